@@ -1,0 +1,498 @@
+//! What the kernel holds, as one value: the same type says what is (observed) and what should be
+//! (desired), in the units that the kernel echoes back, so that equality is `==` and dry run,
+//! verify, undo and clear are all the same diff. Also the facts that desired depends on, frozen
+//! with the plan, and the marks by which we know our own. Touches nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use crate::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
+
+/// Everything of one instance: its trees on links and its claims in the `net_cls` hierarchy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelState {
+    /// The links that have our root qdisc, and the tree below it.
+    pub links: BTreeMap<LinkName, Tree>,
+    /// The directories below the instance's, each with the classid it holds.
+    pub claims: BTreeMap<Claim, ClassId>,
+}
+
+/// A network interface's name, as the kernel allows it: 1–15 bytes, no `/`, no white space.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkName(String);
+
+impl LinkName {
+    /// Mirrors `dev_valid_name` (net/core/dev.c).
+    pub fn new(name: &str) -> Option<LinkName> {
+        let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        let valid =
+            (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(bad);
+        valid.then(|| LinkName(name.to_string()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What stands below our root qdisc on one link. The qdisc itself (`htb`, handle `1:`, default
+/// `0xfffe`, r2q = [`Mark`]) has nothing that could differ: HTB refuses to change it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    pub classes: BTreeMap<Minor, Class>,
+    /// Leaf qdiscs by the class they hang under; the qdisc's own handle is `minor:`.
+    pub leaves: BTreeMap<Minor, LeafQdisc>,
+    pub filters: BTreeMap<Pref, Filter>,
+}
+
+/// An HTB class (`struct tc_htb_opt`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// `None`: a root class, directly below the qdisc.
+    pub parent: Option<Minor>,
+    pub rate: Rate,
+    pub ceil: Rate,
+    /// Time to send the burst at `rate` (`buffer`).
+    pub burst: Ticks,
+    /// Time to send the cburst at `ceil` (`cbuffer`).
+    pub cburst: Ticks,
+    pub role: Role,
+}
+
+/// Inner classes ignore prio and quantum (the kernel takes them and says nothing), so they have
+/// none; which role a class has follows from its minor ([`Minor::is_inner`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Inner,
+    Leaf {
+        /// 0 (served first) to 7.
+        prio: u8,
+        /// Bytes a turn when classes share what is left over.
+        quantum: u32,
+    },
+}
+
+/// The qdisc that holds a leaf class's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeafQdisc {
+    /// `flows` cannot be changed later, so any value found is accepted and none is kept here.
+    FqCodel,
+    Sfq,
+    Bfifo {
+        limit: Bytes,
+    },
+    /// Limit in packets.
+    Pfifo {
+        limit: u32,
+    },
+    Cake,
+}
+
+impl LeafQdisc {
+    /// The kind's name, as in `TCA_KIND`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            LeafQdisc::FqCodel => "fq_codel",
+            LeafQdisc::Sfq => "sfq",
+            LeafQdisc::Bfifo { .. } => "bfifo",
+            LeafQdisc::Pfifo { .. } => "pfifo",
+            LeafQdisc::Cake => "cake",
+        }
+    }
+}
+
+/// A filter's preference: lower is asked first. We use the ones named here and no other; a filter
+/// of ours under our root at any other pref is foreign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pref(pub u16);
+
+impl Pref {
+    /// Rules come first, the tag after them; each has two places, so that a changed one is added
+    /// whole beside the old one before that is deleted. ip and ipv6 cannot share a pref
+    /// (`Protocol mismatch for filter with specified priority`), nor can two kinds.
+    pub const RULES_V4: [Pref; 2] = [Pref(100), Pref(101)];
+    pub const RULES_V6: [Pref; 2] = [Pref(102), Pref(103)];
+    pub const TAG: [Pref; 2] = [Pref(200), Pref(201)];
+
+    pub fn is_ours(self) -> bool {
+        [Pref::RULES_V4, Pref::RULES_V6, Pref::TAG].iter().any(|pair| pair.contains(&self))
+    }
+}
+
+impl fmt::Display for Pref {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// All that stands at one pref under our root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Explicit rules in order of precedence, all of one family.
+    U32 { family: Family, rules: Vec<U32Rule> },
+    /// Reads the packet's net_cls classid; protocol all, or IPv6 escapes it.
+    Tag(Tag),
+    /// Something that we do not write at a pref of ours: half an update, or another's hand. Never
+    /// desired, so it is always replaced. The text says what was found.
+    Unknown { protocol: u16, kind: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// How the tag is read (`classifier` in the policy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tag {
+    /// `cls_cgroup`.
+    Cgroup,
+    /// Two eBPF instructions in `cls_bpf`, for kernels without `cls_cgroup`: the same helper.
+    Bpf,
+}
+
+/// One u32 key node: all selectors must match; the packet then goes to `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct U32Rule {
+    pub keys: Vec<U32Key>,
+    pub to: ClassId,
+}
+
+/// One 32-bit comparison (`struct tc_u32_key`, offmask 0): `(word at offset & mask) == value`.
+/// Value and mask as the packet has them, read big-endian: 1.2.3.4 is 0x01020304.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct U32Key {
+    pub value: u32,
+    pub mask: u32,
+    /// Bytes from the start of the network header; a multiple of 4.
+    pub offset: i32,
+}
+
+/// Whose a class and its directory are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A line of `users`.
+    User(Key),
+    /// An account of `everyone` or of a group's `each`.
+    Uid(u32),
+    /// A line of `classes`.
+    Class(Key),
+    /// A line of `groups`, or `everyone` when it has a rate or a ceil for all together.
+    Group(Key),
+}
+
+/// A name that the policy gives to a user, group or class: safe as a directory name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// 1–200 bytes; no `/`, no control characters, no leading `.`, no newline: it becomes a
+    /// directory below the instance's.
+    pub fn new(name: &str) -> Option<Key> {
+        let valid = (1..=200).contains(&name.len())
+            && !name.starts_with('.')
+            && !name.chars().any(|c| c == '/' || c.is_control());
+        valid.then(|| Key(name.to_string()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// As status and errors name it: `bob`, `uid 1000`, `group students`, `class nfs`.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::User(key) => write!(f, "{key}"),
+            Owner::Uid(uid) => write!(f, "uid {uid}"),
+            Owner::Class(key) => write!(f, "class {key}"),
+            Owner::Group(key) => write!(f, "group {key}"),
+        }
+    }
+}
+
+/// A directory of the instance: who holds a minor. Made before the class exists and removed after
+/// it is gone, so that the kernel alone says which minors are taken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    Owner(Owner),
+    /// `…/pinned` below a user's or uid's directory: what `run` and `attach` put there stays.
+    Pinned(Owner),
+    /// A class that was replaced or removed and may still carry packets; named by its minor.
+    Retired(Minor),
+}
+
+/// The directory's path below the instance's, as in the design: `user/bob/pinned`, `uid/1000`, `retired/1a`.
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owner = |f: &mut fmt::Formatter<'_>, owner: &Owner| match owner {
+            Owner::User(key) => write!(f, "user/{key}"),
+            Owner::Uid(uid) => write!(f, "uid/{uid}"),
+            Owner::Class(key) => write!(f, "class/{key}"),
+            Owner::Group(key) => write!(f, "group/{key}"),
+        };
+        match self {
+            Claim::Owner(o) => owner(f, o),
+            Claim::Pinned(o) => owner(f, o).and_then(|()| f.write_str("/pinned")),
+            Claim::Retired(minor) => write!(f, "retired/{minor}"),
+        }
+    }
+}
+
+/// The path is no directory of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a directory that shaper makes")]
+pub struct NotAClaim;
+
+impl FromStr for Claim {
+    type Err = NotAClaim;
+
+    /// The inverse of `Display`.
+    fn from_str(path: &str) -> Result<Claim, NotAClaim> {
+        let (room, name) = path.split_once('/').ok_or(NotAClaim)?;
+        let (name, pinned) = match name.split_once('/') {
+            None => (name, false),
+            Some((name, "pinned")) => (name, true),
+            Some(_) => return Err(NotAClaim),
+        };
+        let key = || Key::new(name).ok_or(NotAClaim);
+        let owner = match room {
+            "user" => Owner::User(key()?),
+            "uid" => Owner::Uid(name.parse().map_err(|_| NotAClaim)?),
+            "class" if !pinned => Owner::Class(key()?),
+            "group" if !pinned => Owner::Group(key()?),
+            "retired" if !pinned => return name.parse().map(Claim::Retired).map_err(|_| NotAClaim),
+            _ => return Err(NotAClaim),
+        };
+        Ok(if pinned { Claim::Pinned(owner) } else { Claim::Owner(owner) })
+    }
+}
+
+/// The mark in our root qdisc's r2q: `0x5348` ("SH") and a 16-bit hash of the instance's name, so
+/// that two instances never take each other's tree. HTB accepts any r2q and uses it only to
+/// invent a quantum, which we always give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(pub u32);
+
+impl Mark {
+    const PROGRAM: u32 = 0x5348 << 16;
+
+    /// FNV-1a of the instance's name, folded to 16 bits.
+    pub fn for_instance(name: &str) -> Mark {
+        let hash =
+            name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        Mark(Self::PROGRAM | ((hash >> 16) ^ (hash & 0xffff)))
+    }
+
+    /// Whether an r2q is the mark of some instance of this program.
+    pub fn is_shaper(r2q: u32) -> bool {
+        r2q & 0xffff_0000 == Self::PROGRAM
+    }
+}
+
+/// What was true when the plan was made and that desired depends on.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub psched: Psched,
+    /// All links of the network namespace.
+    pub links: BTreeMap<LinkName, LinkFacts>,
+    pub features: Features,
+    pub accounts: Accounts,
+    /// Retired minors that have no backlog and have sent nothing for long enough, on any link.
+    pub quiet: BTreeSet<Minor>,
+}
+
+/// One link, as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkFacts {
+    pub ifindex: u32,
+    pub mtu: u32,
+    /// `None` where the driver does not know (virtio, or no carrier).
+    pub speed: Option<Rate>,
+    /// `IFLA_INFO_KIND`: `veth`, `vlan`, `bond`, `tun`…; `None` for hardware.
+    pub kind: Option<String>,
+    /// The bond or bridge that this link is a slave of, by ifindex.
+    pub master: Option<u32>,
+    /// The link below (`IFLA_LINK` of a VLAN), by ifindex, when it is in the same namespace.
+    pub lower: Option<u32>,
+    pub loopback: bool,
+    pub up: bool,
+    /// The lowest metric of an IPv4 default route over this link, if it has one.
+    pub default_route_v4: Option<u32>,
+    pub default_route_v6: Option<u32>,
+    pub root: RootQdisc,
+}
+
+/// What stands at a link's root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootQdisc {
+    /// Handle `0:`: the kernel put it there itself.
+    Kernel { kind: String },
+    /// HTB with this instance's mark.
+    Ours,
+    /// Somebody's; also another instance's of this program.
+    Foreign { kind: String, handle: ClassId, r2q: Option<u32> },
+}
+
+/// What this kernel can do, as tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    pub htb: bool,
+    pub tags: BTreeSet<Tag>,
+    /// Leaf qdisc kinds.
+    pub leaves: BTreeSet<&'static str>,
+}
+
+/// What NSS and `/etc/subuid` said, for the names in the policy and the uids that run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// Uids that have a process in the links' network namespace.
+    pub running: BTreeSet<u32>,
+    /// By uid; only accounts that were asked for or run.
+    pub by_uid: BTreeMap<u32, Account>,
+    /// Account names in the policy → uid; `None`: NSS says there is no such account.
+    pub by_name: BTreeMap<String, Option<u32>>,
+    /// Group names in the policy → gid; `None`: no such group.
+    pub groups: BTreeMap<String, Option<u32>>,
+    /// Subordinate uids of `/etc/subuid`: they count for their owner.
+    pub subuids: Vec<Subuids>,
+    /// NSS could not answer: not the same as "no such account".
+    pub unavailable: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub name: String,
+    /// Primary and supplementary.
+    pub gids: BTreeSet<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subuids {
+    pub first: u32,
+    pub count: u32,
+    pub owner: u32,
+}
+
+impl Accounts {
+    /// The uid that `uid` counts for: the owner of the subordinate range that it is in, or itself.
+    pub fn counts_for(&self, uid: u32) -> u32 {
+        self.subuids
+            .iter()
+            .find(|s| uid >= s.first && uid - s.first < s.count)
+            .map_or(uid, |s| s.owner)
+    }
+}
+
+/// What one observation saw: our own objects as values, and what else stands in our trees.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    pub state: KernelState,
+    pub facts: Facts,
+    /// Under our root or in our directory, but not ours: reported, left alone, never reused.
+    pub foreign: Vec<Foreign>,
+    /// Where the `net_cls` hierarchy is mounted; `None`: nowhere that we can see.
+    pub net_cls: Option<PathBuf>,
+}
+
+/// An object that stands among ours and carries no claim of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Foreign {
+    Class { link: LinkName, classid: ClassId },
+    Filter { link: LinkName, pref: Pref, kind: String },
+    Directory { path: String },
+}
+
+/// Counters of one class (`TCA_STATS2`, `struct tc_htb_xstats`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub sent_bytes: u64,
+    pub sent_packets: u64,
+    pub drops: u64,
+    pub overlimits: u64,
+    pub backlog_bytes: u64,
+    pub backlog_packets: u64,
+    pub lends: u64,
+    pub borrows: u64,
+}
+
+/// A u32 rule's match as the policy means it: one combination of the file's lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    pub src: Option<IpNet>,
+    pub dst: Option<IpNet>,
+    pub sport: Option<u16>,
+    pub dport: Option<u16>,
+    /// IP protocol number.
+    pub proto: Option<u8>,
+}
+
+impl Match {
+    /// The family that its addresses say; `None`: both.
+    pub fn family(&self) -> Option<Family> {
+        self.src.or(self.dst).map(|net| match net.addr() {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_print_and_parse_as_paths() {
+        for path in [
+            "user/bob",
+            "user/bob/pinned",
+            "uid/1000",
+            "uid/1000/pinned",
+            "class/nfs",
+            "group/students",
+            "retired/1a",
+        ] {
+            assert_eq!(path.parse::<Claim>().unwrap().to_string(), path);
+        }
+        for path in
+            ["user", "user/..", "other/bob", "uid/bob", "user/bob/x", "class/nfs/pinned", ""]
+        {
+            assert_eq!(path.parse::<Claim>(), Err(NotAClaim), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_safe_directory_are_no_keys() {
+        for name in ["", ".", "..", ".hidden", "a/b", "../x", "a\nb", "\u{7}"] {
+            assert_eq!(Key::new(name), None, "{name:?}");
+        }
+        assert!(Key::new("bob@example.org").is_some());
+    }
+
+    #[test]
+    fn instances_have_marks_of_their_own() {
+        let (a, b) = (Mark::for_instance("shaper"), Mark::for_instance("shaper-4026531840"));
+        assert_ne!(a, b);
+        assert!(Mark::is_shaper(a.0) && Mark::is_shaper(b.0));
+        assert!(!Mark::is_shaper(10), "tc's default r2q");
+    }
+}
