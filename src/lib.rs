@@ -8,3 +8,9 @@ pub mod units;
 pub mod state;
 
 pub mod model;
+
+pub mod classify;
+
+pub mod desired;
+
+pub mod plan;

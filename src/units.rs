@@ -39,8 +39,9 @@ pub enum RateError {
 }
 
 impl Rate {
-    /// What a class gets when nothing is left to guarantee: HTB needs a rate above zero.
-    pub const MIN_GUARANTEE: Rate = Rate::literal(1_000);
+    /// What a class gets when nothing is left to guarantee (1 kbit/s): HTB needs a rate above zero, and
+    /// ten thousand of these must still be little.
+    pub const MIN_GUARANTEE: Rate = Rate::literal(125);
 
     const fn literal(bytes_per_second: u64) -> Rate {
         match NonZeroU64::new(bytes_per_second) {

@@ -1,0 +1,322 @@
+//! What the kernel should hold: a model, the facts and the identities that already stand, turned
+//! into a [`KernelState`]. Pure. A derived value depends on its own line, the link and the kernel
+//! only, so that adding a user changes nobody else; the one exception is the derived guarantee.
+
+mod identity;
+mod rates;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use identity::OutOfMinors;
+
+use crate::classify::{self, NoTag};
+use crate::model::{LeafChoice, Limits, Link, Model, Node, Target};
+use crate::state::{
+    Claim, Class, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls, Observation,
+    Owner, Pref, Role, Tree, U32Rule,
+};
+use crate::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
+use identity::Identities;
+
+/// Why there is no such state on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Impossible {
+    #[error("link {link}: {source}")]
+    Tag { link: LinkName, source: NoTag },
+    #[error("link {link}: this kernel has no `{kind}` qdisc; write `leaf: auto`")]
+    Leaf { link: LinkName, kind: &'static str },
+    #[error(
+        "this kernel has no HTB (`sch_htb`), which does the shaping; load it with `modprobe sch_htb` or install the distribution's full kernel"
+    )]
+    NoHtb,
+    #[error(transparent)]
+    Minors(#[from] OutOfMinors),
+    #[error("link {0} is gone")]
+    LinkGone(LinkName),
+}
+
+/// The state that the model means, given what stands. Claims keep the minors that they hold;
+/// classes that lose their owner are retired, not deleted, until they are quiet.
+pub fn desired(model: &Model, observed: &Observation) -> Result<KernelState, Impossible> {
+    if !observed.facts.features.htb {
+        return Err(Impossible::NoHtb);
+    }
+    let ids = identity::assign(model, observed)?;
+    let mut state = KernelState { net_cls: observed.state.net_cls, ..KernelState::default() };
+    if state.net_cls == NetCls::Unmounted {
+        state.net_cls = NetCls::Ours;
+    }
+    for (owner, minor) in &ids.minors {
+        state.claims.insert(Claim::Owner(owner.clone()), ClassId::ours(*minor));
+        let pinned = Claim::Pinned(owner.clone());
+        if observed.state.claims.contains_key(&pinned) {
+            state.claims.insert(pinned, ClassId::ours(*minor));
+        }
+    }
+    for minor in &ids.retired {
+        state.claims.insert(Claim::Retired(*minor), ClassId::ours(*minor));
+    }
+    for (index, link) in model.links.iter().enumerate() {
+        let facts = observed
+            .facts
+            .links
+            .get(&link.name)
+            .ok_or_else(|| Impossible::LinkGone(link.name.clone()))?;
+        let on_link = |node: &&Node| node.limits[index].is_some();
+        let here = model.nodes.iter().filter(on_link).map(|node| &node.owner).collect();
+        let tree = LinkTree { model, index, link, facts, ids: &ids, observed, here }.build()?;
+        state.links.insert(link.name.clone(), tree);
+    }
+    Ok(state)
+}
+
+/// The state that holds nothing of ours, for `clear`: claims, trees and our own mount go.
+pub fn nothing(observed: &Observation) -> KernelState {
+    let net_cls = match observed.state.net_cls {
+        NetCls::Ours if !observed.net_cls_shared => NetCls::Unmounted,
+        other => other,
+    };
+    KernelState { net_cls, ..KernelState::default() }
+}
+
+/// One link's tree in the making.
+struct LinkTree<'a> {
+    model: &'a Model,
+    /// The link's place in `model.links`, and so in each node's limits.
+    index: usize,
+    link: &'a Link,
+    facts: &'a LinkFacts,
+    ids: &'a Identities,
+    observed: &'a Observation,
+    /// Who has a class on this link.
+    here: BTreeSet<&'a Owner>,
+}
+
+impl LinkTree<'_> {
+    fn build(&self) -> Result<Tree, Impossible> {
+        let leaf = self.leaf_kind()?;
+        let mut tree = Tree::default();
+        let rates = rates::in_force(self.model, self.index, self.link);
+
+        let link_rate = self.link.rate;
+        tree.classes.insert(Minor::LINK, self.class(None, link_rate, link_rate, Role::Inner));
+
+        // The kernel would take a rate below the link's; unshaped packets would then be shaped.
+        let device = self.link.speed.unwrap_or(rates::UNKNOWN_DEVICE).max(link_rate);
+        self.add_leaf(
+            &mut tree,
+            Minor::UNSHAPED,
+            None,
+            device,
+            device,
+            self.role(0, device, true),
+            leaf,
+        );
+
+        let Limits { ceil, prio, .. } = self.link.default;
+        let rate = rates.default;
+        self.add_leaf(
+            &mut tree,
+            Minor::DEFAULT,
+            Some(Minor::LINK),
+            rate,
+            ceil,
+            self.role(prio, rate, true),
+            leaf,
+        );
+
+        for (node, in_force) in self.model.nodes.iter().zip(&rates.nodes) {
+            let (Some(limits), Some(in_force)) = (&node.limits[self.index], in_force) else {
+                continue;
+            };
+            let minor = self.ids.minors[&node.owner];
+            let parent = match &node.group {
+                Some(group) => self.ids.minors[&Owner::Group(group.clone())],
+                None => Minor::LINK,
+            };
+            let (rate, ceil) = (in_force.rate, in_force.ceil);
+            if minor.is_inner() {
+                tree.classes.insert(minor, self.class(Some(parent), rate, ceil, Role::Inner));
+            } else {
+                let role = self.role(limits.prio, rate, in_force.promised);
+                self.add_leaf(&mut tree, minor, Some(parent), rate, ceil, role, leaf);
+            }
+        }
+        self.keep_retired(&mut tree);
+        self.add_filters(&mut tree)?;
+        Ok(tree)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "they are the fields of one class and its leaf")]
+    fn add_leaf(
+        &self,
+        tree: &mut Tree,
+        minor: Minor,
+        parent: Option<Minor>,
+        rate: Rate,
+        ceil: Rate,
+        role: Role,
+        kind: LeafKind,
+    ) {
+        tree.classes.insert(minor, self.class(parent, rate, ceil, role));
+        tree.leaves.insert(minor, kind.leaf(ceil, self.facts.mtu));
+    }
+
+    fn class(&self, parent: Option<Minor>, rate: Rate, ceil: Rate, role: Role) -> Class {
+        let psched = self.observed.facts.psched;
+        Class {
+            parent,
+            rate,
+            ceil,
+            burst: burst(rate, self.facts.mtu, psched),
+            cburst: burst(ceil, self.facts.mtu, psched),
+            role,
+        }
+    }
+
+    fn role(&self, prio: u8, rate: Rate, promised: bool) -> Role {
+        Role::Leaf { prio, quantum: quantum(rate, self.link.rate, promised) }
+    }
+
+    /// Retired classes stay as they are, with their leaf and whatever they hang under.
+    fn keep_retired(&self, tree: &mut Tree) {
+        let Some(old) = self.observed.state.links.get(&self.link.name) else { return };
+        for minor in &self.ids.retired {
+            if let Some(class) = old.classes.get(minor) {
+                tree.classes.insert(*minor, *class);
+                if let Some(leaf) = old.leaves.get(minor) {
+                    tree.leaves.insert(*minor, *leaf);
+                }
+            }
+        }
+    }
+
+    fn add_filters(&self, tree: &mut Tree) -> Result<(), Impossible> {
+        let standing = self.observed.state.links.get(&self.link.name).map(|old| &old.filters);
+        for (family, prefs) in [(Family::V4, Pref::RULES_V4), (Family::V6, Pref::RULES_V6)] {
+            let rules = self.rules(family);
+            if !rules.is_empty() {
+                insert_filter(tree, prefs, standing, Filter::U32 { family, rules });
+            }
+        }
+        let tag = classify::tag(self.link.classifier, &self.observed.facts.features)
+            .map_err(|source| Impossible::Tag { link: self.link.name.clone(), source })?;
+        insert_filter(tree, Pref::TAG, standing, Filter::Tag(tag));
+        Ok(())
+    }
+
+    fn rules(&self, family: Family) -> Vec<U32Rule> {
+        let on_link = |rule: &&crate::model::Rule| {
+            rule.link.as_ref().is_none_or(|link| *link == self.link.name)
+        };
+        self.model
+            .rules
+            .iter()
+            .filter(on_link)
+            .flat_map(|rule| classify::u32::compile(family, &rule.matches, self.target(&rule.to)))
+            .collect()
+    }
+
+    /// A target that has no class on this link counts in the default, as its tag would.
+    fn target(&self, target: &Target) -> ClassId {
+        ClassId::ours(match target {
+            Target::Default => Minor::DEFAULT,
+            Target::Unshaped => Minor::UNSHAPED,
+            Target::Owner(owner) if self.here.contains(owner) => self.ids.minors[owner],
+            Target::Owner(_) => Minor::DEFAULT,
+        })
+    }
+
+    fn leaf_kind(&self) -> Result<LeafKind, Impossible> {
+        let has = |kind: &'static str| self.observed.facts.features.leaves.contains(kind);
+        let need = |kind: &'static str, leaf: LeafKind| {
+            has(kind).then_some(leaf).ok_or(Impossible::Leaf { link: self.link.name.clone(), kind })
+        };
+        match self.link.leaf {
+            LeafChoice::Auto if has("fq_codel") => Ok(LeafKind::FqCodel),
+            LeafChoice::Auto if has("sfq") => Ok(LeafKind::Sfq),
+            // bfifo is part of every kernel that schedules packets (net/sched/sch_fifo.c).
+            LeafChoice::Auto | LeafChoice::Bfifo => Ok(LeafKind::Bfifo),
+            LeafChoice::Pfifo => Ok(LeafKind::Pfifo),
+            LeafChoice::FqCodel => need("fq_codel", LeafKind::FqCodel),
+            LeafChoice::Sfq => need("sfq", LeafKind::Sfq),
+            LeafChoice::Cake => need("cake", LeafKind::Cake),
+        }
+    }
+}
+
+/// A link's leaf qdisc before the class's ceil is known.
+#[derive(Clone, Copy)]
+enum LeafKind {
+    FqCodel,
+    Sfq,
+    Bfifo,
+    Pfifo,
+    Cake,
+}
+
+/// How long a full queue may hold a packet, where the qdisc does not control that itself.
+const FULL_QUEUE_MS: u64 = 50;
+
+impl LeafKind {
+    fn leaf(self, ceil: Rate, mtu: u32) -> LeafQdisc {
+        // TCP's first flight is ten segments: a queue that cannot take it starts every slow
+        // connection with a loss.
+        let floor = 10 * u64::from(mtu);
+        let bytes = ceil.bytes_in_ms(FULL_QUEUE_MS).0.max(floor).min(u64::from(u32::MAX));
+        match self {
+            LeafKind::FqCodel => LeafQdisc::FqCodel,
+            LeafKind::Sfq => LeafQdisc::Sfq,
+            LeafKind::Cake => LeafQdisc::Cake,
+            LeafKind::Bfifo => LeafQdisc::Bfifo { limit: Bytes(bytes) },
+            LeafKind::Pfifo => {
+                let packets = (bytes / u64::from(mtu.max(1))).clamp(10, 10_000);
+                LeafQdisc::Pfifo { limit: packets as u32 }
+            }
+        }
+    }
+}
+
+/// HTB serves a class once its timer fires; what the timer is late by must be in the burst, or the
+/// class falls short (1 ms of it still loses a tenth at 1 Gbit). Small enough to open no hole.
+const BURST_MS: u64 = 4;
+
+/// The burst of a class at `rate`: [`BURST_MS`] worth, at least two full frames.
+fn burst(rate: Rate, mtu: u32, psched: Psched) -> Ticks {
+    let frames = 2 * (u64::from(mtu) + 18);
+    Ticks::for_bytes(Bytes(rate.bytes_in_ms(BURST_MS).0.max(frames)), rate, psched)
+}
+
+/// Smallest and largest quantum. Below one 64 kB GSO packet HTB shares what is left over equally,
+/// whatever the rates; above 200,000 `htb_change_class` warns.
+const QUANTUM: std::ops::RangeInclusive<u64> = 60_000..=200_000;
+
+/// A leaf's quantum: in proportion to its share of the link (a tenth of the link has the smallest, a
+/// third the largest), so that what is left over is shared about as the rates are. Its lowest bit
+/// says whether the rate was written (0) or derived (1): `status` reads that from the kernel.
+fn quantum(rate: Rate, link: Rate, promised: bool) -> u32 {
+    let share = u128::from(rate.bytes_per_second()) * 600_000 / u128::from(link.bytes_per_second());
+    let share = u64::try_from(share).unwrap_or(u64::MAX);
+    let quantum = share.clamp(*QUANTUM.start(), *QUANTUM.end()) as u32 & !1;
+    if promised { quantum } else { quantum.saturating_sub(1) }
+}
+
+/// Whether a leaf's guarantee was derived, as [`quantum`] left it.
+pub fn guarantee_is_derived(quantum: u32) -> bool {
+    quantum % 2 == 1
+}
+
+/// Puts `filter` at one of its two prefs: where it stands already, else the free one, so that the
+/// old set answers until the new one is whole.
+fn insert_filter(
+    tree: &mut Tree,
+    prefs: [Pref; 2],
+    standing: Option<&BTreeMap<Pref, Filter>>,
+    filter: Filter,
+) {
+    let at = |pref: Pref| standing.and_then(|filters| filters.get(&pref));
+    let [a, b] = prefs;
+    let pref =
+        if at(a) == Some(&filter) || (at(b) != Some(&filter) && at(a).is_none()) { a } else { b };
+    tree.filters.insert(pref, filter);
+}

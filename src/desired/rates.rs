@@ -1,0 +1,128 @@
+//! The guarantees in force on one link: written rates as written, derived ones as a share of what
+//! the parent has not promised. Pure.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+
+use crate::model::{Asked, Limits, Link, Model, Node};
+use crate::state::{Key, Owner};
+use crate::units::Rate;
+
+/// The speed of a device that does not tell its own: more than any, for the unshaped class.
+pub(super) const UNKNOWN_DEVICE: Rate = match Rate::from_bits_per_second(100_000_000_000) {
+    Some(rate) => rate,
+    None => Rate::MIN_GUARANTEE,
+};
+
+pub(super) struct Rates {
+    pub default: Rate,
+    /// One for each node of the model; `None` where it is not on this link.
+    pub nodes: Vec<Option<InForce>>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct InForce {
+    pub rate: Rate,
+    pub ceil: Rate,
+    /// Written in the policy, and given as written.
+    pub promised: bool,
+}
+
+/// What the children of one parent ask of it.
+#[derive(Clone, Copy, Default)]
+struct Asking {
+    promised: u64,
+    sharers: u64,
+}
+
+/// Rates on the link at `index`. The share shrinks by powers of two with the number of sharers, so
+/// that a login seldom changes anybody else's class.
+pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
+    let default = match link.default.rate {
+        Asked::Promised(rate) => rate,
+        Asked::Derived { .. } => Rate::MIN_GUARANTEE,
+    };
+    let mut asking: BTreeMap<Option<&Key>, Asking> = BTreeMap::new();
+    asking.entry(None).or_default().promised = default.bytes_per_second();
+    for node in &model.nodes {
+        let Some(limits) = &node.limits[index] else { continue };
+        let parent = asking.entry(node.group.as_ref()).or_default();
+        match promise(node, limits) {
+            Promise::Whole(rate) => add(&mut parent.promised, rate),
+            Promise::IfThereIsEnough(_) => parent.sharers += 1,
+            Promise::Share { floor } => {
+                parent.sharers += 1;
+                floor.into_iter().for_each(|rate| add(&mut parent.promised, rate));
+            }
+        }
+    }
+
+    let mut groups: BTreeMap<&Key, Rate> = BTreeMap::new();
+    let nodes = model
+        .nodes
+        .iter()
+        .map(|node| {
+            let limits = node.limits[index]?;
+            let parent = match &node.group {
+                Some(group) => groups.get(group).copied().unwrap_or(Rate::MIN_GUARANTEE),
+                None => link.rate,
+            };
+            let share =
+                share(parent, asking.get(&node.group.as_ref()).copied().unwrap_or_default());
+            let part = share.map_or(0, Rate::bytes_per_second);
+            let derived = |bytes: u64| {
+                Rate::from_bytes_per_second(bytes)
+                    .unwrap_or(Rate::MIN_GUARANTEE)
+                    .max(Rate::MIN_GUARANTEE)
+            };
+            let (rate, promised) = match promise(node, &limits) {
+                Promise::Whole(rate) => (rate, true),
+                Promise::IfThereIsEnough(rate) => (rate.min(derived(part)), rate <= derived(part)),
+                Promise::Share { floor } => {
+                    let floor = floor.map_or(0, Rate::bytes_per_second);
+                    (derived(floor.saturating_add(part)), false)
+                }
+            };
+            let rate = rate.min(limits.ceil);
+            if let Owner::Group(key) = &node.owner {
+                groups.insert(key, rate);
+            }
+            Some(InForce { rate, ceil: limits.ceil, promised })
+        })
+        .collect();
+    Rates { default, nodes }
+}
+
+/// What a node's line promises.
+enum Promise {
+    Whole(Rate),
+    /// Written for accounts that come and go (`everyone`, `each`): counted in no sum, so it holds
+    /// only while it fits. Children's rates above the parent's would break the parent's ceil: 20 + 20
+    /// under 20 Mbit gave 38.
+    IfThereIsEnough(Rate),
+    /// `floor` at the least, and a part of what is left.
+    Share {
+        floor: Option<Rate>,
+    },
+}
+
+fn promise(node: &Node, limits: &Limits) -> Promise {
+    match limits.rate {
+        Asked::Promised(rate) if matches!(node.owner, Owner::Uid(_)) => {
+            Promise::IfThereIsEnough(rate)
+        }
+        Asked::Promised(rate) => Promise::Whole(rate),
+        Asked::Derived { floor } => Promise::Share { floor },
+    }
+}
+
+fn add(sum: &mut u64, rate: Rate) {
+    *sum = sum.saturating_add(rate.bytes_per_second());
+}
+
+/// One sharer's part of what `parent` has not promised; `None` when nothing is left.
+fn share(parent: Rate, asking: Asking) -> Option<Rate> {
+    let left = parent.bytes_per_second().saturating_sub(asking.promised);
+    let parts = NonZeroU64::new(asking.sharers.next_power_of_two())?;
+    Rate::from_bytes_per_second(left / parts)
+}

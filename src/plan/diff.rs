@@ -1,0 +1,341 @@
+//! The order of steps. A claim is made before its class and removed after it; a class stands on
+//! every link before anything sends packets to it; what replaces something is whole before the old
+//! one goes; the root and the default class come first and go last.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Disturbance, Plan, Planned, Step};
+use crate::desired::guarantee_is_derived;
+use crate::state::{
+    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Role,
+    Tree,
+};
+use crate::units::{ClassId, Minor};
+
+/// The steps that turn `from` into `to`. `foreign` is what stands among ours and must not be
+/// disturbed unasked.
+pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
+    let mut diff = Diff { from, to, foreign, names: names(from, to), steps: Vec::new() };
+    diff.mount();
+    diff.roots();
+    diff.make_claims();
+    diff.classes();
+    diff.filters();
+    diff.write_classids();
+    diff.delete_roots();
+    diff.delete_classes();
+    diff.remove_claims();
+    diff.unmount();
+    diff.into_plan()
+}
+
+struct Diff<'a> {
+    from: &'a KernelState,
+    to: &'a KernelState,
+    foreign: &'a [Foreign],
+    names: BTreeMap<Minor, Owner>,
+    steps: Vec<Step>,
+}
+
+/// Whose each minor is, in either state; the new owner first.
+fn names(from: &KernelState, to: &KernelState) -> BTreeMap<Minor, Owner> {
+    let owners = |state: &KernelState| -> Vec<(Minor, Owner)> {
+        let owner = |(claim, classid): (&Claim, &ClassId)| match claim {
+            Claim::Owner(owner) => Some((classid.our_minor()?, owner.clone())),
+            _ => None,
+        };
+        state.claims.iter().filter_map(owner).collect()
+    };
+    owners(from).into_iter().chain(owners(to)).collect()
+}
+
+impl<'a> Diff<'a> {
+    fn mount(&mut self) {
+        if self.from.net_cls == NetCls::Unmounted && self.to.net_cls != NetCls::Unmounted {
+            self.steps.push(Step::Mount);
+        }
+    }
+
+    fn unmount(&mut self) {
+        if self.from.net_cls != NetCls::Unmounted && self.to.net_cls == NetCls::Unmounted {
+            self.steps.push(Step::Unmount);
+        }
+    }
+
+    /// Roots that are new, each with the classes that nobody claims: from the root on the host sends
+    /// through us, so the default follows at once.
+    fn roots(&mut self) {
+        for (link, tree) in &self.to.links {
+            if self.from.links.contains_key(link) {
+                continue;
+            }
+            self.steps.push(Step::AddRoot { link: link.clone() });
+            for minor in [Minor::LINK, Minor::DEFAULT, Minor::UNSHAPED] {
+                self.add_class(link, tree, minor);
+            }
+        }
+    }
+
+    fn add_class(&mut self, link: &LinkName, tree: &Tree, minor: Minor) {
+        if let Some(class) = tree.classes.get(&minor) {
+            self.steps.push(Step::AddClass { link: link.clone(), minor, class: *class });
+            if let Some(leaf) = tree.leaves.get(&minor) {
+                self.steps.push(Step::AddLeaf { link: link.clone(), minor, leaf: *leaf });
+            }
+        }
+    }
+
+    /// New claims. A claim whose minor changes is rewritten only after the new class stands, so the new
+    /// minor is held by a retired claim meanwhile, and the old one by another for good.
+    fn make_claims(&mut self) {
+        for (claim, classid) in &self.to.claims {
+            match self.from.claims.get(claim) {
+                None => {
+                    self.steps.push(Step::MakeClaim { claim: claim.clone(), classid: *classid })
+                }
+                // Made by a run that was killed before it wrote the number.
+                Some(&ClassId::NONE) => self.steps.push(Step::WriteClassid {
+                    claim: claim.clone(),
+                    from: ClassId::NONE,
+                    to: *classid,
+                }),
+                Some(_) => {}
+            }
+        }
+        for (minor, classid) in self.held_meanwhile() {
+            let claim = Claim::Retired(minor);
+            self.steps.push(Step::MakeClaim { claim, classid });
+        }
+    }
+
+    /// Minors that a claim changes to, while nothing holds them yet.
+    fn held_meanwhile(&self) -> BTreeMap<Minor, ClassId> {
+        let held: BTreeSet<Minor> = self
+            .from
+            .claims
+            .iter()
+            .chain(self.to.claims.iter().filter(|(claim, _)| !self.from.claims.contains_key(claim)))
+            .filter_map(|(_, classid)| classid.our_minor())
+            .collect();
+        self.rewritten()
+            .filter_map(|(_, _, to)| Some((to.our_minor()?, to)))
+            .filter(|(minor, _)| !held.contains(minor))
+            .collect()
+    }
+
+    fn rewritten(&self) -> impl Iterator<Item = (&'a Claim, ClassId, ClassId)> + use<'a> {
+        let from = self.from;
+        self.to.claims.iter().filter_map(move |(claim, to)| {
+            let from = from.claims.get(claim)?;
+            (from != to && *from != ClassId::NONE).then_some((claim, *from, *to))
+        })
+    }
+
+    /// Classes and leaves that change or are new, parents first.
+    fn classes(&mut self) {
+        for (link, tree) in &self.to.links {
+            let empty = Tree::default();
+            let is_new = !self.from.links.contains_key(link);
+            let old = self.from.links.get(link).unwrap_or(&empty);
+            for minor in parents_first(tree) {
+                let fixed = matches!(minor, Minor::LINK | Minor::DEFAULT | Minor::UNSHAPED);
+                match old.classes.get(&minor) {
+                    None if is_new && fixed => continue,
+                    None => self.add_class(link, tree, minor),
+                    Some(from) => self.change_class(link, minor, *from, tree, old),
+                }
+            }
+        }
+    }
+
+    fn change_class(
+        &mut self,
+        link: &LinkName,
+        minor: Minor,
+        from: Class,
+        tree: &Tree,
+        old: &Tree,
+    ) {
+        let link = || link.clone();
+        let to = tree.classes[&minor];
+        if from != to {
+            self.steps.push(Step::ChangeClass { link: link(), minor, from, to });
+        }
+        match (old.leaves.get(&minor), tree.leaves.get(&minor)) {
+            (None, Some(leaf)) => {
+                self.steps.push(Step::AddLeaf { link: link(), minor, leaf: *leaf })
+            }
+            (Some(from), Some(to)) if from != to => {
+                let (from, to) = (*from, *to);
+                let step = match std::mem::discriminant(&from) == std::mem::discriminant(&to) {
+                    true => Step::ChangeLeaf { link: link(), minor, from, to },
+                    false => Step::ReplaceLeaf { link: link(), minor, from, to },
+                };
+                self.steps.push(step);
+            }
+            _ => {}
+        }
+    }
+
+    /// New filters before the old ones of the same kind go. Within a set the rules are added in their
+    /// order, so a packet that is not yet answered by the new set falls to the old one.
+    fn filters(&mut self) {
+        for (link, tree) in &self.to.links {
+            let old = self.from.links.get(link).map(|old| &old.filters);
+            let standing = |pref: Pref| old.and_then(|filters| filters.get(&pref));
+            for prefs in [Pref::RULES_V4, Pref::RULES_V6, Pref::TAG] {
+                for pref in prefs {
+                    let (from, to) = (standing(pref), tree.filters.get(&pref));
+                    if from == to {
+                        continue;
+                    }
+                    if let (Some(from), Some(_)) = (from, to) {
+                        self.delete_filter(link, pref, from);
+                    }
+                    if let Some(filter) = to {
+                        let filter = filter.clone();
+                        self.steps.push(Step::AddFilter { link: link.clone(), pref, filter });
+                    }
+                }
+                for pref in prefs {
+                    if let (Some(from), None) = (standing(pref), tree.filters.get(&pref)) {
+                        self.delete_filter(link, pref, from);
+                    }
+                }
+            }
+        }
+    }
+
+    fn delete_filter(&mut self, link: &LinkName, pref: Pref, filter: &Filter) {
+        let filter = filter.clone();
+        self.steps.push(Step::DeleteFilter { link: link.clone(), pref, filter });
+    }
+
+    fn write_classids(&mut self) {
+        let rewritten: Vec<_> = self.rewritten().collect();
+        for (claim, from, to) in rewritten {
+            self.steps.push(Step::WriteClassid { claim: claim.clone(), from, to });
+        }
+    }
+
+    fn delete_roots(&mut self) {
+        for link in self.from.links.keys().filter(|link| !self.to.links.contains_key(link)) {
+            self.steps.push(Step::DeleteRoot { link: link.clone() });
+        }
+    }
+
+    /// Children first, or HTB refuses (`HTB class in use.`). A leaf qdisc goes with its class.
+    fn delete_classes(&mut self) {
+        for (link, old) in &self.from.links {
+            let Some(new) = self.to.links.get(link) else { continue };
+            for minor in parents_first(old).into_iter().rev() {
+                if !new.classes.contains_key(&minor) {
+                    let class = old.classes[&minor];
+                    self.steps.push(Step::DeleteClass { link: link.clone(), minor, class });
+                }
+            }
+        }
+    }
+
+    /// After the classes: a minor that no directory claims may be given out again. Deepest first.
+    fn remove_claims(&mut self) {
+        let gone = self.from.claims.iter().filter(|(claim, _)| !self.to.claims.contains_key(claim));
+        let mut gone: Vec<(Claim, ClassId)> = gone.map(|(c, id)| (c.clone(), *id)).collect();
+        let meanwhile = self.held_meanwhile();
+        gone.extend(meanwhile.into_iter().map(|(minor, id)| (Claim::Retired(minor), id)));
+        gone.sort_by_key(|(claim, _)| !matches!(claim, Claim::Pinned(_)));
+        for (claim, classid) in gone {
+            self.steps.push(Step::RemoveClaim { claim, classid });
+        }
+    }
+
+    fn into_plan(self) -> Plan {
+        let Diff { from, foreign, names, steps, .. } = self;
+        let logins = steps.iter().any(|step| match step.claim() {
+            Some(Claim::Owner(owner)) => matches!(owner, Owner::Uid(_)),
+            _ => false,
+        });
+        let steps = steps
+            .into_iter()
+            .map(|step| Planned {
+                routine: is_routine(&step, from, &names, logins),
+                disturbs: disturbs(&step, foreign, &names),
+                step,
+            })
+            .collect();
+        Plan { steps, names }
+    }
+}
+
+/// The tree's minors, each after its parent; siblings in order.
+fn parents_first(tree: &Tree) -> Vec<Minor> {
+    let depth = |minor: Minor| {
+        let parent = |m: &Minor| tree.classes.get(m).and_then(|class| class.parent);
+        // A loop cannot stand in the kernel; the bound keeps a wrong reading from hanging us.
+        std::iter::successors(Some(minor), parent).take(16).count()
+    };
+    let mut minors: Vec<(usize, Minor)> =
+        tree.classes.keys().map(|minor| (depth(*minor), *minor)).collect();
+    minors.sort();
+    minors.into_iter().map(|(_, minor)| minor).collect()
+}
+
+/// Whether a step only follows logins and drained queues.
+fn is_routine(
+    step: &Step,
+    from: &KernelState,
+    names: &BTreeMap<Minor, Owner>,
+    logins: bool,
+) -> bool {
+    let account = |minor: &Minor| matches!(names.get(minor), Some(Owner::Uid(_)));
+    let was_retired = |minor: &Minor| from.claims.contains_key(&Claim::Retired(*minor));
+    match step {
+        Step::MakeClaim { claim, classid } | Step::RemoveClaim { claim, classid } => match claim {
+            Claim::Owner(owner) | Claim::Pinned(owner) => matches!(owner, Owner::Uid(_)),
+            Claim::Retired(minor) => {
+                was_retired(minor) || classid.our_minor().is_some_and(|minor| account(&minor))
+            }
+        },
+        // Derived guarantees shrink and grow as accounts come and go.
+        Step::ChangeClass { from, to, .. } if logins => {
+            let derived = |class: &Class| match class.role {
+                Role::Leaf { quantum, .. } => guarantee_is_derived(quantum),
+                Role::Inner => true,
+            };
+            derived(from) && derived(to) && from.ceil == to.ceil
+        }
+        Step::DeleteClass { minor, .. } => account(minor) || was_retired(minor),
+        step => step.minor().is_some_and(|minor| account(&minor)),
+    }
+}
+
+/// Who loses packets by a step.
+fn disturbs(step: &Step, foreign: &[Foreign], names: &BTreeMap<Minor, Owner>) -> Vec<Disturbance> {
+    let name = |minor: &Minor| match (*minor, names.get(minor)) {
+        (_, Some(owner)) => owner.to_string(),
+        (Minor::DEFAULT, _) => "default".to_string(),
+        (Minor::UNSHAPED, _) => "unshaped".to_string(),
+        (minor, _) => format!("class {}", ClassId::ours(minor)),
+    };
+    match step {
+        Step::ReplaceLeaf { link, minor, from, to } => vec![Disturbance {
+            who: name(minor),
+            why: format!(
+                "packets waiting in its {} queue on {link} are dropped when {} takes its place",
+                from.kind(),
+                LeafQdisc::kind(to)
+            ),
+        }],
+        Step::DeleteRoot { link } => foreign
+            .iter()
+            .filter_map(|object| match object {
+                Foreign::Class { link: at, classid } if at == link => Some(Disturbance {
+                    who: format!("class {classid} on {link}"),
+                    why: "somebody put it under shaper's root qdisc; it goes with it".to_string(),
+                }),
+                _ => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}

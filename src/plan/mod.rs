@@ -1,0 +1,231 @@
+//! From what is to what should be: a list of steps so specific that whoever performs them has no
+//! choice left. Pure. The same diff is the dry run, the verification (nothing is left to do), undo
+//! (a plan back) and `clear` (a plan towards nothing).
+
+mod diff;
+mod print;
+mod simulate;
+
+use std::collections::BTreeSet;
+
+pub use diff::diff;
+pub use print::{Paths, Tc};
+pub use simulate::perform;
+
+use crate::state::{Claim, Class, Filter, LeafQdisc, LinkName, Owner, Pref};
+use crate::units::{ClassId, Minor};
+
+/// One thing that is done to the kernel. Its `Display` is a line of `shaper plan`; [`Tc`] prints the
+/// command that it equals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Mount the `net_cls` hierarchy at our own place.
+    Mount,
+    Unmount,
+    /// Replaces the kernel's own root qdisc (handle `0:`), or a foreign one that was taken over.
+    AddRoot {
+        link: LinkName,
+    },
+    /// Takes everything below it along; the kernel puts its own default back.
+    DeleteRoot {
+        link: LinkName,
+    },
+    MakeClaim {
+        claim: Claim,
+        classid: ClassId,
+    },
+    /// Moves the sockets of all processes in the directory to the class.
+    WriteClassid {
+        claim: Claim,
+        from: ClassId,
+        to: ClassId,
+    },
+    RemoveClaim {
+        claim: Claim,
+        classid: ClassId,
+    },
+    AddClass {
+        link: LinkName,
+        minor: Minor,
+        class: Class,
+    },
+    /// In place: no packet is lost. Never changes the parent (the kernel would ignore it).
+    ChangeClass {
+        link: LinkName,
+        minor: Minor,
+        from: Class,
+        to: Class,
+    },
+    DeleteClass {
+        link: LinkName,
+        minor: Minor,
+        class: Class,
+    },
+    AddLeaf {
+        link: LinkName,
+        minor: Minor,
+        leaf: LeafQdisc,
+    },
+    /// The same kind, in place: no packet is lost.
+    ChangeLeaf {
+        link: LinkName,
+        minor: Minor,
+        from: LeafQdisc,
+        to: LeafQdisc,
+    },
+    /// Another kind: what the old one holds is dropped.
+    ReplaceLeaf {
+        link: LinkName,
+        minor: Minor,
+        from: LeafQdisc,
+        to: LeafQdisc,
+    },
+    AddFilter {
+        link: LinkName,
+        pref: Pref,
+        filter: Filter,
+    },
+    DeleteFilter {
+        link: LinkName,
+        pref: Pref,
+        filter: Filter,
+    },
+}
+
+/// When a step is performed. Processes are placed between the two: whoever loses a class is in the
+/// next one before the old one goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Build,
+    TearDown,
+}
+
+impl Step {
+    pub fn phase(&self) -> Phase {
+        match self {
+            Step::RemoveClaim { .. }
+            | Step::DeleteClass { .. }
+            | Step::DeleteRoot { .. }
+            | Step::Unmount => Phase::TearDown,
+            _ => Phase::Build,
+        }
+    }
+
+    /// The link that the step is about; `None` for directories and the mount.
+    pub fn link(&self) -> Option<&LinkName> {
+        match self {
+            Step::AddRoot { link }
+            | Step::DeleteRoot { link }
+            | Step::AddClass { link, .. }
+            | Step::ChangeClass { link, .. }
+            | Step::DeleteClass { link, .. }
+            | Step::AddLeaf { link, .. }
+            | Step::ChangeLeaf { link, .. }
+            | Step::ReplaceLeaf { link, .. }
+            | Step::AddFilter { link, .. }
+            | Step::DeleteFilter { link, .. } => Some(link),
+            _ => None,
+        }
+    }
+
+    /// The class that the step is about.
+    pub fn minor(&self) -> Option<Minor> {
+        match self {
+            Step::AddClass { minor, .. }
+            | Step::ChangeClass { minor, .. }
+            | Step::DeleteClass { minor, .. }
+            | Step::AddLeaf { minor, .. }
+            | Step::ChangeLeaf { minor, .. }
+            | Step::ReplaceLeaf { minor, .. } => Some(*minor),
+            _ => None,
+        }
+    }
+
+    /// The directory that the step is about.
+    pub fn claim(&self) -> Option<&Claim> {
+        match self {
+            Step::MakeClaim { claim, .. }
+            | Step::WriteClassid { claim, .. }
+            | Step::RemoveClaim { claim, .. } => Some(claim),
+            _ => None,
+        }
+    }
+
+    /// What the step does, in one word: `add`, `change`, `delete`, `replace`, `mount`…
+    pub fn op(&self) -> &'static str {
+        match self {
+            Step::Mount => "mount",
+            Step::Unmount => "unmount",
+            Step::AddRoot { .. }
+            | Step::MakeClaim { .. }
+            | Step::AddClass { .. }
+            | Step::AddLeaf { .. }
+            | Step::AddFilter { .. } => "add",
+            Step::WriteClassid { .. } | Step::ChangeClass { .. } | Step::ChangeLeaf { .. } => {
+                "change"
+            }
+            Step::ReplaceLeaf { .. } => "replace",
+            Step::DeleteRoot { .. }
+            | Step::RemoveClaim { .. }
+            | Step::DeleteClass { .. }
+            | Step::DeleteFilter { .. } => "delete",
+        }
+    }
+}
+
+/// A step of a plan, with what an administrator should know about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    pub step: Step,
+    /// Who is disturbed by it, and why; empty for almost all steps.
+    pub disturbs: Vec<Disturbance>,
+    /// Follows from logins or from packets that have drained, not from a change of the policy or of
+    /// the kernel by somebody: cron need not hear of it.
+    pub routine: bool,
+}
+
+/// Somebody whose packets a step loses or delays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disturbance {
+    /// As status names them; `everybody on LINK` for a whole link.
+    pub who: String,
+    pub why: String,
+}
+
+/// Steps in an order in which every prefix is a safe state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub steps: Vec<Planned>,
+    /// Minors that change hands in this plan and whose they are, for messages.
+    pub names: std::collections::BTreeMap<Minor, Owner>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Whether the policy or the kernel differed, logins aside.
+    pub fn changes(&self) -> bool {
+        self.steps.iter().any(|planned| !planned.routine)
+    }
+
+    pub fn phase(&self, phase: Phase) -> impl Iterator<Item = &Step> {
+        self.steps.iter().map(|planned| &planned.step).filter(move |step| step.phase() == phase)
+    }
+
+    /// Takes the steps that disturb somebody out of the plan, with what depends on them, and returns
+    /// them.
+    pub fn without_disruption(&mut self) -> Vec<Planned> {
+        let (keep, left) = std::mem::take(&mut self.steps)
+            .into_iter()
+            .partition(|planned| planned.disturbs.is_empty());
+        self.steps = keep;
+        left
+    }
+
+    /// The links that the plan touches.
+    pub fn links(&self) -> BTreeSet<&LinkName> {
+        self.steps.iter().filter_map(|planned| planned.step.link()).collect()
+    }
+}

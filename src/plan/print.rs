@@ -1,0 +1,240 @@
+//! Steps as people read them: a line of `shaper plan`, and the `tc` (or shell) command that a step
+//! equals, which is also how errors name a step.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{Plan, Step};
+use crate::state::{Class, Family, Filter, LeafQdisc, Mark, Role, Tag, U32Rule};
+use crate::units::{ClassId, Minor, Psched};
+
+/// What a command line needs besides the step: where the directories are, and the tick.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Where `net_cls` is, or will be, mounted.
+    pub mount: PathBuf,
+    /// The instance's directory below it.
+    pub instance: PathBuf,
+    pub mark: Mark,
+    pub psched: Psched,
+}
+
+/// A step as the command that it equals. Several commands are joined by newlines.
+pub struct Tc<'a>(pub &'a Step, pub &'a Paths);
+
+impl fmt::Display for Tc<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tc(step, paths) = self;
+        let dir = |claim: &crate::state::Claim| paths.instance.join(claim.to_string());
+        match step {
+            Step::Mount => {
+                let at = paths.mount.display();
+                write!(f, "mkdir -p {at} && mount -t cgroup -o net_cls net_cls {at}")
+            }
+            Step::Unmount => write!(f, "umount {}", paths.mount.display()),
+            Step::AddRoot { link } => {
+                let r2q = paths.mark.0;
+                write!(f, "tc qdisc add dev {link} root handle 1: htb default fffe r2q {r2q}")
+            }
+            Step::DeleteRoot { link } => write!(f, "tc qdisc del dev {link} root handle 1:"),
+            Step::MakeClaim { claim, classid } => {
+                let dir = dir(claim);
+                let dir = dir.display();
+                write!(f, "mkdir -p {dir} && echo 0x{:08x} > {dir}/net_cls.classid", classid.0)
+            }
+            Step::WriteClassid { claim, to, .. } => {
+                write!(f, "echo 0x{:08x} > {}/net_cls.classid", to.0, dir(claim).display())
+            }
+            Step::RemoveClaim { claim, .. } => write!(f, "rmdir {}", dir(claim).display()),
+            Step::AddClass { link, minor, class } => {
+                write!(f, "tc class add dev {link} {}", class_words(*minor, class, paths.psched))
+            }
+            Step::ChangeClass { link, minor, to, .. } => {
+                write!(f, "tc class change dev {link} {}", class_words(*minor, to, paths.psched))
+            }
+            Step::DeleteClass { link, minor, .. } => {
+                write!(f, "tc class del dev {link} classid {}", ClassId::ours(*minor))
+            }
+            Step::AddLeaf { link, minor, leaf } => {
+                write!(f, "tc qdisc add dev {link} {}", leaf_words(*minor, leaf))
+            }
+            Step::ChangeLeaf { link, minor, to, .. } => {
+                write!(f, "tc qdisc change dev {link} {}", leaf_words(*minor, to))
+            }
+            Step::ReplaceLeaf { link, minor, to, .. } => {
+                writeln!(
+                    f,
+                    "tc qdisc del dev {link} parent {} handle {minor}:",
+                    ClassId::ours(*minor)
+                )?;
+                write!(f, "tc qdisc add dev {link} {}", leaf_words(*minor, to))
+            }
+            Step::AddFilter { link, pref, filter } => {
+                let add = |protocol: &str| {
+                    format!("tc filter add dev {link} parent 1: protocol {protocol} pref {pref}")
+                };
+                match filter {
+                    Filter::U32 { family, rules } => {
+                        for (index, rule) in rules.iter().enumerate() {
+                            let line_break = if index == 0 { "" } else { "\n" };
+                            let add = add(protocol(*family));
+                            write!(f, "{line_break}{add} u32 {}", rule_words(rule))?;
+                        }
+                        Ok(())
+                    }
+                    Filter::Tag(Tag::Cgroup) => write!(f, "{} handle 1: cgroup", add("all")),
+                    Filter::Tag(Tag::Bpf) => write!(
+                        f,
+                        "{} bpf bytecode '2,133 0 0 17,149 0 0 0' classid 1: # eBPF: call get_cgroup_classid; exit",
+                        add("all")
+                    ),
+                    Filter::Unknown { kind, .. } => write!(f, "{} {kind}", add("all")),
+                }
+            }
+            Step::DeleteFilter { link, pref, .. } => {
+                write!(f, "tc filter del dev {link} parent 1: pref {pref}")
+            }
+        }
+    }
+}
+
+fn protocol(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ipv6",
+    }
+}
+
+fn class_words(minor: Minor, class: &Class, psched: Psched) -> String {
+    let parent = class.parent.map_or(ClassId::ROOT, ClassId::ours);
+    let own = match class.role {
+        Role::Inner => String::new(),
+        Role::Leaf { prio, quantum } => format!(" prio {prio} quantum {quantum}"),
+    };
+    let (rate, ceil) = (class.rate, class.ceil);
+    format!(
+        "parent {parent} classid {} htb rate {rate} ceil {ceil} burst {} cburst {}{own}",
+        ClassId::ours(minor),
+        class.burst.bytes_at(rate, psched),
+        class.cburst.bytes_at(ceil, psched),
+    )
+}
+
+fn leaf_words(minor: Minor, leaf: &LeafQdisc) -> String {
+    let options = match leaf {
+        LeafQdisc::FqCodel => format!(" flows {}", LeafQdisc::FQ_CODEL_FLOWS),
+        LeafQdisc::Bfifo { limit } => format!(" limit {limit}"),
+        LeafQdisc::Pfifo { limit } => format!(" limit {limit}"),
+        LeafQdisc::Sfq | LeafQdisc::Cake => String::new(),
+    };
+    format!("parent {} handle {minor}: {}{options}", ClassId::ours(minor), leaf.kind())
+}
+
+fn rule_words(rule: &U32Rule) -> String {
+    let mut words = String::new();
+    for key in &rule.keys {
+        words.push_str(&format!(
+            "match u32 0x{:08x} 0x{:08x} at {} ",
+            key.value, key.mask, key.offset
+        ));
+    }
+    format!("{words}flowid {}", rule.to)
+}
+
+/// One line for a person: what is done, to what, and the numbers that matter.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Mount => write!(f, "+ mount net_cls"),
+            Step::Unmount => write!(f, "- mount net_cls"),
+            Step::AddRoot { link } => write!(f, "+ {link} root qdisc htb 1:"),
+            Step::DeleteRoot { link } => write!(f, "- {link} root qdisc htb 1: and all below it"),
+            Step::MakeClaim { claim, classid } => write!(f, "+ cgroup {claim} = {classid}"),
+            Step::WriteClassid { claim, from, to } => write!(f, "~ cgroup {claim}: {from} -> {to}"),
+            Step::RemoveClaim { claim, .. } => write!(f, "- cgroup {claim}"),
+            Step::AddClass { link, minor, class } => {
+                let parent = class.parent.map_or(ClassId::ROOT, ClassId::ours);
+                let (rate, ceil) = (class.rate, class.ceil);
+                write!(
+                    f,
+                    "+ {link} class {} in {parent}: rate {rate} ceil {ceil}",
+                    ClassId::ours(*minor)
+                )?;
+                match class.role {
+                    Role::Leaf { prio, .. } if prio > 0 => write!(f, " prio {prio}"),
+                    _ => Ok(()),
+                }
+            }
+            Step::ChangeClass { link, minor, from, to } => {
+                write!(f, "~ {link} class {}:", ClassId::ours(*minor))?;
+                let mut changed = |name: &str, from: String, to: String| match from == to {
+                    true => Ok(()),
+                    false => write!(f, " {name} {from} -> {to}"),
+                };
+                changed("rate", from.rate.to_string(), to.rate.to_string())?;
+                changed("ceil", from.ceil.to_string(), to.ceil.to_string())?;
+                changed("burst", from.burst.0.to_string(), to.burst.0.to_string())?;
+                changed("cburst", from.cburst.0.to_string(), to.cburst.0.to_string())?;
+                if let (
+                    Role::Leaf { prio, quantum },
+                    Role::Leaf { prio: new_prio, quantum: new_quantum },
+                ) = (from.role, to.role)
+                {
+                    changed("prio", prio.to_string(), new_prio.to_string())?;
+                    changed("quantum", quantum.to_string(), new_quantum.to_string())?;
+                }
+                Ok(())
+            }
+            Step::DeleteClass { link, minor, .. } => {
+                write!(f, "- {link} class {}", ClassId::ours(*minor))
+            }
+            Step::AddLeaf { link, minor, leaf } => {
+                write!(f, "+ {link} qdisc {minor}: {} in {}", leaf.kind(), ClassId::ours(*minor))
+            }
+            Step::ChangeLeaf { link, minor, to, .. } => {
+                let limit = match to {
+                    LeafQdisc::Bfifo { limit } => format!(" limit {limit}"),
+                    LeafQdisc::Pfifo { limit } => format!(" limit {limit}p"),
+                    _ => String::new(),
+                };
+                write!(f, "~ {link} qdisc {minor}: {}{limit}", to.kind())
+            }
+            Step::ReplaceLeaf { link, minor, from, to } => {
+                write!(f, "~ {link} qdisc {minor}: {} -> {}", from.kind(), to.kind())
+            }
+            Step::AddFilter { link, pref, filter } => {
+                write!(f, "+ {link} filter pref {pref}: {}", filter_words(filter))
+            }
+            Step::DeleteFilter { link, pref, filter } => {
+                write!(f, "- {link} filter pref {pref}: {}", filter_words(filter))
+            }
+        }
+    }
+}
+
+fn filter_words(filter: &Filter) -> String {
+    match filter {
+        Filter::U32 { family, rules } => format!("{} u32, {} keys", protocol(*family), rules.len()),
+        Filter::Tag(Tag::Cgroup) => "cgroup (all packets, by net_cls classid)".to_string(),
+        Filter::Tag(Tag::Bpf) => "bpf (all packets, by net_cls classid)".to_string(),
+        Filter::Unknown { kind, .. } => format!("unknown ({kind})"),
+    }
+}
+
+/// The whole plan, a step a line, with who is disturbed below the step.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for planned in &self.steps {
+            write!(f, "{}", planned.step)?;
+            let owner = planned.step.minor().and_then(|minor| self.names.get(&minor));
+            match owner {
+                Some(owner) => writeln!(f, "  ({owner})")?,
+                None => writeln!(f)?,
+            }
+            for disturbance in &planned.disturbs {
+                writeln!(f, "    ! disturbs {}: {}", disturbance.who, disturbance.why)?;
+            }
+        }
+        Ok(())
+    }
+}
