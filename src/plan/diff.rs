@@ -108,19 +108,21 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// Minors that a claim changes to, while nothing holds them yet.
+    /// Minors of claims that are rewritten and that nothing else holds: the new one before it is
+    /// written, the old one until its class is gone.
     fn held_meanwhile(&self) -> BTreeMap<Minor, ClassId> {
-        let held: BTreeSet<Minor> = self
-            .from
-            .claims
-            .iter()
-            .chain(self.to.claims.iter().filter(|(claim, _)| !self.from.claims.contains_key(claim)))
-            .filter_map(|(_, classid)| classid.our_minor())
-            .collect();
-        self.rewritten()
-            .filter_map(|(_, _, to)| Some((to.our_minor()?, to)))
-            .filter(|(minor, _)| !held.contains(minor))
-            .collect()
+        let minors = |claims: &BTreeMap<Claim, ClassId>| -> BTreeSet<Minor> {
+            claims.values().filter_map(|classid| classid.our_minor()).collect()
+        };
+        let (before, after) = (minors(&self.from.claims), minors(&self.to.claims));
+        let mut meanwhile = BTreeMap::new();
+        for (_, from, to) in self.rewritten() {
+            let new = to.our_minor().filter(|minor| !before.contains(minor));
+            let old = from.our_minor().filter(|minor| !after.contains(minor));
+            meanwhile.extend(new.map(|minor| (minor, to)));
+            meanwhile.extend(old.map(|minor| (minor, from)));
+        }
+        meanwhile
     }
 
     fn rewritten(&self) -> impl Iterator<Item = (&'a Claim, ClassId, ClassId)> + use<'a> {

@@ -229,3 +229,6 @@ impl Plan {
         self.steps.iter().filter_map(|planned| planned.step.link()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

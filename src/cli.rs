@@ -1,0 +1,198 @@
+//! The command line, as clap types. One screen of help for each command, taught by example.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Per-user network caps that hold.
+///
+/// shaper reads bandwidth policies from a YAML file, builds the HTB classes and filters for them,
+/// and puts each user's processes into a net_cls cgroup, so that each user's packets land in the
+/// right class. Running it twice changes nothing; a failed run puts back what was there before.
+#[derive(Debug, Parser)]
+#[command(name = "shaper", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  shaper init > /etc/shaper/policies.yaml   start from what this host has
+  shaper check                              is the policy good?
+  shaper plan                               what would apply change?
+  shaper apply                              make it so (by hand or from cron: apply -q)
+  shaper status                             who gets what, and how much they sent
+  shaper why bob                            which line of the policy claims bob
+  shaper run bob -- rsync -a /data host:    run a command inside bob's class
+  shaper clear                              remove everything that shaper made
+
+Exit status:
+  0  done, or already in sync       3  plan --exit-code: there are changes
+  1  the kernel or system refused;  4  another run holds the lock
+     what was there before is back  5  done, except steps that would disturb
+  2  usage or policy error;            others (apply --allow-disruption)
+     nothing was touched            128+n  interrupted by signal n, and undone";
+
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Shape in another network namespace: a name (ip netns), a path, or a process id
+    #[arg(long, global = true, value_name = "NAME|PATH|PID")]
+    pub netns: Option<String>,
+    /// The instance: its directory below the net_cls hierarchy [default: shaper]
+    #[arg(long, global = true, value_name = "NAME", value_parser = instance_name)]
+    pub cgroup: Option<String>,
+    /// How long to wait for another run to finish
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+    pub wait: Duration,
+    /// Print nothing unless something differed
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say what is being done (twice: each message to the kernel); RUST_LOG overrides it
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Print one JSON document instead of text, also for errors
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The default place of the policy.
+pub const DEFAULT_FILE: &str = "/etc/shaper/policies.yaml";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Read and check a policy; touch nothing
+    Check {
+        /// The policy; - is standard input
+        #[arg(default_value = DEFAULT_FILE)]
+        file: PathBuf,
+        /// Without accounts and links of this host (for CI, or another host's policy)
+        #[arg(long)]
+        offline: bool,
+        /// An unknown account or unix group is a warning
+        #[arg(long)]
+        skip_unknown: bool,
+    },
+    /// Show what apply would change
+    Plan {
+        /// The policy; - is standard input
+        #[arg(default_value = DEFAULT_FILE)]
+        file: PathBuf,
+        /// As the tc and shell commands that the steps equal
+        #[arg(long)]
+        tc: bool,
+        /// Exit with 3 when there are changes
+        #[arg(long)]
+        exit_code: bool,
+        /// An unknown account or unix group is a warning
+        #[arg(long)]
+        skip_unknown: bool,
+        /// Plan to replace a root qdisc that somebody else made
+        #[arg(long)]
+        takeover: bool,
+    },
+    /// Make the kernel match the policy
+    #[command(after_help = "\
+Examples:
+  shaper apply policies.yaml
+  shaper apply -q --skip-unknown            from cron: speaks only when something differed
+  shaper apply --dry-run                    the same as plan")]
+    Apply {
+        /// The policy; - is standard input
+        #[arg(default_value = DEFAULT_FILE)]
+        file: PathBuf,
+        /// Show the steps and perform none
+        #[arg(long)]
+        dry_run: bool,
+        /// Replace a root qdisc that somebody else made
+        #[arg(long)]
+        takeover: bool,
+        /// Also perform steps that drop or delay somebody's packets (plan names them)
+        #[arg(long)]
+        allow_disruption: bool,
+        /// An unknown account or unix group is a warning, and keeps its class if it has one
+        #[arg(long)]
+        skip_unknown: bool,
+    },
+    /// Show who has which class, rates and counters
+    Status {
+        /// Only these users
+        #[arg(value_name = "USER")]
+        users: Vec<String>,
+        /// Only the members of this group
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+    },
+    /// Say which line claims a user or process, and what it gets
+    Why {
+        /// A name in the policy, an account, or a process id
+        #[arg(value_name = "USER|PID")]
+        subject: String,
+        /// The policy
+        #[arg(short, long, default_value = DEFAULT_FILE)]
+        file: PathBuf,
+    },
+    /// Run a command inside a user's class, as the caller
+    #[command(after_help = "\
+Example:
+  shaper run backup -- rsync -a /srv host:/srv
+
+The command keeps the caller's uid and stays in the class, also across apply. Exits with the
+command's own status; 125 when shaper itself fails, 126 when the command cannot be run, 127 when it
+is not found.")]
+    Run {
+        /// A name in the policy, or an account that has a class
+        user: String,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Put running processes into a user's class, to stay there
+    Attach {
+        /// A name in the policy, or an account that has a class
+        user: String,
+        /// Process ids
+        #[arg(required = true, value_name = "PID")]
+        pids: Vec<i32>,
+    },
+    /// Remove everything that shaper made
+    Clear {
+        /// Also when that drops somebody else's classes under shaper's root
+        #[arg(long)]
+        allow_disruption: bool,
+    },
+    /// Print a commented starter policy from what this host has
+    Init,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).map_err(|_| "a number of seconds is needed".to_string())
+}
+
+fn instance_name(name: &str) -> Result<String, String> {
+    match crate::state::Key::new(name) {
+        Some(key) => Ok(key.to_string()),
+        None => Err("a plain directory name is needed".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for words in [["shaper", "--json", "check"], ["shaper", "check", "--json"]] {
+            assert!(Cli::try_parse_from(words).unwrap().global.json);
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Properties of plans over random policies: what must hold for every transition, without a kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::desired::{desired, nothing};
+use crate::model::{Asked, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target};
+use crate::state::{
+    Facts, Features, Foreign, KernelState, Key, LinkFacts, Match, NetCls, Observation, RootQdisc,
+    Tag,
+};
+use crate::units::Rate;
+
+fn mbit(n: u64) -> Rate {
+    Rate::from_bits_per_second(n * 1_000_000).unwrap()
+}
+
+fn key(name: &str) -> Key {
+    Key::new(name).unwrap()
+}
+
+const PLACE: Place = Place { line: 1, column: 1 };
+
+fn link(name: &str, rate: u64) -> Link {
+    Link {
+        name: LinkName::new(name).unwrap(),
+        rate: mbit(rate),
+        speed: Some(mbit(10_000)),
+        default: Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(rate), prio: 0 },
+        classifier: None,
+        leaf: LeafChoice::Auto,
+        place: PLACE,
+    }
+}
+
+fn facts() -> Facts {
+    let facts = |ifindex| LinkFacts {
+        ifindex,
+        mtu: 1500,
+        speed: Some(mbit(10_000)),
+        kind: None,
+        master: None,
+        lower: None,
+        loopback: false,
+        up: true,
+        default_route_v4: None,
+        default_route_v6: None,
+        root: RootQdisc::Kernel { kind: "noqueue".to_string() },
+    };
+    Facts {
+        links: [("eth0", 2), ("eth1", 3)]
+            .into_iter()
+            .map(|(name, index)| (LinkName::new(name).unwrap(), facts(index)))
+            .collect(),
+        features: Features {
+            htb: true,
+            tags: BTreeSet::from([Tag::Bpf]),
+            leaves: BTreeSet::from(["bfifo"]),
+        },
+        ..Facts::default()
+    }
+}
+
+fn observe(state: KernelState, quiet: BTreeSet<Minor>) -> Observation {
+    Observation { state, facts: Facts { quiet, ..facts() }, ..Observation::default() }
+}
+
+/// What a random user or account is: which group, how limited, pinned or not, on which links.
+#[derive(Clone, Debug)]
+struct Seed {
+    present: bool,
+    group: Option<usize>,
+    ceil: u64,
+    promised: bool,
+    prio: u8,
+    pin: Option<u16>,
+    second_link: bool,
+}
+
+fn seed() -> impl Strategy<Value = Seed> {
+    let pin = prop_oneof![4 => Just(None), 1 => (0x10..0x14_u16).prop_map(Some)];
+    let group = prop_oneof![2 => Just(None), 1 => (0..3_usize).prop_map(Some)];
+    (any::<bool>(), group, 1..90_u64, any::<bool>(), 0..8_u8, pin, any::<bool>()).prop_map(
+        |(present, group, ceil, promised, prio, pin, second_link)| Seed {
+            present,
+            group,
+            ceil,
+            promised,
+            prio,
+            pin,
+            second_link,
+        },
+    )
+}
+
+prop_compose! {
+    fn model()(
+        two_links in any::<bool>(),
+        rate in 100..1000_u64,
+        groups in vec((any::<bool>(), any::<bool>()), 3),
+        users in vec(seed(), 5),
+        accounts in vec(seed(), 3),
+        rules in vec((0..5_usize, 1..100_u16), 0..4),
+        cgroup in any::<bool>(),
+    ) -> Model {
+        let mut links = vec![link("eth0", rate)];
+        if two_links {
+            links.push(link("eth1", 500));
+        }
+        links[0].classifier = cgroup.then_some(Tag::Bpf);
+        let limits = |seed: &Seed, count: usize| -> Vec<Option<Limits>> {
+            let rate = match seed.promised {
+                true => Asked::Promised(mbit(1)),
+                false => Asked::Derived { floor: None },
+            };
+            let limits = Limits { rate, ceil: mbit(seed.ceil), prio: seed.prio };
+            (0..count).map(|i| (i == 0 || seed.second_link).then_some(limits)).collect()
+        };
+        let name = |i: usize| key(&format!("g{i}"));
+        let mut nodes = Vec::new();
+        let mut standing: Vec<usize> = Vec::new();
+        for (i, (present, nested)) in groups.into_iter().enumerate() {
+            if present {
+                let group = standing.last().filter(|_| nested).map(|parent| name(*parent));
+                let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(90), prio: 0 };
+                nodes.push(Node {
+                    owner: Owner::Group(name(i)),
+                    group,
+                    pin: None,
+                    limits: vec![Some(limits); links.len()],
+                    place: PLACE,
+                });
+                standing.push(i);
+            }
+        }
+        let mut pins = BTreeSet::new();
+        let mut member = |owner: Owner, seed: &Seed| {
+            let pin = seed.pin.filter(|pin| pins.insert(*pin)).map(Minor);
+            nodes.push(Node {
+                owner,
+                group: seed.group.filter(|i| standing.contains(i)).map(name),
+                pin,
+                limits: limits(seed, links.len()),
+                place: PLACE,
+            });
+        };
+        for (i, seed) in users.iter().enumerate().filter(|(_, seed)| seed.present) {
+            member(Owner::User(key(&format!("u{i}"))), seed);
+        }
+        for (uid, seed) in (1000..).zip(&accounts).filter(|(_, seed)| seed.present) {
+            member(Owner::Uid(uid), &Seed { pin: None, ..seed.clone() });
+        }
+        let rules = rules
+            .into_iter()
+            .map(|(user, port)| Rule {
+                matches: vec![Match { dport: Some(port), proto: Some(6), ..Match::default() }],
+                to: Target::Owner(Owner::User(key(&format!("u{user}")))),
+                link: None,
+                place: PLACE,
+            })
+            .collect();
+        Model { links, nodes, matcher: Matcher::default(), rules }
+    }
+}
+
+/// Runs a plan on a value, asking `check` about every prefix.
+fn run(
+    plan: &Plan,
+    state: &KernelState,
+    check: &mut dyn FnMut(&KernelState, &Step),
+) -> KernelState {
+    let mut state = state.clone();
+    for planned in &plan.steps {
+        perform(&planned.step, &mut state);
+        check(&state, &planned.step);
+    }
+    state
+}
+
+/// What no prefix of a plan may break: no class without a claim (its minor could be given to another),
+/// no rule that points nowhere, a default class under every root, and, where a claim names a class
+/// that stood or will stand on a link, that class there.
+fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, step: &Step) {
+    let claimed: BTreeSet<Minor> = state.claims.values().filter_map(|id| id.our_minor()).collect();
+    for (link, tree) in &state.links {
+        let building = !before.links.contains_key(link);
+        for (minor, class) in &tree.classes {
+            let fixed = matches!(*minor, Minor::LINK | Minor::DEFAULT | Minor::UNSHAPED);
+            assert!(fixed || claimed.contains(minor), "{minor} unclaimed on {link} after {step}");
+            let parent = class.parent;
+            assert!(parent.is_none_or(|p| tree.classes.contains_key(&p)), "orphan after {step}");
+        }
+        let default = tree.classes.contains_key(&Minor::DEFAULT);
+        assert!(default || building, "no default on {link} after {step}");
+        for filter in tree.filters.values() {
+            let Filter::U32 { rules, .. } = filter else { continue };
+            for rule in rules {
+                let minor = rule.to.our_minor().unwrap();
+                assert!(tree.classes.contains_key(&minor), "rule to nowhere after {step}");
+            }
+        }
+        for (claim, classid) in &state.claims {
+            let Claim::Owner(owner) = claim else { continue };
+            if matches!(owner, Owner::Group(_) | Owner::Class(_)) {
+                continue;
+            }
+            let stood_in = |state: &KernelState| {
+                let minor = state.claims.get(claim).and_then(|id| id.our_minor());
+                minor.is_some_and(|minor| {
+                    state.links.get(link).is_some_and(|tree| tree.classes.contains_key(&minor))
+                })
+            };
+            // Whoever has a class on this link before and after has one at every moment between.
+            if stood_in(before) && stood_in(after) {
+                let minor = classid.our_minor().unwrap();
+                assert!(tree.classes.contains_key(&minor), "{claim} lost its class after {step}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn every_transition_reaches_its_goal_through_safe_states(models in vec(model(), 2..5)) {
+        let mut state = KernelState::default();
+        for model in &models {
+            // A pin waits until what held its minor is retired and quiet: a few rounds.
+            for round in 0.. {
+                let retired = state.claims.keys().filter_map(|claim| match claim {
+                    Claim::Retired(minor) if round > 0 => Some(*minor),
+                    _ => None,
+                });
+                let observed = observe(state.clone(), retired.collect());
+                let wanted = desired(model, &observed).unwrap();
+                let plan = diff(&state, &wanted, &[]);
+                let after = run(&plan, &state, &mut |now, step| assert_safe(now, &state, &wanted, step));
+                prop_assert_eq!(&after, &wanted);
+                prop_assert!(diff(&after, &wanted, &[]).is_empty());
+                let undo = diff(&after, &state, &[]);
+                prop_assert_eq!(&run(&undo, &after, &mut |_, _| ()), &state);
+                let done = state == after;
+                state = after;
+                if done && round > 0 {
+                    break;
+                }
+                prop_assert!(round < 6, "no fixed point");
+            }
+            let pins = model.nodes.iter().filter_map(|node| Some((&node.owner, node.pin?)));
+            for (owner, pin) in pins {
+                let classid = state.claims[&Claim::Owner(owner.clone())];
+                prop_assert_eq!(classid, ClassId::ours(pin), "{} is not at its pin", owner);
+            }
+        }
+        let plan = diff(&state, &nothing(&observe(state.clone(), BTreeSet::new())), &[]);
+        let after = run(&plan, &state, &mut |_, _| ());
+        prop_assert_eq!(after, KernelState::default());
+    }
+
+    #[test]
+    fn killed_after_any_step_the_next_apply_converges(a in model(), b in model(), cut in any::<prop::sample::Index>()) {
+        let none = KernelState::default();
+        let state = desired(&a, &observe(none, BTreeSet::new())).unwrap();
+        let wanted = desired(&b, &observe(state.clone(), BTreeSet::new())).unwrap();
+        let plan = diff(&state, &wanted, &[]);
+        let mut killed = state.clone();
+        let steps = plan.steps.len();
+        for planned in plan.steps.iter().take(cut.index(steps + 1)) {
+            perform(&planned.step, &mut killed);
+        }
+        // A pin that the killed run held in reserve is free one round later.
+        for round in 0.. {
+            let again = desired(&b, &observe(killed.clone(), BTreeSet::new())).unwrap();
+            let repair = diff(&killed, &again, &[]);
+            if repair.is_empty() {
+                break;
+            }
+            prop_assert!(round < 3, "no fixed point");
+            killed = run(&repair, &killed, &mut |_, _| ());
+            prop_assert_eq!(&killed, &again);
+        }
+    }
+
+    #[test]
+    fn a_login_changes_nobody_who_was_promised_a_rate(model in model(), uid in 5000..6000_u32) {
+        let before = desired(&model, &observe(KernelState::default(), BTreeSet::new())).unwrap();
+        let mut with = model.clone();
+        let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(50), prio: 0 };
+        with.nodes.push(Node {
+            owner: Owner::Uid(uid),
+            group: None,
+            pin: None,
+            limits: vec![Some(limits); with.links.len()],
+            place: PLACE,
+        });
+        let after = desired(&with, &observe(before.clone(), BTreeSet::new())).unwrap();
+        let plan = diff(&before, &after, &[]);
+        prop_assert!(!plan.changes(), "{plan}");
+    }
+}
+
+#[test]
+fn a_foreign_class_keeps_its_minor_and_is_named_when_its_root_goes() {
+    let foreign = Foreign::Class {
+        link: LinkName::new("eth0").unwrap(),
+        classid: ClassId::ours(Minor(0x10)),
+    };
+    let model = Model {
+        links: vec![link("eth0", 100)],
+        nodes: vec![Node {
+            owner: Owner::User(key("bob")),
+            group: None,
+            pin: Some(Minor(0x10)),
+            limits: vec![Some(Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(5), prio: 0 })],
+            place: PLACE,
+        }],
+        matcher: Matcher::default(),
+        rules: Vec::new(),
+    };
+    let observed = Observation {
+        foreign: vec![foreign.clone()],
+        ..observe(KernelState::default(), BTreeSet::new())
+    };
+    let state = desired(&model, &observed).unwrap();
+    assert_eq!(state.claims[&"user/bob".parse::<Claim>().unwrap()], ClassId::ours(Minor(0x11)));
+
+    let plan =
+        diff(&state, &KernelState { net_cls: NetCls::Ours, ..KernelState::default() }, &[foreign]);
+    let disturbing: BTreeMap<_, _> = plan
+        .steps
+        .iter()
+        .filter(|planned| !planned.disturbs.is_empty())
+        .map(|planned| (planned.step.op(), planned.disturbs[0].who.clone()))
+        .collect();
+    assert_eq!(disturbing, BTreeMap::from([("delete", "class 1:10 on eth0".to_string())]));
+}
