@@ -7,4 +7,6 @@ pub mod units;
 
 pub mod state;
 
+pub mod policy;
+
 pub mod model;
