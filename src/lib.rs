@@ -7,6 +7,8 @@ pub mod units;
 
 pub mod state;
 
+pub mod policy;
+
 pub mod model;
 
 pub mod classify;

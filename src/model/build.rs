@@ -1,0 +1,38 @@
+//! `Policy` and `Facts` → `Model`: the order of the work, and what becomes of it. Touches nothing.
+
+use crate::policy::{Diagnostic, Findings, Policy, Report};
+use crate::state::Facts;
+
+use super::{Model, claims, groups, links, nodes, rules};
+
+/// How strictly names must be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// Neither NSS nor links were asked (`check --offline`): what depends on them is not checked,
+    /// and the model holds only what is certain without them.
+    pub offline: bool,
+    /// An account or Unix group that is unknown, or that NSS could not answer for, is a warning:
+    /// its line keeps its class and nobody is in it.
+    pub skip_unknown: bool,
+}
+
+/// Resolves a policy on this host. The result holds the warnings and notes too, in file order.
+///
+/// # Errors
+/// Everything that the lines mean together and that cannot be so: unknown names, double claims,
+/// rates above their parent's, promises that add up to too much, rules that match nothing. The
+/// kernel refuses almost none of these itself.
+pub fn build(
+    policy: &Policy,
+    facts: &Facts,
+    options: BuildOptions,
+) -> Result<(Model, Vec<Diagnostic>), Report> {
+    let mut findings = Findings::default();
+    let links = links::resolve(policy, facts, options, &mut findings);
+    let claims = claims::resolve(policy, facts, options, &mut findings);
+    let groups = groups::resolve(policy, facts, &claims, &mut findings);
+    let nodes = nodes::resolve(policy, facts, &links, &claims, &groups, &mut findings);
+    let rules = rules::resolve(policy, &links, &mut findings);
+    let notes = findings.finish(&policy.source)?;
+    Ok((Model { links: links.into_model(), nodes, matcher: claims.matcher, rules }, notes))
+}

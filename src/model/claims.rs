@@ -1,0 +1,322 @@
+//! Whose a process is: accounts, uids and units of every line, resolved and free of overlap.
+//! Touches nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+
+use crate::policy::{Diagnostic, Findings, Gid, Kind, LAST_UID, Policy, Span, UserLine, quote};
+use crate::state::{Accounts, Facts, Key};
+
+use super::Matcher;
+use super::build::BuildOptions;
+
+/// A range of uids that no person has: systemd's dynamic users, and nobody
+/// (systemd's `docs/UIDS-GIDS.md`).
+const NOBODYS: RangeInclusive<u32> = 61_184..=65_534;
+
+/// The first uid of people (`UID_MIN`, login.defs(5)).
+const FIRST_PERSON: u32 = 1_000;
+
+pub(super) struct Claims {
+    pub matcher: Matcher,
+    /// For each line of `users`, the uids that it names one by one.
+    pub uids: Vec<Vec<u32>>,
+    /// For each line of `groups`, its gid.
+    pub gids: Vec<Option<u32>>,
+}
+
+/// What one line claims, and where it says so.
+#[derive(Clone, Copy)]
+struct Claim {
+    first: u32,
+    last: u32,
+    user: usize,
+    at: Span,
+}
+
+pub(super) fn resolve(
+    policy: &Policy,
+    facts: &Facts,
+    options: BuildOptions,
+    findings: &mut Findings,
+) -> Claims {
+    let mut unavailable_said = false;
+    let mut lookup =
+        Lookup { accounts: &facts.accounts, options, unavailable_said: &mut unavailable_said };
+    let names = named(policy, &mut lookup, findings);
+    let numbers = numbered(policy, findings);
+    let mut uids = vec![Vec::new(); policy.users.len()];
+    for claim in names.iter().chain(&numbers).filter(|claim| claim.first == claim.last) {
+        if let Some(uids) = uids.get_mut(claim.user) {
+            uids.push(claim.first);
+        }
+    }
+    let gids = gids(policy, &mut lookup, findings);
+    let groups = policy.groups.iter().zip(&gids);
+    let matcher = Matcher {
+        units: units(policy, findings),
+        uids: ranges(policy, names, numbers, findings),
+        groups: groups.filter_map(|(line, gid)| Some(((*gid)?, line.key.value.clone()))).collect(),
+        everyone: policy.everyone.as_ref().map(|line| {
+            let written = line.uids.as_ref();
+            let ranges = written.map_or_else(
+                || people(&facts.accounts),
+                |list| list.iter().map(|r| r.value.clone()).collect(),
+            );
+            (ranges, super::nodes::everyone_key(line))
+        }),
+    };
+    Claims { matcher, uids, gids }
+}
+
+/// Asks what NSS said, and words what it did not.
+struct Lookup<'a> {
+    accounts: &'a Accounts,
+    options: BuildOptions,
+    /// One sentence about a dead LDAP server is enough.
+    unavailable_said: &'a mut bool,
+}
+
+impl Lookup<'_> {
+    /// The id of a name in `table`; every other answer becomes a finding.
+    fn find(
+        &mut self,
+        table: &BTreeMap<String, Option<u32>>,
+        what: &str,
+        name: &str,
+        at: Span,
+        help: impl FnOnce() -> String,
+        findings: &mut Findings,
+    ) -> Option<u32> {
+        if let Some(Some(id)) = table.get(name) {
+            return Some(*id);
+        }
+        if self.options.offline {
+            return None;
+        }
+        let new = if self.options.skip_unknown { Diagnostic::warning } else { Diagnostic::error };
+        let new = |message: String| new(Kind::Account, Some(at), message);
+        match &self.accounts.unavailable {
+            Some(_) if *self.unavailable_said => {}
+            Some(why) => {
+                *self.unavailable_said = true;
+                findings.push(
+                    new(format!("the {what} {} could not be looked up: {}", quote(name), quote(why).trim_matches('`')))
+                        .help("this is not \"no such account\": see whether `getent passwd` answers, or use --skip-unknown to go on without it"),
+                );
+            }
+            None => findings.push(new(format!("there is no {what} {}", quote(name))).help(help())),
+        }
+        None
+    }
+}
+
+/// The accounts that lines name, with their uids.
+fn named(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    let mut seen: HashMap<&str, (usize, Span)> = HashMap::new();
+    for (user, line) in policy.users.iter().enumerate() {
+        let key = line.names_account().then(|| (line.key.value.as_str(), line.key.at));
+        let accounts = line.accounts.iter().flatten().map(|name| (name.value.as_str(), name.at));
+        for (name, at) in key.into_iter().chain(accounts) {
+            match seen.get(name) {
+                Some((other, _)) if *other == user => continue,
+                Some((other, first)) => {
+                    let what = format!("the account {}", quote(name));
+                    findings.push(twice(policy, &what, (user, at), (*other, *first)));
+                    continue;
+                }
+                None => seen.insert(name, (user, at)),
+            };
+            let table = &lookup.accounts.by_name;
+            let help = || unknown_account(line);
+            if let Some(uid) = lookup.find(table, "account", name, at, help, findings) {
+                claims.push(Claim { first: uid, last: uid, user, at });
+            }
+        }
+    }
+    claims
+}
+
+fn unknown_account(line: &UserLine) -> String {
+    let cure = "correct the name (`getent passwd NAME`), ";
+    if line.names_account() {
+        format!("{cure}or, if it is a label, say whose it is with `accounts`, `uids` or `units`")
+    } else {
+        format!("{cure}or remove it")
+    }
+}
+
+/// The uids that lines give as numbers, in order; two lines with one uid are an error.
+fn numbered(policy: &Policy, findings: &mut Findings) -> Vec<Claim> {
+    let mut claims: Vec<Claim> = Vec::new();
+    for (user, line) in policy.users.iter().enumerate() {
+        for uids in line.uids.iter().flatten() {
+            let (first, last) = (*uids.value.start(), *uids.value.end());
+            claims.push(Claim { first, last, user, at: uids.at });
+        }
+    }
+    claims.sort_by_key(|claim| (claim.first, claim.last));
+    let mut apart: Vec<Claim> = Vec::with_capacity(claims.len());
+    for claim in claims {
+        match apart.last_mut().filter(|before| before.last >= claim.first) {
+            Some(before) if before.user == claim.user => before.last = before.last.max(claim.last),
+            Some(before) => {
+                let what = format!("the uid {}", claim.first);
+                findings.push(twice(
+                    policy,
+                    &what,
+                    (claim.user, claim.at),
+                    (before.user, before.at),
+                ));
+            }
+            None => apart.push(claim),
+        }
+    }
+    apart
+}
+
+/// One list without overlap, by uid. A name is more exact than a range: it is cut out of it.
+fn ranges(
+    policy: &Policy,
+    mut names: Vec<Claim>,
+    numbers: Vec<Claim>,
+    findings: &mut Findings,
+) -> Vec<(RangeInclusive<u32>, Key)> {
+    // Stable: of two names with one uid, the first in the file stays.
+    names.sort_by_key(|claim| claim.first);
+    let mut unique: Vec<Claim> = Vec::with_capacity(names.len());
+    for claim in names {
+        match unique.last().filter(|before| before.first == claim.first) {
+            None => unique.push(claim),
+            Some(before) if before.user == claim.user => {}
+            Some(before) => findings.push(
+                Diagnostic::warning(
+                    Kind::Claim,
+                    claim.at,
+                    format!(
+                        "this account has the uid {}, as has one of {}",
+                        claim.first,
+                        user_name(policy, before.user)
+                    ),
+                )
+                .also(before.at, "this line gets its processes")
+                .help("remove one of the two lines: the kernel sees the uid only"),
+            ),
+        }
+    }
+    let mut list: Vec<Claim> = unique.clone();
+    for claim in numbers {
+        let mut first = Some(claim.first);
+        let from = unique.partition_point(|name| name.first < claim.first);
+        for name in unique[from..].iter().take_while(|name| name.first <= claim.last) {
+            if claim.first == claim.last && name.user != claim.user {
+                let what = format!("the uid {}", claim.first);
+                findings.push(twice(policy, &what, (claim.user, claim.at), (name.user, name.at)));
+            }
+            if let Some(start) = first.filter(|start| *start < name.first) {
+                list.push(Claim { first: start, last: name.first - 1, ..claim });
+            }
+            first = name.first.checked_add(1);
+        }
+        if let Some(first) = first.filter(|first| *first <= claim.last) {
+            list.push(Claim { first, ..claim });
+        }
+    }
+    list.sort_by_key(|claim| claim.first);
+    let keyed = list.into_iter().filter_map(|claim| {
+        let key = policy.users.get(claim.user)?.key.value.clone();
+        Some((claim.first..=claim.last, key))
+    });
+    keyed.collect()
+}
+
+fn units(policy: &Policy, findings: &mut Findings) -> BTreeMap<String, Key> {
+    let mut seen: HashMap<&str, (usize, Span)> = HashMap::new();
+    let mut units = BTreeMap::new();
+    for (user, line) in policy.users.iter().enumerate() {
+        for unit in line.units.iter().flatten() {
+            match seen.get(unit.value.as_str()) {
+                Some((other, _)) if *other == user => {}
+                Some((other, first)) => {
+                    let what = format!("the unit {}", quote(&unit.value));
+                    findings.push(twice(policy, &what, (user, unit.at), (*other, *first)));
+                }
+                None => {
+                    seen.insert(&unit.value, (user, unit.at));
+                    units.insert(unit.value.clone(), line.key.value.clone());
+                }
+            }
+        }
+    }
+    units
+}
+
+fn user_name(policy: &Policy, user: usize) -> String {
+    policy.users.get(user).map_or_else(String::new, |line| quote(line.key.value.as_str()))
+}
+
+/// Two lines claim the same thing; the later place comes first.
+fn twice(policy: &Policy, what: &str, a: (usize, Span), b: (usize, Span)) -> Diagnostic {
+    let (first, second) = if a.1 < b.1 { (a, b) } else { (b, a) };
+    let (one, other) = (user_name(policy, first.0), user_name(policy, second.0));
+    Diagnostic::error(Kind::Claim, second.1, format!("{what} is claimed by {one} and by {other}"))
+        .label(format!("for {other}"))
+        .also(first.1, format!("for {one}"))
+        .help("a process can be in one class only: remove it from one of the two lines")
+}
+
+/// The gids of `groups`, line by line.
+fn gids(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> Vec<Option<u32>> {
+    let mut seen: HashMap<&Gid, (Span, &str)> = HashMap::new();
+    let mut gids = Vec::with_capacity(policy.groups.len());
+    for line in &policy.groups {
+        let Some(written) = &line.gid else {
+            gids.push(None);
+            continue;
+        };
+        let key = line.key.value.as_str();
+        if let Some((first, other)) = seen.insert(&written.value, (written.at, key)) {
+            findings.push(
+                Diagnostic::error(
+                    Kind::Claim,
+                    written.at,
+                    format!("the groups {} and {} have the same `gid`", quote(other), quote(key)),
+                )
+                .also(first, "first here")
+                .help("the first would take all its accounts: remove one of the two"),
+            );
+        }
+        gids.push(match &written.value {
+            Gid::Number(gid) => Some(*gid),
+            Gid::Name(name) => {
+                let table = &lookup.accounts.groups;
+                let help = || "correct the name (`getent group NAME`); a group without Unix group needs no `gid`".to_string();
+                lookup.find(table, "Unix group", name, written.at, help, findings)
+            }
+        });
+    }
+    gids
+}
+
+/// The uids of `everyone` when the file gives none: people, not services, and subordinate uids
+/// count for their owner.
+fn people(accounts: &Accounts) -> Vec<RangeInclusive<u32>> {
+    let mut holes = vec![(*NOBODYS.start(), *NOBODYS.end())];
+    for sub in accounts.subuids.iter().filter(|sub| sub.count > 0) {
+        holes.push((sub.first, sub.first.saturating_add(sub.count - 1)));
+    }
+    holes.sort_unstable();
+    let mut ranges = Vec::new();
+    let mut next = FIRST_PERSON;
+    for (first, last) in holes {
+        if first > next {
+            ranges.push(next..=(first - 1).min(LAST_UID));
+        }
+        next = next.max(last.saturating_add(1));
+    }
+    if next <= LAST_UID {
+        ranges.push(next..=LAST_UID);
+    }
+    ranges
+}

@@ -1,0 +1,231 @@
+//! The tree of groups, and which one each user is in. Touches nothing.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::policy::{Diagnostic, Findings, Kind, Membership, Policy, Span, closest, quote};
+use crate::state::Facts;
+
+use super::claims::Claims;
+
+/// HTB allows 8 levels (`TC_HTB_MAXDEPTH`, include/uapi/linux/pkt_sched.h); link and leaf take two,
+/// and one is kept for shards.
+const DEEPEST: usize = 5;
+
+/// Indexes are those of `Policy::groups` and `Policy::users`.
+pub(super) struct Groups {
+    /// Every group, parents before children, otherwise in file order.
+    pub order: Vec<usize>,
+    pub parent: Vec<Option<usize>>,
+    pub of_user: Vec<Option<usize>>,
+}
+
+pub(super) fn resolve(
+    policy: &Policy,
+    facts: &Facts,
+    claims: &Claims,
+    findings: &mut Findings,
+) -> Groups {
+    let by_key: HashMap<&str, usize> =
+        policy.groups.iter().enumerate().map(|(i, line)| (line.key.value.as_str(), i)).collect();
+    let parent = parents(policy, &by_key, findings);
+    let order = order(policy, &parent, findings);
+    let of_user = members(policy, facts, claims, &by_key, findings);
+    let groups = Groups { order, parent, of_user };
+    empty(policy, &groups, findings);
+    groups
+}
+
+/// The group that a line names, or what to say.
+fn find(
+    policy: &Policy,
+    by_key: &HashMap<&str, usize>,
+    name: &str,
+    at: Span,
+) -> Result<usize, Diagnostic> {
+    by_key.get(name).copied().ok_or_else(|| {
+        let known = policy.groups.iter().map(|line| line.key.value.as_str());
+        let help = match closest(name, known) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => "add it to `groups`; a Unix group is named by the group's `gid`".to_string(),
+        };
+        let name = quote(name);
+        Diagnostic::error(Kind::Group, at, format!("there is no group {name} in this policy"))
+            .help(help)
+    })
+}
+
+/// The parent of each group; a circle is said once and cut open.
+fn parents(
+    policy: &Policy,
+    by_key: &HashMap<&str, usize>,
+    findings: &mut Findings,
+) -> Vec<Option<usize>> {
+    let mut parent: Vec<Option<usize>> = Vec::with_capacity(policy.groups.len());
+    for line in &policy.groups {
+        let written = line.parent.as_ref();
+        let found = written.map(|name| find(policy, by_key, &name.value, name.at));
+        parent.push(found.and_then(|found| findings.take(found)));
+    }
+    // Each group is walked over once: what was seen on an earlier walk has no circle.
+    let mut done = vec![false; parent.len()];
+    for start in 0..parent.len() {
+        let mut walk = Vec::new();
+        let mut on_walk = HashSet::new();
+        let mut next = Some(start);
+        while let Some(at) = next.filter(|at| !done[*at]) {
+            if !on_walk.insert(at) {
+                let circle: Vec<usize> = walk.iter().copied().skip_while(|g| *g != at).collect();
+                findings.push(circular(policy, &circle));
+                parent[at] = None;
+                break;
+            }
+            walk.push(at);
+            next = parent[at];
+        }
+        walk.into_iter().for_each(|at| done[at] = true);
+    }
+    parent
+}
+
+fn circular(policy: &Policy, circle: &[usize]) -> Diagnostic {
+    let name = |group: &usize| policy.groups[*group].key.value.as_str();
+    let at = circle.first().and_then(|group| policy.groups[*group].parent.as_ref()).map(|p| p.at);
+    let path: Vec<&str> = circle.iter().chain(circle.first()).map(name).collect();
+    Diagnostic::error(Kind::Group, at, format!("groups contain themselves: {}", path.join(" in ")))
+        .help("remove one `parent` of the circle")
+}
+
+fn order(policy: &Policy, parent: &[Option<usize>], findings: &mut Findings) -> Vec<usize> {
+    let mut order = Vec::with_capacity(parent.len());
+    let mut placed = vec![false; parent.len()];
+    for group in 0..parent.len() {
+        let mut chain = vec![group];
+        while let Some(above) = chain.last().and_then(|group| parent[*group]) {
+            chain.push(above);
+        }
+        if chain.len() > DEEPEST {
+            let line = &policy.groups[group];
+            findings.push(
+                Diagnostic::error(
+                    Kind::Group,
+                    line.parent.as_ref().map_or(line.key.at, |parent| parent.at),
+                    format!(
+                        "{} is {} groups deep, {DEEPEST} are possible",
+                        quote(line.key.value.as_str()),
+                        chain.len()
+                    ),
+                )
+                .help("HTB has 8 levels in all: give it a `parent` further up"),
+            );
+        }
+        for group in chain.into_iter().rev() {
+            if !placed[group] {
+                placed[group] = true;
+                order.push(group);
+            }
+        }
+    }
+    order
+}
+
+/// A group that lists the user, or the one that its line names; else the first `gid` group that
+/// one of its accounts belongs to.
+fn members(
+    policy: &Policy,
+    facts: &Facts,
+    claims: &Claims,
+    by_key: &HashMap<&str, usize>,
+    findings: &mut Findings,
+) -> Vec<Option<usize>> {
+    let users = policy.users_by_key();
+    let mut listed: Vec<Option<(usize, Span)>> = vec![None; policy.users.len()];
+    for (group, line) in policy.groups.iter().enumerate() {
+        for member in &line.users {
+            let Some(user) = users.get(member.value.as_str()).copied() else {
+                findings.push(no_user(policy, &member.value, member.at));
+                continue;
+            };
+            match listed[user] {
+                Some((other, first)) if other != group => findings.push(
+                    Diagnostic::error(
+                        Kind::Group,
+                        member.at,
+                        format!("{} is listed in two groups", quote(&member.value)),
+                    )
+                    .label(format!("in {}", quote(line.key.value.as_str())))
+                    .also(first, format!("in {}", quote(policy.groups[other].key.value.as_str())))
+                    .help("a class has one parent: keep one of the two"),
+                ),
+                Some(_) => {}
+                None => listed[user] = Some((group, member.at)),
+            }
+        }
+    }
+    let mut of_user = Vec::with_capacity(policy.users.len());
+    for (user, line) in policy.users.iter().enumerate() {
+        let written = line.group.as_ref().map(|membership| match &membership.value {
+            Membership::None => Ok((None, membership.at)),
+            Membership::In(name) => {
+                find(policy, by_key, name, membership.at).map(|group| (Some(group), membership.at))
+            }
+        });
+        let written = written.and_then(|written| findings.take(written));
+        of_user.push(match (listed[user], written) {
+            (None, None) => by_gid(facts, claims, user),
+            (None, Some((group, _))) => group,
+            (Some((group, _)), None) => Some(group),
+            (Some((group, listed_at)), Some((written, at))) => {
+                if written != Some(group) {
+                    let name = quote(policy.groups[group].key.value.as_str());
+                    findings.push(
+                        Diagnostic::error(
+                            Kind::Group,
+                            at,
+                            format!("this line is listed in the group {name} and says otherwise"),
+                        )
+                        .also(listed_at, "listed here")
+                        .help("keep one of the two"),
+                    );
+                }
+                Some(group)
+            }
+        });
+    }
+    of_user
+}
+
+fn by_gid(facts: &Facts, claims: &Claims, user: usize) -> Option<usize> {
+    let accounts = claims.uids[user].iter().filter_map(|uid| facts.accounts.by_uid.get(uid));
+    let gids: HashSet<u32> = accounts.flat_map(|account| account.gids.iter().copied()).collect();
+    claims.gids.iter().position(|gid| gid.is_some_and(|gid| gids.contains(&gid)))
+}
+
+fn no_user(policy: &Policy, name: &str, at: Span) -> Diagnostic {
+    let known = policy.users.iter().map(|line| line.key.value.as_str());
+    let help = match closest(name, known) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => {
+            "add a line to `users`; the accounts of a Unix group come in with `gid`".to_string()
+        }
+    };
+    Diagnostic::error(Kind::Group, at, format!("there is no user {} in this policy", quote(name)))
+        .help(help)
+}
+
+fn empty(policy: &Policy, groups: &Groups, findings: &mut Findings) {
+    let used: HashSet<usize> =
+        groups.of_user.iter().chain(&groups.parent).filter_map(|group| *group).collect();
+    for (group, line) in policy.groups.iter().enumerate() {
+        if line.gid.is_none() && !used.contains(&group) {
+            let name = quote(line.key.value.as_str());
+            findings.push(
+                Diagnostic::warning(
+                    Kind::Group,
+                    line.key.at,
+                    format!("nobody is in the group {name}"),
+                )
+                .help("name members with `users: [bob]`, or a Unix group with `gid`"),
+            );
+        }
+    }
+}

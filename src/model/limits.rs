@@ -1,0 +1,195 @@
+//! The limits of one class on one link: what is written, what follows from it, and what cannot
+//! be. Touches nothing.
+
+use crate::policy::{self, Diagnostic, Findings, Kind, Span, quote};
+use crate::state::Key;
+use crate::units::Rate;
+
+use super::links::{Shaped, absolute};
+use super::{Asked, Limits};
+
+/// What stands above a class on one link.
+#[derive(Clone, Copy)]
+pub(super) struct Parent<'a> {
+    pub ceil: Rate,
+    /// `None`: directly below the link.
+    pub group: Option<&'a str>,
+}
+
+/// The limits of a user or class.
+pub(super) fn leaf(
+    name: &Key,
+    written: &policy::Limits,
+    link: &Shaped<'_>,
+    parent: Parent<'_>,
+) -> Result<Limits, Diagnostic> {
+    let rate = written.rate.map(|rate| (absolute(rate.value, link.link.rate), rate.at));
+    let ceil = written.ceil.map(|ceil| (absolute(ceil.value, link.link.rate), ceil.at));
+    let prio = written.prio.map_or(0, |prio| prio.value);
+    let name = name.as_str();
+    match (rate, ceil) {
+        (None, None) => Err(Diagnostic::error(
+            Kind::Rate,
+            written.at,
+            format!("{} has neither a rate nor a ceil here", quote(name)),
+        )
+        .help("write a cap, `ceil: 100mbit`, a guarantee, `rate: 10mbit`, or both")),
+        // As in tc: a rate alone is also the cap.
+        (Some((rate, at)), None) => {
+            below_parent(name, "rate", (rate, at), link, parent)?;
+            Ok(Limits { rate: Asked::Promised(rate), ceil: rate, prio })
+        }
+        (None, Some((ceil, at))) => {
+            below_parent(name, "ceil", (ceil, at), link, parent)?;
+            Ok(Limits { rate: Asked::Derived { floor: None }, ceil, prio })
+        }
+        (Some(rate), Some(ceil)) => {
+            rate_below_ceil(name, rate, ceil)?;
+            below_parent(name, "ceil", ceil, link, parent)?;
+            Ok(Limits { rate: Asked::Promised(rate.0), ceil: ceil.0, prio })
+        }
+    }
+}
+
+/// The rate and ceil of a group: its ceil is its parent's where none is written.
+pub(super) fn group(
+    name: &str,
+    written: &policy::Limits,
+    link: &Shaped<'_>,
+    parent: Parent<'_>,
+) -> Result<(Option<Rate>, Rate), Diagnostic> {
+    let rate = written.rate.map(|rate| (absolute(rate.value, link.link.rate), rate.at));
+    let ceil = written.ceil.map(|ceil| (absolute(ceil.value, link.link.rate), ceil.at));
+    if let Some(ceil) = ceil {
+        below_parent(name, "ceil", ceil, link, parent)?;
+    }
+    match (rate, ceil) {
+        (Some(rate), Some(ceil)) => rate_below_ceil(name, rate, ceil)?,
+        (Some(rate), None) => below_parent(name, "rate", rate, link, parent)?,
+        (None, _) => {}
+    }
+    Ok((rate.map(|(rate, _)| rate), ceil.map_or(parent.ceil, |(ceil, _)| ceil)))
+}
+
+/// The limits of every account of a group or of `everyone`: these fit themselves to the parent,
+/// because one line is for links and groups of any size.
+pub(super) fn each(
+    name: &str,
+    written: Option<&policy::Limits>,
+    link: &Shaped<'_>,
+    parent: Parent<'_>,
+) -> Result<Limits, Diagnostic> {
+    let rate = written.and_then(|w| w.rate).map(|r| (absolute(r.value, link.link.rate), r.at));
+    let ceil = written.and_then(|w| w.ceil).map(|c| (absolute(c.value, link.link.rate), c.at));
+    if let (Some(rate), Some(ceil)) = (rate, ceil) {
+        rate_below_ceil(name, rate, ceil)?;
+    }
+    let ceil = ceil.or(rate).map_or(parent.ceil, |(ceil, _)| ceil.min(parent.ceil));
+    let rate = match rate {
+        Some((rate, _)) => Asked::Promised(rate.min(ceil)),
+        None => Asked::Derived { floor: None },
+    };
+    Ok(Limits { rate, ceil, prio: written.and_then(|w| w.prio).map_or(0, |prio| prio.value) })
+}
+
+fn rate_below_ceil(
+    name: &str,
+    (rate, at): (Rate, Span),
+    (ceil, ceil_at): (Rate, Span),
+) -> Result<(), Diagnostic> {
+    if rate <= ceil {
+        return Ok(());
+    }
+    Err(Diagnostic::error(
+        Kind::Rate,
+        ceil_at,
+        format!("the ceil of {} is {ceil}, below its rate {rate}", quote(name)),
+    )
+    .label("the cap")
+    .also(at, "the guarantee")
+    .help(format!("write a ceil of {rate} or more, or a lower rate")))
+}
+
+fn below_parent(
+    name: &str,
+    what: &str,
+    (value, at): (Rate, Span),
+    link: &Shaped<'_>,
+    parent: Parent<'_>,
+) -> Result<(), Diagnostic> {
+    if value <= parent.ceil {
+        return Ok(());
+    }
+    let (name, device, most) = (quote(name), &link.link.name, parent.ceil);
+    let error = |of: String| {
+        Diagnostic::error(
+            Kind::Rate,
+            at,
+            format!("the {what} of {name} is {value}, above the {most} of {of}"),
+        )
+    };
+    Err(match parent.group {
+        Some(group) => error(format!("its group {}", quote(group)))
+            .help(format!("write at most {most}, or raise the group's ceil")),
+        None => error(format!("the link {device}")).help(format!(
+            "write at most {most} or a share such as `50%`; `links: {{{device}: {{{what}: …}}}}` is for one link of several"
+        )),
+    })
+}
+
+/// A written rate: what its parent must have for it.
+#[derive(Clone, Copy)]
+pub(super) struct Promise<'a> {
+    pub name: &'a str,
+    pub rate: Rate,
+    pub at: Span,
+}
+
+/// What the promises add up to, at most `room`; more is an error that lists them. `of` says whose
+/// room it is.
+pub(super) fn add_up(
+    promises: &[Promise<'_>],
+    room: Rate,
+    of: impl FnOnce() -> String,
+    findings: &mut Findings,
+) -> Option<Rate> {
+    let mut sum = 0_u128;
+    let mut over = None;
+    for promise in promises {
+        sum += u128::from(promise.rate.bytes_per_second());
+        if over.is_none() && sum > u128::from(room.bytes_per_second()) {
+            over = Some(promise.at);
+        }
+    }
+    let total = Rate::from_bytes_per_second(u64::try_from(sum).unwrap_or(u64::MAX));
+    let (Some(at), Some(total)) = (over, total) else { return total };
+    findings.push(
+        Diagnostic::error(
+            Kind::Promise,
+            at,
+            format!("the promised rates add up to {total}, more than the {room} of {}", of()),
+        )
+        .label("with this one it is too much")
+        .help(format!(
+            "{} = {total}: lower a rate, or write `ceil` instead of `rate` where a cap is enough",
+            spelled_out(promises)
+        )),
+    );
+    Some(room)
+}
+
+/// `ann 60Mbit + bob 50Mbit`, the largest first.
+fn spelled_out(promises: &[Promise<'_>]) -> String {
+    const MOST: usize = 8;
+    let mut largest: Vec<&Promise<'_>> = promises.iter().collect();
+    largest.sort_by_key(|promise| std::cmp::Reverse(promise.rate));
+    let shown: Vec<String> = largest
+        .iter()
+        .take(MOST)
+        .map(|promise| format!("{} {}", quote(promise.name).trim_matches('`'), promise.rate))
+        .collect();
+    match promises.len().saturating_sub(MOST) {
+        0 => shown.join(" + "),
+        more => format!("{} + {more} more", shown.join(" + ")),
+    }
+}

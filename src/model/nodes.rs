@@ -1,0 +1,340 @@
+//! The classes: every group, user, class and running account with its limits on every link,
+//! checked against its parent. The kernel accepts a child above its parent and promises that
+//! nobody can keep; here they are errors. Touches nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::policy::{
+    self, Diagnostic, EveryoneLine, Findings, Kind, LinkRef, OnLink, Policy, Span, Written, quote,
+};
+use crate::state::{Facts, Key, Owner};
+use crate::units::{Minor, Rate};
+
+use super::claims::Claims;
+use super::groups::Groups;
+use super::limits::{self, Parent, Promise};
+use super::links::Links;
+use super::{Asked, Claimed, Limits, Node};
+
+pub(super) fn resolve(
+    policy: &Policy,
+    facts: &Facts,
+    links: &Links<'_>,
+    claims: &Claims,
+    groups: &Groups,
+    findings: &mut Findings,
+) -> Vec<Node> {
+    pins(policy, findings);
+    let mut tree = Tree::new(policy, links, groups, findings);
+    let leaves = tree.leaves(findings);
+    let mut nodes = tree.groups(findings);
+    nodes.extend(leaves);
+    let everyone = tree.everyone(findings);
+    nodes.extend(everyone.as_ref().and_then(|everyone| everyone.node.clone()));
+    nodes.extend(tree.accounts(facts, claims, everyone.as_ref(), findings));
+    nodes
+}
+
+/// The key of the group that `everyone` is when all together have a rate or a ceil.
+pub(super) fn everyone_key(line: &EveryoneLine) -> Option<Key> {
+    line.limits.rate.or(line.limits.ceil).and_then(|_| Key::new("everyone"))
+}
+
+/// Two lines cannot have one classid.
+fn pins(policy: &Policy, findings: &mut Findings) {
+    let mut seen: HashMap<Minor, (&Key, Span)> = HashMap::new();
+    let users = policy.users.iter().map(|line| (&line.key, line.classid));
+    let classes = policy.classes.iter().map(|line| (&line.key, line.classid));
+    for (key, pin) in users.chain(classes) {
+        let Some(pin) = pin else { continue };
+        if let Some((other, first)) = seen.get(&pin.value) {
+            let (one, other) = (quote(other.as_str()), quote(key.value.as_str()));
+            findings.push(
+                Diagnostic::error(
+                    Kind::Name,
+                    pin.at,
+                    format!("{one} and {other} have the same classid 1:{}", pin.value),
+                )
+                .also(*first, "first here")
+                .help("give one of them another, or leave it out to get a free one"),
+            );
+        } else {
+            seen.insert(pin.value, (&key.value, pin.at));
+        }
+    }
+}
+
+/// What was found of one group on one link.
+#[derive(Clone, Copy)]
+struct GroupHere {
+    rate: Option<Rate>,
+    ceil: Rate,
+}
+
+struct Tree<'a> {
+    policy: &'a Policy,
+    links: &'a Links<'a>,
+    groups: &'a Groups,
+    /// By group, then link.
+    here: Vec<Vec<GroupHere>>,
+    /// Written rates by link and parent; the last one of a link is the link itself.
+    promises: Vec<Vec<Vec<Promise<'a>>>>,
+}
+
+/// `everyone`, resolved.
+struct Everyone<'a> {
+    line: &'a EveryoneLine,
+    /// The class of all together, if there is one.
+    node: Option<Node>,
+    each: Vec<Option<Limits>>,
+}
+
+impl<'a> Tree<'a> {
+    fn new(
+        policy: &'a Policy,
+        links: &'a Links<'a>,
+        groups: &'a Groups,
+        findings: &mut Findings,
+    ) -> Tree<'a> {
+        let parents = policy.groups.len() + 1;
+        let promises = vec![vec![Vec::new(); parents]; links.shaped.len()];
+        let mut tree =
+            Tree { policy, links, groups, here: vec![Vec::new(); policy.groups.len()], promises };
+        for &group in &groups.order {
+            let line = &policy.groups[group];
+            let mut said = false;
+            for link in 0..links.shaped.len() {
+                let parent = tree.parent(link, groups.parent[group]);
+                let shaped = &links.shaped[link];
+                let found = limits::group(line.key.value.as_str(), &line.limits, shaped, parent);
+                tree.here[group].push(match found {
+                    Ok((rate, ceil)) => GroupHere { rate, ceil },
+                    Err(error) => {
+                        // The same line is wrong on the other links too: once is enough.
+                        if !std::mem::replace(&mut said, true) {
+                            findings.push(error);
+                        }
+                        GroupHere { rate: None, ceil: parent.ceil }
+                    }
+                });
+            }
+        }
+        for (link, shaped) in links.shaped.iter().enumerate() {
+            let Asked::Promised(rate) = shaped.link.default.rate else { continue };
+            let written = shaped.line.default.and_then(|limits| limits.rate);
+            let (name, at) = match written {
+                Some(written) => ("default", written.at),
+                None => ("default (5 % unless written)", shaped.line.name.at),
+            };
+            tree.promise(link, None, Promise { name, rate, at });
+        }
+        tree
+    }
+
+    fn parent(&self, link: usize, group: Option<usize>) -> Parent<'a> {
+        match group {
+            None => Parent { ceil: self.links.shaped[link].link.rate, group: None },
+            Some(group) => Parent {
+                ceil: self.here[group][link].ceil,
+                group: Some(self.policy.groups[group].key.value.as_str()),
+            },
+        }
+    }
+
+    fn promise(&mut self, link: usize, group: Option<usize>, promise: Promise<'a>) {
+        let parent = group.unwrap_or(self.policy.groups.len());
+        self.promises[link][parent].push(promise);
+    }
+
+    /// Users and classes.
+    fn leaves(&mut self, findings: &mut Findings) -> Vec<Node> {
+        let policy = self.policy;
+        let mut nodes = Vec::with_capacity(policy.users.len() + policy.classes.len());
+        for (user, line) in policy.users.iter().enumerate() {
+            let group = self.groups.of_user[user];
+            nodes.push(Node {
+                owner: Owner::User(line.key.value.clone()),
+                group: group.map(|group| policy.groups[group].key.value.clone()),
+                pin: line.classid.map(|pin| pin.value),
+                limits: self.leaf(&line.key, &line.limits, &line.links, group, findings),
+                place: line.key.at.place,
+            });
+        }
+        for line in &policy.classes {
+            nodes.push(Node {
+                owner: Owner::Class(line.key.value.clone()),
+                group: None,
+                pin: line.classid.map(|pin| pin.value),
+                limits: self.leaf(&line.key, &line.limits, &line.links, None, findings),
+                place: line.key.at.place,
+            });
+        }
+        nodes
+    }
+
+    fn leaf(
+        &mut self,
+        key: &'a Written<Key>,
+        written: &policy::Limits,
+        on_links: &[(Written<LinkRef>, OnLink)],
+        group: Option<usize>,
+        findings: &mut Findings,
+    ) -> Vec<Option<Limits>> {
+        let mut special: Vec<(usize, OnLink)> = Vec::with_capacity(on_links.len());
+        for (name, on_link) in on_links {
+            if let Some(Some(link)) = findings.take(self.links.find(name)) {
+                special.push((link, *on_link));
+            }
+        }
+        let mut said = false;
+        let mut limits = Vec::with_capacity(self.links.shaped.len());
+        for link in 0..self.links.shaped.len() {
+            let here = special.iter().find(|(at, _)| *at == link).map(|(_, on_link)| *on_link);
+            let written = match here {
+                Some(OnLink::None) => {
+                    limits.push(None);
+                    continue;
+                }
+                Some(OnLink::Limits(limits)) => limits,
+                None => *written,
+            };
+            let shaped = &self.links.shaped[link];
+            let parent = self.parent(link, group);
+            match limits::leaf(&key.value, &written, shaped, parent) {
+                Ok(found) => {
+                    if let (Asked::Promised(rate), Some(at)) = (found.rate, written.rate) {
+                        let name = key.value.as_str();
+                        self.promise(link, group, Promise { name, rate, at: at.at });
+                    }
+                    limits.push(Some(found));
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut said, true) {
+                        findings.push(error);
+                    }
+                    limits.push(None);
+                }
+            }
+        }
+        limits
+    }
+
+    /// The groups' nodes, once all promises below them are known; checks every parent's sum.
+    fn groups(&mut self, findings: &mut Findings) -> Vec<Node> {
+        let policy = self.policy;
+        let links = self.links.shaped.len();
+        let mut limits: Vec<Vec<Option<Limits>>> = vec![vec![None; links]; policy.groups.len()];
+        for &group in self.groups.order.iter().rev() {
+            let line = &policy.groups[group];
+            let name = line.key.value.as_str();
+            for (link, shaped) in self.links.shaped.iter().enumerate() {
+                let GroupHere { rate, ceil } = self.here[group][link];
+                let of = || format!("the group {} on {}", quote(name), shaped.link.name);
+                let room = rate.unwrap_or(ceil);
+                let floor = limits::add_up(&self.promises[link][group], room, of, findings);
+                let asked = rate.map_or(Asked::Derived { floor }, Asked::Promised);
+                limits[group][link] = Some(Limits { rate: asked, ceil, prio: 0 });
+                if let Some(rate) = rate.or(floor) {
+                    let at = line.limits.rate.map_or(line.key.at, |rate| rate.at);
+                    self.promise(link, self.groups.parent[group], Promise { name, rate, at });
+                }
+            }
+        }
+        for (link, shaped) in self.links.shaped.iter().enumerate() {
+            let promises = &self.promises[link][policy.groups.len()];
+            let of = || format!("the link {}", shaped.link.name);
+            limits::add_up(promises, shaped.link.rate, of, findings);
+        }
+        let nodes = self.groups.order.iter().map(|&group| {
+            let line = &policy.groups[group];
+            let parent = self.groups.parent[group];
+            Node {
+                owner: Owner::Group(line.key.value.clone()),
+                group: parent.map(|parent| policy.groups[parent].key.value.clone()),
+                pin: None,
+                limits: std::mem::take(&mut limits[group]),
+                place: line.key.at.place,
+            }
+        });
+        nodes.collect()
+    }
+
+    fn everyone(&self, findings: &mut Findings) -> Option<Everyone<'a>> {
+        let line = self.policy.everyone.as_ref()?;
+        let key = everyone_key(line);
+        let mut together = Vec::with_capacity(self.links.shaped.len());
+        let mut each = Vec::with_capacity(self.links.shaped.len());
+        for (link, shaped) in self.links.shaped.iter().enumerate() {
+            let top = self.parent(link, None);
+            let (rate, ceil) =
+                findings.take(limits::group("everyone", &line.limits, shaped, top))?;
+            let asked = rate.map_or(Asked::Derived { floor: None }, Asked::Promised);
+            together.push(Some(Limits { rate: asked, ceil, prio: 0 }));
+            let parent = Parent { ceil, group: key.as_ref().map(|_| "everyone") };
+            let found = limits::each("each of everyone", line.each.as_ref(), shaped, parent);
+            each.push(Some(findings.take(found)?));
+        }
+        let node = key.map(|key| Node {
+            owner: Owner::Group(key),
+            group: None,
+            pin: None,
+            limits: together,
+            place: line.at.place,
+        });
+        Some(Everyone { line, node, each })
+    }
+
+    /// A class for every account that runs and has no line of its own, by uid.
+    fn accounts(
+        &self,
+        facts: &Facts,
+        claims: &Claims,
+        everyone: Option<&Everyone<'a>>,
+        findings: &mut Findings,
+    ) -> Vec<Node> {
+        let each = self.each(findings);
+        let mut accounts: BTreeMap<u32, Option<Key>> = BTreeMap::new();
+        for uid in &facts.accounts.running {
+            if let Some(Claimed::Account { uid, group }) =
+                claims.matcher.claim(*uid, None, &facts.accounts)
+            {
+                accounts.insert(uid, group);
+            }
+        }
+        let nodes = accounts.into_iter().filter_map(|(uid, group)| {
+            let of_group = group.as_ref().and_then(|group| each.get(group.as_str()));
+            let (limits, place) = match of_group {
+                Some((limits, place)) => (limits.clone(), *place),
+                None => everyone.map(|everyone| (everyone.each.clone(), everyone.line.at))?,
+            };
+            Some(Node { owner: Owner::Uid(uid), group, pin: None, limits, place: place.place })
+        });
+        nodes.collect()
+    }
+
+    /// What each account of a `gid` group gets, by the group's name.
+    fn each(&self, findings: &mut Findings) -> HashMap<&'a str, (Vec<Option<Limits>>, Span)> {
+        let mut found = HashMap::new();
+        for (group, line) in self.policy.groups.iter().enumerate() {
+            if line.gid.is_none() {
+                continue;
+            }
+            let name = line.key.value.as_str();
+            let label = format!("each of {name}");
+            let mut limits = Vec::with_capacity(self.links.shaped.len());
+            for (link, shaped) in self.links.shaped.iter().enumerate() {
+                let parent = self.parent(link, Some(group));
+                let each = limits::each(&label, line.each.as_ref(), shaped, parent);
+                match each {
+                    Ok(each) => limits.push(Some(each)),
+                    Err(error) => {
+                        findings.push(error);
+                        break;
+                    }
+                }
+            }
+            found.insert(name, (limits, line.each.map_or(line.key.at, |each| each.at)));
+        }
+        found
+    }
+}

@@ -1,0 +1,221 @@
+//! `rules`: lists multiplied out, targets found, and what no packet could match refused. Touches
+//! nothing.
+
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+
+use crate::policy::{Diagnostic, Findings, Kind, Policy, RuleLine, Span, Written, closest, quote};
+use crate::state::{Family, Match, Owner};
+
+use super::links::Links;
+use super::{Rule, Target};
+
+/// u32 numbers the keys of a table with 12 bits, 0 being the table itself; more get handles that
+/// others have (net/sched/cls_u32.c, `gen_new_kid`).
+const MOST_MATCHES: usize = 4_095;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+
+pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Findings) -> Vec<Rule> {
+    let targets = Targets::new(policy);
+    let mut counts = vec![[0_usize; 2]; links.shaped.len()];
+    let mut full = false;
+    let mut rules = Vec::with_capacity(policy.rules.len());
+    for line in &policy.rules {
+        let to = findings.take(targets.find(&line.to));
+        // An outer `None`: an error; an inner one: a link that is not here.
+        let link = match &line.link {
+            None => Some(None),
+            Some(name) => findings.take(links.find(name)).map(Some),
+        };
+        let matches = findings.take(expand(line));
+        let (Some(to), Some(link), Some(matches)) = (to, link, matches) else { continue };
+        if to == Target::Unshaped
+            && let Some(port) = line.sport.iter().chain(&line.dport).find(|port| port.value == 22)
+        {
+            findings.push(
+                Diagnostic::warning(Kind::Rule, port.at, "port 22 to `unshaped` exempts every scp, sftp and rsync over ssh")
+                    .help("logins stay quick in their own classes: leave the rule out, or send it to a class with `prio: 0`"),
+            );
+        }
+        let here: Vec<usize> = match link {
+            None => (0..links.shaped.len()).collect(),
+            Some(Some(link)) => vec![link],
+            Some(None) => continue,
+        };
+        for (family, slot) in [(Family::V4, 0), (Family::V6, 1)] {
+            let new = matches.iter().filter(|m| m.family().is_none_or(|f| f == family)).count();
+            for &link in &here {
+                counts[link][slot] += new;
+                if counts[link][slot] > MOST_MATCHES && !std::mem::replace(&mut full, true) {
+                    findings.push(too_many(line.at, counts[link][slot]));
+                }
+            }
+        }
+        let link = link.flatten().map(|link| links.shaped[link].link.name.clone());
+        rules.push(Rule { matches, to, link, place: line.at.place });
+    }
+    rules
+}
+
+fn too_many(at: Span, count: usize) -> Diagnostic {
+    Diagnostic::error(
+        Kind::Rule,
+        at,
+        format!("the rules come to {count} matches on a link, {MOST_MATCHES} are possible for each of IPv4 and IPv6"),
+    )
+    .label("with this rule")
+    .help("lists multiply: use larger networks, or leave out a port where the address is enough")
+}
+
+/// What `to:` can name.
+struct Targets<'a> {
+    policy: &'a Policy,
+    by_name: HashMap<&'a str, Owner>,
+}
+
+impl<'a> Targets<'a> {
+    fn new(policy: &'a Policy) -> Targets<'a> {
+        let users = policy.users.iter().map(|line| &line.key.value);
+        let users = users.map(|key| (key.as_str(), Owner::User(key.clone())));
+        let classes = policy.classes.iter().map(|line| &line.key.value);
+        let classes = classes.map(|key| (key.as_str(), Owner::Class(key.clone())));
+        Targets { policy, by_name: users.chain(classes).collect() }
+    }
+
+    fn find(&self, to: &Written<String>) -> Result<Target, Diagnostic> {
+        let name = to.value.as_str();
+        match name {
+            "default" => return Ok(Target::Default),
+            "unshaped" => return Ok(Target::Unshaped),
+            _ => {}
+        }
+        if let Some(owner) = self.by_name.get(name) {
+            return Ok(Target::Owner(owner.clone()));
+        }
+        let is_group = self.policy.groups.iter().any(|line| line.key.value.as_str() == name);
+        if is_group || name == "everyone" {
+            let name = if is_group { format!("the group {}", quote(name)) } else { quote(name) };
+            return Err(Diagnostic::error(Kind::Rule, to.at, format!("a rule cannot send packets to {name}"))
+                .help("packets wait in the classes of users, not in the class above them: name a user, or a line of `classes`"));
+        }
+        let known = self.by_name.keys().copied().chain(["default", "unshaped"]);
+        let help = match closest(name, known) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => "name a line of `users` or `classes`, `default` or `unshaped`".to_string(),
+        };
+        Err(Diagnostic::error(
+            Kind::Rule,
+            to.at,
+            format!("there is no user and no class {}", quote(name)),
+        )
+        .help(help))
+    }
+}
+
+/// Every combination of the line's lists that a packet can have.
+fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
+    let has_ports = !line.sport.is_empty() || !line.dport.is_empty();
+    if line.src.is_empty() && line.dst.is_empty() && line.proto.is_empty() && !has_ports {
+        return Err(Diagnostic::error(Kind::Rule, line.at, "a rule that matches nothing in particular")
+            .help("say which packets: `src`, `dst`, `sport`, `dport` or `proto`; what no rule names goes by its process"));
+    }
+    if let Some(proto) =
+        line.proto.iter().find(|p| has_ports && ![TCP, UDP, SCTP].contains(&p.value))
+    {
+        return Err(Diagnostic::error(Kind::Rule, proto.at, "this protocol has no ports")
+            .help("ports are for tcp, udp and sctp: remove the ports, or make two rules"));
+    }
+    let pairs = pairs(line)?;
+    let protos: Vec<Option<u8>> = match (line.proto.as_slice(), has_ports) {
+        ([], true) => vec![Some(TCP), Some(UDP)],
+        ([], false) => vec![None],
+        (protos, _) => protos.iter().map(|proto| Some(proto.value)).collect(),
+    };
+    let (sports, dports) = (options(&line.sport), options(&line.dport));
+    // Multiplied before it is built: four long lists would fill the memory.
+    let product = [sports.len(), dports.len(), protos.len()]
+        .into_iter()
+        .fold(pairs.len(), usize::saturating_mul);
+    if product > 2 * MOST_MATCHES {
+        return Err(too_many(line.at, product));
+    }
+    let mut matches = Vec::with_capacity(product);
+    for &(src, dst) in &pairs {
+        for &proto in &protos {
+            for &sport in &sports {
+                for &dport in &dports {
+                    let combination = Match { src, dst, sport, dport, proto };
+                    let possible = !matches!(
+                        (combination.family(), proto),
+                        (Some(Family::V6), Some(ICMP)) | (Some(Family::V4), Some(ICMPV6))
+                    );
+                    if possible {
+                        matches.push(combination);
+                    }
+                }
+            }
+        }
+    }
+    if matches.is_empty() {
+        let at = line.proto.first().map_or(line.at, |proto| proto.at);
+        return Err(Diagnostic::error(
+            Kind::Rule,
+            at,
+            "the protocol and the addresses are of different families",
+        )
+        .help("`icmp` is IPv4's; IPv6 has `icmpv6`"));
+    }
+    Ok(matches)
+}
+
+fn options<T: Copy>(list: &[Written<T>]) -> Vec<Option<T>> {
+    if list.is_empty() { vec![None] } else { list.iter().map(|w| Some(w.value)).collect() }
+}
+
+/// A source and a destination; `None`: any.
+type Pair = (Option<IpNet>, Option<IpNet>);
+
+/// Sources and destinations of one family; each must have a partner.
+fn pairs(line: &RuleLine) -> Result<Vec<Pair>, Diagnostic> {
+    let is_v4 = |net: &Written<IpNet>| matches!(net.value, IpNet::V4(_));
+    for (list, others, what) in [(&line.src, &line.dst, "dst"), (&line.dst, &line.src, "src")] {
+        let (v4, v6) = (others.iter().any(is_v4), others.iter().any(|net| !is_v4(net)));
+        let alone = |net: &&Written<IpNet>| if is_v4(net) { !v4 } else { !v6 };
+        if let (Some(net), Some(other)) = (list.iter().find(alone), others.first()) {
+            let family = |net: &Written<IpNet>| if is_v4(net) { "IPv4" } else { "IPv6" };
+            return Err(Diagnostic::error(
+                Kind::Rule,
+                net.at,
+                format!("the rule mixes {} and {}: no packet has both", family(net), family(other)),
+            )
+            .label(family(net))
+            .also(other.at, family(other))
+            .help(format!("add a `{what}` of the same family, or make a rule for each family")));
+        }
+    }
+    let mut pairs = Vec::new();
+    for src in options(&line.src) {
+        for dst in options(&line.dst) {
+            let same = match (src, dst) {
+                (Some(src), Some(dst)) => matches!(
+                    (src, dst),
+                    (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_))
+                ),
+                _ => true,
+            };
+            if same {
+                pairs.push((src, dst));
+            }
+            if pairs.len() > 2 * MOST_MATCHES {
+                return Err(too_many(line.at, pairs.len()));
+            }
+        }
+    }
+    Ok(pairs)
+}

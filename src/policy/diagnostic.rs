@@ -1,0 +1,334 @@
+//! What is wrong with a policy, where, and the cure: errors are data here, and all drawing of
+//! carets is in one place. Touches nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+
+/// Where a line stands in the policy file, counted from 1; columns count characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub line: u32,
+    pub column: u32,
+}
+
+/// A piece of the policy's text: where it starts for people, and its bytes for the caret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    pub place: Place,
+    /// First byte and one after the last, in the whole text.
+    pub start: u32,
+    pub end: u32,
+}
+
+/// A value as the file has it, with its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written<T> {
+    pub value: T,
+    pub at: Span,
+}
+
+/// The file that a policy was read from: errors found later still show its lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub file: Arc<str>,
+    pub text: Arc<str>,
+}
+
+impl Source {
+    pub fn new(file: &str, text: &str) -> Source {
+        Source { file: file.into(), text: text.into() }
+    }
+
+    /// The line that a byte is in, without its end, and where that line starts.
+    fn line_around(&self, offset: usize) -> (usize, &str) {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let start = self.text[..offset].rfind('\n').map_or(0, |at| at + 1);
+        let end = self.text[offset..].find('\n').map_or(self.text.len(), |at| offset + at);
+        (start, self.text[start..end].trim_end_matches('\r'))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Error,
+    Warning,
+    Info,
+}
+
+/// What sort of thing is wrong: `kind` in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No YAML, or YAML that is too big to be a policy.
+    Syntax,
+    /// A key or a value of the wrong sort.
+    Shape,
+    /// A part of the format that a later version brings.
+    Unsupported,
+    /// A name that cannot be used.
+    Name,
+    Rate,
+    /// Promised rates that are more than there is.
+    Promise,
+    /// Something that two lines claim.
+    Claim,
+    /// Groups, and who is in them.
+    Group,
+    Rule,
+    Link,
+    /// An account or Unix group.
+    Account,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Syntax => "syntax",
+            Kind::Shape => "shape",
+            Kind::Unsupported => "unsupported",
+            Kind::Name => "name",
+            Kind::Rate => "rate",
+            Kind::Promise => "promise",
+            Kind::Claim => "claim",
+            Kind::Group => "group",
+            Kind::Rule => "rule",
+            Kind::Link => "link",
+            Kind::Account => "account",
+        }
+    }
+}
+
+/// One thing that is wrong, or worth knowing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    pub kind: Kind,
+    pub message: String,
+    /// `None`: the file as a whole.
+    pub at: Option<Span>,
+    /// What to say under the caret.
+    pub label: String,
+    /// Another place that belongs to it, and what to say there.
+    pub also: Option<Box<(Span, String)>>,
+    /// The cure.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    pub fn new(
+        severity: Severity,
+        kind: Kind,
+        at: impl Into<Option<Span>>,
+        message: String,
+    ) -> Self {
+        Diagnostic {
+            severity,
+            kind,
+            message,
+            at: at.into(),
+            label: String::new(),
+            also: None,
+            help: None,
+        }
+    }
+
+    pub fn error(kind: Kind, at: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
+        Diagnostic::new(Severity::Error, kind, at, message.into())
+    }
+
+    pub fn warning(kind: Kind, at: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
+        Diagnostic::new(Severity::Warning, kind, at, message.into())
+    }
+
+    pub fn info(kind: Kind, at: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
+        Diagnostic::new(Severity::Info, kind, at, message.into())
+    }
+
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub fn also(mut self, at: Span, label: impl Into<String>) -> Self {
+        self.also = Some(Box::new((at, label.into())));
+        self
+    }
+
+    pub fn place(&self) -> Option<Place> {
+        self.at.map(|at| at.place)
+    }
+
+    fn draw(&self, source: &Source, renderer: &Renderer) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+            Severity::Info => Level::INFO,
+        };
+        let mut group = match self.at {
+            Some(at) => level.primary_title(self.message.as_str()).element(snippet(
+                source,
+                at,
+                AnnotationKind::Primary,
+                &self.label,
+            )),
+            None => level
+                .primary_title(self.message.as_str())
+                .element(Origin::path(source.file.as_ref())),
+        };
+        if let Some((at, label)) = self.also.as_deref() {
+            group = group.element(snippet(source, *at, AnnotationKind::Context, label));
+        }
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        renderer.render(&[group])
+    }
+}
+
+/// The one line that `at` starts in, with a caret: the whole text would be read again for each
+/// error, and a policy may have 60,000 lines.
+fn snippet<'a>(
+    source: &'a Source,
+    at: Span,
+    kind: AnnotationKind,
+    label: &'a str,
+) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    let (line_start, line) = source.line_around(at.start as usize);
+    let start = (at.start as usize).saturating_sub(line_start).min(line.len());
+    let end = (at.end as usize).saturating_sub(line_start).clamp(start, line.len());
+    let annotation = kind.span(start..end);
+    let annotation = if label.is_empty() { annotation } else { annotation.label(label) };
+    Snippet::source(line)
+        .path(source.file.as_ref())
+        .line_start(at.place.line as usize)
+        .annotation(annotation)
+}
+
+/// All that was found in one file. As an error it has at least one [`Severity::Error`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub source: Source,
+    pub diagnostics: Vec<Diagnostic>,
+    /// How many more errors there were than are kept.
+    pub left_out: usize,
+}
+
+impl Report {
+    pub fn new(source: &Source, diagnostics: Vec<Diagnostic>) -> Report {
+        Report { source: source.clone(), diagnostics, left_out: 0 }
+    }
+
+    /// The error to name where there is room for one only (JSON).
+    pub fn first(&self) -> Option<&Diagnostic> {
+        self.diagnostics.iter().min_by_key(|d| d.severity)
+    }
+
+    /// As text for people, each with its line and a caret; ends with a newline unless empty.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let mut text = String::new();
+        for (i, diagnostic) in self.diagnostics.iter().enumerate() {
+            if i > 0 {
+                text.push('\n');
+            }
+            text.push_str(&diagnostic.draw(&self.source, &renderer));
+            text.push('\n');
+        }
+        if self.left_out > 0 {
+            text.push_str(&format!("\nand {} more like these\n", self.left_out));
+        }
+        text
+    }
+}
+
+/// Plain, without colour.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.render(false).trim_end_matches('\n'))
+    }
+}
+
+impl std::error::Error for Report {}
+
+/// Collects diagnostics while a policy is read or resolved, so that one run shows all of them.
+#[derive(Debug, Default)]
+pub struct Findings {
+    errors: Vec<Diagnostic>,
+    notes: Vec<Diagnostic>,
+    left_out: usize,
+}
+
+impl Findings {
+    /// More errors than these in one run help nobody.
+    const MOST: usize = 20;
+
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        let list =
+            if diagnostic.severity == Severity::Error { &mut self.errors } else { &mut self.notes };
+        if list.len() < Self::MOST {
+            list.push(diagnostic);
+        } else if diagnostic.severity == Severity::Error {
+            self.left_out += 1;
+        }
+    }
+
+    /// Adds the error of a result, and keeps its value.
+    pub fn take<T>(&mut self, result: Result<T, Diagnostic>) -> Option<T> {
+        result.map_err(|diagnostic| self.push(diagnostic)).ok()
+    }
+
+    pub fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// The warnings and notes, or a report if there was any error; both in file order.
+    pub fn finish(mut self, source: &Source) -> Result<Vec<Diagnostic>, Report> {
+        self.errors.sort_by_key(|d| d.at);
+        self.notes.sort_by_key(|d| d.at);
+        if self.errors.is_empty() {
+            return Ok(self.notes);
+        }
+        Err(Report { source: source.clone(), diagnostics: self.errors, left_out: self.left_out })
+    }
+}
+
+/// A text from the file, for a message: in backticks, control characters spelled out, not too long.
+pub(crate) fn quote(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut quoted = String::from("`");
+    for (i, c) in text.chars().enumerate() {
+        if i == LONGEST {
+            quoted.push('…');
+            break;
+        }
+        if c.is_control() {
+            quoted.extend(c.escape_default());
+        } else {
+            quoted.push(c);
+        }
+    }
+    quoted.push('`');
+    quoted
+}
+
+/// The one of `known` that `text` was probably meant to be.
+pub(crate) fn closest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // A third of the letters may be wrong, one at least: `cel` is `ceil`, `bob` is not `www`.
+    let most = (text.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .filter(|name| name.len().abs_diff(text.len()) <= most * 4)
+        .map(|name| (strsim::osa_distance(text, name), name))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}

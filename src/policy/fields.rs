@@ -1,0 +1,191 @@
+//! Mappings: taking known keys out of them, and what to say of the others. Touches nothing.
+
+use std::collections::HashMap;
+
+use crate::state::Key;
+
+use super::RESERVED_NAMES;
+use super::diagnostic::{Diagnostic, Findings, Kind, Span, Written, closest, quote};
+use super::scalars;
+use super::yaml::{Node, Value};
+
+/// Keys that a later version brings: refused by name, so that nobody looks for a typing error.
+const LATER: [(&str, &str); 5] = [
+    ("ingress", "limits for downloads"),
+    ("quota", "volume quotas"),
+    ("when", "limits by time of day"),
+    ("containers", "limits for containers"),
+    ("include", "policies in several files"),
+];
+
+/// A mapping with a fixed set of keys, taken one by one.
+pub(super) struct Fields {
+    pub at: Span,
+    /// Whether a key was refused: what seems to be missing may be that one, misspelt.
+    pub had_unknown: bool,
+    entries: Vec<(Written<String>, Node)>,
+}
+
+impl Fields {
+    /// Opens the mapping of `what` ("a user"); each unknown or repeated key is an error. Nothing after the
+    /// colon is an empty mapping.
+    pub fn open(node: Node, what: &str, known: &[&str], findings: &mut Findings) -> Option<Fields> {
+        let entries = match node.value {
+            Value::Map(entries) => entries,
+            Value::Null => Vec::new(),
+            value => {
+                let example = known.first().map_or("…", |key| key);
+                findings.push(
+                    Diagnostic::error(
+                        Kind::Shape,
+                        node.at,
+                        format!("{what} must be a mapping, but this is {}", value.sort()),
+                    )
+                    .help(format!("write `{example}: …`; {what} may have {}", known.join(", "))),
+                );
+                return None;
+            }
+        };
+        let mut fields =
+            Fields { at: node.at, had_unknown: false, entries: Vec::with_capacity(entries.len()) };
+        for (key, value) in entries {
+            if !known.contains(&key.value.as_str()) {
+                fields.had_unknown = true;
+                findings.push(unknown_key(&key, what, known));
+            } else if let Some((first, _)) =
+                fields.entries.iter().find(|(k, _)| k.value == key.value)
+            {
+                findings.push(duplicate(&key, first.at, what));
+            } else {
+                fields.entries.push((key, value));
+            }
+        }
+        Some(fields)
+    }
+
+    pub fn take(&mut self, key: &str) -> Option<Node> {
+        let at = self.entries.iter().position(|(k, _)| k.value == key)?;
+        Some(self.entries.swap_remove(at).1)
+    }
+
+    /// The key's own place.
+    pub fn place_of(&self, key: &str) -> Option<Span> {
+        self.entries.iter().find(|(k, _)| k.value == key).map(|(k, _)| k.at)
+    }
+
+    /// Takes a field and reads it.
+    pub fn read<T>(
+        &mut self,
+        key: &str,
+        findings: &mut Findings,
+        read: impl FnOnce(&Node) -> Result<T, Diagnostic>,
+    ) -> Option<T> {
+        self.take(key).and_then(|node| findings.take(read(&node)))
+    }
+
+    /// Takes a field that may be one value or a list of them; `None` if it is absent.
+    pub fn read_list<T>(
+        &mut self,
+        key: &str,
+        findings: &mut Findings,
+        read: impl Fn(&Node) -> Result<T, Diagnostic>,
+    ) -> Option<Vec<T>> {
+        let node = self.take(key)?;
+        let nodes = match node.value {
+            Value::List(nodes) => nodes,
+            _ => vec![node],
+        };
+        Some(nodes.iter().filter_map(|node| findings.take(read(node))).collect())
+    }
+}
+
+/// A mapping from names that the user chooses: `users`, `groups`, `classes`.
+pub(super) fn named(node: Node, what: &str, findings: &mut Findings) -> Vec<(Written<Key>, Node)> {
+    let entries = entries(node, what, findings);
+    let mut named = Vec::with_capacity(entries.len());
+    for (name, value) in entries {
+        if let Some(key) = findings.take(key(&name)) {
+            named.push((key, value));
+        }
+    }
+    named
+}
+
+/// The entries of a mapping with any keys; a repeated one is an error.
+pub(super) fn entries(
+    node: Node,
+    what: &str,
+    findings: &mut Findings,
+) -> Vec<(Written<String>, Node)> {
+    let list = match node.value {
+        Value::Map(entries) => entries,
+        Value::Null => return Vec::new(),
+        value => {
+            findings.push(scalars::wrong_type(node.at, what, &value, "a mapping", "{name: …}"));
+            return Vec::new();
+        }
+    };
+    let mut seen: HashMap<String, Span> = HashMap::with_capacity(list.len());
+    let mut unique = Vec::with_capacity(list.len());
+    for (name, value) in list {
+        match seen.get(&name.value) {
+            Some(first) => findings.push(duplicate(&name, *first, &format!("`{what}`"))),
+            None => {
+                seen.insert(name.value.clone(), name.at);
+                unique.push((name, value));
+            }
+        }
+    }
+    unique
+}
+
+fn key(name: &Written<String>) -> Result<Written<Key>, Diagnostic> {
+    if RESERVED_NAMES.contains(&name.value.as_str()) {
+        return Err(Diagnostic::error(
+            Kind::Name,
+            name.at,
+            format!("the name {} is reserved", quote(&name.value)),
+        )
+        .help(match name.value.as_str() {
+            "root" => "for the account root, write a label of your own with `uids: 0`",
+            "everyone" => "`everyone` is a line of its own at the top level, beside `users`",
+            "default" => {
+                "the default class is set on the link: `links: {eth0: {default: {rate: …}}}`"
+            }
+            _ => "choose another name; `accounts` says which account it is for",
+        }));
+    }
+    match Key::new(&name.value) {
+        Some(key) => Ok(Written { value: key, at: name.at }),
+        None => Err(Diagnostic::error(
+            Kind::Name,
+            name.at,
+            format!("{} is no safe name: it becomes a directory's", quote(&name.value)),
+        )
+        .help("use 1 to 200 bytes without `/` and control characters, not starting with `.`; `accounts` or `uids` can then name any account")),
+    }
+}
+
+fn duplicate(key: &Written<String>, first: Span, what: &str) -> Diagnostic {
+    Diagnostic::error(Kind::Shape, key.at, format!("{} stands twice in {what}", quote(&key.value)))
+        .label("again here")
+        .also(first, "first here")
+        .help("keep one of the two")
+}
+
+fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic {
+    if let Some((name, means)) = LATER.iter().find(|(name, _)| *name == key.value) {
+        return Diagnostic::error(
+            Kind::Unsupported,
+            key.at,
+            format!("`{name}` ({means}) is not in this version"),
+        )
+        .help("remove it; the name is reserved for a later version");
+    }
+    let help = match closest(&key.value, known.iter().copied()) {
+        Some(name) => format!("did you mean `{name}`? {what} may have {}", known.join(", ")),
+        None => format!("{what} may have {}", known.join(", ")),
+    };
+    Diagnostic::error(Kind::Shape, key.at, format!("unknown key {} in {what}", quote(&key.value)))
+        .help(help)
+}

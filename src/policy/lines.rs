@@ -1,0 +1,252 @@
+//! The file's top level, and the lines of `users`, `groups`, `everyone` and `classes`. Touches
+//! nothing.
+
+use std::collections::HashMap;
+
+use crate::state::Key;
+
+use super::diagnostic::{Diagnostic, Findings, Kind, Source, Span, Written, quote};
+use super::fields::{Fields, named};
+use super::yaml::{Node, Value};
+use super::{
+    ClassLine, EveryoneLine, GroupLine, Limits, Membership, Policy, UserLine, links, rules, scalars,
+};
+
+/// Reads the whole document. `None` only where an error was found.
+pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Option<Policy> {
+    const KEYS: [&str; 7] = ["version", "links", "users", "groups", "everyone", "classes", "rules"];
+    let at = root.at;
+    let root = without_anchors_room(root);
+    let mut fields = Fields::open(root, "the policy", &KEYS, findings)?;
+    version(fields.take("version"), at, findings);
+    let everyone_at = fields.place_of("everyone");
+    let mut section = |name: &str| fields.take(name);
+    let links = section("links").map(|node| (node.at, links::links(node, findings)));
+    match &links {
+        Some((_, links)) if !links.is_empty() || findings.has_errors() => {}
+        _ => findings.push(
+            Diagnostic::error(Kind::Link, links.as_ref().map(|(at, _)| *at), "no link is named")
+                .help("write `links: {auto: }` for the interface of the default route, or name it: `links: {eth0: {rate: 950mbit}}`"),
+        ),
+    }
+    let users = section("users").map_or_else(Vec::new, |node| users(node, findings));
+    let groups = section("groups").map_or_else(Vec::new, |node| groups(node, findings));
+    let everyone = section("everyone")
+        .and_then(|node| everyone(everyone_at.unwrap_or(node.at), node, findings));
+    let classes = section("classes").map_or_else(Vec::new, |node| classes(node, findings));
+    let rules = section("rules").map_or_else(Vec::new, |node| rules::rules(node, findings));
+    distinct(&users, &classes, findings);
+    let links = links.map(|(_, links)| links).unwrap_or_default();
+    Some(Policy { source, links, users, groups, everyone, classes, rules })
+}
+
+/// Top-level `x-*` is a place for YAML anchors.
+fn without_anchors_room(mut root: Node) -> Node {
+    if let Value::Map(entries) = &mut root.value {
+        entries.retain(|(key, _)| !key.value.starts_with("x-"));
+    }
+    root
+}
+
+fn version(node: Option<Node>, at: Span, findings: &mut Findings) {
+    let Some(node) = node else {
+        findings.push(
+            Diagnostic::error(
+                Kind::Shape,
+                Span { end: at.start, ..at },
+                "the file has no `version`",
+            )
+            .help("write `version: 1` as its first line"),
+        );
+        return;
+    };
+    let Some(version) = findings.take(scalars::text(&node, "version", "1")) else { return };
+    if version.value != "1" {
+        findings.push(
+            Diagnostic::error(
+                Kind::Shape,
+                node.at,
+                format!("{} is no version that this shaper can read", quote(&version.value)),
+            )
+            .help("write `version: 1`"),
+        );
+    }
+}
+
+/// `rate`, `ceil` and `prio`; the short form is a ceil.
+pub(super) fn limits(node: Node, what: &str, findings: &mut Findings) -> Option<Limits> {
+    let at = node.at;
+    if let Value::Scalar(_) = node.value {
+        let ceil = findings.take(scalars::amount(&node, "ceil"))?;
+        return Some(Limits { ceil: Some(ceil), ..Limits::none(at) });
+    }
+    let mut fields = Fields::open(node, what, &["rate", "ceil", "prio"], findings)?;
+    Some(limit_fields(&mut fields, findings))
+}
+
+fn limit_fields(fields: &mut Fields, findings: &mut Findings) -> Limits {
+    Limits {
+        rate: fields.read("rate", findings, |node| scalars::amount(node, "rate")),
+        ceil: fields.read("ceil", findings, |node| scalars::amount(node, "ceil")),
+        prio: fields.read("prio", findings, scalars::prio),
+        at: fields.at,
+    }
+}
+
+fn users(node: Node, findings: &mut Findings) -> Vec<UserLine> {
+    let named = named(node, "users", findings);
+    named.into_iter().filter_map(|(key, node)| user(key, node, findings)).collect()
+}
+
+fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLine> {
+    const KEYS: [&str; 9] =
+        ["rate", "ceil", "prio", "classid", "accounts", "uids", "units", "group", "links"];
+    let mut line = UserLine {
+        key,
+        limits: Limits::none(node.at),
+        classid: None,
+        accounts: None,
+        uids: None,
+        units: None,
+        group: None,
+        links: Vec::new(),
+    };
+    if let Value::Scalar(_) = node.value {
+        line.limits = limits(node, "user", findings)?;
+        return Some(line);
+    }
+    let mut fields = Fields::open(node, "a user", &KEYS, findings)?;
+    // A bad rate was said already: that there is none then is no second error.
+    let had_unknown = fields.had_unknown;
+    let asks_for_something = fields.place_of("rate").or(fields.place_of("ceil")).is_some();
+    line.limits = limit_fields(&mut fields, findings);
+    line.classid = fields.read("classid", findings, scalars::classid);
+    line.accounts = fields.read_list("accounts", findings, scalars::account);
+    line.uids = fields.read_list("uids", findings, scalars::uids);
+    line.units = fields.read_list("units", findings, scalars::unit);
+    line.group = fields.read("group", findings, |node| {
+        scalars::text(node, "group", "students").map(|name| Written {
+            at: name.at,
+            value: match name.value.as_str() {
+                "none" => Membership::None,
+                _ => Membership::In(name.value),
+            },
+        })
+    });
+    if let Some(node) = fields.take("links") {
+        line.links = links::on_links(node, findings);
+    }
+    if !asks_for_something && !had_unknown {
+        findings.push(asks_for_nothing(&line.key));
+    }
+    Some(line)
+}
+
+fn asks_for_nothing(key: &Written<Key>) -> Diagnostic {
+    let name = key.value.as_str();
+    Diagnostic::error(Kind::Rate, key.at, format!("{} has neither a rate nor a ceil", quote(name)))
+        .help("write a cap, `ceil: 100mbit`, a guarantee, `rate: 10mbit`, or both")
+}
+
+fn classes(node: Node, findings: &mut Findings) -> Vec<ClassLine> {
+    let named = named(node, "classes", findings);
+    named.into_iter().filter_map(|(key, node)| class(key, node, findings)).collect()
+}
+
+fn class(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<ClassLine> {
+    const KEYS: [&str; 5] = ["rate", "ceil", "prio", "classid", "links"];
+    if let Value::Scalar(_) = node.value {
+        let limits = limits(node, "class", findings)?;
+        return Some(ClassLine { key, limits, classid: None, links: Vec::new() });
+    }
+    let mut fields = Fields::open(node, "a class", &KEYS, findings)?;
+    if fields.place_of("rate").or(fields.place_of("ceil")).is_none() && !fields.had_unknown {
+        findings.push(asks_for_nothing(&key));
+    }
+    let limits = limit_fields(&mut fields, findings);
+    let classid = fields.read("classid", findings, scalars::classid);
+    let links = fields.take("links").map_or_else(Vec::new, |n| links::on_links(n, findings));
+    Some(ClassLine { key, limits, classid, links })
+}
+
+fn groups(node: Node, findings: &mut Findings) -> Vec<GroupLine> {
+    let named = named(node, "groups", findings);
+    named.into_iter().filter_map(|(key, node)| group(key, node, findings)).collect()
+}
+
+fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<GroupLine> {
+    const KEYS: [&str; 7] = ["rate", "ceil", "prio", "gid", "parent", "users", "each"];
+    if let Value::Scalar(_) = node.value {
+        findings.push(
+            scalars::wrong_type(node.at, "group", &node.value, "a mapping", "{gid: students, ceil: 60%}")
+                .help("a single rate could mean all together or each: write `ceil: …` or `each: {ceil: …}`"),
+        );
+        return None;
+    }
+    let mut fields = Fields::open(node, "a group", &KEYS, findings)?;
+    let each_at = fields.place_of("each");
+    let limits = limit_fields(&mut fields, findings);
+    no_prio(&limits, "a group", findings);
+    let gid_is_written = fields.place_of("gid").is_some();
+    let gid = fields.read("gid", findings, scalars::gid);
+    let parent = fields.read("parent", findings, |node| scalars::text(node, "parent", "students"));
+    let users = fields
+        .read_list("users", findings, |node| scalars::text(node, "users", "[bob, ann]"))
+        .unwrap_or_default();
+    let each = fields.take("each").and_then(|node| self::limits(node, "`each`", findings));
+    if !gid_is_written && let Some(at) = each_at {
+        findings.push(
+            Diagnostic::error(Kind::Group, at, "`each` without `gid`")
+                .help("`each` is for the accounts of a Unix group: add `gid: NAME`; users that are listed have limits on their own lines"),
+        );
+    }
+    Some(GroupLine { key, limits, gid, parent, users, each })
+}
+
+fn no_prio(limits: &Limits, what: &str, findings: &mut Findings) {
+    if let Some(prio) = &limits.prio {
+        findings
+            .push(Diagnostic::error(Kind::Shape, prio.at, format!("{what} has no `prio`")).help(
+            "HTB ignores it on a class that has classes below: write it on the users, or in `each`",
+        ));
+    }
+}
+
+fn everyone(at: Span, node: Node, findings: &mut Findings) -> Option<EveryoneLine> {
+    const KEYS: [&str; 5] = ["uids", "rate", "ceil", "each", "prio"];
+    let none = Limits::none(node.at);
+    if let Value::Scalar(_) = node.value {
+        let each = limits(node, "everyone", findings)?;
+        return Some(EveryoneLine { at, uids: None, limits: none, each: Some(each) });
+    }
+    let mut fields = Fields::open(node, "`everyone`", &KEYS, findings)?;
+    let limits = limit_fields(&mut fields, findings);
+    no_prio(&limits, "everyone together", findings);
+    let uids = fields.read_list("uids", findings, scalars::uids);
+    let each = fields.take("each").and_then(|node| self::limits(node, "`each`", findings));
+    Some(EveryoneLine { at, uids, limits, each })
+}
+
+/// Rules name users and classes alike, so a name is one or the other.
+fn distinct(users: &[UserLine], classes: &[ClassLine], findings: &mut Findings) {
+    let users: HashMap<&str, Span> =
+        users.iter().map(|user| (user.key.value.as_str(), user.key.at)).collect();
+    for class in classes {
+        let name = class.key.value.as_str();
+        if let Some(user) = users.get(name) {
+            findings.push(
+                Diagnostic::error(
+                    Kind::Name,
+                    class.key.at,
+                    format!(
+                        "{} is a user and a class: a rule could not tell them apart",
+                        quote(name)
+                    ),
+                )
+                .label("the class")
+                .also(*user, "the user")
+                .help("give the class another name"),
+            );
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `links`: one line each. Touches nothing.
+
+use crate::state::Tag;
+
+use super::diagnostic::{Findings, Written};
+use super::fields::{Fields, entries};
+use super::yaml::{Node, Value};
+use super::{LeafChoice, LinkLine, LinkRef, OnLink, lines, scalars};
+
+const CLASSIFIERS: [(&str, Option<Tag>); 3] =
+    [("auto", None), ("cgroup", Some(Tag::Cgroup)), ("bpf", Some(Tag::Bpf))];
+
+const LEAVES: [(&str, LeafChoice); 6] = [
+    ("auto", LeafChoice::Auto),
+    ("fq_codel", LeafChoice::FqCodel),
+    ("sfq", LeafChoice::Sfq),
+    ("bfifo", LeafChoice::Bfifo),
+    ("pfifo", LeafChoice::Pfifo),
+    ("cake", LeafChoice::Cake),
+];
+
+pub(super) fn links(node: Node, findings: &mut Findings) -> Vec<LinkLine> {
+    let mut links = Vec::new();
+    for (name, node) in entries(node, "links", findings) {
+        if let Some(name) = findings.take(scalars::link(&name)) {
+            links.extend(link(name, node, findings));
+        }
+    }
+    links
+}
+
+/// `eth0: {rate: 950mbit, …}`; the short form `eth0: 950mbit` is its rate.
+fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<LinkLine> {
+    let mut line = LinkLine {
+        name,
+        rate: None,
+        default: None,
+        classifier: None,
+        leaf: LeafChoice::Auto,
+        optional: false,
+    };
+    if let Value::Scalar(_) = node.value {
+        line.rate = findings.take(scalars::amount(&node, "rate"));
+        return Some(line);
+    }
+    const KEYS: [&str; 5] = ["rate", "default", "classifier", "leaf", "optional"];
+    let mut fields = Fields::open(node, "a link", &KEYS, findings)?;
+    line.rate = fields.read("rate", findings, |node| scalars::amount(node, "rate"));
+    line.default =
+        fields.take("default").and_then(|node| lines::limits(node, "`default`", findings));
+    line.classifier = fields
+        .read("classifier", findings, |node| scalars::choice(node, "classifier", &CLASSIFIERS))
+        .flatten();
+    if let Some(leaf) = fields.read("leaf", findings, |node| scalars::choice(node, "leaf", &LEAVES))
+    {
+        line.leaf = leaf;
+    }
+    line.optional = fields
+        .read("optional", findings, |node| scalars::boolean(node, "optional"))
+        .unwrap_or_default();
+    Some(line)
+}
+
+/// `links` of a user or class: other limits there, or `none`.
+pub(super) fn on_links(node: Node, findings: &mut Findings) -> Vec<(Written<LinkRef>, OnLink)> {
+    let mut list = Vec::new();
+    for (name, node) in entries(node, "links", findings) {
+        let Some(name) = findings.take(scalars::link(&name)) else { continue };
+        let on_link = match &node.value {
+            Value::Scalar(text) if text == "none" => Some(OnLink::None),
+            _ => lines::limits(node, "what a user has on one link", findings).map(OnLink::Limits),
+        };
+        list.extend(on_link.map(|on_link| (name, on_link)));
+    }
+    list
+}

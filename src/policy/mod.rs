@@ -1,0 +1,252 @@
+//! The policy file as written: YAML text → [`Policy`], every value with its place. Here stands
+//! what one line can say wrongly by itself (unknown keys, wrong types, rates that are none, unsafe
+//! names); what lines mean together is the room `model`. Touches text only.
+
+mod diagnostic;
+mod fields;
+mod lines;
+mod links;
+mod rules;
+mod scalars;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use crate::state::{Key, LinkName, Tag};
+use crate::units::{Minor, Percent, Rate};
+
+pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Written};
+pub(crate) use diagnostic::{Findings, closest, quote};
+pub(crate) use scalars::LAST_UID;
+pub use yaml::MAX_BYTES;
+
+/// A policy file, version 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// For the reports of whoever finds something wrong later.
+    pub source: Source,
+    /// All lists are in file order.
+    pub links: Vec<LinkLine>,
+    pub users: Vec<UserLine>,
+    pub groups: Vec<GroupLine>,
+    pub everyone: Option<EveryoneLine>,
+    pub classes: Vec<ClassLine>,
+    pub rules: Vec<RuleLine>,
+}
+
+/// A rate as written: absolute, or a share of the link's (for a link: of the device's speed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    Rate(Rate),
+    Percent(Percent),
+}
+
+/// How a link is named in the file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkRef {
+    /// The interface of the default route.
+    Auto,
+    Name(LinkName),
+}
+
+/// A line of `links`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkLine {
+    pub name: Written<LinkRef>,
+    /// Left out: the device's speed.
+    pub rate: Option<Written<Amount>>,
+    pub default: Option<Limits>,
+    /// `None`: auto.
+    pub classifier: Option<Tag>,
+    pub leaf: LeafChoice,
+    pub optional: bool,
+}
+
+/// The queue in a leaf class, as the policy names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeafChoice {
+    /// fq_codel, else sfq, else a bfifo of 50 ms.
+    Auto,
+    FqCodel,
+    Sfq,
+    Bfifo,
+    Pfifo,
+    Cake,
+}
+
+/// `rate`, `ceil` and `prio` of one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub rate: Option<Written<Amount>>,
+    pub ceil: Option<Written<Amount>>,
+    /// 0 (served first) to 7.
+    pub prio: Option<Written<u8>>,
+    /// The mapping, or the value of the short form.
+    pub at: Span,
+}
+
+impl Limits {
+    fn none(at: Span) -> Limits {
+        Limits { rate: None, ceil: None, prio: None, at }
+    }
+}
+
+/// A line of `users`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserLine {
+    pub key: Written<Key>,
+    pub limits: Limits,
+    pub classid: Option<Written<Minor>>,
+    /// `None`: absent, which is not the same as empty: see [`UserLine::names_account`].
+    pub accounts: Option<Vec<Written<String>>>,
+    pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
+    pub units: Option<Vec<Written<String>>>,
+    pub group: Option<Written<Membership>>,
+    pub links: Vec<(Written<LinkRef>, OnLink)>,
+}
+
+impl UserLine {
+    /// Whether the key names the account; otherwise it is a label.
+    pub fn names_account(&self) -> bool {
+        self.accounts.is_none() && self.uids.is_none() && self.units.is_none()
+    }
+}
+
+/// `group` of a user's line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// In no group, whatever Unix groups the account is in.
+    None,
+    In(String),
+}
+
+/// What a line says for one link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLink {
+    /// No class there.
+    None,
+    /// Instead of the line's own limits.
+    Limits(Limits),
+}
+
+/// A line of `groups`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupLine {
+    pub key: Written<Key>,
+    /// All members together.
+    pub limits: Limits,
+    pub gid: Option<Written<Gid>>,
+    pub parent: Option<Written<String>>,
+    /// Keys of `users`.
+    pub users: Vec<Written<String>>,
+    /// Every account of `gid` by itself.
+    pub each: Option<Limits>,
+}
+
+/// A Unix group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Gid {
+    Name(String),
+    Number(u32),
+}
+
+/// The line `everyone`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EveryoneLine {
+    /// The key `everyone`.
+    pub at: Span,
+    pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
+    /// All together.
+    pub limits: Limits,
+    pub each: Option<Limits>,
+}
+
+/// A line of `classes`: a class without members, a target for rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassLine {
+    pub key: Written<Key>,
+    pub limits: Limits,
+    pub classid: Option<Written<Minor>>,
+    pub links: Vec<(Written<LinkRef>, OnLink)>,
+}
+
+/// A line of `rules`; an empty list is a field that was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleLine {
+    pub at: Span,
+    pub src: Vec<Written<IpNet>>,
+    pub dst: Vec<Written<IpNet>>,
+    pub sport: Vec<Written<u16>>,
+    pub dport: Vec<Written<u16>>,
+    /// IP protocol numbers.
+    pub proto: Vec<Written<u8>>,
+    pub link: Option<Written<LinkRef>>,
+    pub to: Written<String>,
+}
+
+/// What must be asked of NSS before the policy can be resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// Account names.
+    pub accounts: BTreeSet<String>,
+    /// Uids that stand in the file one by one: their Unix groups decide which group they are in.
+    pub uids: BTreeSet<u32>,
+    /// Unix group names.
+    pub groups: BTreeSet<String>,
+}
+
+/// Names that mean something else.
+pub(crate) const RESERVED_NAMES: [&str; 5] = ["default", "unshaped", "everyone", "link", "root"];
+
+/// Reads a policy. `file_name` is for messages only.
+///
+/// # Errors
+/// All that is wrong in the text, up to 20 errors, each with its place and cure. Bad YAML is one
+/// error, because what comes after it has no meaning.
+pub fn parse(text: &str, file_name: &str) -> Result<Policy, Report> {
+    let source = if text.len() > MAX_BYTES {
+        // Not kept: nobody will be shown a line of it.
+        Source::new(file_name, "")
+    } else {
+        Source::new(file_name, text)
+    };
+    let mut findings = Findings::default();
+    let policy = findings
+        .take(yaml::parse(text))
+        .and_then(|root| lines::policy(root, source.clone(), &mut findings));
+    findings.finish(&source)?;
+    // Without errors there is a policy; the empty report cannot happen.
+    policy.ok_or_else(|| Report::new(&source, Vec::new()))
+}
+
+impl Policy {
+    /// The names and uids that NSS is asked about.
+    pub fn lookups(&self) -> Lookups {
+        let mut lookups = Lookups::default();
+        for user in &self.users {
+            if user.names_account() {
+                lookups.accounts.insert(user.key.value.as_str().to_string());
+            }
+            lookups.accounts.extend(user.accounts.iter().flatten().map(|name| name.value.clone()));
+            let uids = user.uids.iter().flatten().map(|uids| &uids.value);
+            lookups.uids.extend(uids.filter(|r| r.start() == r.end()).map(|r| *r.start()));
+        }
+        for group in &self.groups {
+            if let Some(Written { value: Gid::Name(name), .. }) = &group.gid {
+                lookups.groups.insert(name.clone());
+            }
+        }
+        lookups
+    }
+
+    /// Users by their key.
+    pub(crate) fn users_by_key(&self) -> HashMap<&str, usize> {
+        self.users.iter().enumerate().map(|(i, user)| (user.key.value.as_str(), i)).collect()
+    }
+}

@@ -1,0 +1,315 @@
+//! Single values: what the text of one scalar means, and what to say when it means nothing.
+//! Touches nothing.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use crate::state::LinkName;
+use crate::units::{ClassId, Minor, RateError};
+
+use super::diagnostic::{Diagnostic, Kind, Span, Written, closest, quote};
+use super::yaml::{Node, Value};
+use super::{Amount, Gid, LinkRef};
+
+/// The highest uid: `u32::MAX` is "no uid" to the kernel (`uid_valid`, include/linux/uidgid.h).
+pub(crate) const LAST_UID: u32 = u32::MAX - 1;
+
+/// The text of a scalar; `what` is the field's name and `example` a good value.
+pub(super) fn text(node: &Node, what: &str, example: &str) -> Result<Written<String>, Diagnostic> {
+    match &node.value {
+        Value::Scalar(text) => Ok(Written { value: text.clone(), at: node.at }),
+        Value::Null => {
+            Err(Diagnostic::error(Kind::Shape, node.at, format!("`{what}` has no value"))
+                .help(format!("write for example `{what}: {example}`, or remove it")))
+        }
+        value => Err(wrong_type(node.at, what, value, "a single value", example)),
+    }
+}
+
+/// "This must be that".
+pub(super) fn wrong_type(
+    at: Span,
+    what: &str,
+    found: &Value,
+    wanted: &str,
+    example: &str,
+) -> Diagnostic {
+    Diagnostic::error(
+        Kind::Shape,
+        at,
+        format!("`{what}` must be {wanted}, but this is {}", found.sort()),
+    )
+    .help(format!("write for example `{what}: {example}`"))
+}
+
+pub(super) fn amount(node: &Node, what: &str) -> Result<Written<Amount>, Diagnostic> {
+    let written = text(node, what, "100mbit")?;
+    let parsed = if written.value.trim_end().ends_with('%') {
+        written.value.parse().map(Amount::Percent)
+    } else {
+        written.value.parse().map(Amount::Rate)
+    };
+    let value = parsed.map_err(|error| {
+        let help = match error {
+            RateError::NotANumber(_) | RateError::UnknownUnit(_) => {
+                Some("write for example `100mbit`, `1.5gbit` or `10%`")
+            }
+            RateError::Negative => Some("remove the minus sign"),
+            RateError::MoreThanAll(_) => Some("write at most `100%`, or an absolute rate"),
+            RateError::TooLarge(_) => Some("write what the link really carries, such as `10gbit`"),
+            _ => None,
+        };
+        let diagnostic = Diagnostic::error(Kind::Rate, node.at, error.to_string());
+        match help {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        }
+    })?;
+    Ok(Written { value, at: node.at })
+}
+
+pub(super) fn prio(node: &Node) -> Result<Written<u8>, Diagnostic> {
+    let written = text(node, "prio", "2")?;
+    match written.value.parse() {
+        Ok(prio @ 0..=7) => Ok(Written { value: prio, at: node.at }),
+        _ => Err(Diagnostic::error(
+            Kind::Shape,
+            node.at,
+            format!("`prio` must be a number from 0 to 7, but this is {}", quote(&written.value)),
+        )
+        .help("0 is served first, 7 last; HTB has no others")),
+    }
+}
+
+pub(super) fn boolean(node: &Node, what: &str) -> Result<bool, Diagnostic> {
+    let written = text(node, what, "true")?;
+    match written.value.as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(Diagnostic::error(
+            Kind::Shape,
+            node.at,
+            format!("`{what}` must be `true` or `false`, but this is {}", quote(other)),
+        )
+        .help(format!("write `{what}: true` or `{what}: false`"))),
+    }
+}
+
+/// One of a few words.
+pub(super) fn choice<T: Copy>(
+    node: &Node,
+    what: &str,
+    choices: &[(&str, T)],
+) -> Result<T, Diagnostic> {
+    let first = choices.first().map_or("", |(word, _)| word);
+    let written = text(node, what, first)?;
+    if let Some((_, value)) = choices.iter().find(|(word, _)| *word == written.value) {
+        return Ok(*value);
+    }
+    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+    let help = match closest(&written.value, words.iter().copied()) {
+        Some(word) => format!("did you mean `{word}`? The choices are {}", words.join(", ")),
+        None => format!("the choices are {}", words.join(", ")),
+    };
+    Err(Diagnostic::error(
+        Kind::Shape,
+        node.at,
+        format!("`{what}` cannot be {}", quote(&written.value)),
+    )
+    .help(help))
+}
+
+/// `1:10`–`1:dfff`, hexadecimal.
+pub(super) fn classid(node: &Node) -> Result<Written<Minor>, Diagnostic> {
+    let written = text(node, "classid", "\"1:1a\"")?;
+    let range = || format!("1:{}–1:{}", Minor::FIRST_USER, Minor::LAST_USER);
+    let Ok(classid) = written.value.parse::<ClassId>() else {
+        return Err(Diagnostic::error(
+            Kind::Name,
+            node.at,
+            format!("{} is no classid", quote(&written.value)),
+        )
+        .help(format!(
+            "write `1:` and a hexadecimal number, as tc does; free to choose are {}",
+            range()
+        )));
+    };
+    match classid.our_minor().filter(|minor| minor.is_user()) {
+        Some(minor) => Ok(Written { value: minor, at: node.at }),
+        None => Err(Diagnostic::error(
+            Kind::Name,
+            node.at,
+            format!("the classid {classid} is outside {}", range()),
+        )
+        .help("the others are shaper's own: the link, groups, the default. Leave `classid` out to get a free one")),
+    }
+}
+
+/// A number, `lo-hi`, or `lo-`.
+pub(super) fn uids(node: &Node) -> Result<Written<RangeInclusive<u32>>, Diagnostic> {
+    let written = text(node, "uids", "990-995")?;
+    let bad = |message: String| {
+        Diagnostic::error(Kind::Claim, node.at, message).help(
+            "write a uid, `4711`, a range, `990-995`, an open range, `1000-`, or a list of them",
+        )
+    };
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let parsed = text.parse::<u64>().ok().filter(|_| digits);
+        let parsed = parsed
+            .ok_or_else(|| bad(format!("{} is no uid or range of uids", quote(&written.value))))?;
+        u32::try_from(parsed)
+            .ok()
+            .filter(|uid| *uid <= LAST_UID)
+            .ok_or_else(|| bad(format!("{parsed} is too large for a uid (the last is {LAST_UID})")))
+    };
+    let (lo, hi) = match written.value.split_once('-') {
+        None => (number(&written.value)?, None),
+        Some((lo, "")) => (number(lo.trim())?, Some(LAST_UID)),
+        Some((lo, hi)) => (number(lo.trim())?, Some(number(hi.trim())?)),
+    };
+    let hi = hi.unwrap_or(lo);
+    if hi < lo {
+        return Err(bad(format!("the range {} ends before it begins", quote(&written.value))));
+    }
+    Ok(Written { value: lo..=hi, at: node.at })
+}
+
+/// An account's name. NSS decides whether there is one; here only what no name can be.
+pub(super) fn account(node: &Node) -> Result<Written<String>, Diagnostic> {
+    let name = text(node, "accounts", "[borg]")?;
+    let bad = |c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/';
+    if name.value.is_empty() || name.value.contains(bad) {
+        return Err(Diagnostic::error(
+            Kind::Name,
+            node.at,
+            format!("{} can be no account's name", quote(&name.value)),
+        )
+        .help("write the name as `getent passwd` shows it in the first column"));
+    }
+    Ok(name)
+}
+
+/// A systemd unit that has processes of its own.
+pub(super) fn unit(node: &Node) -> Result<Written<String>, Diagnostic> {
+    let name = text(node, "units", "[borg.service]")?;
+    let stem = name.value.strip_suffix(".service").or_else(|| name.value.strip_suffix(".scope"));
+    let bad = |c: char| c.is_control() || c.is_whitespace() || c == '/';
+    if stem.is_some_and(|stem| !stem.is_empty() && !stem.contains(bad)) {
+        return Ok(name);
+    }
+    let error = Diagnostic::error(
+        Kind::Name,
+        node.at,
+        format!("{} is no systemd service or scope", quote(&name.value)),
+    );
+    Err(if name.value.contains(['.', '/']) || name.value.is_empty() {
+        error.help("write the unit's name as `systemctl status` shows it, such as `borg.service`")
+    } else {
+        error.help(format!("write `{}.service`", name.value))
+    })
+}
+
+pub(super) fn gid(node: &Node) -> Result<Written<Gid>, Diagnostic> {
+    let name = text(node, "gid", "students")?;
+    if name.value.is_empty() || name.value.contains(|c: char| c.is_control() || c == ':') {
+        return Err(Diagnostic::error(
+            Kind::Name,
+            node.at,
+            format!("{} can be no Unix group's name", quote(&name.value)),
+        )
+        .help("write the name as `getent group` shows it in the first column, or the number"));
+    }
+    let value = match name.value.parse() {
+        Ok(number) => Gid::Number(number),
+        Err(_) => Gid::Name(name.value),
+    };
+    Ok(Written { value, at: node.at })
+}
+
+pub(super) fn link(name: &Written<String>) -> Result<Written<LinkRef>, Diagnostic> {
+    if name.value == "auto" {
+        return Ok(Written { value: LinkRef::Auto, at: name.at });
+    }
+    let Some(link) = LinkName::new(&name.value) else {
+        return Err(Diagnostic::error(
+            Kind::Name,
+            name.at,
+            format!("{} can be no interface's name", quote(&name.value)),
+        )
+        .help("write a name that `ip link` shows (at most 15 bytes, without `/`, `:` and spaces), or `auto`"));
+    };
+    Ok(Written { value: LinkRef::Name(link), at: name.at })
+}
+
+pub(super) fn network(node: &Node, what: &str) -> Result<Written<IpNet>, Diagnostic> {
+    let written = text(node, what, "10.0.0.0/8")?;
+    let text = written.value.as_str();
+    let net = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => match text.parse::<IpNet>() {
+            Ok(net) => net,
+            Err(_) => {
+                return Err(Diagnostic::error(
+                    Kind::Rule,
+                    node.at,
+                    format!("{} is no IP address and no network", quote(text)),
+                )
+                .help("write for example `10.0.0.1`, `10.0.0.0/8` or `fd00:1::/64`; host names are not looked up"));
+            }
+        },
+    };
+    if net.trunc() != net {
+        return Err(Diagnostic::error(
+            Kind::Rule,
+            node.at,
+            format!("{} has bits set outside its network part", quote(text)),
+        )
+        .help(format!(
+            "write `{}` for the whole network, or `{}` for the one host",
+            net.trunc(),
+            net.addr()
+        )));
+    }
+    Ok(Written { value: net, at: node.at })
+}
+
+pub(super) fn port(node: &Node, what: &str) -> Result<Written<u16>, Diagnostic> {
+    let written = text(node, what, "443")?;
+    match written.value.parse() {
+        Ok(port @ 1..) => Ok(Written { value: port, at: node.at }),
+        _ => Err(Diagnostic::error(
+            Kind::Rule,
+            node.at,
+            format!("{} is no port", quote(&written.value)),
+        )
+        .help(format!(
+            "a port is a number from 1 to 65535; several are a list, `{what}: [80, 443]`"
+        ))),
+    }
+}
+
+/// By name or number (/etc/protocols).
+pub(super) fn proto(node: &Node) -> Result<Written<u8>, Diagnostic> {
+    const NAMES: [(&str, u8); 5] =
+        [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("sctp", 132)];
+    let written = text(node, "proto", "tcp")?;
+    if let Ok(number) = written.value.parse() {
+        return Ok(Written { value: number, at: node.at });
+    }
+    let lower = written.value.to_ascii_lowercase();
+    if let Some((_, number)) = NAMES.iter().find(|(name, _)| *name == lower) {
+        return Ok(Written { value: *number, at: node.at });
+    }
+    let names = NAMES.map(|(name, _)| name);
+    let hint =
+        closest(&lower, names).map_or_else(String::new, |name| format!("did you mean `{name}`? "));
+    Err(Diagnostic::error(
+        Kind::Rule,
+        node.at,
+        format!("{} is no protocol that is known here", quote(&written.value)),
+    )
+    .help(format!("{hint}Write {} or a number from 0 to 255", names.join(", "))))
+}
