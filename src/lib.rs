@@ -8,3 +8,7 @@ pub mod units;
 pub mod state;
 
 pub mod model;
+
+pub mod netlink;
+
+pub mod sys;
