@@ -16,3 +16,13 @@ pub mod classify;
 pub mod desired;
 
 pub mod plan;
+
+pub mod netlink;
+
+pub mod sys;
+
+pub mod cgroup;
+
+pub mod process;
+
+pub mod accounts;

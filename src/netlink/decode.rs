@@ -1,0 +1,400 @@
+//! Dump messages → typed records. Each function reads one message: `Ok(None)` where it is about
+//! something else, an error where it does not make sense, never a panic, whatever the bytes.
+
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkLayerType};
+use netlink_packet_route::route::{RouteFlags, RouteHeader, RouteType};
+use netlink_packet_route::tc::TcHeader;
+
+use super::htb::{self, Globals, Parms};
+use super::u32sel::{self, U32Record};
+use super::{
+    Message, RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWROUTE, RTM_NEWTCLASS, RTM_NEWTFILTER, TC_H_ROOT,
+    attr, leaf,
+};
+use crate::state::{Class, Counters, Family, LeafQdisc, LinkName, Mark, Pref, RootQdisc};
+use crate::units::ClassId;
+
+/// The message does not say what its kind must say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the kernel's description of a {what} cannot be read: {why}")]
+pub struct Undecodable {
+    what: &'static str,
+    why: &'static str,
+}
+
+/// One record of a dump; `None`: the message is about something else.
+pub type Decoded<T> = Result<Option<T>, Undecodable>;
+
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_XSTATS: u16 = 4;
+const TCA_STATS2: u16 = 7;
+const TCA_CHAIN: u16 = 11;
+
+const TCA_STATS_BASIC: u16 = 1;
+const TCA_STATS_QUEUE: u16 = 3;
+const TCA_STATS_APP: u16 = 4;
+const TCA_STATS_PKT64: u16 = 8;
+
+const TC_HEADER: usize = 20;
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkRecord {
+    pub ifindex: u32,
+    pub name: LinkName,
+    pub mtu: u32,
+    /// `IFLA_INFO_KIND`; `None` for hardware.
+    pub kind: Option<String>,
+    /// The bond or bridge that it is a slave of.
+    pub master: Option<u32>,
+    /// The link below it, where that is in the same namespace; not a veth's peer, which is beside.
+    pub lower: Option<u32>,
+    pub loopback: bool,
+    /// Administratively (`IFF_UP`).
+    pub up: bool,
+    /// Kind of the root qdisc, as the link tells (`IFLA_QDISC`).
+    pub qdisc: Option<String>,
+}
+
+/// A qdisc, ours or another's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QdiscRecord {
+    pub ifindex: u32,
+    /// `None`: the link's root.
+    pub parent: Option<ClassId>,
+    /// Major 0: the kernel put it there itself.
+    pub handle: ClassId,
+    pub kind: String,
+    /// Where it is HTB.
+    pub htb: Option<Globals>,
+    /// Where it is of a kind that we put below a class.
+    pub leaf: Option<LeafQdisc>,
+    pub counters: Counters,
+}
+
+/// An HTB class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassRecord {
+    pub ifindex: u32,
+    pub classid: ClassId,
+    /// `None`: directly below the qdisc.
+    pub parent: Option<ClassId>,
+    /// As a value of our tree, whoever made it; its role follows from the minor.
+    pub class: Class,
+    /// The qdisc below it; [`ClassId::NONE`] for the fifo that a class has by itself and for inner
+    /// classes.
+    pub leaf: ClassId,
+    /// As the kernel has it.
+    pub parms: Parms,
+    pub counters: Counters,
+}
+
+/// One record of a filter's dump: a u32 filter has several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterRecord {
+    pub ifindex: u32,
+    pub parent: ClassId,
+    pub pref: Pref,
+    /// Ethertype.
+    pub protocol: u16,
+    pub chain: u32,
+    pub kind: String,
+    pub handle: u32,
+    pub detail: FilterDetail,
+}
+
+/// What a filter record says beyond its header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FilterDetail {
+    /// The pref itself, before its filters.
+    Pref,
+    U32(U32Record),
+    /// `cls_cgroup`; `plain`: without ematches and actions.
+    Cgroup {
+        plain: bool,
+    },
+    Bpf {
+        name: Option<String>,
+        classid: Option<ClassId>,
+        /// Without direct action and without actions.
+        plain: bool,
+    },
+    Other,
+}
+
+/// A default route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    pub family: Family,
+    /// Lower wins.
+    pub metric: u32,
+    /// The links it leads out of; several with multipath.
+    pub links: Vec<u32>,
+}
+
+/// Reads a message of [`super::request::dump::qdiscs`].
+pub fn qdisc(message: Message<'_>) -> Decoded<QdiscRecord> {
+    let Some(tc) = Tc::read("qdisc", RTM_NEWQDISC, message)? else { return Ok(None) };
+    let options = tc.find(TCA_OPTIONS);
+    let htb = if tc.kind == htb::KIND { options.and_then(htb::globals) } else { None };
+    Ok(Some(QdiscRecord {
+        ifindex: tc.ifindex,
+        parent: tc.parent(),
+        handle: tc.handle,
+        htb,
+        leaf: leaf::read(&tc.kind, options),
+        counters: counters(&tc, false),
+        kind: tc.kind,
+    }))
+}
+
+/// Reads a message of [`super::request::dump::classes`]; `None` also for classes of other qdiscs
+/// than HTB.
+pub fn class(message: Message<'_>) -> Decoded<ClassRecord> {
+    let Some(tc) = Tc::read("class", RTM_NEWTCLASS, message)? else { return Ok(None) };
+    if tc.kind != htb::KIND {
+        return Ok(None);
+    }
+    let parms = tc
+        .find(TCA_OPTIONS)
+        .and_then(htb::read_parms)
+        .ok_or(Undecodable { what: "class", why: "no HTB parameters" })?;
+    let parent = tc.parent();
+    Ok(Some(ClassRecord {
+        ifindex: tc.ifindex,
+        classid: tc.handle,
+        parent,
+        class: parms.class(tc.handle.minor(), parent.map(ClassId::minor)),
+        leaf: ClassId(tc.info),
+        parms,
+        counters: counters(&tc, true),
+    }))
+}
+
+/// Reads a message of [`super::request::dump::filters`].
+pub fn filter(message: Message<'_>) -> Decoded<FilterRecord> {
+    let Some(tc) = Tc::read("filter", RTM_NEWTFILTER, message)? else { return Ok(None) };
+    let detail = match (tc.find(TCA_OPTIONS), tc.handle.0) {
+        (None, 0) => FilterDetail::Pref,
+        (None, _) => FilterDetail::Other,
+        (Some(options), _) => match tc.kind.as_str() {
+            u32sel::KIND => FilterDetail::U32(u32sel::read(options)),
+            "cgroup" => FilterDetail::Cgroup { plain: plain_cgroup(options) },
+            "bpf" => bpf(options),
+            _ => FilterDetail::Other,
+        },
+    };
+    Ok(Some(FilterRecord {
+        ifindex: tc.ifindex,
+        parent: ClassId(tc.raw_parent),
+        pref: Pref((tc.info >> 16) as u16),
+        protocol: u16::from_be((tc.info & 0xffff) as u16),
+        chain: tc.find(TCA_CHAIN).and_then(|value| attr::u32_at(value, 0)).unwrap_or(0),
+        handle: tc.handle.0,
+        detail,
+        kind: tc.kind,
+    }))
+}
+
+/// Without actions and ematches. A kernel with CONFIG_NET_EMATCH dumps a tree of ematches also where
+/// there are none: a header (`struct tcf_ematch_tree_hdr`) that counts 0 (`tcf_em_tree_dump`,
+/// net/sched/ematch.c).
+fn plain_cgroup(options: &[u8]) -> bool {
+    const EMATCHES: u16 = 3;
+    const TREE_HDR: u16 = 1;
+    attr::attrs(options).all(|(kind, value)| {
+        let header = attr::find(value, TREE_HDR).unwrap_or(&[]);
+        kind == EMATCHES && header.starts_with(&[0, 0])
+    })
+}
+
+/// `TCA_BPF_*` (net/sched/cls_bpf.c, `cls_bpf_dump`).
+fn bpf(options: &[u8]) -> FilterDetail {
+    const ACT: u16 = 1;
+    const POLICE: u16 = 2;
+    const CLASSID: u16 = 3;
+    const OPS: u16 = 5;
+    const NAME: u16 = 7;
+    const FLAGS: u16 = 8;
+    let flags = attr::find(options, FLAGS).and_then(|value| attr::u32_at(value, 0)).unwrap_or(0);
+    let extra = [ACT, POLICE, OPS].iter().any(|kind| attr::find(options, *kind).is_some());
+    let classid = attr::find(options, CLASSID).and_then(|value| attr::u32_at(value, 0));
+    FilterDetail::Bpf {
+        name: attr::find(options, NAME).map(attr::text),
+        classid: classid.map(ClassId),
+        plain: flags == 0 && !extra,
+    }
+}
+
+/// What every message of traffic control has.
+struct Tc<'a> {
+    ifindex: u32,
+    handle: ClassId,
+    raw_parent: u32,
+    info: u32,
+    kind: String,
+    attributes: &'a [u8],
+}
+
+impl<'a> Tc<'a> {
+    fn read(what: &'static str, wanted: u16, message: Message<'a>) -> Decoded<Tc<'a>> {
+        if message.kind != wanted {
+            return Ok(None);
+        }
+        let bad = |why| Undecodable { what, why };
+        let header = TcHeader::parse(message.payload).map_err(|_| bad("it is too short"))?;
+        let attributes = message.payload.get(TC_HEADER..).unwrap_or(&[]);
+        Ok(Some(Tc {
+            ifindex: u32::try_from(header.index).map_err(|_| bad("its ifindex is negative"))?,
+            handle: ClassId(header.handle.into()),
+            raw_parent: header.parent.into(),
+            info: header.info,
+            kind: attr::find(attributes, TCA_KIND).map(attr::text).ok_or(bad("it has no kind"))?,
+            attributes,
+        }))
+    }
+
+    fn find(&self, kind: u16) -> Option<&'a [u8]> {
+        attr::find(self.attributes, kind)
+    }
+
+    fn parent(&self) -> Option<ClassId> {
+        (self.raw_parent != TC_H_ROOT).then_some(ClassId(self.raw_parent))
+    }
+}
+
+/// `TCA_STATS2` (net/core/gen_stats.c). The packets in BASIC are 32 bits and wrap; PKT64 is only
+/// there once they have. `class`: the application's part is HTB's.
+fn counters(tc: &Tc<'_>, class: bool) -> Counters {
+    let mut counters = Counters::default();
+    let Some(stats) = tc.find(TCA_STATS2) else { return counters };
+    if let Some(basic) = attr::find(stats, TCA_STATS_BASIC) {
+        counters.sent_bytes = attr::u64_at(basic, 0).unwrap_or(0);
+        counters.sent_packets = attr::u32_at(basic, 8).unwrap_or(0).into();
+    }
+    if let Some(packets) = attr::find(stats, TCA_STATS_PKT64).and_then(|v| attr::u64_at(v, 0)) {
+        counters.sent_packets = packets;
+    }
+    if let Some(queue) = attr::find(stats, TCA_STATS_QUEUE) {
+        let word = |at| attr::u32_at(queue, at).unwrap_or(0).into();
+        counters.backlog_packets = word(0);
+        counters.backlog_bytes = word(4);
+        counters.drops = word(8);
+        counters.overlimits = word(16);
+    }
+    let xstats = attr::find(stats, TCA_STATS_APP).or_else(|| tc.find(TCA_XSTATS));
+    if class && let Some((lends, borrows)) = xstats.and_then(htb::lends_and_borrows) {
+        (counters.lends, counters.borrows) = (lends, borrows);
+    }
+    counters
+}
+
+/// What stands at a link's root, from the qdiscs of that link. `known`: the kind that the link
+/// itself tells, for a qdisc that the kernel does not list (`noop` of a link that is down).
+pub fn root(qdiscs: &[QdiscRecord], known: Option<&str>, mark: Mark) -> RootQdisc {
+    let Some(root) = qdiscs.iter().find(|qdisc| qdisc.parent.is_none()) else {
+        return RootQdisc::Kernel { kind: known.unwrap_or("noqueue").to_string() };
+    };
+    let r2q = root.htb.map(|globals| globals.rate2quantum);
+    if root.handle == ClassId::NONE {
+        RootQdisc::Kernel { kind: root.kind.clone() }
+    } else if root.handle == ClassId::ROOT && r2q == Some(mark.0) {
+        RootQdisc::Ours
+    } else {
+        RootQdisc::Foreign { kind: root.kind.clone(), handle: root.handle, r2q }
+    }
+}
+
+/// Reads a message of [`super::request::dump::links`].
+pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
+    // linux/if_link.h
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_MTU: u16 = 4;
+    const IFLA_LINK: u16 = 5;
+    const IFLA_QDISC: u16 = 6;
+    const IFLA_MASTER: u16 = 10;
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_LINK_NETNSID: u16 = 37;
+    const IFLA_INFO_KIND: u16 = 1;
+    const HEADER: usize = 16;
+
+    if message.kind != RTM_NEWLINK {
+        return Ok(None);
+    }
+    let bad = |why| Undecodable { what: "link", why };
+    let header = LinkHeader::parse(message.payload).map_err(|_| bad("it is too short"))?;
+    // Bridges list their ports a second time, as messages of their own family.
+    if header.interface_family != AddressFamily::Unspec {
+        return Ok(None);
+    }
+    let attributes = message.payload.get(HEADER..).unwrap_or(&[]);
+    let number = |kind| attr::find(attributes, kind).and_then(|value| attr::u32_at(value, 0));
+    let name = attr::find(attributes, IFLA_IFNAME).map(attr::text);
+    let info = attr::find(attributes, IFLA_LINKINFO);
+    let kind = info.and_then(|info| attr::find(info, IFLA_INFO_KIND)).map(attr::text);
+    let below = number(IFLA_LINK).filter(|index| *index != 0 && *index != header.index);
+    let elsewhere = attr::find(attributes, IFLA_LINK_NETNSID).is_some();
+    let beside = matches!(kind.as_deref(), Some("veth" | "netkit" | "vxcan"));
+    Ok(Some(LinkRecord {
+        ifindex: header.index,
+        name: name.and_then(|name| LinkName::new(&name)).ok_or(bad("it has no name"))?,
+        mtu: number(IFLA_MTU).ok_or(bad("it has no MTU"))?,
+        kind,
+        master: number(IFLA_MASTER).filter(|index| *index != 0),
+        lower: if elsewhere || beside { None } else { below },
+        loopback: header.link_layer_type == LinkLayerType::Loopback,
+        up: header.flags.contains(LinkFlags::Up),
+        qdisc: attr::find(attributes, IFLA_QDISC).map(attr::text),
+    }))
+}
+
+/// Reads a message of [`super::request::dump::routes`]; `None` for all but default routes of the
+/// main table that lead somewhere.
+pub fn default_route(message: Message<'_>) -> Decoded<DefaultRoute> {
+    // linux/rtnetlink.h
+    const RTA_OIF: u16 = 4;
+    const RTA_PRIORITY: u16 = 6;
+    const RTA_MULTIPATH: u16 = 9;
+    const RTA_TABLE: u16 = 15;
+    const HEADER: usize = 12;
+
+    if message.kind != RTM_NEWROUTE {
+        return Ok(None);
+    }
+    let bad = |why| Undecodable { what: "route", why };
+    let header = RouteHeader::parse(message.payload).map_err(|_| bad("it is too short"))?;
+    let family = match header.address_family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
+        _ => return Ok(None),
+    };
+    let attributes = message.payload.get(HEADER..).unwrap_or(&[]);
+    let number = |kind| attr::find(attributes, kind).and_then(|value| attr::u32_at(value, 0));
+    let table = number(RTA_TABLE).unwrap_or(header.table.into());
+    if header.destination_prefix_length != 0
+        || header.kind != RouteType::Unicast
+        || header.flags.contains(RouteFlags::Cloned)
+        || table != u32::from(RouteHeader::RT_TABLE_MAIN)
+    {
+        return Ok(None);
+    }
+    let mut links: Vec<u32> = number(RTA_OIF).into_iter().collect();
+    links.extend(attr::find(attributes, RTA_MULTIPATH).into_iter().flat_map(next_hops));
+    Ok(Some(DefaultRoute { family, metric: number(RTA_PRIORITY).unwrap_or(0), links }))
+}
+
+/// The links of a multipath route (`struct rtnexthop`: length, flags, hops, ifindex, attributes).
+fn next_hops(mut bytes: &[u8]) -> Vec<u32> {
+    let mut links = vec![];
+    while let Some(ifindex) = attr::u32_at(bytes, 4) {
+        links.push(ifindex);
+        let length = usize::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
+        if length < 8 {
+            break;
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+    }
+    links
+}

@@ -1,0 +1,87 @@
+//! Bytes ↔ state values: what we ask of rtnetlink ([`request`]), what its dumps say ([`decode`],
+//! [`assemble`]), the u32 keys that a match becomes ([`compile`]) and the kernel's own sentences
+//! ([`extack`]). Touches bytes only; the socket is in `sys`.
+//!
+//! Stands on netlink-packet-route for headers, framing and the kinds that it knows; what it lacks
+//! (HTB, the cgroup classifier, fifo limits, 64-bit packet counters, extended ACKs) is written here
+//! on its extension points, one file for a kind, both directions side by side.
+
+pub mod assemble;
+mod attr;
+pub mod compile;
+pub mod decode;
+pub mod extack;
+mod htb;
+mod leaf;
+pub mod request;
+mod u32sel;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
+
+/// `TC_H_ROOT`: the parent of a root qdisc, and of an HTB class directly below its qdisc.
+pub(crate) const TC_H_ROOT: u32 = 0xffff_ffff;
+
+/// Minor of the class that packets without a class go to; `default` in `tc qdisc add … htb`.
+pub const DEFCLS: u32 = 0xfffe;
+
+/// Ethertypes, in host order, as in the low half of `tcm_info` once swapped.
+pub const ETH_P_ALL: u16 = 0x0003;
+pub const ETH_P_IP: u16 = 0x0800;
+pub const ETH_P_IPV6: u16 = 0x86dd;
+
+/// The name that our bpf filter carries (`TCA_BPF_NAME`): how its read-back is known as ours.
+pub const BPF_NAME: &str = "shaper-classid";
+
+/// The kinds of message that answer a dump (`linux/rtnetlink.h`).
+pub(crate) const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_NEWROUTE: u16 = 24;
+pub(crate) const RTM_NEWQDISC: u16 = 36;
+pub(crate) const RTM_NEWTCLASS: u16 = 40;
+pub(crate) const RTM_NEWTFILTER: u16 = 44;
+
+/// One message to the kernel, without its sequence number, which the socket gives.
+#[derive(Clone, Debug)]
+pub struct Request {
+    message: NetlinkMessage<RouteNetlinkMessage>,
+    changes: bool,
+}
+
+impl Request {
+    /// Asks for a list; answered by many messages.
+    fn dump(message: RouteNetlinkMessage) -> Request {
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        Request { message, changes: false }
+    }
+
+    /// Changes something; answered by one ACK. `flags`: the `NLM_F_CREATE…` that say how.
+    fn change(message: RouteNetlinkMessage, flags: u16) -> Request {
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        Request { message, changes: true }
+    }
+
+    /// Whether the kernel's state may differ after it: false for dumps.
+    pub fn changes(&self) -> bool {
+        self.changes
+    }
+
+    /// Appends the message's bytes, with this sequence number, to `buffer`. A message's length is
+    /// a multiple of 4 (`NLMSG_ALIGN`), so that messages follow each other in one send.
+    pub fn write_to(&self, sequence: u32, buffer: &mut Vec<u8>) {
+        let mut message = self.message.clone();
+        message.header.sequence_number = sequence;
+        message.finalize();
+        let start = buffer.len();
+        buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut buffer[start..]);
+    }
+}
+
+/// One message of the kernel's answer: its type (`RTM_NEW…`) and what follows the netlink header.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    pub kind: u16,
+    pub payload: &'a [u8],
+}

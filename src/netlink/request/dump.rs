@@ -1,0 +1,47 @@
+//! Requests for lists. The kernel filters hardly anything (`TCA_KIND` not at all, qdiscs not even by
+//! link), so what comes back is filtered by whoever asked.
+
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::route::{RouteHeader, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::tc_message;
+use crate::netlink::Request;
+use crate::state::Family;
+use crate::units::ClassId;
+
+/// All links of the namespace.
+pub fn links() -> Request {
+    Request::dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))
+}
+
+/// All qdiscs of the namespace, of every link.
+pub fn qdiscs() -> Request {
+    Request::dump(RouteNetlinkMessage::GetQueueDiscipline(tc_message(0, 0, ClassId::NONE)))
+}
+
+/// The classes of one link, of every qdisc on it. Without an ifindex the kernel lists nothing and
+/// says nothing.
+pub fn classes(ifindex: u32) -> Request {
+    Request::dump(RouteNetlinkMessage::GetTrafficClass(tc_message(ifindex, 0, ClassId::NONE)))
+}
+
+/// The filters at one parent (a qdisc or a class) of one link.
+pub fn filters(ifindex: u32, parent: ClassId) -> Request {
+    let message = tc_message(ifindex, parent.0, ClassId::NONE);
+    Request::dump(RouteNetlinkMessage::GetTrafficFilter(message))
+}
+
+/// The routes of one family, of every table.
+pub fn routes(family: Family) -> Request {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: match family {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        },
+        table: RouteHeader::RT_TABLE_MAIN,
+        ..RouteHeader::default()
+    };
+    Request::dump(RouteNetlinkMessage::GetRoute(message))
+}

@@ -1,0 +1,39 @@
+//! The root qdisc: HTB with handle `1:`, default `0xfffe` and our mark in r2q.
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::TcAttribute;
+
+use super::{ADD, kind, tc_message};
+use crate::netlink::{Request, TC_H_ROOT, htb};
+use crate::state::Mark;
+use crate::units::ClassId;
+
+/// `tc qdisc add dev … root handle 1: htb default fffe r2q MARK`. Takes the place of a qdisc that
+/// the kernel put there itself, whatever its kind: `tc_modify_qdisc` (net/sched/sch_api.c) looks
+/// through a root with handle 0. Any other root refuses it (`Exclusivity flag on, cannot modify`
+/// or `NLM_F_REPLACE needed to override`, EEXIST), so another's tree is never taken by accident.
+pub fn add(ifindex: u32, mark: Mark) -> Request {
+    new(ifindex, mark, ADD)
+}
+
+/// `tc qdisc replace …`: takes the place of a foreign root in one step. Refused where that root has
+/// handle `1:` itself, for HTB cannot be changed (and another kind would be `Invalid qdisc name`);
+/// then [`delete`] first.
+pub fn replace(ifindex: u32, mark: Mark) -> Request {
+    new(ifindex, mark, NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+fn new(ifindex: u32, mark: Mark, flags: u16) -> Request {
+    let mut message = tc_message(ifindex, TC_H_ROOT, ClassId::ROOT);
+    message.attributes = vec![kind(htb::KIND), TcAttribute::Options(htb::init(mark))];
+    Request::change(RouteNetlinkMessage::NewQueueDiscipline(message), flags)
+}
+
+/// `tc qdisc del dev … root handle H`: everything below it goes too, and the kernel puts its default
+/// there. The handle makes sure that it is the one that was looked at: with another one it is
+/// refused (`Invalid handle`, EINVAL).
+pub fn delete(ifindex: u32, handle: ClassId) -> Request {
+    let message = tc_message(ifindex, TC_H_ROOT, handle);
+    Request::change(RouteNetlinkMessage::DelQueueDiscipline(message), 0)
+}

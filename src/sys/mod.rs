@@ -1,0 +1,12 @@
+//! System calls that no safe crate offers: the netlink socket, bpf(2), the ethtool ioctl; and the
+//! network namespaces around them. Thin: what is sent and what it means is `netlink`'s.
+// The only room where `unsafe` is allowed; each block says why it is sound.
+#![allow(unsafe_code)]
+
+pub mod bpf;
+pub mod ethtool;
+pub mod netns;
+pub mod probe;
+pub mod route;
+
+pub use route::Netlink;

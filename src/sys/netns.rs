@@ -1,0 +1,62 @@
+//! Network namespaces: which one this thread is in, entering one, and private ones for trying
+//! things out.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Where `ip netns` keeps its names.
+const NAMES: &str = "/run/netns";
+
+/// Why a namespace was not entered.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    #[error("no network namespace `{wanted}`: {}: {source}", path.display())]
+    Absent { wanted: String, path: PathBuf, source: io::Error },
+    #[error("`{wanted}` cannot be entered as a network namespace: {source}")]
+    Enter { wanted: String, source: io::Error },
+}
+
+/// Puts this thread, and those that it starts from now on, into a network namespace: a process's by
+/// its pid, or the one at a path (anything with a `/`), or a name of `ip netns`. Sockets that are
+/// already open stay where they are. /sys is not remounted, so /sys/class/net and /sys/fs/cgroup
+/// keep showing what they showed.
+pub fn enter(wanted: &str) -> Result<(), NetnsError> {
+    let path = if wanted.contains('/') {
+        PathBuf::from(wanted)
+    } else if !wanted.is_empty() && wanted.bytes().all(|b| b.is_ascii_digit()) {
+        Path::new("/proc").join(wanted).join("ns/net")
+    } else {
+        Path::new(NAMES).join(wanted)
+    };
+    let wanted = wanted.to_string();
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(source) => return Err(NetnsError::Absent { wanted, path, source }),
+    };
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| NetnsError::Enter { wanted, source: errno.into() })
+}
+
+/// The inode of this thread's network namespace: what tells two of them apart.
+pub fn current() -> io::Result<u64> {
+    Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino())
+}
+
+/// Runs `work` on a thread of its own in a new, empty network namespace, which is gone afterwards.
+/// EPERM without CAP_SYS_ADMIN.
+pub fn private<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Ok(work())
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}

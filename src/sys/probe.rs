@@ -1,0 +1,110 @@
+//! What this kernel can do, by trying it where it harms nobody: on `lo` of a network namespace that
+//! is thrown away. Trying also loads the modules that are there to be loaded. Where a namespace
+//! cannot be made (no CAP_SYS_ADMIN, as in some containers), the modules are looked up instead.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use log::debug;
+
+use super::route::{Netlink, SocketError};
+use super::{bpf, netns};
+use crate::netlink::request::{class, dump, filter, leaf, root};
+use crate::netlink::{Request, assemble, decode};
+use crate::state::{Class, Features, Filter, LeafQdisc, Mark, Pref, Role, Tag};
+use crate::units::{Bytes, ClassId, Minor, Rate, Ticks};
+
+/// `lo` has index 1 in every namespace (net/core/dev.c, `LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
+
+/// The leaf qdiscs that are looked for.
+const LEAVES: [LeafQdisc; 5] = [
+    LeafQdisc::FqCodel,
+    LeafQdisc::Sfq,
+    LeafQdisc::Bfifo { limit: Bytes(10_000) },
+    LeafQdisc::Pfifo { limit: 10 },
+    LeafQdisc::Cake,
+];
+
+/// Tries; never fails: what cannot be tried is looked up, and what cannot be found is not there.
+pub fn features() -> Features {
+    match netns::private(tried) {
+        Ok(Ok(features)) => features,
+        Ok(Err(error)) => {
+            debug!("trying the kernel's features failed: {error}");
+            looked_up(Path::new("/"))
+        }
+        Err(error) => {
+            debug!("no network namespace to try the kernel's features in: {error}");
+            looked_up(Path::new("/"))
+        }
+    }
+}
+
+/// In this thread's namespace, which must be a throw-away one.
+fn tried() -> Result<Features, SocketError> {
+    let mut netlink = Netlink::open()?;
+    let mut features = Features::default();
+    let works = |netlink: &mut Netlink, request: &Request| -> Result<bool, SocketError> {
+        Ok(netlink.change(request)?.inspect_err(|error| debug!("probe: {error}")).is_ok())
+    };
+    let mark = Mark::for_instance("probe");
+    features.htb = works(&mut netlink, &root::add(LOOPBACK, mark))?;
+    if !features.htb {
+        return Ok(features);
+    }
+    let minor = Minor::FIRST_USER;
+    works(&mut netlink, &class::add(LOOPBACK, minor, &any_class()))?;
+    for qdisc in LEAVES {
+        if works(&mut netlink, &leaf::add(LOOPBACK, minor, &qdisc))? {
+            features.leaves.insert(qdisc.kind());
+            works(&mut netlink, &leaf::delete(LOOPBACK, minor, ClassId::qdisc(minor.0)))?;
+        }
+    }
+    // Return codes are not believed: a filter counts when it is read back.
+    works(&mut netlink, &filter::add_cgroup(LOOPBACK, Pref::TAG[0]))?;
+    match bpf::load_tag() {
+        Ok(program) => {
+            works(&mut netlink, &filter::add_bpf(LOOPBACK, Pref::TAG[1], program.as_fd()))?;
+        }
+        Err(error) => debug!("probe: bpf(2): {error}"),
+    }
+    let records = netlink.dump(&dump::filters(LOOPBACK, ClassId::ROOT), decode::filter)?;
+    features.tags = assemble::filters(records)
+        .into_values()
+        .filter_map(|found| if let Filter::Tag(tag) = found { Some(tag) } else { None })
+        .collect();
+    Ok(features)
+}
+
+fn any_class() -> Class {
+    let rate = Rate::MIN_GUARANTEE;
+    let burst = Ticks(100_000);
+    let role = Role::Leaf { prio: 0, quantum: 60_000 };
+    Class { parent: None, rate, ceil: rate, burst, cburst: burst, role }
+}
+
+/// From the modules that are loaded, built in, or on disk for the running release.
+fn looked_up(host: &Path) -> Features {
+    let read = |path: &str| fs::read_to_string(host.join(path)).unwrap_or_default();
+    let folder = format!("lib/modules/{}", read("proc/sys/kernel/osrelease").trim());
+    let known =
+        [read(&format!("{folder}/modules.builtin")), read(&format!("{folder}/modules.dep"))];
+    let has = |module: &str| {
+        // `kernel/net/sched/sch_htb.ko.xz: …`
+        let file = format!("/{module}.ko");
+        host.join("sys/module").join(module).exists()
+            || known.iter().any(|list| list.contains(&file))
+    };
+    let leaves = LEAVES.iter().map(LeafQdisc::kind);
+    let tags = [(Tag::Cgroup, "cls_cgroup"), (Tag::Bpf, "cls_bpf")];
+    Features {
+        htb: has("sch_htb"),
+        // The fifos are part of the packet scheduler itself.
+        leaves: leaves
+            .filter(|kind| kind.ends_with("fifo") || has(&format!("sch_{kind}")))
+            .collect(),
+        tags: tags.into_iter().filter(|(_, module)| has(module)).map(|(tag, _)| tag).collect(),
+    }
+}

@@ -1,0 +1,270 @@
+//! A blocking rtnetlink socket: lists ([`Netlink::dump`]) and changes ([`Netlink::transact`]). It
+//! stays with the network namespace in which it was opened.
+
+use std::io;
+
+use log::{debug, warn};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::netlink::decode::Decoded;
+use crate::netlink::extack::{self, KernelError, Outcome};
+use crate::netlink::{Message, Request};
+
+/// The dialogue with the kernel broke down; refusals of single requests are [`Outcome`]s.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error("cannot open a netlink socket: {0}")]
+    Open(#[source] io::Error),
+    #[error("cannot send to the kernel over netlink: {0}")]
+    Send(#[source] io::Error),
+    #[error("cannot read the kernel's answer from netlink: {0}")]
+    Receive(#[source] io::Error),
+    #[error("the kernel refused to list: {0}")]
+    Refused(#[source] KernelError),
+    /// The state kept changing while it was listed.
+    #[error("the kernel's lists changed under our eyes {RESTARTS} times in a row")]
+    Restless,
+    /// Some requests may be done and some not: observe again.
+    #[error("the kernel dropped some of its answers (receive buffer overrun)")]
+    Overrun,
+    #[error("the kernel's answer makes no sense: {0}")]
+    Nonsense(&'static str),
+}
+
+/// How often a dump is begun again because something changed meanwhile (`NLM_F_DUMP_INTR`).
+const RESTARTS: usize = 32;
+/// Bytes of requests in one send. The answers to one send arrive all at once, before it returns; an
+/// ACK takes about 1 kB of the receive buffer, and a request has at least 40 bytes.
+const BATCH: usize = 32 * 1024;
+/// Receive buffer; the kernel doubles it for its own bookkeeping.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// No message of a dump is longer (`NLMSG_GOODSIZE` and the 32 kB of `netlink_dump`).
+const DATAGRAM: usize = 64 * 1024;
+
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const HEADER: usize = 16;
+
+/// The socket.
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+    changes_sent: u64,
+    buffer: Vec<u8>,
+}
+
+/// One netlink message as received.
+struct Received<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+impl Netlink {
+    /// Opens a socket in this thread's network namespace.
+    pub fn open() -> Result<Netlink, SocketError> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(SocketError::Open)?;
+        socket.bind_auto().map_err(SocketError::Open)?;
+        // Beyond rmem_max only with CAP_NET_ADMIN; without it nothing can be changed either, and
+        // dumps wait for us.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            let size = libc::c_int::try_from(RECEIVE_BUFFER).unwrap_or(libc::c_int::MAX);
+            socket.set_rx_buf_sz::<libc::c_int>(size).map_err(SocketError::Open)?;
+        }
+        // Sentences (since Linux 4.12), without a copy of our own request (since 4.3).
+        socket.set_ext_ack(true).map_err(SocketError::Open)?;
+        socket.set_cap_ack(true).map_err(SocketError::Open)?;
+        Ok(Netlink { socket, sequence: 0, changes_sent: 0, buffer: vec![0; DATAGRAM] })
+    }
+
+    /// How many messages that may change something were sent over this socket.
+    pub fn changes_sent(&self) -> u64 {
+        self.changes_sent
+    }
+
+    /// What `request` lists, each message read by `decode`. Begins again when the list changed
+    /// meanwhile or answers were lost. A message that cannot be read is logged and left out.
+    pub fn dump<T>(
+        &mut self,
+        request: &Request,
+        mut decode: impl FnMut(Message<'_>) -> Decoded<T>,
+    ) -> Result<Vec<T>, SocketError> {
+        for _ in 0..RESTARTS {
+            match self.dump_once(request, &mut decode)? {
+                Some(list) => return Ok(list),
+                None => debug!("a list changed while it was read; reading it again"),
+            }
+        }
+        Err(SocketError::Restless)
+    }
+
+    /// `None`: not one consistent list.
+    fn dump_once<T>(
+        &mut self,
+        request: &Request,
+        decode: &mut impl FnMut(Message<'_>) -> Decoded<T>,
+    ) -> Result<Option<Vec<T>>, SocketError> {
+        let sequence = self.next_sequence();
+        let mut bytes = vec![];
+        request.write_to(sequence, &mut bytes);
+        self.send(&bytes)?;
+        let mut list = vec![];
+        let mut torn = false;
+        loop {
+            let length = match self.receive() {
+                Ok(length) => length,
+                // The rest of this dump is still to come and is skipped by its sequence number.
+                Err(error) if is(&error, Errno::ENOBUFS) => return Ok(None),
+                Err(error) => return Err(SocketError::Receive(error)),
+            };
+            for message in messages(&self.buffer[..length]) {
+                let message = message?;
+                if message.sequence != sequence {
+                    continue;
+                }
+                torn |= message.flags & NLM_F_DUMP_INTR != 0;
+                let Received { kind, flags, payload, .. } = message;
+                match kind {
+                    NLMSG_DONE => {
+                        extack::done(flags, payload).map_err(SocketError::Refused)?;
+                        return Ok((!torn).then_some(list));
+                    }
+                    NLMSG_ERROR => {
+                        extack::outcome(flags, payload).map_err(SocketError::Refused)?;
+                        return Err(SocketError::Nonsense("an ACK for a list"));
+                    }
+                    NLMSG_NOOP | NLMSG_OVERRUN => {}
+                    _ => match decode(Message { kind, payload }) {
+                        Ok(found) => list.extend(found),
+                        Err(error) => warn!("{error}; it is ignored"),
+                    },
+                }
+            }
+        }
+    }
+
+    /// Sends all `requests`, several in one system call, and returns what became of each, in their
+    /// order. All of one system call (about 200) are carried out, also when one of them is refused;
+    /// those of later ones are then not sent, and have no outcome.
+    pub fn transact(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, SocketError> {
+        let mut outcomes = Vec::with_capacity(requests.len());
+        let mut rest = requests;
+        let mut bytes = Vec::with_capacity(BATCH);
+        while !rest.is_empty() && outcomes.iter().all(Result::is_ok) {
+            bytes.clear();
+            let first = self.sequence.wrapping_add(1);
+            let mut count = 0;
+            while bytes.len() < BATCH
+                && let Some(request) = rest.get(count)
+            {
+                request.write_to(self.next_sequence(), &mut bytes);
+                self.changes_sent += u64::from(request.changes());
+                count += 1;
+            }
+            self.send(&bytes)?;
+            outcomes.extend(self.acks(first, count)?);
+            rest = &rest[count..];
+        }
+        Ok(outcomes)
+    }
+
+    /// One request; the kernel's warning, if it had one.
+    pub fn change(&mut self, request: &Request) -> Result<Outcome, SocketError> {
+        let outcomes = self.transact(std::slice::from_ref(request))?;
+        outcomes.into_iter().next().ok_or(SocketError::Nonsense("no answer"))
+    }
+
+    /// The answers to `count` requests numbered from `first` on.
+    fn acks(&mut self, first: u32, count: usize) -> Result<Vec<Outcome>, SocketError> {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; count];
+        let mut missing = count;
+        while missing > 0 {
+            let length = self.receive().map_err(|error| {
+                if is(&error, Errno::ENOBUFS) {
+                    SocketError::Overrun
+                } else {
+                    SocketError::Receive(error)
+                }
+            })?;
+            for message in messages(&self.buffer[..length]) {
+                let message = message?;
+                let place = usize::try_from(message.sequence.wrapping_sub(first));
+                let slot = place.ok().and_then(|place| outcomes.get_mut(place));
+                if let (NLMSG_ERROR, Some(slot @ None)) = (message.kind, slot) {
+                    *slot = Some(extack::outcome(message.flags, message.payload));
+                    missing -= 1;
+                }
+            }
+        }
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), SocketError> {
+        let kernel = SocketAddr::new(0, 0);
+        let sent = retry(|| self.socket.send_to(bytes, &kernel, 0)).map_err(SocketError::Send)?;
+        if sent == bytes.len() { Ok(()) } else { Err(SocketError::Nonsense("a short write")) }
+    }
+
+    /// Reads one datagram of the kernel into the buffer.
+    fn receive(&mut self) -> io::Result<usize> {
+        loop {
+            let buffer = &mut self.buffer;
+            let socket = &self.socket;
+            let (length, sender) =
+                retry(|| socket.recv_from(&mut &mut buffer[..], libc::MSG_TRUNC))?;
+            if length > self.buffer.len() {
+                return Err(io::Error::from(Errno::EMSGSIZE));
+            }
+            // Others may write to our port; the kernel's own is 0.
+            if sender.port_number() == 0 {
+                return Ok(length);
+            }
+        }
+    }
+}
+
+/// Repeats a system call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+/// The messages in one datagram (`NLMSG_OK`, `NLMSG_NEXT`).
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Result<Received<'_>, SocketError>> {
+    std::iter::from_fn(move || {
+        let header = bytes.get(..HEADER)?;
+        let word = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+        let length = usize::try_from(word(0)).unwrap_or(usize::MAX);
+        let Some(payload) = bytes.get(HEADER..length) else {
+            bytes = &[];
+            return Some(Err(SocketError::Nonsense("a message longer than its datagram")));
+        };
+        let message = Received { kind: half(4), flags: half(6), sequence: word(8), payload };
+        let next = length.checked_next_multiple_of(4).and_then(|end| bytes.get(end..));
+        bytes = next.unwrap_or(&[]);
+        Some(Ok(message))
+    })
+}
