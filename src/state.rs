@@ -110,12 +110,22 @@ pub enum LeafQdisc {
         limit: u32,
     },
     Cake,
+    /// Somebody put a qdisc of their own below a class of ours. Never desired, so always replaced.
+    Other { handle: ClassId },
 }
 
 impl LeafQdisc {
     /// Flow queues in an fq_codel leaf: a leaf takes 11 kB with these, 73 kB with the default 1,024,
     /// and only one user's flows share them.
     pub const FQ_CODEL_FLOWS: u32 = 32;
+
+    /// Its handle below the class with this minor.
+    pub fn handle(&self, minor: Minor) -> ClassId {
+        match self {
+            LeafQdisc::Other { handle } => *handle,
+            _ => ClassId::qdisc(minor.0),
+        }
+    }
 
     /// The kind's name, as in `TCA_KIND`.
     pub fn kind(&self) -> &'static str {
@@ -125,6 +135,7 @@ impl LeafQdisc {
             LeafQdisc::Bfifo { .. } => "bfifo",
             LeafQdisc::Pfifo { .. } => "pfifo",
             LeafQdisc::Cake => "cake",
+            LeafQdisc::Other { .. } => "foreign",
         }
     }
 }

@@ -151,6 +151,26 @@ impl Step {
         }
     }
 
+    /// What the step is done to, in tc's words: `class eth0 1:10`, `cgroup user/bob`.
+    pub fn object(&self) -> String {
+        match self {
+            Step::Mount | Step::Unmount => "mount net_cls".to_string(),
+            Step::AddRoot { link } | Step::DeleteRoot { link } => format!("qdisc {link} 1:"),
+            Step::MakeClaim { claim, .. }
+            | Step::WriteClassid { claim, .. }
+            | Step::RemoveClaim { claim, .. } => format!("cgroup {claim}"),
+            Step::AddClass { link, minor, .. }
+            | Step::ChangeClass { link, minor, .. }
+            | Step::DeleteClass { link, minor, .. } => format!("class {link} {}", ClassId::ours(*minor)),
+            Step::AddLeaf { link, minor, .. }
+            | Step::ChangeLeaf { link, minor, .. }
+            | Step::ReplaceLeaf { link, minor, .. } => format!("qdisc {link} {minor}:"),
+            Step::AddFilter { link, pref, .. } | Step::DeleteFilter { link, pref, .. } => {
+                format!("filter {link} pref {pref}")
+            }
+        }
+    }
+
     /// What the step does, in one word: `add`, `change`, `delete`, `replace`, `mount`…
     pub fn op(&self) -> &'static str {
         match self {
@@ -217,9 +237,16 @@ impl Plan {
     /// Takes the steps that disturb somebody out of the plan, with what depends on them, and returns
     /// them.
     pub fn without_disruption(&mut self) -> Vec<Planned> {
+        let root_stays = self.steps.iter().any(|planned| {
+            matches!(planned.step, Step::DeleteRoot { .. }) && !planned.disturbs.is_empty()
+        });
+        // While a root stays, so do the claims that say which of its classes are ours.
+        let depends = |step: &Step| {
+            root_stays && matches!(step, Step::RemoveClaim { .. } | Step::Unmount)
+        };
         let (keep, left) = std::mem::take(&mut self.steps)
             .into_iter()
-            .partition(|planned| planned.disturbs.is_empty());
+            .partition(|planned| planned.disturbs.is_empty() && !depends(&planned.step));
         self.steps = keep;
         left
     }

@@ -61,12 +61,9 @@ impl fmt::Display for Tc<'_> {
             Step::ChangeLeaf { link, minor, to, .. } => {
                 write!(f, "tc qdisc change dev {link} {}", leaf_words(*minor, to))
             }
-            Step::ReplaceLeaf { link, minor, to, .. } => {
-                writeln!(
-                    f,
-                    "tc qdisc del dev {link} parent {} handle {minor}:",
-                    ClassId::ours(*minor)
-                )?;
+            Step::ReplaceLeaf { link, minor, from, to } => {
+                let handle = from.handle(*minor);
+                writeln!(f, "tc qdisc del dev {link} parent {} handle {handle}", ClassId::ours(*minor))?;
                 write!(f, "tc qdisc add dev {link} {}", leaf_words(*minor, to))
             }
             Step::AddFilter { link, pref, filter } => {
@@ -125,7 +122,7 @@ fn leaf_words(minor: Minor, leaf: &LeafQdisc) -> String {
         LeafQdisc::FqCodel => format!(" flows {}", LeafQdisc::FQ_CODEL_FLOWS),
         LeafQdisc::Bfifo { limit } => format!(" limit {limit}"),
         LeafQdisc::Pfifo { limit } => format!(" limit {limit}"),
-        LeafQdisc::Sfq | LeafQdisc::Cake => String::new(),
+        LeafQdisc::Sfq | LeafQdisc::Cake | LeafQdisc::Other { .. } => String::new(),
     };
     format!("parent {} handle {minor}: {}{options}", ClassId::ours(minor), leaf.kind())
 }

@@ -1,0 +1,170 @@
+//! What a command can end with: exit status, one sentence, and the same as JSON.
+
+use serde::Serialize;
+
+use crate::cgroup;
+use crate::desired::Impossible;
+use crate::execute::{Cause, Failed};
+use crate::kernel::OpenError;
+use crate::observe::ObserveError;
+use crate::plan::{Paths, Tc};
+use crate::policy::Report;
+
+/// A command that did not do what it was asked to.
+#[derive(Debug)]
+pub enum Failure {
+    /// The policy is bad; nothing was touched.
+    Policy(Box<Report>),
+    /// The command line, a file, or a name in it; nothing was touched.
+    Usage(String),
+    /// The kernel or the system refused; what was there before is back, unless the text says what is
+    /// not.
+    Refused(Box<Refusal>),
+    /// Another run holds the lock.
+    Locked(String),
+    /// A signal came, and what had been done was undone.
+    Interrupted { signal: i32, message: String },
+    /// A command of `run` that could not be started: its own exit status, 125 to 127.
+    Run { status: u8, message: String },
+}
+
+/// What was refused, to which step, and how things stand.
+#[derive(Debug)]
+pub struct Refusal {
+    pub message: String,
+    /// In tc words.
+    pub step: Option<String>,
+    pub errno: Option<i32>,
+}
+
+impl Failure {
+    pub fn refused(message: impl ToString) -> Failure {
+        Failure::Refused(Box::new(Refusal { message: message.to_string(), step: None, errno: None }))
+    }
+
+    /// A failed step, with what became of the undo.
+    pub fn step(failed: &Failed, paths: &Paths, aftermath: &str) -> Failure {
+        let step = Tc(&failed.step, paths).to_string();
+        match &failed.source {
+            Cause::Interrupted(signal) => Failure::Interrupted {
+                signal: *signal,
+                message: format!("interrupted by signal {signal} before `{step}`; {aftermath}"),
+            },
+            cause => Failure::Refused(Box::new(Refusal {
+                message: format!("{cause}\n  while doing: {step}\n  {aftermath}"),
+                step: Some(step),
+                errno: cause.errno(),
+            })),
+        }
+    }
+
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Failure::Policy(_) | Failure::Usage(_) => 2,
+            Failure::Refused(_) => 1,
+            Failure::Locked(_) => 4,
+            Failure::Interrupted { signal, .. } => 128_u8.saturating_add(*signal as u8),
+            Failure::Run { status, .. } => *status,
+        }
+    }
+
+    /// As people read it, with carets where there is a place.
+    pub fn text(&self, color: bool) -> String {
+        match self {
+            Failure::Policy(report) => report.render(color),
+            Failure::Usage(message)
+            | Failure::Locked(message)
+            | Failure::Interrupted { message, .. }
+            | Failure::Run { message, .. } => format!("error: {message}"),
+            Failure::Refused(refusal) => format!("error: {}", refusal.message),
+        }
+    }
+
+    /// CONTRACT's `{"version":1,"error":{…}}`.
+    pub fn json(&self) -> String {
+        let mut error = JsonError::default();
+        match self {
+            Failure::Policy(report) => {
+                error.kind = "policy";
+                error.file = Some(report.file().to_string());
+                if let Some(first) = report.first_error() {
+                    error.message = first.message.clone();
+                    error.rule = Some(first.kind.name());
+                    error.line = first.place().map(|place| place.line);
+                    error.column = first.place().map(|place| place.column);
+                    error.help.clone_from(&first.help);
+                }
+            }
+            Failure::Usage(message) => (error.kind, error.message) = ("usage", message.clone()),
+            Failure::Locked(message) => (error.kind, error.message) = ("locked", message.clone()),
+            Failure::Interrupted { message, .. } => {
+                (error.kind, error.message) = ("interrupted", message.clone());
+            }
+            Failure::Run { message, .. } => (error.kind, error.message) = ("run", message.clone()),
+            Failure::Refused(refusal) => {
+                (error.kind, error.message) = ("refused", refusal.message.clone());
+                (error.step, error.errno) = (refusal.step.clone(), refusal.errno);
+            }
+        }
+        let document = Document { version: 1, error };
+        serde_json::to_string(&document).unwrap_or_else(|_| "{\"version\":1}".to_string())
+    }
+}
+
+#[derive(Serialize)]
+struct Document {
+    version: u32,
+    error: JsonError,
+}
+
+#[derive(Default, Serialize)]
+struct JsonError {
+    kind: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'static str>,
+    file: Option<String>,
+    line: Option<u32>,
+    column: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+    step: Option<String>,
+    errno: Option<i32>,
+}
+
+impl From<Report> for Failure {
+    fn from(report: Report) -> Failure {
+        Failure::Policy(Box::new(report))
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        Failure::refused(error)
+    }
+}
+
+impl From<ObserveError> for Failure {
+    fn from(error: ObserveError) -> Failure {
+        Failure::refused(error)
+    }
+}
+
+impl From<Impossible> for Failure {
+    fn from(error: Impossible) -> Failure {
+        Failure::refused(error)
+    }
+}
+
+impl From<cgroup::Error> for Failure {
+    fn from(error: cgroup::Error) -> Failure {
+        match error {
+            cgroup::Error::Locked { .. } => Failure::Locked(error.to_string()),
+            error => Failure::Refused(Box::new(Refusal {
+                message: error.to_string(),
+                step: None,
+                errno: error.errno(),
+            })),
+        }
+    }
+}

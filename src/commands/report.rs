@@ -1,0 +1,227 @@
+//! What `plan` and `apply` print: text for people, one JSON document for programs.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::plan::{Paths, Plan, Planned, Tc};
+use crate::policy::Diagnostic;
+use crate::process::Placement;
+
+/// What an `apply` did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// The hierarchy had to be mounted.
+    pub mounted: bool,
+    pub steps: Vec<Planned>,
+    /// Steps that would disturb somebody and were not allowed to.
+    pub left: Vec<Planned>,
+    /// The last pass; `added`, `moved` and `gone` summed over all.
+    pub placement: Placement,
+    pub warnings: Vec<Diagnostic>,
+    /// Changing messages sent over netlink.
+    pub messages: u64,
+    /// How many steps there were when it last waited for retired classes.
+    pub steps_at_wait: usize,
+}
+
+impl Applied {
+    pub fn new(mounted: bool) -> Applied {
+        Applied { mounted, ..Applied::default() }
+    }
+
+    /// Adds a placement's numbers; how things stand is as the latest says.
+    pub fn members(&mut self, placement: Placement) {
+        let before = std::mem::replace(&mut self.placement, placement);
+        self.placement.added += before.added;
+        self.placement.moved += before.moved;
+        self.placement.gone += before.gone;
+    }
+
+    /// Whether the policy or the kernel differed; logins and drained classes are no difference.
+    pub fn changed(&self) -> bool {
+        self.mounted || self.steps.iter().any(|planned| !planned.routine)
+    }
+
+    /// 0, or 5 when steps were left undone.
+    pub fn exit_status(&self) -> u8 {
+        if self.left.is_empty() { 0 } else { 5 }
+    }
+
+    pub fn text(&self, quiet: bool) -> String {
+        let mut text = String::new();
+        if quiet && !self.changed() && self.left.is_empty() {
+            return text;
+        }
+        if self.mounted {
+            text.push_str("+ mount net_cls\n");
+        }
+        let plan = Plan { steps: self.steps.clone(), ..Plan::default() };
+        let _ = write!(text, "{plan}");
+        for planned in &self.left {
+            let _ = writeln!(text, "left undone: {}", planned.step);
+            for disturbance in &planned.disturbs {
+                let _ = writeln!(text, "    ! disturbs {}: {}", disturbance.who, disturbance.why);
+            }
+        }
+        if !self.left.is_empty() {
+            text.push_str("to do these too: shaper apply --allow-disruption\n");
+        }
+        if self.steps.is_empty() && self.left.is_empty() {
+            text.push_str("in sync");
+        } else {
+            let _ = write!(text, "applied: {} steps, verified", self.steps.len());
+        }
+        let Placement { added, moved, gone, .. } = &self.placement;
+        let _ = match (added, moved, gone) {
+            (0, 0, 0) => writeln!(text),
+            _ => writeln!(text, "; processes: {added} placed, {moved} moved, {gone} released"),
+        };
+        text
+    }
+
+    /// Sentences about processes that are not where they should be: warnings.
+    pub fn placement_warnings(&self) -> Vec<String> {
+        let Placement { foreign, failed, waiting, unknown_namespace, settled, passes, .. } =
+            &self.placement;
+        let mut warnings = Vec::new();
+        let claimed = foreign.iter().filter_map(|process| Some((process, process.owner.as_ref()?)));
+        for (process, owner) in claimed {
+            warnings.push(format!(
+                "process {} ({}) would be {owner}'s, but sits in another's net_cls group `{}`: left alone",
+                process.pid, process.comm, process.path
+            ));
+        }
+        for process in failed {
+            warnings.push(format!(
+                "process {} ({}) cannot be moved: {}",
+                process.pid, process.comm, process.message
+            ));
+        }
+        for (claim, count) in waiting {
+            warnings.push(format!("{count} processes came for {claim} just now: the next apply places them"));
+        }
+        if *unknown_namespace > 0 {
+            warnings.push(format!(
+                "{unknown_namespace} processes are in a network namespace that may not be read (CAP_SYS_PTRACE): left alone"
+            ));
+        }
+        if *passes > 0 && !settled {
+            warnings.push(format!("processes kept coming for {passes} passes: some may not be placed yet"));
+        }
+        warnings
+    }
+
+    pub fn json(&self, paths: &Paths) -> String {
+        let Placement { added, moved, gone, .. } = &self.placement;
+        let members = Members { added: *added, moved: *moved, gone: *gone };
+        let mut document = Document::new(&self.steps, paths, &self.warnings, self.changed());
+        document.warnings.extend(self.placement_warnings().into_iter().map(JsonWarning::text));
+        document.members = Some(members);
+        document.left = self.left.iter().map(|planned| JsonStep::new(planned, paths)).collect();
+        document.messages = Some(self.messages);
+        document.print()
+    }
+}
+
+/// `plan --json`.
+pub fn plan_json(plan: &Plan, paths: &Paths, warnings: &[Diagnostic]) -> String {
+    Document::new(&plan.steps, paths, warnings, plan.changes()).print()
+}
+
+/// The last line of `plan`.
+pub fn summary(plan: &Plan) -> String {
+    let count = |op: &[&str]| plan.steps.iter().filter(|p| op.contains(&p.step.op())).count();
+    let (add, change) = (count(&["add", "mount"]), count(&["change", "replace"]));
+    let delete = count(&["delete", "unmount"]);
+    match plan.is_empty() {
+        true => "in sync".to_string(),
+        false => format!("plan: {add} to add, {change} to change, {delete} to delete"),
+    }
+}
+
+#[derive(Serialize)]
+struct Document {
+    version: u32,
+    changed: bool,
+    steps: Vec<JsonStep>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left: Vec<JsonStep>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<Members>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<u64>,
+    warnings: Vec<JsonWarning>,
+}
+
+#[derive(Serialize)]
+struct JsonStep {
+    op: &'static str,
+    object: String,
+    tc: String,
+    disturbs: Vec<JsonDisturbance>,
+}
+
+#[derive(Serialize)]
+struct JsonDisturbance {
+    user: String,
+    why: String,
+}
+
+#[derive(Serialize)]
+struct Members {
+    added: u32,
+    moved: u32,
+    gone: u32,
+}
+
+#[derive(Serialize)]
+struct JsonWarning {
+    message: String,
+    line: Option<u32>,
+    column: Option<u32>,
+}
+
+impl JsonWarning {
+    fn text(message: String) -> JsonWarning {
+        JsonWarning { message, line: None, column: None }
+    }
+}
+
+impl Document {
+    fn new(steps: &[Planned], paths: &Paths, warnings: &[Diagnostic], changed: bool) -> Document {
+        let warning = |diagnostic: &Diagnostic| JsonWarning {
+            message: diagnostic.message.clone(),
+            line: diagnostic.place().map(|place| place.line),
+            column: diagnostic.place().map(|place| place.column),
+        };
+        Document {
+            version: 1,
+            changed,
+            steps: steps.iter().map(|planned| JsonStep::new(planned, paths)).collect(),
+            left: Vec::new(),
+            members: None,
+            messages: None,
+            warnings: warnings.iter().map(warning).collect(),
+        }
+    }
+
+    fn print(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|_| "{\"version\":1}".to_string())
+    }
+}
+
+impl JsonStep {
+    fn new(planned: &Planned, paths: &Paths) -> JsonStep {
+        let disturbance = |d: &crate::plan::Disturbance| JsonDisturbance {
+            user: d.who.clone(),
+            why: d.why.clone(),
+        };
+        JsonStep {
+            op: planned.step.op(),
+            object: planned.step.object(),
+            tc: Tc(&planned.step, paths).to_string(),
+            disturbs: planned.disturbs.iter().map(disturbance).collect(),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Handles to the running kernel that `observe` and `execute` share: the netlink socket, the
+//! `net_cls` hierarchy, `/proc`, and which instance of the program this is. Opens them; asks and
+//! changes nothing by itself, but for mounting the hierarchy when told to.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance};
+use crate::plan::Paths;
+use crate::process::InstanceView;
+use crate::state::{Mark, NetCls};
+use crate::sys::netns;
+use crate::sys::route::{Netlink, SocketError};
+use crate::units::Psched;
+
+/// One instance's view of the running kernel, in this thread's network namespace.
+pub struct Kernel {
+    pub netlink: Netlink,
+    /// The instance's name: its directory in the hierarchy.
+    pub name: String,
+    pub mark: Mark,
+    /// Inode of the network namespace.
+    pub netns: u64,
+    pub proc_root: PathBuf,
+    hierarchy: Option<Hierarchy>,
+}
+
+/// The kernel cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    #[error("cannot tell which network namespace this is: {0}")]
+    Namespace(#[source] io::Error),
+}
+
+impl Kernel {
+    /// Opens what is needed in this thread's network namespace. `name` is the instance's; left out
+    /// it is `shaper` on the host, and `shaper-<inode>` in any other network namespace: the
+    /// hierarchy is one for all of them, so their directories must differ.
+    pub fn open(name: Option<&str>) -> Result<Kernel, OpenError> {
+        let netns = netns::current().map_err(OpenError::Namespace)?;
+        let host = std::fs::metadata("/proc/1/ns/net").map(|meta| meta.ino());
+        let name = match name {
+            Some(name) => name.to_string(),
+            // Where we may not look at process 1 we are not root, and change nothing.
+            None if host.map_or(true, |host| host == netns) => "shaper".to_string(),
+            None => format!("shaper-{netns}"),
+        };
+        Ok(Kernel {
+            netlink: Netlink::open()?,
+            mark: Mark::for_instance(&name),
+            name,
+            netns,
+            proc_root: PathBuf::from("/proc"),
+            hierarchy: cgroup::find()?,
+        })
+    }
+
+    /// Where we mount the hierarchy when it is mounted nowhere.
+    pub fn own_mount() -> &'static Path {
+        Path::new(DEFAULT_MOUNT)
+    }
+
+    pub fn hierarchy(&self) -> Option<&Hierarchy> {
+        self.hierarchy.as_ref()
+    }
+
+    /// The instance's directory; `None` while the hierarchy is mounted nowhere.
+    pub fn instance(&self) -> Option<Instance> {
+        self.hierarchy.as_ref().map(|hierarchy| hierarchy.instance(&self.name))
+    }
+
+    pub fn net_cls(&self) -> NetCls {
+        match &self.hierarchy {
+            None => NetCls::Unmounted,
+            Some(hierarchy) if hierarchy.path == Self::own_mount() => NetCls::Ours,
+            Some(_) => NetCls::Host,
+        }
+    }
+
+    /// Mounts the hierarchy at our own place if it is mounted nowhere; whether it had to.
+    pub fn mount(&mut self) -> Result<bool, cgroup::Error> {
+        if self.hierarchy.is_some() {
+            return Ok(false);
+        }
+        self.hierarchy = Some(cgroup::mount(Self::own_mount())?);
+        Ok(true)
+    }
+
+    /// Unmounts the hierarchy if it is ours and nobody uses it.
+    pub fn unmount(&mut self) -> Result<(), cgroup::Error> {
+        if cgroup::unmount(Self::own_mount())? == cgroup::Unmounted::Done {
+            self.hierarchy = None;
+        }
+        Ok(())
+    }
+
+    /// What command lines name.
+    pub fn paths(&self, psched: Psched) -> Paths {
+        let mount = match &self.hierarchy {
+            Some(hierarchy) => hierarchy.path.clone(),
+            None => Self::own_mount().to_path_buf(),
+        };
+        Paths { instance: mount.join(&self.name), mount, mark: self.mark, psched }
+    }
+
+    /// What placement must know of the instance.
+    pub fn view(&self) -> InstanceView {
+        InstanceView { name: self.name.clone(), netns: self.netns }
+    }
+}

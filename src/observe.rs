@@ -1,0 +1,252 @@
+//! The kernel → values: what of ours stands, what else stands among it, the facts that desired
+//! depends on, and the counters. Reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use crate::accounts::{self, Question};
+use crate::cgroup;
+use crate::kernel::Kernel;
+use crate::netlink::decode::{self, ClassRecord, DefaultRoute, LinkRecord, QdiscRecord};
+use crate::netlink::{assemble, request};
+use crate::process::{self, Process};
+use crate::state::{
+    Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts, LinkName, NetCls,
+    Observation, Pref, RootQdisc, Tag, Tree,
+};
+use crate::sys::route::SocketError;
+use crate::sys::{ethtool, probe};
+use crate::units::{ClassId, Minor, Psched};
+
+/// The kernel could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: io::Error },
+    #[error("/proc/net/psched has values that no kernel is known to have: `{0}`")]
+    Psched(String),
+}
+
+/// One look at everything.
+#[derive(Debug, Default)]
+pub struct Sight {
+    pub observation: Observation,
+    /// By link and minor, of the classes that are ours.
+    pub counters: BTreeMap<(LinkName, Minor), Counters>,
+    /// Packets that went past every class, by link: there was no default class for them.
+    pub direct_packets: BTreeMap<LinkName, u32>,
+    pub processes: Vec<Process>,
+}
+
+/// What a look is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Accounts and groups to ask NSS about; `None`: ask nothing, do not look at processes.
+    pub accounts: Option<&'a Question>,
+    /// What the kernel can do, where something new may have to be built.
+    pub features: bool,
+}
+
+/// Looks at the kernel. Accounts that run in the namespace are added to the question.
+pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, ObserveError> {
+    let mut sight = Sight::default();
+    let links = kernel.netlink.dump(&request::dump::links(), decode::link)?;
+    let qdiscs = kernel.netlink.dump(&request::dump::qdiscs(), decode::qdisc)?;
+    let mut routes = kernel.netlink.dump(&request::dump::routes(Family::V4), decode::default_route)?;
+    routes.extend(kernel.netlink.dump(&request::dump::routes(Family::V6), decode::default_route)?);
+    let mut by_link: BTreeMap<u32, Vec<QdiscRecord>> = BTreeMap::new();
+    for qdisc in qdiscs {
+        by_link.entry(qdisc.ifindex).or_default().push(qdisc);
+    }
+
+    let (claims, foreign) = match kernel.instance() {
+        Some(instance) => instance.observe()?,
+        None => Default::default(),
+    };
+    let claimed: BTreeSet<Minor> = claims.values().filter_map(|id| id.our_minor()).collect();
+    sight.observation.foreign = foreign;
+    for record in links {
+        let name = record.name.clone();
+        let qdiscs = by_link.remove(&record.ifindex).unwrap_or_default();
+        let facts = link_facts(kernel, record, &qdiscs, &routes);
+        if facts.root == RootQdisc::Ours {
+            let tree = tree(kernel, &name, facts.ifindex, &qdiscs, &claimed, &mut sight)?;
+            sight.observation.state.links.insert(name.clone(), tree);
+        }
+        sight.observation.facts.links.insert(name, facts);
+    }
+    sight.observation.state.claims = claims;
+    sight.observation.state.net_cls = kernel.net_cls();
+    sight.observation.net_cls = kernel.hierarchy().map(|hierarchy| hierarchy.path.clone());
+    sight.observation.net_cls_shared = shared(kernel)?;
+
+    let facts = &mut sight.observation.facts;
+    facts.psched = psched(&kernel.proc_root)?;
+    if let Some(question) = wanted.accounts {
+        let read = |source| ObserveError::Read { path: "/proc".to_string(), source };
+        sight.processes = process::scan(&kernel.proc_root).map_err(read)?;
+        let mut question = question.clone();
+        question.running.extend(process::running_uids(&sight.processes, kernel.netns));
+        facts.accounts = accounts::lookup(&question, Path::new(accounts::SUBUID));
+    }
+    if wanted.features {
+        facts.features = features(&sight.observation);
+    }
+    Ok(sight)
+}
+
+fn psched(proc_root: &Path) -> Result<Psched, ObserveError> {
+    // A symlink to the reading process's own namespace, which setns may have changed.
+    let path = proc_root.join("net/psched");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|source| ObserveError::Read { path: path.display().to_string(), source })?;
+    Psched::parse(&text).ok_or(ObserveError::Psched(text.trim().to_string()))
+}
+
+fn link_facts(
+    kernel: &Kernel,
+    record: LinkRecord,
+    qdiscs: &[QdiscRecord],
+    routes: &[DefaultRoute],
+) -> LinkFacts {
+    let metric = |family: Family| {
+        let here = |route: &&DefaultRoute| {
+            route.family == family && route.links.contains(&record.ifindex)
+        };
+        routes.iter().filter(here).map(|route| route.metric).min()
+    };
+    LinkFacts {
+        ifindex: record.ifindex,
+        mtu: record.mtu,
+        speed: ethtool::speed(&record.name),
+        default_route_v4: metric(Family::V4),
+        default_route_v6: metric(Family::V6),
+        root: decode::root(qdiscs, record.qdisc.as_deref(), kernel.mark),
+        kind: record.kind,
+        master: record.master,
+        lower: record.lower,
+        loopback: record.loopback,
+        up: record.up,
+    }
+}
+
+/// Our tree on one link; what nobody claims in it goes to `sight.foreign`.
+fn tree(
+    kernel: &mut Kernel,
+    link: &LinkName,
+    ifindex: u32,
+    qdiscs: &[QdiscRecord],
+    claimed: &BTreeSet<Minor>,
+    sight: &mut Sight,
+) -> Result<Tree, ObserveError> {
+    let mut tree = Tree::default();
+    let ours = |minor: &Minor| {
+        matches!(*minor, Minor::LINK | Minor::DEFAULT | Minor::UNSHAPED) || claimed.contains(minor)
+    };
+    let classes = kernel.netlink.dump(&request::dump::classes(ifindex), decode::class)?;
+    for ClassRecord { classid, class, counters, .. } in classes {
+        // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are theirs.
+        let Some(minor) = classid.our_minor() else { continue };
+        if ours(&minor) {
+            tree.classes.insert(minor, class);
+            sight.counters.insert((link.clone(), minor), counters);
+        } else {
+            sight.observation.foreign.push(Foreign::Class { link: link.clone(), classid });
+        }
+    }
+    for qdisc in qdiscs {
+        let Some(minor) = qdisc.parent.and_then(|parent| parent.our_minor()) else {
+            if let (None, Some(htb)) = (qdisc.parent, &qdisc.htb) {
+                sight.direct_packets.insert(link.clone(), htb.direct_packets);
+            }
+            continue;
+        };
+        // The fifo that a class has by itself, and what hangs below a class that is not ours.
+        if qdisc.handle == ClassId::NONE || !tree.classes.contains_key(&minor) {
+            continue;
+        }
+        let leaf = match qdisc.leaf {
+            Some(leaf) if qdisc.handle == ClassId::qdisc(minor.0) => leaf,
+            _ => LeafQdisc::Other { handle: qdisc.handle },
+        };
+        tree.leaves.insert(minor, leaf);
+    }
+    let filters = kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
+    let mut kinds: BTreeMap<Pref, String> = BTreeMap::new();
+    for record in &filters {
+        kinds.entry(record.pref).or_insert_with(|| record.kind.clone());
+    }
+    for (pref, filter) in assemble::filters(filters) {
+        if pref.is_ours() {
+            tree.filters.insert(pref, filter);
+        } else {
+            let kind = kinds.remove(&pref).unwrap_or_default();
+            sight.observation.foreign.push(Foreign::Filter { link: link.clone(), pref, kind });
+        }
+    }
+    Ok(tree)
+}
+
+/// Whether the hierarchy holds anybody's directories but this instance's.
+fn shared(kernel: &Kernel) -> Result<bool, ObserveError> {
+    let Some(hierarchy) = kernel.hierarchy() else { return Ok(false) };
+    let read = |source| ObserveError::Read { path: hierarchy.path.display().to_string(), source };
+    for entry in std::fs::read_dir(&hierarchy.path).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != *kernel.name {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What the kernel can do. What stands shows it; only where nothing of ours stands yet, or it is not
+/// the best there is, must it be tried out.
+fn features(observation: &Observation) -> Features {
+    let trees = || observation.state.links.values();
+    let cgroup = |filter: &Filter| *filter == Filter::Tag(Tag::Cgroup);
+    let evident = trees().any(|tree| tree.filters.values().any(cgroup))
+        && trees().any(|tree| tree.leaves.values().any(|leaf| *leaf == LeafQdisc::FqCodel));
+    if evident {
+        return Features {
+            htb: true,
+            tags: BTreeSet::from([Tag::Cgroup]),
+            leaves: BTreeSet::from([LeafQdisc::FqCodel.kind()]),
+        };
+    }
+    probe::features()
+}
+
+/// Retired minors that hold no packets on any link and have sent none between the two looks.
+pub fn quiet(earlier: &Sight, now: &Sight) -> BTreeSet<Minor> {
+    let retired = now.observation.state.claims.keys().filter_map(|claim| match claim {
+        Claim::Retired(minor) => Some(*minor),
+        _ => None,
+    });
+    let still = |minor: &Minor| {
+        let counters = now.counters.iter().filter(|((_, m), _)| m == minor);
+        counters.into_iter().all(|(key, counters)| {
+            let before = earlier.counters.get(key);
+            counters.backlog_packets == 0
+                && counters.backlog_bytes == 0
+                && before.is_some_and(|before| before.sent_packets == counters.sent_packets)
+        })
+    };
+    retired.filter(still).collect()
+}
+
+impl Sight {
+    /// Facts without the observation's state: enough to build a model.
+    pub fn facts(&self) -> &Facts {
+        &self.observation.facts
+    }
+
+    pub fn net_cls(&self) -> NetCls {
+        self.observation.state.net_cls
+    }
+}
