@@ -26,3 +26,13 @@ pub mod cgroup;
 pub mod process;
 
 pub mod accounts;
+
+pub mod kernel;
+
+pub mod observe;
+
+pub mod execute;
+
+pub mod cli;
+
+pub mod commands;
