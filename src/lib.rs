@@ -8,3 +8,5 @@ pub mod units;
 pub mod state;
 
 pub mod model;
+
+pub mod accounts;
