@@ -10,3 +10,5 @@ pub mod state;
 pub mod model;
 
 pub mod accounts;
+
+pub mod cgroup;
