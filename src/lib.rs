@@ -12,3 +12,5 @@ pub mod model;
 pub mod accounts;
 
 pub mod cgroup;
+
+pub mod process;
