@@ -210,16 +210,14 @@ struct Found {
 impl Found {
     fn claim(&mut self, claim: Claim, path: &Path) -> Result<(), Error> {
         let file = path.join(CLASSID);
-        let text = match read(&file) {
-            // Removed since it was listed.
-            Err(Error::Io { source, .. }) if vanished(&source) => return Ok(()),
-            other => other?,
-        };
-        match text.trim().parse() {
-            Ok(classid) => {
-                self.claims.insert(claim, ClassId(classid));
+        match read_classid(&file) {
+            Ok(Some(classid)) => {
+                self.claims.insert(claim, classid);
             }
-            Err(_) => self.foreign(path),
+            Ok(None) => self.foreign(path),
+            // Removed since it was listed.
+            Err(error) if vanished(&error) => {}
+            Err(error) => return Err(Error::io("read", &file)(error)),
         }
         Ok(())
     }
@@ -298,6 +296,14 @@ fn move_process(pid: u32, procs: &Path) -> Result<Attached, Error> {
 /// ENODEV is what a cgroup's open file answers after its directory was removed.
 fn vanished(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+/// The kernel prints a u32 in decimal and a newline, in one read. `None`: something else.
+fn read_classid(path: &Path) -> io::Result<Option<ClassId>> {
+    let mut buffer = [0; 16];
+    let length = File::open(path)?.read(&mut buffer)?;
+    let text = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    Ok(text.and_then(|text| text.trim_ascii_end().parse().ok()).map(ClassId))
 }
 
 fn read(path: &Path) -> Result<String, Error> {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 pub use decide::{Decision, InstanceView, Reason, decide};
 pub use parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
 pub use place::{Failed, ForeignProcess, Placement, place};
-pub use scan::{namespace_of_caller, read_one, scan};
+pub use scan::{Scan, namespace_of_caller, read_one, scan};
 
 /// A process as one look at `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,11 @@ use super::{Decision, Process, Reason, read_one, scan};
 /// many, somebody else is moving the same processes.
 const MAX_PASSES: u32 = 64;
 
+/// So many more passes, at most, because of processes that ended while they were read: one that
+/// was not in its claim may have left a child that was not listed. Bounded apart, because on a busy
+/// host there are always some.
+const MAX_EXTRA_PASSES: u32 = 3;
+
 /// What was done, and what could not be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
@@ -70,6 +75,7 @@ pub fn place(
         decide,
         placement: Placement::default(),
         given_up: BTreeSet::new(),
+        extra_passes: 0,
     };
     while !run.placement.settled && run.placement.passes < MAX_PASSES {
         run.pass()?;
@@ -85,24 +91,29 @@ struct Run<'a, D> {
     placement: Placement,
     /// By pid and start: those that the kernel refused to move are not tried again.
     given_up: BTreeSet<(u32, u64)>,
+    extra_passes: u32,
 }
 
 impl<D: Fn(&Process) -> Decision> Run<'_, D> {
     fn pass(&mut self) -> Result<(), cgroup::Error> {
-        let processes = scan(self.proc_root).map_err(cgroup::Error::io("list", self.proc_root))?;
+        let seen = scan(self.proc_root).map_err(cgroup::Error::io("list", self.proc_root))?;
         self.placement.passes += 1;
         self.placement.settled = true;
         // These say how things stand, so the last pass's answer is the one that counts.
         self.placement.foreign.clear();
         self.placement.waiting.clear();
         self.placement.unknown_namespace = 0;
-        for process in processes {
+        for process in seen.processes {
             let decision = (self.decide)(&process);
             match decision {
                 Decision::Stay => {}
                 Decision::Leave(reason) => self.leave(process, reason),
                 Decision::MoveTo(_) | Decision::TakeOut => self.act(&process, &decision),
             }
+        }
+        if self.placement.settled && seen.vanished > 0 && self.extra_passes < MAX_EXTRA_PASSES {
+            self.extra_passes += 1;
+            self.placement.settled = false;
         }
         Ok(())
     }
@@ -152,6 +163,8 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
 
     fn move_to(&mut self, process: &Process, claim: &Claim) -> Result<(), cgroup::Error> {
         match self.instance.attach(process.pid, claim)? {
+            // Should the pid have become another process in the last microseconds, then the next
+            // pass, which this one makes necessary, puts that one back where it belongs.
             Attached::Moved if self.is_inside(process) => self.placement.moved += 1,
             Attached::Moved => self.placement.added += 1,
             // What it forked since the list was taken is not in its claim.
