@@ -1,0 +1,171 @@
+//! Where the `net_cls` hierarchy is, and mounting it where there is none. Reads the calling
+//! thread's mountinfo and `/proc/cgroups`; mounts and unmounts only at the path that it is given.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags};
+
+use super::mountinfo::{Mount, net_cls_mount, parse_mountinfo};
+use super::{Error, Instance};
+
+/// Where we mount the hierarchy if it is nowhere yet. Not in `/sys/fs/cgroup`: where that is the
+/// cgroup v2 root, a mkdir there makes a v2 cgroup.
+pub const DEFAULT_MOUNT: &str = "/run/shaper/net_cls";
+
+/// The thread's own view: a thread may have entered another mount namespace than its process.
+const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
+const CONTROLLERS: &str = "/proc/cgroups";
+
+/// A mounted `net_cls` hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    pub path: PathBuf,
+}
+
+impl Hierarchy {
+    /// The instance of this name: a directory right below the hierarchy's root.
+    pub fn instance(&self, name: &str) -> Instance {
+        Instance::new(self.path.join(name))
+    }
+}
+
+/// The hierarchy as this thread sees it mounted; `None`: nowhere.
+pub fn find() -> Result<Option<Hierarchy>, Error> {
+    let mounts = mounts()?;
+    Ok(net_cls_mount(&mounts).map(|mount| Hierarchy { path: mount.point.clone() }))
+}
+
+/// Mounts the hierarchy at `at`, making the directory and those above it. Where it is mounted
+/// already, here or elsewhere, that one is the answer: there is only one, and it is the same.
+pub fn mount(at: &Path) -> Result<Hierarchy, Error> {
+    if let Some(found) = find()? {
+        return Ok(found);
+    }
+    let controllers = Controllers::read()?;
+    let together = controllers.together_with_net_cls().ok_or(Error::NoNetCls)?;
+    DirBuilder::new().recursive(true).mode(0o755).create(at).map_err(Error::io("make", at))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    match nix::mount::mount(Some("net_cls"), at, Some("cgroup"), flags, Some("net_cls")) {
+        Ok(()) => Ok(Hierarchy { path: at.to_path_buf() }),
+        // cgroup1_root_to_use (kernel/cgroup/cgroup-v1.c): the controller is bound to a hierarchy
+        // that has others too, so that one must be mounted with all of its options.
+        Err(Errno::EBUSY) if !together.is_empty() => Err(Error::Paired {
+            at: at.to_path_buf(),
+            with: together.join(", "),
+            options: format!("net_cls,{}", together.join(",")),
+        }),
+        Err(Errno::EBUSY) => Err(Error::MountPointTaken { at: at.to_path_buf() }),
+        // check_cgroupfs_options: a controller that `cgroup_no_v1` names cannot be asked for,
+        // though /proc/cgroups says that it is enabled.
+        Err(Errno::EINVAL) => Err(Error::Disabled { at: at.to_path_buf() }),
+        Err(Errno::ENODEV) => Err(Error::NoNetCls),
+        Err(errno) => Err(Error::io("mount net_cls at", at)(errno.into())),
+    }
+}
+
+/// What came of [`unmount`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    Done,
+    /// It is not mounted at that path: none of our making.
+    NotOurs,
+    /// Somebody's directories, or open files, are in it.
+    InUse,
+}
+
+/// Unmounts the hierarchy if it is mounted at `at` itself and nobody uses it, and removes `at` and
+/// the directory above it if they are empty. Drop the lock first: an open directory keeps the
+/// mount busy.
+pub fn unmount(at: &Path) -> Result<Unmounted, Error> {
+    let ours = |mount: &Mount| mount.point == at && mount.has_controller("net_cls");
+    if !mounts()?.iter().any(ours) {
+        return Ok(Unmounted::NotOurs);
+    }
+    let entries = fs::read_dir(at).map_err(Error::io("list", at))?;
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", at))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            return Ok(Unmounted::InUse);
+        }
+    }
+    // Not lazily: whoever opened something in it since would go on in a hierarchy nobody sees.
+    match nix::mount::umount2(at, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => {}
+        Err(Errno::EBUSY) => return Ok(Unmounted::InUse),
+        Err(errno) => return Err(Error::io("unmount", at)(errno.into())),
+    }
+    // Others may keep something beside it, or be about to mount again: no error of ours.
+    if fs::remove_dir(at).is_ok()
+        && let Some(above) = at.parent()
+    {
+        let _kept_if_not_empty = fs::remove_dir(above);
+    }
+    Ok(Unmounted::Done)
+}
+
+fn mounts() -> Result<Vec<Mount>, Error> {
+    let path = Path::new(MOUNTINFO);
+    let text = fs::read(path).map_err(Error::io("read", path))?;
+    Ok(parse_mountinfo(&text))
+}
+
+/// `/proc/cgroups`: which v1 hierarchy each controller is in; 0 is none (or cgroup v2).
+struct Controllers(Vec<(String, u32)>);
+
+impl Controllers {
+    fn read() -> Result<Controllers, Error> {
+        let path = Path::new(CONTROLLERS);
+        match fs::read_to_string(path) {
+            Ok(text) => Ok(Controllers::parse(&text)),
+            // Kernels without CONFIG_CGROUPS.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Controllers(Vec::new())),
+            Err(error) => Err(Error::io("read", path)(error)),
+        }
+    }
+
+    /// Name, hierarchy, number of cgroups, enabled, with tabs between; after one line of titles.
+    fn parse(text: &str) -> Controllers {
+        let row = |line: &str| {
+            let mut fields = line.split_whitespace();
+            Some((fields.next()?.to_string(), fields.next()?.parse().ok()?))
+        };
+        Controllers(text.lines().filter(|line| !line.starts_with('#')).filter_map(row).collect())
+    }
+
+    /// The controllers that share a hierarchy with net_cls; `None`: there is no net_cls.
+    fn together_with_net_cls(&self) -> Option<Vec<&str>> {
+        let (_, hierarchy) = self.0.iter().find(|(name, _)| name == "net_cls")?;
+        let beside = |(name, other): &&(String, u32)| {
+            *hierarchy != 0 && other == hierarchy && name != "net_cls"
+        };
+        Some(self.0.iter().filter(beside).map(|(name, _)| name.as_str()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAIRED: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n\
+                          cpu\t0\t1\t1\nnet_cls\t7\t1\t1\nperf_event\t0\t1\t1\nnet_prio\t7\t1\t1\n";
+
+    #[test]
+    fn a_shared_hierarchy_names_its_other_controllers() {
+        assert_eq!(Controllers::parse(PAIRED).together_with_net_cls(), Some(vec!["net_prio"]));
+    }
+
+    #[test]
+    fn controllers_in_no_hierarchy_are_not_together() {
+        let text = PAIRED.replace("\t7\t", "\t0\t");
+        assert_eq!(Controllers::parse(&text).together_with_net_cls(), Some(vec![]));
+    }
+
+    #[test]
+    fn a_kernel_without_net_cls_says_so() {
+        assert_eq!(Controllers::parse("cpu\t0\t1\t1\n").together_with_net_cls(), None);
+    }
+}

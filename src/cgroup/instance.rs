@@ -1,0 +1,448 @@
+//! The directories of one instance: `<hierarchy>/<name>/user/bob`, `…/uid/1000/pinned`, … Each is
+//! a claim on a minor; those of users and accounts also hold processes. Touches only files below
+//! the instance's directory, and the hierarchy root's `cgroup.procs` to let processes go.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::{Error, Lock};
+use crate::state::{Claim, Foreign, Owner};
+use crate::units::ClassId;
+
+const CLASSID: &str = "net_cls.classid";
+/// Always this one and never `tasks`: moving a thread that is not the leader retags no socket.
+const PROCS: &str = "cgroup.procs";
+const ROOMS: [&str; 5] = ["user", "uid", "class", "group", "retired"];
+
+/// How often a directory's processes are moved out before we believe that they come faster than
+/// they go. A fork storm needed up to 23.
+const MAX_EVICTIONS: u32 = 200;
+
+/// One instance's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    root: PathBuf,
+}
+
+/// What came of moving a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    Moved,
+    /// It ended before it could be moved.
+    Dead,
+    /// The claim has no directory (yet).
+    NoDirectory,
+}
+
+impl Instance {
+    /// `root` is `<where the hierarchy is mounted>/<the instance's name>`; it need not exist.
+    pub fn new(root: PathBuf) -> Instance {
+        Instance { root }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The instance's name: the last part of its path.
+    pub fn name(&self) -> String {
+        self.root.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    pub fn directory(&self, claim: &Claim) -> PathBuf {
+        self.root.join(claim.to_string())
+    }
+
+    /// One run at a time: see [`Lock`]. Makes the instance's directory if it is missing.
+    pub fn lock(&self, wait: Duration) -> Result<Lock, Error> {
+        Lock::take(&self.root, wait)
+    }
+
+    /// All claims with the classid that each holds, and the directories that are none of ours.
+    /// An instance that does not exist has neither.
+    pub fn observe(&self) -> Result<(BTreeMap<Claim, ClassId>, Vec<Foreign>), Error> {
+        let mut found = Found::default();
+        for room in subdirectories(&self.root)? {
+            let path = self.root.join(&room);
+            if !ROOMS.contains(&room.as_str()) {
+                found.foreign(&path);
+                continue;
+            }
+            for name in subdirectories(&path)? {
+                self.observe_claim(&format!("{room}/{name}"), &mut found)?;
+            }
+        }
+        Ok((found.claims, found.foreign))
+    }
+
+    fn observe_claim(&self, relative: &str, found: &mut Found) -> Result<(), Error> {
+        let path = self.root.join(relative);
+        let Some(claim) = canonical(relative) else {
+            found.foreign(&path);
+            return Ok(());
+        };
+        let may_be_pinned = match &claim {
+            Claim::Owner(owner @ (Owner::User(_) | Owner::Uid(_))) => Some(owner.clone()),
+            _ => None,
+        };
+        found.claim(claim, &path)?;
+        if !has_subdirectories(&path)? {
+            return Ok(());
+        }
+        for name in subdirectories(&path)? {
+            let below = path.join(&name);
+            match &may_be_pinned {
+                Some(owner) if name == "pinned" => {
+                    found.claim(Claim::Pinned(owner.clone()), &below)?;
+                }
+                _ => found.foreign(&below),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the claim's directory, and those above it up to the instance's, and writes its
+    /// classid. Done again, it changes nothing.
+    pub fn make(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
+        let relative = claim.to_string();
+        let mut path = self.root.clone();
+        make_directory(&path)?;
+        for part in Path::new(&relative) {
+            path.push(part);
+            make_directory(&path)?;
+        }
+        self.write(claim, classid)
+    }
+
+    /// Writes the classid, which retags at once the sockets of every process in the directory, and
+    /// reads it back: the kernel takes some values that it does not store (`0x100000000` is 0).
+    pub fn write(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
+        let path = self.directory(claim).join(CLASSID);
+        let data = format!("0x{:08x}", classid.0);
+        write(&path, &data)?;
+        let found = read(&path)?;
+        if found.trim().parse() == Ok(classid.0) {
+            Ok(())
+        } else {
+            Err(Error::ReadBack { data, path, found: found.trim().to_string() })
+        }
+    }
+
+    /// Removes the claim's directory; processes in it go to the hierarchy's root first, where the
+    /// default class has them. One that does not exist is removed already.
+    pub fn remove(&self, claim: &Claim) -> Result<(), Error> {
+        self.evict_and_remove(&self.directory(claim))
+    }
+
+    /// Removes the rooms, and then the instance's own directory, as far as nothing is left in
+    /// them. Whether all of it is gone.
+    pub fn remove_if_empty(&self) -> Result<bool, Error> {
+        for path in ROOMS.iter().map(|room| self.root.join(room)).chain([self.root.clone()]) {
+            match self.evict_and_remove(&path) {
+                Ok(()) | Err(Error::Occupied { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(!self.root.exists())
+    }
+
+    fn evict_and_remove(&self, path: &Path) -> Result<(), Error> {
+        let occupied = |what: String| Error::Occupied { path: path.to_path_buf(), what };
+        let mut last = 0;
+        for _ in 0..MAX_EVICTIONS {
+            match fs::remove_dir(path) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                // A cgroup with processes or directories is EBUSY; ENOTEMPTY on other file systems.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty
+                    ) => {}
+                Err(error) => return Err(Error::io("remove", path)(error)),
+            }
+            if let Some(name) = subdirectories(path)?.first() {
+                return Err(occupied(format!("a directory `{name}`")));
+            }
+            let members = members_of(path)?;
+            last = members.len();
+            if members.is_empty() {
+                // Someone is on the way out: cgroup.procs does not list a process that is exiting,
+                // but it keeps the directory until it has.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            for pid in members {
+                self.release(pid)?;
+            }
+        }
+        Err(occupied(format!("{last} processes that cannot be moved out")))
+    }
+
+    /// The processes in the claim's directory (not those in `…/pinned` below it), in no order. A
+    /// directory that does not exist has none.
+    pub fn members(&self, claim: &Claim) -> Result<Vec<u32>, Error> {
+        members_of(&self.directory(claim))
+    }
+
+    /// Moves a process, all its threads and all its sockets, into the claim's directory.
+    pub fn attach(&self, pid: u32, claim: &Claim) -> Result<Attached, Error> {
+        move_process(pid, &self.directory(claim).join(PROCS))
+    }
+
+    /// Moves a process to the hierarchy's root, whose classid is 0.
+    pub fn release(&self, pid: u32) -> Result<Attached, Error> {
+        move_process(pid, &self.root.with_file_name(PROCS))
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    claims: BTreeMap<Claim, ClassId>,
+    foreign: Vec<Foreign>,
+}
+
+impl Found {
+    fn claim(&mut self, claim: Claim, path: &Path) -> Result<(), Error> {
+        let file = path.join(CLASSID);
+        match read_classid(&file) {
+            Ok(Some(classid)) => {
+                self.claims.insert(claim, classid);
+            }
+            Ok(None) => self.foreign(path),
+            // Removed since it was listed.
+            Err(error) if vanished(&error) => {}
+            Err(error) => return Err(Error::io("read", &file)(error)),
+        }
+        Ok(())
+    }
+
+    fn foreign(&mut self, path: &Path) {
+        self.foreign.push(Foreign::Directory { path: path.display().to_string() });
+    }
+}
+
+/// The claim that this path names, if it is spelled as we spell it: `uid/007` is not ours.
+fn canonical(relative: &str) -> Option<Claim> {
+    relative.parse::<Claim>().ok().filter(|claim| claim.to_string() == relative)
+}
+
+fn make_directory(path: &Path) -> Result<(), Error> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io("make", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// kernfs counts subdirectories in the link count (`kernfs_refresh_inode`, fs/kernfs/inode.c), as
+/// most file systems do: 2 and no more is none. Saves listing each of 10,000 directories.
+fn has_subdirectories(path: &Path) -> Result<bool, Error> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.nlink() != 2),
+        Err(error) if vanished(&error) => Ok(false),
+        Err(error) => Err(Error::io("inspect", path)(error)),
+    }
+}
+
+/// Names of the directories below `path`; none if it does not exist. A name that is no UTF-8 is
+/// no name of ours, so it may lose bytes here: it is only reported.
+fn subdirectories(path: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if vanished(&error) => return Ok(Vec::new()),
+        other => other.map_err(Error::io("list", path))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", path))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn members_of(directory: &Path) -> Result<Vec<u32>, Error> {
+    match read(&directory.join(PROCS)) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(Error::Io { source, .. }) if vanished(&source) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn move_process(pid: u32, procs: &Path) -> Result<Attached, Error> {
+    // To the kernel pid 0 is whoever writes: us.
+    if pid == 0 {
+        return Ok(Attached::Dead);
+    }
+    match write(procs, &pid.to_string()) {
+        Ok(()) => Ok(Attached::Moved),
+        Err(error) => match error.errno().map(Errno::from_raw) {
+            Some(Errno::ESRCH) => Ok(Attached::Dead),
+            // ENODEV: the directory was removed between opening its file and writing it.
+            Some(Errno::ENOENT | Errno::ENODEV) => Ok(Attached::NoDirectory),
+            _ => Err(error),
+        },
+    }
+}
+
+/// ENODEV is what a cgroup's open file answers after its directory was removed.
+fn vanished(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+/// The kernel prints a u32 in decimal and a newline, in one read. `None`: something else.
+fn read_classid(path: &Path) -> io::Result<Option<ClassId>> {
+    let mut buffer = [0; 16];
+    let length = File::open(path)?.read(&mut buffer)?;
+    let text = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    Ok(text.and_then(|text| text.trim_ascii_end().parse().ok()).map(ClassId))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .map_err(Error::io("read", path))?;
+    Ok(text)
+}
+
+/// In one write(2), and never making the file: where it is missing this is no cgroup.
+fn write(path: &Path, data: &str) -> Result<(), Error> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(data.as_bytes()))
+        .map_err(|source| Error::Write { data: data.to_string(), path: path.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Minor;
+
+    /// A folder that looks like an instance: each path with its classid in decimal, as the kernel
+    /// prints it.
+    fn instance(paths: &[(&str, u32)]) -> (tempfile::TempDir, Instance) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("shaper");
+        for (path, classid) in paths {
+            let directory = root.join(path);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join(CLASSID), format!("{classid}\n")).unwrap();
+            fs::write(directory.join(PROCS), "").unwrap();
+        }
+        (folder, Instance::new(root))
+    }
+
+    fn claim(path: &str) -> Claim {
+        path.parse().unwrap()
+    }
+
+    #[test]
+    fn every_claim_is_observed_with_its_classid() {
+        let (_folder, instance) = instance(&[
+            ("user/bob", 0x1_0010),
+            ("user/bob/pinned", 0x1_0010),
+            ("uid/1000", 0x1_0011),
+            ("class/nfs", 0x1_0012),
+            ("group/students", 0x1_f000),
+            ("retired/1a", 0x1_001a),
+        ]);
+        let (claims, foreign) = instance.observe().unwrap();
+        assert_eq!(foreign, []);
+        assert_eq!(claims.len(), 6);
+        assert_eq!(claims[&claim("user/bob/pinned")], ClassId::ours(Minor(0x10)));
+        assert_eq!(claims[&claim("retired/1a")], ClassId::ours(Minor(0x1a)));
+    }
+
+    #[test]
+    fn directories_that_are_not_ours_are_reported_and_are_no_claims() {
+        let (_folder, instance) = instance(&[
+            ("user/bob", 1),
+            ("user/bob/build", 1),
+            ("uid/007", 1),
+            ("uid/bob", 1),
+            ("class/nfs", 1),
+            ("class/nfs/pinned", 1),
+            ("spare", 1),
+            ("retired/1A", 1),
+        ]);
+        let (claims, foreign) = instance.observe().unwrap();
+        let names: Vec<String> = claims.keys().map(Claim::to_string).collect();
+        assert_eq!(names, ["user/bob", "class/nfs"]);
+        let mut paths: Vec<String> = foreign
+            .iter()
+            .map(|foreign| match foreign {
+                Foreign::Directory { path } => {
+                    path.strip_prefix(instance.root().to_str().unwrap()).unwrap().to_string()
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        paths.sort();
+        assert_eq!(
+            paths,
+            [
+                "/class/nfs/pinned",
+                "/retired/1A",
+                "/spare",
+                "/uid/007",
+                "/uid/bob",
+                "/user/bob/build"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_instance_that_does_not_exist_has_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        assert_eq!(instance.observe().unwrap(), (BTreeMap::new(), vec![]));
+        assert_eq!(instance.members(&claim("user/bob")).unwrap(), []);
+        assert!(instance.remove(&claim("user/bob")).is_ok());
+        assert!(instance.remove_if_empty().unwrap());
+    }
+
+    #[test]
+    fn an_error_says_path_and_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        let error = instance.make(&claim("user/bob"), ClassId(0x1_001a)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot write 0x0001001a to {}/user/bob/net_cls.classid: No such file or directory \
+                 (os error 2)",
+                instance.root().display()
+            )
+        );
+    }
+
+    #[test]
+    fn members_are_the_pids_in_the_directory() {
+        let (_folder, instance) = instance(&[("user/bob", 1)]);
+        fs::write(instance.directory(&claim("user/bob")).join(PROCS), "12\n4711\n").unwrap();
+        assert_eq!(instance.members(&claim("user/bob")).unwrap(), [12, 4711]);
+    }
+
+    #[test]
+    fn a_process_is_not_moved_into_a_directory_that_is_not_there() {
+        let (_folder, instance) = instance(&[]);
+        assert_eq!(instance.attach(4711, &claim("uid/1")).unwrap(), Attached::NoDirectory);
+    }
+
+    #[test]
+    fn pid_0_would_be_ourselves_and_is_never_written() {
+        let (_folder, instance) = instance(&[("user/bob", 1)]);
+        assert_eq!(instance.attach(0, &claim("user/bob")).unwrap(), Attached::Dead);
+        assert_eq!(instance.members(&claim("user/bob")).unwrap(), []);
+    }
+}

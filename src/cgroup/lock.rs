@@ -1,0 +1,117 @@
+//! One run at a time: flock(2) on the instance's directory, which works also where /run is
+//! read-only, and leaves no stale lock behind when a run is killed.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::Error;
+
+/// Between two tries. Short: a person waits, and the holder is done in well under a second.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Held until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _directory: File,
+}
+
+impl Lock {
+    /// Takes the lock on `directory`, which is made if it is missing (not those above it: without
+    /// the hierarchy there is nothing to lock). Tries for `wait`, at least once.
+    pub(super) fn take(directory: &Path, wait: Duration) -> Result<Lock, Error> {
+        let start = Instant::now();
+        loop {
+            if let Some(lock) = Lock::attempt(directory)? {
+                return Ok(lock);
+            }
+            if start.elapsed() >= wait {
+                return Err(Error::Locked { path: directory.to_path_buf() });
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn attempt(directory: &Path) -> Result<Option<Lock>, Error> {
+        // A holder may remove the directory while we wait (`clear`), and a third run may make it
+        // anew and lock that: what we hold counts only while it is still what the path names.
+        loop {
+            match DirBuilder::new().mode(0o755).create(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("make", directory)(error));
+                }
+                _ => {}
+            }
+            let file = match File::open(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(Error::io("open", directory))?,
+            };
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", directory)(error)),
+            }
+            let held = file.metadata().map_err(Error::io("inspect", directory))?;
+            match fs::metadata(directory) {
+                Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
+                    return Ok(Some(Lock { _directory: file }));
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("inspect", directory)(error));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_run_is_told_that_the_first_holds_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shaper");
+        let first = Lock::take(&path, Duration::ZERO).unwrap();
+        let second = Lock::take(&path, Duration::from_millis(50));
+        assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
+        drop(first);
+        Lock::take(&path, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_waiting_run_gets_the_lock_when_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shaper");
+        let first = Lock::take(&path, Duration::ZERO).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::take(&path, Duration::from_secs(20)));
+            std::thread::sleep(Duration::from_millis(50));
+            drop(first);
+            assert!(second.join().unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_and_made_anew_is_another_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shaper");
+        let first = Lock::take(&path, Duration::ZERO).unwrap();
+        fs::remove_dir(&path).unwrap();
+        let second = Lock::take(&path, Duration::ZERO).unwrap();
+        drop(first);
+        let third = Lock::take(&path, Duration::ZERO);
+        assert!(matches!(third, Err(Error::Locked { .. })), "{third:?}");
+        drop(second);
+    }
+
+    #[test]
+    fn without_the_hierarchy_there_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone/shaper");
+        assert!(matches!(Lock::take(&gone, Duration::ZERO), Err(Error::Io { .. })));
+    }
+}

@@ -1,0 +1,80 @@
+//! Processes: who runs, whose each is, and moving them into their claims' directories. Reads the
+//! `/proc` that it is given and writes `cgroup.procs` below the instance; never touches tc.
+//! `parse` and `decide` are pure.
+
+mod decide;
+mod parse;
+mod place;
+mod scan;
+
+use std::collections::BTreeSet;
+
+pub use decide::{Decision, InstanceView, Reason, decide};
+pub use parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
+pub use place::{Failed, ForeignProcess, Placement, place};
+pub use scan::{Scan, namespace_of_caller, read_one, scan};
+
+/// A process as one look at `/proc` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: u32,
+    /// When it started, in clock ticks after boot: with the pid, it says which process this is.
+    pub starttime: u64,
+    /// The kernel's name for it: up to 15 bytes, set by the process itself.
+    pub comm: String,
+    /// The real uid: a setuid `ping` stays with its user.
+    pub uid: u32,
+    pub kernel_thread: bool,
+    /// Ended, and not yet waited for. It has no sockets and cannot be moved.
+    pub zombie: bool,
+    /// Inode of its network namespace; `None`: we may not know (CAP_SYS_PTRACE), or it is gone.
+    pub netns: Option<u64>,
+    /// Its directory in the `net_cls` hierarchy, `/` first; `None`: net_cls is in no hierarchy.
+    pub net_cls: Option<String>,
+    /// The systemd *system* unit that it belongs to.
+    pub unit: Option<String>,
+}
+
+impl Process {
+    /// Whether it is one that can send traffic of its own.
+    pub fn is_alive(&self) -> bool {
+        !self.kernel_thread && !self.zombie
+    }
+}
+
+/// Real uids that have a living process in the network namespace.
+pub fn running_uids(processes: &[Process], netns: u64) -> BTreeSet<u32> {
+    processes
+        .iter()
+        .filter(|process| process.is_alive() && process.netns == Some(netns))
+        .map(|process| process.uid)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_living_processes_of_the_namespace_count_as_running() {
+        let bob = Process {
+            pid: 7,
+            starttime: 1,
+            comm: "bash".into(),
+            uid: 1000,
+            kernel_thread: false,
+            zombie: false,
+            netns: Some(42),
+            net_cls: None,
+            unit: None,
+        };
+        let all = [
+            bob.clone(),
+            Process { uid: 1001, zombie: true, ..bob.clone() },
+            Process { uid: 1002, netns: Some(43), ..bob.clone() },
+            Process { uid: 1003, netns: None, ..bob.clone() },
+            Process { uid: 0, kernel_thread: true, ..bob },
+        ];
+        assert_eq!(running_uids(&all, 42), BTreeSet::from([1000]));
+    }
+}

@@ -1,0 +1,206 @@
+//! The texts of `/proc/PID` as values: `stat`, `status`, `cgroup`. Pure.
+
+/// `PF_KTHREAD`, include/linux/sched.h.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// What we need of `/proc/PID/stat` (proc_pid_stat(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub comm: String,
+    /// `Z` (or `X`): ended. A main thread that ended before the others is one too.
+    pub ended: bool,
+    pub threads: u32,
+    /// Clock ticks after boot.
+    pub starttime: u64,
+    pub kernel_thread: bool,
+}
+
+/// `None`: the text is not what the kernel writes, or is cut off.
+pub fn parse_stat(text: &[u8]) -> Option<Stat> {
+    // The name stands in parentheses and may itself hold parentheses, spaces and newlines.
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let comm = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
+    let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+    // The first field after the name is number 3 of the man page.
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let flags: u64 = fields.nth(9 - 4)?.parse().ok()?;
+    let threads = fields.nth(20 - 10)?.parse().ok()?;
+    let starttime = fields.nth(22 - 21)?.parse().ok()?;
+    Some(Stat {
+        comm,
+        ended: matches!(state, "Z" | "X" | "x"),
+        threads,
+        starttime,
+        kernel_thread: flags & PF_KTHREAD != 0,
+    })
+}
+
+/// The first number of the `Uid:` line of `/proc/PID/status`: the real uid. The folder's owner
+/// would be the effective one, and root's for a process that must not be dumped.
+pub fn parse_real_uid(text: &[u8]) -> Option<u32> {
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// What `/proc/PID/cgroup` (cgroups(7)) says of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    pub net_cls: Option<String>,
+    pub unit: Option<String>,
+}
+
+/// Each line is `hierarchy:controllers:path`.
+pub fn parse_cgroup(text: &[u8]) -> Membership {
+    let mut net_cls = None;
+    let mut v1_unit = None;
+    let mut v2_unit = None;
+    for line in text.split(|byte| *byte == b'\n') {
+        let mut fields = line.splitn(3, |byte| *byte == b':');
+        let (Some(number), Some(controllers), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if controllers.split(|byte| *byte == b',').any(|name| name == b"net_cls") {
+            net_cls = Some(String::from_utf8_lossy(path).into_owned());
+        } else if controllers == b"name=systemd" {
+            v1_unit = std::str::from_utf8(path).ok().and_then(system_unit);
+        } else if number == b"0" && controllers.is_empty() {
+            v2_unit = std::str::from_utf8(path).ok().and_then(system_unit);
+        }
+    }
+    Membership { net_cls, unit: v1_unit.or(v2_unit).map(str::to_string) }
+}
+
+/// The system unit in a path of systemd's tree: below any slices, the first part that is a unit
+/// (as `cg_path_get_unit`, src/basic/cgroup-util.c). What lies deeper is not looked at: a user's
+/// own manager (`user@1000.service/app.slice/borg.service`) and a container name their units as
+/// they like, and must not get another's class by it.
+fn system_unit(path: &str) -> Option<&str> {
+    let first = path.split('/').filter(|part| !part.is_empty()).find(|part| !is_slice(part))?;
+    // systemd puts `_` before a name that could be taken for a file of the cgroup (`cg_escape`).
+    let name = first.strip_prefix('_').unwrap_or(first);
+    is_unit(name).then_some(name)
+}
+
+fn is_slice(part: &str) -> bool {
+    part.strip_prefix('_').unwrap_or(part).ends_with(".slice")
+}
+
+/// The kinds of unit that have processes (systemd.unit(5)).
+fn is_unit(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(stem, kind)| {
+        !stem.is_empty() && matches!(kind, "service" | "scope" | "socket" | "mount" | "swap")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Captured on Linux 6.18.
+    const BASH: &[u8] = b"4711 (bash) S 1 4711 4711 0 -1 4194304 1520 0 0 0 1 0 0 0 20 0 3 0 \
+        123456 4538368 823 18446744073709551615 1 1 0 0 0 0 65536 3686404 1266761467 0 0 0 17 1 0 \
+        0 0 0 0 0 0 0 0 0 0 0 0\n";
+
+    fn unit(path: &str) -> Option<String> {
+        parse_cgroup(format!("1:name=systemd:{path}\n0::/\n").as_bytes()).unit
+    }
+
+    #[test]
+    fn stat_gives_name_threads_and_start() {
+        let stat = parse_stat(BASH).unwrap();
+        assert_eq!((stat.comm.as_str(), stat.threads, stat.starttime), ("bash", 3, 123_456));
+        assert!(!stat.ended && !stat.kernel_thread);
+    }
+
+    #[test]
+    fn a_name_may_hold_parentheses_spaces_and_newlines() {
+        let text = String::from_utf8_lossy(BASH).replace("bash", "a) Z 1\n(b");
+        let stat = parse_stat(text.as_bytes()).unwrap();
+        assert_eq!(
+            (stat.comm.as_str(), stat.ended, stat.starttime),
+            ("a) Z 1\n(b", false, 123_456)
+        );
+    }
+
+    #[test]
+    fn a_kernel_thread_is_known_by_its_flag_and_not_by_its_name() {
+        let kthreadd = b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 1 0 0 20 0 1 0 8 0 0 0";
+        assert!(parse_stat(kthreadd).unwrap().kernel_thread);
+        let fake = String::from_utf8_lossy(BASH).replace("bash", "kthreadd");
+        assert!(!parse_stat(fake.as_bytes()).unwrap().kernel_thread);
+    }
+
+    #[test]
+    fn a_zombie_has_ended() {
+        let text = String::from_utf8_lossy(BASH).replace(") S", ") Z");
+        assert!(parse_stat(text.as_bytes()).unwrap().ended);
+    }
+
+    #[test]
+    fn a_cut_off_stat_is_no_stat() {
+        for end in [0, 3, 10, 30, 60] {
+            assert_eq!(parse_stat(&BASH[..end]), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn the_real_uid_counts() {
+        let status = b"Name:\tping\nUmask:\t0022\nUid:\t1000\t0\t0\t0\nGid:\t1000\t0\t0\t0\n";
+        assert_eq!(parse_real_uid(status), Some(1000));
+        assert_eq!(parse_real_uid(b"Name:\tping\n"), None);
+    }
+
+    #[test]
+    fn the_net_cls_line_is_the_one_whose_controllers_have_it() {
+        let text = b"12:net_cls,net_prio:/shaper/user/a:b\n3:cpu,cpuacct:/x\n0::/y\n";
+        assert_eq!(parse_cgroup(text).net_cls.as_deref(), Some("/shaper/user/a:b"));
+        assert_eq!(parse_cgroup(b"3:cpu:/net_cls\n0::/net_cls\n").net_cls, None);
+    }
+
+    #[test]
+    fn the_unit_is_the_system_one() {
+        assert_eq!(unit("/system.slice/borg.service").as_deref(), Some("borg.service"));
+        assert_eq!(
+            unit("/system.slice/system-getty.slice/getty@tty1.service").as_deref(),
+            Some("getty@tty1.service")
+        );
+        assert_eq!(unit("/system.slice/borg.service/payload").as_deref(), Some("borg.service"));
+        assert_eq!(unit("/init.scope").as_deref(), Some("init.scope"));
+        assert_eq!(
+            unit("/user.slice/user-1000.slice/session-3.scope").as_deref(),
+            Some("session-3.scope")
+        );
+        assert_eq!(unit("/"), None);
+        assert_eq!(unit("/user.slice"), None);
+    }
+
+    #[test]
+    fn nobody_gets_a_units_class_by_naming_his_own_unit_so() {
+        assert_eq!(
+            unit("/user.slice/user-1000.slice/user@1000.service/app.slice/borg.service").as_deref(),
+            Some("user@1000.service")
+        );
+        assert_eq!(unit("/docker/3f2a/system.slice/borg.service"), None);
+        assert_eq!(unit("/../system.slice/borg.service"), None, "outside our cgroup namespace");
+    }
+
+    #[test]
+    fn a_unit_name_keeps_its_own_escapes_and_loses_the_cgroups() {
+        assert_eq!(
+            unit(r"/system.slice/dev\x2dx.service").as_deref(),
+            Some(r"dev\x2dx.service"),
+            "as systemctl prints it"
+        );
+        assert_eq!(unit("/system.slice/_cpu.service").as_deref(), Some("cpu.service"));
+    }
+
+    #[test]
+    fn where_systemd_has_no_v1_tree_the_unit_is_in_the_v2_path() {
+        let text = b"5:net_cls:/\n0::/system.slice/borg.service\n";
+        assert_eq!(parse_cgroup(text).unit.as_deref(), Some("borg.service"));
+    }
+}

@@ -1,0 +1,195 @@
+//! Moves processes until none needs it. Writes `cgroup.procs` of the instance's directories and of
+//! the hierarchy's root, nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::cgroup::{self, Attached, Instance};
+use crate::state::{Claim, Owner};
+
+use super::{Decision, Process, Reason, read_one, scan};
+
+/// Forks race with a pass: a child that was forked after the list was taken, by a parent that was
+/// not moved yet, is missed by it. Up to 23 passes were needed under a fork storm; beyond this
+/// many, somebody else is moving the same processes.
+const MAX_PASSES: u32 = 64;
+
+/// So many more passes, at most, because of processes that ended while they were read: one that
+/// was not in its claim may have left a child that was not listed. Bounded apart, because on a busy
+/// host there are always some.
+const MAX_EXTRA_PASSES: u32 = 3;
+
+/// What was done, and what could not be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Came into one of our claims.
+    pub added: u32,
+    /// From one of our claims to another.
+    pub moved: u32,
+    /// Taken out of our directories: nobody claims them any more.
+    pub gone: u32,
+    /// In our namespace, but in a directory of somebody else: left alone.
+    pub foreign: Vec<ForeignProcess>,
+    pub failed: Vec<Failed>,
+    /// Claims that have processes but no directory yet, and how many: accounts that came since the
+    /// plan was made. Their processes are in nobody's class until the next run.
+    pub waiting: BTreeMap<Claim, u32>,
+    /// Processes whose network namespace we may not read (CAP_SYS_PTRACE): left alone.
+    pub unknown_namespace: u32,
+    pub passes: u32,
+    /// The last pass found every process in its place. Otherwise they keep being moved or forked
+    /// faster than we can follow.
+    pub settled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignProcess {
+    pub pid: u32,
+    pub comm: String,
+    /// Below the hierarchy's root.
+    pub path: String,
+    /// Whose it would be; `None`: nobody's.
+    pub owner: Option<Owner>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    pub pid: u32,
+    pub comm: String,
+    /// `None`: an error without a number.
+    pub errno: Option<i32>,
+    pub message: String,
+}
+
+/// Asks `decide` about every process below `proc_root` and does what it says, again until a pass
+/// changes nothing. A process that cannot be moved, or is gone, is no error.
+pub fn place(
+    proc_root: &Path,
+    instance: &Instance,
+    decide: impl Fn(&Process) -> Decision,
+) -> Result<Placement, cgroup::Error> {
+    let mut run = Run {
+        proc_root,
+        instance,
+        name: instance.name(),
+        decide,
+        placement: Placement::default(),
+        given_up: BTreeSet::new(),
+        extra_passes: 0,
+    };
+    while !run.placement.settled && run.placement.passes < MAX_PASSES {
+        run.pass()?;
+    }
+    Ok(run.placement)
+}
+
+struct Run<'a, D> {
+    proc_root: &'a Path,
+    instance: &'a Instance,
+    name: String,
+    decide: D,
+    placement: Placement,
+    /// By pid and start: those that the kernel refused to move are not tried again.
+    given_up: BTreeSet<(u32, u64)>,
+    extra_passes: u32,
+}
+
+impl<D: Fn(&Process) -> Decision> Run<'_, D> {
+    fn pass(&mut self) -> Result<(), cgroup::Error> {
+        let seen = scan(self.proc_root).map_err(cgroup::Error::io("list", self.proc_root))?;
+        self.placement.passes += 1;
+        self.placement.settled = true;
+        // These say how things stand, so the last pass's answer is the one that counts.
+        self.placement.foreign.clear();
+        self.placement.waiting.clear();
+        self.placement.unknown_namespace = 0;
+        for process in seen.processes {
+            let decision = (self.decide)(&process);
+            match decision {
+                Decision::Stay => {}
+                Decision::Leave(reason) => self.leave(process, reason),
+                Decision::MoveTo(_) | Decision::TakeOut => self.act(&process, &decision),
+            }
+        }
+        if self.placement.settled && seen.vanished > 0 && self.extra_passes < MAX_EXTRA_PASSES {
+            self.extra_passes += 1;
+            self.placement.settled = false;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, process: Process, reason: Reason) {
+        match reason {
+            Reason::Foreign { owner } => self.placement.foreign.push(ForeignProcess {
+                pid: process.pid,
+                comm: process.comm,
+                path: process.net_cls.unwrap_or_default(),
+                owner,
+            }),
+            Reason::UnknownNamespace => self.placement.unknown_namespace += 1,
+            Reason::NotAlive | Reason::OtherNamespace | Reason::Unclaimed => {}
+        }
+    }
+
+    fn act(&mut self, process: &Process, decision: &Decision) {
+        if self.given_up.contains(&(process.pid, process.starttime)) {
+            return;
+        }
+        // The list is old by now: the pid may be another process, or its user another one.
+        if !self.still_so(process, decision) {
+            self.placement.settled = false;
+            return;
+        }
+        let outcome = match decision {
+            Decision::MoveTo(claim) => self.move_to(process, claim),
+            _ => self.take_out(process),
+        };
+        if let Err(error) = outcome {
+            self.given_up.insert((process.pid, process.starttime));
+            self.placement.failed.push(Failed {
+                pid: process.pid,
+                comm: process.comm.clone(),
+                errno: error.errno(),
+                message: error.to_string(),
+            });
+        }
+    }
+
+    fn still_so(&self, process: &Process, decision: &Decision) -> bool {
+        read_one(self.proc_root, process.pid).is_some_and(|now| {
+            now.starttime == process.starttime && (self.decide)(&now) == *decision
+        })
+    }
+
+    fn move_to(&mut self, process: &Process, claim: &Claim) -> Result<(), cgroup::Error> {
+        match self.instance.attach(process.pid, claim)? {
+            // Should the pid have become another process in the last microseconds, then the next
+            // pass, which this one makes necessary, puts that one back where it belongs.
+            Attached::Moved if self.is_inside(process) => self.placement.moved += 1,
+            Attached::Moved => self.placement.added += 1,
+            // What it forked since the list was taken is not in its claim.
+            Attached::Dead => {}
+            Attached::NoDirectory => {
+                *self.placement.waiting.entry(claim.clone()).or_default() += 1;
+                // Until it has a class of its own it must not use another's.
+                return if self.is_inside(process) { self.take_out(process) } else { Ok(()) };
+            }
+        }
+        self.placement.settled = false;
+        Ok(())
+    }
+
+    fn take_out(&mut self, process: &Process) -> Result<(), cgroup::Error> {
+        if self.instance.release(process.pid)? == Attached::Moved {
+            self.placement.gone += 1;
+        }
+        self.placement.settled = false;
+        Ok(())
+    }
+
+    /// Whether it sat below the instance's directory.
+    fn is_inside(&self, process: &Process) -> bool {
+        let path = process.net_cls.as_deref().unwrap_or("/");
+        path.trim_start_matches('/').split('/').next() == Some(self.name.as_str())
+    }
+}
