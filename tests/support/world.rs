@@ -68,8 +68,14 @@ impl World {
         ] {
             run_with(entering(&far_pid, &line.split(' ').collect::<Vec<_>>()), "").exits(0);
         }
-        let ping_range = ["sh", "-c", "echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range"];
-        run_with(world.command(&ping_range), "").exits(0);
+        // Anybody may ping; and every kernel's TCP behaves alike: some default to bbr, and
+        // reno is the one that a namespace may always choose.
+        for (name, value) in
+            [("ping_group_range", "0 2147483647"), ("tcp_congestion_control", "reno")]
+        {
+            let write = format!("echo {value} > /proc/sys/net/ipv4/{name}");
+            run_with(world.command(&["sh", "-c", &write]), "").exits(0);
+        }
         world.until("the link is up", |world| {
             world.on_host("ip -6 -o addr show dev up0 tentative").stdout.is_empty()
                 && world.on_host("ip -o link show up0").stdout.contains("LOWER_UP")
