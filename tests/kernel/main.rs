@@ -1,0 +1,13 @@
+//! Tests with real packets on a real kernel: the one that cargo runs on, and the lab's. One file for
+//! each theme; `support` is what they are made of.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod machinery;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::harness::main(&[machinery::TESTS])
+}

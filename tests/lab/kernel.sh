@@ -1,0 +1,28 @@
+#!/bin/sh
+# kernel.sh FOLDER: gets Debian's cloud kernel into FOLDER/kernel (vmlinuz and modules), without installing it.
+set -eu
+folder=$1
+[ ! -e "$folder/kernel/vmlinuz" ] || exit 0
+mkdir -p "$folder"
+cd "$folder"
+package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2; exit}')
+if [ -z "$package" ]; then
+    echo "kernel.sh: apt knows no linux-image-cloud-amd64; run apt-get update" >&2
+    exit 1
+fi
+ls "$package"_*.deb >/dev/null 2>&1 || apt-get download -q "$package"
+rm -rf unpacked kernel.new
+dpkg -x "$(ls "$package"_*.deb | tail -n 1)" unpacked
+release=${package#linux-image-}
+mkdir kernel.new
+mv "unpacked/boot/vmlinuz-$release" kernel.new/vmlinuz
+mv "$(find unpacked -type d -path "*/lib/modules/$release")" kernel.new/modules
+# Without depmod's list there is no order: the package makes it when it is installed.
+[ -e kernel.new/modules/modules.dep ] || {
+    mkdir -p "unpacked/lib/modules"
+    mv kernel.new/modules "unpacked/lib/modules/$release"
+    depmod -b unpacked "$release"
+    mv "unpacked/lib/modules/$release" kernel.new/modules
+}
+rm -rf unpacked
+mv kernel.new kernel

@@ -1,0 +1,202 @@
+//! The test binary's `main`: what cargo's own harness does, and two things that it cannot. Each
+//! test runs in a cell of its own (namespaces belong to a process, not to a thread), and the same
+//! binary, copied alone into another kernel, is runner, test and traffic tool.
+//!
+//! Speaks the part of libtest's language that cargo and nextest use: `--list --format terse`,
+//! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::{actor, cell, source};
+
+/// One test: a name such as `textbook::rates`, where it makes sense, and what it does.
+#[derive(Clone, Copy)]
+pub struct Test {
+    pub name: &'static str,
+    pub on: On,
+    /// Killed after this.
+    pub budget: Duration,
+    pub body: fn(),
+}
+
+/// The kernels that a test is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// The kernel that cargo runs on, and both lab kernels.
+    Every,
+    /// Not in the emulated machine, where seconds of traffic cost minutes of testing.
+    HostAndUml,
+    /// Needs what only the machine itself has (strace, the lab's own tools).
+    Host,
+}
+
+/// Which kernel this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Host,
+    Uml,
+    Microvm,
+}
+
+impl Place {
+    /// The lab's init says so in `SHAPER_LAB`.
+    pub fn current() -> Place {
+        match std::env::var("SHAPER_LAB").as_deref() {
+            Ok("uml") => Place::Uml,
+            Ok("microvm") => Place::Microvm,
+            _ => Place::Host,
+        }
+    }
+}
+
+impl On {
+    fn includes(self, place: Place) -> bool {
+        match self {
+            On::Every => true,
+            On::HostAndUml => place != Place::Microvm,
+            On::Host => place == Place::Host,
+        }
+    }
+}
+
+/// The budget of a test that asks for nothing else.
+pub const BUDGET: Duration = Duration::from_secs(60);
+
+/// Makes the list of a file's tests: `tests!(On::Every: rates, bytes; On::Host: messages)`.
+macro_rules! tests {
+    ($($on:expr => $($name:ident),+);+ $(;)?) => {
+        pub const TESTS: &[$crate::support::harness::Test] = &[$($(
+            $crate::support::harness::Test {
+                name: $crate::support::harness::short_name(concat!(module_path!(), "::", stringify!($name))),
+                on: $on,
+                budget: $crate::support::harness::BUDGET,
+                body: $name,
+            },
+        )+)+];
+    };
+}
+pub(crate) use tests;
+
+/// A test's path without the binary's own name in front.
+pub const fn short_name(path: &'static str) -> &'static str {
+    let bytes = path.as_bytes();
+    let mut i = 0;
+    while i + 1 < bytes.len() {
+        if bytes[i] == b':' && bytes[i + 1] == b':' {
+            return path.split_at(i + 2).1;
+        }
+        i += 1;
+    }
+    path
+}
+
+/// Whatever this process is to be: a traffic tool, a part of a cell, or the runner.
+pub fn main(tests: &[&[Test]]) -> ExitCode {
+    let tests: Vec<Test> = tests.concat();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["--actor"] => actor::run(),
+        ["--isolated-actor"] => match unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => actor::run(),
+            Err(_) => ExitCode::FAILURE,
+        },
+        ["--heir", uid, gid] => source::heir(uid, gid),
+        ["--enter", pid, command @ ..] => super::command::enter(pid, command),
+        ["--keep", name, rest @ ..] => match find(&tests, name) {
+            Some(test) => cell::keep(name, test.budget, rest),
+            None => ExitCode::FAILURE,
+        },
+        ["--init", name, ..] => cell::init(name),
+        ["--body", name] => match find(&tests, name) {
+            Some(test) => {
+                (test.body)();
+                ExitCode::SUCCESS
+            }
+            None => ExitCode::FAILURE,
+        },
+        words => runner(&tests, &Wanted::parse(words)),
+    }
+}
+
+fn find<'a>(tests: &'a [Test], name: &str) -> Option<&'a Test> {
+    tests.iter().find(|test| test.name == name)
+}
+
+#[derive(Default)]
+struct Wanted {
+    list: bool,
+    ignored_only: bool,
+    exact: bool,
+    nocapture: bool,
+    names: Vec<String>,
+    skip: Vec<String>,
+}
+
+impl Wanted {
+    fn parse(words: &[&str]) -> Wanted {
+        let mut wanted = Wanted::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "--list" => wanted.list = true,
+                "--ignored" => wanted.ignored_only = true,
+                "--exact" => wanted.exact = true,
+                "--nocapture" | "--no-capture" => wanted.nocapture = true,
+                "--skip" => wanted.skip.extend(words.next().map(|name| name.to_string())),
+                "--format" | "--test-threads" | "--color" | "-Z" | "--logfile" => {
+                    words.next();
+                }
+                flag if flag.starts_with('-') => {}
+                name => wanted.names.push(name.to_string()),
+            }
+        }
+        wanted
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        let hit = |given: &String| if self.exact { name == given } else { name.contains(given) };
+        !self.ignored_only
+            && (self.names.is_empty() || self.names.iter().any(hit))
+            && !self.skip.iter().any(hit)
+    }
+}
+
+fn runner(tests: &[Test], wanted: &Wanted) -> ExitCode {
+    let place = Place::current();
+    let chosen: Vec<&Test> =
+        tests.iter().filter(|t| t.on.includes(place) && wanted.takes(t.name)).collect();
+    if wanted.list {
+        chosen.iter().for_each(|test| println!("{}: test", test.name));
+        return ExitCode::SUCCESS;
+    }
+    let mut failed = Vec::new();
+    println!("\nrunning {} tests", chosen.len());
+    for test in &chosen {
+        let started = Instant::now();
+        let outcome = cell::run(test.name, test.budget, wanted.nocapture);
+        let seconds = started.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => println!("test {} ... ok ({seconds:.1} s)", test.name),
+            Err(output) => {
+                println!("test {} ... FAILED ({seconds:.1} s)\n{output}", test.name);
+                failed.push(test.name);
+            }
+        }
+        // A kernel that stops in the next test must not take this verdict with it.
+        let _ = std::io::stdout().flush();
+    }
+    let word = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {} passed; {} failed{}{}",
+        chosen.len() - failed.len(),
+        failed.len(),
+        if failed.is_empty() { "" } else { ": " },
+        failed.join(" ")
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,19 @@
+//! What the tests with real traffic are made of: a harness whose binary runs anywhere, cells that
+//! vanish with their process, a world of two network namespaces, senders that are users, receivers
+//! that keep time, and class counters as `tc` prints them. Nothing here uses the program's library:
+//! what it says about itself is compared with what others see.
+
+pub mod accounts;
+pub mod actor;
+pub mod cell;
+pub mod clock;
+pub mod command;
+pub mod counters;
+pub mod harness;
+pub mod orders;
+pub mod program;
+pub mod rates;
+pub mod sink;
+pub mod source;
+pub mod timeline;
+pub mod world;

@@ -1,0 +1,72 @@
+//! What a test tells an actor to do, and what the actor answers: one JSON document a line, so that a
+//! test steps its actors one by one and nothing happens by chance.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::accounts::Account;
+use super::timeline::Timeline;
+
+/// A socket of one actor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SocketId(pub u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Proto {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Nothing; the answer says that it runs, and in its own namespaces.
+    Ready,
+    /// Drops root for good: groups, gid, uid, real and effective.
+    Become(Account),
+    /// A TCP connection. Answers [`Answer::Socket`].
+    Connect(SocketAddr),
+    /// A TCP listener. Answers [`Answer::Socket`].
+    Listen(SocketAddr),
+    /// Waits for a connection. Answers [`Answer::Socket`].
+    Accept(SocketId),
+    /// A UDP socket that sends there. Answers [`Answer::Socket`].
+    Datagram(SocketAddr),
+    /// Writes to a connection as fast as it takes the bytes, until [`Order::Stop`].
+    Pour(SocketId),
+    /// Sends exactly so many bytes over a connection. Answers [`Answer::Sent`].
+    Send { socket: SocketId, bytes: u64 },
+    /// Sends numbered datagrams of so many bytes, so many bits of payload a second, until `Stop`.
+    Beat { socket: SocketId, bytes: usize, bits_per_second: u64 },
+    /// Ends `Pour` or `Beat` and closes the socket. Answers [`Answer::Sent`].
+    Stop(SocketId),
+    /// Starts a child that becomes the account, has the connection as its standard input, and pours
+    /// into it until killed; this process closes its own copy. Answers [`Answer::Child`].
+    Hand { socket: SocketId, to: Account },
+    /// Sends so many ICMP echo requests and waits for each reply. Answers [`Answer::Replies`].
+    Ping { to: SocketAddr, count: u32, payload: usize },
+    /// Sends UDP probes to an echo and times each. Answers [`Answer::Rtts`].
+    Probe { to: SocketAddr, count: u32, every_ms: u64 },
+    /// Receives all that comes to a port, IPv4 and IPv6, and keeps time.
+    Sink { proto: Proto, port: u16 },
+    /// Sends every datagram back.
+    Echo(u16),
+    /// What a sink has seen. Answers [`Answer::Seen`].
+    Seen { proto: Proto, port: u16 },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    Socket(SocketId),
+    Child(u32),
+    Sent {
+        bytes: u64,
+        packets: u64,
+    },
+    Replies(u32),
+    /// Round-trip times in microseconds; what never came back is missing.
+    Rtts(Vec<u64>),
+    Seen(Timeline),
+    Failed(String),
+}

@@ -1,0 +1,242 @@
+//! The world of a test: the cell's own network namespace is the host, where shaper runs and where
+//! users' processes live; one veth pair away is the far side, where receivers are. More hosts, each
+//! with a far side of its own, for what must not see each other.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::accounts::{self, Account};
+use super::actor::Actor;
+use super::cell::myself;
+use super::command::{Done, run_with};
+use super::orders::{Answer, Order, Proto, SocketId};
+use super::timeline::Timeline;
+
+/// The uplink on every host.
+pub const UPLINK: &str = "up0";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// A host and its far side.
+pub struct World {
+    /// The namespace's holder, for a host beside the cell's own.
+    holder: Option<Actor>,
+    pub far: Actor,
+    port: u16,
+}
+
+impl World {
+    /// The cell's own: once in a test.
+    pub fn new() -> World {
+        accounts::furnish();
+        World::around(None)
+    }
+
+    /// Another host in a network namespace of its own, with the same names and addresses.
+    pub fn beside(&self) -> World {
+        World::around(Some(Actor::start(isolated_actor())))
+    }
+
+    fn around(holder: Option<Actor>) -> World {
+        let far = Actor::start(isolated_actor());
+        let mut world = World { holder, far, port: 5000 };
+        let far_pid = world.far.pid().to_string();
+        let host = |line: &str| world.on_host(line).exits(0);
+        host("ip link set lo up");
+        host(&format!("ip link add {UPLINK} type veth peer name far0 netns {far_pid}"));
+        for line in [
+            "ip addr add 10.77.0.1/24 dev up0",
+            "ip addr add 1.2.3.4/32 dev up0",
+            "ip -6 addr add fd77::1/64 dev up0 nodad",
+            "ip link set up0 up",
+        ] {
+            host(line);
+        }
+        for line in [
+            "ip link set lo up",
+            "ip addr add 10.77.0.2/24 dev far0",
+            "ip -6 addr add fd77::2/64 dev far0 nodad",
+            "ip link set far0 up",
+            "ip route add 1.2.3.4/32 dev far0",
+        ] {
+            run_with(entering(&far_pid, &line.split(' ').collect::<Vec<_>>()), "").exits(0);
+        }
+        // Anybody may ping; and every kernel's TCP behaves alike: some default to bbr, and
+        // reno is the one that a namespace may always choose.
+        for (name, value) in
+            [("ping_group_range", "0 2147483647"), ("tcp_congestion_control", "reno")]
+        {
+            let write = format!("echo {value} > /proc/sys/net/ipv4/{name}");
+            run_with(world.command(&["sh", "-c", &write]), "").exits(0);
+        }
+        world.until("the link is up", |world| {
+            world.on_host("ip -6 -o addr show dev up0 tentative").stdout.is_empty()
+                && world.on_host("ip -o link show up0").stdout.contains("LOWER_UP")
+        });
+        world.port = 5000;
+        world
+    }
+
+    /// `ip` or `tc` on this host.
+    pub fn on_host(&self, line: &str) -> Done {
+        run_with(self.command(&line.split_whitespace().collect::<Vec<_>>()), "")
+    }
+
+    /// A command that will run on this host.
+    pub fn command(&self, words: &[&str]) -> Command {
+        match &self.holder {
+            Some(holder) => entering(&holder.pid().to_string(), words),
+            None => {
+                let mut command = Command::new(words[0]);
+                command.args(&words[1..]);
+                command
+            }
+        }
+    }
+
+    /// A process whose network namespace is this host's, for `--netns`; `None`: the cell's own.
+    pub fn netns_pid(&self) -> Option<u32> {
+        self.holder.as_ref().map(Actor::pid)
+    }
+
+    /// A process on this host that has become the account.
+    pub fn actor(&self, account: Account) -> Actor {
+        let mut actor = Actor::start(match &self.holder {
+            Some(holder) => entering(&holder.pid().to_string(), &["--actor"]),
+            None => myself(&["--actor"]),
+        });
+        if account != accounts::ROOT {
+            actor.become_account(account);
+        }
+        actor
+    }
+
+    /// The far side's address.
+    pub fn far_at(&self, family: Family, port: u16) -> SocketAddr {
+        let ip: IpAddr = match family {
+            Family::V4 => Ipv4Addr::new(10, 77, 0, 2).into(),
+            Family::V6 => Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2).into(),
+        };
+        SocketAddr::new(ip, port)
+    }
+
+    /// The host's own address.
+    pub fn host_at(&self, family: Family, port: u16) -> SocketAddr {
+        let ip: IpAddr = match family {
+            Family::V4 => Ipv4Addr::new(10, 77, 0, 1).into(),
+            Family::V6 => Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1).into(),
+        };
+        SocketAddr::new(ip, port)
+    }
+
+    /// A far port that receives, so far unused.
+    pub fn sink(&mut self, proto: Proto) -> u16 {
+        self.port += 1;
+        self.far.sink(proto, self.port);
+        self.port
+    }
+
+    /// A new process of the account, connected to a sink of its own, not sending yet.
+    pub fn stream(&mut self, account: Account, family: Family) -> Stream {
+        let port = self.sink(Proto::Tcp);
+        let mut actor = self.actor(account);
+        let socket = actor.connect(self.far_at(family, port));
+        Stream { actor, socket, port }
+    }
+
+    /// The same, and sending as fast as it can.
+    pub fn pouring(&mut self, account: Account, family: Family) -> Stream {
+        let mut stream = self.stream(account, family);
+        stream.actor.pour(stream.socket);
+        stream
+    }
+
+    /// A new process of the account that sends numbered datagrams at this rate of payload.
+    pub fn beating(&mut self, account: Account, family: Family, bits_per_second: u64) -> Stream {
+        let port = self.sink(Proto::Udp);
+        let mut actor = self.actor(account);
+        let socket = actor.socket(&Order::Datagram(self.far_at(family, port)));
+        actor.tell(&Order::Beat { socket, bytes: 1_000, bits_per_second });
+        Stream { actor, socket, port }
+    }
+
+    /// What came from a stream so far.
+    pub fn seen(&mut self, stream: &Stream) -> Timeline {
+        self.far.seen(Proto::Tcp, stream.port)
+    }
+
+    /// Ends a TCP stream, waits until all of it has arrived, and gives its bytes.
+    pub fn finish(&mut self, stream: &mut Stream) -> u64 {
+        let (sent, _) = stream.actor.stop(stream.socket);
+        self.until("the whole stream has arrived", |world| world.seen(stream).bytes >= sent);
+        sent
+    }
+
+    /// Waits until something is true, at most ten seconds.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut World) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "waited ten seconds, but not yet: {what}");
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Echo requests as the account; every one must be answered.
+    pub fn ping(&self, account: Account, family: Family, count: u32, payload: usize) {
+        let to = self.far_at(family, 0);
+        match self.actor(account).tell(&Order::Ping { to, count, payload }) {
+            Answer::Replies(replies) => assert_eq!(replies, count, "echo replies from {to}"),
+            other => panic!("a ping was answered with {other:?}"),
+        }
+    }
+
+    /// Round-trip times of UDP probes sent as the account, in microseconds.
+    pub fn probe(&mut self, account: Account, count: u32, every_ms: u64) -> Vec<u64> {
+        self.port += 1;
+        self.far.tell(&Order::Echo(self.port));
+        let to = self.far_at(Family::V4, self.port);
+        match self.actor(account).tell(&Order::Probe { to, count, every_ms }) {
+            Answer::Rtts(rtts) => rtts,
+            other => panic!("a probe was answered with {other:?}"),
+        }
+    }
+}
+
+/// One process that sends to a far port of its own.
+pub struct Stream {
+    pub actor: Actor,
+    pub socket: SocketId,
+    pub port: u16,
+}
+
+impl Stream {
+    pub fn pid(&self) -> u32 {
+        self.actor.pid()
+    }
+}
+
+/// An actor in a network namespace of its own.
+fn isolated_actor() -> Command {
+    myself(&["--isolated-actor"])
+}
+
+/// This binary, which enters a process's network namespace and becomes the command there.
+fn entering(pid: &str, words: &[&str]) -> Command {
+    let mut command = myself(&["--enter", pid]);
+    command.args(words);
+    command
+}
+
+/// Whether a process has this file open somewhere: for waiting until a child is ready.
+pub fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
+}
