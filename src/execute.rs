@@ -22,9 +22,9 @@ use crate::units::ClassId;
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct Failed {
-    pub step: Step,
+    pub step: Box<Step>,
     #[source]
-    pub source: Cause,
+    pub source: Box<Cause>,
 }
 
 /// Why a step was not performed.
@@ -80,7 +80,7 @@ pub fn perform<'a>(
     let mut run = Run { kernel, facts, indexes, program: None, waiting: Vec::new() };
     let mut count = 0;
     for step in steps {
-        let fail = |source| Failed { step: step.clone(), source };
+        let fail = |source| Failed { step: Box::new(step.clone()), source: Box::new(source) };
         if let Err(cause) = gate(count, step) {
             // What was let through before is performed, so that "stopped before step k" is true.
             run.flush()?;
@@ -121,17 +121,20 @@ impl Run<'_> {
             return Ok(());
         }
         debug!("{} messages to the kernel", requests.len());
-        let outcomes = self.kernel.netlink.transact(&requests).map_err(|error| Failed {
-            step: steps[0].clone(),
-            source: error.into(),
-        })?;
-        for (outcome, step) in outcomes.into_iter().zip(steps) {
+        let fail =
+            |step: &Step, source| Failed { step: Box::new(step.clone()), source: Box::new(source) };
+        let outcomes = self
+            .kernel
+            .netlink
+            .transact(&requests)
+            .map_err(|error| fail(&steps[0], error.into()))?;
+        for (outcome, step) in outcomes.into_iter().zip(&steps) {
             match outcome {
                 Ok(None) => {}
                 Ok(Some(warning)) => {
-                    warn!("{}: {warning}", Tc(&step, &self.kernel.paths(self.facts.psched)));
+                    warn!("{}: {warning}", Tc(step, &self.kernel.paths(self.facts.psched)));
                 }
-                Err(error) => return Err(Failed { step, source: Cause::Kernel(error) }),
+                Err(error) => return Err(fail(step, Cause::Kernel(error))),
             }
         }
         Ok(())

@@ -33,6 +33,8 @@ pub mod observe;
 
 pub mod execute;
 
+pub mod status;
+
 pub mod cli;
 
 pub mod commands;

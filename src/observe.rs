@@ -12,8 +12,8 @@ use crate::netlink::decode::{self, ClassRecord, DefaultRoute, LinkRecord, QdiscR
 use crate::netlink::{assemble, request};
 use crate::process::{self, Process};
 use crate::state::{
-    Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts, LinkName, NetCls,
-    Observation, Pref, RootQdisc, Tag, Tree,
+    Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts, LinkName,
+    NetCls, Observation, Pref, RootQdisc, Tag, Tree,
 };
 use crate::sys::route::SocketError;
 use crate::sys::{ethtool, probe};
@@ -57,7 +57,8 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     let mut sight = Sight::default();
     let links = kernel.netlink.dump(&request::dump::links(), decode::link)?;
     let qdiscs = kernel.netlink.dump(&request::dump::qdiscs(), decode::qdisc)?;
-    let mut routes = kernel.netlink.dump(&request::dump::routes(Family::V4), decode::default_route)?;
+    let mut routes =
+        kernel.netlink.dump(&request::dump::routes(Family::V4), decode::default_route)?;
     routes.extend(kernel.netlink.dump(&request::dump::routes(Family::V6), decode::default_route)?);
     let mut by_link: BTreeMap<u32, Vec<QdiscRecord>> = BTreeMap::new();
     for qdisc in qdiscs {
@@ -89,13 +90,13 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     facts.psched = psched(&kernel.proc_root)?;
     if let Some(question) = wanted.accounts {
         let read = |source| ObserveError::Read { path: "/proc".to_string(), source };
-        sight.processes = process::scan(&kernel.proc_root).map_err(read)?;
+        sight.processes = process::scan(&kernel.proc_root).map_err(read)?.processes;
         let mut question = question.clone();
         question.running.extend(process::running_uids(&sight.processes, kernel.netns));
         facts.accounts = accounts::lookup(&question, Path::new(accounts::SUBUID));
     }
     if wanted.features {
-        facts.features = features(&sight.observation);
+        sight.observation.facts.features = features(&sight.observation);
     }
     Ok(sight)
 }
@@ -115,9 +116,8 @@ fn link_facts(
     routes: &[DefaultRoute],
 ) -> LinkFacts {
     let metric = |family: Family| {
-        let here = |route: &&DefaultRoute| {
-            route.family == family && route.links.contains(&record.ifindex)
-        };
+        let here =
+            |route: &&DefaultRoute| route.family == family && route.links.contains(&record.ifindex);
         routes.iter().filter(here).map(|route| route.metric).min()
     };
     LinkFacts {
@@ -176,7 +176,8 @@ fn tree(
         };
         tree.leaves.insert(minor, leaf);
     }
-    let filters = kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
+    let filters =
+        kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
     let mut kinds: BTreeMap<Pref, String> = BTreeMap::new();
     for record in &filters {
         kinds.entry(record.pref).or_insert_with(|| record.kind.clone());

@@ -111,12 +111,15 @@ pub enum LeafQdisc {
     },
     Cake,
     /// Somebody put a qdisc of their own below a class of ours. Never desired, so always replaced.
-    Other { handle: ClassId },
+    Other {
+        handle: ClassId,
+    },
 }
 
 impl LeafQdisc {
     /// Flow queues in an fq_codel leaf: a leaf takes 11 kB with these, 73 kB with the default 1,024,
-    /// and only one user's flows share them.
+    /// and only one user's flows share them. `fq_codel_change` refuses
+    /// to change them later, so one constant for all.
     pub const FQ_CODEL_FLOWS: u32 = 32;
 
     /// Its handle below the class with this minor.
@@ -450,6 +453,18 @@ pub enum Foreign {
     Class { link: LinkName, classid: ClassId },
     Filter { link: LinkName, pref: Pref, kind: String },
     Directory { path: String },
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Foreign::Class { link, classid } => write!(f, "class {classid} on {link}"),
+            Foreign::Filter { link, pref, kind } => {
+                write!(f, "{kind} filter pref {pref} on {link}")
+            }
+            Foreign::Directory { path } => write!(f, "directory {path}"),
+        }
+    }
 }
 
 /// Counters of one class (`TCA_STATS2`, `struct tc_htb_xstats`).

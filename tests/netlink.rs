@@ -8,8 +8,9 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
+use shaper::classify::u32 as compile;
 use shaper::netlink::request::{class, dump, filter, leaf, root};
-use shaper::netlink::{Request, assemble, compile, decode};
+use shaper::netlink::{Request, assemble, decode};
 use shaper::state::{
     Class, Family, Features, Filter, LeafQdisc, LinkName, Mark, Match, Pref, Role, RootQdisc, Tag,
     U32Rule,

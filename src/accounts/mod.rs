@@ -27,6 +27,8 @@ pub struct Question {
     pub names: BTreeSet<String>,
     /// Groups that the policy names (`gid`).
     pub groups: BTreeSet<String>,
+    /// Uids that the policy names one by one.
+    pub uids: BTreeSet<u32>,
     /// Uids that have a process in the links' network namespace.
     pub running: BTreeSet<u32>,
 }
@@ -36,7 +38,7 @@ pub struct Question {
 /// [`SUBUID`]; one that cannot be read is a file without lines, since most hosts need none.
 pub fn lookup(question: &Question, subuid: &Path) -> Accounts {
     let mut asking = Asking { running: question.running.clone(), ..Asking::default() };
-    for uid in &question.running {
+    for uid in question.running.union(&question.uids) {
         asking.account(*uid);
     }
     for name in &question.names {
@@ -169,6 +171,7 @@ mod tests {
     #[test]
     fn what_exists_and_what_does_not_are_told_apart() {
         let question = Question {
+            uids: BTreeSet::new(),
             names: strings(&["root", "no-such-account"]),
             groups: strings(&["root", "no-such-group"]),
             running: BTreeSet::from([0, 3_999_999_999]),

@@ -406,7 +406,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let instance = Instance::new(folder.path().join("shaper"));
         assert_eq!(instance.observe().unwrap(), (BTreeMap::new(), vec![]));
-        assert_eq!(instance.members(&claim("user/bob")).unwrap(), []);
+        assert_eq!(instance.members(&claim("user/bob")).unwrap(), Vec::<u32>::new());
         assert!(instance.remove(&claim("user/bob")).is_ok());
         assert!(instance.remove_if_empty().unwrap());
     }
@@ -443,6 +443,6 @@ mod tests {
     fn pid_0_would_be_ourselves_and_is_never_written() {
         let (_folder, instance) = instance(&[("user/bob", 1)]);
         assert_eq!(instance.attach(0, &claim("user/bob")).unwrap(), Attached::Dead);
-        assert_eq!(instance.members(&claim("user/bob")).unwrap(), []);
+        assert_eq!(instance.members(&claim("user/bob")).unwrap(), Vec::<u32>::new());
     }
 }

@@ -34,6 +34,8 @@ pub enum Error {
         at.display()
     )]
     Disabled { at: PathBuf },
+    #[error("the net_cls hierarchy is mounted nowhere any more")]
+    NotMounted,
     #[error("this kernel has no net_cls (CONFIG_CGROUP_NET_CLASSID)")]
     NoNetCls,
     #[error(

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::Output;
 use super::failure::Failure;
 use super::report::Applied;
 use super::session::{Meaning, Options, Session, may_change};
@@ -30,8 +31,35 @@ pub struct May {
     pub disrupt: bool,
 }
 
+/// The command: applies and reports.
+pub fn command(
+    global: &Global,
+    file: &Path,
+    options: Options,
+    may: May,
+) -> Result<Output, Failure> {
+    let (applied, session) = apply(global, file, options, may)?;
+    let mut output = match global.json {
+        true => Output::json(applied.json(&session.kernel.paths(applied.psched))),
+        false => Output::text(applied.text(global.quiet)),
+    };
+    output.warn(&session.policy, &applied.warnings, global);
+    if !global.json {
+        for warning in applied.placement_warnings() {
+            output.stderr.push_str(&format!("warning: {warning}\n"));
+        }
+    }
+    output.status = applied.exit_status();
+    Ok(output)
+}
+
 /// Applies the policy in `file`.
-pub fn apply(global: &Global, file: &Path, options: Options, may: May) -> Result<Applied, Failure> {
+fn apply(
+    global: &Global,
+    file: &Path,
+    options: Options,
+    may: May,
+) -> Result<(Applied, Session), Failure> {
     let mut session = Session::open(global, file, options)?;
     may_change(&session.kernel)?;
     let mut lock = match session.kernel.instance().filter(|instance| instance.root().exists()) {
@@ -48,12 +76,13 @@ pub fn apply(global: &Global, file: &Path, options: Options, may: May) -> Result
         meaning = session.look()?;
     }
     signal::catch();
-    let outcome = Run { session: &mut session, may, applied: Applied::new(mounted) }.to_the_end(meaning);
+    let outcome =
+        Run { session: &mut session, may, applied: Applied::new(mounted) }.finish(meaning);
     drop(lock);
     if outcome.is_err() {
         leave_no_trace(&mut session, mounted);
     }
-    outcome
+    Ok((outcome?, session))
 }
 
 fn lock_instance(session: &Session, global: &Global) -> Result<Option<Lock>, Failure> {
@@ -77,11 +106,12 @@ struct Run<'s> {
 }
 
 impl Run<'_> {
-    fn to_the_end(mut self, mut meaning: Meaning) -> Result<Applied, Failure> {
+    fn finish(mut self, mut meaning: Meaning) -> Result<Applied, Failure> {
         let mut earlier: Option<(Instant, Sight)> = None;
         for _ in 0..MAX_ROUNDS {
             let (mut plan, desired) = self.session.plan(&mut meaning)?;
             self.applied.warnings.clone_from(&meaning.warnings);
+            self.applied.psched = meaning.sight.facts().psched;
             let left = if self.may.disrupt { Vec::new() } else { plan.without_disruption() };
             self.applied.left = left;
             let before = meaning.sight.observation.clone();
@@ -119,7 +149,8 @@ impl Run<'_> {
         self.perform(plan, Phase::Build, meaning)?;
         self.place(&meaning.model, meaning)?;
         self.perform(plan, Phase::TearDown, meaning)?;
-        let evicted = plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
+        let evicted =
+            plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
         if evicted {
             self.place(&meaning.model, meaning)?;
         }
@@ -157,7 +188,8 @@ impl Run<'_> {
         let cause = Cause::Stopped(format!(
             "the kernel took every step but does not show the result; still to do:\n{missing}"
         ));
-        Err(self.undo(&Failed { step: first.step.clone(), source: cause }, before))
+        Err(self
+            .undo(&Failed { step: Box::new(first.step.clone()), source: Box::new(cause) }, before))
     }
 
     /// Plans back to what was observed before, and says what came of it.
@@ -174,7 +206,9 @@ impl Run<'_> {
 /// Sleeps unless a signal comes.
 fn wait(duration: Duration) -> Result<(), Failure> {
     let until = Instant::now() + duration;
-    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+    while let Some(left) =
+        until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    {
         if let Some(signal) = signal::caught() {
             return Err(Failure::Interrupted {
                 signal,
@@ -187,16 +221,11 @@ fn wait(duration: Duration) -> Result<(), Failure> {
 }
 
 /// Moves every process to where the model says.
-pub fn place(
-    session: &Session,
-    model: &Model,
-    accounts: &Accounts,
-) -> Result<Placement, Failure> {
+pub fn place(session: &Session, model: &Model, accounts: &Accounts) -> Result<Placement, Failure> {
     let Some(instance) = session.kernel.instance() else { return Ok(Placement::default()) };
     let view = session.kernel.view();
-    let decide = |process: &process::Process| {
-        process::decide(process, &model.matcher, accounts, &view)
-    };
+    let decide =
+        |process: &process::Process| process::decide(process, &model.matcher, accounts, &view);
     Ok(process::place(&session.kernel.proc_root, &instance, decide)?)
 }
 

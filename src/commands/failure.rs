@@ -39,13 +39,17 @@ pub struct Refusal {
 
 impl Failure {
     pub fn refused(message: impl ToString) -> Failure {
-        Failure::Refused(Box::new(Refusal { message: message.to_string(), step: None, errno: None }))
+        Failure::Refused(Box::new(Refusal {
+            message: message.to_string(),
+            step: None,
+            errno: None,
+        }))
     }
 
     /// A failed step, with what became of the undo.
     pub fn step(failed: &Failed, paths: &Paths, aftermath: &str) -> Failure {
         let step = Tc(&failed.step, paths).to_string();
-        match &failed.source {
+        match &*failed.source {
             Cause::Interrupted(signal) => Failure::Interrupted {
                 signal: *signal,
                 message: format!("interrupted by signal {signal} before `{step}`; {aftermath}"),
@@ -86,10 +90,10 @@ impl Failure {
         match self {
             Failure::Policy(report) => {
                 error.kind = "policy";
-                error.file = Some(report.file().to_string());
-                if let Some(first) = report.first_error() {
+                error.file = Some(report.source.file.to_string());
+                if let Some(first) = report.first() {
                     error.message = first.message.clone();
-                    error.rule = Some(first.kind.name());
+                    error.rule = Some(first.kind.as_str());
                     error.line = first.place().map(|place| place.line);
                     error.column = first.place().map(|place| place.column);
                     error.help.clone_from(&first.help);

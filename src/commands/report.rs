@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::plan::{Paths, Plan, Planned, Tc};
 use crate::policy::Diagnostic;
 use crate::process::Placement;
+use crate::state::Mark;
+use crate::units::Psched;
 
 /// What an `apply` did.
 #[derive(Debug, Default)]
@@ -19,6 +21,7 @@ pub struct Applied {
     /// The last pass; `added`, `moved` and `gone` summed over all.
     pub placement: Placement,
     pub warnings: Vec<Diagnostic>,
+    pub psched: Psched,
     /// Changing messages sent over netlink.
     pub messages: u64,
     /// How many steps there were when it last waited for retired classes.
@@ -99,7 +102,9 @@ impl Applied {
             ));
         }
         for (claim, count) in waiting {
-            warnings.push(format!("{count} processes came for {claim} just now: the next apply places them"));
+            warnings.push(format!(
+                "{count} processes came for {claim} just now: the next apply places them"
+            ));
         }
         if *unknown_namespace > 0 {
             warnings.push(format!(
@@ -107,7 +112,9 @@ impl Applied {
             ));
         }
         if *passes > 0 && !settled {
-            warnings.push(format!("processes kept coming for {passes} passes: some may not be placed yet"));
+            warnings.push(format!(
+                "processes kept coming for {passes} passes: some may not be placed yet"
+            ));
         }
         warnings
     }
@@ -127,6 +134,17 @@ impl Applied {
 /// `plan --json`.
 pub fn plan_json(plan: &Plan, paths: &Paths, warnings: &[Diagnostic]) -> String {
     Document::new(&plan.steps, paths, warnings, plan.changes()).print()
+}
+
+/// `check --json`.
+pub fn check_json(warnings: &[Diagnostic]) -> String {
+    let paths = Paths {
+        mount: Default::default(),
+        instance: Default::default(),
+        mark: Mark(0),
+        psched: Psched::default(),
+    };
+    Document::new(&[], &paths, warnings, false).print()
 }
 
 /// The last line of `plan`.

@@ -59,7 +59,12 @@ impl Session {
 
     fn question(&self) -> Question {
         let lookups = self.policy.lookups();
-        Question { names: lookups.accounts, groups: lookups.groups, running: Default::default() }
+        Question {
+            names: lookups.accounts,
+            uids: lookups.uids,
+            groups: lookups.groups,
+            running: Default::default(),
+        }
     }
 
     /// Looks at the host and makes the policy into a model. A policy that cannot hold here is an

@@ -15,7 +15,8 @@ pub fn read(path: &Path) -> Result<Policy, Failure> {
     let mut text = Vec::new();
     let name = path.display().to_string();
     if path == Path::new("-") {
-        limited(io::stdin().lock(), &mut text).map_err(|error| cannot_read("standard input", &error))?;
+        limited(io::stdin().lock(), &mut text)
+            .map_err(|error| cannot_read("standard input", &error))?;
         return Ok(policy::parse(&utf8("standard input", text)?, "-")?);
     }
     let file = File::open(path).map_err(|error| cannot_read(&name, &error))?;
@@ -62,9 +63,8 @@ fn trusted(path: &Path, file: &Metadata) -> Result<(), Failure> {
         )));
     }
     let Some(folder) = real.parent() else { return Ok(()) };
-    let meta = folder
-        .metadata()
-        .map_err(|error| cannot_read(&folder.display().to_string(), &error))?;
+    let meta =
+        folder.metadata().map_err(|error| cannot_read(&folder.display().to_string(), &error))?;
     // In a sticky folder (/tmp) only a file's owner can replace it.
     if meta.mode() & 0o1000 == 0
         && let Some(who) = others_who_write(&meta)

@@ -10,21 +10,17 @@ use crate::units::Bytes;
 
 const TCA_OPTIONS: u16 = 2;
 
-/// Flow queues of an fq_codel: 11 kB a leaf instead of 73 kB with the kernel's 1,024, at the same
-/// latency. Cannot be changed later (`fq_codel_change` refuses), so one constant for all.
-const FQ_CODEL_FLOWS: u32 = 32;
-
 /// The options of a new leaf, if it needs any.
 pub(super) fn options(leaf: &LeafQdisc) -> Option<TcAttribute> {
     match leaf {
         LeafQdisc::FqCodel => {
-            let flows = TcOption::FqCodel(TcQdiscFqCodelOption::Flows(FQ_CODEL_FLOWS));
+            let flows = TcOption::FqCodel(TcQdiscFqCodelOption::Flows(LeafQdisc::FQ_CODEL_FLOWS));
             Some(TcAttribute::Options(vec![flows]))
         }
         // Not nested: `struct tc_fifo_qopt` itself, one word (net/sched/sch_fifo.c).
         LeafQdisc::Bfifo { limit } => Some(fifo_limit(u32::try_from(limit.0).unwrap_or(u32::MAX))),
         LeafQdisc::Pfifo { limit } => Some(fifo_limit(*limit)),
-        LeafQdisc::Sfq | LeafQdisc::Cake => None,
+        LeafQdisc::Sfq | LeafQdisc::Cake | LeafQdisc::Other { .. } => None,
     }
 }
 
@@ -32,7 +28,7 @@ pub(super) fn options(leaf: &LeafQdisc) -> Option<TcAttribute> {
 pub(super) fn changeable(leaf: &LeafQdisc) -> Option<TcAttribute> {
     match leaf {
         LeafQdisc::Bfifo { .. } | LeafQdisc::Pfifo { .. } => options(leaf),
-        LeafQdisc::FqCodel | LeafQdisc::Sfq | LeafQdisc::Cake => None,
+        _ => None,
     }
 }
 

@@ -1,6 +1,5 @@
 //! Bytes ↔ state values: what we ask of rtnetlink ([`request`]), what its dumps say ([`decode`],
-//! [`assemble`]), the u32 keys that a match becomes ([`compile`]) and the kernel's own sentences
-//! ([`extack`]). Touches bytes only; the socket is in `sys`.
+//! [`assemble`]) and the kernel's own sentences ([`extack`]). Touches bytes only; the socket is in `sys`.
 //!
 //! Stands on netlink-packet-route for headers, framing and the kinds that it knows; what it lacks
 //! (HTB, the cgroup classifier, fifo limits, 64-bit packet counters, extended ACKs) is written here
@@ -8,7 +7,6 @@
 
 pub mod assemble;
 mod attr;
-pub mod compile;
 pub mod decode;
 pub mod extack;
 mod htb;

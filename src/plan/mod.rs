@@ -161,7 +161,9 @@ impl Step {
             | Step::RemoveClaim { claim, .. } => format!("cgroup {claim}"),
             Step::AddClass { link, minor, .. }
             | Step::ChangeClass { link, minor, .. }
-            | Step::DeleteClass { link, minor, .. } => format!("class {link} {}", ClassId::ours(*minor)),
+            | Step::DeleteClass { link, minor, .. } => {
+                format!("class {link} {}", ClassId::ours(*minor))
+            }
             Step::AddLeaf { link, minor, .. }
             | Step::ChangeLeaf { link, minor, .. }
             | Step::ReplaceLeaf { link, minor, .. } => format!("qdisc {link} {minor}:"),
@@ -241,9 +243,8 @@ impl Plan {
             matches!(planned.step, Step::DeleteRoot { .. }) && !planned.disturbs.is_empty()
         });
         // While a root stays, so do the claims that say which of its classes are ours.
-        let depends = |step: &Step| {
-            root_stays && matches!(step, Step::RemoveClaim { .. } | Step::Unmount)
-        };
+        let depends =
+            |step: &Step| root_stays && matches!(step, Step::RemoveClaim { .. } | Step::Unmount);
         let (keep, left) = std::mem::take(&mut self.steps)
             .into_iter()
             .partition(|planned| planned.disturbs.is_empty() && !depends(&planned.step));

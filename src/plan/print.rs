@@ -63,7 +63,11 @@ impl fmt::Display for Tc<'_> {
             }
             Step::ReplaceLeaf { link, minor, from, to } => {
                 let handle = from.handle(*minor);
-                writeln!(f, "tc qdisc del dev {link} parent {} handle {handle}", ClassId::ours(*minor))?;
+                writeln!(
+                    f,
+                    "tc qdisc del dev {link} parent {} handle {handle}",
+                    ClassId::ours(*minor)
+                )?;
                 write!(f, "tc qdisc add dev {link} {}", leaf_words(*minor, to))
             }
             Step::AddFilter { link, pref, filter } => {

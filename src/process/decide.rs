@@ -85,6 +85,14 @@ pub fn decide(
     }
 }
 
+/// Whose pinned directory (`run`, `attach`) the process sits in.
+pub fn pinned_by(process: &Process, instance: &InstanceView) -> Option<Owner> {
+    match seat(process.net_cls.as_deref()?, &instance.name) {
+        Seat::Ours(Some(Claim::Pinned(owner))) => Some(owner),
+        _ => None,
+    }
+}
+
 /// `path` is as `/proc/PID/cgroup` has it: `/shaper/user/bob`.
 fn seat(path: &str, instance: &str) -> Seat {
     let path = path.trim_start_matches('/');

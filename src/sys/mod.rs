@@ -8,5 +8,6 @@ pub mod ethtool;
 pub mod netns;
 pub mod probe;
 pub mod route;
+pub mod signal;
 
 pub use route::Netlink;

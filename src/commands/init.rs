@@ -1,0 +1,84 @@
+//! `shaper init`: a commented starter policy from what this host has.
+
+use std::fmt::Write;
+
+use super::Output;
+use super::failure::Failure;
+use super::session;
+use crate::accounts::Question;
+use crate::cli::Global;
+use crate::observe::{self, Sight, Wanted};
+use crate::state::{LinkFacts, LinkName};
+
+pub fn init(global: &Global) -> Result<Output, Failure> {
+    let mut kernel = session::open(global)?;
+    let question = Question::default();
+    let sight =
+        observe::observe(&mut kernel, Wanted { accounts: Some(&question), features: false })?;
+    Ok(Output::text(starter(&sight)))
+}
+
+/// The link that a policy would most likely be for: that of the default route, else the first that
+/// is up.
+fn uplink(sight: &Sight) -> Option<(&LinkName, &LinkFacts)> {
+    let links = || sight.facts().links.iter().filter(|(_, facts)| !facts.loopback);
+    let metric = |facts: &LinkFacts| facts.default_route_v4.or(facts.default_route_v6);
+    links()
+        .filter_map(|(name, facts)| Some((metric(facts)?, name, facts)))
+        .min_by_key(|(metric, name, _)| (*metric, *name))
+        .map(|(_, name, facts)| (name, facts))
+        .or_else(|| links().find(|(_, facts)| facts.up))
+}
+
+fn starter(sight: &Sight) -> String {
+    let mut text = String::from(
+        "# Who may send how much over which link. Try it: shaper plan; make it so: shaper apply.\n\
+         # Rates: kbit, mbit, gbit, or % of the link's rate.\n\
+         version: 1\n\nlinks:\n",
+    );
+    match uplink(sight) {
+        None => text.push_str(
+            "  eth0:                # no link is up here: write the uplink's name\n    rate: 1gbit\n",
+        ),
+        Some((name, facts)) => {
+            let why = match (facts.default_route_v4, facts.default_route_v6) {
+                (None, None) => "is up",
+                _ => "has the default route",
+            };
+            let _ = writeln!(text, "  {name}:                # it {why}");
+            let _ = match facts.speed {
+                Some(speed) => writeln!(
+                    text,
+                    "    # What the link really carries; a little less than the device's {speed}, so that the\n    # queue is here and not in the next box.\n    rate: 95%"
+                ),
+                None => writeln!(
+                    text,
+                    "    # What the link really carries: the device does not tell, so measure it and write it.\n    rate: 1gbit"
+                ),
+            };
+        }
+    }
+    text.push_str("\n# Every account (uid 1000 and up) that has a process gets a class of its own.\neveryone: {each: {ceil: 50%}}\n\n");
+    text.push_str(
+        "# Accounts with a line of their own. `ceil` is a cap, `rate` a guarantee.\n# users:\n",
+    );
+    let accounts = &sight.facts().accounts;
+    let mut names: Vec<&str> = accounts
+        .running
+        .iter()
+        .filter(|uid| (1000..60_000).contains(*uid))
+        .filter_map(|uid| accounts.by_uid.get(uid).map(|account| account.name.as_str()))
+        .take(5)
+        .collect();
+    if names.is_empty() {
+        names.push("bob");
+    }
+    for name in names {
+        let _ = writeln!(text, "#   {name}: {{rate: 5%, ceil: 80%}}");
+    }
+    text.push_str(
+        "\n# All members together, and each by itself:\n# groups:\n#   students: {gid: students, ceil: 60%, each: {ceil: 20%}}\n\n\
+         # Traffic within the site outside every limit:\n# rules:\n#   - {dst: [10.0.0.0/8, 192.168.0.0/16], to: unshaped}\n",
+    );
+    text
+}

@@ -1,0 +1,85 @@
+//! One function for each subcommand: what it prints, and with which status it ends.
+
+mod apply;
+mod clear;
+mod failure;
+mod init;
+mod plan;
+mod report;
+mod run;
+mod session;
+mod source;
+mod status;
+mod why;
+
+use std::io::IsTerminal;
+
+pub use failure::Failure;
+
+use crate::cli::{Cli, Command, Global};
+use crate::model::BuildOptions;
+use crate::policy::{Diagnostic, Policy};
+use session::Options;
+
+/// What a command prints, and its exit status.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub stdout: String,
+    pub stderr: String,
+    pub status: u8,
+}
+
+impl Output {
+    fn text(stdout: String) -> Output {
+        Output { stdout, ..Output::default() }
+    }
+
+    fn json(mut document: String) -> Output {
+        document.push('\n');
+        Output::text(document)
+    }
+
+    /// Draws the policy's warnings for people; in JSON they are in the document.
+    fn warn(&mut self, policy: &Policy, warnings: &[Diagnostic], global: &Global) {
+        if !global.json && !global.quiet {
+            self.stderr.push_str(&plan::draw(policy, warnings, color()));
+        }
+    }
+}
+
+/// Whether messages are drawn in colour.
+pub fn color() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::io::stderr().is_terminal()
+}
+
+/// Does what the command line says.
+pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Check { file, offline, skip_unknown } => {
+            let options = BuildOptions { offline: *offline, skip_unknown: *skip_unknown };
+            plan::check(global, file, options)
+        }
+        Command::Plan { file, tc, exit_code, skip_unknown, takeover } => {
+            let options = Options { skip_unknown: *skip_unknown, takeover: *takeover };
+            let show = plan::Show { tc: *tc, exit_code: *exit_code };
+            plan::plan(global, file, options, show)
+        }
+        Command::Apply { file, dry_run, takeover, allow_disruption, skip_unknown } => {
+            let options = Options { skip_unknown: *skip_unknown, takeover: *takeover };
+            match dry_run {
+                true => plan::plan(global, file, options, plan::Show::default()),
+                false => {
+                    apply::command(global, file, options, apply::May { disrupt: *allow_disruption })
+                }
+            }
+        }
+        Command::Status { users, group } => status::status(global, users, group.as_deref()),
+        Command::Why { subject, file } => why::why(global, subject, file),
+        Command::Run { user, command } => Err(run::run(global, user, command)),
+        Command::Attach { user, pids } => run::attach(global, user, pids),
+        Command::Clear { allow_disruption } => clear::clear(global, *allow_disruption),
+        Command::Init => init::init(global),
+    }
+}

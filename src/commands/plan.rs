@@ -1,0 +1,98 @@
+//! `shaper plan` and `shaper check`: say what would be, touch nothing, take no lock.
+
+use std::path::Path;
+
+use super::Output;
+use super::failure::Failure;
+use super::report;
+use super::session::{Options, Session};
+use super::source;
+use crate::cli::Global;
+use crate::model::{self, BuildOptions, Model};
+use crate::plan::Tc;
+use crate::policy::{Diagnostic, Policy, Report};
+use crate::state::Facts;
+
+/// How a plan is shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Show {
+    /// As commands.
+    pub tc: bool,
+    /// With exit status 3 when there are changes.
+    pub exit_code: bool,
+}
+
+pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Result<Output, Failure> {
+    let mut session = Session::open(global, file, options)?;
+    let mut meaning = session.look()?;
+    let (plan, _) = session.plan(&mut meaning)?;
+    let paths = session.kernel.paths(meaning.sight.facts().psched);
+    let mut output = if global.json {
+        Output::json(report::plan_json(&plan, &paths, &meaning.warnings))
+    } else if show.tc {
+        Output::text(
+            plan.steps.iter().map(|step| format!("{}\n", Tc(&step.step, &paths))).collect(),
+        )
+    } else if global.quiet && !plan.changes() {
+        Output::default()
+    } else {
+        Output::text(format!("{plan}{}\n", report::summary(&plan)))
+    };
+    output.warn(&session.policy, &meaning.warnings, global);
+    if show.exit_code && plan.changes() {
+        output.status = 3;
+    }
+    Ok(output)
+}
+
+pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Output, Failure> {
+    let (policy, model, warnings) = match options.offline {
+        true => {
+            let policy = source::read(file)?;
+            let (model, warnings) = model::build(&policy, &Facts::default(), options)?;
+            (policy, model, warnings)
+        }
+        false => {
+            let options = Options { skip_unknown: options.skip_unknown, takeover: true };
+            let mut session = Session::open(global, file, options)?;
+            let meaning = session.look()?;
+            (session.policy, meaning.model, meaning.warnings)
+        }
+    };
+    let mut output = match (global.json, global.quiet) {
+        (true, _) => Output::json(report::check_json(&warnings)),
+        (false, true) => Output::default(),
+        (false, false) => {
+            Output::text(format!("{}: {}\n", policy.source.file, size(&policy, &model)))
+        }
+    };
+    output.warn(&policy, &warnings, global);
+    Ok(output)
+}
+
+/// `ok: 2 links, 5 users, 1 group, 3 rules`.
+fn size(policy: &Policy, model: &Model) -> String {
+    let count = |n: usize, one: &str, more: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        n => Some(format!("{n} {more}")),
+    };
+    let parts = [
+        count(model.links.len(), "link", "links"),
+        count(policy.users.len(), "user", "users"),
+        count(policy.groups.len(), "group", "groups"),
+        count(policy.classes.len(), "class", "classes"),
+        count(policy.rules.len(), "rule", "rules"),
+        policy.everyone.is_some().then(|| "everyone".to_string()),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    format!("ok: {}", parts.join(", "))
+}
+
+/// Warnings as they are drawn, with their places.
+pub fn draw(policy: &Policy, warnings: &[Diagnostic], color: bool) -> String {
+    match warnings.is_empty() {
+        true => String::new(),
+        false => Report::new(&policy.source, warnings.to_vec()).render(color),
+    }
+}

@@ -1,0 +1,112 @@
+//! `shaper run` and `shaper attach`: put a command, or processes that run, into a user's class,
+//! to stay there.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+
+use super::Output;
+use super::failure::Failure;
+use super::session::{self, may_change};
+use crate::cgroup::{Attached, Instance};
+use crate::cli::Global;
+use crate::state::{Claim, Key, Owner};
+use crate::units::ClassId;
+
+/// shaper's own failures of `run`, as env(1), nohup(1) and timeout(1) have them.
+const FAILED: u8 = 125;
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Replaces this process by the command, inside the user's class; returns only when it cannot.
+pub fn run(global: &Global, user: &str, command: &[OsString]) -> Failure {
+    let mut words = command.iter();
+    let Some(program) = words.next() else {
+        return Failure::Run { status: FAILED, message: "no command to run".to_string() };
+    };
+    if let Err(failure) = enter(global, user) {
+        return Failure::Run {
+            status: FAILED,
+            message: failure.text(false).replace("error: ", ""),
+        };
+    }
+    let error = std::process::Command::new(program).args(words).exec();
+    let status = match error.kind() {
+        io::ErrorKind::NotFound => NOT_FOUND,
+        _ => CANNOT_RUN,
+    };
+    Failure::Run { status, message: format!("cannot run {}: {error}", program.display()) }
+}
+
+/// Moves this very process, so that the command is in the class from its first packet.
+fn enter(global: &Global, user: &str) -> Result<(), Failure> {
+    let (instance, claim) = pinned(global, user)?;
+    match instance.attach(std::process::id(), &claim)? {
+        Attached::Moved => Ok(()),
+        other => Err(Failure::refused(format!("cannot enter {user}'s class: {other:?}"))),
+    }
+}
+
+pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failure> {
+    let numbers: Vec<u32> = pids
+        .iter()
+        .map(|pid| {
+            u32::try_from(*pid).ok().filter(|pid| *pid > 0).ok_or_else(|| {
+                Failure::Usage(format!("{pid} is no process id; name processes one by one"))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let (instance, claim) = pinned(global, user)?;
+    let mut dead = Vec::new();
+    for pid in &numbers {
+        match instance.attach(*pid, &claim)? {
+            Attached::Moved => {}
+            Attached::Dead => dead.push(pid.to_string()),
+            Attached::NoDirectory => {
+                return Err(Failure::refused(format!("{user}'s class went away meanwhile")));
+            }
+        }
+    }
+    if !dead.is_empty() {
+        return Err(Failure::refused(format!("no such process: {}", dead.join(" "))));
+    }
+    Ok(Output::text(match global.quiet {
+        true => String::new(),
+        false => format!("{} processes are in {user}'s class, and stay there\n", numbers.len()),
+    }))
+}
+
+/// The directory for what is put into `user`'s class by hand, made if need be. The lock keeps an
+/// `apply` from removing the claim above it meanwhile.
+fn pinned(global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
+    let kernel = session::open(global)?;
+    may_change(&kernel)?;
+    let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
+    let instance = kernel.instance().filter(|i| i.root().exists()).ok_or_else(nothing)?;
+    let _lock = instance.lock(global.wait)?;
+    let (claims, _) = instance.observe()?;
+    let (owner, classid) = owners(user)
+        .into_iter()
+        .find_map(|owner| Some((owner.clone(), *claims.get(&Claim::Owner(owner))?)))
+        .filter(|(_, classid)| *classid != ClassId::NONE)
+        .ok_or_else(|| {
+            Failure::Usage(format!(
+                "{user} has no class; `shaper status` lists who has, `shaper why {user}` says why"
+            ))
+        })?;
+    let claim = Claim::Pinned(owner);
+    if claims.get(&claim) != Some(&classid) {
+        instance.make(&claim, classid)?;
+    }
+    Ok((instance, claim))
+}
+
+/// What a name on the command line may mean: a line of the policy, else an account.
+pub fn owners(user: &str) -> Vec<Owner> {
+    let line = Key::new(user).map(Owner::User);
+    let uid = user.parse().ok().or_else(|| {
+        let account = nix::unistd::User::from_name(user).ok()??;
+        Some(account.uid.as_raw())
+    });
+    line.into_iter().chain(uid.map(Owner::Uid)).collect()
+}

@@ -1,0 +1,78 @@
+//! `shaper status`: who has which class, and what went through it. Reads the kernel only.
+
+use std::collections::BTreeMap;
+
+use super::Output;
+use super::failure::Failure;
+use super::session;
+use crate::accounts::{self, Question};
+use crate::cgroup::Instance;
+use crate::cli::Global;
+use crate::kernel::Kernel;
+use crate::observe::{self, Sight, Wanted};
+use crate::state::{Claim, Owner};
+use crate::status::{self, Extra};
+
+pub fn status(global: &Global, users: &[String], group: Option<&str>) -> Result<Output, Failure> {
+    let mut kernel = session::open(global)?;
+    let sight = observe::observe(&mut kernel, Wanted::default())?;
+    let extra = extra(&kernel, &sight)?;
+    let mut status = status::status(&sight, &extra);
+    status.narrow(users, group);
+    if let Some(missing) = users.iter().find(|name| {
+        let is = |user: &status::User| {
+            user.user == **name || user.uid.is_some_and(|uid| uid.to_string() == **name)
+        };
+        !status.links.iter().any(|link| link.users.iter().any(is))
+    }) {
+        return Err(Failure::Usage(format!(
+            "{missing} has no class here; `shaper why {missing}` says why"
+        )));
+    }
+    Ok(match global.json {
+        true => Output::json(serde_json::to_string(&status).map_err(Failure::refused)?),
+        false => Output::text(status::table(&status)),
+    })
+}
+
+fn extra(kernel: &Kernel, sight: &Sight) -> Result<Extra, Failure> {
+    let mut extra =
+        Extra { netns: kernel.netns, forwarded_packets: forwarded(kernel), ..Extra::default() };
+    let Some(instance) = kernel.instance() else { return Ok(extra) };
+    let mut question = Question::default();
+    for claim in sight.observation.state.claims.keys() {
+        let Claim::Owner(owner) = claim else { continue };
+        if let Owner::Uid(uid) = owner {
+            question.uids.insert(*uid);
+        }
+        extra.processes.insert(owner.clone(), members(&instance, owner)?);
+        let made = std::fs::metadata(instance.directory(claim)).and_then(|meta| meta.modified());
+        if let Ok(made) = made {
+            extra.since.insert(owner.clone(), made);
+        }
+    }
+    let found = accounts::lookup(&question, std::path::Path::new(accounts::SUBUID));
+    extra.names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name)).collect();
+    Ok(extra)
+}
+
+/// Processes of an owner, with those that `run` and `attach` put there.
+fn members(instance: &Instance, owner: &Owner) -> Result<usize, Failure> {
+    let own = instance.members(&Claim::Owner(owner.clone()))?.len();
+    Ok(match owner {
+        Owner::User(_) | Owner::Uid(_) => {
+            own + instance.members(&Claim::Pinned(owner.clone()))?.len()
+        }
+        Owner::Class(_) | Owner::Group(_) => own,
+    })
+}
+
+/// `Ip: ForwDatagrams` of /proc/net/snmp (net/ipv4/proc.c, `snmp_seq_show`): a line of names and a
+/// line of values.
+fn forwarded(kernel: &Kernel) -> Option<u64> {
+    let text = std::fs::read_to_string(kernel.proc_root.join("net/snmp")).ok()?;
+    let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
+    let names = lines.next()?.split_whitespace();
+    let values: BTreeMap<&str, &str> = names.zip(lines.next()?.split_whitespace()).collect();
+    values.get("ForwDatagrams")?.parse().ok()
+}

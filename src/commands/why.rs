@@ -1,0 +1,244 @@
+//! `shaper why`: which line of the policy claims a user or a process, and what that gives it.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Output;
+use super::failure::Failure;
+use super::run::owners;
+use super::session::{Meaning, Options, Session};
+use crate::cli::Global;
+use crate::model::{Asked, Node};
+use crate::process::{self, Process};
+use crate::state::{Claim, Owner};
+use crate::units::Rate;
+
+#[derive(Serialize)]
+struct Answer {
+    version: u32,
+    subject: String,
+    /// `users.bob`, `everyone`, `groups.students`; nothing when nobody claims it.
+    claimed_by: Option<String>,
+    file: Option<String>,
+    line: Option<u32>,
+    column: Option<u32>,
+    classid: Option<String>,
+    /// Where the process sits now.
+    directory: Option<String>,
+    links: Vec<OnLink>,
+    shares_with: Vec<String>,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct OnLink {
+    dev: String,
+    rate_bit: Option<u64>,
+    asked_rate_bit: Option<u64>,
+    ceil_bit: u64,
+    prio: u8,
+}
+
+pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
+    let options = Options { skip_unknown: true, takeover: true };
+    let mut session = Session::open(global, file, options)?;
+    let meaning = session.look()?;
+    let answer = match subject.parse::<u32>() {
+        Ok(pid) if find(&meaning, pid).is_some() => of_process(&session, &meaning, pid)?,
+        _ => of_user(&session, &meaning, subject)?,
+    };
+    Ok(match global.json {
+        true => Output::json(serde_json::to_string(&answer).map_err(Failure::refused)?),
+        false => Output::text(answer.text()),
+    })
+}
+
+fn find(meaning: &Meaning, pid: u32) -> Option<&Process> {
+    meaning.sight.processes.iter().find(|process| process.pid == pid)
+}
+
+fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, Failure> {
+    let process =
+        find(meaning, pid).ok_or_else(|| Failure::Usage(format!("there is no process {pid}")))?;
+    let accounts = &meaning.sight.observation.facts.accounts;
+    let matcher = &meaning.model.matcher;
+    let claimed = matcher.claim(process.uid, process.unit.as_deref(), accounts);
+    let subject = format!("process {pid} ({}, uid {})", process.comm, process.uid);
+    let mut notes = Vec::new();
+    let mut owner = claimed.map(|claimed| claimed.owner());
+    let view = session.kernel.view();
+    match process::decide(process, matcher, accounts, &view) {
+        process::Decision::Leave(process::Reason::Foreign { .. }) => notes.push(format!(
+            "it sits in another's net_cls group `{}` and is left alone",
+            process.net_cls.as_deref().unwrap_or("/")
+        )),
+        process::Decision::Leave(process::Reason::OtherNamespace) => {
+            notes.push("it is in another network namespace: its packets are not ours".to_string());
+        }
+        process::Decision::MoveTo(_) => {
+            notes.push("it is not in its directory yet: the next apply places it".to_string());
+        }
+        process::Decision::TakeOut => {
+            notes.push(
+                "it is in a directory of ours still: the next apply takes it out".to_string(),
+            );
+        }
+        _ => {}
+    }
+    if let Some(pinned) = process::pinned_by(process, &view) {
+        notes.push("`shaper run` or `shaper attach` put it there".to_string());
+        owner = Some(pinned);
+    }
+    let mut answer = answer(session, meaning, subject, owner, notes);
+    answer.directory.clone_from(&process.net_cls);
+    Ok(answer)
+}
+
+fn of_user(session: &Session, meaning: &Meaning, user: &str) -> Result<Answer, Failure> {
+    let names = owners(user);
+    let uid = names.iter().find_map(|owner| match owner {
+        Owner::Uid(uid) => Some(*uid),
+        _ => None,
+    });
+    let line = names.iter().find(|owner| meaning.model.nodes.iter().any(|n| n.owner == **owner));
+    let accounts = &meaning.sight.observation.facts.accounts;
+    let claimed = uid.and_then(|uid| meaning.model.matcher.claim(uid, None, accounts));
+    let owner = line.cloned().or_else(|| claimed.map(|claimed| claimed.owner()));
+    let mut notes = Vec::new();
+    match (&owner, uid) {
+        (None, None) => {
+            return Err(Failure::Usage(format!(
+                "{user} is no line of the policy, no account and no process"
+            )));
+        }
+        (None, Some(0)) => notes.push("root is only claimed by a line that names it".to_string()),
+        (Some(Owner::Uid(uid)), _) if !accounts.running.contains(uid) => {
+            notes.push("it has no process here now, so it has no class yet".to_string());
+        }
+        _ => {}
+    }
+    Ok(answer(session, meaning, user.to_string(), owner, notes))
+}
+
+fn answer(
+    session: &Session,
+    meaning: &Meaning,
+    subject: String,
+    owner: Option<Owner>,
+    mut notes: Vec<String>,
+) -> Answer {
+    let node = owner.as_ref().and_then(|o| meaning.model.nodes.iter().find(|n| n.owner == *o));
+    let observed = &meaning.sight.observation.state;
+    let classid = owner.as_ref().and_then(|o| observed.claims.get(&Claim::Owner(o.clone())));
+    let minor = classid.and_then(|classid| classid.our_minor());
+    if owner.is_none() {
+        notes.push("nobody claims it: it is in the default class".to_string());
+    } else if classid.is_none() {
+        notes.push("it has no class in the kernel yet: `shaper apply` makes it".to_string());
+    }
+    let links = node.map_or_else(Vec::new, |node| {
+        let on_link = |(link, limits): (&crate::model::Link, &Option<crate::model::Limits>)| {
+            let limits = limits.as_ref()?;
+            let tree = observed.links.get(&link.name);
+            let class = minor.and_then(|minor| tree?.classes.get(&minor));
+            Some(OnLink {
+                dev: link.name.to_string(),
+                rate_bit: class.map(|class| class.rate.bits_per_second()),
+                asked_rate_bit: match limits.rate {
+                    Asked::Promised(rate) => Some(rate.bits_per_second()),
+                    Asked::Derived { .. } => None,
+                },
+                ceil_bit: limits.ceil.bits_per_second(),
+                prio: limits.prio,
+            })
+        };
+        meaning.model.links.iter().zip(&node.limits).filter_map(on_link).collect()
+    });
+    Answer {
+        version: 1,
+        subject,
+        claimed_by: node.map(line_name),
+        file: node.map(|_| session.policy.source.file.to_string()),
+        line: node.map(|node| node.place.line),
+        column: node.map(|node| node.place.column),
+        classid: classid.map(ToString::to_string),
+        directory: None,
+        links,
+        shares_with: node.map_or_else(Vec::new, |node| sharers(meaning, node)),
+        notes,
+    }
+}
+
+fn line_name(node: &Node) -> String {
+    match (&node.owner, &node.group) {
+        (Owner::User(key), _) => format!("users.{key}"),
+        (Owner::Class(key), _) => format!("classes.{key}"),
+        (Owner::Group(key), _) => format!("groups.{key}"),
+        (Owner::Uid(_), Some(group)) if group.as_str() != "everyone" => format!("groups.{group}"),
+        (Owner::Uid(_), _) => "everyone".to_string(),
+    }
+}
+
+/// Accounts whose processes are in the same class.
+fn sharers(meaning: &Meaning, node: &Node) -> Vec<String> {
+    let accounts = &meaning.sight.observation.facts.accounts;
+    let claims = |uid: &u32| {
+        let claimed = meaning.model.matcher.claim(*uid, None, accounts);
+        claimed.is_some_and(|claimed| claimed.owner() == node.owner)
+    };
+    let name = |uid: &u32| {
+        accounts
+            .by_uid
+            .get(uid)
+            .map_or_else(|| format!("uid {uid}"), |account| account.name.clone())
+    };
+    accounts.running.iter().filter(|uid| claims(uid)).map(name).collect()
+}
+
+impl Answer {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let _ = match (&self.claimed_by, &self.file, self.line, self.column) {
+            (Some(line), Some(file), Some(number), Some(column)) => {
+                writeln!(text, "{}: {line} at {file}:{number}:{column}", self.subject)
+            }
+            _ => writeln!(text, "{}: no line of the policy", self.subject),
+        };
+        if let Some(classid) = &self.classid {
+            let _ = writeln!(text, "  class {classid}");
+        }
+        for link in &self.links {
+            let show = |bits: u64| {
+                Rate::from_bits_per_second(bits).map_or_else(|| "0".into(), |rate| rate.to_string())
+            };
+            let rate = match (link.rate_bit, link.asked_rate_bit) {
+                (Some(rate), Some(asked)) if rate != asked => {
+                    format!("{} in force ({} asked)", show(rate), show(asked))
+                }
+                (Some(rate), Some(_)) => show(rate),
+                (Some(rate), None) => format!("{} (a share of what is left)", show(rate)),
+                (None, Some(asked)) => format!("{} (not in force yet)", show(asked)),
+                (None, None) => "a share of what is left".to_string(),
+            };
+            let _ = writeln!(
+                text,
+                "  {}: rate {rate}, ceil {}, prio {}",
+                link.dev,
+                show(link.ceil_bit),
+                link.prio
+            );
+        }
+        if !self.shares_with.is_empty() {
+            let _ = writeln!(text, "  accounts in it now: {}", self.shares_with.join(", "));
+        }
+        if let Some(directory) = &self.directory {
+            let _ = writeln!(text, "  net_cls directory: {directory}");
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "  {note}");
+        }
+        text
+    }
+}

@@ -1,0 +1,45 @@
+//! The `shaper` binary: command line in, text and exit status out.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use shaper::cli::Cli;
+use shaper::commands::{self, Failure, Output};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match cli.global.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
+        .format_target(false)
+        .init();
+    match commands::dispatch(&cli) {
+        Ok(Output { stdout, stderr, status }) => {
+            say(std::io::stderr(), &stderr);
+            say(std::io::stdout(), &stdout);
+            ExitCode::from(status)
+        }
+        Err(failure) => {
+            if cli.global.json {
+                say(std::io::stdout(), &format!("{}\n", failure.json()));
+            } else {
+                say(
+                    std::io::stderr(),
+                    &format!("{}\n", failure.text(commands::color()).trim_end()),
+                );
+            }
+            ExitCode::from(Failure::exit_status(&failure))
+        }
+    }
+}
+
+/// A reader that went away (`shaper status | head`) is no reason to panic.
+fn say(mut to: impl Write, text: &str) {
+    if let Err(error) = to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        log::debug!("cannot print: {error}");
+    }
+}

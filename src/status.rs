@@ -1,0 +1,291 @@
+//! Who has which class, what it may send and what it sent: read from the kernel alone, as a table or
+//! as CONTRACT's JSON.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::desired::guarantee_is_derived;
+use crate::observe::Sight;
+use crate::state::{Claim, Class, Counters, Filter, LinkName, Owner, Role, RootQdisc, Tag, Tree};
+use crate::units::{ClassId, Minor, Rate};
+
+pub use table::table;
+
+/// The whole answer; its JSON only grows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    pub version: u32,
+    pub links: Vec<Link>,
+    /// Somebody else's objects in our trees and directories.
+    pub foreign: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Link {
+    pub dev: String,
+    /// Inode of the network namespace.
+    pub netns: u64,
+    pub direction: &'static str,
+    /// How the tag is read: `cgroup` or `bpf`; nothing while there is no filter.
+    pub classifier: Option<&'static str>,
+    pub rate_bit: u64,
+    pub users: Vec<User>,
+    pub groups: Vec<Group>,
+    pub default: Option<Pool>,
+    pub unshaped: Option<Pool>,
+    pub retired: Vec<Retired>,
+    /// Packets that passed no class at all: should be 0 once the default class stands.
+    pub direct_packets: u32,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct User {
+    pub user: String,
+    pub uid: Option<u32>,
+    /// `users`, `everyone`, `group` (an account of a gid group) or `class`.
+    pub source: &'static str,
+    pub group: Option<String>,
+    pub classid: String,
+    #[serde(flatten)]
+    pub class: ClassNumbers,
+    pub processes: usize,
+    /// Seconds since 1970 when its directory was made.
+    pub since: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    pub group: String,
+    pub parent: Option<String>,
+    pub classid: String,
+    #[serde(flatten)]
+    pub class: ClassNumbers,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Pool {
+    pub classid: String,
+    #[serde(flatten)]
+    pub class: ClassNumbers,
+    /// IPv4 packets that this namespace forwarded since it began (`Ip: ForwDatagrams`), of which the
+    /// ones that left by this link are in the default class: they have no process of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarded_packets: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Retired {
+    pub classid: String,
+    #[serde(flatten)]
+    pub class: ClassNumbers,
+}
+
+/// What every class has.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClassNumbers {
+    /// In force.
+    pub rate_bit: u64,
+    pub ceil_bit: u64,
+    /// As written; nothing where the guarantee was derived from what was left.
+    pub asked_rate_bit: Option<u64>,
+    pub prio: Option<u8>,
+    /// Bytes a turn when classes share what is left over.
+    pub quantum: Option<u32>,
+    pub burst_bytes: u64,
+    pub cburst_bytes: u64,
+    pub leaf: Option<&'static str>,
+    pub sent_bytes: u64,
+    pub sent_packets: u64,
+    pub drops: u64,
+    pub overlimits: u64,
+    pub backlog_bytes: u64,
+    pub lends: u64,
+    pub borrows: u64,
+}
+
+/// What status needs beyond a look at the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    pub netns: u64,
+    /// Names of uids, as NSS has them.
+    pub names: BTreeMap<u32, String>,
+    pub processes: BTreeMap<Owner, usize>,
+    pub since: BTreeMap<Owner, SystemTime>,
+    pub forwarded_packets: Option<u64>,
+}
+
+/// Puts a look at the kernel into status's shape. Pure.
+pub fn status(sight: &Sight, extra: &Extra) -> Status {
+    let observation = &sight.observation;
+    let mut links: Vec<(&LinkName, &Tree)> = observation.state.links.iter().collect();
+    let index = |name: &LinkName| observation.facts.links.get(name).map(|facts| facts.ifindex);
+    links.sort_by_key(|(name, _)| index(name));
+    Status {
+        version: 1,
+        links: links
+            .into_iter()
+            .map(|(name, tree)| View { sight, extra, name, tree }.link())
+            .collect(),
+        foreign: foreign(sight),
+    }
+}
+
+/// Links whose root is of another instance are not ours to show, but worth a word.
+fn foreign(sight: &Sight) -> Vec<String> {
+    let objects = sight.observation.foreign.iter().map(ToString::to_string);
+    let roots =
+        sight.observation.facts.links.iter().filter_map(|(name, facts)| match &facts.root {
+            RootQdisc::Foreign { r2q: Some(r2q), .. } if crate::state::Mark::is_shaper(*r2q) => {
+                Some(format!("root qdisc of {name}: another instance of shaper"))
+            }
+            _ => None,
+        });
+    objects.chain(roots).collect()
+}
+
+struct View<'a> {
+    sight: &'a Sight,
+    extra: &'a Extra,
+    name: &'a LinkName,
+    tree: &'a Tree,
+}
+
+impl View<'_> {
+    fn link(&self) -> Link {
+        let classifier = self.tree.filters.values().find_map(|filter| match filter {
+            Filter::Tag(Tag::Cgroup) => Some("cgroup"),
+            Filter::Tag(Tag::Bpf) => Some("bpf"),
+            _ => None,
+        });
+        let rate = self.tree.classes.get(&Minor::LINK).map(|class| class.rate);
+        let pool = |minor: Minor, forwarded_packets: Option<u64>| {
+            self.numbers(minor).map(|class| Pool {
+                classid: ClassId::ours(minor).to_string(),
+                class,
+                forwarded_packets,
+            })
+        };
+        let claims = &self.sight.observation.state.claims;
+        let mut users = Vec::new();
+        let mut groups = Vec::new();
+        let mut retired = Vec::new();
+        for (claim, classid) in claims {
+            let Some(minor) = classid.our_minor() else { continue };
+            let Some(class) = self.numbers(minor) else { continue };
+            let classid = classid.to_string();
+            match claim {
+                Claim::Owner(Owner::Group(key)) => groups.push(Group {
+                    group: key.to_string(),
+                    parent: self.group_of(minor),
+                    classid,
+                    class,
+                }),
+                Claim::Owner(owner) => users.push(self.user(owner, minor, class)),
+                Claim::Retired(_) => retired.push(Retired { classid, class }),
+                Claim::Pinned(_) => {}
+            }
+        }
+        Link {
+            dev: self.name.to_string(),
+            netns: self.extra.netns,
+            direction: "egress",
+            classifier,
+            rate_bit: rate.map_or(0, Rate::bits_per_second),
+            users,
+            groups,
+            default: pool(Minor::DEFAULT, self.extra.forwarded_packets),
+            unshaped: pool(Minor::UNSHAPED, None),
+            retired,
+            direct_packets: self.sight.direct_packets.get(self.name).copied().unwrap_or(0),
+        }
+    }
+
+    fn user(&self, owner: &Owner, minor: Minor, class: ClassNumbers) -> User {
+        let group = self.group_of(minor);
+        let (user, uid, source) = match owner {
+            Owner::User(key) => (key.to_string(), None, "users"),
+            Owner::Class(key) | Owner::Group(key) => (key.to_string(), None, "class"),
+            Owner::Uid(uid) => {
+                let name = self.extra.names.get(uid).cloned();
+                let everyone = group.as_deref().is_none_or(|group| group == "everyone");
+                let source = if everyone { "everyone" } else { "group" };
+                (name.unwrap_or_else(|| uid.to_string()), Some(*uid), source)
+            }
+        };
+        let since = self.extra.since.get(owner);
+        User {
+            user,
+            uid,
+            source,
+            group,
+            classid: ClassId::ours(minor).to_string(),
+            class,
+            processes: self.extra.processes.get(owner).copied().unwrap_or(0),
+            since: since.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs()),
+        }
+    }
+
+    /// The group that the class hangs in.
+    fn group_of(&self, minor: Minor) -> Option<String> {
+        let parent = self.tree.classes.get(&minor)?.parent?;
+        self.sight.observation.state.claims.iter().find_map(|(claim, classid)| match claim {
+            Claim::Owner(Owner::Group(key)) if classid.our_minor() == Some(parent) => {
+                Some(key.to_string())
+            }
+            _ => None,
+        })
+    }
+
+    fn numbers(&self, minor: Minor) -> Option<ClassNumbers> {
+        let class: &Class = self.tree.classes.get(&minor)?;
+        let psched = self.sight.observation.facts.psched;
+        let key = (self.name.clone(), minor);
+        let counters: Counters = self.sight.counters.get(&key).copied().unwrap_or_default();
+        let rate_bit = class.rate.bits_per_second();
+        let (prio, quantum, derived) = match class.role {
+            Role::Inner => (None, None, false),
+            Role::Leaf { prio, quantum } => {
+                (Some(prio), Some(quantum), guarantee_is_derived(quantum))
+            }
+        };
+        Some(ClassNumbers {
+            rate_bit,
+            ceil_bit: class.ceil.bits_per_second(),
+            asked_rate_bit: (!derived).then_some(rate_bit),
+            prio,
+            quantum,
+            burst_bytes: class.burst.bytes_at(class.rate, psched).0,
+            cburst_bytes: class.cburst.bytes_at(class.ceil, psched).0,
+            leaf: self.tree.leaves.get(&minor).map(|leaf| leaf.kind()),
+            sent_bytes: counters.sent_bytes,
+            sent_packets: counters.sent_packets,
+            drops: counters.drops,
+            overlimits: counters.overlimits,
+            backlog_bytes: counters.backlog_bytes,
+            lends: counters.lends,
+            borrows: counters.borrows,
+        })
+    }
+}
+
+impl Status {
+    /// Only these users (by name or uid), or only the members of this group.
+    pub fn narrow(&mut self, users: &[String], group: Option<&str>) {
+        let wanted = |user: &User| {
+            let named = users.is_empty()
+                || users.contains(&user.user)
+                || user.uid.is_some_and(|uid| users.contains(&uid.to_string()));
+            named && group.is_none_or(|group| user.group.as_deref() == Some(group))
+        };
+        for link in &mut self.links {
+            link.users.retain(wanted);
+            if let Some(group) = group {
+                link.groups.retain(|g| g.group == group);
+            }
+        }
+    }
+}
