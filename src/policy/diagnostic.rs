@@ -22,6 +22,11 @@ pub struct Span {
     pub end: u32,
 }
 
+impl Span {
+    /// Where a file begins: the place of what is missing from it.
+    pub const START: Span = Span { place: Place { line: 1, column: 1 }, start: 0, end: 0 };
+}
+
 /// A value as the file has it, with its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written<T> {

@@ -22,12 +22,14 @@ pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Opt
     let everyone_at = fields.place_of("everyone");
     let mut section = |name: &str| fields.take(name);
     let links = section("links").map(|node| (node.at, links::links(node, findings)));
-    match &links {
-        Some((_, links)) if !links.is_empty() || findings.has_errors() => {}
-        _ => findings.push(
-            Diagnostic::error(Kind::Link, links.as_ref().map(|(at, _)| *at), "no link is named")
+    let names_a_link = links.as_ref().is_some_and(|(_, links)| !links.is_empty());
+    // With errors before, the links may be there and be misspelt.
+    if !names_a_link && !findings.has_errors() {
+        let at = links.as_ref().map_or(Span { end: at.start, ..at }, |(at, _)| *at);
+        findings.push(
+            Diagnostic::error(Kind::Link, at, "no link is named")
                 .help("write `links: {auto: }` for the interface of the default route, or name it: `links: {eth0: {rate: 950mbit}}`"),
-        ),
+        );
     }
     let users = section("users").map_or_else(Vec::new, |node| users(node, findings));
     let groups = section("groups").map_or_else(Vec::new, |node| groups(node, findings));

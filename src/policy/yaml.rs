@@ -47,7 +47,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
     if text.len() > MAX_BYTES {
         return Err(Diagnostic::error(
             Kind::Syntax,
-            None,
+            Span::START,
             format!(
                 "the file has {} bytes, a policy at most {MAX_BYTES}; nothing of it was read",
                 text.len()
@@ -56,13 +56,19 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
         .help("is this the right file? Accounts need no line each: `everyone` and `gid` groups cover them"));
     }
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-        return Err(Diagnostic::error(Kind::Syntax, None, "the file is empty")
+        return Err(Diagnostic::error(Kind::Syntax, Span::START, "the file is empty")
             .help("the smallest policy is\n  version: 1\n  links: {auto: }\n  everyone: 50mbit"));
     }
     match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options()) {
         Ok(raw) => tree(raw, text),
         Err(error) => Err(syntax_error(&error, text)),
     }
+}
+
+/// The first line, or as much of it as a screen shows.
+pub(super) fn first_line(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default();
+    line.char_indices().nth(80).map_or(line, |(end, _)| &line[..end])
 }
 
 /// Room for a file of 60,000 users, and little more: a bomb is refused after a second at most.
