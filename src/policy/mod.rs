@@ -19,7 +19,7 @@ use crate::state::{Key, LinkName, Tag};
 use crate::units::{Minor, Percent, Rate};
 
 pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Written};
-pub(crate) use diagnostic::{Findings, closest, quote};
+pub(crate) use diagnostic::{Findings, closest, printable, quote};
 pub(crate) use scalars::LAST_UID;
 pub use yaml::MAX_BYTES;
 
@@ -28,6 +28,8 @@ pub use yaml::MAX_BYTES;
 pub struct Policy {
     /// For the reports of whoever finds something wrong later.
     pub source: Source,
+    /// Where the links stand.
+    pub links_at: Span,
     /// All lists are in file order.
     pub links: Vec<LinkLine>,
     pub users: Vec<UserLine>,

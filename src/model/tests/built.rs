@@ -254,3 +254,17 @@ fn nss_is_asked_for_names_and_single_uids_only() {
     assert_eq!(lookups.uids.into_iter().collect::<Vec<_>>(), [5]);
     assert_eq!(lookups.groups.iter().collect::<Vec<_>>(), ["staff"]);
 }
+
+#[test]
+fn a_file_of_60_000_users_is_a_policy() {
+    let line = |n| {
+        format!(
+            "  user{n}: {{rate: 8kbit, ceil: 200mbit, prio: 2, uids: {}, links: {{eth0: 1%}}}}\n",
+            2000 + n
+        )
+    };
+    let text: String = (0..60_000).map(line).collect();
+    let policy =
+        policy::parse(&format!("version: 1\nlinks: {{eth0: }}\nusers:\n{text}"), "p").unwrap();
+    assert_eq!(policy.users.len(), 60_000);
+}
