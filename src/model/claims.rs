@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
-use crate::policy::{Diagnostic, Findings, Gid, Kind, LAST_UID, Policy, Span, UserLine, quote};
+use crate::policy::{
+    Diagnostic, Findings, Gid, Kind, LAST_UID, Policy, Span, UserLine, printable, quote,
+};
 use crate::state::{Accounts, Facts, Key};
 
 use super::Matcher;
@@ -101,8 +103,12 @@ impl Lookup<'_> {
             Some(why) => {
                 *self.unavailable_said = true;
                 findings.push(
-                    new(format!("the {what} {} could not be looked up: {}", quote(name), quote(why).trim_matches('`')))
-                        .help("this is not \"no such account\": see whether `getent passwd` answers, or use --skip-unknown to go on without it"),
+                    new(format!("the {what} {} could not be looked up: {}", quote(name), printable(why, 200)))
+                        .help(if self.options.skip_unknown {
+ "this is not \"no such account\": what could not be looked up goes on as before"
+} else {
+ "this is not \"no such account\": see whether `getent passwd` answers, or use --skip-unknown to go on without it"
+}),
                 );
             }
             None => findings.push(new(format!("there is no {what} {}", quote(name))).help(help())),

@@ -14,6 +14,8 @@ pub(super) struct Parent<'a> {
     pub ceil: Rate,
     /// `None`: directly below the link.
     pub group: Option<&'a str>,
+    /// There are other links, for which the same line may be right.
+    pub one_of_several: bool,
 }
 
 /// The limits of a user or class.
@@ -44,7 +46,7 @@ pub(super) fn leaf(
             Ok(Limits { rate: Asked::Derived { floor: None }, ceil, prio })
         }
         (Some(rate), Some(ceil)) => {
-            rate_below_ceil(name, rate, ceil)?;
+            rate_below_ceil(|| quote(name), rate, ceil)?;
             below_parent(name, "ceil", ceil, link, parent)?;
             Ok(Limits { rate: Asked::Promised(rate.0), ceil: ceil.0, prio })
         }
@@ -64,7 +66,7 @@ pub(super) fn group(
         below_parent(name, "ceil", ceil, link, parent)?;
     }
     match (rate, ceil) {
-        (Some(rate), Some(ceil)) => rate_below_ceil(name, rate, ceil)?,
+        (Some(rate), Some(ceil)) => rate_below_ceil(|| quote(name), rate, ceil)?,
         (Some(rate), None) => below_parent(name, "rate", rate, link, parent)?,
         (None, _) => {}
     }
@@ -82,7 +84,7 @@ pub(super) fn each(
     let rate = written.and_then(|w| w.rate).map(|r| (absolute(r.value, link.link.rate), r.at));
     let ceil = written.and_then(|w| w.ceil).map(|c| (absolute(c.value, link.link.rate), c.at));
     if let (Some(rate), Some(ceil)) = (rate, ceil) {
-        rate_below_ceil(name, rate, ceil)?;
+        rate_below_ceil(|| format!("each account of {}", quote(name)), rate, ceil)?;
     }
     let ceil = ceil.or(rate).map_or(parent.ceil, |(ceil, _)| ceil.min(parent.ceil));
     let rate = match rate {
@@ -93,7 +95,7 @@ pub(super) fn each(
 }
 
 fn rate_below_ceil(
-    name: &str,
+    of: impl FnOnce() -> String,
     (rate, at): (Rate, Span),
     (ceil, ceil_at): (Rate, Span),
 ) -> Result<(), Diagnostic> {
@@ -103,7 +105,7 @@ fn rate_below_ceil(
     Err(Diagnostic::error(
         Kind::Rate,
         ceil_at,
-        format!("the ceil of {} is {ceil}, below its rate {rate}", quote(name)),
+        format!("the ceil of {} is {ceil}, below its rate {rate}", of()),
     )
     .label("the cap")
     .also(at, "the guarantee")
@@ -131,9 +133,11 @@ fn below_parent(
     Err(match parent.group {
         Some(group) => error(format!("its group {}", quote(group)))
             .help(format!("write at most {most}, or raise the group's ceil")),
-        None => error(format!("the link {device}")).help(format!(
-            "write at most {most} or a share such as `50%`; `links: {{{device}: {{{what}: …}}}}` is for one link of several"
-        )),
+        None => error(format!("the link {device}")).help(if parent.one_of_several {
+            format!("write at most {most}, or a share such as `50%`, which fits every link; a user may have other limits on one link: `links: {{{device}: {{{what}: …}}}}`")
+        } else {
+            format!("write at most {most}, or a share such as `50%`")
+        }),
     })
 }
 

@@ -132,7 +132,7 @@ pub(super) fn resolve<'p>(
     }
     if !options.offline {
         stacked(&links, facts, findings);
-        uncovered(&chosen, facts, findings);
+        uncovered(policy.links_at, &chosen, facts, findings);
     }
     links
 }
@@ -362,7 +362,7 @@ fn stacked(links: &Links<'_>, facts: &Facts, findings: &mut Findings) {
 }
 
 /// Links over which packets leave without being shaped.
-fn uncovered(chosen: &HashMap<LinkName, Span>, facts: &Facts, findings: &mut Findings) {
+fn uncovered(at: Span, chosen: &HashMap<LinkName, Span>, facts: &Facts, findings: &mut Findings) {
     let by_index: HashMap<u32, &LinkName> =
         facts.links.iter().map(|(name, device)| (device.ifindex, name)).collect();
     let passes_a_chosen_one = |device: &LinkFacts| {
@@ -379,7 +379,7 @@ fn uncovered(chosen: &HashMap<LinkName, Span>, facts: &Facts, findings: &mut Fin
             findings.push(
                 Diagnostic::warning(
                     Kind::Link,
-                    None,
+                    at,
                     format!("{name} has a default route and no line in `links`"),
                 )
                 .help(format!(

@@ -132,11 +132,13 @@ impl<'a> Tree<'a> {
     }
 
     fn parent(&self, link: usize, group: Option<usize>) -> Parent<'a> {
+        let one_of_several = self.links.shaped.len() > 1;
         match group {
-            None => Parent { ceil: self.links.shaped[link].link.rate, group: None },
+            None => Parent { ceil: self.links.shaped[link].link.rate, group: None, one_of_several },
             Some(group) => Parent {
                 ceil: self.here[group][link].ceil,
                 group: Some(self.policy.groups[group].key.value.as_str()),
+                one_of_several,
             },
         }
     }
@@ -270,8 +272,8 @@ impl<'a> Tree<'a> {
                 findings.take(limits::group("everyone", &line.limits, shaped, top))?;
             let asked = rate.map_or(Asked::Derived { floor: None }, Asked::Promised);
             together.push(Some(Limits { rate: asked, ceil, prio: 0 }));
-            let parent = Parent { ceil, group: key.as_ref().map(|_| "everyone") };
-            let found = limits::each("each of everyone", line.each.as_ref(), shaped, parent);
+            let parent = Parent { ceil, group: key.as_ref().map(|_| "everyone"), ..top };
+            let found = limits::each("everyone", line.each.as_ref(), shaped, parent);
             each.push(Some(findings.take(found)?));
         }
         let node = key.map(|key| Node {
@@ -320,11 +322,10 @@ impl<'a> Tree<'a> {
                 continue;
             }
             let name = line.key.value.as_str();
-            let label = format!("each of {name}");
             let mut limits = Vec::with_capacity(self.links.shaped.len());
             for (link, shaped) in self.links.shaped.iter().enumerate() {
                 let parent = self.parent(link, Some(group));
-                let each = limits::each(&label, line.each.as_ref(), shaped, parent);
+                let each = limits::each(name, line.each.as_ref(), shaped, parent);
                 match each {
                     Ok(each) => limits.push(Some(each)),
                     Err(error) => {

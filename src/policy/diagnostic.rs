@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
 
 /// Where a line stands in the policy file, counted from 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,11 @@ pub struct Span {
     /// First byte and one after the last, in the whole text.
     pub start: u32,
     pub end: u32,
+}
+
+impl Span {
+    /// Where a file begins: the place of what is missing from it.
+    pub const START: Span = Span { place: Place { line: 1, column: 1 }, start: 0, end: 0 };
 }
 
 /// A value as the file has it, with its place.
@@ -173,19 +178,13 @@ impl Diagnostic {
             Severity::Warning => Level::WARNING,
             Severity::Info => Level::INFO,
         };
+        let title = level.primary_title(self.message.as_str());
         let mut group = match self.at {
-            Some(at) => level.primary_title(self.message.as_str()).element(snippet(
-                source,
-                at,
-                AnnotationKind::Primary,
-                &self.label,
-            )),
-            None => level
-                .primary_title(self.message.as_str())
-                .element(Origin::path(source.file.as_ref())),
+            Some(at) => title.element(shown(source, at, AnnotationKind::Primary, &self.label)),
+            None => title.element(Origin::path(source.file.as_ref())),
         };
         if let Some((at, label)) = self.also.as_deref() {
-            group = group.element(snippet(source, *at, AnnotationKind::Context, label));
+            group = group.element(shown(source, *at, AnnotationKind::Context, label));
         }
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help.as_str()));
@@ -195,22 +194,21 @@ impl Diagnostic {
 }
 
 /// The one line that `at` starts in, with a caret: the whole text would be read again for each
-/// error, and a policy may have 60,000 lines.
-fn snippet<'a>(
-    source: &'a Source,
-    at: Span,
-    kind: AnnotationKind,
-    label: &'a str,
-) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+/// error, and a policy may have 60,000 lines. A line that no person wrote has no caret: drawing
+/// megabytes takes seconds and shows nothing.
+fn shown<'a>(source: &'a Source, at: Span, kind: AnnotationKind, label: &'a str) -> Element<'a> {
+    const LONGEST: usize = 4_000;
     let (line_start, line) = source.line_around(at.start as usize);
+    let (number, column) = (at.place.line as usize, at.place.column as usize);
+    let path = source.file.as_ref();
+    if line.len() > LONGEST {
+        return Origin::path(path).line(number).char_column(column).into();
+    }
     let start = (at.start as usize).saturating_sub(line_start).min(line.len());
     let end = (at.end as usize).saturating_sub(line_start).clamp(start, line.len());
     let annotation = kind.span(start..end);
     let annotation = if label.is_empty() { annotation } else { annotation.label(label) };
-    Snippet::source(line)
-        .path(source.file.as_ref())
-        .line_start(at.place.line as usize)
-        .annotation(annotation)
+    Snippet::source(line).path(path).line_start(number).annotation(annotation).into()
 }
 
 /// All that was found in one file. As an error it has at least one [`Severity::Error`].
@@ -303,21 +301,24 @@ impl Findings {
 
 /// A text from the file, for a message: in backticks, control characters spelled out, not too long.
 pub(crate) fn quote(text: &str) -> String {
-    const LONGEST: usize = 60;
-    let mut quoted = String::from("`");
+    format!("`{}`", printable(text, 60))
+}
+
+/// At most `longest` characters of a text that somebody else wrote, safe on a terminal.
+pub(crate) fn printable(text: &str, longest: usize) -> String {
+    let mut printable = String::new();
     for (i, c) in text.chars().enumerate() {
-        if i == LONGEST {
-            quoted.push('…');
+        if i == longest {
+            printable.push('…');
             break;
         }
         if c.is_control() {
-            quoted.extend(c.escape_default());
+            printable.extend(c.escape_default());
         } else {
-            quoted.push(c);
+            printable.push(c);
         }
     }
-    quoted.push('`');
-    quoted
+    printable
 }
 
 /// The one of `known` that `text` was probably meant to be.

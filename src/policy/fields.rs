@@ -41,7 +41,9 @@ impl Fields {
                         node.at,
                         format!("{what} must be a mapping, but this is {}", value.sort()),
                     )
-                    .help(format!("write `{example}: …`; {what} may have {}", known.join(", "))),
+                    .help(scalars::missing_space(&value).unwrap_or_else(
+                        || format!("write `{example}: …`; {what} may have {}", known.join(", ")),
+                    )),
                 );
                 return None;
             }
@@ -181,6 +183,11 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
             format!("`{name}` ({means}) is not in this version"),
         )
         .help("remove it; the name is reserved for a later version");
+    }
+    if key.value == "prio" && known.contains(&"each") {
+        return Diagnostic::error(Kind::Shape, key.at, format!("{what} has no `prio`")).help(
+            "HTB ignores it on a class that has classes below: write it on the users, or in `each`",
+        );
     }
     let help = match closest(&key.value, known.iter().copied()) {
         Some(name) => format!("did you mean `{name}`? {what} may have {}", known.join(", ")),

@@ -19,15 +19,18 @@ pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Opt
     let root = without_anchors_room(root);
     let mut fields = Fields::open(root, "the policy", &KEYS, findings)?;
     version(fields.take("version"), at, findings);
-    let everyone_at = fields.place_of("everyone");
+    let (links_at, everyone_at) = (fields.place_of("links"), fields.place_of("everyone"));
     let mut section = |name: &str| fields.take(name);
-    let links = section("links").map(|node| (node.at, links::links(node, findings)));
-    match &links {
-        Some((_, links)) if !links.is_empty() || findings.has_errors() => {}
-        _ => findings.push(
-            Diagnostic::error(Kind::Link, links.as_ref().map(|(at, _)| *at), "no link is named")
+    let links =
+        section("links").map(|node| (links_at.unwrap_or(node.at), links::links(node, findings)));
+    let names_a_link = links.as_ref().is_some_and(|(_, links)| !links.is_empty());
+    // With errors before, the links may be there and be misspelt.
+    if !names_a_link && !findings.has_errors() {
+        let at = links.as_ref().map_or(Span { end: at.start, ..at }, |(at, _)| *at);
+        findings.push(
+            Diagnostic::error(Kind::Link, at, "no link is named")
                 .help("write `links: {auto: }` for the interface of the default route, or name it: `links: {eth0: {rate: 950mbit}}`"),
-        ),
+        );
     }
     let users = section("users").map_or_else(Vec::new, |node| users(node, findings));
     let groups = section("groups").map_or_else(Vec::new, |node| groups(node, findings));
@@ -36,8 +39,8 @@ pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Opt
     let classes = section("classes").map_or_else(Vec::new, |node| classes(node, findings));
     let rules = section("rules").map_or_else(Vec::new, |node| rules::rules(node, findings));
     distinct(&users, &classes, findings);
-    let links = links.map(|(_, links)| links).unwrap_or_default();
-    Some(Policy { source, links, users, groups, everyone, classes, rules })
+    let (links_at, links) = links.unwrap_or((at, Vec::new()));
+    Some(Policy { source, links_at, links, users, groups, everyone, classes, rules })
 }
 
 /// Top-level `x-*` is a place for YAML anchors.
@@ -49,7 +52,7 @@ fn without_anchors_room(mut root: Node) -> Node {
 }
 
 fn version(node: Option<Node>, at: Span, findings: &mut Findings) {
-    let Some(node) = node else {
+    let Some(node) = node.filter(|node| !matches!(node.value, Value::Null)) else {
         findings.push(
             Diagnostic::error(
                 Kind::Shape,
@@ -175,18 +178,21 @@ fn groups(node: Node, findings: &mut Findings) -> Vec<GroupLine> {
 }
 
 fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<GroupLine> {
-    const KEYS: [&str; 7] = ["rate", "ceil", "prio", "gid", "parent", "users", "each"];
+    const KEYS: [&str; 6] = ["rate", "ceil", "gid", "parent", "users", "each"];
     if let Value::Scalar(_) = node.value {
         findings.push(
-            scalars::wrong_type(node.at, "group", &node.value, "a mapping", "{gid: students, ceil: 60%}")
-                .help("a single rate could mean all together or each: write `ceil: …` or `each: {ceil: …}`"),
+            Diagnostic::error(
+                Kind::Shape,
+                node.at,
+                "a group must be a mapping, but this is a single value",
+            )
+            .help("one rate could mean all together or each: write `ceil: …` or `each: {ceil: …}`"),
         );
         return None;
     }
     let mut fields = Fields::open(node, "a group", &KEYS, findings)?;
     let each_at = fields.place_of("each");
     let limits = limit_fields(&mut fields, findings);
-    no_prio(&limits, "a group", findings);
     let gid_is_written = fields.place_of("gid").is_some();
     let gid = fields.read("gid", findings, scalars::gid);
     let parent = fields.read("parent", findings, |node| scalars::text(node, "parent", "students"));
@@ -203,17 +209,8 @@ fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<Group
     Some(GroupLine { key, limits, gid, parent, users, each })
 }
 
-fn no_prio(limits: &Limits, what: &str, findings: &mut Findings) {
-    if let Some(prio) = &limits.prio {
-        findings
-            .push(Diagnostic::error(Kind::Shape, prio.at, format!("{what} has no `prio`")).help(
-            "HTB ignores it on a class that has classes below: write it on the users, or in `each`",
-        ));
-    }
-}
-
 fn everyone(at: Span, node: Node, findings: &mut Findings) -> Option<EveryoneLine> {
-    const KEYS: [&str; 5] = ["uids", "rate", "ceil", "each", "prio"];
+    const KEYS: [&str; 4] = ["uids", "rate", "ceil", "each"];
     let none = Limits::none(node.at);
     if let Value::Scalar(_) = node.value {
         let each = limits(node, "everyone", findings)?;
@@ -221,7 +218,6 @@ fn everyone(at: Span, node: Node, findings: &mut Findings) -> Option<EveryoneLin
     }
     let mut fields = Fields::open(node, "`everyone`", &KEYS, findings)?;
     let limits = limit_fields(&mut fields, findings);
-    no_prio(&limits, "everyone together", findings);
     let uids = fields.read_list("uids", findings, scalars::uids);
     let each = fields.take("each").and_then(|node| self::limits(node, "`each`", findings));
     Some(EveryoneLine { at, uids, limits, each })

@@ -10,9 +10,6 @@ mod rules;
 mod scalars;
 mod yaml;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
@@ -22,7 +19,7 @@ use crate::state::{Key, LinkName, Tag};
 use crate::units::{Minor, Percent, Rate};
 
 pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Written};
-pub(crate) use diagnostic::{Findings, closest, quote};
+pub(crate) use diagnostic::{Findings, closest, printable, quote};
 pub(crate) use scalars::LAST_UID;
 pub use yaml::MAX_BYTES;
 
@@ -31,6 +28,8 @@ pub use yaml::MAX_BYTES;
 pub struct Policy {
     /// For the reports of whoever finds something wrong later.
     pub source: Source,
+    /// Where the links stand.
+    pub links_at: Span,
     /// All lists are in file order.
     pub links: Vec<LinkLine>,
     pub users: Vec<UserLine>,
@@ -210,12 +209,9 @@ pub(crate) const RESERVED_NAMES: [&str; 5] = ["default", "unshaped", "everyone",
 /// All that is wrong in the text, up to 20 errors, each with its place and cure. Bad YAML is one
 /// error, because what comes after it has no meaning.
 pub fn parse(text: &str, file_name: &str) -> Result<Policy, Report> {
-    let source = if text.len() > MAX_BYTES {
-        // Not kept: nobody will be shown a line of it.
-        Source::new(file_name, "")
-    } else {
-        Source::new(file_name, text)
-    };
+    // Of a file that is too large only the beginning is shown.
+    let shown = if text.len() > MAX_BYTES { yaml::first_line(text) } else { text };
+    let source = Source::new(file_name, shown);
     let mut findings = Findings::default();
     let policy = findings
         .take(yaml::parse(text))

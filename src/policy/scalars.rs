@@ -41,7 +41,15 @@ pub(super) fn wrong_type(
         at,
         format!("`{what}` must be {wanted}, but this is {}", found.sort()),
     )
-    .help(format!("write for example `{what}: {example}`"))
+    .help(missing_space(found).unwrap_or_else(|| format!("write for example `{what}: {example}`")))
+}
+
+/// `eth0:1gbit` is one word to YAML.
+pub(super) fn missing_space(found: &Value) -> Option<String> {
+    let Value::Scalar(text) = found else { return None };
+    let (key, value) = text.split_once(':')?;
+    let cure = format!("{key}: {value}");
+    Some(format!("write a space after the colon: {}", super::quote(&cure)))
 }
 
 pub(super) fn amount(node: &Node, what: &str) -> Result<Written<Amount>, Diagnostic> {

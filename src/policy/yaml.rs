@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Location, Spanned};
 
-use super::diagnostic::{Diagnostic, Kind, Place, Span, Written, quote};
+use super::diagnostic::{Diagnostic, Kind, Place, Span, Written, printable};
 
 /// The longest text that is read: a file of 60,000 users with all their fields has half of that.
 pub const MAX_BYTES: usize = 8 << 20;
@@ -47,7 +47,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
     if text.len() > MAX_BYTES {
         return Err(Diagnostic::error(
             Kind::Syntax,
-            None,
+            Span::START,
             format!(
                 "the file has {} bytes, a policy at most {MAX_BYTES}; nothing of it was read",
                 text.len()
@@ -56,7 +56,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
         .help("is this the right file? Accounts need no line each: `everyone` and `gid` groups cover them"));
     }
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-        return Err(Diagnostic::error(Kind::Syntax, None, "the file is empty")
+        return Err(Diagnostic::error(Kind::Syntax, Span::START, "the file is empty")
             .help("the smallest policy is\n  version: 1\n  links: {auto: }\n  everyone: 50mbit"));
     }
     match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options()) {
@@ -65,12 +65,19 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
     }
 }
 
+/// The first line, or as much of it as a screen shows.
+pub(super) fn first_line(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default();
+    line.char_indices().nth(80).map_or(line, |(end, _)| &line[..end])
+}
+
 /// Room for a file of 60,000 users, and little more: a bomb is refused after a second at most.
 fn options() -> serde_yaml::Options {
     serde_yaml::options! {
         budget: serde_yaml::budget! {
-            max_events: 4_000_000,
-            max_nodes: 1_500_000,
+            max_events: 3_000_000,
+            max_nodes: 1_000_000,
+            max_recorded_anchor_events: 100_000,
             max_depth: 32,
             max_aliases: 100_000,
             max_anchors: 10_000,
@@ -236,6 +243,7 @@ fn offset_of(place: Place, text: &str) -> u64 {
 
 /// The crate's error in our words where an administrator would not understand it.
 fn syntax_error(error: &serde_yaml::Error, text: &str) -> Diagnostic {
+    const EXPANDS: &str = "its aliases (`*name`) expand to too much";
     use serde_yaml::Error as E;
     use serde_yaml::budget::BudgetBreach;
     let error = error.without_snippet();
@@ -250,16 +258,20 @@ fn syntax_error(error: &serde_yaml::Error, text: &str) -> Diagnostic {
             .help("nothing of it was applied; is this the right file?")
     };
     match error {
+        E::AliasError { error, .. } => syntax_error(error, text),
         E::Budget { breach, .. } => too_much(match breach {
             BudgetBreach::Depth { .. } => "it is nested too deeply",
+            BudgetBreach::Aliases { .. }
+            | BudgetBreach::Anchors { .. }
+            | BudgetBreach::MergeKeys { .. }
+            | BudgetBreach::RecordedAnchorEvents { .. }
+            | BudgetBreach::RecordedAnchorBytes { .. } => EXPANDS,
             _ => "it has too many values",
         }),
         E::AliasReplayLimitExceeded { .. }
         | E::AliasExpansionLimitExceeded { .. }
         | E::AliasReplayCounterOverflow { .. }
-        | E::AliasReplayStackDepthExceeded { .. } => {
-            too_much("its aliases (`*name`) expand to too much")
-        }
+        | E::AliasReplayStackDepthExceeded { .. } => too_much(EXPANDS),
         E::RecursiveReferencesRequireWeakTypes { .. } => too_much("an alias contains itself"),
         E::UnknownAnchor { .. } => Diagnostic::error(
             Kind::Syntax,
@@ -275,11 +287,15 @@ fn syntax_error(error: &serde_yaml::Error, text: &str) -> Diagnostic {
         }
         _ => {
             let whole = error.to_string();
-            let first = whole.lines().next().unwrap_or_default();
+            let first = strip_place(whole.lines().next().unwrap_or_default());
+            // Some budgets are said in words only.
+            if first.starts_with("budget breached") {
+                return too_much(EXPANDS);
+            }
             Diagnostic::error(
                 Kind::Syntax,
                 at,
-                format!("the file is not valid YAML: {}", quote(strip_place(first)).trim_matches('`')),
+                format!("the file is not valid YAML: {}", printable(first, 200)),
             )
             .help("look for a missing colon, bracket, brace or quote, or indentation that differs from the lines around")
         }

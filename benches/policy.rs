@@ -1,0 +1,72 @@
+//! What a policy costs: text → `Policy` → `Model`, by the number of users.
+//! `cargo bench --bench policy`; 10,000 users should stay within tens of milliseconds.
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use shaper::model::{BuildOptions, build};
+use shaper::policy;
+use shaper::state::{Facts, LinkFacts, LinkName, RootQdisc};
+
+/// A file in which every kind of line occurs, and a host that knows all its names.
+fn case(users: u32) -> (String, Facts) {
+    let mut text = String::from("version: 1\nlinks:\n  eth0: 100gbit\nusers:\n");
+    let mut facts = Facts::default();
+    for n in 0..users {
+        let _ = match n % 3 {
+            0 => writeln!(text, "  user{n}: 100mbit"),
+            1 => writeln!(text, "  user{n}: {{rate: 1mbit, ceil: 200mbit, prio: 2}}"),
+            _ => writeln!(
+                text,
+                "  user{n}:\n    ceil: 10%\n    accounts: [acc{n}]\n    units: [u{n}.service]"
+            ),
+        };
+        facts.accounts.by_name.insert(format!("user{n}"), Some(1_000 + n));
+        facts.accounts.by_name.insert(format!("acc{n}"), Some(1_000 + n));
+        facts.accounts.running.insert(1_000 + n);
+    }
+    text.push_str("groups:\n  all: {ceil: 60%, users: [user0, user1]}\neveryone: 50mbit\n");
+    let link = LinkFacts {
+        ifindex: 2,
+        mtu: 1500,
+        speed: "100gbit".parse().ok(),
+        kind: None,
+        master: None,
+        lower: None,
+        loopback: false,
+        up: true,
+        default_route_v4: Some(0),
+        default_route_v6: None,
+        root: RootQdisc::Kernel { kind: "mq".to_string() },
+    };
+    facts.links.extend(LinkName::new("eth0").map(|name| (name, link)));
+    (text, facts)
+}
+
+fn policies(c: &mut Criterion) {
+    let mut parsing = c.benchmark_group("parse");
+    for users in [100, 1_000, 10_000] {
+        let (text, _) = case(users);
+        parsing.throughput(Throughput::Elements(u64::from(users)));
+        parsing.bench_with_input(BenchmarkId::from_parameter(users), &text, |b, text| {
+            b.iter(|| policy::parse(black_box(text), "policies.yaml"));
+        });
+    }
+    parsing.finish();
+    let mut building = c.benchmark_group("build");
+    for users in [100, 1_000, 10_000] {
+        let (text, facts) = case(users);
+        let policy = policy::parse(&text, "policies.yaml").unwrap_or_else(|e| panic!("{e}"));
+        let options = BuildOptions::default();
+        build(&policy, &facts, options).unwrap_or_else(|e| panic!("{e}"));
+        building.throughput(Throughput::Elements(u64::from(users)));
+        building.bench_with_input(BenchmarkId::from_parameter(users), &policy, |b, policy| {
+            b.iter(|| build(black_box(policy), &facts, options));
+        });
+    }
+    building.finish();
+}
+
+criterion_group!(benches, policies);
+criterion_main!(benches);

@@ -1,0 +1,270 @@
+//! What policies mean.
+
+use super::*;
+use crate::model::{Asked, Limits, Node, Target};
+use crate::state::{Key, Owner};
+use crate::units::Rate;
+
+fn rate(text: &str) -> Rate {
+    text.parse().unwrap()
+}
+
+fn node<'a>(model: &'a Model, owner: &str) -> &'a Node {
+    model.nodes.iter().find(|node| node.owner.to_string() == owner).unwrap()
+}
+
+/// The limits on the first link.
+fn limits(model: &Model, owner: &str) -> Limits {
+    node(model, owner).limits[0].unwrap()
+}
+
+const PROMISED: fn(&str) -> Asked = |text| Asked::Promised(rate(text));
+const DERIVED: Asked = Asked::Derived { floor: None };
+
+#[test]
+fn a_rate_alone_is_also_the_ceil_and_a_ceil_alone_promises_nothing() {
+    let model = built(
+        "version: 1\nlinks: {eth0: }\nusers: {ann: {rate: 5mbit}, bob: 10%, cat: {rate: 1mbit, ceil: 50%, prio: 3}}",
+    );
+    assert_eq!(
+        limits(&model, "ann"),
+        Limits { rate: PROMISED("5mbit"), ceil: rate("5mbit"), prio: 0 }
+    );
+    assert_eq!(limits(&model, "bob"), Limits { rate: DERIVED, ceil: rate("100mbit"), prio: 0 });
+    assert_eq!(
+        limits(&model, "cat"),
+        Limits { rate: PROMISED("1mbit"), ceil: rate("500mbit"), prio: 3 }
+    );
+}
+
+#[test]
+fn the_default_is_5_percent_and_at_least_1_mbit_but_never_above_the_link() {
+    let default = |link: &str| built(&format!("version: 1\nlinks: {{{link}}}")).links[0].default;
+    assert_eq!(
+        default("eth0: "),
+        Limits { rate: PROMISED("50mbit"), ceil: rate("1gbit"), prio: 0 }
+    );
+    let mut facts = host();
+    device(&mut facts, "eth0").speed = None;
+    let small = |text: &str| {
+        built_on(&facts, &format!("version: 1\nlinks: {{eth0: {text}}}")).links[0].default
+    };
+    assert_eq!(small("10mbit").rate, PROMISED("1mbit"));
+    assert_eq!(small("500kbit").rate, PROMISED("500kbit"));
+    assert_eq!(default("eth0: {default: 2%}").rate, PROMISED("20mbit"), "not above its own ceil");
+}
+
+#[test]
+fn auto_is_the_default_route_with_the_lowest_metric_ipv4_before_ipv6() {
+    let mut facts = host();
+    let auto = "version: 1\nlinks: {auto: 50mbit}";
+    device(&mut facts, "eth1").default_route_v6 = Some(1);
+    device(&mut facts, "eth1").speed = Some(rate("100mbit"));
+    assert_eq!(built_on_any(&facts, auto), "eth0", "IPv4 first");
+    device(&mut facts, "eth1").default_route_v4 = Some(50);
+    assert_eq!(built_on_any(&facts, auto), "eth1", "50 is better than 100");
+    device(&mut facts, "eth0").default_route_v4 = None;
+    device(&mut facts, "eth1").default_route_v4 = None;
+    device(&mut facts, "lo").default_route_v4 = Some(0);
+    assert_eq!(built_on_any(&facts, auto), "eth1", "never the loopback");
+}
+
+/// The first link's name, whatever the notes are.
+fn built_on_any(facts: &Facts, text: &str) -> String {
+    let policy = policy::parse(text, "policies.yaml").unwrap();
+    build(&policy, facts, BuildOptions::default()).unwrap().0.links[0].name.to_string()
+}
+
+#[test]
+fn an_optional_link_that_is_absent_is_left_out() {
+    let text = "version: 1\nlinks: {eth9: {optional: true, rate: 1gbit}, eth0: }\nusers: {bob: {ceil: 1mbit, links: {eth9: none}}}\nrules: [{dport: 80, link: eth9, to: bob}]";
+    let policy = policy::parse(text, "policies.yaml").unwrap();
+    let (model, notes) = build(&policy, &host(), BuildOptions::default()).unwrap();
+    assert_eq!(model.links.len(), 1);
+    assert_eq!(node(&model, "bob").limits.len(), 1);
+    assert_eq!(model.rules, [], "a rule of that link has nowhere to stand");
+    assert_eq!(notes.len(), 1);
+}
+
+#[test]
+fn a_line_for_one_link_replaces_the_limits_there() {
+    let model = built(
+        "version: 1\nlinks: {eth0: , eth1: , virt0: 1gbit}\nusers: {bob: {rate: 10%, prio: 2, links: {eth1: 1mbit, virt0: none}}}",
+    );
+    let bob = &node(&model, "bob").limits;
+    assert_eq!(bob[0], Some(Limits { rate: PROMISED("100mbit"), ceil: rate("100mbit"), prio: 2 }));
+    assert_eq!(bob[1], Some(Limits { rate: DERIVED, ceil: rate("1mbit"), prio: 0 }));
+    assert_eq!(bob[2], None);
+}
+
+#[test]
+fn a_group_without_a_rate_has_what_was_promised_below_it() {
+    let model = built(
+        "version: 1\nlinks: {eth0: }\nusers: {ann: {rate: 10mbit}, bob: {rate: 5mbit}, cat: 1mbit}\ngroups: {year1: {parent: all, users: [bob, cat]}, all: {ceil: 60%, users: [ann]}}",
+    );
+    let order: Vec<String> = model.nodes.iter().map(|node| node.owner.to_string()).collect();
+    assert_eq!(order, ["group all", "group year1", "ann", "bob", "cat"]);
+    let floor = |text: &str| Asked::Derived { floor: Some(rate(text)) };
+    assert_eq!(limits(&model, "group all").rate, floor("15mbit"));
+    assert_eq!(
+        limits(&model, "group year1"),
+        Limits { rate: floor("5mbit"), ceil: rate("600mbit"), prio: 0 }
+    );
+    assert_eq!(node(&model, "bob").group, Key::new("year1"));
+    assert_eq!(node(&model, "group year1").group, Key::new("all"));
+}
+
+#[test]
+fn a_user_is_in_the_first_gid_group_of_its_account_unless_its_line_says_otherwise() {
+    let model = built(
+        "version: 1\nlinks: {eth0: }\nusers: {ann: 1mbit, bob: {ceil: 1mbit, group: none}, cat: {ceil: 1mbit, group: s}, dan: 1mbit}\ngroups: {s: {gid: staff}, t: {gid: 600}}",
+    );
+    let group = |user| node(&model, user).group.as_ref().map(Key::as_str);
+    assert_eq!(
+        [group("ann"), group("bob"), group("cat"), group("dan")],
+        [Some("s"), None, Some("s"), None]
+    );
+}
+
+#[test]
+fn an_account_that_runs_has_a_class_of_each_or_of_everyone() {
+    let mut facts = host();
+    facts
+        .accounts
+        .running
+        .extend([0, 33, 990, 1001, 1003, 1004, 61_184, 65_534, 100_007, 4_000_000]);
+    let model = built_on(
+        &facts,
+        "version: 1\nlinks: {eth0: }\nusers: {bob: 1mbit}\ngroups: {s: {gid: students, ceil: 10mbit, each: {ceil: 20mbit, prio: 4}}}\neveryone: 50mbit",
+    );
+    let owners: Vec<String> = model.nodes.iter().map(|node| node.owner.to_string()).collect();
+    assert_eq!(
+        owners,
+        ["group s", "bob", "uid 1001", "uid 1003", "uid 1004", "uid 4000000"],
+        "100007 is a subuid of 1001; root, services and nobody have none"
+    );
+    assert_eq!(
+        limits(&model, "uid 1003"),
+        Limits { rate: DERIVED, ceil: rate("10mbit"), prio: 4 },
+        "each fits itself to its group"
+    );
+    assert_eq!(node(&model, "uid 1003").group, Key::new("s"));
+    assert_eq!(limits(&model, "uid 1004").ceil, rate("50mbit"));
+    assert_eq!(node(&model, "uid 1004").group, None);
+}
+
+#[test]
+fn everyone_together_is_a_group() {
+    let mut facts = host();
+    facts.accounts.running.extend([999, 1004]);
+    let model = built_on(
+        &facts,
+        "version: 1\nlinks: {eth0: }\neveryone: {uids: [\"900-\"], rate: 10%, ceil: 80%, each: {ceil: 1gbit}}",
+    );
+    assert_eq!(
+        limits(&model, "group everyone"),
+        Limits { rate: PROMISED("100mbit"), ceil: rate("800mbit"), prio: 0 }
+    );
+    assert_eq!(limits(&model, "uid 999").ceil, rate("800mbit"));
+    assert_eq!(node(&model, "uid 999").group, Key::new("everyone"));
+}
+
+#[test]
+fn everyone_promises_nothing_but_the_default_does() {
+    built("version: 1\nlinks: {eth0: }\nusers: {ann: {rate: 950mbit}}\neveryone: {rate: 50%}");
+    let over = "version: 1\nlinks: {eth0: }\nusers: {ann: {rate: 951mbit}}";
+    assert!(said_on(&host(), BuildOptions::default(), over).contains("promised rates add up"));
+}
+
+#[test]
+fn a_named_account_is_cut_out_of_a_range_of_another_line() {
+    let model = built(
+        "version: 1\nlinks: {eth0: }\nusers: {bob: 1mbit, rest: {ceil: 1mbit, uids: [\"1000-1005\", 7, 0]}}",
+    );
+    let uids: Vec<String> = model
+        .matcher
+        .uids
+        .iter()
+        .map(|(r, key)| format!("{}-{} {key}", r.start(), r.end()))
+        .collect();
+    assert_eq!(uids, ["0-0 rest", "7-7 rest", "1000-1001 rest", "1002-1002 bob", "1003-1005 rest"]);
+    let accounts = &host().accounts;
+    let claim = |uid| model.matcher.claim(uid, None, accounts).map(|c| c.owner().to_string());
+    assert_eq!(claim(1002).as_deref(), Some("bob"));
+    assert_eq!(claim(1005).as_deref(), Some("rest"));
+    assert_eq!(claim(1006), None);
+    assert_eq!(claim(0).as_deref(), Some("rest"), "root, because it is named");
+}
+
+#[test]
+fn everyone_is_people_and_not_their_subordinate_uids() {
+    let model = built("version: 1\nlinks: {eth0: }\neveryone: 1mbit");
+    let (ranges, group) = model.matcher.everyone.unwrap();
+    assert_eq!(ranges, [1_000..=61_183, 65_535..=99_999, 165_536..=u32::MAX - 1]);
+    assert_eq!(group, None);
+}
+
+#[test]
+fn lists_in_rules_multiply_within_a_family() {
+    let model = built(
+        "version: 1\nlinks: {eth0: }\nclasses: {nfs: 1mbit}\nrules: [{src: [10.0.0.1, \"fd00::1\"], dst: [10.0.0.0/8, \"fd00::/64\"], dport: [111, 2049], to: nfs}]",
+    );
+    let rule = &model.rules[0];
+    assert_eq!(rule.matches.len(), 8, "two families, two protocols, two ports");
+    assert_eq!(rule.to, Target::Owner(Owner::Class(Key::new("nfs").unwrap())));
+    assert!(rule.matches.iter().all(|m| m.proto == Some(6) || m.proto == Some(17)));
+}
+
+#[test]
+fn an_unknown_account_keeps_its_class_with_skip_unknown() {
+    let text = "version: 1\nlinks: {eth0: }\nusers: {nobody-here: 1mbit}\ngroups: {g: {gid: no-such-group}}";
+    let policy = policy::parse(text, "policies.yaml").unwrap();
+    let options = BuildOptions { skip_unknown: true, ..BuildOptions::default() };
+    let (model, notes) = build(&policy, &host(), options).unwrap();
+    assert_eq!(model.nodes.len(), 2);
+    assert_eq!(model.matcher.uids, []);
+    assert_eq!(notes.len(), 2);
+}
+
+#[test]
+fn offline_checks_what_needs_no_host() {
+    let offline = BuildOptions { offline: true, ..BuildOptions::default() };
+    let said = |text: &str| said_on(&Facts::default(), offline, text);
+    assert_eq!(
+        said(
+            "version: 1\nlinks: {auto: , eth7: 1gbit}\nusers: {eve: 10%}\ngroups: {g: {gid: x}}\neveryone: 1mbit\nrules: [{dport: 1, link: eth9, to: eve}]"
+        ),
+        ""
+    );
+    assert!(
+        said("version: 1\nlinks: {eth7: 1gbit}\nusers: {eve: 2gbit}").contains("above the 1Gbit")
+    );
+    assert!(said("version: 1\nlinks: {auto: }\nrules: [{dport: 1, to: eve}]").contains("no user"));
+}
+
+#[test]
+fn nss_is_asked_for_names_and_single_uids_only() {
+    let policy = policy::parse(
+        "version: 1\nlinks: {eth0: }\nusers: {bob: 1mbit, label: {ceil: 1mbit, uids: [5, 7-9]}, www: {ceil: 1mbit, units: [www.service]}, backup: {ceil: 1mbit, accounts: borg}}\ngroups: {a: {gid: staff}, b: {gid: 500}}",
+        "policies.yaml",
+    )
+    .unwrap();
+    let lookups = policy.lookups();
+    assert_eq!(lookups.accounts.iter().collect::<Vec<_>>(), ["bob", "borg"]);
+    assert_eq!(lookups.uids.into_iter().collect::<Vec<_>>(), [5]);
+    assert_eq!(lookups.groups.iter().collect::<Vec<_>>(), ["staff"]);
+}
+
+#[test]
+fn a_file_of_60_000_users_is_a_policy() {
+    let line = |n| {
+        format!(
+            "  user{n}: {{rate: 8kbit, ceil: 200mbit, prio: 2, uids: {}, links: {{eth0: 1%}}}}\n",
+            2000 + n
+        )
+    };
+    let text: String = (0..60_000).map(line).collect();
+    let policy =
+        policy::parse(&format!("version: 1\nlinks: {{eth0: }}\nusers:\n{text}"), "p").unwrap();
+    assert_eq!(policy.users.len(), 60_000);
+}

@@ -1,0 +1,94 @@
+//! Whole policies, from text to model: what is refused and how it is said (golden texts in
+//! `snapshots/`), what is built, and the examples in `policies/`.
+
+mod bad_input;
+mod built;
+mod examples;
+mod never_panics;
+
+use std::collections::BTreeSet;
+
+use crate::policy;
+use crate::state::{Account, Facts, LinkFacts, LinkName, RootQdisc, Subuids};
+
+use super::{BuildOptions, Model, build};
+
+/// A host with two cards, a link without a speed, a bond, a VLAN and a VPN.
+fn host() -> Facts {
+    let mut facts = Facts::default();
+    let devices = [
+        ("lo", None, None),
+        ("eth0", Some("1gbit"), None),
+        ("eth1", Some("100mbit"), None),
+        ("virt0", None, None),
+        ("bond0", Some("2gbit"), Some("bond")),
+        ("slave0", Some("1gbit"), None),
+        ("eth0.7", Some("1gbit"), Some("vlan")),
+        ("wg0", None, Some("wireguard")),
+    ];
+    for (index, (name, speed, kind)) in (1..).zip(devices) {
+        facts.links.insert(
+            LinkName::new(name).unwrap(),
+            LinkFacts {
+                ifindex: index,
+                mtu: 1500,
+                speed: speed.map(|speed| speed.parse().unwrap()),
+                kind: kind.map(str::to_string),
+                master: (name == "slave0").then_some(5),
+                lower: (name == "eth0.7").then_some(2),
+                loopback: name == "lo",
+                up: true,
+                default_route_v4: (name == "eth0").then_some(100),
+                default_route_v6: None,
+                root: RootQdisc::Kernel { kind: "pfifo_fast".to_string() },
+            },
+        );
+    }
+    let accounts = &mut facts.accounts;
+    for (name, uid, gids) in [
+        ("ann", 1001, [1001, 500]),
+        ("bob", 1002, [1002, 500]),
+        ("cat", 1003, [1003, 600]),
+        ("dan", 1004, [1004, 1004]),
+        ("borg", 990, [990, 990]),
+    ] {
+        accounts.by_name.insert(name.to_string(), Some(uid));
+        let account = Account { name: name.to_string(), gids: BTreeSet::from(gids) };
+        accounts.by_uid.insert(uid, account);
+    }
+    accounts.by_name.insert("nobody-here".to_string(), None);
+    accounts.groups.insert("staff".to_string(), Some(500));
+    accounts.groups.insert("students".to_string(), Some(600));
+    accounts.groups.insert("no-such-group".to_string(), None);
+    accounts.subuids.push(Subuids { first: 100_000, count: 65_536, owner: 1001 });
+    facts
+}
+
+fn device<'a>(facts: &'a mut Facts, name: &str) -> &'a mut LinkFacts {
+    facts.links.get_mut(&LinkName::new(name).unwrap()).unwrap()
+}
+
+/// The model of a policy that is fine on this host, without any note.
+fn built_on(facts: &Facts, text: &str) -> Model {
+    let policy = policy::parse(text, "policies.yaml").unwrap_or_else(|e| panic!("{e}"));
+    let (model, notes) =
+        build(&policy, facts, BuildOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(notes, [], "no notes");
+    model
+}
+
+fn built(text: &str) -> Model {
+    built_on(&host(), text)
+}
+
+/// What is said about a policy: its errors, else its notes.
+fn said_on(facts: &Facts, options: BuildOptions, text: &str) -> String {
+    let policy = match policy::parse(text, "policies.yaml") {
+        Ok(policy) => policy,
+        Err(report) => return report.to_string(),
+    };
+    match build(&policy, facts, options) {
+        Ok((_, notes)) => policy::Report::new(&policy.source, notes).to_string(),
+        Err(report) => report.to_string(),
+    }
+}
