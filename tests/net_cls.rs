@@ -378,6 +378,34 @@ fn no_process_escapes_by_forking() {
 }
 
 #[test]
+#[ignore = "needs root and net_cls"]
+fn a_chain_of_processes_that_each_fork_and_end_is_caught() {
+    with_private_mounts(|point| {
+        let scratch = Scratch::new(point);
+        let uid = unique();
+        scratch.instance.make(&claim("user/bob"), classid(0x10)).unwrap();
+        // At every moment one process lives, for some milliseconds, and leaves a child when it ends.
+        let chain = "f() { sleep 0.005; f & }; f & f & f & wait";
+        let _chain = Group::start(Command::new("sh").args(["-c", chain]).uid(uid));
+        thread::sleep(Duration::from_millis(50));
+        let placement = scratch.place(&matcher(&[(uid, "bob")]));
+        let claimed = format!("/{}/user/bob", scratch.instance.name());
+        for _ in 0..20 {
+            let processes = process::scan(Path::new("/proc")).unwrap().processes;
+            for process in processes.iter().filter(|p| p.is_alive() && p.uid == uid) {
+                assert_eq!(
+                    process.net_cls.as_ref(),
+                    Some(&claimed),
+                    "after {} passes",
+                    placement.passes
+                );
+            }
+        }
+        println!("caught {} in {} passes", placement.added, placement.passes);
+    });
+}
+
+#[test]
 #[ignore = "needs root, net_cls and python3"]
 fn a_process_whose_main_thread_ended_is_moved_with_its_other_threads() {
     with_private_mounts(|point| {
