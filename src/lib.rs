@@ -9,6 +9,8 @@ pub mod state;
 
 pub mod model;
 
+pub mod sys;
+
 pub mod accounts;
 
 pub mod cgroup;

@@ -161,14 +161,21 @@ fn the_hierarchy_is_unmounted_only_when_nobody_uses_it() {
         assert_eq!(cgroup::unmount(point).unwrap(), Unmounted::InUse, "our own instance");
         scratch.instance.remove(&claim("user/bob")).unwrap();
         assert!(scratch.instance.remove_if_empty().unwrap());
-        // Other programs of this machine may use the hierarchy: then it must stay.
-        let in_use = !directories(point).is_empty();
         let open = fs::File::open(point.join("cgroup.procs")).unwrap();
         assert_eq!(cgroup::unmount(point).unwrap(), Unmounted::InUse, "an open file");
         drop(open);
-        let expected = if in_use { Unmounted::InUse } else { Unmounted::Done };
-        assert_eq!(cgroup::unmount(point).unwrap(), expected);
-        assert_eq!(point.exists(), in_use);
+        // Other tests, and other programs of this machine, use the hierarchy too: then it stays.
+        let start = Instant::now();
+        let mut last = cgroup::unmount(point).unwrap();
+        while last == Unmounted::InUse && start.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(20));
+            last = cgroup::unmount(point).unwrap();
+        }
+        if last == Unmounted::Done {
+            assert!(!point.exists(), "nor is the folder left");
+        } else {
+            assert_ne!(directories(point), Vec::<PathBuf>::new(), "{last:?}");
+        }
     });
 }
 
