@@ -11,9 +11,10 @@ use std::io;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use crate::state::{Account, Accounts, Subuids};
+use crate::sys::nss::gid_of_group;
 
 pub use subuid::{SubuidLine, SubuidOwner, parse_subuid};
 
@@ -50,9 +51,10 @@ pub fn lookup(question: &Question, subuid: &Path) -> Accounts {
         }
     }
     for name in &question.groups {
-        let answer = asking.keep("getgrnam_r", name, Group::from_name(name));
-        if let Some(answer) = answer {
-            asking.groups.insert(name.clone(), answer.map(|group| group.gid.as_raw()));
+        // A name with a NUL in it is no group's.
+        let answer = CString::new(name.as_str()).map_or(Ok(None), |name| gid_of_group(&name));
+        if let Some(answer) = asking.keep("getgrnam_r", name, answer) {
+            asking.groups.insert(name.clone(), answer);
         }
     }
     asking.subuids(subuid);

@@ -49,21 +49,30 @@ pub fn mount(at: &Path) -> Result<Hierarchy, Error> {
     let together = controllers.together_with_net_cls().ok_or(Error::NoNetCls)?;
     DirBuilder::new().recursive(true).mode(0o755).create(at).map_err(Error::io("make", at))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    match nix::mount::mount(Some("net_cls"), at, Some("cgroup"), flags, Some("net_cls")) {
-        Ok(()) => Ok(Hierarchy { path: at.to_path_buf() }),
+    nix::mount::mount(Some("net_cls"), at, Some("cgroup"), flags, Some("net_cls"))
+        .map(|()| Hierarchy { path: at.to_path_buf() })
+        .map_err(|errno| {
+            remove_mount_point(at);
+            refusal(errno, at, &together)
+        })
+}
+
+/// Why the kernel would not mount it, and what to do. `together`: what shares its hierarchy.
+fn refusal(errno: Errno, at: &Path, together: &[&str]) -> Error {
+    match errno {
         // cgroup1_root_to_use (kernel/cgroup/cgroup-v1.c): the controller is bound to a hierarchy
         // that has others too, so that one must be mounted with all of its options.
-        Err(Errno::EBUSY) if !together.is_empty() => Err(Error::Paired {
+        Errno::EBUSY if !together.is_empty() => Error::Paired {
             at: at.to_path_buf(),
             with: together.join(", "),
             options: format!("net_cls,{}", together.join(",")),
-        }),
-        Err(Errno::EBUSY) => Err(Error::MountPointTaken { at: at.to_path_buf() }),
+        },
+        Errno::EBUSY => Error::MountPointTaken { at: at.to_path_buf() },
         // check_cgroupfs_options: a controller that `cgroup_no_v1` names cannot be asked for,
         // though /proc/cgroups says that it is enabled.
-        Err(Errno::EINVAL) => Err(Error::Disabled { at: at.to_path_buf() }),
-        Err(Errno::ENODEV) => Err(Error::NoNetCls),
-        Err(errno) => Err(Error::io("mount net_cls at", at)(errno.into())),
+        Errno::EINVAL => Error::Disabled { at: at.to_path_buf() },
+        Errno::ENODEV => Error::NoNetCls,
+        errno => Error::io("mount net_cls at", at)(errno.into()),
     }
 }
 
@@ -77,8 +86,8 @@ pub enum Unmounted {
     InUse,
 }
 
-/// Unmounts the hierarchy if it is mounted at `at` itself and nobody uses it, and removes `at` and
-/// the directory above it if they are empty. Drop the lock first: an open directory keeps the
+/// Unmounts the hierarchy if it is mounted at `at` itself and nobody uses it, and removes `at` (and
+/// `/run/shaper` above it) if it is empty. Drop the lock first: an open directory keeps the
 /// mount busy.
 pub fn unmount(at: &Path) -> Result<Unmounted, Error> {
     let ours = |mount: &Mount| mount.point == at && mount.has_controller("net_cls");
@@ -98,13 +107,19 @@ pub fn unmount(at: &Path) -> Result<Unmounted, Error> {
         Err(Errno::EBUSY) => return Ok(Unmounted::InUse),
         Err(errno) => return Err(Error::io("unmount", at)(errno.into())),
     }
-    // Others may keep something beside it, or be about to mount again: no error of ours.
+    remove_mount_point(at);
+    Ok(Unmounted::Done)
+}
+
+/// Removes the folder, and `/run/shaper` above it, if they are empty. Others may keep something
+/// there, or be about to mount again: no error of ours.
+fn remove_mount_point(at: &Path) {
+    let ours = |above: &&Path| above.file_name().is_some_and(|name| name == "shaper");
     if fs::remove_dir(at).is_ok()
-        && let Some(above) = at.parent()
+        && let Some(above) = at.parent().filter(ours)
     {
         let _kept_if_not_empty = fs::remove_dir(above);
     }
-    Ok(Unmounted::Done)
 }
 
 fn mounts() -> Result<Vec<Mount>, Error> {
@@ -162,6 +177,27 @@ mod tests {
     fn controllers_in_no_hierarchy_are_not_together() {
         let text = PAIRED.replace("\t7\t", "\t0\t");
         assert_eq!(Controllers::parse(&text).together_with_net_cls(), Some(vec![]));
+    }
+
+    #[test]
+    fn a_refused_mount_says_what_to_do() {
+        let at = Path::new("/run/shaper/net_cls");
+        assert_eq!(
+            refusal(Errno::EBUSY, at, &["net_prio"]).to_string(),
+            "cannot mount net_cls at /run/shaper/net_cls: its hierarchy is tied to net_prio, and is \
+             not mounted where it can be seen from here; mount it with `mount -t cgroup -o \
+             net_cls,net_prio net_cls /run/shaper/net_cls`"
+        );
+        assert_eq!(
+            refusal(Errno::EINVAL, at, &[]).to_string(),
+            "cannot mount net_cls at /run/shaper/net_cls: the kernel was started with \
+             `cgroup_no_v1`, which switches it off; take `net_cls` (or `all`) off that parameter \
+             and boot again"
+        );
+        assert_eq!(
+            refusal(Errno::EPERM, at, &[]).to_string(),
+            "cannot mount net_cls at /run/shaper/net_cls: Operation not permitted (os error 1)"
+        );
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The texts of `/proc/PID` as values: `stat`, `status`, `cgroup`. Pure.
 
-/// `PF_KTHREAD`, include/linux/sched.h.
+/// Flags of a task, include/linux/sched.h.
+const PF_EXITING: u64 = 0x0000_0004;
 const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// What we need of `/proc/PID/stat` (proc_pid_stat(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub comm: String,
-    /// `Z` (or `X`): ended. A main thread that ended before the others is one too.
+    /// A zombie, or on its way to be one: it has given up its namespaces and shows the root as its
+    /// v1 cgroup. A main thread that ended before the others is one too.
     pub ended: bool,
     pub threads: u32,
     /// Clock ticks after boot.
@@ -30,7 +32,7 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let starttime = fields.nth(22 - 21)?.parse().ok()?;
     Some(Stat {
         comm,
-        ended: matches!(state, "Z" | "X" | "x"),
+        ended: matches!(state, "Z" | "X" | "x") || flags & PF_EXITING != 0,
         threads,
         starttime,
         kernel_thread: flags & PF_KTHREAD != 0,
@@ -135,9 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_has_ended() {
+    fn a_zombie_and_what_is_about_to_be_one_have_ended() {
         let text = String::from_utf8_lossy(BASH).replace(") S", ") Z");
         assert!(parse_stat(text.as_bytes()).unwrap().ended);
+        let text = String::from_utf8_lossy(BASH).replace("4194304", "4194308");
+        assert!(parse_stat(text.as_bytes()).unwrap().ended, "on its way");
     }
 
     #[test]

@@ -1,23 +1,24 @@
 //! Moves processes until none needs it. Writes `cgroup.procs` of the instance's directories and of
 //! the hierarchy's root, nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use crate::cgroup::{self, Attached, Instance};
 use crate::state::{Claim, Owner};
 
-use super::{Decision, Process, Reason, read_one, scan};
+use super::scan::scan_except;
+use super::{Decision, Process, Reason, read_one};
 
 /// Forks race with a pass: a child that was forked after the list was taken, by a parent that was
 /// not moved yet, is missed by it. Up to 23 passes were needed under a fork storm; beyond this
 /// many, somebody else is moving the same processes.
 const MAX_PASSES: u32 = 64;
 
-/// So many more passes, at most, because of processes that ended while they were read: one that
-/// was not in its claim may have left a child that was not listed. Bounded apart, because on a busy
-/// host there are always some.
-const MAX_EXTRA_PASSES: u32 = 3;
+/// So many more passes, at most, because of processes that ended while we looked: one that was not
+/// in its claim may have left a child that was not listed. Bounded apart, because on a busy host
+/// there are always some.
+const MAX_EXTRA_PASSES: u32 = 20;
 
 /// What was done, and what could not be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +63,8 @@ pub struct Failed {
 }
 
 /// Asks `decide` about every process below `proc_root` and does what it says, again until a pass
-/// changes nothing. A process that cannot be moved, or is gone, is no error.
+/// changes nothing. The first pass reads every process, the others only those that are new or were
+/// moved. A process that cannot be moved, or is gone, is no error.
 pub fn place(
     proc_root: &Path,
     instance: &Instance,
@@ -74,7 +76,7 @@ pub fn place(
         name: instance.name(),
         decide,
         placement: Placement::default(),
-        given_up: BTreeSet::new(),
+        done: HashSet::new(),
         extra_passes: 0,
     };
     while !run.placement.settled && run.placement.passes < MAX_PASSES {
@@ -89,29 +91,29 @@ struct Run<'a, D> {
     name: String,
     decide: D,
     placement: Placement,
-    /// By pid and start: those that the kernel refused to move are not tried again.
-    given_up: BTreeSet<(u32, u64)>,
+    /// Seen where they belong, or left alone for good: what they fork is born there too.
+    done: HashSet<u32>,
     extra_passes: u32,
 }
 
 impl<D: Fn(&Process) -> Decision> Run<'_, D> {
     fn pass(&mut self) -> Result<(), cgroup::Error> {
-        let seen = scan(self.proc_root).map_err(cgroup::Error::io("list", self.proc_root))?;
+        let seen = scan_except(self.proc_root, |pid| self.done.contains(&pid))
+            .map_err(cgroup::Error::io("list", self.proc_root))?;
         self.placement.passes += 1;
         self.placement.settled = true;
-        // These say how things stand, so the last pass's answer is the one that counts.
-        self.placement.foreign.clear();
-        self.placement.waiting.clear();
-        self.placement.unknown_namespace = 0;
+        let mut ended = seen.vanished > 0;
         for process in seen.processes {
-            let decision = (self.decide)(&process);
-            match decision {
-                Decision::Stay => {}
+            ended |= process.zombie;
+            match (self.decide)(&process) {
+                Decision::Stay => {
+                    self.done.insert(process.pid);
+                }
                 Decision::Leave(reason) => self.leave(process, reason),
-                Decision::MoveTo(_) | Decision::TakeOut => self.act(&process, &decision),
+                decision => self.act(&process, &decision),
             }
         }
-        if self.placement.settled && seen.vanished > 0 && self.extra_passes < MAX_EXTRA_PASSES {
+        if self.placement.settled && ended && self.extra_passes < MAX_EXTRA_PASSES {
             self.extra_passes += 1;
             self.placement.settled = false;
         }
@@ -119,6 +121,7 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
     }
 
     fn leave(&mut self, process: Process, reason: Reason) {
+        self.done.insert(process.pid);
         match reason {
             Reason::Foreign { owner } => self.placement.foreign.push(ForeignProcess {
                 pid: process.pid,
@@ -132,9 +135,6 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
     }
 
     fn act(&mut self, process: &Process, decision: &Decision) {
-        if self.given_up.contains(&(process.pid, process.starttime)) {
-            return;
-        }
         // The list is old by now: the pid may be another process, or its user another one.
         if !self.still_so(process, decision) {
             self.placement.settled = false;
@@ -145,7 +145,7 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
             _ => self.take_out(process),
         };
         if let Err(error) = outcome {
-            self.given_up.insert((process.pid, process.starttime));
+            self.done.insert(process.pid);
             self.placement.failed.push(Failed {
                 pid: process.pid,
                 comm: process.comm.clone(),
@@ -171,6 +171,7 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
             Attached::Dead => {}
             Attached::NoDirectory => {
                 *self.placement.waiting.entry(claim.clone()).or_default() += 1;
+                self.done.insert(process.pid);
                 // Until it has a class of its own it must not use another's.
                 return if self.is_inside(process) { self.take_out(process) } else { Ok(()) };
             }

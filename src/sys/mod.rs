@@ -1,4 +1,5 @@
-//! System calls that no safe crate offers: the netlink socket, bpf(2), the ethtool ioctl; and the
+//! System calls that no safe crate offers, or offers only with
+//! a limit that real hosts exceed: the netlink socket, bpf(2), the ethtool ioctl, group lookups; and the
 //! network namespaces around them. Thin: what is sent and what it means is `netlink`'s.
 // The only room where `unsafe` is allowed; each block says why it is sound.
 #![allow(unsafe_code)]
@@ -6,6 +7,7 @@
 pub mod bpf;
 pub mod ethtool;
 pub mod netns;
+pub mod nss;
 pub mod probe;
 pub mod route;
 pub mod signal;
