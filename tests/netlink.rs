@@ -153,7 +153,9 @@ fn needs_root_the_kernel_refuses_in_its_own_words() {
     in_a_namespace(|netlink| {
         done(netlink, &small_tree());
         let link = a_class(None, rate("1gbit"), rate("1gbit"), Role::Inner);
-        assert_eq!(refusal(netlink, &class::delete(LO, Minor::LINK)), "HTB class in use (EBUSY)");
+        // Linux 6.1 has no sentence for it.
+        let busy = refusal(netlink, &class::delete(LO, Minor::LINK));
+        assert!(["HTB class in use (EBUSY)", "Device or resource busy (EBUSY)"].contains(&&*busy));
         let again = refusal(netlink, &class::add(LO, Minor::LINK, &link));
         assert_eq!(again, "File exists (EEXIST)");
         let absent = refusal(netlink, &class::change(LO, Minor(0x99), &link));
@@ -216,21 +218,26 @@ fn needs_root_the_root_takes_the_place_of_the_kernels_default_only() {
         assert_eq!(roots(netlink), RootQdisc::Ours);
         done(netlink, &[root::delete(LO, ClassId::ROOT)]);
 
-        // A multi-queue link has mq, one with a queue pfifo_fast or fq_codel, all with handle 0.
-        run("ip", "link add v0 numtxqueues 4 type veth peer name v1");
-        run("ip", "link set v0 txqueuelen 1000 up");
-        let links = netlink.dump(&dump::links(), decode::link).unwrap();
-        let v0 = links.iter().find(|link| link.name.as_str() == "v0").unwrap();
-        run("tc", "qdisc replace dev v0 root handle 5: pfifo");
-        run("tc", "qdisc del dev v0 root");
-        let all = netlink.dump(&dump::qdiscs(), decode::qdisc).unwrap();
-        let before: Vec<_> = all.into_iter().filter(|q| q.ifindex == v0.ifindex).collect();
-        assert!(
-            matches!(decode::root(&before, None, mark()), RootQdisc::Kernel { .. }),
-            "{before:?}"
-        );
-        println!("v0 before: {:?}", decode::root(&before, v0.qdisc.as_deref(), mark()));
-        done(netlink, &[root::add(v0.ifindex, mark())]);
+        // A link with a queue has the default qdisc, one with several has mq, all with handle 0.
+        for (name, queues, kinds) in
+            [("i0", 1, &["pfifo_fast", "fq_codel"][..]), ("i1", 4, &["mq"][..])]
+        {
+            run("ip", &format!("link add {name} numtxqueues {queues} type ifb"));
+            run("ip", &format!("link set {name} up"));
+            let links = netlink.dump(&dump::links(), decode::link).unwrap();
+            let link = links.iter().find(|link| link.name.as_str() == name).unwrap();
+            let root_of = |netlink: &mut Netlink| {
+                let all = netlink.dump(&dump::qdiscs(), decode::qdisc).unwrap();
+                let here: Vec<_> = all.into_iter().filter(|q| q.ifindex == link.ifindex).collect();
+                decode::root(&here, link.qdisc.as_deref(), mark())
+            };
+            let RootQdisc::Kernel { kind } = root_of(netlink) else { panic!("{name}") };
+            assert!(kinds.contains(&kind.as_str()), "{kind}");
+            done(netlink, &[root::add(link.ifindex, mark())]);
+            assert_eq!(root_of(netlink), RootQdisc::Ours);
+            done(netlink, &[root::delete(link.ifindex, ClassId::ROOT)]);
+            assert_eq!(root_of(netlink), RootQdisc::Kernel { kind });
+        }
     });
 }
 
@@ -259,7 +266,7 @@ fn needs_root_leaves_read_back_as_they_were_sent() {
         done(netlink, &[leaf::change(LO, Minor(0x10), &longer)]);
         assert_eq!(read_leaves(netlink), wanted);
         let other_kind = refusal(netlink, &leaf::change(LO, Minor(0x11), &longer));
-        assert_eq!(other_kind, "Invalid qdisc name: must match existing qdisc (EINVAL)");
+        assert!(other_kind.starts_with("Invalid qdisc name"), "{other_kind}");
         let tied: BTreeMap<_, _> = netlink
             .dump(&dump::classes(LO), decode::class)
             .unwrap()
@@ -297,6 +304,7 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
         let program = bpf::load_tag().unwrap();
         let add = |netlink: &mut Netlink, pref: Pref, filter: &Filter| match filter {
             Filter::U32 { family, rules } => done(netlink, &add_rules(pref, *family, rules)),
+            Filter::Tag(Tag::Cgroup) => done(netlink, &[filter::add_cgroup(LO, pref)]),
             _ => done(netlink, &[filter::add_bpf(LO, pref, program.as_fd())]),
         };
         let mut wanted = BTreeMap::from([
@@ -304,6 +312,9 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             (Pref::RULES_V6[1], v6),
             (Pref::TAG[1], Filter::Tag(Tag::Bpf)),
         ]);
+        if probe::features().tags.contains(&Tag::Cgroup) {
+            wanted.insert(Pref::TAG[0], Filter::Tag(Tag::Cgroup));
+        }
         for (pref, filter) in &wanted {
             add(netlink, *pref, filter);
         }
@@ -420,9 +431,7 @@ fn udp(from: std::net::SocketAddr, to: std::net::SocketAddr) -> Vec<u8> {
 #[test]
 fn needs_root_links_and_routes_are_described() {
     in_a_namespace(|netlink| {
-        run("ip", "link add br0 type bridge");
         run("ip", "link add v0 mtu 1400 type veth peer name v1");
-        run("ip", "link set v0 master br0");
         for line in ["link set v1 up", "link set v0 up", "addr add 10.9.0.1/24 dev v1"] {
             run("ip", line);
         }
@@ -431,12 +440,11 @@ fn needs_root_links_and_routes_are_described() {
         run("ip", "-6 route add default dev v1 metric 5");
         let links = netlink.dump(&dump::links(), decode::link).unwrap();
         let by_name: BTreeMap<_, _> = links.iter().map(|link| (link.name.as_str(), link)).collect();
-        let index = |name: &str| Some(by_name[name].ifindex);
         assert!(by_name["lo"].loopback && by_name["lo"].up && by_name["lo"].kind.is_none());
         assert_eq!(by_name["v0"].kind.as_deref(), Some("veth"));
-        assert_eq!((by_name["v0"].master, by_name["v0"].mtu), (index("br0"), 1400));
+        assert_eq!((by_name["v0"].master, by_name["v0"].mtu), (None, 1400));
         assert_eq!(by_name["v0"].lower, None, "the peer is beside");
-        assert!(!by_name["br0"].up);
+        assert!(by_name["v1"].up);
         let routes = |netlink: &mut Netlink, family| {
             let all = netlink.dump(&dump::routes(family), decode::default_route).unwrap();
             all.into_iter().map(|route| (route.metric, route.links)).collect::<Vec<_>>()
@@ -450,9 +458,131 @@ fn needs_root_links_and_routes_are_described() {
 }
 
 #[test]
+fn needs_root_a_slave_names_its_bridge() {
+    in_a_namespace(|netlink| {
+        for line in ["br0 type bridge", "v0 type veth peer name v1"] {
+            run("ip", &format!("link add {line}"));
+        }
+        run("ip", "link set v0 master br0");
+        let links = netlink.dump(&dump::links(), decode::link).unwrap();
+        let by_name: BTreeMap<_, _> = links.iter().map(|link| (link.name.as_str(), link)).collect();
+        assert_eq!(links.len(), 4, "no port is listed twice");
+        assert_eq!(by_name["v0"].master, Some(by_name["br0"].ifindex));
+        assert!(!by_name["br0"].up);
+    });
+}
+
+#[test]
+fn needs_root_tc_and_an_independent_decoder_read_the_same_classes() {
+    use netlink_bindings::tc::{OpNewtclassDo, OptionsMsg};
+    in_a_namespace(|netlink| {
+        done(netlink, &[root::add(LO, mark())]);
+        let classes = classes();
+        done(netlink, &add_classes(&classes));
+        let default = LeafQdisc::Bfifo { limit: Bytes(31_250) };
+        done(netlink, &[leaf::add(LO, Minor::DEFAULT, &default)]);
+
+        let text = run("tc", "-d class show dev lo");
+        let field = |line: &str, name: &str| {
+            let mut words = line.split_whitespace().skip_while(|word| *word != name);
+            words.nth(1).map(str::to_string)
+        };
+        let mut seen = 0;
+        for (minor, class) in &classes {
+            let id = format!("class htb {} ", ClassId::ours(*minor));
+            let line = text.lines().find(|line| line.starts_with(&id)).unwrap();
+            // `8bit`, `1Gbit`: a rate that tc would not round prints the same.
+            assert_eq!(field(line, "rate"), Some(class.rate.to_string()), "{line}");
+            assert_eq!(field(line, "ceil"), Some(class.ceil.to_string()), "{line}");
+            let parent = class.parent.map(|minor| ClassId::ours(minor).to_string());
+            assert_eq!(field(line, "parent"), parent, "{line}");
+            if let Role::Leaf { prio, quantum } = class.role {
+                assert_eq!(field(line, "prio"), Some(prio.to_string()), "{line}");
+                assert_eq!(field(line, "quantum"), Some(quantum.to_string()), "{line}");
+            }
+            seen += 1;
+        }
+        assert_eq!(seen, classes.len());
+        assert!(text.contains(" leaf fffe: "), "{text}");
+
+        let raw = netlink.dump(&dump::classes(LO), |m| Ok(Some(m.payload.to_vec()))).unwrap();
+        assert_eq!(raw.len(), classes.len());
+        for payload in raw {
+            let (header, attributes) = OpNewtclassDo::decode_request(&payload);
+            let class = &classes[&ClassId(header.handle).minor()];
+            let OptionsMsg::Htb(htb) = attributes.get_options().unwrap() else { panic!() };
+            let parms = htb.get_parms().unwrap();
+            let wide = |narrow: u32, wide: Option<u64>| wide.unwrap_or(u64::from(narrow));
+            let rate = wide(parms.rate.rate, htb.get_rate64().ok());
+            let ceil = wide(parms.ceil.rate, htb.get_ceil64().ok());
+            assert_eq!(rate, class.rate.bytes_per_second());
+            assert_eq!(ceil, class.ceil.bytes_per_second());
+            assert_eq!((parms.buffer, parms.cbuffer), (class.burst.0, class.cburst.0));
+            if let Role::Leaf { prio, quantum } = class.role {
+                assert_eq!((parms.prio, parms.quantum), (u32::from(prio), quantum));
+            }
+        }
+    });
+}
+
+#[test]
+fn needs_root_tc_reads_the_same_qdiscs_and_filters() {
+    in_a_namespace(|netlink| {
+        done(netlink, &small_tree());
+        done(netlink, &[leaf::add(LO, Minor(0x10), &LeafQdisc::Bfifo { limit: Bytes(62_500) })]);
+        let web = matching(Some("1.2.3.4/32"), None, None, Some(80));
+        let set = rules(Family::V4, &[web], 0x10);
+        done(netlink, &add_rules(Pref(101), Family::V4, &set));
+        let program = bpf::load_tag().unwrap();
+        done(netlink, &[filter::add_bpf(LO, Pref(200), program.as_fd())]);
+        let qdiscs: serde_json::Value =
+            serde_json::from_str(&run("tc", "-j qdisc show dev lo")).unwrap();
+        assert_eq!(qdiscs[0]["handle"], "1:");
+        assert_eq!(qdiscs[0]["options"]["r2q"], mark().0);
+        assert_eq!(qdiscs[0]["options"]["default"], "0xfffe");
+        assert_eq!(qdiscs[1]["parent"], "1:10");
+        assert_eq!(qdiscs[1]["handle"], "10:");
+        assert_eq!(qdiscs[1]["options"]["limit"], 62_500);
+        // tc's JSON repeats the key `match`, so the text.
+        let filters = run("tc", "filter show dev lo parent 1:");
+        for line in [
+            "filter protocol ip pref 101 u32 chain 0 fh 800::1 order 1 key ht 800 bkt 0 *flowid 1:10",
+            "filter protocol ip pref 101 u32 chain 0 fh 800::2 order 2 key ht 800 bkt 0 *flowid 1:10",
+            "match 05000000/0f000000 at 0",
+            "match 00000000/00001fff at 4",
+            "match 00060000/00ff0000 at 8",
+            "match 01020304/ffffffff at 12",
+            "match 00000050/0000ffff at 20",
+            "filter protocol all pref 200 bpf chain 0 handle 0x1 flowid 1: shaper-classid",
+        ] {
+            assert!(filters.contains(line), "{line}\nis not in\n{filters}");
+        }
+    });
+}
+
+#[test]
+fn needs_root_the_tag_sends_packets_to_the_classid_of_their_process() {
+    in_a_namespace(|netlink| {
+        // Without a net_cls mount no process has a classid: nothing matches, all is default.
+        done(netlink, &small_tree());
+        let program = bpf::load_tag().unwrap();
+        done(netlink, &[filter::add_bpf(LO, Pref(200), program.as_fd())]);
+        drop(program);
+        let before = packets(netlink);
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", "127.0.0.1:9").unwrap();
+        let after = packets(netlink);
+        let default = ClassId::ours(Minor::DEFAULT);
+        assert!(after[&default] > before[&default]);
+        assert_eq!(read_filters(netlink)[&Pref(200)], Filter::Tag(Tag::Bpf));
+    });
+}
+
+#[test]
 fn needs_root_probing_finds_what_the_kernel_has_and_leaves_nothing() {
     let before = netns::current().unwrap();
+    let start = std::time::Instant::now();
     let features: Features = probe::features();
+    println!("probed in {:?}: {features:?}", start.elapsed());
     assert!(features.htb && !features.tags.is_empty(), "{features:?}");
     assert!(features.leaves.contains("bfifo") && features.leaves.contains("pfifo"));
     assert_eq!(netns::current().unwrap(), before);
