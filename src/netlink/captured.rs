@@ -378,6 +378,38 @@ fn a_veth_is_read_without_a_link_below_it() {
 }
 
 #[test]
+fn packets_beyond_32_bits_come_from_pkt64() {
+    let mut captured = bytes(CLASSES);
+    let length = attr::u32_at(&captured, 0).unwrap() as usize;
+    captured.truncate(length);
+    // TCA_STATS2 { BASIC: 7 bytes in 1 packet; PKT64: 2^32 + 1 }
+    captured.extend([36, 0, 7, 0, 20, 0, 1, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    captured.extend([12, 0, 8, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
+    // The first TCA_STATS2 is the one that counts: make it another attribute.
+    let at = captured.windows(4).position(|bytes| bytes == [0x48, 0, 7, 0]).unwrap();
+    captured[at + 2] = 0x7f;
+    let length = u32::try_from(captured.len()).unwrap();
+    captured[..4].copy_from_slice(&length.to_ne_bytes());
+    let class = decode::class(answers(&captured)[0]).unwrap().unwrap();
+    assert_eq!(class.counters.sent_packets, (1 << 32) + 1);
+    assert_eq!(class.counters.sent_bytes, 7);
+}
+
+#[test]
+fn a_vlan_names_the_link_below_it_unless_that_is_in_another_namespace() {
+    // A header, IFLA_IFNAME `vl1`, IFLA_MTU 1500, IFLA_LINK 3, IFLA_LINKINFO { INFO_KIND `vlan` }.
+    let mut link = vec![0, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    link.extend(*b"\x08\x00\x03\x00vl1\x00\x08\x00\x04\x00\xdc\x05\x00\x00");
+    link.extend(
+        *b"\x08\x00\x05\x00\x03\x00\x00\x00\x10\x00\x12\x00\x09\x00\x01\x00vlan\x00\x00\x00\x00",
+    );
+    let read = |payload: &[u8]| decode::link(Message { kind: 16, payload }).unwrap().unwrap();
+    assert_eq!((read(&link).lower, read(&link).up), (Some(3), false));
+    link.extend([8, 0, 37, 0, 0, 0, 0, 0]);
+    assert_eq!(read(&link).lower, None);
+}
+
+#[test]
 fn what_is_sent_reads_back_as_itself() {
     let classes = [
         (Minor(0xf001), Role::Inner, None),

@@ -91,8 +91,14 @@ impl Netlink {
         self.changes_sent
     }
 
-    /// What `request` lists, each message read by `decode`. Begins again when the list changed
-    /// meanwhile or answers were lost. A message that cannot be read is logged and left out.
+    /// What `request` lists, each message read by `decode`. Begins again when the kernel says that
+    /// the list changed meanwhile, or when answers were lost. A message that cannot be read is
+    /// logged and left out.
+    ///
+    /// Only links and routes say so (`nl_dump_check_consistent`). Lists of traffic control do not:
+    /// they go on after as many entries as they have given (`tc_dump_tclass_qdisc`,
+    /// net/sched/sch_api.c), so what another deletes or adds between two datagrams (about 100
+    /// classes) can hide an entry or give one twice.
     pub fn dump<T>(
         &mut self,
         request: &Request,

@@ -35,6 +35,10 @@ fn needs_root_links_and_routes_are_described() {
         };
         assert_eq!(routes(netlink, Family::V4), [(77, vec![by_name["v1"].ifindex])]);
         assert_eq!(routes(netlink, Family::V6), [(5, vec![by_name["v1"].ifindex])]);
+        let next_hops = "nexthop via 10.9.0.2 dev v1 nexthop via 10.9.0.3 dev v1 onlink";
+        run("ip", &format!("route replace default metric 77 {next_hops}"));
+        let v1 = by_name["v1"].ifindex;
+        assert_eq!(routes(netlink, Family::V4), [(77, vec![v1, v1])]);
         let speed = |name: &str| ethtool::speed(&LinkName::new(name).unwrap());
         assert_eq!(speed("v1"), Some(rate("10gbit")), "what veth says");
         assert_eq!(speed("lo"), None);
