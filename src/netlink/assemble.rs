@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
-use super::u32sel::U32Record;
 use super::{BPF_NAME, ETH_P_ALL, ETH_P_IP, ETH_P_IPV6};
 use crate::state::{Family, Filter, Pref, Tag};
 use crate::units::ClassId;
@@ -75,4 +75,75 @@ fn tag(records: &[FilterRecord]) -> Option<Tag> {
         _ => return None,
     };
     filters.next().is_none().then_some(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::U32Rule;
+    use crate::units::Minor;
+
+    fn record(protocol: u16, kind: &str, handle: u32, detail: FilterDetail) -> FilterRecord {
+        FilterRecord {
+            ifindex: 1,
+            parent: ClassId::ROOT,
+            pref: Pref(100),
+            protocol,
+            chain: 0,
+            kind: kind.to_string(),
+            handle,
+            detail,
+        }
+    }
+
+    fn u32(handle: u32, record_of: U32Record) -> FilterRecord {
+        record(ETH_P_IP, "u32", handle, FilterDetail::U32(record_of))
+    }
+
+    fn a_rule(minor: u16) -> U32Rule {
+        U32Rule { keys: vec![], to: ClassId::ours(Minor(minor)) }
+    }
+
+    fn one_rule() -> Vec<FilterRecord> {
+        vec![
+            record(ETH_P_IP, "u32", 0, FilterDetail::Pref),
+            u32(0x8000_0000, U32Record::Table { divisor: 1 }),
+            u32(0x8000_0001, U32Record::Rule(a_rule(0x10))),
+        ]
+    }
+
+    fn is_unknown(records: Vec<FilterRecord>) -> bool {
+        matches!(filters(records)[&Pref(100)], Filter::Unknown { .. })
+    }
+
+    #[test]
+    fn what_we_would_not_write_is_unknown() {
+        assert!(!is_unknown(one_rule()));
+        let with = |extra: FilterRecord| is_unknown([one_rule(), vec![extra]].concat());
+        assert!(with(u32(0x0050_0000, U32Record::Table { divisor: 1 })), "a second table");
+        assert!(with(u32(0x8000_0002, U32Record::Other)), "a link or an action");
+        assert!(with(u32(0x8000_0001, U32Record::Rule(a_rule(0x11)))), "one number twice");
+        let elsewhere = u32(0x8000_0002, U32Record::Rule(a_rule(0x11)));
+        assert!(with(FilterRecord { chain: 7, ..elsewhere }), "another chain");
+        assert!(is_unknown(one_rule()[..2].to_vec()), "no rule at all");
+        let ip_only = record(ETH_P_IP, "cgroup", 1, FilterDetail::Cgroup { plain: true });
+        assert!(is_unknown(vec![ip_only]), "IPv6 would escape it");
+        let ematch = record(ETH_P_ALL, "cgroup", 1, FilterDetail::Cgroup { plain: false });
+        assert!(is_unknown(vec![ematch]));
+        let bpf = |name: &str, classid, plain| {
+            let (name, classid) = (Some(name.to_string()), Some(ClassId(classid)));
+            record(ETH_P_ALL, "bpf", 1, FilterDetail::Bpf { name, classid, plain })
+        };
+        assert!(!is_unknown(vec![bpf(BPF_NAME, 0x1_0000, true)]));
+        assert!(is_unknown(vec![bpf("other", 0x1_0000, true)]));
+        assert!(is_unknown(vec![bpf(BPF_NAME, 0x1_0010, true)]));
+        assert!(is_unknown(vec![bpf(BPF_NAME, 0x1_0000, false)]), "direct action");
+    }
+
+    #[test]
+    fn an_unknown_filter_says_its_protocol_so_that_it_can_be_deleted() {
+        let flower = record(ETH_P_IPV6, "flower", 1, FilterDetail::Other);
+        let wanted = Filter::Unknown { protocol: ETH_P_IPV6, kind: "flower".to_string() };
+        assert_eq!(filters([flower])[&Pref(100)], wanted);
+    }
 }

@@ -6,8 +6,8 @@ use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkLayerType};
 use netlink_packet_route::route::{RouteFlags, RouteHeader, RouteType};
 use netlink_packet_route::tc::TcHeader;
 
+use super::cls_u32::{self, U32Record};
 use super::htb::{self, Globals, Parms};
-use super::u32sel::{self, U32Record};
 use super::{
     Message, RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWROUTE, RTM_NEWTCLASS, RTM_NEWTFILTER, TC_H_ROOT,
     attr, leaf,
@@ -180,7 +180,7 @@ pub fn filter(message: Message<'_>) -> Decoded<FilterRecord> {
         (None, 0) => FilterDetail::Pref,
         (None, _) => FilterDetail::Other,
         (Some(options), _) => match tc.kind.as_str() {
-            u32sel::KIND => FilterDetail::U32(u32sel::read(options)),
+            cls_u32::KIND => FilterDetail::U32(cls_u32::read(options)),
             "cgroup" => FilterDetail::Cgroup { plain: plain_cgroup(options) },
             "bpf" => bpf(options),
             _ => FilterDetail::Other,

@@ -7,12 +7,14 @@
 
 pub mod assemble;
 mod attr;
+#[cfg(test)]
+mod captured;
+pub mod cls_u32;
 pub mod decode;
 pub mod extack;
-mod htb;
+pub mod htb;
 mod leaf;
 pub mod request;
-mod u32sel;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;

@@ -108,3 +108,29 @@ fn looked_up(host: &Path) -> Features {
         tags: tags.into_iter().filter(|(_, module)| has(module)).map(|(tag, _)| tag).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_count_when_loaded_built_in_or_on_disk() {
+        let host = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = host.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("proc/sys/kernel/osrelease", "6.1.0\n");
+        write("sys/module/sch_htb/refcnt", "1");
+        write("lib/modules/6.1.0/modules.builtin", "kernel/net/sched/sch_fq_codel.ko\n");
+        let dep = "kernel/net/sched/cls_cgroup.ko.xz:\nkernel/net/sched/my_sch_sfq.ko:\n";
+        write("lib/modules/6.1.0/modules.dep", dep);
+        let wanted = Features {
+            htb: true,
+            tags: [Tag::Cgroup].into(),
+            leaves: ["fq_codel", "bfifo", "pfifo"].into(),
+        };
+        assert_eq!(looked_up(host.path()), wanted);
+    }
+}

@@ -8,13 +8,13 @@ use netlink_packet_route::tc::{
 };
 
 use super::{ADD, kind, tc_message};
-use crate::netlink::{BPF_NAME, ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, Request, u32sel};
+use crate::netlink::{BPF_NAME, ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, Request, cls_u32};
 use crate::state::{Family, Filter, Pref, U32Rule};
 use crate::units::ClassId;
 
 /// The rules cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} u32 rules for one family on one link; the kernel numbers at most {max} in one table", max = u32sel::MAX_RULES)]
+#[error("{0} u32 rules for one family on one link; the kernel numbers at most {max} in one table", max = cls_u32::MAX_RULES)]
 pub struct TooManyRules(pub usize);
 
 /// The protocol that a filter is for, as an ethertype: what [`delete`] needs beside the pref.
@@ -42,14 +42,14 @@ pub fn add_rules(
         Family::V6 => ETH_P_IPV6,
     };
     let too_many = || TooManyRules(rules.len());
-    if rules.len() > u32sel::MAX_RULES {
+    if rules.len() > cls_u32::MAX_RULES {
         return Err(too_many());
     }
     let one = |(place, rule): (usize, &U32Rule)| {
         let node = u32::try_from(place + 1).map_err(|_| too_many())?;
         let mut message = message(ifindex, pref, protocol, node);
-        let options = TcAttribute::Options(u32sel::options(rule));
-        message.attributes = vec![kind(u32sel::KIND), options];
+        let options = TcAttribute::Options(cls_u32::options(rule));
+        message.attributes = vec![kind(cls_u32::KIND), options];
         Ok(Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD))
     };
     rules.iter().enumerate().map(one).collect()

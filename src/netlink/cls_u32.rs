@@ -9,7 +9,26 @@
 //! cannot be foretold, and handle 800::1 at the second pref is refused ("Filter already exists").
 //! A handle with table 0, `::1`, means "node 1 of this pref's own root table": that is what we send.
 //! Keys in a table are asked in the order of their node numbers, 1 to 0xfff; the kernel itself
-//! starts giving out at 0x800. A node number that is taken is refused (ENOSPC).
+//! starts giving out at 0x800. A node number that is taken is refused (ENOSPC). Deleting the pref
+//! takes its root table and the keys in it along, at once.
+//!
+//! # A whole set in one step (not used yet; tried on 6.18)
+//! A table of one's own (`handle 5: u32 divisor 1`; numbers below 0x800, for those above are never
+//! given back: `idr_alloc_u32` takes the handle, `idr_remove` the number) can be filled while nothing
+//! points at it (`handle ::N u32 ht 5:0: match … flowid …`), and becomes active with a single key
+//! in the pref's root table: `handle ::1 u32 link 5: match u32 0 0 at 0`, without a flowid, so that
+//! what the table does not match goes on to the next pref. Changing that key in place (`filter
+//! change … handle 801::1 u32 link 6: …`, by its real number as read back) swaps two sets at one
+//! pref atomically. But:
+//! - Deleting the pref deletes only its root table. Linked tables stay in the qdisc's `tc_u_common`,
+//!   unseen, until the last u32 pref of the qdisc goes; they show again when the same pref is made
+//!   again, and their rules keep their classes busy (`HTB class in use`). So: delete the link key,
+//!   then each table by its handle, then the pref.
+//! - A table is `Can not delete in-use filter` (EBUSY) for a moment after its last link went, for
+//!   keys are freed by a work queue (`tcf_queue_work`): try again.
+//!
+//! With one root table at each of two prefs, sent in order, no packet sees a half-written set as
+//! anything but the old answer or the new one, and a delete leaves nothing: so that is what we do.
 
 use netlink_packet_route::tc::{
     TcFilterU32Option, TcHandle, TcOption, TcU32Key, TcU32Selector, TcU32SelectorFlags,

@@ -1,0 +1,128 @@
+//! The kernel's side of `netlink` and `sys`: every kind of message sent to a real kernel and read
+//! back, held against `tc` and an independent decoder. NEEDS ROOT: each test makes a network
+//! namespace of its own on its own thread, and touches nothing outside it. Also runs on the lab's
+//! kernels (Linux 6.1), whose sentences differ a little.
+
+mod agreement;
+mod filters;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use shaper::classify::u32 as compile;
+use shaper::netlink::request::{class, dump, filter, root};
+use shaper::netlink::{Request, assemble, decode};
+use shaper::state::{Class, Family, Filter, Mark, Match, Pref, Role, U32Rule};
+use shaper::sys::{Netlink, netns};
+use shaper::units::{ClassId, Minor, Psched, Rate, Ticks};
+
+const LO: u32 = 1;
+
+/// A network namespace with `lo` up, and a socket in it.
+fn in_a_namespace(test: impl FnOnce(&mut Netlink) + Send) {
+    netns::private(|| {
+        run("ip", "link set lo up");
+        test(&mut Netlink::open().unwrap());
+    })
+    .expect("needs root: unshare(CLONE_NEWNET)");
+}
+
+/// Runs a program in this thread's namespace; its standard output.
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn rate(text: &str) -> Rate {
+    text.parse().unwrap()
+}
+
+fn mark() -> Mark {
+    Mark::for_instance("test")
+}
+
+fn done(netlink: &mut Netlink, requests: &[Request]) {
+    let outcomes = netlink.transact(requests).unwrap();
+    assert_eq!(outcomes.len(), requests.len());
+    for outcome in outcomes {
+        assert_eq!(outcome, Ok(None));
+    }
+}
+
+fn refusal(netlink: &mut Netlink, request: &Request) -> String {
+    netlink.change(request).unwrap().unwrap_err().to_string()
+}
+
+fn a_class(parent: Option<Minor>, rate: Rate, ceil: Rate, role: Role) -> Class {
+    let ticks = |rate: Rate| Ticks::for_bytes(rate.bytes_in_ms(1), rate, Psched::default());
+    Class { parent, rate, ceil, burst: ticks(rate), cburst: ticks(ceil), role }
+}
+
+/// Link, a group, an empty group, users (one beyond 32 bits), default, unshaped.
+fn classes() -> BTreeMap<Minor, Class> {
+    let leaf = |prio, quantum| Role::Leaf { prio, quantum };
+    let (group, empty) = (Minor(0xf000), Minor(0xf001));
+    let link = Some(Minor::LINK);
+    BTreeMap::from([
+        (Minor::LINK, a_class(None, rate("100gbit"), rate("100gbit"), Role::Inner)),
+        (group, a_class(link, rate("1gbit"), rate("2gbit"), Role::Inner)),
+        (empty, a_class(link, rate("8mbit"), rate("9mbit"), Role::Inner)),
+        (Minor(0x10), a_class(Some(group), rate("10mbit"), rate("1gbit"), leaf(3, 61_234))),
+        (Minor(0x11), a_class(link, rate("40gbit"), rate("100gbit"), leaf(7, 200_000))),
+        (Minor(0x12), a_class(link, rate("8bit"), rate("999kbit"), leaf(0, 60_000))),
+        (Minor::DEFAULT, a_class(link, rate("5gbit"), rate("100gbit"), leaf(0, 60_000))),
+        (Minor::UNSHAPED, a_class(None, rate("100gbit"), rate("100gbit"), leaf(0, 60_000))),
+    ])
+}
+
+/// Parents before children.
+fn add_classes(classes: &BTreeMap<Minor, Class>) -> Vec<Request> {
+    let depth = |class: &Class| match class.parent {
+        None => 0,
+        Some(Minor::LINK) => 1,
+        Some(_) => 2,
+    };
+    let mut order: Vec<_> = classes.iter().collect();
+    order.sort_by_key(|(_, class)| depth(class));
+    order.into_iter().map(|(minor, value)| class::add(LO, *minor, value)).collect()
+}
+
+fn read_classes(netlink: &mut Netlink) -> BTreeMap<Minor, Class> {
+    let records = netlink.dump(&dump::classes(LO), decode::class).unwrap();
+    records.into_iter().map(|record| (record.classid.minor(), record.class)).collect()
+}
+
+fn read_filters(netlink: &mut Netlink) -> BTreeMap<Pref, Filter> {
+    let records = netlink.dump(&dump::filters(LO, ClassId::ROOT), decode::filter).unwrap();
+    assemble::filters(records)
+}
+
+fn rules(family: Family, matches: &[Match], minor: u16) -> Vec<U32Rule> {
+    compile::compile(family, matches, ClassId::ours(Minor(minor)))
+}
+
+fn add_rules(pref: Pref, family: Family, set: &[U32Rule]) -> Vec<Request> {
+    filter::add_rules(LO, pref, family, set).unwrap()
+}
+
+fn matching(src: Option<&str>, dst: Option<&str>, sport: Option<u16>, dport: Option<u16>) -> Match {
+    let net = |text: &str| text.parse().unwrap();
+    Match { src: src.map(net), dst: dst.map(net), sport, dport, proto: None }
+}
+
+/// The first requests of every test: root, 1:1, and two users.
+fn small_tree() -> Vec<Request> {
+    let leaf = Role::Leaf { prio: 0, quantum: 60_000 };
+    let user = a_class(Some(Minor::LINK), rate("100mbit"), rate("1gbit"), leaf);
+    vec![
+        root::add(LO, mark()),
+        class::add(LO, Minor::LINK, &a_class(None, rate("1gbit"), rate("1gbit"), Role::Inner)),
+        class::add(LO, Minor(0x10), &user),
+        class::add(LO, Minor(0x11), &user),
+        class::add(LO, Minor(0x12), &user),
+        class::add(LO, Minor::DEFAULT, &user),
+    ]
+}
