@@ -9,11 +9,12 @@ $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
 $b mount -t tmpfs -o mode=755 tmpfs /run
 # Some kernels mount it themselves.
-$b mountpoint -q /dev || $b mount -t devtmpfs devtmpfs /dev
+$b grep -q ' /dev devtmpfs ' /proc/mounts || $b mount -t devtmpfs devtmpfs /dev
 for module in $($b cat "$lab_stage/modules"); do
     $b insmod "$module" || echo "lab: insmod $module failed"
 done
-echo "lab: $($b uname -r) is up after $($b cut -d' ' -f1 /proc/uptime) s"
+cat_clock=$($b cat /sys/devices/system/clocksource/clocksource0/current_clocksource)
+echo "lab: clock $cat_clock, $($b uname -r) is up after $($b cut -d' ' -f1 /proc/uptime) s"
 SHAPER="$lab_stage/shaper" "$lab_stage/kernel-tests" $($b cat "$lab_stage/words")
 echo "lab verdict: $?"
 $b sync

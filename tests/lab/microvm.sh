@@ -12,7 +12,7 @@ if [ ! -e "$folder/kernel/vmlinuz" ]; then
     exit 1
 fi
 stage=$(mktemp -d "$folder/microvm.XXXXXX")
-trap 'rm -rf "$stage"' EXIT
+trap '[ -n "${KEEP:-}" ] || rm -rf "$stage"' EXIT
 trap 'exit 1' INT TERM
 root=$stage/root
 mkdir -p "$root/lab/ko" "$root/bin" "$root/sbin" "$root/usr/sbin" "$root/etc" "$root/proc" "$root/sys" "$root/run" "$root/dev"
@@ -42,5 +42,5 @@ echo "$@" >"$root/lab/words"
 cp "$here/init.sh" "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) >"$stage/initrd"
 qemu-system-x86_64 -machine microvm,isa-serial=on -accel tcg,thread=multi -smp 2 -cpu max -m 2G \
-    -nodefaults -nographic -serial stdio -no-reboot -kernel "$folder/kernel/vmlinuz" -initrd "$stage/initrd" \
-    -append "console=ttyS0 panic=-1 quiet lab_stage=/lab SHAPER_LAB=microvm" </dev/null
+    -nographic -no-reboot -kernel "$folder/kernel/vmlinuz" -initrd "$stage/initrd" \
+    -append "console=ttyS0 panic=-1 quiet lpj=4000000 no_timer_check lab_stage=/lab SHAPER_LAB=microvm" </dev/null
