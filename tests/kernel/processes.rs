@@ -11,7 +11,7 @@ use crate::support::actor::Actor;
 use crate::support::counters;
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Answer, Order, Proto};
-use crate::support::program::{apply, binary, classid, members, shaper};
+use crate::support::program::{apply, binary, classid, members, policy, shaper};
 use crate::support::rates::{self, Interval, MBIT};
 use crate::support::world::{Family, UPLINK, World};
 
@@ -92,17 +92,16 @@ fn a_child_inherits_the_class_of_its_socket() {
 fn everyone_covers_accounts_without_a_line() {
     let mut world = World::new();
     let _carol = world.pouring(CAROL, Family::V4);
-    apply(
-        "
+    let text = "
 version: 1
 links: {up0: {rate: 100mbit, default: {rate: 5mbit}}}
 users: {ann: 10mbit}
 everyone: 25mbit
-",
-    );
+";
+    apply(text);
     let class = classid(&format!("uid/{}", CAROL.uid));
     all_passes_through(&class).class_sends(&class, 25 * MBIT, 4);
-    let why = shaper(&["why", "carol"]).exits(0);
+    let why = shaper(&["why", "--file", &policy(text), "carol"]).exits(0);
     assert!(why.stdout.contains("everyone") && why.stdout.contains(&class), "{}", why.stdout);
 }
 

@@ -1,0 +1,46 @@
+#!/bin/sh
+# microvm.sh FOLDER KERNEL-TESTS SHAPER [WORDS]: runs the test binary in Debian's cloud kernel under qemu, from an
+# initramfs that holds nothing but what the tests need. FOLDER/kernel is kernel.sh's. The console is
+# standard output. Emulated (tcg): no /dev/kvm is needed, and everything is some ten times slower.
+set -eu
+here=$(dirname "$0")
+. "$here/modules.sh"
+folder=$1 tests=$2 shaper=$3
+shift 3
+if [ ! -e "$folder/kernel/vmlinuz" ]; then
+    echo "microvm.sh: no kernel in $folder/kernel; tests/lab/kernel.sh gets one" >&2
+    exit 1
+fi
+stage=$(mktemp -d "$folder/microvm.XXXXXX")
+trap '[ -n "${KEEP:-}" ] || rm -rf "$stage"' EXIT
+trap 'exit 1' INT TERM
+root=$stage/root
+mkdir -p "$root/lab/ko" "$root/bin" "$root/sbin" "$root/usr/sbin" "$root/etc" "$root/proc" "$root/sys" "$root/run" "$root/dev"
+
+# add FILE AS: a program and the shared libraries that it names.
+add() {
+    mkdir -p "$root$(dirname "$2")"
+    cp -L "$1" "$root$2"
+    ldd "$1" 2>/dev/null | grep -o '/[^ ]*' | while read -r library; do
+        [ -e "$root$library" ] || { mkdir -p "$root$(dirname "$library")" && cp -L "$library" "$root$library"; }
+    done
+}
+add "$tests" /lab/kernel-tests
+[ -z "$shaper" ] || add "$shaper" /lab/shaper
+add "$(command -v busybox)" /bin/busybox
+ln -s busybox "$root/bin/sh"
+for program in tc ip; do add "$(command -v $program)" /sbin/$program; done
+[ ! -d /etc/iproute2 ] || cp -rL /etc/iproute2 "$root/etc/"
+: >"$root/etc/passwd"
+: >"$root/etc/group"
+printf 'passwd: files\ngroup: files\n' >"$root/etc/nsswitch.conf"
+modules_in_order "$folder/kernel/modules" | while read -r module; do
+    cp "$folder/kernel/modules/$module" "$root/lab/ko/"
+    echo "/lab/ko/$(basename "$module")"
+done >"$root/lab/modules"
+echo "$@" >"$root/lab/words"
+cp "$here/init.sh" "$root/init"
+(cd "$root" && find . | cpio -o -H newc --quiet) >"$stage/initrd"
+qemu-system-x86_64 -machine microvm,isa-serial=on -accel tcg,thread=multi -smp 2 -cpu max -m 2G \
+    -nographic -no-reboot -kernel "$folder/kernel/vmlinuz" -initrd "$stage/initrd" \
+    -append "console=ttyS0 panic=-1 lpj=4000000 no_timer_check lab_stage=/lab SHAPER_LAB=microvm" </dev/null
