@@ -25,7 +25,7 @@ fn user_mode_linux() {
 }
 
 fn debian_cloud_kernel() {
-    boot("microvm.sh");
+    boot("qemu.sh");
 }
 
 fn boot(script: &str) {
