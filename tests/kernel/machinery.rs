@@ -7,7 +7,6 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::accounts::{ANN, BOB, DAVE};
-use crate::support::actor::Actor;
 use crate::support::command::run;
 use crate::support::counters;
 use crate::support::harness::{On, tests};
@@ -99,12 +98,12 @@ fn numbered_datagrams_show_what_was_lost() {
 
 fn an_actor_is_its_user() {
     let world = World::new();
-    let dave: Actor = world.actor(DAVE);
+    let mut dave = world.actor(DAVE);
     let status = fs::read_to_string(format!("/proc/{}/status", dave.pid())).unwrap();
     assert!(status.contains("Uid:\t2004\t2004\t2004\t2004"), "{status}");
     assert!(status.contains("Groups:\t2004 3000"), "{status}");
-    world.ping(DAVE, Family::V4, 3, 100);
-    world.ping(DAVE, Family::V6, 3, 100);
+    world.ping_from(&mut dave, Family::V4, 3, 100);
+    world.ping_from(&mut dave, Family::V6, 3, 100);
     // What the cell promises: nothing of the machine's own is in sight.
     let links = run("ip -o link");
     assert_eq!(links.lines().count(), 2, "{links}");
@@ -114,12 +113,13 @@ fn an_actor_is_its_user() {
 
 fn the_probe_sees_a_queue() {
     let mut world = World::new();
-    let idle = world.probe(BOB, 50, 5);
+    let mut bob = world.actor(BOB);
+    let idle = world.probe(&mut bob, 50, 5);
     hand_made([1, 2]);
     // The default at 1 Mbit with 6,250 bytes of queue: 50 ms when it is full.
     let _dave = world.beating(DAVE, Family::V4, 3 * MBIT);
     sleep(Duration::from_millis(500));
-    let full = world.probe(BOB, 30, 20);
+    let full = world.probe(&mut bob, 30, 20);
     println!("idle p50 {} us, full p50 {} us", percentile(&idle, 50), percentile(&full, 50));
     assert!(percentile(&idle, 50) < 5_000);
     assert!((20_000..80_000).contains(&percentile(&full, 50)));

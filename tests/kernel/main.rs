@@ -4,10 +4,22 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agreement;
+mod lab;
 mod machinery;
+mod processes;
+mod sharing;
+mod textbook;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::harness::main(&[machinery::TESTS])
+    support::harness::main(&[
+        machinery::TESTS,
+        textbook::TESTS,
+        processes::TESTS,
+        sharing::TESTS,
+        agreement::TESTS,
+        lab::TESTS,
+    ])
 }

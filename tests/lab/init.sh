@@ -2,18 +2,19 @@
 # The lab kernel's first process, in both kernels: makes the machine usable, runs the tests, says the
 # verdict on the console, switches off. The kernel command line sets these in its environment:
 #   lab_stage    the folder with kernel-tests, shaper, modules (a list) and words (for the harness)
-#   SHAPER_LAB   which kernel this is: uml or microvm
+#   SHAPER_LAB   which kernel this is: uml or qemu
 b=/bin/busybox
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ TMPDIR=/run SHAPER_LAB
 $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
 $b mount -t tmpfs -o mode=755 tmpfs /run
 # Some kernels mount it themselves.
-$b mountpoint -q /dev || $b mount -t devtmpfs devtmpfs /dev
+$b grep -q ' /dev devtmpfs ' /proc/mounts || $b mount -t devtmpfs devtmpfs /dev
 for module in $($b cat "$lab_stage/modules"); do
     $b insmod "$module" || echo "lab: insmod $module failed"
 done
-echo "lab: $($b uname -r) is up after $($b cut -d' ' -f1 /proc/uptime) s"
+clock=$($b cat /sys/devices/system/clocksource/clocksource0/current_clocksource)
+echo "lab: $($b uname -r) is up after $($b cut -d' ' -f1 /proc/uptime) s, by its clock $clock"
 SHAPER="$lab_stage/shaper" "$lab_stage/kernel-tests" $($b cat "$lab_stage/words")
 echo "lab verdict: $?"
 $b sync

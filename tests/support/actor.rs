@@ -148,6 +148,12 @@ impl Stage {
                 self.streams.insert(id, stream);
                 Answer::Socket(id)
             }
+            Order::ConnectFrom { from, to } => {
+                let stream = source::connect_from(from, to)?;
+                let id = self.next();
+                self.streams.insert(id, stream);
+                Answer::Socket(id)
+            }
             Order::Listen(at) => {
                 let listener = TcpListener::bind(at)?;
                 let id = self.next();
@@ -205,6 +211,11 @@ impl Stage {
             }
             Order::Sink { proto, port } => {
                 self.sinks.open(proto, port)?;
+                Answer::Done
+            }
+            Order::Drain { socket, port } => {
+                let stream = self.streams.remove(&socket).context("no such connection")?;
+                self.sinks.drain(stream, port);
                 Answer::Done
             }
             Order::Echo(port) => {

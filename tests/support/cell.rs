@@ -88,6 +88,11 @@ fn keep_inner(name: &str, budget: Duration) -> io::Result<ExitCode> {
     )?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    // The host's own net_cls mounts show the whole hierarchy: out of sight with them, before /run is
+    // covered and those below it cannot be named any more.
+    for mounted in net_cls_mounts()? {
+        umount2(&mounted, MntFlags::MNT_DETACH)?;
+    }
     mount(Some("cell"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
     fs::create_dir(SCRATCH)?;
     fs::create_dir(HIERARCHY)?;
@@ -127,10 +132,7 @@ pub fn init(name: &str) -> ExitCode {
 fn init_inner(name: &str) -> io::Result<ExitCode> {
     set_pdeathsig(Signal::SIGKILL)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
-    // The host's own net_cls mounts show the whole hierarchy: out of sight with them.
-    for mounted in net_cls_mounts()? {
-        umount2(&mounted, MntFlags::MNT_DETACH)?;
-    }
+    umount2(HIERARCHY, MntFlags::MNT_DETACH)?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let none: Option<&str> = None;
     mount(Some("proc"), "/proc", Some("proc"), quiet, none)?;

@@ -39,7 +39,7 @@ pub enum On {
 pub enum Place {
     Host,
     Uml,
-    Microvm,
+    Qemu,
 }
 
 impl Place {
@@ -47,7 +47,7 @@ impl Place {
     pub fn current() -> Place {
         match std::env::var("SHAPER_LAB").as_deref() {
             Ok("uml") => Place::Uml,
-            Ok("microvm") => Place::Microvm,
+            Ok("qemu") => Place::Qemu,
             _ => Place::Host,
         }
     }
@@ -57,7 +57,7 @@ impl On {
     fn includes(self, place: Place) -> bool {
         match self {
             On::Every => true,
-            On::HostAndUml => place != Place::Microvm,
+            On::HostAndUml => place != Place::Qemu,
             On::Host => place == Place::Host,
         }
     }

@@ -26,6 +26,8 @@ pub enum Order {
     Become(Account),
     /// A TCP connection. Answers [`Answer::Socket`].
     Connect(SocketAddr),
+    /// A TCP connection that leaves from this address of the host. Answers [`Answer::Socket`].
+    ConnectFrom { from: SocketAddr, to: SocketAddr },
     /// A TCP listener. Answers [`Answer::Socket`].
     Listen(SocketAddr),
     /// Waits for a connection. Answers [`Answer::Socket`].
@@ -49,6 +51,8 @@ pub enum Order {
     Probe { to: SocketAddr, count: u32, every_ms: u64 },
     /// Receives all that comes to a port, IPv4 and IPv6, and keeps time.
     Sink { proto: Proto, port: u16 },
+    /// Receives all that comes over a connection, and keeps time under this port's name.
+    Drain { socket: SocketId, port: u16 },
     /// Sends every datagram back.
     Echo(u16),
     /// What a sink has seen. Answers [`Answer::Seen`].

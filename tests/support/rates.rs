@@ -36,11 +36,6 @@ impl Interval {
         self.after.class(id).bytes.saturating_sub(before)
     }
 
-    pub fn packets(&self, id: &str) -> u64 {
-        let before = self.before.by_id.get(id).map_or(0, |class| class.packets);
-        self.after.class(id).packets.saturating_sub(before)
-    }
-
     /// Bits a second of a class over the interval.
     pub fn rate(&self, id: &str) -> u64 {
         self.bytes(id) * 8 * 1_000_000 / self.after.at.since(self.before.at).max(1)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -35,6 +35,14 @@ impl Sinks {
         Ok(())
     }
 
+    /// Receives over a connection that stands already, under this port's name.
+    pub fn drain(&mut self, stream: TcpStream, port: u16) {
+        let timeline = Shared::default();
+        let notes = Arc::clone(&timeline);
+        thread::spawn(move || read_all(stream, &notes));
+        self.0.insert((Proto::Tcp, port), timeline);
+    }
+
     pub fn seen(&self, proto: Proto, port: u16) -> Option<Timeline> {
         self.0.get(&(proto, port)).map(|timeline| lock(timeline).clone())
     }
@@ -62,14 +70,16 @@ fn lock(timeline: &Shared) -> std::sync::MutexGuard<'_, Timeline> {
 }
 
 fn accept_all(listener: &TcpListener, notes: &Shared) {
-    while let Ok((mut stream, _)) = listener.accept() {
+    while let Ok((stream, _)) = listener.accept() {
         let notes = Arc::clone(notes);
-        thread::spawn(move || {
-            let mut buffer = vec![0; 65_536];
-            while let Ok(n @ 1..) = stream.read(&mut buffer) {
-                lock(&notes).note(Micros::now(), n as u64);
-            }
-        });
+        thread::spawn(move || read_all(stream, &notes));
+    }
+}
+
+fn read_all(mut stream: TcpStream, notes: &Shared) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        lock(notes).note(Micros::now(), n as u64);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,8 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, setsockopt,
+    socket, sockopt,
 };
 use nix::unistd::{Gid, Uid, getuid, setgroups, setresgid, setresuid};
 
@@ -69,6 +70,15 @@ impl Source {
     }
 }
 
+/// A TCP connection from one address of the host.
+pub fn connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(from))?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(TcpStream::from(fd))
+}
+
 /// Sends exactly so many bytes, and says how many it was able to.
 pub fn send(stream: TcpStream, bytes: u64) -> io::Result<u64> {
     keep_queue_short(&stream)?;
@@ -77,6 +87,10 @@ pub fn send(stream: TcpStream, bytes: u64) -> io::Result<u64> {
 
 /// Becomes the account for good, in all threads: real and effective, and its groups.
 pub fn become_account(account: Account) -> nix::Result<()> {
+    // Root is the only one who may change; a user's child is the user already.
+    if getuid().as_raw() == account.uid {
+        return Ok(());
+    }
     let gid = Gid::from_raw(account.gid);
     let uid = Uid::from_raw(account.uid);
     let groups: Vec<Gid> =

@@ -2,7 +2,6 @@
 //! users' processes live; one veth pair away is the far side, where receivers are. More hosts, each
 //! with a far side of its own, for what must not see each other.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::thread::sleep;
@@ -151,7 +150,17 @@ impl World {
         Stream { actor, socket, port }
     }
 
-    /// The same, and sending as fast as it can.
+    /// A new process of the account whose connection leaves from 1.2.3.4, to this far port.
+    pub fn stream_from_1_2_3_4(&mut self, account: Account, port: u16) -> Stream {
+        self.far.sink(Proto::Tcp, port);
+        let mut actor = self.actor(account);
+        let from = SocketAddr::from((Ipv4Addr::new(1, 2, 3, 4), 0));
+        let to = self.far_at(Family::V4, port);
+        let socket = actor.socket(&Order::ConnectFrom { from, to });
+        Stream { actor, socket, port }
+    }
+
+    /// A new process of the account that sends to a sink of its own as fast as it can.
     pub fn pouring(&mut self, account: Account, family: Family) -> Stream {
         let mut stream = self.stream(account, family);
         stream.actor.pour(stream.socket);
@@ -189,21 +198,30 @@ impl World {
         }
     }
 
-    /// Echo requests as the account; every one must be answered.
-    pub fn ping(&self, account: Account, family: Family, count: u32, payload: usize) {
+    /// An actor sends datagrams for so long.
+    pub fn udp(&mut self, actor: &mut Actor, family: Family, bits_per_second: u64, time: Duration) {
+        let port = self.sink(Proto::Udp);
+        let socket = actor.socket(&Order::Datagram(self.far_at(family, port)));
+        actor.tell(&Order::Beat { socket, bytes: 1_000, bits_per_second });
+        sleep(time);
+        actor.stop(socket);
+    }
+
+    /// An actor sends echo requests; every one must be answered.
+    pub fn ping_from(&self, actor: &mut Actor, family: Family, count: u32, payload: usize) {
         let to = self.far_at(family, 0);
-        match self.actor(account).tell(&Order::Ping { to, count, payload }) {
+        match actor.tell(&Order::Ping { to, count, payload }) {
             Answer::Replies(replies) => assert_eq!(replies, count, "echo replies from {to}"),
             other => panic!("a ping was answered with {other:?}"),
         }
     }
 
-    /// Round-trip times of UDP probes sent as the account, in microseconds.
-    pub fn probe(&mut self, account: Account, count: u32, every_ms: u64) -> Vec<u64> {
+    /// Round-trip times of UDP probes that an actor sends, in microseconds.
+    pub fn probe(&mut self, actor: &mut Actor, count: u32, every_ms: u64) -> Vec<u64> {
         self.port += 1;
         self.far.tell(&Order::Echo(self.port));
         let to = self.far_at(Family::V4, self.port);
-        match self.actor(account).tell(&Order::Probe { to, count, every_ms }) {
+        match actor.tell(&Order::Probe { to, count, every_ms }) {
             Answer::Rtts(rtts) => rtts,
             other => panic!("a probe was answered with {other:?}"),
         }
@@ -233,10 +251,4 @@ fn entering(pid: &str, words: &[&str]) -> Command {
     let mut command = myself(&["--enter", pid]);
     command.args(words);
     command
-}
-
-/// Whether a process has this file open somewhere: for waiting until a child is ready.
-pub fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
 }

@@ -1,0 +1,43 @@
+# The whole life of the project. Works as root on a fresh Debian machine that has cargo and make;
+# what else is needed is installed, and said.
+
+LAB := target/lab
+TEST_PACKAGES := iproute2 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod
+
+.PHONY: build test tools demo bench bless clean-lab lab-kernel fmt clippy
+
+build:
+	cargo build --release
+
+# Everything: style, lints, unit and golden tests, real traffic on this kernel, and the same on the
+# lab's kernels.
+test: tools fmt clippy lab-kernel
+	sh tests/run.sh
+
+fmt:
+	cargo fmt --check
+
+clippy:
+	cargo clippy --all-targets -- -D warnings
+
+tools:
+	@sh tests/tools.sh $(TEST_PACKAGES)
+
+lab-kernel: tools
+	@sh tests/lab/kernel.sh $(LAB)
+
+demo:
+	@sh tests/tools.sh iproute2
+	cargo build
+	cargo test --quiet --test kernel --no-run
+	@cargo test --quiet --test kernel -- --demo
+
+bench:
+	cargo bench
+
+# Writes the golden files anew; review them as text.
+bless:
+	INSTA_UPDATE=always SHAPER_BLESS=1 cargo test --lib --bins
+
+clean-lab:
+	rm -rf $(LAB)

@@ -1,0 +1,186 @@
+//! What the program says against what others see: nothing sent when nothing is to do, the same
+//! numbers as `tc`, two instances that do not see each other, nothing left after `clear`.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::accounts::{ANN, BOB};
+use crate::support::cell::SCRATCH;
+use crate::support::command::{Done, run, run_with};
+use crate::support::counters;
+use crate::support::harness::{On, tests};
+use crate::support::program::{NET_CLS, apply, binary, classid, directory, policy, shaper};
+use crate::support::rates::{self, MBIT};
+use crate::support::world::{Family, UPLINK, World};
+
+tests!(
+    On::Every => applying_twice_changes_nothing, status_says_what_tc_says,
+        clear_leaves_nothing_behind;
+    On::HostAndUml => two_instances_do_not_see_each_other;
+    On::Host => applying_twice_sends_no_changing_message;
+);
+
+const POLICY: &str = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 5mbit, ceil: 10mbit}}}
+users:
+  ann: {rate: 40mbit, prio: 2}
+  bob: {rate: 20mbit, ceil: 80mbit}
+groups: {team: {users: [bob], rate: 30mbit, ceil: 90mbit}}
+rules: [{src: 1.2.3.4, proto: tcp, dport: 80, to: ann}, {dst: 'fd77::9', to: unshaped}]
+";
+
+fn applying_twice_changes_nothing() {
+    let world = World::new();
+    let _processes = [world.actor(ANN), world.actor(BOB)];
+    let first = shaper(&["apply", "--json", &policy(POLICY)]).exits(0).json();
+    assert_eq!(first["changed"], true);
+    let before = (counters::classes(UPLINK).by_id, run("tc -j filter show dev up0"));
+    let second = shaper(&["apply", "--json", &policy(POLICY)]).exits(0).json();
+    assert_eq!(second["changed"], false, "{second}");
+    assert_eq!(second["steps"].as_array().map(Vec::len), Some(0), "{second}");
+    let after = (counters::classes(UPLINK).by_id, run("tc -j filter show dev up0"));
+    assert_eq!(before.0.keys().collect::<Vec<_>>(), after.0.keys().collect::<Vec<_>>());
+    assert_eq!(before.1, after.1);
+    let text = apply(POLICY).stdout;
+    assert!(text.contains("in sync"), "{text}");
+    shaper(&["plan", "--exit-code", &policy(POLICY)]).exits(0);
+    assert_eq!(shaper(&["apply", "-q", &policy(POLICY)]).exits(0).stdout, "");
+}
+
+/// Every message sent over a socket, as strace decodes it, and every write below the hierarchy.
+fn traced_apply() -> String {
+    let log = format!("{SCRATCH}/strace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-y", "-s", "65536", "-o", &log]);
+    command.args(["-e", "trace=sendto,sendmsg,sendmmsg,write,mkdir,mkdirat,rmdir,unlinkat,mount"]);
+    command.arg(binary()).args(["apply", &policy(POLICY)]);
+    run_with(command, "").exits(0);
+    fs::read_to_string(&log).expect("strace's log")
+}
+
+fn applying_twice_sends_no_changing_message() {
+    let world = World::new();
+    let _processes = [world.actor(ANN), world.actor(BOB)];
+    let changing = |log: &str| -> Vec<String> {
+        let changes = |line: &&str| {
+            ["RTM_NEW", "RTM_DEL", "RTM_SET", "mkdir", "rmdir", "mount(", "unlink"]
+                .iter()
+                .any(|word| line.contains(word))
+                || (line.contains("write(") && line.contains(NET_CLS))
+        };
+        // What the kernel refused (a directory that is there already) changed nothing.
+        let refused = |line: &&str| line.contains(" = -1 E");
+        log.lines().filter(|line| changes(line) && !refused(line)).map(str::to_string).collect()
+    };
+    let first = changing(&traced_apply());
+    assert!(first.iter().any(|line| line.contains("RTM_NEWTCLASS")), "strace sees the messages");
+    assert!(first.iter().any(|line| line.contains(NET_CLS)), "strace sees the cgroup writes");
+    let second = changing(&traced_apply());
+    assert!(second.is_empty(), "{second:#?}");
+}
+
+/// The member of a JSON list whose `user` is this.
+#[track_caller]
+fn user<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let users = status["links"][0]["users"].as_array().expect("a list of users");
+    users.iter().find(|user| user["user"] == name).unwrap_or_else(|| panic!("no {name}: {status}"))
+}
+
+fn status_says_what_tc_says() {
+    let mut world = World::new();
+    let (mut ann, mut bob) = (world.pouring(ANN, Family::V4), world.pouring(BOB, Family::V4));
+    apply(POLICY);
+    sleep(Duration::from_millis(500));
+    world.finish(&mut ann);
+    world.finish(&mut bob);
+    // Nothing moves any more: both see the same counters.
+    sleep(Duration::from_millis(300));
+    let status = shaper(&["status", "--json"]).exits(0).json();
+    let tc = counters::classes(UPLINK);
+    assert_eq!(status["version"], 1);
+    assert_eq!(status["links"][0]["dev"], UPLINK);
+    assert_eq!(status["links"][0]["rate_bit"], tc.class("1:1").rate);
+    for name in ["ann", "bob"] {
+        let (said, seen) = (user(&status, name), tc.class(&classid(&format!("user/{name}"))));
+        assert_eq!(said["classid"], classid(&format!("user/{name}")).as_str());
+        for (key, value) in [
+            ("rate_bit", seen.rate),
+            ("ceil_bit", seen.ceil),
+            ("prio", u64::from(seen.prio.unwrap_or(99))),
+            ("sent_bytes", seen.bytes),
+            ("sent_packets", seen.packets),
+            ("drops", seen.drops),
+            ("overlimits", seen.overlimits),
+            ("lends", seen.lends),
+            ("borrows", seen.borrows),
+        ] {
+            assert_eq!(said[key], value, "{key} of {name}");
+        }
+        assert!(seen.quantum.is_some_and(|quantum| (60_000..=200_000).contains(&quantum)));
+    }
+    assert_eq!(tc.class(&classid("user/ann")).parent.as_deref(), Some("1:1"));
+    assert_eq!(tc.class(&classid("user/bob")).parent, Some(classid("group/team")));
+    let default = tc.class("1:fffe");
+    assert_eq!(status["links"][0]["default"]["sent_bytes"], default.bytes);
+    let qdiscs: Value = serde_json::from_str(&run("tc -j qdisc show dev up0")).expect("tc's JSON");
+    let root = &qdiscs.as_array().expect("qdiscs")[0];
+    assert_eq!((&root["kind"], &root["handle"]), (&"htb".into(), &"1:".into()));
+    assert_eq!(root["options"]["default"], "0xfffe");
+    // A leaf's handle is its class's minor.
+    for leaf in qdiscs.as_array().into_iter().flatten().skip(1) {
+        let (handle, parent) = (&leaf["handle"], &leaf["parent"]);
+        let minor = parent.as_str().and_then(|parent| parent.split(':').nth(1)).unwrap_or("");
+        assert_eq!(*handle, format!("{minor}:").as_str(), "{leaf}");
+    }
+}
+
+fn two_instances_do_not_see_each_other() {
+    let mut here = World::new();
+    let mut there = here.beside();
+    let pid = there.netns_pid().expect("a namespace beside").to_string();
+    let in_there = |words: &[&str]| -> Done {
+        let mut all = vec!["--netns", &pid];
+        all.extend(words);
+        shaper(&all)
+    };
+    let _streams = (here.pouring(ANN, Family::V4), there.pouring(ANN, Family::V4));
+    let slower = policy(&POLICY.replace("rate: 40mbit", "rate: 10mbit"));
+    in_there(&["apply", &slower]).exits(0);
+    apply(POLICY);
+    assert_eq!(shaper(&["apply", "--json", &policy(POLICY)]).exits(0).json()["changed"], false);
+    let class = classid("user/ann");
+    sleep(Duration::from_secs(1));
+    rates::over(UPLINK, Duration::from_secs(3)).class_sends(&class, 40 * MBIT, 2);
+    let status = in_there(&["status", "--json"]).exits(0).json();
+    assert_eq!(user(&status, "ann")["rate_bit"], 10 * MBIT);
+    let first = user(&status, "ann")["sent_bytes"].as_u64().expect("a counter");
+    sleep(Duration::from_secs(3));
+    let status = in_there(&["status", "--json"]).exits(0).json();
+    let second = user(&status, "ann")["sent_bytes"].as_u64().expect("a counter");
+    rates::within("the other ann", (second - first) * 8 / 3, 10 * MBIT, 5);
+    in_there(&["clear"]).exits(0);
+    assert!(!there.on_host("tc qdisc show dev up0").stdout.contains("htb"));
+    assert_eq!(shaper(&["apply", "--json", &policy(POLICY)]).exits(0).json()["changed"], false);
+}
+
+fn clear_leaves_nothing_behind() {
+    let world = World::new();
+    let before = run("tc qdisc show dev up0");
+    let ann = world.actor(ANN);
+    apply(POLICY);
+    assert!(directory("user/ann").exists());
+    shaper(&["clear"]).exits(0);
+    assert_eq!(run("tc qdisc show dev up0"), before);
+    assert_eq!(run("tc class show dev up0"), "");
+    assert_eq!(run("tc filter show dev up0"), "");
+    assert!(!Path::new(NET_CLS).join("shaper").exists());
+    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", ann.pid())).expect("ann's cgroup");
+    assert!(cgroup.lines().any(|line| line.ends_with("net_cls:/")), "{cgroup}");
+    shaper(&["clear"]).exits(0);
+}

@@ -1,0 +1,57 @@
+//! The lab: other kernels, which have the real `cls_cgroup`, run this same binary. Each boot is one
+//! test here, and its console says what every test inside it did.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::harness::{On, Test};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "lab::user_mode_linux", on: On::Host, budget: BOOT, body: user_mode_linux },
+    Test {
+        name: "lab::debian_cloud_kernel",
+        on: On::Host,
+        budget: BOOT,
+        body: debian_cloud_kernel,
+    },
+];
+
+/// For everything inside one boot. The cell kills the machine with its test.
+const BOOT: Duration = Duration::from_secs(400);
+
+fn user_mode_linux() {
+    boot("uml.sh");
+}
+
+fn debian_cloud_kernel() {
+    boot("qemu.sh");
+}
+
+fn boot(script: &str) {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = here.join("target/lab");
+    std::fs::create_dir_all(&folder).expect("a folder for the lab");
+    let output = Command::new("sh")
+        .arg(here.join("tests/lab").join(script))
+        .arg(&folder)
+        .arg(std::env::current_exe().expect("this binary's path"))
+        .arg(crate::support::program::binary())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("start the lab's script");
+    let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    println!("{console}");
+    let verdict = console.lines().find_map(|line| line.trim().strip_prefix("lab verdict: "));
+    // A console that ends early says nothing about the tests that never ran.
+    assert!(verdict.is_some(), "the machine stopped before its verdict");
+    let passed = console.lines().filter(|line| is_verdict(line, "ok")).count();
+    let failed: Vec<&str> = console.lines().filter(|line| is_verdict(line, "FAILED")).collect();
+    assert!(failed.is_empty() && verdict == Some("0"), "failed inside: {failed:#?}");
+    assert!(passed >= 10, "only {passed} tests ran inside");
+}
+
+fn is_verdict(line: &str, word: &str) -> bool {
+    line.starts_with("test ") && line.contains(&format!(" ... {word} ("))
+}

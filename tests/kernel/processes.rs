@@ -1,0 +1,168 @@
+//! Whose a packet is when processes change hands: logins, moves, inherited sockets, accounts that no
+//! line names, and what `run` and `attach` put in a class.
+
+use std::fs;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::support::accounts::{ANN, BOB, CAROL, DAVE, ERIN, ROOT};
+use crate::support::actor::Actor;
+use crate::support::counters;
+use crate::support::harness::{On, tests};
+use crate::support::orders::{Answer, Order, Proto};
+use crate::support::program::{apply, binary, classid, members, policy, shaper};
+use crate::support::rates::{self, Interval, MBIT};
+use crate::support::world::{Family, UPLINK, World};
+
+tests!(
+    On::Every => a_login_accepted_by_root_is_the_users, a_stream_follows_its_process,
+        a_child_inherits_the_class_of_its_socket, everyone_covers_accounts_without_a_line,
+        run_puts_a_command_in_a_users_class;
+    On::HostAndUml => members_of_a_unix_group_are_its_own, attach_outlives_an_apply,
+        nobodys_process_leaves_our_directories;
+);
+
+const ANN_AND_BOB: &str = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 5mbit, ceil: 50mbit}}}
+users: {ann: 30mbit, bob: 30mbit}
+";
+
+const BOB_ALONE: &str = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 5mbit, ceil: 50mbit}}}
+users: {bob: 30mbit}
+";
+
+const NOISE: u64 = 3_000;
+
+/// For a second, everything must go through this class.
+#[track_caller]
+fn all_passes_through(class: &str) -> Interval {
+    // What was queued in another class leaves first.
+    sleep(Duration::from_millis(1_000));
+    let interval = rates::over(UPLINK, Duration::from_secs(1));
+    assert!(interval.rate(class) > 10 * MBIT, "{class}: {:?}", interval.leaves());
+    interval.others_stay_below(NOISE, &[class]);
+    interval
+}
+
+fn a_login_accepted_by_root_is_the_users() {
+    let mut world = World::new();
+    apply(ANN_AND_BOB);
+    let mut sshd = world.actor(ROOT);
+    let listener = sshd.socket(&Order::Listen(world.host_at(Family::V4, 2222)));
+    let from_afar = world.far.connect(world.host_at(Family::V4, 2222));
+    world.far.tell(&Order::Drain { socket: from_afar, port: 2222 });
+    let socket = sshd.socket(&Order::Accept(listener));
+    let child = match sshd.tell(&Order::Hand { socket, to: ANN }) {
+        Answer::Child(pid) => pid,
+        other => panic!("{other:?}"),
+    };
+    all_passes_through("1:fffe");
+    apply(ANN_AND_BOB);
+    assert!(members("user/ann").contains(&child));
+    assert!(!members("user/ann").contains(&sshd.pid()), "root's own process is nobody's");
+    all_passes_through(&classid("user/ann"));
+    assert!(world.far.seen(Proto::Tcp, 2222).bytes > 1_000_000);
+}
+
+fn a_stream_follows_its_process() {
+    let mut world = World::new();
+    let stream = world.pouring(ANN, Family::V6);
+    apply(BOB_ALONE);
+    all_passes_through("1:fffe");
+    let arrived = world.seen(&stream).bytes;
+    apply(ANN_AND_BOB);
+    let interval = all_passes_through(&classid("user/ann"));
+    interval.class_sends(&classid("user/ann"), 30 * MBIT, 4);
+    assert!(world.seen(&stream).bytes > arrived, "the stream itself goes on");
+}
+
+fn a_child_inherits_the_class_of_its_socket() {
+    let mut world = World::new();
+    let mut stream = world.stream(BOB, Family::V4);
+    apply(ANN_AND_BOB);
+    // The child is made after the apply: it inherits the directory, and nobody need move it.
+    stream.actor.tell(&Order::Hand { socket: stream.socket, to: BOB });
+    all_passes_through(&classid("user/bob"));
+}
+
+fn everyone_covers_accounts_without_a_line() {
+    let mut world = World::new();
+    let _carol = world.pouring(CAROL, Family::V4);
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 5mbit}}}
+users: {ann: 10mbit}
+everyone: 25mbit
+";
+    apply(text);
+    let class = classid(&format!("uid/{}", CAROL.uid));
+    all_passes_through(&class).class_sends(&class, 25 * MBIT, 4);
+    let why = shaper(&["why", "--file", &policy(text), "carol"]).exits(0);
+    assert!(why.stdout.contains("everyone") && why.stdout.contains(&class), "{}", why.stdout);
+}
+
+fn members_of_a_unix_group_are_its_own() {
+    let mut world = World::new();
+    let _streams = [world.pouring(DAVE, Family::V4), world.pouring(ERIN, Family::V4)];
+    apply(
+        "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 5mbit}}}
+groups: {students: {gid: students, rate: 30mbit, ceil: 60mbit, each: {ceil: 20mbit}}}
+everyone: 5mbit
+",
+    );
+    sleep(Duration::from_secs(1));
+    let interval = rates::over(UPLINK, Duration::from_secs(3));
+    for student in [DAVE, ERIN] {
+        interval.class_sends(&classid(&format!("uid/{}", student.uid)), 20 * MBIT, 2);
+    }
+}
+
+fn run_puts_a_command_in_a_users_class() {
+    let mut world = World::new();
+    apply(ANN_AND_BOB);
+    let myself = std::env::current_exe().expect("this binary's path");
+    let mut command = Command::new(binary());
+    command.args(["run", "ann", "--"]).arg(myself).arg("--actor");
+    let mut actor = Actor::start(command);
+    let port = world.sink(Proto::Tcp);
+    let socket = actor.connect(world.far_at(Family::V4, port));
+    actor.pour(socket);
+    let class = classid("user/ann");
+    all_passes_through(&class);
+    apply(ANN_AND_BOB);
+    all_passes_through(&class);
+    assert_eq!(shaper(&["run", "ann", "--", "sh", "-c", "exit 7"]).status, Some(7));
+    assert_eq!(shaper(&["run", "ann", "--", "/no/such/program"]).status, Some(127));
+}
+
+fn attach_outlives_an_apply() {
+    let mut world = World::new();
+    apply(ANN_AND_BOB);
+    let stream = world.pouring(CAROL, Family::V4);
+    all_passes_through("1:fffe");
+    shaper(&["attach", "bob", &stream.pid().to_string()]).exits(0);
+    all_passes_through(&classid("user/bob"));
+    apply(ANN_AND_BOB);
+    assert!(members("user/bob/pinned").contains(&stream.pid()));
+    all_passes_through(&classid("user/bob"));
+}
+
+fn nobodys_process_leaves_our_directories() {
+    let mut world = World::new();
+    let (ann, bob) = (world.pouring(ANN, Family::V4), world.actor(BOB));
+    apply(ANN_AND_BOB);
+    assert!(members("user/ann").contains(&ann.pid()) && members("user/bob").contains(&bob.pid()));
+    apply(BOB_ALONE);
+    all_passes_through("1:fffe");
+    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", ann.pid())).expect("ann's cgroup");
+    let net_cls = cgroup.lines().find(|line| line.contains("net_cls")).unwrap_or("");
+    assert!(net_cls.ends_with(":/"), "{net_cls}");
+    let classes = counters::classes(UPLINK);
+    assert!(classes.by_id.contains_key(&classid("user/bob")));
+}

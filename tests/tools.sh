@@ -1,0 +1,26 @@
+#!/bin/sh
+# tools.sh PACKAGE...: installs the Debian packages that are missing. Says so, and how to do it by hand, when
+# this is not root's shell or not Debian.
+set -eu
+if [ "$(id -u)" != 0 ]; then
+    echo "This needs root: it makes network namespaces and cgroups of its own, and touches no link" >&2
+    echo "outside them. Try: sudo make" >&2
+    exit 1
+fi
+missing=
+for package in "$@"; do
+    status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)
+    case $status in ii*) ;; *) missing="$missing $package" ;; esac
+done
+[ -n "$missing" ] || exit 0
+if ! command -v apt-get >/dev/null; then
+    echo "These are missing, under their Debian names:$missing" >&2
+    exit 1
+fi
+echo "Installing what is missing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+# The lists of a fresh machine are empty or old: get them only when they are needed.
+apt-get install -qq --no-install-recommends $missing >/dev/null 2>&1 || {
+    apt-get update -qq
+    apt-get install -qq --no-install-recommends $missing >/dev/null
+}
