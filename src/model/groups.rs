@@ -35,23 +35,14 @@ pub(super) fn resolve(
     groups
 }
 
-/// The group that a line names, or what to say.
-fn find(
-    policy: &Policy,
-    by_key: &HashMap<&str, usize>,
-    name: &str,
-    at: Span,
-) -> Result<usize, Diagnostic> {
-    by_key.get(name).copied().ok_or_else(|| {
-        let known = policy.groups.iter().map(|line| line.key.value.as_str());
-        let help = match closest(name, known) {
-            Some(close) => format!("did you mean `{close}`?"),
-            None => "add it to `groups`; a Unix group is named by the group's `gid`".to_string(),
-        };
-        let name = quote(name);
-        Diagnostic::error(Kind::Group, at, format!("there is no group {name} in this policy"))
-            .help(help)
-    })
+fn no_group(policy: &Policy, name: &str, at: Span) -> Diagnostic {
+    let known = policy.groups.iter().map(|line| line.key.value.as_str());
+    let help = match closest(name, known) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => "add it to `groups`; a Unix group is named by the group's `gid`".to_string(),
+    };
+    Diagnostic::error(Kind::Group, at, format!("there is no group {} in this policy", quote(name)))
+        .help(help)
 }
 
 /// The parent of each group; a circle is said once and cut open.
@@ -62,9 +53,10 @@ fn parents(
 ) -> Vec<Option<usize>> {
     let mut parent: Vec<Option<usize>> = Vec::with_capacity(policy.groups.len());
     for line in &policy.groups {
-        let written = line.parent.as_ref();
-        let found = written.map(|name| find(policy, by_key, &name.value, name.at));
-        parent.push(found.and_then(|found| findings.take(found)));
+        parent.push(line.parent.as_ref().and_then(|name| {
+            let found = by_key.get(name.value.as_str()).copied();
+            findings.need(found, || no_group(policy, &name.value, name.at))
+        }));
     }
     // Each group is walked over once: what was seen on an earlier walk has no circle.
     let mut done = vec![false; parent.len()];
@@ -95,37 +87,41 @@ fn circular(policy: &Policy, circle: &[usize]) -> Diagnostic {
         .help("remove one `parent` of the circle")
 }
 
+/// Parents before children; says which groups are too deep.
 fn order(policy: &Policy, parent: &[Option<usize>], findings: &mut Findings) -> Vec<usize> {
     let mut order = Vec::with_capacity(parent.len());
-    let mut placed = vec![false; parent.len()];
+    // How many groups deep a group is, once it is placed.
+    let mut depth: Vec<Option<usize>> = vec![None; parent.len()];
     for group in 0..parent.len() {
-        let mut chain = vec![group];
-        while let Some(above) = chain.last().and_then(|group| parent[*group]) {
-            chain.push(above);
+        let mut chain = Vec::new();
+        let mut next = Some(group);
+        while let Some(at) = next.filter(|at| depth[*at].is_none()) {
+            chain.push(at);
+            next = parent[at];
         }
-        if chain.len() > DEEPEST {
-            let line = &policy.groups[group];
-            findings.push(
-                Diagnostic::error(
-                    Kind::Group,
-                    line.parent.as_ref().map_or(line.key.at, |parent| parent.at),
-                    format!(
-                        "{} is {} groups deep, {DEEPEST} are possible",
-                        quote(line.key.value.as_str()),
-                        chain.len()
-                    ),
-                )
-                .help("HTB has 8 levels in all: give it a `parent` further up"),
-            );
-        }
-        for group in chain.into_iter().rev() {
-            if !placed[group] {
-                placed[group] = true;
-                order.push(group);
+        let mut above = next.and_then(|at| depth[at]).unwrap_or(0);
+        for at in chain.into_iter().rev() {
+            above += 1;
+            depth[at] = Some(above);
+            order.push(at);
+            // The groups below the first one that is too deep are so for the same reason.
+            if above == DEEPEST + 1 {
+                findings.push(too_deep(policy, at));
             }
         }
     }
     order
+}
+
+fn too_deep(policy: &Policy, group: usize) -> Diagnostic {
+    let line = &policy.groups[group];
+    let name = quote(line.key.value.as_str());
+    Diagnostic::error(
+        Kind::Group,
+        line.parent.as_ref().map_or(line.key.at, |parent| parent.at),
+        format!("{name} is {} groups deep, {DEEPEST} are possible", DEEPEST + 1),
+    )
+    .help("HTB has 8 levels in all: give it a `parent` further up")
 }
 
 /// A group that lists the user, or the one that its line names; else the first `gid` group that
@@ -141,10 +137,9 @@ fn members(
     let mut listed: Vec<Option<(usize, Span)>> = vec![None; policy.users.len()];
     for (group, line) in policy.groups.iter().enumerate() {
         for member in &line.users {
-            let Some(user) = users.get(member.value.as_str()).copied() else {
-                findings.push(no_user(policy, &member.value, member.at));
-                continue;
-            };
+            let user = users.get(member.value.as_str()).copied();
+            let user = findings.need(user, || no_user(policy, &member.value, member.at));
+            let Some(user) = user else { continue };
             match listed[user] {
                 Some((other, first)) if other != group => findings.push(
                     Diagnostic::error(
@@ -163,13 +158,14 @@ fn members(
     }
     let mut of_user = Vec::with_capacity(policy.users.len());
     for (user, line) in policy.users.iter().enumerate() {
-        let written = line.group.as_ref().map(|membership| match &membership.value {
-            Membership::None => Ok((None, membership.at)),
+        let written = line.group.as_ref().and_then(|membership| match &membership.value {
+            Membership::None => Some((None, membership.at)),
             Membership::In(name) => {
-                find(policy, by_key, name, membership.at).map(|group| (Some(group), membership.at))
+                let found = by_key.get(name.as_str()).copied();
+                let found = findings.need(found, || no_group(policy, name, membership.at));
+                found.map(|group| (Some(group), membership.at))
             }
         });
-        let written = written.and_then(|written| findings.take(written));
         of_user.push(match (listed[user], written) {
             (None, None) => by_gid(facts, claims, user),
             (None, Some((group, _))) => group,

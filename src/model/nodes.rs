@@ -25,6 +25,7 @@ pub(super) fn resolve(
     findings: &mut Findings,
 ) -> Vec<Node> {
     pins(policy, findings);
+    enough_minors(policy, findings);
     let mut tree = Tree::new(policy, links, groups, findings);
     let leaves = tree.leaves(findings);
     let mut nodes = tree.groups(findings);
@@ -38,6 +39,32 @@ pub(super) fn resolve(
 /// The key of the group that `everyone` is when all together have a rate or a ceil.
 pub(super) fn everyone_key(line: &EveryoneLine) -> Option<Key> {
     line.limits.rate.or(line.limits.ceil).and_then(|_| Key::new("everyone"))
+}
+
+/// Every class needs a number of its own below `1:`, the same on every link.
+fn enough_minors(policy: &Policy, findings: &mut Findings) {
+    let range = |first: Minor, last: Minor| usize::from(last.0 - first.0) + 1;
+    let leaves = policy.users.len() + policy.classes.len();
+    let groups = policy.groups.len() + usize::from(policy.everyone.is_some());
+    let leaf_range = range(Minor::FIRST_USER, Minor::LAST_USER);
+    let group_range = range(Minor::FIRST_GROUP, Minor::LAST_GROUP);
+    let at = policy.links_at;
+    if leaves > leaf_range {
+        findings.push(
+            Diagnostic::error(Kind::Shape, at, format!("there are {leaves} users and classes, {leaf_range} are possible"))
+                .help("classids have 16 bits: accounts without a line of their own come in with `everyone` or a `gid` group, and have a class only while they run"),
+        );
+    }
+    if groups > group_range {
+        findings.push(
+            Diagnostic::error(
+                Kind::Shape,
+                at,
+                format!("there are {groups} groups, {group_range} are possible"),
+            )
+            .help("classids have 16 bits: join groups that have the same limits"),
+        );
+    }
 }
 
 /// Two lines cannot have one classid.

@@ -27,7 +27,7 @@ pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Finding
     let mut full = false;
     let mut rules = Vec::with_capacity(policy.rules.len());
     for line in &policy.rules {
-        let to = findings.take(targets.find(&line.to));
+        let to = findings.need(targets.find(&line.to.value), || targets.unknown(&line.to));
         // An outer `None`: an error; an inner one: a link that is not here.
         let link = match &line.link {
             None => Some(None),
@@ -88,33 +88,30 @@ impl<'a> Targets<'a> {
         Targets { policy, by_name: users.chain(classes).collect() }
     }
 
-    fn find(&self, to: &Written<String>) -> Result<Target, Diagnostic> {
-        let name = to.value.as_str();
+    fn find(&self, name: &str) -> Option<Target> {
         match name {
-            "default" => return Ok(Target::Default),
-            "unshaped" => return Ok(Target::Unshaped),
-            _ => {}
+            "default" => Some(Target::Default),
+            "unshaped" => Some(Target::Unshaped),
+            _ => self.by_name.get(name).cloned().map(Target::Owner),
         }
-        if let Some(owner) = self.by_name.get(name) {
-            return Ok(Target::Owner(owner.clone()));
-        }
+    }
+
+    fn unknown(&self, to: &Written<String>) -> Diagnostic {
+        let name = to.value.as_str();
         let is_group = self.policy.groups.iter().any(|line| line.key.value.as_str() == name);
         if is_group || name == "everyone" {
             let name = if is_group { format!("the group {}", quote(name)) } else { quote(name) };
-            return Err(Diagnostic::error(Kind::Rule, to.at, format!("a rule cannot send packets to {name}"))
-                .help("packets wait in the classes of users, not in the class above them: name a user, or a line of `classes`"));
+            return Diagnostic::error(Kind::Rule, to.at, format!("a rule cannot send packets to {name}"))
+                .help("packets wait in the classes of users, not in the class above them: name a user, or a line of `classes`");
         }
         let known = self.by_name.keys().copied().chain(["default", "unshaped"]);
         let help = match closest(name, known) {
             Some(close) => format!("did you mean `{close}`?"),
             None => "name a line of `users` or `classes`, `default` or `unshaped`".to_string(),
         };
-        Err(Diagnostic::error(
-            Kind::Rule,
-            to.at,
-            format!("there is no user and no class {}", quote(name)),
-        )
-        .help(help))
+        let name = quote(name);
+        Diagnostic::error(Kind::Rule, to.at, format!("there is no user and no class {name}"))
+            .help(help)
     }
 }
 

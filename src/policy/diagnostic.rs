@@ -284,6 +284,19 @@ impl Findings {
         result.map_err(|diagnostic| self.push(diagnostic)).ok()
     }
 
+    /// Keeps what was found; where nothing was, adds the error, which is made only while there is
+    /// room: looking for a similar name costs a walk over all of them.
+    pub fn need<T>(&mut self, found: Option<T>, missing: impl FnOnce() -> Diagnostic) -> Option<T> {
+        if found.is_none() {
+            if self.errors.len() < Self::MOST {
+                self.push(missing());
+            } else {
+                self.left_out += 1;
+            }
+        }
+        found
+    }
+
     pub fn has_errors(&self) -> bool {
         !self.errors.is_empty()
     }
@@ -330,6 +343,41 @@ pub(crate) fn closest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
         .filter(|name| name.len().abs_diff(text.len()) <= most * 4)
         .map(|name| (strsim::osa_distance(text, name), name))
         .filter(|(distance, _)| *distance <= most)
-        .min_by_key(|(distance, _)| *distance)
+        .min()
         .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_similar_name_is_proposed_and_a_different_one_is_not() {
+        assert_eq!(closest("cel", ["rate", "ceil", "prio"]), Some("ceil"));
+        assert_eq!(closest("stuednts", ["staff", "students"]), Some("students"));
+        assert_eq!(closest("bob", ["www", "ann"]), None);
+        assert_eq!(closest("eth9", ["eth1", "eth0"]), Some("eth0"), "the same on every run");
+    }
+
+    #[test]
+    fn a_text_from_the_file_is_safe_on_a_terminal() {
+        assert_eq!(quote("a\u{1b}[31mb"), "`a\\u{1b}[31mb`");
+        assert_eq!(printable(&"x".repeat(100), 3), "xxx…");
+    }
+
+    #[test]
+    fn the_first_error_is_the_one_for_json() {
+        let at = |line| Span { place: Place { line, column: 1 }, start: 0, end: 0 };
+        let source = Source::new("p", "a\nb\n");
+        let mut findings = Findings::default();
+        findings.push(Diagnostic::warning(Kind::Link, at(1), "w"));
+        findings.push(Diagnostic::error(Kind::Rate, at(2), "later"));
+        findings.push(Diagnostic::error(Kind::Rule, at(1), "first"));
+        let report = findings.finish(&source).unwrap_err();
+        let first = report.first().unwrap();
+        assert_eq!((first.kind.as_str(), first.message.as_str()), ("rule", "first"));
+        assert_eq!(first.place(), Some(Place { line: 1, column: 1 }));
+        assert!(report.render(true).contains("\u{1b}["), "colour when asked");
+        assert!(!report.render(false).contains('\u{1b}'));
+    }
 }

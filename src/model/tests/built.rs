@@ -268,3 +268,45 @@ fn a_file_of_60_000_users_is_a_policy() {
         policy::parse(&format!("version: 1\nlinks: {{eth0: }}\nusers:\n{text}"), "p").unwrap();
     assert_eq!(policy.users.len(), 60_000);
 }
+
+#[test]
+fn a_file_from_windows_and_a_byte_order_mark_are_no_matter() {
+    let model = built("\u{feff}version: 1\r\nlinks:\r\n  eth0:\r\nusers:\r\n  bob: 10mbit\r\n");
+    assert_eq!(limits(&model, "bob").ceil, rate("10mbit"));
+    assert_eq!(node(&model, "bob").place.line, 5);
+}
+
+#[test]
+fn an_anchor_in_x_is_for_many_users() {
+    let model = built(
+        "version: 1\nx-small: &small {ceil: 5mbit, prio: 3}\nlinks: {eth0: }\nusers:\n  ann: *small\n  bob: {<<: *small, prio: 1}\n",
+    );
+    assert_eq!(limits(&model, "ann").ceil, rate("5mbit"));
+    assert_eq!(limits(&model, "bob"), Limits { rate: DERIVED, ceil: rate("5mbit"), prio: 1 });
+}
+
+#[test]
+fn two_names_of_one_uid_are_a_warning_and_the_first_line_gets_it() {
+    let mut facts = host();
+    facts.accounts.by_name.insert("robert".to_string(), Some(1002));
+    let text = "version: 1\nlinks: {eth0: }\nusers: {bob: 1mbit, robert: 2mbit}";
+    let policy = policy::parse(text, "policies.yaml").unwrap();
+    let (model, notes) = build(&policy, &facts, BuildOptions::default()).unwrap();
+    assert_eq!(notes.len(), 1, "NSS never makes a valid file an error");
+    assert_eq!(model.matcher.uids, [(1002..=1002, Key::new("bob").unwrap())]);
+}
+
+#[test]
+fn more_classes_than_there_are_numbers_for_are_refused() {
+    let lines = |what: &str, n: usize, line: &str| -> String {
+        let lines: String = (0..n).map(|i| format!("  {what}{i}: {line}\n")).collect();
+        format!(
+            "version: 1\nlinks: {{eth0: }}\n{}:\n{lines}",
+            if what == "g" { "groups" } else { "classes" }
+        )
+    };
+    let said = |text: &str| said_on(&host(), BuildOptions::default(), text);
+    assert!(said(&lines("g", 4_081, "{ceil: 1mbit}")).contains("4081 groups"));
+    assert!(said(&lines("c", 57_329, "1mbit")).contains("57329 users and classes"));
+    assert_eq!(said(&lines("c", 57_328, "1mbit")), "");
+}
