@@ -5,6 +5,7 @@
 mod support;
 
 mod agreement;
+mod demo;
 mod lab;
 mod machinery;
 mod processes;
@@ -21,5 +22,6 @@ fn main() -> ExitCode {
         sharing::TESTS,
         agreement::TESTS,
         lab::TESTS,
+        demo::TESTS,
     ])
 }

@@ -32,9 +32,13 @@ users:
     let (of_ann, of_bob) = (classid("user/ann"), classid("user/bob"));
     sleep(Duration::from_secs(2));
     let both = rates::over(UPLINK, Duration::from_secs(4));
-    between("ann on the full link", both.rate(&of_ann), 30 * MBIT * 98 / 100, 50 * MBIT);
-    between("bob on the full link", both.rate(&of_bob), 15 * MBIT * 98 / 100, 30 * MBIT);
-    within("the full link", both.rate("1:1"), 60 * MBIT, 2);
+    let low = if Place::current() == Place::Qemu { 88 } else { 98 };
+    between("ann on the full link", both.rate(&of_ann), 30 * MBIT * low / 100, 50 * MBIT);
+    between("bob on the full link", both.rate(&of_bob), 15 * MBIT * low / 100, 30 * MBIT);
+    // The link's class has only its own burst to make up for a late timer, and user-mode Linux has
+    // one CPU that the streams need too.
+    let percent = if Place::current() == Place::Host { 2 } else { 4 };
+    within("the full link", both.rate("1:1"), 60 * MBIT, percent);
     bob.actor.stop(bob.socket);
     sleep(Duration::from_secs(1));
     let alone = rates::over(UPLINK, Duration::from_secs(3));

@@ -1,8 +1,8 @@
 //! A cell: the network, mount, process and cgroup namespaces that one test lives in. Inside it a
 //! test is root of a small machine: its own `/run`, `/proc`, `/sys`, a `net_cls` hierarchy that looks
 //! empty and unmounted, no link but loopback. All of it ends when the test's process ends, however
-//! that happens: the keeper is killed with the runner, the cell's pid 1 with the keeper, and with
-//! pid 1 the kernel kills everything in the process namespace.
+//! that happens: the keeper is told when the runner dies, the cell's pid 1 is killed with the keeper, and
+//! with pid 1 the kernel kills everything in the process namespace.
 //!
 //! The one thing that outlives processes is a `net_cls` directory. The keeper removes it, and holds
 //! a lock on it meanwhile; a directory that nobody locks belongs to a keeper that was killed, and
@@ -22,7 +22,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::geteuid;
 
@@ -45,7 +46,7 @@ pub fn run(name: &str, budget: Duration, nocapture: bool) -> Result<(), String> 
     }
     let keeper = command.spawn().map_err(|e| format!("start the keeper: {e}"))?;
     // The keeper ends the test in time; the rest is for a keeper that hangs itself.
-    let status = wait(keeper, budget + Duration::from_secs(10));
+    let status = wait(keeper, budget + Duration::from_secs(10), || false);
     let mut output = String::new();
     if !nocapture {
         let _ = log.rewind();
@@ -79,7 +80,12 @@ pub fn keep(name: &str, budget: Duration, _rest: &[&str]) -> ExitCode {
 }
 
 fn keep_inner(name: &str, budget: Duration) -> io::Result<ExitCode> {
-    set_pdeathsig(Signal::SIGKILL)?;
+    // Interrupted, or the runner killed: the same clean end as when the time is up.
+    let mut ends = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| ends.add(s));
+    ends.thread_block()?;
+    let told_to_end = SignalFd::with_flags(&ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    set_pdeathsig(Signal::SIGTERM)?;
     unshare(
         CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET
@@ -106,12 +112,12 @@ fn keep_inner(name: &str, budget: Duration) -> io::Result<ExitCode> {
     fs::write(directory.join("cgroup.procs"), "0")?;
     unshare(CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWPID)?;
     let init = myself(&["--init", name]).spawn()?;
-    let status = wait(init, budget);
+    let status = wait(init, budget, || matches!(told_to_end.read_signal(), Ok(Some(_))));
     fs::write(Path::new(HIERARCHY).join("cgroup.procs"), "0")?;
     let left = remove_tree(&directory);
     drop(lock);
     let Some(status) = status else {
-        eprintln!("killed after {} seconds", budget.as_secs());
+        eprintln!("ended by a signal, or by its limit of {} seconds", budget.as_secs());
         return Ok(ExitCode::FAILURE);
     };
     left?;
@@ -214,13 +220,13 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits at most so long, then kills.
-fn wait(mut child: Child, limit: Duration) -> Option<ExitStatus> {
+/// Waits at most so long, or until told to end, then kills.
+fn wait(mut child: Child, limit: Duration, told: impl Fn() -> bool) -> Option<ExitStatus> {
     let deadline = Instant::now() + limit;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),
-            Ok(None) if Instant::now() < deadline => sleep(Duration::from_millis(10)),
+            Ok(None) if Instant::now() < deadline && !told() => sleep(Duration::from_millis(10)),
             _ => {
                 let _ = child.kill();
                 let _ = child.wait();

@@ -32,6 +32,8 @@ pub enum On {
     HostAndUml,
     /// Needs what only the machine itself has (strace, the lab's own tools).
     Host,
+    /// No test: run only by `--demo`, with its output as it comes.
+    Demo,
 }
 
 /// Which kernel this is.
@@ -59,6 +61,7 @@ impl On {
             On::Every => true,
             On::HostAndUml => place != Place::Qemu,
             On::Host => place == Place::Host,
+            On::Demo => false,
         }
     }
 }
@@ -117,6 +120,16 @@ pub fn main(tests: &[&[Test]]) -> ExitCode {
                 (test.body)();
                 ExitCode::SUCCESS
             }
+            None => ExitCode::FAILURE,
+        },
+        ["--demo"] => match tests.iter().find(|test| test.on == On::Demo) {
+            Some(demo) => match cell::run(demo.name, demo.budget, true) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(why) => {
+                    eprintln!("the demo failed: {why}");
+                    ExitCode::FAILURE
+                }
+            },
             None => ExitCode::FAILURE,
         },
         words => runner(&tests, &Wanted::parse(words)),

@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::counters::{Classes, classes};
+use super::harness::Place;
 
 /// Bits a second.
 pub const KBIT: u64 = 1_000;
@@ -73,10 +74,14 @@ impl Interval {
     }
 }
 
-/// Panics unless `measured` is `expected` within so many percent.
+/// Panics unless `measured` is `expected` within so many percent; in the emulated machine ten percent
+/// more are allowed below, never above: its CPUs wake up later than a burst lasts, and HTB gives
+/// nothing back for that.
 #[track_caller]
 pub fn within(what: &str, measured: u64, expected: u64, percent: u64) {
-    between(what, measured, expected * (100 - percent) / 100, expected * (100 + percent) / 100);
+    let late = if Place::current() == Place::Qemu { 10 } else { 0 };
+    let (low, high) = (100 - percent - late, 100 + percent);
+    between(what, measured, expected * low / 100, expected * high / 100);
 }
 
 /// Panics unless `measured` lies between the two, and prints it either way.
