@@ -116,23 +116,25 @@ pub fn net_cls_mount(mounts: &[Mount]) -> Option<&Mount> {
 /// Whether another mount hides this one: mounted over its very point, or over a directory on the
 /// way to it.
 fn covered(mount: &Mount, mounts: &[Mount]) -> bool {
-    if mounts.iter().any(|other| other.parent == mount.id && other.point == mount.point) {
+    // An initramfs root is its own parent, and hides nothing by that.
+    let mounts = || mounts.iter().filter(|other| other.id != other.parent);
+    if mounts().any(|other| other.parent == mount.id && other.point == mount.point) {
         return true;
     }
     let mut child = mount;
     // The chain of parents ends at the root of the namespace, whose parent is not listed. Bounded,
     // in case the text does not come from a kernel.
-    for _ in 0..mounts.len() {
+    for _ in 0..mounts().count() {
         let hides = |other: &Mount| {
             other.parent == child.parent
                 && other.id != child.id
                 && child.point != other.point
                 && child.point.starts_with(&other.point)
         };
-        if mounts.iter().any(hides) {
+        if mounts().any(hides) {
             return true;
         }
-        match mounts.iter().find(|other| other.id == child.parent) {
+        match mounts().find(|other| other.id == child.parent) {
             Some(parent) if parent.id != child.id => child = parent,
             _ => break,
         }
@@ -192,6 +194,14 @@ mod tests {
         assert_eq!(point(&over_a_parent), None);
         let elsewhere = format!("{DEBIAN}50 21 0:60 / /sysx rw - sysfs sysfs rw\n");
         assert!(point(&elsewhere).is_some());
+    }
+
+    #[test]
+    fn an_initramfs_root_that_is_its_own_parent_hides_nothing() {
+        let text = "34 34 0:2 / / rw - rootfs rootfs rw\n\
+                    35 34 0:20 / /run rw - tmpfs tmpfs rw\n\
+                    36 35 0:50 / /run/shaper/net_cls rw - cgroup net_cls rw,net_cls\n";
+        assert_eq!(point(text), Some("/run/shaper/net_cls".into()));
     }
 
     #[test]

@@ -62,19 +62,22 @@ pub fn decide(
         return Decision::Leave(Reason::NotAlive);
     }
     let seat = seat(process.net_cls.as_deref().unwrap_or("/"), &instance.name);
+    let owner = matcher
+        .claim(process.uid, process.unit.as_deref(), accounts)
+        .map(|claimed| claimed.owner());
     match process.netns {
         Some(netns) if netns == instance.netns => {}
         // It was in our namespace once, or its parent was.
         Some(_) if matches!(seat, Seat::Ours(_)) => return Decision::TakeOut,
         Some(_) => return Decision::Leave(Reason::OtherNamespace),
+        None if owner.is_none() && !matches!(seat, Seat::Ours(_)) => {
+            return Decision::Leave(Reason::Unclaimed);
+        }
         None => return Decision::Leave(Reason::UnknownNamespace),
     }
     if let Seat::Ours(Some(Claim::Pinned(_))) = seat {
         return Decision::Stay;
     }
-    let owner = matcher
-        .claim(process.uid, process.unit.as_deref(), accounts)
-        .map(|claimed| claimed.owner());
     match (seat, owner) {
         (Seat::Foreign, owner) => Decision::Leave(Reason::Foreign { owner }),
         (Seat::Ours(Some(Claim::Owner(at))), Some(owner)) if at == owner => Decision::Stay,
