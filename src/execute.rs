@@ -164,6 +164,11 @@ impl Run<'_> {
             Step::AddClass { minor, class, .. } => vec![class::add(ifindex, *minor, class)],
             Step::ChangeClass { minor, to, .. } => vec![class::change(ifindex, *minor, to)],
             Step::DeleteClass { minor, .. } => vec![class::delete(ifindex, *minor)],
+            Step::ReplaceClass { minor, to, leaf, .. } => {
+                let leaf = leaf.map(|leaf| leaf::add(ifindex, *minor, &leaf));
+                let class = [class::delete(ifindex, *minor), class::add(ifindex, *minor, to)];
+                class.into_iter().chain(leaf).collect()
+            }
             Step::AddLeaf { minor, leaf, .. } => vec![leaf::add(ifindex, *minor, leaf)],
             Step::ChangeLeaf { minor, to, .. } => vec![leaf::change(ifindex, *minor, to)],
             Step::ReplaceLeaf { minor, from, to, .. } => vec![

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use super::Output;
-use super::failure::Failure;
 use super::report;
-use super::session::{Options, Session};
-use super::source;
+use crate::apply::{self, Options};
 use crate::cli::Global;
+use crate::failure::Failure;
 use crate::model::{self, BuildOptions, Model};
 use crate::plan::Tc;
 use crate::policy::{Diagnostic, Policy, Report};
@@ -23,7 +22,7 @@ pub struct Show {
 }
 
 pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Result<Output, Failure> {
-    let mut session = Session::open(global, file, options)?;
+    let mut session = super::session(global, file, options)?;
     let mut meaning = session.look()?;
     let (plan, _) = session.plan(&mut meaning)?;
     let paths = session.kernel.paths(meaning.sight.facts().psched);
@@ -48,13 +47,13 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
 pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Output, Failure> {
     let (policy, model, warnings) = match options.offline {
         true => {
-            let policy = source::read(file)?;
+            let policy = apply::read(file)?;
             let (model, warnings) = model::build(&policy, &Facts::default(), options)?;
             (policy, model, warnings)
         }
         false => {
             let options = Options { skip_unknown: options.skip_unknown, takeover: true };
-            let mut session = Session::open(global, file, options)?;
+            let mut session = super::session(global, file, options)?;
             let meaning = session.look()?;
             (session.policy, meaning.model, meaning.warnings)
         }

@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Output;
-use super::failure::Failure;
 use super::run::owners;
-use super::session::{Meaning, Options, Session};
+use crate::apply::{Meaning, Options, Session};
 use crate::cli::Global;
+use crate::failure::Failure;
 use crate::model::{Asked, Node};
 use crate::process::{self, Process};
 use crate::state::{Claim, Owner};
@@ -43,7 +43,7 @@ struct OnLink {
 
 pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
     let options = Options { skip_unknown: true, takeover: true };
-    let mut session = Session::open(global, file, options)?;
+    let mut session = super::session(global, file, options)?;
     let meaning = session.look()?;
     let answer = match subject.parse::<u32>() {
         Ok(pid) if find(&meaning, pid).is_some() => of_process(&session, &meaning, pid)?,

@@ -160,6 +160,11 @@ impl<'a> Diff<'a> {
     ) {
         let link = || link.clone();
         let to = tree.classes[&minor];
+        if from.parent != to.parent {
+            let leaf = tree.leaves.get(&minor).copied();
+            self.steps.push(Step::ReplaceClass { link: link(), minor, from, to, leaf });
+            return;
+        }
         if from != to {
             self.steps.push(Step::ChangeClass { link: link(), minor, from, to });
         }
@@ -326,6 +331,12 @@ fn disturbs(step: &Step, foreign: &[Foreign], names: &BTreeMap<Minor, Owner>) ->
                 "packets waiting in its {} queue on {link} are dropped when {} takes its place",
                 from.kind(),
                 LeafQdisc::kind(to)
+            ),
+        }],
+        Step::ReplaceClass { link, minor, .. } => vec![Disturbance {
+            who: name(minor),
+            why: format!(
+                "packets waiting in it on {link} are dropped when it is made again under its parent"
             ),
         }],
         Step::DeleteRoot { link } => foreign

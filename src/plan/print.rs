@@ -55,6 +55,16 @@ impl fmt::Display for Tc<'_> {
             Step::DeleteClass { link, minor, .. } => {
                 write!(f, "tc class del dev {link} classid {}", ClassId::ours(*minor))
             }
+            Step::ReplaceClass { link, minor, to, leaf, .. } => {
+                writeln!(f, "tc class del dev {link} classid {}", ClassId::ours(*minor))?;
+                write!(f, "tc class add dev {link} {}", class_words(*minor, to, paths.psched))?;
+                match leaf {
+                    Some(leaf) => {
+                        write!(f, "\ntc qdisc add dev {link} {}", leaf_words(*minor, leaf))
+                    }
+                    None => Ok(()),
+                }
+            }
             Step::AddLeaf { link, minor, leaf } => {
                 write!(f, "tc qdisc add dev {link} {}", leaf_words(*minor, leaf))
             }
@@ -188,6 +198,11 @@ impl fmt::Display for Step {
             }
             Step::DeleteClass { link, minor, .. } => {
                 write!(f, "- {link} class {}", ClassId::ours(*minor))
+            }
+            Step::ReplaceClass { link, minor, from, to, .. } => {
+                let parent = |class: &Class| class.parent.map_or(ClassId::ROOT, ClassId::ours);
+                let id = ClassId::ours(*minor);
+                write!(f, "~ {link} class {id}: parent {} -> {}", parent(from), parent(to))
             }
             Step::AddLeaf { link, minor, leaf } => {
                 write!(f, "+ {link} qdisc {minor}: {} in {}", leaf.kind(), ClassId::ours(*minor))

@@ -1,21 +1,17 @@
-//! What the commands that look at the kernel have in common: the handles, the policy made into a
-//! model on this host, the state that it means, and the plan.
+//! A policy on a host: made into a model, the state that it means there, and the plan. Reads only.
 
 use std::fs;
-use std::path::Path;
 
-use super::failure::Failure;
-use super::source;
 use crate::accounts::Question;
-use crate::cli::Global;
 use crate::desired::{self, Impossible};
+use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::{self, BuildOptions, Model};
 use crate::observe::{self, Sight, Wanted};
 use crate::plan::{Plan, diff};
 use crate::policy::{Diagnostic, Policy};
 use crate::state::{KernelState, RootQdisc};
-use crate::sys::{netns, probe};
+use crate::sys::probe;
 
 /// A policy that was read, and the host that it is for.
 pub struct Session {
@@ -38,25 +34,7 @@ pub struct Meaning {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Enters the network namespace that the command line names and opens the kernel there.
-pub fn open(global: &Global) -> Result<Kernel, Failure> {
-    let mut name = global.cgroup.clone();
-    if let Some(wanted) = &global.netns {
-        netns::enter(wanted).map_err(|error| Failure::Usage(error.to_string()))?;
-        if name.is_none() {
-            let inode = netns::current().map_err(Failure::refused)?;
-            name = Some(format!("shaper-{inode}"));
-        }
-    }
-    Ok(Kernel::open(name.as_deref())?)
-}
-
 impl Session {
-    pub fn open(global: &Global, file: &Path, options: Options) -> Result<Session, Failure> {
-        let policy = source::read(file)?;
-        Ok(Session { kernel: open(global)?, policy, options })
-    }
-
     fn question(&self) -> Question {
         let lookups = self.policy.lookups();
         Question {
