@@ -12,6 +12,7 @@ use crate::plan::{Plan, diff};
 use crate::policy::{Diagnostic, Policy};
 use crate::state::{KernelState, RootQdisc};
 use crate::sys::probe;
+use crate::units::Rate;
 
 /// A policy that was read, and the host that it is for.
 pub struct Session {
@@ -81,8 +82,19 @@ impl Session {
     fn roots_are_free(&self, model: &Model, sight: &Sight) -> Result<(), Failure> {
         for link in &model.links {
             let Some(facts) = sight.facts().links.get(&link.name) else { continue };
-            let RootQdisc::Foreign { kind, handle, .. } = &facts.root else { continue };
-            if !self.options.takeover {
+            if self.options.takeover {
+                continue;
+            }
+            if let RootQdisc::Kernel { kind } = &facts.root
+                && kind == "mq"
+                && link.rate > ONE_LOCK
+            {
+                return Err(Failure::Usage(format!(
+                    "{0} has one queue for each CPU ({kind}) and {1} to shape; HTB takes one lock for all of them, which may not keep up. If that is well, use --takeover (that is: tc qdisc replace dev {0} root handle 1: htb default fffe)",
+                    link.name, link.rate
+                )));
+            }
+            if let RootQdisc::Foreign { kind, handle, .. } = &facts.root {
                 return Err(Failure::Usage(format!(
                     "{} has a root qdisc that shaper did not make ({kind} {handle}); to replace it, use --takeover (that is: tc qdisc replace dev {} root handle 1: htb default fffe)",
                     link.name, link.name
@@ -92,6 +104,12 @@ impl Session {
         Ok(())
     }
 }
+
+/// Above this rate (10 Gbit) one HTB for the whole link may be what limits it.
+const ONE_LOCK: Rate = match Rate::from_bits_per_second(10_000_000_000) {
+    Some(rate) => rate,
+    None => Rate::MIN_GUARANTEE,
+};
 
 /// Whether this process may change links and directories; one sentence that says what is missing.
 pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {
