@@ -2,17 +2,20 @@
 //! What `shaper apply` does, and whoever else applies (the daemon, the tests). Looks through
 //! `observe`, acts through `execute` and `process::place`.
 
+mod confirm;
 mod session;
 mod source;
 
 use std::time::{Duration, Instant};
 
+pub use confirm::{confirm, hash, nothing_pending};
 pub use session::{Meaning, Options, Session, may_change};
 pub use source::read;
 
 use crate::cgroup::Lock;
 use crate::execute::{self, Cause, Failed, Gate};
 use crate::failure::Failure;
+use crate::kernel::Kernel;
 use crate::model::Model;
 use crate::observe::{self, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
@@ -35,11 +38,21 @@ pub struct May {
     pub wait: Duration,
     /// How long a retired class must have sent nothing before it is deleted.
     pub quiet: Duration,
+    /// Take the change back unless it is confirmed within this time.
+    pub confirm: Option<Duration>,
+    /// Also a policy that was taken back before.
+    pub force: bool,
 }
 
 impl Default for May {
     fn default() -> May {
-        May { disrupt: false, wait: Duration::from_secs(10), quiet: Duration::from_secs(2) }
+        May {
+            disrupt: false,
+            wait: Duration::from_secs(10),
+            quiet: Duration::from_secs(2),
+            confirm: None,
+            force: false,
+        }
     }
 }
 
@@ -63,6 +76,11 @@ impl Applied {
     /// Whether the policy or the kernel differed; logins and drained classes are no difference.
     pub fn changed(&self) -> bool {
         self.mounted || self.steps.iter().any(|planned| !planned.routine)
+    }
+
+    /// Whether a link was shaped that was not before.
+    pub fn first_build(&self) -> bool {
+        self.steps.iter().any(|planned| matches!(planned.step, Step::AddRoot { .. }))
     }
 
     /// Adds a placement's numbers; how things stand is as the latest says.
@@ -91,6 +109,10 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     may_change(&session.kernel)?;
     let standing = session.kernel.instance().filter(|instance| instance.root().exists());
     let mut lock = standing.map(|instance| instance.lock(may.wait)).transpose()?;
+    let policy = hash(&session.policy.source.text);
+    if let Some(instance) = session.kernel.instance().filter(|_| lock.is_some()) {
+        confirm::allowed(&instance, policy, may.force)?;
+    }
     // Whatever is wrong with the policy is said before anything is touched.
     let mut meaning = session.look()?;
     session.desired(&mut meaning)?;
@@ -103,7 +125,15 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     }
     let mounted = applied.mounted;
     let before = meaning.sight.observation.clone();
-    let outcome = Run { session, may, gate, before, applied }.finish(meaning);
+    let outcome = Run { session, may, gate, before: before.clone(), applied }.finish(meaning);
+    if let Ok(applied) = &outcome {
+        if let Some(instance) = session.kernel.instance() {
+            instance.forget_reverted()?;
+        }
+        if let Some(time) = may.confirm.filter(|_| applied.changed()) {
+            confirm::start(&session.kernel, &before, policy, time, lock.take())?;
+        }
+    }
     drop(lock);
     if outcome.is_err() {
         leave_no_trace(session, mounted);
@@ -243,7 +273,7 @@ impl Run<'_, '_> {
     /// Plans back to what was observed before, and says what came of it.
     fn undo(&mut self, failed: &Failed) -> Failure {
         let paths = self.session.kernel.paths(self.before.facts.psched);
-        let aftermath = match undo(self.session, &self.before) {
+        let aftermath = match undo(&mut self.session.kernel, &self.before) {
             Ok(()) => "what was there before is back".to_string(),
             Err(what_stands) => format!("undoing it failed too: {what_stands}"),
         };
@@ -277,23 +307,23 @@ pub fn place(session: &Session, model: &Model, accounts: &Accounts) -> Result<Pl
     Ok(process::place(&session.kernel.proc_root, &instance, decide)?)
 }
 
-fn undo(session: &mut Session, before: &Observation) -> Result<(), String> {
+fn undo(kernel: &mut Kernel, before: &Observation) -> Result<(), String> {
     let mut state = before.state.clone();
     // The mount is taken back by whoever made it, once the lock in it is released.
     if state.net_cls == NetCls::Unmounted {
-        state.net_cls = session.kernel.net_cls();
+        state.net_cls = kernel.net_cls();
     }
-    let look = |session: &mut Session| {
-        observe::observe(&mut session.kernel, Wanted::default())
+    let look = |kernel: &mut Kernel| {
+        observe::observe(kernel, Wanted::default())
             .map(|sight| sight.observation)
             .map_err(|error| error.to_string())
     };
-    let now = look(session)?;
+    let now = look(kernel)?;
     let plan = diff(&now.state, &state, &now.foreign);
     let steps = plan.steps.iter().map(|planned| &planned.step);
-    execute::perform(&mut session.kernel, &now.facts, steps, &mut |_, _| Ok(()))
+    execute::perform(kernel, &now.facts, steps, &mut |_, _| Ok(()))
         .map_err(|failed| format!("`{}`: {failed}", failed.step))?;
-    let now = look(session)?;
+    let now = look(kernel)?;
     let left = diff(&now.state, &state, &now.foreign);
     if left.is_empty() { Ok(()) } else { Err(format!("this is still different:\n{left}")) }
 }
