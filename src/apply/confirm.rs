@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::undo;
+use super::undo::undo;
 use crate::cgroup::{Attached, Instance, Lock};
 use crate::failure::Failure;
 use crate::kernel::Kernel;

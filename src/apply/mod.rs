@@ -5,6 +5,7 @@
 mod confirm;
 mod session;
 mod source;
+mod undo;
 
 use std::time::{Duration, Instant};
 
@@ -15,13 +16,12 @@ pub use source::read;
 use crate::cgroup::Lock;
 use crate::execute::{self, Cause, Failed, Gate};
 use crate::failure::Failure;
-use crate::kernel::Kernel;
 use crate::model::Model;
 use crate::observe::{self, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
 use crate::process::{self, Placement};
-use crate::state::{Accounts, Claim, KernelState, NetCls, Observation, Owner};
+use crate::state::{Accounts, Claim, KernelState, Observation, Owner};
 use crate::sys::signal;
 use crate::units::Psched;
 
@@ -273,7 +273,7 @@ impl Run<'_, '_> {
     /// Plans back to what was observed before, and says what came of it.
     fn undo(&mut self, failed: &Failed) -> Failure {
         let paths = self.session.kernel.paths(self.before.facts.psched);
-        let aftermath = match undo(&mut self.session.kernel, &self.before) {
+        let aftermath = match undo::undo(&mut self.session.kernel, &self.before) {
             Ok(()) => "what was there before is back".to_string(),
             Err(what_stands) => format!("undoing it failed too: {what_stands}"),
         };
@@ -305,25 +305,4 @@ pub fn place(session: &Session, model: &Model, accounts: &Accounts) -> Result<Pl
     let decide =
         |process: &process::Process| process::decide(process, &model.matcher, accounts, &view);
     Ok(process::place(&session.kernel.proc_root, &instance, decide)?)
-}
-
-fn undo(kernel: &mut Kernel, before: &Observation) -> Result<(), String> {
-    let mut state = before.state.clone();
-    // The mount is taken back by whoever made it, once the lock in it is released.
-    if state.net_cls == NetCls::Unmounted {
-        state.net_cls = kernel.net_cls();
-    }
-    let look = |kernel: &mut Kernel| {
-        observe::observe(kernel, Wanted::default())
-            .map(|sight| sight.observation)
-            .map_err(|error| error.to_string())
-    };
-    let now = look(kernel)?;
-    let plan = diff(&now.state, &state, &now.foreign);
-    let steps = plan.steps.iter().map(|planned| &planned.step);
-    execute::perform(kernel, &now.facts, steps, &mut |_, _| Ok(()))
-        .map_err(|failed| format!("`{}`: {failed}", failed.step))?;
-    let now = look(kernel)?;
-    let left = diff(&now.state, &state, &now.foreign);
-    if left.is_empty() { Ok(()) } else { Err(format!("this is still different:\n{left}")) }
 }

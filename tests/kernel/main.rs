@@ -5,6 +5,7 @@
 mod support;
 
 mod agreement;
+mod confirm;
 mod demo;
 mod lab;
 mod machinery;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         processes::TESTS,
         sharing::TESTS,
         agreement::TESTS,
+        confirm::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])
