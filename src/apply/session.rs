@@ -1,5 +1,6 @@
 //! A policy on a host: made into a model, the state that it means there, and the plan. Reads only.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::accounts::Question;
@@ -19,6 +20,8 @@ pub struct Session {
     pub kernel: Kernel,
     pub policy: Policy,
     pub options: Options,
+    /// Uids to ask NSS about beyond those that the policy names and those that run.
+    pub ask: BTreeSet<u32>,
 }
 
 /// What the command line says about how to read the policy.
@@ -40,7 +43,7 @@ impl Session {
         let lookups = self.policy.lookups();
         Question {
             names: lookups.accounts,
-            uids: lookups.uids,
+            uids: lookups.uids.into_iter().chain(self.ask.iter().copied()).collect(),
             groups: lookups.groups,
             running: Default::default(),
         }

@@ -33,6 +33,11 @@ pub fn apply(global: &Global, file: &Path, options: Options, may: May) -> Result
             "hint: over ssh, `shaper apply --confirm 60` takes a change back unless you confirm it\n",
         );
     }
+    if applied.mounted && !global.json && net_cls_is_dear(&session) {
+        output.stderr.push_str(
+            "warning: on kernels before 5.15, using net_cls switches off cgroup v2 matches of sockets (iptables -m cgroup --path, nft socket cgroupv2)\n",
+        );
+    }
     output.status = if applied.left.is_empty() { 0 } else { 5 };
     Ok(output)
 }
@@ -50,6 +55,15 @@ fn instance_words(global: &Global) -> String {
     let netns = global.netns.as_ref().map(|name| format!(" --netns {name}"));
     let cgroup = global.cgroup.as_ref().map(|name| format!(" --cgroup {name}"));
     [netns, cgroup].into_iter().flatten().collect()
+}
+
+/// Before 5.15 (commit 8520e224f547) a socket had room for either tag, not both.
+fn net_cls_is_dear(session: &apply::Session) -> bool {
+    let path = session.kernel.proc_root.join("sys/kernel/osrelease");
+    let release = std::fs::read_to_string(path).unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
+    let version: Option<(u32, u32)> = numbers.next().zip(numbers.next());
+    version.is_some_and(|version| version < (5, 15))
 }
 
 /// A change to the link that carries one's own session may cut it off.
