@@ -7,6 +7,7 @@ use super::undo::undo;
 use crate::cgroup::{Attached, Instance, Lock};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
+use crate::process::Moved;
 use crate::state::Observation;
 use crate::sys::guard::{self, Detached};
 
@@ -43,13 +44,22 @@ pub fn nothing_pending(instance: &Instance) -> Result<(), Failure> {
     Ok(instance.end_confirmation()?)
 }
 
+/// What the guard takes back.
+#[derive(Clone, Copy)]
+pub(super) struct Change<'a> {
+    pub before: &'a Observation,
+    pub moves: &'a [Moved],
+    /// The policy's [`hash`].
+    pub policy: u64,
+    /// How long it waits.
+    pub time: Duration,
+}
+
 /// Starts the guard while the lock is still held, so that no other run comes between. Returns in the
 /// process that called; the guard never does.
 pub(super) fn start(
     kernel: &Kernel,
-    before: &Observation,
-    policy: u64,
-    time: Duration,
+    change: &Change<'_>,
     lock: Option<Lock>,
 ) -> Result<(), Failure> {
     let Some(instance) = kernel.instance() else { return Ok(()) };
@@ -63,13 +73,14 @@ pub(super) fn start(
         Detached::Guard => {
             // The parent's lock is shared with us through the descriptor.
             drop(lock);
-            watch_over(&kernel.name, &instance, before, policy, time);
+            watch_over(&kernel.name, &instance, change);
             std::process::exit(0)
         }
     }
 }
 
-fn watch_over(name: &str, instance: &Instance, before: &Observation, policy: u64, time: Duration) {
+fn watch_over(name: &str, instance: &Instance, change: &Change<'_>) {
+    let Change { before, moves, policy, time } = *change;
     if guard::wait(time) {
         if let Err(error) = instance.end_confirmation() {
             say(&format!("shaper: confirmed, but: {error}"));
@@ -80,7 +91,7 @@ fn watch_over(name: &str, instance: &Instance, before: &Observation, policy: u64
     let _lock = instance.lock(PATIENCE);
     let undone = Kernel::open(Some(name))
         .map_err(|error| error.to_string())
-        .and_then(|mut kernel| undo(&mut kernel, before));
+        .and_then(|mut kernel| undo(&mut kernel, before, moves));
     match undone {
         Ok(()) => say("shaper: nobody confirmed the change: what was there before is back"),
         Err(error) => {

@@ -20,7 +20,7 @@ use crate::model::Model;
 use crate::observe::{self, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
-use crate::process::{self, Placement};
+use crate::process::{self, Moved, Placement};
 use crate::state::{Accounts, Claim, KernelState, Observation, Owner};
 use crate::sys::signal;
 use crate::units::Psched;
@@ -125,20 +125,23 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     }
     let mounted = applied.mounted;
     let before = meaning.sight.observation.clone();
-    let outcome = Run { session, may, gate, before: before.clone(), applied }.finish(meaning);
-    if let Ok(applied) = &outcome {
+    let mut run = Run { session, may, gate, before, moves: Vec::new(), applied };
+    let outcome = run.finish(meaning);
+    let Run { session, before, moves, applied, .. } = run;
+    if outcome.is_ok() {
         if let Some(instance) = session.kernel.instance() {
             instance.forget_reverted()?;
         }
         if let Some(time) = may.confirm.filter(|_| applied.changed()) {
-            confirm::start(&session.kernel, &before, policy, time, lock.take())?;
+            let change = confirm::Change { before: &before, moves: &moves, policy, time };
+            confirm::start(&session.kernel, &change, lock.take())?;
         }
     }
     drop(lock);
     if outcome.is_err() {
         leave_no_trace(session, mounted);
     }
-    outcome
+    outcome.map(|()| applied)
 }
 
 /// The lock of an instance that has no directory yet: taking it makes one.
@@ -162,11 +165,13 @@ struct Run<'s, 'g> {
     gate: Gate<'g>,
     /// What stood when the run began: what a failure brings back.
     before: Observation,
+    /// Processes that were moved since, and where they sat.
+    moves: Vec<Moved>,
     applied: Applied,
 }
 
 impl Run<'_, '_> {
-    fn finish(mut self, mut meaning: Meaning) -> Result<Applied, Failure> {
+    fn finish(&mut self, mut meaning: Meaning) -> Result<(), Failure> {
         let (mut waited, mut collected) = (false, false);
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
@@ -188,7 +193,7 @@ impl Run<'_, '_> {
             }
         }
         self.applied.messages = self.session.kernel.netlink.changes_sent();
-        Ok(self.applied)
+        Ok(())
     }
 
     /// Waits, so that retired classes can drain, and looks which of them did. A connection that was
@@ -230,6 +235,7 @@ impl Run<'_, '_> {
     fn carry_out(&mut self, plan: &Plan, meaning: &Meaning) -> Result<(), Failure> {
         self.perform(plan, Phase::Build, meaning)?;
         self.place(&meaning.model, meaning)?;
+        self.note_evictions(plan)?;
         self.perform(plan, Phase::TearDown, meaning)?;
         let evicted =
             plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
@@ -250,8 +256,24 @@ impl Run<'_, '_> {
 
     fn place(&mut self, model: &Model, meaning: &Meaning) -> Result<(), Failure> {
         let accounts = &meaning.sight.observation.facts.accounts;
-        let placement = place(self.session, model, accounts)?;
+        let mut placement = place(self.session, model, accounts)?;
+        self.moves.append(&mut placement.moves);
         self.applied.members(placement);
+        Ok(())
+    }
+
+    /// Whoever still sits in a directory that goes (`run` and `attach` put it there) is moved out with
+    /// it.
+    fn note_evictions(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let kernel = &self.session.kernel;
+        let Some(instance) = kernel.instance() else { return Ok(()) };
+        for step in plan.phase(Phase::TearDown) {
+            let Step::RemoveClaim { claim, .. } = step else { continue };
+            for pid in instance.members(claim)? {
+                let process = process::read_one(&kernel.proc_root, pid);
+                self.moves.extend(process.as_ref().map(Moved::of));
+            }
+        }
         Ok(())
     }
 
@@ -273,7 +295,8 @@ impl Run<'_, '_> {
     /// Plans back to what was observed before, and says what came of it.
     fn undo(&mut self, failed: &Failed) -> Failure {
         let paths = self.session.kernel.paths(self.before.facts.psched);
-        let aftermath = match undo::undo(&mut self.session.kernel, &self.before) {
+        let moves = std::mem::take(&mut self.moves);
+        let aftermath = match undo::undo(&mut self.session.kernel, &self.before, &moves) {
             Ok(()) => "what was there before is back".to_string(),
             Err(what_stands) => format!("undoing it failed too: {what_stands}"),
         };

@@ -4,14 +4,19 @@ use crate::execute;
 use crate::kernel::Kernel;
 use crate::observe::{self, Wanted};
 use crate::plan::diff;
+use crate::process::{self, Moved};
 use crate::state::{LinkFacts, LinkName, NetCls, Observation, RootQdisc};
 
 /// Qdiscs that are whole without classes and filters of their own.
 const CLASSLESS: [&str; 9] =
     ["fq_codel", "fq", "sfq", "cake", "tbf", "pfifo", "bfifo", "pfifo_head_drop", "codel"];
 
-/// Brings back the state in `before`; on failure, what stands instead.
-pub(super) fn undo(kernel: &mut Kernel, before: &Observation) -> Result<(), String> {
+/// Brings back the state in `before`, and the processes that were moved since; on failure, what stands instead.
+pub(super) fn undo(
+    kernel: &mut Kernel,
+    before: &Observation,
+    moves: &[Moved],
+) -> Result<(), String> {
     let mut state = before.state.clone();
     // The mount is taken back by whoever made it, once the lock in it is released.
     if state.net_cls == NetCls::Unmounted {
@@ -26,6 +31,10 @@ pub(super) fn undo(kernel: &mut Kernel, before: &Observation) -> Result<(), Stri
     let left = diff(&now.state, &state, &now.foreign);
     if !left.is_empty() {
         return Err(format!("this is still different:\n{left}"));
+    }
+    if let Some(instance) = kernel.instance() {
+        process::put_back(&kernel.proc_root, &instance, moves)
+            .map_err(|error| error.to_string())?;
     }
     for (name, link) in &before.facts.links {
         restore_root(kernel, name, link, &now)?;

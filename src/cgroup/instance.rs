@@ -199,6 +199,12 @@ impl Instance {
         move_process(pid, &self.directory(claim).join(PROCS))
     }
 
+    /// Moves a process to a directory of the hierarchy, named from its root on (`/` is the root).
+    pub fn put(&self, pid: u32, path: &str) -> Result<Attached, Error> {
+        let root = self.root.parent().unwrap_or(&self.root);
+        move_process(pid, &root.join(path.trim_start_matches('/')).join(PROCS))
+    }
+
     /// Moves a process to the hierarchy's root, whose classid is 0.
     pub fn release(&self, pid: u32) -> Result<Attached, Error> {
         move_process(pid, &self.root.with_file_name(PROCS))

@@ -3,15 +3,16 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::accounts::{ANN, BOB};
 use crate::support::command::run;
 use crate::support::counters;
 use crate::support::harness::{On, tests};
-use crate::support::program::{policy, shaper};
+use crate::support::program::{directory, members, policy, shaper};
 use crate::support::world::{UPLINK, World};
 
 tests!(
     On::Every => a_confirmed_change_stays, an_unconfirmed_change_is_taken_back,
-        a_root_that_was_taken_over_comes_back;
+        processes_go_back_to_where_they_were, a_root_that_was_taken_over_comes_back;
 );
 
 const OLD: &str = "version: 1\nlinks: {up0: 1gbit}\nusers: {ann: {rate: 10mbit}}\n";
@@ -67,6 +68,23 @@ fn an_unconfirmed_change_is_taken_back() {
     shaper(&["apply", &policy(OLD)]).exits(0);
     shaper(&["apply", &policy(NEW)]).exits(0);
     assert_eq!(ann_rate(), "20Mbit", "another policy in between forgets it");
+}
+
+fn processes_go_back_to_where_they_were() {
+    let world = World::new();
+    let ann = world.actor(ANN);
+    let pid = ann.pid();
+    let pinned = world.actor(BOB);
+    shaper(&["apply", &policy(OLD)]).exits(0);
+    shaper(&["attach", "ann", &pinned.pid().to_string()]).exits(0);
+    assert!(members("user/ann").contains(&pid));
+    let without = "version: 1\nlinks: {up0: 1gbit}\neveryone: 50mbit\n";
+    shaper(&["apply", "--confirm", "1", &policy(without)]).exits(0);
+    assert!(!directory("user/ann").exists(), "nobody has that line now");
+    sleep(Duration::from_millis(1_200));
+    until_nothing_is_pending();
+    assert!(members("user/ann").contains(&pid));
+    assert!(members("user/ann/pinned").contains(&pinned.pid()), "also what was put there by hand");
 }
 
 fn a_root_that_was_taken_over_comes_back() {
