@@ -6,11 +6,14 @@ mod support;
 
 mod agreement;
 mod demo;
+mod host;
 mod lab;
 mod machinery;
 mod processes;
+mod random;
 mod sharing;
 mod textbook;
+mod transitions;
 
 use std::process::ExitCode;
 
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
         processes::TESTS,
         sharing::TESTS,
         agreement::TESTS,
+        transitions::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])
