@@ -7,11 +7,14 @@ mod support;
 mod agreement;
 mod confirm;
 mod demo;
+mod host;
 mod lab;
 mod machinery;
 mod processes;
+mod random;
 mod sharing;
 mod textbook;
+mod transitions;
 
 use std::process::ExitCode;
 
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
         sharing::TESTS,
         agreement::TESTS,
         confirm::TESTS,
+        transitions::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])
