@@ -122,7 +122,8 @@ impl Host {
     #[track_caller]
     pub fn is_in_sync(&mut self) {
         let mut meaning = self.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
-        let (plan, _) = self.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let (plan, _) =
+            self.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
         assert!(plan.is_empty(), "a second plan is not empty:\n{plan}");
         let sent = self.session.kernel.netlink.changes_sent();
         let again = self.apply();
@@ -134,7 +135,8 @@ impl Host {
         let retired = standing.state.claims.keys().find(|claim| matches!(claim, Claim::Retired(_)));
         assert_eq!(retired, None, "nobody sends, so nothing stays retired");
         let empty = KernelState { net_cls: standing.state.net_cls, ..KernelState::default() };
-        let fresh = Observation { state: empty, facts: standing.facts.clone(), ..Default::default() };
+        let fresh =
+            Observation { state: empty, facts: standing.facts.clone(), ..Default::default() };
         let fresh = desired::desired(&meaning.model, &fresh).expect("a state");
         assert_eq!(without_numbers(&standing.state), without_numbers(&fresh));
     }
@@ -145,7 +147,8 @@ impl Host {
         let now = self.observe();
         let plan = diff(&now.state, state, &now.foreign);
         let steps = plan.steps.iter().map(|planned| &planned.step);
-        let done = execute::perform(&mut self.session.kernel, &now.facts, steps, &mut |_, _| Ok(()));
+        let done =
+            execute::perform(&mut self.session.kernel, &now.facts, steps, &mut |_, _| Ok(()));
         if let Err(failed) = done {
             panic!("`{}`: {failed}\nin the plan back\n{plan}", failed.step);
         }
@@ -225,7 +228,9 @@ impl Foreign {
     pub fn put() -> Foreign {
         run("tc class add dev up0 parent 1:1 classid 1:13 htb rate 1mbit quantum 2000");
         run("tc qdisc add dev up0 parent 1:13 handle 9999: pfifo limit 7");
-        run("tc filter add dev up0 parent 1: pref 7 protocol ip u32 match ip dport 7 0xffff flowid 1:13");
+        run(
+            "tc filter add dev up0 parent 1: pref 7 protocol ip u32 match ip dport 7 0xffff flowid 1:13",
+        );
         run("tc qdisc add dev up2 root handle 1: htb default 1");
         run("tc class add dev up2 parent 1: classid 1:10 htb rate 1mbit quantum 2000");
         for path in ["engine", "shaper/stranger"] {
