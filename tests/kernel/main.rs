@@ -11,6 +11,7 @@ mod machinery;
 mod processes;
 mod sharing;
 mod textbook;
+mod updates;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         processes::TESTS,
         sharing::TESTS,
         agreement::TESTS,
+        updates::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])
