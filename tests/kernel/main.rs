@@ -15,6 +15,7 @@ mod random;
 mod sharing;
 mod textbook;
 mod transitions;
+mod updates;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         agreement::TESTS,
         confirm::TESTS,
         transitions::TESTS,
+        updates::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])
