@@ -39,6 +39,10 @@ pub struct Meaning {
 }
 
 impl Session {
+    pub fn new(kernel: Kernel, policy: Policy, options: Options) -> Session {
+        Session { kernel, policy, options, ask: BTreeSet::new() }
+    }
+
     fn question(&self) -> Question {
         let lookups = self.policy.lookups();
         Question {

@@ -9,7 +9,6 @@ mod run;
 mod status;
 mod why;
 
-use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -69,7 +68,7 @@ fn open(global: &Global) -> Result<Kernel, Failure> {
 /// A policy on the kernel that the command line names.
 fn session(global: &Global, file: &Path, options: Options) -> Result<Session, Failure> {
     let policy = crate::apply::read(file)?;
-    Ok(Session { kernel: open(global)?, policy, options, ask: BTreeSet::new() })
+    Ok(Session::new(open(global)?, policy, options))
 }
 
 /// Does what the command line says.
