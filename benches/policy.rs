@@ -1,13 +1,15 @@
-//! What a policy costs: text → `Policy` → `Model`, by the number of users.
-//! `cargo bench --bench policy`; 10,000 users should stay within tens of milliseconds.
+//! What a policy costs: text → `Policy` → `Model` → state → plan, by the number of users.
+//! `cargo bench --bench policy`.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use shaper::desired::desired;
 use shaper::model::{BuildOptions, build};
+use shaper::plan::diff;
 use shaper::policy;
-use shaper::state::{Facts, LinkFacts, LinkName, RootQdisc};
+use shaper::state::{Facts, LeafQdisc, LinkFacts, LinkName, Observation, RootQdisc, Tag};
 
 /// A file in which every kind of line occurs, and a host that knows all its names.
 fn case(users: u32) -> (String, Facts) {
@@ -66,6 +68,34 @@ fn policies(c: &mut Criterion) {
         });
     }
     building.finish();
+    plans(c);
+}
+
+/// A first build, and the plan of a second run, which finds everything in sync.
+fn plans(c: &mut Criterion) {
+    let mut planning = c.benchmark_group("plan");
+    for users in [100, 1_000, 10_000] {
+        let (text, mut facts) = case(users);
+        facts.features.htb = true;
+        facts.features.tags.insert(Tag::Cgroup);
+        facts.features.leaves.insert(LeafQdisc::FqCodel.kind());
+        let policy = policy::parse(&text, "policies.yaml").unwrap_or_else(|e| panic!("{e}"));
+        let (model, _) =
+            build(&policy, &facts, BuildOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+        let nothing = Observation { facts, ..Observation::default() };
+        let state = desired(&model, &nothing).unwrap_or_else(|e| panic!("{e}"));
+        let standing = Observation { state, ..nothing.clone() };
+        planning.throughput(Throughput::Elements(u64::from(users)));
+        for (name, observed) in [("first", &nothing), ("in sync", &standing)] {
+            planning.bench_with_input(BenchmarkId::new(name, users), observed, |b, observed| {
+                b.iter(|| {
+                    desired(black_box(&model), observed)
+                        .map(|wanted| diff(&observed.state, &wanted, &observed.foreign))
+                });
+            });
+        }
+    }
+    planning.finish();
 }
 
 criterion_group!(benches, policies);
