@@ -17,10 +17,10 @@ fn steps() -> String {
         "\
 + mount net_cls
 + up0 root qdisc htb 1:
-+ up0 class 1:1 in 1:: rate 1Gbit ceil 1Gbit
++ up0 class 1:1: rate 1Gbit ceil 1Gbit
 + up0 class 1:fffe in 1:1: rate 50Mbit ceil 1Gbit
 + up0 qdisc fffe: bfifo in 1:fffe
-+ up0 class 1:fffd in 1:: rate 10Gbit ceil 10Gbit
++ up0 class 1:fffd: rate 10Gbit ceil 10Gbit
 + up0 qdisc fffd: bfifo in 1:fffd
 + cgroup user/ann = 1:10
 + up0 class 1:10 in 1:1: rate 20Mbit ceil 20Mbit
