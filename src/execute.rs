@@ -104,6 +104,19 @@ pub fn perform<'a>(
     Ok(count)
 }
 
+/// Puts back a root qdisc that a run took over before it failed. The kernel's own default must
+/// stand there again.
+pub fn restore_root(
+    kernel: &mut Kernel,
+    ifindex: u32,
+    kind: &str,
+    handle: ClassId,
+    options: &[u8],
+) -> Result<(), Cause> {
+    let request = root::restore(ifindex, kind, handle, options);
+    kernel.netlink.change(&request)?.map(|_| ()).map_err(Cause::Kernel)
+}
+
 struct Run<'k> {
     kernel: &'k mut Kernel,
     facts: &'k Facts,
@@ -164,6 +177,11 @@ impl Run<'_> {
             Step::AddClass { minor, class, .. } => vec![class::add(ifindex, *minor, class)],
             Step::ChangeClass { minor, to, .. } => vec![class::change(ifindex, *minor, to)],
             Step::DeleteClass { minor, .. } => vec![class::delete(ifindex, *minor)],
+            Step::ReplaceClass { minor, to, leaf, .. } => {
+                let leaf = leaf.map(|leaf| leaf::add(ifindex, *minor, &leaf));
+                let class = [class::delete(ifindex, *minor), class::add(ifindex, *minor, to)];
+                class.into_iter().chain(leaf).collect()
+            }
             Step::AddLeaf { minor, leaf, .. } => vec![leaf::add(ifindex, *minor, leaf)],
             Step::ChangeLeaf { minor, to, .. } => vec![leaf::change(ifindex, *minor, to)],
             Step::ReplaceLeaf { minor, from, to, .. } => vec![

@@ -35,6 +35,10 @@ pub mod execute;
 
 pub mod status;
 
+pub mod failure;
+
+pub mod apply;
+
 pub mod cli;
 
 pub mod commands;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use shaper::cli::Cli;
-use shaper::commands::{self, Failure, Output};
+use shaper::commands::{self, Output};
+use shaper::failure::Failure;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

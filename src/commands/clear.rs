@@ -1,24 +1,29 @@
 //! `shaper clear`: everything that carries our mark goes; the kernel puts its own defaults back.
 
 use super::Output;
-use super::failure::Failure;
-use super::report::Applied;
-use super::session::{self, may_change};
+use super::report;
+use crate::apply::{self, Applied, may_change};
 use crate::cli::Global;
 use crate::desired;
 use crate::execute;
+use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::observe::{self, Wanted};
 use crate::plan::{Step, diff};
 use crate::sys::signal;
 
 pub fn clear(global: &Global, allow_disruption: bool) -> Result<Output, Failure> {
-    let mut kernel = session::open(global)?;
+    let mut kernel = super::open(global)?;
     may_change(&kernel)?;
     let lock = match kernel.instance().filter(|instance| instance.root().exists()) {
         Some(instance) => Some(instance.lock(global.wait)?),
         None => None,
     };
+    if lock.is_some()
+        && let Some(instance) = kernel.instance()
+    {
+        apply::nothing_pending(&instance)?;
+    }
     signal::catch();
     let observation = observe::observe(&mut kernel, Wanted::default())?.observation;
     let mut plan = diff(&observation.state, &desired::nothing(&observation), &observation.foreign);
@@ -45,9 +50,10 @@ pub fn clear(global: &Global, allow_disruption: bool) -> Result<Output, Failure>
     }
     let mut applied = Applied { steps: plan.steps, left, ..Applied::default() };
     applied.messages = kernel.netlink.changes_sent();
-    let status = applied.exit_status();
     let mut output = match global.json {
-        true => Output::json(applied.json(&kernel.paths(observation.facts.psched))),
+        true => {
+            Output::json(report::applied_json(&applied, &kernel.paths(observation.facts.psched)))
+        }
         false if applied.steps.is_empty() && applied.left.is_empty() => {
             Output::text(if global.quiet {
                 String::new()
@@ -55,14 +61,15 @@ pub fn clear(global: &Global, allow_disruption: bool) -> Result<Output, Failure>
                 "nothing to clear\n".to_string()
             })
         }
-        false => Output::text(applied.text(global.quiet)),
+        false => Output::text(report::applied_text(&applied, global.quiet)),
     };
-    output.status = status;
+    output.status = if applied.left.is_empty() { 0 } else { 5 };
     Ok(output)
 }
 
 fn remove_directory(kernel: &mut Kernel, unmount: bool) -> Result<(), Failure> {
     if let Some(instance) = kernel.instance() {
+        instance.forget_reverted()?;
         instance.remove_if_empty()?;
     }
     if unmount {

@@ -3,15 +3,14 @@
 use std::fmt::Write;
 
 use super::Output;
-use super::failure::Failure;
-use super::session;
 use crate::accounts::Question;
 use crate::cli::Global;
+use crate::failure::Failure;
 use crate::observe::{self, Sight, Wanted};
 use crate::state::{LinkFacts, LinkName};
 
 pub fn init(global: &Global) -> Result<Output, Failure> {
-    let mut kernel = session::open(global)?;
+    let mut kernel = super::open(global)?;
     let question = Question::default();
     let sight =
         observe::observe(&mut kernel, Wanted { accounts: Some(&question), features: false })?;

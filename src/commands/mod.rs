@@ -2,24 +2,23 @@
 
 mod apply;
 mod clear;
-mod failure;
 mod init;
 mod plan;
 mod report;
 mod run;
-mod session;
-mod source;
 mod status;
 mod why;
 
 use std::io::IsTerminal;
+use std::path::Path;
 
-pub use failure::Failure;
-
+use crate::apply::{May, Options, Session};
 use crate::cli::{Cli, Command, Global};
+use crate::failure::Failure;
+use crate::kernel::Kernel;
 use crate::model::BuildOptions;
 use crate::policy::{Diagnostic, Policy};
-use session::Options;
+use crate::sys::netns;
 
 /// What a command prints, and its exit status.
 #[derive(Debug, Default)]
@@ -53,6 +52,25 @@ pub fn color() -> bool {
         && std::io::stderr().is_terminal()
 }
 
+/// Enters the network namespace that the command line names and opens the kernel there.
+fn open(global: &Global) -> Result<Kernel, Failure> {
+    let mut name = global.cgroup.clone();
+    if let Some(wanted) = &global.netns {
+        netns::enter(wanted).map_err(|error| Failure::Usage(error.to_string()))?;
+        if name.is_none() {
+            let inode = netns::current().map_err(Failure::refused)?;
+            name = Some(format!("shaper-{inode}"));
+        }
+    }
+    Ok(Kernel::open(name.as_deref())?)
+}
+
+/// A policy on the kernel that the command line names.
+fn session(global: &Global, file: &Path, options: Options) -> Result<Session, Failure> {
+    let policy = crate::apply::read(file)?;
+    Ok(Session::new(open(global)?, policy, options))
+}
+
 /// Does what the command line says.
 pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
     let global = &cli.global;
@@ -66,15 +84,31 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             let show = plan::Show { tc: *tc, exit_code: *exit_code };
             plan::plan(global, file, options, show)
         }
-        Command::Apply { file, dry_run, takeover, allow_disruption, skip_unknown } => {
+        Command::Apply {
+            file,
+            dry_run,
+            takeover,
+            allow_disruption,
+            confirm,
+            force,
+            skip_unknown,
+        } => {
             let options = Options { skip_unknown: *skip_unknown, takeover: *takeover };
             match dry_run {
                 true => plan::plan(global, file, options, plan::Show::default()),
                 false => {
-                    apply::command(global, file, options, apply::May { disrupt: *allow_disruption })
+                    let may = May {
+                        disrupt: *allow_disruption,
+                        wait: global.wait,
+                        confirm: *confirm,
+                        force: *force,
+                        ..May::default()
+                    };
+                    apply::apply(global, file, options, may)
                 }
             }
         }
+        Command::Confirm => apply::confirm(global),
         Command::Status { users, group } => status::status(global, users, group.as_deref()),
         Command::Why { subject, file } => why::why(global, subject, file),
         Command::Run { user, command } => Err(run::run(global, user, command)),

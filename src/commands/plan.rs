@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use super::Output;
-use super::failure::Failure;
 use super::report;
-use super::session::{Options, Session, may_change};
-use super::source;
+use crate::apply::{self, Options, may_change};
 use crate::cli::Global;
+use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::{self, BuildOptions};
 use crate::plan::Tc;
@@ -24,7 +23,7 @@ pub struct Show {
 }
 
 pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Result<Output, Failure> {
-    let mut session = Session::open(global, file, options)?;
+    let mut session = super::session(global, file, options)?;
     let mut meaning = session.look()?;
     let (plan, _) =
         session.plan(&mut meaning).map_err(|failure| without_root(&session.kernel, failure))?;
@@ -62,13 +61,13 @@ fn without_root(kernel: &Kernel, failure: Failure) -> Failure {
 pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Output, Failure> {
     let (policy, warnings) = match options.offline {
         true => {
-            let policy = source::read(file)?;
+            let policy = apply::read(file)?;
             let (_, warnings) = model::build(&policy, &Facts::default(), options)?;
             (policy, warnings)
         }
         false => {
             let options = Options { skip_unknown: options.skip_unknown, takeover: true };
-            let mut session = Session::open(global, file, options)?;
+            let mut session = super::session(global, file, options)?;
             let meaning = session.look()?;
             (session.policy, meaning.warnings)
         }

@@ -4,131 +4,92 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::apply::Applied;
 use crate::plan::{Paths, Plan, Planned, Tc};
 use crate::policy::Diagnostic;
 use crate::process::Placement;
 use crate::state::Mark;
 use crate::units::Psched;
 
-/// What an `apply` did.
-#[derive(Debug, Default)]
-pub struct Applied {
-    /// The hierarchy had to be mounted.
-    pub mounted: bool,
-    pub steps: Vec<Planned>,
-    /// Steps that would disturb somebody and were not allowed to.
-    pub left: Vec<Planned>,
-    /// The last pass; `added`, `moved` and `gone` summed over all.
-    pub placement: Placement,
-    pub warnings: Vec<Diagnostic>,
-    pub psched: Psched,
-    /// Changing messages sent over netlink.
-    pub messages: u64,
-    /// How many steps there were when it last waited for retired classes.
-    pub steps_at_wait: usize,
+/// `apply`, for people; nothing when `quiet` and nothing differed.
+pub fn applied_text(applied: &Applied, quiet: bool) -> String {
+    let mut text = String::new();
+    if quiet && !applied.changed() && applied.left.is_empty() {
+        return text;
+    }
+    if applied.mounted {
+        text.push_str("+ mount net_cls\n");
+    }
+    let plan = Plan { steps: applied.steps.clone(), ..Plan::default() };
+    let _ = write!(text, "{plan}");
+    for planned in &applied.left {
+        let _ = writeln!(text, "left undone: {}", planned.step);
+        for disturbance in &planned.disturbs {
+            let _ = writeln!(text, "    ! disturbs {}: {}", disturbance.who, disturbance.why);
+        }
+    }
+    if !applied.left.is_empty() {
+        text.push_str("to do these too: shaper apply --allow-disruption\n");
+    }
+    if applied.steps.is_empty() && applied.left.is_empty() {
+        text.push_str("in sync");
+    } else {
+        let _ = write!(text, "applied: {} steps, verified", applied.steps.len());
+    }
+    let Placement { added, moved, gone, .. } = &applied.placement;
+    let _ = match (added, moved, gone) {
+        (0, 0, 0) => writeln!(text),
+        _ => writeln!(text, "; processes: {added} placed, {moved} moved, {gone} released"),
+    };
+    text
 }
 
-impl Applied {
-    pub fn new(mounted: bool) -> Applied {
-        Applied { mounted, ..Applied::default() }
+/// Sentences about processes that are not where they should be: warnings.
+pub fn placement_warnings(placement: &Placement) -> Vec<String> {
+    let Placement { foreign, failed, waiting, unknown_namespace, settled, passes, .. } = placement;
+    let mut warnings = Vec::new();
+    let claimed = foreign.iter().filter_map(|process| Some((process, process.owner.as_ref()?)));
+    for (process, owner) in claimed {
+        warnings.push(format!(
+            "process {} ({}) would be {owner}'s, but sits in another's net_cls group `{}`: left alone",
+            process.pid, process.comm, process.path
+        ));
     }
-
-    /// Adds a placement's numbers; how things stand is as the latest says.
-    pub fn members(&mut self, placement: Placement) {
-        let before = std::mem::replace(&mut self.placement, placement);
-        self.placement.added += before.added;
-        self.placement.moved += before.moved;
-        self.placement.gone += before.gone;
+    for process in failed {
+        warnings.push(format!(
+            "process {} ({}) cannot be moved: {}",
+            process.pid, process.comm, process.message
+        ));
     }
-
-    /// Whether the policy or the kernel differed; logins and drained classes are no difference.
-    pub fn changed(&self) -> bool {
-        self.mounted || self.steps.iter().any(|planned| !planned.routine)
+    for (claim, count) in waiting {
+        warnings.push(format!(
+            "{count} processes came for {claim} just now: the next apply places them"
+        ));
     }
-
-    /// 0, or 5 when steps were left undone.
-    pub fn exit_status(&self) -> u8 {
-        if self.left.is_empty() { 0 } else { 5 }
+    if *unknown_namespace > 0 {
+        warnings.push(format!(
+            "{unknown_namespace} processes are in a network namespace that may not be read (CAP_SYS_PTRACE): left alone"
+        ));
     }
-
-    pub fn text(&self, quiet: bool) -> String {
-        let mut text = String::new();
-        if quiet && !self.changed() && self.left.is_empty() {
-            return text;
-        }
-        if self.mounted {
-            text.push_str("+ mount net_cls\n");
-        }
-        let plan = Plan { steps: self.steps.clone(), ..Plan::default() };
-        let _ = write!(text, "{plan}");
-        for planned in &self.left {
-            let _ = writeln!(text, "left undone: {}", planned.step);
-            for disturbance in &planned.disturbs {
-                let _ = writeln!(text, "    ! disturbs {}: {}", disturbance.who, disturbance.why);
-            }
-        }
-        if !self.left.is_empty() {
-            text.push_str("to do these too: shaper apply --allow-disruption\n");
-        }
-        if self.steps.is_empty() && self.left.is_empty() {
-            text.push_str("in sync");
-        } else {
-            let _ = write!(text, "applied: {} steps, verified", self.steps.len());
-        }
-        let Placement { added, moved, gone, .. } = &self.placement;
-        let _ = match (added, moved, gone) {
-            (0, 0, 0) => writeln!(text),
-            _ => writeln!(text, "; processes: {added} placed, {moved} moved, {gone} released"),
-        };
-        text
-    }
-
-    /// Sentences about processes that are not where they should be: warnings.
-    pub fn placement_warnings(&self) -> Vec<String> {
-        let Placement { foreign, failed, waiting, unknown_namespace, settled, passes, .. } =
-            &self.placement;
-        let mut warnings = Vec::new();
-        let claimed = foreign.iter().filter_map(|process| Some((process, process.owner.as_ref()?)));
-        for (process, owner) in claimed {
-            warnings.push(format!(
-                "process {} ({}) would be {owner}'s, but sits in another's net_cls group `{}`: left alone",
-                process.pid, process.comm, process.path
-            ));
-        }
-        for process in failed {
-            warnings.push(format!(
-                "process {} ({}) cannot be moved: {}",
-                process.pid, process.comm, process.message
-            ));
-        }
-        for (claim, count) in waiting {
-            warnings.push(format!(
-                "{count} processes came for {claim} just now: the next apply places them"
-            ));
-        }
-        if *unknown_namespace > 0 {
-            warnings.push(format!(
-                "{unknown_namespace} processes are in a network namespace that may not be read (CAP_SYS_PTRACE): left alone"
-            ));
-        }
-        if *passes > 0 && !settled {
-            warnings.push(format!(
-                "processes kept coming for {passes} passes: some may not be placed yet"
-            ));
-        }
+    if *passes > 0 && !settled {
         warnings
+            .push(format!("processes kept coming for {passes} passes: some may not be placed yet"));
     }
+    warnings
+}
 
-    pub fn json(&self, paths: &Paths) -> String {
-        let Placement { added, moved, gone, .. } = &self.placement;
-        let members = Members { added: *added, moved: *moved, gone: *gone };
-        let mut document = Document::new(&self.steps, paths, &self.warnings, self.changed());
-        document.warnings.extend(self.placement_warnings().into_iter().map(JsonWarning::text));
-        document.members = Some(members);
-        document.left = self.left.iter().map(|planned| JsonStep::new(planned, paths)).collect();
-        document.messages = Some(self.messages);
-        document.print()
-    }
+/// `apply --json`.
+pub fn applied_json(applied: &Applied, paths: &Paths) -> String {
+    let Placement { added, moved, gone, .. } = &applied.placement;
+    let members = Members { added: *added, moved: *moved, gone: *gone };
+    let mut document = Document::new(&applied.steps, paths, &applied.warnings, applied.changed());
+    document
+        .warnings
+        .extend(placement_warnings(&applied.placement).into_iter().map(JsonWarning::text));
+    document.members = Some(members);
+    document.left = applied.left.iter().map(|planned| JsonStep::new(planned, paths)).collect();
+    document.messages = Some(applied.messages);
+    document.print()
 }
 
 /// `plan --json`.

@@ -6,10 +6,10 @@ use std::io;
 use std::os::unix::process::CommandExt;
 
 use super::Output;
-use super::failure::Failure;
-use super::session::{self, may_change};
+use crate::apply::may_change;
 use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
+use crate::failure::Failure;
 use crate::state::{Claim, Key, Owner};
 use crate::units::ClassId;
 
@@ -80,7 +80,7 @@ pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failu
 /// The directory for what is put into `user`'s class by hand, made if need be. The lock keeps an
 /// `apply` from removing the claim above it meanwhile.
 fn pinned(global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
-    let kernel = session::open(global)?;
+    let kernel = super::open(global)?;
     may_change(&kernel)?;
     let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
     let instance = kernel.instance().filter(|i| i.root().exists()).ok_or_else(nothing)?;

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::Output;
-use super::failure::Failure;
-use super::session;
 use crate::accounts::{self, Question};
 use crate::cgroup::Instance;
 use crate::cli::Global;
+use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::observe::{self, Sight, Wanted};
 use crate::state::{Claim, Owner};
 use crate::status::{self, Extra};
 
 pub fn status(global: &Global, users: &[String], group: Option<&str>) -> Result<Output, Failure> {
-    let mut kernel = session::open(global)?;
+    let mut kernel = super::open(global)?;
     let sight = observe::observe(&mut kernel, Wanted::default())?;
     let extra = extra(&kernel, &sight)?;
     let mut status = status::status(&sight, &extra);

@@ -255,14 +255,17 @@ enum LeafKind {
     Cake,
 }
 
+/// `GSO_LEGACY_MAX_SIZE` (include/linux/netdevice.h).
+const GSO_PACKET: u64 = 65_536;
+
 /// How long a full queue may hold a packet, where the qdisc does not control that itself.
 const FULL_QUEUE_MS: u64 = 50;
 
 impl LeafKind {
     fn leaf(self, ceil: Rate, mtu: u32) -> LeafQdisc {
-        // TCP's first flight is ten segments: a queue that cannot take it starts every slow
-        // connection with a loss.
-        let floor = 10 * u64::from(mtu);
+        // A byte limit that is smaller than one 64 kB GSO packet drops each of those whole, and a TCP
+        // that sends in them starves (55 kbit/s came through limits of 25 and 50 kB).
+        let floor = GSO_PACKET + 2 * u64::from(mtu);
         let bytes = ceil.bytes_in_ms(FULL_QUEUE_MS).0.max(floor).min(u64::from(u32::MAX));
         match self {
             LeafKind::FqCodel => LeafQdisc::FqCodel,
@@ -320,3 +323,6 @@ fn insert_filter(
         if at(a) == Some(&filter) || (at(b) != Some(&filter) && at(a).is_none()) { a } else { b };
     tree.filters.insert(pref, filter);
 }
+
+#[cfg(test)]
+mod tests;

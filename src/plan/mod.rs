@@ -61,6 +61,15 @@ pub enum Step {
         minor: Minor,
         class: Class,
     },
+    /// Under another parent, which HTB cannot do in place: deleted and made again, and what it
+    /// holds is dropped. Only where somebody moved it by hand, and to undo.
+    ReplaceClass {
+        link: LinkName,
+        minor: Minor,
+        from: Class,
+        to: Class,
+        leaf: Option<LeafQdisc>,
+    },
     AddLeaf {
         link: LinkName,
         minor: Minor,
@@ -119,6 +128,7 @@ impl Step {
             | Step::AddClass { link, .. }
             | Step::ChangeClass { link, .. }
             | Step::DeleteClass { link, .. }
+            | Step::ReplaceClass { link, .. }
             | Step::AddLeaf { link, .. }
             | Step::ChangeLeaf { link, .. }
             | Step::ReplaceLeaf { link, .. }
@@ -134,6 +144,7 @@ impl Step {
             Step::AddClass { minor, .. }
             | Step::ChangeClass { minor, .. }
             | Step::DeleteClass { minor, .. }
+            | Step::ReplaceClass { minor, .. }
             | Step::AddLeaf { minor, .. }
             | Step::ChangeLeaf { minor, .. }
             | Step::ReplaceLeaf { minor, .. } => Some(*minor),
@@ -161,6 +172,7 @@ impl Step {
             | Step::RemoveClaim { claim, .. } => format!("cgroup {claim}"),
             Step::AddClass { link, minor, .. }
             | Step::ChangeClass { link, minor, .. }
+            | Step::ReplaceClass { link, minor, .. }
             | Step::DeleteClass { link, minor, .. } => {
                 format!("class {link} {}", ClassId::ours(*minor))
             }
@@ -186,7 +198,7 @@ impl Step {
             Step::WriteClassid { .. } | Step::ChangeClass { .. } | Step::ChangeLeaf { .. } => {
                 "change"
             }
-            Step::ReplaceLeaf { .. } => "replace",
+            Step::ReplaceLeaf { .. } | Step::ReplaceClass { .. } => "replace",
             Step::DeleteRoot { .. }
             | Step::RemoveClaim { .. }
             | Step::DeleteClass { .. }

@@ -55,6 +55,16 @@ impl fmt::Display for Tc<'_> {
             Step::DeleteClass { link, minor, .. } => {
                 write!(f, "tc class del dev {link} classid {}", ClassId::ours(*minor))
             }
+            Step::ReplaceClass { link, minor, to, leaf, .. } => {
+                writeln!(f, "tc class del dev {link} classid {}", ClassId::ours(*minor))?;
+                write!(f, "tc class add dev {link} {}", class_words(*minor, to, paths.psched))?;
+                match leaf {
+                    Some(leaf) => {
+                        write!(f, "\ntc qdisc add dev {link} {}", leaf_words(*minor, leaf))
+                    }
+                    None => Ok(()),
+                }
+            }
             Step::AddLeaf { link, minor, leaf } => {
                 write!(f, "tc qdisc add dev {link} {}", leaf_words(*minor, leaf))
             }
@@ -84,9 +94,10 @@ impl fmt::Display for Tc<'_> {
                         Ok(())
                     }
                     Filter::Tag(Tag::Cgroup) => write!(f, "{} handle 1: cgroup", add("all")),
+                    // tc has no word for a program that is two instructions: it would be read from a file.
                     Filter::Tag(Tag::Bpf) => write!(
                         f,
-                        "{} bpf bytecode '2,133 0 0 17,149 0 0 0' classid 1: # eBPF: call get_cgroup_classid; exit",
+                        "{} bpf object-file shaper-classid.o classid 1: # call bpf_get_cgroup_classid; exit",
                         add("all")
                     ),
                     Filter::Unknown { kind, .. } => write!(f, "{} {kind}", add("all")),
@@ -186,6 +197,11 @@ impl fmt::Display for Step {
             }
             Step::DeleteClass { link, minor, .. } => {
                 write!(f, "- {link} class {}", ClassId::ours(*minor))
+            }
+            Step::ReplaceClass { link, minor, from, to, .. } => {
+                let parent = |class: &Class| class.parent.map_or(ClassId::ROOT, ClassId::ours);
+                let id = ClassId::ours(*minor);
+                write!(f, "~ {link} class {id}: parent {} -> {}", parent(from), parent(to))
             }
             Step::AddLeaf { link, minor, leaf } => {
                 write!(f, "+ {link} qdisc {minor}: {} in {}", leaf.kind(), ClassId::ours(*minor))

@@ -34,6 +34,11 @@ pub fn perform(step: &Step, state: &mut KernelState) {
                 tree.classes.insert(*minor, *class);
             });
         }
+        Step::ReplaceClass { minor, to, leaf, .. } => tree(state, &mut |tree| {
+            tree.classes.insert(*minor, *to);
+            tree.leaves.remove(minor);
+            tree.leaves.extend(leaf.map(|leaf| (*minor, leaf)));
+        }),
         Step::DeleteClass { minor, .. } => tree(state, &mut |tree| {
             tree.classes.remove(minor);
             tree.leaves.remove(minor);

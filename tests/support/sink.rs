@@ -6,9 +6,13 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use super::clock::Micros;
 use super::orders::Proto;
 use super::timeline::{Timeline, read_header};
+
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 type Shared = Arc<Mutex<Timeline>>;
 
@@ -28,6 +32,8 @@ impl Sinks {
             }
             Proto::Udp => {
                 let socket = UdpSocket::bind(any(port))?;
+                // A receiver that has to wait for a CPU must not look like a lossy link.
+                setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
                 thread::spawn(move || receive_all(&socket, &notes));
             }
         }

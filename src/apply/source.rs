@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::failure::Failure;
+use crate::failure::Failure;
 use crate::policy::{self, Policy};
 
 /// Reads and parses the policy at `path`; `-` is standard input. As root, a file that others can

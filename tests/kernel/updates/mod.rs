@@ -1,0 +1,186 @@
+//! An update never opens a hole: numbered packets of several users while the policy is edited again
+//! and again, and packets that outlive the process that sent them.
+
+mod draft;
+mod ledger;
+
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use shaper::apply::{self, Applied, May, Options, Session};
+use shaper::kernel::Kernel;
+use shaper::plan::Step;
+use shaper::sys::probe;
+
+use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT};
+use crate::support::clock::Micros;
+use crate::support::command::run;
+use crate::support::harness::{On, Place, Test};
+use crate::support::orders::{Order, Proto};
+use crate::support::program::{classid, policy, shaper};
+use crate::support::world::{Family, Stream, World};
+use draft::{Draft, Random};
+use ledger::Ledger;
+
+pub const TESTS: &[Test] = &[Test {
+    name: "updates::no_packet_is_lost_or_misclassified_while_the_policy_is_edited",
+    on: On::HostAndUml,
+    budget: Duration::from_secs(400),
+    body: no_packet_is_lost_or_misclassified_while_the_policy_is_edited,
+}];
+
+/// Everybody sends so many packets a second: at most 4 Mbit, of the 20 that any line allows.
+fn packets_per_second() -> u64 {
+    match Place::current() {
+        Place::Host => 400,
+        Place::Uml | Place::Qemu => 50,
+    }
+}
+
+/// How long a retired class must have been quiet; shorter than what `shaper apply` waits, because 200
+/// edits are to be seen.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Somebody who sends, with a size of frame that nobody else has.
+struct Sender {
+    name: &'static str,
+    account: Account,
+    family: Family,
+    frame: u64,
+}
+
+const SENDERS: [Sender; 6] = [
+    Sender { name: "ann", account: ANN, family: Family::V4, frame: 1_009 },
+    Sender { name: "bob", account: BOB, family: Family::V6, frame: 1_033 },
+    Sender { name: "carol", account: CAROL, family: Family::V4, frame: 1_103 },
+    Sender { name: "dave", account: DAVE, family: Family::V6, frame: 1_129 },
+    Sender { name: "erin", account: ERIN, family: Family::V4, frame: 1_201 },
+    Sender { name: "service", account: ROOT, family: Family::V4, frame: 1_249 },
+];
+
+impl Sender {
+    fn payload(&self) -> u64 {
+        let headers = if self.family == Family::V4 { 14 + 20 + 8 } else { 14 + 40 + 8 };
+        self.frame - headers
+    }
+
+    /// A process of the account with a socket to a far port of its own; sends nothing yet.
+    fn start(&self, world: &mut World) -> Stream {
+        let port = world.sink(Proto::Udp);
+        let mut actor = world.actor(self.account);
+        let socket = actor.socket(&Order::Datagram(world.far_at(self.family, port)));
+        Stream { actor, socket, port }
+    }
+
+    fn beat(&self, stream: &mut Stream) {
+        let bytes = usize::try_from(self.payload()).expect("a small number");
+        let bits_per_second = self.payload() * 8 * packets_per_second();
+        stream.actor.tell(&Order::Beat { socket: stream.socket, bytes, bits_per_second });
+    }
+}
+
+/// Applies with a short wait for quiet; reads the counters of each class before it is deleted.
+fn apply_watched(text: &str, ledger: &mut Ledger) -> Applied {
+    let policy = shaper::policy::parse(text, "policies.yaml")
+        .unwrap_or_else(|report| panic!("{report:?}\n{text}"));
+    let kernel = Kernel::open(None).expect("the kernel");
+    let mut session = Session::new(kernel, policy, Options::default());
+    let may = May { quiet: QUIET, ..May::default() };
+    let mut gate = |_: usize, step: &Step| {
+        if matches!(step, Step::DeleteClass { .. }) {
+            ledger.read();
+        }
+        Ok(())
+    };
+    let applied = apply::apply(&mut session, may, &mut gate)
+        .unwrap_or_else(|failure| panic!("{failure:?}\n{text}"));
+    assert!(applied.left.is_empty(), "steps that disturb: {:?}\n{text}", applied.left);
+    applied
+}
+
+fn no_packet_is_lost_or_misclassified_while_the_policy_is_edited() {
+    let seed = seed();
+    println!("SHAPER_SEED={seed} draws these edits again");
+    let mut random = Random::new(seed);
+    let mut world = World::new();
+    run("ip link add up1 type veth peer name far1");
+    let mut streams = SENDERS.each_ref().map(|sender| sender.start(&mut world));
+    let mut draft = Draft::first(streams[5].port);
+    if probe::features().tags.len() > 1 {
+        draft.classifiers = &["auto", "bpf", "cgroup"];
+    }
+    let mut ledger = Ledger::new(SENDERS.iter().map(|sender| (sender.frame, sender.name)));
+    apply_watched(&draft.text(), &mut ledger);
+    // Their classes stay, so that every one of their packets is in one counter.
+    let stay = ["ann", "bob"].map(|user| (user, classid(&format!("user/{user}"))));
+    draft.keep_free(stay.iter().map(|(_, id)| minor(id)));
+    for (sender, stream) in SENDERS.iter().zip(&mut streams) {
+        sender.beat(stream);
+    }
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    let (mut steps, mut slowest) = (0, Duration::ZERO);
+    for edit in 0..edits() {
+        let (next, what) = draft.edited(&mut random);
+        let started = Instant::now();
+        let applied = apply_watched(&next.text(), &mut ledger);
+        slowest = slowest.max(started.elapsed());
+        ledger.read();
+        let (before, after) = (draft.text(), next.text());
+        assert!(
+            ledger.wrong.is_empty(),
+            "after edit {edit}, {what}: {:#?}\n--- from\n{before}--- to\n{after}--- by\n{:#?}",
+            ledger.wrong,
+            applied.steps.iter().map(|planned| planned.step.to_string()).collect::<Vec<_>>()
+        );
+        *counts.entry(what).or_default() += 1;
+        steps += applied.steps.len();
+        draft = next;
+    }
+    println!("{steps} steps, the slowest apply took {} ms, {counts:#?}", slowest.as_millis());
+    let again = apply_watched(&draft.text(), &mut ledger);
+    assert_eq!((again.steps.len(), again.messages), (0, 0), "{:?}", again.steps);
+    let sent = streams.each_mut().map(|stream| stream.actor.stop(stream.socket).1);
+    // The last ones are on their way.
+    sleep(Duration::from_millis(500));
+    ledger.read();
+    assert!(ledger.wrong.is_empty(), "{:#?}", ledger.wrong);
+    let counted = ledger.packets();
+    for ((sender, stream), sent) in SENDERS.iter().zip(&streams).zip(sent) {
+        let seen = world.far.seen(Proto::Udp, stream.port);
+        let numbers = &seen.senders[&sender.account.uid];
+        let arrived = numbers.packets - numbers.duplicates;
+        println!(
+            "{}: {sent} sent, {} lost, {} twice, longest silence {} ms",
+            sender.name,
+            sent - arrived,
+            numbers.duplicates,
+            seen.longest_silence / 1_000
+        );
+        assert_eq!((sent - arrived, numbers.duplicates), (0, 0), "{}", sender.name);
+        assert_eq!(counted.get(sender.name), Some(&sent), "what {}'s classes sent", sender.name);
+    }
+    for (user, id) in stay {
+        assert_eq!(ledger.packets_in(&id, user), counted.get(user).copied(), "{user} stayed");
+    }
+    let root = run("tc -s qdisc show dev up0 root");
+    assert!(root.contains("direct_packets_stat 0 "), "{root}");
+    shaper(&["plan", "--exit-code", &policy(&draft.text())]).exits(0);
+}
+
+/// Fewer where everything is slower.
+fn edits() -> u32 {
+    match Place::current() {
+        Place::Host => 200,
+        Place::Uml | Place::Qemu => 40,
+    }
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("SHAPER_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| Micros::now().0)
+}
+
+fn minor(id: &str) -> u16 {
+    id.strip_prefix("1:").and_then(|minor| u16::from_str_radix(minor, 16).ok()).expect("a classid")
+}
