@@ -1,15 +1,18 @@
 //! `shaper plan` and `shaper apply`: exit statuses, what is printed, and what is not.
 
+use std::fs;
+
 use super::invoke::{Sleeper, exactly, host, root, shaper, text};
-use crate::support::accounts::CAROL;
+use crate::support::accounts::{ANN, CAROL};
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
-use crate::support::program::{expected_classifier, policy};
+use crate::support::program::{NET_CLS, classid, expected_classifier, policy};
 
 tests!(On::Host =>
     a_plan_says_each_step_and_apply_does_them, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
     apply_twice_is_apply_once, quiet_speaks_only_of_differences, json_is_one_document,
-    steps_print_as_tc_commands
+    steps_print_as_tc_commands, swapped_pins_settle_in_one_run,
+    a_container_is_warned_of_but_not_by_cron, there_is_nothing_to_confirm
 );
 
 fn steps() -> String {
@@ -89,7 +92,7 @@ fn quiet_speaks_only_of_differences() {
     // Somebody's hand is one.
     run("tc filter del dev up0 parent 1: pref 200");
     let repaired = format!(
-        "+ up0 filter pref 200: {} (all packets, by net_cls classid)\napplied: 1 steps, verified\n",
+        "+ up0 filter pref 200: {} (all packets, by net_cls classid)\napplied: 1 step, verified\n",
         expected_classifier()
     );
     exactly(&mut shaper(&format!("apply -q {everyone}")), 0, &repaired, "");
@@ -132,4 +135,46 @@ fn steps_print_as_tc_commands() {
         false => "in sync\n",
     };
     exactly(&mut shaper(&format!("plan {path}")), 0, left, "");
+}
+
+/// Each pin waits until the class that has its number is gone: three plans, one apply.
+fn swapped_pins_settle_in_one_run() {
+    host();
+    let pinned = |ann: &str, bob: &str| {
+        let ann = format!("ann: {{ceil: 20mbit, classid: \"1:{ann}\"}}");
+        policy(&text(&format!("{ann}\n  bob: {{ceil: 10mbit, classid: \"1:{bob}\"}}")))
+    };
+    let path = pinned("10", "11");
+    shaper(&format!("apply {path}")).assert().code(0);
+    let path = pinned("11", "10");
+    shaper(&format!("apply {path}")).assert().code(0);
+    assert_eq!((classid("user/ann").as_str(), classid("user/bob").as_str()), ("1:11", "1:10"));
+    exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", "");
+}
+
+fn a_container_is_warned_of_but_not_by_cron() {
+    let path = host();
+    shaper(&format!("apply {path}")).assert().code(0);
+    let container = format!("{NET_CLS}/docker");
+    fs::create_dir(&container).expect("make a cgroup");
+    let process = Sleeper::of(ANN);
+    let put =
+        |directory: &str| fs::write(format!("{directory}/cgroup.procs"), process.pid().to_string());
+    put(&container).expect("move the process");
+    let warning = format!(
+        "warning: process {} (sleep) would be ann's, but sits in another's net_cls group `/docker`: left alone\n",
+        process.pid()
+    );
+    exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", &warning);
+    exactly(&mut shaper(&format!("apply -q {path}")), 0, "", "");
+    put(NET_CLS).expect("move the process");
+    fs::remove_dir(&container).expect("remove the cgroup");
+}
+
+fn there_is_nothing_to_confirm() {
+    let path = host();
+    let error = "error: no change waits to be confirmed\n";
+    exactly(&mut shaper("confirm"), 2, "", error);
+    shaper(&format!("apply {path}")).assert().code(0);
+    exactly(&mut shaper("confirm"), 2, "", error);
 }
