@@ -10,6 +10,7 @@
 //! runs carol dave                      these accounts have a process
 //! drained 1:11                         a retired class has sent all that it held
 //! class eth0 1:10 rate 1mbit           somebody changed a class by hand
+//! root eth0 1:10                       … or made it again, directly below the qdisc
 //! gone eth0 class 1:11                 … or deleted something: class, leaf or filter
 //! gone cgroup user/b                   … or a directory
 //! classid user/a 1:99                  … or wrote another number into one
@@ -174,6 +175,10 @@ fn edit(observation: &mut Observation, words: &[&str]) {
                     other => panic!("`{other}` is no number of a class"),
                 }
             }
+        }
+        ["root", dev, classid] => {
+            let tree = state.links.get_mut(&link(dev)).unwrap();
+            tree.classes.get_mut(&minor(classid)).unwrap().parent = None;
         }
         ["gone", "cgroup", claim] => {
             state.claims.remove(&claim.parse().unwrap()).unwrap();
