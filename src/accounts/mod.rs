@@ -32,6 +32,8 @@ pub struct Question {
     pub uids: BTreeSet<u32>,
     /// Uids that have a process in the links' network namespace.
     pub running: BTreeSet<u32>,
+    /// Only the uids of the names are wanted, not who they are and which groups they are in.
+    pub uids_only: bool,
 }
 
 /// Asks NSS. What it could not answer is in no map, and `unavailable` says why; what it says does
@@ -44,7 +46,9 @@ pub fn lookup(question: &Question, subuid: &Path) -> Accounts {
     }
     for name in &question.names {
         if let Some(answer) = asking.uid_of(name) {
-            if let Some(uid) = answer {
+            if let Some(uid) = answer
+                && !question.uids_only
+            {
                 asking.account(uid);
             }
             asking.by_name.insert(name.clone(), answer);
@@ -174,6 +178,7 @@ mod tests {
     fn what_exists_and_what_does_not_are_told_apart() {
         let question = Question {
             uids: BTreeSet::new(),
+            uids_only: false,
             names: strings(&["root", "no-such-account"]),
             groups: strings(&["root", "no-such-group"]),
             running: BTreeSet::from([0, 3_999_999_999]),

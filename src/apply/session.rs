@@ -49,7 +49,8 @@ impl Session {
             names: lookups.accounts,
             uids: lookups.uids.into_iter().chain(self.ask.iter().copied()).collect(),
             groups: lookups.groups,
-            running: Default::default(),
+            running: BTreeSet::new(),
+            uids_only: !lookups.memberships,
         }
     }
 

@@ -198,6 +198,9 @@ pub struct Lookups {
     pub uids: BTreeSet<u32>,
     /// Unix group names.
     pub groups: BTreeSet<String>,
+    /// Some group is a Unix group (`gid`), so it matters which groups an account is in. Otherwise that
+    /// is not asked: it costs more than everything else of 10,000 lines together.
+    pub memberships: bool,
 }
 
 /// Names that mean something else.
@@ -224,12 +227,16 @@ pub fn parse(text: &str, file_name: &str) -> Result<Policy, Report> {
 impl Policy {
     /// The names and uids that NSS is asked about.
     pub fn lookups(&self) -> Lookups {
-        let mut lookups = Lookups::default();
+        let memberships = self.groups.iter().any(|group| group.gid.is_some());
+        let mut lookups = Lookups { memberships, ..Lookups::default() };
         for user in &self.users {
             if user.names_account() {
                 lookups.accounts.insert(user.key.value.as_str().to_string());
             }
             lookups.accounts.extend(user.accounts.iter().flatten().map(|name| name.value.clone()));
+            if !memberships {
+                continue;
+            }
             let uids = user.uids.iter().flatten().map(|uids| &uids.value);
             lookups.uids.extend(uids.filter(|r| r.start() == r.end()).map(|r| *r.start()));
         }
