@@ -45,7 +45,7 @@ bench:
 
 # Writes the golden files anew; review them as text.
 bless:
-	INSTA_UPDATE=always SHAPER_BLESS=1 cargo test --lib --bins
+	INSTA_UPDATE=always SHAPER_BLESS=1 cargo test --lib --bins --test golden
 
 clean-lab:
 	rm -rf $(LAB)

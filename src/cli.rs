@@ -66,6 +66,10 @@ pub const DEFAULT_FILE: &str = "/etc/shaper/policies.yaml";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Read and check a policy; touch nothing
+    #[command(after_help = "\
+Examples:
+  shaper check policies.yaml
+  shaper check --offline - < policies.yaml  no account and no link of this host is asked for")]
     Check {
         /// The policy; - is standard input
         #[arg(default_value = DEFAULT_FILE)]
@@ -78,6 +82,11 @@ pub enum Command {
         skip_unknown: bool,
     },
     /// Show what apply would change
+    #[command(after_help = "\
+Examples:
+  shaper plan policies.yaml
+  shaper plan --tc                          as the commands that the steps equal
+  shaper plan -q --exit-code                for scripts: status 3 when there are changes")]
     Plan {
         /// The policy; - is standard input
         #[arg(default_value = DEFAULT_FILE)]
@@ -128,6 +137,13 @@ Examples:
     /// Keep a change that `apply --confirm` made
     Confirm,
     /// Show who has which class, rates and counters
+    #[command(after_help = "\
+Examples:
+  shaper status
+  shaper status bob --json
+  shaper status --group students
+
+A rate with ~ in front was not written: it is a share of what the written ones leave.")]
     Status {
         /// Only these users
         #[arg(value_name = "USER")]
@@ -137,6 +153,10 @@ Examples:
         group: Option<String>,
     },
     /// Say which line claims a user or process, and what it gets
+    #[command(after_help = "\
+Examples:
+  shaper why bob
+  shaper why 4711                           a process")]
     Why {
         /// A name in the policy, an account, or a process id
         #[arg(value_name = "USER|PID")]
@@ -161,6 +181,11 @@ is not found.")]
         command: Vec<std::ffi::OsString>,
     },
     /// Put running processes into a user's class, to stay there
+    #[command(after_help = "\
+Example:
+  shaper attach backup 4711 4712
+
+Their threads, their open connections and what they start later come along.")]
     Attach {
         /// A name in the policy, or an account that has a class
         user: String,
@@ -175,6 +200,9 @@ is not found.")]
         allow_disruption: bool,
     },
     /// Print a commented starter policy from what this host has
+    #[command(after_help = "\
+Example:
+  shaper init > /etc/shaper/policies.yaml")]
     Init,
 }
 

@@ -37,6 +37,10 @@ fn limited(from: impl Read, text: &mut Vec<u8>) -> io::Result<usize> {
 }
 
 fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
+    // Cut off, perhaps within a character: the parser says that it is too large.
+    if bytes.len() > policy::MAX_BYTES {
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;

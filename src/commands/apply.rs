@@ -17,7 +17,8 @@ pub fn apply(global: &Global, file: &Path, options: Options, may: May) -> Result
         false => Output::text(report::applied_text(&applied, global.quiet)),
     };
     output.warn(&session.policy, &applied.warnings, global);
-    if !global.json {
+    // A container's process is where it is at every run of cron.
+    if !global.json && (applied.changed() || !global.quiet) {
         for warning in report::placement_warnings(&applied.placement) {
             output.stderr.push_str(&format!("warning: {warning}\n"));
         }

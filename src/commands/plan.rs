@@ -4,10 +4,11 @@ use std::path::Path;
 
 use super::Output;
 use super::report;
-use crate::apply::{self, Options};
+use crate::apply::{self, Options, may_change};
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::model::{self, BuildOptions, Model};
+use crate::kernel::Kernel;
+use crate::model::{self, BuildOptions};
 use crate::plan::Tc;
 use crate::policy::{Diagnostic, Policy, Report};
 use crate::state::Facts;
@@ -24,7 +25,8 @@ pub struct Show {
 pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Result<Output, Failure> {
     let mut session = super::session(global, file, options)?;
     let mut meaning = session.look()?;
-    let (plan, _) = session.plan(&mut meaning)?;
+    let (plan, _) =
+        session.plan(&mut meaning).map_err(|failure| without_root(&session.kernel, failure))?;
     let paths = session.kernel.paths(meaning.sight.facts().psched);
     let mut output = if global.json {
         Output::json(report::plan_json(&plan, &paths, &meaning.warnings))
@@ -44,40 +46,50 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
     Ok(output)
 }
 
+/// What a kernel lacks is found out by trying, in a network namespace of our own: without root it
+/// only seems to lack it.
+fn without_root(kernel: &Kernel, failure: Failure) -> Failure {
+    match may_change(kernel) {
+        Ok(()) => failure,
+        Err(_) => Failure::Usage(
+            "a plan depends on what this kernel can do, and finding that out needs root: run it with sudo (`shaper check` needs no root)"
+                .to_string(),
+        ),
+    }
+}
+
 pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Output, Failure> {
-    let (policy, model, warnings) = match options.offline {
+    let (policy, warnings) = match options.offline {
         true => {
             let policy = apply::read(file)?;
-            let (model, warnings) = model::build(&policy, &Facts::default(), options)?;
-            (policy, model, warnings)
+            let (_, warnings) = model::build(&policy, &Facts::default(), options)?;
+            (policy, warnings)
         }
         false => {
             let options = Options { skip_unknown: options.skip_unknown, takeover: true };
             let mut session = super::session(global, file, options)?;
             let meaning = session.look()?;
-            (session.policy, meaning.model, meaning.warnings)
+            (session.policy, meaning.warnings)
         }
     };
     let mut output = match (global.json, global.quiet) {
         (true, _) => Output::json(report::check_json(&warnings)),
         (false, true) => Output::default(),
-        (false, false) => {
-            Output::text(format!("{}: {}\n", policy.source.file, size(&policy, &model)))
-        }
+        (false, false) => Output::text(format!("{}: {}\n", policy.source.file, size(&policy))),
     };
     output.warn(&policy, &warnings, global);
     Ok(output)
 }
 
 /// `ok: 2 links, 5 users, 1 group, 3 rules`.
-fn size(policy: &Policy, model: &Model) -> String {
+fn size(policy: &Policy) -> String {
     let count = |n: usize, one: &str, more: &str| match n {
         0 => None,
         1 => Some(format!("1 {one}")),
         n => Some(format!("{n} {more}")),
     };
     let parts = [
-        count(model.links.len(), "link", "links"),
+        count(policy.links.len(), "link", "links"),
         count(policy.users.len(), "user", "users"),
         count(policy.groups.len(), "group", "groups"),
         count(policy.classes.len(), "class", "classes"),

@@ -34,7 +34,8 @@ pub fn applied_text(applied: &Applied, quiet: bool) -> String {
     if applied.steps.is_empty() && applied.left.is_empty() {
         text.push_str("in sync");
     } else {
-        let _ = write!(text, "applied: {} steps, verified", applied.steps.len());
+        let s = if applied.steps.len() == 1 { "" } else { "s" };
+        let _ = write!(text, "applied: {} step{s}, verified", applied.steps.len());
     }
     let Placement { added, moved, gone, .. } = &applied.placement;
     let _ = match (added, moved, gone) {

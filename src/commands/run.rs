@@ -70,9 +70,10 @@ pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failu
     if !dead.is_empty() {
         return Err(Failure::refused(format!("no such process: {}", dead.join(" "))));
     }
-    Ok(Output::text(match global.quiet {
-        true => String::new(),
-        false => format!("{} processes are in {user}'s class, and stay there\n", numbers.len()),
+    Ok(Output::text(match (global.quiet, numbers.len()) {
+        (true, _) => String::new(),
+        (false, 1) => format!("1 process is in {user}'s class, and stays there\n"),
+        (false, n) => format!("{n} processes are in {user}'s class, and stay there\n"),
     }))
 }
 

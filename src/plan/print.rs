@@ -165,13 +165,11 @@ impl fmt::Display for Step {
             Step::WriteClassid { claim, from, to } => write!(f, "~ cgroup {claim}: {from} -> {to}"),
             Step::RemoveClaim { claim, .. } => write!(f, "- cgroup {claim}"),
             Step::AddClass { link, minor, class } => {
-                let parent = class.parent.map_or(ClassId::ROOT, ClassId::ours);
-                let (rate, ceil) = (class.rate, class.ceil);
-                write!(
-                    f,
-                    "+ {link} class {} in {parent}: rate {rate} ceil {ceil}",
-                    ClassId::ours(*minor)
-                )?;
+                write!(f, "+ {link} class {}", ClassId::ours(*minor))?;
+                if let Some(parent) = class.parent {
+                    write!(f, " in {}", ClassId::ours(parent))?;
+                }
+                write!(f, ": rate {} ceil {}", class.rate, class.ceil)?;
                 match class.role {
                     Role::Leaf { prio, .. } if prio > 0 => write!(f, " prio {prio}"),
                     _ => Ok(()),
@@ -231,7 +229,10 @@ impl fmt::Display for Step {
 
 fn filter_words(filter: &Filter) -> String {
     match filter {
-        Filter::U32 { family, rules } => format!("{} u32, {} keys", protocol(*family), rules.len()),
+        Filter::U32 { family, rules } => {
+            let s = if rules.len() == 1 { "" } else { "s" };
+            format!("{} u32, {} rule{s}", protocol(*family), rules.len())
+        }
         Filter::Tag(Tag::Cgroup) => "cgroup (all packets, by net_cls classid)".to_string(),
         Filter::Tag(Tag::Bpf) => "bpf (all packets, by net_cls classid)".to_string(),
         Filter::Unknown { kind, .. } => format!("unknown ({kind})"),

@@ -48,10 +48,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
         return Err(Diagnostic::error(
             Kind::Syntax,
             Span::START,
-            format!(
-                "the file has {} bytes, a policy at most {MAX_BYTES}; nothing of it was read",
-                text.len()
-            ),
+            format!("the file has more than the {MAX_BYTES} bytes that a policy may have"),
         )
         .help("is this the right file? Accounts need no line each: `everyone` and `gid` groups cover them"));
     }

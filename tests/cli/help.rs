@@ -1,0 +1,78 @@
+//! What is printed before anything is done: help, versions, words that are no command.
+
+use super::invoke::{exactly, shaper};
+use crate::support::harness::{On, tests};
+
+tests!(On::Host =>
+    every_command_teaches_by_example, the_whole_is_on_one_screen, an_unknown_command_exits_with_2,
+    missing_words_exit_with_2, bad_options_say_what_is_needed, a_reader_that_went_away_is_no_panic,
+    the_version_is_the_crates
+);
+
+fn output(words: &str) -> String {
+    let output = shaper(words).assert().code(0).stderr("").get_output().stdout.clone();
+    String::from_utf8(output).expect("help is text")
+}
+
+fn every_command_teaches_by_example() {
+    for command in ["check", "plan", "apply", "status", "why", "run", "attach", "init"] {
+        let help = output(&format!("{command} --help"));
+        let example = format!("  shaper {command} ");
+        assert!(help.contains("Example"), "{help}");
+        assert!(help.contains(&example), "{help}");
+        assert_eq!(help.lines().find(|line| line.chars().count() > 100), None, "{help}");
+    }
+    // `clear` has one thing to do: its own line says it.
+    assert!(output("clear --help").starts_with("Remove everything that shaper made\n"));
+}
+
+fn the_whole_is_on_one_screen() {
+    let help = output("-h");
+    for command in ["check", "plan", "apply", "status", "why", "run", "attach", "clear", "init"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} is missing:\n{help}");
+    }
+    assert!(help.contains("  shaper apply                              make it so"), "{help}");
+    assert!(help.contains("Exit status:\n  0  done, or already in sync"), "{help}");
+    assert!(help.lines().count() <= 60, "{help}");
+}
+
+fn an_unknown_command_exits_with_2() {
+    let error = "error: unrecognized subcommand 'frobnicate'\n\n\
+                 Usage: shaper [OPTIONS] <COMMAND>\n\n\
+                 For more information, try '--help'.\n";
+    exactly(&mut shaper("frobnicate"), 2, "", error);
+}
+
+fn missing_words_exit_with_2() {
+    for words in ["", "run", "run ann", "attach", "attach ann", "why"] {
+        shaper(words).assert().code(2).stdout("");
+    }
+}
+
+fn bad_options_say_what_is_needed() {
+    let error = "error: invalid value 'soon' for '--wait <SECONDS>': a number of seconds is needed\n\n\
+                 For more information, try '--help'.\n";
+    exactly(&mut shaper("status --wait soon"), 2, "", error);
+    let error = "error: invalid value '../x' for '--cgroup <NAME>': a plain directory name is needed\n\n\
+                 For more information, try '--help'.\n";
+    exactly(&mut shaper("--cgroup ../x status"), 2, "", error);
+    let error = "error: no network namespace `nowhere`: /run/netns/nowhere: No such file or directory (os error 2)\n";
+    exactly(&mut shaper("status --netns nowhere"), 2, "", error);
+}
+
+fn a_reader_that_went_away_is_no_panic() {
+    let script = format!(
+        "trap '' PIPE; {} check --offline {}/policies/textbook.yaml | true; echo ${{PIPESTATUS[0]}}",
+        crate::support::program::binary().display(),
+        env!("CARGO_MANIFEST_DIR"),
+    );
+    for prefix in ["", "exec 2>&1; "] {
+        let mut command = assert_cmd::Command::new("bash");
+        command.args(["-c", &format!("{prefix}{script}")]);
+        command.assert().code(0).stdout("0\n").stderr("");
+    }
+}
+
+fn the_version_is_the_crates() {
+    exactly(&mut shaper("--version"), 0, concat!("shaper ", env!("CARGO_PKG_VERSION"), "\n"), "");
+}

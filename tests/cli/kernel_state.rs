@@ -1,0 +1,159 @@
+//! What stands in the kernel and the command line's answer to it: foreign qdiscs, another run's
+//! lock, classes that somebody put below ours, nothing at all.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::invoke::{Sleeper, exactly, host, root, shaper};
+use crate::support::accounts::ANN;
+use crate::support::command::run;
+use crate::support::harness::{On, tests};
+use crate::support::program::NET_CLS;
+
+tests!(On::Host =>
+    a_foreign_root_is_refused_and_can_be_taken_over, a_held_lock_is_another_run,
+    a_foreign_class_keeps_its_root, nothing_to_show_and_nothing_to_clear,
+    a_user_that_has_no_class_is_an_error, why_says_who_claims_what, clear_leaves_nothing
+);
+
+fn a_foreign_root_is_refused_and_can_be_taken_over() {
+    let path = host();
+    run("tc qdisc add dev up0 root handle 5: htb");
+    let error = "error: up0 has a root qdisc that shaper did not make (htb 5:); to replace it, use --takeover \
+                 (that is: tc qdisc replace dev up0 root handle 1: htb default fffe)\n";
+    exactly(&mut shaper(&format!("apply {path}")), 2, "", error);
+    exactly(&mut shaper(&format!("plan {path}")), 2, "", error);
+    assert!(root().contains("htb 5: root"));
+    shaper(&format!("apply --takeover {path}")).assert().code(0);
+    exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", "");
+    shaper("clear").assert().code(0);
+    assert!(root().contains("noqueue 0: root"));
+}
+
+/// Holds the lock as another run would, until it is dropped.
+struct Holder(Child);
+
+impl Holder {
+    fn of(directory: &str) -> Holder {
+        let mut flock = Command::new("flock");
+        flock.args(["--no-fork", directory, "sleep", "60"]).stdin(Stdio::null());
+        let holder = Holder(flock.spawn().expect("start flock"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let free = || Command::new("flock").args(["-n", directory, "true"]).status();
+        while free().expect("start flock").success() {
+            assert!(Instant::now() < deadline, "flock never got the lock");
+            sleep(Duration::from_millis(10));
+        }
+        holder
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn a_held_lock_is_another_run() {
+    let path = host();
+    shaper(&format!("apply {path}")).assert().code(0);
+    let directory = format!("{NET_CLS}/shaper");
+    let holder = Holder::of(&directory);
+    let error = format!("error: another run holds the lock on {directory}\n");
+    for words in [&format!("apply --wait 0 {path}"), "clear --wait 0", "attach --wait 0 ann 1"] {
+        exactly(&mut shaper(words), 4, "", &error);
+    }
+    exactly(&mut shaper("run --wait 0 ann -- true"), 125, "", &error);
+    let json = format!(
+        "{{\"version\":1,\"error\":{{\"kind\":\"locked\",\"message\":\"another run holds the lock on {directory}\",\
+         \"file\":null,\"line\":null,\"column\":null,\"step\":null,\"errno\":null}}}}\n"
+    );
+    exactly(&mut shaper(&format!("apply --json --wait 0 {path}")), 4, &json, "");
+    // Who only reads does not wait.
+    exactly(&mut shaper(&format!("plan {path}")), 0, "in sync\n", "");
+    shaper("status").assert().code(0);
+    drop(holder);
+    exactly(&mut shaper(&format!("apply --wait 0 {path}")), 0, "in sync\n", "");
+}
+
+fn a_foreign_class_keeps_its_root() {
+    let path = host();
+    shaper(&format!("apply {path}")).assert().code(0);
+    run("tc class add dev up0 parent 1:1 classid 1:77 htb rate 1mbit");
+    let left = "\
+left undone: - up0 root qdisc htb 1: and all below it
+    ! disturbs class 1:77 on up0: somebody put it under shaper's root qdisc; it goes with it
+left undone: - cgroup user/ann
+left undone: - mount net_cls
+to do these too: shaper apply --allow-disruption
+applied: 0 steps, verified
+";
+    exactly(&mut shaper("clear"), 5, left, "");
+    let table = shaper("status").assert().code(0).get_output().stdout.clone();
+    let table = String::from_utf8_lossy(&table).into_owned();
+    assert!(table.ends_with("not ours, left alone: class 1:77 on up0\n"), "{table}");
+    shaper("clear --allow-disruption").assert().code(0).stderr("");
+    exactly(&mut shaper("clear"), 0, "nothing to clear\n", "");
+}
+
+fn nothing_to_show_and_nothing_to_clear() {
+    host();
+    exactly(&mut shaper("status"), 0, "nothing is shaped here; `shaper apply` does it\n", "");
+    exactly(&mut shaper("status --json"), 0, "{\"version\":1,\"links\":[],\"foreign\":[]}\n", "");
+    exactly(&mut shaper("clear"), 0, "nothing to clear\n", "");
+    exactly(&mut shaper("clear -q"), 0, "", "");
+}
+
+fn a_user_that_has_no_class_is_an_error() {
+    let path = host();
+    shaper(&format!("apply {path}")).assert().code(0);
+    let error = "error: nobody-there has no class here; `shaper why nobody-there` says why\n";
+    exactly(&mut shaper("status nobody-there"), 2, "", error);
+    exactly(&mut shaper("status ann nobody-there"), 2, "", error);
+    let table = shaper("status ann").assert().code(0).stderr("").get_output().stdout.clone();
+    assert!(String::from_utf8_lossy(&table).contains("\n  ann "));
+}
+
+fn why_says_who_claims_what() {
+    let path = host();
+    let claimed = format!("ann: users.ann at {path}:5:3\n");
+    let before = format!(
+        "{claimed}  up0: rate a share of what is left, ceil 20Mbit, prio 0\n  it has no class in the kernel yet: `shaper apply` makes it\n"
+    );
+    exactly(&mut shaper(&format!("why ann -f {path}")), 0, &before, "");
+    shaper(&format!("apply {path}")).assert().code(0);
+    let after = format!(
+        "{claimed}  class 1:10\n  up0: rate 20Mbit (a share of what is left), ceil 20Mbit, prio 0\n"
+    );
+    exactly(&mut shaper(&format!("why ann -f {path}")), 0, &after, "");
+    let nobody = "bob: no line of the policy\n  nobody claims it: it is in the default class\n";
+    exactly(&mut shaper(&format!("why bob -f {path}")), 0, nobody, "");
+    let error = "error: zoe is no line of the policy, no account and no process\n";
+    exactly(&mut shaper(&format!("why zoe -f {path}")), 2, "", error);
+    let ann = Sleeper::of(ANN);
+    let output =
+        shaper(&format!("why {} -f {path}", ann.pid())).assert().code(0).get_output().clone();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.ends_with("  it is not in its directory yet: the next apply places it\n"),
+        "{text}"
+    );
+}
+
+fn clear_leaves_nothing() {
+    let path = host();
+    shaper(&format!("apply {path}")).assert().code(0);
+    let cleared = "\
+- up0 root qdisc htb 1: and all below it
+- cgroup user/ann
+- mount net_cls
+applied: 3 steps, verified
+";
+    exactly(&mut shaper("clear"), 0, cleared, "");
+    assert!(root().contains("noqueue 0: root"));
+    let mounts = fs::read_to_string("/proc/mounts").expect("read the mounts");
+    assert!(!mounts.contains("net_cls"), "{mounts}");
+}

@@ -1,0 +1,34 @@
+//! The command line as people and scripts meet it: exact standard output, standard error and exit
+//! status of the real binary. Each test runs in a cell of its own (`support::cell`): it is root
+//! of a machine with its own accounts, links, `/run` and `net_cls`, and leaves nothing behind.
+
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "the traffic tools are for tests/kernel, where dead code is seen")]
+mod support;
+
+mod attach;
+mod bad_policy;
+mod check;
+mod files;
+mod help;
+mod invoke;
+mod kernel_state;
+mod plan;
+mod run;
+mod unprivileged;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::harness::main(&[
+        help::TESTS,
+        check::TESTS,
+        bad_policy::TESTS,
+        files::TESTS,
+        unprivileged::TESTS,
+        plan::TESTS,
+        kernel_state::TESTS,
+        run::TESTS,
+        attach::TESTS,
+    ])
+}

@@ -1,0 +1,180 @@
+//! `shaper plan` and `shaper apply`: exit statuses, what is printed, and what is not.
+
+use std::fs;
+
+use super::invoke::{Sleeper, exactly, host, root, shaper, text};
+use crate::support::accounts::{ANN, CAROL};
+use crate::support::command::run;
+use crate::support::harness::{On, tests};
+use crate::support::program::{NET_CLS, classid, expected_classifier, policy};
+
+tests!(On::Host =>
+    a_plan_says_each_step_and_apply_does_them, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
+    apply_twice_is_apply_once, quiet_speaks_only_of_differences, json_is_one_document,
+    steps_print_as_tc_commands, swapped_pins_settle_in_one_run,
+    a_container_is_warned_of_but_not_by_cron, there_is_nothing_to_confirm
+);
+
+fn steps() -> String {
+    format!(
+        "\
++ mount net_cls
++ up0 root qdisc htb 1:
++ up0 class 1:1: rate 1Gbit ceil 1Gbit
++ up0 class 1:fffe in 1:1: rate 50Mbit ceil 1Gbit
++ up0 qdisc fffe: bfifo in 1:fffe
++ up0 class 1:fffd: rate 10Gbit ceil 10Gbit
++ up0 qdisc fffd: bfifo in 1:fffd
++ cgroup user/ann = 1:10
++ up0 class 1:10 in 1:1: rate 20Mbit ceil 20Mbit
++ up0 qdisc 10: bfifo in 1:10
++ up0 filter pref 200: {} (all packets, by net_cls classid)
+",
+        expected_classifier()
+    )
+}
+
+fn planned() -> String {
+    let named = steps()
+        .replace("ceil 20Mbit\n", "ceil 20Mbit  (ann)\n")
+        .replace("in 1:10\n", "in 1:10  (ann)\n");
+    format!("{named}plan: 11 to add, 0 to change, 0 to delete\n")
+}
+
+fn a_plan_says_each_step_and_apply_does_them() {
+    let path = host();
+    exactly(&mut shaper(&format!("plan {path}")), 0, &planned(), "");
+    assert!(root().contains("noqueue 0: root"));
+    let applied = format!("{}applied: 10 steps, verified\n", steps());
+    exactly(&mut shaper(&format!("apply {path}")), 0, &applied, "");
+    assert!(root().contains("htb 1: root"));
+}
+
+fn a_dry_run_is_a_plan() {
+    let path = host();
+    exactly(&mut shaper(&format!("apply --dry-run {path}")), 0, &planned(), "");
+}
+
+fn an_exit_code_tells_of_changes() {
+    let path = host();
+    exactly(&mut shaper(&format!("plan --exit-code {path}")), 3, &planned(), "");
+    shaper(&format!("apply {path}")).assert().code(0);
+    exactly(&mut shaper(&format!("plan --exit-code {path}")), 0, "in sync\n", "");
+    let path = policy(&text("ann: 30mbit"));
+    let plan = "\
+~ up0 class 1:10: rate 20Mbit -> 30Mbit ceil 20Mbit -> 30Mbit  (ann)
+~ up0 qdisc 10: bfifo limit 187500b  (ann)
+plan: 0 to add, 2 to change, 0 to delete
+";
+    exactly(&mut shaper(&format!("plan --exit-code {path}")), 3, plan, "");
+}
+
+fn apply_twice_is_apply_once() {
+    let path = host();
+    shaper(&format!("apply {path}")).assert().code(0);
+    exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", "");
+    let document = "{\"version\":1,\"changed\":false,\"steps\":[],\"members\":{\"added\":0,\"moved\":0,\"gone\":0},\
+                    \"messages\":0,\"warnings\":[]}\n";
+    exactly(&mut shaper(&format!("apply --json {path}")), 0, document, "");
+}
+
+fn quiet_speaks_only_of_differences() {
+    let path = host();
+    let applied = format!("{}applied: 10 steps, verified\n", steps());
+    exactly(&mut shaper(&format!("apply -q {path}")), 0, &applied, "");
+    exactly(&mut shaper(&format!("apply -q {path}")), 0, "", "");
+    exactly(&mut shaper(&format!("plan -q --exit-code {path}")), 0, "", "");
+    // A login is no difference.
+    let everyone = policy(&(text("ann: 20mbit") + "everyone: 10mbit\n"));
+    let _carol = Sleeper::of(CAROL);
+    exactly(&mut shaper(&format!("plan -q --exit-code {everyone}")), 0, "", "");
+    exactly(&mut shaper(&format!("apply -q {everyone}")), 0, "", "");
+    // Somebody's hand is one.
+    run("tc filter del dev up0 parent 1: pref 200");
+    let repaired = format!(
+        "+ up0 filter pref 200: {} (all packets, by net_cls classid)\napplied: 1 step, verified\n",
+        expected_classifier()
+    );
+    exactly(&mut shaper(&format!("apply -q {everyone}")), 0, &repaired, "");
+}
+
+fn json_is_one_document() {
+    let path = host();
+    let output =
+        shaper(&format!("plan --json {path}")).assert().code(0).stderr("").get_output().clone();
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(plan["version"], 1);
+    assert_eq!(plan["changed"], true);
+    assert_eq!(plan["steps"].as_array().map(Vec::len), Some(11));
+    let step = serde_json::json!({"op": "add", "object": "class up0 1:10",
+        "tc": "tc class add dev up0 parent 1:1 classid 1:10 htb rate 20Mbit ceil 20Mbit burst 10000b cburst 10000b prio 0 quantum 59999",
+        "disturbs": []});
+    assert_eq!(plan["steps"][8], step);
+    let output =
+        shaper(&format!("apply --json {path}")).assert().code(0).stderr("").get_output().clone();
+    let applied: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(applied["changed"], true);
+    assert_eq!(applied["steps"].as_array().map(Vec::len), Some(10));
+}
+
+fn steps_print_as_tc_commands() {
+    let path = host();
+    let output =
+        shaper(&format!("plan --tc {path}")).assert().code(0).stderr("").get_output().clone();
+    let commands = String::from_utf8(output.stdout).expect("text");
+    // They do what they say: performed by a shell, they leave nothing for apply to do, but for the
+    // eBPF program, which no command line of tc can spell.
+    let by_hand = |line: &&str| !line.contains(" bpf ");
+    let script: String = commands.lines().filter(by_hand).map(|l| format!("{l}\n")).collect();
+    let filter_by_hand = commands.lines().any(|line| line.contains(" bpf "));
+    assert_cmd::Command::new("sh").args(["-e", "-c", &script]).assert().code(0);
+    let left = match filter_by_hand {
+        true => {
+            "+ up0 filter pref 200: bpf (all packets, by net_cls classid)\nplan: 1 to add, 0 to change, 0 to delete\n"
+        }
+        false => "in sync\n",
+    };
+    exactly(&mut shaper(&format!("plan {path}")), 0, left, "");
+}
+
+/// Each pin waits until the class that has its number is gone: three plans, one apply.
+fn swapped_pins_settle_in_one_run() {
+    host();
+    let pinned = |ann: &str, bob: &str| {
+        let ann = format!("ann: {{ceil: 20mbit, classid: \"1:{ann}\"}}");
+        policy(&text(&format!("{ann}\n  bob: {{ceil: 10mbit, classid: \"1:{bob}\"}}")))
+    };
+    let path = pinned("10", "11");
+    shaper(&format!("apply {path}")).assert().code(0);
+    let path = pinned("11", "10");
+    shaper(&format!("apply {path}")).assert().code(0);
+    assert_eq!((classid("user/ann").as_str(), classid("user/bob").as_str()), ("1:11", "1:10"));
+    exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", "");
+}
+
+fn a_container_is_warned_of_but_not_by_cron() {
+    let path = host();
+    shaper(&format!("apply {path}")).assert().code(0);
+    let container = format!("{NET_CLS}/docker");
+    fs::create_dir(&container).expect("make a cgroup");
+    let process = Sleeper::of(ANN);
+    let put =
+        |directory: &str| fs::write(format!("{directory}/cgroup.procs"), process.pid().to_string());
+    put(&container).expect("move the process");
+    let warning = format!(
+        "warning: process {} (sleep) would be ann's, but sits in another's net_cls group `/docker`: left alone\n",
+        process.pid()
+    );
+    exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", &warning);
+    exactly(&mut shaper(&format!("apply -q {path}")), 0, "", "");
+    put(NET_CLS).expect("move the process");
+    fs::remove_dir(&container).expect("remove the cgroup");
+}
+
+fn there_is_nothing_to_confirm() {
+    let path = host();
+    let error = "error: no change waits to be confirmed\n";
+    exactly(&mut shaper("confirm"), 2, "", error);
+    shaper(&format!("apply {path}")).assert().code(0);
+    exactly(&mut shaper("confirm"), 2, "", error);
+}
