@@ -180,7 +180,7 @@ impl Stage {
                 Answer::Done
             }
             Order::Send { socket, bytes } => {
-                let stream = self.streams.remove(&socket).context("no such connection")?;
+                let stream = self.streams.get(&socket).context("no such connection")?;
                 Answer::Sent { bytes: source::send(stream, bytes)?, packets: 0 }
             }
             Order::Beat { socket, bytes, bits_per_second } => {

@@ -36,7 +36,8 @@ pub enum Order {
     Datagram(SocketAddr),
     /// Writes to a connection as fast as it takes the bytes, until [`Order::Stop`].
     Pour(SocketId),
-    /// Sends exactly so many bytes over a connection. Answers [`Answer::Sent`].
+    /// Writes so many bytes to a connection, rounded up to 16 kB, and keeps it open; done when the socket has
+    /// taken them, sent or not. Answers [`Answer::Sent`].
     Send { socket: SocketId, bytes: u64 },
     /// Sends numbered datagrams of so many bytes, so many bits of payload a second, until `Stop`.
     Beat { socket: SocketId, bytes: usize, bits_per_second: u64 },

@@ -3,6 +3,7 @@
 
 mod draft;
 mod ledger;
+mod orphans;
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -16,19 +17,33 @@ use shaper::sys::probe;
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT};
 use crate::support::clock::Micros;
 use crate::support::command::run;
-use crate::support::harness::{On, Place, Test};
+use crate::support::harness::{BUDGET, On, Place, Test};
 use crate::support::orders::{Order, Proto};
 use crate::support::program::{classid, policy, shaper};
 use crate::support::world::{Family, Stream, World};
 use draft::{Draft, Random};
 use ledger::Ledger;
 
-pub const TESTS: &[Test] = &[Test {
-    name: "updates::no_packet_is_lost_or_misclassified_while_the_policy_is_edited",
-    on: On::HostAndUml,
-    budget: Duration::from_secs(400),
-    body: no_packet_is_lost_or_misclassified_while_the_policy_is_edited,
-}];
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "updates::no_packet_is_lost_or_misclassified_while_the_policy_is_edited",
+        on: On::HostAndUml,
+        budget: Duration::from_secs(300),
+        body: no_packet_is_lost_or_misclassified_while_the_policy_is_edited,
+    },
+    Test {
+        name: "updates::what_an_ended_process_left_queued_keeps_its_limits",
+        on: On::HostAndUml,
+        budget: BUDGET,
+        body: orphans::what_an_ended_process_left_queued_keeps_its_limits,
+    },
+    Test {
+        name: "updates::a_connection_accepted_after_a_move_follows_its_user",
+        on: On::HostAndUml,
+        budget: BUDGET,
+        body: orphans::a_connection_accepted_after_a_move_follows_its_user,
+    },
+];
 
 /// Everybody sends so many packets a second: at most 4 Mbit, of the 20 that any line allows.
 fn packets_per_second() -> u64 {
@@ -83,7 +98,7 @@ impl Sender {
 /// Applies with a short wait for quiet; reads the counters of each class before it is deleted.
 fn apply_watched(text: &str, ledger: &mut Ledger) -> Applied {
     let policy = shaper::policy::parse(text, "policies.yaml")
-        .unwrap_or_else(|report| panic!("{report:?}\n{text}"));
+        .unwrap_or_else(|report| panic!("{}", report.render(false)));
     let kernel = Kernel::open(None).expect("the kernel");
     let mut session = Session { kernel, policy, options: Options::default() };
     let may = May { quiet: QUIET, ..May::default() };
@@ -94,7 +109,7 @@ fn apply_watched(text: &str, ledger: &mut Ledger) -> Applied {
         Ok(())
     };
     let applied = apply::apply(&mut session, may, &mut gate)
-        .unwrap_or_else(|failure| panic!("{failure:?}\n{text}"));
+        .unwrap_or_else(|failure| panic!("{}", failure.text(false)));
     assert!(applied.left.is_empty(), "steps that disturb: {:?}\n{text}", applied.left);
     applied
 }
