@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use shaper::apply::{self, Applied, May, Options, Session};
 use shaper::kernel::Kernel;
+use shaper::model::BuildOptions;
 use shaper::plan::Step;
+use shaper::state::Facts;
 use shaper::sys::probe;
 
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT};
@@ -25,6 +27,12 @@ use draft::{Draft, Random};
 use ledger::Ledger;
 
 pub const TESTS: &[Test] = &[
+    Test {
+        name: "updates::every_edit_gives_a_valid_policy",
+        on: On::Host,
+        budget: BUDGET,
+        body: every_edit_gives_a_valid_policy,
+    },
     Test {
         name: "updates::no_packet_is_lost_or_misclassified_while_the_policy_is_edited",
         on: On::HostAndUml,
@@ -198,4 +206,21 @@ fn seed() -> u64 {
 
 fn minor(id: &str) -> u16 {
     id.strip_prefix("1:").and_then(|minor| u16::from_str_radix(minor, 16).ok()).expect("a classid")
+}
+
+fn every_edit_gives_a_valid_policy() {
+    let seed = seed();
+    println!("SHAPER_SEED={seed} draws these edits again");
+    let mut random = Random::new(seed);
+    let mut draft = Draft::first(5001);
+    let offline = BuildOptions { offline: true, skip_unknown: false };
+    for _ in 0..1_000 {
+        (draft, _) = draft.edited(&mut random);
+        let text = draft.text();
+        let policy = shaper::policy::parse(&text, "policies.yaml")
+            .unwrap_or_else(|report| panic!("{}", report.render(false)));
+        if let Err(report) = shaper::model::build(&policy, &Facts::default(), offline) {
+            panic!("{}\n{text}", report.render(false));
+        }
+    }
 }
