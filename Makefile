@@ -4,7 +4,11 @@
 LAB := target/lab
 TEST_PACKAGES := iproute2 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod
 
-.PHONY: build test tools demo bench bless clean-lab lab-kernel fmt clippy
+# Random policies of one run of `make nightly`, and where its random numbers start.
+TRANSITIONS := 20000
+SEED = $$(date +%Y%m%d)
+
+.PHONY: build test nightly tools demo bench bless clean-lab lab-kernel fmt clippy
 
 build:
 	cargo build --release
@@ -13,6 +17,10 @@ build:
 # lab's kernels.
 test: tools fmt clippy lab-kernel
 	sh tests/run.sh
+
+# What `make test` does for a minute, for most of an hour, with other numbers each day.
+nightly: tools
+	SHAPER_TRANSITIONS=$(TRANSITIONS) SHAPER_SEED=$(SEED) cargo test --test kernel -- transitions
 
 fmt:
 	cargo fmt --check

@@ -32,8 +32,9 @@ Examples:
 
 Exit status:
   0  done, or already in sync       3  plan --exit-code: there are changes
-  1  the kernel or system refused;  4  another run holds the lock
-     what was there before is back  5  done, except steps that would disturb
+  1  the kernel or system refused;  4  another run holds the lock, or a
+     what was there before is back     change waits to be confirmed
+                                    5  done, except steps that would disturb
   2  usage or policy error;            others (apply --allow-disruption)
      nothing was touched            128+n  interrupted by signal n, and undone";
 
@@ -98,6 +99,7 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   shaper apply policies.yaml
+  shaper apply --confirm 60                 over ssh: back again in a minute unless confirmed
   shaper apply -q --skip-unknown            from cron: speaks only when something differed
   shaper apply --dry-run                    the same as plan")]
     Apply {
@@ -113,10 +115,18 @@ Examples:
         /// Also perform steps that drop or delay somebody's packets (plan names them)
         #[arg(long)]
         allow_disruption: bool,
+        /// Put back what was there before unless `shaper confirm` comes in time
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        confirm: Option<Duration>,
+        /// Also a policy that was taken back before
+        #[arg(long)]
+        force: bool,
         /// An unknown account or unix group is a warning, and keeps its class if it has one
         #[arg(long)]
         skip_unknown: bool,
     },
+    /// Keep a change that `apply --confirm` made
+    Confirm,
     /// Show who has which class, rates and counters
     Status {
         /// Only these users

@@ -104,6 +104,19 @@ pub fn perform<'a>(
     Ok(count)
 }
 
+/// Puts back a root qdisc that a run took over before it failed. The kernel's own default must
+/// stand there again.
+pub fn restore_root(
+    kernel: &mut Kernel,
+    ifindex: u32,
+    kind: &str,
+    handle: ClassId,
+    options: &[u8],
+) -> Result<(), Cause> {
+    let request = root::restore(ifindex, kind, handle, options);
+    kernel.netlink.change(&request)?.map(|_| ()).map_err(Cause::Kernel)
+}
+
 struct Run<'k> {
     kernel: &'k mut Kernel,
     facts: &'k Facts,

@@ -381,7 +381,13 @@ pub enum RootQdisc {
     /// HTB with this instance's mark.
     Ours,
     /// Somebody's; also another instance's of this program.
-    Foreign { kind: String, handle: ClassId, r2q: Option<u32> },
+    Foreign {
+        kind: String,
+        handle: ClassId,
+        r2q: Option<u32>,
+        /// `TCA_OPTIONS` as dumped, to put it back when taking it over fails.
+        options: Vec<u8>,
+    },
 }
 
 /// What this kernel can do, as tried.

@@ -2,11 +2,14 @@
 //! What `shaper apply` does, and whoever else applies (the daemon, the tests). Looks through
 //! `observe`, acts through `execute` and `process::place`.
 
+mod confirm;
 mod session;
 mod source;
+mod undo;
 
 use std::time::{Duration, Instant};
 
+pub use confirm::{confirm, hash, nothing_pending};
 pub use session::{Meaning, Options, Session, may_change};
 pub use source::read;
 
@@ -17,8 +20,8 @@ use crate::model::Model;
 use crate::observe::{self, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
-use crate::process::{self, Placement};
-use crate::state::{Accounts, Claim, KernelState, NetCls, Observation, Owner};
+use crate::process::{self, Moved, Placement};
+use crate::state::{Accounts, Claim, KernelState, Observation, Owner};
 use crate::sys::signal;
 use crate::units::Psched;
 
@@ -35,11 +38,21 @@ pub struct May {
     pub wait: Duration,
     /// How long a retired class must have sent nothing before it is deleted.
     pub quiet: Duration,
+    /// Take the change back unless it is confirmed within this time.
+    pub confirm: Option<Duration>,
+    /// Also a policy that was taken back before.
+    pub force: bool,
 }
 
 impl Default for May {
     fn default() -> May {
-        May { disrupt: false, wait: Duration::from_secs(10), quiet: Duration::from_secs(2) }
+        May {
+            disrupt: false,
+            wait: Duration::from_secs(10),
+            quiet: Duration::from_secs(2),
+            confirm: None,
+            force: false,
+        }
     }
 }
 
@@ -63,6 +76,11 @@ impl Applied {
     /// Whether the policy or the kernel differed; logins and drained classes are no difference.
     pub fn changed(&self) -> bool {
         self.mounted || self.steps.iter().any(|planned| !planned.routine)
+    }
+
+    /// Whether a link was shaped that was not before.
+    pub fn first_build(&self) -> bool {
+        self.steps.iter().any(|planned| matches!(planned.step, Step::AddRoot { .. }))
     }
 
     /// Adds a placement's numbers; how things stand is as the latest says.
@@ -91,6 +109,10 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     may_change(&session.kernel)?;
     let standing = session.kernel.instance().filter(|instance| instance.root().exists());
     let mut lock = standing.map(|instance| instance.lock(may.wait)).transpose()?;
+    let policy = hash(&session.policy.source.text);
+    if let Some(instance) = session.kernel.instance().filter(|_| lock.is_some()) {
+        confirm::allowed(&instance, policy, may.force)?;
+    }
     // Whatever is wrong with the policy is said before anything is touched.
     let mut meaning = session.look()?;
     session.desired(&mut meaning)?;
@@ -103,12 +125,23 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     }
     let mounted = applied.mounted;
     let before = meaning.sight.observation.clone();
-    let outcome = Run { session, may, gate, before, applied }.finish(meaning);
+    let mut run = Run { session, may, gate, before, moves: Vec::new(), applied };
+    let outcome = run.finish(meaning);
+    let Run { session, before, moves, applied, .. } = run;
+    if outcome.is_ok() {
+        if let Some(instance) = session.kernel.instance() {
+            instance.forget_reverted()?;
+        }
+        if let Some(time) = may.confirm.filter(|_| applied.changed()) {
+            let change = confirm::Change { before: &before, moves: &moves, policy, time };
+            confirm::start(&session.kernel, &change, lock.take())?;
+        }
+    }
     drop(lock);
     if outcome.is_err() {
         leave_no_trace(session, mounted);
     }
-    outcome
+    outcome.map(|()| applied)
 }
 
 /// The lock of an instance that has no directory yet: taking it makes one.
@@ -132,11 +165,13 @@ struct Run<'s, 'g> {
     gate: Gate<'g>,
     /// What stood when the run began: what a failure brings back.
     before: Observation,
+    /// Processes that were moved since, and where they sat.
+    moves: Vec<Moved>,
     applied: Applied,
 }
 
 impl Run<'_, '_> {
-    fn finish(mut self, mut meaning: Meaning) -> Result<Applied, Failure> {
+    fn finish(&mut self, mut meaning: Meaning) -> Result<(), Failure> {
         let (mut waited, mut collected) = (false, false);
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
@@ -158,7 +193,7 @@ impl Run<'_, '_> {
             }
         }
         self.applied.messages = self.session.kernel.netlink.changes_sent();
-        Ok(self.applied)
+        Ok(())
     }
 
     /// Waits, so that retired classes can drain, and looks which of them did. A connection that was
@@ -200,6 +235,7 @@ impl Run<'_, '_> {
     fn carry_out(&mut self, plan: &Plan, meaning: &Meaning) -> Result<(), Failure> {
         self.perform(plan, Phase::Build, meaning)?;
         self.place(&meaning.model, meaning)?;
+        self.note_evictions(plan)?;
         self.perform(plan, Phase::TearDown, meaning)?;
         let evicted =
             plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
@@ -220,8 +256,24 @@ impl Run<'_, '_> {
 
     fn place(&mut self, model: &Model, meaning: &Meaning) -> Result<(), Failure> {
         let accounts = &meaning.sight.observation.facts.accounts;
-        let placement = place(self.session, model, accounts)?;
+        let mut placement = place(self.session, model, accounts)?;
+        self.moves.append(&mut placement.moves);
         self.applied.members(placement);
+        Ok(())
+    }
+
+    /// Whoever still sits in a directory that goes (`run` and `attach` put it there) is moved out with
+    /// it.
+    fn note_evictions(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let kernel = &self.session.kernel;
+        let Some(instance) = kernel.instance() else { return Ok(()) };
+        for step in plan.phase(Phase::TearDown) {
+            let Step::RemoveClaim { claim, .. } = step else { continue };
+            for pid in instance.members(claim)? {
+                let process = process::read_one(&kernel.proc_root, pid);
+                self.moves.extend(process.as_ref().map(Moved::of));
+            }
+        }
         Ok(())
     }
 
@@ -243,7 +295,8 @@ impl Run<'_, '_> {
     /// Plans back to what was observed before, and says what came of it.
     fn undo(&mut self, failed: &Failed) -> Failure {
         let paths = self.session.kernel.paths(self.before.facts.psched);
-        let aftermath = match undo(self.session, &self.before) {
+        let moves = std::mem::take(&mut self.moves);
+        let aftermath = match undo::undo(&mut self.session.kernel, &self.before, &moves) {
             Ok(()) => "what was there before is back".to_string(),
             Err(what_stands) => format!("undoing it failed too: {what_stands}"),
         };
@@ -275,25 +328,4 @@ pub fn place(session: &Session, model: &Model, accounts: &Accounts) -> Result<Pl
     let decide =
         |process: &process::Process| process::decide(process, &model.matcher, accounts, &view);
     Ok(process::place(&session.kernel.proc_root, &instance, decide)?)
-}
-
-fn undo(session: &mut Session, before: &Observation) -> Result<(), String> {
-    let mut state = before.state.clone();
-    // The mount is taken back by whoever made it, once the lock in it is released.
-    if state.net_cls == NetCls::Unmounted {
-        state.net_cls = session.kernel.net_cls();
-    }
-    let look = |session: &mut Session| {
-        observe::observe(&mut session.kernel, Wanted::default())
-            .map(|sight| sight.observation)
-            .map_err(|error| error.to_string())
-    };
-    let now = look(session)?;
-    let plan = diff(&now.state, &state, &now.foreign);
-    let steps = plan.steps.iter().map(|planned| &planned.step);
-    execute::perform(&mut session.kernel, &now.facts, steps, &mut |_, _| Ok(()))
-        .map_err(|failed| format!("`{}`: {failed}", failed.step))?;
-    let now = look(session)?;
-    let left = diff(&now.state, &state, &now.foreign);
-    if left.is_empty() { Ok(()) } else { Err(format!("this is still different:\n{left}")) }
 }

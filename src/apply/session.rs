@@ -1,5 +1,6 @@
 //! A policy on a host: made into a model, the state that it means there, and the plan. Reads only.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use crate::accounts::Question;
@@ -9,15 +10,18 @@ use crate::kernel::Kernel;
 use crate::model::{self, BuildOptions, Model};
 use crate::observe::{self, Sight, Wanted};
 use crate::plan::{Plan, diff};
-use crate::policy::{Diagnostic, Policy};
-use crate::state::{KernelState, RootQdisc};
+use crate::policy::{Diagnostic, Gid, Policy};
+use crate::state::{Account, Claim, KernelState, Key, Observation, Owner, RootQdisc};
 use crate::sys::probe;
+use crate::units::{Minor, Rate};
 
 /// A policy that was read, and the host that it is for.
 pub struct Session {
     pub kernel: Kernel,
     pub policy: Policy,
     pub options: Options,
+    /// Uids to ask NSS about beyond those that the policy names and those that run.
+    pub ask: BTreeSet<u32>,
 }
 
 /// What the command line says about how to read the policy.
@@ -35,11 +39,15 @@ pub struct Meaning {
 }
 
 impl Session {
+    pub fn new(kernel: Kernel, policy: Policy, options: Options) -> Session {
+        Session { kernel, policy, options, ask: BTreeSet::new() }
+    }
+
     fn question(&self) -> Question {
         let lookups = self.policy.lookups();
         Question {
             names: lookups.accounts,
-            uids: lookups.uids,
+            uids: lookups.uids.into_iter().chain(self.ask.iter().copied()).collect(),
             groups: lookups.groups,
             running: Default::default(),
         }
@@ -49,10 +57,13 @@ impl Session {
     /// error, and so is a root qdisc that is somebody else's.
     pub fn look(&mut self) -> Result<Meaning, Failure> {
         let question = self.question();
-        let sight = observe::observe(
+        let mut sight = observe::observe(
             &mut self.kernel,
             Wanted { accounts: Some(&question), features: true },
         )?;
+        if sight.facts().accounts.unavailable.is_some() {
+            remember_groups(&self.policy, &mut sight.observation);
+        }
         let options = BuildOptions { offline: false, skip_unknown: self.options.skip_unknown };
         let (model, warnings) = model::build(&self.policy, sight.facts(), options)?;
         self.roots_are_free(&model, &sight)?;
@@ -81,8 +92,19 @@ impl Session {
     fn roots_are_free(&self, model: &Model, sight: &Sight) -> Result<(), Failure> {
         for link in &model.links {
             let Some(facts) = sight.facts().links.get(&link.name) else { continue };
-            let RootQdisc::Foreign { kind, handle, .. } = &facts.root else { continue };
-            if !self.options.takeover {
+            if self.options.takeover {
+                continue;
+            }
+            if let RootQdisc::Kernel { kind } = &facts.root
+                && kind == "mq"
+                && link.rate > ONE_LOCK
+            {
+                return Err(Failure::Usage(format!(
+                    "{0} has one queue for each CPU ({kind}) and {1} to shape; HTB takes one lock for all of them, which may not keep up. If that is well, use --takeover (that is: tc qdisc replace dev {0} root handle 1: htb default fffe)",
+                    link.name, link.rate
+                )));
+            }
+            if let RootQdisc::Foreign { kind, handle, .. } = &facts.root {
                 return Err(Failure::Usage(format!(
                     "{} has a root qdisc that shaper did not make ({kind} {handle}); to replace it, use --takeover (that is: tc qdisc replace dev {} root handle 1: htb default fffe)",
                     link.name, link.name
@@ -92,6 +114,52 @@ impl Session {
         Ok(())
     }
 }
+
+/// NSS could not answer: an account that has a class in a group is taken to be in it still, so that an
+/// outage of the directory moves nobody to another class.
+fn remember_groups(policy: &Policy, observation: &mut Observation) {
+    let Observation { state, facts, .. } = observation;
+    let accounts = &mut facts.accounts;
+    let group_at: BTreeMap<Minor, &Key> = state
+        .claims
+        .iter()
+        .filter_map(|(claim, classid)| match claim {
+            Claim::Owner(Owner::Group(key)) => Some((classid.our_minor()?, key)),
+            _ => None,
+        })
+        .collect();
+    // Any number will do that no group has: it only says "that group".
+    let mut stand_in = (0..u32::MAX).rev();
+    let silent: Vec<u32> =
+        accounts.running.iter().filter(|uid| !accounts.by_uid.contains_key(uid)).copied().collect();
+    for uid in silent {
+        let classid = state.claims.get(&Claim::Owner(Owner::Uid(uid)));
+        let class = classid
+            .and_then(|id| id.our_minor())
+            .and_then(|minor| state.links.values().find_map(|tree| tree.classes.get(&minor)));
+        let key = class.and_then(|class| group_at.get(&class.parent?));
+        let line = key.and_then(|key| policy.groups.iter().find(|line| line.key.value == **key));
+        let gid = match line.and_then(|line| line.gid.as_ref()).map(|gid| &gid.value) {
+            Some(Gid::Number(gid)) => Some(*gid),
+            Some(Gid::Name(name)) => {
+                let known = accounts.groups.entry(name.clone()).or_default();
+                *known = known.or_else(|| stand_in.next());
+                *known
+            }
+            None => None,
+        };
+        if let Some(gid) = gid {
+            let account = Account { name: uid.to_string(), gids: BTreeSet::from([gid]) };
+            accounts.by_uid.insert(uid, account);
+        }
+    }
+}
+
+/// Above this rate (10 Gbit) one HTB for the whole link may be what limits it.
+const ONE_LOCK: Rate = match Rate::from_bits_per_second(10_000_000_000) {
+    Some(rate) => rate,
+    None => Rate::MIN_GUARANTEE,
+};
 
 /// Whether this process may change links and directories; one sentence that says what is missing.
 pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {
@@ -116,4 +184,34 @@ pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Class, LinkName, Role, Tree};
+    use crate::units::{ClassId, Ticks};
+
+    #[test]
+    fn an_account_that_nss_is_silent_about_stays_in_its_group() {
+        let text = "version: 1\nlinks: {eth0: 1gbit}\n\
+                    groups: {students: {gid: students, ceil: 10mbit}}\neveryone: 5mbit\n";
+        let policy = crate::policy::parse(text, "policies.yaml").unwrap();
+        let rate: Rate = "1mbit".parse().unwrap();
+        let (ticks, role) = (Ticks(1), Role::Leaf { prio: 0, quantum: 60_000 });
+        let parent = Some(Minor::FIRST_GROUP);
+        let class = Class { parent, rate, ceil: rate, burst: ticks, cburst: ticks, role };
+        let tree = Tree { classes: [(Minor(0x10), class)].into(), ..Tree::default() };
+        let mut observation = Observation::default();
+        observation.state.links.insert(LinkName::new("eth0").unwrap(), tree);
+        for (claim, minor) in [("uid/2000", Minor(0x10)), ("group/students", Minor::FIRST_GROUP)] {
+            observation.state.claims.insert(claim.parse().unwrap(), ClassId::ours(minor));
+        }
+        observation.facts.accounts.running.extend([2000, 2001]);
+        remember_groups(&policy, &mut observation);
+        let accounts = &observation.facts.accounts;
+        let gid = accounts.groups["students"].unwrap();
+        assert!(accounts.by_uid[&2000].gids.contains(&gid));
+        assert!(!accounts.by_uid.contains_key(&2001), "nothing is known of this one");
+    }
 }

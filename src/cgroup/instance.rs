@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::confirmation::{CONFIRM, REVERTED};
 use super::{Error, Lock};
 use crate::state::{Claim, Foreign, Owner};
 use crate::units::ClassId;
 
 const CLASSID: &str = "net_cls.classid";
 /// Always this one and never `tasks`: moving a thread that is not the leader retags no socket.
-const PROCS: &str = "cgroup.procs";
+pub(super) const PROCS: &str = "cgroup.procs";
 const ROOMS: [&str; 5] = ["user", "uid", "class", "group", "retired"];
 
 /// How often a directory's processes are moved out before we believe that they come faster than
@@ -70,6 +71,9 @@ impl Instance {
         let mut found = Found::default();
         for room in subdirectories(&self.root)? {
             let path = self.root.join(&room);
+            if [CONFIRM, REVERTED].contains(&room.as_str()) {
+                continue;
+            }
             if !ROOMS.contains(&room.as_str()) {
                 found.foreign(&path);
                 continue;
@@ -195,6 +199,12 @@ impl Instance {
         move_process(pid, &self.directory(claim).join(PROCS))
     }
 
+    /// Moves a process to a directory of the hierarchy, named from its root on (`/` is the root).
+    pub fn put(&self, pid: u32, path: &str) -> Result<Attached, Error> {
+        let root = self.root.parent().unwrap_or(&self.root);
+        move_process(pid, &root.join(path.trim_start_matches('/')).join(PROCS))
+    }
+
     /// Moves a process to the hierarchy's root, whose classid is 0.
     pub fn release(&self, pid: u32) -> Result<Attached, Error> {
         move_process(pid, &self.root.with_file_name(PROCS))
@@ -232,7 +242,7 @@ fn canonical(relative: &str) -> Option<Claim> {
     relative.parse::<Claim>().ok().filter(|claim| claim.to_string() == relative)
 }
 
-fn make_directory(path: &Path) -> Result<(), Error> {
+pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
     match DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(Error::io("make", path)(error))
@@ -253,7 +263,7 @@ fn has_subdirectories(path: &Path) -> Result<bool, Error> {
 
 /// Names of the directories below `path`; none if it does not exist. A name that is no UTF-8 is
 /// no name of ours, so it may lose bytes here: it is only reported.
-fn subdirectories(path: &Path) -> Result<Vec<String>, Error> {
+pub(super) fn subdirectories(path: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(path) {
         Err(error) if vanished(&error) => return Ok(Vec::new()),
         other => other.map_err(Error::io("list", path))?,
@@ -269,7 +279,7 @@ fn subdirectories(path: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-fn members_of(directory: &Path) -> Result<Vec<u32>, Error> {
+pub(super) fn members_of(directory: &Path) -> Result<Vec<u32>, Error> {
     match read(&directory.join(PROCS)) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         Err(Error::Io { source, .. }) if vanished(&source) => Ok(Vec::new()),
@@ -277,7 +287,7 @@ fn members_of(directory: &Path) -> Result<Vec<u32>, Error> {
     }
 }
 
-fn move_process(pid: u32, procs: &Path) -> Result<Attached, Error> {
+pub(super) fn move_process(pid: u32, procs: &Path) -> Result<Attached, Error> {
     // To the kernel pid 0 is whoever writes: us.
     if pid == 0 {
         return Ok(Attached::Dead);

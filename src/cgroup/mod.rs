@@ -2,6 +2,7 @@
 //! is mounted, and the directories of one instance in it, each holding a classid and processes.
 //! Touches files below the paths that it is given, and mounts only where it is told to.
 
+mod confirmation;
 mod hierarchy;
 mod instance;
 mod lock;

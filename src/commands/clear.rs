@@ -2,7 +2,7 @@
 
 use super::Output;
 use super::report;
-use crate::apply::{Applied, may_change};
+use crate::apply::{self, Applied, may_change};
 use crate::cli::Global;
 use crate::desired;
 use crate::execute;
@@ -19,6 +19,11 @@ pub fn clear(global: &Global, allow_disruption: bool) -> Result<Output, Failure>
         Some(instance) => Some(instance.lock(global.wait)?),
         None => None,
     };
+    if lock.is_some()
+        && let Some(instance) = kernel.instance()
+    {
+        apply::nothing_pending(&instance)?;
+    }
     signal::catch();
     let observation = observe::observe(&mut kernel, Wanted::default())?.observation;
     let mut plan = diff(&observation.state, &desired::nothing(&observation), &observation.foreign);
@@ -64,6 +69,7 @@ pub fn clear(global: &Global, allow_disruption: bool) -> Result<Output, Failure>
 
 fn remove_directory(kernel: &mut Kernel, unmount: bool) -> Result<(), Failure> {
     if let Some(instance) = kernel.instance() {
+        instance.forget_reverted()?;
         instance.remove_if_empty()?;
     }
     if unmount {

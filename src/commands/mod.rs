@@ -68,7 +68,7 @@ fn open(global: &Global) -> Result<Kernel, Failure> {
 /// A policy on the kernel that the command line names.
 fn session(global: &Global, file: &Path, options: Options) -> Result<Session, Failure> {
     let policy = crate::apply::read(file)?;
-    Ok(Session { kernel: open(global)?, policy, options })
+    Ok(Session::new(open(global)?, policy, options))
 }
 
 /// Does what the command line says.
@@ -84,17 +84,31 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             let show = plan::Show { tc: *tc, exit_code: *exit_code };
             plan::plan(global, file, options, show)
         }
-        Command::Apply { file, dry_run, takeover, allow_disruption, skip_unknown } => {
+        Command::Apply {
+            file,
+            dry_run,
+            takeover,
+            allow_disruption,
+            confirm,
+            force,
+            skip_unknown,
+        } => {
             let options = Options { skip_unknown: *skip_unknown, takeover: *takeover };
             match dry_run {
                 true => plan::plan(global, file, options, plan::Show::default()),
                 false => {
-                    let may =
-                        May { disrupt: *allow_disruption, wait: global.wait, ..May::default() };
+                    let may = May {
+                        disrupt: *allow_disruption,
+                        wait: global.wait,
+                        confirm: *confirm,
+                        force: *force,
+                        ..May::default()
+                    };
                     apply::apply(global, file, options, may)
                 }
             }
         }
+        Command::Confirm => apply::confirm(global),
         Command::Status { users, group } => status::status(global, users, group.as_deref()),
         Command::Why { subject, file } => why::why(global, subject, file),
         Command::Run { user, command } => Err(run::run(global, user, command)),

@@ -10,7 +10,7 @@ use super::run::owners;
 use crate::apply::{Meaning, Options, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::model::{Asked, Node};
+use crate::model::{Asked, Claimed, Node, Place};
 use crate::process::{self, Process};
 use crate::state::{Claim, Owner};
 use crate::units::Rate;
@@ -44,6 +44,11 @@ struct OnLink {
 pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
     let options = Options { skip_unknown: true, takeover: true };
     let mut session = super::session(global, file, options)?;
+    // An account that has no process now is asked about too.
+    session.ask.extend(owners(subject).into_iter().filter_map(|owner| match owner {
+        Owner::Uid(uid) => Some(uid),
+        _ => None,
+    }));
     let meaning = session.look()?;
     let answer = match subject.parse::<u32>() {
         Ok(pid) if find(&meaning, pid).is_some() => of_process(&session, &meaning, pid)?,
@@ -138,6 +143,7 @@ fn answer(
     } else if classid.is_none() {
         notes.push("it has no class in the kernel yet: `shaper apply` makes it".to_string());
     }
+    let line = owner.as_ref().map(|owner| line_of(session, meaning, owner));
     let links = node.map_or_else(Vec::new, |node| {
         let on_link = |(link, limits): (&crate::model::Link, &Option<crate::model::Limits>)| {
             let limits = limits.as_ref()?;
@@ -159,10 +165,10 @@ fn answer(
     Answer {
         version: 1,
         subject,
-        claimed_by: node.map(line_name),
-        file: node.map(|_| session.policy.source.file.to_string()),
-        line: node.map(|node| node.place.line),
-        column: node.map(|node| node.place.column),
+        file: line.as_ref().map(|_| session.policy.source.file.to_string()),
+        line: line.as_ref().and_then(|(_, place)| Some(place.as_ref()?.line)),
+        column: line.as_ref().and_then(|(_, place)| Some(place.as_ref()?.column)),
+        claimed_by: line.map(|(name, _)| name),
         classid: classid.map(ToString::to_string),
         directory: None,
         links,
@@ -171,13 +177,29 @@ fn answer(
     }
 }
 
-fn line_name(node: &Node) -> String {
-    match (&node.owner, &node.group) {
-        (Owner::User(key), _) => format!("users.{key}"),
-        (Owner::Class(key), _) => format!("classes.{key}"),
-        (Owner::Group(key), _) => format!("groups.{key}"),
-        (Owner::Uid(_), Some(group)) if group.as_str() != "everyone" => format!("groups.{group}"),
-        (Owner::Uid(_), _) => "everyone".to_string(),
+/// The line that claims for an owner, and its place. An account that has no process has no class, but
+/// the line that would claim it is known all the same.
+fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Option<Place>) {
+    let place = |owner: &Owner| {
+        let node = meaning.model.nodes.iter().find(|node| node.owner == *owner);
+        node.map(|node| node.place)
+    };
+    match owner {
+        Owner::User(key) => (format!("users.{key}"), place(owner)),
+        Owner::Class(key) => (format!("classes.{key}"), place(owner)),
+        Owner::Group(key) => (format!("groups.{key}"), place(owner)),
+        Owner::Uid(uid) => {
+            let accounts = &meaning.sight.observation.facts.accounts;
+            match meaning.model.matcher.claim(*uid, None, accounts) {
+                Some(Claimed::Account { group: Some(key), .. }) if key.as_str() != "everyone" => {
+                    (format!("groups.{key}"), place(&Owner::Group(key)))
+                }
+                _ => {
+                    let line = session.policy.everyone.as_ref();
+                    ("everyone".to_string(), line.map(|line| line.at.place))
+                }
+            }
+        }
     }
 }
 

@@ -323,3 +323,6 @@ fn insert_filter(
         if at(a) == Some(&filter) || (at(b) != Some(&filter) && at(a).is_none()) { a } else { b };
     tree.filters.insert(pref, filter);
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,8 @@ pub struct QdiscRecord {
     pub htb: Option<Globals>,
     /// Where it is of a kind that we put below a class.
     pub leaf: Option<LeafQdisc>,
+    /// `TCA_OPTIONS` of a root that somebody made, as dumped: most kinds take them back as they are.
+    pub options: Vec<u8>,
     pub counters: Counters,
 }
 
@@ -145,6 +147,10 @@ pub fn qdisc(message: Message<'_>) -> Decoded<QdiscRecord> {
         handle: tc.handle,
         htb,
         leaf: leaf::read(&tc.kind, options),
+        options: match tc.parent() {
+            None if tc.handle != ClassId::NONE => options.unwrap_or_default().to_vec(),
+            _ => Vec::new(),
+        },
         counters: counters(&tc, false),
         kind: tc.kind,
     }))
@@ -303,7 +309,8 @@ pub fn root(qdiscs: &[QdiscRecord], known: Option<&str>, mark: Mark) -> RootQdis
     } else if root.handle == ClassId::ROOT && r2q == Some(mark.0) {
         RootQdisc::Ours
     } else {
-        RootQdisc::Foreign { kind: root.kind.clone(), handle: root.handle, r2q }
+        let options = root.options.clone();
+        RootQdisc::Foreign { kind: root.kind.clone(), handle: root.handle, r2q, options }
     }
 }
 

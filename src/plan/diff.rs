@@ -8,17 +8,19 @@ use super::{Disturbance, Plan, Planned, Step};
 use crate::desired::guarantee_is_derived;
 use crate::state::{
     Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Role,
-    Tree,
+    Tree, U32Rule,
 };
 use crate::units::{ClassId, Minor};
 
 /// The steps that turn `from` into `to`. `foreign` is what stands among ours and must not be
 /// disturbed unasked.
 pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
-    let mut diff = Diff { from, to, foreign, names: names(from, to), steps: Vec::new() };
+    let filters = from.links.iter().map(|(link, tree)| (link, tree.filters.clone())).collect();
+    let mut diff = Diff { from, to, foreign, names: names(from, to), filters, steps: Vec::new() };
     diff.mount();
     diff.roots();
     diff.make_claims();
+    diff.let_go();
     diff.classes();
     diff.filters();
     diff.write_classids();
@@ -34,6 +36,8 @@ struct Diff<'a> {
     to: &'a KernelState,
     foreign: &'a [Foreign],
     names: BTreeMap<Minor, Owner>,
+    /// Filters of `from`, as the steps so far have left them.
+    filters: BTreeMap<&'a LinkName, BTreeMap<Pref, Filter>>,
     steps: Vec<Step>,
 }
 
@@ -184,38 +188,78 @@ impl<'a> Diff<'a> {
         }
     }
 
+    /// A class to which a rule is bound cannot be deleted (`HTB class in use`), so where one is made
+    /// again under another parent, the rule set without the rules to it stands in meanwhile: their
+    /// packets go to the tag's class, all others to where they went.
+    fn let_go(&mut self) {
+        for (link, tree) in &self.to.links {
+            let Some(old) = self.from.links.get(link) else { continue };
+            let replaced = |minor: &Minor| {
+                let classes = (old.classes.get(minor), tree.classes.get(minor));
+                matches!(classes, (Some(from), Some(to)) if from.parent != to.parent)
+            };
+            let bound = |rule: &U32Rule| rule.to.our_minor().is_some_and(|minor| replaced(&minor));
+            for pair in [Pref::RULES_V4, Pref::RULES_V6] {
+                for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+                    let Some(Filter::U32 { family, rules }) = old.filters.get(&pref) else {
+                        continue;
+                    };
+                    if !rules.iter().any(bound) {
+                        continue;
+                    }
+                    let rest: Vec<U32Rule> =
+                        rules.iter().filter(|rule| !bound(rule)).cloned().collect();
+                    if !rest.is_empty() && self.standing(link, other).is_none() {
+                        self.add_filter(link, other, Filter::U32 { family: *family, rules: rest });
+                    }
+                    self.delete_filter(link, pref);
+                }
+            }
+        }
+    }
+
     /// New filters before the old ones of the same kind go. Within a set the rules are added in their
     /// order, so a packet that is not yet answered by the new set falls to the old one.
     fn filters(&mut self) {
         for (link, tree) in &self.to.links {
-            let old = self.from.links.get(link).map(|old| &old.filters);
-            let standing = |pref: Pref| old.and_then(|filters| filters.get(&pref));
-            for prefs in [Pref::RULES_V4, Pref::RULES_V6, Pref::TAG] {
-                for pref in prefs {
-                    let (from, to) = (standing(pref), tree.filters.get(&pref));
-                    if from == to {
-                        continue;
+            for pair in [Pref::RULES_V4, Pref::RULES_V6, Pref::TAG] {
+                for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+                    let Some(wanted) = tree.filters.get(&pref) else { continue };
+                    match self.standing(link, pref) {
+                        Some(standing) if standing == wanted => continue,
+                        Some(_) if self.standing(link, other).is_none() => {
+                            self.add_filter(link, other, wanted.clone());
+                            self.delete_filter(link, pref);
+                        }
+                        Some(_) => self.delete_filter(link, pref),
+                        None => {}
                     }
-                    if let (Some(from), Some(_)) = (from, to) {
-                        self.delete_filter(link, pref, from);
-                    }
-                    if let Some(filter) = to {
-                        let filter = filter.clone();
-                        self.steps.push(Step::AddFilter { link: link.clone(), pref, filter });
-                    }
+                    self.add_filter(link, pref, wanted.clone());
                 }
-                for pref in prefs {
-                    if let (Some(from), None) = (standing(pref), tree.filters.get(&pref)) {
-                        self.delete_filter(link, pref, from);
+                for pref in pair {
+                    if self.standing(link, pref).is_some() && !tree.filters.contains_key(&pref) {
+                        self.delete_filter(link, pref);
                     }
                 }
             }
         }
     }
 
-    fn delete_filter(&mut self, link: &LinkName, pref: Pref, filter: &Filter) {
-        let filter = filter.clone();
-        self.steps.push(Step::DeleteFilter { link: link.clone(), pref, filter });
+    /// What stands at a pref by now.
+    fn standing(&self, link: &LinkName, pref: Pref) -> Option<&Filter> {
+        self.filters.get(link)?.get(&pref)
+    }
+
+    fn add_filter(&mut self, link: &'a LinkName, pref: Pref, filter: Filter) {
+        self.filters.entry(link).or_default().insert(pref, filter.clone());
+        self.steps.push(Step::AddFilter { link: link.clone(), pref, filter });
+    }
+
+    fn delete_filter(&mut self, link: &'a LinkName, pref: Pref) {
+        let gone = self.filters.get_mut(link).and_then(|filters| filters.remove(&pref));
+        if let Some(filter) = gone {
+            self.steps.push(Step::DeleteFilter { link: link.clone(), pref, filter });
+        }
     }
 
     fn write_classids(&mut self) {

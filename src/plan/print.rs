@@ -94,9 +94,10 @@ impl fmt::Display for Tc<'_> {
                         Ok(())
                     }
                     Filter::Tag(Tag::Cgroup) => write!(f, "{} handle 1: cgroup", add("all")),
+                    // tc has no word for a program that is two instructions: it would be read from a file.
                     Filter::Tag(Tag::Bpf) => write!(
                         f,
-                        "{} bpf bytecode '2,133 0 0 17,149 0 0 0' classid 1: # eBPF: call get_cgroup_classid; exit",
+                        "{} bpf object-file shaper-classid.o classid 1: # call bpf_get_cgroup_classid; exit",
                         add("all")
                     ),
                     Filter::Unknown { kind, .. } => write!(f, "{} {kind}", add("all")),

@@ -174,10 +174,27 @@ fn run(
 ) -> KernelState {
     let mut state = state.clone();
     for planned in &plan.steps {
+        assert_free_to_go(&state, &planned.step);
         perform(&planned.step, &mut state);
         check(&state, &planned.step);
     }
     state
+}
+
+/// HTB deletes no class that has children, or to which a rule is bound (`HTB class in use`).
+fn assert_free_to_go(state: &KernelState, step: &Step) {
+    let (Step::DeleteClass { link, minor, .. } | Step::ReplaceClass { link, minor, .. }) = step
+    else {
+        return;
+    };
+    let tree = &state.links[link];
+    let child = tree.classes.values().any(|class| class.parent == Some(*minor));
+    assert!(!child, "the class has children at {step}");
+    for filter in tree.filters.values() {
+        let Filter::U32 { rules, .. } = filter else { continue };
+        let bound = rules.iter().any(|rule| rule.to.our_minor() == Some(*minor));
+        assert!(!bound, "a rule is bound to the class at {step}");
+    }
 }
 
 /// What no prefix of a plan may break: no class without a claim (its minor could be given to another),
@@ -229,6 +246,7 @@ proptest! {
     fn every_transition_reaches_its_goal_through_safe_states(models in vec(model(), 2..5)) {
         let mut state = KernelState::default();
         for model in &models {
+            let start = state.clone();
             // A pin waits until what held its minor is retired and quiet: a few rounds.
             for round in 0.. {
                 let retired = state.claims.keys().filter_map(|claim| match claim {
@@ -245,6 +263,9 @@ proptest! {
                 prop_assert_eq!(&run(&undo, &after, &mut |_, _| ()), &state);
                 let done = state == after;
                 state = after;
+                // A run's rounds are undone together.
+                let undo = diff(&state, &start, &[]);
+                prop_assert_eq!(&run(&undo, &state, &mut |_, _| ()), &start);
                 if done && round > 0 {
                     break;
                 }

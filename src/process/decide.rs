@@ -78,6 +78,11 @@ pub fn decide(
     if let Seat::Ours(Some(Claim::Pinned(_))) = seat {
         return Decision::Stay;
     }
+    // NSS could not say who this is: whoever it was yesterday, it still is.
+    let unanswered = accounts.unavailable.is_some() && !accounts.by_uid.contains_key(&process.uid);
+    if unanswered && matches!(seat, Seat::Ours(Some(Claim::Owner(_)))) {
+        return Decision::Stay;
+    }
     match (seat, owner) {
         (Seat::Foreign, owner) => Decision::Leave(Reason::Foreign { owner }),
         (Seat::Ours(Some(Claim::Owner(at))), Some(owner)) if at == owner => Decision::Stay,
@@ -170,6 +175,19 @@ mod tests {
         assert_eq!(decide_for(process(1000, "/shaper/retired/1a")), to("user/bob"));
         assert_eq!(decide_for(process(1000, "/shaper/user")), to("user/bob"));
         assert_eq!(decide_for(process(1000, "/shaper")), to("user/bob"));
+    }
+
+    #[test]
+    fn while_nss_is_silent_everybody_stays_where_they_are() {
+        let matcher = Matcher { everyone: Some((vec![1000..=2999], None)), ..Matcher::default() };
+        let instance = InstanceView { name: "shaper".into(), netns: OURS };
+        let silent = Accounts { unavailable: Some("sssd is down".into()), ..Accounts::default() };
+        let at = |path: &str, accounts: &Accounts| {
+            decide(&process(1000, path), &matcher, accounts, &instance)
+        };
+        assert_eq!(at("/shaper/user/bob", &silent), Decision::Stay);
+        assert_eq!(at("/shaper/user/bob", &Accounts::default()), to("uid/1000"));
+        assert_eq!(at("/", &silent), to("uid/1000"), "who is new is under everyone by the uid");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod ethtool;
+pub mod guard;
 pub mod netns;
 pub mod nss;
 pub mod probe;

@@ -5,12 +5,16 @@
 mod support;
 
 mod agreement;
+mod confirm;
 mod demo;
+mod host;
 mod lab;
 mod machinery;
 mod processes;
+mod random;
 mod sharing;
 mod textbook;
+mod transitions;
 mod updates;
 
 use std::process::ExitCode;
@@ -22,6 +26,8 @@ fn main() -> ExitCode {
         processes::TESTS,
         sharing::TESTS,
         agreement::TESTS,
+        confirm::TESTS,
+        transitions::TESTS,
         updates::TESTS,
         lab::TESTS,
         demo::TESTS,

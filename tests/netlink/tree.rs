@@ -97,9 +97,15 @@ fn needs_root_the_root_takes_the_place_of_the_kernels_default_only() {
         assert_eq!(roots(netlink), RootQdisc::Kernel { kind: "noqueue".into() });
 
         run("tc", "qdisc add dev lo root handle 7: pfifo");
-        let foreign =
-            RootQdisc::Foreign { kind: "pfifo".into(), handle: ClassId::qdisc(7), r2q: None };
-        assert_eq!(roots(netlink), foreign);
+        let root = roots(netlink);
+        let RootQdisc::Foreign { kind, handle, r2q: None, options } = &root else {
+            panic!("{root:?}")
+        };
+        assert_eq!((kind.as_str(), *handle), ("pfifo", ClassId::qdisc(7)));
+        // What was dumped is taken back as it is.
+        done(netlink, &[root::delete(LO, *handle)]);
+        done(netlink, &[root::restore(LO, kind, *handle, options)]);
+        assert_eq!(roots(netlink), root);
         let taken = refusal(netlink, &root::add(LO, mark()));
         assert!(taken.ends_with("(EEXIST)"), "{taken}");
         done(netlink, &[root::replace(LO, mark())]);

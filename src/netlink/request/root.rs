@@ -1,6 +1,6 @@
 //! The root qdisc: HTB with handle `1:`, default `0xfffe` and our mark in r2q.
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::TcAttribute;
 
@@ -22,6 +22,19 @@ pub fn add(ifindex: u32, mark: Mark) -> Request {
 /// then [`delete`] first.
 pub fn replace(ifindex: u32, mark: Mark) -> Request {
     new(ifindex, mark, NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Puts back a qdisc as it was dumped. Whole for classless kinds, whose options the kernel takes as it
+/// gives them; a classful one comes back without its classes and filters.
+pub fn restore(ifindex: u32, name: &str, handle: ClassId, options: &[u8]) -> Request {
+    const TCA_OPTIONS: u16 = 2;
+    let mut message = tc_message(ifindex, TC_H_ROOT, handle);
+    message.attributes = vec![kind(name)];
+    if !options.is_empty() {
+        let options = DefaultNla::new(TCA_OPTIONS, options.to_vec());
+        message.attributes.push(TcAttribute::Other(options));
+    }
+    Request::change(RouteNetlinkMessage::NewQueueDiscipline(message), ADD)
 }
 
 fn new(ifindex: u32, mark: Mark, flags: u16) -> Request {

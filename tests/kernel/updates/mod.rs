@@ -108,7 +108,7 @@ fn apply_watched(text: &str, ledger: &mut Ledger) -> Applied {
     let policy = shaper::policy::parse(text, "policies.yaml")
         .unwrap_or_else(|report| panic!("{}", report.render(false)));
     let kernel = Kernel::open(None).expect("the kernel");
-    let mut session = Session { kernel, policy, options: Options::default() };
+    let mut session = Session::new(kernel, policy, Options::default());
     let may = May { quiet: QUIET, ..May::default() };
     let mut gate = |_: usize, step: &Step| {
         if matches!(step, Step::DeleteClass { .. }) {

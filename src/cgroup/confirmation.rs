@@ -1,0 +1,69 @@
+//! A change that waits to be confirmed: the guard process that will take it back sits in the
+//! instance's directory `confirm`, so whether one is pending is for the kernel to say; and a policy
+//! that was taken back leaves an empty directory `reverted/<hash>`. Neither holds a classid.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use super::instance::{make_directory, members_of, move_process, subdirectories};
+use super::{Attached, Error, Instance};
+
+pub(super) const CONFIRM: &str = "confirm";
+pub(super) const REVERTED: &str = "reverted";
+
+impl Instance {
+    /// The guards of a pending confirmation; empty: none is pending.
+    pub fn guards(&self) -> Result<Vec<u32>, Error> {
+        members_of(&self.root().join(CONFIRM))
+    }
+
+    /// Makes a process the guard.
+    pub fn set_guard(&self, pid: u32) -> Result<Attached, Error> {
+        let path = self.root().join(CONFIRM);
+        make_directory(&path)?;
+        move_process(pid, &path.join(super::instance::PROCS))
+    }
+
+    /// Nothing is pending any more: the guards, if any are left, go to the hierarchy's root.
+    pub fn end_confirmation(&self) -> Result<(), Error> {
+        for pid in self.guards()? {
+            self.release(pid)?;
+        }
+        remove(self.root().join(CONFIRM))
+    }
+
+    /// Notes that the policy with this hash was taken back.
+    pub fn set_reverted(&self, hash: u64) -> Result<(), Error> {
+        let path = self.root().join(REVERTED);
+        make_directory(&path)?;
+        make_directory(&path.join(format!("{hash:016x}")))
+    }
+
+    pub fn is_reverted(&self, hash: u64) -> bool {
+        self.root().join(REVERTED).join(format!("{hash:016x}")).is_dir()
+    }
+
+    /// Whether any policy was taken back since the last one that was kept.
+    pub fn has_reverted(&self) -> bool {
+        self.root().join(REVERTED).is_dir()
+    }
+
+    /// Forgets all policies that were taken back.
+    pub fn forget_reverted(&self) -> Result<(), Error> {
+        let path = self.root().join(REVERTED);
+        for name in subdirectories(&path)? {
+            remove(path.join(name))?;
+        }
+        remove(path)
+    }
+}
+
+fn remove(path: PathBuf) -> Result<(), Error> {
+    match fs::remove_dir(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", &path)(error))
+        }
+        _ => Ok(()),
+    }
+}

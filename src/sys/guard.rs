@@ -1,0 +1,68 @@
+//! A process that outlives the one that started it, and waits to be told that all is well.
+
+use std::fs::File;
+use std::io;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{ForkResult, fork, setsid};
+
+/// Which of the two this is.
+pub enum Detached {
+    /// The one that was there before; the guard's pid.
+    Parent(u32),
+    /// The guard: in a session of its own, with nothing on its standard streams.
+    Guard,
+}
+
+/// The signal that confirms.
+const CONFIRM: Signal = Signal::SIGUSR1;
+
+/// Forks a guard. What it waits for is blocked before, so that no confirmation is lost.
+pub fn detach() -> io::Result<Detached> {
+    let mut waited_for = SigSet::empty();
+    waited_for.add(CONFIRM);
+    waited_for.thread_block()?;
+    // SAFETY: this process has one thread, so the child may go on as it likes.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Detached::Parent(child.as_raw().cast_unsigned())),
+        ForkResult::Child => {
+            // Whoever started us may end, hang up, or wait for our output.
+            setsid()?;
+            let null = File::options().read(true).write(true).open("/dev/null")?;
+            nix::unistd::dup2_stdin(&null)?;
+            nix::unistd::dup2_stdout(&null)?;
+            nix::unistd::dup2_stderr(&null)?;
+            Ok(Detached::Guard)
+        }
+    }
+}
+
+/// Waits to be confirmed; false: the time is over.
+pub fn wait(time: Duration) -> bool {
+    let mut waited_for = SigSet::empty();
+    waited_for.add(CONFIRM);
+    let deadline = std::time::Instant::now() + time;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        let timeout = libc::timespec {
+            tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        // SAFETY: both pointers are to values that live through the call; no siginfo is asked for.
+        let signal =
+            unsafe { libc::sigtimedwait(waited_for.as_ref(), std::ptr::null_mut(), &timeout) };
+        if signal == CONFIRM as libc::c_int {
+            return true;
+        }
+    }
+}
+
+/// Tells a guard that all is well.
+pub fn confirm(pid: u32) -> io::Result<()> {
+    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+    Ok(nix::sys::signal::kill(pid, CONFIRM)?)
+}

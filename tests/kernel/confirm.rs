@@ -1,0 +1,114 @@
+//! Changes that are taken back unless somebody confirms them, and foreign roots that come back.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::support::accounts::{ANN, BOB};
+use crate::support::command::run;
+use crate::support::counters;
+use crate::support::harness::{On, tests};
+use crate::support::program::{directory, members, policy, shaper};
+use crate::support::world::{UPLINK, World};
+
+tests!(
+    On::Every => a_confirmed_change_stays, an_unconfirmed_change_is_taken_back,
+        processes_go_back_to_where_they_were, a_root_that_was_taken_over_comes_back;
+);
+
+const OLD: &str = "version: 1\nlinks: {up0: 1gbit}\nusers: {ann: {rate: 10mbit}}\n";
+const NEW: &str = "version: 1\nlinks: {up0: 1gbit}\nusers: {ann: {rate: 20mbit}}\n";
+
+fn ann_rate() -> String {
+    let text = run(&format!("tc class show dev {UPLINK}"));
+    let line = text.lines().find(|line| line.contains(" 1:10 ")).expect("ann's class");
+    line.split("rate ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a rate").to_string()
+}
+
+/// Until the guard is gone; it must be soon.
+fn until_nothing_is_pending() {
+    for _ in 0..200 {
+        if shaper(&["apply", "--force", &policy(OLD)]).status != Some(4) {
+            return;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    panic!("the guard does not end");
+}
+
+fn a_confirmed_change_stays() {
+    let _world = World::new();
+    shaper(&["apply", &policy(OLD)]).exits(0);
+    shaper(&["confirm"]).exits(2);
+    let told = shaper(&["apply", "--confirm", "30", &policy(NEW)]).exits(0);
+    assert!(told.stderr.contains("shaper confirm"), "{told:?}");
+    assert_eq!(ann_rate(), "20Mbit", "in force while it waits");
+    let other = shaper(&["apply", &policy(OLD)]).exits(4);
+    assert!(other.stderr.contains("waits to be confirmed"), "{other:?}");
+    shaper(&["clear"]).exits(4);
+    shaper(&["plan", "--exit-code", &policy(OLD)]).exits(3);
+    shaper(&["confirm"]).exits(0);
+    shaper(&["apply", &policy(NEW)]).exits(0);
+    assert_eq!(ann_rate(), "20Mbit");
+    shaper(&["clear"]).exits(0);
+}
+
+fn an_unconfirmed_change_is_taken_back() {
+    let _world = World::new();
+    shaper(&["apply", &policy(OLD)]).exits(0);
+    shaper(&["apply", "--confirm", "1", &policy(NEW)]).exits(0);
+    assert_eq!(ann_rate(), "20Mbit");
+    sleep(Duration::from_millis(1_200));
+    until_nothing_is_pending();
+    assert_eq!(ann_rate(), "10Mbit");
+    // `until_nothing_is_pending` applied with --force, which makes its policy the one that is kept.
+    shaper(&["apply", "--confirm", "1", &policy(NEW)]).exits(0);
+    sleep(Duration::from_millis(2_500));
+    let refused = shaper(&["apply", &policy(NEW)]).exits(2);
+    assert!(refused.stderr.contains("taken back"), "{refused:?}");
+    shaper(&["apply", &policy(OLD)]).exits(0);
+    shaper(&["apply", &policy(NEW)]).exits(0);
+    assert_eq!(ann_rate(), "20Mbit", "another policy in between forgets it");
+}
+
+fn processes_go_back_to_where_they_were() {
+    let world = World::new();
+    let ann = world.actor(ANN);
+    let pid = ann.pid();
+    let pinned = world.actor(BOB);
+    shaper(&["apply", &policy(OLD)]).exits(0);
+    shaper(&["attach", "ann", &pinned.pid().to_string()]).exits(0);
+    assert!(members("user/ann").contains(&pid));
+    let without = "version: 1\nlinks: {up0: 1gbit}\neveryone: 50mbit\n";
+    shaper(&["apply", "--confirm", "1", &policy(without)]).exits(0);
+    assert!(!directory("user/ann").exists(), "nobody has that line now");
+    sleep(Duration::from_millis(1_200));
+    until_nothing_is_pending();
+    assert!(members("user/ann").contains(&pid));
+    assert!(members("user/ann/pinned").contains(&pinned.pid()), "also what was put there by hand");
+}
+
+fn a_root_that_was_taken_over_comes_back() {
+    let _world = World::new();
+    run(&format!(
+        "tc qdisc add dev {UPLINK} root handle 7: tbf rate 80mbit burst 100kb latency 20ms"
+    ));
+    let root = || run(&format!("tc qdisc show dev {UPLINK} root"));
+    let before = root();
+    let refused = shaper(&["apply", &policy(OLD)]).exits(2);
+    assert!(
+        refused.stderr.contains("tbf 7:") && refused.stderr.contains("--takeover"),
+        "{refused:?}"
+    );
+    assert_eq!(root(), before);
+    shaper(&["apply", "--takeover", "--confirm", "1", &policy(OLD)]).exits(0);
+    assert!(root().contains("htb 1:"), "{}", root());
+    sleep(Duration::from_millis(1_200));
+    for _ in 0..100 {
+        if root() == before {
+            break;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    assert_eq!(root(), before);
+    assert!(counters::classes(UPLINK).by_id.is_empty());
+}

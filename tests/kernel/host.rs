@@ -1,0 +1,264 @@
+//! A host under test, driven through the program's library: policies applied in this process, the
+//! state observed before and after, and objects of somebody else's that must stay as they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use shaper::apply::{self, Applied, May, Options, Session};
+use shaper::desired;
+use shaper::execute::{self, Cause, Gate};
+use shaper::failure::Failure;
+use shaper::kernel::Kernel;
+use shaper::observe::{self, Wanted};
+use shaper::plan::{Step, diff};
+use shaper::policy;
+use shaper::state::{Claim, Filter, KernelState, Observation, Tree};
+use shaper::units::Minor;
+
+use crate::support::accounts::{self, Account};
+use crate::support::actor::Actor;
+use crate::support::command::run;
+use crate::support::program::NET_CLS;
+use crate::support::world::World;
+
+/// The instance's directory.
+pub const INSTANCE: &str = "/run/shaper/net_cls/shaper";
+
+/// Anything goes, and a retired class that nobody uses is collected at once.
+pub const MAY: May = May {
+    disrupt: true,
+    wait: Duration::from_secs(5),
+    quiet: Duration::from_millis(2),
+    confirm: None,
+    force: false,
+};
+
+pub struct Host {
+    pub world: World,
+    pub session: Session,
+    pub actors: BTreeMap<&'static str, Actor>,
+}
+
+/// Who may have a process, by the names of `random::USERS` and beyond.
+const PEOPLE: [(&str, Account); 7] = [
+    ("ann", accounts::ANN),
+    ("bob", accounts::BOB),
+    ("carol", accounts::CAROL),
+    ("dave", accounts::DAVE),
+    ("erin", accounts::ERIN),
+    ("4001", Account { uid: 4001, gid: 4001, also: None }),
+    ("4105", Account { uid: 4105, gid: 4105, also: None }),
+];
+
+impl Host {
+    /// `up0`, and two more links beside it.
+    pub fn new() -> Host {
+        let world = World::new();
+        for link in ["up1", "up2"] {
+            run(&format!("ip link add {link} type veth peer name {link}-far"));
+            run(&format!("ip link set {link} up"));
+            run(&format!("ip link set {link}-far up"));
+        }
+        let session = Session {
+            kernel: Kernel::open(None).expect("open the kernel"),
+            policy: policy::parse("version: 1\nlinks: {up0: }\n", "-").expect("a policy"),
+            options: Options::default(),
+            ask: Default::default(),
+        };
+        Host { world, session, actors: BTreeMap::new() }
+    }
+
+    /// Starts or ends the process of one of the people.
+    pub fn come_or_go(&mut self, at: usize) {
+        let (name, account) = PEOPLE[at % PEOPLE.len()];
+        if self.actors.remove(name).is_none() {
+            self.actors.insert(name, self.world.actor(account));
+        }
+    }
+
+    pub fn observe(&mut self) -> Observation {
+        observe::observe(&mut self.session.kernel, Wanted::default()).expect("observe").observation
+    }
+
+    pub fn state(&mut self) -> KernelState {
+        self.observe().state
+    }
+
+    /// Whose directory each process sits in.
+    pub fn seats(&self) -> BTreeMap<&'static str, String> {
+        let seat = |actor: &Actor| {
+            let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", actor.pid()));
+            let cgroups = cgroups.expect("an actor lives");
+            let line = cgroups.lines().find(|line| line.contains("net_cls:"));
+            line.and_then(|line| line.rsplit(':').next()).unwrap_or("/").to_string()
+        };
+        self.actors.iter().map(|(name, actor)| (*name, seat(actor))).collect()
+    }
+
+    /// Takes up another policy; false if it cannot hold here.
+    pub fn take_up(&mut self, text: &str) -> Result<(), Failure> {
+        self.session.policy = policy::parse(text, "policies.yaml")?;
+        self.session.look().map(|_| ())
+    }
+
+    pub fn try_apply(&mut self, gate: Gate<'_>) -> Result<Applied, Failure> {
+        apply::apply(&mut self.session, MAY, gate)
+    }
+
+    #[track_caller]
+    pub fn apply(&mut self) -> Applied {
+        match self.try_apply(&mut |_, _| Ok(())) {
+            Ok(applied) => applied,
+            Err(failure) => panic!("{}", failure.text(false)),
+        }
+    }
+
+    /// The policy is in force: nothing is left to do, a second apply sends nothing, nobody moves,
+    /// and what stands is what a first apply on an empty kernel would have built, but for minors and
+    /// prefs.
+    #[track_caller]
+    pub fn is_in_sync(&mut self) {
+        let mut meaning = self.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let (plan, _) =
+            self.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        assert!(plan.is_empty(), "a second plan is not empty:\n{plan}");
+        let sent = self.session.kernel.netlink.changes_sent();
+        let again = self.apply();
+        assert_eq!(self.session.kernel.netlink.changes_sent(), sent, "a second apply sends");
+        assert!(again.steps.is_empty() && !again.mounted);
+        let moves = (again.placement.added, again.placement.moved, again.placement.gone);
+        assert_eq!(moves, (0, 0, 0), "a second apply moves processes");
+        let standing = &meaning.sight.observation;
+        let retired = standing.state.claims.keys().find(|claim| matches!(claim, Claim::Retired(_)));
+        assert_eq!(retired, None, "nobody sends, so nothing stays retired");
+        let empty = KernelState { net_cls: standing.state.net_cls, ..KernelState::default() };
+        let fresh =
+            Observation { state: empty, facts: standing.facts.clone(), ..Default::default() };
+        let fresh = desired::desired(&meaning.model, &fresh).expect("a state");
+        assert_eq!(without_numbers(&standing.state), without_numbers(&fresh));
+    }
+
+    /// Goes to a state that stood before, as undo does.
+    #[track_caller]
+    pub fn go_to(&mut self, state: &KernelState) {
+        let now = self.observe();
+        let plan = diff(&now.state, state, &now.foreign);
+        let steps = plan.steps.iter().map(|planned| &planned.step);
+        let done =
+            execute::perform(&mut self.session.kernel, &now.facts, steps, &mut |_, _| Ok(()));
+        if let Err(failed) = done {
+            panic!("`{}`: {failed}\nin the plan back\n{plan}", failed.step);
+        }
+        assert_eq!(self.state(), *state, "the plan back was\n{plan}");
+    }
+}
+
+/// A gate that stops before the step with this number, counted over the whole run; what that step
+/// was is left in `stopped`.
+pub fn stop_before<'a>(
+    k: usize,
+    stopped: &'a mut Option<Step>,
+) -> impl FnMut(usize, &Step) -> Result<(), Cause> + 'a {
+    let mut count = 0;
+    move |_, step| {
+        count += 1;
+        if count <= k {
+            return Ok(());
+        }
+        *stopped = Some(step.clone());
+        Err(Cause::Stopped("stopped by the test".to_string()))
+    }
+}
+
+/// A state as text, with owners in place of minors and without the place of a filter: what does not
+/// depend on how it came about.
+fn without_numbers(state: &KernelState) -> String {
+    let mut names: BTreeMap<Minor, String> = BTreeMap::from([
+        (Minor::LINK, "link".to_string()),
+        (Minor::DEFAULT, "default".to_string()),
+        (Minor::UNSHAPED, "unshaped".to_string()),
+    ]);
+    for (claim, classid) in &state.claims {
+        if let (Claim::Owner(_), Some(minor)) = (claim, classid.our_minor()) {
+            names.insert(minor, claim.to_string());
+        }
+    }
+    let name = |minor: Minor| names.get(&minor).cloned().unwrap_or_else(|| format!("?{minor}"));
+    let claims: BTreeSet<String> = state.claims.keys().map(Claim::to_string).collect();
+    let mut text = format!("{:?}\n{claims:?}\n", state.net_cls);
+    for (link, tree) in &state.links {
+        let _ = writeln!(text, "{link}");
+        tree_lines(tree, &name).iter().for_each(|line| {
+            let _ = writeln!(text, "  {line}");
+        });
+    }
+    text
+}
+
+fn tree_lines(tree: &Tree, name: &impl Fn(Minor) -> String) -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    for (minor, class) in &tree.classes {
+        let (parent, leaf) = (class.parent.map(name), tree.leaves.get(minor));
+        let class = (class.rate, class.ceil, class.burst, class.cburst, class.role);
+        lines.insert(format!("{} under {parent:?} {class:?} {leaf:?}", name(*minor)));
+    }
+    for filter in tree.filters.values() {
+        lines.insert(match filter {
+            Filter::U32 { family, rules } => {
+                let to = |rule: &shaper::state::U32Rule| {
+                    (rule.keys.clone(), rule.to.our_minor().map(name))
+                };
+                format!("{family:?} {:?}", rules.iter().map(to).collect::<Vec<_>>())
+            }
+            other => format!("{other:?}"),
+        });
+    }
+    lines
+}
+
+/// What somebody else put among ours, and what it looked like.
+pub struct Foreign(String);
+
+impl Foreign {
+    /// Under our root on `up0`, which must stand: a class with a minor nobody claims, a filter at
+    /// another pref; a directory in the hierarchy and one in the instance; a root qdisc on `up2`.
+    pub fn put() -> Foreign {
+        run("tc class add dev up0 parent 1:1 classid 1:13 htb rate 1mbit quantum 2000");
+        run("tc qdisc add dev up0 parent 1:13 handle 9999: pfifo limit 7");
+        run(
+            "tc filter add dev up0 parent 1: pref 7 protocol ip u32 match ip dport 7 0xffff flowid 1:13",
+        );
+        run("tc qdisc add dev up2 root handle 1: htb default 1");
+        run("tc class add dev up2 parent 1: classid 1:10 htb rate 1mbit quantum 2000");
+        for path in ["engine", "shaper/stranger"] {
+            let path = Path::new(NET_CLS).join(path);
+            fs::create_dir(&path).expect("make a directory");
+            fs::write(path.join("net_cls.classid"), "0x00010013").expect("write a classid");
+        }
+        Foreign(Foreign::look())
+    }
+
+    fn look() -> String {
+        let mut text = run("tc class show dev up0 classid 1:13");
+        text += &run("tc filter show dev up0 parent 1: pref 7");
+        let leaf = run("tc qdisc show dev up0");
+        text.extend(leaf.lines().filter(|line| line.contains("9999:")));
+        // Neighbour discovery passes through it and is counted.
+        let root = run("tc qdisc show dev up2");
+        text += root.split(" direct_packets_stat").next().unwrap_or(&root);
+        text += &run("tc class show dev up2");
+        for path in ["engine", "shaper/stranger"] {
+            let path = Path::new(NET_CLS).join(path).join("net_cls.classid");
+            text += &fs::read_to_string(path).expect("read a classid");
+        }
+        text
+    }
+
+    #[track_caller]
+    pub fn is_untouched(&self) {
+        assert_eq!(Foreign::look(), self.0);
+    }
+}

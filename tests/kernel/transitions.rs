@@ -1,0 +1,83 @@
+//! Random policies, one after the other, on the running kernel: whatever the next one is, what
+//! stands after it is what it says, what is not ours is as it was, and there is a way back.
+
+use std::time::{Duration, Instant};
+
+use shaper::failure::Failure;
+
+use crate::host::{Foreign, Host};
+use crate::random::{Draft, Numbers};
+use crate::support::harness::{On, Test};
+
+pub const TESTS: &[Test] = &[Test {
+    name: "transitions::every_policy_follows_from_every_other",
+    on: On::Host,
+    budget: Duration::from_secs(4 * 3600),
+    body: every_policy_follows_from_every_other,
+}];
+
+/// How many transitions (`SHAPER_TRANSITIONS`), and where the random numbers start
+/// (`SHAPER_SEED`): the same number makes the same policies.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+fn every_policy_follows_from_every_other() {
+    let (count, seed) = (setting("SHAPER_TRANSITIONS", 500), setting("SHAPER_SEED", 1));
+    println!("SHAPER_SEED={seed} SHAPER_TRANSITIONS={count}");
+    let mut numbers = Numbers::new(seed);
+    let mut host = Host::new();
+    let mut draft = Draft::empty(&mut numbers);
+    host.take_up(&draft.to_string()).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    host.apply();
+    let foreign = Foreign::put();
+    let (mut done, mut refused, mut steps) = (0, 0, 0);
+    let started = Instant::now();
+    while done < count {
+        let next = draft.next(&mut numbers);
+        while numbers.maybe(4) {
+            host.come_or_go(numbers.index(16));
+        }
+        match host.take_up(&next.to_string()) {
+            Ok(()) => {}
+            Err(Failure::Policy(_)) => {
+                refused += 1;
+                continue;
+            }
+            Err(other) => panic!("{}", other.text(false)),
+        }
+        println!("--- {done}\n{next}");
+        steps += transition(&mut host, &next);
+        foreign.is_untouched();
+        draft = next;
+        done += 1;
+    }
+    println!("{done} transitions, {refused} refused, {steps} steps, {:?}", started.elapsed());
+    assert!(refused < 2 * done, "{refused} policies of {} make no sense", refused + done);
+}
+
+fn transition(host: &mut Host, draft: &Draft) -> usize {
+    let before = host.observe();
+    let steps = host.apply().steps.len();
+    host.is_in_sync();
+    pins_hold(host, draft);
+    let after = host.observe();
+    assert_eq!(before.foreign, after.foreign);
+    host.go_to(&before.state);
+    host.apply();
+    assert_eq!(host.state(), after.state, "forward again leads elsewhere");
+    assert_eq!(host.apply().placement.moved, 0);
+    steps
+}
+
+fn pins_hold(host: &mut Host, draft: &Draft) {
+    let state = host.state();
+    for (name, pin) in draft.pins() {
+        let claim = format!("user/{name}").parse().expect("a claim");
+        let minor = state.claims[&claim].our_minor().map(|minor| u64::from(minor.0));
+        // Somebody else's class stands at 1:13: its minor is never given out.
+        if pin != 0x13 {
+            assert_eq!(minor, Some(pin), "{name} is not at its pin");
+        }
+    }
+}

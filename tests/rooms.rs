@@ -1,0 +1,286 @@
+//! ARCHITECTURE.md's rules about rooms, held against the source: a room uses only rooms that stand
+//! above it in `src/lib.rs`, the pure ones touch nothing outside, no file grows beyond what can be
+//! read at once, and no `tc` or `ip` is ever started. Reads `src/` only.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+
+/// The rooms that may touch the world; every other one, and each that comes, is pure.
+const MAY_TOUCH: [&str; 9] =
+    ["sys", "cgroup", "process", "accounts", "kernel", "observe", "execute", "apply", "commands"];
+
+/// What a pure room does not name, and the rooms that may all the same.
+const EFFECTS: [(&str, &[&str]); 14] = [
+    ("std::fs", &[]),
+    // Addresses are values: `IpAddr` and its kin stay.
+    ("std::net::Tcp", &[]),
+    ("std::net::Udp", &[]),
+    ("std::net::ToSocketAddrs", &[]),
+    ("std::process", &[]),
+    ("std::env", &[]),
+    ("std::thread", &[]),
+    ("std::io::std", &[]),
+    ("Instant::now", &[]),
+    ("SystemTime::now", &[]),
+    ("println!", &[]),
+    // `Errno`, which names what the kernel answered.
+    ("nix::", &["netlink"]),
+    ("libc::", &[]),
+    ("unsafe", &[]),
+];
+
+const MOST_LINES: usize = 600;
+
+/// One source file, without its comments.
+struct File {
+    /// Below `src/`.
+    path: PathBuf,
+    text: String,
+    lines: usize,
+    /// Compiled for tests only.
+    is_test: bool,
+}
+
+impl File {
+    /// The room that it is (a part of); `None`: the crate's own roots.
+    fn room(&self) -> Option<&str> {
+        let first = self.path.components().next()?.as_os_str().to_str()?;
+        let room = first.strip_suffix(".rs").unwrap_or(first);
+        (!matches!(room, "lib" | "main")).then_some(room)
+    }
+
+    /// How many `super::` lead from this file to the crate's root.
+    fn depth(&self) -> usize {
+        self.path.components().count() - usize::from(self.path.ends_with("mod.rs"))
+    }
+}
+
+fn files() -> Vec<File> {
+    let mut files = Vec::new();
+    read(Path::new(SOURCE), &mut files);
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let test_only: Vec<PathBuf> = files.iter().flat_map(test_modules).collect();
+    for file in &mut files {
+        file.is_test = test_only.iter().any(|module| {
+            file.path == module.with_extension("rs") || file.path.starts_with(module)
+        });
+    }
+    assert!(files.len() > 50, "{SOURCE} was not read");
+    files
+}
+
+fn read(folder: &Path, files: &mut Vec<File>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read(&path, files);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = |line: &&str| !line.trim_start().starts_with("//");
+        files.push(File {
+            path: path.strip_prefix(SOURCE).unwrap().to_path_buf(),
+            lines: text.lines().count(),
+            text: text.lines().filter(code).collect::<Vec<_>>().join("\n"),
+            is_test: false,
+        });
+    }
+}
+
+/// Modules of `file` that stand in files of their own, after `#[cfg(test)]`.
+fn test_modules(file: &File) -> Vec<PathBuf> {
+    let folder = match file.path.file_name().and_then(|name| name.to_str()) {
+        Some("mod.rs" | "lib.rs" | "main.rs") => file.path.with_file_name(""),
+        _ => file.path.with_extension(""),
+    };
+    let after = file.text.split("#[cfg(test)]\nmod ").skip(1);
+    after.filter_map(|rest| Some(folder.join(rest.lines().next()?.strip_suffix(';')?))).collect()
+}
+
+/// The file's code without modules that are compiled for tests only.
+fn without_tests(file: &File) -> String {
+    let mut kept = Vec::new();
+    let mut end = None;
+    let mut lines = file.text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if end.as_deref() == Some(line) {
+            end = None;
+        } else if end.is_none() {
+            let opens = lines.peek().is_some_and(|next| next.trim_end().ends_with('{'));
+            if line.trim() == "#[cfg(test)]" && opens {
+                end = Some(line.replace("#[cfg(test)]", "}"));
+            } else {
+                kept.push(line);
+            }
+        }
+    }
+    kept.join("\n")
+}
+
+/// The rooms, in their order.
+fn rooms(files: &[File]) -> Vec<String> {
+    let lib = files.iter().find(|file| file.path == Path::new("lib.rs")).unwrap();
+    let name = |line: &str| {
+        line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';').map(str::to_string)
+    };
+    lib.text.lines().filter_map(name).collect()
+}
+
+/// The first names after each `prefix` in `text`: `crate::a::b` and `crate::{a, b::c}`.
+fn names_after<'t>(text: &'t str, prefix: &str) -> Vec<&'t str> {
+    let name = |text: &'t str| {
+        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+        &text[..end]
+    };
+    let mut names = Vec::new();
+    for (at, _) in text.match_indices(prefix) {
+        if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+            continue;
+        }
+        let rest = &text[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            None => names.push(name(rest)),
+            Some(list) => {
+                let mut depth = 0;
+                let mut start = 0;
+                for (index, c) in list.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' | ',' if depth == 0 => {
+                            names.push(name(list[start..index].trim_start()));
+                            start = index + 1;
+                            if c == '}' {
+                                break;
+                            }
+                        }
+                        '}' => depth -= 1,
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// The rooms that a file names, by `crate::` or by `super::` up to the crate's root. rustfmt's
+/// indentation says how deep in modules of the file a line stands.
+fn used(file: &File) -> Vec<&str> {
+    let mut used = names_after(&file.text, "crate::");
+    let mut inner: Vec<String> = Vec::new();
+    for line in file.text.lines() {
+        if inner.last().is_some_and(|end| end == line) {
+            inner.pop();
+        }
+        let depth = file.depth() + inner.len();
+        used.extend(names_after(line, &"super::".repeat(depth)));
+        let words = line.trim_start().trim_start_matches("pub ");
+        if words.starts_with("mod ") && words.ends_with('{') {
+            let indent = line.len() - line.trim_start().len();
+            inner.push(format!("{}}}", " ".repeat(indent)));
+        }
+    }
+    used
+}
+
+#[test]
+fn a_room_uses_only_what_stands_above_it() {
+    let files = files();
+    let rooms = rooms(&files);
+    let place = |name: &str| rooms.iter().position(|room| room == name);
+    let mut wrong = Vec::new();
+    for file in &files {
+        let Some(room) = file.room() else { continue };
+        let own = place(room).unwrap_or_else(|| panic!("{room} has no line in src/lib.rs"));
+        for name in used(file) {
+            if place(name).is_some_and(|place| place > own) {
+                wrong.push(format!("{}: {room} uses {name}, below it", file.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn pure_rooms_touch_nothing_outside() {
+    let mut wrong = Vec::new();
+    for file in files().iter().filter(|file| !file.is_test) {
+        let Some(room) = file.room().filter(|room| !MAY_TOUCH.contains(room)) else { continue };
+        let code = without_tests(file);
+        for (word, may) in EFFECTS {
+            if code.contains(word) && !may.contains(&room) {
+                wrong.push(format!("{}: {word} in the pure room {room}", file.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn rooms_that_may_touch_the_world_exist() {
+    let rooms = rooms(&files());
+    // A room that was renamed would be pure by its old name and free by its new one.
+    for room in ["sys", "cgroup", "process", "accounts", "kernel", "observe", "execute"] {
+        assert!(rooms.iter().any(|name| name == room), "there is no room {room}");
+    }
+}
+
+#[test]
+fn unsafe_stands_in_sys_alone() {
+    for file in files().iter().filter(|file| file.room() != Some("sys")) {
+        for word in ["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code)"] {
+            assert!(!file.text.contains(word), "{}: {word}", file.path.display());
+        }
+    }
+}
+
+#[test]
+fn no_file_is_over_600_lines() {
+    for file in files() {
+        assert!(file.lines <= MOST_LINES, "{} has {} lines", file.path.display(), file.lines);
+    }
+}
+
+/// The kernel is spoken to over netlink. The one process that is ever started is the command of
+/// `shaper run`.
+#[test]
+fn neither_tc_nor_ip_is_started() {
+    for file in files().iter().filter(|file| !file.is_test) {
+        let code = without_tests(file);
+        let starts = code.contains("Command::new") || code.contains("exec") && code.contains("nix");
+        let may = file.path == Path::new("commands/run.rs");
+        assert!(may || !starts, "{} starts a process", file.path.display());
+        let words = ["Command::new(\"", "system(", "posix_spawn", "execvp", "execve"];
+        for word in words {
+            assert!(!code.contains(word), "{}: {word}", file.path.display());
+        }
+    }
+}
+
+#[test]
+fn the_reader_of_this_test_sees_every_way_to_name_a_room() {
+    let file = |path: &str, text: &str| File {
+        path: path.into(),
+        text: text.into(),
+        lines: 0,
+        is_test: false,
+    };
+    let plan = file(
+        "plan/diff.rs",
+        "use crate::{state::{A, B}, units};\nuse super::super::execute;\nuse super::Step;\n\
+         fn f() { crate::cli::f() }\nmod tests {\n    use super::super::super::status;\n    use super::*;\n}",
+    );
+    assert_eq!(used(&plan), ["state", "units", "cli", "execute", "status"]);
+    assert_eq!((plan.room(), plan.depth()), (Some("plan"), 2));
+    let root = file("plan/mod.rs", "use super::sys;\n#[cfg(test)]\nmod tests;\n");
+    assert_eq!(used(&root), ["sys"]);
+    assert_eq!(test_modules(&root), [Path::new("plan/tests")]);
+    let inline = file(
+        "units.rs",
+        "use std::fmt;\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\nfn f() {}",
+    );
+    assert_eq!(without_tests(&inline), "use std::fmt;\nfn f() {}");
+}
