@@ -18,7 +18,7 @@ use crate::support::world::{Family, UPLINK, World};
 tests!(
     On::Every => a_login_accepted_by_root_is_the_users, a_stream_follows_its_process,
         a_child_inherits_the_class_of_its_socket, everyone_covers_accounts_without_a_line,
-        run_puts_a_command_in_a_users_class;
+        run_puts_a_command_in_a_users_class, a_passed_socket_is_whosoever_moved_last;
     On::HostAndUml => members_of_a_unix_group_are_its_own, attach_outlives_an_apply,
         nobodys_process_leaves_our_directories;
 );
@@ -87,6 +87,33 @@ fn a_child_inherits_the_class_of_its_socket() {
     // The child is made after the apply: it inherits the directory, and nobody need move it.
     stream.actor.tell(&Order::Hand { socket: stream.socket, to: BOB });
     all_passes_through(&classid("user/bob"));
+}
+
+/// The kernel tags a socket when a process takes it and when a process that holds it moves; it has
+/// one tag, whoever writes to it.
+fn a_passed_socket_is_whosoever_moved_last() {
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 5mbit, ceil: 50mbit}}}
+users: {ann: 30mbit, bob: 30mbit, carol: 30mbit}
+";
+    let mut world = World::new();
+    let mut carol = world.stream(CAROL, Family::V4);
+    let mut bob = world.actor(BOB);
+    apply(text);
+    bob.tell(&Order::Mailbox("bob".to_string()));
+    carol.actor.tell(&Order::Give { socket: carol.socket, to: "bob".to_string() });
+    let socket = bob.socket(&Order::Take);
+    bob.pour(socket);
+    all_passes_through(&classid("user/bob"));
+    // Carol holds a copy still: with her process, bob's stream changes class.
+    shaper(&["attach", "ann", &carol.pid().to_string()]).exits(0);
+    all_passes_through(&classid("user/ann"));
+    // Nothing moves, so nothing is tagged.
+    apply(text);
+    all_passes_through(&classid("user/ann"));
+    shaper(&["attach", "carol", &bob.pid().to_string()]).exits(0);
+    all_passes_through(&classid("user/carol"));
 }
 
 fn everyone_covers_accounts_without_a_line() {

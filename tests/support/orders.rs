@@ -46,6 +46,12 @@ pub enum Order {
     /// Starts a child that becomes the account, has the connection as its standard input, and pours
     /// into it until killed; this process closes its own copy. Answers [`Answer::Child`].
     Hand { socket: SocketId, to: Account },
+    /// Opens a mailbox of this name, in which connections can arrive (SCM_RIGHTS).
+    Mailbox(String),
+    /// Passes a connection to somebody's mailbox and keeps its own copy.
+    Give { socket: SocketId, to: String },
+    /// Takes what came to the mailbox. Answers [`Answer::Socket`].
+    Take,
     /// Sends so many ICMP echo requests and waits for each reply. Answers [`Answer::Replies`].
     Ping { to: SocketAddr, count: u32, payload: usize },
     /// Sends UDP probes to an echo and times each. Answers [`Answer::Rtts`].
