@@ -12,7 +12,7 @@ use crate::support::counters;
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Answer, Order, Proto};
 use crate::support::program::{apply, binary, classid, members, policy, shaper};
-use crate::support::rates::{self, Interval, MBIT};
+use crate::support::rates::{self, MBIT};
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
@@ -39,13 +39,12 @@ const NOISE: u64 = 3_000;
 
 /// For a second, everything must go through this class.
 #[track_caller]
-fn all_passes_through(class: &str) -> Interval {
+fn all_passes_through(class: &str) {
     // What was queued in another class leaves first.
     sleep(Duration::from_millis(1_000));
     let interval = rates::over(UPLINK, Duration::from_secs(1));
     assert!(interval.rate(class) > 10 * MBIT, "{class}: {:?}", interval.leaves());
     interval.others_stay_below(NOISE, &[class]);
-    interval
 }
 
 fn a_login_accepted_by_root_is_the_users() {
@@ -75,8 +74,9 @@ fn a_stream_follows_its_process() {
     all_passes_through("1:fffe");
     let arrived = world.seen(&stream).bytes;
     apply(ANN_AND_BOB);
-    let interval = all_passes_through(&classid("user/ann"));
-    interval.class_sends(&classid("user/ann"), 30 * MBIT, 4);
+    let class = classid("user/ann");
+    all_passes_through(&class);
+    rates::expect(UPLINK, Duration::from_secs(1), &[(&[&class], 30 * MBIT, 4)]);
     assert!(world.seen(&stream).bytes > arrived, "the stream itself goes on");
 }
 
@@ -127,7 +127,8 @@ everyone: 25mbit
 ";
     apply(text);
     let class = classid(&format!("uid/{}", CAROL.uid));
-    all_passes_through(&class).class_sends(&class, 25 * MBIT, 4);
+    all_passes_through(&class);
+    rates::expect(UPLINK, Duration::from_secs(1), &[(&[&class], 25 * MBIT, 4)]);
     let why = shaper(&["why", "--file", &policy(text), "carol"]).exits(0);
     assert!(why.stdout.contains("everyone") && why.stdout.contains(&class), "{}", why.stdout);
 }
@@ -144,10 +145,9 @@ everyone: 5mbit
 ",
     );
     sleep(Duration::from_secs(1));
-    let interval = rates::over(UPLINK, Duration::from_secs(3));
-    for student in [DAVE, ERIN] {
-        interval.class_sends(&classid(&format!("uid/{}", student.uid)), 20 * MBIT, 2);
-    }
+    let [dave, erin] = [DAVE, ERIN].map(|student| classid(&format!("uid/{}", student.uid)));
+    let expected: &[rates::Expected<'_>] = &[(&[&dave], 20 * MBIT, 2), (&[&erin], 20 * MBIT, 2)];
+    rates::expect(UPLINK, Duration::from_secs(3), expected);
 }
 
 fn run_puts_a_command_in_a_users_class() {

@@ -95,8 +95,7 @@ pub fn a_connection_accepted_after_a_move_follows_its_user() {
     both.others_stay_below(NOISE, &[&old, &new]);
     // Writes all tags anew; what waits in the old class leaves while it watches.
     apply(&ann_in("night", "20mbit"));
-    let interval = rates::over(UPLINK, Duration::from_secs(1));
-    interval.class_sends(&new, 20 * MBIT, 4);
+    let interval = rates::expect(UPLINK, Duration::from_secs(1), &[(&[&new], 20 * MBIT, 4)]);
     interval.others_stay_below(NOISE, &[&new]);
     apply(&ann_in("night", "20mbit"));
     assert_eq!(retired(), [""; 0], "the old class is quiet");
