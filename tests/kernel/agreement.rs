@@ -1,13 +1,17 @@
 //! What the program says against what others see: nothing sent when nothing is to do, the same
 //! numbers as `tc`, two instances that do not see each other, nothing left after `clear`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
+use netlink_bindings::tc::{OpNewtclassDo, OptionsMsg};
 use serde_json::Value;
+use shaper::netlink::request::dump;
+use shaper::sys::Netlink;
 
 use crate::support::accounts::{ANN, BOB};
 use crate::support::cell::SCRATCH;
@@ -21,6 +25,7 @@ use crate::support::world::{Family, UPLINK, World};
 
 tests!(
     On::Every => applying_twice_changes_nothing, status_says_what_tc_says,
+        status_tc_and_an_independent_decoder_see_the_same_classes,
         clear_leaves_nothing_behind;
     On::HostAndUml => two_instances_do_not_see_each_other;
     On::Host => applying_twice_sends_no_changing_message;
@@ -141,6 +146,114 @@ fn status_says_what_tc_says() {
     }
 }
 
+/// Every class in `status --json`, by its classid.
+fn said_of_classes(status: &Value) -> BTreeMap<String, Value> {
+    let link = &status["links"][0];
+    let lists = ["users", "groups", "retired"].map(|list| link[list].as_array().cloned());
+    let pools = ["default", "unshaped"].map(|pool| link[pool].clone());
+    let all = lists.into_iter().flatten().flatten().chain(pools);
+    all.map(|class| (class["classid"].as_str().expect("a classid").to_string(), class)).collect()
+}
+
+/// What netlink-bindings reads of each class, in `status`'s words; bursts in nanoseconds.
+fn decoded_classes(link: &str) -> BTreeMap<String, (Value, u64, u64)> {
+    let index = fs::read_to_string(format!("/sys/class/net/{link}/ifindex")).expect("an ifindex");
+    let index: u32 = index.trim().parse().expect("a number");
+    let mut netlink = Netlink::open().expect("a netlink socket");
+    let raw = netlink
+        .dump(&dump::classes(index), |message| Ok(Some(message.payload.to_vec())))
+        .expect("a dump of the classes");
+    let decode = |payload: &Vec<u8>| {
+        let (header, attributes) = OpNewtclassDo::decode_request(payload);
+        let OptionsMsg::Htb(htb) = attributes.get_options().expect("options") else {
+            panic!("not HTB: {header:?}")
+        };
+        let parms = htb.get_parms().expect("parms");
+        let bits = |narrow: u32, wide: Option<u64>| wide.unwrap_or(u64::from(narrow)) * 8;
+        let fields = serde_json::json!({
+            "rate_bit": bits(parms.rate.rate, htb.get_rate64().ok()),
+            "ceil_bit": bits(parms.ceil.rate, htb.get_ceil64().ok()),
+            "prio": parms.prio,
+            "quantum": parms.quantum,
+        });
+        // A psched tick is 64 ns (PSCHED_SHIFT, include/net/pkt_sched.h).
+        let nanoseconds = |ticks: u32| u64::from(ticks) * 64;
+        let id = format!("{:x}:{:x}", header.handle >> 16, header.handle & 0xffff);
+        (id, (fields, nanoseconds(parms.buffer), nanoseconds(parms.cbuffer)))
+    };
+    raw.iter().map(decode).collect()
+}
+
+/// Bytes and how many `tc` may be off: it prints whole kilobytes where 16 bytes are all that is
+/// missing, and calculates in microseconds.
+fn printed_size(text: &str, rate_bit: u64) -> (u64, u64) {
+    let a_microsecond = rate_bit / 8_000_000 + 1;
+    let scaled = |unit: &str| text.strip_suffix(unit).and_then(|n| n.parse::<u64>().ok());
+    if let Some(n) = scaled("Mb") {
+        (n << 20, 1_024 + a_microsecond)
+    } else if let Some(n) = scaled("Kb") {
+        (n << 10, 16 + a_microsecond)
+    } else {
+        (scaled("b").unwrap_or_else(|| panic!("a size: {text}")), 1 + a_microsecond)
+    }
+}
+
+fn status_tc_and_an_independent_decoder_see_the_same_classes() {
+    let _world = World::new();
+    apply(
+        "
+version: 1
+links: {up0: {rate: 940mbit, default: {rate: 5mbit, ceil: 10mbit}}}
+users:
+  ann: {rate: 40mbit, prio: 2, classid: '1:1a'}
+  bob: {rate: 20500kbit, ceil: 80mbit, prio: 7}
+  carol: 33mbit
+classes: {nfs: {rate: 30%, prio: 1}}
+groups: {team: {users: [bob], rate: 30mbit, ceil: 90mbit}}
+",
+    );
+    let status = shaper(&["status", "--json"]).exits(0).json();
+    let said = said_of_classes(&status);
+    let decoded = decoded_classes(UPLINK);
+    let tc = counters::classes(UPLINK).by_id;
+    // The link's own class is a line of its own in status.
+    let classes: Vec<&String> = tc.keys().filter(|id| *id != "1:1").collect();
+    assert_eq!(said.keys().collect::<Vec<_>>(), classes);
+    assert_eq!(decoded.keys().filter(|id| *id != "1:1").collect::<Vec<_>>(), classes);
+    assert_eq!(status["links"][0]["rate_bit"], decoded["1:1"].0["rate_bit"]);
+    let qdiscs: Value = serde_json::from_str(&run("tc -j qdisc show dev up0")).expect("tc's JSON");
+    for (id, said) in &said {
+        let ((fields, burst, cburst), text) = (&decoded[id], &tc[id]);
+        let inner = said["prio"].is_null();
+        for (key, value) in fields.as_object().expect("fields") {
+            if !(inner && (key == "prio" || key == "quantum")) {
+                assert_eq!(&said[key], value, "{key} of {id}, by the decoder");
+            }
+        }
+        assert_eq!(said["rate_bit"], text.rate, "rate of {id}, by tc");
+        assert_eq!(said["ceil_bit"], text.ceil, "ceil of {id}, by tc");
+        if !inner {
+            assert_eq!(said["prio"], text.prio.map_or(Value::Null, Value::from), "prio of {id}");
+            assert_eq!(said["quantum"], text.quantum.map_or(Value::Null, Value::from), "{id}");
+        }
+        for (key, rate, nanoseconds, printed) in [
+            ("burst_bytes", text.rate, burst, &text.burst),
+            ("cburst_bytes", text.ceil, cburst, &text.cburst),
+        ] {
+            let said = said[key].as_u64().expect("bytes");
+            let decoded = u128::from(*nanoseconds) * u128::from(rate) / 8_000_000_000;
+            assert!(u128::from(said).abs_diff(decoded) <= 1, "{key} of {id}: {said}, {decoded}");
+            let (printed, most) = printed_size(printed, rate);
+            assert!(said.abs_diff(printed) <= most, "{key} of {id}: {said}, tc: {printed}");
+        }
+        let leaf = qdiscs.as_array().into_iter().flatten().find(|leaf| leaf["parent"] == **id);
+        assert_eq!(said["leaf"], leaf.map_or(Value::Null, |leaf| leaf["kind"].clone()), "{id}");
+        if let Some(leaf) = leaf {
+            assert_eq!(leaf["handle"], format!("{}:", &id[2..]).as_str());
+        }
+    }
+}
+
 fn two_instances_do_not_see_each_other() {
     let mut here = World::new();
     let mut there = here.beside();
@@ -157,7 +270,7 @@ fn two_instances_do_not_see_each_other() {
     assert_eq!(shaper(&["apply", "--json", &policy(POLICY)]).exits(0).json()["changed"], false);
     let class = classid("user/ann");
     sleep(Duration::from_secs(1));
-    rates::over(UPLINK, Duration::from_secs(3)).class_sends(&class, 40 * MBIT, 2);
+    rates::expect(UPLINK, Duration::from_secs(3), &[(&[&class], 40 * MBIT, 2)]);
     let asked = || {
         let before = Micros::now();
         let status = in_there(&["status", "--json"]).exits(0).json();

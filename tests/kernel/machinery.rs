@@ -54,9 +54,8 @@ fn a_hand_made_tree_measures_at_its_rates() {
     ann.actor.pour(ann.socket);
     bob.actor.pour(bob.socket);
     sleep(Duration::from_secs(1));
-    let interval = rates::over(UPLINK, Duration::from_secs(5));
-    interval.class_sends("1:10", 40 * MBIT, 2);
-    interval.class_sends("1:11", 20 * MBIT, 2);
+    let expected: &[rates::Expected<'_>] = &[(&["1:10"], 40 * MBIT, 2), (&["1:11"], 20 * MBIT, 2)];
+    let interval = rates::expect(UPLINK, Duration::from_secs(5), expected);
     let (from, to) = (interval.before.at, interval.after.at);
     // TCP's payload in 1514 bytes: 1448 over IPv4, 1428 over IPv6.
     within("ann's goodput", world.seen(&ann).rate(from, to), 40 * MBIT * 1448 / 1514, 2);

@@ -12,13 +12,13 @@ use crate::support::counters;
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Answer, Order, Proto};
 use crate::support::program::{apply, binary, classid, members, policy, shaper};
-use crate::support::rates::{self, Interval, MBIT};
+use crate::support::rates::{self, MBIT};
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
     On::Every => a_login_accepted_by_root_is_the_users, a_stream_follows_its_process,
         a_child_inherits_the_class_of_its_socket, everyone_covers_accounts_without_a_line,
-        run_puts_a_command_in_a_users_class;
+        run_puts_a_command_in_a_users_class, a_passed_socket_is_whosoever_moved_last;
     On::HostAndUml => members_of_a_unix_group_are_its_own, attach_outlives_an_apply,
         nobodys_process_leaves_our_directories;
 );
@@ -39,13 +39,12 @@ const NOISE: u64 = 3_000;
 
 /// For a second, everything must go through this class.
 #[track_caller]
-fn all_passes_through(class: &str) -> Interval {
+fn all_passes_through(class: &str) {
     // What was queued in another class leaves first.
     sleep(Duration::from_millis(1_000));
     let interval = rates::over(UPLINK, Duration::from_secs(1));
     assert!(interval.rate(class) > 10 * MBIT, "{class}: {:?}", interval.leaves());
     interval.others_stay_below(NOISE, &[class]);
-    interval
 }
 
 fn a_login_accepted_by_root_is_the_users() {
@@ -75,8 +74,9 @@ fn a_stream_follows_its_process() {
     all_passes_through("1:fffe");
     let arrived = world.seen(&stream).bytes;
     apply(ANN_AND_BOB);
-    let interval = all_passes_through(&classid("user/ann"));
-    interval.class_sends(&classid("user/ann"), 30 * MBIT, 4);
+    let class = classid("user/ann");
+    all_passes_through(&class);
+    rates::expect(UPLINK, Duration::from_secs(1), &[(&[&class], 30 * MBIT, 4)]);
     assert!(world.seen(&stream).bytes > arrived, "the stream itself goes on");
 }
 
@@ -87,6 +87,33 @@ fn a_child_inherits_the_class_of_its_socket() {
     // The child is made after the apply: it inherits the directory, and nobody need move it.
     stream.actor.tell(&Order::Hand { socket: stream.socket, to: BOB });
     all_passes_through(&classid("user/bob"));
+}
+
+/// The kernel tags a socket when a process takes it and when a process that holds it moves; it has
+/// one tag, whoever writes to it.
+fn a_passed_socket_is_whosoever_moved_last() {
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 5mbit, ceil: 50mbit}}}
+users: {ann: 30mbit, bob: 30mbit, carol: 30mbit}
+";
+    let mut world = World::new();
+    let mut carol = world.stream(CAROL, Family::V4);
+    let mut bob = world.actor(BOB);
+    apply(text);
+    bob.tell(&Order::Mailbox("bob".to_string()));
+    carol.actor.tell(&Order::Give { socket: carol.socket, to: "bob".to_string() });
+    let socket = bob.socket(&Order::Take);
+    bob.pour(socket);
+    all_passes_through(&classid("user/bob"));
+    // Carol holds a copy still: with her process, bob's stream changes class.
+    shaper(&["attach", "ann", &carol.pid().to_string()]).exits(0);
+    all_passes_through(&classid("user/ann"));
+    // Nothing moves, so nothing is tagged.
+    apply(text);
+    all_passes_through(&classid("user/ann"));
+    shaper(&["attach", "carol", &bob.pid().to_string()]).exits(0);
+    all_passes_through(&classid("user/carol"));
 }
 
 fn everyone_covers_accounts_without_a_line() {
@@ -100,7 +127,8 @@ everyone: 25mbit
 ";
     apply(text);
     let class = classid(&format!("uid/{}", CAROL.uid));
-    all_passes_through(&class).class_sends(&class, 25 * MBIT, 4);
+    all_passes_through(&class);
+    rates::expect(UPLINK, Duration::from_secs(1), &[(&[&class], 25 * MBIT, 4)]);
     let why = shaper(&["why", "--file", &policy(text), "carol"]).exits(0);
     assert!(why.stdout.contains("everyone") && why.stdout.contains(&class), "{}", why.stdout);
 }
@@ -117,10 +145,9 @@ everyone: 5mbit
 ",
     );
     sleep(Duration::from_secs(1));
-    let interval = rates::over(UPLINK, Duration::from_secs(3));
-    for student in [DAVE, ERIN] {
-        interval.class_sends(&classid(&format!("uid/{}", student.uid)), 20 * MBIT, 2);
-    }
+    let [dave, erin] = [DAVE, ERIN].map(|student| classid(&format!("uid/{}", student.uid)));
+    let expected: &[rates::Expected<'_>] = &[(&[&dave], 20 * MBIT, 2), (&[&erin], 20 * MBIT, 2)];
+    rates::expect(UPLINK, Duration::from_secs(3), expected);
 }
 
 fn run_puts_a_command_in_a_users_class() {

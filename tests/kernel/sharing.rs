@@ -7,7 +7,7 @@ use crate::support::accounts::{ANN, BOB, CAROL};
 use crate::support::harness::{On, Place, tests};
 use crate::support::orders::Proto;
 use crate::support::program::{apply, classid};
-use crate::support::rates::{self, MBIT, between, percentile, within};
+use crate::support::rates::{self, MBIT, between, percentile};
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
@@ -31,18 +31,13 @@ users:
     );
     let (of_ann, of_bob) = (classid("user/ann"), classid("user/bob"));
     sleep(Duration::from_secs(2));
-    let both = rates::over(UPLINK, Duration::from_secs(4));
+    let both = rates::expect(UPLINK, Duration::from_secs(4), &[(&["1:1"], 60 * MBIT, 2)]);
     let low = if Place::current() == Place::Qemu { 88 } else { 98 };
     between("ann on the full link", both.rate(&of_ann), 30 * MBIT * low / 100, 50 * MBIT);
     between("bob on the full link", both.rate(&of_bob), 15 * MBIT * low / 100, 30 * MBIT);
-    // The link's class has only its own burst to make up for a late timer, and user-mode Linux has
-    // one CPU that the streams need too.
-    let percent = if Place::current() == Place::Host { 2 } else { 4 };
-    within("the full link", both.rate("1:1"), 60 * MBIT, percent);
     bob.actor.stop(bob.socket);
     sleep(Duration::from_secs(1));
-    let alone = rates::over(UPLINK, Duration::from_secs(3));
-    alone.class_sends(&of_ann, 50 * MBIT, 2);
+    rates::expect(UPLINK, Duration::from_secs(3), &[(&[&of_ann], 50 * MBIT, 2)]);
 }
 
 fn a_groups_ceil_holds_for_its_members_together() {
@@ -60,11 +55,10 @@ users:
 ",
     );
     sleep(Duration::from_secs(2));
-    let interval = rates::over(UPLINK, Duration::from_secs(4));
-    let (ann, bob) = (classid("user/ann"), classid("user/bob"));
-    within("ann and bob", interval.rate(&ann) + interval.rate(&bob), 40 * MBIT, 2);
-    interval.class_sends(&classid("group/team"), 40 * MBIT, 2);
-    interval.class_sends(&classid("user/carol"), 30 * MBIT, 2);
+    let [ann, bob, carol, team] = ["user/ann", "user/bob", "user/carol", "group/team"].map(classid);
+    let expected: &[rates::Expected<'_>] =
+        &[(&[&ann, &bob], 40 * MBIT, 2), (&[&team], 40 * MBIT, 2), (&[&carol], 30 * MBIT, 2)];
+    let interval = rates::expect(UPLINK, Duration::from_secs(4), expected);
     assert!(interval.bytes(&ann) > 0 && interval.bytes(&bob) > 0);
 }
 
@@ -81,10 +75,11 @@ rules: [{{proto: tcp, dport: {}, to: unshaped}}]
         free.port
     ));
     sleep(Duration::from_secs(1));
-    let interval = rates::over(UPLINK, Duration::from_secs(3));
+    let ann_class = classid("user/ann");
+    let expected: &[rates::Expected<'_>] = &[(&[&ann_class], 10 * MBIT, 5)];
+    let interval = rates::expect(UPLINK, Duration::from_secs(3), expected);
     let device = if Place::current() == Place::Host { 400 } else { 100 };
     between("unshaped", interval.rate("1:fffd"), device * MBIT, 40_000 * MBIT);
-    interval.class_sends(&classid("user/ann"), 10 * MBIT, 5);
     assert!(world.seen(&ann).bytes > 0);
 }
 

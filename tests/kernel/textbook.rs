@@ -40,9 +40,8 @@ fn classes_send_at_their_rates() {
     let status = shaper(&["status", "--json"]).exits(0).json();
     assert_eq!(status["links"][0]["classifier"], expected_classifier());
     sleep(Duration::from_secs(2));
-    let interval = rates::over(UPLINK, Duration::from_secs(5));
-    interval.class_sends("1:10", 40 * MBIT, 2);
-    interval.class_sends("1:11", 20 * MBIT, 2);
+    let expected: &[rates::Expected<'_>] = &[(&["1:10"], 40 * MBIT, 2), (&["1:11"], 20 * MBIT, 2)];
+    let interval = rates::expect(UPLINK, Duration::from_secs(5), expected);
     let (from, to) = (interval.before.at, interval.after.at);
     for (who, stream, rate) in [("ann", &ann, 40 * MBIT), ("bob", &bob, 20 * MBIT)] {
         let goodput = world.seen(stream).rate(from, to);

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use super::accounts::Account;
 use super::cell::myself;
 use super::orders::{Answer, Order, Proto, SocketId};
+use super::passing;
 use super::sink::{self, Sinks};
 use super::source::{self, Source};
 use super::timeline::Timeline;
@@ -130,6 +132,7 @@ struct Stage {
     sources: BTreeMap<SocketId, Source>,
     sinks: Sinks,
     children: Vec<Child>,
+    mailbox: Option<UnixDatagram>,
     sockets: u32,
 }
 
@@ -180,7 +183,7 @@ impl Stage {
                 Answer::Done
             }
             Order::Send { socket, bytes } => {
-                let stream = self.streams.remove(&socket).context("no such connection")?;
+                let stream = self.streams.get(&socket).context("no such connection")?;
                 Answer::Sent { bytes: source::send(stream, bytes)?, packets: 0 }
             }
             Order::Beat { socket, bytes, bits_per_second } => {
@@ -202,6 +205,21 @@ impl Stage {
                 let pid = child.id();
                 self.children.push(child);
                 Answer::Child(pid)
+            }
+            Order::Mailbox(name) => {
+                self.mailbox = Some(passing::mailbox(&name)?);
+                Answer::Done
+            }
+            Order::Give { socket, to } => {
+                let stream = self.streams.get(&socket).context("no such connection")?;
+                passing::give(stream, &to)?;
+                Answer::Done
+            }
+            Order::Take => {
+                let stream = passing::take(self.mailbox.as_ref().context("no mailbox")?)?;
+                let id = self.next();
+                self.streams.insert(id, stream);
+                Answer::Socket(id)
             }
             Order::Ping { to, count, payload } => {
                 Answer::Replies(source::ping(to, count, payload)?)

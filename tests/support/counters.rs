@@ -25,6 +25,7 @@ pub struct Class {
     pub ceil: u64,
     /// As printed: `1600b`, `15Kb`.
     pub burst: String,
+    pub cburst: String,
     pub bytes: u64,
     pub packets: u64,
     pub drops: u64,
@@ -65,6 +66,7 @@ pub fn parse(text: &str) -> BTreeMap<String, Class> {
             words.iter().position(|word| *word == name).and_then(|i| words.get(i + 1)).copied()
         };
         let number = |name: &str| after(name).and_then(|word| word.parse().ok()).unwrap_or(0);
+        let printed = |name| after(name).unwrap_or("").split('/').next().unwrap_or("").to_string();
         let packets = words.iter().position(|word| *word == "pkt").and_then(|i| words.get(i - 1));
         let class = Class {
             parent: after("parent").map(str::to_string),
@@ -72,7 +74,8 @@ pub fn parse(text: &str) -> BTreeMap<String, Class> {
             quantum: after("quantum").and_then(|word| word.parse().ok()),
             rate: after("rate").map_or(0, bits),
             ceil: after("ceil").map_or(0, bits),
-            burst: after("burst").unwrap_or("").split('/').next().unwrap_or("").to_string(),
+            burst: printed("burst"),
+            cburst: printed("cburst"),
             bytes: number("Sent"),
             packets: packets.and_then(|word| word.parse().ok()).unwrap_or(0),
             drops: number("dropped"),

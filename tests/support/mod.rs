@@ -11,6 +11,7 @@ pub mod command;
 pub mod counters;
 pub mod harness;
 pub mod orders;
+pub mod passing;
 pub mod program;
 pub mod rates;
 pub mod sink;

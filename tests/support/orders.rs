@@ -36,7 +36,8 @@ pub enum Order {
     Datagram(SocketAddr),
     /// Writes to a connection as fast as it takes the bytes, until [`Order::Stop`].
     Pour(SocketId),
-    /// Sends exactly so many bytes over a connection. Answers [`Answer::Sent`].
+    /// Writes so many bytes to a connection, rounded up to 16 kB, and keeps it open; done when the socket has
+    /// taken them, sent or not. Answers [`Answer::Sent`].
     Send { socket: SocketId, bytes: u64 },
     /// Sends numbered datagrams of so many bytes, so many bits of payload a second, until `Stop`.
     Beat { socket: SocketId, bytes: usize, bits_per_second: u64 },
@@ -45,6 +46,12 @@ pub enum Order {
     /// Starts a child that becomes the account, has the connection as its standard input, and pours
     /// into it until killed; this process closes its own copy. Answers [`Answer::Child`].
     Hand { socket: SocketId, to: Account },
+    /// Opens a mailbox of this name, in which connections can arrive (SCM_RIGHTS).
+    Mailbox(String),
+    /// Passes a connection to somebody's mailbox and keeps its own copy.
+    Give { socket: SocketId, to: String },
+    /// Takes what came to the mailbox. Answers [`Answer::Socket`].
+    Take,
     /// Sends so many ICMP echo requests and waits for each reply. Answers [`Answer::Replies`].
     Ping { to: SocketAddr, count: u32, payload: usize },
     /// Sends UDP probes to an echo and times each. Answers [`Answer::Rtts`].

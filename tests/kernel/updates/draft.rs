@@ -50,12 +50,6 @@ struct User {
     group: Option<&'static str>,
 }
 
-#[derive(Clone, Debug)]
-struct Group {
-    parent: Option<&'static str>,
-    ceil: usize,
-}
-
 /// How erin, whose account is in the unix group `students`, comes to her class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Erin {
@@ -73,7 +67,10 @@ pub struct Draft {
     pub classifiers: &'static [&'static str],
     classifier: usize,
     users: BTreeMap<&'static str, User>,
-    groups: BTreeMap<&'static str, Group>,
+    /// With the group that each is in.
+    groups: BTreeMap<&'static str, Option<&'static str>>,
+    /// Of every group, so that none is above the one that it is in.
+    group_ceil: usize,
     erin: Erin,
     /// A ceil for each, and one for all together.
     everyone: Option<(usize, Option<usize>)>,
@@ -134,7 +131,8 @@ impl Draft {
             classifiers: &["auto"],
             classifier: 0,
             users: ["carol", "dave", "erin"].map(|name| (name, person(name))).into(),
-            groups: BTreeMap::from([("g1", Group { parent: None, ceil: 90 })]),
+            groups: BTreeMap::from([("g1", None)]),
+            group_ceil: 90,
             erin: Erin::OwnLine,
             everyone: None,
             service: (5, 20),
@@ -179,14 +177,14 @@ impl Draft {
             }
         }
         text.push_str("groups:\n  fixed: {rate: 30mbit, ceil: 100mbit, users: [bob]}\n");
-        for (key, group) in &self.groups {
+        for (key, parent) in &self.groups {
             let members = self.users.iter().filter(|(_, user)| user.group == Some(key));
             let members: Vec<String> = members.map(|(key, user)| name(key, user.name)).collect();
-            let parent = group.parent.map(|p| format!("parent: {p}, ")).unwrap_or_default();
+            let parent = parent.map(|p| format!("parent: {p}, ")).unwrap_or_default();
             let _ = writeln!(
                 text,
                 "  {key}: {{{parent}ceil: {}mbit, users: [{}]}}",
-                group.ceil,
+                self.group_ceil,
                 members.join(", ")
             );
         }
@@ -257,15 +255,15 @@ impl Draft {
     fn make_group(&mut self, random: &mut Random) -> bool {
         let absent = GROUPS.into_iter().filter(|key| !self.groups.contains_key(key));
         let Some(key) = random.one_of(absent) else { return false };
-        self.groups.insert(key, Group { parent: None, ceil: 90 });
+        self.groups.insert(key, None);
         self.move_carol(random)
     }
 
     fn dissolve_group(&mut self, random: &mut Random) -> bool {
         let Some(key) = random.one_of(self.groups.keys().copied()) else { return false };
         self.groups.remove(key);
-        for group in self.groups.values_mut().filter(|group| group.parent == Some(key)) {
-            group.parent = None;
+        for parent in self.groups.values_mut().filter(|parent| **parent == Some(key)) {
+            *parent = None;
         }
         for user in self.users.values_mut().filter(|user| user.group == Some(key)) {
             user.group = None;
@@ -283,16 +281,15 @@ impl Draft {
             if group == key {
                 return false;
             }
-            above = self.groups[group].parent;
+            above = self.groups[group];
         }
-        self.groups.get_mut(key).map(|group| group.parent = parent).is_some()
+        self.groups.insert(key, parent).is_some()
     }
 
     fn change_rates(&mut self, random: &mut Random) -> bool {
-        let ceil = random.between(60, 95);
         match random.below(3) {
             0 => self.service = (random.between(3, 9), random.between(20, 40)),
-            1 => self.groups.values_mut().for_each(|group| group.ceil = ceil),
+            1 => self.group_ceil = random.between(60, 95),
             _ => {
                 for user in self.users.values_mut() {
                     user.rate = user.rate.map(|_| random.between(3, 8));

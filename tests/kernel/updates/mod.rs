@@ -3,6 +3,7 @@
 
 mod draft;
 mod ledger;
+mod orphans;
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -10,25 +11,47 @@ use std::time::{Duration, Instant};
 
 use shaper::apply::{self, Applied, May, Options, Session};
 use shaper::kernel::Kernel;
+use shaper::model::BuildOptions;
 use shaper::plan::Step;
+use shaper::state::Facts;
 use shaper::sys::probe;
 
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT};
 use crate::support::clock::Micros;
 use crate::support::command::run;
-use crate::support::harness::{On, Place, Test};
+use crate::support::harness::{BUDGET, On, Place, Test};
 use crate::support::orders::{Order, Proto};
 use crate::support::program::{classid, policy, shaper};
 use crate::support::world::{Family, Stream, World};
 use draft::{Draft, Random};
 use ledger::Ledger;
 
-pub const TESTS: &[Test] = &[Test {
-    name: "updates::no_packet_is_lost_or_misclassified_while_the_policy_is_edited",
-    on: On::HostAndUml,
-    budget: Duration::from_secs(400),
-    body: no_packet_is_lost_or_misclassified_while_the_policy_is_edited,
-}];
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "updates::every_edit_gives_a_valid_policy",
+        on: On::Host,
+        budget: BUDGET,
+        body: every_edit_gives_a_valid_policy,
+    },
+    Test {
+        name: "updates::no_packet_is_lost_or_misclassified_while_the_policy_is_edited",
+        on: On::HostAndUml,
+        budget: Duration::from_secs(300),
+        body: no_packet_is_lost_or_misclassified_while_the_policy_is_edited,
+    },
+    Test {
+        name: "updates::what_an_ended_process_left_queued_keeps_its_limits",
+        on: On::HostAndUml,
+        budget: BUDGET,
+        body: orphans::what_an_ended_process_left_queued_keeps_its_limits,
+    },
+    Test {
+        name: "updates::a_connection_accepted_after_a_move_follows_its_user",
+        on: On::HostAndUml,
+        budget: BUDGET,
+        body: orphans::a_connection_accepted_after_a_move_follows_its_user,
+    },
+];
 
 /// Everybody sends so many packets a second: at most 4 Mbit, of the 20 that any line allows.
 fn packets_per_second() -> u64 {
@@ -83,7 +106,7 @@ impl Sender {
 /// Applies with a short wait for quiet; reads the counters of each class before it is deleted.
 fn apply_watched(text: &str, ledger: &mut Ledger) -> Applied {
     let policy = shaper::policy::parse(text, "policies.yaml")
-        .unwrap_or_else(|report| panic!("{report:?}\n{text}"));
+        .unwrap_or_else(|report| panic!("{}", report.render(false)));
     let kernel = Kernel::open(None).expect("the kernel");
     let mut session = Session::new(kernel, policy, Options::default());
     let may = May { quiet: QUIET, ..May::default() };
@@ -94,7 +117,7 @@ fn apply_watched(text: &str, ledger: &mut Ledger) -> Applied {
         Ok(())
     };
     let applied = apply::apply(&mut session, may, &mut gate)
-        .unwrap_or_else(|failure| panic!("{failure:?}\n{text}"));
+        .unwrap_or_else(|failure| panic!("{}", failure.text(false)));
     assert!(applied.left.is_empty(), "steps that disturb: {:?}\n{text}", applied.left);
     applied
 }
@@ -183,4 +206,21 @@ fn seed() -> u64 {
 
 fn minor(id: &str) -> u16 {
     id.strip_prefix("1:").and_then(|minor| u16::from_str_radix(minor, 16).ok()).expect("a classid")
+}
+
+fn every_edit_gives_a_valid_policy() {
+    let seed = seed();
+    println!("SHAPER_SEED={seed} draws these edits again");
+    let mut random = Random::new(seed);
+    let mut draft = Draft::first(5001);
+    let offline = BuildOptions { offline: true, skip_unknown: false };
+    for _ in 0..1_000 {
+        (draft, _) = draft.edited(&mut random);
+        let text = draft.text();
+        let policy = shaper::policy::parse(&text, "policies.yaml")
+            .unwrap_or_else(|report| panic!("{}", report.render(false)));
+        if let Err(report) = shaper::model::build(&policy, &Facts::default(), offline) {
+            panic!("{}\n{text}", report.render(false));
+        }
+    }
 }

@@ -1,0 +1,109 @@
+//! Packets that no live process owns while their user moves: what an ended process left queued, and
+//! connections that wait to be accepted. The kernel keeps the old tag on them.
+
+use std::fs;
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use crate::support::accounts::ANN;
+use crate::support::counters;
+use crate::support::orders::{Order, Proto};
+use crate::support::program::{apply, classid, directory, policy, shaper};
+use crate::support::rates::{self, Interval, MBIT, between};
+use crate::support::world::{Family, UPLINK, World};
+
+/// Two groups; ann is in the one that is named.
+fn ann_in(group: &str, ceil: &str) -> String {
+    let members = |name: &str| if name == group { "[ann]" } else { "[]" };
+    format!(
+        "
+version: 1
+links: {{up0: {{rate: 100mbit, default: {{rate: 5mbit}}}}}}
+users: {{ann: {ceil}}}
+groups:
+  day: {{ceil: 60mbit, users: {}}}
+  night: {{ceil: 50mbit, users: {}}}
+",
+        members("day"),
+        members("night")
+    )
+}
+
+const NOISE: u64 = 3_000;
+
+/// What a process of ann writes before it ends: six seconds of her class.
+const QUEUED: u64 = 3_000_000;
+
+pub fn what_an_ended_process_left_queued_keeps_its_limits() {
+    let mut world = World::new();
+    // Room for all of it in the socket: nobody will be there to write more.
+    fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 8388608 8388608").expect("tcp_wmem");
+    let mut stream = world.stream(ANN, Family::V4);
+    let _idle = world.actor(ANN);
+    apply(&ann_in("day", "4mbit"));
+    let old = classid("user/ann");
+    let before = counters::classes(UPLINK);
+    stream.actor.tell(&Order::Send { socket: stream.socket, bytes: QUEUED });
+    let port = stream.port;
+    drop(stream);
+    apply(&ann_in("night", "4mbit"));
+    let new = classid("user/ann");
+    assert_ne!(old, new, "a class cannot change its parent");
+    assert_eq!(retired(), [old.clone()]);
+    // Waiting to drain is no difference to the policy.
+    shaper(&["plan", "--exit-code", &policy(&ann_in("night", "4mbit"))]).exits(0);
+    let draining = rates::over(UPLINK, Duration::from_secs(1));
+    between("what is left", draining.rate(&old), 2 * MBIT, 4 * MBIT * 106 / 100);
+    world.until("all that was queued has arrived", |world| {
+        world.far.seen(Proto::Tcp, port).bytes >= QUEUED
+    });
+    let all = Interval::since(before, UPLINK);
+    assert!(all.bytes(&old) >= QUEUED, "{:?}", all.leaves());
+    all.others_stay_below(NOISE, &[&old]);
+    apply(&ann_in("night", "4mbit"));
+    assert_eq!(retired(), [""; 0]);
+    assert!(!counters::classes(UPLINK).by_id.contains_key(&old));
+    assert!(!directory(&format!("retired/{}", &old[2..])).exists());
+}
+
+/// In the backlog of ann's listener since before the move.
+const WAITING: [u16; 2] = [2301, 2302];
+
+pub fn a_connection_accepted_after_a_move_follows_its_user() {
+    let mut world = World::new();
+    let mut ann = world.actor(ANN);
+    apply(&ann_in("day", "20mbit"));
+    let old = classid("user/ann");
+    let listener = ann.socket(&Order::Listen(world.host_at(Family::V4, 2222)));
+    for port in WAITING {
+        let socket = world.far.connect(world.host_at(Family::V4, 2222));
+        world.far.tell(&Order::Drain { socket, port });
+    }
+    let before = counters::classes(UPLINK);
+    let moving = thread::spawn(|| apply(&ann_in("night", "20mbit")));
+    world.until("ann has another class", |_| classid("user/ann") != old);
+    let new = classid("user/ann");
+    // All tags have been written once more by now, and the old class is being watched.
+    sleep(Duration::from_millis(700));
+    let accepted = WAITING.map(|_| ann.socket(&Order::Accept(listener)));
+    accepted.iter().for_each(|socket| ann.pour(*socket));
+    moving.join().expect("the move");
+    println!("retired while they send: {:?}", retired());
+    sleep(Duration::from_secs(1));
+    let both = Interval::since(before, UPLINK);
+    println!("{:?}", both.leaves());
+    both.others_stay_below(NOISE, &[&old, &new]);
+    // Writes all tags anew; what waits in the old class leaves while it watches.
+    apply(&ann_in("night", "20mbit"));
+    let interval = rates::expect(UPLINK, Duration::from_secs(1), &[(&[&new], 20 * MBIT, 4)]);
+    interval.others_stay_below(NOISE, &[&new]);
+    apply(&ann_in("night", "20mbit"));
+    assert_eq!(retired(), [""; 0], "the old class is quiet");
+}
+
+/// The classids that `status` says are on their way out.
+fn retired() -> Vec<String> {
+    let status = shaper(&["status", "--json"]).exits(0).json();
+    let list = status["links"][0]["retired"].as_array().cloned().unwrap_or_default();
+    list.iter().map(|class| class["classid"].as_str().unwrap_or("?").to_string()).collect()
+}
