@@ -2,11 +2,15 @@
 //! What `shaper apply` does, and whoever else applies (the daemon, the tests). Looks through
 //! `observe`, acts through `execute` and `process::place`.
 
+mod clear;
 mod session;
 mod source;
+mod undo;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+pub use clear::clear;
 pub use session::{Meaning, Options, Session, may_change};
 pub use source::read;
 
@@ -18,9 +22,10 @@ use crate::observe::{self, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
 use crate::process::{self, Placement};
-use crate::state::{Accounts, Claim, KernelState, NetCls, Observation, Owner};
+use crate::state::{Accounts, Claim, KernelState, Owner};
 use crate::sys::signal;
-use crate::units::Psched;
+use crate::units::{Minor, Psched};
+use undo::Before;
 
 /// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet, an
 /// account logs in meanwhile. More than these, and somebody else is changing things as we do.
@@ -89,6 +94,7 @@ pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
 /// before is back (or with words on what is not).
 pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
+    session.kernel.look_for_hierarchy()?;
     let standing = session.kernel.instance().filter(|instance| instance.root().exists());
     let mut lock = standing.map(|instance| instance.lock(may.wait)).transpose()?;
     // Whatever is wrong with the policy is said before anything is touched.
@@ -102,7 +108,8 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
         meaning = session.look()?;
     }
     let mounted = applied.mounted;
-    let before = meaning.sight.observation.clone();
+    let sight = &meaning.sight;
+    let before = Before::new(sight.observation.clone(), &sight.processes);
     let outcome = Run { session, may, gate, before, applied }.finish(meaning);
     drop(lock);
     if outcome.is_err() {
@@ -131,28 +138,28 @@ struct Run<'s, 'g> {
     may: May,
     gate: Gate<'g>,
     /// What stood when the run began: what a failure brings back.
-    before: Observation,
+    before: Before,
     applied: Applied,
 }
 
 impl Run<'_, '_> {
     fn finish(mut self, mut meaning: Meaning) -> Result<Applied, Failure> {
-        let (mut waited, mut collected) = (false, false);
+        let mut waited_for = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
             let done = self.round(&mut meaning)?;
-            let progress = self.applied.steps.len() > before;
-            let pending = done.claims.keys().any(|claim| matches!(claim, Claim::Retired(_)));
-            if !self.applied.placement.waiting.is_empty() || std::mem::take(&mut collected) {
-                // Newcomers need classes; a pin may be free now.
-                meaning = self.session.look()?;
-            } else if pending && (progress || !waited) {
-                waited = true;
+            let freed = self.applied.steps.iter().skip(before).any(|planned| {
+                matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(_), .. })
+            });
+            let pending: BTreeSet<Minor> = done.claims.keys().filter_map(Claim::retired).collect();
+            // A minor that was collected may be retired once more.
+            waited_for.retain(|minor| pending.contains(minor));
+            if !pending.is_subset(&waited_for) {
+                waited_for = pending;
                 meaning = self.wait_for_quiet(&done)?;
-                collected = !meaning.sight.facts().quiet.is_empty();
-                if !collected {
-                    break;
-                }
+            } else if freed || !self.applied.placement.waiting.is_empty() {
+                // A pin may be free now; newcomers need classes.
+                meaning = self.session.look()?;
             } else {
                 break;
             }
@@ -240,14 +247,10 @@ impl Run<'_, '_> {
         Err(self.undo(&failed))
     }
 
-    /// Plans back to what was observed before, and says what came of it.
+    /// Brings back what was there before, and says what came of it.
     fn undo(&mut self, failed: &Failed) -> Failure {
-        let paths = self.session.kernel.paths(self.before.facts.psched);
-        let aftermath = match undo(self.session, &self.before) {
-            Ok(()) => "what was there before is back".to_string(),
-            Err(what_stands) => format!("undoing it failed too: {what_stands}"),
-        };
-        Failure::step(failed, &paths, &aftermath)
+        let paths = self.session.kernel.paths(self.applied.psched);
+        Failure::step(failed, &paths, &self.before.bring_back(&mut self.session.kernel))
     }
 }
 
@@ -275,25 +278,4 @@ pub fn place(session: &Session, model: &Model, accounts: &Accounts) -> Result<Pl
     let decide =
         |process: &process::Process| process::decide(process, &model.matcher, accounts, &view);
     Ok(process::place(&session.kernel.proc_root, &instance, decide)?)
-}
-
-fn undo(session: &mut Session, before: &Observation) -> Result<(), String> {
-    let mut state = before.state.clone();
-    // The mount is taken back by whoever made it, once the lock in it is released.
-    if state.net_cls == NetCls::Unmounted {
-        state.net_cls = session.kernel.net_cls();
-    }
-    let look = |session: &mut Session| {
-        observe::observe(&mut session.kernel, Wanted::default())
-            .map(|sight| sight.observation)
-            .map_err(|error| error.to_string())
-    };
-    let now = look(session)?;
-    let plan = diff(&now.state, &state, &now.foreign);
-    let steps = plan.steps.iter().map(|planned| &planned.step);
-    execute::perform(&mut session.kernel, &now.facts, steps, &mut |_, _| Ok(()))
-        .map_err(|failed| format!("`{}`: {failed}", failed.step))?;
-    let now = look(session)?;
-    let left = diff(&now.state, &state, &now.foreign);
-    if left.is_empty() { Ok(()) } else { Err(format!("this is still different:\n{left}")) }
 }

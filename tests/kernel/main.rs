@@ -6,6 +6,7 @@ mod support;
 
 mod agreement;
 mod demo;
+mod faults;
 mod host;
 mod lab;
 mod machinery;
@@ -18,6 +19,12 @@ mod transitions;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, k, file] = &words[..]
+        && word == "--killed-before"
+    {
+        return faults::killed_before(k, file);
+    }
     support::harness::main(&[
         machinery::TESTS,
         textbook::TESTS,
@@ -25,6 +32,7 @@ fn main() -> ExitCode {
         sharing::TESTS,
         agreement::TESTS,
         transitions::TESTS,
+        faults::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])

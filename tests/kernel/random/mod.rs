@@ -245,7 +245,9 @@ impl Draft {
         }
         let there = |rule: &String| {
             let mut users = USERS.iter().zip(&self.users);
-            users.all(|((name, _), user)| user.is_some() || !rule.ends_with(&format!("to: {name}}}")))
+            users.all(|((name, _), user)| {
+                user.is_some() || !rule.ends_with(&format!("to: {name}}}"))
+            })
         };
         self.rules.retain(there);
         self.rules.truncate(8);
