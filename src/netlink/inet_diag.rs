@@ -2,6 +2,8 @@
 //! A tag outlives the process that gave it: on a connection that nobody has accepted yet, on a
 //! descriptor in flight, on what an ended process left queued.
 
+use netlink_packet_route::AddressFamily;
+
 use super::decode::{Decoded, Undecodable};
 use super::{Message, Request, attr};
 use crate::state::Family;
@@ -28,10 +30,10 @@ pub enum Transport {
 /// All sockets of a family and a transport in the namespace, in every state.
 pub fn sockets(family: Family, transport: Transport) -> Request {
     let mut payload = vec![0; REQUEST];
-    payload[0] = match family {
-        Family::V4 => libc::AF_INET as u8,
-        Family::V6 => libc::AF_INET6 as u8,
-    };
+    payload[0] = u8::from(match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    });
     payload[1] = transport as u8;
     payload[2] = WITH_TAG;
     payload[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
