@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
+use log::debug;
+
 use crate::accounts::{self, Question};
 use crate::cgroup;
 use crate::kernel::Kernel;
 use crate::netlink::decode::{self, ClassRecord, DefaultRoute, LinkRecord, QdiscRecord};
+use crate::netlink::inet_diag::{self, Transport};
 use crate::netlink::{assemble, request};
 use crate::process::{self, Process};
 use crate::state::{
     Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts, LinkName,
     NetCls, Observation, Pref, RootQdisc, Tag, Tree,
 };
-use crate::sys::route::SocketError;
+use crate::sys::route::{Netlink, SocketError};
 use crate::sys::{ethtool, probe};
 use crate::units::{ClassId, Minor, Psched};
 
@@ -223,7 +226,29 @@ fn features(observation: &Observation) -> Features {
     probe::features()
 }
 
-/// Retired minors that hold no packets on any link and have sent none between the two looks.
+/// Minors that some socket of the namespace carries as its tag. Empty where the kernel does not list
+/// sockets (without `tcp_diag` and `udp_diag`).
+fn tags() -> BTreeSet<Minor> {
+    let mut tags = BTreeSet::new();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        for family in [Family::V4, Family::V6] {
+            // A socket for each list: a refused one must not take the next along.
+            let list = Netlink::for_sockets().and_then(|mut netlink| {
+                netlink.dump(&inet_diag::sockets(family, transport), inet_diag::tag)
+            });
+            match list {
+                Ok(list) => tags.extend(list.iter().filter_map(|tag| tag.our_minor())),
+                Err(error) => debug!("the {family:?} {transport:?} sockets: {error}"),
+            }
+        }
+    }
+    tags
+}
+
+/// Retired minors that hold no packets on any link, have sent none between the two looks, and that no
+/// socket is tagged with: a connection that nobody has accepted yet sends nothing and keeps its tag,
+/// and would send past every limit once its class were gone, or in the class of whoever gets the
+/// number next.
 pub fn quiet(earlier: &Sight, now: &Sight) -> BTreeSet<Minor> {
     let retired = now.observation.state.claims.keys().filter_map(|claim| match claim {
         Claim::Retired(minor) => Some(*minor),
@@ -238,7 +263,12 @@ pub fn quiet(earlier: &Sight, now: &Sight) -> BTreeSet<Minor> {
                 && before.is_some_and(|before| before.sent_packets == counters.sent_packets)
         })
     };
-    retired.filter(still).collect()
+    let mut quiet: BTreeSet<Minor> = retired.filter(still).collect();
+    if !quiet.is_empty() {
+        let tags = tags();
+        quiet.retain(|minor| !tags.contains(minor));
+    }
+    quiet
 }
 
 impl Sight {

@@ -23,6 +23,12 @@ pub struct Undecodable {
     why: &'static str,
 }
 
+impl Undecodable {
+    pub(super) fn new(what: &'static str, why: &'static str) -> Undecodable {
+        Undecodable { what, why }
+    }
+}
+
 /// One record of a dump; `None`: the message is about something else.
 pub type Decoded<T> = Result<Option<T>, Undecodable>;
 

@@ -13,6 +13,7 @@ pub mod cls_u32;
 pub mod decode;
 pub mod extack;
 pub mod htb;
+pub mod inet_diag;
 mod leaf;
 pub mod request;
 
@@ -40,11 +41,25 @@ pub(crate) const RTM_NEWQDISC: u16 = 36;
 pub(crate) const RTM_NEWTCLASS: u16 = 40;
 pub(crate) const RTM_NEWTFILTER: u16 = 44;
 
+/// Bytes of `struct nlmsghdr`.
+const HEADER: usize = 16;
+
 /// One message to the kernel, without its sequence number, which the socket gives.
 #[derive(Clone, Debug)]
 pub struct Request {
-    message: NetlinkMessage<RouteNetlinkMessage>,
+    body: Body,
     changes: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Route(NetlinkMessage<RouteNetlinkMessage>),
+    /// Of a protocol that the crate does not know; the payload's length is a multiple of 4.
+    Raw {
+        kind: u16,
+        flags: u16,
+        payload: Vec<u8>,
+    },
 }
 
 impl Request {
@@ -52,14 +67,20 @@ impl Request {
     fn dump(message: RouteNetlinkMessage) -> Request {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        Request { message, changes: false }
+        Request { body: Body::Route(message), changes: false }
+    }
+
+    /// The same of another protocol than rtnetlink.
+    fn raw_dump(kind: u16, payload: Vec<u8>) -> Request {
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        Request { body: Body::Raw { kind, flags, payload }, changes: false }
     }
 
     /// Changes something; answered by one ACK. `flags`: the `NLM_F_CREATE…` that say how.
     fn change(message: RouteNetlinkMessage, flags: u16) -> Request {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        Request { message, changes: true }
+        Request { body: Body::Route(message), changes: true }
     }
 
     /// Whether the kernel's state may differ after it: false for dumps.
@@ -70,12 +91,26 @@ impl Request {
     /// Appends the message's bytes, with this sequence number, to `buffer`. A message's length is
     /// a multiple of 4 (`NLMSG_ALIGN`), so that messages follow each other in one send.
     pub fn write_to(&self, sequence: u32, buffer: &mut Vec<u8>) {
-        let mut message = self.message.clone();
-        message.header.sequence_number = sequence;
-        message.finalize();
-        let start = buffer.len();
-        buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut buffer[start..]);
+        match &self.body {
+            Body::Route(message) => {
+                let mut message = message.clone();
+                message.header.sequence_number = sequence;
+                message.finalize();
+                let start = buffer.len();
+                buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
+                message.serialize(&mut buffer[start..]);
+            }
+            // struct nlmsghdr; port 0 is the kernel.
+            Body::Raw { kind, flags, payload } => {
+                let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
+                buffer.extend(length.to_ne_bytes());
+                buffer.extend(kind.to_ne_bytes());
+                buffer.extend(flags.to_ne_bytes());
+                buffer.extend(sequence.to_ne_bytes());
+                buffer.extend(0_u32.to_ne_bytes());
+                buffer.extend(payload);
+            }
+        }
     }
 }
 

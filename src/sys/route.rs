@@ -4,7 +4,7 @@
 use std::io;
 
 use log::{debug, warn};
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -72,7 +72,16 @@ struct Received<'a> {
 impl Netlink {
     /// Opens a socket in this thread's network namespace.
     pub fn open() -> Result<Netlink, SocketError> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(SocketError::Open)?;
+        Netlink::of(NETLINK_ROUTE)
+    }
+
+    /// The same for lists of sockets ([`crate::netlink::inet_diag`]).
+    pub fn for_sockets() -> Result<Netlink, SocketError> {
+        Netlink::of(NETLINK_SOCK_DIAG)
+    }
+
+    fn of(protocol: isize) -> Result<Netlink, SocketError> {
+        let mut socket = Socket::new(protocol).map_err(SocketError::Open)?;
         socket.bind_auto().map_err(SocketError::Open)?;
         // Beyond rmem_max only with CAP_NET_ADMIN; without it nothing can be changed either, and
         // dumps wait for us.

@@ -25,10 +25,10 @@ use crate::support::world::{Family, UPLINK, World};
 
 tests!(
     On::Every => applying_twice_changes_nothing, status_says_what_tc_says,
-        status_tc_and_an_independent_decoder_see_the_same_classes,
         clear_leaves_nothing_behind;
-    On::HostAndUml => two_instances_do_not_see_each_other;
-    On::Host => applying_twice_sends_no_changing_message;
+    On::HostAndUml => status_tc_and_an_independent_decoder_see_the_same_classes;
+    On::Host => two_instances_do_not_see_each_other,
+        applying_twice_sends_no_changing_message;
 );
 
 const POLICY: &str = "

@@ -47,34 +47,29 @@ impl World {
         let far = Actor::start(isolated_actor());
         let mut world = World { holder, far, port: 5000 };
         let far_pid = world.far.pid().to_string();
-        let host = |line: &str| world.on_host(line).exits(0);
-        host("ip link set lo up");
-        host(&format!("ip link add {UPLINK} type veth peer name far0 netns {far_pid}"));
-        for line in [
-            "ip addr add 10.77.0.1/24 dev up0",
-            "ip addr add 1.2.3.4/32 dev up0",
-            "ip -6 addr add fd77::1/64 dev up0 nodad",
-            "ip link set up0 up",
-        ] {
-            host(line);
-        }
-        for line in [
-            "ip link set lo up",
-            "ip addr add 10.77.0.2/24 dev far0",
-            "ip -6 addr add fd77::2/64 dev far0 nodad",
-            "ip link set far0 up",
-            "ip route add 1.2.3.4/32 dev far0",
-        ] {
-            run_with(entering(&far_pid, &line.split(' ').collect::<Vec<_>>()), "").exits(0);
-        }
+        // In one go each: in the lab it is the processes that take the time.
+        let host = format!(
+            "link set lo up
+             link add {UPLINK} type veth peer name far0 netns {far_pid}
+             addr add 10.77.0.1/24 dev up0
+             addr add 1.2.3.4/32 dev up0
+             addr add fd77::1/64 dev up0 nodad
+             link set up0 up
+            "
+        );
+        let far = "link set lo up
+             addr add 10.77.0.2/24 dev far0
+             addr add fd77::2/64 dev far0 nodad
+             link set far0 up
+             route add 1.2.3.4/32 dev far0
+            ";
+        run_with(world.command(&["ip", "-batch", "-"]), &host).exits(0);
+        run_with(entering(&far_pid, &["ip", "-batch", "-"]), far).exits(0);
         // Anybody may ping; and every kernel's TCP behaves alike: some default to bbr, and
         // reno is the one that a namespace may always choose.
-        for (name, value) in
-            [("ping_group_range", "0 2147483647"), ("tcp_congestion_control", "reno")]
-        {
-            let write = format!("echo {value} > /proc/sys/net/ipv4/{name}");
-            run_with(world.command(&["sh", "-c", &write]), "").exits(0);
-        }
+        let write = "cd /proc/sys/net/ipv4
+            echo 0 2147483647 > ping_group_range && echo reno > tcp_congestion_control";
+        run_with(world.command(&["sh", "-c", write]), "").exits(0);
         world.until("the link is up", |world| {
             world.on_host("ip -6 -o addr show dev up0 tentative").stdout.is_empty()
                 && world.on_host("ip -o link show up0").stdout.contains("LOWER_UP")

@@ -51,6 +51,12 @@ pub const TESTS: &[Test] = &[
         budget: BUDGET,
         body: orphans::a_connection_accepted_after_a_move_follows_its_user,
     },
+    Test {
+        name: "updates::a_connection_that_waits_longer_than_a_move_is_nobody_elses",
+        on: On::HostAndUml,
+        budget: BUDGET,
+        body: orphans::a_connection_that_waits_longer_than_a_move_is_nobody_elses,
+    },
 ];
 
 /// Everybody sends so many packets a second: at most 4 Mbit, of the 20 that any line allows.

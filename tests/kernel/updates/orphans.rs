@@ -101,6 +101,31 @@ pub fn a_connection_accepted_after_a_move_follows_its_user() {
     assert_eq!(retired(), [""; 0], "the old class is quiet");
 }
 
+/// A server that is slow to accept: the move is over before it takes the connection.
+pub fn a_connection_that_waits_longer_than_a_move_is_nobody_elses() {
+    let mut world = World::new();
+    let mut ann = world.actor(ANN);
+    apply(&ann_in("day", "20mbit"));
+    let old = classid("user/ann");
+    let listener = ann.socket(&Order::Listen(world.host_at(Family::V4, 2222)));
+    let socket = world.far.connect(world.host_at(Family::V4, 2222));
+    world.far.tell(&Order::Drain { socket, port: WAITING[0] });
+    apply(&ann_in("night", "20mbit"));
+    let new = classid("user/ann");
+    let before = counters::classes(UPLINK);
+    let accepted = ann.socket(&Order::Accept(listener));
+    ann.pour(accepted);
+    sleep(Duration::from_secs(1));
+    let first = Interval::since(before, UPLINK);
+    println!("{:?}", first.leaves());
+    first.others_stay_below(NOISE, &[&old, &new]);
+    apply(&ann_in("night", "20mbit"));
+    let interval = rates::expect(UPLINK, Duration::from_secs(1), &[(&[&new], 20 * MBIT, 4)]);
+    interval.others_stay_below(NOISE, &[&new]);
+    apply(&ann_in("night", "20mbit"));
+    assert_eq!(retired(), [""; 0], "nothing carries its tag any more");
+}
+
 /// The classids that `status` says are on their way out.
 fn retired() -> Vec<String> {
     let status = shaper(&["status", "--json"]).exits(0).json();

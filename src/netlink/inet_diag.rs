@@ -1,0 +1,93 @@
+//! Sockets as sock_diag lists them (`linux/inet_diag.h`, net/ipv4/inet_diag.c): which tag each carries.
+//! A tag outlives the process that gave it: on a connection that nobody has accepted yet, on a
+//! descriptor in flight, on what an ended process left queued.
+
+use netlink_packet_route::AddressFamily;
+
+use super::decode::{Decoded, Undecodable};
+use super::{Message, Request, attr};
+use crate::state::Family;
+use crate::units::ClassId;
+
+/// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h): the kind of the request and of each answer.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `struct inet_diag_req_v2`: family, protocol, two bytes, the states wanted, and which socket.
+const REQUEST: usize = 56;
+/// `struct inet_diag_msg`, before the attributes.
+const HEADER: usize = 72;
+const INET_DIAG_CLASS_ID: u16 = 17;
+/// The bit of `idiag_ext` that asks for the tag: its own would be the 17th of 8, so the one of
+/// `INET_DIAG_TCLASS` stands for it too (`inet_diag_msg_attrs_fill`, net/ipv4/inet_diag.c).
+const WITH_TAG: u8 = 1 << (6 - 1);
+
+/// What has ports, by its number in the IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp = 6,
+    Udp = 17,
+}
+
+/// All sockets of a family and a transport in the namespace, in every state.
+pub fn sockets(family: Family, transport: Transport) -> Request {
+    let mut payload = vec![0; REQUEST];
+    payload[0] = u8::from(match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    });
+    payload[1] = transport as u8;
+    payload[2] = WITH_TAG;
+    payload[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+    Request::raw_dump(SOCK_DIAG_BY_FAMILY, payload)
+}
+
+/// The tag of one socket of the list. Where it has none the kernel says its priority (SO_PRIORITY),
+/// which HTB takes for a classid too.
+pub fn tag(message: Message<'_>) -> Decoded<ClassId> {
+    if message.kind != SOCK_DIAG_BY_FAMILY {
+        return Ok(None);
+    }
+    let short = Undecodable::new("socket", "it is too short");
+    let attributes = message.payload.get(HEADER..).ok_or(short)?;
+    let tag = attr::find(attributes, INET_DIAG_CLASS_ID).and_then(|value| attr::u32_at(value, 0));
+    Ok(tag.map(ClassId))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(attributes: &[u8]) -> Vec<u8> {
+        [&[0; HEADER], attributes].concat()
+    }
+
+    fn read(payload: &[u8]) -> Decoded<ClassId> {
+        tag(Message { kind: SOCK_DIAG_BY_FAMILY, payload })
+    }
+
+    #[test]
+    fn the_request_asks_for_tags_in_every_state() {
+        let mut bytes = Vec::new();
+        sockets(Family::V6, Transport::Udp).write_to(7, &mut bytes);
+        assert_eq!(bytes.len(), 16 + REQUEST);
+        assert_eq!(bytes[..4], 72_u32.to_ne_bytes());
+        assert_eq!(bytes[4..6], SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        assert_eq!(bytes[6..8], 0x301_u16.to_ne_bytes(), "NLM_F_REQUEST and NLM_F_DUMP");
+        assert_eq!(bytes[8..12], 7_u32.to_ne_bytes());
+        assert_eq!(bytes[16..24], [10, 17, 0x20, 0, 0xff, 0xff, 0xff, 0xff]);
+        assert!(bytes[24..].iter().all(|byte| *byte == 0), "any address and port");
+    }
+
+    #[test]
+    fn a_sockets_tag_is_a_classid() {
+        let class = [8, 0, 17, 0, 0x1a, 0, 1, 0];
+        let shutdown = [5, 0, 8, 0, 0, 0, 0, 0];
+        assert_eq!(read(&answer(&[shutdown, class].concat())), Ok(Some(ClassId(0x1_001a))));
+        assert_eq!(read(&answer(&shutdown)), Ok(None), "a connection in TIME-WAIT has none");
+    }
+
+    #[test]
+    fn half_a_message_is_an_error() {
+        assert!(read(&[0; HEADER - 1]).is_err());
+        assert_eq!(tag(Message { kind: 3, payload: &[] }), Ok(None));
+    }
+}
