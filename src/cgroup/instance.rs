@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::confirmation::{CONFIRM, REVERTED};
+use super::lock::LOCK;
 use super::{Error, Lock};
 use crate::state::{Claim, Foreign, Owner};
 use crate::units::ClassId;
@@ -71,7 +72,7 @@ impl Instance {
         let mut found = Found::default();
         for room in subdirectories(&self.root)? {
             let path = self.root.join(&room);
-            if [CONFIRM, REVERTED].contains(&room.as_str()) {
+            if [CONFIRM, REVERTED, LOCK].contains(&room.as_str()) {
                 continue;
             }
             if !ROOMS.contains(&room.as_str()) {
@@ -151,7 +152,8 @@ impl Instance {
     /// Removes the rooms, and then the instance's own directory, as far as nothing is left in
     /// them. Whether all of it is gone.
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
-        for path in ROOMS.iter().map(|room| self.root.join(room)).chain([self.root.clone()]) {
+        let rooms = ROOMS.iter().map(|room| self.root.join(room));
+        for path in rooms.chain([self.root.join(LOCK), self.root.clone()]) {
             match self.evict_and_remove(&path) {
                 Ok(()) | Err(Error::Occupied { .. }) => {}
                 Err(error) => return Err(error),
