@@ -272,6 +272,16 @@ pub enum Claim {
     Retired(Minor),
 }
 
+impl Claim {
+    /// The minor of a class on its way out.
+    pub fn retired(&self) -> Option<Minor> {
+        match self {
+            Claim::Retired(minor) => Some(*minor),
+            _ => None,
+        }
+    }
+}
+
 /// The directory's path below the instance's, as in the design: `user/bob/pinned`, `uid/1000`, `retired/1a`.
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@
 mod session;
 mod source;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 pub use session::{Meaning, Options, Session, may_change};
@@ -20,7 +21,7 @@ use crate::policy::Diagnostic;
 use crate::process::{self, Placement};
 use crate::state::{Accounts, Claim, KernelState, NetCls, Observation, Owner};
 use crate::sys::signal;
-use crate::units::Psched;
+use crate::units::{Minor, Psched};
 
 /// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet, an
 /// account logs in meanwhile. More than these, and somebody else is changing things as we do.
@@ -137,22 +138,25 @@ struct Run<'s, 'g> {
 
 impl Run<'_, '_> {
     fn finish(mut self, mut meaning: Meaning) -> Result<Applied, Failure> {
-        let (mut waited, mut collected) = (false, false);
+        let mut waited_for = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
             let done = self.round(&mut meaning)?;
-            let progress = self.applied.steps.len() > before;
-            let pending = done.claims.keys().any(|claim| matches!(claim, Claim::Retired(_)));
-            if !self.applied.placement.waiting.is_empty() || std::mem::take(&mut collected) {
-                // Newcomers need classes; a pin may be free now.
+            let freed = self.applied.steps.iter().skip(before).any(|planned| {
+                matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(_), .. })
+            });
+            let pending: BTreeSet<Minor> = done.claims.keys().filter_map(Claim::retired).collect();
+            // A minor that was collected may be retired once more.
+            waited_for.retain(|minor| pending.contains(minor));
+            if !self.applied.placement.waiting.is_empty() {
+                // Newcomers need classes.
                 meaning = self.session.look()?;
-            } else if pending && (progress || !waited) {
-                waited = true;
+            } else if !pending.is_subset(&waited_for) {
+                waited_for = pending;
                 meaning = self.wait_for_quiet(&done)?;
-                collected = !meaning.sight.facts().quiet.is_empty();
-                if !collected {
-                    break;
-                }
+            } else if freed {
+                // A pin may be free now.
+                meaning = self.session.look()?;
             } else {
                 break;
             }
