@@ -112,6 +112,10 @@ impl Instance {
     pub fn make(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
         let relative = claim.to_string();
         let mut path = self.root.clone();
+        // Where the hierarchy was mounted a moment ago there may be a plain folder now.
+        if !path.exists() && !path.with_file_name(PROCS).exists() {
+            return Err(Error::NotMounted);
+        }
         make_directory(&path)?;
         for part in Path::new(&relative) {
             path.push(part);
@@ -193,6 +197,18 @@ impl Instance {
     /// Moves a process, all its threads and all its sockets, into the claim's directory.
     pub fn attach(&self, pid: u32, claim: &Claim) -> Result<Attached, Error> {
         move_process(pid, &self.directory(claim).join(PROCS))
+    }
+
+    /// Whether a path below the hierarchy's root, as `/proc/PID/cgroup` has it, is in the instance.
+    pub fn holds(&self, path: &str) -> bool {
+        let top = path.trim_start_matches('/').split('/').next();
+        top.is_some_and(|top| self.root.file_name().is_some_and(|name| name == top))
+    }
+
+    /// Moves a process to a directory, by its path below the hierarchy's root.
+    pub fn seat(&self, pid: u32, path: &str) -> Result<Attached, Error> {
+        let directory = self.root.with_file_name(path.trim_start_matches('/'));
+        move_process(pid, &directory.join(PROCS))
     }
 
     /// Moves a process to the hierarchy's root, whose classid is 0.
@@ -415,6 +431,7 @@ mod tests {
     fn an_error_says_path_and_data() {
         let folder = tempfile::tempdir().unwrap();
         let instance = Instance::new(folder.path().join("shaper"));
+        fs::write(folder.path().join(PROCS), "").unwrap();
         let error = instance.make(&claim("user/bob"), ClassId(0x1_001a)).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -424,6 +441,15 @@ mod tests {
                 instance.root().display()
             )
         );
+    }
+
+    #[test]
+    fn nothing_is_made_where_no_hierarchy_is_mounted() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        let made = instance.make(&claim("user/bob"), ClassId(0x1_001a));
+        assert!(matches!(made, Err(Error::NotMounted)), "{made:?}");
+        assert!(!instance.root().exists());
     }
 
     #[test]
