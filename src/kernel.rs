@@ -65,6 +65,12 @@ impl Kernel {
         Path::new(DEFAULT_MOUNT)
     }
 
+    /// Finds out anew where the hierarchy is mounted: somebody may have unmounted it.
+    pub fn look_for_hierarchy(&mut self) -> Result<(), cgroup::Error> {
+        self.hierarchy = cgroup::find()?;
+        Ok(())
+    }
+
     pub fn hierarchy(&self) -> Option<&Hierarchy> {
         self.hierarchy.as_ref()
     }

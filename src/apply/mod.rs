@@ -2,26 +2,30 @@
 //! What `shaper apply` does, and whoever else applies (the daemon, the tests). Looks through
 //! `observe`, acts through `execute` and `process::place`.
 
+mod clear;
 mod session;
 mod source;
+mod undo;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+pub use clear::clear;
 pub use session::{Meaning, Options, Session, may_change};
 pub use source::read;
 
-use crate::cgroup::Lock;
+use crate::cgroup::{self, Lock};
 use crate::execute::{self, Cause, Failed, Gate};
 use crate::failure::Failure;
 use crate::model::Model;
-use crate::observe::{self, Wanted};
+use crate::observe::{self, ObserveError, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
 use crate::process::{self, Placement};
-use crate::state::{Accounts, Claim, KernelState, NetCls, Observation, Owner};
+use crate::state::{Accounts, Claim, KernelState, Owner};
 use crate::sys::signal;
 use crate::units::{Minor, Psched};
+use undo::Before;
 
 /// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet, an
 /// account logs in meanwhile. More than these, and somebody else is changing things as we do.
@@ -90,6 +94,7 @@ pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
 /// before is back (or with words on what is not).
 pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
+    session.kernel.look_for_hierarchy()?;
     let standing = session.kernel.instance().filter(|instance| instance.root().exists());
     let mut lock = standing.map(|instance| instance.lock(may.wait)).transpose()?;
     // Whatever is wrong with the policy is said before anything is touched.
@@ -99,12 +104,31 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     let mut applied = Applied::default();
     if lock.is_none() {
         applied.mounted = session.kernel.mount()?;
-        lock = lock_new(session, may)?;
-        meaning = session.look()?;
+        match lock_new(session, may).and_then(|lock| Ok((lock, session.look()?))) {
+            Ok(ready) => (lock, meaning) = ready,
+            Err(failure) => {
+                leave_no_trace(session, applied.mounted);
+                return Err(failure);
+            }
+        }
     }
     let mounted = applied.mounted;
-    let before = meaning.sight.observation.clone();
-    let outcome = Run { session, may, gate, before, applied }.finish(meaning);
+    let sight = &meaning.sight;
+    let before = Before::new(sight.observation.clone(), &sight.processes);
+    let mut run = Run { session, may, gate, applied };
+    let outcome = run.finish(meaning);
+    let applied = run.applied;
+    let outcome = match outcome {
+        Ok(()) => Ok(applied),
+        Err(Trouble::InForce(failure)) => Err(failure),
+        Err(Trouble::Step(failed)) => {
+            let paths = session.kernel.paths(applied.psched);
+            Err(Failure::step(&failed, &paths, &before.bring_back(&mut session.kernel)))
+        }
+        Err(Trouble::Other(failure)) => {
+            Err(failure.in_the_middle(&before.bring_back(&mut session.kernel)))
+        }
+    };
     drop(lock);
     if outcome.is_err() {
         leave_no_trace(session, mounted);
@@ -127,17 +151,47 @@ fn leave_no_trace(session: &mut Session, mounted: bool) {
     }
 }
 
+/// What ended a run that had begun to change things.
+enum Trouble {
+    Step(Failed),
+    Other(Failure),
+    /// The policy is in force, so nothing is undone.
+    InForce(Failure),
+}
+
+impl From<Failed> for Trouble {
+    fn from(failed: Failed) -> Trouble {
+        Trouble::Step(failed)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Trouble {
+        Trouble::Other(failure)
+    }
+}
+
+impl From<ObserveError> for Trouble {
+    fn from(error: ObserveError) -> Trouble {
+        Trouble::Other(error.into())
+    }
+}
+
+impl From<cgroup::Error> for Trouble {
+    fn from(error: cgroup::Error) -> Trouble {
+        Trouble::Other(error.into())
+    }
+}
+
 struct Run<'s, 'g> {
     session: &'s mut Session,
     may: May,
     gate: Gate<'g>,
-    /// What stood when the run began: what a failure brings back.
-    before: Observation,
     applied: Applied,
 }
 
 impl Run<'_, '_> {
-    fn finish(mut self, mut meaning: Meaning) -> Result<Applied, Failure> {
+    fn finish(&mut self, mut meaning: Meaning) -> Result<(), Trouble> {
         let mut waited_for = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
@@ -162,13 +216,13 @@ impl Run<'_, '_> {
             }
         }
         self.applied.messages = self.session.kernel.netlink.changes_sent();
-        Ok(self.applied)
+        Ok(())
     }
 
     /// Waits, so that retired classes can drain, and looks which of them did. A connection that was
     /// not accepted when its listener's process moved still carries the old tag: all tags are
     /// written once more, which takes along what has been accepted since.
-    fn wait_for_quiet(&mut self, done: &KernelState) -> Result<Meaning, Failure> {
+    fn wait_for_quiet(&mut self, done: &KernelState) -> Result<Meaning, Trouble> {
         if let Some(instance) = self.session.kernel.instance() {
             for (claim, classid) in &done.claims {
                 if !matches!(claim, Claim::Retired(_) | Claim::Owner(Owner::Group(_))) {
@@ -177,14 +231,14 @@ impl Run<'_, '_> {
             }
         }
         let first = observe::observe(&mut self.session.kernel, Wanted::default())?;
-        wait(self.may.quiet)?;
+        wait(self.may.quiet).map_err(Trouble::InForce)?;
         let mut meaning = self.session.look()?;
         meaning.sight.observation.facts.quiet = observe::quiet(&first, &meaning.sight);
         Ok(meaning)
     }
 
     /// One plan, performed and verified; the state that it was for.
-    fn round(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
+    fn round(&mut self, meaning: &mut Meaning) -> Result<KernelState, Trouble> {
         let (mut plan, desired) = self.session.plan(meaning)?;
         self.applied.warnings.clone_from(&meaning.warnings);
         self.applied.psched = meaning.sight.facts().psched;
@@ -201,7 +255,7 @@ impl Run<'_, '_> {
     }
 
     /// Build, place, tear down; place again if that set processes free.
-    fn carry_out(&mut self, plan: &Plan, meaning: &Meaning) -> Result<(), Failure> {
+    fn carry_out(&mut self, plan: &Plan, meaning: &Meaning) -> Result<(), Trouble> {
         self.perform(plan, Phase::Build, meaning)?;
         self.place(&meaning.model, meaning)?;
         self.perform(plan, Phase::TearDown, meaning)?;
@@ -213,16 +267,14 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn perform(&mut self, plan: &Plan, phase: Phase, meaning: &Meaning) -> Result<(), Failure> {
+    fn perform(&mut self, plan: &Plan, phase: Phase, meaning: &Meaning) -> Result<(), Trouble> {
         let observation = &meaning.sight.observation;
         let kernel = &mut self.session.kernel;
-        match execute::perform(kernel, &observation.facts, plan.phase(phase), self.gate) {
-            Ok(_) => Ok(()),
-            Err(failed) => Err(self.undo(&failed)),
-        }
+        execute::perform(kernel, &observation.facts, plan.phase(phase), self.gate)?;
+        Ok(())
     }
 
-    fn place(&mut self, model: &Model, meaning: &Meaning) -> Result<(), Failure> {
+    fn place(&mut self, model: &Model, meaning: &Meaning) -> Result<(), Trouble> {
         let accounts = &meaning.sight.observation.facts.accounts;
         let placement = place(self.session, model, accounts)?;
         self.applied.members(placement);
@@ -230,7 +282,7 @@ impl Run<'_, '_> {
     }
 
     /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure.
-    fn verify(&mut self, desired: &KernelState) -> Result<(), Failure> {
+    fn verify(&mut self, desired: &KernelState) -> Result<(), Trouble> {
         let now = observe::observe(&mut self.session.kernel, Wanted::default())?.observation;
         let mut missing = diff(&now.state, desired, &now.foreign);
         if !self.may.disrupt {
@@ -241,17 +293,7 @@ impl Run<'_, '_> {
             "the kernel took every step but does not show the result; still to do:\n{missing}"
         ));
         let failed = Failed { step: Box::new(first.step.clone()), source: Box::new(cause) };
-        Err(self.undo(&failed))
-    }
-
-    /// Plans back to what was observed before, and says what came of it.
-    fn undo(&mut self, failed: &Failed) -> Failure {
-        let paths = self.session.kernel.paths(self.before.facts.psched);
-        let aftermath = match undo(self.session, &self.before) {
-            Ok(()) => "what was there before is back".to_string(),
-            Err(what_stands) => format!("undoing it failed too: {what_stands}"),
-        };
-        Failure::step(failed, &paths, &aftermath)
+        Err(failed.into())
     }
 }
 
@@ -279,25 +321,4 @@ pub fn place(session: &Session, model: &Model, accounts: &Accounts) -> Result<Pl
     let decide =
         |process: &process::Process| process::decide(process, &model.matcher, accounts, &view);
     Ok(process::place(&session.kernel.proc_root, &instance, decide)?)
-}
-
-fn undo(session: &mut Session, before: &Observation) -> Result<(), String> {
-    let mut state = before.state.clone();
-    // The mount is taken back by whoever made it, once the lock in it is released.
-    if state.net_cls == NetCls::Unmounted {
-        state.net_cls = session.kernel.net_cls();
-    }
-    let look = |session: &mut Session| {
-        observe::observe(&mut session.kernel, Wanted::default())
-            .map(|sight| sight.observation)
-            .map_err(|error| error.to_string())
-    };
-    let now = look(session)?;
-    let plan = diff(&now.state, &state, &now.foreign);
-    let steps = plan.steps.iter().map(|planned| &planned.step);
-    execute::perform(&mut session.kernel, &now.facts, steps, &mut |_, _| Ok(()))
-        .map_err(|failed| format!("`{}`: {failed}", failed.step))?;
-    let now = look(session)?;
-    let left = diff(&now.state, &state, &now.foreign);
-    if left.is_empty() { Ok(()) } else { Err(format!("this is still different:\n{left}")) }
 }
