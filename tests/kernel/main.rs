@@ -5,12 +5,16 @@
 mod support;
 
 mod agreement;
+mod cleared;
 mod demo;
+mod drift;
+mod faults;
 mod host;
 mod lab;
 mod machinery;
 mod processes;
 mod random;
+mod refusals;
 mod sharing;
 mod textbook;
 mod transitions;
@@ -18,6 +22,12 @@ mod transitions;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, k, file] = &words[..]
+        && word == "--killed-before"
+    {
+        return faults::killed_before(k, file);
+    }
     support::harness::main(&[
         machinery::TESTS,
         textbook::TESTS,
@@ -25,6 +35,10 @@ fn main() -> ExitCode {
         sharing::TESTS,
         agreement::TESTS,
         transitions::TESTS,
+        faults::TESTS,
+        refusals::TESTS,
+        drift::TESTS,
+        cleared::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])

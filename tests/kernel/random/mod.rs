@@ -245,7 +245,9 @@ impl Draft {
         }
         let there = |rule: &String| {
             let mut users = USERS.iter().zip(&self.users);
-            users.all(|((name, _), user)| user.is_some() || !rule.ends_with(&format!("to: {name}}}")))
+            users.all(|((name, _), user)| {
+                user.is_some() || !rule.ends_with(&format!("to: {name}}}"))
+            })
         };
         self.rules.retain(there);
         self.rules.truncate(8);
@@ -260,8 +262,8 @@ impl Link {
         Link {
             rate: rate(numbers),
             default: numbers.maybe(2).then(|| (1 + numbers.below(9), 10 + numbers.below(90))),
-            classifier: *numbers.pick(&["auto", "bpf"]),
-            leaf: *numbers.pick(&["auto", "auto", "bfifo", "pfifo"]),
+            classifier: ["auto", "bpf"][numbers.index(2)],
+            leaf: ["auto", "auto", "bfifo", "pfifo"][numbers.index(4)],
         }
     }
 }
