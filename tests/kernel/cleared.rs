@@ -18,7 +18,8 @@ use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, binary, policy, shaper};
 
 tests!(
-    On::Host => clear_after_anything_leaves_nothing, a_signal_brings_back_what_was_there;
+    On::Host => clear_after_anything_leaves_nothing, a_signal_brings_back_what_was_there,
+        a_run_under_nohup_is_not_interrupted_by_a_hangup;
 );
 
 fn clear_after_anything_leaves_nothing() {
@@ -87,7 +88,10 @@ fn a_signal_brings_back_what_was_there() {
     // The cell's keeper blocks them, and what it starts inherits that.
     signals.iter().copied().collect::<SigSet>().thread_unblock().expect("unblock signals");
     let (mut interrupted, mut delay) = (0, Duration::from_millis(20));
-    for signal in signals.iter().cycle().take(24) {
+    for signal in signals.iter().cycle().take(80) {
+        if interrupted == 10 {
+            break;
+        }
         let mut child = Command::new(binary())
             .args(["apply", &file])
             .stdout(Stdio::null())
@@ -101,20 +105,43 @@ fn a_signal_brings_back_what_was_there() {
         println!("{signal} after {delay:?}: {status}");
         match status.code() {
             // Before it listens for signals it dies of them; nothing is touched yet.
-            None => {}
+            None => delay += Duration::from_millis(20),
             // It came too late: nearer to the beginning next time.
             Some(0) => {
                 host.go_to_text(&few);
-                delay /= 2;
+                delay = delay * 2 / 3;
                 continue;
             }
             code => {
                 assert_eq!(code, Some(128 + *signal as i32));
                 interrupted += 1;
+                delay += Duration::from_millis(11);
             }
         }
-        delay += Duration::from_millis(11);
         assert_same(&lines(&host.state()), &before, &format!("after {signal}"));
     }
-    assert!(interrupted > 3, "only {interrupted} of 24 runs were interrupted");
+    assert!(interrupted > 3, "only {interrupted} runs were interrupted");
+}
+
+fn a_run_under_nohup_is_not_interrupted_by_a_hangup() {
+    let mut host = Host::new();
+    let file = policy(&many(5000..5200, 4));
+    [Signal::SIGHUP].into_iter().collect::<SigSet>().thread_unblock().expect("unblock signals");
+    let mut child = Command::new("nohup")
+        .arg(binary())
+        .args(["apply", &file])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start nohup");
+    // Only once it runs does it ignore the signal.
+    sleep(Duration::from_millis(40));
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    while child.try_wait().expect("wait for shaper").is_none() {
+        let _ = kill(pid, Signal::SIGHUP);
+        sleep(Duration::from_millis(5));
+    }
+    assert!(child.wait().expect("its status").success());
+    host.session.kernel.look_for_hierarchy().expect("look for it");
+    assert_eq!(host.state().claims.len(), 200);
 }
