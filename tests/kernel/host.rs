@@ -15,7 +15,7 @@ use shaper::kernel::Kernel;
 use shaper::observe::{self, Wanted};
 use shaper::plan::{Step, diff};
 use shaper::policy;
-use shaper::state::{Claim, Filter, KernelState, Observation, Tree};
+use shaper::state::{Claim, Filter, KernelState, Observation, Owner, Tree};
 use shaper::units::Minor;
 
 use crate::support::accounts::{self, Account};
@@ -70,6 +70,26 @@ impl Host {
         let (name, account) = PEOPLE[at % PEOPLE.len()];
         if self.actors.remove(name).is_none() {
             self.actors.insert(name, self.world.actor(account));
+        }
+    }
+
+    /// Puts a process into somebody's class for good, as `shaper attach` does.
+    pub fn attach(&mut self, at: usize) {
+        let state = self.state();
+        let users = state.claims.iter().filter_map(|(claim, classid)| match claim {
+            Claim::Owner(owner @ (Owner::User(_) | Owner::Uid(_))) => Some((owner, *classid)),
+            _ => None,
+        });
+        let users: Vec<_> = users.collect();
+        let (Some(instance), Some((_, actor))) =
+            (self.session.kernel.instance(), self.actors.iter().nth(at % PEOPLE.len()))
+        else {
+            return;
+        };
+        if let Some((owner, classid)) = users.get(at % users.len().max(1)) {
+            let claim = Claim::Pinned((*owner).clone());
+            instance.make(&claim, *classid).expect("make a directory");
+            instance.attach(actor.pid(), &claim).expect("move a process");
         }
     }
 
