@@ -62,6 +62,27 @@ impl Failure {
         }
     }
 
+    /// A failure that is no step's, after something had been changed already: whatever it is by
+    /// itself, it is a refusal now, with what became of the undo.
+    pub fn in_the_middle(self, aftermath: &str) -> Failure {
+        match self {
+            Failure::Refused(mut refusal) => {
+                refusal.message = format!("{}\n  {aftermath}", refusal.message);
+                Failure::Refused(refusal)
+            }
+            Failure::Interrupted { signal, message } => {
+                Failure::Interrupted { signal, message: format!("{message}; {aftermath}") }
+            }
+            other => Failure::refused(format!("{}\n  {aftermath}", other.message())),
+        }
+    }
+
+    /// The same as [`Failure::text`] without colour and without the word `error`.
+    pub fn message(&self) -> String {
+        let text = self.text(false);
+        text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_string()
+    }
+
     pub fn exit_status(&self) -> u8 {
         match self {
             Failure::Policy(_) | Failure::Usage(_) => 2,

@@ -16,7 +16,7 @@ use crate::netlink::{assemble, request};
 use crate::process::{self, Process};
 use crate::state::{
     Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts, LinkName,
-    NetCls, Observation, Pref, RootQdisc, Tag, Tree,
+    Observation, Pref, RootQdisc, Tag, Tree,
 };
 use crate::sys::route::{Netlink, SocketError};
 use crate::sys::{ethtool, probe};
@@ -72,6 +72,11 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         Some(instance) => instance.observe()?,
         None => Default::default(),
     };
+    for object in &foreign {
+        let Foreign::Directory { classid, below, .. } = object else { continue };
+        sight.observation.bound.extend(classid.our_minor());
+        sight.observation.held.extend(below.clone());
+    }
     let claimed: BTreeSet<Minor> = claims.values().filter_map(|id| id.our_minor()).collect();
     sight.observation.foreign = foreign;
     for record in links {
@@ -160,6 +165,7 @@ fn tree(
             tree.classes.insert(minor, class);
             sight.counters.insert((link.clone(), minor), counters);
         } else {
+            sight.observation.bound.extend(class.parent);
             sight.observation.foreign.push(Foreign::Class { link: link.clone(), classid });
         }
     }
@@ -186,6 +192,8 @@ fn tree(
     for record in &filters {
         kinds.entry(record.pref).or_insert_with(|| record.kind.clone());
     }
+    let bound = filters.iter().filter(|record| !record.pref.is_ours());
+    sight.observation.bound.extend(bound.filter_map(|record| record.binds?.our_minor()));
     for (pref, filter) in assemble::filters(filters) {
         if pref.is_ours() {
             tree.filters.insert(pref, filter);
@@ -276,9 +284,5 @@ impl Sight {
     /// Facts without the observation's state: enough to build a model.
     pub fn facts(&self) -> &Facts {
         &self.observation.facts
-    }
-
-    pub fn net_cls(&self) -> NetCls {
-        self.observation.state.net_cls
     }
 }

@@ -479,9 +479,22 @@ pub struct Observation {
 /// An object that stands among ours and carries no claim of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Foreign {
-    Class { link: LinkName, classid: ClassId },
-    Filter { link: LinkName, pref: Pref, kind: String },
-    Directory { path: String },
+    Class {
+        link: LinkName,
+        classid: ClassId,
+    },
+    Filter {
+        link: LinkName,
+        pref: Pref,
+        kind: String,
+    },
+    Directory {
+        path: String,
+        /// Its tag, which it has from the directory that it was made in unless somebody wrote it.
+        classid: ClassId,
+        /// The claim whose directory it is in, which cannot be removed while it is there.
+        below: Option<Claim>,
+    },
 }
 
 impl fmt::Display for Foreign {
@@ -491,7 +504,7 @@ impl fmt::Display for Foreign {
             Foreign::Filter { link, pref, kind } => {
                 write!(f, "{kind} filter pref {pref} on {link}")
             }
-            Foreign::Directory { path } => write!(f, "directory {path}"),
+            Foreign::Directory { path, .. } => write!(f, "directory {path}"),
         }
     }
 }
@@ -556,7 +569,9 @@ mod tests {
 
     #[test]
     fn names_that_are_no_safe_directory_are_no_keys() {
-        for name in ["", ".", "..", ".hidden", "a/b", "../x", "a\nb", "\u{7}", "tasks", "cgroup.procs"] {
+        for name in
+            ["", ".", "..", ".hidden", "a/b", "../x", "a\nb", "\u{7}", "tasks", "cgroup.procs"]
+        {
             assert_eq!(Key::new(name), None, "{name:?}");
         }
         assert!(Key::new("bob@example.org").is_some());

@@ -35,12 +35,12 @@ pub fn clear(kernel: &mut Kernel, may: May, gate: Gate<'_>) -> Result<Applied, F
         let paths = kernel.paths(observation.facts.psched);
         Failure::step(&failed, &paths, &before.bring_back(kernel))
     })?;
-    drop(lock);
     if left.is_empty() {
         if let Some(instance) = kernel.instance() {
             instance.forget_reverted()?;
             instance.remove_if_empty()?;
         }
+        drop(lock);
         if unmount {
             kernel.unmount()?;
         }
@@ -51,7 +51,7 @@ pub fn clear(kernel: &mut Kernel, may: May, gate: Gate<'_>) -> Result<Applied, F
 }
 
 /// Performs all but the unmounting, and says whether that is still to do: the lock is in the mount,
-/// so it is released, and the instance's directory removed, before it.
+/// so the instance's directory is removed, and it is released, before that.
 fn take_away(
     kernel: &mut Kernel,
     observation: &Observation,

@@ -57,7 +57,7 @@ pub(super) struct Change<'a> {
 pub(super) fn start(
     kernel: &Kernel,
     change: &Change<'_>,
-    lock: Option<Lock>,
+    lock: &mut Option<Lock>,
 ) -> Result<(), Failure> {
     let Some(instance) = kernel.instance() else { return Ok(()) };
     match guard::detach()
@@ -69,7 +69,7 @@ pub(super) fn start(
         },
         Detached::Guard => {
             // The parent's lock is shared with us through the descriptor.
-            drop(lock);
+            drop(lock.take());
             watch_over(&kernel.name, &instance, change);
             std::process::exit(0)
         }

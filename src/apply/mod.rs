@@ -16,11 +16,11 @@ pub use confirm::{confirm, hash};
 pub use session::{Meaning, Options, Session, may_change};
 pub use source::read;
 
-use crate::cgroup::Lock;
+use crate::cgroup::{self, Lock};
 use crate::execute::{self, Cause, Failed, Gate};
 use crate::failure::Failure;
 use crate::model::Model;
-use crate::observe::{self, Wanted};
+use crate::observe::{self, ObserveError, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
 use crate::process::{self, Placement};
@@ -125,43 +125,96 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     let mut applied = Applied::default();
     if lock.is_none() {
         applied.mounted = session.kernel.mount()?;
-        lock = lock_new(session, may)?;
-        meaning = session.look()?;
+        match lock_new(session, may, policy).and_then(|lock| Ok((lock, session.look()?))) {
+            Ok(ready) => (lock, meaning) = ready,
+            Err(failure) => {
+                leave_no_trace(session, applied.mounted, None);
+                return Err(failure);
+            }
+        }
     }
     let mounted = applied.mounted;
     let sight = &meaning.sight;
     let before = Before::new(sight.observation.clone(), &sight.processes);
-    let mut run = Run { session, may, gate, before, applied };
+    let mut run = Run { session, may, gate, applied };
     let outcome = run.finish(meaning);
-    let Run { session, before, applied, .. } = run;
-    if outcome.is_ok() {
-        if let Some(instance) = session.kernel.instance() {
-            instance.forget_reverted()?;
+    let applied = run.applied;
+    // From here on whatever goes wrong brings back what was there before, once.
+    let outcome = outcome.and_then(|()| {
+        let Some(instance) = session.kernel.instance() else { return Ok(()) };
+        instance.forget_reverted()?;
+        match may.confirm.filter(|_| !applied.steps.is_empty() || applied.mounted) {
+            Some(time) => {
+                let change = confirm::Change { before: &before, policy, time };
+                Ok(confirm::start(&session.kernel, &change, &mut lock)?)
+            }
+            None => Ok(()),
         }
-        if let Some(time) = may.confirm.filter(|_| applied.changed()) {
-            let change = confirm::Change { before: &before, policy, time };
-            confirm::start(&session.kernel, &change, lock.take())?;
+    });
+    let outcome = match outcome {
+        Ok(()) => Ok(applied),
+        Err(Trouble::Step(failed)) => {
+            let paths = session.kernel.paths(applied.psched);
+            Err(Failure::step(&failed, &paths, &before.bring_back(&mut session.kernel)))
         }
-    }
-    drop(lock);
+        Err(Trouble::Other(failure)) => {
+            Err(failure.in_the_middle(&before.bring_back(&mut session.kernel)))
+        }
+    };
     if outcome.is_err() {
-        leave_no_trace(session, mounted);
+        leave_no_trace(session, mounted, lock);
     }
-    outcome.map(|()| applied)
+    outcome
 }
 
 /// The lock of an instance that has no directory yet: taking it makes one.
-fn lock_new(session: &Session, may: May) -> Result<Option<Lock>, Failure> {
-    session.kernel.instance().map(|instance| Ok(instance.lock(may.wait)?)).transpose()
+/// Another run may have made it since, so its guard is asked about as well.
+fn lock_new(session: &Session, may: May, policy: u64) -> Result<Option<Lock>, Failure> {
+    let Some(instance) = session.kernel.instance() else { return Ok(None) };
+    let lock = instance.lock(may.wait)?;
+    confirm::allowed(&instance, policy, may.force)?;
+    Ok(Some(lock))
 }
 
-/// After a failed run: an instance directory without claims, and a mount that this run made, go.
-fn leave_no_trace(session: &mut Session, mounted: bool) {
+/// After a failed run: an instance directory without claims goes, under the lock, so that whoever
+/// waits for it finds out; then, the lock released, a mount that this run made.
+fn leave_no_trace(session: &mut Session, mounted: bool, lock: Option<Lock>) {
     let Some(instance) = session.kernel.instance() else { return };
     let gone = instance.remove_if_empty();
+    drop(lock);
     if mounted && matches!(gone, Ok(true)) {
         let unmounted = session.kernel.unmount();
         log::debug!("after the failure: removed {gone:?}, unmounted {unmounted:?}");
+    }
+}
+
+/// What ended a run that had begun to change things.
+enum Trouble {
+    Step(Failed),
+    Other(Failure),
+}
+
+impl From<Failed> for Trouble {
+    fn from(failed: Failed) -> Trouble {
+        Trouble::Step(failed)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Trouble {
+        Trouble::Other(failure)
+    }
+}
+
+impl From<ObserveError> for Trouble {
+    fn from(error: ObserveError) -> Trouble {
+        Trouble::Other(error.into())
+    }
+}
+
+impl From<cgroup::Error> for Trouble {
+    fn from(error: cgroup::Error) -> Trouble {
+        Trouble::Other(error.into())
     }
 }
 
@@ -169,13 +222,11 @@ struct Run<'s, 'g> {
     session: &'s mut Session,
     may: May,
     gate: Gate<'g>,
-    /// What stood when the run began: what a failure brings back.
-    before: Before,
     applied: Applied,
 }
 
 impl Run<'_, '_> {
-    fn finish(&mut self, mut meaning: Meaning) -> Result<(), Failure> {
+    fn finish(&mut self, mut meaning: Meaning) -> Result<(), Trouble> {
         let mut waited_for = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
@@ -186,11 +237,14 @@ impl Run<'_, '_> {
             let pending: BTreeSet<Minor> = done.claims.keys().filter_map(Claim::retired).collect();
             // A minor that was collected may be retired once more.
             waited_for.retain(|minor| pending.contains(minor));
-            if !pending.is_subset(&waited_for) {
+            if !self.applied.placement.waiting.is_empty() {
+                // Newcomers need classes.
+                meaning = self.session.look()?;
+            } else if !pending.is_subset(&waited_for) {
                 waited_for = pending;
                 meaning = self.wait_for_quiet(&done)?;
-            } else if freed || !self.applied.placement.waiting.is_empty() {
-                // A pin may be free now; newcomers need classes.
+            } else if freed {
+                // A pin may be free now.
                 meaning = self.session.look()?;
             } else {
                 break;
@@ -203,7 +257,7 @@ impl Run<'_, '_> {
     /// Waits, so that retired classes can drain, and looks which of them did. A connection that was
     /// not accepted when its listener's process moved still carries the old tag: all tags are
     /// written once more, which takes along what has been accepted since.
-    fn wait_for_quiet(&mut self, done: &KernelState) -> Result<Meaning, Failure> {
+    fn wait_for_quiet(&mut self, done: &KernelState) -> Result<Meaning, Trouble> {
         if let Some(instance) = self.session.kernel.instance() {
             for (claim, classid) in &done.claims {
                 if !matches!(claim, Claim::Retired(_) | Claim::Owner(Owner::Group(_))) {
@@ -219,7 +273,7 @@ impl Run<'_, '_> {
     }
 
     /// One plan, performed and verified; the state that it was for.
-    fn round(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
+    fn round(&mut self, meaning: &mut Meaning) -> Result<KernelState, Trouble> {
         let (mut plan, desired) = self.session.plan(meaning)?;
         self.applied.warnings.clone_from(&meaning.warnings);
         self.applied.psched = meaning.sight.facts().psched;
@@ -236,7 +290,7 @@ impl Run<'_, '_> {
     }
 
     /// Build, place, tear down; place again if that set processes free.
-    fn carry_out(&mut self, plan: &Plan, meaning: &Meaning) -> Result<(), Failure> {
+    fn carry_out(&mut self, plan: &Plan, meaning: &Meaning) -> Result<(), Trouble> {
         self.perform(plan, Phase::Build, meaning)?;
         self.place(&meaning.model, meaning)?;
         self.perform(plan, Phase::TearDown, meaning)?;
@@ -248,16 +302,14 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn perform(&mut self, plan: &Plan, phase: Phase, meaning: &Meaning) -> Result<(), Failure> {
+    fn perform(&mut self, plan: &Plan, phase: Phase, meaning: &Meaning) -> Result<(), Trouble> {
         let observation = &meaning.sight.observation;
         let kernel = &mut self.session.kernel;
-        match execute::perform(kernel, &observation.facts, plan.phase(phase), self.gate) {
-            Ok(_) => Ok(()),
-            Err(failed) => Err(self.undo(&failed)),
-        }
+        execute::perform(kernel, &observation.facts, plan.phase(phase), self.gate)?;
+        Ok(())
     }
 
-    fn place(&mut self, model: &Model, meaning: &Meaning) -> Result<(), Failure> {
+    fn place(&mut self, model: &Model, meaning: &Meaning) -> Result<(), Trouble> {
         let accounts = &meaning.sight.observation.facts.accounts;
         let placement = place(self.session, model, accounts)?;
         self.applied.members(placement);
@@ -265,7 +317,7 @@ impl Run<'_, '_> {
     }
 
     /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure.
-    fn verify(&mut self, desired: &KernelState) -> Result<(), Failure> {
+    fn verify(&mut self, desired: &KernelState) -> Result<(), Trouble> {
         let now = observe::observe(&mut self.session.kernel, Wanted::default())?.observation;
         let mut missing = diff(&now.state, desired, &now.foreign);
         if !self.may.disrupt {
@@ -276,13 +328,7 @@ impl Run<'_, '_> {
             "the kernel took every step but does not show the result; still to do:\n{missing}"
         ));
         let failed = Failed { step: Box::new(first.step.clone()), source: Box::new(cause) };
-        Err(self.undo(&failed))
-    }
-
-    /// Brings back what was there before, and says what came of it.
-    fn undo(&mut self, failed: &Failed) -> Failure {
-        let paths = self.session.kernel.paths(self.applied.psched);
-        Failure::step(failed, &paths, &self.before.bring_back(&mut self.session.kernel))
+        Err(failed.into())
     }
 }
 
@@ -295,7 +341,7 @@ fn wait(duration: Duration) -> Result<(), Failure> {
         if let Some(signal) = signal::caught() {
             return Err(Failure::Interrupted {
                 signal,
-                message: "interrupted while waiting for retired classes to drain; the policy is in force, the next apply collects them".to_string(),
+                message: "interrupted while waiting for retired classes to drain".to_string(),
             });
         }
         std::thread::sleep(left.min(Duration::from_millis(50)));

@@ -7,11 +7,13 @@ use crate::accounts::Question;
 use crate::desired::{self, Impossible};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
-use crate::model::{self, BuildOptions, Model};
+use crate::model::{self, Asked, BuildOptions, Model};
 use crate::observe::{self, Sight, Wanted};
-use crate::plan::{Plan, diff};
+use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Policy};
-use crate::state::{Account, Claim, KernelState, Key, Observation, Owner, RootQdisc};
+use crate::state::{
+    Account, Claim, KernelState, Key, LinkName, Mark, Observation, Owner, RootQdisc,
+};
 use crate::sys::probe;
 use crate::units::{Minor, Rate};
 
@@ -102,10 +104,31 @@ impl Session {
     pub fn plan(&self, meaning: &mut Meaning) -> Result<(Plan, KernelState), Failure> {
         let desired = self.desired(meaning)?;
         let observation = &meaning.sight.observation;
-        Ok((diff(&observation.state, &desired, &observation.foreign), desired))
+        let mut plan = diff(&observation.state, &desired, &observation.foreign);
+        let derived = meaning.model.nodes.iter().filter(|node| {
+            let asked = node.limits.iter().flatten().map(|limits| limits.rate);
+            asked.into_iter().all(|rate| matches!(rate, Asked::Derived { .. }))
+        });
+        let derived = derived.map(|node| &node.owner).collect();
+        let running = &observation.facts.accounts.running;
+        plan.mark_routine(&observation.state, &Logins { running, derived });
+        Ok((plan, desired))
     }
 
     fn roots_are_free(&self, model: &Model, sight: &Sight) -> Result<(), Failure> {
+        // Two instances in one namespace would put the same processes into their own directories, in
+        // turn, and read each other's classids.
+        let mine = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
+        for (name, facts) in &sight.facts().links {
+            if let RootQdisc::Foreign { r2q: Some(r2q), .. } = facts.root
+                && Mark::is_shaper(r2q)
+                && !mine(name)
+            {
+                return Err(Failure::Usage(format!(
+                    "another instance of shaper shapes {name} in this network namespace, and there can be only one: name it with --cgroup, or clear it first (shaper clear --cgroup NAME)"
+                )));
+            }
+        }
         for link in &model.links {
             let Some(facts) = sight.facts().links.get(&link.name) else { continue };
             if self.options.takeover {
@@ -205,7 +228,7 @@ pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Class, LinkName, Role, Tree};
+    use crate::state::{Class, Role, Tree};
     use crate::units::{ClassId, Ticks};
 
     #[test]

@@ -64,8 +64,8 @@ impl Before {
         if !left.is_empty() {
             return Err(format!("this is still different:\n{left}"));
         }
-        for (name, link) in &self.observation.facts.links {
-            restore_root(kernel, name, link, &now)?;
+        for link in self.observation.facts.links.values() {
+            restore_root(kernel, link, &now)?;
         }
         Ok(gone)
     }
@@ -130,15 +130,15 @@ fn perform(
         .map_err(|failed| format!("`{}`: {failed}", failed.step))
 }
 
-/// A foreign root that was taken over comes back, as far as it is one qdisc.
-fn restore_root(
-    kernel: &mut Kernel,
-    name: &LinkName,
-    before: &LinkFacts,
-    now: &Observation,
-) -> Result<(), String> {
+/// A foreign root that was taken over comes back, as far as it is one qdisc, whatever its link is
+/// called today.
+fn restore_root(kernel: &mut Kernel, before: &LinkFacts, now: &Observation) -> Result<(), String> {
     let RootQdisc::Foreign { kind, handle, options, .. } = &before.root else { return Ok(()) };
-    let Some(link) = now.facts.links.get(name).filter(|link| link.root != before.root) else {
+    let mut links = now.facts.links.iter();
+    let today = links.find(|(_, link)| link.ifindex == before.ifindex);
+    let Some((name, link)) =
+        today.filter(|(_, link)| matches!(link.root, RootQdisc::Kernel { .. }))
+    else {
         return Ok(());
     };
     if !CLASSLESS.contains(&kind.as_str()) {

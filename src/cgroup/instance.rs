@@ -76,7 +76,7 @@ impl Instance {
                 continue;
             }
             if !ROOMS.contains(&room.as_str()) {
-                found.foreign(&path);
+                found.foreign(&path, None);
                 continue;
             }
             for name in subdirectories(&path)? {
@@ -89,14 +89,14 @@ impl Instance {
     fn observe_claim(&self, relative: &str, found: &mut Found) -> Result<(), Error> {
         let path = self.root.join(relative);
         let Some(claim) = canonical(relative) else {
-            found.foreign(&path);
+            found.foreign(&path, None);
             return Ok(());
         };
         let may_be_pinned = match &claim {
             Claim::Owner(owner @ (Owner::User(_) | Owner::Uid(_))) => Some(owner.clone()),
             _ => None,
         };
-        found.claim(claim, &path)?;
+        found.claim(claim.clone(), &path)?;
         if !has_subdirectories(&path)? {
             return Ok(());
         }
@@ -104,9 +104,15 @@ impl Instance {
             let below = path.join(&name);
             match &may_be_pinned {
                 Some(owner) if name == "pinned" => {
-                    found.claim(Claim::Pinned(owner.clone()), &below)?;
+                    let pinned = Claim::Pinned(owner.clone());
+                    found.claim(pinned.clone(), &below)?;
+                    if has_subdirectories(&below)? {
+                        // Whoever holds this holds the one above as well.
+                        found.foreign(&below, Some(pinned));
+                        found.foreign(&below, Some(claim.clone()));
+                    }
                 }
-                _ => found.foreign(&below),
+                _ => found.foreign(&below, Some(claim.clone())),
             }
         }
         Ok(())
@@ -236,7 +242,7 @@ impl Found {
             Ok(Some(classid)) => {
                 self.claims.insert(claim, classid);
             }
-            Ok(None) => self.foreign(path),
+            Ok(None) => self.foreign(path, None),
             // Removed since it was listed.
             Err(error) if vanished(&error) => {}
             Err(error) => return Err(Error::io("read", &file)(error)),
@@ -244,8 +250,10 @@ impl Found {
         Ok(())
     }
 
-    fn foreign(&mut self, path: &Path) {
-        self.foreign.push(Foreign::Directory { path: path.display().to_string() });
+    fn foreign(&mut self, path: &Path, below: Option<Claim>) {
+        let classid = read_classid(&path.join(CLASSID)).ok().flatten().unwrap_or_default();
+        let path = path.display().to_string();
+        self.foreign.push(Foreign::Directory { path, classid, below });
     }
 }
 
@@ -403,7 +411,7 @@ mod tests {
         let mut paths: Vec<String> = foreign
             .iter()
             .map(|foreign| match foreign {
-                Foreign::Directory { path } => {
+                Foreign::Directory { path, .. } => {
                     path.strip_prefix(instance.root().to_str().unwrap()).unwrap().to_string()
                 }
                 other => panic!("{other:?}"),

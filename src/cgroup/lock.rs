@@ -45,7 +45,9 @@ impl Lock {
         loop {
             make(instance, 0o755)?;
             match make(directory, 0o700) {
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    continue;
+                }
                 other => other?,
             }
             let file = match File::open(directory) {

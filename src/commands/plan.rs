@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use super::Output;
-use super::report;
-use crate::apply::{self, Options};
+use super::report::{self, Members};
+use crate::apply::{self, Meaning, Options, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::model::{self, BuildOptions};
 use crate::plan::Tc;
 use crate::policy::{Diagnostic, Policy, Report};
+use crate::process::{self, Decision};
 use crate::state::Facts;
 
 /// How a plan is shown.
@@ -27,7 +28,12 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
     let (plan, _) = session.plan(&mut meaning)?;
     let paths = session.kernel.paths(meaning.sight.facts().psched);
     let mut output = if global.json {
-        Output::json(report::plan_json(&plan, &paths, &meaning.warnings))
+        Output::json(report::plan_json(
+            &plan,
+            &paths,
+            &meaning.warnings,
+            members(&session, &meaning),
+        ))
     } else if show.tc {
         Output::text(
             plan.steps.iter().map(|step| format!("{}\n", Tc(&step.step, &paths))).collect(),
@@ -42,6 +48,23 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
         output.status = 3;
     }
     Ok(output)
+}
+
+/// Whom an apply would move, as things stand now.
+fn members(session: &Session, meaning: &Meaning) -> Members {
+    let mut members = Members::default();
+    let view = session.kernel.view();
+    let accounts = &meaning.sight.observation.facts.accounts;
+    for process in &meaning.sight.processes {
+        let inside = process::claim_of(process, &view).is_some();
+        match process::decide(process, &meaning.model.matcher, accounts, &view) {
+            Decision::MoveTo(_) if inside => members.moved += 1,
+            Decision::MoveTo(_) => members.added += 1,
+            Decision::TakeOut => members.gone += 1,
+            Decision::Stay | Decision::Leave(_) => {}
+        }
+    }
+    members
 }
 
 pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Output, Failure> {

@@ -94,8 +94,10 @@ pub fn applied_json(applied: &Applied, paths: &Paths) -> String {
 }
 
 /// `plan --json`.
-pub fn plan_json(plan: &Plan, paths: &Paths, warnings: &[Diagnostic]) -> String {
-    Document::new(&plan.steps, paths, warnings, plan.changes()).print()
+pub fn plan_json(plan: &Plan, paths: &Paths, warnings: &[Diagnostic], members: Members) -> String {
+    let mut document = Document::new(&plan.steps, paths, warnings, plan.changes());
+    document.members = Some(members);
+    document.print()
 }
 
 /// `check --json`.
@@ -148,11 +150,12 @@ struct JsonDisturbance {
     why: String,
 }
 
-#[derive(Serialize)]
-struct Members {
-    added: u32,
-    moved: u32,
-    gone: u32,
+/// Processes that come into our directories, change between them, and leave them.
+#[derive(Default, Serialize)]
+pub struct Members {
+    pub added: u32,
+    pub moved: u32,
+    pub gone: u32,
 }
 
 #[derive(Serialize)]

@@ -25,10 +25,7 @@ pub fn run(global: &Global, user: &str, command: &[OsString]) -> Failure {
         return Failure::Run { status: FAILED, message: "no command to run".to_string() };
     };
     if let Err(failure) = enter(global, user) {
-        return Failure::Run {
-            status: FAILED,
-            message: failure.text(false).replace("error: ", ""),
-        };
+        return Failure::Run { status: FAILED, message: failure.message() };
     }
     let error = std::process::Command::new(program).args(words).exec();
     let status = match error.kind() {

@@ -92,7 +92,7 @@ fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, 
         }
         _ => {}
     }
-    if let Some(pinned) = process::pinned_by(process, &view) {
+    if let Some(Claim::Pinned(pinned)) = process::claim_of(process, &view) {
         notes.push("`shaper run` or `shaper attach` put it there".to_string());
         owner = Some(pinned);
     }

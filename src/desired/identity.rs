@@ -136,8 +136,11 @@ impl<'a> Standing<'a> {
             .keys()
             .chain(&self.retired)
             .copied()
-            .filter(|minor| !in_use.contains(minor) && !minor.is_inner())
-            .filter(|minor| !self.observed.facts.quiet.contains(minor))
+            .filter(|minor| !in_use.contains(minor))
+            .filter(|minor| {
+                let quiet = minor.is_inner() || self.observed.facts.quiet.contains(minor);
+                !quiet || self.observed.bound.contains(minor)
+            })
             .filter(|minor| trees().any(|tree| tree.classes.contains_key(minor)))
             .collect();
         let leaves: Vec<Minor> = keep.iter().copied().collect();
@@ -174,6 +177,7 @@ impl Free {
             .chain(standing.retired.iter().copied())
             .chain(standing.foreign.iter().copied())
             .chain(standing.pins.keys().copied())
+            .chain(standing.observed.bound.iter().copied())
             .collect();
         let held: BTreeSet<Minor> =
             standing.holder.keys().chain(&standing.retired).copied().collect();

@@ -53,6 +53,11 @@ pub fn desired(model: &Model, observed: &Observation) -> Result<KernelState, Imp
             state.claims.insert(pinned, ClassId::ours(*minor));
         }
     }
+    for claim in &observed.held {
+        if let Some(classid) = observed.state.claims.get(claim) {
+            state.claims.entry(claim.clone()).or_insert(*classid);
+        }
+    }
     for minor in &ids.retired {
         state.claims.insert(Claim::Retired(*minor), ClassId::ours(*minor));
     }
@@ -76,7 +81,9 @@ pub fn nothing(observed: &Observation) -> KernelState {
         NetCls::Ours if !observed.net_cls_shared => NetCls::Unmounted,
         other => other,
     };
-    KernelState { net_cls, ..KernelState::default() }
+    let held = |claim: &Claim| Some((claim.clone(), *observed.state.claims.get(claim)?));
+    let claims = observed.held.iter().filter_map(held).collect();
+    KernelState { net_cls, claims, ..KernelState::default() }
 }
 
 /// One link's tree in the making.

@@ -85,6 +85,7 @@ mod tests {
 
     fn record(protocol: u16, kind: &str, handle: u32, detail: FilterDetail) -> FilterRecord {
         FilterRecord {
+            binds: None,
             ifindex: 1,
             parent: ClassId::ROOT,
             pref: Pref(100),

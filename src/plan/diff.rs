@@ -5,10 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Disturbance, Plan, Planned, Step};
-use crate::desired::guarantee_is_derived;
 use crate::state::{
-    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Role,
-    Tree, U32Rule,
+    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Tree,
+    U32Rule,
 };
 use crate::units::{ClassId, Minor};
 
@@ -98,11 +97,13 @@ impl<'a> Diff<'a> {
                     self.steps.push(Step::MakeClaim { claim: claim.clone(), classid: *classid })
                 }
                 // Made by a run that was killed before it wrote the number.
-                Some(&ClassId::NONE) if *classid != ClassId::NONE => self.steps.push(Step::WriteClassid {
-                    claim: claim.clone(),
-                    from: ClassId::NONE,
-                    to: *classid,
-                }),
+                Some(&ClassId::NONE) if *classid != ClassId::NONE => {
+                    self.steps.push(Step::WriteClassid {
+                        claim: claim.clone(),
+                        from: ClassId::NONE,
+                        to: *classid,
+                    })
+                }
                 Some(_) => {}
             }
         }
@@ -301,15 +302,11 @@ impl<'a> Diff<'a> {
     }
 
     fn into_plan(self) -> Plan {
-        let Diff { from, foreign, names, steps, .. } = self;
-        let logins = steps.iter().any(|step| match step.claim() {
-            Some(Claim::Owner(owner)) => matches!(owner, Owner::Uid(_)),
-            _ => false,
-        });
+        let Diff { foreign, names, steps, .. } = self;
         let steps = steps
             .into_iter()
             .map(|step| Planned {
-                routine: is_routine(&step, from, &names, logins),
+                routine: false,
                 disturbs: disturbs(&step, foreign, &names),
                 step,
             })
@@ -329,35 +326,6 @@ fn parents_first(tree: &Tree) -> Vec<Minor> {
         tree.classes.keys().map(|minor| (depth(*minor), *minor)).collect();
     minors.sort();
     minors.into_iter().map(|(_, minor)| minor).collect()
-}
-
-/// Whether a step only follows logins and drained queues.
-fn is_routine(
-    step: &Step,
-    from: &KernelState,
-    names: &BTreeMap<Minor, Owner>,
-    logins: bool,
-) -> bool {
-    let account = |minor: &Minor| matches!(names.get(minor), Some(Owner::Uid(_)));
-    let was_retired = |minor: &Minor| from.claims.contains_key(&Claim::Retired(*minor));
-    match step {
-        Step::MakeClaim { claim, classid } | Step::RemoveClaim { claim, classid } => match claim {
-            Claim::Owner(owner) | Claim::Pinned(owner) => matches!(owner, Owner::Uid(_)),
-            Claim::Retired(minor) => {
-                was_retired(minor) || classid.our_minor().is_some_and(|minor| account(&minor))
-            }
-        },
-        // Derived guarantees shrink and grow as accounts come and go.
-        Step::ChangeClass { from, to, .. } if logins => {
-            let derived = |class: &Class| match class.role {
-                Role::Leaf { quantum, .. } => guarantee_is_derived(quantum),
-                Role::Inner => true,
-            };
-            derived(from) && derived(to) && from.ceil == to.ceil
-        }
-        Step::DeleteClass { minor, .. } => account(minor) || was_retired(minor),
-        step => step.minor().is_some_and(|minor| account(&minor)),
-    }
 }
 
 /// Who loses packets by a step.

@@ -4,12 +4,12 @@
 
 mod diff;
 mod print;
+mod routine;
 mod simulate;
-
-use std::collections::BTreeSet;
 
 pub use diff::diff;
 pub use print::{Paths, Tc};
+pub use routine::Logins;
 pub use simulate::perform;
 
 use crate::state::{Claim, Class, Filter, LeafQdisc, LinkName, Owner, Pref};
@@ -262,11 +262,6 @@ impl Plan {
             .partition(|planned| planned.disturbs.is_empty() && !depends(&planned.step));
         self.steps = keep;
         left
-    }
-
-    /// The links that the plan touches.
-    pub fn links(&self) -> BTreeSet<&LinkName> {
-        self.steps.iter().filter_map(|planned| planned.step.link()).collect()
     }
 }
 

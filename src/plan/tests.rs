@@ -319,9 +319,53 @@ proptest! {
             place: PLACE,
         });
         let after = desired(&with, &observe(before.clone(), BTreeSet::new())).unwrap();
-        let plan = diff(&before, &after, &[]);
+        let mut plan = diff(&before, &after, &[]);
+        let derived = with
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.owner, Owner::Group(_)))
+            .map(|node| &node.owner)
+            .collect();
+        let running = BTreeSet::from([uid]);
+        plan.mark_routine(&before, &Logins { running: &running, derived });
         prop_assert!(!plan.changes(), "{plan}");
     }
+}
+
+#[test]
+fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
+    let account = |ceil: u64| Model {
+        links: vec![link("eth0", 100)],
+        nodes: vec![Node {
+            owner: Owner::Uid(1000),
+            group: None,
+            pin: None,
+            limits: vec![Some(Limits {
+                rate: Asked::Derived { floor: None },
+                ceil: mbit(ceil),
+                prio: 0,
+            })],
+            place: PLACE,
+        }],
+        matcher: Matcher::default(),
+        rules: Vec::new(),
+    };
+    let state = |model: &Model, from: &KernelState| {
+        desired(model, &observe(from.clone(), BTreeSet::new())).unwrap()
+    };
+    let changes = |from: &KernelState, to: &KernelState, running: &[u32]| {
+        let mut plan = diff(from, to, &[]);
+        let running = running.iter().copied().collect();
+        plan.mark_routine(from, &Logins { running: &running, derived: BTreeSet::new() });
+        assert!(!plan.is_empty());
+        plan.changes()
+    };
+    let before = state(&account(50), &KernelState::default());
+    assert!(changes(&before, &state(&account(20), &before), &[1000]), "everyone: 50 -> 20mbit");
+    let nobody = Model { nodes: Vec::new(), ..account(50) };
+    let without = state(&nobody, &before);
+    assert!(changes(&before, &without, &[1000]), "the line was removed, the account still runs");
+    assert!(!changes(&before, &without, &[]), "the account logged out");
 }
 
 #[test]

@@ -93,10 +93,10 @@ pub fn decide(
     }
 }
 
-/// Whose pinned directory (`run`, `attach`) the process sits in.
-pub fn pinned_by(process: &Process, instance: &InstanceView) -> Option<Owner> {
+/// The claim of ours in whose directory the process sits.
+pub fn claim_of(process: &Process, instance: &InstanceView) -> Option<Claim> {
     match seat(process.net_cls.as_deref()?, &instance.name) {
-        Seat::Ours(Some(Claim::Pinned(owner))) => Some(owner),
+        Seat::Ours(claim) => claim,
         _ => None,
     }
 }

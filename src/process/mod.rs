@@ -9,7 +9,7 @@ mod scan;
 
 use std::collections::BTreeSet;
 
-pub use decide::{Decision, InstanceView, Reason, decide, pinned_by};
+pub use decide::{Decision, InstanceView, Reason, claim_of, decide};
 pub use parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
 pub use place::{Failed, ForeignProcess, Placement, place};
 pub use scan::{Scan, namespace_of_caller, read_one, scan};

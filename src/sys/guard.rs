@@ -27,15 +27,23 @@ pub fn detach() -> io::Result<Detached> {
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Detached::Parent(child.as_raw().cast_unsigned())),
         ForkResult::Child => {
-            // Whoever started us may end, hang up, or wait for our output.
-            setsid()?;
-            let null = File::options().read(true).write(true).open("/dev/null")?;
-            nix::unistd::dup2_stdin(&null)?;
-            nix::unistd::dup2_stdout(&null)?;
-            nix::unistd::dup2_stderr(&null)?;
+            // Whoever started us may end, hang up, or wait for our output. An error must not make a second
+            // parent of this process: it goes on as a guard, which is what it is for.
+            if let Err(error) = leave_terminal() {
+                log::warn!("the guard keeps its terminal: {error}");
+            }
             Ok(Detached::Guard)
         }
     }
+}
+
+fn leave_terminal() -> io::Result<()> {
+    setsid()?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    Ok(())
 }
 
 /// Waits to be confirmed; false: the time is over.

@@ -12,13 +12,18 @@ extern "C" fn note(signal: libc::c_int) {
 }
 
 /// From now on these signals end nothing by themselves. System calls that they interrupt are
-/// restarted.
+/// restarted. One that whoever started us ignores (`nohup`) stays ignored.
 pub fn catch() {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
-        if let Err(errno) = unsafe { sigaction(signal, &action) } {
-            log::warn!("cannot catch {signal}: {errno}");
+        match unsafe { sigaction(signal, &action) } {
+            Ok(before) if matches!(before.handler(), SigHandler::SigIgn) => {
+                // SAFETY: what was in force a moment ago; it runs no code of ours.
+                let _restored = unsafe { sigaction(signal, &before) };
+            }
+            Ok(_) => {}
+            Err(errno) => log::warn!("cannot catch {signal}: {errno}"),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::getpid;
@@ -17,17 +18,40 @@ use shaper::state::NetCls;
 use crate::host::{Foreign, Host, INSTANCE, MAY, assert_same, lines, stop_before};
 use crate::support::cell::myself;
 use crate::support::command::run;
-use crate::support::harness::{On, tests};
+use crate::support::harness::{On, Test};
 use crate::support::program::{NET_CLS, policy, shaper};
 
-tests!(
-    On::Host => a_first_build_that_fails_leaves_nothing,
+pub const TESTS: &[Test] = &[
+    every_step(
+        "faults::a_first_build_that_fails_leaves_nothing",
+        a_first_build_that_fails_leaves_nothing,
+    ),
+    every_step(
+        "faults::an_update_that_fails_at_any_step_is_undone",
         an_update_that_fails_at_any_step_is_undone,
+    ),
+    every_step(
+        "faults::a_clear_that_fails_at_any_step_is_undone",
         a_clear_that_fails_at_any_step_is_undone,
+    ),
+    every_step(
+        "faults::a_first_build_killed_at_any_step_is_finished_by_the_next_apply",
         a_first_build_killed_at_any_step_is_finished_by_the_next_apply,
+    ),
+    every_step(
+        "faults::an_update_killed_at_any_step_is_finished_by_the_next_apply",
         an_update_killed_at_any_step_is_finished_by_the_next_apply,
-        an_update_cut_after_any_step_is_finished_by_the_next_apply;
-);
+    ),
+    every_step(
+        "faults::an_update_cut_after_any_step_is_finished_by_the_next_apply",
+        an_update_cut_after_any_step_is_finished_by_the_next_apply,
+    ),
+];
+
+/// Half a minute on a machine with nothing else to do.
+const fn every_step(name: &'static str, body: fn()) -> Test {
+    Test { name, on: On::Host, budget: Duration::from_secs(240), body }
+}
 
 /// A tree with everything in it.
 const FIRST: &str = r#"
@@ -79,16 +103,10 @@ fn populated() -> Host {
     host
 }
 
-#[track_caller]
-fn stands(host: &mut Host, text: &str) {
-    host.take_up(text).unwrap_or_else(|e| panic!("{}", e.text(false)));
-    host.apply();
-}
-
 /// FIRST stands, with somebody else's objects among it and a process in a class for good.
 fn built() -> (Host, Foreign) {
     let mut host = populated();
-    stands(&mut host, FIRST);
+    host.go_to_text(FIRST);
     let erin = host.actors["erin"].pid().to_string();
     shaper(&["attach", "bob", &erin]).exits(0);
     let foreign = Foreign::put("1a");
@@ -161,7 +179,7 @@ fn an_update_that_fails_at_any_step_is_undone() {
 
 fn a_clear_that_fails_at_any_step_is_undone() {
     let mut host = populated();
-    stands(&mut host, FIRST);
+    host.go_to_text(FIRST);
     let steps = every_step_fails(&mut host, |host, gate| {
         apply::clear(&mut host.session.kernel, MAY, gate).map(|_| ())
     });
@@ -233,7 +251,7 @@ fn an_update_killed_at_any_step_is_finished_by_the_next_apply() {
     while is_killed_before(k, &file) {
         println!("killed before step {k}");
         nobody_is_cut_off(&mut host);
-        stands(&mut host, SECOND);
+        host.go_to_text(SECOND);
         host.is_in_sync();
         foreign.is_untouched();
         start_again(&mut host, &first, &seats);
@@ -249,7 +267,7 @@ fn start_again(
     seats: &std::collections::BTreeMap<&'static str, String>,
 ) {
     host.go_to(first);
-    stands(host, FIRST);
+    host.go_to_text(FIRST);
     let erin = host.actors["erin"].pid().to_string();
     fs::write(Path::new(INSTANCE).join("user/bob/pinned/cgroup.procs"), erin).expect("seat erin");
     assert_same(&lines(&host.state()), &lines(first), "to begin with");
@@ -265,7 +283,7 @@ fn an_update_cut_after_any_step_is_finished_by_the_next_apply() {
         host.take_up(SECOND).unwrap_or_else(|e| panic!("{}", e.text(false)));
         let cut = cut_after(&mut host, k);
         nobody_is_cut_off(&mut host);
-        stands(&mut host, SECOND);
+        host.go_to_text(SECOND);
         host.is_in_sync();
         foreign.is_untouched();
         start_again(&mut host, &first, &seats);

@@ -15,7 +15,7 @@ use shaper::kernel::Kernel;
 use shaper::observe::{self, Wanted};
 use shaper::plan::{Step, diff};
 use shaper::policy;
-use shaper::state::{Claim, Filter, KernelState, Observation, Tree};
+use shaper::state::{Claim, Filter, KernelState, Observation, Owner, Tree};
 use shaper::units::Minor;
 
 use crate::support::accounts::{self, Account};
@@ -79,6 +79,26 @@ impl Host {
         }
     }
 
+    /// Puts a process into somebody's class for good, as `shaper attach` does.
+    pub fn attach(&mut self, at: usize) {
+        let state = self.state();
+        let users = state.claims.iter().filter_map(|(claim, classid)| match claim {
+            Claim::Owner(owner @ (Owner::User(_) | Owner::Uid(_))) => Some((owner, *classid)),
+            _ => None,
+        });
+        let users: Vec<_> = users.collect();
+        let (Some(instance), Some((_, actor))) =
+            (self.session.kernel.instance(), self.actors.iter().nth(at % PEOPLE.len()))
+        else {
+            return;
+        };
+        if let Some((owner, classid)) = users.get(at % users.len().max(1)) {
+            let claim = Claim::Pinned((*owner).clone());
+            instance.make(&claim, *classid).expect("make a directory");
+            instance.attach(actor.pid(), &claim).expect("move a process");
+        }
+    }
+
     pub fn observe(&mut self) -> Observation {
         observe::observe(&mut self.session.kernel, Wanted::default()).expect("observe").observation
     }
@@ -114,6 +134,13 @@ impl Host {
             Ok(applied) => applied,
             Err(failure) => panic!("{}", failure.text(false)),
         }
+    }
+
+    /// Applies another policy.
+    #[track_caller]
+    pub fn go_to_text(&mut self, text: &str) {
+        self.take_up(text).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        self.apply();
     }
 
     /// The policy is in force: nothing is left to do, a second apply sends nothing, nobody moves,

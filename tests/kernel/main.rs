@@ -5,14 +5,17 @@
 mod support;
 
 mod agreement;
+mod cleared;
 mod confirm;
 mod demo;
+mod drift;
 mod faults;
 mod host;
 mod lab;
 mod machinery;
 mod processes;
 mod random;
+mod refusals;
 mod sharing;
 mod textbook;
 mod transitions;
@@ -37,6 +40,9 @@ fn main() -> ExitCode {
         transitions::TESTS,
         updates::TESTS,
         faults::TESTS,
+        refusals::TESTS,
+        drift::TESTS,
+        cleared::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])

@@ -38,6 +38,9 @@ fn every_policy_follows_from_every_other() {
         while numbers.maybe(4) {
             host.come_or_go(numbers.index(16));
         }
+        if numbers.maybe(5) {
+            host.attach(numbers.index(64));
+        }
         match host.take_up(&next.to_string()) {
             Ok(()) => {}
             Err(Failure::Policy(_)) => {

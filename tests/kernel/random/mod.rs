@@ -262,8 +262,8 @@ impl Link {
         Link {
             rate: rate(numbers),
             default: numbers.maybe(2).then(|| (1 + numbers.below(9), 10 + numbers.below(90))),
-            classifier: *numbers.pick(&["auto", "bpf"]),
-            leaf: *numbers.pick(&["auto", "auto", "bfifo", "pfifo"]),
+            classifier: ["auto", "bpf"][numbers.index(2)],
+            leaf: ["auto", "auto", "bfifo", "pfifo"][numbers.index(4)],
         }
     }
 }

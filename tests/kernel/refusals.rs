@@ -1,0 +1,231 @@
+//! The world changes under a run's feet, and the kernel refuses: what was there before is back, as
+//! far as it can be, and the next apply gets there.
+
+use std::fs;
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use shaper::apply::Applied;
+use shaper::failure::Failure;
+use shaper::plan::Step;
+
+use crate::host::{Host, INSTANCE, assert_same, lines};
+use crate::support::command::run;
+use crate::support::harness::{On, tests};
+use crate::support::program::NET_CLS;
+
+tests!(
+    On::Host => a_class_in_the_way_is_refused, a_queue_in_the_way_is_refused,
+        a_group_with_somebody_elses_class_below_it_stays, a_link_that_goes_is_left_out,
+        a_link_that_is_renamed_gets_its_state_back, a_hierarchy_that_is_unmounted_comes_back,
+        a_hierarchy_unmounted_during_a_first_build_leaves_nothing,
+        a_read_only_hierarchy_is_refused;
+);
+
+const BEFORE: &str = r#"
+version: 1
+links: {up0: {rate: 400mbit}, up1: {rate: 300mbit}}
+users: {ann: {rate: 10mbit}, bob: {ceil: 30mbit}}
+groups: {team: {ceil: 60mbit, users: [bob]}}
+rules: [{dport: 80, to: ann}]
+"#;
+
+const AFTER: &str = r#"
+version: 1
+links: {up0: {rate: 500mbit}, up1: {rate: 200mbit}}
+users: {ann: {rate: 20mbit}, bob: {ceil: 40mbit}, carol: {ceil: 5mbit}}
+classes: {nfs: {rate: 3mbit}}
+rules: [{dport: 81, to: ann}, {dport: 2049, to: nfs}]
+"#;
+
+fn built() -> Host {
+    let mut host = Host::new();
+    (0..3).for_each(|at| host.come_or_go(at));
+    take_up(&mut host, BEFORE);
+    host.apply();
+    take_up(&mut host, AFTER);
+    host
+}
+
+#[track_caller]
+fn take_up(host: &mut Host, text: &str) {
+    host.take_up(text).unwrap_or_else(|e| panic!("{}", e.text(false)));
+}
+
+/// Applies, and does something of its own just before the first step that is like this.
+fn apply_with(
+    host: &mut Host,
+    like: impl Fn(&Step) -> bool,
+    mut act: impl FnMut(),
+) -> Result<Applied, Failure> {
+    let mut done = false;
+    let outcome = host.try_apply(&mut |_, step| {
+        if !done && like(step) {
+            done = true;
+            act();
+        }
+        Ok(())
+    });
+    assert!(done, "there is no such step");
+    outcome
+}
+
+/// The refusal's text; it must be one, and end with exit status 1.
+#[track_caller]
+fn refused(outcome: Result<Applied, Failure>) -> String {
+    let failure = outcome.expect_err("it must be refused");
+    let text = failure.text(false);
+    println!("{text}");
+    assert_eq!(failure.exit_status(), 1, "{text}");
+    text
+}
+
+#[track_caller]
+fn is_back(host: &mut Host, before: &str, text: &str) {
+    assert!(text.ends_with("what was there before is back"), "{text}");
+    assert_same(&lines(&host.state()), before, "after the undo");
+}
+
+#[track_caller]
+fn gets_there(host: &mut Host) {
+    host.apply();
+    host.is_in_sync();
+}
+
+fn adds_class(step: &Step) -> bool {
+    matches!(step, Step::AddClass { .. })
+}
+
+fn a_class_in_the_way_is_refused() {
+    let mut host = built();
+    let before = lines(&host.state());
+    let minor = std::cell::Cell::new(0);
+    let note = |step: &Step| {
+        minor.set(step.minor().map_or(0, |minor| minor.0));
+        adds_class(step)
+    };
+    let outcome = apply_with(&mut host, note, || {
+        let minor = minor.get();
+        run(&format!(
+            "tc class add dev up0 parent 1: classid 1:{minor:x} htb rate 1mbit quantum 2000"
+        ));
+    });
+    let text = refused(outcome);
+    assert!(text.contains("EEXIST") && text.contains("tc class add dev up0"), "{text}");
+    is_back(&mut host, &before, &text);
+    gets_there(&mut host);
+}
+
+fn a_queue_in_the_way_is_refused() {
+    let mut host = built();
+    run("tc class add dev up0 parent 1:1 classid 1:9 htb rate 1mbit quantum 2000");
+    let before = lines(&host.state());
+    // A leaf's handle is its class's minor: any qdisc on the link may have it already.
+    let outcome = apply_with(&mut host, adds_class, || {
+        for handle in 0x10..0x20 {
+            run_if_free(&format!(
+                "tc qdisc add dev up0 parent 1:9 handle {handle:x}: pfifo limit 5"
+            ));
+        }
+    });
+    let text = refused(outcome);
+    is_back(&mut host, &before, &text);
+    run("tc qdisc del dev up0 parent 1:9");
+    gets_there(&mut host);
+}
+
+/// Not every handle is free.
+fn run_if_free(line: &str) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let _ = std::process::Command::new(words[0]).args(&words[1..]).output();
+}
+
+fn a_group_with_somebody_elses_class_below_it_stays() {
+    let mut host = built();
+    let team = host.state().claims[&"group/team".parse().expect("a claim")];
+    run(&format!("tc class add dev up0 parent {team} classid 1:9 htb rate 1mbit quantum 2000"));
+    let before = lines(&host.state());
+    let text = refused(host.try_apply(&mut |_, _| Ok(())));
+    assert!(text.contains("EBUSY") && text.contains("HTB class in use"), "{text}");
+    is_back(&mut host, &before, &text);
+    run("tc class del dev up0 classid 1:9");
+    gets_there(&mut host);
+}
+
+fn on_up1(step: &Step) -> bool {
+    step.link().is_some_and(|link| link.as_str() == "up1")
+}
+
+fn a_link_that_goes_is_left_out() {
+    let mut host = built();
+    let before = host.state();
+    let text = refused(apply_with(&mut host, on_up1, || drop(run("ip link del up1"))));
+    assert!(
+        text.ends_with("what was there before is back, but for up1: no such link now"),
+        "{text}"
+    );
+    let mut rest = before;
+    rest.links.retain(|link, _| link.as_str() == "up0");
+    assert_same(&lines(&host.state()), &lines(&rest), "after the undo");
+}
+
+fn a_link_that_is_renamed_gets_its_state_back() {
+    let mut host = built();
+    let before = lines(&host.state());
+    let rename = || drop(run("ip link set up1 name up1x"));
+    let text = refused(apply_with(&mut host, on_up1, rename));
+    assert!(text.ends_with("what was there before is back"), "{text}");
+    assert_same(&lines(&host.state()), &before.replace("up1 ", "up1x "), "after the undo");
+    run("ip link set up1x name up1");
+    gets_there(&mut host);
+}
+
+fn makes_claim(step: &Step) -> bool {
+    matches!(step, Step::MakeClaim { .. })
+}
+
+fn unmount() {
+    umount2(NET_CLS, MntFlags::MNT_DETACH).expect("unmount the hierarchy");
+}
+
+fn a_hierarchy_that_is_unmounted_comes_back() {
+    let mut host = built();
+    let before = lines(&host.state());
+    let text = refused(apply_with(&mut host, makes_claim, unmount));
+    is_back(&mut host, &before, &text);
+    gets_there(&mut host);
+}
+
+fn a_hierarchy_unmounted_during_a_first_build_leaves_nothing() {
+    let mut host = Host::new();
+    host.come_or_go(0);
+    take_up(&mut host, BEFORE);
+    let text =
+        refused(apply_with(&mut host, |step| matches!(step, Step::AddFilter { .. }), unmount));
+    assert!(text.ends_with("what was there before is back"), "{text}");
+    assert!(!Path::new("/run/shaper").exists());
+    gets_there(&mut host);
+}
+
+fn a_read_only_hierarchy_is_refused() {
+    let mut host = built();
+    let before = lines(&host.state());
+    let remount = |flags| {
+        let none: Option<&str> = None;
+        mount(none, NET_CLS, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, none)
+            .expect("remount the hierarchy");
+    };
+    let text = refused(apply_with(&mut host, makes_claim, || remount(MsFlags::MS_RDONLY)));
+    assert!(text.contains("Read-only file system"), "{text}");
+    is_back(&mut host, &before, &text);
+    remount(MsFlags::empty());
+    gets_there(&mut host);
+    // Turned read-only in the middle, what was made in it stays, and the message says what.
+    take_up(&mut host, BEFORE);
+    let writes = |step: &Step| matches!(step, Step::AddClass { .. });
+    let text = refused(apply_with(&mut host, writes, || remount(MsFlags::MS_RDONLY)));
+    assert!(text.contains("undoing it failed too"), "{text}");
+    remount(MsFlags::empty());
+    gets_there(&mut host);
+    assert!(fs::exists(INSTANCE).expect("look"));
+}
