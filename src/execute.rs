@@ -91,6 +91,14 @@ pub fn perform<'a>(
             run.flush()?;
             run.directory(step).map_err(|error| fail(error.into()))?;
         } else {
+            // What is sent together is carried out together, also what follows a refused message: nothing
+            // may go before what takes its place is known to stand.
+            if matches!(
+                step,
+                Step::DeleteFilter { .. } | Step::ReplaceClass { .. } | Step::ReplaceLeaf { .. }
+            ) {
+                run.flush()?;
+            }
             for request in run.requests(step).map_err(fail)? {
                 run.waiting.push((request, step.clone()));
             }

@@ -46,8 +46,11 @@ impl Kernel {
         let host = std::fs::metadata("/proc/1/ns/net").map(|meta| meta.ino());
         let name = match name {
             Some(name) => name.to_string(),
-            // Where we may not look at process 1 we are not root, and change nothing.
-            None if host.map_or(true, |host| host == netns) => "shaper".to_string(),
+            // Who may not look at process 1 either is not root, and changes nothing, or is root without
+            // CAP_SYS_PTRACE, who cannot know whether this is the host.
+            None if host.map_or(!nix::unistd::geteuid().is_root(), |host| host == netns) => {
+                "shaper".to_string()
+            }
             None => format!("shaper-{netns}"),
         };
         Ok(Kernel {
@@ -63,6 +66,12 @@ impl Kernel {
     /// Where we mount the hierarchy when it is mounted nowhere.
     pub fn own_mount() -> &'static Path {
         Path::new(DEFAULT_MOUNT)
+    }
+
+    /// Finds out anew where the hierarchy is mounted: somebody may have unmounted it.
+    pub fn look_for_hierarchy(&mut self) -> Result<(), cgroup::Error> {
+        self.hierarchy = cgroup::find()?;
+        Ok(())
     }
 
     pub fn hierarchy(&self) -> Option<&Hierarchy> {

@@ -126,7 +126,8 @@ fn link_facts(
     LinkFacts {
         ifindex: record.ifindex,
         mtu: record.mtu,
-        speed: ethtool::speed(&record.name),
+        // What a tun or tap says is a placeholder: 10 Gbit, or 10 Mbit on older kernels.
+        speed: ethtool::speed(&record.name).filter(|_| record.kind.as_deref() != Some("tun")),
         default_route_v4: metric(Family::V4),
         default_route_v6: metric(Family::V6),
         root: decode::root(qdiscs, record.qdisc.as_deref(), kernel.mark),

@@ -229,18 +229,25 @@ pub enum Owner {
 pub struct Key(String);
 
 impl Key {
-    /// 1–200 bytes; no `/`, no control characters, no leading `.`, no newline: it becomes a
-    /// directory below the instance's.
+    /// 1–200 bytes; no `/`, no control characters, no leading `.`, and not the name of a file that every
+    /// cgroup has: it becomes a directory below the instance's.
     pub fn new(name: &str) -> Option<Key> {
         let valid = (1..=200).contains(&name.len())
             && !name.starts_with('.')
-            && !name.chars().any(|c| c == '/' || c.is_control());
+            && !name.chars().any(|c| c == '/' || c.is_control())
+            && !is_cgroup_file(name);
         valid.then(|| Key(name.to_string()))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Names of the files that every cgroup v1 directory has (cgroup1_base_files, kernel/cgroup/cgroup-v1.c).
+fn is_cgroup_file(name: &str) -> bool {
+    ["tasks", "notify_on_release", "release_agent"].contains(&name)
+        || ["cgroup.", "net_cls.", "net_prio."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl fmt::Display for Key {
@@ -270,6 +277,16 @@ pub enum Claim {
     Pinned(Owner),
     /// A class that was replaced or removed and may still carry packets; named by its minor.
     Retired(Minor),
+}
+
+impl Claim {
+    /// The minor of a class on its way out.
+    pub fn retired(&self) -> Option<Minor> {
+        match self {
+            Claim::Retired(minor) => Some(*minor),
+            _ => None,
+        }
+    }
 }
 
 /// The directory's path below the instance's, as in the design: `user/bob/pinned`, `uid/1000`, `retired/1a`.
@@ -447,6 +464,12 @@ pub struct Observation {
     pub facts: Facts,
     /// Under our root or in our directory, but not ours: reported, left alone, never reused.
     pub foreign: Vec<Foreign>,
+    /// Minors that foreign objects hold: a filter sends to the class, a class hangs below it, a
+    /// directory has its tag. The kernel deletes no such class, or another's packets would be in
+    /// whoever gets the minor next; so they stay retired.
+    pub bound: BTreeSet<Minor>,
+    /// Claims with somebody else's directory below them: they cannot be removed.
+    pub held: BTreeSet<Claim>,
     /// Where the `net_cls` hierarchy is mounted; `None`: nowhere that we can see.
     pub net_cls: Option<PathBuf>,
     /// Somebody else has directories in the hierarchy, so our mount of it stays.
@@ -533,7 +556,7 @@ mod tests {
 
     #[test]
     fn names_that_are_no_safe_directory_are_no_keys() {
-        for name in ["", ".", "..", ".hidden", "a/b", "../x", "a\nb", "\u{7}"] {
+        for name in ["", ".", "..", ".hidden", "a/b", "../x", "a\nb", "\u{7}", "tasks", "cgroup.procs"] {
             assert_eq!(Key::new(name), None, "{name:?}");
         }
         assert!(Key::new("bob@example.org").is_some());

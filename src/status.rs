@@ -247,7 +247,7 @@ impl View<'_> {
         let counters: Counters = self.sight.counters.get(&key).copied().unwrap_or_default();
         let rate_bit = class.rate.bits_per_second();
         let (prio, quantum, derived) = match class.role {
-            Role::Inner => (None, None, false),
+            Role::Inner => (None, None, true),
             Role::Leaf { prio, quantum } => {
                 (Some(prio), Some(quantum), guarantee_is_derived(quantum))
             }

@@ -3,12 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::undo::undo;
+use super::undo::Before;
 use crate::cgroup::{Attached, Instance, Lock};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
-use crate::process::Moved;
-use crate::state::Observation;
 use crate::sys::guard::{self, Detached};
 
 /// How long the guard waits for another run to finish before it takes the change back.
@@ -34,7 +32,7 @@ pub(super) fn allowed(instance: &Instance, policy: u64, force: bool) -> Result<(
 }
 
 /// Refuses while a change waits to be confirmed.
-pub fn nothing_pending(instance: &Instance) -> Result<(), Failure> {
+pub(super) fn nothing_pending(instance: &Instance) -> Result<(), Failure> {
     if let Some(guard) = instance.guards()?.first() {
         return Err(Failure::Locked(format!(
             "a change waits to be confirmed (guard process {guard}): `shaper confirm` keeps it, otherwise it is taken back when its time is over"
@@ -47,8 +45,7 @@ pub fn nothing_pending(instance: &Instance) -> Result<(), Failure> {
 /// What the guard takes back.
 #[derive(Clone, Copy)]
 pub(super) struct Change<'a> {
-    pub before: &'a Observation,
-    pub moves: &'a [Moved],
+    pub before: &'a Before,
     /// The policy's [`hash`].
     pub policy: u64,
     /// How long it waits.
@@ -80,7 +77,7 @@ pub(super) fn start(
 }
 
 fn watch_over(name: &str, instance: &Instance, change: &Change<'_>) {
-    let Change { before, moves, policy, time } = *change;
+    let Change { before, policy, time } = *change;
     if guard::wait(time) {
         if let Err(error) = instance.end_confirmation() {
             say(&format!("shaper: confirmed, but: {error}"));
@@ -89,15 +86,11 @@ fn watch_over(name: &str, instance: &Instance, change: &Change<'_>) {
     }
     // Others may have waited for the same moment.
     let _lock = instance.lock(PATIENCE);
-    let undone = Kernel::open(Some(name))
-        .map_err(|error| error.to_string())
-        .and_then(|mut kernel| undo(&mut kernel, before, moves));
-    match undone {
-        Ok(()) => say("shaper: nobody confirmed the change: what was there before is back"),
-        Err(error) => {
-            say(&format!("shaper: nobody confirmed the change, and it cannot be undone: {error}"))
-        }
-    }
+    let came_of_it = match Kernel::open(Some(name)) {
+        Ok(mut kernel) => before.bring_back(&mut kernel),
+        Err(error) => error.to_string(),
+    };
+    say(&format!("shaper: nobody confirmed the change: {came_of_it}"));
     let noted = instance.set_reverted(policy).and_then(|()| instance.end_confirmation());
     if let Err(error) = noted {
         say(&format!("shaper: {error}"));

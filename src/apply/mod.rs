@@ -2,14 +2,17 @@
 //! What `shaper apply` does, and whoever else applies (the daemon, the tests). Looks through
 //! `observe`, acts through `execute` and `process::place`.
 
+mod clear;
 mod confirm;
 mod session;
 mod source;
 mod undo;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-pub use confirm::{confirm, hash, nothing_pending};
+pub use clear::clear;
+pub use confirm::{confirm, hash};
 pub use session::{Meaning, Options, Session, may_change};
 pub use source::read;
 
@@ -20,10 +23,11 @@ use crate::model::Model;
 use crate::observe::{self, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
-use crate::process::{self, Moved, Placement};
-use crate::state::{Accounts, Claim, KernelState, Observation, Owner};
+use crate::process::{self, Placement};
+use crate::state::{Accounts, Claim, KernelState, Owner};
 use crate::sys::signal;
-use crate::units::Psched;
+use crate::units::{Minor, Psched};
+use undo::Before;
 
 /// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet, an
 /// account logs in meanwhile. More than these, and somebody else is changing things as we do.
@@ -107,6 +111,7 @@ pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
 /// before is back (or with words on what is not).
 pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
+    session.kernel.look_for_hierarchy()?;
     let standing = session.kernel.instance().filter(|instance| instance.root().exists());
     let mut lock = standing.map(|instance| instance.lock(may.wait)).transpose()?;
     let policy = hash(&session.policy.source.text);
@@ -124,16 +129,17 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
         meaning = session.look()?;
     }
     let mounted = applied.mounted;
-    let before = meaning.sight.observation.clone();
-    let mut run = Run { session, may, gate, before, moves: Vec::new(), applied };
+    let sight = &meaning.sight;
+    let before = Before::new(sight.observation.clone(), &sight.processes);
+    let mut run = Run { session, may, gate, before, applied };
     let outcome = run.finish(meaning);
-    let Run { session, before, moves, applied, .. } = run;
+    let Run { session, before, applied, .. } = run;
     if outcome.is_ok() {
         if let Some(instance) = session.kernel.instance() {
             instance.forget_reverted()?;
         }
         if let Some(time) = may.confirm.filter(|_| applied.changed()) {
-            let change = confirm::Change { before: &before, moves: &moves, policy, time };
+            let change = confirm::Change { before: &before, policy, time };
             confirm::start(&session.kernel, &change, lock.take())?;
         }
     }
@@ -164,30 +170,28 @@ struct Run<'s, 'g> {
     may: May,
     gate: Gate<'g>,
     /// What stood when the run began: what a failure brings back.
-    before: Observation,
-    /// Processes that were moved since, and where they sat.
-    moves: Vec<Moved>,
+    before: Before,
     applied: Applied,
 }
 
 impl Run<'_, '_> {
     fn finish(&mut self, mut meaning: Meaning) -> Result<(), Failure> {
-        let (mut waited, mut collected) = (false, false);
+        let mut waited_for = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
             let done = self.round(&mut meaning)?;
-            let progress = self.applied.steps.len() > before;
-            let pending = done.claims.keys().any(|claim| matches!(claim, Claim::Retired(_)));
-            if !self.applied.placement.waiting.is_empty() || std::mem::take(&mut collected) {
-                // Newcomers need classes; a pin may be free now.
-                meaning = self.session.look()?;
-            } else if pending && (progress || !waited) {
-                waited = true;
+            let freed = self.applied.steps.iter().skip(before).any(|planned| {
+                matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(_), .. })
+            });
+            let pending: BTreeSet<Minor> = done.claims.keys().filter_map(Claim::retired).collect();
+            // A minor that was collected may be retired once more.
+            waited_for.retain(|minor| pending.contains(minor));
+            if !pending.is_subset(&waited_for) {
+                waited_for = pending;
                 meaning = self.wait_for_quiet(&done)?;
-                collected = !meaning.sight.facts().quiet.is_empty();
-                if !collected {
-                    break;
-                }
+            } else if freed || !self.applied.placement.waiting.is_empty() {
+                // A pin may be free now; newcomers need classes.
+                meaning = self.session.look()?;
             } else {
                 break;
             }
@@ -235,7 +239,6 @@ impl Run<'_, '_> {
     fn carry_out(&mut self, plan: &Plan, meaning: &Meaning) -> Result<(), Failure> {
         self.perform(plan, Phase::Build, meaning)?;
         self.place(&meaning.model, meaning)?;
-        self.note_evictions(plan)?;
         self.perform(plan, Phase::TearDown, meaning)?;
         let evicted =
             plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
@@ -256,24 +259,8 @@ impl Run<'_, '_> {
 
     fn place(&mut self, model: &Model, meaning: &Meaning) -> Result<(), Failure> {
         let accounts = &meaning.sight.observation.facts.accounts;
-        let mut placement = place(self.session, model, accounts)?;
-        self.moves.append(&mut placement.moves);
+        let placement = place(self.session, model, accounts)?;
         self.applied.members(placement);
-        Ok(())
-    }
-
-    /// Whoever still sits in a directory that goes (`run` and `attach` put it there) is moved out with
-    /// it.
-    fn note_evictions(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let kernel = &self.session.kernel;
-        let Some(instance) = kernel.instance() else { return Ok(()) };
-        for step in plan.phase(Phase::TearDown) {
-            let Step::RemoveClaim { claim, .. } = step else { continue };
-            for pid in instance.members(claim)? {
-                let process = process::read_one(&kernel.proc_root, pid);
-                self.moves.extend(process.as_ref().map(Moved::of));
-            }
-        }
         Ok(())
     }
 
@@ -292,15 +279,10 @@ impl Run<'_, '_> {
         Err(self.undo(&failed))
     }
 
-    /// Plans back to what was observed before, and says what came of it.
+    /// Brings back what was there before, and says what came of it.
     fn undo(&mut self, failed: &Failed) -> Failure {
-        let paths = self.session.kernel.paths(self.before.facts.psched);
-        let moves = std::mem::take(&mut self.moves);
-        let aftermath = match undo::undo(&mut self.session.kernel, &self.before, &moves) {
-            Ok(()) => "what was there before is back".to_string(),
-            Err(what_stands) => format!("undoing it failed too: {what_stands}"),
-        };
-        Failure::step(failed, &paths, &aftermath)
+        let paths = self.session.kernel.paths(self.applied.psched);
+        Failure::step(failed, &paths, &self.before.bring_back(&mut self.session.kernel))
     }
 }
 

@@ -77,10 +77,25 @@ impl Session {
             // What stands shows only the best; something lesser was asked for, so find out.
             Err(Impossible::Tag { .. } | Impossible::Leaf { .. }) => {
                 meaning.sight.observation.facts.features = probe::features();
-                Ok(desired::desired(&meaning.model, &meaning.sight.observation)?)
+                desired::desired(&meaning.model, &meaning.sight.observation)
+                    .map_err(|error| self.lacking(error))
             }
-            result => Ok(result?),
+            result => result.map_err(|error| self.lacking(error)),
         }
+    }
+
+    /// What a kernel lacks is found out by trying, in a network namespace of our own: without root it
+    /// only seems to lack it.
+    fn lacking(&self, error: Impossible) -> Failure {
+        let lacks =
+            matches!(error, Impossible::Tag { .. } | Impossible::Leaf { .. } | Impossible::NoHtb);
+        if lacks && may_change(&self.kernel).is_err() {
+            return Failure::Usage(
+                "a plan depends on what this kernel can do, and finding that out needs root: run it with sudo (`shaper check` needs no root)"
+                    .to_string(),
+            );
+        }
+        error.into()
     }
 
     /// The steps from what was seen to what is desired.

@@ -66,7 +66,20 @@ fn trusted(path: &Path, file: &Metadata) -> Result<(), Failure> {
             real.display()
         )));
     }
-    let Some(folder) = real.parent() else { return Ok(()) };
+    // Of a link, also the folder that it lies in: who can replace the link chooses the file.
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
+    };
+    for folder in [Some(parent), real.parent()].into_iter().flatten() {
+        trusted_folder(path, folder)?;
+    }
+    Ok(())
+}
+
+fn trusted_folder(path: &Path, folder: &Path) -> Result<(), Failure> {
+    let name = path.display();
     let meta =
         folder.metadata().map_err(|error| cannot_read(&folder.display().to_string(), &error))?;
     // In a sticky folder (/tmp) only a file's owner can replace it.
@@ -87,8 +100,9 @@ fn others_who_write(meta: &Metadata) -> Option<String> {
         Some(format!("its owner, uid {}", meta.uid()))
     } else if meta.mode() & 0o002 != 0 {
         Some("everybody".to_string())
-    } else if meta.mode() & 0o020 != 0 && meta.gid() != 0 {
-        Some(format!("its group, gid {}", meta.gid()))
+    } else if meta.mode() & 0o020 != 0 {
+        // Also for group root: with an access control list these bits are the list's mask.
+        Some(format!("its group, gid {}, or by whom its access control list names", meta.gid()))
     } else {
         None
     }

@@ -1,51 +1,133 @@
-//! Back to what was observed before: a plan like any other, and the roots that were taken over.
+//! The way back: what stood when a run began, and bringing that back after a failure. A plan like any
+//! other, so every prefix of it is safe too.
+
+use std::collections::BTreeMap;
 
 use crate::execute;
 use crate::kernel::Kernel;
 use crate::observe::{self, Wanted};
-use crate::plan::diff;
-use crate::process::{self, Moved};
-use crate::state::{LinkFacts, LinkName, NetCls, Observation, RootQdisc};
+use crate::plan::{Phase, Plan, diff};
+use crate::process::{self, Process};
+use crate::state::{KernelState, LinkFacts, LinkName, NetCls, Observation, RootQdisc};
 
 /// Qdiscs that are whole without classes and filters of their own.
 const CLASSLESS: [&str; 9] =
     ["fq_codel", "fq", "sfq", "cake", "tbf", "pfifo", "bfifo", "pfifo_head_drop", "codel"];
 
-/// Brings back the state in `before`, and the processes that were moved since; on failure, what stands instead.
-pub(super) fn undo(
-    kernel: &mut Kernel,
-    before: &Observation,
-    moves: &[Moved],
-) -> Result<(), String> {
-    let mut state = before.state.clone();
-    // The mount is taken back by whoever made it, once the lock in it is released.
-    if state.net_cls == NetCls::Unmounted {
-        state.net_cls = kernel.net_cls();
+/// What a run found when it began.
+pub(super) struct Before {
+    observation: Observation,
+    /// Where each process sat in the hierarchy, by pid and start: together they say which process
+    /// it is.
+    seats: BTreeMap<(u32, u64), String>,
+}
+
+impl Before {
+    pub fn new(observation: Observation, processes: &[Process]) -> Before {
+        let seat = |process: &Process| {
+            let path = process.net_cls.clone().filter(|_| process.is_alive())?;
+            Some(((process.pid, process.starttime), path))
+        };
+        Before { observation, seats: processes.iter().filter_map(seat).collect() }
     }
-    let now = look(kernel)?;
-    let plan = diff(&now.state, &state, &now.foreign);
-    let steps = plan.steps.iter().map(|planned| &planned.step);
-    execute::perform(kernel, &now.facts, steps, &mut |_, _| Ok(()))
-        .map_err(|failed| format!("`{}`: {failed}", failed.step))?;
-    let now = look(kernel)?;
-    let left = diff(&now.state, &state, &now.foreign);
-    if !left.is_empty() {
-        return Err(format!("this is still different:\n{left}"));
+
+    /// Brings it back, looks, and says what came of it in a sentence that ends an error message.
+    pub fn bring_back(&self, kernel: &mut Kernel) -> String {
+        match self.attempt(kernel) {
+            Ok(gone) if gone.is_empty() => "what was there before is back".to_string(),
+            Ok(gone) => {
+                let gone: Vec<&str> = gone.iter().map(LinkName::as_str).collect();
+                format!(
+                    "what was there before is back, but for {}: no such link now",
+                    gone.join(", ")
+                )
+            }
+            Err(what_stands) => format!("undoing it failed too: {what_stands}"),
+        }
     }
-    if let Some(instance) = kernel.instance() {
-        process::put_back(&kernel.proc_root, &instance, moves)
-            .map_err(|error| error.to_string())?;
+
+    /// The links that it could not bring back, because there are no such links any more.
+    fn attempt(&self, kernel: &mut Kernel) -> Result<Vec<LinkName>, String> {
+        kernel.look_for_hierarchy().map_err(|error| error.to_string())?;
+        if self.observation.state.net_cls != NetCls::Unmounted {
+            // Unmounted while we worked, the hierarchy still holds what we made.
+            kernel.mount().map_err(|error| error.to_string())?;
+        }
+        let now = look(kernel)?;
+        let (state, gone) = self.state_by_todays_names(&now);
+        let plan = diff(&now.state, &state, &now.foreign);
+        perform(kernel, &now, &plan, Phase::Build)?;
+        self.seat_processes(kernel);
+        perform(kernel, &now, &plan, Phase::TearDown)?;
+        let now = look(kernel)?;
+        let left = diff(&now.state, &state, &now.foreign);
+        if !left.is_empty() {
+            return Err(format!("this is still different:\n{left}"));
+        }
+        for (name, link) in &self.observation.facts.links {
+            restore_root(kernel, name, link, &now)?;
+        }
+        Ok(gone)
     }
-    for (name, link) in &before.facts.links {
-        restore_root(kernel, name, link, &now)?;
+
+    /// The state before, where a link may have been renamed since; and the links that are gone.
+    fn state_by_todays_names(&self, now: &Observation) -> (KernelState, Vec<LinkName>) {
+        let mut state = self.observation.state.clone();
+        // The mount is taken back by whoever made it, once the lock in it is released.
+        state.net_cls = now.state.net_cls;
+        let mut gone = Vec::new();
+        state.links = std::mem::take(&mut state.links)
+            .into_iter()
+            .filter_map(|(name, tree)| {
+                let before = self.observation.facts.links.get(&name)?;
+                let mut links = now.facts.links.iter();
+                match links.find(|(_, link)| link.ifindex == before.ifindex) {
+                    Some((name, _)) => Some((name.clone(), tree)),
+                    None => {
+                        gone.push(name);
+                        None
+                    }
+                }
+            })
+            .collect();
+        (state, gone)
     }
-    Ok(())
+
+    /// Processes that this run moved go back to where they sat; one that has ended needs no seat.
+    fn seat_processes(&self, kernel: &Kernel) {
+        let Some(instance) = kernel.instance() else { return };
+        let processes = match process::scan(&kernel.proc_root) {
+            Ok(scan) => scan.processes,
+            Err(error) => return log::warn!("cannot list processes to put them back: {error}"),
+        };
+        for process in processes.iter().filter(|process| process.is_alive()) {
+            let Some(now) = &process.net_cls else { continue };
+            let Some(before) = self.seats.get(&(process.pid, process.starttime)) else { continue };
+            let ours = |path: &str| instance.holds(path);
+            if now != before
+                && (ours(now) || ours(before))
+                && let Err(error) = instance.seat(process.pid, before)
+            {
+                log::warn!("cannot put process {} back into {before}: {error}", process.pid);
+            }
+        }
+    }
 }
 
 fn look(kernel: &mut Kernel) -> Result<Observation, String> {
-    observe::observe(kernel, Wanted::default())
-        .map(|sight| sight.observation)
-        .map_err(|error| error.to_string())
+    let sight = observe::observe(kernel, Wanted::default()).map_err(|error| error.to_string())?;
+    Ok(sight.observation)
+}
+
+fn perform(
+    kernel: &mut Kernel,
+    now: &Observation,
+    plan: &Plan,
+    phase: Phase,
+) -> Result<(), String> {
+    execute::perform(kernel, &now.facts, plan.phase(phase), &mut |_, _| Ok(()))
+        .map(|_| ())
+        .map_err(|failed| format!("`{}`: {failed}", failed.step))
 }
 
 /// A foreign root that was taken over comes back, as far as it is one qdisc.

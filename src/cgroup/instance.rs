@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::confirmation::{CONFIRM, REVERTED};
+use super::lock::LOCK;
 use super::{Error, Lock};
 use crate::state::{Claim, Foreign, Owner};
 use crate::units::ClassId;
@@ -71,7 +72,7 @@ impl Instance {
         let mut found = Found::default();
         for room in subdirectories(&self.root)? {
             let path = self.root.join(&room);
-            if [CONFIRM, REVERTED].contains(&room.as_str()) {
+            if [CONFIRM, REVERTED, LOCK].contains(&room.as_str()) {
                 continue;
             }
             if !ROOMS.contains(&room.as_str()) {
@@ -116,6 +117,10 @@ impl Instance {
     pub fn make(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
         let relative = claim.to_string();
         let mut path = self.root.clone();
+        // Where the hierarchy was mounted a moment ago there may be a plain folder now.
+        if !path.exists() && !path.with_file_name(PROCS).exists() {
+            return Err(Error::NotMounted);
+        }
         make_directory(&path)?;
         for part in Path::new(&relative) {
             path.push(part);
@@ -147,7 +152,8 @@ impl Instance {
     /// Removes the rooms, and then the instance's own directory, as far as nothing is left in
     /// them. Whether all of it is gone.
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
-        for path in ROOMS.iter().map(|room| self.root.join(room)).chain([self.root.clone()]) {
+        let rooms = ROOMS.iter().map(|room| self.root.join(room));
+        for path in rooms.chain([self.root.join(LOCK), self.root.clone()]) {
             match self.evict_and_remove(&path) {
                 Ok(()) | Err(Error::Occupied { .. }) => {}
                 Err(error) => return Err(error),
@@ -199,10 +205,16 @@ impl Instance {
         move_process(pid, &self.directory(claim).join(PROCS))
     }
 
-    /// Moves a process to a directory of the hierarchy, named from its root on (`/` is the root).
-    pub fn put(&self, pid: u32, path: &str) -> Result<Attached, Error> {
-        let root = self.root.parent().unwrap_or(&self.root);
-        move_process(pid, &root.join(path.trim_start_matches('/')).join(PROCS))
+    /// Whether a path below the hierarchy's root, as `/proc/PID/cgroup` has it, is in the instance.
+    pub fn holds(&self, path: &str) -> bool {
+        let top = path.trim_start_matches('/').split('/').next();
+        top.is_some_and(|top| self.root.file_name().is_some_and(|name| name == top))
+    }
+
+    /// Moves a process to a directory, by its path below the hierarchy's root.
+    pub fn seat(&self, pid: u32, path: &str) -> Result<Attached, Error> {
+        let directory = self.root.with_file_name(path.trim_start_matches('/'));
+        move_process(pid, &directory.join(PROCS))
     }
 
     /// Moves a process to the hierarchy's root, whose classid is 0.
@@ -425,6 +437,7 @@ mod tests {
     fn an_error_says_path_and_data() {
         let folder = tempfile::tempdir().unwrap();
         let instance = Instance::new(folder.path().join("shaper"));
+        fs::write(folder.path().join(PROCS), "").unwrap();
         let error = instance.make(&claim("user/bob"), ClassId(0x1_001a)).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -434,6 +447,15 @@ mod tests {
                 instance.root().display()
             )
         );
+    }
+
+    #[test]
+    fn nothing_is_made_where_no_hierarchy_is_mounted() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        let made = instance.make(&claim("user/bob"), ClassId(0x1_001a));
+        assert!(matches!(made, Err(Error::NotMounted)), "{made:?}");
+        assert!(!instance.root().exists());
     }
 
     #[test]

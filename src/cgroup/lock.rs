@@ -1,5 +1,6 @@
-//! One run at a time: flock(2) on the instance's directory, which works also where /run is
-//! read-only, and leaves no stale lock behind when a run is killed.
+//! One run at a time: flock(2) on a directory in the instance's, which works also where /run is
+//! read-only, and leaves no stale lock behind when a run is killed. Only root may open that directory:
+//! whoever can open one can lock it, and the instance's own is for all to read.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -12,6 +13,9 @@ use super::Error;
 /// Between two tries. Short: a person waits, and the holder is done in well under a second.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The directory that is locked.
+pub(super) const LOCK: &str = "lock";
+
 /// Held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
@@ -19,30 +23,30 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock on `directory`, which is made if it is missing (not those above it: without
+    /// Takes the lock in `instance`, which is made if it is missing (not those above it: without
     /// the hierarchy there is nothing to lock). Tries for `wait`, at least once.
-    pub(super) fn take(directory: &Path, wait: Duration) -> Result<Lock, Error> {
+    pub(super) fn take(instance: &Path, wait: Duration) -> Result<Lock, Error> {
         let start = Instant::now();
         loop {
-            if let Some(lock) = Lock::attempt(directory)? {
+            if let Some(lock) = Lock::attempt(instance)? {
                 return Ok(lock);
             }
             if start.elapsed() >= wait {
-                return Err(Error::Locked { path: directory.to_path_buf() });
+                return Err(Error::Locked { path: instance.to_path_buf() });
             }
             std::thread::sleep(PAUSE);
         }
     }
 
-    fn attempt(directory: &Path) -> Result<Option<Lock>, Error> {
+    fn attempt(instance: &Path) -> Result<Option<Lock>, Error> {
+        let directory = &instance.join(LOCK);
         // A holder may remove the directory while we wait (`clear`), and a third run may make it
         // anew and lock that: what we hold counts only while it is still what the path names.
         loop {
-            match DirBuilder::new().mode(0o755).create(directory) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Error::io("make", directory)(error));
-                }
-                _ => {}
+            make(instance, 0o755)?;
+            match make(directory, 0o700) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
             }
             let file = match File::open(directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -64,6 +68,15 @@ impl Lock {
                 _ => {}
             }
         }
+    }
+}
+
+fn make(directory: &Path, mode: u32) -> Result<(), Error> {
+    match DirBuilder::new().mode(mode).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io("make", directory)(error))
+        }
+        _ => Ok(()),
     }
 }
 

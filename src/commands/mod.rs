@@ -71,6 +71,10 @@ fn session(global: &Global, file: &Path, options: Options) -> Result<Session, Fa
     Ok(Session::new(open(global)?, policy, options))
 }
 
+fn may(global: &Global, disrupt: bool) -> May {
+    May { disrupt, wait: global.wait, ..May::default() }
+}
+
 /// Does what the command line says.
 pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
     let global = &cli.global;
@@ -97,13 +101,8 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             match dry_run {
                 true => plan::plan(global, file, options, plan::Show::default()),
                 false => {
-                    let may = May {
-                        disrupt: *allow_disruption,
-                        wait: global.wait,
-                        confirm: *confirm,
-                        force: *force,
-                        ..May::default()
-                    };
+                    let may = may(global, *allow_disruption);
+                    let may = May { confirm: *confirm, force: *force, ..may };
                     apply::apply(global, file, options, may)
                 }
             }
@@ -113,7 +112,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
         Command::Why { subject, file } => why::why(global, subject, file),
         Command::Run { user, command } => Err(run::run(global, user, command)),
         Command::Attach { user, pids } => run::attach(global, user, pids),
-        Command::Clear { allow_disruption } => clear::clear(global, *allow_disruption),
+        Command::Clear { allow_disruption } => clear::clear(global, may(global, *allow_disruption)),
         Command::Init => init::init(global),
     }
 }

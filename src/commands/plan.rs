@@ -4,10 +4,9 @@ use std::path::Path;
 
 use super::Output;
 use super::report;
-use crate::apply::{self, Options, may_change};
+use crate::apply::{self, Options};
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::kernel::Kernel;
 use crate::model::{self, BuildOptions};
 use crate::plan::Tc;
 use crate::policy::{Diagnostic, Policy, Report};
@@ -25,8 +24,7 @@ pub struct Show {
 pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Result<Output, Failure> {
     let mut session = super::session(global, file, options)?;
     let mut meaning = session.look()?;
-    let (plan, _) =
-        session.plan(&mut meaning).map_err(|failure| without_root(&session.kernel, failure))?;
+    let (plan, _) = session.plan(&mut meaning)?;
     let paths = session.kernel.paths(meaning.sight.facts().psched);
     let mut output = if global.json {
         Output::json(report::plan_json(&plan, &paths, &meaning.warnings))
@@ -44,18 +42,6 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
         output.status = 3;
     }
     Ok(output)
-}
-
-/// What a kernel lacks is found out by trying, in a network namespace of our own: without root it
-/// only seems to lack it.
-fn without_root(kernel: &Kernel, failure: Failure) -> Failure {
-    match may_change(kernel) {
-        Ok(()) => failure,
-        Err(_) => Failure::Usage(
-            "a plan depends on what this kernel can do, and finding that out needs root: run it with sudo (`shaper check` needs no root)"
-                .to_string(),
-        ),
-    }
 }
 
 pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Output, Failure> {

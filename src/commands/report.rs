@@ -29,7 +29,7 @@ pub fn applied_text(applied: &Applied, quiet: bool) -> String {
         }
     }
     if !applied.left.is_empty() {
-        text.push_str("to do these too: shaper apply --allow-disruption\n");
+        text.push_str("to do these too: --allow-disruption\n");
     }
     if applied.steps.is_empty() && applied.left.is_empty() {
         text.push_str("in sync");

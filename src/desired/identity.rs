@@ -1,6 +1,7 @@
 //! Which minor each class has: identities are allocated once and kept. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use crate::model::{Model, Node};
 use crate::state::{Claim, Foreign, Observation, Owner};
@@ -155,33 +156,46 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// Minors that nobody has, had, or is pinned to, lowest first.
+/// Minors that nobody has, had, or is pinned to. They are given out from the highest that is held
+/// upwards and then from the beginning: a connection that was not accepted yet may carry the tag of a
+/// class that is gone, and should not find a stranger's there.
 struct Free {
     taken: BTreeSet<Minor>,
-    users: std::ops::RangeInclusive<u16>,
-    groups: std::ops::RangeInclusive<u16>,
+    users: Circle,
+    groups: Circle,
 }
+
+type Circle = std::iter::Chain<RangeInclusive<u16>, RangeInclusive<u16>>;
 
 impl Free {
     fn new(standing: &Standing<'_>) -> Free {
         let claimed = standing.observed.state.claims.values().filter_map(|id| id.our_minor());
-        let taken = claimed
+        let taken: BTreeSet<Minor> = claimed
             .chain(standing.retired.iter().copied())
             .chain(standing.foreign.iter().copied())
             .chain(standing.pins.keys().copied())
             .collect();
+        let held: BTreeSet<Minor> =
+            standing.holder.keys().chain(&standing.retired).copied().collect();
         Free {
+            users: circle(Minor::FIRST_USER, Minor::LAST_USER, &held),
+            groups: circle(Minor::FIRST_GROUP, Minor::LAST_GROUP, &held),
             taken,
-            users: Minor::FIRST_USER.0..=Minor::LAST_USER.0,
-            groups: Minor::FIRST_GROUP.0..=Minor::LAST_GROUP.0,
         }
     }
 
     fn take(&mut self, group: bool) -> Result<Minor, OutOfMinors> {
-        let (range, error) = match group {
+        let (circle, error) = match group {
             true => (&mut self.groups, OutOfMinors::Groups),
             false => (&mut self.users, OutOfMinors::Users),
         };
-        range.map(Minor).find(|minor| !self.taken.contains(minor)).ok_or(error)
+        circle.map(Minor).find(|minor| !self.taken.contains(minor)).ok_or(error)
     }
+}
+
+/// All from `first` to `last`, beginning after the highest that is held.
+fn circle(first: Minor, last: Minor, held: &BTreeSet<Minor>) -> Circle {
+    let highest = held.range(first..=last).next_back();
+    let start = highest.map_or(first.0, |minor| minor.0.saturating_add(1));
+    (start..=last.0).chain(first.0..=start.saturating_sub(1).min(last.0))
 }

@@ -108,7 +108,11 @@ enum Promise {
 
 fn promise(node: &Node, limits: &Limits) -> Promise {
     match limits.rate {
-        Asked::Promised(rate) if matches!(node.owner, Owner::Uid(_)) => {
+        // `everyone` is a reserved name: no line of `groups` has it.
+        Asked::Promised(rate)
+            if matches!(&node.owner, Owner::Uid(_))
+                || matches!(&node.owner, Owner::Group(key) if key.as_str() == "everyone") =>
+        {
             Promise::IfThereIsEnough(rate)
         }
         Asked::Promised(rate) => Promise::Whole(rate),

@@ -110,6 +110,8 @@ pub struct FilterRecord {
     pub chain: u32,
     pub kind: String,
     pub handle: u32,
+    /// The class that it sends packets to, and so keeps from being deleted; whoever made it.
+    pub binds: Option<ClassId>,
     pub detail: FilterDetail,
 }
 
@@ -205,6 +207,7 @@ pub fn filter(message: Message<'_>) -> Decoded<FilterRecord> {
         protocol: u16::from_be((tc.info & 0xffff) as u16),
         chain: tc.find(TCA_CHAIN).and_then(|value| attr::u32_at(value, 0)).unwrap_or(0),
         handle: tc.handle.0,
+        binds: binds(&tc),
         detail,
         kind: tc.kind,
     }))
@@ -275,6 +278,18 @@ impl<'a> Tc<'a> {
     fn parent(&self) -> Option<ClassId> {
         (self.raw_parent != TC_H_ROOT).then_some(ClassId(self.raw_parent))
     }
+}
+
+/// `TCA_U32_CLASSID`, `TCA_BASIC_CLASSID`, `TCA_FLOWER_CLASSID`… are all the first attribute of their
+/// kind (linux/pkt_cls.h); `TCA_BPF_CLASSID` is the third, and names only our root.
+fn binds(tc: &Tc<'_>) -> Option<ClassId> {
+    let kind = match tc.kind.as_str() {
+        "u32" | "basic" | "flower" | "matchall" | "fw" | "route" => 1,
+        "bpf" => 3,
+        _ => return None,
+    };
+    let classid = attr::find(tc.find(TCA_OPTIONS)?, kind)?;
+    attr::u32_at(classid, 0).map(ClassId)
 }
 
 /// `TCA_STATS2` (net/core/gen_stats.c). The packets in BASIC are 32 bits and wrap; PKT64 is only

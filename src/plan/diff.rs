@@ -98,7 +98,7 @@ impl<'a> Diff<'a> {
                     self.steps.push(Step::MakeClaim { claim: claim.clone(), classid: *classid })
                 }
                 // Made by a run that was killed before it wrote the number.
-                Some(&ClassId::NONE) => self.steps.push(Step::WriteClassid {
+                Some(&ClassId::NONE) if *classid != ClassId::NONE => self.steps.push(Step::WriteClassid {
                     claim: claim.clone(),
                     from: ClassId::NONE,
                     to: *classid,
@@ -388,6 +388,10 @@ fn disturbs(step: &Step, foreign: &[Foreign], names: &BTreeMap<Minor, Owner>) ->
             .filter_map(|object| match object {
                 Foreign::Class { link: at, classid } if at == link => Some(Disturbance {
                     who: format!("class {classid} on {link}"),
+                    why: "somebody put it under shaper's root qdisc; it goes with it".to_string(),
+                }),
+                Foreign::Filter { link: at, pref, kind } if at == link => Some(Disturbance {
+                    who: format!("{kind} filter pref {pref} on {link}"),
                     why: "somebody put it under shaper's root qdisc; it goes with it".to_string(),
                 }),
                 _ => None,

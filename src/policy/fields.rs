@@ -70,6 +70,12 @@ impl Fields {
         Some(self.entries.swap_remove(at).1)
     }
 
+    /// Where the key's value is, if it is a list without anything in it.
+    fn empty_list(&self, key: &str) -> Option<Span> {
+        let (_, node) = self.entries.iter().find(|(k, _)| k.value == key)?;
+        matches!(&node.value, Value::List(nodes) if nodes.is_empty()).then_some(node.at)
+    }
+
     /// The key's own place.
     pub fn place_of(&self, key: &str) -> Option<Span> {
         self.entries.iter().find(|(k, _)| k.value == key).map(|(k, _)| k.at)
@@ -98,6 +104,23 @@ impl Fields {
             _ => vec![node],
         };
         Some(nodes.iter().filter_map(|node| findings.take(read(node))).collect())
+    }
+
+    /// As [`Fields::read_list`], where an empty list would mean the opposite of what it says: a rule
+    /// for no address would be a rule for all of them.
+    pub fn read_some<T>(
+        &mut self,
+        key: &str,
+        findings: &mut Findings,
+        read: impl Fn(&Node) -> Result<T, Diagnostic>,
+    ) -> Vec<T> {
+        if let Some(at) = self.empty_list(key) {
+            findings.push(
+                Diagnostic::error(Kind::Shape, at, format!("`{key}` is an empty list"))
+                    .help(format!("leave `{key}` out if it may be anything")),
+            );
+        }
+        self.read_list(key, findings, read).unwrap_or_default()
     }
 }
 

@@ -27,14 +27,14 @@ fn rule(node: Node, findings: &mut Findings) -> Option<RuleLine> {
     let mut fields = Fields::open(node, "a rule", &KEYS, findings)?;
     let at = fields.at;
     let mut networks = |fields: &mut Fields, what| {
-        fields.read_list(what, findings, |node| scalars::network(node, what)).unwrap_or_default()
+        fields.read_some(what, findings, |node| scalars::network(node, what))
     };
     let (src, dst) = (networks(&mut fields, "src"), networks(&mut fields, "dst"));
     let mut ports = |fields: &mut Fields, what| {
-        fields.read_list(what, findings, |node| scalars::port(node, what)).unwrap_or_default()
+        fields.read_some(what, findings, |node| scalars::port(node, what))
     };
     let (sport, dport) = (ports(&mut fields, "sport"), ports(&mut fields, "dport"));
-    let proto = fields.read_list("proto", findings, scalars::proto).unwrap_or_default();
+    let proto = fields.read_some("proto", findings, scalars::proto);
     let link = fields.read("link", findings, |node| {
         scalars::text(node, "link", "eth0").and_then(|name| scalars::link(&name))
     });

@@ -116,9 +116,17 @@ fn seat(path: &str, instance: &str) -> Seat {
             None if !(room || below.is_empty()) => Seat::Foreign,
             claim => Seat::Ours(claim),
         },
-        _ if claim.is_some() || room => Seat::Sibling,
+        _ if is_instance(top) && (claim.is_some() || room) => Seat::Sibling,
         _ => Seat::Foreign,
     }
+}
+
+/// Whether it is the name that an instance has by itself, which says whose namespace it is for: the
+/// host's, or the one with that inode. Whoever named an instance otherwise is left alone.
+fn is_instance(name: &str) -> bool {
+    name.strip_prefix("shaper").is_some_and(|rest| {
+        rest.is_empty() || rest.strip_prefix('-').is_some_and(|inode| inode.parse::<u64>().is_ok())
+    })
 }
 
 #[cfg(test)]

@@ -38,20 +38,9 @@ pub struct Placement {
     /// Processes whose network namespace we may not read (CAP_SYS_PTRACE): left alone.
     pub unknown_namespace: u32,
     pub passes: u32,
-    /// What was moved, first to last: the way back.
-    pub moves: Vec<Moved>,
     /// The last pass found every process in its place. Otherwise they keep being moved or forked
     /// faster than we can follow.
     pub settled: bool,
-}
-
-/// A process that was moved, and where it sat before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moved {
-    pub pid: u32,
-    pub starttime: u64,
-    /// Below the hierarchy's root, `/` first.
-    pub from: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,33 +83,6 @@ pub fn place(
         run.pass()?;
     }
     Ok(run.placement)
-}
-
-impl Moved {
-    /// Where a process sits now, before it is moved.
-    pub fn of(process: &Process) -> Moved {
-        Moved {
-            pid: process.pid,
-            starttime: process.starttime,
-            from: process.net_cls.clone().unwrap_or_else(|| "/".to_string()),
-        }
-    }
-}
-
-/// Takes moves back, the last first, as far as the processes live and their directories stand.
-pub fn put_back(
-    proc_root: &Path,
-    instance: &Instance,
-    moves: &[Moved],
-) -> Result<(), cgroup::Error> {
-    for moved in moves.iter().rev() {
-        let lives = read_one(proc_root, moved.pid)
-            .is_some_and(|process| process.starttime == moved.starttime && process.is_alive());
-        if lives {
-            instance.put(moved.pid, &moved.from)?;
-        }
-    }
-    Ok(())
 }
 
 struct Run<'a, D> {
@@ -203,13 +165,8 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
         match self.instance.attach(process.pid, claim)? {
             // Should the pid have become another process in the last microseconds, then the next
             // pass, which this one makes necessary, puts that one back where it belongs.
-            Attached::Moved => {
-                self.note(process);
-                match self.is_inside(process) {
-                    true => self.placement.moved += 1,
-                    false => self.placement.added += 1,
-                }
-            }
+            Attached::Moved if self.is_inside(process) => self.placement.moved += 1,
+            Attached::Moved => self.placement.added += 1,
             // What it forked since the list was taken is not in its claim.
             Attached::Dead => {}
             Attached::NoDirectory => {
@@ -225,15 +182,10 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
 
     fn take_out(&mut self, process: &Process) -> Result<(), cgroup::Error> {
         if self.instance.release(process.pid)? == Attached::Moved {
-            self.note(process);
             self.placement.gone += 1;
         }
         self.placement.settled = false;
         Ok(())
-    }
-
-    fn note(&mut self, process: &Process) {
-        self.placement.moves.push(Moved::of(process));
     }
 
     /// Whether it sat below the instance's directory.

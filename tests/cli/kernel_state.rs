@@ -88,7 +88,7 @@ left undone: - up0 root qdisc htb 1: and all below it
     ! disturbs class 1:77 on up0: somebody put it under shaper's root qdisc; it goes with it
 left undone: - cgroup user/ann
 left undone: - mount net_cls
-to do these too: shaper apply --allow-disruption
+to do these too: --allow-disruption
 applied: 0 steps, verified
 ";
     exactly(&mut shaper("clear"), 5, left, "");

@@ -127,8 +127,9 @@ impl Host {
         assert!(plan.is_empty(), "a second plan is not empty:\n{plan}");
         let sent = self.session.kernel.netlink.changes_sent();
         let again = self.apply();
+        let steps: Vec<String> = again.steps.iter().map(|it| it.step.to_string()).collect();
+        assert!(steps.is_empty() && !again.mounted, "a second apply does {steps:#?}");
         assert_eq!(self.session.kernel.netlink.changes_sent(), sent, "a second apply sends");
-        assert!(again.steps.is_empty() && !again.mounted);
         let moves = (again.placement.added, again.placement.moved, again.placement.gone);
         assert_eq!(moves, (0, 0, 0), "a second apply moves processes");
         let standing = &meaning.sight.observation;
@@ -138,7 +139,7 @@ impl Host {
         let fresh =
             Observation { state: empty, facts: standing.facts.clone(), ..Default::default() };
         let fresh = desired::desired(&meaning.model, &fresh).expect("a state");
-        assert_eq!(without_numbers(&standing.state), without_numbers(&fresh));
+        assert_same(&without_numbers(&standing.state), &without_numbers(&fresh), "what was built");
     }
 
     /// Goes to a state that stood before, as undo does.
@@ -152,8 +153,37 @@ impl Host {
         if let Err(failed) = done {
             panic!("`{}`: {failed}\nin the plan back\n{plan}", failed.step);
         }
-        assert_eq!(self.state(), *state, "the plan back was\n{plan}");
+        let what = format!("after the plan back\n{plan}");
+        assert_same(&lines(&self.state()), &lines(state), &what);
     }
+}
+
+/// Compares texts line by line, and shows only the lines that differ.
+#[track_caller]
+pub fn assert_same(found: &str, wanted: &str, what: &str) {
+    let without = |text: &str, other: &str| -> Vec<String> {
+        let other: BTreeSet<&str> = other.lines().collect();
+        text.lines().filter(|line| !other.contains(line)).map(str::to_string).collect()
+    };
+    let (more, less) = (without(found, wanted), without(wanted, found));
+    assert!(found == wanted, "{what}: found {more:#?} but wanted {less:#?}");
+}
+
+/// A state with a line for each object.
+pub fn lines(state: &KernelState) -> String {
+    let mut text = format!("{:?}\n", state.net_cls);
+    for (claim, classid) in &state.claims {
+        let _ = writeln!(text, "{claim} {classid}");
+    }
+    for (link, tree) in &state.links {
+        for (minor, class) in &tree.classes {
+            let _ = writeln!(text, "{link} {minor} {class:?} {:?}", tree.leaves.get(minor));
+        }
+        for (pref, filter) in &tree.filters {
+            let _ = writeln!(text, "{link} {pref} {filter:?}");
+        }
+    }
+    text
 }
 
 /// A gate that stops before the step with this number, counted over the whole run; what that step
@@ -187,7 +217,9 @@ fn without_numbers(state: &KernelState) -> String {
         }
     }
     let name = |minor: Minor| names.get(&minor).cloned().unwrap_or_else(|| format!("?{minor}"));
-    let claims: BTreeSet<String> = state.claims.keys().map(Claim::to_string).collect();
+    // What `attach` and `run` made is no matter of the policy.
+    let lasting = state.claims.keys().filter(|claim| !matches!(claim, Claim::Pinned(_)));
+    let claims: BTreeSet<String> = lasting.map(Claim::to_string).collect();
     let mut text = format!("{:?}\n{claims:?}\n", state.net_cls);
     for (link, tree) in &state.links {
         let _ = writeln!(text, "{link}");
@@ -220,29 +252,36 @@ fn tree_lines(tree: &Tree, name: &impl Fn(Minor) -> String) -> BTreeSet<String> 
 }
 
 /// What somebody else put among ours, and what it looked like.
-pub struct Foreign(String);
+pub struct Foreign {
+    /// Of the class under our root.
+    minor: &'static str,
+    looked: String,
+}
 
 impl Foreign {
-    /// Under our root on `up0`, which must stand: a class with a minor nobody claims, a filter at
+    /// Under our root on `up0`, which must stand: a class with this minor that nobody claims, a filter at
     /// another pref; a directory in the hierarchy and one in the instance; a root qdisc on `up2`.
-    pub fn put() -> Foreign {
-        run("tc class add dev up0 parent 1:1 classid 1:13 htb rate 1mbit quantum 2000");
-        run("tc qdisc add dev up0 parent 1:13 handle 9999: pfifo limit 7");
-        run(
-            "tc filter add dev up0 parent 1: pref 7 protocol ip u32 match ip dport 7 0xffff flowid 1:13",
-        );
+    pub fn put(minor: &'static str) -> Foreign {
+        run(&format!(
+            "tc class add dev up0 parent 1:1 classid 1:{minor} htb rate 1mbit quantum 2000"
+        ));
+        run(&format!("tc qdisc add dev up0 parent 1:{minor} handle 9999: pfifo limit 7"));
+        run(&format!(
+            "tc filter add dev up0 parent 1: pref 7 protocol ip u32 match ip dport 7 0xffff flowid 1:{minor}"
+        ));
         run("tc qdisc add dev up2 root handle 1: htb default 1");
         run("tc class add dev up2 parent 1: classid 1:10 htb rate 1mbit quantum 2000");
         for path in ["engine", "shaper/stranger"] {
             let path = Path::new(NET_CLS).join(path);
             fs::create_dir(&path).expect("make a directory");
-            fs::write(path.join("net_cls.classid"), "0x00010013").expect("write a classid");
+            fs::write(path.join("net_cls.classid"), format!("0x000100{minor}"))
+                .expect("write a classid");
         }
-        Foreign(Foreign::look())
+        Foreign { minor, looked: Foreign::look(minor) }
     }
 
-    fn look() -> String {
-        let mut text = run("tc class show dev up0 classid 1:13");
+    fn look(minor: &str) -> String {
+        let mut text = run(&format!("tc class show dev up0 classid 1:{minor}"));
         text += &run("tc filter show dev up0 parent 1: pref 7");
         let leaf = run("tc qdisc show dev up0");
         text.extend(leaf.lines().filter(|line| line.contains("9999:")));
@@ -259,6 +298,6 @@ impl Foreign {
 
     #[track_caller]
     pub fn is_untouched(&self) {
-        assert_eq!(Foreign::look(), self.0);
+        assert_eq!(Foreign::look(self.minor), self.looked);
     }
 }

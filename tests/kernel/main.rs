@@ -7,6 +7,7 @@ mod support;
 mod agreement;
 mod confirm;
 mod demo;
+mod faults;
 mod host;
 mod lab;
 mod machinery;
@@ -20,6 +21,12 @@ mod updates;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, k, file] = &words[..]
+        && word == "--killed-before"
+    {
+        return faults::killed_before(k, file);
+    }
     support::harness::main(&[
         machinery::TESTS,
         textbook::TESTS,
@@ -29,6 +36,7 @@ fn main() -> ExitCode {
         confirm::TESTS,
         transitions::TESTS,
         updates::TESTS,
+        faults::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])

@@ -30,7 +30,7 @@ fn every_policy_follows_from_every_other() {
     let mut draft = Draft::empty(&mut numbers);
     host.take_up(&draft.to_string()).unwrap_or_else(|e| panic!("{}", e.text(false)));
     host.apply();
-    let foreign = Foreign::put();
+    let foreign = Foreign::put("13");
     let (mut done, mut refused, mut steps) = (0, 0, 0);
     let started = Instant::now();
     while done < count {

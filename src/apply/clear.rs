@@ -1,0 +1,65 @@
+//! Takes away everything that carries our mark; the kernel puts its own defaults back.
+
+use super::confirm::nothing_pending;
+use super::undo::Before;
+use super::{Applied, May, may_change};
+use crate::desired;
+use crate::execute::{self, Gate};
+use crate::failure::Failure;
+use crate::kernel::Kernel;
+use crate::observe::{self, Wanted};
+use crate::plan::{Plan, Step, diff};
+use crate::process;
+use crate::state::Observation;
+use crate::sys::signal;
+
+/// Clears the instance. `gate` is asked before each step.
+///
+/// # Errors
+/// A refused step, after what was there before is back (or with words on what is not).
+pub fn clear(kernel: &mut Kernel, may: May, gate: Gate<'_>) -> Result<Applied, Failure> {
+    may_change(kernel)?;
+    kernel.look_for_hierarchy()?;
+    let standing = kernel.instance().filter(|instance| instance.root().exists());
+    let lock = standing.map(|instance| instance.lock(may.wait)).transpose()?;
+    if let Some(instance) = kernel.instance().filter(|_| lock.is_some()) {
+        nothing_pending(&instance)?;
+    }
+    signal::catch();
+    let observation = observe::observe(kernel, Wanted::default())?.observation;
+    let processes = process::scan(&kernel.proc_root).map_err(Failure::refused)?.processes;
+    let before = Before::new(observation.clone(), &processes);
+    let mut plan = diff(&observation.state, &desired::nothing(&observation), &observation.foreign);
+    let left = if may.disrupt { Vec::new() } else { plan.without_disruption() };
+    let unmount = take_away(kernel, &observation, &plan, gate).map_err(|failed| {
+        let paths = kernel.paths(observation.facts.psched);
+        Failure::step(&failed, &paths, &before.bring_back(kernel))
+    })?;
+    drop(lock);
+    if left.is_empty() {
+        if let Some(instance) = kernel.instance() {
+            instance.forget_reverted()?;
+            instance.remove_if_empty()?;
+        }
+        if unmount {
+            kernel.unmount()?;
+        }
+    }
+    let psched = observation.facts.psched;
+    let messages = kernel.netlink.changes_sent();
+    Ok(Applied { steps: plan.steps, left, psched, messages, ..Applied::default() })
+}
+
+/// Performs all but the unmounting, and says whether that is still to do: the lock is in the mount,
+/// so it is released, and the instance's directory removed, before it.
+fn take_away(
+    kernel: &mut Kernel,
+    observation: &Observation,
+    plan: &Plan,
+    gate: Gate<'_>,
+) -> Result<bool, execute::Failed> {
+    let steps = plan.steps.iter().map(|planned| &planned.step);
+    let now = steps.clone().filter(|step| **step != Step::Unmount);
+    execute::perform(kernel, &observation.facts, now, gate)?;
+    Ok(steps.clone().any(|step| *step == Step::Unmount))
+}

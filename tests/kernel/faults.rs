@@ -1,0 +1,301 @@
+//! Every step of a plan fails once, and every step is where a run is killed once: what was there
+//! before is back, or the next apply gets there.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
+use shaper::apply;
+use shaper::execute::{self, Cause};
+use shaper::failure::Failure;
+use shaper::plan::{Phase, Tc};
+use shaper::state::NetCls;
+
+use crate::host::{Foreign, Host, INSTANCE, MAY, assert_same, lines, stop_before};
+use crate::support::cell::myself;
+use crate::support::command::run;
+use crate::support::harness::{On, tests};
+use crate::support::program::{NET_CLS, policy, shaper};
+
+tests!(
+    On::Host => a_first_build_that_fails_leaves_nothing,
+        an_update_that_fails_at_any_step_is_undone,
+        a_clear_that_fails_at_any_step_is_undone,
+        a_first_build_killed_at_any_step_is_finished_by_the_next_apply,
+        an_update_killed_at_any_step_is_finished_by_the_next_apply,
+        an_update_cut_after_any_step_is_finished_by_the_next_apply;
+);
+
+/// A tree with everything in it.
+const FIRST: &str = r#"
+version: 1
+links: {up0: {rate: 400mbit, default: {rate: 5mbit, ceil: 50mbit}, leaf: pfifo}, up1: {rate: 300mbit}}
+users:
+  ann: {rate: 10mbit, ceil: 40mbit, prio: 2}
+  bob: {ceil: 30mbit, classid: "1:14"}
+  carol: {ceil: 20mbit, classid: "1:15"}
+  label: {ceil: 9mbit, uids: [4001]}
+groups:
+  staff: {ceil: 90mbit, users: [ann]}
+  team: {parent: staff, rate: 20mbit, ceil: 60mbit, users: [bob]}
+  old: {ceil: 40mbit, users: [label]}
+classes: {nfs: {rate: 3mbit}}
+everyone: {ceil: 80mbit, each: {ceil: 25mbit}}
+rules:
+  - {src: 1.2.3.4, proto: tcp, dport: 80, to: ann}
+  - {dst: [10.1.0.0/16, "fd00:1::/64"], dport: [111, 2049], to: nfs}
+  - {sport: 443, to: bob}
+"#;
+
+/// Everything in it is another: who is there, groups and their nesting, pins swapped, rates, leaves,
+/// rules, a link less.
+const SECOND: &str = r#"
+version: 1
+links: {up0: {rate: 500mbit, default: {rate: 6mbit, ceil: 70mbit}, leaf: bfifo}}
+users:
+  ann: {rate: 12mbit, ceil: 45mbit, prio: 1, classid: "1:10"}
+  bob: {ceil: 30mbit, classid: "1:15"}
+  carol: {ceil: 20mbit, classid: "1:14"}
+  dave: {ceil: 5mbit}
+groups:
+  staff: {ceil: 80mbit, users: [carol]}
+  team: {rate: 25mbit, ceil: 60mbit, users: [bob, ann]}
+  young: {parent: staff, gid: students, each: {ceil: 3mbit}}
+classes: {nfs: {rate: 4mbit, prio: 3}, ntp: {rate: 1mbit}}
+everyone: {ceil: 70mbit, each: {ceil: 22mbit}}
+rules:
+  - {sport: 443, to: carol}
+  - {src: 1.2.3.4, proto: tcp, dport: 80, to: bob}
+  - {dst: "fd00:1::/64", dport: 2049, to: ntp}
+"#;
+
+/// Everybody has a process; bob has one that was put into his class for good.
+fn populated() -> Host {
+    let mut host = Host::new();
+    (0..7).for_each(|at| host.come_or_go(at));
+    host
+}
+
+#[track_caller]
+fn stands(host: &mut Host, text: &str) {
+    host.take_up(text).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    host.apply();
+}
+
+/// FIRST stands, with somebody else's objects among it and a process in a class for good.
+fn built() -> (Host, Foreign) {
+    let mut host = populated();
+    stands(&mut host, FIRST);
+    let erin = host.actors["erin"].pid().to_string();
+    shaper(&["attach", "bob", &erin]).exits(0);
+    let foreign = Foreign::put("1a");
+    (host, foreign)
+}
+
+/// What a failure must bring back, all of it.
+fn everything(host: &mut Host) -> String {
+    let observation = host.observe();
+    let roots = ["up0", "up1", "up2"].map(|link| run(&format!("tc qdisc show dev {link}")));
+    // Counters go on counting, and a root that is made again begins at 0.
+    let roots = roots.map(|text| {
+        let lines =
+            text.lines().map(|line| line.split(" direct_packets").next().map(str::to_string));
+        lines.collect::<std::collections::BTreeSet<_>>()
+    });
+    let places = (Path::new(INSTANCE).exists(), Path::new(NET_CLS).exists());
+    let foreign = observation.foreign;
+    let seats = host.seats();
+    format!("{}{foreign:?}\n{seats:#?}\n{roots:#?}\n{places:?}", lines(&observation.state))
+}
+
+/// Runs with step 0, 1, 2… failing, until there is no such step; how many there were.
+fn every_step_fails(
+    host: &mut Host,
+    run: impl Fn(&mut Host, execute::Gate<'_>) -> Result<(), Failure>,
+) -> usize {
+    for k in 0.. {
+        let before = everything(host);
+        let mut stopped = None;
+        let outcome = run(host, &mut stop_before(k, &mut stopped));
+        let Some(step) = stopped else {
+            outcome.unwrap_or_else(|e| panic!("{}", e.text(false)));
+            return k;
+        };
+        let failure = outcome.expect_err("it was stopped");
+        assert_eq!(failure.exit_status(), 1);
+        let text = failure.text(false);
+        println!("{k}: {step}");
+        let Failure::Refused(refusal) = failure else { panic!("{text}") };
+        let paths = host.session.kernel.paths(Default::default());
+        assert_eq!(refusal.step, Some(Tc(&step, &paths).to_string()));
+        assert!(text.ends_with("what was there before is back"), "{text}");
+        assert_same(&everything(host), &before, &format!("after {k} steps, at `{step}`"));
+    }
+    unreachable!("there are fewer steps than numbers")
+}
+
+fn apply_gated(host: &mut Host, gate: execute::Gate<'_>) -> Result<(), Failure> {
+    host.try_apply(gate).map(|_| ())
+}
+
+fn a_first_build_that_fails_leaves_nothing() {
+    let mut host = populated();
+    host.take_up(FIRST).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    assert_eq!(host.state().net_cls, NetCls::Unmounted);
+    let steps = every_step_fails(&mut host, apply_gated);
+    assert!(steps > 40, "{steps} steps");
+    host.is_in_sync();
+}
+
+fn an_update_that_fails_at_any_step_is_undone() {
+    let (mut host, foreign) = built();
+    host.take_up(SECOND).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let steps = every_step_fails(&mut host, apply_gated);
+    assert!(steps > 60, "{steps} steps");
+    host.is_in_sync();
+    foreign.is_untouched();
+}
+
+fn a_clear_that_fails_at_any_step_is_undone() {
+    let mut host = populated();
+    stands(&mut host, FIRST);
+    let steps = every_step_fails(&mut host, |host, gate| {
+        apply::clear(&mut host.session.kernel, MAY, gate).map(|_| ())
+    });
+    assert!(steps > 10, "{steps} steps");
+    assert!(!Path::new(NET_CLS).exists());
+}
+
+/// A part of this test binary: applies the policy, and is killed before the step with this number.
+/// `MAY` and everything else as in the test itself.
+pub fn killed_before(k: &str, file: &str) -> ExitCode {
+    let k: usize = k.parse().expect("a number");
+    let policy = apply::read(Path::new(file)).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let kernel = shaper::kernel::Kernel::open(None).expect("open the kernel");
+    let mut session = apply::Session::new(kernel, policy, Default::default());
+    let mut count = 0;
+    let outcome = apply::apply(&mut session, MAY, &mut |_, _| {
+        if count == k {
+            kill(getpid(), Signal::SIGKILL).expect("kill myself");
+        }
+        count += 1;
+        Ok(())
+    });
+    match outcome {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(failure) => panic!("{}", failure.text(false)),
+    }
+}
+
+/// Whether it was killed: false if there are fewer steps than that.
+fn is_killed_before(k: usize, file: &str) -> bool {
+    let mut child = myself(&["--killed-before", &k.to_string(), file]);
+    let status = child.status().expect("start a run");
+    assert!(status.success() || status.signal() == Some(Signal::SIGKILL as i32), "{status}");
+    !status.success()
+}
+
+/// Whoever sends through a root of ours finds a default class.
+#[track_caller]
+fn nobody_is_cut_off(host: &mut Host) {
+    for (link, tree) in host.state().links {
+        let default = tree.classes.contains_key(&shaper::units::Minor::DEFAULT);
+        assert!(default, "no default class on {link}");
+    }
+}
+
+fn a_first_build_killed_at_any_step_is_finished_by_the_next_apply() {
+    let mut host = populated();
+    host.take_up(FIRST).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let file = policy(FIRST);
+    let mut k = 0;
+    while is_killed_before(k, &file) {
+        println!("killed before step {k}");
+        nobody_is_cut_off(&mut host);
+        host.apply();
+        host.is_in_sync();
+        apply::clear(&mut host.session.kernel, MAY, &mut |_, _| Ok(()))
+            .unwrap_or_else(|e| panic!("{}", e.text(false)));
+        assert!(!Path::new(NET_CLS).exists());
+        k += 1;
+    }
+    assert!(k > 40, "{k} steps");
+}
+
+fn an_update_killed_at_any_step_is_finished_by_the_next_apply() {
+    let (mut host, foreign) = built();
+    let file = policy(SECOND);
+    let mut k = 0;
+    let (first, seats) = (host.state(), host.seats());
+    while is_killed_before(k, &file) {
+        println!("killed before step {k}");
+        nobody_is_cut_off(&mut host);
+        stands(&mut host, SECOND);
+        host.is_in_sync();
+        foreign.is_untouched();
+        start_again(&mut host, &first, &seats);
+        k += 1;
+    }
+    assert!(k > 60, "{k} steps");
+}
+
+/// Back to FIRST, so that the next round begins as this one did.
+fn start_again(
+    host: &mut Host,
+    first: &shaper::state::KernelState,
+    seats: &std::collections::BTreeMap<&'static str, String>,
+) {
+    host.go_to(first);
+    stands(host, FIRST);
+    let erin = host.actors["erin"].pid().to_string();
+    fs::write(Path::new(INSTANCE).join("user/bob/pinned/cgroup.procs"), erin).expect("seat erin");
+    assert_same(&lines(&host.state()), &lines(first), "to begin with");
+    assert_eq!(host.seats(), *seats);
+}
+
+/// Messages to the kernel go in batches, so a killed run ends between two of these; here it ends
+/// between any two steps.
+fn an_update_cut_after_any_step_is_finished_by_the_next_apply() {
+    let (mut host, foreign) = built();
+    let (first, seats) = (host.state(), host.seats());
+    for k in 0.. {
+        host.take_up(SECOND).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let cut = cut_after(&mut host, k);
+        nobody_is_cut_off(&mut host);
+        stands(&mut host, SECOND);
+        host.is_in_sync();
+        foreign.is_untouched();
+        start_again(&mut host, &first, &seats);
+        if !cut {
+            assert!(k > 40, "{k} steps");
+            break;
+        }
+    }
+}
+
+/// The first round of an apply, left where it is after so many steps; false: all were performed.
+fn cut_after(host: &mut Host, steps: usize) -> bool {
+    let session = &mut host.session;
+    let mut meaning = session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let (plan, _) = session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let facts = meaning.sight.facts();
+    let mut stopped = None;
+    let mut gate = stop_before(steps, &mut stopped);
+    let mut perform = |session: &mut apply::Session, phase: Phase| {
+        let done = execute::perform(&mut session.kernel, facts, plan.phase(phase), &mut gate);
+        match done.map_err(|failed| *failed.source) {
+            Ok(_) => true,
+            Err(Cause::Stopped(_)) => false,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    if !perform(session, Phase::Build) {
+        return true;
+    }
+    apply::place(session, &meaning.model, &facts.accounts)
+        .unwrap_or_else(|e| panic!("{}", e.text(false)));
+    !perform(session, Phase::TearDown)
+}
