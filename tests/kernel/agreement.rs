@@ -165,6 +165,10 @@ fn decoded_classes(link: &str) -> BTreeMap<String, (Value, u64, u64)> {
         .expect("a dump of the classes");
     let decode = |payload: &Vec<u8>| {
         let (header, attributes) = OpNewtclassDo::decode_request(payload);
+        // fq_codel lists the flows that it holds packets of as classes of its own.
+        if header.handle >> 16 != 1 {
+            return None;
+        }
         let OptionsMsg::Htb(htb) = attributes.get_options().expect("options") else {
             panic!("not HTB: {header:?}")
         };
@@ -179,9 +183,9 @@ fn decoded_classes(link: &str) -> BTreeMap<String, (Value, u64, u64)> {
         // A psched tick is 64 ns (PSCHED_SHIFT, include/net/pkt_sched.h).
         let nanoseconds = |ticks: u32| u64::from(ticks) * 64;
         let id = format!("{:x}:{:x}", header.handle >> 16, header.handle & 0xffff);
-        (id, (fields, nanoseconds(parms.buffer), nanoseconds(parms.cbuffer)))
+        Some((id, (fields, nanoseconds(parms.buffer), nanoseconds(parms.cbuffer))))
     };
-    raw.iter().map(decode).collect()
+    raw.iter().filter_map(decode).collect()
 }
 
 /// Bytes and how many `tc` may be off: it prints whole kilobytes where 16 bytes are all that is

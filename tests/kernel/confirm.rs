@@ -11,7 +11,7 @@ use crate::support::program::{directory, members, policy, shaper};
 use crate::support::world::{UPLINK, World};
 
 tests!(
-    On::Every => a_confirmed_change_stays, an_unconfirmed_change_is_taken_back,
+    On::Host => a_confirmed_change_stays, an_unconfirmed_change_is_taken_back,
         processes_go_back_to_where_they_were, a_root_that_was_taken_over_comes_back;
 );
 

@@ -47,7 +47,7 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "updates::a_connection_accepted_after_a_move_follows_its_user",
-        on: On::HostAndUml,
+        on: On::Host,
         budget: BUDGET,
         body: orphans::a_connection_accepted_after_a_move_follows_its_user,
     },
@@ -201,7 +201,7 @@ fn no_packet_is_lost_or_misclassified_while_the_policy_is_edited() {
 fn edits() -> u32 {
     match Place::current() {
         Place::Host => 200,
-        Place::Uml | Place::Qemu => 40,
+        Place::Uml | Place::Qemu => 20,
     }
 }
 
