@@ -101,8 +101,8 @@ fn others_who_write(meta: &Metadata) -> Option<String> {
     } else if meta.mode() & 0o002 != 0 {
         Some("everybody".to_string())
     } else if meta.mode() & 0o020 != 0 {
-        // Also for group root: with an access control list these bits are the list's mask.
-        Some(format!("its group, gid {}, or by whom its access control list names", meta.gid()))
+        // Also group root: with an access control list these bits are what the list may grant.
+        Some(format!("its group, gid {}", meta.gid()))
     } else {
         None
     }

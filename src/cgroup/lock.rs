@@ -115,6 +115,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shaper");
         let first = Lock::take(&path, Duration::ZERO).unwrap();
+        fs::remove_dir(path.join(LOCK)).unwrap();
         fs::remove_dir(&path).unwrap();
         let second = Lock::take(&path, Duration::ZERO).unwrap();
         drop(first);

@@ -40,7 +40,11 @@ fn a_file_that_others_can_write_is_refused() {
     let cure = format!("cure: chown root:root {path} && chmod go-w {path}");
     refused(&path, &format!("{path} can be written by everybody, and root would obey it; {cure}"));
     let path = file("group", 0o755, 0o664);
-    good(&path);
+    let cure = format!("cure: chown root:root {path} && chmod go-w {path}");
+    refused(
+        &path,
+        &format!("{path} can be written by its group, gid 0, and root would obey it; {cure}"),
+    );
     chown(&path, None, Some(2001)).expect("chgrp");
     let cure = format!("cure: chown root:root {path} && chmod go-w {path}");
     refused(

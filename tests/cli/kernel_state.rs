@@ -61,7 +61,7 @@ fn a_held_lock_is_another_run() {
     let path = host();
     shaper(&format!("apply {path}")).assert().code(0);
     let directory = format!("{NET_CLS}/shaper");
-    let holder = Holder::of(&directory);
+    let holder = Holder::of(&format!("{directory}/lock"));
     let error = format!("error: another run holds the lock on {directory}\n");
     for words in [&format!("apply --wait 0 {path}"), "clear --wait 0", "attach --wait 0 ann 1"] {
         exactly(&mut shaper(words), 4, "", &error);
