@@ -8,6 +8,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use shaper::apply::Applied;
 use shaper::failure::Failure;
 use shaper::plan::Step;
+use shaper::state::Claim;
+use shaper::units::Minor;
 
 use crate::host::{Host, INSTANCE, assert_same, lines};
 use crate::support::command::run;
@@ -16,7 +18,7 @@ use crate::support::program::NET_CLS;
 
 tests!(
     On::Host => a_class_in_the_way_is_refused, a_queue_in_the_way_is_refused,
-        a_group_with_somebody_elses_class_below_it_stays, a_link_that_goes_is_left_out,
+        a_class_that_a_foreign_object_holds_stays_retired, a_link_that_goes_is_left_out,
         a_link_that_is_renamed_gets_its_state_back, a_hierarchy_that_is_unmounted_comes_back,
         a_hierarchy_unmounted_during_a_first_build_leaves_nothing,
         a_read_only_hierarchy_is_refused;
@@ -140,16 +142,25 @@ fn run_if_free(line: &str) {
     let _ = std::process::Command::new(words[0]).args(&words[1..]).output();
 }
 
-fn a_group_with_somebody_elses_class_below_it_stays() {
+fn a_class_that_a_foreign_object_holds_stays_retired() {
     let mut host = built();
-    let team = host.state().claims[&"group/team".parse().expect("a claim")];
+    let claims = host.state().claims;
+    let classid = |claim: &str| claims[&claim.parse().expect("a claim")];
+    let (team, bob) = (classid("group/team"), classid("user/bob"));
+    // HTB deletes no class that has another below it, or that a filter is bound to.
     run(&format!("tc class add dev up0 parent {team} classid 1:9 htb rate 1mbit quantum 2000"));
-    let before = lines(&host.state());
-    let text = refused(host.try_apply(&mut |_, _| Ok(())));
-    assert!(text.contains("EBUSY") && text.contains("HTB class in use"), "{text}");
-    is_back(&mut host, &before, &text);
-    run("tc class del dev up0 classid 1:9");
+    run(&format!(
+        "tc filter add dev up0 parent 1: pref 50 protocol ip u32 match ip dport 9 0xffff flowid {bob}"
+    ));
     gets_there(&mut host);
+    let retired = |host: &mut Host| -> Vec<Minor> {
+        host.state().claims.keys().filter_map(Claim::retired).collect()
+    };
+    assert_eq!(retired(&mut host), [bob.minor(), team.minor()]);
+    run("tc class del dev up0 classid 1:9");
+    run("tc filter del dev up0 parent 1: pref 50");
+    gets_there(&mut host);
+    assert_eq!(retired(&mut host), Vec::<Minor>::new());
 }
 
 fn on_up1(step: &Step) -> bool {
