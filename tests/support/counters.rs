@@ -10,6 +10,8 @@ use super::command::run;
 #[derive(Clone, Debug)]
 pub struct Classes {
     pub at: Micros,
+    /// Microseconds that `at` may be off, either way.
+    pub off: u64,
     pub by_id: BTreeMap<String, Class>,
 }
 
@@ -40,8 +42,8 @@ pub fn classes(link: &str) -> Classes {
     let before = Micros::now();
     let text = run(&format!("tc -s -d class show dev {link}"));
     // The kernel answered somewhere between: on a slow machine starting `tc` takes a while.
-    let at = Micros(before.0 + Micros::now().since(before) / 2);
-    Classes { at, by_id: parse(&text) }
+    let off = Micros::now().since(before) / 2;
+    Classes { at: Micros(before.0 + off), off, by_id: parse(&text) }
 }
 
 impl Classes {
