@@ -152,7 +152,8 @@ fn a_class_that_a_foreign_object_holds_stays_retired() {
     run(&format!(
         "tc filter add dev up0 parent 1: pref 50 protocol ip u32 match ip dport 9 0xffff flowid {bob}"
     ));
-    gets_there(&mut host);
+    host.apply();
+    assert!(host.apply().steps.is_empty(), "in sync all the same");
     let retired = |host: &mut Host| -> Vec<Minor> {
         host.state().claims.keys().filter_map(Claim::retired).collect()
     };
