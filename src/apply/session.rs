@@ -10,12 +10,12 @@ use crate::kernel::Kernel;
 use crate::model::{self, Asked, BuildOptions, Model};
 use crate::observe::{self, Sight, Wanted};
 use crate::plan::{Logins, Plan, diff};
-use crate::policy::{Diagnostic, Gid, Policy};
+use crate::policy::{Diagnostic, Gid, Kind, Policy};
 use crate::state::{
-    Account, Claim, KernelState, Key, LinkName, Mark, Observation, Owner, RootQdisc,
+    Account, Claim, Foreign, KernelState, Key, LinkName, Mark, Observation, Owner, RootQdisc,
 };
 use crate::sys::probe;
-use crate::units::{Minor, Rate};
+use crate::units::{ClassId, Minor, Rate};
 
 /// A policy that was read, and the host that it is for.
 pub struct Session {
@@ -112,6 +112,7 @@ impl Session {
         let derived = derived.map(|node| &node.owner).collect();
         let running = &observation.facts.accounts.running;
         plan.mark_routine(&observation.state, &Logins { running, derived });
+        meaning.warnings.extend(pins_in_use(&meaning.model, &desired, observation));
         Ok((plan, desired))
     }
 
@@ -152,6 +153,35 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Pins that must wait for as long as a class of somebody else has the number.
+fn pins_in_use<'a>(
+    model: &'a Model,
+    desired: &'a KernelState,
+    observation: &'a Observation,
+) -> impl Iterator<Item = Diagnostic> + use<'a> {
+    let foreign = |pin: Minor| {
+        observation.foreign.iter().find(
+            |object| matches!(object, Foreign::Class { classid, .. } if *classid == ClassId::ours(pin)),
+        )
+    };
+    model.nodes.iter().filter_map(move |node| {
+        let pin = node.pin?;
+        let has = desired.claims.get(&Claim::Owner(node.owner.clone()))?;
+        let object = foreign(pin).filter(|_| *has != ClassId::ours(pin))?;
+        let place = node.place;
+        Some(Diagnostic::warning(
+            Kind::Claim,
+            None,
+            format!(
+                "line {}: {} is pinned to {}, but shaper did not make the {object}; it has {has} until that is gone",
+                place.line,
+                node.owner,
+                ClassId::ours(pin)
+            ),
+        ))
+    })
 }
 
 /// NSS could not answer: an account that has a class in a group is taken to be in it still, so that an
@@ -229,7 +259,7 @@ pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::state::{Class, Role, Tree};
-    use crate::units::{ClassId, Ticks};
+    use crate::units::Ticks;
 
     #[test]
     fn an_account_that_nss_is_silent_about_stays_in_its_group() {
