@@ -71,7 +71,8 @@ impl Ledger {
             return None;
         }
         let frame = class.bytes / class.packets;
-        let who = self.frames.get(&frame).copied().filter(|_| class.bytes % class.packets == 0);
+        let who =
+            self.frames.get(&frame).copied().filter(|_| class.bytes.is_multiple_of(class.packets));
         if who.is_none() {
             self.note(format!(
                 "class {id} sent {} bytes in {} packets, which is not one user's",

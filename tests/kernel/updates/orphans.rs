@@ -49,7 +49,7 @@ pub fn what_an_ended_process_left_queued_keeps_its_limits() {
     apply(&ann_in("night", "4mbit"));
     let new = classid("user/ann");
     assert_ne!(old, new, "a class cannot change its parent");
-    assert_eq!(retired(), [old.clone()]);
+    assert_eq!(retired(), std::slice::from_ref(&old));
     // Waiting to drain is no difference to the policy.
     shaper(&["plan", "--exit-code", &policy(&ann_in("night", "4mbit"))]).exits(0);
     let draining = rates::over(UPLINK, Duration::from_secs(1));
