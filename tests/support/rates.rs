@@ -41,7 +41,7 @@ pub fn expect(link: &str, time: Duration, expected: &[Expected<'_>]) -> Interval
     for last in (0..=AGAIN).map(|attempt| attempt == AGAIN) {
         let interval = over(link, time);
         let (span, doubt) = (interval.span(), interval.before.off + interval.after.off);
-        let again = |(ids, rate, percent): &&Expected<'_>| {
+        let unsettled = |(ids, rate, percent): &&Expected<'_>| {
             let bytes: u64 = ids.iter().map(|id| interval.bytes(id)).sum();
             let vague = doubt * 200 > span * percent;
             let over = |micros: u64| bytes * 8_000_000 / micros.max(1);
@@ -51,12 +51,14 @@ pub fn expect(link: &str, time: Duration, expected: &[Expected<'_>]) -> Interval
                 (false, true) => over(span.saturating_sub(doubt)).min(*rate),
             };
             let too_low = measured < lowest(*rate, *percent);
-            if last || !(vague || too_low) {
+            // In the lab it is always so, and time is short.
+            let again = too_low || (vague && Place::current() == Place::Host);
+            if last || !again {
                 within(&format!("class {}", ids.join(" and ")), measured, *rate, *percent);
             }
-            vague || too_low
+            again
         };
-        let more = expected.iter().filter(again).count() > 0;
+        let more = expected.iter().filter(unsettled).count() > 0;
         if last || !more {
             return interval;
         }
