@@ -18,7 +18,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// For everything inside one boot. The cell kills the machine with its test.
-const BOOT: Duration = Duration::from_secs(400);
+const BOOT: Duration = Duration::from_secs(900);
 
 fn user_mode_linux() {
     boot("uml.sh");

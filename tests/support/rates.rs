@@ -122,12 +122,11 @@ pub fn within(what: &str, measured: u64, expected: u64, percent: u64) {
     between(what, measured, lowest(expected, percent), high);
 }
 
-/// In the lab more is allowed below, never above: the emulated machine's CPUs wake up later than a
-/// burst lasts, and user-mode Linux has one CPU, which the streams need too.
+/// On the emulated machine more is allowed below, never above: its CPUs wake up later than a burst
+/// lasts.
 fn lowest(expected: u64, percent: u64) -> u64 {
     let late = match Place::current() {
-        Place::Host => 0,
-        Place::Uml => 2,
+        Place::Host | Place::Uml => 0,
         Place::Qemu => 10,
     };
     expected * (100 - percent - late) / 100
