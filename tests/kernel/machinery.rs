@@ -16,8 +16,7 @@ use crate::support::rates::{self, Interval, MBIT, between, percentile, within};
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::Every => a_hand_made_tree_measures_at_its_rates;
-    On::Host => numbered_datagrams_show_what_was_lost, every_byte_is_counted_where_it_belongs, an_actor_is_its_user, classes_parse, the_probe_sees_a_queue;
+    On::Host => a_hand_made_tree_measures_at_its_rates, numbered_datagrams_show_what_was_lost, every_byte_is_counted_where_it_belongs, an_actor_is_its_user, classes_parse, the_probe_sees_a_queue;
 );
 
 /// 1:10 at 40 Mbit, 1:11 at 20, the default at 1, on a link of 100. A GSO packet of 64 kB is 26 ms of

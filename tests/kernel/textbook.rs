@@ -34,21 +34,33 @@ fn classes_send_at_their_rates() {
     let mut world = World::new();
     // Both streams are open, and running, before anything shapes them.
     let (ann, bob) = (world.pouring(ANN, Family::V4), world.pouring(BOB, Family::V6));
-    apply(POLICY);
+    // The lab's machines are emulated: what is measured there should be the class, not their CPU.
+    let (a, b) = if Place::current() == Place::Host { (40, 20) } else { (8, 4) };
+    let policy = POLICY.replace("40mbit", &format!("{a}mbit"));
+    apply(&policy.replace("20mbit", &format!("{b}mbit")));
     assert_eq!(raw_classid("user/ann"), 0x0001_0010);
     assert_eq!(raw_classid("user/bob"), 0x0001_0011);
     let status = shaper(&["status", "--json"]).exits(0).json();
     assert_eq!(status["links"][0]["classifier"], expected_classifier());
     sleep(Duration::from_secs(2));
-    let expected: &[rates::Expected<'_>] = &[(&["1:10"], 40 * MBIT, 2), (&["1:11"], 20 * MBIT, 2)];
-    let interval = rates::expect(UPLINK, Duration::from_secs(5), expected);
-    let (from, to) = (interval.before.at, interval.after.at);
-    for (who, stream, rate) in [("ann", &ann, 40 * MBIT), ("bob", &bob, 20 * MBIT)] {
-        let goodput = world.seen(stream).rate(from, to);
-        let low = if Place::current() == Place::Qemu { 83 } else { 93 };
-        between(&format!("goodput of {who}"), goodput, rate * low / 100, rate * 98 / 100);
+    let expected: &[rates::Expected<'_>] = &[(&["1:10"], a * MBIT, 2), (&["1:11"], b * MBIT, 2)];
+    let low = if Place::current() == Place::Qemu { 83 } else { 93 };
+    let streams = [("ann", &ann, a * MBIT), ("bob", &bob, b * MBIT)];
+    for last in [false, false, true] {
+        let interval = rates::expect(UPLINK, Duration::from_secs(5), expected);
+        interval.others_stay_below(NOISE, &["1:10", "1:11"]);
+        let (from, to) = (interval.before.at, interval.after.at);
+        let mut goodput = |stream| world.seen(stream).rate(from, to);
+        // As with rates: one that is too low is measured again, one that is too high never is.
+        if !last && streams.iter().any(|(_, stream, rate)| goodput(stream) < rate * low / 100) {
+            continue;
+        }
+        for (who, stream, rate) in streams {
+            let what = format!("goodput of {who}");
+            between(&what, goodput(stream), rate * low / 100, rate * 98 / 100);
+        }
+        break;
     }
-    interval.others_stay_below(NOISE, &["1:10", "1:11"]);
 }
 
 fn a_streams_bytes_are_counted_in_its_class_alone() {
