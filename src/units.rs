@@ -43,7 +43,8 @@ impl Rate {
     /// ten thousand of these must still be little.
     pub const MIN_GUARANTEE: Rate = Rate::literal(125);
 
-    const fn literal(bytes_per_second: u64) -> Rate {
+    /// A rate that the program itself names, in bytes per second; only for constants.
+    pub(crate) const fn literal(bytes_per_second: u64) -> Rate {
         match NonZeroU64::new(bytes_per_second) {
             Some(n) => Rate(n),
             None => panic!("a literal rate is not zero"),

@@ -225,10 +225,7 @@ fn remember_groups(policy: &Policy, observation: &mut Observation) {
 }
 
 /// Above this rate (10 Gbit) one HTB for the whole link may be what limits it.
-const ONE_LOCK: Rate = match Rate::from_bits_per_second(10_000_000_000) {
-    Some(rate) => rate,
-    None => Rate::MIN_GUARANTEE,
-};
+const ONE_LOCK: Rate = Rate::literal(10_000_000_000 / 8);
 
 /// Whether this process may change links and directories; one sentence that says what is missing.
 pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {

@@ -9,10 +9,7 @@ use crate::state::{Key, Owner};
 use crate::units::Rate;
 
 /// The speed of a device that does not tell its own: more than any, for the unshaped class.
-pub(super) const UNKNOWN_DEVICE: Rate = match Rate::from_bits_per_second(100_000_000_000) {
-    Some(rate) => rate,
-    None => Rate::MIN_GUARANTEE,
-};
+pub(super) const UNKNOWN_DEVICE: Rate = Rate::literal(100_000_000_000 / 8);
 
 pub(super) struct Rates {
     pub default: Rate,
