@@ -5,7 +5,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -412,6 +412,34 @@ fn a_chain_of_processes_that_each_fork_and_end_is_caught() {
             }
         }
         println!("caught {} in {} passes", placement.added, placement.passes);
+    });
+}
+
+#[test]
+#[ignore = "needs root, net_cls and python3"]
+fn a_process_that_is_ending_is_never_seen_outside_its_claim() {
+    with_private_mounts(|point| {
+        let scratch = Scratch::new(point);
+        scratch.instance.make(&claim("user/bob"), classid(0x10)).unwrap();
+        let claimed = format!("/{}/user/bob", scratch.instance.name());
+        // Memory takes long to give back, and so long is the time in which a process that ends
+        // still has its namespaces, but no cgroup of its own.
+        let heavy = "import os,sys; x = bytearray(32 << 20); sys.stdin.read(1); os._exit(0)";
+        for round in 0..15 {
+            let child = Command::new("python3").args(["-c", heavy]).stdin(Stdio::piped()).spawn();
+            let mut child = child.unwrap();
+            scratch.instance.attach(child.id(), &claim("user/bob")).unwrap();
+            drop(child.stdin.take());
+            let mut looks = 0;
+            while let Some(seen) = process::read_one(Path::new("/proc"), child.id()) {
+                if seen.zombie {
+                    break;
+                }
+                assert_eq!(seen.net_cls.as_ref(), Some(&claimed), "{round}: after {looks} looks");
+                looks += 1;
+            }
+            child.wait().unwrap();
+        }
     });
 }
 

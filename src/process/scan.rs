@@ -92,12 +92,11 @@ impl Buffer {
         let membership = parse_cgroup(self.read(&living.join("cgroup"))?);
         process.comm = stat.comm;
         process.netns = fs::read_link(living.join("ns/net")).ok().as_deref().and_then(namespace);
-        // It may have ended since its stat was read, and then its cgroup was not its own any more.
-        if process.netns.is_none() {
-            let ended = parse_stat(self.read(&living.join("stat"))?)?.ended;
-            if ended {
-                return Some(Process { zombie: true, ..process });
-            }
+        // It may have begun to end since its stat was read. From then on the root is shown as its
+        // cgroup, and a moment later it has no namespaces: neither is its own any more.
+        let doubtful = process.netns.is_none() || membership.net_cls.as_deref() == Some("/");
+        if doubtful && parse_stat(self.read(&living.join("stat"))?)?.ended {
+            return Some(Process { zombie: true, ..process });
         }
         process.net_cls = membership.net_cls;
         process.unit = membership.unit;
