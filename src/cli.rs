@@ -25,6 +25,7 @@ Examples:
   shaper check                              is the policy good?
   shaper plan                               what would apply change?
   shaper apply                              make it so (by hand or from cron: apply -q)
+  shaper watch                              the daemon: apply, and keep it so
   shaper status                             who gets what, and how much they sent
   shaper why bob                            which line of the policy claims bob
   shaper run bob -- rsync -a /data host:    run a command inside bob's class
@@ -136,6 +137,28 @@ Examples:
     },
     /// Keep a change that `apply --confirm` made
     Confirm,
+    /// Apply, and keep it so: the daemon
+    #[command(after_help = "\
+Examples:
+  shaper watch --skip-unknown               what the systemd unit runs
+  shaper watch policies.yaml                in a terminal; Ctrl-C ends it, and shaping stays
+
+Places users' processes the moment they log in, follows the policy file as it changes (also on
+SIGHUP), shapes links that come later, and repairs what others change.")]
+    Watch {
+        /// The policy
+        #[arg(default_value = DEFAULT_FILE)]
+        file: PathBuf,
+        /// An unknown account or unix group is a warning, and keeps its class if it has one
+        #[arg(long)]
+        skip_unknown: bool,
+        /// Replace a root qdisc that somebody else made
+        #[arg(long)]
+        takeover: bool,
+        /// How long an account of `everyone` or `each` keeps its class without a process
+        #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+        grace: Duration,
+    },
     /// Show who has which class, rates and counters
     #[command(after_help = "\
 Examples:

@@ -39,6 +39,8 @@ pub mod failure;
 
 pub mod apply;
 
+pub mod watch;
+
 pub mod cli;
 
 pub mod commands;

@@ -4,20 +4,26 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use shaper::cli::Cli;
+use shaper::cli::{Cli, Command};
 use shaper::commands::{self, Output};
 use shaper::failure::Failure;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = match cli.global.verbose {
+    // What a daemon does is told by its log alone.
+    let daemon = matches!(cli.command, Command::Watch { .. });
+    let level = match cli.global.verbose + u8::from(daemon && !cli.global.quiet) {
         0 => "warn",
         1 => "info",
         _ => "debug",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
-        .format_target(false)
-        .init();
+    let mut logger =
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    // The journal has the time already.
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        logger.format_timestamp(None);
+    }
+    logger.format_target(false).init();
     match commands::dispatch(&cli) {
         Ok(Output { stdout, stderr, status }) => {
             say(std::io::stderr(), &stderr);

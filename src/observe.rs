@@ -15,8 +15,8 @@ use crate::netlink::inet_diag::{self, Transport};
 use crate::netlink::{assemble, request};
 use crate::process::{self, Process};
 use crate::state::{
-    Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts, LinkName,
-    Observation, Pref, RootQdisc, Tag, Tree,
+    Accounts, Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts,
+    LinkName, Observation, Pref, RootQdisc, Tag, Tree,
 };
 use crate::sys::route::{Netlink, SocketError};
 use crate::sys::{ethtool, probe};
@@ -49,13 +49,24 @@ pub struct Sight {
 /// What a look is for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted<'a> {
-    /// Accounts and groups to ask NSS about; `None`: ask nothing, do not look at processes.
-    pub accounts: Option<&'a Question>,
+    /// Who the accounts are; `None`: nobody is asked for.
+    pub accounts: Option<Whom<'a>>,
+    /// All processes: where each sits, and so which accounts run.
+    pub processes: bool,
     /// What the kernel can do, where something new may have to be built.
     pub features: bool,
 }
 
-/// Looks at the kernel. Accounts that run in the namespace are added to the question.
+/// Who says who the accounts are.
+#[derive(Clone, Copy, Debug)]
+pub enum Whom<'a> {
+    /// NSS, which is asked about these and about those that run.
+    Nss(&'a Question),
+    /// Somebody asked before.
+    Known(&'a Accounts),
+}
+
+/// Looks at the kernel.
 pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, ObserveError> {
     let mut sight = Sight::default();
     let links = kernel.netlink.dump(&request::dump::links(), decode::link)?;
@@ -96,12 +107,23 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
 
     let facts = &mut sight.observation.facts;
     facts.psched = psched(&kernel.proc_root)?;
-    if let Some(question) = wanted.accounts {
+    let mut running = None;
+    if wanted.processes {
         let read = |source| ObserveError::Read { path: "/proc".to_string(), source };
         sight.processes = process::scan(&kernel.proc_root).map_err(read)?.processes;
-        let mut question = question.clone();
-        question.running.extend(process::running_uids(&sight.processes, kernel.netns));
-        facts.accounts = accounts::lookup(&question, Path::new(accounts::SUBUID));
+        running = Some(process::running_uids(&sight.processes, kernel.netns));
+    }
+    match wanted.accounts {
+        Some(Whom::Nss(question)) => {
+            let mut question = question.clone();
+            question.running.extend(running.unwrap_or_default());
+            facts.accounts = accounts::lookup(&question, Path::new(accounts::SUBUID));
+        }
+        Some(Whom::Known(accounts)) => {
+            facts.accounts = accounts.clone();
+            facts.accounts.running = running.unwrap_or_else(|| accounts.running.clone());
+        }
+        None => {}
     }
     if wanted.features {
         sight.observation.facts.features = features(&sight.observation);

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
 
@@ -280,6 +281,14 @@ pub enum Claim {
 }
 
 impl Claim {
+    /// The account, of one without a line of its own.
+    pub fn uid(&self) -> Option<u32> {
+        match self {
+            Claim::Owner(Owner::Uid(uid)) => Some(*uid),
+            _ => None,
+        }
+    }
+
     /// The minor of a class on its way out.
     pub fn retired(&self) -> Option<Minor> {
         match self {
@@ -417,7 +426,7 @@ pub struct Features {
 }
 
 /// What NSS and `/etc/subuid` said, for the names in the policy and the uids that run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accounts {
     /// Uids that have a process in the links' network namespace.
     pub running: BTreeSet<u32>,
@@ -433,14 +442,14 @@ pub struct Accounts {
     pub unavailable: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     pub name: String,
     /// Primary and supplementary.
     pub gids: BTreeSet<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subuids {
     pub first: u32,
     pub count: u32,

@@ -8,7 +8,7 @@ mod session;
 mod source;
 mod undo;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub use clear::clear;
@@ -19,12 +19,13 @@ pub use source::read;
 use crate::cgroup::{self, Lock};
 use crate::execute::{self, Cause, Failed, Gate};
 use crate::failure::Failure;
+use crate::kernel::Kernel;
 use crate::model::Model;
-use crate::observe::{self, ObserveError, Wanted};
+use crate::observe::{self, ObserveError, Sight, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
 use crate::process::{self, Placement};
-use crate::state::{Accounts, Claim, KernelState, Owner};
+use crate::state::{Accounts, Claim, Facts, KernelState, LinkName, Owner};
 use crate::sys::signal;
 use crate::units::{Minor, Psched};
 use undo::Before;
@@ -33,6 +34,9 @@ use undo::Before;
 /// account logs in meanwhile. More than these, and somebody else is changing things as we do.
 const MAX_ROUNDS: usize = 8;
 
+/// A retired class that has sent nothing for so long may go.
+pub const QUIET: Duration = Duration::from_secs(2);
+
 /// What an apply may do, and how long it may take about it.
 #[derive(Clone, Copy, Debug)]
 pub struct May {
@@ -40,8 +44,9 @@ pub struct May {
     pub disrupt: bool,
     /// How long to wait for another run to finish.
     pub wait: Duration,
-    /// How long a retired class must have sent nothing before it is deleted.
-    pub quiet: Duration,
+    /// How long a retired class must have sent nothing before it is deleted, which is waited for;
+    /// `None`: not now (see [`Session::earlier`]).
+    pub quiet: Option<Duration>,
     /// Take the change back unless it is confirmed within this time.
     pub confirm: Option<Duration>,
     /// Also a policy that was taken back before.
@@ -53,7 +58,7 @@ impl Default for May {
         May {
             disrupt: false,
             wait: Duration::from_secs(10),
-            quiet: Duration::from_secs(2),
+            quiet: Some(QUIET),
             confirm: None,
             force: false,
         }
@@ -74,6 +79,27 @@ pub struct Applied {
     pub psched: Psched,
     /// Changing messages sent over netlink.
     pub messages: u64,
+    /// What was made so.
+    pub stands: Option<Stands>,
+}
+
+/// What a policy came to mean, and stands.
+#[derive(Debug)]
+pub struct Stands {
+    pub model: Model,
+    pub accounts: Accounts,
+    pub state: KernelState,
+    /// The links that are shaped, with their indices.
+    pub links: BTreeMap<LinkName, u32>,
+}
+
+impl Stands {
+    fn new(meaning: Meaning, state: KernelState) -> Stands {
+        let Facts { accounts, links, .. } = meaning.sight.observation.facts;
+        let shaped = links.into_iter().filter(|(name, _)| state.links.contains_key(name));
+        let links = shaped.map(|(name, facts)| (name, facts.ifindex)).collect();
+        Stands { model: meaning.model, accounts, state, links }
+    }
 }
 
 impl Applied {
@@ -240,13 +266,16 @@ impl Run<'_, '_> {
             if !self.applied.placement.waiting.is_empty() {
                 // Newcomers need classes.
                 meaning = self.session.look()?;
-            } else if !pending.is_subset(&waited_for) {
+            } else if let Some(quiet) = self.may.quiet
+                && !pending.is_subset(&waited_for)
+            {
                 waited_for = pending;
-                meaning = self.wait_for_quiet(&done)?;
+                meaning = self.wait_for_quiet(quiet, &done)?;
             } else if freed {
                 // A pin may be free now.
                 meaning = self.session.look()?;
             } else {
+                self.applied.stands = Some(Stands::new(meaning, done));
                 break;
             }
         }
@@ -254,22 +283,14 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Waits, so that retired classes can drain, and looks which of them did. A connection that was
-    /// not accepted when its listener's process moved still carries the old tag: all tags are
-    /// written once more, which takes along what has been accepted since.
-    fn wait_for_quiet(&mut self, done: &KernelState) -> Result<Meaning, Trouble> {
-        if let Some(instance) = self.session.kernel.instance() {
-            for (claim, classid) in &done.claims {
-                if !matches!(claim, Claim::Retired(_) | Claim::Owner(Owner::Group(_))) {
-                    instance.write(claim, *classid)?;
-                }
-            }
-        }
-        let first = observe::observe(&mut self.session.kernel, Wanted::default())?;
-        wait(self.may.quiet)?;
-        let mut meaning = self.session.look()?;
-        meaning.sight.observation.facts.quiet = observe::quiet(&first, &meaning.sight);
-        Ok(meaning)
+    /// Waits, so that retired classes can drain, and looks which of them did.
+    fn wait_for_quiet(&mut self, quiet: Duration, done: &KernelState) -> Result<Meaning, Trouble> {
+        let earlier = begin_to_drain(&mut self.session.kernel, done)?;
+        wait(quiet)?;
+        let before = self.session.earlier.replace(earlier);
+        let meaning = self.session.look();
+        self.session.earlier = before;
+        Ok(meaning?)
     }
 
     /// One plan, performed and verified; the state that it was for.
@@ -292,11 +313,13 @@ impl Run<'_, '_> {
     /// Build, place, tear down; place again if that set processes free.
     fn carry_out(&mut self, plan: &Plan, meaning: &Meaning) -> Result<(), Trouble> {
         self.perform(plan, Phase::Build, meaning)?;
-        self.place(&meaning.model, meaning)?;
+        if self.session.processes {
+            self.place(&meaning.model, meaning)?;
+        }
         self.perform(plan, Phase::TearDown, meaning)?;
         let evicted =
             plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
-        if evicted {
+        if evicted && self.session.processes {
             self.place(&meaning.model, meaning)?;
         }
         Ok(())
@@ -330,6 +353,20 @@ impl Run<'_, '_> {
         let failed = Failed { step: Box::new(first.step.clone()), source: Box::new(cause) };
         Err(failed.into())
     }
+}
+
+/// The look that retired classes are compared with later ([`Session::earlier`]). A connection that
+/// was not accepted when its listener's process moved still carries the old tag: all tags are
+/// written once more, which takes along what has been accepted since.
+pub fn begin_to_drain(kernel: &mut Kernel, stands: &KernelState) -> Result<Sight, Failure> {
+    if let Some(instance) = kernel.instance() {
+        for (claim, classid) in &stands.claims {
+            if !matches!(claim, Claim::Retired(_) | Claim::Owner(Owner::Group(_))) {
+                instance.write(claim, *classid)?;
+            }
+        }
+    }
+    Ok(observe::observe(kernel, Wanted::default())?)
 }
 
 /// Sleeps unless a signal comes.

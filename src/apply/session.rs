@@ -8,11 +8,12 @@ use crate::desired::{self, Impossible};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::{self, Asked, BuildOptions, Model};
-use crate::observe::{self, Sight, Wanted};
+use crate::observe::{self, Sight, Wanted, Whom};
 use crate::plan::{Logins, Plan, diff};
-use crate::policy::{Diagnostic, Gid, Kind, Policy};
+use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy};
 use crate::state::{
-    Account, Claim, Foreign, KernelState, Key, LinkName, Mark, Observation, Owner, RootQdisc,
+    Account, Accounts, Claim, Foreign, KernelState, Key, LinkName, Mark, Observation, Owner,
+    RootQdisc,
 };
 use crate::sys::probe;
 use crate::units::{ClassId, Minor, Rate};
@@ -24,6 +25,15 @@ pub struct Session {
     pub options: Options,
     /// Uids to ask NSS about beyond those that the policy names and those that run.
     pub ask: BTreeSet<u32>,
+    /// Who the accounts are, if somebody asked already: then NSS is not asked.
+    pub known: Option<Accounts>,
+    /// Whether processes are looked at, and moved. Without it the accounts that run are those of
+    /// `known`.
+    pub processes: bool,
+    /// Links that stay as they stand, whatever the policy says.
+    pub held: BTreeSet<LinkName>,
+    /// A look some time ago. Retired classes that were silent since then may go.
+    pub earlier: Option<Sight>,
 }
 
 /// What the command line says about how to read the policy.
@@ -31,6 +41,8 @@ pub struct Session {
 pub struct Options {
     pub skip_unknown: bool,
     pub takeover: bool,
+    /// A link that is not there is passed over, as if it were `optional`.
+    pub absent_links: bool,
 }
 
 /// The policy's meaning on the host as it was seen.
@@ -42,10 +54,20 @@ pub struct Meaning {
 
 impl Session {
     pub fn new(kernel: Kernel, policy: Policy, options: Options) -> Session {
-        Session { kernel, policy, options, ask: BTreeSet::new() }
+        Session {
+            kernel,
+            policy,
+            options,
+            ask: BTreeSet::new(),
+            known: None,
+            processes: true,
+            held: BTreeSet::new(),
+            earlier: None,
+        }
     }
 
-    fn question(&self) -> Question {
+    /// What NSS must be asked for the policy, beside who runs.
+    pub fn question(&self) -> Question {
         let lookups = self.policy.lookups();
         Question {
             names: lookups.accounts,
@@ -60,21 +82,63 @@ impl Session {
     /// error, and so is a root qdisc that is somebody else's.
     pub fn look(&mut self) -> Result<Meaning, Failure> {
         let question = self.question();
-        let mut sight = observe::observe(
-            &mut self.kernel,
-            Wanted { accounts: Some(&question), features: true },
-        )?;
+        let accounts = Some(self.known.as_ref().map_or(Whom::Nss(&question), Whom::Known));
+        let wanted = Wanted { accounts, processes: self.processes, features: true };
+        let mut sight = observe::observe(&mut self.kernel, wanted)?;
         if sight.facts().accounts.unavailable.is_some() {
             remember_groups(&self.policy, &mut sight.observation);
         }
-        let options = BuildOptions { offline: false, skip_unknown: self.options.skip_unknown };
+        if let Some(earlier) = &self.earlier {
+            sight.observation.facts.quiet = observe::quiet(earlier, &sight);
+        }
+        let Options { skip_unknown, absent_links, .. } = self.options;
+        let options = BuildOptions { offline: false, skip_unknown, absent_links };
         let (model, warnings) = model::build(&self.policy, sight.facts(), options)?;
         self.roots_are_free(&model, &sight)?;
         Ok(Meaning { sight, model, warnings })
     }
 
-    /// The state that the model means on what was seen.
+    /// The state that the model means on what was seen; on held links, what was seen.
     pub fn desired(&self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
+        let mut desired = self.meant(meaning)?;
+        let seen = &meaning.sight.observation.state;
+        let held = self.held.iter().chain(self.without_route(&meaning.model, seen));
+        for link in held {
+            match seen.links.get(link) {
+                Some(tree) => {
+                    // A class that stands keeps its owner.
+                    let stands = |classid: &ClassId| {
+                        classid.our_minor().is_some_and(|minor| tree.classes.contains_key(&minor))
+                    };
+                    for (claim, classid) in seen.claims.iter().filter(|(_, id)| stands(id)) {
+                        if !desired.claims.values().any(|id| id == classid) {
+                            desired.claims.entry(claim.clone()).or_insert(*classid);
+                        }
+                    }
+                    desired.links.insert(link.clone(), tree.clone());
+                }
+                None => {
+                    desired.links.remove(link);
+                }
+            }
+        }
+        Ok(desired)
+    }
+
+    /// While there is no default route, `auto` may be any of the links that are shaped.
+    fn without_route<'a>(
+        &self,
+        model: &'a Model,
+        seen: &'a KernelState,
+    ) -> impl Iterator<Item = &'a LinkName> + use<'a> {
+        let mut lines = self.policy.links.iter().filter(|line| line.name.value == LinkRef::Auto);
+        let open =
+            lines.any(|line| model.links.iter().all(|link| link.place != line.name.at.place));
+        let shaped = |name: &&LinkName| model.links.iter().any(|link| link.name == **name);
+        seen.links.keys().filter(move |name| open && !shaped(name))
+    }
+
+    fn meant(&self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
         match desired::desired(&meaning.model, &meaning.sight.observation) {
             // What stands shows only the best; something lesser was asked for, so find out.
             Err(Impossible::Tag { .. } | Impossible::Leaf { .. }) => {

@@ -6,14 +6,15 @@ use super::Output;
 use crate::accounts::Question;
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::observe::{self, Sight, Wanted};
+use crate::observe::{self, Sight, Wanted, Whom};
 use crate::state::{LinkFacts, LinkName};
 
 pub fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
     let question = Question::default();
-    let sight =
-        observe::observe(&mut kernel, Wanted { accounts: Some(&question), features: false })?;
+    let accounts = Some(Whom::Nss(&question));
+    let wanted = Wanted { accounts, processes: true, features: false };
+    let sight = observe::observe(&mut kernel, wanted)?;
     Ok(Output::text(starter(&sight)))
 }
 

@@ -7,6 +7,7 @@ mod plan;
 mod report;
 mod run;
 mod status;
+mod watch;
 mod why;
 
 use std::io::IsTerminal;
@@ -80,11 +81,16 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Check { file, offline, skip_unknown } => {
-            let options = BuildOptions { offline: *offline, skip_unknown: *skip_unknown };
+            let options = BuildOptions {
+                offline: *offline,
+                skip_unknown: *skip_unknown,
+                ..BuildOptions::default()
+            };
             plan::check(global, file, options)
         }
         Command::Plan { file, tc, exit_code, skip_unknown, takeover } => {
-            let options = Options { skip_unknown: *skip_unknown, takeover: *takeover };
+            let options =
+                Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };
             let show = plan::Show { tc: *tc, exit_code: *exit_code };
             plan::plan(global, file, options, show)
         }
@@ -97,7 +103,8 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             force,
             skip_unknown,
         } => {
-            let options = Options { skip_unknown: *skip_unknown, takeover: *takeover };
+            let options =
+                Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };
             match dry_run {
                 true => plan::plan(global, file, options, plan::Show::default()),
                 false => {
@@ -108,6 +115,11 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             }
         }
         Command::Confirm => apply::confirm(global),
+        Command::Watch { file, skip_unknown, takeover, grace } => {
+            let options =
+                Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };
+            watch::watch(global, file, options, *grace)
+        }
         Command::Status { users, group } => status::status(global, users, group.as_deref()),
         Command::Why { subject, file } => why::why(global, subject, file),
         Command::Run { user, command } => Err(run::run(global, user, command)),

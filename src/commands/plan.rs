@@ -75,7 +75,8 @@ pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Outp
             (policy, warnings)
         }
         false => {
-            let options = Options { skip_unknown: options.skip_unknown, takeover: true };
+            let skip_unknown = options.skip_unknown;
+            let options = Options { skip_unknown, takeover: true, ..Options::default() };
             let mut session = super::session(global, file, options)?;
             let meaning = session.look()?;
             (session.policy, meaning.warnings)

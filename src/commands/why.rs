@@ -42,7 +42,7 @@ struct OnLink {
 }
 
 pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
-    let options = Options { skip_unknown: true, takeover: true };
+    let options = Options { skip_unknown: true, takeover: true, ..Options::default() };
     let mut session = super::session(global, file, options)?;
     // An account that has no process now is asked about too.
     session.ask.extend(owners(subject).into_iter().filter_map(|owner| match owner {

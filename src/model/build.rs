@@ -14,6 +14,8 @@ pub struct BuildOptions {
     /// An account or Unix group that is unknown, or that NSS could not answer for, is a warning:
     /// its line keeps its class and nobody is in it.
     pub skip_unknown: bool,
+    /// A link that is not there is passed over with a warning, as if its line said `optional`.
+    pub absent_links: bool,
 }
 
 /// Resolves a policy on this host. The result holds the warnings and notes too, in file order.

@@ -92,7 +92,11 @@ pub(super) fn resolve<'p>(
     let mut chosen: HashMap<LinkName, Span> = HashMap::new();
     for line in &policy.links {
         links.by_name.insert(line.name.value.clone(), None);
-        let found = if options.offline { Ok(unseen(line)) } else { interface(line, facts) };
+        let found = if options.offline {
+            Ok(unseen(line))
+        } else {
+            interface(line, facts, line.optional || options.absent_links)
+        };
         let Some(found) = findings.take(found) else {
             links.auto_is_open |= line.name.value == LinkRef::Auto;
             continue;
@@ -147,20 +151,25 @@ fn unseen(line: &LinkLine) -> Option<(LinkName, Option<&'static LinkFacts>)> {
 
 fn absent(line: &LinkLine) -> Diagnostic {
     let name = link_text(&line.name.value);
-    Diagnostic::info(Kind::Link, line.name.at, format!("the link {} is not there now", quote(name)))
-        .help("it is `optional`: the next apply after it came shapes it")
+    let message = format!("the link {} is not there now", quote(name));
+    if line.optional {
+        return Diagnostic::info(Kind::Link, line.name.at, message)
+            .help("it is `optional`: the next apply after it came shapes it");
+    }
+    Diagnostic::warning(Kind::Link, line.name.at, message).help("it is shaped when it comes")
 }
 
-/// The interface of a line; `None`: an optional one that is not there.
+/// The interface of a line; `None`: one that is not there, and `may_be_absent`.
 fn interface<'f>(
     line: &LinkLine,
     facts: &'f Facts,
+    may_be_absent: bool,
 ) -> Result<Option<(LinkName, Option<&'f LinkFacts>)>, Diagnostic> {
     let at = line.name.at;
     match &line.name.value {
         LinkRef::Name(name) => match facts.links.get(name) {
             Some(device) => Ok(Some((name.clone(), Some(device)))),
-            None if line.optional => Ok(None),
+            None if may_be_absent => Ok(None),
             None => {
                 let names: Vec<&str> = facts.links.keys().map(LinkName::as_str).collect();
                 let hint = match closest(name.as_str(), names.iter().copied()) {
@@ -177,7 +186,7 @@ fn interface<'f>(
         },
         LinkRef::Auto => {
             let Some((name, device)) = default_route(facts) else {
-                if line.optional {
+                if may_be_absent {
                     return Ok(None);
                 }
                 return Err(Diagnostic::error(

@@ -15,6 +15,8 @@ pub mod extack;
 pub mod htb;
 pub mod inet_diag;
 mod leaf;
+pub mod notice;
+pub mod proc_event;
 pub mod request;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};

@@ -85,6 +85,48 @@ pub fn place(
     Ok(run.placement)
 }
 
+/// What came of one process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlacedOne {
+    pub placement: Placement,
+    /// It was where it belongs, and so is all that it forks. Otherwise (also when it has ended)
+    /// what it forked until now may be elsewhere.
+    pub stayed: bool,
+}
+
+/// The same for one process: what a login needs. What it forked meanwhile is the caller's to look
+/// after. A process that has ended is no error.
+pub fn place_one(
+    proc_root: &Path,
+    instance: &Instance,
+    pid: u32,
+    decide: impl Fn(&Process) -> Decision,
+) -> PlacedOne {
+    let mut run = Run {
+        proc_root,
+        instance,
+        name: instance.name(),
+        decide,
+        placement: Placement { passes: 1, settled: true, ..Placement::default() },
+        done: HashSet::new(),
+        extra_passes: 0,
+    };
+    let Some(process) = read_one(proc_root, pid) else { return PlacedOne::default() };
+    let decision = (run.decide)(&process);
+    let stayed = match decision {
+        Decision::Stay => true,
+        Decision::Leave(reason) => {
+            run.leave(process, reason);
+            false
+        }
+        Decision::MoveTo(_) | Decision::TakeOut => {
+            run.carry_out(&process, &decision);
+            false
+        }
+    };
+    PlacedOne { placement: run.placement, stayed }
+}
+
 struct Run<'a, D> {
     proc_root: &'a Path,
     instance: &'a Instance,
@@ -140,6 +182,10 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
             self.placement.settled = false;
             return;
         }
+        self.carry_out(process, decision);
+    }
+
+    fn carry_out(&mut self, process: &Process, decision: &Decision) {
         let outcome = match decision {
             Decision::MoveTo(claim) => self.move_to(process, claim),
             _ => self.take_out(process),

@@ -7,8 +7,11 @@
 pub mod bpf;
 pub mod ethtool;
 pub mod guard;
+pub mod listener;
+pub mod memory;
 pub mod netns;
 pub mod nss;
+pub mod offspring;
 pub mod probe;
 pub mod route;
 pub mod signal;

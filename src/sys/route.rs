@@ -56,17 +56,20 @@ const HEADER: usize = 16;
 /// The socket.
 pub struct Netlink {
     socket: Socket,
+    port: u32,
     sequence: u32,
     changes_sent: u64,
     buffer: Vec<u8>,
 }
 
 /// One netlink message as received.
-struct Received<'a> {
-    kind: u16,
+pub(super) struct Received<'a> {
+    pub kind: u16,
     flags: u16,
     sequence: u32,
-    payload: &'a [u8],
+    /// The socket whose request it answers or tells of; 0: nobody's.
+    pub port: u32,
+    pub payload: &'a [u8],
 }
 
 impl Netlink {
@@ -82,7 +85,7 @@ impl Netlink {
 
     fn of(protocol: isize) -> Result<Netlink, SocketError> {
         let mut socket = Socket::new(protocol).map_err(SocketError::Open)?;
-        socket.bind_auto().map_err(SocketError::Open)?;
+        let port = socket.bind_auto().map_err(SocketError::Open)?.port_number();
         // Beyond rmem_max only with CAP_NET_ADMIN; without it nothing can be changed either, and
         // dumps wait for us.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
@@ -92,7 +95,12 @@ impl Netlink {
         // Sentences (since Linux 4.12), without a copy of our own request (since 4.3).
         socket.set_ext_ack(true).map_err(SocketError::Open)?;
         socket.set_cap_ack(true).map_err(SocketError::Open)?;
-        Ok(Netlink { socket, sequence: 0, changes_sent: 0, buffer: vec![0; DATAGRAM] })
+        Ok(Netlink { socket, port, sequence: 0, changes_sent: 0, buffer: vec![0; DATAGRAM] })
+    }
+
+    /// The socket's address: in what the kernel tells everybody, it says who changed it.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     /// How many messages that may change something were sent over this socket.
@@ -257,7 +265,7 @@ impl Netlink {
 }
 
 /// Repeats a system call that a signal interrupted.
-fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -266,12 +274,14 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn is(error: &io::Error, errno: Errno) -> bool {
+pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
 }
 
 /// The messages in one datagram (`NLMSG_OK`, `NLMSG_NEXT`).
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Result<Received<'_>, SocketError>> {
+pub(super) fn messages(
+    mut bytes: &[u8],
+) -> impl Iterator<Item = Result<Received<'_>, SocketError>> {
     std::iter::from_fn(move || {
         let header = bytes.get(..HEADER)?;
         let word = |at: usize| {
@@ -283,7 +293,8 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Result<Received<'_>, Socke
             bytes = &[];
             return Some(Err(SocketError::Nonsense("a message longer than its datagram")));
         };
-        let message = Received { kind: half(4), flags: half(6), sequence: word(8), payload };
+        let message =
+            Received { kind: half(4), flags: half(6), sequence: word(8), port: word(12), payload };
         let next = length.checked_next_multiple_of(4).and_then(|end| bytes.get(end..));
         bytes = next.unwrap_or(&[]);
         Some(Ok(message))

@@ -31,7 +31,7 @@ pub const INSTANCE: &str = "/run/shaper/net_cls/shaper";
 pub const MAY: May = May {
     disrupt: true,
     wait: Duration::from_secs(5),
-    quiet: Duration::from_millis(2),
+    quiet: Some(Duration::from_millis(2)),
     confirm: None,
     force: false,
 };
@@ -62,12 +62,11 @@ impl Host {
             run(&format!("ip link set {link} up"));
             run(&format!("ip link set {link}-far up"));
         }
-        let session = Session {
-            kernel: Kernel::open(None).expect("open the kernel"),
-            policy: policy::parse("version: 1\nlinks: {up0: }\n", "-").expect("a policy"),
-            options: Options::default(),
-            ask: Default::default(),
-        };
+        let session = Session::new(
+            Kernel::open(None).expect("open the kernel"),
+            policy::parse("version: 1\nlinks: {up0: }\n", "-").expect("a policy"),
+            Options::default(),
+        );
         Host { world, session, actors: BTreeMap::new() }
     }
 

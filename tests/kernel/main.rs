@@ -20,6 +20,7 @@ mod sharing;
 mod textbook;
 mod transitions;
 mod updates;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,9 @@ fn main() -> ExitCode {
         refusals::TESTS,
         drift::TESTS,
         cleared::TESTS,
+        watch::LOGINS,
+        watch::REPAIRS,
+        watch::SCALE,
         lab::TESTS,
         demo::TESTS,
     ])

@@ -8,10 +8,15 @@
 //! a lock on it meanwhile; a directory that nobody locks belongs to a keeper that was killed, and
 //! the next keeper removes that too.
 //!
+//! A test of process events shares the machine's process namespace, outside of which there are none.
+//! Its processes are known by the `net_cls` directory that they all are in or below: the keeper ends
+//! those at the end.
+//!
 //! runner ── `--keep` (namespaces, directory, time limit) ── `--init` (pid 1, reaps) ── `--body`
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -21,14 +26,19 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::geteuid;
+use nix::unistd::{Pid, geteuid};
+
+use super::harness::On;
 
 /// A folder on the cell's own tmpfs, for the test's files.
 pub const SCRATCH: &str = "/run/cell";
+
+/// The machine's own network namespace, where there are process events.
+pub const MACHINE: &str = "/run/cell/machine";
 
 const HIERARCHY: &str = "/run/cell-net_cls";
 
@@ -69,8 +79,8 @@ pub fn myself(args: &[&str]) -> Command {
 }
 
 /// The keeper: makes the namespaces, starts the cell's pid 1, keeps the time, cleans up.
-pub fn keep(name: &str, budget: Duration, _rest: &[&str]) -> ExitCode {
-    match keep_inner(name, budget) {
+pub fn keep(name: &str, budget: Duration, on: On) -> ExitCode {
+    match keep_inner(name, budget, on) {
         Ok(code) => code,
         Err(e) => {
             eprintln!("no cell could be made for {name}: {e}");
@@ -79,13 +89,14 @@ pub fn keep(name: &str, budget: Duration, _rest: &[&str]) -> ExitCode {
     }
 }
 
-fn keep_inner(name: &str, budget: Duration) -> io::Result<ExitCode> {
+fn keep_inner(name: &str, budget: Duration, on: On) -> io::Result<ExitCode> {
     // Interrupted, or the runner killed: the same clean end as when the time is up.
     let mut ends = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| ends.add(s));
     ends.thread_block()?;
     let told_to_end = SignalFd::with_flags(&ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     set_pdeathsig(Signal::SIGTERM)?;
+    let machine = File::open("/proc/self/ns/net")?;
     unshare(
         CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET
@@ -101,6 +112,9 @@ fn keep_inner(name: &str, budget: Duration) -> io::Result<ExitCode> {
     }
     mount(Some("cell"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
     fs::create_dir(SCRATCH)?;
+    File::create(MACHINE)?;
+    let machine = format!("/proc/self/fd/{}", machine.as_raw_fd());
+    mount(Some(machine.as_str()), MACHINE, none, MsFlags::MS_BIND, none)?;
     fs::create_dir(HIERARCHY)?;
     mount_net_cls(Path::new(HIERARCHY))?;
     sweep(Path::new(HIERARCHY));
@@ -110,10 +124,14 @@ fn keep_inner(name: &str, budget: Duration) -> io::Result<ExitCode> {
         .map_err(|(_, errno)| io::Error::from(errno))?;
     // Whoever is in the directory when the cgroup namespace is made sees it as the root.
     fs::write(directory.join("cgroup.procs"), "0")?;
-    unshare(CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWPID)?;
+    unshare(CloneFlags::CLONE_NEWCGROUP)?;
+    if !on.shares_processes() {
+        unshare(CloneFlags::CLONE_NEWPID)?;
+    }
     let init = myself(&["--init", name]).spawn()?;
     let status = wait(init, budget, || matches!(told_to_end.read_signal(), Ok(Some(_))));
     fs::write(Path::new(HIERARCHY).join("cgroup.procs"), "0")?;
+    end_all(&directory);
     let left = remove_tree(&directory);
     drop(lock);
     let Some(status) = status else {
@@ -125,8 +143,8 @@ fn keep_inner(name: &str, budget: Duration) -> io::Result<ExitCode> {
 }
 
 /// The cell's pid 1: what a fresh process namespace needs, then the test, then reaping until it ends.
-pub fn init(name: &str) -> ExitCode {
-    match init_inner(name) {
+pub fn init(name: &str, on: On) -> ExitCode {
+    match init_inner(name, on) {
         Ok(code) => code,
         Err(e) => {
             eprintln!("the cell of {name} could not be furnished: {e}");
@@ -135,13 +153,17 @@ pub fn init(name: &str) -> ExitCode {
     }
 }
 
-fn init_inner(name: &str) -> io::Result<ExitCode> {
+fn init_inner(name: &str, on: On) -> io::Result<ExitCode> {
     set_pdeathsig(Signal::SIGKILL)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     umount2(HIERARCHY, MntFlags::MNT_DETACH)?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let none: Option<&str> = None;
-    mount(Some("proc"), "/proc", Some("proc"), quiet, none)?;
+    if on.shares_processes() {
+        set_child_subreaper(true)?;
+    } else {
+        mount(Some("proc"), "/proc", Some("proc"), quiet, none)?;
+    }
     // sysfs shows the links of the network namespace that mounted it.
     mount(Some("sysfs"), "/sys", Some("sysfs"), quiet, none)?;
     let body = myself(&["--body", name]).spawn()?.id();
@@ -193,9 +215,38 @@ fn sweep(hierarchy: &Path) {
         let ours = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("cell-"));
         let Some(file) = ours.then(|| File::open(&path).ok()).flatten() else { continue };
         if let Ok(_lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            end_all(&path);
             let _ = remove_tree(&path);
         }
     }
+}
+
+/// Ends every process in the directory and below it. Where the cell had a process namespace there is
+/// none left.
+fn end_all(directory: &Path) {
+    for _ in 0..200 {
+        let pids = processes_below(directory);
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn processes_below(directory: &Path) -> Vec<i32> {
+    let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<i32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+    // 0: it is in another process namespace.
+    pids.retain(|pid| *pid > 0);
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            pids.extend(processes_below(&entry.path()));
+        }
+    }
+    pids
 }
 
 /// Removes a cgroup directory and all below it; waits a little for dying processes.

@@ -85,10 +85,13 @@ pub fn run(line: &str) -> String {
     run_with(command, "").exits(0).stdout
 }
 
-/// This very process becomes `command` in the network namespace of `pid`.
-pub fn enter(pid: &str, command: &[&str]) -> ExitCode {
+/// This very process becomes `command` in the network namespace of a process, or the one at a path.
+pub fn enter(whose: &str, command: &[&str]) -> ExitCode {
     let enter = || -> io::Result<()> {
-        let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
+        let namespace = match whose.contains('/') {
+            true => File::open(whose)?,
+            false => File::open(format!("/proc/{whose}/ns/net"))?,
+        };
         setns(namespace, CloneFlags::CLONE_NEWNET)?;
         // `--actor` is a word of this binary itself.
         let own = command.first() == Some(&"--actor");
@@ -96,7 +99,7 @@ pub fn enter(pid: &str, command: &[&str]) -> ExitCode {
         Err(Command::new(program).args(&command[usize::from(!own)..]).exec())
     };
     if let Err(e) = enter() {
-        eprintln!("{command:?} in the network namespace of {pid}: {e}");
+        eprintln!("{command:?} in the network namespace of {whose}: {e}");
     }
     ExitCode::from(127)
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{actor, cell, source};
+use super::{actor, cell, logins, source};
 
 /// One test: a name such as `textbook::rates`, where it makes sense, and what it does.
 #[derive(Clone, Copy)]
@@ -30,6 +30,11 @@ pub enum On {
     Every,
     /// Not in the emulated machine, where seconds of traffic cost minutes of testing.
     HostAndUml,
+    /// Needs process events, which only the machine's own process namespace has: the cell has none of
+    /// its own. User-mode Linux has no such events.
+    Events,
+    /// The same, and what only the machine itself has: much memory, a real sshd.
+    HostEvents,
     /// Needs what only the machine itself has (strace, the lab's own tools).
     Host,
     /// No test: run only by `--demo`, with its output as it comes.
@@ -56,11 +61,17 @@ impl Place {
 }
 
 impl On {
+    /// Whether a test's cell is in the machine's own process namespace.
+    pub fn shares_processes(self) -> bool {
+        matches!(self, On::Events | On::HostEvents)
+    }
+
     fn includes(self, place: Place) -> bool {
         match self {
             On::Every => true,
             On::HostAndUml => place != Place::Qemu,
-            On::Host => place == Place::Host,
+            On::Events => place != Place::Uml,
+            On::Host | On::HostEvents => place == Place::Host,
             On::Demo => false,
         }
     }
@@ -110,11 +121,17 @@ pub fn main(tests: &[&[Test]]) -> ExitCode {
         },
         ["--heir", uid, gid] => source::heir(uid, gid),
         ["--enter", pid, command @ ..] => super::command::enter(pid, command),
-        ["--keep", name, rest @ ..] => match find(&tests, name) {
-            Some(test) => cell::keep(name, test.budget, rest),
+        ["--logins", words @ ..] => logins::logins(words),
+        ["--storm", words @ ..] => logins::storm(words),
+        ["--crowd", words @ ..] => logins::crowd(words),
+        ["--keep", name, ..] => match find(&tests, name) {
+            Some(test) => cell::keep(name, test.budget, test.on),
             None => ExitCode::FAILURE,
         },
-        ["--init", name, ..] => cell::init(name),
+        ["--init", name, ..] => match find(&tests, name) {
+            Some(test) => cell::init(name, test.on),
+            None => ExitCode::FAILURE,
+        },
         ["--body", name] => match find(&tests, name) {
             Some(test) => {
                 (test.body)();

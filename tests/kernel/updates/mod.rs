@@ -115,7 +115,7 @@ fn apply_watched(text: &str, ledger: &mut Ledger) -> Applied {
         .unwrap_or_else(|report| panic!("{}", report.render(false)));
     let kernel = Kernel::open(None).expect("the kernel");
     let mut session = Session::new(kernel, policy, Options::default());
-    let may = May { quiet: QUIET, ..May::default() };
+    let may = May { quiet: Some(QUIET), ..May::default() };
     let mut gate = |_: usize, step: &Step| {
         if matches!(step, Step::DeleteClass { .. }) {
             ledger.read();
@@ -219,7 +219,7 @@ fn every_edit_gives_a_valid_policy() {
     println!("SHAPER_SEED={seed} draws these edits again");
     let mut random = Random::new(seed);
     let mut draft = Draft::first(5001);
-    let offline = BuildOptions { offline: true, skip_unknown: false };
+    let offline = BuildOptions { offline: true, ..BuildOptions::default() };
     for _ in 0..1_000 {
         (draft, _) = draft.edited(&mut random);
         let text = draft.text();

@@ -1,0 +1,34 @@
+//! `shaper watch`: the daemon.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Output;
+use crate::apply::{self, Options};
+use crate::cli::Global;
+use crate::failure::Failure;
+use crate::sys::listener::ProcessListener;
+use crate::watch::{self, Settings};
+
+pub fn watch(
+    global: &Global,
+    file: &Path,
+    options: Options,
+    grace: Duration,
+) -> Result<Output, Failure> {
+    if file == Path::new("-") {
+        return Err(Failure::Usage(
+            "watch follows a file as it changes, and standard input is none; name the policy file"
+                .to_string(),
+        ));
+    }
+    // The policy's errors first, and process events before another namespace is entered, where there
+    // would be none.
+    apply::read(file)?;
+    let processes = ProcessListener::open().map_err(Failure::refused)?;
+    let session = super::session(global, file, options)?;
+    apply::may_change(&session.kernel)?;
+    let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait };
+    watch::watch(session, processes, settings)?;
+    Ok(Output::default())
+}

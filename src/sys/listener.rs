@@ -1,0 +1,177 @@
+//! Netlink sockets on which the kernel speaks by itself: process events, and what happens to links and
+//! to traffic control. Never blocks.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink_sys::protocols::{NETLINK_CONNECTOR, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::route::{SocketError, is, messages, retry};
+use crate::netlink::notice::{Notice, notice};
+use crate::netlink::proc_event::{self, Event, ProcEvent};
+
+/// Room for what is told while we are busy: each event takes about 1 kB of it, and the kernel doubles
+/// the number. Some ten seconds of 2,000 forks a second.
+const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
+/// Longer than any message on these groups but a link with many attributes, which is then cut off
+/// behind the name.
+const DATAGRAM: usize = 32 * 1024;
+/// Datagrams taken in one go, so that whoever has other things to do comes to them.
+const AT_ONCE: usize = 4_096;
+/// How long the kernel may take to confirm a subscription; it does so within the call.
+const CONFIRMATION: u8 = 200;
+
+/// RTNLGRP_LINK and RTNLGRP_TC (linux/rtnetlink.h).
+const LINKS_AND_TC: [u32; 2] = [1, 4];
+
+/// Whether everything that was told was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    All,
+    /// The buffer ran over: look again at everything.
+    Lost,
+}
+
+/// What happens to links and to traffic control in the network namespace in which it was opened.
+pub struct LinkListener(Listener);
+
+impl LinkListener {
+    pub fn open() -> Result<LinkListener, SocketError> {
+        let listener = Listener::open(NETLINK_ROUTE)?;
+        for group in LINKS_AND_TC {
+            listener.socket.add_membership(group).map_err(SocketError::Open)?;
+        }
+        Ok(LinkListener(listener))
+    }
+
+    /// All that waits to be heard, with the port of the socket that changed it.
+    pub fn hear(&mut self, mut each: impl FnMut(u32, Notice)) -> Result<Heard, SocketError> {
+        self.0.hear(|message| {
+            if let Some(notice) = notice(message.kind, message.payload) {
+                each(message.port, notice);
+            }
+        })
+    }
+}
+
+/// Forks, programs run and changes of uid, on the whole machine.
+pub struct ProcessListener(Listener);
+
+impl ProcessListener {
+    /// `None`: this kernel or this namespace has no process events. Only the first network and
+    /// process namespaces have.
+    pub fn open() -> Result<Option<ProcessListener>, SocketError> {
+        // Without CONFIG_CONNECTOR there is no such protocol.
+        let Ok(listener) = Listener::open(NETLINK_CONNECTOR) else { return Ok(None) };
+        if listener.socket.add_membership(proc_event::GROUP).is_err()
+            || listener.send(&proc_event::subscribe()).is_err()
+        {
+            return Ok(None);
+        }
+        let mut listener = ProcessListener(listener);
+        loop {
+            let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::from(CONFIRMATION)) {
+                Ok(0) => return Ok(None),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(SocketError::Receive(errno.into())),
+            }
+            let mut answer = None;
+            listener.hear(|told| {
+                if let Event::Subscribed(errno) = told.event {
+                    answer = Some(errno);
+                }
+            })?;
+            match answer {
+                None => {}
+                Some(0) => break,
+                Some(errno) => {
+                    log::debug!("process events are refused: error {errno}");
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(listener))
+    }
+
+    /// Asks to be told of forks, of changes of uid, and of programs run only if `exec`.
+    pub fn narrow(&self, exec: bool) -> Result<(), SocketError> {
+        self.0.send(&proc_event::narrow(exec))
+    }
+
+    /// All that waits to be heard.
+    pub fn hear(&mut self, mut each: impl FnMut(ProcEvent)) -> Result<Heard, SocketError> {
+        self.0.hear(|message| {
+            if let Some(event) = proc_event::decode(message.payload) {
+                each(event);
+            }
+        })
+    }
+}
+
+impl AsFd for LinkListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.socket.as_fd()
+    }
+}
+
+impl AsFd for ProcessListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.socket.as_fd()
+    }
+}
+
+struct Listener {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl Listener {
+    fn open(protocol: isize) -> Result<Listener, SocketError> {
+        let mut socket = Socket::new(protocol).map_err(SocketError::Open)?;
+        socket.bind_auto().map_err(SocketError::Open)?;
+        socket.set_non_blocking(true).map_err(SocketError::Open)?;
+        setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+            .map_err(|errno| SocketError::Open(errno.into()))?;
+        Ok(Listener { socket, buffer: vec![0; DATAGRAM] })
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), SocketError> {
+        let kernel = SocketAddr::new(0, 0);
+        retry(|| self.socket.send_to(bytes, &kernel, 0)).map(|_| ()).map_err(SocketError::Send)
+    }
+
+    fn hear(
+        &mut self,
+        mut each: impl FnMut(super::route::Received<'_>),
+    ) -> Result<Heard, SocketError> {
+        let mut heard = Heard::All;
+        for _ in 0..AT_ONCE {
+            let (socket, buffer) = (&self.socket, &mut self.buffer);
+            let (length, sender) = match retry(|| socket.recv_from(&mut &mut buffer[..], 0)) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if is(&error, Errno::ENOBUFS) => {
+                    heard = Heard::Lost;
+                    continue;
+                }
+                Err(error) => return Err(SocketError::Receive(error)),
+            };
+            // Anybody may write to our port; the kernel's own is 0.
+            if sender.port_number() != 0 {
+                continue;
+            }
+            for message in messages(&self.buffer[..length.min(self.buffer.len())]) {
+                match message {
+                    Ok(message) => each(message),
+                    Err(error) => log::debug!("{error}"),
+                }
+            }
+        }
+        Ok(heard)
+    }
+}

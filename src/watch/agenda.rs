@@ -1,0 +1,86 @@
+//! What is to be done, and when: the loop sleeps until the first of it. Pure but for the clock that
+//! callers pass in.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What may be due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// Look at the kernel, and repair what differs.
+    Reconcile,
+    /// Look whether the policy file changed.
+    Reload,
+    /// Apply the policy that was read.
+    Adopt,
+    /// Look at all processes.
+    Sweep,
+    /// Look which accounts have no process any more.
+    Leave,
+    /// Ask NSS about everybody again.
+    Ask,
+    /// NSS has had its time.
+    GiveUpAsking,
+    /// Compare retired classes with how they were.
+    Collect,
+    /// Tell the service manager that we live.
+    Alive,
+}
+
+/// Each task at most once.
+#[derive(Debug, Default)]
+pub struct Agenda(BTreeMap<Task, Instant>);
+
+impl Agenda {
+    /// At this time, or before if it stands there already.
+    pub fn by(&mut self, task: Task, at: Instant) {
+        let due = self.0.entry(task).or_insert(at);
+        *due = at.min(*due);
+    }
+
+    /// At this time, whatever stands there.
+    pub fn at(&mut self, task: Task, at: Instant) {
+        self.0.insert(task, at);
+    }
+
+    pub fn drop(&mut self, task: Task) {
+        self.0.remove(&task);
+    }
+
+    /// How long until the first; `None`: nothing is to be done.
+    pub fn rest(&self, now: Instant) -> Option<Duration> {
+        self.0.values().min().map(|at| at.saturating_duration_since(now))
+    }
+
+    /// Takes one that is due, in the order of [`Task`].
+    pub fn take(&mut self, now: Instant) -> Option<Task> {
+        let task = self.0.iter().find(|(_, at)| **at <= now).map(|(task, _)| *task)?;
+        self.0.remove(&task);
+        Some(task)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_stands_once_at_its_earliest_time() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut agenda = Agenda::default();
+        assert_eq!(agenda.rest(now), None);
+        agenda.by(Task::Reconcile, now + second);
+        agenda.by(Task::Reconcile, now + 3 * second);
+        agenda.by(Task::Sweep, now + 2 * second);
+        assert_eq!(agenda.rest(now), Some(second));
+        assert_eq!(agenda.take(now), None);
+        let later = now + 5 * second;
+        assert_eq!(agenda.take(later), Some(Task::Reconcile));
+        assert_eq!(agenda.take(later), Some(Task::Sweep));
+        assert_eq!(agenda.take(later), None);
+        agenda.by(Task::Alive, now);
+        agenda.at(Task::Alive, later);
+        assert_eq!(agenda.rest(now), Some(5 * second));
+    }
+}

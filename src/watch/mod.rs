@@ -1,0 +1,384 @@
+//! The daemon: an apply, and then a loop that keeps it so. One thread that sleeps in one poll until
+//! the kernel, the policy file, NSS or a signal has something to say, or until the next task of the
+//! agenda is due. Places processes as they become their users; what else there is to change goes
+//! through `apply`, so it is planned, verified and undone like any other.
+
+mod agenda;
+mod backoff;
+mod file;
+mod followed;
+mod links;
+mod names;
+mod processes;
+mod shaping;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use sd_notify::NotifyState;
+
+use crate::apply::{Applied, May, Session, Stands};
+use crate::failure::Failure;
+use crate::observe::Sight;
+use crate::policy::Policy;
+use crate::process;
+use crate::state::{Accounts, KernelState};
+use crate::sys::listener::{LinkListener, ProcessListener};
+use crate::sys::{memory, signal};
+use agenda::{Agenda, Task};
+use backoff::Backoff;
+use file::PolicyFile;
+use followed::Followed;
+use names::{Names, News};
+
+/// How often the kernel's objects are looked at although nothing was told: not everything is.
+const RECONCILE: Duration = Duration::from_secs(60);
+/// How often NSS is asked who everybody is now.
+const ASK: Duration = Duration::from_secs(600);
+/// The same while it does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// A round that takes long is done less often: of its time, it waits so many times.
+const IDLE_SHARE: u32 = 2_000;
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub file: PathBuf,
+    /// How long an account without processes keeps its class.
+    pub grace: Duration,
+    /// How long the first apply waits for another run to finish.
+    pub wait: Duration,
+}
+
+/// A daemon that has made its first apply.
+pub struct Watch {
+    session: Session,
+    settings: Settings,
+    file: PolicyFile,
+    signals: SignalFd,
+    processes: Option<ProcessListener>,
+    links: LinkListener,
+    agenda: Agenda,
+    /// Who everybody is, and who runs; kept up to date from events and sweeps.
+    accounts: Accounts,
+    names: Names,
+    stands: Stands,
+    backoff: Backoff,
+    followed: Followed,
+    /// Processes whose account has no class yet.
+    waiting: BTreeSet<u32>,
+    /// Accounts that came and whom NSS may still introduce, and until when.
+    strangers: BTreeMap<u32, Instant>,
+    /// Accounts without processes, and since when.
+    left: BTreeMap<u32, Instant>,
+    /// A policy that was read from the file and is not in force yet.
+    candidate: Option<Policy>,
+    /// What went wrong last, so that it is said once.
+    complaint: Option<String>,
+    /// How often in a row, and so how long to wait before the next try.
+    failures: u32,
+    /// How long the last look and repair took.
+    took: Duration,
+    /// What retired classes are compared with, and since when.
+    earlier: Option<(Sight, Instant)>,
+    /// Rounds in a row in which retired classes did not become quiet.
+    draining: u32,
+}
+
+/// Applies the session's policy, then keeps it so until SIGTERM or SIGINT. `processes` was opened
+/// where there are process events: before another network namespace was entered.
+///
+/// # Errors
+/// Only what keeps it from beginning. Afterwards every failure is logged and tried again.
+pub fn watch(
+    mut session: Session,
+    processes: Option<ProcessListener>,
+    settings: Settings,
+) -> Result<(), Failure> {
+    // Whatever happens from now on is told, and heard after the first apply.
+    let links = LinkListener::open().map_err(Failure::refused)?;
+    let file = PolicyFile::new(settings.file.clone())
+        .map_err(|error| Failure::refused(format!("inotify: {error}")))?;
+    let mut accounts = who_runs(&session)?;
+    signal::catch();
+    let first = first_apply(&mut session, &mut accounts, settings.wait)?;
+    let mut signals = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| signals.add(s));
+    let listen = |signals: &SigSet| {
+        signals.thread_block()?;
+        SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+    };
+    let signals =
+        listen(&signals).map_err(|errno| Failure::refused(format!("signalfd: {errno}")))?;
+    if let Some(signal) = signal::caught().filter(|signal| *signal != Signal::SIGHUP as i32) {
+        log::info!("ended by signal {signal}; what was made stays");
+        return Ok(());
+    }
+    let Applied { stands: Some(stands), .. } = first else {
+        return Err(Failure::refused("the first apply did not come to rest"));
+    };
+    session.options.absent_links = true;
+    let mut watch = Watch {
+        session,
+        settings,
+        file,
+        signals,
+        processes,
+        links,
+        agenda: Agenda::default(),
+        accounts,
+        names: Names::default(),
+        stands,
+        backoff: Backoff::default(),
+        followed: Followed::default(),
+        waiting: BTreeSet::new(),
+        strangers: BTreeMap::new(),
+        left: BTreeMap::new(),
+        candidate: None,
+        complaint: None,
+        failures: 0,
+        took: Duration::ZERO,
+        earlier: None,
+        draining: 0,
+    };
+    watch.begin();
+    watch.go_on()
+}
+
+/// Who runs now, and who they and the policy's names are.
+fn who_runs(session: &Session) -> Result<Accounts, Failure> {
+    let scan = process::scan(&session.kernel.proc_root).map_err(Failure::refused)?;
+    let mut question = session.question();
+    question.running = process::running_uids(&scan.processes, session.kernel.netns);
+    Ok(names::ask_and_wait(question))
+}
+
+/// The first apply. A change that waits to be confirmed is waited for.
+fn first_apply(
+    session: &mut Session,
+    accounts: &mut Accounts,
+    wait: Duration,
+) -> Result<Applied, Failure> {
+    let may = May { wait, quiet: None, ..May::default() };
+    let mut said = false;
+    loop {
+        session.known = Some(accounts.clone());
+        match crate::apply::apply(session, may, &mut crate::apply::unless_interrupted) {
+            Ok(applied) => {
+                shaping::say(&applied);
+                if let Some(stands) = &applied.stands {
+                    accounts.running.clone_from(&stands.accounts.running);
+                }
+                return Ok(applied);
+            }
+            Err(Failure::Locked(why)) if signal::caught().is_none() => {
+                if !said {
+                    log::warn!("waiting: {why}");
+                    said = true;
+                }
+                std::thread::sleep(shaping::LOCKED);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// What a poll found readable.
+#[derive(Clone, Copy, Default)]
+struct Readable {
+    signals: bool,
+    processes: bool,
+    links: bool,
+    file: bool,
+    names: bool,
+}
+
+impl Watch {
+    fn begin(&mut self) {
+        let now = Instant::now();
+        self.session.processes = false;
+        match &self.processes {
+            Some(_) => self.narrow_events(),
+            None => log::warn!(
+                "this kernel or namespace has no process events: all processes are looked at every second or so instead"
+            ),
+        }
+        self.agenda.by(Task::Reconcile, now + RECONCILE);
+        self.agenda.by(Task::Ask, now + self.ask_interval());
+        self.agenda.by(Task::Leave, now + self.settings.grace / 2);
+        self.schedule_sweep(Duration::ZERO);
+        self.schedule_collection();
+        if let Some(interval) = sd_notify::watchdog_enabled() {
+            self.agenda.by(Task::Alive, now + interval / 2);
+        }
+        memory::give_back();
+        tell(&[NotifyState::Ready]);
+        let links = self.stands.state.links.len();
+        log::info!(
+            "watching {}, {links} link{}",
+            self.settings.file.display(),
+            if links == 1 { "" } else { "s" }
+        );
+    }
+
+    /// Until a signal ends it.
+    fn go_on(&mut self) -> Result<(), Failure> {
+        loop {
+            let rest = self.agenda.rest(Instant::now());
+            let readable = self.wait(rest).map_err(|errno| {
+                Failure::refused(format!("cannot wait for what happens: {errno}"))
+            })?;
+            if readable.signals && self.hear_signals() {
+                tell(&[NotifyState::Stopping]);
+                log::info!("ended; what was made stays (shaper clear removes it)");
+                return Ok(());
+            }
+            // First of all those who wait to be placed.
+            if readable.processes {
+                self.hear_processes();
+            }
+            if readable.links {
+                self.hear_links();
+            }
+            if readable.file {
+                self.file.heard();
+                self.agenda.by(Task::Reload, Instant::now() + shaping::SETTLE);
+            }
+            if readable.names {
+                self.hear_names();
+            }
+            if let Some(task) = self.agenda.take(Instant::now()) {
+                self.perform(task);
+            }
+        }
+    }
+
+    fn wait(&self, rest: Option<Duration>) -> nix::Result<Readable> {
+        let fds: [Option<BorrowedFd<'_>>; 5] = [
+            Some(self.signals.as_fd()),
+            self.processes.as_ref().map(AsFd::as_fd),
+            Some(self.links.as_fd()),
+            Some(self.file.as_fd()),
+            self.names.child().map(AsFd::as_fd),
+        ];
+        let mut polled: Vec<PollFd<'_>> =
+            fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        // Rounded up: what is due in half a millisecond is not due yet.
+        let timeout = rest.map_or(PollTimeout::NONE, |rest| {
+            PollTimeout::try_from(rest + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut polled, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let mut found = polled.iter().map(|fd| fd.any().unwrap_or(false));
+        let mut is = |fd: &Option<BorrowedFd<'_>>| fd.is_some() && found.next().unwrap_or(false);
+        let [signals, processes, links, file, names] = &fds;
+        Ok(Readable {
+            signals: is(signals),
+            processes: is(processes),
+            links: is(links),
+            file: is(file),
+            names: is(names),
+        })
+    }
+
+    /// Whether it was told to end.
+    fn hear_signals(&mut self) -> bool {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo != Signal::SIGHUP as u32 {
+                return true;
+            }
+            log::info!("SIGHUP: reading {} and asking NSS again", self.settings.file.display());
+            self.complaint = None;
+            self.failures = 0;
+            self.agenda.at(Task::Reload, Instant::now());
+            self.agenda.at(Task::Reconcile, Instant::now());
+            self.agenda.at(Task::Ask, Instant::now());
+        }
+        false
+    }
+
+    fn hear_names(&mut self) {
+        let news = self.names.hear(&mut self.accounts);
+        self.after_names(news);
+    }
+
+    /// NSS has answered, or not in time.
+    fn after_names(&mut self, news: News) {
+        match self.names.limit() {
+            Some(limit) => self.agenda.at(Task::GiveUpAsking, limit),
+            None => self.agenda.drop(Task::GiveUpAsking),
+        }
+        let asked = self.candidate.is_some();
+        if asked && self.names.child().is_none() {
+            self.agenda.at(Task::Adopt, Instant::now());
+        } else if news != News::None {
+            // Somebody may be another line's now.
+            self.session.processes |= news == News::Everybody;
+            self.agenda.at(Task::Reconcile, Instant::now());
+        } else if !self.waiting.is_empty() {
+            self.agenda.at(Task::Reconcile, Instant::now());
+        }
+    }
+
+    fn perform(&mut self, task: Task) {
+        let now = Instant::now();
+        match task {
+            Task::Reconcile => self.reconcile(),
+            Task::Reload => self.reload(),
+            Task::Adopt => self.adopt(),
+            Task::Sweep => self.sweep(),
+            Task::Leave => self.look_who_left(),
+            Task::Ask => {
+                self.names.ask_all(self.whole_question());
+                self.agenda.by(Task::Ask, now + self.ask_interval());
+                self.after_asking();
+            }
+            Task::GiveUpAsking => {
+                let news = self.names.give_up(&mut self.accounts, now);
+                self.after_names(news);
+            }
+            Task::Collect => self.reconcile(),
+            Task::Alive => {
+                tell(&[NotifyState::Watchdog]);
+                if let Some(interval) = sd_notify::watchdog_enabled() {
+                    self.agenda.by(Task::Alive, now + interval / 2);
+                }
+            }
+        }
+    }
+
+    fn ask_interval(&self) -> Duration {
+        if self.accounts.unavailable.is_some() { ASK_AGAIN } else { ASK }
+    }
+
+    fn whole_question(&self) -> crate::accounts::Question {
+        let mut question = self.session.question();
+        question.running.clone_from(&self.accounts.running);
+        question
+    }
+
+    fn after_asking(&mut self) {
+        if let Some(limit) = self.names.limit() {
+            self.agenda.at(Task::GiveUpAsking, limit);
+        }
+    }
+
+    fn state(&self) -> &KernelState {
+        &self.stands.state
+    }
+}
+
+/// Tells the service manager, if there is one.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        log::debug!("cannot tell the service manager: {error}");
+    }
+}

@@ -1,0 +1,32 @@
+//! The daemon: users placed as they log in, and repairs of whatever changes underneath.
+
+mod logins;
+mod repairs;
+mod scale;
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::support::command::Done;
+use crate::support::harness::Test;
+use crate::support::program::shaper;
+
+pub const LOGINS: &[Test] = logins::TESTS;
+pub const SCALE: &[Test] = scale::TESTS;
+pub const REPAIRS: &[Test] = repairs::TESTS;
+
+/// The program beside a daemon that was started with events: the same instance.
+fn beside(words: &[&str]) -> Done {
+    shaper(&[&["--cgroup", "shaper"], words].concat())
+}
+
+/// Waits until something is true; how long that took.
+#[track_caller]
+fn soon(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < limit, "not after {:?}: {what}", start.elapsed());
+        sleep(Duration::from_millis(5));
+    }
+    start.elapsed()
+}

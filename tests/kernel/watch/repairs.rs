@@ -1,0 +1,168 @@
+//! What changes underneath a daemon, and the policy file.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::{beside, soon};
+use crate::support::accounts::ANN;
+use crate::support::command::run;
+use crate::support::counters;
+use crate::support::daemon::Daemon;
+use crate::support::harness::{On, tests};
+use crate::support::program::{classid, members, policy, shaper};
+use crate::support::world::{UPLINK, World};
+
+tests!(
+    On::Every => what_others_change_is_repaired, a_policy_is_followed_as_its_file_changes;
+    On::HostAndUml => links_come_and_go, whoever_fights_us_is_left_alone_for_a_while,
+        a_pending_confirmation_is_respected;
+);
+
+const POLICY: &str = super::logins::POLICY;
+
+/// After which all must be well again, beside what a busy machine takes.
+const SECOND: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn in_sync(text: &str) -> bool {
+    shaper(&["plan", "-q", "--exit-code", &policy(text)]).status == Some(0)
+}
+
+fn what_others_change_is_repaired() {
+    let world = World::new();
+    let daemon = Daemon::start(&["watch", &policy(POLICY)]);
+    let ann = world.actor(ANN);
+    soon("ann is placed", PATIENCE, || members("user/ann").contains(&ann.pid()));
+    let class = classid("user/ann");
+    for line in [
+        &*format!("tc class change dev up0 classid {class} htb rate 1mbit quantum 60000"),
+        &*format!("tc class del dev up0 classid {class}"),
+        "tc qdisc del dev up0 root",
+    ] {
+        run(line);
+        let took = soon(line, PATIENCE, || in_sync(POLICY));
+        println!("{line}: repaired {took:?} later");
+        assert!(members("user/ann").contains(&ann.pid()));
+        // The patience of three repairs is not to be used up.
+        sleep(SECOND);
+    }
+    assert!(daemon.end().success());
+}
+
+fn a_policy_is_followed_as_its_file_changes() {
+    let _world = World::new();
+    let file = policy(POLICY);
+    let daemon = Daemon::start(&["watch", &file]);
+    let ceil = |name: &str| {
+        let classes = counters::classes(UPLINK);
+        classes.class(&classid(&format!("user/{name}"))).ceil
+    };
+    assert_eq!(ceil("ann"), 30_000_000);
+    // Written in place.
+    policy(&POLICY.replace("ann: 30mbit", "ann: 20mbit"));
+    let took = soon("a new rate", PATIENCE, || ceil("ann") == 20_000_000);
+    println!("a changed file: {took:?}");
+    // A bad one: said, with its place, and not obeyed.
+    policy(&POLICY.replace("ann: 30mbit", "ann: 30mbps"));
+    soon("the mistake is said", PATIENCE, || daemon.log().contains("mbps"));
+    assert!(daemon.log().contains("policies.yaml:4"), "{}", daemon.log());
+    assert_eq!(ceil("ann"), 20_000_000);
+    // Replaced by a rename, as editors do.
+    let new = format!("{file}.new");
+    fs::write(&new, POLICY.replace("ann: 30mbit", "ann: 10mbit")).expect("write a new policy");
+    fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
+    fs::rename(&new, &file).expect("rename the policy");
+    soon("another rate", PATIENCE, || ceil("ann") == 10_000_000);
+    // Gone, and back.
+    fs::remove_file(&file).expect("remove the policy");
+    soon("the loss is said", PATIENCE, || daemon.log().contains("cannot read"));
+    assert_eq!(ceil("ann"), 10_000_000);
+    policy(POLICY);
+    soon("the first rate", PATIENCE, || ceil("ann") == 30_000_000);
+    daemon.signal(Signal::SIGHUP);
+    soon("the hangup is heard", PATIENCE, || daemon.log().contains("SIGHUP"));
+    assert!(daemon.end().success());
+    assert_eq!(ceil("ann"), 30_000_000, "what was made stays");
+}
+
+fn links_come_and_go() {
+    let world = World::new();
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit}, later0: {rate: 50mbit, optional: true}}
+users: {ann: 30mbit}
+";
+    let daemon = Daemon::start(&["watch", &policy(text)]);
+    assert!(world.on_host("ip link add later0 type veth peer name peer0").status == Some(0));
+    let shaped = |link: &str| {
+        let text = world.on_host(&format!("tc qdisc show dev {link}")).stdout;
+        text.contains("qdisc htb 1: root")
+    };
+    let took = soon("the link that came is shaped", PATIENCE, || shaped("later0"));
+    println!("shaped {took:?} after it came");
+    world.on_host("ip link set later0 name away0").exits(0);
+    soon("the link that has another name is let go", PATIENCE, || !shaped("away0"));
+    world.on_host("ip link set away0 name later0").exits(0);
+    soon("and shaped again", PATIENCE, || shaped("later0"));
+    world.on_host("ip link del later0").exits(0);
+    sleep(SECOND);
+    assert!(shaped("up0"));
+    world.on_host("ip link add later0 type veth peer name peer0").exits(0);
+    soon("shaped once more", PATIENCE, || shaped("later0"));
+    assert!(daemon.end().success());
+    shaper(&["plan", "-q", "--exit-code", &policy(text)]).exits(0);
+}
+
+fn whoever_fights_us_is_left_alone_for_a_while() {
+    let world = World::new();
+    world.on_host("ip link add calm0 type veth peer name peer0").exits(0);
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit}, calm0: {rate: 50mbit}}
+users: {ann: 30mbit}
+";
+    let daemon = Daemon::start(&["watch", &policy(text)]);
+    let class = classid("user/ann");
+    let change = |link: &str| {
+        world
+            .on_host(&format!(
+                "tc class change dev {link} classid {class} htb rate 1mbit quantum 60000"
+            ))
+            .exits(0);
+    };
+    let ceil = |link: &str| counters::classes(link).class(&class).ceil;
+    for round in 0..4 {
+        change("up0");
+        soon("a repair", PATIENCE, || ceil("up0") == 30_000_000);
+        println!("repair {round}");
+    }
+    soon("it says so", PATIENCE, || daemon.log().contains("up0 keeps being changed"));
+    // The other link is looked after all the same.
+    for _ in 0..4 {
+        change("up0");
+        sleep(Duration::from_millis(300));
+    }
+    change("calm0");
+    soon("a repair of the calm link", PATIENCE, || ceil("calm0") == 30_000_000);
+    soon("and of the other one in the end", Duration::from_secs(30), || ceil("up0") == 30_000_000);
+}
+
+fn a_pending_confirmation_is_respected() {
+    let _world = World::new();
+    let file = policy(POLICY);
+    let daemon = Daemon::start(&["watch", &file]);
+    let other = format!("{file}.other");
+    fs::write(&other, POLICY.replace("ann: 30mbit", "ann: 20mbit")).expect("write a policy");
+    fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("chmod");
+    let ceil = || counters::classes(UPLINK).class(&classid("user/ann")).ceil;
+    beside(&["apply", "--confirm", "3", &other]).exits(0);
+    sleep(SECOND);
+    assert_eq!(ceil(), 20_000_000, "it waits until the change is confirmed, or taken back");
+    soon("the change is taken back", PATIENCE, || ceil() == 30_000_000);
+    soon("and all is well", PATIENCE, || in_sync(POLICY));
+    assert!(daemon.end().success());
+}

@@ -1,0 +1,128 @@
+//! `shaper watch`, as a service manager runs it: started, waited for until it says that it is ready,
+//! and ended by a signal.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::cell::{MACHINE, SCRATCH, myself};
+use super::program::binary;
+
+/// A daemon that runs; dropped, it is killed.
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+/// How long the first apply may take.
+const READY: Duration = Duration::from_secs(40);
+
+impl Daemon {
+    /// In the cell as it is.
+    pub fn start(words: &[&str]) -> Daemon {
+        let mut command = Command::new(binary());
+        command.args(words);
+        Daemon::run(command)
+    }
+
+    /// Where there are process events: in the machine's first network namespace, shaping this one. Its
+    /// instance is called `shaper` all the same.
+    pub fn with_events(words: &[&str]) -> Daemon {
+        let mut command = myself(&["--enter", MACHINE]);
+        let here = std::process::id().to_string();
+        command.arg(binary()).args(["--cgroup", "shaper", "--netns", &here]).args(words);
+        Daemon::run(command)
+    }
+
+    pub fn run(mut command: Command) -> Daemon {
+        let socket = format!("{SCRATCH}/notify");
+        let _ = fs::remove_file(&socket);
+        let notify = UnixDatagram::bind(&socket).expect("a socket for the service manager");
+        notify.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
+        let log = PathBuf::from(format!("{SCRATCH}/watch.log"));
+        let file = File::create(&log).expect("a file for the log");
+        command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
+        command.stdout(file.try_clone().expect("the log")).stderr(file);
+        let mut daemon = Daemon { child: command.spawn().expect("start the daemon"), log };
+        let deadline = Instant::now() + READY;
+        loop {
+            let mut message = [0; 256];
+            if let Ok(length) = notify.recv(&mut message)
+                && message[..length].starts_with(b"READY=1")
+            {
+                return daemon;
+            }
+            if let Ok(Some(status)) = daemon.child.try_wait() {
+                panic!("the daemon ended at once: {status}\n{}", daemon.log());
+            }
+            assert!(Instant::now() < deadline, "the daemon is not ready\n{}", daemon.log());
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("tell the daemon");
+    }
+
+    /// Ends it as a service manager does.
+    pub fn end(mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait for the daemon") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon does not end\n{}", self.log());
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it has used of a processor so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
+        // USER_HZ is 100 everywhere.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Resident memory in kilobytes: now, and at most.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        (field("VmRSS:").unwrap_or(0), field("VmHWM:").unwrap_or(0))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}", self.log());
+        }
+    }
+}

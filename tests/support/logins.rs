@@ -1,0 +1,149 @@
+//! People who log in, one after the other, and a storm of short-lived processes beside them. The
+//! time from becoming the user to being in the user's directory is taken by the one who logs in.
+
+use std::fs;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, pause, pipe, read, write};
+
+use super::accounts::Account;
+use super::source::become_account;
+
+/// Whoever is not placed after so long was missed.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks.
+const LOOK: Duration = Duration::from_micros(100);
+
+/// `--logins UID COUNT PLACE`: prints for each login the microseconds until its `net_cls` directory
+/// ended with PLACE, a line each; `missed` for one that never was there.
+pub fn logins(words: &[&str]) -> ExitCode {
+    let [uid, count, place] = words else { return ExitCode::FAILURE };
+    let (Ok(uid), Ok(count)) = (uid.parse(), count.parse()) else { return ExitCode::FAILURE };
+    let account = Account { uid, gid: uid, also: None };
+    for _ in 0..count {
+        match one(account, place) {
+            Some(Some(time)) => println!("{}", time.as_micros()),
+            Some(None) => println!("missed"),
+            None => return ExitCode::FAILURE,
+        }
+        sleep(Duration::from_millis(2));
+    }
+    ExitCode::SUCCESS
+}
+
+/// The outer `None`: it could not be tried.
+fn one(account: Account, place: &str) -> Option<Option<Duration>> {
+    let (ours, theirs) = pipe().ok()?;
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.ok()? {
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            let mut answer = [0; 8];
+            let length = read(&ours, &mut answer).ok()?;
+            let _ = waitpid(child, None);
+            (length == 8).then(|| match u64::from_le_bytes(answer) {
+                u64::MAX => None,
+                micros => Some(Duration::from_micros(micros)),
+            })
+        }
+        ForkResult::Child => {
+            drop(ours);
+            let start = Instant::now();
+            if become_account(account).is_ok() {
+                let time = until_placed(place, start).unwrap_or(u64::MAX);
+                let _ = write(&theirs, &time.to_le_bytes());
+            }
+            // SAFETY: ends the child without what the parent has to do at its end.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+fn until_placed(place: &str, start: Instant) -> Option<u64> {
+    while start.elapsed() < PATIENCE {
+        let cgroup = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let mut lines = cgroup.lines().filter(|line| line.contains("net_cls"));
+        if lines.any(|line| line.ends_with(place)) {
+            return u64::try_from(start.elapsed().as_micros()).ok();
+        }
+        sleep(LOOK);
+    }
+    None
+}
+
+/// `--storm RATE SECONDS`: starts so many processes a second, each of which ends at once. Prints how
+/// many there were.
+pub fn storm(words: &[&str]) -> ExitCode {
+    let [rate, seconds] = words else { return ExitCode::FAILURE };
+    let (Ok(rate), Ok(seconds)) = (rate.parse::<u32>(), seconds.parse::<u64>()) else {
+        return ExitCode::FAILURE;
+    };
+    let (start, end) = (Instant::now(), Duration::from_secs(seconds));
+    let mut started = 0;
+    while start.elapsed() < end {
+        let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u32;
+        while started < due {
+            // SAFETY: this process has one thread.
+            match unsafe { fork() } {
+                Ok(ForkResult::Parent { .. }) => started += 1,
+                // SAFETY: ends the child without what the parent has to do at its end.
+                Ok(ForkResult::Child) => unsafe { libc::_exit(0) },
+                Err(_) => break,
+            }
+        }
+        while !matches!(
+            waitpid(None, Some(WaitPidFlag::WNOHANG)),
+            Ok(WaitStatus::StillAlive) | Err(_)
+        ) {}
+        sleep(Duration::from_millis(1));
+    }
+    println!("{started}");
+    ExitCode::SUCCESS
+}
+
+/// `--crowd UID ACCOUNTS PROCESSES`: so many processes that do nothing, of so many accounts from UID on,
+/// until standard input is closed. Prints a line when all are there.
+pub fn crowd(words: &[&str]) -> ExitCode {
+    let numbers: Vec<u32> = words.iter().filter_map(|word| word.parse().ok()).collect();
+    let [first, accounts, processes] = numbers[..] else { return ExitCode::FAILURE };
+    let Ok((ready, told)) = pipe() else { return ExitCode::FAILURE };
+    let mut children = Vec::new();
+    for n in 0..processes {
+        let uid = first + n % accounts;
+        // SAFETY: this process has one thread.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { child }) => children.push(child),
+            Ok(ForkResult::Child) => {
+                if become_account(Account { uid, gid: uid, also: None }).is_ok() {
+                    let _ = write(&told, b"x");
+                }
+                pause();
+                // SAFETY: as above.
+                unsafe { libc::_exit(0) }
+            }
+            Err(errno) => {
+                eprintln!("after {n} processes: {errno}");
+                break;
+            }
+        }
+    }
+    let mut there = 0;
+    while there < children.len() {
+        match read(&ready, &mut [0; 4_096]) {
+            Ok(count) => there += count,
+            Err(_) => break,
+        }
+    }
+    println!("{there}");
+    let _ = std::io::stdin().read_line(&mut String::new());
+    for child in children {
+        let _ = kill(child, Signal::SIGKILL);
+        let _ = waitpid(child, None);
+    }
+    ExitCode::SUCCESS
+}
