@@ -8,6 +8,7 @@ use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize};
 
 use super::cell::SCRATCH;
+use super::command::run;
 
 /// Somebody who may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,14 @@ const fn person(id: u32) -> Account {
     Account { uid: id, gid: id, also: None }
 }
 
+/// Gives the cell a copy of /etc that it may write to. Before [`furnish`].
+pub fn own_etc() {
+    let ours = format!("{SCRATCH}/etc");
+    run(&format!("cp -a /etc {ours}"));
+    mount(Some(ours.as_str()), "/etc", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .unwrap_or_else(|e| panic!("mount {ours} over /etc: {e}"));
+}
+
 /// Puts the accounts in force.
 pub fn furnish() {
     let mut passwd = String::from("root:x:0:0:root:/root:/bin/sh\n");
@@ -45,6 +54,8 @@ pub fn furnish() {
         let _ = writeln!(group, "{name}:x:{uid}:");
     }
     let _ = writeln!(group, "students:x:{STUDENTS}:dave");
+    // Where sshd puts what it does not trust.
+    passwd.push_str("sshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n");
     passwd.push_str("nobody:x:65534:65534::/:/usr/sbin/nologin\n");
     group.push_str("nogroup:x:65534:\n");
     for (file, text) in [("passwd", passwd), ("group", group), ("subuid", String::new())] {

@@ -21,7 +21,7 @@ pub struct Daemon {
 }
 
 /// How long the first apply may take.
-const READY: Duration = Duration::from_secs(40);
+const READY: Duration = Duration::from_secs(120);
 
 impl Daemon {
     /// In the cell as it is.

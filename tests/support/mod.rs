@@ -18,5 +18,6 @@ pub mod program;
 pub mod rates;
 pub mod sink;
 pub mod source;
+pub mod sshd;
 pub mod timeline;
 pub mod world;

@@ -95,6 +95,11 @@ impl World {
         }
     }
 
+    /// A command that will run on the far side.
+    pub fn far_command(&self, words: &[&str]) -> Command {
+        entering(&self.far.pid().to_string(), words)
+    }
+
     /// A process whose network namespace is this host's, for `--netns`; `None`: the cell's own.
     pub fn netns_pid(&self) -> Option<u32> {
         self.holder.as_ref().map(Actor::pid)
