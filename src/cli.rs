@@ -216,6 +216,18 @@ Their threads, their open connections and what they start later come along.")]
         #[arg(required = true, value_name = "PID")]
         pids: Vec<i32>,
     },
+    /// Put a session into its user's class as it begins: for pam_exec
+    #[command(after_help = "\
+Example, in /etc/pam.d/sshd, for hosts without the daemon:
+  session optional pam_exec.so quiet type=open_session /usr/local/bin/shaper login
+
+Makes a class for an account of `everyone` or `each` first. The session stays in it, also across
+apply; whoever the session becomes (su, sudo) too.")]
+    Login {
+        /// The policy
+        #[arg(default_value = DEFAULT_FILE)]
+        file: PathBuf,
+    },
     /// Remove everything that shaper made
     Clear {
         /// Also when that drops somebody else's classes under shaper's root

@@ -3,6 +3,7 @@
 mod apply;
 mod clear;
 mod init;
+mod login;
 mod plan;
 mod report;
 mod run;
@@ -119,6 +120,10 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             let options =
                 Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };
             watch::watch(global, file, options, *grace)
+        }
+        Command::Login { file } => {
+            let options = Options { skip_unknown: true, ..Options::default() };
+            login::login(global, file, options)
         }
         Command::Status { users, group } => status::status(global, users, group.as_deref()),
         Command::Why { subject, file } => why::why(global, subject, file),

@@ -1,6 +1,7 @@
 //! `shaper run` and `shaper attach`: put a command, or processes that run, into a user's class,
 //! to stay there.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -92,11 +93,22 @@ fn pinned(global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
                 "{user} has no class; `shaper status` lists who has, `shaper why {user}` says why"
             ))
         })?;
+    let claim = pin(&instance, &claims, owner, classid)?;
+    Ok((instance, claim))
+}
+
+/// The directory for what stays in the owner's class, made if need be.
+pub fn pin(
+    instance: &Instance,
+    claims: &BTreeMap<Claim, ClassId>,
+    owner: Owner,
+    classid: ClassId,
+) -> Result<Claim, Failure> {
     let claim = Claim::Pinned(owner);
     if claims.get(&claim) != Some(&classid) {
         instance.make(&claim, classid)?;
     }
-    Ok((instance, claim))
+    Ok(claim)
 }
 
 /// What a name on the command line may mean: a line of the policy, else an account.

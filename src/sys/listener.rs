@@ -15,8 +15,8 @@ use crate::netlink::notice::{Notice, notice};
 use crate::netlink::proc_event::{self, Event, ProcEvent};
 
 /// Room for what is told while we are busy: each event takes about 1 kB of it, and the kernel doubles
-/// the number. Some ten seconds of 2,000 forks a second.
-const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
+/// the number. Some seconds of 2,000 forks a second; beyond that all processes are looked at anew.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Longer than any message on these groups but a link with many attributes, which is then cut off
 /// behind the name.
 const DATAGRAM: usize = 32 * 1024;

@@ -20,6 +20,8 @@ const SAFETY: Duration = Duration::from_secs(600);
 /// Where there are none, at least; and of the time that a sweep takes, so many times.
 const INSTEAD: Duration = Duration::from_secs(1);
 const INSTEAD_SHARE: u32 = 10;
+/// The same for looks at who has left.
+const LEFT_SHARE: u32 = 300;
 
 impl Watch {
     /// Asks for the events that the policy makes worth hearing.
@@ -204,7 +206,7 @@ impl Watch {
         if gone {
             self.agenda.by(Task::Reconcile, start);
         }
-        let pause = (self.settings.grace / 2).max(start.elapsed().saturating_mul(IDLE_SHARE));
+        let pause = (self.settings.grace / 2).max(start.elapsed().saturating_mul(LEFT_SHARE));
         self.agenda.at(Task::Leave, Instant::now() + pause);
     }
 }

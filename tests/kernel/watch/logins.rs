@@ -11,9 +11,9 @@ use crate::support::cell::{MACHINE, SCRATCH, myself};
 use crate::support::command::run;
 use crate::support::counters;
 use crate::support::daemon::Daemon;
-use crate::support::harness::{On, tests};
+use crate::support::harness::{On, Place, tests};
 use crate::support::orders::{Answer, Order};
-use crate::support::program::{classid, directory, members, policy};
+use crate::support::program::{apply, binary, classid, directory, members, policy};
 use crate::support::sshd::Sshd;
 use crate::support::world::{Family, UPLINK, World};
 
@@ -22,6 +22,7 @@ tests!(
         newcomers_get_a_class_and_give_it_back, lost_events_are_made_up_for;
     // The real sshd, and the peer.
     On::HostEvents => a_login_is_placed_no_later_than_by_the_peer, what_a_real_sshd_sends_is_the_users;
+    On::Host => pam_places_a_session_without_a_daemon;
     On::Every => without_events_processes_are_found_all_the_same;
 );
 
@@ -31,11 +32,14 @@ links: {up0: {rate: 100mbit, default: {rate: 5mbit, ceil: 50mbit}}}
 users: {ann: 30mbit, bob: 30mbit}
 ";
 
-/// Forks a second, by others.
-const STORM: u32 = 2_000;
+/// Forks a second, by others, and how many log in meanwhile: an emulated machine is slower.
+fn storm_and_logins() -> (u32, u32) {
+    if Place::current() == Place::Host { (2_000, 1_000) } else { (200, 100) }
+}
 
 pub fn storm(seconds: u64) -> Child {
-    myself(&["--storm", &STORM.to_string(), &seconds.to_string()])
+    let (rate, _) = storm_and_logins();
+    myself(&["--storm", &rate.to_string(), &seconds.to_string()])
         .stdout(Stdio::piped())
         .spawn()
         .expect("start a storm")
@@ -56,16 +60,17 @@ impl Times {
     fn are_prompt(&self, limit: u64) {
         assert_eq!(self.missed, 0);
         // Of a machine that is busy with other things, too: the figures are for people to read.
-        let patience = 10 * limit;
+        let patience = if Place::current() == Place::Host { 10 } else { 100 } * limit;
         assert!(self.p99 < patience, "p50 {} µs, p99 {} µs", self.p50, self.p99);
     }
 }
 
 /// A thousand logins of ann's while others fork.
 fn logins_under_a_storm(who: &str, place: &str) -> Times {
+    let (_, count) = storm_and_logins();
     let mut others = storm(60);
     sleep(Duration::from_millis(200));
-    let mut tool = myself(&["--logins", &ANN.uid.to_string(), "1000", place]);
+    let mut tool = myself(&["--logins", &ANN.uid.to_string(), &count.to_string(), place]);
     let output = tool.stderr(Stdio::inherit()).output().expect("let them log in");
     // Its children end by themselves.
     let _ = others.kill();
@@ -74,9 +79,9 @@ fn logins_under_a_storm(who: &str, place: &str) -> Times {
     let mut times: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
     times.sort_unstable();
     let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(u64::MAX);
-    let times = Times { p50: at(50), p99: at(99), missed: 1_000 - times.len() };
+    let times = Times { p50: at(50), p99: at(99), missed: count as usize - times.len() };
     let Times { p50, p99, missed } = times;
-    println!("{who}: 1,000 logins, p50 {p50} µs, p99 {p99} µs, missed {missed}");
+    println!("{who}: {count} logins, p50 {p50} µs, p99 {p99} µs, missed {missed}");
     times
 }
 
@@ -197,10 +202,13 @@ fn lost_events_are_made_up_for() {
     let ann = world.actor(ANN);
     assert!(!members("user/ann").contains(&ann.pid()));
     daemon.signal(Signal::SIGCONT);
-    let took = soon("both are placed", Duration::from_secs(5), || {
+    let took = soon("both are placed", Duration::from_secs(10), || {
         members("user/ann").contains(&ann.pid()) && members("user/bob").contains(&bob.pid())
     });
-    println!("placed {took:?} after it went on; events lost: {}", daemon.log().contains("lost"));
+    println!("placed {took:?} after it went on");
+    if Place::current() == Place::Host {
+        assert!(daemon.log().contains("events were lost"), "{}", daemon.log());
+    }
 }
 
 /// A process namespace of its own, as in a container: there are no events.
@@ -213,23 +221,51 @@ fn without_events_processes_are_found_all_the_same() {
     assert!(daemon.end().success());
 }
 
-/// A login with a key, and a file of 20 MB: the handshake is root's, all else is ann's.
-fn what_a_real_sshd_sends_is_the_users() {
+/// A login with a key, and a file of 20 MB: the handshake is root's, all else is the user's.
+fn fetched_as(world: &World, account: &str, sshd: &str, class: impl Fn() -> String) {
     const FILE: u64 = 20_000_000;
-    own_etc();
-    let world = World::new();
-    let daemon = Daemon::with_events(&["watch", &policy(POLICY)]);
-    let sshd = Sshd::start("UsePAM no");
+    let sshd = Sshd::start(sshd);
     fs::write(format!("{SCRATCH}/file"), vec![7; FILE as usize]).expect("a file to fetch");
-    let before = counters::classes(UPLINK);
-    sshd.fetch(&world, "ann", &format!("{SCRATCH}/file"), &format!("{SCRATCH}/copy"));
+    let before = counters::classes(UPLINK).by_id;
+    sshd.fetch(world, account, &format!("{SCRATCH}/file"), &format!("{SCRATCH}/copy"));
     let after = counters::classes(UPLINK);
     let copy = fs::metadata(format!("{SCRATCH}/copy")).expect("the copy").len();
     assert_eq!(copy, FILE);
-    let sent = |class: &str| after.class(class).bytes - before.class(class).bytes;
-    let (ann, default) = (sent(&classid("user/ann")), sent("1:fffe"));
-    println!("ann {ann} bytes, default {default} bytes");
-    assert!(ann > FILE);
-    assert!(default * 100 < ann, "{default} of {ann} bytes went through the default class");
+    let sent =
+        |class: &str| after.class(class).bytes - before.get(class).map_or(0, |class| class.bytes);
+    let (users, default) = (sent(&class()), sent("1:fffe"));
+    println!("{account} {users} bytes, default {default} bytes");
+    assert!(users > FILE);
+    assert!(default * 100 < users, "{default} bytes beside {users} were the default class's");
+}
+
+fn what_a_real_sshd_sends_is_the_users() {
+    own_etc();
+    let world = World::new();
+    let daemon = Daemon::with_events(&["watch", &policy(POLICY)]);
+    fetched_as(&world, "ann", "UsePAM no", || classid("user/ann"));
     assert!(daemon.end().success());
+}
+
+/// Carol has no class before her login.
+fn pam_places_a_session_without_a_daemon() {
+    own_etc();
+    let world = World::new();
+    let text = format!("{POLICY}everyone: 25mbit\n");
+    apply(&text);
+    let place = format!("uid/{}", CAROL.uid);
+    assert!(!directory(&place).exists());
+    let (shaper, file) = (binary(), policy(&text));
+    let pam = format!(
+        "auth required pam_permit.so\naccount required pam_permit.so\n\
+         session optional pam_exec.so log={SCRATCH}/pam.log type=open_session {} login {file}\n",
+        shaper.display()
+    );
+    fs::write("/etc/pam.d/sshd", pam).expect("a PAM configuration");
+    fetched_as(&world, "carol", "UsePAM yes", || classid(&place));
+    let log = fs::read_to_string(format!("{SCRATCH}/pam.log")).unwrap_or_default();
+    assert!(!log.contains("error"), "{log}");
+    // The session is over: the next apply takes its class back.
+    apply(&text);
+    assert!(!directory(&place).exists());
 }
