@@ -2,7 +2,7 @@
 # what else is needed is installed, and said.
 
 LAB := target/lab
-TEST_PACKAGES := iproute2 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod openssh-server openssh-client cgroup-tools
+TEST_PACKAGES := iproute2 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod openssh-server openssh-client cgroup-tools systemd
 
 # Random policies of one run of `make nightly`, and where its random numbers start.
 TRANSITIONS := 20000

@@ -254,7 +254,18 @@ fn features(observation: &Observation) -> Features {
             leaves: BTreeSet::from([LeafQdisc::FqCodel.kind()]),
         };
     }
-    probe::features()
+    let mut features = probe::features();
+    // Where nothing may be tried, what stands speaks for itself.
+    features.htb |= trees().next().is_some();
+    for tree in trees() {
+        features.tags.extend(tree.filters.values().filter_map(|filter| match filter {
+            Filter::Tag(tag) => Some(*tag),
+            _ => None,
+        }));
+        let leaves = tree.leaves.values().filter(|leaf| !matches!(leaf, LeafQdisc::Other { .. }));
+        features.leaves.extend(leaves.map(LeafQdisc::kind));
+    }
+    features
 }
 
 /// Minors that some socket of the namespace carries as its tag. Empty where the kernel does not list

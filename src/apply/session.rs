@@ -12,8 +12,8 @@ use crate::observe::{self, Sight, Wanted, Whom};
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy};
 use crate::state::{
-    Account, Accounts, Claim, Foreign, KernelState, Key, LinkName, Mark, Observation, Owner,
-    RootQdisc,
+    Account, Accounts, Claim, Features, Foreign, KernelState, Key, LinkName, Mark, Observation,
+    Owner, RootQdisc,
 };
 use crate::sys::probe;
 use crate::units::{ClassId, Minor, Rate};
@@ -32,6 +32,8 @@ pub struct Session {
     pub processes: bool,
     /// Links that stay as they stand, whatever the policy says.
     pub held: BTreeSet<LinkName>,
+    /// What the kernel can do, once it was found out.
+    pub features: Option<Features>,
     /// A look some time ago. Retired classes that were silent since then may go.
     pub earlier: Option<Sight>,
 }
@@ -62,6 +64,7 @@ impl Session {
             known: None,
             processes: true,
             held: BTreeSet::new(),
+            features: None,
             earlier: None,
         }
     }
@@ -83,8 +86,11 @@ impl Session {
     pub fn look(&mut self) -> Result<Meaning, Failure> {
         let question = self.question();
         let accounts = Some(self.known.as_ref().map_or(Whom::Nss(&question), Whom::Known));
-        let wanted = Wanted { accounts, processes: self.processes, features: true };
+        let features = self.features.is_none();
+        let wanted = Wanted { accounts, processes: self.processes, features };
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
+        let found = &mut sight.observation.facts.features;
+        found.clone_from(self.features.get_or_insert_with(|| found.clone()));
         if sight.facts().accounts.unavailable.is_some() {
             remember_groups(&self.policy, &mut sight.observation);
         }

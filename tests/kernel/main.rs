@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         watch::LOGINS,
         watch::REPAIRS,
         watch::SCALE,
+        watch::SERVICE,
         lab::TESTS,
         demo::TESTS,
     ])

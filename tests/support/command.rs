@@ -8,7 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_no_new_privs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -83,6 +85,23 @@ pub fn run(line: &str) -> String {
     let mut command = Command::new(words.next().expect("a program's name"));
     command.args(words);
     run_with(command, "").exits(0).stdout
+}
+
+/// This very process becomes `command` with these capabilities alone (their numbers, with commas),
+/// and no way to get others: as a service manager starts a hardened service.
+pub fn with_capabilities(numbers: &str, command: &[&str]) -> ExitCode {
+    let kept: Vec<libc::c_ulong> = numbers.split(',').filter_map(|n| n.parse().ok()).collect();
+    for capability in (0..64).filter(|n| !kept.contains(n)) {
+        // SAFETY: it takes numbers only. Beyond the last capability it is refused, which is well.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability) };
+    }
+    let Some((program, rest)) = command.split_first() else { return ExitCode::FAILURE };
+    if let Err(errno) = set_no_new_privs() {
+        eprintln!("no_new_privs: {errno}");
+        return ExitCode::FAILURE;
+    }
+    eprintln!("{program}: {}", Command::new(program).args(rest).exec());
+    ExitCode::from(127)
 }
 
 /// This very process becomes `command` in the network namespace of a process, or the one at a path.

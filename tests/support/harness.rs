@@ -124,6 +124,9 @@ pub fn main(tests: &[&[Test]]) -> ExitCode {
         ["--logins", words @ ..] => logins::logins(words),
         ["--storm", words @ ..] => logins::storm(words),
         ["--crowd", words @ ..] => logins::crowd(words),
+        ["--with-capabilities", numbers, command @ ..] => {
+            super::command::with_capabilities(numbers, command)
+        }
         ["--keep", name, ..] => match find(&tests, name) {
             Some(test) => cell::keep(name, test.budget, test.on),
             None => ExitCode::FAILURE,

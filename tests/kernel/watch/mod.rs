@@ -3,6 +3,7 @@
 mod logins;
 mod repairs;
 mod scale;
+mod service;
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use crate::support::program::shaper;
 
 pub const LOGINS: &[Test] = logins::TESTS;
 pub const SCALE: &[Test] = scale::TESTS;
+pub const SERVICE: &[Test] = service::TESTS;
 pub const REPAIRS: &[Test] = repairs::TESTS;
 
 /// The program beside a daemon that was started with events: the same instance.

@@ -1,0 +1,77 @@
+//! The daemon as its unit file runs it.
+
+use std::time::Duration;
+
+use super::{beside, soon};
+use crate::support::accounts::{ANN, CAROL};
+use crate::support::cell::myself;
+use crate::support::command::run;
+use crate::support::daemon::Daemon;
+use crate::support::harness::{On, tests};
+use crate::support::program::{binary, directory, expected_classifier, members, policy};
+use crate::support::world::World;
+
+tests!(
+    On::Every => the_capabilities_of_the_unit_are_enough;
+    On::Host => the_unit_is_hardened;
+);
+
+const UNIT: &str = include_str!("../../../systemd/shaper.service");
+const FOR_BPF: &str = include_str!("../../../systemd/bpf.conf");
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
+
+/// linux/capability.h.
+const NUMBERS: [(&str, &str); 4] =
+    [("CAP_NET_ADMIN", "12"), ("CAP_SYS_PTRACE", "19"), ("CAP_SYS_ADMIN", "21"), ("CAP_BPF", "39")];
+
+/// What the files grant, as numbers.
+fn capabilities(files: &[&str]) -> String {
+    let lines = files.iter().flat_map(|text| text.lines());
+    let words = lines.filter_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let numbers = words.flat_map(str::split_whitespace).map(|word| {
+        let (_, number) = NUMBERS.iter().find(|(name, _)| *name == word).expect(word);
+        *number
+    });
+    numbers.collect::<Vec<_>>().join(",")
+}
+
+/// After the first build, as in the unit: it tries what the kernel can do.
+fn the_capabilities_of_the_unit_are_enough() {
+    let world = World::new();
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 5mbit}}}
+users: {ann: 10mbit}
+everyone: 25mbit
+";
+    let file = policy(text);
+    beside(&["apply", &file]).exits(0);
+    let bpf = expected_classifier() == "bpf";
+    let granted = capabilities(if bpf { &[UNIT, FOR_BPF] } else { &[UNIT] });
+    let mut command = myself(&["--with-capabilities", &granted]);
+    command.arg(binary());
+    command.args(["--cgroup", "shaper", "watch", "--skip-unknown", &file]);
+    let daemon = Daemon::run(command);
+    let [ann, carol] = [world.actor(ANN), world.actor(CAROL)];
+    soon("ann is placed", Duration::from_secs(20), || members("user/ann").contains(&ann.pid()));
+    let place = format!("uid/{}", CAROL.uid);
+    soon("carol has a class and is in it", Duration::from_secs(20), || {
+        directory(&place).exists() && members(&place).contains(&carol.pid())
+    });
+    run("tc qdisc del dev up0 root");
+    soon("the root is back", Duration::from_secs(10), || {
+        run("tc qdisc show dev up0").contains("htb 1: root")
+    });
+    assert!(
+        !daemon.log().contains("denied") && !daemon.log().contains("EPERM"),
+        "{}",
+        daemon.log()
+    );
+    assert!(daemon.end().success());
+}
+
+fn the_unit_is_hardened() {
+    let unit = format!("{FOLDER}/shaper.service");
+    // Of 100; `systemd-analyze` refuses what is above.
+    run(&format!("systemd-analyze security --offline=true --threshold=40 --no-pager {unit}"));
+}
