@@ -8,7 +8,7 @@ TEST_PACKAGES := iproute2 strace user-mode-linux qemu-system-x86 cpio busybox-st
 TRANSITIONS := 20000
 SEED = $$(date +%Y%m%d)
 
-.PHONY: build test nightly tools demo bench bless clean-lab lab-kernel fmt clippy
+.PHONY: build install test nightly tools demo bench bless clean-lab lab-kernel fmt clippy
 
 build:
 	cargo build --release
@@ -39,6 +39,16 @@ demo:
 	cargo build
 	cargo test --quiet --test kernel --no-run
 	@cargo test --quiet --test kernel -- --demo
+
+# Enables nothing: see README.
+PREFIX := /usr/local
+UNITS := /etc/systemd/system
+install: build
+	install -D -m 755 target/release/shaper $(DESTDIR)$(PREFIX)/bin/shaper
+	install -d $(DESTDIR)$(UNITS)
+	for unit in shaper.service run-shaper-net_cls.mount shaper-apply.service shaper-apply.timer; do \
+		sed 's|/usr/local/bin|$(PREFIX)/bin|' systemd/$$unit >$(DESTDIR)$(UNITS)/$$unit || exit 1; \
+	done
 
 bench:
 	cargo bench
