@@ -12,8 +12,8 @@ use crate::observe::{self, Sight, Wanted, Whom};
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy};
 use crate::state::{
-    Account, Accounts, Claim, Features, Foreign, KernelState, Key, LinkName, Mark, Observation,
-    Owner, RootQdisc,
+    Account, Accounts, Claim, Features, Foreign, KernelState, Key, LinkFacts, LinkName, Mark,
+    Observation, Owner, RootQdisc,
 };
 use crate::sys::probe;
 use crate::units::{ClassId, Minor, Rate};
@@ -32,6 +32,10 @@ pub struct Session {
     pub processes: bool,
     /// Links that stay as they stand, whatever the policy says.
     pub held: BTreeSet<LinkName>,
+    /// Links that were shaped before: another root qdisc there was put in the place of ours.
+    pub reclaimed: BTreeSet<LinkName>,
+    /// What links did before they went down, while which they do not say.
+    speeds: BTreeMap<LinkName, Rate>,
     /// What the kernel can do, once it was found out.
     pub features: Option<Features>,
     /// A look some time ago. Retired classes that were silent since then may go.
@@ -64,6 +68,8 @@ impl Session {
             known: None,
             processes: true,
             held: BTreeSet::new(),
+            reclaimed: BTreeSet::new(),
+            speeds: BTreeMap::new(),
             features: None,
             earlier: None,
         }
@@ -91,6 +97,7 @@ impl Session {
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
         let found = &mut sight.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
+        self.remember_speeds(&mut sight.observation.facts.links);
         if sight.facts().accounts.unavailable.is_some() {
             remember_groups(&self.policy, &mut sight.observation);
         }
@@ -102,6 +109,19 @@ impl Session {
         let (model, warnings) = model::build(&self.policy, sight.facts(), options)?;
         self.roots_are_free(&model, &sight)?;
         Ok(Meaning { sight, model, warnings })
+    }
+
+    /// A rate in % or left out holds while a link is down, and until it says another speed.
+    fn remember_speeds(&mut self, links: &mut BTreeMap<LinkName, LinkFacts>) {
+        self.speeds.retain(|name, _| links.contains_key(name));
+        for (name, link) in links {
+            match link.speed {
+                Some(speed) => {
+                    self.speeds.insert(name.clone(), speed);
+                }
+                None => link.speed = self.speeds.get(name).copied(),
+            }
+        }
     }
 
     /// The state that the model means on what was seen; on held links, what was seen.
@@ -202,7 +222,7 @@ impl Session {
         }
         for link in &model.links {
             let Some(facts) = sight.facts().links.get(&link.name) else { continue };
-            if self.options.takeover {
+            if self.options.takeover || self.reclaimed.contains(&link.name) {
                 continue;
             }
             if let RootQdisc::Kernel { kind } = &facts.root

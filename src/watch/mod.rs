@@ -81,6 +81,8 @@ pub struct Watch {
     candidate: Option<Policy>,
     /// What went wrong last, so that it is said once.
     complaint: Option<String>,
+    /// The same of what the last apply had to say.
+    said: Vec<String>,
     /// How often in a row, and so how long to wait before the next try.
     failures: u32,
     /// How long the last look and repair took.
@@ -107,7 +109,7 @@ pub fn watch(
         .map_err(|error| Failure::refused(format!("inotify: {error}")))?;
     let mut accounts = who_runs(&session)?;
     signal::catch();
-    let first = first_apply(&mut session, &mut accounts, settings.wait)?;
+    let mut first = first_apply(&mut session, &mut accounts, settings.wait)?;
     let mut signals = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| signals.add(s));
     let listen = |signals: &SigSet| {
@@ -120,7 +122,7 @@ pub fn watch(
         log::info!("ended by signal {signal}; what was made stays");
         return Ok(());
     }
-    let Applied { stands: Some(stands), .. } = first else {
+    let Some(stands) = first.stands.take() else {
         return Err(Failure::refused("the first apply did not come to rest"));
     };
     session.options.absent_links = true;
@@ -142,6 +144,7 @@ pub fn watch(
         left: BTreeMap::new(),
         candidate: None,
         complaint: None,
+        said: shaping::log_of(&first),
         failures: 0,
         took: Duration::ZERO,
         earlier: None,
@@ -171,7 +174,7 @@ fn first_apply(
         session.known = Some(accounts.clone());
         match crate::apply::apply(session, may, &mut crate::apply::unless_interrupted) {
             Ok(applied) => {
-                shaping::say(&applied);
+                shaping::log_of(&applied).iter().for_each(|line| log::warn!("{line}"));
                 if let Some(stands) = &applied.stands {
                     accounts.running.clone_from(&stands.accounts.running);
                 }
@@ -315,6 +318,9 @@ impl Watch {
         match self.names.limit() {
             Some(limit) => self.agenda.at(Task::GiveUpAsking, limit),
             None => self.agenda.drop(Task::GiveUpAsking),
+        }
+        if self.accounts.unavailable.is_some() {
+            self.agenda.by(Task::Ask, Instant::now() + ASK_AGAIN);
         }
         let asked = self.candidate.is_some();
         if asked && self.names.child().is_none() {

@@ -137,6 +137,7 @@ impl Watch {
     /// Every process to where it belongs; and who runs at all.
     pub(super) fn sweep(&mut self) {
         let start = Instant::now();
+        self.schedule_sweep(Duration::ZERO);
         let kernel = &self.session.kernel;
         let Some(instance) = kernel.instance() else { return };
         let view = kernel.view();
@@ -152,7 +153,6 @@ impl Watch {
             Ok(placement) => placement,
             Err(error) => {
                 log::error!("cannot look at the processes: {error}");
-                self.schedule_sweep(start.elapsed());
                 return;
             }
         };
@@ -187,6 +187,7 @@ impl Watch {
     /// it as it was.
     pub(super) fn look_who_left(&mut self) {
         let start = Instant::now();
+        self.agenda.at(Task::Leave, start + self.settings.grace / 2);
         let Some(instance) = self.session.kernel.instance() else { return };
         let mut left = std::mem::take(&mut self.left);
         let mut gone = false;

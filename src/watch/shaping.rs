@@ -9,7 +9,8 @@ use super::{IDLE_SHARE, RECONCILE, Watch};
 use crate::apply::{self, Applied, May};
 use crate::failure::Failure;
 use crate::observe::Sight;
-use crate::plan::Planned;
+use crate::plan::{Planned, Step};
+use crate::policy::Severity;
 use crate::state::{Claim, LinkName};
 use crate::sys::memory;
 
@@ -34,6 +35,14 @@ impl Watch {
         match self.apply() {
             Ok(applied) => {
                 self.note_repairs(&applied, start);
+                let made_anew = |planned: &Planned| {
+                    !planned.routine
+                        && matches!(planned.step, Step::MakeClaim { .. } | Step::AddRoot { .. })
+                };
+                // Directories that somebody removed hold nobody.
+                if applied.mounted || applied.steps.iter().any(made_anew) {
+                    self.agenda.at(Task::Sweep, start);
+                }
                 self.settle(applied);
                 self.took = start.elapsed();
                 let pause = RECONCILE.max(self.took.saturating_mul(IDLE_SHARE));
@@ -55,9 +64,14 @@ impl Watch {
     /// One apply of the policy in force, to the accounts as they are known.
     fn apply(&mut self) -> Result<Applied, Failure> {
         self.session.known = Some(self.accounts.clone());
+        self.session.reclaimed = self.stands.state.links.keys().cloned().collect();
         let may = May { wait: Duration::ZERO, quiet: None, ..May::default() };
         let applied = apply::apply(&mut self.session, may, &mut |_, _| Ok(()))?;
-        say(&applied);
+        let said = log_of(&applied);
+        if said != self.said {
+            said.iter().for_each(|line| log::warn!("{line}"));
+            self.said = said;
+        }
         Ok(applied)
     }
 
@@ -195,14 +209,19 @@ impl Watch {
     }
 }
 
-/// Logs what an apply did; `execute` has said each step.
-pub(super) fn say(applied: &Applied) {
-    for warning in &applied.warnings {
-        log::debug!("{}", warning.message);
-    }
-    for Planned { step, disturbs, .. } in &applied.left {
+/// What an apply has to say beside its steps, which `execute` logs.
+pub(super) fn log_of(applied: &Applied) -> Vec<String> {
+    let warnings = applied.warnings.iter().filter(|warning| warning.severity == Severity::Warning);
+    let mut lines: Vec<String> = warnings
+        .map(|warning| match warning.place() {
+            Some(place) => format!("line {}: {}", place.line, warning.message),
+            None => warning.message.clone(),
+        })
+        .collect();
+    lines.extend(applied.left.iter().map(|Planned { step, disturbs, .. }| {
         let whom: Vec<String> =
             disturbs.iter().map(|it| format!("{}: {}", it.who, it.why)).collect();
-        log::warn!("left undone, because it disturbs {}: {step}", whom.join("; "));
-    }
+        format!("left undone, because it disturbs {}: {step}", whom.join("; "))
+    }));
+    lines
 }

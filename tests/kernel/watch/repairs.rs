@@ -1,22 +1,24 @@
 //! What changes underneath a daemon, and the policy file.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::{beside, soon};
-use crate::support::accounts::ANN;
+use crate::support::accounts::{ANN, DAVE, own_etc};
 use crate::support::command::run;
 use crate::support::counters;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
-use crate::support::program::{classid, members, policy, shaper};
+use crate::support::program::{classid, directory, members, policy, shaper};
 use crate::support::world::{UPLINK, World};
 
 tests!(
     On::Every => what_others_change_is_repaired, a_policy_is_followed_as_its_file_changes;
+    On::Host => a_name_service_that_hangs_delays_nobody;
     On::HostAndUml => links_come_and_go, whoever_fights_us_is_left_alone_for_a_while,
         a_pending_confirmation_is_respected;
 );
@@ -41,6 +43,8 @@ fn what_others_change_is_repaired() {
         &*format!("tc class change dev up0 classid {class} htb rate 1mbit quantum 60000"),
         &*format!("tc class del dev up0 classid {class}"),
         "tc qdisc del dev up0 root",
+        "tc qdisc replace dev up0 root handle 7: tbf rate 1gbit burst 100kb latency 50ms",
+        "ip link set dev up0 down",
     ] {
         run(line);
         let took = soon(line, PATIENCE, || in_sync(POLICY));
@@ -49,6 +53,14 @@ fn what_others_change_is_repaired() {
         // The patience of three repairs is not to be used up.
         sleep(SECOND);
     }
+    run("ip link set dev up0 up");
+    // Everything, by hand: it is there again, and so are the processes.
+    shaper(&["clear"]).exits(0);
+    soon("all is back", PATIENCE, || {
+        fs::exists(directory("user/ann")).unwrap_or(false)
+            && members("user/ann").contains(&ann.pid())
+            && in_sync(POLICY)
+    });
     assert!(daemon.end().success());
 }
 
@@ -73,7 +85,7 @@ fn a_policy_is_followed_as_its_file_changes() {
     // Replaced by a rename, as editors do.
     let new = format!("{file}.new");
     fs::write(&new, POLICY.replace("ann: 30mbit", "ann: 10mbit")).expect("write a new policy");
-    fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).expect("chmod");
     fs::rename(&new, &file).expect("rename the policy");
     soon("another rate", PATIENCE, || ceil("ann") == 10_000_000);
     // Gone, and back.
@@ -156,8 +168,7 @@ fn a_pending_confirmation_is_respected() {
     let daemon = Daemon::start(&["watch", &file]);
     let other = format!("{file}.other");
     fs::write(&other, POLICY.replace("ann: 30mbit", "ann: 20mbit")).expect("write a policy");
-    fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .expect("chmod");
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).expect("chmod");
     let ceil = || counters::classes(UPLINK).class(&classid("user/ann")).ceil;
     beside(&["apply", "--confirm", "3", &other]).exits(0);
     sleep(SECOND);
@@ -165,4 +176,47 @@ fn a_pending_confirmation_is_respected() {
     soon("the change is taken back", PATIENCE, || ceil() == 30_000_000);
     soon("and all is well", PATIENCE, || in_sync(POLICY));
     assert!(daemon.end().success());
+}
+
+/// `/etc/passwd` becomes a pipe that nobody writes to: whoever asks who somebody is waits for ever.
+fn a_name_service_that_hangs_delays_nobody() {
+    own_etc();
+    let world = World::new();
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit}}
+users: {ann: 30mbit}
+groups: {students: {gid: students, ceil: 60mbit, each: {ceil: 20mbit}}}
+everyone: 25mbit
+";
+    let daemon = Daemon::start(&["watch", &policy(text)]);
+    let accounts = fs::read("/etc/passwd").expect("the accounts");
+    run("umount /etc/passwd");
+    run("rm /etc/passwd");
+    run("mkfifo /etc/passwd");
+    let dave = world.actor(DAVE);
+    let place = format!("uid/{}", DAVE.uid);
+    let class_of = |place: &str| counters::classes(UPLINK).class(&classid(place)).clone();
+    soon("dave has a class by his uid", PATIENCE, || {
+        directory(&place).exists() && members(&place).contains(&dave.pid())
+    });
+    assert_eq!(class_of(&place).ceil, 25_000_000);
+    run("tc qdisc del dev up0 root");
+    let took = soon("a repair", PATIENCE, || in_sync_tree());
+    println!("repaired {took:?} later, while NSS hangs");
+    run("rm /etc/passwd");
+    fs::write("/etc/passwd", accounts).expect("the accounts");
+    fs::set_permissions("/etc/passwd", fs::Permissions::from_mode(0o644)).expect("chmod");
+    daemon.signal(Signal::SIGHUP);
+    // Whoever asked when it hung is given up after ten seconds.
+    let group = classid("group/students");
+    soon("dave is a student", Duration::from_secs(30), || {
+        class_of(&place).parent.as_ref() == Some(&group)
+    });
+    assert!(members(&place).contains(&dave.pid()));
+    assert!(daemon.end().success());
+}
+
+fn in_sync_tree() -> bool {
+    run("tc qdisc show dev up0").contains("htb 1: root")
 }
