@@ -212,8 +212,11 @@ fn net_cls_mounts() -> io::Result<Vec<PathBuf>> {
 fn sweep(hierarchy: &Path) {
     let Ok(entries) = fs::read_dir(hierarchy) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let ours = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("cell-"));
-        let Some(file) = ours.then(|| File::open(&path).ok()).flatten() else { continue };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let keeper = name.strip_prefix("cell-");
+        // One that has just made its directory has no lock on it yet.
+        let gone = keeper.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        let Some(file) = gone.then(|| File::open(&path).ok()).flatten() else { continue };
         if let Ok(_lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             end_all(&path);
             let _ = remove_tree(&path);

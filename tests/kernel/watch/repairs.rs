@@ -202,7 +202,7 @@ everyone: 25mbit
     });
     assert_eq!(class_of(&place).ceil, 25_000_000);
     run("tc qdisc del dev up0 root");
-    let took = soon("a repair", PATIENCE, || in_sync_tree());
+    let took = soon("a repair", PATIENCE, in_sync_tree);
     println!("repaired {took:?} later, while NSS hangs");
     run("rm /etc/passwd");
     fs::write("/etc/passwd", accounts).expect("the accounts");
