@@ -9,6 +9,7 @@ mod support;
 mod attach;
 mod bad_policy;
 mod check;
+mod daemon;
 mod files;
 mod help;
 mod invoke;
@@ -30,5 +31,6 @@ fn main() -> ExitCode {
         kernel_state::TESTS,
         run::TESTS,
         attach::TESTS,
+        daemon::TESTS,
     ])
 }
