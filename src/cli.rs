@@ -156,7 +156,7 @@ SIGHUP), shapes links that come later, and repairs what others change.")]
         #[arg(long)]
         takeover: bool,
         /// How long an account of `everyone` or `each` keeps its class without a process
-        #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+        #[arg(long, value_name = "SECONDS", value_parser = grace, default_value = "60")]
         grace: Duration,
     },
     /// Show who has which class, rates and counters
@@ -243,6 +243,16 @@ Example:
 
 fn seconds(text: &str) -> Result<Duration, String> {
     text.parse().map(Duration::from_secs).map_err(|_| "a number of seconds is needed".to_string())
+}
+
+/// From a second to a week: it is looked twice in that time.
+fn grace(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
+    match allowed.contains(&time) {
+        true => Ok(time),
+        false => Err("1 second to 604800 (a week)".to_string()),
+    }
 }
 
 fn instance_name(name: &str) -> Result<String, String> {

@@ -41,9 +41,7 @@ pub struct Question {
 /// [`SUBUID`]; one that cannot be read is a file without lines, since most hosts need none.
 pub fn lookup(question: &Question, subuid: &Path) -> Accounts {
     let mut asking = Asking { running: question.running.clone(), ..Asking::default() };
-    for uid in question.running.union(&question.uids) {
-        asking.account(*uid);
-    }
+    // What the policy names comes first: it decides most, and the rest may be many.
     for name in &question.names {
         if let Some(answer) = asking.uid_of(name) {
             if let Some(uid) = answer
@@ -60,6 +58,9 @@ pub fn lookup(question: &Question, subuid: &Path) -> Accounts {
         if let Some(answer) = asking.keep("getgrnam_r", name, answer) {
             asking.groups.insert(name.clone(), answer);
         }
+    }
+    for uid in question.running.union(&question.uids) {
+        asking.account(*uid);
     }
     asking.subuids(subuid);
     asking.finish()

@@ -51,6 +51,8 @@ pub struct May {
     pub confirm: Option<Duration>,
     /// Also a policy that was taken back before.
     pub force: bool,
+    /// No new policy, but the one in force: what was taken back before stays refused.
+    pub repair: bool,
 }
 
 impl Default for May {
@@ -61,6 +63,7 @@ impl Default for May {
             quiet: Some(QUIET),
             confirm: None,
             force: false,
+            repair: false,
         }
     }
 }
@@ -168,7 +171,9 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     // From here on whatever goes wrong brings back what was there before, once.
     let outcome = outcome.and_then(|()| {
         let Some(instance) = session.kernel.instance() else { return Ok(()) };
-        instance.forget_reverted()?;
+        if !may.repair {
+            instance.forget_reverted()?;
+        }
         match may.confirm.filter(|_| !applied.steps.is_empty() || applied.mounted) {
             Some(time) => {
                 let change = confirm::Change { before: &before, policy, time };
@@ -346,6 +351,9 @@ impl Run<'_, '_> {
         if !self.may.disrupt {
             missing.without_disruption();
         }
+        // Whoever fights us for a link does so while we look, too.
+        let held = &self.session.held;
+        missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !held.contains(link)));
         let Some(first) = missing.steps.first() else { return Ok(()) };
         let cause = Cause::Stopped(format!(
             "the kernel took every step but does not show the result; still to do:\n{missing}"
@@ -358,6 +366,8 @@ impl Run<'_, '_> {
 /// The look that retired classes are compared with later ([`Session::earlier`]). A connection that
 /// was not accepted when its listener's process moved still carries the old tag: all tags are
 /// written once more, which takes along what has been accepted since.
+///
+/// The caller holds the lock, or nobody else may write tags meanwhile.
 pub fn begin_to_drain(kernel: &mut Kernel, stands: &KernelState) -> Result<Sight, Failure> {
     if let Some(instance) = kernel.instance() {
         for (claim, classid) in &stands.claims {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use crate::accounts::Question;
+use crate::cgroup;
 use crate::desired::{self, Impossible};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
@@ -12,8 +13,8 @@ use crate::observe::{self, Sight, Wanted, Whom};
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy};
 use crate::state::{
-    Account, Accounts, Claim, Features, Foreign, KernelState, Key, LinkFacts, LinkName, Mark,
-    Observation, Owner, RootQdisc,
+    Account, Accounts, Claim, Facts, Features, Foreign, KernelState, Key, LinkFacts, LinkName,
+    Mark, Observation, Owner, RootQdisc,
 };
 use crate::sys::probe;
 use crate::units::{ClassId, Minor, Rate};
@@ -30,12 +31,16 @@ pub struct Session {
     /// Whether processes are looked at, and moved. Without it the accounts that run are those of
     /// `known`.
     pub processes: bool,
+    /// Accounts that stand keep their class, also without a process, but for these, and these too
+    /// while something is in their directory. `None`: whoever has no process loses it, unless something
+    /// was put there by hand. What is not known of one that stands (its groups) is as it stands.
+    pub leaving: Option<BTreeSet<u32>>,
     /// Links that stay as they stand, whatever the policy says.
     pub held: BTreeSet<LinkName>,
     /// Links that were shaped before: another root qdisc there was put in the place of ours.
     pub reclaimed: BTreeSet<LinkName>,
-    /// What links did before they went down, while which they do not say.
-    speeds: BTreeMap<LinkName, Rate>,
+    /// The links of the last model, as they were then.
+    good: BTreeMap<LinkName, LinkFacts>,
     /// What the kernel can do, once it was found out.
     pub features: Option<Features>,
     /// A look some time ago. Retired classes that were silent since then may go.
@@ -67,9 +72,10 @@ impl Session {
             ask: BTreeSet::new(),
             known: None,
             processes: true,
+            leaving: None,
             held: BTreeSet::new(),
             reclaimed: BTreeSet::new(),
-            speeds: BTreeMap::new(),
+            good: BTreeMap::new(),
             features: None,
             earlier: None,
         }
@@ -97,8 +103,8 @@ impl Session {
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
         let found = &mut sight.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
-        self.remember_speeds(&mut sight.observation.facts.links);
-        if sight.facts().accounts.unavailable.is_some() {
+        self.keep_who_stands(&mut sight.observation)?;
+        if sight.facts().accounts.unavailable.is_some() || self.leaving.is_some() {
             remember_groups(&self.policy, &mut sight.observation);
         }
         if let Some(earlier) = &self.earlier {
@@ -106,29 +112,97 @@ impl Session {
         }
         let Options { skip_unknown, absent_links, .. } = self.options;
         let options = BuildOptions { offline: false, skip_unknown, absent_links };
-        let (model, warnings) = model::build(&self.policy, sight.facts(), options)?;
-        self.roots_are_free(&model, &sight)?;
+        let (model, warnings) = match absent_links {
+            true => self.with_what_links_allow(&mut sight.observation.facts, options)?,
+            false => {
+                let (model, warnings) = model::build(&self.policy, sight.facts(), options)?;
+                if let Some((_, problem)) = self.root_in_the_way(&model, sight.facts()) {
+                    return Err(Failure::Usage(problem));
+                }
+                (model, warnings)
+            }
+        };
+        self.no_other_instance(&model, &sight)?;
+        self.good = links_of(&model, sight.facts());
         Ok(Meaning { sight, model, warnings })
     }
 
-    /// A rate in % or left out holds while a link is down, and until it says another speed.
-    fn remember_speeds(&mut self, links: &mut BTreeMap<LinkName, LinkFacts>) {
-        self.speeds.retain(|name, _| links.contains_key(name));
-        for (name, link) in links {
-            match link.speed {
-                Some(speed) => {
-                    self.speeds.insert(name.clone(), speed);
-                }
-                None => link.speed = self.speeds.get(name).copied(),
+    fn keep_who_stands(&self, observation: &mut Observation) -> Result<(), Failure> {
+        let Some(instance) = self.kernel.instance() else { return Ok(()) };
+        let claims = &observation.state.claims;
+        for uid in claims.keys().filter_map(Claim::uid) {
+            let owner = Owner::Uid(uid);
+            let pinned = Claim::Pinned(owner.clone());
+            let by_hand =
+                || Ok(claims.contains_key(&pinned) && !instance.members(&pinned)?.is_empty());
+            let occupied = || Ok(!instance.members(&Claim::Owner(owner))?.is_empty());
+            let stays: Result<bool, cgroup::Error> = match &self.leaving {
+                None => by_hand(),
+                Some(leaving) if !leaving.contains(&uid) => Ok(true),
+                Some(_) => by_hand().and_then(|is| if is { Ok(true) } else { occupied() }),
+            };
+            if stays? {
+                observation.facts.accounts.running.insert(uid);
             }
         }
+        Ok(())
+    }
+
+    /// A model although some links are not as the policy needs them: one that was well before is taken
+    /// to be so still (a cable is out, a switch gives a lower speed, a tunnel has the default route);
+    /// another one is passed over.
+    fn with_what_links_allow(
+        &self,
+        facts: &mut Facts,
+        options: BuildOptions,
+    ) -> Result<(Model, Vec<Diagnostic>), Failure> {
+        let mut said = Vec::new();
+        let mut strict = true;
+        loop {
+            let (model, mut warnings) = match model::build(&self.policy, facts, options) {
+                Ok(built) => built,
+                Err(report) if strict => {
+                    strict = false;
+                    let why = report.first().map_or("", |first| &first.message);
+                    said.push(format!("{why}: links are taken to be as they were"));
+                    self.links_as_they_were(facts);
+                    continue;
+                }
+                Err(report) => return Err(report.into()),
+            };
+            let Some((link, problem)) = self.root_in_the_way(&model, facts) else {
+                let warning = |why| Diagnostic::warning(Kind::Link, None, why);
+                warnings.extend(said.into_iter().map(warning));
+                return Ok((model, warnings));
+            };
+            said.push(format!("{problem}; it is passed over"));
+            facts.links.remove(&link);
+        }
+    }
+
+    fn links_as_they_were(&self, facts: &mut Facts) {
+        let named = |name: &LinkName| {
+            self.policy.links.iter().any(|line| line.name.value == LinkRef::Name(name.clone()))
+        };
+        facts.links.retain(|name, link| {
+            match self.good.get(name) {
+                Some(good) => {
+                    link.speed = good.speed;
+                    link.default_route_v4 = good.default_route_v4;
+                    link.default_route_v6 = good.default_route_v6;
+                }
+                // `auto` goes to no other link meanwhile.
+                None => (link.default_route_v4, link.default_route_v6) = (None, None),
+            }
+            self.good.contains_key(name) || !named(name)
+        });
     }
 
     /// The state that the model means on what was seen; on held links, what was seen.
     pub fn desired(&self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
         let mut desired = self.meant(meaning)?;
         let seen = &meaning.sight.observation.state;
-        let held = self.held.iter().chain(self.without_route(&meaning.model, seen));
+        let held = self.held.iter().chain(self.passed_over(&meaning.model, seen));
         for link in held {
             match seen.links.get(link) {
                 Some(tree) => {
@@ -151,17 +225,28 @@ impl Session {
         Ok(desired)
     }
 
-    /// While there is no default route, `auto` may be any of the links that are shaped.
-    fn without_route<'a>(
+    /// Links that stand and that the policy means, but not now: the model passed them over, or `auto`
+    /// finds no link and may be any of them.
+    fn passed_over<'a>(
         &self,
         model: &'a Model,
         seen: &'a KernelState,
     ) -> impl Iterator<Item = &'a LinkName> + use<'a> {
-        let mut lines = self.policy.links.iter().filter(|line| line.name.value == LinkRef::Auto);
-        let open =
-            lines.any(|line| model.links.iter().all(|link| link.place != line.name.at.place));
-        let shaped = |name: &&LinkName| model.links.iter().any(|link| link.name == **name);
-        seen.links.keys().filter(move |name| open && !shaped(name))
+        let lines = self.policy.links.iter().filter(|_| self.options.absent_links);
+        let open: Vec<&LinkRef> = lines
+            .filter(|line| model.links.iter().all(|link| link.place != line.name.at.place))
+            .map(|line| &line.name.value)
+            .collect();
+        let is_open = |name: &LinkName| {
+            open.iter().any(|line| match line {
+                LinkRef::Auto => true,
+                LinkRef::Name(written) => written == name,
+            })
+        };
+        let shaped = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
+        let names: Vec<&LinkName> =
+            seen.links.keys().filter(|name| is_open(name) && !shaped(name)).collect();
+        names.into_iter()
     }
 
     fn meant(&self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
@@ -206,9 +291,9 @@ impl Session {
         Ok((plan, desired))
     }
 
-    fn roots_are_free(&self, model: &Model, sight: &Sight) -> Result<(), Failure> {
-        // Two instances in one namespace would put the same processes into their own directories, in
-        // turn, and read each other's classids.
+    /// Two instances in one namespace would put the same processes into their own directories, in turn,
+    /// and read each other's classids.
+    fn no_other_instance(&self, model: &Model, sight: &Sight) -> Result<(), Failure> {
         let mine = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
         for (name, facts) in &sight.facts().links {
             if let RootQdisc::Foreign { r2q: Some(r2q), .. } = facts.root
@@ -220,29 +305,37 @@ impl Session {
                 )));
             }
         }
-        for link in &model.links {
-            let Some(facts) = sight.facts().links.get(&link.name) else { continue };
-            if self.options.takeover || self.reclaimed.contains(&link.name) {
-                continue;
-            }
-            if let RootQdisc::Kernel { kind } = &facts.root
-                && kind == "mq"
-                && link.rate > ONE_LOCK
-            {
-                return Err(Failure::Usage(format!(
-                    "{0} has one queue for each CPU ({kind}) and {1} to shape; HTB takes one lock for all of them, which may not keep up. If that is well, use --takeover (that is: tc qdisc replace dev {0} root handle 1: htb default fffe)",
-                    link.name, link.rate
-                )));
-            }
-            if let RootQdisc::Foreign { kind, handle, .. } = &facts.root {
-                return Err(Failure::Usage(format!(
-                    "{} has a root qdisc that shaper did not make ({kind} {handle}); to replace it, use --takeover (that is: tc qdisc replace dev {} root handle 1: htb default fffe)",
-                    link.name, link.name
-                )));
-            }
-        }
         Ok(())
     }
+
+    /// The first link whose root qdisc may not be replaced, and why.
+    fn root_in_the_way(&self, model: &Model, facts: &Facts) -> Option<(LinkName, String)> {
+        let links = model.links.iter().filter(|link| !self.reclaimed.contains(&link.name));
+        for link in links.filter(|_| !self.options.takeover) {
+            let Some(facts) = facts.links.get(&link.name) else { continue };
+            let problem = match &facts.root {
+                RootQdisc::Kernel { kind } if kind == "mq" && link.rate > ONE_LOCK => format!(
+                    "{0} has one queue for each CPU ({kind}) and {1} to shape; HTB takes one lock for all of them, which may not keep up. If that is well, use --takeover (that is: tc qdisc replace dev {0} root handle 1: htb default fffe)",
+                    link.name, link.rate
+                ),
+                RootQdisc::Foreign { kind, handle, .. } => format!(
+                    "{} has a root qdisc that shaper did not make ({kind} {handle}); to replace it, use --takeover (that is: tc qdisc replace dev {} root handle 1: htb default fffe)",
+                    link.name, link.name
+                ),
+                _ => continue,
+            };
+            return Some((link.name.clone(), problem));
+        }
+        None
+    }
+}
+
+/// The facts of the links that a model is about.
+fn links_of(model: &Model, facts: &Facts) -> BTreeMap<LinkName, LinkFacts> {
+    let links = model.links.iter();
+    links
+        .filter_map(|link| Some((link.name.clone(), facts.links.get(&link.name)?.clone())))
+        .collect()
 }
 
 /// Pins that must wait for as long as a class of somebody else has the number.

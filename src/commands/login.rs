@@ -1,20 +1,28 @@
 //! `shaper login`: a session's process into its user's class, while it is still root's. For pam_exec(8),
 //! on hosts without the daemon.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-
-use nix::unistd::User;
+use std::time::Duration;
 
 use super::{Output, run};
-use crate::accounts::{self, SUBUID};
+use crate::accounts::Question;
 use crate::apply::{self, May, Options, Session};
 use crate::cgroup::Attached;
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::plan::Planned;
-use crate::state::{Claim, Owner};
+use crate::state::{Accounts, Claim, Owner};
+use crate::watch::ask_and_wait;
+
+/// How long NSS may take: somebody waits for the login.
+const NSS: Duration = Duration::from_secs(3);
+/// How long other runs may take, at most.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, Failure> {
+    // Whose session it is: asked first, because it may end while we work, and another be our parent.
+    let caller = nix::unistd::getppid();
     // pam_exec runs us for the end of a session too, unless its line says otherwise.
     if std::env::var_os("PAM_TYPE").is_some_and(|kind| kind != "open_session") {
         return Ok(Output::default());
@@ -24,22 +32,26 @@ pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, F
             "login is for pam_exec, which says whose session it is in PAM_USER".to_string(),
         )
     })?;
-    let account = User::from_name(&user)
-        .map_err(|errno| Failure::refused(format!("cannot look up {user}: {errno}")))?
-        .ok_or_else(|| Failure::Usage(format!("there is no account {user}")))?;
+    // Whatever is wrong here, root can log in and see to it.
+    if user == "root" {
+        return Ok(Output::default());
+    }
     let mut session = super::session(global, file, options)?;
     apply::may_change(&session.kernel)?;
-    let Some(owner) = owner_with_class(&mut session, account.uid.as_raw(), global)? else {
+    let wait = global.wait.min(PATIENCE);
+    let Some(owner) = owner_with_class(&mut session, &user, wait)? else {
         return Ok(Output::default());
     };
-    let nothing = || Failure::Usage(format!("{user}'s class went away meanwhile"));
-    let instance = session.kernel.instance().ok_or_else(nothing)?;
-    let _lock = instance.lock(global.wait)?;
+    let gone = || Failure::refused(format!("{user}'s class went away meanwhile"));
+    let instance = session.kernel.instance().ok_or_else(gone)?;
+    let _lock = instance.lock(wait)?;
     let (claims, _) = instance.observe()?;
-    let classid = *claims.get(&Claim::Owner(owner.clone())).ok_or_else(nothing)?;
+    let classid = *claims.get(&Claim::Owner(owner.clone())).ok_or_else(gone)?;
     let claim = run::pin(&instance, &claims, owner, classid)?;
-    let caller = nix::unistd::getppid().as_raw().cast_unsigned();
-    match instance.attach(caller, &claim)? {
+    if nix::unistd::getppid() != caller || caller.as_raw() <= 1 {
+        return Err(Failure::refused(format!("{user}'s session ended before it began")));
+    }
+    match instance.attach(caller.as_raw().cast_unsigned(), &claim)? {
         Attached::Moved => Ok(Output::default()),
         other => Err(Failure::refused(format!("cannot place {user}'s session: {other:?}"))),
     }
@@ -48,22 +60,31 @@ pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, F
 /// Whose class the account's session belongs in; made if the account has none yet. `None`: nobody's.
 fn owner_with_class(
     session: &mut Session,
-    uid: u32,
-    global: &Global,
+    user: &str,
+    wait: Duration,
 ) -> Result<Option<Owner>, Failure> {
     let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
     let instance = session.kernel.instance().filter(|i| i.root().exists()).ok_or_else(nothing)?;
-    let (claims, _) = instance.observe()?;
-    // As if the account ran already; the others are those who have a class.
     let mut question = session.question();
-    question.running = claims.keys().filter_map(Claim::uid).chain([uid]).collect();
-    let known = accounts::lookup(&question, Path::new(SUBUID));
+    question.names.insert(user.to_string());
+    let mut known = ask(question, user)?;
+    let Some(uid) = known.by_name.get(user).copied().flatten() else {
+        return Err(Failure::Usage(format!("there is no account {user}")));
+    };
+    let about_him = Question { running: [uid].into(), ..Question::default() };
+    let him = ask(about_him, user)?;
+    known.by_uid.extend(him.by_uid);
+    known.subuids.extend(him.subuids);
+    // As if the account ran already; all others are as they stand.
+    known.running = [uid].into();
     session.known = Some(known);
+    session.leaving = Some(BTreeSet::new());
     session.processes = false;
     let mut meaning = session.look()?;
     let accounts = &meaning.sight.facts().accounts;
     let claimed = meaning.model.matcher.claim(uid, None, accounts);
     let Some(owner) = claimed.map(|claimed| claimed.owner()) else { return Ok(None) };
+    let (claims, _) = instance.observe()?;
     if claims.contains_key(&Claim::Owner(owner.clone())) {
         return Ok(Some(owner));
     }
@@ -73,7 +94,16 @@ fn owner_with_class(
             "a login changes nothing but its own class, and here more is to do: `shaper apply` first ({step})"
         )));
     }
-    let may = May { wait: global.wait, quiet: None, ..May::default() };
+    let may = May { wait, quiet: None, repair: true, ..May::default() };
     apply::apply(session, may, &mut apply::unless_interrupted)?;
     Ok(Some(owner))
+}
+
+/// A name service that hangs must not keep anybody from logging in.
+fn ask(question: Question, user: &str) -> Result<Accounts, Failure> {
+    let accounts = ask_and_wait(question, NSS);
+    match &accounts.unavailable {
+        Some(why) => Err(Failure::refused(format!("cannot find out who {user} is: {why}"))),
+        None => Ok(accounts),
+    }
 }

@@ -6,30 +6,38 @@ use crate::state::LinkName;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 /// RTM_NEWQDISC to RTM_GETTFILTER.
 const TRAFFIC_CONTROL: std::ops::RangeInclusive<u16> = 36..=46;
 /// `struct ifinfomsg`; the index is its second word, as in `struct tcmsg`.
 const IFINFOMSG: usize = 16;
 const IFLA_IFNAME: u16 = 3;
 
-/// One notice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    pub ifindex: u32,
-    /// What the link is called now; `None`: the notice is about its traffic control.
-    pub name: Option<LinkName>,
+/// What a notice is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Notice {
+    /// A link, and what it is called now.
+    Link(u32, LinkName),
+    /// A link's traffic control.
+    TrafficControl(u32),
+    /// The way out.
+    DefaultRoute,
 }
 
 /// The notice in a message; `None`: about something else.
 pub fn notice(kind: u16, payload: &[u8]) -> Option<Notice> {
-    let ifindex = attr::u32_at(payload, 4)?;
     match kind {
         RTM_NEWLINK | RTM_DELLINK => {
             let name = attr::find(payload.get(IFINFOMSG..)?, IFLA_IFNAME)?;
             let name = std::str::from_utf8(name).ok()?.trim_end_matches('\0');
-            Some(Notice { ifindex, name: Some(LinkName::new(name)?) })
+            Some(Notice::Link(attr::u32_at(payload, 4)?, LinkName::new(name)?))
         }
-        kind if TRAFFIC_CONTROL.contains(&kind) => Some(Notice { ifindex, name: None }),
+        // `struct rtmsg`: family, and the length of the destination's prefix.
+        RTM_NEWROUTE | RTM_DELROUTE => (*payload.get(1)? == 0).then_some(Notice::DefaultRoute),
+        kind if TRAFFIC_CONTROL.contains(&kind) => {
+            Some(Notice::TrafficControl(attr::u32_at(payload, 4)?))
+        }
         _ => None,
     }
 }
@@ -42,13 +50,15 @@ mod tests {
     fn a_link_is_named_and_traffic_control_has_its_index() {
         let mut payload = vec![0; IFINFOMSG];
         payload[4] = 9;
-        assert_eq!(notice(36, &payload), Some(Notice { ifindex: 9, name: None }));
+        assert_eq!(notice(36, &payload), Some(Notice::TrafficControl(9)));
         assert_eq!(notice(RTM_NEWLINK, &payload), None, "a link without a name");
         payload.extend([9, 0, 3, 0]);
         payload.extend(b"eth0\0\0\0\0");
-        let name = LinkName::new("eth0");
-        assert_eq!(notice(RTM_DELLINK, &payload), Some(Notice { ifindex: 9, name }));
-        assert_eq!(notice(24, &payload), None, "a route");
+        let name = LinkName::new("eth0").unwrap();
+        assert_eq!(notice(RTM_DELLINK, &payload), Some(Notice::Link(9, name)));
         assert_eq!(notice(36, &payload[..6]), None);
+        assert_eq!(notice(RTM_NEWROUTE, &[2, 0, 0, 0]), Some(Notice::DefaultRoute));
+        assert_eq!(notice(RTM_NEWROUTE, &[2, 24, 0, 0]), None, "a route to somewhere");
+        assert_eq!(notice(28, &payload), None, "a neighbour");
     }
 }

@@ -50,11 +50,52 @@ pub fn subscribe() -> Vec<u8> {
     control(&LISTEN.to_ne_bytes())
 }
 
-/// Asks for forks, changes of uid, and perhaps programs run, and nothing else. Since Linux 6.6, and
-/// without an answer; older kernels ignore it and go on sending everything.
-pub fn narrow(exec: bool) -> Vec<u8> {
-    let events = FORK | UID | if exec { EXEC } else { 0 };
-    control(&[LISTEN.to_ne_bytes(), events.to_ne_bytes()].concat())
+/// One instruction of a socket filter (`struct sock_filter`, linux/filter.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    pub code: u16,
+    pub if_true: u8,
+    pub if_false: u8,
+    pub k: u32,
+}
+
+/// A filter that lets only these through: changes of uid, forks of processes (not new threads), answers
+/// to a subscription, and programs run if `exec`. A fork storm has two to five other events for each
+/// fork. (Since Linux 6.6 a subscription can name events; this does it on every kernel.)
+pub fn filter(exec: bool) -> Vec<Instruction> {
+    // BPF_LD | BPF_W | BPF_ABS, and so on (linux/bpf_common.h). A load reads network byte order.
+    const LOAD: u16 = 0x20;
+    const TO_X: u16 = 0x07;
+    const IF_EQUAL: u16 = 0x15;
+    const IF_EQUAL_X: u16 = 0x1d;
+    const RETURN: u16 = 0x06;
+    let load = |field: usize| Instruction {
+        code: LOAD,
+        if_true: 0,
+        if_false: 0,
+        k: u32::try_from(HEADER + CN_MSG + field).unwrap_or(u32::MAX),
+    };
+    let is = |what: u32, if_true, if_false| Instruction {
+        code: IF_EQUAL,
+        if_true,
+        if_false,
+        k: u32::from_be_bytes(what.to_ne_bytes()),
+    };
+    let plain = |code, if_true, if_false, k| Instruction { code, if_true, if_false, k };
+    vec![
+        load(0),
+        is(UID, 8, 0),
+        is(NONE, 7, 0),
+        is(if exec { EXEC } else { UID }, 6, 0),
+        is(FORK, 0, 4),
+        // Child's thread and process: the same in a new process.
+        load(16 + 8),
+        plain(TO_X, 0, 0, 0),
+        load(16 + 12),
+        plain(IF_EQUAL_X, 1, 0, 0),
+        plain(RETURN, 0, 0, 0),
+        plain(RETURN, 0, 0, u32::MAX),
+    ]
 }
 
 fn control(data: &[u8]) -> Vec<u8> {
@@ -150,8 +191,41 @@ mod tests {
         // nlmsghdr 16, cn_msg 20, data 4; and the same with `struct proc_input`.
         assert_eq!(subscribe().len(), 40);
         assert_eq!(subscribe()[..4], 40_u32.to_ne_bytes());
-        assert_eq!(narrow(true).len(), 44);
-        assert_eq!(narrow(true)[32..34], 8_u16.to_ne_bytes());
-        assert_eq!(narrow(false)[40..], (FORK | UID).to_ne_bytes());
+    }
+
+    /// What the kernel does with a filter (net/core/filter.c), as far as ours goes.
+    fn passes(program: &[Instruction], message: &[u8]) -> bool {
+        let (mut a, mut x, mut at) = (0, 0, 0);
+        loop {
+            let Instruction { code, if_true, if_false, k } = program[at];
+            at += 1;
+            let jump = |yes: bool| usize::from(if yes { if_true } else { if_false });
+            match code {
+                0x20 => match message.get(k as usize..k as usize + 4) {
+                    Some(word) => a = u32::from_be_bytes(word.try_into().unwrap()),
+                    None => return false,
+                },
+                0x07 => x = a,
+                0x15 => at += jump(a == k),
+                0x1d => at += jump(a == x),
+                0x06 => return k > 0,
+                other => panic!("{other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_filter_lets_through_what_is_listened_for() {
+        let message = |what, fields: &[u32]| [vec![0; HEADER], event(what, fields)].concat();
+        let process = message(FORK, &[11, 10, 20, 20]);
+        let thread = message(FORK, &[11, 10, 12, 10]);
+        let (exec, uid) = (message(EXEC, &[10, 10]), message(UID, &[10, 10, 0, 0]));
+        let (exit, answer) = (message(0x8000_0000, &[10, 10, 0, 17]), message(NONE, &[0]));
+        for with_exec in [true, false] {
+            let program = filter(with_exec);
+            let all = [&process, &thread, &exec, &uid, &exit, &answer];
+            let passed = all.map(|message| passes(&program, message));
+            assert_eq!(passed, [true, false, with_exec, true, false, true]);
+        }
     }
 }

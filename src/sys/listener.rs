@@ -2,7 +2,8 @@
 //! to traffic control. Never blocks.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::{NETLINK_CONNECTOR, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
@@ -25,8 +26,8 @@ const AT_ONCE: usize = 4_096;
 /// How long the kernel may take to confirm a subscription; it does so within the call.
 const CONFIRMATION: u8 = 200;
 
-/// RTNLGRP_LINK and RTNLGRP_TC (linux/rtnetlink.h).
-const LINKS_AND_TC: [u32; 2] = [1, 4];
+/// RTNLGRP_LINK, RTNLGRP_TC, RTNLGRP_IPV4_ROUTE and RTNLGRP_IPV6_ROUTE (linux/rtnetlink.h).
+const GROUPS: [u32; 4] = [1, 4, 7, 11];
 
 /// Whether everything that was told was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +37,13 @@ pub enum Heard {
     Lost,
 }
 
-/// What happens to links and to traffic control in the network namespace in which it was opened.
+/// What happens to links, to traffic control and to default routes in the network namespace in which it was opened.
 pub struct LinkListener(Listener);
 
 impl LinkListener {
     pub fn open() -> Result<LinkListener, SocketError> {
         let listener = Listener::open(NETLINK_ROUTE)?;
-        for group in LINKS_AND_TC {
+        for group in GROUPS {
             listener.socket.add_membership(group).map_err(SocketError::Open)?;
         }
         Ok(LinkListener(listener))
@@ -73,7 +74,12 @@ impl ProcessListener {
             return Ok(None);
         }
         let mut listener = ProcessListener(listener);
+        let until = Instant::now() + Duration::from_millis(u64::from(CONFIRMATION));
         loop {
+            // Others may be told of what happens while we are not.
+            if Instant::now() > until {
+                return Ok(None);
+            }
             let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, PollTimeout::from(CONFIRMATION)) {
                 Ok(0) => return Ok(None),
@@ -98,9 +104,27 @@ impl ProcessListener {
         Ok(Some(listener))
     }
 
-    /// Asks to be told of forks, of changes of uid, and of programs run only if `exec`.
-    pub fn narrow(&self, exec: bool) -> Result<(), SocketError> {
-        self.0.send(&proc_event::narrow(exec))
+    /// Lets only forks, changes of uid, and programs run (if `exec`) come to us.
+    pub fn narrow(&self, exec: bool) -> io::Result<()> {
+        let mut program: Vec<libc::sock_filter> = proc_event::filter(exec)
+            .into_iter()
+            .map(|it| libc::sock_filter { code: it.code, jt: it.if_true, jf: it.if_false, k: it.k })
+            .collect();
+        let filter = libc::sock_fprog {
+            len: u16::try_from(program.len()).unwrap_or(u16::MAX),
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: the kernel copies the `len` instructions at `filter` and keeps no pointer.
+        let result = unsafe {
+            libc::setsockopt(
+                self.0.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                std::ptr::from_ref(&filter).cast(),
+                libc::socklen_t::try_from(size_of_val(&filter)).unwrap_or(0),
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// All that waits to be heard.
@@ -150,7 +174,11 @@ impl Listener {
         mut each: impl FnMut(super::route::Received<'_>),
     ) -> Result<Heard, SocketError> {
         let mut heard = Heard::All;
-        for _ in 0..AT_ONCE {
+        let mut count = 0;
+        // Once it ran over, the kernel drops everything until the buffer is empty, and says no more about
+        // it (`netlink_overrun`, net/netlink/af_netlink.c): empty it before looking at the world.
+        while count < AT_ONCE || heard == Heard::Lost {
+            count += 1;
             let (socket, buffer) = (&self.socket, &mut self.buffer);
             let (length, sender) = match retry(|| socket.recv_from(&mut &mut buffer[..], 0)) {
                 Ok(received) => received,

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 /// What may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
+    /// Tell the service manager that we live.
+    Alive,
+    /// Apply the policy that was read: before anything is brought back to the one in force.
+    Adopt,
     /// Look at the kernel, and repair what differs.
     Reconcile,
     /// Look whether the policy file changed.
     Reload,
-    /// Apply the policy that was read.
-    Adopt,
     /// Look at all processes.
     Sweep,
     /// Look which accounts have no process any more.
@@ -23,8 +25,6 @@ pub enum Task {
     GiveUpAsking,
     /// Compare retired classes with how they were.
     Collect,
-    /// Tell the service manager that we live.
-    Alive,
 }
 
 /// Each task at most once.

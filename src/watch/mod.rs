@@ -28,13 +28,14 @@ use crate::failure::Failure;
 use crate::observe::Sight;
 use crate::policy::Policy;
 use crate::process;
-use crate::state::{Accounts, KernelState};
+use crate::state::{Accounts, KernelState, LinkName};
 use crate::sys::listener::{LinkListener, ProcessListener};
 use crate::sys::{memory, signal};
 use agenda::{Agenda, Task};
 use backoff::Backoff;
 use file::PolicyFile;
 use followed::Followed;
+pub use names::ask_and_wait;
 use names::{Names, News};
 
 /// How often the kernel's objects are looked at although nothing was told: not everything is.
@@ -43,6 +44,8 @@ const RECONCILE: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_secs(600);
 /// The same while it does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// So many failures in a row are more than a bad moment.
+const HOPELESS: u32 = 3;
 /// A round that takes long is done less often: of its time, it waits so many times.
 const IDLE_SHARE: u32 = 2_000;
 
@@ -79,13 +82,25 @@ pub struct Watch {
     left: BTreeMap<u32, Instant>,
     /// A policy that was read from the file and is not in force yet.
     candidate: Option<Policy>,
-    /// What went wrong last, so that it is said once.
-    complaint: Option<String>,
+    /// The last policy that was refused, so that it is said once.
+    refused: Option<String>,
+    /// What went wrong last, by what was tried, so that it is said once.
+    complaints: BTreeMap<Task, String>,
     /// The same of what the last apply had to say.
     said: Vec<String>,
     /// How often in a row, and so how long to wait before the next try.
     failures: u32,
-    /// How long the last look and repair took.
+    /// The next try is not before.
+    not_before: Option<Instant>,
+    /// Links whose traffic control somebody else changed since the last look.
+    touched: BTreeSet<LinkName>,
+    /// Accounts whose time of grace is over.
+    leaving: BTreeSet<u32>,
+    /// When the last sweep ended, and how long it took.
+    swept: (Instant, Duration),
+    /// When it was last said that events were lost.
+    lost: Option<Instant>,
+    /// How long the last look took in which nothing was to be done.
     took: Duration,
     /// What retired classes are compared with, and since when.
     earlier: Option<(Sight, Instant)>,
@@ -143,9 +158,15 @@ pub fn watch(
         strangers: BTreeMap::new(),
         left: BTreeMap::new(),
         candidate: None,
-        complaint: None,
+        refused: None,
+        complaints: BTreeMap::new(),
         said: shaping::log_of(&first),
         failures: 0,
+        not_before: None,
+        touched: BTreeSet::new(),
+        leaving: BTreeSet::new(),
+        swept: (Instant::now(), Duration::ZERO),
+        lost: None,
         took: Duration::ZERO,
         earlier: None,
         draining: 0,
@@ -159,7 +180,7 @@ fn who_runs(session: &Session) -> Result<Accounts, Failure> {
     let scan = process::scan(&session.kernel.proc_root).map_err(Failure::refused)?;
     let mut question = session.question();
     question.running = process::running_uids(&scan.processes, session.kernel.netns);
-    Ok(names::ask_and_wait(question))
+    Ok(ask_and_wait(question, names::LIMIT))
 }
 
 /// The first apply. A change that waits to be confirmed is waited for.
@@ -213,6 +234,8 @@ impl Watch {
             ),
         }
         self.agenda.by(Task::Reconcile, now + RECONCILE);
+        // It may have changed while the first apply went on.
+        self.agenda.by(Task::Reload, now);
         self.agenda.by(Task::Ask, now + self.ask_interval());
         self.agenda.by(Task::Leave, now + self.settings.grace / 2);
         self.schedule_sweep(Duration::ZERO);
@@ -259,6 +282,12 @@ impl Watch {
             if let Some(task) = self.agenda.take(Instant::now()) {
                 self.perform(task);
             }
+            if self.failures > HOPELESS && self.session.kernel.hierarchy().is_none() {
+                // A hardened service cannot mount it; what starts it again can.
+                return Err(Failure::refused(
+                    "the net_cls hierarchy is gone, and cannot be mounted",
+                ));
+            }
         }
     }
 
@@ -299,8 +328,10 @@ impl Watch {
                 return true;
             }
             log::info!("SIGHUP: reading {} and asking NSS again", self.settings.file.display());
-            self.complaint = None;
+            self.complaints.clear();
+            self.refused = None;
             self.failures = 0;
+            self.not_before = None;
             self.agenda.at(Task::Reload, Instant::now());
             self.agenda.at(Task::Reconcile, Instant::now());
             self.agenda.at(Task::Ask, Instant::now());
@@ -322,15 +353,15 @@ impl Watch {
         if self.accounts.unavailable.is_some() {
             self.agenda.by(Task::Ask, Instant::now() + ASK_AGAIN);
         }
-        let asked = self.candidate.is_some();
-        if asked && self.names.child().is_none() {
-            self.agenda.at(Task::Adopt, Instant::now());
-        } else if news != News::None {
+        if self.candidate.is_some() && !self.names.is_asking_about_all() {
+            self.agenda.by(Task::Adopt, Instant::now());
+        }
+        if news != News::None {
             // Somebody may be another line's now.
             self.session.processes |= news == News::Everybody;
-            self.agenda.at(Task::Reconcile, Instant::now());
+            self.soon(Instant::now());
         } else if !self.waiting.is_empty() {
-            self.agenda.at(Task::Reconcile, Instant::now());
+            self.soon(Instant::now());
         }
     }
 
@@ -362,7 +393,9 @@ impl Watch {
     }
 
     fn ask_interval(&self) -> Duration {
-        if self.accounts.unavailable.is_some() { ASK_AGAIN } else { ASK }
+        // An account that the policy names may be made any time.
+        let unknown = self.accounts.by_name.values().any(Option::is_none);
+        if self.accounts.unavailable.is_some() || unknown { ASK_AGAIN } else { ASK }
     }
 
     fn whole_question(&self) -> crate::accounts::Question {

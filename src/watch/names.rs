@@ -17,8 +17,8 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 /// What was asked.
 #[derive(Clone, Debug)]
 enum Asked {
-    /// The names in the policy, and everybody who runs.
-    All,
+    /// The names in the policy, and everybody who runs: these.
+    All(BTreeSet<u32>),
     /// Those who came since.
     Newcomers(BTreeSet<u32>),
 }
@@ -62,6 +62,11 @@ impl Names {
         self.asking.as_ref().map(|(_, _, since)| *since + LIMIT)
     }
 
+    /// Whether the answer about the policy's names is still to come.
+    pub fn is_asking_about_all(&self) -> bool {
+        self.all.is_some() || matches!(&self.asking, Some((_, Asked::All(_), _)))
+    }
+
     /// Whether the answer about somebody is still to come.
     pub fn is_asking_about(&self, uid: u32) -> bool {
         let asked = match &self.asking {
@@ -76,15 +81,15 @@ impl Names {
         let Some((child, ..)) = &mut self.asking else { return News::None };
         let Some(answer) = child.answer() else { return News::None };
         let Some((_, asked, _)) = self.asking.take() else { return News::None };
-        let new = match serde_json::from_slice(&answer) {
+        let news = match serde_json::from_slice(&answer) {
             Ok(answer) => take_in(accounts, answer, &asked),
             Err(error) => unanswered(accounts, &format!("the one who asked it ended: {error}")),
         };
         self.go_on();
         match asked {
-            _ if !new => News::None,
-            Asked::All => News::Everybody,
-            Asked::Newcomers(_) => News::Newcomers,
+            _ if news == News::None => News::None,
+            Asked::All(_) => News::Everybody,
+            Asked::Newcomers(_) => news,
         }
     }
 
@@ -96,7 +101,7 @@ impl Names {
         self.asking = None;
         let new = unanswered(accounts, &format!("no answer within {} s", LIMIT.as_secs()));
         self.go_on();
-        if new { News::Everybody } else { News::None }
+        new
     }
 
     fn go_on(&mut self) {
@@ -107,7 +112,8 @@ impl Names {
             Some(question) => {
                 // Whoever came is among those who run.
                 self.newcomers.retain(|uid| !question.running.contains(uid));
-                (question, Asked::All)
+                let running = question.running.clone();
+                (question, Asked::All(running))
             }
             None if self.newcomers.is_empty() => return,
             None => {
@@ -130,33 +136,46 @@ fn ask(question: Question) -> io::Result<Offspring> {
     })
 }
 
-/// Asks and waits, but not for longer than [`LIMIT`]: before the loop begins.
-pub fn ask_and_wait(question: Question) -> Accounts {
+/// Asks and waits, but not for longer than `limit`.
+pub fn ask_and_wait(question: Question, limit: Duration) -> Accounts {
     let running = question.running.clone();
     let mut accounts = Accounts { running, ..Accounts::default() };
     let mut names = Names::default();
     names.ask_all(question);
-    while let Some(limit) = names.limit() {
+    let until = Instant::now() + limit;
+    while names.child().is_some() {
         names.hear(&mut accounts);
-        names.give_up(&mut accounts, Instant::now());
-        if names.child().is_some() && Instant::now() < limit {
-            std::thread::sleep(Duration::from_millis(1));
+        if names.child().is_some() && Instant::now() > until {
+            unanswered(&mut accounts, "no answer in time");
+            break;
         }
+        std::thread::sleep(Duration::from_millis(1));
     }
     accounts
 }
 
-fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> bool {
+fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
     if let Some(why) = &answer.unavailable {
         log::warn!("NSS could not answer: {why}; until it does, accounts are who they were");
     }
     let before = accounts.clone();
     match asked {
-        Asked::All if answer.unavailable.is_none() => {
-            let running = std::mem::take(&mut accounts.running);
+        Asked::All(uids) if answer.unavailable.is_none() => {
+            let Accounts { running, by_uid: mut came, .. } = std::mem::take(accounts);
+            // Whoever was introduced since the question.
+            came.retain(|uid, _| running.contains(uid) && !uids.contains(uid));
             *accounts = Accounts { running, ..answer };
+            for (uid, account) in came {
+                accounts.by_uid.entry(uid).or_insert(account);
+            }
         }
         _ => {
+            for (uid, account) in &answer.by_uid {
+                // An account that the policy names, and that was made since.
+                if let Some(unknown @ None) = accounts.by_name.get_mut(&account.name) {
+                    *unknown = Some(*uid);
+                }
+            }
             accounts.by_uid.extend(answer.by_uid);
             accounts.by_name.extend(answer.by_name);
             accounts.groups.extend(answer.groups);
@@ -165,19 +184,27 @@ fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> bool {
                     accounts.subuids.push(range);
                 }
             }
-            if let Asked::All = asked {
-                accounts.unavailable = answer.unavailable;
-            }
+            accounts.unavailable = answer.unavailable.or(accounts.unavailable.take());
         }
     }
-    *accounts != before
+    if *accounts == before {
+        News::None
+    } else if (&accounts.by_name, &accounts.subuids) != (&before.by_name, &before.subuids) {
+        News::Everybody
+    } else {
+        News::Newcomers
+    }
 }
 
-fn unanswered(accounts: &mut Accounts, why: &str) -> bool {
+fn unanswered(accounts: &mut Accounts, why: &str) -> News {
     log::warn!("NSS: {why}; until it answers, accounts are who they were");
-    let new = accounts.unavailable.is_none();
-    accounts.unavailable.get_or_insert_with(|| why.to_string());
-    new
+    match &accounts.unavailable {
+        Some(_) => News::None,
+        None => {
+            accounts.unavailable = Some(why.to_string());
+            News::Everybody
+        }
+    }
 }
 
 #[cfg(test)]
@@ -188,7 +215,7 @@ mod tests {
     #[test]
     fn nss_is_asked_by_a_child() {
         let question = Question { running: BTreeSet::from([0]), ..Question::default() };
-        let accounts = ask_and_wait(question);
+        let accounts = ask_and_wait(question, LIMIT);
         assert_eq!(accounts.by_uid[&0].name, "root");
         assert_eq!(accounts.running, BTreeSet::from([0]));
         assert_eq!(accounts.unavailable, None);
@@ -204,11 +231,11 @@ mod tests {
         };
         let mut accounts = known.clone();
         let down = Accounts { unavailable: Some("down".to_string()), ..Accounts::default() };
-        take_in(&mut accounts, down, &Asked::All);
+        take_in(&mut accounts, down, &Asked::All(BTreeSet::new()));
         assert_eq!(accounts.by_uid, known.by_uid);
         assert_eq!(accounts.by_name, known.by_name);
         assert!(accounts.unavailable.is_some());
-        take_in(&mut accounts, Accounts::default(), &Asked::All);
+        take_in(&mut accounts, Accounts::default(), &Asked::All(BTreeSet::new()));
         assert_eq!(accounts.by_uid.len(), 0, "it answers again: there is no such account any more");
         assert_eq!(accounts.unavailable, None);
     }

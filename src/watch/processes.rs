@@ -15,6 +15,8 @@ use crate::sys::listener::Heard;
 
 /// How long NSS may take to say which groups a newcomer is in, before he gets a class by his uid.
 const INTRODUCTION: Duration = Duration::from_millis(200);
+/// Between two complaints about lost events.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Between two sweeps where there are process events, at least: they tell almost everything.
 const SAFETY: Duration = Duration::from_secs(600);
 /// Where there are none, at least; and of the time that a sweep takes, so many times.
@@ -53,8 +55,14 @@ impl Watch {
         match heard {
             Ok(Heard::All) => {}
             Ok(Heard::Lost) => {
-                log::warn!("process events were lost; looking at all processes");
-                self.agenda.at(Task::Sweep, Instant::now());
+                // Where a sweep takes so long that events are lost meanwhile, not one after the other.
+                let (ended, took) = self.swept;
+                let at = (ended + took).max(Instant::now());
+                if self.lost.is_none_or(|last| last.elapsed() > SAY_AGAIN) {
+                    log::warn!("process events were lost; looking at all processes");
+                    self.lost = Some(Instant::now());
+                }
+                self.agenda.by(Task::Sweep, at);
             }
             Err(error) => {
                 log::error!(
@@ -96,11 +104,11 @@ impl Watch {
     /// Classes for those who have none: at once, but that NSS may first say who they are.
     fn welcome(&mut self, placement: &Placement) {
         let now = Instant::now();
-        let memberships = self.session.policy.lookups().memberships;
         for claim in placement.waiting.keys() {
             let mut by = now;
             if let Some(uid) = claim.uid() {
-                if memberships && !self.accounts.by_uid.contains_key(&uid) {
+                // Groups, and whether it is a subordinate uid that counts for somebody else.
+                if !self.accounts.by_uid.contains_key(&uid) {
                     if !self.strangers.contains_key(&uid) {
                         self.names.ask_about(uid);
                         self.after_asking();
@@ -110,7 +118,7 @@ impl Watch {
                     self.accounts.running.insert(uid);
                 }
             }
-            self.agenda.by(Task::Reconcile, by);
+            self.soon(by);
         }
     }
 
@@ -160,6 +168,9 @@ impl Watch {
         let mut running = running.into_inner();
         running.extend(self.state().claims.keys().filter_map(Claim::uid));
         self.accounts.running = running;
+        // Who ended while waiting is not told.
+        let proc_root = &self.session.kernel.proc_root;
+        self.waiting.retain(|pid| proc_root.join(pid.to_string()).exists());
         if !placement.waiting.is_empty() {
             // All are looked at again once they have a class.
             self.session.processes = true;
@@ -172,6 +183,7 @@ impl Watch {
             placement.moved,
             placement.gone
         );
+        self.swept = (Instant::now(), start.elapsed());
         self.schedule_sweep(start.elapsed());
     }
 
@@ -190,8 +202,10 @@ impl Watch {
         self.agenda.at(Task::Leave, start + self.settings.grace / 2);
         let Some(instance) = self.session.kernel.instance() else { return };
         let mut left = std::mem::take(&mut self.left);
-        let mut gone = false;
-        for uid in self.state().claims.keys().filter_map(Claim::uid).collect::<BTreeSet<u32>>() {
+        let mut leaving = BTreeSet::new();
+        let stand: BTreeSet<u32> = self.state().claims.keys().filter_map(Claim::uid).collect();
+        left.retain(|uid, _| stand.contains(uid));
+        for uid in stand {
             let empty = |claim| instance.members(&claim).is_ok_and(|members| members.is_empty());
             if !empty(Claim::Owner(Owner::Uid(uid))) || !empty(Claim::Pinned(Owner::Uid(uid))) {
                 left.remove(&uid);
@@ -199,13 +213,14 @@ impl Watch {
             }
             let since = *left.entry(uid).or_insert(start);
             if start.saturating_duration_since(since) >= self.settings.grace {
-                left.remove(&uid);
-                gone |= self.accounts.running.remove(&uid);
+                leaving.insert(uid);
             }
         }
         self.left = left;
-        if gone {
-            self.agenda.by(Task::Reconcile, start);
+        if !leaving.is_empty() {
+            self.accounts.running.retain(|uid| !leaving.contains(uid));
+            self.leaving = leaving;
+            self.soon(start);
         }
         let pause = (self.settings.grace / 2).max(start.elapsed().saturating_mul(LEFT_SHARE));
         self.agenda.at(Task::Leave, Instant::now() + pause);

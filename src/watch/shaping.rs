@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use sd_notify::NotifyState;
+
 use super::agenda::Task;
 use super::{IDLE_SHARE, RECONCILE, Watch};
 use crate::apply::{self, Applied, May};
 use crate::failure::Failure;
 use crate::observe::Sight;
 use crate::plan::{Planned, Step};
-use crate::policy::Severity;
+use crate::policy::{LinkLine, Severity};
 use crate::state::{Claim, LinkName};
 use crate::sys::memory;
 
@@ -21,19 +23,37 @@ pub(super) const LOCKED: Duration = Duration::from_millis(500);
 /// After a failure; doubled for each one that follows.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// Between two looks at everything, at most.
+const LONGEST_REST: Duration = Duration::from_secs(600);
+/// A long apply says so often that it goes on.
+const ALIVE: Duration = Duration::from_secs(5);
 /// Between two looks whether retired classes have become quiet, when they did not.
 const LONGEST_DRAIN: Duration = Duration::from_secs(60);
 
 impl Watch {
+    /// A look at the kernel by this time, but not before a failure has had its pause.
+    pub(super) fn soon(&mut self, at: Instant) {
+        let at = self.not_before.map_or(at, |not_before| at.max(not_before));
+        self.agenda.by(Task::Reconcile, at);
+    }
+
     /// Looks, and repairs what differs.
     pub(super) fn reconcile(&mut self) {
         let start = Instant::now();
+        // A policy on its way in may be what stands already.
+        if self.candidate.is_some() && self.failures == 0 {
+            self.agenda.at(Task::Reconcile, start + LOCKED);
+            return;
+        }
         self.admit(start);
         self.session.held = self.backoff.held(start);
         let old_enough = |earlier: &mut (Sight, Instant)| earlier.1.elapsed() >= apply::QUIET;
         self.session.earlier = self.earlier.take_if(old_enough).map(|(sight, _)| sight);
-        match self.apply() {
+        match self.apply(true) {
             Ok(applied) => {
+                if applied.steps.is_empty() {
+                    self.took = start.elapsed();
+                }
                 self.note_repairs(&applied, start);
                 let made_anew = |planned: &Planned| {
                     !planned.routine
@@ -44,29 +64,39 @@ impl Watch {
                     self.agenda.at(Task::Sweep, start);
                 }
                 self.settle(applied);
-                self.took = start.elapsed();
-                let pause = RECONCILE.max(self.took.saturating_mul(IDLE_SHARE));
+                let pause = self.took.saturating_mul(IDLE_SHARE).clamp(RECONCILE, LONGEST_REST);
                 self.agenda.at(Task::Reconcile, Instant::now() + pause);
                 if let Some(at) = self.backoff.next(Instant::now()) {
-                    self.agenda.by(Task::Reconcile, at);
+                    self.soon(at);
                 }
                 // After the agenda: whoever still waits puts himself on it.
                 self.place_waiting();
             }
-            Err(failure) => self.try_again(
-                &failure,
-                Task::Reconcile,
-                "cannot bring links and classes into order",
-            ),
+            Err(failure) => {
+                self.try_again(
+                    &failure,
+                    Task::Reconcile,
+                    "links and classes cannot be brought into order",
+                );
+            }
         }
     }
 
     /// One apply of the policy in force, to the accounts as they are known.
-    fn apply(&mut self) -> Result<Applied, Failure> {
+    fn apply(&mut self, repair: bool) -> Result<Applied, Failure> {
         self.session.known = Some(self.accounts.clone());
         self.session.reclaimed = self.stands.state.links.keys().cloned().collect();
-        let may = May { wait: Duration::ZERO, quiet: None, ..May::default() };
-        let applied = apply::apply(&mut self.session, may, &mut |_, _| Ok(()))?;
+        self.session.leaving = Some(std::mem::take(&mut self.leaving));
+        let may = May { wait: Duration::ZERO, quiet: None, repair, ..May::default() };
+        let mut told = Instant::now();
+        let mut still_here = |_: usize, _: &Step| {
+            if told.elapsed() > ALIVE {
+                told = Instant::now();
+                super::tell(&[NotifyState::Watchdog]);
+            }
+            Ok(())
+        };
+        let applied = apply::apply(&mut self.session, may, &mut still_here)?;
         let said = log_of(&applied);
         if said != self.said {
             said.iter().for_each(|line| log::warn!("{line}"));
@@ -78,12 +108,13 @@ impl Watch {
     /// Takes over what an apply came to.
     fn settle(&mut self, applied: Applied) {
         self.failures = 0;
-        self.complaint = None;
+        self.not_before = None;
+        self.complaints.clear();
+        self.touched.clear();
         self.session.processes = false;
         self.session.earlier = None;
         if let Some(stands) = applied.stands {
-            let accounts = &stands.accounts.running;
-            self.accounts.running.extend(accounts.iter().copied());
+            self.accounts.running.clone_from(&stands.accounts.running);
             self.stands = stands;
         }
         self.schedule_collection();
@@ -95,7 +126,8 @@ impl Watch {
         let repairs = applied.steps.iter().filter(|planned| !planned.routine);
         let links: BTreeSet<&LinkName> =
             repairs.filter_map(|planned| planned.step.link()).collect();
-        for link in links {
+        // What we changed for reasons of our own (a class that moves to its group) is no fight.
+        for link in links.into_iter().filter(|link| self.touched.contains(*link)) {
             if let Some(pause) = self.backoff.repaired(link, now) {
                 log::warn!(
                     "{link} keeps being changed by somebody else; it is left alone for {} s",
@@ -107,25 +139,33 @@ impl Watch {
 
     /// The file may have changed: reads it, and adopts it if it is good.
     pub(super) fn reload(&mut self) {
+        // Not every way to change a file is told: folders between links, network file systems.
+        self.agenda.at(Task::Reload, Instant::now() + RECONCILE);
         match self.file.read() {
-            Err(failure) => self.complain(&format!(
-                "the policy is not adopted, and the one before stays in force: {}",
-                failure.message()
-            )),
+            Err(failure) => self.refuse(&failure),
             Ok(policy) if policy.source.text == self.session.policy.source.text => {
+                self.complaints.remove(&Task::Adopt);
                 if self.candidate.take().is_some() {
+                    self.agenda.drop(Task::Adopt);
                     log::info!("{} is as it was", self.settings.file.display());
                 }
             }
+            Ok(policy) if self.refused.as_deref() == Some(&*policy.source.text) => {}
             Ok(policy) => {
-                // Its names are asked for first, off the loop.
+                // Its names are asked for first, off the loop; those in force stay known.
                 let before = std::mem::replace(&mut self.session.policy, policy);
-                let question = self.whole_question();
-                self.candidate = Some(std::mem::replace(&mut self.session.policy, before));
+                let mut question = self.whole_question();
+                let policy = std::mem::replace(&mut self.session.policy, before);
+                let other = self.whole_question();
+                question.names.extend(other.names);
+                question.groups.extend(other.groups);
+                question.uids.extend(other.uids);
+                question.uids_only &= other.uids_only;
+                self.candidate = Some(policy);
                 self.names.ask_all(question);
-                match self.names.child() {
-                    Some(_) => self.after_asking(),
-                    None => self.agenda.at(Task::Adopt, Instant::now()),
+                match self.names.is_asking_about_all() {
+                    true => self.after_asking(),
+                    false => self.agenda.at(Task::Adopt, Instant::now()),
                 }
             }
         }
@@ -135,37 +175,49 @@ impl Watch {
     pub(super) fn adopt(&mut self) {
         let Some(policy) = self.candidate.take() else { return };
         let file = self.settings.file.display().to_string();
+        let new_link = |line: &LinkLine| {
+            self.session.policy.links.iter().all(|old| old.name.value != line.name.value)
+        };
+        // As by hand: a new line for a link that is not there is a mistake.
+        let strict = policy.links.iter().any(new_link);
         let before = std::mem::replace(&mut self.session.policy, policy);
         self.session.held = BTreeSet::new();
         self.session.processes = true;
-        // By hand, a link that is not there would be an error too.
-        self.session.options.absent_links = false;
-        let outcome = self.apply();
+        self.session.options.absent_links = !strict;
+        let outcome = self.apply(false);
         self.session.options.absent_links = true;
-        match outcome {
+        let failure = match outcome {
             Ok(applied) => {
                 log::info!("{file} is in force");
+                self.refused = None;
                 self.settle(applied);
                 self.narrow_events();
-                self.agenda.by(Task::Reconcile, Instant::now());
+                self.soon(Instant::now());
+                return;
             }
-            Err(Failure::Locked(why)) => {
-                let policy = std::mem::replace(&mut self.session.policy, before);
-                self.complain(&format!("waiting before {file} is adopted: {why}"));
+            Err(failure) => failure,
+        };
+        let policy = std::mem::replace(&mut self.session.policy, before);
+        match failure {
+            Failure::Policy(_) | Failure::Usage(_) => {
+                self.refused = Some(policy.source.text.to_string());
+                self.refuse(&failure);
+            }
+            failure => {
                 self.candidate = Some(policy);
-                self.agenda.at(Task::Adopt, Instant::now() + LOCKED);
-            }
-            Err(failure) => {
-                self.session.policy = before;
-                self.complain(&format!(
-                    "the policy is not adopted, and the one before stays in force: {}",
-                    failure.message()
-                ));
-                // The names of the one in force.
-                self.names.ask_all(self.whole_question());
-                self.after_asking();
+                self.try_again(&failure, Task::Adopt, &format!("{file} cannot be adopted"));
             }
         }
+    }
+
+    fn refuse(&mut self, failure: &Failure) {
+        self.complain(
+            Task::Adopt,
+            &format!(
+                "the policy is not adopted, and the one before stays in force: {}",
+                failure.message()
+            ),
+        );
     }
 
     /// Retired classes go once they have been quiet for a while: the first of two looks now.
@@ -180,7 +232,7 @@ impl Watch {
         if self.earlier.is_some() {
             return;
         }
-        match apply::begin_to_drain(&mut self.session.kernel, &self.stands.state) {
+        match self.begin_to_drain() {
             Ok(sight) => self.earlier = Some((sight, Instant::now())),
             Err(failure) => log::debug!("retired classes: {}", failure.message()),
         }
@@ -190,21 +242,35 @@ impl Watch {
         self.agenda.at(Task::Collect, Instant::now() + pause);
     }
 
+    /// Under the lock: another run may be writing tags.
+    fn begin_to_drain(&mut self) -> Result<Sight, Failure> {
+        let instance = self.session.kernel.instance();
+        let _lock = instance.map(|instance| instance.lock(Duration::ZERO)).transpose()?;
+        apply::begin_to_drain(&mut self.session.kernel, &self.stands.state)
+    }
+
     fn try_again(&mut self, failure: &Failure, task: Task, what: &str) {
         let pause = match failure {
             Failure::Locked(_) => LOCKED,
-            _ => RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_RETRY),
+            _ => {
+                self.failures = self.failures.saturating_add(1);
+                RETRY.saturating_mul(2_u32.saturating_pow(self.failures - 1)).min(LONGEST_RETRY)
+            }
         };
-        self.failures = self.failures.saturating_add(1);
-        self.complain(&format!("{what}: {}", failure.message()));
-        self.agenda.at(task, Instant::now() + pause);
+        let at = Instant::now() + pause;
+        self.not_before = Some(at);
+        match failure {
+            Failure::Locked(why) => log::info!("waiting: {why}"),
+            failure => self.complain(task, &format!("{what}: {}", failure.message())),
+        }
+        self.agenda.at(task, at);
     }
 
-    /// Says it, unless it was the last that was said.
-    fn complain(&mut self, complaint: &str) {
-        if self.complaint.as_deref() != Some(complaint) {
+    /// Says it, unless it was the last that was said of this.
+    fn complain(&mut self, about: Task, complaint: &str) {
+        if self.complaints.get(&about).is_none_or(|said| said != complaint) {
             log::error!("{complaint}");
-            self.complaint = Some(complaint.to_string());
+            self.complaints.insert(about, complaint.to_string());
         }
     }
 }

@@ -34,6 +34,7 @@ pub const MAY: May = May {
     quiet: Some(Duration::from_millis(2)),
     confirm: None,
     force: false,
+    repair: false,
 };
 
 pub struct Host {

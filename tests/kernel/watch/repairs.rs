@@ -196,11 +196,11 @@ everyone: 25mbit
     run("mkfifo /etc/passwd");
     let dave = world.actor(DAVE);
     let place = format!("uid/{}", DAVE.uid);
-    let class_of = |place: &str| counters::classes(UPLINK).class(&classid(place)).clone();
+    let class_of = |place: &str| counters::classes(UPLINK).by_id.remove(&classid(place));
     soon("dave has a class by his uid", PATIENCE, || {
         directory(&place).exists() && members(&place).contains(&dave.pid())
     });
-    assert_eq!(class_of(&place).ceil, 25_000_000);
+    assert_eq!(class_of(&place).expect("his class").ceil, 25_000_000);
     run("tc qdisc del dev up0 root");
     let took = soon("a repair", PATIENCE, in_sync_tree);
     println!("repaired {took:?} later, while NSS hangs");
@@ -211,7 +211,7 @@ everyone: 25mbit
     // Whoever asked when it hung is given up after ten seconds.
     let group = classid("group/students");
     soon("dave is a student", Duration::from_secs(30), || {
-        class_of(&place).parent.as_ref() == Some(&group)
+        class_of(&place).is_some_and(|class| class.parent.as_ref() == Some(&group))
     });
     assert!(members(&place).contains(&dave.pid()));
     assert!(daemon.end().success());
