@@ -20,7 +20,7 @@ tests!(
     On::Every => what_others_change_is_repaired, a_policy_is_followed_as_its_file_changes;
     On::Host => a_name_service_that_hangs_delays_nobody;
     On::HostAndUml => links_come_and_go, whoever_fights_us_is_left_alone_for_a_while,
-        a_pending_confirmation_is_respected;
+        a_pending_confirmation_is_respected, a_policy_can_be_tried_beside_the_daemon;
 );
 
 const POLICY: &str = super::logins::POLICY;
@@ -175,6 +175,34 @@ fn a_pending_confirmation_is_respected() {
     assert_eq!(ceil(), 20_000_000, "it waits until the change is confirmed, or taken back");
     soon("the change is taken back", PATIENCE, || ceil() == 30_000_000);
     soon("and all is well", PATIENCE, || in_sync(POLICY));
+    assert!(daemon.end().success());
+}
+
+/// As README says: tried from another file, which takes the place of the first while it waits.
+fn a_policy_can_be_tried_beside_the_daemon() {
+    let _world = World::new();
+    let file = policy(POLICY);
+    let daemon = Daemon::start(&["watch", &file]);
+    let ceil = || counters::classes(UPLINK).class(&classid("user/ann")).ceil;
+    let tried = |rate: &str, time: &str| {
+        let other = format!("{file}.new");
+        fs::write(&other, POLICY.replace("ann: 30mbit", rate)).expect("write a policy");
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).expect("chmod");
+        beside(&["apply", "--confirm", time, &other]).exits(0);
+        fs::rename(&other, &file).expect("rename the policy");
+        sleep(Duration::from_millis(300));
+    };
+    tried("ann: 20mbit", "20");
+    beside(&["confirm"]).exits(0);
+    soon("it is in force", PATIENCE, || daemon.log().contains("is in force"));
+    assert_eq!(ceil(), 20_000_000);
+    // The next one nobody confirms: it is taken back, and stays refused.
+    tried("ann: 10mbit", "2");
+    assert_eq!(ceil(), 10_000_000);
+    soon("it is taken back", PATIENCE, || ceil() == 20_000_000);
+    soon("it is refused", PATIENCE, || daemon.log().contains("taken back"));
+    sleep(SECOND);
+    assert_eq!(ceil(), 20_000_000);
     assert!(daemon.end().success());
 }
 
