@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{beside, soon};
-use crate::support::accounts::{ANN, DAVE, own_etc};
+use crate::support::accounts::{ANN, CAROL, DAVE, own_etc};
 use crate::support::command::run;
 use crate::support::counters;
 use crate::support::daemon::Daemon;
@@ -19,7 +19,7 @@ use crate::support::world::{UPLINK, World};
 tests!(
     On::Every => what_others_change_is_repaired, a_policy_is_followed_as_its_file_changes;
     On::Host => a_name_service_that_hangs_delays_nobody;
-    On::HostAndUml => links_come_and_go, whoever_fights_us_is_left_alone_for_a_while,
+    On::HostAndUml => links_come_and_go, one_odd_link_stops_nothing_else, whoever_fights_us_is_left_alone_for_a_while,
         a_pending_confirmation_is_respected, a_policy_can_be_tried_beside_the_daemon;
 );
 
@@ -126,6 +126,32 @@ users: {ann: 30mbit}
     soon("shaped once more", PATIENCE, || shaped("later0"));
     assert!(daemon.end().success());
     shaper(&["plan", "-q", "--exit-code", &policy(text)]).exits(0);
+}
+
+/// A link whose speed nobody knows, where the policy needs it; and one with somebody else's qdisc.
+fn one_odd_link_stops_nothing_else() {
+    let world = World::new();
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit}, later0: {rate: 50%, optional: true}, other0: {rate: 50mbit, optional: true}}
+users: {ann: 30mbit}
+everyone: 20mbit
+";
+    let daemon = Daemon::start(&["watch", &policy(text)]);
+    world.on_host("ip link add later0 type ifb").exits(0);
+    soon("the odd link is said", PATIENCE, || daemon.log().contains("later0"));
+    let [ann, carol] = [world.actor(ANN), world.actor(CAROL)];
+    let place = format!("uid/{}", CAROL.uid);
+    soon("carol has a class", PATIENCE, || {
+        fs::exists(directory(&place)).unwrap_or(false) && members(&place).contains(&carol.pid())
+    });
+    soon("ann is placed", PATIENCE, || members("user/ann").contains(&ann.pid()));
+    world.on_host("ip link add other0 type veth peer name peer0").exits(0);
+    run("tc qdisc replace dev other0 root handle 7: tbf rate 1gbit burst 100kb latency 50ms");
+    run("tc qdisc del dev up0 root");
+    soon("up0 is repaired", PATIENCE, in_sync_tree);
+    assert!(!run("tc qdisc show dev later0").contains("htb"));
+    assert!(daemon.end().success());
 }
 
 fn whoever_fights_us_is_left_alone_for_a_while() {
