@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use log::{debug, info, warn};
+use nix::errno::Errno;
 
 use crate::cgroup;
 use crate::kernel::Kernel;
@@ -13,7 +15,7 @@ use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
 use crate::netlink::request::{class, filter, leaf, root};
 use crate::plan::{Step, Tc};
-use crate::state::{Facts, Filter, LinkName, RootQdisc, Tag};
+use crate::state::{Facts, Filter, LinkName, Pref, RootQdisc, Tag};
 use crate::sys::bpf;
 use crate::sys::route::SocketError;
 use crate::units::ClassId;
@@ -23,6 +25,8 @@ use crate::units::ClassId;
 #[error("{source}")]
 pub struct Failed {
     pub step: Box<Step>,
+    /// Which of the step's messages was refused, counted from 0.
+    pub message: usize,
     #[source]
     pub source: Box<Cause>,
 }
@@ -39,7 +43,7 @@ pub enum Cause {
     #[error("cannot load the eBPF program that reads the tag: {0}")]
     Bpf(#[source] io::Error),
     #[error(transparent)]
-    Rules(#[from] filter::TooManyRules),
+    Rules(#[from] filter::CannotWrite),
     #[error("the link is gone")]
     LinkGone,
     #[error("interrupted by signal {0}")]
@@ -67,6 +71,11 @@ pub type Gate<'a> = &'a mut dyn FnMut(usize, &Step) -> Result<(), Cause>;
 /// Messages that go to the kernel together at the most; what is sent cannot be stopped.
 const TOGETHER: usize = 256;
 
+/// How long the kernel may take to free the keys of a u32 pref that was deleted; 20 ms are usual.
+const KEYS_ARE_FREED: Duration = Duration::from_secs(5);
+/// How long to wait before it is asked again.
+const AGAIN: Duration = Duration::from_millis(5);
+
 /// Performs `steps` in their order. `facts` are those that the plan was made with. The first step
 /// that fails ends it; steps sent to the kernel together with it may have been performed as well, so
 /// whoever wants to know what stands observes.
@@ -80,7 +89,7 @@ pub fn perform<'a>(
     let mut run = Run { kernel, facts, indexes, program: None, waiting: Vec::new() };
     let mut count = 0;
     for step in steps {
-        let fail = |source| Failed { step: Box::new(step.clone()), source: Box::new(source) };
+        let fail = |source| failed(step, 0, source);
         if let Err(cause) = gate(count, step) {
             // What was let through before is performed, so that "stopped before step k" is true.
             run.flush()?;
@@ -99,8 +108,19 @@ pub fn perform<'a>(
             ) {
                 run.flush()?;
             }
-            for request in run.requests(step).map_err(fail)? {
-                run.waiting.push((request, step.clone()));
+            if let Step::DeleteTables { through, protocol, tables, .. } = step {
+                run.flush()?;
+                run.delete_tables(step, *through, *protocol, tables).map_err(fail)?;
+            }
+            let mut message = 0;
+            for (turn, requests) in run.turns(step).map_err(fail)?.into_iter().enumerate() {
+                if turn > 0 {
+                    run.flush()?;
+                }
+                for request in requests {
+                    run.waiting.push(Waiting { request, step, message });
+                    message += 1;
+                }
             }
             if run.waiting.len() >= TOGETHER {
                 run.flush()?;
@@ -125,38 +145,94 @@ pub fn restore_root(
     kernel.netlink.change(&request)?.map(|_| ()).map_err(Cause::Kernel)
 }
 
-struct Run<'k> {
+struct Run<'k, 's> {
     kernel: &'k mut Kernel,
     facts: &'k Facts,
     indexes: BTreeMap<&'k LinkName, u32>,
     /// The eBPF program, loaded once when first needed.
     program: Option<OwnedFd>,
-    waiting: Vec<(Request, Step)>,
+    waiting: Vec<Waiting<'s>>,
 }
 
-impl Run<'_> {
+/// A message that is to be sent, and of which step it is.
+struct Waiting<'s> {
+    request: Request,
+    step: &'s Step,
+    /// Its place among the step's messages.
+    message: usize,
+}
+
+fn failed(step: &Step, message: usize, source: Cause) -> Failed {
+    Failed { step: Box::new(step.clone()), message, source: Box::new(source) }
+}
+
+impl Run<'_, '_> {
     /// Sends what waits, and reads what became of it.
     fn flush(&mut self) -> Result<(), Failed> {
-        let (requests, steps): (Vec<Request>, Vec<Step>) = self.waiting.drain(..).unzip();
-        if requests.is_empty() {
-            return Ok(());
-        }
-        debug!("{} messages to the kernel", requests.len());
-        let fail =
-            |step: &Step, source| Failed { step: Box::new(step.clone()), source: Box::new(source) };
+        let waiting = std::mem::take(&mut self.waiting);
+        let Some(first) = waiting.first() else { return Ok(()) };
+        debug!("{} messages to the kernel", waiting.len());
+        let requests: Vec<&Request> = waiting.iter().map(|waiting| &waiting.request).collect();
         let outcomes = self
             .kernel
             .netlink
             .transact(&requests)
-            .map_err(|error| fail(&steps[0], error.into()))?;
-        for (outcome, step) in outcomes.into_iter().zip(&steps) {
+            .map_err(|error| failed(first.step, first.message, error.into()))?;
+        for (outcome, Waiting { step, message, .. }) in outcomes.into_iter().zip(&waiting) {
             match outcome {
                 Ok(None) => {}
                 Ok(Some(warning)) => {
                     warn!("{}: {warning}", Tc(step, &self.kernel.paths(self.facts.psched)));
                 }
-                Err(error) => return Err(fail(step, Cause::Kernel(error))),
+                Err(error) => return Err(failed(step, *message, Cause::Kernel(error))),
             }
+        }
+        Ok(())
+    }
+
+    /// Tables whose last link went a moment ago are still in use, and so, when they have gone, are those
+    /// that they led to: asked again and again. A pref's first table goes last: it tells of the others, if
+    /// this run ends here.
+    fn delete_tables(
+        &mut self,
+        step: &Step,
+        through: Pref,
+        protocol: u16,
+        tables: &[u16],
+    ) -> Result<(), Cause> {
+        let ifindex = self.ifindex(step)?;
+        let is_first = |table: &u16| Pref::RULES.iter().any(|pref| pref.tables().start == *table);
+        let (mut left, mut pause) = (tables.to_vec(), Duration::ZERO);
+        while !left.is_empty() {
+            let mut busy = None;
+            let mut still = Vec::new();
+            // Unless somebody's link leads from it to another.
+            let keep_first = pause < KEYS_ARE_FREED / 10 && !left.iter().all(is_first);
+            for table in &left {
+                if keep_first && is_first(table) {
+                    still.push(*table);
+                    continue;
+                }
+                let request = filter::delete_table(ifindex, through, protocol, *table);
+                match self.kernel.netlink.change(&request)? {
+                    // One that the kernel numbered was the pref's own, and went with it.
+                    Ok(_) | Err(KernelError { errno: Errno::ENOENT, .. }) => {}
+                    Err(error) if error.errno == Errno::EBUSY => {
+                        still.push(*table);
+                        busy = Some(error);
+                    }
+                    Err(error) => return Err(Cause::Kernel(error)),
+                }
+            }
+            if still.len() < left.len() {
+                pause = Duration::ZERO;
+            } else if let Some(error) = busy.filter(|_| pause > KEYS_ARE_FREED) {
+                return Err(Cause::Kernel(error));
+            } else {
+                std::thread::sleep(AGAIN);
+                pause += AGAIN;
+            }
+            left = still;
         }
         Ok(())
     }
@@ -176,9 +252,21 @@ impl Run<'_> {
         }
     }
 
+    fn ifindex(&self, step: &Step) -> Result<u32, Cause> {
+        step.link().and_then(|link| self.indexes.get(link)).copied().ok_or(Cause::LinkGone)
+    }
+
+    /// A step's messages, in turns: each is sent when all of the one before are known to be done.
+    fn turns(&mut self, step: &Step) -> Result<Vec<Vec<Request>>, Cause> {
+        let Step::AddFilter { pref, filter: Filter::U32 { family, rules }, .. } = step else {
+            return Ok(vec![self.requests(step)?]);
+        };
+        let add = filter::add_rules(self.ifindex(step)?, *pref, *family, rules)?;
+        Ok(if add.tables.is_empty() { vec![add.root] } else { vec![add.tables, add.root] })
+    }
+
     fn requests(&mut self, step: &Step) -> Result<Vec<Request>, Cause> {
-        let link = step.link().ok_or(Cause::LinkGone)?;
-        let ifindex = *self.indexes.get(link).ok_or(Cause::LinkGone)?;
+        let ifindex = self.ifindex(step)?;
         Ok(match step {
             Step::AddRoot { link } => self.add_root(link, ifindex),
             Step::DeleteRoot { .. } => vec![root::delete(ifindex, ClassId::ROOT)],
@@ -197,7 +285,6 @@ impl Run<'_> {
                 leaf::add(ifindex, *minor, to),
             ],
             Step::AddFilter { pref, filter, .. } => match filter {
-                Filter::U32 { family, rules } => filter::add_rules(ifindex, *pref, *family, rules)?,
                 Filter::Tag(Tag::Cgroup) => vec![filter::add_cgroup(ifindex, *pref)],
                 Filter::Tag(Tag::Bpf) => {
                     let program = match self.program.take() {
@@ -208,11 +295,14 @@ impl Run<'_> {
                     self.program = Some(program);
                     vec![request]
                 }
-                Filter::Unknown { .. } => Vec::new(),
+                // A set of rules goes in turns.
+                Filter::U32 { .. } | Filter::Unknown { .. } => Vec::new(),
             },
             Step::DeleteFilter { pref, filter, .. } => {
-                vec![filter::delete(ifindex, *pref, filter::protocol(filter))]
+                vec![filter::delete(ifindex, *pref, filter.protocol())]
             }
+            // Those that are in use are asked again.
+            Step::DeleteTables { .. } => Vec::new(),
             Step::Mount
             | Step::Unmount
             | Step::MakeClaim { .. }

@@ -48,7 +48,12 @@ impl Failure {
 
     /// A failed step, with what became of the undo.
     pub fn step(failed: &Failed, paths: &Paths, aftermath: &str) -> Failure {
-        let step = Tc(&failed.step, paths).to_string();
+        let commands = Tc(&failed.step, paths).to_string();
+        // Of thousands the one that was refused says enough.
+        let step = match commands.lines().nth(failed.message) {
+            Some(command) if commands.lines().count() > 3 => command.to_string(),
+            _ => commands,
+        };
         match &*failed.source {
             Cause::Interrupted(signal) => Failure::Interrupted {
                 signal: *signal,

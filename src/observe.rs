@@ -10,7 +10,9 @@ use log::debug;
 use crate::accounts::{self, Question};
 use crate::cgroup;
 use crate::kernel::Kernel;
-use crate::netlink::decode::{self, ClassRecord, DefaultRoute, LinkRecord, QdiscRecord};
+use crate::netlink::decode::{
+    self, ClassRecord, DefaultRoute, FilterRecord, LinkRecord, QdiscRecord,
+};
 use crate::netlink::inet_diag::{self, Transport};
 use crate::netlink::{assemble, request};
 use crate::process::{self, Process};
@@ -210,9 +212,10 @@ fn tree(
     }
     let filters =
         kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
-    let mut kinds: BTreeMap<Pref, String> = BTreeMap::new();
+    tree.left_tables = left_tables(kernel, ifindex, &filters)?;
+    let mut kinds: BTreeMap<Pref, (u16, String)> = BTreeMap::new();
     for record in &filters {
-        kinds.entry(record.pref).or_insert_with(|| record.kind.clone());
+        kinds.entry(record.pref).or_insert_with(|| (record.protocol, record.kind.clone()));
     }
     let bound = filters.iter().filter(|record| !record.pref.is_ours());
     sight.observation.bound.extend(bound.filter_map(|record| record.binds?.our_minor()));
@@ -220,11 +223,40 @@ fn tree(
         if pref.is_ours() {
             tree.filters.insert(pref, filter);
         } else {
-            let kind = kinds.remove(&pref).unwrap_or_default();
-            sight.observation.foreign.push(Foreign::Filter { link: link.clone(), pref, kind });
+            let (protocol, kind) = kinds.remove(&pref).unwrap_or_default();
+            let link = link.clone();
+            sight.observation.foreign.push(Foreign::Filter { link, pref, protocol, kind });
         }
     }
     Ok(tree)
+}
+
+/// u32 hash tables of prefs of ours that do not stand: no list has them, and only while another u32 pref
+/// stands are they there. A set's first table is the last to go, so that it tells of the others.
+fn left_tables(
+    kernel: &mut Kernel,
+    ifindex: u32,
+    filters: &[FilterRecord],
+) -> Result<BTreeSet<u16>, ObserveError> {
+    let u32s = || filters.iter().filter(|record| record.kind == "u32");
+    let Some(through) = u32s().next() else { return Ok(BTreeSet::new()) };
+    let listed: BTreeSet<u16> = u32s().map(|record| (record.handle >> 20) as u16).collect();
+    let mut is_there = |table: &u16| -> Result<bool, ObserveError> {
+        let question = request::filter::has_table(ifindex, through.pref, through.protocol, *table);
+        Ok(!listed.contains(table) && kernel.netlink.change(&question)?.is_ok())
+    };
+    let mut left = BTreeSet::new();
+    for pref in Pref::RULES.into_iter().filter(|pref| u32s().all(|record| record.pref != *pref)) {
+        if !is_there(&pref.tables().start)? {
+            continue;
+        }
+        for table in pref.tables() {
+            if is_there(&table)? {
+                left.insert(table);
+            }
+        }
+    }
+    Ok(left)
 }
 
 /// Whether the hierarchy holds anybody's directories but this instance's.

@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+mod filter;
+mod u32;
+
+pub use self::filter::{Family, Filter, Match, Pref, Tag};
+pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 use crate::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
 
 /// Everything of one instance: its trees on links and its claims in the `net_cls` hierarchy.
@@ -68,6 +71,9 @@ pub struct Tree {
     /// Leaf qdiscs by the class they hang under; the qdisc's own handle is `minor:`.
     pub leaves: BTreeMap<Minor, LeafQdisc>,
     pub filters: BTreeMap<Pref, Filter>,
+    /// u32 hash tables, by number, whose pref is gone. They keep the classes that their rules send to
+    /// from being deleted, and nothing lists them. Never desired.
+    pub left_tables: BTreeSet<u16>,
 }
 
 /// An HTB class (`struct tc_htb_opt`).
@@ -142,74 +148,6 @@ impl LeafQdisc {
             LeafQdisc::Other { .. } => "foreign",
         }
     }
-}
-
-/// A filter's preference: lower is asked first. We use the ones named here and no other; a filter
-/// of ours under our root at any other pref is foreign.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Pref(pub u16);
-
-impl Pref {
-    /// Rules come first, the tag after them; each has two places, so that a changed one is added
-    /// whole beside the old one before that is deleted. ip and ipv6 cannot share a pref
-    /// (`Protocol mismatch for filter with specified priority`), nor can two kinds.
-    pub const RULES_V4: [Pref; 2] = [Pref(100), Pref(101)];
-    pub const RULES_V6: [Pref; 2] = [Pref(102), Pref(103)];
-    pub const TAG: [Pref; 2] = [Pref(200), Pref(201)];
-
-    pub fn is_ours(self) -> bool {
-        [Pref::RULES_V4, Pref::RULES_V6, Pref::TAG].iter().any(|pair| pair.contains(&self))
-    }
-}
-
-impl fmt::Display for Pref {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// All that stands at one pref under our root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Filter {
-    /// Explicit rules in order of precedence, all of one family.
-    U32 { family: Family, rules: Vec<U32Rule> },
-    /// Reads the packet's net_cls classid; protocol all, or IPv6 escapes it.
-    Tag(Tag),
-    /// Something that we do not write at a pref of ours: half an update, or another's hand. Never
-    /// desired, so it is always replaced. The text says what was found.
-    Unknown { protocol: u16, kind: String },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-/// How the tag is read (`classifier` in the policy).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tag {
-    /// `cls_cgroup`.
-    Cgroup,
-    /// Two eBPF instructions in `cls_bpf`, for kernels without `cls_cgroup`: the same helper.
-    Bpf,
-}
-
-/// One u32 key node: all selectors must match; the packet then goes to `to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct U32Rule {
-    pub keys: Vec<U32Key>,
-    pub to: ClassId,
-}
-
-/// One 32-bit comparison (`struct tc_u32_key`, offmask 0): `(word at offset & mask) == value`.
-/// Value and mask as the packet has them, read big-endian: 1.2.3.4 is 0x01020304.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct U32Key {
-    pub value: u32,
-    pub mask: u32,
-    /// Bytes from the start of the network header; a multiple of 4.
-    pub offset: i32,
 }
 
 /// Whose a class and its directory are.
@@ -495,6 +433,8 @@ pub enum Foreign {
     Filter {
         link: LinkName,
         pref: Pref,
+        /// Ethertype.
+        protocol: u16,
         kind: String,
     },
     Directory {
@@ -510,7 +450,7 @@ impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Foreign::Class { link, classid } => write!(f, "class {classid} on {link}"),
-            Foreign::Filter { link, pref, kind } => {
+            Foreign::Filter { link, pref, kind, .. } => {
                 write!(f, "{kind} filter pref {pref} on {link}")
             }
             Foreign::Directory { path, .. } => write!(f, "directory {path}"),
@@ -529,27 +469,6 @@ pub struct Counters {
     pub backlog_packets: u64,
     pub lends: u64,
     pub borrows: u64,
-}
-
-/// A u32 rule's match as the policy means it: one combination of the file's lists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Match {
-    pub src: Option<IpNet>,
-    pub dst: Option<IpNet>,
-    pub sport: Option<u16>,
-    pub dport: Option<u16>,
-    /// IP protocol number.
-    pub proto: Option<u8>,
-}
-
-impl Match {
-    /// The family that its addresses say; `None`: both.
-    pub fn family(&self) -> Option<Family> {
-        self.src.or(self.dst).map(|net| match net.addr() {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        })
-    }
 }
 
 #[cfg(test)]

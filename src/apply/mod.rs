@@ -358,7 +358,8 @@ impl Run<'_, '_> {
         let cause = Cause::Stopped(format!(
             "the kernel took every step but does not show the result; still to do:\n{missing}"
         ));
-        let failed = Failed { step: Box::new(first.step.clone()), source: Box::new(cause) };
+        let failed =
+            Failed { step: Box::new(first.step.clone()), message: 0, source: Box::new(cause) };
         Err(failed.into())
     }
 }

@@ -1,5 +1,4 @@
-//! From a match as the policy means it to the u32 keys that decide it. Pure; also the interpreter
-//! that says what the kernel makes of the keys, so that tests can hold the two against each other.
+//! From a match as the policy means it to the u32 keys that decide it. Pure.
 //!
 //! Every key looks into a header at a place where that header surely is: the fixed 20 bytes of
 //! IPv4, the fixed 40 of IPv6, and the ports only where the keys before them have made sure that
@@ -111,52 +110,12 @@ impl Words {
     }
 }
 
-/// What a rule says about a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Matches,
-    Differs,
-    /// A key looked beyond the packet's end: `u32_classify` then gives up on the whole pref.
-    TooShort,
-}
-
-fn verdict(rule: &U32Rule, packet: &[u8]) -> Verdict {
-    for key in &rule.keys {
-        let word = usize::try_from(key.offset)
-            .ok()
-            .and_then(|at| packet.get(at..at.checked_add(4)?)?.try_into().ok());
-        match word.map(u32::from_be_bytes) {
-            None => return Verdict::TooShort,
-            Some(word) if (word ^ key.value) & key.mask != 0 => return Verdict::Differs,
-            Some(_) => {}
-        }
-    }
-    Verdict::Matches
-}
-
-/// Whether the kernel would say that this rule, alone, matches; `packet` begins at the network
-/// header, as `u32_classify` (net/sched/cls_u32.c) sees it.
-pub fn matches(rule: &U32Rule, packet: &[u8]) -> bool {
-    verdict(rule, packet) == Verdict::Matches
-}
-
-/// Where the rules of one pref, in their order, send a packet; `None`: the next pref is asked.
-pub fn classify(rules: &[U32Rule], packet: &[u8]) -> Option<ClassId> {
-    for rule in rules {
-        match verdict(rule, packet) {
-            Verdict::Matches => return Some(rule.to),
-            Verdict::Differs => {}
-            Verdict::TooShort => return None,
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::classify::interpret::{first_match, matches};
     use crate::units::Minor;
 
     const TO: ClassId = ClassId::ours(Minor(0x10));
@@ -251,13 +210,13 @@ mod tests {
         let mut rules = compile(Family::V4, &[ports], TO);
         rules.extend(compile(Family::V4, &[Match::default()], TO));
         let short = v4([0x45, 0, 0, 20, 0, 0, 0x40, 0], &[]);
-        assert_eq!(classify(&rules, &short), None, "an empty TCP packet: malformed");
+        assert_eq!(first_match(&rules, &short), None, "an empty TCP packet: malformed");
         let udp = {
             let mut udp = short;
             udp[9] = 17;
             udp
         };
-        assert_eq!(classify(&rules, &udp), Some(TO), "the port is only asked of TCP");
+        assert_eq!(first_match(&rules, &udp), Some(TO), "the port is only asked of TCP");
     }
 
     /// What a rule means, said without words and masks.
@@ -346,7 +305,7 @@ mod tests {
             m in a_match(Family::V4), packet in a_packet(Family::V4),
         ) {
             let rules = compile(Family::V4, &[m], TO);
-            let says = classify(&rules, &packet).is_some();
+            let says = first_match(&rules, &packet).is_some();
             prop_assert_eq!(says, meant(&m, &packet, Family::V4));
         }
 
@@ -355,7 +314,7 @@ mod tests {
             m in a_match(Family::V6), packet in a_packet(Family::V6),
         ) {
             let rules = compile(Family::V6, &[m], TO);
-            let says = classify(&rules, &packet).is_some();
+            let says = first_match(&rules, &packet).is_some();
             prop_assert_eq!(says, meant(&m, &packet, Family::V6));
         }
 

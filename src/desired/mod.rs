@@ -13,7 +13,7 @@ use crate::classify::{self, NoTag};
 use crate::model::{LeafChoice, Limits, Link, Model, Node, Target};
 use crate::state::{
     Claim, Class, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls, Observation,
-    Owner, Pref, Role, Tree, U32Rule,
+    Owner, Pref, Role, Tree, U32Rules,
 };
 use crate::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
 use identity::Identities;
@@ -212,16 +212,14 @@ impl LinkTree<'_> {
         Ok(())
     }
 
-    fn rules(&self, family: Family) -> Vec<U32Rule> {
+    fn rules(&self, family: Family) -> U32Rules {
         let on_link = |rule: &&crate::model::Rule| {
             rule.link.as_ref().is_none_or(|link| *link == self.link.name)
         };
-        self.model
-            .rules
-            .iter()
-            .filter(on_link)
-            .flat_map(|rule| classify::u32::compile(family, &rule.matches, self.target(&rule.to)))
-            .collect()
+        let rules = self.model.rules.iter().filter(on_link);
+        let rules = rules
+            .flat_map(|rule| classify::u32::compile(family, &rule.matches, self.target(&rule.to)));
+        classify::hash::arrange(family, rules.collect())
     }
 
     /// A target that has no class on this link counts in the default, as its tag would.

@@ -11,9 +11,9 @@ use crate::state::{Family, Match, Owner};
 use super::links::Links;
 use super::{Rule, Target};
 
-/// u32 numbers the keys of a table with 12 bits, 0 being the table itself; more get handles that
-/// others have (net/sched/cls_u32.c, `gen_new_kid`).
-const MOST_MATCHES: usize = 4_095;
+/// Each takes from half a kilobyte to some kilobytes of the kernel's memory, the more the more
+/// processors there are (CONFIG_CLS_U32_PERF counts on each).
+const MOST_MATCHES: usize = 50_000;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
-use super::{BPF_NAME, ETH_P_ALL, ETH_P_IP, ETH_P_IPV6};
-use crate::state::{Family, Filter, Pref, Tag};
+use super::{BPF_NAME, ETH_P_ALL};
+use crate::state::{Family, Filter, Pref, Tag, U32Link, U32Node, U32Rules, U32Table};
 use crate::units::ClassId;
 
 /// All that stands at each pref, from the records of one link and one parent. What we would not
@@ -22,7 +22,11 @@ pub fn filters(records: impl IntoIterator<Item = FilterRecord>) -> BTreeMap<Pref
 /// `None` only for no record at all.
 fn one(records: &[FilterRecord]) -> Option<Filter> {
     let first = records.first()?;
-    let unknown = || Filter::Unknown { protocol: first.protocol, kind: first.kind.clone() };
+    let unknown = || Filter::Unknown {
+        protocol: first.protocol,
+        kind: first.kind.clone(),
+        tables: tables(records),
+    };
     let alike = records
         .iter()
         .all(|r| r.kind == first.kind && r.protocol == first.protocol && r.chain == 0);
@@ -30,37 +34,82 @@ fn one(records: &[FilterRecord]) -> Option<Filter> {
         return Some(unknown());
     }
     let found = match first.kind.as_str() {
-        "u32" => rules(first.protocol, records),
+        "u32" => rules(records),
         "cgroup" | "bpf" if first.protocol == ETH_P_ALL => tag(records).map(Filter::Tag),
         _ => None,
     };
     Some(found.unwrap_or_else(unknown))
 }
 
-/// Rules of one root table, by node number, which is the order in which the kernel asks them.
-fn rules(protocol: u16, records: &[FilterRecord]) -> Option<Filter> {
-    let family = match protocol {
-        ETH_P_IP => Family::V4,
-        ETH_P_IPV6 => Family::V6,
-        _ => return None,
+/// Where a u32 record stands: table, bucket and node.
+fn place(record: &FilterRecord) -> (u16, u8, u16) {
+    let handle = record.handle;
+    ((handle >> 20) as u16, (handle >> 12 & 0xff) as u8, (handle & 0xfff) as u16)
+}
+
+/// Tables from here on are the kernel's to number: the prefs' own.
+const ROOT_TABLES: u16 = 0x800;
+
+/// The u32 tables among the records that stay when the pref is deleted, the latest first.
+fn tables(records: &[FilterRecord]) -> Vec<u16> {
+    let table = |record: &FilterRecord| match record.detail {
+        FilterDetail::U32(U32Record::Table { .. }) => Some(place(record).0),
+        _ => None,
     };
-    let mut tables = 0;
-    let mut by_handle = BTreeMap::new();
+    let mut tables: Vec<u16> = records.iter().filter_map(table).collect();
+    tables.sort_unstable_by(|a, b| b.cmp(a));
+    // Of several that the kernel numbered only one is the pref's own, and no record says which.
+    if tables.iter().filter(|table| **table >= ROOT_TABLES).count() == 1 {
+        tables.retain(|table| *table < ROOT_TABLES);
+    }
+    tables
+}
+
+/// What stands at a pref of ours, nodes by their numbers, which is the order in which the kernel asks
+/// them.
+fn rules(records: &[FilterRecord]) -> Option<Filter> {
+    let first = records.first()?;
+    let family = [Family::V4, Family::V6].into_iter().find(|f| f.ethertype() == first.protocol)?;
+    let numbers = first.pref.tables();
+    let relative = |table: u16| numbers.contains(&table).then(|| table.wrapping_sub(numbers.start));
+    let mut root = None;
+    let mut rules = U32Rules::default();
     for record in records {
-        match &record.detail {
-            FilterDetail::Pref => {}
-            FilterDetail::U32(U32Record::Table { divisor: 1 }) => tables += 1,
-            FilterDetail::U32(U32Record::Rule(rule)) => {
-                // Two of one number: then the order cannot be known.
-                if by_handle.insert(record.handle, rule.clone()).is_some() {
-                    return None;
-                }
+        let FilterDetail::U32(U32Record::Table { divisor }) = record.detail else { continue };
+        let (table, ..) = place(record);
+        if table >= ROOT_TABLES {
+            if divisor != 1 || root.replace(table).is_some() {
+                return None;
             }
+            continue;
+        }
+        let divisor = u16::try_from(divisor).ok()?;
+        rules.tables.insert(relative(table)?, U32Table { divisor, buckets: BTreeMap::new() });
+    }
+    let mut nodes: BTreeMap<(u16, u8, u16), U32Node> = BTreeMap::new();
+    for record in records {
+        let node = match &record.detail {
+            FilterDetail::U32(U32Record::Rule(rule)) => U32Node::Rule(rule.clone()),
+            FilterDetail::U32(U32Record::Link(link)) => {
+                U32Node::Link(U32Link { table: relative(link.table)?, ..link.clone() })
+            }
+            FilterDetail::U32(U32Record::Table { .. }) | FilterDetail::Pref => continue,
             _ => return None,
+        };
+        // Two of one number: then the order cannot be known.
+        if nodes.insert(place(record), node).is_some() {
+            return None;
         }
     }
-    let rules: Vec<_> = by_handle.into_values().collect();
-    (tables == 1 && !rules.is_empty()).then_some(Filter::U32 { family, rules })
+    for ((table, bucket, _), node) in nodes {
+        if Some(table) == root {
+            rules.root.push(node);
+        } else {
+            let table = rules.tables.get_mut(&relative(table)?)?;
+            table.buckets.entry(bucket).or_default().push(node);
+        }
+    }
+    (root.is_some() && !rules.root.is_empty()).then_some(Filter::U32 { family, rules })
 }
 
 fn tag(records: &[FilterRecord]) -> Option<Tag> {
@@ -80,6 +129,7 @@ fn tag(records: &[FilterRecord]) -> Option<Tag> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::{ETH_P_IP, ETH_P_IPV6};
     use crate::state::U32Rule;
     use crate::units::Minor;
 
@@ -144,7 +194,8 @@ mod tests {
     #[test]
     fn an_unknown_filter_says_its_protocol_so_that_it_can_be_deleted() {
         let flower = record(ETH_P_IPV6, "flower", 1, FilterDetail::Other);
-        let wanted = Filter::Unknown { protocol: ETH_P_IPV6, kind: "flower".to_string() };
+        let wanted =
+            Filter::Unknown { protocol: ETH_P_IPV6, kind: "flower".to_string(), tables: vec![] };
         assert_eq!(filters([flower])[&Pref(100)], wanted);
     }
 }

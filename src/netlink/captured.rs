@@ -248,7 +248,7 @@ fn filters_are_sent_byte_for_byte_as_tc_does() {
     let to = ClassId::ours(Minor(0x11));
     let one = |family, matching: Match, pref| {
         let rules = compile::compile(family, &[matching], to);
-        filter::add_rules(V0, Pref(pref), family, &rules).unwrap().remove(0)
+        filter::add_rules(V0, Pref(pref), family, &rules.into()).unwrap().root.remove(0)
     };
     let net = |text: &str| Some(text.parse().unwrap());
     let web = Match { src: net("1.2.3.4/32"), dport: Some(80), proto: Some(6), ..Match::default() };
@@ -355,7 +355,7 @@ fn three_records_of_a_u32_filter_become_its_rules_in_order() {
         },
         U32Rule { keys: vec![key(80, 0xffff, 20)], to: ClassId::ours(Minor::DEFAULT) },
     ];
-    let wanted = Filter::U32 { family: Family::V4, rules };
+    let wanted = Filter::U32 { family: Family::V4, rules: rules.into() };
     assert_eq!(assemble::filters(records.clone())[&Pref(100)], wanted);
     records.reverse();
     assert_eq!(assemble::filters(records)[&Pref(100)], wanted);

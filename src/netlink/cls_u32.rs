@@ -12,39 +12,39 @@
 //! starts giving out at 0x800. A node number that is taken is refused (ENOSPC). Deleting the pref
 //! takes its root table and the keys in it along, at once.
 //!
-//! # A whole set in one step (not used yet; tried on 6.18)
-//! A table of one's own (`handle 5: u32 divisor 1`; numbers below 0x800, for those above are never
-//! given back: `idr_alloc_u32` takes the handle, `idr_remove` the number) can be filled while nothing
-//! points at it (`handle ::N u32 ht 5:0: match … flowid …`), and becomes active with a single key
-//! in the pref's root table: `handle ::1 u32 link 5: match u32 0 0 at 0`, without a flowid, so that
-//! what the table does not match goes on to the next pref. Changing that key in place (`filter
-//! change … handle 801::1 u32 link 6: …`, by its real number as read back) swaps two sets at one
-//! pref atomically. But:
-//! - Deleting the pref deletes only its root table. Linked tables stay in the qdisc's `tc_u_common`,
-//!   unseen, until the last u32 pref of the qdisc goes; they show again when the same pref is made
-//!   again, and their rules keep their classes busy (`HTB class in use`). So: delete the link key,
-//!   then each table by its handle, then the pref.
-//! - A table is `Can not delete in-use filter` (EBUSY) for a moment after its last link went, for
-//!   keys are freed by a work queue (`tcf_queue_work`): try again.
+//! # Hash tables
+//! A table of one's own (`handle 100: u32 divisor 256`) can be filled while nothing leads to it (`handle
+//! ::N u32 ht 100:3f: match … flowid …`), and is asked once a node does: `handle ::N u32 link 100:
+//! hashkey mask 0xff at 16`, without a flowid, so that what the table does not match goes on after the
+//! link. Its number must be below 0x800: those above are never given back (`idr_alloc_u32` takes the
+//! handle, `idr_remove` the number).
 //!
-//! With one root table at each of two prefs, sent in order, no packet sees a half-written set as
-//! anything but the old answer or the new one, and a delete leaves nothing: so that is what we do.
+//! So a set is written tables first, the deepest before those that lead to them, and the nodes of the
+//! pref's root table last and in order: no packet sees a half-written set as anything but the old answer
+//! or the new one. Deleting the pref takes its root table away at once, and with it the set. But:
+//! - Tables stay in the qdisc's `tc_u_common` until the last u32 pref of the qdisc goes. No list shows
+//!   them (a dump shows those of the prefs that stand), and their rules keep their classes busy (`HTB class
+//!   in use`). They can be asked for and deleted by number through any u32 pref of the qdisc, of whatever
+//!   protocol; when their own pref is made again, they show again.
+//! - A table is `Can not delete in-use filter` (EBUSY) for some 20 ms after its last link went, for keys
+//!   are freed by a work queue after a grace period (`tcf_queue_work`): try again.
 
 use netlink_packet_route::tc::{
     TcFilterU32Option, TcHandle, TcOption, TcU32Key, TcU32Selector, TcU32SelectorFlags,
 };
 
 use super::attr;
-use crate::state::{U32Key, U32Rule};
+use crate::state::{U32Hash, U32Key, U32Link, U32Rule};
 use crate::units::ClassId;
 
 pub(super) const KIND: &str = "u32";
 
-/// Rules that one pref can hold: node numbers 1 to 0xfff of its root table.
-pub const MAX_RULES: usize = 0xfff;
+/// Nodes that one bucket can hold: their numbers are 1 to 0xfff.
+pub const MAX_NODES: usize = 0xfff;
 
 const TCA_U32_CLASSID: u16 = 1;
 const TCA_U32_HASH: u16 = 2;
+const TCA_U32_LINK: u16 = 3;
 const TCA_U32_DIVISOR: u16 = 4;
 const TCA_U32_SEL: u16 = 5;
 const TCA_U32_PCNT: u16 = 9;
@@ -54,18 +54,53 @@ const TCA_U32_PAD: u16 = 12;
 /// `TC_U32_TERMINAL`: the packet goes to the classid and no further rule is asked.
 const TERMINAL: u8 = 1;
 
-/// `tc filter … u32 match … flowid TO`. At most 128 keys (`TC_U32_MAXKEYS` is not checked by the
-/// kernel, nkeys is a byte); ours have at most 11.
-pub(super) fn options(rule: &U32Rule) -> Vec<TcOption> {
-    let mut selector = TcU32Selector::default();
+/// The handle of a table, of a bucket in it, of a node in that.
+pub(super) fn handle(table: u16, bucket: u8, node: u16) -> u32 {
+    u32::from(table) << 20 | u32::from(bucket) << 12 | u32::from(node)
+}
+
+/// `tc filter … u32 ht TABLE:BUCKET: match … flowid TO`; `bucket` `None`: in the pref's root table. At
+/// most 128 keys (`TC_U32_MAXKEYS` is not checked by the kernel, nkeys is a byte); ours have at most 11.
+pub(super) fn rule_options(bucket: Option<u32>, rule: &U32Rule) -> Vec<TcOption> {
+    let mut selector = selector(&rule.keys);
     selector.flags = TcU32SelectorFlags::Terminal;
-    selector.keys = rule.keys.iter().take(usize::from(u8::MAX)).map(key).collect();
+    let mut options = vec![TcFilterU32Option::ClassId(TcHandle::from(rule.to.0))];
+    options.extend(bucket.map(TcFilterU32Option::Hash));
+    options.push(TcFilterU32Option::Selector(selector));
+    options.into_iter().map(TcOption::U32).collect()
+}
+
+/// `tc filter … u32 ht TABLE:BUCKET: match … link LINK: hashkey mask … at …`; the link's table by its
+/// number in the qdisc.
+pub(super) fn link_options(bucket: Option<u32>, link: &U32Link) -> Vec<TcOption> {
+    let mut selector = selector(&link.keys);
+    if let Some(hash) = link.hash {
+        selector.hmask = hash.mask;
+        selector.hoff = hash.offset;
+    }
+    let mut options = vec![TcFilterU32Option::Link(handle(link.table, 0, 0))];
+    options.extend(bucket.map(TcFilterU32Option::Hash));
+    options.push(TcFilterU32Option::Selector(selector));
+    options.into_iter().map(TcOption::U32).collect()
+}
+
+/// `tc filter … u32 divisor N`.
+pub(super) fn table_options(divisor: u16) -> Vec<TcOption> {
+    vec![TcOption::U32(TcFilterU32Option::Divisor(divisor.into()))]
+}
+
+/// What `tc` writes where nothing is compared, for it cannot write no key.
+const ANYTHING: U32Key = U32Key { value: 0, mask: 0, offset: 0 };
+
+fn selector(keys: &[U32Key]) -> TcU32Selector {
+    let mut selector = TcU32Selector::default();
+    selector.keys = keys.iter().take(usize::from(u8::MAX)).map(key).collect();
+    if keys.is_empty() {
+        selector.keys.push(key(&ANYTHING));
+    }
     // The crate writes nkeys as it is and panics where it is not the number of keys.
     selector.nkeys = u8::try_from(selector.keys.len()).unwrap_or(u8::MAX);
-    vec![
-        TcOption::U32(TcFilterU32Option::ClassId(TcHandle::from(rule.to.0))),
-        TcOption::U32(TcFilterU32Option::Selector(selector)),
-    ]
+    selector
 }
 
 fn key(key: &U32Key) -> TcU32Key {
@@ -83,8 +118,10 @@ pub enum U32Record {
     Table { divisor: u32 },
     /// A key node that [`U32Rule`] says completely.
     Rule(U32Rule),
-    /// A key node with something that we never write: a link to another table, an offset, an
-    /// action, a mark, a device, or no classid.
+    /// A key node that [`U32Link`] says completely, the table by its number in the qdisc.
+    Link(U32Link),
+    /// A key node with something that we never write: an offset, an action, a mark, a device, a
+    /// classid and a link, or neither.
     Other,
 }
 
@@ -94,13 +131,14 @@ pub(super) fn read(options: &[u8]) -> U32Record {
         return attr::u32_at(divisor, 0)
             .map_or(U32Record::Other, |divisor| U32Record::Table { divisor });
     }
-    rule(options).map_or(U32Record::Other, U32Record::Rule)
+    node(options).unwrap_or(U32Record::Other)
 }
 
-fn rule(options: &[u8]) -> Option<U32Rule> {
+fn node(options: &[u8]) -> Option<U32Record> {
     let plain = [
         TCA_U32_CLASSID,
         TCA_U32_HASH,
+        TCA_U32_LINK,
         TCA_U32_SEL,
         // Counters, with CONFIG_CLS_U32_PERF.
         TCA_U32_PCNT,
@@ -111,14 +149,29 @@ fn rule(options: &[u8]) -> Option<U32Rule> {
     if attr::attrs(options).any(|(kind, _)| !plain.contains(&kind)) {
         return None;
     }
-    let to = ClassId(attr::u32_at(attr::find(options, TCA_U32_CLASSID)?, 0)?);
+    let number = |kind| attr::find(options, kind).and_then(|value| attr::u32_at(value, 0));
     let selector = TcU32Selector::parse(attr::find(options, TCA_U32_SEL)?).ok()?;
-    if selector.flags.bits() != TERMINAL || selector.hmask != 0 {
-        return None;
-    }
     let keys = selector.keys.iter().map(|key| {
         let plain = key.offmask == 0;
         plain.then_some(U32Key { value: key.val, mask: key.mask, offset: key.off })
     });
-    Some(U32Rule { keys: keys.collect::<Option<_>>()?, to })
+    let mut keys: Vec<U32Key> = keys.collect::<Option<_>>()?;
+    if keys == [ANYTHING] {
+        keys.clear();
+    }
+    let hash = match (selector.hmask, selector.hoff) {
+        (0, 0) => None,
+        (0, _) => return None,
+        (mask, offset) => Some(U32Hash { mask, offset }),
+    };
+    match (number(TCA_U32_CLASSID), number(TCA_U32_LINK), selector.flags.bits(), hash) {
+        (Some(to), None, TERMINAL, None) => {
+            Some(U32Record::Rule(U32Rule { keys, to: ClassId(to) }))
+        }
+        (None, Some(table), 0, hash) => {
+            let table = (table >> 20) as u16;
+            Some(U32Record::Link(U32Link { keys, table, hash }))
+        }
+        _ => None,
+    }
 }

@@ -78,6 +78,13 @@ impl Request {
         Request { body: Body::Raw { kind, flags, payload }, changes: false }
     }
 
+    /// Asks for one object; answered by its description and an ACK, or by a refusal.
+    fn question(message: RouteNetlinkMessage) -> Request {
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        Request { body: Body::Route(message), changes: false }
+    }
+
     /// Changes something; answered by one ACK. `flags`: the `NLM_F_CREATE…` that say how.
     fn change(message: RouteNetlinkMessage, flags: u16) -> Request {
         let mut message = NetlinkMessage::from(message);
@@ -85,7 +92,8 @@ impl Request {
         Request { body: Body::Route(message), changes: true }
     }
 
-    /// Whether the kernel's state may differ after it: false for dumps.
+    /// Whether the kernel's state may differ after it: false for dumps
+    /// and questions.
     pub fn changes(&self) -> bool {
         self.changes
     }

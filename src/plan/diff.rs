@@ -19,6 +19,7 @@ pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
     diff.mount();
     diff.roots();
     diff.make_claims();
+    diff.left_tables();
     diff.let_go();
     diff.classes();
     diff.filters();
@@ -205,11 +206,10 @@ impl<'a> Diff<'a> {
                     let Some(Filter::U32 { family, rules }) = old.filters.get(&pref) else {
                         continue;
                     };
-                    if !rules.iter().any(bound) {
+                    if !rules.rules().any(bound) {
                         continue;
                     }
-                    let rest: Vec<U32Rule> =
-                        rules.iter().filter(|rule| !bound(rule)).cloned().collect();
+                    let rest = rules.without(bound);
                     if !rest.is_empty() && self.standing(link, other).is_none() {
                         self.add_filter(link, other, Filter::U32 { family: *family, rules: rest });
                     }
@@ -259,7 +259,37 @@ impl<'a> Diff<'a> {
     fn delete_filter(&mut self, link: &'a LinkName, pref: Pref) {
         let gone = self.filters.get_mut(link).and_then(|filters| filters.remove(&pref));
         if let Some(filter) = gone {
+            let tables = filter.tables(pref);
             self.steps.push(Step::DeleteFilter { link: link.clone(), pref, filter });
+            self.delete_tables(link, tables);
+        }
+    }
+
+    /// Hash tables that an earlier run, or somebody who deleted a pref by hand, has left: their rules
+    /// keep classes from being deleted.
+    fn left_tables(&mut self) {
+        for (link, old) in &self.from.links {
+            if self.to.links.contains_key(link) {
+                self.delete_tables(link, old.left_tables.iter().rev().copied().collect());
+            }
+        }
+    }
+
+    fn delete_tables(&mut self, link: &LinkName, tables: Vec<u16>) {
+        if tables.is_empty() {
+            return;
+        }
+        let ours = self.filters.get(link).into_iter().flatten();
+        let ours = ours.filter(|(_, filter)| filter.is_u32());
+        let ours = ours.map(|(pref, filter)| (*pref, filter.protocol()));
+        let theirs = self.foreign.iter().filter_map(|object| match object {
+            Foreign::Filter { link: at, pref, protocol, kind } if at == link && kind == "u32" => {
+                Some((*pref, *protocol))
+            }
+            _ => None,
+        });
+        if let Some((through, protocol)) = ours.chain(theirs).next() {
+            self.steps.push(Step::DeleteTables { link: link.clone(), through, protocol, tables });
         }
     }
 
@@ -358,7 +388,7 @@ fn disturbs(step: &Step, foreign: &[Foreign], names: &BTreeMap<Minor, Owner>) ->
                     who: format!("class {classid} on {link}"),
                     why: "somebody put it under shaper's root qdisc; it goes with it".to_string(),
                 }),
-                Foreign::Filter { link: at, pref, kind } if at == link => Some(Disturbance {
+                Foreign::Filter { link: at, pref, kind, .. } if at == link => Some(Disturbance {
                     who: format!("{kind} filter pref {pref} on {link}"),
                     why: "somebody put it under shaper's root qdisc; it goes with it".to_string(),
                 }),

@@ -99,6 +99,15 @@ pub enum Step {
         pref: Pref,
         filter: Filter,
     },
+    /// u32 hash tables that a deleted pref left behind, in the order in which they can go. The kernel
+    /// finds them through any other u32 pref that stands; without one they are gone already.
+    DeleteTables {
+        link: LinkName,
+        through: Pref,
+        /// That pref's, as an ethertype.
+        protocol: u16,
+        tables: Vec<u16>,
+    },
 }
 
 /// When a step is performed. Processes are placed between the two: whoever loses a class is in the
@@ -133,7 +142,8 @@ impl Step {
             | Step::ChangeLeaf { link, .. }
             | Step::ReplaceLeaf { link, .. }
             | Step::AddFilter { link, .. }
-            | Step::DeleteFilter { link, .. } => Some(link),
+            | Step::DeleteFilter { link, .. }
+            | Step::DeleteTables { link, .. } => Some(link),
             _ => None,
         }
     }
@@ -182,6 +192,7 @@ impl Step {
             Step::AddFilter { link, pref, .. } | Step::DeleteFilter { link, pref, .. } => {
                 format!("filter {link} pref {pref}")
             }
+            Step::DeleteTables { link, .. } => format!("hash tables {link}"),
         }
     }
 
@@ -202,7 +213,8 @@ impl Step {
             Step::DeleteRoot { .. }
             | Step::RemoveClaim { .. }
             | Step::DeleteClass { .. }
-            | Step::DeleteFilter { .. } => "delete",
+            | Step::DeleteFilter { .. }
+            | Step::DeleteTables { .. } => "delete",
         }
     }
 }

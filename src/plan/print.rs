@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::{Plan, Step};
-use crate::state::{Class, Family, Filter, LeafQdisc, Mark, Role, Tag, U32Rule};
+use crate::state::{Class, Filter, LeafQdisc, Mark, Pref, Role, Tag, U32Node, U32Rules};
 use crate::units::{ClassId, Minor, Psched};
 
 /// What a command line needs besides the step: where the directories are, and the tick.
@@ -86,12 +86,10 @@ impl fmt::Display for Tc<'_> {
                 };
                 match filter {
                     Filter::U32 { family, rules } => {
-                        for (index, rule) in rules.iter().enumerate() {
-                            let line_break = if index == 0 { "" } else { "\n" };
-                            let add = add(protocol(*family));
-                            write!(f, "{line_break}{add} u32 {}", rule_words(rule))?;
-                        }
-                        Ok(())
+                        let lines = rules_words(*pref, rules);
+                        let add = add(&protocol(family.ethertype()));
+                        let lines: Vec<_> = lines.iter().map(|l| format!("{add} {l}")).collect();
+                        f.write_str(&lines.join("\n"))
                     }
                     Filter::Tag(Tag::Cgroup) => write!(f, "{} handle 1: cgroup", add("all")),
                     // tc has no word for a program that is two instructions: it would be read from a file.
@@ -106,14 +104,29 @@ impl fmt::Display for Tc<'_> {
             Step::DeleteFilter { link, pref, .. } => {
                 write!(f, "tc filter del dev {link} parent 1: pref {pref}")
             }
+            // In use for a moment after what led to them went.
+            Step::DeleteTables { link, through, protocol: ethertype, tables } => {
+                let tables: Vec<String> = tables.iter().map(|table| format!("{table:x}")).collect();
+                write!(
+                    f,
+                    "for t in {}; do for i in 1 2 3 4 5 6 7 8 9; do \
+                     tc filter del dev {link} parent 1: protocol {} pref {through} handle $t: u32 \
+                     && break; sleep 0.1; done; done",
+                    tables.join(" "),
+                    protocol(*ethertype),
+                )
+            }
         }
     }
 }
 
-fn protocol(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ip",
-        Family::V6 => "ipv6",
+/// As `tc` spells an ethertype.
+fn protocol(ethertype: u16) -> String {
+    match ethertype {
+        0x0003 => "all".to_string(),
+        0x0800 => "ip".to_string(),
+        0x86dd => "ipv6".to_string(),
+        other => format!("{other:#06x}"),
     }
 }
 
@@ -142,15 +155,46 @@ fn leaf_words(minor: Minor, leaf: &LeafQdisc) -> String {
     format!("parent {} handle {minor}: {}{options}", ClassId::ours(minor), leaf.kind())
 }
 
-fn rule_words(rule: &U32Rule) -> String {
+/// What follows the pref in each command that makes a set of u32 rules: a list numbers itself, in
+/// tables each node has its number.
+fn rules_words(pref: Pref, rules: &U32Rules) -> Vec<String> {
+    let first = pref.tables().start;
+    let mut lines = Vec::new();
+    for (number, table) in &rules.tables {
+        let number = first + number;
+        lines.push(format!("handle {number:x}: u32 divisor {}", table.divisor));
+        for (bucket, nodes) in &table.buckets {
+            for (node, place) in nodes.iter().zip(1..) {
+                let words = node_words(first, node);
+                lines.push(format!("handle ::{place:x} u32 ht {number:x}:{bucket:x}: {words}"));
+            }
+        }
+    }
+    lines.extend(rules.root.iter().map(|node| format!("u32 {}", node_words(first, node))));
+    lines
+}
+
+fn node_words(first_table: u16, node: &U32Node) -> String {
+    let (keys, then) = match node {
+        U32Node::Rule(rule) => (&rule.keys, format!("flowid {}", rule.to)),
+        U32Node::Link(link) => {
+            let hash = link.hash.map_or(String::new(), |hash| {
+                format!(" hashkey mask 0x{:08x} at {}", hash.mask, hash.offset)
+            });
+            (&link.keys, format!("link {:x}:{hash}", first_table + link.table))
+        }
+    };
     let mut words = String::new();
-    for key in &rule.keys {
+    for key in keys {
         words.push_str(&format!(
             "match u32 0x{:08x} 0x{:08x} at {} ",
             key.value, key.mask, key.offset
         ));
     }
-    format!("{words}flowid {}", rule.to)
+    if keys.is_empty() {
+        words.push_str("match u32 0 0 at 0 ");
+    }
+    words + &then
 }
 
 /// One line for a person: what is done, to what, and the numbers that matter.
@@ -223,6 +267,10 @@ impl fmt::Display for Step {
             Step::DeleteFilter { link, pref, filter } => {
                 write!(f, "- {link} filter pref {pref}: {}", filter_words(filter))
             }
+            Step::DeleteTables { link, tables, .. } => {
+                let s = if tables.len() == 1 { "" } else { "s" };
+                write!(f, "- {link} {} u32 hash table{s} that a filter left", tables.len())
+            }
         }
     }
 }
@@ -230,8 +278,14 @@ impl fmt::Display for Step {
 fn filter_words(filter: &Filter) -> String {
     match filter {
         Filter::U32 { family, rules } => {
-            let s = if rules.len() == 1 { "" } else { "s" };
-            format!("{} u32, {} rule{s}", protocol(*family), rules.len())
+            let count = rules.count();
+            let s = if count == 1 { "" } else { "s" };
+            let tables = match rules.tables.len() {
+                0 => String::new(),
+                1 => " in a hash table".to_string(),
+                tables => format!(" in {tables} hash tables"),
+            };
+            format!("{} u32, {count} rule{s}{tables}", protocol(family.ethertype()))
         }
         Filter::Tag(Tag::Cgroup) => "cgroup (all packets, by net_cls classid)".to_string(),
         Filter::Tag(Tag::Bpf) => "bpf (all packets, by net_cls classid)".to_string(),

@@ -2,7 +2,7 @@
 //! through it: performing `diff(a, b)` on `a` gives `b`.
 
 use super::Step;
-use crate::state::{KernelState, NetCls};
+use crate::state::{Filter, KernelState, NetCls};
 
 /// Performs one step on a value.
 pub fn perform(step: &Step, state: &mut KernelState) {
@@ -51,8 +51,15 @@ pub fn perform(step: &Step, state: &mut KernelState) {
         Step::AddFilter { pref, filter, .. } => tree(state, &mut |tree| {
             tree.filters.insert(*pref, filter.clone());
         }),
-        Step::DeleteFilter { pref, .. } => tree(state, &mut |tree| {
+        Step::DeleteFilter { pref, filter, .. } => tree(state, &mut |tree| {
             tree.filters.remove(pref);
+            tree.left_tables.extend(filter.tables(*pref));
+            if !tree.filters.values().any(Filter::is_u32) {
+                tree.left_tables.clear();
+            }
+        }),
+        Step::DeleteTables { tables, .. } => tree(state, &mut |tree| {
+            tree.left_tables.retain(|table| !tables.contains(table));
         }),
     }
 }

@@ -192,7 +192,7 @@ fn assert_free_to_go(state: &KernelState, step: &Step) {
     assert!(!child, "the class has children at {step}");
     for filter in tree.filters.values() {
         let Filter::U32 { rules, .. } = filter else { continue };
-        let bound = rules.iter().any(|rule| rule.to.our_minor() == Some(*minor));
+        let bound = rules.rules().any(|rule| rule.to.our_minor() == Some(*minor));
         assert!(!bound, "a rule is bound to the class at {step}");
     }
 }
@@ -214,7 +214,7 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
         assert!(default || building, "no default on {link} after {step}");
         for filter in tree.filters.values() {
             let Filter::U32 { rules, .. } = filter else { continue };
-            for rule in rules {
+            for rule in rules.rules() {
                 let minor = rule.to.our_minor().unwrap();
                 assert!(tree.classes.contains_key(&minor), "rule to nowhere after {step}");
             }

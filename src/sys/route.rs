@@ -1,6 +1,7 @@
 //! A blocking rtnetlink socket: lists ([`Netlink::dump`]) and changes ([`Netlink::transact`]). It
 //! stays with the network namespace in which it was opened.
 
+use std::borrow::Borrow;
 use std::io;
 
 use log::{debug, warn};
@@ -181,7 +182,10 @@ impl Netlink {
     /// Sends all `requests`, several in one system call, and returns what became of each, in their
     /// order. All of one system call (256 at most) are carried out, also when one of them is refused;
     /// those of later ones are then not sent, and have no outcome.
-    pub fn transact(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, SocketError> {
+    pub fn transact<R: Borrow<Request>>(
+        &mut self,
+        requests: &[R],
+    ) -> Result<Vec<Outcome>, SocketError> {
         let mut outcomes = Vec::with_capacity(requests.len());
         let mut rest = requests;
         let mut bytes = Vec::with_capacity(BATCH_BYTES);
@@ -193,6 +197,7 @@ impl Netlink {
                 && count < BATCH_REQUESTS
                 && let Some(request) = rest.get(count)
             {
+                let request = request.borrow();
                 request.write_to(self.next_sequence(), &mut bytes);
                 self.changes_sent += u64::from(request.changes());
                 count += 1;

@@ -270,7 +270,8 @@ fn tree_lines(tree: &Tree, name: &impl Fn(Minor) -> String) -> BTreeSet<String> 
                 let to = |rule: &shaper::state::U32Rule| {
                     (rule.keys.clone(), rule.to.our_minor().map(name))
                 };
-                format!("{family:?} {:?}", rules.iter().map(to).collect::<Vec<_>>())
+                let tables = rules.tables.len();
+                format!("{family:?} {:?} {tables}", rules.rules().map(to).collect::<Vec<_>>())
             }
             other => format!("{other:?}"),
         });

@@ -16,6 +16,7 @@ mod machinery;
 mod processes;
 mod random;
 mod refusals;
+mod rules;
 mod sharing;
 mod textbook;
 mod transitions;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         refusals::TESTS,
         drift::TESTS,
+        rules::TESTS,
         cleared::TESTS,
         watch::LOGINS,
         watch::REPAIRS,

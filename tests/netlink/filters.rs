@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use shaper::classify::u32 as compile;
+use shaper::classify::interpret;
 use shaper::netlink::request::{dump, filter};
 use shaper::netlink::{ETH_P_IP, decode};
 use shaper::state::{Family, Filter, Pref, Tag};
@@ -24,7 +24,7 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             let matches: Vec<_> = (1..=300_u16)
                 .map(|port| matching(Some("10.0.0.0/8"), None, None, Some(port)))
                 .collect();
-            Filter::U32 { family: Family::V4, rules: rules(Family::V4, &matches, minor) }
+            Filter::U32 { family: Family::V4, rules: rules(Family::V4, &matches, minor).into() }
         };
         let net = "fd00:1::/64";
         let six = [
@@ -32,10 +32,10 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             matching(Some("fd00::1/128"), Some(net), Some(1), Some(2)),
             matching(None, None, None, None),
         ];
-        let v6 = Filter::U32 { family: Family::V6, rules: rules(Family::V6, &six, 0x10) };
+        let v6 = Filter::U32 { family: Family::V6, rules: rules(Family::V6, &six, 0x10).into() };
         let program = bpf::load_tag().unwrap();
         let add = |netlink: &mut Netlink, pref: Pref, filter: &Filter| match filter {
-            Filter::U32 { family, rules } => done(netlink, &add_rules(pref, *family, rules)),
+            Filter::U32 { family, rules } => done(netlink, &add_tables(pref, *family, rules)),
             Filter::Tag(Tag::Cgroup) => done(netlink, &[filter::add_cgroup(LO, pref)]),
             _ => done(netlink, &[filter::add_bpf(LO, pref, program.as_fd())]),
         };
@@ -60,11 +60,11 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             wanted.insert(new, next);
             assert_eq!(read_filters(netlink), wanted);
             let gone = wanted.remove(&old).unwrap();
-            done(netlink, &[filter::delete(LO, old, filter::protocol(&gone))]);
+            done(netlink, &[filter::delete(LO, old, gone.protocol())]);
             assert_eq!(read_filters(netlink), wanted);
         }
         for (pref, filter) in wanted {
-            done(netlink, &[filter::delete(LO, pref, filter::protocol(&filter))]);
+            done(netlink, &[filter::delete(LO, pref, filter.protocol())]);
         }
         assert_eq!(read_filters(netlink), BTreeMap::new());
     });
@@ -116,7 +116,8 @@ fn needs_root_packets_go_where_the_interpreter_says() {
         ] {
             let packet = udp(from.parse().unwrap(), to.parse().unwrap());
             let set = if from.starts_with('[') { &six } else { &set };
-            let expected = compile::classify(set, &packet).unwrap_or(ClassId::ours(Minor::DEFAULT));
+            let expected =
+                interpret::first_match(set, &packet).unwrap_or(ClassId::ours(Minor::DEFAULT));
             let before = packets(netlink);
             UdpSocket::bind(from).unwrap().send_to(b"x", to).unwrap();
             std::thread::sleep(Duration::from_millis(20));
@@ -242,14 +243,14 @@ fn sent_with(
 }
 
 /// Packets sent by each leaf class.
-fn packets(netlink: &mut Netlink) -> BTreeMap<ClassId, u64> {
+pub fn packets(netlink: &mut Netlink) -> BTreeMap<ClassId, u64> {
     let records = netlink.dump(&dump::classes(LO), decode::class).unwrap();
     let leaves = records.into_iter().filter(|record| record.parms.level == 0);
     leaves.map(|record| (record.classid, record.counters.sent_packets)).collect()
 }
 
 /// An IP packet with a UDP header, as far as rules look.
-fn udp(from: std::net::SocketAddr, to: std::net::SocketAddr) -> Vec<u8> {
+pub fn udp(from: std::net::SocketAddr, to: std::net::SocketAddr) -> Vec<u8> {
     use std::net::IpAddr::{V4, V6};
     let mut packet = match (from.ip(), to.ip()) {
         (V4(src), V4(dst)) => {

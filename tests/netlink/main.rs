@@ -5,6 +5,7 @@
 
 mod agreement;
 mod filters;
+mod tables;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::process::Command;
 use shaper::classify::u32 as compile;
 use shaper::netlink::request::{class, dump, filter, root};
 use shaper::netlink::{Request, assemble, decode};
-use shaper::state::{Class, Family, Filter, Mark, Match, Pref, Role, U32Rule};
+use shaper::state::{Class, Family, Filter, Mark, Match, Pref, Role, U32Rule, U32Rules};
 use shaper::sys::{Netlink, netns};
 use shaper::units::{ClassId, Minor, Psched, Rate, Ticks};
 
@@ -105,7 +106,12 @@ fn rules(family: Family, matches: &[Match], minor: u16) -> Vec<U32Rule> {
 }
 
 fn add_rules(pref: Pref, family: Family, set: &[U32Rule]) -> Vec<Request> {
-    filter::add_rules(LO, pref, family, set).unwrap()
+    add_tables(pref, family, &set.to_vec().into())
+}
+
+fn add_tables(pref: Pref, family: Family, set: &U32Rules) -> Vec<Request> {
+    let add = filter::add_rules(LO, pref, family, set).unwrap();
+    add.tables.into_iter().chain(add.root).collect()
 }
 
 fn matching(src: Option<&str>, dst: Option<&str>, sport: Option<u16>, dport: Option<u16>) -> Match {

@@ -261,8 +261,8 @@ fn groups_that_cannot_be() {
 fn rules_that_cannot_be() {
     let lists = format!(
         "rules: [{{src: [{}], dport: [{}], to: default}}]",
-        (0..50).map(|i| format!("10.0.{i}.1")).collect::<Vec<_>>().join(", "),
-        (1..50).map(|i| i.to_string()).collect::<Vec<_>>().join(", ")
+        (0..250).map(|i| format!("10.0.{i}.1")).collect::<Vec<_>>().join(", "),
+        (1..202).map(|i| i.to_string()).collect::<Vec<_>>().join(", ")
     );
     let text = golden(&[
         ("an unknown target", "users: {bob: 1mbit}\nrules: [{dport: 80, to: bop}]"),

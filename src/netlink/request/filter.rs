@@ -8,51 +8,110 @@ use netlink_packet_route::tc::{
 };
 
 use super::{ADD, kind, tc_message};
-use crate::netlink::{BPF_NAME, ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, Request, cls_u32};
-use crate::state::{Family, Filter, Pref, U32Rule};
+use crate::netlink::{BPF_NAME, ETH_P_ALL, Request, cls_u32};
+use crate::state::{Family, Pref, U32Link, U32Node, U32Rules};
 use crate::units::ClassId;
 
 /// The rules cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} u32 rules for one family on one link; the kernel numbers at most {max} in one table", max = cls_u32::MAX_RULES)]
-pub struct TooManyRules(pub usize);
-
-/// The protocol that a filter is for, as an ethertype: what [`delete`] needs beside the pref.
-pub fn protocol(filter: &Filter) -> u16 {
-    match filter {
-        Filter::U32 { family: Family::V4, .. } => ETH_P_IP,
-        Filter::U32 { family: Family::V6, .. } => ETH_P_IPV6,
-        Filter::Tag(_) => ETH_P_ALL,
-        Filter::Unknown { protocol, .. } => *protocol,
-    }
+pub enum CannotWrite {
+    #[error("{0} u32 rules in one bucket; the kernel numbers at most {max}", max = cls_u32::MAX_NODES)]
+    TooManyNodes(usize),
+    #[error("hash table {0} of pref {1}, which has {max}", max = Pref::TABLES)]
+    TooManyTables(u16, Pref),
 }
 
-/// `tc filter add dev … parent 1: protocol ip pref P handle ::N u32 match … flowid 1:M` for each
-/// rule, in order. The pref must be empty before. Sent first to last, for then a half-written set
-/// answers a packet as the whole set does, or not at all (the old set at the other pref, or the tag,
-/// still does).
+/// How a set of rules is written.
+#[derive(Clone, Debug)]
+pub struct AddRules {
+    /// `tc filter add dev … parent 1: protocol ip pref P handle T: u32 divisor 256`, and `handle ::N u32
+    /// ht T:B: match … flowid 1:M` for what stands in it. No packet meets them yet.
+    pub tables: Vec<Request>,
+    /// `handle ::N u32 match … flowid 1:M` for each node of the pref's root table, in order. Only when all
+    /// the tables stand; sent first to last, for then a half-written set answers a packet as the whole
+    /// set does, or not at all (the old set at the other pref, or the tag, still does).
+    pub root: Vec<Request>,
+}
+
+/// Writes a set at a pref that must be empty before.
 pub fn add_rules(
     ifindex: u32,
     pref: Pref,
     family: Family,
-    rules: &[U32Rule],
-) -> Result<Vec<Request>, TooManyRules> {
-    let protocol = match family {
-        Family::V4 => ETH_P_IP,
-        Family::V6 => ETH_P_IPV6,
-    };
-    let too_many = || TooManyRules(rules.len());
-    if rules.len() > cls_u32::MAX_RULES {
-        return Err(too_many());
+    rules: &U32Rules,
+) -> Result<AddRules, CannotWrite> {
+    let at = At { ifindex, pref, protocol: family.ethertype() };
+    let mut tables = Vec::new();
+    for (number, table) in &rules.tables {
+        let number = at.table(*number)?;
+        let options = cls_u32::table_options(table.divisor);
+        tables.push(at.add(cls_u32::handle(number, 0, 0), options));
+        for (bucket, nodes) in &table.buckets {
+            at.add_nodes(Some(cls_u32::handle(number, *bucket, 0)), nodes, &mut tables)?;
+        }
     }
-    let one = |(place, rule): (usize, &U32Rule)| {
-        let node = u32::try_from(place + 1).map_err(|_| too_many())?;
-        let mut message = message(ifindex, pref, protocol, node);
-        let options = TcAttribute::Options(cls_u32::options(rule));
-        message.attributes = vec![kind(cls_u32::KIND), options];
-        Ok(Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD))
-    };
-    rules.iter().enumerate().map(one).collect()
+    let mut root = Vec::new();
+    at.add_nodes(None, &rules.root, &mut root)?;
+    Ok(AddRules { tables, root })
+}
+
+/// Where u32 nodes are written.
+struct At {
+    ifindex: u32,
+    pref: Pref,
+    protocol: u16,
+}
+
+impl At {
+    /// A table's number in the qdisc.
+    fn table(&self, number: u16) -> Result<u16, CannotWrite> {
+        let mut numbers = self.pref.tables();
+        numbers.nth(number.into()).ok_or(CannotWrite::TooManyTables(number, self.pref))
+    }
+
+    fn add_nodes(
+        &self,
+        bucket: Option<u32>,
+        nodes: &[U32Node],
+        requests: &mut Vec<Request>,
+    ) -> Result<(), CannotWrite> {
+        if nodes.len() > cls_u32::MAX_NODES {
+            return Err(CannotWrite::TooManyNodes(nodes.len()));
+        }
+        for (number, node) in (1..).zip(nodes) {
+            let options = match node {
+                U32Node::Rule(rule) => cls_u32::rule_options(bucket, rule),
+                U32Node::Link(link) => {
+                    let table = self.table(link.table)?;
+                    cls_u32::link_options(bucket, &U32Link { table, ..link.clone() })
+                }
+            };
+            requests.push(self.add(number, options));
+        }
+        Ok(())
+    }
+
+    fn add(&self, handle: u32, options: Vec<TcOption>) -> Request {
+        let mut message = message(self.ifindex, self.pref, self.protocol, handle);
+        message.attributes = vec![kind(cls_u32::KIND), TcAttribute::Options(options)];
+        Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
+    }
+}
+
+/// `tc filter del dev … parent 1: protocol X pref P handle T: u32`: a hash table that nothing leads to,
+/// through any u32 pref of the qdisc.
+pub fn delete_table(ifindex: u32, through: Pref, protocol: u16, table: u16) -> Request {
+    let mut message = message(ifindex, through, protocol, cls_u32::handle(table, 0, 0));
+    message.attributes = vec![kind(cls_u32::KIND)];
+    Request::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
+}
+
+/// `tc filter get dev … parent 1: protocol X pref P handle T: u32`: refused where there is no such hash
+/// table in the qdisc, whichever pref it was made at.
+pub fn has_table(ifindex: u32, through: Pref, protocol: u16, table: u16) -> Request {
+    let mut message = message(ifindex, through, protocol, cls_u32::handle(table, 0, 0));
+    message.attributes = vec![kind(cls_u32::KIND)];
+    Request::question(RouteNetlinkMessage::GetTrafficFilter(message))
 }
 
 /// `tc filter add dev … parent 1: protocol all pref P handle 1 cgroup`. With `protocol ip`, IPv6

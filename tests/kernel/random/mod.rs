@@ -32,6 +32,17 @@ pub struct Draft {
     classes: [Option<(u64, u64)>; CLASSES],
     everyone: Option<Everyone>,
     rules: Vec<String>,
+    /// After those: so many that they become hash tables.
+    many: Option<Many>,
+}
+
+/// Rules of one kind, each to another of those who have a line.
+#[derive(Clone, Copy, Debug)]
+struct Many {
+    kind: usize,
+    count: u64,
+    /// Where their numbers start.
+    first: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +98,7 @@ impl Draft {
             classes: Default::default(),
             everyone: None,
             rules: Vec::new(),
+            many: None,
         }
     }
 
@@ -112,7 +124,13 @@ impl Draft {
     }
 
     fn change(&mut self, numbers: &mut Numbers) {
-        match numbers.below(20) {
+        match numbers.below(21) {
+            20 => {
+                let kind = numbers.index(Many::KINDS);
+                let count = *numbers.pick(&[2, 5, 9, 17, 40, 300]);
+                let many = Many { kind, count, first: numbers.below(3) };
+                self.many = numbers.maybe(3).then_some(many);
+            }
             0 => self.first = Link::random(numbers),
             1 => self.first.rate = rate(numbers),
             2 => self.second = numbers.maybe(2).then(|| Link::random(numbers)),
@@ -217,6 +235,18 @@ impl Draft {
         format!("{{{address}{port}, {link}to: {to}}}")
     }
 
+    /// The rules, and whom the many are for: any of those who have a line, in turns.
+    fn all_rules(&self) -> Vec<String> {
+        let users = USERS.iter().zip(&self.users).filter(|(_, user)| user.is_some());
+        let to: Vec<&str> =
+            users.map(|((name, _), _)| *name).chain(["default", "unshaped"]).collect();
+        let many = self.many.into_iter().flat_map(|many| {
+            let turns = to.iter().cycle();
+            (0..many.count).zip(turns).map(move |(nth, to)| many.rule(nth, to)).collect::<Vec<_>>()
+        });
+        self.rules.iter().cloned().chain(many).collect()
+    }
+
     /// Takes out what would make it invalid: two pins alike, a parent that is not there or is below
     /// its own child, a rule to somebody without a line.
     fn tidy(&mut self) {
@@ -254,6 +284,23 @@ impl Draft {
         if self.second.is_none() {
             self.users.iter_mut().flatten().for_each(|user| user.second = Second::Same);
         }
+    }
+}
+
+impl Many {
+    const KINDS: usize = 5;
+
+    fn rule(&self, nth: u64, to: &str) -> String {
+        let n = self.first + nth;
+        let what = match self.kind {
+            0 => format!("dst: 10.7.{}.{}", n / 256, n % 256),
+            1 => format!("proto: tcp, dport: {}", 1 + n),
+            2 if n.is_multiple_of(2) => format!("src: 10.8.0.{}", n / 2),
+            2 => format!("dst: 10.8.0.{}", n / 2),
+            3 => format!("dst: \"fd00:3::{n:x}\""),
+            _ => format!("dst: [10.9.{}.0/24, \"fd00:{n:x}::/48\"], sport: {}", n % 256, n % 7 + 1),
+        };
+        format!("{{{what}, to: {to}}}")
     }
 }
 

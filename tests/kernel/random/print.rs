@@ -29,10 +29,11 @@ impl Display for Draft {
                 writeln!(f, "everyone: {{ceil: {ceil}mbit, each: {{ceil: {each}mbit}}}}")?;
             }
         }
-        if !self.rules.is_empty() {
+        let rules = self.all_rules();
+        if !rules.is_empty() {
             writeln!(f, "rules:")?;
         }
-        self.rules.iter().try_for_each(|rule| writeln!(f, "  - {rule}"))
+        rules.iter().try_for_each(|rule| writeln!(f, "  - {rule}"))
     }
 }
 

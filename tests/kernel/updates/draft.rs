@@ -308,7 +308,8 @@ impl Draft {
 
     /// The first rule's place may change; it never goes.
     fn change_rules(&mut self, random: &mut Random) -> bool {
-        const MORE: [&str; 7] = [
+        // The last three are so many rules that the set becomes hash tables, or a list again.
+        const MORE: [&str; 10] = [
             "{src: 1.2.3.4, proto: tcp, dport: 80, to: ann}",
             "{dst: 192.0.2.0/24, to: unshaped}",
             "{proto: tcp, dport: [111, 2049], to: service}",
@@ -316,6 +317,9 @@ impl Draft {
             "{sport: [20, 21, 22, 23], to: bob}",
             "{src: [198.51.100.1, 'fd98::1'], to: fixed-address}",
             "{dst: 203.0.113.0/24, proto: udp, to: ann}",
+            "{sport: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18], to: bob}",
+            "{proto: udp, dst: [203.0.113.1, 203.0.113.2, 203.0.113.3, 203.0.113.4], dport: [1, 2, 3, 4, 5], to: ann}",
+            "{dst: ['fd98::1', 'fd98::2', 'fd98::3', 'fd98::4', 'fd98::5'], proto: tcp, dport: [1, 2, 3, 4], to: default}",
         ];
         let rule = MORE[random.below(MORE.len())].replace("fixed-address", "service");
         match self.rules.iter().position(|standing| *standing == rule) {

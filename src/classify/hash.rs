@@ -1,0 +1,498 @@
+//! From a list of rules to hash tables in which a packet meets few of them, with the same answer to
+//! every packet: the first rule of the list that matches. Pure.
+//!
+//! # How
+//! One byte of the packet is chosen that tells many rules apart. The rules that say that byte go into
+//! the table's 256 buckets; the others *wait*: they are asked after the table, by the same means. Where
+//! a waiting rule comes before one in a bucket, the bucket asks it first, so that the order of the file
+//! holds; what waits is asked there in runs, each a table of its own that all buckets share. A bucket
+//! that is still long becomes a table by another byte.
+//!
+//! A byte of the ports is where it seems only in a packet that has ports, not in one with IP options or
+//! a later fragment. So the link to such a table has the keys that make sure (`guard`), and rules that
+//! contradict them need not wait.
+//!
+//! What no byte tells apart stays a list. Where tables would need more room than there is, longer
+//! lists are left as they are, until it fits.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::state::{Family, Pref, U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
+
+/// A list that is not longer is left as it is: 16 rules cost a packet about 0.1 µs.
+const SHORT: usize = 16;
+/// Links that a packet can be inside at once (`TC_U32_MAXDEPTH`, net/sched/cls_u32.c).
+const DEEPEST: u8 = 8;
+/// Nodes that one bucket can hold: their numbers are 12 bits, and 0 is none.
+pub const MOST_NODES: usize = 0xfff;
+const BUCKETS: usize = 256;
+/// A rule that leaves more bits of a byte open would stand in too many buckets.
+const FEWEST_BITS: u32 = 4;
+/// How many rules a table must take off a list to be worth its link.
+const WORTH: usize = 4;
+
+/// The tables of a family's rules, which are asked in this order.
+pub fn arrange(family: Family, mut rules: Vec<U32Rule>) -> U32Rules {
+    if rules.len() <= SHORT {
+        return rules.into();
+    }
+    let mut seen = HashSet::new();
+    // No packet gets to the second of two rules with the same keys.
+    let first: Vec<bool> = rules.iter().map(|rule| seen.insert(rule.keys.clone())).collect();
+    let mut first = first.into_iter();
+    rules.retain(|_| first.next() == Some(true));
+    // A list as long as all the rules needs no table but those that hold a list.
+    let shorts = std::iter::successors(Some(SHORT), |short| Some(2 * short));
+    let mut sizes = shorts.flat_map(|short| {
+        let fews = [(short / 4, 2), (short / 4, 1), (short / 2, 1), (short, 1)];
+        fews.map(|(few, levels)| Sizes { short, few, levels })
+    });
+    let fits = sizes.find_map(|sizes| Builder::new(family, &rules, sizes).build().ok());
+    fits.unwrap_or_default()
+}
+
+/// How much is left as it is.
+#[derive(Clone, Copy)]
+struct Sizes {
+    /// Lists up to this length.
+    short: usize,
+    /// So many waiting rules are asked one by one.
+    few: usize,
+    /// Tables of waiting rules in whose buckets others wait, in whose buckets others wait.
+    levels: u8,
+}
+
+/// Too many tables or nodes, or links too deep.
+struct DoesNotFit;
+
+/// Places in the list of rules, ascending.
+type Places = [usize];
+
+/// A node in the making.
+#[derive(Clone)]
+enum Node {
+    /// By its place in the list of rules.
+    Rule(usize),
+    Link(U32Link),
+}
+
+impl Node {
+    fn written(self, rules: &[U32Rule]) -> U32Node {
+        match self {
+            Node::Rule(place) => U32Node::Rule(rules[place].clone()),
+            Node::Link(link) => U32Node::Link(link),
+        }
+    }
+}
+
+struct Table {
+    divisor: u16,
+    buckets: BTreeMap<u8, Vec<Node>>,
+}
+
+/// Waiting rules that the buckets of a table ask before some of their own.
+#[derive(Default)]
+struct Waiting {
+    places: Vec<usize>,
+    /// How often others may wait in the tables of these.
+    levels: u8,
+    /// Runs (from, to) of them that were made before.
+    runs: HashMap<(usize, usize), Vec<Node>>,
+    /// The same without those that contradict a guard.
+    guarded: BTreeMap<Vec<Vec<U32Key>>, usize>,
+}
+
+/// Nobody waits.
+const NOBODY: usize = 0;
+
+/// Where in the tables a list is.
+#[derive(Clone, Copy)]
+struct Inside {
+    /// Who waits, and must be asked before rules of the list that come after them.
+    waiting: usize,
+    /// Lists up to this length are left as they are.
+    short: usize,
+    /// How often others may still wait.
+    levels: u8,
+    /// Bytes by which the packet was told apart already, a bit for each.
+    used: u64,
+}
+
+/// One byte of the packet, by its place, and what makes sure that it is what it seems: one of these
+/// sets of keys matches.
+struct Slice {
+    byte: usize,
+    guards: BTreeSet<Vec<U32Key>>,
+}
+
+struct Builder<'a> {
+    rules: &'a [U32Rule],
+    /// Where the source address is: keys before it are those that guard the ports.
+    addresses: i32,
+    /// Where the ports are.
+    transport: i32,
+    sizes: Sizes,
+    tables: Vec<Table>,
+    /// Links that a packet can be inside of in each table.
+    heights: Vec<u8>,
+    nodes_left: usize,
+    waiting: Vec<Waiting>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(family: Family, rules: &'a [U32Rule], sizes: Sizes) -> Builder<'a> {
+        let (addresses, transport) = match family {
+            Family::V4 => (12, 20),
+            Family::V6 => (8, 40),
+        };
+        Builder {
+            rules,
+            addresses,
+            transport,
+            sizes,
+            tables: Vec::new(),
+            heights: Vec::new(),
+            // A node takes half a kilobyte of the kernel's memory and more.
+            nodes_left: 10 * rules.len() + MOST_NODES,
+            waiting: vec![Waiting::default()],
+        }
+    }
+
+    fn build(mut self) -> Result<U32Rules, DoesNotFit> {
+        let all: Vec<usize> = (0..self.rules.len()).collect();
+        let Sizes { short, levels, .. } = self.sizes;
+        let root = self.nodes(&all, Inside { waiting: NOBODY, short, levels, used: 0 })?;
+        let root = self.folded(root)?;
+        if self.height(&root) > DEEPEST {
+            return Err(DoesNotFit);
+        }
+        let rules = self.rules;
+        let written =
+            |nodes: Vec<Node>| nodes.into_iter().map(|node| node.written(rules)).collect();
+        let tables = self.tables.into_iter().map(|Table { divisor, buckets }| {
+            let buckets = buckets.into_iter().map(|(bucket, nodes)| (bucket, written(nodes)));
+            U32Table { divisor, buckets: buckets.collect() }
+        });
+        Ok(U32Rules { tables: (0..).zip(tables).collect(), root: written(root) })
+    }
+
+    /// Nodes that give the packets the answer of these rules, asked in their order, where before each
+    /// rule those that wait and come before it have been asked. (Those that wait and come after the
+    /// last need not be asked: whoever made the packets wait asks them all at the end.)
+    fn nodes(&mut self, places: &Places, inside: Inside) -> Result<Vec<Node>, DoesNotFit> {
+        // Where others wait, each of a bucket's own costs a run of them.
+        let short = if inside.waiting == NOBODY { inside.short } else { WORTH };
+        if places.len() <= short {
+            return self.list(places, inside.waiting);
+        }
+        for slice in self.slices(places, inside.used) {
+            let (said, rest): (Vec<usize>, Vec<usize>) =
+                places.iter().partition(|place| self.says(**place, &slice));
+            let asked_before: Vec<usize> =
+                rest.iter().copied().filter(|place| self.passes(*place, &slice.guards)).collect();
+            let waiting = match (asked_before.is_empty(), inside.waiting) {
+                (true, waiting) => self.guarded(waiting, &slice.guards),
+                (false, NOBODY) if inside.levels > 0 => self.wait(asked_before, inside.levels - 1),
+                // They and those that wait already would be a list of its own in each bucket.
+                (false, _) => continue,
+            };
+            let mut nodes = self.table(&slice, &said, Inside { waiting, ..inside })?;
+            nodes.extend(self.nodes(&rest, inside)?);
+            return Ok(nodes);
+        }
+        self.list(places, inside.waiting)
+    }
+
+    /// The links to a table of the rules that say the slice's byte.
+    fn table(
+        &mut self,
+        slice: &Slice,
+        said: &Places,
+        inside: Inside,
+    ) -> Result<Vec<Node>, DoesNotFit> {
+        let mut lists = vec![Vec::new(); BUCKETS];
+        for place in said {
+            let (value, mask) = self.byte(*place, slice.byte);
+            for (bucket, list) in (0..=u8::MAX).zip(&mut lists) {
+                if bucket & mask == value {
+                    list.push(*place);
+                }
+            }
+        }
+        let mut buckets = BTreeMap::new();
+        let inside = Inside { used: inside.used | bit(slice.byte), ..inside };
+        for (bucket, list) in (0..=u8::MAX).zip(lists) {
+            if !list.is_empty() {
+                let nodes = self.nodes(&list, inside)?;
+                buckets.insert(bucket, self.folded(nodes)?);
+            }
+        }
+        let table = self.add(Table { divisor: BUCKETS as u16, buckets })?;
+        // Bytes that rules look at are among the first 44.
+        let (word, shift) = (slice.byte & !3, 24 - 8 * (slice.byte & 3));
+        let hash = Some(U32Hash { mask: 0xff << shift, offset: word as i16 });
+        let link = |keys: &Vec<U32Key>| Node::Link(U32Link { keys: keys.clone(), table, hash });
+        Ok(slice.guards.iter().map(link).collect())
+    }
+
+    /// These rules one after the other, before each the run of those that wait for it.
+    fn list(&mut self, places: &Places, waiting: usize) -> Result<Vec<Node>, DoesNotFit> {
+        let mut nodes = Vec::with_capacity(places.len());
+        let mut asked = 0;
+        for place in places {
+            if waiting != NOBODY {
+                let upto = self.waiting[waiting].places.partition_point(|other| other < place);
+                let all = self.waiting[waiting].places.len();
+                self.run(waiting, (0, all), (asked, upto), &mut nodes)?;
+                asked = upto;
+            }
+            self.check(nodes.len())?;
+            nodes.push(Node::Rule(*place));
+        }
+        Ok(nodes)
+    }
+
+    /// Appends what asks the `wanted` part of `whole`, a part of those that wait: quarters of quarters,
+    /// so that few runs serve every bucket.
+    fn run(
+        &mut self,
+        waiting: usize,
+        whole: (usize, usize),
+        wanted: (usize, usize),
+        nodes: &mut Vec<Node>,
+    ) -> Result<(), DoesNotFit> {
+        let (from, to) = (whole.0.max(wanted.0), whole.1.min(wanted.1));
+        let few = self.sizes.few;
+        if from >= to {
+            return Ok(());
+        }
+        // The end of a run is asked as the whole: the packet matches nothing in its beginning, or it would
+        // not have come here.
+        let at_its_end = to == whole.1 && whole.1 - whole.0 > few && to - from <= few;
+        if to - from <= few && !at_its_end {
+            let places = &self.waiting[waiting].places[from..to];
+            nodes.extend(places.iter().map(|place| Node::Rule(*place)));
+            return Ok(());
+        }
+        if (from, to) != whole && !at_its_end {
+            let quarter = |nth: usize| whole.0 + (whole.1 - whole.0) * nth / 4;
+            for nth in 0..4 {
+                self.run(waiting, (quarter(nth), quarter(nth + 1)), wanted, nodes)?;
+            }
+            return Ok(());
+        }
+        if !self.waiting[waiting].runs.contains_key(&whole) {
+            let places = self.waiting[waiting].places[whole.0..whole.1].to_vec();
+            let levels = self.waiting[waiting].levels;
+            let inside = Inside { waiting: NOBODY, short: few, levels, used: 0 };
+            let mut run = self.nodes(&places, inside)?;
+            if run.len() > few {
+                run = vec![self.held(run)?];
+            }
+            self.waiting[waiting].runs.insert(whole, run);
+        }
+        nodes.extend_from_slice(&self.waiting[waiting].runs[&whole]);
+        Ok(())
+    }
+
+    /// At most as many nodes as one bucket can hold: a longer list is cut into tables.
+    fn folded(&mut self, mut nodes: Vec<Node>) -> Result<Vec<Node>, DoesNotFit> {
+        while nodes.len() > MOST_NODES {
+            let parts: Vec<Vec<Node>> = nodes.chunks(MOST_NODES).map(<[_]>::to_vec).collect();
+            nodes = parts.into_iter().map(|part| self.held(part)).collect::<Result<_, _>>()?;
+        }
+        Ok(nodes)
+    }
+
+    /// The link to a table that holds just this list.
+    fn held(&mut self, nodes: Vec<Node>) -> Result<Node, DoesNotFit> {
+        let nodes = self.folded(nodes)?;
+        let table = self.add(Table { divisor: 1, buckets: BTreeMap::from([(0, nodes)]) })?;
+        Ok(Node::Link(U32Link { keys: Vec::new(), table, hash: None }))
+    }
+
+    fn add(&mut self, table: Table) -> Result<u16, DoesNotFit> {
+        let number = u16::try_from(self.tables.len()).map_err(|_| DoesNotFit)?;
+        let nodes = table.buckets.values().map(Vec::len).sum();
+        self.check(nodes)?;
+        self.nodes_left -= nodes;
+        let height = table.buckets.values().map(|nodes| self.height(nodes)).max().unwrap_or(0);
+        if number >= Pref::TABLES || height >= DEEPEST {
+            return Err(DoesNotFit);
+        }
+        self.tables.push(table);
+        self.heights.push(height);
+        Ok(number)
+    }
+
+    fn check(&self, nodes: usize) -> Result<(), DoesNotFit> {
+        if nodes <= self.nodes_left { Ok(()) } else { Err(DoesNotFit) }
+    }
+
+    fn height(&self, nodes: &[Node]) -> u8 {
+        let height = |node: &Node| match node {
+            Node::Rule(_) => 0,
+            Node::Link(link) => 1 + self.heights[usize::from(link.table)],
+        };
+        nodes.iter().map(height).max().unwrap_or(0)
+    }
+
+    fn wait(&mut self, places: Vec<usize>, levels: u8) -> usize {
+        self.waiting.push(Waiting { places, levels, ..Waiting::default() });
+        self.waiting.len() - 1
+    }
+
+    /// Those that wait and that a packet can match which one of the guards let through.
+    fn guarded(&mut self, waiting: usize, guards: &BTreeSet<Vec<U32Key>>) -> usize {
+        let guards_list: Vec<_> = guards.iter().cloned().collect();
+        if let Some(known) = self.waiting[waiting].guarded.get(&guards_list) {
+            return *known;
+        }
+        let all = &self.waiting[waiting].places;
+        let left: Vec<usize> =
+            all.iter().copied().filter(|place| self.passes(*place, guards)).collect();
+        let index = match left.len() {
+            0 => NOBODY,
+            count if count == all.len() => waiting,
+            _ => self.wait(left, self.waiting[waiting].levels),
+        };
+        self.waiting[waiting].guarded.insert(guards_list, index);
+        index
+    }
+
+    /// Whether some packet matches the rule and one of the guards.
+    fn passes(&self, place: usize, guards: &BTreeSet<Vec<U32Key>>) -> bool {
+        let agrees = |a: &U32Key, b: &U32Key| {
+            a.offset != b.offset || (a.value ^ b.value) & a.mask & b.mask == 0
+        };
+        let keys = &self.rules[place].keys;
+        guards.iter().any(|guard| guard.iter().all(|a| keys.iter().all(|b| agrees(a, b))))
+    }
+
+    /// What the rule says about a byte of the packet: value and mask.
+    fn byte(&self, place: usize, byte: usize) -> (u8, u8) {
+        let key = self.rules[place].keys.iter().find(|key| at(key) == byte & !3);
+        key.map_or((0, 0), |key| {
+            (key.value.to_be_bytes()[byte & 3], key.mask.to_be_bytes()[byte & 3])
+        })
+    }
+
+    fn says(&self, place: usize, slice: &Slice) -> bool {
+        self.byte(place, slice.byte).1.count_ones() >= FEWEST_BITS
+    }
+
+    /// Bytes by which a table would be worth it, the best first: the one after which a packet has the
+    /// fewest of these rules left to ask.
+    fn slices(&self, places: &Places, used: u64) -> Vec<Slice> {
+        let mut counts: BTreeMap<usize, Counts> = BTreeMap::new();
+        for place in places {
+            for key in &self.rules[*place].keys {
+                let bytes = key.value.to_be_bytes().into_iter().zip(key.mask.to_be_bytes());
+                for (byte, (value, mask)) in (at(key)..).zip(bytes) {
+                    if mask.count_ones() >= FEWEST_BITS && used & bit(byte) == 0 {
+                        counts.entry(byte).or_default().add(value, mask);
+                    }
+                }
+            }
+        }
+        let mut worth: Vec<(usize, usize)> =
+            counts.into_iter().map(|(byte, counts)| (counts.worth(), byte)).collect();
+        worth.retain(|(worth, _)| *worth > WORTH);
+        worth.sort_by_key(|(worth, byte)| (std::cmp::Reverse(*worth), *byte));
+        let mut bytes: Vec<usize> = worth.into_iter().map(|(_, byte)| byte).collect();
+        if let Some(nth) = self.better_before(places, &bytes) {
+            bytes[..=nth].rotate_right(1);
+        }
+        bytes.into_iter().map(|byte| self.slice(places, byte)).collect()
+    }
+
+    /// Where the best byte alone leaves long lists, each of its buckets is to become a table. Another byte
+    /// before it may need fewer: thousands of neighbours differ in few values of the third byte of their
+    /// addresses, and in all of the fourth.
+    fn better_before(&self, places: &Places, bytes: &[usize]) -> Option<usize> {
+        let (best, others) = bytes.split_first()?;
+        let exact = |place: &&usize, byte: usize| self.byte(**place, byte).1 == u8::MAX;
+        let said: Vec<&usize> = places.iter().filter(|place| exact(place, *best)).collect();
+        if said.len() <= self.sizes.short * BUCKETS {
+            return None;
+        }
+        let tables = |byte: usize| {
+            let mut values = [false; BUCKETS];
+            let mut pairs = vec![false; BUCKETS * BUCKETS];
+            for place in &said {
+                if !exact(place, byte) {
+                    return None;
+                }
+                let (value, other) = (self.byte(**place, byte).0, self.byte(**place, *best).0);
+                values[usize::from(value)] = true;
+                pairs[BUCKETS * usize::from(value) + usize::from(other)] = true;
+            }
+            let different = |seen: &[bool]| seen.iter().filter(|seen| **seen).count();
+            let short = said.len() <= WORTH * different(&pairs);
+            Some(different(&values)).filter(|values| short && *values < BUCKETS / 2)
+        };
+        let fewest = others.iter().zip(1..).filter_map(|(byte, nth)| Some((tables(*byte)?, nth)));
+        fewest.min().map(|(_, nth)| nth)
+    }
+
+    fn slice(&self, places: &Places, byte: usize) -> Slice {
+        let ports = usize::try_from(self.transport).is_ok_and(|transport| byte >= transport);
+        if !ports {
+            return Slice { byte, guards: BTreeSet::from([Vec::new()]) };
+        }
+        let mut slice = Slice { byte, guards: BTreeSet::new() };
+        for place in places {
+            if self.says(*place, &slice) {
+                let keys = self.rules[*place].keys.iter().copied();
+                slice.guards.insert(keys.filter(|key| key.offset < self.addresses).collect());
+            }
+        }
+        slice
+    }
+}
+
+/// Where a key's word is. Ours are never before the network header.
+fn at(key: &U32Key) -> usize {
+    usize::try_from(key.offset).unwrap_or(usize::MAX & !7)
+}
+
+/// Bytes that rules look at are among the first 44.
+fn bit(byte: usize) -> u64 {
+    u32::try_from(byte).ok().and_then(|byte| 1_u64.checked_shl(byte)).unwrap_or(u64::MAX)
+}
+
+/// How many rules each bucket of a table would hold.
+struct Counts {
+    buckets: [u32; BUCKETS],
+    rules: usize,
+}
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts { buckets: [0; BUCKETS], rules: 0 }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, value: u8, mask: u8) {
+        self.rules += 1;
+        if mask == u8::MAX {
+            self.buckets[usize::from(value)] += 1;
+            return;
+        }
+        for (bucket, count) in (0..=u8::MAX).zip(&mut self.buckets) {
+            *count += u32::from(bucket & mask == value);
+        }
+    }
+
+    /// How many of the rules a packet that matches one of them does not meet.
+    fn worth(&self) -> usize {
+        let counts = || self.buckets.iter().map(|count| u64::from(*count));
+        let (sum, squares): (u64, u64) = (counts().sum(), counts().map(|n| n * n).sum());
+        let met = squares.div_ceil(sum.max(1));
+        self.rules.saturating_sub(usize::try_from(met).unwrap_or(usize::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests;

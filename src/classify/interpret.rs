@@ -1,0 +1,119 @@
+//! What the kernel makes of u32 nodes, so that tests can hold them against what was meant: `u32_classify`
+//! (net/sched/cls_u32.c) as a function. Pure.
+
+use crate::state::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules};
+use crate::units::ClassId;
+
+/// What keys say about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Matches,
+    Differs,
+    /// A key looked beyond the packet's end: the kernel then gives up on the whole pref.
+    TooShort,
+}
+
+fn verdict(keys: &[U32Key], packet: &[u8]) -> Verdict {
+    for key in keys {
+        match word(packet, key.offset) {
+            None => return Verdict::TooShort,
+            Some(word) if (word ^ key.value) & key.mask != 0 => return Verdict::Differs,
+            Some(_) => {}
+        }
+    }
+    Verdict::Matches
+}
+
+fn word(packet: &[u8], offset: i32) -> Option<u32> {
+    let at = usize::try_from(offset).ok()?;
+    let bytes = packet.get(at..at.checked_add(4)?)?.try_into().ok()?;
+    Some(u32::from_be_bytes(bytes))
+}
+
+/// Whether the kernel would say that this rule, alone, matches; `packet` begins at the network
+/// header.
+pub fn matches(rule: &U32Rule, packet: &[u8]) -> bool {
+    verdict(&rule.keys, packet) == Verdict::Matches
+}
+
+/// Where a plain list of rules sends a packet; `None`: the next pref is asked.
+pub fn first_match(rules: &[U32Rule], packet: &[u8]) -> Option<ClassId> {
+    for rule in rules {
+        match verdict(&rule.keys, packet) {
+            Verdict::Matches => return Some(rule.to),
+            Verdict::Differs => {}
+            Verdict::TooShort => return None,
+        }
+    }
+    None
+}
+
+/// Where all that stands at one pref sends a packet; `None`: the next pref is asked. Also says how
+/// many nodes the packet met.
+pub fn classify(rules: &U32Rules, packet: &[u8]) -> (Option<ClassId>, usize) {
+    let mut met = 0;
+    let answer = ask(rules, &rules.root, packet, 0, &mut met);
+    (answer.unwrap_or(None), met)
+}
+
+/// `TC_U32_MAXDEPTH`.
+const MAX_DEPTH: usize = 8;
+
+/// The packet leaves the pref without an answer.
+struct GivenUp;
+
+fn ask(
+    rules: &U32Rules,
+    nodes: &[U32Node],
+    packet: &[u8],
+    depth: usize,
+    met: &mut usize,
+) -> Result<Option<ClassId>, GivenUp> {
+    for node in nodes {
+        *met += 1;
+        let keys = match node {
+            U32Node::Rule(rule) => &rule.keys,
+            U32Node::Link(link) => &link.keys,
+        };
+        match (verdict(keys, packet), node) {
+            (Verdict::TooShort, _) => return Err(GivenUp),
+            (Verdict::Differs, _) => {}
+            (Verdict::Matches, U32Node::Rule(rule)) => return Ok(Some(rule.to)),
+            (Verdict::Matches, U32Node::Link(link)) => {
+                if depth == MAX_DEPTH {
+                    return Err(GivenUp);
+                }
+                let bucket = bucket(rules, link, packet)?;
+                // A link is not terminal: what the table does not match goes on after it.
+                let below = ask(rules, bucket, packet, depth + 1, met)?;
+                if below.is_some() {
+                    return Ok(below);
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn bucket<'a>(
+    rules: &'a U32Rules,
+    link: &U32Link,
+    packet: &[u8],
+) -> Result<&'a [U32Node], GivenUp> {
+    let Some(table) = rules.tables.get(&link.table) else { return Ok(&[]) };
+    let divisor = u32::from(table.divisor).saturating_sub(1);
+    // With one bucket the kernel reads nothing.
+    let select = match link.hash {
+        Some(hash) if divisor > 0 => divisor & fold(hash, packet).ok_or(GivenUp)?,
+        // The mask is 0.
+        _ => 0,
+    };
+    let bucket = u8::try_from(select).ok().and_then(|bucket| table.buckets.get(&bucket));
+    Ok(bucket.map_or(&[], Vec::as_slice))
+}
+
+/// `u32_hash_fold`.
+fn fold(hash: U32Hash, packet: &[u8]) -> Option<u32> {
+    let masked = word(packet, hash.offset.into())? & hash.mask;
+    Some(masked.checked_shr(hash.mask.trailing_zeros()).unwrap_or(0))
+}

@@ -1,0 +1,127 @@
+//! Filters under our root: which stand where, and what they say.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::U32Rules;
+
+/// A filter's preference: lower is asked first. We use the ones named here and no other; a filter
+/// of ours under our root at any other pref is foreign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pref(pub u16);
+
+impl Pref {
+    /// Rules come first, the tag after them; each has two places, so that a changed one is added
+    /// whole beside the old one before that is deleted. ip and ipv6 cannot share a pref
+    /// (`Protocol mismatch for filter with specified priority`), nor can two kinds.
+    pub const RULES_V4: [Pref; 2] = [Pref(100), Pref(101)];
+    pub const RULES_V6: [Pref; 2] = [Pref(102), Pref(103)];
+    /// The prefs of both families.
+    pub const RULES: [Pref; 4] =
+        [Pref::RULES_V4[0], Pref::RULES_V4[1], Pref::RULES_V6[0], Pref::RULES_V6[1]];
+    pub const TAG: [Pref; 2] = [Pref(200), Pref(201)];
+
+    pub fn is_ours(self) -> bool {
+        [Pref::RULES_V4, Pref::RULES_V6, Pref::TAG].iter().any(|pair| pair.contains(&self))
+    }
+}
+
+impl fmt::Display for Pref {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// All that stands at one pref under our root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Explicit rules in order of precedence, all of one family.
+    U32 { family: Family, rules: U32Rules },
+    /// Reads the packet's net_cls classid; protocol all, or IPv6 escapes it.
+    Tag(Tag),
+    /// Something that we do not write at a pref of ours: half an update, or another's hand. Never
+    /// desired, so it is always replaced. The text says what was found; `tables` are the numbers of
+    /// u32 hash tables, which do not go with their pref.
+    Unknown { protocol: u16, kind: String, tables: Vec<u16> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// In host order.
+    pub fn ethertype(self) -> u16 {
+        match self {
+            Family::V4 => 0x0800,
+            Family::V6 => 0x86dd,
+        }
+    }
+}
+
+impl Filter {
+    /// The protocol that it is for, as an ethertype.
+    pub fn protocol(&self) -> u16 {
+        match self {
+            Filter::U32 { family, .. } => family.ethertype(),
+            // ETH_P_ALL.
+            Filter::Tag(_) => 3,
+            Filter::Unknown { protocol, .. } => *protocol,
+        }
+    }
+
+    pub fn is_u32(&self) -> bool {
+        match self {
+            Filter::U32 { .. } => true,
+            Filter::Tag(_) => false,
+            Filter::Unknown { kind, .. } => kind == "u32",
+        }
+    }
+
+    /// The hash tables that stay when it is deleted from `pref`, in the order in which they can be:
+    /// a table cannot go before what links to it.
+    pub fn tables(&self, pref: Pref) -> Vec<u16> {
+        match self {
+            Filter::U32 { rules, .. } => {
+                let first = pref.tables().start;
+                rules.tables.keys().rev().map(|number| first + number).collect()
+            }
+            Filter::Tag(_) => Vec::new(),
+            Filter::Unknown { tables, .. } => tables.clone(),
+        }
+    }
+}
+
+/// How the tag is read (`classifier` in the policy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tag {
+    /// `cls_cgroup`.
+    Cgroup,
+    /// Two eBPF instructions in `cls_bpf`, for kernels without `cls_cgroup`: the same helper.
+    Bpf,
+}
+
+/// A u32 rule's match as the policy means it: one combination of the file's lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    pub src: Option<IpNet>,
+    pub dst: Option<IpNet>,
+    pub sport: Option<u16>,
+    pub dport: Option<u16>,
+    /// IP protocol number.
+    pub proto: Option<u8>,
+}
+
+impl Match {
+    /// The family that its addresses say; `None`: both.
+    pub fn family(&self) -> Option<Family> {
+        self.src.or(self.dst).map(|net| match net.addr() {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! u32 rules as the kernel holds them at one pref: nodes in the pref's own table, and hash tables that
+//! some of those nodes lead to. Numbers of tables are counted from the first that the pref may use, so
+//! that the same rules are the same value at either pref of a pair.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::Pref;
+use crate::units::ClassId;
+
+/// All u32 nodes of one pref.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct U32Rules {
+    /// The pref's own table, in the order in which its nodes are asked.
+    pub root: Vec<U32Node>,
+    /// By number. A link leads to a table with a lower number than the one that it stands in.
+    pub tables: BTreeMap<u16, U32Table>,
+}
+
+/// A hash table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct U32Table {
+    /// Buckets: a power of two up to 256.
+    pub divisor: u16,
+    /// Those that hold nodes, each in the order in which they are asked.
+    pub buckets: BTreeMap<u8, Vec<U32Node>>,
+}
+
+/// What stands in a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum U32Node {
+    Rule(U32Rule),
+    Link(U32Link),
+}
+
+/// One u32 key node: all selectors must match; the packet then goes to `to`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct U32Rule {
+    pub keys: Vec<U32Key>,
+    pub to: ClassId,
+}
+
+/// Where all keys match, a bucket of another table is asked; if nothing in it matches, the node after
+/// this one is next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct U32Link {
+    pub keys: Vec<U32Key>,
+    pub table: u16,
+    /// Which bucket; `None`: the first.
+    pub hash: Option<U32Hash>,
+}
+
+/// The bits of a packet that choose the bucket: those of `mask` in the word at `offset`, shifted down
+/// to the lowest bit of the mask (`u32_hash_fold`, net/sched/cls_u32.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct U32Hash {
+    pub mask: u32,
+    /// Bytes from the start of the network header; a multiple of 4.
+    pub offset: i16,
+}
+
+/// One 32-bit comparison (`struct tc_u32_key`, offmask 0): `(word at offset & mask) == value`.
+/// Value and mask as the packet has them, read big-endian: 1.2.3.4 is 0x01020304.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct U32Key {
+    pub value: u32,
+    pub mask: u32,
+    /// Bytes from the start of the network header; a multiple of 4.
+    pub offset: i32,
+}
+
+impl From<Vec<U32Rule>> for U32Rules {
+    /// A plain list, asked from the first to the last.
+    fn from(rules: Vec<U32Rule>) -> U32Rules {
+        let root = rules.into_iter().map(U32Node::Rule).collect();
+        U32Rules { root, tables: BTreeMap::new() }
+    }
+}
+
+impl U32Rules {
+    pub fn is_empty(&self) -> bool {
+        self.rules().next().is_none()
+    }
+
+    /// Every rule, as often as it stands somewhere.
+    pub fn rules(&self) -> impl Iterator<Item = &U32Rule> {
+        let tables = self.tables.values().flat_map(|table| table.buckets.values());
+        let nodes = tables.chain([&self.root]).flatten();
+        nodes.filter_map(|node| match node {
+            U32Node::Rule(rule) => Some(rule),
+            U32Node::Link(_) => None,
+        })
+    }
+
+    /// How many different rules there are: those that a hash cannot tell apart stand in many buckets.
+    pub fn count(&self) -> usize {
+        self.rules().collect::<BTreeSet<_>>().len()
+    }
+
+    /// The same without some rules: whatever matches none of those goes where it went.
+    pub fn without(&self, gone: impl Fn(&U32Rule) -> bool) -> U32Rules {
+        let mut rest = self.clone();
+        let stays = |node: &U32Node| !matches!(node, U32Node::Rule(rule) if gone(rule));
+        rest.root.retain(stays);
+        for table in rest.tables.values_mut() {
+            table.buckets.values_mut().for_each(|nodes| nodes.retain(stays));
+            table.buckets.retain(|_, nodes| !nodes.is_empty());
+        }
+        rest
+    }
+}
+
+impl Pref {
+    /// How many hash tables one pref may have.
+    pub const TABLES: u16 = 0x1c0;
+
+    /// The numbers of the hash tables that may stand at the pref: all u32 prefs of a qdisc share one
+    /// space of them (`struct tc_u_common`), and 0x800 and above are the prefs' own tables. Others
+    /// seldom number theirs above 0xff.
+    pub fn tables(self) -> Range<u16> {
+        let place = Pref::RULES.into_iter().zip(0..).find(|(pref, _)| *pref == self);
+        place.map_or(0..0, |(_, place): (_, u16)| {
+            let first = 0x100 + place * Pref::TABLES;
+            first..first + Pref::TABLES
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_tables_are_each_prefs_own_and_never_the_kernels() {
+        let ranges = Pref::RULES.map(Pref::tables);
+        assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert_eq!((ranges[0].start, ranges[3].end), (0x100, 0x800));
+        assert!(Pref::TAG[0].tables().is_empty());
+    }
+}

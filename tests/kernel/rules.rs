@@ -1,0 +1,151 @@
+//! Thousands of rules: applied, applied again, tampered with, grown and shrunk across the limit from
+//! which they are hash tables, and cleared.
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use shaper::plan::Step;
+use shaper::state::{Filter, Pref};
+
+use crate::host::{Host, assert_same, lines, stop_before};
+use crate::support::command::run;
+use crate::support::harness::{On, tests};
+use crate::support::program::shaper;
+
+tests!(
+    On::Host => many_rules_are_applied_once, what_is_done_to_tables_by_hand_is_shown_and_repaired,
+        tables_that_a_killed_run_left_are_found;
+);
+
+/// One IPv6 rule, so that a u32 filter stands whatever happens to those of IPv4.
+fn text(count: u32) -> String {
+    let mut text = String::from(
+        "version: 1\nlinks: {up0: {rate: 400mbit}}\n\
+         users: {ann: {ceil: 30mbit}, bob: {ceil: 20mbit}}\nrules:\n  - {dst: 'fd00::1', to: bob}\n",
+    );
+    for n in 0..count {
+        let to = ["ann", "bob", "default"][(n % 3) as usize];
+        let what = match n % 4 {
+            0 | 1 => format!("dst: 10.{}.{}.{}", 1 + n / 60_000, n / 250 % 250, n % 250),
+            2 => format!("src: 10.99.{}.0/24", n % 256),
+            _ => format!("dst: 10.98.0.{}, proto: udp, dport: {}", n % 200, 1 + n),
+        };
+        let _ = writeln!(text, "  - {{{what}, to: {to}}}");
+    }
+    text
+}
+
+fn tables(host: &mut Host) -> usize {
+    let state = host.state();
+    let filters = state.links.values().flat_map(|tree| tree.filters.values());
+    let tables = filters.map(|filter| match filter {
+        Filter::U32 { rules, .. } => rules.tables.len(),
+        _ => 0,
+    });
+    tables.sum()
+}
+
+fn many_rules_are_applied_once() {
+    let mut host = Host::new();
+    let roots = run("tc qdisc show dev up0");
+    for count in [0, 1_000, 5, 10_000, 10_001, 17, 0, 300, 301] {
+        let begun = Instant::now();
+        host.go_to_text(&text(count));
+        println!("{count} rules: {} tables, {:?}", tables(&mut host), begun.elapsed());
+        host.is_in_sync();
+        assert_eq!(tables(&mut host) > 0, count > 16, "{count} rules");
+    }
+    shaper(&["clear"]).exits(0);
+    assert_eq!(run("tc qdisc show dev up0"), roots);
+    assert_eq!(run("tc filter show dev up0"), "");
+}
+
+/// The pref of the IPv4 rules.
+fn pref(host: &mut Host) -> Pref {
+    let state = host.state();
+    let tree = state.links.values().next().expect("a tree");
+    let standing = Pref::RULES_V4.into_iter().find(|pref| tree.filters.contains_key(pref));
+    standing.expect("a filter")
+}
+
+fn what_is_done_to_tables_by_hand_is_shown_and_repaired() {
+    let add = "filter add dev up0 parent 1: protocol ip pref PREF";
+    let by_hand = [
+        // The tables stay where nothing lists them, and hold the classes.
+        "filter del dev up0 parent 1: pref PREF".to_string(),
+        format!("{add} handle ::7f u32 ht TABLE:7: match u32 0 0 at 0 flowid 1:fffe"),
+        format!("{add} handle ::fff u32 match u32 0 0 at 0 flowid 1:fffe"),
+        format!("{add} u32 divisor 4"),
+        format!("{add} handle 5: u32 divisor 4"),
+        format!("{add} handle ::fff u32 ht TABLE:3: link 5: match u32 0 0 at 0"),
+    ];
+    let mut host = Host::new();
+    host.go_to_text(&text(400));
+    for line in by_hand {
+        println!("--- {line}");
+        let pref = pref(&mut host);
+        let number = format!("{:x}", pref.tables().start);
+        let by_hand =
+            |line: &str| line.replace("PREF", &pref.to_string()).replace("TABLE", &number);
+        if line.contains("link 5:") {
+            run(&format!("tc {} handle 5: u32 divisor 1", by_hand(add)));
+        }
+        run(&format!("tc {}", by_hand(&line)));
+        let mut meaning = host.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let (plan, _) =
+            host.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        println!("{plan}");
+        assert!(plan.changes() && plan.to_string().contains("u32"), "{plan}");
+        host.apply();
+        host.is_in_sync();
+        // Nothing holds the classes any more: they go with their line.
+        let without = text(400).replace("ann: {ceil: 30mbit}, ", "").replace("to: ann", "to: bob");
+        host.go_to_text(&without);
+        host.is_in_sync();
+        host.go_to_text(&text(400));
+    }
+    // No rules for IPv4 at all, and no trace of them.
+    host.go_to_text(&text(0));
+    assert!(host.state().links.values().all(|tree| tree.left_tables.is_empty()));
+    run("tc filter add dev up0 parent 1: protocol ip pref 100 handle 5: u32 divisor 1");
+    let shown = run("tc filter show dev up0 parent 1: pref 100");
+    assert_eq!(shown.lines().filter(|line| line.contains("ht divisor")).count(), 2, "{shown}");
+}
+
+fn tables_that_a_killed_run_left_are_found() {
+    let mut host = Host::new();
+    let (old, new) = (text(200), text(333));
+    host.go_to_text(&old);
+    for _ in 0..2 {
+        host.take_up(&new).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let before = lines(&host.state());
+        // Stopped before each step, and brought back.
+        for k in 0..10 {
+            let mut stopped = None;
+            let Err(failure) = host.try_apply(&mut stop_before(k, &mut stopped)) else {
+                assert!(k > 2, "all done after {k} steps");
+                break;
+            };
+            let text = failure.text(false);
+            assert!(text.ends_with("what was there before is back"), "{text}");
+            assert_same(&lines(&host.state()), &before, "after the undo");
+        }
+        host.go_to_text(&old);
+        // As a kill leaves it: the new set stands, and the old one's tables do, unlisted.
+        host.take_up(&new).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let mut meaning = host.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let (plan, _) =
+            host.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let facts = &meaning.sight.observation.facts;
+        let steps = plan.steps.iter().map(|planned| &planned.step);
+        let until = steps.take_while(|step| !matches!(step, Step::DeleteTables { .. }));
+        let kernel = &mut host.session.kernel;
+        shaper::execute::perform(kernel, facts, until, &mut |_, _| Ok(()))
+            .unwrap_or_else(|failed| panic!("{failed}"));
+        let left = host.state();
+        assert!(left.links.values().any(|tree| !tree.left_tables.is_empty()));
+        host.go_to_text(&new);
+        host.is_in_sync();
+        host.go_to_text(&old);
+    }
+}
