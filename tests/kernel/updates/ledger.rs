@@ -37,7 +37,11 @@ impl Ledger {
         let standing: BTreeMap<String, Class> =
             now.by_id.into_iter().filter(|(id, _)| is_a_users(id)).collect();
         for (id, last) in std::mem::take(&mut self.standing) {
-            let remade = standing.get(&id).is_none_or(|class| class.packets < last.packets);
+            // With the same number the next class may have sent more already, but another's packets.
+            let remade = standing.get(&id).is_none_or(|class| {
+                let another = last.packets > 0 && frame(class) != frame(&last);
+                class.packets < last.packets || another
+            });
             if remade && let Some(who) = self.sender(&id, &last) {
                 *self.closed.entry(who).or_default() += last.packets;
             }
@@ -97,6 +101,11 @@ impl Ledger {
             self.wrong.push(what);
         }
     }
+}
+
+/// The size of one user's frames; `None`: none was sent.
+fn frame(class: &Class) -> Option<u64> {
+    class.bytes.checked_div(class.packets)
 }
 
 /// Not the link's, a group's, the default or the unshaped class.
