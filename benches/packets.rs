@@ -1,0 +1,213 @@
+//! What rules cost each packet: small UDP packets through an HTB tree on a veth pair, one sender, with
+//! one rule, with thousands in hash tables as `shaper` writes them, and with the same rules as a plain
+//! list. NEEDS ROOT: the links live in a network namespace of their own that ends with the run. Prints a
+//! table. `cargo bench --bench packets`; `SHAPER_ROUNDS` (15) and `SHAPER_ROUND_MS` (200) set how long.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use shaper::classify::{hash, u32::compile};
+use shaper::netlink::request::{class, dump, filter, root};
+use shaper::netlink::{Request, decode};
+use shaper::state::{Class, Family, Mark, Match, Pref, Role, U32Rule, U32Rules};
+use shaper::sys::{Netlink, netns};
+use shaper::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
+
+/// Where the packets go; all rules but the last send to another class.
+const HIT: Minor = Minor(0x10);
+const MISS: Minor = Minor(0x11);
+const PORT: u16 = 5001;
+/// Bytes of payload: a frame of 64.
+const PAYLOAD: usize = 18;
+
+/// One link with its rules.
+struct Case {
+    name: &'static str,
+    rules: U32Rules,
+    ifindex: u32,
+    socket: UdpSocket,
+    rates: Vec<u64>,
+}
+
+fn main() -> ExitCode {
+    // `cargo test --benches` runs it too, without this word.
+    if !std::env::args().any(|word| word == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    match netns::private(measure) {
+        Ok(table) => {
+            print!("{table}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("needs root, for a network namespace of its own: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a case is called, how many rules it has besides the one that matches, what they are like, and
+/// whether they become hash tables.
+type Plan = (&'static str, u32, fn(u32) -> Match, bool);
+
+const PLANS: [Plan; 7] = [
+    ("1", 0, by_address, true),
+    ("1,000 by address", 999, by_address, true),
+    ("1,000 by port", 499, by_port, true),
+    ("1,000 by source and destination in turns", 999, in_turns, true),
+    ("10,000 by address", 9_999, by_address, true),
+    ("10,000 by source and destination in turns", 9_999, in_turns, true),
+    ("1,000 by address, as a list", 999, by_address, false),
+];
+
+fn by_address(n: u32) -> Match {
+    Match { dst: Some(host(n)), ..Match::default() }
+}
+
+/// TCP and UDP: two rules.
+fn by_port(n: u32) -> Match {
+    Match { dport: Some(10_000 + n as u16), ..Match::default() }
+}
+
+fn in_turns(n: u32) -> Match {
+    match n % 2 {
+        0 => Match { src: Some(host(n / 2)), ..Match::default() },
+        _ => by_address(n / 2),
+    }
+}
+
+fn host(n: u32) -> IpNet {
+    IpNet::from(IpAddr::from(Ipv4Addr::from(0x0a50_0000 + n)))
+}
+
+fn measure() -> String {
+    let mut netlink = Netlink::open().unwrap_or_else(|e| panic!("{e}"));
+    let mut cases: Vec<Case> =
+        PLANS.iter().zip(0..).map(|(plan, nth)| Case::new(&mut netlink, plan, nth)).collect();
+    let setting = |name: &str, otherwise: u64| {
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+    };
+    let length = Duration::from_millis(setting("SHAPER_ROUND_MS", 200));
+    for round in 0..1 + setting("SHAPER_ROUNDS", 15) {
+        for case in &mut cases {
+            let rate = case.round(&mut netlink, length);
+            // The first warms up.
+            if round > 0 {
+                case.rates.push(rate);
+            }
+        }
+    }
+    table(cases)
+}
+
+fn table(cases: Vec<Case>) -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut text = format!(
+        "\nPackets of 64 bytes a second through rules, one sender, Linux {}; medians of {} rounds in turns.\n\n\
+         | rules | hash tables | packets/s | a packet takes | packets/s, of one rule's | its time, of one rule's |\n\
+         |---|---:|---:|---:|---:|---:|\n",
+        kernel.trim(),
+        cases.first().map_or(0, |case| case.rates.len()),
+    );
+    let mut one = None;
+    for mut case in cases {
+        case.rates.sort_unstable();
+        let median = case.rates[case.rates.len() / 2].max(1) as f64;
+        let one = *one.get_or_insert(median);
+        text += &format!(
+            "| {} | {} | {median:.0} | {:.2} µs | {:.2} × | {:.2} × |\n",
+            case.name,
+            case.rules.tables.len(),
+            1e6 / median,
+            median / one,
+            one / median,
+        );
+    }
+    text
+}
+
+impl Case {
+    /// A link `v<nth>` whose far end has no address: what is sent to it is dropped there.
+    fn new(netlink: &mut Netlink, &(name, others, matching, hashed): &Plan, nth: u8) -> Case {
+        let (near, far) = (format!("v{nth}"), format!("w{nth}"));
+        ip(&format!("link add {near} numtxqueues 1 type veth peer name {far}"));
+        ip(&format!("addr add 10.77.{nth}.1/24 dev {near}"));
+        ip(&format!("link set {far} addr 02:00:00:00:01:{nth:02x} up"));
+        ip(&format!("link set {near} up"));
+        ip(&format!("neigh add 10.77.{nth}.2 lladdr 02:00:00:00:01:{nth:02x} dev {near}"));
+        let links = netlink.dump(&dump::links(), decode::link).unwrap_or_else(|e| panic!("{e}"));
+        let link = links.iter().find(|link| link.name.as_str() == near);
+        let ifindex = link.map(|link| link.ifindex).expect("the link");
+
+        let class = |parent| a_class(parent);
+        let mut requests = vec![root::add(ifindex, Mark::for_instance("bench"))];
+        requests.push(class::add(ifindex, Minor::LINK, &a_class(None)));
+        for minor in [HIT, MISS, Minor::DEFAULT] {
+            requests.push(class::add(ifindex, minor, &class(Some(Minor::LINK))));
+        }
+        let rule = |m: Match, to| compile(Family::V4, &[m], ClassId::ours(to));
+        let mut rules: Vec<U32Rule> = (0..others).flat_map(|n| rule(matching(n), MISS)).collect();
+        let far = IpNet::from(IpAddr::from([10, 77, nth, 2]));
+        rules.extend(rule(Match { dst: Some(far), ..Match::default() }, HIT));
+        let rules = if hashed { hash::arrange(Family::V4, rules) } else { rules.into() };
+        let add = filter::add_rules(ifindex, Pref::RULES_V4[0], Family::V4, &rules)
+            .unwrap_or_else(|e| panic!("{e}"));
+        requests.extend(add.tables.into_iter().chain(add.root));
+        send(netlink, &requests);
+
+        let socket = UdpSocket::bind((Ipv4Addr::new(10, 77, nth, 1), 0)).expect("a socket");
+        socket.connect((Ipv4Addr::new(10, 77, nth, 2), PORT)).expect("a route");
+        Case { name, rules, ifindex, socket, rates: Vec::new() }
+    }
+
+    /// Packets a second, all of which went through the class that the last rule names.
+    fn round(&mut self, netlink: &mut Netlink, length: Duration) -> u64 {
+        let before = self.sent(netlink);
+        let begun = Instant::now();
+        let mut count = 0_u64;
+        while begun.elapsed() < length {
+            // As many as make the clock cost nothing.
+            for _ in 0..256 {
+                self.socket.send(&[0; PAYLOAD]).expect("send");
+            }
+            count += 256;
+        }
+        let time = begun.elapsed();
+        assert_eq!(self.sent(netlink) - before, count, "{}: not all went by the rule", self.name);
+        (count as f64 / time.as_secs_f64()) as u64
+    }
+
+    fn sent(&self, netlink: &mut Netlink) -> u64 {
+        let classes = netlink.dump(&dump::classes(self.ifindex), decode::class);
+        let classes = classes.unwrap_or_else(|e| panic!("{e}"));
+        let class = classes.iter().find(|class| class.classid == ClassId::ours(HIT));
+        class.map_or(0, |class| class.counters.sent_packets)
+    }
+}
+
+/// Faster than anything here can send.
+fn a_class(parent: Option<Minor>) -> Class {
+    let rate = Rate::from_bits_per_second(100_000_000_000).expect("a rate");
+    let burst = Ticks::for_bytes(Bytes(50_000_000), rate, Psched::default());
+    let role = match parent {
+        None => Role::Inner,
+        Some(_) => Role::Leaf { prio: 0, quantum: 60_000 },
+    };
+    Class { parent, rate, ceil: rate, burst, cburst: burst, role }
+}
+
+fn send(netlink: &mut Netlink, requests: &[Request]) {
+    let outcomes = netlink.transact(requests).unwrap_or_else(|e| panic!("{e}"));
+    for outcome in outcomes {
+        if let Err(error) = outcome {
+            panic!("{error}");
+        }
+    }
+}
+
+fn ip(words: &str) {
+    let status = Command::new("ip").args(words.split(' ')).status().expect("ip, of iproute2");
+    assert!(status.success(), "ip {words}");
+}
