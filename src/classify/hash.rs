@@ -213,6 +213,10 @@ impl<'a> Builder<'a> {
         let mut lists = vec![Vec::new(); BUCKETS];
         for place in said {
             let (value, mask) = self.byte(*place, slice.byte);
+            if mask == u8::MAX {
+                lists[usize::from(value)].push(*place);
+                continue;
+            }
             for (bucket, list) in (0..=u8::MAX).zip(&mut lists) {
                 if bucket & mask == value {
                     list.push(*place);
