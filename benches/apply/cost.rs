@@ -136,8 +136,7 @@ pub struct Table(String);
 
 impl Table {
     pub fn new() -> Table {
-        let head =
-            "| what | shaper (CPU) | measured against | (CPU) | ratio (CPU) | wanted | | peak memory |\n";
+        let head = "| what | shaper (CPU) | measured against | (CPU) | ratio (CPU) | wanted | | peak memory |\n";
         Table(format!("{head}|---|---:|---|---:|---:|---:|---|---:|\n"))
     }
 

@@ -50,7 +50,8 @@ pub fn measure() {
          `auto` chose on this kernel is {leaf}.{}\n",
         match leaf.as_str() {
             "fq_codel" => "",
-            _ => " It has one queue, so who fills his own class waits in it; with fq_codel he does not.",
+            _ =>
+                " It has one queue, so who fills his own class waits in it; with fq_codel he does not.",
         }
     );
     write(&text);

@@ -5,7 +5,12 @@
 //! Every section runs in a cell of its own (tests/support), so nothing of it outlives the run.
 
 #[path = "../../tests/support/mod.rs"]
-#[allow(dead_code, unused_imports, unused_macros, reason = "made for the tests, which use all of it")]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "made for the tests, which use all of it"
+)]
 mod support;
 
 #[path = "../support/results.rs"]
@@ -66,7 +71,12 @@ const SECTIONS: &[Section] = &[
         body: others::measure,
     },
     Section { name: "rates", heading: "Rate accuracy", seconds: 400, body: accuracy::measure },
-    Section { name: "latency", heading: "Latency under load", seconds: 120, body: latency::measure },
+    Section {
+        name: "latency",
+        heading: "Latency under load",
+        seconds: 120,
+        body: latency::measure,
+    },
 ];
 
 /// Where a section leaves its text for the runner: the cell shares the machine's files but /run.
