@@ -50,8 +50,13 @@ install: build
 		sed 's|/usr/local/bin|$(PREFIX)/bin|' systemd/$$unit >$(DESTDIR)$(UNITS)/$$unit || exit 1; \
 	done
 
+# Writes benches/RESULTS.md. The other tools are for comparison: without them it says so.
 bench:
-	cargo bench
+	@sh tests/tools.sh iproute2 python3-venv fireqos
+	@[ -x target/tcconfig/bin/tcset ] || { python3 -m venv target/tcconfig && \
+		target/tcconfig/bin/pip install --quiet tcconfig; } || echo "tcconfig could not be installed"
+	cargo bench --bench policy
+	cargo bench --bench apply
 
 # Writes the golden files anew; review them as text.
 bless:

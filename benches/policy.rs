@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shaper::desired::desired;
@@ -10,6 +11,8 @@ use shaper::model::{BuildOptions, build};
 use shaper::plan::diff;
 use shaper::policy;
 use shaper::state::{Facts, LeafQdisc, LinkFacts, LinkName, Observation, RootQdisc, Tag};
+
+const SIZES: [u32; 4] = [100, 1_000, 10_000, 50_000];
 
 /// A file in which every kind of line occurs, and a host that knows all its names.
 fn case(users: u32) -> (String, Facts) {
@@ -48,7 +51,7 @@ fn case(users: u32) -> (String, Facts) {
 
 fn policies(c: &mut Criterion) {
     let mut parsing = c.benchmark_group("parse");
-    for users in [100, 1_000, 10_000] {
+    for users in SIZES {
         let (text, _) = case(users);
         parsing.throughput(Throughput::Elements(u64::from(users)));
         parsing.bench_with_input(BenchmarkId::from_parameter(users), &text, |b, text| {
@@ -57,7 +60,7 @@ fn policies(c: &mut Criterion) {
     }
     parsing.finish();
     let mut building = c.benchmark_group("build");
-    for users in [100, 1_000, 10_000] {
+    for users in SIZES {
         let (text, facts) = case(users);
         let policy = policy::parse(&text, "policies.yaml").unwrap_or_else(|e| panic!("{e}"));
         let options = BuildOptions::default();
@@ -74,7 +77,7 @@ fn policies(c: &mut Criterion) {
 /// A first build, and the plan of a second run, which finds everything in sync.
 fn plans(c: &mut Criterion) {
     let mut planning = c.benchmark_group("plan");
-    for users in [100, 1_000, 10_000] {
+    for users in SIZES {
         let (text, mut facts) = case(users);
         facts.features.htb = true;
         facts.features.tags.insert(Tag::Cgroup);
@@ -98,5 +101,17 @@ fn plans(c: &mut Criterion) {
     planning.finish();
 }
 
-criterion_group!(benches, policies);
+/// The largest sizes take seconds a time, and the machine is wanted for the other benches too.
+fn hurried() -> Criterion {
+    Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2))
+}
+
+criterion_group! {
+    name = benches;
+    config = hurried();
+    targets = policies
+}
 criterion_main!(benches);

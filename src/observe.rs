@@ -15,7 +15,7 @@ use crate::netlink::decode::{
 };
 use crate::netlink::inet_diag::{self, Transport};
 use crate::netlink::{assemble, request};
-use crate::process::{self, Process};
+use crate::process::{self, Scan};
 use crate::state::{
     Accounts, Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts,
     LinkName, Observation, Pref, RootQdisc, Tag, Tree,
@@ -45,7 +45,8 @@ pub struct Sight {
     pub counters: BTreeMap<(LinkName, Minor), Counters>,
     /// Packets that went past every class, by link: there was no default class for them.
     pub direct_packets: BTreeMap<LinkName, u32>,
-    pub processes: Vec<Process>,
+    /// One pass over `/proc`; empty where it was not wanted.
+    pub scan: Scan,
 }
 
 /// What a look is for.
@@ -112,8 +113,8 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     let mut running = None;
     if wanted.processes {
         let read = |source| ObserveError::Read { path: "/proc".to_string(), source };
-        sight.processes = process::scan(&kernel.proc_root).map_err(read)?.processes;
-        running = Some(process::running_uids(&sight.processes, kernel.netns));
+        sight.scan = process::scan(&kernel.proc_root).map_err(read)?;
+        running = Some(process::running_uids(&sight.scan.processes, kernel.netns));
     }
     match wanted.accounts {
         Some(Whom::Nss(question)) => {

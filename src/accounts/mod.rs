@@ -1,7 +1,8 @@
 //! Accounts and groups, as NSS has them (files, LDAP, SSSD, systemd), and `/etc/subuid`. Asks for
 //! names and uids one by one and never enumerates: a directory of 100,000 accounts would stall.
-//! Reads only.
+//! Only the local file is read as a whole. Reads only.
 
+mod files;
 mod subuid;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +16,12 @@ use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use crate::state::{Account, Accounts, Subuids};
 use crate::sys::nss::gid_of_group;
+use files::{Entry, Passwd};
 
 pub use subuid::{SubuidLine, SubuidOwner, parse_subuid};
+
+const NSSWITCH: &str = "/etc/nsswitch.conf";
+const PASSWD: &str = "/etc/passwd";
 
 /// Where subordinate uids are kept (subuid(5)).
 pub const SUBUID: &str = "/etc/subuid";
@@ -34,13 +39,20 @@ pub struct Question {
     pub running: BTreeSet<u32>,
     /// Only the uids of the names are wanted, not who they are and which groups they are in.
     pub uids_only: bool,
+    /// Nor which groups those who run are in: nothing that is done with the answer depends on it.
+    pub without_groups: bool,
 }
 
 /// Asks NSS. What it could not answer is in no map, and `unavailable` says why; what it says does
 /// not exist is `None` in `by_name` and `groups`, and missing in `by_uid`. `subuid` is the path of
 /// [`SUBUID`]; one that cannot be read is a file without lines, since most hosts need none.
 pub fn lookup(question: &Question, subuid: &Path) -> Accounts {
-    let mut asking = Asking { running: question.running.clone(), ..Asking::default() };
+    let mut asking = Asking {
+        running: question.running.clone(),
+        local: local(),
+        without_groups: question.without_groups,
+        ..Asking::default()
+    };
     // What the policy names comes first: it decides most, and the rest may be many.
     for name in &question.names {
         if let Some(answer) = asking.uid_of(name) {
@@ -66,9 +78,20 @@ pub fn lookup(question: &Question, subuid: &Path) -> Accounts {
     asking.finish()
 }
 
+/// The local file, where NSS would answer from it before it asks anybody else.
+fn local() -> Passwd {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    match files::asked_first(&read(NSSWITCH)) {
+        true => Passwd::parse(&read(PASSWD)),
+        false => Passwd::default(),
+    }
+}
+
 /// The answers so far.
 #[derive(Default)]
 struct Asking {
+    local: Passwd,
+    without_groups: bool,
     running: BTreeSet<u32>,
     by_uid: BTreeMap<u32, Option<Account>>,
     by_name: BTreeMap<String, Option<u32>>,
@@ -100,6 +123,9 @@ impl Asking {
     }
 
     fn uid_of(&mut self, name: &str) -> Option<Option<u32>> {
+        if let Some(uid) = self.local.uid_of(name) {
+            return Some(Some(uid));
+        }
         let user = self.keep("getpwnam_r", name, User::from_name(name))?;
         Some(user.map(|user| user.uid.as_raw()))
     }
@@ -109,20 +135,28 @@ impl Asking {
         if self.by_uid.contains_key(&uid) {
             return;
         }
-        let answer = User::from_uid(Uid::from_raw(uid));
-        let Some(found) = self.keep("getpwuid_r", &uid.to_string(), answer) else { return };
-        let account = found.and_then(|user| self.with_groups(user));
+        let found = match self.local.account(uid) {
+            Some(entry) => Some(entry.clone()),
+            None => {
+                let answer = User::from_uid(Uid::from_raw(uid));
+                let Some(found) = self.keep("getpwuid_r", &uid.to_string(), answer) else { return };
+                found.map(|user| Entry { name: user.name, gid: user.gid.as_raw() })
+            }
+        };
+        let account = found.and_then(|entry| match self.without_groups {
+            true => Some(Account { gids: BTreeSet::from([entry.gid]), name: entry.name }),
+            false => self.with_groups(entry),
+        });
         self.by_uid.insert(uid, account);
     }
 
     /// The primary and all supplementary groups; nix makes room for up to NGROUPS_MAX (65,536).
     /// getgrouplist(3) itself cannot say that NSS was unavailable: then it gives fewer groups.
-    fn with_groups(&mut self, user: User) -> Option<Account> {
-        let name = CString::new(user.name.clone()).ok()?;
-        let listed = getgrouplist(&name, user.gid).map(Some);
-        let gids = self.keep("getgrouplist", &user.name, listed)??;
-        let gids = gids.into_iter().chain([user.gid]).map(Gid::as_raw).collect();
-        Some(Account { name: user.name, gids })
+    fn with_groups(&mut self, Entry { name, gid }: Entry) -> Option<Account> {
+        let listed = getgrouplist(&CString::new(name.clone()).ok()?, Gid::from_raw(gid)).map(Some);
+        let gids = self.keep("getgrouplist", &name, listed)??;
+        let gids = gids.into_iter().map(Gid::as_raw).chain([gid]).collect();
+        Some(Account { name, gids })
     }
 
     /// The subordinate ranges that matter: owned by number, or holding a uid that runs. A host may
@@ -180,6 +214,7 @@ mod tests {
         let question = Question {
             uids: BTreeSet::new(),
             uids_only: false,
+            without_groups: false,
             names: strings(&["root", "no-such-account"]),
             groups: strings(&["root", "no-such-group"]),
             running: BTreeSet::from([0, 3_999_999_999]),

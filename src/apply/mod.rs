@@ -24,7 +24,7 @@ use crate::model::Model;
 use crate::observe::{self, ObserveError, Sight, Wanted};
 use crate::plan::{Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
-use crate::process::{self, Placement};
+use crate::process::{self, Placement, Scan};
 use crate::state::{Accounts, Claim, Facts, KernelState, LinkName, Owner};
 use crate::sys::signal;
 use crate::units::{Minor, Psched};
@@ -149,13 +149,16 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     }
     // Whatever is wrong with the policy is said before anything is touched.
     let mut meaning = session.look()?;
-    session.desired(&mut meaning)?;
+    let mut planned = Some(session.plan(&mut meaning)?);
     signal::catch();
     let mut applied = Applied::default();
     if lock.is_none() {
         applied.mounted = session.kernel.mount()?;
         match lock_new(session, may, policy).and_then(|lock| Ok((lock, session.look()?))) {
-            Ok(ready) => (lock, meaning) = ready,
+            Ok(ready) => {
+                (lock, meaning) = ready;
+                planned = None;
+            }
             Err(failure) => {
                 leave_no_trace(session, applied.mounted, None);
                 return Err(failure);
@@ -164,9 +167,9 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     }
     let mounted = applied.mounted;
     let sight = &meaning.sight;
-    let before = Before::new(sight.observation.clone(), &sight.processes);
+    let before = Before::new(sight.observation.clone(), &sight.scan.processes);
     let mut run = Run { session, may, gate, applied };
-    let outcome = run.finish(meaning);
+    let outcome = run.finish(meaning, planned);
     let applied = run.applied;
     // From here on whatever goes wrong brings back what was there before, once.
     let outcome = outcome.and_then(|()| {
@@ -257,11 +260,20 @@ struct Run<'s, 'g> {
 }
 
 impl Run<'_, '_> {
-    fn finish(&mut self, mut meaning: Meaning) -> Result<(), Trouble> {
+    /// `planned`: what follows from `meaning`, where that was found out already.
+    fn finish(
+        &mut self,
+        mut meaning: Meaning,
+        mut planned: Option<(Plan, KernelState)>,
+    ) -> Result<(), Trouble> {
         let mut waited_for = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
-            let done = self.round(&mut meaning)?;
+            let next = match planned.take() {
+                Some(planned) => planned,
+                None => self.session.plan(&mut meaning)?,
+            };
+            let done = self.round(next, &mut meaning)?;
             let freed = self.applied.steps.iter().skip(before).any(|planned| {
                 matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(_), .. })
             });
@@ -299,8 +311,11 @@ impl Run<'_, '_> {
     }
 
     /// One plan, performed and verified; the state that it was for.
-    fn round(&mut self, meaning: &mut Meaning) -> Result<KernelState, Trouble> {
-        let (mut plan, desired) = self.session.plan(meaning)?;
+    fn round(
+        &mut self,
+        (mut plan, desired): (Plan, KernelState),
+        meaning: &mut Meaning,
+    ) -> Result<KernelState, Trouble> {
         self.applied.warnings.clone_from(&meaning.warnings);
         self.applied.psched = meaning.sight.facts().psched;
         self.applied.left = match self.may.disrupt {
@@ -316,16 +331,18 @@ impl Run<'_, '_> {
     }
 
     /// Build, place, tear down; place again if that set processes free.
-    fn carry_out(&mut self, plan: &Plan, meaning: &Meaning) -> Result<(), Trouble> {
+    fn carry_out(&mut self, plan: &Plan, meaning: &mut Meaning) -> Result<(), Trouble> {
         self.perform(plan, Phase::Build, meaning)?;
         if self.session.processes {
-            self.place(&meaning.model, meaning)?;
+            // Nothing was done since the processes were looked at: that look is the first pass.
+            let seen = plan.is_empty().then(|| std::mem::take(&mut meaning.sight.scan));
+            self.place(seen, meaning)?;
         }
         self.perform(plan, Phase::TearDown, meaning)?;
         let evicted =
             plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
         if evicted && self.session.processes {
-            self.place(&meaning.model, meaning)?;
+            self.place(None, meaning)?;
         }
         Ok(())
     }
@@ -337,9 +354,9 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn place(&mut self, model: &Model, meaning: &Meaning) -> Result<(), Trouble> {
+    fn place(&mut self, seen: Option<Scan>, meaning: &Meaning) -> Result<(), Trouble> {
         let accounts = &meaning.sight.observation.facts.accounts;
-        let placement = place(self.session, model, accounts)?;
+        let placement = place_seen(self.session, &meaning.model, accounts, seen)?;
         self.applied.members(placement);
         Ok(())
     }
@@ -399,9 +416,19 @@ fn wait(duration: Duration) -> Result<(), Failure> {
 
 /// Moves every process to where the model says.
 pub fn place(session: &Session, model: &Model, accounts: &Accounts) -> Result<Placement, Failure> {
+    place_seen(session, model, accounts, None)
+}
+
+/// The same; `seen`: a look at all of them a moment ago.
+fn place_seen(
+    session: &Session,
+    model: &Model,
+    accounts: &Accounts,
+    seen: Option<Scan>,
+) -> Result<Placement, Failure> {
     let Some(instance) = session.kernel.instance() else { return Ok(Placement::default()) };
     let view = session.kernel.view();
     let decide =
         |process: &process::Process| process::decide(process, &model.matcher, accounts, &view);
-    Ok(process::place(&session.kernel.proc_root, &instance, decide)?)
+    Ok(process::place_seen(&session.kernel.proc_root, &instance, seen, decide)?)
 }

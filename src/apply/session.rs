@@ -90,13 +90,15 @@ impl Session {
             groups: lookups.groups,
             running: BTreeSet::new(),
             uids_only: !lookups.memberships,
+            without_groups: false,
         }
     }
 
     /// Looks at the host and makes the policy into a model. A policy that cannot hold here is an
     /// error, and so is a root qdisc that is somebody else's.
     pub fn look(&mut self) -> Result<Meaning, Failure> {
-        let question = self.question();
+        let mut question = self.question();
+        question.without_groups = question.uids_only;
         let accounts = Some(self.known.as_ref().map_or(Whom::Nss(&question), Whom::Known));
         let features = self.features.is_none();
         let wanted = Wanted { accounts, processes: self.processes, features };

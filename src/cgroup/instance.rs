@@ -5,11 +5,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
 
 use super::confirmation::{CONFIRM, REVERTED};
 use super::lock::LOCK;
@@ -17,6 +20,8 @@ use super::{Error, Lock};
 use crate::state::{Claim, Foreign, Owner};
 use crate::units::ClassId;
 
+/// Of a claim's directory.
+const MODE: u32 = 0o755;
 const CLASSID: &str = "net_cls.classid";
 /// Always this one and never `tasks`: moving a thread that is not the leader retags no socket.
 pub(super) const PROCS: &str = "cgroup.procs";
@@ -79,60 +84,41 @@ impl Instance {
                 found.foreign(&path, None);
                 continue;
             }
-            for name in subdirectories(&path)? {
-                self.observe_claim(&format!("{room}/{name}"), &mut found)?;
+            let Some(folder) = Folder::open(path)? else { continue };
+            for name in subdirectories(&folder.path)? {
+                observe_claim(&room, &name, &folder, &mut found)?;
             }
         }
-        Ok((found.claims, found.foreign))
-    }
-
-    fn observe_claim(&self, relative: &str, found: &mut Found) -> Result<(), Error> {
-        let path = self.root.join(relative);
-        let Some(claim) = canonical(relative) else {
-            found.foreign(&path, None);
-            return Ok(());
-        };
-        let may_be_pinned = match &claim {
-            Claim::Owner(owner @ (Owner::User(_) | Owner::Uid(_))) => Some(owner.clone()),
-            _ => None,
-        };
-        found.claim(claim.clone(), &path)?;
-        if !has_subdirectories(&path)? {
-            return Ok(());
-        }
-        for name in subdirectories(&path)? {
-            let below = path.join(&name);
-            match &may_be_pinned {
-                Some(owner) if name == "pinned" => {
-                    let pinned = Claim::Pinned(owner.clone());
-                    found.claim(pinned.clone(), &below)?;
-                    if has_subdirectories(&below)? {
-                        // Whoever holds this holds the one above as well.
-                        found.foreign(&below, Some(pinned));
-                        found.foreign(&below, Some(claim.clone()));
-                    }
-                }
-                _ => found.foreign(&below, Some(claim.clone())),
-            }
-        }
-        Ok(())
+        Ok((found.claims.into_iter().collect(), found.foreign))
     }
 
     /// Makes the claim's directory, and those above it up to the instance's, and writes its
     /// classid. Done again, it changes nothing.
     pub fn make(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
-        let relative = claim.to_string();
+        let path = self.directory(claim);
+        // Those above stand for all but the first.
+        match DirBuilder::new().mode(MODE).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(claim)?,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("make", &path)(error));
+            }
+            _ => {}
+        }
+        self.write(claim, classid)
+    }
+
+    fn make_all(&self, claim: &Claim) -> Result<(), Error> {
         let mut path = self.root.clone();
         // Where the hierarchy was mounted a moment ago there may be a plain folder now.
         if !path.exists() && !path.with_file_name(PROCS).exists() {
             return Err(Error::NotMounted);
         }
         make_directory(&path)?;
-        for part in Path::new(&relative) {
+        for part in Path::new(&claim.to_string()) {
             path.push(part);
             make_directory(&path)?;
         }
-        self.write(claim, classid)
+        Ok(())
     }
 
     /// Writes the classid, which retags at once the sockets of every process in the directory, and
@@ -140,12 +126,19 @@ impl Instance {
     pub fn write(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
         let path = self.directory(claim).join(CLASSID);
         let data = format!("0x{:08x}", classid.0);
-        write(&path, &data)?;
-        let found = read(&path)?;
+        let refused = |source| Error::Write { data: data.clone(), path: path.clone(), source };
+        // Never making the file: where it is missing this is no cgroup.
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(refused)?;
+        // In one write(2): two would be two numbers.
+        file.write_all(data.as_bytes()).map_err(refused)?;
+        let mut buffer = [0; 16];
+        let length = file.read_at(&mut buffer, 0).map_err(Error::io("read", &path))?;
+        let found = String::from_utf8_lossy(&buffer[..length]);
         if found.trim().parse() == Ok(classid.0) {
             Ok(())
         } else {
-            Err(Error::ReadBack { data, path, found: found.trim().to_string() })
+            let found = found.trim().to_string();
+            Err(Error::ReadBack { data, path, found })
         }
     }
 
@@ -231,21 +224,20 @@ impl Instance {
 
 #[derive(Default)]
 struct Found {
-    claims: BTreeMap<Claim, ClassId>,
+    claims: Vec<(Claim, ClassId)>,
     foreign: Vec<Foreign>,
 }
 
 impl Found {
-    fn claim(&mut self, claim: Claim, path: &Path) -> Result<(), Error> {
-        let file = path.join(CLASSID);
-        match read_classid(&file) {
-            Ok(Some(classid)) => {
-                self.claims.insert(claim, classid);
-            }
-            Ok(None) => self.foreign(path, None),
+    fn claim(&mut self, claim: Claim, folder: &Folder, name: &str) -> Result<(), Error> {
+        match folder.classid(name) {
+            Ok(Some(classid)) => self.claims.push((claim, classid)),
+            Ok(None) => self.foreign(&folder.path.join(name), None),
             // Removed since it was listed.
             Err(error) if vanished(&error) => {}
-            Err(error) => return Err(Error::io("read", &file)(error)),
+            Err(error) => {
+                return Err(Error::io("read", &folder.path.join(name).join(CLASSID))(error));
+            }
         }
         Ok(())
     }
@@ -257,13 +249,46 @@ impl Found {
     }
 }
 
+/// `folder/name`, what it holds and what lies below it.
+fn observe_claim(room: &str, name: &str, folder: &Folder, found: &mut Found) -> Result<(), Error> {
+    let Some(claim) = canonical(&format!("{room}/{name}")) else {
+        found.foreign(&folder.path.join(name), None);
+        return Ok(());
+    };
+    found.claim(claim.clone(), folder, name)?;
+    if !folder.has_subdirectories(name)? {
+        return Ok(());
+    }
+    let may_be_pinned = match &claim {
+        Claim::Owner(owner @ (Owner::User(_) | Owner::Uid(_))) => Some(owner.clone()),
+        _ => None,
+    };
+    let Some(own) = Folder::open(folder.path.join(name))? else { return Ok(()) };
+    for name in subdirectories(&own.path)? {
+        let below = own.path.join(&name);
+        match &may_be_pinned {
+            Some(owner) if name == "pinned" => {
+                let pinned = Claim::Pinned(owner.clone());
+                found.claim(pinned.clone(), &own, &name)?;
+                if own.has_subdirectories(&name)? {
+                    // Whoever holds this holds the one above as well.
+                    found.foreign(&below, Some(pinned));
+                    found.foreign(&below, Some(claim.clone()));
+                }
+            }
+            _ => found.foreign(&below, Some(claim.clone())),
+        }
+    }
+    Ok(())
+}
+
 /// The claim that this path names, if it is spelled as we spell it: `uid/007` is not ours.
 fn canonical(relative: &str) -> Option<Claim> {
     relative.parse::<Claim>().ok().filter(|claim| claim.to_string() == relative)
 }
 
 pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
-    match DirBuilder::new().mode(0o755).create(path) {
+    match DirBuilder::new().mode(MODE).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(Error::io("make", path)(error))
         }
@@ -271,13 +296,38 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// kernfs counts subdirectories in the link count (`kernfs_refresh_inode`, fs/kernfs/inode.c), as
-/// most file systems do: 2 and no more is none. Saves listing each of 10,000 directories.
-fn has_subdirectories(path: &Path) -> Result<bool, Error> {
-    match fs::metadata(path) {
-        Ok(metadata) => Ok(metadata.nlink() != 2),
-        Err(error) if vanished(&error) => Ok(false),
-        Err(error) => Err(Error::io("inspect", path)(error)),
+/// An open directory: what lies in it is looked up from there, which saves the kernel the walk from
+/// the root for each of 10,000.
+struct Folder {
+    path: PathBuf,
+    handle: OwnedFd,
+}
+
+impl Folder {
+    /// `None`: there is none (any more).
+    fn open(path: PathBuf) -> Result<Option<Folder>, Error> {
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Folder { path, handle: file.into() })),
+            Err(error) if vanished(&error) => Ok(None),
+            Err(error) => Err(Error::io("list", &path)(error)),
+        }
+    }
+
+    /// kernfs counts subdirectories in the link count (`kernfs_refresh_inode`, fs/kernfs/inode.c), as
+    /// most file systems do: 2 and no more is none. Saves listing each of 10,000 directories.
+    fn has_subdirectories(&self, name: &str) -> Result<bool, Error> {
+        match fstatat(&self.handle, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(stat.st_nlink != 2),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(Error::io("inspect", &self.path.join(name))(errno.into())),
+        }
+    }
+
+    /// As [`read_classid`], of a directory in this one.
+    fn classid(&self, name: &str) -> io::Result<Option<ClassId>> {
+        let path = format!("{name}/{CLASSID}");
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        parse_classid(&File::from(openat(&self.handle, path.as_str(), flags, Mode::empty())?))
     }
 }
 
@@ -328,10 +378,15 @@ fn vanished(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
-/// The kernel prints a u32 in decimal and a newline, in one read. `None`: something else.
+/// `None`: something else than a classid.
 fn read_classid(path: &Path) -> io::Result<Option<ClassId>> {
+    parse_classid(&File::open(path)?)
+}
+
+/// The kernel prints a u32 in decimal and a newline, in one read.
+fn parse_classid(mut file: &File) -> io::Result<Option<ClassId>> {
     let mut buffer = [0; 16];
-    let length = File::open(path)?.read(&mut buffer)?;
+    let length = file.read(&mut buffer)?;
     let text = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
     Ok(text.and_then(|text| text.trim_ascii_end().parse().ok()).map(ClassId))
 }

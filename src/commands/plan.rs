@@ -55,7 +55,7 @@ fn members(session: &Session, meaning: &Meaning) -> Members {
     let mut members = Members::default();
     let view = session.kernel.view();
     let accounts = &meaning.sight.observation.facts.accounts;
-    for process in &meaning.sight.processes {
+    for process in &meaning.sight.scan.processes {
         let inside = process::claim_of(process, &view).is_some();
         match process::decide(process, &meaning.model.matcher, accounts, &view) {
             Decision::MoveTo(_) if inside => members.moved += 1,

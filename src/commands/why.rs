@@ -61,7 +61,7 @@ pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failur
 }
 
 fn find(meaning: &Meaning, pid: u32) -> Option<&Process> {
-    meaning.sight.processes.iter().find(|process| process.pid == pid)
+    meaning.sight.scan.processes.iter().find(|process| process.pid == pid)
 }
 
 fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, Failure> {

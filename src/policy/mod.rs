@@ -6,6 +6,7 @@ mod diagnostic;
 mod fields;
 mod lines;
 mod links;
+mod plain;
 mod rules;
 mod scalars;
 mod yaml;

@@ -1,5 +1,5 @@
-//! YAML text → a tree of nodes that know their place: the only file that knows which YAML crate
-//! is used. Scalars stay text, as written: YAML would make a number of `010`, a boolean of a user
+//! YAML text → a tree of nodes that know their place: with [`super::plain`] the only file that knows
+//! which YAML crate is used. Scalars stay text, as written: YAML would make a number of `010`, a boolean of a user
 //! called `no`, and only the reader of a field knows what it wants. Touches nothing.
 
 use std::fmt;
@@ -56,6 +56,14 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
         return Err(Diagnostic::error(Kind::Syntax, Span::START, "the file is empty")
             .help("the smallest policy is\n  version: 1\n  links: {auto: }\n  everyone: 50mbit"));
     }
+    match super::plain::parse(text) {
+        Some(tree) => Ok(tree),
+        None => whole(text),
+    }
+}
+
+/// The same for all of YAML, and for what is wrong with it.
+pub(super) fn whole(text: &str) -> Result<Node, Diagnostic> {
     match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options()) {
         Ok(raw) => tree(raw, text),
         Err(error) => Err(syntax_error(&error, text)),

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 pub use decide::{Decision, InstanceView, Reason, claim_of, decide};
 pub use parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
-pub use place::{Failed, ForeignProcess, PlacedOne, Placement, place, place_one};
+pub use place::{Failed, ForeignProcess, PlacedOne, Placement, place, place_one, place_seen};
 pub use scan::{Scan, namespace_of_caller, read_one, scan};
 
 /// A process as one look at `/proc` shows it.

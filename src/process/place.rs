@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::cgroup::{self, Attached, Instance};
 use crate::state::{Claim, Owner};
 
-use super::scan::scan_except;
+use super::scan::{Scan, scan_except};
 use super::{Decision, Process, Reason, read_one};
 
 /// Forks race with a pass: a child that was forked after the list was taken, by a parent that was
@@ -70,6 +70,16 @@ pub fn place(
     instance: &Instance,
     decide: impl Fn(&Process) -> Decision,
 ) -> Result<Placement, cgroup::Error> {
+    place_seen(proc_root, instance, None, decide)
+}
+
+/// As [`place`]; `seen` is the first pass, where `/proc` was looked at a moment ago.
+pub fn place_seen(
+    proc_root: &Path,
+    instance: &Instance,
+    seen: Option<Scan>,
+    decide: impl Fn(&Process) -> Decision,
+) -> Result<Placement, cgroup::Error> {
     let mut run = Run {
         proc_root,
         instance,
@@ -79,8 +89,13 @@ pub fn place(
         done: HashSet::new(),
         extra_passes: 0,
     };
+    if let Some(seen) = seen {
+        run.pass(seen);
+    }
     while !run.placement.settled && run.placement.passes < MAX_PASSES {
-        run.pass()?;
+        let seen = scan_except(proc_root, |pid| run.done.contains(&pid))
+            .map_err(cgroup::Error::io("list", proc_root))?;
+        run.pass(seen);
     }
     Ok(run.placement)
 }
@@ -139,9 +154,7 @@ struct Run<'a, D> {
 }
 
 impl<D: Fn(&Process) -> Decision> Run<'_, D> {
-    fn pass(&mut self) -> Result<(), cgroup::Error> {
-        let seen = scan_except(self.proc_root, |pid| self.done.contains(&pid))
-            .map_err(cgroup::Error::io("list", self.proc_root))?;
+    fn pass(&mut self, seen: Scan) {
         self.placement.passes += 1;
         self.placement.settled = true;
         let mut ended = seen.vanished > 0;
@@ -159,7 +172,6 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
             self.extra_passes += 1;
             self.placement.settled = false;
         }
-        Ok(())
     }
 
     fn leave(&mut self, process: Process, reason: Reason) {

@@ -191,6 +191,17 @@ impl Stage {
                 self.sources.insert(socket, Source::beat(datagram, bytes, bits_per_second));
                 Answer::Done
             }
+            Order::Flood { socket, bytes } => {
+                let source = match self.streams.remove(&socket) {
+                    Some(stream) => Source::flood(stream, bytes)?,
+                    None => {
+                        let datagram = self.datagrams.remove(&socket);
+                        Source::flood(datagram.context("no such socket")?, bytes)?
+                    }
+                };
+                self.sources.insert(socket, source);
+                Answer::Done
+            }
             Order::Stop(id) => {
                 let source = self.sources.remove(&id).context("nothing is being sent there")?;
                 let (bytes, packets) = source.stop();

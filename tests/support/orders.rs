@@ -41,7 +41,10 @@ pub enum Order {
     Send { socket: SocketId, bytes: u64 },
     /// Sends numbered datagrams of so many bytes, so many bits of payload a second, until `Stop`.
     Beat { socket: SocketId, bytes: usize, bits_per_second: u64 },
-    /// Ends `Pour` or `Beat` and closes the socket. Answers [`Answer::Sent`].
+    /// Writes blocks of so many bytes to a connection, or sends datagrams of so many, unnumbered, as
+    /// fast as it goes, until `Stop`.
+    Flood { socket: SocketId, bytes: usize },
+    /// Ends `Pour`, `Beat` or `Flood` and closes the socket. Answers [`Answer::Sent`].
     Stop(SocketId),
     /// Starts a child that becomes the account, has the connection as its standard input, and pours
     /// into it until killed; this process closes its own copy. Answers [`Answer::Child`].

@@ -57,6 +57,29 @@ impl Source {
         })
     }
 
+    /// Writes to the connection, or sends datagrams of so many bytes, without numbers, as fast as the
+    /// socket takes them, with as large a queue as the system gives.
+    pub fn flood(socket: impl Flood, bytes: usize) -> io::Result<Source> {
+        socket.prepare()?;
+        Ok(Source::start(move |stop| {
+            let block = vec![0x5a; bytes];
+            let (mut sent, mut packets) = (0, 0);
+            while !stop.load(Ordering::Relaxed) {
+                match socket.put(&block) {
+                    Ok(n) => {
+                        sent += n as u64;
+                        packets += 1;
+                    }
+                    Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    // A full queue: what is refused is gone.
+                    Err(e) if e.raw_os_error() == Some(nix::libc::ENOBUFS) => {}
+                    Err(_) => break,
+                }
+            }
+            (sent, packets)
+        }))
+    }
+
     fn start(work: impl FnOnce(&AtomicBool) -> (u64, u64) + Send + 'static) -> Source {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
@@ -67,6 +90,34 @@ impl Source {
     pub fn stop(self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
+    }
+}
+
+/// What can be written to without end.
+pub trait Flood: Send + 'static {
+    fn prepare(&self) -> io::Result<()>;
+    fn put(&self, block: &[u8]) -> io::Result<usize>;
+}
+
+impl Flood for TcpStream {
+    fn prepare(&self) -> io::Result<()> {
+        self.set_write_timeout(Some(Duration::from_millis(200)))
+    }
+
+    fn put(&self, block: &[u8]) -> io::Result<usize> {
+        (&mut &*self).write(block)
+    }
+}
+
+impl Flood for UdpSocket {
+    /// Room for more than the sender misses while it waits for a CPU.
+    fn prepare(&self) -> io::Result<()> {
+        self.set_write_timeout(Some(Duration::from_millis(200)))?;
+        Ok(setsockopt(self, sockopt::SndBufForce, &(4 << 20))?)
+    }
+
+    fn put(&self, block: &[u8]) -> io::Result<usize> {
+        self.send(block)
     }
 }
 

@@ -70,6 +70,17 @@ impl Timeline {
         bytes * 8 * 1_000_000 / (last.saturating_sub(first) * BIN).max(1)
     }
 
+    /// Bits a second between the first and the last arrival of an interval: exact also where only a few
+    /// packets come, each of which is a percent.
+    #[allow(dead_code, reason = "the benches use it")]
+    pub fn rate_of_arrivals(&self, from: Micros, to: Micros) -> u64 {
+        let mut bins = self.bins.range(from.0.div_ceil(BIN)..to.0 / BIN);
+        // What came first was waited for before.
+        let Some((first, _)) = bins.next() else { return 0 };
+        let (last, bytes) = bins.fold((first, 0), |(_, sum), (bin, bytes)| (bin, sum + bytes));
+        bytes * 8 * 1_000_000 / ((last - first) * BIN).max(1)
+    }
+
     /// Bits a second over the time of arrivals, without the first and the last eighth of it.
     pub fn middle_rate(&self) -> u64 {
         let (Some(first), Some(last)) = (self.first, self.last) else { return 0 };

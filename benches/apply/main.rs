@@ -1,0 +1,134 @@
+//! What an apply costs, how exact the rates are, and what latency is left under load: the release
+//! binary on this kernel, beside `tc -batch`, bare system calls and other tools, in one run, taking
+//! turns. `cargo bench --bench apply [-- SECTION…]`, as root; writes `benches/RESULTS.md`.
+//!
+//! Every section runs in a cell of its own (tests/support), so nothing of it outlives the run.
+
+#[path = "../../tests/support/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "made for the tests, which use all of it"
+)]
+mod support;
+
+#[path = "../support/results.rs"]
+mod results;
+
+mod accuracy;
+mod cost;
+mod directories;
+mod first_build;
+mod host;
+mod latency;
+mod others;
+mod traffic;
+mod update;
+mod yardstick;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use support::cell;
+use support::harness::{self, On, Test};
+
+/// A part of the results: its heading, and what finds it out. It prints what it measures, and leaves
+/// its text through [`write`].
+struct Section {
+    name: &'static str,
+    heading: &'static str,
+    /// Killed after this.
+    seconds: u64,
+    body: fn(),
+}
+
+const SECTIONS: &[Section] = &[
+    Section {
+        name: "in-sync",
+        heading: "Applying what stands, and small and large changes: 10,000 users",
+        seconds: 300,
+        body: update::measure,
+    },
+    Section {
+        name: "first-build",
+        heading: "First builds",
+        seconds: 400,
+        body: first_build::measure,
+    },
+    Section {
+        name: "directories",
+        heading: "10,000 net_cls cgroups",
+        seconds: 120,
+        body: directories::measure,
+    },
+    Section {
+        name: "others",
+        heading: "Other tools, at sizes that they can take",
+        seconds: 200,
+        body: others::measure,
+    },
+    Section { name: "rates", heading: "Rate accuracy", seconds: 400, body: accuracy::measure },
+    Section {
+        name: "latency",
+        heading: "Latency under load",
+        seconds: 120,
+        body: latency::measure,
+    },
+];
+
+/// Where a section leaves its text for the runner: the cell shares the machine's files but /run.
+const TEXT: &str = "SHAPER_BENCH_TEXT";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["--weigh", command @ ..] => return cost::weigh(command),
+        ["--sleepers", uids @ ..] => return host::sleepers(uids),
+        _ => {}
+    }
+    let test = |section: &Section| Test {
+        name: section.name,
+        on: On::Host,
+        budget: Duration::from_secs(section.seconds),
+        body: section.body,
+    };
+    if words.first().is_some_and(|word| word.starts_with("--")) {
+        let tests: Vec<Test> = SECTIONS.iter().map(test).collect();
+        return harness::main(&[&tests]);
+    }
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
+    let mut failed = 0;
+    for section in SECTIONS.iter().filter(|section| wanted(section.name)) {
+        println!("== {} ({})", section.heading, section.name);
+        let started = Instant::now();
+        match run(section) {
+            Ok(text) => results::write("apply", section.name, section.heading, &text),
+            Err(why) => {
+                println!("{}: {why}", section.name);
+                failed += 1;
+            }
+        }
+        println!("== {:.0} s\n", started.elapsed().as_secs_f32());
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run(section: &Section) -> Result<String, String> {
+    let folder = tempfile::tempdir().map_err(|e| format!("a folder for the text: {e}"))?;
+    let file = folder.path().join(section.name);
+    // SAFETY: this process has one thread.
+    unsafe { env::set_var(TEXT, &file) };
+    cell::run(section.name, Duration::from_secs(section.seconds), true)?;
+    fs::read_to_string(&file).map_err(|e| format!("it wrote nothing: {e}"))
+}
+
+/// Leaves a section's text for the runner.
+fn write(text: &str) {
+    println!("{text}");
+    let file = env::var_os(TEXT).map(PathBuf::from).expect("the runner names a file");
+    fs::write(file, text).expect("leave the text");
+}

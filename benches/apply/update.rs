@@ -1,0 +1,114 @@
+//! Applying again with 10,000 users: nothing to do, one rate to change, all rates to change.
+
+use std::path::Path;
+
+use shaper::apply::{self, May, Options, Session};
+use shaper::execute;
+use shaper::kernel::Kernel;
+use shaper::plan::Phase;
+
+use super::cost::{self, Cost, Runs, Table};
+use super::host::{self, Sleepers};
+use super::{write, yardstick};
+use crate::support::program::directory;
+
+const USERS: u32 = 10_000;
+/// How many of them run something.
+const PROCESSES: u32 = 1_000;
+const TIMES: usize = 7;
+
+pub fn measure() {
+    host::furnish(USERS);
+    let one = host::policy("one", USERS, host::usual);
+    let one_else = host::policy("one-else", USERS, |n| match n {
+        4_321 => "{rate: 400kbit, ceil: 50mbit}".to_string(),
+        n => host::usual(n),
+    });
+    let all_else = host::policy("all-else", USERS, |_| "{rate: 300kbit, ceil: 40mbit}".to_string());
+    let first = host::apply(&one);
+    println!("first build: {:.1} s", first.micros as f64 / 1e6);
+    let _sleepers = Sleepers::start(PROCESSES);
+    host::apply(&one);
+    host::settle();
+    let classes = host::classes();
+
+    let messages = messages(&one);
+    let (mut in_sync, mut bare, mut changed_one) = <(Runs, Runs, Runs)>::default();
+    let mut parts = Vec::new();
+    for _ in 0..TIMES {
+        let look = yardstick::look(host::LINK, &directory("user"));
+        bare.push(look.cost());
+        parts.push(look);
+        in_sync.push(host::apply(&one));
+        changed_one.push(host::apply(&one_else));
+        // Back again, unmeasured: the next round's first is in sync.
+        host::apply(&one);
+    }
+
+    let there = host::batch("there", &all_else);
+    host::apply(&all_else);
+    let back = host::batch("back", &one);
+    let (mut changed_all, mut tc, mut sending) = <(Runs, Runs, Runs)>::default();
+    for round in 0..TIMES {
+        let (policy, file, other) = match round % 2 {
+            0 => (&one, &back, &all_else),
+            _ => (&all_else, &there, &one),
+        };
+        changed_all.push(host::apply(policy));
+        host::apply(other);
+        tc.push(host::tc_batch(file));
+        host::apply(other);
+        sending.push(send_only(policy));
+    }
+    assert_eq!(host::classes(), classes);
+
+    let mut table = Table::new();
+    table.row(
+        &format!("apply in sync, {messages} changing messages"),
+        &in_sync,
+        "the three lists, the classids, one walk over /proc, bare",
+        &bare,
+        Some(1.5),
+    );
+    table.row("change one rate", &changed_one, "apply in sync", &in_sync, None);
+    table.row("change one rate", &changed_one, "`tc -batch`, all of them", &tc, None);
+    table.row("change 10,000 rates: the messages", &sending, "`tc -batch`", &tc, Some(1.2));
+    table.row("change 10,000 rates: the whole run", &changed_all, "`tc -batch`", &tc, None);
+    let part = |of: fn(&yardstick::Look) -> Cost| Runs(parts.iter().map(of).collect()).millis();
+    let text = format!(
+        "{}\nThe policy names each account; {PROCESSES} of them run a process. The bare look: lists \
+         {:.1} ms, classids {:.1} ms, /proc {:.1} ms. The peak of `tc -batch` is {}. A whole run that \
+         changes something looks twice: before, and afterwards to verify.\n",
+        table.text(),
+        part(|look| look.lists),
+        part(|look| look.classids),
+        part(|look| look.processes),
+        tc.peak(),
+    );
+    write(&text);
+}
+
+fn session(policy: &str) -> Session {
+    let policy = apply::read(Path::new(policy)).unwrap_or_else(|e| panic!("{e:?}"));
+    let kernel = Kernel::open(None).unwrap_or_else(|e| panic!("{e}"));
+    Session::new(kernel, policy, Options::default())
+}
+
+/// How many messages that may change something an apply sends.
+fn messages(policy: &str) -> u64 {
+    let applied = apply::apply(&mut session(policy), May::default(), &mut |_, _| Ok(()));
+    applied.unwrap_or_else(|e| panic!("{e:?}")).messages
+}
+
+/// Performs the plan's steps, and measures that alone.
+pub fn send_only(policy: &str) -> Cost {
+    let mut session = session(policy);
+    let mut meaning = session.look().unwrap_or_else(|e| panic!("{e:?}"));
+    let (plan, _) = session.plan(&mut meaning).unwrap_or_else(|e| panic!("{e:?}"));
+    let facts = &meaning.sight.observation.facts;
+    cost::of(|| {
+        let steps = plan.phase(Phase::Build);
+        execute::perform(&mut session.kernel, facts, steps, &mut |_, _| Ok(()))
+            .unwrap_or_else(|e| panic!("{e}"));
+    })
+}
