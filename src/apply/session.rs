@@ -481,9 +481,10 @@ mod tests {
         let policy = crate::policy::parse(text, "policies.yaml").unwrap();
         let rate: Rate = "1mbit".parse().unwrap();
         let (ticks, role) = (Ticks(1), Role::Leaf { prio: 0, quantum: 60_000 });
-        let parent = Some(Minor::FIRST_GROUP);
+        let parent = Some(ClassId::ours(Minor::FIRST_GROUP));
         let class = Class { parent, rate, ceil: rate, burst: ticks, cburst: ticks, role };
-        let tree = Tree { classes: [(Minor(0x10), class)].into(), ..Tree::default() };
+        let tree =
+            Tree { classes: [(ClassId::ours(Minor(0x10)), class)].into(), ..Tree::default() };
         let mut observation = Observation::default();
         observation.state.links.insert(LinkName::new("eth0").unwrap(), tree);
         for (claim, minor) in [("uid/2000", Minor(0x10)), ("group/students", Minor::FIRST_GROUP)] {
