@@ -2,6 +2,7 @@
 //! left to make; says which step failed and what the kernel said.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -86,7 +87,7 @@ pub fn perform<'a>(
     gate: Gate<'_>,
 ) -> Result<usize, Failed> {
     let indexes = facts.links.iter().map(|(name, link)| (name, link.ifindex)).collect();
-    let mut run = Run { kernel, facts, indexes, program: None, waiting: Vec::new() };
+    let mut run = Run { kernel, facts, indexes, programs: BTreeMap::new(), waiting: Vec::new() };
     let mut count = 0;
     for step in steps {
         let fail = |source| failed(step, 0, source);
@@ -149,8 +150,8 @@ struct Run<'k, 's> {
     kernel: &'k mut Kernel,
     facts: &'k Facts,
     indexes: BTreeMap<&'k LinkName, u32>,
-    /// The eBPF program, loaded once when first needed.
-    program: Option<OwnedFd>,
+    /// The eBPF programs, each loaded once when first needed.
+    programs: BTreeMap<Tag, OwnedFd>,
     waiting: Vec<Waiting<'s>>,
 }
 
@@ -270,36 +271,35 @@ impl Run<'_, '_> {
         Ok(match step {
             Step::AddRoot { link } => self.add_root(link, ifindex),
             Step::DeleteRoot { .. } => vec![root::delete(ifindex, ClassId::ROOT)],
-            Step::AddClass { minor, class, .. } => vec![class::add(ifindex, *minor, class)],
-            Step::ChangeClass { minor, to, .. } => vec![class::change(ifindex, *minor, to)],
-            Step::DeleteClass { minor, .. } => vec![class::delete(ifindex, *minor)],
-            Step::ReplaceClass { minor, to, leaf, .. } => {
-                let leaf = leaf.map(|leaf| leaf::add(ifindex, *minor, &leaf));
-                let class = [class::delete(ifindex, *minor), class::add(ifindex, *minor, to)];
+            Step::AddClass { id, class, .. } => vec![class::add(ifindex, *id, class)],
+            Step::ChangeClass { id, to, .. } => vec![class::change(ifindex, *id, to)],
+            Step::DeleteClass { id, .. } => vec![class::delete(ifindex, *id)],
+            Step::ReplaceClass { id, to, leaf, .. } => {
+                let leaf = leaf.map(|leaf| leaf::add(ifindex, *id, &leaf));
+                let class = [class::delete(ifindex, *id), class::add(ifindex, *id, to)];
                 class.into_iter().chain(leaf).collect()
             }
-            Step::AddLeaf { minor, leaf, .. } => vec![leaf::add(ifindex, *minor, leaf)],
-            Step::ChangeLeaf { minor, to, .. } => vec![leaf::change(ifindex, *minor, to)],
-            Step::ReplaceLeaf { minor, from, to, .. } => vec![
-                leaf::delete(ifindex, *minor, from.handle(*minor)),
-                leaf::add(ifindex, *minor, to),
-            ],
-            Step::AddFilter { pref, filter, .. } => match filter {
-                Filter::Tag(Tag::Cgroup) => vec![filter::add_cgroup(ifindex, *pref)],
-                Filter::Tag(Tag::Bpf) => {
-                    let program = match self.program.take() {
-                        Some(program) => program,
-                        None => bpf::load_tag().map_err(Cause::Bpf)?,
+            Step::AddLeaf { id, leaf, .. } => vec![leaf::add(ifindex, *id, leaf)],
+            Step::ChangeLeaf { id, to, .. } => vec![leaf::change(ifindex, *id, to)],
+            Step::ReplaceLeaf { id, from, to, .. } => {
+                vec![leaf::delete(ifindex, *id, from.handle(*id)), leaf::add(ifindex, *id, to)]
+            }
+            Step::AddFilter { parent, pref, filter, .. } => match filter {
+                Filter::Tag(Tag::Cgroup) => vec![filter::add_cgroup(ifindex, *parent, *pref)],
+                Filter::Tag(tag) => {
+                    let program = match self.programs.entry(*tag) {
+                        Entry::Occupied(loaded) => loaded.into_mut(),
+                        Entry::Vacant(none) => {
+                            none.insert(bpf::load_tag(*tag).map_err(Cause::Bpf)?)
+                        }
                     };
-                    let request = filter::add_bpf(ifindex, *pref, program.as_fd());
-                    self.program = Some(program);
-                    vec![request]
+                    vec![filter::add_bpf(ifindex, *parent, *pref, *tag, program.as_fd())]
                 }
                 // A set of rules goes in turns.
                 Filter::U32 { .. } | Filter::Unknown { .. } => Vec::new(),
             },
-            Step::DeleteFilter { pref, filter, .. } => {
-                vec![filter::delete(ifindex, *pref, filter.protocol())]
+            Step::DeleteFilter { parent, pref, filter, .. } => {
+                vec![filter::delete(ifindex, *parent, *pref, filter.protocol())]
             }
             // Those that are in use are asked again.
             Step::DeleteTables { .. } => Vec::new(),

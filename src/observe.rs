@@ -22,7 +22,7 @@ use crate::state::{
 };
 use crate::sys::route::{Netlink, SocketError};
 use crate::sys::{ethtool, probe};
-use crate::units::{ClassId, Minor, Psched};
+use crate::units::{ClassId, Psched, Shard};
 
 /// The kernel could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +41,8 @@ pub enum ObserveError {
 #[derive(Debug, Default)]
 pub struct Sight {
     pub observation: Observation,
-    /// By link and minor, of the classes that are ours.
-    pub counters: BTreeMap<(LinkName, Minor), Counters>,
+    /// By link and classid, of the classes that are ours.
+    pub counters: BTreeMap<(LinkName, ClassId), Counters>,
     /// Packets that went past every class, by link: there was no default class for them.
     pub direct_packets: BTreeMap<LinkName, u32>,
     /// One pass over `/proc`; empty where it was not wanted.
@@ -88,10 +88,10 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     };
     for object in &foreign {
         let Foreign::Directory { classid, below, .. } = object else { continue };
-        sight.observation.bound.extend(classid.our_minor());
+        sight.observation.bound.extend(classid.our_class());
         sight.observation.held.extend(below.clone());
     }
-    let claimed: BTreeSet<Minor> = claims.values().filter_map(|id| id.our_minor()).collect();
+    let claimed: BTreeSet<ClassId> = claims.values().filter_map(|id| id.our_class()).collect();
     sight.observation.foreign = foreign;
     for record in links {
         let name = record.name.clone();
@@ -175,61 +175,91 @@ fn tree(
     link: &LinkName,
     ifindex: u32,
     qdiscs: &[QdiscRecord],
-    claimed: &BTreeSet<Minor>,
+    claimed: &BTreeSet<ClassId>,
     sight: &mut Sight,
 ) -> Result<Tree, ObserveError> {
     let mut tree = Tree::default();
-    let ours = |minor: &Minor| {
-        matches!(*minor, Minor::LINK | Minor::DEFAULT | Minor::UNSHAPED) || claimed.contains(minor)
+    // A shard is ours as long as somebody in it is.
+    let shards: BTreeSet<Shard> = claimed.iter().filter_map(|classid| classid.shard()).collect();
+    let ours = |classid: ClassId| match classid.shard().or(Shard::of_class(classid)) {
+        None => matches!(classid, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED),
+        Some(shard) => {
+            shards.contains(&shard)
+                && [shard.class(), shard.root(), shard.default()].contains(&classid)
+        }
     };
     let classes = kernel.netlink.dump(&request::dump::classes(ifindex), decode::class)?;
     for ClassRecord { classid, class, counters, .. } in classes {
         // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are theirs.
-        let Some(minor) = classid.our_minor() else { continue };
-        if ours(&minor) {
-            tree.classes.insert(minor, class);
-            sight.counters.insert((link.clone(), minor), counters);
+        let elsewhere = classid.shard().is_some_and(|shard| !shards.contains(&shard));
+        if classid.our_class().is_none() || elsewhere {
+            continue;
+        }
+        if ours(classid) || claimed.contains(&classid) {
+            tree.classes.insert(classid, class);
+            sight.counters.insert((link.clone(), classid), counters);
         } else {
             sight.observation.bound.extend(class.parent);
             sight.observation.foreign.push(Foreign::Class { link: link.clone(), classid });
         }
     }
     for qdisc in qdiscs {
-        let Some(minor) = qdisc.parent.and_then(|parent| parent.our_minor()) else {
+        let Some(classid) = qdisc.parent.and_then(|parent| parent.our_class()) else {
             if let (None, Some(htb)) = (qdisc.parent, &qdisc.htb) {
                 sight.direct_packets.insert(link.clone(), htb.direct_packets);
             }
             continue;
         };
         // The fifo that a class has by itself, and what hangs below a class that is not ours.
-        if qdisc.handle == ClassId::NONE || !tree.classes.contains_key(&minor) {
+        if qdisc.handle == ClassId::NONE || !tree.classes.contains_key(&classid) {
             continue;
         }
         let leaf = match qdisc.leaf {
-            Some(leaf) if qdisc.handle == ClassId::qdisc(minor.0) => leaf,
+            Some(leaf) if qdisc.handle == leaf.handle(classid) => leaf,
             _ => LeafQdisc::Other { handle: qdisc.handle },
         };
-        tree.leaves.insert(minor, leaf);
+        tree.leaves.insert(classid, leaf);
     }
-    let filters =
+    let records =
         kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
-    tree.left_tables = left_tables(kernel, ifindex, &filters)?;
+    tree.left_tables = left_tables(kernel, ifindex, &records)?;
+    tree.filters = filters(link, ClassId::ROOT, records, sight);
+    let standing = tree.leaves.iter().filter(|(_, leaf)| **leaf == LeafQdisc::Shard);
+    for shard in standing.filter_map(|(id, _)| Shard::of_class(*id)) {
+        let request = request::dump::filters(ifindex, shard.qdisc());
+        let records = kernel.netlink.dump(&request, decode::filter)?;
+        tree.shards.insert(shard, filters(link, shard.qdisc(), records, sight));
+    }
+    Ok(tree)
+}
+
+/// Our filters at one qdisc; others go to `sight.foreign`.
+fn filters(
+    link: &LinkName,
+    parent: ClassId,
+    filters: Vec<FilterRecord>,
+    sight: &mut Sight,
+) -> BTreeMap<Pref, Filter> {
+    let mut ours = BTreeMap::new();
     let mut kinds: BTreeMap<Pref, (u16, String)> = BTreeMap::new();
     for record in &filters {
         kinds.entry(record.pref).or_insert_with(|| (record.protocol, record.kind.clone()));
     }
     let bound = filters.iter().filter(|record| !record.pref.is_ours());
-    sight.observation.bound.extend(bound.filter_map(|record| record.binds?.our_minor()));
+    let bound: Vec<ClassId> = bound.filter_map(|record| record.binds?.our_class()).collect();
+    sight.observation.bound.extend(bound);
     for (pref, filter) in assemble::filters(filters) {
         if pref.is_ours() {
-            tree.filters.insert(pref, filter);
+            ours.insert(pref, filter);
         } else {
             let (protocol, kind) = kinds.remove(&pref).unwrap_or_default();
+            // It would go with the shard.
+            sight.observation.bound.extend(parent.shard().map(Shard::root));
             let link = link.clone();
-            sight.observation.foreign.push(Foreign::Filter { link, pref, protocol, kind });
+            sight.observation.foreign.push(Foreign::Filter { link, parent, pref, protocol, kind });
         }
     }
-    Ok(tree)
+    ours
 }
 
 /// u32 hash tables of prefs of ours that do not stand: no list has them, and only while another u32 pref
@@ -277,15 +307,19 @@ fn shared(kernel: &Kernel) -> Result<bool, ObserveError> {
 /// the best there is, must it be tried out.
 fn features(observation: &Observation) -> Features {
     let trees = || observation.state.links.values();
-    let cgroup = |filter: &Filter| *filter == Filter::Tag(Tag::Cgroup);
-    let evident = trees().any(|tree| tree.filters.values().any(cgroup))
+    let tags: BTreeSet<Tag> = trees()
+        .flat_map(|tree| tree.shards.values().chain([&tree.filters]))
+        .flat_map(BTreeMap::values)
+        .filter_map(|filter| match filter {
+            Filter::Tag(Tag::Shards) => Some(Tag::Bpf),
+            Filter::Tag(tag) => Some(*tag),
+            _ => None,
+        })
+        .collect();
+    let evident = tags.contains(&Tag::Cgroup)
         && trees().any(|tree| tree.leaves.values().any(|leaf| *leaf == LeafQdisc::FqCodel));
     if evident {
-        return Features {
-            htb: true,
-            tags: BTreeSet::from([Tag::Cgroup]),
-            leaves: BTreeSet::from([LeafQdisc::FqCodel.kind()]),
-        };
+        return Features { htb: true, tags, leaves: BTreeSet::from([LeafQdisc::FqCodel.kind()]) };
     }
     let mut features = probe::features();
     // Where nothing may be tried, what stands speaks for itself.
@@ -301,9 +335,9 @@ fn features(observation: &Observation) -> Features {
     features
 }
 
-/// Minors that some socket of the namespace carries as its tag. Empty where the kernel does not list
+/// Classes that some socket of the namespace carries as its tag. Empty where the kernel does not list
 /// sockets (without `tcp_diag` and `udp_diag`).
-fn tags() -> BTreeSet<Minor> {
+fn tags() -> BTreeSet<ClassId> {
     let mut tags = BTreeSet::new();
     for transport in [Transport::Tcp, Transport::Udp] {
         for family in [Family::V4, Family::V6] {
@@ -312,7 +346,7 @@ fn tags() -> BTreeSet<Minor> {
                 netlink.dump(&inet_diag::sockets(family, transport), inet_diag::tag)
             });
             match list {
-                Ok(list) => tags.extend(list.iter().filter_map(|tag| tag.our_minor())),
+                Ok(list) => tags.extend(list.iter().filter_map(|tag| tag.our_class())),
                 Err(error) => debug!("the {family:?} {transport:?} sockets: {error}"),
             }
         }
@@ -320,28 +354,29 @@ fn tags() -> BTreeSet<Minor> {
     tags
 }
 
-/// Retired minors that hold no packets on any link, have sent none between the two looks, and that no
+/// Retired classes that hold no packets on any link, have sent none between the two looks, and that no
 /// socket is tagged with: a connection that nobody has accepted yet sends nothing and keeps its tag,
 /// and would send past every limit once its class were gone, or in the class of whoever gets the
 /// number next.
-pub fn quiet(earlier: &Sight, now: &Sight) -> BTreeSet<Minor> {
-    let retired = now.observation.state.claims.keys().filter_map(|claim| match claim {
-        Claim::Retired(minor) => Some(*minor),
+pub fn quiet(earlier: &Sight, now: &Sight) -> BTreeSet<ClassId> {
+    let retired = now.observation.state.claims.iter().filter_map(|(claim, classid)| match claim {
+        Claim::Retired(_) => classid.our_class(),
         _ => None,
     });
-    let still = |minor: &Minor| {
-        let counters = now.counters.iter().filter(|((_, m), _)| m == minor);
-        counters.into_iter().all(|(key, counters)| {
-            let before = earlier.counters.get(key);
+    let still = |classid: &ClassId| {
+        let keys = now.observation.state.links.keys().map(|link| (link.clone(), *classid));
+        let counters = keys.filter_map(|key| Some((now.counters.get(&key)?, key)));
+        counters.into_iter().all(|(counters, key)| {
+            let before = earlier.counters.get(&key);
             counters.backlog_packets == 0
                 && counters.backlog_bytes == 0
                 && before.is_some_and(|before| before.sent_packets == counters.sent_packets)
         })
     };
-    let mut quiet: BTreeSet<Minor> = retired.filter(still).collect();
+    let mut quiet: BTreeSet<ClassId> = retired.filter(still).collect();
     if !quiet.is_empty() {
         let tags = tags();
-        quiet.retain(|minor| !tags.contains(minor));
+        quiet.retain(|classid| !tags.contains(classid));
     }
     quiet
 }

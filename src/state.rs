@@ -6,16 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+mod claim;
 mod filter;
 mod u32;
 
+pub use self::claim::{Claim, Key, NotAClaim, Owner};
 pub use self::filter::{Family, Filter, Match, Pref, Tag};
 pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
-use crate::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
+use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
 
 /// Everything of one instance: its trees on links and its claims in the `net_cls` hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,20 +68,44 @@ impl fmt::Display for LinkName {
 /// `0xfffe`, r2q = [`Mark`]) has nothing that could differ: HTB refuses to change it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
-    pub classes: BTreeMap<Minor, Class>,
+    /// Of the root qdisc and of the shards below it.
+    pub classes: BTreeMap<ClassId, Class>,
     /// Leaf qdiscs by the class they hang under; the qdisc's own handle is `minor:`.
-    pub leaves: BTreeMap<Minor, LeafQdisc>,
+    pub leaves: BTreeMap<ClassId, LeafQdisc>,
+    /// The filters of the root qdisc.
     pub filters: BTreeMap<Pref, Filter>,
     /// u32 hash tables, by number, whose pref is gone. They keep the classes that their rules send to
     /// from being deleted, and nothing lists them. Never desired.
     pub left_tables: BTreeSet<u16>,
+    /// The filters of each shard's qdisc.
+    pub shards: BTreeMap<Shard, BTreeMap<Pref, Filter>>,
+}
+
+impl Tree {
+    /// The class that this one hangs in, also across the border of a shard's qdisc: `e000:1` hangs in
+    /// `1:e000`.
+    pub fn above(&self, classid: ClassId) -> Option<ClassId> {
+        match classid.shard() {
+            Some(shard) if classid == shard.root() => Some(shard.class()),
+            _ => self.classes.get(&classid)?.parent,
+        }
+    }
+
+    /// What the policy calls its parent, the link's class or a group's: shards are looked through.
+    pub fn parent(&self, classid: ClassId) -> Option<ClassId> {
+        let mut parent = self.above(classid)?;
+        while parent.shard().is_some() || Shard::of_class(parent).is_some() {
+            parent = self.above(parent)?;
+        }
+        Some(parent)
+    }
 }
 
 /// An HTB class (`struct tc_htb_opt`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// `None`: a root class, directly below the qdisc.
-    pub parent: Option<Minor>,
+    /// In the same qdisc. `None`: a root class, directly below the qdisc.
+    pub parent: Option<ClassId>,
     pub rate: Rate,
     pub ceil: Rate,
     /// Time to send the burst at `rate` (`buffer`).
@@ -117,6 +142,8 @@ pub enum LeafQdisc {
         limit: u32,
     },
     Cake,
+    /// The HTB of a shard, below the shard's class; its classes and filters are in the [`Tree`].
+    Shard,
     /// Somebody put a qdisc of their own below a class of ours. Never desired, so always replaced.
     Other {
         handle: ClassId,
@@ -129,11 +156,11 @@ impl LeafQdisc {
     /// to change them later, so one constant for all.
     pub const FQ_CODEL_FLOWS: u32 = 32;
 
-    /// Its handle below the class with this minor.
-    pub fn handle(&self, minor: Minor) -> ClassId {
+    /// Its handle below this class.
+    pub fn handle(&self, below: ClassId) -> ClassId {
         match self {
             LeafQdisc::Other { handle } => *handle,
-            _ => ClassId::qdisc(minor.0),
+            _ => ClassId::qdisc(below.minor().0),
         }
     }
 
@@ -145,140 +172,9 @@ impl LeafQdisc {
             LeafQdisc::Bfifo { .. } => "bfifo",
             LeafQdisc::Pfifo { .. } => "pfifo",
             LeafQdisc::Cake => "cake",
+            LeafQdisc::Shard => "htb",
             LeafQdisc::Other { .. } => "foreign",
         }
-    }
-}
-
-/// Whose a class and its directory are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Owner {
-    /// A line of `users`.
-    User(Key),
-    /// An account of `everyone` or of a group's `each`.
-    Uid(u32),
-    /// A line of `classes`.
-    Class(Key),
-    /// A line of `groups`, or `everyone` when it has a rate or a ceil for all together.
-    Group(Key),
-}
-
-/// A name that the policy gives to a user, group or class: safe as a directory name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
-
-impl Key {
-    /// 1–200 bytes; no `/`, no control characters, no leading `.`, and not the name of a file that every
-    /// cgroup has: it becomes a directory below the instance's.
-    pub fn new(name: &str) -> Option<Key> {
-        let valid = (1..=200).contains(&name.len())
-            && !name.starts_with('.')
-            && !name.chars().any(|c| c == '/' || c.is_control())
-            && !is_cgroup_file(name);
-        valid.then(|| Key(name.to_string()))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Names of the files that every cgroup v1 directory has (cgroup1_base_files, kernel/cgroup/cgroup-v1.c).
-fn is_cgroup_file(name: &str) -> bool {
-    ["tasks", "notify_on_release", "release_agent"].contains(&name)
-        || ["cgroup.", "net_cls.", "net_prio."].iter().any(|prefix| name.starts_with(prefix))
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// As status and errors name it: `bob`, `uid 1000`, `group students`, `class nfs`.
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Owner::User(key) => write!(f, "{key}"),
-            Owner::Uid(uid) => write!(f, "uid {uid}"),
-            Owner::Class(key) => write!(f, "class {key}"),
-            Owner::Group(key) => write!(f, "group {key}"),
-        }
-    }
-}
-
-/// A directory of the instance: who holds a minor. Made before the class exists and removed after
-/// it is gone, so that the kernel alone says which minors are taken.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Claim {
-    Owner(Owner),
-    /// `…/pinned` below a user's or uid's directory: what `run` and `attach` put there stays.
-    Pinned(Owner),
-    /// A class that was replaced or removed and may still carry packets; named by its minor.
-    Retired(Minor),
-}
-
-impl Claim {
-    /// The account, of one without a line of its own.
-    pub fn uid(&self) -> Option<u32> {
-        match self {
-            Claim::Owner(Owner::Uid(uid)) => Some(*uid),
-            _ => None,
-        }
-    }
-
-    /// The minor of a class on its way out.
-    pub fn retired(&self) -> Option<Minor> {
-        match self {
-            Claim::Retired(minor) => Some(*minor),
-            _ => None,
-        }
-    }
-}
-
-/// The directory's path below the instance's, as in the design: `user/bob/pinned`, `uid/1000`, `retired/1a`.
-impl fmt::Display for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let owner = |f: &mut fmt::Formatter<'_>, owner: &Owner| match owner {
-            Owner::User(key) => write!(f, "user/{key}"),
-            Owner::Uid(uid) => write!(f, "uid/{uid}"),
-            Owner::Class(key) => write!(f, "class/{key}"),
-            Owner::Group(key) => write!(f, "group/{key}"),
-        };
-        match self {
-            Claim::Owner(o) => owner(f, o),
-            Claim::Pinned(o) => owner(f, o).and_then(|()| f.write_str("/pinned")),
-            Claim::Retired(minor) => write!(f, "retired/{minor}"),
-        }
-    }
-}
-
-/// The path is no directory of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a directory that shaper makes")]
-pub struct NotAClaim;
-
-impl FromStr for Claim {
-    type Err = NotAClaim;
-
-    /// The inverse of `Display`.
-    fn from_str(path: &str) -> Result<Claim, NotAClaim> {
-        let (room, name) = path.split_once('/').ok_or(NotAClaim)?;
-        let (name, pinned) = match name.split_once('/') {
-            None => (name, false),
-            Some((name, "pinned")) => (name, true),
-            Some(_) => return Err(NotAClaim),
-        };
-        let key = || Key::new(name).ok_or(NotAClaim);
-        let owner = match room {
-            "user" => Owner::User(key()?),
-            "uid" => Owner::Uid(name.parse().map_err(|_| NotAClaim)?),
-            "class" if !pinned => Owner::Class(key()?),
-            "group" if !pinned => Owner::Group(key()?),
-            "retired" if !pinned => return name.parse().map(Claim::Retired).map_err(|_| NotAClaim),
-            _ => return Err(NotAClaim),
-        };
-        Ok(if pinned { Claim::Pinned(owner) } else { Claim::Owner(owner) })
     }
 }
 
@@ -290,6 +186,8 @@ pub struct Mark(pub u32);
 
 impl Mark {
     const PROGRAM: u32 = 0x5348 << 16;
+    /// In a shard's qdisc, which needs no instance: it hangs below a class of ours.
+    pub const SHARD: Mark = Mark(Self::PROGRAM);
 
     /// FNV-1a of the instance's name, folded to 16 bits.
     pub fn for_instance(name: &str) -> Mark {
@@ -312,8 +210,8 @@ pub struct Facts {
     pub links: BTreeMap<LinkName, LinkFacts>,
     pub features: Features,
     pub accounts: Accounts,
-    /// Retired minors that have no backlog and have sent nothing for long enough, on any link.
-    pub quiet: BTreeSet<Minor>,
+    /// Retired classes that have no backlog and have sent nothing for long enough, on any link.
+    pub quiet: BTreeSet<ClassId>,
 }
 
 /// One link, as the kernel describes it.
@@ -411,10 +309,10 @@ pub struct Observation {
     pub facts: Facts,
     /// Under our root or in our directory, but not ours: reported, left alone, never reused.
     pub foreign: Vec<Foreign>,
-    /// Minors that foreign objects hold: a filter sends to the class, a class hangs below it, a
+    /// Classes that foreign objects hold: a filter sends to the class, a class hangs below it, a
     /// directory has its tag. The kernel deletes no such class, or another's packets would be in
     /// whoever gets the minor next; so they stay retired.
-    pub bound: BTreeSet<Minor>,
+    pub bound: BTreeSet<ClassId>,
     /// Claims with somebody else's directory below them: they cannot be removed.
     pub held: BTreeSet<Claim>,
     /// Where the `net_cls` hierarchy is mounted; `None`: nowhere that we can see.
@@ -432,6 +330,8 @@ pub enum Foreign {
     },
     Filter {
         link: LinkName,
+        /// The qdisc: the root or a shard's.
+        parent: ClassId,
         pref: Pref,
         /// Ethertype.
         protocol: u16,
@@ -474,36 +374,6 @@ pub struct Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn claims_print_and_parse_as_paths() {
-        for path in [
-            "user/bob",
-            "user/bob/pinned",
-            "uid/1000",
-            "uid/1000/pinned",
-            "class/nfs",
-            "group/students",
-            "retired/1a",
-        ] {
-            assert_eq!(path.parse::<Claim>().unwrap().to_string(), path);
-        }
-        for path in
-            ["user", "user/..", "other/bob", "uid/bob", "user/bob/x", "class/nfs/pinned", ""]
-        {
-            assert_eq!(path.parse::<Claim>(), Err(NotAClaim), "{path}");
-        }
-    }
-
-    #[test]
-    fn names_that_are_no_safe_directory_are_no_keys() {
-        for name in
-            ["", ".", "..", ".hidden", "a/b", "../x", "a\nb", "\u{7}", "tasks", "cgroup.procs"]
-        {
-            assert_eq!(Key::new(name), None, "{name:?}");
-        }
-        assert!(Key::new("bob@example.org").is_some());
-    }
 
     #[test]
     fn instances_have_marks_of_their_own() {

@@ -10,8 +10,10 @@ use serde::Serialize;
 
 use crate::desired::guarantee_is_derived;
 use crate::observe::Sight;
-use crate::state::{Claim, Class, Counters, Filter, LinkName, Owner, Role, RootQdisc, Tag, Tree};
-use crate::units::{ClassId, Minor, Rate};
+use crate::state::{
+    Claim, Class, Counters, Filter, Key, LinkName, Owner, Role, RootQdisc, Tag, Tree,
+};
+use crate::units::{ClassId, Rate};
 
 pub use table::table;
 
@@ -119,16 +121,22 @@ pub struct Extra {
 }
 
 /// Puts a look at the kernel into status's shape. Pure.
-pub fn status(sight: &Sight, extra: &Extra) -> Status {
+pub fn status<'a>(sight: &'a Sight, extra: &Extra) -> Status {
     let observation = &sight.observation;
     let mut links: Vec<(&LinkName, &Tree)> = observation.state.links.iter().collect();
     let index = |name: &LinkName| observation.facts.links.get(name).map(|facts| facts.ifindex);
     links.sort_by_key(|(name, _)| index(name));
+    let group = |(claim, classid): (&'a Claim, &'a ClassId)| match claim {
+        Claim::Owner(Owner::Group(key)) => Some((*classid, key)),
+        _ => None,
+    };
+    let groups: BTreeMap<ClassId, &Key> =
+        observation.state.claims.iter().filter_map(group).collect();
     Status {
         version: 1,
         links: links
             .into_iter()
-            .map(|(name, tree)| View { sight, extra, name, tree }.link())
+            .map(|(name, tree)| View { sight, extra, name, tree, groups: &groups }.link())
             .collect(),
         foreign: foreign(sight),
     }
@@ -152,39 +160,36 @@ struct View<'a> {
     extra: &'a Extra,
     name: &'a LinkName,
     tree: &'a Tree,
+    groups: &'a BTreeMap<ClassId, &'a Key>,
 }
 
 impl View<'_> {
     fn link(&self) -> Link {
         let classifier = self.tree.filters.values().find_map(|filter| match filter {
             Filter::Tag(Tag::Cgroup) => Some("cgroup"),
-            Filter::Tag(Tag::Bpf) => Some("bpf"),
+            Filter::Tag(Tag::Bpf | Tag::Shards) => Some("bpf"),
             _ => None,
         });
-        let rate = self.tree.classes.get(&Minor::LINK).map(|class| class.rate);
-        let pool = |minor: Minor, forwarded_packets: Option<u64>| {
-            self.numbers(minor).map(|class| Pool {
-                classid: ClassId::ours(minor).to_string(),
-                class,
-                forwarded_packets,
-            })
+        let rate = self.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
+        let pool = |id: ClassId, forwarded_packets: Option<u64>| {
+            self.numbers(id).map(|class| Pool { classid: id.to_string(), class, forwarded_packets })
         };
         let claims = &self.sight.observation.state.claims;
         let mut users = Vec::new();
         let mut groups = Vec::new();
         let mut retired = Vec::new();
         for (claim, classid) in claims {
-            let Some(minor) = classid.our_minor() else { continue };
-            let Some(class) = self.numbers(minor) else { continue };
-            let classid = classid.to_string();
+            let Some(id) = classid.our_class() else { continue };
+            let Some(class) = self.numbers(id) else { continue };
+            let classid = id.to_string();
             match claim {
                 Claim::Owner(Owner::Group(key)) => groups.push(Group {
                     group: key.to_string(),
-                    parent: self.group_of(minor),
+                    parent: self.group_of(id),
                     classid,
                     class,
                 }),
-                Claim::Owner(owner) => users.push(self.user(owner, minor, class)),
+                Claim::Owner(owner) => users.push(self.user(owner, id, class)),
                 Claim::Retired(_) => retired.push(Retired { classid, class }),
                 Claim::Pinned(_) => {}
             }
@@ -197,15 +202,15 @@ impl View<'_> {
             rate_bit: rate.map_or(0, Rate::bits_per_second),
             users,
             groups,
-            default: pool(Minor::DEFAULT, self.extra.forwarded_packets),
-            unshaped: pool(Minor::UNSHAPED, None),
+            default: pool(ClassId::DEFAULT, self.extra.forwarded_packets),
+            unshaped: pool(ClassId::UNSHAPED, None),
             retired,
             direct_packets: self.sight.direct_packets.get(self.name).copied().unwrap_or(0),
         }
     }
 
-    fn user(&self, owner: &Owner, minor: Minor, class: ClassNumbers) -> User {
-        let group = self.group_of(minor);
+    fn user(&self, owner: &Owner, id: ClassId, class: ClassNumbers) -> User {
+        let group = self.group_of(id);
         let (user, uid, source) = match owner {
             Owner::User(key) => (key.to_string(), None, "users"),
             Owner::Class(key) | Owner::Group(key) => (key.to_string(), None, "class"),
@@ -222,7 +227,7 @@ impl View<'_> {
             uid,
             source,
             group,
-            classid: ClassId::ours(minor).to_string(),
+            classid: id.to_string(),
             class,
             processes: self.extra.processes.get(owner).copied().unwrap_or(0),
             since: since.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs()),
@@ -230,20 +235,14 @@ impl View<'_> {
     }
 
     /// The group that the class hangs in.
-    fn group_of(&self, minor: Minor) -> Option<String> {
-        let parent = self.tree.classes.get(&minor)?.parent?;
-        self.sight.observation.state.claims.iter().find_map(|(claim, classid)| match claim {
-            Claim::Owner(Owner::Group(key)) if classid.our_minor() == Some(parent) => {
-                Some(key.to_string())
-            }
-            _ => None,
-        })
+    fn group_of(&self, id: ClassId) -> Option<String> {
+        self.groups.get(&self.tree.parent(id)?).map(ToString::to_string)
     }
 
-    fn numbers(&self, minor: Minor) -> Option<ClassNumbers> {
-        let class: &Class = self.tree.classes.get(&minor)?;
+    fn numbers(&self, id: ClassId) -> Option<ClassNumbers> {
+        let class: &Class = self.tree.classes.get(&id)?;
         let psched = self.sight.observation.facts.psched;
-        let key = (self.name.clone(), minor);
+        let key = (self.name.clone(), id);
         let counters: Counters = self.sight.counters.get(&key).copied().unwrap_or_default();
         let rate_bit = class.rate.bits_per_second();
         let (prio, quantum, derived) = match class.role {
@@ -260,7 +259,7 @@ impl View<'_> {
             quantum,
             burst_bytes: class.burst.bytes_at(class.rate, psched).0,
             cburst_bytes: class.cburst.bytes_at(class.ceil, psched).0,
-            leaf: self.tree.leaves.get(&minor).map(|leaf| leaf.kind()),
+            leaf: self.tree.leaves.get(&id).map(|leaf| leaf.kind()),
             sent_bytes: counters.sent_bytes,
             sent_packets: counters.sent_packets,
             drops: counters.drops,

@@ -306,12 +306,14 @@ impl Ticks {
     }
 }
 
-/// The low half of a classid of our tree, under root handle `1:`. Prints in hexadecimal, as `tc` does.
+/// The low half of a classid of our tree. What a user, class or group has is unique over the whole
+/// link, whatever qdisc its class is in: it is also the handle of the leaf qdisc. Prints in
+/// hexadecimal, as `tc` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Minor(pub u16);
 
 impl Minor {
-    /// The class of the link itself, `1:1`.
+    /// The class of the link itself, `1:1`, and the root class of a shard, `e000:1`.
     pub const LINK: Minor = Minor(1);
     pub const FIRST_USER: Minor = Minor(0x10);
     pub const LAST_USER: Minor = Minor(0xdfff);
@@ -322,8 +324,8 @@ impl Minor {
     /// `1:fffe`: whatever no rule and no user claims.
     pub const DEFAULT: Minor = Minor(0xfffe);
 
-    /// Whether the number says "an inner class": the link or a group. What a class is comes from
-    /// its number, because to the kernel an empty group is a leaf.
+    /// Whether the number says "an inner class": the link, a shard's root class or a group. What a
+    /// class is comes from its number, because to the kernel an empty group is a leaf.
     pub fn is_inner(self) -> bool {
         self == Minor::LINK || (Minor::FIRST_GROUP..=Minor::LAST_GROUP).contains(&self)
     }
@@ -357,8 +359,11 @@ impl ClassId {
     pub const ROOT: ClassId = ClassId(0x0001_0000);
     /// No classid: what `net_cls.classid` holds when nobody wrote it.
     pub const NONE: ClassId = ClassId(0);
+    pub const LINK: ClassId = ClassId::ours(Minor::LINK);
+    pub const UNSHAPED: ClassId = ClassId::ours(Minor::UNSHAPED);
+    pub const DEFAULT: ClassId = ClassId::ours(Minor::DEFAULT);
 
-    /// The class `1:minor` of our tree.
+    /// The class `1:minor` of our root qdisc.
     pub const fn ours(minor: Minor) -> ClassId {
         ClassId(0x0001_0000 | minor.0 as u32)
     }
@@ -376,9 +381,73 @@ impl ClassId {
         Minor((self.0 & 0xffff) as u16)
     }
 
-    /// The minor, if this is a class of our tree (`1:x`, x not 0).
-    pub fn our_minor(self) -> Option<Minor> {
-        (self.major() == 1 && self.minor().0 != 0).then(|| self.minor())
+    /// This class, if it can be one of our tree: `1:x`, or `e000:x` of a shard; x not 0.
+    pub fn our_class(self) -> Option<ClassId> {
+        let ours = self.major() == 1 || self.shard().is_some();
+        (ours && self.minor().0 != 0).then_some(self)
+    }
+
+    /// The shard that the class is in, by its major.
+    pub fn shard(self) -> Option<Shard> {
+        Shard::new(self.major())
+    }
+}
+
+/// An HTB qdisc of its own for a part of a link's users: the kernel walks all classes of a qdisc for
+/// each one that is added, so many classes are built faster in several. The number is its major; it
+/// hangs below the class `1:MAJOR` of the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard(u16);
+
+impl Shard {
+    pub const FIRST: u16 = 0xe000;
+    pub const LAST: u16 = 0xefff;
+
+    /// `None` for a number that is no shard's.
+    pub fn new(major: u16) -> Option<Shard> {
+        (Shard::FIRST..=Shard::LAST).contains(&major).then_some(Shard(major))
+    }
+
+    /// All that there can be.
+    pub fn all() -> impl Iterator<Item = Shard> {
+        (Shard::FIRST..=Shard::LAST).map(Shard)
+    }
+
+    /// The shard whose class in the root qdisc this is (`1:e000`).
+    pub fn of_class(classid: ClassId) -> Option<Shard> {
+        (classid.major() == 1).then(|| Shard::new(classid.minor().0)).flatten()
+    }
+
+    /// Its class in the root qdisc: what all its users have together.
+    pub const fn class(self) -> ClassId {
+        ClassId::ours(Minor(self.0))
+    }
+
+    /// Its qdisc, `e000:`.
+    pub const fn qdisc(self) -> ClassId {
+        ClassId::qdisc(self.0)
+    }
+
+    /// Its own root class, `e000:1`, of which its users borrow.
+    pub const fn root(self) -> ClassId {
+        self.user(Minor::LINK)
+    }
+
+    /// Where packets go whose class is gone: `e000:fffe`.
+    pub const fn default(self) -> ClassId {
+        self.user(Minor::DEFAULT)
+    }
+
+    /// The class of one of its users.
+    pub const fn user(self, minor: Minor) -> ClassId {
+        ClassId((self.0 as u32) << 16 | minor.0 as u32)
+    }
+}
+
+/// As its qdisc is written: `e000:`.
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.qdisc().fmt(f)
     }
 }
 

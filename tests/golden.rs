@@ -30,7 +30,7 @@ use shaper::state::{
     Account, Accounts, Facts, Features, Foreign, KernelState, LinkFacts, LinkName, Mark, NetCls,
     Observation, Pref, RootQdisc, Tag,
 };
-use shaper::units::{ClassId, Minor, Psched, Rate};
+use shaper::units::{ClassId, Psched, Rate};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 
@@ -137,23 +137,23 @@ fn observe(text: &str) -> Observation {
 /// What `observe` makes of a class that no directory claims.
 fn unclaimed_is_foreign(observation: &mut Observation) {
     let state = &mut observation.state;
-    let claimed: BTreeSet<Minor> = state.claims.values().filter_map(|id| id.our_minor()).collect();
+    let claimed: BTreeSet<ClassId> =
+        state.claims.values().filter_map(|id| id.our_class()).collect();
     for (link, tree) in &mut state.links {
-        let fixed = [Minor::LINK, Minor::DEFAULT, Minor::UNSHAPED];
-        let ours = |minor: &Minor| fixed.contains(minor) || claimed.contains(minor);
-        let foreign = tree.classes.keys().filter(|minor| !ours(minor));
-        observation.foreign.extend(
-            foreign
-                .map(|minor| Foreign::Class { link: link.clone(), classid: ClassId::ours(*minor) }),
-        );
-        tree.classes.retain(|minor, _| ours(minor));
-        tree.leaves.retain(|minor, _| ours(minor));
+        let fixed = [ClassId::LINK, ClassId::DEFAULT, ClassId::UNSHAPED];
+        let ours = |id: &ClassId| fixed.contains(id) || claimed.contains(id);
+        let foreign = tree.classes.keys().filter(|id| !ours(id));
+        observation
+            .foreign
+            .extend(foreign.map(|id| Foreign::Class { link: link.clone(), classid: *id }));
+        tree.classes.retain(|id, _| ours(id));
+        tree.leaves.retain(|id, _| ours(id));
     }
 }
 
 /// One thing that happened since, as the head of this file lists them.
 fn edit(observation: &mut Observation, words: &[&str]) {
-    let minor = |text: &str| text.parse::<ClassId>().unwrap().our_minor().unwrap();
+    let class = |text: &str| text.parse::<ClassId>().unwrap();
     let link = |name: &str| LinkName::new(name).unwrap();
     let state = &mut observation.state;
     match words {
@@ -162,11 +162,11 @@ fn edit(observation: &mut Observation, words: &[&str]) {
             observation.facts.accounts.running.extend(uids);
         }
         ["drained", classid] => {
-            observation.facts.quiet.insert(minor(classid));
+            observation.facts.quiet.insert(class(classid));
         }
         ["class", dev, classid, numbers @ ..] => {
             let tree = state.links.get_mut(&link(dev)).unwrap();
-            let class = tree.classes.get_mut(&minor(classid)).unwrap();
+            let class = tree.classes.get_mut(&class(classid)).unwrap();
             for number in numbers.chunks(2) {
                 let rate: Rate = number[1].parse().unwrap();
                 match number[0] {
@@ -178,7 +178,7 @@ fn edit(observation: &mut Observation, words: &[&str]) {
         }
         ["root", dev, classid] => {
             let tree = state.links.get_mut(&link(dev)).unwrap();
-            tree.classes.get_mut(&minor(classid)).unwrap().parent = None;
+            tree.classes.get_mut(&class(classid)).unwrap().parent = None;
         }
         ["gone", "cgroup", claim] => {
             state.claims.remove(&claim.parse().unwrap()).unwrap();
@@ -187,10 +187,10 @@ fn edit(observation: &mut Observation, words: &[&str]) {
             let tree = state.links.get_mut(&link(dev)).unwrap();
             let gone = match *what {
                 "class" => {
-                    tree.leaves.remove(&minor(which));
-                    tree.classes.remove(&minor(which)).is_some()
+                    tree.leaves.remove(&class(which));
+                    tree.classes.remove(&class(which)).is_some()
                 }
-                "leaf" => tree.leaves.remove(&minor(which)).is_some(),
+                "leaf" => tree.leaves.remove(&class(which)).is_some(),
                 "filter" => tree.filters.remove(&Pref(which.parse().unwrap())).is_some(),
                 other => panic!("`{other}` is nothing that can go"),
             };

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::accounts::Question;
 use crate::cgroup;
-use crate::desired::{self, Impossible};
+use crate::desired::{self, Impossible, Sharding};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::{self, Asked, BuildOptions, Model};
@@ -14,7 +14,7 @@ use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy};
 use crate::state::{
     Account, Accounts, Claim, Facts, Features, Foreign, KernelState, Key, LinkFacts, LinkName,
-    Mark, Observation, Owner, RootQdisc,
+    Mark, Observation, Owner, RootQdisc, Tag,
 };
 use crate::sys::probe;
 use crate::units::{ClassId, Minor, Rate};
@@ -54,6 +54,8 @@ pub struct Options {
     pub takeover: bool,
     /// A link that is not there is passed over, as if it were `optional`.
     pub absent_links: bool,
+    /// No option of the command line: the numbers are right for every host.
+    pub sharding: Sharding,
 }
 
 /// The policy's meaning on the host as it was seen.
@@ -209,9 +211,7 @@ impl Session {
             match seen.links.get(link) {
                 Some(tree) => {
                     // A class that stands keeps its owner.
-                    let stands = |classid: &ClassId| {
-                        classid.our_minor().is_some_and(|minor| tree.classes.contains_key(&minor))
-                    };
+                    let stands = |classid: &ClassId| tree.classes.contains_key(classid);
                     for (claim, classid) in seen.claims.iter().filter(|(_, id)| stands(id)) {
                         if !desired.claims.values().any(|id| id == classid) {
                             desired.claims.entry(claim.clone()).or_insert(*classid);
@@ -252,14 +252,22 @@ impl Session {
     }
 
     fn meant(&self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
-        match desired::desired(&meaning.model, &meaning.sight.observation) {
+        let sharding = self.options.sharding;
+        let Meaning { sight, model, .. } = meaning;
+        let lacks_bpf =
+            sharding.is_wanted(model) && !sight.facts().features.tags.contains(&Tag::Bpf);
+        let desired = match lacks_bpf {
+            true => None,
+            false => Some(desired::desired_with(model, &sight.observation, sharding)),
+        };
+        match desired {
             // What stands shows only the best; something lesser was asked for, so find out.
-            Err(Impossible::Tag { .. } | Impossible::Leaf { .. }) => {
-                meaning.sight.observation.facts.features = probe::features();
-                desired::desired(&meaning.model, &meaning.sight.observation)
+            None | Some(Err(Impossible::Tag { .. } | Impossible::Leaf { .. })) => {
+                sight.observation.facts.features = probe::features();
+                desired::desired_with(model, &sight.observation, sharding)
                     .map_err(|error| self.lacking(error))
             }
-            result => result.map_err(|error| self.lacking(error)),
+            Some(result) => result.map_err(|error| self.lacking(error)),
         }
     }
 
@@ -290,7 +298,34 @@ impl Session {
         let running = &observation.facts.accounts.running;
         plan.mark_routine(&observation.state, &Logins { running, derived });
         meaning.warnings.extend(pins_in_use(&meaning.model, &desired, observation));
+        meaning.warnings.extend(self.crowded(meaning));
         Ok((plan, desired))
+    }
+
+    /// So many users that shards would be worth it, and there can be none.
+    fn crowded(&self, meaning: &Meaning) -> Option<Diagnostic> {
+        let Meaning { sight, model, .. } = meaning;
+        let features = &sight.facts().features;
+        let crowded =
+            self.options.sharding.is_wanted(model) && !Sharding::is_possible(model, features);
+        let why = match features.tags.contains(&Tag::Bpf) {
+            true => {
+                "a link has `classifier: cgroup`, and finding one of several HTB qdiscs takes eBPF; write `auto`"
+            }
+            false => {
+                "this kernel, or this process's capabilities (CAP_BPF), allow no eBPF classifier"
+            }
+        };
+        crowded.then(|| {
+            Diagnostic::warning(
+                Kind::Claim,
+                None,
+                format!(
+                    "more than {} users stay in one HTB qdisc, to which the kernel adds classes slowly: {why}",
+                    self.options.sharding.flat
+                ),
+            )
+        })
     }
 
     /// Two instances in one namespace would put the same processes into their own directories, in turn,
@@ -374,11 +409,11 @@ fn pins_in_use<'a>(
 fn remember_groups(policy: &Policy, observation: &mut Observation) {
     let Observation { state, facts, .. } = observation;
     let accounts = &mut facts.accounts;
-    let group_at: BTreeMap<Minor, &Key> = state
+    let group_at: BTreeMap<ClassId, &Key> = state
         .claims
         .iter()
         .filter_map(|(claim, classid)| match claim {
-            Claim::Owner(Owner::Group(key)) => Some((classid.our_minor()?, key)),
+            Claim::Owner(Owner::Group(key)) => Some((*classid, key)),
             _ => None,
         })
         .collect();
@@ -388,10 +423,8 @@ fn remember_groups(policy: &Policy, observation: &mut Observation) {
         accounts.running.iter().filter(|uid| !accounts.by_uid.contains_key(uid)).copied().collect();
     for uid in silent {
         let classid = state.claims.get(&Claim::Owner(Owner::Uid(uid)));
-        let class = classid
-            .and_then(|id| id.our_minor())
-            .and_then(|minor| state.links.values().find_map(|tree| tree.classes.get(&minor)));
-        let key = class.and_then(|class| group_at.get(&class.parent?));
+        let parent = classid.and_then(|id| state.links.values().find_map(|tree| tree.parent(*id)));
+        let key = parent.and_then(|parent| group_at.get(&parent));
         let line = key.and_then(|key| policy.groups.iter().find(|line| line.key.value == **key));
         let gid = match line.and_then(|line| line.gid.as_ref()).map(|gid| &gid.value) {
             Some(Gid::Number(gid)) => Some(*gid),
@@ -450,9 +483,10 @@ mod tests {
         let policy = crate::policy::parse(text, "policies.yaml").unwrap();
         let rate: Rate = "1mbit".parse().unwrap();
         let (ticks, role) = (Ticks(1), Role::Leaf { prio: 0, quantum: 60_000 });
-        let parent = Some(Minor::FIRST_GROUP);
+        let parent = Some(ClassId::ours(Minor::FIRST_GROUP));
         let class = Class { parent, rate, ceil: rate, burst: ticks, cburst: ticks, role };
-        let tree = Tree { classes: [(Minor(0x10), class)].into(), ..Tree::default() };
+        let tree =
+            Tree { classes: [(ClassId::ours(Minor(0x10)), class)].into(), ..Tree::default() };
         let mut observation = Observation::default();
         observation.state.links.insert(LinkName::new("eth0").unwrap(), tree);
         for (claim, minor) in [("uid/2000", Minor(0x10)), ("group/students", Minor::FIRST_GROUP)] {

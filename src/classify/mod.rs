@@ -34,7 +34,7 @@ pub fn tag(choice: Option<Tag>, features: &Features) -> Result<Tag, NoTag> {
         None => TAGS.into_iter().find(|t| features.tags.contains(t)).ok_or(NoTag::Neither),
         Some(tag) if features.tags.contains(&tag) => Ok(tag),
         Some(Tag::Cgroup) => Err(NoTag::Cgroup),
-        Some(Tag::Bpf) => Err(NoTag::Bpf),
+        Some(Tag::Bpf | Tag::Shards) => Err(NoTag::Bpf),
     }
 }
 

@@ -137,7 +137,7 @@ fn answer(
     let node = owner.as_ref().and_then(|o| meaning.model.nodes.iter().find(|n| n.owner == *o));
     let observed = &meaning.sight.observation.state;
     let classid = owner.as_ref().and_then(|o| observed.claims.get(&Claim::Owner(o.clone())));
-    let minor = classid.and_then(|classid| classid.our_minor());
+    let id = classid.and_then(|classid| classid.our_class());
     if owner.is_none() {
         notes.push("nobody claims it: it is in the default class".to_string());
     } else if classid.is_none() {
@@ -148,7 +148,7 @@ fn answer(
         let on_link = |(link, limits): (&crate::model::Link, &Option<crate::model::Limits>)| {
             let limits = limits.as_ref()?;
             let tree = observed.links.get(&link.name);
-            let class = minor.and_then(|minor| tree?.classes.get(&minor));
+            let class = id.and_then(|id| tree?.classes.get(&id));
             Some(OnLink {
                 dev: link.name.to_string(),
                 rate_bit: class.map(|class| class.rate.bits_per_second()),

@@ -1,58 +1,129 @@
-//! Which minor each class has: identities are allocated once and kept. Pure.
+//! Which number each class has: identities are allocated once and kept. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use crate::model::{Model, Node};
 use crate::state::{Claim, Foreign, Observation, Owner};
-use crate::units::Minor;
+use crate::units::{ClassId, Minor, Shard};
 
-/// Who has which minor, and which minors are on their way out.
+use super::shards::{self, Kin, Sharding, Shards};
+
+/// Who has which class, and which classes are on their way out.
 pub(super) struct Identities {
-    pub minors: BTreeMap<Owner, Minor>,
-    /// Minors whose class has lost its owner and is not quiet yet.
-    pub retired: BTreeSet<Minor>,
+    pub classes: BTreeMap<Owner, ClassId>,
+    /// Classes that have lost their owner and are not quiet yet.
+    pub retired: BTreeSet<ClassId>,
+    /// The shards that have users, and what those have in common.
+    pub shards: BTreeMap<Shard, Kin>,
 }
 
 /// More users or groups than one link can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfMinors {
-    #[error("more than 57,296 users and classes: HTB's class numbers 1:10 to 1:dfff are all taken")]
+    #[error(
+        "more than 57,328 users and classes: HTB's class numbers :10 to :dfff, which are also the leaf qdiscs' handles, are all taken (accounts of `everyone` that run and classes on their way out have some); put several accounts into one line with `uids`, or wait until the classes on their way out have drained"
+    )]
     Users,
-    #[error("more than 4,080 groups: HTB's class numbers 1:f000 to 1:ffef are all taken")]
+    #[error(
+        "more than 4,080 groups: HTB's class numbers 1:f000 to 1:ffef are all taken; join groups that have the same limits"
+    )]
     Groups,
 }
 
-/// Gives each node its minor. A node keeps the one that its claim holds as long as the classes that
+/// Gives each node its class. A node keeps the one that its claim holds as long as the classes that
 /// stand with it can become what is wanted: HTB cannot move a class to another parent, so a node
 /// that moves gets a new minor and its old class is retired. A pin waits at a spare minor while
-/// another holds the pinned one or a class retired from it still stands.
-pub(super) fn assign(model: &Model, observed: &Observation) -> Result<Identities, OutOfMinors> {
+/// another holds the pinned one or a class retired from it still stands. Where there are many,
+/// whoever is new goes into a shard; `None`: there can be no shards.
+pub(super) fn assign(
+    model: &Model,
+    observed: &Observation,
+    sharding: Option<Sharding>,
+) -> Result<Identities, OutOfMinors> {
     let standing = Standing::new(model, observed);
-    let mut minors: BTreeMap<Owner, Minor> = BTreeMap::new();
+    let targets = shards::targets(model);
     let mut free = Free::new(&standing);
+    let mut classes: BTreeMap<Owner, ClassId> = BTreeMap::new();
+    // Everybody who may be in a shard, with the class that they have.
+    let mut crowd: Vec<(&Node, Kin, Option<ClassId>)> = Vec::new();
     for node in &model.nodes {
         let parent = match &node.group {
-            Some(group) => minors[&Owner::Group(group.clone())],
-            None => Minor::LINK,
+            Some(group) => classes[&Owner::Group(group.clone())],
+            None => ClassId::LINK,
         };
-        let minor = match standing.keep(node, parent) {
-            Some(minor) => minor,
-            None => free.take(matches!(node.owner, Owner::Group(_)))?,
+        let may_shard = sharding.is_some() && shards::is_numbered_by_us(node, &targets);
+        let kept = standing.keep(node, parent).filter(|id| id.shard().is_none() || may_shard);
+        if may_shard {
+            crowd.push((node, Kin::of(node, parent), kept));
+            continue;
+        }
+        let id = match kept {
+            Some(id) => id,
+            None => ClassId::ours(free.take(matches!(node.owner, Owner::Group(_)))?),
         };
-        minors.insert(node.owner.clone(), minor);
+        classes.insert(node.owner.clone(), id);
     }
-    let retired = standing.retired(&minors);
-    Ok(Identities { minors, retired })
+    let shards = match sharding {
+        Some(sharding) => spread(&crowd, sharding, observed, &mut free, &mut classes)?,
+        None => BTreeMap::new(),
+    };
+    let retired = standing.retired(&classes);
+    Ok(Identities { classes, retired, shards })
+}
+
+/// Classes for those who may be in a shard, and the shards that have users then.
+fn spread(
+    crowd: &[(&Node, Kin, Option<ClassId>)],
+    sharding: Sharding,
+    observed: &Observation,
+    free: &mut Free,
+    classes: &mut BTreeMap<Owner, ClassId>,
+) -> Result<BTreeMap<Shard, Kin>, OutOfMinors> {
+    let members = crowd.iter().filter_map(|(_, kin, kept)| Some(((*kept)?.shard()?, kin)));
+    let mut shards = Shards::new(members);
+    let mut many: BTreeMap<&Kin, usize> = BTreeMap::new();
+    let mut newcomers: BTreeMap<&Kin, usize> = BTreeMap::new();
+    // Who is not of the kin of most in a shard cannot stay there.
+    let stays = |shards: &Shards, kin: &Kin, id: ClassId| {
+        id.shard().is_none_or(|shard| shards.is_home_of(shard, kin))
+    };
+    for (_, kin, kept) in crowd {
+        *many.entry(kin).or_default() += 1;
+        if kept.is_none_or(|id| !stays(&shards, kin, id)) {
+            *newcomers.entry(kin).or_default() += 1;
+        }
+    }
+    let mut numbers = shards::free(observed);
+    let mut places: BTreeMap<&Kin, std::vec::IntoIter<Shard>> = BTreeMap::new();
+    for (kin, count) in newcomers {
+        let enough = many[kin] > sharding.full / 2 || shards.has_room(kin, sharding.full);
+        if crowd.len() > sharding.flat && enough {
+            let shards = shards.places(kin, count, sharding.full, &mut numbers);
+            places.insert(kin, shards.into_iter());
+        }
+    }
+    for (node, kin, kept) in crowd {
+        let id = match kept.filter(|id| stays(&shards, kin, *id)) {
+            Some(id) => id,
+            None => {
+                let minor = free.take(false)?;
+                let place = places.get_mut(kin).and_then(Iterator::next);
+                place.map_or(ClassId::ours(minor), |shard| shard.user(minor))
+            }
+        };
+        classes.insert(node.owner.clone(), id);
+    }
+    Ok(shards.into_kin())
 }
 
 /// What the kernel says about minors.
 struct Standing<'a> {
     model: &'a Model,
     observed: &'a Observation,
-    held: BTreeMap<&'a Owner, Minor>,
-    holder: BTreeMap<Minor, &'a Owner>,
-    retired: BTreeSet<Minor>,
+    held: BTreeMap<&'a Owner, ClassId>,
+    holder: BTreeMap<Minor, ClassId>,
+    retired: BTreeMap<Minor, ClassId>,
     foreign: BTreeSet<Minor>,
     pins: BTreeMap<Minor, &'a Owner>,
 }
@@ -60,28 +131,30 @@ struct Standing<'a> {
 impl<'a> Standing<'a> {
     fn new(model: &'a Model, observed: &'a Observation) -> Self {
         let (mut held, mut holder, mut retired) =
-            (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (claim, classid) in &observed.state.claims {
             match claim {
                 Claim::Owner(owner) => {
                     let inner = matches!(owner, Owner::Group(_));
-                    let minor = classid.our_minor().filter(|minor| {
+                    let class = classid.our_class().filter(|id| {
                         if inner {
-                            minor.is_inner() && *minor != Minor::LINK
+                            let group = Minor::FIRST_GROUP..=Minor::LAST_GROUP;
+                            id.shard().is_none() && group.contains(&id.minor())
                         } else {
-                            minor.is_user()
+                            id.minor().is_user()
                         }
                     });
                     // Two claims on one minor are a stranger's work: the first keeps it.
-                    if let Some(minor) = minor
-                        && !holder.contains_key(&minor)
+                    if let Some(id) = class
+                        && !holder.contains_key(&id.minor())
                     {
-                        held.insert(owner, minor);
-                        holder.insert(minor, owner);
+                        held.insert(owner, id);
+                        holder.insert(id.minor(), id);
                     }
                 }
                 Claim::Retired(minor) => {
-                    retired.insert(*minor);
+                    let named = classid.our_class().filter(|id| id.minor() == *minor);
+                    retired.insert(*minor, named.unwrap_or(ClassId::ours(*minor)));
                 }
                 Claim::Pinned(_) => {}
             }
@@ -90,7 +163,7 @@ impl<'a> Standing<'a> {
             .foreign
             .iter()
             .filter_map(|foreign| match foreign {
-                Foreign::Class { classid, .. } => classid.our_minor(),
+                Foreign::Class { classid, .. } => classid.our_class().map(ClassId::minor),
                 _ => None,
             })
             .collect();
@@ -98,61 +171,70 @@ impl<'a> Standing<'a> {
         Standing { model, observed, held, holder, retired, foreign, pins }
     }
 
-    /// The minor that the node has or is pinned to, if it can have it now.
-    fn keep(&self, node: &Node, parent: Minor) -> Option<Minor> {
+    /// The class that the node has or is pinned to, if it can have it now.
+    fn keep(&self, node: &Node, parent: ClassId) -> Option<ClassId> {
         let held = self.held.get(&node.owner).copied();
         if let Some(pin) = node.pin
-            && held != Some(pin)
-            && !self.retired.contains(&pin)
+            && held != Some(ClassId::ours(pin))
+            && !self.retired.contains_key(&pin)
             && !self.foreign.contains(&pin)
             && !self.holder.contains_key(&pin)
         {
-            return Some(pin);
+            return Some(ClassId::ours(pin));
         }
-        held.filter(|minor| {
-            self.pins.get(minor).is_none_or(|owner| **owner == node.owner)
-                && !self.foreign.contains(minor)
-                && self.fits(node, *minor, parent)
+        held.filter(|id| {
+            self.pins.get(&id.minor()).is_none_or(|owner| **owner == node.owner)
+                && !self.foreign.contains(&id.minor())
+                && self.fits(node, *id, parent)
         })
     }
 
-    /// Whether the classes that stand with this minor can become the node's by changes in place.
-    fn fits(&self, node: &Node, minor: Minor, parent: Minor) -> bool {
+    /// Whether the classes that stand with this number, and their shard, can become the node's by
+    /// changes in place.
+    fn fits(&self, node: &Node, id: ClassId, parent: ClassId) -> bool {
         self.model.links.iter().zip(&node.limits).all(|(link, limits)| {
-            let class =
-                self.observed.state.links.get(&link.name).and_then(|tree| tree.classes.get(&minor));
-            class.is_none_or(|class| limits.is_some() && class.parent == Some(parent))
+            let Some(tree) = self.observed.state.links.get(&link.name) else { return true };
+            let hangs_in = |id: ClassId, parent: ClassId| {
+                tree.classes.get(&id).is_none_or(|class| class.parent == Some(parent))
+            };
+            let wanted = limits.is_some() || !tree.classes.contains_key(&id);
+            wanted
+                && match id.shard() {
+                    None => hangs_in(id, parent),
+                    Some(shard) => hangs_in(id, shard.root()) && hangs_in(shard.class(), parent),
+                }
         })
     }
 
-    /// The minors that must stand although nobody has them: their class may still hold packets, or
-    /// such a class hangs under it.
-    fn retired(&self, minors: &BTreeMap<Owner, Minor>) -> BTreeSet<Minor> {
-        let in_use: BTreeSet<Minor> = minors.values().copied().collect();
+    /// The classes that must stand although nobody has them: they may still hold packets, or such a
+    /// class hangs under them.
+    fn retired(&self, classes: &BTreeMap<Owner, ClassId>) -> BTreeSet<ClassId> {
+        let in_use: BTreeSet<ClassId> = classes.values().copied().collect();
         let trees =
             || self.model.links.iter().filter_map(|link| self.observed.state.links.get(&link.name));
-        let mut keep: BTreeSet<Minor> = self
+        let bound = |id: ClassId| {
+            let own = |shard: Shard| [shard.class(), shard.root(), shard.default()];
+            let with_it = id.shard().into_iter().flat_map(own);
+            with_it.chain([id]).any(|id| self.observed.bound.contains(&id))
+        };
+        let mut keep: BTreeSet<ClassId> = self
             .holder
-            .keys()
-            .chain(&self.retired)
+            .values()
+            .chain(self.retired.values())
             .copied()
-            .filter(|minor| !in_use.contains(minor))
-            .filter(|minor| {
-                let quiet = minor.is_inner() || self.observed.facts.quiet.contains(minor);
-                !quiet || self.observed.bound.contains(minor)
+            .filter(|id| !in_use.contains(id))
+            .filter(|id| {
+                let quiet = id.minor().is_inner() || self.observed.facts.quiet.contains(id);
+                !quiet || bound(*id)
             })
-            .filter(|minor| trees().any(|tree| tree.classes.contains_key(minor)))
+            .filter(|id| trees().any(|tree| tree.classes.contains_key(id)))
             .collect();
-        let leaves: Vec<Minor> = keep.iter().copied().collect();
+        let leaves: Vec<ClassId> = keep.iter().copied().collect();
         for tree in trees() {
             for leaf in &leaves {
-                let mut class = tree.classes.get(leaf);
-                while let Some(parent) = class.and_then(|class| class.parent) {
-                    if parent != Minor::LINK && !in_use.contains(&parent) {
-                        keep.insert(parent);
-                    }
-                    class = tree.classes.get(&parent);
-                }
+                let above = std::iter::successors(tree.parent(*leaf), |id| tree.parent(*id));
+                let groups = above.filter(|id| *id != ClassId::LINK && !in_use.contains(id));
+                keep.extend(groups);
             }
         }
         keep
@@ -172,15 +254,16 @@ type Circle = std::iter::Chain<RangeInclusive<u16>, RangeInclusive<u16>>;
 
 impl Free {
     fn new(standing: &Standing<'_>) -> Free {
-        let claimed = standing.observed.state.claims.values().filter_map(|id| id.our_minor());
+        let claimed = standing.observed.state.claims.values().filter_map(|id| id.our_class());
         let taken: BTreeSet<Minor> = claimed
-            .chain(standing.retired.iter().copied())
+            .chain(standing.observed.bound.iter().copied())
+            .map(ClassId::minor)
+            .chain(standing.retired.keys().copied())
             .chain(standing.foreign.iter().copied())
             .chain(standing.pins.keys().copied())
-            .chain(standing.observed.bound.iter().copied())
             .collect();
         let held: BTreeSet<Minor> =
-            standing.holder.keys().chain(&standing.retired).copied().collect();
+            standing.holder.keys().chain(standing.retired.keys()).copied().collect();
         Free {
             users: circle(Minor::FIRST_USER, Minor::LAST_USER, &held),
             groups: circle(Minor::FIRST_GROUP, Minor::LAST_GROUP, &held),

@@ -4,18 +4,20 @@
 
 mod identity;
 mod rates;
+mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use identity::OutOfMinors;
+pub use shards::Sharding;
 
 use crate::classify::{self, NoTag};
 use crate::model::{LeafChoice, Limits, Link, Model, Node, Target};
 use crate::state::{
     Claim, Class, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls, Observation,
-    Owner, Pref, Role, Tree, U32Rules,
+    Owner, Pref, Role, Tag, Tree, U32Rules,
 };
-use crate::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
+use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
 use identity::Identities;
 
 /// Why there is no such state on this kernel.
@@ -38,19 +40,30 @@ pub enum Impossible {
 /// The state that the model means, given what stands. Claims keep the minors that they hold;
 /// classes that lose their owner are retired, not deleted, until they are quiet.
 pub fn desired(model: &Model, observed: &Observation) -> Result<KernelState, Impossible> {
-    if !observed.facts.features.htb {
+    desired_with(model, observed, Sharding::default())
+}
+
+/// The same with other numbers for shards.
+pub fn desired_with(
+    model: &Model,
+    observed: &Observation,
+    sharding: Sharding,
+) -> Result<KernelState, Impossible> {
+    let features = &observed.facts.features;
+    if !features.htb {
         return Err(Impossible::NoHtb);
     }
-    let ids = identity::assign(model, observed)?;
+    let sharding = Sharding::is_possible(model, features).then_some(sharding);
+    let ids = identity::assign(model, observed, sharding)?;
     let mut state = KernelState { net_cls: observed.state.net_cls, ..KernelState::default() };
     if state.net_cls == NetCls::Unmounted {
         state.net_cls = NetCls::Ours;
     }
-    for (owner, minor) in &ids.minors {
-        state.claims.insert(Claim::Owner(owner.clone()), ClassId::ours(*minor));
+    for (owner, id) in &ids.classes {
+        state.claims.insert(Claim::Owner(owner.clone()), *id);
         let pinned = Claim::Pinned(owner.clone());
         if observed.state.claims.contains_key(&pinned) {
-            state.claims.insert(pinned, ClassId::ours(*minor));
+            state.claims.insert(pinned, *id);
         }
     }
     for claim in &observed.held {
@@ -58,8 +71,8 @@ pub fn desired(model: &Model, observed: &Observation) -> Result<KernelState, Imp
             state.claims.entry(claim.clone()).or_insert(*classid);
         }
     }
-    for minor in &ids.retired {
-        state.claims.insert(Claim::Retired(*minor), ClassId::ours(*minor));
+    for id in &ids.retired {
+        state.claims.insert(Claim::Retired(id.minor()), *id);
     }
     for (index, link) in model.links.iter().enumerate() {
         let facts = observed
@@ -106,13 +119,13 @@ impl LinkTree<'_> {
         let rates = rates::in_force(self.model, self.index, self.link);
 
         let link_rate = self.link.rate;
-        tree.classes.insert(Minor::LINK, self.class(None, link_rate, link_rate, Role::Inner));
+        tree.classes.insert(ClassId::LINK, self.class(None, link_rate, link_rate, Role::Inner));
 
         // The kernel would take a rate below the link's; unshaped packets would then be shaped.
         let device = self.link.speed.unwrap_or(rates::UNKNOWN_DEVICE).max(link_rate);
         self.add_leaf(
             &mut tree,
-            Minor::UNSHAPED,
+            ClassId::UNSHAPED,
             None,
             device,
             device,
@@ -124,8 +137,8 @@ impl LinkTree<'_> {
         let rate = rates.default;
         self.add_leaf(
             &mut tree,
-            Minor::DEFAULT,
-            Some(Minor::LINK),
+            ClassId::DEFAULT,
+            Some(ClassId::LINK),
             rate,
             ceil,
             self.role(prio, rate, true),
@@ -136,20 +149,22 @@ impl LinkTree<'_> {
             let (Some(limits), Some(in_force)) = (&node.limits[self.index], in_force) else {
                 continue;
             };
-            let minor = self.ids.minors[&node.owner];
-            let parent = match &node.group {
-                Some(group) => self.ids.minors[&Owner::Group(group.clone())],
-                None => Minor::LINK,
+            let id = self.ids.classes[&node.owner];
+            let parent = match (id.shard(), &node.group) {
+                (Some(shard), _) => shard.root(),
+                (None, Some(group)) => self.ids.classes[&Owner::Group(group.clone())],
+                (None, None) => ClassId::LINK,
             };
             let (rate, ceil) = (in_force.rate, in_force.ceil);
-            if minor.is_inner() {
-                tree.classes.insert(minor, self.class(Some(parent), rate, ceil, Role::Inner));
+            if id.minor().is_inner() {
+                tree.classes.insert(id, self.class(Some(parent), rate, ceil, Role::Inner));
             } else {
                 let role = self.role(limits.prio, rate, in_force.promised);
-                self.add_leaf(&mut tree, minor, Some(parent), rate, ceil, role, leaf);
+                self.add_leaf(&mut tree, id, Some(parent), rate, ceil, role, leaf);
             }
         }
         self.keep_retired(&mut tree);
+        self.add_shards(&mut tree)?;
         self.add_filters(&mut tree)?;
         Ok(tree)
     }
@@ -158,18 +173,18 @@ impl LinkTree<'_> {
     fn add_leaf(
         &self,
         tree: &mut Tree,
-        minor: Minor,
-        parent: Option<Minor>,
+        id: ClassId,
+        parent: Option<ClassId>,
         rate: Rate,
         ceil: Rate,
         role: Role,
         kind: LeafKind,
     ) {
-        tree.classes.insert(minor, self.class(parent, rate, ceil, role));
-        tree.leaves.insert(minor, kind.leaf(ceil, self.facts.mtu));
+        tree.classes.insert(id, self.class(parent, rate, ceil, role));
+        tree.leaves.insert(id, kind.leaf(ceil, self.facts.mtu));
     }
 
-    fn class(&self, parent: Option<Minor>, rate: Rate, ceil: Rate, role: Role) -> Class {
+    fn class(&self, parent: Option<ClassId>, rate: Rate, ceil: Rate, role: Role) -> Class {
         let psched = self.observed.facts.psched;
         Class {
             parent,
@@ -188,14 +203,61 @@ impl LinkTree<'_> {
     /// Retired classes stay as they are, with their leaf and whatever they hang under.
     fn keep_retired(&self, tree: &mut Tree) {
         let Some(old) = self.observed.state.links.get(&self.link.name) else { return };
-        for minor in &self.ids.retired {
-            if let Some(class) = old.classes.get(minor) {
-                tree.classes.insert(*minor, *class);
-                if let Some(leaf) = old.leaves.get(minor) {
-                    tree.leaves.insert(*minor, *leaf);
+        for id in &self.ids.retired {
+            if let Some(class) = old.classes.get(id) {
+                tree.classes.insert(*id, *class);
+                if let Some(leaf) = old.leaves.get(id) {
+                    tree.leaves.insert(*id, *leaf);
                 }
             }
         }
+    }
+
+    /// What the shards of this link's users stand on. In the root a shard is one class: it has the
+    /// guarantees of all its users, and what their parent has for a ceil. Its own root class limits
+    /// nothing; a tag whose class is gone falls to its default class, which has next to no guarantee.
+    fn add_shards(&self, tree: &mut Tree) -> Result<(), Impossible> {
+        let old = self.observed.state.links.get(&self.link.name);
+        let mut promised: BTreeMap<Shard, u64> = BTreeMap::new();
+        for (id, class) in &tree.classes {
+            if let Some(shard) = id.shard() {
+                let sum = promised.entry(shard).or_default();
+                *sum = sum.saturating_add(class.rate.bytes_per_second());
+            }
+        }
+        let spare = Rate::MIN_GUARANTEE;
+        for (shard, sum) in promised {
+            let standing = old.and_then(|old| old.classes.get(&shard.class()));
+            let kin = self.ids.shards.get(&shard);
+            let parent = kin.map(|kin| kin.parent).or(standing.and_then(|class| class.parent));
+            let parent = parent.unwrap_or(ClassId::LINK);
+            let prio = match standing.map(|class| class.role) {
+                Some(Role::Leaf { prio, .. }) => prio,
+                _ => 0,
+            };
+            let prio = kin.and_then(|kin| kin.prios[self.index]).unwrap_or(prio);
+            let ceil = tree.classes.get(&parent).map_or(self.link.rate, |class| class.ceil);
+            let sum = Rate::from_bytes_per_second(sum.saturating_add(spare.bytes_per_second()));
+            let rate = sum.unwrap_or(spare).min(ceil);
+            let role = self.role(prio, rate, false);
+            tree.classes.insert(shard.class(), self.class(Some(parent), rate, ceil, role));
+            tree.leaves.insert(shard.class(), LeafQdisc::Shard);
+            let all = self.link.rate;
+            tree.classes.insert(shard.root(), self.class(None, all, all, Role::Inner));
+            let Limits { ceil, prio, .. } = self.link.default;
+            let role = self.role(prio, spare, false);
+            tree.classes.insert(shard.default(), self.class(Some(shard.root()), spare, ceil, role));
+            let standing = old.and_then(|old| old.shards.get(&shard));
+            let filters = tree.shards.entry(shard).or_default();
+            insert_filter(filters, Pref::TAG, standing, Filter::Tag(self.tag()?));
+        }
+        Ok(())
+    }
+
+    /// How the tag is read on this link, where there are no shards.
+    fn tag(&self) -> Result<Tag, Impossible> {
+        classify::tag(self.link.classifier, &self.observed.facts.features)
+            .map_err(|source| Impossible::Tag { link: self.link.name.clone(), source })
     }
 
     fn add_filters(&self, tree: &mut Tree) -> Result<(), Impossible> {
@@ -203,12 +265,11 @@ impl LinkTree<'_> {
         for (family, prefs) in [(Family::V4, Pref::RULES_V4), (Family::V6, Pref::RULES_V6)] {
             let rules = self.rules(family);
             if !rules.is_empty() {
-                insert_filter(tree, prefs, standing, Filter::U32 { family, rules });
+                insert_filter(&mut tree.filters, prefs, standing, Filter::U32 { family, rules });
             }
         }
-        let tag = classify::tag(self.link.classifier, &self.observed.facts.features)
-            .map_err(|source| Impossible::Tag { link: self.link.name.clone(), source })?;
-        insert_filter(tree, Pref::TAG, standing, Filter::Tag(tag));
+        let tag = if tree.shards.is_empty() { self.tag()? } else { Tag::Shards };
+        insert_filter(&mut tree.filters, Pref::TAG, standing, Filter::Tag(tag));
         Ok(())
     }
 
@@ -224,12 +285,12 @@ impl LinkTree<'_> {
 
     /// A target that has no class on this link counts in the default, as its tag would.
     fn target(&self, target: &Target) -> ClassId {
-        ClassId::ours(match target {
-            Target::Default => Minor::DEFAULT,
-            Target::Unshaped => Minor::UNSHAPED,
-            Target::Owner(owner) if self.here.contains(owner) => self.ids.minors[owner],
-            Target::Owner(_) => Minor::DEFAULT,
-        })
+        match target {
+            Target::Default => ClassId::DEFAULT,
+            Target::Unshaped => ClassId::UNSHAPED,
+            Target::Owner(owner) if self.here.contains(owner) => self.ids.classes[owner],
+            Target::Owner(_) => ClassId::DEFAULT,
+        }
     }
 
     fn leaf_kind(&self) -> Result<LeafKind, Impossible> {
@@ -317,7 +378,7 @@ pub fn guarantee_is_derived(quantum: u32) -> bool {
 /// Puts `filter` at one of its two prefs: where it stands already, else the free one, so that the
 /// old set answers until the new one is whole.
 fn insert_filter(
-    tree: &mut Tree,
+    filters: &mut BTreeMap<Pref, Filter>,
     prefs: [Pref; 2],
     standing: Option<&BTreeMap<Pref, Filter>>,
     filter: Filter,
@@ -326,7 +387,7 @@ fn insert_filter(
     let [a, b] = prefs;
     let pref =
         if at(a) == Some(&filter) || (at(b) != Some(&filter) && at(a).is_none()) { a } else { b };
-    tree.filters.insert(pref, filter);
+    filters.insert(pref, filter);
 }
 
 #[cfg(test)]

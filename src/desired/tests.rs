@@ -6,6 +6,7 @@ use super::*;
 use crate::model::{BuildOptions, build};
 use crate::policy;
 use crate::state::{Account, Facts, Features, LinkFacts, RootQdisc, Tag};
+use crate::units::Minor;
 
 fn observation(leaves: &[&'static str]) -> Observation {
     let eth0 = LinkFacts {
@@ -53,7 +54,7 @@ fn tree(text: &str) -> (KernelState, Tree) {
 
 /// The class of a claim, by its path.
 fn class(found: &(KernelState, Tree), claim: &str) -> Class {
-    let minor = found.0.claims[&claim.parse::<Claim>().unwrap()].our_minor().unwrap();
+    let minor = found.0.claims[&claim.parse::<Claim>().unwrap()].our_class().unwrap();
     found.1.classes[&minor]
 }
 
@@ -103,7 +104,7 @@ fn a_group_without_a_rate_has_at_least_what_its_members_were_promised() {
     let found = tree(text);
     // The floor of 400 and a share of the 500 that are left, up to its ceil.
     assert_eq!(mbit(class(&found, "group/team")), (450, 450));
-    let team = found.0.claims[&"group/team".parse::<Claim>().unwrap()].our_minor();
+    let team = found.0.claims[&"group/team".parse::<Claim>().unwrap()].our_class();
     assert_eq!(class(&found, "user/ann").parent, team);
 }
 
@@ -132,7 +133,7 @@ fn the_best_leaf_that_the_kernel_has_is_taken() {
     let text = "version: 1\nlinks: {eth0: 1gbit}\nusers: {ann: 10mbit}\n";
     let leaf = |leaves: &[&'static str]| {
         let found = tree_on(&observation(leaves), text);
-        found.1.leaves[&Minor(0x10)]
+        found.1.leaves[&ClassId::ours(Minor(0x10))]
     };
     assert_eq!(leaf(&["fq_codel", "sfq"]), LeafQdisc::FqCodel);
     assert_eq!(leaf(&["sfq"]), LeafQdisc::Sfq);
@@ -153,7 +154,7 @@ fn a_kernel_without_what_was_written_is_an_error_that_says_so() {
 #[test]
 fn the_default_class_keeps_its_part_and_may_use_the_rest() {
     let found = tree("version: 1\nlinks: {eth0: 1gbit}\nusers: {ann: 10mbit}\n");
-    assert_eq!(mbit(found.1.classes[&Minor::DEFAULT]), (50, 1000));
-    assert_eq!(mbit(found.1.classes[&Minor::UNSHAPED]), (1000, 1000));
-    assert_eq!(found.1.classes[&Minor::UNSHAPED].parent, None);
+    assert_eq!(mbit(found.1.classes[&ClassId::DEFAULT]), (50, 1000));
+    assert_eq!(mbit(found.1.classes[&ClassId::UNSHAPED]), (1000, 1000));
+    assert_eq!(found.1.classes[&ClassId::UNSHAPED].parent, None);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
-use super::{BPF_NAME, ETH_P_ALL};
+use super::{BPF_NAME, BPF_SHARDS_NAME, ETH_P_ALL};
 use crate::state::{Family, Filter, Pref, Tag, U32Link, U32Node, U32Rules, U32Table};
 use crate::units::ClassId;
 
@@ -113,13 +113,17 @@ fn rules(records: &[FilterRecord]) -> Option<Filter> {
 }
 
 fn tag(records: &[FilterRecord]) -> Option<Tag> {
-    let mut filters = records.iter().map(|r| &r.detail).filter(|d| **d != FilterDetail::Pref);
-    let tag = match filters.next()? {
+    let mut filters = records.iter().filter(|record| record.detail != FilterDetail::Pref);
+    let record = filters.next()?;
+    let tag = match &record.detail {
         FilterDetail::Cgroup { plain: true } => Tag::Cgroup,
-        FilterDetail::Bpf { name, classid, plain: true }
-            if name.as_deref() == Some(BPF_NAME) && *classid == Some(ClassId::ROOT) =>
-        {
-            Tag::Bpf
+        FilterDetail::Bpf { name, classid, plain: true } if *classid == Some(record.parent) => {
+            match name.as_deref()? {
+                BPF_NAME => Tag::Bpf,
+                // Below a shard it would send everything to that shard's default.
+                BPF_SHARDS_NAME if record.parent == ClassId::ROOT => Tag::Shards,
+                _ => return None,
+            }
         }
         _ => return None,
     };

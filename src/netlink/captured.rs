@@ -230,7 +230,7 @@ fn mark() -> Mark {
 
 #[test]
 fn root_leaves_and_deletions_are_sent_byte_for_byte_as_tc_does() {
-    let minor = Minor(0x11);
+    let minor = ClassId::ours(Minor(0x11));
     assert_equal_bytes(&root::add(V0, mark()), ROOT);
     assert_equal_bytes(&root::delete(V0, ClassId::ROOT), ROOT_DELETE);
     let bfifo = |limit| LeafQdisc::Bfifo { limit: Bytes(limit) };
@@ -240,7 +240,10 @@ fn root_leaves_and_deletions_are_sent_byte_for_byte_as_tc_does() {
     assert_equal_bytes(&leaf::add(V0, minor, &LeafQdisc::FqCodel), FQ_CODEL);
     assert_equal_bytes(&leaf::delete(V0, minor, ClassId::qdisc(0x11)), LEAF_DELETE);
     assert_equal_bytes(&class::delete(V0, minor), CLASS_DELETE);
-    assert_equal_bytes(&filter::delete(V0, Pref(100), super::ETH_P_IP), FILTER_DELETE);
+    assert_equal_bytes(
+        &filter::delete(V0, ClassId::ROOT, Pref(100), super::ETH_P_IP),
+        FILTER_DELETE,
+    );
 }
 
 #[test]
@@ -255,7 +258,7 @@ fn filters_are_sent_byte_for_byte_as_tc_does() {
     assert_equal_bytes(&one(Family::V4, web, 100), RULE_V4);
     let lan = Match { dst: net("fd00:1::/64"), ..Match::default() };
     assert_equal_bytes(&one(Family::V6, lan, 102), RULE_V6);
-    assert_equal_bytes(&filter::add_cgroup(V0, Pref(200)), CGROUP);
+    assert_equal_bytes(&filter::add_cgroup(V0, ClassId::ROOT, Pref(200)), CGROUP);
 }
 
 /// tc sends a cell_log of 3 and a cell_align of -1, which describe the rate tables that we do not
@@ -280,14 +283,16 @@ fn classes_say_the_same_as_those_of_tc() {
         role: Role::Inner,
     };
     let fast = Class {
-        parent: Some(Minor::LINK),
+        parent: Some(ClassId::LINK),
         rate: rate("40gbit"),
         ceil: rate("100gbit"),
         burst: Ticks(3265),
         cburst: Ticks(1296),
         role: Role::Leaf { prio: 3, quantum: 60_000 },
     };
-    for (minor, class, captured) in [(Minor::LINK, link, LINK), (Minor(0x11), fast, FAST)] {
+    for (minor, class, captured) in
+        [(ClassId::LINK, link, LINK), (ClassId::ours(Minor(0x11)), fast, FAST)]
+    {
         let captured = bytes(captured);
         let ours = sent(&class::add(V0, minor, &class), &captured);
         assert_eq!(with_parms(&ours), with_parms(&captured));
@@ -297,7 +302,7 @@ fn classes_say_the_same_as_those_of_tc() {
 #[test]
 fn the_bpf_filter_names_itself_and_has_no_direct_action() {
     let file = std::fs::File::open("/dev/null").unwrap();
-    let request = filter::add_bpf(V0, Pref(200), file.as_fd());
+    let request = filter::add_bpf(V0, ClassId::ROOT, Pref(200), Tag::Bpf, file.as_fd());
     let captured = sent(&request, &[0; 12]);
     let messages = answers(&captured);
     // What we send reads as what we would find.
@@ -312,7 +317,7 @@ fn classes_are_read_with_their_counters() {
         answers(&captured).into_iter().map(|m| decode::class(m).unwrap().unwrap()).collect();
     let [fast, default, link] = &classes[..] else { panic!("{classes:#?}") };
     assert_eq!(fast.classid, ClassId::ours(Minor(0x11)));
-    assert_eq!(fast.parent, Some(ClassId::ours(Minor::LINK)));
+    assert_eq!(fast.parent, Some(ClassId::LINK));
     assert_eq!(fast.class.rate, rate("40gbit"));
     assert_eq!(fast.class.ceil, rate("100gbit"));
     assert_eq!((fast.class.burst, fast.class.cburst), (Ticks(3265), Ticks(1296)));
@@ -353,7 +358,7 @@ fn three_records_of_a_u32_filter_become_its_rules_in_order() {
             keys: vec![key(0x0102_0304, u32::MAX, 12), key(6 << 16, 0xff << 16, 8)],
             to: ClassId::ours(Minor(0x11)),
         },
-        U32Rule { keys: vec![key(80, 0xffff, 20)], to: ClassId::ours(Minor::DEFAULT) },
+        U32Rule { keys: vec![key(80, 0xffff, 20)], to: ClassId::DEFAULT },
     ];
     let wanted = Filter::U32 { family: Family::V4, rules: rules.into() };
     assert_eq!(assemble::filters(records.clone())[&Pref(100)], wanted);
@@ -413,8 +418,12 @@ fn a_vlan_names_the_link_below_it_unless_that_is_in_another_namespace() {
 #[test]
 fn what_is_sent_reads_back_as_itself() {
     let classes = [
-        (Minor(0xf001), Role::Inner, None),
-        (Minor(0x20), Role::Leaf { prio: 7, quantum: 200_000 }, Some(Minor(0xf001))),
+        (ClassId::ours(Minor(0xf001)), Role::Inner, None),
+        (
+            ClassId::ours(Minor(0x20)),
+            Role::Leaf { prio: 7, quantum: 200_000 },
+            Some(ClassId::ours(Minor(0xf001))),
+        ),
     ];
     for (minor, role, parent) in classes {
         for bytes_per_second in [1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX] {
@@ -424,7 +433,7 @@ fn what_is_sent_reads_back_as_itself() {
             let bytes = sent(&class::add(V0, minor, &class), &[0; 12]);
             let record = decode::class(answers(&bytes)[0]).unwrap().unwrap();
             // A root class is asked for with the qdisc as its parent, and answered with none.
-            let parent = record.class.parent.filter(|minor| minor.0 != 0);
+            let parent = record.class.parent.filter(|id| id.minor().0 != 0);
             assert_eq!(Class { parent, ..record.class }, class);
         }
     }

@@ -89,7 +89,7 @@ pub struct ClassRecord {
     pub classid: ClassId,
     /// `None`: directly below the qdisc.
     pub parent: Option<ClassId>,
-    /// As a value of our tree, whoever made it; its role follows from the minor.
+    /// As a value of our tree, whoever made it; its role follows from the classid.
     pub class: Class,
     /// The qdisc below it; [`ClassId::NONE`] for the fifo that a class has by itself and for inner
     /// classes.
@@ -180,7 +180,7 @@ pub fn class(message: Message<'_>) -> Decoded<ClassRecord> {
         ifindex: tc.ifindex,
         classid: tc.handle,
         parent,
-        class: parms.class(tc.handle.minor(), parent.map(ClassId::minor)),
+        class: parms.class(tc.handle, parent),
         leaf: ClassId(tc.info),
         parms,
         counters: counters(&tc, true),

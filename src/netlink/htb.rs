@@ -7,7 +7,7 @@ use netlink_packet_route::tc::TcOption;
 
 use super::attr;
 use crate::state::{Class, Mark, Role};
-use crate::units::{Minor, Rate, Ticks};
+use crate::units::{ClassId, Rate, Ticks};
 
 pub(super) const KIND: &str = "htb";
 
@@ -104,10 +104,10 @@ pub struct Parms {
 }
 
 impl Parms {
-    /// As a value; what is inner follows from the minor, not from `level`: to the kernel an empty
+    /// As a value; what is inner follows from the classid, not from `level`: to the kernel an empty
     /// group is a leaf.
-    pub fn class(&self, minor: Minor, parent: Option<Minor>) -> Class {
-        let role = if minor.is_inner() {
+    pub fn class(&self, classid: ClassId, parent: Option<ClassId>) -> Class {
+        let role = if classid.minor().is_inner() {
             Role::Inner
         } else {
             // The kernel clamps prio to 7 (TC_HTB_MAXPRIO) before it stores it.

@@ -4,8 +4,8 @@
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::tc::{TcAttribute, TcOption, TcQdiscFqCodelOption};
 
-use super::attr;
-use crate::state::LeafQdisc;
+use super::{DEFCLS, attr, htb};
+use crate::state::{LeafQdisc, Mark};
 use crate::units::Bytes;
 
 const TCA_OPTIONS: u16 = 2;
@@ -20,6 +20,7 @@ pub(super) fn options(leaf: &LeafQdisc) -> Option<TcAttribute> {
         // Not nested: `struct tc_fifo_qopt` itself, one word (net/sched/sch_fifo.c).
         LeafQdisc::Bfifo { limit } => Some(fifo_limit(u32::try_from(limit.0).unwrap_or(u32::MAX))),
         LeafQdisc::Pfifo { limit } => Some(fifo_limit(*limit)),
+        LeafQdisc::Shard => Some(TcAttribute::Options(htb::init(Mark::SHARD))),
         LeafQdisc::Sfq | LeafQdisc::Cake | LeafQdisc::Other { .. } => None,
     }
 }
@@ -45,6 +46,9 @@ pub(super) fn read(kind: &str, options: Option<&[u8]>) -> Option<LeafQdisc> {
         "cake" => Some(LeafQdisc::Cake),
         "bfifo" => Some(LeafQdisc::Bfifo { limit: Bytes(limit()?.into()) }),
         "pfifo" => Some(LeafQdisc::Pfifo { limit: limit()? }),
+        htb::KIND => htb::globals(options?)
+            .filter(|found| (found.rate2quantum, found.defcls) == (Mark::SHARD.0, DEFCLS))
+            .map(|_| LeafQdisc::Shard),
         _ => None,
     }
 }

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Disturbance, Plan, Planned, Step};
+use super::{Disturbance, Phase, Plan, Planned, Step};
 use crate::state::{
-    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Tree,
-    U32Rule,
+    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Tag,
+    Tree, U32Rule,
 };
-use crate::units::{ClassId, Minor};
+use crate::units::{ClassId, Minor, Shard};
 
 /// The steps that turn `from` into `to`. `foreign` is what stands among ours and must not be
 /// disturbed unasked.
@@ -18,8 +18,10 @@ pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
     if from == to {
         return Plan::default();
     }
-    let filters = from.links.iter().map(|(link, tree)| (link, tree.filters.clone())).collect();
-    let mut diff = Diff { from, to, foreign, names: names(from, to), filters, steps: Vec::new() };
+    let names = names(from, to);
+    let steps = Vec::new();
+    let mut diff =
+        Diff { from, to, foreign, names, filters: standing(from), phase: Phase::Build, steps };
     diff.mount();
     diff.roots();
     diff.make_claims();
@@ -28,6 +30,8 @@ pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
     diff.classes();
     diff.filters();
     diff.write_classids();
+    diff.phase = Phase::TearDown;
+    diff.late_tags();
     diff.delete_roots();
     diff.delete_classes();
     diff.remove_claims();
@@ -39,17 +43,31 @@ struct Diff<'a> {
     from: &'a KernelState,
     to: &'a KernelState,
     foreign: &'a [Foreign],
-    names: BTreeMap<Minor, Owner>,
+    names: BTreeMap<ClassId, Owner>,
     /// Filters of `from`, as the steps so far have left them.
-    filters: BTreeMap<&'a LinkName, BTreeMap<Pref, Filter>>,
-    steps: Vec<Step>,
+    filters: BTreeMap<(&'a LinkName, ClassId), BTreeMap<Pref, Filter>>,
+    /// Of the steps that are added now.
+    phase: Phase,
+    steps: Vec<(Phase, Step)>,
 }
 
-/// Whose each minor is, in either state; the new owner first.
-fn names(from: &KernelState, to: &KernelState) -> BTreeMap<Minor, Owner> {
-    let owners = |state: &KernelState| -> Vec<(Minor, Owner)> {
+/// The filters that stand, by link and qdisc.
+fn standing(from: &KernelState) -> BTreeMap<(&LinkName, ClassId), BTreeMap<Pref, Filter>> {
+    let mut standing = BTreeMap::new();
+    for (link, tree) in &from.links {
+        standing.insert((link, ClassId::ROOT), tree.filters.clone());
+        for (shard, filters) in &tree.shards {
+            standing.insert((link, shard.qdisc()), filters.clone());
+        }
+    }
+    standing
+}
+
+/// Whose each class is, in either state; the new owner first.
+fn names(from: &KernelState, to: &KernelState) -> BTreeMap<ClassId, Owner> {
+    let owners = |state: &KernelState| -> Vec<(ClassId, Owner)> {
         let owner = |(claim, classid): (&Claim, &ClassId)| match claim {
-            Claim::Owner(owner) => Some((classid.our_minor()?, owner.clone())),
+            Claim::Owner(owner) => Some((classid.our_class()?, owner.clone())),
             _ => None,
         };
         state.claims.iter().filter_map(owner).collect()
@@ -58,15 +76,19 @@ fn names(from: &KernelState, to: &KernelState) -> BTreeMap<Minor, Owner> {
 }
 
 impl<'a> Diff<'a> {
+    fn push(&mut self, step: Step) {
+        self.steps.push((self.phase, step));
+    }
+
     fn mount(&mut self) {
         if self.from.net_cls == NetCls::Unmounted && self.to.net_cls != NetCls::Unmounted {
-            self.steps.push(Step::Mount);
+            self.push(Step::Mount);
         }
     }
 
     fn unmount(&mut self) {
         if self.from.net_cls != NetCls::Unmounted && self.to.net_cls == NetCls::Unmounted {
-            self.steps.push(Step::Unmount);
+            self.push(Step::Unmount);
         }
     }
 
@@ -77,18 +99,18 @@ impl<'a> Diff<'a> {
             if self.from.links.contains_key(link) {
                 continue;
             }
-            self.steps.push(Step::AddRoot { link: link.clone() });
-            for minor in [Minor::LINK, Minor::DEFAULT, Minor::UNSHAPED] {
-                self.add_class(link, tree, minor);
+            self.push(Step::AddRoot { link: link.clone() });
+            for id in [ClassId::LINK, ClassId::DEFAULT, ClassId::UNSHAPED] {
+                self.add_class(link, tree, id);
             }
         }
     }
 
-    fn add_class(&mut self, link: &LinkName, tree: &Tree, minor: Minor) {
-        if let Some(class) = tree.classes.get(&minor) {
-            self.steps.push(Step::AddClass { link: link.clone(), minor, class: *class });
-            if let Some(leaf) = tree.leaves.get(&minor) {
-                self.steps.push(Step::AddLeaf { link: link.clone(), minor, leaf: *leaf });
+    fn add_class(&mut self, link: &LinkName, tree: &Tree, id: ClassId) {
+        if let Some(class) = tree.classes.get(&id) {
+            self.push(Step::AddClass { link: link.clone(), id, class: *class });
+            if let Some(leaf) = tree.leaves.get(&id) {
+                self.push(Step::AddLeaf { link: link.clone(), id, leaf: *leaf });
             }
         }
     }
@@ -98,12 +120,10 @@ impl<'a> Diff<'a> {
     fn make_claims(&mut self) {
         for (claim, classid) in &self.to.claims {
             match self.from.claims.get(claim) {
-                None => {
-                    self.steps.push(Step::MakeClaim { claim: claim.clone(), classid: *classid })
-                }
+                None => self.push(Step::MakeClaim { claim: claim.clone(), classid: *classid }),
                 // Made by a run that was killed before it wrote the number.
                 Some(&ClassId::NONE) if *classid != ClassId::NONE => {
-                    self.steps.push(Step::WriteClassid {
+                    self.push(Step::WriteClassid {
                         claim: claim.clone(),
                         from: ClassId::NONE,
                         to: *classid,
@@ -114,7 +134,7 @@ impl<'a> Diff<'a> {
         }
         for (minor, classid) in self.held_meanwhile() {
             let claim = Claim::Retired(minor);
-            self.steps.push(Step::MakeClaim { claim, classid });
+            self.push(Step::MakeClaim { claim, classid });
         }
     }
 
@@ -122,13 +142,14 @@ impl<'a> Diff<'a> {
     /// written, the old one until its class is gone.
     fn held_meanwhile(&self) -> BTreeMap<Minor, ClassId> {
         let minors = |claims: &BTreeMap<Claim, ClassId>| -> BTreeSet<Minor> {
-            claims.values().filter_map(|classid| classid.our_minor()).collect()
+            claims.values().filter_map(|id| id.our_class()).map(ClassId::minor).collect()
         };
         let (before, after) = (minors(&self.from.claims), minors(&self.to.claims));
         let mut meanwhile = BTreeMap::new();
         for (_, from, to) in self.rewritten() {
-            let new = to.our_minor().filter(|minor| !before.contains(minor));
-            let old = from.our_minor().filter(|minor| !after.contains(minor));
+            let minor = |id: ClassId| id.our_class().map(ClassId::minor);
+            let new = minor(to).filter(|minor| !before.contains(minor));
+            let old = minor(from).filter(|minor| !after.contains(minor));
             meanwhile.extend(new.map(|minor| (minor, to)));
             meanwhile.extend(old.map(|minor| (minor, from)));
         }
@@ -149,46 +170,42 @@ impl<'a> Diff<'a> {
             let empty = Tree::default();
             let is_new = !self.from.links.contains_key(link);
             let old = self.from.links.get(link).unwrap_or(&empty);
-            for minor in parents_first(tree) {
-                let fixed = matches!(minor, Minor::LINK | Minor::DEFAULT | Minor::UNSHAPED);
-                match old.classes.get(&minor) {
+            let emptied = made_again(old, tree);
+            for id in parents_first(tree) {
+                let fixed = matches!(id, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED);
+                let gone = id.shard().is_some_and(|shard| emptied.contains(&shard));
+                match old.classes.get(&id).filter(|_| !gone) {
                     None if is_new && fixed => continue,
-                    None => self.add_class(link, tree, minor),
-                    Some(from) => self.change_class(link, minor, *from, tree, old),
+                    None => self.add_class(link, tree, id),
+                    Some(from) => self.change_class(link, id, *from, tree, old),
                 }
+            }
+            for shard in emptied {
+                self.filters.remove(&(link, shard.qdisc()));
             }
         }
     }
 
-    fn change_class(
-        &mut self,
-        link: &LinkName,
-        minor: Minor,
-        from: Class,
-        tree: &Tree,
-        old: &Tree,
-    ) {
+    fn change_class(&mut self, link: &LinkName, id: ClassId, from: Class, tree: &Tree, old: &Tree) {
         let link = || link.clone();
-        let to = tree.classes[&minor];
+        let to = tree.classes[&id];
         if from.parent != to.parent {
-            let leaf = tree.leaves.get(&minor).copied();
-            self.steps.push(Step::ReplaceClass { link: link(), minor, from, to, leaf });
+            let leaf = tree.leaves.get(&id).copied();
+            self.push(Step::ReplaceClass { link: link(), id, from, to, leaf });
             return;
         }
         if from != to {
-            self.steps.push(Step::ChangeClass { link: link(), minor, from, to });
+            self.push(Step::ChangeClass { link: link(), id, from, to });
         }
-        match (old.leaves.get(&minor), tree.leaves.get(&minor)) {
-            (None, Some(leaf)) => {
-                self.steps.push(Step::AddLeaf { link: link(), minor, leaf: *leaf })
-            }
+        match (old.leaves.get(&id), tree.leaves.get(&id)) {
+            (None, Some(leaf)) => self.push(Step::AddLeaf { link: link(), id, leaf: *leaf }),
             (Some(from), Some(to)) if from != to => {
                 let (from, to) = (*from, *to);
                 let step = match std::mem::discriminant(&from) == std::mem::discriminant(&to) {
-                    true => Step::ChangeLeaf { link: link(), minor, from, to },
-                    false => Step::ReplaceLeaf { link: link(), minor, from, to },
+                    true => Step::ChangeLeaf { link: link(), id, from, to },
+                    false => Step::ReplaceLeaf { link: link(), id, from, to },
                 };
-                self.steps.push(step);
+                self.push(step);
             }
             _ => {}
         }
@@ -200,11 +217,11 @@ impl<'a> Diff<'a> {
     fn let_go(&mut self) {
         for (link, tree) in &self.to.links {
             let Some(old) = self.from.links.get(link) else { continue };
-            let replaced = |minor: &Minor| {
-                let classes = (old.classes.get(minor), tree.classes.get(minor));
+            let replaced = |id: &ClassId| {
+                let classes = (old.classes.get(id), tree.classes.get(id));
                 matches!(classes, (Some(from), Some(to)) if from.parent != to.parent)
             };
-            let bound = |rule: &U32Rule| rule.to.our_minor().is_some_and(|minor| replaced(&minor));
+            let bound = |rule: &U32Rule| replaced(&rule.to);
             for pair in [Pref::RULES_V4, Pref::RULES_V6] {
                 for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
                     let Some(Filter::U32 { family, rules }) = old.filters.get(&pref) else {
@@ -214,58 +231,95 @@ impl<'a> Diff<'a> {
                         continue;
                     }
                     let rest = rules.without(bound);
-                    if !rest.is_empty() && self.standing(link, other).is_none() {
-                        self.add_filter(link, other, Filter::U32 { family: *family, rules: rest });
+                    if !rest.is_empty() && self.standing(link, ClassId::ROOT, other).is_none() {
+                        let filter = Filter::U32 { family: *family, rules: rest };
+                        self.add_filter(link, ClassId::ROOT, other, filter);
                     }
-                    self.delete_filter(link, pref);
+                    self.delete_filter(link, ClassId::ROOT, pref);
                 }
             }
         }
     }
 
     /// New filters before the old ones of the same kind go. Within a set the rules are added in their
-    /// order, so a packet that is not yet answered by the new set falls to the old one.
+    /// order, so a packet that is not yet answered by the new set falls to the old one. A shard's tag is
+    /// read before anything is sent there.
     fn filters(&mut self) {
         for (link, tree) in &self.to.links {
-            for pair in [Pref::RULES_V4, Pref::RULES_V6, Pref::TAG] {
-                for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
-                    let Some(wanted) = tree.filters.get(&pref) else { continue };
-                    match self.standing(link, pref) {
-                        Some(standing) if standing == wanted => continue,
-                        Some(_) if self.standing(link, other).is_none() => {
-                            self.add_filter(link, other, wanted.clone());
-                            self.delete_filter(link, pref);
-                        }
-                        Some(_) => self.delete_filter(link, pref),
-                        None => {}
-                    }
-                    self.add_filter(link, pref, wanted.clone());
+            for (shard, filters) in &tree.shards {
+                self.pair(link, shard.qdisc(), Pref::TAG, filters);
+            }
+            for pair in [Pref::RULES_V4, Pref::RULES_V6] {
+                self.pair(link, ClassId::ROOT, pair, &tree.filters);
+            }
+            if !self.needs_shards(link, tree) {
+                self.pair(link, ClassId::ROOT, Pref::TAG, &tree.filters);
+            }
+        }
+    }
+
+    /// While somebody may still carry a shard's tag, the root must know the way there.
+    fn needs_shards(&self, link: &LinkName, tree: &Tree) -> bool {
+        let wanted = tree.filters.values().any(|filter| *filter == Filter::Tag(Tag::Shards));
+        !wanted && self.from.links.get(link).is_some_and(|old| !old.shards.is_empty())
+    }
+
+    /// The tags of links that lose their last shard, once nobody is in it.
+    fn late_tags(&mut self) {
+        for (link, tree) in &self.to.links {
+            if self.needs_shards(link, tree) {
+                self.pair(link, ClassId::ROOT, Pref::TAG, &tree.filters);
+            }
+        }
+    }
+
+    /// What is wanted at the two prefs of one kind, in one qdisc.
+    fn pair(
+        &mut self,
+        link: &'a LinkName,
+        parent: ClassId,
+        pair: [Pref; 2],
+        wanted: &BTreeMap<Pref, Filter>,
+    ) {
+        for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+            let Some(wanted) = wanted.get(&pref) else { continue };
+            match self.standing(link, parent, pref) {
+                Some(standing) if standing == wanted => continue,
+                Some(_) if self.standing(link, parent, other).is_none() => {
+                    self.add_filter(link, parent, other, wanted.clone());
+                    self.delete_filter(link, parent, pref);
                 }
-                for pref in pair {
-                    if self.standing(link, pref).is_some() && !tree.filters.contains_key(&pref) {
-                        self.delete_filter(link, pref);
-                    }
-                }
+                Some(_) => self.delete_filter(link, parent, pref),
+                None => {}
+            }
+            self.add_filter(link, parent, pref, wanted.clone());
+        }
+        for pref in pair {
+            if self.standing(link, parent, pref).is_some() && !wanted.contains_key(&pref) {
+                self.delete_filter(link, parent, pref);
             }
         }
     }
 
     /// What stands at a pref by now.
-    fn standing(&self, link: &LinkName, pref: Pref) -> Option<&Filter> {
-        self.filters.get(link)?.get(&pref)
+    fn standing(&self, link: &'a LinkName, parent: ClassId, pref: Pref) -> Option<&Filter> {
+        self.filters.get(&(link, parent))?.get(&pref)
     }
 
-    fn add_filter(&mut self, link: &'a LinkName, pref: Pref, filter: Filter) {
-        self.filters.entry(link).or_default().insert(pref, filter.clone());
-        self.steps.push(Step::AddFilter { link: link.clone(), pref, filter });
+    fn add_filter(&mut self, link: &'a LinkName, parent: ClassId, pref: Pref, filter: Filter) {
+        self.filters.entry((link, parent)).or_default().insert(pref, filter.clone());
+        self.push(Step::AddFilter { link: link.clone(), parent, pref, filter });
     }
 
-    fn delete_filter(&mut self, link: &'a LinkName, pref: Pref) {
-        let gone = self.filters.get_mut(link).and_then(|filters| filters.remove(&pref));
+    fn delete_filter(&mut self, link: &'a LinkName, parent: ClassId, pref: Pref) {
+        let filters = self.filters.get_mut(&(link, parent));
+        let gone = filters.and_then(|filters| filters.remove(&pref));
         if let Some(filter) = gone {
             let tables = filter.tables(pref);
-            self.steps.push(Step::DeleteFilter { link: link.clone(), pref, filter });
-            self.delete_tables(link, tables);
+            self.push(Step::DeleteFilter { link: link.clone(), parent, pref, filter });
+            if parent == ClassId::ROOT {
+                self.delete_tables(link, tables);
+            }
         }
     }
 
@@ -279,34 +333,35 @@ impl<'a> Diff<'a> {
         }
     }
 
-    fn delete_tables(&mut self, link: &LinkName, tables: Vec<u16>) {
+    fn delete_tables(&mut self, link: &'a LinkName, tables: Vec<u16>) {
         if tables.is_empty() {
             return;
         }
-        let ours = self.filters.get(link).into_iter().flatten();
+        let ours = self.filters.get(&(link, ClassId::ROOT)).into_iter().flatten();
         let ours = ours.filter(|(_, filter)| filter.is_u32());
         let ours = ours.map(|(pref, filter)| (*pref, filter.protocol()));
         let theirs = self.foreign.iter().filter_map(|object| match object {
-            Foreign::Filter { link: at, pref, protocol, kind } if at == link && kind == "u32" => {
-                Some((*pref, *protocol))
+            Foreign::Filter { link: at, parent, pref, protocol, kind } => {
+                let here = at == link && *parent == ClassId::ROOT && kind == "u32";
+                here.then_some((*pref, *protocol))
             }
             _ => None,
         });
         if let Some((through, protocol)) = ours.chain(theirs).next() {
-            self.steps.push(Step::DeleteTables { link: link.clone(), through, protocol, tables });
+            self.push(Step::DeleteTables { link: link.clone(), through, protocol, tables });
         }
     }
 
     fn write_classids(&mut self) {
         let rewritten: Vec<_> = self.rewritten().collect();
         for (claim, from, to) in rewritten {
-            self.steps.push(Step::WriteClassid { claim: claim.clone(), from, to });
+            self.push(Step::WriteClassid { claim: claim.clone(), from, to });
         }
     }
 
     fn delete_roots(&mut self) {
         for link in self.from.links.keys().filter(|link| !self.to.links.contains_key(link)) {
-            self.steps.push(Step::DeleteRoot { link: link.clone() });
+            self.push(Step::DeleteRoot { link: link.clone() });
         }
     }
 
@@ -314,10 +369,12 @@ impl<'a> Diff<'a> {
     fn delete_classes(&mut self) {
         for (link, old) in &self.from.links {
             let Some(new) = self.to.links.get(link) else { continue };
-            for minor in parents_first(old).into_iter().rev() {
-                if !new.classes.contains_key(&minor) {
-                    let class = old.classes[&minor];
-                    self.steps.push(Step::DeleteClass { link: link.clone(), minor, class });
+            let emptied = made_again(old, new);
+            for id in parents_first(old).into_iter().rev() {
+                let gone = id.shard().is_some_and(|shard| emptied.contains(&shard));
+                if !gone && !new.classes.contains_key(&id) {
+                    let class = old.classes[&id];
+                    self.push(Step::DeleteClass { link: link.clone(), id, class });
                 }
             }
         }
@@ -331,7 +388,7 @@ impl<'a> Diff<'a> {
         gone.extend(meanwhile.into_iter().map(|(minor, id)| (Claim::Retired(minor), id)));
         gone.sort_by_key(|(claim, _)| !matches!(claim, Claim::Pinned(_)));
         for (claim, classid) in gone {
-            self.steps.push(Step::RemoveClaim { claim, classid });
+            self.push(Step::RemoveClaim { claim, classid });
         }
     }
 
@@ -339,7 +396,8 @@ impl<'a> Diff<'a> {
         let Diff { foreign, names, steps, .. } = self;
         let steps = steps
             .into_iter()
-            .map(|step| Planned {
+            .map(|(phase, step)| Planned {
+                phase,
                 routine: false,
                 disturbs: disturbs(&step, foreign, &names),
                 step,
@@ -349,38 +407,55 @@ impl<'a> Diff<'a> {
     }
 }
 
-/// The tree's minors, each after its parent; siblings in order.
-fn parents_first(tree: &Tree) -> Vec<Minor> {
-    let depth = |minor: Minor| {
-        let parent = |m: &Minor| tree.classes.get(m).and_then(|class| class.parent);
-        // A loop cannot stand in the kernel; the bound keeps a wrong reading from hanging us.
-        std::iter::successors(Some(minor), parent).take(16).count()
+/// Shards whose qdisc is lost with its class or to another's, and all that is in it.
+fn made_again(old: &Tree, new: &Tree) -> BTreeSet<Shard> {
+    let lost = |shard: &Shard| {
+        let id = shard.class();
+        let class = old.classes.get(&id).zip(new.classes.get(&id));
+        class.is_some_and(|(old, new)| old.parent != new.parent)
+            || old.leaves.get(&id) != new.leaves.get(&id)
     };
-    let mut minors: Vec<(usize, Minor)> =
-        tree.classes.keys().map(|minor| (depth(*minor), *minor)).collect();
-    minors.sort();
-    minors.into_iter().map(|(_, minor)| minor).collect()
+    new.shards.keys().copied().filter(lost).collect()
+}
+
+/// The tree's classes, each after its parent; siblings in order.
+fn parents_first(tree: &Tree) -> Vec<ClassId> {
+    let depth = |id: ClassId| {
+        // A loop cannot stand in the kernel; the bound keeps a wrong reading from hanging us.
+        std::iter::successors(Some(id), |id| tree.above(*id)).take(16).count()
+    };
+    let mut classes: Vec<(usize, ClassId)> =
+        tree.classes.keys().map(|id| (depth(*id), *id)).collect();
+    classes.sort();
+    classes.into_iter().map(|(_, id)| id).collect()
 }
 
 /// Who loses packets by a step.
-fn disturbs(step: &Step, foreign: &[Foreign], names: &BTreeMap<Minor, Owner>) -> Vec<Disturbance> {
-    let name = |minor: &Minor| match (*minor, names.get(minor)) {
+fn disturbs(
+    step: &Step,
+    foreign: &[Foreign],
+    names: &BTreeMap<ClassId, Owner>,
+) -> Vec<Disturbance> {
+    let name = |id: &ClassId| match (*id, names.get(id)) {
         (_, Some(owner)) => owner.to_string(),
-        (Minor::DEFAULT, _) => "default".to_string(),
-        (Minor::UNSHAPED, _) => "unshaped".to_string(),
-        (minor, _) => format!("class {}", ClassId::ours(minor)),
+        (ClassId::DEFAULT, _) => "default".to_string(),
+        (ClassId::UNSHAPED, _) => "unshaped".to_string(),
+        (id, _) => match Shard::of_class(id) {
+            Some(shard) => format!("everybody in {shard}"),
+            None => format!("class {id}"),
+        },
     };
     match step {
-        Step::ReplaceLeaf { link, minor, from, to } => vec![Disturbance {
-            who: name(minor),
+        Step::ReplaceLeaf { link, id, from, to } => vec![Disturbance {
+            who: name(id),
             why: format!(
                 "packets waiting in its {} queue on {link} are dropped when {} takes its place",
                 from.kind(),
                 LeafQdisc::kind(to)
             ),
         }],
-        Step::ReplaceClass { link, minor, .. } => vec![Disturbance {
-            who: name(minor),
+        Step::ReplaceClass { link, id, .. } => vec![Disturbance {
+            who: name(id),
             why: format!(
                 "packets waiting in it on {link} are dropped when it is made again under its parent"
             ),

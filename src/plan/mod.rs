@@ -12,8 +12,10 @@ pub use print::{Paths, Tc};
 pub use routine::Logins;
 pub use simulate::perform;
 
+use std::collections::BTreeSet;
+
 use crate::state::{Claim, Class, Filter, LeafQdisc, LinkName, Owner, Pref};
-use crate::units::{ClassId, Minor};
+use crate::units::{ClassId, Shard};
 
 /// One thing that is done to the kernel. Its `Display` is a line of `shaper plan`; [`Tc`] prints the
 /// command that it equals.
@@ -46,56 +48,59 @@ pub enum Step {
     },
     AddClass {
         link: LinkName,
-        minor: Minor,
+        id: ClassId,
         class: Class,
     },
     /// In place: no packet is lost. Never changes the parent (the kernel would ignore it).
     ChangeClass {
         link: LinkName,
-        minor: Minor,
+        id: ClassId,
         from: Class,
         to: Class,
     },
     DeleteClass {
         link: LinkName,
-        minor: Minor,
+        id: ClassId,
         class: Class,
     },
     /// Under another parent, which HTB cannot do in place: deleted and made again, and what it
     /// holds is dropped. Only where somebody moved it by hand, and to undo.
     ReplaceClass {
         link: LinkName,
-        minor: Minor,
+        id: ClassId,
         from: Class,
         to: Class,
         leaf: Option<LeafQdisc>,
     },
     AddLeaf {
         link: LinkName,
-        minor: Minor,
+        id: ClassId,
         leaf: LeafQdisc,
     },
     /// The same kind, in place: no packet is lost.
     ChangeLeaf {
         link: LinkName,
-        minor: Minor,
+        id: ClassId,
         from: LeafQdisc,
         to: LeafQdisc,
     },
     /// Another kind: what the old one holds is dropped.
     ReplaceLeaf {
         link: LinkName,
-        minor: Minor,
+        id: ClassId,
         from: LeafQdisc,
         to: LeafQdisc,
     },
     AddFilter {
         link: LinkName,
+        /// The root qdisc, or a shard's.
+        parent: ClassId,
         pref: Pref,
         filter: Filter,
     },
     DeleteFilter {
         link: LinkName,
+        parent: ClassId,
         pref: Pref,
         filter: Filter,
     },
@@ -119,16 +124,6 @@ pub enum Phase {
 }
 
 impl Step {
-    pub fn phase(&self) -> Phase {
-        match self {
-            Step::RemoveClaim { .. }
-            | Step::DeleteClass { .. }
-            | Step::DeleteRoot { .. }
-            | Step::Unmount => Phase::TearDown,
-            _ => Phase::Build,
-        }
-    }
-
     /// The link that the step is about; `None` for directories and the mount.
     pub fn link(&self) -> Option<&LinkName> {
         match self {
@@ -149,15 +144,15 @@ impl Step {
     }
 
     /// The class that the step is about.
-    pub fn minor(&self) -> Option<Minor> {
+    pub fn class(&self) -> Option<ClassId> {
         match self {
-            Step::AddClass { minor, .. }
-            | Step::ChangeClass { minor, .. }
-            | Step::DeleteClass { minor, .. }
-            | Step::ReplaceClass { minor, .. }
-            | Step::AddLeaf { minor, .. }
-            | Step::ChangeLeaf { minor, .. }
-            | Step::ReplaceLeaf { minor, .. } => Some(*minor),
+            Step::AddClass { id, .. }
+            | Step::ChangeClass { id, .. }
+            | Step::DeleteClass { id, .. }
+            | Step::ReplaceClass { id, .. }
+            | Step::AddLeaf { id, .. }
+            | Step::ChangeLeaf { id, .. }
+            | Step::ReplaceLeaf { id, .. } => Some(*id),
             _ => None,
         }
     }
@@ -180,15 +175,13 @@ impl Step {
             Step::MakeClaim { claim, .. }
             | Step::WriteClassid { claim, .. }
             | Step::RemoveClaim { claim, .. } => format!("cgroup {claim}"),
-            Step::AddClass { link, minor, .. }
-            | Step::ChangeClass { link, minor, .. }
-            | Step::ReplaceClass { link, minor, .. }
-            | Step::DeleteClass { link, minor, .. } => {
-                format!("class {link} {}", ClassId::ours(*minor))
-            }
-            Step::AddLeaf { link, minor, .. }
-            | Step::ChangeLeaf { link, minor, .. }
-            | Step::ReplaceLeaf { link, minor, .. } => format!("qdisc {link} {minor}:"),
+            Step::AddClass { link, id, .. }
+            | Step::ChangeClass { link, id, .. }
+            | Step::ReplaceClass { link, id, .. }
+            | Step::DeleteClass { link, id, .. } => format!("class {link} {id}"),
+            Step::AddLeaf { link, id, .. }
+            | Step::ChangeLeaf { link, id, .. }
+            | Step::ReplaceLeaf { link, id, .. } => format!("qdisc {link} {}:", id.minor()),
             Step::AddFilter { link, pref, .. } | Step::DeleteFilter { link, pref, .. } => {
                 format!("filter {link} pref {pref}")
             }
@@ -223,6 +216,7 @@ impl Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
     pub step: Step,
+    pub phase: Phase,
     /// Who is disturbed by it, and why; empty for almost all steps.
     pub disturbs: Vec<Disturbance>,
     /// Follows from logins or from packets that have drained, not from a change of the policy or of
@@ -242,8 +236,8 @@ pub struct Disturbance {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub steps: Vec<Planned>,
-    /// Minors that change hands in this plan and whose they are, for messages.
-    pub names: std::collections::BTreeMap<Minor, Owner>,
+    /// Classes that change hands in this plan and whose they are, for messages.
+    pub names: std::collections::BTreeMap<ClassId, Owner>,
 }
 
 impl Plan {
@@ -257,7 +251,7 @@ impl Plan {
     }
 
     pub fn phase(&self, phase: Phase) -> impl Iterator<Item = &Step> {
-        self.steps.iter().map(|planned| &planned.step).filter(move |step| step.phase() == phase)
+        self.steps.iter().filter(move |planned| planned.phase == phase).map(|planned| &planned.step)
     }
 
     /// Takes the steps that disturb somebody out of the plan, with what depends on them, and returns
@@ -266,9 +260,31 @@ impl Plan {
         let root_stays = self.steps.iter().any(|planned| {
             matches!(planned.step, Step::DeleteRoot { .. }) && !planned.disturbs.is_empty()
         });
+        // A shard that is not made again has no place for its classes.
+        let shards: BTreeSet<(LinkName, Shard)> = self
+            .steps
+            .iter()
+            .filter(|planned| !planned.disturbs.is_empty())
+            .filter_map(|Planned { step, .. }| match step {
+                Step::ReplaceClass { link, id, .. } | Step::ReplaceLeaf { link, id, .. } => {
+                    Some((link.clone(), Shard::of_class(*id)?))
+                }
+                _ => None,
+            })
+            .collect();
+        let in_one = |step: &Step| {
+            let place = match step {
+                Step::AddFilter { parent, .. } => Some(*parent),
+                other => other.class(),
+            };
+            let shard = place.and_then(ClassId::shard).zip(step.link());
+            shard.is_some_and(|(shard, link)| shards.contains(&(link.clone(), shard)))
+        };
         // While a root stays, so do the claims that say which of its classes are ours.
-        let depends =
-            |step: &Step| root_stays && matches!(step, Step::RemoveClaim { .. } | Step::Unmount);
+        let depends = |step: &Step| {
+            let claims = matches!(step, Step::RemoveClaim { .. } | Step::Unmount);
+            (root_stays && claims) || in_one(step)
+        };
         let (keep, left) = std::mem::take(&mut self.steps)
             .into_iter()
             .partition(|planned| planned.disturbs.is_empty() && !depends(&planned.step));

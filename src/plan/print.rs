@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::{Plan, Step};
 use crate::state::{Class, Filter, LeafQdisc, Mark, Pref, Role, Tag, U32Node, U32Rules};
-use crate::units::{ClassId, Minor, Psched};
+use crate::units::{ClassId, Psched};
 
 /// What a command line needs besides the step: where the directories are, and the tick.
 #[derive(Clone, Debug)]
@@ -46,43 +46,41 @@ impl fmt::Display for Tc<'_> {
                 write!(f, "echo 0x{:08x} > {}/net_cls.classid", to.0, dir(claim).display())
             }
             Step::RemoveClaim { claim, .. } => write!(f, "rmdir {}", dir(claim).display()),
-            Step::AddClass { link, minor, class } => {
-                write!(f, "tc class add dev {link} {}", class_words(*minor, class, paths.psched))
+            Step::AddClass { link, id, class } => {
+                write!(f, "tc class add dev {link} {}", class_words(*id, class, paths.psched))
             }
-            Step::ChangeClass { link, minor, to, .. } => {
-                write!(f, "tc class change dev {link} {}", class_words(*minor, to, paths.psched))
+            Step::ChangeClass { link, id, to, .. } => {
+                write!(f, "tc class change dev {link} {}", class_words(*id, to, paths.psched))
             }
-            Step::DeleteClass { link, minor, .. } => {
-                write!(f, "tc class del dev {link} classid {}", ClassId::ours(*minor))
+            Step::DeleteClass { link, id, .. } => {
+                write!(f, "tc class del dev {link} classid {id}")
             }
-            Step::ReplaceClass { link, minor, to, leaf, .. } => {
-                writeln!(f, "tc class del dev {link} classid {}", ClassId::ours(*minor))?;
-                write!(f, "tc class add dev {link} {}", class_words(*minor, to, paths.psched))?;
+            Step::ReplaceClass { link, id, to, leaf, .. } => {
+                writeln!(f, "tc class del dev {link} classid {id}")?;
+                write!(f, "tc class add dev {link} {}", class_words(*id, to, paths.psched))?;
                 match leaf {
                     Some(leaf) => {
-                        write!(f, "\ntc qdisc add dev {link} {}", leaf_words(*minor, leaf))
+                        write!(f, "\ntc qdisc add dev {link} {}", leaf_words(*id, leaf))
                     }
                     None => Ok(()),
                 }
             }
-            Step::AddLeaf { link, minor, leaf } => {
-                write!(f, "tc qdisc add dev {link} {}", leaf_words(*minor, leaf))
+            Step::AddLeaf { link, id, leaf } => {
+                write!(f, "tc qdisc add dev {link} {}", leaf_words(*id, leaf))
             }
-            Step::ChangeLeaf { link, minor, to, .. } => {
-                write!(f, "tc qdisc change dev {link} {}", leaf_words(*minor, to))
+            Step::ChangeLeaf { link, id, to, .. } => {
+                write!(f, "tc qdisc change dev {link} {}", leaf_words(*id, to))
             }
-            Step::ReplaceLeaf { link, minor, from, to } => {
-                let handle = from.handle(*minor);
-                writeln!(
-                    f,
-                    "tc qdisc del dev {link} parent {} handle {handle}",
-                    ClassId::ours(*minor)
-                )?;
-                write!(f, "tc qdisc add dev {link} {}", leaf_words(*minor, to))
+            Step::ReplaceLeaf { link, id, from, to } => {
+                let handle = from.handle(*id);
+                writeln!(f, "tc qdisc del dev {link} parent {id} handle {handle}")?;
+                write!(f, "tc qdisc add dev {link} {}", leaf_words(*id, to))
             }
-            Step::AddFilter { link, pref, filter } => {
+            Step::AddFilter { link, parent, pref, filter } => {
                 let add = |protocol: &str| {
-                    format!("tc filter add dev {link} parent 1: protocol {protocol} pref {pref}")
+                    format!(
+                        "tc filter add dev {link} parent {parent} protocol {protocol} pref {pref}"
+                    )
                 };
                 match filter {
                     Filter::U32 { family, rules } => {
@@ -95,14 +93,19 @@ impl fmt::Display for Tc<'_> {
                     // tc has no word for a program that is two instructions: it would be read from a file.
                     Filter::Tag(Tag::Bpf) => write!(
                         f,
-                        "{} bpf object-file shaper-classid.o classid 1: # call bpf_get_cgroup_classid; exit",
+                        "{} bpf object-file shaper-classid.o classid {parent} # call bpf_get_cgroup_classid; exit",
+                        add("all")
+                    ),
+                    Filter::Tag(Tag::Shards) => write!(
+                        f,
+                        "{} bpf object-file shaper-shards.o classid {parent} # call bpf_get_cgroup_classid; e000:x becomes 1:e000; exit",
                         add("all")
                     ),
                     Filter::Unknown { kind, .. } => write!(f, "{} {kind}", add("all")),
                 }
             }
-            Step::DeleteFilter { link, pref, .. } => {
-                write!(f, "tc filter del dev {link} parent 1: pref {pref}")
+            Step::DeleteFilter { link, parent, pref, .. } => {
+                write!(f, "tc filter del dev {link} parent {parent} pref {pref}")
             }
             // In use for a moment after what led to them went.
             Step::DeleteTables { link, through, protocol: ethertype, tables } => {
@@ -130,29 +133,29 @@ fn protocol(ethertype: u16) -> String {
     }
 }
 
-fn class_words(minor: Minor, class: &Class, psched: Psched) -> String {
-    let parent = class.parent.map_or(ClassId::ROOT, ClassId::ours);
+fn class_words(id: ClassId, class: &Class, psched: Psched) -> String {
+    let parent = class.parent.unwrap_or(ClassId::qdisc(id.major()));
     let own = match class.role {
         Role::Inner => String::new(),
         Role::Leaf { prio, quantum } => format!(" prio {prio} quantum {quantum}"),
     };
     let (rate, ceil) = (class.rate, class.ceil);
     format!(
-        "parent {parent} classid {} htb rate {rate} ceil {ceil} burst {} cburst {}{own}",
-        ClassId::ours(minor),
+        "parent {parent} classid {id} htb rate {rate} ceil {ceil} burst {} cburst {}{own}",
         class.burst.bytes_at(rate, psched),
         class.cburst.bytes_at(ceil, psched),
     )
 }
 
-fn leaf_words(minor: Minor, leaf: &LeafQdisc) -> String {
+fn leaf_words(id: ClassId, leaf: &LeafQdisc) -> String {
     let options = match leaf {
         LeafQdisc::FqCodel => format!(" flows {}", LeafQdisc::FQ_CODEL_FLOWS),
         LeafQdisc::Bfifo { limit } => format!(" limit {limit}"),
         LeafQdisc::Pfifo { limit } => format!(" limit {limit}"),
+        LeafQdisc::Shard => format!(" default fffe r2q {}", Mark::SHARD.0),
         LeafQdisc::Sfq | LeafQdisc::Cake | LeafQdisc::Other { .. } => String::new(),
     };
-    format!("parent {} handle {minor}: {}{options}", ClassId::ours(minor), leaf.kind())
+    format!("parent {id} handle {} {}{options}", leaf.handle(id), leaf.kind())
 }
 
 /// What follows the pref in each command that makes a set of u32 rules: a list numbers itself, in
@@ -208,10 +211,10 @@ impl fmt::Display for Step {
             Step::MakeClaim { claim, classid } => write!(f, "+ cgroup {claim} = {classid}"),
             Step::WriteClassid { claim, from, to } => write!(f, "~ cgroup {claim}: {from} -> {to}"),
             Step::RemoveClaim { claim, .. } => write!(f, "- cgroup {claim}"),
-            Step::AddClass { link, minor, class } => {
-                write!(f, "+ {link} class {}", ClassId::ours(*minor))?;
+            Step::AddClass { link, id, class } => {
+                write!(f, "+ {link} class {id}")?;
                 if let Some(parent) = class.parent {
-                    write!(f, " in {}", ClassId::ours(parent))?;
+                    write!(f, " in {parent}")?;
                 }
                 write!(f, ": rate {} ceil {}", class.rate, class.ceil)?;
                 match class.role {
@@ -219,8 +222,8 @@ impl fmt::Display for Step {
                     _ => Ok(()),
                 }
             }
-            Step::ChangeClass { link, minor, from, to } => {
-                write!(f, "~ {link} class {}:", ClassId::ours(*minor))?;
+            Step::ChangeClass { link, id, from, to } => {
+                write!(f, "~ {link} class {id}:")?;
                 let mut changed = |name: &str, from: String, to: String| match from == to {
                     true => Ok(()),
                     false => write!(f, " {name} {from} -> {to}"),
@@ -239,39 +242,48 @@ impl fmt::Display for Step {
                 }
                 Ok(())
             }
-            Step::DeleteClass { link, minor, .. } => {
-                write!(f, "- {link} class {}", ClassId::ours(*minor))
+            Step::DeleteClass { link, id, .. } => {
+                write!(f, "- {link} class {id}")
             }
-            Step::ReplaceClass { link, minor, from, to, .. } => {
-                let parent = |class: &Class| class.parent.map_or(ClassId::ROOT, ClassId::ours);
-                let id = ClassId::ours(*minor);
+            Step::ReplaceClass { link, id, from, to, .. } => {
+                let parent = |class: &Class| class.parent.unwrap_or(ClassId::qdisc(id.major()));
                 write!(f, "~ {link} class {id}: parent {} -> {}", parent(from), parent(to))
             }
-            Step::AddLeaf { link, minor, leaf } => {
-                write!(f, "+ {link} qdisc {minor}: {} in {}", leaf.kind(), ClassId::ours(*minor))
+            Step::AddLeaf { link, id, leaf } => {
+                write!(f, "+ {link} qdisc {}: {} in {id}", id.minor(), leaf.kind())
             }
-            Step::ChangeLeaf { link, minor, to, .. } => {
+            Step::ChangeLeaf { link, id, to, .. } => {
                 let limit = match to {
                     LeafQdisc::Bfifo { limit } => format!(" limit {limit}"),
                     LeafQdisc::Pfifo { limit } => format!(" limit {limit}p"),
                     _ => String::new(),
                 };
-                write!(f, "~ {link} qdisc {minor}: {}{limit}", to.kind())
+                write!(f, "~ {link} qdisc {}: {}{limit}", id.minor(), to.kind())
             }
-            Step::ReplaceLeaf { link, minor, from, to } => {
-                write!(f, "~ {link} qdisc {minor}: {} -> {}", from.kind(), to.kind())
+            Step::ReplaceLeaf { link, id, from, to } => {
+                write!(f, "~ {link} qdisc {}: {} -> {}", id.minor(), from.kind(), to.kind())
             }
-            Step::AddFilter { link, pref, filter } => {
-                write!(f, "+ {link} filter pref {pref}: {}", filter_words(filter))
+            Step::AddFilter { link, parent, pref, filter } => {
+                let at = place(*parent);
+                write!(f, "+ {link} filter {at}pref {pref}: {}", filter_words(filter))
             }
-            Step::DeleteFilter { link, pref, filter } => {
-                write!(f, "- {link} filter pref {pref}: {}", filter_words(filter))
+            Step::DeleteFilter { link, parent, pref, filter } => {
+                let at = place(*parent);
+                write!(f, "- {link} filter {at}pref {pref}: {}", filter_words(filter))
             }
             Step::DeleteTables { link, tables, .. } => {
                 let s = if tables.len() == 1 { "" } else { "s" };
                 write!(f, "- {link} {} u32 hash table{s} that a filter left", tables.len())
             }
         }
+    }
+}
+
+/// Where a filter is, unless at the root.
+fn place(parent: ClassId) -> String {
+    match parent {
+        ClassId::ROOT => String::new(),
+        shard => format!("at {shard} "),
     }
 }
 
@@ -289,6 +301,9 @@ fn filter_words(filter: &Filter) -> String {
         }
         Filter::Tag(Tag::Cgroup) => "cgroup (all packets, by net_cls classid)".to_string(),
         Filter::Tag(Tag::Bpf) => "bpf (all packets, by net_cls classid)".to_string(),
+        Filter::Tag(Tag::Shards) => {
+            "bpf (all packets, by net_cls classid, and by its major to a shard)".to_string()
+        }
         Filter::Unknown { kind, .. } => format!("unknown ({kind})"),
     }
 }
@@ -298,7 +313,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for planned in &self.steps {
             write!(f, "{}", planned.step)?;
-            let owner = planned.step.minor().and_then(|minor| self.names.get(&minor));
+            let owner = planned.step.class().and_then(|id| self.names.get(&id));
             match owner {
                 Some(owner) => writeln!(f, "  ({owner})")?,
                 None => writeln!(f)?,

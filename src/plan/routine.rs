@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use super::{Plan, Step};
 use crate::desired::guarantee_is_derived;
-use crate::state::{Claim, Class, KernelState, Owner, Role};
-use crate::units::Minor;
+use crate::state::{Claim, Class, Filter, KernelState, Owner, Role, Tag};
+use crate::units::{ClassId, Shard};
 
 /// What the kernel alone does not say.
 pub struct Logins<'a> {
@@ -29,11 +29,43 @@ impl Plan {
         });
         let come_or_gone = gone || !made.is_empty();
         let question = Question { plan: self, from, logins, made: &made, come_or_gone };
-        let answers: Vec<bool> =
+        let mut answers: Vec<bool> =
             self.steps.iter().map(|planned| question.is_routine(&planned.step)).collect();
+        // Shards come, go and grow with their users, and are as much news as those.
+        let swap = self.steps.iter().any(|planned| tag(&planned.step) == Some(Tag::Shards));
+        let of_a_shard = |step: &Step| is_of_a_shard(step) || (swap && tag(step).is_some());
+        let shards: Vec<bool> =
+            self.steps.iter().map(|planned| of_a_shard(&planned.step)).collect();
+        let news = answers.iter().zip(&shards).any(|(routine, shard)| !routine && !shard);
+        let follows = come_or_gone || answers.contains(&true);
+        for (answer, shard) in answers.iter_mut().zip(shards) {
+            *answer |= shard && follows && !news;
+        }
         for (planned, routine) in self.steps.iter_mut().zip(answers) {
             planned.routine = routine;
         }
+    }
+}
+
+/// Whether a step is about a shard and not about one of its users.
+fn is_of_a_shard(step: &Step) -> bool {
+    match step {
+        Step::AddFilter { parent, .. } | Step::DeleteFilter { parent, .. } => {
+            parent.shard().is_some()
+        }
+        _ => step.class().is_some_and(|id| {
+            let own = |shard: Shard| id == shard.root() || id == shard.default();
+            Shard::of_class(id).is_some() || id.shard().is_some_and(own)
+        }),
+    }
+}
+
+/// How the tag is read by a filter that comes or goes.
+fn tag(step: &Step) -> Option<Tag> {
+    match step {
+        Step::AddFilter { filter: Filter::Tag(tag), .. }
+        | Step::DeleteFilter { filter: Filter::Tag(tag), .. } => Some(*tag),
+        _ => None,
     }
 }
 
@@ -52,18 +84,18 @@ impl Question<'_> {
             Step::MakeClaim { claim: Claim::Owner(Owner::Uid(_)), .. } => true,
             Step::RemoveClaim { claim: Claim::Owner(Owner::Uid(uid)), .. }
             | Step::RemoveClaim { claim: Claim::Pinned(Owner::Uid(uid)), .. } => self.left(*uid),
-            Step::MakeClaim { claim: Claim::Retired(minor), .. } => {
-                self.account(*minor).is_some_and(|uid| self.left(uid))
+            Step::MakeClaim { claim: Claim::Retired(_), classid } => {
+                self.account(*classid).is_some_and(|uid| self.left(uid))
             }
-            Step::RemoveClaim { claim: Claim::Retired(minor), .. }
-            | Step::DeleteClass { minor, .. } => {
-                self.was_retired(*minor) || self.account(*minor).is_some_and(|uid| self.left(uid))
+            Step::RemoveClaim { claim: Claim::Retired(_), classid: id }
+            | Step::DeleteClass { id, .. } => {
+                self.was_retired(*id) || self.account(*id).is_some_and(|uid| self.left(uid))
             }
-            Step::AddClass { minor, .. } | Step::AddLeaf { minor, .. } => {
-                self.account(*minor).is_some_and(|uid| self.made.contains(&uid))
+            Step::AddClass { id, .. } | Step::AddLeaf { id, .. } => {
+                self.account(*id).is_some_and(|uid| self.made.contains(&uid))
             }
-            Step::ChangeClass { minor, from, to, .. } => {
-                self.come_or_gone && self.only_the_share_differs(*minor, from, to)
+            Step::ChangeClass { id, from, to, .. } => {
+                self.come_or_gone && self.only_the_share_differs(*id, from, to)
             }
             _ => false,
         }
@@ -75,18 +107,18 @@ impl Question<'_> {
         !self.logins.running.contains(&uid)
     }
 
-    fn account(&self, minor: Minor) -> Option<u32> {
-        match self.plan.names.get(&minor) {
+    fn account(&self, id: ClassId) -> Option<u32> {
+        match self.plan.names.get(&id) {
             Some(Owner::Uid(uid)) => Some(*uid),
             _ => None,
         }
     }
 
-    fn was_retired(&self, minor: Minor) -> bool {
-        self.from.claims.contains_key(&Claim::Retired(minor))
+    fn was_retired(&self, id: ClassId) -> bool {
+        self.from.claims.contains_key(&Claim::Retired(id.minor()))
     }
 
-    fn only_the_share_differs(&self, minor: Minor, from: &Class, to: &Class) -> bool {
+    fn only_the_share_differs(&self, id: ClassId, from: &Class, to: &Class) -> bool {
         let same = (from.parent, from.ceil, from.cburst) == (to.parent, to.ceil, to.cburst);
         let derived = match (from.role, to.role) {
             (Role::Leaf { prio, quantum }, Role::Leaf { prio: new_prio, quantum: new_quantum }) => {
@@ -94,9 +126,7 @@ impl Question<'_> {
                     && guarantee_is_derived(quantum)
                     && guarantee_is_derived(new_quantum)
             }
-            _ => {
-                self.plan.names.get(&minor).is_some_and(|owner| self.logins.derived.contains(owner))
-            }
+            _ => self.plan.names.get(&id).is_some_and(|owner| self.logins.derived.contains(owner)),
         };
         same && derived
     }

@@ -1,8 +1,11 @@
 //! What a step does to a state, were the kernel to do just that. The property tests run plans
 //! through it: performing `diff(a, b)` on `a` gives `b`.
 
+use std::collections::BTreeMap;
+
 use super::Step;
-use crate::state::{Filter, KernelState, NetCls};
+use crate::state::{Filter, KernelState, LeafQdisc, NetCls, Pref, Tree};
+use crate::units::{ClassId, Shard};
 
 /// Performs one step on a value.
 pub fn perform(step: &Step, state: &mut KernelState) {
@@ -29,31 +32,38 @@ pub fn perform(step: &Step, state: &mut KernelState) {
         Step::RemoveClaim { claim, .. } => {
             state.claims.remove(claim);
         }
-        Step::AddClass { minor, class, .. } | Step::ChangeClass { minor, to: class, .. } => {
+        Step::AddClass { id, class, .. } | Step::ChangeClass { id, to: class, .. } => {
             tree(state, &mut |tree| {
-                tree.classes.insert(*minor, *class);
+                tree.classes.insert(*id, *class);
             });
         }
-        Step::ReplaceClass { minor, to, leaf, .. } => tree(state, &mut |tree| {
-            tree.classes.insert(*minor, *to);
-            tree.leaves.remove(minor);
-            tree.leaves.extend(leaf.map(|leaf| (*minor, leaf)));
+        Step::ReplaceClass { id, to, leaf, .. } => tree(state, &mut |tree| {
+            tree.classes.insert(*id, *to);
+            remove_leaf(tree, *id);
+            leaf.iter().for_each(|leaf| add_leaf(tree, *id, *leaf));
         }),
-        Step::DeleteClass { minor, .. } => tree(state, &mut |tree| {
-            tree.classes.remove(minor);
-            tree.leaves.remove(minor);
+        Step::DeleteClass { id, .. } => tree(state, &mut |tree| {
+            tree.classes.remove(id);
+            remove_leaf(tree, *id);
         }),
-        Step::AddLeaf { minor, leaf, .. }
-        | Step::ChangeLeaf { minor, to: leaf, .. }
-        | Step::ReplaceLeaf { minor, to: leaf, .. } => tree(state, &mut |tree| {
-            tree.leaves.insert(*minor, *leaf);
+        Step::AddLeaf { id, leaf, .. }
+        | Step::ChangeLeaf { id, to: leaf, .. }
+        | Step::ReplaceLeaf { id, to: leaf, .. } => tree(state, &mut |tree| {
+            remove_leaf(tree, *id);
+            add_leaf(tree, *id, *leaf);
         }),
-        Step::AddFilter { pref, filter, .. } => tree(state, &mut |tree| {
-            tree.filters.insert(*pref, filter.clone());
+        Step::AddFilter { parent, pref, filter, .. } => tree(state, &mut |tree| {
+            if let Some(filters) = filters(tree, *parent) {
+                filters.insert(*pref, filter.clone());
+            }
         }),
-        Step::DeleteFilter { pref, filter, .. } => tree(state, &mut |tree| {
-            tree.filters.remove(pref);
-            tree.left_tables.extend(filter.tables(*pref));
+        Step::DeleteFilter { parent, pref, filter, .. } => tree(state, &mut |tree| {
+            if let Some(filters) = filters(tree, *parent) {
+                filters.remove(pref);
+            }
+            if *parent == ClassId::ROOT {
+                tree.left_tables.extend(filter.tables(*pref));
+            }
             if !tree.filters.values().any(Filter::is_u32) {
                 tree.left_tables.clear();
             }
@@ -61,5 +71,29 @@ pub fn perform(step: &Step, state: &mut KernelState) {
         Step::DeleteTables { tables, .. } => tree(state, &mut |tree| {
             tree.left_tables.retain(|table| !tables.contains(table));
         }),
+    }
+}
+
+/// The filters of the root qdisc or of a shard's.
+fn filters(tree: &mut Tree, parent: ClassId) -> Option<&mut BTreeMap<Pref, Filter>> {
+    match parent.shard() {
+        None => Some(&mut tree.filters),
+        Some(shard) => tree.shards.get_mut(&shard),
+    }
+}
+
+fn add_leaf(tree: &mut Tree, id: ClassId, leaf: LeafQdisc) {
+    tree.leaves.insert(id, leaf);
+    if let (LeafQdisc::Shard, Some(shard)) = (leaf, Shard::of_class(id)) {
+        tree.shards.insert(shard, BTreeMap::new());
+    }
+}
+
+/// A shard's classes, leaves and filters go with its qdisc.
+fn remove_leaf(tree: &mut Tree, id: ClassId) {
+    if let (Some(LeafQdisc::Shard), Some(shard)) = (tree.leaves.remove(&id), Shard::of_class(id)) {
+        tree.shards.remove(&shard);
+        tree.classes.retain(|id, _| id.shard() != Some(shard));
+        tree.leaves.retain(|id, _| id.shard() != Some(shard));
     }
 }

@@ -6,13 +6,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::desired::{desired, nothing};
+use crate::desired::{Impossible, Sharding, desired_with, nothing};
 use crate::model::{Asked, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target};
 use crate::state::{
     Facts, Features, Foreign, KernelState, Key, LinkFacts, Match, NetCls, Observation, RootQdisc,
     Tag,
 };
-use crate::units::Rate;
+use crate::units::{Minor, Rate, Shard};
 
 fn mbit(n: u64) -> Rate {
     Rate::from_bits_per_second(n * 1_000_000).unwrap()
@@ -64,8 +64,13 @@ fn facts() -> Facts {
     }
 }
 
-fn observe(state: KernelState, quiet: BTreeSet<Minor>) -> Observation {
+fn observe(state: KernelState, quiet: BTreeSet<ClassId>) -> Observation {
     Observation { state, facts: Facts { quiet, ..facts() }, ..Observation::default() }
+}
+
+/// The state that a model means, where a few users are many.
+fn desired(model: &Model, observed: &Observation) -> Result<KernelState, Impossible> {
+    desired_with(model, observed, Sharding { flat: 3, full: 2 })
 }
 
 /// What a random user or account is: which group, how limited, pinned or not, on which links.
@@ -82,8 +87,11 @@ struct Seed {
 
 fn seed() -> impl Strategy<Value = Seed> {
     let pin = prop_oneof![4 => Just(None), 1 => (0x10..0x14_u16).prop_map(Some)];
-    let group = prop_oneof![2 => Just(None), 1 => (0..3_usize).prop_map(Some)];
-    (any::<bool>(), group, 1..90_u64, any::<bool>(), 0..8_u8, pin, any::<bool>()).prop_map(
+    let group = prop_oneof![3 => Just(None), 1 => (0..3_usize).prop_map(Some)];
+    // Most are alike: those can share a shard.
+    let prio = prop_oneof![4 => Just(0), 1 => 0..8_u8];
+    let second_link = prop_oneof![3 => Just(true), 1 => Just(false)];
+    (any::<bool>(), group, 1..90_u64, any::<bool>(), prio, pin, second_link).prop_map(
         |(present, group, ceil, promised, prio, pin, second_link)| Seed {
             present,
             group,
@@ -187,41 +195,50 @@ fn run(
 
 /// HTB deletes no class that has children, or to which a rule is bound (`HTB class in use`).
 fn assert_free_to_go(state: &KernelState, step: &Step) {
-    let (Step::DeleteClass { link, minor, .. } | Step::ReplaceClass { link, minor, .. }) = step
-    else {
+    let (Step::DeleteClass { link, id, .. } | Step::ReplaceClass { link, id, .. }) = step else {
         return;
     };
     let tree = &state.links[link];
     assert!(tree.left_tables.is_empty(), "rules in tables that are left may be bound at {step}");
-    let child = tree.classes.values().any(|class| class.parent == Some(*minor));
+    let child = tree.classes.values().any(|class| class.parent == Some(*id));
     assert!(!child, "the class has children at {step}");
     for filter in tree.filters.values() {
         let Filter::U32 { rules, .. } = filter else { continue };
-        let bound = rules.rules().any(|rule| rule.to.our_minor() == Some(*minor));
+        let bound = rules.rules().any(|rule| rule.to == *id);
         assert!(!bound, "a rule is bound to the class at {step}");
     }
 }
 
 /// What no prefix of a plan may break: no class without a claim (its minor could be given to another),
 /// no rule that points nowhere, a default class under every root, and, where a claim names a class
-/// that stood or will stand on a link, that class there.
+/// that stood or will stand on a link, that class there, and the way to it.
 fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, step: &Step) {
-    let claimed: BTreeSet<Minor> = state.claims.values().filter_map(|id| id.our_minor()).collect();
+    let claimed: BTreeSet<ClassId> =
+        state.claims.values().filter_map(|id| id.our_class()).collect();
+    let shards: BTreeSet<Shard> = claimed.iter().filter_map(|id| id.shard()).collect();
+    let ours = |id: ClassId| match id.shard().or(Shard::of_class(id)) {
+        None => matches!(id, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED),
+        Some(shard) => {
+            let own = [shard.class(), shard.root(), shard.default()];
+            own.contains(&id) && shards.contains(&shard)
+        }
+    };
     for (link, tree) in &state.links {
         let building = !before.links.contains_key(link);
-        for (minor, class) in &tree.classes {
-            let fixed = matches!(*minor, Minor::LINK | Minor::DEFAULT | Minor::UNSHAPED);
-            assert!(fixed || claimed.contains(minor), "{minor} unclaimed on {link} after {step}");
-            let parent = class.parent;
-            assert!(parent.is_none_or(|p| tree.classes.contains_key(&p)), "orphan after {step}");
+        for (id, class) in &tree.classes {
+            assert!(ours(*id) || claimed.contains(id), "{id} unclaimed on {link} after {step}");
+            let above = tree.above(*id);
+            assert!(above.is_none_or(|id| tree.classes.contains_key(&id)), "orphan after {step}");
+            let qdisc = class.parent.is_none_or(|parent| parent.major() == id.major());
+            assert!(qdisc, "{id} hangs in another qdisc after {step}");
         }
-        let default = tree.classes.contains_key(&Minor::DEFAULT);
+        let default = tree.classes.contains_key(&ClassId::DEFAULT);
         assert!(default || building, "no default on {link} after {step}");
         for filter in tree.filters.values() {
             let Filter::U32 { rules, .. } = filter else { continue };
             for rule in rules.rules() {
-                let minor = rule.to.our_minor().unwrap();
-                assert!(tree.classes.contains_key(&minor), "rule to nowhere after {step}");
+                assert!(tree.classes.contains_key(&rule.to), "rule to nowhere after {step}");
+                assert_eq!(rule.to.shard(), None, "a rule cannot lead into a shard");
             }
         }
         for (claim, classid) in &state.claims {
@@ -230,15 +247,22 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
                 continue;
             }
             let stood_in = |state: &KernelState| {
-                let minor = state.claims.get(claim).and_then(|id| id.our_minor());
-                minor.is_some_and(|minor| {
-                    state.links.get(link).is_some_and(|tree| tree.classes.contains_key(&minor))
+                state.claims.get(claim).is_some_and(|id| {
+                    state.links.get(link).is_some_and(|tree| tree.classes.contains_key(id))
                 })
             };
             // Whoever has a class on this link before and after has one at every moment between.
             if stood_in(before) && stood_in(after) {
-                let minor = classid.our_minor().unwrap();
-                assert!(tree.classes.contains_key(&minor), "{claim} lost its class after {step}");
+                assert!(tree.classes.contains_key(classid), "{claim} lost its class after {step}");
+                let is_tag = |filter: &Filter| matches!(filter, Filter::Tag(_));
+                if let Some(shard) = classid.shard() {
+                    let root = tree.filters.values().any(|f| *f == Filter::Tag(Tag::Shards));
+                    assert!(root, "{claim} is not found in {shard} after {step}");
+                    let read = tree.shards[&shard].values().any(is_tag);
+                    assert!(read, "{shard} does not know {claim} after {step}");
+                }
+                let read = tree.filters.values().any(is_tag);
+                assert!(read, "nothing reads the tag on {link} after {step}");
             }
         }
     }
@@ -254,8 +278,8 @@ proptest! {
             let start = state.clone();
             // A pin waits until what held its minor is retired and quiet: a few rounds.
             for round in 0.. {
-                let retired = state.claims.keys().filter_map(|claim| match claim {
-                    Claim::Retired(minor) if round > 0 => Some(*minor),
+                let retired = state.claims.iter().filter_map(|(claim, classid)| match claim {
+                    Claim::Retired(_) if round > 0 => Some(*classid),
                     _ => None,
                 });
                 let observed = observe(state.clone(), retired.collect());

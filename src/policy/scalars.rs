@@ -144,7 +144,8 @@ pub(super) fn classid(node: &Node) -> Result<Written<Minor>, Diagnostic> {
             range()
         )));
     };
-    match classid.our_minor().filter(|minor| minor.is_user()) {
+    let minor = (classid.major() == ClassId::ROOT.major()).then(|| classid.minor());
+    match minor.filter(|minor| minor.is_user()) {
         Some(minor) => Ok(Written { value: minor, at: node.at }),
         None => Err(Diagnostic::error(
             Kind::Name,

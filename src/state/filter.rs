@@ -103,6 +103,10 @@ pub enum Tag {
     Cgroup,
     /// Two eBPF instructions in `cls_bpf`, for kernels without `cls_cgroup`: the same helper.
     Bpf,
+    /// At the root of a link that has shards: the same, and a tag of a shard's (`e000:10`) leads to that
+    /// shard's class (`1:e000`), whose qdisc reads the tag again. `cls_cgroup` would give a classid
+    /// that the root qdisc does not know.
+    Shards,
 }
 
 /// A u32 rule's match as the policy means it: one combination of the file's lists.

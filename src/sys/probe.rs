@@ -54,19 +54,21 @@ fn tried() -> Result<Features, SocketError> {
     if !features.htb {
         return Ok(features);
     }
-    let minor = Minor::FIRST_USER;
-    works(&mut netlink, &class::add(LOOPBACK, minor, &any_class()))?;
+    let classid = ClassId::ours(Minor::FIRST_USER);
+    works(&mut netlink, &class::add(LOOPBACK, classid, &any_class()))?;
     for qdisc in LEAVES {
-        if works(&mut netlink, &leaf::add(LOOPBACK, minor, &qdisc))? {
+        if works(&mut netlink, &leaf::add(LOOPBACK, classid, &qdisc))? {
             features.leaves.insert(qdisc.kind());
-            works(&mut netlink, &leaf::delete(LOOPBACK, minor, ClassId::qdisc(minor.0)))?;
+            works(&mut netlink, &leaf::delete(LOOPBACK, classid, qdisc.handle(classid)))?;
         }
     }
     // Return codes are not believed: a filter counts when it is read back.
-    works(&mut netlink, &filter::add_cgroup(LOOPBACK, Pref::TAG[0]))?;
-    match bpf::load_tag() {
+    works(&mut netlink, &filter::add_cgroup(LOOPBACK, ClassId::ROOT, Pref::TAG[0]))?;
+    match bpf::load_tag(Tag::Bpf) {
         Ok(program) => {
-            works(&mut netlink, &filter::add_bpf(LOOPBACK, Pref::TAG[1], program.as_fd()))?;
+            let (root, pref) = (ClassId::ROOT, Pref::TAG[1]);
+            let add = filter::add_bpf(LOOPBACK, root, pref, Tag::Bpf, program.as_fd());
+            works(&mut netlink, &add)?;
         }
         Err(error) => debug!("probe: bpf(2): {error}"),
     }

@@ -10,12 +10,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::getpid;
 use shaper::apply;
+use shaper::desired::Sharding;
 use shaper::execute::{self, Cause};
 use shaper::failure::Failure;
 use shaper::plan::{Phase, Tc};
 use shaper::state::NetCls;
 
-use crate::host::{Foreign, Host, INSTANCE, MAY, assert_same, lines, stop_before};
+use crate::host::{CROWD, Foreign, Host, INSTANCE, MAY, assert_same, lines, stop_before};
 use crate::support::cell::myself;
 use crate::support::command::run;
 use crate::support::harness::{On, Test};
@@ -29,6 +30,14 @@ pub const TESTS: &[Test] = &[
     every_step(
         "faults::an_update_that_fails_at_any_step_is_undone",
         an_update_that_fails_at_any_step_is_undone,
+    ),
+    every_step(
+        "faults::an_update_of_shards_that_fails_at_any_step_is_undone",
+        an_update_of_shards_that_fails_at_any_step_is_undone,
+    ),
+    every_step(
+        "faults::an_update_of_shards_cut_after_any_step_is_finished_by_the_next_apply",
+        an_update_of_shards_cut_after_any_step_is_finished_by_the_next_apply,
     ),
     every_step(
         "faults::a_clear_that_fails_at_any_step_is_undone",
@@ -104,8 +113,9 @@ fn populated() -> Host {
 }
 
 /// FIRST stands, with somebody else's objects among it and a process in a class for good.
-fn built() -> (Host, Foreign) {
+fn built(sharding: Sharding) -> (Host, Foreign) {
     let mut host = populated();
+    host.session.options.sharding = sharding;
     host.go_to_text(FIRST);
     let erin = host.actors["erin"].pid().to_string();
     shaper(&["attach", "bob", &erin]).exits(0);
@@ -175,7 +185,17 @@ fn a_first_build_that_fails_leaves_nothing() {
 }
 
 fn an_update_that_fails_at_any_step_is_undone() {
-    let (mut host, foreign) = built();
+    fail_an_update(Sharding::default());
+}
+
+/// `everyone` is in a shard before; after it others are too.
+fn an_update_of_shards_that_fails_at_any_step_is_undone() {
+    fail_an_update(CROWD);
+}
+
+fn fail_an_update(sharding: Sharding) {
+    let (mut host, foreign) = built(sharding);
+    assert_eq!(has_shards(&mut host), sharding == CROWD);
     host.take_up(SECOND).unwrap_or_else(|e| panic!("{}", e.text(false)));
     let steps = every_step_fails(&mut host, apply_gated);
     assert!(steps > 60, "{steps} steps");
@@ -226,7 +246,7 @@ fn is_killed_before(k: usize, file: &str) -> bool {
 #[track_caller]
 fn nobody_is_cut_off(host: &mut Host) {
     for (link, tree) in host.state().links {
-        let default = tree.classes.contains_key(&shaper::units::Minor::DEFAULT);
+        let default = tree.classes.contains_key(&shaper::units::ClassId::DEFAULT);
         assert!(default, "no default class on {link}");
     }
 }
@@ -250,7 +270,7 @@ fn a_first_build_killed_at_any_step_is_finished_by_the_next_apply() {
 }
 
 fn an_update_killed_at_any_step_is_finished_by_the_next_apply() {
-    let (mut host, foreign) = built();
+    let (mut host, foreign) = built(Sharding::default());
     let file = policy(SECOND);
     let mut k = 0;
     let (first, seats) = (host.state(), host.seats());
@@ -283,7 +303,19 @@ fn start_again(
 /// Messages to the kernel go in batches, so a killed run ends between two of these; here it ends
 /// between any two steps.
 fn an_update_cut_after_any_step_is_finished_by_the_next_apply() {
-    let (mut host, foreign) = built();
+    cut_an_update(Sharding::default());
+}
+
+fn an_update_of_shards_cut_after_any_step_is_finished_by_the_next_apply() {
+    cut_an_update(CROWD);
+}
+
+fn has_shards(host: &mut Host) -> bool {
+    host.state().links.values().any(|tree| !tree.shards.is_empty())
+}
+
+fn cut_an_update(sharding: Sharding) {
+    let (mut host, foreign) = built(sharding);
     let (first, seats) = (host.state(), host.seats());
     for k in 0.. {
         host.take_up(SECOND).unwrap_or_else(|e| panic!("{}", e.text(false)));

@@ -8,15 +8,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use shaper::apply::{self, Applied, May, Options, Session};
-use shaper::desired;
+use shaper::desired::{self, Sharding};
 use shaper::execute::{self, Cause, Gate};
 use shaper::failure::Failure;
 use shaper::kernel::Kernel;
 use shaper::observe::{self, Wanted};
 use shaper::plan::{Step, diff};
 use shaper::policy;
-use shaper::state::{Claim, Filter, KernelState, Observation, Owner, Tree};
-use shaper::units::Minor;
+use shaper::state::{Claim, Filter, KernelState, Observation, Owner, Tag, Tree};
+use shaper::units::{ClassId, Shard};
 
 use crate::support::accounts::{self, Account};
 use crate::support::actor::Actor;
@@ -26,6 +26,9 @@ use crate::support::world::World;
 
 /// The instance's directory.
 pub const INSTANCE: &str = "/run/shaper/net_cls/shaper";
+
+/// A handful of users is a crowd.
+pub const CROWD: Sharding = Sharding { flat: 1, full: 2 };
 
 /// Anything goes, and a retired class that nobody uses is collected at once.
 pub const MAY: May = May {
@@ -144,8 +147,8 @@ impl Host {
     }
 
     /// The policy is in force: nothing is left to do, a second apply sends nothing, nobody moves,
-    /// and what stands is what a first apply on an empty kernel would have built, but for minors and
-    /// prefs.
+    /// and what stands is what a first apply on an empty kernel would have built, but for minors,
+    /// prefs and shards.
     #[track_caller]
     pub fn is_in_sync(&mut self) {
         let mut meaning = self.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
@@ -165,7 +168,8 @@ impl Host {
         let empty = KernelState { net_cls: standing.state.net_cls, ..KernelState::default() };
         let fresh =
             Observation { state: empty, facts: standing.facts.clone(), ..Default::default() };
-        let fresh = desired::desired(&meaning.model, &fresh).expect("a state");
+        let sharding = self.session.options.sharding;
+        let fresh = desired::desired_with(&meaning.model, &fresh, sharding).expect("a state");
         assert_same(&without_numbers(&standing.state), &without_numbers(&fresh), "what was built");
     }
 
@@ -209,6 +213,9 @@ pub fn lines(state: &KernelState) -> String {
         for (pref, filter) in &tree.filters {
             let _ = writeln!(text, "{link} {pref} {filter:?}");
         }
+        for (shard, filters) in &tree.shards {
+            let _ = writeln!(text, "{link} {shard} {filters:?}");
+        }
     }
     text
 }
@@ -230,20 +237,20 @@ pub fn stop_before<'a>(
     }
 }
 
-/// A state as text, with owners in place of minors and without the place of a filter: what does not
-/// depend on how it came about.
+/// A state as text, with owners in place of minors and without the place of a filter, and as if everybody
+/// were in the root qdisc: what does not depend on how it came about.
 fn without_numbers(state: &KernelState) -> String {
-    let mut names: BTreeMap<Minor, String> = BTreeMap::from([
-        (Minor::LINK, "link".to_string()),
-        (Minor::DEFAULT, "default".to_string()),
-        (Minor::UNSHAPED, "unshaped".to_string()),
+    let mut names: BTreeMap<ClassId, String> = BTreeMap::from([
+        (ClassId::LINK, "link".to_string()),
+        (ClassId::DEFAULT, "default".to_string()),
+        (ClassId::UNSHAPED, "unshaped".to_string()),
     ]);
     for (claim, classid) in &state.claims {
-        if let (Claim::Owner(_), Some(minor)) = (claim, classid.our_minor()) {
+        if let (Claim::Owner(_), Some(minor)) = (claim, classid.our_class()) {
             names.insert(minor, claim.to_string());
         }
     }
-    let name = |minor: Minor| names.get(&minor).cloned().unwrap_or_else(|| format!("?{minor}"));
+    let name = |minor: ClassId| names.get(&minor).cloned().unwrap_or_else(|| format!("?{minor}"));
     // What `attach` and `run` made is no matter of the policy.
     let lasting = state.claims.keys().filter(|claim| !matches!(claim, Claim::Pinned(_)));
     let claims: BTreeSet<String> = lasting.map(Claim::to_string).collect();
@@ -257,10 +264,14 @@ fn without_numbers(state: &KernelState) -> String {
     text
 }
 
-fn tree_lines(tree: &Tree, name: &impl Fn(Minor) -> String) -> BTreeSet<String> {
+fn tree_lines(tree: &Tree, name: &impl Fn(ClassId) -> String) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
-    for (minor, class) in &tree.classes {
-        let (parent, leaf) = (class.parent.map(name), tree.leaves.get(minor));
+    let of_a_shard = |id: ClassId| {
+        let own = |shard: Shard| [shard.root(), shard.default()].contains(&id);
+        Shard::of_class(id).is_some() || id.shard().is_some_and(own)
+    };
+    for (minor, class) in tree.classes.iter().filter(|(id, _)| !of_a_shard(**id)) {
+        let (parent, leaf) = (tree.parent(*minor).map(name), tree.leaves.get(minor));
         let class = (class.rate, class.ceil, class.burst, class.cburst, class.role);
         lines.insert(format!("{} under {parent:?} {class:?} {leaf:?}", name(*minor)));
     }
@@ -268,12 +279,18 @@ fn tree_lines(tree: &Tree, name: &impl Fn(Minor) -> String) -> BTreeSet<String> 
         lines.insert(match filter {
             Filter::U32 { family, rules } => {
                 let to = |rule: &shaper::state::U32Rule| {
-                    (rule.keys.clone(), rule.to.our_minor().map(name))
+                    (rule.keys.clone(), rule.to.our_class().map(name))
                 };
                 let tables = rules.tables.len();
                 format!("{family:?} {:?} {tables}", rules.rules().map(to).collect::<Vec<_>>())
             }
-            other => format!("{other:?}"),
+            Filter::Tag(Tag::Shards) => {
+                let within: BTreeSet<String> =
+                    tree.shards.values().map(|tags| format!("{:?}", tags.values())).collect();
+                assert_eq!(within.len(), 1, "shards differ, or there are none: {within:?}");
+                format!("{:?}", tree.shards.values().next().and_then(|tags| tags.values().next()))
+            }
+            other => format!("{:?}", Some(other)),
         });
     }
     lines

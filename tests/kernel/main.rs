@@ -17,6 +17,7 @@ mod processes;
 mod random;
 mod refusals;
 mod rules;
+mod shards;
 mod sharing;
 mod textbook;
 mod transitions;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         textbook::TESTS,
         processes::TESTS,
         sharing::TESTS,
+        shards::TESTS,
         agreement::TESTS,
         confirm::TESTS,
         transitions::TESTS,

@@ -103,7 +103,7 @@ fn a_class_in_the_way_is_refused() {
     let before = lines(&host.state());
     let minor = std::cell::Cell::new(0);
     let note = |step: &Step| {
-        minor.set(step.minor().map_or(0, |minor| minor.0));
+        minor.set(step.class().map_or(0, |id| id.minor().0));
         adds_class(step)
     };
     let outcome = apply_with(&mut host, note, || {

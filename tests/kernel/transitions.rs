@@ -3,18 +3,27 @@
 
 use std::time::{Duration, Instant};
 
+use shaper::desired::Sharding;
 use shaper::failure::Failure;
 
-use crate::host::{Foreign, Host};
+use crate::host::{CROWD, Foreign, Host};
 use crate::random::{Draft, Numbers};
 use crate::support::harness::{On, Test};
 
-pub const TESTS: &[Test] = &[Test {
-    name: "transitions::every_policy_follows_from_every_other",
-    on: On::Host,
-    budget: Duration::from_secs(4 * 3600),
-    body: every_policy_follows_from_every_other,
-}];
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "transitions::every_policy_follows_from_every_other",
+        on: On::Host,
+        budget: Duration::from_secs(4 * 3600),
+        body: every_policy_follows_from_every_other,
+    },
+    Test {
+        name: "transitions::users_come_into_shards_and_leave_them",
+        on: On::Host,
+        budget: Duration::from_secs(4 * 3600),
+        body: users_come_into_shards_and_leave_them,
+    },
+];
 
 /// How many transitions (`SHAPER_TRANSITIONS`), and where the random numbers start
 /// (`SHAPER_SEED`): the same number makes the same policies.
@@ -23,15 +32,27 @@ fn setting(name: &str, otherwise: u64) -> u64 {
 }
 
 fn every_policy_follows_from_every_other() {
-    let (count, seed) = (setting("SHAPER_TRANSITIONS", 500), setting("SHAPER_SEED", 1));
+    follow(Sharding::default(), setting("SHAPER_TRANSITIONS", 500));
+}
+
+fn users_come_into_shards_and_leave_them() {
+    let count = setting("SHAPER_TRANSITIONS", 500) / 2;
+    let sharded = follow(CROWD, count);
+    assert!(sharded > count / 10, "shards stood after {sharded} of {count} transitions only");
+}
+
+/// So many transitions; how many of them ended with a shard somewhere.
+fn follow(sharding: Sharding, count: u64) -> u64 {
+    let seed = setting("SHAPER_SEED", 1);
     println!("SHAPER_SEED={seed} SHAPER_TRANSITIONS={count}");
     let mut numbers = Numbers::new(seed);
     let mut host = Host::new();
+    host.session.options.sharding = sharding;
     let mut draft = Draft::empty(&mut numbers);
     host.take_up(&draft.to_string()).unwrap_or_else(|e| panic!("{}", e.text(false)));
     host.apply();
     let foreign = Foreign::put("13");
-    let (mut done, mut refused, mut steps) = (0, 0, 0);
+    let (mut done, mut refused, mut steps, mut sharded) = (0, 0, 0, 0);
     let started = Instant::now();
     while done < count {
         let next = draft.next(&mut numbers);
@@ -51,12 +72,17 @@ fn every_policy_follows_from_every_other() {
         }
         println!("--- {done}\n{next}");
         steps += transition(&mut host, &next);
+        sharded += u64::from(host.state().links.values().any(|tree| !tree.shards.is_empty()));
         foreign.is_untouched();
         draft = next;
         done += 1;
     }
-    println!("{done} transitions, {refused} refused, {steps} steps, {:?}", started.elapsed());
+    println!(
+        "{done} transitions, {refused} refused, {sharded} with shards, {steps} steps, {:?}",
+        started.elapsed()
+    );
     assert!(refused < 2 * done, "{refused} policies of {} make no sense", refused + done);
+    sharded
 }
 
 fn transition(host: &mut Host, draft: &Draft) -> usize {
@@ -77,7 +103,7 @@ fn pins_hold(host: &mut Host, draft: &Draft) {
     let state = host.state();
     for (name, pin) in draft.pins() {
         let claim = format!("user/{name}").parse().expect("a claim");
-        let minor = state.claims[&claim].our_minor().map(|minor| u64::from(minor.0));
+        let minor = state.claims[&claim].our_class().map(|id| u64::from(id.minor().0));
         // Somebody else's class stands at 1:13: its minor is never given out.
         if pin != 0x13 {
             assert_eq!(minor, Some(pin), "{name} is not at its pin");

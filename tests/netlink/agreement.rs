@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use netlink_bindings::tc::{OpNewtclassDo, OptionsMsg};
 use shaper::netlink::decode;
 use shaper::netlink::request::{dump, filter, leaf, root};
-use shaper::state::{Family, LeafQdisc, LinkName, Pref, Role};
+use shaper::state::{Family, LeafQdisc, LinkName, Pref, Role, Tag};
 use shaper::sys::{Netlink, bpf, ethtool, netns, probe};
 use shaper::units::{Bytes, ClassId, Minor};
 
@@ -67,7 +67,7 @@ fn needs_root_tc_and_an_independent_decoder_read_the_same_classes() {
         let classes = classes();
         done(netlink, &add_classes(&classes));
         let default = LeafQdisc::Bfifo { limit: Bytes(31_250) };
-        done(netlink, &[leaf::add(LO, Minor::DEFAULT, &default)]);
+        done(netlink, &[leaf::add(LO, ClassId::DEFAULT, &default)]);
 
         let text = run("tc", "-d class show dev lo");
         let field = |line: &str, name: &str| {
@@ -75,13 +75,13 @@ fn needs_root_tc_and_an_independent_decoder_read_the_same_classes() {
             words.nth(1).map(str::to_string)
         };
         let mut seen = 0;
-        for (minor, class) in &classes {
-            let id = format!("class htb {} ", ClassId::ours(*minor));
+        for (id, class) in &classes {
+            let id = format!("class htb {} ", id);
             let line = text.lines().find(|line| line.starts_with(&id)).unwrap();
             // `8bit`, `1Gbit`: a rate that tc would not round prints the same.
             assert_eq!(field(line, "rate"), Some(class.rate.to_string()), "{line}");
             assert_eq!(field(line, "ceil"), Some(class.ceil.to_string()), "{line}");
-            let parent = class.parent.map(|minor| ClassId::ours(minor).to_string());
+            let parent = class.parent.map(|id| id.to_string());
             assert_eq!(field(line, "parent"), parent, "{line}");
             if let Role::Leaf { prio, quantum } = class.role {
                 assert_eq!(field(line, "prio"), Some(prio.to_string()), "{line}");
@@ -96,7 +96,7 @@ fn needs_root_tc_and_an_independent_decoder_read_the_same_classes() {
         assert_eq!(raw.len(), classes.len());
         for payload in raw {
             let (header, attributes) = OpNewtclassDo::decode_request(&payload);
-            let class = &classes[&ClassId(header.handle).minor()];
+            let class = &classes[&ClassId(header.handle)];
             let OptionsMsg::Htb(htb) = attributes.get_options().unwrap() else { panic!() };
             let parms = htb.get_parms().unwrap();
             let wide = |narrow: u32, wide: Option<u64>| wide.unwrap_or(u64::from(narrow));
@@ -116,12 +116,19 @@ fn needs_root_tc_and_an_independent_decoder_read_the_same_classes() {
 fn needs_root_tc_reads_the_same_qdiscs_and_filters() {
     in_a_namespace(|netlink| {
         done(netlink, &small_tree());
-        done(netlink, &[leaf::add(LO, Minor(0x10), &LeafQdisc::Bfifo { limit: Bytes(62_500) })]);
+        done(
+            netlink,
+            &[leaf::add(
+                LO,
+                ClassId::ours(Minor(0x10)),
+                &LeafQdisc::Bfifo { limit: Bytes(62_500) },
+            )],
+        );
         let web = matching(Some("1.2.3.4/32"), None, None, Some(80));
         let set = rules(Family::V4, &[web], 0x10);
         done(netlink, &add_rules(Pref(101), Family::V4, &set));
-        let program = bpf::load_tag().unwrap();
-        done(netlink, &[filter::add_bpf(LO, Pref(200), program.as_fd())]);
+        let program = bpf::load_tag(Tag::Bpf).unwrap();
+        done(netlink, &[filter::add_bpf(LO, ClassId::ROOT, Pref(200), Tag::Bpf, program.as_fd())]);
         let qdiscs: serde_json::Value =
             serde_json::from_str(&run("tc", "-j qdisc show dev lo")).unwrap();
         assert_eq!(qdiscs[0]["handle"], "1:");

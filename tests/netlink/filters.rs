@@ -33,11 +33,16 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             matching(None, None, None, None),
         ];
         let v6 = Filter::U32 { family: Family::V6, rules: rules(Family::V6, &six, 0x10).into() };
-        let program = bpf::load_tag().unwrap();
+        let program = bpf::load_tag(Tag::Bpf).unwrap();
         let add = |netlink: &mut Netlink, pref: Pref, filter: &Filter| match filter {
             Filter::U32 { family, rules } => done(netlink, &add_tables(pref, *family, rules)),
-            Filter::Tag(Tag::Cgroup) => done(netlink, &[filter::add_cgroup(LO, pref)]),
-            _ => done(netlink, &[filter::add_bpf(LO, pref, program.as_fd())]),
+            Filter::Tag(Tag::Cgroup) => {
+                done(netlink, &[filter::add_cgroup(LO, ClassId::ROOT, pref)])
+            }
+            _ => done(
+                netlink,
+                &[filter::add_bpf(LO, ClassId::ROOT, pref, Tag::Bpf, program.as_fd())],
+            ),
         };
         let mut wanted = BTreeMap::from([
             (Pref::RULES_V4[0], v4(0x10)),
@@ -60,11 +65,11 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             wanted.insert(new, next);
             assert_eq!(read_filters(netlink), wanted);
             let gone = wanted.remove(&old).unwrap();
-            done(netlink, &[filter::delete(LO, old, gone.protocol())]);
+            done(netlink, &[filter::delete(LO, ClassId::ROOT, old, gone.protocol())]);
             assert_eq!(read_filters(netlink), wanted);
         }
         for (pref, filter) in wanted {
-            done(netlink, &[filter::delete(LO, pref, filter.protocol())]);
+            done(netlink, &[filter::delete(LO, ClassId::ROOT, pref, filter.protocol())]);
         }
         assert_eq!(read_filters(netlink), BTreeMap::new());
     });
@@ -116,8 +121,7 @@ fn needs_root_packets_go_where_the_interpreter_says() {
         ] {
             let packet = udp(from.parse().unwrap(), to.parse().unwrap());
             let set = if from.starts_with('[') { &six } else { &set };
-            let expected =
-                interpret::first_match(set, &packet).unwrap_or(ClassId::ours(Minor::DEFAULT));
+            let expected = interpret::first_match(set, &packet).unwrap_or(ClassId::DEFAULT);
             let before = packets(netlink);
             UdpSocket::bind(from).unwrap().send_to(b"x", to).unwrap();
             std::thread::sleep(Duration::from_millis(20));
@@ -139,7 +143,7 @@ fn needs_root_options_and_later_fragments_are_not_taken_for_ports() {
         done(netlink, &add_rules(Pref(100), Family::V4, &rules(Family::V4, &port, 0x10)));
         done(netlink, &add_rules(Pref(102), Family::V6, &rules(Family::V6, &port, 0x11)));
         let (ten, eleven) = (ClassId::ours(Minor(0x10)), ClassId::ours(Minor(0x11)));
-        let default = ClassId::ours(Minor::DEFAULT);
+        let default = ClassId::DEFAULT;
         let v4 = ("127.0.0.1:4000", "127.0.0.1:5001");
         let v6 = ("[::1]:4000", "[::1]:5001");
         let mut sent = |pair, length, option| sent_with(netlink, pair, length, option);
@@ -163,13 +167,13 @@ fn needs_root_the_tag_sends_packets_to_the_classid_of_their_process() {
     in_a_namespace(|netlink| {
         // Without a net_cls mount no process has a classid: nothing matches, all is default.
         done(netlink, &small_tree());
-        let program = bpf::load_tag().unwrap();
-        done(netlink, &[filter::add_bpf(LO, Pref(200), program.as_fd())]);
+        let program = bpf::load_tag(Tag::Bpf).unwrap();
+        done(netlink, &[filter::add_bpf(LO, ClassId::ROOT, Pref(200), Tag::Bpf, program.as_fd())]);
         drop(program);
         let before = packets(netlink);
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", "127.0.0.1:9").unwrap();
         let after = packets(netlink);
-        let default = ClassId::ours(Minor::DEFAULT);
+        let default = ClassId::DEFAULT;
         assert!(after[&default] > before[&default]);
         assert_eq!(read_filters(netlink)[&Pref(200)], Filter::Tag(Tag::Bpf));
     });
@@ -204,7 +208,7 @@ fn needs_root_while_rules_are_swapped_every_packet_sees_the_old_answer_or_the_ne
                 let new = 1 - old;
                 let next = set(if round % 2 == 0 { 0x11 } else { 0x10 });
                 done(netlink, &add_rules(Pref::RULES_V4[new], Family::V4, &next));
-                done(netlink, &[filter::delete(LO, Pref::RULES_V4[old], ETH_P_IP)]);
+                done(netlink, &[filter::delete(LO, ClassId::ROOT, Pref::RULES_V4[old], ETH_P_IP)]);
                 old = new;
             }
             stop.store(true, Ordering::Relaxed);

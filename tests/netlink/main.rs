@@ -57,33 +57,39 @@ fn refusal(netlink: &mut Netlink, request: &Request) -> String {
     netlink.change(request).unwrap().unwrap_err().to_string()
 }
 
-fn a_class(parent: Option<Minor>, rate: Rate, ceil: Rate, role: Role) -> Class {
+fn a_class(parent: Option<ClassId>, rate: Rate, ceil: Rate, role: Role) -> Class {
     let ticks = |rate: Rate| Ticks::for_bytes(rate.bytes_in_ms(1), rate, Psched::default());
     Class { parent, rate, ceil, burst: ticks(rate), cburst: ticks(ceil), role }
 }
 
 /// Link, a group, an empty group, users (one beyond 32 bits), default, unshaped.
-fn classes() -> BTreeMap<Minor, Class> {
+fn classes() -> BTreeMap<ClassId, Class> {
     let leaf = |prio, quantum| Role::Leaf { prio, quantum };
-    let (group, empty) = (Minor(0xf000), Minor(0xf001));
-    let link = Some(Minor::LINK);
+    let (group, empty) = (ClassId::ours(Minor(0xf000)), ClassId::ours(Minor(0xf001)));
+    let link = Some(ClassId::LINK);
     BTreeMap::from([
-        (Minor::LINK, a_class(None, rate("100gbit"), rate("100gbit"), Role::Inner)),
+        (ClassId::LINK, a_class(None, rate("100gbit"), rate("100gbit"), Role::Inner)),
         (group, a_class(link, rate("1gbit"), rate("2gbit"), Role::Inner)),
         (empty, a_class(link, rate("8mbit"), rate("9mbit"), Role::Inner)),
-        (Minor(0x10), a_class(Some(group), rate("10mbit"), rate("1gbit"), leaf(3, 61_234))),
-        (Minor(0x11), a_class(link, rate("40gbit"), rate("100gbit"), leaf(7, 200_000))),
-        (Minor(0x12), a_class(link, rate("8bit"), rate("999kbit"), leaf(0, 60_000))),
-        (Minor::DEFAULT, a_class(link, rate("5gbit"), rate("100gbit"), leaf(0, 60_000))),
-        (Minor::UNSHAPED, a_class(None, rate("100gbit"), rate("100gbit"), leaf(0, 60_000))),
+        (
+            ClassId::ours(Minor(0x10)),
+            a_class(Some(group), rate("10mbit"), rate("1gbit"), leaf(3, 61_234)),
+        ),
+        (
+            ClassId::ours(Minor(0x11)),
+            a_class(link, rate("40gbit"), rate("100gbit"), leaf(7, 200_000)),
+        ),
+        (ClassId::ours(Minor(0x12)), a_class(link, rate("8bit"), rate("999kbit"), leaf(0, 60_000))),
+        (ClassId::DEFAULT, a_class(link, rate("5gbit"), rate("100gbit"), leaf(0, 60_000))),
+        (ClassId::UNSHAPED, a_class(None, rate("100gbit"), rate("100gbit"), leaf(0, 60_000))),
     ])
 }
 
 /// Parents before children.
-fn add_classes(classes: &BTreeMap<Minor, Class>) -> Vec<Request> {
+fn add_classes(classes: &BTreeMap<ClassId, Class>) -> Vec<Request> {
     let depth = |class: &Class| match class.parent {
         None => 0,
-        Some(Minor::LINK) => 1,
+        Some(ClassId::LINK) => 1,
         Some(_) => 2,
     };
     let mut order: Vec<_> = classes.iter().collect();
@@ -91,9 +97,9 @@ fn add_classes(classes: &BTreeMap<Minor, Class>) -> Vec<Request> {
     order.into_iter().map(|(minor, value)| class::add(LO, *minor, value)).collect()
 }
 
-fn read_classes(netlink: &mut Netlink) -> BTreeMap<Minor, Class> {
+fn read_classes(netlink: &mut Netlink) -> BTreeMap<ClassId, Class> {
     let records = netlink.dump(&dump::classes(LO), decode::class).unwrap();
-    records.into_iter().map(|record| (record.classid.minor(), record.class)).collect()
+    records.into_iter().map(|record| (record.classid, record.class)).collect()
 }
 
 fn read_filters(netlink: &mut Netlink) -> BTreeMap<Pref, Filter> {
@@ -122,13 +128,13 @@ fn matching(src: Option<&str>, dst: Option<&str>, sport: Option<u16>, dport: Opt
 /// The first requests of every test: root, 1:1, and two users.
 fn small_tree() -> Vec<Request> {
     let leaf = Role::Leaf { prio: 0, quantum: 60_000 };
-    let user = a_class(Some(Minor::LINK), rate("100mbit"), rate("1gbit"), leaf);
+    let user = a_class(Some(ClassId::LINK), rate("100mbit"), rate("1gbit"), leaf);
     vec![
         root::add(LO, mark()),
-        class::add(LO, Minor::LINK, &a_class(None, rate("1gbit"), rate("1gbit"), Role::Inner)),
-        class::add(LO, Minor(0x10), &user),
-        class::add(LO, Minor(0x11), &user),
-        class::add(LO, Minor(0x12), &user),
-        class::add(LO, Minor::DEFAULT, &user),
+        class::add(LO, ClassId::LINK, &a_class(None, rate("1gbit"), rate("1gbit"), Role::Inner)),
+        class::add(LO, ClassId::ours(Minor(0x10)), &user),
+        class::add(LO, ClassId::ours(Minor(0x11)), &user),
+        class::add(LO, ClassId::ours(Minor(0x12)), &user),
+        class::add(LO, ClassId::DEFAULT, &user),
     ]
 }

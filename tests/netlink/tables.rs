@@ -65,7 +65,7 @@ fn needs_root_tables_read_back_as_they_were_written() {
             done(netlink, &add_tables(Pref(101), Family::V4, &tables));
             let filters = read_filters(netlink);
             assert!(filters == BTreeMap::from([(Pref(101), v4(&tables))]));
-            done(netlink, &[filter::delete(LO, Pref(101), ETH_P_IP)]);
+            done(netlink, &[filter::delete(LO, ClassId::ROOT, Pref(101), ETH_P_IP)]);
         }
         // The last pref has taken the tables along.
         run("tc", "class del dev lo classid 1:10");
@@ -101,7 +101,7 @@ fn needs_root_real_packets_agree_with_the_first_rule_that_matches() {
             let sent: BTreeMap<_, _> = sent.filter(|(_, count)| *count > 0).collect();
             assert_eq!(sent, wanted, "{count} rules");
             assert!(wanted.len() >= 3, "{wanted:?}");
-            done(netlink, &[filter::delete(LO, Pref(100), ETH_P_IP)]);
+            done(netlink, &[filter::delete(LO, ClassId::ROOT, Pref(100), ETH_P_IP)]);
         }
     });
 }
@@ -144,7 +144,7 @@ fn needs_root_while_tables_are_swapped_every_packet_sees_the_old_answer_or_the_n
                 let (there, here) = (Pref::RULES_V4[nth], Pref::RULES_V4[1 - nth]);
                 let next = set(round);
                 done(netlink, &add_tables(there, Family::V4, &next));
-                done(netlink, &[filter::delete(LO, here, ETH_P_IP)]);
+                done(netlink, &[filter::delete(LO, ClassId::ROOT, here, ETH_P_IP)]);
                 delete_tables(netlink, there, v4(&old).tables(here));
                 assert!(read_filters(netlink) == BTreeMap::from([(there, v4(&next))]));
                 old = next;
@@ -182,10 +182,11 @@ fn needs_root_the_printed_commands_make_and_delete_the_same_tables() {
         let link = LinkName::new("lo").unwrap();
         let (old, new) = (hash::arrange(Family::V4, many(70)), hash::arrange(Family::V4, many(90)));
         let [a, b] = Pref::RULES_V4;
-        shell(&Step::AddFilter { link: link.clone(), pref: a, filter: v4(&old) });
+        let parent = ClassId::ROOT;
+        shell(&Step::AddFilter { link: link.clone(), parent, pref: a, filter: v4(&old) });
         assert_eq!(read_filters(netlink), BTreeMap::from([(a, v4(&old))]));
-        shell(&Step::AddFilter { link: link.clone(), pref: b, filter: v4(&new) });
-        shell(&Step::DeleteFilter { link: link.clone(), pref: a, filter: v4(&old) });
+        shell(&Step::AddFilter { link: link.clone(), parent, pref: b, filter: v4(&new) });
+        shell(&Step::DeleteFilter { link: link.clone(), parent, pref: a, filter: v4(&old) });
         let tables = v4(&old).tables(a);
         let is_there = |netlink: &mut Netlink, table: &u16| {
             netlink.change(&filter::has_table(LO, b, ETH_P_IP, *table)).unwrap().is_ok()

@@ -20,13 +20,13 @@ fn needs_root_classes_read_back_as_they_were_sent() {
         assert_eq!(read_classes(netlink), wanted);
 
         let role = Role::Leaf { prio: 1, quantum: 77_777 };
-        let changed = a_class(Some(Minor::LINK), rate("41gbit"), rate("50mbit"), role);
-        wanted.insert(Minor(0x11), changed);
-        done(netlink, &[class::change(LO, Minor(0x11), &changed)]);
+        let changed = a_class(Some(ClassId::LINK), rate("41gbit"), rate("50mbit"), role);
+        wanted.insert(ClassId::ours(Minor(0x11)), changed);
+        done(netlink, &[class::change(LO, ClassId::ours(Minor(0x11)), &changed)]);
         assert_eq!(read_classes(netlink), wanted);
 
-        done(netlink, &[class::delete(LO, Minor(0x12))]);
-        wanted.remove(&Minor(0x12));
+        done(netlink, &[class::delete(LO, ClassId::ours(Minor(0x12)))]);
+        wanted.remove(&ClassId::ours(Minor(0x12)));
         assert_eq!(read_classes(netlink), wanted);
         assert_eq!(netlink.changes_sent(), 1 + 8 + 1 + 1);
     });
@@ -38,11 +38,11 @@ fn needs_root_the_kernel_refuses_in_its_own_words() {
         done(netlink, &small_tree());
         let link = a_class(None, rate("1gbit"), rate("1gbit"), Role::Inner);
         // Linux 6.1 has no sentence for it.
-        let busy = refusal(netlink, &class::delete(LO, Minor::LINK));
+        let busy = refusal(netlink, &class::delete(LO, ClassId::LINK));
         assert!(["HTB class in use (EBUSY)", "Device or resource busy (EBUSY)"].contains(&&*busy));
-        let again = refusal(netlink, &class::add(LO, Minor::LINK, &link));
+        let again = refusal(netlink, &class::add(LO, ClassId::LINK, &link));
         assert_eq!(again, "File exists (EEXIST)");
-        let absent = refusal(netlink, &class::change(LO, Minor(0x99), &link));
+        let absent = refusal(netlink, &class::change(LO, ClassId::ours(Minor(0x99)), &link));
         assert_eq!(absent, "No such file or directory (ENOENT)");
         let set = rules(Family::V4, &[matching(Some("10.0.0.1/32"), None, None, None)], 0x10);
         done(netlink, &add_rules(Pref(100), Family::V4, &set));
@@ -53,10 +53,13 @@ fn needs_root_the_kernel_refuses_in_its_own_words() {
         let other_family = refusal(netlink, &add_rules(Pref(100), Family::V6, &set)[0]);
         assert!(protocols.contains(&&*other_family), "{other_family}");
         if probe::features().tags.contains(&Tag::Cgroup) {
-            let program = bpf::load_tag().unwrap();
-            done(netlink, &[filter::add_bpf(LO, Pref(200), program.as_fd())]);
+            let program = bpf::load_tag(Tag::Bpf).unwrap();
+            done(
+                netlink,
+                &[filter::add_bpf(LO, ClassId::ROOT, Pref(200), Tag::Bpf, program.as_fd())],
+            );
             assert_eq!(
-                refusal(netlink, &filter::add_cgroup(LO, Pref(200))),
+                refusal(netlink, &filter::add_cgroup(LO, ClassId::ROOT, Pref(200))),
                 "Specified filter kind does not match existing one (EINVAL)"
             );
         }
@@ -140,15 +143,18 @@ fn needs_root_leaves_read_back_as_they_were_sent() {
     in_a_namespace(|netlink| {
         done(netlink, &small_tree());
         let mut wanted = BTreeMap::from([
-            (Minor(0x10), LeafQdisc::Bfifo { limit: Bytes(62_500) }),
-            (Minor(0x11), LeafQdisc::Pfifo { limit: 50 }),
+            (ClassId::ours(Minor(0x10)), LeafQdisc::Bfifo { limit: Bytes(62_500) }),
+            (ClassId::ours(Minor(0x11)), LeafQdisc::Pfifo { limit: 50 }),
         ]);
         let features = probe::features();
         for qdisc in [LeafQdisc::FqCodel, LeafQdisc::Sfq, LeafQdisc::Cake] {
             if features.leaves.contains(qdisc.kind()) {
-                done(netlink, &[leaf::add(LO, Minor(0x12), &qdisc)]);
-                assert_eq!(read_leaves(netlink).get(&Minor(0x12)), Some(&qdisc));
-                done(netlink, &[leaf::delete(LO, Minor(0x12), ClassId::qdisc(0x12))]);
+                done(netlink, &[leaf::add(LO, ClassId::ours(Minor(0x12)), &qdisc)]);
+                assert_eq!(read_leaves(netlink).get(&ClassId::ours(Minor(0x12))), Some(&qdisc));
+                done(
+                    netlink,
+                    &[leaf::delete(LO, ClassId::ours(Minor(0x12)), ClassId::qdisc(0x12))],
+                );
             }
         }
         for (minor, qdisc) in &wanted {
@@ -156,10 +162,10 @@ fn needs_root_leaves_read_back_as_they_were_sent() {
         }
         assert_eq!(read_leaves(netlink), wanted);
         let longer = LeafQdisc::Bfifo { limit: Bytes(70_000) };
-        wanted.insert(Minor(0x10), longer);
-        done(netlink, &[leaf::change(LO, Minor(0x10), &longer)]);
+        wanted.insert(ClassId::ours(Minor(0x10)), longer);
+        done(netlink, &[leaf::change(LO, ClassId::ours(Minor(0x10)), &longer)]);
         assert_eq!(read_leaves(netlink), wanted);
-        let other_kind = refusal(netlink, &leaf::change(LO, Minor(0x11), &longer));
+        let other_kind = refusal(netlink, &leaf::change(LO, ClassId::ours(Minor(0x11)), &longer));
         assert!(other_kind.starts_with("Invalid qdisc name"), "{other_kind}");
         let tied: BTreeMap<_, _> = netlink
             .dump(&dump::classes(LO), decode::class)
@@ -176,10 +182,11 @@ fn needs_root_leaves_read_back_as_they_were_sent() {
 fn needs_root_ten_thousand_classes_go_in_and_come_back() {
     in_a_namespace(|netlink| {
         let role = Role::Leaf { prio: 0, quantum: 60_000 };
-        let user = a_class(Some(Minor::LINK), rate("1mbit"), rate("1gbit"), role);
+        let user = a_class(Some(ClassId::LINK), rate("1mbit"), rate("1gbit"), role);
         let top = a_class(None, rate("1gbit"), rate("1gbit"), Role::Inner);
-        let mut requests = vec![root::add(LO, mark()), class::add(LO, Minor::LINK, &top)];
-        requests.extend((0x10..0x10 + 10_000).map(|m| class::add(LO, Minor(m), &user)));
+        let mut requests = vec![root::add(LO, mark()), class::add(LO, ClassId::LINK, &top)];
+        requests
+            .extend((0x10..0x10 + 10_000).map(|m| class::add(LO, ClassId::ours(Minor(m)), &user)));
         let start = std::time::Instant::now();
         done(netlink, &requests);
         let added = start.elapsed();
@@ -188,8 +195,8 @@ fn needs_root_ten_thousand_classes_go_in_and_come_back() {
     });
 }
 
-fn read_leaves(netlink: &mut Netlink) -> BTreeMap<Minor, LeafQdisc> {
+fn read_leaves(netlink: &mut Netlink) -> BTreeMap<ClassId, LeafQdisc> {
     let all = netlink.dump(&dump::qdiscs(), decode::qdisc).unwrap();
-    let below = all.into_iter().filter_map(|q| Some((q.parent?.our_minor()?, q.leaf?)));
+    let below = all.into_iter().filter_map(|q| Some((q.parent?.our_class()?, q.leaf?)));
     below.collect()
 }

@@ -1,4 +1,4 @@
-//! Filters below our root, `parent 1:`: explicit rules and the tag.
+//! Filters below our root, `parent 1:`: explicit rules and the tag; and the tag below a shard.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -8,8 +8,8 @@ use netlink_packet_route::tc::{
 };
 
 use super::{ADD, kind, tc_message};
-use crate::netlink::{BPF_NAME, ETH_P_ALL, Request, cls_u32};
-use crate::state::{Family, Pref, U32Link, U32Node, U32Rules};
+use crate::netlink::{BPF_NAME, BPF_SHARDS_NAME, ETH_P_ALL, Request, cls_u32};
+use crate::state::{Family, Pref, Tag, U32Link, U32Node, U32Rules};
 use crate::units::ClassId;
 
 /// The rules cannot be written.
@@ -92,7 +92,7 @@ impl At {
     }
 
     fn add(&self, handle: u32, options: Vec<TcOption>) -> Request {
-        let mut message = message(self.ifindex, self.pref, self.protocol, handle);
+        let mut message = message(self.ifindex, ClassId::ROOT, self.pref, self.protocol, handle);
         message.attributes = vec![kind(cls_u32::KIND), TcAttribute::Options(options)];
         Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
     }
@@ -101,7 +101,8 @@ impl At {
 /// `tc filter del dev … parent 1: protocol X pref P handle T: u32`: a hash table that nothing leads to,
 /// through any u32 pref of the qdisc.
 pub fn delete_table(ifindex: u32, through: Pref, protocol: u16, table: u16) -> Request {
-    let mut message = message(ifindex, through, protocol, cls_u32::handle(table, 0, 0));
+    let mut message =
+        message(ifindex, ClassId::ROOT, through, protocol, cls_u32::handle(table, 0, 0));
     message.attributes = vec![kind(cls_u32::KIND)];
     Request::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
 }
@@ -109,15 +110,16 @@ pub fn delete_table(ifindex: u32, through: Pref, protocol: u16, table: u16) -> R
 /// `tc filter get dev … parent 1: protocol X pref P handle T: u32`: refused where there is no such hash
 /// table in the qdisc, whichever pref it was made at.
 pub fn has_table(ifindex: u32, through: Pref, protocol: u16, table: u16) -> Request {
-    let mut message = message(ifindex, through, protocol, cls_u32::handle(table, 0, 0));
+    let mut message =
+        message(ifindex, ClassId::ROOT, through, protocol, cls_u32::handle(table, 0, 0));
     message.attributes = vec![kind(cls_u32::KIND)];
     Request::question(RouteNetlinkMessage::GetTrafficFilter(message))
 }
 
 /// `tc filter add dev … parent 1: protocol all pref P handle 1 cgroup`. With `protocol ip`, IPv6
 /// would escape it; handle 0 is refused.
-pub fn add_cgroup(ifindex: u32, pref: Pref) -> Request {
-    let mut message = message(ifindex, pref, ETH_P_ALL, 1);
+pub fn add_cgroup(ifindex: u32, parent: ClassId, pref: Pref) -> Request {
+    let mut message = message(ifindex, parent, pref, ETH_P_ALL, 1);
     message.attributes = vec![kind("cgroup"), TcAttribute::Options(vec![])];
     Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
 }
@@ -125,15 +127,22 @@ pub fn add_cgroup(ifindex: u32, pref: Pref) -> Request {
 /// `tc filter add dev … parent 1: protocol all pref P handle 1 bpf classid 1: …` without direct
 /// action: what the program returns is the classid, and 0 means no match (`cls_bpf_classify`,
 /// net/sched/cls_bpf.c). The kernel takes a reference of its own when the message is sent; `program`
-/// must be open until then.
-pub fn add_bpf(ifindex: u32, pref: Pref, program: BorrowedFd<'_>) -> Request {
+/// must be open until then, and be the one for this tag.
+pub fn add_bpf(
+    ifindex: u32,
+    parent: ClassId,
+    pref: Pref,
+    tag: Tag,
+    program: BorrowedFd<'_>,
+) -> Request {
+    let name = if tag == Tag::Shards { BPF_SHARDS_NAME } else { BPF_NAME };
     let options = [
         // An open descriptor is never negative.
         TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
-        TcFilterBpfOption::ProgName(BPF_NAME.to_string()),
-        TcFilterBpfOption::ClassId(TcHandle::from(ClassId::ROOT.0)),
+        TcFilterBpfOption::ProgName(name.to_string()),
+        TcFilterBpfOption::ClassId(TcHandle::from(parent.0)),
     ];
-    let mut message = message(ifindex, pref, ETH_P_ALL, 1);
+    let mut message = message(ifindex, parent, pref, ETH_P_ALL, 1);
     let options = TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect());
     message.attributes = vec![kind(TcFilterBpf::KIND), options];
     Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
@@ -141,13 +150,13 @@ pub fn add_bpf(ifindex: u32, pref: Pref, program: BorrowedFd<'_>) -> Request {
 
 /// `tc filter del dev … parent 1: protocol X pref P`: all that stands at the pref, at once: the
 /// kernel unlinks it as a whole before it takes it apart.
-pub fn delete(ifindex: u32, pref: Pref, protocol: u16) -> Request {
-    let message = message(ifindex, pref, protocol, 0);
+pub fn delete(ifindex: u32, parent: ClassId, pref: Pref, protocol: u16) -> Request {
+    let message = message(ifindex, parent, pref, protocol, 0);
     Request::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
 }
 
-fn message(ifindex: u32, pref: Pref, protocol: u16, handle: u32) -> TcMessage {
-    let mut message = tc_message(ifindex, ClassId::ROOT.0, ClassId(handle));
+fn message(ifindex: u32, parent: ClassId, pref: Pref, protocol: u16, handle: u32) -> TcMessage {
+    let mut message = tc_message(ifindex, parent.0, ClassId(handle));
     // `TC_H_MAKE(prio << 16, htons(protocol))`.
     message.header.info = u32::from(pref.0) << 16 | u32::from(protocol.to_be());
     message

@@ -1,15 +1,15 @@
-//! The qdisc below a leaf class; its handle is the class's minor as a major.
+//! The qdisc below a leaf class; its handle is the class's minor as a major, also where it is a shard.
 
 use netlink_packet_route::RouteNetlinkMessage;
 
 use super::{ADD, CHANGE, kind, tc_message};
 use crate::netlink::{Request, leaf};
 use crate::state::LeafQdisc;
-use crate::units::{ClassId, Minor};
+use crate::units::ClassId;
 
 /// `tc qdisc add dev … parent 1:M handle M: KIND …`. Takes the place of the fifo that a new class
 /// has by itself (no handle); what that holds is dropped.
-pub fn add(ifindex: u32, parent: Minor, qdisc: &LeafQdisc) -> Request {
+pub fn add(ifindex: u32, parent: ClassId, qdisc: &LeafQdisc) -> Request {
     let mut message = message(ifindex, parent);
     message.attributes.push(kind(qdisc.kind()));
     message.attributes.extend(leaf::options(qdisc));
@@ -18,7 +18,7 @@ pub fn add(ifindex: u32, parent: Minor, qdisc: &LeafQdisc) -> Request {
 
 /// `tc qdisc change …`: a fifo's limit; flushes nothing. The kind cannot be changed (`Invalid qdisc
 /// name`, EINVAL): delete and add, which drops what that one leaf holds.
-pub fn change(ifindex: u32, parent: Minor, qdisc: &LeafQdisc) -> Request {
+pub fn change(ifindex: u32, parent: ClassId, qdisc: &LeafQdisc) -> Request {
     let mut message = message(ifindex, parent);
     message.attributes.push(kind(qdisc.kind()));
     message.attributes.extend(leaf::changeable(qdisc));
@@ -27,11 +27,11 @@ pub fn change(ifindex: u32, parent: Minor, qdisc: &LeafQdisc) -> Request {
 
 /// `tc qdisc del dev … parent 1:M handle M:`: the class gets a fifo again. `handle`: as it was read,
 /// for a foreign leaf may have any.
-pub fn delete(ifindex: u32, parent: Minor, handle: ClassId) -> Request {
-    let message = tc_message(ifindex, ClassId::ours(parent).0, handle);
+pub fn delete(ifindex: u32, parent: ClassId, handle: ClassId) -> Request {
+    let message = tc_message(ifindex, parent.0, handle);
     Request::change(RouteNetlinkMessage::DelQueueDiscipline(message), 0)
 }
 
-fn message(ifindex: u32, parent: Minor) -> netlink_packet_route::tc::TcMessage {
-    tc_message(ifindex, ClassId::ours(parent).0, ClassId::qdisc(parent.0))
+fn message(ifindex: u32, parent: ClassId) -> netlink_packet_route::tc::TcMessage {
+    tc_message(ifindex, parent.0, ClassId::qdisc(parent.minor().0))
 }

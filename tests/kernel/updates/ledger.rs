@@ -34,6 +34,13 @@ impl Ledger {
         let now = counters::classes(UPLINK);
         self.nobodys(&now, "1:fffe", SMALLEST_FRAME - 1);
         self.nobodys(&now, "1:fffd", 0);
+        // Whoever is sent into a shard has a class there.
+        let strays = now.by_id.iter().filter(|(id, class)| {
+            id.ends_with(":fffe") && id.as_str() != "1:fffe" && class.packets > 0
+        });
+        for (id, class) in strays {
+            self.note(format!("{} packets passed through {id}", class.packets));
+        }
         let standing: BTreeMap<String, Class> =
             now.by_id.into_iter().filter(|(id, _)| is_a_users(id)).collect();
         for (id, last) in std::mem::take(&mut self.standing) {
@@ -108,8 +115,8 @@ fn frame(class: &Class) -> Option<u64> {
     class.bytes.checked_div(class.packets)
 }
 
-/// Not the link's, a group's, the default or the unshaped class.
+/// Not the link's, a group's, a shard's, the default or the unshaped class.
 fn is_a_users(id: &str) -> bool {
-    let minor = id.strip_prefix("1:").and_then(|minor| u16::from_str_radix(minor, 16).ok());
+    let minor = id.split(':').nth(1).and_then(|minor| u16::from_str_radix(minor, 16).ok());
     minor.is_some_and(|minor| (0x10..0xe000).contains(&minor))
 }

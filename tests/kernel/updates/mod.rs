@@ -10,10 +10,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use shaper::apply::{self, Applied, May, Options, Session};
+use shaper::desired::Sharding;
 use shaper::kernel::Kernel;
 use shaper::model::BuildOptions;
 use shaper::plan::Step;
-use shaper::state::Facts;
+use shaper::state::{Facts, Filter, Tag};
 use shaper::sys::probe;
 
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT};
@@ -38,6 +39,12 @@ pub const TESTS: &[Test] = &[
         on: On::HostAndUml,
         budget: Duration::from_secs(300),
         body: no_packet_is_lost_or_misclassified_while_the_policy_is_edited,
+    },
+    Test {
+        name: "updates::nor_while_users_come_into_shards_and_leave_them",
+        on: On::HostAndUml,
+        budget: Duration::from_secs(300),
+        body: nor_while_users_come_into_shards_and_leave_them,
     },
     Test {
         name: "updates::what_an_ended_process_left_queued_keeps_its_limits",
@@ -110,11 +117,11 @@ impl Sender {
 }
 
 /// Applies with a short wait for quiet; reads the counters of each class before it is deleted.
-fn apply_watched(text: &str, ledger: &mut Ledger) -> Applied {
+fn apply_watched(text: &str, ledger: &mut Ledger, sharding: Sharding) -> Applied {
     let policy = shaper::policy::parse(text, "policies.yaml")
         .unwrap_or_else(|report| panic!("{}", report.render(false)));
     let kernel = Kernel::open(None).expect("the kernel");
-    let mut session = Session::new(kernel, policy, Options::default());
+    let mut session = Session::new(kernel, policy, Options { sharding, ..Options::default() });
     let may = May { quiet: Some(QUIET), ..May::default() };
     let mut gate = |_: usize, step: &Step| {
         if matches!(step, Step::DeleteClass { .. }) {
@@ -129,6 +136,18 @@ fn apply_watched(text: &str, ledger: &mut Ledger) -> Applied {
 }
 
 fn no_packet_is_lost_or_misclassified_while_the_policy_is_edited() {
+    edit_under_traffic(Sharding::default());
+}
+
+fn nor_while_users_come_into_shards_and_leave_them() {
+    // With 200 edits they come and go; 20 may all be on one side of the limit.
+    let flat = if Place::current() == Place::Host { 6 } else { 4 };
+    let sharded = edit_under_traffic(Sharding { flat, full: 2 });
+    assert!(sharded > 0, "no edit made a shard");
+}
+
+/// How many edits brought the first shard or took away the last.
+fn edit_under_traffic(sharding: Sharding) -> u32 {
     let seed = seed();
     println!("SHAPER_SEED={seed} draws these edits again");
     let mut random = Random::new(seed);
@@ -140,7 +159,7 @@ fn no_packet_is_lost_or_misclassified_while_the_policy_is_edited() {
         draft.classifiers = &["auto", "bpf", "cgroup"];
     }
     let mut ledger = Ledger::new(SENDERS.iter().map(|sender| (sender.frame, sender.name)));
-    apply_watched(&draft.text(), &mut ledger);
+    let first = apply_watched(&draft.text(), &mut ledger, sharding);
     // Their classes stay, so that every one of their packets is in one counter.
     let stay = ["ann", "bob"].map(|user| (user, classid(&format!("user/{user}"))));
     draft.keep_free(stay.iter().map(|(_, id)| minor(id)));
@@ -149,10 +168,11 @@ fn no_packet_is_lost_or_misclassified_while_the_policy_is_edited() {
     }
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     let (mut steps, mut slowest) = (0, Duration::ZERO);
+    let mut swaps = u32::from(brings_or_ends_shards(&first));
     for edit in 0..edits() {
         let (next, what) = draft.edited(&mut random);
         let started = Instant::now();
-        let applied = apply_watched(&next.text(), &mut ledger);
+        let applied = apply_watched(&next.text(), &mut ledger, sharding);
         slowest = slowest.max(started.elapsed());
         ledger.read();
         let (before, after) = (draft.text(), next.text());
@@ -164,10 +184,14 @@ fn no_packet_is_lost_or_misclassified_while_the_policy_is_edited() {
         );
         *counts.entry(what).or_default() += 1;
         steps += applied.steps.len();
+        swaps += u32::from(brings_or_ends_shards(&applied));
         draft = next;
     }
-    println!("{steps} steps, the slowest apply took {} ms, {counts:#?}", slowest.as_millis());
-    let again = apply_watched(&draft.text(), &mut ledger);
+    println!(
+        "{steps} steps, shards came or went {swaps} times, the slowest apply took {} ms, {counts:#?}",
+        slowest.as_millis()
+    );
+    let again = apply_watched(&draft.text(), &mut ledger, sharding);
     assert_eq!((again.steps.len(), again.messages), (0, 0), "{:?}", again.steps);
     let sent = streams.each_mut().map(|stream| stream.actor.stop(stream.socket).1);
     // The last ones are on their way.
@@ -195,6 +219,17 @@ fn no_packet_is_lost_or_misclassified_while_the_policy_is_edited() {
     let root = run("tc -s qdisc show dev up0 root");
     assert!(root.contains("direct_packets_stat 0 "), "{root}");
     shaper(&["plan", "--exit-code", &policy(&draft.text())]).exits(0);
+    swaps
+}
+
+/// Whether a root's filter was replaced because the first shard came or the last one went.
+fn brings_or_ends_shards(applied: &Applied) -> bool {
+    applied.steps.iter().any(|planned| match &planned.step {
+        Step::AddFilter { filter, .. } | Step::DeleteFilter { filter, .. } => {
+            *filter == Filter::Tag(Tag::Shards)
+        }
+        _ => false,
+    })
 }
 
 /// Fewer where everything is slower.
@@ -211,7 +246,7 @@ fn seed() -> u64 {
 }
 
 fn minor(id: &str) -> u16 {
-    id.strip_prefix("1:").and_then(|minor| u16::from_str_radix(minor, 16).ok()).expect("a classid")
+    id.split(':').nth(1).and_then(|minor| u16::from_str_radix(minor, 16).ok()).expect("a classid")
 }
 
 fn every_edit_gives_a_valid_policy() {

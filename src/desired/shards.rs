@@ -1,0 +1,193 @@
+//! Who goes into which shard. The kernel walks all classes of a qdisc for each one that is added
+//! (`tc_bind_tclass`, net/sched/sch_api.c), so beyond a thousand users those that are new are spread
+//! over small HTB qdiscs below the root's. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Model, Node, Target};
+use crate::state::{Features, Foreign, Observation, Owner, Tag};
+use crate::units::{ClassId, Shard};
+
+/// How many users make shards worth it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharding {
+    /// So many users and classes without a number of their own may stand in the root qdisc alone; with
+    /// more, whoever is new goes into a shard. Building these takes 60 ms.
+    pub flat: usize,
+    /// So many users are put into one shard. What guarantees leave over is shared among shards, so
+    /// they are filled evenly, and a handful of users gets none of its own.
+    pub full: usize,
+}
+
+impl Default for Sharding {
+    fn default() -> Sharding {
+        Sharding { flat: 1_000, full: 250 }
+    }
+}
+
+impl Sharding {
+    /// Whether a policy has so many users that new ones belong into shards.
+    pub fn is_wanted(&self, model: &Model) -> bool {
+        let targets = targets(model);
+        model.nodes.iter().filter(|node| is_numbered_by_us(node, &targets)).count() > self.flat
+    }
+
+    /// Whether the root's eBPF program, which finds a shard, can be loaded and is allowed to: a link
+    /// for which `cgroup` was written reads the tag with nothing else, and a user has one class on
+    /// all links.
+    pub fn is_possible(model: &Model, features: &Features) -> bool {
+        features.tags.contains(&Tag::Bpf)
+            && model.links.iter().all(|link| link.classifier != Some(Tag::Cgroup))
+    }
+}
+
+/// Who is a rule's target: a u32 rule of the root finds classes of the root only.
+pub(super) fn targets(model: &Model) -> BTreeSet<&Owner> {
+    let owners = model.rules.iter().filter_map(|rule| match &rule.to {
+        Target::Owner(owner) => Some(owner),
+        Target::Default | Target::Unshaped => None,
+    });
+    owners.collect()
+}
+
+/// Whether a node may be in a shard at all.
+pub(super) fn is_numbered_by_us(node: &Node, targets: &BTreeSet<&Owner>) -> bool {
+    let group = matches!(node.owner, Owner::Group(_));
+    !group && node.pin.is_none() && !targets.contains(&node.owner)
+}
+
+/// What all users of a shard have in common, because the shard has one class for them in the root.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kin {
+    pub parent: ClassId,
+    /// For each link of the model; `None`: not on that link.
+    pub prios: Vec<Option<u8>>,
+}
+
+impl Kin {
+    pub fn of(node: &Node, parent: ClassId) -> Kin {
+        let prios = node.limits.iter().map(|limits| Some(limits.as_ref()?.prio)).collect();
+        Kin { parent, prios }
+    }
+}
+
+/// The shards that have users, each with what these have in common and how many they are.
+#[derive(Default)]
+pub(super) struct Shards(BTreeMap<Shard, (Kin, usize)>);
+
+impl Shards {
+    /// From who is in each: the kin of most counts, so that all of them may change together.
+    pub fn new<'a>(members: impl Iterator<Item = (Shard, &'a Kin)>) -> Shards {
+        let mut votes: BTreeMap<Shard, BTreeMap<&Kin, usize>> = BTreeMap::new();
+        for (shard, kin) in members {
+            *votes.entry(shard).or_default().entry(kin).or_default() += 1;
+        }
+        let most = |(shard, kins): (Shard, BTreeMap<&Kin, usize>)| {
+            let (kin, count) = kins.into_iter().max_by_key(|(_, count)| *count)?;
+            Some((shard, (kin.clone(), count)))
+        };
+        Shards(votes.into_iter().filter_map(most).collect())
+    }
+
+    pub fn is_home_of(&self, shard: Shard, kin: &Kin) -> bool {
+        self.0.get(&shard).is_some_and(|(found, _)| found == kin)
+    }
+
+    /// Whether one of this kin has room.
+    pub fn has_room(&self, kin: &Kin, full: usize) -> bool {
+        self.0.values().any(|(found, members)| found == kin && *members < full)
+    }
+
+    pub fn into_kin(self) -> BTreeMap<Shard, Kin> {
+        self.0.into_iter().map(|(shard, (kin, _))| (shard, kin)).collect()
+    }
+
+    /// A shard for each of `count` newcomers of one kin, or as many as there are numbers for; always
+    /// the emptiest.
+    pub fn places(
+        &mut self,
+        kin: &Kin,
+        count: usize,
+        full: usize,
+        numbers: &mut impl Iterator<Item = Shard>,
+    ) -> Vec<Shard> {
+        let open = self.0.iter().filter(|(_, (found, members))| found == kin && *members < full);
+        let mut open: BTreeSet<(usize, Shard)> =
+            open.map(|(shard, (_, members))| (*members, *shard)).collect();
+        let room: usize = open.iter().map(|(members, _)| full - members).sum();
+        let more = count.saturating_sub(room).div_ceil(full);
+        open.extend(numbers.by_ref().take(more).map(|shard| (0, shard)));
+        let mut places = Vec::with_capacity(count);
+        while places.len() < count
+            && let Some((members, shard)) = open.pop_first()
+        {
+            places.push(shard);
+            self.0.insert(shard, (kin.clone(), members + 1));
+            if members + 1 < full {
+                open.insert((members + 1, shard));
+            }
+        }
+        places
+    }
+}
+
+/// Numbers that no shard has, had, or seems to have on any link.
+pub(super) fn free(observed: &Observation) -> impl Iterator<Item = Shard> {
+    let claims = observed.state.claims.values().copied();
+    let classes = observed.state.links.values().flat_map(|tree| tree.classes.keys().copied());
+    let foreign = observed.foreign.iter().filter_map(|object| match object {
+        Foreign::Class { classid, .. } | Foreign::Directory { classid, .. } => Some(*classid),
+        Foreign::Filter { .. } => None,
+    });
+    let taken: BTreeSet<Shard> = claims
+        .chain(classes)
+        .chain(foreign)
+        .filter_map(|classid| classid.shard().or(Shard::of_class(classid)))
+        .collect();
+    Shard::all().filter(move |shard| !taken.contains(shard))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kin(parent: u32) -> Kin {
+        Kin { parent: ClassId(parent), prios: vec![Some(0)] }
+    }
+
+    fn fill(shards: &Shards) -> Vec<usize> {
+        shards.0.values().map(|(_, members)| *members).collect()
+    }
+
+    #[test]
+    fn shards_are_filled_evenly_before_new_ones_are_made() {
+        let mut shards = Shards::default();
+        let mut numbers = Shard::all();
+        let kin = kin(1);
+        assert_eq!(shards.places(&kin, 10, 4, &mut numbers).len(), 10);
+        assert_eq!(fill(&shards), [4, 3, 3]);
+        shards.places(&kin, 2, 4, &mut numbers);
+        assert_eq!(fill(&shards), [4, 4, 4]);
+        shards.places(&kin, 1, 4, &mut numbers);
+        assert_eq!(fill(&shards), [4, 4, 4, 1]);
+    }
+
+    #[test]
+    fn kins_do_not_share_a_shard_and_numbers_run_out() {
+        let mut shards = Shards::default();
+        let mut numbers = Shard::all().take(2);
+        shards.places(&kin(1), 1, 4, &mut numbers);
+        assert_eq!(shards.places(&kin(2), 9, 4, &mut numbers).len(), 4, "one shard was left");
+        assert_eq!(fill(&shards), [1, 4]);
+    }
+
+    #[test]
+    fn most_users_of_a_shard_say_what_it_is_for() {
+        let (old, new) = (kin(1), kin(2));
+        let shard = Shard::all().next().unwrap();
+        let members = [&old, &new, &new].map(|kin| (shard, kin));
+        let shards = Shards::new(members.into_iter());
+        assert!(shards.is_home_of(shard, &new) && !shards.is_home_of(shard, &old));
+        assert_eq!(fill(&shards), [2]);
+    }
+}

@@ -1,0 +1,173 @@
+//! Directories of the instance as values: whose each is, and how it is named.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::units::Minor;
+
+/// Whose a class and its directory are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A line of `users`.
+    User(Key),
+    /// An account of `everyone` or of a group's `each`.
+    Uid(u32),
+    /// A line of `classes`.
+    Class(Key),
+    /// A line of `groups`, or `everyone` when it has a rate or a ceil for all together.
+    Group(Key),
+}
+
+/// A name that the policy gives to a user, group or class: safe as a directory name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// 1–200 bytes; no `/`, no control characters, no leading `.`, and not the name of a file that every
+    /// cgroup has: it becomes a directory below the instance's.
+    pub fn new(name: &str) -> Option<Key> {
+        let valid = (1..=200).contains(&name.len())
+            && !name.starts_with('.')
+            && !name.chars().any(|c| c == '/' || c.is_control())
+            && !is_cgroup_file(name);
+        valid.then(|| Key(name.to_string()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Names of the files that every cgroup v1 directory has (cgroup1_base_files, kernel/cgroup/cgroup-v1.c).
+fn is_cgroup_file(name: &str) -> bool {
+    ["tasks", "notify_on_release", "release_agent"].contains(&name)
+        || ["cgroup.", "net_cls.", "net_prio."].iter().any(|prefix| name.starts_with(prefix))
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// As status and errors name it: `bob`, `uid 1000`, `group students`, `class nfs`.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::User(key) => write!(f, "{key}"),
+            Owner::Uid(uid) => write!(f, "uid {uid}"),
+            Owner::Class(key) => write!(f, "class {key}"),
+            Owner::Group(key) => write!(f, "group {key}"),
+        }
+    }
+}
+
+/// A directory of the instance: who holds a minor. Made before the class exists and removed after
+/// it is gone, so that the kernel alone says which minors are taken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    Owner(Owner),
+    /// `…/pinned` below a user's or uid's directory: what `run` and `attach` put there stays.
+    Pinned(Owner),
+    /// A class that was replaced or removed and may still carry packets; named by its minor.
+    Retired(Minor),
+}
+
+impl Claim {
+    /// The account, of one without a line of its own.
+    pub fn uid(&self) -> Option<u32> {
+        match self {
+            Claim::Owner(Owner::Uid(uid)) => Some(*uid),
+            _ => None,
+        }
+    }
+
+    /// The minor of a class on its way out.
+    pub fn retired(&self) -> Option<Minor> {
+        match self {
+            Claim::Retired(minor) => Some(*minor),
+            _ => None,
+        }
+    }
+}
+
+/// The directory's path below the instance's, as in the design: `user/bob/pinned`, `uid/1000`, `retired/1a`.
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owner = |f: &mut fmt::Formatter<'_>, owner: &Owner| match owner {
+            Owner::User(key) => write!(f, "user/{key}"),
+            Owner::Uid(uid) => write!(f, "uid/{uid}"),
+            Owner::Class(key) => write!(f, "class/{key}"),
+            Owner::Group(key) => write!(f, "group/{key}"),
+        };
+        match self {
+            Claim::Owner(o) => owner(f, o),
+            Claim::Pinned(o) => owner(f, o).and_then(|()| f.write_str("/pinned")),
+            Claim::Retired(minor) => write!(f, "retired/{minor}"),
+        }
+    }
+}
+
+/// The path is no directory of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a directory that shaper makes")]
+pub struct NotAClaim;
+
+impl FromStr for Claim {
+    type Err = NotAClaim;
+
+    /// The inverse of `Display`.
+    fn from_str(path: &str) -> Result<Claim, NotAClaim> {
+        let (room, name) = path.split_once('/').ok_or(NotAClaim)?;
+        let (name, pinned) = match name.split_once('/') {
+            None => (name, false),
+            Some((name, "pinned")) => (name, true),
+            Some(_) => return Err(NotAClaim),
+        };
+        let key = || Key::new(name).ok_or(NotAClaim);
+        let owner = match room {
+            "user" => Owner::User(key()?),
+            "uid" => Owner::Uid(name.parse().map_err(|_| NotAClaim)?),
+            "class" if !pinned => Owner::Class(key()?),
+            "group" if !pinned => Owner::Group(key()?),
+            "retired" if !pinned => return name.parse().map(Claim::Retired).map_err(|_| NotAClaim),
+            _ => return Err(NotAClaim),
+        };
+        Ok(if pinned { Claim::Pinned(owner) } else { Claim::Owner(owner) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_print_and_parse_as_paths() {
+        for path in [
+            "user/bob",
+            "user/bob/pinned",
+            "uid/1000",
+            "uid/1000/pinned",
+            "class/nfs",
+            "group/students",
+            "retired/1a",
+        ] {
+            assert_eq!(path.parse::<Claim>().unwrap().to_string(), path);
+        }
+        for path in
+            ["user", "user/..", "other/bob", "uid/bob", "user/bob/x", "class/nfs/pinned", ""]
+        {
+            assert_eq!(path.parse::<Claim>(), Err(NotAClaim), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_safe_directory_are_no_keys() {
+        for name in
+            ["", ".", "..", ".hidden", "a/b", "../x", "a\nb", "\u{7}", "tasks", "cgroup.procs"]
+        {
+            assert_eq!(Key::new(name), None, "{name:?}");
+        }
+        assert!(Key::new("bob@example.org").is_some());
+    }
+}
