@@ -143,9 +143,13 @@ impl Case {
 
         let class = |parent| a_class(parent);
         let mut requests = vec![root::add(ifindex, Mark::for_instance("bench"))];
-        requests.push(class::add(ifindex, Minor::LINK, &a_class(None)));
+        requests.push(class::add(ifindex, ClassId::ours(Minor::LINK), &a_class(None)));
         for minor in [HIT, MISS, Minor::DEFAULT] {
-            requests.push(class::add(ifindex, minor, &class(Some(Minor::LINK))));
+            requests.push(class::add(
+                ifindex,
+                ClassId::ours(minor),
+                &class(Some(ClassId::ours(Minor::LINK))),
+            ));
         }
         let rule = |m: Match, to| compile(Family::V4, &[m], ClassId::ours(to));
         let mut rules: Vec<U32Rule> = (0..others).flat_map(|n| rule(matching(n), MISS)).collect();
@@ -188,7 +192,7 @@ impl Case {
 }
 
 /// Faster than anything here can send.
-fn a_class(parent: Option<Minor>) -> Class {
+fn a_class(parent: Option<ClassId>) -> Class {
     let rate = Rate::from_bits_per_second(100_000_000_000).expect("a rate");
     let burst = Ticks::for_bytes(Bytes(50_000_000), rate, Psched::default());
     let role = match parent {

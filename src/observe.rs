@@ -324,11 +324,8 @@ fn features(observation: &Observation) -> Features {
     let mut features = probe::features();
     // Where nothing may be tried, what stands speaks for itself.
     features.htb |= trees().next().is_some();
+    features.tags.extend(tags);
     for tree in trees() {
-        features.tags.extend(tree.filters.values().filter_map(|filter| match filter {
-            Filter::Tag(tag) => Some(*tag),
-            _ => None,
-        }));
         let leaves = tree.leaves.values().filter(|leaf| !matches!(leaf, LeafQdisc::Other { .. }));
         features.leaves.extend(leaves.map(LeafQdisc::kind));
     }
