@@ -149,9 +149,9 @@ fn off(rate: u64, promise: u64) -> f64 {
 
 /// `98.7 Mbit`
 fn spell(rate: u64) -> String {
-    let (value, unit) = match rate {
-        0..MBIT => (rate as f64 / 1e3, "kbit"),
-        0..1_000_000_000 => (rate as f64 / 1e6, "Mbit"),
+    let (value, unit) = match rate / MBIT {
+        0 => (rate as f64 / 1e3, "kbit"),
+        1..1_000 => (rate as f64 / 1e6, "Mbit"),
         _ => (rate as f64 / 1e9, "Gbit"),
     };
     let digits = format!("{value:.3}");
