@@ -56,6 +56,7 @@ bench:
 	@[ -x target/tcconfig/bin/tcset ] || { python3 -m venv target/tcconfig && \
 		target/tcconfig/bin/pip install --quiet tcconfig; } || echo "tcconfig could not be installed"
 	cargo bench --bench policy
+	cargo bench --bench packets
 	cargo bench --bench apply
 
 # Writes the golden files anew; review them as text.
