@@ -26,8 +26,8 @@ use crate::units::ClassId;
 #[error("{source}")]
 pub struct Failed {
     pub step: Box<Step>,
-    /// Which of the step's messages was refused, counted from 0.
-    pub message: usize,
+    /// Which of the step's messages the kernel refused, counted from 0; `None`: it was none of them.
+    pub message: Option<usize>,
     #[source]
     pub source: Box<Cause>,
 }
@@ -90,7 +90,7 @@ pub fn perform<'a>(
     let mut run = Run { kernel, facts, indexes, programs: BTreeMap::new(), waiting: Vec::new() };
     let mut count = 0;
     for step in steps {
-        let fail = |source| failed(step, 0, source);
+        let fail = |source| failed(step, None, source);
         if let Err(cause) = gate(count, step) {
             // What was let through before is performed, so that "stopped before step k" is true.
             run.flush()?;
@@ -163,7 +163,7 @@ struct Waiting<'s> {
     message: usize,
 }
 
-fn failed(step: &Step, message: usize, source: Cause) -> Failed {
+fn failed(step: &Step, message: Option<usize>, source: Cause) -> Failed {
     Failed { step: Box::new(step.clone()), message, source: Box::new(source) }
 }
 
@@ -178,14 +178,14 @@ impl Run<'_, '_> {
             .kernel
             .netlink
             .transact(&requests)
-            .map_err(|error| failed(first.step, first.message, error.into()))?;
+            .map_err(|error| failed(first.step, None, error.into()))?;
         for (outcome, Waiting { step, message, .. }) in outcomes.into_iter().zip(&waiting) {
             match outcome {
                 Ok(None) => {}
                 Ok(Some(warning)) => {
                     warn!("{}: {warning}", Tc(step, &self.kernel.paths(self.facts.psched)));
                 }
-                Err(error) => return Err(failed(step, *message, Cause::Kernel(error))),
+                Err(error) => return Err(failed(step, Some(*message), Cause::Kernel(error))),
             }
         }
         Ok(())

@@ -37,6 +37,18 @@ pub struct Refusal {
     pub errno: Option<i32>,
 }
 
+/// The step in tc words. Of thousands of commands the one that was refused says enough, or the first.
+fn commands(failed: &Failed, paths: &Paths) -> String {
+    const MANY: usize = 16;
+    let commands = Tc(&failed.step, paths).to_string();
+    let count = commands.lines().count();
+    match commands.lines().nth(failed.message.unwrap_or(0)) {
+        Some(refused) if count > MANY && failed.message.is_some() => refused.to_string(),
+        Some(first) if count > MANY => format!("{first}\n  … and {} commands more", count - 1),
+        _ => commands,
+    }
+}
+
 impl Failure {
     pub fn refused(message: impl ToString) -> Failure {
         Failure::Refused(Box::new(Refusal {
@@ -48,12 +60,7 @@ impl Failure {
 
     /// A failed step, with what became of the undo.
     pub fn step(failed: &Failed, paths: &Paths, aftermath: &str) -> Failure {
-        let commands = Tc(&failed.step, paths).to_string();
-        // Of thousands the one that was refused says enough.
-        let step = match commands.lines().nth(failed.message) {
-            Some(command) if commands.lines().count() > 3 => command.to_string(),
-            _ => commands,
-        };
+        let step = commands(failed, paths);
         match &*failed.source {
             Cause::Interrupted(signal) => Failure::Interrupted {
                 signal: *signal,

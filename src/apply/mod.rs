@@ -376,7 +376,7 @@ impl Run<'_, '_> {
             "the kernel took every step but does not show the result; still to do:\n{missing}"
         ));
         let failed =
-            Failed { step: Box::new(first.step.clone()), message: 0, source: Box::new(cause) };
+            Failed { step: Box::new(first.step.clone()), message: None, source: Box::new(cause) };
         Err(failed.into())
     }
 }

@@ -14,7 +14,7 @@ use crate::support::program::shaper;
 
 tests!(
     On::Host => many_rules_are_applied_once, what_is_done_to_tables_by_hand_is_shown_and_repaired,
-        tables_that_a_killed_run_left_are_found;
+        tables_that_a_killed_run_left_are_found, a_table_that_a_stranger_has_is_named_and_kept;
 );
 
 /// One IPv6 rule, so that a u32 filter stands whatever happens to those of IPv4.
@@ -148,4 +148,27 @@ fn tables_that_a_killed_run_left_are_found() {
         host.is_in_sync();
         host.go_to_text(&old);
     }
+}
+
+fn a_table_that_a_stranger_has_is_named_and_kept() {
+    let mut host = Host::new();
+    host.go_to_text(&text(3));
+    // Of the pref that the larger set is to be at.
+    let first = Pref::RULES_V4[1].tables().start;
+    run(&format!(
+        "tc filter add dev up0 parent 1: protocol ip pref 7 handle {first:x}: u32 divisor 1"
+    ));
+    let theirs = run("tc filter show dev up0 parent 1: pref 7");
+    let before = lines(&host.state());
+    host.take_up(&text(900)).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let failure = host.try_apply(&mut |_, _| Ok(())).err().expect("a refusal").text(false);
+    assert!(failure.contains(&format!("handle {first:x}: u32 divisor 256\n")), "{failure}");
+    assert!(failure.ends_with("what was there before is back"), "{failure}");
+    assert!(failure.lines().count() < 5, "{failure}");
+    assert_same(&lines(&host.state()), &before, "after the undo");
+    assert_eq!(run("tc filter show dev up0 parent 1: pref 7"), theirs);
+    // Without it nothing is in the way.
+    run("tc filter del dev up0 parent 1: pref 7");
+    host.apply();
+    host.is_in_sync();
 }
