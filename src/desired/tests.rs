@@ -158,3 +158,78 @@ fn the_default_class_keeps_its_part_and_may_use_the_rest() {
     assert_eq!(mbit(found.1.classes[&ClassId::UNSHAPED]), (1000, 1000));
     assert_eq!(found.1.classes[&ClassId::UNSHAPED].parent, None);
 }
+
+/// So many users without a number, one with one, and one that a rule names.
+fn crowd(count: u32) -> String {
+    let lines: String =
+        (0..count).map(|n| format!("  c{n}: {{ceil: 5mbit, uids: [{}]}}\n", 10_000 + n)).collect();
+    format!(
+        "version: 1\nlinks: {{eth0: 1gbit}}\nusers:\n{lines}  ann: {{ceil: 5mbit, classid: \"1:20\"}}\n  bob: 5mbit\n\
+         rules: [{{proto: tcp, dport: 80, to: bob}}]\n"
+    )
+}
+
+fn with_bpf() -> Observation {
+    let mut observed = observation(&["bfifo"]);
+    observed.facts.features.tags.insert(Tag::Bpf);
+    observed
+}
+
+/// How many users each shard has.
+fn fill(state: &KernelState) -> Vec<usize> {
+    let mut shards: BTreeMap<Shard, usize> = BTreeMap::new();
+    for shard in state.claims.values().filter_map(|id| id.shard()) {
+        *shards.entry(shard).or_default() += 1;
+    }
+    shards.into_values().collect()
+}
+
+#[test]
+fn beyond_a_thousand_users_are_spread_over_shards() {
+    let (state, tree) = tree_on(&with_bpf(), &crowd(1_001));
+    assert_eq!(fill(&state), [201, 200, 200, 200, 200]);
+    let of = |claim: &str| state.claims[&claim.parse().unwrap()];
+    assert_eq!(of("user/ann"), ClassId::ours(Minor(0x20)), "a pin");
+    assert_eq!(of("user/bob").shard(), None, "a rule's target");
+    let minors: BTreeSet<Minor> = state.claims.values().map(|id| id.minor()).collect();
+    assert_eq!(minors.len(), 1_003, "no number twice on the link");
+    assert_eq!(tree.filters[&Pref::TAG[0]], Filter::Tag(Tag::Shards));
+    for (shard, filters) in &tree.shards {
+        assert_eq!(filters.values().collect::<Vec<_>>(), [&Filter::Tag(Tag::Cgroup)]);
+        let within = tree.classes.iter().filter(|(id, _)| id.shard() == Some(*shard));
+        let users = within.filter(|(_, class)| class.parent == Some(shard.root()));
+        let sum: u64 = users.map(|(_, class)| class.rate.bytes_per_second()).sum();
+        let class = tree.classes[&shard.class()];
+        assert_eq!((class.rate.bytes_per_second(), class.parent), (sum, Some(ClassId::LINK)));
+        assert_eq!(class.ceil, tree.classes[&ClassId::LINK].ceil);
+    }
+}
+
+#[test]
+fn who_has_a_class_keeps_it_whatever_becomes_of_the_others() {
+    let mut observed = with_bpf();
+    let (few, _) = tree_on(&observed, &crowd(900));
+    assert_eq!(fill(&few), [0; 0]);
+    observed.state = few.clone();
+    let (many, _) = tree_on(&observed, &crowd(1_100));
+    assert_eq!(fill(&many), [200]);
+    assert!(few.claims.iter().all(|(claim, id)| many.claims[claim] == *id));
+    observed.state = many.clone();
+    let (more, _) = tree_on(&observed, &crowd(1_151));
+    assert_eq!(fill(&more), [200, 51], "a second one was needed, and was the emptiest");
+    assert!(many.claims.iter().all(|(claim, id)| more.claims[claim] == *id));
+    // Fewer again: those in shards stay there as well.
+    observed.state = more.clone();
+    let (fewer, _) = tree_on(&observed, &crowd(950));
+    let stay = fewer.claims.iter().filter(|(claim, _)| matches!(claim, Claim::Owner(_)));
+    assert!(stay.clone().all(|(claim, id)| more.claims[claim] == *id));
+    assert_eq!(stay.count(), 952);
+}
+
+#[test]
+fn without_ebpf_all_stay_in_one_qdisc() {
+    let (state, tree) = tree_on(&observation(&["bfifo"]), &crowd(1_001));
+    assert_eq!((fill(&state), tree.shards.len()), (vec![], 0));
+    let cgroup = crowd(1_001).replace("eth0: 1gbit", "eth0: {rate: 1gbit, classifier: cgroup}");
+    assert_eq!(fill(&tree_on(&with_bpf(), &cgroup).0), [0; 0], "a link where it is not wanted");
+}
