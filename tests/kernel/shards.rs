@@ -250,7 +250,7 @@ fn a_tag_whose_class_is_gone_falls_to_a_default_class() {
     sleep(Duration::from_secs(1));
     let interval = rates::over(UPLINK, Duration::from_secs(2));
     between("ann", interval.rate(&id), 25 * MBIT, 48 * MBIT);
-    interval.others_stay_below(10_000, &[&id]);
+    interval.others_stay_below(10_000, &[&id, &format!("1:{shard}")]);
 }
 
 fn where_only_cls_cgroup_is_wanted_all_stay_in_one_qdisc() {
