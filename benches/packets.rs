@@ -1,7 +1,10 @@
 //! What rules cost each packet: small UDP packets through an HTB tree on a veth pair, one sender, with
 //! one rule, with thousands in hash tables as `shaper` writes them, and with the same rules as a plain
 //! list. NEEDS ROOT: the links live in a network namespace of their own that ends with the run. Prints a
-//! table. `cargo bench --bench packets`; `SHAPER_ROUNDS` (15) and `SHAPER_ROUND_MS` (200) set how long.
+//! table, and puts it into `benches/RESULTS.md`. `cargo bench --bench packets`; `SHAPER_ROUNDS` (15) and `SHAPER_ROUND_MS` (200) set how long.
+
+#[path = "support/results.rs"]
+mod results;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::{Command, ExitCode};
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     match netns::private(measure) {
         Ok(table) => {
             print!("{table}");
+            results::write("packets", "rules", "What rules cost each packet", &table);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -103,12 +107,10 @@ fn measure() -> String {
 }
 
 fn table(cases: Vec<Case>) -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut text = format!(
-        "\nPackets of 64 bytes a second through rules, one sender, Linux {}; medians of {} rounds in turns.\n\n\
+        "Packets of 64 bytes a second through rules, one sender; medians of {} rounds in turns.\n\n\
          | rules | hash tables | packets/s | a packet takes | packets/s, of one rule's | its time, of one rule's |\n\
          |---|---:|---:|---:|---:|---:|\n",
-        kernel.trim(),
         cases.first().map_or(0, |case| case.rates.len()),
     );
     let mut one = None;
