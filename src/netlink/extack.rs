@@ -5,7 +5,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 
-use super::attr;
+use super::{HEADER, attr};
 
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSGERR_ATTR_OFFS: u16 = 2;
@@ -14,7 +14,6 @@ const NLMSGERR_ATTR_OFFS: u16 = 2;
 const NLM_F_CAPPED: u16 = 0x100;
 /// `NLM_F_ACK_TLVS`: attributes follow.
 const NLM_F_ACK_TLVS: u16 = 0x200;
-const NLMSG_HEADER: usize = 16;
 
 /// The kernel refused a request. Prints as the kernel's own sentence and the errno's name:
 /// `Specified filter kind does not match existing one. (EINVAL)`.
@@ -74,7 +73,7 @@ fn attributes(flags: u16, code: i32, payload: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let copied = if flags & NLM_F_CAPPED != 0 || code == 0 {
-        NLMSG_HEADER
+        HEADER
     } else {
         usize::try_from(attr::u32_at(payload, 4)?).ok()?.checked_next_multiple_of(4)?
     };

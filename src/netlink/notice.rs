@@ -1,12 +1,10 @@
 //! What rtnetlink tells everybody: which link a notice is about. What exactly changed is looked up
 //! anew, since notices can be lost and come late.
 
-use super::attr;
+use super::{RTM_NEWLINK, RTM_NEWROUTE, attr};
 use crate::state::LinkName;
 
-const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
-const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 /// RTM_NEWQDISC to RTM_GETTFILTER.
 const TRAFFIC_CONTROL: std::ops::RangeInclusive<u16> = 36..=46;

@@ -1,6 +1,8 @@
 //! Process events (`linux/cn_proc.h`, `linux/connector.h`, drivers/connector/cn_proc.c): the kernel
 //! says when a process forks, runs a program, or becomes another user. All integers are the host's.
 
+use super::HEADER;
+
 /// `CN_IDX_PROC`: the connector's multicast group and the first half of its messages' id.
 pub const GROUP: u32 = 1;
 /// `CN_VAL_PROC`.
@@ -9,8 +11,6 @@ const VALUE: u32 = 1;
 const LISTEN: u32 = 1;
 /// `struct cn_msg`, before its data: id, seq, ack, length, flags.
 const CN_MSG: usize = 20;
-/// `struct nlmsghdr`.
-const HEADER: usize = 16;
 /// `NLMSG_DONE`, the kind of every connector message.
 const DONE: u16 = 3;
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shaper::classify::interpret;
@@ -192,18 +191,7 @@ fn needs_root_while_rules_are_swapped_every_packet_sees_the_old_answer_or_the_ne
         let mut old = 0;
         done(netlink, &add_rules(Pref::RULES_V4[old], Family::V4, &set(0x10)));
         let before = packets(netlink);
-        let stop = AtomicBool::new(false);
-        let sent = std::thread::scope(|scope| {
-            let flood = scope.spawn(|| {
-                let _listener = UdpSocket::bind("127.0.0.1:5001").unwrap();
-                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-                let mut sent = 0_u64;
-                while !stop.load(Ordering::Relaxed) {
-                    socket.send_to(b"x", "127.0.0.1:5001").unwrap();
-                    sent += 1;
-                }
-                sent
-            });
+        let sent = packets_sent_during(|| {
             for round in 0..100 {
                 let new = 1 - old;
                 let next = set(if round % 2 == 0 { 0x11 } else { 0x10 });
@@ -211,8 +199,6 @@ fn needs_root_while_rules_are_swapped_every_packet_sees_the_old_answer_or_the_ne
                 done(netlink, &[filter::delete(LO, ClassId::ROOT, Pref::RULES_V4[old], ETH_P_IP)]);
                 old = new;
             }
-            stop.store(true, Ordering::Relaxed);
-            flood.join().unwrap()
         });
         let after = packets(netlink);
         let moved = |minor| after[&ClassId::ours(minor)] - before[&ClassId::ours(minor)];

@@ -9,7 +9,9 @@ mod tables;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::net::UdpSocket;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shaper::classify::u32 as compile;
 use shaper::netlink::request::{class, dump, filter, root};
@@ -51,6 +53,26 @@ fn done(netlink: &mut Netlink, requests: &[Request]) {
     for outcome in outcomes {
         assert_eq!(outcome, Ok(None));
     }
+}
+
+/// Sends datagrams to port 5001 for as long as `work` takes; how many they were.
+fn packets_sent_during(work: impl FnOnce()) -> u64 {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let _listener = UdpSocket::bind("127.0.0.1:5001").unwrap();
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let mut sent = 0;
+            while !stop.load(Ordering::Relaxed) {
+                socket.send_to(b"x", "127.0.0.1:5001").unwrap();
+                sent += 1;
+            }
+            sent
+        });
+        work();
+        stop.store(true, Ordering::Relaxed);
+        flood.join().unwrap()
+    })
 }
 
 fn refusal(netlink: &mut Netlink, request: &Request) -> String {

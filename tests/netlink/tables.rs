@@ -5,7 +5,6 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use shaper::classify::{hash, interpret};
@@ -127,18 +126,7 @@ fn needs_root_while_tables_are_swapped_every_packet_sees_the_old_answer_or_the_n
         let mut old = set(0);
         done(netlink, &add_tables(Pref::RULES_V4[0], Family::V4, &old));
         let before = packets(netlink);
-        let stop = AtomicBool::new(false);
-        let sent = std::thread::scope(|scope| {
-            let flood = scope.spawn(|| {
-                let _listener = UdpSocket::bind("127.0.0.1:5001").unwrap();
-                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-                let mut sent = 0_u64;
-                while !stop.load(Ordering::Relaxed) {
-                    socket.send_to(b"x", "127.0.0.1:5001").unwrap();
-                    sent += 1;
-                }
-                sent
-            });
+        let sent = packets_sent_during(|| {
             for round in 1..40 {
                 let nth = usize::from(round % 2);
                 let (there, here) = (Pref::RULES_V4[nth], Pref::RULES_V4[1 - nth]);
@@ -149,8 +137,6 @@ fn needs_root_while_tables_are_swapped_every_packet_sees_the_old_answer_or_the_n
                 assert!(read_filters(netlink) == BTreeMap::from([(there, v4(&next))]));
                 old = next;
             }
-            stop.store(true, Ordering::Relaxed);
-            flood.join().unwrap()
         });
         let after = packets(netlink);
         let moved = |minor| after[&ClassId::ours(minor)] - before[&ClassId::ours(minor)];
