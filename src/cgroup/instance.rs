@@ -18,6 +18,7 @@ use super::confirmation::{CONFIRM, REVERTED};
 use super::lock::LOCK;
 use super::{Error, Lock};
 use crate::state::{Claim, Foreign, Owner};
+use crate::sys::threads::in_parts;
 use crate::units::ClassId;
 
 /// Of a claim's directory.
@@ -85,8 +86,11 @@ impl Instance {
                 continue;
             }
             let Some(folder) = Folder::open(path)? else { continue };
-            for name in subdirectories(&folder.path)? {
-                observe_claim(&room, &name, &folder, &mut found)?;
+            let names = subdirectories(&folder.path)?;
+            for part in in_parts(&names, |names| observe_claims(&room, names, &folder)) {
+                let part = part?;
+                found.claims.extend(part.claims);
+                found.foreign.extend(part.foreign);
             }
         }
         Ok((found.claims.into_iter().collect(), found.foreign))
@@ -199,6 +203,13 @@ impl Instance {
         members_of(&self.directory(claim))
     }
 
+    /// Whether any process is in the owner's directory or in `…/pinned` below it.
+    pub fn is_occupied(&self, owner: &Owner) -> Result<bool, Error> {
+        let own = Claim::Owner(owner.clone());
+        let pinned = Claim::Pinned(owner.clone());
+        Ok(!self.members(&own)?.is_empty() || !self.members(&pinned)?.is_empty())
+    }
+
     /// Moves a process, all its threads and all its sockets, into the claim's directory.
     pub fn attach(&self, pid: u32, claim: &Claim) -> Result<Attached, Error> {
         move_process(pid, &self.directory(claim).join(PROCS))
@@ -247,6 +258,14 @@ impl Found {
         let path = path.display().to_string();
         self.foreign.push(Foreign::Directory { path, classid, below });
     }
+}
+
+fn observe_claims(room: &str, names: &[String], folder: &Folder) -> Result<Found, Error> {
+    let mut found = Found::default();
+    for name in names {
+        observe_claim(room, name, folder, &mut found)?;
+    }
+    Ok(found)
 }
 
 /// `folder/name`, what it holds and what lies below it.

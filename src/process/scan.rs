@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Process;
 use super::parse::{Stat, parse_cgroup, parse_real_uid, parse_stat};
+use crate::sys::threads::in_parts;
 
 /// What one pass over `/proc` saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,22 +25,34 @@ pub fn scan(proc_root: &Path) -> io::Result<Scan> {
 /// As [`scan`], without those pids that `known` says need no reading: listing costs a hundredth.
 pub(super) fn scan_except(proc_root: &Path, known: impl Fn(u32) -> bool) -> io::Result<Scan> {
     let mut scan = Scan::default();
-    let mut buffer = Buffer::default();
-    // Each is read as it is listed, not after the whole list: the shorter that takes, the fewer
-    // end or fork in between.
-    for entry in fs::read_dir(proc_root)? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if known(pid) {
-            continue;
+    let mut entries = fs::read_dir(proc_root)?;
+    loop {
+        let mut pids = Vec::new();
+        for entry in entries.by_ref().take(LISTED) {
+            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+            pids.push(pid);
         }
-        match buffer.process(proc_root, pid) {
+        if pids.is_empty() {
+            return Ok(scan);
+        }
+        let pids: Vec<u32> = pids.into_iter().flatten().filter(|pid| !known(*pid)).collect();
+        for part in in_parts(&pids, |pids| read_all(proc_root, pids)) {
+            scan.processes.extend(part.processes);
+            scan.vanished += part.vanished;
+        }
+    }
+}
+
+fn read_all(proc_root: &Path, pids: &[u32]) -> Scan {
+    let mut scan = Scan::default();
+    let mut buffer = Buffer::default();
+    for pid in pids {
+        match buffer.process(proc_root, *pid) {
             Some(process) => scan.processes.push(process),
             None => scan.vanished += 1,
         }
     }
-    Ok(scan)
+    scan
 }
 
 /// One process as it is now; `None`: it is gone.
@@ -58,6 +71,10 @@ pub fn namespace_of_caller() -> io::Result<u64> {
 fn namespace(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
+
+/// So many are listed and then read, before more are listed: the shorter that takes, the fewer end in
+/// between, and those that are forked meanwhile are mostly listed later.
+const LISTED: usize = 1024;
 
 /// More than any of the files has on most hosts.
 const READ: usize = 4096;
