@@ -41,8 +41,8 @@ pub enum ObserveError {
 #[derive(Debug, Default)]
 pub struct Sight {
     pub observation: Observation,
-    /// By link and classid, of the classes that are ours.
-    pub counters: BTreeMap<(LinkName, ClassId), Counters>,
+    /// By link, of the classes that are ours.
+    pub counters: BTreeMap<LinkName, BTreeMap<ClassId, Counters>>,
     /// Packets that went past every class, by link: there was no default class for them.
     pub direct_packets: BTreeMap<LinkName, u32>,
     /// One pass over `/proc`; empty where it was not wanted.
@@ -50,7 +50,7 @@ pub struct Sight {
 }
 
 /// What a look is for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Wanted<'a> {
     /// Who the accounts are; `None`: nobody is asked for.
     pub accounts: Option<Whom<'a>>,
@@ -61,10 +61,10 @@ pub struct Wanted<'a> {
 }
 
 /// Who says who the accounts are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Whom<'a> {
     /// NSS, which is asked about these and about those that run.
-    Nss(&'a Question),
+    Nss(Question),
     /// Somebody asked before.
     Known(&'a Accounts),
 }
@@ -117,10 +117,9 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         running = Some(process::running_uids(&sight.scan.processes, kernel.netns));
     }
     match wanted.accounts {
-        Some(Whom::Nss(question)) => {
-            let mut question = question.clone();
+        Some(Whom::Nss(mut question)) => {
             question.running.extend(running.unwrap_or_default());
-            facts.accounts = accounts::lookup(&question, Path::new(accounts::SUBUID));
+            facts.accounts = accounts::lookup(question, Path::new(accounts::SUBUID));
         }
         Some(Whom::Known(accounts)) => {
             facts.accounts = accounts.clone();
@@ -188,7 +187,11 @@ fn tree(
                 && [shard.class(), shard.root(), shard.default()].contains(&classid)
         }
     };
-    let classes = kernel.netlink.dump(&request::dump::classes(ifindex), decode::class)?;
+    let mut classes = kernel.netlink.dump(&request::dump::classes(ifindex), decode::class)?;
+    // The kernel lists them by hash; in order they go into the maps without a search each.
+    classes.sort_unstable_by_key(|record| record.classid);
+    let mut all_counters = Vec::with_capacity(classes.len());
+    let mut standing = Vec::with_capacity(classes.len());
     for ClassRecord { classid, class, counters, .. } in classes {
         // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are theirs.
         let elsewhere = classid.shard().is_some_and(|shard| !shards.contains(&shard));
@@ -196,13 +199,16 @@ fn tree(
             continue;
         }
         if ours(classid) || claimed.contains(&classid) {
-            tree.classes.insert(classid, class);
-            sight.counters.insert((link.clone(), classid), counters);
+            standing.push((classid, class));
+            all_counters.push((classid, counters));
         } else {
             sight.observation.bound.extend(class.parent);
             sight.observation.foreign.push(Foreign::Class { link: link.clone(), classid });
         }
     }
+    tree.classes = standing.into_iter().collect();
+    sight.counters.insert(link.clone(), all_counters.into_iter().collect());
+    let mut leaves = Vec::with_capacity(qdiscs.len());
     for qdisc in qdiscs {
         let Some(classid) = qdisc.parent.and_then(|parent| parent.our_class()) else {
             if let (None, Some(htb)) = (qdisc.parent, &qdisc.htb) {
@@ -218,8 +224,9 @@ fn tree(
             Some(leaf) if qdisc.handle == leaf.handle(classid) => leaf,
             _ => LeafQdisc::Other { handle: qdisc.handle },
         };
-        tree.leaves.insert(classid, leaf);
+        leaves.push((classid, leaf));
     }
+    tree.leaves = leaves.into_iter().collect();
     let records =
         kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
     tree.left_tables = left_tables(kernel, ifindex, &records)?;
@@ -361,10 +368,9 @@ pub fn quiet(earlier: &Sight, now: &Sight) -> BTreeSet<ClassId> {
         _ => None,
     });
     let still = |classid: &ClassId| {
-        let keys = now.observation.state.links.keys().map(|link| (link.clone(), *classid));
-        let counters = keys.filter_map(|key| Some((now.counters.get(&key)?, key)));
-        counters.into_iter().all(|(counters, key)| {
-            let before = earlier.counters.get(&key);
+        now.counters.keys().all(|link| {
+            let Some(counters) = now.counters(link, *classid) else { return true };
+            let before = earlier.counters(link, *classid);
             counters.backlog_packets == 0
                 && counters.backlog_bytes == 0
                 && before.is_some_and(|before| before.sent_packets == counters.sent_packets)
@@ -382,5 +388,10 @@ impl Sight {
     /// Facts without the observation's state: enough to build a model.
     pub fn facts(&self) -> &Facts {
         &self.observation.facts
+    }
+
+    /// What a class of ours has counted.
+    pub fn counters(&self, link: &LinkName, classid: ClassId) -> Option<&Counters> {
+        self.counters.get(link)?.get(&classid)
     }
 }

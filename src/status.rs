@@ -10,9 +10,7 @@ use serde::Serialize;
 
 use crate::desired::guarantee_is_derived;
 use crate::observe::Sight;
-use crate::state::{
-    Claim, Class, Counters, Filter, Key, LinkName, Owner, Role, RootQdisc, Tag, Tree,
-};
+use crate::state::{Claim, Class, Filter, Key, LinkName, Owner, Role, RootQdisc, Tag, Tree};
 use crate::units::{ClassId, Rate};
 
 pub use table::table;
@@ -242,8 +240,7 @@ impl View<'_> {
     fn numbers(&self, id: ClassId) -> Option<ClassNumbers> {
         let class: &Class = self.tree.classes.get(&id)?;
         let psched = self.sight.observation.facts.psched;
-        let key = (self.name.clone(), id);
-        let counters: Counters = self.sight.counters.get(&key).copied().unwrap_or_default();
+        let counters = self.sight.counters(self.name, id).copied().unwrap_or_default();
         let rate_bit = class.rate.bits_per_second();
         let (prio, quantum, derived) = match class.role {
             Role::Inner => (None, None, true),

@@ -6,31 +6,31 @@ use std::collections::HashMap;
 
 /// The file's accounts. As in NSS the first line with a name, or a uid, is the answer.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Passwd {
-    by_name: HashMap<String, u32>,
-    by_uid: HashMap<u32, Entry>,
+pub struct Passwd<'t> {
+    by_name: HashMap<&'t str, u32>,
+    by_uid: HashMap<u32, Entry<'t>>,
 }
 
 /// One account's line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub name: String,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'t> {
+    pub name: &'t str,
     /// Its primary group.
     pub gid: u32,
 }
 
-impl Passwd {
+impl<'t> Passwd<'t> {
     /// Reads passwd(5) up to the first line that the C library may read otherwise than we do, or
     /// not at all: the lines above that are still the first.
-    pub fn parse(text: &str) -> Passwd {
+    pub fn parse(text: &'t str) -> Passwd<'t> {
         let mut passwd = Passwd::default();
         for line in text.lines() {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let Some((name, uid, gid)) = parse_line(line) else { break };
-            passwd.by_name.entry(name.to_string()).or_insert(uid);
-            passwd.by_uid.entry(uid).or_insert_with(|| Entry { name: name.to_string(), gid });
+            passwd.by_name.entry(name).or_insert(uid);
+            passwd.by_uid.entry(uid).or_insert(Entry { name, gid });
         }
         passwd
     }
@@ -39,8 +39,8 @@ impl Passwd {
         self.by_name.get(name).copied()
     }
 
-    pub fn account(&self, uid: u32) -> Option<&Entry> {
-        self.by_uid.get(&uid)
+    pub fn account(&self, uid: u32) -> Option<Entry<'t>> {
+        self.by_uid.get(&uid).copied()
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
         let passwd = Passwd::parse(text);
         assert_eq!(passwd.uid_of("ann"), Some(10));
         assert_eq!(passwd.uid_of("bob"), Some(10));
-        assert_eq!(passwd.account(10), Some(&Entry { name: "ann".into(), gid: 20 }));
+        assert_eq!(passwd.account(10), Some(Entry { name: "ann", gid: 20 }));
         assert_eq!(passwd.uid_of("carol"), None);
     }
 
@@ -93,7 +93,8 @@ mod tests {
             "bob:x:4294967296:12::/:",
             "bob:x:12:12::/:/bin/sh:more",
         ] {
-            let passwd = Passwd::parse(&format!("ann:x:10:20:::\n{odd}\nbob:x:13:13:::\n"));
+            let text = format!("ann:x:10:20:::\n{odd}\nbob:x:13:13:::\n");
+            let passwd = Passwd::parse(&text);
             assert_eq!(passwd.uid_of("ann"), Some(10), "{odd}");
             assert_eq!(passwd.uid_of("bob"), None, "{odd}");
         }

@@ -14,6 +14,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
+use crate::policy::{Lookups, Policy};
 use crate::state::{Account, Accounts, Subuids};
 use crate::sys::nss::gid_of_group;
 use files::{Entry, Passwd};
@@ -37,70 +38,84 @@ pub struct Question {
     pub uids: BTreeSet<u32>,
     /// Uids that have a process in the links' network namespace.
     pub running: BTreeSet<u32>,
-    /// Only the uids of the names are wanted, not who they are and which groups they are in.
-    pub uids_only: bool,
-    /// Nor which groups those who run are in: nothing that is done with the answer depends on it.
+    /// Nobody needs to know which groups an account is in: of a name then only the uid is asked, and of
+    /// who runs only the name. Groups cost more than everything else of 10,000 names together.
     pub without_groups: bool,
+}
+
+impl Question {
+    /// What a policy makes it necessary to ask, beside who runs.
+    pub fn of(policy: &Policy) -> Question {
+        let Lookups { accounts, uids, groups, memberships } = policy.lookups();
+        let running = BTreeSet::new();
+        Question { names: accounts, groups, uids, running, without_groups: !memberships }
+    }
+
+    /// Both questions at once.
+    pub fn and(mut self, other: Question) -> Question {
+        self.names.extend(other.names);
+        self.groups.extend(other.groups);
+        self.uids.extend(other.uids);
+        self.running.extend(other.running);
+        self.without_groups &= other.without_groups;
+        self
+    }
 }
 
 /// Asks NSS. What it could not answer is in no map, and `unavailable` says why; what it says does
 /// not exist is `None` in `by_name` and `groups`, and missing in `by_uid`. `subuid` is the path of
 /// [`SUBUID`]; one that cannot be read is a file without lines, since most hosts need none.
-pub fn lookup(question: &Question, subuid: &Path) -> Accounts {
-    let mut asking = Asking {
-        running: question.running.clone(),
-        local: local(),
-        without_groups: question.without_groups,
-        ..Asking::default()
-    };
+pub fn lookup(question: Question, subuid: &Path) -> Accounts {
+    let Question { names, groups, uids, running, without_groups } = question;
+    let local = local();
+    let mut asking =
+        Asking { local: Passwd::parse(&local), without_groups, running, ..Asking::default() };
     // What the policy names comes first: it decides most, and the rest may be many.
-    for name in &question.names {
-        if let Some(answer) = asking.uid_of(name) {
-            if let Some(uid) = answer
-                && !question.uids_only
-            {
-                asking.account(uid);
-            }
-            asking.by_name.insert(name.clone(), answer);
+    let by_name = names.into_iter().filter_map(|name| {
+        let answer = asking.uid_of(&name)?;
+        if let (Some(uid), false) = (answer, without_groups) {
+            asking.account(uid);
         }
-    }
-    for name in &question.groups {
+        Some((name, answer))
+    });
+    let by_name = by_name.collect();
+    for name in groups {
         // A name with a NUL in it is no group's.
         let answer = CString::new(name.as_str()).map_or(Ok(None), |name| gid_of_group(&name));
-        if let Some(answer) = asking.keep("getgrnam_r", name, answer) {
-            asking.groups.insert(name.clone(), answer);
+        if let Some(answer) = asking.keep("getgrnam_r", &name, answer) {
+            asking.groups.insert(name, answer);
         }
     }
-    for uid in question.running.union(&question.uids) {
-        asking.account(*uid);
+    let uids: Vec<u32> = asking.running.union(&uids).copied().collect();
+    for uid in uids {
+        asking.account(uid);
     }
     asking.subuids(subuid);
-    asking.finish()
+    asking.finish(by_name)
 }
 
-/// The local file, where NSS would answer from it before it asks anybody else.
-fn local() -> Passwd {
+/// The text of the local file, where NSS would answer from it before it asks anybody else.
+fn local() -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     match files::asked_first(&read(NSSWITCH)) {
-        true => Passwd::parse(&read(PASSWD)),
-        false => Passwd::default(),
+        true => read(PASSWD),
+        false => String::new(),
     }
 }
 
 /// The answers so far.
 #[derive(Default)]
-struct Asking {
-    local: Passwd,
+struct Asking<'t> {
+    local: Passwd<'t>,
     without_groups: bool,
     running: BTreeSet<u32>,
     by_uid: BTreeMap<u32, Option<Account>>,
-    by_name: BTreeMap<String, Option<u32>>,
     groups: BTreeMap<String, Option<u32>>,
     subuids: Vec<Subuids>,
     unavailable: Option<String>,
 }
 
-impl Asking {
+impl Asking<'_> {
     /// `Some(None)`: there is none; `None`: NSS could not answer.
     fn keep<T>(
         &mut self,
@@ -136,23 +151,23 @@ impl Asking {
             return;
         }
         let found = match self.local.account(uid) {
-            Some(entry) => Some(entry.clone()),
+            Some(Entry { name, gid }) => Some((name.to_string(), gid)),
             None => {
                 let answer = User::from_uid(Uid::from_raw(uid));
                 let Some(found) = self.keep("getpwuid_r", &uid.to_string(), answer) else { return };
-                found.map(|user| Entry { name: user.name, gid: user.gid.as_raw() })
+                found.map(|user| (user.name, user.gid.as_raw()))
             }
         };
-        let account = found.and_then(|entry| match self.without_groups {
-            true => Some(Account { gids: BTreeSet::from([entry.gid]), name: entry.name }),
-            false => self.with_groups(entry),
+        let account = found.and_then(|(name, gid)| match self.without_groups {
+            true => Some(Account { gids: BTreeSet::from([gid]), name }),
+            false => self.with_groups(name, gid),
         });
         self.by_uid.insert(uid, account);
     }
 
     /// The primary and all supplementary groups; nix makes room for up to NGROUPS_MAX (65,536).
     /// getgrouplist(3) itself cannot say that NSS was unavailable: then it gives fewer groups.
-    fn with_groups(&mut self, Entry { name, gid }: Entry) -> Option<Account> {
+    fn with_groups(&mut self, name: String, gid: u32) -> Option<Account> {
         let listed = getgrouplist(&CString::new(name.clone()).ok()?, Gid::from_raw(gid)).map(Some);
         let gids = self.keep("getgrouplist", &name, listed)??;
         let gids = gids.into_iter().map(Gid::as_raw).chain([gid]).collect();
@@ -188,12 +203,12 @@ impl Asking {
         }
     }
 
-    fn finish(self) -> Accounts {
+    fn finish(self, by_name: BTreeMap<String, Option<u32>>) -> Accounts {
         let known = |(uid, account): (u32, Option<Account>)| Some((uid, account?));
         Accounts {
             running: self.running,
             by_uid: self.by_uid.into_iter().filter_map(known).collect(),
-            by_name: self.by_name,
+            by_name,
             groups: self.groups,
             subuids: self.subuids,
             unavailable: self.unavailable,
@@ -212,14 +227,12 @@ mod tests {
     #[test]
     fn what_exists_and_what_does_not_are_told_apart() {
         let question = Question {
-            uids: BTreeSet::new(),
-            uids_only: false,
-            without_groups: false,
             names: strings(&["root", "no-such-account"]),
             groups: strings(&["root", "no-such-group"]),
             running: BTreeSet::from([0, 3_999_999_999]),
+            ..Question::default()
         };
-        let accounts = lookup(&question, Path::new("/nonexistent"));
+        let accounts = lookup(question, Path::new("/nonexistent"));
         assert_eq!(accounts.by_name["root"], Some(0));
         assert_eq!(accounts.by_name["no-such-account"], None);
         assert_eq!(accounts.groups["root"], Some(0));
@@ -243,7 +256,7 @@ mod tests {
     #[test]
     fn a_name_with_a_nul_is_no_account() {
         let question = Question { names: strings(&["ro\0ot"]), ..Question::default() };
-        assert_eq!(lookup(&question, Path::new("/nonexistent")).by_name["ro\0ot"], None);
+        assert_eq!(lookup(question, Path::new("/nonexistent")).by_name["ro\0ot"], None);
     }
 
     #[test]
@@ -254,7 +267,7 @@ mod tests {
             .unwrap();
         let question =
             Question { running: BTreeSet::from([100_007, 200_003]), ..Question::default() };
-        let accounts = lookup(&question, &path);
+        let accounts = lookup(question, &path);
         assert_eq!(accounts.counts_for(100_007), 0);
         assert_eq!(accounts.counts_for(200_003), 200_003, "an owner that does not exist");
         assert_eq!(accounts.counts_for(5), 4711, "owned by number");

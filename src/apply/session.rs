@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use crate::accounts::Question;
-use crate::cgroup;
 use crate::desired::{self, Impossible, Sharding};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
@@ -83,25 +82,17 @@ impl Session {
         }
     }
 
-    /// What NSS must be asked for the policy, beside who runs.
-    pub fn question(&self) -> Question {
-        let lookups = self.policy.lookups();
-        Question {
-            names: lookups.accounts,
-            uids: lookups.uids.into_iter().chain(self.ask.iter().copied()).collect(),
-            groups: lookups.groups,
-            running: BTreeSet::new(),
-            uids_only: !lookups.memberships,
-            without_groups: false,
-        }
-    }
-
     /// Looks at the host and makes the policy into a model. A policy that cannot hold here is an
     /// error, and so is a root qdisc that is somebody else's.
     pub fn look(&mut self) -> Result<Meaning, Failure> {
-        let mut question = self.question();
-        question.without_groups = question.uids_only;
-        let accounts = Some(self.known.as_ref().map_or(Whom::Nss(&question), Whom::Known));
+        let accounts = Some(match &self.known {
+            Some(known) => Whom::Known(known),
+            None => {
+                let mut question = Question::of(&self.policy);
+                question.uids.extend(&self.ask);
+                Whom::Nss(question)
+            }
+        });
         let features = self.features.is_none();
         let wanted = Wanted { accounts, processes: self.processes, features };
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
@@ -136,16 +127,14 @@ impl Session {
         let claims = &observation.state.claims;
         for uid in claims.keys().filter_map(Claim::uid) {
             let owner = Owner::Uid(uid);
-            let pinned = Claim::Pinned(owner.clone());
-            let by_hand =
-                || Ok(claims.contains_key(&pinned) && !instance.members(&pinned)?.is_empty());
-            let occupied = || Ok(!instance.members(&Claim::Owner(owner))?.is_empty());
-            let stays: Result<bool, cgroup::Error> = match &self.leaving {
-                None => by_hand(),
-                Some(leaving) if !leaving.contains(&uid) => Ok(true),
-                Some(_) => by_hand().and_then(|is| if is { Ok(true) } else { occupied() }),
+            let stays = match &self.leaving {
+                None => {
+                    let by_hand = Claim::Pinned(owner);
+                    claims.contains_key(&by_hand) && !instance.members(&by_hand)?.is_empty()
+                }
+                Some(leaving) => !leaving.contains(&uid) || instance.is_occupied(&owner)?,
             };
-            if stays? {
+            if stays {
                 observation.facts.accounts.running.insert(uid);
             }
         }
@@ -203,7 +192,7 @@ impl Session {
     }
 
     /// The state that the model means on what was seen; on held links, what was seen.
-    pub fn desired(&self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
+    pub fn desired(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
         let mut desired = self.meant(meaning)?;
         let seen = &meaning.sight.observation.state;
         let held = self.held.iter().chain(self.passed_over(&meaning.model, seen));
@@ -251,7 +240,7 @@ impl Session {
         names.into_iter()
     }
 
-    fn meant(&self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
+    fn meant(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
         let sharding = self.options.sharding;
         let Meaning { sight, model, .. } = meaning;
         let lacks_bpf =
@@ -263,7 +252,9 @@ impl Session {
         match desired {
             // What stands shows only the best; something lesser was asked for, so find out.
             None | Some(Err(Impossible::Tag { .. } | Impossible::Leaf { .. })) => {
-                sight.observation.facts.features = probe::features();
+                let features = probe::features();
+                self.features = Some(features.clone());
+                sight.observation.facts.features = features;
                 desired::desired_with(model, &sight.observation, sharding)
                     .map_err(|error| self.lacking(error))
             }
@@ -286,7 +277,7 @@ impl Session {
     }
 
     /// The steps from what was seen to what is desired.
-    pub fn plan(&self, meaning: &mut Meaning) -> Result<(Plan, KernelState), Failure> {
+    pub fn plan(&mut self, meaning: &mut Meaning) -> Result<(Plan, KernelState), Failure> {
         let desired = self.desired(meaning)?;
         let observation = &meaning.sight.observation;
         let mut plan = diff(&observation.state, &desired, &observation.foreign);

@@ -11,8 +11,7 @@ use crate::state::{LinkFacts, LinkName};
 
 pub fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
-    let question = Question::default();
-    let accounts = Some(Whom::Nss(&question));
+    let accounts = Some(Whom::Nss(Question::default()));
     let wanted = Wanted { accounts, processes: true, features: false };
     let sight = observe::observe(&mut kernel, wanted)?;
     Ok(Output::text(starter(&sight)))

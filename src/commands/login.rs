@@ -65,7 +65,7 @@ fn owner_with_class(
 ) -> Result<Option<Owner>, Failure> {
     let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
     let instance = session.kernel.instance().filter(|i| i.root().exists()).ok_or_else(nothing)?;
-    let mut question = session.question();
+    let mut question = Question::of(&session.policy);
     question.names.insert(user.to_string());
     let mut known = ask(question, user)?;
     let Some(uid) = known.by_name.get(user).copied().flatten() else {

@@ -50,7 +50,7 @@ fn extra(kernel: &Kernel, sight: &Sight) -> Result<Extra, Failure> {
             extra.since.insert(owner.clone(), made);
         }
     }
-    let found = accounts::lookup(&question, std::path::Path::new(accounts::SUBUID));
+    let found = accounts::lookup(question, std::path::Path::new(accounts::SUBUID));
     extra.names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name)).collect();
     Ok(extra)
 }

@@ -229,24 +229,22 @@ impl Policy {
     /// The names and uids that NSS is asked about.
     pub fn lookups(&self) -> Lookups {
         let memberships = self.groups.iter().any(|group| group.gid.is_some());
-        let mut lookups = Lookups { memberships, ..Lookups::default() };
-        for user in &self.users {
-            if user.names_account() {
-                lookups.accounts.insert(user.key.value.as_str().to_string());
-            }
-            lookups.accounts.extend(user.accounts.iter().flatten().map(|name| name.value.clone()));
-            if !memberships {
-                continue;
-            }
-            let uids = user.uids.iter().flatten().map(|uids| &uids.value);
-            lookups.uids.extend(uids.filter(|r| r.start() == r.end()).map(|r| *r.start()));
+        let names = self.users.iter().flat_map(|user| {
+            let own = user.names_account().then(|| user.key.value.as_str().to_string());
+            own.into_iter().chain(user.accounts.iter().flatten().map(|name| name.value.clone()))
+        });
+        let uids = self.users.iter().filter(|_| memberships).flat_map(|user| &user.uids).flatten();
+        let uids = uids.map(|uids| &uids.value).filter(|uids| uids.start() == uids.end());
+        let groups = self.groups.iter().filter_map(|group| match &group.gid {
+            Some(Written { value: Gid::Name(name), .. }) => Some(name.clone()),
+            _ => None,
+        });
+        Lookups {
+            accounts: names.collect(),
+            uids: uids.map(|uids| *uids.start()).collect(),
+            groups: groups.collect(),
+            memberships,
         }
-        for group in &self.groups {
-            if let Some(Written { value: Gid::Name(name), .. }) = &group.gid {
-                lookups.groups.insert(name.clone());
-            }
-        }
-        lookups
     }
 
     /// Users by their key.

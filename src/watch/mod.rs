@@ -23,6 +23,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sd_notify::NotifyState;
 
+use crate::accounts::Question;
 use crate::apply::{Applied, May, Session, Stands};
 use crate::failure::Failure;
 use crate::observe::Sight;
@@ -178,7 +179,7 @@ pub fn watch(
 /// Who runs now, and who they and the policy's names are.
 fn who_runs(session: &Session) -> Result<Accounts, Failure> {
     let scan = process::scan(&session.kernel.proc_root).map_err(Failure::refused)?;
-    let mut question = session.question();
+    let mut question = Question::of(&session.policy);
     question.running = process::running_uids(&scan.processes, session.kernel.netns);
     Ok(ask_and_wait(question, names::LIMIT))
 }
@@ -240,9 +241,7 @@ impl Watch {
         self.agenda.by(Task::Leave, now + self.settings.grace / 2);
         self.schedule_sweep(Duration::ZERO);
         self.schedule_collection();
-        if let Some(interval) = sd_notify::watchdog_enabled() {
-            self.agenda.by(Task::Alive, now + interval / 2);
-        }
+        self.schedule_sign_of_life(now);
         memory::give_back();
         tell(&[NotifyState::Ready]);
         let links = self.stands.state.links.len();
@@ -374,7 +373,7 @@ impl Watch {
             Task::Sweep => self.sweep(),
             Task::Leave => self.look_who_left(),
             Task::Ask => {
-                self.names.ask_all(self.whole_question());
+                self.names.ask_all(self.question(&self.session.policy));
                 self.agenda.by(Task::Ask, now + self.ask_interval());
                 self.after_asking();
             }
@@ -385,10 +384,15 @@ impl Watch {
             Task::Collect => self.reconcile(),
             Task::Alive => {
                 tell(&[NotifyState::Watchdog]);
-                if let Some(interval) = sd_notify::watchdog_enabled() {
-                    self.agenda.by(Task::Alive, now + interval / 2);
-                }
+                self.schedule_sign_of_life(now);
             }
+        }
+    }
+
+    /// Where the service manager waits for one.
+    fn schedule_sign_of_life(&mut self, now: Instant) {
+        if let Some(interval) = sd_notify::watchdog_enabled() {
+            self.agenda.by(Task::Alive, now + interval / 2);
         }
     }
 
@@ -398,8 +402,9 @@ impl Watch {
         if self.accounts.unavailable.is_some() || unknown { ASK_AGAIN } else { ASK }
     }
 
-    fn whole_question(&self) -> crate::accounts::Question {
-        let mut question = self.session.question();
+    /// All that a policy wants to know of NSS now.
+    fn question(&self, policy: &Policy) -> Question {
+        let mut question = Question::of(policy);
         question.running.clone_from(&self.accounts.running);
         question
     }

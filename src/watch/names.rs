@@ -131,7 +131,7 @@ impl Names {
 
 fn ask(question: Question) -> io::Result<Offspring> {
     Offspring::start(move || {
-        let accounts = accounts::lookup(&question, Path::new(accounts::SUBUID));
+        let accounts = accounts::lookup(question, Path::new(accounts::SUBUID));
         serde_json::to_vec(&accounts).unwrap_or_default()
     })
 }

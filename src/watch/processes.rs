@@ -206,8 +206,8 @@ impl Watch {
         let stand: BTreeSet<u32> = self.state().claims.keys().filter_map(Claim::uid).collect();
         left.retain(|uid, _| stand.contains(uid));
         for uid in stand {
-            let empty = |claim| instance.members(&claim).is_ok_and(|members| members.is_empty());
-            if !empty(Claim::Owner(Owner::Uid(uid))) || !empty(Claim::Pinned(Owner::Uid(uid))) {
+            // One that cannot be looked into may hold somebody.
+            if instance.is_occupied(&Owner::Uid(uid)).unwrap_or(true) {
                 left.remove(&uid);
                 continue;
             }

@@ -153,16 +153,9 @@ impl Watch {
             Ok(policy) if self.refused.as_deref() == Some(&*policy.source.text) => {}
             Ok(policy) => {
                 // Its names are asked for first, off the loop; those in force stay known.
-                let before = std::mem::replace(&mut self.session.policy, policy);
-                let mut question = self.whole_question();
-                let policy = std::mem::replace(&mut self.session.policy, before);
-                let other = self.whole_question();
-                question.names.extend(other.names);
-                question.groups.extend(other.groups);
-                question.uids.extend(other.uids);
-                question.uids_only &= other.uids_only;
+                let in_force = self.question(&self.session.policy);
+                self.names.ask_all(self.question(&policy).and(in_force));
                 self.candidate = Some(policy);
-                self.names.ask_all(question);
                 match self.names.is_asking_about_all() {
                     true => self.after_asking(),
                     false => self.agenda.at(Task::Adopt, Instant::now()),
