@@ -1,17 +1,20 @@
 //! Which number each class has: identities are allocated once and kept. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use crate::model::{Model, Node};
-use crate::state::{Claim, Foreign, Observation, Owner};
+use crate::state::{Claim, Foreign, Key, Observation, Owner};
 use crate::units::{ClassId, Minor, Shard};
 
 use super::shards::{self, Kin, Sharding, Shards};
 
 /// Who has which class, and which classes are on their way out.
-pub(super) struct Identities {
-    pub classes: BTreeMap<Owner, ClassId>,
+pub(super) struct Identities<'a> {
+    /// One for each of the model's nodes, in the same order.
+    pub nodes: Vec<ClassId>,
+    /// Those of the groups once more.
+    pub groups: HashMap<&'a Key, ClassId>,
     /// Classes that have lost their owner and are not quiet yet.
     pub retired: BTreeSet<ClassId>,
     /// The shards that have users, and what those have in common.
@@ -36,49 +39,52 @@ pub enum OutOfMinors {
 /// that moves gets a new minor and its old class is retired. A pin waits at a spare minor while
 /// another holds the pinned one or a class retired from it still stands. Where there are many,
 /// whoever is new goes into a shard; `None`: there can be no shards.
-pub(super) fn assign(
-    model: &Model,
+pub(super) fn assign<'a>(
+    model: &'a Model,
     observed: &Observation,
     sharding: Option<Sharding>,
-) -> Result<Identities, OutOfMinors> {
+) -> Result<Identities<'a>, OutOfMinors> {
     let standing = Standing::new(model, observed);
     let targets = shards::targets(model);
     let mut free = Free::new(&standing);
-    let mut classes: BTreeMap<Owner, ClassId> = BTreeMap::new();
+    let mut nodes: Vec<ClassId> = Vec::with_capacity(model.nodes.len());
+    let mut groups: HashMap<&Key, ClassId> = HashMap::new();
     // Everybody who may be in a shard, with the class that they have.
-    let mut crowd: Vec<(&Node, Kin, Option<ClassId>)> = Vec::new();
-    for node in &model.nodes {
-        let parent = match &node.group {
-            Some(group) => classes[&Owner::Group(group.clone())],
-            None => ClassId::LINK,
-        };
+    let mut crowd: Vec<(usize, Kin, Option<ClassId>)> = Vec::new();
+    for (index, node) in model.nodes.iter().enumerate() {
+        let parent = node.group.as_ref().map_or(ClassId::LINK, |group| groups[group]);
         let may_shard = sharding.is_some() && shards::is_numbered_by_us(node, &targets);
         let kept = standing.keep(node, parent).filter(|id| id.shard().is_none() || may_shard);
         if may_shard {
-            crowd.push((node, Kin::of(node, parent), kept));
+            crowd.push((index, Kin::of(node, parent), kept));
+            // Until `spread` says which.
+            nodes.push(ClassId::NONE);
             continue;
         }
         let id = match kept {
             Some(id) => id,
             None => ClassId::ours(free.take(matches!(node.owner, Owner::Group(_)))?),
         };
-        classes.insert(node.owner.clone(), id);
+        nodes.push(id);
+        if let Owner::Group(key) = &node.owner {
+            groups.insert(key, id);
+        }
     }
     let shards = match sharding {
-        Some(sharding) => spread(&crowd, sharding, observed, &mut free, &mut classes)?,
+        Some(sharding) => spread(&crowd, sharding, observed, &mut free, &mut nodes)?,
         None => BTreeMap::new(),
     };
-    let retired = standing.retired(&classes);
-    Ok(Identities { classes, retired, shards })
+    let retired = standing.retired(&nodes);
+    Ok(Identities { nodes, groups, retired, shards })
 }
 
 /// Classes for those who may be in a shard, and the shards that have users then.
 fn spread(
-    crowd: &[(&Node, Kin, Option<ClassId>)],
+    crowd: &[(usize, Kin, Option<ClassId>)],
     sharding: Sharding,
     observed: &Observation,
     free: &mut Free,
-    classes: &mut BTreeMap<Owner, ClassId>,
+    nodes: &mut [ClassId],
 ) -> Result<BTreeMap<Shard, Kin>, OutOfMinors> {
     let members = crowd.iter().filter_map(|(_, kin, kept)| Some(((*kept)?.shard()?, kin)));
     let mut shards = Shards::new(members);
@@ -103,7 +109,7 @@ fn spread(
             places.insert(kin, shards.into_iter());
         }
     }
-    for (node, kin, kept) in crowd {
+    for (index, kin, kept) in crowd {
         let id = match kept.filter(|id| stays(&shards, kin, *id)) {
             Some(id) => id,
             None => {
@@ -112,7 +118,7 @@ fn spread(
                 place.map_or(ClassId::ours(minor), |shard| shard.user(minor))
             }
         };
-        classes.insert(node.owner.clone(), id);
+        nodes[*index] = id;
     }
     Ok(shards.into_kin())
 }
@@ -121,7 +127,7 @@ fn spread(
 struct Standing<'a> {
     model: &'a Model,
     observed: &'a Observation,
-    held: BTreeMap<&'a Owner, ClassId>,
+    held: HashMap<&'a Owner, ClassId>,
     holder: BTreeMap<Minor, ClassId>,
     retired: BTreeMap<Minor, ClassId>,
     foreign: BTreeSet<Minor>,
@@ -131,7 +137,7 @@ struct Standing<'a> {
 impl<'a> Standing<'a> {
     fn new(model: &'a Model, observed: &'a Observation) -> Self {
         let (mut held, mut holder, mut retired) =
-            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+            (HashMap::new(), BTreeMap::new(), BTreeMap::new());
         for (claim, classid) in &observed.state.claims {
             match claim {
                 Claim::Owner(owner) => {
@@ -208,8 +214,8 @@ impl<'a> Standing<'a> {
 
     /// The classes that must stand although nobody has them: they may still hold packets, or such a
     /// class hangs under them.
-    fn retired(&self, classes: &BTreeMap<Owner, ClassId>) -> BTreeSet<ClassId> {
-        let in_use: BTreeSet<ClassId> = classes.values().copied().collect();
+    fn retired(&self, nodes: &[ClassId]) -> BTreeSet<ClassId> {
+        let in_use: BTreeSet<ClassId> = nodes.iter().copied().collect();
         let trees =
             || self.model.links.iter().filter_map(|link| self.observed.state.links.get(&link.name));
         let bound = |id: ClassId| {

@@ -6,13 +6,13 @@ mod identity;
 mod rates;
 mod shards;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 
 pub use identity::OutOfMinors;
 pub use shards::Sharding;
 
 use crate::classify::{self, NoTag};
-use crate::model::{LeafChoice, Limits, Link, Model, Node, Target};
+use crate::model::{LeafChoice, Limits, Link, Model, Target};
 use crate::state::{
     Claim, Class, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls, Observation,
     Owner, Pref, Role, Tag, Tree, U32Rules,
@@ -59,13 +59,13 @@ pub fn desired_with(
     if state.net_cls == NetCls::Unmounted {
         state.net_cls = NetCls::Ours;
     }
-    for (owner, id) in &ids.classes {
-        state.claims.insert(Claim::Owner(owner.clone()), *id);
-        let pinned = Claim::Pinned(owner.clone());
-        if observed.state.claims.contains_key(&pinned) {
-            state.claims.insert(pinned, *id);
-        }
-    }
+    let pinned: HashSet<&Owner> = observed.state.claims.keys().filter_map(Claim::pinned).collect();
+    let owners = model.nodes.iter().map(|node| &node.owner).zip(&ids.nodes);
+    let claims = owners.flat_map(|(owner, id)| {
+        let pinned = pinned.get(owner).map(|_| (Claim::Pinned(owner.clone()), *id));
+        [(Claim::Owner(owner.clone()), *id)].into_iter().chain(pinned)
+    });
+    state.claims = claims.collect();
     for claim in &observed.held {
         if let Some(classid) = observed.state.claims.get(claim) {
             state.claims.entry(claim.clone()).or_insert(*classid);
@@ -74,15 +74,18 @@ pub fn desired_with(
     for id in &ids.retired {
         state.claims.insert(Claim::Retired(id.minor()), *id);
     }
+    let all_targets = shards::targets(model);
     for (index, link) in model.links.iter().enumerate() {
         let facts = observed
             .facts
             .links
             .get(&link.name)
             .ok_or_else(|| Impossible::LinkGone(link.name.clone()))?;
-        let on_link = |node: &&Node| node.limits[index].is_some();
-        let here = model.nodes.iter().filter(on_link).map(|node| &node.owner).collect();
-        let tree = LinkTree { model, index, link, facts, ids: &ids, observed, here }.build()?;
+        let nodes = model.nodes.iter().zip(&ids.nodes);
+        let here = nodes.filter(|(node, _)| node.limits[index].is_some());
+        let targets = here.map(|(node, id)| (&node.owner, *id));
+        let targets = targets.filter(|(owner, _)| all_targets.contains(owner)).collect();
+        let tree = LinkTree { model, index, link, facts, ids: &ids, observed, targets }.build()?;
         state.links.insert(link.name.clone(), tree);
     }
     Ok(state)
@@ -106,10 +109,10 @@ struct LinkTree<'a> {
     index: usize,
     link: &'a Link,
     facts: &'a LinkFacts,
-    ids: &'a Identities,
+    ids: &'a Identities<'a>,
     observed: &'a Observation,
-    /// Who has a class on this link.
-    here: BTreeSet<&'a Owner>,
+    /// The rules' targets that have a class on this link.
+    targets: BTreeMap<&'a Owner, ClassId>,
 }
 
 impl LinkTree<'_> {
@@ -145,14 +148,15 @@ impl LinkTree<'_> {
             leaf,
         );
 
-        for (node, in_force) in self.model.nodes.iter().zip(&rates.nodes) {
+        let nodes = self.model.nodes.iter().zip(&self.ids.nodes);
+        for ((node, id), in_force) in nodes.zip(&rates.nodes) {
             let (Some(limits), Some(in_force)) = (&node.limits[self.index], in_force) else {
                 continue;
             };
-            let id = self.ids.classes[&node.owner];
+            let id = *id;
             let parent = match (id.shard(), &node.group) {
                 (Some(shard), _) => shard.root(),
-                (None, Some(group)) => self.ids.classes[&Owner::Group(group.clone())],
+                (None, Some(group)) => self.ids.groups[group],
                 (None, None) => ClassId::LINK,
             };
             let (rate, ceil) = (in_force.rate, in_force.ceil);
@@ -288,8 +292,7 @@ impl LinkTree<'_> {
         match target {
             Target::Default => ClassId::DEFAULT,
             Target::Unshaped => ClassId::UNSHAPED,
-            Target::Owner(owner) if self.here.contains(owner) => self.ids.classes[owner],
-            Target::Owner(_) => ClassId::DEFAULT,
+            Target::Owner(owner) => self.targets.get(owner).copied().unwrap_or(ClassId::DEFAULT),
         }
     }
 

@@ -82,6 +82,14 @@ impl Claim {
         }
     }
 
+    /// Whose `pinned` it is.
+    pub fn pinned(&self) -> Option<&Owner> {
+        match self {
+            Claim::Pinned(owner) => Some(owner),
+            _ => None,
+        }
+    }
+
     /// The minor of a class on its way out.
     pub fn retired(&self) -> Option<Minor> {
         match self {
