@@ -18,6 +18,7 @@ mod results;
 
 mod accuracy;
 mod cost;
+mod crowd;
 mod directories;
 mod first_build;
 mod host;
@@ -63,6 +64,12 @@ const SECTIONS: &[Section] = &[
         heading: "10,000 net_cls cgroups",
         seconds: 120,
         body: directories::measure,
+    },
+    Section {
+        name: "crowd",
+        heading: "What a packet costs beside many users",
+        seconds: 400,
+        body: crowd::measure,
     },
     Section {
         name: "others",
