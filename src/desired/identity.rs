@@ -103,7 +103,7 @@ fn spread(
     let mut numbers = shards::free(observed);
     let mut places: BTreeMap<&Kin, std::vec::IntoIter<Shard>> = BTreeMap::new();
     for (kin, count) in newcomers {
-        let enough = many[kin] > sharding.full / 2 || shards.has_room(kin, sharding.full);
+        let enough = many[kin] > sharding.few || shards.has_room(kin, sharding.full);
         if crowd.len() > sharding.flat && enough {
             let shards = shards.places(kin, count, sharding.full, &mut numbers);
             places.insert(kin, shards.into_iter());

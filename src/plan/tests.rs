@@ -70,7 +70,7 @@ fn observe(state: KernelState, quiet: BTreeSet<ClassId>) -> Observation {
 
 /// The state that a model means, where a few users are many.
 fn desired(model: &Model, observed: &Observation) -> Result<KernelState, Impossible> {
-    desired_with(model, observed, Sharding { flat: 3, full: 2 })
+    desired_with(model, observed, Sharding { flat: 3, full: 2, few: 1 })
 }
 
 /// What a random user or account is: which group, how limited, pinned or not, on which links.

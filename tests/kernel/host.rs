@@ -28,7 +28,7 @@ use crate::support::world::World;
 pub const INSTANCE: &str = "/run/shaper/net_cls/shaper";
 
 /// A handful of users is a crowd.
-pub const CROWD: Sharding = Sharding { flat: 1, full: 2 };
+pub const CROWD: Sharding = Sharding { flat: 1, full: 2, few: 1 };
 
 /// Anything goes, and a retired class that nobody uses is collected at once.
 pub const MAY: May = May {
