@@ -65,7 +65,7 @@ pub fn measure() {
         "| users | the others are silent | beside 10 | all others wait for their rate | beside 10 |\n\
          |---|---:|---:|---:|---:|\n",
     );
-    let [silent, busy] = [&mut all[0].silent, &mut all[0].busy].map(median);
+    let [silent, busy] = [&mut all[0].silent, &mut all[0].busy].map(|times| median(times));
     for ((_, _, name), found) in CASES.iter().zip(&mut all) {
         let cells = [(&mut found.silent, silent), (&mut found.busy, busy)].map(|(times, of)| {
             let time = median(times);
@@ -126,7 +126,7 @@ fn packet() -> u64 {
     median(&mut times)
 }
 
-fn median(times: &mut Vec<u64>) -> u64 {
+fn median(times: &mut [u64]) -> u64 {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or(1).max(1)
 }
