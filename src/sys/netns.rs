@@ -47,13 +47,14 @@ pub fn current() -> io::Result<u64> {
 }
 
 /// Runs `work` on a thread of its own in a new, empty network namespace, which is gone afterwards.
-/// EPERM without CAP_SYS_ADMIN.
+/// EPERM without CAP_SYS_ADMIN; EAGAIN where there may be no thread more.
 pub fn private<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
+        let inside = || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Ok(work())
-        });
+        };
+        let thread = std::thread::Builder::new().spawn_scoped(scope, inside)?;
         match thread.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),

@@ -2,7 +2,7 @@
 //! ours runs beside the daemon's loop, and there is no other thread when something forks.
 
 use std::num::NonZero;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 /// Starting a thread costs as much as reading some ten files below `/proc` or a cgroup's directory.
 const LEAST: usize = 256;
@@ -11,7 +11,7 @@ const LEAST: usize = 256;
 const MOST: usize = 4;
 
 /// What `each` says of the parts of `items`, in their order. A few items are one part, and are done by
-/// the caller's own thread.
+/// the caller's own thread; so is a part for which there may be no thread more (`TasksMax`).
 pub fn in_parts<T: Sync, R: Send>(items: &[T], each: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
     let processors = || thread::available_parallelism().map_or(1, NonZero::get).min(MOST);
     let parts = match items.len() / LEAST {
@@ -22,13 +22,15 @@ pub fn in_parts<T: Sync, R: Send>(items: &[T], each: impl Fn(&[T]) -> R + Sync) 
     let own = chunks.next().unwrap_or_default();
     thread::scope(|scope| {
         let each = &each;
-        let others: Vec<_> = chunks.map(|chunk| scope.spawn(move || each(chunk))).collect();
+        let start = |part| (part, thread::Builder::new().spawn_scoped(scope, move || each(part)));
+        let others: Vec<_> = chunks.map(start).collect();
         let mut answers = vec![each(own)];
-        for other in others {
-            match other.join() {
-                Ok(answer) => answers.push(answer),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+        for (part, other) in others {
+            answers.push(match other.map(ScopedJoinHandle::join) {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                Err(_) => each(part),
+            });
         }
         answers
     })

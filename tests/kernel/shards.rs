@@ -2,17 +2,19 @@
 //! the shards, and growing past the limit harms nobody.
 
 use std::fmt::Write;
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::accounts::{ANN, BOB, CAROL, DAVE};
 use crate::support::cell::SCRATCH;
-use crate::support::command::run;
+use crate::support::command::{run, run_with};
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Order, Proto};
 use crate::support::program::{
-    NET_CLS, apply, classid, expected_classifier, policy, raw_classid, shaper,
+    NET_CLS, apply, binary, classid, expected_classifier, policy, raw_classid, shaper,
 };
 use crate::support::rates::{self, MBIT, between, within};
 use crate::support::world::{Family, UPLINK, World};
@@ -23,7 +25,8 @@ tests!(
         growing_past_the_limit_loses_and_misclassifies_nothing,
         status_and_why_show_users_in_shards_like_others,
         a_tag_whose_class_is_gone_falls_to_a_default_class,
-        where_only_cls_cgroup_is_wanted_all_stay_in_one_qdisc;
+        where_only_cls_cgroup_is_wanted_all_stay_in_one_qdisc,
+        where_no_thread_may_be_started_a_crowd_is_looked_at_all_the_same;
 );
 
 /// Lines for so many users that nobody is.
@@ -280,4 +283,26 @@ fn where_only_cls_cgroup_is_wanted_all_stay_in_one_qdisc() {
         }
         _ => assert!(tried.stderr.contains("no `cls_cgroup` classifier"), "{}", tried.stderr),
     }
+}
+
+/// A service manager may allow few (`TasksMax`), and what is many is shared out between threads.
+fn where_no_thread_may_be_started_a_crowd_is_looked_at_all_the_same() {
+    let _world = World::new();
+    let text = format!("version: 1\nlinks: {{up0: {{rate: 60mbit}}}}\nusers:\n{}", crowd(1_050));
+    apply(&text);
+    let pids = format!("{SCRATCH}/pids");
+    let group = format!("{pids}/shaper-test-{}", std::process::id());
+    fs::create_dir(&pids).expect("mkdir");
+    run(&format!("mount -t cgroup -o pids none {pids}"));
+    // Of a run that was killed.
+    let _ = fs::remove_dir(&group);
+    fs::create_dir(&group).expect("a pids cgroup");
+    let mut alone = Command::new("sh");
+    alone.args(["-c", "echo $$ >$0/cgroup.procs && echo 1 >$0/pids.max && exec $1 apply $2"]);
+    alone.args([group.as_ref(), binary().as_os_str(), policy(&text).as_ref()]);
+    let done = run_with(alone, "");
+    let refused = fs::read_to_string(format!("{group}/pids.events"));
+    fs::remove_dir(&group).expect("the cgroup is empty");
+    assert_eq!(done.exits(0).stdout, "in sync\n");
+    assert!(refused.is_ok_and(|events| events != "max 0\n"), "a thread was wanted");
 }
