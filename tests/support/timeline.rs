@@ -71,13 +71,15 @@ impl Timeline {
     }
 
     /// Bits a second between the first and the last arrival of an interval: exact also where only a few
-    /// packets come, each of which is a percent.
+    /// packets come, each of which is several percent. HTB lets a packet go, however large, and waits
+    /// for it afterwards: so the first counts, and the last does not.
     #[allow(dead_code, reason = "the benches use it")]
     pub fn rate_of_arrivals(&self, from: Micros, to: Micros) -> u64 {
         let mut bins = self.bins.range(from.0.div_ceil(BIN)..to.0 / BIN);
-        // What came first was waited for before.
-        let Some((first, _)) = bins.next() else { return 0 };
-        let (last, bytes) = bins.fold((first, 0), |(_, sum), (bin, bytes)| (bin, sum + bytes));
+        let Some((first, size)) = bins.next() else { return 0 };
+        let all =
+            bins.fold((first, 0, size), |(_, sum, before), (bin, size)| (bin, sum + before, size));
+        let (last, bytes, _) = all;
         bytes * 8 * 1_000_000 / ((last - first) * BIN).max(1)
     }
 
