@@ -373,7 +373,7 @@ impl Watch {
             Task::Sweep => self.sweep(),
             Task::Leave => self.look_who_left(),
             Task::Ask => {
-                self.names.ask_all(self.question(&self.session.policy));
+                self.names.ask_all(self.question());
                 self.agenda.by(Task::Ask, now + self.ask_interval());
                 self.after_asking();
             }
@@ -402,9 +402,12 @@ impl Watch {
         if self.accounts.unavailable.is_some() || unknown { ASK_AGAIN } else { ASK }
     }
 
-    /// All that a policy wants to know of NSS now.
-    fn question(&self, policy: &Policy) -> Question {
-        let mut question = Question::of(policy);
+    /// All that the policy in force, and one on its way in, want to know of NSS now: an answer takes the
+    /// place of what was known.
+    fn question(&self) -> Question {
+        let in_force = Question::of(&self.session.policy);
+        let candidate = self.candidate.as_ref().map(Question::of);
+        let mut question = candidate.into_iter().fold(in_force, Question::and);
         question.running.clone_from(&self.accounts.running);
         question
     }

@@ -153,9 +153,8 @@ impl Watch {
             Ok(policy) if self.refused.as_deref() == Some(&*policy.source.text) => {}
             Ok(policy) => {
                 // Its names are asked for first, off the loop; those in force stay known.
-                let in_force = self.question(&self.session.policy);
-                self.names.ask_all(self.question(&policy).and(in_force));
                 self.candidate = Some(policy);
+                self.names.ask_all(self.question());
                 match self.names.is_asking_about_all() {
                     true => self.after_asking(),
                     false => self.agenda.at(Task::Adopt, Instant::now()),

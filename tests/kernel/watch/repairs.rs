@@ -96,6 +96,13 @@ fn a_policy_is_followed_as_its_file_changes() {
     soon("the first rate", PATIENCE, || ceil("ann") == 30_000_000);
     daemon.signal(Signal::SIGHUP);
     soon("the hangup is heard", PATIENCE, || daemon.log().contains("SIGHUP"));
+    // Told before the change is noticed, it also asks again who everybody is: the new name, too.
+    policy(&POLICY.replace("bob: 30mbit", "bob: 30mbit, dave: 7mbit"));
+    daemon.signal(Signal::SIGHUP);
+    soon("a line for somebody new", PATIENCE, || {
+        fs::exists(directory("user/dave")).unwrap_or(false) && ceil("dave") == 7_000_000
+    });
+    assert!(!daemon.log().contains("there is no account"), "{}", daemon.log());
     assert!(daemon.end().success());
     assert_eq!(ceil("ann"), 30_000_000, "what was made stays");
 }
