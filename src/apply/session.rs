@@ -283,7 +283,7 @@ impl Session {
         let mut plan = diff(&observation.state, &desired, &observation.foreign);
         let derived = meaning.model.nodes.iter().filter(|node| {
             let asked = node.limits.iter().flatten().map(|limits| limits.rate);
-            asked.into_iter().all(|rate| matches!(rate, Asked::Derived { .. }))
+            asked.into_iter().all(|rate| matches!(rate, Asked::Derived { .. } | Asked::Token))
         });
         let derived = derived.map(|node| &node.owner).collect();
         let running = &observation.facts.accounts.running;

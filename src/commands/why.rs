@@ -154,7 +154,7 @@ fn answer(
                 rate_bit: class.map(|class| class.rate.bits_per_second()),
                 asked_rate_bit: match limits.rate {
                     Asked::Promised(rate) => Some(rate.bits_per_second()),
-                    Asked::Derived { .. } => None,
+                    Asked::Derived { .. } | Asked::Token => None,
                 },
                 ceil_bit: limits.ceil.bits_per_second(),
                 prio: limits.prio,
@@ -240,6 +240,9 @@ impl Answer {
                     format!("{} in force ({} asked)", show(rate), show(asked))
                 }
                 (Some(rate), Some(_)) => show(rate),
+                (Some(rate), None) if rate <= Rate::MIN_GUARANTEE.bits_per_second() => {
+                    format!("{} (a token: what is left goes to others first)", show(rate))
+                }
                 (Some(rate), None) => format!("{} (a share of what is left)", show(rate)),
                 (None, Some(asked)) => format!("{} (not in force yet)", show(asked)),
                 (None, None) => "a share of what is left".to_string(),

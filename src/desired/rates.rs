@@ -1,5 +1,10 @@
 //! The guarantees in force on one link: written rates as written, derived ones as a share of what
-//! the parent has not promised. Pure.
+//! the parent has not promised, for those of the best prio. Pure.
+//!
+//! HTB serves every class up to its rate before it lends anything by prio, so a class that is to be
+//! served after others must have next to no rate: with equal shares a backup at `prio: 7` took half of the
+//! link from users at prio 0. The default class is not counted among the prios: it has a rate always,
+//! and a policy whose users are all at prio 1 would else leave them without any.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -30,6 +35,15 @@ pub(super) struct InForce {
 struct Asking {
     promised: u64,
     sharers: u64,
+    /// The best prio of all its children but the default class.
+    best: Option<u8>,
+}
+
+impl Asking {
+    /// Whether a child of this prio has a share of what is left.
+    fn has_share(&self, prio: u8) -> bool {
+        self.best.is_none_or(|best| prio <= best)
+    }
 }
 
 /// Rates on the link at `index`. The share shrinks by powers of two with the number of sharers, so
@@ -37,18 +51,23 @@ struct Asking {
 pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
     let default = match link.default.rate {
         Asked::Promised(rate) => rate,
-        Asked::Derived { .. } => Rate::MIN_GUARANTEE,
+        Asked::Derived { .. } | Asked::Token => Rate::MIN_GUARANTEE,
     };
     let mut asking: BTreeMap<Option<&Key>, Asking> = BTreeMap::new();
     asking.entry(None).or_default().promised = default.bytes_per_second();
-    for node in &model.nodes {
-        let Some(limits) = &node.limits[index] else { continue };
+    let here = || model.nodes.iter().filter_map(|node| Some((node, node.limits[index].as_ref()?)));
+    for (node, limits) in here() {
+        let best = &mut asking.entry(node.group.as_ref()).or_default().best;
+        *best = Some(best.map_or(limits.prio, |best| best.min(limits.prio)));
+    }
+    for (node, limits) in here() {
         let parent = asking.entry(node.group.as_ref()).or_default();
         match promise(node, limits) {
             Promise::Whole(rate) => add(&mut parent.promised, rate),
             Promise::IfThereIsEnough(_) => parent.sharers += 1,
+            Promise::Token => {}
             Promise::Share { floor } => {
-                parent.sharers += 1;
+                parent.sharers += u64::from(parent.has_share(limits.prio));
                 floor.into_iter().for_each(|rate| add(&mut parent.promised, rate));
             }
         }
@@ -64,9 +83,8 @@ pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
                 Some(group) => groups.get(group).copied().unwrap_or(Rate::MIN_GUARANTEE),
                 None => link.rate,
             };
-            let share =
-                share(parent, asking.get(&node.group.as_ref()).copied().unwrap_or_default());
-            let part = share.map_or(0, Rate::bytes_per_second);
+            let asking = asking.get(&node.group.as_ref()).copied().unwrap_or_default();
+            let part = share(parent, asking).map_or(0, Rate::bytes_per_second);
             let derived = |bytes: u64| {
                 Rate::from_bytes_per_second(bytes)
                     .unwrap_or(Rate::MIN_GUARANTEE)
@@ -74,9 +92,11 @@ pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
             };
             let (rate, promised) = match promise(node, &limits) {
                 Promise::Whole(rate) => (rate, true),
+                Promise::Token => (Rate::MIN_GUARANTEE, false),
                 Promise::IfThereIsEnough(rate) => (rate.min(derived(part)), rate <= derived(part)),
                 Promise::Share { floor } => {
                     let floor = floor.map_or(0, Rate::bytes_per_second);
+                    let part = if asking.has_share(limits.prio) { part } else { 0 };
                     (derived(floor.saturating_add(part)), false)
                 }
             };
@@ -93,11 +113,13 @@ pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
 /// What a node's line promises.
 enum Promise {
     Whole(Rate),
+    /// Next to nothing, whatever is left.
+    Token,
     /// Written for accounts that come and go (`everyone`, `each`): counted in no sum, so it holds
     /// only while it fits. Children's rates above the parent's would break the parent's ceil: 20 + 20
     /// under 20 Mbit gave 38.
     IfThereIsEnough(Rate),
-    /// `floor` at the least, and a part of what is left.
+    /// `floor` at the least, and a part of what is left, unless others have a better prio.
     Share {
         floor: Option<Rate>,
     },
@@ -114,6 +136,7 @@ fn promise(node: &Node, limits: &Limits) -> Promise {
         }
         Asked::Promised(rate) => Promise::Whole(rate),
         Asked::Derived { floor } => Promise::Share { floor },
+        Asked::Token => Promise::Token,
     }
 }
 

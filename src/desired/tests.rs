@@ -97,6 +97,70 @@ fn rates_of_accounts_that_come_and_go_never_add_up_to_more_than_there_is() {
 }
 
 #[test]
+fn what_is_left_is_for_the_best_prio_and_a_worse_one_gets_a_token() {
+    let bits =
+        |found: &(KernelState, Tree), claim: &str| class(found, claim).rate.bits_per_second();
+    let policy = |bob: &str, rest: &str| {
+        tree(&format!(
+            "version: 1\nlinks: {{eth0: {{rate: 1gbit, default: {{rate: 100mbit}}}}}}\n\
+             users: {{ann: 100%, bob: {bob}, carol: {{ceil: 800mbit, prio: 3}}}}\n{rest}"
+        ))
+    };
+    for bob in ["{ceil: 500mbit, prio: 7}", "{ceil: 500mbit, background: true}"] {
+        let found = policy(bob, "");
+        assert_eq!(bits(&found, "user/bob"), 1_000, "{bob}");
+        assert_eq!(bits(&found, "user/carol"), 1_000);
+        assert_eq!(mbit(class(&found, "user/ann")), (900, 1_000), "the one sharer");
+        let Role::Leaf { prio, quantum } = class(&found, "user/bob").role else { panic!("a leaf") };
+        assert_eq!(prio, 7);
+        assert!(guarantee_is_derived(quantum), "status shows no rate that was asked for");
+    }
+    // A written rate is a promise at any prio.
+    assert_eq!(mbit(class(&policy("{rate: 50mbit, prio: 7}", ""), "user/bob")), (50, 50));
+    // Who writes a rate is served before a worse prio too.
+    let one = tree(
+        "version: 1\nlinks: {eth0: 1gbit}\nusers: {ann: {rate: 10mbit, ceil: 100%}, bob: {ceil: 50%, prio: 7}}\n",
+    );
+    assert_eq!(bits(&one, "user/bob"), 1_000);
+    // All alike share as ever, and a line alone in the background still gives way to the default class.
+    let alike = tree("version: 1\nlinks: {eth0: 1gbit}\nusers: {ann: {ceil: 500mbit, prio: 1}}\n");
+    assert_eq!(mbit(class(&alike, "user/ann")), (500, 500));
+    let alone =
+        tree("version: 1\nlinks: {eth0: 1gbit}\nusers: {ann: {ceil: 500mbit, background: true}}\n");
+    assert_eq!(bits(&alone, "user/ann"), 1_000);
+}
+
+#[test]
+fn a_group_is_served_as_the_best_of_its_members() {
+    let text = |bob: &str| {
+        format!(
+            "version: 1\nlinks: {{eth0: {{rate: 1gbit, default: {{rate: 200mbit}}}}}}\n\
+             users: {{ann: 100%, bob: {bob}, carol: {{ceil: 50%, background: true}}}}\n\
+             groups: {{outer: {{}}, jobs: {{users: [bob, carol], parent: outer}}}}\n"
+        )
+    };
+    let last = tree(&text("{ceil: 50%, prio: 7}"));
+    for claim in ["group/outer", "group/jobs"] {
+        assert_eq!(class(&last, claim).rate.bits_per_second(), 1_000, "all of {claim} waits");
+    }
+    let mixed = tree(&text("50%"));
+    assert_eq!(mbit(class(&mixed, "group/outer")), (400, 1_000));
+    assert_eq!(mbit(class(&mixed, "user/bob")), (400, 500));
+    assert_eq!(class(&mixed, "user/carol").rate.bits_per_second(), 1_000);
+}
+
+#[test]
+fn accounts_in_the_background_take_no_share_from_users() {
+    let mut observed = observation(&["fq_codel"]);
+    observed.facts.accounts.running.extend(2000..2008);
+    let text = "version: 1\nlinks: {eth0: {rate: 1gbit, default: {rate: 200mbit}}}\nusers: {ann: 100%}\n\
+                everyone: {each: {ceil: 500mbit, background: true}}\n";
+    let found = tree_on(&observed, text);
+    assert_eq!(mbit(class(&found, "user/ann")), (800, 1_000));
+    assert_eq!(class(&found, "uid/2007").rate.bits_per_second(), 1_000);
+}
+
+#[test]
 fn a_group_without_a_rate_has_at_least_what_its_members_were_promised() {
     let text = "version: 1\nlinks: {eth0: {rate: 1gbit, default: {rate: 100mbit}}}\n\
                 users: {ann: {rate: 300mbit}, bob: {rate: 100mbit}}\n\

@@ -1,7 +1,7 @@
 //! The limits of one class on one link: what is written, what follows from it, and what cannot
 //! be. Touches nothing.
 
-use crate::policy::{self, Diagnostic, Findings, Kind, Span, quote};
+use crate::policy::{self, Diagnostic, Findings, Kind, LAST_PRIO, Span, quote};
 use crate::state::Key;
 use crate::units::Rate;
 
@@ -27,7 +27,7 @@ pub(super) fn leaf(
 ) -> Result<Limits, Diagnostic> {
     let rate = written.rate.map(|rate| (absolute(rate.value, link.link.rate), rate.at));
     let ceil = written.ceil.map(|ceil| (absolute(ceil.value, link.link.rate), ceil.at));
-    let prio = written.prio.map_or(0, |prio| prio.value);
+    let prio = prio(written);
     let name = name.as_str();
     match (rate, ceil) {
         (None, None) => Err(Diagnostic::error(
@@ -43,13 +43,29 @@ pub(super) fn leaf(
         }
         (None, Some((ceil, at))) => {
             below_parent(name, "ceil", (ceil, at), link, parent)?;
-            Ok(Limits { rate: Asked::Derived { floor: None }, ceil, prio })
+            Ok(Limits { rate: without_rate(written), ceil, prio })
         }
         (Some(rate), Some(ceil)) => {
             rate_below_ceil(|| quote(name), rate, ceil)?;
             below_parent(name, "ceil", ceil, link, parent)?;
             Ok(Limits { rate: Asked::Promised(rate.0), ceil: ceil.0, prio })
         }
+    }
+}
+
+/// The prio of a line; `background` is the last.
+pub(super) fn prio(written: &policy::Limits) -> u8 {
+    match (written.background, written.prio) {
+        (Some(_), _) => LAST_PRIO,
+        (None, prio) => prio.map_or(0, |prio| prio.value),
+    }
+}
+
+/// The guarantee of a line that writes none.
+fn without_rate(written: &policy::Limits) -> Asked {
+    match written.background {
+        Some(_) => Asked::Token,
+        None => Asked::Derived { floor: None },
     }
 }
 
@@ -89,9 +105,9 @@ pub(super) fn each(
     let ceil = ceil.or(rate).map_or(parent.ceil, |(ceil, _)| ceil.min(parent.ceil));
     let rate = match rate {
         Some((rate, _)) => Asked::Promised(rate.min(ceil)),
-        None => Asked::Derived { floor: None },
+        None => written.map_or(Asked::Derived { floor: None }, without_rate),
     };
-    Ok(Limits { rate, ceil, prio: written.and_then(|w| w.prio).map_or(0, |prio| prio.value) })
+    Ok(Limits { rate, ceil, prio: written.map_or(0, prio) })
 }
 
 fn rate_below_ceil(

@@ -66,6 +66,7 @@ pub struct Node {
 pub struct Limits {
     pub rate: Asked,
     pub ceil: Rate,
+    /// For a group, the best one of its members: HTB has none for the group itself.
     pub prio: u8,
 }
 
@@ -78,6 +79,8 @@ pub enum Asked {
     /// is what its members' written rates add up to (they were promised, so the group must have
     /// them); `None` where nothing below it is written.
     Derived { floor: Option<Rate> },
+    /// As good as none (`background`).
+    Token,
 }
 
 /// Whose a process is. Pure: the answer follows from the policy, the process and the accounts.

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::policy::{
-    self, Diagnostic, EveryoneLine, Findings, Kind, LinkRef, OnLink, Policy, Span, Written, quote,
+    self, Diagnostic, EveryoneLine, Findings, GroupLine, Kind, LinkRef, OnLink, Policy, Span,
+    Written, quote,
 };
 use crate::state::{Facts, Key, Owner};
 use crate::units::{Minor, Rate};
@@ -91,6 +92,11 @@ fn pins(policy: &Policy, findings: &mut Findings) {
     }
 }
 
+/// Keeps the better prio, which is the lower.
+fn better(best: &mut Option<u8>, prio: u8) {
+    *best = Some(best.map_or(prio, |best| best.min(prio)));
+}
+
 /// What was found of one group on one link.
 #[derive(Clone, Copy)]
 struct GroupHere {
@@ -106,6 +112,8 @@ struct Tree<'a> {
     here: Vec<Vec<GroupHere>>,
     /// Written rates by link and parent; the last one of a link is the link itself.
     promises: Vec<Vec<Vec<Promise<'a>>>>,
+    /// The best prio of a group's members by link and group; `None`: nobody is in it.
+    prios: Vec<Vec<Option<u8>>>,
 }
 
 /// `everyone`, resolved.
@@ -125,8 +133,12 @@ impl<'a> Tree<'a> {
     ) -> Tree<'a> {
         let parents = policy.groups.len() + 1;
         let promises = vec![vec![Vec::new(); parents]; links.shaped.len()];
-        let mut tree =
-            Tree { policy, links, groups, here: vec![Vec::new(); policy.groups.len()], promises };
+        let each = |line: &GroupLine| {
+            line.gid.is_some().then(|| line.each.map_or(0, |each| limits::prio(&each)))
+        };
+        let prios = vec![policy.groups.iter().map(each).collect(); links.shaped.len()];
+        let here = vec![Vec::new(); policy.groups.len()];
+        let mut tree = Tree { policy, links, groups, here, promises, prios };
         for &group in &groups.order {
             let line = &policy.groups[group];
             let mut said = false;
@@ -231,6 +243,9 @@ impl<'a> Tree<'a> {
             let parent = self.parent(link, group);
             match limits::leaf(&key.value, &written, shaped, parent) {
                 Ok(found) => {
+                    if let Some(group) = group {
+                        better(&mut self.prios[link][group], found.prio);
+                    }
                     if let (Asked::Promised(rate), Some(at)) = (found.rate, written.rate) {
                         let name = key.value.as_str();
                         self.promise(link, group, Promise { name, rate, at: at.at });
@@ -262,7 +277,13 @@ impl<'a> Tree<'a> {
                 let room = rate.unwrap_or(ceil);
                 let floor = limits::add_up(&self.promises[link][group], room, of, findings);
                 let asked = rate.map_or(Asked::Derived { floor }, Asked::Promised);
-                limits[group][link] = Some(Limits { rate: asked, ceil, prio: 0 });
+                let prio = self.prios[link][group].unwrap_or(0);
+                limits[group][link] = Some(Limits { rate: asked, ceil, prio });
+                if let (Some(parent), Some(prio)) =
+                    (self.groups.parent[group], self.prios[link][group])
+                {
+                    better(&mut self.prios[link][parent], prio);
+                }
                 if let Some(rate) = rate.or(floor) {
                     let at = line.limits.rate.map_or(line.key.at, |rate| rate.at);
                     self.promise(link, self.groups.parent[group], Promise { name, rate, at });
@@ -298,7 +319,8 @@ impl<'a> Tree<'a> {
             let (rate, ceil) =
                 findings.take(limits::group("everyone", &line.limits, shaped, top))?;
             let asked = rate.map_or(Asked::Derived { floor: None }, Asked::Promised);
-            together.push(Some(Limits { rate: asked, ceil, prio: 0 }));
+            let prio = line.each.map_or(0, |each| limits::prio(&each));
+            together.push(Some(Limits { rate: asked, ceil, prio }));
             let parent = Parent { ceil, group: key.as_ref().map(|_| "everyone"), ..top };
             let found = limits::each("everyone", line.each.as_ref(), shaped, parent);
             each.push(Some(findings.take(found)?));

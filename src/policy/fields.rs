@@ -207,8 +207,10 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
         )
         .help("remove it; the name is reserved for a later version");
     }
-    if key.value == "prio" && known.contains(&"each") {
-        return Diagnostic::error(Kind::Shape, key.at, format!("{what} has no `prio`")).help(
+    let by_user = ["prio", "background"].contains(&key.value.as_str());
+    if by_user && known.contains(&"each") {
+        let message = format!("{what} has no {}", quote(&key.value));
+        return Diagnostic::error(Kind::Shape, key.at, message).help(
             "HTB ignores it on a class that has classes below: write it on the users, or in `each`",
         );
     }

@@ -9,7 +9,8 @@ use super::diagnostic::{Diagnostic, Findings, Kind, Source, Span, Written, quote
 use super::fields::{Fields, named};
 use super::yaml::{Node, Value};
 use super::{
-    ClassLine, EveryoneLine, GroupLine, Limits, Membership, Policy, UserLine, links, rules, scalars,
+    ClassLine, EveryoneLine, GroupLine, LAST_PRIO, Limits, Membership, Policy, UserLine, links,
+    rules, scalars,
 };
 
 /// Reads the whole document. `None` only where an error was found.
@@ -76,23 +77,63 @@ fn version(node: Option<Node>, at: Span, findings: &mut Findings) {
     }
 }
 
-/// `rate`, `ceil` and `prio`; the short form is a ceil.
+/// `rate`, `ceil`, `prio` and `background`; the short form is a ceil.
 pub(super) fn limits(node: Node, what: &str, findings: &mut Findings) -> Option<Limits> {
+    limits_of(node, what, &["rate", "ceil", "prio", "background"], findings)
+}
+
+/// The same for some of those keys.
+pub(super) fn limits_of(
+    node: Node,
+    what: &str,
+    keys: &[&str],
+    findings: &mut Findings,
+) -> Option<Limits> {
     let at = node.at;
     if let Value::Scalar(_) = node.value {
         let ceil = findings.take(scalars::amount(&node, "ceil"))?;
         return Some(Limits { ceil: Some(ceil), ..Limits::none(at) });
     }
-    let mut fields = Fields::open(node, what, &["rate", "ceil", "prio"], findings)?;
+    let mut fields = Fields::open(node, what, keys, findings)?;
     Some(limit_fields(&mut fields, findings))
 }
 
 fn limit_fields(fields: &mut Fields, findings: &mut Findings) -> Limits {
-    Limits {
+    let background = fields.place_of("background");
+    let is_background =
+        fields.read("background", findings, |node| scalars::boolean(node, "background"));
+    let limits = Limits {
         rate: fields.read("rate", findings, |node| scalars::amount(node, "rate")),
         ceil: fields.read("ceil", findings, |node| scalars::amount(node, "ceil")),
         prio: fields.read("prio", findings, scalars::prio),
+        background: background.filter(|_| is_background == Some(true)),
         at: fields.at,
+    };
+    contradictions(&limits, findings);
+    limits
+}
+
+/// `background` is a `prio` and has no guarantee.
+fn contradictions(limits: &Limits, findings: &mut Findings) {
+    let Some(background) = limits.background else { return };
+    if let Some(rate) = limits.rate {
+        findings.push(
+            Diagnostic::error(Kind::Rate, rate.at, "`background` with a guaranteed `rate`")
+                .label("the guarantee")
+                .also(background, "served when nobody else wants")
+                .help("remove `rate`, and write `ceil` for its cap; or remove `background` and write `prio: 7` for what is left over beyond the rate"),
+        );
+    }
+    if let Some(prio) = limits.prio.filter(|prio| prio.value != LAST_PRIO) {
+        findings.push(
+            Diagnostic::error(
+                Kind::Shape,
+                prio.at,
+                format!("`background` with `prio: {}`", prio.value),
+            )
+            .also(background, "served when nobody else wants")
+            .help(format!("`background` is `prio: {LAST_PRIO}`: remove one of the two")),
+        );
     }
 }
 
@@ -102,8 +143,18 @@ fn users(node: Node, findings: &mut Findings) -> Vec<UserLine> {
 }
 
 fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLine> {
-    const KEYS: [&str; 9] =
-        ["rate", "ceil", "prio", "classid", "accounts", "uids", "units", "group", "links"];
+    const KEYS: [&str; 10] = [
+        "rate",
+        "ceil",
+        "prio",
+        "background",
+        "classid",
+        "accounts",
+        "uids",
+        "units",
+        "group",
+        "links",
+    ];
     let mut line = UserLine {
         key,
         limits: Limits::none(node.at),
@@ -157,7 +208,7 @@ fn classes(node: Node, findings: &mut Findings) -> Vec<ClassLine> {
 }
 
 fn class(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<ClassLine> {
-    const KEYS: [&str; 5] = ["rate", "ceil", "prio", "classid", "links"];
+    const KEYS: [&str; 6] = ["rate", "ceil", "prio", "background", "classid", "links"];
     if let Value::Scalar(_) = node.value {
         let limits = limits(node, "class", findings)?;
         return Some(ClassLine { key, limits, classid: None, links: Vec::new() });

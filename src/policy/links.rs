@@ -46,8 +46,10 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
     const KEYS: [&str; 5] = ["rate", "default", "classifier", "leaf", "optional"];
     let mut fields = Fields::open(node, "a link", &KEYS, findings)?;
     line.rate = fields.read("rate", findings, |node| scalars::amount(node, "rate"));
-    line.default =
-        fields.take("default").and_then(|node| lines::limits(node, "`default`", findings));
+    line.default = fields.take("default").and_then(|node| {
+        // Root's own logins wait in it: it always has a guarantee.
+        lines::limits_of(node, "`default`", &["rate", "ceil", "prio"], findings)
+    });
     line.classifier = fields
         .read("classifier", findings, |node| scalars::choice(node, "classifier", &CLASSIFIERS))
         .flatten();

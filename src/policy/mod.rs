@@ -87,13 +87,15 @@ pub struct Limits {
     pub ceil: Option<Written<Amount>>,
     /// 0 (served first) to 7.
     pub prio: Option<Written<u8>>,
+    /// Where `background: true` stands: served when nobody else wants.
+    pub background: Option<Span>,
     /// The mapping, or the value of the short form.
     pub at: Span,
 }
 
 impl Limits {
     fn none(at: Span) -> Limits {
-        Limits { rate: None, ceil: None, prio: None, at }
+        Limits { rate: None, ceil: None, prio: None, background: None, at }
     }
 }
 
@@ -203,6 +205,9 @@ pub struct Lookups {
     /// is not asked: it costs more than everything else of 10,000 lines together.
     pub memberships: bool,
 }
+
+/// The `prio` that is served last (`TC_HTB_NUMPRIO`, include/uapi/linux/pkt_sched.h).
+pub(crate) const LAST_PRIO: u8 = 7;
 
 /// Names that mean something else.
 pub(crate) const RESERVED_NAMES: [&str; 5] = ["default", "unshaped", "everyone", "link", "root"];

@@ -12,7 +12,8 @@ use crate::support::world::{Family, UPLINK, World};
 
 tests!(
     On::Every => users_get_their_rates_on_a_full_link_and_borrow_up_to_their_ceil;
-    On::HostAndUml => a_groups_ceil_holds_for_its_members_together,
+    On::HostAndUml => a_backup_is_served_when_nobody_else_wants,
+        a_groups_ceil_holds_for_its_members_together,
         unshaped_traffic_passes_a_slow_link_at_the_devices_speed,
         latency_stays_low_in_a_users_own_full_class;
 );
@@ -38,6 +39,28 @@ users:
     bob.actor.stop(bob.socket);
     sleep(Duration::from_secs(1));
     rates::expect(UPLINK, Duration::from_secs(3), &[(&[&of_ann], 50 * MBIT, 2)]);
+}
+
+fn a_backup_is_served_when_nobody_else_wants() {
+    let mut world = World::new();
+    let (mut ann, _bob) = (world.pouring(ANN, Family::V4), world.pouring(BOB, Family::V4));
+    for backup in ["ceil: 80%, background: true", "ceil: 80%, prio: 7"] {
+        apply(&format!(
+            "
+version: 1
+links: {{up0: {{rate: 50mbit, default: {{rate: 5mbit}}}}}}
+users:
+  ann: 100%
+  bob: {{{backup}}}
+"
+        ));
+        sleep(Duration::from_secs(2));
+        let all = rates::expect(UPLINK, Duration::from_secs(3), &[(&["1:1"], 50 * MBIT, 2)]);
+        between(backup, all.rate(&classid("user/bob")), 0, 2 * MBIT);
+    }
+    ann.actor.stop(ann.socket);
+    sleep(Duration::from_secs(1));
+    rates::expect(UPLINK, Duration::from_secs(3), &[(&[&classid("user/bob")], 40 * MBIT, 2)]);
 }
 
 fn a_groups_ceil_holds_for_its_members_together() {
