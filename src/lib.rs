@@ -2,6 +2,10 @@
 //! trees, filters and cgroup directories out. ARCHITECTURE.md says how the rooms fit; a room uses
 //! only what stands above it here.
 #![deny(unsafe_code)]
+// What is printed goes through `commands::output` and the log.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+pub mod text;
 
 pub mod units;
 

@@ -1,15 +1,36 @@
 //! The `shaper` binary: command line in, text and exit status out.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use shaper::cli::{Cli, Command};
-use shaper::commands::{self, Output};
-use shaper::failure::Failure;
+use shaper::commands::{self, Output, color};
+use shaper::text;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let output = match Cli::try_parse() {
+        Ok(cli) => {
+            log_to_stderr(&cli);
+            commands::dispatch(&cli).unwrap_or_else(|failure| {
+                let status = failure.exit_status();
+                match cli.global.json {
+                    true => Output { status, ..Output::json(&failure.json()) },
+                    false => {
+                        let text = failure.text(color(&io::stderr()));
+                        let stderr = format!("{}\n", text.trim_end());
+                        Output { stderr, status, ..Output::default() }
+                    }
+                }
+            })
+        }
+        Err(said) => said_by_clap(&said),
+    };
+    ExitCode::from(output.deliver())
+}
+
+fn log_to_stderr(cli: &Cli) {
     // What a daemon does is told by its log alone.
     let daemon = matches!(cli.command, Command::Watch { .. });
     let level = match cli.global.verbose + u8::from(daemon && !cli.global.quiet) {
@@ -20,33 +41,31 @@ fn main() -> ExitCode {
     let mut logger =
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
     // The journal has the time already.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        logger.format_timestamp(None);
-    }
-    logger.format_target(false).init();
-    match commands::dispatch(&cli) {
-        Ok(Output { stdout, stderr, status }) => {
-            say(std::io::stderr(), &stderr);
-            say(std::io::stdout(), &stdout);
-            ExitCode::from(status)
-        }
-        Err(failure) => {
-            if cli.global.json {
-                say(std::io::stdout(), &format!("{}\n", failure.json()));
-            } else {
-                say(
-                    std::io::stderr(),
-                    &format!("{}\n", failure.text(commands::color()).trim_end()),
-                );
+    let timed = std::env::var_os("JOURNAL_STREAM").is_none();
+    logger.format(move |to, record| {
+        let level = record.level();
+        let style = to.default_level_style(level);
+        let message = text::record(&record.args().to_string());
+        match timed {
+            true => {
+                let time = to.timestamp_seconds();
+                writeln!(to, "[{time} {style}{level:<5}{style:#}] {message}")
             }
-            ExitCode::from(Failure::exit_status(&failure))
+            false => writeln!(to, "[{style}{level:<5}{style:#}] {message}"),
         }
-    }
+    });
+    logger.init();
 }
 
-/// A reader that went away (`shaper status | head`) is no reason to panic.
-fn say(mut to: impl Write, text: &str) {
-    if let Err(error) = to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
-        log::debug!("cannot print: {error}");
+/// Help, the version, or what is wrong with the command line.
+fn said_by_clap(said: &clap::Error) -> Output {
+    let draw = |color| match color {
+        true => said.render().ansi().to_string(),
+        false => said.render().to_string(),
+    };
+    let status = u8::try_from(said.exit_code()).unwrap_or(u8::MAX);
+    match said.use_stderr() {
+        true => Output { stderr: draw(color(&io::stderr())), status, ..Output::default() },
+        false => Output { stdout: draw(color(&io::stdout())), status, ..Output::default() },
     }
 }

@@ -322,7 +322,7 @@ fn processes_are_placed_by_their_uid_and_only_in_our_namespace() {
             assert_eq!(instance.attach(group.pid(), &claim(path)).unwrap(), Attached::Moved);
         }
         let comm = |pid| process::read_one(Path::new("/proc"), pid).unwrap().comm;
-        wait_until(|| comm(elsewhere.pid()) == "sleep");
+        wait_until(|| comm(elsewhere.pid()).raw() == "sleep");
 
         let placement = scratch.place(&lines);
         let seats = [&at_root, &in_anns, &unclaimed, &pinned, &waiting, &engine, &elsewhere]
@@ -331,7 +331,7 @@ fn processes_are_placed_by_their_uid_and_only_in_our_namespace() {
             .foreign
             .iter()
             .filter(|foreign| foreign.pid == engine.pid())
-            .map(|foreign| (foreign.comm.as_str(), foreign.owner.is_some()))
+            .map(|foreign| (foreign.comm.raw(), foreign.owner.is_some()))
             .collect();
         assert_eq!(reported, [("sleep", true)]);
         drop(engine);

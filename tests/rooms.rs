@@ -239,6 +239,31 @@ fn unsafe_stands_in_sys_alone() {
     }
 }
 
+/// Other people's names must not command a terminal: what is printed passes `text` on its way out, in
+/// the two files that open a way out.
+#[test]
+fn whatever_is_printed_passes_one_gate() {
+    for file in files().iter().filter(|file| !file.is_test) {
+        let path = file.path.to_str().unwrap();
+        let mut code = without_tests(file);
+        let asked = [
+            "io::stdout().is_terminal()",
+            "io::stderr().is_terminal()",
+            "color(&io::stdout())",
+            "color(&io::stderr())",
+        ];
+        for asked in asked {
+            code = code.replace(asked, "");
+        }
+        let ways = ["io::stdout()", "io::stderr()", "/dev/std", "/dev/tty", "println!(", "print!("];
+        for way in ways {
+            assert!(path == "commands/output.rs" || !code.contains(way), "{path}: {way}");
+        }
+        let gated = code.contains("write(\"/dev/kmsg\", record(");
+        assert!(gated || !code.contains("dev/kmsg"), "{path}: /dev/kmsg without `text::record`");
+    }
+}
+
 #[test]
 fn no_file_is_over_600_lines() {
     for file in files() {

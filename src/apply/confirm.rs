@@ -8,6 +8,7 @@ use crate::cgroup::{Attached, Instance, Lock};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::sys::guard::{self, Detached};
+use crate::text::record;
 
 /// How long the guard waits for another run to finish before it takes the change back.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -99,7 +100,7 @@ fn watch_over(name: &str, instance: &Instance, change: &Change<'_>) {
 
 /// The guard has no terminal: the kernel's log is where an administrator looks after such a change.
 fn say(sentence: &str) {
-    if let Err(error) = std::fs::write("/dev/kmsg", sentence) {
+    if let Err(error) = std::fs::write("/dev/kmsg", record(sentence)) {
         log::warn!("{sentence} ({error})");
     }
 }

@@ -13,7 +13,9 @@ pub fn apply(global: &Global, file: &Path, options: Options, may: May) -> Result
     let mut session = super::session(global, file, options)?;
     let applied = apply::apply(&mut session, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {
-        true => Output::json(report::applied_json(&applied, &session.kernel.paths(applied.psched))),
+        true => {
+            Output::json(&report::applied_json(&applied, &session.kernel.paths(applied.psched)))
+        }
         false => Output::text(report::applied_text(&applied, global.quiet)),
     };
     output.warn(&session.policy, &applied.warnings, global);

@@ -10,7 +10,7 @@ pub fn clear(global: &Global, may: May) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
     let applied = apply::clear(&mut kernel, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {
-        true => Output::json(report::applied_json(&applied, &kernel.paths(applied.psched))),
+        true => Output::json(&report::applied_json(&applied, &kernel.paths(applied.psched))),
         false if applied.steps.is_empty() && applied.left.is_empty() && !global.quiet => {
             Output::text("nothing to clear\n".to_string())
         }

@@ -8,6 +8,7 @@ use crate::cli::Global;
 use crate::failure::Failure;
 use crate::observe::{self, Sight, Wanted, Whom};
 use crate::state::{LinkFacts, LinkName};
+use crate::text::shown;
 
 pub fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
@@ -73,7 +74,7 @@ fn starter(sight: &Sight) -> String {
         names.push("bob");
     }
     for name in names {
-        let _ = writeln!(text, "#   {name}: {{rate: 5%, ceil: 80%}}");
+        let _ = writeln!(text, "#   {}: {{rate: 5%, ceil: 80%}}", shown(name));
     }
     text.push_str(
         "\n# All members together, and each by itself:\n# groups:\n#   students: {gid: students, ceil: 60%, each: {ceil: 20%}}\n\n\

@@ -13,6 +13,7 @@ use crate::cli::Global;
 use crate::failure::Failure;
 use crate::plan::Planned;
 use crate::state::{Accounts, Claim, Owner};
+use crate::text::{Foreign, shown};
 use crate::watch::ask_and_wait;
 
 /// How long NSS may take: somebody waits for the login.
@@ -32,6 +33,7 @@ pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, F
             "login is for pam_exec, which says whose session it is in PAM_USER".to_string(),
         )
     })?;
+    let name = Foreign::from(user.as_str());
     // Whatever is wrong here, root can log in and see to it.
     if user == "root" {
         return Ok(Output::default());
@@ -42,18 +44,18 @@ pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, F
     let Some(owner) = owner_with_class(&mut session, &user, wait)? else {
         return Ok(Output::default());
     };
-    let gone = || Failure::refused(format!("{user}'s class went away meanwhile"));
+    let gone = || Failure::refused(format!("{name}'s class went away meanwhile"));
     let instance = session.kernel.instance().ok_or_else(gone)?;
     let _lock = instance.lock(wait)?;
     let (claims, _) = instance.observe()?;
     let classid = *claims.get(&Claim::Owner(owner.clone())).ok_or_else(gone)?;
     let claim = run::pin(&instance, &claims, owner, classid)?;
     if nix::unistd::getppid() != caller || caller.as_raw() <= 1 {
-        return Err(Failure::refused(format!("{user}'s session ended before it began")));
+        return Err(Failure::refused(format!("{name}'s session ended before it began")));
     }
     match instance.attach(caller.as_raw().cast_unsigned(), &claim)? {
         Attached::Moved => Ok(Output::default()),
-        other => Err(Failure::refused(format!("cannot place {user}'s session: {other:?}"))),
+        other => Err(Failure::refused(format!("cannot place {name}'s session: {other:?}"))),
     }
 }
 
@@ -69,7 +71,7 @@ fn owner_with_class(
     question.names.insert(user.to_string());
     let mut known = ask(question, user)?;
     let Some(uid) = known.by_name.get(user).copied().flatten() else {
-        return Err(Failure::Usage(format!("there is no account {user}")));
+        return Err(Failure::Usage(format!("there is no account {}", shown(user))));
     };
     let about_him = Question { running: [uid].into(), ..Question::default() };
     let him = ask(about_him, user)?;
@@ -103,7 +105,9 @@ fn owner_with_class(
 fn ask(question: Question, user: &str) -> Result<Accounts, Failure> {
     let accounts = ask_and_wait(question, NSS);
     match &accounts.unavailable {
-        Some(why) => Err(Failure::refused(format!("cannot find out who {user} is: {why}"))),
+        Some(why) => {
+            Err(Failure::refused(format!("cannot find out who {} is: {why}", shown(user))))
+        }
         None => Ok(accounts),
     }
 }

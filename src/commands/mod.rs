@@ -4,6 +4,7 @@ mod apply;
 mod clear;
 mod init;
 mod login;
+mod output;
 mod plan;
 mod report;
 mod run;
@@ -11,8 +12,10 @@ mod status;
 mod watch;
 mod why;
 
-use std::io::IsTerminal;
+use std::io;
 use std::path::Path;
+
+pub use output::{Output, color};
 
 use crate::apply::{May, Options, Session};
 use crate::cli::{Cli, Command, Global};
@@ -22,36 +25,13 @@ use crate::model::BuildOptions;
 use crate::policy::{Diagnostic, Policy};
 use crate::sys::netns;
 
-/// What a command prints, and its exit status.
-#[derive(Debug, Default)]
-pub struct Output {
-    pub stdout: String,
-    pub stderr: String,
-    pub status: u8,
-}
-
 impl Output {
-    fn text(stdout: String) -> Output {
-        Output { stdout, ..Output::default() }
-    }
-
-    fn json(mut document: String) -> Output {
-        document.push('\n');
-        Output::text(document)
-    }
-
     /// Draws the policy's warnings for people; in JSON they are in the document.
     fn warn(&mut self, policy: &Policy, warnings: &[Diagnostic], global: &Global) {
         if !global.json && !global.quiet {
-            self.stderr.push_str(&plan::draw(policy, warnings, color()));
+            self.stderr.push_str(&plan::draw(policy, warnings, color(&io::stderr())));
         }
     }
-}
-
-/// Whether messages are drawn in colour.
-pub fn color() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::io::stderr().is_terminal()
 }
 
 /// Enters the network namespace that the command line names and opens the kernel there.

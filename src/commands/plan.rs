@@ -28,7 +28,7 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
     let (plan, _) = session.plan(&mut meaning)?;
     let paths = session.kernel.paths(meaning.sight.facts().psched);
     let mut output = if global.json {
-        Output::json(report::plan_json(
+        Output::json(&report::plan_json(
             &plan,
             &paths,
             &meaning.warnings,
@@ -83,7 +83,7 @@ pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Outp
         }
     };
     let mut output = match (global.json, global.quiet) {
-        (true, _) => Output::json(report::check_json(&warnings)),
+        (true, _) => Output::json(&report::check_json(&warnings)),
         (false, true) => Output::default(),
         (false, false) => Output::text(format!("{}: {}\n", policy.source.file, size(&policy))),
     };

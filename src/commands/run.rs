@@ -12,6 +12,7 @@ use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::state::{Claim, Key, Owner};
+use crate::text::shown;
 use crate::units::ClassId;
 
 /// shaper's own failures of `run`, as env(1), nohup(1) and timeout(1) have them.
@@ -33,7 +34,10 @@ pub fn run(global: &Global, user: &str, command: &[OsString]) -> Failure {
         io::ErrorKind::NotFound => NOT_FOUND,
         _ => CANNOT_RUN,
     };
-    Failure::Run { status, message: format!("cannot run {}: {error}", program.display()) }
+    Failure::Run {
+        status,
+        message: format!("cannot run {}: {error}", shown(&program.to_string_lossy())),
+    }
 }
 
 /// Moves this very process, so that the command is in the class from its first packet.
@@ -41,7 +45,7 @@ fn enter(global: &Global, user: &str) -> Result<(), Failure> {
     let (instance, claim) = pinned(global, user)?;
     match instance.attach(std::process::id(), &claim)? {
         Attached::Moved => Ok(()),
-        other => Err(Failure::refused(format!("cannot enter {user}'s class: {other:?}"))),
+        other => Err(Failure::refused(format!("cannot enter {}'s class: {other:?}", shown(user)))),
     }
 }
 
@@ -61,7 +65,10 @@ pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failu
             Attached::Moved => {}
             Attached::Dead => dead.push(pid.to_string()),
             Attached::NoDirectory => {
-                return Err(Failure::refused(format!("{user}'s class went away meanwhile")));
+                return Err(Failure::refused(format!(
+                    "{}'s class went away meanwhile",
+                    shown(user)
+                )));
             }
         }
     }
@@ -90,7 +97,8 @@ fn pinned(global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
         .filter(|(_, classid)| *classid != ClassId::NONE)
         .ok_or_else(|| {
             Failure::Usage(format!(
-                "{user} has no class; `shaper status` lists who has, `shaper why {user}` says why"
+                "{0} has no class; `shaper status` lists who has, `shaper why {0}` says why",
+                shown(user)
             ))
         })?;
     let claim = pin(&instance, &claims, owner, classid)?;

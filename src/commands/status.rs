@@ -11,6 +11,7 @@ use crate::kernel::Kernel;
 use crate::observe::{self, Sight, Wanted};
 use crate::state::{Claim, Owner};
 use crate::status::{self, Extra};
+use crate::text::shown;
 
 pub fn status(global: &Global, users: &[String], group: Option<&str>) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
@@ -25,11 +26,12 @@ pub fn status(global: &Global, users: &[String], group: Option<&str>) -> Result<
         !status.links.iter().any(|link| link.users.iter().any(is))
     }) {
         return Err(Failure::Usage(format!(
-            "{missing} has no class here; `shaper why {missing}` says why"
+            "{0} has no class here; `shaper why {0}` says why",
+            shown(missing)
         )));
     }
     Ok(match global.json {
-        true => Output::json(serde_json::to_string(&status).map_err(Failure::refused)?),
+        true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),
         false => Output::text(status::table(&status)),
     })
 }

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::model::{Asked, Claimed, Node, Place};
 use crate::process::{self, Process};
 use crate::state::{Claim, Owner};
+use crate::text::shown;
 use crate::units::Rate;
 
 #[derive(Serialize)]
@@ -55,7 +56,7 @@ pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failur
         _ => of_user(&session, &meaning, subject)?,
     };
     Ok(match global.json {
-        true => Output::json(serde_json::to_string(&answer).map_err(Failure::refused)?),
+        true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
         false => Output::text(answer.text()),
     })
 }
@@ -77,7 +78,7 @@ fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, 
     match process::decide(process, matcher, accounts, &view) {
         process::Decision::Leave(process::Reason::Foreign { .. }) => notes.push(format!(
             "it sits in another's net_cls group `{}` and is left alone",
-            process.net_cls.as_deref().unwrap_or("/")
+            shown(process.net_cls.as_deref().unwrap_or("/"))
         )),
         process::Decision::Leave(process::Reason::OtherNamespace) => {
             notes.push("it is in another network namespace: its packets are not ours".to_string());
@@ -115,7 +116,8 @@ fn of_user(session: &Session, meaning: &Meaning, user: &str) -> Result<Answer, F
     match (&owner, uid) {
         (None, None) => {
             return Err(Failure::Usage(format!(
-                "{user} is no line of the policy, no account and no process"
+                "{} is no line of the policy, no account and no process",
+                shown(user)
             )));
         }
         (None, Some(0)) => notes.push("root is only claimed by a line that names it".to_string()),
@@ -124,7 +126,7 @@ fn of_user(session: &Session, meaning: &Meaning, user: &str) -> Result<Answer, F
         }
         _ => {}
     }
-    Ok(answer(session, meaning, user.to_string(), owner, notes))
+    Ok(answer(session, meaning, shown(user).to_string(), owner, notes))
 }
 
 fn answer(
@@ -256,10 +258,10 @@ impl Answer {
             );
         }
         if !self.shares_with.is_empty() {
-            let _ = writeln!(text, "  accounts in it now: {}", self.shares_with.join(", "));
+            let _ = writeln!(text, "  accounts in it now: {}", shown(&self.shares_with.join(", ")));
         }
         if let Some(directory) = &self.directory {
-            let _ = writeln!(text, "  net_cls directory: {directory}");
+            let _ = writeln!(text, "  net_cls directory: {}", shown(directory));
         }
         for note in &self.notes {
             let _ = writeln!(text, "  {note}");

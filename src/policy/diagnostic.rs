@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
 
+use crate::text;
+
 /// Where a line stands in the policy file, counted from 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -319,19 +321,9 @@ pub(crate) fn quote(text: &str) -> String {
 
 /// At most `longest` characters of a text that somebody else wrote, safe on a terminal.
 pub(crate) fn printable(text: &str, longest: usize) -> String {
-    let mut printable = String::new();
-    for (i, c) in text.chars().enumerate() {
-        if i == longest {
-            printable.push('…');
-            break;
-        }
-        if c.is_control() {
-            printable.extend(c.escape_default());
-        } else {
-            printable.push(c);
-        }
-    }
-    printable
+    let end = text.char_indices().nth(longest).map(|(at, _)| at);
+    let ellipsis = if end.is_some() { "…" } else { "" };
+    format!("{}{ellipsis}", text::shown(&text[..end.unwrap_or(text.len())]))
 }
 
 /// The one of `known` that `text` was probably meant to be.

@@ -9,6 +9,8 @@ mod scan;
 
 use std::collections::BTreeSet;
 
+use crate::text::Foreign;
+
 pub use decide::{Decision, InstanceView, Reason, claim_of, decide};
 pub use parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
 pub use place::{Failed, ForeignProcess, PlacedOne, Placement, place, place_one, place_seen};
@@ -21,7 +23,7 @@ pub struct Process {
     /// When it started, in clock ticks after boot: with the pid, it says which process this is.
     pub starttime: u64,
     /// The kernel's name for it: up to 15 bytes, set by the process itself.
-    pub comm: String,
+    pub comm: Foreign,
     /// The real uid: a setuid `ping` stays with its user.
     pub uid: u32,
     pub kernel_thread: bool,

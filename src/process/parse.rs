@@ -1,5 +1,7 @@
 //! The texts of `/proc/PID` as values: `stat`, `status`, `cgroup`. Pure.
 
+use crate::text::Foreign;
+
 /// Flags of a task, include/linux/sched.h.
 const PF_EXITING: u64 = 0x0000_0004;
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -7,7 +9,7 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 /// What we need of `/proc/PID/stat` (proc_pid_stat(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
-    pub comm: String,
+    pub comm: Foreign,
     /// A zombie, or on its way to be one: it has given up its namespaces and shows the root as its
     /// v1 cgroup. A main thread that ended before the others is one too.
     pub ended: bool,
@@ -22,7 +24,7 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     // The name stands in parentheses and may itself hold parentheses, spaces and newlines.
     let open = text.iter().position(|byte| *byte == b'(')?;
     let close = text.iter().rposition(|byte| *byte == b')')?;
-    let comm = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
+    let comm = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned().into();
     let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
     // The first field after the name is number 3 of the man page.
     let mut fields = rest.split_ascii_whitespace();
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn stat_gives_name_threads_and_start() {
         let stat = parse_stat(BASH).unwrap();
-        assert_eq!((stat.comm.as_str(), stat.threads, stat.starttime), ("bash", 3, 123_456));
+        assert_eq!((stat.comm.raw(), stat.threads, stat.starttime), ("bash", 3, 123_456));
         assert!(!stat.ended && !stat.kernel_thread);
     }
 
@@ -122,10 +124,7 @@ mod tests {
     fn a_name_may_hold_parentheses_spaces_and_newlines() {
         let text = String::from_utf8_lossy(BASH).replace("bash", "a) Z 1\n(b");
         let stat = parse_stat(text.as_bytes()).unwrap();
-        assert_eq!(
-            (stat.comm.as_str(), stat.ended, stat.starttime),
-            ("a) Z 1\n(b", false, 123_456)
-        );
+        assert_eq!((stat.comm.raw(), stat.ended, stat.starttime), ("a) Z 1\n(b", false, 123_456));
     }
 
     #[test]

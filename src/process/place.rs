@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::cgroup::{self, Attached, Instance};
 use crate::state::{Claim, Owner};
+use crate::text::Foreign;
 
 use super::scan::{Scan, scan_except};
 use super::{Decision, Process, Reason, read_one};
@@ -46,9 +47,9 @@ pub struct Placement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignProcess {
     pub pid: u32,
-    pub comm: String,
+    pub comm: Foreign,
     /// Below the hierarchy's root.
-    pub path: String,
+    pub path: Foreign,
     /// Whose it would be; `None`: nobody's.
     pub owner: Option<Owner>,
 }
@@ -56,7 +57,7 @@ pub struct ForeignProcess {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     pub pid: u32,
-    pub comm: String,
+    pub comm: Foreign,
     /// `None`: an error without a number.
     pub errno: Option<i32>,
     pub message: String,
@@ -180,7 +181,7 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
             Reason::Foreign { owner } => self.placement.foreign.push(ForeignProcess {
                 pid: process.pid,
                 comm: process.comm,
-                path: process.net_cls.unwrap_or_default(),
+                path: process.net_cls.unwrap_or_default().into(),
                 owner,
             }),
             Reason::UnknownNamespace => self.placement.unknown_namespace += 1,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Process;
 use super::parse::{Stat, parse_cgroup, parse_real_uid, parse_stat};
 use crate::sys::threads::in_parts;
+use crate::text::Foreign;
 
 /// What one pass over `/proc` saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl Buffer {
         let mut process = Process {
             pid,
             starttime: stat.starttime,
-            comm: String::new(),
+            comm: Foreign::default(),
             uid: 0,
             kernel_thread: stat.kernel_thread,
             zombie: false,

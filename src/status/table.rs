@@ -1,6 +1,7 @@
 //! Status for people: a table for each link, widths as wide as their contents.
 
 use super::{ClassNumbers, Link, Status};
+use crate::text::shown;
 use crate::units::Rate;
 
 const HEADINGS: [&str; 10] =
@@ -77,9 +78,9 @@ fn row(
         None => format!("~{}", bits(class.rate_bit)),
     };
     [
-        name.to_string(),
+        shown(name).to_string(),
         classid.to_string(),
-        group,
+        shown(&group).to_string(),
         rate,
         bits(class.ceil_bit),
         bytes(class.sent_bytes),

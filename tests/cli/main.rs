@@ -12,8 +12,10 @@ mod check;
 mod daemon;
 mod files;
 mod help;
+mod hostile;
 mod invoke;
 mod kernel_state;
+mod output;
 mod plan;
 mod run;
 mod unprivileged;
@@ -32,5 +34,7 @@ fn main() -> ExitCode {
         run::TESTS,
         attach::TESTS,
         daemon::TESTS,
+        hostile::TESTS,
+        output::TESTS,
     ])
 }
