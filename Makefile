@@ -1,20 +1,44 @@
-# The whole life of the project. Works as root on a fresh Debian machine that has cargo and make;
-# what else is needed is installed, and said.
+# The whole life of the project. `make` and `make check` are for anybody; `make test` and `make demo` work as root on
+# a fresh Debian machine that has cargo and make: what else is needed is installed, and said.
 
 LAB := target/lab
-TEST_PACKAGES := iproute2 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod openssh-server openssh-client cgroup-tools systemd
+TEST_PACKAGES := gcc libc6-dev iproute2 python3 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod \
+	openssh-server openssh-client cgroup-tools systemd
+
+# rustup's place, also where this shell was started before it was there.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+# Under sudo, the caller's Rust where root has none; and a folder of root's own below target, so that nothing of root's
+# stands in the way of the caller's next `make`.
+ifneq ($(filter-out root,$(SUDO_USER)),)
+CALLERS := $(shell getent passwd $(SUDO_USER) | cut -d: -f6)
+ifeq ($(shell PATH='$(PATH)'; command -v cargo),)
+export PATH := $(PATH):$(CALLERS)/.cargo/bin
+export RUSTUP_HOME := $(CALLERS)/.rustup
+endif
+export CARGO_TARGET_DIR := $(CURDIR)/target/root
+endif
 
 # Random policies of one run of `make nightly`, and where its random numbers start.
 TRANSITIONS := 20000
 SEED = $$(date +%Y%m%d)
 
-.PHONY: build install test nightly tools demo bench bless clean-lab lab-kernel fmt clippy
+.PHONY: build install uninstall check test nightly rust tools demo bench bless clean-lab lab-kernel fmt clippy
 
-build:
+build: rust
 	cargo build --release
+ifneq ($(filter-out $(CURDIR)/%,$(CARGO_TARGET_DIR)),)
+	@# Where `make install` looks, whose environment is another.
+	install -D -m 755 "$(CARGO_TARGET_DIR)/release/shaper" target/release/shaper
+endif
 
-# Everything: style, lints, unit and golden tests, real traffic on this kernel, and the same on the
-# lab's kernels.
+rust:
+	@sh tests/rust.sh
+
+# Style, lints, and every test that needs no root: two minutes or so.
+check: fmt clippy
+	sh tests/run.sh check
+
+# Everything: what `make check` does, real traffic on this kernel, and the same on the lab's kernels.
 test: tools fmt clippy lab-kernel
 	sh tests/run.sh
 
@@ -23,9 +47,11 @@ nightly: tools
 	SHAPER_TRANSITIONS=$(TRANSITIONS) SHAPER_SEED=$(SEED) cargo test --test kernel -- transitions
 
 fmt:
+	@sh tests/rust.sh rustfmt
 	cargo fmt --check
 
 clippy:
+	@sh tests/rust.sh clippy
 	cargo clippy --all-targets -- -D warnings
 
 tools:
@@ -35,20 +61,42 @@ lab-kernel: tools
 	@sh tests/lab/kernel.sh $(LAB)
 
 demo:
-	@sh tests/tools.sh iproute2
+	@sh tests/tools.sh gcc libc6-dev iproute2
+	@sh tests/rust.sh
 	cargo build
 	cargo test --quiet --test kernel --no-run
 	@cargo test --quiet --test kernel -- --demo
 
-# Enables nothing: see README.
+# What was built, into place: never builds, so it needs no Rust, and enables nothing (see README). DESTDIR is for
+# packages; UNITS is where the units go.
 PREFIX := /usr/local
 UNITS := /etc/systemd/system
-install: build
-	install -D -m 755 target/release/shaper $(DESTDIR)$(PREFIX)/bin/shaper
-	install -d $(DESTDIR)$(UNITS)
-	for unit in shaper.service run-shaper-net_cls.mount shaper-apply.service shaper-apply.timer; do \
-		sed 's|/usr/local/bin|$(PREFIX)/bin|' systemd/$$unit >$(DESTDIR)$(UNITS)/$$unit || exit 1; \
+UNIT_FILES := shaper.service run-shaper-net_cls.mount shaper-apply.service shaper-apply.timer
+BUILT = $(firstword $(shell ls -t target/release/shaper target/root/release/shaper 2>/dev/null))
+# systemd reads its files again, where it runs and they are its own.
+RELOAD = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
+install:
+	@[ -n "$(BUILT)" ] || { echo "Nothing is built yet: run \`make\` first (as yourself), then \`sudo make install\`" >&2; exit 1; }
+	@[ -z "$$(find src Cargo.toml Cargo.lock -newer "$(BUILT)" 2>/dev/null | head -n 1)" ] || \
+		echo "Note: $(BUILT) is older than the sources; \`make\` builds it anew" >&2
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ] || { echo "This writes to $(PREFIX) and $(UNITS): sudo make install" >&2; exit 1; }
+	install -D -m 755 "$(BUILT)" "$(DESTDIR)$(PREFIX)/bin/shaper"
+	install -d "$(DESTDIR)$(UNITS)"
+	@for unit in $(UNIT_FILES); do \
+		echo "install $(DESTDIR)$(UNITS)/$$unit"; \
+		sed 's|/usr/local/bin|$(PREFIX)/bin|' systemd/$$unit >"$(DESTDIR)$(UNITS)/$$unit" && \
+		chmod 644 "$(DESTDIR)$(UNITS)/$$unit" || exit 1; \
 	done
+	@$(RELOAD)
+
+# What `make install` put there. Shaping stays in the kernel (`shaper clear` first takes it away), and so does
+# /etc/shaper.
+uninstall:
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ] || { echo "This deletes from $(PREFIX) and $(UNITS): sudo make uninstall" >&2; exit 1; }
+	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
+		systemctl disable --now shaper.service shaper-apply.timer 2>/dev/null || true
+	rm -f "$(DESTDIR)$(PREFIX)/bin/shaper" $(foreach unit,$(UNIT_FILES),"$(DESTDIR)$(UNITS)/$(unit)")
+	@$(RELOAD)
 
 # Writes benches/RESULTS.md. The other tools are for comparison: without them it says so.
 bench:

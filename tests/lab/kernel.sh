@@ -5,12 +5,21 @@ folder=$1
 [ ! -e "$folder/kernel/vmlinuz" ] || exit 0
 mkdir -p "$folder"
 cd "$folder"
-package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2; exit}')
+newest() {
+    apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image/ {print $2; exit}'
+}
+# The lists of a fresh machine are empty, and old ones name what is no longer there.
+package=$(newest)
+[ -n "$package" ] || { apt-get update -qq && package=$(newest); }
 if [ -z "$package" ]; then
-    echo "kernel.sh: apt knows no linux-image-cloud-amd64; run apt-get update" >&2
+    echo "kernel.sh: apt knows no linux-image-cloud-amd64" >&2
     exit 1
 fi
-ls "$package"_*.deb >/dev/null 2>&1 || apt-get download -q "$package"
+ls "$package"_*.deb >/dev/null 2>&1 || apt-get download -q "$package" || {
+    apt-get update -qq
+    package=$(newest)
+    apt-get download -q "$package"
+}
 rm -rf unpacked kernel.new
 dpkg -x "$(ls "$package"_*.deb | tail -n 1)" unpacked
 release=${package#linux-image-}

@@ -1,0 +1,173 @@
+//! What the Makefile does for people who build and install: `install` builds nothing and says so when there
+//! is nothing; DESTDIR, PREFIX and UNITS hold; `uninstall` leaves nothing; a Rust that is too old is
+//! named before cargo says something obscure. In a copy, with programs of the test's own on PATH.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The project's Makefile beside what it reads, and a PATH on which cargo and rustc are as told.
+struct Clone {
+    folder: TempDir,
+}
+
+impl Clone {
+    fn new(version: Option<&str>) -> Clone {
+        let clone = Clone { folder: tempfile::tempdir().unwrap() };
+        for folder in ["systemd", "tests", "src", "bin", "home"] {
+            fs::create_dir(clone.path(folder)).unwrap();
+        }
+        for unit in fs::read_dir(Path::new(HERE).join("systemd")).unwrap() {
+            let unit = unit.unwrap();
+            fs::copy(unit.path(), clone.path("systemd").join(unit.file_name())).unwrap();
+        }
+        for file in ["Makefile", "Cargo.toml", "tests/rust.sh"] {
+            fs::copy(Path::new(HERE).join(file), clone.path(file)).unwrap();
+        }
+        for program in [
+            "sh", "ls", "find", "head", "install", "sed", "chmod", "id", "rm", "awk", "stat",
+            "cut", "getent",
+        ] {
+            let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program));
+            let found =
+                found.iter().find(|path| path.exists()).unwrap_or_else(|| panic!("no {program}"));
+            symlink(found, clone.path("bin").join(program)).unwrap();
+        }
+        clone.program("cc", "exit 0");
+        if let Some(version) = version {
+            let ran = clone.path("ran").display().to_string();
+            let answer = |name: &str| {
+                format!(
+                    "case $1 in --version) echo '{name} {version} (of a test)' ;; *) echo \"$@\" >>{ran} ;; esac"
+                )
+            };
+            clone.program("cargo", &answer("cargo"));
+            clone.program("rustc", &answer("rustc"));
+        }
+        clone
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.folder.path().join(below)
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        let path = self.path("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn built(&self) {
+        fs::create_dir_all(self.path("target/release")).unwrap();
+        fs::write(self.path("target/release/shaper"), "the program").unwrap();
+    }
+
+    /// Whether it succeeded, and what it said.
+    fn make(&self, words: &[&str]) -> (bool, String) {
+        let mut command = Command::new("/usr/bin/make");
+        command.args(words).current_dir(self.folder.path()).env_clear();
+        command.env("PATH", self.path("bin")).env("HOME", self.path("home"));
+        let output = command.output().expect("make");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Every file below a folder, by its path from there.
+    fn files(&self, below: &str) -> Vec<String> {
+        fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { walk(&path, found) } else { found.push(path) }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&self.path(below), &mut found);
+        found.sort();
+        let relative =
+            |path: PathBuf| path.strip_prefix(self.path(below)).unwrap().display().to_string();
+        found.into_iter().map(relative).collect()
+    }
+}
+
+#[test]
+fn install_copies_what_was_built_and_uninstall_leaves_nothing() {
+    // Root's PATH under sudo has no cargo.
+    let clone = Clone::new(None);
+    clone.built();
+    let (well, said) = clone.make(&["install", "DESTDIR=pkg", "PREFIX=/usr"]);
+    assert!(well, "{said}");
+    let files = clone.files("pkg");
+    assert_eq!(
+        files,
+        [
+            "etc/systemd/system/run-shaper-net_cls.mount",
+            "etc/systemd/system/shaper-apply.service",
+            "etc/systemd/system/shaper-apply.timer",
+            "etc/systemd/system/shaper.service",
+            "usr/bin/shaper"
+        ]
+    );
+    let unit = fs::read_to_string(clone.path("pkg/etc/systemd/system/shaper.service")).unwrap();
+    assert!(
+        unit.contains("ExecStart=/usr/bin/shaper watch") && !unit.contains("/usr/local/bin"),
+        "{unit}"
+    );
+    let mode = fs::metadata(clone.path("pkg/usr/bin/shaper")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+    let (well, said) = clone.make(&["uninstall", "DESTDIR=pkg", "PREFIX=/usr"]);
+    assert!(well, "{said}");
+    assert_eq!(clone.files("pkg"), Vec::<String>::new());
+    let packaged = ["install", "DESTDIR=pkg", "UNITS=/usr/lib/systemd/system"];
+    assert!(clone.make(&packaged).0);
+    assert!(clone.files("pkg").contains(&"usr/lib/systemd/system/shaper.service".to_string()));
+    assert!(clone.files("pkg").contains(&"usr/local/bin/shaper".to_string()));
+}
+
+#[test]
+fn install_never_builds() {
+    let clone = Clone::new(Some("1.99.0"));
+    let (well, said) = clone.make(&["install", "DESTDIR=pkg"]);
+    assert!(!well && said.contains("Nothing is built yet: run `make` first"), "{said}");
+    assert!(!clone.path("ran").exists(), "cargo was started");
+    assert_eq!(clone.files("pkg"), Vec::<String>::new());
+}
+
+#[test]
+fn a_rust_that_is_too_old_or_missing_is_named() {
+    let text = fs::read_to_string(Path::new(HERE).join("Cargo.toml")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("rust-version = \"")).unwrap();
+    let needed = line.trim_end_matches('"');
+    for old in ["1.63.0", "1.85.0", "0.99.0", "1.9.0", "1.85.0-nightly"] {
+        let clone = Clone::new(Some(old));
+        let (well, said) = clone.make(&[]);
+        assert!(!well && said.contains(&format!("needs Rust {needed} or newer")), "{old}: {said}");
+        assert!(said.contains(&format!("/bin/cargo is {old}")), "{said}");
+        assert!(!clone.path("ran").exists(), "cargo built all the same");
+    }
+    let (well, said) = Clone::new(None).make(&[]);
+    assert!(!well && said.contains("There is no cargo here"), "{said}");
+    for new in [needed, "1.200.1", "2.0.0", "1.99.0-nightly"] {
+        let clone = Clone::new(Some(new));
+        let (well, said) = clone.make(&[]);
+        assert!(well, "{new}: {said}");
+        assert_eq!(fs::read_to_string(clone.path("ran")).unwrap(), "build --release\n");
+    }
+}
+
+#[test]
+fn rustups_folder_is_found_without_a_new_shell() {
+    let clone = Clone::new(Some("1.99.0"));
+    fs::create_dir_all(clone.path("home/.cargo/bin")).unwrap();
+    for program in ["cargo", "rustc"] {
+        let (from, to) =
+            (clone.path("bin").join(program), clone.path("home/.cargo/bin").join(program));
+        fs::rename(from, to).unwrap();
+    }
+    let (well, said) = clone.make(&[]);
+    assert!(well, "{said}");
+}
