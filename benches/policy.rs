@@ -34,6 +34,8 @@ fn case(users: u32) -> (String, Facts) {
     text.push_str("groups:\n  all: {ceil: 60%, users: [user0, user1]}\neveryone: 50mbit\n");
     let link = LinkFacts {
         ifindex: 2,
+        altnames: Vec::new(),
+        shaped_at: None,
         mtu: 1500,
         speed: "100gbit".parse().ok(),
         kind: None,

@@ -96,9 +96,10 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     for record in links {
         let name = record.name.clone();
         let qdiscs = by_link.remove(&record.ifindex).unwrap_or_default();
-        let facts = link_facts(kernel, record, &qdiscs, &routes);
+        let mut facts = link_facts(kernel, record, &qdiscs, &routes);
         if facts.root == RootQdisc::Ours {
             let tree = tree(kernel, &name, facts.ifindex, &qdiscs, &claimed, &mut sight)?;
+            facts.shaped_at = tree.classes.get(&ClassId::LINK).map(|class| class.rate);
             sight.observation.state.links.insert(name.clone(), tree);
         }
         sight.observation.facts.links.insert(name, facts);
@@ -154,6 +155,7 @@ fn link_facts(
     };
     LinkFacts {
         ifindex: record.ifindex,
+        altnames: record.altnames,
         mtu: record.mtu,
         // What a tun or tap says is a placeholder: 10 Gbit, or 10 Mbit on older kernels.
         speed: ethtool::speed(&record.name).filter(|_| record.kind.as_deref() != Some("tun")),
@@ -165,6 +167,7 @@ fn link_facts(
         lower: record.lower,
         loopback: record.loopback,
         up: record.up,
+        shaped_at: None,
     }
 }
 

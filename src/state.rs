@@ -218,6 +218,8 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkFacts {
     pub ifindex: u32,
+    /// Other names that the kernel knows it by (`IFLA_ALT_IFNAME`), up to 127 bytes each.
+    pub altnames: Vec<String>,
     pub mtu: u32,
     /// `None` where the driver does not know (virtio, or no carrier).
     pub speed: Option<Rate>,
@@ -233,6 +235,8 @@ pub struct LinkFacts {
     pub default_route_v4: Option<u32>,
     pub default_route_v6: Option<u32>,
     pub root: RootQdisc,
+    /// The rate of class 1:1 where our tree stands.
+    pub shaped_at: Option<Rate>,
 }
 
 /// What stands at a link's root.

@@ -235,6 +235,8 @@ fn facts() -> Facts {
 fn link(ifindex: u32) -> LinkFacts {
     LinkFacts {
         ifindex,
+        altnames: Vec::new(),
+        shaped_at: None,
         mtu: 1500,
         speed: Rate::from_bits_per_second(1_000_000_000),
         kind: None,

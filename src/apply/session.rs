@@ -174,8 +174,8 @@ impl Session {
     }
 
     fn links_as_they_were(&self, facts: &mut Facts) {
-        let named = |name: &LinkName| {
-            self.policy.links.iter().any(|line| line.name.value == LinkRef::Name(name.clone()))
+        let named = |name: &LinkName, link: &LinkFacts| {
+            self.policy.links.iter().any(|line| line.name.value.means(name, &link.altnames))
         };
         facts.links.retain(|name, link| {
             match self.good.get(name) {
@@ -187,7 +187,7 @@ impl Session {
                 // `auto` goes to no other link meanwhile.
                 None => (link.default_route_v4, link.default_route_v6) = (None, None),
             }
-            self.good.contains_key(name) || !named(name)
+            self.good.contains_key(name) || !named(name, link)
         });
     }
 
@@ -195,7 +195,7 @@ impl Session {
     pub fn desired(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
         let mut desired = self.meant(meaning)?;
         let seen = &meaning.sight.observation.state;
-        let held = self.held.iter().chain(self.passed_over(&meaning.model, seen));
+        let held = self.held.iter().chain(self.passed_over(meaning));
         for link in held {
             match seen.links.get(link) {
                 Some(tree) => {
@@ -220,23 +220,33 @@ impl Session {
     /// finds no link and may be any of them.
     fn passed_over<'a>(
         &self,
-        model: &'a Model,
-        seen: &'a KernelState,
+        meaning: &'a Meaning,
     ) -> impl Iterator<Item = &'a LinkName> + use<'a> {
+        let Meaning { sight, model, .. } = meaning;
+        let facts = &sight.facts().links;
         let lines = self.policy.links.iter().filter(|_| self.options.absent_links);
         let open: Vec<&LinkRef> = lines
             .filter(|line| model.links.iter().all(|link| link.place != line.name.at.place))
             .map(|line| &line.name.value)
             .collect();
+        let shaped = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
+        let is_shaped = |index: u32| {
+            model.links.iter().any(|link| facts.get(&link.name).is_some_and(|f| f.ifindex == index))
+        };
         let is_open = |name: &LinkName| {
+            let device = facts.get(name);
+            // A port is its master's once that is shaped.
+            let is_port = device.and_then(|device| device.master).is_some_and(is_shaped);
+            let altnames = device.map_or(&[][..], |device| &device.altnames);
             open.iter().any(|line| match line {
                 LinkRef::Auto => true,
-                LinkRef::Name(written) => written == name,
+                LinkRef::Pattern(_) if is_port => false,
+                line => line.means(name, altnames),
             })
         };
-        let shaped = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
+        let standing = sight.observation.state.links.keys();
         let names: Vec<&LinkName> =
-            seen.links.keys().filter(|name| is_open(name) && !shaped(name)).collect();
+            standing.filter(|name| is_open(name) && !shaped(name)).collect();
         names.into_iter()
     }
 

@@ -279,7 +279,7 @@ impl LinkTree<'_> {
 
     fn rules(&self, family: Family) -> U32Rules {
         let on_link = |rule: &&crate::model::Rule| {
-            rule.link.as_ref().is_none_or(|link| *link == self.link.name)
+            rule.links.as_ref().is_none_or(|links| links.contains(&self.link.name))
         };
         let rules = self.model.rules.iter().filter(on_link);
         let rules = rules

@@ -11,6 +11,8 @@ use crate::units::Minor;
 fn observation(leaves: &[&'static str]) -> Observation {
     let eth0 = LinkFacts {
         ifindex: 2,
+        altnames: Vec::new(),
+        shaped_at: None,
         mtu: 1500,
         speed: "1gbit".parse().ok(),
         kind: None,

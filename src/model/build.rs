@@ -30,11 +30,18 @@ pub fn build(
     options: BuildOptions,
 ) -> Result<(Model, Vec<Diagnostic>), Report> {
     let mut findings = Findings::default();
-    let links = links::resolve(policy, facts, options, &mut findings);
+    let mut links = links::resolve(policy, facts, options, &mut findings);
     let claims = claims::resolve(policy, facts, options, &mut findings);
     let groups = groups::resolve(policy, facts, &claims, &mut findings);
     let nodes = nodes::resolve(policy, facts, &links, &claims, &groups, &mut findings);
     let rules = rules::resolve(policy, &links, &mut findings);
+    // What cannot be on a link that may come is said now, not when it comes.
+    let to_come = links.only_to_come();
+    if !to_come.shaped.is_empty() && !findings.has_errors() {
+        let mut about = Findings::default();
+        nodes::resolve(policy, facts, &to_come, &claims, &groups, &mut about);
+        findings.append(about, true);
+    }
     let notes = findings.finish(&policy.source)?;
     Ok((Model { links: links.into_model(), nodes, matcher: claims.matcher, rules }, notes))
 }

@@ -1,6 +1,6 @@
 //! Which interfaces are meant, and what they carry. Touches nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::policy::{
     Amount, Diagnostic, Findings, Kind, LinkLine, LinkRef, Policy, Span, Written, closest, quote,
@@ -9,7 +9,7 @@ use crate::state::{Facts, LinkFacts, LinkName};
 use crate::units::{Percent, Rate};
 
 use super::build::BuildOptions;
-use super::{Asked, Limits, Link};
+use super::{Asked, Limits, Link, stacked};
 
 /// `IFLA_INFO_KIND` of links whose packets leave through another link.
 const TUNNELS: [&str; 16] = [
@@ -31,15 +31,12 @@ const TUNNELS: [&str; 16] = [
     "bareudp",
 ];
 
-/// Links that are a second name for (a part of) the one below.
-const STACKED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "macsec"];
-
 /// The links that are there and whose rate is known.
 pub(super) struct Links<'p> {
     pub shaped: Vec<Shaped<'p>>,
-    /// Every way to name a link of the file → its place in `shaped`; `None`: it is absent, or
-    /// nothing is known of it here.
-    by_name: HashMap<LinkRef, Option<usize>>,
+    /// For each line that means no link now: the link that may come, as far as its limits are known.
+    pub to_come: Vec<Shaped<'p>>,
+    policy: &'p Policy,
     /// `auto` is in the file and may be any interface: another name may be the same one.
     auto_is_open: bool,
 }
@@ -47,26 +44,49 @@ pub(super) struct Links<'p> {
 pub(super) struct Shaped<'p> {
     pub line: &'p LinkLine,
     pub link: Link,
+    altnames: Vec<String>,
 }
 
-impl Links<'_> {
+impl<'p> Links<'p> {
     pub fn into_model(self) -> Vec<Link> {
         self.shaped.into_iter().map(|shaped| shaped.link).collect()
     }
 
-    /// The link that another line names. `Ok(None)`: in the file, but not here.
-    pub fn find(&self, name: &Written<LinkRef>) -> Result<Option<usize>, Diagnostic> {
-        match self.by_name.get(&name.value) {
-            Some(index) => Ok(*index),
-            None if self.auto_is_open => Ok(None),
-            None => Err(self.unknown(name)),
+    /// The same policy's links to come in the place of those that are there.
+    pub fn only_to_come(&mut self) -> Links<'p> {
+        let shaped = std::mem::take(&mut self.to_come);
+        Links { shaped, to_come: Vec::new(), policy: self.policy, auto_is_open: true }
+    }
+
+    /// Places in `shaped` of the links that another line names. None: in the file, but not here.
+    pub fn find(&self, name: &Written<LinkRef>) -> Result<Vec<usize>, Diagnostic> {
+        let means = |shaped: &Shaped<'_>| match &name.value {
+            LinkRef::Auto => shaped.line.name.value == LinkRef::Auto,
+            // Also as its own line spells it: alternative names are not known of a link to come.
+            written => {
+                shaped.line.name.value == *written
+                    || written.means(&shaped.link.name, &shaped.altnames)
+            }
+        };
+        let found: Vec<usize> =
+            (0..self.shaped.len()).filter(|i| means(&self.shaped[*i])).collect();
+        let may_mean = |line: &LinkLine| match (&line.name.value, &name.value) {
+            (LinkRef::Pattern(line), LinkRef::Pattern(written)) => line.meets(written),
+            (LinkRef::Pattern(pattern), LinkRef::Name(name))
+            | (LinkRef::Name(name), LinkRef::Pattern(pattern)) => pattern.fits(name),
+            (line, written) => line == written,
+        };
+        match found.is_empty() && !self.auto_is_open && !self.policy.links.iter().any(may_mean) {
+            true => Err(self.unknown(name)),
+            false => Ok(found),
         }
     }
 
     fn unknown(&self, name: &Written<LinkRef>) -> Diagnostic {
-        let text = link_text(&name.value);
-        let names: Vec<&str> = self.by_name.keys().map(link_text).collect();
-        let help = match closest(text, names.iter().copied()) {
+        let text = name.value.as_str();
+        let written = self.policy.links.iter().map(|line| line.name.value.as_str());
+        let names = self.shaped.iter().map(|shaped| shaped.link.name.as_str()).chain(written);
+        let help = match closest(text, names) {
             Some(name) => format!("did you mean `{name}`?"),
             None => format!("add a line `{text}:` to `links`"),
         };
@@ -75,12 +95,8 @@ impl Links<'_> {
     }
 }
 
-fn link_text(name: &LinkRef) -> &str {
-    match name {
-        LinkRef::Auto => "auto",
-        LinkRef::Name(name) => name.as_str(),
-    }
-}
+/// A link that a line means; offline nothing is known of it but its name.
+type Meant<'f> = (LinkName, Option<&'f LinkFacts>);
 
 pub(super) fn resolve<'p>(
     policy: &'p Policy,
@@ -88,75 +104,132 @@ pub(super) fn resolve<'p>(
     options: BuildOptions,
     findings: &mut Findings,
 ) -> Links<'p> {
-    let mut links = Links { shaped: Vec::new(), by_name: HashMap::new(), auto_is_open: false };
-    let mut chosen: HashMap<LinkName, Span> = HashMap::new();
-    for line in &policy.links {
-        links.by_name.insert(line.name.value.clone(), None);
-        let found = if options.offline {
-            Ok(unseen(line))
-        } else {
-            interface(line, facts, line.optional || options.absent_links)
-        };
-        let Some(found) = findings.take(found) else {
-            links.auto_is_open |= line.name.value == LinkRef::Auto;
-            continue;
-        };
-        let Some((name, device)) = found else {
-            links.auto_is_open |= line.name.value == LinkRef::Auto;
-            if !options.offline {
-                findings.push(absent(line));
+    let mut links = Links { shaped: Vec::new(), to_come: Vec::new(), policy, auto_is_open: false };
+    let mut chosen: BTreeMap<LinkName, Span> = BTreeMap::new();
+    // What is named exactly goes before patterns, wherever it stands.
+    let mut meant: Vec<Vec<Meant<'_>>> = policy
+        .links
+        .iter()
+        .map(|line| {
+            if let LinkRef::Pattern(_) = line.name.value {
+                return Vec::new();
             }
-            continue;
-        };
-        if let Some(first) = chosen.insert(name.clone(), line.name.at) {
-            findings.push(
-                Diagnostic::error(
+            let found = match options.offline {
+                true => Ok(unseen(line)),
+                false => interface(line, facts, line.optional || options.absent_links),
+            };
+            let found = findings.take(found).flatten();
+            links.auto_is_open |= found.is_none() && line.name.value == LinkRef::Auto;
+            let Some((name, device)) = found else { return Vec::new() };
+            if let Some(first) = chosen.insert(name.clone(), line.name.at) {
+                let other = policy.links.iter().find(|line| line.name.at == first);
+                let texts = [Some(line), other].into_iter().flatten();
+                let odd = texts.map(|line| line.name.value.as_str()).find(|t| *t != name.as_str());
+                let odd = quote(odd.unwrap_or(name.as_str()));
+                findings.push(
+                    Diagnostic::error(
+                        Kind::Link,
+                        line.name.at,
+                        format!("{odd} is {name}, which has a line of its own"),
+                    )
+                    .also(first, "the other line")
+                    .help("remove one of the two lines"),
+                );
+                return Vec::new();
+            }
+            if name.as_str() != line.name.value.as_str() && line.name.value != LinkRef::Auto {
+                findings.push(Diagnostic::info(
                     Kind::Link,
                     line.name.at,
-                    format!("`auto` is {name}, which has a line of its own"),
-                )
-                .also(first, "the other line")
-                .help("remove one of the two lines"),
-            );
-            continue;
-        }
-        let speed = device.and_then(|device| device.speed);
-        let rate = rate(line, &name, speed, options, findings);
-        if let Some(rate) = rate
-            && let Some(default) = findings.take(default_limits(line, &name, rate))
-        {
-            let index = Some(links.shaped.len());
-            links.by_name.insert(LinkRef::Name(name.clone()), index);
-            links.by_name.insert(line.name.value.clone(), index);
-            let place = line.name.at.place;
-            let (classifier, leaf) = (line.classifier, line.leaf);
-            let link = Link { name, rate, speed, default, classifier, leaf, place };
-            links.shaped.push(Shaped { line, link });
+                    format!("{} is another name of {name}", quote(line.name.value.as_str())),
+                ));
+            }
+            vec![(name, device)]
+        })
+        .collect();
+    let is_pattern = |line: &LinkLine| matches!(line.name.value, LinkRef::Pattern(_));
+    for (line, meant) in policy.links.iter().zip(&mut meant).filter(|(line, _)| is_pattern(line)) {
+        for (name, device) in &facts.links {
+            if has_packets_of_its_own(device)
+                && line.name.value.means(name, &device.altnames)
+                && !chosen.contains_key(name)
+            {
+                chosen.insert(name.clone(), line.name.at);
+                meant.push((name.clone(), Some(device)));
+            }
         }
     }
+    for (line, meant) in policy.links.iter().zip(meant) {
+        if meant.is_empty() {
+            let may_be_absent = is_pattern(line) || line.optional || options.absent_links;
+            if may_be_absent && !options.offline {
+                findings.push(absent(line, options));
+            }
+            let name = LinkName::new(line.name.value.as_str());
+            let mut unsaid = Findings::default();
+            let unknown = BuildOptions { offline: true, ..options };
+            links.to_come.extend(name.and_then(|n| shape(line, n, None, unknown, &mut unsaid)));
+        }
+        for (name, device) in meant {
+            let mut about = Findings::default();
+            links.shaped.extend(shape(line, name, device, options, &mut about));
+            // One link of many must not keep the daemon from the others.
+            let lenient = is_pattern(line) && options.absent_links;
+            findings.append(about, lenient);
+        }
+    }
+    slow(&links.shaped, facts, findings);
     if !options.offline {
-        stacked(&links, facts, findings);
-        uncovered(policy.links_at, &chosen, facts, findings);
+        stacked::check(&mut links, facts, options, findings);
+        stacked::uncovered(policy.links_at, &chosen, facts, findings);
     }
     links
 }
 
-/// What can be said of a link without looking.
-fn unseen(line: &LinkLine) -> Option<(LinkName, Option<&'static LinkFacts>)> {
+/// Neither the loopback nor an ifb, through which packets pass that another link had: a pattern
+/// never means these.
+fn has_packets_of_its_own(device: &LinkFacts) -> bool {
+    !device.loopback && device.kind.as_deref() != Some("ifb")
+}
+
+/// What a line says of one link.
+fn shape<'p>(
+    line: &'p LinkLine,
+    name: LinkName,
+    device: Option<&LinkFacts>,
+    options: BuildOptions,
+    findings: &mut Findings,
+) -> Option<Shaped<'p>> {
+    let speed = device.and_then(|device| device.speed);
+    let rate = rate(line, &name, speed, options, findings)?;
+    let default = findings.take(default_limits(line, &name, rate))?;
+    let (classifier, leaf, place) = (line.classifier, line.leaf, line.name.at.place);
+    let link = Link { name, rate, speed, default, classifier, leaf, place };
+    let altnames = device.map_or_else(Vec::new, |device| device.altnames.clone());
+    Some(Shaped { line, link, altnames })
+}
+
+/// What can be said of a link without looking; an alternative name may be longer than a name.
+fn unseen(line: &LinkLine) -> Option<Meant<'static>> {
     match &line.name.value {
-        LinkRef::Name(name) => Some((name.clone(), None)),
-        LinkRef::Auto => None,
+        LinkRef::Name(name) => Some((LinkName::new(name)?, None)),
+        LinkRef::Auto | LinkRef::Pattern(_) => None,
     }
 }
 
-fn absent(line: &LinkLine) -> Diagnostic {
-    let name = link_text(&line.name.value);
-    let message = format!("the link {} is not there now", quote(name));
-    if line.optional {
-        return Diagnostic::info(Kind::Link, line.name.at, message)
-            .help("it is `optional`: the next apply after it came shapes it");
-    }
-    Diagnostic::warning(Kind::Link, line.name.at, message).help("it is shaped when it comes")
+fn absent(line: &LinkLine, options: BuildOptions) -> Diagnostic {
+    let name = quote(line.name.value.as_str());
+    let message = match line.name.value {
+        LinkRef::Pattern(_) => format!("no link fits {name} now"),
+        _ => format!("the link {name} is not there now"),
+    };
+    // The daemon says nothing of what comes and goes as the policy says that it may.
+    let new = match line.optional && options.absent_links {
+        true => Diagnostic::info,
+        false => Diagnostic::warning,
+    };
+    new(Kind::Link, line.name.at, message)
+        .help("what comes is shaped by the next apply, or by the daemon at once")
 }
 
 /// The interface of a line; `None`: one that is not there, and `may_be_absent`.
@@ -164,22 +237,23 @@ fn interface<'f>(
     line: &LinkLine,
     facts: &'f Facts,
     may_be_absent: bool,
-) -> Result<Option<(LinkName, Option<&'f LinkFacts>)>, Diagnostic> {
+) -> Result<Option<Meant<'f>>, Diagnostic> {
     let at = line.name.at;
     match &line.name.value {
-        LinkRef::Name(name) => match facts.links.get(name) {
-            Some(device) => Ok(Some((name.clone(), Some(device)))),
+        LinkRef::Pattern(_) => Ok(None),
+        LinkRef::Name(written) => match named(written, facts) {
+            Some((name, device)) => Ok(Some((name.clone(), Some(device)))),
             None if may_be_absent => Ok(None),
             None => {
                 let names: Vec<&str> = facts.links.keys().map(LinkName::as_str).collect();
-                let hint = match closest(name.as_str(), names.iter().copied()) {
+                let hint = match closest(written, names.iter().copied()) {
                     Some(close) => format!("did you mean `{close}`?"),
                     None => format!("there are: {}", list(&names)),
                 };
                 Err(Diagnostic::error(
                     Kind::Link,
                     at,
-                    format!("there is no link {}", quote(name.as_str())),
+                    format!("there is no link {}", quote(written)),
                 )
                 .help(format!("{hint} A link that comes later may have `optional: true`")))
             }
@@ -207,6 +281,14 @@ fn interface<'f>(
             }
         }
     }
+}
+
+/// The link with this name; else the one that has it as an alternative name.
+fn named<'f>(written: &str, facts: &'f Facts) -> Option<(&'f LinkName, &'f LinkFacts)> {
+    let name = LinkName::new(written).and_then(|name| facts.links.get_key_value(&name));
+    name.or_else(|| {
+        facts.links.iter().find(|(_, device)| device.altnames.iter().any(|name| name == written))
+    })
 }
 
 /// The link with the best IPv4 default route, else IPv6.
@@ -261,17 +343,37 @@ fn rate(
         );
         return None;
     }
-    if u128::from(rate.bytes_per_second()) * 20 < u128::from(speed.bytes_per_second()) {
-        findings.push(
-            Diagnostic::warning(
-                Kind::Rate,
-                at,
-                format!("the rate {rate} is below 5 % of the {speed} that {name} can do"),
-            )
-            .help("is the unit right? Everything on the link shares this rate"),
-        );
-    }
     Some(rate)
+}
+
+/// Rates that may have the wrong unit: said once, when they come into force. Of a veth or a tun the
+/// speed is a number that its driver made up.
+fn slow(shaped: &[Shaped<'_>], facts: &Facts, findings: &mut Findings) {
+    let is_slow = |shaped: &&Shaped<'_>| {
+        let Link { name, rate, speed: Some(speed), .. } = &shaped.link else { return false };
+        let is_new = facts.links.get(name).is_some_and(|device| {
+            !matches!(device.kind.as_deref(), Some("veth" | "tun"))
+                && device.shaped_at != Some(*rate)
+        });
+        let share = u128::from(rate.bytes_per_second()) * 20;
+        is_new && share < u128::from(speed.bytes_per_second())
+    };
+    let mut slow = shaped.iter().filter(is_slow);
+    let Some(Shaped { line, link: Link { name, rate, speed: Some(speed), .. }, .. }) = slow.next()
+    else {
+        return;
+    };
+    let message = format!("the rate {rate} is below 5 % of the {speed} that {name} can do");
+    let also = match slow.count() {
+        0 => String::new(),
+        1 => ", and so is that of one other link".to_string(),
+        more => format!(", and so are those of {more} other links"),
+    };
+    let at = line.rate.map_or(line.name.at, |rate| rate.at);
+    findings.push(
+        Diagnostic::warning(Kind::Rate, at, message + &also)
+            .help("is the unit right? Everything on the link shares this rate"),
+    );
 }
 
 /// `amount` of the link's rate.
@@ -326,77 +428,6 @@ fn default_limits(line: &LinkLine, name: &LinkName, link: Rate) -> Result<Limits
     }
     let prio = written.and_then(|limits| limits.prio).map_or(0, |prio| prio.value);
     Ok(Limits { rate: Asked::Promised(rate), ceil, prio })
-}
-
-/// Two links of the file of which one carries the other's packets: they would be shaped twice.
-fn stacked(links: &Links<'_>, facts: &Facts, findings: &mut Findings) {
-    let device = |shaped: &Shaped<'_>| facts.links.get(&shaped.link.name);
-    let by_index: HashMap<u32, &Shaped<'_>> =
-        links.shaped.iter().filter_map(|s| Some((device(s)?.ifindex, s))).collect();
-    for upper in &links.shaped {
-        let Some(facts) = device(upper) else { continue };
-        let name = &upper.link.name;
-        let at = upper.line.name.at;
-        if let Some(master) = facts.master.and_then(|index| by_index.get(&index)) {
-            let kind = device(master).and_then(|device| device.kind.as_deref()).unwrap_or("master");
-            findings.push(
-                Diagnostic::error(
-                    Kind::Link,
-                    at,
-                    format!(
-                        "{name} is a part of the {kind} {}, which has a line too",
-                        master.link.name
-                    ),
-                )
-                .also(master.line.name.at, format!("the {kind}"))
-                .help(format!("its packets would be shaped twice: remove the line of {name}")),
-            );
-        }
-        let is_stacked = facts.kind.as_deref().is_some_and(|kind| STACKED.contains(&kind));
-        if let Some(lower) =
-            facts.lower.and_then(|index| by_index.get(&index)).filter(|_| is_stacked)
-        {
-            let kind = facts.kind.as_deref().unwrap_or_default();
-            findings.push(
-                Diagnostic::error(
-                    Kind::Link,
-                    at,
-                    format!("{name} is a {kind} on {}, which has a line too", lower.link.name),
-                )
-                .also(lower.line.name.at, "the link below")
-                .help("its packets would be shaped twice: remove one of the two lines"),
-            );
-        }
-    }
-}
-
-/// Links over which packets leave without being shaped.
-fn uncovered(at: Span, chosen: &HashMap<LinkName, Span>, facts: &Facts, findings: &mut Findings) {
-    let by_index: HashMap<u32, &LinkName> =
-        facts.links.iter().map(|(name, device)| (device.ifindex, name)).collect();
-    let passes_a_chosen_one = |device: &LinkFacts| {
-        let below = device.lower.and_then(|index| by_index.get(&index));
-        below.is_some_and(|name| chosen.contains_key(*name))
-    };
-    for (name, device) in &facts.links {
-        let has_route = device.default_route_v4.or(device.default_route_v6).is_some();
-        if has_route
-            && !device.loopback
-            && !chosen.contains_key(name)
-            && !passes_a_chosen_one(device)
-        {
-            findings.push(
-                Diagnostic::warning(
-                    Kind::Link,
-                    at,
-                    format!("{name} has a default route and no line in `links`"),
-                )
-                .help(format!(
-                    "what leaves over it is not shaped: add a line `{name}:` if it should be"
-                )),
-            );
-        }
-    }
 }
 
 /// A list for a message, not too long.

@@ -8,6 +8,7 @@ mod limits;
 mod links;
 mod nodes;
 mod rules;
+mod stacked;
 
 #[cfg(test)]
 mod tests;
@@ -162,7 +163,7 @@ pub struct Rule {
     pub matches: Vec<Match>,
     pub to: Target,
     /// `None`: on every link.
-    pub link: Option<LinkName>,
+    pub links: Option<Vec<LinkName>>,
     pub place: Place,
 }
 

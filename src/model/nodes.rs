@@ -222,10 +222,13 @@ impl<'a> Tree<'a> {
         findings: &mut Findings,
     ) -> Vec<Option<Limits>> {
         let mut special: Vec<(usize, OnLink)> = Vec::with_capacity(on_links.len());
-        for (name, on_link) in on_links {
-            if let Some(Some(link)) = findings.take(self.links.find(name)) {
-                special.push((link, *on_link));
-            }
+        // What is named exactly goes before patterns, wherever it stands.
+        let is_pattern = |name: &LinkRef| matches!(name, LinkRef::Pattern(_));
+        let (patterns, exact): (Vec<_>, Vec<_>) =
+            on_links.iter().partition(|(name, _)| is_pattern(&name.value));
+        for (name, on_link) in exact.into_iter().chain(patterns) {
+            let found = findings.take(self.links.find(name)).unwrap_or_default();
+            special.extend(found.into_iter().map(|link| (link, *on_link)));
         }
         let mut said = false;
         let mut limits = Vec::with_capacity(self.links.shaped.len());

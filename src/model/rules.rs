@@ -28,13 +28,12 @@ pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Finding
     let mut rules = Vec::with_capacity(policy.rules.len());
     for line in &policy.rules {
         let to = findings.need(targets.find(&line.to.value), || targets.unknown(&line.to));
-        // An outer `None`: an error; an inner one: a link that is not here.
-        let link = match &line.link {
-            None => Some(None),
-            Some(name) => findings.take(links.find(name)).map(Some),
+        let here: Option<Vec<usize>> = match &line.link {
+            None => Some((0..links.shaped.len()).collect()),
+            Some(name) => findings.take(links.find(name)),
         };
         let matches = findings.take(expand(line));
-        let (Some(to), Some(link), Some(matches)) = (to, link, matches) else { continue };
+        let (Some(to), Some(here), Some(matches)) = (to, here, matches) else { continue };
         if to == Target::Unshaped
             && let Some(port) = line.sport.iter().chain(&line.dport).find(|port| port.value == 22)
         {
@@ -43,11 +42,10 @@ pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Finding
                     .help("logins stay quick in their own classes: leave the rule out, or send it to a class with `prio: 0`"),
             );
         }
-        let here: Vec<usize> = match link {
-            None => (0..links.shaped.len()).collect(),
-            Some(Some(link)) => vec![link],
-            Some(None) => continue,
-        };
+        // Its link is not here.
+        if line.link.is_some() && here.is_empty() {
+            continue;
+        }
         for (family, slot) in [(Family::V4, 0), (Family::V6, 1)] {
             let new = matches.iter().filter(|m| m.family().is_none_or(|f| f == family)).count();
             for &link in &here {
@@ -57,8 +55,9 @@ pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Finding
                 }
             }
         }
-        let link = link.flatten().map(|link| links.shaped[link].link.name.clone());
-        rules.push(Rule { matches, to, link, place: line.at.place });
+        let name = |link: &usize| links.shaped[*link].link.name.clone();
+        let only = line.link.as_ref().map(|_| here.iter().map(name).collect());
+        rules.push(Rule { matches, to, links: only, place: line.at.place });
     }
     rules
 }

@@ -50,6 +50,8 @@ const TC_HEADER: usize = 20;
 pub struct LinkRecord {
     pub ifindex: u32,
     pub name: LinkName,
+    /// Its alternative names (`IFLA_PROP_LIST`).
+    pub altnames: Vec<String>,
     pub mtu: u32,
     /// `IFLA_INFO_KIND`; `None` for hardware.
     pub kind: Option<String>,
@@ -368,6 +370,7 @@ pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
     Ok(Some(LinkRecord {
         ifindex: header.index,
         name: name.and_then(|name| LinkName::new(&name)).ok_or(bad("it has no name"))?,
+        altnames: altnames(attributes),
         mtu: number(IFLA_MTU).ok_or(bad("it has no MTU"))?,
         kind,
         master: number(IFLA_MASTER).filter(|index| *index != 0),
@@ -376,6 +379,15 @@ pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
         up: header.flags.contains(LinkFlags::Up),
         qdisc: attr::find(attributes, IFLA_QDISC).map(attr::text),
     }))
+}
+
+/// The alternative names in a link's attributes (`rtnl_fill_prop_list`, net/core/rtnetlink.c).
+pub(super) fn altnames(attributes: &[u8]) -> Vec<String> {
+    const IFLA_PROP_LIST: u16 = 52;
+    const IFLA_ALT_IFNAME: u16 = 53;
+    let list = attr::find(attributes, IFLA_PROP_LIST).unwrap_or(&[]);
+    let names = attr::attrs(list).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+    names.map(|(_, name)| attr::text(name)).collect()
 }
 
 /// Reads a message of [`super::request::dump::routes`]; `None` for all but default routes of the

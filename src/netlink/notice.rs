@@ -1,7 +1,7 @@
 //! What rtnetlink tells everybody: which link a notice is about. What exactly changed is looked up
 //! anew, since notices can be lost and come late.
 
-use super::{RTM_NEWLINK, RTM_NEWROUTE, attr};
+use super::{RTM_NEWLINK, RTM_NEWROUTE, attr, decode};
 use crate::state::LinkName;
 
 const RTM_DELLINK: u16 = 17;
@@ -15,8 +15,8 @@ const IFLA_IFNAME: u16 = 3;
 /// What a notice is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
-    /// A link, and what it is called now.
-    Link(u32, LinkName),
+    /// A link, what it is called now, and its alternative names.
+    Link(u32, LinkName, Vec<String>),
     /// A link's traffic control.
     TrafficControl(u32),
     /// The way out.
@@ -27,9 +27,9 @@ pub enum Notice {
 pub fn notice(kind: u16, payload: &[u8]) -> Option<Notice> {
     match kind {
         RTM_NEWLINK | RTM_DELLINK => {
-            let name = attr::find(payload.get(IFINFOMSG..)?, IFLA_IFNAME)?;
-            let name = std::str::from_utf8(name).ok()?.trim_end_matches('\0');
-            Some(Notice::Link(attr::u32_at(payload, 4)?, LinkName::new(name)?))
+            let attributes = payload.get(IFINFOMSG..)?;
+            let name = LinkName::new(&attr::text(attr::find(attributes, IFLA_IFNAME)?))?;
+            Some(Notice::Link(attr::u32_at(payload, 4)?, name, decode::altnames(attributes)))
         }
         // `struct rtmsg`: family, and the length of the destination's prefix.
         RTM_NEWROUTE | RTM_DELROUTE => (*payload.get(1)? == 0).then_some(Notice::DefaultRoute),
@@ -53,7 +53,7 @@ mod tests {
         payload.extend([9, 0, 3, 0]);
         payload.extend(b"eth0\0\0\0\0");
         let name = LinkName::new("eth0").unwrap();
-        assert_eq!(notice(RTM_DELLINK, &payload), Some(Notice::Link(9, name)));
+        assert_eq!(notice(RTM_DELLINK, &payload), Some(Notice::Link(9, name, Vec::new())));
         assert_eq!(notice(36, &payload[..6]), None);
         assert_eq!(notice(RTM_NEWROUTE, &[2, 0, 0, 0]), Some(Notice::DefaultRoute));
         assert_eq!(notice(RTM_NEWROUTE, &[2, 24, 0, 0]), None, "a route to somewhere");

@@ -39,6 +39,8 @@ fn link(name: &str, rate: u64) -> Link {
 fn facts() -> Facts {
     let facts = |ifindex| LinkFacts {
         ifindex,
+        altnames: Vec::new(),
+        shaped_at: None,
         mtu: 1500,
         speed: Some(mbit(10_000)),
         kind: None,
@@ -170,7 +172,7 @@ prop_compose! {
             .map(|(user, port)| Rule {
                 matches: vec![Match { dport: Some(port), proto: Some(6), ..Match::default() }],
                 to: Target::Owner(Owner::User(key(&format!("u{user}")))),
-                link: None,
+                links: None,
                 place: PLACE,
             })
             .collect();

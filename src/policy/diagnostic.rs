@@ -299,6 +299,17 @@ impl Findings {
         found
     }
 
+    /// Adds what another collection has; its errors become warnings if `lenient`.
+    pub fn append(&mut self, other: Findings, lenient: bool) {
+        self.left_out += other.left_out;
+        for mut diagnostic in other.errors.into_iter().chain(other.notes) {
+            if lenient && diagnostic.severity == Severity::Error {
+                diagnostic.severity = Severity::Warning;
+            }
+            self.push(diagnostic);
+        }
+    }
+
     pub fn has_errors(&self) -> bool {
         !self.errors.is_empty()
     }

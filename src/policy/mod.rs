@@ -6,6 +6,7 @@ mod diagnostic;
 mod fields;
 mod lines;
 mod links;
+mod pattern;
 mod plain;
 mod rules;
 mod scalars;
@@ -21,6 +22,7 @@ use crate::units::{Minor, Percent, Rate};
 
 pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Written};
 pub(crate) use diagnostic::{Findings, closest, printable, quote};
+pub use pattern::Pattern;
 pub(crate) use scalars::LAST_UID;
 pub use yaml::MAX_BYTES;
 
@@ -52,7 +54,31 @@ pub enum Amount {
 pub enum LinkRef {
     /// The interface of the default route.
     Auto,
-    Name(LinkName),
+    /// Its name, or one of its alternative names, as `tc` takes them too.
+    Name(String),
+    /// Each link whose name fits, also one that comes later; but not one that another line names.
+    Pattern(Pattern),
+}
+
+impl LinkRef {
+    pub fn as_str(&self) -> &str {
+        match self {
+            LinkRef::Auto => "auto",
+            LinkRef::Name(name) => name,
+            LinkRef::Pattern(pattern) => pattern.as_str(),
+        }
+    }
+
+    /// Whether a link with this name and these alternative names is meant; `auto` means none by its
+    /// name.
+    pub fn means(&self, name: &LinkName, altnames: &[String]) -> bool {
+        let mut names = std::iter::once(name.as_str()).chain(altnames.iter().map(String::as_str));
+        match self {
+            LinkRef::Auto => false,
+            LinkRef::Name(written) => names.any(|name| name == written),
+            LinkRef::Pattern(pattern) => names.any(|name| pattern.fits(name)),
+        }
+    }
 }
 
 /// A line of `links`.

@@ -6,12 +6,11 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::state::LinkName;
 use crate::units::{ClassId, Minor, RateError};
 
 use super::diagnostic::{Diagnostic, Kind, Span, Written, closest, quote};
 use super::yaml::{Node, Value};
-use super::{Amount, Gid, LinkRef};
+use super::{Amount, Gid, LinkRef, Pattern};
 
 /// The highest uid: `u32::MAX` is "no uid" to the kernel (`uid_valid`, include/linux/uidgid.h).
 pub(crate) const LAST_UID: u32 = u32::MAX - 1;
@@ -238,19 +237,26 @@ pub(super) fn gid(node: &Node) -> Result<Written<Gid>, Diagnostic> {
     Ok(Written { value, at: node.at })
 }
 
+/// A link's name, an alternative one (`ip link property add altname`), or a pattern of names.
 pub(super) fn link(name: &Written<String>) -> Result<Written<LinkRef>, Diagnostic> {
-    if name.value == "auto" {
-        return Ok(Written { value: LinkRef::Auto, at: name.at });
-    }
-    let Some(link) = LinkName::new(&name.value) else {
+    // ALTIFNAMSIZ (linux/if.h) counts a NUL.
+    const LONGEST: usize = 127;
+    let text = name.value.as_str();
+    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if !(1..=LONGEST).contains(&text.len()) || matches!(text, "." | "..") || text.contains(bad) {
         return Err(Diagnostic::error(
             Kind::Name,
             name.at,
-            format!("{} can be no interface's name", quote(&name.value)),
+            format!("{} can be no interface's name", quote(text)),
         )
-        .help("write a name that `ip link` shows (at most 15 bytes, without `/`, `:` and spaces), or `auto`"));
+        .help("write a name that `ip link` shows (without `/`, `:` and spaces), a pattern such as `ppp*`, or `auto`"));
+    }
+    let value = match (text, Pattern::new(text)) {
+        ("auto", _) => LinkRef::Auto,
+        (_, Some(pattern)) => LinkRef::Pattern(pattern),
+        (name, None) => LinkRef::Name(name.to_string()),
     };
-    Ok(Written { value: LinkRef::Name(link), at: name.at })
+    Ok(Written { value, at: name.at })
 }
 
 pub(super) fn network(node: &Node, what: &str) -> Result<Written<IpNet>, Diagnostic> {

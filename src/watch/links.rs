@@ -58,8 +58,8 @@ impl Watch {
                 self.touched.extend(link);
                 ours
             }
-            Notice::Link(index, name) => {
-                let meant = |line: &LinkLine| line.name.value == LinkRef::Name(name.clone());
+            Notice::Link(index, name, altnames) => {
+                let meant = |line: &LinkLine| line.name.value.means(name, altnames);
                 auto || shaped(index).is_some() || lines.iter().any(meant)
             }
         }

@@ -303,14 +303,38 @@ fn rules_that_cannot_be() {
 fn links_that_cannot_be() {
     let cases = [
         ("an unknown link", "version: 1\nlinks: {eth9: }"),
-        ("no interface's name", "version: 1\nlinks: {a-name-too-long-for-linux: }"),
+        ("no interface's name", "version: 1\nlinks: {eth/0: }"),
         ("auto and the same link", "version: 1\nlinks: {auto: , eth0: }"),
         ("a slave beside its bond", "version: 1\nlinks: {bond0: , slave0: , eth0: }"),
         ("a VLAN beside its parent", "version: 1\nlinks: {eth0: , eth0.7: }"),
         (
-            "an optional link that is absent (a note)",
+            "an optional link that is absent (a warning)",
             "version: 1\nlinks: {eth0: , eth9: {optional: true}}",
         ),
+        ("a pattern that nothing fits (a warning)", "version: 1\nlinks: {eth0: , \"ppp*\": 8mbit}"),
+        (
+            "a ceil above a link that may come (a warning)",
+            "version: 1\nlinks: {eth0: , \"ppp*\": 8mbit}\nusers: {bob: 10mbit}",
+        ),
+        ("a pattern that fits a bond and its port", "version: 1\nlinks: {\"*0\": 100mbit}"),
+        (
+            "a pattern that fits a port whose bond has a line",
+            "version: 1\nlinks: {eth0: , bond0: , \"slave?\": }",
+        ),
+        (
+            "a pattern that fits a VLAN and its parent (a warning)",
+            "version: 1\nlinks: {\"eth0*\": 100mbit}",
+        ),
+        ("a port of a bond alone (a warning)", "version: 1\nlinks: {eth0: , slave0: }"),
+        (
+            "a pattern of a user that fits no line",
+            "version: 1\nlinks: {eth0: , \"ppp*\": 8mbit}\nusers: {bob: {ceil: 1mbit, links: {\"wg*\": none}}}",
+        ),
+        (
+            "an alternative name beside the link's own",
+            "version: 1\nlinks: {eth0: , enp0s31f6np0-uplink: }",
+        ),
+        ("an alternative name (a note)", "version: 1\nlinks: {enp0s31f6np0-uplink: }"),
         ("below 5 % of the speed (a warning)", "version: 1\nlinks: {eth0: 10mbit}"),
         ("a default route without a line (a warning)", "version: 1\nlinks: {eth1: }"),
     ];

@@ -86,6 +86,60 @@ fn an_optional_link_that_is_absent_is_left_out() {
     assert_eq!(notes.len(), 1);
 }
 
+/// The host, and links that come and go there.
+fn host_with(links: &[(&str, Option<&str>)]) -> Facts {
+    let mut facts = host();
+    for (index, (name, kind)) in (20..).zip(links) {
+        let mut device = device(&mut facts, "wg0").clone();
+        (device.ifindex, device.kind) = (index, kind.map(str::to_string));
+        facts.links.insert(LinkName::new(name).unwrap(), device);
+    }
+    facts
+}
+
+#[test]
+fn a_pattern_is_each_link_that_fits_and_that_no_other_line_names() {
+    let facts = host_with(&[("l2tp0", None), ("l2tp1", None), ("l2tpifb", Some("ifb"))]);
+    let model = built_on(
+        &facts,
+        "version: 1\nlinks: {\"l2tp*\": 40mbit, \"*1\": 50mbit, l2tp1: 30mbit, eth0: }",
+    );
+    let links: Vec<String> = model.links.iter().map(|l| format!("{} {}", l.name, l.rate)).collect();
+    assert_eq!(links, ["l2tp0 40Mbit", "eth1 50Mbit", "l2tp1 30Mbit", "eth0 1Gbit"]);
+    let names = |text: &str| {
+        let policy = policy::parse(text, "policies.yaml").unwrap();
+        let options = BuildOptions { absent_links: true, ..BuildOptions::default() };
+        let model = build(&policy, &facts, options).unwrap().0;
+        model.links.iter().map(|link| link.name.to_string()).collect::<Vec<_>>()
+    };
+    let all = "version: 1\nlinks: {\"*\": 30mbit}";
+    assert_eq!(
+        names(all),
+        ["bond0", "eth0", "eth0.7", "eth1", "l2tp0", "l2tp1", "virt0", "wg0"],
+        "never lo, nor an ifb; and of a bond and its port, under the daemon, the bond"
+    );
+    assert_eq!(names("version: 1\nlinks: {\"enp*\": 30mbit}"), ["eth0"], "its other name fits");
+}
+
+#[test]
+fn patterns_in_users_and_rules_mean_links_of_the_file_and_exact_names_go_first() {
+    let facts = host_with(&[("l2tp0", None), ("l2tp1", None)]);
+    let model = built_on(
+        &facts,
+        "version: 1\nlinks: {\"l2tp*\": 40mbit, eth0: }\n\
+         users: {bob: {ceil: 5mbit, links: {\"l2tp?\": none, l2tp1: 1mbit, enp0s31f6np0-uplink: 2mbit}}}\n\
+         rules: [{dport: 80, link: \"l2tp*\", to: bob}, {dport: 81, link: l2tp1, to: bob}, {dport: 82, link: l2tp7, to: bob}]",
+    );
+    let ceils: Vec<Option<Rate>> =
+        node(&model, "bob").limits.iter().map(|limits| limits.map(|l| l.ceil)).collect();
+    assert_eq!(ceils, [None, Some(rate("1mbit")), Some(rate("2mbit"))]);
+    let links = |rule: usize| -> Vec<String> {
+        model.rules[rule].links.iter().flatten().map(ToString::to_string).collect()
+    };
+    assert_eq!((links(0), links(1)), (vec!["l2tp0".into(), "l2tp1".into()], vec!["l2tp1".into()]));
+    assert_eq!(model.rules.len(), 2, "l2tp7 may come, and is not there");
+}
+
 #[test]
 fn a_line_for_one_link_replaces_the_limits_there() {
     let model = built(

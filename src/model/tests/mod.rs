@@ -31,6 +31,8 @@ fn host() -> Facts {
             LinkName::new(name).unwrap(),
             LinkFacts {
                 ifindex: index,
+                altnames: altnames(name),
+                shaped_at: None,
                 mtu: 1500,
                 speed: speed.map(|speed| speed.parse().unwrap()),
                 kind: kind.map(str::to_string),
@@ -62,6 +64,11 @@ fn host() -> Facts {
     accounts.groups.insert("no-such-group".to_string(), None);
     accounts.subuids.push(Subuids { first: 100_000, count: 65_536, owner: 1001 });
     facts
+}
+
+/// As udev gives them to hardware.
+fn altnames(name: &str) -> Vec<String> {
+    (name == "eth0").then(|| "enp0s31f6np0-uplink".to_string()).into_iter().collect()
 }
 
 fn device<'a>(facts: &'a mut Facts, name: &str) -> &'a mut LinkFacts {

@@ -19,7 +19,7 @@ use crate::support::world::{UPLINK, World};
 tests!(
     On::Every => what_others_change_is_repaired, a_policy_is_followed_as_its_file_changes;
     On::Host => a_name_service_that_hangs_delays_nobody;
-    On::HostAndUml => links_come_and_go, one_odd_link_stops_nothing_else, whoever_fights_us_is_left_alone_for_a_while,
+    On::HostAndUml => links_come_and_go, links_that_fit_a_pattern_come_and_go, one_odd_link_stops_nothing_else, whoever_fights_us_is_left_alone_for_a_while,
         a_pending_confirmation_is_respected, a_policy_can_be_tried_beside_the_daemon;
 );
 
@@ -133,6 +133,60 @@ users: {ann: 30mbit}
     soon("shaped once more", PATIENCE, || shaped("later0"));
     assert!(daemon.end().success());
     shaper(&["plan", "-q", "--exit-code", &policy(text)]).exits(0);
+}
+
+fn links_that_fit_a_pattern_come_and_go() {
+    let world = World::new();
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit}, \"l2tp*\": {rate: 50mbit, optional: true}}
+users: {ann: {ceil: 30mbit, links: {\"l2tp?\": {ceil: 5mbit}}}}
+rules: [{dport: 80, link: \"l2tp1*\", to: unshaped}]
+";
+    let daemon = Daemon::start(&["watch", &policy(text)]);
+    let shaped = |link: &str| run(&format!("tc qdisc show dev {link}")).contains("htb 1: root");
+    let add =
+        |link: &str| world.on_host(&format!("ip link add {link} type veth peer name p{link}"));
+    add("l2tp1").exits(0);
+    let took = soon("the link that came is shaped", PATIENCE, || shaped("l2tp1"));
+    println!("shaped {took:?} after it came");
+    let ceil = counters::classes("l2tp1").class(&classid("user/ann")).ceil;
+    assert_eq!(ceil, 5_000_000, "the user's own limit there");
+    assert!(run("tc filter show dev l2tp1").contains("u32") && !shaped("pl2tp1"));
+    add("other0").exits(0);
+    sleep(SECOND);
+    assert!(!shaped("other0"));
+    world.on_host("ip link property add dev other0 altname l2tp-of-the-other-site").exits(0);
+    // Of a link that is down the kernel does not tell this (`netdev_state_change`, net/core/dev.c).
+    world.on_host("ip link set other0 up").exits(0);
+    soon("a link that has such a name too", PATIENCE, || shaped("other0"));
+    let before = daemon.log();
+    world.on_host("ip link del l2tp1").exits(0);
+    add("l2tp1").exits(0);
+    soon("shaped once more", PATIENCE, || shaped("l2tp1"));
+    world.on_host("ip link del l2tp1").exits(0);
+    sleep(SECOND);
+    let all = daemon.log();
+    let since = &all[before.len()..];
+    assert!(
+        !since.contains("WARN") && !since.contains("ERROR"),
+        "who goes, goes silently: {since}"
+    );
+    // A bridge and its port: the bridge has the packets of both.
+    add("l2tp2").exits(0);
+    soon("the port by itself", PATIENCE, || shaped("l2tp2"));
+    world.on_host("ip link add l2tpbr type bridge").exits(0);
+    world.on_host("ip link set l2tp2 master l2tpbr").exits(0);
+    soon("the bridge", PATIENCE, || shaped("l2tpbr") && !shaped("l2tp2"));
+    assert!(daemon.log().contains("`l2tp*` fits the bridge l2tpbr and its port l2tp2"));
+    assert!(shaped("up0") && shaped("other0"));
+    assert!(daemon.end().success());
+    let by_hand = shaper(&["plan", &policy(text)]);
+    assert_eq!(by_hand.status, Some(2), "{}", by_hand.stderr);
+    assert!(by_hand.stderr.contains("policies.yaml:3:31"), "{}", by_hand.stderr);
+    world.on_host("ip link set l2tp2 nomaster").exits(0);
+    shaper(&["apply", &policy(text)]).exits(0);
+    assert!(shaped("l2tp2"));
 }
 
 /// A link whose speed nobody knows, where the policy needs it; and one with somebody else's qdisc.

@@ -1,0 +1,150 @@
+//! Links that carry each other's packets: those of one link that pass another are shaped twice, and
+//! what leaves over a link that no line means is not shaped at all. Touches nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::policy::{Diagnostic, Findings, Kind, LinkRef, Severity, Span, quote};
+use crate::state::{Facts, LinkFacts, LinkName};
+
+use super::build::BuildOptions;
+use super::links::{Links, Shaped};
+
+/// Links that are a second name for (a part of) the one below.
+const STACKED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "macsec"];
+
+/// Two links of the file of which one carries the other's packets: they would be shaped twice. A
+/// port that came by a pattern is left alone where links may come and go, and the rest goes on.
+pub(super) fn check(
+    links: &mut Links<'_>,
+    facts: &Facts,
+    options: BuildOptions,
+    findings: &mut Findings,
+) {
+    let device = |shaped: &Shaped<'_>| facts.links.get(&shaped.link.name);
+    let by_index: HashMap<u32, &Shaped<'_>> =
+        links.shaped.iter().filter_map(|s| Some((device(s)?.ifindex, s))).collect();
+    let mut left_alone: BTreeSet<LinkName> = BTreeSet::new();
+    for upper in &links.shaped {
+        let Some(own) = device(upper) else { continue };
+        if let Some(master) = own.master.and_then(|index| by_index.get(&index)) {
+            let mut twice = both(upper, master, device(master));
+            if is_by_pattern(upper) && options.absent_links {
+                twice.severity = Severity::Warning;
+                left_alone.insert(upper.link.name.clone());
+            }
+            findings.push(twice);
+        } else if let Some(master) = own.master.and_then(|index| of_several(index, facts)) {
+            findings.push(one_of_several(upper, master));
+        }
+        let is_stacked = own.kind.as_deref().is_some_and(|kind| STACKED.contains(&kind));
+        if let Some(lower) = own.lower.and_then(|index| by_index.get(&index)).filter(|_| is_stacked)
+        {
+            let kind = own.kind.as_deref().unwrap_or_default();
+            findings.push(on_top(upper, kind, lower));
+        }
+    }
+    links.shaped.retain(|shaped| !left_alone.contains(&shaped.link.name));
+}
+
+fn is_by_pattern(shaped: &Shaped<'_>) -> bool {
+    matches!(shaped.line.name.value, LinkRef::Pattern(_))
+}
+
+/// A port and its master.
+fn both(port: &Shaped<'_>, master: &Shaped<'_>, device: Option<&LinkFacts>) -> Diagnostic {
+    let kind = device.and_then(|device| device.kind.as_deref()).unwrap_or("master");
+    let (name, at, above) = (&port.link.name, port.line.name.at, &master.link.name);
+    let pattern = quote(port.line.name.value.as_str());
+    if port.line.name.at == master.line.name.at {
+        return Diagnostic::error(
+            Kind::Link,
+            at,
+            format!("{pattern} fits the {kind} {above} and its port {name}"),
+        )
+        .help(
+            "the port's packets would be shaped twice: write a pattern that fits one of the two",
+        );
+    }
+    let help = match is_by_pattern(port) {
+        true => format!(
+            "its packets would be shaped twice: write {pattern} so that it does not fit {name}"
+        ),
+        false => format!("its packets would be shaped twice: remove the line of {name}"),
+    };
+    Diagnostic::error(
+        Kind::Link,
+        at,
+        format!("{name} is a part of the {kind} {above}, which has a line too"),
+    )
+    .also(master.line.name.at, format!("the {kind}"))
+    .help(help)
+}
+
+/// A link on another one of the file. Whoever names both has made a mistake; a pattern may well mean
+/// both.
+fn on_top(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnostic {
+    let (name, at, below) = (&upper.link.name, upper.line.name.at, &lower.link.name);
+    if is_by_pattern(upper) || is_by_pattern(lower) {
+        let message = format!("{name} is a {kind} on {below}, and both are shaped");
+        return Diagnostic::warning(Kind::Link, at, message)
+            .help("its packets count on both, against the limits of both: write patterns that fit one of the two if that is not meant");
+    }
+    Diagnostic::error(
+        Kind::Link,
+        at,
+        format!("{name} is a {kind} on {below}, which has a line too"),
+    )
+    .also(lower.line.name.at, "the link below")
+    .help("its packets would be shaped twice: remove one of the two lines")
+}
+
+/// The master with this index, if it sends each packet over one of several ports.
+fn of_several(index: u32, facts: &Facts) -> Option<(&LinkName, &str)> {
+    let (name, device) = facts.links.iter().find(|(_, device)| device.ifindex == index)?;
+    let kind = device.kind.as_deref().filter(|kind| matches!(*kind, "bond" | "team"))?;
+    Some((name, kind))
+}
+
+fn one_of_several(port: &Shaped<'_>, (master, kind): (&LinkName, &str)) -> Diagnostic {
+    let name = &port.link.name;
+    Diagnostic::warning(
+        Kind::Link,
+        port.line.name.at,
+        format!("{name} carries only a part of what the {kind} {master} sends"),
+    )
+    .help(format!("what leaves by another port is not shaped here: name {master} instead"))
+}
+
+/// Links over which packets leave without being shaped.
+pub(super) fn uncovered(
+    at: Span,
+    chosen: &BTreeMap<LinkName, Span>,
+    facts: &Facts,
+    findings: &mut Findings,
+) {
+    let by_index: HashMap<u32, &LinkName> =
+        facts.links.iter().map(|(name, device)| (device.ifindex, name)).collect();
+    let passes_a_chosen_one = |device: &LinkFacts| {
+        let below = device.lower.and_then(|index| by_index.get(&index));
+        below.is_some_and(|name| chosen.contains_key(*name))
+    };
+    for (name, device) in &facts.links {
+        let has_route = device.default_route_v4.or(device.default_route_v6).is_some();
+        if has_route
+            && !device.loopback
+            && !chosen.contains_key(name)
+            && !passes_a_chosen_one(device)
+        {
+            findings.push(
+                Diagnostic::warning(
+                    Kind::Link,
+                    at,
+                    format!("{name} has a default route and no line in `links`"),
+                )
+                .help(format!(
+                    "what leaves over it is not shaped: add a line `{name}:` if it should be"
+                )),
+            );
+        }
+    }
+}
