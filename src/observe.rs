@@ -1,11 +1,13 @@
 //! The kernel → values: what of ours stands, what else stands among it, the facts that desired
 //! depends on, and the counters. Reads only.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use log::debug;
+use log::{debug, warn};
 
 use crate::accounts::{self, Question};
 use crate::cgroup;
@@ -18,7 +20,7 @@ use crate::netlink::{assemble, request};
 use crate::process::{self, Scan};
 use crate::state::{
     Accounts, Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts,
-    LinkName, Observation, Pref, RootQdisc, Tag, Tree,
+    LinkName, Observation, Pref, Tag, Tree,
 };
 use crate::sys::route::{Netlink, SocketError};
 use crate::sys::{ethtool, probe};
@@ -52,6 +54,8 @@ pub struct Sight {
 /// What a look is for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted<'a> {
+    /// Links that somebody means by name: asked for one by one where no list of all is whole.
+    pub links: BTreeSet<String>,
     /// Who the accounts are; `None`: nobody is asked for.
     pub accounts: Option<Whom<'a>>,
     /// All processes: where each sits, and so which accounts run.
@@ -72,16 +76,9 @@ pub enum Whom<'a> {
 /// Looks at the kernel.
 pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, ObserveError> {
     let mut sight = Sight::default();
-    let links = kernel.netlink.dump(&request::dump::links(), decode::link)?;
-    let qdiscs = kernel.netlink.dump(&request::dump::qdiscs(), decode::qdisc)?;
     let mut routes =
         kernel.netlink.dump(&request::dump::routes(Family::V4), decode::default_route)?;
     routes.extend(kernel.netlink.dump(&request::dump::routes(Family::V6), decode::default_route)?);
-    let mut by_link: BTreeMap<u32, Vec<QdiscRecord>> = BTreeMap::new();
-    for qdisc in qdiscs {
-        by_link.entry(qdisc.ifindex).or_default().push(qdisc);
-    }
-
     let (claims, foreign) = match kernel.instance() {
         Some(instance) => instance.observe()?,
         None => Default::default(),
@@ -93,16 +90,14 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     }
     let claimed: BTreeSet<ClassId> = claims.values().filter_map(|id| id.our_class()).collect();
     sight.observation.foreign = foreign;
-    for record in links {
-        let name = record.name.clone();
-        let qdiscs = by_link.remove(&record.ifindex).unwrap_or_default();
-        let mut facts = link_facts(kernel, record, &qdiscs, &routes);
-        if facts.root == RootQdisc::Ours {
-            let tree = tree(kernel, &name, facts.ifindex, &qdiscs, &claimed, &mut sight)?;
-            facts.shaped_at = tree.classes.get(&ClassId::LINK).map(|class| class.rate);
-            sight.observation.state.links.insert(name.clone(), tree);
-        }
-        sight.observation.facts.links.insert(name, facts);
+    let (facts, trees) = links::links_and_trees(kernel, &wanted.links, &routes, &claimed)?;
+    sight.observation.facts.links = facts;
+    for (name, seen) in trees {
+        sight.observation.state.links.insert(name.clone(), seen.tree);
+        sight.observation.foreign.extend(seen.foreign);
+        sight.observation.bound.extend(seen.bound);
+        sight.direct_packets.extend(seen.direct_packets.map(|packets| (name.clone(), packets)));
+        sight.counters.insert(name, seen.counters);
     }
     sight.observation.state.claims = claims;
     sight.observation.state.net_cls = kernel.net_cls();
@@ -171,15 +166,26 @@ fn link_facts(
     }
 }
 
-/// Our tree on one link; what nobody claims in it goes to `sight.foreign`.
+/// Our tree on one link, and what stands in it that is not ours.
+#[derive(Default)]
+struct SeenTree {
+    tree: Tree,
+    counters: BTreeMap<ClassId, Counters>,
+    direct_packets: Option<u32>,
+    /// What nobody claims.
+    foreign: Vec<Foreign>,
+    /// Classes that foreign objects hold.
+    bound: BTreeSet<ClassId>,
+}
+
 fn tree(
     kernel: &mut Kernel,
     link: &LinkName,
     ifindex: u32,
     qdiscs: &[QdiscRecord],
     claimed: &BTreeSet<ClassId>,
-    sight: &mut Sight,
-) -> Result<Tree, ObserveError> {
+) -> Result<SeenTree, ObserveError> {
+    let mut seen = SeenTree::default();
     let mut tree = Tree::default();
     // A shard is ours as long as somebody in it is.
     let shards: BTreeSet<Shard> = claimed.iter().filter_map(|classid| classid.shard()).collect();
@@ -195,7 +201,8 @@ fn tree(
     classes.sort_unstable_by_key(|record| record.classid);
     let mut all_counters = Vec::with_capacity(classes.len());
     let mut standing = Vec::with_capacity(classes.len());
-    for ClassRecord { classid, class, counters, .. } in classes {
+    let mut with_leaf = Vec::with_capacity(classes.len());
+    for ClassRecord { classid, class, counters, leaf, .. } in classes {
         // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are theirs.
         let elsewhere = classid.shard().is_some_and(|shard| !shards.contains(&shard));
         if classid.our_class().is_none() || elsewhere {
@@ -204,51 +211,53 @@ fn tree(
         if ours(classid) || claimed.contains(&classid) {
             standing.push((classid, class));
             all_counters.push((classid, counters));
+            // The fifo that a class has by itself has no handle.
+            with_leaf.extend((leaf != ClassId::NONE).then_some((classid, leaf)));
         } else {
-            sight.observation.bound.extend(class.parent);
-            sight.observation.foreign.push(Foreign::Class { link: link.clone(), classid });
+            seen.bound.extend(class.parent);
+            seen.foreign.push(Foreign::Class { link: link.clone(), classid });
         }
     }
     tree.classes = standing.into_iter().collect();
-    sight.counters.insert(link.clone(), all_counters.into_iter().collect());
-    let mut leaves = Vec::with_capacity(qdiscs.len());
-    for qdisc in qdiscs {
-        let Some(classid) = qdisc.parent.and_then(|parent| parent.our_class()) else {
-            if let (None, Some(htb)) = (qdisc.parent, &qdisc.htb) {
-                sight.direct_packets.insert(link.clone(), htb.direct_packets);
+    seen.counters = all_counters.into_iter().collect();
+    let root = qdiscs.iter().find(|qdisc| qdisc.parent.is_none());
+    seen.direct_packets = root.and_then(|root| Some(root.htb?.direct_packets));
+    let by_handle: BTreeMap<ClassId, Option<LeafQdisc>> =
+        qdiscs.iter().map(|qdisc| (qdisc.handle, qdisc.leaf)).collect();
+    let mut leaves = Vec::with_capacity(with_leaf.len());
+    for (classid, handle) in with_leaf {
+        let leaf = match by_handle.get(&handle) {
+            Some(leaf) => *leaf,
+            // The list of qdiscs skipped it.
+            None => {
+                let question = request::leaf::get(ifindex, handle);
+                kernel.netlink.get(&question, decode::qdisc)?.ok().flatten().and_then(|it| it.leaf)
             }
-            continue;
         };
-        // The fifo that a class has by itself, and what hangs below a class that is not ours.
-        if qdisc.handle == ClassId::NONE || !tree.classes.contains_key(&classid) {
-            continue;
-        }
-        let leaf = match qdisc.leaf {
-            Some(leaf) if qdisc.handle == leaf.handle(classid) => leaf,
-            _ => LeafQdisc::Other { handle: qdisc.handle },
-        };
-        leaves.push((classid, leaf));
+        let leaf = leaf.filter(|leaf| handle == leaf.handle(classid));
+        leaves.push((classid, leaf.unwrap_or(LeafQdisc::Other { handle })));
     }
     tree.leaves = leaves.into_iter().collect();
     let records =
         kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
     tree.left_tables = left_tables(kernel, ifindex, &records)?;
-    tree.filters = filters(link, ClassId::ROOT, records, sight);
+    tree.filters = filters(link, ClassId::ROOT, records, &mut seen);
     let standing = tree.leaves.iter().filter(|(_, leaf)| **leaf == LeafQdisc::Shard);
     for shard in standing.filter_map(|(id, _)| Shard::of_class(*id)) {
         let request = request::dump::filters(ifindex, shard.qdisc());
         let records = kernel.netlink.dump(&request, decode::filter)?;
-        tree.shards.insert(shard, filters(link, shard.qdisc(), records, sight));
+        tree.shards.insert(shard, filters(link, shard.qdisc(), records, &mut seen));
     }
-    Ok(tree)
+    seen.tree = tree;
+    Ok(seen)
 }
 
-/// Our filters at one qdisc; others go to `sight.foreign`.
+/// Our filters at one qdisc; others go to `seen.foreign`.
 fn filters(
     link: &LinkName,
     parent: ClassId,
     filters: Vec<FilterRecord>,
-    sight: &mut Sight,
+    seen: &mut SeenTree,
 ) -> BTreeMap<Pref, Filter> {
     let mut ours = BTreeMap::new();
     let mut kinds: BTreeMap<Pref, (u16, String)> = BTreeMap::new();
@@ -257,16 +266,16 @@ fn filters(
     }
     let bound = filters.iter().filter(|record| !record.pref.is_ours());
     let bound: Vec<ClassId> = bound.filter_map(|record| record.binds?.our_class()).collect();
-    sight.observation.bound.extend(bound);
+    seen.bound.extend(bound);
     for (pref, filter) in assemble::filters(filters) {
         if pref.is_ours() {
             ours.insert(pref, filter);
         } else {
             let (protocol, kind) = kinds.remove(&pref).unwrap_or_default();
             // It would go with the shard.
-            sight.observation.bound.extend(parent.shard().map(Shard::root));
+            seen.bound.extend(parent.shard().map(Shard::root));
             let link = link.clone();
-            sight.observation.foreign.push(Foreign::Filter { link, parent, pref, protocol, kind });
+            seen.foreign.push(Foreign::Filter { link, parent, pref, protocol, kind });
         }
     }
     ours
@@ -343,22 +352,31 @@ fn features(observation: &Observation) -> Features {
 }
 
 /// Classes that some socket of the namespace carries as its tag. Empty where the kernel does not list
-/// sockets (without `tcp_diag` and `udp_diag`).
-fn tags() -> BTreeSet<ClassId> {
+/// sockets (without `tcp_diag` and `udp_diag`); any other failure is an error, since a class that
+/// a socket still carries must stay.
+///
+/// A list goes on by position in a hash bucket, so a socket that closes between two datagrams can hide
+/// the one behind it in its bucket, unsaid. That takes two sockets in one bucket and a datagram that
+/// ends between them: the list is read twice, and what either shows counts.
+fn tags() -> Result<BTreeSet<ClassId>, SocketError> {
     let mut tags = BTreeSet::new();
-    for transport in [Transport::Tcp, Transport::Udp] {
-        for family in [Family::V4, Family::V6] {
-            // A socket for each list: a refused one must not take the next along.
-            let list = Netlink::for_sockets().and_then(|mut netlink| {
-                netlink.dump(&inet_diag::sockets(family, transport), inet_diag::tag)
-            });
-            match list {
-                Ok(list) => tags.extend(list.iter().filter_map(|tag| tag.our_class())),
-                Err(error) => debug!("the {family:?} {transport:?} sockets: {error}"),
+    let kinds = [Transport::Tcp, Transport::Udp]
+        .into_iter()
+        .flat_map(|transport| [Family::V4, Family::V6].map(|family| (family, transport)));
+    for (family, transport) in kinds.clone().chain(kinds) {
+        // A socket for each list: a refused one must not take the next along.
+        let list = Netlink::for_sockets().and_then(|mut netlink| {
+            netlink.dump(&inet_diag::sockets(family, transport), inet_diag::tag)
+        });
+        match list {
+            Ok(list) => tags.extend(list.iter().filter_map(|tag| tag.our_class())),
+            Err(error) if error.is_not_supported() => {
+                debug!("the {family:?} {transport:?} sockets: {error}");
             }
+            Err(error) => return Err(error),
         }
     }
-    tags
+    Ok(tags)
 }
 
 /// Retired classes that hold no packets on any link, have sent none between the two looks, and that no
@@ -380,9 +398,15 @@ pub fn quiet(earlier: &Sight, now: &Sight) -> BTreeSet<ClassId> {
         })
     };
     let mut quiet: BTreeSet<ClassId> = retired.filter(still).collect();
-    if !quiet.is_empty() {
-        let tags = tags();
-        quiet.retain(|classid| !tags.contains(classid));
+    if quiet.is_empty() {
+        return quiet;
+    }
+    match tags() {
+        Ok(tags) => quiet.retain(|classid| !tags.contains(classid)),
+        Err(error) => {
+            warn!("retired classes stay, because sockets cannot be listed: {error}");
+            quiet.clear();
+        }
     }
     quiet
 }

@@ -363,7 +363,9 @@ impl Run<'_, '_> {
 
     /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure.
     fn verify(&mut self, desired: &KernelState) -> Result<(), Trouble> {
-        let now = observe::observe(&mut self.session.kernel, Wanted::default())?.observation;
+        let links = desired.links.keys().map(ToString::to_string).collect();
+        let wanted = Wanted { links, ..Wanted::default() };
+        let now = observe::observe(&mut self.session.kernel, wanted)?.observation;
         let mut missing = diff(&now.state, desired, &now.foreign);
         if !self.may.disrupt {
             missing.without_disruption();

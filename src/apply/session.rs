@@ -94,7 +94,8 @@ impl Session {
             }
         });
         let features = self.features.is_none();
-        let wanted = Wanted { accounts, processes: self.processes, features };
+        let links = names_of(&self.policy);
+        let wanted = Wanted { links, accounts, processes: self.processes, features };
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
         let found = &mut sight.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
@@ -366,6 +367,15 @@ impl Session {
         }
         None
     }
+}
+
+/// The links that a policy names, also by alternative names.
+fn names_of(policy: &Policy) -> BTreeSet<String> {
+    let names = policy.links.iter().filter_map(|line| match &line.name.value {
+        LinkRef::Name(name) => Some(name.clone()),
+        LinkRef::Auto | LinkRef::Pattern(_) => None,
+    });
+    names.collect()
 }
 
 /// The facts of the links that a model is about.

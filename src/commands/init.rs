@@ -13,7 +13,7 @@ use crate::text::shown;
 pub fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
     let accounts = Some(Whom::Nss(Question::default()));
-    let wanted = Wanted { accounts, processes: true, features: false };
+    let wanted = Wanted { accounts, processes: true, ..Wanted::default() };
     let sight = observe::observe(&mut kernel, wanted)?;
     Ok(Output::text(starter(&sight)))
 }

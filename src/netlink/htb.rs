@@ -9,7 +9,7 @@ use super::attr;
 use crate::state::{Class, Mark, Role};
 use crate::units::{ClassId, Rate, Ticks};
 
-pub(super) const KIND: &str = "htb";
+pub const KIND: &str = "htb";
 
 const TCA_HTB_PARMS: u16 = 1;
 const TCA_HTB_INIT: u16 = 2;

@@ -19,7 +19,7 @@ pub mod notice;
 pub mod proc_event;
 pub mod request;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_ECHO, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 
 /// `TC_H_ROOT`: the parent of a root qdisc, and of an HTB class directly below its qdisc.
@@ -80,10 +80,12 @@ impl Request {
         Request { body: Body::Raw { kind, flags, payload }, changes: false }
     }
 
-    /// Asks for one object; answered by its description and an ACK, or by a refusal.
+    /// Asks for one object; answered by its description and an ACK, or by a refusal. Without
+    /// NLM_F_ECHO a qdisc is described to everybody who listens, and not to who asked (`qdisc_notify`,
+    /// net/sched/sch_api.c).
     fn question(message: RouteNetlinkMessage) -> Request {
         let mut message = NetlinkMessage::from(message);
-        message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO;
         Request { body: Body::Route(message), changes: false }
     }
 

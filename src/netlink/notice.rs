@@ -11,12 +11,15 @@ const TRAFFIC_CONTROL: std::ops::RangeInclusive<u16> = 36..=46;
 /// `struct ifinfomsg`; the index is its second word, as in `struct tcmsg`.
 const IFINFOMSG: usize = 16;
 const IFLA_IFNAME: u16 = 3;
+const AF_UNSPEC: u8 = 0;
 
 /// What a notice is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
     /// A link, what it is called now, and its alternative names.
     Link(u32, LinkName, Vec<String>),
+    /// A link that is not in this network namespace any more, and what it was called.
+    Gone(u32, LinkName, Vec<String>),
     /// A link's traffic control.
     TrafficControl(u32),
     /// The way out.
@@ -29,7 +32,13 @@ pub fn notice(kind: u16, payload: &[u8]) -> Option<Notice> {
         RTM_NEWLINK | RTM_DELLINK => {
             let attributes = payload.get(IFINFOMSG..)?;
             let name = LinkName::new(&attr::text(attr::find(attributes, IFLA_IFNAME)?))?;
-            Some(Notice::Link(attr::u32_at(payload, 4)?, name, decode::altnames(attributes)))
+            let (index, altnames) = (attr::u32_at(payload, 4)?, decode::altnames(attributes));
+            // A port that leaves its bridge is told as the end of a link of family AF_BRIDGE
+            // (`br_ifinfo_notify`, net/bridge/br_netlink.c).
+            match kind == RTM_DELLINK && *payload.first()? == AF_UNSPEC {
+                true => Some(Notice::Gone(index, name, altnames)),
+                false => Some(Notice::Link(index, name, altnames)),
+            }
         }
         // `struct rtmsg`: family, and the length of the destination's prefix.
         RTM_NEWROUTE | RTM_DELROUTE => (*payload.get(1)? == 0).then_some(Notice::DefaultRoute),
@@ -53,7 +62,12 @@ mod tests {
         payload.extend([9, 0, 3, 0]);
         payload.extend(b"eth0\0\0\0\0");
         let name = LinkName::new("eth0").unwrap();
-        assert_eq!(notice(RTM_DELLINK, &payload), Some(Notice::Link(9, name, Vec::new())));
+        let link = || Notice::Link(9, name.clone(), Vec::new());
+        assert_eq!(notice(RTM_NEWLINK, &payload), Some(link()));
+        assert_eq!(notice(RTM_DELLINK, &payload), Some(Notice::Gone(9, name.clone(), Vec::new())));
+        payload[0] = 7;
+        assert_eq!(notice(RTM_DELLINK, &payload), Some(link()), "left its bridge");
+        payload[0] = 0;
         assert_eq!(notice(36, &payload[..6]), None);
         assert_eq!(notice(RTM_NEWROUTE, &[2, 0, 0, 0]), Some(Notice::DefaultRoute));
         assert_eq!(notice(RTM_NEWROUTE, &[2, 24, 0, 0]), None, "a route to somewhere");

@@ -26,8 +26,10 @@ const AT_ONCE: usize = 4_096;
 /// How long the kernel may take to confirm a subscription; it does so within the call.
 const CONFIRMATION: u8 = 200;
 
-/// RTNLGRP_LINK, RTNLGRP_TC, RTNLGRP_IPV4_ROUTE and RTNLGRP_IPV6_ROUTE (linux/rtnetlink.h).
-const GROUPS: [u32; 4] = [1, 4, 7, 11];
+/// RTNLGRP_LINK and RTNLGRP_TC (linux/rtnetlink.h).
+const LINKS_AND_QDISCS: [u32; 2] = [1, 4];
+/// RTNLGRP_IPV4_ROUTE and RTNLGRP_IPV6_ROUTE.
+const ROUTES: [u32; 2] = [7, 11];
 
 /// Whether everything that was told was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +44,18 @@ pub struct LinkListener(Listener);
 
 impl LinkListener {
     pub fn open() -> Result<LinkListener, SocketError> {
+        LinkListener::of(&[LINKS_AND_QDISCS, ROUTES].concat())
+    }
+
+    /// The same without routes, of which a router has many.
+    pub(super) fn without_routes() -> Result<LinkListener, SocketError> {
+        LinkListener::of(&LINKS_AND_QDISCS)
+    }
+
+    fn of(groups: &[u32]) -> Result<LinkListener, SocketError> {
         let listener = Listener::open(NETLINK_ROUTE)?;
-        for group in GROUPS {
-            listener.socket.add_membership(group).map_err(SocketError::Open)?;
+        for group in groups {
+            listener.socket.add_membership(*group).map_err(SocketError::Open)?;
         }
         Ok(LinkListener(listener))
     }
@@ -159,8 +170,11 @@ impl Listener {
         let mut socket = Socket::new(protocol).map_err(SocketError::Open)?;
         socket.bind_auto().map_err(SocketError::Open)?;
         socket.set_non_blocking(true).map_err(SocketError::Open)?;
-        setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
-            .map_err(|errno| SocketError::Open(errno.into()))?;
+        // Beyond rmem_max only with CAP_NET_ADMIN; whoever lacks it hears sooner that something was lost.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
+                .map_err(|errno| SocketError::Open(errno.into()))?;
+        }
         Ok(Listener { socket, buffer: vec![0; DATAGRAM] })
     }
 

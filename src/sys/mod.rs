@@ -17,5 +17,6 @@ pub mod probe;
 pub mod route;
 pub mod signal;
 pub mod threads;
+pub mod witness;
 
 pub use route::Netlink;

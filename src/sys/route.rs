@@ -3,6 +3,7 @@
 
 use std::borrow::Borrow;
 use std::io;
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
@@ -26,7 +27,7 @@ pub enum SocketError {
     #[error("the kernel refused to list: {0}")]
     Refused(#[source] KernelError),
     /// The state kept changing while it was listed.
-    #[error("the kernel's lists changed under our eyes {RESTARTS} times in a row")]
+    #[error("links or their traffic control kept changing while they were listed, for {} s", PATIENCE.as_secs())]
     Restless,
     /// Some requests may be done and some not: observe again.
     #[error("the kernel dropped some of its answers (receive buffer overrun)")]
@@ -35,8 +36,24 @@ pub enum SocketError {
     Nonsense(&'static str),
 }
 
-/// How often a dump is begun again because something changed meanwhile (`NLM_F_DUMP_INTR`).
-const RESTARTS: usize = 32;
+impl SocketError {
+    /// The kernel has no such lists: no such protocol, or nobody who answers for a family
+    /// (net/core/sock_diag.c, net/ipv4/inet_diag.c).
+    pub fn is_not_supported(&self) -> bool {
+        match self {
+            SocketError::Open(error) => is(error, Errno::EPROTONOSUPPORT),
+            SocketError::Refused(error) => matches!(
+                error.errno,
+                Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EINVAL
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// For how long a list is begun again because something changed meanwhile. A list of 2,000 links takes
+/// about 10 ms; a host that starts and ends a hundred containers a second leaves that long quite often.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of requests in one send, well below the default send buffer.
 const BATCH_BYTES: usize = 64 * 1024;
 /// Requests in one send. Their answers all arrive before it returns, and each takes about 1 kB of
@@ -61,6 +78,13 @@ pub struct Netlink {
     sequence: u32,
     changes_sent: u64,
     buffer: Vec<u8>,
+}
+
+/// A list, read once.
+pub struct List<T> {
+    pub entries: Vec<T>,
+    /// The kernel did not say that it changed meanwhile, and nothing was lost.
+    pub is_whole: bool,
 }
 
 /// One netlink message as received.
@@ -113,42 +137,49 @@ impl Netlink {
     /// the list changed meanwhile, or when answers were lost. A message that cannot be read is
     /// logged and left out.
     ///
-    /// Only links and routes say so (`nl_dump_check_consistent`). Lists of traffic control do not:
-    /// they go on after as many entries as they have given (`tc_dump_tclass_qdisc`,
-    /// net/sched/sch_api.c), so what another deletes or adds between two datagrams (about 100
-    /// classes) can hide an entry or give one twice.
+    /// Whether a list can skip an entry that stood all the time:
+    /// - links: not unsaid. `rtnl_dump_ifinfo` (net/core/rtnetlink.c) compares `dev_base_seq`, which
+    ///   each link that comes or goes raises (`nl_dump_check_consistent`).
+    /// - routes: `fib_table_dump` (net/ipv4/fib_trie.c) goes on by key, and a default route has the
+    ///   first key of all; `fib6_dump_table` (net/ipv6/ip6_fib.c) begins a changed node again.
+    /// - traffic control: yes, and the kernel does not say so. See [`Witness`](super::witness::Witness).
+    /// - sockets: yes. `inet_diag_dump_icsk` (net/ipv4/inet_diag.c) goes on by position in a hash
+    ///   bucket: see `observe::tags`.
     pub fn dump<T>(
         &mut self,
         request: &Request,
         mut decode: impl FnMut(Message<'_>) -> Decoded<T>,
     ) -> Result<Vec<T>, SocketError> {
-        for _ in 0..RESTARTS {
-            match self.dump_once(request, &mut decode)? {
-                Some(list) => return Ok(list),
-                None => debug!("a list changed while it was read; reading it again"),
+        let began = Instant::now();
+        loop {
+            let list = self.list(request, &mut decode)?;
+            if list.is_whole {
+                return Ok(list.entries);
             }
+            if began.elapsed() > PATIENCE {
+                return Err(SocketError::Restless);
+            }
+            debug!("a list changed while it was read; reading it again");
         }
-        Err(SocketError::Restless)
     }
 
-    /// `None`: not one consistent list.
-    fn dump_once<T>(
+    /// What `request` lists, read once.
+    pub fn list<T>(
         &mut self,
         request: &Request,
-        decode: &mut impl FnMut(Message<'_>) -> Decoded<T>,
-    ) -> Result<Option<Vec<T>>, SocketError> {
+        mut decode: impl FnMut(Message<'_>) -> Decoded<T>,
+    ) -> Result<List<T>, SocketError> {
         let sequence = self.next_sequence();
         let mut bytes = vec![];
         request.write_to(sequence, &mut bytes);
         self.send(&bytes)?;
-        let mut list = vec![];
-        let mut torn = false;
+        let mut list = List { entries: vec![], is_whole: true };
         loop {
             let length = match self.receive() {
                 Ok(length) => length,
                 // The rest is still to come: until it ended, no other list can be asked for (EBUSY).
                 Err(error) if is(&error, Errno::ENOBUFS) => {
-                    torn = true;
+                    list.is_whole = false;
                     continue;
                 }
                 Err(error) => return Err(SocketError::Receive(error)),
@@ -158,12 +189,12 @@ impl Netlink {
                 if message.sequence != sequence {
                     continue;
                 }
-                torn |= message.flags & NLM_F_DUMP_INTR != 0;
+                list.is_whole &= message.flags & NLM_F_DUMP_INTR == 0;
                 let Received { kind, flags, payload, .. } = message;
                 match kind {
                     NLMSG_DONE => {
                         extack::done(flags, payload).map_err(SocketError::Refused)?;
-                        return Ok((!torn).then_some(list));
+                        return Ok(list);
                     }
                     NLMSG_ERROR => {
                         extack::outcome(flags, payload).map_err(SocketError::Refused)?;
@@ -171,7 +202,41 @@ impl Netlink {
                     }
                     NLMSG_NOOP | NLMSG_OVERRUN => {}
                     _ => match decode(Message { kind, payload }) {
-                        Ok(found) => list.extend(found),
+                        Ok(found) => list.entries.extend(found),
+                        Err(error) => warn!("{error}; it is ignored"),
+                    },
+                }
+            }
+        }
+    }
+
+    /// Asks for one object: its description, read by `decode`, or the kernel's refusal. `None`: it has
+    /// nothing to say of it.
+    pub fn get<T>(
+        &mut self,
+        question: &Request,
+        mut decode: impl FnMut(Message<'_>) -> Decoded<T>,
+    ) -> Result<Result<Option<T>, KernelError>, SocketError> {
+        let sequence = self.next_sequence();
+        let mut bytes = vec![];
+        question.write_to(sequence, &mut bytes);
+        self.send(&bytes)?;
+        let mut answer = None;
+        loop {
+            let length = self.receive().map_err(SocketError::Receive)?;
+            for message in messages(&self.buffer[..length]) {
+                let message = message?;
+                if message.sequence != sequence {
+                    continue;
+                }
+                let Received { kind, flags, payload, .. } = message;
+                match kind {
+                    NLMSG_ERROR => {
+                        return Ok(extack::outcome(flags, payload).map(|_| answer));
+                    }
+                    NLMSG_NOOP | NLMSG_OVERRUN | NLMSG_DONE => {}
+                    _ => match decode(Message { kind, payload }) {
+                        Ok(found) => answer = found.or(answer),
                         Err(error) => warn!("{error}; it is ignored"),
                     },
                 }

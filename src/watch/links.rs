@@ -58,7 +58,7 @@ impl Watch {
                 self.touched.extend(link);
                 ours
             }
-            Notice::Link(index, name, altnames) => {
+            Notice::Link(index, name, altnames) | Notice::Gone(index, name, altnames) => {
                 let meant = |line: &LinkLine| line.name.value.means(name, altnames);
                 auto || shaped(index).is_some() || lines.iter().any(meant)
             }

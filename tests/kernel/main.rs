@@ -5,6 +5,7 @@
 mod support;
 
 mod agreement;
+mod churn;
 mod cleared;
 mod confirm;
 mod demo;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         watch::REPAIRS,
         watch::SCALE,
         watch::SERVICE,
+        churn::TESTS,
         lab::TESTS,
         demo::TESTS,
     ])

@@ -1,18 +1,47 @@
 //! Requests for lists. The kernel filters hardly anything (`TCA_KIND` not at all, qdiscs not even by
 //! link), so what comes back is filtered by whoever asked.
 
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::tc_message;
 use crate::netlink::Request;
-use crate::state::Family;
+use crate::state::{Family, LinkName};
 use crate::units::ClassId;
 
 /// All links of the namespace.
 pub fn links() -> Request {
-    Request::dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))
+    Request::dump(RouteNetlinkMessage::GetLink(brief()))
+}
+
+/// One link.
+pub fn link(ifindex: u32) -> Request {
+    let mut message = brief();
+    message.header.index = ifindex;
+    Request::question(RouteNetlinkMessage::GetLink(message))
+}
+
+/// The link that has this name, or this alternative name.
+pub fn link_named(name: &str) -> Request {
+    const IFLA_ALT_IFNAME: u16 = 53;
+    let mut message = brief();
+    message.attributes.push(match LinkName::new(name) {
+        Some(_) => LinkAttribute::IfName(name.to_string()),
+        None => {
+            let name = [name.as_bytes(), &[0]].concat();
+            LinkAttribute::Other(DefaultNla::new(IFLA_ALT_IFNAME, name))
+        }
+    });
+    Request::question(RouteNetlinkMessage::GetLink(message))
+}
+
+/// Without counters, which are half of a link's description.
+fn brief() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    message
 }
 
 /// All qdiscs of the namespace, of every link.

@@ -32,6 +32,11 @@ pub fn delete(ifindex: u32, parent: ClassId, handle: ClassId) -> Request {
     Request::change(RouteNetlinkMessage::DelQueueDiscipline(message), 0)
 }
 
+/// The qdisc of this handle, wherever on the link it is.
+pub fn get(ifindex: u32, handle: ClassId) -> Request {
+    Request::question(RouteNetlinkMessage::GetQueueDiscipline(tc_message(ifindex, 0, handle)))
+}
+
 fn message(ifindex: u32, parent: ClassId) -> netlink_packet_route::tc::TcMessage {
     tc_message(ifindex, parent.0, ClassId::qdisc(parent.minor().0))
 }

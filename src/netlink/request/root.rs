@@ -24,6 +24,13 @@ pub fn replace(ifindex: u32, mark: Mark) -> Request {
     new(ifindex, mark, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
+/// What stands at the link's root. `tc_get_qdisc` (net/sched/sch_api.c) refuses qdiscs that are built
+/// in (`noop`): EINVAL.
+pub fn get(ifindex: u32) -> Request {
+    let message = tc_message(ifindex, TC_H_ROOT, ClassId::NONE);
+    Request::question(RouteNetlinkMessage::GetQueueDiscipline(message))
+}
+
 /// Puts back a qdisc as it was dumped. Whole for classless kinds, whose options the kernel takes as it
 /// gives them; a classful one comes back without its classes and filters.
 pub fn restore(ifindex: u32, name: &str, handle: ClassId, options: &[u8]) -> Request {

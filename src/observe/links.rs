@@ -1,0 +1,152 @@
+//! All links with their roots, and the trees of ours on them, so that nothing that stands is taken to be
+//! absent, whatever comes and goes meanwhile.
+//!
+//! - Links: a list during which none came or went says so. Where they come and go all the time, several
+//!   lists are put together, and who is in some of them only, or is named and in none, is asked for
+//!   by itself.
+//! - Roots and leaves: the list of qdiscs skips entries unsaid ([`Witness`]). What a link names as its
+//!   root (`IFLA_QDISC`), or a class as its leaf (`tcm_info`), and the list lacks, is asked for by itself.
+//! - Classes and filters of one link: their lists are read again when anything of the link's
+//!   traffic control changed meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use log::{debug, warn};
+use nix::errno::Errno;
+
+use super::{ObserveError, SeenTree, link_facts, tree};
+use crate::kernel::Kernel;
+use crate::netlink::decode::{self, DefaultRoute, LinkRecord, QdiscRecord};
+use crate::netlink::extack::KernelError;
+use crate::netlink::request::{self, dump};
+use crate::state::{LinkFacts, LinkName, RootQdisc};
+use crate::sys::route::{Netlink, PATIENCE, SocketError};
+use crate::sys::witness::Witness;
+use crate::units::ClassId;
+
+/// Lists of links that are put together when none of them is whole. A link that stands is missing in one
+/// only if another went at the very moment that a datagram ended, so hardly in all.
+const TORN_LISTS: usize = 4;
+
+pub(super) type Links = BTreeMap<LinkName, LinkFacts>;
+pub(super) type Trees = Vec<(LinkName, SeenTree)>;
+
+/// `named`: links that are asked for by name, should no list have them.
+pub(super) fn links_and_trees(
+    kernel: &mut Kernel,
+    named: &BTreeSet<String>,
+    routes: &[DefaultRoute],
+    claimed: &BTreeSet<ClassId>,
+) -> Result<(Links, Trees), ObserveError> {
+    let records = links(&mut kernel.netlink, named)?;
+    let mut by_link: BTreeMap<u32, Vec<QdiscRecord>> = BTreeMap::new();
+    for qdisc in kernel.netlink.dump(&dump::qdiscs(), decode::qdisc)? {
+        by_link.entry(qdisc.ifindex).or_default().push(qdisc);
+    }
+    let mut witness = Witness::open()?;
+    let mut facts = Links::new();
+    let mut trees = Trees::new();
+    for record in records {
+        let name = record.name.clone();
+        let mut qdiscs = by_link.remove(&record.ifindex).unwrap_or_default();
+        if lacks_root(&record, &qdiscs) {
+            let question = request::root::get(record.ifindex);
+            match kernel.netlink.get(&question, decode::qdisc)? {
+                Ok(root) => qdiscs.extend(root),
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => return Err(SocketError::Refused(error).into()),
+            }
+        }
+        let mut link = link_facts(kernel, record, &qdiscs, routes);
+        if link.root == RootQdisc::Ours {
+            let seen = steady_tree(kernel, &mut witness, &name, link.ifindex, &qdiscs, claimed)?;
+            let Some(seen) = seen else { continue };
+            link.shaped_at = seen.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
+            trees.push((name.clone(), seen));
+        }
+        facts.insert(name, link);
+    }
+    // Of what went while it was looked at, less and less was seen.
+    let gone = witness.told(kernel.netlink.port())?.gone;
+    facts.retain(|_, link| !gone.contains(&link.ifindex));
+    trees.retain(|(name, _)| facts.contains_key(name));
+    Ok((facts, trees))
+}
+
+/// All links of the namespace.
+fn links(netlink: &mut Netlink, named: &BTreeSet<String>) -> Result<Vec<LinkRecord>, SocketError> {
+    let mut earlier: BTreeMap<u32, LinkRecord> = BTreeMap::new();
+    let mut last = netlink.list(&dump::links(), decode::link)?;
+    for _ in 1..TORN_LISTS {
+        if last.is_whole {
+            return Ok(last.entries);
+        }
+        debug!("links came or went while they were listed; listing them again");
+        earlier.extend(last.entries.into_iter().map(|link| (link.ifindex, link)));
+        last = netlink.list(&dump::links(), decode::link)?;
+    }
+    let mut links = last.entries;
+    links.iter().for_each(|link| drop(earlier.remove(&link.ifindex)));
+    let by_index = earlier.keys().map(|index| dump::link(*index));
+    let has = |link: &LinkRecord, name| link.name.as_str() == name || link.altnames.contains(name);
+    let missing = named.iter().filter(|name| !links.iter().any(|link| has(link, name)));
+    let by_name = missing.map(|name| dump::link_named(name));
+    let questions: Vec<_> = by_index.chain(by_name).collect();
+    for question in questions {
+        match netlink.get(&question, decode::link)? {
+            Ok(found) => links.extend(found),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(SocketError::Refused(error)),
+        }
+    }
+    links.sort_by_key(|link| link.ifindex);
+    links.dedup_by_key(|link| link.ifindex);
+    Ok(links)
+}
+
+/// `noop` is never listed, and `noqueue` not on older kernels.
+fn lacks_root(link: &LinkRecord, qdiscs: &[QdiscRecord]) -> bool {
+    let kind = link.qdisc.as_deref().unwrap_or("noop");
+    let is_listed = qdiscs.iter().any(|qdisc| qdisc.parent.is_none());
+    !is_listed && !matches!(kind, "noop" | "noqueue")
+}
+
+/// The link went, or its root is one of those that are never listed by now.
+fn is_gone(error: &KernelError) -> bool {
+    matches!(error.errno, Errno::ENODEV | Errno::ENOENT | Errno::EINVAL)
+}
+
+/// A link's tree as it was at one moment; `None`: the link is gone. Where somebody changes it all the time,
+/// for longer than [`PATIENCE`], as it was read last: the kernel refuses what contradicts it,
+/// and whoever plans looks again.
+fn steady_tree(
+    kernel: &mut Kernel,
+    witness: &mut Witness,
+    link: &LinkName,
+    ifindex: u32,
+    qdiscs: &[QdiscRecord],
+    claimed: &BTreeSet<ClassId>,
+) -> Result<Option<SeenTree>, ObserveError> {
+    let began = Instant::now();
+    let own = kernel.netlink.port();
+    loop {
+        witness.told(own)?;
+        let seen = tree(kernel, link, ifindex, qdiscs, claimed)?;
+        let told = witness.told(own)?;
+        if told.gone.contains(&ifindex) {
+            return Ok(None);
+        }
+        if !told.lost && !told.changed.contains(&ifindex) {
+            return Ok(Some(seen));
+        }
+        if began.elapsed() > PATIENCE {
+            warn!(
+                "the classes and filters of {link} kept being changed by somebody else for {} s; they are taken as they were seen last",
+                PATIENCE.as_secs()
+            );
+            return Ok(Some(seen));
+        }
+        debug!("traffic control on {link} changed while it was listed; listing it again");
+    }
+}
