@@ -7,9 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance};
+use crate::model::Matcher;
 use crate::plan::Paths;
-use crate::process::InstanceView;
-use crate::state::{Mark, NetCls};
+use crate::process::{self, Decision, InstanceView, Process, Reason};
+use crate::state::{Accounts, Mark, NetCls};
 use crate::sys::netns;
 use crate::sys::route::{Netlink, SocketError};
 use crate::units::Psched;
@@ -22,6 +23,8 @@ pub struct Kernel {
     pub mark: Mark,
     /// Inode of the network namespace.
     pub netns: u64,
+    /// That of process 1; `None`: it may not be read.
+    host: Option<u64>,
     pub proc_root: PathBuf,
     hierarchy: Option<Hierarchy>,
 }
@@ -43,7 +46,7 @@ impl Kernel {
     /// hierarchy is one for all of them, so their directories must differ.
     pub fn open(name: Option<&str>) -> Result<Kernel, OpenError> {
         let netns = netns::current().map_err(OpenError::Namespace)?;
-        let host = std::fs::metadata("/proc/1/ns/net").map(|meta| meta.ino());
+        let host = std::fs::metadata("/proc/1/ns/net").map(|meta| meta.ino()).ok();
         let name = match name {
             Some(name) => name.to_string(),
             // Who may not look at process 1 either is not root, and changes nothing, or is root without
@@ -51,13 +54,14 @@ impl Kernel {
             None if host.map_or(!nix::unistd::geteuid().is_root(), |host| host == netns) => {
                 "shaper".to_string()
             }
-            None => format!("shaper-{netns}"),
+            None => cgroup::named_after(netns),
         };
         Ok(Kernel {
             netlink: Netlink::open()?,
             mark: Mark::for_instance(&name),
             name,
             netns,
+            host,
             proc_root: PathBuf::from("/proc"),
             hierarchy: cgroup::find()?,
         })
@@ -119,6 +123,37 @@ impl Kernel {
 
     /// What placement must know of the instance.
     pub fn view(&self) -> InstanceView {
-        InstanceView { name: self.name.clone(), netns: self.netns }
+        let others = self.hierarchy.as_ref().map(|it| it.other_instances(&self.name));
+        InstanceView {
+            name: self.name.clone(),
+            netns: self.netns,
+            host: self.host,
+            others: others.unwrap_or_default(),
+        }
+    }
+
+    /// What to do with a process. As [`process::decide`], and sees to it that the namespace of another
+    /// instance is the one that it noted: an inode's number is free again once its namespace is gone, and
+    /// whoever made namespaces until he had such a number would be left alone.
+    pub fn decide(
+        &self,
+        process: &Process,
+        matcher: &Matcher,
+        accounts: &Accounts,
+        view: &InstanceView,
+    ) -> Decision {
+        let decision = process::decide(process, matcher, accounts, view);
+        let theirs = |netns: u64| {
+            let path = self.proc_root.join(format!("{}/ns/net", process.pid));
+            !view.others.contains_key(&netns) || netns::is_made_by_root(&path).unwrap_or(true)
+        };
+        match (&decision, process.netns) {
+            (Decision::Leave(Reason::OtherInstance { .. }) | Decision::TakeOut, Some(netns))
+                if !theirs(netns) =>
+            {
+                process::decide(process, matcher, accounts, &view.alone())
+            }
+            _ => decision,
+        }
     }
 }

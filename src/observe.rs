@@ -110,7 +110,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     if wanted.processes {
         let read = |source| ObserveError::Read { path: "/proc".to_string(), source };
         sight.scan = process::scan(&kernel.proc_root).map_err(read)?;
-        running = Some(process::running_uids(&sight.scan.processes, kernel.netns));
+        running = Some(process::running_uids(&sight.scan.processes, &kernel.view()));
     }
     match wanted.accounts {
         Some(Whom::Nss(mut question)) => {

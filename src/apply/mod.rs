@@ -430,7 +430,9 @@ fn place_seen(
 ) -> Result<Placement, Failure> {
     let Some(instance) = session.kernel.instance() else { return Ok(Placement::default()) };
     let view = session.kernel.view();
-    let decide =
-        |process: &process::Process| process::decide(process, &model.matcher, accounts, &view);
+    instance.note_namespace(session.kernel.netns)?;
+    let decide = |process: &process::Process| {
+        session.kernel.decide(process, &model.matcher, accounts, &view)
+    };
     Ok(process::place_seen(&session.kernel.proc_root, &instance, seen, decide)?)
 }

@@ -59,7 +59,7 @@ impl Instance {
     }
 }
 
-fn remove(path: PathBuf) -> Result<(), Error> {
+pub(super) fn remove(path: PathBuf) -> Result<(), Error> {
     match fs::remove_dir(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::io("remove", &path)(error))

@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, fstatat};
 
 use super::confirmation::{CONFIRM, REVERTED};
 use super::lock::LOCK;
+use super::namespace::NETNS;
 use super::{Error, Lock};
 use crate::state::{Claim, Foreign, Owner};
 use crate::sys::threads::in_parts;
@@ -78,7 +79,7 @@ impl Instance {
         let mut found = Found::default();
         for room in subdirectories(&self.root)? {
             let path = self.root.join(&room);
-            if [CONFIRM, REVERTED, LOCK].contains(&room.as_str()) {
+            if [CONFIRM, REVERTED, LOCK, NETNS].contains(&room.as_str()) {
                 continue;
             }
             if !ROOMS.contains(&room.as_str()) {
@@ -155,6 +156,7 @@ impl Instance {
     /// Removes the rooms, and then the instance's own directory, as far as nothing is left in
     /// them. Whether all of it is gone.
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
+        self.forget_namespace()?;
         let rooms = ROOMS.iter().map(|room| self.root.join(room));
         for path in rooms.chain([self.root.join(LOCK), self.root.clone()]) {
             match self.evict_and_remove(&path) {

@@ -7,6 +7,7 @@ mod hierarchy;
 mod instance;
 mod lock;
 mod mountinfo;
+mod namespace;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Unmounted, find, mount, unmount};
 pub use instance::{Attached, Instance};
 pub use lock::Lock;
 pub use mountinfo::{Mount, net_cls_mount, parse_mountinfo};
+pub use namespace::named_after;
 
 /// What can go wrong in the hierarchy. Each says the path and, for a write, the data.
 #[derive(Debug, thiserror::Error)]

@@ -57,7 +57,7 @@ fn members(session: &Session, meaning: &Meaning) -> Members {
     let accounts = &meaning.sight.observation.facts.accounts;
     for process in &meaning.sight.scan.processes {
         let inside = process::claim_of(process, &view).is_some();
-        match process::decide(process, &meaning.model.matcher, accounts, &view) {
+        match session.kernel.decide(process, &meaning.model.matcher, accounts, &view) {
             Decision::MoveTo(_) if inside => members.moved += 1,
             Decision::MoveTo(_) => members.added += 1,
             Decision::TakeOut => members.gone += 1,

@@ -75,14 +75,30 @@ fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, 
     let mut notes = Vec::new();
     let mut owner = claimed.map(|claimed| claimed.owner());
     let view = session.kernel.view();
-    match process::decide(process, matcher, accounts, &view) {
+    let decision = session.kernel.decide(process, matcher, accounts, &view);
+    match &decision {
         process::Decision::Leave(process::Reason::Foreign { .. }) => notes.push(format!(
             "it sits in another's net_cls group `{}` and is left alone",
             shown(process.net_cls.as_deref().unwrap_or("/"))
         )),
-        process::Decision::Leave(process::Reason::OtherNamespace) => {
-            notes.push("it is in another network namespace: its packets are not ours".to_string());
+        process::Decision::Leave(process::Reason::Guest) => {
+            owner = None;
+            notes.push(
+                "it is a container engine's guest, in a network namespace of its own: not its uid's"
+                    .to_string(),
+            );
         }
+        process::Decision::Leave(process::Reason::OtherInstance { netns }) => {
+            notes.push(match view.others.get(netns) {
+                Some(name) => format!(
+                    "it is in a network namespace that another instance shapes ({name}): ask that one (--cgroup {name})"
+                ),
+                None => "it is in the host's network namespace: ask the host's instance".to_string(),
+            });
+        }
+        process::Decision::Leave(process::Reason::UnknownNamespace) => notes.push(
+            "its network namespace may not be read (CAP_SYS_PTRACE): it is left alone".to_string(),
+        ),
         process::Decision::MoveTo(_) => {
             notes.push("it is not in its directory yet: the next apply places it".to_string());
         }
@@ -92,6 +108,13 @@ fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, 
             );
         }
         _ => {}
+    }
+    let elsewhere = process.netns.is_some_and(|netns| netns != view.netns);
+    if elsewhere && matches!(decision, process::Decision::Stay | process::Decision::MoveTo(_)) {
+        notes.push(
+            "it is in another network namespace: the sockets that it had before are in the class, those that it makes there are not on these links"
+                .to_string(),
+        );
     }
     if let Some(Claim::Pinned(pinned)) = process::claim_of(process, &view) {
         notes.push("`shaper run` or `shaper attach` put it there".to_string());

@@ -1,6 +1,8 @@
 //! What to do with one process: the order of CONTRACT ("who claims a process"), and whom to leave
 //! alone. Pure.
 
+use std::collections::BTreeMap;
+
 use crate::model::Matcher;
 use crate::state::{Accounts, Claim, Owner};
 
@@ -13,6 +15,38 @@ pub struct InstanceView {
     pub name: String,
     /// Inode of the network namespace that it shapes.
     pub netns: u64,
+    /// That of process 1; `None`: it may not be read.
+    pub host: Option<u64>,
+    /// Namespaces that other instances shape, and their names.
+    pub others: BTreeMap<u64, String>,
+}
+
+impl InstanceView {
+    /// Whether a process may be this instance's if a line claims it: also in a namespace that it does not
+    /// shape, because a socket stays in the one that it was made in when its process enters another. Not
+    /// a guest's there, and nobody in a namespace that another instance shapes, or in the host's, which
+    /// no user can enter. Where the namespace cannot be read, only the host's instance goes by the uid.
+    pub fn may_claim(&self, process: &Process) -> bool {
+        self.left_to(process).is_none()
+    }
+
+    fn left_to(&self, process: &Process) -> Option<Reason> {
+        let on_host = self.host == Some(self.netns);
+        match process.netns {
+            Some(netns) if netns == self.netns => None,
+            None if !on_host => Some(Reason::UnknownNamespace),
+            _ if process.guest => Some(Reason::Guest),
+            Some(netns) if self.others.contains_key(&netns) || self.host == Some(netns) => {
+                Some(Reason::OtherInstance { netns })
+            }
+            _ => None,
+        }
+    }
+
+    /// The same instance, as if it were the only one.
+    pub fn alone(&self) -> InstanceView {
+        InstanceView { others: BTreeMap::new(), ..self.clone() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,15 +64,16 @@ pub enum Decision {
 pub enum Reason {
     /// A kernel thread or a zombie.
     NotAlive,
-    OtherNamespace,
+    /// A container's or a virtual machine's, in a network namespace of its own.
+    Guest,
+    /// In a network namespace that another instance shapes, or the host's.
+    OtherInstance { netns: u64 },
     /// It may be in ours: we are not permitted to know.
     UnknownNamespace,
     /// Nobody claims it, and it is not in our directories.
     Unclaimed,
     /// Another's directory holds it, a container engine's say. `owner` would have claimed it.
-    Foreign {
-        owner: Option<Owner>,
-    },
+    Foreign { owner: Option<Owner> },
 }
 
 /// Whose directory a process sits in.
@@ -61,29 +96,32 @@ pub fn decide(
     if !process.is_alive() {
         return Decision::Leave(Reason::NotAlive);
     }
-    let seat = seat(process.net_cls.as_deref().unwrap_or("/"), &instance.name);
+    let seat = seat(process.net_cls.as_deref().unwrap_or("/"), instance);
+    if let Seat::Ours(Some(Claim::Pinned(_))) = seat {
+        return Decision::Stay;
+    }
     let owner = matcher
         .claim(process.uid, process.unit.as_deref(), accounts)
         .map(|claimed| claimed.owner());
-    match process.netns {
-        Some(netns) if netns == instance.netns => {}
-        // It was in our namespace once, or its parent was.
-        Some(_) if matches!(seat, Seat::Ours(_)) => return Decision::TakeOut,
-        Some(_) => return Decision::Leave(Reason::OtherNamespace),
-        None if owner.is_none() && !matches!(seat, Seat::Ours(_)) => {
+    match (instance.left_to(process), &seat) {
+        (None, _) => {}
+        (Some(Reason::UnknownNamespace), Seat::Free | Seat::Foreign) if owner.is_none() => {
             return Decision::Leave(Reason::Unclaimed);
         }
-        None => return Decision::Leave(Reason::UnknownNamespace),
-    }
-    if let Seat::Ours(Some(Claim::Pinned(_))) = seat {
-        return Decision::Stay;
+        (Some(reason @ Reason::UnknownNamespace), _) => return Decision::Leave(reason),
+        // Its parent was ours: an engine's shim, or root's command before it entered the other.
+        (Some(_), Seat::Ours(_)) => return Decision::TakeOut,
+        (Some(reason), _) => return Decision::Leave(reason),
     }
     // NSS could not say who this is: whoever it was yesterday, it still is.
     let unanswered = accounts.unavailable.is_some() && !accounts.by_uid.contains_key(&process.uid);
     if unanswered && matches!(seat, Seat::Ours(Some(Claim::Owner(_)))) {
         return Decision::Stay;
     }
+    let here = process.netns == Some(instance.netns);
     match (seat, owner) {
+        // Who has it first keeps it, where no instance shapes its namespace.
+        (Seat::Sibling, owner) if !here => Decision::Leave(Reason::Foreign { owner }),
         (Seat::Foreign, owner) => Decision::Leave(Reason::Foreign { owner }),
         (Seat::Ours(Some(Claim::Owner(at))), Some(owner)) if at == owner => Decision::Stay,
         (_, Some(owner)) => Decision::MoveTo(Claim::Owner(owner)),
@@ -95,14 +133,14 @@ pub fn decide(
 
 /// The claim of ours in whose directory the process sits.
 pub fn claim_of(process: &Process, instance: &InstanceView) -> Option<Claim> {
-    match seat(process.net_cls.as_deref()?, &instance.name) {
+    match seat(process.net_cls.as_deref()?, instance) {
         Seat::Ours(claim) => claim,
         _ => None,
     }
 }
 
 /// `path` is as `/proc/PID/cgroup` has it: `/shaper/user/bob`.
-fn seat(path: &str, instance: &str) -> Seat {
+fn seat(path: &str, instance: &InstanceView) -> Seat {
     let path = path.trim_start_matches('/');
     let (top, below) = path.split_once('/').unwrap_or((path, ""));
     let claim = below.parse::<Claim>().ok();
@@ -111,18 +149,22 @@ fn seat(path: &str, instance: &str) -> Seat {
         "" => Seat::Free,
         // Outside our cgroup namespace.
         ".." => Seat::Foreign,
-        _ if top == instance => match claim {
+        _ if top == instance.name => match claim {
             // In the instance's directory itself or in a room: nobody belongs there.
             None if !(room || below.is_empty()) => Seat::Foreign,
             claim => Seat::Ours(claim),
         },
-        _ if is_instance(top) && (claim.is_some() || room) => Seat::Sibling,
+        _ if (is_instance(top) || instance.others.values().any(|name| name == top))
+            && (claim.is_some() || room) =>
+        {
+            Seat::Sibling
+        }
         _ => Seat::Foreign,
     }
 }
 
 /// Whether it is the name that an instance has by itself, which says whose namespace it is for: the
-/// host's, or the one with that inode. Whoever named an instance otherwise is left alone.
+/// host's, or the one with that inode. One that was named otherwise is known by [`InstanceView::others`].
 fn is_instance(name: &str) -> bool {
     name.strip_prefix("shaper").is_some_and(|rest| {
         rest.is_empty() || rest.strip_prefix('-').is_some_and(|inode| inode.parse::<u64>().is_ok())
@@ -136,20 +178,31 @@ mod tests {
     use std::collections::BTreeMap;
 
     const OURS: u64 = 1;
+    const UNSHARED: u64 = 2;
+    const ANOTHERS: u64 = 3;
+    const HOST: u64 = 4;
+
+    fn host() -> InstanceView {
+        let others = BTreeMap::from([(ANOTHERS, "blue".to_string())]);
+        InstanceView { name: "shaper".into(), netns: OURS, host: Some(OURS), others }
+    }
 
     fn key(name: &str) -> Key {
         Key::new(name).unwrap()
     }
 
     fn decide_for(process: Process) -> Decision {
+        decide_as(&host(), process)
+    }
+
+    fn decide_as(instance: &InstanceView, process: Process) -> Decision {
         let matcher = Matcher {
             units: BTreeMap::from([("borg.service".to_string(), key("backup"))]),
             uids: vec![(1000..=1000, key("bob"))],
             groups: vec![],
             everyone: Some((vec![2000..=2999], None)),
         };
-        let instance = InstanceView { name: "shaper".into(), netns: OURS };
-        decide(&process, &matcher, &Accounts::default(), &instance)
+        decide(&process, &matcher, &Accounts::default(), instance)
     }
 
     fn process(uid: u32, net_cls: &str) -> Process {
@@ -163,6 +216,7 @@ mod tests {
             netns: Some(OURS),
             net_cls: Some(net_cls.into()),
             unit: None,
+            guest: false,
         }
     }
 
@@ -188,7 +242,7 @@ mod tests {
     #[test]
     fn while_nss_is_silent_everybody_stays_where_they_are() {
         let matcher = Matcher { everyone: Some((vec![1000..=2999], None)), ..Matcher::default() };
-        let instance = InstanceView { name: "shaper".into(), netns: OURS };
+        let instance = host();
         let silent = Accounts { unavailable: Some("sssd is down".into()), ..Accounts::default() };
         let at = |path: &str, accounts: &Accounts| {
             decide(&process(1000, path), &matcher, accounts, &instance)
@@ -218,22 +272,61 @@ mod tests {
         assert_eq!(decide_for(process(2001, "/shaper/user/bob/pinned")), Decision::Stay);
     }
 
-    #[test]
-    fn other_namespaces_are_left_alone_and_taken_out() {
-        let netns = Some(2);
-        let elsewhere = |path| decide_for(Process { netns, ..process(1000, path) });
-        assert_eq!(elsewhere("/"), Decision::Leave(Reason::OtherNamespace));
-        assert_eq!(elsewhere("/docker/1"), Decision::Leave(Reason::OtherNamespace));
-        assert_eq!(elsewhere("/other/user/bob"), Decision::Leave(Reason::OtherNamespace));
-        assert_eq!(elsewhere("/shaper/user/bob"), Decision::TakeOut);
-        assert_eq!(elsewhere("/shaper/user/bob/pinned"), Decision::TakeOut);
+    fn elsewhere(netns: u64, path: &str) -> Process {
+        Process { netns: Some(netns), ..process(1000, path) }
     }
 
     #[test]
-    fn a_process_whose_namespace_is_unknown_is_not_touched() {
-        let unknown = |path| decide_for(Process { netns: None, ..process(1000, path) });
-        assert_eq!(unknown("/"), Decision::Leave(Reason::UnknownNamespace));
-        assert_eq!(unknown("/shaper/user/bob"), Decision::Leave(Reason::UnknownNamespace));
+    fn whose_a_process_is_does_not_depend_on_its_network_namespace() {
+        assert_eq!(decide_for(elsewhere(UNSHARED, "/")), to("user/bob"));
+        assert_eq!(decide_for(elsewhere(UNSHARED, "/shaper/user/bob")), Decision::Stay);
+        assert_eq!(decide_for(elsewhere(UNSHARED, "/shaper/user/bob/pinned")), Decision::Stay);
+        assert_eq!(decide_for(elsewhere(UNSHARED, "/docker/1")), foreign(Some("bob")));
+        let backup = Process { unit: Some("borg.service".into()), ..elsewhere(UNSHARED, "/") };
+        assert_eq!(decide_for(backup), to("user/backup"));
+        let unclaimed = Process { uid: 500, ..elsewhere(UNSHARED, "/shaper/user/bob") };
+        assert_eq!(decide_for(unclaimed), Decision::TakeOut);
+    }
+
+    #[test]
+    fn a_namespace_that_cannot_be_read_is_as_good_as_an_unshared_one_on_the_host() {
+        let unknown = |path| Process { netns: None, ..process(1000, path) };
+        assert_eq!(decide_for(unknown("/")), to("user/bob"));
+        assert_eq!(decide_for(unknown("/shaper/user/bob")), Decision::Stay);
+        let beside = InstanceView { netns: OURS, host: Some(HOST), ..host() };
+        let left = Decision::Leave(Reason::UnknownNamespace);
+        assert_eq!(decide_as(&beside, unknown("/")), left);
+        assert_eq!(decide_as(&beside, unknown("/shaper/user/bob")), left);
+        let nobodys = Process { uid: 500, ..unknown("/") };
+        assert_eq!(decide_as(&beside, nobodys), Decision::Leave(Reason::Unclaimed));
+    }
+
+    #[test]
+    fn a_guest_is_left_alone_in_a_namespace_of_its_own() {
+        let guest = |netns, path| Process { guest: true, ..elsewhere(netns, path) };
+        assert_eq!(decide_for(guest(UNSHARED, "/")), Decision::Leave(Reason::Guest));
+        assert_eq!(decide_for(guest(UNSHARED, "/shaper/user/bob")), Decision::TakeOut);
+        assert_eq!(decide_for(guest(UNSHARED, "/shaper/user/bob/pinned")), Decision::Stay);
+        assert_eq!(decide_for(guest(OURS, "/")), to("user/bob"), "`docker run --network host`");
+    }
+
+    #[test]
+    fn another_instances_namespace_is_its_own() {
+        let theirs = Decision::Leave(Reason::OtherInstance { netns: ANOTHERS });
+        assert_eq!(decide_for(elsewhere(ANOTHERS, "/")), theirs);
+        assert_eq!(decide_for(elsewhere(ANOTHERS, "/blue/uid/1000")), theirs);
+        assert_eq!(decide_for(elsewhere(ANOTHERS, "/shaper/user/bob")), Decision::TakeOut);
+        // Who unshared from there is theirs still; who came to us is ours.
+        assert_eq!(decide_for(elsewhere(UNSHARED, "/blue/uid/1000")), foreign(Some("bob")));
+        assert_eq!(decide_for(elsewhere(OURS, "/blue/uid/1000")), to("user/bob"));
+    }
+
+    #[test]
+    fn only_the_hosts_instance_takes_who_is_in_the_hosts_namespace() {
+        let beside = InstanceView { netns: OURS, host: Some(HOST), ..host() };
+        let left = Decision::Leave(Reason::OtherInstance { netns: HOST });
+        assert_eq!(decide_as(&beside, elsewhere(HOST, "/")), left);
+        assert_eq!(decide_as(&beside, elsewhere(UNSHARED, "/")), to("user/bob"));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Process {
     pub net_cls: Option<String>,
     /// The systemd *system* unit that it belongs to.
     pub unit: Option<String>,
+    /// It is below a container engine's cgroup, in a place that no user can make.
+    pub guest: bool,
 }
 
 impl Process {
@@ -44,11 +46,11 @@ impl Process {
     }
 }
 
-/// Real uids that have a living process in the network namespace.
-pub fn running_uids(processes: &[Process], netns: u64) -> BTreeSet<u32> {
+/// Real uids that have a living process which the instance may claim.
+pub fn running_uids(processes: &[Process], instance: &InstanceView) -> BTreeSet<u32> {
     processes
         .iter()
-        .filter(|process| process.is_alive() && process.netns == Some(netns))
+        .filter(|process| process.is_alive() && instance.may_claim(process))
         .map(|process| process.uid)
         .collect()
 }
@@ -56,9 +58,10 @@ pub fn running_uids(processes: &[Process], netns: u64) -> BTreeSet<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
-    fn only_living_processes_of_the_namespace_count_as_running() {
+    fn only_living_processes_that_may_be_claimed_count_as_running() {
         let bob = Process {
             pid: 7,
             starttime: 1,
@@ -69,14 +72,22 @@ mod tests {
             netns: Some(42),
             net_cls: None,
             unit: None,
+            guest: false,
         };
         let all = [
             bob.clone(),
             Process { uid: 1001, zombie: true, ..bob.clone() },
             Process { uid: 1002, netns: Some(43), ..bob.clone() },
-            Process { uid: 1003, netns: None, ..bob.clone() },
+            Process { uid: 1003, netns: Some(43), guest: true, ..bob.clone() },
+            Process { uid: 1004, netns: Some(44), ..bob.clone() },
             Process { uid: 0, kernel_thread: true, ..bob },
         ];
-        assert_eq!(running_uids(&all, 42), BTreeSet::from([1000]));
+        let instance = InstanceView {
+            name: "shaper".into(),
+            netns: 42,
+            host: Some(42),
+            others: BTreeMap::from([(44, "shaper-44".to_string())]),
+        };
+        assert_eq!(running_uids(&all, &instance), BTreeSet::from([1000, 1002]));
     }
 }

@@ -53,6 +53,8 @@ pub fn parse_real_uid(text: &[u8]) -> Option<u32> {
 pub struct Membership {
     pub net_cls: Option<String>,
     pub unit: Option<String>,
+    /// In some hierarchy it is below a container engine's or a hypervisor's cgroup.
+    pub guest: bool,
 }
 
 /// Each line is `hierarchy:controllers:path`.
@@ -60,6 +62,7 @@ pub fn parse_cgroup(text: &[u8]) -> Membership {
     let mut net_cls = None;
     let mut v1_unit = None;
     let mut v2_unit = None;
+    let mut guest = false;
     for line in text.split(|byte| *byte == b'\n') {
         let mut fields = line.splitn(3, |byte| *byte == b':');
         let (Some(number), Some(controllers), Some(path)) =
@@ -67,6 +70,7 @@ pub fn parse_cgroup(text: &[u8]) -> Membership {
         else {
             continue;
         };
+        guest |= std::str::from_utf8(path).is_ok_and(is_guests);
         if controllers.split(|byte| *byte == b',').any(|name| name == b"net_cls") {
             net_cls = Some(String::from_utf8_lossy(path).into_owned());
         } else if controllers == b"name=systemd" {
@@ -75,7 +79,48 @@ pub fn parse_cgroup(text: &[u8]) -> Membership {
             v2_unit = std::str::from_utf8(path).ok().and_then(system_unit);
         }
     }
-    Membership { net_cls, unit: v1_unit.or(v2_unit).map(str::to_string) }
+    Membership { net_cls, unit: v1_unit.or(v2_unit).map(str::to_string), guest }
+}
+
+/// Cgroups right below a hierarchy's root in which engines put their guests: Docker, kubelet, LXC,
+/// Incus, Podman, libvirt without systemd, `ctr` and nerdctl, systemd-machined.
+const ENGINES: [&str; 11] = [
+    "docker",
+    "kubepods",
+    "kubepods.slice",
+    "lxc",
+    "lxc.payload",
+    "libpod_parent",
+    "machine",
+    "machine.slice",
+    "default",
+    "k8s.io",
+    "buildkit",
+];
+
+/// How the scopes begin that engines ask systemd for, in a slice of their choice.
+const SCOPES: [&str; 7] =
+    ["docker-", "libpod-", "cri-containerd-", "crio-", "nerdctl-", "machine-", "buildkit-"];
+
+/// Whether a path of any hierarchy is a guest's. Only what root alone can make counts, or a user would
+/// name a cgroup so and pass for a guest: the parts from the root down to the first that is no slice.
+/// Users make cgroups below their own manager (`user.slice/user-1000.slice/user@1000.service/…`), below
+/// a unit that is delegated to them, and nowhere else; logind names their sessions. So a container that
+/// a user runs himself is his, and so is one below a unit (`web.service/libpod-payload-…`), which may be
+/// delegated to its user. No name holds a newline (`cgroup_mkdir`, kernel/cgroup/cgroup.c).
+fn is_guests(path: &str) -> bool {
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    let Some(top) = parts.clone().next() else { return false };
+    if ENGINES.contains(&top) || top.starts_with("lxc.payload.") {
+        return true;
+    }
+    if top == "user.slice" {
+        return false;
+    }
+    parts.find(|part| !is_slice(part)).is_some_and(|first| {
+        first.ends_with(".scope") && SCOPES.iter().any(|engine| first.starts_with(engine))
+            || first.starts_with("systemd-nspawn@")
+    })
 }
 
 /// The system unit in a path of systemd's tree: below any slices, the first part that is a unit
@@ -189,6 +234,48 @@ mod tests {
         );
         assert_eq!(unit("/docker/3f2a/system.slice/borg.service"), None);
         assert_eq!(unit("/../system.slice/borg.service"), None, "outside our cgroup namespace");
+    }
+
+    fn guest(path: &str) -> bool {
+        parse_cgroup(format!("5:net_cls:/\n4:cpu:{path}\n0::/\n").as_bytes()).guest
+            && parse_cgroup(format!("0::{path}\n").as_bytes()).guest
+    }
+
+    #[test]
+    fn a_guest_is_known_by_its_engines_cgroup() {
+        for path in [
+            "/docker/3f2a",
+            "/system.slice/docker-3f2a.scope",
+            "/team.slice/team-a.slice/docker-3f2a.scope/init.scope",
+            "/kubepods/burstable/pod1/3f2a",
+            "/kubepods.slice/kubepods-pod1.slice/cri-containerd-3f2a.scope",
+            "/machine.slice/libpod-3f2a.scope/container",
+            "/machine.slice/systemd-nspawn@web.service/payload",
+            "/machine.slice/machine-qemu\\x2d1\\x2dvm.scope",
+            "/lxc.payload.web/init.scope",
+            "/lxc/web",
+        ] {
+            assert!(guest(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_user_can_name_makes_no_guest() {
+        for path in [
+            "/",
+            "/user.slice/user-1000.slice/user@1000.service/docker/3f2a",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/docker-3f2a.scope",
+            "/user.slice/user-1000.slice/user@1000.service/machine.slice/x",
+            "/user.slice/user-1000.slice/session-3.scope/docker",
+            // A unit that is delegated to the user whom it runs as.
+            "/system.slice/ci.service/docker/3f2a",
+            "/system.slice/ci.service/libpod-payload-3f2a",
+            "/system.slice/vsftpd.service",
+            "/system.slice/docker.service",
+            "/../docker/3f2a",
+        ] {
+            assert!(!guest(path), "{path}");
+        }
     }
 
     #[test]

@@ -185,7 +185,8 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
                 owner,
             }),
             Reason::UnknownNamespace => self.placement.unknown_namespace += 1,
-            Reason::NotAlive | Reason::OtherNamespace | Reason::Unclaimed => {}
+            Reason::NotAlive | Reason::Guest | Reason::OtherInstance { .. } | Reason::Unclaimed => {
+            }
         }
     }
 

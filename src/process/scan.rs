@@ -98,6 +98,7 @@ impl Buffer {
             netns: None,
             net_cls: None,
             unit: None,
+            guest: false,
         };
         // Nobody moves these, so the rest is not worth reading.
         if stat.kernel_thread {
@@ -118,6 +119,7 @@ impl Buffer {
         }
         process.net_cls = membership.net_cls;
         process.unit = membership.unit;
+        process.guest = membership.guest;
         Some(process)
     }
 
@@ -206,6 +208,7 @@ mod tests {
                 netns: Some(4_026_531_840),
                 net_cls: Some("/shaper/user/bob".into()),
                 unit: Some("x.service".into()),
+                guest: false,
             }]
         );
     }

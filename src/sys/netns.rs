@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Where `ip netns` keeps its names.
@@ -44,6 +46,27 @@ pub fn enter(wanted: &str) -> Result<(), NetnsError> {
 /// The inode of this thread's network namespace: what tells two of them apart.
 pub fn current() -> io::Result<u64> {
     Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino())
+}
+
+/// Whether the namespace at `path` (`/proc/PID/ns/net`) was made by root: only then it belongs to the
+/// user namespace of process 1. An ordinary user makes one together with a user namespace of his own.
+///
+/// # Errors
+/// Where it may not be opened, or belongs to a user namespace outside of ours.
+pub fn is_made_by_root(path: &Path) -> io::Result<bool> {
+    // linux/nsfs.h: _IO(0xb7, 0x1). Answers with a new descriptor (`ns_ioctl`, fs/nsfs.c).
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // linux/nsfs.h (until Linux 6.18 linux/proc_ns.h): PROC_USER_INIT_INO
+    const FIRST: u64 = 0xefff_fffd;
+    let namespace = File::open(path)?;
+    // SAFETY: this request takes no argument and touches no memory of ours.
+    let owner = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) };
+    if owner < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
+    Ok(owner.metadata()?.ino() == FIRST)
 }
 
 /// Runs `work` on a thread of its own in a new, empty network namespace, which is gone afterwards.

@@ -81,7 +81,7 @@ impl Watch {
         let view = kernel.view();
         let matcher = &self.stands.model.matcher;
         let one = process::place_one(&kernel.proc_root, &instance, pid, |process| {
-            process::decide(process, matcher, &self.accounts, &view)
+            kernel.decide(process, matcher, &self.accounts, &view)
         });
         if !one.stayed {
             self.followed.follow(pid, monotonic());
@@ -152,10 +152,10 @@ impl Watch {
         let matcher = &self.stands.model.matcher;
         let running = RefCell::new(BTreeSet::new());
         let decide = |process: &Process| {
-            if process.is_alive() && process.netns == Some(view.netns) {
+            if process.is_alive() && view.may_claim(process) {
                 running.borrow_mut().insert(process.uid);
             }
-            process::decide(process, matcher, &self.accounts, &view)
+            kernel.decide(process, matcher, &self.accounts, &view)
         };
         let placement = match process::place(&kernel.proc_root, &instance, decide) {
             Ok(placement) => placement,

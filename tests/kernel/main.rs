@@ -14,6 +14,7 @@ mod faults;
 mod host;
 mod lab;
 mod machinery;
+mod namespaces;
 mod processes;
 mod random;
 mod refusals;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         machinery::TESTS,
         textbook::TESTS,
         processes::TESTS,
+        namespaces::TESTS,
         sharing::TESTS,
         shards::TESTS,
         agreement::TESTS,

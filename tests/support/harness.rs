@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{actor, cell, logins, source};
+use super::{actor, cell, logins, source, stranger};
 
 /// One test: a name such as `textbook::rates`, where it makes sense, and what it does.
 #[derive(Clone, Copy)]
@@ -123,6 +123,8 @@ pub fn main(tests: &[&[Test]]) -> ExitCode {
         ["--enter", pid, command @ ..] => super::command::enter(pid, command),
         ["--logins", words @ ..] => logins::logins(words),
         ["--storm", words @ ..] => logins::storm(words),
+        ["--stranger", words @ ..] => stranger::run(words),
+        ["--guest", uid, cgroup] => stranger::guest(uid, cgroup),
         ["--crowd", words @ ..] => logins::crowd(words),
         ["--with-capabilities", numbers, command @ ..] => {
             super::command::with_capabilities(numbers, command)

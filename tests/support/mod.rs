@@ -19,5 +19,6 @@ pub mod rates;
 pub mod sink;
 pub mod source;
 pub mod sshd;
+pub mod stranger;
 pub mod timeline;
 pub mod world;

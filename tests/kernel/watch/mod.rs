@@ -24,7 +24,7 @@ fn beside(words: &[&str]) -> Done {
 
 /// Waits until something is true; how long that took.
 #[track_caller]
-fn soon(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+pub(crate) fn soon(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < limit, "not after {:?}: {what}", start.elapsed());

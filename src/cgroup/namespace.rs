@@ -1,0 +1,94 @@
+//! Which network namespace an instance shapes, noted in its directory: `netns/<inode>`, an empty
+//! directory. One that is named after its namespace (`shaper-<inode>`) needs no note.
+
+use std::collections::BTreeMap;
+
+use super::confirmation::remove;
+use super::instance::{make_directory, subdirectories};
+use super::{Error, Hierarchy, Instance};
+
+pub(super) const NETNS: &str = "netns";
+
+/// The name that an instance has by itself in a network namespace other than the host's.
+pub fn named_after(netns: u64) -> String {
+    format!("shaper-{netns}")
+}
+
+impl Instance {
+    /// Notes the inode of the network namespace that it shapes; any other note goes.
+    pub fn note_namespace(&self, netns: u64) -> Result<(), Error> {
+        let name = self.name();
+        if name == named_after(netns) {
+            return Ok(());
+        }
+        let path = self.root().join(NETNS);
+        let note = netns.to_string();
+        for other in subdirectories(&path)?.iter().filter(|name| **name != note) {
+            remove(path.join(other))?;
+        }
+        make_directory(&path)?;
+        make_directory(&path.join(note))
+    }
+
+    /// The namespaces of the notes.
+    fn noted_namespaces(&self) -> Vec<u64> {
+        let notes = subdirectories(&self.root().join(NETNS)).unwrap_or_default();
+        notes.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    pub(super) fn forget_namespace(&self) -> Result<(), Error> {
+        let path = self.root().join(NETNS);
+        for name in subdirectories(&path)? {
+            remove(path.join(name))?;
+        }
+        remove(path)
+    }
+}
+
+impl Hierarchy {
+    /// Network namespaces that instances other than `own` shape, by inode, and the instances' names.
+    pub fn other_instances(&self, own: &str) -> BTreeMap<u64, String> {
+        let mut others = BTreeMap::new();
+        for name in subdirectories(&self.path).unwrap_or_default() {
+            if name == own {
+                continue;
+            }
+            match name.strip_prefix("shaper-").and_then(|inode| inode.parse().ok()) {
+                Some(inode) => others.extend([(inode, name)]),
+                None => {
+                    let noted = self.instance(&name).noted_namespaces();
+                    others.extend(noted.into_iter().map(|inode| (inode, name.clone())));
+                }
+            }
+        }
+        others
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_known_by_its_note_or_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let hierarchy = Hierarchy { path: folder.path().to_path_buf() };
+        for name in ["blue", "shaper", "shaper-7", "docker"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let blue = hierarchy.instance("blue");
+        blue.note_namespace(3).unwrap();
+        blue.note_namespace(4).unwrap();
+        hierarchy.instance("shaper").note_namespace(1).unwrap();
+        hierarchy.instance("shaper-7").note_namespace(7).unwrap();
+        assert!(!folder.path().join("shaper-7/netns").exists());
+        let named = |inode: u64, name: &str| (inode, name.to_string());
+        let all = [named(1, "shaper"), named(4, "blue"), named(7, "shaper-7")];
+        assert_eq!(hierarchy.other_instances("green"), BTreeMap::from(all.clone()));
+        assert_eq!(
+            hierarchy.other_instances("blue"),
+            BTreeMap::from([all[0].clone(), all[2].clone()])
+        );
+        assert!(blue.remove_if_empty().unwrap());
+    }
+}
