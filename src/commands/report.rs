@@ -47,7 +47,9 @@ pub fn applied_text(applied: &Applied, quiet: bool) -> String {
 
 /// Sentences about processes that are not where they should be: warnings.
 pub fn placement_warnings(placement: &Placement) -> Vec<String> {
-    let Placement { foreign, failed, waiting, unknown_namespace, settled, passes, .. } = placement;
+    let Placement {
+        foreign, failed, waiting, unknown_namespace, handed_over, settled, passes, ..
+    } = placement;
     let mut warnings = Vec::new();
     let claimed = foreign.iter().filter_map(|process| Some((process, process.owner.as_ref()?)));
     for (process, owner) in claimed {
@@ -70,6 +72,11 @@ pub fn placement_warnings(placement: &Placement) -> Vec<String> {
     if *unknown_namespace > 0 {
         warnings.push(format!(
             "{unknown_namespace} processes are in a network namespace that may not be read (CAP_SYS_PTRACE): left alone"
+        ));
+    }
+    if let Some(why) = &handed_over.refused {
+        warnings.push(format!(
+            "connections that root accepted stay root's and count by their tag alone: {why}"
         ));
     }
     if *passes > 0 && !settled {

@@ -29,15 +29,60 @@ pub enum Transport {
 
 /// All sockets of a family and a transport in the namespace, in every state.
 pub fn sockets(family: Family, transport: Transport) -> Request {
+    Request::raw_dump(SOCK_DIAG_BY_FAMILY, request(family, transport as u8, u32::MAX))
+}
+
+/// What listens for connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Listening {
+    Tcp,
+    Sctp,
+    Mptcp,
+}
+
+/// The sockets of the namespace that listen, without their connections.
+pub fn listeners(family: Family, protocol: Listening) -> Request {
+    /// `TCPF_LISTEN` (include/net/tcp_states.h).
+    const LISTEN: u32 = 1 << 10;
+    /// `IPPROTO_RAW`: the number is in the attribute, because a byte is too small for it.
+    const IN_ATTRIBUTE: u8 = 255;
+    const IPPROTO_MPTCP: u32 = 262;
+    /// The head of the attribute `INET_DIAG_REQ_PROTOCOL` (linux/inet_diag.h): 8 bytes, kind 4.
+    const REQ_PROTOCOL: [u16; 2] = [8, 4];
+    let payload = match protocol {
+        Listening::Tcp => request(family, Transport::Tcp as u8, LISTEN),
+        Listening::Sctp => request(family, 132, LISTEN),
+        Listening::Mptcp => {
+            let mut payload = request(family, IN_ATTRIBUTE, LISTEN);
+            payload.extend(REQ_PROTOCOL.into_iter().flat_map(u16::to_ne_bytes));
+            payload.extend(IPPROTO_MPTCP.to_ne_bytes());
+            payload
+        }
+    };
+    Request::raw_dump(SOCK_DIAG_BY_FAMILY, payload)
+}
+
+fn request(family: Family, protocol: u8, states: u32) -> Vec<u8> {
     let mut payload = vec![0; REQUEST];
     payload[0] = u8::from(match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
     });
-    payload[1] = transport as u8;
+    payload[1] = protocol;
     payload[2] = WITH_TAG;
-    payload[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
-    Request::raw_dump(SOCK_DIAG_BY_FAMILY, payload)
+    payload[4..8].copy_from_slice(&states.to_ne_bytes());
+    payload
+}
+
+/// The inode of one socket of the list; 0: no process has it yet.
+pub fn inode(message: Message<'_>) -> Decoded<u64> {
+    /// `idiag_inode`, the last of `struct inet_diag_msg`.
+    const INODE: usize = HEADER - 4;
+    if message.kind != SOCK_DIAG_BY_FAMILY {
+        return Ok(None);
+    }
+    let short = Undecodable::new("socket", "it is too short");
+    Ok(Some(u64::from(attr::u32_at(message.payload, INODE).ok_or(short)?)))
 }
 
 /// The tag of one socket of the list. Where it has none the kernel says its priority (SO_PRIORITY),
@@ -75,6 +120,27 @@ mod tests {
         assert_eq!(bytes[8..12], 7_u32.to_ne_bytes());
         assert_eq!(bytes[16..24], [10, 17, 0x20, 0, 0xff, 0xff, 0xff, 0xff]);
         assert!(bytes[24..].iter().all(|byte| *byte == 0), "any address and port");
+    }
+
+    #[test]
+    fn the_request_for_listeners_names_the_protocol_in_an_attribute_where_a_byte_is_too_small() {
+        let mut bytes = Vec::new();
+        listeners(Family::V4, Listening::Mptcp).write_to(7, &mut bytes);
+        assert_eq!(bytes[16..24], [2, 255, 0x20, 0, 0, 4, 0, 0]);
+        assert_eq!(bytes[16 + REQUEST..], [8, 0, 4, 0, 6, 1, 0, 0]);
+        bytes.clear();
+        listeners(Family::V4, Listening::Tcp).write_to(7, &mut bytes);
+        assert_eq!(bytes[16..24], [2, 6, 0x20, 0, 0, 4, 0, 0]);
+        assert_eq!(bytes.len(), 16 + REQUEST);
+    }
+
+    #[test]
+    fn an_inode_is_the_last_of_the_head() {
+        let mut message = [0; HEADER];
+        message[HEADER - 4..].copy_from_slice(&4711_u32.to_ne_bytes());
+        let read = |payload| inode(Message { kind: SOCK_DIAG_BY_FAMILY, payload });
+        assert_eq!(read(&message), Ok(Some(4711)));
+        assert!(read(&message[1..]).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! `parse` and `decide` are pure.
 
 mod decide;
+mod handover;
 mod parse;
 mod place;
 mod scan;
@@ -12,6 +13,7 @@ use std::collections::BTreeSet;
 use crate::text::Foreign;
 
 pub use decide::{Decision, InstanceView, Reason, claim_of, decide};
+pub use handover::{HandedOver, Handover};
 pub use parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
 pub use place::{Failed, ForeignProcess, PlacedOne, Placement, place, place_one, place_seen};
 pub use scan::{Scan, namespace_of_caller, read_one, scan};

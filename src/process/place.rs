@@ -9,7 +9,7 @@ use crate::state::{Claim, Owner};
 use crate::text::Foreign;
 
 use super::scan::{Scan, scan_except};
-use super::{Decision, Process, Reason, read_one};
+use super::{Decision, HandedOver, Handover, Process, Reason, read_one};
 
 /// Forks race with a pass: a child that was forked after the list was taken, by a parent that was
 /// not moved yet, is missed by it. Up to 23 passes were needed under a fork storm; beyond this
@@ -38,6 +38,8 @@ pub struct Placement {
     pub waiting: BTreeMap<Claim, u32>,
     /// Processes whose network namespace we may not read (CAP_SYS_PTRACE): left alone.
     pub unknown_namespace: u32,
+    /// Connections of root's that went to the users whose processes came into their claims.
+    pub handed_over: HandedOver,
     pub passes: u32,
     /// The last pass found every process in its place. Otherwise they keep being moved or forked
     /// faster than we can follow.
@@ -87,6 +89,8 @@ pub fn place_seen(
         name: instance.name(),
         decide,
         placement: Placement::default(),
+        handover: Handover::default(),
+        users: HashSet::new(),
         done: HashSet::new(),
         extra_passes: 0,
     };
@@ -98,6 +102,8 @@ pub fn place_seen(
             .map_err(cgroup::Error::io("list", proc_root))?;
         run.pass(seen);
     }
+    run.handover.leave_shared(proc_root, &run.users.into_iter().collect::<Vec<_>>());
+    run.placement.handed_over = run.handover.give();
     Ok(run.placement)
 }
 
@@ -108,6 +114,8 @@ pub struct PlacedOne {
     /// It was where it belongs, and so is all that it forks. Otherwise (also when it has ended)
     /// what it forked until now may be elsewhere.
     pub stayed: bool,
+    /// What it holds of root's, for the caller to give: after all that became users at the same time.
+    pub handover: Handover,
 }
 
 /// The same for one process: what a login needs. What it forked meanwhile is the caller's to look
@@ -124,23 +132,34 @@ pub fn place_one(
         name: instance.name(),
         decide,
         placement: Placement { passes: 1, settled: true, ..Placement::default() },
+        handover: Handover::default(),
+        users: HashSet::new(),
         done: HashSet::new(),
         extra_passes: 0,
     };
     let Some(process) = read_one(proc_root, pid) else { return PlacedOne::default() };
     let decision = (run.decide)(&process);
     let stayed = match decision {
-        Decision::Stay => true,
+        Decision::Stay => {
+            // A session that was placed while it was root's becomes its user there (`shaper login`).
+            if run.is_pinned(&process) {
+                run.handover.look(proc_root, &process);
+            }
+            true
+        }
         Decision::Leave(reason) => {
             run.leave(process, reason);
             false
         }
         Decision::MoveTo(_) | Decision::TakeOut => {
+            if matches!(decision, Decision::MoveTo(_)) {
+                run.handover.look(proc_root, &process);
+            }
             run.carry_out(&process, &decision);
             false
         }
     };
-    PlacedOne { placement: run.placement, stayed }
+    PlacedOne { placement: run.placement, stayed, handover: run.handover }
 }
 
 struct Run<'a, D> {
@@ -149,6 +168,9 @@ struct Run<'a, D> {
     name: String,
     decide: D,
     placement: Placement,
+    handover: Handover,
+    /// Living processes of users that a pass saw: pid and real uid.
+    users: HashSet<(u32, u32)>,
     /// Seen where they belong, or left alone for good: what they fork is born there too.
     done: HashSet<u32>,
     extra_passes: u32,
@@ -161,6 +183,9 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
         let mut ended = seen.vanished > 0;
         for process in seen.processes {
             ended |= process.zombie;
+            if process.uid != 0 && process.is_alive() {
+                self.users.insert((process.pid, process.uid));
+            }
             match (self.decide)(&process) {
                 Decision::Stay => {
                     self.done.insert(process.pid);
@@ -195,6 +220,11 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
         if !self.still_so(process, decision) {
             self.placement.settled = false;
             return;
+        }
+        // One that was in a class already has long been a user's: a connection of root's that it holds
+        // may be another's, who passed it the descriptor.
+        if matches!(decision, Decision::MoveTo(_)) && !self.is_inside(process) {
+            self.handover.look(self.proc_root, process);
         }
         self.carry_out(process, decision);
     }
@@ -252,5 +282,13 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
     fn is_inside(&self, process: &Process) -> bool {
         let path = process.net_cls.as_deref().unwrap_or("/");
         path.trim_start_matches('/').split('/').next() == Some(self.name.as_str())
+    }
+
+    /// Whether `run`, `attach` or `login` put it where it is.
+    fn is_pinned(&self, process: &Process) -> bool {
+        let path = process.net_cls.as_deref().unwrap_or("/");
+        let below = path.trim_start_matches('/').strip_prefix(&self.name);
+        let claim = below.and_then(|below| below.strip_prefix('/')?.parse().ok());
+        matches!(claim, Some(Claim::Pinned(_)))
     }
 }

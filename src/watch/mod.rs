@@ -28,7 +28,7 @@ use crate::apply::{Applied, May, Session, Stands};
 use crate::failure::Failure;
 use crate::observe::Sight;
 use crate::policy::Policy;
-use crate::process;
+use crate::process::{self, Handover};
 use crate::state::{Accounts, KernelState, LinkName};
 use crate::sys::listener::{LinkListener, ProcessListener};
 use crate::sys::{memory, signal};
@@ -75,6 +75,10 @@ pub struct Watch {
     stands: Stands,
     backoff: Backoff,
     followed: Followed,
+    /// What processes that became users in this batch of events hold of root's.
+    handover: Handover,
+    /// That some of it cannot be given was said.
+    told_of_handover: bool,
     /// Processes whose account has no class yet.
     waiting: BTreeSet<u32>,
     /// Accounts that came and whom NSS may still introduce, and until when.
@@ -155,6 +159,8 @@ pub fn watch(
         stands,
         backoff: Backoff::default(),
         followed: Followed::default(),
+        handover: Handover::default(),
+        told_of_handover: false,
         waiting: BTreeSet::new(),
         strangers: BTreeMap::new(),
         left: BTreeMap::new(),

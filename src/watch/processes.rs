@@ -52,6 +52,7 @@ impl Watch {
                 Event::Exec { .. } | Event::Subscribed(_) => {}
             }
         }
+        self.hand_over();
         match heard {
             Ok(Heard::All) => {}
             Ok(Heard::Lost) => {
@@ -74,6 +75,26 @@ impl Watch {
         }
     }
 
+    /// What processes that have just become users hold of root's goes to them.
+    fn hand_over(&mut self) {
+        if self.handover.is_empty() {
+            return;
+        }
+        let done = std::mem::take(&mut self.handover).give();
+        log::debug!("{} connections of root's are their users' now", done.given);
+        self.not_handed_over(done.refused);
+    }
+
+    /// Said once: what is missing then is missing each time.
+    fn not_handed_over(&mut self, why: Option<String>) {
+        if let Some(why) = why.filter(|_| !self.told_of_handover) {
+            log::warn!(
+                "connections that root accepted stay root's and count by their tag alone: {why}"
+            );
+            self.told_of_handover = true;
+        }
+    }
+
     /// One process to where it belongs.
     pub(super) fn place(&mut self, pid: u32) {
         let kernel = &self.session.kernel;
@@ -83,6 +104,7 @@ impl Watch {
         let one = process::place_one(&kernel.proc_root, &instance, pid, |process| {
             kernel.decide(process, matcher, &self.accounts, &view)
         });
+        self.handover.merge(one.handover);
         if !one.stayed {
             self.followed.follow(pid, monotonic());
         }
@@ -140,6 +162,7 @@ impl Watch {
         for pid in std::mem::take(&mut self.waiting) {
             self.place(pid);
         }
+        self.hand_over();
     }
 
     /// Every process to where it belongs; and who runs at all.
@@ -164,6 +187,7 @@ impl Watch {
                 return;
             }
         };
+        self.not_handed_over(placement.handed_over.refused.clone());
         // Who has a class keeps it for the time of grace.
         let mut running = running.into_inner();
         running.extend(self.state().claims.keys().filter_map(Claim::uid));

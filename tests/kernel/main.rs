@@ -10,6 +10,7 @@ mod cleared;
 mod confirm;
 mod demo;
 mod drift;
+mod escapes;
 mod faults;
 mod host;
 mod lab;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         watch::SCALE,
         watch::SERVICE,
         churn::TESTS,
+        escapes::HANDED_ON,
         lab::TESTS,
         demo::TESTS,
     ])

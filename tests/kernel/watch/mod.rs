@@ -18,7 +18,7 @@ pub const SERVICE: &[Test] = service::TESTS;
 pub const REPAIRS: &[Test] = repairs::TESTS;
 
 /// The program beside a daemon that was started with events: the same instance.
-fn beside(words: &[&str]) -> Done {
+pub fn beside(words: &[&str]) -> Done {
     shaper(&[&["--cgroup", "shaper"], words].concat())
 }
 

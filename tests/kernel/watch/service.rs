@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{beside, soon};
+use crate::escapes::handed_on::{Heir, accepted};
 use crate::support::accounts::{ANN, CAROL};
 use crate::support::cell::myself;
 use crate::support::command::run;
@@ -21,8 +22,14 @@ const FOR_BPF: &str = include_str!("../../../systemd/bpf.conf");
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
 
 /// linux/capability.h.
-const NUMBERS: [(&str, &str); 4] =
-    [("CAP_NET_ADMIN", "12"), ("CAP_SYS_PTRACE", "19"), ("CAP_SYS_ADMIN", "21"), ("CAP_BPF", "39")];
+const NUMBERS: [(&str, &str); 6] = [
+    ("CAP_CHOWN", "0"),
+    ("CAP_DAC_READ_SEARCH", "2"),
+    ("CAP_NET_ADMIN", "12"),
+    ("CAP_SYS_PTRACE", "19"),
+    ("CAP_SYS_ADMIN", "21"),
+    ("CAP_BPF", "39"),
+];
 
 /// What the files grant, as numbers.
 fn capabilities(files: &[&str]) -> String {
@@ -58,6 +65,9 @@ everyone: 25mbit
     soon("carol has a class and is in it", Duration::from_secs(20), || {
         directory(&place).exists() && members(&place).contains(&carol.pid())
     });
+    let (accepted, _far) = accepted();
+    let heir = Heir::start(ANN, accepted);
+    soon("ann's connection is hers", Duration::from_secs(20), || heir.owner() == ANN.uid);
     run("tc qdisc del dev up0 root");
     soon("the root is back", Duration::from_secs(10), || {
         run("tc qdisc show dev up0").contains("htb 1: root")
