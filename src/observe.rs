@@ -2,6 +2,7 @@
 //! depends on, and the counters. Reads only.
 
 mod links;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -62,6 +63,8 @@ pub struct Wanted<'a> {
     pub processes: bool,
     /// What the kernel can do, where something new may have to be built.
     pub features: bool,
+    /// Which systemd units there are.
+    pub units: bool,
 }
 
 /// Who says who the accounts are.
@@ -111,6 +114,12 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         let read = |source| ObserveError::Read { path: "/proc".to_string(), source };
         sight.scan = process::scan(&kernel.proc_root).map_err(read)?;
         running = Some(process::running_uids(&sight.scan.processes, &kernel.view()));
+    }
+    if wanted.units {
+        let mut units = units::unit_files(Path::new("/"));
+        let running = sight.scan.processes.iter().filter_map(|process| process.unit.clone());
+        units.extend(running.map(|unit| (unit.clone(), unit)));
+        facts.units = Some(units);
     }
     match wanted.accounts {
         Some(Whom::Nss(mut question)) => {

@@ -210,6 +210,9 @@ pub struct Facts {
     pub links: BTreeMap<LinkName, LinkFacts>,
     pub features: Features,
     pub accounts: Accounts,
+    /// The systemd units that there are, and under which name their processes are found: an alias is
+    /// another's. `None`: nobody asked.
+    pub units: Option<BTreeMap<String, String>>,
     /// Retired classes that have no backlog and have sent nothing for long enough, on any link.
     pub quiet: BTreeSet<ClassId>,
 }

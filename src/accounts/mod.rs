@@ -73,18 +73,17 @@ pub fn lookup(question: Question, subuid: &Path) -> Accounts {
     // What the policy names comes first: it decides most, and the rest may be many.
     let by_name = names.into_iter().filter_map(|name| {
         let answer = asking.uid_of(&name)?;
-        if let (Some(uid), false) = (answer, without_groups) {
-            asking.account(uid);
+        match answer {
+            Some(uid) if !without_groups => asking.account(uid),
+            Some(_) => {}
+            // Whoever wrote a group's name as an account's is told so.
+            None => asking.group(&name, false),
         }
         Some((name, answer))
     });
     let by_name = by_name.collect();
     for name in groups {
-        // A name with a NUL in it is no group's.
-        let answer = CString::new(name.as_str()).map_or(Ok(None), |name| gid_of_group(&name));
-        if let Some(answer) = asking.keep("getgrnam_r", &name, answer) {
-            asking.groups.insert(name, answer);
-        }
+        asking.group(&name, true);
     }
     let uids: Vec<u32> = asking.running.union(&uids).copied().collect();
     for uid in uids {
@@ -143,6 +142,19 @@ impl Asking<'_> {
         }
         let user = self.keep("getpwnam_r", name, User::from_name(name))?;
         Some(user.map(|user| user.uid.as_raw()))
+    }
+
+    /// Asks whether there is such a group; that there is none is kept only if somebody `must_know`.
+    fn group(&mut self, name: &str, must_know: bool) {
+        // A name with a NUL in it is no group's.
+        let answer = CString::new(name).map_or(Ok(None), |name| gid_of_group(&name));
+        let answer = match must_know {
+            true => self.keep("getgrnam_r", name, answer),
+            false => answer.ok().filter(Option::is_some),
+        };
+        if let Some(answer) = answer {
+            self.groups.insert(name.to_string(), answer);
+        }
     }
 
     /// Asks who `uid` is and what groups he is in, once.

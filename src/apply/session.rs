@@ -95,7 +95,8 @@ impl Session {
         });
         let features = self.features.is_none();
         let links = names_of(&self.policy);
-        let wanted = Wanted { links, accounts, processes: self.processes, features };
+        let units = self.policy.users.iter().any(|line| line.units.is_some());
+        let wanted = Wanted { links, accounts, processes: self.processes, features, units };
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
         let found = &mut sight.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));

@@ -11,6 +11,7 @@ use crate::state::{Accounts, Facts, Key};
 
 use super::Matcher;
 use super::build::BuildOptions;
+use super::units;
 
 /// A range of uids that no person has: systemd's dynamic users, and nobody
 /// (systemd's `docs/UIDS-GIDS.md`).
@@ -56,7 +57,7 @@ pub(super) fn resolve(
     let gids = gids(policy, &mut lookup, findings);
     let groups = policy.groups.iter().zip(&gids);
     let matcher = Matcher {
-        units: units(policy, findings),
+        units: units::resolve(policy, facts.units.as_ref(), findings),
         uids: ranges(policy, names, numbers, findings),
         groups: groups.filter_map(|(line, gid)| Some(((*gid)?, line.key.value.clone()))).collect(),
         everyone: policy.everyone.as_ref().map(|line| {
@@ -135,7 +136,8 @@ fn named(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> V
                 None => seen.insert(name, (user, at)),
             };
             let table = &lookup.accounts.by_name;
-            let help = || unknown_account(line);
+            let groups = &lookup.accounts.groups;
+            let help = || unknown_account(line, name, groups);
             if let Some(uid) = lookup.find(table, "account", name, at, help, findings) {
                 claims.push(Claim { first: uid, last: uid, user, at });
             }
@@ -144,7 +146,28 @@ fn named(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> V
     claims
 }
 
-fn unknown_account(line: &UserLine) -> String {
+/// What to write for a name that is no account's: it may be a group's, or a uid.
+fn unknown_account(line: &UserLine, name: &str, groups: &BTreeMap<String, Option<u32>>) -> String {
+    // As sudoers and limits.conf write groups.
+    let (group, is_marked) = match name.strip_prefix(['@', '%']) {
+        Some(group) => (group, true),
+        None => (name, false),
+    };
+    if is_marked || groups.get(group).is_some_and(Option::is_some) {
+        let group = printable(group, 60);
+        return format!(
+            "{group} is a group: write `groups: {{{group}: {{gid: {group}, each: {{ceil: …}}}}}}` for each of its accounts, or `ceil: …` in place of `each` for all together"
+        );
+    }
+    let is_range = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    if name.starts_with(|c: char| c.is_ascii_digit()) && is_range(name) {
+        return match line.names_account() {
+            true => format!(
+                "{name} is a number: write `uids: {name}` in a line with a name of your own, `u{name}: {{uids: {name}, ceil: …}}`"
+            ),
+            false => format!("{name} is a number: write `uids: {name}` instead"),
+        };
+    }
     let cure = "correct the name (`getent passwd NAME`), ";
     if line.names_account() {
         format!("{cure}or, if it is a label, say whose it is with `accounts`, `uids` or `units`")
@@ -237,33 +260,12 @@ fn ranges(
     keyed.collect()
 }
 
-fn units(policy: &Policy, findings: &mut Findings) -> BTreeMap<String, Key> {
-    let mut seen: HashMap<&str, (usize, Span)> = HashMap::new();
-    let mut units = BTreeMap::new();
-    for (user, line) in policy.users.iter().enumerate() {
-        for unit in line.units.iter().flatten() {
-            match seen.get(unit.value.as_str()) {
-                Some((other, _)) if *other == user => {}
-                Some((other, first)) => {
-                    let what = format!("the unit {}", quote(&unit.value));
-                    findings.push(twice(policy, &what, (user, unit.at), (*other, *first)));
-                }
-                None => {
-                    seen.insert(&unit.value, (user, unit.at));
-                    units.insert(unit.value.clone(), line.key.value.clone());
-                }
-            }
-        }
-    }
-    units
-}
-
 fn user_name(policy: &Policy, user: usize) -> String {
     policy.users.get(user).map_or_else(String::new, |line| quote(line.key.value.as_str()))
 }
 
 /// Two lines claim the same thing; the later place comes first.
-fn twice(policy: &Policy, what: &str, a: (usize, Span), b: (usize, Span)) -> Diagnostic {
+pub(super) fn twice(policy: &Policy, what: &str, a: (usize, Span), b: (usize, Span)) -> Diagnostic {
     let (first, second) = if a.1 < b.1 { (a, b) } else { (b, a) };
     let (one, other) = (user_name(policy, first.0), user_name(policy, second.0));
     Diagnostic::error(Kind::Claim, second.1, format!("{what} is claimed by {one} and by {other}"))

@@ -9,6 +9,7 @@ mod links;
 mod nodes;
 mod rules;
 mod stacked;
+mod units;
 
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use std::ops::RangeInclusive;
 use crate::state::{Accounts, Key, LinkName, Match, Owner, Tag};
 use crate::units::{Minor, Rate};
 
-pub use crate::policy::{LeafChoice, Place};
+pub use crate::policy::{LeafChoice, Pattern, Place};
 pub use build::{BuildOptions, build};
 
 /// A whole policy, resolved.
@@ -87,8 +88,7 @@ pub enum Asked {
 /// Whose a process is. Pure: the answer follows from the policy, the process and the accounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matcher {
-    /// systemd unit name → user.
-    pub units: BTreeMap<String, Key>,
+    pub units: Units,
     /// Explicit accounts and uids, by uid; the ranges do not overlap.
     pub uids: Vec<(RangeInclusive<u32>, Key)>,
     /// `gid` groups in file order, by gid.
@@ -96,6 +96,26 @@ pub struct Matcher {
     /// The uids of `everyone`, if there is such a line, and the group that they are in when it has
     /// a rate or a ceil for all together.
     pub everyone: Option<(Vec<RangeInclusive<u32>>, Option<Key>)>,
+}
+
+/// Whose a systemd unit's processes are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Units {
+    /// By name: these go first.
+    pub named: BTreeMap<String, Key>,
+    /// In file order: the first that fits.
+    pub patterns: Vec<(Pattern, Key)>,
+}
+
+impl Units {
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty() && self.patterns.is_empty()
+    }
+
+    fn find(&self, unit: &str) -> Option<&Key> {
+        let fits = || self.patterns.iter().find(|(pattern, _)| pattern.fits(unit));
+        self.named.get(unit).or_else(|| fits().map(|(_, key)| key))
+    }
 }
 
 /// What the matcher answers.
@@ -124,7 +144,7 @@ impl Matcher {
     /// or uid, then the first `gid` group in file order, then `everyone`; else nobody. A
     /// subordinate uid that no line names counts for its owner.
     pub fn claim(&self, uid: u32, unit: Option<&str>, accounts: &Accounts) -> Option<Claimed> {
-        if let Some(key) = unit.and_then(|unit| self.units.get(unit)) {
+        if let Some(key) = unit.and_then(|unit| self.units.find(unit)) {
             return Some(Claimed::User(key.clone()));
         }
         self.claim_uid(uid, accounts).or_else(|| {

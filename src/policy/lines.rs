@@ -9,8 +9,8 @@ use super::diagnostic::{Diagnostic, Findings, Kind, Source, Span, Written, quote
 use super::fields::{Fields, named};
 use super::yaml::{Node, Value};
 use super::{
-    ClassLine, EveryoneLine, GroupLine, LAST_PRIO, Limits, Membership, Policy, UserLine, links,
-    rules, scalars,
+    ClassLine, EveryoneLine, GroupLine, LAST_PRIO, Limits, Membership, Pattern, Policy, UserLine,
+    links, rules, scalars,
 };
 
 /// Reads the whole document. `None` only where an error was found.
@@ -166,6 +166,7 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
         links: Vec::new(),
     };
     if let Value::Scalar(_) = node.value {
+        no_pattern(&line, findings);
         line.limits = limits(node, "user", findings)?;
         return Some(line);
     }
@@ -190,10 +191,20 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
     if let Some(node) = fields.take("links") {
         line.links = links::on_links(node, findings);
     }
+    no_pattern(&line, findings);
     if !asks_for_something && !had_unknown {
         findings.push(asks_for_nothing(&line.key));
     }
     Some(line)
+}
+
+/// A label may be any text; an account's name may not.
+fn no_pattern(line: &UserLine, findings: &mut Findings) {
+    let name = line.key.value.as_str();
+    if line.names_account() && Pattern::new(name).is_some() {
+        let name = Written { value: name.to_string(), at: line.key.at };
+        findings.push(scalars::no_accounts(&name));
+    }
 }
 
 fn asks_for_nothing(key: &Written<Key>) -> Diagnostic {

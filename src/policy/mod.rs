@@ -134,7 +134,7 @@ pub struct UserLine {
     /// `None`: absent, which is not the same as empty: see [`UserLine::names_account`].
     pub accounts: Option<Vec<Written<String>>>,
     pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
-    pub units: Option<Vec<Written<String>>>,
+    pub units: Option<Vec<Written<UnitRef>>>,
     pub group: Option<Written<Membership>>,
     pub links: Vec<(Written<LinkRef>, OnLink)>,
 }
@@ -143,6 +143,23 @@ impl UserLine {
     /// Whether the key names the account; otherwise it is a label.
     pub fn names_account(&self) -> bool {
         self.accounts.is_none() && self.uids.is_none() && self.units.is_none()
+    }
+}
+
+/// How a systemd unit is named in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum UnitRef {
+    Name(String),
+    /// Each unit whose name fits; a template, `foo@.service`, is all of its instances.
+    Pattern(Pattern),
+}
+
+impl UnitRef {
+    pub fn as_str(&self) -> &str {
+        match self {
+            UnitRef::Name(name) => name,
+            UnitRef::Pattern(pattern) => pattern.as_str(),
+        }
     }
 }
 

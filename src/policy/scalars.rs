@@ -10,7 +10,7 @@ use crate::units::{ClassId, Minor, RateError};
 
 use super::diagnostic::{Diagnostic, Kind, Span, Written, closest, quote};
 use super::yaml::{Node, Value};
-use super::{Amount, Gid, LinkRef, Pattern};
+use super::{Amount, Gid, LinkRef, Pattern, UnitRef};
 
 /// The highest uid: `u32::MAX` is "no uid" to the kernel (`uid_valid`, include/linux/uidgid.h).
 pub(crate) const LAST_UID: u32 = u32::MAX - 1;
@@ -185,6 +185,16 @@ pub(super) fn uids(node: &Node) -> Result<Written<RangeInclusive<u32>>, Diagnost
     Ok(Written { value: lo..=hi, at: node.at })
 }
 
+/// What to write instead of a pattern of accounts: who is in it could change with every new account.
+pub(super) fn no_accounts(name: &Written<String>) -> Diagnostic {
+    Diagnostic::error(
+        Kind::Name,
+        name.at,
+        format!("{} is a pattern, and accounts have none", quote(&name.value)),
+    )
+    .help("write a range, `uids: 2000-2999`, or a Unix group: `groups: {NAME: {gid: NAME, each: {ceil: …}}}`")
+}
+
 /// An account's name. NSS decides whether there is one; here only what no name can be.
 pub(super) fn account(node: &Node) -> Result<Written<String>, Diagnostic> {
     let name = text(node, "accounts", "[borg]")?;
@@ -197,16 +207,23 @@ pub(super) fn account(node: &Node) -> Result<Written<String>, Diagnostic> {
         )
         .help("write the name as `getent passwd` shows it in the first column"));
     }
+    if Pattern::new(&name.value).is_some() {
+        return Err(no_accounts(&name));
+    }
     Ok(name)
 }
 
-/// A systemd unit that has processes of its own.
-pub(super) fn unit(node: &Node) -> Result<Written<String>, Diagnostic> {
+/// A systemd unit that has processes of its own, a pattern of them, or a template.
+pub(super) fn unit(node: &Node) -> Result<Written<UnitRef>, Diagnostic> {
     let name = text(node, "units", "[borg.service]")?;
     let stem = name.value.strip_suffix(".service").or_else(|| name.value.strip_suffix(".scope"));
     let bad = |c: char| c.is_control() || c.is_whitespace() || c == '/';
     if stem.is_some_and(|stem| !stem.is_empty() && !stem.contains(bad)) {
-        return Ok(name);
+        let (text, at) = (name.value, name.at);
+        // Every instance has a name of its own before its kind (systemd.unit(5)).
+        let instances = text.replacen("@.", "@?*.", 1);
+        let value = Pattern::new(&instances).map_or(UnitRef::Name(text), UnitRef::Pattern);
+        return Ok(Written { value, at });
     }
     let error = Diagnostic::error(
         Kind::Name,
@@ -229,6 +246,14 @@ pub(super) fn gid(node: &Node) -> Result<Written<Gid>, Diagnostic> {
             format!("{} can be no Unix group's name", quote(&name.value)),
         )
         .help("write the name as `getent group` shows it in the first column, or the number"));
+    }
+    if Pattern::new(&name.value).is_some() {
+        return Err(Diagnostic::error(
+            Kind::Name,
+            node.at,
+            format!("{} is a pattern, and `gid` is one Unix group", quote(&name.value)),
+        )
+        .help("write a line of `groups` for each; they can have one `parent`"));
     }
     let value = match name.value.parse() {
         Ok(number) => Gid::Number(number),

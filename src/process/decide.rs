@@ -174,6 +174,7 @@ fn is_instance(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Pattern, Units};
     use crate::state::Key;
     use std::collections::BTreeMap;
 
@@ -197,7 +198,10 @@ mod tests {
 
     fn decide_as(instance: &InstanceView, process: Process) -> Decision {
         let matcher = Matcher {
-            units: BTreeMap::from([("borg.service".to_string(), key("backup"))]),
+            units: Units {
+                named: BTreeMap::from([("borg.service".to_string(), key("backup"))]),
+                patterns: vec![(Pattern::new("borg*.service").unwrap(), key("bob"))],
+            },
             uids: vec![(1000..=1000, key("bob"))],
             groups: vec![],
             everyone: Some((vec![2000..=2999], None)),
@@ -254,8 +258,11 @@ mod tests {
 
     #[test]
     fn the_unit_goes_before_the_account() {
-        let unit = Some("borg.service".to_string());
-        assert_eq!(decide_for(Process { unit, ..process(1000, "/") }), to("user/backup"));
+        let unit = |name: &str| Some(name.to_string());
+        let of = |name| decide_for(Process { unit: unit(name), ..process(1001, "/") });
+        assert_eq!(of("borg.service"), to("user/backup"), "the name before the pattern");
+        assert_eq!(of("borg@daily.service"), to("user/bob"));
+        assert_eq!(of("cron.service"), Decision::Leave(Reason::Unclaimed));
     }
 
     #[test]

@@ -171,4 +171,15 @@ error: there is no account `zoe`
         &ok,
         &error.replace("error:", "warning:"),
     );
+    let group = policy(&text("students: 20mbit"));
+    let said = shaper(&format!("check {group}")).assert().code(2).get_output().stderr.clone();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(
+        said.contains("students is a group: write `groups: {students: {gid: students, "),
+        "{said}"
+    );
+    let unit = policy(&text("web: {ceil: 1mbit, units: [no-such-unit.service]}"));
+    let said = shaper(&format!("check {unit}")).assert().code(0).get_output().stderr.clone();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("warning: there is no unit `no-such-unit.service`"), "{said}");
 }

@@ -58,7 +58,9 @@ fn host() -> Facts {
         let account = Account { name: name.to_string(), gids: BTreeSet::from(gids) };
         accounts.by_uid.insert(uid, account);
     }
-    accounts.by_name.insert("nobody-here".to_string(), None);
+    for name in ["nobody-here", "staff", "@physics", "%staff", "4711", "2000-2999"] {
+        accounts.by_name.insert(name.to_string(), None);
+    }
     accounts.groups.insert("staff".to_string(), Some(500));
     accounts.groups.insert("students".to_string(), Some(600));
     accounts.groups.insert("no-such-group".to_string(), None);
