@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 mod claim;
 mod filter;
+mod subuid;
 mod u32;
 
 pub use self::claim::{Claim, Key, NotAClaim, Owner};
 pub use self::filter::{Family, Filter, Match, Pref, Tag};
+pub use self::subuid::{NotARange, SubordinateUids, Subuids, UidRange};
 pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
 
@@ -279,8 +281,13 @@ pub struct Accounts {
     pub by_name: BTreeMap<String, Option<u32>>,
     /// Group names in the policy → gid; `None`: no such group.
     pub groups: BTreeMap<String, Option<u32>>,
-    /// Subordinate uids of `/etc/subuid`: they count for their owner.
-    pub subuids: Vec<Subuids>,
+    /// Uids that run or were asked for and that NSS says no account has.
+    pub absent: BTreeSet<u32>,
+    /// `/etc/subuid`.
+    pub subuids: SubordinateUids,
+    /// Ranges of subordinate uids whose one class somebody runs in.
+    #[serde(skip)]
+    pub running_ranges: BTreeSet<UidRange>,
     /// NSS could not answer: not the same as "no such account".
     pub unavailable: Option<String>,
 }
@@ -292,20 +299,36 @@ pub struct Account {
     pub gids: BTreeSet<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subuids {
-    pub first: u32,
-    pub count: u32,
-    pub owner: u32,
-}
-
 impl Accounts {
-    /// The uid that `uid` counts for: the owner of the subordinate range that it is in, or itself.
-    pub fn counts_for(&self, uid: u32) -> u32 {
-        self.subuids
-            .iter()
-            .find(|s| uid >= s.first && uid - s.first < s.count)
-            .map_or(uid, |s| s.owner)
+    /// Whether NSS has said what it has to say about `uid`.
+    pub fn has_answer(&self, uid: u32) -> bool {
+        self.by_uid.contains_key(&uid) || self.absent.contains(&uid)
+    }
+
+    /// Whether an account, or somebody in a range of subordinate uids, has a process.
+    pub fn runs(&self, owner: &Owner) -> bool {
+        match owner {
+            Owner::Uid(uid) => self.running.contains(uid),
+            Owner::Subuids(range) => {
+                let UidRange { first, last } = *range;
+                self.running_ranges.contains(range)
+                    || self.running.range(first..=last).next().is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes it as one that has.
+    pub fn admit(&mut self, owner: &Owner) {
+        match owner {
+            Owner::Uid(uid) => {
+                self.running.insert(*uid);
+            }
+            Owner::Subuids(range) => {
+                self.running_ranges.insert(*range);
+            }
+            _ => {}
+        }
     }
 }
 

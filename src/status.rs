@@ -218,6 +218,7 @@ impl View<'_> {
                 let source = if everyone { "everyone" } else { "group" };
                 (name.unwrap_or_else(|| uid.to_string()), Some(*uid), source)
             }
+            Owner::Subuids(range) => (range.to_string(), None, "everyone"),
         };
         let since = self.extra.since.get(owner);
         User {

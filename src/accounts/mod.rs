@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use crate::policy::{Lookups, Policy};
-use crate::state::{Account, Accounts, Subuids};
+use crate::state::{Account, Accounts, SubordinateUids, Subuids, UidRange};
 use crate::sys::nss::gid_of_group;
 use files::{Entry, Passwd};
 
@@ -41,6 +41,9 @@ pub struct Question {
     /// Nobody needs to know which groups an account is in: of a name then only the uid is asked, and of
     /// who runs only the name. Groups cost more than everything else of 10,000 names together.
     pub without_groups: bool,
+    /// All of `/etc/subuid`. Otherwise only the lines that decide about who runs: a host may have one
+    /// for each of 60,000 accounts.
+    pub all_subuids: bool,
 }
 
 impl Question {
@@ -48,7 +51,8 @@ impl Question {
     pub fn of(policy: &Policy) -> Question {
         let Lookups { accounts, uids, groups, memberships } = policy.lookups();
         let running = BTreeSet::new();
-        Question { names: accounts, groups, uids, running, without_groups: !memberships }
+        let without_groups = !memberships;
+        Question { names: accounts, groups, uids, running, without_groups, all_subuids: true }
     }
 
     /// Both questions at once.
@@ -58,15 +62,16 @@ impl Question {
         self.uids.extend(other.uids);
         self.running.extend(other.running);
         self.without_groups &= other.without_groups;
+        self.all_subuids |= other.all_subuids;
         self
     }
 }
 
 /// Asks NSS. What it could not answer is in no map, and `unavailable` says why; what it says does
-/// not exist is `None` in `by_name` and `groups`, and missing in `by_uid`. `subuid` is the path of
+/// not exist is `None` in `by_name` and `groups`, and a uid that no account has is in `absent`. `subuid` is the path of
 /// [`SUBUID`]; one that cannot be read is a file without lines, since most hosts need none.
 pub fn lookup(question: Question, subuid: &Path) -> Accounts {
-    let Question { names, groups, uids, running, without_groups } = question;
+    let Question { names, groups, uids, running, without_groups, all_subuids } = question;
     let local = local();
     let mut asking =
         Asking { local: Passwd::parse(&local), without_groups, running, ..Asking::default() };
@@ -81,7 +86,7 @@ pub fn lookup(question: Question, subuid: &Path) -> Accounts {
         }
         Some((name, answer))
     });
-    let by_name = by_name.collect();
+    let by_name: BTreeMap<String, Option<u32>> = by_name.collect();
     for name in groups {
         asking.group(&name, true);
     }
@@ -89,8 +94,8 @@ pub fn lookup(question: Question, subuid: &Path) -> Accounts {
     for uid in uids {
         asking.account(uid);
     }
-    asking.subuids(subuid);
-    asking.finish(by_name)
+    let subuids = asking.subuids(subuid, &by_name, all_subuids);
+    asking.finish(by_name, subuids)
 }
 
 /// The text of the local file, where NSS would answer from it before it asks anybody else.
@@ -110,7 +115,6 @@ struct Asking<'t> {
     running: BTreeSet<u32>,
     by_uid: BTreeMap<u32, Option<Account>>,
     groups: BTreeMap<String, Option<u32>>,
-    subuids: Vec<Subuids>,
     unavailable: Option<String>,
 }
 
@@ -170,10 +174,17 @@ impl Asking<'_> {
                 found.map(|user| (user.name, user.gid.as_raw()))
             }
         };
-        let account = found.and_then(|(name, gid)| match self.without_groups {
-            true => Some(Account { gids: BTreeSet::from([gid]), name }),
-            false => self.with_groups(name, gid),
-        });
+        let account = match found {
+            None => None,
+            Some((name, gid)) if self.without_groups => {
+                Some(Account { gids: BTreeSet::from([gid]), name })
+            }
+            Some((name, gid)) => match self.with_groups(name, gid) {
+                // He is there; in which groups could not be said.
+                None => return,
+                account => account,
+            },
+        };
         self.by_uid.insert(uid, account);
     }
 
@@ -186,43 +197,72 @@ impl Asking<'_> {
         Some(Account { name, gids })
     }
 
-    /// The subordinate ranges that matter: owned by number, or holding a uid that runs. A host may
-    /// have one range for each of 60,000 accounts; their names are not worth 60,000 questions.
-    fn subuids(&mut self, path: &Path) {
+    /// The subordinate ranges. Who owns one is asked where it decides about a uid that runs and that NSS
+    /// does not know; elsewhere it is known of numbers, of the local file and of the policy's names: a
+    /// host may have one range for each of 60,000 accounts, who are not worth 60,000 questions.
+    fn subuids(
+        &mut self,
+        path: &Path,
+        by_name: &BTreeMap<String, Option<u32>>,
+        all: bool,
+    ) -> SubordinateUids {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
-                log::warn!("cannot read {}: {error}", path.display());
-                return;
+                if error.kind() != io::ErrorKind::NotFound {
+                    log::warn!("cannot read {}: {error}", path.display());
+                }
+                return SubordinateUids::default();
             }
         };
-        for line in parse_subuid(&text) {
-            let holds = line
-                .last()
-                .is_some_and(|last| self.running.range(line.first..=last).next().is_some());
-            let owner = match line.owner {
-                SubuidOwner::Uid(uid) => Some(uid),
-                SubuidOwner::Name(name) if holds => self.uid_of(&name).flatten(),
-                SubuidOwner::Name(_) => None,
+        let line = |SubuidLine { owner, range }| {
+            let (written, owner) = match owner {
+                SubuidOwner::Uid(uid) => (uid.to_string(), Some(uid)),
+                SubuidOwner::Name(name) => {
+                    let named = by_name.get(&name).copied().flatten();
+                    let owner = named.or_else(|| self.local.uid_of(&name));
+                    (name, owner)
+                }
             };
-            let Some(owner) = owner else { continue };
+            Subuids { range, written, owner }
+        };
+        let lines: Vec<Subuids> = parse_subuid(&text).into_iter().map(line).collect();
+        let mut subuids = SubordinateUids::from(lines);
+        let mut deciding: BTreeMap<(UidRange, String), Subuids> = BTreeMap::new();
+        for uid in self.running.clone() {
+            let known = matches!(self.by_uid.get(&uid), Some(Some(_)));
+            let Some(line) = subuids.holding(uid).filter(|_| !known) else { continue };
+            let key = (line.range, line.written.clone());
+            if deciding.contains_key(&key) {
+                continue;
+            }
+            let owner = line.owner.or_else(|| self.uid_of(&line.written).flatten());
+            deciding.insert(key, Subuids { owner, ..line.clone() });
             // They count for him, so his groups decide.
-            if holds {
+            if let Some(owner) = owner {
                 self.account(owner);
             }
-            self.subuids.push(Subuids { first: line.first, count: line.count, owner });
         }
+        let deciding: Vec<Subuids> = deciding.into_values().collect();
+        match all {
+            true => subuids.learn(deciding),
+            false => subuids = deciding.into(),
+        }
+        subuids
     }
 
-    fn finish(self, by_name: BTreeMap<String, Option<u32>>) -> Accounts {
+    fn finish(self, by_name: BTreeMap<String, Option<u32>>, subuids: SubordinateUids) -> Accounts {
+        let absent = self.by_uid.iter().filter(|(_, account)| account.is_none());
+        let absent = absent.map(|(uid, _)| *uid).collect();
         let known = |(uid, account): (u32, Option<Account>)| Some((uid, account?));
         Accounts {
             running: self.running,
             by_uid: self.by_uid.into_iter().filter_map(known).collect(),
             by_name,
             groups: self.groups,
-            subuids: self.subuids,
+            absent,
+            subuids,
+            running_ranges: BTreeSet::new(),
             unavailable: self.unavailable,
         }
     }
@@ -279,11 +319,16 @@ mod tests {
             .unwrap();
         let question =
             Question { running: BTreeSet::from([100_007, 200_003]), ..Question::default() };
-        let accounts = lookup(question, &path);
-        assert_eq!(accounts.counts_for(100_007), 0);
-        assert_eq!(accounts.counts_for(200_003), 200_003, "an owner that does not exist");
-        assert_eq!(accounts.counts_for(5), 4711, "owned by number");
-        assert_eq!(accounts.subuids.len(), 2, "nobody runs in 300000");
-        assert!(accounts.by_uid.contains_key(&0), "his groups decide");
+        let whole = lookup(Question { all_subuids: true, ..question.clone() }, &path);
+        let owner = |accounts: &Accounts, uid| accounts.subuids.holding(uid).map(|it| it.owner);
+        assert_eq!(owner(&whole, 100_007), Some(Some(0)));
+        assert_eq!(owner(&whole, 200_003), Some(None), "an owner that does not exist");
+        assert_eq!(owner(&whole, 5), Some(Some(4711)), "owned by number");
+        assert_eq!(owner(&whole, 300_000), Some(Some(0)), "nobody runs there");
+        assert!(whole.by_uid.contains_key(&0), "his groups decide");
+        assert_eq!(whole.absent, BTreeSet::from([100_007, 200_003]));
+        let deciding = lookup(question, &path);
+        assert_eq!(owner(&deciding, 100_008), Some(Some(0)));
+        assert_eq!(owner(&deciding, 300_000), None, "nobody runs there");
     }
 }

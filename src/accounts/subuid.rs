@@ -1,19 +1,12 @@
 //! `/etc/subuid` (subuid(5)) as values. Pure.
 
+use crate::state::UidRange;
+
 /// One range of subordinate uids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubuidLine {
     pub owner: SubuidOwner,
-    pub first: u32,
-    /// At least 1.
-    pub count: u32,
-}
-
-impl SubuidLine {
-    /// `None`: the range goes beyond the last uid, as newuidmap refuses it.
-    pub fn last(&self) -> Option<u32> {
-        self.first.checked_add(self.count.checked_sub(1)?)
-    }
+    pub range: UidRange,
 }
 
 /// The file may name an account or give its number.
@@ -24,9 +17,9 @@ pub enum SubuidOwner {
 }
 
 /// `bob:100000:65536`: owner, first, count. A line of another shape, an empty range and one beyond
-/// the last uid give nobody anything, so they are left out.
+/// the last uid (newuidmap refuses it) give nobody anything, so they are left out.
 pub fn parse_subuid(text: &str) -> Vec<SubuidLine> {
-    text.lines().filter_map(parse_line).filter(|line| line.last().is_some()).collect()
+    text.lines().filter_map(parse_line).collect()
 }
 
 fn parse_line(line: &str) -> Option<SubuidLine> {
@@ -39,7 +32,9 @@ fn parse_line(line: &str) -> Option<SubuidLine> {
         Ok(uid) => SubuidOwner::Uid(uid),
         Err(_) => SubuidOwner::Name(owner.to_string()),
     };
-    Some(SubuidLine { owner, first: first.parse().ok()?, count: count.parse().ok()? })
+    let (first, count): (u32, u32) = (first.parse().ok()?, count.parse().ok()?);
+    let last = first.checked_add(count.checked_sub(1)?)?;
+    Some(SubuidLine { owner, range: UidRange { first, last } })
 }
 
 #[cfg(test)]
@@ -49,12 +44,13 @@ mod tests {
     #[test]
     fn owners_are_names_or_numbers() {
         let name = |name: &str| SubuidOwner::Name(name.into());
+        let line = |owner, first, last| SubuidLine { owner, range: UidRange { first, last } };
         assert_eq!(
             parse_subuid("bob:100000:65536\n1001:165536:65536\nad\\ann:1:1\n"),
             [
-                SubuidLine { owner: name("bob"), first: 100_000, count: 65_536 },
-                SubuidLine { owner: SubuidOwner::Uid(1001), first: 165_536, count: 65_536 },
-                SubuidLine { owner: name("ad\\ann"), first: 1, count: 1 },
+                line(name("bob"), 100_000, 165_535),
+                line(SubuidOwner::Uid(1001), 165_536, 231_071),
+                line(name("ad\\ann"), 1, 1),
             ]
         );
     }
@@ -68,6 +64,6 @@ mod tests {
 
     #[test]
     fn the_last_uid_may_be_in_a_range() {
-        assert_eq!(parse_subuid("bob:4294967295:1\n")[0].last(), Some(u32::MAX));
+        assert_eq!(parse_subuid("bob:4294967295:1\n")[0].range.last, u32::MAX);
     }
 }

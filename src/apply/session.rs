@@ -33,7 +33,7 @@ pub struct Session {
     /// Accounts that stand keep their class, also without a process, but for these, and these too
     /// while something is in their directory. `None`: whoever has no process loses it, unless something
     /// was put there by hand. What is not known of one that stands (its groups) is as it stands.
-    pub leaving: Option<BTreeSet<u32>>,
+    pub leaving: Option<BTreeSet<Owner>>,
     /// Links that stay as they stand, whatever the policy says.
     pub held: BTreeSet<LinkName>,
     /// Links that were shaped before: another root qdisc there was put in the place of ours.
@@ -127,17 +127,16 @@ impl Session {
     fn keep_who_stands(&self, observation: &mut Observation) -> Result<(), Failure> {
         let Some(instance) = self.kernel.instance() else { return Ok(()) };
         let claims = &observation.state.claims;
-        for uid in claims.keys().filter_map(Claim::uid) {
-            let owner = Owner::Uid(uid);
+        for owner in claims.keys().filter_map(Claim::comes_and_goes) {
             let stays = match &self.leaving {
                 None => {
-                    let by_hand = Claim::Pinned(owner);
+                    let by_hand = Claim::Pinned(owner.clone());
                     claims.contains_key(&by_hand) && !instance.members(&by_hand)?.is_empty()
                 }
-                Some(leaving) => !leaving.contains(&uid) || instance.is_occupied(&owner)?,
+                Some(leaving) => !leaving.contains(owner) || instance.is_occupied(owner)?,
             };
             if stays {
-                observation.facts.accounts.running.insert(uid);
+                observation.facts.accounts.admit(owner);
             }
         }
         Ok(())
@@ -298,8 +297,8 @@ impl Session {
             asked.into_iter().all(|rate| matches!(rate, Asked::Derived { .. } | Asked::Token))
         });
         let derived = derived.map(|node| &node.owner).collect();
-        let running = &observation.facts.accounts.running;
-        plan.mark_routine(&observation.state, &Logins { running, derived });
+        let accounts = &observation.facts.accounts;
+        plan.mark_routine(&observation.state, &Logins { accounts, derived });
         meaning.warnings.extend(pins_in_use(&meaning.model, &desired, observation));
         meaning.warnings.extend(self.crowded(meaning));
         Ok((plan, desired))

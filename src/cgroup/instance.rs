@@ -27,7 +27,7 @@ const MODE: u32 = 0o755;
 const CLASSID: &str = "net_cls.classid";
 /// Always this one and never `tasks`: moving a thread that is not the leader retags no socket.
 pub(super) const PROCS: &str = "cgroup.procs";
-const ROOMS: [&str; 5] = ["user", "uid", "class", "group", "retired"];
+const ROOMS: [&str; 6] = ["user", "uid", "subuid", "class", "group", "retired"];
 
 /// How often a directory's processes are moved out before we believe that they come faster than
 /// they go. A fork storm needed up to 23.
@@ -281,7 +281,9 @@ fn observe_claim(room: &str, name: &str, folder: &Folder, found: &mut Found) -> 
         return Ok(());
     }
     let may_be_pinned = match &claim {
-        Claim::Owner(owner @ (Owner::User(_) | Owner::Uid(_))) => Some(owner.clone()),
+        Claim::Owner(owner @ (Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_))) => {
+            Some(owner.clone())
+        }
         _ => None,
     };
     let Some(own) = Folder::open(folder.path.join(name))? else { return Ok(()) };

@@ -61,7 +61,7 @@ fn extra(kernel: &Kernel, sight: &Sight) -> Result<Extra, Failure> {
 fn members(instance: &Instance, owner: &Owner) -> Result<usize, Failure> {
     let own = instance.members(&Claim::Owner(owner.clone()))?.len();
     Ok(match owner {
-        Owner::User(_) | Owner::Uid(_) => {
+        Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_) => {
             own + instance.members(&Claim::Pinned(owner.clone()))?.len()
         }
         Owner::Class(_) | Owner::Group(_) => own,

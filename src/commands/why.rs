@@ -213,6 +213,10 @@ fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Opti
         Owner::User(key) => (format!("users.{key}"), place(owner)),
         Owner::Class(key) => (format!("classes.{key}"), place(owner)),
         Owner::Group(key) => (format!("groups.{key}"), place(owner)),
+        Owner::Subuids(_) => {
+            let line = session.policy.everyone.as_ref();
+            ("everyone".to_string(), line.map(|line| line.at.place))
+        }
         Owner::Uid(uid) => {
             let accounts = &meaning.sight.observation.facts.accounts;
             match meaning.model.matcher.claim(*uid, None, accounts) {

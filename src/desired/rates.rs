@@ -129,7 +129,7 @@ fn promise(node: &Node, limits: &Limits) -> Promise {
     match limits.rate {
         // `everyone` is a reserved name: no line of `groups` has it.
         Asked::Promised(rate)
-            if matches!(&node.owner, Owner::Uid(_))
+            if matches!(&node.owner, Owner::Uid(_) | Owner::Subuids(_))
                 || matches!(&node.owner, Owner::Group(key) if key.as_str() == "everyone") =>
         {
             Promise::IfThereIsEnough(rate)

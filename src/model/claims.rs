@@ -1,13 +1,13 @@
 //! Whose a process is: accounts, uids and units of every line, resolved and free of overlap.
 //! Touches nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use crate::policy::{
     Diagnostic, Findings, Gid, Kind, LAST_UID, Policy, Span, UserLine, printable, quote,
 };
-use crate::state::{Accounts, Facts, Key};
+use crate::state::{Accounts, Facts, Key, UidRange};
 
 use super::Matcher;
 use super::build::BuildOptions;
@@ -62,14 +62,37 @@ pub(super) fn resolve(
         groups: groups.filter_map(|(line, gid)| Some(((*gid)?, line.key.value.clone()))).collect(),
         everyone: policy.everyone.as_ref().map(|line| {
             let written = line.uids.as_ref();
-            let ranges = written.map_or_else(
-                || people(&facts.accounts),
-                |list| list.iter().map(|r| r.value.clone()).collect(),
-            );
+            let ranges =
+                written.map_or_else(people, |list| list.iter().map(|r| r.value.clone()).collect());
             (ranges, super::nodes::everyone_key(line))
         }),
     };
+    within_subuids(&matcher, &facts.accounts, findings);
     Claims { matcher, uids, gids }
+}
+
+/// Accounts whose uids somebody else may give to his processes. One sentence for each such range, which
+/// stays the same whoever logs in.
+fn within_subuids(matcher: &Matcher, accounts: &Accounts, findings: &mut Findings) {
+    let mut said: BTreeSet<(UidRange, &str)> = BTreeSet::new();
+    for (uid, account) in &accounts.by_uid {
+        let Some(subuids) = accounts.subuids.holding(*uid) else { continue };
+        let owner = subuids.owner.and_then(|owner| matcher.claim(owner, None, accounts));
+        let matters = owner.is_some() || matcher.claim(*uid, None, accounts).is_some();
+        let his_own = *uid == 0 || subuids.owner == Some(*uid);
+        if his_own || !matters || !said.insert((subuids.range, &subuids.written)) {
+            continue;
+        }
+        let (range, written) = (subuids.range, quote(&subuids.written));
+        findings.push(
+            Diagnostic::warning(
+                Kind::Account,
+                None,
+                format!("accounts have uids among the subordinate ones of {written} (/etc/subuid: {range}): whoever may use these, in containers too, can act as those accounts"),
+            )
+            .help(format!("for example {} (uid {uid}); give {written} a range that no account is in", quote(&account.name))),
+        );
+    }
 }
 
 /// Asks what NSS said, and words what it did not.
@@ -307,24 +330,8 @@ fn gids(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> Ve
     gids
 }
 
-/// The uids of `everyone` when the file gives none: people, not services, and subordinate uids
-/// count for their owner.
-fn people(accounts: &Accounts) -> Vec<RangeInclusive<u32>> {
-    let mut holes = vec![(*NOBODYS.start(), *NOBODYS.end())];
-    for sub in accounts.subuids.iter().filter(|sub| sub.count > 0) {
-        holes.push((sub.first, sub.first.saturating_add(sub.count - 1)));
-    }
-    holes.sort_unstable();
-    let mut ranges = Vec::new();
-    let mut next = FIRST_PERSON;
-    for (first, last) in holes {
-        if first > next {
-            ranges.push(next..=(first - 1).min(LAST_UID));
-        }
-        next = next.max(last.saturating_add(1));
-    }
-    if next <= LAST_UID {
-        ranges.push(next..=LAST_UID);
-    }
-    ranges
+/// The uids of `everyone` when the file gives none: people, not services. Subordinate uids are in it
+/// too: the matcher says whose they are.
+fn people() -> Vec<RangeInclusive<u32>> {
+    vec![FIRST_PERSON..=NOBODYS.start() - 1, NOBODYS.end() + 1..=LAST_UID]
 }

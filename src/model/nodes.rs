@@ -338,7 +338,8 @@ impl<'a> Tree<'a> {
         Some(Everyone { line, node, each })
     }
 
-    /// A class for every account that runs and has no line of its own, by uid.
+    /// A class for every account that runs and has no line of its own, by uid; then for ranges of
+    /// subordinate uids that have one together.
     fn accounts(
         &self,
         facts: &Facts,
@@ -347,21 +348,23 @@ impl<'a> Tree<'a> {
         findings: &mut Findings,
     ) -> Vec<Node> {
         let each = self.each(findings);
-        let mut accounts: BTreeMap<u32, Option<Key>> = BTreeMap::new();
-        for uid in &facts.accounts.running {
-            if let Some(Claimed::Account { uid, group }) =
-                claims.matcher.claim(*uid, None, &facts.accounts)
-            {
-                accounts.insert(uid, group);
+        let mut accounts: BTreeMap<Owner, Option<Key>> = BTreeMap::new();
+        let matcher = &claims.matcher;
+        let running = facts.accounts.running.iter();
+        let claimed = running.filter_map(|uid| matcher.claim(*uid, None, &facts.accounts));
+        for claimed in claimed.chain(matcher.claim_ranges(&facts.accounts)) {
+            let owner = claimed.owner();
+            if let Claimed::Account { group, .. } | Claimed::Subuids { group, .. } = claimed {
+                accounts.insert(owner, group);
             }
         }
-        let nodes = accounts.into_iter().filter_map(|(uid, group)| {
+        let nodes = accounts.into_iter().filter_map(|(owner, group)| {
             let of_group = group.as_ref().and_then(|group| each.get(group.as_str()));
             let (limits, place) = match of_group {
                 Some((limits, place)) => (limits.clone(), *place),
                 None => everyone.map(|everyone| (everyone.each.clone(), everyone.line.at))?,
             };
-            Some(Node { owner: Owner::Uid(uid), group, pin: None, limits, place: place.place })
+            Some(Node { owner, group, pin: None, limits, place: place.place })
         });
         nodes.collect()
     }

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use super::{Plan, Step};
 use crate::desired::guarantee_is_derived;
-use crate::state::{Claim, Class, Filter, KernelState, Owner, Role, Tag};
+use crate::state::{Accounts, Claim, Class, Filter, KernelState, Owner, Role, Tag};
 use crate::units::{ClassId, Shard};
 
 /// What the kernel alone does not say.
 pub struct Logins<'a> {
-    /// Uids that have a process in the links' network namespace.
-    pub running: &'a BTreeSet<u32>,
+    /// Who has a process in the links' network namespace.
+    pub accounts: &'a Accounts,
     /// Whose guarantee is derived, and so shrinks and grows with the number of the others.
     pub derived: BTreeSet<&'a Owner>,
 }
@@ -20,12 +20,13 @@ impl Plan {
     /// Marks the routine steps of a plan that begins at `from`.
     pub fn mark_routine(&mut self, from: &KernelState, logins: &Logins<'_>) {
         let made = self.steps.iter().filter_map(|planned| match &planned.step {
-            Step::MakeClaim { claim: Claim::Owner(Owner::Uid(uid)), .. } => Some(*uid),
+            Step::MakeClaim { claim, .. } => claim.comes_and_goes().cloned(),
             _ => None,
         });
-        let made: BTreeSet<u32> = made.collect();
-        let gone = self.steps.iter().any(|planned| {
-            matches!(&planned.step, Step::RemoveClaim { claim: Claim::Owner(Owner::Uid(_)), .. })
+        let made: BTreeSet<Owner> = made.collect();
+        let gone = self.steps.iter().any(|planned| match &planned.step {
+            Step::RemoveClaim { claim, .. } => claim.comes_and_goes().is_some(),
+            _ => false,
         });
         let come_or_gone = gone || !made.is_empty();
         let question = Question { plan: self, from, logins, made: &made, come_or_gone };
@@ -74,25 +75,29 @@ struct Question<'a> {
     from: &'a KernelState,
     logins: &'a Logins<'a>,
     /// Accounts that get a directory in this plan.
-    made: &'a BTreeSet<u32>,
+    made: &'a BTreeSet<Owner>,
     come_or_gone: bool,
 }
 
 impl Question<'_> {
     fn is_routine(&self, step: &Step) -> bool {
         match step {
-            Step::MakeClaim { claim: Claim::Owner(Owner::Uid(_)), .. } => true,
-            Step::RemoveClaim { claim: Claim::Owner(Owner::Uid(uid)), .. }
-            | Step::RemoveClaim { claim: Claim::Pinned(Owner::Uid(uid)), .. } => self.left(*uid),
+            Step::MakeClaim { claim: Claim::Owner(Owner::Uid(_) | Owner::Subuids(_)), .. } => true,
+            Step::RemoveClaim {
+                claim:
+                    Claim::Owner(owner @ (Owner::Uid(_) | Owner::Subuids(_)))
+                    | Claim::Pinned(owner @ (Owner::Uid(_) | Owner::Subuids(_))),
+                ..
+            } => self.left(owner),
             Step::MakeClaim { claim: Claim::Retired(_), classid } => {
-                self.account(*classid).is_some_and(|uid| self.left(uid))
+                self.account(*classid).is_some_and(|owner| self.left(owner))
             }
             Step::RemoveClaim { claim: Claim::Retired(_), classid: id }
             | Step::DeleteClass { id, .. } => {
-                self.was_retired(*id) || self.account(*id).is_some_and(|uid| self.left(uid))
+                self.was_retired(*id) || self.account(*id).is_some_and(|owner| self.left(owner))
             }
             Step::AddClass { id, .. } | Step::AddLeaf { id, .. } => {
-                self.account(*id).is_some_and(|uid| self.made.contains(&uid))
+                self.account(*id).is_some_and(|owner| self.made.contains(owner))
             }
             Step::ChangeClass { id, from, to, .. } => {
                 self.come_or_gone && self.only_the_share_differs(*id, from, to)
@@ -103,15 +108,13 @@ impl Question<'_> {
 
     /// Whether an account has no process any more. One that has, and loses its class, does so by the
     /// policy.
-    fn left(&self, uid: u32) -> bool {
-        !self.logins.running.contains(&uid)
+    fn left(&self, owner: &Owner) -> bool {
+        !self.logins.accounts.runs(owner)
     }
 
-    fn account(&self, id: ClassId) -> Option<u32> {
-        match self.plan.names.get(&id) {
-            Some(Owner::Uid(uid)) => Some(*uid),
-            _ => None,
-        }
+    fn account(&self, id: ClassId) -> Option<&Owner> {
+        let owner = self.plan.names.get(&id)?;
+        matches!(owner, Owner::Uid(_) | Owner::Subuids(_)).then_some(owner)
     }
 
     fn was_retired(&self, id: ClassId) -> bool {

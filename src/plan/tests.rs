@@ -9,8 +9,8 @@ use super::*;
 use crate::desired::{Impossible, Sharding, desired_with, nothing};
 use crate::model::{Asked, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target};
 use crate::state::{
-    Facts, Features, Foreign, KernelState, Key, LinkFacts, Match, NetCls, Observation, RootQdisc,
-    Tag,
+    Accounts, Facts, Features, Foreign, KernelState, Key, LinkFacts, Match, NetCls, Observation,
+    RootQdisc, Tag,
 };
 use crate::units::{Minor, Rate, Shard};
 
@@ -357,8 +357,8 @@ proptest! {
             .filter(|node| matches!(node.owner, Owner::Group(_)))
             .map(|node| &node.owner)
             .collect();
-        let running = BTreeSet::from([uid]);
-        plan.mark_routine(&before, &Logins { running: &running, derived });
+        let accounts = Accounts { running: BTreeSet::from([uid]), ..Accounts::default() };
+        plan.mark_routine(&before, &Logins { accounts: &accounts, derived });
         prop_assert!(!plan.changes(), "{plan}");
     }
 }
@@ -387,7 +387,8 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
     let changes = |from: &KernelState, to: &KernelState, running: &[u32]| {
         let mut plan = diff(from, to, &[]);
         let running = running.iter().copied().collect();
-        plan.mark_routine(from, &Logins { running: &running, derived: BTreeSet::new() });
+        let accounts = Accounts { running, ..Accounts::default() };
+        plan.mark_routine(from, &Logins { accounts: &accounts, derived: BTreeSet::new() });
         assert!(!plan.is_empty());
         plan.changes()
     };

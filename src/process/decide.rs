@@ -59,6 +59,16 @@ pub enum Decision {
     Leave(Reason),
 }
 
+impl Decision {
+    /// Whether it depends on who the process's account is.
+    pub fn may_be_ours(&self) -> bool {
+        match self {
+            Decision::Stay | Decision::MoveTo(_) | Decision::TakeOut => true,
+            Decision::Leave(reason) => *reason == Reason::Unclaimed,
+        }
+    }
+}
+
 /// Why a process is none of our business.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -113,9 +123,14 @@ pub fn decide(
         (Some(_), Seat::Ours(_)) => return Decision::TakeOut,
         (Some(reason), _) => return Decision::Leave(reason),
     }
-    // NSS could not say who this is: whoever it was yesterday, it still is.
-    let unanswered = accounts.unavailable.is_some() && !accounts.by_uid.contains_key(&process.uid);
-    if unanswered && matches!(seat, Seat::Ours(Some(Claim::Owner(_)))) {
+    // NSS has not said yet who this is, or could not: what has a class goes on as it was (a process that
+    // becomes another, and whom nobody claims so far, would be in nobody's class meanwhile). But one
+    // of `everyone` needs no name, unless it is a subordinate uid or NSS is out.
+    let open = matcher.is_open(process.uid, process.unit.as_deref(), accounts);
+    let certain = owner.is_some()
+        && accounts.unavailable.is_none()
+        && accounts.subuids.holding(process.uid).is_none();
+    if open && !certain && matches!(seat, Seat::Ours(Some(Claim::Owner(_)))) {
         return Decision::Stay;
     }
     let here = process.netns == Some(instance.netns);
@@ -144,7 +159,7 @@ fn seat(path: &str, instance: &InstanceView) -> Seat {
     let path = path.trim_start_matches('/');
     let (top, below) = path.split_once('/').unwrap_or((path, ""));
     let claim = below.parse::<Claim>().ok();
-    let room = matches!(below, "user" | "uid" | "class" | "group" | "retired");
+    let room = matches!(below, "user" | "uid" | "subuid" | "class" | "group" | "retired");
     match top {
         "" => Seat::Free,
         // Outside our cgroup namespace.
@@ -175,7 +190,7 @@ fn is_instance(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::model::{Pattern, Units};
-    use crate::state::Key;
+    use crate::state::{Account, Key, Subuids, UidRange};
     use std::collections::BTreeMap;
 
     const OURS: u64 = 1;
@@ -206,7 +221,12 @@ mod tests {
             groups: vec![],
             everyone: Some((vec![2000..=2999], None)),
         };
-        decide(&process, &matcher, &Accounts::default(), instance)
+        decide(&process, &matcher, &answered(), instance)
+    }
+
+    /// NSS was asked about everybody here.
+    fn answered() -> Accounts {
+        Accounts { absent: [500, 1000, 2001].into(), ..Accounts::default() }
     }
 
     fn process(uid: u32, net_cls: &str) -> Process {
@@ -254,6 +274,31 @@ mod tests {
         assert_eq!(at("/shaper/user/bob", &silent), Decision::Stay);
         assert_eq!(at("/shaper/user/bob", &Accounts::default()), to("uid/1000"));
         assert_eq!(at("/", &silent), to("uid/1000"), "who is new is under everyone by the uid");
+    }
+
+    #[test]
+    fn nobody_is_taken_out_before_nss_has_said_who_he_is() {
+        let range = UidRange { first: 100_000, last: 165_535 };
+        let line = Subuids { range, written: "ann".to_string(), owner: None };
+        let unasked = Accounts { subuids: vec![line].into(), ..Accounts::default() };
+        let instance = host();
+        let groups = vec![(7, key("physics"))];
+        let matcher =
+            Matcher { groups, uids: vec![(1001..=1001, key("ann"))], ..Matcher::default() };
+        let at = |uid: u32, accounts: &Accounts| {
+            decide(&process(uid, "/shaper/user/ann"), &matcher, accounts, &instance)
+        };
+        assert_eq!(at(1234, &unasked), Decision::Stay, "may be of the group");
+        assert_eq!(at(100_000, &unasked), Decision::Stay, "the owner was not asked for");
+        assert_eq!(at(0, &unasked), Decision::TakeOut, "root is known");
+        let mut asked = unasked.clone();
+        asked.absent.extend([1234, 100_000]);
+        assert_eq!(at(1234, &asked), Decision::TakeOut);
+        asked.subuids.learn(vec![Subuids { range, written: "ann".to_string(), owner: Some(1001) }]);
+        assert_eq!(at(100_000, &asked), Decision::Stay, "ann's, and where she is");
+        let account = Account { name: "adam".to_string(), gids: [7].into() };
+        asked.by_uid.insert(100_000, account);
+        assert_eq!(at(100_000, &asked), to("uid/100000"), "an account in her range");
     }
 
     #[test]

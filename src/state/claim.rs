@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::UidRange;
 use crate::units::Minor;
 
 /// Whose a class and its directory are.
@@ -12,6 +13,9 @@ pub enum Owner {
     User(Key),
     /// An account of `everyone` or of a group's `each`.
     Uid(u32),
+    /// Subordinate uids whose owner nobody claims and that `everyone` covers: one class for all of
+    /// a range, or whoever has it would have as many classes as it has uids.
+    Subuids(UidRange),
     /// A line of `classes`.
     Class(Key),
     /// A line of `groups`, or `everyone` when it has a rate or a ceil for all together.
@@ -56,6 +60,7 @@ impl fmt::Display for Owner {
         match self {
             Owner::User(key) => write!(f, "{key}"),
             Owner::Uid(uid) => write!(f, "uid {uid}"),
+            Owner::Subuids(range) => write!(f, "subuids {range}"),
             Owner::Class(key) => write!(f, "class {key}"),
             Owner::Group(key) => write!(f, "group {key}"),
         }
@@ -78,6 +83,15 @@ impl Claim {
     pub fn uid(&self) -> Option<u32> {
         match self {
             Claim::Owner(Owner::Uid(uid)) => Some(*uid),
+            _ => None,
+        }
+    }
+
+    /// Whether it is of an account, or a range of subordinate uids, without a line of its own: one
+    /// that comes with its processes and goes after them.
+    pub fn comes_and_goes(&self) -> Option<&Owner> {
+        match self {
+            Claim::Owner(owner @ (Owner::Uid(_) | Owner::Subuids(_))) => Some(owner),
             _ => None,
         }
     }
@@ -105,6 +119,7 @@ impl fmt::Display for Claim {
         let owner = |f: &mut fmt::Formatter<'_>, owner: &Owner| match owner {
             Owner::User(key) => write!(f, "user/{key}"),
             Owner::Uid(uid) => write!(f, "uid/{uid}"),
+            Owner::Subuids(range) => write!(f, "subuid/{range}"),
             Owner::Class(key) => write!(f, "class/{key}"),
             Owner::Group(key) => write!(f, "group/{key}"),
         };
@@ -136,6 +151,7 @@ impl FromStr for Claim {
         let owner = match room {
             "user" => Owner::User(key()?),
             "uid" => Owner::Uid(name.parse().map_err(|_| NotAClaim)?),
+            "subuid" => Owner::Subuids(name.parse().map_err(|_| NotAClaim)?),
             "class" if !pinned => Owner::Class(key()?),
             "group" if !pinned => Owner::Group(key()?),
             "retired" if !pinned => return name.parse().map(Claim::Retired).map_err(|_| NotAClaim),
@@ -156,15 +172,24 @@ mod tests {
             "user/bob/pinned",
             "uid/1000",
             "uid/1000/pinned",
+            "subuid/100000-165535",
+            "subuid/100000-165535/pinned",
             "class/nfs",
             "group/students",
             "retired/1a",
         ] {
             assert_eq!(path.parse::<Claim>().unwrap().to_string(), path);
         }
-        for path in
-            ["user", "user/..", "other/bob", "uid/bob", "user/bob/x", "class/nfs/pinned", ""]
-        {
+        for path in [
+            "user",
+            "user/..",
+            "other/bob",
+            "uid/bob",
+            "subuid/7",
+            "user/bob/x",
+            "class/nfs/pinned",
+            "",
+        ] {
             assert_eq!(path.parse::<Claim>(), Err(NotAClaim), "{path}");
         }
     }

@@ -29,7 +29,7 @@ use crate::failure::Failure;
 use crate::observe::Sight;
 use crate::policy::Policy;
 use crate::process::{self, Handover};
-use crate::state::{Accounts, KernelState, LinkName};
+use crate::state::{Accounts, KernelState, LinkName, Owner};
 use crate::sys::listener::{LinkListener, ProcessListener};
 use crate::sys::{memory, signal};
 use agenda::{Agenda, Task};
@@ -84,7 +84,7 @@ pub struct Watch {
     /// Accounts that came and whom NSS may still introduce, and until when.
     strangers: BTreeMap<u32, Instant>,
     /// Accounts without processes, and since when.
-    left: BTreeMap<u32, Instant>,
+    left: BTreeMap<Owner, Instant>,
     /// A policy that was read from the file and is not in force yet.
     candidate: Option<Policy>,
     /// The last policy that was refused, so that it is said once.
@@ -100,7 +100,7 @@ pub struct Watch {
     /// Links whose traffic control somebody else changed since the last look.
     touched: BTreeSet<LinkName>,
     /// Accounts whose time of grace is over.
-    leaving: BTreeSet<u32>,
+    leaving: BTreeSet<Owner>,
     /// When the last sweep ended, and how long it took.
     swept: (Instant, Duration),
     /// When it was last said that events were lost.
@@ -205,6 +205,7 @@ fn first_apply(
                 shaping::log_of(&applied).iter().for_each(|line| log::warn!("{line}"));
                 if let Some(stands) = &applied.stands {
                     accounts.running.clone_from(&stands.accounts.running);
+                    accounts.running_ranges.clone_from(&stands.accounts.running_ranges);
                 }
                 return Ok(applied);
             }
@@ -351,7 +352,7 @@ impl Watch {
 
     /// NSS has answered, or not in time.
     fn after_names(&mut self, news: News) {
-        match self.names.limit() {
+        match self.names.due() {
             Some(limit) => self.agenda.at(Task::GiveUpAsking, limit),
             None => self.agenda.drop(Task::GiveUpAsking),
         }
@@ -365,9 +366,9 @@ impl Watch {
             // Somebody may be another line's now.
             self.session.processes |= news == News::Everybody;
             self.soon(Instant::now());
-        } else if !self.waiting.is_empty() {
-            self.soon(Instant::now());
         }
+        // Who has a class needs no look at the kernel to be placed.
+        self.admit(Instant::now());
     }
 
     fn perform(&mut self, task: Task) {
@@ -419,7 +420,7 @@ impl Watch {
     }
 
     fn after_asking(&mut self) {
-        if let Some(limit) = self.names.limit() {
+        if let Some(limit) = self.names.due() {
             self.agenda.at(Task::GiveUpAsking, limit);
         }
     }

@@ -2,7 +2,7 @@
 //! a child asks, and is killed when its time is up. Until the answer comes, everybody is who they were,
 //! and a newcomer is a uid without a name or groups.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -32,11 +32,29 @@ pub enum News {
     Everybody,
 }
 
+/// So many uids in one question at most: an account that comes meanwhile waits no longer than these take.
+const AT_ONCE: usize = 64;
+/// Whoever has subordinate uids can be thousands of them at will: so few in one question, with such a
+/// pause between two, and so many that wait for one. The others go by their range.
+const SUBORDINATES: usize = 8;
+const PAUSE: Duration = Duration::from_millis(100);
+const MANY_SUBORDINATES: usize = 256;
+/// That there is no such account holds for so long; an account may be made any time, but seldom in the
+/// midst of somebody's subordinate uids.
+const FORGET: Duration = Duration::from_secs(30);
+const FORGET_SUBORDINATE: Duration = Duration::from_secs(300);
+
 /// At most one question at a time.
 #[derive(Default)]
 pub struct Names {
     asking: Option<(Offspring, Asked, Instant)>,
     newcomers: BTreeSet<u32>,
+    /// The same in somebody's range of subordinate uids.
+    subordinates: BTreeSet<u32>,
+    /// When the last of these were asked about.
+    asked_subordinates: Option<Instant>,
+    /// Uids that no account has, and when to ask again.
+    absent: BTreeMap<u32, Instant>,
     all: Option<Question>,
 }
 
@@ -47,19 +65,41 @@ impl Names {
         self.go_on();
     }
 
-    /// Asks about one who came.
-    pub fn ask_about(&mut self, uid: u32) {
-        self.newcomers.insert(uid);
+    /// Asks about one who came. `false`: too many of these wait already.
+    pub fn ask_about(&mut self, uid: u32, subordinate: bool) -> bool {
+        if !subordinate {
+            self.newcomers.insert(uid);
+        } else if self.subordinates.len() < MANY_SUBORDINATES {
+            self.subordinates.insert(uid);
+        } else {
+            return self.is_asking_about(uid);
+        }
         self.go_on();
+        true
+    }
+
+    /// Forgets which uids no account had a while ago.
+    pub fn forget(&mut self, accounts: &mut Accounts, now: Instant) {
+        self.absent.retain(|uid, until| {
+            let holds = *until > now;
+            if !holds {
+                accounts.absent.remove(uid);
+            }
+            holds
+        });
     }
 
     pub fn child(&self) -> Option<&Offspring> {
         self.asking.as_ref().map(|(child, ..)| child)
     }
 
-    /// When the question under way has taken too long.
-    pub fn limit(&self) -> Option<Instant> {
-        self.asking.as_ref().map(|(_, _, since)| *since + LIMIT)
+    /// When the question under way has taken too long, or the next one may begin.
+    pub fn due(&self) -> Option<Instant> {
+        match &self.asking {
+            Some((_, _, since)) => Some(*since + LIMIT),
+            None if self.subordinates.is_empty() => None,
+            None => self.asked_subordinates.map(|last| last + PAUSE),
+        }
     }
 
     /// Whether the answer about the policy's names is still to come.
@@ -73,7 +113,7 @@ impl Names {
             Some((_, Asked::Newcomers(uids), _)) => uids.contains(&uid),
             _ => false,
         };
-        asked || self.newcomers.contains(&uid)
+        asked || self.newcomers.contains(&uid) || self.subordinates.contains(&uid)
     }
 
     /// Takes an answer, if one has come, into `accounts`.
@@ -82,7 +122,11 @@ impl Names {
         let Some(answer) = child.answer() else { return News::None };
         let Some((_, asked, _)) = self.asking.take() else { return News::None };
         let news = match serde_json::from_slice(&answer) {
-            Ok(answer) => take_in(accounts, answer, &asked),
+            Ok(answer) => {
+                let news = take_in(accounts, answer, &asked);
+                self.note_absent(accounts, Instant::now());
+                news
+            }
             Err(error) => unanswered(accounts, &format!("the one who asked it ended: {error}")),
         };
         self.go_on();
@@ -93,15 +137,29 @@ impl Names {
         }
     }
 
-    /// Kills a question that has taken too long.
+    /// Kills a question that has taken too long, or begins one that had to wait.
     pub fn give_up(&mut self, accounts: &mut Accounts, now: Instant) -> News {
-        if self.limit().is_none_or(|limit| limit > now) {
+        if self.due().is_none_or(|due| due > now) {
             return News::None;
         }
-        self.asking = None;
+        if self.asking.take().is_none() {
+            self.go_on();
+            return News::None;
+        }
         let new = unanswered(accounts, &format!("no answer within {} s", LIMIT.as_secs()));
         self.go_on();
         new
+    }
+
+    fn note_absent(&mut self, accounts: &Accounts, now: Instant) {
+        self.absent.retain(|uid, _| accounts.absent.contains(uid));
+        for uid in &accounts.absent {
+            let lasts = match accounts.subuids.holding(*uid) {
+                Some(_) => FORGET_SUBORDINATE,
+                None => FORGET,
+            };
+            self.absent.entry(*uid).or_insert(now + lasts);
+        }
     }
 
     fn go_on(&mut self) {
@@ -115,9 +173,11 @@ impl Names {
                 let running = question.running.clone();
                 (question, Asked::All(running))
             }
-            None if self.newcomers.is_empty() => return,
             None => {
-                let uids = std::mem::take(&mut self.newcomers);
+                let uids = self.next_newcomers(Instant::now());
+                if uids.is_empty() {
+                    return;
+                }
                 let question = Question { running: uids.clone(), ..Question::default() };
                 (question, Asked::Newcomers(uids))
             }
@@ -127,6 +187,27 @@ impl Names {
             Err(error) => log::warn!("cannot start a child that asks NSS: {error}"),
         }
     }
+}
+
+impl Names {
+    /// Those to ask about now: accounts of their own first.
+    fn next_newcomers(&mut self, now: Instant) -> BTreeSet<u32> {
+        let mut uids = first(&mut self.newcomers, AT_ONCE);
+        if self.asked_subordinates.is_none_or(|last| last + PAUSE <= now)
+            && !self.subordinates.is_empty()
+        {
+            self.asked_subordinates = Some(now);
+            uids.extend(first(&mut self.subordinates, SUBORDINATES));
+        }
+        uids
+    }
+}
+
+/// Takes the first of a set out of it.
+fn first(uids: &mut BTreeSet<u32>, many: usize) -> BTreeSet<u32> {
+    let rest = uids.iter().nth(many).copied();
+    let rest = rest.map_or_else(BTreeSet::new, |rest| uids.split_off(&rest));
+    std::mem::replace(uids, rest)
 }
 
 fn ask(question: Question) -> io::Result<Offspring> {
@@ -161,13 +242,17 @@ fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
     let before = accounts.clone();
     match asked {
         Asked::All(uids) if answer.unavailable.is_none() => {
-            let Accounts { running, by_uid: mut came, .. } = std::mem::take(accounts);
+            let old = std::mem::take(accounts);
+            let Accounts { running, running_ranges, by_uid, absent, .. } = old;
+            *accounts = Accounts { running, running_ranges, ..answer };
             // Whoever was introduced since the question.
-            came.retain(|uid, _| running.contains(uid) && !uids.contains(uid));
-            *accounts = Accounts { running, ..answer };
+            let came = |uid: &u32| accounts.running.contains(uid) && !uids.contains(uid);
+            let came: Vec<_> = by_uid.into_iter().filter(|(uid, _)| came(uid)).collect();
             for (uid, account) in came {
                 accounts.by_uid.entry(uid).or_insert(account);
             }
+            let known = &accounts.by_uid;
+            accounts.absent.extend(absent.into_iter().filter(|uid| !known.contains_key(uid)));
         }
         _ => {
             for (uid, account) in &answer.by_uid {
@@ -176,20 +261,27 @@ fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
                     *unknown = Some(*uid);
                 }
             }
+            for uid in &answer.absent {
+                accounts.by_uid.remove(uid);
+            }
+            accounts.absent.retain(|uid| !answer.by_uid.contains_key(uid));
+            accounts.absent.extend(answer.absent);
             accounts.by_uid.extend(answer.by_uid);
             accounts.by_name.extend(answer.by_name);
             accounts.groups.extend(answer.groups);
-            for range in answer.subuids {
-                if !accounts.subuids.contains(&range) {
-                    accounts.subuids.push(range);
-                }
-            }
+            accounts.subuids.learn(answer.subuids.into());
             accounts.unavailable = answer.unavailable.or(accounts.unavailable.take());
         }
     }
+    // That there is no such account is what was taken to be so until then.
+    let before = Accounts { absent: accounts.absent.clone(), ..before };
     if *accounts == before {
         News::None
-    } else if (&accounts.by_name, &accounts.subuids) != (&before.by_name, &before.subuids) {
+    } else if accounts.by_name != before.by_name
+        // Ranges whose owner is known now may be his, and not everybody's in them any more.
+        || (accounts.subuids != before.subuids && !accounts.running_ranges.is_empty())
+        || (matches!(asked, Asked::All(_)) && accounts.subuids != before.subuids)
+    {
         News::Everybody
     } else {
         News::Newcomers

@@ -1,6 +1,6 @@
 //! Processes as they become their users, and the sweeps for what no event tells.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,13 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::agenda::Task;
 use super::{IDLE_SHARE, Watch};
+use crate::model::Matcher;
 use crate::netlink::proc_event::Event;
 use crate::process::{self, Placement, Process};
-use crate::state::{Claim, Owner};
+use crate::state::{Accounts, Claim, Owner};
 use crate::sys::listener::Heard;
 
-/// How long NSS may take to say which groups a newcomer is in, before he gets a class by his uid.
+/// How long NSS may take to say who a newcomer is, before he gets a class by his uid.
 const INTRODUCTION: Duration = Duration::from_millis(200);
 /// Between two complaints about lost events.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -101,16 +102,27 @@ impl Watch {
         let Some(instance) = kernel.instance() else { return };
         let view = kernel.view();
         let matcher = &self.stands.model.matcher;
+        let unasked = Cell::new(None);
         let one = process::place_one(&kernel.proc_root, &instance, pid, |process| {
-            kernel.decide(process, matcher, &self.accounts, &view)
+            let decision = kernel.decide(process, matcher, &self.accounts, &view);
+            if decision.may_be_ours() && is_open(process, matcher, &self.accounts) {
+                unasked.set(Some(process.uid));
+            }
+            decision
         });
         self.handover.merge(one.handover);
         if !one.stayed {
             self.followed.follow(pid, monotonic());
         }
         self.waiting.remove(&pid);
-        if !one.placement.waiting.is_empty() {
+        let uid = unasked.get();
+        let waits = uid.is_some_and(|uid| self.introduce(uid));
+        let is_asked_about = |uid| self.names.is_asking_about(uid) && !self.is_subordinate(uid);
+        if waits || uid.is_some_and(is_asked_about) || !one.placement.waiting.is_empty() {
             self.waiting.insert(pid);
+        }
+        // Before NSS has said whose he is there is no saying which class to make.
+        if !waits {
             self.welcome(&one.placement);
         }
         for failed in &one.placement.failed {
@@ -123,38 +135,55 @@ impl Watch {
         }
     }
 
-    /// Classes for those who have none: at once, but that NSS may first say who they are.
-    fn welcome(&mut self, placement: &Placement) {
+    /// Asks NSS who has come, unless that was done. Whether the answer is worth waiting for still.
+    fn introduce(&mut self, uid: u32) -> bool {
         let now = Instant::now();
-        for claim in placement.waiting.keys() {
-            let mut by = now;
-            if let Some(uid) = claim.uid() {
-                // Groups, and whether it is a subordinate uid that counts for somebody else.
-                if !self.accounts.by_uid.contains_key(&uid) {
-                    if !self.strangers.contains_key(&uid) {
-                        self.names.ask_about(uid);
-                        self.after_asking();
-                    }
-                    by = *self.strangers.entry(uid).or_insert(now + INTRODUCTION);
-                } else {
-                    self.accounts.running.insert(uid);
-                }
+        let until = match self.strangers.get(&uid) {
+            Some(until) => *until,
+            None if !self.names.ask_about(uid, self.is_subordinate(uid)) => return false,
+            None => {
+                self.after_asking();
+                self.strangers.insert(uid, now + INTRODUCTION);
+                now + INTRODUCTION
             }
-            self.soon(by);
+        };
+        if until > now {
+            self.soon(until);
+        }
+        until > now
+    }
+
+    /// Classes for those who have none.
+    fn welcome(&mut self, placement: &Placement) {
+        for claim in placement.waiting.keys() {
+            if let Some(owner) = claim.comes_and_goes() {
+                self.accounts.admit(owner);
+            }
+            self.soon(Instant::now());
         }
     }
 
-    /// Strangers who were introduced, or have waited long enough, are among those who run.
+    fn is_subordinate(&self, uid: u32) -> bool {
+        self.accounts.subuids.holding(uid).is_some()
+    }
+
+    /// Strangers who were introduced are none any more. Those whom NSS takes too long about are as their
+    /// numbers say.
     pub(super) fn admit(&mut self, now: Instant) {
-        let (names, accounts) = (&self.names, &mut self.accounts);
+        self.names.forget(&mut self.accounts, now);
+        let (names, accounts) = (&self.names, &self.accounts);
+        let (mut due, mut late) = (false, false);
         self.strangers.retain(|uid, until| {
-            let waits =
-                *until > now && !accounts.by_uid.contains_key(uid) && names.is_asking_about(*uid);
-            if !waits {
-                accounts.running.insert(*uid);
-            }
-            waits
+            let known = accounts.by_uid.contains_key(uid);
+            due |= *until <= now || accounts.has_answer(*uid);
+            // He went by the range that he lies in meanwhile.
+            late |= known && *until <= now && accounts.subuids.holding(*uid).is_some();
+            !accounts.has_answer(*uid) && names.is_asking_about(*uid)
         });
+        self.session.processes |= late;
+        if due {
+            self.place_waiting();
+        }
     }
 
     /// Those whose class was made meanwhile.
@@ -173,12 +202,16 @@ impl Watch {
         let Some(instance) = kernel.instance() else { return };
         let view = kernel.view();
         let matcher = &self.stands.model.matcher;
-        let running = RefCell::new(BTreeSet::new());
+        let (running, unasked) = (RefCell::new(BTreeSet::new()), RefCell::new(BTreeSet::new()));
         let decide = |process: &Process| {
             if process.is_alive() && view.may_claim(process) {
                 running.borrow_mut().insert(process.uid);
             }
-            kernel.decide(process, matcher, &self.accounts, &view)
+            let decision = kernel.decide(process, matcher, &self.accounts, &view);
+            if decision.may_be_ours() && is_open(process, matcher, &self.accounts) {
+                unasked.borrow_mut().insert(process.uid);
+            }
+            decision
         };
         let placement = match process::place(&kernel.proc_root, &instance, decide) {
             Ok(placement) => placement,
@@ -195,11 +228,13 @@ impl Watch {
         // Who ended while waiting is not told.
         let proc_root = &self.session.kernel.proc_root;
         self.waiting.retain(|pid| proc_root.join(pid.to_string()).exists());
-        if !placement.waiting.is_empty() {
-            // All are looked at again once they have a class.
-            self.session.processes = true;
-            self.welcome(&placement);
+        let mut waits = !placement.waiting.is_empty();
+        self.welcome(&placement);
+        for uid in unasked.into_inner() {
+            waits |= self.introduce(uid);
         }
+        // All are looked at again once they have a class.
+        self.session.processes |= waits;
         log::debug!(
             "looked at all processes in {:?}: {} placed, {} moved, {} released",
             start.elapsed(),
@@ -227,28 +262,44 @@ impl Watch {
         let Some(instance) = self.session.kernel.instance() else { return };
         let mut left = std::mem::take(&mut self.left);
         let mut leaving = BTreeSet::new();
-        let stand: BTreeSet<u32> = self.state().claims.keys().filter_map(Claim::uid).collect();
-        left.retain(|uid, _| stand.contains(uid));
-        for uid in stand {
+        let claims = self.state().claims.keys();
+        let stand: BTreeSet<Owner> = claims.filter_map(Claim::comes_and_goes).cloned().collect();
+        left.retain(|owner, _| stand.contains(owner));
+        for owner in stand {
             // One that cannot be looked into may hold somebody.
-            if instance.is_occupied(&Owner::Uid(uid)).unwrap_or(true) {
-                left.remove(&uid);
+            if instance.is_occupied(&owner).unwrap_or(true) {
+                left.remove(&owner);
                 continue;
             }
-            let since = *left.entry(uid).or_insert(start);
+            let since = *left.entry(owner.clone()).or_insert(start);
             if start.saturating_duration_since(since) >= self.settings.grace {
-                leaving.insert(uid);
+                leaving.insert(owner);
             }
         }
         self.left = left;
         if !leaving.is_empty() {
-            self.accounts.running.retain(|uid| !leaving.contains(uid));
+            let stays = |owner: &Owner| !leaving.contains(owner);
+            let matcher = &self.stands.model.matcher;
+            let mut accounts = std::mem::take(&mut self.accounts);
+            // Subordinate uids run for somebody else.
+            let running = std::mem::take(&mut accounts.running).into_iter().filter(|uid| {
+                let claimed = matcher.claim(*uid, None, &accounts);
+                stays(&Owner::Uid(*uid)) && claimed.is_none_or(|it| stays(&it.owner()))
+            });
+            let running = running.collect();
+            accounts.running_ranges.retain(|range| stays(&Owner::Subuids(*range)));
+            self.accounts = Accounts { running, ..accounts };
             self.leaving = leaving;
             self.soon(start);
         }
         let pause = (self.settings.grace / 2).max(start.elapsed().saturating_mul(LEFT_SHARE));
         self.agenda.at(Task::Leave, Instant::now() + pause);
     }
+}
+
+/// Whether NSS has still to say whose a process is.
+fn is_open(process: &Process, matcher: &Matcher, accounts: &Accounts) -> bool {
+    matcher.is_open(process.uid, process.unit.as_deref(), accounts)
 }
 
 /// The clock by which the kernel stamps process events.

@@ -115,6 +115,7 @@ impl Watch {
         self.session.earlier = None;
         if let Some(stands) = applied.stands {
             self.accounts.running.clone_from(&stands.accounts.running);
+            self.accounts.running_ranges.clone_from(&stands.accounts.running_ranges);
             self.stands = stands;
         }
         self.schedule_collection();

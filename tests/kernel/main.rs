@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         rules::TESTS,
         cleared::TESTS,
         watch::LOGINS,
+        watch::NEWCOMERS,
         watch::REPAIRS,
         watch::SCALE,
         watch::SERVICE,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{Asked, Limits, Node, Target};
-use crate::state::{Key, Owner};
+use crate::state::{Key, Owner, Subuids, UidRange};
 use crate::units::Rate;
 
 fn rate(text: &str) -> Rate {
@@ -251,11 +251,41 @@ fn a_named_account_is_cut_out_of_a_range_of_another_line() {
 }
 
 #[test]
-fn everyone_is_people_and_not_their_subordinate_uids() {
+fn everyone_is_people() {
     let model = built("version: 1\nlinks: {eth0: }\neveryone: 1mbit");
     let (ranges, group) = model.matcher.everyone.unwrap();
-    assert_eq!(ranges, [1_000..=61_183, 65_535..=99_999, 165_536..=u32::MAX - 1]);
+    assert_eq!(ranges, [1_000..=61_183, 65_535..=u32::MAX - 1]);
     assert_eq!(group, None);
+}
+
+#[test]
+fn subordinate_uids_go_by_their_account_their_owner_or_their_range() {
+    let mut facts = host();
+    let accounts = &mut facts.accounts;
+    accounts.by_uid.insert(120_000, accounts.by_uid[&1003].clone());
+    let lxd = UidRange { first: 1_000_000, last: 1_000_999_999 };
+    let lxd = Subuids { range: lxd, written: "root".to_string(), owner: Some(0) };
+    accounts.subuids.learn(vec![lxd]);
+    accounts.running.extend([100_007, 120_000, 1_000_007, 1_000_008]);
+    let said = |text: &str| {
+        let policy = policy::parse(text, "policies.yaml").unwrap();
+        let (model, notes) = build(&policy, &facts, BuildOptions::default()).unwrap();
+        let owners: Vec<String> = model.nodes.iter().map(|node| node.owner.to_string()).collect();
+        (owners, notes)
+    };
+    let (owners, notes) = said("version: 1\nlinks: {eth0: }\neveryone: 50mbit");
+    assert_eq!(owners, ["uid 1001", "uid 120000", "subuids 1000000-1000999999"]);
+    assert_eq!(notes.len(), 1);
+    let message = &notes[0].message;
+    assert!(
+        message.contains("subordinate ones of `ann` (/etc/subuid: 100000-165535)"),
+        "{message}"
+    );
+    let (owners, _) = said("version: 1\nlinks: {eth0: }\nusers: {ann: 1mbit}");
+    assert_eq!(owners, ["ann"], "nobody covers the others");
+    let lines = "version: 1\nlinks: {eth0: }\nusers: {r: {ceil: 1mbit, uids: 0}, s: {ceil: 1mbit, uids: \"100000-100009\"}}\neveryone: 50mbit";
+    let (owners, _) = said(lines);
+    assert_eq!(owners, ["r", "s", "uid 120000"], "root's line has his, and a line goes first");
 }
 
 #[test]

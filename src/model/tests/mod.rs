@@ -9,7 +9,7 @@ mod never_panics;
 use std::collections::BTreeSet;
 
 use crate::policy;
-use crate::state::{Account, Facts, LinkFacts, LinkName, RootQdisc, Subuids};
+use crate::state::{Account, Facts, LinkFacts, LinkName, RootQdisc, Subuids, UidRange};
 
 use super::{BuildOptions, Model, build};
 
@@ -64,7 +64,9 @@ fn host() -> Facts {
     accounts.groups.insert("staff".to_string(), Some(500));
     accounts.groups.insert("students".to_string(), Some(600));
     accounts.groups.insert("no-such-group".to_string(), None);
-    accounts.subuids.push(Subuids { first: 100_000, count: 65_536, owner: 1001 });
+    let range = UidRange { first: 100_000, last: 165_535 };
+    let subuids = Subuids { range, written: "ann".to_string(), owner: Some(1001) };
+    accounts.subuids = vec![subuids].into();
     facts
 }
 

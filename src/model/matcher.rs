@@ -1,0 +1,154 @@
+//! Whose a process is. Pure: the answer follows from the policy, the process and the accounts.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::Pattern;
+use crate::state::{Account, Accounts, Key, Owner, UidRange};
+
+/// Who claims which processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matcher {
+    pub units: Units,
+    /// Explicit accounts and uids, by uid; the ranges do not overlap.
+    pub uids: Vec<(RangeInclusive<u32>, Key)>,
+    /// `gid` groups in file order, by gid.
+    pub groups: Vec<(u32, Key)>,
+    /// The uids of `everyone`, if there is such a line, and the group that they are in when it has
+    /// a rate or a ceil for all together.
+    pub everyone: Option<(Vec<RangeInclusive<u32>>, Option<Key>)>,
+}
+
+/// Whose a systemd unit's processes are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Units {
+    /// By name: these go first.
+    pub named: BTreeMap<String, Key>,
+    /// In file order: the first that fits.
+    pub patterns: Vec<(Pattern, Key)>,
+}
+
+impl Units {
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty() && self.patterns.is_empty()
+    }
+
+    fn find(&self, unit: &str) -> Option<&Key> {
+        let fits = || self.patterns.iter().find(|(pattern, _)| pattern.fits(unit));
+        self.named.get(unit).or_else(|| fits().map(|(_, key)| key))
+    }
+}
+
+/// What the matcher answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    User(Key),
+    /// An account without a line of its own, of `everyone` or of a `gid` group.
+    Account {
+        uid: u32,
+        group: Option<Key>,
+    },
+    /// Subordinate uids of somebody whom nobody claims, under `everyone`: all of the range together.
+    Subuids {
+        range: UidRange,
+        group: Option<Key>,
+    },
+}
+
+impl Claimed {
+    /// Whose class and directory it is.
+    pub fn owner(&self) -> Owner {
+        match self {
+            Claimed::User(key) => Owner::User(key.clone()),
+            Claimed::Account { uid, .. } => Owner::Uid(*uid),
+            Claimed::Subuids { range, .. } => Owner::Subuids(*range),
+        }
+    }
+}
+
+impl Matcher {
+    /// Who claims a process of `uid` (its real uid) in `unit`: the unit, then an explicit account
+    /// or uid, then the first `gid` group in file order, then `everyone`; else nobody. Root only by a
+    /// line that names it: its daemons serve everybody.
+    ///
+    /// A subordinate uid that no line names and NSS does not know counts for its owner, if somebody
+    /// claims him. Otherwise all of the range have one class under `everyone`.
+    pub fn claim(&self, uid: u32, unit: Option<&str>, accounts: &Accounts) -> Option<Claimed> {
+        if let Some(key) = unit.and_then(|unit| self.units.find(unit)) {
+            return Some(Claimed::User(key.clone()));
+        }
+        match accounts.by_uid.contains_key(&uid) || uid == 0 {
+            true => self.claim_account(uid, accounts),
+            false => self.claim_number(uid, accounts),
+        }
+    }
+
+    /// Whether NSS may still change the answer of [`Matcher::claim`]: it was not asked about this uid,
+    /// or could not answer.
+    pub fn is_open(&self, uid: u32, unit: Option<&str>, accounts: &Accounts) -> bool {
+        let of_a_line = unit.is_some_and(|unit| self.units.find(unit).is_some());
+        !of_a_line && uid != 0 && self.line(uid).is_none() && !accounts.has_answer(uid)
+    }
+
+    /// The line that names the uid, alone or in a range.
+    pub(super) fn line(&self, uid: u32) -> Option<&Key> {
+        // 10,000 lines are asked for each of 10,000 processes: not one by one.
+        let after = self.uids.partition_point(|(range, _)| *range.start() <= uid);
+        let (range, key) = self.uids.get(after.checked_sub(1)?)?;
+        range.contains(&uid).then_some(key)
+    }
+
+    /// An account by itself, whichever range of subordinate uids it lies in.
+    fn claim_account(&self, uid: u32, accounts: &Accounts) -> Option<Claimed> {
+        if let Some(key) = self.line(uid) {
+            return Some(Claimed::User(key.clone()));
+        }
+        if uid == 0 {
+            return None;
+        }
+        if let Some(key) = accounts.by_uid.get(&uid).and_then(|account| self.group_of(account)) {
+            return Some(Claimed::Account { uid, group: Some(key.clone()) });
+        }
+        self.under_everyone(uid).map(|group| Claimed::Account { uid, group })
+    }
+
+    /// A uid that NSS does not know, or was not asked about.
+    fn claim_number(&self, uid: u32, accounts: &Accounts) -> Option<Claimed> {
+        match self.line(uid) {
+            Some(key) => Some(Claimed::User(key.clone())),
+            None => self.claim_unnamed(uid, accounts),
+        }
+    }
+
+    /// The same where no line names it.
+    pub(super) fn claim_unnamed(&self, uid: u32, accounts: &Accounts) -> Option<Claimed> {
+        let Some(subuids) = accounts.subuids.holding(uid) else {
+            return self.under_everyone(uid).map(|group| Claimed::Account { uid, group });
+        };
+        let owner = subuids.owner.and_then(|owner| self.claim_account(owner, accounts));
+        owner.or_else(|| {
+            let range = subuids.range;
+            self.under_everyone(uid).map(|group| Claimed::Subuids { range, group })
+        })
+    }
+
+    /// Those ranges of `running_ranges` that still have a class together.
+    pub(super) fn claim_ranges(&self, accounts: &Accounts) -> impl Iterator<Item = Claimed> {
+        let pieces = accounts.subuids.pieces();
+        let runs = |range: UidRange| accounts.running_ranges.contains(&range);
+        let here = pieces.filter(move |(_, subuids)| runs(subuids.range));
+        let claimed = here.filter_map(|(piece, _)| self.claim_unnamed(piece.first, accounts));
+        claimed.filter(|claimed| matches!(claimed, Claimed::Subuids { .. }))
+    }
+
+    fn group_of(&self, account: &Account) -> Option<&Key> {
+        let (_, key) = self.groups.iter().find(|(gid, _)| account.gids.contains(gid))?;
+        Some(key)
+    }
+
+    /// Whether `everyone` covers the uid, and the group that it is in then.
+    fn under_everyone(&self, uid: u32) -> Option<Option<Key>> {
+        let (ranges, group) = self.everyone.as_ref()?;
+        ranges.iter().any(|range| range.contains(&uid)).then(|| group.clone())
+    }
+}

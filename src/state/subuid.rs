@@ -1,0 +1,215 @@
+//! Subordinate uids (subuid(5)): ranges of uids that an account may give its processes. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Uids from `first` to `last`, both in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UidRange {
+    pub first: u32,
+    pub last: u32,
+}
+
+impl UidRange {
+    pub fn contains(&self, uid: u32) -> bool {
+        (self.first..=self.last).contains(&uid)
+    }
+}
+
+/// `100000-165535`
+impl fmt::Display for UidRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// No range of uids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a range of uids")]
+pub struct NotARange;
+
+impl FromStr for UidRange {
+    type Err = NotARange;
+
+    fn from_str(text: &str) -> Result<UidRange, NotARange> {
+        let (first, last) = text.split_once('-').ok_or(NotARange)?;
+        let number = |text: &str| text.parse::<u32>().map_err(|_| NotARange);
+        let range = UidRange { first: number(first)?, last: number(last)? };
+        if range.first <= range.last { Ok(range) } else { Err(NotARange) }
+    }
+}
+
+/// One line of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subuids {
+    pub range: UidRange,
+    /// The account as the file has it: a name or a number.
+    pub written: String,
+    /// Its uid; `None`: nobody has asked who that is, or there is no such account.
+    pub owner: Option<u32>,
+}
+
+/// The whole file. Lines may overlap: of those that hold a uid the narrowest decides, because it says
+/// more (LXD gives root a thousand million uids, among which others have theirs), and of equal ones
+/// the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Subuids>", into = "Vec<Subuids>")]
+pub struct SubordinateUids(Arc<Table>);
+
+/// Behind an `Arc`: accounts are copied for each apply, and the file may have 60,000 lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Table {
+    lines: Vec<Subuids>,
+    /// What each line decides, by uid and without overlap; the number is the line's.
+    pieces: Vec<(UidRange, usize)>,
+}
+
+impl From<Vec<Subuids>> for SubordinateUids {
+    fn from(lines: Vec<Subuids>) -> Self {
+        let pieces = pieces(&lines);
+        SubordinateUids(Arc::new(Table { lines, pieces }))
+    }
+}
+
+impl From<SubordinateUids> for Vec<Subuids> {
+    fn from(subuids: SubordinateUids) -> Self {
+        subuids.0.lines.clone()
+    }
+}
+
+impl SubordinateUids {
+    /// The line that decides about `uid`, if one holds it.
+    pub fn holding(&self, uid: u32) -> Option<&Subuids> {
+        let after = self.0.pieces.partition_point(|(range, _)| range.first <= uid);
+        let (range, line) = self.0.pieces.get(after.checked_sub(1)?)?;
+        self.0.lines.get(*line).filter(|_| range.contains(uid))
+    }
+
+    /// By uid and without overlap, what the lines decide.
+    pub fn pieces(&self) -> impl Iterator<Item = (UidRange, &Subuids)> {
+        self.0.pieces.iter().filter_map(|(range, line)| Some((*range, self.0.lines.get(*line)?)))
+    }
+
+    /// Takes in lines that were read again, or whose owner was found out since.
+    pub fn learn(&mut self, news: Vec<Subuids>) {
+        if news.is_empty() {
+            return;
+        }
+        let mut lines = self.0.lines.clone();
+        let key = |line: &Subuids| (line.range, line.written.clone());
+        let mut at: BTreeMap<_, usize> =
+            lines.iter().enumerate().map(|(at, line)| (key(line), at)).collect();
+        for line in news {
+            match at.get(&key(&line)).and_then(|at| lines.get_mut(*at)) {
+                Some(known) => known.owner = line.owner.or(known.owner),
+                None => {
+                    at.insert(key(&line), lines.len());
+                    lines.push(line);
+                }
+            }
+        }
+        *self = lines.into();
+    }
+}
+
+/// The narrowest lines first: each takes what no other has taken.
+fn pieces(lines: &[Subuids]) -> Vec<(UidRange, usize)> {
+    let mut order: Vec<usize> = (0..lines.len()).collect();
+    order.sort_by_key(|at| lines.get(*at).map(|line| line.range.last - line.range.first));
+    let mut taken: BTreeMap<u32, (u32, usize)> = BTreeMap::new();
+    for at in order {
+        let Some(UidRange { first, last }) = lines.get(at).map(|line| line.range) else { continue };
+        let mut free = Vec::new();
+        let before = taken.range(..first).next_back().map(|(_, (end, _))| *end);
+        let mut next = match before {
+            Some(end) if end >= first => end.checked_add(1),
+            _ => Some(first),
+        };
+        for (start, (end, _)) in taken.range(first..=last) {
+            let Some(from) = next else { break };
+            if *start > from {
+                free.push((from, *start - 1));
+            }
+            next = end.checked_add(1).map(|after| after.max(from));
+        }
+        if let Some(from) = next.filter(|from| *from <= last) {
+            free.push((from, last));
+        }
+        taken.extend(free.into_iter().map(|(first, last)| (first, (last, at))));
+    }
+    taken.into_iter().map(|(first, (last, at))| (UidRange { first, last }, at)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(first: u32, last: u32, owner: Option<u32>) -> Subuids {
+        Subuids { range: UidRange { first, last }, written: format!("{owner:?}"), owner }
+    }
+
+    fn owner(lines: &SubordinateUids, uid: u32) -> Option<u32> {
+        lines.holding(uid)?.owner
+    }
+
+    #[test]
+    fn the_narrowest_line_decides() {
+        let lxd = line(1_000_000, 1_000_999_999, Some(0));
+        let lines: SubordinateUids = vec![lxd, line(1_017_504, 1_083_039, Some(1014))].into();
+        assert_eq!(owner(&lines, 1_000_000), Some(0));
+        assert_eq!(owner(&lines, 1_017_504), Some(1014));
+        assert_eq!(owner(&lines, 1_083_040), Some(0));
+        assert_eq!(owner(&lines, 999_999), None);
+        assert_eq!(lines.pieces().count(), 3);
+    }
+
+    #[test]
+    fn an_owner_that_was_found_out_is_not_forgotten() {
+        let unknown = Subuids { written: "bob".to_string(), ..line(5, 9, None) };
+        let known = Subuids { owner: Some(1002), ..unknown.clone() };
+        let mut lines: SubordinateUids = vec![unknown.clone()].into();
+        lines.learn(vec![known]);
+        lines.learn(vec![unknown, line(20, 29, Some(7))]);
+        assert_eq!(owner(&lines, 6), Some(1002));
+        assert_eq!(owner(&lines, 20), Some(7));
+    }
+
+    #[test]
+    fn ranges_print_and_parse() {
+        let range = UidRange { first: 7, last: u32::MAX };
+        assert_eq!(range.to_string().parse(), Ok(range));
+        for bad in ["", "7", "9-7", "a-b", "1-4294967296", "-1"] {
+            assert_eq!(bad.parse::<UidRange>(), Err(NotARange), "{bad}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn every_uid_goes_by_the_narrowest_line_that_holds_it_and_the_first_of_equal_ones(
+            ranges in proptest::collection::vec((0_u32..60, 0_u32..30), 0..12),
+            high in any::<bool>(),
+        ) {
+            // The last uids are as good as the first.
+            let shift = if high { u32::MAX - 89 } else { 0 };
+            let lines: Vec<Subuids> = (0..)
+                .zip(&ranges)
+                .map(|(owner, (first, more))| line(first + shift, first + more + shift, Some(owner)))
+                .collect();
+            let subuids = SubordinateUids::from(lines.clone());
+            for uid in (0..90).map(|uid| uid + shift) {
+                let narrowest = lines
+                    .iter()
+                    .filter(|line| line.range.contains(uid))
+                    .min_by_key(|line| line.range.last - line.range.first);
+                prop_assert_eq!(subuids.holding(uid), narrowest);
+            }
+        }
+    }
+}
