@@ -50,7 +50,7 @@ pub struct Global {
     /// How long to wait for another run to finish
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     pub wait: Duration,
-    /// Print nothing unless something differed
+    /// Print nothing unless something differed; what stays wrong once a day
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Say what is being done (twice: each message to the kernel); RUST_LOG overrides it

@@ -38,6 +38,7 @@ pub fn clear(kernel: &mut Kernel, may: May, gate: Gate<'_>) -> Result<Applied, F
     if left.is_empty() {
         if let Some(instance) = kernel.instance() {
             instance.forget_reverted()?;
+            instance.forget_said()?;
             instance.remove_if_empty()?;
         }
         drop(lock);

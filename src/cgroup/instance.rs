@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, fstatat};
 use super::confirmation::{CONFIRM, REVERTED};
 use super::lock::LOCK;
 use super::namespace::NETNS;
+use super::said::SAID;
 use super::{Error, Lock};
 use crate::state::{Claim, Foreign, Owner};
 use crate::sys::threads::in_parts;
@@ -79,7 +80,7 @@ impl Instance {
         let mut found = Found::default();
         for room in subdirectories(&self.root)? {
             let path = self.root.join(&room);
-            if [CONFIRM, REVERTED, LOCK, NETNS].contains(&room.as_str()) {
+            if [CONFIRM, REVERTED, SAID, LOCK, NETNS].contains(&room.as_str()) {
                 continue;
             }
             if !ROOMS.contains(&room.as_str()) {

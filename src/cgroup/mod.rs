@@ -8,6 +8,7 @@ mod instance;
 mod lock;
 mod mountinfo;
 mod namespace;
+mod said;
 
 use std::io;
 use std::path::{Path, PathBuf};

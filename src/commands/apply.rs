@@ -1,12 +1,16 @@
 //! `shaper apply`: make the kernel match the policy, and report.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
-use super::Output;
 use super::report;
-use crate::apply::{self, May, Options};
+use super::{Output, color};
+use crate::apply::{self, Applied, May, Options, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
+use crate::policy::{Diagnostic, Severity};
 
 /// Applies and reports.
 pub fn apply(global: &Global, file: &Path, options: Options, may: May) -> Result<Output, Failure> {
@@ -18,12 +22,8 @@ pub fn apply(global: &Global, file: &Path, options: Options, may: May) -> Result
         }
         false => Output::text(report::applied_text(&applied, global.quiet)),
     };
-    output.warn(&session.policy, &applied.warnings, global);
-    // A container's process is where it is at every run of cron.
-    if !global.json && (applied.changed() || !global.quiet) {
-        for warning in report::placement_warnings(&applied.placement) {
-            output.stderr.push_str(&format!("warning: {warning}\n"));
-        }
+    if !global.json {
+        output.stderr.push_str(&warnings(&session, &applied, global, &output.stdout));
     }
     if let Some(time) = may.confirm.filter(|_| applied.changed() && !global.json) {
         output.stderr.push_str(&format!(
@@ -45,6 +45,40 @@ pub fn apply(global: &Global, file: &Path, options: Options, may: May) -> Result
     // The process ends: the kernel takes the memory back at once, and not 10,000 users one by one.
     std::mem::forget((session, applied));
     Ok(output)
+}
+
+/// The warnings to print beside `stdout`: all of them; of a quiet run that has nothing else to say
+/// those that were not said for a day, so that cron does not hide for ever what stays wrong.
+fn warnings(session: &Session, applied: &Applied, global: &Global, stdout: &str) -> String {
+    let is_said = |warning: &&Diagnostic| !global.quiet || warning.severity == Severity::Warning;
+    let policy = applied.warnings.iter().filter(is_said);
+    let policy = policy.map(|warning| (Some(apply::hash(&warning.message)), warning));
+    let placement = report::placement_warnings(&applied.placement);
+    let placement = placement.iter().map(|it| (it.subject.as_deref().map(apply::hash), &it.text));
+    let mut may_say: Box<dyn Fn(Option<u64>) -> bool> = Box::new(|_| true);
+    if global.quiet {
+        let all: BTreeSet<u64> = policy
+            .clone()
+            .filter_map(|it| it.0)
+            .chain(placement.clone().filter_map(|it| it.0))
+            .collect();
+        let all: Vec<u64> = all.into_iter().collect();
+        match session.kernel.instance().map(|it| it.unsaid(&all, SystemTime::now())) {
+            Some(Ok(unsaid)) if stdout.is_empty() => {
+                may_say = Box::new(move |hash| hash.is_some_and(|hash| unsaid.contains(&hash)));
+            }
+            // Where it cannot be noted it is said.
+            Some(Err(error)) => log::debug!("what was said cannot be noted: {error}"),
+            _ => {}
+        }
+    }
+    let new: Vec<Diagnostic> =
+        policy.filter(|it| may_say(it.0)).map(|(_, warning)| warning.clone()).collect();
+    let mut text = super::plan::draw(&session.policy, &new, color(&io::stderr()));
+    for (_, warning) in placement.filter(|it| may_say(it.0)) {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    text
 }
 
 /// `shaper confirm`.

@@ -22,15 +22,19 @@ use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::BuildOptions;
-use crate::policy::{Diagnostic, Policy};
+use crate::policy::{Diagnostic, Policy, Severity};
 use crate::sys::netns;
 
 impl Output {
-    /// Draws the policy's warnings for people; in JSON they are in the document.
+    /// Draws the policy's warnings for people; in JSON they are in the document. Quiet, only with what
+    /// is printed anyway, and no notes.
     fn warn(&mut self, policy: &Policy, warnings: &[Diagnostic], global: &Global) {
-        if !global.json && !global.quiet {
-            self.stderr.push_str(&plan::draw(policy, warnings, color(&io::stderr())));
+        if global.json || (global.quiet && self.stdout.is_empty()) {
+            return;
         }
+        let said = |warning: &&Diagnostic| !global.quiet || warning.severity == Severity::Warning;
+        let warnings: Vec<Diagnostic> = warnings.iter().filter(said).cloned().collect();
+        self.stderr.push_str(&plan::draw(policy, &warnings, color(&io::stderr())));
     }
 }
 

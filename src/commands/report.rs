@@ -45,43 +45,58 @@ pub fn applied_text(applied: &Applied, quiet: bool) -> String {
     text
 }
 
-/// Sentences about processes that are not where they should be: warnings.
-pub fn placement_warnings(placement: &Placement) -> Vec<String> {
+/// A sentence about processes that are not where they should be.
+pub struct PlacementWarning {
+    pub text: String,
+    /// What it is about, without the processes, which are others at every run: by this it is known
+    /// again. `None`: over by the next run.
+    pub subject: Option<String>,
+}
+
+/// Processes that are not where they should be: warnings.
+pub fn placement_warnings(placement: &Placement) -> Vec<PlacementWarning> {
     let Placement {
         foreign, failed, waiting, unknown_namespace, handed_over, settled, passes, ..
     } = placement;
     let mut warnings = Vec::new();
+    let mut warn = |subject: Option<&str>, text: String| {
+        warnings.push(PlacementWarning { text, subject: subject.map(str::to_string) });
+    };
     let claimed = foreign.iter().filter_map(|process| Some((process, process.owner.as_ref()?)));
     for (process, owner) in claimed {
-        warnings.push(format!(
+        let text = format!(
             "process {} ({}) would be {owner}'s, but sits in another's net_cls group `{}`: left alone",
             process.pid, process.comm, process.path
-        ));
+        );
+        // A container's process is where it is at every run, under another path after each start.
+        warn(Some("foreign groups"), text);
     }
     for process in failed {
-        warnings.push(format!(
-            "process {} ({}) cannot be moved: {}",
-            process.pid, process.comm, process.message
-        ));
+        let message = process.message.to_string();
+        let text = format!("process {} ({}) cannot be moved: {message}", process.pid, process.comm);
+        warn(Some(&message), text);
     }
     for (claim, count) in waiting {
-        warnings.push(format!(
-            "{count} processes came for {claim} just now: the next apply places them"
-        ));
+        warn(
+            None,
+            format!("{count} processes came for {claim} just now: the next apply places them"),
+        );
     }
     if *unknown_namespace > 0 {
-        warnings.push(format!(
+        let text = format!(
             "{unknown_namespace} processes are in a network namespace that may not be read (CAP_SYS_PTRACE): left alone"
-        ));
+        );
+        warn(Some("unknown namespaces"), text);
     }
     if let Some(why) = &handed_over.refused {
-        warnings.push(format!(
+        let text = format!(
             "connections that root accepted stay root's and count by their tag alone: {why}"
-        ));
+        );
+        warn(Some("connections of root's"), text);
     }
     if *passes > 0 && !settled {
-        warnings
-            .push(format!("processes kept coming for {passes} passes: some may not be placed yet"));
+        let text = format!("processes kept coming for {passes} passes: some may not be placed yet");
+        warn(None, text);
     }
     warnings
 }
@@ -91,9 +106,9 @@ pub fn applied_json(applied: &Applied, paths: &Paths) -> String {
     let Placement { added, moved, gone, .. } = &applied.placement;
     let members = Members { added: *added, moved: *moved, gone: *gone };
     let mut document = Document::new(&applied.steps, paths, &applied.warnings, applied.changed());
-    document
-        .warnings
-        .extend(placement_warnings(&applied.placement).into_iter().map(JsonWarning::text));
+    document.warnings.extend(
+        placement_warnings(&applied.placement).into_iter().map(|it| JsonWarning::text(it.text)),
+    );
     document.members = Some(members);
     document.left = applied.left.iter().map(|planned| JsonStep::new(planned, paths)).collect();
     document.messages = Some(applied.messages);

@@ -6,13 +6,14 @@ use super::invoke::{Sleeper, exactly, host, root, shaper, text};
 use crate::support::accounts::{ANN, CAROL};
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
-use crate::support::program::{NET_CLS, classid, expected_classifier, policy};
+use crate::support::program::{NET_CLS, classid, directory, expected_classifier, policy};
 
 tests!(On::Host =>
     a_plan_says_each_step_and_apply_does_them, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
-    apply_twice_is_apply_once, quiet_speaks_only_of_differences, json_is_one_document,
+    apply_twice_is_apply_once, quiet_speaks_only_of_differences,
+    quiet_hides_no_warning_for_ever, json_is_one_document,
     steps_print_as_tc_commands, swapped_pins_settle_in_one_run,
-    a_container_is_warned_of_but_not_by_cron, there_is_nothing_to_confirm
+    a_container_is_warned_of_by_cron_once_a_day, there_is_nothing_to_confirm
 );
 
 fn steps() -> String {
@@ -98,6 +99,45 @@ fn quiet_speaks_only_of_differences() {
     exactly(&mut shaper(&format!("apply -q {everyone}")), 0, &repaired, "");
 }
 
+/// The line for cron: what stays wrong is said with every run that has news, and once a day.
+fn quiet_hides_no_warning_for_ever() {
+    let _host = host();
+    let file = |ceil: &str, names: &str| policy(&text(&format!("ann: {ceil}\n  {names}")));
+    let cron = |file: &str| {
+        let output = shaper(&format!("apply -q --skip-unknown {file}"));
+        let output = { output }.assert().code(0).get_output().clone();
+        let words = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (words(output.stdout), words(output.stderr))
+    };
+    let missing = |said: &str, name: &str| said.contains(&format!("there is no account `{name}`"));
+    let (done, said) = cron(&file("20mbit", "zoe: 1mbit"));
+    assert!(!done.is_empty() && missing(&said, "zoe"), "with what was done: {said}");
+    assert_eq!(
+        cron(&file("20mbit", "zoe: 1mbit")),
+        Default::default(),
+        "and not two minutes later"
+    );
+    let (done, said) = cron(&file("30mbit", "zoe: 1mbit"));
+    assert!(!done.is_empty() && missing(&said, "zoe"), "news, and so the warning: {said}");
+    let same = file("30mbit", "zoe: 1mbit");
+    let stamps = || -> Vec<String> {
+        let room = std::fs::read_dir(directory("said")).expect("what was said").flatten();
+        let stamps = room.filter(|entry| entry.path().is_dir());
+        stamps.map(|entry| entry.file_name().into_string().expect("text")).collect()
+    };
+    let [stamp] = &stamps()[..] else { panic!("one sentence was said: {:?}", stamps()) };
+    // A day ago.
+    let (hash, when) = stamp.split_once('-').expect("hash and time");
+    let when = u64::from_str_radix(when, 16).expect("a time") - 24 * 60 * 60;
+    std::fs::remove_dir(directory(&format!("said/{stamp}"))).expect("forget it");
+    std::fs::create_dir(directory(&format!("said/{hash}-{when:x}"))).expect("yesterday");
+    let (done, said) = cron(&same);
+    assert!(done.is_empty() && missing(&said, "zoe"), "once a day: {said}");
+    assert_eq!(cron(&same), Default::default());
+    shaper("clear -q").assert().code(0);
+    assert!(!std::fs::exists(directory("said")).unwrap_or(true));
+}
+
 fn json_is_one_document() {
     let path = host();
     let output =
@@ -152,7 +192,7 @@ fn swapped_pins_settle_in_one_run() {
     exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", "");
 }
 
-fn a_container_is_warned_of_but_not_by_cron() {
+fn a_container_is_warned_of_by_cron_once_a_day() {
     let path = host();
     shaper(&format!("apply {path}")).assert().code(0);
     let container = format!("{NET_CLS}/docker");
@@ -166,6 +206,7 @@ fn a_container_is_warned_of_but_not_by_cron() {
         process.pid()
     );
     exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", &warning);
+    exactly(&mut shaper(&format!("apply -q {path}")), 0, "", &warning);
     exactly(&mut shaper(&format!("apply -q {path}")), 0, "", "");
     put(NET_CLS).expect("move the process");
     fs::remove_dir(&container).expect("remove the cgroup");

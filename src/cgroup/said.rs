@@ -1,0 +1,85 @@
+//! What quiet runs said already, so that cron tells of something that stays wrong once a day and not
+//! every two minutes: empty directories `said/<hash>-<when>` in the instance's, which hold no classid.
+//! There only root can make any, whatever `/run` is, and they end with the instance.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::confirmation::remove;
+use super::instance::{make_directory, subdirectories};
+use super::{Error, Instance};
+
+pub(super) const SAID: &str = "said";
+
+/// How long what was said need not be said again.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Instance {
+    /// Which of these sentences (hashes of their texts) nobody said within a day before `now`; from
+    /// now on they were. What is older is forgotten.
+    pub fn unsaid(&self, sentences: &[u64], now: SystemTime) -> Result<Vec<u64>, Error> {
+        let room = self.root().join(SAID);
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut known = Vec::new();
+        for name in subdirectories(&room)? {
+            match parse(&name) {
+                // Said later than now: the clock was wrong then, or is now.
+                Some((hash, when)) if (when..when + DAY.as_secs()).contains(&now) => {
+                    known.push(hash);
+                }
+                _ => remove(room.join(name))?,
+            }
+        }
+        let new: Vec<u64> =
+            sentences.iter().filter(|hash| !known.contains(hash)).copied().collect();
+        if !new.is_empty() {
+            make_directory(&room)?;
+        }
+        for hash in &new {
+            make_directory(&room.join(format!("{hash:016x}-{now:x}")))?;
+        }
+        Ok(new)
+    }
+
+    /// Nothing was said.
+    pub fn forget_said(&self) -> Result<(), Error> {
+        let room = self.root().join(SAID);
+        for name in subdirectories(&room)? {
+            remove(room.join(name))?;
+        }
+        remove(room)
+    }
+}
+
+/// The hash, and seconds since 1970.
+fn parse(name: &str) -> Option<(u64, u64)> {
+    let (hash, when) = name.split_once('-')?;
+    let when = u64::from_str_radix(when, 16).ok().filter(|when| *when < u64::MAX / 2)?;
+    Some((u64::from_str_radix(hash, 16).ok()?, when))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_sentence_is_new_once_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("shaper");
+        let instance = Instance::new(root.clone());
+        let at = |hours: u64| UNIX_EPOCH + Duration::from_secs(1_700_000_000 + hours * 3_600);
+        assert!(instance.unsaid(&[1], at(0)).is_err(), "it never makes the instance's directory");
+        assert!(!root.exists());
+        fs::create_dir(&root).unwrap();
+        let unsaid = |sentences: &[u64], hours| instance.unsaid(sentences, at(hours)).unwrap();
+        assert_eq!(unsaid(&[1, 2], 0), [1, 2]);
+        assert_eq!(unsaid(&[1, 2, 3], 1), [3], "a new one comes at once");
+        assert!(unsaid(&[2], 23).is_empty());
+        assert_eq!(unsaid(&[1, 3], 24), [1], "a day later");
+        assert_eq!(unsaid(&[1], 2), [1], "a clock that goes back silences nothing");
+        assert!(unsaid(&[], 100).is_empty());
+        assert_eq!(fs::read_dir(root.join(SAID)).unwrap().count(), 0, "nothing is kept for ever");
+        instance.forget_said().unwrap();
+        assert!(!root.join(SAID).exists());
+    }
+}
