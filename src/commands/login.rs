@@ -12,6 +12,7 @@ use crate::cgroup::Attached;
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::plan::Planned;
+use crate::process::{self, Handover};
 use crate::state::{Accounts, Claim, Owner};
 use crate::text::{Foreign, shown};
 use crate::watch::ask_and_wait;
@@ -41,7 +42,7 @@ pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, F
     let mut session = super::session(global, file, options)?;
     apply::may_change(&session.kernel)?;
     let wait = global.wait.min(PATIENCE);
-    let Some(owner) = owner_with_class(&mut session, &user, wait)? else {
+    let Some((owner, uid)) = owner_with_class(&mut session, &user, wait)? else {
         return Ok(Output::default());
     };
     let gone = || Failure::refused(format!("{name}'s class went away meanwhile"));
@@ -53,18 +54,28 @@ pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, F
     if nix::unistd::getppid() != caller || caller.as_raw() <= 1 {
         return Err(Failure::refused(format!("{name}'s session ended before it began")));
     }
-    match instance.attach(caller.as_raw().cast_unsigned(), &claim)? {
-        Attached::Moved => Ok(Output::default()),
-        other => Err(Failure::refused(format!("cannot place {name}'s session: {other:?}"))),
+    let caller = caller.as_raw().cast_unsigned();
+    match instance.attach(caller, &claim)? {
+        Attached::Moved => {}
+        other => return Err(Failure::refused(format!("cannot place {name}'s session: {other:?}"))),
     }
+    let (proc_root, mut handover) = (&session.kernel.proc_root, Handover::default());
+    if let Some(process) = process::read_one(proc_root, caller) {
+        handover.look_at_session(proc_root, &process, uid);
+    }
+    if let Some(why) = handover.give().refused {
+        log::warn!("the connection that the session came by stays root's: {why}");
+    }
+    Ok(Output::default())
 }
 
-/// Whose class the account's session belongs in; made if the account has none yet. `None`: nobody's.
+/// Whose class the account's session belongs in, made if the account has none yet, and the account's uid.
+/// `None`: nobody's.
 fn owner_with_class(
     session: &mut Session,
     user: &str,
     wait: Duration,
-) -> Result<Option<Owner>, Failure> {
+) -> Result<Option<(Owner, u32)>, Failure> {
     let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
     let instance = session.kernel.instance().filter(|i| i.root().exists()).ok_or_else(nothing)?;
     let mut question = Question::of(&session.policy);
@@ -88,7 +99,7 @@ fn owner_with_class(
     let Some(owner) = claimed.map(|claimed| claimed.owner()) else { return Ok(None) };
     let (claims, _) = instance.observe()?;
     if claims.contains_key(&Claim::Owner(owner.clone())) {
-        return Ok(Some(owner));
+        return Ok(Some((owner, uid)));
     }
     let (plan, _) = session.plan(&mut meaning)?;
     if let Some(Planned { step, .. }) = plan.steps.iter().find(|planned| !planned.routine) {
@@ -98,7 +109,7 @@ fn owner_with_class(
     }
     let may = May { wait, quiet: None, repair: true, ..May::default() };
     apply::apply(session, may, &mut apply::unless_interrupted)?;
-    Ok(Some(owner))
+    Ok(Some((owner, uid)))
 }
 
 /// A name service that hangs must not keep anybody from logging in.

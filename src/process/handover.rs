@@ -86,15 +86,26 @@ impl Handover {
 
     /// Notes what a user's process holds of root's. Root's own processes keep what they have.
     pub fn look(&mut self, proc_root: &Path, process: &Process) {
-        if process.uid == 0 {
-            return;
+        if process.uid != 0 {
+            self.look_for(proc_root, process.pid, process.uid);
         }
-        let Descriptors { sockets, unread } = descriptors(proc_root, process.pid);
+    }
+
+    /// What a session of root's holds that will be this user's once it has become his.
+    pub fn look_at_session(&mut self, proc_root: &Path, session: &Process, uid: u32) {
+        // What `su` holds is its caller's.
+        if session.uid == 0 && uid != 0 {
+            self.look_for(proc_root, session.pid, uid);
+        }
+    }
+
+    fn look_for(&mut self, proc_root: &Path, pid: u32, uid: u32) {
+        let Descriptors { sockets, unread } = descriptors(proc_root, pid);
         if let Some((table, error)) = unread {
             self.refuse(&table, &error);
         }
         for (entry, _) in sockets {
-            if let Err(error) = self.note(&entry, process.uid) {
+            if let Err(error) = self.note(&entry, uid) {
                 self.refuse(&entry, &error);
             }
         }

@@ -21,7 +21,7 @@ use crate::watch::beside;
 
 tests!(
     On::Every => apply_gives_what_users_hold_of_roots, what_is_not_one_users_stays_roots,
-        without_the_capability_it_is_said_once;
+        without_the_capability_it_is_said_once, a_session_that_pam_places_has_its_connection;
     On::Events => a_login_gets_its_connection_as_its_own,
         who_has_a_class_already_is_given_nothing;
 );
@@ -177,4 +177,29 @@ fn without_the_capability_it_is_said_once() {
     let log = daemon.log();
     assert_eq!(log.matches("Operation not permitted").count(), 1, "{log}");
     assert!(daemon.end().success());
+}
+
+/// `shaper login`, as pam_exec calls it: the session is root's still.
+fn a_session_that_pam_places_has_its_connection() {
+    let _world = World::new();
+    let file = policy(POLICY);
+    apply(POLICY);
+    let session = |user: &str| {
+        let (connection, far) = accepted();
+        let script =
+            format!("PAM_USER={user} {} login {file} && exec sleep 120", binary().display());
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).stdin(Stdio::from(OwnedFd::from(connection)));
+        let heir = Heir(command.spawn().expect("start a session"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while fs::read_to_string(format!("/proc/{}/comm", heir.pid())).unwrap() != "sleep\n" {
+            assert!(Instant::now() < deadline, "no session");
+            sleep(Duration::from_millis(5));
+        }
+        (heir, far)
+    };
+    let (ann, _far) = session("ann");
+    assert_eq!(ann.owner(), ANN.uid);
+    let (root, _far) = session("root");
+    assert_eq!(root.owner(), 0);
 }
