@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub use clear::clear;
 pub use confirm::{confirm, hash};
 pub use session::{Meaning, Options, Session, may_change};
-pub use source::read;
+pub use source::{Passed, WasRead, read, text_of, way};
 
 use crate::cgroup::{self, Lock};
 use crate::execute::{self, Cause, Failed, Gate};

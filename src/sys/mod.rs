@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod ethtool;
 pub mod guard;
 pub mod held;
+pub mod lease;
 pub mod listener;
 pub mod memory;
 pub mod netns;

@@ -4,14 +4,23 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
-/// A child at work. Dropped, it is killed and reaped.
+/// Killed, and not gone yet: one in uninterruptible sleep (a hung NFS mount, a broken disk) ends only
+/// when what it waits for does, if ever. Whoever is dropped or started next reaps those that have.
+static DYING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// More of them would only hang like these.
+const MOST_DYING: usize = 4;
+
+/// A child at work. Dropped, it is killed, and reaped as soon as it has ended; nobody waits for that.
 pub struct Offspring {
     pid: Pid,
     pipe: File,
@@ -21,6 +30,11 @@ pub struct Offspring {
 impl Offspring {
     /// Forks a child that does `work` and says its result. The process must have one thread.
     pub fn start(work: impl FnOnce() -> Vec<u8>) -> io::Result<Offspring> {
+        if bury(None) >= MOST_DYING {
+            return Err(io::Error::other(format!(
+                "{MOST_DYING} of its kind hang so that they cannot even be killed"
+            )));
+        }
         let (ours, theirs): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
         // SAFETY: this process has one thread, so the child may go on as it likes.
         match unsafe { fork() }? {
@@ -66,14 +80,34 @@ impl AsFd for Offspring {
 impl Drop for Offspring {
     fn drop(&mut self) {
         let _gone_already = kill(self.pid, Signal::SIGKILL);
-        let _reaped = waitpid(self.pid, None);
+        // One that has answered is about to end by itself; another takes a moment to die.
+        let until = Instant::now() + MOMENT;
+        bury(Some(self.pid));
+        while is_dying(self.pid) && Instant::now() < until {
+            std::thread::sleep(Duration::from_micros(200));
+            bury(None);
+        }
     }
+}
+
+/// How long a child that was killed is waited for.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// Reaps those that have ended, this one too; how many have not.
+fn bury(one_more: Option<Pid>) -> usize {
+    let mut dying = DYING.lock().unwrap_or_else(PoisonError::into_inner);
+    dying.extend(one_more);
+    dying.retain(|pid| waitpid(*pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive));
+    dying.len()
+}
+
+fn is_dying(pid: Pid) -> bool {
+    DYING.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
 
     fn wait(child: &mut Offspring) -> Vec<u8> {
         let until = Instant::now() + Duration::from_secs(20);
@@ -105,5 +139,44 @@ mod tests {
         let start = Instant::now();
         drop(child);
         assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    /// As one in uninterruptible sleep, a traced child is not to be reaped after it was killed, until
+    /// its tracer lets go.
+    #[test]
+    fn one_that_cannot_be_reaped_is_not_waited_for() {
+        let child = Offspring::start(|| {
+            std::thread::sleep(Duration::from_secs(600));
+            Vec::new()
+        })
+        .unwrap();
+        let pid = child.pid;
+        let (reads, writes) = nix::unistd::pipe().unwrap();
+        // SAFETY: the child makes system calls only.
+        let tracer = match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => child,
+            ForkResult::Child => unsafe {
+                let none = std::ptr::null_mut::<libc::c_void>();
+                let seized = libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw(), none, none);
+                let _ = nix::unistd::write(&writes, if seized == 0 { b"+" } else { b"-" });
+                libc::sleep(600);
+                libc::_exit(0)
+            },
+        };
+        let mut seized = [0];
+        nix::unistd::read(&reads, &mut seized).unwrap();
+        assert_eq!(&seized, b"+", "it is traced");
+        let start = Instant::now();
+        drop(child);
+        assert!(start.elapsed() < Duration::from_secs(5), "waited for {:?}", start.elapsed());
+        assert!(is_dying(pid));
+        kill(tracer, Signal::SIGKILL).unwrap();
+        waitpid(tracer, None).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while is_dying(pid) {
+            bury(None);
+            assert!(Instant::now() < until, "never reaped");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }

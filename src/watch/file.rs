@@ -1,56 +1,71 @@
-//! The policy file as it changes on disk: written in place, replaced by a rename, or by another
-//! target of a link to it.
+//! The policy file as it changes on disk: written in place, replaced by a rename, by another target of a
+//! link to it, or with a folder above it.
 
+use std::collections::HashSet;
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use crate::apply;
+use crate::apply::{self, WasRead};
 use crate::failure::Failure;
-use crate::policy::Policy;
+use crate::sys::lease;
+
+/// What lies at the path now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Now {
+    Text(String),
+    /// Somebody has it open for writing, for so long: what is there may be a half of what will be.
+    BeingWritten(Duration),
+}
 
 pub struct PolicyFile {
     path: PathBuf,
     inotify: Inotify,
+    watched: HashSet<WatchDescriptor>,
+    /// Something happened that was not looked at yet: more of it is no news, and not listened for.
+    changed: bool,
+    being_written: Option<Instant>,
 }
 
 impl PolicyFile {
     pub fn new(path: PathBuf) -> io::Result<PolicyFile> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let file = PolicyFile { path, inotify };
+        let mut file = PolicyFile {
+            path,
+            inotify,
+            watched: HashSet::new(),
+            changed: false,
+            being_written: None,
+        };
         file.watch();
         Ok(file)
     }
 
-    pub fn read(&self) -> Result<Policy, Failure> {
-        apply::read(&self.path)
+    /// Whether all that lies on the way to it is watched, so that no change can be missed. What is not
+    /// there has to be looked for.
+    pub fn is_watched(&self) -> bool {
+        !self.watched.is_empty()
     }
 
-    /// Watches the folder that the file lies in, the folder that it really lies in if it is a link,
-    /// and the folders above those two, which may be replaced as a whole. Done again, it follows.
-    fn watch(&self) {
-        let flags = AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_MOVE
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_ATTRIB;
-        let named = std::path::absolute(&self.path).ok();
-        let real = self.path.canonicalize().ok();
-        for file in [named, real].into_iter().flatten() {
-            for folder in file.ancestors().skip(1).take(2) {
-                if let Err(errno) = self.inotify.add_watch(folder, flags) {
-                    log::debug!("cannot watch {}: {errno}", folder.display());
-                }
-            }
-        }
+    /// What to listen to; nothing while a change waits to be looked at.
+    pub fn listen(&self) -> Option<BorrowedFd<'_>> {
+        (!self.changed).then(|| self.inotify.as_fd())
     }
 
-    /// Takes what has happened, after the descriptor became readable. Something did: whether it was
-    /// the file, its text says.
-    pub fn heard(&self) {
+    /// The descriptor became readable.
+    pub fn heard(&mut self) {
+        self.changed = true;
+    }
+
+    /// Looks at the file, and listens from now on.
+    pub fn read(&mut self) -> Result<Now, Failure> {
+        self.changed = false;
         loop {
             match self.inotify.read_events() {
                 Ok(_) => {}
@@ -61,13 +76,55 @@ impl PolicyFile {
                 }
             }
         }
+        // Before it is read: what changes afterwards is told.
         self.watch();
+        let WasRead { text, file, before } = apply::text_of(&self.path)?;
+        let being_written = lease::is_being_written(&file).unwrap_or_else(|error| {
+            log::debug!("cannot find out who writes {}: {error}", self.path.display());
+            false
+        });
+        // A writer may have come and gone while it was read.
+        let stamp = |meta: &Metadata| {
+            (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec(), meta.size())
+        };
+        let same = file.metadata().is_ok_and(|after| stamp(&after) == stamp(&before));
+        if being_written || !same {
+            let since = *self.being_written.get_or_insert_with(Instant::now);
+            return Ok(Now::BeingWritten(since.elapsed()));
+        }
+        self.being_written = None;
+        Ok(Now::Text(text))
     }
-}
 
-impl AsFd for PolicyFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    /// Watches the file, each link on the way to it, and each folder, but not what else lies in the
+    /// folders: others may make as many files there as they like. Done again, it follows.
+    fn watch(&mut self) {
+        let of_folders = AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
+        // A file that is replaced loses a link (IN_ATTRIB), also while somebody has it open.
+        let of_files = of_folders
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_ATTRIB
+            | AddWatchFlags::IN_DONT_FOLLOW;
+        let mut watched = HashSet::new();
+        let mut complete = true;
+        let way = apply::way(&self.path).unwrap_or_default();
+        for passed in &way {
+            let flags = if passed.meta.is_dir() { of_folders } else { of_files };
+            match self.inotify.add_watch(&passed.path, flags) {
+                Ok(watch) => {
+                    watched.insert(watch);
+                }
+                Err(errno) => {
+                    log::debug!("cannot watch {}: {errno}", passed.path.display());
+                    complete = false;
+                }
+            }
+        }
+        // What it is no longer about; a watch of what is gone went with it.
+        for old in self.watched.difference(&watched) {
+            let _gone_already = self.inotify.rm_watch(*old);
+        }
+        self.watched = if complete { watched } else { HashSet::new() };
     }
 }
 
@@ -76,12 +133,15 @@ mod tests {
     use super::*;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::fs;
+    use std::io::Write;
     use std::os::unix::fs::symlink;
 
-    fn told(file: &PolicyFile) -> bool {
-        let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+    fn told(file: &mut PolicyFile) -> bool {
+        let mut fds = [PollFd::new(file.listen().unwrap(), PollFlags::POLLIN)];
         let told = poll(&mut fds, PollTimeout::from(0_u8)).unwrap() > 0;
         file.heard();
+        assert!(file.listen().is_none(), "more of it is no news");
+        file.read().unwrap();
         told
     }
 
@@ -91,21 +151,21 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("etc")).unwrap();
         fs::write(path("etc/policies.yaml"), "1").unwrap();
-        let file = PolicyFile::new(path("etc/policies.yaml")).unwrap();
-        assert!(!told(&file));
+        let mut file = PolicyFile::new(path("etc/policies.yaml")).unwrap();
+        assert!(!told(&mut file));
         fs::write(path("etc/policies.yaml"), "2").unwrap();
-        assert!(told(&file), "written");
+        assert!(told(&mut file), "written");
         fs::write(path("new"), "3").unwrap();
-        told(&file);
+        told(&mut file);
         fs::rename(path("new"), path("etc/policies.yaml")).unwrap();
-        assert!(told(&file), "renamed");
+        assert!(told(&mut file), "renamed");
         fs::create_dir(path("etc2")).unwrap();
         fs::write(path("etc2/policies.yaml"), "4").unwrap();
         fs::rename(path("etc"), path("old")).unwrap();
         fs::rename(path("etc2"), path("etc")).unwrap();
-        assert!(told(&file), "with its folder");
+        assert!(told(&mut file), "with its folder");
         fs::write(path("etc/policies.yaml"), "5").unwrap();
-        assert!(told(&file), "written in the new folder");
+        assert!(told(&mut file), "written in the new folder");
     }
 
     #[test]
@@ -117,13 +177,49 @@ mod tests {
             fs::write(path(name).join("real.yaml"), name).unwrap();
         }
         symlink(path("a/real.yaml"), path("etc/policies.yaml")).unwrap();
-        let file = PolicyFile::new(path("etc/policies.yaml")).unwrap();
+        let mut file = PolicyFile::new(path("etc/policies.yaml")).unwrap();
         fs::write(path("a/real.yaml"), "new").unwrap();
-        assert!(told(&file));
+        assert!(told(&mut file));
         fs::remove_file(path("etc/policies.yaml")).unwrap();
         symlink(path("b/real.yaml"), path("etc/policies.yaml")).unwrap();
-        assert!(told(&file));
+        assert!(told(&mut file));
         fs::write(path("b/real.yaml"), "new").unwrap();
-        assert!(told(&file));
+        assert!(told(&mut file));
+    }
+
+    #[test]
+    fn what_others_do_in_its_folder_wakes_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("etc")).unwrap();
+        fs::write(path("etc/policies.yaml"), "1").unwrap();
+        let mut file = PolicyFile::new(path("etc/policies.yaml")).unwrap();
+        assert!(file.is_watched());
+        for name in ["etc/other", "other", "etc/policies.yaml~"] {
+            fs::write(path(name), "").unwrap();
+            fs::rename(path(name), path("etc/another")).unwrap();
+            fs::remove_file(path("etc/another")).unwrap();
+        }
+        assert!(!told(&mut file));
+        fs::remove_file(path("etc/policies.yaml")).unwrap();
+        assert!(file.read().is_err());
+        assert!(!file.is_watched(), "what is not there has to be looked for");
+        fs::write(path("etc/policies.yaml"), "2").unwrap();
+        assert_eq!(file.read().unwrap(), Now::Text("2".to_string()));
+        assert!(file.is_watched());
+    }
+
+    #[test]
+    fn a_half_of_a_file_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policies.yaml");
+        let mut writer = fs::File::create(&path).unwrap();
+        writer.write_all(b"version: 1\n").unwrap();
+        let mut file = PolicyFile::new(path).unwrap();
+        assert!(matches!(file.read().unwrap(), Now::BeingWritten(_)));
+        writer.write_all(b"links: {}\n").unwrap();
+        drop(writer);
+        assert!(told(&mut file), "it was closed");
+        assert_eq!(file.read().unwrap(), Now::Text("version: 1\nlinks: {}\n".to_string()));
     }
 }

@@ -279,6 +279,7 @@ impl Watch {
                 self.hear_links();
             }
             if readable.file {
+                // What else happens until then is looked at with it.
                 self.file.heard();
                 self.agenda.by(Task::Reload, Instant::now() + shaping::SETTLE);
             }
@@ -302,7 +303,7 @@ impl Watch {
             Some(self.signals.as_fd()),
             self.processes.as_ref().map(AsFd::as_fd),
             Some(self.links.as_fd()),
-            Some(self.file.as_fd()),
+            self.file.listen(),
             self.names.child().map(AsFd::as_fd),
         ];
         let mut polled: Vec<PollFd<'_>> =

@@ -223,6 +223,9 @@ pub fn ask_and_wait(question: Question, limit: Duration) -> Accounts {
     let mut accounts = Accounts { running, ..Accounts::default() };
     let mut names = Names::default();
     names.ask_all(question);
+    if names.child().is_none() {
+        unanswered(&mut accounts, "no child can be started that asks");
+    }
     let until = Instant::now() + limit;
     while names.child().is_some() {
         names.hear(&mut accounts);

@@ -7,17 +7,20 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use super::agenda::Task;
+use super::file::Now;
 use super::{IDLE_SHARE, RECONCILE, Watch};
 use crate::apply::{self, Applied, May};
 use crate::failure::Failure;
 use crate::observe::Sight;
 use crate::plan::{Planned, Step};
-use crate::policy::{LinkLine, Severity};
+use crate::policy::{self, LinkLine, Severity};
 use crate::state::{Claim, LinkName};
 use crate::sys::memory;
 
 /// An editor writes a file in several steps.
 pub(super) const SETTLE: Duration = Duration::from_millis(50);
+/// A file that somebody has open for writing, or that is not there, is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Another run holds the lock, or a change waits to be confirmed.
 pub(super) const LOCKED: Duration = Duration::from_millis(500);
 /// After a failure; doubled for each one that follows.
@@ -141,18 +144,47 @@ impl Watch {
     /// The file may have changed: reads it, and adopts it if it is good.
     pub(super) fn reload(&mut self) {
         // Not every way to change a file is told: folders between links, network file systems.
-        self.agenda.at(Task::Reload, Instant::now() + RECONCILE);
-        match self.file.read() {
-            Err(failure) => self.refuse(&failure),
-            Ok(policy) if policy.source.text == self.session.policy.source.text => {
+        let now = Instant::now();
+        self.agenda.at(Task::Reload, now + RECONCILE);
+        let read = self.file.read();
+        if !self.file.is_watched() {
+            self.agenda.at(Task::Reload, now + LOOK_AGAIN);
+        }
+        let text = match read {
+            Ok(Now::Text(text)) => text,
+            Ok(Now::BeingWritten(since)) => {
+                self.agenda.at(Task::Reload, now + LOOK_AGAIN);
+                if since > LOOK_AGAIN {
+                    let file = self.settings.file.display();
+                    self.complain(
+                        Task::Reload,
+                        &format!("{file} is open for writing; it is read once it is closed"),
+                    );
+                }
+                return;
+            }
+            Err(failure) => return self.refuse(&failure),
+        };
+        self.complaints.remove(&Task::Reload);
+        if self.refused.as_ref() == Some(&text) {
+            return;
+        }
+        // A policy of 10,000 lines takes a while to be parsed, and seldom differs.
+        let in_force = &self.session.policy;
+        let read = match *in_force.source.text == *text {
+            true => Ok(None),
+            false => policy::parse(&text, &self.settings.file.display().to_string()).map(Some),
+        };
+        match read {
+            Err(report) => self.refuse(&report.into()),
+            Ok(None) => {
                 self.complaints.remove(&Task::Adopt);
                 if self.candidate.take().is_some() {
                     self.agenda.drop(Task::Adopt);
                     log::info!("{} is as it was", self.settings.file.display());
                 }
             }
-            Ok(policy) if self.refused.as_deref() == Some(&*policy.source.text) => {}
-            Ok(policy) => {
+            Ok(Some(policy)) => {
                 // Its names are asked for first, off the loop; those in force stay known.
                 self.candidate = Some(policy);
                 self.names.ask_all(self.question());

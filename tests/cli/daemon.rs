@@ -1,14 +1,24 @@
 //! `watch` and `login`, as far as they end.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use crate::invoke::{exactly, host, shaper};
+use nix::sys::signal::Signal;
+
+use crate::invoke::{exactly, host, shaper, text};
 use crate::support::accounts::ANN;
+use crate::support::cell::SCRATCH;
+use crate::support::command::run;
+use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
-use crate::support::program::{apply, directory, members};
+use crate::support::program::{apply, directory, members, policy};
 
 tests!(On::Host => watch_needs_a_file_that_it_can_follow, a_bad_policy_keeps_the_daemon_from_beginning,
-    login_is_for_pam, login_places_whoever_called_it, login_changes_nothing_but_its_own_class);
+    a_policy_that_becomes_a_pipe_stops_nothing, a_half_of_a_policy_is_not_adopted,
+    files_beside_the_policy_cost_nothing, login_is_for_pam, login_places_whoever_called_it, login_changes_nothing_but_its_own_class);
 
 fn watch_needs_a_file_that_it_can_follow() {
     let error = "error: watch follows a file as it changes, and standard input is none; name the policy file\n";
@@ -23,6 +33,74 @@ fn a_bad_policy_keeps_the_daemon_from_beginning() {
     fs::write(&path, "version: 1\nlinks: {up0: 1gbit}\nusers: {ann: 5mbps}\n").expect("a policy");
     let ended = shaper(&format!("watch {path}")).assert().code(2).get_output().clone();
     assert!(String::from_utf8_lossy(&ended.stderr).contains("policies.yaml:3:"));
+}
+
+fn a_policy_that_becomes_a_pipe_stops_nothing() {
+    let path = host();
+    let daemon = Daemon::start(&["watch", &path]);
+    fs::remove_file(&path).expect("remove the policy");
+    run(&format!("mkfifo -m 600 {path}"));
+    until("it is said", || daemon.log().contains("is a pipe (FIFO)"));
+    fs::remove_file(&path).expect("remove the pipe");
+    policy(&text("ann: 10mbit"));
+    until("the new policy is in force", || daemon.log().contains("is in force"));
+    fs::remove_file(&path).expect("remove the policy");
+    run(&format!("mkfifo -m 600 {path}"));
+    assert!(daemon.end().success());
+}
+
+fn a_half_of_a_policy_is_not_adopted() {
+    let path = host();
+    let daemon = Daemon::start(&["watch", &path]);
+    let whole = text("ann: 10mbit");
+    let more = "  bob: 5mbit\n";
+    let mut writer = fs::File::create(&path).expect("open the policy");
+    writer.write_all(whole.as_bytes()).expect("write a half");
+    // Something else happens to it, and beside it, and the daemon is asked to read it.
+    let beside = format!("{path}~");
+    fs::write(&beside, "").expect("write beside it");
+    fs::remove_file(&beside).expect("remove it");
+    daemon.signal(Signal::SIGHUP);
+    sleep(Duration::from_millis(1_500));
+    assert!(!daemon.log().contains("is in force"), "{}", daemon.log());
+    writer.write_all(more.as_bytes()).expect("write the rest");
+    drop(writer);
+    until("all of it is in force", || daemon.log().contains("is in force"));
+    assert!(directory("user/bob").exists());
+    assert!(daemon.end().success());
+}
+
+fn files_beside_the_policy_cost_nothing() {
+    let path = host();
+    let folder = format!("{SCRATCH}/busy");
+    fs::create_dir(&folder).expect("a folder");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).expect("for everybody");
+    let busy = format!("{folder}/policies.yaml");
+    fs::copy(&path, &busy).expect("the policy");
+    let daemon = Daemon::start(&["watch", &busy]);
+    sleep(Duration::from_millis(300));
+    let before = daemon.cpu();
+    let (start, mut files) = (Instant::now(), 0_u32);
+    while start.elapsed() < Duration::from_secs(2) {
+        let name = format!("{folder}/{}", files % 100);
+        fs::write(&name, "").expect("write");
+        fs::remove_file(&name).expect("remove");
+        files += 1;
+    }
+    let used = daemon.cpu() - before;
+    assert!(files > 1_000, "only {files} files");
+    assert!(used < Duration::from_millis(200), "{used:?} for {files} files in 2 s");
+    fs::write(&busy, text("ann: 10mbit")).expect("another policy");
+    until("it is in force", || daemon.log().contains("is in force"));
+    assert!(daemon.end().success());
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        sleep(Duration::from_millis(10));
+    }
 }
 
 fn login_is_for_pam() {

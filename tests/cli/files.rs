@@ -1,15 +1,18 @@
 //! The policy file itself: who may write it, and what is said of files that are none.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+use std::os::unix::net::UnixListener;
 
 use super::invoke::{HEAD, as_nobody, exactly, shaper};
 use crate::support::cell::SCRATCH;
+use crate::support::command::run;
 use crate::support::harness::{On, tests};
 
 tests!(On::Host =>
     a_file_that_others_can_write_is_refused, a_folder_that_others_can_write_is_refused,
-    a_sticky_folder_is_fine, a_link_is_judged_by_where_it_leads, others_trust_what_they_like,
+    every_folder_above_counts, whoever_made_a_link_in_a_sticky_folder_leads,
+    what_is_no_regular_file_is_refused_at_once, a_sticky_folder_is_fine, a_link_is_judged_by_where_it_leads, others_trust_what_they_like,
     what_is_no_file_is_said, ten_megabytes_are_refused_at_once
 );
 
@@ -75,8 +78,73 @@ fn a_folder_that_others_can_write_is_refused() {
     );
 }
 
+fn every_folder_above_counts() {
+    let above = format!("{SCRATCH}/above");
+    fs::create_dir(&above).expect("make the folder above");
+    let path = file("above/shaper", 0o755, 0o600);
+    good(&path);
+    let refusal = |who: &str| {
+        format!(
+            "{path} lies below {above}, which can be written by {who}, who could replace it; \
+             cure: chown root:root {above} && chmod go-w {above}, or move the policy to /etc/shaper"
+        )
+    };
+    fs::set_permissions(&above, Permissions::from_mode(0o777)).expect("chmod");
+    refused(&path, &refusal("everybody"));
+    fs::set_permissions(&above, Permissions::from_mode(0o755)).expect("chmod");
+    chown(&above, Some(2001), None).expect("chown");
+    refused(&path, &refusal("its owner, uid 2001"));
+    // Also by a link whose own folder is root's alone, and where a link is one of the folders.
+    let link = format!("{SCRATCH}/shaper");
+    symlink(format!("{above}/shaper"), &link).expect("link");
+    let by_link = format!("{link}/policies.yaml");
+    refused(&by_link, &refusal("its owner, uid 2001").replace(&path, &by_link));
+}
+
+fn whoever_made_a_link_in_a_sticky_folder_leads() {
+    let path = file("fine", 0o755, 0o600);
+    let sticky = file("sticky", 0o1777, 0o600).replace("policies.yaml", "link.yaml");
+    symlink(&path, &sticky).expect("link");
+    good(&sticky);
+    lchown(&sticky, Some(2001), None).expect("lchown");
+    refused(
+        &sticky,
+        &format!(
+            "{sticky} is reached by the link {sticky}, which uid 2001 made and could lead elsewhere; \
+             cure: let root make it, or name the file itself"
+        ),
+    );
+}
+
+fn what_is_no_regular_file_is_refused_at_once() {
+    let fifo = format!("{SCRATCH}/fifo");
+    run(&format!("mkfifo -m 600 {fifo}"));
+    let socket = format!("{SCRATCH}/socket");
+    let _listening = UnixListener::bind(&socket).expect("a socket");
+    let link = format!("{SCRATCH}/link");
+    symlink("/dev/zero", &link).expect("link");
+    let folder = format!("{SCRATCH}/a-folder");
+    fs::create_dir(&folder).expect("make a folder");
+    for (path, what) in [(&fifo, "a pipe (FIFO)"), (&socket, "a socket"), (&link, "a device")] {
+        let error = format!(
+            "error: {path} is {what}, and a policy is a regular file; `-` reads standard input\n"
+        );
+        for words in ["check --offline", "check", "plan", "apply", "watch", "why ann -f"] {
+            exactly(&mut shaper(&format!("{words} {path}")), 2, "", &error);
+        }
+    }
+    shaper(&format!("plan {folder}")).assert().code(2);
+    // As text through standard input it is fine.
+    let piped = shaper("check --offline -").write_stdin(HEAD).assert().code(0).get_output().clone();
+    assert_eq!(String::from_utf8_lossy(&piped.stdout), "-: ok: 1 link\n");
+}
+
 fn a_sticky_folder_is_fine() {
     good(&file("sticky", 0o1777, 0o600));
+    // But its owner can replace what others have there.
+    let path = file("theirs", 0o1777, 0o600);
+    chown(format!("{SCRATCH}/theirs"), Some(2001), None).expect("chown");
+    shaper(&format!("check --offline {path}")).assert().code(2);
 }
 
 fn a_link_is_judged_by_where_it_leads() {
