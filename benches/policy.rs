@@ -42,6 +42,7 @@ fn case(users: u32) -> (String, Facts) {
         master: None,
         lower: None,
         loopback: false,
+        ethernet: true,
         up: true,
         default_route_v4: Some(0),
         default_route_v6: None,

@@ -259,10 +259,10 @@ impl Run<'_, '_> {
 
     /// A step's messages, in turns: each is sent when all of the one before are known to be done.
     fn turns(&mut self, step: &Step) -> Result<Vec<Vec<Request>>, Cause> {
-        let Step::AddFilter { pref, filter: Filter::U32 { family, rules }, .. } = step else {
+        let Step::AddFilter { pref, filter: Filter::U32 { protocol, rules }, .. } = step else {
             return Ok(vec![self.requests(step)?]);
         };
-        let add = filter::add_rules(self.ifindex(step)?, *pref, *family, rules)?;
+        let add = filter::add_rules(self.ifindex(step)?, *pref, *protocol, rules)?;
         Ok(if add.tables.is_empty() { vec![add.root] } else { vec![add.tables, add.root] })
     }
 

@@ -170,6 +170,7 @@ fn link_facts(
         master: record.master,
         lower: record.lower,
         loopback: record.loopback,
+        ethernet: record.ethernet,
         up: record.up,
         shaped_at: None,
     }

@@ -15,7 +15,7 @@ mod subuid;
 mod u32;
 
 pub use self::claim::{Claim, Key, NotAClaim, Owner};
-pub use self::filter::{Family, Filter, Match, Pref, Tag};
+pub use self::filter::{Family, Filter, Match, Pref, Protocol, Tag};
 pub use self::subuid::{NotARange, SubordinateUids, Subuids, UidRange};
 pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
@@ -235,6 +235,8 @@ pub struct LinkFacts {
     /// The link below (`IFLA_LINK` of a VLAN), by ifindex, when it is in the same namespace.
     pub lower: Option<u32>,
     pub loopback: bool,
+    /// Frames begin with an Ethernet header (`ARPHRD_ETHER`), so they can have VLAN tags.
+    pub ethernet: bool,
     pub up: bool,
     /// The lowest metric of an IPv4 default route over this link, if it has one.
     pub default_route_v4: Option<u32>,

@@ -243,6 +243,7 @@ fn link(ifindex: u32) -> LinkFacts {
         master: None,
         lower: None,
         loopback: false,
+        ethernet: true,
         up: true,
         default_route_v4: (ifindex == 2).then_some(100),
         default_route_v6: None,

@@ -17,12 +17,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::state::{Family, Pref, U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
+use super::frame;
+use crate::state::{Family, U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 
 /// A list that is not longer is left as it is: 16 rules cost a packet about 0.1 µs.
 const SHORT: usize = 16;
-/// Links that a packet can be inside at once (`TC_U32_MAXDEPTH`, net/sched/cls_u32.c).
-const DEEPEST: u8 = 8;
+/// Links that a packet can be inside of: those that the kernel follows (`TC_U32_MAXDEPTH`,
+/// net/sched/cls_u32.c) without those that find the IP header.
+const DEEPEST: u8 = 8 - frame::LINKS;
 /// Nodes that one bucket can hold: their numbers are 12 bits, and 0 is none.
 pub const MOST_NODES: usize = 0xfff;
 const BUCKETS: usize = 256;
@@ -31,8 +33,14 @@ const FEWEST_BITS: u32 = 4;
 /// How many rules a table must take off a list to be worth its link.
 const WORTH: usize = 4;
 
-/// The tables of a family's rules, which are asked in this order.
-pub fn arrange(family: Family, mut rules: Vec<U32Rule>) -> U32Rules {
+/// The tables of a family's rules, which are asked in this order, where both families' stand at one
+/// pref.
+pub fn arrange(family: Family, rules: Vec<U32Rule>) -> U32Rules {
+    arrange_in(family, rules, frame::tables_of_a_family())
+}
+
+/// The same in at most so many tables.
+pub fn arrange_in(family: Family, mut rules: Vec<U32Rule>, tables: u16) -> U32Rules {
     if rules.len() <= SHORT {
         return rules.into();
     }
@@ -47,7 +55,7 @@ pub fn arrange(family: Family, mut rules: Vec<U32Rule>) -> U32Rules {
         let fews = [(short / 4, 2), (short / 4, 1), (short / 2, 1), (short, 1)];
         fews.map(|(few, levels)| Sizes { short, few, levels })
     });
-    let fits = sizes.find_map(|sizes| Builder::new(family, &rules, sizes).build().ok());
+    let fits = sizes.find_map(|sizes| Builder::new(family, &rules, sizes, tables).build().ok());
     fits.unwrap_or_default()
 }
 
@@ -136,11 +144,12 @@ struct Builder<'a> {
     /// Links that a packet can be inside of in each table.
     heights: Vec<u8>,
     nodes_left: usize,
+    most_tables: u16,
     waiting: Vec<Waiting>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(family: Family, rules: &'a [U32Rule], sizes: Sizes) -> Builder<'a> {
+    fn new(family: Family, rules: &'a [U32Rule], sizes: Sizes, most_tables: u16) -> Builder<'a> {
         let (addresses, transport) = match family {
             Family::V4 => (12, 20),
             Family::V6 => (8, 40),
@@ -154,6 +163,7 @@ impl<'a> Builder<'a> {
             heights: Vec::new(),
             // A node takes half a kilobyte of the kernel's memory and more.
             nodes_left: 10 * rules.len() + MOST_NODES,
+            most_tables,
             waiting: vec![Waiting::default()],
         }
     }
@@ -235,7 +245,9 @@ impl<'a> Builder<'a> {
         // Bytes that rules look at are among the first 44.
         let (word, shift) = (slice.byte & !3, 24 - 8 * (slice.byte & 3));
         let hash = Some(U32Hash { mask: 0xff << shift, offset: word as i16 });
-        let link = |keys: &Vec<U32Key>| Node::Link(U32Link { keys: keys.clone(), table, hash });
+        let link = |keys: &Vec<U32Key>| {
+            Node::Link(U32Link { keys: keys.clone(), table, hash, advance: 0 })
+        };
         Ok(slice.guards.iter().map(link).collect())
     }
 
@@ -312,7 +324,7 @@ impl<'a> Builder<'a> {
     fn held(&mut self, nodes: Vec<Node>) -> Result<Node, DoesNotFit> {
         let nodes = self.folded(nodes)?;
         let table = self.add(Table { divisor: 1, buckets: BTreeMap::from([(0, nodes)]) })?;
-        Ok(Node::Link(U32Link { keys: Vec::new(), table, hash: None }))
+        Ok(Node::Link(U32Link { keys: Vec::new(), table, hash: None, advance: 0 }))
     }
 
     fn add(&mut self, table: Table) -> Result<u16, DoesNotFit> {
@@ -321,7 +333,7 @@ impl<'a> Builder<'a> {
         self.check(nodes)?;
         self.nodes_left -= nodes;
         let height = table.buckets.values().map(|nodes| self.height(nodes)).max().unwrap_or(0);
-        if number >= Pref::TABLES || height >= DEEPEST {
+        if number >= self.most_tables || height >= DEEPEST {
             return Err(DoesNotFit);
         }
         self.tables.push(table);

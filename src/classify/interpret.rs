@@ -13,9 +13,10 @@ enum Verdict {
     TooShort,
 }
 
-fn verdict(keys: &[U32Key], packet: &[u8]) -> Verdict {
+/// `from` is where offsets are counted from.
+fn verdict(keys: &[U32Key], packet: &[u8], from: usize) -> Verdict {
     for key in keys {
-        match word(packet, key.offset) {
+        match word(packet, from, key.offset) {
             None => return Verdict::TooShort,
             Some(word) if (word ^ key.value) & key.mask != 0 => return Verdict::Differs,
             Some(_) => {}
@@ -24,8 +25,8 @@ fn verdict(keys: &[U32Key], packet: &[u8]) -> Verdict {
     Verdict::Matches
 }
 
-fn word(packet: &[u8], offset: i32) -> Option<u32> {
-    let at = usize::try_from(offset).ok()?;
+fn word(packet: &[u8], from: usize, offset: i32) -> Option<u32> {
+    let at = from.checked_add_signed(isize::try_from(offset).ok()?)?;
     let bytes = packet.get(at..at.checked_add(4)?)?.try_into().ok()?;
     Some(u32::from_be_bytes(bytes))
 }
@@ -33,13 +34,13 @@ fn word(packet: &[u8], offset: i32) -> Option<u32> {
 /// Whether the kernel would say that this rule, alone, matches; `packet` begins at the network
 /// header.
 pub fn matches(rule: &U32Rule, packet: &[u8]) -> bool {
-    verdict(&rule.keys, packet) == Verdict::Matches
+    verdict(&rule.keys, packet, 0) == Verdict::Matches
 }
 
 /// Where a plain list of rules sends a packet; `None`: the next pref is asked.
 pub fn first_match(rules: &[U32Rule], packet: &[u8]) -> Option<ClassId> {
     for rule in rules {
-        match verdict(&rule.keys, packet) {
+        match verdict(&rule.keys, packet, 0) {
             Verdict::Matches => return Some(rule.to),
             Verdict::Differs => {}
             Verdict::TooShort => return None,
@@ -51,9 +52,14 @@ pub fn first_match(rules: &[U32Rule], packet: &[u8]) -> Option<ClassId> {
 /// Where all that stands at one pref sends a packet; `None`: the next pref is asked. Also says how
 /// many nodes the packet met.
 pub fn classify(rules: &U32Rules, packet: &[u8]) -> (Option<ClassId>, usize) {
-    let mut met = 0;
-    let answer = ask(rules, &rules.root, packet, 0, &mut met);
-    (answer.unwrap_or(None), met)
+    classify_frame(rules, packet, 0)
+}
+
+/// The same for a packet with its link-layer header, where the network header is at `network`.
+pub fn classify_frame(rules: &U32Rules, frame: &[u8], network: usize) -> (Option<ClassId>, usize) {
+    let mut asked = Asked { rules, packet: frame, depth: 0, met: 0 };
+    let answer = asked.ask(&rules.root, network);
+    (answer.unwrap_or(None), asked.met)
 }
 
 /// `TC_U32_MAXDEPTH`.
@@ -62,58 +68,60 @@ const MAX_DEPTH: usize = 8;
 /// The packet leaves the pref without an answer.
 struct GivenUp;
 
-fn ask(
-    rules: &U32Rules,
-    nodes: &[U32Node],
-    packet: &[u8],
+/// A packet on its way through the tables.
+struct Asked<'a> {
+    rules: &'a U32Rules,
+    packet: &'a [u8],
     depth: usize,
-    met: &mut usize,
-) -> Result<Option<ClassId>, GivenUp> {
-    for node in nodes {
-        *met += 1;
-        let keys = match node {
-            U32Node::Rule(rule) => &rule.keys,
-            U32Node::Link(link) => &link.keys,
-        };
-        match (verdict(keys, packet), node) {
-            (Verdict::TooShort, _) => return Err(GivenUp),
-            (Verdict::Differs, _) => {}
-            (Verdict::Matches, U32Node::Rule(rule)) => return Ok(Some(rule.to)),
-            (Verdict::Matches, U32Node::Link(link)) => {
-                if depth == MAX_DEPTH {
-                    return Err(GivenUp);
-                }
-                let bucket = bucket(rules, link, packet)?;
-                // A link is not terminal: what the table does not match goes on after it.
-                let below = ask(rules, bucket, packet, depth + 1, met)?;
-                if below.is_some() {
-                    return Ok(below);
+    met: usize,
+}
+
+impl<'a> Asked<'a> {
+    fn ask(&mut self, nodes: &'a [U32Node], from: usize) -> Result<Option<ClassId>, GivenUp> {
+        for node in nodes {
+            self.met += 1;
+            let keys = match node {
+                U32Node::Rule(rule) => &rule.keys,
+                U32Node::Link(link) => &link.keys,
+            };
+            match (verdict(keys, self.packet, from), node) {
+                (Verdict::TooShort, _) => return Err(GivenUp),
+                (Verdict::Differs, _) => {}
+                (Verdict::Matches, U32Node::Rule(rule)) => return Ok(Some(rule.to)),
+                (Verdict::Matches, U32Node::Link(link)) => {
+                    if self.depth == MAX_DEPTH {
+                        return Err(GivenUp);
+                    }
+                    let bucket = self.bucket(link, from)?;
+                    // A link is not terminal: what the table does not match goes on after it.
+                    self.depth += 1;
+                    let below = self.ask(bucket, from + usize::from(link.advance))?;
+                    self.depth -= 1;
+                    if below.is_some() {
+                        return Ok(below);
+                    }
                 }
             }
         }
+        Ok(None)
     }
-    Ok(None)
-}
 
-fn bucket<'a>(
-    rules: &'a U32Rules,
-    link: &U32Link,
-    packet: &[u8],
-) -> Result<&'a [U32Node], GivenUp> {
-    let Some(table) = rules.tables.get(&link.table) else { return Ok(&[]) };
-    let divisor = u32::from(table.divisor).saturating_sub(1);
-    // With one bucket the kernel reads nothing.
-    let select = match link.hash {
-        Some(hash) if divisor > 0 => divisor & fold(hash, packet).ok_or(GivenUp)?,
-        // The mask is 0.
-        _ => 0,
-    };
-    let bucket = u8::try_from(select).ok().and_then(|bucket| table.buckets.get(&bucket));
-    Ok(bucket.map_or(&[], Vec::as_slice))
+    fn bucket(&self, link: &U32Link, from: usize) -> Result<&'a [U32Node], GivenUp> {
+        let Some(table) = self.rules.tables.get(&link.table) else { return Ok(&[]) };
+        let divisor = u32::from(table.divisor).saturating_sub(1);
+        // With one bucket the kernel reads nothing.
+        let select = match link.hash {
+            Some(hash) if divisor > 0 => divisor & fold(hash, self.packet, from).ok_or(GivenUp)?,
+            // The mask is 0.
+            _ => 0,
+        };
+        let bucket = u8::try_from(select).ok().and_then(|bucket| table.buckets.get(&bucket));
+        Ok(bucket.map_or(&[], Vec::as_slice))
+    }
 }
 
 /// `u32_hash_fold`.
-fn fold(hash: U32Hash, packet: &[u8]) -> Option<u32> {
-    let masked = word(packet, hash.offset.into())? & hash.mask;
+fn fold(hash: U32Hash, packet: &[u8], from: usize) -> Option<u32> {
+    let masked = word(packet, from, hash.offset.into())? & hash.mask;
     Some(masked.checked_shr(hash.mask.trailing_zeros()).unwrap_or(0))
 }

@@ -1,6 +1,7 @@
 //! How a packet finds its class: explicit u32 rules first, then the tag of the process that sent
 //! it. Small peers that answer pure questions and know nothing of execution.
 
+pub mod frame;
 pub mod hash;
 pub mod interpret;
 pub mod u32;

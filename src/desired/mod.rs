@@ -15,7 +15,7 @@ use crate::classify::{self, NoTag};
 use crate::model::{LeafChoice, Limits, Link, Model, Target};
 use crate::state::{
     Claim, Class, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls, Observation,
-    Owner, Pref, Role, Tag, Tree, U32Rules,
+    Owner, Pref, Protocol, Role, Tag, Tree, U32Rules,
 };
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
 use identity::Identities;
@@ -266,25 +266,33 @@ impl LinkTree<'_> {
 
     fn add_filters(&self, tree: &mut Tree) -> Result<(), Impossible> {
         let standing = self.observed.state.links.get(&self.link.name).map(|old| &old.filters);
-        for (family, prefs) in [(Family::V4, Pref::RULES_V4), (Family::V6, Pref::RULES_V6)] {
-            let rules = self.rules(family);
-            if !rules.is_empty() {
-                insert_filter(&mut tree.filters, prefs, standing, Filter::U32 { family, rules });
-            }
+        let filters = if self.facts.ethernet {
+            let tables = classify::frame::tables_of_a_family();
+            let [v4, v6] = [Family::V4, Family::V6].map(|family| self.rules(family, tables));
+            vec![(Protocol::All, Pref::RULES_V4, classify::frame::both(v4, v6))]
+        } else {
+            let by_family = [(Family::V4, Pref::RULES_V4), (Family::V6, Pref::RULES_V6)];
+            let rules = |(family, prefs): (Family, [Pref; 2])| {
+                (family.into(), prefs, self.rules(family, prefs[0].most_tables()))
+            };
+            by_family.map(rules).into()
+        };
+        for (protocol, prefs, rules) in filters.into_iter().filter(|(_, _, r)| !r.is_empty()) {
+            insert_filter(&mut tree.filters, prefs, standing, Filter::U32 { protocol, rules });
         }
         let tag = if tree.shards.is_empty() { self.tag()? } else { Tag::Shards };
         insert_filter(&mut tree.filters, Pref::TAG, standing, Filter::Tag(tag));
         Ok(())
     }
 
-    fn rules(&self, family: Family) -> U32Rules {
+    fn rules(&self, family: Family, most_tables: u16) -> U32Rules {
         let on_link = |rule: &&crate::model::Rule| {
             rule.links.as_ref().is_none_or(|links| links.contains(&self.link.name))
         };
         let rules = self.model.rules.iter().filter(on_link);
         let rules = rules
             .flat_map(|rule| classify::u32::compile(family, &rule.matches, self.target(&rule.to)));
-        classify::hash::arrange(family, rules.collect())
+        classify::hash::arrange_in(family, rules.collect(), most_tables)
     }
 
     /// A target that has no class on this link counts in the default, as its tag would.

@@ -19,6 +19,7 @@ fn observation(leaves: &[&'static str]) -> Observation {
         master: None,
         lower: None,
         loopback: false,
+        ethernet: true,
         up: true,
         default_route_v4: Some(0),
         default_route_v6: None,

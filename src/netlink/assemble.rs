@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
 use super::{BPF_NAME, BPF_SHARDS_NAME, ETH_P_ALL};
-use crate::state::{Family, Filter, Pref, Tag, U32Link, U32Node, U32Rules, U32Table};
+use crate::state::{Filter, Pref, Protocol, Tag, U32Link, U32Node, U32Rules, U32Table};
 use crate::units::ClassId;
 
 /// All that stands at each pref, from the records of one link and one parent. What we would not
@@ -69,7 +69,7 @@ fn tables(records: &[FilterRecord]) -> Vec<u16> {
 /// them.
 fn rules(records: &[FilterRecord]) -> Option<Filter> {
     let first = records.first()?;
-    let family = [Family::V4, Family::V6].into_iter().find(|f| f.ethertype() == first.protocol)?;
+    let protocol = Protocol::ALL.into_iter().find(|p| p.ethertype() == first.protocol)?;
     let numbers = first.pref.tables();
     let relative = |table: u16| numbers.contains(&table).then(|| table.wrapping_sub(numbers.start));
     let mut root = None;
@@ -109,7 +109,7 @@ fn rules(records: &[FilterRecord]) -> Option<Filter> {
             table.buckets.entry(bucket).or_default().push(node);
         }
     }
-    (root.is_some() && !rules.root.is_empty()).then_some(Filter::U32 { family, rules })
+    (root.is_some() && !rules.root.is_empty()).then_some(Filter::U32 { protocol, rules })
 }
 
 fn tag(records: &[FilterRecord]) -> Option<Tag> {

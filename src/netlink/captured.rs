@@ -360,7 +360,7 @@ fn three_records_of_a_u32_filter_become_its_rules_in_order() {
         },
         U32Rule { keys: vec![key(80, 0xffff, 20)], to: ClassId::DEFAULT },
     ];
-    let wanted = Filter::U32 { family: Family::V4, rules: rules.into() };
+    let wanted = Filter::U32 { protocol: Family::V4.into(), rules: rules.into() };
     assert_eq!(assemble::filters(records.clone())[&Pref(100)], wanted);
     records.reverse();
     assert_eq!(assemble::filters(records)[&Pref(100)], wanted);

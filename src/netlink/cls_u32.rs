@@ -53,6 +53,8 @@ const TCA_U32_PAD: u16 = 12;
 
 /// `TC_U32_TERMINAL`: the packet goes to the classid and no further rule is asked.
 const TERMINAL: u8 = 1;
+/// `TC_U32_OFFSET | TC_U32_EAT`: what the link leads to counts its offsets from `off` bytes further.
+const ADVANCE: u8 = 2 | 8;
 
 /// The handle of a table, of a bucket in it, of a node in that.
 pub(super) fn handle(table: u16, bucket: u8, node: u16) -> u32 {
@@ -74,6 +76,10 @@ pub(super) fn rule_options(bucket: Option<u32>, rule: &U32Rule) -> Vec<TcOption>
 /// number in the qdisc.
 pub(super) fn link_options(bucket: Option<u32>, link: &U32Link) -> Vec<TcOption> {
     let mut selector = selector(&link.keys);
+    if link.advance > 0 {
+        selector.flags = TcU32SelectorFlags::from_bits_retain(ADVANCE);
+        selector.off = link.advance;
+    }
     if let Some(hash) = link.hash {
         selector.hmask = hash.mask;
         selector.hoff = hash.offset;
@@ -120,7 +126,7 @@ pub enum U32Record {
     Rule(U32Rule),
     /// A key node that [`U32Link`] says completely, the table by its number in the qdisc.
     Link(U32Link),
-    /// A key node with something that we never write: an offset, an action, a mark, a device, a
+    /// A key node with something that we never write: an offset read from the packet, an action, a mark, a device, a
     /// classid and a link, or neither.
     Other,
 }
@@ -168,9 +174,17 @@ fn node(options: &[u8]) -> Option<U32Record> {
         (Some(to), None, TERMINAL, None) => {
             Some(U32Record::Rule(U32Rule { keys, to: ClassId(to) }))
         }
-        (None, Some(table), 0, hash) => {
+        (None, Some(table), flags, hash) if flags == 0 || flags == ADVANCE => {
+            let plain = (selector.offmask, selector.offshift, selector.offoff) == (0, 0, 0);
+            let advance = if flags == 0 { 0 } else { selector.off };
+            // A link that skips nothing is written without the flags.
             let table = (table >> 20) as u16;
-            Some(U32Record::Link(U32Link { keys, table, hash }))
+            (plain && (flags == 0) == (advance == 0)).then_some(U32Record::Link(U32Link {
+                keys,
+                table,
+                hash,
+                advance,
+            }))
         }
         _ => None,
     }

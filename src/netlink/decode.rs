@@ -60,6 +60,8 @@ pub struct LinkRecord {
     /// The link below it, where that is in the same namespace; not a veth's peer, which is beside.
     pub lower: Option<u32>,
     pub loopback: bool,
+    /// Its link-layer type is Ethernet's.
+    pub ethernet: bool,
     /// Administratively (`IFF_UP`).
     pub up: bool,
     /// Kind of the root qdisc, as the link tells (`IFLA_QDISC`).
@@ -376,6 +378,7 @@ pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
         master: number(IFLA_MASTER).filter(|index| *index != 0),
         lower: if elsewhere || beside { None } else { below },
         loopback: header.link_layer_type == LinkLayerType::Loopback,
+        ethernet: header.link_layer_type == LinkLayerType::Ether,
         up: header.flags.contains(LinkFlags::Up),
         qdisc: attr::find(attributes, IFLA_QDISC).map(attr::text),
     }))

@@ -224,7 +224,7 @@ impl<'a> Diff<'a> {
             let bound = |rule: &U32Rule| replaced(&rule.to);
             for pair in [Pref::RULES_V4, Pref::RULES_V6] {
                 for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
-                    let Some(Filter::U32 { family, rules }) = old.filters.get(&pref) else {
+                    let Some(Filter::U32 { protocol, rules }) = old.filters.get(&pref) else {
                         continue;
                     };
                     if !rules.rules().any(bound) {
@@ -232,7 +232,7 @@ impl<'a> Diff<'a> {
                     }
                     let rest = rules.without(bound);
                     if !rest.is_empty() && self.standing(link, ClassId::ROOT, other).is_none() {
-                        let filter = Filter::U32 { family: *family, rules: rest };
+                        let filter = Filter::U32 { protocol: *protocol, rules: rest };
                         self.add_filter(link, ClassId::ROOT, other, filter);
                     }
                     self.delete_filter(link, ClassId::ROOT, pref);

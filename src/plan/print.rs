@@ -83,9 +83,9 @@ impl fmt::Display for Tc<'_> {
                     )
                 };
                 match filter {
-                    Filter::U32 { family, rules } => {
+                    Filter::U32 { protocol: of, rules } => {
                         let lines = rules_words(*pref, rules);
-                        let add = add(&protocol(family.ethertype()));
+                        let add = add(&protocol(of.ethertype()));
                         let lines: Vec<_> = lines.iter().map(|l| format!("{add} {l}")).collect();
                         f.write_str(&lines.join("\n"))
                     }
@@ -184,7 +184,11 @@ fn node_words(first_table: u16, node: &U32Node) -> String {
             let hash = link.hash.map_or(String::new(), |hash| {
                 format!(" hashkey mask 0x{:08x} at {}", hash.mask, hash.offset)
             });
-            (&link.keys, format!("link {:x}:{hash}", first_table + link.table))
+            let advance = match link.advance {
+                0 => String::new(),
+                bytes => format!(" offset plus {bytes} eat"),
+            };
+            (&link.keys, format!("link {:x}:{advance}{hash}", first_table + link.table))
         }
     };
     let mut words = String::new();
@@ -289,7 +293,7 @@ fn place(parent: ClassId) -> String {
 
 fn filter_words(filter: &Filter) -> String {
     match filter {
-        Filter::U32 { family, rules } => {
+        Filter::U32 { protocol: of, rules } => {
             let count = rules.count();
             let s = if count == 1 { "" } else { "s" };
             let tables = match rules.tables.len() {
@@ -297,7 +301,7 @@ fn filter_words(filter: &Filter) -> String {
                 1 => " in a hash table".to_string(),
                 tables => format!(" in {tables} hash tables"),
             };
-            format!("{} u32, {count} rule{s}{tables}", protocol(family.ethertype()))
+            format!("{} u32, {count} rule{s}{tables}", protocol(of.ethertype()))
         }
         Filter::Tag(Tag::Cgroup) => "cgroup (all packets, by net_cls classid)".to_string(),
         Filter::Tag(Tag::Bpf) => "bpf (all packets, by net_cls classid)".to_string(),

@@ -47,6 +47,7 @@ fn facts() -> Facts {
         master: None,
         lower: None,
         loopback: false,
+        ethernet: true,
         up: true,
         default_route_v4: None,
         default_route_v6: None,

@@ -15,7 +15,8 @@ pub struct Pref(pub u16);
 impl Pref {
     /// Rules come first, the tag after them; each has two places, so that a changed one is added
     /// whole beside the old one before that is deleted. ip and ipv6 cannot share a pref
-    /// (`Protocol mismatch for filter with specified priority`), nor can two kinds.
+    /// (`Protocol mismatch for filter with specified priority`), nor can two kinds. On Ethernet the
+    /// rules of both families, which are one filter of protocol all, have the first pair.
     pub const RULES_V4: [Pref; 2] = [Pref(100), Pref(101)];
     pub const RULES_V6: [Pref; 2] = [Pref(102), Pref(103)];
     /// The prefs of both families.
@@ -37,8 +38,8 @@ impl fmt::Display for Pref {
 /// All that stands at one pref under our root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// Explicit rules in order of precedence, all of one family.
-    U32 { family: Family, rules: U32Rules },
+    /// Explicit rules in order of precedence.
+    U32 { protocol: Protocol, rules: U32Rules },
     /// Reads the packet's net_cls classid; protocol all, or IPv6 escapes it.
     Tag(Tag),
     /// Something that we do not write at a pref of ours: half an update, or another's hand. Never
@@ -63,13 +64,44 @@ impl Family {
     }
 }
 
+/// Which packets a u32 filter is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Those of one family without a VLAN tag: all there are on links that are no Ethernet. The kernel
+    /// compares the ethertype of the outermost tag, where there is one (`skb_protocol` in
+    /// `__tcf_classify`, net/sched/cls_api.c).
+    Ip(Family),
+    /// Every packet: the rules look for themselves where its IP header is.
+    All,
+}
+
+impl Protocol {
+    /// All that our filters have.
+    pub const ALL: [Protocol; 3] =
+        [Protocol::Ip(Family::V4), Protocol::Ip(Family::V6), Protocol::All];
+
+    /// In host order.
+    pub fn ethertype(self) -> u16 {
+        match self {
+            Protocol::Ip(family) => family.ethertype(),
+            // ETH_P_ALL (linux/if_ether.h).
+            Protocol::All => 3,
+        }
+    }
+}
+
+impl From<Family> for Protocol {
+    fn from(family: Family) -> Protocol {
+        Protocol::Ip(family)
+    }
+}
+
 impl Filter {
     /// The protocol that it is for, as an ethertype.
     pub fn protocol(&self) -> u16 {
         match self {
-            Filter::U32 { family, .. } => family.ethertype(),
-            // ETH_P_ALL.
-            Filter::Tag(_) => 3,
+            Filter::U32 { protocol, .. } => protocol.ethertype(),
+            Filter::Tag(_) => Protocol::All.ethertype(),
             Filter::Unknown { protocol, .. } => *protocol,
         }
     }

@@ -48,6 +48,9 @@ pub struct U32Link {
     pub table: u16,
     /// Which bucket; `None`: the first.
     pub hash: Option<U32Hash>,
+    /// So many bytes further the table begins to count its offsets, and the tables below it: what is
+    /// between the network header and the IP header. A multiple of 4.
+    pub advance: u16,
 }
 
 /// The bits of a packet that choose the bucket: those of `mask` in the word at `offset`, shifted down
@@ -65,7 +68,8 @@ pub struct U32Hash {
 pub struct U32Key {
     pub value: u32,
     pub mask: u32,
-    /// Bytes from the start of the network header; a multiple of 4.
+    /// Bytes from the start of the network header; a multiple of 4. Before it is what the link layer
+    /// wrote: -4 is the word that ends with the ethertype on Ethernet.
     pub offset: i32,
 }
 
@@ -111,18 +115,26 @@ impl U32Rules {
 }
 
 impl Pref {
-    /// How many hash tables one pref may have.
-    pub const TABLES: u16 = 0x1c0;
-
     /// The numbers of the hash tables that may stand at the pref: all u32 prefs of a qdisc share one
     /// space of them (`struct tc_u_common`), and 0x800 and above are the prefs' own tables. Others
-    /// seldom number theirs above 0xff.
+    /// seldom number theirs above 0xff. The first pair has more, for it can have the rules of both
+    /// families.
     pub fn tables(self) -> Range<u16> {
-        let place = Pref::RULES.into_iter().zip(0..).find(|(pref, _)| *pref == self);
-        place.map_or(0..0, |(_, place): (_, u16)| {
-            let first = 0x100 + place * Pref::TABLES;
-            first..first + Pref::TABLES
-        })
+        let [a, b] = Pref::RULES_V4;
+        let [c, d] = Pref::RULES_V6;
+        match self {
+            pref if pref == a => 0x100..0x3c0,
+            pref if pref == b => 0x3c0..0x680,
+            pref if pref == c => 0x680..0x740,
+            pref if pref == d => 0x740..0x800,
+            _ => 0..0,
+        }
+    }
+
+    /// How many those are.
+    pub fn most_tables(self) -> u16 {
+        let tables = self.tables();
+        tables.end - tables.start
     }
 }
 

@@ -61,7 +61,7 @@ const DRIFT: [(&[&str], &str); 16] = [
     (&["tc filter del dev up0 parent 1: pref 200"], "+ up0 filter pref 200"),
     (
         &[
-            "tc filter add dev up0 parent 1: pref 100 protocol ip u32 match ip dport 9 0xffff flowid 1:11",
+            "tc filter add dev up0 parent 1: pref 100 protocol all u32 match ip dport 9 0xffff flowid 1:11",
         ],
         "up0 filter pref 10",
     ),

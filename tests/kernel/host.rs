@@ -277,12 +277,12 @@ fn tree_lines(tree: &Tree, name: &impl Fn(ClassId) -> String) -> BTreeSet<String
     }
     for filter in tree.filters.values() {
         lines.insert(match filter {
-            Filter::U32 { family, rules } => {
+            Filter::U32 { protocol, rules } => {
                 let to = |rule: &shaper::state::U32Rule| {
                     (rule.keys.clone(), rule.to.our_class().map(name))
                 };
                 let tables = rules.tables.len();
-                format!("{family:?} {:?} {tables}", rules.rules().map(to).collect::<Vec<_>>())
+                format!("{protocol:?} {:?} {tables}", rules.rules().map(to).collect::<Vec<_>>())
             }
             Filter::Tag(Tag::Shards) => {
                 let within: BTreeSet<String> =

@@ -25,6 +25,7 @@ mod sharing;
 mod textbook;
 mod transitions;
 mod updates;
+mod vlan;
 mod watch;
 
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         refusals::TESTS,
         drift::TESTS,
         rules::TESTS,
+        vlan::TESTS,
         cleared::TESTS,
         watch::LOGINS,
         watch::NEWCOMERS,

@@ -23,7 +23,10 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             let matches: Vec<_> = (1..=300_u16)
                 .map(|port| matching(Some("10.0.0.0/8"), None, None, Some(port)))
                 .collect();
-            Filter::U32 { family: Family::V4, rules: rules(Family::V4, &matches, minor).into() }
+            Filter::U32 {
+                protocol: Family::V4.into(),
+                rules: rules(Family::V4, &matches, minor).into(),
+            }
         };
         let net = "fd00:1::/64";
         let six = [
@@ -31,10 +34,13 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             matching(Some("fd00::1/128"), Some(net), Some(1), Some(2)),
             matching(None, None, None, None),
         ];
-        let v6 = Filter::U32 { family: Family::V6, rules: rules(Family::V6, &six, 0x10).into() };
+        let v6 = Filter::U32 {
+            protocol: Family::V6.into(),
+            rules: rules(Family::V6, &six, 0x10).into(),
+        };
         let program = bpf::load_tag(Tag::Bpf).unwrap();
         let add = |netlink: &mut Netlink, pref: Pref, filter: &Filter| match filter {
-            Filter::U32 { family, rules } => done(netlink, &add_tables(pref, *family, rules)),
+            Filter::U32 { protocol, rules } => done(netlink, &add_tables(pref, *protocol, rules)),
             Filter::Tag(Tag::Cgroup) => {
                 done(netlink, &[filter::add_cgroup(LO, ClassId::ROOT, pref)])
             }

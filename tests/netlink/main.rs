@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use shaper::classify::u32 as compile;
 use shaper::netlink::request::{class, dump, filter, root};
 use shaper::netlink::{Request, assemble, decode};
-use shaper::state::{Class, Family, Filter, Mark, Match, Pref, Role, U32Rule, U32Rules};
+use shaper::state::{Class, Family, Filter, Mark, Match, Pref, Protocol, Role, U32Rule, U32Rules};
 use shaper::sys::{Netlink, netns};
 use shaper::units::{ClassId, Minor, Psched, Rate, Ticks};
 
@@ -137,8 +137,8 @@ fn add_rules(pref: Pref, family: Family, set: &[U32Rule]) -> Vec<Request> {
     add_tables(pref, family, &set.to_vec().into())
 }
 
-fn add_tables(pref: Pref, family: Family, set: &U32Rules) -> Vec<Request> {
-    let add = filter::add_rules(LO, pref, family, set).unwrap();
+fn add_tables(pref: Pref, protocol: impl Into<Protocol>, set: &U32Rules) -> Vec<Request> {
+    let add = filter::add_rules(LO, pref, protocol, set).unwrap();
     add.tables.into_iter().chain(add.root).collect()
 }
 

@@ -37,7 +37,7 @@ fn many(count: u16) -> Vec<U32Rule> {
 }
 
 fn v4(rules: &U32Rules) -> Filter {
-    Filter::U32 { family: Family::V4, rules: rules.clone() }
+    Filter::U32 { protocol: Family::V4.into(), rules: rules.clone() }
 }
 
 /// Waits until the kernel has freed the keys that led to them, as `execute` does.

@@ -209,7 +209,7 @@ fn hold(family: Family, lines: &[Line], packets: Vec<Sent>) {
 
 /// What the kernel can hold.
 fn fits(rules: &U32Rules) {
-    assert!(rules.tables.len() <= usize::from(Pref::TABLES));
+    assert!(rules.tables.len() <= usize::from(frame::tables_of_a_family()));
     let buckets = rules.tables.values().flat_map(|table| table.buckets.values());
     assert!(buckets.chain([&rules.root]).all(|nodes| nodes.len() <= MOST_NODES));
     for (number, table) in &rules.tables {

@@ -9,7 +9,7 @@ use netlink_packet_route::tc::{
 
 use super::{ADD, kind, tc_message};
 use crate::netlink::{BPF_NAME, BPF_SHARDS_NAME, ETH_P_ALL, Request, cls_u32};
-use crate::state::{Family, Pref, Tag, U32Link, U32Node, U32Rules};
+use crate::state::{Pref, Protocol, Tag, U32Link, U32Node, U32Rules};
 use crate::units::ClassId;
 
 /// The rules cannot be written.
@@ -17,7 +17,7 @@ use crate::units::ClassId;
 pub enum CannotWrite {
     #[error("{0} u32 rules in one bucket; the kernel numbers at most {max}", max = cls_u32::MAX_NODES)]
     TooManyNodes(usize),
-    #[error("hash table {0} of pref {1}, which has {max}", max = Pref::TABLES)]
+    #[error("hash table {0} of pref {1}, which has {max}", max = .1.most_tables())]
     TooManyTables(u16, Pref),
 }
 
@@ -37,10 +37,10 @@ pub struct AddRules {
 pub fn add_rules(
     ifindex: u32,
     pref: Pref,
-    family: Family,
+    protocol: impl Into<Protocol>,
     rules: &U32Rules,
 ) -> Result<AddRules, CannotWrite> {
-    let at = At { ifindex, pref, protocol: family.ethertype() };
+    let at = At { ifindex, pref, protocol: protocol.into().ethertype() };
     let mut tables = Vec::new();
     for (number, table) in &rules.tables {
         let number = at.table(*number)?;
