@@ -1,8 +1,8 @@
 //! Performs steps: the only writer of tc objects and of the instance's directories. Has no choice
 //! left to make; says which step failed and what the kernel said.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::kernel::Kernel;
 use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
 use crate::netlink::request::{class, filter, leaf, root};
-use crate::plan::{Step, Tc};
+use crate::plan::{Journal, Step, Tc};
 use crate::state::{Facts, Filter, LinkName, Pref, RootQdisc, Tag};
 use crate::sys::bpf;
 use crate::sys::route::SocketError;
@@ -47,6 +47,9 @@ pub enum Cause {
     Rules(#[from] filter::CannotWrite),
     #[error("the link is gone")]
     LinkGone,
+    /// Every step was taken, and something is still to do.
+    #[error("the kernel took every step but does not show the result; still to do:\n{0}")]
+    Unverified(String),
     #[error("interrupted by signal {0}")]
     Interrupted(i32),
     /// Said by whoever asked to be asked before each step.
@@ -55,6 +58,22 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether another look may show something else than the one that the plan was made with.
+    pub fn may_be_outdated(&self) -> bool {
+        match self {
+            Cause::Kernel(error) => !matches!(error.errno, Errno::EPERM | Errno::EOPNOTSUPP),
+            Cause::Unverified(_) | Cause::LinkGone => true,
+            Cause::Cgroup(_) => self.contradicts(),
+            _ => false,
+        }
+    }
+
+    /// The kernel says that what is to be made exists, or that what is to be changed does not.
+    pub fn contradicts(&self) -> bool {
+        let contradiction = [Errno::EEXIST, Errno::ENOENT, Errno::ENODEV];
+        self.errno().is_some_and(|errno| contradiction.contains(&Errno::from_raw(errno)))
+    }
+
     /// The system's error number, where there was one.
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -77,17 +96,21 @@ const KEYS_ARE_FREED: Duration = Duration::from_secs(5);
 /// How long to wait before it is asked again.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// Performs `steps` in their order. `facts` are those that the plan was made with. The first step
-/// that fails ends it; steps sent to the kernel together with it may have been performed as well, so
-/// whoever wants to know what stands observes.
+/// Performs `steps` in their order. `facts` are those that the plan was made with; whatever was done goes
+/// into the journal. The first step that fails ends it; steps sent to the kernel together with it may
+/// have been performed as well, so whoever wants to know what stands observes.
+///
+/// A link that goes meanwhile ends its own steps and no others: ENODEV is said of no other reason.
 pub fn perform<'a>(
     kernel: &mut Kernel,
     facts: &Facts,
     steps: impl IntoIterator<Item = &'a Step>,
     gate: Gate<'_>,
+    journal: &mut Journal,
 ) -> Result<usize, Failed> {
     let indexes = facts.links.iter().map(|(name, link)| (name, link.ifindex)).collect();
-    let mut run = Run { kernel, facts, indexes, programs: BTreeMap::new(), waiting: Vec::new() };
+    let (programs, waiting, gone) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+    let mut run = Run { kernel, facts, indexes, programs, waiting, journal, gone };
     let mut count = 0;
     for step in steps {
         let fail = |source| failed(step, None, source);
@@ -97,9 +120,17 @@ pub fn perform<'a>(
             return Err(fail(cause));
         }
         info!("{}", Tc(step, &run.kernel.paths(facts.psched)));
+        if step.link().is_some_and(|link| run.gone.contains(link)) {
+            continue;
+        }
         if step.link().is_none() {
             run.flush()?;
-            run.directory(step).map_err(|error| fail(error.into()))?;
+            let done = run.directory(step);
+            // A directory may have been made before its classid was refused.
+            if done.is_ok() || matches!(step, Step::MakeClaim { .. }) {
+                run.journal.note(step, 0);
+            }
+            done.map_err(|error| fail(error.into()))?;
         } else {
             // What is sent together is carried out together, also what follows a refused message: nothing
             // may go before what takes its place is known to stand.
@@ -111,7 +142,10 @@ pub fn perform<'a>(
             }
             if let Step::DeleteTables { through, protocol, tables, .. } = step {
                 run.flush()?;
-                run.delete_tables(step, *through, *protocol, tables).map_err(fail)?;
+                match run.delete_tables(step, *through, *protocol, tables) {
+                    Err(Cause::Kernel(error)) if error.errno == Errno::ENODEV => run.lost(step),
+                    done => done.map_err(fail)?,
+                }
             }
             let mut message = 0;
             for (turn, requests) in run.turns(step).map_err(fail)?.into_iter().enumerate() {
@@ -153,6 +187,9 @@ struct Run<'k, 's> {
     /// The eBPF programs, each loaded once when first needed.
     programs: BTreeMap<Tag, OwnedFd>,
     waiting: Vec<Waiting<'s>>,
+    journal: &'k mut Journal,
+    /// Links that went since the plan was made.
+    gone: BTreeSet<&'s LinkName>,
 }
 
 /// A message that is to be sent, and of which step it is.
@@ -167,28 +204,59 @@ fn failed(step: &Step, message: Option<usize>, source: Cause) -> Failed {
     Failed { step: Box::new(step.clone()), message, source: Box::new(source) }
 }
 
-impl Run<'_, '_> {
+impl<'s> Run<'_, 's> {
     /// Sends what waits, and reads what became of it.
     fn flush(&mut self) -> Result<(), Failed> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let Some(first) = waiting.first() else { return Ok(()) };
-        debug!("{} messages to the kernel", waiting.len());
-        let requests: Vec<&Request> = waiting.iter().map(|waiting| &waiting.request).collect();
-        let outcomes = self
-            .kernel
-            .netlink
-            .transact(&requests)
-            .map_err(|error| failed(first.step, None, error.into()))?;
-        for (outcome, Waiting { step, message, .. }) in outcomes.into_iter().zip(&waiting) {
-            match outcome {
-                Ok(None) => {}
-                Ok(Some(warning)) => {
-                    warn!("{}: {warning}", Tc(step, &self.kernel.paths(self.facts.psched)));
+        let mut waiting = std::mem::take(&mut self.waiting);
+        loop {
+            // Those behind a refused message may not have been sent.
+            waiting.retain(|it| it.step.link().is_none_or(|link| !self.gone.contains(link)));
+            let Some(first) = waiting.first() else { return Ok(()) };
+            debug!("{} messages to the kernel", waiting.len());
+            let requests: Vec<&Request> = waiting.iter().map(|waiting| &waiting.request).collect();
+            let outcomes = self
+                .kernel
+                .netlink
+                .transact(&requests)
+                .map_err(|error| failed(first.step, None, error.into()))?;
+            let sent = outcomes.len();
+            let mut refused = None;
+            for (outcome, Waiting { step, message, .. }) in outcomes.into_iter().zip(&waiting) {
+                match outcome {
+                    Ok(warning) => {
+                        self.note(step);
+                        if let Some(warning) = warning {
+                            warn!("{}: {warning}", Tc(step, &self.kernel.paths(self.facts.psched)));
+                        }
+                    }
+                    Err(error) if error.errno == Errno::ENODEV => self.lost(step),
+                    Err(error) => {
+                        let cause = Cause::Kernel(error);
+                        refused = refused.or(Some(failed(step, Some(*message), cause)));
+                    }
                 }
-                Err(error) => return Err(failed(step, Some(*message), Cause::Kernel(error))),
             }
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
+            waiting.drain(..sent);
         }
-        Ok(())
+    }
+
+    fn note(&mut self, step: &Step) {
+        if let Ok(ifindex) = self.ifindex(step) {
+            self.journal.note(step, ifindex);
+        }
+    }
+
+    /// The step's link is gone.
+    fn lost(&mut self, step: &'s Step) {
+        if let (Some(link), Ok(ifindex)) = (step.link(), self.ifindex(step))
+            && self.gone.insert(link)
+        {
+            info!("{link} is gone");
+            self.journal.gone.insert(ifindex);
+        }
     }
 
     /// Tables whose last link went a moment ago are still in use, and so, when they have gone, are those
@@ -202,6 +270,7 @@ impl Run<'_, '_> {
         tables: &[u16],
     ) -> Result<(), Cause> {
         let ifindex = self.ifindex(step)?;
+        self.journal.note(step, ifindex);
         let is_first = |table: &u16| Pref::RULES.iter().any(|pref| pref.tables().start == *table);
         let (mut left, mut pause) = (tables.to_vec(), Duration::ZERO);
         while !left.is_empty() {

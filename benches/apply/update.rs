@@ -108,7 +108,13 @@ pub fn send_only(policy: &str) -> Cost {
     let facts = &meaning.sight.observation.facts;
     cost::of(|| {
         let steps = plan.phase(Phase::Build);
-        execute::perform(&mut session.kernel, facts, steps, &mut |_, _| Ok(()))
-            .unwrap_or_else(|e| panic!("{e}"));
+        execute::perform(
+            &mut session.kernel,
+            facts,
+            steps,
+            &mut |_, _| Ok(()),
+            &mut shaper::plan::Journal::default(),
+        )
+        .unwrap_or_else(|e| panic!("{e}"));
     })
 }

@@ -8,7 +8,7 @@ use crate::execute::{self, Gate};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::observe::{self, Wanted};
-use crate::plan::{Plan, Step, diff};
+use crate::plan::{Journal, Plan, Step, diff};
 use crate::process;
 use crate::state::Observation;
 use crate::sys::signal;
@@ -31,9 +31,11 @@ pub fn clear(kernel: &mut Kernel, may: May, gate: Gate<'_>) -> Result<Applied, F
     let before = Before::new(observation.clone(), &processes);
     let mut plan = diff(&observation.state, &desired::nothing(&observation), &observation.foreign);
     let left = if may.disrupt { Vec::new() } else { plan.without_disruption() };
-    let unmount = take_away(kernel, &observation, &plan, gate).map_err(|failed| {
+    let mut journal = Journal::default();
+    let done = take_away(kernel, &observation, &plan, gate, &mut journal);
+    let unmount = done.map_err(|failed| {
         let paths = kernel.paths(observation.facts.psched);
-        Failure::step(&failed, &paths, &before.bring_back(kernel))
+        Failure::step(&failed, &paths, &before.bring_back(kernel, &journal))
     })?;
     if left.is_empty() {
         if let Some(instance) = kernel.instance() {
@@ -58,9 +60,10 @@ fn take_away(
     observation: &Observation,
     plan: &Plan,
     gate: Gate<'_>,
+    journal: &mut Journal,
 ) -> Result<bool, execute::Failed> {
     let steps = plan.steps.iter().map(|planned| &planned.step);
     let now = steps.clone().filter(|step| **step != Step::Unmount);
-    execute::perform(kernel, &observation.facts, now, gate)?;
+    execute::perform(kernel, &observation.facts, now, gate, journal)?;
     Ok(steps.clone().any(|step| *step == Step::Unmount))
 }

@@ -7,6 +7,7 @@ use super::undo::Before;
 use crate::cgroup::{Attached, Instance, Lock};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
+use crate::plan::Journal;
 use crate::sys::guard::{self, Detached};
 use crate::text::record;
 
@@ -47,6 +48,8 @@ pub(super) fn nothing_pending(instance: &Instance) -> Result<(), Failure> {
 #[derive(Clone, Copy)]
 pub(super) struct Change<'a> {
     pub before: &'a Before,
+    /// What the run did.
+    pub journal: &'a Journal,
     /// The policy's [`hash`].
     pub policy: u64,
     /// How long it waits.
@@ -78,7 +81,7 @@ pub(super) fn start(
 }
 
 fn watch_over(name: &str, instance: &Instance, change: &Change<'_>) {
-    let Change { before, policy, time } = *change;
+    let Change { before, journal, policy, time } = *change;
     if guard::wait(time) {
         if let Err(error) = instance.end_confirmation() {
             say(&format!("shaper: confirmed, but: {error}"));
@@ -88,7 +91,7 @@ fn watch_over(name: &str, instance: &Instance, change: &Change<'_>) {
     // Others may have waited for the same moment.
     let _lock = instance.lock(PATIENCE);
     let came_of_it = match Kernel::open(Some(name)) {
-        Ok(mut kernel) => before.bring_back(&mut kernel),
+        Ok(mut kernel) => before.bring_back(&mut kernel, journal),
         Err(error) => error.to_string(),
     };
     say(&format!("shaper: nobody confirmed the change: {came_of_it}"));

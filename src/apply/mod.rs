@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::Model;
 use crate::observe::{self, ObserveError, Sight, Wanted};
-use crate::plan::{Phase, Plan, Planned, Step, diff};
+use crate::plan::{Journal, Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
 use crate::process::{self, Placement, Scan};
 use crate::state::{Accounts, Claim, Facts, KernelState, LinkName, Owner};
@@ -33,6 +33,11 @@ use undo::Before;
 /// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet, an
 /// account logs in meanwhile. More than these, and somebody else is changing things as we do.
 const MAX_ROUNDS: usize = 8;
+
+/// How often the kernel may contradict what was seen a moment before.
+const MAX_CONTRADICTIONS: u32 = 5;
+/// The pause before the third look, and each one after it longer by so much.
+const CONTRADICTED: Duration = Duration::from_millis(20);
 
 /// A retired class that has sent nothing for so long may go.
 pub const QUIET: Duration = Duration::from_secs(2);
@@ -168,9 +173,12 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     let mounted = applied.mounted;
     let sight = &meaning.sight;
     let before = Before::new(sight.observation.clone(), &sight.scan.processes);
-    let mut run = Run { session, may, gate, applied };
+    let absent_links = session.options.absent_links;
+    let mut run =
+        Run { session, may, gate, applied, journal: Journal::default(), link_went: false };
     let outcome = run.finish(meaning, planned);
-    let applied = run.applied;
+    let Run { applied, journal, .. } = run;
+    session.options.absent_links = absent_links;
     // From here on whatever goes wrong brings back what was there before, once.
     let outcome = outcome.and_then(|()| {
         let Some(instance) = session.kernel.instance() else { return Ok(()) };
@@ -179,7 +187,7 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
         }
         match may.confirm.filter(|_| !applied.steps.is_empty() || applied.mounted) {
             Some(time) => {
-                let change = confirm::Change { before: &before, policy, time };
+                let change = confirm::Change { before: &before, journal: &journal, policy, time };
                 Ok(confirm::start(&session.kernel, &change, &mut lock)?)
             }
             None => Ok(()),
@@ -189,10 +197,11 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
         Ok(()) => Ok(applied),
         Err(Trouble::Step(failed)) => {
             let paths = session.kernel.paths(applied.psched);
-            Err(Failure::step(&failed, &paths, &before.bring_back(&mut session.kernel)))
+            let aftermath = before.bring_back(&mut session.kernel, &journal);
+            Err(Failure::step(&failed, &paths, &aftermath))
         }
         Err(Trouble::Other(failure)) => {
-            Err(failure.in_the_middle(&before.bring_back(&mut session.kernel)))
+            Err(failure.in_the_middle(&before.bring_back(&mut session.kernel, &journal)))
         }
     };
     if outcome.is_err() {
@@ -257,6 +266,9 @@ struct Run<'s, 'g> {
     may: May,
     gate: Gate<'g>,
     applied: Applied,
+    journal: Journal,
+    /// A link that this round was to shape went meanwhile.
+    link_went: bool,
 }
 
 impl Run<'_, '_> {
@@ -267,13 +279,25 @@ impl Run<'_, '_> {
         mut planned: Option<(Plan, KernelState)>,
     ) -> Result<(), Trouble> {
         let mut waited_for = BTreeSet::new();
+        let mut contradictions = 0;
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
             let next = match planned.take() {
                 Some(planned) => planned,
                 None => self.session.plan(&mut meaning)?,
             };
-            let done = self.round(next, &mut meaning)?;
+            let done = match self.round(next, &mut meaning) {
+                Ok(done) => done,
+                Err(trouble) => {
+                    contradictions += 1;
+                    (meaning, planned) = self.another_look(trouble, contradictions)?;
+                    continue;
+                }
+            };
+            if std::mem::take(&mut self.link_went) {
+                meaning = self.look_again()?;
+                continue;
+            }
             let freed = self.applied.steps.iter().skip(before).any(|planned| {
                 matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(_), .. })
             });
@@ -300,6 +324,35 @@ impl Run<'_, '_> {
         Ok(())
     }
 
+    /// A step was refused, or its result is not to be seen. What the look said may not be so any more:
+    /// another look, and another plan from there. The trouble itself where that says the same as before
+    /// and the kernel does not contradict it, or has done so too often.
+    fn another_look(
+        &mut self,
+        trouble: Trouble,
+        contradictions: u32,
+    ) -> Result<(Meaning, Option<(Plan, KernelState)>), Trouble> {
+        let Trouble::Step(failed) = &trouble else { return Err(trouble) };
+        if contradictions > MAX_CONTRADICTIONS || !failed.source.may_be_outdated() {
+            return Err(trouble);
+        }
+        log::debug!("`{}`: {failed}; looking again", failed.step);
+        std::thread::sleep(CONTRADICTED.saturating_mul(contradictions - 1));
+        let Ok(mut meaning) = self.look_again() else { return Err(trouble) };
+        let Ok(planned) = self.session.plan(&mut meaning) else { return Err(trouble) };
+        let is_wanted = planned.0.steps.iter().any(|planned| planned.step == *failed.step);
+        if is_wanted && contradictions > 1 && !failed.source.contradicts() {
+            return Err(trouble);
+        }
+        Ok((meaning, Some(planned)))
+    }
+
+    /// A look in the middle of a run: a link that went since it began is passed over.
+    fn look_again(&mut self) -> Result<Meaning, Failure> {
+        self.session.options.absent_links = true;
+        self.session.look()
+    }
+
     /// Waits, so that retired classes can drain, and looks which of them did.
     fn wait_for_quiet(&mut self, quiet: Duration, done: &KernelState) -> Result<Meaning, Trouble> {
         let earlier = begin_to_drain(&mut self.session.kernel, done)?;
@@ -322,12 +375,17 @@ impl Run<'_, '_> {
             true => Vec::new(),
             false => plan.without_disruption(),
         };
-        self.carry_out(&plan, meaning)?;
-        if !plan.is_empty() {
-            self.verify(&desired)?;
-            self.applied.steps.extend(plan.steps);
+        let outcome = self.carry_out(&plan, meaning).and_then(|()| match plan.is_empty() {
+            true => Ok(()),
+            false => self.verify(&desired, meaning.sight.facts()),
+        });
+        if outcome.is_err() {
+            let links = &meaning.sight.facts().links;
+            let index = |step: &Step| step.link().and_then(|name| Some(links.get(name)?.ifindex));
+            plan.steps.retain(|it| self.journal.covers(&it.step, index(&it.step).unwrap_or(0)));
         }
-        Ok(desired)
+        self.applied.steps.extend(plan.steps);
+        outcome.map(|()| desired)
     }
 
     /// Build, place, tear down; place again if that set processes free.
@@ -350,7 +408,8 @@ impl Run<'_, '_> {
     fn perform(&mut self, plan: &Plan, phase: Phase, meaning: &Meaning) -> Result<(), Trouble> {
         let observation = &meaning.sight.observation;
         let kernel = &mut self.session.kernel;
-        execute::perform(kernel, &observation.facts, plan.phase(phase), self.gate)?;
+        let (facts, steps) = (&observation.facts, plan.phase(phase));
+        execute::perform(kernel, facts, steps, self.gate, &mut self.journal)?;
         Ok(())
     }
 
@@ -361,8 +420,9 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure.
-    fn verify(&mut self, desired: &KernelState) -> Result<(), Trouble> {
+    /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure. `facts`:
+    /// those that the plan was made with; of a link that went since, nothing is to do.
+    fn verify(&mut self, desired: &KernelState, facts: &Facts) -> Result<(), Trouble> {
         let links = desired.links.keys().map(ToString::to_string).collect();
         let wanted = Wanted { links, ..Wanted::default() };
         let now = observe::observe(&mut self.session.kernel, wanted)?.observation;
@@ -373,10 +433,12 @@ impl Run<'_, '_> {
         // Whoever fights us for a link does so while we look, too.
         let held = &self.session.held;
         missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !held.contains(link)));
+        let index = |facts: &Facts, link: &LinkName| facts.links.get(link).map(|it| it.ifindex);
+        let went = |link: &LinkName| index(facts, link) != index(&now.facts, link);
+        self.link_went = desired.links.keys().any(went);
+        missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !went(link)));
         let Some(first) = missing.steps.first() else { return Ok(()) };
-        let cause = Cause::Stopped(format!(
-            "the kernel took every step but does not show the result; still to do:\n{missing}"
-        ));
+        let cause = Cause::Unverified(missing.to_string());
         let failed =
             Failed { step: Box::new(first.step.clone()), message: None, source: Box::new(cause) };
         Err(failed.into())

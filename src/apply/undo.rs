@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use crate::execute;
 use crate::kernel::Kernel;
 use crate::observe::{self, Wanted};
-use crate::plan::{Phase, Plan, diff};
+use crate::plan::{Journal, Phase, Plan, diff};
 use crate::process::{self, Process};
 use crate::state::{KernelState, LinkFacts, LinkName, NetCls, Observation, RootQdisc};
 
 /// Qdiscs that are whole without classes and filters of their own.
 const CLASSLESS: [&str; 9] =
     ["fq_codel", "fq", "sfq", "cake", "tbf", "pfifo", "bfifo", "pfifo_head_drop", "codel"];
+
+/// How often it is looked whether all is back, and tried again: others may change things meanwhile.
+const TURNS: usize = 4;
 
 /// What a run found when it began.
 pub(super) struct Before {
@@ -31,9 +34,10 @@ impl Before {
         Before { observation, seats: processes.iter().filter_map(seat).collect() }
     }
 
-    /// Brings it back, looks, and says what came of it in a sentence that ends an error message.
-    pub fn bring_back(&self, kernel: &mut Kernel) -> String {
-        match self.attempt(kernel) {
+    /// Brings back what the run's own steps changed (`journal`), looks, and says what came of it in a
+    /// sentence that ends an error message.
+    pub fn bring_back(&self, kernel: &mut Kernel, journal: &Journal) -> String {
+        match self.attempt(kernel, journal) {
             Ok(gone) if gone.is_empty() => "what was there before is back".to_string(),
             Ok(gone) => {
                 let gone: Vec<&str> = gone.iter().map(LinkName::as_str).collect();
@@ -47,27 +51,36 @@ impl Before {
     }
 
     /// The links that it could not bring back, because there are no such links any more.
-    fn attempt(&self, kernel: &mut Kernel) -> Result<Vec<LinkName>, String> {
+    fn attempt(&self, kernel: &mut Kernel, journal: &Journal) -> Result<Vec<LinkName>, String> {
         kernel.look_for_hierarchy().map_err(|error| error.to_string())?;
         if self.observation.state.net_cls != NetCls::Unmounted {
             // Unmounted while we worked, the hierarchy still holds what we made.
             kernel.mount().map_err(|error| error.to_string())?;
         }
-        let now = look(kernel)?;
-        let (state, gone) = self.state_by_todays_names(&now);
-        let plan = diff(&now.state, &state, &now.foreign);
-        perform(kernel, &now, &plan, Phase::Build)?;
-        self.seat_processes(kernel);
-        perform(kernel, &now, &plan, Phase::TearDown)?;
-        let now = look(kernel)?;
-        let left = diff(&now.state, &state, &now.foreign);
-        if !left.is_empty() {
-            return Err(format!("this is still different:\n{left}"));
+        let mut what_stands = String::new();
+        for turn in 0..TURNS {
+            let now = look(kernel)?;
+            let (before, gone) = self.state_by_todays_names(&now);
+            let ifindex = |name: &LinkName| now.facts.links.get(name).map(|link| link.ifindex);
+            let state = journal.undone(&before, &now.state, ifindex);
+            let plan = diff(&now.state, &state, &now.foreign);
+            if turn > 0 && plan.is_empty() {
+                let links = self.observation.facts.links.values();
+                for link in links.filter(|link| journal.has_root(link.ifindex)) {
+                    restore_root(kernel, link, &now)?;
+                }
+                return Ok(gone);
+            }
+            let done = perform(kernel, &now, &plan, Phase::Build).and_then(|()| {
+                self.seat_processes(kernel);
+                perform(kernel, &now, &plan, Phase::TearDown)
+            });
+            what_stands = match done {
+                Ok(()) => format!("this is still different:\n{plan}"),
+                Err(refused) => refused,
+            };
         }
-        for link in self.observation.facts.links.values() {
-            restore_root(kernel, link, &now)?;
-        }
-        Ok(gone)
+        Err(what_stands)
     }
 
     /// The state before, where a link may have been renamed since; and the links that are gone.
@@ -125,7 +138,8 @@ fn perform(
     plan: &Plan,
     phase: Phase,
 ) -> Result<(), String> {
-    execute::perform(kernel, &now.facts, plan.phase(phase), &mut |_, _| Ok(()))
+    let (steps, mut undone) = (plan.phase(phase), Journal::default());
+    execute::perform(kernel, &now.facts, steps, &mut |_, _| Ok(()), &mut undone)
         .map(|_| ())
         .map_err(|failed| format!("`{}`: {failed}", failed.step))
 }

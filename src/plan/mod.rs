@@ -3,11 +3,13 @@
 //! (a plan back) and `clear` (a plan towards nothing).
 
 mod diff;
+mod journal;
 mod print;
 mod routine;
 mod simulate;
 
 pub use diff::diff;
+pub use journal::Journal;
 pub use print::{Paths, Tc};
 pub use routine::Logins;
 pub use simulate::perform;

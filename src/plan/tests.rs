@@ -322,9 +322,22 @@ proptest! {
         let plan = diff(&state, &wanted, &[]);
         let mut killed = state.clone();
         let steps = plan.steps.len();
+        let mut journal = Journal::default();
+        let index = |name: &LinkName| name.as_str().bytes().map(u32::from).sum::<u32>();
         for planned in plan.steps.iter().take(cut.index(steps + 1)) {
             perform(&planned.step, &mut killed);
+            journal.note(&planned.step, planned.step.link().map_or(0, index));
         }
+        // Taken back, it is as before; and what others made meanwhile stays.
+        let back = |now: &KernelState| journal.undone(&state, now, |name| Some(index(name)));
+        prop_assert_eq!(&back(&killed), &state);
+        let mut others = killed.clone();
+        let stranger = Claim::Owner(Owner::Uid(4_000_000_000));
+        others.claims.insert(stranger.clone(), ClassId::ours(Minor(0xdead)));
+        others.links.insert(LinkName::new("later0").unwrap(), crate::state::Tree::default());
+        let back = back(&others);
+        prop_assert!(back.claims.contains_key(&stranger));
+        prop_assert_eq!(back.links.len(), state.links.len() + 1);
         // A pin that the killed run held in reserve is free one round later.
         for round in 0.. {
             let again = desired(&b, &observe(killed.clone(), BTreeSet::new())).unwrap();

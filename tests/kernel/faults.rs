@@ -13,7 +13,7 @@ use shaper::apply;
 use shaper::desired::Sharding;
 use shaper::execute::{self, Cause};
 use shaper::failure::Failure;
-use shaper::plan::{Phase, Tc};
+use shaper::plan::{Journal, Phase, Tc};
 use shaper::state::NetCls;
 
 use crate::host::{CROWD, Foreign, Host, INSTANCE, MAY, assert_same, lines, stop_before};
@@ -335,7 +335,13 @@ fn cut_after(host: &mut Host, steps: usize) -> bool {
     let mut stopped = None;
     let mut gate = stop_before(steps, &mut stopped);
     let mut perform = |session: &mut apply::Session, phase: Phase| {
-        let done = execute::perform(&mut session.kernel, facts, plan.phase(phase), &mut gate);
+        let done = execute::perform(
+            &mut session.kernel,
+            facts,
+            plan.phase(phase),
+            &mut gate,
+            &mut Journal::default(),
+        );
         match done.map_err(|failed| *failed.source) {
             Ok(_) => true,
             Err(Cause::Stopped(_)) => false,

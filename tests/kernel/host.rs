@@ -13,7 +13,7 @@ use shaper::execute::{self, Cause, Gate};
 use shaper::failure::Failure;
 use shaper::kernel::Kernel;
 use shaper::observe::{self, Wanted};
-use shaper::plan::{Step, diff};
+use shaper::plan::{Journal, Step, diff};
 use shaper::policy;
 use shaper::state::{Claim, Filter, KernelState, Observation, Owner, Tag, Tree};
 use shaper::units::{ClassId, Shard};
@@ -179,8 +179,13 @@ impl Host {
         let now = self.observe();
         let plan = diff(&now.state, state, &now.foreign);
         let steps = plan.steps.iter().map(|planned| &planned.step);
-        let done =
-            execute::perform(&mut self.session.kernel, &now.facts, steps, &mut |_, _| Ok(()));
+        let done = execute::perform(
+            &mut self.session.kernel,
+            &now.facts,
+            steps,
+            &mut |_, _| Ok(()),
+            &mut Journal::default(),
+        );
         if let Err(failed) = done {
             panic!("`{}`: {failed}\nin the plan back\n{plan}", failed.step);
         }

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use shaper::apply::Applied;
+use shaper::execute::Cause;
 use shaper::failure::Failure;
 use shaper::plan::Step;
+use shaper::policy::Diagnostic;
 use shaper::state::Claim;
 use shaper::units::Minor;
 
@@ -17,8 +19,10 @@ use crate::support::harness::{On, tests};
 use crate::support::program::NET_CLS;
 
 tests!(
-    On::Host => a_class_in_the_way_is_refused, a_queue_in_the_way_is_refused,
-        a_class_that_a_foreign_object_holds_stays_retired, a_link_that_goes_is_left_out,
+    On::Host => a_class_in_the_way_is_taken_into_account, a_queue_in_the_way_is_refused,
+        an_undo_leaves_what_the_run_did_not_make,
+        a_class_that_a_foreign_object_holds_stays_retired,
+        a_link_that_goes_ends_its_own_steps_only, a_link_that_goes_is_no_part_of_an_undo,
         a_link_that_is_renamed_gets_its_state_back, a_hierarchy_that_is_unmounted_comes_back,
         a_hierarchy_unmounted_during_a_first_build_leaves_nothing,
         a_read_only_hierarchy_is_refused;
@@ -72,6 +76,26 @@ fn apply_with(
     outcome
 }
 
+/// The same, and the run is stopped before the first step after that which is like `last`.
+fn fail_with(
+    host: &mut Host,
+    like: impl Fn(&Step) -> bool,
+    last: impl Fn(&Step) -> bool,
+    mut act: impl FnMut(),
+) -> Result<Applied, Failure> {
+    let mut done = false;
+    host.try_apply(&mut |_, step| {
+        if done && last(step) {
+            return Err(Cause::Stopped("stopped by the test".to_string()));
+        }
+        if !done && like(step) {
+            done = true;
+            act();
+        }
+        Ok(())
+    })
+}
+
 /// The refusal's text; it must be one, and end with exit status 1.
 #[track_caller]
 fn refused(outcome: Result<Applied, Failure>) -> String {
@@ -98,9 +122,13 @@ fn adds_class(step: &Step) -> bool {
     matches!(step, Step::AddClass { .. })
 }
 
-fn a_class_in_the_way_is_refused() {
+fn adds_filter(step: &Step) -> bool {
+    matches!(step, Step::AddFilter { .. })
+}
+
+/// The kernel contradicts the look: another look, another plan, and the run goes on.
+fn a_class_in_the_way_is_taken_into_account() {
     let mut host = built();
-    let before = lines(&host.state());
     let minor = std::cell::Cell::new(0);
     let note = |step: &Step| {
         minor.set(step.class().map_or(0, |id| id.minor().0));
@@ -112,10 +140,34 @@ fn a_class_in_the_way_is_refused() {
             "tc class add dev up0 parent 1: classid 1:{minor:x} htb rate 1mbit quantum 2000"
         ));
     });
-    let text = refused(outcome);
-    assert!(text.contains("EEXIST") && text.contains("tc class add dev up0"), "{text}");
-    is_back(&mut host, &before, &text);
-    gets_there(&mut host);
+    outcome.unwrap_or_else(|failure| panic!("{}", failure.text(false)));
+    host.is_in_sync();
+}
+
+/// What the look missed stays: an undo takes back what this run's own steps did, and nothing else.
+fn an_undo_leaves_what_the_run_did_not_make() {
+    let mut host = built();
+    // All of these are as ours are, and appear between the look and the refusal.
+    let strange = ["user/mallory", "retired/dead"];
+    let text = refused(fail_with(&mut host, adds_class, adds_filter, || {
+        for (claim, classid) in strange.iter().zip(["0x1dead", "0x1dead"]) {
+            let path = Path::new(INSTANCE).join(claim);
+            fs::create_dir_all(&path).expect("a directory");
+            fs::write(path.join("net_cls.classid"), classid).expect("its classid");
+        }
+        run("tc class add dev up0 parent 1:1 classid 1:dead htb rate 1mbit quantum 2000");
+        run("ip link add up9 type veth peer name up9-far");
+        let mark = shaper::state::Mark::for_instance("shaper").0;
+        run(&format!("tc qdisc add dev up9 root handle 1: htb default fffe r2q {mark}"));
+    }));
+    assert!(text.ends_with("what was there before is back"), "{text}");
+    let state = host.state();
+    for claim in strange {
+        assert!(state.claims.contains_key(&claim.parse().expect("a claim")), "{claim} is gone");
+    }
+    assert!(state.links.keys().any(|link| link.as_str() == "up9"), "the tree on up9 is gone");
+    let classes = run("tc class show dev up0");
+    assert!(classes.contains("class htb 1:dead "), "{classes}");
 }
 
 fn a_queue_in_the_way_is_refused() {
@@ -168,10 +220,22 @@ fn on_up1(step: &Step) -> bool {
     step.link().is_some_and(|link| link.as_str() == "up1")
 }
 
-fn a_link_that_goes_is_left_out() {
+fn a_link_that_goes_ends_its_own_steps_only() {
+    let mut host = built();
+    let outcome = apply_with(&mut host, on_up1, || drop(run("ip link del up1")));
+    let applied = outcome.unwrap_or_else(|failure| panic!("{}", failure.text(false)));
+    let is_said = |it: &Diagnostic| it.message.contains("up1") && it.message.contains("not there");
+    assert!(applied.warnings.iter().any(is_said), "{:?}", applied.warnings);
+    let links: Vec<_> = host.state().links.into_keys().collect();
+    assert_eq!(links.iter().map(|link| link.as_str()).collect::<Vec<_>>(), ["up0"]);
+    take_up(&mut host, &AFTER.replace(", up1: {rate: 200mbit}", ""));
+    host.is_in_sync();
+}
+
+fn a_link_that_goes_is_no_part_of_an_undo() {
     let mut host = built();
     let before = host.state();
-    let text = refused(apply_with(&mut host, on_up1, || drop(run("ip link del up1"))));
+    let text = refused(fail_with(&mut host, on_up1, adds_filter, || drop(run("ip link del up1"))));
     assert!(
         text.ends_with("what was there before is back, but for up1: no such link now"),
         "{text}"
@@ -185,7 +249,7 @@ fn a_link_that_is_renamed_gets_its_state_back() {
     let mut host = built();
     let before = lines(&host.state());
     let rename = || drop(run("ip link set up1 name up1x"));
-    let text = refused(apply_with(&mut host, on_up1, rename));
+    let text = refused(fail_with(&mut host, on_up1, adds_filter, rename));
     assert!(text.ends_with("what was there before is back"), "{text}");
     assert_same(&lines(&host.state()), &before.replace("up1 ", "up1x "), "after the undo");
     run("ip link set up1x name up1");

@@ -145,8 +145,14 @@ fn tables_that_a_killed_run_left_are_found() {
         let steps = plan.steps.iter().map(|planned| &planned.step);
         let until = steps.take_while(|step| !matches!(step, Step::DeleteTables { .. }));
         let kernel = &mut host.session.kernel;
-        shaper::execute::perform(kernel, facts, until, &mut |_, _| Ok(()))
-            .unwrap_or_else(|failed| panic!("{failed}"));
+        shaper::execute::perform(
+            kernel,
+            facts,
+            until,
+            &mut |_, _| Ok(()),
+            &mut shaper::plan::Journal::default(),
+        )
+        .unwrap_or_else(|failed| panic!("{failed}"));
         let left = host.state();
         assert!(left.links.values().any(|tree| !tree.left_tables.is_empty()));
         host.go_to_text(&new);

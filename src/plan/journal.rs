@@ -1,0 +1,130 @@
+//! What a run's own steps did. Taking a run back touches nothing else: what others made, changed or
+//! removed meanwhile, or what stood all along and was not seen, stays as it is.
+
+use std::collections::BTreeSet;
+
+use super::Step;
+use crate::state::{Claim, KernelState, LinkName, Pref, Tree};
+use crate::units::{ClassId, Shard};
+
+/// The objects that steps made, changed or removed, by the keys that the kernel knows them by: links
+/// by ifindex, since names change.
+#[derive(Clone, Debug, Default)]
+pub struct Journal {
+    trees: BTreeSet<u32>,
+    shards: BTreeSet<(u32, Shard)>,
+    classes: BTreeSet<(u32, ClassId)>,
+    filters: BTreeSet<(u32, ClassId, Pref)>,
+    claims: BTreeSet<Claim>,
+    /// Links that went while steps were performed on them, by ifindex.
+    pub gone: BTreeSet<u32>,
+}
+
+impl Journal {
+    /// Notes a step that was performed, at least in part. `ifindex`: of its link.
+    pub fn note(&mut self, step: &Step, ifindex: u32) {
+        if let Some(claim) = step.claim() {
+            self.claims.insert(claim.clone());
+        }
+        match step {
+            Step::AddRoot { .. } | Step::DeleteRoot { .. } => {
+                self.trees.insert(ifindex);
+            }
+            Step::AddFilter { parent, pref, .. } | Step::DeleteFilter { parent, pref, .. } => {
+                self.filters.insert((ifindex, *parent, *pref));
+            }
+            _ => {}
+        }
+        if let Some(class) = step.class() {
+            self.classes.insert((ifindex, class));
+            // With a shard's qdisc goes all that is in it.
+            self.shards.extend(Shard::of_class(class).map(|shard| (ifindex, shard)));
+        }
+    }
+
+    /// Whether a step that is about the same object was performed.
+    pub fn covers(&self, step: &Step, ifindex: u32) -> bool {
+        let mut one = Journal::default();
+        one.note(step, ifindex);
+        one.trees.is_subset(&self.trees)
+            && one.classes.is_subset(&self.classes)
+            && one.filters.is_subset(&self.filters)
+            && one.claims.is_subset(&self.claims)
+    }
+
+    /// Whether this run made, replaced or removed the link's root.
+    pub fn has_root(&self, ifindex: u32) -> bool {
+        self.trees.contains(&ifindex)
+    }
+
+    /// The state to go back to: as `before` what the journal names, everything else as `now`. `before`
+    /// has today's names of links; `ifindex` knows them.
+    pub fn undone(
+        &self,
+        before: &KernelState,
+        now: &KernelState,
+        ifindex: impl Fn(&LinkName) -> Option<u32>,
+    ) -> KernelState {
+        let mut state = now.clone();
+        for claim in &self.claims {
+            put(&mut state.claims, claim, before.claims.get(claim).copied());
+        }
+        let names: BTreeSet<&LinkName> = before.links.keys().chain(now.links.keys()).collect();
+        for name in names {
+            let Some(index) = ifindex(name) else { continue };
+            let old = before.links.get(name);
+            if self.has_root(index) {
+                put(&mut state.links, name, old.cloned());
+            } else if let Some(tree) = state.links.get_mut(name) {
+                self.undo_in_tree(index, old.unwrap_or(&Tree::default()), tree);
+            }
+        }
+        state
+    }
+
+    fn undo_in_tree(&self, index: u32, old: &Tree, tree: &mut Tree) {
+        let here = |(at, id): &(u32, ClassId)| (*at == index).then_some(*id);
+        for id in self.classes.iter().filter_map(here) {
+            put(&mut tree.classes, &id, old.classes.get(&id).copied());
+            put(&mut tree.leaves, &id, old.leaves.get(&id).copied());
+        }
+        let here = |(at, shard): &(u32, Shard)| (*at == index).then_some(*shard);
+        for shard in self.shards.iter().filter_map(here) {
+            let is_in = |id: &ClassId| id.shard() == Some(shard);
+            tree.classes.retain(|id, _| !is_in(id));
+            tree.leaves.retain(|id, _| !is_in(id));
+            let classes = old.classes.iter().filter(|(id, _)| is_in(id));
+            tree.classes.extend(classes.map(|(id, class)| (*id, *class)));
+            let leaves = old.leaves.iter().filter(|(id, _)| is_in(id));
+            tree.leaves.extend(leaves.map(|(id, leaf)| (*id, *leaf)));
+            put(&mut tree.shards, &shard, old.shards.get(&shard).cloned());
+        }
+        for (_, parent, pref) in self.filters.iter().filter(|(at, ..)| *at == index) {
+            let found = |tree: &Tree| match parent.shard() {
+                None => tree.filters.get(pref).cloned(),
+                Some(shard) => tree.shards.get(&shard).and_then(|it| it.get(pref)).cloned(),
+            };
+            let old = found(old);
+            match parent.shard() {
+                None => put(&mut tree.filters, pref, old),
+                Some(shard) => {
+                    if let Some(filters) = tree.shards.get_mut(&shard) {
+                        put(filters, pref, old);
+                    }
+                }
+            }
+        }
+        // The tables of a pref that was deleted.
+        if self.filters.iter().any(|(at, ..)| *at == index) {
+            tree.left_tables.clone_from(&old.left_tables);
+        }
+    }
+}
+
+/// The value under the key, or nothing.
+fn put<K: Ord + Clone, V>(map: &mut std::collections::BTreeMap<K, V>, key: &K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key.clone(), value)),
+        None => drop(map.remove(key)),
+    }
+}
