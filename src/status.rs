@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::desired::guarantee_is_derived;
+use crate::desired::{group_guarantee_is_derived, guarantee_is_derived};
 use crate::observe::Sight;
 use crate::state::{Claim, Class, Filter, Key, LinkName, Owner, Role, RootQdisc, Tag, Tree};
 use crate::units::{ClassId, Rate};
@@ -146,7 +146,7 @@ fn foreign(sight: &Sight) -> Vec<String> {
     let roots =
         sight.observation.facts.links.iter().filter_map(|(name, facts)| match &facts.root {
             RootQdisc::Foreign { r2q: Some(r2q), .. } if crate::state::Mark::is_shaper(*r2q) => {
-                Some(format!("root qdisc of {name}: another instance of shaper"))
+                Some(format!("{name}, which another instance of shaper shapes"))
             }
             _ => None,
         });
@@ -244,7 +244,7 @@ impl View<'_> {
         let counters = self.sight.counters(self.name, id).copied().unwrap_or_default();
         let rate_bit = class.rate.bits_per_second();
         let (prio, quantum, derived) = match class.role {
-            Role::Inner => (None, None, true),
+            Role::Inner => (None, None, group_guarantee_is_derived(class.burst)),
             Role::Leaf { prio, quantum } => {
                 (Some(prio), Some(quantum), guarantee_is_derived(quantum))
             }

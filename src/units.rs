@@ -14,8 +14,10 @@ pub struct Rate(NonZeroU64);
 /// Why a text is no [`Rate`] or [`Percent`]. The wording says the cure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
-    #[error("`{0}` has no unit; write for example `{0}mbit` (megabits per second) or `{0}kbit`")]
-    NoUnit(String),
+    #[error(
+        "`{number}` has no unit; write for example `{number}mbit` (megabits per second) or `{number}{other}`"
+    )]
+    NoUnit { number: String, other: &'static str },
     #[error(
         "`{whole}` is ambiguous: to tc `{unit}` means bytes per second; write `{number}{bits}` for bits, or `{eightfold}{bits}` if bytes were meant"
     )]
@@ -114,7 +116,13 @@ impl FromStr for Rate {
         let whole = || text.trim().to_string();
         let lower = unit.to_ascii_lowercase();
         let bits = match lower.as_str() {
-            "" => return Err(RateError::NoUnit(whole())),
+            "" => {
+                // A cure that would be refused too is none: that is said at once.
+                format!("{}mbit", whole()).parse::<Rate>()?;
+                let kbit = format!("{}kbit", whole()).parse::<Rate>();
+                let other = if kbit.is_ok() { "kbit" } else { "gbit" };
+                return Err(RateError::NoUnit { number: whole(), other });
+            }
             "bit" => 1,
             "kbit" => 1_000,
             "mbit" => 1_000_000,
@@ -126,6 +134,7 @@ impl FromStr for Rate {
             "tibit" => 1_u64 << 40,
             "bps" | "kbps" | "mbps" | "gbps" | "tbps" | "kibps" | "mibps" | "gibps" | "tibps" => {
                 let bits = lower.replace("bps", "bit");
+                format!("{}{bits}", number.text).parse::<Rate>()?;
                 return Err(RateError::BytesPerSecond {
                     whole: whole(),
                     number: number.text.to_string(),
@@ -515,7 +524,14 @@ mod tests {
             message("100"),
             "`100` has no unit; write for example `100mbit` (megabits per second) or `100kbit`"
         );
-        assert_eq!("0mbit".parse::<Rate>(), Err(RateError::Zero));
+        assert_eq!(
+            message("0.001"),
+            "`0.001` has no unit; write for example `0.001mbit` (megabits per second) or `0.001gbit`"
+        );
+        // What a message proposes must not be refused in turn.
+        for nothing in ["0", "0.0", "0mbps", "0mbit"] {
+            assert_eq!(nothing.parse::<Rate>(), Err(RateError::Zero), "{nothing}");
+        }
         assert_eq!("-5mbit".parse::<Rate>(), Err(RateError::Negative));
         assert_eq!("4bit".parse::<Rate>(), Err(RateError::TooSmall("4bit".into())));
         assert!(matches!("fast".parse::<Rate>(), Err(RateError::NotANumber(_))));

@@ -10,12 +10,13 @@ use crate::kernel::Kernel;
 use crate::model::{self, Asked, BuildOptions, Model};
 use crate::observe::{self, Sight, Wanted, Whom};
 use crate::plan::{Logins, Plan, diff};
-use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy};
+use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy, quote};
 use crate::state::{
     Account, Accounts, Claim, Facts, Features, Foreign, KernelState, Key, LinkFacts, LinkName,
     Mark, Observation, Owner, RootQdisc, Tag,
 };
 use crate::sys::probe;
+use crate::text::shown;
 use crate::units::{ClassId, Minor, Rate};
 
 /// A policy that was read, and the host that it is for.
@@ -339,12 +340,27 @@ impl Session {
                 && Mark::is_shaper(r2q)
                 && !mine(name)
             {
+                let (who, cgroup) = self.instance_of(r2q);
                 return Err(Failure::Usage(format!(
-                    "another instance of shaper shapes {name} in this network namespace, and there can be only one: name it with --cgroup, or clear it first (shaper clear --cgroup NAME)"
+                    "{who} shapes {name} in this network namespace, and there can be only one: name it with --cgroup, or clear it first (shaper clear --cgroup {cgroup})"
                 )));
             }
         }
         Ok(())
+    }
+
+    /// Who made a root qdisc with this mark: a sentence's subject, and what to write after --cgroup. The
+    /// name is known as long as the instance has its directory where we look.
+    fn instance_of(&self, r2q: u32) -> (String, String) {
+        let hierarchy = self.kernel.hierarchy().map(|hierarchy| fs::read_dir(&hierarchy.path));
+        let names = hierarchy.into_iter().flatten().flatten().flatten();
+        let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        match names.find(|name| Mark::for_instance(name).0 == r2q) {
+            Some(name) => {
+                (format!("the instance {} of shaper", quote(&name)), shown(&name).to_string())
+            }
+            None => ("another instance of shaper".to_string(), "NAME".to_string()),
+        }
     }
 
     /// The first link whose root qdisc may not be replaced, and why.
@@ -357,6 +373,13 @@ impl Session {
                     "{0} has one queue for each CPU ({kind}) and {1} to shape; HTB takes one lock for all of them, which may not keep up. If that is well, use --takeover (that is: tc qdisc replace dev {0} root handle 1: htb default fffe)",
                     link.name, link.rate
                 ),
+                RootQdisc::Foreign { r2q: Some(r2q), .. } if Mark::is_shaper(*r2q) => {
+                    let (who, cgroup) = self.instance_of(*r2q);
+                    format!(
+                        "{who} shapes {}: clear it there (shaper clear --cgroup {cgroup}), or use that instance (--cgroup {cgroup})",
+                        link.name
+                    )
+                }
                 RootQdisc::Foreign { kind, handle, .. } => format!(
                     "{} has a root qdisc that shaper did not make ({kind} {handle}); to replace it, use --takeover (that is: tc qdisc replace dev {} root handle 1: htb default fffe)",
                     link.name, link.name

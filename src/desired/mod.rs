@@ -161,7 +161,9 @@ impl LinkTree<'_> {
             };
             let (rate, ceil) = (in_force.rate, in_force.ceil);
             if id.minor().is_inner() {
-                tree.classes.insert(id, self.class(Some(parent), rate, ceil, Role::Inner));
+                let mut class = self.class(Some(parent), rate, ceil, Role::Inner);
+                class.burst = group_burst(class.burst, in_force.promised);
+                tree.classes.insert(id, class);
             } else {
                 let role = self.role(limits.prio, rate, in_force.promised);
                 self.add_leaf(&mut tree, id, Some(parent), rate, ceil, role, leaf);
@@ -365,6 +367,17 @@ const BURST_MS: u64 = 4;
 fn burst(rate: Rate, mtu: u32, psched: Psched) -> Ticks {
     let frames = 2 * (u64::from(mtu) + 18);
     Ticks::for_bytes(Bytes(rate.bytes_in_ms(BURST_MS).0.max(frames)), rate, psched)
+}
+
+/// A group's burst: an inner class has no quantum of its own, so the lowest bit of this says what a
+/// leaf's says there ([`quantum`]). A tick is 64 ns.
+fn group_burst(burst: Ticks, promised: bool) -> Ticks {
+    if promised { Ticks(burst.0 & !1) } else { Ticks(burst.0 | 1) }
+}
+
+/// Whether a group's guarantee was derived, as [`group_burst`] left it.
+pub fn group_guarantee_is_derived(burst: Ticks) -> bool {
+    burst.0 % 2 == 1
 }
 
 /// Smallest and largest quantum. Below one 64 kB GSO packet HTB shares what is left over equally,

@@ -40,7 +40,7 @@ pub fn build(
     if !to_come.shaped.is_empty() && !findings.has_errors() {
         let mut about = Findings::default();
         nodes::resolve(policy, facts, &to_come, &claims, &groups, &mut about);
-        findings.append(about, true);
+        findings.append(about.without_notes(), true);
     }
     let notes = findings.finish(&policy.source)?;
     Ok((Model { links: links.into_model(), nodes, matcher: claims.matcher, rules }, notes))

@@ -110,6 +110,32 @@ pub(super) fn each(
     Ok(Limits { rate, ceil, prio: written.map_or(0, prio) })
 }
 
+/// What `each` writes, where that is above its parent's ceil and so lowered; and that ceil.
+pub(super) fn lowered(
+    written: Option<&policy::Limits>,
+    link: &Shaped<'_>,
+    parent: Parent<'_>,
+) -> Option<(Rate, Span, Rate)> {
+    let amount = written.and_then(|written| written.ceil.or(written.rate))?;
+    let rate = absolute(amount.value, link.link.rate);
+    (rate > parent.ceil).then_some((rate, amount.at, parent.ceil))
+}
+
+/// `each` that fits no link as it is written: what it is, and of whom (`name`).
+pub(super) fn each_is_lowered(
+    name: &str,
+    on_links: &[Option<(Rate, Span, Rate)>],
+) -> Option<Diagnostic> {
+    let all: Option<Vec<(Rate, Span, Rate)>> = on_links.iter().copied().collect();
+    let (rate, at, most) = *all?.first()?;
+    let name = quote(name);
+    let message = format!("each account of {name} has {most}, not the {rate} that is written here");
+    Some(
+        Diagnostic::warning(Kind::Rate, at, message)
+            .help(format!("what they are in has no more: raise that, or write at most {most}")),
+    )
+}
+
 fn rate_below_ceil(
     of: impl FnOnce() -> String,
     (rate, at): (Rate, Span),

@@ -317,6 +317,7 @@ impl<'a> Tree<'a> {
         let key = everyone_key(line);
         let mut together = Vec::with_capacity(self.links.shaped.len());
         let mut each = Vec::with_capacity(self.links.shaped.len());
+        let mut lowered = Vec::with_capacity(self.links.shaped.len());
         for (link, shaped) in self.links.shaped.iter().enumerate() {
             let top = self.parent(link, None);
             let (rate, ceil) =
@@ -325,8 +326,12 @@ impl<'a> Tree<'a> {
             let prio = line.each.map_or(0, |each| limits::prio(&each));
             together.push(Some(Limits { rate: asked, ceil, prio }));
             let parent = Parent { ceil, group: key.as_ref().map(|_| "everyone"), ..top };
+            lowered.push(limits::lowered(line.each.as_ref(), shaped, parent));
             let found = limits::each("everyone", line.each.as_ref(), shaped, parent);
             each.push(Some(findings.take(found)?));
+        }
+        if let Some(warning) = limits::each_is_lowered("everyone", &lowered) {
+            findings.push(warning);
         }
         let node = key.map(|key| Node {
             owner: Owner::Group(key),
@@ -378,8 +383,10 @@ impl<'a> Tree<'a> {
             }
             let name = line.key.value.as_str();
             let mut limits = Vec::with_capacity(self.links.shaped.len());
+            let mut lowered = Vec::with_capacity(self.links.shaped.len());
             for (link, shaped) in self.links.shaped.iter().enumerate() {
                 let parent = self.parent(link, Some(group));
+                lowered.push(limits::lowered(line.each.as_ref(), shaped, parent));
                 let each = limits::each(name, line.each.as_ref(), shaped, parent);
                 match each {
                     Ok(each) => limits.push(Some(each)),
@@ -388,6 +395,9 @@ impl<'a> Tree<'a> {
                         break;
                     }
                 }
+            }
+            if let Some(warning) = limits::each_is_lowered(name, &lowered) {
+                findings.push(warning);
             }
             found.insert(name, (limits, line.each.map_or(line.key.at, |each| each.at)));
         }

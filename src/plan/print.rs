@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::{Plan, Step};
 use crate::state::{Class, Filter, LeafQdisc, Mark, Pref, Role, Tag, U32Node, U32Rules};
-use crate::units::{ClassId, Psched};
+use crate::units::{ClassId, Psched, Ticks};
 
 /// What a command line needs besides the step: where the directories are, and the tick.
 #[derive(Clone, Debug)]
@@ -234,8 +234,16 @@ impl fmt::Display for Step {
                 };
                 changed("rate", from.rate.to_string(), to.rate.to_string())?;
                 changed("ceil", from.ceil.to_string(), to.ceil.to_string())?;
-                changed("burst", from.burst.0.to_string(), to.burst.0.to_string())?;
-                changed("cburst", from.cburst.0.to_string(), to.cburst.0.to_string())?;
+                // Where they do not just follow the rate. In bytes, as tc says them: the tick is the
+                // same on every kernel (PSCHED_SHIFT, include/net/pkt_sched.h).
+                let bytes =
+                    |ticks: Ticks, rate| ticks.bytes_at(rate, Psched::default()).to_string();
+                if from.burst != to.burst {
+                    changed("burst", bytes(from.burst, from.rate), bytes(to.burst, to.rate))?;
+                }
+                if from.cburst != to.cburst {
+                    changed("cburst", bytes(from.cburst, from.ceil), bytes(to.cburst, to.ceil))?;
+                }
                 if let (
                     Role::Leaf { prio, quantum },
                     Role::Leaf { prio: new_prio, quantum: new_quantum },

@@ -299,6 +299,11 @@ impl Findings {
         found
     }
 
+    /// Leaves the errors only.
+    pub fn without_notes(self) -> Findings {
+        Findings { notes: Vec::new(), ..self }
+    }
+
     /// Adds what another collection has; its errors become warnings if `lenient`.
     pub fn append(&mut self, other: Findings, lenient: bool) {
         self.left_out += other.left_out;

@@ -1,6 +1,6 @@
 //! Status for people: a table for each link, widths as wide as their contents.
 
-use super::{ClassNumbers, Link, Status};
+use super::{ClassNumbers, Link, Pool, Status};
 use crate::text::shown;
 use crate::units::Rate;
 
@@ -18,6 +18,13 @@ pub fn table(status: &Status) -> String {
     }
     if status.links.is_empty() {
         text.push_str("nothing is shaped here; `shaper apply` does it\n");
+    }
+    let forwards = |pool: &Pool| pool.forwarded_packets.filter(|_| pool.class.sent_packets > 0);
+    let pools = status.links.iter().filter_map(|link| link.default.as_ref());
+    if let Some(packets) = pools.filter_map(forwards).find(|packets| *packets > 0) {
+        text.push_str(&format!(
+            "{packets} IPv4 packets were forwarded in this namespace since it began, such as containers' behind a bridge; those that left by a link above count in its (default)\n"
+        ));
     }
     for object in &status.foreign {
         text.push_str(&format!("not ours, left alone: {object}\n"));
@@ -55,13 +62,6 @@ fn one_link(link: &Link, text: &mut String) {
     print(&rows, text);
     if link.direct_packets > 0 {
         text.push_str(&format!("! {} packets passed no class at all\n", link.direct_packets));
-    }
-    if let Some(forwarded) = link.default.as_ref().and_then(|pool| pool.forwarded_packets)
-        && forwarded > 0
-    {
-        text.push_str(&format!(
-            "(default) includes forwarded packets, such as containers' behind a bridge: {forwarded} in this namespace since it began\n"
-        ));
     }
 }
 
@@ -138,6 +138,58 @@ fn scaled(number: u64, step: u64, units: [&str; 5]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forwarded_packets_are_said_where_they_may_be_in_the_default_class() {
+        let class = |sent_packets| ClassNumbers {
+            rate_bit: 8,
+            ceil_bit: 8,
+            asked_rate_bit: Some(8),
+            prio: None,
+            quantum: None,
+            burst_bytes: 0,
+            cburst_bytes: 0,
+            leaf: None,
+            sent_bytes: 0,
+            sent_packets,
+            drops: 0,
+            overlimits: 0,
+            backlog_bytes: 0,
+            lends: 0,
+            borrows: 0,
+        };
+        let link = |forwarded, sent_packets| Link {
+            dev: "eth0".to_string(),
+            netns: 1,
+            direction: "egress",
+            classifier: None,
+            rate_bit: 8,
+            users: Vec::new(),
+            groups: Vec::new(),
+            default: Some(Pool {
+                classid: "1:fffe".to_string(),
+                class: class(sent_packets),
+                forwarded_packets: Some(forwarded),
+            }),
+            unshaped: None,
+            retired: Vec::new(),
+            direct_packets: 0,
+        };
+        let said = |links: Vec<Link>| {
+            let text = table(&Status { version: 1, links, foreign: Vec::new() });
+            let lines = text.lines().filter(|line| line.contains("forwarded"));
+            lines.map(str::to_string).collect::<Vec<_>>()
+        };
+        let nothing: Vec<String> = Vec::new();
+        assert_eq!(said(vec![link(0, 5)]), nothing, "none was forwarded");
+        assert_eq!(said(vec![link(7, 0)]), nothing, "none is in the class");
+        assert_eq!(
+            said(vec![link(7, 5), link(7, 9)]),
+            [
+                "7 IPv4 packets were forwarded in this namespace since it began, such as containers' behind a bridge; those that left by a link above count in its (default)"
+            ]
+        );
+    }
 
     #[test]
     fn numbers_are_short_and_never_round_up() {

@@ -10,10 +10,11 @@ use super::invoke::{Sleeper, exactly, host, root, shaper};
 use crate::support::accounts::ANN;
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
-use crate::support::program::NET_CLS;
+use crate::support::program::{NET_CLS, policy};
 
 tests!(On::Host =>
-    a_foreign_root_is_refused_and_can_be_taken_over, a_held_lock_is_another_run,
+    a_foreign_root_is_refused_and_can_be_taken_over, another_instance_is_named_as_one,
+    words_of_status_and_plan, a_held_lock_is_another_run,
     a_foreign_class_keeps_its_root, nothing_to_show_and_nothing_to_clear,
     a_user_that_has_no_class_is_an_error, why_says_who_claims_what, clear_leaves_nothing
 );
@@ -30,6 +31,54 @@ fn a_foreign_root_is_refused_and_can_be_taken_over() {
     exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", "");
     shaper("clear").assert().code(0);
     assert!(root().contains("noqueue 0: root"));
+}
+
+fn another_instance_is_named_as_one() {
+    let path = host();
+    shaper(&format!("--cgroup other apply {path}")).assert().code(0);
+    let error = "error: the instance `other` of shaper shapes up0: clear it there \
+                 (shaper clear --cgroup other), or use that instance (--cgroup other)\n";
+    exactly(&mut shaper(&format!("apply {path}")), 2, "", error);
+    let status = "nothing is shaped here; `shaper apply` does it\n\
+                  not ours, left alone: up0, which another instance of shaper shapes\n";
+    exactly(&mut shaper("status"), 0, status, "");
+    shaper("--cgroup other clear").assert().code(0);
+}
+
+/// `~` before what nobody wrote; forwarded packets where there are some; bursts in bytes.
+fn words_of_status_and_plan() {
+    let _host = host();
+    let text = "
+version: 1
+links: {up0: {rate: 1gbit, leaf: bfifo}}
+users: {ann: 20mbit}
+groups:
+  written: {rate: 100mbit, users: [ann]}
+  derived: {ceil: 100mbit, gid: students}
+";
+    shaper(&format!("apply -q {}", policy(text))).assert().code(0);
+    let status = || {
+        let output = shaper("status").assert().code(0).get_output().stdout.clone();
+        String::from_utf8(output).expect("text")
+    };
+    let said = status();
+    let rate = |row: &str| {
+        let line = said.lines().find(|line| line.contains(row)).expect("a row");
+        line.split_whitespace().nth(3).expect("its rate").to_string()
+    };
+    assert_eq!(rate("[written]"), "100mbit", "{said}");
+    assert!(rate("[derived]").starts_with('~'), "{said}");
+    assert!(!said.contains("forwarded"), "none were: {said}");
+    let plan = "\
+~ up0 class 1:f000: rate 100Mbit -> 1Mbit burst 50000b -> 3036b  (group written)
+plan: 0 to add, 2 to change, 0 to delete
+";
+    let less = policy(&text.replace("rate: 100mbit", "rate: 1mbit"));
+    let said = shaper(&format!("plan {less}")).assert().code(0).get_output().stdout.clone();
+    let said = String::from_utf8(said).expect("text");
+    let said: String =
+        said.lines().filter(|l| !l.contains("(ann)")).map(|l| l.to_string() + "\n").collect();
+    assert_eq!(said, plan);
 }
 
 /// Holds the lock as another run would, until it is dropped.

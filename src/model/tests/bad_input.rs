@@ -119,6 +119,9 @@ fn rates_that_cannot_be() {
         ("negative", "users: {bob: -1mbit}"),
         ("no number", "users: {bob: fast}"),
         ("a bare number", "users: {bob: 100}"),
+        ("a bare zero", "users: {bob: 0}"),
+        ("zero bytes", "users: {bob: 0mbps}"),
+        ("a bare number that is too small in kbit", "users: {bob: 0.001}"),
         ("more than 64 bits", "users: {bob: 99999999999tbit}"),
         ("mbps", "users: {bob: 100mbps}"),
         ("an unknown unit", "users: {bob: 100mb}"),
@@ -142,6 +145,16 @@ fn rates_that_cannot_be() {
         (
             "each with a ceil below its rate",
             "groups: {g: {gid: staff, each: {rate: 2mbit, ceil: 1mbit}}}",
+        ),
+        ("each above all together (a warning)", "everyone: {each: 50mbit, ceil: 10mbit}"),
+        (
+            "each above its group (a warning)",
+            "groups: {g: {gid: staff, ceil: 10mbit, each: {rate: 20mbit}}}",
+        ),
+        ("each above the link (a warning)", "everyone: 2gbit"),
+        (
+            "each above one of two links (no word)",
+            "version: 1\nlinks: {eth0: , eth1: }\neveryone: 500mbit",
         ),
         ("everyone above the link", "everyone: {ceil: 2gbit}"),
         ("promises above the link", "users: {ann: {rate: 600mbit}, bob: {rate: 400mbit}}"),

@@ -187,7 +187,7 @@ fn an_account_that_runs_has_a_class_of_each_or_of_everyone() {
         .accounts
         .running
         .extend([0, 33, 990, 1001, 1003, 1004, 61_184, 65_534, 100_007, 4_000_000]);
-    let model = built_on(
+    let model = built_with_a_note(
         &facts,
         "version: 1\nlinks: {eth0: }\nusers: {bob: 1mbit}\ngroups: {s: {gid: students, ceil: 10mbit, each: {ceil: 20mbit, prio: 4}}}\neveryone: 50mbit",
     );
@@ -211,7 +211,7 @@ fn an_account_that_runs_has_a_class_of_each_or_of_everyone() {
 fn everyone_together_is_a_group() {
     let mut facts = host();
     facts.accounts.running.extend([999, 1004]);
-    let model = built_on(
+    let model = built_with_a_note(
         &facts,
         "version: 1\nlinks: {eth0: }\neveryone: {uids: [\"900-\"], rate: 10%, ceil: 80%, each: {ceil: 1gbit}}",
     );

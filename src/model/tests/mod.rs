@@ -89,6 +89,15 @@ fn built_on(facts: &Facts, text: &str) -> Model {
     model
 }
 
+/// The same with one note.
+fn built_with_a_note(facts: &Facts, text: &str) -> Model {
+    let policy = policy::parse(text, "policies.yaml").unwrap_or_else(|e| panic!("{e}"));
+    let (model, notes) =
+        build(&policy, facts, BuildOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    model
+}
+
 fn built(text: &str) -> Model {
     built_on(&host(), text)
 }
