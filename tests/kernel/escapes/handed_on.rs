@@ -37,8 +37,9 @@ pub struct Heir(Child);
 
 impl Heir {
     pub fn start(account: Account, socket: impl Into<OwnedFd>) -> Heir {
-        let mut command = Command::new("sleep");
-        command.arg("120").uid(account.uid).gid(account.gid);
+        // One of the lab's kernels has nothing but a shell.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec sleep 120"]).uid(account.uid).gid(account.gid);
         command.stdin(Stdio::from(socket.into())).stdout(Stdio::null());
         Heir(command.spawn().expect("start an heir"))
     }
