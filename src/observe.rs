@@ -389,11 +389,15 @@ fn tags() -> Result<BTreeSet<ClassId>, SocketError> {
     Ok(tags)
 }
 
-/// Retired classes that hold no packets on any link, have sent none between the two looks, and that no
+/// Retired classes and those of `leaving` that hold no packets on any link, have sent none between the two looks, and that no
 /// socket is tagged with: a connection that nobody has accepted yet sends nothing and keeps its tag,
 /// and would send past every limit once its class were gone, or in the class of whoever gets the
 /// number next.
-pub fn quiet(earlier: &Sight, now: &Sight) -> BTreeSet<ClassId> {
+pub fn quiet(
+    earlier: &Sight,
+    now: &Sight,
+    leaving: impl Iterator<Item = ClassId>,
+) -> BTreeSet<ClassId> {
     let retired = now.observation.state.claims.iter().filter_map(|(claim, classid)| match claim {
         Claim::Retired(_) => classid.our_class(),
         _ => None,
@@ -407,7 +411,8 @@ pub fn quiet(earlier: &Sight, now: &Sight) -> BTreeSet<ClassId> {
                 && before.is_some_and(|before| before.sent_packets == counters.sent_packets)
         })
     };
-    let mut quiet: BTreeSet<ClassId> = retired.filter(still).collect();
+    let leaving = leaving.filter_map(|classid| classid.our_class());
+    let mut quiet: BTreeSet<ClassId> = retired.chain(leaving).filter(still).collect();
     if quiet.is_empty() {
         return quiet;
     }

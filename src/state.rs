@@ -320,6 +320,19 @@ impl Accounts {
         }
     }
 
+    /// Takes it as one that has none.
+    pub fn dismiss(&mut self, owner: &Owner) {
+        match owner {
+            Owner::Uid(uid) => {
+                self.running.remove(uid);
+            }
+            Owner::Subuids(range) => {
+                self.running_ranges.remove(range);
+            }
+            _ => {}
+        }
+    }
+
     /// Takes it as one that has.
     pub fn admit(&mut self, owner: &Owner) {
         match owner {

@@ -97,6 +97,8 @@ pub struct Stands {
     pub model: Model,
     pub accounts: Accounts,
     pub state: KernelState,
+    /// Classes that go once they are quiet stand.
+    pub draining: bool,
     /// The links that are shaped, with their indices.
     pub links: BTreeMap<LinkName, u32>,
 }
@@ -106,7 +108,9 @@ impl Stands {
         let Facts { accounts, links, .. } = meaning.sight.observation.facts;
         let shaped = links.into_iter().filter(|(name, _)| state.links.contains_key(name));
         let links = shaped.map(|(name, facts)| (name, facts.ifindex)).collect();
-        Stands { model: meaning.model, accounts, state, links }
+        let retired = state.claims.keys().any(|claim| claim.retired().is_some());
+        let draining = retired || !meaning.draining.is_empty();
+        Stands { model: meaning.model, accounts, state, draining, links }
     }
 }
 
@@ -301,7 +305,9 @@ impl Run<'_, '_> {
             let freed = self.applied.steps.iter().skip(before).any(|planned| {
                 matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(_), .. })
             });
-            let pending: BTreeSet<Minor> = done.claims.keys().filter_map(Claim::retired).collect();
+            let retired = done.claims.keys().filter_map(Claim::retired);
+            let draining = meaning.draining.iter().map(|id| id.minor());
+            let pending: BTreeSet<Minor> = retired.chain(draining).collect();
             // A minor that was collected may be retired once more.
             waited_for.retain(|minor| pending.contains(minor));
             if !self.applied.placement.waiting.is_empty() {

@@ -31,9 +31,11 @@ pub struct Session {
     /// Whether processes are looked at, and moved. Without it the accounts that run are those of
     /// `known`.
     pub processes: bool,
-    /// Accounts that stand keep their class, also without a process, but for these, and these too
-    /// while something is in their directory. `None`: whoever has no process loses it, unless something
-    /// was put there by hand. What is not known of one that stands (its groups) is as it stands.
+    /// Accounts (and ranges of subordinate uids) whose time of grace is over; all others that stand keep
+    /// their class, also without a process. `None`: whoever has no process leaves, unless something was
+    /// put there by hand. Those who leave keep it too for as long as it is not known to be quiet, or
+    /// somebody is in their directory: who comes back then finds his one class, and not a second one
+    /// beside what still drains. What is not known of one that stands (its groups) is as it stands.
     pub leaving: Option<BTreeSet<Owner>>,
     /// Links that stay as they stand, whatever the policy says.
     pub held: BTreeSet<LinkName>,
@@ -63,6 +65,8 @@ pub struct Meaning {
     pub sight: Sight,
     pub model: Model,
     pub warnings: Vec<Diagnostic>,
+    /// Classes of accounts that leave and may still hold packets.
+    pub draining: BTreeSet<ClassId>,
 }
 
 impl Session {
@@ -101,13 +105,13 @@ impl Session {
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
         let found = &mut sight.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
-        self.keep_who_stands(&mut sight.observation)?;
-        if sight.facts().accounts.unavailable.is_some() || self.leaving.is_some() {
-            remember_groups(&self.policy, &mut sight.observation);
-        }
+        let leaving = self.who_leaves(&sight.observation)?;
         if let Some(earlier) = &self.earlier {
-            sight.observation.facts.quiet = observe::quiet(earlier, &sight);
+            sight.observation.facts.quiet =
+                observe::quiet(earlier, &sight, leaving.values().copied());
         }
+        let draining = self.keep_who_stands(&mut sight.observation, &leaving);
+        remember_groups(&self.policy, &mut sight.observation);
         let Options { skip_unknown, absent_links, .. } = self.options;
         let options = BuildOptions { offline: false, skip_unknown, absent_links };
         let (model, warnings) = match absent_links {
@@ -122,25 +126,52 @@ impl Session {
         };
         self.no_other_instance(&model, &sight)?;
         self.good = links_of(&model, sight.facts());
-        Ok(Meaning { sight, model, warnings })
+        Ok(Meaning { sight, model, warnings, draining })
     }
 
-    fn keep_who_stands(&self, observation: &mut Observation) -> Result<(), Failure> {
-        let Some(instance) = self.kernel.instance() else { return Ok(()) };
-        let claims = &observation.state.claims;
-        for owner in claims.keys().filter_map(Claim::comes_and_goes) {
-            let stays = match &self.leaving {
-                None => {
-                    let by_hand = Claim::Pinned(owner.clone());
-                    claims.contains_key(&by_hand) && !instance.members(&by_hand)?.is_empty()
-                }
-                Some(leaving) => !leaving.contains(owner) || instance.is_occupied(owner)?,
+    /// Those that come and go and have nobody any more, with the class that each has.
+    fn who_leaves(&self, observation: &Observation) -> Result<BTreeMap<Owner, ClassId>, Failure> {
+        let mut leave = BTreeMap::new();
+        let Some(instance) = self.kernel.instance() else { return Ok(leave) };
+        let accounts = &observation.facts.accounts;
+        for (claim, classid) in &observation.state.claims {
+            let Some(owner) = claim.comes_and_goes() else { continue };
+            let may_leave = match &self.leaving {
+                None => !accounts.runs(owner),
+                Some(leaving) => leaving.contains(owner),
             };
-            if stays {
-                observation.facts.accounts.admit(owner);
+            if may_leave && !instance.is_occupied(owner)? {
+                leave.insert(owner.clone(), *classid);
             }
         }
-        Ok(())
+        Ok(leave)
+    }
+
+    /// Whoever stands runs, as far as classes go, until he leaves and his class is quiet. The classes of
+    /// those who leave and whose are not known to be.
+    fn keep_who_stands(
+        &self,
+        observation: &mut Observation,
+        leaving: &BTreeMap<Owner, ClassId>,
+    ) -> BTreeSet<ClassId> {
+        let Observation { state, facts, .. } = observation;
+        let mut draining = BTreeSet::new();
+        for owner in state.claims.keys().filter_map(Claim::comes_and_goes) {
+            let class = leaving.get(owner);
+            let has_class =
+                |id: &&ClassId| state.links.values().any(|tree| tree.classes.contains_key(id));
+            match class {
+                Some(id) if facts.quiet.contains(id) || !has_class(&id) => {
+                    facts.accounts.dismiss(owner);
+                }
+                Some(id) => {
+                    draining.insert(*id);
+                    facts.accounts.admit(owner);
+                }
+                None => facts.accounts.admit(owner),
+            }
+        }
+        draining
     }
 
     /// A model although some links are not as the policy needs them: one that was well before is taken
@@ -438,8 +469,8 @@ fn pins_in_use<'a>(
     })
 }
 
-/// NSS could not answer: an account that has a class in a group is taken to be in it still, so that an
-/// outage of the directory moves nobody to another class.
+/// NSS could not answer, or was not asked about somebody who stands and does not run: an account that
+/// has a class in a group is taken to be in it still, so that nobody is moved to another class.
 fn remember_groups(policy: &Policy, observation: &mut Observation) {
     let Observation { state, facts, .. } = observation;
     let accounts = &mut facts.accounts;
@@ -454,7 +485,7 @@ fn remember_groups(policy: &Policy, observation: &mut Observation) {
     // Any number will do that no group has: it only says "that group".
     let mut stand_in = (0..u32::MAX).rev();
     let silent: Vec<u32> =
-        accounts.running.iter().filter(|uid| !accounts.by_uid.contains_key(uid)).copied().collect();
+        accounts.running.iter().filter(|uid| !accounts.has_answer(**uid)).copied().collect();
     for uid in silent {
         let classid = state.claims.get(&Claim::Owner(Owner::Uid(uid)));
         let parent = classid.and_then(|id| state.links.values().find_map(|tree| tree.parent(*id)));

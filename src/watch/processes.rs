@@ -157,6 +157,7 @@ impl Watch {
     fn welcome(&mut self, placement: &Placement) {
         for claim in placement.waiting.keys() {
             if let Some(owner) = claim.comes_and_goes() {
+                self.leaving.remove(owner);
                 self.accounts.admit(owner);
             }
             self.soon(Instant::now());

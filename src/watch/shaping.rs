@@ -89,7 +89,7 @@ impl Watch {
     fn apply(&mut self, repair: bool) -> Result<Applied, Failure> {
         self.session.known = Some(self.accounts.clone());
         self.session.reclaimed = self.stands.state.links.keys().cloned().collect();
-        self.session.leaving = Some(std::mem::take(&mut self.leaving));
+        self.session.leaving = Some(self.leaving.clone());
         let may = May { wait: Duration::ZERO, quiet: None, repair, ..May::default() };
         let mut told = Instant::now();
         let mut still_here = |_: usize, _: &Step| {
@@ -120,6 +120,8 @@ impl Watch {
             self.accounts.running.clone_from(&stands.accounts.running);
             self.accounts.running_ranges.clone_from(&stands.accounts.running_ranges);
             self.stands = stands;
+            let claims = &self.stands.state.claims;
+            self.leaving.retain(|owner| claims.contains_key(&Claim::Owner(owner.clone())));
         }
         self.schedule_collection();
         memory::give_back();
@@ -245,10 +247,10 @@ impl Watch {
         );
     }
 
-    /// Retired classes go once they have been quiet for a while: the first of two looks now.
+    /// Classes that are retired, or whose account has left, go once they have been quiet for a while: the
+    /// first of two looks now.
     pub(super) fn schedule_collection(&mut self) {
-        let retired = self.state().claims.keys().any(|claim| matches!(claim, Claim::Retired(_)));
-        if !retired {
+        if !self.stands.draining {
             self.draining = 0;
             self.earlier = None;
             self.agenda.drop(Task::Collect);

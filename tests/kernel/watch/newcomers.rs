@@ -3,20 +3,22 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::soon;
-use crate::support::accounts::{ANN, Account, DAVE, STUDENTS, own_etc};
+use crate::support::accounts::{ANN, Account, CAROL, DAVE, STUDENTS, own_etc};
 use crate::support::counters;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
+use crate::support::orders::{Order, Proto};
 use crate::support::program::{classid, directory, members, policy};
 use crate::support::rates::{self, MBIT, between};
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
     On::HostEvents => subordinate_uids_have_no_classes_of_their_own,
-        members_of_a_group_are_placed_whenever_they_come;
+        members_of_a_group_are_placed_whenever_they_come,
+        who_comes_back_finds_the_class_that_still_drains;
 );
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -109,5 +111,49 @@ groups: {students: {gid: students, ceil: 60mbit, each: {ceil: 20mbit}}}
     soon("ann is placed", PATIENCE, || members("user/ann").contains(&ann.pid()));
     sleep(Duration::from_millis(500));
     assert!(!directory(&format!("uid/{}", 3500)).exists(), "nobody's {}", stranger.pid());
+    assert!(daemon.end().success());
+}
+
+/// Megabytes queued at each logout, and a new login once the time of grace is over.
+fn who_comes_back_finds_the_class_that_still_drains() {
+    let mut world = World::new();
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 5mbit}}}
+everyone: 1mbit
+";
+    let daemon = Daemon::with_events(&["watch", "--grace", "1", &policy(text)]);
+    let place = format!("uid/{}", CAROL.uid);
+    let mut class: Option<String> = None;
+    let (start, before) = (Instant::now(), counters::classes(UPLINK).class("1:1").bytes);
+    for login in 0..3 {
+        let mut carol = world.actor(CAROL);
+        soon("carol is placed", PATIENCE, || {
+            directory(&place).exists() && members(&place).contains(&carol.pid())
+        });
+        for _ in 0..8 {
+            let port = world.sink(Proto::Tcp);
+            let socket = carol.connect(world.far_at(Family::V4, port));
+            carol.tell(&Order::Flood { socket, bytes: 65_536 });
+        }
+        let now = classid(&place);
+        assert_eq!(*class.get_or_insert_with(|| now.clone()), now, "at login {login}");
+        sleep(Duration::from_millis(500));
+        // She ends with all that she has queued.
+        drop(carol);
+        // Without anybody for longer than the time of grace.
+        sleep(Duration::from_millis(2_500));
+    }
+    assert!(directory(&place).exists(), "it has not drained yet");
+    let bits = (counters::classes(UPLINK).class("1:1").bytes - before) * 8;
+    between(
+        "what she sent",
+        bits * 1_000 / (start.elapsed().as_millis() as u64),
+        0,
+        MBIT * 115 / 100,
+    );
+    let left = fs::read_dir(directory("retired"))
+        .map_or(0, |found| found.flatten().filter(|entry| entry.path().is_dir()).count());
+    assert_eq!(left, 0, "no class of hers is retired");
     assert!(daemon.end().success());
 }
