@@ -7,6 +7,7 @@ mod confirm;
 mod session;
 mod source;
 mod undo;
+mod unfit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

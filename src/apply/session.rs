@@ -39,10 +39,10 @@ pub struct Session {
     pub leaving: Option<BTreeSet<Owner>>,
     /// Links that stay as they stand, whatever the policy says.
     pub held: BTreeSet<LinkName>,
-    /// Links that were shaped before: another root qdisc there was put in the place of ours.
-    pub reclaimed: BTreeSet<LinkName>,
+    /// Links that were shaped before, by ifindex: another root qdisc there was put in the place of ours.
+    pub reclaimed: BTreeSet<u32>,
     /// The links of the last model, as they were then.
-    good: BTreeMap<LinkName, LinkFacts>,
+    pub(super) good: BTreeMap<LinkName, LinkFacts>,
     /// What the kernel can do, once it was found out.
     pub features: Option<Features>,
     /// A look some time ago. Retired classes that were silent since then may go.
@@ -54,7 +54,7 @@ pub struct Session {
 pub struct Options {
     pub skip_unknown: bool,
     pub takeover: bool,
-    /// A link that is not there is passed over, as if it were `optional`.
+    /// Links come and go while this goes on: whatever is unfit to be shaped is passed over.
     pub absent_links: bool,
     /// No option of the command line: the numbers are right for every host.
     pub sharding: Sharding,
@@ -113,11 +113,20 @@ impl Session {
         let draining = self.keep_who_stands(&mut sight.observation, &leaving);
         remember_groups(&self.policy, &mut sight.observation);
         let Options { skip_unknown, absent_links, .. } = self.options;
-        let options = BuildOptions { offline: false, skip_unknown, absent_links };
+        let options =
+            BuildOptions { offline: false, skip_unknown, skip_absent: true, absent_links };
         let (model, warnings) = match absent_links {
             true => self.with_what_links_allow(&mut sight.observation.facts, options)?,
             false => {
-                let (model, warnings) = model::build(&self.policy, sight.facts(), options)?;
+                let built = model::build(&self.policy, sight.facts(), options)?;
+                // Where none of the links is there, that is more likely a mistake.
+                let (model, warnings) = match built.0.links.is_empty() {
+                    true => {
+                        let strict = BuildOptions { skip_absent: false, ..options };
+                        model::build(&self.policy, sight.facts(), strict)?
+                    }
+                    false => built,
+                };
                 if let Some((_, problem)) = self.root_in_the_way(&model, sight.facts()) {
                     return Err(Failure::Usage(problem));
                 }
@@ -174,56 +183,6 @@ impl Session {
         draining
     }
 
-    /// A model although some links are not as the policy needs them: one that was well before is taken
-    /// to be so still (a cable is out, a switch gives a lower speed, a tunnel has the default route);
-    /// another one is passed over.
-    fn with_what_links_allow(
-        &self,
-        facts: &mut Facts,
-        options: BuildOptions,
-    ) -> Result<(Model, Vec<Diagnostic>), Failure> {
-        let mut said = Vec::new();
-        let mut strict = true;
-        loop {
-            let (model, mut warnings) = match model::build(&self.policy, facts, options) {
-                Ok(built) => built,
-                Err(report) if strict => {
-                    strict = false;
-                    let why = report.first().map_or("", |first| &first.message);
-                    said.push(format!("{why}: links are taken to be as they were"));
-                    self.links_as_they_were(facts);
-                    continue;
-                }
-                Err(report) => return Err(report.into()),
-            };
-            let Some((link, problem)) = self.root_in_the_way(&model, facts) else {
-                let warning = |why| Diagnostic::warning(Kind::Link, None, why);
-                warnings.extend(said.into_iter().map(warning));
-                return Ok((model, warnings));
-            };
-            said.push(format!("{problem}; it is passed over"));
-            facts.links.remove(&link);
-        }
-    }
-
-    fn links_as_they_were(&self, facts: &mut Facts) {
-        let named = |name: &LinkName, link: &LinkFacts| {
-            self.policy.links.iter().any(|line| line.name.value.means(name, &link.altnames))
-        };
-        facts.links.retain(|name, link| {
-            match self.good.get(name) {
-                Some(good) => {
-                    link.speed = good.speed;
-                    link.default_route_v4 = good.default_route_v4;
-                    link.default_route_v6 = good.default_route_v6;
-                }
-                // `auto` goes to no other link meanwhile.
-                None => (link.default_route_v4, link.default_route_v6) = (None, None),
-            }
-            self.good.contains_key(name) || !named(name, link)
-        });
-    }
-
     /// The state that the model means on what was seen; on held links, what was seen.
     pub fn desired(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
         let mut desired = self.meant(meaning)?;
@@ -247,40 +206,6 @@ impl Session {
             }
         }
         Ok(desired)
-    }
-
-    /// Links that stand and that the policy means, but not now: the model passed them over, or `auto`
-    /// finds no link and may be any of them.
-    fn passed_over<'a>(
-        &self,
-        meaning: &'a Meaning,
-    ) -> impl Iterator<Item = &'a LinkName> + use<'a> {
-        let Meaning { sight, model, .. } = meaning;
-        let facts = &sight.facts().links;
-        let lines = self.policy.links.iter().filter(|_| self.options.absent_links);
-        let open: Vec<&LinkRef> = lines
-            .filter(|line| model.links.iter().all(|link| link.place != line.name.at.place))
-            .map(|line| &line.name.value)
-            .collect();
-        let shaped = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
-        let is_shaped = |index: u32| {
-            model.links.iter().any(|link| facts.get(&link.name).is_some_and(|f| f.ifindex == index))
-        };
-        let is_open = |name: &LinkName| {
-            let device = facts.get(name);
-            // A port is its master's once that is shaped.
-            let is_port = device.and_then(|device| device.master).is_some_and(is_shaped);
-            let altnames = device.map_or(&[][..], |device| &device.altnames);
-            open.iter().any(|line| match line {
-                LinkRef::Auto => true,
-                LinkRef::Pattern(_) if is_port => false,
-                line => line.means(name, altnames),
-            })
-        };
-        let standing = sight.observation.state.links.keys();
-        let names: Vec<&LinkName> =
-            standing.filter(|name| is_open(name) && !shaped(name)).collect();
-        names.into_iter()
     }
 
     fn meant(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
@@ -395,10 +320,16 @@ impl Session {
     }
 
     /// The first link whose root qdisc may not be replaced, and why.
-    fn root_in_the_way(&self, model: &Model, facts: &Facts) -> Option<(LinkName, String)> {
-        let links = model.links.iter().filter(|link| !self.reclaimed.contains(&link.name));
-        for link in links.filter(|_| !self.options.takeover) {
+    pub(super) fn root_in_the_way(
+        &self,
+        model: &Model,
+        facts: &Facts,
+    ) -> Option<(LinkName, String)> {
+        for link in model.links.iter().filter(|_| !self.options.takeover) {
             let Some(facts) = facts.links.get(&link.name) else { continue };
+            if self.reclaimed.contains(&facts.ifindex) {
+                continue;
+            }
             let problem = match &facts.root {
                 RootQdisc::Kernel { kind } if kind == "mq" && link.rate > ONE_LOCK => format!(
                     "{0} has one queue for each CPU ({kind}) and {1} to shape; HTB takes one lock for all of them, which may not keep up. If that is well, use --takeover (that is: tc qdisc replace dev {0} root handle 1: htb default fffe)",

@@ -116,7 +116,7 @@ pub(super) fn resolve<'p>(
             }
             let found = match options.offline {
                 true => Ok(unseen(line)),
-                false => interface(line, facts, line.optional || options.absent_links),
+                false => interface(line, facts, may_be_absent(line, options)),
             };
             let found = findings.take(found).flatten();
             links.auto_is_open |= found.is_none() && line.name.value == LinkRef::Auto;
@@ -161,9 +161,8 @@ pub(super) fn resolve<'p>(
     }
     for (line, meant) in policy.links.iter().zip(meant) {
         if meant.is_empty() {
-            let may_be_absent = is_pattern(line) || line.optional || options.absent_links;
-            if may_be_absent && !options.offline {
-                findings.push(absent(line, options));
+            if (is_pattern(line) || may_be_absent(line, options)) && !options.offline {
+                findings.push(absent(line, facts, options));
             }
             let name = LinkName::new(line.name.value.as_str());
             let mut unsaid = Findings::default();
@@ -217,7 +216,11 @@ fn unseen(line: &LinkLine) -> Option<Meant<'static>> {
     }
 }
 
-fn absent(line: &LinkLine, options: BuildOptions) -> Diagnostic {
+fn may_be_absent(line: &LinkLine, options: BuildOptions) -> bool {
+    line.optional || options.skip_absent || options.absent_links
+}
+
+fn absent(line: &LinkLine, facts: &Facts, options: BuildOptions) -> Diagnostic {
     let name = quote(line.name.value.as_str());
     let message = match line.name.value {
         LinkRef::Pattern(_) => format!("no link fits {name} now"),
@@ -228,8 +231,13 @@ fn absent(line: &LinkLine, options: BuildOptions) -> Diagnostic {
         true => Diagnostic::info,
         false => Diagnostic::warning,
     };
-    new(Kind::Link, line.name.at, message)
-        .help("what comes is shaped by the next apply, or by the daemon at once")
+    let help = "what comes is shaped by the next apply, or by the daemon at once";
+    let names = facts.links.keys().map(LinkName::as_str);
+    let close = closest(line.name.value.as_str(), names).filter(|_| !line.optional);
+    new(Kind::Link, line.name.at, message).help(match close {
+        Some(close) => format!("did you mean `{close}`? Else {help}"),
+        None => help.to_string(),
+    })
 }
 
 /// The interface of a line; `None`: one that is not there, and `may_be_absent`.

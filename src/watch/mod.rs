@@ -129,6 +129,8 @@ pub fn watch(
         .map_err(|error| Failure::refused(format!("inotify: {error}")))?;
     let mut accounts = who_runs(&session)?;
     signal::catch();
+    // One link that is absent or unfit keeps no other from being shaped: it is shaped when it is fit.
+    session.options.absent_links = true;
     let mut first = first_apply(&mut session, &mut accounts, settings.wait)?;
     let mut signals = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| signals.add(s));
@@ -145,7 +147,7 @@ pub fn watch(
     let Some(stands) = first.stands.take() else {
         return Err(Failure::refused("the first apply did not come to rest"));
     };
-    session.options.absent_links = true;
+    session.reclaimed.extend(stands.links.values());
     let mut watch = Watch {
         session,
         settings,

@@ -88,7 +88,6 @@ impl Watch {
     /// One apply of the policy in force, to the accounts as they are known.
     fn apply(&mut self, repair: bool) -> Result<Applied, Failure> {
         self.session.known = Some(self.accounts.clone());
-        self.session.reclaimed = self.stands.state.links.keys().cloned().collect();
         self.session.leaving = Some(self.leaving.clone());
         let may = May { wait: Duration::ZERO, quiet: None, repair, ..May::default() };
         let mut told = Instant::now();
@@ -119,6 +118,8 @@ impl Watch {
         if let Some(stands) = applied.stands {
             self.accounts.running.clone_from(&stands.accounts.running);
             self.accounts.running_ranges.clone_from(&stands.accounts.running_ranges);
+            // Also while one is left alone, when what stands there is somebody else's.
+            self.session.reclaimed.extend(stands.links.values());
             self.stands = stands;
             let claims = &self.stands.state.claims;
             self.leaving.retain(|owner| claims.contains_key(&Claim::Owner(owner.clone())));
@@ -217,6 +218,7 @@ impl Watch {
             Ok(applied) => {
                 log::info!("{file} is in force");
                 self.refused = None;
+                self.session.reclaimed.clear();
                 self.settle(applied);
                 self.narrow_events();
                 self.soon(Instant::now());

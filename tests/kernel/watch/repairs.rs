@@ -20,6 +20,8 @@ tests!(
     On::Every => what_others_change_is_repaired, a_policy_is_followed_as_its_file_changes;
     On::Host => a_name_service_that_hangs_delays_nobody;
     On::HostAndUml => links_come_and_go, links_that_fit_a_pattern_come_and_go, one_odd_link_stops_nothing_else, whoever_fights_us_is_left_alone_for_a_while,
+        a_root_that_is_fought_over_is_shaped_again_after_each_pause,
+        links_that_are_absent_or_unfit_at_the_start_keep_no_other_from_being_shaped,
         a_pending_confirmation_is_respected, a_policy_can_be_tried_beside_the_daemon;
 );
 
@@ -247,6 +249,72 @@ users: {ann: 30mbit}
     change("calm0");
     soon("a repair of the calm link", PATIENCE, || ceil("calm0") == 30_000_000);
     soon("and of the other one in the end", Duration::from_secs(30), || ceil("up0") == 30_000_000);
+}
+
+/// A root that somebody else puts there while the link is left alone is taken back after the pause.
+fn a_root_that_is_fought_over_is_shaped_again_after_each_pause() {
+    let world = World::new();
+    let daemon = Daemon::start(&["watch", &policy(POLICY)]);
+    let shaped = || run("tc qdisc show dev up0").contains("qdisc htb 1: root");
+    let fight = |times: u32| {
+        for _ in 0..times {
+            run("tc qdisc replace dev up0 root handle 7: pfifo limit 100");
+            sleep(Duration::from_millis(60));
+        }
+    };
+    for _ in 0..5 {
+        run("tc qdisc replace dev up0 root handle 7: pfifo limit 100");
+        soon("a repair, or a pause", PATIENCE, || {
+            shaped() || daemon.log().contains("up0 keeps being changed")
+        });
+    }
+    soon("it says so", PATIENCE, || daemon.log().contains("up0 keeps being changed"));
+    soon("it is shaped again after the pause", PATIENCE, shaped);
+    fight(12);
+    soon("and after the next, longer one", Duration::from_secs(40), shaped);
+    assert!(!daemon.log().contains("passed over"), "{}", daemon.log());
+    drop(world);
+    assert!(daemon.end().success());
+}
+
+/// The others are shaped at once, and each of these when it can be.
+fn links_that_are_absent_or_unfit_at_the_start_keep_no_other_from_being_shaped() {
+    let world = World::new();
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit}, later0: {rate: 50mbit}, odd0: {rate: 50%}, theirs0: {rate: 50mbit}}
+users: {ann: {ceil: 30mbit, links: {later0: {ceil: 5mbit}}}}
+";
+    world.on_host("ip link add odd0 type ifb").exits(0);
+    world.on_host("ip link add theirs0 type veth peer name ptheirs0").exits(0);
+    run("tc qdisc replace dev theirs0 root handle 7: pfifo limit 100");
+    let shaped = |link: &str| run(&format!("tc qdisc show dev {link}")).contains("htb 1: root");
+    let daemon = Daemon::start(&["watch", &policy(text)]);
+    assert!(shaped("up0") && !shaped("odd0") && !shaped("theirs0"));
+    for said in ["`later0` is not there", "speed of odd0", "theirs0 has a root qdisc"] {
+        assert!(daemon.log().contains(said), "{said}: {}", daemon.log());
+    }
+    world.on_host("ip link add later0 type veth peer name plater0").exits(0);
+    soon("the one that came", PATIENCE, || shaped("later0"));
+    run("tc qdisc del dev theirs0 root");
+    // The kernel tells of it, but of a link that nobody shapes the daemon hears at its next look.
+    daemon.signal(Signal::SIGHUP);
+    soon("the one that is free now", PATIENCE, || shaped("theirs0"));
+    assert!(shaped("up0"));
+    assert!(daemon.end().success());
+    // By hand: what is there is shaped, and what is not is said, each time.
+    world.on_host("ip link del later0").exits(0);
+    let by_hand = text.replace(", odd0: {rate: 50%}", "");
+    for _ in 0..2 {
+        let done = shaper(&["apply", &policy(&by_hand)]).exits(0);
+        assert!(done.stderr.contains("the link `later0` is not there now"), "{}", done.stderr);
+        assert!(shaped("up0") && shaped("theirs0"));
+    }
+    // None of them at all is a mistake.
+    let none = "version: 1\nlinks: {later0: {rate: 50mbit}}\n";
+    let done = shaper(&["apply", &policy(none)]).exits(2);
+    assert!(done.stderr.contains("there is no link `later0`"), "{}", done.stderr);
+    assert!(shaped("up0"));
 }
 
 fn a_pending_confirmation_is_respected() {
