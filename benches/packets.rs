@@ -72,7 +72,7 @@ fn by_address(n: u32) -> Match {
 
 /// TCP and UDP: two rules.
 fn by_port(n: u32) -> Match {
-    Match { dport: Some(10_000 + n as u16), ..Match::default() }
+    Match { dport: Some((10_000 + n as u16).into()), ..Match::default() }
 }
 
 fn in_turns(n: u32) -> Match {

@@ -15,7 +15,7 @@ mod subuid;
 mod u32;
 
 pub use self::claim::{Claim, Key, NotAClaim, Owner};
-pub use self::filter::{Family, Filter, Match, Pref, Protocol, Tag};
+pub use self::filter::{Bits, Family, Filter, Match, Pref, Protocol, Tag};
 pub use self::subuid::{NotARange, SubordinateUids, Subuids, UidRange};
 pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};

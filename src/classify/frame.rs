@@ -126,7 +126,11 @@ mod tests {
     /// One rule for each family, behind so many that no packet here matches.
     fn rules(others: u16) -> U32Rules {
         let of = |family, net: &str, minor| {
-            let other = |port| Match { dport: Some(port), proto: Some(132), ..Match::default() };
+            let other = |port: u16| Match {
+                dport: Some(port.into()),
+                proto: Some(132_u8.into()),
+                ..Match::default()
+            };
             let wanted = Match { dst: Some(net.parse().unwrap()), ..Match::default() };
             let matches: Vec<Match> = (0..others).map(other).chain([wanted]).collect();
             hash::arrange(family, compile(family, &matches, class(minor)))

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::state::{Family, Match, U32Key, U32Rule};
+use crate::state::{Bits, Family, Match, U32Key, U32Rule};
 use crate::units::ClassId;
 
 const TCP: u8 = 6;
@@ -33,16 +33,18 @@ pub fn compile(family: Family, matches: &[Match], to: ClassId) -> Vec<U32Rule> {
 }
 
 /// The protocols that a match is for; `None`: any.
-fn protocols(m: &Match) -> Vec<Option<u8>> {
+fn protocols(m: &Match) -> Vec<Option<Bits<u8>>> {
     match (m.sport.or(m.dport), m.proto) {
         (None, proto) => vec![proto],
-        (Some(_), None) => vec![Some(TCP), Some(UDP)],
-        (Some(_), Some(proto)) if WITH_PORTS.contains(&proto) => vec![Some(proto)],
-        (Some(_), Some(_)) => vec![],
+        (Some(_), None) => [TCP, UDP].map(|proto| Some(proto.into())).into(),
+        (Some(_), Some(Bits { value, mask })) => {
+            let agree = WITH_PORTS.into_iter().filter(|proto| proto & mask == value);
+            agree.map(|proto| Some(proto.into())).collect()
+        }
     }
 }
 
-fn keys_of(family: Family, m: &Match, proto: Option<u8>) -> Option<Vec<U32Key>> {
+fn keys_of(family: Family, m: &Match, proto: Option<Bits<u8>>) -> Option<Vec<U32Key>> {
     let mut words = Words::default();
     let (source, destination, transport) = match family {
         Family::V4 => (12, 16, 20),
@@ -53,7 +55,7 @@ fn keys_of(family: Family, m: &Match, proto: Option<u8>) -> Option<Vec<U32Key>> 
             Family::V4 => (8, 16),
             Family::V6 => (4, 8),
         };
-        words.add(word, u32::from(proto) << shift, 0xff << shift);
+        words.add(word, u32::from(proto.value) << shift, u32::from(proto.mask) << shift);
     }
     words.address(family, source, m.src)?;
     words.address(family, destination, m.dst)?;
@@ -64,10 +66,10 @@ fn keys_of(family: Family, m: &Match, proto: Option<u8>) -> Option<Vec<U32Key>> 
             words.add(4, 0, 0x0000_1fff);
         }
         if let Some(port) = m.sport {
-            words.add(transport, u32::from(port) << 16, 0xffff_0000);
+            words.add(transport, u32::from(port.value) << 16, u32::from(port.mask) << 16);
         }
         if let Some(port) = m.dport {
-            words.add(transport, port.into(), 0x0000_ffff);
+            words.add(transport, port.value.into(), port.mask.into());
         }
     }
     Some(words.keys())
@@ -137,9 +139,9 @@ mod tests {
         let m = Match {
             src: net("1.2.3.4/32"),
             dst: net("10.1.2.3/8"),
-            sport: Some(1),
-            dport: Some(80),
-            proto: Some(6),
+            sport: Some(1_u16.into()),
+            dport: Some(80_u16.into()),
+            proto: Some(6_u8.into()),
         };
         let wanted = [
             key(0x0500_0000, 0x0f00_0000, 0),
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn ports_alone_are_tcp_and_udp() {
-        let m = Match { dport: Some(53), ..Match::default() };
+        let m = Match { dport: Some(53_u16.into()), ..Match::default() };
         let wanted = |proto: u32| vec![key(proto << 8, 0xff << 8, 4), key(53, 0xffff, 40)];
         assert_eq!(keys(Family::V6, m), [wanted(6), wanted(17)]);
         assert_eq!(keys(Family::V4, m).len(), 2);
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn ports_of_a_protocol_without_ports_match_nothing() {
-        let m = Match { dport: Some(53), proto: Some(1), ..Match::default() };
+        let m = Match { dport: Some(53_u16.into()), proto: Some(1_u8.into()), ..Match::default() };
         assert_eq!(keys(Family::V4, m), [[]; 0]);
     }
 
@@ -177,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_protocol_alone_needs_no_ihl() {
-        let m = Match { proto: Some(1), src: net("0.0.0.0/0"), ..Match::default() };
+        let m = Match { proto: Some(1_u8.into()), src: net("0.0.0.0/0"), ..Match::default() };
         assert_eq!(keys(Family::V4, m), [[key(1 << 16, 0xff << 16, 8)]]);
         assert_eq!(keys(Family::V4, Match::default()), [[]]);
     }
@@ -195,7 +197,7 @@ mod tests {
         let ports = [4, 0, 0, 80];
         let rule = &compile(
             Family::V4,
-            &[Match { dport: Some(80), proto: Some(6), ..Match::default() }],
+            &[Match { dport: Some(80_u16.into()), proto: Some(6_u8.into()), ..Match::default() }],
             TO,
         )[0];
         assert!(matches(rule, &v4([0x45, 0, 0, 24, 0, 0, 0x40, 0], &ports)));
@@ -206,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_key_beyond_the_packet_ends_the_whole_pref() {
-        let ports = Match { dport: Some(80), proto: Some(6), ..Match::default() };
+        let ports =
+            Match { dport: Some(80_u16.into()), proto: Some(6_u8.into()), ..Match::default() };
         let mut rules = compile(Family::V4, &[ports], TO);
         rules.extend(compile(Family::V4, &[Match::default()], TO));
         let short = v4([0x45, 0, 0, 20, 0, 0, 0x40, 0], &[]);
@@ -234,15 +237,20 @@ mod tests {
                 (packet[6], sixteen(8), sixteen(24), Some(&packet[40..]))
             }
         };
-        let port = |wanted: Option<u16>, at: usize| {
-            wanted.is_none_or(|port| {
-                let with_ports =
-                    m.proto.map_or(proto == TCP || proto == UDP, |p| WITH_PORTS.contains(&p));
+        let port = |wanted: Option<Bits<u16>>, at: usize| {
+            wanted.is_none_or(|wanted| {
+                let with_ports = match m.proto {
+                    None => proto == TCP || proto == UDP,
+                    Some(_) => WITH_PORTS.contains(&proto),
+                };
                 with_ports
-                    && transport.is_some_and(|t| t.get(at..at + 2) == Some(&port.to_be_bytes()))
+                    && transport.is_some_and(|t| {
+                        let port = u16::from_be_bytes([t[at], t[at + 1]]);
+                        port & wanted.mask == wanted.value
+                    })
             })
         };
-        m.proto.is_none_or(|wanted| wanted == proto)
+        m.proto.is_none_or(|wanted| proto & wanted.mask == wanted.value)
             && m.src.is_none_or(|net| net.contains(&src))
             && m.dst.is_none_or(|net| net.contains(&dst))
             && port(m.sport, 0)
@@ -266,8 +274,15 @@ mod tests {
     }
 
     fn a_match(family: Family) -> impl Strategy<Value = Match> {
-        let port = || proptest::option::of(80_u16..82);
-        let proto = proptest::option::of(proptest::sample::select(vec![1_u8, 6, 17, 58, 132]));
+        let port = || {
+            let masks = proptest::sample::select(vec![u16::MAX, u16::MAX, 0xfffe, 0xff00, 0]);
+            let bits = (80_u16..82, masks);
+            proptest::option::of(bits.prop_map(|(port, mask)| Bits { value: port & mask, mask }))
+        };
+        let masks = proptest::sample::select(vec![u8::MAX, u8::MAX, 0xfe, 0x80]);
+        let proto = (proptest::sample::select(vec![1_u8, 6, 17, 58, 132]), masks);
+        let proto = proto.prop_map(|(proto, mask)| Bits { value: proto & mask, mask });
+        let proto = proptest::option::of(proto);
         (a_net(family), a_net(family), port(), port(), proto)
             .prop_map(|(src, dst, sport, dport, proto)| Match { src, dst, sport, dport, proto })
     }

@@ -10,6 +10,7 @@ mod matcher;
 mod nodes;
 mod owners;
 mod rules;
+mod sets;
 mod stacked;
 mod units;
 

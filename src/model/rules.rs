@@ -5,11 +5,13 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
-use crate::policy::{Diagnostic, Findings, Kind, Policy, RuleLine, Span, Written, closest, quote};
-use crate::state::{Family, Match, Owner};
+use crate::policy::{
+    Diagnostic, Field, Findings, Kind, Networks, Policy, RuleLine, Span, Written, closest, quote,
+};
+use crate::state::{Bits, Family, Match, Owner};
 
 use super::links::Links;
-use super::{Rule, Target};
+use super::{Rule, Target, sets};
 
 /// Each takes from half a kilobyte to some kilobytes of the kernel's memory, the more the more
 /// processors there are (CONFIG_CLS_U32_PERF counts on each).
@@ -35,10 +37,11 @@ pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Finding
         let matches = findings.take(expand(line));
         let (Some(to), Some(here), Some(matches)) = (to, here, matches) else { continue };
         if to == Target::Unshaped
-            && let Some(port) = line.sport.iter().chain(&line.dport).find(|port| port.value == 22)
+            && let Some(field) = [&line.sport, &line.dport].into_iter().find(|f| sets::has(f, 22))
         {
+            let at = field.values.first().map_or(line.at, |port| port.at);
             findings.push(
-                Diagnostic::warning(Kind::Rule, port.at, "port 22 to `unshaped` exempts every scp, sftp and rsync over ssh")
+                Diagnostic::warning(Kind::Rule, at, "port 22 to `unshaped` exempts every scp, sftp and rsync over ssh")
                     .help("logins stay quick in their own classes: leave the rule out, or send it to a class with `prio: 0`"),
             );
         }
@@ -114,26 +117,24 @@ impl<'a> Targets<'a> {
     }
 }
 
-/// Every combination of the line's lists that a packet can have.
+/// Every combination of the line's fields that a packet can have.
 fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
     let has_ports = !line.sport.is_empty() || !line.dport.is_empty();
     if line.src.is_empty() && line.dst.is_empty() && line.proto.is_empty() && !has_ports {
         return Err(Diagnostic::error(Kind::Rule, line.at, "a rule that matches nothing in particular")
             .help("say which packets: `src`, `dst`, `sport`, `dport` or `proto`; what no rule names goes by its process"));
     }
-    if let Some(proto) =
-        line.proto.iter().find(|p| has_ports && ![TCP, UDP, SCTP].contains(&p.value))
+    let without_ports = |p: &&Written<u8>| ![TCP, UDP, SCTP].contains(&p.value);
+    if has_ports
+        && !line.proto.not
+        && let Some(proto) = line.proto.values.iter().find(without_ports)
     {
         return Err(Diagnostic::error(Kind::Rule, proto.at, "this protocol has no ports")
             .help("ports are for tcp, udp and sctp: remove the ports, or make two rules"));
     }
     let pairs = pairs(line)?;
-    let protos: Vec<Option<u8>> = match (line.proto.as_slice(), has_ports) {
-        ([], true) => vec![Some(TCP), Some(UDP)],
-        ([], false) => vec![None],
-        (protos, _) => protos.iter().map(|proto| Some(proto.value)).collect(),
-    };
-    let (sports, dports) = (options(&line.sport), options(&line.dport));
+    let protos = sets::protocols(&line.proto, has_ports.then_some(&[TCP, UDP]));
+    let (sports, dports) = (sets::ports(&line.sport), sets::ports(&line.dport));
     // Multiplied before it is built: four long lists would fill the memory.
     let product = [sports.len(), dports.len(), protos.len()]
         .into_iter()
@@ -141,25 +142,30 @@ fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
     if product > 2 * MOST_MATCHES {
         return Err(too_many(line.at, product));
     }
+    let is = |proto: Option<Bits<u8>>, number: u8| proto == Some(number.into());
     let mut matches = Vec::with_capacity(product);
     for &(src, dst) in &pairs {
         for &proto in &protos {
             for &sport in &sports {
                 for &dport in &dports {
                     let combination = Match { src, dst, sport, dport, proto };
-                    let possible = !matches!(
-                        (combination.family(), proto),
-                        (Some(Family::V6), Some(ICMP)) | (Some(Family::V4), Some(ICMPV6))
-                    );
-                    if possible {
+                    let impossible = match combination.family() {
+                        Some(Family::V6) => is(proto, ICMP),
+                        Some(Family::V4) => is(proto, ICMPV6),
+                        None => false,
+                    };
+                    if !impossible {
                         matches.push(combination);
                     }
                 }
             }
         }
     }
+    if product == 0 {
+        return Err(nothing_is_left(line));
+    }
     if matches.is_empty() {
-        let at = line.proto.first().map_or(line.at, |proto| proto.at);
+        let at = line.proto.values.first().map_or(line.at, |proto| proto.at);
         return Err(Diagnostic::error(
             Kind::Rule,
             at,
@@ -170,8 +176,18 @@ fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
     Ok(matches)
 }
 
-fn options<T: Copy>(list: &[Written<T>]) -> Vec<Option<T>> {
-    if list.is_empty() { vec![None] } else { list.iter().map(|w| Some(w.value)).collect() }
+/// A field's `not` leaves nothing.
+fn nothing_is_left(line: &RuleLine) -> Diagnostic {
+    let (src, dst) = (first(&line.src), first(&line.dst));
+    let (sport, dport, proto) = (first(&line.sport), first(&line.dport), first(&line.proto));
+    let at = [src, dst, sport, dport, proto].into_iter().flatten().next().unwrap_or(line.at);
+    Diagnostic::error(Kind::Rule, at, "no packet is left by this `not`")
+        .help("take something out of it, or remove the rule")
+}
+
+/// Where a field that says `not` begins.
+fn first<T>(field: &Field<T>) -> Option<Span> {
+    field.values.first().filter(|_| field.not).map(|value| value.at)
 }
 
 /// A source and a destination; `None`: any.
@@ -179,12 +195,16 @@ type Pair = (Option<IpNet>, Option<IpNet>);
 
 /// Sources and destinations of one family; each must have a partner.
 fn pairs(line: &RuleLine) -> Result<Vec<Pair>, Diagnostic> {
-    let is_v4 = |net: &Written<IpNet>| matches!(net.value, IpNet::V4(_));
-    for (list, others, what) in [(&line.src, &line.dst, "dst"), (&line.dst, &line.src, "src")] {
+    let is_v4 = |nets: &Written<Networks>| matches!(nets.value.first(), Some(IpNet::V4(_)));
+    let of_both = line.src.not || line.dst.not;
+    for (field, others, what) in [(&line.src, &line.dst, "dst"), (&line.dst, &line.src, "src")] {
+        let (list, others) = (&field.values, &others.values);
         let (v4, v6) = (others.iter().any(is_v4), others.iter().any(|net| !is_v4(net)));
-        let alone = |net: &&Written<IpNet>| if is_v4(net) { !v4 } else { !v6 };
-        if let (Some(net), Some(other)) = (list.iter().find(alone), others.first()) {
-            let family = |net: &Written<IpNet>| if is_v4(net) { "IPv4" } else { "IPv6" };
+        let alone = |net: &&Written<Networks>| if is_v4(net) { !v4 } else { !v6 };
+        // What is not in some networks may be of either family.
+        if let (Some(net), Some(other), false) = (list.iter().find(alone), others.first(), of_both)
+        {
+            let family = |net: &Written<Networks>| if is_v4(net) { "IPv4" } else { "IPv6" };
             return Err(Diagnostic::error(
                 Kind::Rule,
                 net.at,
@@ -196,17 +216,15 @@ fn pairs(line: &RuleLine) -> Result<Vec<Pair>, Diagnostic> {
         }
     }
     let mut pairs = Vec::new();
-    for src in options(&line.src) {
-        for dst in options(&line.dst) {
+    let dsts = sets::networks(&line.dst);
+    for src in sets::networks(&line.src) {
+        for dst in &dsts {
             let same = match (src, dst) {
-                (Some(src), Some(dst)) => matches!(
-                    (src, dst),
-                    (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_))
-                ),
+                (Some(src), Some(dst)) => sets::one_family(src, *dst),
                 _ => true,
             };
             if same {
-                pairs.push((src, dst));
+                pairs.push((src, *dst));
             }
             if pairs.len() > 2 * MOST_MATCHES {
                 return Err(too_many(line.at, pairs.len()));

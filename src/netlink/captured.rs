@@ -254,7 +254,12 @@ fn filters_are_sent_byte_for_byte_as_tc_does() {
         filter::add_rules(V0, Pref(pref), family, &rules.into()).unwrap().root.remove(0)
     };
     let net = |text: &str| Some(text.parse().unwrap());
-    let web = Match { src: net("1.2.3.4/32"), dport: Some(80), proto: Some(6), ..Match::default() };
+    let web = Match {
+        src: net("1.2.3.4/32"),
+        dport: Some(80_u16.into()),
+        proto: Some(6_u8.into()),
+        ..Match::default()
+    };
     assert_equal_bytes(&one(Family::V4, web, 100), RULE_V4);
     let lan = Match { dst: net("fd00:1::/64"), ..Match::default() };
     assert_equal_bytes(&one(Family::V6, lan, 102), RULE_V6);

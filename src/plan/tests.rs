@@ -171,7 +171,7 @@ prop_compose! {
         let rules = rules
             .into_iter()
             .map(|(user, port)| Rule {
-                matches: vec![Match { dport: Some(port), proto: Some(6), ..Match::default() }],
+                matches: vec![Match { dport: Some(port.into()), proto: Some(6_u8.into()), ..Match::default() }],
                 to: Target::Owner(Owner::User(key(&format!("u{user}")))),
                 links: None,
                 place: PLACE,

@@ -10,12 +10,14 @@ use super::scalars;
 use super::yaml::{Node, Value};
 
 /// Keys that a later version brings: refused by name, so that nobody looks for a typing error.
-const LATER: [(&str, &str); 5] = [
+const LATER: [(&str, &str); 7] = [
     ("ingress", "limits for downloads"),
     ("quota", "volume quotas"),
     ("when", "limits by time of day"),
     ("containers", "limits for containers"),
     ("include", "policies in several files"),
+    ("vlan", "rules by VLAN"),
+    ("from", "rules by sender"),
 ];
 
 /// A mapping with a fixed set of keys, taken one by one.
@@ -68,6 +70,11 @@ impl Fields {
     pub fn take(&mut self, key: &str) -> Option<Node> {
         let at = self.entries.iter().position(|(k, _)| k.value == key)?;
         Some(self.entries.swap_remove(at).1)
+    }
+
+    pub fn is_mapping(&self, key: &str) -> bool {
+        let node = self.entries.iter().find(|(k, _)| k.value == key);
+        node.is_some_and(|(_, node)| matches!(node.value, Value::Map(_)))
     }
 
     /// Where the key's value is, if it is a list without anything in it.

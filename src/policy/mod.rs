@@ -221,16 +221,33 @@ pub struct ClassLine {
     pub links: Vec<(Written<LinkRef>, OnLink)>,
 }
 
+/// A field of a rule: one of the values, or with `{not: …}` none of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field<T> {
+    pub not: bool,
+    pub values: Vec<Written<T>>,
+}
+
+impl<T> Field<T> {
+    /// Left out: it may be anything.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+/// An address, a network, or a range of addresses as the networks that make it up; of one family.
+pub type Networks = Vec<IpNet>;
+
 /// A line of `rules`; an empty list is a field that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleLine {
     pub at: Span,
-    pub src: Vec<Written<IpNet>>,
-    pub dst: Vec<Written<IpNet>>,
-    pub sport: Vec<Written<u16>>,
-    pub dport: Vec<Written<u16>>,
+    pub src: Field<Networks>,
+    pub dst: Field<Networks>,
+    pub sport: Field<RangeInclusive<u16>>,
+    pub dport: Field<RangeInclusive<u16>>,
     /// IP protocol numbers.
-    pub proto: Vec<Written<u8>>,
+    pub proto: Field<u8>,
     pub link: Option<Written<LinkRef>>,
     pub to: Written<String>,
 }

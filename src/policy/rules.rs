@@ -1,9 +1,9 @@
 //! `rules`: one line each, in the order in which they are asked. Touches nothing.
 
-use super::diagnostic::{Diagnostic, Findings, Kind};
+use super::diagnostic::{Diagnostic, Findings, Kind, Written};
 use super::fields::Fields;
 use super::yaml::{Node, Value};
-use super::{RuleLine, scalars};
+use super::{Field, RuleLine, scalars};
 
 pub(super) fn rules(node: Node, findings: &mut Findings) -> Vec<RuleLine> {
     match node.value {
@@ -27,14 +27,14 @@ fn rule(node: Node, findings: &mut Findings) -> Option<RuleLine> {
     let mut fields = Fields::open(node, "a rule", &KEYS, findings)?;
     let at = fields.at;
     let mut networks = |fields: &mut Fields, what| {
-        fields.read_some(what, findings, |node| scalars::network(node, what))
+        field(fields, what, findings, |node| scalars::networks(node, what))
     };
     let (src, dst) = (networks(&mut fields, "src"), networks(&mut fields, "dst"));
     let mut ports = |fields: &mut Fields, what| {
-        fields.read_some(what, findings, |node| scalars::port(node, what))
+        field(fields, what, findings, |node| scalars::ports(node, what))
     };
     let (sport, dport) = (ports(&mut fields, "sport"), ports(&mut fields, "dport"));
-    let proto = fields.read_some("proto", findings, scalars::proto);
+    let proto = field(&mut fields, "proto", findings, scalars::proto);
     let link = fields.read("link", findings, |node| {
         scalars::text(node, "link", "eth0").and_then(|name| scalars::link(&name))
     });
@@ -47,4 +47,30 @@ fn rule(node: Node, findings: &mut Findings) -> Option<RuleLine> {
     };
     let to = findings.take(scalars::text(&to, "to", "default"))?;
     Some(RuleLine { at, src, dst, sport, dport, proto, link, to })
+}
+
+/// A value, a list of them, or either as `{not: …}`.
+fn field<T>(
+    fields: &mut Fields,
+    key: &str,
+    findings: &mut Findings,
+    read: impl Fn(&Node) -> Result<Written<T>, Diagnostic>,
+) -> Field<T> {
+    if !fields.is_mapping(key) {
+        return Field { not: false, values: fields.read_some(key, findings, read) };
+    }
+    let mut values = Vec::new();
+    if let Some(node) = fields.take(key)
+        && let Some(mut inside) = Fields::open(node, &format!("`{key}`"), &["not"], findings)
+    {
+        let at = inside.at;
+        values = inside.read_some("not", findings, read);
+        if values.is_empty() && !findings.has_errors() {
+            findings.push(
+                Diagnostic::error(Kind::Shape, at, format!("`{key}` is an empty mapping"))
+                    .help(format!("write for example `{key}: {{not: …}}`, or leave it out")),
+            );
+        }
+    }
+    Field { not: true, values }
 }

@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use crate::units::{ClassId, Minor, RateError};
 
 use super::diagnostic::{Diagnostic, Kind, Span, Written, closest, quote};
 use super::yaml::{Node, Value};
-use super::{Amount, Gid, LinkRef, Pattern, UnitRef};
+use super::{Amount, Gid, LinkRef, Networks, Pattern, UnitRef};
 
 /// The highest uid: `u32::MAX` is "no uid" to the kernel (`uid_valid`, include/linux/uidgid.h).
 pub(crate) const LAST_UID: u32 = u32::MAX - 1;
@@ -284,27 +284,26 @@ pub(super) fn link(name: &Written<String>) -> Result<Written<LinkRef>, Diagnosti
     Ok(Written { value, at: name.at })
 }
 
-pub(super) fn network(node: &Node, what: &str) -> Result<Written<IpNet>, Diagnostic> {
+/// An address, a network, or "first-last".
+pub(super) fn networks(node: &Node, what: &str) -> Result<Written<Networks>, Diagnostic> {
     let written = text(node, what, "10.0.0.0/8")?;
     let text = written.value.as_str();
+    let value = match text.split_once('-') {
+        Some((first, last)) => range_of_addresses(node.at, text, first, last)?,
+        None => vec![network(node.at, text)?],
+    };
+    Ok(Written { value, at: node.at })
+}
+
+fn network(at: Span, text: &str) -> Result<IpNet, Diagnostic> {
     let net = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),
-        Err(_) => match text.parse::<IpNet>() {
-            Ok(net) => net,
-            Err(_) => {
-                return Err(Diagnostic::error(
-                    Kind::Rule,
-                    node.at,
-                    format!("{} is no IP address and no network", quote(text)),
-                )
-                .help("write for example `10.0.0.1`, `10.0.0.0/8` or `fd00:1::/64`; host names are not looked up"));
-            }
-        },
+        Err(_) => text.parse::<IpNet>().map_err(|_| no_network(at, text))?,
     };
     if net.trunc() != net {
         return Err(Diagnostic::error(
             Kind::Rule,
-            node.at,
+            at,
             format!("{} has bits set outside its network part", quote(text)),
         )
         .help(format!(
@@ -313,22 +312,60 @@ pub(super) fn network(node: &Node, what: &str) -> Result<Written<IpNet>, Diagnos
             net.addr()
         )));
     }
-    Ok(Written { value: net, at: node.at })
+    Ok(net)
 }
 
-pub(super) fn port(node: &Node, what: &str) -> Result<Written<u16>, Diagnostic> {
-    let written = text(node, what, "443")?;
-    match written.value.parse() {
-        Ok(port @ 1..) => Ok(Written { value: port, at: node.at }),
-        _ => Err(Diagnostic::error(
-            Kind::Rule,
-            node.at,
-            format!("{} is no port", quote(&written.value)),
-        )
-        .help(format!(
-            "a port is a number from 1 to 65535; several are a list, `{what}: [80, 443]`"
-        ))),
+fn no_network(at: Span, text: &str) -> Diagnostic {
+    Diagnostic::error(Kind::Rule, at, format!("{} is no IP address and no network", quote(text)))
+        .help("write for example `10.0.0.1`, `10.0.0.0/8`, `10.0.0.5-10.0.0.40` or `fd00:1::/64`; host names are not looked up")
+}
+
+fn range_of_addresses(
+    at: Span,
+    text: &str,
+    first: &str,
+    last: &str,
+) -> Result<Networks, Diagnostic> {
+    let address = |end: &str| end.trim().parse::<IpAddr>().map_err(|_| no_network(at, text));
+    let bad = |why: &str| {
+        Diagnostic::error(Kind::Rule, at, format!("the range {} {why}", quote(text)))
+            .help("write its first and its last address, such as `10.0.0.5-10.0.0.40`")
+    };
+    match (address(first)?, address(last)?) {
+        (IpAddr::V4(first), IpAddr::V4(last)) if first <= last => {
+            Ok(Ipv4Subnets::new(first, last, 0).map(IpNet::V4).collect())
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) if first <= last => {
+            Ok(Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect())
+        }
+        (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
+            Err(bad("ends before it begins"))
+        }
+        _ => Err(bad("begins in one family and ends in the other")),
     }
+}
+
+/// A port, or "first-last".
+pub(super) fn ports(node: &Node, what: &str) -> Result<Written<RangeInclusive<u16>>, Diagnostic> {
+    let written = text(node, what, "443")?;
+    let bad = |message: String| {
+        Diagnostic::error(Kind::Rule, node.at, message).help(format!(
+            "a port is a number from 1 to 65535, a range is `40000-41000`; several are a list, `{what}: [80, 443]`"
+        ))
+    };
+    let port = |text: &str| match text.trim().parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err(bad(format!("{} is no port", quote(text)))),
+    };
+    let (first, last) = match written.value.split_once('-') {
+        None => (port(&written.value)?, None),
+        Some((first, last)) => (port(first)?, Some(port(last)?)),
+    };
+    let last = last.unwrap_or(first);
+    if last < first {
+        return Err(bad(format!("the range {} ends before it begins", quote(&written.value))));
+    }
+    Ok(Written { value: first..=last, at: node.at })
 }
 
 /// By name or number (/etc/protocols).

@@ -146,10 +146,29 @@ pub enum Tag {
 pub struct Match {
     pub src: Option<IpNet>,
     pub dst: Option<IpNet>,
-    pub sport: Option<u16>,
-    pub dport: Option<u16>,
+    pub sport: Option<Bits<u16>>,
+    pub dport: Option<Bits<u16>>,
     /// IP protocol number.
-    pub proto: Option<u8>,
+    pub proto: Option<Bits<u8>>,
+}
+
+/// The numbers that have `value` in the bits of `mask`: one, or a power of two of neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits<T> {
+    pub value: T,
+    pub mask: T,
+}
+
+impl From<u16> for Bits<u16> {
+    fn from(value: u16) -> Bits<u16> {
+        Bits { value, mask: u16::MAX }
+    }
+}
+
+impl From<u8> for Bits<u8> {
+    fn from(value: u8) -> Bits<u8> {
+        Bits { value, mask: u8::MAX }
+    }
 }
 
 impl Match {

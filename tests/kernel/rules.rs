@@ -1,21 +1,75 @@
-//! Thousands of rules: applied, applied again, tampered with, grown and shrunk across the limit from
+//! What rules match, and thousands of them: applied, applied again, tampered with, grown and shrunk across the limit from
 //! which they are hash tables, and cleared.
 
 use std::fmt::Write;
-use std::time::Instant;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 
 use shaper::plan::Step;
 use shaper::state::{Filter, Pref};
 
 use crate::host::{Host, assert_same, lines, stop_before};
 use crate::support::command::run;
+use crate::support::counters;
 use crate::support::harness::{On, tests};
-use crate::support::program::shaper;
+use crate::support::program::{apply, classid, shaper};
+use crate::support::world::World;
 
 tests!(
+    On::HostAndUml => ranges_and_exceptions_are_what_they_say;
     On::Host => many_rules_are_applied_once, what_is_done_to_tables_by_hand_is_shown_and_repaired,
         tables_that_a_killed_run_left_are_found, a_table_that_a_stranger_has_is_named_and_kept;
 );
+
+/// With real packets on both sides of every edge.
+fn ranges_and_exceptions_are_what_they_say() {
+    let _world = World::new();
+    apply(
+        "
+version: 1
+links: {up0: {rate: 100mbit}}
+classes: {games: {ceil: 50mbit}, near: {ceil: 50mbit}, others: {ceil: 50mbit}}
+rules:
+  - {dport: [40000-41000, 41001-41003, 7], proto: udp, to: games}
+  - {dst: 10.77.0.5-10.77.0.40, to: near}
+  - {dst: {not: [10.77.0.0/24, 'fd77::/64']}, dport: {not: 50}, to: others}
+",
+    );
+    run("ip route add 10.78.0.0/16 via 10.77.0.2");
+    run("ip route add fd78::/64 via fd77::2");
+    let sent = |to: &str, ports: &[u16]| {
+        let packets = || {
+            let classes = counters::classes("up0");
+            ["class/games", "class/near", "class/others"]
+                .map(|claim| classes.class(&classid(claim)).packets)
+        };
+        let any = if to.contains('.') { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any).expect("a socket");
+        let before = packets();
+        for port in ports {
+            socket.send_to(b"x", (to, *port)).expect("send");
+        }
+        // A packet leaves its class within a moment.
+        let begun = Instant::now();
+        while packets() == before && begun.elapsed() < Duration::from_millis(300) {}
+        let after = packets();
+        [0, 1, 2].map(|class| after[class] - before[class])
+    };
+    for (nth, host) in [4, 5, 40, 41].into_iter().enumerate() {
+        run(&format!("ip neigh add 10.77.0.{host} lladdr 02:00:00:00:00:0{nth} dev up0"));
+    }
+    let edges = [7, 40_000, 40_500, 41_000, 41_003];
+    assert_eq!(sent("10.77.0.2", &edges), [5, 0, 0]);
+    assert_eq!(sent("fd77::2", &edges), [5, 0, 0]);
+    assert_eq!(sent("10.77.0.2", &[6, 8, 39_999, 41_004]), [0, 0, 0]);
+    assert_eq!(sent("10.77.0.4", &[9]), [0, 0, 0]);
+    assert_eq!(sent("10.77.0.5", &[9]), [0, 1, 0]);
+    assert_eq!(sent("10.77.0.40", &[9]), [0, 1, 0]);
+    assert_eq!(sent("10.77.0.41", &[9]), [0, 0, 0]);
+    assert_eq!(sent("10.78.0.1", &[49, 50, 51]), [0, 0, 2]);
+    assert_eq!(sent("fd78::1", &[49, 50, 51]), [0, 0, 2]);
+    assert_eq!(sent("fd77::2", &[49]), [0, 0, 0]);
+}
 
 /// One IPv6 rule, so that a u32 filter stands whatever happens to those of IPv4.
 fn text(count: u32) -> String {

@@ -144,7 +144,14 @@ fn add_tables(pref: Pref, protocol: impl Into<Protocol>, set: &U32Rules) -> Vec<
 
 fn matching(src: Option<&str>, dst: Option<&str>, sport: Option<u16>, dport: Option<u16>) -> Match {
     let net = |text: &str| text.parse().unwrap();
-    Match { src: src.map(net), dst: dst.map(net), sport, dport, proto: None }
+    let port = |port: Option<u16>| port.map(Into::into);
+    Match {
+        src: src.map(net),
+        dst: dst.map(net),
+        sport: port(sport),
+        dport: port(dport),
+        proto: None,
+    }
 }
 
 /// The first requests of every test: root, 1:1, and two users.

@@ -11,7 +11,7 @@ use proptest::sample::select;
 use super::*;
 use crate::classify::interpret;
 use crate::classify::u32::compile;
-use crate::state::Match;
+use crate::state::{Bits, Match};
 use crate::units::{ClassId, Minor};
 
 const TCP: u8 = 6;
@@ -84,10 +84,12 @@ impl Packet {
         let asks = m.sport.is_some() || m.dport.is_some();
         let proto = match m.proto {
             None if asks => self.proto == TCP || self.proto == UDP,
-            wanted => wanted.is_none_or(|proto| proto == self.proto),
+            wanted => wanted.is_none_or(|bits| self.proto & bits.mask == bits.value),
         };
-        let ports = m.sport.is_none_or(|port| port == self.sport)
-            && m.dport.is_none_or(|port| port == self.dport);
+        let agrees = |bits: Option<Bits<u16>>, port: u16| {
+            bits.is_none_or(|bits| port & bits.mask == bits.value)
+        };
+        let ports = agrees(m.sport, self.sport) && agrees(m.dport, self.dport);
         let in_net = |net: Option<IpNet>, ip| net.is_none_or(|net| net.contains(&ip));
         proto
             && in_net(m.src, self.src)
@@ -126,25 +128,31 @@ fn a_net(family: Family, spread: u32) -> impl Strategy<Value = IpNet> {
     (an_address(family, spread), length).prop_map(|(ip, length)| IpNet::new(ip, length).unwrap())
 }
 
+/// One port, or what a piece of a range is.
+fn ports(spread: u32) -> impl Strategy<Value = Bits<u16>> {
+    let masks = select(vec![u16::MAX, u16::MAX, 0xfffc, 0xffc0, 0xfe00]);
+    (0..spread as u16, masks).prop_map(|(port, mask)| Bits { value: port & mask, mask })
+}
+
 prop_compose! {
     /// What one block of a file is like: which fields its lines have, and how far their values spread.
     fn a_block(family: Family, spread: u32)(
         fields in any::<u8>(),
         mixed in any::<bool>(),
         lines in vec((
-            a_net(family, spread), a_net(family, spread), 0..spread as u16, 0..spread as u16,
+            a_net(family, spread), a_net(family, spread), ports(spread), ports(spread),
             select(vec![None, None, Some(TCP), Some(UDP), Some(1), Some(58), Some(132)]),
             any::<u8>(), 0x10..0x20_u16,
         ), 1..120),
     ) -> Vec<Line> {
-        let line = |(src, dst, sport, dport, proto, which, to): (_, _, u16, u16, _, u8, _)| {
+        let line = |(src, dst, sport, dport, proto, which, to): (_, _, Bits<u16>, Bits<u16>, Option<u8>, u8, _)| {
             let has = |bit: u8| if mixed { which & bit != 0 } else { fields & bit != 0 };
             (Match {
                 src: has(1).then_some(src),
                 dst: has(2).then_some(dst),
                 sport: has(4).then_some(sport),
                 dport: has(8).then_some(dport),
-                proto,
+                proto: proto.map(Into::into),
             }, to)
         };
         lines.into_iter().map(line).collect()
@@ -181,9 +189,9 @@ fn about((m, _): &Line, packet: &mut Packet, which: u8) {
     let field = |bit: u8| which & bit != 0;
     packet.src = m.src.filter(|_| field(1)).map_or(packet.src, |net| net.addr());
     packet.dst = m.dst.filter(|_| field(2)).map_or(packet.dst, |net| net.addr());
-    packet.sport = m.sport.filter(|_| field(4)).unwrap_or(packet.sport);
-    packet.dport = m.dport.filter(|_| field(8)).unwrap_or(packet.dport);
-    packet.proto = m.proto.filter(|_| field(16)).unwrap_or(packet.proto);
+    packet.sport = m.sport.filter(|_| field(4)).map_or(packet.sport, |bits| bits.value);
+    packet.dport = m.dport.filter(|_| field(8)).map_or(packet.dport, |bits| bits.value);
+    packet.proto = m.proto.filter(|_| field(16)).map_or(packet.proto, |bits| bits.value);
 }
 
 fn hold(family: Family, lines: &[Line], packets: Vec<Sent>) {
@@ -294,11 +302,11 @@ fn a_packet_meets_few_of_many_rules() {
             };
             let by_dst = lines(&|n| Match { dst: host(family, n), ..all });
             let by_src = lines(&|n| Match { src: host(family, 256 * n), ..all });
-            let by_port = lines(&|n| Match { dport: Some(n as u16), ..all });
+            let by_port = lines(&|n| Match { dport: Some((n as u16).into()), ..all });
             let by_server = lines(&|n| Match {
                 dst: host(family, n / 30),
-                dport: Some((n % 30) as u16),
-                proto: Some(TCP),
+                dport: Some(((n % 30) as u16).into()),
+                proto: Some(TCP.into()),
                 ..all
             });
             for lines in [by_dst, by_src, by_port, by_server] {

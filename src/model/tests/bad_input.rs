@@ -293,7 +293,7 @@ fn rules_that_cannot_be() {
     let lists = format!(
         "rules: [{{src: [{}], dport: [{}], to: default}}]",
         (0..250).map(|i| format!("10.0.{i}.1")).collect::<Vec<_>>().join(", "),
-        (1..202).map(|i| i.to_string()).collect::<Vec<_>>().join(", ")
+        (0..201).map(|i| (2 * i + 1).to_string()).collect::<Vec<_>>().join(", ")
     );
     let text = golden(&[
         ("an unknown target", "users: {bob: 1mbit}\nrules: [{dport: 80, to: bop}]"),
@@ -309,7 +309,30 @@ fn rules_that_cannot_be() {
         ("icmp over IPv6", "rules: [{src: \"fd00::1\", proto: icmp, to: default}]"),
         ("port 70000", "rules: [{dport: 70000, to: default}]"),
         ("port 0", "rules: [{dport: 0, to: default}]"),
-        ("a range of ports", "rules: [{dport: 80-90, to: default}]"),
+        ("a range of ports that ends before it begins", "rules: [{dport: 90-80, to: default}]"),
+        ("a range of ports with a word", "rules: [{dport: 80-http, to: default}]"),
+        (
+            "a range of addresses that ends before it begins",
+            "rules: [{dst: 10.0.0.9-10.0.0.5, to: default}]",
+        ),
+        ("a range of two families", "rules: [{dst: \"10.0.0.9-fd00::1\", to: default}]"),
+        ("a range of names", "rules: [{dst: a-host, to: default}]"),
+        ("a rule for a VLAN", "rules: [{dport: 80, vlan: 22, to: default}]"),
+        (
+            "a rule for a sender",
+            "users: {bob: 1mbit}\nrules: [{dport: 80, from: bob, to: default}]",
+        ),
+        ("not, with nothing", "rules: [{dst: {not: []}, to: default}]"),
+        ("not, with no value", "rules: [{dst: {not: }, to: default}]"),
+        ("an empty mapping", "rules: [{dport: {}, to: default}]"),
+        ("not within a list", "rules: [{dport: [80, {not: 81}], to: default}]"),
+        ("another word for not", "rules: [{dport: {except: 80}, to: default}]"),
+        ("nothing is left", "rules: [{dst: {not: [0.0.0.0/0, \"::/0\"]}, to: default}]"),
+        (
+            "no protocol with ports is left",
+            "rules: [{dport: 80, proto: {not: [tcp, udp]}, to: default}]",
+        ),
+        ("not port 80 to unshaped (a warning)", "rules: [{dport: {not: 80}, to: unshaped}]"),
         ("ports of icmp", "rules: [{dport: 80, proto: [tcp, icmp], to: default}]"),
         ("an unknown protocol", "rules: [{proto: tpc, to: default}]"),
         ("a bad address", "rules: [{src: 300.1.1.1, to: default}]"),

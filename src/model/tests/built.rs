@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{Asked, Limits, Node, Target};
-use crate::state::{Key, Owner, Subuids, UidRange};
+use crate::state::{Family, Key, Owner, Subuids, UidRange};
 use crate::units::Rate;
 
 fn rate(text: &str) -> Rate {
@@ -289,6 +289,25 @@ fn subordinate_uids_go_by_their_account_their_owner_or_their_range() {
 }
 
 #[test]
+fn ranges_and_what_is_not_are_few_matches() {
+    let count = |rule: &str| {
+        let model =
+            built(&format!("version: 1\nlinks: {{eth0: }}\nrules: [{{{rule}, to: default}}]"));
+        let family = |f| model.rules[0].matches.iter().filter(|m| m.family() == f).count();
+        (family(Some(Family::V4)), family(Some(Family::V6)), family(None))
+    };
+    assert_eq!(count("proto: tcp, dport: 40000-41000"), (0, 0, 7));
+    assert_eq!(count("proto: tcp, dport: [80, 1-100, 101]"), (0, 0, 9), "in one another");
+    assert_eq!(count("dst: 10.0.0.5-10.0.0.40"), (6, 0, 0));
+    assert_eq!(count("dst: \"fd00::5 - fd00::40\""), (0, 6, 0));
+    assert_eq!(count("dst: {not: 10.0.0.0/8}"), (8, 1, 0), "all of IPv6 is elsewhere");
+    assert_eq!(count("src: 10.0.0.0/8, dst: {not: 10.0.0.0/8}"), (8, 0, 0));
+    assert_eq!(count("src: \"fd00::1\", dst: {not: 10.0.0.0/8}"), (0, 1, 0));
+    assert_eq!(count("dport: {not: 22}, proto: {not: udp}"), (0, 0, 16));
+    assert_eq!(count("proto: {not: [tcp, udp]}"), (0, 0, 11));
+}
+
+#[test]
 fn lists_in_rules_multiply_within_a_family() {
     let model = built(
         "version: 1\nlinks: {eth0: }\nclasses: {nfs: 1mbit}\nrules: [{src: [10.0.0.1, \"fd00::1\"], dst: [10.0.0.0/8, \"fd00::/64\"], dport: [111, 2049], to: nfs}]",
@@ -296,7 +315,9 @@ fn lists_in_rules_multiply_within_a_family() {
     let rule = &model.rules[0];
     assert_eq!(rule.matches.len(), 8, "two families, two protocols, two ports");
     assert_eq!(rule.to, Target::Owner(Owner::Class(Key::new("nfs").unwrap())));
-    assert!(rule.matches.iter().all(|m| m.proto == Some(6) || m.proto == Some(17)));
+    assert!(
+        rule.matches.iter().all(|m| m.proto == Some(6_u8.into()) || m.proto == Some(17_u8.into()))
+    );
 }
 
 #[test]

@@ -1,0 +1,236 @@
+//! What a rule's field lets through, in pieces that one comparison can decide: ranges as powers of two of
+//! neighbours, networks, and what is left when some are taken away. Touches nothing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
+
+use crate::policy::{Field, Networks};
+use crate::state::Bits;
+
+/// A field's pieces; `None`: it may be anything.
+pub(super) fn ports(field: &Field<RangeInclusive<u16>>) -> Vec<Option<Bits<u16>>> {
+    if field.is_empty() {
+        return vec![None];
+    }
+    let ranges = field.values.iter().map(|range| wide(&range.value));
+    let pieces = pieces(chosen(ranges.collect(), field.not, u16::MAX.into()), 16);
+    pieces.map(|(value, mask)| Some(Bits { value: value as u16, mask: mask as u16 })).collect()
+}
+
+/// The same for protocols; where the rule has ports, those of them that have ports by default.
+pub(super) fn protocols(field: &Field<u8>, with_ports: Option<&[u8]>) -> Vec<Option<Bits<u8>>> {
+    let written = || field.values.iter().map(|proto| proto.value);
+    match with_ports {
+        Some(default) if field.is_empty() || field.not => {
+            let left = default.iter().filter(|proto| !written().any(|other| other == **proto));
+            left.map(|proto| Some((*proto).into())).collect()
+        }
+        None if field.is_empty() => vec![None],
+        None if field.not => {
+            let ranges = written().map(|proto| wide(&(proto..=proto))).collect();
+            let pieces = pieces(chosen(ranges, true, u8::MAX.into()), 8);
+            let bits = |(value, mask)| Some(Bits { value: value as u8, mask: mask as u8 });
+            pieces.map(bits).collect()
+        }
+        // One by one, as written: which family a protocol is of is asked of each.
+        _ => written().map(|proto| Some(proto.into())).collect(),
+    }
+}
+
+/// Whether a packet with this number is let through by a field that was written.
+pub(super) fn has(field: &Field<RangeInclusive<u16>>, port: u16) -> bool {
+    !field.is_empty() && field.values.iter().any(|range| range.value.contains(&port)) != field.not
+}
+
+/// The networks of a field, of both families; without those of the field, where it says `not`: a packet
+/// of the other family is surely not to one of them.
+pub(super) fn networks(field: &Field<Networks>) -> Vec<Option<IpNet>> {
+    if field.is_empty() {
+        return vec![None];
+    }
+    let written = field.values.iter().flat_map(|networks| networks.value.iter().copied());
+    if !field.not {
+        return written.map(Some).collect();
+    }
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for network in written {
+        match network {
+            IpNet::V4(network) => v4.push(network),
+            IpNet::V6(network) => v6.push(network),
+        }
+    }
+    let v4 = without_v4(&Ipv4Net::aggregate(&v4)).into_iter().map(IpNet::V4);
+    let v6 = without_v6(&Ipv6Net::aggregate(&v6)).into_iter().map(IpNet::V6);
+    v4.chain(v6).map(Some).collect()
+}
+
+/// All addresses but those of these networks, which are ascending and apart.
+fn without_v4(gone: &[Ipv4Net]) -> Vec<Ipv4Net> {
+    let mut left = Vec::new();
+    let mut next = Some(0_u32);
+    for network in gone {
+        let first = network.network().to_bits();
+        if let Some(next) = next.filter(|next| *next < first) {
+            left.extend(Ipv4Subnets::new(Ipv4Addr::from(next), Ipv4Addr::from(first - 1), 0));
+        }
+        next = network.broadcast().to_bits().checked_add(1);
+    }
+    let rest = next.map(|next| Ipv4Subnets::new(Ipv4Addr::from(next), Ipv4Addr::BROADCAST, 0));
+    left.extend(rest.into_iter().flatten());
+    left
+}
+
+fn without_v6(gone: &[Ipv6Net]) -> Vec<Ipv6Net> {
+    let last = Ipv6Addr::from(u128::MAX);
+    let mut left = Vec::new();
+    let mut next = Some(0_u128);
+    for network in gone {
+        let first = network.network().to_bits();
+        if let Some(next) = next.filter(|next| *next < first) {
+            left.extend(Ipv6Subnets::new(Ipv6Addr::from(next), Ipv6Addr::from(first - 1), 0));
+        }
+        next = network.broadcast().to_bits().checked_add(1);
+    }
+    let rest = next.map(|next| Ipv6Subnets::new(Ipv6Addr::from(next), last, 0));
+    left.extend(rest.into_iter().flatten());
+    left
+}
+
+/// Whether two networks can stand in one packet.
+pub(super) fn one_family(a: IpNet, b: IpNet) -> bool {
+    matches!((a.addr(), b.addr()), (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)))
+}
+
+type Range = (u32, u32);
+
+fn wide<T: Copy + Into<u32>>(range: &RangeInclusive<T>) -> Range {
+    ((*range.start()).into(), (*range.end()).into())
+}
+
+/// The numbers in these ranges, or with `not` all others up to `last`: ascending, apart, none next to
+/// another.
+fn chosen(mut ranges: Vec<Range>, not: bool, last: u32) -> Vec<Range> {
+    ranges.sort_unstable();
+    let mut merged: Vec<Range> = Vec::with_capacity(ranges.len());
+    for (from, to) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if from <= *end + 1 => *end = (*end).max(to),
+            _ => merged.push((from, to)),
+        }
+    }
+    if !not {
+        return merged;
+    }
+    let starts = std::iter::once(0).chain(merged.iter().map(|(_, to)| to + 1));
+    let ends = merged.iter().map(|(from, _)| *from).chain([last + 1]);
+    starts.zip(ends).filter(|(from, end)| from < end).map(|(from, end)| (from, end - 1)).collect()
+}
+
+/// Ranges of numbers of so many bits as values and masks: at most twice as many for each as it has bits.
+fn pieces(ranges: Vec<Range>, bits: u32) -> impl Iterator<Item = (u32, u32)> {
+    ranges.into_iter().flat_map(move |(from, to)| {
+        let mut next = from;
+        std::iter::from_fn(move || {
+            if next > to {
+                return None;
+            }
+            // The largest block that begins here and ends in the range.
+            let aligned = next.trailing_zeros().min(bits);
+            let fits = (to - next + 1).ilog2();
+            let size = 1_u32 << aligned.min(fits);
+            let piece = (next, ((1 << bits) - 1) & !(size - 1));
+            next += size;
+            Some(piece)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::{Span, Written};
+
+    fn field<T>(not: bool, values: Vec<T>) -> Field<T> {
+        let written = |value| Written { value, at: Span::START };
+        Field { not, values: values.into_iter().map(written).collect() }
+    }
+
+    #[test]
+    fn a_range_of_ports_is_few_pieces() {
+        assert_eq!(ports(&field(false, vec![40_000..=41_000])).len(), 7);
+        assert_eq!(ports(&field(false, vec![1..=65_535])).len(), 16);
+        let all = Bits { value: 0, mask: 0 };
+        assert_eq!(ports(&field(false, vec![0..=65_535])), [Some(all)]);
+        let two = Bits { value: 80, mask: 0xfffe };
+        assert_eq!(ports(&field(false, vec![81..=81, 80..=80])), [Some(two)], "neighbours");
+        assert_eq!(ports(&field(true, vec![0..=65_535])), []);
+        assert_eq!(ports(&field(true, vec![])), [None]);
+    }
+
+    #[test]
+    fn protocols_without_some_are_all_others() {
+        assert_eq!(protocols(&field(true, vec![6]), Some(&[6, 17])), [Some(17.into())]);
+        assert_eq!(protocols(&field(true, vec![6, 17]), Some(&[6, 17])), []);
+        assert_eq!(protocols(&field(false, vec![132]), Some(&[6, 17])), [Some(132.into())]);
+        let others = protocols(&field(true, vec![6]), None);
+        let has = |proto: u8| others.iter().flatten().any(|b| proto & b.mask == b.value);
+        assert!((0..=255).all(|proto| has(proto) == (proto != 6)));
+    }
+
+    #[test]
+    fn not_one_network_is_the_rest_of_its_family_and_all_of_the_other() {
+        let left = networks(&field(true, vec![vec!["10.0.0.0/8".parse().unwrap()]]));
+        assert_eq!(left.len(), 8 + 1);
+        assert!(left.contains(&Some("::/0".parse().unwrap())));
+        let both = ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap());
+        assert_eq!(networks(&field(true, vec![both.to_vec()])), []);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_the_ranges(
+            ranges in prop::collection::vec((0_u16..1_200, 0_u16..400), 1..6),
+            not in any::<bool>(),
+            tests in prop::collection::vec(0_u16..2_000, 50),
+        ) {
+            let ranges: Vec<_> = ranges.into_iter().map(|(from, more)| from..=from + more).collect();
+            let pieces = ports(&field(not, ranges.clone()));
+            for port in tests.into_iter().chain([u16::MAX]) {
+                let wanted = ranges.iter().any(|range| range.contains(&port)) != not;
+                let found = pieces.iter().flatten().filter(|b| port & b.mask == b.value).count();
+                prop_assert_eq!(found, usize::from(wanted), "{}", port);
+            }
+        }
+
+        #[test]
+        fn networks_without_some_are_the_others(
+            gone in prop::collection::vec((0_u32..64, 26_u8..=32), 0..6),
+            tests in prop::collection::vec(0_u32..128, 50),
+        ) {
+            let v4 = |(host, length)| Ipv4Net::new(Ipv4Addr::from(host), length).unwrap().trunc();
+            let v6 = |(host, length): (u32, u8)| {
+                Ipv6Net::new(Ipv6Addr::from(u128::from(host)), length + 96).unwrap().trunc()
+            };
+            for six in [false, true] {
+                let one = |n| if six { IpNet::V6(v6(n)) } else { IpNet::V4(v4(n)) };
+                let gone: Vec<IpNet> = gone.iter().copied().map(one).collect();
+                let field = field(true, vec![gone.clone()]);
+                let left = networks(&field);
+                for host in &tests {
+                    let address = if six {
+                        IpAddr::V6(u128::from(*host).into())
+                    } else {
+                        IpAddr::V4((*host).into())
+                    };
+                    let wanted = !gone.iter().any(|net| net.contains(&address));
+                    let found = left.iter().flatten().filter(|net| net.contains(&address)).count();
+                    prop_assert_eq!(found, usize::from(wanted));
+                }
+            }
+        }
+    }
+}
