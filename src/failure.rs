@@ -177,7 +177,10 @@ impl From<Report> for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
-        Failure::refused(error)
+        match error {
+            OpenError::Enter(error) => Failure::Usage(error.to_string()),
+            error => Failure::refused(error),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::model::Matcher;
 use crate::plan::Paths;
 use crate::process::{self, Decision, InstanceView, Process, Reason};
 use crate::state::{Accounts, Mark, NetCls};
-use crate::sys::netns;
+use crate::sys::netns::{self, NetnsError, Target};
 use crate::sys::route::{Netlink, SocketError};
 use crate::units::Psched;
 
@@ -38,6 +38,8 @@ pub enum OpenError {
     Cgroup(#[from] cgroup::Error),
     #[error("cannot tell which network namespace this is: {0}")]
     Namespace(#[source] io::Error),
+    #[error(transparent)]
+    Enter(#[from] NetnsError),
 }
 
 impl Kernel {
@@ -65,6 +67,14 @@ impl Kernel {
             proc_root: PathBuf::from("/proc"),
             hierarchy: cgroup::find()?,
         })
+    }
+
+    /// Enters the network namespace that is wanted, and opens what is needed there.
+    pub fn open_at(netns: Option<&Target>, name: Option<&str>) -> Result<Kernel, OpenError> {
+        let Some(target) = netns else { return Kernel::open(name) };
+        target.enter()?;
+        let inode = netns::current().map_err(OpenError::Namespace)?;
+        Kernel::open(Some(name.unwrap_or(&format!("shaper-{inode}"))))
     }
 
     /// Where we mount the hierarchy when it is mounted nowhere.

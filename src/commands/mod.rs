@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::BuildOptions;
 use crate::policy::{Diagnostic, Policy, Severity};
-use crate::sys::netns;
+use crate::sys::netns::Target;
 
 impl Output {
     /// Draws the policy's warnings for people; in JSON they are in the document. Quiet, only with what
@@ -40,15 +40,8 @@ impl Output {
 
 /// Enters the network namespace that the command line names and opens the kernel there.
 fn open(global: &Global) -> Result<Kernel, Failure> {
-    let mut name = global.cgroup.clone();
-    if let Some(wanted) = &global.netns {
-        netns::enter(wanted).map_err(|error| Failure::Usage(error.to_string()))?;
-        if name.is_none() {
-            let inode = netns::current().map_err(Failure::refused)?;
-            name = Some(format!("shaper-{inode}"));
-        }
-    }
-    Ok(Kernel::open(name.as_deref())?)
+    let target = global.netns.as_deref().map(Target::new);
+    Ok(Kernel::open_at(target.as_ref(), global.cgroup.as_deref())?)
 }
 
 /// A policy on the kernel that the command line names.

@@ -8,7 +8,8 @@ use crate::apply::{self, Options};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::sys::listener::ProcessListener;
-use crate::watch::{self, Settings};
+use crate::sys::netns::{Home, Target};
+use crate::watch::{self, Bound, Settings};
 
 pub fn watch(
     global: &Global,
@@ -26,9 +27,17 @@ pub fn watch(
     // would be none.
     apply::read(file)?;
     let processes = ProcessListener::open().map_err(Failure::refused)?;
+    let bound = match &global.netns {
+        Some(wanted) => Some(Bound {
+            target: Target::new(wanted),
+            home: Home::here().map_err(Failure::refused)?,
+            instance: global.cgroup.clone(),
+        }),
+        None => None,
+    };
     let session = super::session(global, file, options)?;
     apply::may_change(&session.kernel)?;
     let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait };
-    watch::watch(session, processes, settings)?;
+    watch::watch(session, processes, &settings, bound.as_ref())?;
     Ok(Output::default())
 }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 
+/// This thread's.
+const OWN: &str = "/proc/thread-self/ns/net";
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
 
@@ -22,30 +24,91 @@ pub enum NetnsError {
     Enter { wanted: String, source: io::Error },
 }
 
-/// Puts this thread, and those that it starts from now on, into a network namespace: a process's by
-/// its pid, or the one at a path (anything with a `/`), or a name of `ip netns`. Sockets that are
-/// already open stay where they are. /sys is not remounted, so /sys/class/net and /sys/fs/cgroup
-/// keep showing what they showed.
-pub fn enter(wanted: &str) -> Result<(), NetnsError> {
-    let path = if wanted.contains('/') {
-        PathBuf::from(wanted)
-    } else if !wanted.is_empty() && wanted.bytes().all(|b| b.is_ascii_digit()) {
-        Path::new("/proc").join(wanted).join("ns/net")
-    } else {
-        Path::new(NAMES).join(wanted)
-    };
-    let wanted = wanted.to_string();
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(source) => return Err(NetnsError::Absent { wanted, path, source }),
-    };
-    setns(file, CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| NetnsError::Enter { wanted, source: errno.into() })
+/// A network namespace as people name it: a process's by its pid, the one at a path (anything with a
+/// `/`), or a name of `ip netns`.
+#[derive(Clone, Debug)]
+pub struct Target {
+    wanted: String,
+    path: PathBuf,
+    is_process: bool,
+}
+
+impl Target {
+    pub fn new(wanted: &str) -> Target {
+        let is_process = !wanted.is_empty() && wanted.bytes().all(|b| b.is_ascii_digit());
+        let path = if wanted.contains('/') {
+            PathBuf::from(wanted)
+        } else if is_process {
+            Path::new("/proc").join(wanted).join("ns/net")
+        } else {
+            Path::new(NAMES).join(wanted)
+        };
+        Target { wanted: wanted.to_string(), path, is_process }
+    }
+
+    pub fn is_process(&self) -> bool {
+        self.is_process
+    }
+
+    /// Puts this thread, and those that it starts from now on, into the namespace. Sockets that are
+    /// already open stay where they are. /sys is not remounted, so /sys/class/net and /sys/fs/cgroup
+    /// keep showing what they showed.
+    pub fn enter(&self) -> Result<(), NetnsError> {
+        let wanted = self.wanted.clone();
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(source) => {
+                return Err(NetnsError::Absent { wanted, path: self.path.clone(), source });
+            }
+        };
+        setns(file, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| NetnsError::Enter { wanted, source: errno.into() })
+    }
+
+    /// The inode of the namespace that it stands for now: as long as somebody holds that namespace, no
+    /// other has the same. `None`: none any more. The name of `ip netns` is a file without a
+    /// namespace for a moment; a process that has ended has none.
+    ///
+    /// # Errors
+    /// Where it cannot be known: what is missing then is a descriptor or a permission.
+    pub fn inode(&self) -> io::Result<Option<u64>> {
+        let own = std::fs::metadata(OWN)?;
+        match std::fs::metadata(&self.path) {
+            Ok(found) => Ok((found.dev() == own.dev()).then_some(found.ino())),
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    || error.raw_os_error() == Some(libc::ESRCH)
+                    || error.kind() == io::ErrorKind::NotADirectory =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.wanted)
+    }
+}
+
+/// The namespace that this thread is in, so that it can go back there.
+pub struct Home(File);
+
+impl Home {
+    pub fn here() -> io::Result<Home> {
+        File::open(OWN).map(Home)
+    }
+
+    pub fn enter(&self) -> io::Result<()> {
+        Ok(setns(&self.0, CloneFlags::CLONE_NEWNET)?)
+    }
 }
 
 /// The inode of this thread's network namespace: what tells two of them apart.
 pub fn current() -> io::Result<u64> {
-    Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino())
+    Ok(std::fs::metadata(OWN)?.ino())
 }
 
 /// Whether the namespace at `path` (`/proc/PID/ns/net`) was made by root: only then it belongs to the

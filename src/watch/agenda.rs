@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 pub enum Task {
     /// Tell the service manager that we live.
     Alive,
+    /// Look whether the network namespace still has its name.
+    Namespace,
     /// Apply the policy that was read: before anything is brought back to the one in force.
     Adopt,
     /// Look at the kernel, and repair what differs.

@@ -9,6 +9,7 @@ mod file;
 mod followed;
 mod links;
 mod names;
+mod namespace;
 mod processes;
 mod shaping;
 
@@ -31,6 +32,7 @@ use crate::policy::Policy;
 use crate::process::{self, Handover};
 use crate::state::{Accounts, KernelState, LinkName, Owner};
 use crate::sys::listener::{LinkListener, ProcessListener};
+use crate::sys::netns::Target;
 use crate::sys::{memory, signal};
 use agenda::{Agenda, Task};
 use backoff::Backoff;
@@ -38,6 +40,7 @@ use file::PolicyFile;
 use followed::Followed;
 pub use names::ask_and_wait;
 use names::{Names, News};
+pub use namespace::Bound;
 
 /// How often the kernel's objects are looked at although nothing was told: not everything is.
 const RECONCILE: Duration = Duration::from_secs(60);
@@ -64,6 +67,10 @@ pub struct Settings {
 pub struct Watch {
     session: Session,
     settings: Settings,
+    /// What names this network namespace, where the command line does.
+    target: Option<Target>,
+    /// The namespace has lost that name.
+    is_cut_off: bool,
     file: PolicyFile,
     signals: SignalFd,
     processes: Option<ProcessListener>,
@@ -119,10 +126,42 @@ pub struct Watch {
 /// # Errors
 /// Only what keeps it from beginning. Afterwards every failure is logged and tried again.
 pub fn watch(
+    session: Session,
+    processes: Option<ProcessListener>,
+    settings: &Settings,
+    bound: Option<&Bound>,
+) -> Result<(), Failure> {
+    match bound {
+        Some(bound) => namespace::follow(session, processes, settings, bound),
+        None => keep(session, processes, settings, None).map(|_| ()),
+    }
+}
+
+/// Why the daemon stopped to look after a network namespace.
+enum Ended {
+    BySignal,
+    /// The namespace's name stands for it no more. The policy that was in force.
+    WithNamespace(Box<Policy>),
+}
+
+/// What the signals that end the daemon, or have it read its file again, come through.
+fn signals() -> Result<SignalFd, Failure> {
+    let mut signals = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| signals.add(s));
+    let listen = |signals: &SigSet| {
+        signals.thread_block()?;
+        SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+    };
+    listen(&signals).map_err(|errno| Failure::refused(format!("signalfd: {errno}")))
+}
+
+/// `target`: what names this thread's network namespace.
+fn keep(
     mut session: Session,
     processes: Option<ProcessListener>,
-    settings: Settings,
-) -> Result<(), Failure> {
+    settings: &Settings,
+    target: Option<&Target>,
+) -> Result<Ended, Failure> {
     // Whatever happens from now on is told, and heard after the first apply.
     let links = LinkListener::open().map_err(Failure::refused)?;
     let file = PolicyFile::new(settings.file.clone())
@@ -132,17 +171,10 @@ pub fn watch(
     // One link that is absent or unfit keeps no other from being shaped: it is shaped when it is fit.
     session.options.absent_links = true;
     let mut first = first_apply(&mut session, &mut accounts, settings.wait)?;
-    let mut signals = SigSet::empty();
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| signals.add(s));
-    let listen = |signals: &SigSet| {
-        signals.thread_block()?;
-        SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-    };
-    let signals =
-        listen(&signals).map_err(|errno| Failure::refused(format!("signalfd: {errno}")))?;
+    let signals = signals()?;
     if let Some(signal) = signal::caught().filter(|signal| *signal != Signal::SIGHUP as i32) {
         log::info!("ended by signal {signal}; what was made stays");
-        return Ok(());
+        return Ok(Ended::BySignal);
     }
     let Some(stands) = first.stands.take() else {
         return Err(Failure::refused("the first apply did not come to rest"));
@@ -150,7 +182,9 @@ pub fn watch(
     session.reclaimed.extend(stands.links.values());
     let mut watch = Watch {
         session,
-        settings,
+        settings: settings.clone(),
+        target: target.cloned(),
+        is_cut_off: false,
         file,
         signals,
         processes,
@@ -181,7 +215,10 @@ pub fn watch(
         draining: 0,
     };
     watch.begin();
-    watch.go_on()
+    match watch.go_on()? {
+        true => Ok(Ended::WithNamespace(Box::new(watch.session.policy))),
+        false => Ok(Ended::BySignal),
+    }
 }
 
 /// Who runs now, and who they and the policy's names are.
@@ -251,6 +288,7 @@ impl Watch {
         self.schedule_sweep(Duration::ZERO);
         self.schedule_collection();
         self.schedule_sign_of_life(now);
+        self.look_at_namespace(now);
         memory::give_back();
         tell(&[NotifyState::Ready]);
         let links = self.stands.state.links.len();
@@ -261,9 +299,12 @@ impl Watch {
         );
     }
 
-    /// Until a signal ends it.
-    fn go_on(&mut self) -> Result<(), Failure> {
+    /// Until a signal ends it; true: until the namespace had lost its name.
+    fn go_on(&mut self) -> Result<bool, Failure> {
         loop {
+            if self.is_cut_off {
+                return Ok(true);
+            }
             let rest = self.agenda.rest(Instant::now());
             let readable = self.wait(rest).map_err(|errno| {
                 Failure::refused(format!("cannot wait for what happens: {errno}"))
@@ -271,7 +312,7 @@ impl Watch {
             if readable.signals && self.hear_signals() {
                 tell(&[NotifyState::Stopping]);
                 log::info!("ended; what was made stays (shaper clear removes it)");
-                return Ok(());
+                return Ok(false);
             }
             // First of all those who wait to be placed.
             if readable.processes {
@@ -380,6 +421,7 @@ impl Watch {
             Task::Reconcile => self.reconcile(),
             Task::Reload => self.reload(),
             Task::Adopt => self.adopt(),
+            Task::Namespace => self.look_at_namespace(now),
             Task::Sweep => self.sweep(),
             Task::Leave => self.look_who_left(),
             Task::Ask => {
@@ -397,6 +439,16 @@ impl Watch {
                 self.schedule_sign_of_life(now);
             }
         }
+    }
+
+    /// Whether it still has the name that the command line gives it.
+    fn look_at_namespace(&mut self, now: Instant) {
+        let Some(target) = &self.target else { return };
+        match target.inode() {
+            Ok(inode) => self.is_cut_off = inode != Some(self.session.kernel.netns),
+            Err(error) => log::debug!("{target}: {error}"),
+        }
+        self.agenda.by(Task::Namespace, now + namespace::LOOK);
     }
 
     /// Where the service manager waits for one.

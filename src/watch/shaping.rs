@@ -29,7 +29,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Between two looks at everything, at most.
 const LONGEST_REST: Duration = Duration::from_secs(600);
 /// A long apply says so often that it goes on.
-const ALIVE: Duration = Duration::from_secs(5);
+pub(super) const ALIVE: Duration = Duration::from_secs(5);
 /// Between two looks whether retired classes have become quiet, when they did not.
 const LONGEST_DRAIN: Duration = Duration::from_secs(60);
 

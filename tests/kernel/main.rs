@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         vlan::TESTS,
         cleared::TESTS,
         watch::LOGINS,
+        watch::NAMESPACE,
         watch::NEWCOMERS,
         watch::REPAIRS,
         watch::SCALE,

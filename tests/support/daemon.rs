@@ -82,7 +82,12 @@ impl Daemon {
     /// Ends it as a service manager does.
     pub fn end(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        self.ends_within(Duration::from_secs(10))
+    }
+
+    /// Waits until it has ended.
+    pub fn ends_within(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().expect("wait for the daemon") {
                 return status;

@@ -1,6 +1,7 @@
 //! The daemon: users placed as they log in, and repairs of whatever changes underneath.
 
 mod logins;
+mod namespace;
 mod newcomers;
 mod repairs;
 mod scale;
@@ -14,6 +15,7 @@ use crate::support::harness::Test;
 use crate::support::program::shaper;
 
 pub const LOGINS: &[Test] = logins::TESTS;
+pub const NAMESPACE: &[Test] = namespace::TESTS;
 pub const NEWCOMERS: &[Test] = newcomers::TESTS;
 pub const SCALE: &[Test] = scale::TESTS;
 pub const SERVICE: &[Test] = service::TESTS;
