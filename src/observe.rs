@@ -2,6 +2,7 @@
 //! depends on, and the counters. Reads only.
 
 mod links;
+mod sockets;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,16 +17,16 @@ use crate::kernel::Kernel;
 use crate::netlink::decode::{
     self, ClassRecord, DefaultRoute, FilterRecord, LinkRecord, QdiscRecord,
 };
-use crate::netlink::inet_diag::{self, Transport};
 use crate::netlink::{assemble, request};
 use crate::process::{self, Scan};
 use crate::state::{
     Accounts, Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts,
     LinkName, Observation, Pref, Tag, Tree,
 };
-use crate::sys::route::{Netlink, SocketError};
+use crate::sys::route::SocketError;
 use crate::sys::{ethtool, probe};
 use crate::units::{ClassId, Psched, Shard};
+use sockets::Tags;
 
 /// The kernel could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -361,39 +362,12 @@ fn features(observation: &Observation) -> Features {
     features
 }
 
-/// Classes that some socket of the namespace carries as its tag. Empty where the kernel does not list
-/// sockets (without `tcp_diag` and `udp_diag`); any other failure is an error, since a class that
-/// a socket still carries must stay.
-///
-/// A list goes on by position in a hash bucket, so a socket that closes between two datagrams can hide
-/// the one behind it in its bucket, unsaid. That takes two sockets in one bucket and a datagram that
-/// ends between them: the list is read twice, and what either shows counts.
-fn tags() -> Result<BTreeSet<ClassId>, SocketError> {
-    let mut tags = BTreeSet::new();
-    let kinds = [Transport::Tcp, Transport::Udp]
-        .into_iter()
-        .flat_map(|transport| [Family::V4, Family::V6].map(|family| (family, transport)));
-    for (family, transport) in kinds.clone().chain(kinds) {
-        // A socket for each list: a refused one must not take the next along.
-        let list = Netlink::for_sockets().and_then(|mut netlink| {
-            netlink.dump(&inet_diag::sockets(family, transport), inet_diag::tag)
-        });
-        match list {
-            Ok(list) => tags.extend(list.iter().filter_map(|tag| tag.our_class())),
-            Err(error) if error.is_not_supported() => {
-                debug!("the {family:?} {transport:?} sockets: {error}");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(tags)
-}
-
-/// Retired classes and those of `leaving` that hold no packets on any link, have sent none between the two looks, and that no
-/// socket is tagged with: a connection that nobody has accepted yet sends nothing and keeps its tag,
-/// and would send past every limit once its class were gone, or in the class of whoever gets the
-/// number next.
+/// Retired classes and those of `leaving` that hold no packets on any link, have sent none between the
+/// two looks, and that no socket is tagged with: a connection that nobody has accepted yet sends
+/// nothing and keeps its tag, and would send past every limit once its class were gone, or in the class
+/// of whoever gets the number next.
 pub fn quiet(
+    proc_root: &Path,
     earlier: &Sight,
     now: &Sight,
     leaving: impl Iterator<Item = ClassId>,
@@ -416,8 +390,13 @@ pub fn quiet(
     if quiet.is_empty() {
         return quiet;
     }
-    match tags() {
-        Ok(tags) => quiet.retain(|classid| !tags.contains(classid)),
+    match sockets::tags(proc_root) {
+        Ok(Tags::Known(tags)) => quiet.retain(|classid| !tags.contains(classid)),
+        // Until it is closed, or some process has it.
+        Ok(Tags::Hidden) => {
+            debug!("retired classes stay: a socket that no process has may carry their tags");
+            quiet.clear();
+        }
         Err(error) => {
             warn!("retired classes stay, because sockets cannot be listed: {error}");
             quiet.clear();

@@ -107,8 +107,10 @@ impl Session {
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
         let leaving = self.who_leaves(&sight.observation)?;
         if let Some(earlier) = &self.earlier {
-            sight.observation.facts.quiet =
-                observe::quiet(earlier, &sight, leaving.values().copied());
+            sight.observation.facts.quiet = {
+                let leaving = leaving.values().copied();
+                observe::quiet(&self.kernel.proc_root, earlier, &sight, leaving)
+            };
         }
         let draining = self.keep_who_stands(&mut sight.observation, &leaving);
         remember_groups(&self.policy, &mut sight.observation);

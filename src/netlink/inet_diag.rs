@@ -20,16 +20,45 @@ const INET_DIAG_CLASS_ID: u16 = 17;
 /// `INET_DIAG_TCLASS` stands for it too (`inet_diag_msg_attrs_fill`, net/ipv4/inet_diag.c).
 const WITH_TAG: u8 = 1 << (6 - 1);
 
-/// What has ports, by its number in the IP header.
+/// A kind of sockets that the kernel lists with their tags, where it has the list's module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    Tcp = 6,
-    Udp = 17,
+    Tcp,
+    Udp,
+    UdpLite,
+    Sctp,
+    /// Raw sockets of every protocol.
+    Raw,
+    /// The connections; their subflows are listed as TCP.
+    Mptcp,
+}
+
+impl Transport {
+    pub const ALL: [Transport; 6] = [
+        Transport::Tcp,
+        Transport::Udp,
+        Transport::UdpLite,
+        Transport::Sctp,
+        Transport::Raw,
+        Transport::Mptcp,
+    ];
+
+    /// Its number in the IP header (linux/in.h).
+    fn protocol(self) -> u32 {
+        match self {
+            Transport::Tcp => 6,
+            Transport::Udp => 17,
+            Transport::UdpLite => 136,
+            Transport::Sctp => 132,
+            Transport::Raw => 255,
+            Transport::Mptcp => 262,
+        }
+    }
 }
 
 /// All sockets of a family and a transport in the namespace, in every state.
 pub fn sockets(family: Family, transport: Transport) -> Request {
-    Request::raw_dump(SOCK_DIAG_BY_FAMILY, request(family, transport as u8, u32::MAX))
+    Request::raw_dump(SOCK_DIAG_BY_FAMILY, request(family, transport, u32::MAX))
 }
 
 /// What listens for connections.
@@ -44,33 +73,32 @@ pub enum Listening {
 pub fn listeners(family: Family, protocol: Listening) -> Request {
     /// `TCPF_LISTEN` (include/net/tcp_states.h).
     const LISTEN: u32 = 1 << 10;
-    /// `IPPROTO_RAW`: the number is in the attribute, because a byte is too small for it.
-    const IN_ATTRIBUTE: u8 = 255;
-    const IPPROTO_MPTCP: u32 = 262;
-    /// The head of the attribute `INET_DIAG_REQ_PROTOCOL` (linux/inet_diag.h): 8 bytes, kind 4.
-    const REQ_PROTOCOL: [u16; 2] = [8, 4];
-    let payload = match protocol {
-        Listening::Tcp => request(family, Transport::Tcp as u8, LISTEN),
-        Listening::Sctp => request(family, 132, LISTEN),
-        Listening::Mptcp => {
-            let mut payload = request(family, IN_ATTRIBUTE, LISTEN);
-            payload.extend(REQ_PROTOCOL.into_iter().flat_map(u16::to_ne_bytes));
-            payload.extend(IPPROTO_MPTCP.to_ne_bytes());
-            payload
-        }
+    let transport = match protocol {
+        Listening::Tcp => Transport::Tcp,
+        Listening::Sctp => Transport::Sctp,
+        Listening::Mptcp => Transport::Mptcp,
     };
-    Request::raw_dump(SOCK_DIAG_BY_FAMILY, payload)
+    Request::raw_dump(SOCK_DIAG_BY_FAMILY, request(family, transport, LISTEN))
 }
 
-fn request(family: Family, protocol: u8, states: u32) -> Vec<u8> {
+fn request(family: Family, transport: Transport, states: u32) -> Vec<u8> {
+    /// `IPPROTO_RAW`: the number is in the attribute, because a byte is too small for it.
+    const IN_ATTRIBUTE: u8 = 255;
+    /// The head of the attribute `INET_DIAG_REQ_PROTOCOL` (linux/inet_diag.h): 8 bytes, kind 4.
+    const REQ_PROTOCOL: [u16; 2] = [8, 4];
+    let protocol = transport.protocol();
     let mut payload = vec![0; REQUEST];
     payload[0] = u8::from(match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
     });
-    payload[1] = protocol;
+    payload[1] = u8::try_from(protocol).unwrap_or(IN_ATTRIBUTE);
     payload[2] = WITH_TAG;
     payload[4..8].copy_from_slice(&states.to_ne_bytes());
+    if u8::try_from(protocol).is_err() {
+        payload.extend(REQ_PROTOCOL.into_iter().flat_map(u16::to_ne_bytes));
+        payload.extend(protocol.to_ne_bytes());
+    }
     payload
 }
 

@@ -13,10 +13,10 @@ pub fn mailbox(name: &str) -> io::Result<UnixDatagram> {
     UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)
 }
 
-pub fn give(stream: &TcpStream, to: &str) -> io::Result<()> {
+pub fn give(what: &impl AsRawFd, to: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&SocketAddr::from_abstract_name(to)?)?;
-    let passed = [stream.as_raw_fd()];
+    let passed = [what.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&passed)];
     let data = [IoSlice::new(b"take it")];
     sendmsg::<UnixAddr>(socket.as_raw_fd(), &data, &rights, MsgFlags::empty(), None)?;

@@ -64,6 +64,12 @@ pub const TESTS: &[Test] = &[
         budget: BUDGET,
         body: orphans::a_connection_that_waits_longer_than_a_move_is_nobody_elses,
     },
+    Test {
+        name: "updates::a_class_stays_while_any_socket_carries_its_number",
+        on: On::Host,
+        budget: BUDGET,
+        body: orphans::a_class_stays_while_any_socket_carries_its_number,
+    },
 ];
 
 /// Everybody sends so many packets a second: at most 4 Mbit, of the 20 that any line allows.

@@ -2,12 +2,17 @@
 //! connections that wait to be accepted. The kernel keeps the old tag on them.
 
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::thread::{self, sleep};
 use std::time::Duration;
+
+use nix::libc;
+use nix::sys::socket::{SockaddrIn, bind};
 
 use crate::support::accounts::ANN;
 use crate::support::counters;
 use crate::support::orders::{Order, Proto};
+use crate::support::passing;
 use crate::support::program::{apply, classid, directory, policy, shaper};
 use crate::support::rates::{self, Interval, MBIT, between};
 use crate::support::world::{Family, UPLINK, World};
@@ -124,6 +129,50 @@ pub fn a_connection_that_waits_longer_than_a_move_is_nobody_elses() {
     interval.others_stay_below(NOISE, &[&new]);
     apply(&ann_in("night", "20mbit"));
     assert_eq!(retired(), [""; 0], "nothing carries its tag any more");
+}
+
+/// Sockets without a process, of every other kind that a user may have: in flight between two.
+pub fn a_class_stays_while_any_socket_carries_its_number() {
+    let _world = World::new();
+    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").expect("ping sockets");
+    let in_group = |night: bool| ann_in(if night { "night" } else { "day" }, "20mbit");
+    apply(&in_group(false));
+    // What this process opens is ann's.
+    shaper(&["attach", "ann", &std::process::id().to_string()]).exits(0);
+    let kinds = [
+        ("UDP-Lite", libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
+        ("ping", libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+        ("raw", libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW),
+        ("packet", libc::AF_PACKET, libc::SOCK_RAW, 0),
+    ];
+    let mut night = false;
+    for (what, family, kind, protocol) in kinds {
+        let old = classid("user/ann");
+        let mailbox = passing::mailbox(what).expect("a mailbox");
+        let socket = open_socket(family, kind, protocol);
+        if kind == libc::SOCK_DGRAM {
+            // Before, it is in no list of the kernel's.
+            bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("a port");
+        }
+        passing::give(&socket, what).expect("pass it on");
+        drop(socket);
+        night = !night;
+        apply(&in_group(night));
+        assert_ne!(classid("user/ann"), old);
+        assert_eq!(retired(), std::slice::from_ref(&old), "a {what} socket is in flight");
+        drop(mailbox);
+        apply(&in_group(night));
+        assert_eq!(retired(), [""; 0], "the {what} socket is closed");
+    }
+}
+
+#[allow(unsafe_code, reason = "nix has no word for all of these protocols")]
+fn open_socket(family: i32, kind: i32, protocol: i32) -> OwnedFd {
+    // SAFETY: a system call without pointers.
+    let socket = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    assert!(socket >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just made this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(socket) }
 }
 
 /// The classids that `status` says are on their way out.
