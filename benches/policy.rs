@@ -10,7 +10,7 @@ use shaper::desired::desired;
 use shaper::model::{BuildOptions, build};
 use shaper::plan::diff;
 use shaper::policy;
-use shaper::state::{Facts, LeafQdisc, LinkFacts, LinkName, Observation, RootQdisc, Tag};
+use shaper::state::{Classifier, Facts, LeafQdisc, LinkFacts, LinkName, Observation, RootQdisc};
 
 const SIZES: [u32; 4] = [100, 1_000, 10_000, 50_000];
 
@@ -83,7 +83,7 @@ fn plans(c: &mut Criterion) {
     for users in SIZES {
         let (text, mut facts) = case(users);
         facts.features.htb = true;
-        facts.features.tags.insert(Tag::Cgroup);
+        facts.features.classifiers.insert(Classifier::Cgroup);
         facts.features.leaves.insert(LeafQdisc::FqCodel.kind());
         let policy = policy::parse(&text, "policies.yaml").unwrap_or_else(|e| panic!("{e}"));
         let (model, _) =

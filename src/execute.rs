@@ -16,8 +16,8 @@ use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
 use crate::netlink::request::{class, filter, leaf, root};
 use crate::plan::{Journal, Step, Tc};
-use crate::state::{Facts, Filter, LinkName, Pref, RootQdisc, Tag};
-use crate::sys::bpf;
+use crate::state::{Claim, Facts, Filter, LinkName, Pref, Program, RootQdisc, Tag};
+use crate::sys::bpf::{self, Maps};
 use crate::sys::route::SocketError;
 use crate::units::ClassId;
 
@@ -41,7 +41,7 @@ pub enum Cause {
     Socket(#[from] SocketError),
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
-    #[error("cannot load the eBPF program that reads the tag: {0}")]
+    #[error("the eBPF program that decides whose a packet is, or its maps: {0}")]
     Bpf(#[source] io::Error),
     #[error(transparent)]
     Rules(#[from] filter::CannotWrite),
@@ -125,12 +125,17 @@ pub fn perform<'a>(
         }
         if step.link().is_none() {
             run.flush()?;
-            let done = run.directory(step);
-            // A directory may have been made before its classid was refused.
-            if done.is_ok() || matches!(step, Step::MakeClaim { .. }) {
+            let done = match step {
+                Step::MakeOwners { .. } | Step::ChangeOwners { .. } | Step::DropOwners => {
+                    run.owners(step)
+                }
+                _ => run.directory(step).map_err(Cause::from),
+            };
+            // Some of it may have been done before the rest was refused: a directory made, entries set.
+            if done.is_ok() || matches!(step, Step::MakeClaim { .. } | Step::ChangeOwners { .. }) {
                 run.journal.note(step, 0);
             }
-            done.map_err(|error| fail(error.into()))?;
+            done.map_err(fail)?;
         } else {
             // What is sent together is carried out together, also what follows a refused message: nothing
             // may go before what takes its place is known to stand.
@@ -185,7 +190,7 @@ struct Run<'k, 's> {
     facts: &'k Facts,
     indexes: BTreeMap<&'k LinkName, u32>,
     /// The eBPF programs, each loaded once when first needed.
-    programs: BTreeMap<Tag, OwnedFd>,
+    programs: BTreeMap<Program, OwnedFd>,
     waiting: Vec<Waiting<'s>>,
     journal: &'k mut Journal,
     /// Links that went since the plan was made.
@@ -198,6 +203,10 @@ struct Waiting<'s> {
     step: &'s Step,
     /// Its place among the step's messages.
     message: usize,
+}
+
+fn no_maps() -> Cause {
+    Cause::Bpf(io::Error::other("the maps that it reads are not open"))
 }
 
 fn failed(step: &Step, message: Option<usize>, source: Cause) -> Failed {
@@ -316,10 +325,57 @@ impl<'s> Run<'_, 's> {
         let Some(instance) = self.kernel.instance() else { return Err(cgroup::Error::NotMounted) };
         match step {
             Step::MakeClaim { claim, classid } => instance.make(claim, *classid),
-            Step::WriteClassid { claim, to, .. } => instance.write(claim, *to),
-            Step::RemoveClaim { claim, .. } => instance.remove(claim),
+            Step::WriteClassid { claim, from, to } => {
+                // What was given goes along, before any socket carries the new number.
+                self.for_given(*from, &|maps, uid| maps.give(uid, *to));
+                instance.write(claim, *to)
+            }
+            Step::RemoveClaim { claim: claim @ Claim::Pinned(_), .. } => instance.remove(claim),
+            Step::RemoveClaim { claim, classid } => {
+                // Whoever gets the number next was not given to anybody.
+                self.for_given(*classid, &|maps, uid| maps.take_back(uid, *classid));
+                instance.remove(claim)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Does something about every uid that was given the class. Where that fails such packets go to
+    /// their owner's class meanwhile: the next placement gives again.
+    fn for_given(&self, class: ClassId, act: &dyn Fn(&Maps, u32) -> io::Result<()>) {
+        let Some(maps) = &self.kernel.owners else { return };
+        let outcome = maps.given().and_then(|given| {
+            let mut given = given.into_iter().filter(|(_, to)| *to == class);
+            given.try_for_each(|(uid, _)| act(maps, uid))
+        });
+        if let Err(error) = outcome {
+            warn!("the map of what was given on purpose: {error}");
+        }
+    }
+
+    fn owners(&mut self, step: &Step) -> Result<(), Cause> {
+        match step {
+            Step::MakeOwners { table } => {
+                let maps = Maps::create(table).map_err(Cause::Bpf)?;
+                let before = self.kernel.owners.as_ref().map_or(Ok(Vec::new()), Maps::given);
+                for (uid, class) in before.map_err(Cause::Bpf)? {
+                    maps.give(uid, class).map_err(Cause::Bpf)?;
+                }
+                self.kernel.owners = Some(maps);
+            }
+            Step::ChangeOwners { changes } => {
+                let maps = self.kernel.owners.as_ref().ok_or_else(no_maps)?;
+                for change in changes {
+                    maps.perform(change).map_err(Cause::Bpf)?;
+                }
+            }
+            _ => self.kernel.owners = None,
+        }
+        // Programs that were loaded read the maps of before.
+        if !matches!(step, Step::ChangeOwners { .. }) {
+            self.programs.clear();
+        }
+        Ok(())
     }
 
     fn ifindex(&self, step: &Step) -> Result<u32, Cause> {
@@ -355,14 +411,16 @@ impl<'s> Run<'_, 's> {
             }
             Step::AddFilter { parent, pref, filter, .. } => match filter {
                 Filter::Tag(Tag::Cgroup) => vec![filter::add_cgroup(ifindex, *parent, *pref)],
-                Filter::Tag(tag) => {
-                    let program = match self.programs.entry(*tag) {
+                Filter::Tag(Tag::Bpf(program)) => {
+                    let maps = self.kernel.owners.as_ref().ok_or_else(no_maps)?;
+                    let file = match self.programs.entry(*program) {
                         Entry::Occupied(loaded) => loaded.into_mut(),
                         Entry::Vacant(none) => {
-                            none.insert(bpf::load_tag(*tag).map_err(Cause::Bpf)?)
+                            none.insert(bpf::load(*program, maps).map_err(Cause::Bpf)?)
                         }
                     };
-                    vec![filter::add_bpf(ifindex, *parent, *pref, *tag, program.as_fd())]
+                    let (ids, file) = (maps.ids(), file.as_fd());
+                    vec![filter::add_bpf(ifindex, *parent, *pref, *program, ids, file)]
                 }
                 // A set of rules goes in turns.
                 Filter::U32 { .. } | Filter::Unknown { .. } => Vec::new(),
@@ -374,6 +432,9 @@ impl<'s> Run<'_, 's> {
             Step::DeleteTables { .. } => Vec::new(),
             Step::Mount
             | Step::Unmount
+            | Step::MakeOwners { .. }
+            | Step::ChangeOwners { .. }
+            | Step::DropOwners
             | Step::MakeClaim { .. }
             | Step::WriteClassid { .. }
             | Step::RemoveClaim { .. } => Vec::new(),

@@ -10,10 +10,11 @@ use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance};
 use crate::model::Matcher;
 use crate::plan::Paths;
 use crate::process::{self, Decision, InstanceView, Process, Reason};
-use crate::state::{Accounts, Mark, NetCls};
+use crate::state::{Accounts, Claim, Mark, NetCls};
+use crate::sys::bpf::Maps;
 use crate::sys::netns::{self, NetnsError, Target};
 use crate::sys::route::{Netlink, SocketError};
-use crate::units::Psched;
+use crate::units::{ClassId, Psched};
 
 /// One instance's view of the running kernel, in this thread's network namespace.
 pub struct Kernel {
@@ -25,7 +26,11 @@ pub struct Kernel {
     pub netns: u64,
     /// That of process 1; `None`: it may not be read.
     host: Option<u64>,
+    /// The network namespace's number in eBPF.
+    pub netns_cookie: Option<u64>,
     pub proc_root: PathBuf,
+    /// The maps that the deciding programs read, once they were made or opened.
+    pub owners: Option<Maps>,
     hierarchy: Option<Hierarchy>,
 }
 
@@ -64,7 +69,9 @@ impl Kernel {
             name,
             netns,
             host,
+            netns_cookie: netns::cookie(),
             proc_root: PathBuf::from("/proc"),
+            owners: None,
             hierarchy: cgroup::find()?,
         })
     }
@@ -157,13 +164,42 @@ impl Kernel {
             let path = self.proc_root.join(format!("{}/ns/net", process.pid));
             !view.others.contains_key(&netns) || netns::is_made_by_root(&path).unwrap_or(true)
         };
-        match (&decision, process.netns) {
+        let decision = match (&decision, process.netns) {
             (Decision::Leave(Reason::OtherInstance { .. }) | Decision::TakeOut, Some(netns))
                 if !theirs(netns) =>
             {
                 process::decide(process, matcher, accounts, &view.alone())
             }
             _ => decision,
+        };
+        if let Some(claim) = process::given(process, matcher, accounts, view, &decision) {
+            self.give(process.uid, &claim);
+        }
+        decision
+    }
+
+    /// Packets of sockets that `uid` owns and that carry the claim's number are the claim's from now on,
+    /// although the uid is another's: a process of his was put there on purpose. Root's go by their
+    /// number anyway, and where `cls_cgroup` finds the class, everybody's.
+    pub fn give(&self, uid: u32, claim: &Claim) {
+        let (Some(maps), Some(instance)) = (&self.owners, self.instance()) else { return };
+        // One that is not there yet will be asked for again.
+        let Ok(classid) = instance.classid(claim) else { return };
+        if uid != 0
+            && classid != ClassId::NONE
+            && let Err(error) = maps.give(uid, classid)
+        {
+            log::warn!("what uid {uid} sends from {claim} counts as its own: {error}");
+        }
+    }
+
+    /// The opposite of [`Kernel::give`].
+    pub fn take_back(&self, uid: u32, claim: &Claim) {
+        let (Some(maps), Some(instance)) = (&self.owners, self.instance()) else { return };
+        if let Ok(classid) = instance.classid(claim)
+            && let Err(error) = maps.take_back(uid, classid)
+        {
+            log::warn!("uid {uid} is still given {claim}: {error}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! depends on, and the counters. Reads only.
 
 mod links;
+mod owners;
 mod sockets;
 mod units;
 
@@ -20,12 +21,13 @@ use crate::netlink::decode::{
 use crate::netlink::{assemble, request};
 use crate::process::{self, Scan};
 use crate::state::{
-    Accounts, Claim, Counters, Facts, Family, Features, Filter, Foreign, LeafQdisc, LinkFacts,
-    LinkName, Observation, Pref, Tag, Tree,
+    Accounts, Claim, Classifier, Counters, Facts, Family, Features, Filter, Foreign, Helpers,
+    LeafQdisc, LinkFacts, LinkName, MapIds, Observation, Pref, Sockets, Tag, TagHelper, Tree,
 };
 use crate::sys::route::SocketError;
 use crate::sys::{ethtool, probe};
 use crate::units::{ClassId, Psched, Shard};
+pub use owners::{open_owners, replace_all_but};
 use sockets::Tags;
 
 /// The kernel could not be read.
@@ -51,7 +53,14 @@ pub struct Sight {
     pub direct_packets: BTreeMap<LinkName, u32>,
     /// One pass over `/proc`; empty where it was not wanted.
     pub scan: Scan,
+    /// Deciding programs stand whose maps cannot be read, and why.
+    pub unread_owners: Option<String>,
+    /// Where each deciding program stands, and which maps it reads.
+    maps: BTreeMap<Seat, MapIds>,
 }
+
+/// Where a filter stands: the link, the qdisc, the pref.
+type Seat = (LinkName, ClassId, Pref);
 
 /// What a look is for.
 #[derive(Clone, Debug, Default)]
@@ -101,8 +110,11 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         sight.observation.foreign.extend(seen.foreign);
         sight.observation.bound.extend(seen.bound);
         sight.direct_packets.extend(seen.direct_packets.map(|packets| (name.clone(), packets)));
+        let maps = seen.maps.into_iter();
+        sight.maps.extend(maps.map(|((at, pref), ids)| ((name.clone(), at, pref), ids)));
         sight.counters.insert(name, seen.counters);
     }
+    owners::read(kernel, &mut sight);
     sight.observation.state.claims = claims;
     sight.observation.state.net_cls = kernel.net_cls();
     sight.observation.net_cls = kernel.hierarchy().map(|hierarchy| hierarchy.path.clone());
@@ -110,6 +122,8 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
 
     let facts = &mut sight.observation.facts;
     facts.psched = psched(&kernel.proc_root)?;
+    facts.netns_cookie = kernel.netns_cookie;
+    facts.own_sockets_only = owners::own_sockets_only(&kernel.proc_root);
     let mut running = None;
     if wanted.processes {
         let read = |source| ObserveError::Read { path: "/proc".to_string(), source };
@@ -187,6 +201,8 @@ struct SeenTree {
     foreign: Vec<Foreign>,
     /// Classes that foreign objects hold.
     bound: BTreeSet<ClassId>,
+    /// The maps that each deciding program reads, by qdisc and pref.
+    maps: BTreeMap<(ClassId, Pref), MapIds>,
 }
 
 fn tree(
@@ -278,6 +294,8 @@ fn filters(
     let bound = filters.iter().filter(|record| !record.pref.is_ours());
     let bound: Vec<ClassId> = bound.filter_map(|record| record.binds?.our_class()).collect();
     seen.bound.extend(bound);
+    let maps = assemble::maps(&filters).into_iter();
+    seen.maps.extend(maps.map(|(pref, ids)| ((parent, pref), ids)));
     for (pref, filter) in assemble::filters(filters) {
         if pref.is_ours() {
             ours.insert(pref, filter);
@@ -341,20 +359,31 @@ fn features(observation: &Observation) -> Features {
         .flat_map(|tree| tree.shards.values().chain([&tree.filters]))
         .flat_map(BTreeMap::values)
         .filter_map(|filter| match filter {
-            Filter::Tag(Tag::Shards) => Some(Tag::Bpf),
             Filter::Tag(tag) => Some(*tag),
             _ => None,
         })
         .collect();
-    let evident = tags.contains(&Tag::Cgroup)
+    let classifiers: BTreeSet<Classifier> = tags.iter().map(|tag| tag.classifier()).collect();
+    let programs = tags.iter().filter_map(|tag| match tag {
+        Tag::Bpf(program) => Some(*program),
+        Tag::Cgroup => None,
+    });
+    let helpers = programs.fold(Helpers::default(), |helpers, program| Helpers {
+        socket_tag: helpers.socket_tag || program.tag == TagHelper::Socket,
+        netns_cookie: helpers.netns_cookie || matches!(program.sockets, Sockets::Cookie(_)),
+    });
+    let evident = classifiers.contains(&Classifier::Bpf)
         && trees().any(|tree| tree.leaves.values().any(|leaf| *leaf == LeafQdisc::FqCodel));
     if evident {
-        return Features { htb: true, tags, leaves: BTreeSet::from([LeafQdisc::FqCodel.kind()]) };
+        let leaves = BTreeSet::from([LeafQdisc::FqCodel.kind()]);
+        return Features { htb: true, classifiers, helpers, leaves };
     }
     let mut features = probe::features();
     // Where nothing may be tried, what stands speaks for itself.
     features.htb |= trees().next().is_some();
-    features.tags.extend(tags);
+    features.classifiers.extend(classifiers);
+    features.helpers.socket_tag |= helpers.socket_tag;
+    features.helpers.netns_cookie |= helpers.netns_cookie;
     for tree in trees() {
         let leaves = tree.leaves.values().filter(|leaf| !matches!(leaf, LeafQdisc::Other { .. }));
         features.leaves.extend(leaves.map(LeafQdisc::kind));

@@ -11,11 +11,15 @@ use serde::{Deserialize, Serialize};
 
 mod claim;
 mod filter;
+mod owners;
 mod subuid;
 mod u32;
 
 pub use self::claim::{Claim, Key, NotAClaim, Owner};
-pub use self::filter::{Bits, Family, Filter, Match, Pref, Protocol, Tag};
+pub use self::filter::{
+    Bits, Classifier, Family, Filter, Match, Pref, Program, Protocol, Sockets, Tag, TagHelper,
+};
+pub use self::owners::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
 pub use self::subuid::{NotARange, SubordinateUids, Subuids, UidRange};
 pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
@@ -28,6 +32,8 @@ pub struct KernelState {
     pub links: BTreeMap<LinkName, Tree>,
     /// The directories below the instance's, each with the classid it holds.
     pub claims: BTreeMap<Claim, ClassId>,
+    /// What the maps of the deciding programs hold; `None` where no program of ours stands.
+    pub owners: Option<OwnerTable>,
 }
 
 /// Where the `net_cls` hierarchy is mounted.
@@ -208,6 +214,10 @@ impl Mark {
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     pub psched: Psched,
+    /// The network namespace's number in eBPF (`SO_NETNS_COOKIE`, Linux 5.14).
+    pub netns_cookie: Option<u64>,
+    /// No macvlan, ipvlan and the like can bring another namespace's sockets to a link.
+    pub own_sockets_only: bool,
     /// All links of the network namespace.
     pub links: BTreeMap<LinkName, LinkFacts>,
     pub features: Features,
@@ -217,6 +227,20 @@ pub struct Facts {
     pub units: Option<BTreeMap<String, String>>,
     /// Retired classes that have no backlog and have sent nothing for long enough, on any link.
     pub quiet: BTreeSet<ClassId>,
+}
+
+impl Facts {
+    /// The best deciding program here, for a qdisc without shards below it.
+    pub fn program(&self) -> Program {
+        let Helpers { socket_tag, netns_cookie } = self.features.helpers;
+        let sockets = match self.netns_cookie.filter(|_| netns_cookie) {
+            Some(cookie) => Sockets::Cookie(cookie),
+            None if self.own_sockets_only => Sockets::All,
+            None => Sockets::Mixed,
+        };
+        let tag = if socket_tag { TagHelper::Socket } else { TagHelper::Task };
+        Program { shards: false, tag, sockets }
+    }
 }
 
 /// One link, as the kernel describes it.
@@ -267,9 +291,19 @@ pub enum RootQdisc {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     pub htb: bool,
-    pub tags: BTreeSet<Tag>,
+    pub classifiers: BTreeSet<Classifier>,
+    pub helpers: Helpers,
     /// Leaf qdisc kinds.
     pub leaves: BTreeSet<&'static str>,
+}
+
+/// Functions of the kernel that the deciding eBPF program can call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Helpers {
+    /// `bpf_skb_cgroup_classid`.
+    pub socket_tag: bool,
+    /// `bpf_get_netns_cookie`, for programs of tc.
+    pub netns_cookie: bool,
 }
 
 /// What NSS and `/etc/subuid` said, for the names in the policy and the uids that run.

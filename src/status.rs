@@ -165,7 +165,7 @@ impl View<'_> {
     fn link(&self) -> Link {
         let classifier = self.tree.filters.values().find_map(|filter| match filter {
             Filter::Tag(Tag::Cgroup) => Some("cgroup"),
-            Filter::Tag(Tag::Bpf | Tag::Shards) => Some("bpf"),
+            Filter::Tag(Tag::Bpf(_)) => Some("bpf"),
             _ => None,
         });
         let rate = self.tree.classes.get(&ClassId::LINK).map(|class| class.rate);

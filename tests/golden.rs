@@ -27,8 +27,8 @@ use shaper::model::{BuildOptions, build};
 use shaper::plan::{Paths, Plan, Tc, diff, perform};
 use shaper::policy;
 use shaper::state::{
-    Account, Accounts, Facts, Features, Foreign, KernelState, LinkFacts, LinkName, Mark, NetCls,
-    Observation, Pref, RootQdisc, Tag,
+    Account, Accounts, Classifier, Facts, Features, Foreign, Helpers, KernelState, LinkFacts,
+    LinkName, Mark, NetCls, Observation, Pref, RootQdisc,
 };
 use shaper::units::{ClassId, Psched, Rate};
 
@@ -219,7 +219,8 @@ fn facts() -> Facts {
         links: links.map(|(name, index)| (LinkName::new(name).unwrap(), link(index))).collect(),
         features: Features {
             htb: true,
-            tags: BTreeSet::from([Tag::Cgroup, Tag::Bpf]),
+            classifiers: BTreeSet::from([Classifier::Cgroup, Classifier::Bpf]),
+            helpers: Helpers { socket_tag: true, netns_cookie: true },
             leaves: BTreeSet::from(["fq_codel", "sfq", "bfifo", "pfifo", "cake"]),
         },
         accounts: Accounts {

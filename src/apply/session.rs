@@ -12,8 +12,8 @@ use crate::observe::{self, Sight, Wanted, Whom};
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy, quote};
 use crate::state::{
-    Account, Accounts, Claim, Facts, Features, Foreign, KernelState, Key, LinkFacts, LinkName,
-    Mark, Observation, Owner, RootQdisc, Tag,
+    Account, Accounts, Claim, Classifier, Facts, Features, Foreign, KernelState, Key, LinkFacts,
+    LinkName, Mark, Observation, Owner, RootQdisc,
 };
 use crate::sys::probe;
 use crate::text::shown;
@@ -136,6 +136,11 @@ impl Session {
             }
         };
         self.no_other_instance(&model, &sight)?;
+        if sight.unread_owners.is_some() && may_change(&self.kernel).is_ok() {
+            // Whatever they hold, programs with maps of our own take their place.
+            observe::replace_all_but(&mut sight, None);
+            sight.unread_owners = None;
+        }
         self.good = links_of(&model, sight.facts());
         Ok(Meaning { sight, model, warnings, draining })
     }
@@ -213,15 +218,15 @@ impl Session {
     fn meant(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
         let sharding = self.options.sharding;
         let Meaning { sight, model, .. } = meaning;
-        let lacks_bpf =
-            sharding.is_wanted(model) && !sight.facts().features.tags.contains(&Tag::Bpf);
+        let lacks_bpf = sharding.is_wanted(model)
+            && !sight.facts().features.classifiers.contains(&Classifier::Bpf);
         let desired = match lacks_bpf {
             true => None,
             false => Some(desired::desired_with(model, &sight.observation, sharding)),
         };
         match desired {
             // What stands shows only the best; something lesser was asked for, so find out.
-            None | Some(Err(Impossible::Tag { .. } | Impossible::Leaf { .. })) => {
+            None | Some(Err(Impossible::Classifier { .. } | Impossible::Leaf { .. })) => {
                 let features = probe::features();
                 self.features = Some(features.clone());
                 sight.observation.facts.features = features;
@@ -235,8 +240,10 @@ impl Session {
     /// What a kernel lacks is found out by trying, in a network namespace of our own: without root it
     /// only seems to lack it.
     fn lacking(&self, error: Impossible) -> Failure {
-        let lacks =
-            matches!(error, Impossible::Tag { .. } | Impossible::Leaf { .. } | Impossible::NoHtb);
+        let lacks = matches!(
+            error,
+            Impossible::Classifier { .. } | Impossible::Leaf { .. } | Impossible::NoHtb
+        );
         if lacks && may_change(&self.kernel).is_err() {
             return Failure::Usage(
                 "a plan depends on what this kernel can do, and finding that out needs root: run it with sudo (`shaper check` needs no root)"
@@ -249,6 +256,13 @@ impl Session {
     /// The steps from what was seen to what is desired.
     pub fn plan(&mut self, meaning: &mut Meaning) -> Result<(Plan, KernelState), Failure> {
         let desired = self.desired(meaning)?;
+        if let Some(why) = meaning.sight.unread_owners.take() {
+            meaning.sight.observation.state.owners.clone_from(&desired.owners);
+            let message = format!(
+                "which uids are in which class in the kernel cannot be read ({why}), and is taken to be as the policy says; as root it can"
+            );
+            meaning.warnings.push(Diagnostic::warning(Kind::Claim, None, message));
+        }
         let observation = &meaning.sight.observation;
         let mut plan = diff(&observation.state, &desired, &observation.foreign);
         let derived = meaning.model.nodes.iter().filter(|node| {
@@ -269,7 +283,7 @@ impl Session {
         let features = &sight.facts().features;
         let crowded =
             self.options.sharding.is_wanted(model) && !Sharding::is_possible(model, features);
-        let why = match features.tags.contains(&Tag::Bpf) {
+        let why = match features.classifiers.contains(&Classifier::Bpf) {
             true => {
                 "a link has `classifier: cgroup`, and finding one of several HTB qdiscs takes eBPF; write `auto`"
             }

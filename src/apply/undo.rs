@@ -8,7 +8,10 @@ use crate::kernel::Kernel;
 use crate::observe::{self, Wanted};
 use crate::plan::{Journal, Phase, Plan, diff};
 use crate::process::{self, Process};
-use crate::state::{KernelState, LinkFacts, LinkName, NetCls, Observation, RootQdisc};
+use crate::state::{
+    Filter, KernelState, LinkFacts, LinkName, NetCls, Observation, Pref, RootQdisc,
+};
+use crate::units::ClassId;
 
 /// Qdiscs that are whole without classes and filters of their own.
 const CLASSLESS: [&str; 9] =
@@ -103,6 +106,7 @@ impl Before {
                 }
             })
             .collect();
+        keep_deciding(&mut state, &now.state);
         (state, gone)
     }
 
@@ -124,6 +128,38 @@ impl Before {
                 log::warn!("cannot put process {} back into {before}: {error}", process.pid);
             }
         }
+    }
+}
+
+/// Where a filter stood whose program or maps nobody can bring back (another version's; maps that
+/// could not be read), the deciding program of today stays, with those entries whose class does.
+fn keep_deciding(state: &mut KernelState, now: &KernelState) {
+    let is_lost = |filter: &Filter| matches!(filter, Filter::Unknown { .. });
+    let mut kept = false;
+    for (link, tree) in &mut state.links {
+        let Some(today) = now.links.get(link) else { continue };
+        let mut keep = |filters: &mut BTreeMap<Pref, Filter>, today: &BTreeMap<Pref, Filter>| {
+            if Pref::TAG.iter().any(|pref| filters.get(pref).is_some_and(is_lost)) {
+                filters.retain(|pref, _| !Pref::TAG.contains(pref));
+                let tags = today.iter().filter(|(pref, _)| Pref::TAG.contains(pref));
+                filters.extend(tags.map(|(pref, filter)| (*pref, filter.clone())));
+                kept = true;
+            }
+        };
+        keep(&mut tree.filters, &today.filters);
+        for (shard, filters) in &mut tree.shards {
+            if let Some(today) = today.shards.get(shard) {
+                keep(filters, today);
+            }
+        }
+    }
+    if kept && state.owners.is_none() {
+        let stays = |class: &ClassId| state.claims.values().any(|claimed| claimed == class);
+        state.owners = now.owners.clone().map(|mut table| {
+            table.accounts.retain(|_, class| stays(class));
+            table.ranges.retain(|_, class| stays(class));
+            table
+        });
     }
 }
 

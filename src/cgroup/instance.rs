@@ -148,6 +148,12 @@ impl Instance {
         }
     }
 
+    /// The classid that a claim's directory holds; 0 where it holds none.
+    pub fn classid(&self, claim: &Claim) -> Result<ClassId, Error> {
+        let path = self.directory(claim).join(CLASSID);
+        Ok(read_classid(&path).map_err(Error::io("read", &path))?.unwrap_or_default())
+    }
+
     /// Removes the claim's directory; processes in it go to the hierarchy's root first, where the
     /// default class has them. One that does not exist is removed already.
     pub fn remove(&self, claim: &Claim) -> Result<(), Error> {

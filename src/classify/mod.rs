@@ -1,20 +1,22 @@
-//! How a packet finds its class: explicit u32 rules first, then the tag of the process that sent
-//! it. Small peers that answer pure questions and know nothing of execution.
+//! How a packet finds its class: explicit u32 rules first, then whoever sent it, by the socket's
+//! owner and its tag. Small peers that answer pure questions and know nothing of execution.
 
+pub mod assembler;
 pub mod frame;
 pub mod hash;
 pub mod interpret;
+pub mod program;
 pub mod u32;
 
-use crate::state::{Features, Tag};
+use crate::state::{Classifier, Features};
 
-/// Back ends that read the tag, the best first. Both call the same kernel helper; `cls_cgroup`
-/// needs no privilege for bpf(2).
-const TAGS: [Tag; 2] = [Tag::Cgroup, Tag::Bpf];
+/// What tells users apart, the best first: only the eBPF program decides by what a user cannot
+/// change. `cls_cgroup` believes the tag, which a hostile user can lose or give to others.
+const CLASSIFIERS: [Classifier; 2] = [Classifier::Bpf, Classifier::Cgroup];
 
 /// The policy asks for a classifier that this kernel lacks, or the kernel has none at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoTag {
+pub enum NoClassifier {
     #[error(
         "this kernel has no `cls_cgroup` classifier; load it (`modprobe cls_cgroup`) or write `classifier: auto`"
     )]
@@ -29,13 +31,17 @@ pub enum NoTag {
     Neither,
 }
 
-/// The back end to use for `choice` (`None`: `classifier: auto`).
-pub fn tag(choice: Option<Tag>, features: &Features) -> Result<Tag, NoTag> {
+/// The one to use for `choice` (`None`: `classifier: auto`).
+pub fn classifier(
+    choice: Option<Classifier>,
+    features: &Features,
+) -> Result<Classifier, NoClassifier> {
+    let has = |classifier: &Classifier| features.classifiers.contains(classifier);
     match choice {
-        None => TAGS.into_iter().find(|t| features.tags.contains(t)).ok_or(NoTag::Neither),
-        Some(tag) if features.tags.contains(&tag) => Ok(tag),
-        Some(Tag::Cgroup) => Err(NoTag::Cgroup),
-        Some(Tag::Bpf | Tag::Shards) => Err(NoTag::Bpf),
+        None => CLASSIFIERS.into_iter().find(has).ok_or(NoClassifier::Neither),
+        Some(classifier) if has(&classifier) => Ok(classifier),
+        Some(Classifier::Cgroup) => Err(NoClassifier::Cgroup),
+        Some(Classifier::Bpf) => Err(NoClassifier::Bpf),
     }
 }
 
@@ -43,20 +49,25 @@ pub fn tag(choice: Option<Tag>, features: &Features) -> Result<Tag, NoTag> {
 mod tests {
     use super::*;
 
-    fn features(tags: &[Tag]) -> Features {
-        Features { tags: tags.iter().copied().collect(), ..Features::default() }
+    fn features(classifiers: &[Classifier]) -> Features {
+        Features { classifiers: classifiers.iter().copied().collect(), ..Features::default() }
     }
 
     #[test]
-    fn auto_prefers_cls_cgroup() {
-        assert_eq!(tag(None, &features(&[Tag::Cgroup, Tag::Bpf])), Ok(Tag::Cgroup));
-        assert_eq!(tag(None, &features(&[Tag::Bpf])), Ok(Tag::Bpf));
-        assert_eq!(tag(None, &features(&[])), Err(NoTag::Neither));
+    fn auto_prefers_what_a_user_cannot_change() {
+        let both = features(&[Classifier::Cgroup, Classifier::Bpf]);
+        assert_eq!(classifier(None, &both), Ok(Classifier::Bpf));
+        assert_eq!(classifier(None, &features(&[Classifier::Cgroup])), Ok(Classifier::Cgroup));
+        assert_eq!(classifier(None, &features(&[])), Err(NoClassifier::Neither));
     }
 
     #[test]
     fn a_written_classifier_is_taken_or_refused() {
-        assert_eq!(tag(Some(Tag::Bpf), &features(&[Tag::Cgroup, Tag::Bpf])), Ok(Tag::Bpf));
-        assert_eq!(tag(Some(Tag::Cgroup), &features(&[Tag::Bpf])), Err(NoTag::Cgroup));
+        let both = features(&[Classifier::Cgroup, Classifier::Bpf]);
+        assert_eq!(classifier(Some(Classifier::Cgroup), &both), Ok(Classifier::Cgroup));
+        let bpf = features(&[Classifier::Bpf]);
+        assert_eq!(classifier(Some(Classifier::Cgroup), &bpf), Err(NoClassifier::Cgroup));
+        let cgroup = features(&[Classifier::Cgroup]);
+        assert_eq!(classifier(Some(Classifier::Bpf), &cgroup), Err(NoClassifier::Bpf));
     }
 }

@@ -11,6 +11,9 @@ use crate::apply::may_change;
 use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
 use crate::failure::Failure;
+use crate::kernel::Kernel;
+use crate::observe;
+use crate::process;
 use crate::state::{Claim, Key, Owner};
 use crate::text::shown;
 use crate::units::ClassId;
@@ -42,8 +45,8 @@ pub fn run(global: &Global, user: &str, command: &[OsString]) -> Failure {
 
 /// Moves this very process, so that the command is in the class from its first packet.
 fn enter(global: &Global, user: &str) -> Result<(), Failure> {
-    let (instance, claim) = pinned(global, user)?;
-    match instance.attach(std::process::id(), &claim)? {
+    let place = Place::of(global, user)?;
+    match place.put(std::process::id())? {
         Attached::Moved => Ok(()),
         other => Err(Failure::refused(format!("cannot enter {}'s class: {other:?}", shown(user)))),
     }
@@ -58,10 +61,10 @@ pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failu
             })
         })
         .collect::<Result<_, _>>()?;
-    let (instance, claim) = pinned(global, user)?;
+    let place = Place::of(global, user)?;
     let mut dead = Vec::new();
     for pid in &numbers {
-        match instance.attach(*pid, &claim)? {
+        match place.put(*pid)? {
             Attached::Moved => {}
             Attached::Dead => dead.push(pid.to_string()),
             Attached::NoDirectory => {
@@ -82,11 +85,33 @@ pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failu
     }))
 }
 
-/// The directory for what is put into `user`'s class by hand, made if need be. The lock keeps an
-/// `apply` from removing the claim above it meanwhile.
-fn pinned(global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
-    let kernel = super::open(global)?;
-    may_change(&kernel)?;
+/// The directory for what is put into a user's class by hand.
+struct Place {
+    kernel: Kernel,
+    instance: Instance,
+    claim: Claim,
+}
+
+impl Place {
+    /// Made if need be. The lock keeps an `apply` from removing the claim above it meanwhile.
+    fn of(global: &Global, user: &str) -> Result<Place, Failure> {
+        let mut kernel = super::open(global)?;
+        let (instance, claim) = pinned(&kernel, global, user)?;
+        observe::open_owners(&mut kernel)?;
+        Ok(Place { kernel, instance, claim })
+    }
+
+    /// Gives what the process's uid sends from here to the class, and puts the process there.
+    fn put(&self, pid: u32) -> Result<Attached, Failure> {
+        if let Some(process) = process::read_one(&self.kernel.proc_root, pid) {
+            self.kernel.give(process.uid, &self.claim);
+        }
+        Ok(self.instance.attach(pid, &self.claim)?)
+    }
+}
+
+fn pinned(kernel: &Kernel, global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
+    may_change(kernel)?;
     let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
     let instance = kernel.instance().filter(|i| i.root().exists()).ok_or_else(nothing)?;
     let _lock = instance.lock(global.wait)?;

@@ -3,6 +3,7 @@
 //! only, so that adding a user changes nobody else; the one exception is the derived guarantee.
 
 mod identity;
+mod owners;
 mod rates;
 mod shards;
 
@@ -11,11 +12,11 @@ use std::collections::{BTreeMap, HashSet};
 pub use identity::OutOfMinors;
 pub use shards::Sharding;
 
-use crate::classify::{self, NoTag};
+use crate::classify::{self, NoClassifier};
 use crate::model::{LeafChoice, Limits, Link, Model, Target};
 use crate::state::{
-    Claim, Class, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls, Observation,
-    Owner, Pref, Protocol, Role, Tag, Tree, U32Rules,
+    Claim, Class, Classifier, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls,
+    Observation, Owner, Pref, Program, Protocol, Role, Tag, Tree, U32Rules,
 };
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
 use identity::Identities;
@@ -24,7 +25,7 @@ use identity::Identities;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Impossible {
     #[error("link {link}: {source}")]
-    Tag { link: LinkName, source: NoTag },
+    Classifier { link: LinkName, source: NoClassifier },
     #[error("link {link}: this kernel has no `{kind}` qdisc; write `leaf: auto`")]
     Leaf { link: LinkName, kind: &'static str },
     #[error(
@@ -87,6 +88,11 @@ pub fn desired_with(
         let targets = targets.filter(|(owner, _)| all_targets.contains(owner)).collect();
         let tree = LinkTree { model, index, link, facts, ids: &ids, observed, targets }.build()?;
         state.links.insert(link.name.clone(), tree);
+    }
+    let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
+    if state.links.values().any(|tree| tree.filters.values().any(decides)) {
+        let accounts = &observed.facts.accounts;
+        state.owners = Some(owners::table(&model.matcher.owners(accounts), &state.claims));
     }
     Ok(state)
 }
@@ -260,10 +266,14 @@ impl LinkTree<'_> {
         Ok(())
     }
 
-    /// How the tag is read on this link, where there are no shards.
+    /// What finds a packet's class on this link, in a qdisc without shards below it.
     fn tag(&self) -> Result<Tag, Impossible> {
-        classify::tag(self.link.classifier, &self.observed.facts.features)
-            .map_err(|source| Impossible::Tag { link: self.link.name.clone(), source })
+        let facts = &self.observed.facts;
+        match classify::classifier(self.link.classifier, &facts.features) {
+            Ok(Classifier::Bpf) => Ok(Tag::Bpf(facts.program())),
+            Ok(Classifier::Cgroup) => Ok(Tag::Cgroup),
+            Err(source) => Err(Impossible::Classifier { link: self.link.name.clone(), source }),
+        }
     }
 
     fn add_filters(&self, tree: &mut Tree) -> Result<(), Impossible> {
@@ -282,7 +292,10 @@ impl LinkTree<'_> {
         for (protocol, prefs, rules) in filters.into_iter().filter(|(_, _, r)| !r.is_empty()) {
             insert_filter(&mut tree.filters, prefs, standing, Filter::U32 { protocol, rules });
         }
-        let tag = if tree.shards.is_empty() { self.tag()? } else { Tag::Shards };
+        let tag = match self.tag()? {
+            Tag::Bpf(program) => Tag::Bpf(Program { shards: !tree.shards.is_empty(), ..program }),
+            Tag::Cgroup => Tag::Cgroup,
+        };
         insert_filter(&mut tree.filters, Pref::TAG, standing, Filter::Tag(tag));
         Ok(())
     }

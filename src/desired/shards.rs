@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Model, Node, Target};
-use crate::state::{Features, Foreign, Observation, Owner, Tag};
+use crate::state::{Classifier, Features, Foreign, Observation, Owner};
 use crate::units::{ClassId, Shard};
 
 /// How many users make shards worth it.
@@ -40,8 +40,8 @@ impl Sharding {
     /// for which `cgroup` was written reads the tag with nothing else, and a user has one class on
     /// all links.
     pub fn is_possible(model: &Model, features: &Features) -> bool {
-        features.tags.contains(&Tag::Bpf)
-            && model.links.iter().all(|link| link.classifier != Some(Tag::Cgroup))
+        features.classifiers.contains(&Classifier::Bpf)
+            && model.links.iter().all(|link| link.classifier != Some(Classifier::Cgroup))
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::model::{BuildOptions, build};
 use crate::policy;
-use crate::state::{Account, Facts, Features, LinkFacts, RootQdisc, Tag};
+use crate::state::{Account, Facts, Features, Helpers, LinkFacts, RootQdisc};
+use crate::state::{Sockets, TagHelper};
 use crate::units::Minor;
 
 fn observation(leaves: &[&'static str]) -> Observation {
@@ -29,7 +30,8 @@ fn observation(leaves: &[&'static str]) -> Observation {
         links: [(LinkName::new("eth0").unwrap(), eth0)].into(),
         features: Features {
             htb: true,
-            tags: BTreeSet::from([Tag::Cgroup]),
+            classifiers: BTreeSet::from([Classifier::Cgroup]),
+            helpers: Helpers::default(),
             leaves: leaves.iter().copied().collect(),
         },
         ..Facts::default()
@@ -238,7 +240,7 @@ fn crowd(count: u32) -> String {
 
 fn with_bpf() -> Observation {
     let mut observed = observation(&["bfifo"]);
-    observed.facts.features.tags.insert(Tag::Bpf);
+    observed.facts.features.classifiers.insert(Classifier::Bpf);
     observed
 }
 
@@ -260,9 +262,13 @@ fn beyond_a_thousand_users_are_spread_over_shards() {
     assert_eq!(of("user/bob").shard(), None, "a rule's target");
     let minors: BTreeSet<Minor> = state.claims.values().map(|id| id.minor()).collect();
     assert_eq!(minors.len(), 1_003, "no number twice on the link");
-    assert_eq!(tree.filters[&Pref::TAG[0]], Filter::Tag(Tag::Shards));
+    let program = |shards| {
+        let (tag, sockets) = (TagHelper::Task, Sockets::Mixed);
+        Filter::Tag(Tag::Bpf(Program { shards, tag, sockets }))
+    };
+    assert_eq!(tree.filters[&Pref::TAG[0]], program(true));
     for (shard, filters) in &tree.shards {
-        assert_eq!(filters.values().collect::<Vec<_>>(), [&Filter::Tag(Tag::Cgroup)]);
+        assert_eq!(filters.values().collect::<Vec<_>>(), [&program(false)]);
         let within = tree.classes.iter().filter(|(id, _)| id.shard() == Some(*shard));
         let users = within.filter(|(_, class)| class.parent == Some(shard.root()));
         let sum: u64 = users.map(|(_, class)| class.rate.bytes_per_second()).sum();

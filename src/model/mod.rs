@@ -17,12 +17,13 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-use crate::state::{Key, LinkName, Match, Owner, Tag};
+use crate::state::{Classifier, Key, LinkName, Match, Owner};
 use crate::units::{Minor, Rate};
 
 pub use crate::policy::{LeafChoice, Pattern, Place};
 pub use build::{BuildOptions, build};
 pub use matcher::{Claimed, Matcher, Units};
+pub use nodes::newcomers;
 pub use owners::{Owners, Whose};
 
 /// A whole policy, resolved.
@@ -48,7 +49,7 @@ pub struct Link {
     /// Class 1:fffe, its rate already resolved.
     pub default: Limits,
     /// `None`: the best one that the kernel has.
-    pub classifier: Option<Tag>,
+    pub classifier: Option<Classifier>,
     pub leaf: LeafChoice,
     pub place: Place,
 }

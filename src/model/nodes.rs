@@ -3,6 +3,7 @@
 //! nobody can keep; here they are errors. Touches nothing.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 use crate::policy::{
     self, Diagnostic, EveryoneLine, Findings, GroupLine, Kind, LinkRef, OnLink, Policy, Span,
@@ -33,14 +34,23 @@ pub(super) fn resolve(
     nodes.extend(leaves);
     let everyone = tree.everyone(findings);
     nodes.extend(everyone.as_ref().and_then(|everyone| everyone.node.clone()));
+    nodes.extend(everyone.as_ref().map(Everyone::newcomers));
     nodes.extend(tree.accounts(facts, claims, everyone.as_ref(), findings));
     nodes
 }
 
 /// The key of the group that `everyone` is when all together have a rate or a ceil.
 pub(super) fn everyone_key(line: &EveryoneLine) -> Option<Key> {
-    line.limits.rate.or(line.limits.ceil).and_then(|_| Key::new("everyone"))
+    line.limits.rate.or(line.limits.ceil).map(|_| EVERYONE.clone())
 }
+
+/// Whose the class is of all accounts of `everyone` that have none of their own yet: a socket that is
+/// made before its account's class. The name is reserved, so no line of `classes` has it.
+pub fn newcomers() -> Owner {
+    Owner::Class(EVERYONE.clone())
+}
+
+static EVERYONE: LazyLock<Key> = LazyLock::new(|| Key::reserved("everyone"));
 
 /// Every class needs a number of its own below `1:`, the same on every link.
 fn enough_minors(policy: &Policy, findings: &mut Findings) {
@@ -122,6 +132,21 @@ struct Everyone<'a> {
     /// The class of all together, if there is one.
     node: Option<Node>,
     each: Vec<Option<Limits>>,
+}
+
+impl Everyone<'_> {
+    /// Together they may send what one of them may, and nothing is guaranteed to them: the class is
+    /// for the moment until an account has its own.
+    fn newcomers(&self) -> Node {
+        let token = |limits: Limits| Limits { rate: Asked::Token, ..limits };
+        Node {
+            owner: newcomers(),
+            group: everyone_key(self.line),
+            pin: None,
+            limits: self.each.iter().map(|limits| limits.map(token)).collect(),
+            place: self.line.at.place,
+        }
+    }
 }
 
 impl<'a> Tree<'a> {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
-use super::{BPF_NAME, BPF_SHARDS_NAME, ETH_P_ALL};
-use crate::state::{Filter, Pref, Protocol, Tag, U32Link, U32Node, U32Rules, U32Table};
+use super::{ETH_P_ALL, bpf_name};
+use crate::state::{Filter, MapIds, Pref, Protocol, Tag, U32Link, U32Node, U32Rules, U32Table};
 use crate::units::ClassId;
 
 /// All that stands at each pref, from the records of one link and one parent. What we would not
@@ -118,23 +118,32 @@ fn tag(records: &[FilterRecord]) -> Option<Tag> {
     let tag = match &record.detail {
         FilterDetail::Cgroup { plain: true } => Tag::Cgroup,
         FilterDetail::Bpf { name, classid, plain: true } if *classid == Some(record.parent) => {
-            match name.as_deref()? {
-                BPF_NAME => Tag::Bpf,
-                // Below a shard it would send everything to that shard's default.
-                BPF_SHARDS_NAME if record.parent == ClassId::ROOT => Tag::Shards,
-                _ => return None,
+            let (program, _) = bpf_name::parse(name.as_deref()?)?;
+            // Below a shard it would send everything to that shard's default.
+            if program.shards && record.parent != ClassId::ROOT {
+                return None;
             }
+            Tag::Bpf(program)
         }
         _ => return None,
     };
     filters.next().is_none().then_some(tag)
 }
 
+/// Which maps each of our eBPF filters reads.
+pub fn maps(records: &[FilterRecord]) -> BTreeMap<Pref, MapIds> {
+    let maps = records.iter().filter_map(|record| match &record.detail {
+        FilterDetail::Bpf { name: Some(name), .. } => Some((record.pref, bpf_name::parse(name)?.1)),
+        _ => None,
+    });
+    maps.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::netlink::{ETH_P_IP, ETH_P_IPV6};
-    use crate::state::U32Rule;
+    use crate::state::{Program, Sockets, TagHelper, U32Rule};
     use crate::units::Minor;
 
     fn record(protocol: u16, kind: &str, handle: u32, detail: FilterDetail) -> FilterRecord {
@@ -189,10 +198,14 @@ mod tests {
             let (name, classid) = (Some(name.to_string()), Some(ClassId(classid)));
             record(ETH_P_ALL, "bpf", 1, FilterDetail::Bpf { name, classid, plain })
         };
-        assert!(!is_unknown(vec![bpf(BPF_NAME, 0x1_0000, true)]));
+        let program = Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All };
+        let name = bpf_name::print(program, MapIds([1, 2, 3]));
+        assert!(!is_unknown(vec![bpf(&name, 0x1_0000, true)]));
         assert!(is_unknown(vec![bpf("other", 0x1_0000, true)]));
-        assert!(is_unknown(vec![bpf(BPF_NAME, 0x1_0010, true)]));
-        assert!(is_unknown(vec![bpf(BPF_NAME, 0x1_0000, false)]), "direct action");
+        assert!(is_unknown(vec![bpf(&name, 0x1_0010, true)]));
+        assert!(is_unknown(vec![bpf(&name, 0x1_0000, false)]), "direct action");
+        let wanted = BTreeMap::from([(Pref(100), MapIds([1, 2, 3]))]);
+        assert_eq!(maps(&[bpf(&name, 0x1_0000, true)]), wanted);
     }
 
     #[test]

@@ -307,12 +307,15 @@ fn classes_say_the_same_as_those_of_tc() {
 #[test]
 fn the_bpf_filter_names_itself_and_has_no_direct_action() {
     let file = std::fs::File::open("/dev/null").unwrap();
-    let request = filter::add_bpf(V0, ClassId::ROOT, Pref(200), Tag::Bpf, file.as_fd());
+    let program = Program { shards: true, tag: TagHelper::Socket, sockets: Sockets::Cookie(17) };
+    let maps = MapIds([7, 8, 9]);
+    let request = filter::add_bpf(V0, ClassId::ROOT, Pref(200), program, maps, file.as_fd());
     let captured = sent(&request, &[0; 12]);
     let messages = answers(&captured);
     // What we send reads as what we would find.
     let record = decode::filter(messages[0]).unwrap().unwrap();
-    assert_eq!(assemble::filters([record])[&Pref(200)], Filter::Tag(Tag::Bpf));
+    assert_eq!(assemble::maps(std::slice::from_ref(&record))[&Pref(200)], maps);
+    assert_eq!(assemble::filters([record])[&Pref(200)], Filter::Tag(Tag::Bpf(program)));
 }
 
 #[test]

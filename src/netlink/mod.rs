@@ -7,6 +7,7 @@
 
 pub mod assemble;
 mod attr;
+pub mod bpf_name;
 #[cfg(test)]
 mod captured;
 pub mod cls_u32;
@@ -32,11 +33,6 @@ pub const DEFCLS: u32 = 0xfffe;
 pub const ETH_P_ALL: u16 = 0x0003;
 pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_IPV6: u16 = 0x86dd;
-
-/// The name that our bpf filter carries (`TCA_BPF_NAME`): how its read-back is known as ours.
-pub const BPF_NAME: &str = "shaper-classid";
-/// The same at the root of a link with shards.
-pub const BPF_SHARDS_NAME: &str = "shaper-shards";
 
 /// The kinds of message that answer a dump (`linux/rtnetlink.h`).
 pub(crate) const RTM_NEWLINK: u16 = 16;

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Disturbance, Phase, Plan, Planned, Step};
 use crate::state::{
-    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Tag,
-    Tree, U32Rule,
+    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Tree,
+    U32Rule,
 };
 use crate::units::{ClassId, Minor, Shard};
 
@@ -28,12 +28,14 @@ pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
     diff.left_tables();
     diff.let_go();
     diff.classes();
+    diff.owners();
     diff.filters();
     diff.write_classids();
     diff.phase = Phase::TearDown;
     diff.late_tags();
     diff.delete_roots();
     diff.delete_classes();
+    diff.drop_owners();
     diff.remove_claims();
     diff.unmount();
     diff.into_plan()
@@ -241,6 +243,27 @@ impl<'a> Diff<'a> {
         }
     }
 
+    /// What the deciding programs look up, once the classes stand that it names and before those go
+    /// that it names no more. The programs that stand read the maps at once; those that come, whole.
+    fn owners(&mut self) {
+        let Some(wanted) = &self.to.owners else { return };
+        match &self.from.owners {
+            None => self.push(Step::MakeOwners { table: wanted.clone() }),
+            Some(standing) => {
+                let changes = standing.changes(wanted);
+                if !changes.is_empty() {
+                    self.push(Step::ChangeOwners { changes });
+                }
+            }
+        }
+    }
+
+    fn drop_owners(&mut self) {
+        if self.from.owners.is_some() && self.to.owners.is_none() {
+            self.push(Step::DropOwners);
+        }
+    }
+
     /// New filters before the old ones of the same kind go. Within a set the rules are added in their
     /// order, so a packet that is not yet answered by the new set falls to the old one. A shard's tag is
     /// read before anything is sent there.
@@ -260,7 +283,7 @@ impl<'a> Diff<'a> {
 
     /// While somebody may still carry a shard's tag, the root must know the way there.
     fn needs_shards(&self, link: &LinkName, tree: &Tree) -> bool {
-        let wanted = tree.filters.values().any(|filter| *filter == Filter::Tag(Tag::Shards));
+        let wanted = tree.filters.values().any(reads_shards);
         !wanted && self.from.links.get(link).is_some_and(|old| !old.shards.is_empty())
     }
 
@@ -405,6 +428,11 @@ impl<'a> Diff<'a> {
             .collect();
         Plan { steps, names }
     }
+}
+
+/// Whether a filter knows the way to shards.
+fn reads_shards(filter: &Filter) -> bool {
+    matches!(filter, Filter::Tag(tag) if tag.reads_shards())
 }
 
 /// Shards whose qdisc is lost with its class or to another's, and all that is in it.

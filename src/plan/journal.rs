@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Step;
-use crate::state::{Claim, KernelState, LinkName, Pref, Tree};
+use crate::state::{Claim, KernelState, LinkName, OwnerChange, Pref, Tree, Uids};
 use crate::units::{ClassId, Shard};
 
 /// The objects that steps made, changed or removed, by the keys that the kernel knows them by: links
@@ -16,6 +16,10 @@ pub struct Journal {
     classes: BTreeSet<(u32, ClassId)>,
     filters: BTreeSet<(u32, ClassId, Pref)>,
     claims: BTreeSet<Claim>,
+    /// The deciding programs' maps were exchanged as a whole.
+    owners: bool,
+    /// Entries of those maps.
+    uids: BTreeSet<Uids>,
     /// Links that went while steps were performed on them, by ifindex.
     pub gone: BTreeSet<u32>,
 }
@@ -32,6 +36,10 @@ impl Journal {
             }
             Step::AddFilter { parent, pref, .. } | Step::DeleteFilter { parent, pref, .. } => {
                 self.filters.insert((ifindex, *parent, *pref));
+            }
+            Step::MakeOwners { .. } | Step::DropOwners => self.owners = true,
+            Step::ChangeOwners { changes } => {
+                self.uids.extend(changes.iter().map(|change| change.uids));
             }
             _ => {}
         }
@@ -50,6 +58,8 @@ impl Journal {
             && one.classes.is_subset(&self.classes)
             && one.filters.is_subset(&self.filters)
             && one.claims.is_subset(&self.claims)
+            && one.owners <= self.owners
+            && (self.owners || one.uids.is_subset(&self.uids))
     }
 
     /// Whether this run made, replaced or removed the link's root.
@@ -68,6 +78,16 @@ impl Journal {
         let mut state = now.clone();
         for claim in &self.claims {
             put(&mut state.claims, claim, before.claims.get(claim).copied());
+        }
+        match &mut state.owners {
+            Some(table) if !self.owners => {
+                for uids in &self.uids {
+                    let to = before.owners.as_ref().and_then(|before| before.entry(*uids));
+                    table.perform(&OwnerChange { uids: *uids, from: table.entry(*uids), to });
+                }
+            }
+            owners if self.owners => owners.clone_from(&before.owners),
+            _ => {}
         }
         let names: BTreeSet<&LinkName> = before.links.keys().chain(now.links.keys()).collect();
         for name in names {

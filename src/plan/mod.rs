@@ -16,7 +16,9 @@ pub use simulate::perform;
 
 use std::collections::BTreeSet;
 
-use crate::state::{Claim, Class, Filter, LeafQdisc, LinkName, Owner, Pref};
+use crate::state::{
+    Claim, Class, Filter, LeafQdisc, LinkName, Owner, OwnerChange, OwnerTable, Pref,
+};
 use crate::units::{ClassId, Shard};
 
 /// One thing that is done to the kernel. Its `Display` is a line of `shaper plan`; [`Tc`] prints the
@@ -106,6 +108,18 @@ pub enum Step {
         pref: Pref,
         filter: Filter,
     },
+    /// New maps for the deciding programs, which hold this. No packet meets them until a filter comes
+    /// that reads them.
+    MakeOwners {
+        table: OwnerTable,
+    },
+    /// Entries of the maps, one after the other, in place: packets meet each change at once, on all
+    /// links.
+    ChangeOwners {
+        changes: Vec<OwnerChange>,
+    },
+    /// The last filter that read the maps is gone, and they with it.
+    DropOwners,
     /// u32 hash tables that a deleted pref left behind, in the order in which they can go. The kernel
     /// finds them through any other u32 pref that stands; without one they are gone already.
     DeleteTables {
@@ -188,6 +202,9 @@ impl Step {
                 format!("filter {link} pref {pref}")
             }
             Step::DeleteTables { link, .. } => format!("hash tables {link}"),
+            Step::MakeOwners { .. } | Step::ChangeOwners { .. } | Step::DropOwners => {
+                "owners".to_string()
+            }
         }
     }
 
@@ -200,15 +217,18 @@ impl Step {
             | Step::MakeClaim { .. }
             | Step::AddClass { .. }
             | Step::AddLeaf { .. }
+            | Step::MakeOwners { .. }
             | Step::AddFilter { .. } => "add",
-            Step::WriteClassid { .. } | Step::ChangeClass { .. } | Step::ChangeLeaf { .. } => {
-                "change"
-            }
+            Step::ChangeOwners { .. }
+            | Step::WriteClassid { .. }
+            | Step::ChangeClass { .. }
+            | Step::ChangeLeaf { .. } => "change",
             Step::ReplaceLeaf { .. } | Step::ReplaceClass { .. } => "replace",
             Step::DeleteRoot { .. }
             | Step::RemoveClaim { .. }
             | Step::DeleteClass { .. }
             | Step::DeleteFilter { .. }
+            | Step::DropOwners
             | Step::DeleteTables { .. } => "delete",
         }
     }

@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::{Plan, Step};
-use crate::state::{Class, Filter, LeafQdisc, Mark, Pref, Role, Tag, U32Node, U32Rules};
+use crate::state::{
+    Class, Filter, LeafQdisc, Mark, OwnerChange, Pref, Role, Tag, U32Node, U32Rules, Uids,
+};
 use crate::units::{ClassId, Psched, Ticks};
 
 /// What a command line needs besides the step: where the directories are, and the tick.
@@ -90,16 +92,12 @@ impl fmt::Display for Tc<'_> {
                         f.write_str(&lines.join("\n"))
                     }
                     Filter::Tag(Tag::Cgroup) => write!(f, "{} handle 1: cgroup", add("all")),
-                    // tc has no word for a program that is two instructions: it would be read from a file.
-                    Filter::Tag(Tag::Bpf) => write!(
+                    // tc reads programs from files only; `src/classify/program.rs` says what is in this one.
+                    Filter::Tag(Tag::Bpf(program)) => write!(
                         f,
-                        "{} bpf object-file shaper-classid.o classid {parent} # call bpf_get_cgroup_classid; exit",
-                        add("all")
-                    ),
-                    Filter::Tag(Tag::Shards) => write!(
-                        f,
-                        "{} bpf object-file shaper-shards.o classid {parent} # call bpf_get_cgroup_classid; e000:x becomes 1:e000; exit",
-                        add("all")
+                        "{} bpf object-file shaper-decide.o classid {parent} # the owner's class, else the tag's{}",
+                        add("all"),
+                        if program.shards { "; e000:x becomes 1:e000" } else { "" }
                     ),
                     Filter::Unknown { kind, .. } => write!(f, "{} {kind}", add("all")),
                 }
@@ -107,6 +105,16 @@ impl fmt::Display for Tc<'_> {
             Step::DeleteFilter { link, parent, pref, .. } => {
                 write!(f, "tc filter del dev {link} parent {parent} pref {pref}")
             }
+            // The maps are anonymous: no command can make them first and give them to a filter later.
+            Step::MakeOwners { table } => {
+                let (accounts, ranges) = (table.accounts.len(), table.ranges.len());
+                write!(f, "# BPF maps of {accounts} uids and {ranges} prefixes of uids")
+            }
+            Step::ChangeOwners { changes } => {
+                let lines: Vec<String> = changes.iter().map(map_command).collect();
+                f.write_str(&lines.join("\n"))
+            }
+            Step::DropOwners => write!(f, "# the BPF maps go with the last filter"),
             // In use for a moment after what led to them went.
             Step::DeleteTables { link, through, protocol: ethertype, tables } => {
                 let tables: Vec<String> = tables.iter().map(|table| format!("{table:x}")).collect();
@@ -120,6 +128,27 @@ impl fmt::Display for Tc<'_> {
                 )
             }
         }
+    }
+}
+
+/// The bpftool command that equals a change of one entry; `$ACCOUNTS` and `$RANGES` are the numbers
+/// of the maps, which the filter's name says.
+fn map_command(change: &OwnerChange) -> String {
+    let hex =
+        |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    let (map, key) = match change.uids {
+        Uids::Account(uid) => ("$ACCOUNTS", hex(&uid.to_ne_bytes())),
+        Uids::Prefix(prefix) => {
+            let bits = u32::from(prefix.bits).to_ne_bytes();
+            ("$RANGES", hex(&[bits, prefix.uid.to_be_bytes()].concat()))
+        }
+    };
+    match change.to {
+        Some(class) => {
+            let value = hex(&class.0.to_ne_bytes());
+            format!("bpftool map update id {map} key hex {key} value hex {value}")
+        }
+        None => format!("bpftool map delete id {map} key hex {key}"),
     }
 }
 
@@ -283,12 +312,32 @@ impl fmt::Display for Step {
                 let at = place(*parent);
                 write!(f, "- {link} filter {at}pref {pref}: {}", filter_words(filter))
             }
+            Step::MakeOwners { table } => {
+                let (accounts, ranges) = (table.accounts.len(), table.ranges.len());
+                write!(f, "+ owners: {} and {}", count(accounts, "uid"), count(ranges, "range"))
+            }
+            Step::ChangeOwners { changes } => {
+                let shown = changes.iter().take(SHOWN_CHANGES).map(ToString::to_string);
+                write!(f, "~ owners: {}", shown.collect::<Vec<_>>().join(", "))?;
+                match changes.len().saturating_sub(SHOWN_CHANGES) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
+            Step::DropOwners => write!(f, "- owners"),
             Step::DeleteTables { link, tables, .. } => {
                 let s = if tables.len() == 1 { "" } else { "s" };
                 write!(f, "- {link} {} u32 hash table{s} that a filter left", tables.len())
             }
         }
     }
+}
+
+/// How many changes of the maps a line shows.
+const SHOWN_CHANGES: usize = 4;
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Where a filter is, unless at the root.
@@ -312,9 +361,9 @@ fn filter_words(filter: &Filter) -> String {
             format!("{} u32, {count} rule{s}{tables}", protocol(of.ethertype()))
         }
         Filter::Tag(Tag::Cgroup) => "cgroup (all packets, by net_cls classid)".to_string(),
-        Filter::Tag(Tag::Bpf) => "bpf (all packets, by net_cls classid)".to_string(),
-        Filter::Tag(Tag::Shards) => {
-            "bpf (all packets, by net_cls classid, and by its major to a shard)".to_string()
+        Filter::Tag(Tag::Bpf(program)) => {
+            let shards = if program.shards { ", and by its major to a shard" } else { "" };
+            format!("bpf (all packets, by the socket's owner and net_cls classid{shards})")
         }
         Filter::Unknown { kind, .. } => format!("unknown ({kind})"),
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use super::{Plan, Step};
 use crate::desired::guarantee_is_derived;
-use crate::state::{Accounts, Claim, Class, Filter, KernelState, Owner, Role, Tag};
+use crate::model::newcomers;
+use crate::state::{Accounts, Claim, Class, Filter, KernelState, Owner, OwnerChange, Role, Tag};
 use crate::units::{ClassId, Shard};
 
 /// What the kernel alone does not say.
@@ -33,7 +34,8 @@ impl Plan {
         let mut answers: Vec<bool> =
             self.steps.iter().map(|planned| question.is_routine(&planned.step)).collect();
         // Shards come, go and grow with their users, and are as much news as those.
-        let swap = self.steps.iter().any(|planned| tag(&planned.step) == Some(Tag::Shards));
+        let swap =
+            self.steps.iter().any(|planned| tag(&planned.step).is_some_and(Tag::reads_shards));
         let of_a_shard = |step: &Step| is_of_a_shard(step) || (swap && tag(step).is_some());
         let shards: Vec<bool> =
             self.steps.iter().map(|planned| of_a_shard(&planned.step)).collect();
@@ -99,6 +101,9 @@ impl Question<'_> {
             Step::AddClass { id, .. } | Step::AddLeaf { id, .. } => {
                 self.account(*id).is_some_and(|owner| self.made.contains(owner))
             }
+            Step::ChangeOwners { changes } => {
+                self.come_or_gone && changes.iter().all(|change| self.is_of_an_account(change))
+            }
             Step::ChangeClass { id, from, to, .. } => {
                 self.come_or_gone && self.only_the_share_differs(*id, from, to)
             }
@@ -115,6 +120,18 @@ impl Question<'_> {
     fn account(&self, id: ClassId) -> Option<&Owner> {
         let owner = self.plan.names.get(&id)?;
         matches!(owner, Owner::Uid(_) | Owner::Subuids(_)).then_some(owner)
+    }
+
+    /// Whether a uid only comes to its own class, or goes from there to the newcomers'.
+    fn is_of_an_account(&self, change: &OwnerChange) -> bool {
+        [change.from, change.to].into_iter().flatten().all(|class| {
+            let newcomers = newcomers();
+            match self.plan.names.get(&class) {
+                Some(Owner::Uid(_) | Owner::Subuids(_)) => true,
+                Some(owner) => *owner == newcomers,
+                None => class == ClassId::NONE,
+            }
+        })
     }
 
     fn was_retired(&self, id: ClassId) -> bool {

@@ -68,6 +68,13 @@ pub fn perform(step: &Step, state: &mut KernelState) {
                 tree.left_tables.clear();
             }
         }),
+        Step::MakeOwners { table } => state.owners = Some(table.clone()),
+        Step::ChangeOwners { changes } => {
+            if let Some(table) = &mut state.owners {
+                changes.iter().for_each(|change| table.perform(change));
+            }
+        }
+        Step::DropOwners => state.owners = None,
         Step::DeleteTables { tables, .. } => tree(state, &mut |tree| {
             tree.left_tables.retain(|table| !tables.contains(table));
         }),

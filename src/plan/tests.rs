@@ -9,8 +9,8 @@ use super::*;
 use crate::desired::{Impossible, Sharding, desired_with, nothing};
 use crate::model::{Asked, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target};
 use crate::state::{
-    Accounts, Facts, Features, Foreign, KernelState, Key, LinkFacts, Match, NetCls, Observation,
-    RootQdisc, Tag,
+    Accounts, Classifier, Facts, Features, Foreign, Helpers, KernelState, Key, LinkFacts, Match,
+    NetCls, Observation, RootQdisc,
 };
 use crate::units::{Minor, Rate, Shard};
 
@@ -60,7 +60,8 @@ fn facts() -> Facts {
             .collect(),
         features: Features {
             htb: true,
-            tags: BTreeSet::from([Tag::Bpf]),
+            classifiers: BTreeSet::from([Classifier::Bpf, Classifier::Cgroup]),
+            helpers: Helpers::default(),
             leaves: BTreeSet::from(["bfifo"]),
         },
         ..Facts::default()
@@ -125,7 +126,7 @@ prop_compose! {
         if two_links {
             links.push(link("eth1", 500));
         }
-        links[0].classifier = cgroup.then_some(Tag::Bpf);
+        links[0].classifier = cgroup.then_some(Classifier::Cgroup);
         let limits = |seed: &Seed, count: usize| -> Vec<Option<Limits>> {
             let rate = match seed.promised {
                 true => Asked::Promised(mbit(1)),
@@ -259,7 +260,10 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
                 assert!(tree.classes.contains_key(classid), "{claim} lost its class after {step}");
                 let is_tag = |filter: &Filter| matches!(filter, Filter::Tag(_));
                 if let Some(shard) = classid.shard() {
-                    let root = tree.filters.values().any(|f| *f == Filter::Tag(Tag::Shards));
+                    let root = tree
+                        .filters
+                        .values()
+                        .any(|f| matches!(f, Filter::Tag(tag) if tag.reads_shards()));
                     assert!(root, "{claim} is not found in {shard} after {step}");
                     let read = tree.shards[&shard].values().any(is_tag);
                     assert!(read, "{shard} does not know {claim} after {step}");

@@ -1,14 +1,14 @@
 //! `links`: one line each. Touches nothing.
 
-use crate::state::Tag;
+use crate::state::Classifier;
 
 use super::diagnostic::{Findings, Written};
 use super::fields::{Fields, entries};
 use super::yaml::{Node, Value};
 use super::{LeafChoice, LinkLine, LinkRef, OnLink, lines, scalars};
 
-const CLASSIFIERS: [(&str, Option<Tag>); 3] =
-    [("auto", None), ("cgroup", Some(Tag::Cgroup)), ("bpf", Some(Tag::Bpf))];
+const CLASSIFIERS: [(&str, Option<Classifier>); 3] =
+    [("auto", None), ("cgroup", Some(Classifier::Cgroup)), ("bpf", Some(Classifier::Bpf))];
 
 const LEAVES: [(&str, LeafChoice); 6] = [
     ("auto", LeafChoice::Auto),

@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::state::{Key, LinkName, Tag};
+use crate::state::{Classifier, Key, LinkName};
 use crate::units::{Minor, Percent, Rate};
 
 pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Written};
@@ -89,7 +89,7 @@ pub struct LinkLine {
     pub rate: Option<Written<Amount>>,
     pub default: Option<Limits>,
     /// `None`: auto.
-    pub classifier: Option<Tag>,
+    pub classifier: Option<Classifier>,
     pub leaf: LeafChoice,
     pub optional: bool,
 }

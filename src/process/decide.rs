@@ -146,6 +146,31 @@ pub fn decide(
     }
 }
 
+/// The claim that a process was put into on purpose, where its uid alone would not have it there: by
+/// `run` and `attach`, or by a line's unit.
+pub fn given(
+    process: &Process,
+    matcher: &Matcher,
+    accounts: &Accounts,
+    instance: &InstanceView,
+    decision: &Decision,
+) -> Option<Claim> {
+    let claim = match decision {
+        Decision::Stay => claim_of(process, instance)?,
+        Decision::MoveTo(claim) => claim.clone(),
+        Decision::TakeOut | Decision::Leave(_) => return None,
+    };
+    let by_uid = || matcher.claim(process.uid, None, accounts).map(|claimed| claimed.owner());
+    match &claim {
+        Claim::Pinned(_) => Some(claim),
+        Claim::Owner(owner) => {
+            let by_unit = process.unit.is_some() && by_uid().as_ref() != Some(owner);
+            by_unit.then_some(claim)
+        }
+        Claim::Retired(_) => None,
+    }
+}
+
 /// The claim of ours in whose directory the process sits.
 pub fn claim_of(process: &Process, instance: &InstanceView) -> Option<Claim> {
     match seat(process.net_cls.as_deref()?, instance) {

@@ -37,6 +37,11 @@ impl Key {
         valid.then(|| Key(name.to_string()))
     }
 
+    /// A name that the program itself gives.
+    pub(crate) fn reserved(name: &'static str) -> Key {
+        Key(name.to_string())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -40,7 +40,7 @@ impl fmt::Display for Pref {
 pub enum Filter {
     /// Explicit rules in order of precedence.
     U32 { protocol: Protocol, rules: U32Rules },
-    /// Reads the packet's net_cls classid; protocol all, or IPv6 escapes it.
+    /// Whose packet it is, by its socket; protocol all, or IPv6 escapes it.
     Tag(Tag),
     /// Something that we do not write at a pref of ours: half an update, or another's hand. Never
     /// desired, so it is always replaced. The text says what was found; `tables` are the numbers of
@@ -128,17 +128,73 @@ impl Filter {
     }
 }
 
-/// How the tag is read (`classifier` in the policy).
+/// What tells users apart (`classifier` in the policy), the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Classifier {
+    /// An eBPF program in `cls_bpf`: by the socket's owner, then by its tag.
+    Bpf,
+    /// `cls_cgroup`: by the tag alone.
+    Cgroup,
+}
+
+/// The filter after the rules, which finds the class of whoever sent a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tag {
     /// `cls_cgroup`.
     Cgroup,
-    /// Two eBPF instructions in `cls_bpf`, for kernels without `cls_cgroup`: the same helper.
-    Bpf,
-    /// At the root of a link that has shards: the same, and a tag of a shard's (`e000:10`) leads to that
-    /// shard's class (`1:e000`), whose qdisc reads the tag again. `cls_cgroup` would give a classid
-    /// that the root qdisc does not know.
-    Shards,
+    /// The deciding eBPF program. It reads the instance's one set of maps
+    /// ([`super::KernelState::owners`]).
+    Bpf(Program),
+}
+
+impl Tag {
+    pub fn classifier(self) -> Classifier {
+        match self {
+            Tag::Cgroup => Classifier::Cgroup,
+            Tag::Bpf(_) => Classifier::Bpf,
+        }
+    }
+
+    /// Whether it knows the way to a shard's class.
+    pub fn reads_shards(self) -> bool {
+        matches!(self, Tag::Bpf(Program { shards: true, .. }))
+    }
+}
+
+/// What differs between deciding programs of one version of shaper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Program {
+    /// At the root of a link that has shards: a class of a shard's (`e000:10`) becomes that shard's
+    /// class (`1:e000`), whose qdisc asks the program again. `cls_cgroup` would give a classid that
+    /// the root qdisc does not know.
+    pub shards: bool,
+    pub tag: TagHelper,
+    pub sockets: Sockets,
+}
+
+/// The function that reads a packet's `net_cls` classid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TagHelper {
+    /// `bpf_skb_cgroup_classid` (151, Linux 5.10): the socket's.
+    Socket,
+    /// `bpf_get_cgroup_classid` (17): the current task's in process context, else the socket's.
+    #[default]
+    Task,
+}
+
+/// Which sockets' owners are believed. The kernel translates an owner through the user namespace of
+/// the *socket's* network namespace, so a guest's uid 1000 reads as 1000, whoever that is here. Such
+/// a socket reaches a link only through macvlan, ipvlan and the like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sockets {
+    /// Those of the network namespace with this cookie (`bpf_get_netns_cookie` for tc, Linux 6.15).
+    Cookie(u64),
+    /// All: there can be no other namespace's.
+    All,
+    /// Some may be another namespace's, and which cannot be told: the tag goes first, and an owner is
+    /// asked for only where there is none.
+    #[default]
+    Mixed,
 }
 
 /// A u32 rule's match as the policy means it: one combination of the file's lists.

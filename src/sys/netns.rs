@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// This thread's.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -130,6 +131,28 @@ pub fn is_made_by_root(path: &Path) -> io::Result<bool> {
     // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
     let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
     Ok(owner.metadata()?.ino() == FIRST)
+}
+
+/// `SO_NETNS_COOKIE` (asm-generic/socket.h), which libc does not have.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The number by which eBPF programs know this thread's network namespace; `None` before Linux 5.14.
+pub fn cookie() -> Option<u64> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None).ok()?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option's value is a u64, and `length` says so.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    (answer == 0 && length as usize == size_of::<u64>()).then_some(cookie)
 }
 
 /// Runs `work` on a thread of its own in a new, empty network namespace, which is gone afterwards.

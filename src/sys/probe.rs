@@ -3,7 +3,8 @@
 //! cannot be made (no CAP_SYS_ADMIN, as in some containers), the modules are looked up instead.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use log::debug;
@@ -12,7 +13,10 @@ use super::route::{Netlink, SocketError};
 use super::{bpf, netns};
 use crate::netlink::request::{class, dump, filter, leaf, root};
 use crate::netlink::{Request, assemble, decode};
-use crate::state::{Class, Features, Filter, LeafQdisc, Mark, Pref, Role, Tag};
+use crate::state::{
+    Class, Classifier, Features, Filter, LeafQdisc, Mark, OwnerTable, Pref, Program, Role, Sockets,
+    TagHelper,
+};
 use crate::units::{Bytes, ClassId, Minor, Rate, Ticks};
 
 /// `lo` has index 1 in every namespace (net/core/dev.c, `LOOPBACK_IFINDEX`).
@@ -64,20 +68,32 @@ fn tried() -> Result<Features, SocketError> {
     }
     // Return codes are not believed: a filter counts when it is read back.
     works(&mut netlink, &filter::add_cgroup(LOOPBACK, ClassId::ROOT, Pref::TAG[0]))?;
-    match bpf::load_tag(Tag::Bpf) {
-        Ok(program) => {
+    match bpf::helpers().and_then(|helpers| Ok((helpers, trial()?))) {
+        Ok((helpers, (program, maps, file))) => {
+            features.helpers = helpers;
             let (root, pref) = (ClassId::ROOT, Pref::TAG[1]);
-            let add = filter::add_bpf(LOOPBACK, root, pref, Tag::Bpf, program.as_fd());
+            let add = filter::add_bpf(LOOPBACK, root, pref, program, maps.ids(), file.as_fd());
             works(&mut netlink, &add)?;
         }
         Err(error) => debug!("probe: bpf(2): {error}"),
     }
     let records = netlink.dump(&dump::filters(LOOPBACK, ClassId::ROOT), decode::filter)?;
-    features.tags = assemble::filters(records)
+    features.classifiers = assemble::filters(records)
         .into_values()
-        .filter_map(|found| if let Filter::Tag(tag) = found { Some(tag) } else { None })
+        .filter_map(|found| match found {
+            Filter::Tag(tag) => Some(tag.classifier()),
+            _ => None,
+        })
         .collect();
     Ok(features)
+}
+
+/// A deciding program that every kernel takes which takes one at all.
+fn trial() -> io::Result<(Program, bpf::Maps, OwnedFd)> {
+    let maps = bpf::Maps::create(&OwnerTable::default())?;
+    let program = Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All };
+    let file = bpf::load(program, &maps)?;
+    Ok((program, maps, file))
 }
 
 fn any_class() -> Class {
@@ -100,14 +116,20 @@ fn looked_up(host: &Path) -> Features {
             || known.iter().any(|list| list.contains(&file))
     };
     let leaves = LEAVES.iter().map(LeafQdisc::kind);
-    let tags = [(Tag::Cgroup, "cls_cgroup"), (Tag::Bpf, "cls_bpf")];
+    let classifiers = [(Classifier::Cgroup, "cls_cgroup"), (Classifier::Bpf, "cls_bpf")];
     Features {
         htb: has("sch_htb"),
         // The fifos are part of the packet scheduler itself.
         leaves: leaves
             .filter(|kind| kind.ends_with("fifo") || has(&format!("sch_{kind}")))
             .collect(),
-        tags: tags.into_iter().filter(|(_, module)| has(module)).map(|(tag, _)| tag).collect(),
+        classifiers: classifiers
+            .into_iter()
+            .filter(|(_, module)| has(module))
+            .map(|(classifier, _)| classifier)
+            .collect(),
+        // Loading a program needs no namespace.
+        helpers: bpf::helpers().unwrap_or_default(),
     }
 }
 
@@ -128,11 +150,13 @@ mod tests {
         write("lib/modules/6.1.0/modules.builtin", "kernel/net/sched/sch_fq_codel.ko\n");
         let dep = "kernel/net/sched/cls_cgroup.ko.xz:\nkernel/net/sched/my_sch_sfq.ko:\n";
         write("lib/modules/6.1.0/modules.dep", dep);
+        let features = looked_up(host.path());
         let wanted = Features {
             htb: true,
-            tags: [Tag::Cgroup].into(),
+            classifiers: [Classifier::Cgroup].into(),
+            helpers: features.helpers,
             leaves: ["fq_codel", "bfifo", "pfifo"].into(),
         };
-        assert_eq!(looked_up(host.path()), wanted);
+        assert_eq!(features, wanted);
     }
 }

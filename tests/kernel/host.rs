@@ -15,7 +15,7 @@ use shaper::kernel::Kernel;
 use shaper::observe::{self, Wanted};
 use shaper::plan::{Journal, Step, diff};
 use shaper::policy;
-use shaper::state::{Claim, Filter, KernelState, Observation, Owner, Tag, Tree};
+use shaper::state::{Claim, Filter, KernelState, Observation, Owner, Tree};
 use shaper::units::{ClassId, Shard};
 
 use crate::support::accounts::{self, Account};
@@ -289,7 +289,7 @@ fn tree_lines(tree: &Tree, name: &impl Fn(ClassId) -> String) -> BTreeSet<String
                 let tables = rules.tables.len();
                 format!("{protocol:?} {:?} {tables}", rules.rules().map(to).collect::<Vec<_>>())
             }
-            Filter::Tag(Tag::Shards) => {
+            Filter::Tag(tag) if tag.reads_shards() => {
                 let within: BTreeSet<String> =
                     tree.shards.values().map(|tags| format!("{:?}", tags.values())).collect();
                 assert_eq!(within.len(), 1, "shards differ, or there are none: {within:?}");

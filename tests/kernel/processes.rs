@@ -14,12 +14,15 @@ use crate::support::orders::{Answer, Order, Proto};
 use crate::support::program::{apply, binary, classid, members, policy, shaper};
 use crate::support::rates::{self, MBIT};
 use crate::support::world::{Family, UPLINK, World};
+use shaper::state::Classifier;
+use shaper::sys::probe;
 
 tests!(
     On::Every => a_login_accepted_by_root_is_the_users, a_stream_follows_its_process,
         a_child_inherits_the_class_of_its_socket, everyone_covers_accounts_without_a_line,
         run_puts_a_command_in_a_users_class;
-    On::HostAndUml => a_passed_socket_is_whosoever_moved_last;
+    On::HostAndUml => a_passed_socket_stays_its_owners,
+        with_cls_cgroup_a_passed_socket_is_whosoever_moved_last;
     // Placement alone, which is the same on every kernel.
     On::Host => members_of_a_unix_group_are_its_own, attach_outlives_an_apply, nobodys_process_leaves_our_directories;
 );
@@ -90,18 +93,44 @@ fn a_child_inherits_the_class_of_its_socket() {
     all_passes_through(&classid("user/bob"));
 }
 
-/// The kernel tags a socket when a process takes it and when a process that holds it moves; it has
-/// one tag, whoever writes to it.
-fn a_passed_socket_is_whosoever_moved_last() {
-    let text = "
+const ANN_BOB_AND_CAROL: &str = "
 version: 1
 links: {up0: {rate: 100mbit, default: {rate: 5mbit, ceil: 50mbit}}}
 users: {ann: 30mbit, bob: 30mbit, carol: 30mbit}
 ";
+
+/// The kernel gives a socket the receiver's tag, and so nobody could keep his class from being spent
+/// by somebody who passes him a connection. Its owner does not change.
+fn a_passed_socket_stays_its_owners() {
     let mut world = World::new();
     let mut carol = world.stream(CAROL, Family::V4);
     let mut bob = world.actor(BOB);
-    apply(text);
+    apply(ANN_BOB_AND_CAROL);
+    bob.tell(&Order::Mailbox("bob".to_string()));
+    carol.actor.tell(&Order::Give { socket: carol.socket, to: "bob".to_string() });
+    let socket = bob.socket(&Order::Take);
+    bob.pour(socket);
+    all_passes_through(&classid("user/carol"));
+    // His being moved writes his tag once more.
+    shaper(&["attach", "ann", &bob.pid().to_string()]).exits(0);
+    all_passes_through(&classid("user/carol"));
+    // Hers is on purpose: a class that her process was put into has what it sends.
+    shaper(&["attach", "ann", &carol.pid().to_string()]).exits(0);
+    all_passes_through(&classid("user/ann"));
+    apply(ANN_BOB_AND_CAROL);
+    all_passes_through(&classid("user/ann"));
+}
+
+/// Where the tag alone decides it is whosoever was moved, or was passed the socket, last.
+fn with_cls_cgroup_a_passed_socket_is_whosoever_moved_last() {
+    if !probe::features().classifiers.contains(&Classifier::Cgroup) {
+        return println!("not tried: this kernel has no cls_cgroup; the lab's have");
+    }
+    let text = ANN_BOB_AND_CAROL.replace("{rate: 100mbit,", "{rate: 100mbit, classifier: cgroup,");
+    let mut world = World::new();
+    let mut carol = world.stream(CAROL, Family::V4);
+    let mut bob = world.actor(BOB);
+    apply(&text);
     bob.tell(&Order::Mailbox("bob".to_string()));
     carol.actor.tell(&Order::Give { socket: carol.socket, to: "bob".to_string() });
     let socket = bob.socket(&Order::Take);
@@ -111,7 +140,7 @@ users: {ann: 30mbit, bob: 30mbit, carol: 30mbit}
     shaper(&["attach", "ann", &carol.pid().to_string()]).exits(0);
     all_passes_through(&classid("user/ann"));
     // Nothing moves, so nothing is tagged.
-    apply(text);
+    apply(&text);
     all_passes_through(&classid("user/ann"));
     shaper(&["attach", "carol", &bob.pid().to_string()]).exits(0);
     all_passes_through(&classid("user/carol"));

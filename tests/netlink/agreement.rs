@@ -1,13 +1,12 @@
 //! Links and routes, what probing finds, and what others read of what we sent.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 
 use netlink_bindings::tc::{OpNewtclassDo, OptionsMsg};
 use shaper::netlink::decode;
-use shaper::netlink::request::{dump, filter, leaf, root};
-use shaper::state::{Family, LeafQdisc, LinkName, Pref, Role, Tag};
-use shaper::sys::{Netlink, bpf, ethtool, netns, probe};
+use shaper::netlink::request::{dump, leaf, root};
+use shaper::state::{Family, LeafQdisc, LinkName, Pref, Role};
+use shaper::sys::{Netlink, ethtool, netns, probe};
 use shaper::units::{Bytes, ClassId, Minor};
 
 use super::*;
@@ -127,8 +126,7 @@ fn needs_root_tc_reads_the_same_qdiscs_and_filters() {
         let web = matching(Some("1.2.3.4/32"), None, None, Some(80));
         let set = rules(Family::V4, &[web], 0x10);
         done(netlink, &add_rules(Pref(101), Family::V4, &set));
-        let program = bpf::load_tag(Tag::Bpf).unwrap();
-        done(netlink, &[filter::add_bpf(LO, ClassId::ROOT, Pref(200), Tag::Bpf, program.as_fd())]);
+        done(netlink, &[Deciding::load().add(Pref(200))]);
         let qdiscs: serde_json::Value =
             serde_json::from_str(&run("tc", "-j qdisc show dev lo")).unwrap();
         assert_eq!(qdiscs[0]["handle"], "1:");
@@ -147,7 +145,7 @@ fn needs_root_tc_reads_the_same_qdiscs_and_filters() {
             "match 00060000/00ff0000 at 8",
             "match 01020304/ffffffff at 12",
             "match 00000050/0000ffff at 20",
-            "filter protocol all pref 200 bpf chain 0 handle 0x1 flowid 1: shaper-classid",
+            "filter protocol all pref 200 bpf chain 0 handle 0x1 flowid 1: shaper-decide ",
         ] {
             assert!(filters.contains(line), "{line}\nis not in\n{filters}");
         }
@@ -160,7 +158,7 @@ fn needs_root_probing_finds_what_the_kernel_has_and_leaves_nothing() {
     let start = std::time::Instant::now();
     let features = probe::features();
     println!("probed in {:?}: {features:?}", start.elapsed());
-    assert!(features.htb && !features.tags.is_empty(), "{features:?}");
+    assert!(features.htb && !features.classifiers.is_empty(), "{features:?}");
     assert!(features.leaves.contains("bfifo") && features.leaves.contains("pfifo"));
     assert_eq!(netns::current().unwrap(), before);
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
 use shaper::classify::interpret;
 use shaper::netlink::request::{dump, filter};
 use shaper::netlink::{ETH_P_IP, decode};
-use shaper::state::{Family, Filter, Pref, Tag};
-use shaper::sys::{Netlink, bpf, probe};
+use shaper::state::{Classifier, Family, Filter, Pref, Tag};
+use shaper::sys::{Netlink, probe};
 use shaper::units::{ClassId, Minor};
 
 use super::*;
@@ -38,23 +38,20 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             protocol: Family::V6.into(),
             rules: rules(Family::V6, &six, 0x10).into(),
         };
-        let program = bpf::load_tag(Tag::Bpf).unwrap();
+        let bpf = Deciding::load();
         let add = |netlink: &mut Netlink, pref: Pref, filter: &Filter| match filter {
             Filter::U32 { protocol, rules } => done(netlink, &add_tables(pref, *protocol, rules)),
             Filter::Tag(Tag::Cgroup) => {
                 done(netlink, &[filter::add_cgroup(LO, ClassId::ROOT, pref)])
             }
-            _ => done(
-                netlink,
-                &[filter::add_bpf(LO, ClassId::ROOT, pref, Tag::Bpf, program.as_fd())],
-            ),
+            _ => done(netlink, &[bpf.add(pref)]),
         };
         let mut wanted = BTreeMap::from([
             (Pref::RULES_V4[0], v4(0x10)),
             (Pref::RULES_V6[1], v6),
-            (Pref::TAG[1], Filter::Tag(Tag::Bpf)),
+            (Pref::TAG[1], Filter::Tag(Tag::Bpf(PROGRAM))),
         ]);
-        if probe::features().tags.contains(&Tag::Cgroup) {
+        if probe::features().classifiers.contains(&Classifier::Cgroup) {
             wanted.insert(Pref::TAG[0], Filter::Tag(Tag::Cgroup));
         }
         for (pref, filter) in &wanted {
@@ -172,15 +169,15 @@ fn needs_root_the_tag_sends_packets_to_the_classid_of_their_process() {
     in_a_namespace(|netlink| {
         // Without a net_cls mount no process has a classid: nothing matches, all is default.
         done(netlink, &small_tree());
-        let program = bpf::load_tag(Tag::Bpf).unwrap();
-        done(netlink, &[filter::add_bpf(LO, ClassId::ROOT, Pref(200), Tag::Bpf, program.as_fd())]);
-        drop(program);
+        let bpf = Deciding::load();
+        done(netlink, &[bpf.add(Pref(200))]);
+        drop(bpf);
         let before = packets(netlink);
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", "127.0.0.1:9").unwrap();
         let after = packets(netlink);
         let default = ClassId::DEFAULT;
         assert!(after[&default] > before[&default]);
-        assert_eq!(read_filters(netlink)[&Pref(200)], Filter::Tag(Tag::Bpf));
+        assert_eq!(read_filters(netlink)[&Pref(200)], Filter::Tag(Tag::Bpf(PROGRAM)));
     });
 }
 

@@ -10,13 +10,18 @@ mod tree;
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shaper::classify::u32 as compile;
 use shaper::netlink::request::{class, dump, filter, root};
 use shaper::netlink::{Request, assemble, decode};
-use shaper::state::{Class, Family, Filter, Mark, Match, Pref, Protocol, Role, U32Rule, U32Rules};
+use shaper::state::{
+    Class, Family, Filter, Mark, Match, OwnerTable, Pref, Program, Protocol, Role, Sockets,
+    TagHelper, U32Rule, U32Rules,
+};
+use shaper::sys::bpf::{self, Maps};
 use shaper::sys::{Netlink, netns};
 use shaper::units::{ClassId, Minor, Psched, Rate, Ticks};
 
@@ -37,6 +42,28 @@ fn run(program: &str, arguments: &str) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments}: {error}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// What every kernel takes that takes a deciding program at all.
+const PROGRAM: Program = Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All };
+
+/// A deciding program in the kernel, for whom nobody is anybody's.
+struct Deciding {
+    maps: Maps,
+    file: OwnedFd,
+}
+
+impl Deciding {
+    fn load() -> Deciding {
+        let maps = Maps::create(&OwnerTable::default()).unwrap();
+        let file = bpf::load(PROGRAM, &maps).unwrap();
+        Deciding { maps, file }
+    }
+
+    fn add(&self, pref: Pref) -> Request {
+        let (maps, file) = (self.maps.ids(), self.file.as_fd());
+        filter::add_bpf(LO, ClassId::ROOT, pref, PROGRAM, maps, file)
+    }
 }
 
 fn rate(text: &str) -> Rate {

@@ -1,12 +1,11 @@
 //! The root, the classes and the leaves.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 
 use shaper::netlink::decode;
 use shaper::netlink::request::{class, dump, filter, leaf, root};
-use shaper::state::{Family, LeafQdisc, Pref, Role, RootQdisc, Tag};
-use shaper::sys::{Netlink, bpf, probe};
+use shaper::state::{Classifier, Family, LeafQdisc, Pref, Role, RootQdisc};
+use shaper::sys::{Netlink, probe};
 use shaper::units::{Bytes, ClassId, Minor};
 
 use super::*;
@@ -52,12 +51,8 @@ fn needs_root_the_kernel_refuses_in_its_own_words() {
         ];
         let other_family = refusal(netlink, &add_rules(Pref(100), Family::V6, &set)[0]);
         assert!(protocols.contains(&&*other_family), "{other_family}");
-        if probe::features().tags.contains(&Tag::Cgroup) {
-            let program = bpf::load_tag(Tag::Bpf).unwrap();
-            done(
-                netlink,
-                &[filter::add_bpf(LO, ClassId::ROOT, Pref(200), Tag::Bpf, program.as_fd())],
-            );
+        if probe::features().classifiers.contains(&Classifier::Cgroup) {
+            done(netlink, &[Deciding::load().add(Pref(200))]);
             assert_eq!(
                 refusal(netlink, &filter::add_cgroup(LO, ClassId::ROOT, Pref(200))),
                 "Specified filter kind does not match existing one (EINVAL)"

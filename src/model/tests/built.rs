@@ -194,7 +194,7 @@ fn an_account_that_runs_has_a_class_of_each_or_of_everyone() {
     let owners: Vec<String> = model.nodes.iter().map(|node| node.owner.to_string()).collect();
     assert_eq!(
         owners,
-        ["group s", "bob", "uid 1001", "uid 1003", "uid 1004", "uid 4000000"],
+        ["group s", "bob", "class everyone", "uid 1001", "uid 1003", "uid 1004", "uid 4000000"],
         "100007 is a subuid of 1001; root, services and nobody have none"
     );
     assert_eq!(
@@ -274,7 +274,7 @@ fn subordinate_uids_go_by_their_account_their_owner_or_their_range() {
         (owners, notes)
     };
     let (owners, notes) = said("version: 1\nlinks: {eth0: }\neveryone: 50mbit");
-    assert_eq!(owners, ["uid 1001", "uid 120000", "subuids 1000000-1000999999"]);
+    assert_eq!(owners, ["class everyone", "uid 1001", "uid 120000", "subuids 1000000-1000999999"]);
     assert_eq!(notes.len(), 1);
     let message = &notes[0].message;
     assert!(
@@ -285,7 +285,11 @@ fn subordinate_uids_go_by_their_account_their_owner_or_their_range() {
     assert_eq!(owners, ["ann"], "nobody covers the others");
     let lines = "version: 1\nlinks: {eth0: }\nusers: {r: {ceil: 1mbit, uids: 0}, s: {ceil: 1mbit, uids: \"100000-100009\"}}\neveryone: 50mbit";
     let (owners, _) = said(lines);
-    assert_eq!(owners, ["r", "s", "uid 120000"], "root's line has his, and a line goes first");
+    assert_eq!(
+        owners,
+        ["r", "s", "class everyone", "uid 120000"],
+        "root's line has his, and a line goes first"
+    );
 }
 
 #[test]

@@ -45,6 +45,6 @@ fn the_lab_gives_everyone_who_runs_a_class() {
     let text = include_str!("../../../policies/lab.yaml");
     let model = built_on(&fitting(text), text);
     let owners: Vec<String> = model.nodes.iter().map(|node| node.owner.to_string()).collect();
-    assert_eq!(owners, ["uid 1001", "uid 1003", "uid 4242"]);
+    assert_eq!(owners, ["class everyone", "uid 1001", "uid 1003", "uid 4242"]);
     assert_eq!(model.rules[0].matches.len(), 4);
 }

@@ -8,8 +8,8 @@ use netlink_packet_route::tc::{
 };
 
 use super::{ADD, kind, tc_message};
-use crate::netlink::{BPF_NAME, BPF_SHARDS_NAME, ETH_P_ALL, Request, cls_u32};
-use crate::state::{Pref, Protocol, Tag, U32Link, U32Node, U32Rules};
+use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32};
+use crate::state::{MapIds, Pref, Program, Protocol, U32Link, U32Node, U32Rules};
 use crate::units::ClassId;
 
 /// The rules cannot be written.
@@ -126,20 +126,20 @@ pub fn add_cgroup(ifindex: u32, parent: ClassId, pref: Pref) -> Request {
 
 /// `tc filter add dev … parent 1: protocol all pref P handle 1 bpf classid 1: …` without direct
 /// action: what the program returns is the classid, and 0 means no match (`cls_bpf_classify`,
-/// net/sched/cls_bpf.c). The kernel takes a reference of its own when the message is sent; `program`
-/// must be open until then, and be the one for this tag.
+/// net/sched/cls_bpf.c). The kernel takes a reference of its own when the message is sent; `file`
+/// must be open until then, and be `program` loaded with these maps.
 pub fn add_bpf(
     ifindex: u32,
     parent: ClassId,
     pref: Pref,
-    tag: Tag,
-    program: BorrowedFd<'_>,
+    program: Program,
+    maps: MapIds,
+    file: BorrowedFd<'_>,
 ) -> Request {
-    let name = if tag == Tag::Shards { BPF_SHARDS_NAME } else { BPF_NAME };
     let options = [
         // An open descriptor is never negative.
-        TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
-        TcFilterBpfOption::ProgName(name.to_string()),
+        TcFilterBpfOption::ProgFd(file.as_raw_fd().cast_unsigned()),
+        TcFilterBpfOption::ProgName(bpf_name::print(program, maps)),
         TcFilterBpfOption::ClassId(TcHandle::from(parent.0)),
     ];
     let mut message = message(ifindex, parent, pref, ETH_P_ALL, 1);

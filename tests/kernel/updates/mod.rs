@@ -14,7 +14,7 @@ use shaper::desired::Sharding;
 use shaper::kernel::Kernel;
 use shaper::model::BuildOptions;
 use shaper::plan::Step;
-use shaper::state::{Facts, Filter, Tag};
+use shaper::state::{Facts, Filter};
 use shaper::sys::probe;
 
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT};
@@ -160,7 +160,7 @@ fn edit_under_traffic(sharding: Sharding) -> u32 {
     run("ip link add up1 type veth peer name far1");
     let mut streams = SENDERS.each_ref().map(|sender| sender.start(&mut world));
     let mut draft = Draft::first(streams[5].port);
-    if probe::features().tags.len() > 1 {
+    if probe::features().classifiers.len() > 1 {
         draft.classifiers = &["auto", "bpf", "cgroup"];
     }
     let mut ledger = Ledger::new(SENDERS.iter().map(|sender| (sender.frame, sender.name)));
@@ -231,7 +231,7 @@ fn edit_under_traffic(sharding: Sharding) -> u32 {
 fn brings_or_ends_shards(applied: &Applied) -> bool {
     applied.steps.iter().any(|planned| match &planned.step {
         Step::AddFilter { filter, .. } | Step::DeleteFilter { filter, .. } => {
-            *filter == Filter::Tag(Tag::Shards)
+            matches!(filter, Filter::Tag(tag) if tag.reads_shards())
         }
         _ => false,
     })

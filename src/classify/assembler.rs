@@ -1,0 +1,205 @@
+//! eBPF instructions as values: a builder with labels and numbered maps, so that a program can be
+//! read, run under a test's interpreter and told apart by its hash before any kernel sees it.
+//!
+//! Opcodes are those of the BPF instruction set (linux/bpf.h, RFC 9669). Only comparisons of 64 bits,
+//! forward jumps and functions that Linux 4.12 knows by number, so that old verifiers take them.
+
+/// `struct bpf_insn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    pub code: u8,
+    /// The low half is the destination, the high half the source.
+    pub registers: u8,
+    pub offset: i16,
+    pub immediate: i32,
+}
+
+impl Instruction {
+    /// In the byte order of this machine, as bpf(2) takes it.
+    pub fn bytes(self) -> [u8; 8] {
+        let ([a, b], [c, d, e, f]) = (self.offset.to_ne_bytes(), self.immediate.to_ne_bytes());
+        [self.code, self.registers, a, b, c, d, e, f]
+    }
+
+    /// The number of the map whose descriptor it wants as its immediate (`BPF_PSEUDO_MAP_FD`).
+    pub fn map(self) -> Option<usize> {
+        (self.code == LOAD_64 && self.registers >> 4 == PSEUDO_MAP)
+            .then(|| usize::try_from(self.immediate).ok())?
+    }
+}
+
+/// `BPF_LD | BPF_DW | BPF_IMM`: an immediate of 64 bits in two instructions, or a map.
+const LOAD_64: u8 = 0x18;
+const PSEUDO_MAP: u8 = 1;
+
+/// Which instruction a jump goes to, once it is bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Label(usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register(u8);
+
+/// A function's answer, and the program's.
+pub const R0: Register = Register(0);
+/// Arguments of functions, which do not survive a call. R1 is the context at the start.
+pub const R1: Register = Register(1);
+pub const R2: Register = Register(2);
+/// These survive calls.
+pub const R6: Register = Register(6);
+pub const R7: Register = Register(7);
+pub const R8: Register = Register(8);
+pub const R9: Register = Register(9);
+/// The end of the stack, which grows downwards.
+pub const FRAME: Register = Register(10);
+
+/// How many bytes are read or written.
+#[derive(Clone, Copy, Debug)]
+pub enum Width {
+    Word,
+    Double,
+}
+
+impl Width {
+    fn bits(self) -> u8 {
+        match self {
+            Width::Word => 0x00,
+            Width::Double => 0x18,
+        }
+    }
+}
+
+/// A program in the making. A jump to a label that is never bound goes nowhere: the verifier refuses
+/// such a program, and so does every test that runs it.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    instructions: Vec<Instruction>,
+    /// Where each label is, once it is bound.
+    labels: Vec<Option<usize>>,
+    /// Jumps, with the labels that they go to.
+    jumps: Vec<(usize, Label)>,
+}
+
+impl Assembler {
+    fn push(&mut self, code: u8, to: Register, from: Register, offset: i16, immediate: i32) {
+        let registers = to.0 | from.0 << 4;
+        self.instructions.push(Instruction { code, registers, offset, immediate });
+    }
+
+    pub fn label(&mut self) -> Label {
+        self.labels.push(None);
+        Label(self.labels.len() - 1)
+    }
+
+    /// The label is here.
+    pub fn bind(&mut self, label: Label) {
+        let here = self.instructions.len();
+        if let Some(place) = self.labels.get_mut(label.0) {
+            *place = Some(here);
+        }
+    }
+
+    pub fn copy(&mut self, to: Register, from: Register) {
+        self.push(0xbf, to, from, 0, 0);
+    }
+
+    /// Sets all 64 bits; a negative value keeps its sign.
+    pub fn set(&mut self, to: Register, value: i32) {
+        self.push(0xb7, to, R0, 0, value);
+    }
+
+    pub fn set_64(&mut self, to: Register, value: u64) {
+        self.push(LOAD_64, to, R0, 0, value as u32 as i32);
+        self.push(0, R0, R0, 0, (value >> 32) as u32 as i32);
+    }
+
+    /// The address of the program's `number`th map.
+    pub fn map(&mut self, to: Register, number: u8) {
+        self.push(LOAD_64, to, Register(PSEUDO_MAP), 0, number.into());
+        self.push(0, R0, R0, 0, 0);
+    }
+
+    pub fn add(&mut self, to: Register, value: i32) {
+        self.push(0x07, to, R0, 0, value);
+    }
+
+    pub fn or(&mut self, to: Register, value: i32) {
+        self.push(0x47, to, R0, 0, value);
+    }
+
+    pub fn shift_right(&mut self, to: Register, bits: i32) {
+        self.push(0x77, to, R0, 0, bits);
+    }
+
+    /// The low 32 bits in network byte order; the high ones become 0.
+    pub fn big_endian_32(&mut self, to: Register) {
+        self.push(0xdc, to, R0, 0, 32);
+    }
+
+    pub fn load(&mut self, width: Width, to: Register, from: Register, offset: i16) {
+        self.push(0x61 | width.bits(), to, from, offset, 0);
+    }
+
+    pub fn store(&mut self, width: Width, to: Register, offset: i16, from: Register) {
+        self.push(0x63 | width.bits(), to, from, offset, 0);
+    }
+
+    pub fn store_value(&mut self, width: Width, to: Register, offset: i16, value: i32) {
+        self.push(0x62 | width.bits(), to, R0, offset, value);
+    }
+
+    /// A function of the kernel by its number (`enum bpf_func_id`).
+    pub fn call(&mut self, function: i32) {
+        self.push(0x85, R0, R0, 0, function);
+    }
+
+    pub fn exit(&mut self) {
+        self.push(0x95, R0, R0, 0, 0);
+    }
+
+    fn jump_if(&mut self, code: u8, left: Register, right: Register, value: i32, label: Label) {
+        self.jumps.push((self.instructions.len(), label));
+        self.push(code, left, right, 0, value);
+    }
+
+    pub fn jump(&mut self, label: Label) {
+        self.jump_if(0x05, R0, R0, 0, label);
+    }
+
+    pub fn jump_if_is(&mut self, left: Register, value: i32, label: Label) {
+        self.jump_if(0x15, left, R0, value, label);
+    }
+
+    pub fn jump_if_not(&mut self, left: Register, value: i32, label: Label) {
+        self.jump_if(0x55, left, R0, value, label);
+    }
+
+    /// Unsigned.
+    pub fn jump_if_less(&mut self, left: Register, value: i32, label: Label) {
+        self.jump_if(0xa5, left, R0, value, label);
+    }
+
+    /// Unsigned.
+    pub fn jump_if_more(&mut self, left: Register, value: i32, label: Label) {
+        self.jump_if(0x25, left, R0, value, label);
+    }
+
+    pub fn jump_if_same(&mut self, left: Register, right: Register, label: Label) {
+        self.jump_if(0x1d, left, right, 0, label);
+    }
+
+    pub fn jump_if_differ(&mut self, left: Register, right: Register, label: Label) {
+        self.jump_if(0x5d, left, right, 0, label);
+    }
+
+    /// The whole program.
+    pub fn finish(mut self) -> Vec<Instruction> {
+        for (jump, label) in &self.jumps {
+            let target = self.labels.get(label.0).copied().flatten();
+            let ahead = target.and_then(|target| target.checked_sub(jump + 1));
+            if let (Some(ahead), Some(jump)) = (ahead, self.instructions.get_mut(*jump)) {
+                jump.offset = i16::try_from(ahead).unwrap_or(-1);
+            }
+        }
+        self.instructions
+    }
+}

@@ -1,0 +1,147 @@
+//! The deciding program: one eBPF program that, after the rules, says whose a packet is. It asks the
+//! packet's *socket*, which a user cannot give away: its owner is set by socket(2) or accept(2), and
+//! only CAP_CHOWN changes it afterwards. Its `net_cls` tag follows whoever got hold of the socket last.
+//!
+//! 1. No full socket (a forwarded packet, a connection in TIME_WAIT), or one of another network
+//!    namespace: the tag.
+//! 2. An owner other than root: the class of that uid. Where the tag names another class, and the
+//!    pair (owner, tag) was given on purpose (`run`, `attach`, a unit's line): the tag.
+//! 3. Root: the tag (what root accepted and handed on, root's processes); without one, root's line.
+//! 4. Nobody's: 0, which is the default class.
+//!
+//! A uid that nobody claims is in case 4 whatever its tag, but for what was given.
+
+use super::assembler::{Assembler, FRAME, Instruction, R0, R1, R2, R6, R7, R8, R9, Width};
+use crate::state::{Program, Sockets, TagHelper};
+use crate::units::{ClassId, Shard};
+
+/// Hash map: uid → classid, both `u32` in the machine's byte order.
+pub const ACCOUNTS: u8 = 0;
+/// Longest-prefix-match trie: `{u32 bits; be32 uid}` → classid.
+pub const RANGES: u8 = 1;
+/// Hash map: `{u32 uid; u32 tag}` → anything.
+pub const GIVEN: u8 = 2;
+
+/// Functions of the kernel (`enum bpf_func_id`, linux/bpf.h).
+pub const MAP_LOOKUP: i32 = 1;
+/// `bpf_get_cgroup_classid`.
+pub const TASK_CLASSID: i32 = 17;
+/// Linux 4.12.
+pub const SOCKET_UID: i32 = 47;
+/// Linux 5.1.
+pub const FULL_SOCKET: i32 = 95;
+/// For tc since Linux 6.15.
+pub const NETNS_COOKIE: i32 = 122;
+/// `bpf_skb_cgroup_classid`, Linux 5.10.
+pub const SOCKET_CLASSID: i32 = 151;
+
+/// `struct __sk_buff`'s `sk`, which is a pointer to a socket or 0.
+pub const SKB_SOCKET: i16 = 168;
+
+/// The program. Its maps are numbered as above.
+pub fn decide(program: Program) -> Vec<Instruction> {
+    let mut a = Assembler::default();
+    class_of_sender(&mut a, program);
+    if program.shards {
+        to_shard(&mut a);
+    }
+    a.copy(R0, R9);
+    a.exit();
+    a.finish()
+}
+
+/// What tells one program from another, also from one of another version of shaper: FNV-1a of the
+/// instructions.
+pub fn hash(program: &[Instruction]) -> u32 {
+    let bytes = program.iter().flat_map(|instruction| instruction.bytes());
+    bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// R9 = the class of whoever sent the packet, 0 for nobody's. R1 is the context; R6 keeps it.
+pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
+    let (context, tag, owner, class) = (R6, R7, R8, R9);
+    let (by_tag, root, known, decided, done) =
+        (a.label(), a.label(), a.label(), a.label(), a.label());
+    a.copy(context, R1);
+    a.call(match program.tag {
+        TagHelper::Socket => SOCKET_CLASSID,
+        TagHelper::Task => TASK_CLASSID,
+    });
+    a.copy(tag, R0);
+    if program.sockets == Sockets::Mixed {
+        a.jump_if_not(tag, 0, by_tag);
+    }
+    // Without a full socket the owner reads as the overflow uid, and a line for `nobody` or "1000-"
+    // would get every forwarded packet.
+    a.load(Width::Double, R1, context, SKB_SOCKET);
+    a.jump_if_is(R1, 0, by_tag);
+    a.call(FULL_SOCKET);
+    a.jump_if_is(R0, 0, by_tag);
+    if let Sockets::Cookie(cookie) = program.sockets {
+        a.copy(R1, context);
+        a.call(NETNS_COOKIE);
+        a.set_64(R1, cookie);
+        a.jump_if_differ(R0, R1, by_tag);
+    }
+    a.copy(R1, context);
+    a.call(SOCKET_UID);
+    a.copy(owner, R0);
+    a.store(Width::Word, FRAME, UID, owner);
+    a.jump_if_is(owner, 0, root);
+    look_up(a, ACCOUNTS, UID);
+    a.jump_if_not(R0, 0, known);
+    a.copy(R1, owner);
+    a.big_endian_32(R1);
+    a.store(Width::Word, FRAME, PREFIX_UID, R1);
+    a.store_value(Width::Word, FRAME, PREFIX_BITS, 32);
+    look_up(a, RANGES, PREFIX_BITS);
+    a.set(class, 0);
+    a.jump_if_is(R0, 0, decided);
+    a.bind(known);
+    a.load(Width::Word, class, R0, 0);
+    // Most packets end here: their tag is their owner's, or there is none.
+    a.bind(decided);
+    a.jump_if_is(tag, 0, done);
+    a.jump_if_same(tag, class, done);
+    a.store(Width::Word, FRAME, PAIR_UID, owner);
+    a.store(Width::Word, FRAME, PAIR_TAG, tag);
+    look_up(a, GIVEN, PAIR_UID);
+    a.jump_if_is(R0, 0, done);
+    a.jump(by_tag);
+    a.bind(root);
+    a.jump_if_not(tag, 0, by_tag);
+    look_up(a, ACCOUNTS, UID);
+    a.jump_if_is(R0, 0, by_tag);
+    a.load(Width::Word, class, R0, 0);
+    a.jump(done);
+    a.bind(by_tag);
+    a.copy(class, tag);
+    a.bind(done);
+}
+
+/// Keys on the stack.
+const UID: i16 = -4;
+const PREFIX_BITS: i16 = -16;
+const PREFIX_UID: i16 = -12;
+const PAIR_UID: i16 = -24;
+const PAIR_TAG: i16 = -20;
+
+/// R0 = the address of the map's value for the key at `key`, or 0.
+fn look_up(a: &mut Assembler, map: u8, key: i16) {
+    a.map(R1, map);
+    a.copy(R2, FRAME);
+    a.add(R2, key.into());
+    a.call(MAP_LOOKUP);
+}
+
+/// R9, where it is a class of a shard's, becomes that shard's class in the root qdisc.
+fn to_shard(a: &mut Assembler) {
+    let done = a.label();
+    a.copy(R1, R9);
+    a.shift_right(R1, 16);
+    a.jump_if_less(R1, Shard::FIRST.into(), done);
+    a.jump_if_more(R1, Shard::LAST.into(), done);
+    a.copy(R9, R1);
+    a.or(R9, ClassId::ROOT.0 as i32);
+    a.bind(done);
+}

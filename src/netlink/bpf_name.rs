@@ -1,0 +1,76 @@
+//! What our eBPF filters are called (`TCA_BPF_NAME`, at most 256 bytes): the kernel dumps the name
+//! back and nothing else of the program, so the name says which program it is and which maps it
+//! reads.
+
+use crate::classify::program;
+use crate::state::{MapIds, Program, Sockets, TagHelper};
+
+/// How it begins.
+const PREFIX: &str = "shaper-decide";
+
+/// `shaper-decide 1a2b3c4d tag=socket sockets=own:17 shards=0 maps=12,13,14`
+pub fn print(program: Program, maps: MapIds) -> String {
+    let Program { shards, tag, sockets } = program;
+    let tag = match tag {
+        TagHelper::Socket => "socket",
+        TagHelper::Task => "task",
+    };
+    let sockets = match sockets {
+        Sockets::Cookie(cookie) => format!("own:{cookie}"),
+        Sockets::All => "all".to_string(),
+        Sockets::Mixed => "mixed".to_string(),
+    };
+    let (hash, shards) = (program::hash(&program::decide(program)), u8::from(shards));
+    format!("{PREFIX} {hash:08x} tag={tag} sockets={sockets} shards={shards} maps={maps}")
+}
+
+/// `None` for a name that we would not give: somebody else's filter, or another version's program.
+pub fn parse(name: &str) -> Option<(Program, MapIds)> {
+    let mut words = name.strip_prefix(PREFIX)?.split_ascii_whitespace().skip(1);
+    let mut value = |key: &str| words.next()?.strip_prefix(key)?.strip_prefix('=');
+    let tag = match value("tag")? {
+        "socket" => TagHelper::Socket,
+        "task" => TagHelper::Task,
+        _ => return None,
+    };
+    let sockets = match value("sockets")? {
+        "all" => Sockets::All,
+        "mixed" => Sockets::Mixed,
+        own => Sockets::Cookie(own.strip_prefix("own:")?.parse().ok()?),
+    };
+    let program = Program { shards: value("shards")? == "1", tag, sockets };
+    let mut ids = value("maps")?.split(',').map(|id| id.parse().ok());
+    let maps = MapIds([ids.next()??, ids.next()??, ids.next()??]);
+    // The hash and all the rest must be what we would write.
+    (print(program, maps) == name).then_some((program, maps))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_reads_back_and_nothing_else_does() {
+        for shards in [false, true] {
+            for tag in [TagHelper::Socket, TagHelper::Task] {
+                for sockets in [Sockets::Cookie(u64::MAX), Sockets::All, Sockets::Mixed] {
+                    let program = Program { shards, tag, sockets };
+                    let maps = MapIds([1, 20, 4_000_000_000]);
+                    let name = print(program, maps);
+                    assert!(name.len() < 256, "{name}");
+                    assert_eq!(parse(&name), Some((program, maps)));
+                    assert_eq!(parse(&name.replace("maps", "map")), None);
+                    let other = if name.contains(" 0") { " 1" } else { " 0" };
+                    let (head, tail) = name.split_at("shaper-decide".len());
+                    assert_eq!(
+                        parse(&format!("{head}{other}{}", &tail[2..])),
+                        None,
+                        "another hash"
+                    );
+                    assert_eq!(parse(&format!("{name},7")), None);
+                }
+            }
+        }
+        assert_eq!(parse("shaper-classid"), None, "a version that decided by the tag alone");
+    }
+}

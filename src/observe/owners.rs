@@ -1,0 +1,113 @@
+//! What the deciding programs look up: the maps that the filters name, opened and read.
+
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use log::debug;
+
+use super::{ObserveError, Sight};
+use crate::kernel::Kernel;
+use crate::netlink::{ETH_P_ALL, assemble, decode, request};
+use crate::state::{Filter, MapIds};
+use crate::sys::bpf::Maps;
+use crate::units::ClassId;
+
+/// Reads the maps that are in force into `sight`. Filters that read others (half an exchange) are
+/// unknown: they are replaced.
+pub(super) fn read(kernel: &mut Kernel, sight: &mut Sight) {
+    let ours = kernel.owners.as_ref().map(Maps::ids);
+    let named = || sight.maps.values().copied();
+    // Ours, which this process made or opened; else the latest: the kernel counts upwards.
+    let Some(ids) = named().find(|ids| Some(*ids) == ours).or(named().max()) else { return };
+    if ours != Some(ids) {
+        match Maps::open(ids) {
+            Ok(maps) => kernel.owners = Some(maps),
+            Err(error) => {
+                debug!("BPF maps {ids}: {error}");
+                sight.unread_owners = Some(error.to_string());
+                return;
+            }
+        }
+    }
+    match kernel.owners.as_ref().map(Maps::table) {
+        Some(Ok(table)) => sight.observation.state.owners = Some(table),
+        Some(Err(error)) => {
+            sight.unread_owners = Some(error.to_string());
+            return;
+        }
+        None => return,
+    }
+    replace_all_but(sight, Some(ids));
+}
+
+/// Opens the maps that the filters of the instance's links name, without looking at anything else.
+/// Does nothing where no deciding program stands.
+///
+/// # Errors
+/// The links or their filters cannot be listed; EPERM without CAP_SYS_ADMIN.
+pub fn open_owners(kernel: &mut Kernel) -> Result<(), ObserveError> {
+    let links = kernel.netlink.dump(&request::dump::links(), decode::link)?;
+    let mut named: Option<MapIds> = None;
+    for link in links {
+        let filters = request::dump::filters(link.ifindex, ClassId::ROOT);
+        // The link may be gone by now, and most have no root qdisc of this number.
+        let records = kernel.netlink.dump(&filters, decode::filter).unwrap_or_default();
+        named = named.max(assemble::maps(&records).into_values().max());
+    }
+    if let Some(ids) = named.filter(|ids| kernel.owners.as_ref().map(Maps::ids) != Some(*ids)) {
+        let open = |source| ObserveError::Read { path: format!("BPF maps {ids}"), source };
+        kernel.owners = Some(Maps::open(ids).map_err(open)?);
+    }
+    Ok(())
+}
+
+/// Deciding programs that read no maps of these numbers (`None`: any that is there) become filters
+/// that we do not know, so that each plan replaces them.
+pub fn replace_all_but(sight: &mut Sight, ids: Option<MapIds>) {
+    let others = sight.maps.iter().filter(|(_, reads)| Some(**reads) != ids);
+    for ((link, parent, pref), _) in others {
+        let Some(tree) = sight.observation.state.links.get_mut(link) else { continue };
+        let filters = match parent.shard() {
+            None => Some(&mut tree.filters),
+            Some(shard) => tree.shards.get_mut(&shard),
+        };
+        let filter = filters.and_then(|filters| filters.get_mut(pref));
+        if let Some(filter @ Filter::Tag(_)) = filter {
+            let (protocol, kind) = (ETH_P_ALL, "bpf, reads other maps".to_string());
+            *filter = Filter::Unknown { protocol, kind, tables: Vec::new() };
+        }
+    }
+}
+
+/// Drivers whose devices send what sockets of other network namespaces wrote straight through a
+/// link of this one.
+const CARRIERS: [&str; 2] = ["macvlan", "ipvlan"];
+
+/// Whether no such driver is there.
+pub(super) fn own_sockets_only(proc_root: &Path) -> bool {
+    static BUILT_IN: OnceLock<bool> = OnceLock::new();
+    let built_in =
+        BUILT_IN.get_or_init(|| CARRIERS.iter().any(|driver| is_built_in(driver, proc_root)));
+    // A kernel without modules has no such file.
+    let loaded = fs::read_to_string(proc_root.join("modules")).unwrap_or_default();
+    let is_loaded = |driver| loaded.lines().any(|line| line.split(' ').next() == Some(driver));
+    !built_in && !CARRIERS.iter().any(|driver| is_loaded(driver))
+}
+
+/// By the kernel's list of what is built in; where that is not installed, by its symbols.
+fn is_built_in(driver: &str, proc_root: &Path) -> bool {
+    let release = fs::read_to_string(proc_root.join("sys/kernel/osrelease")).unwrap_or_default();
+    let list = Path::new("/lib/modules").join(release.trim()).join("modules.builtin");
+    if let Ok(list) = fs::read_to_string(list) {
+        return list.contains(&format!("/{driver}.ko"));
+    }
+    match fs::read_to_string(proc_root.join("kallsyms")) {
+        // `0000000000000000 t macvlan_init [macvlan]` is a module's.
+        Ok(symbols) => symbols.lines().any(|line| {
+            let name = line.splitn(3, ' ').nth(2).unwrap_or_default();
+            name.starts_with(&format!("{driver}_init")) && !name.contains('[')
+        }),
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,233 @@
+//! The deciding program, run as a value by an interpreter, beside what it should answer, in words.
+//! Needs nothing of the machine. What the verifiers take is tried by `tests/netlink`, what packets get by `tests/kernel`.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
+
+use shaper::classify::assembler::Instruction;
+use shaper::classify::program::*;
+use shaper::state::{OwnerTable, Program, Sockets, TagHelper};
+use shaper::units::{ClassId, Minor, Shard};
+
+const OURS: u64 = 0x1_0000_0011;
+
+/// A packet, as the kernel's functions tell of it.
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    tag: u32,
+    /// `None`: no socket; else whether it is a full one, its namespace and its owner.
+    socket: Option<(bool, u64, u32)>,
+}
+
+#[derive(Clone, Debug)]
+struct World {
+    packet: Packet,
+    table: OwnerTable,
+    given: BTreeSet<(u32, u32)>,
+}
+
+thread_local! {
+    /// What the functions answer about: they are plain functions.
+    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+    /// Where a looked-up value lies.
+    static VALUE: RefCell<Box<u32>> = RefCell::new(Box::new(0));
+}
+
+fn world<T>(ask: impl FnOnce(&World) -> T) -> T {
+    WORLD.with(|world| ask(world.borrow().as_ref().expect("a world")))
+}
+
+fn tag(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    world(|world| world.packet.tag.into())
+}
+
+fn full_socket(socket: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    world(|world| world.packet.socket.map_or(0, |(full, ..)| if full { socket } else { 0 }))
+}
+
+fn cookie(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    world(|world| world.packet.socket.map_or(0, |(_, cookie, _)| cookie))
+}
+
+fn owner(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    // `bpf_get_socket_uid` answers with the overflow uid where there is no full socket.
+    world(|world| match world.packet.socket {
+        Some((true, _, owner)) => owner.into(),
+        _ => 65_534,
+    })
+}
+
+/// The address of the value that one of the maps has for the key at `key`.
+fn look_up(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
+    let read = |offset: u64| -> u32 {
+        let at = (key + offset) as *const u32;
+        // SAFETY: the program's stack, which the interpreter has checked it to write to.
+        unsafe { std::ptr::with_exposed_provenance::<u32>(at.addr()).read_unaligned() }
+    };
+    let class = world(|world| match map as u8 {
+        ACCOUNTS => world.table.accounts.get(&read(0)).map(|class| class.0),
+        RANGES => {
+            assert_eq!(read(0), 32, "all bits count");
+            let table = OwnerTable { accounts: BTreeMap::new(), ..world.table.clone() };
+            table.class(u32::from_be(read(4))).map(|class| class.0)
+        }
+        GIVEN => world.given.contains(&(read(0), read(4))).then_some(1),
+        other => panic!("map {other}"),
+    });
+    let Some(class) = class else { return 0 };
+    VALUE.with(|value| {
+        **value.borrow_mut() = class;
+        (&raw const **value.borrow()).expose_provenance() as u64
+    })
+}
+
+/// What the program returns in this world.
+fn run(program: Program, it: &World) -> u32 {
+    WORLD.with(|world| *world.borrow_mut() = Some(it.clone()));
+    let code = decide(program);
+    let bytes: Vec<u8> = code
+        .iter()
+        // The interpreter knows no maps: their numbers are plain values to it.
+        .map(|instruction| match instruction.map() {
+            Some(_) => Instruction { registers: instruction.registers & 0x0f, ..*instruction },
+            None => *instruction,
+        })
+        .flat_map(Instruction::bytes)
+        .collect();
+    let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).expect("a program that the checker takes");
+    let helpers: [(i32, rbpf::ebpf::Helper); 6] = [
+        (MAP_LOOKUP, look_up),
+        (TASK_CLASSID, tag),
+        (SOCKET_CLASSID, tag),
+        (FULL_SOCKET, full_socket),
+        (NETNS_COOKIE, cookie),
+        (SOCKET_UID, owner),
+    ];
+    for (number, helper) in helpers {
+        machine.register_helper(number as u32, helper).expect("a function");
+    }
+    let value = VALUE.with(|value| (&raw const **value.borrow()).expose_provenance() as u64);
+    machine.register_allowed_memory(value..value + 4);
+    // `struct __sk_buff`, with a socket or without.
+    let mut context = [0_u8; 192];
+    let socket = it.packet.socket.map_or(0_u64, |_| 0xdead_0000);
+    context[SKB_SOCKET as usize..][..8].copy_from_slice(&socket.to_ne_bytes());
+    machine.execute_program(&mut context).expect("runs to its end") as u32
+}
+
+/// The same in words.
+fn meant(program: Program, World { packet, table, given }: &World) -> u32 {
+    let tag = packet.tag;
+    let own = |cookie: u64| match program.sockets {
+        Sockets::Cookie(ours) => cookie == ours,
+        Sockets::All | Sockets::Mixed => true,
+    };
+    let class = |uid: u32| table.class(uid).map_or(0, |class| class.0);
+    let found = match packet.socket {
+        _ if program.sockets == Sockets::Mixed && tag != 0 => tag,
+        Some((true, cookie, owner)) if own(cookie) => match owner {
+            0 if tag != 0 => tag,
+            0 => table.accounts.get(&0).map_or(0, |class| class.0),
+            owner if given.contains(&(owner, tag)) && tag != 0 => tag,
+            owner => class(owner),
+        },
+        _ => tag,
+    };
+    match Shard::new((found >> 16) as u16).filter(|_| program.shards) {
+        Some(shard) => shard.class().0,
+        None => found,
+    }
+}
+
+fn programs() -> impl Strategy<Value = Program> {
+    let sockets =
+        prop_oneof![Just(Sockets::Cookie(OURS)), Just(Sockets::All), Just(Sockets::Mixed)];
+    let tag = prop_oneof![Just(TagHelper::Socket), Just(TagHelper::Task)];
+    (any::<bool>(), tag, sockets).prop_map(|(shards, tag, sockets)| Program {
+        shards,
+        tag,
+        sockets,
+    })
+}
+
+fn classid() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        2 => Just(0),
+        4 => 0x1_0010..0x1_0014_u32,
+        1 => 0xe000_0010..0xe000_0012_u32,
+        1 => Just(0xefff_0010),
+        1 => Just(0xdfff_0010),
+        1 => Just(0xf000_0010),
+    ]
+}
+
+fn uid() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0), 1..6_u32, 1000..1006_u32, Just(65_534), u32::MAX - 2..]
+}
+
+prop_compose! {
+    fn worlds()(
+        tag in classid(),
+        socket in proptest::option::weighted(0.9, (
+            prop_oneof![9 => Just(true), 1 => Just(false)],
+            prop_oneof![4 => Just(OURS), 1 => Just(OURS + (1 << 32)), 1 => Just(12_u64)],
+            uid(),
+        )),
+        accounts in btree_map(uid(), classid(), 0..4),
+        ranges in vec((uid(), uid(), 0x10..0x14_u16), 0..3),
+        given in btree_set((uid(), classid()), 0..6),
+    ) -> World {
+        let mut table = OwnerTable::default();
+        for (a, b, minor) in ranges {
+            // Root is in no range.
+            table.add_range(&(a.min(b).max(1)..=a.max(b)), ClassId::ours(Minor(minor)));
+        }
+        table.accounts = accounts.into_iter().map(|(uid, class)| (uid, ClassId(class))).collect();
+        World { packet: Packet { tag, socket }, table, given }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
+
+    #[test]
+    fn the_program_decides_as_it_is_meant(program in programs(), world in worlds()) {
+        prop_assert_eq!(run(program, &world), meant(program, &world));
+    }
+}
+
+#[test]
+fn a_user_cannot_leave_his_class_by_any_tag_that_was_not_given_to_him() {
+    let program = Program { shards: false, tag: TagHelper::Socket, sockets: Sockets::Cookie(OURS) };
+    let mine = ClassId::ours(Minor(0x10));
+    let table = OwnerTable { accounts: BTreeMap::from([(1000, mine)]), ..OwnerTable::default() };
+    for tag in [0, 1, 0x1_0000, 0x1_0011, 0x1_fffd, 0x1_fffe, 0xe000_0010, u32::MAX] {
+        let packet = Packet { tag, socket: Some((true, OURS, 1000)) };
+        let mut world = World { packet, table: table.clone(), given: BTreeSet::new() };
+        assert_eq!(run(program, &world), mine.0, "tag {tag:x}");
+        world.given.insert((1000, tag));
+        let expected = if tag == 0 { mine.0 } else { tag };
+        assert_eq!(run(program, &world), expected, "tag {tag:x}, given");
+    }
+}
+
+#[test]
+fn programs_of_different_options_have_different_hashes() {
+    let mut hashes = BTreeSet::new();
+    let mut count = 0;
+    for shards in [false, true] {
+        for tag in [TagHelper::Socket, TagHelper::Task] {
+            let sockets = [Sockets::Cookie(1), Sockets::Cookie(2), Sockets::All, Sockets::Mixed];
+            for sockets in sockets {
+                let code = decide(Program { shards, tag, sockets });
+                assert!(code.len() < 100, "{}", code.len());
+                hashes.insert(hash(&code));
+                count += 1;
+            }
+        }
+    }
+    assert_eq!(hashes.len(), count);
+}
