@@ -11,26 +11,6 @@ use crate::units::{Percent, Rate};
 use super::build::BuildOptions;
 use super::{Asked, Limits, Link, stacked};
 
-/// `IFLA_INFO_KIND` of links whose packets leave through another link.
-const TUNNELS: [&str; 16] = [
-    "tun",
-    "wireguard",
-    "ipip",
-    "gre",
-    "gretap",
-    "erspan",
-    "sit",
-    "ip6tnl",
-    "ip6gre",
-    "ip6gretap",
-    "vti",
-    "vti6",
-    "xfrm",
-    "vxlan",
-    "geneve",
-    "bareudp",
-];
-
 /// The links that are there and whose rate is known.
 pub(super) struct Links<'p> {
     pub shaped: Vec<Shaped<'p>>,
@@ -278,14 +258,14 @@ fn interface<'f>(
                 )
                 .help("name the link instead of `auto`, as `ip link` shows it"));
             };
-            match device.kind.as_deref().filter(|kind| TUNNELS.contains(kind)) {
+            match stacked::tunnel(device) {
                 None => Ok(Some((name.clone(), Some(device)))),
-                Some(kind) => Err(Diagnostic::error(
+                Some((kind, tunnel)) => Err(Diagnostic::error(
                     Kind::Link,
                     at,
                     format!("`auto` finds {name}, which is a tunnel ({kind})"),
                 )
-                .help(format!("name the link below it, which carries the tunnel's packets, or `{name}` itself if that is meant"))),
+                .help(tunnel.which_to_name(name))),
             }
         }
     }

@@ -12,6 +12,65 @@ use super::links::{Links, Shaped};
 /// Links that are a second name for (a part of) the one below.
 const STACKED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "macsec"];
 
+/// Links that put packets into other packets, which leave by another link, by whose those are then.
+/// README has what was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tunnel {
+    /// The program's that made the tunnel and sends them again.
+    Program,
+    /// A program's or still the sender's: WireGuard is to be had both ways, and the kernel's own hands
+    /// packets to threads of its own (on Linux 6.1 they were still the sender's).
+    Either,
+    /// Still the sender's: the kernel wraps them as he sends.
+    Wrapped,
+}
+
+/// `IFLA_INFO_KIND`.
+const WRAPPED: [&str; 14] = [
+    "ipip",
+    "gre",
+    "gretap",
+    "erspan",
+    "sit",
+    "ip6tnl",
+    "ip6gre",
+    "ip6gretap",
+    "vti",
+    "vti6",
+    "xfrm",
+    "vxlan",
+    "geneve",
+    "bareudp",
+];
+
+/// What kind of tunnel a link is, if it is one.
+pub(super) fn tunnel(device: &LinkFacts) -> Option<(&str, Tunnel)> {
+    let kind = device.kind.as_deref()?;
+    match kind {
+        "tun" => Some((kind, Tunnel::Program)),
+        "wireguard" => Some((kind, Tunnel::Either)),
+        kind if WRAPPED.contains(&kind) => Some((kind, Tunnel::Wrapped)),
+        _ => None,
+    }
+}
+
+impl Tunnel {
+    /// The cure where a policy must choose between this tunnel and the link below it.
+    pub(super) fn which_to_name(self, name: &LinkName) -> String {
+        match self {
+            Tunnel::Program => format!(
+                "name `{name}`: there packets are their users'; on the link below they are the program's that made the tunnel, and no user's limit holds"
+            ),
+            Tunnel::Either => format!(
+                "name `{name}`: there packets are their users', whatever carries them on the link below"
+            ),
+            Tunnel::Wrapped => format!(
+                "name the link below it: packets are their users' there too, and so is what leaves beside the tunnel; or `{name}`, but not both"
+            ),
+        }
+    }
+}
+
 /// Two links of the file of which one carries the other's packets: they would be shaped twice. A
 /// port that came by a pattern is left alone where links may come and go, and the rest goes on.
 pub(super) fn check(
@@ -85,9 +144,7 @@ fn both(port: &Shaped<'_>, master: &Shaped<'_>, device: Option<&LinkFacts>) -> D
 fn on_top(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnostic {
     let (name, at, below) = (&upper.link.name, upper.line.name.at, &lower.link.name);
     if is_by_pattern(upper) || is_by_pattern(lower) {
-        let message = format!("{name} is a {kind} on {below}, and both are shaped");
-        return Diagnostic::warning(Kind::Link, at, message)
-            .help("its packets count on both, against the limits of both: write patterns that fit one of the two if that is not meant");
+        return counts_twice(upper, kind, lower);
     }
     Diagnostic::error(
         Kind::Link,
@@ -96,6 +153,13 @@ fn on_top(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnostic {
     )
     .also(lower.line.name.at, "the link below")
     .help("its packets would be shaped twice: remove one of the two lines")
+}
+
+fn counts_twice(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnostic {
+    let message =
+        format!("{} is a {kind} on {}, and both are shaped", upper.link.name, lower.link.name);
+    Diagnostic::warning(Kind::Link, upper.line.name.at, message)
+        .help("its packets count on both, against the limits of both: name one of the two if that is not meant")
 }
 
 /// The master with this index, if it sends each packet over one of several ports.
@@ -124,9 +188,10 @@ pub(super) fn uncovered(
 ) {
     let by_index: HashMap<u32, &LinkName> =
         facts.links.iter().map(|(name, device)| (device.ifindex, name)).collect();
-    let passes_a_chosen_one = |device: &LinkFacts| {
-        let below = device.lower.and_then(|index| by_index.get(&index));
-        below.is_some_and(|name| chosen.contains_key(*name))
+    let passes_a_chosen_one = |device: &LinkFacts| match device.lower {
+        Some(index) => by_index.get(&index).is_some_and(|name| chosen.contains_key(*name)),
+        // Which link a tunnel's packets leave by is a matter of routes.
+        None => matches!(tunnel(device), Some((_, Tunnel::Wrapped))),
     };
     for (name, device) in &facts.links {
         let has_route = device.default_route_v4.or(device.default_route_v6).is_some();
@@ -135,16 +200,14 @@ pub(super) fn uncovered(
             && !chosen.contains_key(name)
             && !passes_a_chosen_one(device)
         {
-            findings.push(
-                Diagnostic::warning(
-                    Kind::Link,
-                    at,
-                    format!("{name} has a default route and no line in `links`"),
-                )
-                .help(format!(
+            let help = match tunnel(device) {
+                Some((_, tunnel)) => tunnel.which_to_name(name),
+                None => format!(
                     "what leaves over it is not shaped: add a line `{name}:` if it should be"
-                )),
-            );
+                ),
+            };
+            let message = format!("{name} has a default route and no line in `links`");
+            findings.push(Diagnostic::warning(Kind::Link, at, message).help(help));
         }
     }
 }

@@ -24,6 +24,7 @@ mod shards;
 mod sharing;
 mod textbook;
 mod transitions;
+mod tunnels;
 mod updates;
 mod vlan;
 mod watch;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         drift::TESTS,
         rules::TESTS,
         vlan::TESTS,
+        tunnels::TESTS,
         cleared::TESTS,
         watch::LOGINS,
         watch::NAMESPACE,

@@ -16,6 +16,7 @@ use super::passing;
 use super::sink::{self, Sinks};
 use super::source::{self, Source};
 use super::timeline::Timeline;
+use super::tunnel;
 
 /// The test's hold on an actor; dropped, the actor and its sockets end.
 pub struct Actor {
@@ -231,6 +232,10 @@ impl Stage {
                 let id = self.next();
                 self.streams.insert(id, stream);
                 Answer::Socket(id)
+            }
+            Order::Tunnel { device, from, to } => {
+                tunnel::carry(&device, from, to)?;
+                Answer::Done
             }
             Order::Ping { to, count, payload } => {
                 Answer::Replies(source::ping(to, count, payload)?)

@@ -21,4 +21,5 @@ pub mod source;
 pub mod sshd;
 pub mod stranger;
 pub mod timeline;
+pub mod tunnel;
 pub mod world;

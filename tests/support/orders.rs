@@ -55,6 +55,8 @@ pub enum Order {
     Give { socket: SocketId, to: String },
     /// Takes what came to the mailbox. Answers [`Answer::Socket`].
     Take,
+    /// Makes a tun device whose packets are sent from here to there, in datagrams.
+    Tunnel { device: String, from: SocketAddr, to: SocketAddr },
     /// Sends so many ICMP echo requests and waits for each reply. Answers [`Answer::Replies`].
     Ping { to: SocketAddr, count: u32, payload: usize },
     /// Sends UDP probes to an echo and times each. Answers [`Answer::Rtts`].

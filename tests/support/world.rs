@@ -100,6 +100,18 @@ impl World {
         entering(&self.far.pid().to_string(), words)
     }
 
+    /// `ip` or `tc` on the far side.
+    #[track_caller]
+    pub fn on_far(&self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        run_with(self.far_command(&words), "").exits(0);
+    }
+
+    /// The far end of a program's tunnel.
+    pub fn far_tunnel(&mut self, device: &str, from: SocketAddr, to: SocketAddr) {
+        self.far.tell(&Order::Tunnel { device: device.to_string(), from, to });
+    }
+
     /// A process whose network namespace is this host's, for `--netns`; `None`: the cell's own.
     pub fn netns_pid(&self) -> Option<u32> {
         self.holder.as_ref().map(Actor::pid)

@@ -395,6 +395,21 @@ fn links_that_cannot_be() {
     device(&mut facts, "wg0").default_route_v4 = Some(0);
     let said = said_on(&facts, BuildOptions::default(), auto);
     text.push_str(&format!("=== auto that is a tunnel\n{said}\n\n"));
+    let beside = "version: 1\nlinks: {eth0: }";
+    let said = said_on(&facts, BuildOptions::default(), beside);
+    text.push_str(&format!("=== a tunnel with the default route and no line\n{said}\n\n"));
+    device(&mut facts, "wg0").kind = Some("tun".to_string());
+    let said = said_on(&facts, BuildOptions::default(), auto);
+    text.push_str(&format!("=== auto that is a program's tunnel\n{said}\n\n"));
+    let tunnel = device(&mut facts, "wg0");
+    (tunnel.kind, tunnel.lower) = (Some("vxlan".to_string()), Some(2));
+    let said = said_on(&facts, BuildOptions::default(), auto);
+    text.push_str(&format!("=== auto that is a tunnel of the kernel's\n{said}\n\n"));
+    let said = said_on(&facts, BuildOptions::default(), beside);
+    text.push_str(&format!("=== such a tunnel on a link of the file\n{said}\n\n"));
+    let both = "version: 1\nlinks: {eth0: , wg0: 100mbit}";
+    let said = said_on(&facts, BuildOptions::default(), both);
+    text.push_str(&format!("=== both\n{said}\n\n"));
     insta::assert_snapshot!("links", text);
 }
 
