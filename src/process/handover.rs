@@ -242,7 +242,7 @@ fn listeners(protocol: Listening) -> io::Result<BTreeSet<u64>> {
 struct Descriptors {
     /// `/proc/PID/fd/N`, and the inode.
     sockets: Vec<(PathBuf, u64)>,
-    /// A table that may not be read (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), or is gone.
+    /// What may not be read: a table (CAP_DAC_READ_SEARCH), or an entry (CAP_SYS_PTRACE).
     unread: Option<(PathBuf, io::Error)>,
 }
 
@@ -268,8 +268,10 @@ fn descriptors(proc_root: &Path, pid: u32) -> Descriptors {
         for entry in entries.flatten().take(left) {
             left -= 1;
             let entry = entry.path();
-            if let Some(inode) = fs::read_link(&entry).ok().as_deref().and_then(held::inode) {
-                sockets.push((entry, inode));
+            match fs::read_link(&entry) {
+                Ok(link) => sockets.extend(held::inode(&link).map(|inode| (entry, inode))),
+                Err(error) if !is_gone(&error) => unread = Some((entry, error)),
+                Err(_) => {}
             }
         }
     }
