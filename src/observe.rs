@@ -25,7 +25,7 @@ use crate::state::{
     LeafQdisc, LinkFacts, LinkName, MapIds, Observation, Pref, Sockets, Tag, TagHelper, Tree,
 };
 use crate::sys::route::SocketError;
-use crate::sys::{ethtool, probe};
+use crate::sys::{bpf, ethtool, probe};
 use crate::units::{ClassId, Psched, Shard};
 pub use owners::{open_owners, replace_all_but};
 use sockets::Tags;
@@ -371,6 +371,8 @@ fn features(observation: &Observation) -> Features {
     let helpers = programs.fold(Helpers::default(), |helpers, program| Helpers {
         socket_tag: helpers.socket_tag || program.tag == TagHelper::Socket,
         netns_cookie: helpers.netns_cookie || matches!(program.sockets, Sockets::Cookie(_)),
+        // A daemon of an older unit may load programs, but none that reads what it does not hold.
+        mptcp: helpers.mptcp.or(program.mptcp.filter(|_| !bpf::may_not_read_kernel())),
     });
     let evident = classifiers.contains(&Classifier::Bpf)
         && trees().any(|tree| tree.leaves.values().any(|leaf| *leaf == LeafQdisc::FqCodel));
@@ -384,6 +386,7 @@ fn features(observation: &Observation) -> Features {
     features.classifiers.extend(classifiers);
     features.helpers.socket_tag |= helpers.socket_tag;
     features.helpers.netns_cookie |= helpers.netns_cookie;
+    features.helpers.mptcp = features.helpers.mptcp.or(helpers.mptcp);
     for tree in trees() {
         let leaves = tree.leaves.values().filter(|leaf| !matches!(leaf, LeafQdisc::Other { .. }));
         features.leaves.extend(leaves.map(LeafQdisc::kind));

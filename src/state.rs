@@ -17,7 +17,8 @@ mod u32;
 
 pub use self::claim::{Claim, Key, NotAClaim, Owner};
 pub use self::filter::{
-    Bits, Classifier, Family, Filter, Match, Pref, Program, Protocol, Sockets, Tag, TagHelper,
+    Bits, Classifier, Family, Filter, Match, MptcpLayout, Pref, Program, Protocol, Sockets, Tag,
+    TagHelper,
 };
 pub use self::owners::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
 pub use self::subuid::{NotARange, SubordinateUids, Subuids, UidRange};
@@ -232,14 +233,14 @@ pub struct Facts {
 impl Facts {
     /// The best deciding program here, for a qdisc without shards below it.
     pub fn program(&self) -> Program {
-        let Helpers { socket_tag, netns_cookie } = self.features.helpers;
+        let Helpers { socket_tag, netns_cookie, mptcp } = self.features.helpers;
         let sockets = match self.netns_cookie.filter(|_| netns_cookie) {
             Some(cookie) => Sockets::Cookie(cookie),
             None if self.own_sockets_only => Sockets::All,
             None => Sockets::Mixed,
         };
         let tag = if socket_tag { TagHelper::Socket } else { TagHelper::Task };
-        Program { shards: false, tag, sockets }
+        Program { shards: false, tag, sockets, mptcp }
     }
 }
 
@@ -304,6 +305,8 @@ pub struct Helpers {
     pub socket_tag: bool,
     /// `bpf_get_netns_cookie`, for programs of tc.
     pub netns_cookie: bool,
+    /// `bpf_skc_to_mptcp_sock` (Linux 5.19), where the kernel describes its types; needs CAP_PERFMON.
+    pub mptcp: Option<MptcpLayout>,
 }
 
 /// What NSS and `/etc/subuid` said, for the names in the policy and the uids that run.

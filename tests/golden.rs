@@ -220,7 +220,7 @@ fn facts() -> Facts {
         features: Features {
             htb: true,
             classifiers: BTreeSet::from([Classifier::Cgroup, Classifier::Bpf]),
-            helpers: Helpers { socket_tag: true, netns_cookie: true },
+            helpers: Helpers { socket_tag: true, netns_cookie: true, mptcp: None },
             leaves: BTreeSet::from(["fq_codel", "sfq", "bfifo", "pfifo", "cake"]),
         },
         accounts: Accounts {

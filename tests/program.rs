@@ -9,10 +9,13 @@ use proptest::prelude::*;
 
 use shaper::classify::assembler::Instruction;
 use shaper::classify::program::*;
-use shaper::state::{OwnerTable, Program, Sockets, TagHelper};
+use shaper::state::{MptcpLayout, OwnerTable, Program, Sockets, TagHelper};
 use shaper::units::{ClassId, Minor, Shard};
 
 const OURS: u64 = 0x1_0000_0011;
+
+/// What a program sees as the socket's address.
+const SOCKET: u64 = 0xdead_0000;
 
 /// A packet, as the kernel's functions tell of it.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +23,12 @@ struct Packet {
     tag: u32,
     /// `None`: no socket; else whether it is a full one, its namespace and its owner.
     socket: Option<(bool, u64, u32)>,
+    /// Of the MPTCP socket that it is a subflow of: owner and tag.
+    mptcp: Option<(u32, u32)>,
 }
+
+/// Where [`MPTCP`] has them.
+const LAYOUT: MptcpLayout = MptcpLayout { owner: 4, tag: 12 };
 
 #[derive(Clone, Debug)]
 struct World {
@@ -34,6 +42,8 @@ thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
     /// Where a looked-up value lies.
     static VALUE: RefCell<Box<u32>> = RefCell::new(Box::new(0));
+    /// An MPTCP socket.
+    static MPTCP: RefCell<Box<[u32; 4]>> = RefCell::new(Box::new([0; 4]));
 }
 
 fn world<T>(ask: impl FnOnce(&World) -> T) -> T {
@@ -57,6 +67,19 @@ fn owner(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
     world(|world| match world.packet.socket {
         Some((true, _, owner)) => owner.into(),
         _ => 65_534,
+    })
+}
+
+/// The address of the MPTCP socket that a subflow belongs to.
+fn mptcp(socket: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    assert_eq!(socket, SOCKET);
+    world(|world| {
+        world.packet.mptcp.map_or(0, |(owner, tag)| {
+            MPTCP.with(|mptcp| {
+                **mptcp.borrow_mut() = [0, owner, 0, tag];
+                (&raw const **mptcp.borrow()).expose_provenance() as u64
+            })
+        })
     })
 }
 
@@ -98,7 +121,8 @@ fn run(program: Program, it: &World) -> u32 {
         .flat_map(Instruction::bytes)
         .collect();
     let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).expect("a program that the checker takes");
-    let helpers: [(i32, rbpf::ebpf::Helper); 6] = [
+    let helpers: [(i32, rbpf::ebpf::Helper); 7] = [
+        (MPTCP_SOCKET, mptcp),
         (MAP_LOOKUP, look_up),
         (TASK_CLASSID, tag),
         (SOCKET_CLASSID, tag),
@@ -111,9 +135,11 @@ fn run(program: Program, it: &World) -> u32 {
     }
     let value = VALUE.with(|value| (&raw const **value.borrow()).expose_provenance() as u64);
     machine.register_allowed_memory(value..value + 4);
+    let mptcp = MPTCP.with(|mptcp| (&raw const **mptcp.borrow()).expose_provenance() as u64);
+    machine.register_allowed_memory(mptcp..mptcp + 16);
     // `struct __sk_buff`, with a socket or without.
     let mut context = [0_u8; 192];
-    let socket = it.packet.socket.map_or(0_u64, |_| 0xdead_0000);
+    let socket = it.packet.socket.map_or(0_u64, |_| SOCKET);
     context[SKB_SOCKET as usize..][..8].copy_from_slice(&socket.to_ne_bytes());
     machine.execute_program(&mut context).expect("runs to its end") as u32
 }
@@ -128,12 +154,16 @@ fn meant(program: Program, World { packet, table, given }: &World) -> u32 {
     let class = |uid: u32| table.class(uid).map_or(0, |class| class.0);
     let found = match packet.socket {
         _ if program.sockets == Sockets::Mixed && tag != 0 => tag,
-        Some((true, cookie, owner)) if own(cookie) => match owner {
-            0 if tag != 0 => tag,
-            0 => table.accounts.get(&0).map_or(0, |class| class.0),
-            owner if given.contains(&(owner, tag)) && tag != 0 => tag,
-            owner => class(owner),
-        },
+        Some((true, cookie, owner)) if own(cookie) => {
+            let (owner, tag) =
+                packet.mptcp.filter(|_| program.mptcp.is_some()).unwrap_or((owner, tag));
+            match owner {
+                0 if tag != 0 => tag,
+                0 => table.accounts.get(&0).map_or(0, |class| class.0),
+                owner if given.contains(&(owner, tag)) && tag != 0 => tag,
+                owner => class(owner),
+            }
+        }
         _ => tag,
     };
     match Shard::new((found >> 16) as u16).filter(|_| program.shards) {
@@ -146,10 +176,12 @@ fn programs() -> impl Strategy<Value = Program> {
     let sockets =
         prop_oneof![Just(Sockets::Cookie(OURS)), Just(Sockets::All), Just(Sockets::Mixed)];
     let tag = prop_oneof![Just(TagHelper::Socket), Just(TagHelper::Task)];
-    (any::<bool>(), tag, sockets).prop_map(|(shards, tag, sockets)| Program {
+    let mptcp = proptest::option::of(Just(LAYOUT));
+    (any::<bool>(), tag, sockets, mptcp).prop_map(|(shards, tag, sockets, mptcp)| Program {
         shards,
         tag,
         sockets,
+        mptcp,
     })
 }
 
@@ -176,6 +208,7 @@ prop_compose! {
             prop_oneof![4 => Just(OURS), 1 => Just(OURS + (1 << 32)), 1 => Just(12_u64)],
             uid(),
         )),
+        mptcp in proptest::option::weighted(0.3, (uid(), classid())),
         accounts in btree_map(uid(), classid(), 0..4),
         ranges in vec((uid(), uid(), 0x10..0x14_u16), 0..3),
         given in btree_set((uid(), classid()), 0..6),
@@ -186,7 +219,7 @@ prop_compose! {
             table.add_range(&(a.min(b).max(1)..=a.max(b)), ClassId::ours(Minor(minor)));
         }
         table.accounts = accounts.into_iter().map(|(uid, class)| (uid, ClassId(class))).collect();
-        World { packet: Packet { tag, socket }, table, given }
+        World { packet: Packet { tag, socket, mptcp }, table, given }
     }
 }
 
@@ -201,11 +234,16 @@ proptest! {
 
 #[test]
 fn a_user_cannot_leave_his_class_by_any_tag_that_was_not_given_to_him() {
-    let program = Program { shards: false, tag: TagHelper::Socket, sockets: Sockets::Cookie(OURS) };
+    let program = Program {
+        shards: false,
+        tag: TagHelper::Socket,
+        sockets: Sockets::Cookie(OURS),
+        mptcp: Some(LAYOUT),
+    };
     let mine = ClassId::ours(Minor(0x10));
     let table = OwnerTable { accounts: BTreeMap::from([(1000, mine)]), ..OwnerTable::default() };
     for tag in [0, 1, 0x1_0000, 0x1_0011, 0x1_fffd, 0x1_fffe, 0xe000_0010, u32::MAX] {
-        let packet = Packet { tag, socket: Some((true, OURS, 1000)) };
+        let packet = Packet { tag, socket: Some((true, OURS, 1000)), mptcp: None };
         let mut world = World { packet, table: table.clone(), given: BTreeSet::new() };
         assert_eq!(run(program, &world), mine.0, "tag {tag:x}");
         world.given.insert((1000, tag));
@@ -222,10 +260,12 @@ fn programs_of_different_options_have_different_hashes() {
         for tag in [TagHelper::Socket, TagHelper::Task] {
             let sockets = [Sockets::Cookie(1), Sockets::Cookie(2), Sockets::All, Sockets::Mixed];
             for sockets in sockets {
-                let code = decide(Program { shards, tag, sockets });
-                assert!(code.len() < 100, "{}", code.len());
-                hashes.insert(hash(&code));
-                count += 1;
+                for mptcp in [None, Some(LAYOUT)] {
+                    let code = decide(Program { shards, tag, sockets, mptcp });
+                    assert!(code.len() < 100, "{}", code.len());
+                    hashes.insert(hash(&code));
+                    count += 1;
+                }
             }
         }
     }

@@ -9,10 +9,13 @@
 //! 3. Root: the tag (what root accepted and handed on, root's processes); without one, root's line.
 //! 4. Nobody's: 0, which is the default class.
 //!
+//! Of an MPTCP connection, the MPTCP socket's owner and tag are asked for, not those of the subflow that
+//! sends: they follow fchown and moves of the process.
+//!
 //! A uid that nobody claims is in case 4 whatever its tag, but for what was given.
 
 use super::assembler::{Assembler, FRAME, Instruction, R0, R1, R2, R6, R7, R8, R9, Width};
-use crate::state::{Program, Sockets, TagHelper};
+use crate::state::{MptcpLayout, Program, Sockets, TagHelper};
 use crate::units::{ClassId, Shard};
 
 /// Hash map: uid → classid, both `u32` in the machine's byte order.
@@ -28,6 +31,8 @@ pub const MAP_LOOKUP: i32 = 1;
 pub const TASK_CLASSID: i32 = 17;
 /// Linux 4.12.
 pub const SOCKET_UID: i32 = 47;
+/// `bpf_skc_to_mptcp_sock`, Linux 5.19.
+pub const MPTCP_SOCKET: i32 = 196;
 /// Linux 5.1.
 pub const FULL_SOCKET: i32 = 95;
 /// For tc since Linux 6.15.
@@ -59,7 +64,8 @@ pub fn hash(program: &[Instruction]) -> u32 {
 
 /// R9 = the class of whoever sent the packet, 0 for nobody's. R1 is the context; R6 keeps it.
 pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
-    let (context, tag, owner, class) = (R6, R7, R8, R9);
+    // The socket is of no use any more when there is a class.
+    let (context, tag, owner, socket, class) = (R6, R7, R8, R9, R9);
     let (by_tag, root, known, decided, done) =
         (a.label(), a.label(), a.label(), a.label(), a.label());
     a.copy(context, R1);
@@ -75,6 +81,7 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
     // would get every forwarded packet.
     a.load(Width::Double, R1, context, SKB_SOCKET);
     a.jump_if_is(R1, 0, by_tag);
+    a.copy(socket, R1);
     a.call(FULL_SOCKET);
     a.jump_if_is(R0, 0, by_tag);
     if let Sockets::Cookie(cookie) = program.sockets {
@@ -83,9 +90,20 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
         a.set_64(R1, cookie);
         a.jump_if_differ(R0, R1, by_tag);
     }
+    let (plain, owned) = (a.label(), a.label());
+    if let Some(MptcpLayout { owner: owner_at, tag: tag_at }) = program.mptcp {
+        a.copy(R1, socket);
+        a.call(MPTCP_SOCKET);
+        a.jump_if_is(R0, 0, plain);
+        a.load(Width::Word, owner, R0, owner_at);
+        a.load(Width::Word, tag, R0, tag_at);
+        a.jump(owned);
+        a.bind(plain);
+    }
     a.copy(R1, context);
     a.call(SOCKET_UID);
     a.copy(owner, R0);
+    a.bind(owned);
     a.store(Width::Word, FRAME, UID, owner);
     a.jump_if_is(owner, 0, root);
     look_up(a, ACCOUNTS, UID);

@@ -198,7 +198,8 @@ mod tests {
             let (name, classid) = (Some(name.to_string()), Some(ClassId(classid)));
             record(ETH_P_ALL, "bpf", 1, FilterDetail::Bpf { name, classid, plain })
         };
-        let program = Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All };
+        let program =
+            Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
         let name = bpf_name::print(program, MapIds([1, 2, 3]));
         assert!(!is_unknown(vec![bpf(&name, 0x1_0000, true)]));
         assert!(is_unknown(vec![bpf("other", 0x1_0000, true)]));

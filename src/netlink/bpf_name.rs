@@ -3,14 +3,14 @@
 //! reads.
 
 use crate::classify::program;
-use crate::state::{MapIds, Program, Sockets, TagHelper};
+use crate::state::{MapIds, MptcpLayout, Program, Sockets, TagHelper};
 
 /// How it begins.
 const PREFIX: &str = "shaper-decide";
 
-/// `shaper-decide 1a2b3c4d tag=socket sockets=own:17 shards=0 maps=12,13,14`
+/// `shaper-decide 1a2b3c4d tag=socket sockets=own:17 shards=0 mptcp=528,680 maps=12,13,14`
 pub fn print(program: Program, maps: MapIds) -> String {
-    let Program { shards, tag, sockets } = program;
+    let Program { shards, tag, sockets, mptcp } = program;
     let tag = match tag {
         TagHelper::Socket => "socket",
         TagHelper::Task => "task",
@@ -20,8 +20,14 @@ pub fn print(program: Program, maps: MapIds) -> String {
         Sockets::All => "all".to_string(),
         Sockets::Mixed => "mixed".to_string(),
     };
+    let mptcp = match mptcp {
+        Some(MptcpLayout { owner, tag }) => format!("{owner},{tag}"),
+        None => "no".to_string(),
+    };
     let (hash, shards) = (program::hash(&program::decide(program)), u8::from(shards));
-    format!("{PREFIX} {hash:08x} tag={tag} sockets={sockets} shards={shards} maps={maps}")
+    format!(
+        "{PREFIX} {hash:08x} tag={tag} sockets={sockets} shards={shards} mptcp={mptcp} maps={maps}"
+    )
 }
 
 /// `None` for a name that we would not give: somebody else's filter, or another version's program.
@@ -38,7 +44,15 @@ pub fn parse(name: &str) -> Option<(Program, MapIds)> {
         "mixed" => Sockets::Mixed,
         own => Sockets::Cookie(own.strip_prefix("own:")?.parse().ok()?),
     };
-    let program = Program { shards: value("shards")? == "1", tag, sockets };
+    let shards = value("shards")? == "1";
+    let mptcp = match value("mptcp")? {
+        "no" => None,
+        offsets => {
+            let (owner, tag) = offsets.split_once(',')?;
+            Some(MptcpLayout { owner: owner.parse().ok()?, tag: tag.parse().ok()? })
+        }
+    };
+    let program = Program { shards, tag, sockets, mptcp };
     let mut ids = value("maps")?.split(',').map(|id| id.parse().ok());
     let maps = MapIds([ids.next()??, ids.next()??, ids.next()??]);
     // The hash and all the rest must be what we would write.
@@ -54,7 +68,8 @@ mod tests {
         for shards in [false, true] {
             for tag in [TagHelper::Socket, TagHelper::Task] {
                 for sockets in [Sockets::Cookie(u64::MAX), Sockets::All, Sockets::Mixed] {
-                    let program = Program { shards, tag, sockets };
+                    let mptcp = shards.then_some(MptcpLayout { owner: 528, tag: i16::MAX });
+                    let program = Program { shards, tag, sockets, mptcp };
                     let maps = MapIds([1, 20, 4_000_000_000]);
                     let name = print(program, maps);
                     assert!(name.len() < 256, "{name}");

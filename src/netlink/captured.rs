@@ -307,7 +307,8 @@ fn classes_say_the_same_as_those_of_tc() {
 #[test]
 fn the_bpf_filter_names_itself_and_has_no_direct_action() {
     let file = std::fs::File::open("/dev/null").unwrap();
-    let program = Program { shards: true, tag: TagHelper::Socket, sockets: Sockets::Cookie(17) };
+    let program =
+        Program { shards: true, tag: TagHelper::Socket, sockets: Sockets::Cookie(17), mptcp: None };
     let maps = MapIds([7, 8, 9]);
     let request = filter::add_bpf(V0, ClassId::ROOT, Pref(200), program, maps, file.as_fd());
     let captured = sent(&request, &[0; 12]);

@@ -170,6 +170,17 @@ pub struct Program {
     pub shards: bool,
     pub tag: TagHelper,
     pub sockets: Sockets,
+    /// Where the owner and the tag of MPTCP connections are read; `None`: their subflows' own count.
+    pub mptcp: Option<MptcpLayout>,
+}
+
+/// Where an MPTCP socket keeps its owner (`sk_uid`) and its tag, in bytes from its beginning. Its subflows,
+/// which send the packets, have an owner and a tag of their own, which neither fchown nor a move of
+/// their process reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MptcpLayout {
+    pub owner: i16,
+    pub tag: i16,
 }
 
 /// The function that reads a packet's `net_cls` classid.

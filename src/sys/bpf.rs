@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::sys::resource::{Resource, setrlimit};
 
+use super::btf;
 use crate::classify::assembler::Instruction;
 use crate::classify::program;
 use crate::state::{
@@ -392,16 +393,33 @@ fn load_instructions(program: &[Instruction], maps: &Maps) -> io::Result<OwnedFd
     unsafe { new_descriptor(PROG_LOAD, &mut attr) }
 }
 
+/// Whether this process may load programs, but none that reads the kernel's own values.
+pub fn may_not_read_kernel() -> bool {
+    /// Bits of `CapEff` (linux/capability.h): CAP_SYS_ADMIN, which stands for both of the others, then
+    /// CAP_PERFMON and CAP_BPF (Linux 5.8).
+    const SYS_ADMIN: u64 = 1 << 21;
+    const PERFMON: u64 = 1 << 38;
+    const BPF: u64 = 1 << 39;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & BPF != 0 && mask & (SYS_ADMIN | PERFMON) == 0
+}
+
 /// Which functions a deciding program can call here; `None` where none can be loaded at all.
 pub fn helpers() -> io::Result<Helpers> {
     let maps = Maps::create(&OwnerTable::default())?;
-    let loads = |tag, sockets| load(Program { shards: true, tag, sockets }, &maps);
+    let loads = |tag, sockets| load(Program { shards: true, tag, sockets, mptcp: None }, &maps);
     let netns_cookie = loads(TagHelper::Task, Sockets::Cookie(1)).is_ok();
     let socket_tag = loads(TagHelper::Socket, Sockets::All).is_ok();
     if !netns_cookie && !socket_tag {
         loads(TagHelper::Task, Sockets::All)?;
     }
-    Ok(Helpers { socket_tag, netns_cookie })
+    let mptcp = btf::mptcp_layout().filter(|_| {
+        let (tag, sockets, mptcp) = (TagHelper::Task, Sockets::All, btf::mptcp_layout());
+        load(Program { shards: true, tag, sockets, mptcp }, &maps).is_ok()
+    });
+    Ok(Helpers { socket_tag, netns_cookie, mptcp })
 }
 
 fn descriptor(fd: BorrowedFd<'_>) -> u32 {

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod btf;
 pub mod ethtool;
 pub mod guard;
 pub mod held;

@@ -91,7 +91,8 @@ fn tried() -> Result<Features, SocketError> {
 /// A deciding program that every kernel takes which takes one at all.
 fn trial() -> io::Result<(Program, bpf::Maps, OwnedFd)> {
     let maps = bpf::Maps::create(&OwnerTable::default())?;
-    let program = Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All };
+    let program =
+        Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
     let file = bpf::load(program, &maps)?;
     Ok((program, maps, file))
 }

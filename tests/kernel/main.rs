@@ -64,6 +64,8 @@ fn main() -> ExitCode {
         watch::SERVICE,
         churn::TESTS,
         escapes::HANDED_ON,
+        escapes::MPTCP,
+        escapes::PASSED_ON,
         lab::TESTS,
         demo::TESTS,
     ])

@@ -45,7 +45,8 @@ fn run(program: &str, arguments: &str) -> String {
 }
 
 /// What every kernel takes that takes a deciding program at all.
-const PROGRAM: Program = Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All };
+const PROGRAM: Program =
+    Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
 
 /// A deciding program in the kernel, for whom nobody is anybody's.
 struct Deciding {

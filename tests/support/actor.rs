@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::accounts::Account;
 use super::cell::myself;
+use super::mptcp;
 use super::orders::{Answer, Order, Proto, SocketId};
 use super::passing;
 use super::sink::{self, Sinks};
@@ -154,6 +155,12 @@ impl Stage {
             }
             Order::ConnectFrom { from, to } => {
                 let stream = source::connect_from(from, to)?;
+                let id = self.next();
+                self.streams.insert(id, stream);
+                Answer::Socket(id)
+            }
+            Order::ConnectMptcp(to) => {
+                let stream = mptcp::connect_to(to)?;
                 let id = self.next();
                 self.streams.insert(id, stream);
                 Answer::Socket(id)

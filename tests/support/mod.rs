@@ -12,6 +12,7 @@ pub mod counters;
 pub mod daemon;
 pub mod harness;
 pub mod logins;
+pub mod mptcp;
 pub mod orders;
 pub mod passing;
 pub mod program;

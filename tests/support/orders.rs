@@ -28,6 +28,8 @@ pub enum Order {
     Connect(SocketAddr),
     /// A TCP connection that leaves from this address of the host. Answers [`Answer::Socket`].
     ConnectFrom { from: SocketAddr, to: SocketAddr },
+    /// An MPTCP connection. Answers [`Answer::Socket`].
+    ConnectMptcp(SocketAddr),
     /// A TCP listener. Answers [`Answer::Socket`].
     Listen(SocketAddr),
     /// Waits for a connection. Answers [`Answer::Socket`].

@@ -39,9 +39,13 @@ impl Heir {
     pub fn start(account: Account, socket: impl Into<OwnedFd>) -> Heir {
         // One of the lab's kernels has nothing but a shell.
         let mut command = Command::new("sh");
-        command.args(["-c", "exec sleep 120"]).uid(account.uid).gid(account.gid);
-        command.stdin(Stdio::from(socket.into())).stdout(Stdio::null());
-        Heir(command.spawn().expect("start an heir"))
+        command.args(["-c", "exec sleep 120"]).stdin(Stdio::from(socket.into()));
+        Heir::of(account, command.stdout(Stdio::null()))
+    }
+
+    /// Any program of the account's.
+    pub fn of(account: Account, command: &mut Command) -> Heir {
+        Heir(command.uid(account.uid).gid(account.gid).spawn().expect("start an heir"))
     }
 
     fn pid(&self) -> u32 {
@@ -54,7 +58,7 @@ impl Heir {
     }
 
     /// Waits until it is in its class, and a little longer.
-    fn is_placed(&self, claim: &str) {
+    pub fn is_placed(&self, claim: &str) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !(directory(claim).exists() && members(claim).contains(&self.pid())) {
             assert!(Instant::now() < deadline, "not placed");
@@ -165,7 +169,7 @@ fn without_the_capability_it_is_said_once() {
     let _world = World::new();
     let file = policy(POLICY);
     beside(&["apply", &file]).exits(0);
-    // All that the unit grants (watch::service), but CAP_CHOWN.
+    // All that the unit grants (watch::service), but CAP_CHOWN; and as it was before CAP_PERFMON.
     let mut command = myself(&["--with-capabilities", "2,12,19,39"]);
     command.arg(binary()).args(["--cgroup", "shaper", "watch", &file]);
     let daemon = Daemon::run(command);

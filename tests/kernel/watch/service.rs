@@ -22,12 +22,13 @@ const FOR_BPF: &str = include_str!("../../../systemd/bpf.conf");
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
 
 /// linux/capability.h.
-const NUMBERS: [(&str, &str); 6] = [
+const NUMBERS: [(&str, &str); 7] = [
     ("CAP_CHOWN", "0"),
     ("CAP_DAC_READ_SEARCH", "2"),
     ("CAP_NET_ADMIN", "12"),
     ("CAP_SYS_PTRACE", "19"),
     ("CAP_SYS_ADMIN", "21"),
+    ("CAP_PERFMON", "38"),
     ("CAP_BPF", "39"),
 ];
 

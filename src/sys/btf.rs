@@ -1,0 +1,162 @@
+//! Where the kernel keeps the owner and the tag of a socket, by its own description of its types (BTF,
+//! Documentation/bpf/btf.rst). For MPTCP alone: a subflow has an owner and a tag of its own, which
+//! neither fchown nor a move of its process reaches, so the eBPF program reads those of the MPTCP
+//! socket that the subflow belongs to, and no function of the kernel answers that.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::OnceLock;
+
+use crate::state::MptcpLayout;
+
+const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
+
+/// As the running kernel has it; `None`: it has no MPTCP, or does not describe itself.
+pub fn mptcp_layout() -> Option<MptcpLayout> {
+    static LAYOUT: OnceLock<Option<MptcpLayout>> = OnceLock::new();
+    *LAYOUT.get_or_init(|| layout(&fs::read(DESCRIPTION).ok()?))
+}
+
+/// `struct btf_header` and the kinds of `struct btf_type` (linux/btf.h).
+const MAGIC: u16 = 0xeb9f;
+const INT: u32 = 1;
+const ARRAY: u32 = 3;
+const STRUCT: u32 = 4;
+const UNION: u32 = 5;
+const ENUM: u32 = 6;
+const FUNC_PROTO: u32 = 13;
+const VAR: u32 = 14;
+const DATASEC: u32 = 15;
+const DECL_TAG: u32 = 17;
+const ENUM64: u32 = 19;
+
+/// The members of a structure: name, type, offset in bytes.
+type Members<'a> = Vec<(&'a [u8], u32, u32)>;
+
+/// Both offsets from the beginning of an MPTCP socket, which begins with its `struct sock`.
+fn layout(btf: &[u8]) -> Option<MptcpLayout> {
+    let structures = structures(btf, &[b"mptcp_sock", b"sock", b"sock_cgroup_data"])?;
+    structures.get(b"mptcp_sock".as_slice())?;
+    let (_, sock) = structures.get(b"sock".as_slice())?;
+    let (number, tags) = structures.get(b"sock_cgroup_data".as_slice())?;
+    let member = |members: &Members<'_>, name: &[u8]| {
+        members.iter().find(|(known, _, _)| *known == name).map(|(_, kind, at)| (*kind, *at))
+    };
+    let (_, owner) = member(sock, b"sk_uid")?;
+    let (kind, groups) = member(sock, b"sk_cgrp_data")?;
+    let (_, tag) = member(tags, b"classid").filter(|_| kind == *number)?;
+    let offset = |at: u32| i16::try_from(at).ok();
+    Some(MptcpLayout { owner: offset(owner)?, tag: offset(groups + tag)? })
+}
+
+/// Each of these structures with its number and its members.
+fn structures<'a>(
+    btf: &'a [u8],
+    wanted: &[&'static [u8]],
+) -> Option<HashMap<&'static [u8], (u32, Members<'a>)>> {
+    let word = |bytes: &[u8], at: usize| {
+        Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+    };
+    if btf.get(..2)? != MAGIC.to_ne_bytes() {
+        return None;
+    }
+    let part = |at: usize| {
+        let [header, offset, length] = [word(btf, 4)?, word(btf, at)?, word(btf, at + 4)?];
+        let from = usize::try_from(header.checked_add(offset)?).ok()?;
+        btf.get(from..from.checked_add(usize::try_from(length).ok()?)?)
+    };
+    let (types, names) = (part(8)?, part(16)?);
+    let name = |offset: u32| {
+        let rest = names.get(usize::try_from(offset).ok()?..)?;
+        rest.split(|byte| *byte == 0).next()
+    };
+    let mut found = HashMap::new();
+    let (mut at, mut number) = (0, 0);
+    while at < types.len() {
+        number += 1;
+        let info = word(types, at + 4)?;
+        let (kind, count, has_bits) =
+            (info >> 24 & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
+        let members = at + 12;
+        let each = match kind {
+            STRUCT | UNION | ENUM64 => 12,
+            ENUM | FUNC_PROTO => 8,
+            DATASEC => 12,
+            _ => 0,
+        };
+        if kind == STRUCT
+            && count > 0
+            && let known = name(word(types, at)?)?
+            && let Some(wanted) = wanted.iter().find(|wanted| **wanted == known)
+        {
+            let mut list = Vec::with_capacity(count);
+            for member in 0..count {
+                let at = members + member * each;
+                let bits = word(types, at + 8)?;
+                let bits = if has_bits { bits & 0x00ff_ffff } else { bits };
+                list.push((name(word(types, at)?)?, word(types, at + 4)?, bits / 8));
+            }
+            found.entry(*wanted).or_insert((number, list));
+        }
+        at = members
+            + each * count
+            + match kind {
+                ARRAY => 12,
+                INT | VAR | DECL_TAG => 4,
+                _ => 0,
+            };
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A description of these types, each as its words.
+    fn described(types: &[&[u32]], names: &[u8]) -> Vec<u8> {
+        let types: Vec<u8> = types.concat().into_iter().flat_map(u32::to_ne_bytes).collect();
+        let mut btf = [MAGIC.to_ne_bytes().as_slice(), &[1, 0]].concat();
+        let lengths = [24, 0, types.len(), types.len(), names.len()];
+        btf.extend(lengths.into_iter().flat_map(|word| (word as u32).to_ne_bytes()));
+        [btf, types, names.to_vec()].concat()
+    }
+
+    const fn kind(kind: u32, count: u32) -> u32 {
+        kind << 24 | count
+    }
+
+    #[test]
+    fn offsets_are_found_behind_types_of_every_length() {
+        let names = b"\0sock\0sk_uid\0sk_cgrp_data\0sock_cgroup_data\0classid\0mptcp_sock\0";
+        let of = |name: &str| {
+            let text = String::from_utf8_lossy(names);
+            u32::try_from(text.find(&format!("\0{name}\0")).unwrap() + 1).unwrap()
+        };
+        let types: &[&[u32]] = &[
+            &[0, kind(INT, 0), 4, 32],
+            &[0, kind(ARRAY, 0), 0, 1, 1, 4],
+            &[0, kind(ENUM, 1), 4, 0, 0],
+            &[of("sock_cgroup_data"), kind(STRUCT, 1), 16, of("classid"), 1, 64],
+            &[
+                of("sock"),
+                1 << 31 | kind(STRUCT, 2),
+                700,
+                of("sk_uid"),
+                1,
+                (32 << 24) | (528 * 8),
+                of("sk_cgrp_data"),
+                4,
+                600 * 8,
+            ],
+            &[of("mptcp_sock"), kind(STRUCT, 1), 900, of("sock"), 5, 0],
+        ];
+        let known = MptcpLayout { owner: 528, tag: 608 };
+        assert_eq!(layout(&described(types, names)), Some(known));
+        assert_eq!(layout(&described(&types[..5], names)), None, "no MPTCP");
+        let whole = described(types, names);
+        for length in 0..whole.len() {
+            assert_eq!(layout(&whole[..length]), None, "cut off at {length}");
+        }
+    }
+}
