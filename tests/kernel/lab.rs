@@ -8,27 +8,25 @@ use std::time::Duration;
 use crate::support::harness::{On, Test};
 
 pub const TESTS: &[Test] = &[
-    Test { name: "lab::user_mode_linux", on: On::Host, budget: BOOT, body: user_mode_linux },
+    half("lab::user_mode_linux_part_1", || boot("uml.sh", &["--part", "1/2"])),
+    half("lab::user_mode_linux_part_2", || boot("uml.sh", &["--part", "2/2"])),
     Test {
         name: "lab::debian_cloud_kernel",
         on: On::Host,
         budget: BOOT,
-        body: debian_cloud_kernel,
+        body: || boot("qemu.sh", &[]),
     },
 ];
+
+/// User-mode Linux has one processor, so two of them share the tests and run at once.
+const fn half(name: &'static str, body: fn()) -> Test {
+    Test { name, on: On::HostTogether, budget: BOOT, body }
+}
 
 /// For everything inside one boot. The cell kills the machine with its test.
 const BOOT: Duration = Duration::from_secs(900);
 
-fn user_mode_linux() {
-    boot("uml.sh");
-}
-
-fn debian_cloud_kernel() {
-    boot("qemu.sh");
-}
-
-fn boot(script: &str) {
+fn boot(script: &str, words: &[&str]) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = here.join("target/lab");
     std::fs::create_dir_all(&folder).expect("a folder for the lab");
@@ -37,6 +35,7 @@ fn boot(script: &str) {
         .arg(&folder)
         .arg(std::env::current_exe().expect("this binary's path"))
         .arg(crate::support::program::binary())
+        .args(words)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

@@ -3,7 +3,8 @@
 //! binary, copied alone into another kernel, is runner, test and traffic tool.
 //!
 //! Speaks the part of libtest's language that cargo and nextest use: `--list --format terse`,
-//! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`.
+//! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`. And `--part I/N`: every N-th test
+//! from the I-th on, for machines that share the work.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ pub enum On {
     HostEvents,
     /// Needs what only the machine itself has (strace, the lab's own tools).
     Host,
+    /// The same, and those that follow each other may run at once.
+    HostTogether,
     /// No test: run only by `--demo`, with its output as it comes.
     Demo,
 }
@@ -71,7 +74,7 @@ impl On {
             On::Every => true,
             On::HostAndUml => place != Place::Qemu,
             On::Events => place != Place::Uml,
-            On::Host | On::HostEvents => place == Place::Host,
+            On::Host | On::HostEvents | On::HostTogether => place == Place::Host,
             On::Demo => false,
         }
     }
@@ -170,6 +173,8 @@ struct Wanted {
     nocapture: bool,
     names: Vec<String>,
     skip: Vec<String>,
+    /// Which of how many parts.
+    part: Option<(usize, usize)>,
 }
 
 impl Wanted {
@@ -182,6 +187,13 @@ impl Wanted {
                 "--ignored" => wanted.ignored_only = true,
                 "--exact" => wanted.exact = true,
                 "--nocapture" | "--no-capture" => wanted.nocapture = true,
+                "--part" => {
+                    let given = words.next().and_then(|part| part.split_once('/'));
+                    let part = given.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+                    let part: (usize, usize) = part.expect("--part I/N");
+                    assert!((1..=part.1).contains(&part.0), "--part I/N: {part:?}");
+                    wanted.part = Some(part);
+                }
                 "--skip" => wanted.skip.extend(words.next().map(|name| name.to_string())),
                 "--format" | "--test-threads" | "--color" | "-Z" | "--logfile" => {
                     words.next();
@@ -203,23 +215,35 @@ impl Wanted {
 
 fn runner(tests: &[Test], wanted: &Wanted) -> ExitCode {
     let place = Place::current();
-    let chosen: Vec<&Test> =
+    let mut chosen: Vec<&Test> =
         tests.iter().filter(|t| t.on.includes(place) && wanted.takes(t.name)).collect();
+    if let Some((part, of)) = wanted.part {
+        chosen = chosen.into_iter().skip(part - 1).step_by(of).collect();
+    }
     if wanted.list {
         chosen.iter().for_each(|test| println!("{}: test", test.name));
         return ExitCode::SUCCESS;
     }
     let mut failed = Vec::new();
     println!("\nrunning {} tests", chosen.len());
-    for test in &chosen {
-        let started = Instant::now();
-        let outcome = cell::run(test.name, test.budget, wanted.nocapture);
-        let seconds = started.elapsed().as_secs_f32();
-        match outcome {
-            Ok(()) => println!("test {} ... ok ({seconds:.1} s)", test.name),
-            Err(output) => {
-                println!("test {} ... FAILED ({seconds:.1} s)\n{output}", test.name);
-                failed.push(test.name);
+    let together = |a: &&Test, b: &&Test| a.on == On::HostTogether && b.on == On::HostTogether;
+    for tests in chosen.chunk_by(together) {
+        let outcomes = std::thread::scope(|scope| {
+            let run = |test: &Test| {
+                let started = Instant::now();
+                let outcome = cell::run(test.name, test.budget, wanted.nocapture);
+                (outcome, started.elapsed().as_secs_f32())
+            };
+            let run: Vec<_> = tests.iter().map(|test| scope.spawn(move || run(test))).collect();
+            run.into_iter().map(|run| run.join().expect("a test's runner")).collect::<Vec<_>>()
+        });
+        for (test, (outcome, seconds)) in tests.iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => println!("test {} ... ok ({seconds:.1} s)", test.name),
+                Err(output) => {
+                    println!("test {} ... FAILED ({seconds:.1} s)\n{output}", test.name);
+                    failed.push(test.name);
+                }
             }
         }
         // A kernel that stops in the next test must not take this verdict with it.
