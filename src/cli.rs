@@ -33,11 +33,12 @@ Examples:
 
 Exit status:
   0  done, or already in sync       3  plan --exit-code: there are changes
-  1  the kernel or system refused;  4  another run holds the lock, or a
-     what was there before is back     change waits to be confirmed
-                                    5  done, except steps that would disturb
-  2  usage or policy error;            others (apply --allow-disruption)
-     nothing was touched            128+n  interrupted by signal n, and undone";
+  1  the kernel or system refused;  4  another run holds the lock, a change
+     what was there before is back     waits to be confirmed, or the daemon
+  2  usage or policy error;            keeps another policy
+     nothing was touched            5  done, except steps that would disturb
+                                       others (apply --allow-disruption)
+                                    128+n  interrupted by signal n, and undone";
 
 #[derive(Clone, Debug, Args)]
 pub struct Global {
@@ -134,6 +135,9 @@ Examples:
         /// An unknown account or unix group is a warning, and keeps its class if it has one
         #[arg(long)]
         skip_unknown: bool,
+        /// Also while the daemon keeps another policy, and will undo this one
+        #[arg(long)]
+        despite_daemon: bool,
     },
     /// Keep a change that `apply --confirm` made
     Confirm,
@@ -158,6 +162,9 @@ SIGHUP), shapes links that come later, and repairs what others change.")]
         /// How long an account of `everyone` or `each` keeps its class without a process
         #[arg(long, value_name = "SECONDS", value_parser = grace, default_value = "60")]
         grace: Duration,
+        /// Also while another daemon keeps this instance
+        #[arg(long)]
+        despite_daemon: bool,
     },
     /// Show who has which class, rates and counters
     #[command(after_help = "\
@@ -197,7 +204,7 @@ The command keeps the caller's uid and stays in the class, also across apply. Ex
 command's own status; 125 when shaper itself fails, 126 when the command cannot be run, 127 when it
 is not found.")]
     Run {
-        /// A name in the policy, or an account that has a class
+        /// A name in the policy, or an account
         user: String,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "CMD")]
@@ -208,13 +215,29 @@ is not found.")]
 Example:
   shaper attach backup 4711 4712
 
-Their threads, their open connections and what they start later come along.")]
+Their threads, their open connections and what they start later come along. `shaper release` undoes it.")]
     Attach {
-        /// A name in the policy, or an account that has a class
+        /// A name in the policy, or an account
         user: String,
         /// Process ids
         #[arg(required = true, value_name = "PID")]
         pids: Vec<i32>,
+    },
+    /// Undo attach: processes go back to where the policy has them
+    #[command(after_help = "\
+Examples:
+  shaper release 4711
+  shaper release backup                     all that run, attach and login put into backup's class
+
+A process goes into the class of whoever claims it, or into none. What it started before stays where
+it is: name that too, or the user.")]
+    Release {
+        /// Names in the policy, accounts, or process ids
+        #[arg(required = true, value_name = "USER|PID")]
+        subjects: Vec<String>,
+        /// The policy that says whose they are [default: the daemon's, else /etc/shaper/policies.yaml]
+        #[arg(short, long)]
+        file: Option<PathBuf>,
     },
     /// Put a session into its user's class as it begins: for pam_exec
     #[command(after_help = "\
@@ -233,6 +256,9 @@ apply; whoever the session becomes (su, sudo) too.")]
         /// Also when that drops somebody else's classes under shaper's root
         #[arg(long)]
         allow_disruption: bool,
+        /// Also while the daemon keeps the policy, and will bring everything back
+        #[arg(long)]
+        despite_daemon: bool,
     },
     /// Print a commented starter policy from what this host has
     #[command(after_help = "\

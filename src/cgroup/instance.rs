@@ -15,6 +15,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
 use super::confirmation::{CONFIRM, REVERTED};
+use super::keeper::WATCH;
 use super::lock::LOCK;
 use super::namespace::NETNS;
 use super::said::SAID;
@@ -80,7 +81,7 @@ impl Instance {
         let mut found = Found::default();
         for room in subdirectories(&self.root)? {
             let path = self.root.join(&room);
-            if [CONFIRM, REVERTED, SAID, LOCK, NETNS].contains(&room.as_str()) {
+            if [CONFIRM, REVERTED, SAID, LOCK, NETNS, WATCH].contains(&room.as_str()) {
                 continue;
             }
             if !ROOMS.contains(&room.as_str()) {
@@ -166,6 +167,10 @@ impl Instance {
         self.forget_namespace()?;
         let rooms = ROOMS.iter().map(|room| self.root.join(room));
         for path in rooms.chain([self.root.join(LOCK), self.root.clone()]) {
+            // A daemon is found as long as there is something that it keeps.
+            if path == self.root && subdirectories(&path)? == [WATCH] {
+                self.evict_and_remove(&path.join(WATCH))?;
+            }
             match self.evict_and_remove(&path) {
                 Ok(()) | Err(Error::Occupied { .. }) => {}
                 Err(error) => return Err(error),

@@ -5,6 +5,7 @@
 mod confirmation;
 mod hierarchy;
 mod instance;
+mod keeper;
 mod lock;
 mod mountinfo;
 mod namespace;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Unmounted, find, mount, unmount};
 pub use instance::{Attached, Instance};
+pub use keeper::Keeping;
 pub use lock::Lock;
 pub use mountinfo::{Mount, net_cls_mount, parse_mountinfo};
 pub use namespace::named_after;

@@ -6,15 +6,25 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::report;
-use super::{Output, color};
+use super::{Output, color, daemon};
 use crate::apply::{self, Applied, May, Options, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::policy::{Diagnostic, Severity};
 
 /// Applies and reports.
-pub fn apply(global: &Global, file: &Path, options: Options, may: May) -> Result<Output, Failure> {
+pub fn apply(
+    global: &Global,
+    file: &Path,
+    options: Options,
+    may: May,
+    despite_daemon: bool,
+) -> Result<Output, Failure> {
     let mut session = super::session(global, file, options)?;
+    // What waits to be confirmed, the daemon leaves alone.
+    if may.confirm.is_none() && !despite_daemon {
+        daemon::follows(&session.kernel, file)?;
+    }
     let applied = apply::apply(&mut session, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {
         true => {

@@ -1,13 +1,19 @@
 //! `shaper clear`: everything that carries our mark goes, and what went is reported.
 
 use super::Output;
+use super::daemon::Daemon;
 use super::report;
 use crate::apply::{self, May};
 use crate::cli::Global;
 use crate::failure::Failure;
 
-pub fn clear(global: &Global, may: May) -> Result<Output, Failure> {
+pub fn clear(global: &Global, may: May, despite_daemon: bool) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
+    apply::may_change(&kernel)?;
+    if let Some(daemon) = Daemon::of(&kernel)?.filter(|_| !despite_daemon) {
+        let end_it = "end it first (systemctl stop shaper)";
+        return Err(daemon.would("bring everything back", end_it));
+    }
     let applied = apply::clear(&mut kernel, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {
         true => Output::json(&report::applied_json(&applied, &kernel.paths(applied.psched))),

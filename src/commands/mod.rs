@@ -2,10 +2,12 @@
 
 mod apply;
 mod clear;
+mod daemon;
 mod init;
 mod login;
 mod output;
 mod plan;
+mod release;
 mod report;
 mod run;
 mod status;
@@ -80,6 +82,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             confirm,
             force,
             skip_unknown,
+            despite_daemon,
         } => {
             let options =
                 Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };
@@ -88,15 +91,15 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
                 false => {
                     let may = may(global, *allow_disruption);
                     let may = May { confirm: *confirm, force: *force, ..may };
-                    apply::apply(global, file, options, may)
+                    apply::apply(global, file, options, may, *despite_daemon)
                 }
             }
         }
         Command::Confirm => apply::confirm(global),
-        Command::Watch { file, skip_unknown, takeover, grace } => {
+        Command::Watch { file, skip_unknown, takeover, grace, despite_daemon } => {
             let options =
                 Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };
-            watch::watch(global, file, options, *grace)
+            watch::watch(global, file, options, *grace, *despite_daemon)
         }
         Command::Login { file } => {
             let options = Options { skip_unknown: true, ..Options::default() };
@@ -106,7 +109,10 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
         Command::Why { subject, file } => why::why(global, subject, file),
         Command::Run { user, command } => Err(run::run(global, user, command)),
         Command::Attach { user, pids } => run::attach(global, user, pids),
-        Command::Clear { allow_disruption } => clear::clear(global, may(global, *allow_disruption)),
+        Command::Release { subjects, file } => release::release(global, subjects, file.as_deref()),
+        Command::Clear { allow_disruption, despite_daemon } => {
+            clear::clear(global, may(global, *allow_disruption), *despite_daemon)
+        }
         Command::Init => init::init(global),
     }
 }

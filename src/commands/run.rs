@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 
-use super::Output;
-use crate::apply::may_change;
+use serde::Serialize;
+
+use super::{Output, daemon};
+use crate::apply::{self, Options, Session, may_change};
 use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -52,6 +55,13 @@ fn enter(global: &Global, user: &str) -> Result<(), Failure> {
     }
 }
 
+#[derive(Serialize)]
+struct Document<'p> {
+    version: u32,
+    attached: &'p [u32],
+    to: String,
+}
+
 pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failure> {
     let numbers: Vec<u32> = pids
         .iter()
@@ -62,6 +72,8 @@ pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failu
         })
         .collect::<Result<_, _>>()?;
     let place = Place::of(global, user)?;
+    // Before any of them is moved.
+    numbers.iter().try_for_each(|pid| may_be_put(&place.kernel, *pid))?;
     let mut dead = Vec::new();
     for pid in &numbers {
         match place.put(*pid)? {
@@ -78,6 +90,10 @@ pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failu
     if !dead.is_empty() {
         return Err(Failure::refused(format!("no such process: {}", dead.join(" "))));
     }
+    if global.json {
+        let document = Document { version: 1, attached: &numbers, to: place.claim.to_string() };
+        return Ok(Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?));
+    }
     Ok(Output::text(match (global.quiet, numbers.len()) {
         (true, _) => String::new(),
         (false, 1) => format!("1 process is in {user}'s class, and stays there\n"),
@@ -85,8 +101,8 @@ pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failu
     }))
 }
 
-/// The directory for what is put into a user's class by hand.
-struct Place {
+/// The directory for what is put into a user's class by hand; `release` undoes it.
+pub struct Place {
     kernel: Kernel,
     instance: Instance,
     claim: Claim,
@@ -110,24 +126,82 @@ impl Place {
     }
 }
 
+/// Refuses processes whose packets are not one user's, or not ours. One that is gone is for
+/// [`Place::put`] to find.
+fn may_be_put(kernel: &Kernel, pid: u32) -> Result<(), Failure> {
+    let Some(process) = process::read_one(&kernel.proc_root, pid) else { return Ok(()) };
+    let why = if pid == 1 {
+        "it starts everything else here, which would come along".to_string()
+    } else if process.kernel_thread {
+        "it is a kernel thread, which is in no class; give its traffic one by a rule".to_string()
+    } else if let Some(other) = process::held_by_another(&process, &kernel.view()) {
+        format!("it is the instance `{}`'s (--cgroup), which would take it back", shown(&other))
+    } else {
+        return Ok(());
+    };
+    Err(Failure::Usage(format!("process {pid} ({}) cannot be attached: {why}", process.comm)))
+}
+
+/// The instance, where there is one.
+pub fn standing(kernel: &Kernel) -> Result<Instance, Failure> {
+    let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
+    kernel.instance().filter(|instance| instance.root().exists()).ok_or_else(nothing)
+}
+
 fn pinned(kernel: &Kernel, global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
     may_change(kernel)?;
-    let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
-    let instance = kernel.instance().filter(|i| i.root().exists()).ok_or_else(nothing)?;
+    let instance = standing(kernel)?;
     let _lock = instance.lock(global.wait)?;
-    let (claims, _) = instance.observe()?;
-    let (owner, classid) = owners(user)
-        .into_iter()
-        .find_map(|owner| Some((owner.clone(), *claims.get(&Claim::Owner(owner))?)))
-        .filter(|(_, classid)| *classid != ClassId::NONE)
-        .ok_or_else(|| {
-            Failure::Usage(format!(
-                "{0} has no class; `shaper status` lists who has, `shaper why {0}` says why",
-                shown(user)
-            ))
-        })?;
+    let Pinned { claims, owner, classid } = class_of(&instance, user, None)?;
     let claim = pin(&instance, &claims, owner, classid)?;
     Ok((instance, claim))
+}
+
+/// A class, and all directories beside its own.
+pub struct Pinned {
+    pub claims: BTreeMap<Claim, ClassId>,
+    pub owner: Owner,
+    pub classid: ClassId,
+}
+
+/// The class that a name on the command line means: a line's, an account's own, or that of the line which
+/// claims the account in the policy (`file`, or the one in force).
+pub fn class_of(instance: &Instance, user: &str, file: Option<&Path>) -> Result<Pinned, Failure> {
+    let (claims, _) = instance.observe()?;
+    let class = |owner: Owner| {
+        let classid = *claims.get(&Claim::Owner(owner.clone()))?;
+        (classid != ClassId::NONE).then_some((owner, classid))
+    };
+    let found = owners(user).into_iter().find_map(class);
+    let found = found.or_else(|| class(claimed(&instance.name(), user, file)?));
+    let (owner, classid) = found.ok_or_else(|| {
+        Failure::Usage(format!(
+            "{0} has no class; `shaper status` lists who has, `shaper why {0}` says why",
+            shown(user)
+        ))
+    })?;
+    Ok(Pinned { claims, owner, classid })
+}
+
+/// Whose class an account's processes are in, as the policy has it; `None` also where there is none.
+pub fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option<Owner> {
+    let uid = owners(user).into_iter().find_map(|owner| match owner {
+        Owner::Uid(uid) => Some(uid),
+        _ => None,
+    })?;
+    let kernel = Kernel::open(Some(instance)).ok()?;
+    let file = match file {
+        Some(file) => file.to_path_buf(),
+        None => daemon::policy_in_force(&kernel).ok()?,
+    };
+    let policy = apply::read(&file).ok()?;
+    let options =
+        Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
+    let mut session = Session::new(kernel, policy, options);
+    session.ask.insert(uid);
+    let meaning = session.look().ok()?;
+    let claimed = meaning.model.matcher.claim(uid, None, &meaning.sight.facts().accounts);
+    claimed.map(|claimed| claimed.owner())
 }
 
 /// The directory for what stays in the owner's class, made if need be.

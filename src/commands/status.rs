@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Output;
+use super::{Output, run};
 use crate::accounts::{self, Question};
 use crate::cgroup::Instance;
 use crate::cli::Global;
@@ -18,13 +18,23 @@ pub fn status(global: &Global, users: &[String], group: Option<&str>) -> Result<
     let sight = observe::observe(&mut kernel, Wanted::default())?;
     let extra = extra(&kernel, &sight)?;
     let mut status = status::status(&sight, &extra);
-    status.narrow(users, group);
-    if let Some(missing) = users.iter().find(|name| {
+    let has_class = |name: &str, status: &status::Status| {
         let is = |user: &status::User| {
-            user.user == **name || user.uid.is_some_and(|uid| uid.to_string() == **name)
+            user.user == name || user.uid.is_some_and(|uid| uid.to_string() == name)
         };
-        !status.links.iter().any(|link| link.users.iter().any(is))
-    }) {
+        status.links.iter().any(|link| link.users.iter().any(is))
+    };
+    // An account may be named although its line has another name.
+    let row = |name: &String| match run::claimed(&kernel.name, name, None) {
+        _ if has_class(name, &status) => name.clone(),
+        Some(Owner::User(key)) => key.to_string(),
+        Some(Owner::Uid(uid)) => uid.to_string(),
+        _ => name.clone(),
+    };
+    let rows: Vec<String> = users.iter().map(row).collect();
+    status.narrow(&rows, group);
+    let missing = users.iter().zip(&rows).find(|(_, row)| !has_class(row, &status));
+    if let Some((missing, _)) = missing {
         return Err(Failure::Usage(format!(
             "{0} has no class here; `shaper why {0}` says why",
             shown(missing)

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Output;
+use super::daemon::Daemon;
 use crate::apply::{self, Options};
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -16,6 +17,7 @@ pub fn watch(
     file: &Path,
     options: Options,
     grace: Duration,
+    despite_daemon: bool,
 ) -> Result<Output, Failure> {
     if file == Path::new("-") {
         return Err(Failure::Usage(
@@ -37,6 +39,9 @@ pub fn watch(
     };
     let session = super::session(global, file, options)?;
     apply::may_change(&session.kernel)?;
+    if let Some(other) = Daemon::of(&session.kernel)?.filter(|_| !despite_daemon) {
+        return Err(other.would("undo what this one does", "end it first"));
+    }
     let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait };
     watch::watch(session, processes, &settings, bound.as_ref())?;
     Ok(Output::default())

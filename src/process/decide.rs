@@ -179,6 +179,18 @@ pub fn claim_of(process: &Process, instance: &InstanceView) -> Option<Claim> {
     }
 }
 
+/// The other instance that holds a process: by its directory, or by the namespace, whose packets it
+/// shapes.
+pub fn held_by_another(process: &Process, instance: &InstanceView) -> Option<String> {
+    let netns = process.netns.filter(|netns| *netns != instance.netns)?;
+    if let Some(name) = instance.others.get(&netns) {
+        return Some(name.clone());
+    }
+    let path = process.net_cls.as_deref()?;
+    let top = path.trim_start_matches('/').split('/').next()?;
+    (seat(path, instance) == Seat::Sibling).then(|| top.to_string())
+}
+
 /// `path` is as `/proc/PID/cgroup` has it: `/shaper/user/bob`.
 fn seat(path: &str, instance: &InstanceView) -> Seat {
     let path = path.trim_start_matches('/');

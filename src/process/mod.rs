@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use crate::text::Foreign;
 
-pub use decide::{Decision, InstanceView, Reason, claim_of, decide, given};
+pub use decide::{Decision, InstanceView, Reason, claim_of, decide, given, held_by_another};
 pub use handover::{HandedOver, Handover};
 pub use parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
 pub use place::{Failed, ForeignProcess, PlacedOne, Placement, place, place_one, place_seen};

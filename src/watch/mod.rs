@@ -26,6 +26,7 @@ use sd_notify::NotifyState;
 
 use crate::accounts::Question;
 use crate::apply::{Applied, May, Session, Stands};
+use crate::cgroup::Keeping;
 use crate::failure::Failure;
 use crate::observe::Sight;
 use crate::policy::Policy;
@@ -66,6 +67,8 @@ pub struct Settings {
 /// A daemon that has made its first apply.
 pub struct Watch {
     session: Session,
+    /// Others find this daemon by it.
+    keeping: Option<Keeping>,
     settings: Settings,
     /// What names this network namespace, where the command line does.
     target: Option<Target>,
@@ -180,8 +183,10 @@ fn keep(
         return Err(Failure::refused("the first apply did not come to rest"));
     };
     session.reclaimed.extend(stands.links.values());
+    let keeping = session.kernel.instance().map(|instance| instance.keep()).transpose()?;
     let mut watch = Watch {
         session,
+        keeping,
         settings: settings.clone(),
         target: target.cloned(),
         is_cut_off: false,

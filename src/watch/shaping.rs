@@ -10,6 +10,7 @@ use super::agenda::Task;
 use super::file::Now;
 use super::{IDLE_SHARE, RECONCILE, Watch};
 use crate::apply::{self, Applied, May};
+use crate::cgroup::Keeping;
 use crate::failure::Failure;
 use crate::observe::Sight;
 use crate::plan::{Planned, Step};
@@ -124,8 +125,21 @@ impl Watch {
             let claims = &self.stands.state.claims;
             self.leaving.retain(|owner| claims.contains_key(&Claim::Owner(owner.clone())));
         }
+        self.keep_instance();
         self.schedule_collection();
         memory::give_back();
+    }
+
+    /// The instance may have been removed, and made anew.
+    fn keep_instance(&mut self) {
+        if self.keeping.as_ref().is_some_and(Keeping::holds) {
+            return;
+        }
+        let Some(instance) = self.session.kernel.instance() else { return };
+        match instance.keep() {
+            Ok(keeping) => self.keeping = Some(keeping),
+            Err(error) => log::warn!("other runs will not know of this daemon: {error}"),
+        }
     }
 
     /// Steps that nobody's coming and going explains were made necessary by somebody.

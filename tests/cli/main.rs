@@ -8,6 +8,7 @@ mod support;
 
 mod attach;
 mod bad_policy;
+mod beside;
 mod check;
 mod daemon;
 mod files;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         kernel_state::TESTS,
         run::TESTS,
         attach::TESTS,
+        beside::TESTS,
         daemon::TESTS,
         hostile::TESTS,
         output::TESTS,

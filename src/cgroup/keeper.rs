@@ -1,0 +1,127 @@
+//! The daemon that keeps an instance, for others to find: it holds a record lock (fcntl(2)) on the
+//! directory `watch` in the instance's. The kernel says who holds it, drops it with the process, and
+//! does not pass it on to children. Only root may open that directory, as it is with the run's lock.
+//!
+//! Such a lock goes when its process closes any descriptor of the directory: whoever keeps an instance
+//! does not ask who keeps it.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use super::{Error, Instance};
+
+/// The directory that is locked.
+pub(super) const WATCH: &str = "watch";
+
+/// Held until it is dropped; then the directory goes.
+#[derive(Debug)]
+pub struct Keeping {
+    path: PathBuf,
+    directory: File,
+}
+
+impl Instance {
+    /// The daemon that keeps this instance: its pid, or 0 where it is in another process namespace.
+    pub fn keeper(&self) -> Result<Option<u32>, Error> {
+        let path = self.root().join(WATCH);
+        match File::open(&path) {
+            Ok(directory) => holder(&directory).map_err(Error::io("inspect", &path)),
+            // Not for us to know; and then this process may change nothing either.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Error::io("open", &path)(error)),
+        }
+    }
+
+    /// Makes this process the one that keeps the instance, which exists. Several may (one that was told
+    /// to begin despite another): the first that began is found.
+    pub fn keep(&self) -> Result<Keeping, Error> {
+        let path = self.root().join(WATCH);
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("make", &path)(error));
+            }
+            _ => {}
+        }
+        let directory = File::open(&path).map_err(Error::io("open", &path))?;
+        fcntl(&directory, FcntlArg::F_SETLK(&whole(libc::F_RDLCK)))
+            .map_err(|errno| Error::io("lock", &path)(errno.into()))?;
+        Ok(Keeping { path, directory })
+    }
+}
+
+impl Keeping {
+    /// Whether the path still names the directory that is locked: the instance may have been removed,
+    /// and made anew.
+    pub fn holds(&self) -> bool {
+        let same = |held: fs::Metadata, named: fs::Metadata| {
+            (held.dev(), held.ino()) == (named.dev(), named.ino())
+        };
+        match (self.directory.metadata(), fs::metadata(&self.path)) {
+            (Ok(held), Ok(named)) => same(held, named),
+            _ => false,
+        }
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        if self.holds() {
+            let _with_the_instance_then = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// Who has a lock on it, and is not this process.
+fn holder(directory: &File) -> io::Result<Option<u32>> {
+    let mut lock = whole(libc::F_WRLCK);
+    match fcntl(directory, FcntlArg::F_GETLK(&mut lock)) {
+        Ok(_) if libc::c_int::from(lock.l_type) == libc::F_UNLCK => Ok(None),
+        Ok(_) => Ok(Some(u32::try_from(lock.l_pid).unwrap_or(0))),
+        Err(Errno::EINVAL) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn whole(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_keeps_what_no_daemon_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        assert_eq!(instance.keeper().unwrap(), None);
+        fs::create_dir(instance.root()).unwrap();
+        let keeping = instance.keep().unwrap();
+        assert!(keeping.holds());
+        fs::remove_dir(instance.root().join(WATCH)).unwrap();
+        assert!(!keeping.holds());
+        let again = instance.keep().unwrap();
+        assert!(again.holds());
+        drop((keeping, again));
+        assert!(!instance.root().join(WATCH).exists());
+    }
+}

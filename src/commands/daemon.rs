@@ -1,0 +1,117 @@
+//! The daemon that keeps an instance, as other commands meet it: what they change beside it, it undoes.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command, DEFAULT_FILE};
+use crate::failure::Failure;
+use crate::kernel::Kernel;
+use crate::text::shown;
+
+/// A daemon that runs.
+#[derive(Debug)]
+pub struct Daemon {
+    /// 0: in another process namespace.
+    pid: u32,
+    /// The policy that it follows, as its command line names it; `None`: that cannot be known.
+    file: Option<PathBuf>,
+}
+
+impl Daemon {
+    /// The one that keeps the kernel's instance.
+    pub fn of(kernel: &Kernel) -> Result<Option<Daemon>, Failure> {
+        let Some(instance) = kernel.instance() else { return Ok(None) };
+        let Some(pid) = instance.keeper()? else { return Ok(None) };
+        Ok(Some(Daemon { pid, file: followed(&kernel.proc_root.join(pid.to_string())) }))
+    }
+
+    /// Refuses what it would undo, unless that is wanted. `what`: "bring everything back".
+    pub fn would(&self, what: &str, instead: &str) -> Failure {
+        Failure::Locked(format!(
+            "{self}, and would {what}; {instead}, or say --despite-daemon to do it all the same"
+        ))
+    }
+
+    /// Whether it follows this very file, by whatever name.
+    fn follows(&self, file: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        match (&self.file, real(file)) {
+            (Some(followed), Some(file)) => real(followed).is_some_and(|followed| followed == file),
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.pid {
+            0 => {
+                f.write_str("a daemon, in another process namespace, keeps this as its policy says")
+            }
+            pid => {
+                write!(f, "the daemon (process {pid}) keeps this as ")?;
+                match &self.file {
+                    Some(file) => write!(f, "{} says", shown(&file.to_string_lossy())),
+                    None => f.write_str("its policy says"),
+                }
+            }
+        }
+    }
+}
+
+/// The policy file in the command line of a `shaper watch`; `process` is its folder in /proc.
+fn followed(process: &Path) -> Option<PathBuf> {
+    let words = fs::read(process.join("cmdline")).ok()?;
+    let words = words.strip_suffix(&[0]).unwrap_or(&words).split(|byte| *byte == 0);
+    let words = words.map(|word| OsString::from_vec(word.to_vec()));
+    let Ok(Cli { command: Command::Watch { file, .. }, .. }) = Cli::try_parse_from(words) else {
+        return None;
+    };
+    // As it is where the daemon is.
+    Some(fs::read_link(process.join("cwd")).unwrap_or_default().join(file))
+}
+
+/// Refuses to apply a policy beside a daemon that follows another.
+pub fn follows(kernel: &Kernel, file: &Path) -> Result<(), Failure> {
+    match Daemon::of(kernel)? {
+        Some(daemon) if !daemon.follows(file) => Err(daemon.would(
+            "undo this as soon as it looks again",
+            "change its file, end it first, try a policy with --confirm",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The policy to read where none is named: the daemon's, else the usual one.
+pub fn policy_in_force(kernel: &Kernel) -> Result<PathBuf, Failure> {
+    let file = Daemon::of(kernel)?.and_then(|daemon| daemon.file);
+    Ok(file.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_daemons_file_is_on_its_command_line() {
+        let process = tempfile::tempdir().unwrap();
+        symlink("/srv", process.path().join("cwd")).unwrap();
+        let of = |words: &str| {
+            let words: Vec<u8> =
+                words.split(' ').flat_map(|word| [word.as_bytes(), &[0]].concat()).collect();
+            fs::write(process.path().join("cmdline"), words).unwrap();
+            followed(process.path())
+        };
+        let path = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(of("/usr/local/bin/shaper watch --skip-unknown"), path(DEFAULT_FILE));
+        assert_eq!(of("shaper --cgroup x watch p.yaml --grace 5"), path("/srv/p.yaml"));
+        assert_eq!(of("shaper -v watch /etc/p.yaml"), path("/etc/p.yaml"));
+        assert_eq!(of("shaper status"), None);
+        assert_eq!(of("sleep 60"), None);
+    }
+}

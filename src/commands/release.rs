@@ -1,0 +1,228 @@
+//! `shaper release`: undoes `attach`, `run` and `login`. What was put into a class by hand goes to where
+//! the policy has it.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::run::{self, Pinned};
+use super::{Output, daemon};
+use crate::apply::{self, Options, Session, may_change};
+use crate::cgroup::{Attached, Instance};
+use crate::cli::Global;
+use crate::failure::Failure;
+use crate::model::Matcher;
+use crate::observe;
+use crate::process::{self, Decision, Process};
+use crate::state::{Accounts, Claim};
+use crate::text::shown;
+
+/// Children are forked while their parents are moved: so often a user's processes are listed again.
+const MOST_PASSES: usize = 64;
+
+#[derive(Serialize)]
+struct Document {
+    version: u32,
+    released: Vec<Released>,
+    /// Why nobody was placed, if nobody could be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Released {
+    pid: u32,
+    from: String,
+    /// Nothing: in nobody's class.
+    to: Option<String>,
+}
+
+pub fn release(
+    global: &Global,
+    subjects: &[String],
+    file: Option<&Path>,
+) -> Result<Output, Failure> {
+    let kernel = super::open(global)?;
+    may_change(&kernel)?;
+    let named = file.is_some();
+    let file = match file {
+        Some(file) => file.to_path_buf(),
+        None => daemon::policy_in_force(&kernel)?,
+    };
+    let instance = run::standing(&kernel)?;
+    let _lock = instance.lock(global.wait)?;
+    let wanted = subjects.iter().map(|subject| Wanted::new(&instance, subject, &file));
+    let wanted: Vec<Wanted> = wanted.collect::<Result<_, _>>()?;
+    // Where there is no policy (any more), the next apply says whose they are.
+    let whose = match apply::read(&file) {
+        Ok(policy) => {
+            let options = Options {
+                skip_unknown: true,
+                takeover: true,
+                absent_links: true,
+                ..Options::default()
+            };
+            let mut session = Session::new(kernel, policy, options);
+            let meaning = session.look()?;
+            Ok((session.kernel, meaning.model.matcher, meaning.sight.observation.facts.accounts))
+        }
+        Err(failure) if named => return Err(failure),
+        Err(failure) => Err((kernel, failure.message())),
+    };
+    let (kernel, whose, note) = match whose {
+        Ok((kernel, matcher, accounts)) => (kernel, Some((matcher, accounts)), None),
+        Err((kernel, why)) => {
+            let note = format!("whose they are is for the next apply to say: {why}");
+            (kernel, None, Some(note))
+        }
+    };
+    let mut kernel = kernel;
+    observe::open_owners(&mut kernel)?;
+    let release = Release { kernel, instance, whose };
+    let mut released = Vec::new();
+    for wanted in wanted {
+        release.all(&wanted, &mut released)?;
+    }
+    Ok(match global.json {
+        true => {
+            let document = Document { version: 1, released, note };
+            Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?)
+        }
+        false => {
+            let stdout = if global.quiet { String::new() } else { text(&released) };
+            let stderr = note.map_or_else(String::new, |note| format!("note: {note}\n"));
+            Output { stdout, stderr, ..Output::default() }
+        }
+    })
+}
+
+/// What a word of the command line means.
+enum Wanted {
+    Process(u32),
+    /// All that was put into this directory.
+    All(Claim),
+}
+
+impl Wanted {
+    fn new(instance: &Instance, subject: &str, file: &Path) -> Result<Wanted, Failure> {
+        if let Ok(pid) = subject.parse::<u32>() {
+            return Ok(Wanted::Process(pid));
+        }
+        let Pinned { owner, .. } = run::class_of(instance, subject, Some(file))?;
+        Ok(Wanted::All(Claim::Pinned(owner)))
+    }
+}
+
+struct Release {
+    kernel: crate::kernel::Kernel,
+    instance: Instance,
+    whose: Option<(Matcher, Accounts)>,
+}
+
+impl Release {
+    fn all(&self, wanted: &Wanted, released: &mut Vec<Released>) -> Result<(), Failure> {
+        let claim = match wanted {
+            Wanted::Process(pid) => {
+                let (process, claim) = self.put_by_hand(*pid)?;
+                return self.one(&process, &claim, released);
+            }
+            Wanted::All(claim) => claim,
+        };
+        for _ in 0..MOST_PASSES {
+            let members = self.instance.members(claim)?;
+            if members.is_empty() {
+                return Ok(());
+            }
+            for pid in members {
+                if let Some(process) = process::read_one(&self.kernel.proc_root, pid) {
+                    self.one(&process, claim, released)?;
+                }
+            }
+        }
+        Err(Failure::refused(format!("processes keep coming into {claim}: some are there still")))
+    }
+
+    /// A process that `run`, `attach` or `login` put somewhere, and where.
+    fn put_by_hand(&self, pid: u32) -> Result<(Process, Claim), Failure> {
+        let process = process::read_one(&self.kernel.proc_root, pid)
+            .filter(Process::is_alive)
+            .ok_or_else(|| Failure::refused(format!("no such process: {pid}")))?;
+        match process::claim_of(&process, &self.kernel.view()) {
+            Some(claim @ Claim::Pinned(_)) => Ok((process, claim)),
+            other => {
+                let at = other.map_or_else(
+                    || "in no class of ours".to_string(),
+                    |claim| format!("in {claim}, where the policy has it"),
+                );
+                Err(Failure::Usage(format!(
+                    "process {pid} ({}) was put nowhere by hand: it is {at}",
+                    process.comm
+                )))
+            }
+        }
+    }
+
+    /// Undoes what [`run::Place::put`] did to a process.
+    fn one(
+        &self,
+        process: &Process,
+        from: &Claim,
+        released: &mut Vec<Released>,
+    ) -> Result<(), Failure> {
+        // As if it came now.
+        let free = Process { net_cls: Some("/".to_string()), ..process.clone() };
+        let decision = self.whose.as_ref().map(|(matcher, accounts)| {
+            self.kernel.decide(&free, matcher, accounts, &self.kernel.view())
+        });
+        let to = match decision {
+            Some(Decision::MoveTo(claim)) => match self.instance.attach(process.pid, &claim)? {
+                Attached::Moved => Some(claim),
+                Attached::Dead => return Ok(()),
+                // Its class is made by the next apply, or by the daemon as it looks.
+                Attached::NoDirectory => None,
+            },
+            _ => None,
+        };
+        if to.is_none() && self.instance.release(process.pid)? == Attached::Dead {
+            return Ok(());
+        }
+        self.take_back(process, from);
+        released.push(Released {
+            pid: process.pid,
+            from: from.to_string(),
+            to: to.map(|claim| claim.to_string()),
+        });
+        Ok(())
+    }
+
+    /// What the process's uid sends is no longer given to the class, unless another of its processes is
+    /// still there; and is given where its unit has it.
+    fn take_back(&self, process: &Process, from: &Claim) {
+        let proc_root = &self.kernel.proc_root;
+        let uid_of = |pid| process::read_one(proc_root, pid).map(|process| process.uid);
+        let left = self.instance.members(from).unwrap_or_default();
+        if left.into_iter().any(|pid| uid_of(pid) == Some(process.uid)) {
+            return;
+        }
+        self.kernel.take_back(process.uid, from);
+        if let (Some((matcher, accounts)), Some(now)) =
+            (&self.whose, process::read_one(proc_root, process.pid))
+        {
+            let _gives = self.kernel.decide(&now, matcher, accounts, &self.kernel.view());
+        }
+    }
+}
+
+fn text(released: &[Released]) -> String {
+    if released.is_empty() {
+        return "nothing was put there by hand\n".to_string();
+    }
+    let line = |Released { pid, from, to }: &Released| {
+        let from = from.trim_end_matches("/pinned");
+        match to {
+            Some(to) => format!("process {pid}: from {} to {}\n", shown(from), shown(to)),
+            None => format!("process {pid}: from {} to nobody's class\n", shown(from)),
+        }
+    };
+    released.iter().map(line).collect()
+}
