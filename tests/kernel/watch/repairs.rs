@@ -57,7 +57,7 @@ fn what_others_change_is_repaired() {
     }
     run("ip link set dev up0 up");
     // Everything, by hand: it is there again, and so are the processes.
-    shaper(&["clear"]).exits(0);
+    shaper(&["clear", "--despite-daemon"]).exits(0);
     soon("all is back", PATIENCE, || {
         fs::exists(directory("user/ann")).unwrap_or(false)
             && members("user/ann").contains(&ann.pid())
