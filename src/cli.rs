@@ -172,6 +172,7 @@ Examples:
   shaper status
   shaper status bob --json
   shaper status --group students
+  shaper status --rules
 
 A rate with ~ in front was not written: it is a share of what the written ones leave.")]
     Status {
@@ -181,6 +182,9 @@ A rate with ~ in front was not written: it is a share of what the written ones l
         /// Only the members of this group
         #[arg(long, value_name = "GROUP")]
         group: Option<String>,
+        /// How many packets each rule has matched, too
+        #[arg(long)]
+        rules: bool,
     },
     /// Say which line claims a user or process, and what it gets
     #[command(after_help = "\

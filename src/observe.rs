@@ -8,6 +8,7 @@ mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use log::{debug, warn};
@@ -51,6 +52,8 @@ pub struct Sight {
     pub counters: BTreeMap<LinkName, BTreeMap<ClassId, Counters>>,
     /// Packets that went past every class, by link: there was no default class for them.
     pub direct_packets: BTreeMap<LinkName, u32>,
+    /// What the lines of `rules` have matched since their filter was made, by link.
+    pub rules: BTreeMap<LinkName, BTreeMap<NonZeroU32, RuleHits>>,
     /// One pass over `/proc`; empty where it was not wanted.
     pub scan: Scan,
     /// Deciding programs stand whose maps cannot be read, and why.
@@ -61,6 +64,10 @@ pub struct Sight {
 
 /// Where a filter stands: the link, the qdisc, the pref.
 type Seat = (LinkName, ClassId, Pref);
+
+/// The class that a line of `rules` sends to, and how many packets it has matched; `None` where the
+/// kernel does not count them (without CONFIG_CLS_U32_PERF).
+pub type RuleHits = (ClassId, Option<u64>);
 
 /// What a look is for.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +119,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         sight.direct_packets.extend(seen.direct_packets.map(|packets| (name.clone(), packets)));
         let maps = seen.maps.into_iter();
         sight.maps.extend(maps.map(|((at, pref), ids)| ((name.clone(), at, pref), ids)));
+        sight.rules.insert(name.clone(), seen.rules);
         sight.counters.insert(name, seen.counters);
     }
     owners::read(kernel, &mut sight);
@@ -197,6 +205,7 @@ struct SeenTree {
     tree: Tree,
     counters: BTreeMap<ClassId, Counters>,
     direct_packets: Option<u32>,
+    rules: BTreeMap<NonZeroU32, RuleHits>,
     /// What nobody claims.
     foreign: Vec<Foreign>,
     /// Classes that foreign objects hold.
@@ -268,6 +277,7 @@ fn tree(
     let records =
         kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
     tree.left_tables = left_tables(kernel, ifindex, &records)?;
+    seen.rules = assemble::lines(&records);
     tree.filters = filters(link, ClassId::ROOT, records, &mut seen);
     let standing = tree.leaves.iter().filter(|(_, leaf)| **leaf == LeafQdisc::Shard);
     for shard in standing.filter_map(|(id, _)| Shard::of_class(*id)) {

@@ -38,6 +38,9 @@ pub struct Link {
     pub default: Option<Pool>,
     pub unshaped: Option<Pool>,
     pub retired: Vec<Retired>,
+    /// With `--rules`: those of the policy that are in the kernel here, in file order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<Rule>>,
     /// Packets that passed no class at all: should be 0 once the default class stands.
     pub direct_packets: u32,
 }
@@ -84,6 +87,17 @@ pub struct Retired {
     pub class: ClassNumbers,
 }
 
+#[derive(Clone, Debug, Serialize)]
+pub struct Rule {
+    /// Which of the policy's rules, counted from 1.
+    pub rule: u32,
+    /// A user, a class, `default` or `unshaped`.
+    pub to: String,
+    pub classid: String,
+    /// Matched since the rules last changed; nothing where the kernel does not count them.
+    pub packets: Option<u64>,
+}
+
 /// What every class has.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClassNumbers {
@@ -116,6 +130,8 @@ pub struct Extra {
     pub processes: BTreeMap<Owner, usize>,
     pub since: BTreeMap<Owner, SystemTime>,
     pub forwarded_packets: Option<u64>,
+    /// Rules are asked for.
+    pub rules: bool,
 }
 
 /// Puts a look at the kernel into status's shape. Pure.
@@ -203,8 +219,35 @@ impl View<'_> {
             default: pool(ClassId::DEFAULT, self.extra.forwarded_packets),
             unshaped: pool(ClassId::UNSHAPED, None),
             retired,
+            rules: self.extra.rules.then(|| self.rules()),
             direct_packets: self.sight.direct_packets.get(self.name).copied().unwrap_or(0),
         }
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let claims = &self.sight.observation.state.claims;
+        let target = |class: ClassId| match class {
+            ClassId::DEFAULT => "default".to_string(),
+            ClassId::UNSHAPED => "unshaped".to_string(),
+            _ => {
+                let owners = claims.iter().filter_map(|(claim, classid)| match claim {
+                    Claim::Owner(Owner::User(key) | Owner::Class(key)) if *classid == class => {
+                        Some(key.to_string())
+                    }
+                    _ => None,
+                });
+                owners.into_iter().next().unwrap_or_else(|| class.to_string())
+            }
+        };
+        let lines = self.sight.rules.get(self.name).into_iter().flatten();
+        lines
+            .map(|(line, (class, packets))| Rule {
+                rule: line.get(),
+                to: target(*class),
+                classid: class.to_string(),
+                packets: *packets,
+            })
+            .collect()
     }
 
     fn user(&self, owner: &Owner, id: ClassId, class: ClassNumbers) -> User {

@@ -29,7 +29,8 @@ const WITH_PORTS: [u8; 5] = [TCP, UDP, 33, 132, 136];
 /// word, by ascending offset, no key that compares nothing.
 pub fn compile(family: Family, matches: &[Match], to: ClassId) -> Vec<U32Rule> {
     let keys = matches.iter().flat_map(|m| protocols(m).into_iter().map(move |p| (m, p)));
-    keys.filter_map(|(m, proto)| Some(U32Rule { keys: keys_of(family, m, proto)?, to })).collect()
+    keys.filter_map(|(m, proto)| Some(U32Rule { keys: keys_of(family, m, proto)?, to, line: None }))
+        .collect()
 }
 
 /// The protocols that a match is for; `None`: any.

@@ -105,7 +105,9 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             let options = Options { skip_unknown: true, ..Options::default() };
             login::login(global, file, options)
         }
-        Command::Status { users, group } => status::status(global, users, group.as_deref()),
+        Command::Status { users, group, rules } => {
+            status::status(global, users, group.as_deref(), *rules)
+        }
         Command::Why { subject, file } => why::why(global, subject, file),
         Command::Run { user, command } => Err(run::run(global, user, command)),
         Command::Attach { user, pids } => run::attach(global, user, pids),

@@ -13,10 +13,15 @@ use crate::state::{Claim, Owner};
 use crate::status::{self, Extra};
 use crate::text::shown;
 
-pub fn status(global: &Global, users: &[String], group: Option<&str>) -> Result<Output, Failure> {
+pub fn status(
+    global: &Global,
+    users: &[String],
+    group: Option<&str>,
+    rules: bool,
+) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
     let sight = observe::observe(&mut kernel, Wanted::default())?;
-    let extra = extra(&kernel, &sight)?;
+    let extra = Extra { rules, ..extra(&kernel, &sight)? };
     let mut status = status::status(&sight, &extra);
     let has_class = |name: &str, status: &status::Status| {
         let is = |user: &status::User| {

@@ -16,7 +16,7 @@ use crate::classify::{self, NoClassifier};
 use crate::model::{LeafChoice, Limits, Link, Model, Target};
 use crate::state::{
     Claim, Class, Classifier, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls,
-    Observation, Owner, Pref, Program, Protocol, Role, Tag, Tree, U32Rules,
+    Observation, Owner, Pref, Program, Protocol, Role, Tag, Tree, U32Rule, U32Rules,
 };
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
 use identity::Identities;
@@ -305,8 +305,10 @@ impl LinkTree<'_> {
             rule.links.as_ref().is_none_or(|links| links.contains(&self.link.name))
         };
         let rules = self.model.rules.iter().filter(on_link);
-        let rules = rules
-            .flat_map(|rule| classify::u32::compile(family, &rule.matches, self.target(&rule.to)));
+        let rules = rules.flat_map(|rule| {
+            let parts = classify::u32::compile(family, &rule.matches, self.target(&rule.to));
+            parts.into_iter().map(|part| U32Rule { line: Some(rule.line), ..part })
+        });
         classify::hash::arrange_in(family, rules.collect(), most_tables)
     }
 

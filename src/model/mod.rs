@@ -17,6 +17,8 @@ mod units;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU32;
+
 use crate::state::{Classifier, Key, LinkName, Match, Owner};
 use crate::units::{Minor, Rate};
 
@@ -91,6 +93,8 @@ pub enum Asked {
 /// A line of `rules`: its lists multiplied out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// Which of the policy's rules it is, counted from 1.
+    pub line: NonZeroU32,
     pub matches: Vec<Match>,
     pub to: Target,
     /// `None`: on every link.

@@ -2,6 +2,7 @@
 //! nothing.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
@@ -28,7 +29,7 @@ pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Finding
     let mut counts = vec![[0_usize; 2]; links.shaped.len()];
     let mut full = false;
     let mut rules = Vec::with_capacity(policy.rules.len());
-    for line in &policy.rules {
+    for (line, number) in policy.rules.iter().zip((1..).filter_map(NonZeroU32::new)) {
         let to = findings.need(targets.find(&line.to.value), || targets.unknown(&line.to));
         let here: Option<Vec<usize>> = match &line.link {
             None => Some((0..links.shaped.len()).collect()),
@@ -60,7 +61,8 @@ pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Finding
         }
         let name = |link: &usize| links.shaped[*link].link.name.clone();
         let only = line.link.as_ref().map(|_| here.iter().map(name).collect());
-        rules.push(Rule { matches, to, links: only, place: line.at.place });
+        let place = line.at.place;
+        rules.push(Rule { line: number, matches, to, links: only, place });
     }
     rules
 }

@@ -2,6 +2,7 @@
 //! pref itself, its hash table, and each key node; the rest as the pref and the filter. Pure.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
@@ -39,6 +40,24 @@ fn one(records: &[FilterRecord]) -> Option<Filter> {
         _ => None,
     };
     Some(found.unwrap_or_else(unknown))
+}
+
+/// What each line of `rules` has matched: the class that it sends to, and how many packets; `None`
+/// where the kernel does not count them. Of records of one link.
+pub fn lines(records: &[FilterRecord]) -> BTreeMap<NonZeroU32, (ClassId, Option<u64>)> {
+    let mut lines: BTreeMap<NonZeroU32, (ClassId, Option<u64>)> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.pref.is_ours()) {
+        if let FilterDetail::U32(U32Record::Rule(rule)) = &record.detail
+            && let Some(line) = rule.line
+        {
+            let (_, sum) = lines.entry(line).or_insert((rule.to, None));
+            *sum = match (*sum, record.hits) {
+                (Some(sum), Some(hits)) => Some(sum.saturating_add(hits)),
+                (sum, hits) => sum.or(hits),
+            };
+        }
+    }
+    lines
 }
 
 /// Where a u32 record stands: table, bucket and node.
@@ -149,6 +168,7 @@ mod tests {
     fn record(protocol: u16, kind: &str, handle: u32, detail: FilterDetail) -> FilterRecord {
         FilterRecord {
             binds: None,
+            hits: None,
             ifindex: 1,
             parent: ClassId::ROOT,
             pref: Pref(100),
@@ -165,7 +185,7 @@ mod tests {
     }
 
     fn a_rule(minor: u16) -> U32Rule {
-        U32Rule { keys: vec![], to: ClassId::ours(Minor(minor)) }
+        U32Rule { keys: vec![], to: ClassId::ours(Minor(minor)), line: None }
     }
 
     fn one_rule() -> Vec<FilterRecord> {

@@ -366,8 +366,9 @@ fn three_records_of_a_u32_filter_become_its_rules_in_order() {
             // In tc's order, which is not ours.
             keys: vec![key(0x0102_0304, u32::MAX, 12), key(6 << 16, 0xff << 16, 8)],
             to: ClassId::ours(Minor(0x11)),
+            line: None,
         },
-        U32Rule { keys: vec![key(80, 0xffff, 20)], to: ClassId::DEFAULT },
+        U32Rule { keys: vec![key(80, 0xffff, 20)], to: ClassId::DEFAULT, line: None },
     ];
     let wanted = Filter::U32 { protocol: Family::V4.into(), rules: rules.into() };
     assert_eq!(assemble::filters(records.clone())[&Pref(100)], wanted);

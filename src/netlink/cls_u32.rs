@@ -29,6 +29,8 @@
 //! - A table is `Can not delete in-use filter` (EBUSY) for some 20 ms after its last link went, for keys
 //!   are freed by a work queue after a grace period (`tcf_queue_work`): try again.
 
+use std::num::NonZeroU32;
+
 use netlink_packet_route::tc::{
     TcFilterU32Option, TcHandle, TcOption, TcU32Key, TcU32Selector, TcU32SelectorFlags,
 };
@@ -66,6 +68,11 @@ pub(super) fn handle(table: u16, bucket: u8, node: u16) -> u32 {
 pub(super) fn rule_options(bucket: Option<u32>, rule: &U32Rule) -> Vec<TcOption> {
     let mut selector = selector(&rule.keys);
     selector.flags = TcU32SelectorFlags::Terminal;
+    if let Some(line) = rule.line {
+        selector.keys.truncate(rule.keys.len());
+        selector.keys.push(note(line));
+        selector.nkeys = u8::try_from(selector.keys.len()).unwrap_or(u8::MAX);
+    }
     let mut options = vec![TcFilterU32Option::ClassId(TcHandle::from(rule.to.0))];
     options.extend(bucket.map(TcFilterU32Option::Hash));
     options.push(TcFilterU32Option::Selector(selector));
@@ -97,6 +104,14 @@ pub(super) fn table_options(divisor: u16) -> Vec<TcOption> {
 
 /// What `tc` writes where nothing is compared, for it cannot write no key.
 const ANYTHING: U32Key = U32Key { value: 0, mask: 0, offset: 0 };
+
+/// A key that compares nothing and carries a number, which the kernel keeps. As the last one it is looked
+/// at only where all others match.
+fn note(line: NonZeroU32) -> TcU32Key {
+    let mut wire = TcU32Key::default();
+    wire.val = line.get();
+    wire
+}
 
 fn selector(keys: &[U32Key]) -> TcU32Selector {
     let mut selector = TcU32Selector::default();
@@ -140,6 +155,14 @@ pub(super) fn read(options: &[u8]) -> U32Record {
     node(options).unwrap_or(U32Record::Other)
 }
 
+/// How many packets a rule has matched (`struct tc_u32_pcnt`), from the value of `TCA_OPTIONS`. `None`
+/// for what is no rule, and on a kernel without CONFIG_CLS_U32_PERF, which does not count.
+pub(super) fn hits(options: &[u8]) -> Option<u64> {
+    const HITS: std::ops::Range<usize> = 8..16;
+    let counts = attr::find(options, TCA_U32_PCNT)?;
+    Some(u64::from_ne_bytes(counts.get(HITS)?.try_into().ok()?))
+}
+
 fn node(options: &[u8]) -> Option<U32Record> {
     let plain = [
         TCA_U32_CLASSID,
@@ -165,6 +188,11 @@ fn node(options: &[u8]) -> Option<U32Record> {
     if keys == [ANYTHING] {
         keys.clear();
     }
+    let noted = keys.last().filter(|key| (key.mask, key.offset) == (0, 0));
+    let line = noted.and_then(|key| NonZeroU32::new(key.value));
+    if line.is_some() {
+        keys.pop();
+    }
     let hash = match (selector.hmask, selector.hoff) {
         (0, 0) => None,
         (0, _) => return None,
@@ -172,19 +200,15 @@ fn node(options: &[u8]) -> Option<U32Record> {
     };
     match (number(TCA_U32_CLASSID), number(TCA_U32_LINK), selector.flags.bits(), hash) {
         (Some(to), None, TERMINAL, None) => {
-            Some(U32Record::Rule(U32Rule { keys, to: ClassId(to) }))
+            Some(U32Record::Rule(U32Rule { keys, to: ClassId(to), line }))
         }
         (None, Some(table), flags, hash) if flags == 0 || flags == ADVANCE => {
             let plain = (selector.offmask, selector.offshift, selector.offoff) == (0, 0, 0);
             let advance = if flags == 0 { 0 } else { selector.off };
             // A link that skips nothing is written without the flags.
             let table = (table >> 20) as u16;
-            (plain && (flags == 0) == (advance == 0)).then_some(U32Record::Link(U32Link {
-                keys,
-                table,
-                hash,
-                advance,
-            }))
+            (plain && line.is_none() && (flags == 0) == (advance == 0))
+                .then_some(U32Record::Link(U32Link { keys, table, hash, advance }))
         }
         _ => None,
     }

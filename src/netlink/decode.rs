@@ -116,6 +116,8 @@ pub struct FilterRecord {
     pub handle: u32,
     /// The class that it sends packets to, and so keeps from being deleted; whoever made it.
     pub binds: Option<ClassId>,
+    /// How many packets a u32 rule has matched, where the kernel counts it.
+    pub hits: Option<u64>,
     pub detail: FilterDetail,
 }
 
@@ -212,6 +214,7 @@ pub fn filter(message: Message<'_>) -> Decoded<FilterRecord> {
         chain: tc.find(TCA_CHAIN).and_then(|value| attr::u32_at(value, 0)).unwrap_or(0),
         handle: tc.handle.0,
         binds: binds(&tc),
+        hits: (tc.kind == cls_u32::KIND).then(|| cls_u32::hits(tc.find(TCA_OPTIONS)?)).flatten(),
         detail,
         kind: tc.kind,
     }))

@@ -208,7 +208,10 @@ fn rules_words(pref: Pref, rules: &U32Rules) -> Vec<String> {
 
 fn node_words(first_table: u16, node: &U32Node) -> String {
     let (keys, then) = match node {
-        U32Node::Rule(rule) => (&rule.keys, format!("flowid {}", rule.to)),
+        U32Node::Rule(rule) => {
+            let line = rule.line.map(|line| format!("match u32 0x{line:08x} 0x00000000 at 0 "));
+            (&rule.keys, format!("{}flowid {}", line.unwrap_or_default(), rule.to))
+        }
         U32Node::Link(link) => {
             let hash = link.hash.map_or(String::new(), |hash| {
                 format!(" hashkey mask 0x{:08x} at {}", hash.mask, hash.offset)
@@ -227,7 +230,7 @@ fn node_words(first_table: u16, node: &U32Node) -> String {
             key.value, key.mask, key.offset
         ));
     }
-    if keys.is_empty() {
+    if keys.is_empty() && !then.starts_with("match") {
         words.push_str("match u32 0 0 at 0 ");
     }
     words + &then

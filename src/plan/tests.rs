@@ -1,6 +1,7 @@
 //! Properties of plans over random policies: what must hold for every transition, without a kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -172,6 +173,7 @@ prop_compose! {
         let rules = rules
             .into_iter()
             .map(|(user, port)| Rule {
+                line: NonZeroU32::MIN,
                 matches: vec![Match { dport: Some(port.into()), proto: Some(6_u8.into()), ..Match::default() }],
                 to: Target::Owner(Owner::User(key(&format!("u{user}")))),
                 links: None,

@@ -3,6 +3,7 @@
 //! that the same rules are the same value at either pref of a pair.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 use super::Pref;
@@ -38,6 +39,9 @@ pub enum U32Node {
 pub struct U32Rule {
     pub keys: Vec<U32Key>,
     pub to: ClassId,
+    /// The line of `rules` that it is a part of, counted from 1: it goes to the kernel with it, so that
+    /// `status` can add up what the parts have matched.
+    pub line: Option<NonZeroU32>,
 }
 
 /// Where all keys match, a bucket of another table is asked; if nothing in it matches, the node after

@@ -1,6 +1,8 @@
 //! Status for people: a table for each link, widths as wide as their contents.
 
-use super::{ClassNumbers, Link, Pool, Status};
+use std::fmt::Write;
+
+use super::{ClassNumbers, Link, Pool, Rule, Status};
 use crate::text::shown;
 use crate::units::Rate;
 
@@ -60,6 +62,9 @@ fn one_link(link: &Link, text: &mut String) {
         rows.push(row("(retired)", &retired.classid, dash(), &retired.class, dash()));
     }
     print(&rows, text);
+    if let Some(rules) = &link.rules {
+        rules_table(rules, text);
+    }
     if link.direct_packets > 0 {
         text.push_str(&format!("! {} packets passed no class at all\n", link.direct_packets));
     }
@@ -89,6 +94,25 @@ fn row(
         bytes(class.backlog_bytes),
         processes,
     ]
+}
+
+fn rules_table(rules: &[Rule], text: &mut String) {
+    let packets = |rule: &Rule| rule.packets.map_or("-".to_string(), |packets| packets.to_string());
+    let mut rows = vec![["RULE", "TO", "CLASS", "PACKETS"].map(str::to_string)];
+    rows.extend(rules.iter().map(|rule| {
+        [rule.rule.to_string(), shown(&rule.to).to_string(), rule.classid.clone(), packets(rule)]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; 4] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    for [rule, to, class, packets] in &rows {
+        let [a, b, c, d] = widths;
+        let _ = writeln!(text, "  {rule:>a$}  {to:<b$}  {class:<c$}  {packets:>d$}");
+    }
+    if rules.is_empty() {
+        text.push_str("  no rules\n");
+    } else if rules.iter().all(|rule| rule.packets.is_none()) {
+        text.push_str("  this kernel does not count what a rule matches (it is built without CONFIG_CLS_U32_PERF)\n");
+    }
 }
 
 /// Names left, numbers right.
@@ -159,6 +183,7 @@ mod tests {
             borrows: 0,
         };
         let link = |forwarded, sent_packets| Link {
+            rules: None,
             dev: "eth0".to_string(),
             netns: 1,
             direction: "egress",

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use shaper::plan::Step;
 use shaper::state::{Filter, Pref};
 
@@ -69,6 +70,19 @@ rules:
     assert_eq!(sent("10.78.0.1", &[49, 50, 51]), [0, 0, 2]);
     assert_eq!(sent("fd78::1", &[49, 50, 51]), [0, 0, 2]);
     assert_eq!(sent("fd77::2", &[49]), [0, 0, 0]);
+    // Each rule's count is of all its pieces, in both families.
+    let counted = run("tc -s filter show dev up0").contains("rule hit");
+    let status = shaper(&["status", "--rules", "--json"]).exits(0).json();
+    let rules = status["links"][0]["rules"].as_array().expect("rules");
+    let of =
+        |number: usize| (&rules[number]["rule"], &rules[number]["to"], &rules[number]["packets"]);
+    for (number, to, packets) in [(0, "games", 10), (1, "near", 2), (2, "others", 4)] {
+        let packets = if counted { Value::from(packets) } else { Value::Null };
+        assert_eq!(of(number), (&Value::from(number + 1), &Value::from(to), &packets));
+    }
+    let table = shaper(&["status", "--rules"]).exits(0).stdout;
+    assert_eq!(table.contains("CONFIG_CLS_U32_PERF"), !counted, "{table}");
+    println!("{table}");
 }
 
 /// One IPv6 rule, so that a u32 filter stands whatever happens to those of IPv4.

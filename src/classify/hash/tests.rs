@@ -356,7 +356,7 @@ fn no_bucket_has_more_nodes_than_there_are_numbers() {
     let rule = |n: u32| {
         let bits =
             |at: i32| U32Key { value: (n >> (3 * at) & 7) << 29, mask: 7 << 29, offset: 4 * at };
-        U32Rule { keys: (0..4).map(bits).collect(), to: ClassId::ours(Minor(0x10)) }
+        U32Rule { keys: (0..4).map(bits).collect(), to: ClassId::ours(Minor(0x10)), line: None }
     };
     let rules: Vec<U32Rule> = (0..4_096).map(rule).collect();
     let tables = arrange(Family::V4, rules.clone());
