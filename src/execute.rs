@@ -324,7 +324,12 @@ impl<'s> Run<'_, 's> {
         }
         let Some(instance) = self.kernel.instance() else { return Err(cgroup::Error::NotMounted) };
         match step {
-            Step::MakeClaim { claim, classid } => instance.make(claim, *classid),
+            Step::MakeClaim { claim, classid } => {
+                if let Claim::Retired(_) = claim {
+                    self.keep_orphans(*classid);
+                }
+                instance.make(claim, *classid)
+            }
             Step::WriteClassid { claim, from, to } => {
                 // What was given goes along, before any socket carries the new number.
                 self.for_given(*from, &|maps, uid| maps.give(uid, *to));
@@ -337,6 +342,19 @@ impl<'s> Run<'_, 's> {
                 instance.remove(claim)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What processes of a class's accounts have left queued carries its number still, and stays within
+    /// its limits, although the accounts may be nobody's from now on.
+    fn keep_orphans(&self, class: ClassId) {
+        let Some(maps) = &self.kernel.owners else { return };
+        let outcome = maps.table().and_then(|table| {
+            let mut accounts = table.accounts.iter().filter(|(_, of)| **of == class);
+            accounts.try_for_each(|(uid, _)| maps.give(*uid, class))
+        });
+        if let Err(error) = outcome {
+            warn!("what is left queued in {class} goes to the default class: {error}");
         }
     }
 

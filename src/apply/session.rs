@@ -12,8 +12,8 @@ use crate::observe::{self, Sight, Wanted, Whom};
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy, quote};
 use crate::state::{
-    Account, Accounts, Claim, Classifier, Facts, Features, Foreign, KernelState, Key, LinkFacts,
-    LinkName, Mark, Observation, Owner, RootQdisc,
+    Account, Accounts, Claim, Classifier, Facts, Features, Filter, Foreign, KernelState, Key,
+    LinkFacts, LinkName, Mark, Observation, Owner, RootQdisc, Tag,
 };
 use crate::sys::probe;
 use crate::text::shown;
@@ -274,7 +274,23 @@ impl Session {
         plan.mark_routine(&observation.state, &Logins { accounts, derived });
         meaning.warnings.extend(pins_in_use(&meaning.model, &desired, observation));
         meaning.warnings.extend(self.crowded(meaning));
+        meaning.warnings.extend(self.believes_tags(&desired, &meaning.model));
         Ok((plan, desired))
+    }
+
+    /// `auto` came to a classifier that a hostile local user can get around.
+    fn believes_tags(&self, desired: &KernelState, model: &Model) -> Option<Diagnostic> {
+        let by_tag = |link: &&model::Link| {
+            let tree = desired.links.get(&link.name);
+            let mut filters = tree.into_iter().flat_map(|tree| tree.filters.values());
+            link.classifier.is_none() && filters.any(|it| *it == Filter::Tag(Tag::Cgroup))
+        };
+        let link = model.links.iter().find(by_tag)?;
+        let message = format!(
+            "{} tells users apart by their tag alone, since this kernel, or this process's capabilities (CAP_BPF), allow no eBPF: a local user who wants to can get into the default class; give that a `ceil`",
+            link.name
+        );
+        Some(Diagnostic::warning(Kind::Link, None, message))
     }
 
     /// So many users that shards would be worth it, and there can be none.

@@ -28,8 +28,9 @@ pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
     diff.left_tables();
     diff.let_go();
     diff.classes();
-    diff.owners();
+    diff.make_owners();
     diff.filters();
+    diff.change_owners();
     diff.write_classids();
     diff.phase = Phase::TearDown;
     diff.late_tags();
@@ -243,17 +244,20 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// What the deciding programs look up, once the classes stand that it names and before those go
-    /// that it names no more. The programs that stand read the maps at once; those that come, whole.
-    fn owners(&mut self) {
-        let Some(wanted) = &self.to.owners else { return };
-        match &self.from.owners {
-            None => self.push(Step::MakeOwners { table: wanted.clone() }),
-            Some(standing) => {
-                let changes = standing.changes(wanted);
-                if !changes.is_empty() {
-                    self.push(Step::ChangeOwners { changes });
-                }
+    /// What the deciding programs look up, where none stands: whole, before the first that reads it.
+    fn make_owners(&mut self) {
+        if let (None, Some(table)) = (&self.from.owners, &self.to.owners) {
+            self.push(Step::MakeOwners { table: table.clone() });
+        }
+    }
+
+    /// The programs that stand read changes at once: so the classes that come must stand, with the way
+    /// to them (a shard's filter), and those that go, too.
+    fn change_owners(&mut self) {
+        if let (Some(standing), Some(wanted)) = (&self.from.owners, &self.to.owners) {
+            let changes = standing.changes(wanted);
+            if !changes.is_empty() {
+                self.push(Step::ChangeOwners { changes });
             }
         }
     }

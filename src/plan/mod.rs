@@ -302,10 +302,11 @@ impl Plan {
             let shard = place.and_then(ClassId::shard).zip(step.link());
             shard.is_some_and(|(shard, link)| shards.contains(&(link.clone(), shard)))
         };
-        // While a root stays, so do the claims that say which of its classes are ours.
+        // While a root stays, so do the claims that say which of its classes are ours, and the maps that
+        // its filter reads.
         let depends = |step: &Step| {
-            let claims = matches!(step, Step::RemoveClaim { .. } | Step::Unmount);
-            (root_stays && claims) || in_one(step)
+            let held = matches!(step, Step::RemoveClaim { .. } | Step::Unmount | Step::DropOwners);
+            (root_stays && held) || in_one(step)
         };
         let (keep, left) = std::mem::take(&mut self.steps)
             .into_iter()

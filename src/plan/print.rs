@@ -317,7 +317,12 @@ impl fmt::Display for Step {
             }
             Step::MakeOwners { table } => {
                 let (accounts, ranges) = (table.accounts.len(), table.ranges.len());
-                write!(f, "+ owners: {} and {}", count(accounts, "uid"), count(ranges, "range"))
+                let s = if accounts == 1 { "" } else { "s" };
+                write!(f, "+ owners: {accounts} uid{s}")?;
+                match ranges {
+                    0 => Ok(()),
+                    _ => write!(f, " and ranges"),
+                }
             }
             Step::ChangeOwners { changes } => {
                 let shown = changes.iter().take(SHOWN_CHANGES).map(ToString::to_string);
@@ -338,10 +343,6 @@ impl fmt::Display for Step {
 
 /// How many changes of the maps a line shows.
 const SHOWN_CHANGES: usize = 4;
-
-fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
 
 /// Where a filter is, unless at the root.
 fn place(parent: ClassId) -> String {

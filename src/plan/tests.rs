@@ -11,7 +11,7 @@ use crate::desired::{Impossible, Sharding, desired_with, nothing};
 use crate::model::{Asked, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target};
 use crate::state::{
     Accounts, Classifier, Facts, Features, Foreign, Helpers, KernelState, Key, LinkFacts, Match,
-    NetCls, Observation, RootQdisc,
+    NetCls, Observation, RootQdisc, Tag,
 };
 use crate::units::{Minor, Rate, Shard};
 
@@ -180,7 +180,19 @@ prop_compose! {
                 place: PLACE,
             })
             .collect();
-        Model { links, nodes, matcher: Matcher::default(), rules }
+        // Each user's line names a uid and a range, so that the maps follow the classes.
+        let users = nodes.iter().filter_map(|node| match &node.owner {
+            Owner::User(key) => Some(key.clone()),
+            _ => None,
+        });
+        let uids = users.zip(7_000..).flat_map(|(key, uid)| {
+            let first = uid * 10;
+            [(uid..=uid, key.clone()), (first..=first + 6, key)]
+        });
+        let mut uids: Vec<_> = uids.collect();
+        uids.sort_by_key(|(range, _)| *range.start());
+        let matcher = Matcher { uids, ..Matcher::default() };
+        Model { links, nodes, matcher, rules }
     }
 }
 
@@ -229,6 +241,28 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
             own.contains(&id) && shards.contains(&shard)
         }
     };
+    let table = state.owners.iter();
+    for class in table.flat_map(|table| table.accounts.values().chain(table.ranges.values())) {
+        assert!(claimed.contains(class), "{class}, which uids are in, is unclaimed after {step}");
+        for (link, tree) in &state.links {
+            // A user may have no class on this link.
+            let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
+            if tree.classes.contains_key(class)
+                && let Some(shard) = class.shard()
+                && tree.filters.values().any(decides)
+            {
+                let knows =
+                    |filter: &Filter| matches!(filter, Filter::Tag(it) if it.reads_shards());
+                assert!(
+                    tree.filters.values().any(knows),
+                    "no way to {shard} on {link} after {step}"
+                );
+                let asks = |filter: &Filter| matches!(filter, Filter::Tag(_));
+                let asked = tree.shards[&shard].values().any(asks);
+                assert!(asked, "{shard} asks nobody after {step}");
+            }
+        }
+    }
     for (link, tree) in &state.links {
         let building = !before.links.contains_key(link);
         for (id, class) in &tree.classes {

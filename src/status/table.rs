@@ -42,6 +42,9 @@ fn one_link(link: &Link, text: &mut String) {
         bits(link.rate_bit),
         link.classifier.unwrap_or("none"),
     ));
+    if link.classifier == Some("cgroup") {
+        text.push_str("! by the tag alone: a local user who wants to can get into (default)\n");
+    }
     let mut rows = vec![HEADINGS.map(str::to_string)];
     let dash = || "-".to_string();
     for user in &link.users {

@@ -78,7 +78,7 @@ error: `70000` is no port
 7 |   - {dport: 70000, to: default}
   |             ^^^^^
   |
-  = help: a port is a number from 1 to 65535; several are a list, `dport: [80, 443]`
+  = help: a port is a number from 1 to 65535, a range is `40000-41000`; several are a list, `dport: [80, 443]`
 ";
     let bad =
         format!("{HEAD}users:\n  bob: {{rat: 5mbit}}\nrules:\n  - {{dport: 70000, to: default}}\n");

@@ -6,7 +6,7 @@ use super::invoke::{Sleeper, exactly, host, root, shaper, text};
 use crate::support::accounts::{ANN, CAROL};
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
-use crate::support::program::{NET_CLS, classid, directory, expected_classifier, policy};
+use crate::support::program::{NET_CLS, classid, directory, policy};
 
 tests!(On::Host =>
     a_plan_says_each_step_and_apply_does_them, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
@@ -17,8 +17,7 @@ tests!(On::Host =>
 );
 
 fn steps() -> String {
-    format!(
-        "\
+    "\
 + mount net_cls
 + up0 root qdisc htb 1:
 + up0 class 1:1: rate 1Gbit ceil 1Gbit
@@ -29,24 +28,24 @@ fn steps() -> String {
 + cgroup user/ann = 1:10
 + up0 class 1:10 in 1:1: rate 20Mbit ceil 20Mbit
 + up0 qdisc 10: bfifo in 1:10
-+ up0 filter pref 200: {} (all packets, by net_cls classid)
-",
-        expected_classifier()
-    )
++ owners: 1 uid
++ up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)
+"
+    .to_string()
 }
 
 fn planned() -> String {
     let named = steps()
         .replace("ceil 20Mbit\n", "ceil 20Mbit  (ann)\n")
         .replace("in 1:10\n", "in 1:10  (ann)\n");
-    format!("{named}plan: 11 to add, 0 to change, 0 to delete\n")
+    format!("{named}plan: 12 to add, 0 to change, 0 to delete\n")
 }
 
 fn a_plan_says_each_step_and_apply_does_them() {
     let path = host();
     exactly(&mut shaper(&format!("plan {path}")), 0, &planned(), "");
     assert!(root().contains("noqueue 0: root"));
-    let applied = format!("{}applied: 10 steps, verified\n", steps());
+    let applied = format!("{}applied: 11 steps, verified\n", steps());
     exactly(&mut shaper(&format!("apply {path}")), 0, &applied, "");
     assert!(root().contains("htb 1: root"));
 }
@@ -81,22 +80,21 @@ fn apply_twice_is_apply_once() {
 
 fn quiet_speaks_only_of_differences() {
     let path = host();
-    let applied = format!("{}applied: 10 steps, verified\n", steps());
+    let applied = format!("{}applied: 11 steps, verified\n", steps());
     exactly(&mut shaper(&format!("apply -q {path}")), 0, &applied, "");
     exactly(&mut shaper(&format!("apply -q {path}")), 0, "", "");
     exactly(&mut shaper(&format!("plan -q --exit-code {path}")), 0, "", "");
-    // A login is no difference.
+    // A line is a difference, the logins that it brings are none.
     let everyone = policy(&(text("ann: 20mbit") + "everyone: 10mbit\n"));
+    let news = shaper(&format!("apply -q {everyone}")).assert().code(0).get_output().clone();
+    assert!(String::from_utf8_lossy(&news.stdout).contains("+ cgroup class/everyone = 1:11\n"));
     let _carol = Sleeper::of(CAROL);
     exactly(&mut shaper(&format!("plan -q --exit-code {everyone}")), 0, "", "");
     exactly(&mut shaper(&format!("apply -q {everyone}")), 0, "", "");
     // Somebody's hand is one.
     run("tc filter del dev up0 parent 1: pref 200");
-    let repaired = format!(
-        "+ up0 filter pref 200: {} (all packets, by net_cls classid)\napplied: 1 step, verified\n",
-        expected_classifier()
-    );
-    exactly(&mut shaper(&format!("apply -q {everyone}")), 0, &repaired, "");
+    let repaired = "+ owners: 2 uids and ranges\n+ up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)\napplied: 2 steps, verified\n";
+    exactly(&mut shaper(&format!("apply -q {everyone}")), 0, repaired, "");
 }
 
 /// The line for cron: what stays wrong is said with every run that has news, and once a day.
@@ -145,7 +143,7 @@ fn json_is_one_document() {
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert_eq!(plan["version"], 1);
     assert_eq!(plan["changed"], true);
-    assert_eq!(plan["steps"].as_array().map(Vec::len), Some(11));
+    assert_eq!(plan["steps"].as_array().map(Vec::len), Some(12));
     let step = serde_json::json!({"op": "add", "object": "class up0 1:10",
         "tc": "tc class add dev up0 parent 1:1 classid 1:10 htb rate 20Mbit ceil 20Mbit burst 10000b cburst 10000b prio 0 quantum 59999",
         "disturbs": []});
@@ -154,7 +152,7 @@ fn json_is_one_document() {
         shaper(&format!("apply --json {path}")).assert().code(0).stderr("").get_output().clone();
     let applied: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert_eq!(applied["changed"], true);
-    assert_eq!(applied["steps"].as_array().map(Vec::len), Some(10));
+    assert_eq!(applied["steps"].as_array().map(Vec::len), Some(11));
 }
 
 fn steps_print_as_tc_commands() {
@@ -168,12 +166,8 @@ fn steps_print_as_tc_commands() {
     let script: String = commands.lines().filter(by_hand).map(|l| format!("{l}\n")).collect();
     let filter_by_hand = commands.lines().any(|line| line.contains(" bpf "));
     assert_cmd::Command::new("sh").args(["-e", "-c", &script]).assert().code(0);
-    let left = match filter_by_hand {
-        true => {
-            "+ up0 filter pref 200: bpf (all packets, by net_cls classid)\nplan: 1 to add, 0 to change, 0 to delete\n"
-        }
-        false => "in sync\n",
-    };
+    assert!(filter_by_hand);
+    let left = "+ owners: 1 uid\n+ up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)\nplan: 2 to add, 0 to change, 0 to delete\n";
     exactly(&mut shaper(&format!("plan {path}")), 0, left, "");
 }
 

@@ -68,19 +68,9 @@ pub fn members(claim: &str) -> Vec<u32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// The classifier that `auto` must choose on this kernel: the running one lacks `cls_cgroup`, the
-/// lab's have it.
-pub fn expected_classifier() -> &'static str {
-    use super::harness::Place;
-    match Place::current() {
-        Place::Host if !kernel_has_cls_cgroup() => "bpf",
-        _ => "cgroup",
-    }
-}
-
 /// Asked of the kernel itself, with `tc`, on loopback's clsact-free root: an unknown kind is refused
 /// before anything is made.
-fn kernel_has_cls_cgroup() -> bool {
+pub fn kernel_has_cls_cgroup() -> bool {
     let tc = |line: &str| {
         let mut command = Command::new("tc");
         command.args(line.split(' '));

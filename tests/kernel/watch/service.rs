@@ -9,7 +9,7 @@ use crate::support::cell::myself;
 use crate::support::command::run;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
-use crate::support::program::{binary, directory, expected_classifier, members, policy};
+use crate::support::program::{binary, directory, members, policy};
 use crate::support::world::World;
 
 tests!(
@@ -18,7 +18,6 @@ tests!(
 );
 
 const UNIT: &str = include_str!("../../../systemd/shaper.service");
-const FOR_BPF: &str = include_str!("../../../systemd/bpf.conf");
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
 
 /// linux/capability.h.
@@ -54,8 +53,7 @@ everyone: 25mbit
 ";
     let file = policy(text);
     beside(&["apply", &file]).exits(0);
-    let bpf = expected_classifier() == "bpf";
-    let granted = capabilities(if bpf { &[UNIT, FOR_BPF] } else { &[UNIT] });
+    let granted = capabilities(&[UNIT]);
     let mut command = myself(&["--with-capabilities", &granted]);
     command.arg(binary());
     command.args(["--cgroup", "shaper", "watch", "--skip-unknown", &file]);
