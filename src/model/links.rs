@@ -25,6 +25,8 @@ pub(super) struct Shaped<'p> {
     pub line: &'p LinkLine,
     pub link: Link,
     altnames: Vec<String>,
+    /// Not the loopback, nor an ifb.
+    may_fit_patterns: bool,
 }
 
 impl<'p> Links<'p> {
@@ -42,6 +44,7 @@ impl<'p> Links<'p> {
     pub fn find(&self, name: &Written<LinkRef>) -> Result<Vec<usize>, Diagnostic> {
         let means = |shaped: &Shaped<'_>| match &name.value {
             LinkRef::Auto => shaped.line.name.value == LinkRef::Auto,
+            LinkRef::Pattern(_) if !shaped.may_fit_patterns => false,
             // Also as its own line spells it: alternative names are not known of a link to come.
             written => {
                 shaped.line.name.value == *written
@@ -185,7 +188,8 @@ fn shape<'p>(
     let (classifier, leaf, place) = (line.classifier, line.leaf, line.name.at.place);
     let link = Link { name, rate, speed, default, classifier, leaf, place };
     let altnames = device.map_or_else(Vec::new, |device| device.altnames.clone());
-    Some(Shaped { line, link, altnames })
+    let may_fit_patterns = device.is_none_or(has_packets_of_its_own);
+    Some(Shaped { line, link, altnames, may_fit_patterns })
 }
 
 /// What can be said of a link without looking; an alternative name may be longer than a name.

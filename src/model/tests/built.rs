@@ -138,6 +138,12 @@ fn patterns_in_users_and_rules_mean_links_of_the_file_and_exact_names_go_first()
     };
     assert_eq!((links(0), links(1)), (vec!["l2tp0".into(), "l2tp1".into()], vec!["l2tp1".into()]));
     assert_eq!(model.rules.len(), 2, "l2tp7 may come, and is not there");
+    let model = built_on(
+        &facts,
+        "version: 1\nlinks: {lo: 10gbit, eth0: }\nusers: {bob: {ceil: 5mbit, links: {\"*\": none}}}",
+    );
+    let on_lo = node(&model, "bob").limits[0];
+    assert!(on_lo.is_some() && node(&model, "bob").limits[1].is_none(), "never the loopback");
 }
 
 #[test]
