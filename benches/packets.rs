@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use shaper::classify::{hash, u32::compile};
 use shaper::netlink::request::{class, dump, filter, root};
 use shaper::netlink::{Request, decode};
-use shaper::state::{Class, Family, Mark, Match, Pref, Role, U32Rule, U32Rules};
+use shaper::state::{Bits, Class, Family, Mark, Match, Pref, Role, U32Rule, U32Rules};
 use shaper::sys::{Netlink, netns};
 use shaper::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
 
@@ -56,10 +56,11 @@ fn main() -> ExitCode {
 /// whether they become hash tables.
 type Plan = (&'static str, u32, fn(u32) -> Match, bool);
 
-const PLANS: [Plan; 7] = [
+const PLANS: [Plan; 8] = [
     ("1", 0, by_address, true),
     ("1,000 by address", 999, by_address, true),
     ("1,000 by port", 499, by_port, true),
+    ("1,000 ranges of ports", 6_000, by_range, true),
     ("1,000 by source and destination in turns", 999, in_turns, true),
     ("10,000 by address", 9_999, by_address, true),
     ("10,000 by source and destination in turns", 9_999, in_turns, true),
@@ -73,6 +74,15 @@ fn by_address(n: u32) -> Match {
 /// TCP and UDP: two rules.
 fn by_port(n: u32) -> Match {
     Match { dport: Some((10_000 + n as u16).into()), ..Match::default() }
+}
+
+/// The pieces of ranges of 27 ports, six to a range; none has the port that is sent to.
+fn by_range(n: u32) -> Match {
+    const PIECES: [(u16, u16); 6] = [(33, 1), (34, 2), (36, 4), (40, 8), (48, 8), (56, 4)];
+    let (offset, length) = PIECES[n as usize % PIECES.len()];
+    let value = (n / 6) as u16 * 64 + offset;
+    let dport = Some(Bits { value, mask: !(length - 1) });
+    Match { dport, proto: Some(17_u8.into()), ..Match::default() }
 }
 
 fn in_turns(n: u32) -> Match {

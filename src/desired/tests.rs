@@ -306,3 +306,29 @@ fn without_ebpf_all_stay_in_one_qdisc() {
     let cgroup = crowd(1_001).replace("eth0: 1gbit", "eth0: {rate: 1gbit, classifier: cgroup}");
     assert_eq!(fill(&tree_on(&with_bpf(), &cgroup).0), [0; 0], "a link where it is not wanted");
 }
+
+#[test]
+fn a_packet_meets_few_of_a_thousand_ranges() {
+    let ranges: String = (0..1_000)
+        .map(|n| format!("  - {{proto: udp, dport: {}-{}, to: ann}}\n", n * 64 + 5, n * 64 + 51))
+        .collect();
+    let text =
+        format!("version: 1\nlinks: {{eth0: 1gbit}}\nusers: {{ann: 5mbit}}\nrules:\n{ranges}");
+    let (_, tree) = tree(&text);
+    let Some(Filter::U32 { rules, .. }) = tree.filters.get(&Pref::RULES_V4[0]) else {
+        panic!("no rules: {:?}", tree.filters.keys())
+    };
+    for port in (0..=u16::MAX).step_by(7) {
+        let mut frame = vec![2; 12];
+        frame.extend([
+            0x08, 0, 0x45, 0, 0, 29, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ]);
+        frame.extend([0, 7]);
+        frame.extend(port.to_be_bytes());
+        frame.extend([0; 8]);
+        let (class, met) = classify::interpret::classify_frame(rules, &frame, 14);
+        let within = port < 64_000 && (5..=51).contains(&(port % 64));
+        assert_eq!(class.is_some(), within, "port {port}");
+        assert!(met <= 40, "port {port} meets {met}");
+    }
+}
