@@ -134,8 +134,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     facts.own_sockets_only = owners::own_sockets_only(&kernel.proc_root);
     let mut running = None;
     if wanted.processes {
-        let read = |source| ObserveError::Read { path: "/proc".to_string(), source };
-        sight.scan = process::scan(&kernel.proc_root).map_err(read)?;
+        sight.scan = process::scan(&kernel.proc_root)?;
         running = Some(process::running_uids(&sight.scan.processes, &kernel.view()));
     }
     if wanted.units {

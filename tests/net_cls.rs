@@ -69,14 +69,16 @@ impl Scratch {
     fn place(&self, matcher: &Matcher) -> Placement {
         let view = self.view();
         let decide = |process: &process::Process| -> Decision {
-            process::decide(process, matcher, &Accounts::default(), &view)
+            // NSS was asked about everybody, and knows nobody.
+            let accounts = Accounts { absent: [process.uid].into(), ..Accounts::default() };
+            process::decide(process, matcher, &accounts, &view)
         };
         process::place(Path::new("/proc"), &self.instance, decide).unwrap()
     }
 
     /// Where a process sits, below the instance; `None`: elsewhere.
     fn seat(&self, pid: u32) -> Option<String> {
-        let process = process::read_one(Path::new("/proc"), pid).unwrap();
+        let process = process::read_one(Path::new("/proc"), pid).unwrap().unwrap();
         let prefix = format!("/{}/", self.instance.name());
         process.net_cls?.strip_prefix(&prefix).map(str::to_string)
     }
@@ -328,7 +330,7 @@ fn processes_are_placed_by_their_uid_in_whichever_namespace() {
         ] {
             assert_eq!(instance.attach(group.pid(), &claim(path)).unwrap(), Attached::Moved);
         }
-        let comm = |pid| process::read_one(Path::new("/proc"), pid).unwrap().comm;
+        let comm = |pid| process::read_one(Path::new("/proc"), pid).unwrap().unwrap().comm;
         wait_until(|| comm(elsewhere.pid()).raw() == "sleep");
 
         let placement = scratch.place(&lines);
@@ -438,7 +440,7 @@ fn a_process_that_is_ending_is_never_seen_outside_its_claim() {
             scratch.instance.attach(child.id(), &claim("user/bob")).unwrap();
             drop(child.stdin.take());
             let mut looks = 0;
-            while let Some(seen) = process::read_one(Path::new("/proc"), child.id()) {
+            while let Some(seen) = process::read_one(Path::new("/proc"), child.id()).unwrap() {
                 if seen.zombie {
                     break;
                 }

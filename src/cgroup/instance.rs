@@ -397,7 +397,11 @@ pub(super) fn move_process(pid: u32, procs: &Path) -> Result<Attached, Error> {
     if pid == 0 {
         return Ok(Attached::Dead);
     }
-    match write(procs, &pid.to_string()) {
+    attached(write(procs, &pid.to_string()))
+}
+
+pub(super) fn attached(written: Result<(), Error>) -> Result<Attached, Error> {
+    match written {
         Ok(()) => Ok(Attached::Moved),
         Err(error) => match error.errno().map(Errno::from_raw) {
             Some(Errno::ESRCH) => Ok(Attached::Dead),

@@ -3,6 +3,7 @@
 //! Touches files below the paths that it is given, and mounts only where it is told to.
 
 mod confirmation;
+mod doors;
 mod hierarchy;
 mod instance;
 mod keeper;
@@ -14,6 +15,7 @@ mod said;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use doors::Doors;
 pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Unmounted, find, mount, unmount};
 pub use instance::{Attached, Instance};
 pub use keeper::Keeping;

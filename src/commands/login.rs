@@ -60,7 +60,7 @@ pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, F
         other => return Err(Failure::refused(format!("cannot place {name}'s session: {other:?}"))),
     }
     let (proc_root, mut handover) = (&session.kernel.proc_root, Handover::default());
-    if let Some(process) = process::read_one(proc_root, caller) {
+    if let Some(process) = process::read_one(proc_root, caller)? {
         handover.look_at_session(proc_root, &process, uid);
     }
     if let Some(why) = handover.give().refused {

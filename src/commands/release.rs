@@ -134,7 +134,7 @@ impl Release {
                 return Ok(());
             }
             for pid in members {
-                if let Some(process) = process::read_one(&self.kernel.proc_root, pid) {
+                if let Some(process) = process::read_one(&self.kernel.proc_root, pid)? {
                     self.one(&process, claim, released)?;
                 }
             }
@@ -144,7 +144,7 @@ impl Release {
 
     /// A process that `run`, `attach` or `login` put somewhere, and where.
     fn put_by_hand(&self, pid: u32) -> Result<(Process, Claim), Failure> {
-        let process = process::read_one(&self.kernel.proc_root, pid)
+        let process = process::read_one(&self.kernel.proc_root, pid)?
             .filter(Process::is_alive)
             .ok_or_else(|| Failure::refused(format!("no such process: {pid}")))?;
         match process::claim_of(&process, &self.kernel.view()) {
@@ -199,15 +199,14 @@ impl Release {
     /// still there; and is given where its unit has it.
     fn take_back(&self, process: &Process, from: &Claim) {
         let proc_root = &self.kernel.proc_root;
-        let uid_of = |pid| process::read_one(proc_root, pid).map(|process| process.uid);
+        let read = |pid| process::read_one(proc_root, pid).ok().flatten();
+        let uid_of = |pid| read(pid).map(|process: Process| process.uid);
         let left = self.instance.members(from).unwrap_or_default();
         if left.into_iter().any(|pid| uid_of(pid) == Some(process.uid)) {
             return;
         }
         self.kernel.take_back(process.uid, from);
-        if let (Some((matcher, accounts)), Some(now)) =
-            (&self.whose, process::read_one(proc_root, process.pid))
-        {
+        if let (Some((matcher, accounts)), Some(now)) = (&self.whose, read(process.pid)) {
             let _gives = self.kernel.decide(&now, matcher, accounts, &self.kernel.view());
         }
     }

@@ -119,7 +119,7 @@ impl Place {
 
     /// Gives what the process's uid sends from here to the class, and puts the process there.
     fn put(&self, pid: u32) -> Result<Attached, Failure> {
-        if let Some(process) = process::read_one(&self.kernel.proc_root, pid) {
+        if let Some(process) = process::read_one(&self.kernel.proc_root, pid)? {
             self.kernel.give(process.uid, &self.claim);
         }
         Ok(self.instance.attach(pid, &self.claim)?)
@@ -129,7 +129,7 @@ impl Place {
 /// Refuses processes whose packets are not one user's, or not ours. One that is gone is for
 /// [`Place::put`] to find.
 fn may_be_put(kernel: &Kernel, pid: u32) -> Result<(), Failure> {
-    let Some(process) = process::read_one(&kernel.proc_root, pid) else { return Ok(()) };
+    let Some(process) = process::read_one(&kernel.proc_root, pid)? else { return Ok(()) };
     let why = if pid == 1 {
         "it starts everything else here, which would come along".to_string()
     } else if process.kernel_thread {

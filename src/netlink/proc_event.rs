@@ -31,9 +31,12 @@ pub enum Event {
     Exec {
         pid: u32,
     },
-    /// The real or effective uid changed.
+    /// One of its uids changed: the real, effective, saved or file system's (`commit_creds`,
+    /// kernel/cred.c).
     Uid {
         pid: u32,
+        /// The real uid that it has now.
+        uid: u32,
     },
 }
 
@@ -59,10 +62,11 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// A filter that lets only these through: changes of uid, forks of processes (not new threads), answers
+/// A filter that lets only these through: changes of uid (but those of the processes in `muted`, of which
+/// the first 64 count), forks of processes (not new threads), answers
 /// to a subscription, and programs run if `exec`. A fork storm has two to five other events for each
 /// fork. (Since Linux 6.6 a subscription can name events; this does it on every kernel.)
-pub fn filter(exec: bool) -> Vec<Instruction> {
+pub fn filter(exec: bool, muted: &[u32]) -> Vec<Instruction> {
     // BPF_LD | BPF_W | BPF_ABS, and so on (linux/bpf_common.h). A load reads network byte order.
     const LOAD: u16 = 0x20;
     const TO_X: u16 = 0x07;
@@ -82,11 +86,11 @@ pub fn filter(exec: bool) -> Vec<Instruction> {
         k: u32::from_be_bytes(what.to_ne_bytes()),
     };
     let plain = |code, if_true, if_false, k| Instruction { code, if_true, if_false, k };
-    vec![
+    let mut program = vec![
         load(0),
-        is(UID, 8, 0),
+        is(UID, 9, 0),
         is(NONE, 7, 0),
-        is(if exec { EXEC } else { UID }, 6, 0),
+        is(if exec { EXEC } else { NONE }, 6, 0),
         is(FORK, 0, 4),
         // Child's thread and process: the same in a new process.
         load(16 + 8),
@@ -95,8 +99,22 @@ pub fn filter(exec: bool) -> Vec<Instruction> {
         plain(IF_EQUAL_X, 1, 0, 0),
         plain(RETURN, 0, 0, 0),
         plain(RETURN, 0, 0, u32::MAX),
-    ]
+        // The process whose uid changed.
+        load(16 + 4),
+    ];
+    let muted = muted.get(..MUTED).unwrap_or(muted);
+    let mut after = u8::try_from(muted.len()).unwrap_or(0);
+    for pid in muted {
+        program.push(is(*pid, after, 0));
+        after = after.saturating_sub(1);
+    }
+    program.push(plain(RETURN, 0, 0, u32::MAX));
+    program.push(plain(RETURN, 0, 0, 0));
+    program
 }
+
+/// More would need jumps that are longer than an instruction has room for.
+const MUTED: usize = 64;
 
 fn control(data: &[u8]) -> Vec<u8> {
     let length = HEADER + CN_MSG + data.len();
@@ -138,7 +156,7 @@ pub fn decode(payload: &[u8]) -> Option<ProcEvent> {
         }
         EXEC => Event::Exec { pid: field(1)? },
         // Each thread of a process says so by itself: all mean the process.
-        UID => Event::Uid { pid: field(1)? },
+        UID => Event::Uid { pid: field(1)?, uid: field(2)? },
         _ => return None,
     };
     Some(ProcEvent { at, event })
@@ -165,7 +183,7 @@ mod tests {
         let read = |what, fields: &[u32]| decode(&event(what, fields)).map(|told| told.event);
         assert_eq!(read(FORK, &[11, 10, 20, 20]), Some(Event::Fork { parent: 10, child: 20 }));
         assert_eq!(read(FORK, &[11, 10, 12, 10]), None, "a new thread");
-        assert_eq!(read(UID, &[12, 10, 1000, 0]), Some(Event::Uid { pid: 10 }));
+        assert_eq!(read(UID, &[12, 10, 1000, 0]), Some(Event::Uid { pid: 10, uid: 1000 }));
         assert_eq!(read(EXEC, &[10, 10]), Some(Event::Exec { pid: 10 }));
         assert_eq!(read(NONE, &[1]), Some(Event::Subscribed(1)));
         assert_eq!(read(0x200, &[10, 10]), None, "a new name");
@@ -177,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_or_anothers_is_no_event() {
-        let whole = event(UID, &[12, 10]);
+        let whole = event(UID, &[12, 10, 1000]);
         for length in 0..whole.len() {
             assert_eq!(decode(&whole[..length]), None, "{length}");
         }
@@ -222,10 +240,14 @@ mod tests {
         let (exec, uid) = (message(EXEC, &[10, 10]), message(UID, &[10, 10, 0, 0]));
         let (exit, answer) = (message(0x8000_0000, &[10, 10, 0, 17]), message(NONE, &[0]));
         for with_exec in [true, false] {
-            let program = filter(with_exec);
-            let all = [&process, &thread, &exec, &uid, &exit, &answer];
-            let passed = all.map(|message| passes(&program, message));
-            assert_eq!(passed, [true, false, with_exec, true, false, true]);
+            for (muted, heard) in [(&[][..], true), (&[9, 11], true), (&[9, 10, 11], false)] {
+                let program = filter(with_exec, muted);
+                let all = [&process, &thread, &exec, &uid, &exit, &answer];
+                let passed = all.map(|message| passes(&program, message));
+                assert_eq!(passed, [true, false, with_exec, heard, false, true]);
+            }
+            let many: Vec<u32> = (1_000..1_200).collect();
+            assert!(passes(&filter(with_exec, &many), &uid));
         }
     }
 }

@@ -25,9 +25,11 @@ impl InstanceView {
     /// Whether a process may be this instance's if a line claims it: also in a namespace that it does not
     /// shape, because a socket stays in the one that it was made in when its process enters another. Not
     /// a guest's there, and nobody in a namespace that another instance shapes, or in the host's, which
-    /// no user can enter. Where the namespace cannot be read, only the host's instance goes by the uid.
+    /// no user can enter; and nobody there who sits in another's directory. Where the namespace cannot be read, only the host's instance goes by the uid.
     pub fn may_claim(&self, process: &Process) -> bool {
+        let place = || seat(process.net_cls.as_deref().unwrap_or("/"), self);
         self.left_to(process).is_none()
+            && (process.netns == Some(self.netns) || matches!(place(), Seat::Free | Seat::Ours(_)))
     }
 
     fn left_to(&self, process: &Process) -> Option<Reason> {
@@ -269,6 +271,7 @@ mod tests {
     fn process(uid: u32, net_cls: &str) -> Process {
         Process {
             pid: 7,
+            parent: 1,
             starttime: 1,
             comm: "x".into(),
             uid,

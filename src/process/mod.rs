@@ -22,6 +22,8 @@ pub use scan::{Scan, namespace_of_caller, read_one, scan};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: u32,
+    /// Its parent; the next living one above where that has ended.
+    pub parent: u32,
     /// When it started, in clock ticks after boot: with the pid, it says which process this is.
     pub starttime: u64,
     /// The kernel's name for it: up to 15 bytes, set by the process itself.
@@ -66,6 +68,7 @@ mod tests {
     fn only_living_processes_that_may_be_claimed_count_as_running() {
         let bob = Process {
             pid: 7,
+            parent: 1,
             starttime: 1,
             comm: "bash".into(),
             uid: 1000,
@@ -82,6 +85,7 @@ mod tests {
             Process { uid: 1002, netns: Some(43), ..bob.clone() },
             Process { uid: 1003, netns: Some(43), guest: true, ..bob.clone() },
             Process { uid: 1004, netns: Some(44), ..bob.clone() },
+            Process { uid: 1005, netns: Some(43), net_cls: Some("/../x".into()), ..bob.clone() },
             Process { uid: 0, kernel_thread: true, ..bob },
         ];
         let instance = InstanceView {

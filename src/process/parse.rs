@@ -13,6 +13,7 @@ pub struct Stat {
     /// A zombie, or on its way to be one: it has given up its namespaces and shows the root as its
     /// v1 cgroup. A main thread that ended before the others is one too.
     pub ended: bool,
+    pub parent: u32,
     pub threads: u32,
     /// Clock ticks after boot.
     pub starttime: u64,
@@ -29,12 +30,14 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     // The first field after the name is number 3 of the man page.
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    let flags: u64 = fields.nth(9 - 4)?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
+    let flags: u64 = fields.nth(9 - 5)?.parse().ok()?;
     let threads = fields.nth(20 - 10)?.parse().ok()?;
     let starttime = fields.nth(22 - 21)?.parse().ok()?;
     Some(Stat {
         comm,
         ended: matches!(state, "Z" | "X" | "x") || flags & PF_EXITING != 0,
+        parent,
         threads,
         starttime,
         kernel_thread: flags & PF_KTHREAD != 0,

@@ -4,12 +4,18 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use crate::cgroup::{self, Attached, Instance};
+use nix::libc;
+
+use crate::cgroup::{Attached, Doors, Error, Instance};
 use crate::state::{Claim, Owner};
+use crate::sys::threads::in_parts;
 use crate::text::Foreign;
 
-use super::scan::{Scan, scan_except};
-use super::{Decision, HandedOver, Handover, Process, Reason, read_one};
+use super::scan::{Listing, Reader, Scan};
+use super::{Decision, HandedOver, Handover, Process, Reason};
+
+/// More passes than this are a storm of forks.
+const CALM: u32 = 4;
 
 /// Forks race with a pass: a child that was forked after the list was taken, by a parent that was
 /// not moved yet, is missed by it. Up to 23 passes were needed under a fork storm; beyond this
@@ -66,13 +72,16 @@ pub struct Failed {
 }
 
 /// Asks `decide` about every process below `proc_root` and does what it says, again until a pass
-/// changes nothing. The first pass reads every process, the others only those that are new or were
-/// moved. A process that cannot be moved, or is gone, is no error.
+/// changes nothing. The first pass reads every process, the others only those that are new. A process
+/// that cannot be moved, or is gone, is no error.
+///
+/// # Errors
+/// A process that cannot be read, or no descriptor or memory to move one.
 pub fn place(
     proc_root: &Path,
     instance: &Instance,
-    decide: impl Fn(&Process) -> Decision,
-) -> Result<Placement, cgroup::Error> {
+    decide: impl Fn(&Process) -> Decision + Sync,
+) -> Result<Placement, Error> {
     place_seen(proc_root, instance, None, decide)
 }
 
@@ -81,26 +90,22 @@ pub fn place_seen(
     proc_root: &Path,
     instance: &Instance,
     seen: Option<Scan>,
-    decide: impl Fn(&Process) -> Decision,
-) -> Result<Placement, cgroup::Error> {
+    decide: impl Fn(&Process) -> Decision + Sync,
+) -> Result<Placement, Error> {
     let mut run = Run {
-        proc_root,
-        instance,
-        name: instance.name(),
-        decide,
+        hands: Hands { proc_root, instance, name: instance.name(), decide, told: false },
         placement: Placement::default(),
         handover: Handover::default(),
         users: HashSet::new(),
         done: HashSet::new(),
         extra_passes: 0,
+        looked_again: false,
     };
     if let Some(seen) = seen {
-        run.pass(seen);
+        run.begin(seen)?;
     }
     while !run.placement.settled && run.placement.passes < MAX_PASSES {
-        let seen = scan_except(proc_root, |pid| run.done.contains(&pid))
-            .map_err(cgroup::Error::io("list", proc_root))?;
-        run.pass(seen);
+        run.pass()?;
     }
     run.handover.leave_shared(proc_root, &run.users.into_iter().collect::<Vec<_>>());
     run.placement.handed_over = run.handover.give();
@@ -116,57 +121,30 @@ pub struct PlacedOne {
     pub stayed: bool,
     /// What it holds of root's, for the caller to give: after all that became users at the same time.
     pub handover: Handover,
+    /// Its parent; `None`: it has ended.
+    pub parent: Option<u32>,
 }
 
 /// The same for one process: what a login needs. What it forked meanwhile is the caller's to look
 /// after. A process that has ended is no error.
+///
+/// # Errors
+/// As [`place`].
 pub fn place_one(
     proc_root: &Path,
     instance: &Instance,
     pid: u32,
     decide: impl Fn(&Process) -> Decision,
-) -> PlacedOne {
-    let mut run = Run {
-        proc_root,
-        instance,
-        name: instance.name(),
-        decide,
-        placement: Placement { passes: 1, settled: true, ..Placement::default() },
-        handover: Handover::default(),
-        users: HashSet::new(),
-        done: HashSet::new(),
-        extra_passes: 0,
-    };
-    let Some(process) = read_one(proc_root, pid) else { return PlacedOne::default() };
-    let decision = (run.decide)(&process);
-    let stayed = match decision {
-        Decision::Stay => {
-            // A session that was placed while it was root's becomes its user there (`shaper login`).
-            if run.is_pinned(&process) {
-                run.handover.look(proc_root, &process);
-            }
-            true
-        }
-        Decision::Leave(reason) => {
-            run.leave(process, reason);
-            false
-        }
-        Decision::MoveTo(_) | Decision::TakeOut => {
-            if matches!(decision, Decision::MoveTo(_)) {
-                run.handover.look(proc_root, &process);
-            }
-            run.carry_out(&process, &decision);
-            false
-        }
-    };
-    PlacedOne { placement: run.placement, stayed, handover: run.handover }
+) -> Result<PlacedOne, Error> {
+    let hands = Hands { proc_root, instance, name: instance.name(), decide, told: true };
+    let mut part = Part::default();
+    let stayed = hands.place(&mut Reader::default(), &mut Doors::default(), pid, &mut part)?;
+    let placement = Placement { passes: 1, settled: true, ..part.placement };
+    Ok(PlacedOne { placement, stayed, handover: part.handover, parent: part.parent })
 }
 
 struct Run<'a, D> {
-    proc_root: &'a Path,
-    instance: &'a Instance,
-    name: String,
-    decide: D,
+    hands: Hands<'a, D>,
     placement: Placement,
     handover: Handover,
     /// Living processes of users that a pass saw: pid and real uid.
@@ -174,34 +152,101 @@ struct Run<'a, D> {
     /// Seen where they belong, or left alone for good: what they fork is born there too.
     done: HashSet<u32>,
     extra_passes: u32,
+    looked_again: bool,
 }
 
-impl<D: Fn(&Process) -> Decision> Run<'_, D> {
-    fn pass(&mut self, seen: Scan) {
-        self.placement.passes += 1;
-        self.placement.settled = true;
-        let mut ended = seen.vanished > 0;
+impl<D: Fn(&Process) -> Decision + Sync> Run<'_, D> {
+    /// The first pass, over what was seen. Whoever is to be moved is read again: the list is old by
+    /// now, and the pid may be another process, or its user another one.
+    fn begin(&mut self, seen: Scan) -> Result<(), Error> {
+        let mut part = Part { ended: seen.vanished > 0, ..Part::default() };
+        let mut movers = Vec::new();
         for process in seen.processes {
-            ended |= process.zombie;
-            if process.uid != 0 && process.is_alive() {
-                self.users.insert((process.pid, process.uid));
-            }
-            match (self.decide)(&process) {
-                Decision::Stay => {
-                    self.done.insert(process.pid);
-                }
-                Decision::Leave(reason) => self.leave(process, reason),
-                decision => self.act(&process, &decision),
+            part.ended |= process.zombie;
+            part.user(&process);
+            match (self.hands.decide)(&process) {
+                Decision::Stay => part.done.push(process.pid),
+                Decision::Leave(reason) => part.leave(process, reason),
+                Decision::MoveTo(_) | Decision::TakeOut => movers.push(process.pid),
             }
         }
-        if self.placement.settled && ended && self.extra_passes < MAX_EXTRA_PASSES {
+        self.placement.passes += 1;
+        self.placement.settled = true;
+        self.take_in(part);
+        self.work(&movers)?;
+        self.conclude();
+        Ok(())
+    }
+
+    fn pass(&mut self) -> Result<(), Error> {
+        self.placement.passes += 1;
+        self.placement.settled = true;
+        for pids in Listing::open(self.hands.proc_root)? {
+            let mut pids = pids?;
+            pids.retain(|pid| !self.done.contains(pid));
+            self.work(&pids)?;
+        }
+        self.conclude();
+        Ok(())
+    }
+
+    /// Each is read and moved at once, so that nothing that was read grows old, by several processors.
+    fn work(&mut self, pids: &[u32]) -> Result<(), Error> {
+        for part in in_parts(pids, |pids| self.hands.place_all(pids)) {
+            self.take_in(part?);
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, part: Part) {
+        self.done.extend(part.done);
+        self.users.extend(part.users);
+        self.handover.merge(part.handover);
+        self.placement.settled &= !part.acted;
+        if part.ended && self.extra_passes < MAX_EXTRA_PASSES && self.placement.settled {
             self.extra_passes += 1;
             self.placement.settled = false;
+        }
+        self.placement.take_in(part.placement);
+    }
+
+    /// Where that took many passes, pids come round again: one that was done may be another process.
+    fn conclude(&mut self) {
+        if self.placement.settled && self.placement.passes > CALM && !self.looked_again {
+            self.looked_again = true;
+            self.done.clear();
+            let Placement { added, moved, gone, passes, .. } = self.placement;
+            self.placement = Placement { added, moved, gone, passes, ..Placement::default() };
+        }
+    }
+}
+
+/// What one thread did.
+#[derive(Default)]
+struct Part {
+    placement: Placement,
+    done: Vec<u32>,
+    /// Somebody ended; what he forked may not have been listed.
+    ended: bool,
+    /// Somebody was moved: what he forked before that is elsewhere still.
+    acted: bool,
+    /// What those who came into a claim hold of root's.
+    handover: Handover,
+    /// Living processes of users: pid and real uid.
+    users: Vec<(u32, u32)>,
+    /// Of the last one that was read.
+    parent: Option<u32>,
+}
+
+impl Part {
+    fn user(&mut self, process: &Process) {
+        if process.uid != 0 && process.is_alive() {
+            self.users.push((process.pid, process.uid));
         }
     }
 
     fn leave(&mut self, process: Process, reason: Reason) {
-        self.done.insert(process.pid);
+        self.done.push(process.pid);
         match reason {
             Reason::Foreign { owner } => self.placement.foreign.push(ForeignProcess {
                 pid: process.pid,
@@ -214,74 +259,129 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
             }
         }
     }
+}
 
-    fn act(&mut self, process: &Process, decision: &Decision) {
-        // The list is old by now: the pid may be another process, or its user another one.
-        if !self.still_so(process, decision) {
-            self.placement.settled = false;
-            return;
+impl Placement {
+    fn take_in(&mut self, part: Placement) {
+        self.added += part.added;
+        self.moved += part.moved;
+        self.gone += part.gone;
+        self.foreign.extend(part.foreign);
+        self.failed.extend(part.failed);
+        for (claim, count) in part.waiting {
+            *self.waiting.entry(claim).or_default() += count;
         }
-        // One that was in a class already has long been a user's: a connection of root's that it holds
-        // may be another's, who passed it the descriptor.
-        if matches!(decision, Decision::MoveTo(_)) && !self.is_inside(process) {
-            self.handover.look(self.proc_root, process);
+        self.unknown_namespace += part.unknown_namespace;
+    }
+}
+
+struct Hands<'a, D> {
+    proc_root: &'a Path,
+    instance: &'a Instance,
+    name: String,
+    decide: D,
+    /// The kernel told of the process: it has just become a user.
+    told: bool,
+}
+
+impl<D: Fn(&Process) -> Decision> Hands<'_, D> {
+    fn place_all(&self, pids: &[u32]) -> Result<Part, Error> {
+        let (mut reader, mut doors) = (Reader::default(), Doors::default());
+        let mut part = Part::default();
+        for pid in pids {
+            self.place(&mut reader, &mut doors, *pid, &mut part)?;
         }
-        self.carry_out(process, decision);
+        Ok(part)
     }
 
-    fn carry_out(&mut self, process: &Process, decision: &Decision) {
-        let outcome = match decision {
-            Decision::MoveTo(claim) => self.move_to(process, claim),
-            _ => self.take_out(process),
+    /// Whether it was where it belongs.
+    fn place(
+        &self,
+        reader: &mut Reader,
+        doors: &mut Doors,
+        pid: u32,
+        part: &mut Part,
+    ) -> Result<bool, Error> {
+        let Some(process) = reader.process(self.proc_root, pid)? else {
+            part.ended = true;
+            return Ok(false);
         };
-        if let Err(error) = outcome {
-            self.done.insert(process.pid);
-            self.placement.failed.push(Failed {
-                pid: process.pid,
-                comm: process.comm.clone(),
-                errno: error.errno(),
-                message: error.to_string(),
-            });
+        part.parent = Some(process.parent);
+        part.ended |= process.zombie;
+        part.user(&process);
+        let outcome = match (self.decide)(&process) {
+            Decision::Stay => {
+                // A session that was placed while it was root's becomes its user there (`shaper login`).
+                if self.told && self.is_pinned(&process) {
+                    part.handover.look(self.proc_root, &process);
+                }
+                part.done.push(pid);
+                return Ok(true);
+            }
+            Decision::Leave(reason) => {
+                part.leave(process, reason);
+                return Ok(false);
+            }
+            Decision::MoveTo(claim) => {
+                // One that was in a class already, and was not told of, has long been a user's: a connection
+                // of root's that it holds may be another's, who passed it the descriptor.
+                if self.told || !self.is_inside(&process) {
+                    part.handover.look(self.proc_root, &process);
+                }
+                self.move_to(&process, &claim, doors, part)
+            }
+            Decision::TakeOut => self.take_out(&process, part),
+        };
+        match outcome {
+            Err(error) if error.errno().is_some_and(is_want) => Err(error),
+            Err(error) => {
+                part.done.push(pid);
+                part.placement.failed.push(Failed {
+                    pid,
+                    comm: process.comm,
+                    errno: error.errno(),
+                    message: error.to_string(),
+                });
+                Ok(false)
+            }
+            Ok(()) => Ok(false),
         }
     }
 
-    fn still_so(&self, process: &Process, decision: &Decision) -> bool {
-        read_one(self.proc_root, process.pid).is_some_and(|now| {
-            now.starttime == process.starttime && (self.decide)(&now) == *decision
-        })
-    }
-
-    fn move_to(&mut self, process: &Process, claim: &Claim) -> Result<(), cgroup::Error> {
-        match self.instance.attach(process.pid, claim)? {
-            // Should the pid have become another process in the last microseconds, then the next
-            // pass, which this one makes necessary, puts that one back where it belongs.
-            Attached::Moved if self.is_inside(process) => self.placement.moved += 1,
-            Attached::Moved => self.placement.added += 1,
+    fn move_to(
+        &self,
+        process: &Process,
+        claim: &Claim,
+        doors: &mut Doors,
+        part: &mut Part,
+    ) -> Result<(), Error> {
+        match doors.attach(self.instance, process.pid, claim)? {
+            Attached::Moved if self.is_inside(process) => part.placement.moved += 1,
+            Attached::Moved => part.placement.added += 1,
             // What it forked since the list was taken is not in its claim.
-            Attached::Dead => {}
+            Attached::Dead => {
+                part.acted = true;
+                return Ok(());
+            }
             Attached::NoDirectory => {
-                *self.placement.waiting.entry(claim.clone()).or_default() += 1;
-                self.done.insert(process.pid);
+                *part.placement.waiting.entry(claim.clone()).or_default() += 1;
+                part.done.push(process.pid);
                 // Until it has a class of its own it must not use another's.
-                return if self.is_inside(process) { self.take_out(process) } else { Ok(()) };
+                return if self.is_inside(process) { self.take_out(process, part) } else { Ok(()) };
             }
         }
-        self.placement.settled = false;
+        part.acted = true;
+        part.done.push(process.pid);
         Ok(())
     }
 
-    fn take_out(&mut self, process: &Process) -> Result<(), cgroup::Error> {
+    fn take_out(&self, process: &Process, part: &mut Part) -> Result<(), Error> {
         if self.instance.release(process.pid)? == Attached::Moved {
-            self.placement.gone += 1;
+            part.placement.gone += 1;
+            part.done.push(process.pid);
         }
-        self.placement.settled = false;
+        part.acted = true;
         Ok(())
-    }
-
-    /// Whether it sat below the instance's directory.
-    fn is_inside(&self, process: &Process) -> bool {
-        let path = process.net_cls.as_deref().unwrap_or("/");
-        path.trim_start_matches('/').split('/').next() == Some(self.name.as_str())
     }
 
     /// Whether `run`, `attach` or `login` put it where it is.
@@ -291,4 +391,15 @@ impl<D: Fn(&Process) -> Decision> Run<'_, D> {
         let claim = below.and_then(|below| below.strip_prefix('/')?.parse().ok());
         matches!(claim, Some(Claim::Pinned(_)))
     }
+
+    /// Whether it sat below the instance's directory.
+    fn is_inside(&self, process: &Process) -> bool {
+        let path = process.net_cls.as_deref().unwrap_or("/");
+        path.trim_start_matches('/').split('/').next() == Some(self.name.as_str())
+    }
+}
+
+/// No descriptor or memory: it says nothing of the process.
+fn is_want(errno: i32) -> bool {
+    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM)
 }

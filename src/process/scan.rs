@@ -4,10 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
+use nix::unistd::geteuid;
+
 use super::Process;
-use super::parse::{Stat, parse_cgroup, parse_real_uid, parse_stat};
+use super::parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
+use crate::cgroup::Error;
 use crate::sys::threads::in_parts;
-use crate::text::Foreign;
 
 /// What one pass over `/proc` saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,46 +22,88 @@ pub struct Scan {
 }
 
 /// All processes below `proc_root` (normally `/proc`), in its order: by pid.
-pub fn scan(proc_root: &Path) -> io::Result<Scan> {
-    scan_except(proc_root, |_| false)
-}
-
-/// As [`scan`], without those pids that `known` says need no reading: listing costs a hundredth.
-pub(super) fn scan_except(proc_root: &Path, known: impl Fn(u32) -> bool) -> io::Result<Scan> {
+///
+/// # Errors
+/// Whatever keeps a process from being read, but that it has ended: no descriptor free, no memory, no
+/// permission. Only who is not root sees what there is to see for him.
+pub fn scan(proc_root: &Path) -> Result<Scan, Error> {
     let mut scan = Scan::default();
-    let mut entries = fs::read_dir(proc_root)?;
-    loop {
-        let mut pids = Vec::new();
-        for entry in entries.by_ref().take(LISTED) {
-            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-            pids.push(pid);
-        }
-        if pids.is_empty() {
-            return Ok(scan);
-        }
-        let pids: Vec<u32> = pids.into_iter().flatten().filter(|pid| !known(*pid)).collect();
-        for part in in_parts(&pids, |pids| read_all(proc_root, pids)) {
+    for pids in Listing::open(proc_root)? {
+        for part in in_parts(&pids?, |pids| read_all(proc_root, pids)) {
+            let part = part?;
             scan.processes.extend(part.processes);
             scan.vanished += part.vanished;
         }
     }
+    Ok(scan)
 }
 
-fn read_all(proc_root: &Path, pids: &[u32]) -> Scan {
+fn read_all(proc_root: &Path, pids: &[u32]) -> Result<Scan, Error> {
     let mut scan = Scan::default();
-    let mut buffer = Buffer::default();
+    let mut reader = Reader::default();
     for pid in pids {
-        match buffer.process(proc_root, *pid) {
+        match reader.process(proc_root, *pid)? {
             Some(process) => scan.processes.push(process),
             None => scan.vanished += 1,
         }
     }
-    scan
+    Ok(scan)
 }
 
 /// One process as it is now; `None`: it is gone.
-pub fn read_one(proc_root: &Path, pid: u32) -> Option<Process> {
-    Buffer::default().process(proc_root, pid)
+///
+/// # Errors
+/// As [`scan`].
+pub fn read_one(proc_root: &Path, pid: u32) -> Result<Option<Process>, Error> {
+    Reader::default().process(proc_root, pid)
+}
+
+/// The pids below `/proc`, so many at a time. The kernel lists them by number (`proc_pid_readdir`,
+/// fs/proc/base.c): each time it asks for the next pid from where it was (`next_tgid`), which is no
+/// place in a list that could shift, so a process that lives all the while is never passed over,
+/// whoever ends beside it. One that is forked meanwhile may be: that is what further passes are for.
+/// (`cgroup.procs` of a v1 hierarchy is a copy made at one moment, for as many as there were a moment
+/// before that (`pidlist_array_load`, kernel/cgroup/cgroup-v1.c): under a fork storm it is cut off. So
+/// nothing but emptiness is concluded from it, and rmdir has the last word on that.)
+pub(super) struct Listing {
+    entries: fs::ReadDir,
+    path: PathBuf,
+}
+
+impl Listing {
+    pub(super) fn open(proc_root: &Path) -> Result<Listing, Error> {
+        // With hidepid=invisible the processes of others are not listed, and do not exist. Process 1 is
+        // always there.
+        if geteuid().is_root() && proc_root.join("self").exists() && !proc_root.join("1").exists() {
+            let hidden = io::Error::other(
+                "processes are hidden (the mount option hidepid); give CAP_SYS_PTRACE, or the group of its option gid",
+            );
+            return Err(Error::io("list", proc_root)(hidden));
+        }
+        let entries = fs::read_dir(proc_root).map_err(Error::io("list", proc_root))?;
+        Ok(Listing { entries, path: proc_root.to_path_buf() })
+    }
+}
+
+impl Iterator for Listing {
+    type Item = Result<Vec<u32>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut pids = Vec::new();
+        let mut listed = 0;
+        for entry in self.entries.by_ref().take(LISTED) {
+            listed += 1;
+            match entry {
+                Ok(entry) => {
+                    pids.extend(
+                        entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()),
+                    );
+                }
+                Err(error) => return Some(Err(Error::io("list", &self.path)(error))),
+            }
+        }
+        (listed > 0).then_some(Ok(pids))
+    }
 }
 
 /// Inode of the calling thread's own network namespace.
@@ -80,82 +125,120 @@ const LISTED: usize = 1024;
 /// More than any of the files has on most hosts.
 const READ: usize = 4096;
 
-/// Reused for every file of a pass: 10,000 processes are 30,000 files.
+/// Reads processes, with one buffer for every file of a pass: 10,000 processes are 30,000 files.
 #[derive(Default)]
-struct Buffer(Vec<u8>);
+pub(super) struct Reader(Vec<u8>);
 
-impl Buffer {
-    fn process(&mut self, proc_root: &Path, pid: u32) -> Option<Process> {
+impl Reader {
+    /// `None`: it is gone, or none of the caller's business to see.
+    pub(super) fn process(&mut self, proc_root: &Path, pid: u32) -> Result<Option<Process>, Error> {
         let folder = proc_root.join(pid.to_string());
-        let stat = parse_stat(self.read(&folder.join("stat"))?)?;
-        let mut process = Process {
+        match self.living(&folder, pid) {
+            Err(error) if error.errno().is_some_and(is_gone) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn living(&mut self, folder: &Path, pid: u32) -> Result<Option<Process>, Error> {
+        let mut membership = Membership::default();
+        let mut netns = None;
+        let uid = parse_real_uid(self.read(&folder.join("status"))?);
+        self.belongings(folder, &mut membership, &mut netns)?;
+        // Last, because what ends shows the root as its cgroup, and a moment later has no namespaces: that
+        // it was about to end is seen here (`cgroup_path_ns_locked` of a dead task, kernel/cgroup/cgroup.c).
+        let (Some(stat), Some(uid)) = (parse_stat(self.read(&folder.join("stat"))?), uid) else {
+            return Ok(None);
+        };
+        let mut zombie = false;
+        if stat.ended {
+            match self.living_thread(folder, &stat)? {
+                Some(living) => self.belongings(&living, &mut membership, &mut netns)?,
+                None => zombie = true,
+            }
+        }
+        if zombie || stat.kernel_thread {
+            (membership, netns) = (Membership::default(), None);
+        }
+        let Stat { comm, parent, starttime, kernel_thread, .. } = stat;
+        let Membership { net_cls, unit, guest } = membership;
+        Ok(Some(Process {
             pid,
-            starttime: stat.starttime,
-            comm: Foreign::default(),
-            uid: 0,
-            kernel_thread: stat.kernel_thread,
-            zombie: false,
-            netns: None,
-            net_cls: None,
-            unit: None,
-            guest: false,
+            parent,
+            starttime,
+            comm,
+            uid: if kernel_thread { 0 } else { uid },
+            kernel_thread,
+            zombie,
+            netns,
+            net_cls,
+            unit,
+            guest,
+        }))
+    }
+
+    /// Its cgroups and its network namespace.
+    fn belongings(
+        &mut self,
+        folder: &Path,
+        membership: &mut Membership,
+        netns: &mut Option<u64>,
+    ) -> Result<(), Error> {
+        *membership = parse_cgroup(self.read(&folder.join("cgroup"))?);
+        let path = folder.join("ns/net");
+        *netns = match fs::read_link(&path) {
+            Ok(link) => namespace(&link),
+            // A main thread that has ended has none (ENOENT); others may be secret (CAP_SYS_PTRACE).
+            Err(error) if error.raw_os_error().is_some_and(|it| is_gone(it) || is_secret(it)) => {
+                None
+            }
+            Err(error) => return Err(Error::io("read", &path)(error)),
         };
-        // Nobody moves these, so the rest is not worth reading.
-        if stat.kernel_thread {
-            return Some(Process { comm: stat.comm, ..process });
-        }
-        process.uid = parse_real_uid(self.read(&folder.join("status"))?)?;
-        let Some(living) = self.living_thread(&folder, &stat) else {
-            return Some(Process { comm: stat.comm, zombie: true, ..process });
-        };
-        let membership = parse_cgroup(self.read(&living.join("cgroup"))?);
-        process.comm = stat.comm;
-        process.netns = fs::read_link(living.join("ns/net")).ok().as_deref().and_then(namespace);
-        // It may have begun to end since its stat was read. From then on the root is shown as its
-        // cgroup, and a moment later it has no namespaces: neither is its own any more.
-        let doubtful = process.netns.is_none() || membership.net_cls.as_deref() == Some("/");
-        if doubtful && parse_stat(self.read(&living.join("stat"))?)?.ended {
-            return Some(Process { zombie: true, ..process });
-        }
-        process.net_cls = membership.net_cls;
-        process.unit = membership.unit;
-        process.guest = membership.guest;
-        Some(process)
+        Ok(())
     }
 
     /// Where to read what only a living thread still has. A main thread that ended while others go
     /// on looks like a zombie in the hierarchy's root (`proc_cgroup_show`, kernel/cgroup/cgroup.c)
     /// and has no namespaces, but the process lives, sends, and can be moved by its pid.
-    fn living_thread(&mut self, folder: &Path, main: &Stat) -> Option<PathBuf> {
-        if !main.ended {
-            return Some(folder.to_path_buf());
-        }
+    fn living_thread(&mut self, folder: &Path, main: &Stat) -> Result<Option<PathBuf>, Error> {
         if main.threads < 2 {
-            return None;
+            return Ok(None);
         }
-        let tasks = fs::read_dir(folder.join("task")).ok()?;
-        tasks.filter_map(|task| Some(task.ok()?.path())).find(|task| {
-            let stat = self.read(&task.join("stat")).and_then(parse_stat);
-            stat.is_some_and(|stat| !stat.ended)
-        })
+        let path = folder.join("task");
+        for task in fs::read_dir(&path).map_err(Error::io("list", &path))? {
+            let task = task.map_err(Error::io("list", &path))?.path();
+            match self.read(&task.join("stat")).map(parse_stat) {
+                Ok(Some(stat)) if !stat.ended => return Ok(Some(task)),
+                Err(error) if !error.errno().is_some_and(is_gone) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
-    /// `None`: the process is gone (ENOENT at open, ESRCH at read), or is none of our business to
-    /// see: both are no process to place.
-    fn read(&mut self, path: &Path) -> Option<&[u8]> {
+    fn read(&mut self, path: &Path) -> Result<&[u8], Error> {
         self.0.resize(READ, 0);
-        let mut file = File::open(path).ok()?;
+        let failed = |error| Error::io("read", path)(error);
+        let mut file = File::open(path).map_err(failed)?;
         let mut length = 0;
         // These files are one record, which a read gives whole if there is room (`seq_read_iter`,
         // fs/seq_file.c): one that leaves room is the last. Saves a third of the system calls.
         loop {
-            length += file.read(self.0.get_mut(length..)?).ok()?;
+            length += file.read(&mut self.0[length..]).map_err(failed)?;
             if length < self.0.len() {
-                return self.0.get(..length);
+                return Ok(&self.0[..length]);
             }
             self.0.resize(length + READ, 0);
         }
     }
+}
+
+/// ENOENT at open, ESRCH at read. Who is not root may be refused: what is secret is not there for him.
+fn is_gone(errno: i32) -> bool {
+    matches!(errno, libc::ENOENT | libc::ESRCH) || is_secret(errno) && !geteuid().is_root()
+}
+
+fn is_secret(errno: i32) -> bool {
+    matches!(errno, libc::EACCES | libc::EPERM)
 }
 
 #[cfg(test)]
@@ -200,6 +283,7 @@ mod tests {
             proc.scan(),
             [Process {
                 pid: 7,
+                parent: 1,
                 starttime: 99,
                 comm: "a b".into(),
                 uid: 1000,
@@ -233,6 +317,20 @@ mod tests {
         assert_eq!(proc.scan()[0].netns, None);
     }
 
+    /// A folder where a file should be: EISDIR, which says nothing of the process.
+    #[test]
+    fn what_cannot_be_read_is_an_error_and_no_end_of_a_process() {
+        for file in ["stat", "status", "cgroup"] {
+            let proc = Proc::new();
+            proc.task("7", 'S', 0, 1, "0::/\n");
+            let path = proc.0.path().join("7").join(file);
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            let error = scan(proc.0.path()).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+    }
+
     #[test]
     fn zombies_and_kernel_threads_are_told_apart() {
         let proc = Proc::new();
@@ -264,7 +362,7 @@ mod tests {
 
     #[test]
     fn our_own_process_is_found_in_our_own_namespace() {
-        let own = read_one(Path::new("/proc"), std::process::id()).unwrap();
+        let own = read_one(Path::new("/proc"), std::process::id()).unwrap().unwrap();
         assert!(own.is_alive());
         assert_eq!(own.netns, Some(namespace_of_caller().unwrap()));
     }

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod netns;
 pub mod nss;
 pub mod offspring;
+pub mod priority;
 pub mod probe;
 pub mod route;
 pub mod signal;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 /// What may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
+    /// Look at those whose events are not listened to.
+    Muted,
     /// Tell the service manager that we live.
     Alive,
     /// Look whether the network namespace still has its name.

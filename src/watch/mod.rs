@@ -8,9 +8,11 @@ mod backoff;
 mod file;
 mod followed;
 mod links;
+mod muted;
 mod names;
 mod namespace;
 mod processes;
+mod queue;
 mod shaping;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,14 +36,16 @@ use crate::process::{self, Handover};
 use crate::state::{Accounts, KernelState, LinkName, Owner};
 use crate::sys::listener::{LinkListener, ProcessListener};
 use crate::sys::netns::Target;
-use crate::sys::{memory, signal};
+use crate::sys::{memory, priority, signal};
 use agenda::{Agenda, Task};
 use backoff::Backoff;
 use file::PolicyFile;
 use followed::Followed;
+use muted::Muted;
 pub use names::ask_and_wait;
 use names::{Names, News};
 pub use namespace::Bound;
+use queue::Queue;
 
 /// How often the kernel's objects are looked at although nothing was told: not everything is.
 const RECONCILE: Duration = Duration::from_secs(60);
@@ -89,6 +93,14 @@ pub struct Watch {
     handover: Handover,
     /// That some of it cannot be given was said.
     told_of_handover: bool,
+    /// How often in a row it was put off.
+    handed_over_late: u32,
+    /// Processes that the kernel told of.
+    queue: Queue,
+    /// Those of whom it had better not tell.
+    muted: Muted,
+    clock: processes::EventClock,
+    view: processes::View,
     /// Processes whose account has no class yet.
     waiting: BTreeSet<u32>,
     /// Accounts that came and whom NSS may still introduce, and until when.
@@ -115,6 +127,8 @@ pub struct Watch {
     swept: (Instant, Duration),
     /// When it was last said that events were lost.
     lost: Option<Instant>,
+    /// When it was last said that a process could not be read.
+    unread: Option<Instant>,
     /// How long the last look took in which nothing was to be done.
     took: Duration,
     /// What retired classes are compared with, and since when.
@@ -202,6 +216,11 @@ fn keep(
         followed: Followed::default(),
         handover: Handover::default(),
         told_of_handover: false,
+        handed_over_late: 0,
+        queue: Queue::default(),
+        muted: Muted::default(),
+        clock: processes::EventClock::default(),
+        view: processes::View::default(),
         waiting: BTreeSet::new(),
         strangers: BTreeMap::new(),
         left: BTreeMap::new(),
@@ -215,6 +234,7 @@ fn keep(
         leaving: BTreeSet::new(),
         swept: (Instant::now(), Duration::ZERO),
         lost: None,
+        unread: None,
         took: Duration::ZERO,
         earlier: None,
         draining: 0,
@@ -279,6 +299,10 @@ impl Watch {
     fn begin(&mut self) {
         let now = Instant::now();
         self.session.processes = false;
+        // Whoever logs in is placed before he, or a storm of processes, has the processors again.
+        if !priority::before_others() {
+            log::debug!("the daemon has no more right to a processor than others (CAP_SYS_NICE)");
+        }
         match &self.processes {
             Some(_) => self.narrow_events(),
             None => log::warn!(
@@ -310,7 +334,10 @@ impl Watch {
             if self.is_cut_off {
                 return Ok(true);
             }
-            let rest = self.agenda.rest(Instant::now());
+            let rest = match self.queue.is_empty() {
+                true => self.agenda.rest(Instant::now()),
+                false => Some(Duration::ZERO),
+            };
             let readable = self.wait(rest).map_err(|errno| {
                 Failure::refused(format!("cannot wait for what happens: {errno}"))
             })?;
@@ -320,7 +347,7 @@ impl Watch {
                 return Ok(false);
             }
             // First of all those who wait to be placed.
-            if readable.processes {
+            if readable.processes || !self.queue.is_empty() {
                 self.hear_processes();
             }
             if readable.links {
@@ -423,6 +450,7 @@ impl Watch {
     fn perform(&mut self, task: Task) {
         let now = Instant::now();
         match task {
+            Task::Muted => self.look_at_muted(now),
             Task::Reconcile => self.reconcile(),
             Task::Reload => self.reload(),
             Task::Adopt => self.adopt(),

@@ -1,21 +1,25 @@
 //! Processes as they become their users, and the sweeps for what no event tells.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
-
 use super::agenda::Task;
-use super::{IDLE_SHARE, Watch};
+use super::{IDLE_SHARE, Watch, muted};
+use crate::kernel::Kernel;
 use crate::model::Matcher;
 use crate::netlink::proc_event::Event;
-use crate::process::{self, Placement, Process};
+use crate::process::{self, InstanceView, Placement, Process};
 use crate::state::{Accounts, Claim, Owner};
 use crate::sys::listener::Heard;
 
 /// How long NSS may take to say who a newcomer is, before he gets a class by his uid.
 const INTRODUCTION: Duration = Duration::from_millis(200);
+/// So long processes are placed before what else happens is looked at.
+const AT_A_TIME: Duration = Duration::from_millis(2);
+/// So often in a row a handover is put off because processes are left over.
+const PATIENT: u32 = 5;
 /// Between two complaints about lost events.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Between two sweeps where there are process events, at least: they tell almost everything.
@@ -30,41 +34,77 @@ impl Watch {
     /// Asks for the events that the policy makes worth hearing.
     pub(super) fn narrow_events(&mut self) {
         let units = !self.stands.model.matcher.units.is_empty();
-        if let Some(Err(error)) = self.processes.as_ref().map(|listener| listener.narrow(units)) {
+        if let Some(Err(error)) =
+            self.processes.as_ref().map(|it| it.narrow(units, &self.muted.pids()))
+        {
             log::debug!("all process events will come: {error}");
         }
     }
 
+    /// Takes in what was told, and then places for a while. Whoever is left over is placed after the next
+    /// look at what else is to do.
     pub(super) fn hear_processes(&mut self) {
+        self.take_in_events();
+        let until = Instant::now() + AT_A_TIME;
+        while let Some((uid, pid)) = self.queue.pop() {
+            self.place(pid, uid);
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        // After all that came together, so that two users of one socket are seen; in a storm there is always
+        // somebody left over, whom nobody waits for.
+        self.handed_over_late += 1;
+        if self.queue.is_empty() || self.handed_over_late > PATIENT {
+            self.handed_over_late = 0;
+            self.hand_over();
+        }
+    }
+
+    fn take_in_events(&mut self) {
         let Some(listener) = &mut self.processes else { return };
         let mut events = Vec::new();
         let heard = listener.hear(|event| events.push(event));
         let units = !self.stands.model.matcher.units.is_empty();
+        let mut overflow = false;
+        let mut uids = HashMap::new();
         for told in events {
-            match told.event {
-                Event::Uid { pid } => self.place(pid),
+            self.clock.hear(told.at);
+            let wanted = match told.event {
+                Event::Uid { pid, uid } => {
+                    self.muted.count(pid);
+                    uids.insert(pid, uid);
+                    Some((uid, pid))
+                }
                 Event::Fork { parent, child } => {
-                    if self.waiting.contains(&parent) || self.followed.includes(parent, told.at) {
-                        self.place(child);
-                    }
+                    self.followed.forked(parent, child);
+                    let waits = self.waiting.contains(&parent).then_some(0);
+                    let uid = self.followed.includes(parent, told.at).or(waits);
+                    uid.map(|uid| (uid, child))
                 }
                 // A service is in its unit's cgroup by the time it runs its program.
-                Event::Exec { pid } if units => self.place(pid),
-                Event::Exec { .. } | Event::Subscribed(_) => {}
+                Event::Exec { pid } if units => Some((0, pid)),
+                Event::Exec { .. } | Event::Subscribed(_) => None,
+            };
+            if let Some((uid, pid)) = wanted {
+                self.followed.announce(pid, uid, told.at);
+                overflow |= !self.queue.push(uid, pid);
             }
         }
-        self.hand_over();
+        let now = Instant::now();
+        if self.muted.decide(|pid| uids.get(&pid).copied().unwrap_or(0), now) {
+            self.narrow_events();
+            self.agenda.by(Task::Muted, now + muted::LOOK);
+        }
         match heard {
+            Ok(Heard::All) if overflow => self.sweep_soon(),
             Ok(Heard::All) => {}
             Ok(Heard::Lost) => {
-                // Where a sweep takes so long that events are lost meanwhile, not one after the other.
-                let (ended, took) = self.swept;
-                let at = (ended + took).max(Instant::now());
                 if self.lost.is_none_or(|last| last.elapsed() > SAY_AGAIN) {
                     log::warn!("process events were lost; looking at all processes");
                     self.lost = Some(Instant::now());
                 }
-                self.agenda.by(Task::Sweep, at);
+                self.sweep_soon();
             }
             Err(error) => {
                 log::error!(
@@ -96,23 +136,58 @@ impl Watch {
         }
     }
 
-    /// One process to where it belongs.
-    pub(super) fn place(&mut self, pid: u32) {
+    /// Those whose events do not come are placed as they are found.
+    pub(super) fn look_at_muted(&mut self, now: Instant) {
+        let (all, heard_again) = self.muted.due(now);
+        // Before the last look at those, so that what they do after it is told.
+        if heard_again {
+            self.narrow_events();
+        }
+        for (pid, uid) in all {
+            self.queue.push(uid, pid);
+        }
+        if !self.muted.is_empty() {
+            self.agenda.by(Task::Muted, now + muted::LOOK);
+        }
+    }
+
+    /// A look at all processes; where it takes so long that events are lost meanwhile, not one after
+    /// the other.
+    fn sweep_soon(&mut self) {
+        let (ended, took) = self.swept;
+        self.agenda.by(Task::Sweep, (ended + took).max(Instant::now()));
+    }
+
+    /// One process to where it belongs. `uid`: on whose account it was looked at.
+    fn place(&mut self, pid: u32, uid: u32) {
         let kernel = &self.session.kernel;
         let Some(instance) = kernel.instance() else { return };
-        let view = kernel.view();
+        let view = self.view.get(kernel);
         let matcher = &self.stands.model.matcher;
         let unasked = Cell::new(None);
         let one = process::place_one(&kernel.proc_root, &instance, pid, |process| {
-            let decision = kernel.decide(process, matcher, &self.accounts, &view);
+            let decision = kernel.decide(process, matcher, &self.accounts, view);
             if decision.may_be_ours() && is_open(process, matcher, &self.accounts) {
                 unasked.set(Some(process.uid));
             }
             decision
         });
+        let one = match one {
+            Ok(one) => one,
+            Err(error) => {
+                if self.unread.is_none_or(|last| last.elapsed() > SAY_AGAIN) {
+                    log::error!(
+                        "process {pid} cannot be placed: {error}; looking at all of them soon"
+                    );
+                    self.unread = Some(Instant::now());
+                }
+                self.agenda.by(Task::Sweep, Instant::now() + INSTEAD);
+                return;
+            }
+        };
         self.handover.merge(one.handover);
         if !one.stayed {
-            self.followed.follow(pid, monotonic());
+            self.followed.follow(pid, one.parent, uid, self.clock.now());
         }
         self.waiting.remove(&pid);
         let uid = unasked.get();
@@ -190,7 +265,7 @@ impl Watch {
     /// Those whose class was made meanwhile.
     pub(super) fn place_waiting(&mut self) {
         for pid in std::mem::take(&mut self.waiting) {
-            self.place(pid);
+            self.place(pid, 0);
         }
         self.hand_over();
     }
@@ -203,14 +278,14 @@ impl Watch {
         let Some(instance) = kernel.instance() else { return };
         let view = kernel.view();
         let matcher = &self.stands.model.matcher;
-        let (running, unasked) = (RefCell::new(BTreeSet::new()), RefCell::new(BTreeSet::new()));
+        let (running, unasked) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
         let decide = |process: &Process| {
             if process.is_alive() && view.may_claim(process) {
-                running.borrow_mut().insert(process.uid);
+                running.lock().unwrap_or_else(PoisonError::into_inner).insert(process.uid);
             }
             let decision = kernel.decide(process, matcher, &self.accounts, &view);
             if decision.may_be_ours() && is_open(process, matcher, &self.accounts) {
-                unasked.borrow_mut().insert(process.uid);
+                unasked.lock().unwrap_or_else(PoisonError::into_inner).insert(process.uid);
             }
             decision
         };
@@ -223,7 +298,7 @@ impl Watch {
         };
         self.not_handed_over(placement.handed_over.refused.clone());
         // Who has a class keeps it for the time of grace.
-        let mut running = running.into_inner();
+        let mut running = running.into_inner().unwrap_or_else(PoisonError::into_inner);
         running.extend(self.state().claims.keys().filter_map(Claim::uid));
         self.accounts.running = running;
         // Who ended while waiting is not told.
@@ -231,7 +306,7 @@ impl Watch {
         self.waiting.retain(|pid| proc_root.join(pid.to_string()).exists());
         let mut waits = !placement.waiting.is_empty();
         self.welcome(&placement);
-        for uid in unasked.into_inner() {
+        for uid in unasked.into_inner().unwrap_or_else(PoisonError::into_inner) {
             waits |= self.introduce(uid);
         }
         // All are looked at again once they have a class.
@@ -303,9 +378,38 @@ fn is_open(process: &Process, matcher: &Matcher, accounts: &Accounts) -> bool {
     matcher.is_open(process.uid, process.unit.as_deref(), accounts)
 }
 
-/// The clock by which the kernel stamps process events.
-fn monotonic() -> u64 {
-    let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 0 };
-    let now = Duration::from(now);
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+/// The clock by which the kernel stamps process events: not ours in a time namespace.
+pub(super) struct EventClock {
+    at: u64,
+    heard: Instant,
+}
+
+impl Default for EventClock {
+    fn default() -> EventClock {
+        EventClock { at: 0, heard: Instant::now() }
+    }
+}
+
+impl EventClock {
+    fn hear(&mut self, at: u64) {
+        if at > self.at {
+            *self = EventClock { at, heard: Instant::now() };
+        }
+    }
+
+    fn now(&self) -> u64 {
+        let since = u64::try_from(self.heard.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.at.saturating_add(since)
+    }
+}
+
+/// The instance as placement knows it, with the other instances as they were a moment ago.
+#[derive(Default)]
+pub(super) struct View(Option<(Instant, InstanceView)>);
+
+impl View {
+    fn get(&mut self, kernel: &Kernel) -> &InstanceView {
+        let known = self.0.take_if(|(since, _)| since.elapsed() < INSTEAD);
+        &self.0.insert(known.unwrap_or_else(|| (Instant::now(), kernel.view()))).1
+    }
 }

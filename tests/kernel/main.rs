@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         vlan::TESTS,
         tunnels::TESTS,
         cleared::TESTS,
+        watch::BIRTHS,
         watch::LOGINS,
         watch::NAMESPACE,
         watch::NEWCOMERS,

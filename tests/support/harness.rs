@@ -127,7 +127,9 @@ pub fn main(tests: &[&[Test]]) -> ExitCode {
         ["--logins", words @ ..] => logins::logins(words),
         ["--storm", words @ ..] => logins::storm(words),
         ["--stranger", words @ ..] => stranger::run(words),
+        ["--born", birth, uid] => stranger::born(birth, uid),
         ["--guest", uid, cgroup] => stranger::guest(uid, cgroup),
+        ["--storm-of", words @ ..] => logins::storm_of(words),
         ["--crowd", words @ ..] => logins::crowd(words),
         ["--with-capabilities", numbers, command @ ..] => {
             super::command::with_capabilities(numbers, command)

@@ -2,16 +2,19 @@
 //! time from becoming the user to being in the user's directory is taken by the one who logs in.
 
 use std::fs;
-use std::process::ExitCode;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, ExitCode};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork, pause, pipe, read, write};
+use nix::unistd::{ForkResult, Uid, fork, pause, pipe, read, setresuid, write};
 
 use super::accounts::Account;
+use super::cell::{SCRATCH, myself};
 use super::source::become_account;
 
 /// Whoever is not placed after so long was missed.
@@ -103,6 +106,85 @@ pub fn storm(words: &[&str]) -> ExitCode {
     }
     println!("{started}");
     ExitCode::SUCCESS
+}
+
+/// What somebody may do in a loop to keep a daemon busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storm {
+    Fork,
+    /// Forks, each of which runs a program.
+    Exec,
+    /// The same, a set-uid one: its effective uid changes.
+    SetUid,
+    /// One process goes from one real uid to another and back.
+    Uid,
+}
+
+impl Storm {
+    pub const ALL: [Storm; 4] = [Storm::Fork, Storm::Exec, Storm::SetUid, Storm::Uid];
+
+    /// So many processes of the account make it until they are told to end.
+    pub fn by(self, account: Account, processes: u32) -> Storming {
+        let program = format!("{SCRATCH}/set-uid");
+        if !fs::exists(&program).unwrap_or(false) {
+            fs::copy("/bin/true", &program).expect("a program");
+            let mode = fs::Permissions::from_mode(0o4755);
+            fs::set_permissions(&program, mode).expect("a set-uid program");
+        }
+        let uid = account.uid.to_string();
+        let kind = format!("{self:?}");
+        let start = |_| myself(&["--storm-of", &kind, &uid, &program]).spawn().expect("a storm");
+        Storming((0..processes).map(start).collect())
+    }
+}
+
+/// Storms; dropped, they end.
+pub struct Storming(Vec<Child>);
+
+impl Drop for Storming {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `--storm-of KIND UID PROGRAM`
+pub fn storm_of(words: &[&str]) -> ExitCode {
+    let [kind, uid, program] = words else { return ExitCode::FAILURE };
+    let Ok(uid) = uid.parse::<u32>() else { return ExitCode::FAILURE };
+    let _ = set_pdeathsig(Signal::SIGKILL);
+    let (one, other) = (Uid::from_raw(uid), Uid::from_raw(uid + 1));
+    if *kind == "Uid" {
+        let there = setresuid(one, one, other);
+        while there.is_ok()
+            && setresuid(other, other, one).is_ok()
+            && setresuid(one, one, other).is_ok()
+        {}
+        return ExitCode::FAILURE;
+    }
+    if become_account(Account { uid, gid: uid, also: None }).is_err() {
+        return ExitCode::FAILURE;
+    }
+    let _ = set_pdeathsig(Signal::SIGKILL);
+    let program = match *kind {
+        "Fork" => None,
+        "Exec" => Some("/bin/true"),
+        _ => Some(*program),
+    };
+    loop {
+        match program {
+            Some(program) => drop(Command::new(program).status()),
+            // SAFETY: this process has one thread.
+            None => match unsafe { fork() } {
+                Ok(ForkResult::Parent { child }) => drop(waitpid(child, None)),
+                // SAFETY: ends the child without what the parent has to do at its end.
+                Ok(ForkResult::Child) => unsafe { libc::_exit(0) },
+                Err(_) => sleep(LOOK),
+            },
+        }
+    }
 }
 
 fn reap() {

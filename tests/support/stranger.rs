@@ -162,3 +162,81 @@ pub fn guest(uid: &str, cgroup: &str) -> ExitCode {
     }
     ExitCode::FAILURE
 }
+
+/// How a process is born outside its user's class: by one that has become the user a moment before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// A child that names its grandparent as its parent (`CLONE_PARENT`).
+    Sibling,
+    /// A child's child, whose parent has ended.
+    Twice,
+    /// The last of so many, each of which forks the next and ends.
+    Chain(u32),
+    /// The same, each of which names the first one's parent.
+    Siblings(u32),
+}
+
+/// `--born BIRTH UID`: prints the pid of the last one, which lives until its output has no reader.
+pub fn born(birth: &str, uid: &str) -> ExitCode {
+    let Ok(uid) = uid.parse::<u32>() else { return ExitCode::FAILURE };
+    let number = |text: &str| text.trim_end_matches(')').parse().unwrap_or(1);
+    let (hops, flags) = match birth.split_once('(') {
+        Some(("Chain", count)) => (number(count), libc::SIGCHLD),
+        Some((_, count)) => (number(count), libc::SIGCHLD | libc::CLONE_PARENT),
+        None if birth == "Twice" => (2, libc::SIGCHLD),
+        None => (1, libc::SIGCHLD | libc::CLONE_PARENT),
+    };
+    // SAFETY: this process has one thread, and so has every child.
+    let clone = |flags: i32| unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    // As cron does: a child becomes the user, and runs what the user wants.
+    if clone(libc::SIGCHLD) != 0 {
+        pause();
+    }
+    if setgroups(&[]).and(setgid(uid.into())).and(setuid(uid.into())).is_err() {
+        return ExitCode::FAILURE;
+    }
+    for _ in 0..hops {
+        match clone(flags) {
+            0 => {}
+            // SAFETY: ends the process without what its parent has to do at its end.
+            _ => unsafe { libc::_exit(0) },
+        }
+    }
+    println!("{}", std::process::id());
+    let orphaned = || {
+        let mut out = libc::pollfd { fd: 1, events: 0, revents: 0 };
+        // SAFETY: one `pollfd`, which lives until the call is over.
+        unsafe { libc::poll(&raw mut out, 1, 100) };
+        out.revents & libc::POLLERR != 0
+    };
+    while !orphaned() {}
+    // SAFETY: as above.
+    unsafe { libc::_exit(0) }
+}
+
+/// The process that makes them, and what they print.
+pub struct Maker {
+    child: Child,
+    out: ChildStdout,
+}
+
+impl Maker {
+    pub fn start(account: Account, birth: Birth) -> Maker {
+        let mut command = myself(&["--born", &format!("{birth:?}"), &account.uid.to_string()]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("start a maker");
+        let out = child.stdout.take().expect("its output");
+        Maker { child, out }
+    }
+
+    /// The last one's pid, once it is there.
+    pub fn born(&mut self) -> u32 {
+        line(&mut self.out).parse().expect("a pid")
+    }
+}
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

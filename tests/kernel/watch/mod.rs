@@ -1,5 +1,6 @@
 //! The daemon: users placed as they log in, and repairs of whatever changes underneath.
 
+mod births;
 mod logins;
 mod namespace;
 mod newcomers;
@@ -14,6 +15,7 @@ use crate::support::command::Done;
 use crate::support::harness::Test;
 use crate::support::program::shaper;
 
+pub const BIRTHS: &[Test] = births::TESTS;
 pub const LOGINS: &[Test] = logins::TESTS;
 pub const NAMESPACE: &[Test] = namespace::TESTS;
 pub const NEWCOMERS: &[Test] = newcomers::TESTS;

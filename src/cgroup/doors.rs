@@ -1,0 +1,51 @@
+//! Moving many processes: the files that they are written to stay open.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+
+use super::instance::{PROCS, attached};
+use super::{Attached, Error, Instance};
+use crate::state::Claim;
+
+/// Claims' `cgroup.procs`, kept open: a move is one write then. A few, because a host may have more claims
+/// than a process may have descriptors.
+#[derive(Default)]
+pub struct Doors(HashMap<Claim, File>);
+
+impl Doors {
+    const MOST: usize = 64;
+
+    /// As [`Instance::attach`].
+    pub fn attach(&mut self, to: &Instance, pid: u32, claim: &Claim) -> Result<Attached, Error> {
+        let path = to.directory(claim).join(PROCS);
+        // To the kernel pid 0 is whoever writes: us.
+        if pid == 0 {
+            return Ok(Attached::Dead);
+        }
+        let refused = |source| {
+            let data = pid.to_string();
+            attached(Err(Error::Write { data, path: path.clone(), source }))
+        };
+        if !self.0.contains_key(claim) {
+            if self.0.len() >= Doors::MOST {
+                self.0.clear();
+            }
+            match OpenOptions::new().write(true).open(&path) {
+                Ok(file) => self.0.insert(claim.clone(), file),
+                Err(source) => return refused(source),
+            };
+        }
+        match self.0.get(claim).map(|mut file| file.write_all(pid.to_string().as_bytes())) {
+            Some(Err(source)) => {
+                let outcome = refused(source);
+                // A directory of this name may have been made anew.
+                if matches!(outcome, Ok(Attached::NoDirectory)) && self.0.remove(claim).is_some() {
+                    return to.attach(pid, claim);
+                }
+                outcome
+            }
+            _ => Ok(Attached::Moved),
+        }
+    }
+}

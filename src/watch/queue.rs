@@ -1,0 +1,88 @@
+//! Processes that wait to be placed: each once, however often it was told of, and every uid in turn, so
+//! that whoever makes a storm of events waits behind his own. Pure.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// So many of one uid wait at most; beyond that a look at all processes is cheaper.
+const MANY: usize = 8_192;
+
+#[derive(Debug, Default)]
+pub struct Queue {
+    of: HashMap<u32, VecDeque<u32>>,
+    /// Uids that have somebody waiting, the next one first.
+    turns: VecDeque<u32>,
+    pids: HashSet<u32>,
+}
+
+impl Queue {
+    /// `uid`: on whose account. `false`: there are too many already, and this one was not taken.
+    pub fn push(&mut self, uid: u32, pid: u32) -> bool {
+        if self.pids.contains(&pid) {
+            return true;
+        }
+        let waiting = self.of.entry(uid).or_default();
+        if waiting.len() >= MANY {
+            return false;
+        }
+        if waiting.is_empty() {
+            self.turns.push_back(uid);
+        }
+        waiting.push_back(pid);
+        self.pids.insert(pid);
+        true
+    }
+
+    /// The next one, and on whose account.
+    pub fn pop(&mut self) -> Option<(u32, u32)> {
+        let uid = self.turns.pop_front()?;
+        let waiting = self.of.get_mut(&uid)?;
+        let pid = waiting.pop_front()?;
+        if waiting.is_empty() {
+            self.of.remove(&uid);
+        } else {
+            self.turns.push_back(uid);
+        }
+        self.pids.remove(&pid);
+        Some((uid, pid))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pids.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drained(queue: &mut Queue) -> Vec<u32> {
+        std::iter::from_fn(|| queue.pop()).map(|(_, pid)| pid).collect()
+    }
+
+    #[test]
+    fn whoever_comes_often_comes_once() {
+        let mut queue = Queue::default();
+        for _ in 0..155_000 {
+            assert!(queue.push(1000, 7));
+        }
+        assert_eq!(drained(&mut queue), [7]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn every_uid_has_its_turn() {
+        let mut queue = Queue::default();
+        (100..110).for_each(|pid| assert!(queue.push(1000, pid)));
+        queue.push(2000, 7);
+        queue.push(2000, 8);
+        assert_eq!(drained(&mut queue)[..5], [100, 7, 101, 8, 102]);
+    }
+
+    #[test]
+    fn one_uid_fills_its_own_queue_only() {
+        let mut queue = Queue::default();
+        let taken = (0..20_000).filter(|pid| queue.push(1000, *pid)).count();
+        assert_eq!(taken, MANY);
+        assert!(queue.push(2000, 30_000));
+    }
+}
