@@ -42,9 +42,10 @@ check: fmt clippy
 test: tools fmt clippy lab-kernel
 	sh tests/run.sh
 
-# What `make test` does for a minute, for most of an hour, with other numbers each day.
+# What `make test` does for a minute, for hours, with other numbers each day.
 nightly: tools
 	SHAPER_TRANSITIONS=$(TRANSITIONS) SHAPER_SEED=$(SEED) cargo test --test kernel -- transitions
+	SHAPER_CHURN_APPLIES=10000 SHAPER_CHURN_WATCH=3600 cargo test --test kernel -- churn::applies
 
 fmt:
 	@sh tests/rust.sh rustfmt

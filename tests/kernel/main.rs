@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adversity;
 mod agreement;
 mod churn;
 mod cleared;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         watch::REPAIRS,
         watch::SCALE,
         watch::SERVICE,
+        adversity::TESTS,
         churn::TESTS,
         escapes::HANDED_ON,
         escapes::MPTCP,
