@@ -69,7 +69,7 @@ impl Kernel {
             name,
             netns,
             host,
-            netns_cookie: netns::cookie(),
+            netns_cookie: netns::cookie().map_err(OpenError::Namespace)?,
             proc_root: PathBuf::from("/proc"),
             owners: None,
             hierarchy: cgroup::find()?,

@@ -40,6 +40,8 @@ pub enum ObserveError {
     Cgroup(#[from] cgroup::Error),
     #[error("cannot read {path}: {source}")]
     Read { path: String, source: io::Error },
+    #[error("cannot find out what this kernel can do: {0}")]
+    Probe(#[source] io::Error),
     #[error("/proc/net/psched has values that no kernel is known to have: `{0}`")]
     Psched(String),
 }
@@ -155,7 +157,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         None => {}
     }
     if wanted.features {
-        sight.observation.facts.features = features(&sight.observation);
+        sight.observation.facts.features = features(&sight.observation)?;
     }
     Ok(sight)
 }
@@ -362,7 +364,7 @@ fn shared(kernel: &Kernel) -> Result<bool, ObserveError> {
 
 /// What the kernel can do. What stands shows it; only where nothing of ours stands yet, or it is not
 /// the best there is, must it be tried out.
-fn features(observation: &Observation) -> Features {
+fn features(observation: &Observation) -> Result<Features, ObserveError> {
     let trees = || observation.state.links.values();
     let tags: BTreeSet<Tag> = trees()
         .flat_map(|tree| tree.shards.values().chain([&tree.filters]))
@@ -387,9 +389,9 @@ fn features(observation: &Observation) -> Features {
         && trees().any(|tree| tree.leaves.values().any(|leaf| *leaf == LeafQdisc::FqCodel));
     if evident {
         let leaves = BTreeSet::from([LeafQdisc::FqCodel.kind()]);
-        return Features { htb: true, classifiers, helpers, leaves };
+        return Ok(Features { htb: true, classifiers, helpers, leaves });
     }
-    let mut features = probe::features();
+    let mut features = probe::features().map_err(ObserveError::Probe)?;
     // Where nothing may be tried, what stands speaks for itself.
     features.htb |= trees().next().is_some();
     features.classifiers.extend(classifiers);
@@ -400,7 +402,7 @@ fn features(observation: &Observation) -> Features {
         let leaves = tree.leaves.values().filter(|leaf| !matches!(leaf, LeafQdisc::Other { .. }));
         features.leaves.extend(leaves.map(LeafQdisc::kind));
     }
-    features
+    Ok(features)
 }
 
 /// Retired classes and those of `leaving` that hold no packets on any link, have sent none between the

@@ -227,7 +227,7 @@ impl Session {
         match desired {
             // What stands shows only the best; something lesser was asked for, so find out.
             None | Some(Err(Impossible::Classifier { .. } | Impossible::Leaf { .. })) => {
-                let features = probe::features();
+                let features = probe::features().map_err(Failure::refused)?;
                 self.features = Some(features.clone());
                 sight.observation.facts.features = features;
                 desired::desired_with(model, &sight.observation, sharding)

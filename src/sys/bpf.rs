@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::sys::resource::{Resource, setrlimit};
 
 use super::btf;
+use super::probe::is_out_of_something;
 use crate::classify::assembler::Instruction;
 use crate::classify::program;
 use crate::state::{
@@ -410,8 +411,12 @@ pub fn may_not_read_kernel() -> bool {
 pub fn helpers() -> io::Result<Helpers> {
     let maps = Maps::create(&OwnerTable::default())?;
     let loads = |tag, sockets| load(Program { shards: true, tag, sockets, mptcp: None }, &maps);
-    let netns_cookie = loads(TagHelper::Task, Sockets::Cookie(1)).is_ok();
-    let socket_tag = loads(TagHelper::Socket, Sockets::All).is_ok();
+    let takes = |tag, sockets| match loads(tag, sockets) {
+        Err(error) if is_out_of_something(&error) => Err(error),
+        answer => Ok(answer.is_ok()),
+    };
+    let netns_cookie = takes(TagHelper::Task, Sockets::Cookie(1))?;
+    let socket_tag = takes(TagHelper::Socket, Sockets::All)?;
     if !netns_cookie && !socket_tag {
         loads(TagHelper::Task, Sockets::All)?;
     }

@@ -137,9 +137,12 @@ pub fn is_made_by_root(path: &Path) -> io::Result<bool> {
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// The number by which eBPF programs know this thread's network namespace; `None` before Linux 5.14.
-pub fn cookie() -> Option<u64> {
+///
+/// # Errors
+/// Where no socket can be had: what the kernel can do is not known then.
+pub fn cookie() -> io::Result<Option<u64>> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None).ok()?;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the option's value is a u64, and `length` says so.
@@ -152,7 +155,7 @@ pub fn cookie() -> Option<u64> {
             &raw mut length,
         )
     };
-    (answer == 0 && length as usize == size_of::<u64>()).then_some(cookie)
+    Ok((answer == 0 && length as usize == size_of::<u64>()).then_some(cookie))
 }
 
 /// Runs `work` on a thread of its own in a new, empty network namespace, which is gone afterwards.

@@ -31,23 +31,51 @@ const LEAVES: [LeafQdisc; 5] = [
     LeafQdisc::Cake,
 ];
 
-/// Tries; never fails: what cannot be tried is looked up, and what cannot be found is not there.
-pub fn features() -> Features {
-    match netns::private(tried) {
-        Ok(Ok(features)) => features,
-        Ok(Err(error)) => {
-            debug!("trying the kernel's features failed: {error}");
-            looked_up(Path::new("/"))
-        }
+/// Tries; what cannot be tried is looked up, and what cannot be found is not there.
+///
+/// # Errors
+/// Where this machine or process is out of something: that says nothing of what the kernel can do.
+pub fn features() -> io::Result<Features> {
+    match netns::private(tried).flatten() {
+        Ok(features) => Ok(features),
+        Err(error) if is_out_of_something(&error) => Err(error),
         Err(error) => {
-            debug!("no network namespace to try the kernel's features in: {error}");
-            looked_up(Path::new("/"))
+            debug!("the kernel's features cannot be tried: {error}");
+            Ok(looked_up(Path::new("/")))
         }
     }
 }
 
+/// Of descriptors or of memory.
+pub(super) fn is_out_of_something(error: &io::Error) -> bool {
+    const OUT_OF: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    error.raw_os_error().is_some_and(|errno| OUT_OF.contains(&errno))
+}
+
 /// In this thread's namespace, which must be a throw-away one.
-fn tried() -> Result<Features, SocketError> {
+fn tried() -> io::Result<Features> {
+    try_all().map_err(|error| match error {
+        Trial::Socket(
+            SocketError::Open(error) | SocketError::Send(error) | SocketError::Receive(error),
+        )
+        | Trial::Bpf(error) => error,
+        Trial::Socket(error) => io::Error::other(error.to_string()),
+    })
+}
+
+/// What ended the trial.
+enum Trial {
+    Socket(SocketError),
+    Bpf(io::Error),
+}
+
+impl From<SocketError> for Trial {
+    fn from(error: SocketError) -> Trial {
+        Trial::Socket(error)
+    }
+}
+
+fn try_all() -> Result<Features, Trial> {
     let mut netlink = Netlink::open()?;
     let mut features = Features::default();
     let works = |netlink: &mut Netlink, request: &Request| -> Result<bool, SocketError> {
@@ -75,6 +103,7 @@ fn tried() -> Result<Features, SocketError> {
             let add = filter::add_bpf(LOOPBACK, root, pref, program, maps.ids(), file.as_fd());
             works(&mut netlink, &add)?;
         }
+        Err(error) if is_out_of_something(&error) => return Err(Trial::Bpf(error)),
         Err(error) => debug!("probe: bpf(2): {error}"),
     }
     let records = netlink.dump(&dump::filters(LOOPBACK, ClassId::ROOT), decode::filter)?;

@@ -81,6 +81,7 @@ fn a_system_call_that_fails_harms_nothing() {
         ("recvfrom", "ENOMEM"),
         ("sendto", "ENOBUFS"),
         ("pread64", "EIO"),
+        ("bpf", "ENOMEM"),
     ];
     let mut tried = 0;
     for (call, error) in kinds {

@@ -156,7 +156,7 @@ fn needs_root_tc_reads_the_same_qdiscs_and_filters() {
 fn needs_root_probing_finds_what_the_kernel_has_and_leaves_nothing() {
     let before = netns::current().unwrap();
     let start = std::time::Instant::now();
-    let features = probe::features();
+    let features = probe::features().expect("features");
     println!("probed in {:?}: {features:?}", start.elapsed());
     assert!(features.htb && !features.classifiers.is_empty(), "{features:?}");
     assert!(features.leaves.contains("bfifo") && features.leaves.contains("pfifo"));

@@ -51,7 +51,7 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
             (Pref::RULES_V6[1], v6),
             (Pref::TAG[1], Filter::Tag(Tag::Bpf(PROGRAM))),
         ]);
-        if probe::features().classifiers.contains(&Classifier::Cgroup) {
+        if probe::features().expect("features").classifiers.contains(&Classifier::Cgroup) {
             wanted.insert(Pref::TAG[0], Filter::Tag(Tag::Cgroup));
         }
         for (pref, filter) in &wanted {

@@ -51,7 +51,7 @@ fn needs_root_the_kernel_refuses_in_its_own_words() {
         ];
         let other_family = refusal(netlink, &add_rules(Pref(100), Family::V6, &set)[0]);
         assert!(protocols.contains(&&*other_family), "{other_family}");
-        if probe::features().classifiers.contains(&Classifier::Cgroup) {
+        if probe::features().expect("features").classifiers.contains(&Classifier::Cgroup) {
             done(netlink, &[Deciding::load().add(Pref(200))]);
             assert_eq!(
                 refusal(netlink, &filter::add_cgroup(LO, ClassId::ROOT, Pref(200))),
@@ -141,7 +141,7 @@ fn needs_root_leaves_read_back_as_they_were_sent() {
             (ClassId::ours(Minor(0x10)), LeafQdisc::Bfifo { limit: Bytes(62_500) }),
             (ClassId::ours(Minor(0x11)), LeafQdisc::Pfifo { limit: 50 }),
         ]);
-        let features = probe::features();
+        let features = probe::features().expect("features");
         for qdisc in [LeafQdisc::FqCodel, LeafQdisc::Sfq, LeafQdisc::Cake] {
             if features.leaves.contains(qdisc.kind()) {
                 done(netlink, &[leaf::add(LO, ClassId::ours(Minor(0x12)), &qdisc)]);

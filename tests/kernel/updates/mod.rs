@@ -160,7 +160,7 @@ fn edit_under_traffic(sharding: Sharding) -> u32 {
     run("ip link add up1 type veth peer name far1");
     let mut streams = SENDERS.each_ref().map(|sender| sender.start(&mut world));
     let mut draft = Draft::first(streams[5].port);
-    if probe::features().classifiers.len() > 1 {
+    if probe::features().expect("features").classifiers.len() > 1 {
         draft.classifiers = &["auto", "bpf", "cgroup"];
     }
     let mut ledger = Ledger::new(SENDERS.iter().map(|sender| (sender.frame, sender.name)));
