@@ -296,7 +296,7 @@ error: `auto` finds tun0, which is a tunnel (tun)
 2 | links: {auto: }
   |         ^^^^
   |
-  = help: name the link below it, which carries the tunnel's packets, or `tun0` itself if that is meant
+  = help: name `tun0`: there packets are their users'; on the link below they are the program's that made the tunnel, and no user's limit holds
 ",
     );
     let path = policy("version: 1\nlinks: {up0: 1gbit}\n");
