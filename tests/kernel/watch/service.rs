@@ -1,5 +1,6 @@
 //! The daemon as its unit file runs it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{beside, soon};
@@ -71,6 +72,12 @@ everyone: 25mbit
     soon("the root is back", Duration::from_secs(10), || {
         run("tc qdisc show dev up0").contains("htb 1: root")
     });
+    // User-mode Linux has no MPTCP.
+    let reads_mptcp = !run("tc filter show dev up0").contains("mptcp=no");
+    assert!(
+        reads_mptcp || !Path::new("/proc/sys/net/mptcp").exists(),
+        "the program is a lesser one"
+    );
     assert!(
         !daemon.log().contains("denied") && !daemon.log().contains("EPERM"),
         "{}",
