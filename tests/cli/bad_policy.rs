@@ -308,7 +308,7 @@ warning: tun0 has a default route and no line in `links`
 2 | links: {{up0: 1gbit}}
   | ^^^^^
   |
-  = help: what leaves over it is not shaped: add a line `tun0:` if it should be
+  = help: name `tun0`: there packets are their users'; on the link below they are the program's that made the tunnel, and no user's limit holds
 "
     );
     let ok = format!("{path}: ok: 1 link\n");
