@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         adversity::TESTS,
         churn::TESTS,
         escapes::HANDED_ON,
+        escapes::HIDDEN,
         escapes::MPTCP,
         escapes::PASSED_ON,
         lab::TESTS,

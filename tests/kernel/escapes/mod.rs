@@ -1,11 +1,13 @@
 //! Ways out of one's class that were tried, one file for each mechanism that closes some of them.
 
 pub mod handed_on;
+mod hidden;
 mod mptcp;
 mod passed_on;
 
 use crate::support::harness::Test;
 
 pub const HANDED_ON: &[Test] = handed_on::TESTS;
+pub const HIDDEN: &[Test] = hidden::TESTS;
 pub const MPTCP: &[Test] = mptcp::TESTS;
 pub const PASSED_ON: &[Test] = passed_on::TESTS;

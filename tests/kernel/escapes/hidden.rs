@@ -1,0 +1,126 @@
+//! Sockets that retagging does not find, and processes that nobody has placed yet. Each trick is tried
+//! twice: as the deciding program has it, all of it is his; with the tag alone it leaves through
+//! the default class, up to the link's rate.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::support::accounts::ANN;
+use crate::support::counters::classes;
+use crate::support::fugitive::{CONNECTIONS, Fugitive, Trick};
+use crate::support::harness::{On, tests};
+use crate::support::orders::{Order, Proto};
+use crate::support::program::{apply, classid, shaper};
+use crate::support::rates::{Interval, MBIT};
+use crate::support::tag_only;
+use crate::support::world::{Family, UPLINK, World};
+
+tests!(
+    // User-mode Linux and the emulated machine have no io_uring.
+    On::Host => a_rings_registered_file_is_its_owners;
+    On::HostAndUml => a_threads_own_descriptor_is_its_owners,
+        a_process_whose_main_thread_has_ended_is_its_owners, what_is_in_flight_is_its_owners,
+        what_is_left_queued_is_its_owners, what_a_set_uid_program_takes_along_is_its_owners,
+        who_is_born_beside_his_parent_is_in_his_class_at_once;
+);
+
+const POLICY: &str = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 1mbit}}}
+users: {ann: 10mbit}
+";
+const DEFAULT: &str = "1:fffe";
+
+/// Beside what is measured: ARP, neighbour discovery, acknowledgements.
+const NOISE: u64 = 60_000;
+
+fn a_rings_registered_file_is_its_owners() {
+    hold(Trick::Ring);
+}
+
+fn a_threads_own_descriptor_is_its_owners() {
+    hold(Trick::OwnTable);
+}
+
+fn a_process_whose_main_thread_has_ended_is_its_owners() {
+    hold(Trick::EndedMain);
+}
+
+fn what_is_in_flight_is_its_owners() {
+    hold(Trick::InFlight);
+}
+
+fn what_is_left_queued_is_its_owners() {
+    hold(Trick::LeftQueued);
+}
+
+fn what_a_set_uid_program_takes_along_is_its_owners() {
+    hold(Trick::RealUid);
+}
+
+fn who_is_born_beside_his_parent_is_in_his_class_at_once() {
+    hold(Trick::Sibling);
+}
+
+fn hold(trick: Trick) {
+    let mut world = World::new();
+    let guarded = attempt(&mut world, trick, true);
+    let ann = classid("user/ann");
+    println!("{trick:?}, decided by the owner: {:?}", guarded.leaves());
+    assert!(guarded.bytes(&ann) > 300_000, "{:?}", guarded.leaves());
+    assert!(guarded.rate(&ann) < 12 * MBIT, "{:?}", guarded.leaves());
+    guarded.others_stay_below(NOISE, &[&ann]);
+    // He starts the second time as he did the first time.
+    shaper(&["clear"]).exits(0);
+    let open = attempt(&mut world, trick, false);
+    println!("{trick:?}, decided by the tag: {:?}", open.leaves());
+    let enough = if trick.only_leaves() { 300_000 } else { 20 * MBIT / 8 };
+    assert!(open.bytes(DEFAULT) > enough, "it should escape: {:?}", open.leaves());
+    open.others_stay_below(NOISE, &[DEFAULT]);
+}
+
+/// What leaves in a second, once he has gone.
+fn attempt(world: &mut World, trick: Trick, guarded: bool) -> Interval {
+    // Nobody reads from those that are to stay full.
+    let (at, listener) = if trick.only_leaves() {
+        let at = world.far_at(Family::V4, if guarded { 4_001 } else { 4_002 });
+        (at, Some(world.far.socket(&Order::Listen(at))))
+    } else {
+        let port = world.sink(Proto::Tcp);
+        (world.far_at(Family::V4, port), None)
+    };
+    if trick == Trick::Sibling {
+        apply(POLICY);
+    }
+    let mut ann = Fugitive::start(ANN, trick, at);
+    if trick == Trick::LeftQueued {
+        ann.go();
+    }
+    if trick != Trick::Sibling {
+        apply(POLICY);
+    }
+    if trick == Trick::RealUid {
+        ann.go();
+        // Nobody claims what he is now: he leaves ann's directory.
+        apply(POLICY);
+    }
+    if !guarded {
+        tag_only::decides();
+    }
+    if !matches!(trick, Trick::LeftQueued | Trick::RealUid) {
+        ann.go();
+    }
+    if !trick.only_leaves() {
+        // What another class had queued leaves first.
+        sleep(Duration::from_millis(400));
+    }
+    let before = classes(UPLINK);
+    if let Some(listener) = listener {
+        for _ in 0..CONNECTIONS {
+            let socket = world.far.socket(&Order::Accept(listener));
+            world.far.tell(&Order::Drain { socket, port: at.port() });
+        }
+    }
+    sleep(Duration::from_secs(1));
+    Interval::since(before, UPLINK)
+}

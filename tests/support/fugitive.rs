@@ -1,0 +1,249 @@
+//! A user who wants out of his class by having a socket where retagging does not find it, or a process
+//! where nobody has placed it yet. He is told twice: first he is ready, then he goes.
+#![allow(unsafe_code, reason = "clone(2) and exit(2) of single threads")]
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, ChildStdin, ChildStdout, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use nix::unistd::{pause, setgid, setgroups, setresuid, setuid};
+
+use super::accounts::Account;
+use super::cell::myself;
+use super::ring::Ring;
+
+/// How he tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trick {
+    /// The connection is among the registered files of an io_uring, and nowhere else.
+    Ring,
+    /// It is in the descriptor table of a thread, and not in its process's.
+    OwnTable,
+    /// The thread that sends is the last of its process, whose main thread has ended.
+    EndedMain,
+    /// Full connections in messages that nobody has received.
+    InFlight,
+    /// Full connections of a process that has ended.
+    LeftQueued,
+    /// A set-uid program that he ran becomes another user for good, with his connection.
+    RealUid,
+    /// A child that names its grandparent as its parent, of a process that has just become him.
+    Sibling,
+}
+
+impl Trick {
+    pub const ALL: [Trick; 7] = [
+        Trick::Ring,
+        Trick::OwnTable,
+        Trick::EndedMain,
+        Trick::InFlight,
+        Trick::LeftQueued,
+        Trick::RealUid,
+        Trick::Sibling,
+    ];
+
+    /// Whether he only leaves what his sockets hold: [`CONNECTIONS`] of them, which the receiver must not
+    /// read before it is time.
+    pub fn only_leaves(self) -> bool {
+        matches!(self, Trick::InFlight | Trick::LeftQueued)
+    }
+}
+
+pub const CONNECTIONS: usize = 2;
+
+/// An account that no policy of the tests claims: `daemon` in Debian.
+const ANOTHER: u32 = 1;
+
+pub struct Fugitive {
+    child: Child,
+    orders: ChildStdin,
+    out: ChildStdout,
+}
+
+impl Fugitive {
+    pub fn start(account: Account, trick: Trick, to: SocketAddr) -> Fugitive {
+        let mut command = myself(&["--fugitive", &format!("{trick:?}")]);
+        command.args([account.uid.to_string(), to.to_string()]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a fugitive");
+        let orders = child.stdin.take().expect("his orders");
+        let mut out = child.stdout.take().expect("his answers");
+        out.read_exact(&mut [0]).expect("he is ready");
+        Fugitive { child, orders, out }
+    }
+
+    pub fn go(&mut self) {
+        self.orders.write_all(b"\n").expect("tell him");
+        self.out.read_exact(&mut [0]).expect("he has gone");
+    }
+}
+
+impl Drop for Fugitive {
+    fn drop(&mut self) {
+        // Whoever sends ends when its output has no reader.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `--fugitive TRICK UID ADDRESS`
+pub fn run(words: &[&str]) -> ExitCode {
+    let [trick, uid, to] = words else { return ExitCode::FAILURE };
+    let trick = Trick::ALL.into_iter().find(|it| format!("{it:?}") == *trick);
+    let (Some(trick), Ok(uid), Ok(to)) = (trick, uid.parse(), to.parse()) else {
+        return ExitCode::FAILURE;
+    };
+    match play(trick, uid, to) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{trick:?}: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One byte on standard output, without a buffer that two processes would share.
+fn say() -> io::Result<()> {
+    nix::unistd::write(io::stdout().as_fd(), b".")?;
+    Ok(())
+}
+
+/// Says that he is ready, and waits.
+fn wait() -> io::Result<()> {
+    say()?;
+    io::stdin().read_exact(&mut [0])
+}
+
+fn play(trick: Trick, uid: u32, to: SocketAddr) -> anyhow::Result<()> {
+    let become_him = || {
+        setgroups(&[])?;
+        setgid(uid.into())?;
+        setuid(uid.into())
+    };
+    match trick {
+        // It becomes him later.
+        Trick::Sibling => {}
+        Trick::RealUid => {
+            setgroups(&[])?;
+            setresuid(uid.into(), uid.into(), 0.into())?;
+        }
+        _ => become_him()?,
+    }
+    match trick {
+        Trick::Ring => {
+            let ring = Ring::keep(TcpStream::connect(to)?)?;
+            wait()?;
+            say()?;
+            let block = [0x5a; 16_384];
+            while ring.send(&block).is_ok() && !is_alone() {}
+        }
+        Trick::OwnTable | Trick::EndedMain => {
+            let stream = TcpStream::connect(to)?.into_raw_fd();
+            let (ready, own) = mpsc::channel();
+            let (go, told) = mpsc::channel::<()>();
+            let sender = thread::spawn(move || {
+                if trick == Trick::OwnTable {
+                    unshare(CloneFlags::CLONE_FILES).expect("a table of its own");
+                }
+                // SAFETY: of this table's descriptor nobody else takes care.
+                let stream = unsafe { TcpStream::from_raw_fd(stream) };
+                ready.send(()).expect("the main thread waits");
+                if trick == Trick::EndedMain {
+                    wait().expect("an order");
+                } else {
+                    told.recv().expect("an order");
+                }
+                say().expect("somebody listens");
+                pour(&stream);
+            });
+            own.recv()?;
+            if trick == Trick::EndedMain {
+                // SAFETY: ends this thread only; nothing of its stack is used by the other.
+                unsafe { libc::syscall(libc::SYS_exit, 0) };
+            }
+            // SAFETY: this table's copy, which nobody uses any more.
+            drop(unsafe { OwnedFd::from_raw_fd(stream) });
+            wait()?;
+            go.send(())?;
+            let _ = sender.join();
+        }
+        Trick::InFlight => {
+            let (here, _there) = UnixDatagram::pair()?;
+            for full in full(to)? {
+                let (passed, data) = ([full.as_raw_fd()], [io::IoSlice::new(b"x")]);
+                let rights = [ControlMessage::ScmRights(&passed)];
+                let (fd, flags) = (here.as_raw_fd(), MsgFlags::empty());
+                sendmsg::<UnixAddr>(fd, &data, &rights, flags, None)?;
+            }
+            wait()?;
+            say()?;
+            pause();
+        }
+        Trick::LeftQueued => {
+            let full = full(to)?;
+            // They outlive this process in the kernel alone.
+            wait()?;
+            drop(full);
+            say()?;
+        }
+        Trick::RealUid => {
+            let stream = TcpStream::connect(to)?;
+            wait()?;
+            setresuid(0.into(), 0.into(), 0.into())?;
+            setresuid(ANOTHER.into(), ANOTHER.into(), ANOTHER.into())?;
+            say()?;
+            pour(&stream);
+        }
+        Trick::Sibling => {
+            wait()?;
+            // SAFETY: this process has one thread, and so has its child.
+            let clone = |flags: i32| unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+            // As cron does: a child becomes the user, and runs what the user wants.
+            if clone(libc::SIGCHLD) != 0 {
+                pause();
+            }
+            become_him()?;
+            if clone(libc::SIGCHLD | libc::CLONE_PARENT) == 0 {
+                let stream = TcpStream::connect(to)?;
+                say()?;
+                pour(&stream);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Connections whose receiver reads nothing, with all that they take.
+fn full(to: SocketAddr) -> io::Result<Vec<TcpStream>> {
+    (0..CONNECTIONS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(to)?;
+            // As much as the system gives to anybody.
+            nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::SndBuf, &(1 << 20))?;
+            stream.set_write_timeout(Some(std::time::Duration::from_millis(100)))?;
+            while stream.write(&[0x5a; 16_384]).is_ok() {}
+            Ok(stream)
+        })
+        .collect()
+}
+
+/// Whether nobody reads his output any more.
+fn is_alone() -> bool {
+    let mut out = libc::pollfd { fd: 1, events: 0, revents: 0 };
+    // SAFETY: one `pollfd`, which lives until the call is over.
+    unsafe { libc::poll(&raw mut out, 1, 0) };
+    out.revents & libc::POLLERR != 0
+}
+
+fn pour(mut stream: &TcpStream) {
+    let block = [0x5a; 16_384];
+    while stream.write(&block).is_ok() && !is_alone() {}
+    std::process::exit(0);
+}
