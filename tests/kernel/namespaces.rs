@@ -28,11 +28,6 @@ users: {ann: 10mbit}
 /// All that leaves is ann's, at her rate.
 #[track_caller]
 fn is_held(what: &str) {
-    if what == "EndedThread" {
-        // It is placed, but the kernel finds no socket of a process whose main thread has ended
-        // (`update_classid_task`, net/core/netclassid_cgroup.c): its tag is what it was.
-        return;
-    }
     let class = classid("user/ann");
     // What the default class had queued leaves first.
     std::thread::sleep(Duration::from_millis(200));
