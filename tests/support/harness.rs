@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::{actor, cell, fugitive, logins, source, stranger};
+use super::{actor, attempt, cell, fugitive, logins, source, stranger};
 
 /// One test: a name such as `textbook::rates`, where it makes sense, and what it does.
 #[derive(Clone, Copy)]
@@ -126,6 +126,7 @@ pub fn main(tests: &[&[Test]]) -> ExitCode {
         ["--enter", pid, command @ ..] => super::command::enter(pid, command),
         ["--logins", words @ ..] => logins::logins(words),
         ["--storm", words @ ..] => logins::storm(words),
+        ["--attempt", words @ ..] => attempt::run(words),
         ["--fugitive", words @ ..] => fugitive::run(words),
         ["--stranger", words @ ..] => stranger::run(words),
         ["--born", birth, uid] => stranger::born(birth, uid),

@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod actor;
+pub mod attempt;
 pub mod cell;
 pub mod clock;
 pub mod command;
