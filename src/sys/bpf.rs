@@ -354,7 +354,8 @@ pub fn load(program: Program, maps: &Maps) -> io::Result<OwnedFd> {
     load_instructions(&program::decide(program), maps)
 }
 
-fn load_instructions(program: &[Instruction], maps: &Maps) -> io::Result<OwnedFd> {
+/// Loads any program of traffic control whose maps are numbered as the deciding one's.
+pub fn load_instructions(program: &[Instruction], maps: &Maps) -> io::Result<OwnedFd> {
     /// The head of `union bpf_attr` for `BPF_PROG_LOAD`; the rest counts as zero.
     #[repr(C)]
     struct Load {
@@ -420,9 +421,10 @@ pub fn helpers() -> io::Result<Helpers> {
     if !netns_cookie && !socket_tag {
         loads(TagHelper::Task, Sockets::All)?;
     }
-    let mptcp = btf::mptcp_layout().filter(|_| {
-        let (tag, sockets, mptcp) = (TagHelper::Task, Sockets::All, btf::mptcp_layout());
-        load(Program { shards: true, tag, sockets, mptcp }, &maps).is_ok()
+    let layout = btf::mptcp_layout()?;
+    let mptcp = layout.filter(|_| {
+        let (tag, sockets) = (TagHelper::Task, Sockets::All);
+        load(Program { shards: true, tag, sockets, mptcp: layout }, &maps).is_ok()
     });
     Ok(Helpers { socket_tag, netns_cookie, mptcp })
 }

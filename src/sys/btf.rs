@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::sync::OnceLock;
 
 use crate::state::MptcpLayout;
@@ -12,9 +13,20 @@ use crate::state::MptcpLayout;
 const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
 
 /// As the running kernel has it; `None`: it has no MPTCP, or does not describe itself.
-pub fn mptcp_layout() -> Option<MptcpLayout> {
+///
+/// # Errors
+/// The description is there and cannot be read: that is no answer.
+pub fn mptcp_layout() -> io::Result<Option<MptcpLayout>> {
     static LAYOUT: OnceLock<Option<MptcpLayout>> = OnceLock::new();
-    *LAYOUT.get_or_init(|| layout(&fs::read(DESCRIPTION).ok()?))
+    if let Some(known) = LAYOUT.get() {
+        return Ok(*known);
+    }
+    let found = match fs::read(DESCRIPTION) {
+        Ok(description) => layout(&description),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    Ok(*LAYOUT.get_or_init(|| found))
 }
 
 /// `struct btf_header` and the kinds of `struct btf_type` (linux/btf.h).
