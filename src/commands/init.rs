@@ -58,6 +58,10 @@ fn starter(sight: &Sight) -> String {
             };
         }
     }
+    text.push_str(
+        "    # What nobody claims: root's own traffic, forwarded packets (containers, VMs), and whoever gets\n    \
+         # out of his class. Its ceil bounds that; 100% would not.\n    default: {rate: 5%, ceil: 50%}\n",
+    );
     text.push_str("\n# Every account (uid 1000 and up) that has a process gets a class of its own.\neveryone: {each: {ceil: 50%}}\n\n");
     text.push_str(
         "# Accounts with a line of their own. `ceil` is a cap, `rate` a guarantee.\n# users:\n",

@@ -41,6 +41,8 @@ fn check_and_init_need_nothing() {
     let starter = String::from_utf8(as_root).expect("text");
     exactly(&mut as_nobody("init"), 0, &starter, "");
     assert!(starter.contains("\nlinks:\n  up0:                # it is up\n"), "{starter}");
+    // What nobody claims is bounded.
+    assert!(starter.contains("\n    default: {rate: 5%, ceil: 50%}\n"), "{starter}");
     shaper("check -").write_stdin(starter).assert().code(0).stderr("");
 }
 
