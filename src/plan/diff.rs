@@ -174,6 +174,9 @@ impl<'a> Diff<'a> {
             let is_new = !self.from.links.contains_key(link);
             let old = self.from.links.get(link).unwrap_or(&empty);
             let emptied = made_again(old, tree);
+            for id in displaced(old, tree) {
+                self.push(Step::DeleteClass { link: link.clone(), id, class: old.classes[&id] });
+            }
             for id in parents_first(tree) {
                 let fixed = matches!(id, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED);
                 let gone = id.shard().is_some_and(|shard| emptied.contains(&shard));
@@ -215,7 +218,7 @@ impl<'a> Diff<'a> {
     }
 
     /// A class to which a rule is bound cannot be deleted (`HTB class in use`), so where one is made
-    /// again under another parent, the rule set without the rules to it stands in meanwhile: their
+    /// again under another parent, or must go before another comes, the rule set without the rules to it stands in meanwhile: their
     /// packets go to the tag's class, all others to where they went.
     fn let_go(&mut self) {
         for (link, tree) in &self.to.links {
@@ -224,7 +227,8 @@ impl<'a> Diff<'a> {
                 let classes = (old.classes.get(id), tree.classes.get(id));
                 matches!(classes, (Some(from), Some(to)) if from.parent != to.parent)
             };
-            let bound = |rule: &U32Rule| replaced(&rule.to);
+            let displaced = displaced(old, tree);
+            let bound = |rule: &U32Rule| replaced(&rule.to) || displaced.contains(&rule.to);
             for pair in [Pref::RULES_V4, Pref::RULES_V6] {
                 for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
                     let Some(Filter::U32 { protocol, rules }) = old.filters.get(&pref) else {
@@ -397,8 +401,10 @@ impl<'a> Diff<'a> {
         for (link, old) in &self.from.links {
             let Some(new) = self.to.links.get(link) else { continue };
             let emptied = made_again(old, new);
+            let displaced = displaced(old, new);
             for id in parents_first(old).into_iter().rev() {
-                let gone = id.shard().is_some_and(|shard| emptied.contains(&shard));
+                let emptied = id.shard().is_some_and(|shard| emptied.contains(&shard));
+                let gone = emptied || displaced.contains(&id);
                 if !gone && !new.classes.contains_key(&id) {
                     let class = old.classes[&id];
                     self.push(Step::DeleteClass { link: link.clone(), id, class });
@@ -448,6 +454,20 @@ fn made_again(old: &Tree, new: &Tree) -> BTreeSet<Shard> {
             || old.leaves.get(&id) != new.leaves.get(&id)
     };
     new.shards.keys().copied().filter(lost).collect()
+}
+
+/// Classes that go and whose minor another class has that comes, in a shard or from one. The handle of
+/// a leaf qdisc is the minor and unique on the link, so the old one must go first. Only where a plan
+/// leads back: forward, a minor is given out again once nobody holds it.
+fn displaced(old: &Tree, new: &Tree) -> BTreeSet<ClassId> {
+    let leaves = |tree: &Tree, other: &Tree| -> BTreeSet<ClassId> {
+        let own = tree.leaves.iter().filter(|(_, leaf)| **leaf != LeafQdisc::Shard);
+        own.map(|(id, _)| *id).filter(|id| !other.leaves.contains_key(id)).collect()
+    };
+    let come: BTreeSet<Minor> = leaves(new, old).into_iter().map(ClassId::minor).collect();
+    let mut gone = leaves(old, new);
+    gone.retain(|id| come.contains(&id.minor()) && old.classes.contains_key(id));
+    gone
 }
 
 /// The tree's classes, each after its parent; siblings in order.

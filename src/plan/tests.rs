@@ -263,6 +263,12 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
             }
         }
     }
+    for tree in state.links.values() {
+        let own = tree.leaves.iter().filter(|(_, leaf)| **leaf != LeafQdisc::Shard);
+        let minors: Vec<Minor> = own.map(|(id, _)| id.minor()).collect();
+        let handles: BTreeSet<Minor> = minors.iter().copied().collect();
+        assert_eq!(handles.len(), minors.len(), "two leaves have one handle after {step}");
+    }
     for (link, tree) in &state.links {
         let building = !before.links.contains_key(link);
         for (id, class) in &tree.classes {
