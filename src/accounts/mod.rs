@@ -198,7 +198,7 @@ impl Asking<'_> {
     }
 
     /// The subordinate ranges. Who owns one is asked where it decides about a uid that runs and that NSS
-    /// does not know; elsewhere it is known of numbers, of the local file and of the policy's names: a
+    /// does not know; elsewhere it is known of numbers, of the local file, of the policy's names and of accounts that run: a
     /// host may have one range for each of 60,000 accounts, who are not worth 60,000 questions.
     fn subuids(
         &mut self,
@@ -251,13 +251,19 @@ impl Asking<'_> {
         subuids
     }
 
-    fn finish(self, by_name: BTreeMap<String, Option<u32>>, subuids: SubordinateUids) -> Accounts {
+    fn finish(
+        self,
+        by_name: BTreeMap<String, Option<u32>>,
+        mut subuids: SubordinateUids,
+    ) -> Accounts {
         let absent = self.by_uid.iter().filter(|(_, account)| account.is_none());
         let absent = absent.map(|(uid, _)| *uid).collect();
         let known = |(uid, account): (u32, Option<Account>)| Some((uid, account?));
+        let by_uid = self.by_uid.into_iter().filter_map(known).collect();
+        subuids.name_owners(&by_uid);
         Accounts {
             running: self.running,
-            by_uid: self.by_uid.into_iter().filter_map(known).collect(),
+            by_uid,
             by_name,
             groups: self.groups,
             absent,

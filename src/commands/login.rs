@@ -86,6 +86,7 @@ fn owner_with_class(
     };
     let about_him = Question { running: [uid].into(), ..Question::default() };
     let him = ask(about_him, user)?;
+    known.subuids.name_owners(&him.by_uid);
     known.by_uid.extend(him.by_uid);
     known.subuids.learn(him.subuids.into());
     // As if the account ran already; all others are as they stand.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Account;
+
 /// Uids from `first` to `last`, both in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UidRange {
@@ -61,7 +63,7 @@ pub struct Subuids {
 pub struct SubordinateUids(Arc<Table>);
 
 /// Behind an `Arc`: accounts are copied for each apply, and the file may have 60,000 lines.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Table {
     lines: Vec<Subuids>,
     /// What each line decides, by uid and without overlap; the number is the line's.
@@ -92,6 +94,26 @@ impl SubordinateUids {
     /// By uid and without overlap, what the lines decide.
     pub fn pieces(&self) -> impl Iterator<Item = (UidRange, &Subuids)> {
         self.0.pieces.iter().filter_map(|(range, line)| Some((*range, self.0.lines.get(*line)?)))
+    }
+
+    /// The lines that name one of these accounts are his. A socket can have a subordinate uid as its
+    /// owner (fchown in a user namespace) though no process ever ran as it, so whose a range is must
+    /// not wait until one does.
+    pub fn name_owners(&mut self, accounts: &BTreeMap<u32, Account>) {
+        let uids: BTreeMap<&str, u32> =
+            accounts.iter().map(|(uid, account)| (account.name.as_str(), *uid)).collect();
+        let open = self.0.lines.iter().enumerate().filter(|(_, line)| line.owner.is_none());
+        let named: Vec<(usize, u32)> =
+            open.filter_map(|(at, line)| Some((at, *uids.get(line.written.as_str())?))).collect();
+        if named.is_empty() {
+            return;
+        }
+        let table = Arc::make_mut(&mut self.0);
+        for (at, owner) in named {
+            if let Some(line) = table.lines.get_mut(at) {
+                line.owner = Some(owner);
+            }
+        }
     }
 
     /// Takes in lines that were read again, or whose owner was found out since.
@@ -156,6 +178,19 @@ mod tests {
 
     fn owner(lines: &SubordinateUids, uid: u32) -> Option<u32> {
         lines.holding(uid)?.owner
+    }
+
+    #[test]
+    fn a_line_belongs_to_the_account_of_its_name_as_soon_as_one_is_known() {
+        let of = |first, name: &str, owner| Subuids {
+            written: name.to_string(),
+            ..line(first, first + 9, owner)
+        };
+        let mut lines: SubordinateUids =
+            vec![of(100, "ann", None), of(200, "bob", None), of(300, "1001", Some(1001))].into();
+        let account = |name: &str| Account { name: name.to_string(), gids: [7].into() };
+        lines.name_owners(&[(1001, account("ann")), (1002, account("carol"))].into());
+        assert_eq!([105, 205, 305].map(|uid| owner(&lines, uid)), [Some(1001), None, Some(1001)]);
     }
 
     #[test]

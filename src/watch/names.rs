@@ -254,6 +254,7 @@ fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
             for (uid, account) in came {
                 accounts.by_uid.entry(uid).or_insert(account);
             }
+            accounts.subuids.name_owners(&accounts.by_uid);
             let known = &accounts.by_uid;
             accounts.absent.extend(absent.into_iter().filter(|uid| !known.contains_key(uid)));
         }
@@ -269,6 +270,7 @@ fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
             }
             accounts.absent.retain(|uid| !answer.by_uid.contains_key(uid));
             accounts.absent.extend(answer.absent);
+            accounts.subuids.name_owners(&answer.by_uid);
             accounts.by_uid.extend(answer.by_uid);
             accounts.by_name.extend(answer.by_name);
             accounts.groups.extend(answer.groups);
@@ -305,7 +307,7 @@ fn unanswered(accounts: &mut Accounts, why: &str) -> News {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Account;
+    use crate::state::{Account, Subuids, UidRange};
 
     #[test]
     fn nss_is_asked_by_a_child() {
@@ -333,5 +335,19 @@ mod tests {
         take_in(&mut accounts, Accounts::default(), &Asked::All(BTreeSet::new()));
         assert_eq!(accounts.by_uid.len(), 0, "it answers again: there is no such account any more");
         assert_eq!(accounts.unavailable, None);
+    }
+
+    #[test]
+    fn who_comes_has_his_range_at_once() {
+        let subuids = Subuids {
+            range: UidRange { first: 100_000, last: 165_535 },
+            written: "bob".to_string(),
+            owner: None,
+        };
+        let mut accounts = Accounts { subuids: vec![subuids].into(), ..Accounts::default() };
+        let bob = Account { name: "bob".to_string(), gids: BTreeSet::from([7]) };
+        let answer = Accounts { by_uid: [(1000, bob)].into(), ..Accounts::default() };
+        take_in(&mut accounts, answer, &Asked::Newcomers(BTreeSet::new()));
+        assert_eq!(accounts.subuids.holding(100_001).unwrap().owner, Some(1000));
     }
 }

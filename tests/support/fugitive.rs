@@ -2,6 +2,7 @@
 //! where nobody has placed it yet. He is told twice: first he is ready, then he goes.
 #![allow(unsafe_code, reason = "clone(2) and exit(2) of single threads")]
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -13,7 +14,7 @@ use std::thread;
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
-use nix::unistd::{pause, setgid, setgroups, setresuid, setuid};
+use nix::unistd::{fchown, pause, setgid, setgroups, setresuid, setuid};
 
 use super::accounts::Account;
 use super::cell::myself;
@@ -34,18 +35,22 @@ pub enum Trick {
     LeftQueued,
     /// A set-uid program that he ran becomes another user for good, with his connection.
     RealUid,
+    /// The connection is chowned to a subordinate uid of his, as which no process has ever run. Who starts
+    /// him writes his uid map.
+    Subordinate,
     /// A child that names its grandparent as its parent, of a process that has just become him.
     Sibling,
 }
 
 impl Trick {
-    pub const ALL: [Trick; 7] = [
+    pub const ALL: [Trick; 8] = [
         Trick::Ring,
         Trick::OwnTable,
         Trick::EndedMain,
         Trick::InFlight,
         Trick::LeftQueued,
         Trick::RealUid,
+        Trick::Subordinate,
         Trick::Sibling,
     ];
 
@@ -77,6 +82,14 @@ impl Fugitive {
         let mut out = child.stdout.take().expect("his answers");
         out.read_exact(&mut [0]).expect("he is ready");
         Fugitive { child, orders, out }
+    }
+
+    /// As newuidmap(1) does for him: he is root there, and his first subordinate uid is 1.
+    pub fn map(&self, account: Account, subordinate: u32) {
+        let at = format!("/proc/{}", self.child.id());
+        let uids = format!("0 {} 1\n1 {subordinate} 1\n", account.uid);
+        fs::write(format!("{at}/uid_map"), uids).expect("map his uids");
+        fs::write(format!("{at}/gid_map"), format!("0 {} 1\n", account.gid)).expect("and his gid");
     }
 
     pub fn go(&mut self) {
@@ -198,6 +211,14 @@ fn play(trick: Trick, uid: u32, to: SocketAddr) -> anyhow::Result<()> {
             wait()?;
             setresuid(0.into(), 0.into(), 0.into())?;
             setresuid(ANOTHER.into(), ANOTHER.into(), ANOTHER.into())?;
+            say()?;
+            pour(&stream);
+        }
+        Trick::Subordinate => {
+            unshare(CloneFlags::CLONE_NEWUSER)?;
+            wait()?;
+            let stream = TcpStream::connect(to)?;
+            fchown(&stream, Some(1.into()), None)?;
             say()?;
             pour(&stream);
         }

@@ -2,6 +2,7 @@
 //! twice: as the deciding program has it, all of it is his; with the tag alone it leaves through
 //! the default class, up to the link's rate.
 
+use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ tests!(
     On::HostAndUml => a_threads_own_descriptor_is_its_owners,
         a_process_whose_main_thread_has_ended_is_its_owners, what_is_in_flight_is_its_owners,
         what_is_left_queued_is_its_owners, what_a_set_uid_program_takes_along_is_its_owners,
+        what_he_chowns_to_a_subordinate_uid_is_his,
         who_is_born_beside_his_parent_is_in_his_class_at_once;
 );
 
@@ -29,6 +31,7 @@ version: 1
 links: {up0: {rate: 100mbit, default: {rate: 1mbit}}}
 users: {ann: 10mbit}
 ";
+const SUBORDINATE: u32 = 100_000;
 const DEFAULT: &str = "1:fffe";
 
 /// Beside what is measured: ARP, neighbour discovery, acknowledgements.
@@ -56,6 +59,24 @@ fn what_is_left_queued_is_its_owners() {
 
 fn what_a_set_uid_program_takes_along_is_its_owners() {
     hold(Trick::RealUid);
+}
+
+/// No process has run in the range. His tag would hold him, but the owner goes first: so the range has to
+/// be in the table before anybody uses it.
+fn what_he_chowns_to_a_subordinate_uid_is_his() {
+    let mut world = World::new();
+    let attempt = |world: &mut World, ranges: &str| {
+        fs::write("/etc/subuid", ranges).expect("write the ranges");
+        let sent = attempt(world, Trick::Subordinate, true);
+        println!("{ranges:?}: {:?}", sent.leaves());
+        sent
+    };
+    let his = attempt(&mut world, &format!("ann:{SUBORDINATE}:65536\n"));
+    let ann = classid("user/ann");
+    assert!(his.rate(&ann) > 5 * MBIT, "{:?}", his.leaves());
+    his.others_stay_below(NOISE, &[&ann]);
+    let nobodys = attempt(&mut world, "");
+    assert!(nobodys.rate(DEFAULT) > 20 * MBIT, "it should escape: {:?}", nobodys.leaves());
 }
 
 fn who_is_born_beside_his_parent_is_in_his_class_at_once() {
@@ -93,6 +114,9 @@ fn attempt(world: &mut World, trick: Trick, guarded: bool) -> Interval {
         apply(POLICY);
     }
     let mut ann = Fugitive::start(ANN, trick, at);
+    if trick == Trick::Subordinate {
+        ann.map(ANN, SUBORDINATE);
+    }
     if trick == Trick::LeftQueued {
         ann.go();
     }
