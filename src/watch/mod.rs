@@ -197,10 +197,9 @@ fn keep(
         return Err(Failure::refused("the first apply did not come to rest"));
     };
     session.reclaimed.extend(stands.links.values());
-    let keeping = session.kernel.instance().map(|instance| instance.keep()).transpose()?;
     let mut watch = Watch {
         session,
-        keeping,
+        keeping: None,
         settings: settings.clone(),
         target: target.cloned(),
         is_cut_off: false,
@@ -239,6 +238,7 @@ fn keep(
         earlier: None,
         draining: 0,
     };
+    watch.keep_instance();
     watch.begin();
     match watch.go_on()? {
         true => Ok(Ended::WithNamespace(Box::new(watch.session.policy))),

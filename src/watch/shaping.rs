@@ -130,8 +130,8 @@ impl Watch {
         memory::give_back();
     }
 
-    /// The instance may have been removed, and made anew.
-    fn keep_instance(&mut self) {
+    /// Where other runs find this daemon. The instance may have been removed, and made anew.
+    pub(super) fn keep_instance(&mut self) {
         if self.keeping.as_ref().is_some_and(Keeping::holds) {
             return;
         }
