@@ -14,9 +14,9 @@ use crate::cgroup;
 use crate::kernel::Kernel;
 use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
-use crate::netlink::request::{class, filter, leaf, root};
+use crate::netlink::request::{class, clsact, filter, leaf, root};
 use crate::plan::{Journal, Step, Tc};
-use crate::state::{Claim, Facts, Filter, LinkName, Pref, Program, RootQdisc, Tag};
+use crate::state::{Claim, Facts, Filter, LinkName, Pref, Program, RootQdisc, Sockets, Tag};
 use crate::sys::bpf::{self, Maps};
 use crate::sys::route::SocketError;
 use crate::units::ClassId;
@@ -41,7 +41,7 @@ pub enum Cause {
     Socket(#[from] SocketError),
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
-    #[error("the eBPF program that decides whose a packet is, or its maps: {0}")]
+    #[error("an eBPF program, or the maps of the one that decides whose a packet is: {0}")]
     Bpf(#[source] io::Error),
     #[error(transparent)]
     Rules(#[from] filter::CannotWrite),
@@ -109,8 +109,9 @@ pub fn perform<'a>(
     journal: &mut Journal,
 ) -> Result<usize, Failed> {
     let indexes = facts.links.iter().map(|(name, link)| (name, link.ifindex)).collect();
-    let (programs, waiting, gone) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-    let mut run = Run { kernel, facts, indexes, programs, waiting, journal, gone };
+    let (programs, clear) = (BTreeMap::new(), BTreeMap::new());
+    let (waiting, gone) = (Vec::new(), BTreeSet::new());
+    let mut run = Run { kernel, facts, indexes, programs, clear, waiting, journal, gone };
     let mut count = 0;
     for step in steps {
         let fail = |source| failed(step, None, source);
@@ -141,7 +142,10 @@ pub fn perform<'a>(
             // may go before what takes its place is known to stand.
             if matches!(
                 step,
-                Step::DeleteFilter { .. } | Step::ReplaceClass { .. } | Step::ReplaceLeaf { .. }
+                Step::DeleteFilter { .. }
+                    | Step::DeleteClsact { .. }
+                    | Step::ReplaceClass { .. }
+                    | Step::ReplaceLeaf { .. }
             ) {
                 run.flush()?;
             }
@@ -191,6 +195,8 @@ struct Run<'k, 's> {
     indexes: BTreeMap<&'k LinkName, u32>,
     /// The eBPF programs, each loaded once when first needed.
     programs: BTreeMap<Program, OwnedFd>,
+    /// The same of those that clear priorities.
+    clear: BTreeMap<Sockets, OwnedFd>,
     waiting: Vec<Waiting<'s>>,
     journal: &'k mut Journal,
     /// Links that went since the plan was made.
@@ -414,6 +420,8 @@ impl<'s> Run<'_, 's> {
         Ok(match step {
             Step::AddRoot { link } => self.add_root(link, ifindex),
             Step::DeleteRoot { .. } => vec![root::delete(ifindex, ClassId::ROOT)],
+            Step::AddClsact { .. } => vec![clsact::add(ifindex)],
+            Step::DeleteClsact { .. } => vec![clsact::delete(ifindex)],
             Step::AddClass { id, class, .. } => vec![class::add(ifindex, *id, class)],
             Step::ChangeClass { id, to, .. } => vec![class::change(ifindex, *id, to)],
             Step::DeleteClass { id, .. } => vec![class::delete(ifindex, *id)],
@@ -440,9 +448,22 @@ impl<'s> Run<'_, 's> {
                     let (ids, file) = (maps.ids(), file.as_fd());
                     vec![filter::add_bpf(ifindex, *parent, *pref, *program, ids, file)]
                 }
+                Filter::ClearPriority(sockets) => {
+                    let file = match self.clear.entry(*sockets) {
+                        Entry::Occupied(loaded) => loaded.into_mut(),
+                        Entry::Vacant(none) => {
+                            none.insert(bpf::load_clear_priority(*sockets).map_err(Cause::Bpf)?)
+                        }
+                    };
+                    let (mark, file) = (self.kernel.mark, file.as_fd());
+                    vec![filter::add_priority(ifindex, *pref, *sockets, mark, file)]
+                }
                 // A set of rules goes in turns.
                 Filter::U32 { .. } | Filter::Unknown { .. } => Vec::new(),
             },
+            Step::DeleteFilter { parent: ClassId::EGRESS, pref, filter, .. } => {
+                vec![filter::delete_priority(ifindex, *pref, filter.protocol())]
+            }
             Step::DeleteFilter { parent, pref, filter, .. } => {
                 vec![filter::delete(ifindex, *parent, *pref, filter.protocol())]
             }

@@ -22,8 +22,9 @@ use crate::netlink::decode::{
 use crate::netlink::{assemble, request};
 use crate::process::{self, Scan};
 use crate::state::{
-    Accounts, Claim, Classifier, Counters, Facts, Family, Features, Filter, Foreign, Helpers,
-    LeafQdisc, LinkFacts, LinkName, MapIds, Observation, Pref, Sockets, Tag, TagHelper, Tree,
+    Accounts, Claim, Classifier, Clsact, Counters, Facts, Family, Features, Filter, Foreign,
+    Helpers, LeafQdisc, LinkFacts, LinkName, MapIds, Observation, Pref, Sockets, Tag, TagHelper,
+    Tree,
 };
 use crate::sys::route::SocketError;
 use crate::sys::{bpf, ethtool, probe};
@@ -112,9 +113,12 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     }
     let claimed: BTreeSet<ClassId> = claims.values().filter_map(|id| id.our_class()).collect();
     sight.observation.foreign = foreign;
-    let (facts, trees) = links::links_and_trees(kernel, &wanted.links, &routes, &claimed)?;
-    sight.observation.facts.links = facts;
-    for (name, seen) in trees {
+    let own_sockets_only = owners::own_sockets_only(&kernel.proc_root);
+    let links = links::links_and_trees(kernel, &wanted.links, &routes, &claimed, own_sockets_only)?;
+    sight.observation.facts.links = links.links;
+    sight.observation.state.clsact = links.clsact;
+    sight.observation.ingress = links.ingress;
+    for (name, seen) in links.trees {
         sight.observation.state.links.insert(name.clone(), seen.tree);
         sight.observation.foreign.extend(seen.foreign);
         sight.observation.bound.extend(seen.bound);
@@ -133,7 +137,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     let facts = &mut sight.observation.facts;
     facts.psched = psched(&kernel.proc_root)?;
     facts.netns_cookie = kernel.netns_cookie;
-    facts.own_sockets_only = owners::own_sockets_only(&kernel.proc_root);
+    facts.own_sockets_only = own_sockets_only;
     let mut running = None;
     if wanted.processes {
         sight.scan = process::scan(&kernel.proc_root)?;
@@ -385,16 +389,20 @@ fn features(observation: &Observation) -> Result<Features, ObserveError> {
         // A daemon of an older unit may load programs, but none that reads what it does not hold.
         mptcp: helpers.mptcp.or(program.mptcp.filter(|_| !bpf::may_not_read_kernel())),
     });
+    let clears = |clsact: &Clsact| !clsact.filters.is_empty();
+    let clsact = observation.state.clsact.values().any(clears);
     let evident = classifiers.contains(&Classifier::Bpf)
+        && (clsact || observation.facts.own_sockets_only)
         && trees().any(|tree| tree.leaves.values().any(|leaf| *leaf == LeafQdisc::FqCodel));
     if evident {
         let leaves = BTreeSet::from([LeafQdisc::FqCodel.kind()]);
-        return Ok(Features { htb: true, classifiers, helpers, leaves });
+        return Ok(Features { htb: true, classifiers, helpers, clsact, leaves });
     }
     let mut features = probe::features().map_err(ObserveError::Probe)?;
     // Where nothing may be tried, what stands speaks for itself.
     features.htb |= trees().next().is_some();
     features.classifiers.extend(classifiers);
+    features.clsact |= clsact;
     features.helpers.socket_tag |= helpers.socket_tag;
     features.helpers.netns_cookie |= helpers.netns_cookie;
     features.helpers.mptcp = features.helpers.mptcp.or(helpers.mptcp);

@@ -31,10 +31,25 @@ pub struct KernelState {
     pub net_cls: NetCls,
     /// The links that have our root qdisc, and the tree below it.
     pub links: BTreeMap<LinkName, Tree>,
+    /// The qdiscs `clsact` that stand, whatever root qdisc their links have.
+    pub clsact: BTreeMap<LinkName, Clsact>,
     /// The directories below the instance's, each with the classid it holds.
     pub claims: BTreeMap<Claim, ClassId>,
     /// What the maps of the deciding programs hold; `None` where no program of ours stands.
     pub owners: Option<OwnerTable>,
+}
+
+/// A link's qdisc `clsact`. At its egress side a packet passes filters before it comes to the root
+/// qdisc. It belongs to nobody and carries no mark: it goes with the last filter of ours, unless there
+/// are others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clsact {
+    /// Ours, at its egress side.
+    pub filters: BTreeMap<Pref, Filter>,
+    /// Prefs of others at its egress side, where we put nothing.
+    pub foreign: BTreeSet<Pref>,
+    /// Others have filters in it, at either side.
+    pub shared: bool,
 }
 
 /// Where the `net_cls` hierarchy is mounted.
@@ -231,6 +246,13 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whether sockets of other namespaces can send through the link: macvlan and ipvlan are on Ethernet,
+    /// and not on loopback (`macvlan_port_create`, drivers/net/macvlan.c).
+    pub fn carries_others(&self, link: &LinkName) -> bool {
+        let device = self.links.get(link);
+        !self.own_sockets_only && device.is_some_and(|it| it.ethernet && !it.loopback)
+    }
+
     /// The best deciding program here, for a qdisc without shards below it.
     pub fn program(&self) -> Program {
         let Helpers { socket_tag, netns_cookie, mptcp } = self.features.helpers;
@@ -294,6 +316,8 @@ pub struct Features {
     pub htb: bool,
     pub classifiers: BTreeSet<Classifier>,
     pub helpers: Helpers,
+    /// Programs at clsact's egress, which clear a packet's priority.
+    pub clsact: bool,
     /// Leaf qdisc kinds.
     pub leaves: BTreeSet<&'static str>,
 }
@@ -395,6 +419,8 @@ pub struct Observation {
     /// directory has its tag. The kernel deletes no such class, or another's packets would be in
     /// whoever gets the minor next; so they stay retired.
     pub bound: BTreeSet<ClassId>,
+    /// Links with an `ingress` qdisc, which has clsact's place.
+    pub ingress: BTreeSet<LinkName>,
     /// Claims with somebody else's directory below them: they cannot be removed.
     pub held: BTreeSet<Claim>,
     /// Where the `net_cls` hierarchy is mounted; `None`: nowhere that we can see.

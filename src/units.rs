@@ -366,6 +366,10 @@ pub struct ClassId(pub u32);
 impl ClassId {
     /// Our root qdisc, `1:`.
     pub const ROOT: ClassId = ClassId(0x0001_0000);
+    /// Where `clsact` hangs (`TC_H_CLSACT`), and its two sides (linux/pkt_sched.h).
+    pub const CLSACT: ClassId = ClassId(0xffff_fff1);
+    pub const INGRESS: ClassId = ClassId(0xffff_fff2);
+    pub const EGRESS: ClassId = ClassId(0xffff_fff3);
     /// No classid: what `net_cls.classid` holds when nobody wrote it.
     pub const NONE: ClassId = ClassId(0);
     pub const LINK: ClassId = ClassId::ours(Minor::LINK);

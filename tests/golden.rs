@@ -15,6 +15,7 @@
 //! gone cgroup user/b                   … or a directory
 //! classid user/a 1:99                  … or wrote another number into one
 //! foreign eth0 1:77                    … or added a class of their own
+//! macvlan                              the driver is loaded
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -203,6 +204,7 @@ fn edit(observation: &mut Observation, words: &[&str]) {
             let classid = classid.parse().unwrap();
             observation.foreign.push(Foreign::Class { link: link(dev), classid });
         }
+        ["macvlan"] => observation.facts.own_sockets_only = false,
         other => panic!("{other:?} is nothing that can happen"),
     }
 }
@@ -221,8 +223,10 @@ fn facts() -> Facts {
             htb: true,
             classifiers: BTreeSet::from([Classifier::Cgroup, Classifier::Bpf]),
             helpers: Helpers { socket_tag: true, netns_cookie: true, mptcp: None },
+            clsact: true,
             leaves: BTreeSet::from(["fq_codel", "sfq", "bfifo", "pfifo", "cake"]),
         },
+        own_sockets_only: true,
         accounts: Accounts {
             by_uid: ACCOUNTS.into_iter().map(account).collect(),
             by_name: ACCOUNTS.map(|(name, uid)| (name.to_string(), Some(uid))).into(),

@@ -252,6 +252,43 @@ fn a_user_cannot_leave_his_class_by_any_tag_that_was_not_given_to_him() {
     }
 }
 
+/// What becomes of a packet's priority.
+fn cleared(sockets: Sockets, socket: Option<u64>, priority: u32) -> u32 {
+    let socket_in = socket.map(|cookie| (true, cookie, 0));
+    let packet = Packet { tag: 0, socket: socket_in, mptcp: None };
+    let it = World { packet, table: OwnerTable::default(), given: BTreeSet::new() };
+    WORLD.with(|world| *world.borrow_mut() = Some(it));
+    let code: Vec<u8> = clear_priority(sockets).into_iter().flat_map(Instruction::bytes).collect();
+    let mut machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that the checker takes");
+    machine.register_helper(NETNS_COOKIE as u32, cookie).expect("a function");
+    let mut context = [0_u8; 192];
+    let pointer = socket.map_or(0, |_| SOCKET);
+    context[SKB_SOCKET as usize..][..8].copy_from_slice(&pointer.to_ne_bytes());
+    context[SKB_PRIORITY as usize..][..4].copy_from_slice(&priority.to_ne_bytes());
+    let answer = machine.execute_program(&mut context).expect("runs to its end");
+    assert_eq!(answer as i32, -1, "the next filter is asked");
+    let left = context[SKB_PRIORITY as usize..][..4].try_into().expect("four bytes");
+    u32::from_ne_bytes(left)
+}
+
+#[test]
+fn a_foreign_priority_names_no_class() {
+    let ours = [0x1_0000, 0x1_0010, 0x1_fffd, 0xe000_0010, 0xefff_ffff];
+    let others = [0, 6, 0xffff, 0x2_0010, 0xdfff_ffff, 0xf000_0000, u32::MAX];
+    for sockets in [Sockets::Cookie(OURS), Sockets::Mixed] {
+        for socket in [None, Some(12), Some(OURS + (1 << 32)), Some(OURS)] {
+            let is_known = socket == Some(OURS) && sockets != Sockets::Mixed;
+            for priority in ours {
+                let left = if is_known { priority } else { 0 };
+                assert_eq!(cleared(sockets, socket, priority), left, "{priority:x}, {socket:?}");
+            }
+            for priority in others {
+                assert_eq!(cleared(sockets, socket, priority), priority);
+            }
+        }
+    }
+}
+
 #[test]
 fn programs_of_different_options_have_different_hashes() {
     let mut hashes = BTreeSet::new();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use crate::accounts::Question;
-use crate::desired::{self, Impossible, Sharding};
+use crate::desired::{self, Impossible, Sharding, Unguarded};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::{self, Asked, BuildOptions, Model};
@@ -196,6 +196,10 @@ impl Session {
         let seen = &meaning.sight.observation.state;
         let held = self.held.iter().chain(self.passed_over(meaning));
         for link in held {
+            match seen.clsact.get(link) {
+                Some(clsact) => desired.clsact.insert(link.clone(), clsact.clone()),
+                None => desired.clsact.remove(link),
+            };
             match seen.links.get(link) {
                 Some(tree) => {
                     // A class that stands keeps its owner.
@@ -275,6 +279,7 @@ impl Session {
         meaning.warnings.extend(pins_in_use(&meaning.model, &desired, observation));
         meaning.warnings.extend(self.crowded(meaning));
         meaning.warnings.extend(self.believes_tags(&desired, &meaning.model));
+        meaning.warnings.extend(unguarded(meaning));
         Ok((plan, desired))
     }
 
@@ -384,6 +389,21 @@ impl Session {
         }
         None
     }
+}
+
+/// Links by which another network namespace's packets can leave past every limit.
+fn unguarded(meaning: &Meaning) -> Vec<Diagnostic> {
+    let links = Unguarded::links(&meaning.model, &meaning.sight.observation);
+    let warning = |(link, why): (&LinkName, Unguarded)| {
+        Diagnostic::warning(
+            Kind::Link,
+            None,
+            format!(
+                "{link}: a macvlan or ipvlan on it, in another network namespace, can send past every limit (SO_PRIORITY, which whoever is root there may set): {why}"
+            ),
+        )
+    };
+    links.map(warning).collect()
 }
 
 /// The links that a policy names, also by alternative names.

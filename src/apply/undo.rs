@@ -92,13 +92,20 @@ impl Before {
         // The mount is taken back by whoever made it, once the lock in it is released.
         state.net_cls = now.state.net_cls;
         let mut gone = Vec::new();
+        let today = |name: &LinkName| {
+            let before = self.observation.facts.links.get(name)?;
+            let mut links = now.facts.links.iter();
+            links.find(|(_, link)| link.ifindex == before.ifindex).map(|(name, _)| name.clone())
+        };
+        let clsact = std::mem::take(&mut state.clsact).into_iter();
+        state.clsact = clsact.filter_map(|(name, clsact)| Some((today(&name)?, clsact))).collect();
         state.links = std::mem::take(&mut state.links)
             .into_iter()
             .filter_map(|(name, tree)| {
-                let before = self.observation.facts.links.get(&name)?;
-                let mut links = now.facts.links.iter();
-                match links.find(|(_, link)| link.ifindex == before.ifindex) {
-                    Some((name, _)) => Some((name.clone(), tree)),
+                // It was looked at.
+                self.observation.facts.links.get(&name)?;
+                match today(&name) {
+                    Some(name) => Some((name, tree)),
                     None => {
                         gone.push(name);
                         None

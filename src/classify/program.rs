@@ -43,6 +43,12 @@ pub const SOCKET_CLASSID: i32 = 151;
 /// `struct __sk_buff`'s `sk`, which is a pointer to a socket or 0.
 pub const SKB_SOCKET: i16 = 168;
 
+/// Its `priority`.
+pub const SKB_PRIORITY: i16 = 32;
+
+/// What a program at clsact returns to have the next filter asked (linux/pkt_cls.h).
+const TC_ACT_UNSPEC: i32 = -1;
+
 /// The program. Its maps are numbered as above.
 pub fn decide(program: Program) -> Vec<Instruction> {
     let mut a = Assembler::default();
@@ -51,6 +57,38 @@ pub fn decide(program: Program) -> Vec<Instruction> {
         to_shard(&mut a);
     }
     a.copy(R0, R9);
+    a.exit();
+    a.finish()
+}
+
+/// Clears a packet's priority where that names a class of ours, and lets every packet go on
+/// (`TC_ACT_UNSPEC`). `htb_classify` (net/sched/sch_htb.c) obeys it before any filter (`1:0` is
+/// *direct*, past every class), and CAP_NET_RAW in a guest's own user namespace is enough to set it.
+/// What sockets of our own network namespace ask for stays where they can be told
+/// ([`Sockets::Cookie`]): only CAP_NET_ADMIN or CAP_NET_RAW can set more than 6 there.
+pub fn clear_priority(sockets: Sockets) -> Vec<Instruction> {
+    let mut a = Assembler::default();
+    let (ours, clear, done) = (a.label(), a.label(), a.label());
+    a.copy(R6, R1);
+    a.load(Width::Word, R7, R6, SKB_PRIORITY);
+    a.shift_right(R7, 16);
+    a.jump_if_is(R7, ClassId::ROOT.major().into(), ours);
+    a.jump_if_less(R7, Shard::FIRST.into(), done);
+    a.jump_if_more(R7, Shard::LAST.into(), done);
+    a.bind(ours);
+    if let Sockets::Cookie(cookie) = sockets {
+        a.load(Width::Double, R1, R6, SKB_SOCKET);
+        a.jump_if_is(R1, 0, clear);
+        a.copy(R1, R6);
+        a.call(NETNS_COOKIE);
+        a.set_64(R1, cookie);
+        a.jump_if_same(R0, R1, done);
+    }
+    a.bind(clear);
+    a.set(R1, 0);
+    a.store(Width::Word, R6, SKB_PRIORITY, R1);
+    a.bind(done);
+    a.set(R0, TC_ACT_UNSPEC);
     a.exit();
     a.finish()
 }

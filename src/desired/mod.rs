@@ -2,6 +2,7 @@
 //! into a [`KernelState`]. Pure. A derived value depends on its own line, the link and the kernel
 //! only, so that adding a user changes nobody else; the one exception is the derived guarantee.
 
+mod clsact;
 mod identity;
 mod owners;
 mod rates;
@@ -9,6 +10,7 @@ mod shards;
 
 use std::collections::{BTreeMap, HashSet};
 
+pub use clsact::Unguarded;
 pub use identity::OutOfMinors;
 pub use shards::Sharding;
 
@@ -89,6 +91,7 @@ pub fn desired_with(
         let tree = LinkTree { model, index, link, facts, ids: &ids, observed, targets }.build()?;
         state.links.insert(link.name.clone(), tree);
     }
+    state.clsact = clsact::wanted(model, observed);
     let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
     if state.links.values().any(|tree| tree.filters.values().any(decides)) {
         let accounts = &observed.facts.accounts;
@@ -105,7 +108,8 @@ pub fn nothing(observed: &Observation) -> KernelState {
     };
     let held = |claim: &Claim| Some((claim.clone(), *observed.state.claims.get(claim)?));
     let claims = observed.held.iter().filter_map(held).collect();
-    KernelState { net_cls, claims, ..KernelState::default() }
+    let clsact = clsact::of_others(observed).collect();
+    KernelState { net_cls, claims, clsact, ..KernelState::default() }
 }
 
 /// One link's tree in the making.

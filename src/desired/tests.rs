@@ -6,7 +6,7 @@ use super::*;
 use crate::model::{BuildOptions, build};
 use crate::policy;
 use crate::state::{Account, Facts, Features, Helpers, LinkFacts, RootQdisc};
-use crate::state::{Sockets, TagHelper};
+use crate::state::{Clsact, Sockets, TagHelper};
 use crate::units::Minor;
 
 fn observation(leaves: &[&'static str]) -> Observation {
@@ -32,6 +32,7 @@ fn observation(leaves: &[&'static str]) -> Observation {
             htb: true,
             classifiers: BTreeSet::from([Classifier::Cgroup]),
             helpers: Helpers::default(),
+            clsact: true,
             leaves: leaves.iter().copied().collect(),
         },
         ..Facts::default()
@@ -331,4 +332,43 @@ fn a_packet_meets_few_of_a_thousand_ranges() {
         assert_eq!(class.is_some(), within, "port {port}");
         assert!(met <= 40, "port {port} meets {met}");
     }
+}
+
+#[test]
+fn a_program_at_clsact_takes_a_free_pref() {
+    let mut observed = observation(&["bfifo"]);
+    let eth0 = LinkName::new("eth0").unwrap();
+    let at = |observed: &Observation| -> Vec<u16> {
+        let (state, _) = tree_on(observed, "version: 1\nlinks: {eth0: 1gbit}\n");
+        let clsact = state.clsact.get(&eth0);
+        let filters = clsact.into_iter().flat_map(|clsact| &clsact.filters);
+        filters
+            .map(|(pref, filter)| {
+                assert_eq!(*filter, Filter::ClearPriority(Sockets::Mixed));
+                pref.0
+            })
+            .collect()
+    };
+    assert_eq!(at(&observed), [1]);
+    let stands = |pref: u16, sockets, foreign: &[u16]| {
+        let filters = [(Pref(pref), Filter::ClearPriority(sockets))].into();
+        let foreign = foreign.iter().copied().map(Pref).collect();
+        Clsact { filters, foreign, shared: true }
+    };
+    for (standing, wanted) in [
+        (stands(2, Sockets::Mixed, &[]), &[2][..]),
+        (stands(1, Sockets::Cookie(1), &[]), &[2]),
+        (stands(1, Sockets::Cookie(1), &[2]), &[1]),
+        (stands(9, Sockets::Mixed, &[1]), &[2]),
+        (stands(9, Sockets::Mixed, &[1, 2]), &[]),
+    ] {
+        observed.state.clsact.insert(eth0.clone(), standing.clone());
+        assert_eq!(at(&observed), wanted, "{standing:?}");
+    }
+    observed.state.clsact.clear();
+    observed.ingress.insert(eth0.clone());
+    assert_eq!(at(&observed), [0; 0]);
+    observed.ingress.clear();
+    observed.facts.own_sockets_only = true;
+    assert_eq!(at(&observed), [0; 0], "no such driver");
 }

@@ -6,8 +6,11 @@ use std::num::NonZeroU32;
 
 use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
+use super::request::filter::PRIORITY_HANDLE;
 use super::{ETH_P_ALL, bpf_name};
-use crate::state::{Filter, MapIds, Pref, Protocol, Tag, U32Link, U32Node, U32Rules, U32Table};
+use crate::state::{
+    Clsact, Filter, MapIds, Mark, Pref, Protocol, Tag, U32Link, U32Node, U32Rules, U32Table,
+};
 use crate::units::ClassId;
 
 /// All that stands at each pref, from the records of one link and one parent. What we would not
@@ -136,7 +139,7 @@ fn tag(records: &[FilterRecord]) -> Option<Tag> {
     let record = filters.next()?;
     let tag = match &record.detail {
         FilterDetail::Cgroup { plain: true } => Tag::Cgroup,
-        FilterDetail::Bpf { name, classid, plain: true } if *classid == Some(record.parent) => {
+        FilterDetail::Bpf { name, classid, plain: true, .. } if *classid == Some(record.parent) => {
             let (program, _) = bpf_name::parse(name.as_deref()?)?;
             // Below a shard it would send everything to that shard's default.
             if program.shards && record.parent != ClassId::ROOT {
@@ -147,6 +150,41 @@ fn tag(records: &[FilterRecord]) -> Option<Tag> {
         _ => return None,
     };
     filters.next().is_none().then_some(tag)
+}
+
+/// What stands in a clsact, from the records of its two sides. Ours are the filters that have this
+/// mark in their names.
+pub fn clsact(mark: Mark, ingress: &[FilterRecord], egress: Vec<FilterRecord>) -> Clsact {
+    let is_filter = |record: &FilterRecord| record.detail != FilterDetail::Pref;
+    let mut clsact = Clsact { shared: ingress.iter().any(is_filter), ..Clsact::default() };
+    for record in egress.into_iter().filter(is_filter) {
+        let pref = record.pref;
+        match (record.handle, priority(mark, &record)) {
+            (PRIORITY_HANDLE, Some(filter)) if record.chain == 0 => {
+                clsact.filters.insert(pref, filter);
+            }
+            _ => {
+                clsact.foreign.insert(pref);
+                clsact.shared = true;
+            }
+        }
+    }
+    clsact
+}
+
+/// `None`: not ours.
+fn priority(mark: Mark, record: &FilterRecord) -> Option<Filter> {
+    let FilterDetail::Bpf { name: Some(name), direct, .. } = &record.detail else { return None };
+    let (_, sockets) = bpf_name::parse_priority(name).filter(|(whose, _)| *whose == mark)?;
+    let whole = *direct && record.protocol == ETH_P_ALL;
+    Some(match sockets.filter(|_| whole) {
+        Some(sockets) => Filter::ClearPriority(sockets),
+        None => Filter::Unknown {
+            protocol: record.protocol,
+            kind: record.kind.clone(),
+            tables: Vec::new(),
+        },
+    })
 }
 
 /// Which maps each of our eBPF filters reads.
@@ -216,7 +254,7 @@ mod tests {
         assert!(is_unknown(vec![ematch]));
         let bpf = |name: &str, classid, plain| {
             let (name, classid) = (Some(name.to_string()), Some(ClassId(classid)));
-            record(ETH_P_ALL, "bpf", 1, FilterDetail::Bpf { name, classid, plain })
+            record(ETH_P_ALL, "bpf", 1, FilterDetail::Bpf { name, classid, plain, direct: false })
         };
         let program =
             Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };

@@ -3,10 +3,12 @@
 //! reads.
 
 use crate::classify::program;
-use crate::state::{MapIds, MptcpLayout, Program, Sockets, TagHelper};
+use crate::state::{MapIds, Mark, MptcpLayout, Program, Sockets, TagHelper};
 
 /// How it begins.
 const PREFIX: &str = "shaper-decide";
+/// And that of a program at clsact's egress.
+const PRIORITY: &str = "shaper-priority";
 
 /// `shaper-decide 1a2b3c4d tag=socket sockets=own:17 shards=0 mptcp=528,680 maps=12,13,14`
 pub fn print(program: Program, maps: MapIds) -> String {
@@ -15,11 +17,7 @@ pub fn print(program: Program, maps: MapIds) -> String {
         TagHelper::Socket => "socket",
         TagHelper::Task => "task",
     };
-    let sockets = match sockets {
-        Sockets::Cookie(cookie) => format!("own:{cookie}"),
-        Sockets::All => "all".to_string(),
-        Sockets::Mixed => "mixed".to_string(),
-    };
+    let sockets = sockets_word(sockets);
     let mptcp = match mptcp {
         Some(MptcpLayout { owner, tag }) => format!("{owner},{tag}"),
         None => "no".to_string(),
@@ -39,11 +37,7 @@ pub fn parse(name: &str) -> Option<(Program, MapIds)> {
         "task" => TagHelper::Task,
         _ => return None,
     };
-    let sockets = match value("sockets")? {
-        "all" => Sockets::All,
-        "mixed" => Sockets::Mixed,
-        own => Sockets::Cookie(own.strip_prefix("own:")?.parse().ok()?),
-    };
+    let sockets = sockets_of(value("sockets")?)?;
     let shards = value("shards")? == "1";
     let mptcp = match value("mptcp")? {
         "no" => None,
@@ -57,6 +51,39 @@ pub fn parse(name: &str) -> Option<(Program, MapIds)> {
     let maps = MapIds([ids.next()??, ids.next()??, ids.next()??]);
     // The hash and all the rest must be what we would write.
     (print(program, maps) == name).then_some((program, maps))
+}
+
+fn sockets_word(sockets: Sockets) -> String {
+    match sockets {
+        Sockets::Cookie(cookie) => format!("own:{cookie}"),
+        Sockets::All => "all".to_string(),
+        Sockets::Mixed => "mixed".to_string(),
+    }
+}
+
+fn sockets_of(word: &str) -> Option<Sockets> {
+    Some(match word {
+        "all" => Sockets::All,
+        "mixed" => Sockets::Mixed,
+        own => Sockets::Cookie(own.strip_prefix("own:")?.parse().ok()?),
+    })
+}
+
+/// `shaper-priority 1a2b3c4d mark=53480abc sockets=own:17`. clsact has no mark, so the name has the
+/// instance's.
+pub fn print_priority(sockets: Sockets, mark: Mark) -> String {
+    let (hash, word) = (program::hash(&program::clear_priority(sockets)), sockets_word(sockets));
+    format!("{PRIORITY} {hash:08x} mark={:08x} sockets={word}", mark.0)
+}
+
+/// Whose it is, and what it does; `None` for a name that no shaper would give, an inner `None` where
+/// another version gave it.
+pub fn parse_priority(name: &str) -> Option<(Mark, Option<Sockets>)> {
+    let mut words = name.strip_prefix(PRIORITY)?.split_ascii_whitespace().skip(1);
+    let mark = words.next()?.strip_prefix("mark=")?;
+    let mark = Mark(u32::from_str_radix(mark, 16).ok()?);
+    let sockets = words.next().and_then(|word| sockets_of(word.strip_prefix("sockets=")?));
+    Some((mark, sockets.filter(|sockets| print_priority(*sockets, mark) == name)))
 }
 
 #[cfg(test)]
@@ -85,6 +112,14 @@ mod tests {
                     assert_eq!(parse(&format!("{name},7")), None);
                 }
             }
+        }
+        for sockets in [Sockets::Cookie(7), Sockets::Mixed] {
+            let mark = Mark::for_instance("shaper");
+            let name = print_priority(sockets, mark);
+            assert_eq!(parse_priority(&name), Some((mark, Some(sockets))));
+            assert_eq!(parse_priority(&format!("{name} x=1")), Some((mark, None)));
+            assert_eq!(parse_priority(&name.replace("shaper", "other")), None);
+            assert_eq!(parse(&name), None);
         }
         assert_eq!(parse("shaper-classid"), None, "a version that decided by the tag alone");
     }

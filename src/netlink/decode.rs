@@ -136,6 +136,8 @@ pub enum FilterDetail {
         classid: Option<ClassId>,
         /// Without direct action and without actions.
         plain: bool,
+        /// With direct action, and nothing else.
+        direct: bool,
     },
     Other,
 }
@@ -240,6 +242,8 @@ fn bpf(options: &[u8]) -> FilterDetail {
     const OPS: u16 = 5;
     const NAME: u16 = 7;
     const FLAGS: u16 = 8;
+    // `TCA_BPF_FLAG_ACT_DIRECT`.
+    const DIRECT_ACTION: u32 = 1;
     let flags = attr::find(options, FLAGS).and_then(|value| attr::u32_at(value, 0)).unwrap_or(0);
     let extra = [ACT, POLICE, OPS].iter().any(|kind| attr::find(options, *kind).is_some());
     let classid = attr::find(options, CLASSID).and_then(|value| attr::u32_at(value, 0));
@@ -247,6 +251,7 @@ fn bpf(options: &[u8]) -> FilterDetail {
         name: attr::find(options, NAME).map(attr::text),
         classid: classid.map(ClassId),
         plain: flags == 0 && !extra,
+        direct: flags == DIRECT_ACTION && !extra,
     }
 }
 

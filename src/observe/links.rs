@@ -5,7 +5,8 @@
 //!   lists are put together, and who is in some of them only, or is named and in none, is asked for
 //!   by itself.
 //! - Roots and leaves: the list of qdiscs skips entries unsaid ([`Witness`]). What a link names as its
-//!   root (`IFLA_QDISC`), or a class as its leaf (`tcm_info`), and the list lacks, is asked for by itself.
+//!   root (`IFLA_QDISC`), or a class as its leaf (`tcm_info`), and the list lacks, is asked for by itself;
+//!   so is the clsact of a link that we shape.
 //! - Classes and filters of one link: their lists are read again when anything of the link's
 //!   traffic control changed meanwhile.
 
@@ -17,10 +18,11 @@ use nix::errno::Errno;
 
 use super::{ObserveError, SeenTree, link_facts, tree};
 use crate::kernel::Kernel;
+use crate::netlink::assemble;
 use crate::netlink::decode::{self, DefaultRoute, LinkRecord, QdiscRecord};
 use crate::netlink::extack::KernelError;
 use crate::netlink::request::{self, dump};
-use crate::state::{LinkFacts, LinkName, RootQdisc};
+use crate::state::{Clsact, LinkFacts, LinkName, RootQdisc};
 use crate::sys::route::{Netlink, PATIENCE, SocketError};
 use crate::sys::witness::Witness;
 use crate::units::ClassId;
@@ -32,21 +34,32 @@ const TORN_LISTS: usize = 4;
 pub(super) type Links = BTreeMap<LinkName, LinkFacts>;
 pub(super) type Trees = Vec<(LinkName, SeenTree)>;
 
-/// `named`: links that are asked for by name, should no list have them.
+/// What there is in the namespace.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub links: Links,
+    pub trees: Trees,
+    pub clsact: BTreeMap<LinkName, Clsact>,
+    /// Links with an `ingress` qdisc.
+    pub ingress: BTreeSet<LinkName>,
+}
+
+/// `named`: links that are asked for by name, should no list have them. `own_sockets_only`: no filter
+/// of ours is wanted at clsact ([`crate::state::Facts`]); then it is looked for where our root is.
 pub(super) fn links_and_trees(
     kernel: &mut Kernel,
     named: &BTreeSet<String>,
     routes: &[DefaultRoute],
     claimed: &BTreeSet<ClassId>,
-) -> Result<(Links, Trees), ObserveError> {
+    own_sockets_only: bool,
+) -> Result<Seen, ObserveError> {
     let records = links(&mut kernel.netlink, named)?;
     let mut by_link: BTreeMap<u32, Vec<QdiscRecord>> = BTreeMap::new();
     for qdisc in kernel.netlink.dump(&dump::qdiscs(), decode::qdisc)? {
         by_link.entry(qdisc.ifindex).or_default().push(qdisc);
     }
     let mut witness = Witness::open()?;
-    let mut facts = Links::new();
-    let mut trees = Trees::new();
+    let Seen { links: mut facts, mut trees, mut clsact, mut ingress } = Seen::default();
     for record in records {
         let name = record.name.clone();
         let mut qdiscs = by_link.remove(&record.ifindex).unwrap_or_default();
@@ -65,13 +78,33 @@ pub(super) fn links_and_trees(
             link.shaped_at = seen.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
             trees.push((name.clone(), seen));
         }
+        // On hosts of containers other programs have one on each of many links.
+        if link.root == RootQdisc::Ours || !own_sockets_only {
+            let is_listed = qdiscs.iter().any(|qdisc| qdisc.parent == Some(ClassId::CLSACT));
+            if link.root == RootQdisc::Ours && !own_sockets_only && !is_listed {
+                let question = request::clsact::get(link.ifindex);
+                qdiscs.extend(kernel.netlink.get(&question, decode::qdisc)?.ok().flatten());
+            }
+            if qdiscs.iter().any(|qdisc| qdisc.kind == request::clsact::KIND) {
+                clsact.insert(name.clone(), clsact_of(kernel, link.ifindex)?);
+            } else if qdiscs.iter().any(|qdisc| qdisc.kind == "ingress") {
+                ingress.insert(name.clone());
+            }
+        }
         facts.insert(name, link);
     }
     // Of what went while it was looked at, less and less was seen.
     let gone = witness.told(kernel.netlink.port())?.gone;
     facts.retain(|_, link| !gone.contains(&link.ifindex));
     trees.retain(|(name, _)| facts.contains_key(name));
-    Ok((facts, trees))
+    clsact.retain(|name, _| facts.contains_key(name));
+    Ok(Seen { links: facts, trees, clsact, ingress })
+}
+
+fn clsact_of(kernel: &mut Kernel, ifindex: u32) -> Result<Clsact, ObserveError> {
+    let mut side = |side| kernel.netlink.dump(&dump::filters(ifindex, side), decode::filter);
+    let (ingress, egress) = (side(ClassId::INGRESS)?, side(ClassId::EGRESS)?);
+    Ok(assemble::clsact(kernel.mark, &ingress, egress))
 }
 
 /// All links of the namespace.

@@ -23,6 +23,7 @@ pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
     let mut diff =
         Diff { from, to, foreign, names, filters: standing(from), phase: Phase::Build, steps };
     diff.mount();
+    diff.clsact();
     diff.roots();
     diff.make_claims();
     diff.left_tables();
@@ -35,6 +36,7 @@ pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
     diff.phase = Phase::TearDown;
     diff.late_tags();
     diff.delete_roots();
+    diff.delete_clsact();
     diff.delete_classes();
     diff.drop_owners();
     diff.remove_claims();
@@ -92,6 +94,53 @@ impl<'a> Diff<'a> {
     fn unmount(&mut self) {
         if self.from.net_cls != NetCls::Unmounted && self.to.net_cls == NetCls::Unmounted {
             self.push(Step::Unmount);
+        }
+    }
+
+    /// What clears foreign priorities, before there is a class that they could name. A new program comes
+    /// beside the old one where there is room ([`crate::desired`] chooses the pref).
+    fn clsact(&mut self) {
+        for (link, wanted) in self.to.clsact.iter().filter(|(_, it)| !it.filters.is_empty()) {
+            let standing = self.from.clsact.get(link);
+            if standing.is_none() {
+                self.push(Step::AddClsact { link: link.clone() });
+            }
+            let none = BTreeMap::new();
+            let standing = standing.map_or(&none, |standing| &standing.filters);
+            let differ =
+                |(pref, filter): &(&Pref, &Filter)| wanted.filters.get(pref) != Some(filter);
+            let (now, later): (Vec<_>, Vec<_>) = standing
+                .iter()
+                .filter(differ)
+                .partition(|(pref, _)| wanted.filters.contains_key(pref));
+            self.delete_at_egress(link, now);
+            let new = wanted.filters.iter().filter(|(pref, to)| standing.get(pref) != Some(to));
+            for (pref, filter) in new {
+                let (link, pref, filter) = (link.clone(), *pref, filter.clone());
+                self.push(Step::AddFilter { link, parent: ClassId::EGRESS, pref, filter });
+            }
+            self.delete_at_egress(link, later);
+        }
+    }
+
+    fn delete_at_egress(&mut self, link: &LinkName, filters: Vec<(&Pref, &Filter)>) {
+        for (pref, filter) in filters {
+            let (link, pref, filter) = (link.clone(), *pref, filter.clone());
+            self.push(Step::DeleteFilter { link, parent: ClassId::EGRESS, pref, filter });
+        }
+    }
+
+    /// After the roots: until then there are classes that a priority can name.
+    fn delete_clsact(&mut self) {
+        for (link, old) in &self.from.clsact {
+            match self.to.clsact.get(link) {
+                // Ours go with it.
+                None => self.push(Step::DeleteClsact { link: link.clone() }),
+                Some(wanted) if wanted.filters.is_empty() => {
+                    self.delete_at_egress(link, old.filters.iter().collect());
+                }
+                Some(_) => {}
+            }
         }
     }
 

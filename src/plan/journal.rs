@@ -15,6 +15,8 @@ pub struct Journal {
     shards: BTreeSet<(u32, Shard)>,
     classes: BTreeSet<(u32, ClassId)>,
     filters: BTreeSet<(u32, ClassId, Pref)>,
+    /// Links whose clsact was made or removed.
+    clsact: BTreeSet<u32>,
     claims: BTreeSet<Claim>,
     /// The deciding programs' maps were exchanged as a whole.
     owners: bool,
@@ -33,6 +35,9 @@ impl Journal {
         match step {
             Step::AddRoot { .. } | Step::DeleteRoot { .. } => {
                 self.trees.insert(ifindex);
+            }
+            Step::AddClsact { .. } | Step::DeleteClsact { .. } => {
+                self.clsact.insert(ifindex);
             }
             Step::AddFilter { parent, pref, .. } | Step::DeleteFilter { parent, pref, .. } => {
                 self.filters.insert((ifindex, *parent, *pref));
@@ -57,6 +62,7 @@ impl Journal {
         one.trees.is_subset(&self.trees)
             && one.classes.is_subset(&self.classes)
             && one.filters.is_subset(&self.filters)
+            && one.clsact.is_subset(&self.clsact)
             && one.claims.is_subset(&self.claims)
             && one.owners <= self.owners
             && (self.owners || one.uids.is_subset(&self.uids))
@@ -89,9 +95,12 @@ impl Journal {
             owners if self.owners => owners.clone_from(&before.owners),
             _ => {}
         }
-        let names: BTreeSet<&LinkName> = before.links.keys().chain(now.links.keys()).collect();
+        let links = before.links.keys().chain(before.clsact.keys());
+        let names: BTreeSet<&LinkName> =
+            links.chain(now.links.keys()).chain(now.clsact.keys()).collect();
         for name in names {
             let Some(index) = ifindex(name) else { continue };
+            self.undo_clsact(index, name, before, &mut state);
             let old = before.links.get(name);
             if self.has_root(index) {
                 put(&mut state.links, name, old.cloned());
@@ -100,6 +109,28 @@ impl Journal {
             }
         }
         state
+    }
+
+    fn undo_clsact(
+        &self,
+        index: u32,
+        name: &LinkName,
+        before: &KernelState,
+        state: &mut KernelState,
+    ) {
+        let old = before.clsact.get(name);
+        // Others may have put filters into the one that this run made.
+        let is_alone = state.clsact.get(name).is_none_or(|now| !now.shared);
+        if self.clsact.contains(&index) && is_alone {
+            put(&mut state.clsact, name, old.cloned());
+        } else if let Some(now) = state.clsact.get_mut(name) {
+            let here = |(at, parent, _): &&(u32, ClassId, Pref)| {
+                *at == index && *parent == ClassId::EGRESS
+            };
+            for (.., pref) in self.filters.iter().filter(here) {
+                put(&mut now.filters, pref, old.and_then(|old| old.filters.get(pref)).cloned());
+            }
+        }
     }
 
     fn undo_in_tree(&self, index: u32, old: &Tree, tree: &mut Tree) {
@@ -119,7 +150,9 @@ impl Journal {
             tree.leaves.extend(leaves.map(|(id, leaf)| (*id, *leaf)));
             put(&mut tree.shards, &shard, old.shards.get(&shard).cloned());
         }
-        for (_, parent, pref) in self.filters.iter().filter(|(at, ..)| *at == index) {
+        let here =
+            |(at, parent, _): &&(u32, ClassId, Pref)| *at == index && *parent != ClassId::EGRESS;
+        for (_, parent, pref) in self.filters.iter().filter(here) {
             let found = |tree: &Tree| match parent.shard() {
                 None => tree.filters.get(pref).cloned(),
                 Some(shard) => tree.shards.get(&shard).and_then(|it| it.get(pref)).cloned(),
@@ -135,7 +168,7 @@ impl Journal {
             }
         }
         // The tables of a pref that was deleted.
-        if self.filters.iter().any(|(at, ..)| *at == index) {
+        if self.filters.iter().any(|it| here(&it)) {
             tree.left_tables.clone_from(&old.left_tables);
         }
     }

@@ -95,9 +95,17 @@ pub enum Step {
         from: LeafQdisc,
         to: LeafQdisc,
     },
+    /// The qdisc `clsact`, empty: packets pass it as before.
+    AddClsact {
+        link: LinkName,
+    },
+    /// With ours in it; only where there are no others.
+    DeleteClsact {
+        link: LinkName,
+    },
     AddFilter {
         link: LinkName,
-        /// The root qdisc, or a shard's.
+        /// The root qdisc, a shard's, or clsact's egress side.
         parent: ClassId,
         pref: Pref,
         filter: Filter,
@@ -145,6 +153,8 @@ impl Step {
         match self {
             Step::AddRoot { link }
             | Step::DeleteRoot { link }
+            | Step::AddClsact { link }
+            | Step::DeleteClsact { link }
             | Step::AddClass { link, .. }
             | Step::ChangeClass { link, .. }
             | Step::DeleteClass { link, .. }
@@ -188,6 +198,9 @@ impl Step {
         match self {
             Step::Mount | Step::Unmount => "mount net_cls".to_string(),
             Step::AddRoot { link } | Step::DeleteRoot { link } => format!("qdisc {link} 1:"),
+            Step::AddClsact { link } | Step::DeleteClsact { link } => {
+                format!("qdisc {link} ffff:")
+            }
             Step::MakeClaim { claim, .. }
             | Step::WriteClassid { claim, .. }
             | Step::RemoveClaim { claim, .. } => format!("cgroup {claim}"),
@@ -214,6 +227,7 @@ impl Step {
             Step::Mount => "mount",
             Step::Unmount => "unmount",
             Step::AddRoot { .. }
+            | Step::AddClsact { .. }
             | Step::MakeClaim { .. }
             | Step::AddClass { .. }
             | Step::AddLeaf { .. }
@@ -225,6 +239,7 @@ impl Step {
             | Step::ChangeLeaf { .. } => "change",
             Step::ReplaceLeaf { .. } | Step::ReplaceClass { .. } => "replace",
             Step::DeleteRoot { .. }
+            | Step::DeleteClsact { .. }
             | Step::RemoveClaim { .. }
             | Step::DeleteClass { .. }
             | Step::DeleteFilter { .. }
@@ -302,11 +317,18 @@ impl Plan {
             let shard = place.and_then(ClassId::shard).zip(step.link());
             shard.is_some_and(|(shard, link)| shards.contains(&(link.clone(), shard)))
         };
-        // While a root stays, so do the claims that say which of its classes are ours, and the maps that
-        // its filter reads.
+        // While a root stays, so do the claims that say which of its classes are ours, the maps that its
+        // filter reads, and what keeps others from naming its classes.
         let depends = |step: &Step| {
-            let held = matches!(step, Step::RemoveClaim { .. } | Step::Unmount | Step::DropOwners);
-            (root_stays && held) || in_one(step)
+            let needed = matches!(
+                step,
+                Step::RemoveClaim { .. }
+                    | Step::Unmount
+                    | Step::DropOwners
+                    | Step::DeleteClsact { .. }
+                    | Step::DeleteFilter { parent: ClassId::EGRESS, .. }
+            );
+            (root_stays && needed) || in_one(step)
         };
         let (keep, left) = std::mem::take(&mut self.steps)
             .into_iter()

@@ -39,6 +39,8 @@ impl fmt::Display for Tc<'_> {
                 write!(f, "tc qdisc add dev {link} root handle 1: htb default fffe r2q {r2q}")
             }
             Step::DeleteRoot { link } => write!(f, "tc qdisc del dev {link} root handle 1:"),
+            Step::AddClsact { link } => write!(f, "tc qdisc add dev {link} clsact"),
+            Step::DeleteClsact { link } => write!(f, "tc qdisc del dev {link} clsact"),
             Step::MakeClaim { claim, classid } => {
                 let dir = dir(claim);
                 let dir = dir.display();
@@ -78,6 +80,15 @@ impl fmt::Display for Tc<'_> {
                 writeln!(f, "tc qdisc del dev {link} parent {id} handle {handle}")?;
                 write!(f, "tc qdisc add dev {link} {}", leaf_words(*id, to))
             }
+            // `src/classify/program.rs` says what is in it.
+            Step::AddFilter { link, pref, filter: Filter::ClearPriority(_), .. } => write!(
+                f,
+                "tc filter add dev {link} egress protocol all pref {pref} bpf direct-action \
+                 object-file shaper-priority.o # priorities that name a class of 1: become 0"
+            ),
+            Step::DeleteFilter { link, pref, filter: Filter::ClearPriority(_), .. } => {
+                write!(f, "tc filter del dev {link} egress pref {pref}")
+            }
             Step::AddFilter { link, parent, pref, filter } => {
                 let add = |protocol: &str| {
                     format!(
@@ -99,6 +110,7 @@ impl fmt::Display for Tc<'_> {
                         add("all"),
                         if program.shards { "; e000:x becomes 1:e000" } else { "" }
                     ),
+                    Filter::ClearPriority(_) => f.write_str(&add("all")),
                     Filter::Unknown { kind, .. } => write!(f, "{} {kind}", add("all")),
                 }
             }
@@ -244,6 +256,8 @@ impl fmt::Display for Step {
             Step::Unmount => write!(f, "- mount net_cls"),
             Step::AddRoot { link } => write!(f, "+ {link} root qdisc htb 1:"),
             Step::DeleteRoot { link } => write!(f, "- {link} root qdisc htb 1: and all below it"),
+            Step::AddClsact { link } => write!(f, "+ {link} qdisc clsact"),
+            Step::DeleteClsact { link } => write!(f, "- {link} qdisc clsact and all in it"),
             Step::MakeClaim { claim, classid } => write!(f, "+ cgroup {claim} = {classid}"),
             Step::WriteClassid { claim, from, to } => write!(f, "~ cgroup {claim}: {from} -> {to}"),
             Step::RemoveClaim { claim, .. } => write!(f, "- cgroup {claim}"),
@@ -348,6 +362,7 @@ const SHOWN_CHANGES: usize = 4;
 fn place(parent: ClassId) -> String {
     match parent {
         ClassId::ROOT => String::new(),
+        ClassId::EGRESS => "at clsact egress ".to_string(),
         shard => format!("at {shard} "),
     }
 }
@@ -368,6 +383,9 @@ fn filter_words(filter: &Filter) -> String {
         Filter::Tag(Tag::Bpf(program)) => {
             let shards = if program.shards { ", and by its major to a shard" } else { "" };
             format!("bpf (all packets, by the socket's owner and net_cls classid{shards})")
+        }
+        Filter::ClearPriority(_) => {
+            "bpf (clears priorities set in other network namespaces)".to_string()
         }
         Filter::Unknown { kind, .. } => format!("unknown ({kind})"),
     }

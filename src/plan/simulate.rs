@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Step;
-use crate::state::{Filter, KernelState, LeafQdisc, NetCls, Pref, Tree};
+use crate::state::{Clsact, Filter, KernelState, LeafQdisc, NetCls, Pref, Tree};
 use crate::units::{ClassId, Shard};
 
 /// Performs one step on a value.
@@ -22,6 +22,22 @@ pub fn perform(step: &Step, state: &mut KernelState) {
         }
         Step::DeleteRoot { link } => {
             state.links.remove(link);
+        }
+        Step::AddClsact { link } => {
+            state.clsact.insert(link.clone(), Clsact::default());
+        }
+        Step::DeleteClsact { link } => {
+            state.clsact.remove(link);
+        }
+        Step::AddFilter { link, parent: ClassId::EGRESS, pref, filter } => {
+            if let Some(clsact) = state.clsact.get_mut(link) {
+                clsact.filters.insert(*pref, filter.clone());
+            }
+        }
+        Step::DeleteFilter { link, parent: ClassId::EGRESS, pref, .. } => {
+            if let Some(clsact) = state.clsact.get_mut(link) {
+                clsact.filters.remove(pref);
+            }
         }
         Step::MakeClaim { claim, classid } => {
             state.claims.insert(claim.clone(), *classid);

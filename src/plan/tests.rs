@@ -63,6 +63,7 @@ fn facts() -> Facts {
             htb: true,
             classifiers: BTreeSet::from([Classifier::Bpf, Classifier::Cgroup]),
             helpers: Helpers::default(),
+            clsact: true,
             leaves: BTreeSet::from(["bfifo"]),
         },
         ..Facts::default()
@@ -268,6 +269,15 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
         let minors: Vec<Minor> = own.map(|(id, _)| id.minor()).collect();
         let handles: BTreeSet<Minor> = minors.iter().copied().collect();
         assert_eq!(handles.len(), minors.len(), "two leaves have one handle after {step}");
+    }
+    for link in state.links.keys() {
+        // Whatever a priority could name stands only beside what clears it.
+        let guards = |state: &KernelState| {
+            state.clsact.get(link).is_some_and(|clsact| !clsact.filters.is_empty())
+        };
+        let wanted = guards(before) || !before.links.contains_key(link);
+        let stays = guards(after) || !after.links.contains_key(link);
+        assert!(guards(state) || !(wanted && stays), "nothing clears priorities after {step}");
     }
     for (link, tree) in &state.links {
         let building = !before.links.contains_key(link);

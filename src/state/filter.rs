@@ -23,6 +23,8 @@ impl Pref {
     pub const RULES: [Pref; 4] =
         [Pref::RULES_V4[0], Pref::RULES_V4[1], Pref::RULES_V6[0], Pref::RULES_V6[1]];
     pub const TAG: [Pref; 2] = [Pref(200), Pref(201)];
+    /// At clsact's egress: before all others, which may end the search.
+    pub const PRIORITY: [Pref; 2] = [Pref(1), Pref(2)];
 
     pub fn is_ours(self) -> bool {
         [Pref::RULES_V4, Pref::RULES_V6, Pref::TAG].iter().any(|pair| pair.contains(&self))
@@ -42,6 +44,9 @@ pub enum Filter {
     U32 { protocol: Protocol, rules: U32Rules },
     /// Whose packet it is, by its socket; protocol all, or IPv6 escapes it.
     Tag(Tag),
+    /// At clsact's egress: clears the priority of packets of other network namespaces' sockets where it
+    /// names a class of ours, and lets every packet go on.
+    ClearPriority(Sockets),
     /// Something that we do not write at a pref of ours: half an update, or another's hand. Never
     /// desired, so it is always replaced. The text says what was found; `tables` are the numbers of
     /// u32 hash tables, which do not go with their pref.
@@ -101,7 +106,7 @@ impl Filter {
     pub fn protocol(&self) -> u16 {
         match self {
             Filter::U32 { protocol, .. } => protocol.ethertype(),
-            Filter::Tag(_) => Protocol::All.ethertype(),
+            Filter::Tag(_) | Filter::ClearPriority(_) => Protocol::All.ethertype(),
             Filter::Unknown { protocol, .. } => *protocol,
         }
     }
@@ -109,7 +114,7 @@ impl Filter {
     pub fn is_u32(&self) -> bool {
         match self {
             Filter::U32 { .. } => true,
-            Filter::Tag(_) => false,
+            Filter::Tag(_) | Filter::ClearPriority(_) => false,
             Filter::Unknown { kind, .. } => kind == "u32",
         }
     }
@@ -122,7 +127,7 @@ impl Filter {
                 let first = pref.tables().start;
                 rules.tables.keys().rev().map(|number| first + number).collect()
             }
-            Filter::Tag(_) => Vec::new(),
+            Filter::Tag(_) | Filter::ClearPriority(_) => Vec::new(),
             Filter::Unknown { tables, .. } => tables.clone(),
         }
     }

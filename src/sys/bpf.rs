@@ -356,6 +356,18 @@ pub fn load(program: Program, maps: &Maps) -> io::Result<OwnedFd> {
 
 /// Loads any program of traffic control whose maps are numbered as the deciding one's.
 pub fn load_instructions(program: &[Instruction], maps: &Maps) -> io::Result<OwnedFd> {
+    let maps = [&maps.accounts, &maps.ranges, &maps.given];
+    load_with(program, &maps, *b"shaper_decide\0\0\0")
+}
+
+/// Loads the program that clears priorities.
+pub fn load_clear_priority(sockets: Sockets) -> io::Result<OwnedFd> {
+    // As before maps: programs count, too.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+    load_with(&program::clear_priority(sockets), &[], *b"shaper_priority\0")
+}
+
+fn load_with(program: &[Instruction], maps: &[&Map], name: [u8; 16]) -> io::Result<OwnedFd> {
     /// The head of `union bpf_attr` for `BPF_PROG_LOAD`; the rest counts as zero.
     #[repr(C)]
     struct Load {
@@ -370,7 +382,6 @@ pub fn load_instructions(program: &[Instruction], maps: &Maps) -> io::Result<Own
         flags: u32,
         name: [u8; 16],
     }
-    let maps = [&maps.accounts, &maps.ranges, &maps.given];
     let mut bytes = Vec::with_capacity(program.len() * 8);
     for instruction in program {
         let map = instruction.map().and_then(|number| maps.get(number));
@@ -388,7 +399,7 @@ pub fn load_instructions(program: &[Instruction], maps: &Maps) -> io::Result<Own
         log: 0,
         kernel_version: 0,
         flags: 0,
-        name: *b"shaper_decide\0\0\0",
+        name,
     };
     // SAFETY: the layout is the command's; instructions and licence outlive the call, which only
     // reads them.

@@ -11,7 +11,7 @@ use log::debug;
 
 use super::route::{Netlink, SocketError};
 use super::{bpf, netns};
-use crate::netlink::request::{class, dump, filter, leaf, root};
+use crate::netlink::request::{class, clsact, dump, filter, leaf, root};
 use crate::netlink::{Request, assemble, decode};
 use crate::state::{
     Class, Classifier, Features, Filter, LeafQdisc, Mark, OwnerTable, Pref, Program, Role, Sockets,
@@ -106,6 +106,16 @@ fn try_all() -> Result<Features, Trial> {
         Err(error) if is_out_of_something(&error) => return Err(Trial::Bpf(error)),
         Err(error) => debug!("probe: bpf(2): {error}"),
     }
+    features.clsact = works(&mut netlink, &clsact::add(LOOPBACK))?
+        && match bpf::load_clear_priority(Sockets::Mixed) {
+            Ok(file) => {
+                let (pref, sockets) = (Pref::PRIORITY[0], Sockets::Mixed);
+                let add = filter::add_priority(LOOPBACK, pref, sockets, mark, file.as_fd());
+                works(&mut netlink, &add)?
+            }
+            Err(error) if is_out_of_something(&error) => return Err(Trial::Bpf(error)),
+            Err(_) => false,
+        };
     let records = netlink.dump(&dump::filters(LOOPBACK, ClassId::ROOT), decode::filter)?;
     features.classifiers = assemble::filters(records)
         .into_values()
@@ -158,6 +168,7 @@ fn looked_up(host: &Path) -> Features {
             .filter(|(_, module)| has(module))
             .map(|(classifier, _)| classifier)
             .collect(),
+        clsact: has("sch_ingress") && bpf::load_clear_priority(Sockets::Mixed).is_ok(),
         // Loading a program needs no namespace.
         helpers: bpf::helpers().unwrap_or_default(),
     }
@@ -185,6 +196,7 @@ mod tests {
             htb: true,
             classifiers: [Classifier::Cgroup].into(),
             helpers: features.helpers,
+            clsact: false,
             leaves: ["fq_codel", "bfifo", "pfifo"].into(),
         };
         assert_eq!(features, wanted);

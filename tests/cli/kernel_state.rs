@@ -135,6 +135,7 @@ fn a_foreign_class_keeps_its_root() {
     let left = "\
 left undone: - up0 root qdisc htb 1: and all below it
     ! disturbs class 1:77 on up0: somebody put it under shaper's root qdisc; it goes with it
+left undone: - up0 qdisc clsact and all in it
 left undone: - owners
 left undone: - cgroup user/ann
 left undone: - mount net_cls
@@ -198,10 +199,11 @@ fn clear_leaves_nothing() {
     shaper(&format!("apply {path}")).assert().code(0);
     let cleared = "\
 - up0 root qdisc htb 1: and all below it
+- up0 qdisc clsact and all in it
 - owners
 - cgroup user/ann
 - mount net_cls
-applied: 4 steps, verified
+applied: 5 steps, verified
 ";
     exactly(&mut shaper("clear"), 0, cleared, "");
     assert!(root().contains("noqueue 0: root"));

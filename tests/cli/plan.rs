@@ -19,6 +19,8 @@ tests!(On::Host =>
 fn steps() -> String {
     "\
 + mount net_cls
++ up0 qdisc clsact
++ up0 filter at clsact egress pref 1: bpf (clears priorities set in other network namespaces)
 + up0 root qdisc htb 1:
 + up0 class 1:1: rate 1Gbit ceil 1Gbit
 + up0 class 1:fffe in 1:1: rate 50Mbit ceil 1Gbit
@@ -38,14 +40,14 @@ fn planned() -> String {
     let named = steps()
         .replace("ceil 20Mbit\n", "ceil 20Mbit  (ann)\n")
         .replace("in 1:10\n", "in 1:10  (ann)\n");
-    format!("{named}plan: 12 to add, 0 to change, 0 to delete\n")
+    format!("{named}plan: 14 to add, 0 to change, 0 to delete\n")
 }
 
 fn a_plan_says_each_step_and_apply_does_them() {
     let path = host();
     exactly(&mut shaper(&format!("plan {path}")), 0, &planned(), "");
     assert!(root().contains("noqueue 0: root"));
-    let applied = format!("{}applied: 11 steps, verified\n", steps());
+    let applied = format!("{}applied: 13 steps, verified\n", steps());
     exactly(&mut shaper(&format!("apply {path}")), 0, &applied, "");
     assert!(root().contains("htb 1: root"));
 }
@@ -80,7 +82,7 @@ fn apply_twice_is_apply_once() {
 
 fn quiet_speaks_only_of_differences() {
     let path = host();
-    let applied = format!("{}applied: 11 steps, verified\n", steps());
+    let applied = format!("{}applied: 13 steps, verified\n", steps());
     exactly(&mut shaper(&format!("apply -q {path}")), 0, &applied, "");
     exactly(&mut shaper(&format!("apply -q {path}")), 0, "", "");
     exactly(&mut shaper(&format!("plan -q --exit-code {path}")), 0, "", "");
@@ -143,16 +145,16 @@ fn json_is_one_document() {
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert_eq!(plan["version"], 1);
     assert_eq!(plan["changed"], true);
-    assert_eq!(plan["steps"].as_array().map(Vec::len), Some(12));
+    assert_eq!(plan["steps"].as_array().map(Vec::len), Some(14));
     let step = serde_json::json!({"op": "add", "object": "class up0 1:10",
         "tc": "tc class add dev up0 parent 1:1 classid 1:10 htb rate 20Mbit ceil 20Mbit burst 10000b cburst 10000b prio 0 quantum 59999",
         "disturbs": []});
-    assert_eq!(plan["steps"][8], step);
+    assert_eq!(plan["steps"][10], step);
     let output =
         shaper(&format!("apply --json {path}")).assert().code(0).stderr("").get_output().clone();
     let applied: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert_eq!(applied["changed"], true);
-    assert_eq!(applied["steps"].as_array().map(Vec::len), Some(11));
+    assert_eq!(applied["steps"].as_array().map(Vec::len), Some(13));
 }
 
 fn steps_print_as_tc_commands() {
@@ -167,7 +169,7 @@ fn steps_print_as_tc_commands() {
     let filter_by_hand = commands.lines().any(|line| line.contains(" bpf "));
     assert_cmd::Command::new("sh").args(["-e", "-c", &script]).assert().code(0);
     assert!(filter_by_hand);
-    let left = "+ owners: 1 uid\n+ up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)\nplan: 2 to add, 0 to change, 0 to delete\n";
+    let left = "+ up0 filter at clsact egress pref 1: bpf (clears priorities set in other network namespaces)\n+ owners: 1 uid\n+ up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)\nplan: 3 to add, 0 to change, 0 to delete\n";
     exactly(&mut shaper(&format!("plan {path}")), 0, left, "");
 }
 

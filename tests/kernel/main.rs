@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         escapes::HIDDEN,
         escapes::MPTCP,
         escapes::PASSED_ON,
+        escapes::PRIORITY,
         escapes::TRIED,
         lab::TESTS,
         demo::TESTS,

@@ -2,7 +2,7 @@
 
 # What the tests need. Some kernels have some of them built in, or lack them: left out in silence,
 # because the test that needs one says so better.
-lab_modules='veth ifb bridge 8021q ipv6 sch_htb sch_fq_codel sch_sfq sch_cake sch_tbf sch_ingress cls_u32 cls_cgroup cls_bpf act_mirred inet_diag tcp_diag udp_diag'
+lab_modules='veth ifb bridge macvlan ipvlan 8021q ipv6 sch_htb sch_fq_codel sch_sfq sch_cake sch_tbf sch_ingress cls_u32 cls_cgroup cls_bpf act_mirred inet_diag tcp_diag udp_diag'
 
 # modules_in_order FOLDER: paths below FOLDER (the one with modules.dep), each after all that it needs.
 modules_in_order() {

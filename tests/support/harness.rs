@@ -40,6 +40,8 @@ pub enum On {
     Host,
     /// The same, and those that follow each other may run at once.
     HostTogether,
+    /// Needs a driver that only user-mode Linux has here.
+    Uml,
     /// No test: run only by `--demo`, with its output as it comes.
     Demo,
 }
@@ -75,6 +77,7 @@ impl On {
             On::HostAndUml => place != Place::Qemu,
             On::Events => place != Place::Uml,
             On::Host | On::HostEvents | On::HostTogether => place == Place::Host,
+            On::Uml => place == Place::Uml,
             On::Demo => false,
         }
     }
@@ -122,6 +125,7 @@ pub fn main(tests: &[&[Test]]) -> ExitCode {
             Ok(()) => actor::run(),
             Err(_) => ExitCode::FAILURE,
         },
+        ["--prioritized", place] => super::guest::run(place),
         ["--heir", uid, gid] => source::heir(uid, gid),
         ["--enter", pid, command @ ..] => super::command::enter(pid, command),
         ["--logins", words @ ..] => logins::logins(words),

@@ -12,6 +12,7 @@ pub mod command;
 pub mod counters;
 pub mod daemon;
 pub mod fugitive;
+pub mod guest;
 pub mod harness;
 pub mod logins;
 pub mod mptcp;

@@ -4,12 +4,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
-    TcAttribute, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
+    TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
 
 use super::{ADD, kind, tc_message};
 use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32};
-use crate::state::{MapIds, Pref, Program, Protocol, U32Link, U32Node, U32Rules};
+use crate::state::{MapIds, Mark, Pref, Program, Protocol, Sockets, U32Link, U32Node, U32Rules};
 use crate::units::ClassId;
 
 /// The rules cannot be written.
@@ -146,6 +146,36 @@ pub fn add_bpf(
     let options = TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect());
     message.attributes = vec![kind(TcFilterBpf::KIND), options];
     Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
+}
+
+/// The handle of ours at clsact's egress. Others, who give 1 or none, may have the same pref.
+pub const PRIORITY_HANDLE: u32 = 0x5348;
+
+/// `tc filter add dev … egress protocol all pref P handle 0x5348 bpf direct-action …`: `file` is the
+/// program that clears priorities, `mark` the instance's.
+pub fn add_priority(
+    ifindex: u32,
+    pref: Pref,
+    sockets: Sockets,
+    mark: Mark,
+    file: BorrowedFd<'_>,
+) -> Request {
+    let options = [
+        TcFilterBpfOption::ProgFd(file.as_raw_fd().cast_unsigned()),
+        TcFilterBpfOption::ProgName(bpf_name::print_priority(sockets, mark)),
+        TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
+    ];
+    let mut message = message(ifindex, ClassId::EGRESS, pref, ETH_P_ALL, PRIORITY_HANDLE);
+    let options = TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect());
+    message.attributes = vec![kind(TcFilterBpf::KIND), options];
+    Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
+}
+
+/// `tc filter del dev … egress protocol X pref P handle 0x5348 bpf`: ours alone.
+pub fn delete_priority(ifindex: u32, pref: Pref, protocol: u16) -> Request {
+    let mut message = message(ifindex, ClassId::EGRESS, pref, protocol, PRIORITY_HANDLE);
+    message.attributes = vec![kind(TcFilterBpf::KIND)];
+    Request::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
 }
 
 /// `tc filter del dev … parent 1: protocol X pref P`: all that stands at the pref, at once: the

@@ -3,6 +3,7 @@
 //! exists; `change` has no flags and fails where it does not.
 
 pub mod class;
+pub mod clsact;
 pub mod dump;
 pub mod filter;
 pub mod leaf;

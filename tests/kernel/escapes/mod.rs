@@ -4,6 +4,7 @@ pub mod handed_on;
 mod hidden;
 mod mptcp;
 mod passed_on;
+mod priority;
 mod tried;
 
 use crate::support::harness::Test;
@@ -12,4 +13,5 @@ pub const HANDED_ON: &[Test] = handed_on::TESTS;
 pub const HIDDEN: &[Test] = hidden::TESTS;
 pub const MPTCP: &[Test] = mptcp::TESTS;
 pub const PASSED_ON: &[Test] = passed_on::TESTS;
+pub const PRIORITY: &[Test] = priority::TESTS;
 pub const TRIED: &[Test] = tried::TESTS;

@@ -1,0 +1,80 @@
+//! What clears the priority of packets that sockets of other network namespaces send: HTB obeys it
+//! before any filter. On links that a macvlan or an ipvlan can be on, where such a driver is there.
+
+use std::collections::BTreeMap;
+
+use crate::model::Model;
+use crate::state::{Clsact, Filter, LinkName, Observation, Pref};
+
+/// Why packets with such a priority go past all limits on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unguarded {
+    #[error(
+        "this kernel, or this process's capabilities (CAP_BPF), allow no eBPF program at `clsact` (`sch_ingress`)"
+    )]
+    Kernel,
+    #[error(
+        "an `ingress` qdisc stands in the place of `clsact`; make it one (tc qdisc del dev … ingress, tc qdisc add dev … clsact)"
+    )]
+    Ingress,
+    #[error("filters that shaper did not make have the prefs 1 and 2 at its clsact egress")]
+    Prefs,
+}
+
+/// clsact and what is in it, for the links of the model and those on which there is one already.
+pub(super) fn wanted(model: &Model, observed: &Observation) -> BTreeMap<LinkName, Clsact> {
+    let mut wanted: BTreeMap<LinkName, Clsact> = of_others(observed).collect();
+    let sockets = observed.facts.program().sockets;
+    for link in model.links.iter().filter(|link| observed.facts.carries_others(&link.name)) {
+        let Ok(pref) = place(&link.name, observed) else { continue };
+        let standing = observed.state.clsact.get(&link.name);
+        let (foreign, shared) = standing
+            .map(|standing| (standing.foreign.clone(), standing.shared))
+            .unwrap_or_default();
+        let filters = BTreeMap::from([(pref, Filter::ClearPriority(sockets))]);
+        wanted.insert(link.name.clone(), Clsact { filters, foreign, shared });
+    }
+    wanted
+}
+
+/// Those that stay when nothing of ours is wanted.
+pub(super) fn of_others(observed: &Observation) -> impl Iterator<Item = (LinkName, Clsact)> {
+    // Empty, it is somebody's who will want it.
+    let is_others = |clsact: &Clsact| clsact.shared || clsact.filters.is_empty();
+    let others = observed.state.clsact.iter().filter(move |(_, clsact)| is_others(clsact));
+    others
+        .map(|(link, clsact)| (link.clone(), Clsact { filters: BTreeMap::new(), ..clsact.clone() }))
+}
+
+impl Unguarded {
+    /// Links of the model that such packets can leave by, each with the reason.
+    pub fn links<'a>(
+        model: &'a Model,
+        observed: &'a Observation,
+    ) -> impl Iterator<Item = (&'a LinkName, Unguarded)> {
+        let links = model.links.iter().map(|link| &link.name);
+        let links = links.filter(|link| observed.facts.carries_others(link));
+        links.filter_map(|link| Some((link, place(link, observed).err()?)))
+    }
+}
+
+/// At which pref: where the same program stands, else the first that is free (so that a new program
+/// comes before an old one goes), else where another program of ours stands.
+fn place(link: &LinkName, observed: &Observation) -> Result<Pref, Unguarded> {
+    if !observed.facts.features.clsact {
+        return Err(Unguarded::Kernel);
+    }
+    if observed.ingress.contains(link) {
+        return Err(Unguarded::Ingress);
+    }
+    let none = Clsact::default();
+    let standing = observed.state.clsact.get(link).unwrap_or(&none);
+    let wanted = Filter::ClearPriority(observed.facts.program().sockets);
+    let prefs = Pref::PRIORITY.into_iter().filter(|pref| !standing.foreign.contains(pref));
+    let rank = |pref: &Pref| match standing.filters.get(pref) {
+        Some(filter) if *filter == wanted => 0,
+        None => 1,
+        Some(_) => 2,
+    };
+    prefs.min_by_key(rank).ok_or(Unguarded::Prefs)
+}
