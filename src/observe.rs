@@ -398,7 +398,10 @@ fn features(observation: &Observation) -> Result<Features, ObserveError> {
         let leaves = BTreeSet::from([LeafQdisc::FqCodel.kind()]);
         return Ok(Features { htb: true, classifiers, helpers, clsact, leaves });
     }
-    let mut features = probe::features().map_err(ObserveError::Probe)?;
+    // All that a program can ask is asked already: that shows more cheaply than any trial.
+    let best = helpers.socket_tag && helpers.netns_cookie && helpers.mptcp.is_some();
+    let known = best.then_some(helpers);
+    let mut features = probe::features_beside(known).map_err(ObserveError::Probe)?;
     // Where nothing may be tried, what stands speaks for itself.
     features.htb |= trees().next().is_some();
     features.classifiers.extend(classifiers);

@@ -65,11 +65,7 @@ impl Maps {
         // Before Linux 5.11 maps count as locked memory; where raising that limit is not allowed, it
         // may be enough.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
-        let maps = Maps {
-            accounts: Map::create(HASH, 4, ACCOUNTS, *b"shaper_accounts\0")?,
-            ranges: Map::create(LPM_TRIE, 8, RANGES, *b"shaper_ranges\0\0\0")?,
-            given: Map::create(HASH, 8, GIVEN, *b"shaper_given\0\0\0\0")?,
-        };
+        let maps = Maps::sized(ACCOUNTS, RANGES, GIVEN)?;
         for (uid, class) in &table.accounts {
             maps.accounts.update(&uid.to_ne_bytes(), class.0)?;
         }
@@ -77,6 +73,19 @@ impl Maps {
             maps.ranges.update(&prefix_key(*prefix), class.0)?;
         }
         Ok(maps)
+    }
+
+    /// The smallest that a program can be loaded with.
+    pub fn for_trial() -> io::Result<Maps> {
+        Maps::sized(1, 1, 1)
+    }
+
+    fn sized(accounts: u32, ranges: u32, given: u32) -> io::Result<Maps> {
+        Ok(Maps {
+            accounts: Map::create(HASH, 4, accounts, *b"shaper_accounts\0")?,
+            ranges: Map::create(LPM_TRIE, 8, ranges, *b"shaper_ranges\0\0\0")?,
+            given: Map::create(HASH, 8, given, *b"shaper_given\0\0\0\0")?,
+        })
     }
 
     /// The maps of these numbers. Needs CAP_SYS_ADMIN; EPERM without.
@@ -421,7 +430,7 @@ pub fn may_not_read_kernel() -> bool {
 
 /// Which functions a deciding program can call here; `None` where none can be loaded at all.
 pub fn helpers() -> io::Result<Helpers> {
-    let maps = Maps::create(&OwnerTable::default())?;
+    let maps = Maps::for_trial()?;
     let loads = |tag, sockets| load(Program { shards: true, tag, sockets, mptcp: None }, &maps);
     let takes = |tag, sockets| match loads(tag, sockets) {
         Err(error) if is_out_of_something(&error) => Err(error),

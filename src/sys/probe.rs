@@ -14,7 +14,7 @@ use super::{bpf, netns};
 use crate::netlink::request::{class, clsact, dump, filter, leaf, root};
 use crate::netlink::{Request, assemble, decode};
 use crate::state::{
-    Class, Classifier, Features, Filter, LeafQdisc, Mark, OwnerTable, Pref, Program, Role, Sockets,
+    Class, Classifier, Features, Filter, Helpers, LeafQdisc, Mark, Pref, Program, Role, Sockets,
     TagHelper,
 };
 use crate::units::{Bytes, ClassId, Minor, Rate, Ticks};
@@ -36,7 +36,15 @@ const LEAVES: [LeafQdisc; 5] = [
 /// # Errors
 /// Where this machine or process is out of something: that says nothing of what the kernel can do.
 pub fn features() -> io::Result<Features> {
-    match netns::private(tried).flatten() {
+    features_beside(None)
+}
+
+/// The same where a deciding program stands that calls these functions: those need not be tried.
+///
+/// # Errors
+/// As [`features`].
+pub fn features_beside(known: Option<Helpers>) -> io::Result<Features> {
+    match netns::private(|| tried(known)).flatten() {
         Ok(features) => Ok(features),
         Err(error) if is_out_of_something(&error) => Err(error),
         Err(error) => {
@@ -53,8 +61,8 @@ pub(super) fn is_out_of_something(error: &io::Error) -> bool {
 }
 
 /// In this thread's namespace, which must be a throw-away one.
-fn tried() -> io::Result<Features> {
-    try_all().map_err(|error| match error {
+fn tried(known: Option<Helpers>) -> io::Result<Features> {
+    try_all(known).map_err(|error| match error {
         Trial::Socket(
             SocketError::Open(error) | SocketError::Send(error) | SocketError::Receive(error),
         )
@@ -75,7 +83,7 @@ impl From<SocketError> for Trial {
     }
 }
 
-fn try_all() -> Result<Features, Trial> {
+fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
     let mut netlink = Netlink::open()?;
     let mut features = Features::default();
     let works = |netlink: &mut Netlink, request: &Request| -> Result<bool, SocketError> {
@@ -96,7 +104,7 @@ fn try_all() -> Result<Features, Trial> {
     }
     // Return codes are not believed: a filter counts when it is read back.
     works(&mut netlink, &filter::add_cgroup(LOOPBACK, ClassId::ROOT, Pref::TAG[0]))?;
-    match bpf::helpers().and_then(|helpers| Ok((helpers, trial()?))) {
+    match known.map_or_else(bpf::helpers, Ok).and_then(|helpers| Ok((helpers, trial()?))) {
         Ok((helpers, (program, maps, file))) => {
             features.helpers = helpers;
             let (root, pref) = (ClassId::ROOT, Pref::TAG[1]);
@@ -129,7 +137,7 @@ fn try_all() -> Result<Features, Trial> {
 
 /// A deciding program that every kernel takes which takes one at all.
 fn trial() -> io::Result<(Program, bpf::Maps, OwnedFd)> {
-    let maps = bpf::Maps::create(&OwnerTable::default())?;
+    let maps = bpf::Maps::for_trial()?;
     let program =
         Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
     let file = bpf::load(program, &maps)?;
