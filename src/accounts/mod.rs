@@ -246,9 +246,20 @@ impl Asking<'_> {
         let deciding: Vec<Subuids> = deciding.into_values().collect();
         match all {
             true => subuids.learn(deciding),
-            false => subuids = deciding.into(),
+            false => {
+                // Those of whoever has just come: they may be as new as he is.
+                let known = self.known();
+                subuids.name_owners(&known);
+                let theirs = subuids.of(|uid| known.contains_key(&uid)).cloned();
+                subuids = theirs.chain(deciding).collect::<Vec<_>>().into();
+            }
         }
         subuids
+    }
+
+    fn known(&self) -> BTreeMap<u32, Account> {
+        let known = |(uid, account): (&u32, &Option<Account>)| Some((*uid, account.clone()?));
+        self.by_uid.iter().filter_map(known).collect()
     }
 
     fn finish(
@@ -258,8 +269,7 @@ impl Asking<'_> {
     ) -> Accounts {
         let absent = self.by_uid.iter().filter(|(_, account)| account.is_none());
         let absent = absent.map(|(uid, _)| *uid).collect();
-        let known = |(uid, account): (u32, Option<Account>)| Some((uid, account?));
-        let by_uid = self.by_uid.into_iter().filter_map(known).collect();
+        let by_uid = self.known();
         subuids.name_owners(&by_uid);
         Accounts {
             running: self.running,
@@ -335,6 +345,11 @@ mod tests {
         assert_eq!(whole.absent, BTreeSet::from([100_007, 200_003]));
         let deciding = lookup(question, &path);
         assert_eq!(owner(&deciding, 100_008), Some(Some(0)));
-        assert_eq!(owner(&deciding, 300_000), None, "nobody runs there");
+        assert_eq!(owner(&deciding, 300_000), Some(Some(0)), "all of one who was asked for");
+        assert_eq!(owner(&deciding, 5), None, "nobody runs there");
+        let root = Question { running: BTreeSet::from([0]), ..Question::default() };
+        let roots = lookup(root, &path);
+        assert_eq!(owner(&roots, 100_008), Some(Some(0)), "nobody runs there yet");
+        assert_eq!(owner(&roots, 200_003), None);
     }
 }

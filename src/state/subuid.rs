@@ -116,8 +116,14 @@ impl SubordinateUids {
         }
     }
 
+    /// The lines of these owners.
+    pub fn of(&self, owners: impl Fn(u32) -> bool) -> impl Iterator<Item = &Subuids> {
+        self.0.lines.iter().filter(move |line| line.owner.is_some_and(&owners))
+    }
+
     /// Takes in lines that were read again, or whose owner was found out since.
-    pub fn learn(&mut self, news: Vec<Subuids>) {
+    pub fn learn(&mut self, mut news: Vec<Subuids>) {
+        news.retain(|line| self.holding(line.range.first) != Some(line));
         if news.is_empty() {
             return;
         }

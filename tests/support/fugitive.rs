@@ -89,7 +89,8 @@ impl Fugitive {
         let at = format!("/proc/{}", self.child.id());
         let uids = format!("0 {} 1\n1 {subordinate} 1\n", account.uid);
         fs::write(format!("{at}/uid_map"), uids).expect("map his uids");
-        fs::write(format!("{at}/gid_map"), format!("0 {} 1\n", account.gid)).expect("and his gid");
+        // His gid has the same number, whatever his groups are.
+        fs::write(format!("{at}/gid_map"), format!("0 {} 1\n", account.uid)).expect("and his gid");
     }
 
     pub fn go(&mut self) {

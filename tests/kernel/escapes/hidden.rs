@@ -6,15 +6,17 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::support::accounts::ANN;
+use crate::support::accounts::{ANN, Account, STUDENTS};
 use crate::support::counters::classes;
+use crate::support::daemon::Daemon;
 use crate::support::fugitive::{CONNECTIONS, Fugitive, Trick};
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Order, Proto};
-use crate::support::program::{apply, classid, shaper};
-use crate::support::rates::{Interval, MBIT};
+use crate::support::program::{apply, classid, directory, policy, shaper};
+use crate::support::rates::{self, Interval, MBIT};
 use crate::support::tag_only;
 use crate::support::world::{Family, UPLINK, World};
+use crate::watch::soon;
 
 tests!(
     // User-mode Linux and the emulated machine have no io_uring.
@@ -24,6 +26,7 @@ tests!(
         what_is_left_queued_is_its_owners, what_a_set_uid_program_takes_along_is_its_owners,
         what_he_chowns_to_a_subordinate_uid_is_his,
         who_is_born_beside_his_parent_is_in_his_class_at_once;
+    On::Events => an_account_that_is_new_has_its_subordinate_uids;
 );
 
 const POLICY: &str = "
@@ -77,6 +80,36 @@ fn what_he_chowns_to_a_subordinate_uid_is_his() {
     his.others_stay_below(NOISE, &[&ann]);
     let nobodys = attempt(&mut world, "");
     assert!(nobodys.rate(DEFAULT) > 20 * MBIT, "it should escape: {:?}", nobodys.leaves());
+}
+
+/// The daemon has read the ranges before there was one of his.
+fn an_account_that_is_new_has_its_subordinate_uids() {
+    let mut world = World::new();
+    let text = "
+version: 1
+links: {up0: {rate: 100mbit, default: {rate: 1mbit}}}
+groups: {students: {gid: students, each: {ceil: 10mbit}}}
+";
+    let daemon = Daemon::with_events(&["watch", &policy(text)]);
+    let zoe = Account { uid: 2_100, gid: STUDENTS, also: None };
+    let append = |path: &str, line: String| {
+        let text = fs::read_to_string(path).expect("a file of accounts");
+        fs::write(path, text + &line).expect("add an account");
+    };
+    append("/etc/passwd", format!("zoe:x:{}:{}::/:/bin/sh\n", zoe.uid, zoe.gid));
+    append("/etc/subuid", format!("zoe:{SUBORDINATE}:65536\n"));
+    let port = world.sink(Proto::Tcp);
+    let mut fugitive = Fugitive::start(zoe, Trick::Subordinate, world.far_at(Family::V4, port));
+    fugitive.map(zoe, SUBORDINATE);
+    fugitive.go();
+    let claim = format!("uid/{}", zoe.uid);
+    soon("zoe has a class", Duration::from_secs(5), || directory(&claim).exists());
+    sleep(Duration::from_secs(1));
+    let (class, sent) = (classid(&claim), rates::over(UPLINK, Duration::from_secs(1)));
+    println!("{:?}", sent.leaves());
+    assert!(sent.rate(&class) > 5 * MBIT, "{:?}", sent.leaves());
+    sent.others_stay_below(NOISE, &[&class]);
+    assert!(daemon.end().success());
 }
 
 fn who_is_born_beside_his_parent_is_in_his_class_at_once() {
