@@ -14,15 +14,15 @@ use shaper::units::{ClassId, Minor, Shard};
 
 const OURS: u64 = 0x1_0000_0011;
 
-/// What a program sees as the socket's address.
-const SOCKET: u64 = 0xdead_0000;
-
 /// A packet, as the kernel's functions tell of it.
 #[derive(Clone, Copy, Debug)]
 struct Packet {
     tag: u32,
     /// `None`: no socket; else whether it is a full one, its namespace and its owner.
     socket: Option<(bool, u64, u32)>,
+    /// Whether the socket is one of TCP; else it is a raw one of the same protocol, as the kernel's own is
+    /// with which it answers.
+    is_tcp: bool,
     /// Of the MPTCP socket that it is a subflow of: owner and tag.
     mptcp: Option<(u32, u32)>,
 }
@@ -42,8 +42,14 @@ thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
     /// Where a looked-up value lies.
     static VALUE: RefCell<Box<u32>> = RefCell::new(Box::new(0));
+    /// `struct bpf_sock` of the packet's socket.
+    static SOCKET: RefCell<Box<[u32; 4]>> = RefCell::new(Box::new([0; 4]));
     /// An MPTCP socket.
     static MPTCP: RefCell<Box<[u32; 4]>> = RefCell::new(Box::new([0; 4]));
+}
+
+fn socket_address() -> u64 {
+    SOCKET.with(|socket| (&raw const **socket.borrow()).expose_provenance() as u64)
 }
 
 fn world<T>(ask: impl FnOnce(&World) -> T) -> T {
@@ -72,7 +78,9 @@ fn owner(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
 
 /// The address of the MPTCP socket that a subflow belongs to.
 fn mptcp(socket: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    assert_eq!(socket, SOCKET);
+    assert_eq!(socket, socket_address());
+    // The kernel reads behind the end of any other.
+    assert!(world(|world| world.packet.is_tcp), "not asked about what is no TCP socket");
     world(|world| {
         world.packet.mptcp.map_or(0, |(owner, tag)| {
             MPTCP.with(|mptcp| {
@@ -139,7 +147,12 @@ fn run(program: Program, it: &World) -> u32 {
     machine.register_allowed_memory(mptcp..mptcp + 16);
     // `struct __sk_buff`, with a socket or without.
     let mut context = [0_u8; 192];
-    let socket = it.packet.socket.map_or(0_u64, |_| SOCKET);
+    let socket = it.packet.socket.map_or(0_u64, |_| socket_address());
+    let (stream, raw, tcp) = (1, 3, 6);
+    let kind = if it.packet.is_tcp { stream } else { raw };
+    SOCKET.with(|socket| **socket.borrow_mut() = [0, 0, kind, tcp]);
+    let sockets = socket_address();
+    machine.register_allowed_memory(sockets..sockets + 16);
     context[SKB_SOCKET as usize..][..8].copy_from_slice(&socket.to_ne_bytes());
     machine.execute_program(&mut context).expect("runs to its end") as u32
 }
@@ -155,8 +168,10 @@ fn meant(program: Program, World { packet, table, given }: &World) -> u32 {
     let found = match packet.socket {
         _ if program.sockets == Sockets::Mixed && tag != 0 => tag,
         Some((true, cookie, owner)) if own(cookie) => {
-            let (owner, tag) =
-                packet.mptcp.filter(|_| program.mptcp.is_some()).unwrap_or((owner, tag));
+            let (owner, tag) = packet
+                .mptcp
+                .filter(|_| program.mptcp.is_some() && packet.is_tcp)
+                .unwrap_or((owner, tag));
             match owner {
                 0 if tag != 0 => tag,
                 0 => table.accounts.get(&0).map_or(0, |class| class.0),
@@ -208,6 +223,7 @@ prop_compose! {
             prop_oneof![4 => Just(OURS), 1 => Just(OURS + (1 << 32)), 1 => Just(12_u64)],
             uid(),
         )),
+        is_tcp in any::<bool>(),
         mptcp in proptest::option::weighted(0.3, (uid(), classid())),
         accounts in btree_map(uid(), classid(), 0..4),
         ranges in vec((uid(), uid(), 0x10..0x14_u16), 0..3),
@@ -219,7 +235,7 @@ prop_compose! {
             table.add_range(&(a.min(b).max(1)..=a.max(b)), ClassId::ours(Minor(minor)));
         }
         table.accounts = accounts.into_iter().map(|(uid, class)| (uid, ClassId(class))).collect();
-        World { packet: Packet { tag, socket, mptcp }, table, given }
+        World { packet: Packet { tag, socket, is_tcp, mptcp }, table, given }
     }
 }
 
@@ -243,7 +259,7 @@ fn a_user_cannot_leave_his_class_by_any_tag_that_was_not_given_to_him() {
     let mine = ClassId::ours(Minor(0x10));
     let table = OwnerTable { accounts: BTreeMap::from([(1000, mine)]), ..OwnerTable::default() };
     for tag in [0, 1, 0x1_0000, 0x1_0011, 0x1_fffd, 0x1_fffe, 0xe000_0010, u32::MAX] {
-        let packet = Packet { tag, socket: Some((true, OURS, 1000)), mptcp: None };
+        let packet = Packet { tag, socket: Some((true, OURS, 1000)), is_tcp: true, mptcp: None };
         let mut world = World { packet, table: table.clone(), given: BTreeSet::new() };
         assert_eq!(run(program, &world), mine.0, "tag {tag:x}");
         world.given.insert((1000, tag));
@@ -255,14 +271,14 @@ fn a_user_cannot_leave_his_class_by_any_tag_that_was_not_given_to_him() {
 /// What becomes of a packet's priority.
 fn cleared(sockets: Sockets, socket: Option<u64>, priority: u32) -> u32 {
     let socket_in = socket.map(|cookie| (true, cookie, 0));
-    let packet = Packet { tag: 0, socket: socket_in, mptcp: None };
+    let packet = Packet { tag: 0, socket: socket_in, is_tcp: true, mptcp: None };
     let it = World { packet, table: OwnerTable::default(), given: BTreeSet::new() };
     WORLD.with(|world| *world.borrow_mut() = Some(it));
     let code: Vec<u8> = clear_priority(sockets).into_iter().flat_map(Instruction::bytes).collect();
     let mut machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that the checker takes");
     machine.register_helper(NETNS_COOKIE as u32, cookie).expect("a function");
     let mut context = [0_u8; 192];
-    let pointer = socket.map_or(0, |_| SOCKET);
+    let pointer = socket.map_or(0, |_| socket_address());
     context[SKB_SOCKET as usize..][..8].copy_from_slice(&pointer.to_ne_bytes());
     context[SKB_PRIORITY as usize..][..4].copy_from_slice(&priority.to_ne_bytes());
     let answer = machine.execute_program(&mut context).expect("runs to its end");

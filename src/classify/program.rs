@@ -49,6 +49,12 @@ pub const SKB_PRIORITY: i16 = 32;
 /// What a program at clsact returns to have the next filter asked (linux/pkt_cls.h).
 const TC_ACT_UNSPEC: i32 = -1;
 
+/// `struct bpf_sock` (linux/bpf.h): type and protocol of a full socket.
+pub const SOCKET_TYPE: i16 = 8;
+pub const SOCKET_PROTOCOL: i16 = 12;
+const SOCK_STREAM: i32 = 1;
+const IPPROTO_TCP: i32 = 6;
+
 /// The program. Its maps are numbered as above.
 pub fn decide(program: Program) -> Vec<Instruction> {
     let mut a = Assembler::default();
@@ -122,6 +128,20 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
     a.copy(socket, R1);
     a.call(FULL_SOCKET);
     a.jump_if_is(R0, 0, by_tag);
+    // The register of the owner says for now whether this is a TCP socket. `bpf_mptcp_sock_from_subflow`
+    // (net/mptcp/bpf.c) takes every socket of protocol 6 for one, also a raw one, and reads behind its end:
+    // the kernel's own, with which it answers for TCP (`tcp_v4_send_ack`), is such a socket, and Linux
+    // 6.1 went down by that.
+    if program.mptcp.is_some() {
+        let other = a.label();
+        a.set(owner, 0);
+        a.load(Width::Word, R1, R0, SOCKET_TYPE);
+        a.jump_if_not(R1, SOCK_STREAM, other);
+        a.load(Width::Word, R1, R0, SOCKET_PROTOCOL);
+        a.jump_if_not(R1, IPPROTO_TCP, other);
+        a.set(owner, 1);
+        a.bind(other);
+    }
     if let Sockets::Cookie(cookie) = program.sockets {
         a.copy(R1, context);
         a.call(NETNS_COOKIE);
@@ -130,6 +150,7 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
     }
     let (plain, owned) = (a.label(), a.label());
     if let Some(MptcpLayout { owner: owner_at, tag: tag_at }) = program.mptcp {
+        a.jump_if_is(owner, 0, plain);
         a.copy(R1, socket);
         a.call(MPTCP_SOCKET);
         a.jump_if_is(R0, 0, plain);
