@@ -24,7 +24,7 @@ const fn half(name: &'static str, body: fn()) -> Test {
 }
 
 /// For everything inside one boot. The cell kills the machine with its test.
-const BOOT: Duration = Duration::from_secs(900);
+const BOOT: Duration = Duration::from_secs(1_500);
 
 fn boot(script: &str, words: &[&str]) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
