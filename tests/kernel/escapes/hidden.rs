@@ -22,12 +22,10 @@ tests!(
     // User-mode Linux and the emulated machine have no io_uring. In Linux 6.1 the tag alone is that of
     // the task that sends, so these sockets do not escape there even without the guard.
     On::Host => a_rings_registered_file_is_its_owners, a_threads_own_descriptor_is_its_owners,
-        a_process_whose_main_thread_has_ended_is_its_owners;
-    On::HostAndUml => what_is_in_flight_is_its_owners,
+        a_process_whose_main_thread_has_ended_is_its_owners, what_is_in_flight_is_its_owners,
         what_is_left_queued_is_its_owners, what_a_set_uid_program_takes_along_is_its_owners,
         what_he_chowns_to_a_subordinate_uid_is_his,
-        who_is_born_beside_his_parent_is_in_his_class_at_once;
-    On::Events => an_account_that_is_new_has_its_subordinate_uids;
+        who_is_born_beside_his_parent_is_in_his_class_at_once, an_account_that_is_new_has_its_subordinate_uids;
 );
 
 const POLICY: &str = "
