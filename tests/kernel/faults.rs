@@ -158,9 +158,13 @@ fn every_step_fails(
         println!("{k}: {step}");
         let Failure::Refused(refusal) = failure else { panic!("{text}") };
         let paths = host.session.kernel.paths(Default::default());
-        // Of a step of many commands the first says enough.
+        // Of many commands the message names the first and how many more there are.
         let (said, tc) = (refusal.step.expect("its step"), Tc(&step, &paths).to_string());
-        assert_eq!(said.lines().next(), tc.lines().next());
+        if said.ends_with("commands more") {
+            assert_eq!(said.lines().next(), tc.lines().next());
+        } else {
+            assert_eq!(said, tc);
+        }
         assert!(text.ends_with("what was there before is back"), "{text}");
         assert_same(&everything(host), &before, &format!("after {k} steps, at `{step}`"));
     }
