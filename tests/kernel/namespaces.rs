@@ -16,7 +16,7 @@ use crate::support::world::{Family, UPLINK, World};
 tests!(
     On::Host => whoever_enters_a_namespace_stays_in_his_class, whoever_was_not_placed_before_is_placed_there,
         a_guest_is_nobodys;
-    On::Host => the_daemon_keeps_whoever_enters_a_namespace;
+    On::Events => the_daemon_keeps_whoever_enters_a_namespace;
 );
 
 const POLICY: &str = "

@@ -274,11 +274,14 @@ fn send(attempt: Attempt, to: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Until nobody reads his output; a full queue is tried again.
+/// Until nobody reads his output; a full queue or buffer is tried again. A ping socket of IPv6 never waits for
+/// room in its buffer, whatever its flags say (`ping_v6_sendmsg`, net/ipv6/ping.c).
 fn forever(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     loop {
         match send() {
-            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)) => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
             other => other?,
         }
         let mut out = libc::pollfd { fd: 1, events: 0, revents: 0 };

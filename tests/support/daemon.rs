@@ -37,7 +37,10 @@ impl Daemon {
         let mut command = myself(&["--enter", MACHINE]);
         let here = std::process::id().to_string();
         command.arg(binary()).args(["--cgroup", "shaper", "--netns", &here]).args(words);
-        Daemon::run(command)
+        let daemon = Daemon::run(command);
+        // A test that needs them and is in a process namespace of its own would wait for looks at everything.
+        assert!(!daemon.log().contains("no process events"), "not `On::Events`\n{}", daemon.log());
+        daemon
     }
 
     pub fn run(mut command: Command) -> Daemon {
