@@ -21,9 +21,9 @@ tests!(
     On::Every => a_login_accepted_by_root_is_the_users, a_stream_follows_its_process,
         a_child_inherits_the_class_of_its_socket, everyone_covers_accounts_without_a_line,
         run_puts_a_command_in_a_users_class;
-    On::HostAndUml => with_cls_cgroup_a_passed_socket_is_whosoever_moved_last;
+    On::HostAndUml => a_passed_socket_stays_its_owners, with_cls_cgroup_a_passed_socket_is_whosoever_moved_last;
     // Placement alone, which is the same on every kernel.
-    On::Host => a_passed_socket_stays_its_owners, members_of_a_unix_group_are_its_own, attach_outlives_an_apply, nobodys_process_leaves_our_directories;
+    On::Host => members_of_a_unix_group_are_its_own, attach_outlives_an_apply, nobodys_process_leaves_our_directories;
 );
 
 const ANN_AND_BOB: &str = "
@@ -40,12 +40,12 @@ users: {bob: 30mbit}
 
 const NOISE: u64 = 3_000;
 
-/// For a second, everything must go through this class.
+/// For half a second, everything must go through this class.
 #[track_caller]
 fn all_passes_through(class: &str) {
-    // What was queued in another class leaves first.
-    sleep(Duration::from_millis(1_000));
-    let interval = rates::over(UPLINK, Duration::from_secs(1));
+    // What was queued in another class leaves first: 131 kB of the socket's at 5 Mbit or more.
+    sleep(Duration::from_millis(500));
+    let interval = rates::over(UPLINK, Duration::from_millis(500));
     assert!(interval.rate(class) > 10 * MBIT, "{class}: {:?}", interval.leaves());
     interval.others_stay_below(NOISE, &[class]);
 }

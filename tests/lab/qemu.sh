@@ -37,10 +37,15 @@ for program in tc ip; do add "$(command -v $program)" /sbin/$program; done
 : >"$root/etc/passwd"
 : >"$root/etc/group"
 printf 'passwd: files\ngroup: files\n' >"$root/etc/nsswitch.conf"
-modules_in_order "$folder/kernel/modules" | while read -r module; do
-    cp "$folder/kernel/modules/$module" "$root/lab/ko/"
-    echo "/lab/ko/$(basename "$module")"
-done >"$root/lab/modules"
+# stage_modules MODULE...: copies them and what they need; says their paths there.
+stage_modules() {
+    modules_in_order "$folder/kernel/modules" "$@" | while read -r module; do
+        cp "$folder/kernel/modules/$module" "$root/lab/ko/"
+        echo "/lab/ko/$(basename "$module")"
+    done
+}
+stage_modules $lab_modules >"$root/lab/modules"
+stage_modules $lab_carriers >"$root/lab/carriers"
 echo "$@" >"$root/lab/words"
 cp "$here/init.sh" "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) >"$stage/initrd"

@@ -12,7 +12,8 @@ trap 'exit 1' INT TERM
 cp "$tests" "$stage/kernel-tests"
 [ -z "$shaper" ] || cp "$shaper" "$stage/shaper"
 cp "$(dirname "$0")/init.sh" "$stage/init.sh"
-modules_in_order "$modules" | sed "s|^|$modules/|" >"$stage/modules"
+modules_in_order "$modules" $lab_modules | sed "s|^|$modules/|" >"$stage/modules"
+modules_in_order "$modules" $lab_carriers | sed "s|^|$modules/|" >"$stage/carriers"
 echo "$@" >"$stage/words"
 # Standard input must be something that can be polled: /dev/null is not.
 linux.uml root=/dev/root rootfstype=hostfs rootflags=/ ro init="$stage/init.sh" mem=1G quiet \

@@ -4,7 +4,8 @@
 //!
 //! Speaks the part of libtest's language that cargo and nextest use: `--list --format terse`,
 //! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`. And `--part I/N`: every N-th test
-//! from the I-th on, for machines that share the work.
+//! from the I-th on, for machines that share the work; `--with-carriers`: in the lab, those of
+//! [`On::Carriers`] and no others.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -29,7 +30,8 @@ pub struct Test {
 pub enum On {
     /// The kernel that cargo runs on, and both lab kernels.
     Every,
-    /// Not in the emulated machine, where seconds of traffic cost minutes of testing.
+    /// Not in the emulated machine, where seconds of traffic cost minutes of testing, and whose kernel is of the
+    /// same series as user-mode Linux's.
     HostAndUml,
     /// Needs process events, which only the machine's own process namespace has: the cell has none of
     /// its own. User-mode Linux has no such events.
@@ -40,8 +42,9 @@ pub enum On {
     Host,
     /// The same, and those that follow each other may run at once.
     HostTogether,
-    /// Needs a driver that only user-mode Linux has here.
-    Uml,
+    /// Needs the drivers macvlan and ipvlan in a lab kernel, where the tag then goes before the owner: so they
+    /// are loaded when all the others have run.
+    Carriers,
     /// No test: run only by `--demo`, with its output as it comes.
     Demo,
 }
@@ -71,14 +74,17 @@ impl On {
         matches!(self, On::Events | On::HostEvents)
     }
 
-    fn includes(self, place: Place) -> bool {
+    /// In a lab kernel, before or after the drivers macvlan and ipvlan are loaded.
+    fn includes(self, place: Place, with_carriers: bool) -> bool {
+        if with_carriers {
+            return place != Place::Host && self == On::Carriers;
+        }
         match self {
             On::Every => true,
             On::HostAndUml => place != Place::Qemu,
             On::Events => place != Place::Uml,
             On::Host | On::HostEvents | On::HostTogether => place == Place::Host,
-            On::Uml => place == Place::Uml,
-            On::Demo => false,
+            On::Carriers | On::Demo => false,
         }
     }
 }
@@ -181,6 +187,7 @@ struct Wanted {
     nocapture: bool,
     names: Vec<String>,
     skip: Vec<String>,
+    with_carriers: bool,
     /// Which of how many parts.
     part: Option<(usize, usize)>,
 }
@@ -194,6 +201,7 @@ impl Wanted {
                 "--list" => wanted.list = true,
                 "--ignored" => wanted.ignored_only = true,
                 "--exact" => wanted.exact = true,
+                "--with-carriers" => wanted.with_carriers = true,
                 "--nocapture" | "--no-capture" => wanted.nocapture = true,
                 "--part" => {
                     let given = words.next().and_then(|part| part.split_once('/'));
@@ -223,8 +231,9 @@ impl Wanted {
 
 fn runner(tests: &[Test], wanted: &Wanted) -> ExitCode {
     let place = Place::current();
+    let is_for_here = |test: &&Test| test.on.includes(place, wanted.with_carriers);
     let mut chosen: Vec<&Test> =
-        tests.iter().filter(|t| t.on.includes(place) && wanted.takes(t.name)).collect();
+        tests.iter().filter(is_for_here).filter(|test| wanted.takes(test.name)).collect();
     if let Some((part, of)) = wanted.part {
         chosen = chosen.into_iter().skip(part - 1).step_by(of).collect();
     }

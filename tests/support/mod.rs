@@ -25,7 +25,6 @@ pub mod sink;
 pub mod source;
 pub mod sshd;
 pub mod stranger;
-pub mod tag_only;
 pub mod timeline;
 pub mod tunnel;
 pub mod world;

@@ -6,26 +6,27 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
+use super::tag_only;
 use crate::support::accounts::{ANN, Account, STUDENTS};
 use crate::support::counters::classes;
 use crate::support::daemon::Daemon;
 use crate::support::fugitive::{CONNECTIONS, Fugitive, Trick};
-use crate::support::harness::{On, tests};
+use crate::support::harness::{On, Place, tests};
 use crate::support::orders::{Order, Proto};
 use crate::support::program::{apply, classid, directory, policy, shaper};
 use crate::support::rates::{self, Interval, MBIT};
-use crate::support::tag_only;
 use crate::support::world::{Family, UPLINK, World};
 use crate::watch::soon;
 
 tests!(
-    // User-mode Linux and the emulated machine have no io_uring. In Linux 6.1 the tag alone is that of
-    // the task that sends, so these sockets do not escape there even without the guard.
-    On::Host => a_rings_registered_file_is_its_owners, a_threads_own_descriptor_is_its_owners,
+    // User-mode Linux and the emulated machine have no io_uring.
+    On::Host => a_rings_registered_file_is_its_owners;
+    On::HostAndUml => a_threads_own_descriptor_is_its_owners,
         a_process_whose_main_thread_has_ended_is_its_owners, what_is_in_flight_is_its_owners,
         what_is_left_queued_is_its_owners, what_a_set_uid_program_takes_along_is_its_owners,
         what_he_chowns_to_a_subordinate_uid_is_his,
-        who_is_born_beside_his_parent_is_in_his_class_at_once, an_account_that_is_new_has_its_subordinate_uids;
+        who_is_born_beside_his_parent_is_in_his_class_at_once;
+    On::Events => an_account_that_is_new_has_its_subordinate_uids;
 );
 
 const POLICY: &str = "
@@ -123,6 +124,10 @@ fn hold(trick: Trick) {
     assert!(guarded.bytes(&ann) > 300_000, "{:?}", guarded.leaves());
     assert!(guarded.rate(&ann) < 12 * MBIT, "{:?}", guarded.leaves());
     guarded.others_stay_below(NOISE, &[&ann]);
+    if Place::current() != Place::Host && matches!(trick, Trick::OwnTable | Trick::EndedMain) {
+        // In Linux 6.1 the tag is that of the task that sends, which has his.
+        return println!("{trick:?} does not escape from this kernel's tag");
+    }
     // He starts the second time as he did the first time.
     shaper(&["clear"]).exits(0);
     let open = attempt(&mut world, trick, false);

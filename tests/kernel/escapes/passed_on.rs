@@ -3,10 +3,12 @@
 //! owner stays, so neither side's class changes hands. With the tag alone, a connection passed to the
 //! D-Bus daemon had the whole link.
 
+use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::accounts::{ANN, Account, BOB, ROOT};
 use crate::support::actor::Actor;
+use crate::support::command::run;
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Order, SocketId};
 use crate::support::program::{apply, classid, members};
@@ -14,10 +16,10 @@ use crate::support::rates;
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    // The lab loads macvlan on Linux 6.1, where the tag then goes first.
-    On::Host => a_passed_connection_stays_its_owners,
+    On::Every => a_passed_connection_stays_its_owners,
         so_does_one_that_root_accepted_and_handed_on,
         who_becomes_another_with_a_connection_does_not_pay_for_it;
+    On::Carriers => where_the_tag_goes_first_it_is_whosoever_has_it_last;
 );
 
 const POLICY: &str = "
@@ -39,8 +41,14 @@ fn pass(from: &mut Actor, socket: SocketId, to: &mut Actor, name: &str) -> Socke
 }
 
 /// What pours now is all ann's.
+#[track_caller]
 fn all_is_anns() {
-    let class = classid("user/ann");
+    all_is("user/ann");
+}
+
+#[track_caller]
+fn all_is(claim: &str) {
+    let class = classid(claim);
     let interval = rates::over(UPLINK, Duration::from_secs(1));
     assert!(interval.bytes(&class) > 300_000, "{:?}", interval.leaves());
     interval.others_stay_below(100_000, &[&class]);
@@ -88,4 +96,24 @@ fn who_becomes_another_with_a_connection_does_not_pay_for_it() {
     assert!(members("user/bob").contains(&other.pid()));
     other.pour(socket);
     all_is_anns();
+}
+
+/// A kernel that cannot tell a guest's socket from ours, and drivers that bring such ones. Who has no tag
+/// is his owner's all the same.
+fn where_the_tag_goes_first_it_is_whosoever_has_it_last() {
+    let mut world = World::new();
+    let mut bob = receiver(&world, BOB, "bob");
+    apply(POLICY);
+    let filters = run(&format!("tc filter show dev {UPLINK} parent 1:"));
+    assert!(filters.contains("sockets=mixed"), "{filters}");
+    // Nobody has placed her.
+    let mut ann = world.stream(ANN, Family::V4);
+    ann.actor.pour(ann.socket);
+    all_is_anns();
+    ann.actor.stop(ann.socket);
+    let at_bob = pass(&mut ann.actor, ann.socket, &mut bob, "bob");
+    bob.pour(at_bob);
+    // What she had queued leaves first.
+    sleep(Duration::from_millis(300));
+    all_is("user/bob");
 }

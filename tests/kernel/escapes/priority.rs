@@ -11,7 +11,7 @@ use crate::support::world::{Family, UPLINK, World};
 tests!(
     On::Host => a_macvlans_guest_cannot_name_a_class, what_others_have_at_clsact_stays,
         an_ingress_qdisc_has_the_place_of_clsact;
-    On::Uml => an_ipvlans_guest_cannot_name_a_class;
+    On::Carriers => an_ipvlans_guest_cannot_name_a_class;
 );
 
 const POLICY: &str = "

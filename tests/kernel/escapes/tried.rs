@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use super::tag_only;
 use crate::support::accounts::ANN;
 use crate::support::attempt::{Attempt, Attempting};
 use crate::support::harness::{On, tests};
 use crate::support::orders::Proto;
 use crate::support::program::{apply, classid};
 use crate::support::rates::{self, MBIT};
-use crate::support::tag_only;
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(

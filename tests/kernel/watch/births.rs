@@ -15,7 +15,7 @@ use crate::support::stranger::{Birth, Maker};
 use crate::support::world::World;
 
 tests!(
-    On::Events => who_is_born_outside_is_placed_at_once;
+    On::HostEvents => who_is_born_outside_is_placed_at_once;
     On::Host => an_apply_places_who_is_born_outside_meanwhile, what_cannot_be_seen_is_an_error;
 );
 

@@ -24,7 +24,7 @@ tests!(
     // Storms on an emulated processor take minutes; the real sshd, and the peer.
     On::HostEvents => no_storm_keeps_others_waiting, a_login_is_placed_no_later_than_by_the_peer, what_a_real_sshd_sends_is_the_users;
     On::Host => pam_places_a_session_without_a_daemon;
-    On::Every => without_events_processes_are_found_all_the_same;
+    On::HostAndUml => without_events_processes_are_found_all_the_same;
 );
 
 pub const POLICY: &str = "

@@ -65,7 +65,7 @@ everyone: {uids: \"20000-\", each: {ceil: 20mbit}}
         sleep(Duration::from_secs(time));
         daemon.cpu().saturating_sub(before).as_secs_f64() / start.elapsed().as_secs_f64() * 100.0
     };
-    let idle = cpu(20);
+    let idle = cpu(10);
     println!("idle: {idle:.2} % of a processor");
     let mut others = storm(12);
     sleep(Duration::from_secs(1));
