@@ -111,7 +111,11 @@ fn status_says_what_tc_says() {
     let looks = (0..20).find_map(|_| {
         let before = counters();
         let looks = (shaper(&["status", "--json"]).exits(0).json(), counters::classes(UPLINK));
-        (counters() == before).then_some(looks)
+        let after = counters();
+        if before != after {
+            println!("they do not rest yet:\n{before}{after}");
+        }
+        (before == after).then_some(looks)
     });
     let (status, tc) = looks.expect("counters that rest");
     assert_eq!(status["version"], 1);

@@ -66,18 +66,22 @@ pub struct Attempting {
 }
 
 impl Attempting {
-    /// Has begun when this returns. The receivers are at the address's TCP and UDP port.
+    /// Sends when this returns: all its connections stand. The receivers are at the address's TCP and UDP port.
     pub fn start(account: Account, attempt: Attempt, to: SocketAddr) -> Attempting {
         let mut command = myself(&["--attempt", &format!("{attempt:?}")]);
         command.args([account.uid.to_string(), to.to_string()]);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("somebody who tries");
         let out = child.stdout.as_mut().expect("his output");
-        let (mut allowed, mut byte) = (Vec::new(), [0]);
-        while out.read(&mut byte).expect("what he says") == 1 && byte != *b"\n" {
-            allowed.push(byte[0]);
-        }
-        assert_eq!(byte, *b"\n", "{attempt:?} could not begin");
-        Attempting { child, allowed: String::from_utf8_lossy(&allowed).into_owned() }
+        let mut line = || {
+            let (mut said, mut byte) = (Vec::new(), [0]);
+            while out.read(&mut byte).expect("what he says") == 1 && byte != *b"\n" {
+                said.push(byte[0]);
+            }
+            assert_eq!(byte, *b"\n", "{attempt:?} could not begin");
+            String::from_utf8_lossy(&said).into_owned()
+        };
+        let (allowed, _begins) = (line(), line());
+        Attempting { child, allowed }
     }
 }
 
@@ -277,6 +281,7 @@ fn send(attempt: Attempt, to: SocketAddr) -> io::Result<()> {
 /// Until nobody reads his output; a full queue or buffer is tried again. A ping socket of IPv6 never waits for
 /// room in its buffer, whatever its flags say (`ping_v6_sendmsg`, net/ipv6/ping.c).
 fn forever(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    println!();
     loop {
         match send() {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)) => {

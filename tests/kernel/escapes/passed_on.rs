@@ -108,9 +108,10 @@ fn where_the_tag_goes_first_it_is_whosoever_has_it_last() {
     assert!(filters.contains("sockets=mixed"), "{filters}");
     // Nobody has placed her.
     let mut ann = world.stream(ANN, Family::V4);
-    ann.actor.pour(ann.socket);
+    let own = ann.actor.connect(world.far_at(Family::V4, ann.port));
+    ann.actor.pour(own);
     all_is_anns();
-    ann.actor.stop(ann.socket);
+    ann.actor.stop(own);
     let at_bob = pass(&mut ann.actor, ann.socket, &mut bob, "bob");
     bob.pour(at_bob);
     // What she had queued leaves first.
