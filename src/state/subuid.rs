@@ -116,6 +116,18 @@ impl SubordinateUids {
         }
     }
 
+    /// The file was read again. Owners that were found out since it was read before stay known.
+    pub fn replace(&mut self, now: SubordinateUids) {
+        let key = |line: &Subuids| (line.range, line.written.clone());
+        let known: BTreeMap<_, u32> =
+            self.0.lines.iter().filter_map(|line| Some((key(line), line.owner?))).collect();
+        let mut lines: Vec<Subuids> = now.into();
+        for line in lines.iter_mut().filter(|line| line.owner.is_none()) {
+            line.owner = known.get(&key(line)).copied();
+        }
+        *self = lines.into();
+    }
+
     /// The lines of these owners.
     pub fn of(&self, owners: impl Fn(u32) -> bool) -> impl Iterator<Item = &Subuids> {
         self.0.lines.iter().filter(move |line| line.owner.is_some_and(&owners))
@@ -219,6 +231,15 @@ mod tests {
         lines.learn(vec![unknown, line(20, 29, Some(7))]);
         assert_eq!(owner(&lines, 6), Some(1002));
         assert_eq!(owner(&lines, 20), Some(7));
+    }
+
+    #[test]
+    fn a_file_that_was_read_again_has_the_lines_it_has_now() {
+        let unknown = Subuids { written: "bob".to_string(), ..line(5, 9, None) };
+        let known = Subuids { owner: Some(1002), ..unknown.clone() };
+        let mut lines: SubordinateUids = vec![known, line(20, 29, Some(7))].into();
+        lines.replace(vec![unknown, line(30, 39, Some(8))].into());
+        assert_eq!([6, 20, 30].map(|uid| owner(&lines, uid)), [Some(1002), None, Some(8)]);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum Task {
     Leave,
     /// Ask NSS about everybody again.
     Ask,
+    /// Read `/etc/subuid` again.
+    Subuids,
     /// NSS has had its time.
     GiveUpAsking,
     /// Compare retired classes with how they were.

@@ -14,10 +14,11 @@ mod namespace;
 mod processes;
 mod queue;
 mod shaping;
+mod subuid;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -26,7 +27,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sd_notify::NotifyState;
 
-use crate::accounts::Question;
+use crate::accounts::{Question, SUBUID};
 use crate::apply::{Applied, May, Session, Stands};
 use crate::cgroup::Keeping;
 use crate::failure::Failure;
@@ -46,6 +47,7 @@ pub use names::ask_and_wait;
 use names::{Names, News};
 pub use namespace::Bound;
 use queue::Queue;
+use subuid::SubuidFile;
 
 /// How often the kernel's objects are looked at although nothing was told: not everything is.
 const RECONCILE: Duration = Duration::from_secs(60);
@@ -79,6 +81,8 @@ pub struct Watch {
     /// The namespace has lost that name.
     is_cut_off: bool,
     file: PolicyFile,
+    /// `None`: it is read as seldom as NSS is asked again.
+    subuid: Option<SubuidFile<'static>>,
     signals: SignalFd,
     processes: Option<ProcessListener>,
     links: LinkListener,
@@ -183,6 +187,8 @@ fn keep(
     let links = LinkListener::open().map_err(Failure::refused)?;
     let file = PolicyFile::new(settings.file.clone())
         .map_err(|error| Failure::refused(format!("inotify: {error}")))?;
+    let subuid = SubuidFile::watch(Path::new(SUBUID))
+        .inspect_err(|error| log::warn!("changes of {SUBUID} are read late: {error}"));
     let mut accounts = who_runs(&session)?;
     signal::catch();
     // One link that is absent or unfit keeps no other from being shaped: it is shaped when it is fit.
@@ -204,6 +210,7 @@ fn keep(
         target: target.cloned(),
         is_cut_off: false,
         file,
+        subuid: subuid.ok(),
         signals,
         processes,
         links,
@@ -293,6 +300,7 @@ struct Readable {
     links: bool,
     file: bool,
     names: bool,
+    subuid: bool,
 }
 
 impl Watch {
@@ -361,6 +369,9 @@ impl Watch {
             if readable.names {
                 self.hear_names();
             }
+            if readable.subuid && self.subuid.as_ref().is_some_and(SubuidFile::changed) {
+                self.agenda.by(Task::Subuids, Instant::now() + shaping::SETTLE);
+            }
             if let Some(task) = self.agenda.take(Instant::now()) {
                 self.perform(task);
             }
@@ -374,12 +385,13 @@ impl Watch {
     }
 
     fn wait(&self, rest: Option<Duration>) -> nix::Result<Readable> {
-        let fds: [Option<BorrowedFd<'_>>; 5] = [
+        let fds: [Option<BorrowedFd<'_>>; 6] = [
             Some(self.signals.as_fd()),
             self.processes.as_ref().map(AsFd::as_fd),
             Some(self.links.as_fd()),
             self.file.listen(),
             self.names.child().map(AsFd::as_fd),
+            self.subuid.as_ref().map(AsFd::as_fd),
         ];
         let mut polled: Vec<PollFd<'_>> =
             fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
@@ -393,13 +405,14 @@ impl Watch {
         }
         let mut found = polled.iter().map(|fd| fd.any().unwrap_or(false));
         let mut is = |fd: &Option<BorrowedFd<'_>>| fd.is_some() && found.next().unwrap_or(false);
-        let [signals, processes, links, file, names] = &fds;
+        let [signals, processes, links, file, names, subuid] = &fds;
         Ok(Readable {
             signals: is(signals),
             processes: is(processes),
             links: is(links),
             file: is(file),
             names: is(names),
+            subuid: is(subuid),
         })
     }
 
@@ -460,6 +473,10 @@ impl Watch {
             Task::Ask => {
                 self.names.ask_all(self.question());
                 self.agenda.by(Task::Ask, now + self.ask_interval());
+                self.after_asking();
+            }
+            Task::Subuids => {
+                self.names.read_subuids();
                 self.after_asking();
             }
             Task::GiveUpAsking => {

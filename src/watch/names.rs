@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::accounts::{self, Question};
-use crate::state::Accounts;
+use crate::state::{Account, Accounts};
 use crate::sys::offspring::Offspring;
 
 /// How long NSS may take.
@@ -21,6 +21,8 @@ enum Asked {
     All(BTreeSet<u32>),
     /// Those who came since.
     Newcomers(BTreeSet<u32>),
+    /// Nobody: only what `/etc/subuid` has now.
+    Subuids,
 }
 
 /// Whom an answer says something new about.
@@ -56,12 +58,20 @@ pub struct Names {
     /// Uids that no account has, and when to ask again.
     absent: BTreeMap<u32, Instant>,
     all: Option<Question>,
+    /// The file of subordinate uids is to be read again.
+    subuids: bool,
 }
 
 impl Names {
     /// Asks about everything; sooner or later.
     pub fn ask_all(&mut self, question: Question) {
         self.all = Some(question);
+        self.go_on();
+    }
+
+    /// Has `/etc/subuid` read again.
+    pub fn read_subuids(&mut self) {
+        self.subuids = true;
         self.go_on();
     }
 
@@ -133,7 +143,7 @@ impl Names {
         match asked {
             _ if news == News::None => News::None,
             Asked::All(_) => News::Everybody,
-            Asked::Newcomers(_) => news,
+            Asked::Newcomers(_) | Asked::Subuids => news,
         }
     }
 
@@ -171,7 +181,12 @@ impl Names {
                 // Whoever came is among those who run.
                 self.newcomers.retain(|uid| !question.running.contains(uid));
                 let running = question.running.clone();
+                self.subuids = false;
                 (question, Asked::All(running))
+            }
+            None if self.subuids => {
+                self.subuids = false;
+                (Question { all_subuids: true, ..Question::default() }, Asked::Subuids)
             }
             None => {
                 let uids = self.next_newcomers(Instant::now());
@@ -258,6 +273,11 @@ fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
             let known = &accounts.by_uid;
             accounts.absent.extend(absent.into_iter().filter(|uid| !known.contains_key(uid)));
         }
+        Asked::Subuids => {
+            accounts.subuids.replace(answer.subuids);
+            accounts.subuids.name_owners(&accounts.by_uid);
+            accounts.subuids.name_owners(&named(&accounts.by_name));
+        }
         _ => {
             for (uid, account) in &answer.by_uid {
                 // An account that the policy names, and that was made since.
@@ -285,12 +305,18 @@ fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
     } else if accounts.by_name != before.by_name
         // Ranges whose owner is known now may be his, and not everybody's in them any more.
         || (accounts.subuids != before.subuids && !accounts.running_ranges.is_empty())
-        || (matches!(asked, Asked::All(_)) && accounts.subuids != before.subuids)
+        || (!matches!(asked, Asked::Newcomers(_)) && accounts.subuids != before.subuids)
     {
         News::Everybody
     } else {
         News::Newcomers
     }
+}
+
+/// The accounts that the policy names, as far as there are such.
+fn named(by_name: &BTreeMap<String, Option<u32>>) -> BTreeMap<u32, Account> {
+    let account = |name: &String| Account { name: name.clone(), gids: BTreeSet::new() };
+    by_name.iter().filter_map(|(name, uid)| Some(((*uid)?, account(name)))).collect()
 }
 
 fn unanswered(accounts: &mut Accounts, why: &str) -> News {
@@ -307,7 +333,7 @@ fn unanswered(accounts: &mut Accounts, why: &str) -> News {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Account, Subuids, UidRange};
+    use crate::state::{Subuids, UidRange};
 
     #[test]
     fn nss_is_asked_by_a_child() {
@@ -335,6 +361,28 @@ mod tests {
         take_in(&mut accounts, Accounts::default(), &Asked::All(BTreeSet::new()));
         assert_eq!(accounts.by_uid.len(), 0, "it answers again: there is no such account any more");
         assert_eq!(accounts.unavailable, None);
+    }
+
+    #[test]
+    fn a_file_of_subordinate_uids_that_changed_is_everybodys_news() {
+        let line = |first, written: &str| Subuids {
+            range: UidRange { first, last: first + 9 },
+            written: written.to_string(),
+            owner: None,
+        };
+        let read = |lines: Vec<Subuids>| Accounts { subuids: lines.into(), ..Accounts::default() };
+        let bob = Account { name: "bob".to_string(), gids: BTreeSet::from([7]) };
+        let mut accounts = Accounts {
+            by_uid: [(1000, bob)].into(),
+            by_name: [("ann".to_string(), Some(1001))].into(),
+            ..read(vec![line(100, "carol")])
+        };
+        let now = || read(vec![line(200, "bob"), line(300, "ann")]);
+        assert_eq!(take_in(&mut accounts, now(), &Asked::Subuids), News::Everybody);
+        let owner = |uid| accounts.subuids.holding(uid).and_then(|line| line.owner);
+        assert_eq!([105, 205, 305].map(owner), [None, Some(1000), Some(1001)]);
+        assert_eq!(accounts.by_uid.len(), 1);
+        assert_eq!(take_in(&mut accounts, now(), &Asked::Subuids), News::None);
     }
 
     #[test]

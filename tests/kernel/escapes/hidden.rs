@@ -26,7 +26,7 @@ tests!(
         what_is_left_queued_is_its_owners, what_a_set_uid_program_takes_along_is_its_owners,
         what_he_chowns_to_a_subordinate_uid_is_his,
         who_is_born_beside_his_parent_is_in_his_class_at_once;
-    On::Events => an_account_that_is_new_has_its_subordinate_uids;
+    On::Events => an_account_that_is_new_has_its_subordinate_uids, a_range_that_is_new_counts_at_once;
 );
 
 const POLICY: &str = "
@@ -107,6 +107,24 @@ groups: {students: {gid: students, each: {ceil: 10mbit}}}
     sleep(Duration::from_secs(1));
     let (class, sent) = (classid(&claim), rates::over(UPLINK, Duration::from_secs(1)));
     println!("{:?}", sent.leaves());
+    assert!(sent.rate(&class) > 5 * MBIT, "{:?}", sent.leaves());
+    sent.others_stay_below(NOISE, &[&class]);
+    assert!(daemon.end().success());
+}
+
+/// Of an account that the daemon has long known.
+fn a_range_that_is_new_counts_at_once() {
+    let mut world = World::new();
+    fs::write("/etc/subuid", "").expect("no ranges");
+    let daemon = Daemon::with_events(&["watch", &policy(POLICY)]);
+    fs::write("/etc/subuid", format!("ann:{SUBORDINATE}:65536\n")).expect("write a range");
+    sleep(Duration::from_millis(500));
+    let port = world.sink(Proto::Tcp);
+    let mut ann = Fugitive::start(ANN, Trick::Subordinate, world.far_at(Family::V4, port));
+    ann.map(ANN, SUBORDINATE);
+    ann.go();
+    sleep(Duration::from_millis(500));
+    let (class, sent) = (classid("user/ann"), rates::over(UPLINK, Duration::from_secs(1)));
     assert!(sent.rate(&class) > 5 * MBIT, "{:?}", sent.leaves());
     sent.others_stay_below(NOISE, &[&class]);
     assert!(daemon.end().success());

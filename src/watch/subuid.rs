@@ -1,0 +1,93 @@
+//! `/etc/subuid` as it changes on disk: usermod(8) puts another file in its place, an editor may write into
+//! it. A range counts for its owner from then on, also where no process ever ran in it: a socket can have
+//! such an owner.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+/// The file and its folder, where only root makes files, and seldom.
+pub struct SubuidFile<'a> {
+    path: &'a Path,
+    name: &'a OsStr,
+    inotify: Inotify,
+}
+
+impl SubuidFile<'_> {
+    /// # Errors
+    /// A folder that is not there, or cannot be watched. The file may come later.
+    pub fn watch(path: &Path) -> io::Result<SubuidFile<'_>> {
+        let missing = || io::Error::other(format!("{} is no file's path", path.display()));
+        let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let file = SubuidFile { path, name, inotify };
+        file.inotify.add_watch(
+            folder,
+            AddWatchFlags::IN_CLOSE_WRITE
+                | AddWatchFlags::IN_MOVED_TO
+                | AddWatchFlags::IN_MOVED_FROM
+                | AddWatchFlags::IN_DELETE,
+        )?;
+        file.watch_itself()?;
+        Ok(file)
+    }
+
+    /// A file that is mounted here from elsewhere tells its own folder, and not this one.
+    fn watch_itself(&self) -> io::Result<()> {
+        match self.inotify.add_watch(self.path, AddWatchFlags::IN_CLOSE_WRITE) {
+            Ok(_) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The descriptor became readable. Whether it was about the file; where events were lost it may have been.
+    pub fn changed(&self) -> bool {
+        let mut changed = false;
+        while let Ok(events) = self.inotify.read_events() {
+            // Those of the file itself name none.
+            let is_its = |name: Option<&OsStr>| name.is_none_or(|name| name == self.name);
+            changed |= events.iter().any(|event| is_its(event.name.as_deref()));
+        }
+        if changed && let Err(error) = self.watch_itself() {
+            log::debug!("cannot watch {}: {error}", self.path.display());
+        }
+        changed
+    }
+}
+
+impl AsFd for SubuidFile<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn whatever_happens_to_the_file_is_told_and_nothing_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("subuid"), folder.path().join("subuid+"));
+        let file = SubuidFile::watch(&path).unwrap();
+        assert!(!file.changed());
+        let write = |path: &Path| fs::write(path, "bob:1:1\n").unwrap();
+        write(&other);
+        assert!(!file.changed(), "another file");
+        for _ in 0..2 {
+            write(&path);
+            assert!(file.changed());
+            write(&other);
+            fs::rename(&other, &path).unwrap();
+            assert!(file.changed());
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(file.changed());
+        assert!(!file.changed());
+    }
+}
