@@ -173,7 +173,11 @@ impl Kernel {
             _ => decision,
         };
         if let Some(claim) = process::given(process, matcher, accounts, view, &decision) {
-            self.give(process.uid, &claim);
+            let uid = match claim {
+                Claim::Pinned(_) => process.uid,
+                _ => process::counts_as(process, matcher).0,
+            };
+            self.give(uid, &claim);
         }
         decision
     }

@@ -25,7 +25,7 @@ use crate::model::Model;
 use crate::observe::{self, ObserveError, Sight, Wanted};
 use crate::plan::{Journal, Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
-use crate::process::{self, Placement, Scan};
+use crate::process::{self, Placement, Scan, Verdict};
 use crate::state::{Accounts, Claim, Facts, KernelState, LinkName, Owner};
 use crate::sys::signal;
 use crate::units::{Minor, Psched};
@@ -150,6 +150,7 @@ pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
 /// before is back (or with words on what is not).
 pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
+    session.came.clear();
     session.kernel.look_for_hierarchy()?;
     let standing = session.kernel.instance().filter(|instance| instance.root().exists());
     let mut lock = standing.map(|instance| instance.lock(may.wait)).transpose()?;
@@ -312,7 +313,9 @@ impl Run<'_, '_> {
             // A minor that was collected may be retired once more.
             waited_for.retain(|minor| pending.contains(minor));
             if !self.applied.placement.waiting.is_empty() {
-                // Newcomers need classes.
+                // Newcomers need classes, also those who are root again at the next look (`follow`).
+                let came = self.applied.placement.waiting.keys().filter_map(Claim::uid);
+                self.session.came.extend(came);
                 meaning = self.session.look()?;
             } else if let Some(quiet) = self.may.quiet
                 && !pending.is_subset(&waited_for)
@@ -501,7 +504,8 @@ fn place_seen(
     let view = session.kernel.view();
     instance.note_namespace(session.kernel.netns)?;
     let decide = |process: &process::Process| {
-        session.kernel.decide(process, &model.matcher, accounts, &view)
+        let decision = session.kernel.decide(process, &model.matcher, accounts, &view);
+        Verdict { decision, acts_for: process::acts_for(process, &model.matcher) }
     };
     Ok(process::place_seen(&session.kernel.proc_root, &instance, seen, decide)?)
 }

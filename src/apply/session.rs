@@ -26,6 +26,8 @@ pub struct Session {
     pub options: Options,
     /// Uids to ask NSS about beyond those that the policy names and those that run.
     pub ask: BTreeSet<u32>,
+    /// Accounts whose processes were found in this run and that had no class then.
+    pub came: BTreeSet<u32>,
     /// Who the accounts are, if somebody asked already: then NSS is not asked.
     pub known: Option<Accounts>,
     /// Whether processes are looked at, and moved. Without it the accounts that run are those of
@@ -76,6 +78,7 @@ impl Session {
             policy,
             options,
             ask: BTreeSet::new(),
+            came: BTreeSet::new(),
             known: None,
             processes: true,
             leaving: None,
@@ -94,7 +97,7 @@ impl Session {
             Some(known) => Whom::Known(known),
             None => {
                 let mut question = Question::of(&self.policy);
-                question.uids.extend(&self.ask);
+                question.uids.extend(self.ask.union(&self.came));
                 Whom::Nss(question)
             }
         });
@@ -103,6 +106,7 @@ impl Session {
         let units = self.policy.users.iter().any(|line| line.units.is_some());
         let wanted = Wanted { links, accounts, processes: self.processes, features, units };
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
+        sight.observation.facts.accounts.running.extend(&self.came);
         let found = &mut sight.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
         let leaving = self.who_leaves(&sight.observation)?;

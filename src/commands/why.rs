@@ -10,7 +10,7 @@ use super::run::owners;
 use crate::apply::{Meaning, Options, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::model::{Asked, Claimed, Node, Place};
+use crate::model::{Asked, Claimed, Matcher, Node, Place};
 use crate::process::{self, Process};
 use crate::state::{Claim, Owner};
 use crate::text::shown;
@@ -70,11 +70,11 @@ fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, 
         find(meaning, pid).ok_or_else(|| Failure::Usage(format!("there is no process {pid}")))?;
     let accounts = &meaning.sight.observation.facts.accounts;
     let matcher = &meaning.model.matcher;
-    let claimed = matcher.claim(process.uid, process.unit.as_deref(), accounts);
+    let view = session.kernel.view();
     let subject = format!("process {pid} ({}, uid {})", process.comm, process.uid);
     let mut notes = Vec::new();
-    let mut owner = claimed.map(|claimed| claimed.owner());
-    let view = session.kernel.view();
+    let mut owner = process::whose(process, matcher, accounts, &view);
+    notes.extend(by_which_uid(process, matcher));
     let decision = session.kernel.decide(process, matcher, accounts, &view);
     match &decision {
         process::Decision::Leave(process::Reason::Foreign { .. }) => notes.push(format!(
@@ -123,6 +123,21 @@ fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, 
     let mut answer = answer(session, meaning, subject, owner, notes);
     answer.directory.clone_from(&process.net_cls);
     Ok(answer)
+}
+
+/// Of a process whose unit's line says `follow: effective`, why it is where it is.
+fn by_which_uid(process: &Process, matcher: &Matcher) -> Option<String> {
+    let unit = process.unit.as_deref().filter(|unit| matcher.units.follows(Some(unit)))?;
+    Some(match process.acting_uid {
+        0 => format!(
+            "{} follows effective uids: it is root now, and stays with its last user, if it had one",
+            shown(unit)
+        ),
+        uid => format!(
+            "{} follows effective uids: it acts as uid {uid}, whom it counts for where somebody claims him",
+            shown(unit)
+        ),
+    })
 }
 
 fn of_user(session: &Session, meaning: &Meaning, user: &str) -> Result<Answer, Failure> {

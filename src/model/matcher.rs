@@ -1,6 +1,6 @@
 //! Whose a process is. Pure: the answer follows from the policy, the process and the accounts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use super::Pattern;
@@ -26,11 +26,19 @@ pub struct Units {
     pub named: BTreeMap<String, Key>,
     /// In file order: the first that fits.
     pub patterns: Vec<(Pattern, Key)>,
+    /// Lines whose units' processes count by their effective uid.
+    pub following: BTreeSet<Key>,
 }
 
 impl Units {
     pub fn is_empty(&self) -> bool {
         self.named.is_empty() && self.patterns.is_empty()
+    }
+
+    /// Whether a unit's processes count by their effective uid.
+    pub fn follows(&self, unit: Option<&str>) -> bool {
+        !self.following.is_empty()
+            && unit.and_then(|unit| self.find(unit)).is_some_and(|key| self.following.contains(key))
     }
 
     fn find(&self, unit: &str) -> Option<&Key> {
@@ -80,6 +88,18 @@ impl Matcher {
         match accounts.by_uid.contains_key(&uid) || uid == 0 {
             true => self.claim_account(uid, accounts),
             false => self.claim_number(uid, accounts),
+        }
+    }
+
+    /// Whether an owner claims processes by their uid.
+    pub fn claims_by_uid(&self, owner: &Owner, accounts: &Accounts) -> bool {
+        let claims =
+            |uid| self.claim(uid, None, accounts).is_some_and(|claimed| claimed.owner() == *owner);
+        match owner {
+            Owner::User(key) => self.uids.iter().any(|(_, line)| line == key),
+            Owner::Uid(uid) => claims(*uid),
+            Owner::Subuids(range) => claims(range.first),
+            Owner::Class(_) | Owner::Group(_) => false,
         }
     }
 

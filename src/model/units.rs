@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::policy::{
-    Diagnostic, Findings, Kind, Pattern, Policy, Span, UnitRef, Written, closest, quote,
+    Diagnostic, Findings, Follow, Kind, Pattern, Policy, Span, UnitRef, Written, closest, quote,
 };
 
 use super::Units;
@@ -19,6 +19,9 @@ pub(super) fn resolve(
     let mut seen: HashMap<UnitRef, (usize, Span)> = HashMap::new();
     let mut units = Units::default();
     for (user, line) in policy.users.iter().enumerate() {
+        if line.follow == Follow::Effective {
+            units.following.insert(line.key.value.clone());
+        }
         for unit in line.units.iter().flatten() {
             let name = there.and_then(|there| found_as(unit, there, findings));
             let unit_ref = name.map_or(unit.value.clone(), UnitRef::Name);
@@ -122,6 +125,22 @@ mod tests {
         let patterns = units.patterns.iter().map(|(pattern, _)| pattern.as_str().to_string());
         let names = units.named.into_keys().chain(patterns).collect();
         (lines.map(str::trim).collect::<Vec<_>>().join("\n"), names)
+    }
+
+    #[test]
+    fn only_the_units_of_lines_that_say_so_follow_effective_uids() {
+        // The second is read by the reader that knows all of YAML.
+        for anchor in ["", "&here "] {
+            let text = format!(
+                "version: 1\nlinks: {{eth0: }}\nusers:\n  files: {anchor}{{ceil: 1mbit, units: [smbd.service, \"ftp*.service\"], follow: effective}}\n  web: {{ceil: 1mbit, units: nginx.service}}\n"
+            );
+            let policy = parse(&text, "p.yaml").unwrap();
+            let units = resolve(&policy, None, &mut Findings::default());
+            let units_of = ["smbd.service", "ftp@1.service", "nginx.service", "cron.service"];
+            let follows = units_of.map(|unit| units.follows(Some(unit)));
+            assert_eq!(follows, [true, true, false, false], "{text}");
+            assert!(!units.follows(None));
+        }
     }
 
     #[test]

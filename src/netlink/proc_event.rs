@@ -37,6 +37,8 @@ pub enum Event {
         pid: u32,
         /// The real uid that it has now.
         uid: u32,
+        /// The effective uid of its main thread; `None`: another thread's changed.
+        effective: Option<u32>,
     },
 }
 
@@ -156,7 +158,12 @@ pub fn decode(payload: &[u8]) -> Option<ProcEvent> {
         }
         EXEC => Event::Exec { pid: field(1)? },
         // Each thread of a process says so by itself: all mean the process.
-        UID => Event::Uid { pid: field(1)?, uid: field(2)? },
+        UID => {
+            let (thread, pid) = (field(0)?, field(1)?);
+            let effective = field(3)?;
+            let effective = (thread == pid).then_some(effective);
+            Event::Uid { pid, uid: field(2)?, effective }
+        }
         _ => return None,
     };
     Some(ProcEvent { at, event })
@@ -183,7 +190,9 @@ mod tests {
         let read = |what, fields: &[u32]| decode(&event(what, fields)).map(|told| told.event);
         assert_eq!(read(FORK, &[11, 10, 20, 20]), Some(Event::Fork { parent: 10, child: 20 }));
         assert_eq!(read(FORK, &[11, 10, 12, 10]), None, "a new thread");
-        assert_eq!(read(UID, &[12, 10, 1000, 0]), Some(Event::Uid { pid: 10, uid: 1000 }));
+        let uid = |effective| Some(Event::Uid { pid: 10, uid: 1000, effective });
+        assert_eq!(read(UID, &[12, 10, 1000, 0]), uid(None), "a thread by itself");
+        assert_eq!(read(UID, &[10, 10, 1000, 7]), uid(Some(7)));
         assert_eq!(read(EXEC, &[10, 10]), Some(Event::Exec { pid: 10 }));
         assert_eq!(read(NONE, &[1]), Some(Event::Subscribed(1)));
         assert_eq!(read(0x200, &[10, 10]), None, "a new name");
@@ -195,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_or_anothers_is_no_event() {
-        let whole = event(UID, &[12, 10, 1000]);
+        let whole = event(UID, &[12, 10, 1000, 0]);
         for length in 0..whole.len() {
             assert_eq!(decode(&whole[..length]), None, "{length}");
         }

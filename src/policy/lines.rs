@@ -9,8 +9,8 @@ use super::diagnostic::{Diagnostic, Findings, Kind, Source, Span, Written, quote
 use super::fields::{Fields, named};
 use super::yaml::{Node, Value};
 use super::{
-    ClassLine, EveryoneLine, GroupLine, LAST_PRIO, Limits, Membership, Pattern, Policy, UserLine,
-    links, rules, scalars,
+    ClassLine, EveryoneLine, Follow, GroupLine, LAST_PRIO, Limits, Membership, Pattern, Policy,
+    UserLine, links, rules, scalars,
 };
 
 /// Reads the whole document. `None` only where an error was found.
@@ -143,7 +143,7 @@ fn users(node: Node, findings: &mut Findings) -> Vec<UserLine> {
 }
 
 fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLine> {
-    const KEYS: [&str; 10] = [
+    const KEYS: [&str; 11] = [
         "rate",
         "ceil",
         "prio",
@@ -152,6 +152,7 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
         "accounts",
         "uids",
         "units",
+        "follow",
         "group",
         "links",
     ];
@@ -162,6 +163,7 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
         accounts: None,
         uids: None,
         units: None,
+        follow: Follow::No,
         group: None,
         links: Vec::new(),
     };
@@ -179,6 +181,12 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
     line.accounts = fields.read_list("accounts", findings, scalars::account);
     line.uids = fields.read_list("uids", findings, scalars::uids);
     line.units = fields.read_list("units", findings, scalars::unit);
+    let follow_at = fields.place_of("follow");
+    let follow = |node: &Node| scalars::choice(node, "follow", &[("effective", Follow::Effective)]);
+    line.follow = fields.read("follow", findings, follow).unwrap_or_default();
+    if let (Some(at), None) = (follow_at, &line.units) {
+        findings.push(follows_no_unit(at));
+    }
     line.group = fields.read("group", findings, |node| {
         scalars::text(node, "group", "students").map(|name| Written {
             at: name.at,
@@ -205,6 +213,12 @@ fn no_pattern(line: &UserLine, findings: &mut Findings) {
         let name = Written { value: name.to_string(), at: line.key.at };
         findings.push(scalars::no_accounts(&name));
     }
+}
+
+fn follows_no_unit(at: Span) -> Diagnostic {
+    Diagnostic::error(Kind::Shape, at, "`follow` on a line without `units`").help(
+        "add the server's unit, `units: [smbd.service]`: of its processes the effective uid counts; what `accounts` and `uids` name counts by the real one",
+    )
 }
 
 fn asks_for_nothing(key: &Written<Key>) -> Diagnostic {

@@ -135,6 +135,7 @@ pub struct UserLine {
     pub accounts: Option<Vec<Written<String>>>,
     pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
     pub units: Option<Vec<Written<UnitRef>>>,
+    pub follow: Follow,
     pub group: Option<Written<Membership>>,
     pub links: Vec<(Written<LinkRef>, OnLink)>,
 }
@@ -144,6 +145,16 @@ impl UserLine {
     pub fn names_account(&self) -> bool {
         self.accounts.is_none() && self.uids.is_none() && self.units.is_none()
     }
+}
+
+/// Which uid of a unit's process says whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Follow {
+    /// None: it is its unit's line's.
+    #[default]
+    No,
+    /// The effective one, where somebody claims that; else the unit's line.
+    Effective,
 }
 
 /// How a systemd unit is named in the file.

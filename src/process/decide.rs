@@ -7,6 +7,7 @@ use crate::model::Matcher;
 use crate::state::{Accounts, Claim, Owner};
 
 use super::Process;
+use super::whose::{counts_as, whose};
 
 /// The instance, as far as placement must know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,9 +113,7 @@ pub fn decide(
     if let Seat::Ours(Some(Claim::Pinned(_))) = seat {
         return Decision::Stay;
     }
-    let owner = matcher
-        .claim(process.uid, process.unit.as_deref(), accounts)
-        .map(|claimed| claimed.owner());
+    let owner = whose(process, matcher, accounts, instance);
     match (instance.left_to(process), &seat) {
         (None, _) => {}
         (Some(Reason::UnknownNamespace), Seat::Free | Seat::Foreign) if owner.is_none() => {
@@ -128,10 +127,11 @@ pub fn decide(
     // NSS has not said yet who this is, or could not: what has a class goes on as it was (a process that
     // becomes another, and whom nobody claims so far, would be in nobody's class meanwhile). But one
     // of `everyone` needs no name, unless it is a subordinate uid or NSS is out.
-    let open = matcher.is_open(process.uid, process.unit.as_deref(), accounts);
+    let (uid, unit) = counts_as(process, matcher);
+    let open = matcher.is_open(uid, unit, accounts);
     let certain = owner.is_some()
         && accounts.unavailable.is_none()
-        && accounts.subuids.holding(process.uid).is_none();
+        && accounts.subuids.holding(uid).is_none();
     if open && !certain && matches!(seat, Seat::Ours(Some(Claim::Owner(_)))) {
         return Decision::Stay;
     }
@@ -162,7 +162,8 @@ pub fn given(
         Decision::MoveTo(claim) => claim.clone(),
         Decision::TakeOut | Decision::Leave(_) => return None,
     };
-    let by_uid = || matcher.claim(process.uid, None, accounts).map(|claimed| claimed.owner());
+    let (uid, _) = counts_as(process, matcher);
+    let by_uid = || matcher.claim(uid, None, accounts).map(|claimed| claimed.owner());
     match &claim {
         Claim::Pinned(_) => Some(claim),
         Claim::Owner(owner) => {
@@ -255,6 +256,7 @@ mod tests {
             units: Units {
                 named: BTreeMap::from([("borg.service".to_string(), key("backup"))]),
                 patterns: vec![(Pattern::new("borg*.service").unwrap(), key("bob"))],
+                ..Units::default()
             },
             uids: vec![(1000..=1000, key("bob"))],
             groups: vec![],
@@ -275,6 +277,7 @@ mod tests {
             starttime: 1,
             comm: "x".into(),
             uid,
+            acting_uid: uid,
             kernel_thread: false,
             zombie: false,
             netns: Some(OURS),

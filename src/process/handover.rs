@@ -6,6 +6,11 @@
 //! whoever is passed the descriptor. So whenever a process comes into a user's claim, what it holds of
 //! root's is made the user's: TCP, MPTCP and SCTP connections, UDP, raw, ping and packet sockets.
 //!
+//!
+//! A process of root's that acts for a user (`follow: effective`) serves him over what it holds: root's
+//! connections are made his; and where it holds none of root's and none of his, those of the user before, who
+//! was given them. Datagram sockets stay as they are: with one a server serves everybody.
+//!
 //! Never given are: a listener; a socket that has an owner other than root already, so that nobody makes
 //! another pay by passing him one; and a socket that processes of two users hold. Root's own copies (sshd's
 //! monitor keeps one, so does the service manager) do not count: root serves the same client with them.
@@ -20,6 +25,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::Process;
+use super::served::{Held, Server, go_along};
 use crate::netlink::inet_diag::{self, Listening};
 use crate::state::Family;
 use crate::sys::Netlink;
@@ -35,6 +41,7 @@ const MOST: usize = 4_096;
 pub struct Handover {
     /// By inode.
     found: BTreeMap<u64, Found>,
+    servers: Vec<Server>,
     refused: Option<String>,
 }
 
@@ -43,6 +50,8 @@ struct Found {
     /// `/proc/PID/fd/N`.
     entry: PathBuf,
     protocol: Protocol,
+    /// Whose socket it is.
+    owner: u32,
     /// Whose process holds it; `None`: several users' do.
     uid: Option<u32>,
 }
@@ -58,7 +67,7 @@ pub struct HandedOver {
 
 /// Kinds of sockets that send packets of their own, as far as giving them differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
+pub(super) enum Protocol {
     /// One socket listens, others are its connections.
     Connections(Listening),
     /// A socket sends to anybody.
@@ -67,7 +76,7 @@ enum Protocol {
 
 impl Protocol {
     /// By the name in `struct proto`.
-    fn of(name: &str) -> Option<Protocol> {
+    pub(super) fn of(name: &str) -> Option<Protocol> {
         Some(match name {
             "TCP" | "TCPv6" => Protocol::Connections(Listening::Tcp),
             "MPTCP" | "MPTCPv6" => Protocol::Connections(Listening::Mptcp),
@@ -81,7 +90,7 @@ impl Protocol {
 
 impl Handover {
     pub fn is_empty(&self) -> bool {
-        self.found.is_empty() && self.refused.is_none()
+        self.found.is_empty() && self.servers.is_empty() && self.refused.is_none()
     }
 
     /// Notes what a user's process holds of root's. Root's own processes keep what they have.
@@ -99,24 +108,42 @@ impl Handover {
         }
     }
 
-    fn look_for(&mut self, proc_root: &Path, pid: u32, uid: u32) {
-        let Descriptors { sockets, unread } = descriptors(proc_root, pid);
+    /// What a process of root's holds that acts for this user.
+    pub fn look_at_server(&mut self, proc_root: &Path, pid: u32, uid: u32) {
+        let mut held = Vec::new();
+        for (entry, inode) in self.sockets(proc_root, pid) {
+            match Held::read(entry.clone(), inode) {
+                Ok(connection) => held.extend(connection),
+                Err(error) => self.refuse(&entry, &error),
+            }
+        }
+        if held.iter().any(|connection| connection.owner != uid) {
+            self.servers.push(Server { uid, held });
+        }
+    }
+
+    fn sockets(&mut self, proc_root: &Path, pid: u32) -> Vec<(PathBuf, u64)> {
+        let Descriptors { sockets, unread, .. } = descriptors(proc_root, pid);
         if let Some((table, error)) = unread {
             self.refuse(&table, &error);
         }
-        for (entry, _) in sockets {
-            if let Err(error) = self.note(&entry, uid) {
+        sockets
+    }
+
+    fn look_for(&mut self, proc_root: &Path, pid: u32, uid: u32) {
+        for (entry, inode) in self.sockets(proc_root, pid) {
+            if let Err(error) = self.note(&entry, inode, uid) {
                 self.refuse(&entry, &error);
             }
         }
     }
 
-    fn note(&mut self, entry: &Path, uid: u32) -> io::Result<()> {
-        let Some(socket) = HeldSocket::open(entry)?.filter(|socket| socket.owner == 0) else {
+    fn note(&mut self, entry: &Path, inode: u64, uid: u32) -> io::Result<()> {
+        let Some(socket) = reach(entry, inode)?.filter(|socket| socket.owner == 0) else {
             return Ok(());
         };
         if let Some(protocol) = Protocol::of(&socket.protocol()?) {
-            let found = Found { entry: entry.to_path_buf(), protocol, uid: Some(uid) };
+            let found = Found { entry: entry.to_path_buf(), protocol, owner: 0, uid: Some(uid) };
             self.add(socket.inode, found);
         }
         Ok(())
@@ -139,6 +166,7 @@ impl Handover {
         for (inode, found) in other.found {
             self.add(inode, found);
         }
+        self.servers.extend(other.servers);
         if self.refused.is_none() {
             self.refused = other.refused;
         }
@@ -147,16 +175,22 @@ impl Handover {
     /// Leaves out sockets that another user's process among these (pid and real uid) holds too. Costs
     /// nothing where nothing was found, otherwise a look at the descriptors of all of them.
     pub fn leave_shared(&mut self, proc_root: &Path, processes: &[(u32, u32)]) {
-        if self.found.is_empty() {
+        let of_servers = self.servers.iter().flat_map(|server| &server.held);
+        let connections: BTreeSet<u64> = of_servers.map(|held| held.inode).collect();
+        if self.found.is_empty() && connections.is_empty() {
             return;
         }
+        let known = |inode: &u64| self.found.contains_key(inode) || connections.contains(inode);
         let holders = |part: &[(u32, u32)]| -> Vec<(u64, u32)> {
             let held = part.iter().filter(|(_, uid)| *uid != 0).flat_map(|(pid, uid)| {
                 descriptors(proc_root, *pid).sockets.into_iter().map(|(_, inode)| (inode, *uid))
             });
-            held.filter(|(inode, _)| self.found.contains_key(inode)).collect()
+            held.filter(|(inode, _)| known(inode)).collect()
         };
         for (inode, uid) in in_parts(processes, holders).concat() {
+            for server in self.servers.iter_mut().filter(|server| server.uid != uid) {
+                server.held.retain(|held| held.inode != inode);
+            }
             if let Some(found) = self.found.get_mut(&inode)
                 && found.uid != Some(uid)
             {
@@ -166,27 +200,24 @@ impl Handover {
     }
 
     /// Gives each to its user.
-    pub fn give(self) -> HandedOver {
-        let Handover { found, refused } = self;
-        let mut done = HandedOver { given: 0, refused };
-        let mut listening: BTreeMap<u16, Option<BTreeSet<u64>>> = BTreeMap::new();
-        for (inode, Found { entry, protocol, uid }) in found {
-            let Some(uid) = uid else { continue };
-            if let Protocol::Connections(protocol) = protocol {
-                let known = listening.entry(protocol as u16).or_insert_with(|| {
-                    listeners(protocol)
-                        .inspect_err(|error| {
-                            done.refused.get_or_insert_with(|| {
-                                format!("the kernel does not list {protocol:?} listeners: {error}")
-                            });
-                        })
-                        .ok()
-                });
-                if known.as_ref().is_none_or(|inodes| inodes.contains(&inode)) {
-                    continue;
-                }
+    pub fn give(mut self) -> HandedOver {
+        let mut done = HandedOver { given: 0, refused: self.refused.take() };
+        let mut listeners = Listeners::default();
+        for Server { uid, mut held } in std::mem::take(&mut self.servers) {
+            held.retain(|held| !listeners.include(held.protocol, held.inode, &mut done.refused));
+            for Held { inode, entry, protocol, owner } in go_along(uid, held) {
+                let protocol = Protocol::Connections(protocol);
+                self.add(inode, Found { entry, protocol, owner, uid: Some(uid) });
             }
-            match hand_over(&entry, inode, uid) {
+        }
+        for (inode, Found { entry, protocol, owner, uid }) in self.found {
+            let Some(uid) = uid else { continue };
+            if let Protocol::Connections(protocol) = protocol
+                && listeners.include(protocol, inode, &mut done.refused)
+            {
+                continue;
+            }
+            match hand_over(&entry, inode, owner, uid) {
                 Ok(true) => done.given += 1,
                 Ok(false) => {}
                 Err(error) if is_gone(&error) => {}
@@ -207,10 +238,52 @@ impl Handover {
     }
 }
 
+/// Which sockets listen, asked for as they are needed.
+#[derive(Default)]
+struct Listeners(BTreeMap<u16, Option<BTreeSet<u64>>>);
+
+impl Listeners {
+    /// Also where the kernel does not say.
+    fn include(&mut self, protocol: Listening, inode: u64, refused: &mut Option<String>) -> bool {
+        let known = self.0.entry(protocol as u16).or_insert_with(|| {
+            let say = |error: &io::Error| {
+                refused.get_or_insert_with(|| {
+                    format!("the kernel does not list {protocol:?} listeners: {error}")
+                });
+            };
+            listeners(protocol).inspect_err(say).ok()
+        });
+        known.as_ref().is_none_or(|inodes| inodes.contains(&inode))
+    }
+}
+
+/// The socket with that inode, which a process has as this descriptor; `None`: that is another one by now.
+/// A main thread that ends gives up its table; what it shared with other threads is reached through theirs.
+pub(super) fn reach(entry: &Path, inode: u64) -> io::Result<Option<HeldSocket>> {
+    let is_it = |socket: &HeldSocket| socket.inode == inode;
+    match HeldSocket::open(entry) {
+        Err(error) if is_gone(&error) => {
+            let open = |entry: PathBuf| HeldSocket::open(&entry).ok().flatten().filter(is_it);
+            in_other_threads(entry).into_iter().find_map(open).map(Some).ok_or(error)
+        }
+        found => Ok(found?.filter(is_it)),
+    }
+}
+
+/// `/proc/PID/task/TID/fd/N` of each thread, for `/proc/PID/fd/N` or one thread's.
+fn in_other_threads(entry: &Path) -> Vec<PathBuf> {
+    let (Some(number), Some(task)) = (entry.file_name(), entry.ancestors().nth(2)) else {
+        return Vec::new();
+    };
+    let tasks = fs::read_dir(task.join("task"));
+    let tasks = tasks.or_else(|_| fs::read_dir(task.parent().unwrap_or(task)));
+    tasks.into_iter().flatten().flatten().map(|task| task.path().join("fd").join(number)).collect()
+}
+
 /// Gives a socket, unless that descriptor is another one by now, or it has another owner.
-fn hand_over(entry: &Path, inode: u64, uid: u32) -> io::Result<bool> {
-    match HeldSocket::open(entry)? {
-        Some(socket) if socket.inode == inode && socket.owner == 0 => {
+fn hand_over(entry: &Path, inode: u64, owner: u32, uid: u32) -> io::Result<bool> {
+    match reach(entry, inode)? {
+        Some(socket) if socket.owner == owner => {
             socket.give(uid)?;
             Ok(true)
         }
@@ -244,6 +317,8 @@ struct Descriptors {
     sockets: Vec<(PathBuf, u64)>,
     /// What may not be read: a table (CAP_DAC_READ_SEARCH), or an entry (CAP_SYS_PTRACE).
     unread: Option<(PathBuf, io::Error)>,
+    /// There are descriptors at all, of sockets or of other files.
+    is_open: bool,
 }
 
 /// Threads may have tables of their own (`unshare(CLONE_FILES)`), and a main thread that ended has none.
@@ -252,11 +327,21 @@ fn descriptors(proc_root: &Path, pid: u32) -> Descriptors {
     let tasks = folder.join("task");
     // A folder has a link for itself, one for its name, and one for each folder in it.
     let alone = fs::metadata(&tasks).is_ok_and(|tasks| tasks.nlink() <= 3);
-    let tables: Vec<PathBuf> = match (alone, fs::read_dir(&tasks)) {
-        (false, Ok(tasks)) => tasks.flatten().map(|task| task.path().join("fd")).collect(),
-        _ => vec![folder.join("fd")],
-    };
-    let (mut sockets, mut unread, mut left) = (Vec::new(), None, MOST);
+    if alone {
+        let of_main = in_tables(vec![folder.join("fd")]);
+        // Otherwise it may have ended just now, and threads that it started go on.
+        if of_main.is_open {
+            return of_main;
+        }
+    }
+    match fs::read_dir(&tasks) {
+        Ok(tasks) => in_tables(tasks.flatten().map(|task| task.path().join("fd")).collect()),
+        Err(_) => in_tables(vec![folder.join("fd")]),
+    }
+}
+
+fn in_tables(tables: Vec<PathBuf>) -> Descriptors {
+    let (mut sockets, mut unread, mut left, mut is_open) = (Vec::new(), None, MOST, false);
     for table in tables {
         let entries = match fs::read_dir(&table) {
             Ok(entries) => entries,
@@ -267,6 +352,7 @@ fn descriptors(proc_root: &Path, pid: u32) -> Descriptors {
         };
         for entry in entries.flatten().take(left) {
             left -= 1;
+            is_open = true;
             let entry = entry.path();
             match fs::read_link(&entry) {
                 Ok(link) => sockets.extend(held::inode(&link).map(|inode| (entry, inode))),
@@ -275,7 +361,7 @@ fn descriptors(proc_root: &Path, pid: u32) -> Descriptors {
             }
         }
     }
-    Descriptors { sockets, unread }
+    Descriptors { sockets, unread, is_open }
 }
 
 #[cfg(test)]
@@ -286,8 +372,8 @@ mod tests {
 
     fn found(uid: u32) -> Handover {
         let entry = PathBuf::from(format!("/proc/{uid}/fd/0"));
-        let found = Found { entry, protocol: Protocol::Packets, uid: Some(uid) };
-        Handover { found: BTreeMap::from([(7, found)]), refused: None }
+        let found = Found { entry, protocol: Protocol::Packets, owner: 0, uid: Some(uid) };
+        Handover { found: BTreeMap::from([(7, found)]), ..Handover::default() }
     }
 
     #[test]
@@ -299,6 +385,26 @@ mod tests {
         handover.merge(found(1001));
         handover.merge(found(1000));
         assert_eq!(holder(&handover), None);
+    }
+
+    #[test]
+    fn what_another_user_holds_too_does_not_go_along() {
+        let socket = std::net::TcpStream::connect(
+            TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+        );
+        let _socket = socket.unwrap();
+        let looked = || {
+            let mut handover = Handover::default();
+            handover.look_at_server(Path::new("/proc"), std::process::id(), 4_000_000_001);
+            handover
+        };
+        let (own, connections) = (std::process::id(), looked().servers[0].held.len());
+        assert!(connections > 0);
+        for (uid, left) in [(4_000_000_001, connections), (4_000_000_002, 0)] {
+            let mut handover = looked();
+            handover.leave_shared(Path::new("/proc"), &[(own, uid)]);
+            assert_eq!(handover.servers[0].held.len(), left, "{uid}");
+        }
     }
 
     #[test]
@@ -316,13 +422,13 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let entry = PathBuf::from(format!("/proc/self/fd/{}", socket.as_raw_fd()));
         let inode = HeldSocket::open(&entry).unwrap().unwrap().inode;
-        assert!(!hand_over(&entry, inode + 1, 4001).unwrap());
+        assert!(!hand_over(&entry, inode + 1, 0, 4001).unwrap());
         if nix::unistd::geteuid().is_root() {
-            assert!(hand_over(&entry, inode, 4001).unwrap());
-            assert!(!hand_over(&entry, inode, 4002).unwrap(), "it has an owner now");
+            assert!(hand_over(&entry, inode, 0, 4001).unwrap());
+            assert!(!hand_over(&entry, inode, 0, 4002).unwrap(), "it has an owner now");
         }
         drop(socket);
-        assert!(is_gone(&hand_over(&entry, inode, 4001).unwrap_err()));
+        assert!(is_gone(&hand_over(&entry, inode, 4001, 0).unwrap_err()));
     }
 
     #[test]
@@ -334,7 +440,7 @@ mod tests {
         std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
             let own = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let Descriptors { sockets, unread } =
+            let Descriptors { sockets, unread, .. } =
                 descriptors(Path::new("/proc"), std::process::id());
             assert!(unread.is_none());
             let found: BTreeSet<u64> = sockets.iter().map(|(_, inode)| *inode).collect();
@@ -342,6 +448,23 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn what_a_thread_has_given_up_is_reached_through_another() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let number = socket.as_raw_fd();
+        let at = |task: &str| PathBuf::from(format!("/proc/self/{task}fd/{number}"));
+        let inode = HeldSocket::open(&at("")).unwrap().unwrap().inode;
+        // Of a thread that has ended nothing is left, as of a main thread's table.
+        let ended = std::thread::spawn(nix::unistd::gettid).join().unwrap();
+        let entry = at(&format!("task/{ended}/"));
+        assert!(HeldSocket::open(&entry).is_err());
+        assert_eq!(reach(&entry, inode).unwrap().unwrap().inode, inode);
+        assert!(reach(&entry, inode + 1).is_err(), "not that one");
+        assert!(
+            in_other_threads(&at("")).contains(&at(&format!("task/{}/", nix::unistd::gettid())))
+        );
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod handover;
 mod parse;
 mod place;
 mod scan;
+mod served;
+mod whose;
 
 use std::collections::BTreeSet;
 
@@ -14,9 +16,12 @@ use crate::text::Foreign;
 
 pub use decide::{Decision, InstanceView, Reason, claim_of, decide, given, held_by_another};
 pub use handover::{HandedOver, Handover};
-pub use parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
-pub use place::{Failed, ForeignProcess, PlacedOne, Placement, place, place_one, place_seen};
+pub use parse::{Membership, Stat, Uids, parse_cgroup, parse_stat, parse_uids};
+pub use place::{
+    Failed, ForeignProcess, PlacedOne, Placement, Verdict, place, place_one, place_seen,
+};
 pub use scan::{Scan, namespace_of_caller, read_one, scan};
+pub use whose::{acts_for, counts_as, whose};
 
 /// A process as one look at `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,9 @@ pub struct Process {
     pub comm: Foreign,
     /// The real uid: a setuid `ping` stays with its user.
     pub uid: u32,
+    /// The uid that its main thread acts by: what it makes is that one's. The effective uid, unless the
+    /// thread asked for another one for files alone (setfsuid(2)).
+    pub acting_uid: u32,
     pub kernel_thread: bool,
     /// Ended, and not yet waited for. It has no sockets and cannot be moved.
     pub zombie: bool,
@@ -72,6 +80,7 @@ mod tests {
             starttime: 1,
             comm: "bash".into(),
             uid: 1000,
+            acting_uid: 1000,
             kernel_thread: false,
             zombie: false,
             netns: Some(42),

@@ -44,11 +44,22 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     })
 }
 
-/// The first number of the `Uid:` line of `/proc/PID/status`: the real uid. The folder's owner
-/// would be the effective one, and root's for a process that must not be dumped.
-pub fn parse_real_uid(text: &[u8]) -> Option<u32> {
+/// What the `Uid:` line of `/proc/PID/status` says of a process's main thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uids {
+    /// The folder's owner would be the effective one, and root's for a process that must not be dumped.
+    pub real: u32,
+    /// The file system's, which owns the sockets that the thread makes (`sock_alloc`, net/socket.c). It
+    /// changes with the effective one (`__sys_setresuid`, kernel/sys.c), and alone by setfsuid(2).
+    pub acting: u32,
+}
+
+/// Real, effective, saved and file system's uid, in that order.
+pub fn parse_uids(text: &[u8]) -> Option<Uids> {
     let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+    let mut uids = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let real = uids.next()?.parse().ok()?;
+    Some(Uids { real, acting: uids.nth(2)?.parse().ok()? })
 }
 
 /// What `/proc/PID/cgroup` (cgroups(7)) says of a process.
@@ -199,10 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn the_real_uid_counts() {
-        let status = b"Name:\tping\nUmask:\t0022\nUid:\t1000\t0\t0\t0\nGid:\t1000\t0\t0\t0\n";
-        assert_eq!(parse_real_uid(status), Some(1000));
-        assert_eq!(parse_real_uid(b"Name:\tping\n"), None);
+    fn the_real_uid_and_the_file_systems_are_read() {
+        let status = b"Name:\tping\nUmask:\t0022\nUid:\t1000\t0\t0\t7\nGid:\t1000\t0\t0\t0\n";
+        assert_eq!(parse_uids(status), Some(Uids { real: 1000, acting: 7 }));
+        assert_eq!(parse_uids(b"Name:\tping\n"), None);
+        assert_eq!(parse_uids(b"Uid:\t1000\t0\t0\n"), None, "cut off");
     }
 
     #[test]

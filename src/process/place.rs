@@ -27,6 +27,20 @@ const MAX_PASSES: u32 = 64;
 /// there are always some.
 const MAX_EXTRA_PASSES: u32 = 20;
 
+/// What to do with a process, and with what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub decision: Decision,
+    /// The user for whom a process of root's acts ([`super::acts_for`]).
+    pub acts_for: Option<u32>,
+}
+
+impl From<Decision> for Verdict {
+    fn from(decision: Decision) -> Verdict {
+        Verdict { decision, acts_for: None }
+    }
+}
+
 /// What was done, and what could not be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
@@ -77,23 +91,29 @@ pub struct Failed {
 ///
 /// # Errors
 /// A process that cannot be read, or no descriptor or memory to move one.
-pub fn place(
+pub fn place<V: Into<Verdict>>(
     proc_root: &Path,
     instance: &Instance,
-    decide: impl Fn(&Process) -> Decision + Sync,
+    decide: impl Fn(&Process) -> V + Sync,
 ) -> Result<Placement, Error> {
     place_seen(proc_root, instance, None, decide)
 }
 
 /// As [`place`]; `seen` is the first pass, where `/proc` was looked at a moment ago.
-pub fn place_seen(
+pub fn place_seen<V: Into<Verdict>>(
     proc_root: &Path,
     instance: &Instance,
     seen: Option<Scan>,
-    decide: impl Fn(&Process) -> Decision + Sync,
+    decide: impl Fn(&Process) -> V + Sync,
 ) -> Result<Placement, Error> {
     let mut run = Run {
-        hands: Hands { proc_root, instance, name: instance.name(), decide, told: false },
+        hands: Hands {
+            proc_root,
+            instance,
+            name: instance.name(),
+            decide: |process: &Process| decide(process).into(),
+            told: false,
+        },
         placement: Placement::default(),
         handover: Handover::default(),
         users: HashSet::new(),
@@ -130,12 +150,13 @@ pub struct PlacedOne {
 ///
 /// # Errors
 /// As [`place`].
-pub fn place_one(
+pub fn place_one<V: Into<Verdict>>(
     proc_root: &Path,
     instance: &Instance,
     pid: u32,
-    decide: impl Fn(&Process) -> Decision,
+    decide: impl Fn(&Process) -> V,
 ) -> Result<PlacedOne, Error> {
+    let decide = |process: &Process| decide(process).into();
     let hands = Hands { proc_root, instance, name: instance.name(), decide, told: true };
     let mut part = Part::default();
     let stayed = hands.place(&mut Reader::default(), &mut Doors::default(), pid, &mut part)?;
@@ -155,7 +176,7 @@ struct Run<'a, D> {
     looked_again: bool,
 }
 
-impl<D: Fn(&Process) -> Decision + Sync> Run<'_, D> {
+impl<D: Fn(&Process) -> Verdict + Sync> Run<'_, D> {
     /// The first pass, over what was seen. Whoever is to be moved is read again: the list is old by
     /// now, and the pid may be another process, or its user another one.
     fn begin(&mut self, seen: Scan) -> Result<(), Error> {
@@ -164,7 +185,10 @@ impl<D: Fn(&Process) -> Decision + Sync> Run<'_, D> {
         for process in seen.processes {
             part.ended |= process.zombie;
             part.user(&process);
-            match (self.hands.decide)(&process) {
+            let Verdict { decision, acts_for } = (self.hands.decide)(&process);
+            match decision {
+                // What it holds may be another user's since.
+                Decision::Stay if acts_for.is_some() => movers.push(process.pid),
                 Decision::Stay => part.done.push(process.pid),
                 Decision::Leave(reason) => part.leave(process, reason),
                 Decision::MoveTo(_) | Decision::TakeOut => movers.push(process.pid),
@@ -284,7 +308,7 @@ struct Hands<'a, D> {
     told: bool,
 }
 
-impl<D: Fn(&Process) -> Decision> Hands<'_, D> {
+impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
     fn place_all(&self, pids: &[u32]) -> Result<Part, Error> {
         let (mut reader, mut doors) = (Reader::default(), Doors::default());
         let mut part = Part::default();
@@ -309,7 +333,12 @@ impl<D: Fn(&Process) -> Decision> Hands<'_, D> {
         part.parent = Some(process.parent);
         part.ended |= process.zombie;
         part.user(&process);
-        let outcome = match (self.decide)(&process) {
+        let Verdict { decision, acts_for } = (self.decide)(&process);
+        let acts_for = acts_for.filter(|_| !self.is_pinned(&process));
+        if let (Decision::Stay | Decision::MoveTo(_), Some(uid)) = (&decision, acts_for) {
+            part.handover.look_at_server(self.proc_root, pid, uid);
+        }
+        let outcome = match decision {
             Decision::Stay => {
                 // A session that was placed while it was root's becomes its user there (`shaper login`).
                 if self.told && self.is_pinned(&process) {

@@ -8,7 +8,7 @@ use nix::libc;
 use nix::unistd::geteuid;
 
 use super::Process;
-use super::parse::{Membership, Stat, parse_cgroup, parse_real_uid, parse_stat};
+use super::parse::{Membership, Stat, Uids, parse_cgroup, parse_stat, parse_uids};
 use crate::cgroup::Error;
 use crate::sys::threads::in_parts;
 
@@ -142,13 +142,12 @@ impl Reader {
     fn living(&mut self, folder: &Path, pid: u32) -> Result<Option<Process>, Error> {
         let mut membership = Membership::default();
         let mut netns = None;
-        let uid = parse_real_uid(self.read(&folder.join("status"))?);
+        let uids = parse_uids(self.read(&folder.join("status"))?);
         self.belongings(folder, &mut membership, &mut netns)?;
         // Last, because what ends shows the root as its cgroup, and a moment later has no namespaces: that
         // it was about to end is seen here (`cgroup_path_ns_locked` of a dead task, kernel/cgroup/cgroup.c).
-        let (Some(stat), Some(uid)) = (parse_stat(self.read(&folder.join("stat"))?), uid) else {
-            return Ok(None);
-        };
+        let stat = parse_stat(self.read(&folder.join("stat"))?);
+        let (Some(stat), Some(Uids { real, acting })) = (stat, uids) else { return Ok(None) };
         let mut zombie = false;
         if stat.ended {
             match self.living_thread(folder, &stat)? {
@@ -166,7 +165,8 @@ impl Reader {
             parent,
             starttime,
             comm,
-            uid: if kernel_thread { 0 } else { uid },
+            uid: if kernel_thread { 0 } else { real },
+            acting_uid: if kernel_thread { 0 } else { acting },
             kernel_thread,
             zombie,
             netns,
@@ -287,6 +287,7 @@ mod tests {
                 starttime: 99,
                 comm: "a b".into(),
                 uid: 1000,
+                acting_uid: 0,
                 kernel_thread: false,
                 zombie: false,
                 netns: Some(4_026_531_840),

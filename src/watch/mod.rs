@@ -16,7 +16,7 @@ mod queue;
 mod shaping;
 mod subuid;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -103,6 +103,8 @@ pub struct Watch {
     queue: Queue,
     /// Those of whom it had better not tell.
     muted: Muted,
+    /// The last user whose effective uid each had that waits to be looked at, where a line follows these.
+    acted_for: HashMap<u32, u32>,
     clock: processes::EventClock,
     view: processes::View,
     /// Processes whose account has no class yet.
@@ -225,6 +227,7 @@ fn keep(
         handed_over_late: 0,
         queue: Queue::default(),
         muted: Muted::default(),
+        acted_for: HashMap::new(),
         clock: processes::EventClock::default(),
         view: processes::View::default(),
         waiting: BTreeSet::new(),

@@ -10,7 +10,7 @@ use super::{IDLE_SHARE, Watch, muted};
 use crate::kernel::Kernel;
 use crate::model::Matcher;
 use crate::netlink::proc_event::Event;
-use crate::process::{self, InstanceView, Placement, Process};
+use crate::process::{self, Decision, InstanceView, Placement, Process, Verdict};
 use crate::state::{Accounts, Claim, Owner};
 use crate::sys::listener::Heard;
 
@@ -65,14 +65,18 @@ impl Watch {
         let Some(listener) = &mut self.processes else { return };
         let mut events = Vec::new();
         let heard = listener.hear(|event| events.push(event));
-        let units = !self.stands.model.matcher.units.is_empty();
+        let units = &self.stands.model.matcher.units;
+        let (units, follows) = (!units.is_empty(), !units.following.is_empty());
         let mut overflow = false;
         let mut uids = HashMap::new();
         for told in events {
             self.clock.hear(told.at);
             let wanted = match told.event {
-                Event::Uid { pid, uid } => {
+                Event::Uid { pid, uid, effective } => {
                     self.muted.count(pid);
+                    if let Some(user) = effective.filter(|user| follows && *user != 0) {
+                        self.acted_for.insert(pid, user);
+                    }
                     uids.insert(pid, uid);
                     Some((uid, pid))
                 }
@@ -165,12 +169,12 @@ impl Watch {
         let view = self.view.get(kernel);
         let matcher = &self.stands.model.matcher;
         let unasked = Cell::new(None);
+        let acted_for = self.acted_for.remove(&pid);
         let one = process::place_one(&kernel.proc_root, &instance, pid, |process| {
+            let process = &still_acting(process, acted_for);
             let decision = kernel.decide(process, matcher, &self.accounts, view);
-            if decision.may_be_ours() && is_open(process, matcher, &self.accounts) {
-                unasked.set(Some(process.uid));
-            }
-            decision
+            unasked.set(to_ask_about(process, &decision, matcher, &self.accounts));
+            Verdict { decision, acts_for: process::acts_for(process, matcher) }
         });
         let one = match one {
             Ok(one) => one,
@@ -195,6 +199,7 @@ impl Watch {
         let is_asked_about = |uid| self.names.is_asking_about(uid) && !self.is_subordinate(uid);
         if waits || uid.is_some_and(is_asked_about) || !one.placement.waiting.is_empty() {
             self.waiting.insert(pid);
+            self.acted_for.extend(acted_for.map(|user| (pid, user)));
         }
         // Before NSS has said whose he is there is no saying which class to make.
         if !waits {
@@ -281,13 +286,13 @@ impl Watch {
         let (running, unasked) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
         let decide = |process: &Process| {
             if process.is_alive() && view.may_claim(process) {
-                running.lock().unwrap_or_else(PoisonError::into_inner).insert(process.uid);
+                let (uid, _) = process::counts_as(process, matcher);
+                running.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
             }
             let decision = kernel.decide(process, matcher, &self.accounts, &view);
-            if decision.may_be_ours() && is_open(process, matcher, &self.accounts) {
-                unasked.lock().unwrap_or_else(PoisonError::into_inner).insert(process.uid);
-            }
-            decision
+            let uid = to_ask_about(process, &decision, matcher, &self.accounts);
+            unasked.lock().unwrap_or_else(PoisonError::into_inner).extend(uid);
+            Verdict { decision, acts_for: process::acts_for(process, matcher) }
         };
         let placement = match process::place(&kernel.proc_root, &instance, decide) {
             Ok(placement) => placement,
@@ -373,9 +378,25 @@ impl Watch {
     }
 }
 
-/// Whether NSS has still to say whose a process is.
-fn is_open(process: &Process, matcher: &Matcher, accounts: &Accounts) -> bool {
-    matcher.is_open(process.uid, process.unit.as_deref(), accounts)
+/// The uid about which NSS has still to be asked before it is certain whose a process is.
+fn to_ask_about(
+    process: &Process,
+    decision: &Decision,
+    matcher: &Matcher,
+    accounts: &Accounts,
+) -> Option<u32> {
+    let (uid, unit) = process::counts_as(process, matcher);
+    (decision.may_be_ours() && matcher.is_open(uid, unit, accounts)).then_some(uid)
+}
+
+/// A process of root's that is root again by the time it is looked at acted for the user of whom the kernel
+/// told.
+fn still_acting(process: &Process, acted_for: Option<u32>) -> Process {
+    let acting_uid = match (process.uid, process.acting_uid, acted_for) {
+        (0, 0, Some(user)) => user,
+        (_, acting, _) => acting,
+    };
+    Process { acting_uid, ..process.clone() }
 }
 
 /// The clock by which the kernel stamps process events: not ours in a time namespace.

@@ -13,6 +13,7 @@ mod demo;
 mod drift;
 mod escapes;
 mod faults;
+mod follow;
 mod host;
 mod lab;
 mod machinery;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         transitions::TESTS,
         updates::TESTS,
         faults::TESTS,
+        follow::TESTS,
         refusals::TESTS,
         drift::TESTS,
         rules::TESTS,

@@ -78,10 +78,7 @@ fn the_daemon_keeps_whoever_enters_a_namespace() {
     let mut world = World::new();
     let file = policy(POLICY);
     let _daemon = Daemon::with_events(&["watch", &file]);
-    // Not one whose main thread has ended: where the daemon comes after that, its connection, which root
-    // made, stays root's and without a tag. What such a process makes itself is its own.
-    let ways = Way::ALL.into_iter().filter(|way| *way != Way::EndedThread);
-    for (turn, way) in ways.enumerate() {
+    for (turn, way) in Way::ALL.into_iter().enumerate() {
         let port = world.sink(Proto::Tcp);
         let mut ann = Stranger::start(ANN, way, world.far_at(Family::V4, port));
         let pid = ann.leave();

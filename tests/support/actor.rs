@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::accounts::Account;
 use super::cell::myself;
 use super::mptcp;
-use super::orders::{Answer, Order, Proto, SocketId};
+use super::orders::{Acting, Answer, Order, Proto, SocketId};
 use super::passing;
 use super::sink::{self, Sinks};
 use super::source::{self, Source};
@@ -145,6 +145,17 @@ impl Stage {
             Order::Ready => Answer::Done,
             Order::Become(account) => {
                 source::become_account(account)?;
+                Answer::Done
+            }
+            Order::Act { uid, by } => {
+                source::act(uid, by)?;
+                Answer::Done
+            }
+            Order::Flip { uid, times, rest_us } => {
+                for uid in (0..times).flat_map(|_| [uid, 0]) {
+                    source::act(uid, Acting::EffectiveUid)?;
+                    std::thread::sleep(Duration::from_micros(rest_us));
+                }
                 Answer::Done
             }
             Order::Connect(to) => {

@@ -27,4 +27,5 @@ pub mod sshd;
 pub mod stranger;
 pub mod timeline;
 pub mod tunnel;
+pub mod unit;
 pub mod world;

@@ -18,12 +18,22 @@ pub enum Proto {
     Udp,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Acting {
+    EffectiveUid,
+    FilesUid,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Nothing; the answer says that it runs, and in its own namespaces.
     Ready,
     /// Drops root for good: groups, gid, uid, real and effective.
     Become(Account),
+    /// Acts as this uid from now on, and stays root for the rest: the thread that takes orders.
+    Act { uid: u32, by: Acting },
+    /// Becomes this effective uid and root again, so many times, with a rest after each change.
+    Flip { uid: u32, times: u32, rest_us: u64 },
     /// A TCP connection. Answers [`Answer::Socket`].
     Connect(SocketAddr),
     /// A TCP connection that leaves from this address of the host. Answers [`Answer::Socket`].

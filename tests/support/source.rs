@@ -13,9 +13,10 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, setsockopt,
     socket, sockopt,
 };
-use nix::unistd::{Gid, Uid, getuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getuid, setfsuid, setgroups, setresgid, setresuid};
 
 use super::accounts::Account;
+use super::orders::Acting;
 use super::timeline::{HEADER, write_header};
 
 /// A sender at work.
@@ -150,6 +151,23 @@ pub fn become_account(account: Account) -> nix::Result<()> {
     setgroups(&groups)?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)
+}
+
+/// Acts as a user, as a server of root's does, and comes back from it with 0. By the calling thread alone, as
+/// smbd does: the C library's functions would interrupt whatever the other threads are about.
+#[allow(unsafe_code, reason = "the system call itself, which the C library wraps for all threads")]
+pub fn act(uid: u32, by: Acting) -> nix::Result<()> {
+    match by {
+        Acting::EffectiveUid => {
+            // SAFETY: three numbers, of which -1 keeps what is.
+            let result = unsafe { nix::libc::syscall(nix::libc::SYS_setresuid, -1, uid, -1) };
+            nix::errno::Errno::result(result).map(drop)
+        }
+        Acting::FilesUid => {
+            setfsuid(Uid::from_raw(uid));
+            Ok(())
+        }
+    }
 }
 
 /// The child that inherits a connection as its standard input, as inetd's children do: becomes the

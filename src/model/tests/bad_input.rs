@@ -101,6 +101,15 @@ fn keys_and_values_of_the_wrong_sort() {
         ("background of each, with a rate", "everyone: {each: {rate: 1mbit, background: true}}"),
         ("background of the default", "version: 1\nlinks: {eth0: {default: {background: true}}}"),
         ("background: yes", "users: {bob: {ceil: 5mbit, background: yes}}"),
+        (
+            "follow without units",
+            "users:\n  bob: {ceil: 5mbit, accounts: [bob],\n        follow: effective}",
+        ),
+        (
+            "follow of a plain user, with an anchor",
+            "users: {bob: &b {ceil: 5mbit, follow: effective}}",
+        ),
+        ("follow: saved", "users: {bob: {ceil: 5mbit, units: [smbd.service], follow: saved}}"),
         ("a group that is a rate", "groups: {g: 10mbit}"),
         ("each without gid", "users: {bob: 1mbit}\ngroups: {g: {users: [bob], each: 1mbit}}"),
         ("an unknown classifier", "version: 1\nlinks: {eth0: {classifier: bfp}}"),

@@ -1,0 +1,76 @@
+//! Connections over which a server of root's serves the users for whom it acts (`follow: effective`).
+
+use std::io;
+use std::path::PathBuf;
+
+use super::handover::{Protocol, reach};
+use crate::netlink::inet_diag::Listening;
+
+/// A process of root's that acts for a user, and the connections that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    pub uid: u32,
+    pub held: Vec<Held>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub inode: u64,
+    pub entry: PathBuf,
+    pub protocol: Listening,
+    pub owner: u32,
+}
+
+impl Held {
+    /// `None`: it is no connection, or nobody's socket by now.
+    pub fn read(entry: PathBuf, inode: u64) -> io::Result<Option<Held>> {
+        let Some(socket) = reach(&entry, inode)? else { return Ok(None) };
+        let Some(Protocol::Connections(protocol)) = Protocol::of(&socket.protocol()?) else {
+            return Ok(None);
+        };
+        Ok(Some(Held { inode, entry, protocol, owner: socket.owner }))
+    }
+}
+
+/// Those of a process's connections that go to the user for whom it acts now. One that it accepted as root
+/// is for him; with none of these, and none of his, it serves him over what it served others over.
+pub(super) fn go_along(uid: u32, mut held: Vec<Held>) -> Vec<Held> {
+    let has = |owner: u32| held.iter().any(|held| held.owner == owner);
+    match (has(0), has(uid)) {
+        (true, _) => held.retain(|held| held.owner == 0),
+        (false, true) => held.clear(),
+        (false, false) => {}
+    }
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The owners of what goes to a user for whom a process acts that holds connections of these owners.
+    fn owners_of_what_goes_to(uid: u32, owners: &[u32]) -> Vec<u32> {
+        let held = owners.iter().zip(0_u32..).map(|(owner, at)| Held {
+            inode: at.into(),
+            entry: PathBuf::from(format!("/proc/7/fd/{at}")),
+            protocol: Listening::Tcp,
+            owner: *owner,
+        });
+        go_along(uid, held.collect()).into_iter().map(|held| held.owner).collect()
+    }
+
+    #[test]
+    fn a_server_serves_whom_it_acts_for_over_what_it_accepted_last() {
+        let (ann, bob) = (1000, 1001);
+        assert_eq!(owners_of_what_goes_to(ann, &[0, 0]), [0, 0]);
+        let nothing: [u32; 0] = [];
+        assert_eq!(owners_of_what_goes_to(ann, &[ann]), nothing);
+        // Its user is another one now: his session, its connection.
+        assert_eq!(owners_of_what_goes_to(bob, &[ann, ann]), [ann, ann]);
+        // One that serves both keeps them apart.
+        assert_eq!(owners_of_what_goes_to(bob, &[ann, 0]), [0]);
+        assert_eq!(owners_of_what_goes_to(bob, &[ann, bob]), nothing);
+        assert_eq!(owners_of_what_goes_to(ann, &[ann, bob]), nothing);
+        assert_eq!(owners_of_what_goes_to(ann, &[]), nothing);
+    }
+}
