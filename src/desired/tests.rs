@@ -280,6 +280,41 @@ fn beyond_a_thousand_users_are_spread_over_shards() {
 }
 
 #[test]
+fn a_burst_in_a_shard_outlasts_the_turns_of_others() {
+    let text = |users: u32, rate: &str| {
+        let lines: String = (0..users)
+            .map(|n| format!("  c{n}: {{rate: {rate}, ceil: 5mbit, uids: [{}]}}\n", 10_000 + n))
+            .collect();
+        format!("version: 1\nlinks: {{eth0: 60mbit}}\nusers:\n{lines}")
+    };
+    let observed = with_bpf();
+    let (_, tree) = tree_on(&observed, &text(1_100, "16kbit"));
+    let bytes = |class: Class| class.burst.bytes_at(class.rate, observed.facts.psched).0;
+    let shard = *tree.shards.keys().next().expect("a shard");
+    // 64 kB while one packet of 64 kB is on the link, and as much for one of the shard, which has a
+    // seventh of the link; beside 4 ms or two frames.
+    let class = tree.classes[&shard.class()];
+    let shards_own = bytes(class);
+    let share = GSO_PACKET * class.rate.bytes_per_second()
+        / tree.classes[&ClassId::LINK].rate.bytes_per_second();
+    assert!(
+        (share + GSO_PACKET..=share + 2 * GSO_PACKET + 6_000).contains(&shards_own),
+        "{shards_own}"
+    );
+    let user = tree.classes.iter().find(|(id, class)| {
+        id.shard() == Some(shard)
+            && matches!(class.role, Role::Leaf { .. })
+            && **id != shard.default()
+    });
+    let (_, user) = user.expect("a user");
+    assert!((3_036 + 17..3_036 + 400).contains(&bytes(*user)), "{}", bytes(*user));
+    // One more is no reason to change the others.
+    let (_, more) = tree_on(&observed, &text(1_102, "16kbit"));
+    let same = more.classes.iter().filter(|(id, class)| tree.classes.get(id) == Some(*class));
+    assert!(same.count() >= 1_100);
+}
+
+#[test]
 fn who_has_a_class_keeps_it_whatever_becomes_of_the_others() {
     let mut observed = with_bpf();
     let (few, _) = tree_on(&observed, &crowd(900));

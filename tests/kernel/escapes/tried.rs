@@ -11,6 +11,7 @@ use crate::support::orders::Proto;
 use crate::support::program::{apply, classid};
 use crate::support::rates::{self, MBIT};
 use crate::support::world::{Family, UPLINK, World};
+use crate::watch::soon;
 
 tests!(
     On::HostAndUml => no_way_of_sending_leaves_the_class;
@@ -30,6 +31,10 @@ fn no_way_of_sending_leaves_the_class() {
     world.far.sink(Proto::Udp, tcp);
     let of = |world: &World, attempt, family| {
         let trying = Attempting::start(ANN, attempt, world.far_at(family, tcp));
+        // Three hundred connections are not made at once on a busy machine.
+        let flows =
+            || rates::over(UPLINK, Duration::from_millis(50)).leaves().values().sum::<u64>();
+        soon("something flows", Duration::from_secs(20), || flows() > 20_000);
         let sent = rates::over(UPLINK, Duration::from_millis(500));
         println!("{attempt:?}: {:?}", sent.leaves());
         (trying, sent)
