@@ -235,10 +235,13 @@ impl LinkTree<'_> {
     fn add_shards(&self, tree: &mut Tree) -> Result<(), Impossible> {
         let old = self.observed.state.links.get(&self.link.name);
         let mut promised: BTreeMap<Shard, u64> = BTreeMap::new();
-        for (id, class) in &tree.classes {
+        for (id, class) in &mut tree.classes {
             if let Some(shard) = id.shard() {
                 let sum = promised.entry(shard).or_default();
                 *sum = sum.saturating_add(class.rate.bytes_per_second());
+                if !self.ids.retired.contains(id) {
+                    *class = self.in_turn(*class);
+                }
             }
         }
         let spare = Rate::MIN_GUARANTEE;
@@ -256,14 +259,8 @@ impl LinkTree<'_> {
             let sum = Rate::from_bytes_per_second(sum.saturating_add(spare.bytes_per_second()));
             let rate = sum.unwrap_or(spare).min(ceil);
             let role = self.role(prio, rate, false);
-            let mut class = self.class(Some(parent), rate, ceil, role);
-            class.burst = self.in_turn(class.burst, rate, rate);
+            let class = self.in_turn(self.class(Some(parent), rate, ceil, role));
             tree.classes.insert(shard.class(), class);
-            for (id, class) in &mut tree.classes {
-                if id.shard() == Some(shard) && !self.ids.retired.contains(id) {
-                    class.burst = self.in_turn(class.burst, class.rate, rate);
-                }
-            }
             tree.leaves.insert(shard.class(), LeafQdisc::Shard);
             let all = self.link.rate;
             tree.classes.insert(shard.root(), self.class(None, all, all, Role::Inner));
@@ -277,23 +274,19 @@ impl LinkTree<'_> {
         Ok(())
     }
 
-    /// The burst of a guarantee of `rate` where senders take turns by shards: `burst`, and what the
-    /// class earns while others send. A class of a shard, whose guarantees are `shard` together,
-    /// waits for one packet on the link and for one in the shard, each of which can be a GSO packet
-    /// of 64 kB; tokens that are full before the class's turn comes are lost (of 2 Mbit in a shard
-    /// with 35, on a link of 60, a burst of 3,036 bytes left 1.87).
-    fn in_turn(&self, burst: Ticks, rate: Rate, shard: Rate) -> Ticks {
-        let meanwhile = |sender: u64| {
-            let bytes = u128::from(GSO_PACKET) * u128::from(rate.bytes_per_second());
-            u64::try_from(bytes / u128::from(sender.max(1))).unwrap_or(GSO_PACKET)
-        };
-        let link = self.link.rate.bytes_per_second();
-        // The shard's part of the link is halved until it fits, so that a user more or less changes
-        // the bursts of the others almost never.
-        let halvings = (link / shard.bytes_per_second()).checked_ilog2().unwrap_or(0);
-        let bytes = Bytes(meanwhile(link) + meanwhile(link >> (halvings + 1)));
-        let turns = Ticks::for_bytes(bytes, rate, self.observed.facts.psched);
-        Ticks(burst.0.saturating_add(turns.0))
+    /// A class with its burst where senders take turns by shards: beside the burst of any class what
+    /// the guarantee earns while others send. A class of a shard waits for one packet on the link
+    /// and for one in its shard, each of which can be a GSO packet of 64 kB; tokens that are full
+    /// before the class's turn comes are lost (of 2 Mbit in a shard with 35, on a link of 60, a
+    /// burst of 3,036 bytes left 1.87). The shard's own rate is not asked, since it changes with
+    /// each user who comes: it is taken for [`SMALL_SHARD`] of the link, and is the class's at least.
+    fn in_turn(&self, class: Class) -> Class {
+        let (rate, link) = (class.rate.bytes_per_second(), self.link.rate.bytes_per_second());
+        let earned = u128::from(GSO_PACKET) * u128::from(rate) / u128::from(link);
+        let earned = u64::try_from(earned).unwrap_or(GSO_PACKET);
+        let bytes = Bytes(earned + (earned * SMALL_SHARD).min(GSO_PACKET));
+        let turns = Ticks::for_bytes(bytes, class.rate, self.observed.facts.psched);
+        Class { burst: Ticks(class.burst.0.saturating_add(turns.0)), ..class }
     }
 
     /// What finds a packet's class on this link, in a qdisc without shards below it.
@@ -407,6 +400,9 @@ impl LeafKind {
 /// HTB serves a class once its timer fires; what the timer is late by must be in the burst, or the
 /// class falls short (1 ms of it still loses a tenth at 1 Gbit). Small enough to open no hole.
 const BURST_MS: u64 = 4;
+
+/// A shard's guarantees are taken for so small a part of the link's rate: 1/16 (`LinkTree::in_turn`).
+const SMALL_SHARD: u64 = 16;
 
 /// The burst of a class at `rate`: [`BURST_MS`] worth, at least two full frames.
 fn burst(rate: Rate, mtu: u32, psched: Psched) -> Ticks {

@@ -291,23 +291,20 @@ fn a_burst_in_a_shard_outlasts_the_turns_of_others() {
     let (_, tree) = tree_on(&observed, &text(1_100, "16kbit"));
     let bytes = |class: Class| class.burst.bytes_at(class.rate, observed.facts.psched).0;
     let shard = *tree.shards.keys().next().expect("a shard");
-    // 64 kB while one packet of 64 kB is on the link, and as much for one of the shard, which has a
-    // seventh of the link; beside 4 ms or two frames.
+    // What a seventh of the link earns while one packet of 64 kB is on the link; and 64 kB, which
+    // is one packet of its own; beside 4 ms.
     let class = tree.classes[&shard.class()];
-    let shards_own = bytes(class);
-    let share = GSO_PACKET * class.rate.bytes_per_second()
-        / tree.classes[&ClassId::LINK].rate.bytes_per_second();
-    assert!(
-        (share + GSO_PACKET..=share + 2 * GSO_PACKET + 6_000).contains(&shards_own),
-        "{shards_own}"
-    );
+    let link = tree.classes[&ClassId::LINK].rate.bytes_per_second();
+    let earned = GSO_PACKET * class.rate.bytes_per_second() / link;
+    let all = class.rate.bytes_in_ms(4).0 + earned + GSO_PACKET;
+    assert!(bytes(class).abs_diff(all) <= 1, "{} {all}", bytes(class));
     let user = tree.classes.iter().find(|(id, class)| {
-        id.shard() == Some(shard)
-            && matches!(class.role, Role::Leaf { .. })
-            && **id != shard.default()
+        let leaf = matches!(class.role, Role::Leaf { .. });
+        leaf && id.shard() == Some(shard) && **id != shard.default()
     });
     let (_, user) = user.expect("a user");
-    assert!((3_036 + 17..3_036 + 400).contains(&bytes(*user)), "{}", bytes(*user));
+    // 17 bytes of his own while a packet is on the link, and 16 times as many.
+    assert_eq!(bytes(*user), 3_036 + 17 * 17);
     // One more is no reason to change the others.
     let (_, more) = tree_on(&observed, &text(1_102, "16kbit"));
     let same = more.classes.iter().filter(|(id, class)| tree.classes.get(id) == Some(*class));
