@@ -18,10 +18,10 @@ use shaper::state::Classifier;
 use shaper::sys::probe;
 
 tests!(
-    On::Every => a_login_accepted_by_root_is_the_users, a_stream_follows_its_process,
-        a_child_inherits_the_class_of_its_socket, everyone_covers_accounts_without_a_line,
+    On::Every => a_login_accepted_by_root_is_the_users, a_child_inherits_the_class_of_its_socket,
         run_puts_a_command_in_a_users_class;
-    On::HostAndUml => a_passed_socket_stays_its_owners, with_cls_cgroup_a_passed_socket_is_whosoever_moved_last;
+    On::HostAndUml => a_stream_follows_its_process, everyone_covers_accounts_without_a_line,
+        a_passed_socket_stays_its_owners, with_cls_cgroup_a_passed_socket_is_whosoever_moved_last;
     // Placement alone, which is the same on every kernel.
     On::Host => members_of_a_unix_group_are_its_own, attach_outlives_an_apply, nobodys_process_leaves_our_directories;
 );

@@ -11,8 +11,8 @@ use crate::support::rates::{self, Interval, MBIT, between};
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::Every => classes_send_at_their_rates, a_streams_bytes_are_counted_in_its_class_alone,
-        tcp_udp_and_icmp_of_both_families_carry_the_tag, rules_come_before_the_tag;
+    On::Every => classes_send_at_their_rates, tcp_udp_and_icmp_of_both_families_carry_the_tag;
+    On::HostAndUml => a_streams_bytes_are_counted_in_its_class_alone, rules_come_before_the_tag;
 );
 
 const POLICY: &str = r#"

@@ -34,8 +34,7 @@ add "$(command -v busybox)" /bin/busybox
 ln -s busybox "$root/bin/sh"
 for program in tc ip; do add "$(command -v $program)" /sbin/$program; done
 [ ! -d /etc/iproute2 ] || cp -rL /etc/iproute2 "$root/etc/"
-: >"$root/etc/passwd"
-: >"$root/etc/group"
+for file in passwd group subuid; do : >"$root/etc/$file"; done
 printf 'passwd: files\ngroup: files\n' >"$root/etc/nsswitch.conf"
 # stage_modules MODULE...: copies them and what they need; says their paths there.
 stage_modules() {

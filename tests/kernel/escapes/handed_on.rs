@@ -20,8 +20,9 @@ use crate::support::world::World;
 use crate::watch::beside;
 
 tests!(
-    On::Every => apply_gives_what_users_hold_of_roots, what_is_not_one_users_stays_roots,
-        without_the_capability_it_is_said_once, a_session_that_pam_places_has_its_connection;
+    On::Every => apply_gives_what_users_hold_of_roots, what_is_not_one_users_stays_roots;
+    On::HostAndUml => without_the_capability_it_is_said_once,
+        a_session_that_pam_places_has_its_connection;
     On::Events => a_login_gets_its_connection_as_its_own,
         who_has_a_class_already_is_given_nothing;
 );

@@ -131,9 +131,12 @@ everyone: 1mbit
         soon("carol is placed", PATIENCE, || {
             directory(&place).exists() && members(&place).contains(&carol.pid())
         });
-        for _ in 0..8 {
+        // All connections first: half a second of her class is in each packet that they queue.
+        let sockets = [(); 8].map(|()| {
             let port = world.sink(Proto::Tcp);
-            let socket = carol.connect(world.far_at(Family::V4, port));
+            carol.connect(world.far_at(Family::V4, port))
+        });
+        for socket in sockets {
             carol.tell(&Order::Flood { socket, bytes: 65_536 });
         }
         let now = classid(&place);
