@@ -16,8 +16,10 @@ use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
 use crate::netlink::request::{class, clsact, filter, leaf, root};
 use crate::plan::{Journal, Step, Tc};
-use crate::state::{Claim, Facts, Filter, LinkName, Pref, Program, RootQdisc, Sockets, Tag};
-use crate::sys::bpf::{self, Maps};
+use crate::state::{
+    Claim, Facts, Filter, LinkName, Pref, Program, RootQdisc, RuleMapIds, Sockets, Tag,
+};
+use crate::sys::bpf::{self, Maps, RuleMaps};
 use crate::sys::route::SocketError;
 use crate::units::ClassId;
 
@@ -110,8 +112,9 @@ pub fn perform<'a>(
 ) -> Result<usize, Failed> {
     let indexes = facts.links.iter().map(|(name, link)| (name, link.ifindex)).collect();
     let (programs, clear) = (BTreeMap::new(), BTreeMap::new());
-    let (waiting, gone) = (Vec::new(), BTreeSet::new());
-    let mut run = Run { kernel, facts, indexes, programs, clear, waiting, journal, gone };
+    let (rule_programs, waiting, gone) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+    let mut run =
+        Run { kernel, facts, indexes, programs, clear, rule_programs, waiting, journal, gone };
     let mut count = 0;
     for step in steps {
         let fail = |source| failed(step, None, source);
@@ -197,6 +200,8 @@ struct Run<'k, 's> {
     programs: BTreeMap<Program, OwnedFd>,
     /// The same of those that clear priorities.
     clear: BTreeMap<Sockets, OwnedFd>,
+    /// Programs of rules, open until the message that hands them over is sent.
+    rule_programs: BTreeMap<RuleMapIds, OwnedFd>,
     waiting: Vec<Waiting<'s>>,
     journal: &'k mut Journal,
     /// Links that went since the plan was made.
@@ -447,6 +452,19 @@ impl<'s> Run<'_, 's> {
                     };
                     let (ids, file) = (maps.ids(), file.as_fd());
                     vec![filter::add_bpf(ifindex, *parent, *pref, *program, ids, file)]
+                }
+                Filter::Program(rules) => {
+                    let maps = RuleMaps::create(&rules.rules).map_err(Cause::Bpf)?;
+                    let asked = match rules.asks {
+                        Some(_) => Some(self.kernel.owners.as_ref().ok_or_else(no_maps)?),
+                        None => None,
+                    };
+                    let file = bpf::load_rules(rules, &maps, asked).map_err(Cause::Bpf)?;
+                    let (ids, asked) = (maps.ids(), asked.map(Maps::ids));
+                    self.kernel.rules.insert(ids, maps);
+                    let file = self.rule_programs.entry(ids).or_insert(file);
+                    let file = file.as_fd();
+                    vec![filter::add_program_rules(ifindex, *pref, rules, ids, asked, file)]
                 }
                 Filter::ClearPriority(sockets) => {
                     let file = match self.clear.entry(*sockets) {

@@ -2,6 +2,7 @@
 //! `net_cls` hierarchy, `/proc`, and which instance of the program this is. Opens them; asks and
 //! changes nothing by itself, but for mounting the hierarchy when told to.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance};
 use crate::model::Matcher;
 use crate::plan::Paths;
 use crate::process::{self, Decision, InstanceView, Process, Reason};
-use crate::state::{Accounts, Claim, Mark, NetCls};
-use crate::sys::bpf::Maps;
+use crate::state::{Accounts, Claim, Mark, NetCls, RuleMapIds};
+use crate::sys::bpf::{Maps, RuleMaps};
 use crate::sys::netns::{self, NetnsError, Target};
 use crate::sys::route::{Netlink, SocketError};
 use crate::units::{ClassId, Psched};
@@ -31,6 +32,8 @@ pub struct Kernel {
     pub proc_root: PathBuf,
     /// The maps that the deciding programs read, once they were made or opened.
     pub owners: Option<Maps>,
+    /// Those of the programs of rules that stand, once they were made or opened.
+    pub rules: BTreeMap<RuleMapIds, RuleMaps>,
     hierarchy: Option<Hierarchy>,
 }
 
@@ -72,6 +75,7 @@ impl Kernel {
             netns_cookie: netns::cookie().map_err(OpenError::Namespace)?,
             proc_root: PathBuf::from("/proc"),
             owners: None,
+            rules: BTreeMap::new(),
             hierarchy: cgroup::find()?,
         })
     }

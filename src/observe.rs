@@ -3,6 +3,7 @@
 
 mod links;
 mod owners;
+mod program_rules;
 mod sockets;
 mod units;
 
@@ -30,6 +31,7 @@ use crate::sys::route::SocketError;
 use crate::sys::{bpf, ethtool, probe};
 use crate::units::{ClassId, Psched, Shard};
 pub use owners::{open_owners, replace_all_but};
+pub use program_rules::take_as_read;
 use sockets::Tags;
 
 /// The kernel could not be read.
@@ -63,6 +65,8 @@ pub struct Sight {
     pub unread_owners: Option<String>,
     /// Where each deciding program stands, and which maps it reads.
     maps: BTreeMap<Seat, MapIds>,
+    /// The names of the programs of rules whose maps could not be read.
+    unread_rules: BTreeMap<(LinkName, Pref), String>,
 }
 
 /// Where a filter stands: the link, the qdisc, the pref.
@@ -125,10 +129,13 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         sight.direct_packets.extend(seen.direct_packets.map(|packets| (name.clone(), packets)));
         let maps = seen.maps.into_iter();
         sight.maps.extend(maps.map(|((at, pref), ids)| ((name.clone(), at, pref), ids)));
+        let programs = seen.programs.into_iter();
+        sight.unread_rules.extend(programs.map(|(pref, text)| ((name.clone(), pref), text)));
         sight.rules.insert(name.clone(), seen.rules);
         sight.counters.insert(name, seen.counters);
     }
     owners::read(kernel, &mut sight);
+    program_rules::read(kernel, &mut sight);
     sight.observation.state.claims = claims;
     sight.observation.state.net_cls = kernel.net_cls();
     sight.observation.net_cls = kernel.hierarchy().map(|hierarchy| hierarchy.path.clone());
@@ -217,6 +224,8 @@ struct SeenTree {
     bound: BTreeSet<ClassId>,
     /// The maps that each deciding program reads, by qdisc and pref.
     maps: BTreeMap<(ClassId, Pref), MapIds>,
+    /// The names of the programs of rules.
+    programs: BTreeMap<Pref, String>,
 }
 
 fn tree(
@@ -283,6 +292,7 @@ fn tree(
         kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
     tree.left_tables = left_tables(kernel, ifindex, &records)?;
     seen.rules = assemble::lines(&records);
+    seen.programs = assemble::program_rules(&records);
     tree.filters = filters(link, ClassId::ROOT, records, &mut seen);
     let standing = tree.leaves.iter().filter(|(_, leaf)| **leaf == LeafQdisc::Shard);
     for shard in standing.filter_map(|(id, _)| Shard::of_class(*id)) {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 mod claim;
 mod filter;
 mod owners;
+mod program_rules;
 mod subuid;
 mod u32;
 
@@ -21,6 +22,7 @@ pub use self::filter::{
     TagHelper,
 };
 pub use self::owners::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
+pub use self::program_rules::{Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders};
 pub use self::subuid::{NotARange, SubordinateUids, Subuids, UidRange};
 pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};

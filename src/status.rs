@@ -94,7 +94,8 @@ pub struct Rule {
     /// A user, a class, `default` or `unshaped`.
     pub to: String,
     pub classid: String,
-    /// Matched since the rules last changed; nothing where the kernel does not count them.
+    /// Matched since the rules last changed; nothing where the kernel does not count them, which it does
+    /// not for u32 without CONFIG_CLS_U32_PERF.
     pub packets: Option<u64>,
 }
 

@@ -360,7 +360,20 @@ impl FromStr for Minor {
 
 /// A whole classid `AAAA:BBBB`; also how qdiscs are named (minor 0). Its `u32` is what
 /// `net_cls.classid` and `tcm_handle` hold: `0xAAAABBBB`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct ClassId(pub u32);
 
 impl ClassId {

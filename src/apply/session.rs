@@ -271,6 +271,10 @@ impl Session {
             );
             meaning.warnings.push(Diagnostic::warning(Kind::Claim, None, message));
         }
+        // Whoever may change nothing cannot read them, and else they are replaced.
+        if may_change(&self.kernel).is_err() {
+            observe::take_as_read(&mut meaning.sight, &desired);
+        }
         let observation = &meaning.sight.observation;
         let mut plan = diff(&observation.state, &desired, &observation.foreign);
         let derived = meaning.model.nodes.iter().filter(|node| {

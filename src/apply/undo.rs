@@ -146,11 +146,13 @@ fn keep_deciding(state: &mut KernelState, now: &KernelState) {
     for (link, tree) in &mut state.links {
         let Some(today) = now.links.get(link) else { continue };
         let mut keep = |filters: &mut BTreeMap<Pref, Filter>, today: &BTreeMap<Pref, Filter>| {
-            if Pref::TAG.iter().any(|pref| filters.get(pref).is_some_and(is_lost)) {
-                filters.retain(|pref, _| !Pref::TAG.contains(pref));
-                let tags = today.iter().filter(|(pref, _)| Pref::TAG.contains(pref));
-                filters.extend(tags.map(|(pref, filter)| (*pref, filter.clone())));
-                kept = true;
+            for pair in [Pref::PROGRAM, Pref::TAG] {
+                if pair.iter().any(|pref| filters.get(pref).is_some_and(is_lost)) {
+                    filters.retain(|pref, _| !pair.contains(pref));
+                    let stay = today.iter().filter(|(pref, _)| pair.contains(pref));
+                    filters.extend(stay.map(|(pref, filter)| (*pref, filter.clone())));
+                    kept |= pair == Pref::TAG;
+                }
             }
         };
         keep(&mut tree.filters, &today.filters);

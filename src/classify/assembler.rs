@@ -44,6 +44,9 @@ pub const R0: Register = Register(0);
 /// Arguments of functions, which do not survive a call. R1 is the context at the start.
 pub const R1: Register = Register(1);
 pub const R2: Register = Register(2);
+pub const R3: Register = Register(3);
+pub const R4: Register = Register(4);
+pub const R5: Register = Register(5);
 /// These survive calls.
 pub const R6: Register = Register(6);
 pub const R7: Register = Register(7);
@@ -55,6 +58,8 @@ pub const FRAME: Register = Register(10);
 /// How many bytes are read or written.
 #[derive(Clone, Copy, Debug)]
 pub enum Width {
+    Byte,
+    Half,
     Word,
     Double,
 }
@@ -62,6 +67,8 @@ pub enum Width {
 impl Width {
     fn bits(self) -> u8 {
         match self {
+            Width::Byte => 0x10,
+            Width::Half => 0x08,
             Width::Word => 0x00,
             Width::Double => 0x18,
         }
@@ -126,6 +133,10 @@ impl Assembler {
         self.push(0x47, to, R0, 0, value);
     }
 
+    pub fn and(&mut self, to: Register, value: i32) {
+        self.push(0x57, to, R0, 0, value);
+    }
+
     pub fn shift_right(&mut self, to: Register, bits: i32) {
         self.push(0x77, to, R0, 0, bits);
     }
@@ -133,6 +144,15 @@ impl Assembler {
     /// The low 32 bits in network byte order; the high ones become 0.
     pub fn big_endian_32(&mut self, to: Register) {
         self.push(0xdc, to, R0, 0, 32);
+    }
+
+    /// The low 16 bits in network byte order; the others become 0.
+    pub fn big_endian_16(&mut self, to: Register) {
+        self.push(0xdc, to, R0, 0, 16);
+    }
+
+    pub fn big_endian_64(&mut self, to: Register) {
+        self.push(0xdc, to, R0, 0, 64);
     }
 
     pub fn load(&mut self, width: Width, to: Register, from: Register, offset: i16) {
@@ -181,6 +201,29 @@ impl Assembler {
     /// Unsigned.
     pub fn jump_if_more(&mut self, left: Register, value: i32, label: Label) {
         self.jump_if(0x25, left, R0, value, label);
+    }
+
+    /// Unsigned.
+    pub fn jump_if_at_least(&mut self, left: Register, value: i32, label: Label) {
+        self.jump_if(0x35, left, R0, value, label);
+    }
+
+    /// Unsigned. Linux 4.14, as [`Assembler::jump_if_less`].
+    pub fn jump_if_at_most(&mut self, left: Register, value: i32, label: Label) {
+        self.jump_if(0xb5, left, R0, value, label);
+    }
+
+    /// Unsigned, as the next two.
+    pub fn jump_if_above(&mut self, left: Register, right: Register, label: Label) {
+        self.jump_if(0x2d, left, right, 0, label);
+    }
+
+    pub fn jump_if_not_below(&mut self, left: Register, right: Register, label: Label) {
+        self.jump_if(0x3d, left, right, 0, label);
+    }
+
+    pub fn jump_if_not_above(&mut self, left: Register, right: Register, label: Label) {
+        self.jump_if(0xbd, left, right, 0, label);
     }
 
     pub fn jump_if_same(&mut self, left: Register, right: Register, label: Label) {

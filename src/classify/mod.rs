@@ -6,6 +6,7 @@ pub mod frame;
 pub mod hash;
 pub mod interpret;
 pub mod program;
+pub mod program_rules;
 pub mod u32;
 
 use crate::state::{Classifier, Features};

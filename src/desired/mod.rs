@@ -8,17 +8,18 @@ mod owners;
 mod rates;
 mod shards;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 pub use clsact::Unguarded;
 pub use identity::OutOfMinors;
 pub use shards::Sharding;
 
 use crate::classify::{self, NoClassifier};
-use crate::model::{LeafChoice, Limits, Link, Model, Target};
+use crate::model::{LeafChoice, Limits, Link, Model, Rule, Target};
 use crate::state::{
     Claim, Class, Classifier, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls,
-    Observation, Owner, Pref, Program, Protocol, Role, Tag, Tree, U32Rule, U32Rules,
+    Observation, Owner, Pref, Program, ProgramRule, Protocol, Role, RuleProgram, Senders, Tag,
+    Tree, U32Rule, U32Rules,
 };
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
 use identity::Identities;
@@ -312,6 +313,10 @@ impl LinkTree<'_> {
             };
             by_family.map(rules).into()
         };
+        if let Some(program) = self.program()? {
+            let filter = Filter::Program(program);
+            insert_filter(&mut tree.filters, Pref::PROGRAM, standing, filter);
+        }
         for (protocol, prefs, rules) in filters.into_iter().filter(|(_, _, r)| !r.is_empty()) {
             insert_filter(&mut tree.filters, prefs, standing, Filter::U32 { protocol, rules });
         }
@@ -323,12 +328,53 @@ impl LinkTree<'_> {
         Ok(())
     }
 
-    fn rules(&self, family: Family, most_tables: u16) -> U32Rules {
-        let on_link = |rule: &&crate::model::Rule| {
-            rule.links.as_ref().is_none_or(|links| links.contains(&self.link.name))
+    /// The link's rules in file order: those that u32 decides, and from the first that it cannot decide
+    /// on the others.
+    fn rules_here(&self) -> (Vec<&Rule>, Vec<&Rule>) {
+        let on_link =
+            |rule: &&Rule| rule.links.as_ref().is_none_or(|links| links.contains(&self.link.name));
+        let mut rules: Vec<&Rule> = self.model.rules.iter().filter(on_link).collect();
+        let first = rules.iter().position(|rule| rule.needs_program()).unwrap_or(rules.len());
+        let others = rules.split_off(first);
+        (rules, others)
+    }
+
+    /// The eBPF program of the rules that u32 cannot decide, and of those behind them.
+    fn program(&self) -> Result<Option<RuleProgram>, Impossible> {
+        let (_, rules) = self.rules_here();
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let nodes = self.model.nodes.iter().map(|node| &node.owner).zip(&self.ids.nodes);
+        let asks = match (rules.iter().any(|rule| rule.from.is_some()), self.tag()?) {
+            (false, _) => None,
+            (true, Tag::Bpf(program)) => Some(program),
+            // The model has asked what the kernel can do; this is what it has become since.
+            (true, Tag::Cgroup) => {
+                let (link, source) = (self.link.name.clone(), NoClassifier::Bpf);
+                return Err(Impossible::Classifier { link, source });
+            }
         };
-        let rules = self.model.rules.iter().filter(on_link);
-        let rules = rules.flat_map(|rule| {
+        let senders: BTreeMap<&Owner, ClassId> = match asks {
+            Some(_) => nodes.map(|(owner, id)| (owner, *id)).collect(),
+            None => BTreeMap::new(),
+        };
+        let rules = rules.into_iter().map(|rule| ProgramRule {
+            line: rule.line,
+            to: self.target(&rule.to),
+            from: rule.from.as_ref().map(|from| {
+                let of = from.owners.iter().filter_map(|owner| senders.get(owner).copied());
+                let of: BTreeSet<ClassId> = of.collect();
+                Senders { not: from.not, of: of.into_iter().collect() }
+            }),
+            packets: rule.packets.clone(),
+        });
+        Ok(Some(RuleProgram { asks, ethernet: self.facts.ethernet, rules: rules.collect() }))
+    }
+
+    fn rules(&self, family: Family, most_tables: u16) -> U32Rules {
+        let (rules, _) = self.rules_here();
+        let rules = rules.into_iter().flat_map(|rule| {
             let parts = classify::u32::compile(family, &rule.matches, self.target(&rule.to));
             parts.into_iter().map(|part| U32Rule { line: Some(rule.line), ..part })
         });

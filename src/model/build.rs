@@ -3,6 +3,7 @@
 use crate::policy::{Diagnostic, Findings, Policy, Report};
 use crate::state::Facts;
 
+use super::senders::Senders;
 use super::{Model, claims, groups, links, nodes, rules};
 
 /// How strictly names must be known.
@@ -37,7 +38,11 @@ pub fn build(
     let claims = claims::resolve(policy, facts, options, &mut findings);
     let groups = groups::resolve(policy, facts, &claims, &mut findings);
     let nodes = nodes::resolve(policy, facts, &links, &claims, &groups, &mut findings);
-    let rules = rules::resolve(policy, &links, &mut findings);
+    let rules = rules::resolve(
+        &Senders { policy, matcher: &claims.matcher, facts, options },
+        &links,
+        &mut findings,
+    );
     // What cannot be on a link that may come is said now, not when it comes.
     let to_come = links.only_to_come();
     if !to_come.shaped.is_empty() && !findings.has_errors() {

@@ -27,6 +27,8 @@ pub(super) struct Shaped<'p> {
     altnames: Vec<String>,
     /// Not the loopback, nor an ifb.
     may_fit_patterns: bool,
+    /// Packets there can have VLAN tags; so it is assumed where nothing is known.
+    pub ethernet: bool,
 }
 
 impl<'p> Links<'p> {
@@ -189,7 +191,8 @@ fn shape<'p>(
     let link = Link { name, rate, speed, default, classifier, leaf, place };
     let altnames = device.map_or_else(Vec::new, |device| device.altnames.clone());
     let may_fit_patterns = device.is_none_or(has_packets_of_its_own);
-    Some(Shaped { line, link, altnames, may_fit_patterns })
+    let ethernet = device.is_none_or(|device| device.ethernet);
+    Some(Shaped { line, link, altnames, may_fit_patterns, ethernet })
 }
 
 /// What can be said of a link without looking; an alternative name may be longer than a name.

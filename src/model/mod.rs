@@ -10,6 +10,7 @@ mod matcher;
 mod nodes;
 mod owners;
 mod rules;
+mod senders;
 mod sets;
 mod stacked;
 mod units;
@@ -19,7 +20,7 @@ mod tests;
 
 use std::num::NonZeroU32;
 
-use crate::state::{Classifier, Key, LinkName, Match, Owner};
+use crate::state::{Classifier, Key, LinkName, Match, Owner, Packets};
 use crate::units::{Minor, Rate};
 
 pub use crate::policy::{LeafChoice, Pattern, Place};
@@ -95,11 +96,32 @@ pub enum Asked {
 pub struct Rule {
     /// Which of the policy's rules it is, counted from 1.
     pub line: NonZeroU32,
+    /// Every combination that a packet can have, for u32; none where the rule is in an eBPF program
+    /// on each of its links.
     pub matches: Vec<Match>,
+    /// The same field by field, for that program.
+    pub packets: Packets,
+    /// Whose packets; `None`: anybody's.
+    pub from: Option<From>,
     pub to: Target,
     /// `None`: on every link.
     pub links: Option<Vec<LinkName>>,
     pub place: Place,
+}
+
+/// Whose packets a rule is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct From {
+    /// Of everybody else.
+    pub not: bool,
+    pub owners: Vec<Owner>,
+}
+
+impl Rule {
+    /// u32 cannot decide it: it sees neither whose a packet is nor a VLAN tag that was offloaded.
+    pub fn needs_program(&self) -> bool {
+        self.from.is_some() || self.packets.vlan.is_some()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use crate::policy::{
     Diagnostic, Field, Findings, Kind, Networks, Policy, RuleLine, Span, Written, closest, quote,
 };
-use crate::state::{Bits, Family, Match, Owner};
+use crate::state::{Bits, Classifier, Facts, Family, LinkName, Match, Owner, Packets};
 
 use super::links::Links;
+use super::senders::Senders;
 use super::{Rule, Target, sets};
 
 /// Each takes from half a kilobyte to some kilobytes of the kernel's memory, the more the more
@@ -24,8 +25,21 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 
-pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Findings) -> Vec<Rule> {
+/// Ranges to compare with in the eBPF program of one link, and in one rule of it: the kernel's
+/// verifier looks at up to a million instructions, and a jump passes over 32,767.
+const MOST_RANGES: usize = 4_000;
+const MOST_RANGES_OF_A_RULE: usize = 1_000;
+/// Rules in such a program: of each the verifier leaves a branch for later, 8,192 at the most.
+const MOST_PROGRAM_RULES: usize = 1_000;
+
+pub(super) fn resolve(
+    senders: &Senders<'_>,
+    links: &Links<'_>,
+    findings: &mut Findings,
+) -> Vec<Rule> {
+    let policy = senders.policy;
     let targets = Targets::new(policy);
+    let mut programs: Vec<Option<Program>> = links.shaped.iter().map(|_| None).collect();
     let mut counts = vec![[0_usize; 2]; links.shaped.len()];
     let mut full = false;
     let mut rules = Vec::with_capacity(policy.rules.len());
@@ -35,9 +49,51 @@ pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Finding
             None => Some((0..links.shaped.len()).collect()),
             Some(name) => findings.take(links.find(name)),
         };
-        let matches = findings.take(expand(line));
-        let (Some(to), Some(here), Some(matches)) = (to, here, matches) else { continue };
-        if to == Target::Unshaped
+        let from = senders.find(&line.from, findings);
+        let (Some(to), Some(here)) = (to, here) else { continue };
+        let mut rule = Rule {
+            line: number,
+            matches: Vec::new(),
+            packets: sets::packets(line, has_ports(line).then_some(&[TCP, UDP])),
+            from,
+            to,
+            links: None,
+            place: line.at.place,
+        };
+        if rule.needs_program()
+            && let Err(problem) = can_have_program(line, &here, links, senders.facts)
+        {
+            findings.push(problem);
+            continue;
+        }
+        if rule.packets.vlan.is_some()
+            && let Some(link) = without_tags(line, &here, links)
+        {
+            let at = line.vlan.values.first().map_or(line.at, |id| id.at);
+            findings.push(
+                Diagnostic::warning(
+                    Kind::Rule,
+                    at,
+                    format!("no packet on {link} has a VLAN tag: it is no Ethernet"),
+                )
+                .help("name the Ethernet link that the VLAN is on, or leave `vlan` out"),
+            );
+        }
+        let (in_program, in_u32): (Vec<usize>, Vec<usize>) =
+            here.iter().partition(|link| rule.needs_program() || programs[**link].is_some());
+        if findings.take(check(line)).is_none() {
+            continue;
+        }
+        // Offline no link may be known.
+        if (!in_u32.is_empty() || in_program.is_empty()) && !rule.needs_program() {
+            match findings.take(expand(line)) {
+                Some(matches) => rule.matches = matches,
+                None => continue,
+            }
+        }
+        let matches = &rule.matches;
+        let to = &rule.to;
+        if *to == Target::Unshaped
             && let Some(field) = [&line.sport, &line.dport].into_iter().find(|f| sets::has(f, 22))
         {
             let at = field.values.first().map_or(line.at, |port| port.at);
@@ -52,19 +108,101 @@ pub(super) fn resolve(policy: &Policy, links: &Links<'_>, findings: &mut Finding
         }
         for (family, slot) in [(Family::V4, 0), (Family::V6, 1)] {
             let new = matches.iter().filter(|m| m.family().is_none_or(|f| f == family)).count();
-            for &link in &here {
+            for &link in &in_u32 {
                 counts[link][slot] += new;
                 if counts[link][slot] > MOST_MATCHES && !std::mem::replace(&mut full, true) {
                     findings.push(too_many(line.at, counts[link][slot]));
                 }
             }
         }
+        for link in in_program {
+            let program = programs[link].get_or_insert_default();
+            program.rules += 1;
+            let senders = rule.from.as_ref().map_or(0, |from| from.owners.len());
+            let ranges = rule.packets.ranges() + senders;
+            program.ranges += ranges;
+            let too_long = ranges > MOST_RANGES_OF_A_RULE
+                || program.ranges > MOST_RANGES
+                || program.rules > MOST_PROGRAM_RULES;
+            if too_long && !std::mem::replace(&mut full, true) {
+                findings.push(program.too_long(line.at));
+            }
+        }
         let name = |link: &usize| links.shaped[*link].link.name.clone();
-        let only = line.link.as_ref().map(|_| here.iter().map(name).collect());
-        let place = line.at.place;
-        rules.push(Rule { line: number, matches, to, links: only, place });
+        rule.links = line.link.as_ref().map(|_| here.iter().map(name).collect());
+        rules.push(rule);
     }
     rules
+}
+
+/// How much of a link's rules is in its eBPF program so far.
+#[derive(Default)]
+struct Program {
+    rules: usize,
+    ranges: usize,
+}
+
+impl Program {
+    fn too_long(&self, at: Span) -> Diagnostic {
+        let Program { rules, ranges } = self;
+        Diagnostic::error(
+            Kind::Rule,
+            at,
+            format!("from the first rule with `from` or `vlan` on, {rules} rules with {ranges} ranges are too many for one eBPF program"),
+        )
+        .label("with this rule")
+        .help(format!("{MOST_PROGRAM_RULES} rules and {MOST_RANGES} ranges are possible, {MOST_RANGES_OF_A_RULE} in one rule; put rules without `from` and `vlan` before those with them"))
+    }
+}
+
+/// Whether what such a rule asks can be found out on its links.
+fn can_have_program(
+    line: &RuleLine,
+    here: &[usize],
+    links: &Links<'_>,
+    facts: &Facts,
+) -> Result<(), Diagnostic> {
+    let from = line.from.values.first().map(|name| name.at);
+    let (key, at) = match (from, line.vlan.values.first()) {
+        (Some(at), _) => ("from", at),
+        (None, id) => ("vlan", id.map_or(line.at, |id| id.at)),
+    };
+    let classifiers = &facts.features.classifiers;
+    // Where none is known, nobody has looked.
+    if !classifiers.is_empty() && !classifiers.contains(&Classifier::Bpf) {
+        return Err(Diagnostic::error(
+            Kind::Rule,
+            at,
+            format!("`{key}` needs eBPF, which this kernel, or this process's capabilities (CAP_BPF), do not allow"),
+        )
+        .help(format!("leave `{key}` out, or install a kernel with `cls_bpf` and bpf(2)")));
+    }
+    let by_tag = here.iter().map(|link| &links.shaped[*link]);
+    let by_tag = by_tag.into_iter().find(|it| it.link.classifier == Some(Classifier::Cgroup));
+    match (from, by_tag) {
+        (Some(at), Some(shaped)) => {
+            let (link, written) = (&shaped.link.name, shaped.line.name.at);
+            Err(Diagnostic::error(
+                Kind::Rule,
+                at,
+                format!("{link} has `classifier: cgroup`, which does not ask whose a packet is"),
+            )
+            .also(written, "this link")
+            .help("write `classifier: auto` there, or give the rule the `link` that it is for"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A link that the rule names, and whose packets have no VLAN tags.
+fn without_tags<'a>(line: &RuleLine, here: &[usize], links: &'a Links<'_>) -> Option<&'a LinkName> {
+    line.link.as_ref()?;
+    let shaped = here.iter().map(|link| &links.shaped[*link]).find(|shaped| !shaped.ethernet)?;
+    Some(&shaped.link.name)
+}
+
+fn has_ports(line: &RuleLine) -> bool {
+    !line.sport.is_empty() || !line.dport.is_empty()
 }
 
 fn too_many(at: Span, count: usize) -> Diagnostic {
@@ -119,12 +257,13 @@ impl<'a> Targets<'a> {
     }
 }
 
-/// Every combination of the line's fields that a packet can have.
-fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
-    let has_ports = !line.sport.is_empty() || !line.dport.is_empty();
-    if line.src.is_empty() && line.dst.is_empty() && line.proto.is_empty() && !has_ports {
+/// What no packet can have is an error, however it is decided.
+fn check(line: &RuleLine) -> Result<(), Diagnostic> {
+    let has_ports = has_ports(line);
+    let of_ip = !line.src.is_empty() || !line.dst.is_empty() || !line.proto.is_empty() || has_ports;
+    if !of_ip && line.vlan.is_empty() && line.from.is_empty() {
         return Err(Diagnostic::error(Kind::Rule, line.at, "a rule that matches nothing in particular")
-            .help("say which packets: `src`, `dst`, `sport`, `dport` or `proto`; what no rule names goes by its process"));
+            .help("say which packets: `src`, `dst`, `sport`, `dport`, `proto`, `vlan` or `from`; what no rule names goes by its process"));
     }
     let without_ports = |p: &&Written<u8>| ![TCP, UDP, SCTP].contains(&p.value);
     if has_ports
@@ -134,6 +273,20 @@ fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
         return Err(Diagnostic::error(Kind::Rule, proto.at, "this protocol has no ports")
             .help("ports are for tcp, udp and sctp: remove the ports, or make two rules"));
     }
+    mixes_families(line)?;
+    let Packets { vlan, proto, src, dst, sport, dport } =
+        sets::packets(line, has_ports.then_some(&[TCP, UDP]));
+    let numbers = [vlan, sport, dport].into_iter().flatten().any(|ranges| ranges.is_empty());
+    let addresses = [src, dst].into_iter().flatten().any(|ranges| ranges.is_empty());
+    match numbers || addresses || proto.is_some_and(|ranges| ranges.is_empty()) {
+        true => Err(nothing_is_left(line)),
+        false => Ok(()),
+    }
+}
+
+/// Every combination of the line's fields that a packet can have.
+fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
+    let has_ports = has_ports(line);
     let pairs = pairs(line)?;
     let protos = sets::protocols(&line.proto, has_ports.then_some(&[TCP, UDP]));
     let (sports, dports) = (sets::ports(&line.sport), sets::ports(&line.dport));
@@ -182,7 +335,11 @@ fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
 fn nothing_is_left(line: &RuleLine) -> Diagnostic {
     let (src, dst) = (first(&line.src), first(&line.dst));
     let (sport, dport, proto) = (first(&line.sport), first(&line.dport), first(&line.proto));
-    let at = [src, dst, sport, dport, proto].into_iter().flatten().next().unwrap_or(line.at);
+    let at = [src, dst, sport, dport, proto, first(&line.vlan)]
+        .into_iter()
+        .flatten()
+        .next()
+        .unwrap_or(line.at);
     Diagnostic::error(Kind::Rule, at, "no packet is left by this `not`")
         .help("take something out of it, or remove the rule")
 }
@@ -195,8 +352,8 @@ fn first<T>(field: &Field<T>) -> Option<Span> {
 /// A source and a destination; `None`: any.
 type Pair = (Option<IpNet>, Option<IpNet>);
 
-/// Sources and destinations of one family; each must have a partner.
-fn pairs(line: &RuleLine) -> Result<Vec<Pair>, Diagnostic> {
+/// Sources and destinations must each have a partner of the same family.
+fn mixes_families(line: &RuleLine) -> Result<(), Diagnostic> {
     let is_v4 = |nets: &Written<Networks>| matches!(nets.value.first(), Some(IpNet::V4(_)));
     let of_both = line.src.not || line.dst.not;
     for (field, others, what) in [(&line.src, &line.dst, "dst"), (&line.dst, &line.src, "src")] {
@@ -217,6 +374,11 @@ fn pairs(line: &RuleLine) -> Result<Vec<Pair>, Diagnostic> {
             .help(format!("add a `{what}` of the same family, or make a rule for each family")));
         }
     }
+    Ok(())
+}
+
+/// Sources and destinations of one family.
+fn pairs(line: &RuleLine) -> Result<Vec<Pair>, Diagnostic> {
     let mut pairs = Vec::new();
     let dsts = sets::networks(&line.dst);
     for src in sets::networks(&line.src) {

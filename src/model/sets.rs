@@ -1,13 +1,73 @@
-//! What a rule's field lets through, in pieces that one comparison can decide: ranges as powers of two of
-//! neighbours, networks, and what is left when some are taken away. Touches nothing.
+//! What a rule's field lets through, in pieces that one comparison can decide: ranges as powers of
+//! two of neighbours, networks, and what is left when some are taken away. Touches nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
-use crate::policy::{Field, Networks};
-use crate::state::Bits;
+use crate::policy::{Field, Networks, RuleLine};
+use crate::state::{Bits, Packets, Ranges};
+
+/// The fields of a rule as ranges.
+pub(super) fn packets(line: &RuleLine, with_ports: Option<&[u8]>) -> Packets {
+    Packets {
+        vlan: numbers(&line.vlan),
+        proto: one_by_one(&protocols(&line.proto, with_ports)),
+        src: addresses(&line.src),
+        dst: addresses(&line.dst),
+        sport: numbers(&line.sport),
+        dport: numbers(&line.dport),
+    }
+}
+
+/// Ports or VLAN ids.
+fn numbers(field: &Field<RangeInclusive<u16>>) -> Option<Ranges<u16>> {
+    let ranges = field.values.iter().map(|range| wide(&range.value)).collect();
+    let chosen = chosen(ranges, field.not, u16::MAX.into());
+    let narrow = |(from, to)| (from as u16, to as u16);
+    (!field.is_empty()).then(|| chosen.into_iter().map(narrow).collect())
+}
+
+/// Protocols, from the pieces that decide them.
+fn one_by_one(pieces: &[Option<Bits<u8>>]) -> Option<Ranges<u8>> {
+    let pieces: Option<Vec<Bits<u8>>> = pieces.iter().copied().collect();
+    let range = |bits: Bits<u8>| wide(&(bits.value..=bits.value | !bits.mask));
+    let ranges = chosen(pieces?.into_iter().map(range).collect(), false, u8::MAX.into());
+    Some(ranges.into_iter().map(|(from, to)| (from as u8, to as u8)).collect())
+}
+
+/// Networks of both families.
+fn addresses(field: &Field<Networks>) -> Option<Ranges<IpAddr>> {
+    let networks: Option<Vec<IpNet>> = networks(field).into_iter().collect();
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for network in networks? {
+        match network {
+            IpNet::V4(it) => v4.push((it.network().to_bits(), it.broadcast().to_bits())),
+            IpNet::V6(it) => v6.push((it.network().to_bits(), it.broadcast().to_bits())),
+        }
+    }
+    let v4 = merged(v4, |last| last.checked_add(1));
+    let v4 =
+        v4.into_iter().map(|(first, last)| [first, last].map(|bits| Ipv4Addr::from(bits).into()));
+    let v6 = merged(v6, |last| last.checked_add(1));
+    let v6 =
+        v6.into_iter().map(|(first, last)| [first, last].map(|bits| Ipv6Addr::from(bits).into()));
+    Some(v4.chain(v6).map(|[first, last]| (first, last)).collect())
+}
+
+/// Ascending, apart, none next to another.
+fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
+    ranges.sort_unstable();
+    let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
+    for (from, to) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if next(*end).is_none_or(|next| from <= next) => *end = (*end).max(to),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
+}
 
 /// A field's pieces; `None`: it may be anything.
 pub(super) fn ports(field: &Field<RangeInclusive<u16>>) -> Vec<Option<Bits<u16>>> {
@@ -44,8 +104,8 @@ pub(super) fn has(field: &Field<RangeInclusive<u16>>, port: u16) -> bool {
     !field.is_empty() && field.values.iter().any(|range| range.value.contains(&port)) != field.not
 }
 
-/// The networks of a field, of both families; without those of the field, where it says `not`: a packet
-/// of the other family is surely not to one of them.
+/// The networks of a field, of both families; without those of the field, where it says `not`: a
+/// packet of the other family is surely not to one of them.
 pub(super) fn networks(field: &Field<Networks>) -> Vec<Option<IpNet>> {
     if field.is_empty() {
         return vec![None];
@@ -109,17 +169,10 @@ fn wide<T: Copy + Into<u32>>(range: &RangeInclusive<T>) -> Range {
     ((*range.start()).into(), (*range.end()).into())
 }
 
-/// The numbers in these ranges, or with `not` all others up to `last`: ascending, apart, none next to
-/// another.
-fn chosen(mut ranges: Vec<Range>, not: bool, last: u32) -> Vec<Range> {
-    ranges.sort_unstable();
-    let mut merged: Vec<Range> = Vec::with_capacity(ranges.len());
-    for (from, to) in ranges {
-        match merged.last_mut() {
-            Some((_, end)) if from <= *end + 1 => *end = (*end).max(to),
-            _ => merged.push((from, to)),
-        }
-    }
+/// The numbers in these ranges, or with `not` all others up to `last`: ascending, apart, none next
+/// to another.
+fn chosen(ranges: Vec<Range>, not: bool, last: u32) -> Vec<Range> {
+    let merged = merged(ranges, |last| last.checked_add(1));
     if !not {
         return merged;
     }
@@ -128,7 +181,8 @@ fn chosen(mut ranges: Vec<Range>, not: bool, last: u32) -> Vec<Range> {
     starts.zip(ends).filter(|(from, end)| from < end).map(|(from, end)| (from, end - 1)).collect()
 }
 
-/// Ranges of numbers of so many bits as values and masks: at most twice as many for each as it has bits.
+/// Ranges of numbers of so many bits as values and masks: at most twice as many for each as it has
+/// bits.
 fn pieces(ranges: Vec<Range>, bits: u32) -> impl Iterator<Item = (u32, u32)> {
     ranges.into_iter().flat_map(move |(from, to)| {
         let mut next = from;

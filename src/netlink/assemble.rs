@@ -87,8 +87,8 @@ fn tables(records: &[FilterRecord]) -> Vec<u16> {
     tables
 }
 
-/// What stands at a pref of ours, nodes by their numbers, which is the order in which the kernel asks
-/// them.
+/// What stands at a pref of ours, nodes by their numbers, which is the order in which the kernel
+/// asks them.
 fn rules(records: &[FilterRecord]) -> Option<Filter> {
     let first = records.first()?;
     let protocol = Protocol::ALL.into_iter().find(|p| p.ethertype() == first.protocol)?;
@@ -185,6 +185,30 @@ fn priority(mark: Mark, record: &FilterRecord) -> Option<Filter> {
             tables: Vec::new(),
         },
     })
+}
+
+/// The names of the programs of rules. Until their maps are read they count as filters that we do
+/// not know.
+pub fn program_rules(records: &[FilterRecord]) -> BTreeMap<Pref, String> {
+    let names = records.iter().filter_map(|record| match &record.detail {
+        FilterDetail::Bpf { name: Some(name), classid, plain: true, .. }
+            if Pref::PROGRAM.contains(&record.pref)
+                && *classid == Some(ClassId::ROOT)
+                && (record.parent, record.protocol, record.chain)
+                    == (ClassId::ROOT, ETH_P_ALL, 0) =>
+        {
+            bpf_name::parse_rules(name)?;
+            Some((record.pref, name.clone()))
+        }
+        _ => None,
+    });
+    let names: Vec<(Pref, String)> = names.collect();
+    let is_alone = |pref: Pref| {
+        let here =
+            |record: &&FilterRecord| record.pref == pref && record.detail != FilterDetail::Pref;
+        records.iter().filter(here).count() == 1
+    };
+    names.into_iter().filter(|(pref, _)| is_alone(*pref)).collect()
 }
 
 /// Which maps each of our eBPF filters reads.

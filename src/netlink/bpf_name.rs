@@ -2,35 +2,53 @@
 //! back and nothing else of the program, so the name says which program it is and which maps it
 //! reads.
 
-use crate::classify::program;
-use crate::state::{MapIds, Mark, MptcpLayout, Program, Sockets, TagHelper};
+use crate::classify::{program, program_rules};
+use crate::state::{
+    MapIds, Mark, MptcpLayout, Program, RuleMapIds, RuleProgram, Sockets, TagHelper,
+};
 
 /// How it begins.
 const PREFIX: &str = "shaper-decide";
+/// That of a program of rules.
+const RULES: &str = "shaper-rules";
 /// And that of a program at clsact's egress.
 const PRIORITY: &str = "shaper-priority";
 
 /// `shaper-decide 1a2b3c4d tag=socket sockets=own:17 shards=0 mptcp=528,680 maps=12,13,14`
 pub fn print(program: Program, maps: MapIds) -> String {
+    let hash = program::hash(&program::decide(program));
+    format!("{PREFIX} {hash:08x} {} maps={maps}", program_words(program))
+}
+
+fn program_words(program: Program) -> String {
     let Program { shards, tag, sockets, mptcp } = program;
     let tag = match tag {
         TagHelper::Socket => "socket",
         TagHelper::Task => "task",
     };
-    let sockets = sockets_word(sockets);
+    let (sockets, shards) = (sockets_word(sockets), u8::from(shards));
     let mptcp = match mptcp {
         Some(MptcpLayout { owner, tag }) => format!("{owner},{tag}"),
         None => "no".to_string(),
     };
-    let (hash, shards) = (program::hash(&program::decide(program)), u8::from(shards));
-    format!(
-        "{PREFIX} {hash:08x} tag={tag} sockets={sockets} shards={shards} mptcp={mptcp} maps={maps}"
-    )
+    format!("tag={tag} sockets={sockets} shards={shards} mptcp={mptcp}")
 }
 
 /// `None` for a name that we would not give: somebody else's filter, or another version's program.
 pub fn parse(name: &str) -> Option<(Program, MapIds)> {
     let mut words = name.strip_prefix(PREFIX)?.split_ascii_whitespace().skip(1);
+    let program = program_of(&mut words)?;
+    let maps = maps_of(words.next()?)?;
+    // The hash and all the rest must be what we would write.
+    (print(program, maps) == name).then_some((program, maps))
+}
+
+fn maps_of(word: &str) -> Option<MapIds> {
+    let mut ids = word.strip_prefix("maps=")?.split(',').map(|id| id.parse().ok());
+    Some(MapIds([ids.next()??, ids.next()??, ids.next()??]))
+}
+
+fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Option<Program> {
     let mut value = |key: &str| words.next()?.strip_prefix(key)?.strip_prefix('=');
     let tag = match value("tag")? {
         "socket" => TagHelper::Socket,
@@ -46,11 +64,37 @@ pub fn parse(name: &str) -> Option<(Program, MapIds)> {
             Some(MptcpLayout { owner: owner.parse().ok()?, tag: tag.parse().ok()? })
         }
     };
-    let program = Program { shards, tag, sockets, mptcp };
-    let mut ids = value("maps")?.split(',').map(|id| id.parse().ok());
-    let maps = MapIds([ids.next()??, ids.next()??, ids.next()??]);
-    // The hash and all the rest must be what we would write.
-    (print(program, maps) == name).then_some((program, maps))
+    Some(Program { shards, tag, sockets, mptcp })
+}
+
+/// `shaper-rules 1a2b3c4d link=ethernet rules=15,16`, and where rules ask who sends, as above,
+/// `tag=…` to `maps=…`: `maps` are those that a program of this kind reads. `ids`: the text's map
+/// and the counts'.
+pub fn print_rules(rules: &RuleProgram, ids: RuleMapIds, maps: Option<MapIds>) -> String {
+    let hash = program::hash(&program_rules::compile(rules));
+    let link = if rules.ethernet { "ethernet" } else { "other" };
+    let RuleMapIds { text, counts } = ids;
+    let asks = match (rules.asks, maps) {
+        (Some(program), Some(maps)) => format!(" {} maps={maps}", program_words(program)),
+        _ => String::new(),
+    };
+    format!("{RULES} {hash:08x} link={link} rules={text},{counts}{asks}")
+}
+
+/// What the name of a program of rules tells: what it is without its rules, where those are, and
+/// which maps of owners it reads. `None` for another name. Once the rules are known,
+/// [`print_rules`] must give the same name.
+pub fn parse_rules(name: &str) -> Option<(RuleProgram, RuleMapIds, Option<MapIds>)> {
+    let mut words = name.strip_prefix(RULES)?.split_ascii_whitespace().skip(1).peekable();
+    let ethernet = words.next()?.strip_prefix("link=")? == "ethernet";
+    let (text, counts) = words.next()?.strip_prefix("rules=")?.split_once(',')?;
+    let ids = RuleMapIds { text: text.parse().ok()?, counts: counts.parse().ok()? };
+    let (mut asks, mut maps) = (None, None);
+    if words.peek().is_some() {
+        asks = Some(program_of(&mut words)?);
+        maps = Some(maps_of(words.next()?)?);
+    }
+    Some((RuleProgram { asks, ethernet, rules: Vec::new() }, ids, maps))
 }
 
 fn sockets_word(sockets: Sockets) -> String {
@@ -76,8 +120,8 @@ pub fn print_priority(sockets: Sockets, mark: Mark) -> String {
     format!("{PRIORITY} {hash:08x} mark={:08x} sockets={word}", mark.0)
 }
 
-/// Whose it is, and what it does; `None` for a name that no shaper would give, an inner `None` where
-/// another version gave it.
+/// Whose it is, and what it does; `None` for a name that no shaper would give, an inner `None`
+/// where another version gave it.
 pub fn parse_priority(name: &str) -> Option<(Mark, Option<Sockets>)> {
     let mut words = name.strip_prefix(PRIORITY)?.split_ascii_whitespace().skip(1);
     let mark = words.next()?.strip_prefix("mark=")?;
@@ -112,6 +156,21 @@ mod tests {
                     assert_eq!(parse(&format!("{name},7")), None);
                 }
             }
+        }
+        let program = Program {
+            shards: false,
+            tag: TagHelper::Socket,
+            sockets: Sockets::Cookie(u64::MAX),
+            mptcp: Some(MptcpLayout { owner: 528, tag: i16::MAX }),
+        };
+        let ids = RuleMapIds { text: u32::MAX, counts: 7 };
+        for (asks, maps) in [(None, None), (Some(program), Some(MapIds([1, 2, u32::MAX])))] {
+            let rules = RuleProgram { asks, ethernet: asks.is_some(), rules: Vec::new() };
+            let name = print_rules(&rules, ids, maps);
+            assert!(name.len() < 256, "{name}");
+            assert_eq!(parse_rules(&name), Some((rules, ids, maps)));
+            assert_eq!(parse(&name), None);
+            assert_eq!(parse_rules(&name.replace("rules=", "rule=")), None);
         }
         for sockets in [Sockets::Cookie(7), Sockets::Mixed] {
             let mark = Mark::for_instance("shaper");

@@ -4,12 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod filters;
+
 use super::{Disturbance, Phase, Plan, Planned, Step};
 use crate::state::{
     Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Tree,
-    U32Rule,
 };
 use crate::units::{ClassId, Minor, Shard};
+use filters::standing;
 
 /// The steps that turn `from` into `to`. `foreign` is what stands among ours and must not be
 /// disturbed unasked.
@@ -35,6 +37,7 @@ pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
     diff.write_classids();
     diff.phase = Phase::TearDown;
     diff.late_tags();
+    diff.late_programs();
     diff.delete_roots();
     diff.delete_clsact();
     diff.delete_classes();
@@ -54,18 +57,6 @@ struct Diff<'a> {
     /// Of the steps that are added now.
     phase: Phase,
     steps: Vec<(Phase, Step)>,
-}
-
-/// The filters that stand, by link and qdisc.
-fn standing(from: &KernelState) -> BTreeMap<(&LinkName, ClassId), BTreeMap<Pref, Filter>> {
-    let mut standing = BTreeMap::new();
-    for (link, tree) in &from.links {
-        standing.insert((link, ClassId::ROOT), tree.filters.clone());
-        for (shard, filters) in &tree.shards {
-            standing.insert((link, shard.qdisc()), filters.clone());
-        }
-    }
-    standing
 }
 
 /// Whose each class is, in either state; the new owner first.
@@ -266,37 +257,6 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// A class to which a rule is bound cannot be deleted (`HTB class in use`), so where one is made
-    /// again under another parent, or must go before another comes, the rule set without the rules to it stands in meanwhile: their
-    /// packets go to the tag's class, all others to where they went.
-    fn let_go(&mut self) {
-        for (link, tree) in &self.to.links {
-            let Some(old) = self.from.links.get(link) else { continue };
-            let replaced = |id: &ClassId| {
-                let classes = (old.classes.get(id), tree.classes.get(id));
-                matches!(classes, (Some(from), Some(to)) if from.parent != to.parent)
-            };
-            let displaced = displaced(old, tree);
-            let bound = |rule: &U32Rule| replaced(&rule.to) || displaced.contains(&rule.to);
-            for pair in [Pref::RULES_V4, Pref::RULES_V6] {
-                for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
-                    let Some(Filter::U32 { protocol, rules }) = old.filters.get(&pref) else {
-                        continue;
-                    };
-                    if !rules.rules().any(bound) {
-                        continue;
-                    }
-                    let rest = rules.without(bound);
-                    if !rest.is_empty() && self.standing(link, ClassId::ROOT, other).is_none() {
-                        let filter = Filter::U32 { protocol: *protocol, rules: rest };
-                        self.add_filter(link, ClassId::ROOT, other, filter);
-                    }
-                    self.delete_filter(link, ClassId::ROOT, pref);
-                }
-            }
-        }
-    }
-
     /// What the deciding programs look up, where none stands: whole, before the first that reads it.
     fn make_owners(&mut self) {
         if let (None, Some(table)) = (&self.from.owners, &self.to.owners) {
@@ -318,117 +278,6 @@ impl<'a> Diff<'a> {
     fn drop_owners(&mut self) {
         if self.from.owners.is_some() && self.to.owners.is_none() {
             self.push(Step::DropOwners);
-        }
-    }
-
-    /// New filters before the old ones of the same kind go. Within a set the rules are added in their
-    /// order, so a packet that is not yet answered by the new set falls to the old one. A shard's tag is
-    /// read before anything is sent there.
-    fn filters(&mut self) {
-        for (link, tree) in &self.to.links {
-            for (shard, filters) in &tree.shards {
-                self.pair(link, shard.qdisc(), Pref::TAG, filters);
-            }
-            for pair in [Pref::RULES_V4, Pref::RULES_V6] {
-                self.pair(link, ClassId::ROOT, pair, &tree.filters);
-            }
-            if !self.needs_shards(link, tree) {
-                self.pair(link, ClassId::ROOT, Pref::TAG, &tree.filters);
-            }
-        }
-    }
-
-    /// While somebody may still carry a shard's tag, the root must know the way there.
-    fn needs_shards(&self, link: &LinkName, tree: &Tree) -> bool {
-        let wanted = tree.filters.values().any(reads_shards);
-        !wanted && self.from.links.get(link).is_some_and(|old| !old.shards.is_empty())
-    }
-
-    /// The tags of links that lose their last shard, once nobody is in it.
-    fn late_tags(&mut self) {
-        for (link, tree) in &self.to.links {
-            if self.needs_shards(link, tree) {
-                self.pair(link, ClassId::ROOT, Pref::TAG, &tree.filters);
-            }
-        }
-    }
-
-    /// What is wanted at the two prefs of one kind, in one qdisc.
-    fn pair(
-        &mut self,
-        link: &'a LinkName,
-        parent: ClassId,
-        pair: [Pref; 2],
-        wanted: &BTreeMap<Pref, Filter>,
-    ) {
-        for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
-            let Some(wanted) = wanted.get(&pref) else { continue };
-            match self.standing(link, parent, pref) {
-                Some(standing) if standing == wanted => continue,
-                Some(_) if self.standing(link, parent, other).is_none() => {
-                    self.add_filter(link, parent, other, wanted.clone());
-                    self.delete_filter(link, parent, pref);
-                }
-                Some(_) => self.delete_filter(link, parent, pref),
-                None => {}
-            }
-            self.add_filter(link, parent, pref, wanted.clone());
-        }
-        for pref in pair {
-            if self.standing(link, parent, pref).is_some() && !wanted.contains_key(&pref) {
-                self.delete_filter(link, parent, pref);
-            }
-        }
-    }
-
-    /// What stands at a pref by now.
-    fn standing(&self, link: &'a LinkName, parent: ClassId, pref: Pref) -> Option<&Filter> {
-        self.filters.get(&(link, parent))?.get(&pref)
-    }
-
-    fn add_filter(&mut self, link: &'a LinkName, parent: ClassId, pref: Pref, filter: Filter) {
-        self.filters.entry((link, parent)).or_default().insert(pref, filter.clone());
-        self.push(Step::AddFilter { link: link.clone(), parent, pref, filter });
-    }
-
-    fn delete_filter(&mut self, link: &'a LinkName, parent: ClassId, pref: Pref) {
-        let filters = self.filters.get_mut(&(link, parent));
-        let gone = filters.and_then(|filters| filters.remove(&pref));
-        if let Some(filter) = gone {
-            let tables = filter.tables(pref);
-            self.push(Step::DeleteFilter { link: link.clone(), parent, pref, filter });
-            if parent == ClassId::ROOT {
-                self.delete_tables(link, tables);
-            }
-        }
-    }
-
-    /// Hash tables that an earlier run, or somebody who deleted a pref by hand, has left: their rules
-    /// keep classes from being deleted.
-    fn left_tables(&mut self) {
-        for (link, old) in &self.from.links {
-            if self.to.links.contains_key(link) {
-                self.delete_tables(link, old.left_tables.iter().rev().copied().collect());
-            }
-        }
-    }
-
-    fn delete_tables(&mut self, link: &'a LinkName, tables: Vec<u16>) {
-        if tables.is_empty() {
-            return;
-        }
-        let ours = self.filters.get(&(link, ClassId::ROOT)).into_iter().flatten();
-        let ours = ours.filter(|(_, filter)| filter.is_u32());
-        let ours = ours.map(|(pref, filter)| (*pref, filter.protocol()));
-        let theirs = self.foreign.iter().filter_map(|object| match object {
-            Foreign::Filter { link: at, parent, pref, protocol, kind } => {
-                let here = at == link && *parent == ClassId::ROOT && kind == "u32";
-                here.then_some((*pref, *protocol))
-            }
-            _ => None,
-        });
-        if let Some((through, protocol)) = ours.chain(theirs).next() {
-            self.push(Step::DeleteTables { link: link.clone(), through, protocol, tables });
         }
     }
 
@@ -487,11 +336,6 @@ impl<'a> Diff<'a> {
             .collect();
         Plan { steps, names }
     }
-}
-
-/// Whether a filter knows the way to shards.
-fn reads_shards(filter: &Filter) -> bool {
-    matches!(filter, Filter::Tag(tag) if tag.reads_shards())
 }
 
 /// Shards whose qdisc is lost with its class or to another's, and all that is in it.

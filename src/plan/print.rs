@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use super::{Plan, Step};
 use crate::state::{
-    Class, Filter, LeafQdisc, Mark, OwnerChange, Pref, Role, Tag, U32Node, U32Rules, Uids,
+    Class, Filter, LeafQdisc, Mark, OwnerChange, Pref, Role, RuleProgram, Tag, U32Node, U32Rules,
+    Uids,
 };
 use crate::units::{ClassId, Psched, Ticks};
 
@@ -102,6 +103,13 @@ impl fmt::Display for Tc<'_> {
                         let lines: Vec<_> = lines.iter().map(|l| format!("{add} {l}")).collect();
                         f.write_str(&lines.join("\n"))
                     }
+                    // As with the deciding program, what is in it is said here alone.
+                    Filter::Program(program) => write!(
+                        f,
+                        "{} bpf object-file shaper-rules.o classid {parent} # {}",
+                        add("all"),
+                        program_words(program)
+                    ),
                     Filter::Tag(Tag::Cgroup) => write!(f, "{} handle 1: cgroup", add("all")),
                     // tc reads programs from files only; `src/classify/program.rs` says what is in this one.
                     Filter::Tag(Tag::Bpf(program)) => write!(
@@ -379,6 +387,7 @@ fn filter_words(filter: &Filter) -> String {
             };
             format!("{} u32, {count} rule{s}{tables}", protocol(of.ethertype()))
         }
+        Filter::Program(program) => format!("bpf ({})", program_words(program)),
         Filter::Tag(Tag::Cgroup) => "cgroup (all packets, by net_cls classid)".to_string(),
         Filter::Tag(Tag::Bpf(program)) => {
             let shards = if program.shards { ", and by its major to a shard" } else { "" };
@@ -388,6 +397,16 @@ fn filter_words(filter: &Filter) -> String {
             "bpf (clears priorities set in other network namespaces)".to_string()
         }
         Filter::Unknown { kind, .. } => format!("unknown ({kind})"),
+    }
+}
+
+/// Which lines of `rules` a program decides.
+fn program_words(program: &RuleProgram) -> String {
+    let lines: Vec<u32> = program.rules.iter().map(|rule| rule.line.get()).collect();
+    match lines[..] {
+        [] => "no rule".to_string(),
+        [only] => format!("rule {only}"),
+        [first, .., last] => format!("{} rules, {first} to {last} of the file", lines.len()),
     }
 }
 

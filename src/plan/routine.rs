@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use super::{Plan, Step};
 use crate::desired::guarantee_is_derived;
 use crate::model::newcomers;
-use crate::state::{Accounts, Claim, Class, Filter, KernelState, Owner, OwnerChange, Role, Tag};
+use crate::state::{
+    Accounts, Claim, Class, Filter, KernelState, Owner, OwnerChange, Role, RuleProgram, Tag,
+};
 use crate::units::{ClassId, Shard};
 
 /// What the kernel alone does not say.
@@ -104,6 +106,18 @@ impl Question<'_> {
             Step::ChangeOwners { changes } => {
                 self.come_or_gone && changes.iter().all(|change| self.is_of_an_account(change))
             }
+            Step::AddFilter { link, filter: Filter::Program(program), .. } => {
+                let standing = self.from.links.get(link).into_iter();
+                let mut standing = standing.flat_map(|tree| tree.filters.values());
+                self.come_or_gone && standing.any(|old| self.only_accounts_differ(old, program))
+            }
+            Step::DeleteFilter { link, filter: Filter::Program(program), .. } => {
+                let mut new = self.plan.steps.iter().filter_map(|planned| match &planned.step {
+                    Step::AddFilter { link: at, filter, .. } if at == link => Some(filter),
+                    _ => None,
+                });
+                self.come_or_gone && new.any(|new| self.only_accounts_differ(new, program))
+            }
             Step::ChangeClass { id, from, to, .. } => {
                 self.come_or_gone && self.only_the_share_differs(*id, from, to)
             }
@@ -120,6 +134,19 @@ impl Question<'_> {
     fn account(&self, id: ClassId) -> Option<&Owner> {
         let owner = self.plan.names.get(&id)?;
         matches!(owner, Owner::Uid(_) | Owner::Subuids(_)).then_some(owner)
+    }
+
+    /// Whether two programs of rules differ in nothing but that accounts have a class in one of them.
+    fn only_accounts_differ(&self, filter: &Filter, other: &RuleProgram) -> bool {
+        let Filter::Program(program) = filter else { return false };
+        let lasting = |program: &RuleProgram| {
+            let mut program = program.clone();
+            for senders in program.rules.iter_mut().filter_map(|rule| rule.from.as_mut()) {
+                senders.of.retain(|class| self.account(*class).is_none());
+            }
+            program
+        };
+        lasting(program) == lasting(other)
     }
 
     /// Whether a uid only comes to its own class, or goes from there to the newcomers'.

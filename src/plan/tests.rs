@@ -7,11 +7,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::classify::interpret;
 use crate::desired::{Impossible, Sharding, desired_with, nothing};
-use crate::model::{Asked, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target};
+use crate::model::{
+    Asked, From, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target,
+};
 use crate::state::{
     Accounts, Classifier, Facts, Features, Foreign, Helpers, KernelState, Key, LinkFacts, Match,
-    NetCls, Observation, RootQdisc, Tag,
+    NetCls, Observation, Packets, ProgramRule, RootQdisc, Senders, Tag,
 };
 use crate::units::{Minor, Rate, Shard};
 
@@ -110,6 +113,16 @@ fn seed() -> impl Strategy<Value = Seed> {
     )
 }
 
+/// Some rules are for users and accounts alone, and so in a program.
+fn sender() -> impl Strategy<Value = Option<From>> {
+    let owner = prop_oneof![
+        2 => (0..5_usize).prop_map(|user| Owner::User(key(&format!("u{user}")))),
+        1 => (1000..1003_u32).prop_map(Owner::Uid),
+    ];
+    let from = (any::<bool>(), vec(owner, 1..3)).prop_map(|(not, owners)| From { not, owners });
+    proptest::option::weighted(0.1, from)
+}
+
 prop_compose! {
     fn model()(
         two_links in any::<bool>(),
@@ -119,8 +132,8 @@ prop_compose! {
         accounts in vec(seed(), 3),
         // From 17 on they are hash tables.
         rules in prop_oneof![
-            vec((0..5_usize, 1..100_u16), 0..4),
-            vec((0..5_usize, 1..100_u16), 15..40),
+            vec((0..5_usize, 1..100_u16, sender()), 0..4),
+            vec((0..5_usize, 1..100_u16, sender()), 15..40),
         ],
         cgroup in any::<bool>(),
     ) -> Model {
@@ -173,20 +186,25 @@ prop_compose! {
         }
         let rules = rules
             .into_iter()
-            .map(|(user, port)| Rule {
-                line: NonZeroU32::MIN,
+            .zip((1..).filter_map(NonZeroU32::new))
+            .map(|((user, port, from), line)| Rule {
+                line,
                 matches: vec![Match { dport: Some(port.into()), proto: Some(6_u8.into()), ..Match::default() }],
+                packets: Packets {
+                    proto: Some(vec![(6, 6)]),
+                    dport: Some(vec![(port, port)]),
+                    ..Packets::default()
+                },
+                from: from.filter(|_| !cgroup),
                 to: Target::Owner(Owner::User(key(&format!("u{user}")))),
                 links: None,
                 place: PLACE,
             })
             .collect();
         // Each user's line names a uid and a range, so that the maps follow the classes.
-        let users = nodes.iter().filter_map(|node| match &node.owner {
-            Owner::User(key) => Some(key.clone()),
-            _ => None,
-        });
-        let uids = users.zip(7_000..).flat_map(|(key, uid)| {
+        let users = (0..5_u32).map(|user| (key(&format!("u{user}")), 7_000 + user));
+        let is_there = |key: &Key| nodes.iter().any(|node| node.owner == Owner::User(key.clone()));
+        let uids = users.filter(|(key, _)| is_there(key)).flat_map(|(key, uid)| {
             let first = uid * 10;
             [(uid..=uid, key.clone()), (first..=first + 6, key)]
         });
@@ -327,6 +345,66 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
     }
 }
 
+/// Where the rules send a TCP packet of `uid`'s to this port: the filters asked in their order.
+fn rules_answer(state: &KernelState, link: &LinkName, port: u16, uid: u32) -> Option<ClassId> {
+    let mut packet = vec![2; 12];
+    packet.extend([0x08, 0x00]);
+    packet.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 1]);
+    packet.extend(port.to_be_bytes());
+    packet.extend([0; 16]);
+    let class = state.owners.as_ref().and_then(|table| table.class(uid)).unwrap_or(ClassId::NONE);
+    let matches = |rule: &&ProgramRule| {
+        let ports = rule.packets.dport.iter().flatten();
+        let is_to = |(first, last): &(u16, u16)| (*first..=*last).contains(&port);
+        let sent = |from: &Senders| from.of.contains(&class) != from.not;
+        ports.into_iter().any(is_to) && rule.from.as_ref().is_none_or(sent)
+    };
+    state.links.get(link)?.filters.values().find_map(|filter| match filter {
+        Filter::U32 { rules, .. } => interpret::classify_frame(rules, &packet, 14).0,
+        Filter::Program(program) => program.rules.iter().find(matches).map(|rule| rule.to),
+        _ => None,
+    })
+}
+
+/// Who has the class that the uid is in.
+fn whose(state: &KernelState, uid: u32) -> Option<&Claim> {
+    let class = state.owners.as_ref()?.class(uid)?;
+    let is_his =
+        |(claim, id): &(&Claim, &ClassId)| matches!(claim, Claim::Owner(_)) && **id == class;
+    state.claims.iter().find(is_his).map(|(claim, _)| claim)
+}
+
+/// Each packet meets the rules as they were or as they will be, while rules move between u32 and the
+/// program and senders between classes. Not where a class is made again in place: u32 lets it go first.
+fn assert_rules_old_or_new(
+    state: &KernelState,
+    before: &KernelState,
+    after: &KernelState,
+    step: &Step,
+) {
+    let concerns = matches!(
+        step,
+        Step::AddFilter { .. } | Step::DeleteFilter { .. } | Step::ChangeOwners { .. }
+    );
+    let links = before.links.keys().filter(|link| after.links.contains_key(*link));
+    for link in links.filter(|_| concerns) {
+        for port in (1..100).step_by(5) {
+            for uid in [7_000, 7_002, 0] {
+                // Whoever becomes another's while the rules change meets one change before the other.
+                if whose(before, uid) != whose(after, uid) {
+                    continue;
+                }
+                let answer = |state| rules_answer(state, link, port, uid);
+                let (old, new, now) = (answer(before), answer(after), answer(state));
+                assert!(
+                    now == old || now == new,
+                    "port {port} of {uid}: {now:?}, not {old:?} nor {new:?}, after {step}"
+                );
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
@@ -344,7 +422,17 @@ proptest! {
                 let observed = observe(state.clone(), retired.collect());
                 let wanted = desired(model, &observed).unwrap();
                 let plan = diff(&state, &wanted, &[]);
-                let after = run(&plan, &state, &mut |now, step| assert_safe(now, &state, &wanted, step));
+                let lets_go = plan.steps.iter().any(|planned| match planned.step {
+                    Step::ReplaceClass { .. } => true,
+                    Step::DeleteClass { .. } => planned.phase == Phase::Build,
+                    _ => false,
+                });
+                let after = run(&plan, &state, &mut |now, step| {
+                    assert_safe(now, &state, &wanted, step);
+                    if !lets_go {
+                        assert_rules_old_or_new(now, &state, &wanted, step);
+                    }
+                });
                 prop_assert_eq!(&after, &wanted);
                 prop_assert!(diff(&after, &wanted, &[]).is_empty());
                 let undo = diff(&after, &state, &[]);

@@ -10,14 +10,12 @@ use super::scalars;
 use super::yaml::{Node, Value};
 
 /// Keys that a later version brings: refused by name, so that nobody looks for a typing error.
-const LATER: [(&str, &str); 7] = [
+const LATER: [(&str, &str); 5] = [
     ("ingress", "limits for downloads"),
     ("quota", "volume quotas"),
     ("when", "limits by time of day"),
     ("containers", "limits for containers"),
     ("include", "policies in several files"),
-    ("vlan", "rules by VLAN"),
-    ("from", "rules by sender"),
 ];
 
 /// A mapping with a fixed set of keys, taken one by one.

@@ -12,7 +12,7 @@ mod rules;
 mod scalars;
 mod yaml;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -259,6 +259,10 @@ pub struct RuleLine {
     pub dport: Field<RangeInclusive<u16>>,
     /// IP protocol numbers.
     pub proto: Field<u8>,
+    /// VLAN ids, 1 to 4094.
+    pub vlan: Field<RangeInclusive<u16>>,
+    /// Who sends: lines of `users`, accounts, uids.
+    pub from: Field<String>,
     pub link: Option<Written<LinkRef>>,
     pub to: Written<String>,
 }
@@ -309,6 +313,12 @@ impl Policy {
             let own = user.names_account().then(|| user.key.value.as_str().to_string());
             own.into_iter().chain(user.accounts.iter().flatten().map(|name| name.value.clone()))
         });
+        let lines: HashSet<&str> = self.users.iter().map(|user| user.key.value.as_str()).collect();
+        let senders = self.rules.iter().flat_map(|rule| &rule.from.values);
+        let senders = senders.filter(|name| !lines.contains(name.value.as_str()));
+        let (senders_by_uid, senders): (Vec<_>, Vec<_>) =
+            senders.map(|name| &name.value).partition(|name| name.parse::<u32>().is_ok());
+        let names = names.chain(senders.into_iter().cloned());
         let uids = self.users.iter().filter(|_| memberships).flat_map(|user| &user.uids).flatten();
         let uids = uids.map(|uids| &uids.value).filter(|uids| uids.start() == uids.end());
         let groups = self.groups.iter().filter_map(|group| match &group.gid {
@@ -317,7 +327,10 @@ impl Policy {
         });
         Lookups {
             accounts: names.collect(),
-            uids: uids.map(|uids| *uids.start()).collect(),
+            uids: uids
+                .map(|uids| *uids.start())
+                .chain(senders_by_uid.into_iter().filter_map(|uid| uid.parse().ok()))
+                .collect(),
             groups: groups.collect(),
             memberships,
         }

@@ -23,7 +23,7 @@ pub(super) fn rules(node: Node, findings: &mut Findings) -> Vec<RuleLine> {
 }
 
 fn rule(node: Node, findings: &mut Findings) -> Option<RuleLine> {
-    const KEYS: [&str; 7] = ["src", "dst", "sport", "dport", "proto", "link", "to"];
+    const KEYS: [&str; 9] = ["src", "dst", "sport", "dport", "proto", "vlan", "from", "link", "to"];
     let mut fields = Fields::open(node, "a rule", &KEYS, findings)?;
     let at = fields.at;
     let mut networks = |fields: &mut Fields, what| {
@@ -35,6 +35,9 @@ fn rule(node: Node, findings: &mut Findings) -> Option<RuleLine> {
     };
     let (sport, dport) = (ports(&mut fields, "sport"), ports(&mut fields, "dport"));
     let proto = field(&mut fields, "proto", findings, scalars::proto);
+    let vlan = field(&mut fields, "vlan", findings, scalars::vlan);
+    let from =
+        field(&mut fields, "from", findings, |node| scalars::text(node, "from", "the user bob"));
     let link = fields.read("link", findings, |node| {
         scalars::text(node, "link", "eth0").and_then(|name| scalars::link(&name))
     });
@@ -46,7 +49,7 @@ fn rule(node: Node, findings: &mut Findings) -> Option<RuleLine> {
         return None;
     };
     let to = findings.take(scalars::text(&to, "to", "default"))?;
-    Some(RuleLine { at, src, dst, sport, dport, proto, link, to })
+    Some(RuleLine { at, src, dst, sport, dport, proto, vlan, from, link, to })
 }
 
 /// A value, a list of them, or either as `{not: …}`.

@@ -368,6 +368,29 @@ pub(super) fn ports(node: &Node, what: &str) -> Result<Written<RangeInclusive<u1
     Ok(Written { value: first..=last, at: node.at })
 }
 
+/// One VLAN id, or a range of them. 0 and 4095 are none (IEEE 802.1Q).
+pub(super) fn vlan(node: &Node) -> Result<Written<RangeInclusive<u16>>, Diagnostic> {
+    let written = text(node, "vlan", "22")?;
+    let bad = |message: String| {
+        Diagnostic::error(Kind::Rule, node.at, message).help(
+            "a VLAN id is a number from 1 to 4094, a range is `100-199`, several are a list; packets without a tag are `vlan: {not: 1-4094}`",
+        )
+    };
+    let id = |text: &str| match text.trim().parse() {
+        Ok(id @ 1..=4094) => Ok(id),
+        _ => Err(bad(format!("{} is no VLAN id", quote(text)))),
+    };
+    let (first, last) = match written.value.split_once('-') {
+        None => (id(&written.value)?, None),
+        Some((first, last)) => (id(first)?, Some(id(last)?)),
+    };
+    let last = last.unwrap_or(first);
+    if last < first {
+        return Err(bad(format!("the range {} ends before it begins", quote(&written.value))));
+    }
+    Ok(Written { value: first..=last, at: node.at })
+}
+
 /// By name or number (/etc/protocols).
 pub(super) fn proto(node: &Node) -> Result<Written<u8>, Diagnostic> {
     const NAMES: [(&str, u8); 5] =

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::U32Rules;
+use super::{RuleProgram, U32Rules};
 
 /// A filter's preference: lower is asked first. We use the ones named here and no other; a filter
 /// of ours under our root at any other pref is foreign.
@@ -22,12 +22,16 @@ impl Pref {
     /// The prefs of both families.
     pub const RULES: [Pref; 4] =
         [Pref::RULES_V4[0], Pref::RULES_V4[1], Pref::RULES_V6[0], Pref::RULES_V6[1]];
+    /// Behind the u32 rules, the rest of the rules as one eBPF program.
+    pub const PROGRAM: [Pref; 2] = [Pref(150), Pref(151)];
     pub const TAG: [Pref; 2] = [Pref(200), Pref(201)];
     /// At clsact's egress: before all others, which may end the search.
     pub const PRIORITY: [Pref; 2] = [Pref(1), Pref(2)];
 
     pub fn is_ours(self) -> bool {
-        [Pref::RULES_V4, Pref::RULES_V6, Pref::TAG].iter().any(|pair| pair.contains(&self))
+        [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM, Pref::TAG]
+            .iter()
+            .any(|pair| pair.contains(&self))
     }
 }
 
@@ -42,6 +46,8 @@ impl fmt::Display for Pref {
 pub enum Filter {
     /// Explicit rules in order of precedence.
     U32 { protocol: Protocol, rules: U32Rules },
+    /// From the first rule on that asks whose a packet is or which VLAN it is in: those rules.
+    Program(RuleProgram),
     /// Whose packet it is, by its socket; protocol all, or IPv6 escapes it.
     Tag(Tag),
     /// At clsact's egress: clears the priority of packets of other network namespaces' sockets where it
@@ -106,7 +112,9 @@ impl Filter {
     pub fn protocol(&self) -> u16 {
         match self {
             Filter::U32 { protocol, .. } => protocol.ethertype(),
-            Filter::Tag(_) | Filter::ClearPriority(_) => Protocol::All.ethertype(),
+            Filter::Program(_) | Filter::Tag(_) | Filter::ClearPriority(_) => {
+                Protocol::All.ethertype()
+            }
             Filter::Unknown { protocol, .. } => *protocol,
         }
     }
@@ -114,7 +122,7 @@ impl Filter {
     pub fn is_u32(&self) -> bool {
         match self {
             Filter::U32 { .. } => true,
-            Filter::Tag(_) | Filter::ClearPriority(_) => false,
+            Filter::Program(_) | Filter::Tag(_) | Filter::ClearPriority(_) => false,
             Filter::Unknown { kind, .. } => kind == "u32",
         }
     }
@@ -127,7 +135,7 @@ impl Filter {
                 let first = pref.tables().start;
                 rules.tables.keys().rev().map(|number| first + number).collect()
             }
-            Filter::Tag(_) | Filter::ClearPriority(_) => Vec::new(),
+            Filter::Program(_) | Filter::Tag(_) | Filter::ClearPriority(_) => Vec::new(),
             Filter::Unknown { tables, .. } => tables.clone(),
         }
     }

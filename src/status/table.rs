@@ -115,6 +115,8 @@ fn rules_table(rules: &[Rule], text: &mut String) {
         text.push_str("  no rules\n");
     } else if rules.iter().all(|rule| rule.packets.is_none()) {
         text.push_str("  this kernel does not count what a rule matches (it is built without CONFIG_CLS_U32_PERF)\n");
+    } else if rules.iter().any(|rule| rule.packets.is_none()) {
+        text.push_str("  this kernel counts what rules match only from the first with `from` or `vlan` on (it is built without CONFIG_CLS_U32_PERF)\n");
     }
 }
 

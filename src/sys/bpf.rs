@@ -1,5 +1,7 @@
 //! bpf(2): loads the deciding program and keeps its maps (linux/bpf.h, kernel/bpf/syscall.c).
 
+mod rule_maps;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -15,6 +17,7 @@ use crate::state::{
     Helpers, MapIds, OwnerChange, OwnerTable, Program, Sockets, TagHelper, UidPrefix, Uids,
 };
 use crate::units::ClassId;
+pub use rule_maps::{RuleMaps, load_rules};
 
 /// `enum bpf_cmd`.
 const MAP_CREATE: libc::c_long = 0;
@@ -29,6 +32,7 @@ const MAP_LOOKUP_BATCH: libc::c_long = 24;
 
 /// `enum bpf_map_type` and `enum bpf_prog_type`.
 const HASH: u32 = 1;
+const ARRAY: u32 = 2;
 const LPM_TRIE: u32 = 11;
 const SCHED_CLS: u32 = 3;
 
@@ -49,6 +53,7 @@ const BATCH: usize = 4_096;
 pub struct Map {
     fd: OwnedFd,
     id: u32,
+    value_size: u32,
 }
 
 /// The three maps of the deciding programs of one instance. They live as long as somebody holds a
@@ -149,6 +154,9 @@ impl Maps {
     }
 }
 
+/// The key of an array's first value.
+const ONLY_KEY: [u8; 4] = [0; 4];
+
 /// `struct bpf_lpm_trie_key`: the length in the machine's byte order, the data in the network's.
 fn prefix_key(prefix: UidPrefix) -> [u8; 8] {
     let ([a, b, c, d], [e, f, g, h]) =
@@ -163,6 +171,20 @@ fn pair_key(uid: u32, class: ClassId) -> [u8; 8] {
 
 impl Map {
     fn create(kind: u32, key: u32, entries: u32, name: [u8; 16]) -> io::Result<Map> {
+        Map::create_with((kind, NO_PREALLOC), (key, 4), entries, name)
+    }
+
+    /// An array of one value of so many bytes.
+    fn create_array(value_size: u32, name: [u8; 16]) -> io::Result<Map> {
+        Map::create_with((ARRAY, 0), (4, value_size), 1, name)
+    }
+
+    fn create_with(
+        (kind, flags): (u32, u32),
+        (key_size, value_size): (u32, u32),
+        max_entries: u32,
+        name: [u8; 16],
+    ) -> io::Result<Map> {
         /// The head of `union bpf_attr` for `BPF_MAP_CREATE`.
         #[repr(C)]
         struct Create {
@@ -175,25 +197,24 @@ impl Map {
             numa_node: u32,
             name: [u8; 16],
         }
-        let (value_size, flags) = (4, NO_PREALLOC);
-        let (inner_map, numa_node, max_entries) = (0, 0, entries);
-        let mut attr = Create {
-            kind,
-            key_size: key,
-            value_size,
-            max_entries,
-            flags,
-            inner_map,
-            numa_node,
-            name,
-        };
+        let (inner_map, numa_node) = (0, 0);
+        let mut attr =
+            Create { kind, key_size, value_size, max_entries, flags, inner_map, numa_node, name };
         // SAFETY: the attributes have the layout that the command reads, and hold no pointers.
         let fd = unsafe { new_descriptor(MAP_CREATE, &mut attr) }?;
         let id = info(fd.as_fd())?.id;
-        Ok(Map { fd, id })
+        Ok(Map { fd, id, value_size })
     }
 
     fn open(id: u32, kind: u32, key: u32) -> io::Result<Map> {
+        Map::open_if(id, |found| (found.kind, found.key_size, found.value_size) == (kind, key, 4))
+    }
+
+    fn open_array(id: u32) -> io::Result<Map> {
+        Map::open_if(id, |found| (found.kind, found.key_size, found.max_entries) == (ARRAY, 4, 1))
+    }
+
+    fn open_if(id: u32, fits: impl Fn(&MapInfo) -> bool) -> io::Result<Map> {
         /// The same for `BPF_MAP_GET_FD_BY_ID`.
         #[repr(C)]
         struct ById {
@@ -205,11 +226,18 @@ impl Map {
         // SAFETY: as above.
         let fd = unsafe { new_descriptor(MAP_FD_BY_ID, &mut attr) }?;
         // The number came from a filter's name, which anybody with root's rights can write.
-        let MapInfo { kind: found, key_size, value_size, .. } = info(fd.as_fd())?;
-        if (found, key_size, value_size) != (kind, key, 4) {
+        let found = info(fd.as_fd())?;
+        if !fits(&found) {
             return Err(io::Error::other(format!("BPF map {id} is not one of shaper's")));
         }
-        Ok(Map { fd, id })
+        Ok(Map { fd, id, value_size: found.value_size })
+    }
+
+    /// The value of an array of one.
+    fn only_value(&self) -> io::Result<Vec<u8>> {
+        let mut value = vec![0; self.value_size as usize];
+        self.element(MAP_LOOKUP, &ONLY_KEY, &mut value)?;
+        Ok(value)
     }
 
     fn element(&self, command: libc::c_long, key: &[u8], value: &mut [u8]) -> io::Result<()> {
@@ -231,7 +259,7 @@ impl Map {
         };
         // What a command does not read must be 0.
         // SAFETY: the layout is the command's; the key is as long as the map's (checked or set when it
-        // was opened), and so is the value: 4 bytes, or a key where the next one is asked for.
+        // was opened), and so is the value, or it is a key where the next one is asked for.
         unsafe { bpf(command, &mut attr) }.map(|_| ())
     }
 
@@ -336,6 +364,7 @@ struct MapInfo {
     id: u32,
     key_size: u32,
     value_size: u32,
+    max_entries: u32,
 }
 
 fn info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {

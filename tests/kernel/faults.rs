@@ -81,6 +81,8 @@ rules:
   - {src: 1.2.3.4, proto: tcp, dport: 80, to: ann}
   - {dst: [10.1.0.0/16, "fd00:1::/64"], dport: [111, 2049], to: nfs}
   - {sport: 443, to: bob}
+  - {from: [bob, dave], dst: 10.2.0.0/16, to: nfs}
+  - {dport: 25, to: ann}
 "#;
 
 /// Everything in it is another: who is there, groups and their nesting, pins swapped, rates, leaves,
@@ -101,6 +103,7 @@ classes: {nfs: {rate: 4mbit, prio: 3}, ntp: {rate: 1mbit}}
 everyone: {ceil: 70mbit, each: {ceil: 22mbit}}
 rules:
   - {sport: 443, to: carol}
+  - {vlan: 22, from: ann, to: ntp}
   - {src: 1.2.3.4, proto: tcp, dport: 80, to: bob}
   - {dst: "fd00:1::/64", dport: 2049, to: ntp}
 "#;

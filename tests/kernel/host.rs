@@ -289,6 +289,15 @@ fn tree_lines(tree: &Tree, name: &impl Fn(ClassId) -> String) -> BTreeSet<String
                 let tables = rules.tables.len();
                 format!("{protocol:?} {:?} {tables}", rules.rules().map(to).collect::<Vec<_>>())
             }
+            Filter::Program(program) => {
+                let rules = program.rules.iter().map(|rule| {
+                    let of = rule.from.iter().flat_map(|from| &from.of);
+                    let senders: BTreeSet<String> = of.map(|class| name(*class)).collect();
+                    let not = rule.from.as_ref().map(|from| from.not);
+                    (rule.line, name(rule.to), not, senders, rule.packets.clone())
+                });
+                format!("{:?} {:?}", program.asks, rules.collect::<Vec<_>>())
+            }
             Filter::Tag(tag) if tag.reads_shards() => {
                 let within: BTreeSet<String> =
                     tree.shards.values().map(|tags| format!("{:?}", tags.values())).collect();

@@ -22,6 +22,7 @@ mod processes;
 mod random;
 mod refusals;
 mod rules;
+mod senders;
 mod shards;
 mod sharing;
 mod textbook;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         refusals::TESTS,
         drift::TESTS,
         rules::TESTS,
+        senders::TESTS,
         vlan::TESTS,
         tunnels::TESTS,
         cleared::TESTS,

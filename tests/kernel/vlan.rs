@@ -11,7 +11,7 @@ use crate::support::program::{apply, classid};
 use crate::support::world::{UPLINK, World};
 
 tests!(
-    On::HostAndUml => rules_hold_for_tagged_packets;
+    On::HostAndUml => rules_hold_for_tagged_packets, rules_ask_for_the_outermost_tag;
 );
 
 const POLICY: &str = r#"
@@ -37,7 +37,16 @@ fn rules_hold_for_tagged_packets() {
     for tags in shapes {
         goes_by_the_rules(&net, "in band", UPLINK, tags);
     }
-    // As a guest's frames: the bridge takes the outermost tag out of the bytes.
+    bridge_a_guest();
+    for tags in shapes {
+        goes_by_the_rules(&net, "bridged", "guest", tags);
+    }
+    run("ip link set up0 nomaster");
+    vlan_devices(&net, &[FRAMES; 4]);
+}
+
+/// A guest's frames: the bridge takes the outermost tag out of the bytes.
+fn bridge_a_guest() {
     run("ip link add guest type veth peer name port");
     run("ip link add br0 type bridge");
     for line in ["guest up", "br0 up", "port master br0 up", "up0 master br0"] {
@@ -50,11 +59,69 @@ fn rules_hold_for_tagged_packets() {
         assert!(begun.elapsed() < Duration::from_secs(20), "the bridge forwards");
         sleep(Duration::from_millis(50));
     }
-    for tags in shapes {
-        goes_by_the_rules(&net, "bridged", "guest", tags);
-    }
+}
+
+const BY_ID: &str = r#"
+version: 1
+links: {up0: {rate: 100mbit}}
+classes: {twenty: {ceil: 50mbit}, hundreds: {ceil: 50mbit}, none: {ceil: 50mbit}}
+rules:
+  - {vlan: [7, 22], dst: 10.22.0.0/16, dport: 9, to: twenty}
+  - {vlan: 90-110, to: hundreds}
+  - {vlan: {not: 1-4094}, proto: udp, to: none}
+"#;
+
+fn rules_ask_for_the_outermost_tag() {
+    let _world = World::new();
+    apply(BY_ID);
+    let [twenty, hundreds, none] = ["class/twenty", "class/hundreds", "class/none"].map(classid);
+    let other = || "1:fffe".to_string();
+    // The tags; where IPv4 to port 9, to port 10, and what is no IP goes.
+    let shapes: [(&[[u8; 4]], [String; 3]); 6] = [
+        (&[], [none.clone(), none.clone(), other()]),
+        (&[Q], [twenty.clone(), other(), other()]),
+        (&[AD], [hundreds.clone(), hundreds.clone(), hundreds.clone()]),
+        (&[AD, Q], [hundreds.clone(), hundreds.clone(), hundreds.clone()]),
+        (&[Q, AD], [twenty.clone(), other(), other()]),
+        // A tag for its priority alone says no VLAN.
+        (&[[0x81, 0x00, 0x60, 0]], [none.clone(), none, other()]),
+    ];
+    let all = |how: &str, link: &str| {
+        for (tags, classes) in &shapes {
+            let packets = [
+                (0x0800, v4([10, 22, 0, 2], 9)),
+                (0x0800, v4([10, 22, 0, 2], 10)),
+                (0x88b5, v6(0x22)),
+            ];
+            for ((ethertype, packet), class) in packets.into_iter().zip(classes) {
+                let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+                frame.extend(tags.concat());
+                frame.extend(u16::to_be_bytes(ethertype));
+                frame.extend(packet);
+                let what = format!("{how}, tags {tags:x?}, ethertype {ethertype:x}, to {class}");
+                at_least(class, &what, || send(link, &frame));
+            }
+        }
+    };
+    all("in band", UPLINK);
+    bridge_a_guest();
+    all("bridged", "guest");
     run("ip link set up0 nomaster");
-    vlan_devices(&net);
+    // up0.22, up0.7, up0.100 and the VLAN inside that.
+    vlan_devices(&twenty, &[FRAMES, FRAMES, 0, 0]);
+}
+
+/// As [`counts`], in a class that others' packets may come to as well.
+#[track_caller]
+fn at_least(class: &str, what: &str, mut send: impl FnMut()) {
+    let packets = || counters::classes(UPLINK).class(class).packets;
+    let before = packets();
+    (0..FRAMES).for_each(|_| send());
+    let begun = Instant::now();
+    while packets() < before + FRAMES {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {} came", packets() - before);
+        sleep(Duration::from_millis(5));
+    }
 }
 
 /// Frames that a rule is for, and as many that differ in one field.
@@ -100,7 +167,7 @@ fn counts(net: &str, wanted: u64, what: &str, mut send: impl FnMut()) {
 
 /// The kernel's own, where it has them: the tag is beside the bytes, or in them where the header may
 /// not be reordered.
-fn vlan_devices(net: &str) {
+fn vlan_devices(net: &str, to_port_9: &[u64; 4]) {
     let add = |words: &str| {
         let mut ip = std::process::Command::new("ip");
         ip.args(format!("link add {words}").split(' ')).status().is_ok_and(|s| s.success())
@@ -118,7 +185,7 @@ fn vlan_devices(net: &str) {
         run(&format!("ip addr add 10.22.{nth}.1/24 dev {link}"));
         run(&format!("ip neigh add 10.22.{nth}.2 lladdr 02:00:00:00:00:01 dev {link}"));
         let socket = UdpSocket::bind((format!("10.22.{nth}.1"), 0)).expect("a socket");
-        for (port, wanted) in [(9, FRAMES), (10, 0)] {
+        for (port, wanted) in [(9, to_port_9[nth]), (10, 0)] {
             counts(net, wanted, &format!("{link}, port {port}"), || {
                 socket.send_to(b"x", (format!("10.22.{nth}.2"), port)).expect("send");
             });

@@ -2,6 +2,7 @@
 //! change: `INSTA_UPDATE=always cargo test bad_input`, and read the diff as its user would.
 
 use super::*;
+use crate::state::Classifier;
 
 /// A case for each paragraph: its name, the policy, what is said.
 fn golden(cases: &[(&str, &str)]) -> String {
@@ -326,10 +327,20 @@ fn rules_that_cannot_be() {
         ),
         ("a range of two families", "rules: [{dst: \"10.0.0.9-fd00::1\", to: default}]"),
         ("a range of names", "rules: [{dst: a-host, to: default}]"),
-        ("a rule for a VLAN", "rules: [{dport: 80, vlan: 22, to: default}]"),
+        ("VLAN 0", "rules: [{vlan: 0, to: default}]"),
+        ("VLAN 4095", "rules: [{vlan: [22, 4000-4095], to: default}]"),
         (
-            "a rule for a sender",
-            "users: {bob: 1mbit}\nrules: [{dport: 80, from: bob, to: default}]",
+            "a VLAN on a link that has none (a warning)",
+            "version: 1\nlinks: {eth0: , lo: 1gbit}\nrules: [{vlan: 22, link: lo, to: default}]",
+        ),
+        ("an unknown sender", "users: {bob: 1mbit}\nrules: [{dport: 80, from: bop, to: default}]"),
+        ("a group as sender", "groups: {g: {gid: staff}}\nrules: [{from: g, to: default}]"),
+        ("a class as sender", "classes: {c: 1mbit}\nrules: [{from: c, to: default}]"),
+        ("everyone as sender", "everyone: 1mbit\nrules: [{from: everyone, to: default}]"),
+        ("root, whom nobody claims, as sender", "rules: [{from: 0, to: default}]"),
+        (
+            "a sender on a link that goes by the tag",
+            "version: 1\nlinks: {eth0: {classifier: cgroup}}\nusers: {bob: 1mbit}\nrules: [{from: bob, to: default}]",
         ),
         ("not, with nothing", "rules: [{dst: {not: []}, to: default}]"),
         ("not, with no value", "rules: [{dst: {not: }, to: default}]"),
@@ -440,4 +451,19 @@ fn errors_are_shown_together_and_not_without_end() {
     let text = said(&format!("users:\n{users}"));
     assert_eq!(text.matches("error:").count(), 20);
     assert!(text.ends_with("and 10 more like these"), "{text}");
+}
+
+/// Where nothing can decide such a rule, it is refused at its place.
+#[test]
+fn rules_that_need_ebpf() {
+    let mut facts = host();
+    facts.features.classifiers = [Classifier::Cgroup].into();
+    let head = "version: 1\nlinks: {eth0: }\nusers: {bob: 1mbit}\n";
+    let mut text = String::new();
+    for rule in ["{from: bob, to: default}", "{vlan: 22, to: bob}", "{dport: 80, to: bob}"] {
+        let policy = format!("{head}rules: [{rule}]\n");
+        let said = said_on(&facts, BuildOptions::default(), &policy);
+        text.push_str(&format!("=== {rule}\n{said}\n\n"));
+    }
+    insta::assert_snapshot!("rules_without_ebpf", text);
 }

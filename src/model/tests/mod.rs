@@ -39,7 +39,7 @@ fn host() -> Facts {
                 master: (name == "slave0").then_some(5),
                 lower: (name == "eth0.7").then_some(2),
                 loopback: name == "lo",
-                ethernet: true,
+                ethernet: !matches!(name, "lo" | "wg0"),
                 up: true,
                 default_route_v4: (name == "eth0").then_some(100),
                 default_route_v6: None,

@@ -9,7 +9,10 @@ use netlink_packet_route::tc::{
 
 use super::{ADD, kind, tc_message};
 use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32};
-use crate::state::{MapIds, Mark, Pref, Program, Protocol, Sockets, U32Link, U32Node, U32Rules};
+use crate::state::{
+    MapIds, Mark, Pref, Program, Protocol, RuleMapIds, RuleProgram, Sockets, U32Link, U32Node,
+    U32Rules,
+};
 use crate::units::ClassId;
 
 /// The rules cannot be written.
@@ -24,12 +27,13 @@ pub enum CannotWrite {
 /// How a set of rules is written.
 #[derive(Clone, Debug)]
 pub struct AddRules {
-    /// `tc filter add dev … parent 1: protocol ip pref P handle T: u32 divisor 256`, and `handle ::N u32
-    /// ht T:B: match … flowid 1:M` for what stands in it. No packet meets them yet.
+    /// `tc filter add dev … parent 1: protocol ip pref P handle T: u32 divisor 256`, and `handle
+    /// ::N u32 ht T:B: match … flowid 1:M` for what stands in it. No packet meets them yet.
     pub tables: Vec<Request>,
-    /// `handle ::N u32 match … flowid 1:M` for each node of the pref's root table, in order. Only when all
-    /// the tables stand; sent first to last, for then a half-written set answers a packet as the whole
-    /// set does, or not at all (the old set at the other pref, or the tag, still does).
+    /// `handle ::N u32 match … flowid 1:M` for each node of the pref's root table, in order. Only
+    /// when all the tables stand; sent first to last, for then a half-written set answers a packet
+    /// as the whole set does, or not at all (the old set at the other pref, or the tag, still
+    /// does).
     pub root: Vec<Request>,
 }
 
@@ -98,8 +102,8 @@ impl At {
     }
 }
 
-/// `tc filter del dev … parent 1: protocol X pref P handle T: u32`: a hash table that nothing leads to,
-/// through any u32 pref of the qdisc.
+/// `tc filter del dev … parent 1: protocol X pref P handle T: u32`: a hash table that nothing leads
+/// to, through any u32 pref of the qdisc.
 pub fn delete_table(ifindex: u32, through: Pref, protocol: u16, table: u16) -> Request {
     let mut message =
         message(ifindex, ClassId::ROOT, through, protocol, cls_u32::handle(table, 0, 0));
@@ -107,8 +111,8 @@ pub fn delete_table(ifindex: u32, through: Pref, protocol: u16, table: u16) -> R
     Request::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
 }
 
-/// `tc filter get dev … parent 1: protocol X pref P handle T: u32`: refused where there is no such hash
-/// table in the qdisc, whichever pref it was made at.
+/// `tc filter get dev … parent 1: protocol X pref P handle T: u32`: refused where there is no such
+/// hash table in the qdisc, whichever pref it was made at.
 pub fn has_table(ifindex: u32, through: Pref, protocol: u16, table: u16) -> Request {
     let mut message =
         message(ifindex, ClassId::ROOT, through, protocol, cls_u32::handle(table, 0, 0));
@@ -136,10 +140,34 @@ pub fn add_bpf(
     maps: MapIds,
     file: BorrowedFd<'_>,
 ) -> Request {
+    add_program(ifindex, parent, pref, bpf_name::print(program, maps), file)
+}
+
+/// The same of a program of rules, below the root; `maps` are the owners' that it reads, if it
+/// asks.
+pub fn add_program_rules(
+    ifindex: u32,
+    pref: Pref,
+    rules: &RuleProgram,
+    ids: RuleMapIds,
+    maps: Option<MapIds>,
+    file: BorrowedFd<'_>,
+) -> Request {
+    let name = bpf_name::print_rules(rules, ids, maps);
+    add_program(ifindex, ClassId::ROOT, pref, name, file)
+}
+
+fn add_program(
+    ifindex: u32,
+    parent: ClassId,
+    pref: Pref,
+    name: String,
+    file: BorrowedFd<'_>,
+) -> Request {
     let options = [
         // An open descriptor is never negative.
         TcFilterBpfOption::ProgFd(file.as_raw_fd().cast_unsigned()),
-        TcFilterBpfOption::ProgName(bpf_name::print(program, maps)),
+        TcFilterBpfOption::ProgName(name),
         TcFilterBpfOption::ClassId(TcHandle::from(parent.0)),
     ];
     let mut message = message(ifindex, parent, pref, ETH_P_ALL, 1);
@@ -151,8 +179,8 @@ pub fn add_bpf(
 /// The handle of ours at clsact's egress. Others, who give 1 or none, may have the same pref.
 pub const PRIORITY_HANDLE: u32 = 0x5348;
 
-/// `tc filter add dev … egress protocol all pref P handle 0x5348 bpf direct-action …`: `file` is the
-/// program that clears priorities, `mark` the instance's.
+/// `tc filter add dev … egress protocol all pref P handle 0x5348 bpf direct-action …`: `file` is
+/// the program that clears priorities, `mark` the instance's.
 pub fn add_priority(
     ifindex: u32,
     pref: Pref,

@@ -219,6 +219,7 @@ impl Draft {
             "dst: [10.1.0.0/16, \"fd00:1::/64\"], ",
             "dst: \"fd00:2::7\", ",
             "src: 10.9.0.0/24, ",
+            "vlan: [22, 100-199], ",
         ]);
         let port = *numbers.pick(&["dport: 80", "sport: [443, 8443]", "proto: udp, dport: 53"]);
         let link = *numbers.pick(&["", "", "link: up0, "]);

@@ -308,8 +308,11 @@ impl Draft {
 
     /// The first rule's place may change; it never goes.
     fn change_rules(&mut self, random: &mut Random) -> bool {
-        // The last three are so many rules that the set becomes hash tables, or a list again.
-        const MORE: [&str; 10] = [
+        // The last three are so many rules that the set becomes hash tables, or a list again; what stands
+        // behind those for a VLAN is in a program with them.
+        const MORE: [&str; 12] = [
+            "{vlan: 22, proto: udp, to: default}",
+            "{vlan: {not: [7, 22]}, dst: 192.0.2.7, to: ann}",
             "{src: 1.2.3.4, proto: tcp, dport: 80, to: ann}",
             "{dst: 192.0.2.0/24, to: unshaped}",
             "{proto: tcp, dport: [111, 2049], to: service}",

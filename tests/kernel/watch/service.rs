@@ -8,10 +8,12 @@ use crate::escapes::handed_on::{Heir, accepted};
 use crate::support::accounts::{ANN, CAROL};
 use crate::support::cell::myself;
 use crate::support::command::run;
+use crate::support::counters;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
-use crate::support::program::{binary, directory, members, policy};
-use crate::support::world::World;
+use crate::support::orders::Order;
+use crate::support::program::{binary, classid, directory, members, policy, shaper};
+use crate::support::world::{Family, UPLINK, World};
 
 tests!(
     On::Every => the_capabilities_of_the_unit_are_enough;
@@ -51,6 +53,8 @@ version: 1
 links: {up0: {rate: 100mbit, default: {rate: 5mbit}}}
 users: {ann: 10mbit}
 everyone: 25mbit
+classes: {fast: {ceil: 50mbit}}
+rules: [{from: carol, dport: 7, to: fast}]
 ";
     let file = policy(text);
     beside(&["apply", &file]).exits(0);
@@ -59,12 +63,23 @@ everyone: 25mbit
     command.arg(binary());
     command.args(["--cgroup", "shaper", "watch", "--skip-unknown", &file]);
     let daemon = Daemon::run(command);
-    let [ann, carol] = [world.actor(ANN), world.actor(CAROL)];
+    let [ann, mut carol] = [world.actor(ANN), world.actor(CAROL)];
     soon("ann is placed", Duration::from_secs(20), || members("user/ann").contains(&ann.pid()));
     let place = format!("uid/{}", CAROL.uid);
     soon("carol has a class and is in it", Duration::from_secs(20), || {
         directory(&place).exists() && members(&place).contains(&carol.pid())
     });
+    // Her rule is for her as soon as she has a class.
+    let socket = carol.socket(&Order::Datagram(world.far_at(Family::V4, 7)));
+    carol.tell(&Order::Beat { socket, bytes: 100, bits_per_second: 80_000 });
+    let fast = classid("class/fast");
+    soon("carol's rule counts", Duration::from_secs(20), || {
+        counters::classes(UPLINK).class(&fast).packets > 5
+    });
+    carol.stop(socket);
+    let status = shaper(&["status", "--rules", "--json"]).exits(0).json();
+    let counted = &status["links"][0]["rules"][0]["packets"];
+    assert!(counted.as_u64().is_some_and(|packets| packets > 5), "{counted}");
     let (accepted, _far) = accepted();
     let heir = Heir::start(ANN, accepted);
     soon("ann's connection is hers", Duration::from_secs(20), || heir.owner() == ANN.uid);

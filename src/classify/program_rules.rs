@@ -1,0 +1,513 @@
+//! The rules that u32 cannot decide as one eBPF program, which is asked behind the u32 rules and
+//! before the deciding one. Pure.
+//!
+//! It reads a packet as the u32 rules do: the IP header behind up to two VLAN tags in the packet's
+//! bytes ([`super::frame`]); ports only where the transport header surely follows the fixed header
+//! ([`super::u32`]). Whose a packet is it finds as the deciding program does, by the same
+//! instructions.
+//!
+//! What it has found out about the packet lies on its stack, at places and in values that the
+//! kernel's verifier does not follow, or it would try each combination of them with each rule: the
+//! upper half of an 8-byte slot, and never 0 (`check_stack_write_fixed_off`,
+//! kernel/bpf/verifier.c). For the same reason a comparison that does not match goes straight on to
+//! the next rule: of each rule one branch is left to try later, and there can be 8,192 of those.
+
+use std::net::IpAddr;
+
+use super::assembler::{
+    Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Register, Width,
+};
+use super::program::{MAP_LOOKUP, class_of_sender};
+use crate::state::{Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
+
+/// Maps besides those of the deciding program: an array whose one value is a 64-bit count of
+/// packets for each rule, and an array whose one value is the rules as text, so that whoever sees
+/// the filter can know what it does.
+pub const COUNTS: u8 = 3;
+pub const TEXT: u8 = 4;
+
+/// `bpf_skb_load_bytes`.
+pub const LOAD_BYTES: i32 = 26;
+/// `bpf_skb_load_bytes_relative`, Linux 4.18.
+pub const LOAD_BYTES_RELATIVE: i32 = 68;
+/// `BPF_HDR_START_NET`.
+const FROM_NETWORK_HEADER: i32 = 1;
+
+/// `struct __sk_buff` (linux/bpf.h). The protocol is in network byte order.
+pub const SKB_PROTOCOL: i16 = 16;
+pub const SKB_VLAN_PRESENT: i16 = 20;
+pub const SKB_VLAN_TCI: i16 = 24;
+
+/// 802.1Q and 802.1ad (linux/if_ether.h).
+const TAGS: [i32; 2] = [0x8100, 0x88a8];
+/// In the packet's bytes, beside one that was offloaded.
+const MOST_TAGS: usize = 2;
+const VLAN_ID: i32 = 0xfff;
+/// Where an Ethernet header has its ethertype.
+const ETHERTYPE_AT: i32 = 12;
+
+/// `IPPROTO_…` whose ports rules name are given by [`Packets::proto`]; the places in both headers.
+const V4_HEADER: i32 = 20;
+const V6_HEADER: i32 = 40;
+const PORTS_BYTES: i32 = 4;
+
+/// On the stack, below the keys of the deciding program. Each is one more than what it says: 0 is
+/// known to the verifier.
+const CLASS: i16 = -28;
+const VLAN: i16 = -36;
+/// [`NO_IP`], 4 or 6.
+const FAMILY: i16 = -44;
+/// Whether the ports are known.
+const PORTS: i16 = -52;
+/// The IP header and the four bytes behind it.
+const HEADER: i16 = -96;
+/// A VLAN tag or an ethertype with what follows.
+const TYPE: i16 = -16;
+/// Of the counts' map.
+const KEY: i16 = -4;
+
+const NO_IP: i32 = 1;
+const UNKNOWN: i32 = 1;
+const KNOWN: i32 = 2;
+
+/// The program. Its maps are numbered as the deciding one's and as above.
+pub fn compile(program: &RuleProgram) -> Vec<Instruction> {
+    let mut a = Assembler::default();
+    match program.asks {
+        Some(asks) => {
+            class_of_sender(&mut a, asks);
+            a.add(R9, 1);
+            a.store(Width::Word, FRAME, CLASS, R9);
+        }
+        None => a.copy(R6, R1),
+    }
+    read_packet(&mut a, program.ethernet);
+    for (place, rule) in (0..).zip(&program.rules) {
+        one(&mut a, place, rule);
+    }
+    // Named, so that the map lives as long as the program.
+    a.map(R1, TEXT);
+    a.set(R0, 0);
+    a.exit();
+    a.finish()
+}
+
+/// Fills the stack. R6 is the context.
+fn read_packet(a: &mut Assembler, ethernet: bool) {
+    let (vlan, offset, family) = (R7, R8, R9);
+    let (v4, v6, none, load) = (a.label(), a.label(), a.label(), a.label());
+    if ethernet {
+        find_header(a, v4, v6, none);
+    } else {
+        a.set(vlan, 0);
+        a.set(offset, 0);
+        a.load(Width::Word, R1, R6, SKB_PROTOCOL);
+        a.big_endian_16(R1);
+        a.jump_if_is(R1, Family::V4.ethertype().into(), v4);
+        a.jump_if_is(R1, Family::V6.ethertype().into(), v6);
+        a.jump(none);
+    }
+    a.bind(v4);
+    a.set(family, 4);
+    a.jump(load);
+    a.bind(v6);
+    a.set(family, 6);
+    a.jump(load);
+    a.bind(none);
+    a.set(family, NO_IP);
+    a.bind(load);
+    a.add(vlan, 1);
+    a.store(Width::Word, FRAME, VLAN, vlan);
+    // Whatever comes of it, the bytes are written then: the verifier wants that of all that is
+    // read.
+    let (whole, no_ports, short_v6, done) = (a.label(), a.label(), a.label(), a.label());
+    load_header(a, ethernet, V6_HEADER + PORTS_BYTES);
+    a.jump_if_is(R0, 0, whole);
+    a.jump_if_is(family, 6, short_v6);
+    a.jump_if_is(family, NO_IP, no_ports);
+    load_header(a, ethernet, V4_HEADER + PORTS_BYTES);
+    a.jump_if_is(R0, 0, whole);
+    load_header(a, ethernet, V4_HEADER);
+    a.jump_if_is(R0, 0, no_ports);
+    a.set(family, NO_IP);
+    a.jump(no_ports);
+    a.bind(short_v6);
+    load_header(a, ethernet, V6_HEADER);
+    a.jump_if_is(R0, 0, no_ports);
+    a.set(family, NO_IP);
+    a.jump(no_ports);
+    a.bind(whole);
+    let known = a.label();
+    a.jump_if_not(family, 4, known);
+    // No options, and no later fragment.
+    a.load(Width::Byte, R1, FRAME, HEADER);
+    a.and(R1, 0x0f);
+    a.jump_if_not(R1, 5, no_ports);
+    a.load(Width::Half, R1, FRAME, HEADER + 6);
+    a.big_endian_16(R1);
+    a.and(R1, 0x1fff);
+    a.jump_if_not(R1, 0, no_ports);
+    a.bind(known);
+    a.set(R1, KNOWN);
+    a.jump(done);
+    a.bind(no_ports);
+    a.set(R1, UNKNOWN);
+    a.bind(done);
+    a.store(Width::Word, FRAME, PORTS, R1);
+    a.store(Width::Word, FRAME, FAMILY, family);
+}
+
+/// Goes to where the family is known, with the VLAN's id and where the IP header begins.
+fn find_header(a: &mut Assembler, v4: Label, v6: Label, none: Label) {
+    let (vlan, offset, is_tagged) = (R7, R8, R9);
+    let in_band = a.label();
+    a.set(vlan, 0);
+    a.set(is_tagged, 0);
+    a.set(offset, ETHERTYPE_AT);
+    a.load(Width::Word, R1, R6, SKB_VLAN_PRESENT);
+    a.jump_if_is(R1, 0, in_band);
+    a.load(Width::Word, vlan, R6, SKB_VLAN_TCI);
+    a.and(vlan, VLAN_ID);
+    a.set(is_tagged, 1);
+    a.bind(in_band);
+    for tags in 0..=MOST_TAGS {
+        load_bytes(a, TYPE, 4);
+        a.jump_if_not(R0, 0, none);
+        a.add(offset, 2);
+        a.load(Width::Half, R1, FRAME, TYPE);
+        a.big_endian_16(R1);
+        a.jump_if_is(R1, Family::V4.ethertype().into(), v4);
+        a.jump_if_is(R1, Family::V6.ethertype().into(), v6);
+        if tags == MOST_TAGS {
+            a.jump(none);
+            break;
+        }
+        let (tag, inner) = (a.label(), a.label());
+        TAGS.into_iter().for_each(|tpid| a.jump_if_is(R1, tpid, tag));
+        a.jump(none);
+        a.bind(tag);
+        a.add(offset, 2);
+        a.jump_if_not(is_tagged, 0, inner);
+        a.set(is_tagged, 1);
+        a.load(Width::Half, vlan, FRAME, TYPE + 2);
+        a.big_endian_16(vlan);
+        a.and(vlan, VLAN_ID);
+        a.bind(inner);
+    }
+}
+
+/// R0 = 0 where the packet has so many bytes from R8 on, which are then at `to`.
+fn load_bytes(a: &mut Assembler, to: i16, count: i32) {
+    arguments(a, to, count);
+    a.call(LOAD_BYTES);
+}
+
+/// The same of the IP header.
+fn load_header(a: &mut Assembler, ethernet: bool, count: i32) {
+    if ethernet {
+        return load_bytes(a, HEADER, count);
+    }
+    arguments(a, HEADER, count);
+    a.set(R5, FROM_NETWORK_HEADER);
+    a.call(LOAD_BYTES_RELATIVE);
+}
+
+fn arguments(a: &mut Assembler, to: i16, count: i32) {
+    a.copy(R1, R6);
+    a.copy(R2, R8);
+    a.copy(R3, FRAME);
+    a.add(R3, to.into());
+    a.set(R4, count);
+}
+
+/// The end of the program where the rule matches, else what follows.
+fn one(a: &mut Assembler, place: i32, rule: &ProgramRule) {
+    let ProgramRule { to, from, packets, .. } = rule;
+    let families: Vec<Headers> = [Headers::V4, Headers::V6]
+        .into_iter()
+        .filter(|headers| headers.can_have(packets))
+        .collect();
+    let nobody = from.as_ref().is_some_and(|from| !from.not && from.of.is_empty());
+    if nobody || families.is_empty() || packets.vlan.as_ref().is_some_and(Vec::is_empty) {
+        return;
+    }
+    let no = a.label();
+    if let Some(from) = from {
+        senders(a, from, no);
+    }
+    if let Some(vlan) = &packets.vlan {
+        a.load(Width::Word, R1, FRAME, VLAN);
+        let ids: Vec<_> = wide(vlan).into_iter().map(|(from, to)| (from + 1, to + 1)).collect();
+        must_be_in(a, Number::Short, &ids, no);
+    }
+    if is_of_ip(packets) {
+        let hit = a.label();
+        a.load(Width::Word, R1, FRAME, FAMILY);
+        let labels: Vec<Label> = families.iter().map(|_| a.label()).collect();
+        for (headers, label) in families.iter().zip(&labels) {
+            a.jump_if_is(R1, headers.number(), *label);
+        }
+        a.jump(no);
+        for (headers, label) in families.iter().zip(&labels) {
+            a.bind(*label);
+            headers.must_fit(a, packets, no);
+            a.jump(hit);
+        }
+        a.bind(hit);
+    }
+    count(a, place);
+    a.set(R0, to.0 as i32);
+    a.exit();
+    a.bind(no);
+}
+
+/// Whether only IP packets can match.
+fn is_of_ip(packets: &Packets) -> bool {
+    let Packets { vlan: _, proto, src, dst, sport, dport } = packets;
+    proto.is_some() || src.is_some() || dst.is_some() || sport.is_some() || dport.is_some()
+}
+
+fn senders(a: &mut Assembler, senders: &Senders, no: Label) {
+    let classes: Vec<_> =
+        senders.of.iter().map(|class| u128::from(class.0.wrapping_add(1))).collect();
+    let mut classes: Vec<_> = classes.into_iter().map(|class| (class, class)).collect();
+    classes.sort_unstable();
+    a.load(Width::Word, R1, FRAME, CLASS);
+    if !senders.not {
+        return must_be_in(a, Number::Short, &classes, no);
+    }
+    if !classes.is_empty() {
+        let others = a.label();
+        search(a, Number::Short, &classes, 0, no, others);
+        a.bind(others);
+    }
+}
+
+/// One more packet for the rule. The root lock of the qdisc is held while its filters are asked,
+/// and no other qdisc has this map, so nothing is lost.
+fn count(a: &mut Assembler, place: i32) {
+    let skip = a.label();
+    a.store_value(Width::Word, FRAME, KEY, 0);
+    a.map(R1, COUNTS);
+    a.copy(R2, FRAME);
+    a.add(R2, KEY.into());
+    a.call(MAP_LOOKUP);
+    a.jump_if_is(R0, 0, skip);
+    a.add(R0, place * 8);
+    a.load(Width::Double, R1, R0, 0);
+    a.add(R1, 1);
+    a.store(Width::Double, R0, 0, R1);
+    a.bind(skip);
+}
+
+/// The two kinds of IP header.
+#[derive(Clone, Copy, PartialEq)]
+enum Headers {
+    V4,
+    V6,
+}
+
+impl Headers {
+    fn number(self) -> i32 {
+        match self {
+            Headers::V4 => 4,
+            Headers::V6 => 6,
+        }
+    }
+
+    fn is_of(self, address: &IpAddr) -> bool {
+        address.is_ipv4() == (self == Headers::V4)
+    }
+
+    /// Those of a field's addresses that such a packet can have.
+    fn addresses(self, ranges: &Ranges<IpAddr>) -> Vec<(u128, u128)> {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.to_bits().into(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let here = ranges.iter().filter(|(first, _)| self.is_of(first));
+        here.map(|(first, last)| (bits(*first), bits(*last))).collect()
+    }
+
+    fn can_have(self, packets: &Packets) -> bool {
+        let Packets { vlan: _, proto, src, dst, sport, dport } = packets;
+        let address = |field: &Option<Ranges<IpAddr>>| {
+            field.as_ref().is_none_or(|ranges| !self.addresses(ranges).is_empty())
+        };
+        let port =
+            |field: &Option<Ranges<u16>>| field.as_ref().is_none_or(|ranges| !ranges.is_empty());
+        address(src)
+            && address(dst)
+            && port(sport)
+            && port(dport)
+            && proto.as_ref().is_none_or(|ranges| !ranges.is_empty())
+    }
+
+    /// Goes to `no` unless the header and the ports are what the rule wants.
+    fn must_fit(self, a: &mut Assembler, packets: &Packets, no: Label) {
+        let (proto_at, src_at, dst_at, ports_at) = match self {
+            Headers::V4 => (9, 12, 16, 20),
+            Headers::V6 => (6, 8, 24, 40),
+        };
+        if let Some(proto) = &packets.proto {
+            a.load(Width::Byte, R1, FRAME, HEADER + proto_at);
+            must_be_in(a, Number::Short, &wide(proto), no);
+        }
+        for (field, at) in [(&packets.src, src_at), (&packets.dst, dst_at)] {
+            let Some(ranges) = field else { continue };
+            let number = match self {
+                Headers::V4 => {
+                    a.load(Width::Word, R1, FRAME, HEADER + at);
+                    a.big_endian_32(R1);
+                    Number::Short
+                }
+                Headers::V6 => {
+                    a.load(Width::Double, R1, FRAME, HEADER + at);
+                    a.big_endian_64(R1);
+                    a.load(Width::Double, R2, FRAME, HEADER + at + 8);
+                    a.big_endian_64(R2);
+                    Number::Long
+                }
+            };
+            must_be_in(a, number, &self.addresses(ranges), no);
+        }
+        if packets.sport.is_some() || packets.dport.is_some() {
+            let known = a.label();
+            a.load(Width::Word, R1, FRAME, PORTS);
+            a.jump_if_is(R1, KNOWN, known);
+            a.jump(no);
+            a.bind(known);
+        }
+        for (field, at) in [(&packets.sport, ports_at), (&packets.dport, ports_at + 2)] {
+            if let Some(ports) = field {
+                a.load(Width::Half, R1, FRAME, HEADER + at);
+                a.big_endian_16(R1);
+                must_be_in(a, Number::Short, &wide(ports), no);
+            }
+        }
+    }
+}
+
+fn wide<T: Copy + Into<u128>>(ranges: &Ranges<T>) -> Vec<(u128, u128)> {
+    ranges.iter().map(|(first, last)| ((*first).into(), (*last).into())).collect()
+}
+
+/// What is compared: up to 64 bits in R1, or 128 in R1 and R2.
+#[derive(Clone, Copy)]
+enum Number {
+    Short,
+    Long,
+}
+
+/// Goes on with what follows, or to `no`.
+fn must_be_in(a: &mut Assembler, number: Number, ranges: &[(u128, u128)], no: Label) {
+    let yes = a.label();
+    search(a, number, ranges, 0, yes, no);
+    a.bind(yes);
+}
+
+/// Finds the one range that the number may be in by halves, and goes to `yes` or `no`. It is known
+/// not to be less than `floor`.
+fn search(
+    a: &mut Assembler,
+    number: Number,
+    ranges: &[(u128, u128)],
+    floor: u128,
+    yes: Label,
+    no: Label,
+) {
+    match ranges {
+        [] => a.jump(no),
+        [(only, last)] if only == last && matches!(number, Number::Short) => {
+            number.if_is(a, *only, yes);
+            a.jump(no);
+        }
+        [(first, last)] => {
+            if *first > floor {
+                let above = a.label();
+                number.if_at_least(a, *first, above);
+                a.jump(no);
+                a.bind(above);
+            }
+            number.if_at_most(a, *last, yes);
+            a.jump(no);
+        }
+        _ => {
+            let upper = a.label();
+            let (low, high) = ranges.split_at(ranges.len() / 2);
+            let pivot = high.first().map_or(floor, |(first, _)| *first);
+            number.if_at_least(a, pivot, upper);
+            search(a, number, low, floor, yes, no);
+            a.bind(upper);
+            search(a, number, high, pivot, yes, no);
+        }
+    }
+}
+
+impl Number {
+    fn if_at_least(self, a: &mut Assembler, value: u128, label: Label) {
+        let (high, low) = ((value >> 64) as u64, value as u64);
+        match self {
+            Number::Short => match i32::try_from(low) {
+                Ok(low) => a.jump_if_at_least(R1, low, label),
+                Err(_) => {
+                    a.set_64(R3, low);
+                    a.jump_if_not_below(R1, R3, label);
+                }
+            },
+            Number::Long => {
+                let less = self.same_high(a, high, label, Assembler::jump_if_above);
+                a.set_64(R3, low);
+                a.jump_if_not_below(R2, R3, label);
+                a.bind(less);
+            }
+        }
+    }
+
+    /// Of short ones only.
+    fn if_is(self, a: &mut Assembler, value: u128, label: Label) {
+        match i32::try_from(value) {
+            Ok(value) => a.jump_if_is(R1, value, label),
+            Err(_) => {
+                a.set_64(R3, value as u64);
+                a.jump_if_same(R1, R3, label);
+            }
+        }
+    }
+
+    fn if_at_most(self, a: &mut Assembler, value: u128, label: Label) {
+        let (high, low) = ((value >> 64) as u64, value as u64);
+        match self {
+            Number::Short => match i32::try_from(low) {
+                Ok(low) => a.jump_if_at_most(R1, low, label),
+                Err(_) => {
+                    a.set_64(R3, low);
+                    a.jump_if_not_above(R1, R3, label);
+                }
+            },
+            Number::Long => {
+                let more = self.same_high(a, high, label, |a, left, right, label| {
+                    a.jump_if_above(right, left, label);
+                });
+                a.set_64(R3, low);
+                a.jump_if_not_above(R2, R3, label);
+                a.bind(more);
+            }
+        }
+    }
+
+    /// The upper halves decide, or go on here where they are the same.
+    fn same_high(
+        self,
+        a: &mut Assembler,
+        high: u64,
+        yes: Label,
+        decides: impl Fn(&mut Assembler, Register, Register, Label),
+    ) -> Label {
+        let other = a.label();
+        a.set_64(R3, high);
+        decides(a, R1, R3, yes);
+        a.jump_if_differ(R1, R3, other);
+        other
+    }
+}

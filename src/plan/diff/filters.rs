@@ -1,0 +1,225 @@
+//! Filters: what replaces one is whole, and asked, before the old one goes.
+
+use std::collections::BTreeMap;
+
+use super::{Diff, displaced};
+use crate::plan::Step;
+use crate::state::{Filter, Foreign, KernelState, LinkName, Pref, RuleProgram, Tree, U32Rule};
+use crate::units::ClassId;
+
+/// The filters that stand, by link and qdisc.
+pub(super) fn standing(
+    from: &KernelState,
+) -> BTreeMap<(&LinkName, ClassId), BTreeMap<Pref, Filter>> {
+    let mut standing = BTreeMap::new();
+    for (link, tree) in &from.links {
+        standing.insert((link, ClassId::ROOT), tree.filters.clone());
+        for (shard, filters) in &tree.shards {
+            standing.insert((link, shard.qdisc()), filters.clone());
+        }
+    }
+    standing
+}
+
+impl<'a> Diff<'a> {
+    /// A class to which a rule is bound cannot be deleted (`HTB class in use`), so where one is
+    /// made again under another parent, or must go before another comes, the rule set without the
+    /// rules to it stands in meanwhile: their packets go to the tag's class, all others to where
+    /// they went.
+    pub(super) fn let_go(&mut self) {
+        for (link, tree) in &self.to.links {
+            let Some(old) = self.from.links.get(link) else { continue };
+            let replaced = |id: &ClassId| {
+                let classes = (old.classes.get(id), tree.classes.get(id));
+                matches!(classes, (Some(from), Some(to)) if from.parent != to.parent)
+            };
+            let displaced = displaced(old, tree);
+            let bound = |rule: &U32Rule| replaced(&rule.to) || displaced.contains(&rule.to);
+            for pair in [Pref::RULES_V4, Pref::RULES_V6] {
+                for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+                    let Some(Filter::U32 { protocol, rules }) = old.filters.get(&pref) else {
+                        continue;
+                    };
+                    if !rules.rules().any(bound) {
+                        continue;
+                    }
+                    let rest = rules.without(bound);
+                    if !rest.is_empty() && self.standing(link, ClassId::ROOT, other).is_none() {
+                        let filter = Filter::U32 { protocol: *protocol, rules: rest };
+                        self.add_filter(link, ClassId::ROOT, other, filter);
+                    }
+                    self.delete_filter(link, ClassId::ROOT, pref);
+                }
+            }
+        }
+    }
+
+    /// New filters before the old ones of the same kind go. Within a set the rules are added in
+    /// their order, so a packet that is not yet answered by the new set falls to the old one. A
+    /// shard's tag is read before anything is sent there.
+    pub(super) fn filters(&mut self) {
+        for (link, tree) in &self.to.links {
+            for (shard, filters) in &tree.shards {
+                self.pair(link, shard.qdisc(), Pref::TAG, filters);
+            }
+            self.rules(link, tree);
+            if !self.needs_shards(link, tree) {
+                self.pair(link, ClassId::ROOT, Pref::TAG, &tree.filters);
+            }
+        }
+    }
+
+    /// u32 rules and the program of those behind them. A rule may move from one to the other, so
+    /// all that is new is there before anything goes: u32 rules first, then the program, and the
+    /// other way round. Otherwise a packet could meet the new set of one and the old set of the
+    /// other, and get an answer that neither policy gives.
+    fn rules(&mut self, link: &'a LinkName, tree: &Tree) {
+        let mut filters = tree.filters.clone();
+        for filter in filters.values_mut() {
+            if let Filter::Program(program) = filter {
+                *filter = Filter::Program(self.for_both(program));
+            }
+        }
+        let kinds = [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM];
+        for pair in kinds {
+            self.add_to(link, ClassId::ROOT, pair, &filters);
+        }
+        for pair in kinds.into_iter().rev() {
+            self.delete_from(link, ClassId::ROOT, pair, &filters);
+        }
+    }
+
+    /// The program for as long as a sender whose class changes may be in the old one or in the new
+    /// one.
+    fn for_both(&self, program: &RuleProgram) -> RuleProgram {
+        let other: BTreeMap<ClassId, ClassId> =
+            self.rewritten().map(|(_, from, to)| (to, from)).collect();
+        program.with_senders(|class| other.get(&class).copied())
+    }
+
+    /// Once everybody is in his new class.
+    pub(super) fn late_programs(&mut self) {
+        for (link, tree) in &self.to.links {
+            self.pair(link, ClassId::ROOT, Pref::PROGRAM, &tree.filters);
+        }
+    }
+
+    /// While somebody may still carry a shard's tag, the root must know the way there.
+    fn needs_shards(&self, link: &LinkName, tree: &Tree) -> bool {
+        let wanted = tree.filters.values().any(reads_shards);
+        !wanted && self.from.links.get(link).is_some_and(|old| !old.shards.is_empty())
+    }
+
+    /// The tags of links that lose their last shard, once nobody is in it.
+    pub(super) fn late_tags(&mut self) {
+        for (link, tree) in &self.to.links {
+            if self.needs_shards(link, tree) {
+                self.pair(link, ClassId::ROOT, Pref::TAG, &tree.filters);
+            }
+        }
+    }
+
+    /// What is wanted at the two prefs of one kind, in one qdisc.
+    fn pair(
+        &mut self,
+        link: &'a LinkName,
+        parent: ClassId,
+        pair: [Pref; 2],
+        wanted: &BTreeMap<Pref, Filter>,
+    ) {
+        self.add_to(link, parent, pair, wanted);
+        self.delete_from(link, parent, pair, wanted);
+    }
+
+    fn add_to(
+        &mut self,
+        link: &'a LinkName,
+        parent: ClassId,
+        pair: [Pref; 2],
+        wanted: &BTreeMap<Pref, Filter>,
+    ) {
+        for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+            let Some(wanted) = wanted.get(&pref) else { continue };
+            match self.standing(link, parent, pref) {
+                Some(standing) if standing == wanted => continue,
+                Some(_) if self.standing(link, parent, other).is_none() => {
+                    self.add_filter(link, parent, other, wanted.clone());
+                    self.delete_filter(link, parent, pref);
+                }
+                Some(_) => self.delete_filter(link, parent, pref),
+                None => {}
+            }
+            self.add_filter(link, parent, pref, wanted.clone());
+        }
+    }
+
+    fn delete_from(
+        &mut self,
+        link: &'a LinkName,
+        parent: ClassId,
+        pair: [Pref; 2],
+        wanted: &BTreeMap<Pref, Filter>,
+    ) {
+        for pref in pair {
+            if self.standing(link, parent, pref).is_some() && !wanted.contains_key(&pref) {
+                self.delete_filter(link, parent, pref);
+            }
+        }
+    }
+
+    /// What stands at a pref by now.
+    fn standing(&self, link: &'a LinkName, parent: ClassId, pref: Pref) -> Option<&Filter> {
+        self.filters.get(&(link, parent))?.get(&pref)
+    }
+
+    fn add_filter(&mut self, link: &'a LinkName, parent: ClassId, pref: Pref, filter: Filter) {
+        self.filters.entry((link, parent)).or_default().insert(pref, filter.clone());
+        self.push(Step::AddFilter { link: link.clone(), parent, pref, filter });
+    }
+
+    fn delete_filter(&mut self, link: &'a LinkName, parent: ClassId, pref: Pref) {
+        let filters = self.filters.get_mut(&(link, parent));
+        let gone = filters.and_then(|filters| filters.remove(&pref));
+        if let Some(filter) = gone {
+            let tables = filter.tables(pref);
+            self.push(Step::DeleteFilter { link: link.clone(), parent, pref, filter });
+            if parent == ClassId::ROOT {
+                self.delete_tables(link, tables);
+            }
+        }
+    }
+
+    /// Hash tables that an earlier run, or somebody who deleted a pref by hand, has left: their
+    /// rules keep classes from being deleted.
+    pub(super) fn left_tables(&mut self) {
+        for (link, old) in &self.from.links {
+            if self.to.links.contains_key(link) {
+                self.delete_tables(link, old.left_tables.iter().rev().copied().collect());
+            }
+        }
+    }
+
+    fn delete_tables(&mut self, link: &'a LinkName, tables: Vec<u16>) {
+        if tables.is_empty() {
+            return;
+        }
+        let ours = self.filters.get(&(link, ClassId::ROOT)).into_iter().flatten();
+        let ours = ours.filter(|(_, filter)| filter.is_u32());
+        let ours = ours.map(|(pref, filter)| (*pref, filter.protocol()));
+        let theirs = self.foreign.iter().filter_map(|object| match object {
+            Foreign::Filter { link: at, parent, pref, protocol, kind } => {
+                let here = at == link && *parent == ClassId::ROOT && kind == "u32";
+                here.then_some((*pref, *protocol))
+            }
+            _ => None,
+        });
+        if let Some((through, protocol)) = ours.chain(theirs).next() {
+            self.push(Step::DeleteTables { link: link.clone(), through, protocol, tables });
+        }
+    }
+}
+
+/// Whether a filter knows the way to shards.
+fn reads_shards(filter: &Filter) -> bool {
+    matches!(filter, Filter::Tag(tag) if tag.reads_shards())
+}
