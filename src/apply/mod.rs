@@ -314,8 +314,8 @@ impl Run<'_, '_> {
             waited_for.retain(|minor| pending.contains(minor));
             if !self.applied.placement.waiting.is_empty() {
                 // Newcomers need classes, also those who are root again at the next look (`follow`).
-                let came = self.applied.placement.waiting.keys().filter_map(Claim::uid);
-                self.session.came.extend(came);
+                let waiting = self.applied.placement.waiting.keys();
+                self.session.came.extend(waiting.filter_map(Claim::comes_and_goes).cloned());
                 meaning = self.session.look()?;
             } else if let Some(quiet) = self.may.quiet
                 && !pending.is_subset(&waited_for)

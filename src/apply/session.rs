@@ -26,8 +26,8 @@ pub struct Session {
     pub options: Options,
     /// Uids to ask NSS about beyond those that the policy names and those that run.
     pub ask: BTreeSet<u32>,
-    /// Accounts whose processes were found in this run and that had no class then.
-    pub came: BTreeSet<u32>,
+    /// Accounts, and ranges of subordinate uids, whose processes were found in this run and that had no class then.
+    pub came: BTreeSet<Owner>,
     /// Who the accounts are, if somebody asked already: then NSS is not asked.
     pub known: Option<Accounts>,
     /// Whether processes are looked at, and moved. Without it the accounts that run are those of
@@ -97,7 +97,11 @@ impl Session {
             Some(known) => Whom::Known(known),
             None => {
                 let mut question = Question::of(&self.policy);
-                question.uids.extend(self.ask.union(&self.came));
+                question.uids.extend(&self.ask);
+                question.uids.extend(self.came.iter().filter_map(|owner| match owner {
+                    Owner::Uid(uid) => Some(*uid),
+                    _ => None,
+                }));
                 Whom::Nss(question)
             }
         });
@@ -106,7 +110,7 @@ impl Session {
         let units = self.policy.users.iter().any(|line| line.units.is_some());
         let wanted = Wanted { links, accounts, processes: self.processes, features, units };
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
-        sight.observation.facts.accounts.running.extend(&self.came);
+        self.came.iter().for_each(|owner| sight.observation.facts.accounts.admit(owner));
         let found = &mut sight.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
         let leaving = self.who_leaves(&sight.observation)?;

@@ -278,6 +278,7 @@ mod tests {
             comm: "x".into(),
             uid,
             acting_uid: uid,
+            is_roots: uid == 0,
             kernel_thread: false,
             zombie: false,
             netns: Some(OURS),

@@ -38,6 +38,8 @@ pub struct Process {
     /// The uid that its main thread acts by: what it makes is that one's. The effective uid, unless the
     /// thread asked for another one for files alone (setfsuid(2)).
     pub acting_uid: u32,
+    /// It is root, or may become root again as it likes: its real or its saved uid is 0.
+    pub is_roots: bool,
     pub kernel_thread: bool,
     /// Ended, and not yet waited for. It has no sockets and cannot be moved.
     pub zombie: bool,
@@ -81,6 +83,7 @@ mod tests {
             comm: "bash".into(),
             uid: 1000,
             acting_uid: 1000,
+            is_roots: false,
             kernel_thread: false,
             zombie: false,
             netns: Some(42),

@@ -49,6 +49,8 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
 pub struct Uids {
     /// The folder's owner would be the effective one, and root's for a process that must not be dumped.
     pub real: u32,
+    /// What it may become again.
+    pub saved: u32,
     /// The file system's, which owns the sockets that the thread makes (`sock_alloc`, net/socket.c). It
     /// changes with the effective one (`__sys_setresuid`, kernel/sys.c), and alone by setfsuid(2).
     pub acting: u32,
@@ -59,7 +61,8 @@ pub fn parse_uids(text: &[u8]) -> Option<Uids> {
     let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
     let mut uids = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
     let real = uids.next()?.parse().ok()?;
-    Some(Uids { real, acting: uids.nth(2)?.parse().ok()? })
+    let saved = uids.nth(1)?.parse().ok()?;
+    Some(Uids { real, saved, acting: uids.next()?.parse().ok()? })
 }
 
 /// What `/proc/PID/cgroup` (cgroups(7)) says of a process.
@@ -211,8 +214,8 @@ mod tests {
 
     #[test]
     fn the_real_uid_and_the_file_systems_are_read() {
-        let status = b"Name:\tping\nUmask:\t0022\nUid:\t1000\t0\t0\t7\nGid:\t1000\t0\t0\t0\n";
-        assert_eq!(parse_uids(status), Some(Uids { real: 1000, acting: 7 }));
+        let status = b"Name:\tping\nUmask:\t0022\nUid:\t1000\t0\t5\t7\nGid:\t1000\t0\t0\t0\n";
+        assert_eq!(parse_uids(status), Some(Uids { real: 1000, saved: 5, acting: 7 }));
         assert_eq!(parse_uids(b"Name:\tping\n"), None);
         assert_eq!(parse_uids(b"Uid:\t1000\t0\t0\n"), None, "cut off");
     }

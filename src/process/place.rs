@@ -354,7 +354,7 @@ impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
             Decision::MoveTo(claim) => {
                 // One that was in a class already, and was not told of, has long been a user's: a connection
                 // of root's that it holds may be another's, who passed it the descriptor.
-                if self.told || !self.is_inside(&process) {
+                if acts_for.is_none() && (self.told || !self.is_inside(&process)) {
                     part.handover.look(self.proc_root, &process);
                 }
                 self.move_to(&process, &claim, doors, part)

@@ -147,7 +147,9 @@ impl Reader {
         // Last, because what ends shows the root as its cgroup, and a moment later has no namespaces: that
         // it was about to end is seen here (`cgroup_path_ns_locked` of a dead task, kernel/cgroup/cgroup.c).
         let stat = parse_stat(self.read(&folder.join("stat"))?);
-        let (Some(stat), Some(Uids { real, acting })) = (stat, uids) else { return Ok(None) };
+        let (Some(stat), Some(Uids { real, saved, acting })) = (stat, uids) else {
+            return Ok(None);
+        };
         let mut zombie = false;
         if stat.ended {
             match self.living_thread(folder, &stat)? {
@@ -167,6 +169,7 @@ impl Reader {
             comm,
             uid: if kernel_thread { 0 } else { real },
             acting_uid: if kernel_thread { 0 } else { acting },
+            is_roots: kernel_thread || real == 0 || saved == 0,
             kernel_thread,
             zombie,
             netns,
@@ -288,6 +291,7 @@ mod tests {
                 comm: "a b".into(),
                 uid: 1000,
                 acting_uid: 0,
+                is_roots: true,
                 kernel_thread: false,
                 zombie: false,
                 netns: Some(4_026_531_840),

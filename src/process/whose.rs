@@ -42,7 +42,7 @@ pub fn counts_as<'a>(process: &'a Process, matcher: &Matcher) -> (u32, Option<&'
 /// The user for whom a process of root's acts, where its unit follows effective uids: the connections
 /// that it has are his meanwhile.
 pub fn acts_for(process: &Process, matcher: &Matcher) -> Option<u32> {
-    let acts = process.uid == 0 && process.acting_uid != 0 && process.is_alive();
+    let acts = process.is_roots && process.acting_uid != 0 && process.is_alive();
     (acts && matcher.units.follows(process.unit.as_deref())).then_some(process.acting_uid)
 }
 
@@ -92,6 +92,7 @@ mod tests {
             comm: "smbd".into(),
             uid: 0,
             acting_uid,
+            is_roots: true,
             kernel_thread: false,
             zombie: false,
             netns: Some(1),
@@ -159,7 +160,10 @@ mod tests {
         assert_eq!(decided(&ping), to("user/ann"));
         assert_eq!(acts_for(&backup, &matcher()), None);
         // One that has become the user for good has its connections as others have.
-        assert_eq!(acts_for(&Process { uid: ANN, ..server(ANN, "/") }, &matcher()), None);
+        let for_good = Process { uid: ANN, is_roots: false, ..server(ANN, "/") };
+        assert_eq!(acts_for(&for_good, &matcher()), None);
+        // smbd changes the real uid as well, and keeps root's as the saved one.
+        assert_eq!(acts_for(&Process { uid: ANN, ..server(ANN, "/") }, &matcher()), Some(ANN));
         assert_eq!(acts_for(&server(ANN, "/"), &matcher()), Some(ANN));
         assert_eq!(acts_for(&server(0, "/shaper/user/ann"), &matcher()), None);
     }

@@ -309,6 +309,7 @@ impl Watch {
         // Who ended while waiting is not told.
         let proc_root = &self.session.kernel.proc_root;
         self.waiting.retain(|pid| proc_root.join(pid.to_string()).exists());
+        self.acted_for.retain(|pid, _| self.waiting.contains(pid));
         let mut waits = !placement.waiting.is_empty();
         self.welcome(&placement);
         for uid in unasked.into_inner().unwrap_or_else(PoisonError::into_inner) {

@@ -66,8 +66,8 @@ impl Server {
 
     /// As root first, as who is somebody else has to.
     fn act(&mut self, uid: u32) {
-        self.act_by(0, Acting::EffectiveUid);
-        self.act_by(uid, Acting::EffectiveUid);
+        self.act_by(0, Acting::Effective);
+        self.act_by(uid, Acting::Effective);
     }
 
     fn act_by(&mut self, uid: u32, by: Acting) {
@@ -119,17 +119,23 @@ fn the_daemon_follows_whom_a_server_acts_for() {
     ]);
     let why = why.exits(0).stdout;
     assert!(why.contains("users.ann") && why.contains("stays with its last user"), "{why}");
-    // Its user is another one now, and so is the connection's.
+    // Its user is another one now, and so is the connection's. By the real uid too, and back.
     server.act(BOB.uid);
     server.comes_into("user/bob");
     send(&[("user/bob", 20)]);
-    server.act(0);
+    for (user, claim, mbit) in [(ANN, "user/ann", 10), (BOB, "user/bob", 20)] {
+        server.act_by(0, Acting::RealToo);
+        server.act_by(user.uid, Acting::RealToo);
+        server.comes_into(claim);
+        send(&[(claim, mbit)]);
+    }
+    server.act_by(0, Acting::RealToo);
     // By the file system's uid alone, and an account that has no class yet.
-    server.act_by(CAROL.uid, Acting::FilesUid);
+    server.act_by(CAROL.uid, Acting::ForFiles);
     let hers = format!("uid/{}", CAROL.uid);
     soon("carol has a class", Duration::from_secs(5), || server.is_in(&hers));
     send(&[(&hers, 5)]);
-    server.act_by(0, Acting::FilesUid);
+    server.act_by(0, Acting::ForFiles);
     // Whom nobody claims is the unit's.
     server.act(33);
     server.comes_into("user/files");

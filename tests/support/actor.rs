@@ -153,7 +153,7 @@ impl Stage {
             }
             Order::Flip { uid, times, rest_us } => {
                 for uid in (0..times).flat_map(|_| [uid, 0]) {
-                    source::act(uid, Acting::EffectiveUid)?;
+                    source::act(uid, Acting::Effective)?;
                     std::thread::sleep(Duration::from_micros(rest_us));
                 }
                 Answer::Done

@@ -20,8 +20,10 @@ pub enum Proto {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Acting {
-    EffectiveUid,
-    FilesUid,
+    Effective,
+    /// The real one too; root's is the saved one. So does smbd.
+    RealToo,
+    ForFiles,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -157,13 +157,15 @@ pub fn become_account(account: Account) -> nix::Result<()> {
 /// smbd does: the C library's functions would interrupt whatever the other threads are about.
 #[allow(unsafe_code, reason = "the system call itself, which the C library wraps for all threads")]
 pub fn act(uid: u32, by: Acting) -> nix::Result<()> {
+    let become_uid = |real: i64| {
+        // SAFETY: three numbers, of which -1 keeps what is.
+        let result = unsafe { nix::libc::syscall(nix::libc::SYS_setresuid, real, uid, -1) };
+        nix::errno::Errno::result(result).map(drop)
+    };
     match by {
-        Acting::EffectiveUid => {
-            // SAFETY: three numbers, of which -1 keeps what is.
-            let result = unsafe { nix::libc::syscall(nix::libc::SYS_setresuid, -1, uid, -1) };
-            nix::errno::Errno::result(result).map(drop)
-        }
-        Acting::FilesUid => {
+        Acting::Effective => become_uid(-1),
+        Acting::RealToo => become_uid(uid.into()),
+        Acting::ForFiles => {
             setfsuid(Uid::from_raw(uid));
             Ok(())
         }
