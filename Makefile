@@ -72,7 +72,7 @@ demo:
 # packages; UNITS is where the units go.
 PREFIX := /usr/local
 UNITS := /etc/systemd/system
-UNIT_FILES := shaper.service run-shaper-net_cls.mount shaper-apply.service shaper-apply.timer
+UNIT_FILES := shaper.service run-shaper-net_cls.mount run-shaper-cgroup.mount shaper-apply.service shaper-apply.timer
 BUILT = $(firstword $(shell ls -t target/release/shaper target/root/release/shaper 2>/dev/null))
 # systemd reads its files again, where it runs and they are its own.
 RELOAD = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload

@@ -105,6 +105,7 @@ fn install_copies_what_was_built_and_uninstall_leaves_nothing() {
     assert_eq!(
         files,
         [
+            "etc/systemd/system/run-shaper-cgroup.mount",
             "etc/systemd/system/run-shaper-net_cls.mount",
             "etc/systemd/system/shaper-apply.service",
             "etc/systemd/system/shaper-apply.timer",

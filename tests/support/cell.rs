@@ -185,9 +185,16 @@ fn init_inner(name: &str, on: On) -> io::Result<ExitCode> {
 fn mount_net_cls(at: &Path) -> io::Result<()> {
     let mount_as =
         |options: &str| mount(Some("cell"), at, Some("cgroup"), MsFlags::empty(), Some(options));
-    mount_as("net_cls").or_else(|_| mount_as("net_cls,net_prio")).map_err(|errno| {
-        io::Error::new(io::Error::from(errno).kind(), format!("mount net_cls: {}", errno.desc()))
-    })
+    // As shaper itself mounts it: the first to mount it decides.
+    mount_as("net_cls,favordynmods")
+        .or_else(|_| mount_as("net_cls"))
+        .or_else(|_| mount_as("net_cls,net_prio"))
+        .map_err(|errno| {
+            io::Error::new(
+                io::Error::from(errno).kind(),
+                format!("mount net_cls: {}", errno.desc()),
+            )
+        })
 }
 
 /// Every mount point of the hierarchy in this mount namespace, the deepest first.
