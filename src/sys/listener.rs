@@ -22,8 +22,8 @@ const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Longer than any message on these groups but a link with many attributes, which is then cut off
 /// behind the name.
 const DATAGRAM: usize = 32 * 1024;
-/// Datagrams taken in one go, a millisecond's work, so that whoever has other things to do comes to them.
-const AT_ONCE: usize = 1_024;
+/// Datagrams taken in one go, half a millisecond's work, so that whoever has other things to do comes to them.
+const AT_ONCE: usize = 256;
 /// How long the kernel may take to confirm a subscription; it does so within the call.
 const CONFIRMATION: u8 = 200;
 
