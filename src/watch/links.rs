@@ -10,6 +10,8 @@ use crate::sys::listener::Heard;
 
 /// What changes one thing often changes more: wait so long for the rest.
 const GATHER: Duration = Duration::from_millis(20);
+/// A link that has come is unshaped until it is looked at, and nothing of it is half done.
+const COME: Duration = Duration::from_millis(1);
 /// Of the time that a look takes, so many times until the next, however much is told.
 const SHARE: u32 = 4;
 /// But no longer.
@@ -37,9 +39,23 @@ impl Watch {
             }
         }
         if matters {
-            let pause = self.took.saturating_mul(SHARE).clamp(GATHER, LONGEST);
-            self.soon(Instant::now() + pause);
+            let (now, pause) =
+                (Instant::now(), self.took.saturating_mul(SHARE).clamp(GATHER, LONGEST));
+            // Where they come one after the other, looks keep their distance all the same.
+            let at = match told.iter().any(|notice| self.has_come(notice)) {
+                true => (self.looked + pause).clamp(now + COME, now + pause),
+                false => now + pause,
+            };
+            self.soon(at);
         }
+    }
+
+    /// Whether it is of a link that the policy names and that is not shaped.
+    fn has_come(&self, notice: &Notice) -> bool {
+        let Notice::Link(index, name, altnames) = notice else { return false };
+        let mut lines = self.session.policy.links.iter();
+        self.stands.links.values().all(|shaped| shaped != index)
+            && lines.any(|line| line.name.value.means(name, altnames))
     }
 
     /// Whether a notice is about a link that we shape, or that the policy may mean.

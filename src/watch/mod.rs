@@ -137,6 +137,8 @@ pub struct Watch {
     unread: Option<Instant>,
     /// How long the last look took in which nothing was to be done.
     took: Duration,
+    /// When the last look ended.
+    looked: Instant,
     /// What retired classes are compared with, and since when.
     earlier: Option<(Sight, Instant)>,
     /// Rounds in a row in which retired classes did not become quiet.
@@ -245,6 +247,7 @@ fn keep(
         lost: None,
         unread: None,
         took: Duration::ZERO,
+        looked: Instant::now(),
         earlier: None,
         draining: 0,
     };

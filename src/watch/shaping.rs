@@ -53,7 +53,9 @@ impl Watch {
         self.session.held = self.backoff.held(start);
         let old_enough = |earlier: &mut (Sight, Instant)| earlier.1.elapsed() >= apply::QUIET;
         self.session.earlier = self.earlier.take_if(old_enough).map(|(sight, _)| sight);
-        match self.apply(true) {
+        let outcome = self.apply(true);
+        self.looked = Instant::now();
+        match outcome {
             Ok(applied) => {
                 if applied.steps.is_empty() {
                     self.took = start.elapsed();
