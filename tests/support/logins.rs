@@ -1,9 +1,10 @@
 //! People who log in, one after the other, and a storm of short-lived processes beside them. The
 //! time from becoming the user to being in the user's directory is taken by the one who logs in.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,36 @@ use super::source::become_account;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks.
 const LOOK: Duration = Duration::from_micros(100);
+
+/// From becoming the user to being placed, in microseconds.
+pub struct Times {
+    pub p50: u64,
+    pub p99: u64,
+    pub most: u64,
+    pub missed: usize,
+}
+
+impl Times {
+    /// So many logins of the account, one after the other, until each is in a directory whose path
+    /// ends so.
+    pub fn of(account: Account, count: u32, place: &str) -> Times {
+        let mut tool = myself(&["--logins", &account.uid.to_string(), &count.to_string(), place]);
+        let output = tool.stderr(Stdio::inherit()).output().expect("let them log in");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut times: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        times.sort_unstable();
+        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(u64::MAX);
+        let most = times.last().copied().unwrap_or(u64::MAX);
+        Times { p50: at(50), p99: at(99), most, missed: count as usize - times.len() }
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Times { p50, p99, most, missed } = self;
+        write!(f, "p50 {p50} µs, p99 {p99} µs, at most {most} µs, missed {missed}")
+    }
+}
 
 /// `--logins UID COUNT PLACE`: prints for each login the microseconds until its `net_cls` directory
 /// ended with PLACE, a line each; `missed` for one that never was there.
