@@ -125,6 +125,11 @@ impl Kernel {
         Ok(true)
     }
 
+    /// Whether the hierarchy has no directories: after a mount it shows those that outlived the last one.
+    pub fn is_empty_hierarchy(&self) -> bool {
+        self.hierarchy.as_ref().is_some_and(Hierarchy::is_empty)
+    }
+
     /// Unmounts the hierarchy if it is ours and nobody uses it.
     pub fn unmount(&mut self) -> Result<(), cgroup::Error> {
         if cgroup::unmount(Self::own_mount())? == cgroup::Unmounted::Done {

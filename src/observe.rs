@@ -83,12 +83,21 @@ pub struct Wanted<'a> {
     pub links: BTreeSet<String>,
     /// Who the accounts are; `None`: nobody is asked for.
     pub accounts: Option<Whom<'a>>,
-    /// All processes: where each sits, and so which accounts run.
-    pub processes: bool,
+    pub processes: Processes,
     /// What the kernel can do, where something new may have to be built.
     pub features: bool,
     /// Which systemd units there are.
     pub units: bool,
+}
+
+/// Whether all processes are looked at: where each sits, and so which accounts run.
+#[derive(Clone, Debug, Default)]
+pub enum Processes {
+    #[default]
+    Unwanted,
+    All,
+    /// Somebody looked a moment ago.
+    Seen(Scan),
 }
 
 /// Who says who the accounts are.
@@ -146,8 +155,13 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     facts.netns_cookie = kernel.netns_cookie;
     facts.own_sockets_only = own_sockets_only;
     let mut running = None;
-    if wanted.processes {
-        sight.scan = process::scan(&kernel.proc_root)?;
+    let scan = match wanted.processes {
+        Processes::Unwanted => None,
+        Processes::All => Some(process::scan(&kernel.proc_root)?),
+        Processes::Seen(scan) => Some(scan),
+    };
+    if let Some(scan) = scan {
+        sight.scan = scan;
         running = Some(process::running_uids(&sight.scan.processes, &kernel.view()));
     }
     if wanted.units {
@@ -173,6 +187,17 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     Ok(sight)
 }
 
+/// Asks devices for their speed: of these links only, since each is asked by two ioctls, and a host may have
+/// a thousand links that nobody means.
+pub fn speeds(sight: &mut Sight, of: impl Fn(&LinkName, &LinkFacts) -> bool) {
+    for (name, link) in &mut sight.observation.facts.links {
+        // What a tun or tap says is a placeholder: 10 Gbit, or 10 Mbit on older kernels.
+        if link.kind.as_deref() != Some("tun") && of(name, link) {
+            link.speed = ethtool::speed(name);
+        }
+    }
+}
+
 fn psched(proc_root: &Path) -> Result<Psched, ObserveError> {
     // A symlink to the reading process's own namespace, which setns may have changed.
     let path = proc_root.join("net/psched");
@@ -196,8 +221,7 @@ fn link_facts(
         ifindex: record.ifindex,
         altnames: record.altnames,
         mtu: record.mtu,
-        // What a tun or tap says is a placeholder: 10 Gbit, or 10 Mbit on older kernels.
-        speed: ethtool::speed(&record.name).filter(|_| record.kind.as_deref() != Some("tun")),
+        speed: None,
         default_route_v4: metric(Family::V4),
         default_route_v6: metric(Family::V6),
         root: decode::root(qdiscs, record.qdisc.as_deref(), kernel.mark),

@@ -275,7 +275,7 @@ pub struct LinkFacts {
     /// Other names that the kernel knows it by (`IFLA_ALT_IFNAME`), up to 127 bytes each.
     pub altnames: Vec<String>,
     pub mtu: u32,
-    /// `None` where the driver does not know (virtio, or no carrier).
+    /// `None` where the driver does not know (virtio, or no carrier), or nobody means the link.
     pub speed: Option<Rate>,
     /// `IFLA_INFO_KIND`: `veth`, `vlan`, `bond`, `tun`…; `None` for hardware.
     pub kind: Option<String>,

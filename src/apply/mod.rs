@@ -25,7 +25,7 @@ use crate::model::Model;
 use crate::observe::{self, ObserveError, Sight, Wanted};
 use crate::plan::{Journal, Phase, Plan, Planned, Step, diff};
 use crate::policy::Diagnostic;
-use crate::process::{self, Placement, Scan, Verdict};
+use crate::process::{self, Placement, Seen, Verdict};
 use crate::state::{Accounts, Claim, Facts, KernelState, LinkName, Owner};
 use crate::sys::signal;
 use crate::units::{Minor, Psched};
@@ -165,6 +165,13 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     let mut applied = Applied::default();
     if lock.is_none() {
         applied.mounted = session.kernel.mount()?;
+        // Who runs is known, and sits where he sat: reading them all again would take a second for 20,000.
+        let scan = std::mem::take(&mut meaning.sight.scan);
+        session.seen = match applied.mounted {
+            false => Some(scan),
+            true if session.kernel.is_empty_hierarchy() => Some(scan.in_new_hierarchy()),
+            true => None,
+        };
         match lock_new(session, may, policy).and_then(|lock| Ok((lock, session.look()?))) {
             Ok(ready) => {
                 (lock, meaning) = ready;
@@ -402,9 +409,12 @@ impl Run<'_, '_> {
     fn carry_out(&mut self, plan: &Plan, meaning: &mut Meaning) -> Result<(), Trouble> {
         self.perform(plan, Phase::Build, meaning)?;
         if self.session.processes {
-            // Nothing was done since the processes were looked at: that look is the first pass.
-            let seen = plan.is_empty().then(|| std::mem::take(&mut meaning.sight.scan));
-            self.place(seen, meaning)?;
+            let scan = std::mem::take(&mut meaning.sight.scan);
+            let seen = match plan.is_empty() {
+                true => Seen::JustNow(scan),
+                false => Seen::Before(scan),
+            };
+            self.place(Some(seen), meaning)?;
         }
         self.perform(plan, Phase::TearDown, meaning)?;
         let evicted =
@@ -423,7 +433,7 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn place(&mut self, seen: Option<Scan>, meaning: &Meaning) -> Result<(), Trouble> {
+    fn place(&mut self, seen: Option<Seen>, meaning: &Meaning) -> Result<(), Trouble> {
         let accounts = &meaning.sight.observation.facts.accounts;
         let placement = place_seen(self.session, &meaning.model, accounts, seen)?;
         self.applied.members(placement);
@@ -493,12 +503,12 @@ pub fn place(session: &Session, model: &Model, accounts: &Accounts) -> Result<Pl
     place_seen(session, model, accounts, None)
 }
 
-/// The same; `seen`: a look at all of them a moment ago.
+/// The same; `seen`: a look at all of them before.
 fn place_seen(
     session: &Session,
     model: &Model,
     accounts: &Accounts,
-    seen: Option<Scan>,
+    seen: Option<Seen>,
 ) -> Result<Placement, Failure> {
     let Some(instance) = session.kernel.instance() else { return Ok(Placement::default()) };
     let view = session.kernel.view();

@@ -8,9 +8,10 @@ use crate::desired::{self, Impossible, Sharding, Unguarded};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::{self, Asked, BuildOptions, Model};
-use crate::observe::{self, Sight, Wanted, Whom};
+use crate::observe::{self, Processes, Sight, Wanted, Whom};
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy, quote};
+use crate::process::Scan;
 use crate::state::{
     Account, Accounts, Claim, Classifier, Facts, Features, Filter, Foreign, KernelState, Key,
     LinkFacts, LinkName, Mark, Observation, Owner, RootQdisc, Tag,
@@ -33,6 +34,8 @@ pub struct Session {
     /// Whether processes are looked at, and moved. Without it the accounts that run are those of
     /// `known`.
     pub processes: bool,
+    /// A look at them a moment ago, which the next one takes over.
+    pub seen: Option<Scan>,
     /// Accounts (and ranges of subordinate uids) whose time of grace is over; all others that stand keep
     /// their class, also without a process. `None`: whoever has no process leaves, unless something was
     /// put there by hand. Those who leave keep it too for as long as it is not known to be quiet, or
@@ -81,6 +84,7 @@ impl Session {
             came: BTreeSet::new(),
             known: None,
             processes: true,
+            seen: None,
             leaving: None,
             held: BTreeSet::new(),
             reclaimed: BTreeSet::new(),
@@ -108,9 +112,22 @@ impl Session {
         let features = self.features.is_none();
         let links = names_of(&self.policy);
         let units = self.policy.users.iter().any(|line| line.units.is_some());
-        let wanted = Wanted { links, accounts, processes: self.processes, features, units };
+        let processes = match self.seen.take() {
+            _ if !self.processes => Processes::Unwanted,
+            Some(seen) => Processes::Seen(seen),
+            None => Processes::All,
+        };
+        let wanted = Wanted { links, accounts, processes, features, units };
         let mut sight = observe::observe(&mut self.kernel, wanted)?;
         self.came.iter().for_each(|owner| sight.observation.facts.accounts.admit(owner));
+        let lines = &self.policy.links;
+        observe::speeds(&mut sight, |name, link| {
+            let has_route = link.default_route_v4.or(link.default_route_v6).is_some();
+            lines.iter().any(|line| match &line.name.value {
+                LinkRef::Auto => has_route,
+                written => written.means(name, &link.altnames),
+            })
+        });
         let found = &mut sight.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
         let leaving = self.who_leaves(&sight.observation)?;

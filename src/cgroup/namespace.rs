@@ -46,6 +46,11 @@ impl Instance {
 }
 
 impl Hierarchy {
+    /// Whether it is known to have no directories.
+    pub fn is_empty(&self) -> bool {
+        subdirectories(&self.path).is_ok_and(|names| names.is_empty())
+    }
+
     /// Network namespaces that instances other than `own` shape, by inode, and the instances' names.
     pub fn other_instances(&self, own: &str) -> BTreeMap<u64, String> {
         let mut others = BTreeMap::new();

@@ -6,15 +6,16 @@ use super::Output;
 use crate::accounts::Question;
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::observe::{self, Sight, Wanted, Whom};
+use crate::observe::{self, Processes, Sight, Wanted, Whom};
 use crate::state::{LinkFacts, LinkName};
 use crate::text::shown;
 
 pub fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
     let accounts = Some(Whom::Nss(Question::default()));
-    let wanted = Wanted { accounts, processes: true, ..Wanted::default() };
-    let sight = observe::observe(&mut kernel, wanted)?;
+    let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
+    let mut sight = observe::observe(&mut kernel, wanted)?;
+    observe::speeds(&mut sight, |_, _| true);
     Ok(Output::text(starter(&sight)))
 }
 

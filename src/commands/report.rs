@@ -95,7 +95,7 @@ pub fn placement_warnings(placement: &Placement) -> Vec<PlacementWarning> {
         warn(Some("connections of root's"), text);
     }
     if *passes > 0 && !settled {
-        let text = format!("processes kept coming for {passes} passes: some may not be placed yet");
+        let text = format!("processes kept coming for {passes} looks: some may not be placed yet");
         warn(None, text);
     }
     warnings

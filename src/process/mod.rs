@@ -4,6 +4,7 @@
 
 mod decide;
 mod handover;
+mod hands;
 mod parse;
 mod place;
 mod scan;
@@ -16,9 +17,11 @@ use crate::text::Foreign;
 
 pub use decide::{Decision, InstanceView, Reason, claim_of, decide, given, held_by_another};
 pub use handover::{HandedOver, Handover};
-pub use parse::{Membership, Stat, Uids, parse_cgroup, parse_stat, parse_uids};
+pub use parse::{
+    Identity, Membership, Stat, Uids, parse_cgroup, parse_identity, parse_stat, parse_uids,
+};
 pub use place::{
-    Failed, ForeignProcess, PlacedOne, Placement, Verdict, place, place_one, place_seen,
+    Failed, ForeignProcess, PlacedOne, Placement, Seen, Verdict, place, place_one, place_seen,
 };
 pub use scan::{Scan, namespace_of_caller, read_one, scan};
 pub use whose::{acts_for, counts_as, whose};

@@ -65,6 +65,32 @@ pub fn parse_uids(text: &[u8]) -> Option<Uids> {
     Some(Uids { real, saved, acting: uids.next()?.parse().ok()? })
 }
 
+/// What `/proc/PID/status` says of which process it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub comm: Foreign,
+    pub parent: u32,
+    pub uids: Uids,
+    /// A zombie, or nearly one.
+    pub ended: bool,
+}
+
+/// `None`: the text is not what the kernel writes, or the name has characters that it writes otherwise here.
+pub fn parse_identity(text: &[u8]) -> Option<Identity> {
+    let field = |name: &str| {
+        let mut lines = text.split(|byte| *byte == b'\n');
+        let value = lines.find_map(|line| line.strip_prefix(name.as_bytes()))?;
+        std::str::from_utf8(value.strip_prefix(b"\t")?).ok()
+    };
+    let comm = field("Name:").filter(|name| !name.contains('\\'))?;
+    Some(Identity {
+        comm: comm.to_string().into(),
+        parent: field("PPid:")?.parse().ok()?,
+        uids: parse_uids(text)?,
+        ended: field("State:")?.starts_with(['Z', 'X', 'x']),
+    })
+}
+
 /// What `/proc/PID/cgroup` (cgroups(7)) says of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
@@ -218,6 +244,24 @@ mod tests {
         assert_eq!(parse_uids(status), Some(Uids { real: 1000, saved: 5, acting: 7 }));
         assert_eq!(parse_uids(b"Name:\tping\n"), None);
         assert_eq!(parse_uids(b"Uid:\t1000\t0\t0\n"), None, "cut off");
+    }
+
+    #[test]
+    fn a_status_says_which_process_it_is() {
+        let status =
+            b"Name:\tping\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t9\nPid:\t9\nPPid:\t7\n\
+            Uid:\t1000\t0\t0\t0\n";
+        let identity = Identity {
+            comm: "ping".into(),
+            parent: 7,
+            uids: Uids { real: 1000, saved: 0, acting: 0 },
+            ended: false,
+        };
+        assert_eq!(parse_identity(status), Some(identity));
+        let zombie = String::from_utf8_lossy(status).replace("S (sleeping)", "Z (zombie)");
+        assert!(parse_identity(zombie.as_bytes()).unwrap().ended);
+        let odd = String::from_utf8_lossy(status).replace("ping", "a\\nb");
+        assert_eq!(parse_identity(odd.as_bytes()), None);
     }
 
     #[test]

@@ -1,25 +1,37 @@
 //! Moves processes until none needs it. Writes `cgroup.procs` of the instance's directories and of
 //! the hierarchy's root, nothing else.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use nix::libc;
-
-use crate::cgroup::{Attached, Doors, Error, Instance};
+use crate::cgroup::{Doors, Error, Instance};
 use crate::state::{Claim, Owner};
 use crate::sys::threads::in_parts;
 use crate::text::Foreign;
 
-use super::scan::{Listing, Reader, Scan};
-use super::{Decision, HandedOver, Handover, Process, Reason};
+use super::hands::{Hands, Part};
+use super::scan::{Listing, Reader, Scan, newest};
+use super::{Decision, HandedOver, Handover, Process};
 
 /// More passes than this are a storm of forks.
 const CALM: u32 = 4;
 
-/// Forks race with a pass: a child that was forked after the list was taken, by a parent that was
-/// not moved yet, is missed by it. Up to 23 passes were needed under a fork storm; beyond this
-/// many, somebody else is moving the same processes.
+/// Forks race with a look: whoever is forked after it began, by a process that was not moved yet, is
+/// missed by it. So those who were born since are looked at, again and again. A chain of processes, each
+/// of which forks the next and ends after 100 µs, is caught within some dozen of these looks; beyond this
+/// many somebody forks faster than we can follow.
+const MAX_LOOKS: u32 = 200;
+/// Where they take long, on a busy host, so many do, in so long.
+const MIN_LOOKS: u32 = 50;
+const LONG: Duration = Duration::from_millis(200);
+
+/// Forks that had their pid when a look began, and no process to be listed yet, are no more than this.
+const UNFINISHED: u32 = 64;
+
+/// The same where the kernel does not say who was born last, and each look is a pass over all of them:
+/// up to 23 were needed under a fork storm.
 const MAX_PASSES: u32 = 64;
 
 /// So many more passes, at most, because of processes that ended while we looked: one that was not
@@ -60,8 +72,9 @@ pub struct Placement {
     pub unknown_namespace: u32,
     /// Connections of root's that went to the users whose processes came into their claims.
     pub handed_over: HandedOver,
+    /// Looks at all processes, or at those who were born since the one before.
     pub passes: u32,
-    /// The last pass found every process in its place. Otherwise they keep being moved or forked
+    /// The last look found every process in its place. Otherwise they keep being moved or forked
     /// faster than we can follow.
     pub settled: bool,
 }
@@ -85,8 +98,8 @@ pub struct Failed {
     pub message: String,
 }
 
-/// Asks `decide` about every process below `proc_root` and does what it says, again until a pass
-/// changes nothing. The first pass reads every process, the others only those that are new. A process
+/// Asks `decide` about every process below `proc_root` and does what it says: the first look is at every
+/// process, the others are at those who were born since, until there are none. A process
 /// that cannot be moved, or is gone, is no error.
 ///
 /// # Errors
@@ -99,11 +112,19 @@ pub fn place<V: Into<Verdict>>(
     place_seen(proc_root, instance, None, decide)
 }
 
-/// As [`place`]; `seen` is the first pass, where `/proc` was looked at a moment ago.
+/// A look at all processes that was taken before.
+pub enum Seen {
+    /// A moment ago: it is the first look.
+    JustNow(Scan),
+    /// Something was done since: everybody is read again, but who is to be moved has less to tell.
+    Before(Scan),
+}
+
+/// As [`place`], after a look.
 pub fn place_seen<V: Into<Verdict>>(
     proc_root: &Path,
     instance: &Instance,
-    seen: Option<Scan>,
+    seen: Option<Seen>,
     decide: impl Fn(&Process) -> V + Sync,
 ) -> Result<Placement, Error> {
     let mut run = Run {
@@ -118,14 +139,29 @@ pub fn place_seen<V: Into<Verdict>>(
         handover: Handover::default(),
         users: HashSet::new(),
         done: HashSet::new(),
-        extra_passes: 0,
+        ended: false,
         looked_again: false,
     };
-    if let Some(seen) = seen {
-        run.begin(seen)?;
-    }
-    while !run.placement.settled && run.placement.passes < MAX_PASSES {
-        run.pass()?;
+    let newest = match seen {
+        Some(Seen::JustNow(scan)) => {
+            let newest = scan.newest;
+            run.begin(scan, false)?;
+            newest
+        }
+        Some(Seen::Before(scan)) => {
+            let newest = scan.newest;
+            run.begin(scan, true)?;
+            newest
+        }
+        None => {
+            let newest = newest(proc_root);
+            run.pass()?;
+            newest
+        }
+    };
+    match newest {
+        Some(newest) => run.follow_births(newest)?,
+        None => run.repeat_passes()?,
     }
     run.handover.leave_shared(proc_root, &run.users.into_iter().collect::<Vec<_>>());
     run.placement.handed_over = run.handover.give();
@@ -143,6 +179,8 @@ pub struct PlacedOne {
     pub handover: Handover,
     /// Its parent; `None`: it has ended.
     pub parent: Option<u32>,
+    /// It is in its class now, and no process of root's: the real uid that it has.
+    pub home: Option<u32>,
 }
 
 /// The same for one process: what a login needs. What it forked meanwhile is the caller's to look
@@ -160,63 +198,143 @@ pub fn place_one<V: Into<Verdict>>(
     let hands = Hands { proc_root, instance, name: instance.name(), decide, told: true };
     let mut part = Part::default();
     let stayed = hands.place(&mut Reader::default(), &mut Doors::default(), pid, &mut part)?;
-    let placement = Placement { passes: 1, settled: true, ..part.placement };
-    Ok(PlacedOne { placement, stayed, handover: part.handover, parent: part.parent })
+    let placement = Placement { passes: 1, settled: true, ..std::mem::take(&mut part.placement) };
+    let Part { handover, parent, home, .. } = part;
+    // A server of root's may act for another user by then.
+    let home = home.filter(|uid| *uid != 0);
+    Ok(PlacedOne { placement, stayed, handover, parent, home })
 }
 
 struct Run<'a, D> {
     hands: Hands<'a, D>,
     placement: Placement,
     handover: Handover,
-    /// Living processes of users that a pass saw: pid and real uid.
+    /// Living processes of users that a look saw: pid and real uid.
     users: HashSet<(u32, u32)>,
     /// Seen where they belong, or left alone for good: what they fork is born there too.
     done: HashSet<u32>,
-    extra_passes: u32,
+    /// Somebody ended during the last look.
+    ended: bool,
     looked_again: bool,
 }
 
 impl<D: Fn(&Process) -> Verdict + Sync> Run<'_, D> {
-    /// The first pass, over what was seen. Whoever is to be moved is read again: the list is old by
-    /// now, and the pid may be another process, or its user another one.
-    fn begin(&mut self, seen: Scan) -> Result<(), Error> {
+    /// The first look, which was taken. Whoever is to be moved is read again: the list is old by now, and
+    /// the pid may be another process, or its user another one. `is_old`: so are all others.
+    fn begin(&mut self, seen: Scan, is_old: bool) -> Result<(), Error> {
         let mut part = Part { ended: seen.vanished > 0, ..Part::default() };
-        let mut movers = Vec::new();
+        let (mut movers, mut others) = (Vec::new(), Vec::new());
         for process in seen.processes {
             part.ended |= process.zombie;
-            part.user(&process);
             let Verdict { decision, acts_for } = (self.hands.decide)(&process);
             match decision {
+                Decision::MoveTo(_) | Decision::TakeOut => movers.push(process),
+                _ if is_old && !process.kernel_thread => others.push(process.pid),
                 // What it holds may be another user's since.
-                Decision::Stay if acts_for.is_some() => movers.push(process.pid),
-                Decision::Stay => part.done.push(process.pid),
-                Decision::Leave(reason) => part.leave(process, reason),
-                Decision::MoveTo(_) | Decision::TakeOut => movers.push(process.pid),
+                Decision::Stay if acts_for.is_some() => others.push(process.pid),
+                Decision::Stay => {
+                    part.user(&process);
+                    part.done.push(process.pid);
+                }
+                Decision::Leave(reason) => {
+                    part.user(&process);
+                    part.leave(process, reason);
+                }
             }
         }
+        self.start_look();
+        self.take_in(part);
+        for part in in_parts(&movers, |movers| self.hands.place_again(movers)) {
+            self.take_in(part?);
+        }
+        self.work(&others)
+    }
+
+    fn start_look(&mut self) {
         self.placement.passes += 1;
         self.placement.settled = true;
-        self.take_in(part);
-        self.work(&movers)?;
-        self.conclude();
+        self.ended = false;
+    }
+
+    /// Looks at everybody who was born since, until nobody was born during a look. Then nobody is left: at
+    /// that moment every process that lived had been looked at, and was where it belongs, or forked its
+    /// children only afterwards, from there. `newest_before`: the newest pid before the first look.
+    fn follow_births(&mut self, newest_before: u32) -> Result<(), Error> {
+        let mut last = newest_before.saturating_sub(UNFINISHED);
+        let began = Instant::now();
+        for looks in 0..MAX_LOOKS {
+            if looks >= MIN_LOOKS && began.elapsed() > LONG {
+                break;
+            }
+            let Some(newest) = newest(self.hands.proc_root) else {
+                return self.repeat_passes();
+            };
+            match newest.cmp(&last) {
+                Ordering::Equal => {
+                    self.placement.settled = true;
+                    return Ok(());
+                }
+                // By one thread, the oldest first: a pid that was given out and has no process yet is its
+                // parent's, who is older and was moved before, and so goes into the fork as moved, or
+                // was waited for by the move (`cgroup_threadgroup_rwsem`, kernel/cgroup/cgroup.c).
+                Ordering::Greater => {
+                    self.start_look();
+                    let born = (last + 1..=newest).filter(|pid| !self.done.contains(pid));
+                    let part = self.hands.place_all(born)?;
+                    self.take_in(part);
+                }
+                // Pids begin anew: one that was done may be another process.
+                Ordering::Less => {
+                    self.forget_done();
+                    self.pass()?;
+                }
+            }
+            last = newest;
+        }
         Ok(())
     }
 
+    fn repeat_passes(&mut self) -> Result<(), Error> {
+        let mut extra = 0;
+        loop {
+            let again = self.ended && self.placement.settled && extra < MAX_EXTRA_PASSES;
+            extra += u32::from(again);
+            if again {
+                self.placement.settled = false;
+            }
+            // Where that took many passes, pids come round again.
+            if self.placement.settled && self.placement.passes > CALM && !self.looked_again {
+                self.looked_again = true;
+                self.forget_done();
+                self.placement.settled = false;
+            }
+            if self.placement.settled || self.placement.passes >= MAX_PASSES {
+                return Ok(());
+            }
+            self.pass()?;
+        }
+    }
+
+    /// All will be read again, and told of again.
+    fn forget_done(&mut self) {
+        self.done.clear();
+        let Placement { added, moved, gone, passes, .. } = self.placement;
+        self.placement = Placement { added, moved, gone, passes, ..Placement::default() };
+    }
+
     fn pass(&mut self) -> Result<(), Error> {
-        self.placement.passes += 1;
-        self.placement.settled = true;
+        self.start_look();
         for pids in Listing::open(self.hands.proc_root)? {
             let mut pids = pids?;
             pids.retain(|pid| !self.done.contains(pid));
             self.work(&pids)?;
         }
-        self.conclude();
         Ok(())
     }
 
     /// Each is read and moved at once, so that nothing that was read grows old, by several processors.
     fn work(&mut self, pids: &[u32]) -> Result<(), Error> {
-        for part in in_parts(pids, |pids| self.hands.place_all(pids)) {
+        for part in in_parts(pids, |pids| self.hands.place_all(pids.iter().copied())) {
             self.take_in(part?);
         }
         Ok(())
@@ -227,61 +345,8 @@ impl<D: Fn(&Process) -> Verdict + Sync> Run<'_, D> {
         self.users.extend(part.users);
         self.handover.merge(part.handover);
         self.placement.settled &= !part.acted;
-        if part.ended && self.extra_passes < MAX_EXTRA_PASSES && self.placement.settled {
-            self.extra_passes += 1;
-            self.placement.settled = false;
-        }
+        self.ended |= part.ended;
         self.placement.take_in(part.placement);
-    }
-
-    /// Where that took many passes, pids come round again: one that was done may be another process.
-    fn conclude(&mut self) {
-        if self.placement.settled && self.placement.passes > CALM && !self.looked_again {
-            self.looked_again = true;
-            self.done.clear();
-            let Placement { added, moved, gone, passes, .. } = self.placement;
-            self.placement = Placement { added, moved, gone, passes, ..Placement::default() };
-        }
-    }
-}
-
-/// What one thread did.
-#[derive(Default)]
-struct Part {
-    placement: Placement,
-    done: Vec<u32>,
-    /// Somebody ended; what he forked may not have been listed.
-    ended: bool,
-    /// Somebody was moved: what he forked before that is elsewhere still.
-    acted: bool,
-    /// What those who came into a claim hold of root's.
-    handover: Handover,
-    /// Living processes of users: pid and real uid.
-    users: Vec<(u32, u32)>,
-    /// Of the last one that was read.
-    parent: Option<u32>,
-}
-
-impl Part {
-    fn user(&mut self, process: &Process) {
-        if process.uid != 0 && process.is_alive() {
-            self.users.push((process.pid, process.uid));
-        }
-    }
-
-    fn leave(&mut self, process: Process, reason: Reason) {
-        self.done.push(process.pid);
-        match reason {
-            Reason::Foreign { owner } => self.placement.foreign.push(ForeignProcess {
-                pid: process.pid,
-                comm: process.comm,
-                path: process.net_cls.unwrap_or_default().into(),
-                owner,
-            }),
-            Reason::UnknownNamespace => self.placement.unknown_namespace += 1,
-            Reason::NotAlive | Reason::Guest | Reason::OtherInstance { .. } | Reason::Unclaimed => {
-            }
-        }
     }
 }
 
@@ -297,138 +362,4 @@ impl Placement {
         }
         self.unknown_namespace += part.unknown_namespace;
     }
-}
-
-struct Hands<'a, D> {
-    proc_root: &'a Path,
-    instance: &'a Instance,
-    name: String,
-    decide: D,
-    /// The kernel told of the process: it has just become a user.
-    told: bool,
-}
-
-impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
-    fn place_all(&self, pids: &[u32]) -> Result<Part, Error> {
-        let (mut reader, mut doors) = (Reader::default(), Doors::default());
-        let mut part = Part::default();
-        for pid in pids {
-            self.place(&mut reader, &mut doors, *pid, &mut part)?;
-        }
-        Ok(part)
-    }
-
-    /// Whether it was where it belongs.
-    fn place(
-        &self,
-        reader: &mut Reader,
-        doors: &mut Doors,
-        pid: u32,
-        part: &mut Part,
-    ) -> Result<bool, Error> {
-        let Some(process) = reader.process(self.proc_root, pid)? else {
-            part.ended = true;
-            return Ok(false);
-        };
-        part.parent = Some(process.parent);
-        part.ended |= process.zombie;
-        part.user(&process);
-        let Verdict { decision, acts_for } = (self.decide)(&process);
-        let acts_for = acts_for.filter(|_| !self.is_pinned(&process));
-        if let (Decision::Stay | Decision::MoveTo(_), Some(uid)) = (&decision, acts_for) {
-            part.handover.look_at_server(self.proc_root, pid, uid);
-        }
-        let outcome = match decision {
-            Decision::Stay => {
-                // A session that was placed while it was root's becomes its user there (`shaper login`).
-                if self.told && self.is_pinned(&process) {
-                    part.handover.look(self.proc_root, &process);
-                }
-                part.done.push(pid);
-                return Ok(true);
-            }
-            Decision::Leave(reason) => {
-                part.leave(process, reason);
-                return Ok(false);
-            }
-            Decision::MoveTo(claim) => {
-                // One that was in a class already, and was not told of, has long been a user's: a connection
-                // of root's that it holds may be another's, who passed it the descriptor.
-                if acts_for.is_none() && (self.told || !self.is_inside(&process)) {
-                    part.handover.look(self.proc_root, &process);
-                }
-                self.move_to(&process, &claim, doors, part)
-            }
-            Decision::TakeOut => self.take_out(&process, part),
-        };
-        match outcome {
-            Err(error) if error.errno().is_some_and(is_want) => Err(error),
-            Err(error) => {
-                part.done.push(pid);
-                part.placement.failed.push(Failed {
-                    pid,
-                    comm: process.comm,
-                    errno: error.errno(),
-                    message: error.to_string(),
-                });
-                Ok(false)
-            }
-            Ok(()) => Ok(false),
-        }
-    }
-
-    fn move_to(
-        &self,
-        process: &Process,
-        claim: &Claim,
-        doors: &mut Doors,
-        part: &mut Part,
-    ) -> Result<(), Error> {
-        match doors.attach(self.instance, process.pid, claim)? {
-            Attached::Moved if self.is_inside(process) => part.placement.moved += 1,
-            Attached::Moved => part.placement.added += 1,
-            // What it forked since the list was taken is not in its claim.
-            Attached::Dead => {
-                part.acted = true;
-                return Ok(());
-            }
-            Attached::NoDirectory => {
-                *part.placement.waiting.entry(claim.clone()).or_default() += 1;
-                part.done.push(process.pid);
-                // Until it has a class of its own it must not use another's.
-                return if self.is_inside(process) { self.take_out(process, part) } else { Ok(()) };
-            }
-        }
-        part.acted = true;
-        part.done.push(process.pid);
-        Ok(())
-    }
-
-    fn take_out(&self, process: &Process, part: &mut Part) -> Result<(), Error> {
-        if self.instance.release(process.pid)? == Attached::Moved {
-            part.placement.gone += 1;
-            part.done.push(process.pid);
-        }
-        part.acted = true;
-        Ok(())
-    }
-
-    /// Whether `run`, `attach` or `login` put it where it is.
-    fn is_pinned(&self, process: &Process) -> bool {
-        let path = process.net_cls.as_deref().unwrap_or("/");
-        let below = path.trim_start_matches('/').strip_prefix(&self.name);
-        let claim = below.and_then(|below| below.strip_prefix('/')?.parse().ok());
-        matches!(claim, Some(Claim::Pinned(_)))
-    }
-
-    /// Whether it sat below the instance's directory.
-    fn is_inside(&self, process: &Process) -> bool {
-        let path = process.net_cls.as_deref().unwrap_or("/");
-        path.trim_start_matches('/').split('/').next() == Some(self.name.as_str())
-    }
-}
-
-/// No descriptor or memory: it says nothing of the process.
-fn is_want(errno: i32) -> bool {
-    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM)
 }

@@ -8,7 +8,9 @@ use nix::libc;
 use nix::unistd::geteuid;
 
 use super::Process;
-use super::parse::{Membership, Stat, Uids, parse_cgroup, parse_stat, parse_uids};
+use super::parse::{
+    Identity, Membership, Stat, Uids, parse_cgroup, parse_identity, parse_stat, parse_uids,
+};
 use crate::cgroup::Error;
 use crate::sys::threads::in_parts;
 
@@ -19,6 +21,18 @@ pub struct Scan {
     /// Pids that were listed and had ended before they could be read. What they forked since may
     /// not have been listed.
     pub vanished: u32,
+    /// The newest pid before it began.
+    pub newest: Option<u32>,
+}
+
+impl Scan {
+    /// What the same look shows once a `net_cls` hierarchy is mounted that has no directories yet.
+    pub fn in_new_hierarchy(mut self) -> Scan {
+        for process in self.processes.iter_mut().filter(|process| process.is_alive()) {
+            process.net_cls = Some("/".to_string());
+        }
+        self
+    }
 }
 
 /// All processes below `proc_root` (normally `/proc`), in its order: by pid.
@@ -27,7 +41,7 @@ pub struct Scan {
 /// Whatever keeps a process from being read, but that it has ended: no descriptor free, no memory, no
 /// permission. Only who is not root sees what there is to see for him.
 pub fn scan(proc_root: &Path) -> Result<Scan, Error> {
-    let mut scan = Scan::default();
+    let mut scan = Scan { newest: newest(proc_root), ..Scan::default() };
     for pids in Listing::open(proc_root)? {
         for part in in_parts(&pids?, |pids| read_all(proc_root, pids)) {
             let part = part?;
@@ -36,6 +50,13 @@ pub fn scan(proc_root: &Path) -> Result<Scan, Error> {
         }
     }
     Ok(scan)
+}
+
+/// The pid that was given out last in our process namespace; pids go upwards until they begin anew
+/// (`alloc_pid`, kernel/pid.c). `None`: this kernel does not say (CONFIG_CHECKPOINT_RESTORE). The last
+/// field of `/proc/loadavg` would be the same number, but containers are shown one of lxcfs's own there.
+pub(super) fn newest(proc_root: &Path) -> Option<u32> {
+    fs::read_to_string(proc_root.join("sys/kernel/ns_last_pid")).ok()?.trim().parse().ok()
 }
 
 fn read_all(proc_root: &Path, pids: &[u32]) -> Result<Scan, Error> {
@@ -136,6 +157,40 @@ impl Reader {
         match self.living(&folder, pid) {
             Err(error) if error.errno().is_some_and(is_gone) => Ok(None),
             other => other,
+        }
+    }
+
+    /// The same for one that was seen a moment ago and is to be moved: as it is now, by two files of four
+    /// where it is the same process still.
+    pub(super) fn again(
+        &mut self,
+        proc_root: &Path,
+        seen: Process,
+    ) -> Result<Option<Process>, Error> {
+        let folder = proc_root.join(seen.pid.to_string());
+        let same = |identity: &Identity| {
+            let Identity { comm, parent, uids, ended } = identity;
+            let Uids { real, saved, acting } = *uids;
+            let uids = (real, acting, real == 0 || saved == 0);
+            !ended
+                && (comm, *parent) == (&seen.comm, seen.parent)
+                && uids == (seen.uid, seen.acting_uid, seen.is_roots)
+        };
+        let pid = seen.pid;
+        let is_same = match self.read(&folder.join("status")) {
+            Ok(status) => parse_identity(status).as_ref().is_some_and(same),
+            Err(error) if error.errno().is_some_and(is_gone) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if !is_same {
+            return self.process(proc_root, pid);
+        }
+        match self.read(&folder.join("cgroup")).map(parse_cgroup) {
+            Ok(Membership { net_cls, unit, guest }) => {
+                Ok(Some(Process { net_cls, unit, guest, ..seen }))
+            }
+            Err(error) if error.errno().is_some_and(is_gone) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -334,6 +389,28 @@ mod tests {
             let error = scan(proc.0.path()).unwrap_err().to_string();
             assert!(error.contains(path.to_str().unwrap()), "{error}");
         }
+    }
+
+    #[test]
+    fn who_was_seen_is_read_again_as_he_is_now() {
+        let proc = Proc::new();
+        proc.task("7", 'S', 0, 1, "5:net_cls:/\n");
+        let status = |uid: u32| {
+            let text =
+                format!("Name:\ta b\nState:\tS (sleeping)\nPPid:\t1\nUid:\t{uid}\t0\t0\t0\n");
+            fs::write(proc.0.path().join("7/status"), text).unwrap();
+        };
+        status(1000);
+        let again =
+            |seen: &Process| Reader::default().again(proc.0.path(), seen.clone()).unwrap().unwrap();
+        let seen = proc.scan().remove(0);
+        assert_eq!(again(&seen), seen);
+        fs::write(proc.0.path().join("7/cgroup"), "5:net_cls:/shaper/user/bob\n").unwrap();
+        assert_eq!(again(&seen).net_cls.as_deref(), Some("/shaper/user/bob"));
+        status(2000);
+        assert_eq!(again(&seen).uid, 2000);
+        fs::remove_file(proc.0.path().join("7/status")).unwrap();
+        assert_eq!(Reader::default().again(proc.0.path(), seen).unwrap(), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! still, and the kernel tells of it after it told of them. Pure; all times are the kernel's, by which
 //! it stamps its events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// For so long after a process was looked at, its forks are looked at too: they may have begun
 /// before, and the event is sent at the end of a fork. In nanoseconds.
@@ -18,23 +18,47 @@ pub struct Followed {
     until: HashMap<u32, (u64, u32)>,
     /// By pid: the parent. Those forked lately, and those before.
     parents: [HashMap<u32, u32>; 2],
+    /// By pid: the real uid of a process that was found in its class, where all that it forks is born.
+    /// Those found lately, and those before.
+    homes: [HashMap<u32, u32>; 2],
+    /// Processes that became another user than their parent is: until they are placed, what they fork and
+    /// what names that parent is born elsewhere.
+    changed: HashSet<u32>,
 }
 
 impl Followed {
     /// A fork was told of.
     pub fn forked(&mut self, parent: u32, child: u32) {
-        if self.parents[0].len() >= MANY {
-            self.parents.swap(0, 1);
-            self.parents[0].clear();
+        keep(&mut self.parents, child, parent);
+        self.leave_home(child);
+        self.changed.remove(&child);
+    }
+
+    /// A process has this real uid now, and had another one perhaps.
+    pub fn became(&mut self, pid: u32, uid: u32) {
+        self.leave_home(pid);
+        let parents = self.parent(pid).and_then(|parent| self.home(parent));
+        if parents != Some(uid) {
+            if self.changed.len() >= MANY {
+                // Then it is not known of anybody that he is the same as his parent.
+                self.changed.clear();
+                self.homes = Default::default();
+            }
+            self.changed.insert(pid);
         }
-        self.parents[0].insert(child, parent);
+    }
+
+    /// It was found in its class, or put there.
+    pub fn at_home(&mut self, pid: u32, uid: u32) {
+        keep(&mut self.homes, pid, uid);
     }
 
     /// A process is about to be looked at; its forks until then may name it, or (CLONE_PARENT,
     /// `copy_process`, kernel/fork.c) its parent.
     pub fn announce(&mut self, pid: u32, uid: u32, now: u64) {
         self.note(pid, uid, now.saturating_add(WINDOW));
-        if let Some(parent) = self.parent(pid) {
+        if let Some(parent) = self.parent(pid).filter(|parent| self.may_be_elsewhere(pid, *parent))
+        {
             self.note(parent, uid, now.saturating_add(SHORT));
         }
     }
@@ -42,8 +66,32 @@ impl Followed {
     /// It was not where it belongs until now, or has ended. `parent`: as it was found, where it was.
     pub fn follow(&mut self, pid: u32, parent: Option<u32>, uid: u32, now: u64) {
         self.note(pid, uid, now.saturating_add(WINDOW));
-        if let Some(parent) = self.parent(pid).or(parent) {
+        let parent = self.parent(pid).or(parent);
+        if let Some(parent) = parent.filter(|parent| self.may_be_elsewhere(pid, *parent)) {
             self.note(parent, uid, now.saturating_add(WINDOW));
+        }
+        self.changed.remove(&pid);
+    }
+
+    /// It was where it belongs.
+    pub fn stayed(&mut self, pid: u32) {
+        self.changed.remove(&pid);
+    }
+
+    /// Whether a process may be elsewhere than its parent, who is in his class. Otherwise it was born there,
+    /// and so was what it forked: in a storm of forks most have ended before they are looked at, and each
+    /// would have the next ones looked at, without end.
+    fn may_be_elsewhere(&self, pid: u32, parent: u32) -> bool {
+        self.changed.contains(&pid) || self.home(parent).is_none()
+    }
+
+    fn home(&self, pid: u32) -> Option<u32> {
+        self.homes.iter().find_map(|known| known.get(&pid)).copied()
+    }
+
+    fn leave_home(&mut self, pid: u32) {
+        for known in &mut self.homes {
+            known.remove(&pid);
         }
     }
 
@@ -64,6 +112,15 @@ impl Followed {
     pub fn includes(&self, parent: u32, at: u64) -> Option<u32> {
         self.until.get(&parent).filter(|(until, _)| at <= *until).map(|(_, uid)| *uid)
     }
+}
+
+/// Adds to the later of two generations; a full one takes the place of the earlier.
+fn keep(known: &mut [HashMap<u32, u32>; 2], key: u32, value: u32) {
+    if known[0].len() >= MANY {
+        known.swap(0, 1);
+        known[0].clear();
+    }
+    known[0].insert(key, value);
 }
 
 #[cfg(test)]
@@ -93,13 +150,57 @@ mod tests {
         assert_eq!(followed.includes(2, 20), Some(1000), "forked before we listened");
     }
 
+    /// A storm of forks by a process in its class, whose children have ended before they are looked at.
+    #[test]
+    fn the_forks_of_who_is_in_his_class_are_not_followed_without_end() {
+        let mut followed = Followed::default();
+        followed.at_home(7, 1000);
+        followed.follow(7, None, 1000, 0);
+        for child in 10..20 {
+            followed.forked(7, child);
+            followed.announce(child, 1000, WINDOW);
+            followed.follow(child, None, 1000, WINDOW);
+            assert!(followed.includes(child, WINDOW).is_some());
+        }
+        assert_eq!(followed.includes(7, WINDOW + 1), None);
+        // A set-uid program: the real uid stays.
+        followed.forked(7, 30);
+        followed.became(30, 1000);
+        followed.follow(30, None, 1000, 2 * WINDOW);
+        assert_eq!(followed.includes(7, 2 * WINDOW), None);
+    }
+
+    /// Who has become another, and names his parent as the parent of what he forks.
+    #[test]
+    fn a_child_that_became_another_has_its_parents_forks_followed() {
+        let mut followed = Followed::default();
+        followed.at_home(7, 1000);
+        followed.forked(7, 30);
+        followed.became(30, 2000);
+        followed.announce(30, 2000, 0);
+        assert_eq!(followed.includes(7, SHORT), Some(2000), "before it was looked at");
+        followed.follow(30, None, 2000, 0);
+        assert_eq!(followed.includes(7, WINDOW), Some(2000));
+        followed.became(7, 2000);
+        followed.forked(7, 40);
+        followed.follow(40, None, 2000, 2 * WINDOW);
+        assert_eq!(followed.includes(7, 3 * WINDOW), Some(2000), "its parent became another");
+        followed.at_home(30, 2000);
+        followed.forked(7, 30);
+        assert_eq!(followed.home(30), None, "another process with that pid");
+    }
+
     #[test]
     fn what_is_over_is_forgotten() {
         let mut followed = Followed::default();
         for n in 0..20_000 {
             followed.forked(1, n);
             followed.follow(n, None, 0, u64::from(n) * WINDOW);
+            followed.became(n, 1);
+            followed.at_home(n, 1);
         }
+        assert!(followed.changed.len() <= MANY);
+        assert!(followed.homes.iter().all(|known| known.len() <= MANY));
         assert!(followed.until.len() <= MANY);
         assert!(followed.parents.iter().all(|known| known.len() <= MANY));
         assert!(followed.includes(19_999, 19_999 * WINDOW).is_some());

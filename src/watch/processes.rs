@@ -17,7 +17,7 @@ use crate::sys::listener::Heard;
 /// How long NSS may take to say who a newcomer is, before he gets a class by his uid.
 const INTRODUCTION: Duration = Duration::from_millis(200);
 /// So long processes are placed before what else happens is looked at.
-const AT_A_TIME: Duration = Duration::from_millis(2);
+const AT_A_TIME: Duration = Duration::from_millis(1);
 /// So often in a row a handover is put off because processes are left over.
 const PATIENT: u32 = 5;
 /// Between two complaints about lost events.
@@ -74,6 +74,7 @@ impl Watch {
             let wanted = match told.event {
                 Event::Uid { pid, uid, effective } => {
                     self.muted.count(pid);
+                    self.followed.became(pid, uid);
                     if let Some(user) = effective.filter(|user| follows && *user != 0) {
                         self.acted_for.insert(pid, user);
                     }
@@ -190,8 +191,12 @@ impl Watch {
             }
         };
         self.handover.merge(one.handover);
-        if !one.stayed {
-            self.followed.follow(pid, one.parent, uid, self.clock.now());
+        if let Some(uid) = one.home {
+            self.followed.at_home(pid, uid);
+        }
+        match one.stayed {
+            true => self.followed.stayed(pid),
+            false => self.followed.follow(pid, one.parent, uid, self.clock.now()),
         }
         self.waiting.remove(&pid);
         let uid = unasked.get();

@@ -48,7 +48,7 @@ fn who_is_born_outside_is_placed_at_once() {
 fn an_apply_places_who_is_born_outside_meanwhile() {
     let _world = World::new();
     apply(POLICY);
-    for birth in BIRTHS {
+    for birth in [BIRTHS; 4].concat() {
         let mut maker = Maker::start(ANN, birth);
         sleep(Duration::from_millis(50));
         apply(POLICY);

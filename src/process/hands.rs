@@ -1,0 +1,212 @@
+//! One process after the other, read and put where it belongs.
+
+use std::path::Path;
+
+use nix::libc;
+
+use crate::cgroup::{Attached, Doors, Error, Instance};
+use crate::state::Claim;
+
+use super::place::{Failed, ForeignProcess, Placement, Verdict};
+use super::scan::Reader;
+use super::{Decision, Handover, Process, Reason};
+
+/// What one thread did.
+#[derive(Default)]
+pub(super) struct Part {
+    pub placement: Placement,
+    pub done: Vec<u32>,
+    /// Somebody ended; what he forked may not have been listed.
+    pub ended: bool,
+    /// Somebody was moved: what he forked before that is elsewhere still.
+    pub acted: bool,
+    /// What those who came into a claim hold of root's.
+    pub handover: Handover,
+    /// Living processes of users: pid and real uid.
+    pub users: Vec<(u32, u32)>,
+    /// Of the last one that was read.
+    pub parent: Option<u32>,
+    /// The real uid of the last one that is in its class.
+    pub home: Option<u32>,
+}
+
+impl Part {
+    pub fn user(&mut self, process: &Process) {
+        if process.uid != 0 && process.is_alive() {
+            self.users.push((process.pid, process.uid));
+        }
+    }
+
+    pub fn leave(&mut self, process: Process, reason: Reason) {
+        self.done.push(process.pid);
+        match reason {
+            Reason::Foreign { owner } => self.placement.foreign.push(ForeignProcess {
+                pid: process.pid,
+                comm: process.comm,
+                path: process.net_cls.unwrap_or_default().into(),
+                owner,
+            }),
+            Reason::UnknownNamespace => self.placement.unknown_namespace += 1,
+            Reason::NotAlive | Reason::Guest | Reason::OtherInstance { .. } | Reason::Unclaimed => {
+            }
+        }
+    }
+}
+
+pub(super) struct Hands<'a, D> {
+    pub proc_root: &'a Path,
+    pub instance: &'a Instance,
+    pub name: String,
+    pub decide: D,
+    /// The kernel told of the process: it has just become a user.
+    pub told: bool,
+}
+
+impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
+    pub fn place_all(&self, pids: impl Iterator<Item = u32>) -> Result<Part, Error> {
+        let (mut reader, mut doors) = (Reader::default(), Doors::default());
+        let mut part = Part::default();
+        for pid in pids {
+            self.place(&mut reader, &mut doors, pid, &mut part)?;
+        }
+        Ok(part)
+    }
+
+    /// The same for those who were seen.
+    pub fn place_again(&self, seen: &[Process]) -> Result<Part, Error> {
+        let (mut reader, mut doors) = (Reader::default(), Doors::default());
+        let mut part = Part::default();
+        for process in seen {
+            let now = reader.again(self.proc_root, process.clone())?;
+            self.place_read(now, &mut doors, &mut part)?;
+        }
+        Ok(part)
+    }
+
+    /// Whether it was where it belongs.
+    pub fn place(
+        &self,
+        reader: &mut Reader,
+        doors: &mut Doors,
+        pid: u32,
+        part: &mut Part,
+    ) -> Result<bool, Error> {
+        self.place_read(reader.process(self.proc_root, pid)?, doors, part)
+    }
+
+    /// `process`: as it was read just now; `None`: it has ended.
+    fn place_read(
+        &self,
+        process: Option<Process>,
+        doors: &mut Doors,
+        part: &mut Part,
+    ) -> Result<bool, Error> {
+        let Some(process) = process else {
+            part.ended = true;
+            return Ok(false);
+        };
+        let pid = process.pid;
+        part.parent = Some(process.parent);
+        part.ended |= process.zombie;
+        part.user(&process);
+        let Verdict { decision, acts_for } = (self.decide)(&process);
+        let acts_for = acts_for.filter(|_| !self.is_pinned(&process));
+        if let (Decision::Stay | Decision::MoveTo(_), Some(uid)) = (&decision, acts_for) {
+            part.handover.look_at_server(self.proc_root, pid, uid);
+        }
+        let outcome = match decision {
+            Decision::Stay => {
+                // A session that was placed while it was root's becomes its user there (`shaper login`).
+                if self.told && self.is_pinned(&process) {
+                    part.handover.look(self.proc_root, &process);
+                }
+                part.done.push(pid);
+                part.home = Some(process.uid);
+                return Ok(true);
+            }
+            Decision::Leave(reason) => {
+                part.leave(process, reason);
+                return Ok(false);
+            }
+            Decision::MoveTo(claim) => {
+                // One that was in a class already, and was not told of, has long been a user's: a connection
+                // of root's that it holds may be another's, who passed it the descriptor.
+                if acts_for.is_none() && (self.told || !self.is_inside(&process)) {
+                    part.handover.look(self.proc_root, &process);
+                }
+                self.move_to(&process, &claim, doors, part)
+            }
+            Decision::TakeOut => self.take_out(&process, part),
+        };
+        match outcome {
+            Err(error) if error.errno().is_some_and(is_want) => Err(error),
+            Err(error) => {
+                part.done.push(pid);
+                part.placement.failed.push(Failed {
+                    pid,
+                    comm: process.comm,
+                    errno: error.errno(),
+                    message: error.to_string(),
+                });
+                Ok(false)
+            }
+            Ok(()) => Ok(false),
+        }
+    }
+
+    fn move_to(
+        &self,
+        process: &Process,
+        claim: &Claim,
+        doors: &mut Doors,
+        part: &mut Part,
+    ) -> Result<(), Error> {
+        match doors.attach(self.instance, process.pid, claim)? {
+            Attached::Moved if self.is_inside(process) => part.placement.moved += 1,
+            Attached::Moved => part.placement.added += 1,
+            // What it forked since the list was taken is not in its claim.
+            Attached::Dead => {
+                part.acted = true;
+                return Ok(());
+            }
+            Attached::NoDirectory => {
+                *part.placement.waiting.entry(claim.clone()).or_default() += 1;
+                part.done.push(process.pid);
+                // Until it has a class of its own it must not use another's.
+                return if self.is_inside(process) { self.take_out(process, part) } else { Ok(()) };
+            }
+        }
+        part.acted = true;
+        part.done.push(process.pid);
+        part.home = Some(process.uid);
+        Ok(())
+    }
+
+    fn take_out(&self, process: &Process, part: &mut Part) -> Result<(), Error> {
+        if self.instance.release(process.pid)? == Attached::Moved {
+            part.placement.gone += 1;
+            part.done.push(process.pid);
+        }
+        part.acted = true;
+        Ok(())
+    }
+
+    /// Whether `run`, `attach` or `login` put it where it is.
+    fn is_pinned(&self, process: &Process) -> bool {
+        let path = process.net_cls.as_deref().unwrap_or("/");
+        let below = path.trim_start_matches('/').strip_prefix(&self.name);
+        let claim = below.and_then(|below| below.strip_prefix('/')?.parse().ok());
+        matches!(claim, Some(Claim::Pinned(_)))
+    }
+
+    /// Whether it sat below the instance's directory.
+    fn is_inside(&self, process: &Process) -> bool {
+        let path = process.net_cls.as_deref().unwrap_or("/");
+        path.trim_start_matches('/').split('/').next() == Some(self.name.as_str())
+    }
+}
+
+/// No descriptor or memory: it says nothing of the process.
+fn is_want(errno: i32) -> bool {
+    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+}
