@@ -46,6 +46,11 @@ pub fn policy(name: &str, users: u32, line: impl Fn(u32) -> String) -> String {
     for n in 0..users {
         let _ = writeln!(text, "  u{n:05}: {}", line(n));
     }
+    policy_of(name, &text)
+}
+
+/// A policy of these words, written to a file of its own.
+pub fn policy_of(name: &str, text: &str) -> String {
     let path = format!("{SCRATCH}/{name}.yaml");
     fs::write(&path, text).expect("write the policy");
     path

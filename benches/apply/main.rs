@@ -23,7 +23,10 @@ mod directories;
 mod first_build;
 mod host;
 mod latency;
+mod links;
+mod logins;
 mod others;
+mod placement;
 mod traffic;
 mod update;
 mod yardstick;
@@ -41,6 +44,7 @@ use support::harness::{self, On, Test};
 struct Section {
     name: &'static str,
     heading: &'static str,
+    on: On,
     /// Killed after this.
     seconds: u64,
     body: fn(),
@@ -50,39 +54,72 @@ const SECTIONS: &[Section] = &[
     Section {
         name: "in-sync",
         heading: "Applying what stands, and small and large changes: 10,000 users",
+        on: On::Host,
         seconds: 300,
         body: update::measure,
     },
     Section {
         name: "first-build",
         heading: "First builds",
+        on: On::Host,
         seconds: 400,
         body: first_build::measure,
     },
     Section {
         name: "directories",
         heading: "10,000 net_cls cgroups",
+        on: On::Host,
         seconds: 120,
         body: directories::measure,
     },
     Section {
         name: "crowd",
         heading: "What a packet costs beside many users",
+        on: On::Host,
         seconds: 400,
         body: crowd::measure,
     },
     Section {
         name: "others",
         heading: "Other tools, at sizes that they can take",
+        on: On::Host,
         seconds: 200,
         body: others::measure,
     },
-    Section { name: "rates", heading: "Rate accuracy", seconds: 400, body: accuracy::measure },
+    Section {
+        name: "rates",
+        heading: "Rate accuracy",
+        on: On::Host,
+        seconds: 400,
+        body: accuracy::measure,
+    },
     Section {
         name: "latency",
         heading: "Latency under load",
+        on: On::Host,
         seconds: 120,
         body: latency::measure,
+    },
+    Section {
+        name: "links",
+        heading: "Links that come",
+        on: On::Host,
+        seconds: 120,
+        body: links::measure,
+    },
+    Section {
+        name: "placement",
+        heading: "The first placement of a crowd",
+        on: On::Host,
+        seconds: 280,
+        body: placement::measure,
+    },
+    Section {
+        name: "logins",
+        heading: "Logins under storms",
+        on: On::HostEvents,
+        seconds: 200,
+        body: logins::measure,
     },
 ];
 
@@ -103,7 +140,7 @@ fn main() -> ExitCode {
     }
     let test = |section: &Section| Test {
         name: section.name,
-        on: On::Host,
+        on: section.on,
         budget: Duration::from_secs(section.seconds),
         body: section.body,
     };

@@ -52,7 +52,7 @@ pub fn look(link: &str, owners: &Path) -> Look {
             }
         }
     });
-    let processes = cost::of(|| assert!(walk() > 0));
+    let processes = cost::of(|| assert!(walk(|_, _| ()) > 0));
     Look { lists, classids, processes }
 }
 
@@ -88,22 +88,25 @@ fn dump(kind: u16, index: u32) -> usize {
     }
 }
 
-/// The four things that say whose a process is and where, of every process.
-fn walk() -> usize {
+/// The four things that say whose a process is and where, of every process: its pid and its real uid.
+pub fn walk(mut each: impl FnMut(u32, u32)) -> usize {
     let mut buffer = vec![0; 4096];
     let mut bytes = 0;
     for entry in fs::read_dir("/proc").expect("/proc") {
         let entry = entry.expect("an entry");
-        if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
-        }
+        };
         let folder = entry.path();
-        for file in ["stat", "status", "cgroup"] {
+        for file in ["stat", "cgroup", "status"] {
             if let Ok(mut file) = File::open(folder.join(file)) {
                 bytes += file.read(&mut buffer).unwrap_or(0);
             }
         }
+        let text = String::from_utf8_lossy(&buffer);
+        let uid = text.split_once("\nUid:\t").and_then(|(_, rest)| rest.split_once('\t'));
         bytes += fs::read_link(folder.join("ns/net")).map_or(0, |link| link.as_os_str().len());
+        each(pid, uid.and_then(|(uid, _)| uid.parse().ok()).unwrap_or(0));
     }
     bytes
 }
