@@ -13,7 +13,7 @@ use crate::support::program::{apply, classid, shaper};
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::Every => a_users_packets_to_one_place_go_by_his_rule, so_they_do_where_no_ethernet_is;
+    On::HostAndUml => a_users_packets_to_one_place_go_by_his_rule, so_they_do_where_no_ethernet_is;
     On::Host => no_packet_misses_its_rule_while_rules_and_senders_change,
         the_largest_program_is_taken;
 );
