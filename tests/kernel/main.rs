@@ -14,6 +14,7 @@ mod drift;
 mod escapes;
 mod faults;
 mod follow;
+mod honest;
 mod host;
 mod lab;
 mod machinery;
@@ -76,6 +77,10 @@ fn main() -> ExitCode {
         escapes::PASSED_ON,
         escapes::PRIORITY,
         escapes::TRIED,
+        honest::BECOMING,
+        honest::SERVICES,
+        honest::SHARING,
+        honest::TUNNELLING,
         lab::TESTS,
         demo::TESTS,
     ])

@@ -45,6 +45,16 @@ pub fn own_etc() {
         .unwrap_or_else(|e| panic!("mount {ours} over /etc: {e}"));
 }
 
+/// What su, sudo and cron read of the accounts beside `/etc/passwd`: nobody's password but root's, which
+/// is empty. After [`own_etc`].
+pub fn passwords() {
+    let mut shadow = String::from("root::19000:0:99999:7:::\n");
+    for (name, _) in PEOPLE {
+        let _ = writeln!(shadow, "{name}:*:19000:0:99999:7:::");
+    }
+    fs::write("/etc/shadow", shadow).expect("write the cell's passwords");
+}
+
 /// Puts the accounts in force.
 pub fn furnish() {
     let mut passwd = String::from("root:x:0:0:root:/root:/bin/sh\n");

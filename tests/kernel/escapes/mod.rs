@@ -5,7 +5,7 @@ mod hidden;
 mod mptcp;
 mod passed_on;
 mod priority;
-mod tag_only;
+pub mod tag_only;
 mod tried;
 
 use crate::support::harness::Test;
