@@ -78,7 +78,8 @@ impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
         let mut part = Part::default();
         for process in seen {
             let now = reader.again(self.proc_root, process.clone())?;
-            self.place_read(now, &mut doors, &mut part)?;
+            // Two small files ago it was the same one.
+            self.place_read(now, &mut doors, &mut part, |_| Ok(false))?;
         }
         Ok(part)
     }
@@ -91,20 +92,32 @@ impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
         pid: u32,
         part: &mut Part,
     ) -> Result<bool, Error> {
-        self.place_read(reader.process(self.proc_root, pid)?, doors, part)
+        loop {
+            let process = reader.process(self.proc_root, pid)?;
+            let is_another = |process: &Process| {
+                let now = reader.starttime(self.proc_root, pid)?;
+                Ok(now.is_some_and(|now| now != process.starttime))
+            };
+            if let Some(stayed) = self.place_read(process, doors, part, is_another)? {
+                return Ok(stayed);
+            }
+        }
     }
 
-    /// `process`: as it was read just now; `None`: it has ended.
+    /// `process`: as it was read just now; `None`: it has ended. Between that and the move its pid may have
+    /// become another's (`is_another`), of whom nobody has decided yet: then there is no answer.
     fn place_read(
         &self,
         process: Option<Process>,
         doors: &mut Doors,
         part: &mut Part,
-    ) -> Result<bool, Error> {
+        mut is_another: impl FnMut(&Process) -> Result<bool, Error>,
+    ) -> Result<Option<bool>, Error> {
         let Some(process) = process else {
             part.ended = true;
-            return Ok(false);
+            return Ok(Some(false));
         };
+        let mut handover = Handover::default();
         let pid = process.pid;
         part.parent = Some(process.parent);
         part.ended |= process.zombie;
@@ -112,32 +125,42 @@ impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
         let Verdict { decision, acts_for } = (self.decide)(&process);
         let acts_for = acts_for.filter(|_| !self.is_pinned(&process));
         if let (Decision::Stay | Decision::MoveTo(_), Some(uid)) = (&decision, acts_for) {
-            part.handover.look_at_server(self.proc_root, pid, uid);
+            handover.look_at_server(self.proc_root, pid, uid);
         }
         let outcome = match decision {
             Decision::Stay => {
                 // A session that was placed while it was root's becomes its user there (`shaper login`).
                 if self.told && self.is_pinned(&process) {
-                    part.handover.look(self.proc_root, &process);
+                    handover.look(self.proc_root, &process);
                 }
+                if !handover.is_empty() && is_another(&process)? {
+                    return Ok(None);
+                }
+                part.handover.merge(handover);
                 part.done.push(pid);
                 part.home = Some(process.uid);
-                return Ok(true);
+                return Ok(Some(true));
             }
             Decision::Leave(reason) => {
                 part.leave(process, reason);
-                return Ok(false);
+                return Ok(Some(false));
             }
             Decision::MoveTo(claim) => {
                 // One that was in a class already, and was not told of, has long been a user's: a connection
                 // of root's that it holds may be another's, who passed it the descriptor.
                 if acts_for.is_none() && (self.told || !self.is_inside(&process)) {
-                    part.handover.look(self.proc_root, &process);
+                    handover.look(self.proc_root, &process);
                 }
                 self.move_to(&process, &claim, doors, part)
             }
             Decision::TakeOut => self.take_out(&process, part),
         };
+        if is_another(&process)? {
+            part.done.retain(|done| *done != pid);
+            return Ok(None);
+        }
+        // What it holds is not another's.
+        part.handover.merge(handover);
         match outcome {
             Err(error) if error.errno().is_some_and(is_want) => Err(error),
             Err(error) => {
@@ -148,9 +171,9 @@ impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
                     errno: error.errno(),
                     message: error.to_string(),
                 });
-                Ok(false)
+                Ok(Some(false))
             }
-            Ok(()) => Ok(false),
+            Ok(()) => Ok(Some(false)),
         }
     }
 

@@ -194,6 +194,15 @@ impl Reader {
         }
     }
 
+    /// When the process started that has this pid now; `None`: none has.
+    pub(super) fn starttime(&mut self, proc_root: &Path, pid: u32) -> Result<Option<u64>, Error> {
+        match self.read(&proc_root.join(pid.to_string()).join("stat")) {
+            Ok(text) => Ok(parse_stat(text).map(|stat| stat.starttime)),
+            Err(error) if error.errno().is_some_and(is_gone) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn living(&mut self, folder: &Path, pid: u32) -> Result<Option<Process>, Error> {
         let mut membership = Membership::default();
         let mut netns = None;

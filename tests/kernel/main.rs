@@ -76,6 +76,7 @@ fn main() -> ExitCode {
         escapes::MPTCP,
         escapes::PASSED_ON,
         escapes::PRIORITY,
+        escapes::REUSED,
         escapes::TRIED,
         honest::BECOMING,
         honest::SERVICES,

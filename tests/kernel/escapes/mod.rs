@@ -5,6 +5,7 @@ mod hidden;
 mod mptcp;
 mod passed_on;
 mod priority;
+mod reused;
 pub mod tag_only;
 mod tried;
 
@@ -15,4 +16,5 @@ pub const HIDDEN: &[Test] = hidden::TESTS;
 pub const MPTCP: &[Test] = mptcp::TESTS;
 pub const PASSED_ON: &[Test] = passed_on::TESTS;
 pub const PRIORITY: &[Test] = priority::TESTS;
+pub const REUSED: &[Test] = reused::TESTS;
 pub const TRIED: &[Test] = tried::TESTS;
