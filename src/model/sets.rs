@@ -79,7 +79,12 @@ pub(super) fn ports(field: &Field<RangeInclusive<u16>>) -> Vec<Option<Bits<u16>>
     pieces.map(|(value, mask)| Some(Bits { value: value as u16, mask: mask as u16 })).collect()
 }
 
-/// The same for protocols; where the rule has ports, those of them that have ports by default.
+/// IPv6's extension headers and AH: a packet that has one says only behind it of which protocol it is, and
+/// any user may send TCP behind a routing header (IPV6_RTHDR). Not those of Mobile IP, HIP and SHIM6, behind
+/// which nothing follows.
+const HEADERS: [u8; 5] = [0, 43, 44, 51, 60];
+
+/// The same for protocols, where `not` means known to be another; where the rule has ports, those of them that have ports by default.
 pub(super) fn protocols(field: &Field<u8>, with_ports: Option<&[u8]>) -> Vec<Option<Bits<u8>>> {
     let written = || field.values.iter().map(|proto| proto.value);
     match with_ports {
@@ -89,7 +94,8 @@ pub(super) fn protocols(field: &Field<u8>, with_ports: Option<&[u8]>) -> Vec<Opt
         }
         None if field.is_empty() => vec![None],
         None if field.not => {
-            let ranges = written().map(|proto| wide(&(proto..=proto))).collect();
+            let gone = written().chain(HEADERS);
+            let ranges = gone.map(|proto| wide(&(proto..=proto))).collect();
             let pieces = pieces(chosen(ranges, true, u8::MAX.into()), 8);
             let bits = |(value, mask)| Some(Bits { value: value as u8, mask: mask as u8 });
             pieces.map(bits).collect()
@@ -232,7 +238,8 @@ mod tests {
         assert_eq!(protocols(&field(false, vec![132]), Some(&[6, 17])), [Some(132.into())]);
         let others = protocols(&field(true, vec![6]), None);
         let has = |proto: u8| others.iter().flatten().any(|b| proto & b.mask == b.value);
-        assert!((0..=255).all(|proto| has(proto) == (proto != 6)));
+        // Behind an extension header it may be TCP after all.
+        assert!((0..=255).all(|proto| has(proto) == (proto != 6 && !HEADERS.contains(&proto))));
     }
 
     #[test]

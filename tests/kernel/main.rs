@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         adversity::TESTS,
         churn::TESTS,
         escapes::HANDED_ON,
+        escapes::HEADERS,
         escapes::HIDDEN,
         escapes::MPTCP,
         escapes::PASSED_ON,

@@ -1,6 +1,7 @@
 //! Ways out of one's class that were tried, one file for each mechanism that closes some of them.
 
 pub mod handed_on;
+mod headers;
 mod hidden;
 mod mptcp;
 mod passed_on;
@@ -12,6 +13,7 @@ mod tried;
 use crate::support::harness::Test;
 
 pub const HANDED_ON: &[Test] = handed_on::TESTS;
+pub const HEADERS: &[Test] = headers::TESTS;
 pub const HIDDEN: &[Test] = hidden::TESTS;
 pub const MPTCP: &[Test] = mptcp::TESTS;
 pub const PASSED_ON: &[Test] = passed_on::TESTS;
