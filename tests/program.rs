@@ -20,12 +20,18 @@ struct Packet {
     tag: u32,
     /// `None`: no socket; else whether it is a full one, its namespace and its owner.
     socket: Option<(bool, u64, u32)>,
+    /// Where it is no full one: the request of a connection, of whose listener the functions tell.
+    is_request: bool,
     /// Whether the socket is one of TCP; else it is a raw one of the same protocol, as the kernel's own is
     /// with which it answers.
     is_tcp: bool,
     /// Of the MPTCP socket that it is a subflow of: owner and tag.
     mptcp: Option<(u32, u32)>,
 }
+
+/// A forwarded one, as far as nothing else is said.
+const ORDINARY: Packet =
+    Packet { tag: 0, socket: None, is_request: false, is_tcp: true, mptcp: None };
 
 /// Where [`MPTCP`] has them.
 const LAYOUT: MptcpLayout = MptcpLayout { owner: 4, tag: 12 };
@@ -43,7 +49,7 @@ thread_local! {
     /// Where a looked-up value lies.
     static VALUE: RefCell<Box<u32>> = RefCell::new(Box::new(0));
     /// `struct bpf_sock` of the packet's socket.
-    static SOCKET: RefCell<Box<[u32; 4]>> = RefCell::new(Box::new([0; 4]));
+    static SOCKET: RefCell<Box<[u32; 20]>> = RefCell::new(Box::new([0; 20]));
     /// An MPTCP socket.
     static MPTCP: RefCell<Box<[u32; 4]>> = RefCell::new(Box::new([0; 4]));
 }
@@ -71,7 +77,7 @@ fn cookie(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
 fn owner(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
     // `bpf_get_socket_uid` answers with the overflow uid where there is no full socket.
     world(|world| match world.packet.socket {
-        Some((true, _, owner)) => owner.into(),
+        Some((full, _, owner)) if full || world.packet.is_request => owner.into(),
         _ => 65_534,
     })
 }
@@ -150,9 +156,19 @@ fn run(program: Program, it: &World) -> u32 {
     let socket = it.packet.socket.map_or(0_u64, |_| socket_address());
     let (stream, raw, tcp) = (1, 3, 6);
     let kind = if it.packet.is_tcp { stream } else { raw };
-    SOCKET.with(|socket| **socket.borrow_mut() = [0, 0, kind, tcp]);
+    let (established, time_wait, new_syn_recv) = (1, 6, 12);
+    SOCKET.with(|socket| {
+        let mut fields = [0; 20];
+        fields[2..4].copy_from_slice(&[kind, tcp]);
+        fields[18] = match (it.packet.socket, it.packet.is_request) {
+            (Some((true, ..)), _) => established,
+            (_, true) => new_syn_recv,
+            (_, false) => time_wait,
+        };
+        **socket.borrow_mut() = fields;
+    });
     let sockets = socket_address();
-    machine.register_allowed_memory(sockets..sockets + 16);
+    machine.register_allowed_memory(sockets..sockets + 80);
     context[SKB_SOCKET as usize..][..8].copy_from_slice(&socket.to_ne_bytes());
     machine.execute_program(&mut context).expect("runs to its end") as u32
 }
@@ -167,10 +183,10 @@ fn meant(program: Program, World { packet, table, given }: &World) -> u32 {
     let class = |uid: u32| table.class(uid).map_or(0, |class| class.0);
     let found = match packet.socket {
         _ if program.sockets == Sockets::Mixed && tag != 0 => tag,
-        Some((true, cookie, owner)) if own(cookie) => {
+        Some((full, cookie, owner)) if (full || packet.is_request) && own(cookie) => {
             let (owner, tag) = packet
                 .mptcp
-                .filter(|_| program.mptcp.is_some() && packet.is_tcp)
+                .filter(|_| program.mptcp.is_some() && packet.is_tcp && full)
                 .unwrap_or((owner, tag));
             match owner {
                 0 if tag != 0 => tag,
@@ -223,6 +239,7 @@ prop_compose! {
             prop_oneof![4 => Just(OURS), 1 => Just(OURS + (1 << 32)), 1 => Just(12_u64)],
             uid(),
         )),
+        is_request in any::<bool>(),
         is_tcp in any::<bool>(),
         mptcp in proptest::option::weighted(0.3, (uid(), classid())),
         accounts in btree_map(uid(), classid(), 0..4),
@@ -235,7 +252,7 @@ prop_compose! {
             table.add_range(&(a.min(b).max(1)..=a.max(b)), ClassId::ours(Minor(minor)));
         }
         table.accounts = accounts.into_iter().map(|(uid, class)| (uid, ClassId(class))).collect();
-        World { packet: Packet { tag, socket, is_tcp, mptcp }, table, given }
+        World { packet: Packet { tag, socket, is_request, is_tcp, mptcp }, table, given }
     }
 }
 
@@ -259,7 +276,7 @@ fn a_user_cannot_leave_his_class_by_any_tag_that_was_not_given_to_him() {
     let mine = ClassId::ours(Minor(0x10));
     let table = OwnerTable { accounts: BTreeMap::from([(1000, mine)]), ..OwnerTable::default() };
     for tag in [0, 1, 0x1_0000, 0x1_0011, 0x1_fffd, 0x1_fffe, 0xe000_0010, u32::MAX] {
-        let packet = Packet { tag, socket: Some((true, OURS, 1000)), is_tcp: true, mptcp: None };
+        let packet = Packet { tag, socket: Some((true, OURS, 1000)), ..ORDINARY };
         let mut world = World { packet, table: table.clone(), given: BTreeSet::new() };
         assert_eq!(run(program, &world), mine.0, "tag {tag:x}");
         world.given.insert((1000, tag));
@@ -271,7 +288,7 @@ fn a_user_cannot_leave_his_class_by_any_tag_that_was_not_given_to_him() {
 /// What becomes of a packet's priority.
 fn cleared(sockets: Sockets, socket: Option<u64>, priority: u32) -> u32 {
     let socket_in = socket.map(|cookie| (true, cookie, 0));
-    let packet = Packet { tag: 0, socket: socket_in, is_tcp: true, mptcp: None };
+    let packet = Packet { socket: socket_in, ..ORDINARY };
     let it = World { packet, table: OwnerTable::default(), given: BTreeSet::new() };
     WORLD.with(|world| *world.borrow_mut() = Some(it));
     let code: Vec<u8> = clear_priority(sockets).into_iter().flat_map(Instruction::bytes).collect();

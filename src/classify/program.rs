@@ -2,8 +2,8 @@
 //! packet's *socket*, which a user cannot give away: its owner is set by socket(2) or accept(2), and
 //! only CAP_CHOWN changes it afterwards. Its `net_cls` tag follows whoever got hold of the socket last.
 //!
-//! 1. No full socket (a forwarded packet, a connection in TIME_WAIT), or one of another network
-//!    namespace: the tag.
+//! 1. No full socket (a forwarded packet, what the kernel answers where nobody listens), or one of another
+//!    network namespace: the tag. But a SYN-ACK is its listener's.
 //! 2. An owner other than root: the class of that uid. Where the tag names another class, and the
 //!    pair (owner, tag) was given on purpose (`run`, `attach`, a unit's line): the tag.
 //! 3. Root: the tag (what root accepted and handed on, root's processes); without one, root's line.
@@ -49,9 +49,12 @@ pub const SKB_PRIORITY: i16 = 32;
 /// What a program at clsact returns to have the next filter asked (linux/pkt_cls.h).
 const TC_ACT_UNSPEC: i32 = -1;
 
-/// `struct bpf_sock` (linux/bpf.h): type and protocol of a full socket.
+/// `struct bpf_sock` (linux/bpf.h): type and protocol of a full socket, and the state of any.
 pub const SOCKET_TYPE: i16 = 8;
 pub const SOCKET_PROTOCOL: i16 = 12;
+pub const SOCKET_STATE: i16 = 72;
+/// The state of a request (`BPF_TCP_NEW_SYN_RECV`).
+pub const TCP_NEW_SYN_RECV: i32 = 12;
 const SOCK_STREAM: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
 
@@ -127,7 +130,15 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
     a.jump_if_is(R1, 0, by_tag);
     a.copy(socket, R1);
     a.call(FULL_SOCKET);
-    a.jump_if_is(R0, 0, by_tag);
+    let (full, ours) = (a.label(), a.label());
+    a.jump_if_not(R0, 0, full);
+    // A SYN-ACK has the request for a socket, of which all functions but the last tell what is so of its
+    // listener (`sk_to_full_sk`). A connection in TIME_WAIT has neither.
+    a.load(Width::Word, R1, socket, SOCKET_STATE);
+    a.jump_if_not(R1, TCP_NEW_SYN_RECV, by_tag);
+    a.set(owner, 0);
+    a.jump(ours);
+    a.bind(full);
     // The register of the owner says for now whether this is a TCP socket. `bpf_mptcp_sock_from_subflow`
     // (net/mptcp/bpf.c) takes every socket of protocol 6 for one, also a raw one, and reads behind its end:
     // the kernel's own, with which it answers for TCP (`tcp_v4_send_ack`), is such a socket, and Linux
@@ -142,6 +153,7 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
         a.set(owner, 1);
         a.bind(other);
     }
+    a.bind(ours);
     if let Sockets::Cookie(cookie) = program.sockets {
         a.copy(R1, context);
         a.call(NETNS_COOKIE);

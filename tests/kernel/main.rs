@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         watch::SERVICE,
         adversity::TESTS,
         churn::TESTS,
+        escapes::ANSWERS,
         escapes::HANDED_ON,
         escapes::HEADERS,
         escapes::HIDDEN,

@@ -1,5 +1,6 @@
 //! Ways out of one's class that were tried, one file for each mechanism that closes some of them.
 
+mod answers;
 pub mod handed_on;
 mod headers;
 mod hidden;
@@ -12,6 +13,7 @@ mod tried;
 
 use crate::support::harness::Test;
 
+pub const ANSWERS: &[Test] = answers::TESTS;
 pub const HANDED_ON: &[Test] = handed_on::TESTS;
 pub const HEADERS: &[Test] = headers::TESTS;
 pub const HIDDEN: &[Test] = hidden::TESTS;
