@@ -84,6 +84,8 @@ fn main() -> ExitCode {
         honest::SERVICES,
         honest::SHARING,
         honest::TUNNELLING,
+        // Loads drivers of the lab that stay.
+        escapes::KERNEL_SOCKETS,
         lab::TESTS,
         demo::TESTS,
     ])

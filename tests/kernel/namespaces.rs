@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::escapes::tag_only;
 use crate::support::accounts::{ANN, BOB};
 use crate::support::cell::myself;
 use crate::support::daemon::Daemon;
@@ -15,7 +16,7 @@ use crate::support::world::{Family, UPLINK, World};
 
 tests!(
     On::Host => whoever_enters_a_namespace_stays_in_his_class, whoever_was_not_placed_before_is_placed_there,
-        a_guest_is_nobodys;
+        a_process_namespace_hides_nobody, a_guest_is_nobodys;
     On::Events => the_daemon_keeps_whoever_enters_a_namespace;
 );
 
@@ -96,6 +97,32 @@ fn the_daemon_keeps_whoever_enters_a_namespace() {
         assert!(members("user/ann").contains(&pid), "{way:?}");
         is_held(&format!("{way:?}"));
     }
+}
+
+/// His processes have other pids in there, and root's here. Nothing but where they are is needed: the tag
+/// alone holds them too.
+fn a_process_namespace_hides_nobody() {
+    let mut world = World::new();
+    let port = world.sink(Proto::Tcp);
+    let pour = format!("exec cat /dev/zero >/dev/tcp/10.77.0.2/{port}");
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=ann", "--regid=ann", "--clear-groups", "unshare", "-U", "-r", "-p"]);
+    command.args(["--kill-child", "-f", "bash", "-c", &pour]);
+    let mut ann = command.spawn().expect("start ann's process");
+    let is_first_there = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        line.split_whitespace().count() > 1 && line.ends_with("\t1")
+    };
+    super::watch::soon("she is placed", Duration::from_secs(5), || {
+        apply(POLICY);
+        members("user/ann").iter().any(is_first_there)
+    });
+    is_held("a process namespace");
+    tag_only::decides();
+    is_held("a process namespace, by the tag");
+    let _ = ann.kill();
+    let _ = ann.wait();
 }
 
 /// What a container engine starts has cgroups that no user can make, and a namespace of its own. The

@@ -42,6 +42,8 @@ pub enum On {
     Host,
     /// The same, and those that follow each other may run at once.
     HostTogether,
+    /// Needs a driver that only user-mode Linux has here.
+    Uml,
     /// Needs the drivers macvlan and ipvlan in a lab kernel, where the tag then goes before the owner: so they
     /// are loaded when all the others have run.
     Carriers,
@@ -82,6 +84,7 @@ impl On {
         match self {
             On::Every => true,
             On::HostAndUml => place != Place::Qemu,
+            On::Uml => place == Place::Uml,
             On::Events => place != Place::Uml,
             On::Host | On::HostEvents | On::HostTogether => place == Place::Host,
             On::Carriers | On::Demo => false,
