@@ -103,8 +103,8 @@ pub enum Processes {
 /// Who says who the accounts are.
 #[derive(Clone, Debug)]
 pub enum Whom<'a> {
-    /// NSS, which is asked about these and about those that run.
-    Nss(Question),
+    /// NSS, which is asked about these and about those that run; `apart`: by a child.
+    Nss { question: Question, apart: bool },
     /// Somebody asked before.
     Known(&'a Accounts),
 }
@@ -171,9 +171,12 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         facts.units = Some(units);
     }
     match wanted.accounts {
-        Some(Whom::Nss(mut question)) => {
+        Some(Whom::Nss { mut question, apart }) => {
             question.running.extend(running.unwrap_or_default());
-            facts.accounts = accounts::lookup(question, Path::new(accounts::SUBUID));
+            facts.accounts = match apart {
+                true => accounts::lookup_apart(question),
+                false => accounts::lookup(question, Path::new(accounts::SUBUID)),
+            };
         }
         Some(Whom::Known(accounts)) => {
             facts.accounts = accounts.clone();

@@ -2,6 +2,7 @@
 //! names and uids one by one and never enumerates: a directory of 100,000 accounts would stall.
 //! Only the local file is read as a whole. Reads only.
 
+pub mod apart;
 mod files;
 mod subuid;
 
@@ -19,6 +20,7 @@ use crate::state::{Account, Accounts, SubordinateUids, Subuids, UidRange};
 use crate::sys::nss::gid_of_group;
 use files::{Entry, Passwd};
 
+pub use apart::lookup_apart;
 pub use subuid::{SubuidLine, SubuidOwner, parse_subuid};
 
 const NSSWITCH: &str = "/etc/nsswitch.conf";

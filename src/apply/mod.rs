@@ -151,6 +151,7 @@ pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
 pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
     session.came.clear();
+    session.asks_apart |= may.confirm.is_some();
     session.kernel.look_for_hierarchy()?;
     let standing = session.kernel.instance().filter(|instance| instance.root().exists());
     let mut lock = standing.map(|instance| instance.lock(may.wait)).transpose()?;

@@ -31,6 +31,9 @@ pub struct Session {
     pub came: BTreeSet<Owner>,
     /// Who the accounts are, if somebody asked already: then NSS is not asked.
     pub known: Option<Accounts>,
+    /// NSS is asked by a child, because this process will fork: a module that started a thread here would
+    /// leave its locks held for ever in the fork, where that thread is not.
+    pub asks_apart: bool,
     /// Whether processes are looked at, and moved. Without it the accounts that run are those of
     /// `known`.
     pub processes: bool,
@@ -83,6 +86,7 @@ impl Session {
             ask: BTreeSet::new(),
             came: BTreeSet::new(),
             known: None,
+            asks_apart: false,
             processes: true,
             seen: None,
             leaving: None,
@@ -106,7 +110,7 @@ impl Session {
                     Owner::Uid(uid) => Some(*uid),
                     _ => None,
                 }));
-                Whom::Nss(question)
+                Whom::Nss { question, apart: self.asks_apart }
             }
         });
         let features = self.features.is_none();

@@ -12,7 +12,7 @@ use crate::text::shown;
 
 pub fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
-    let accounts = Some(Whom::Nss(Question::default()));
+    let accounts = Some(Whom::Nss { question: Question::default(), apart: false });
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
     let mut sight = observe::observe(&mut kernel, wanted)?;
     observe::speeds(&mut sight, |_, _| true);

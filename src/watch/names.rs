@@ -3,11 +3,9 @@
 //! and a newcomer is a uid without a name or groups.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::accounts::{self, Question};
+use crate::accounts::{Question, apart};
 use crate::state::{Account, Accounts};
 use crate::sys::offspring::Offspring;
 
@@ -131,13 +129,13 @@ impl Names {
         let Some((child, ..)) = &mut self.asking else { return News::None };
         let Some(answer) = child.answer() else { return News::None };
         let Some((_, asked, _)) = self.asking.take() else { return News::None };
-        let news = match serde_json::from_slice(&answer) {
+        let news = match apart::answer(&answer) {
             Ok(answer) => {
                 let news = take_in(accounts, answer, &asked);
                 self.note_absent(accounts, Instant::now());
                 news
             }
-            Err(error) => unanswered(accounts, &format!("the one who asked it ended: {error}")),
+            Err(why) => unanswered(accounts, &why),
         };
         self.go_on();
         match asked {
@@ -197,7 +195,7 @@ impl Names {
                 (question, Asked::Newcomers(uids))
             }
         };
-        match ask(question) {
+        match apart::ask(question) {
             Ok(child) => self.asking = Some((child, asked, Instant::now())),
             Err(error) => log::warn!("cannot start a child that asks NSS: {error}"),
         }
@@ -223,13 +221,6 @@ fn first(uids: &mut BTreeSet<u32>, many: usize) -> BTreeSet<u32> {
     let rest = uids.iter().nth(many).copied();
     let rest = rest.map_or_else(BTreeSet::new, |rest| uids.split_off(&rest));
     std::mem::replace(uids, rest)
-}
-
-fn ask(question: Question) -> io::Result<Offspring> {
-    Offspring::start(move || {
-        let accounts = accounts::lookup(question, Path::new(accounts::SUBUID));
-        serde_json::to_vec(&accounts).unwrap_or_default()
-    })
 }
 
 /// Asks and waits, but not for longer than `limit`.

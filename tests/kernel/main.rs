@@ -19,6 +19,7 @@ mod host;
 mod lab;
 mod machinery;
 mod namespaces;
+mod nss;
 mod processes;
 mod random;
 mod refusals;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         textbook::TESTS,
         processes::TESTS,
         namespaces::TESTS,
+        nss::TESTS,
         sharing::TESTS,
         shards::TESTS,
         agreement::TESTS,
