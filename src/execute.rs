@@ -336,7 +336,7 @@ impl<'s> Run<'_, 's> {
         let Some(instance) = self.kernel.instance() else { return Err(cgroup::Error::NotMounted) };
         match step {
             Step::MakeClaim { claim, classid } => {
-                if let Claim::Retired(_) = claim {
+                if let Claim::Retired(..) = claim {
                     self.keep_orphans(*classid);
                 }
                 instance.make(claim, *classid)
@@ -348,8 +348,12 @@ impl<'s> Run<'_, 's> {
             }
             Step::RemoveClaim { claim: claim @ Claim::Pinned(_), .. } => instance.remove(claim),
             Step::RemoveClaim { claim, classid } => {
-                // Whoever gets the number next was not given to anybody.
-                self.for_given(*classid, &|maps, uid| maps.take_back(uid, *classid));
+                // Whoever gets the number next was not given to anybody; while it is retired it is
+                // what keeps orphans within its limits.
+                let stays = claim.retired().is_none() && instance.is_retired(classid.minor())?;
+                if !stays {
+                    self.for_given(*classid, &|maps, uid| maps.take_back(uid, *classid));
+                }
                 instance.remove(claim)
             }
             _ => Ok(()),

@@ -464,7 +464,7 @@ pub fn quiet(
     leaving: impl Iterator<Item = ClassId>,
 ) -> BTreeSet<ClassId> {
     let retired = now.observation.state.claims.iter().filter_map(|(claim, classid)| match claim {
-        Claim::Retired(_) => classid.our_class(),
+        Claim::Retired(..) => classid.our_class(),
         _ => None,
     });
     let still = |classid: &ClassId| {

@@ -205,7 +205,7 @@ impl View<'_> {
                     class,
                 }),
                 Claim::Owner(owner) => users.push(self.user(owner, id, class)),
-                Claim::Retired(_) => retired.push(Retired { classid, class }),
+                Claim::Retired(..) => retired.push(Retired { classid, class }),
                 Claim::Pinned(_) => {}
             }
         }

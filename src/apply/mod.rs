@@ -313,7 +313,7 @@ impl Run<'_, '_> {
                 continue;
             }
             let freed = self.applied.steps.iter().skip(before).any(|planned| {
-                matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(_), .. })
+                matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(..), .. })
             });
             let retired = done.claims.keys().filter_map(Claim::retired);
             let draining = meaning.draining.iter().map(|id| id.minor());
@@ -474,7 +474,7 @@ impl Run<'_, '_> {
 pub fn begin_to_drain(kernel: &mut Kernel, stands: &KernelState) -> Result<Sight, Failure> {
     if let Some(instance) = kernel.instance() {
         for (claim, classid) in &stands.claims {
-            if !matches!(claim, Claim::Retired(_) | Claim::Owner(Owner::Group(_))) {
+            if !matches!(claim, Claim::Retired(..) | Claim::Owner(Owner::Group(_))) {
                 instance.write(claim, *classid)?;
             }
         }

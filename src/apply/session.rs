@@ -49,6 +49,8 @@ pub struct Session {
     pub held: BTreeSet<LinkName>,
     /// Links that were shaped before, by ifindex: another root qdisc there was put in the place of ours.
     pub reclaimed: BTreeSet<u32>,
+    /// Links that the last look passed over, by ifindex, because somebody else's root qdisc stands there.
+    pub in_the_way: BTreeSet<u32>,
     /// The links of the last model, as they were then.
     pub(super) good: BTreeMap<LinkName, LinkFacts>,
     /// What the kernel can do, once it was found out.
@@ -92,6 +94,7 @@ impl Session {
             leaving: None,
             held: BTreeSet::new(),
             reclaimed: BTreeSet::new(),
+            in_the_way: BTreeSet::new(),
             good: BTreeMap::new(),
             features: None,
             earlier: None,

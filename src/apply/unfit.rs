@@ -14,10 +14,11 @@ impl Session {
     /// to be so still (a cable is out, a switch gives a lower speed, a tunnel has the default route);
     /// another one is passed over.
     pub(super) fn with_what_links_allow(
-        &self,
+        &mut self,
         facts: &mut Facts,
         options: BuildOptions,
     ) -> Result<(Model, Vec<Diagnostic>), Failure> {
+        self.in_the_way.clear();
         let mut said = Vec::new();
         let mut strict = true;
         loop {
@@ -44,7 +45,8 @@ impl Session {
                 return Ok((model, warnings));
             };
             said.push(format!("{problem}; it is passed over"));
-            facts.links.remove(&link);
+            let passed_over = facts.links.remove(&link);
+            self.in_the_way.extend(passed_over.map(|link| link.ifindex));
         }
     }
 

@@ -18,6 +18,7 @@ use super::confirmation::{CONFIRM, REVERTED};
 use super::keeper::WATCH;
 use super::lock::LOCK;
 use super::namespace::NETNS;
+use super::retired::RETIRED;
 use super::said::SAID;
 use super::{Error, Lock};
 use crate::state::{Claim, Foreign, Owner};
@@ -29,7 +30,7 @@ const MODE: u32 = 0o755;
 const CLASSID: &str = "net_cls.classid";
 /// Always this one and never `tasks`: moving a thread that is not the leader retags no socket.
 pub(super) const PROCS: &str = "cgroup.procs";
-const ROOMS: [&str; 6] = ["user", "uid", "subuid", "class", "group", "retired"];
+const ROOMS: [&str; 6] = ["user", "uid", "subuid", "class", "group", RETIRED];
 
 /// How often a directory's processes are moved out before we believe that they come faster than
 /// they go. A fork storm needed up to 23.

@@ -10,6 +10,7 @@ mod keeper;
 mod lock;
 mod mountinfo;
 mod namespace;
+mod retired;
 mod said;
 
 use std::io;

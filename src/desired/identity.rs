@@ -15,8 +15,8 @@ pub(super) struct Identities<'a> {
     pub nodes: Vec<ClassId>,
     /// Those of the groups once more.
     pub groups: HashMap<&'a Key, ClassId>,
-    /// Classes that have lost their owner and are not quiet yet.
-    pub retired: BTreeSet<ClassId>,
+    /// Classes that have lost their owner and are not quiet yet, with who that was, where it is known.
+    pub retired: BTreeMap<ClassId, Option<&'a Owner>>,
     /// The shards that have users, and what those have in common.
     pub shards: BTreeMap<Shard, Kin>,
 }
@@ -37,11 +37,13 @@ pub enum OutOfMinors {
 /// Gives each node its class. A node keeps the one that its claim holds as long as the classes that
 /// stand with it can become what is wanted: HTB cannot move a class to another parent, so a node
 /// that moves gets a new minor and its old class is retired. A pin waits at a spare minor while
-/// another holds the pinned one or a class retired from it still stands. Where there are many,
+/// another holds the pinned one or a class retired from it still stands. Who comes back while a class of
+/// his drains has that one again, where it can become what is wanted: with another beside it he would
+/// have two limits. Where there are many,
 /// whoever is new goes into a shard; `None`: there can be no shards.
 pub(super) fn assign<'a>(
     model: &'a Model,
-    observed: &Observation,
+    observed: &'a Observation,
     sharding: Option<Sharding>,
 ) -> Result<Identities<'a>, OutOfMinors> {
     let standing = Standing::new(model, observed);
@@ -130,14 +132,16 @@ struct Standing<'a> {
     held: HashMap<&'a Owner, ClassId>,
     holder: BTreeMap<Minor, ClassId>,
     retired: BTreeMap<Minor, ClassId>,
+    /// Whose each retired class was, and still is where he comes back.
+    left: BTreeSet<(&'a Owner, ClassId)>,
     foreign: BTreeSet<Minor>,
     pins: BTreeMap<Minor, &'a Owner>,
 }
 
 impl<'a> Standing<'a> {
     fn new(model: &'a Model, observed: &'a Observation) -> Self {
-        let (mut held, mut holder, mut retired) =
-            (HashMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut held, mut holder) = (HashMap::new(), BTreeMap::new());
+        let (mut retired, mut left) = (BTreeMap::new(), BTreeSet::new());
         for (claim, classid) in &observed.state.claims {
             match claim {
                 Claim::Owner(owner) => {
@@ -158,9 +162,11 @@ impl<'a> Standing<'a> {
                         holder.insert(id.minor(), id);
                     }
                 }
-                Claim::Retired(minor) => {
+                Claim::Retired(minor, owner) => {
                     let named = classid.our_class().filter(|id| id.minor() == *minor);
-                    retired.insert(*minor, named.unwrap_or(ClassId::ours(*minor)));
+                    let id = named.unwrap_or(ClassId::ours(*minor));
+                    retired.insert(*minor, id);
+                    left.extend(owner.as_ref().map(|owner| (owner, id)));
                 }
                 Claim::Pinned(_) => {}
             }
@@ -174,11 +180,11 @@ impl<'a> Standing<'a> {
             })
             .collect();
         let pins = model.nodes.iter().filter_map(|node| Some((node.pin?, &node.owner))).collect();
-        Standing { model, observed, held, holder, retired, foreign, pins }
+        Standing { model, observed, held, holder, retired, left, foreign, pins }
     }
 
     /// The class that the node has or is pinned to, if it can have it now.
-    fn keep(&self, node: &Node, parent: ClassId) -> Option<ClassId> {
+    fn keep(&self, node: &'a Node, parent: ClassId) -> Option<ClassId> {
         let held = self.held.get(&node.owner).copied();
         if let Some(pin) = node.pin
             && held != Some(ClassId::ours(pin))
@@ -188,11 +194,19 @@ impl<'a> Standing<'a> {
         {
             return Some(ClassId::ours(pin));
         }
-        held.filter(|id| {
+        let is_his = |id: &ClassId| self.left.contains(&(&node.owner, *id));
+        let pin = node.pin.map(ClassId::ours).filter(is_his);
+        pin.into_iter().chain(held).chain(self.left_by(&node.owner)).find(|id| {
             self.pins.get(&id.minor()).is_none_or(|owner| **owner == node.owner)
                 && !self.foreign.contains(&id.minor())
                 && self.fits(node, *id, parent)
         })
+    }
+
+    /// The retired classes that were this owner's and that nobody else has.
+    fn left_by(&self, owner: &'a Owner) -> impl Iterator<Item = ClassId> {
+        let his = self.left.range((owner, ClassId(0))..=(owner, ClassId(u32::MAX)));
+        his.map(|(_, id)| *id).filter(|id| !self.holder.contains_key(&id.minor()))
     }
 
     /// Whether the classes that stand with this number, and their shard, can become the node's by
@@ -214,7 +228,7 @@ impl<'a> Standing<'a> {
 
     /// The classes that must stand although nobody has them: they may still hold packets, or such a
     /// class hangs under them.
-    fn retired(&self, nodes: &[ClassId]) -> BTreeSet<ClassId> {
+    fn retired(&self, nodes: &[ClassId]) -> BTreeMap<ClassId, Option<&'a Owner>> {
         let in_use: BTreeSet<ClassId> = nodes.iter().copied().collect();
         let trees =
             || self.model.links.iter().filter_map(|link| self.observed.state.links.get(&link.name));
@@ -243,7 +257,12 @@ impl<'a> Standing<'a> {
                 keep.extend(groups);
             }
         }
-        keep
+        let left = self.left.iter().copied();
+        let whose: BTreeMap<ClassId, &Owner> = left
+            .chain(self.held.iter().map(|(owner, id)| (*owner, *id)))
+            .map(|(owner, id)| (id, owner))
+            .collect();
+        keep.into_iter().map(|id| (id, whose.get(&id).copied())).collect()
     }
 }
 

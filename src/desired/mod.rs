@@ -75,8 +75,8 @@ pub fn desired_with(
             state.claims.entry(claim.clone()).or_insert(*classid);
         }
     }
-    for id in &ids.retired {
-        state.claims.insert(Claim::Retired(id.minor()), *id);
+    for (id, owner) in &ids.retired {
+        state.claims.insert(Claim::Retired(id.minor(), owner.cloned()), *id);
     }
     let all_targets = shards::targets(model);
     for (index, link) in model.links.iter().enumerate() {
@@ -220,7 +220,7 @@ impl LinkTree<'_> {
     /// Retired classes stay as they are, with their leaf and whatever they hang under.
     fn keep_retired(&self, tree: &mut Tree) {
         let Some(old) = self.observed.state.links.get(&self.link.name) else { return };
-        for id in &self.ids.retired {
+        for id in self.ids.retired.keys() {
             if let Some(class) = old.classes.get(id) {
                 tree.classes.insert(*id, *class);
                 if let Some(leaf) = old.leaves.get(id) {
@@ -240,7 +240,7 @@ impl LinkTree<'_> {
             if let Some(shard) = id.shard() {
                 let sum = promised.entry(shard).or_default();
                 *sum = sum.saturating_add(class.rate.bytes_per_second());
-                if !self.ids.retired.contains(id) {
+                if !self.ids.retired.contains_key(id) {
                     *class = self.in_turn(*class);
                 }
             }

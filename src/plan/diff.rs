@@ -176,7 +176,7 @@ impl<'a> Diff<'a> {
             }
         }
         for (minor, classid) in self.held_meanwhile() {
-            let claim = Claim::Retired(minor);
+            let claim = Claim::Retired(minor, None);
             self.push(Step::MakeClaim { claim, classid });
         }
     }
@@ -316,7 +316,7 @@ impl<'a> Diff<'a> {
         let gone = self.from.claims.iter().filter(|(claim, _)| !self.to.claims.contains_key(claim));
         let mut gone: Vec<(Claim, ClassId)> = gone.map(|(c, id)| (c.clone(), *id)).collect();
         let meanwhile = self.held_meanwhile();
-        gone.extend(meanwhile.into_iter().map(|(minor, id)| (Claim::Retired(minor), id)));
+        gone.extend(meanwhile.into_iter().map(|(minor, id)| (Claim::Retired(minor, None), id)));
         gone.sort_by_key(|(claim, _)| !matches!(claim, Claim::Pinned(_)));
         for (claim, classid) in gone {
             self.push(Step::RemoveClaim { claim, classid });

@@ -93,10 +93,10 @@ impl Question<'_> {
                     | Claim::Pinned(owner @ (Owner::Uid(_) | Owner::Subuids(_))),
                 ..
             } => self.left(owner),
-            Step::MakeClaim { claim: Claim::Retired(_), classid } => {
+            Step::MakeClaim { claim: Claim::Retired(..), classid } => {
                 self.account(*classid).is_some_and(|owner| self.left(owner))
             }
-            Step::RemoveClaim { claim: Claim::Retired(_), classid: id }
+            Step::RemoveClaim { claim: Claim::Retired(..), classid: id }
             | Step::DeleteClass { id, .. } => {
                 self.was_retired(*id) || self.account(*id).is_some_and(|owner| self.left(owner))
             }
@@ -162,7 +162,8 @@ impl Question<'_> {
     }
 
     fn was_retired(&self, id: ClassId) -> bool {
-        self.from.claims.contains_key(&Claim::Retired(id.minor()))
+        let retired = self.from.claims.keys().filter_map(Claim::retired);
+        retired.into_iter().any(|minor| minor == id.minor())
     }
 
     fn only_the_share_differs(&self, id: ClassId, from: &Class, to: &Class) -> bool {

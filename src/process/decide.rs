@@ -170,7 +170,7 @@ pub fn given(
             let by_unit = process.unit.is_some() && by_uid().as_ref() != Some(owner);
             by_unit.then_some(claim)
         }
-        Claim::Retired(_) => None,
+        Claim::Retired(..) => None,
     }
 }
 

@@ -79,8 +79,9 @@ pub enum Claim {
     Owner(Owner),
     /// `…/pinned` below a user's or uid's directory: what `run` and `attach` put there stays.
     Pinned(Owner),
-    /// A class that was replaced or removed and may still carry packets; named by its minor.
-    Retired(Minor),
+    /// A class that was replaced or removed and may still carry packets; named by its minor, and by
+    /// whose it was, where that is known: who comes back while it drains finds it.
+    Retired(Minor, Option<Owner>),
 }
 
 impl Claim {
@@ -112,28 +113,59 @@ impl Claim {
     /// The minor of a class on its way out.
     pub fn retired(&self) -> Option<Minor> {
         match self {
-            Claim::Retired(minor) => Some(*minor),
+            Claim::Retired(minor, _) => Some(*minor),
             _ => None,
         }
     }
 }
 
-/// The directory's path below the instance's, as in the design: `user/bob/pinned`, `uid/1000`, `retired/1a`.
+/// The directory's path below the instance's: `user/bob/pinned`, `uid/1000`, `retired/1a:user:bob`.
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let owner = |f: &mut fmt::Formatter<'_>, owner: &Owner| match owner {
-            Owner::User(key) => write!(f, "user/{key}"),
-            Owner::Uid(uid) => write!(f, "uid/{uid}"),
-            Owner::Subuids(range) => write!(f, "subuid/{range}"),
-            Owner::Class(key) => write!(f, "class/{key}"),
-            Owner::Group(key) => write!(f, "group/{key}"),
+        let (owner, separator) = match self {
+            Claim::Owner(owner) | Claim::Pinned(owner) => (owner, '/'),
+            Claim::Retired(minor, None) => return write!(f, "retired/{minor}"),
+            Claim::Retired(minor, Some(owner)) => {
+                write!(f, "retired/{minor}:")?;
+                (owner, ':')
+            }
         };
+        match owner {
+            Owner::User(key) => write!(f, "user{separator}{key}"),
+            Owner::Uid(uid) => write!(f, "uid{separator}{uid}"),
+            Owner::Subuids(range) => write!(f, "subuid{separator}{range}"),
+            Owner::Class(key) => write!(f, "class{separator}{key}"),
+            Owner::Group(key) => write!(f, "group{separator}{key}"),
+        }?;
         match self {
-            Claim::Owner(o) => owner(f, o),
-            Claim::Pinned(o) => owner(f, o).and_then(|()| f.write_str("/pinned")),
-            Claim::Retired(minor) => write!(f, "retired/{minor}"),
+            Claim::Pinned(_) => f.write_str("/pinned"),
+            _ => Ok(()),
         }
     }
+}
+
+/// Whose a directory `name` in `room` is.
+fn owner_of(room: &str, name: &str) -> Option<Owner> {
+    Some(match room {
+        "user" => Owner::User(Key::new(name)?),
+        "uid" => Owner::Uid(name.parse().ok()?),
+        "subuid" => Owner::Subuids(name.parse().ok()?),
+        "class" => Owner::Class(Key::new(name)?),
+        "group" => Owner::Group(Key::new(name)?),
+        _ => return None,
+    })
+}
+
+/// A class on its way out: `1a`, `1a:user:bob`.
+fn retired(name: &str) -> Option<Claim> {
+    let (minor, owner) = match name.split_once(':') {
+        None => (name, None),
+        Some((minor, owner)) => {
+            let (room, name) = owner.split_once(':')?;
+            (minor, Some(owner_of(room, name)?))
+        }
+    };
+    Some(Claim::Retired(minor.parse().ok()?, owner))
 }
 
 /// The path is no directory of ours.
@@ -152,17 +184,15 @@ impl FromStr for Claim {
             Some((name, "pinned")) => (name, true),
             Some(_) => return Err(NotAClaim),
         };
-        let key = || Key::new(name).ok_or(NotAClaim);
-        let owner = match room {
-            "user" => Owner::User(key()?),
-            "uid" => Owner::Uid(name.parse().map_err(|_| NotAClaim)?),
-            "subuid" => Owner::Subuids(name.parse().map_err(|_| NotAClaim)?),
-            "class" if !pinned => Owner::Class(key()?),
-            "group" if !pinned => Owner::Group(key()?),
-            "retired" if !pinned => return name.parse().map(Claim::Retired).map_err(|_| NotAClaim),
-            _ => return Err(NotAClaim),
-        };
-        Ok(if pinned { Claim::Pinned(owner) } else { Claim::Owner(owner) })
+        if room == "retired" && !pinned {
+            return retired(name).ok_or(NotAClaim);
+        }
+        let owner = owner_of(room, name).ok_or(NotAClaim)?;
+        match (pinned, &owner) {
+            (true, Owner::Class(_) | Owner::Group(_)) => Err(NotAClaim),
+            (true, _) => Ok(Claim::Pinned(owner)),
+            (false, _) => Ok(Claim::Owner(owner)),
+        }
     }
 }
 
@@ -182,6 +212,10 @@ mod tests {
             "class/nfs",
             "group/students",
             "retired/1a",
+            "retired/1a:user:bob",
+            "retired/1a:user:a:b",
+            "retired/f000:group:students",
+            "retired/1a:subuid:100000-165535",
         ] {
             assert_eq!(path.parse::<Claim>().unwrap().to_string(), path);
         }
@@ -193,6 +227,9 @@ mod tests {
             "subuid/7",
             "user/bob/x",
             "class/nfs/pinned",
+            "retired/1a:user",
+            "retired/1a:retired:1b",
+            "retired/1a:uid:bob",
             "",
         ] {
             assert_eq!(path.parse::<Claim>(), Err(NotAClaim), "{path}");

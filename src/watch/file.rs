@@ -22,6 +22,33 @@ pub enum Now {
     Text(String),
     /// Somebody has it open for writing, for so long: what is there may be a half of what will be.
     BeingWritten(Duration),
+    /// It is another one than at the look before: more may follow, so it is looked at again after
+    /// [`CALM`].
+    Changing,
+}
+
+/// For how long a file must have stayed as it is. Some write it in several goes, and have it closed
+/// between two of them (`cat a >file; cat b >>file`).
+pub const CALM: Duration = Duration::from_millis(150);
+
+/// By which a file that was touched since is known.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+    size: u64,
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Stamp {
+        Stamp {
+            file: (meta.dev(), meta.ino()),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+            size: meta.size(),
+        }
+    }
 }
 
 pub struct PolicyFile {
@@ -31,6 +58,8 @@ pub struct PolicyFile {
     /// Something happened that was not looked at yet: more of it is no news, and not listened for.
     changed: bool,
     being_written: Option<Instant>,
+    /// As it was at the last look.
+    seen: Option<Stamp>,
 }
 
 impl PolicyFile {
@@ -42,6 +71,7 @@ impl PolicyFile {
             watched: HashSet::new(),
             changed: false,
             being_written: None,
+            seen: None,
         };
         file.watch();
         Ok(file)
@@ -84,16 +114,20 @@ impl PolicyFile {
             false
         });
         // A writer may have come and gone while it was read.
-        let stamp = |meta: &Metadata| {
-            (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec(), meta.size())
-        };
-        let same = file.metadata().is_ok_and(|after| stamp(&after) == stamp(&before));
+        let stamp = Stamp::of(&before);
+        let same = file.metadata().is_ok_and(|after| Stamp::of(&after) == stamp);
         if being_written || !same {
             let since = *self.being_written.get_or_insert_with(Instant::now);
             return Ok(Now::BeingWritten(since.elapsed()));
         }
         self.being_written = None;
-        Ok(Now::Text(text))
+        match self.seen.as_ref() == Some(&stamp) {
+            true => Ok(Now::Text(text)),
+            false => {
+                self.seen = Some(stamp);
+                Ok(Now::Changing)
+            }
+        }
     }
 
     /// Watches the file, each link on the way to it, and each folder, but not what else lies in the
@@ -205,6 +239,7 @@ mod tests {
         assert!(file.read().is_err());
         assert!(!file.is_watched(), "what is not there has to be looked for");
         fs::write(path("etc/policies.yaml"), "2").unwrap();
+        assert_eq!(file.read().unwrap(), Now::Changing);
         assert_eq!(file.read().unwrap(), Now::Text("2".to_string()));
         assert!(file.is_watched());
     }
@@ -215,11 +250,18 @@ mod tests {
         let path = folder.path().join("policies.yaml");
         let mut writer = fs::File::create(&path).unwrap();
         writer.write_all(b"version: 1\n").unwrap();
-        let mut file = PolicyFile::new(path).unwrap();
+        let mut file = PolicyFile::new(path.clone()).unwrap();
         assert!(matches!(file.read().unwrap(), Now::BeingWritten(_)));
         writer.write_all(b"links: {}\n").unwrap();
         drop(writer);
         assert!(told(&mut file), "it was closed");
-        assert_eq!(file.read().unwrap(), Now::Text("version: 1\nlinks: {}\n".to_string()));
+        writer = fs::File::options().append(true).open(&path).unwrap();
+        writer.write_all(b"users: {}\n").unwrap();
+        drop(writer);
+        assert_eq!(file.read().unwrap(), Now::Changing, "and written once more");
+        assert_eq!(
+            file.read().unwrap(),
+            Now::Text("version: 1\nlinks: {}\nusers: {}\n".to_string())
+        );
     }
 }

@@ -72,7 +72,8 @@ impl Watch {
                 let link = shaped(index);
                 let ours = link.is_some();
                 self.touched.extend(link);
-                ours
+                // What stood in the way there may have gone.
+                ours || self.session.in_the_way.contains(index)
             }
             Notice::Link(index, name, altnames) | Notice::Gone(index, name, altnames) => {
                 let meant = |line: &LinkLine| line.name.value.means(name, altnames);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use super::agenda::Task;
-use super::file::Now;
+use super::file::{CALM, Now};
 use super::{IDLE_SHARE, RECONCILE, Watch};
 use crate::apply::{self, Applied, May};
 use crate::cgroup::Keeping;
@@ -180,6 +180,10 @@ impl Watch {
                         &format!("{file} is open for writing; it is read once it is closed"),
                     );
                 }
+                return;
+            }
+            Ok(Now::Changing) => {
+                self.agenda.by(Task::Reload, now + CALM);
                 return;
             }
             Err(failure) => return self.refuse(&failure),

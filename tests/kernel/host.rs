@@ -163,7 +163,8 @@ impl Host {
         let moves = (again.placement.added, again.placement.moved, again.placement.gone);
         assert_eq!(moves, (0, 0, 0), "a second apply moves processes");
         let standing = &meaning.sight.observation;
-        let retired = standing.state.claims.keys().find(|claim| matches!(claim, Claim::Retired(_)));
+        let retired =
+            standing.state.claims.keys().find(|claim| matches!(claim, Claim::Retired(..)));
         assert_eq!(retired, None, "nobody sends, so nothing stays retired");
         let empty = KernelState { net_cls: standing.state.net_cls, ..KernelState::default() };
         let fresh =

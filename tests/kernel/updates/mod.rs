@@ -70,6 +70,12 @@ pub const TESTS: &[Test] = &[
         budget: BUDGET,
         body: orphans::a_class_stays_while_any_socket_carries_its_number,
     },
+    Test {
+        name: "updates::a_line_that_comes_back_while_its_class_drains_finds_it",
+        on: On::HostAndUml,
+        budget: BUDGET,
+        body: orphans::a_line_that_comes_back_while_its_class_drains_finds_it,
+    },
 ];
 
 /// Everybody sends so many packets a second: at most 4 Mbit, of the 20 that any line allows.

@@ -71,6 +71,49 @@ pub fn what_an_ended_process_left_queued_keeps_its_limits() {
     assert!(!directory(&format!("retired/{}", &old[2..])).exists());
 }
 
+/// What a line's account left queued drains in the line's class, and if the line comes back meanwhile,
+/// in the one class that it has: all of it together stays within the one limit.
+pub fn a_line_that_comes_back_while_its_class_drains_finds_it() {
+    let policy_with = |users: &str| {
+        format!(
+            "version: 1\nlinks: {{up0: {{rate: 100mbit, default: {{rate: 5mbit}}}}}}\nusers: {{{users}bob: 9mbit}}\n"
+        )
+    };
+    let mut world = World::new();
+    fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 8388608 8388608").expect("tcp_wmem");
+    let mut stream = world.stream(ANN, Family::V4);
+    apply(&policy_with("ann: 2mbit, "));
+    let old = classid("user/ann");
+    stream.actor.tell(&Order::Send { socket: stream.socket, bytes: QUEUED });
+    let port = stream.port;
+    drop(stream);
+    let before = counters::classes(UPLINK);
+    apply(&policy_with(""));
+    assert_eq!(retired(), std::slice::from_ref(&old));
+    let alone = Interval::since(before, UPLINK);
+    between("what is left", alone.rate(&old), MBIT, 2 * MBIT * 106 / 100);
+    alone.others_stay_below(NOISE, &[&old]);
+    // Back: another ceil changes nothing about whose it is.
+    apply(&policy_with("ann: 3mbit, "));
+    assert_eq!(classid("user/ann"), old, "her class still drained");
+    assert_eq!(retired(), [""; 0]);
+    let late = world.pouring(ANN, Family::V4);
+    apply(&policy_with("ann: 3mbit, "));
+    let arrived = |world: &mut World| {
+        let queued = world.far.seen(Proto::Tcp, port).bytes;
+        (queued, world.seen(&late).bytes)
+    };
+    sleep(Duration::from_millis(300));
+    let (start, first) = (std::time::Instant::now(), arrived(&mut world));
+    sleep(Duration::from_secs(2));
+    let (time, last) = (start.elapsed(), arrived(&mut world));
+    let rate = |bytes: u64| bytes * 8_000 / u64::try_from(time.as_millis()).expect("a short time");
+    let (queued, new) = (rate(last.0 - first.0), rate(last.1 - first.1));
+    println!("the receiver had {queued} bit/s of what was queued, {new} bit/s of what is new");
+    assert!(queued > 0, "the old class still drains");
+    between("all of it", queued + new, 2 * MBIT, 3 * MBIT * 106 / 100);
+}
+
 /// In the backlog of ann's listener since before the move.
 const WAITING: [u16; 2] = [2301, 2302];
 

@@ -21,6 +21,7 @@ tests!(
     On::Host => a_name_service_that_hangs_delays_nobody, links_that_fit_a_pattern_come_and_go,
         a_policy_is_followed_as_its_file_changes, a_pending_confirmation_is_respected,
         a_root_that_is_fought_over_is_shaped_again_after_each_pause,
+        a_policy_that_is_written_in_two_goes_is_adopted_whole,
         a_policy_can_be_tried_beside_the_daemon;
     On::HostAndUml => what_others_change_is_repaired, links_come_and_go,
         one_odd_link_stops_nothing_else, whoever_fights_us_is_left_alone_for_a_while,
@@ -109,6 +110,38 @@ fn a_policy_is_followed_as_its_file_changes() {
     assert!(!daemon.log().contains("there is no account"), "{}", daemon.log());
     assert!(daemon.end().success());
     assert_eq!(ceil("ann"), 30_000_000, "what was made stays");
+}
+
+/// `cat a >file; cat b >>file`: in between nobody has it open, and what is there is a policy by itself.
+fn a_policy_that_is_written_in_two_goes_is_adopted_whole() {
+    let _world = World::new();
+    let text = |ceil: u64| {
+        let half = "version: 1\nlinks: {up0: 100mbit}\n".to_string();
+        let whole = format!("{half}users: {{ann: {ceil}mbit}}\n");
+        (half, whole)
+    };
+    let file = policy(&text(5).1);
+    let daemon = Daemon::start(&["watch", &file]);
+    for ceil in 10..30 {
+        let (half, whole) = text(ceil);
+        let start = std::time::Instant::now();
+        fs::write(&file, &half).expect("the first half");
+        sleep(Duration::from_millis(80));
+        let mut second = fs::File::options().append(true).open(&file).expect("the policy");
+        std::io::Write::write_all(&mut second, &whole.as_bytes()[half.len()..]).expect("the rest");
+        drop(second);
+        let paused = start.elapsed();
+        let is = || counters::classes(UPLINK).class(&classid("user/ann")).ceil == ceil * 1_000_000;
+        soon("all of it", PATIENCE, || fs::exists(directory("user/ann")).unwrap_or(false) && is());
+        // A busy machine may have made more of the pause.
+        if paused < Duration::from_millis(140) {
+            // The half has no line for ann.
+            assert!(!daemon.log().contains("retired"), "{}", daemon.log());
+            assert!(daemon.end().success());
+            return;
+        }
+    }
+    panic!("the machine is too busy");
 }
 
 fn links_come_and_go() {
@@ -299,8 +332,7 @@ users: {ann: {ceil: 30mbit, links: {later0: {ceil: 5mbit}}}}
     world.on_host("ip link add later0 type veth peer name plater0").exits(0);
     soon("the one that came", PATIENCE, || shaped("later0"));
     run("tc qdisc del dev theirs0 root");
-    // The kernel tells of it, but of a link that nobody shapes the daemon hears at its next look.
-    daemon.signal(Signal::SIGHUP);
+    // Nobody shapes that link, and the kernel's word of it is heard all the same.
     soon("the one that is free now", PATIENCE, || shaped("theirs0"));
     assert!(shaped("up0"));
     assert!(daemon.end().success());

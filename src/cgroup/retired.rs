@@ -1,0 +1,35 @@
+//! Classes on their way out: `retired/1a:user:bob` holds the minor that was bob's until nothing
+//! carries it any more.
+
+use super::instance::subdirectories;
+use super::{Error, Instance};
+use crate::state::Claim;
+use crate::units::Minor;
+
+pub(super) const RETIRED: &str = "retired";
+
+impl Instance {
+    /// Whether a class with this minor is on its way out.
+    pub fn is_retired(&self, minor: Minor) -> Result<bool, Error> {
+        let names = subdirectories(&self.root().join(RETIRED))?;
+        let claims = names.iter().filter_map(|name| format!("{RETIRED}/{name}").parse().ok());
+        Ok(claims.filter_map(|claim: Claim| claim.retired()).any(|retired| retired == minor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retired_class_is_known_by_its_minor_whoever_had_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        assert!(!instance.is_retired(Minor(0x1a)).unwrap(), "there is no such folder");
+        for name in ["1a:user:bob", "1b", "1c:nonsense"] {
+            std::fs::create_dir_all(instance.root().join(RETIRED).join(name)).unwrap();
+        }
+        let retired = [0x1a, 0x1b, 0x1c, 0x1d].map(|minor| instance.is_retired(Minor(minor)));
+        assert_eq!(retired.map(Result::unwrap), [true, true, false, false]);
+    }
+}
