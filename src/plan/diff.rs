@@ -214,6 +214,9 @@ impl<'a> Diff<'a> {
             let is_new = !self.from.links.contains_key(link);
             let old = self.from.links.get(link).unwrap_or(&empty);
             let emptied = made_again(old, tree);
+            for shard in &emptied {
+                self.filters.remove(&(link, shard.qdisc()));
+            }
             for id in displaced(old, tree) {
                 self.push(Step::DeleteClass { link: link.clone(), id, class: old.classes[&id] });
             }
@@ -225,9 +228,14 @@ impl<'a> Diff<'a> {
                     None => self.add_class(link, tree, id),
                     Some(from) => self.change_class(link, id, *from, tree, old),
                 }
-            }
-            for shard in emptied {
-                self.filters.remove(&(link, shard.qdisc()));
+                // Uids may be sent to a shard already that another link has: whoever comes there is told
+                // apart at once. Where no map stands nobody is sent anywhere yet.
+                if let Some((shard, filters)) = shard_of(tree, id)
+                    && self.from.owners.is_some()
+                    && (emptied.contains(&shard) || !old.shards.contains_key(&shard))
+                {
+                    self.pair(link, shard.qdisc(), Pref::TAG, filters);
+                }
             }
         }
     }
@@ -361,6 +369,12 @@ fn displaced(old: &Tree, new: &Tree) -> BTreeSet<ClassId> {
     let mut gone = leaves(old, new);
     gone.retain(|id| come.contains(&id.minor()) && old.classes.contains_key(id));
     gone
+}
+
+/// The shard whose class in the root this is, with its filters.
+fn shard_of(tree: &Tree, id: ClassId) -> Option<(Shard, &BTreeMap<Pref, Filter>)> {
+    let shard = Shard::of_class(id)?;
+    Some((shard, tree.shards.get(&shard)?))
 }
 
 /// The tree's classes, each after its parent; siblings in order.

@@ -1,5 +1,7 @@
 //! Properties of plans over random policies: what must hold for every transition, without a kernel.
 
+mod returns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
@@ -492,48 +494,6 @@ proptest! {
             prop_assert!(round < 3, "no fixed point");
             killed = run(&repair, &killed, &mut |_, _| ());
             prop_assert_eq!(&killed, &again);
-        }
-    }
-
-    /// Lines that go and come back while their classes drain, some of them in between under another
-    /// parent or on fewer links.
-    #[test]
-    fn who_comes_back_while_his_class_drains_has_it_again(
-        model in model(),
-        gone in vec(any::<bool>(), 8),
-        between in model(),
-    ) {
-        let mut state = desired(&model, &observe(KernelState::default(), BTreeSet::new())).unwrap();
-        // A pin that another line has had for a moment waits for it.
-        let first = loop {
-            let next = desired(&model, &observe(state.clone(), BTreeSet::new())).unwrap();
-            if next == state {
-                break next;
-            }
-            state = next;
-        };
-        let mut fewer = model.clone();
-        let mut gone = gone.iter();
-        fewer.nodes.retain(|node| matches!(node.owner, Owner::Group(_)) || !gone.next().unwrap());
-        let mut state = first.clone();
-        for wanted in [&fewer, &model] {
-            let next = desired(wanted, &observe(state.clone(), BTreeSet::new())).unwrap();
-            let plan = diff(&state, &next, &[]);
-            let after = run(&plan, &state, &mut |now, step| assert_safe(now, &state, &next, step));
-            prop_assert_eq!(&after, &next);
-            let undo = diff(&next, &state, &[]);
-            prop_assert_eq!(&run(&undo, &next, &mut |_, _| ()), &state);
-            state = next;
-        }
-        prop_assert_eq!(&state.claims, &first.claims);
-        prop_assert_eq!(&state.links.keys().collect::<Vec<_>>(), &first.links.keys().collect::<Vec<_>>());
-        // Whatever comes in between: of what drains nobody has a second class under the same parent.
-        for wanted in [&between, &model] {
-            let next = desired(wanted, &observe(state.clone(), BTreeSet::new())).unwrap();
-            let plan = diff(&state, &next, &[]);
-            let after = run(&plan, &state, &mut |now, step| assert_safe(now, &state, &next, step));
-            prop_assert_eq!(&after, &next);
-            state = next;
         }
     }
 

@@ -120,7 +120,7 @@ impl<'a> Diff<'a> {
     }
 
     /// What is wanted at the two prefs of one kind, in one qdisc.
-    fn pair(
+    pub(super) fn pair(
         &mut self,
         link: &'a LinkName,
         parent: ClassId,

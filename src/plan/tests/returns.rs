@@ -1,0 +1,85 @@
+//! Whoever comes back while a class of his drains has that one again.
+
+use super::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    /// Lines that go and come back while their classes drain, some of them in between under another
+    /// parent or on fewer links.
+    #[test]
+    fn who_comes_back_while_his_class_drains_has_it_again(
+        model in model(),
+        gone in vec(any::<bool>(), 8),
+        between in model(),
+    ) {
+        let mut state = desired(&model, &observe(KernelState::default(), BTreeSet::new())).unwrap();
+        // A pin that another line has had for a moment waits for it.
+        let first = loop {
+            let next = desired(&model, &observe(state.clone(), BTreeSet::new())).unwrap();
+            if next == state {
+                break next;
+            }
+            state = next;
+        };
+        let mut fewer = model.clone();
+        let mut gone = gone.iter();
+        fewer.nodes.retain(|node| matches!(node.owner, Owner::Group(_)) || !gone.next().unwrap());
+        let mut state = first.clone();
+        for wanted in [&fewer, &model] {
+            let next = desired(wanted, &observe(state.clone(), BTreeSet::new())).unwrap();
+            let plan = diff(&state, &next, &[]);
+            let after = run(&plan, &state, &mut |now, step| assert_safe(now, &state, &next, step));
+            prop_assert_eq!(&after, &next);
+            let undo = diff(&next, &state, &[]);
+            prop_assert_eq!(&run(&undo, &next, &mut |_, _| ()), &state);
+            state = next;
+        }
+        prop_assert_eq!(&state.claims, &first.claims);
+        prop_assert_eq!(&state.links.keys().collect::<Vec<_>>(), &first.links.keys().collect::<Vec<_>>());
+        // Whatever comes in between: of what drains nobody has a second class under the same parent.
+        for wanted in [&between, &model] {
+            let next = desired(wanted, &observe(state.clone(), BTreeSet::new())).unwrap();
+            let plan = diff(&state, &next, &[]);
+            let after = run(&plan, &state, &mut |now, step| assert_safe(now, &state, &next, step));
+            prop_assert_eq!(&after, &next);
+            state = next;
+        }
+    }
+}
+
+/// A user on the first link, and on the second one too.
+fn user(name: &str, both: bool) -> Node {
+    let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(1), prio: 0 };
+    Node {
+        owner: Owner::User(key(name)),
+        group: None,
+        pin: None,
+        limits: vec![Some(limits), both.then_some(limits)],
+        place: PLACE,
+    }
+}
+
+/// His uids are sent to a shard that one link has; when another link gets it as well, packets that come
+/// there are told apart from the first one on.
+#[test]
+fn a_shard_that_comes_to_another_link_is_read_before_anybody_has_a_class_in_it() {
+    let model = |nodes: Vec<Node>| Model {
+        links: vec![link("eth0", 100), link("eth1", 500)],
+        matcher: Matcher { uids: vec![(7_000..=7_000, key("u0"))], ..Matcher::default() },
+        nodes,
+        rules: Vec::new(),
+    };
+    let few = [user("u0", false), user("u1", false), user("u2", true), user("u3", true)];
+    let more = [user("u0", true), user("u1", true), user("u2", true), user("u3", true)];
+    let first = desired(&model(few.into()), &observe(KernelState::default(), BTreeSet::new()));
+    let state = first.unwrap();
+    let shard = state.claims[&"user/u0".parse::<Claim>().unwrap()].shard().expect("a shard");
+    let eth1 = LinkName::new("eth1").unwrap();
+    assert!(!state.links[&eth1].shards.contains_key(&shard));
+    let wanted = desired(&model(more.into()), &observe(state.clone(), BTreeSet::new())).unwrap();
+    assert!(wanted.links[&eth1].shards.contains_key(&shard), "it comes to the other link");
+    let plan = diff(&state, &wanted, &[]);
+    let after = run(&plan, &state, &mut |now, step| assert_safe(now, &state, &wanted, step));
+    assert_eq!(after, wanted);
+}
