@@ -90,13 +90,15 @@ fn watch_over(name: &str, instance: &Instance, change: &Change<'_>) {
     }
     // Others may have waited for the same moment.
     let _lock = instance.lock(PATIENCE);
+    // First of all: were this process killed before it is done, nobody would bring back by accident what
+    // nobody confirmed.
+    let noted = instance.set_reverted(policy);
     let came_of_it = match Kernel::open(Some(name)) {
         Ok(mut kernel) => before.bring_back(&mut kernel, journal),
         Err(error) => error.to_string(),
     };
     say(&format!("shaper: nobody confirmed the change: {came_of_it}"));
-    let noted = instance.set_reverted(policy).and_then(|()| instance.end_confirmation());
-    if let Err(error) = noted {
+    if let Err(error) = noted.and_then(|()| instance.end_confirmation()) {
         say(&format!("shaper: {error}"));
     }
 }

@@ -45,9 +45,27 @@ pub fn status(
             shown(missing)
         )));
     }
-    Ok(match global.json {
+    let mut output = match global.json {
         true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),
         false => Output::text(status::table(&status)),
+    };
+    output.stderr.push_str(&pending(&kernel)?);
+    Ok(output)
+}
+
+/// What a change that waits to be confirmed, or whose guard was killed, means for what stands.
+fn pending(kernel: &Kernel) -> Result<String, Failure> {
+    let Some(instance) = kernel.instance() else { return Ok(String::new()) };
+    if let Some(guard) = instance.guards()?.first() {
+        return Ok(format!(
+            "note: a change waits to be confirmed (guard process {guard}): `shaper confirm` keeps it\n"
+        ));
+    }
+    Ok(match instance.lost_guard()? {
+        true => {
+            "warning: a change waited to be confirmed, and its guard process was killed: what stands may be half taken back; `shaper apply` makes it whole\n".to_string()
+        }
+        false => String::new(),
     })
 }
 

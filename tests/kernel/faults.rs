@@ -63,7 +63,7 @@ const fn every_step(name: &'static str, body: fn()) -> Test {
 }
 
 /// A tree with everything in it.
-const FIRST: &str = r#"
+pub const FIRST: &str = r#"
 version: 1
 links: {up0: {rate: 400mbit, default: {rate: 5mbit, ceil: 50mbit}, leaf: pfifo}, up1: {rate: 300mbit}}
 users:
@@ -87,7 +87,7 @@ rules:
 
 /// Everything in it is another: who is there, groups and their nesting, pins swapped, rates, leaves,
 /// rules, a link less.
-const SECOND: &str = r#"
+pub const SECOND: &str = r#"
 version: 1
 links: {up0: {rate: 500mbit, default: {rate: 6mbit, ceil: 70mbit}, leaf: bfifo}}
 users:
@@ -109,7 +109,7 @@ rules:
 "#;
 
 /// Everybody has a process; bob has one that was put into his class for good.
-fn populated() -> Host {
+pub fn populated() -> Host {
     let mut host = Host::new();
     (0..7).for_each(|at| host.come_or_go(at));
     host
@@ -247,7 +247,7 @@ fn is_killed_before(k: usize, file: &str) -> bool {
 
 /// Whoever sends through a root of ours finds a default class.
 #[track_caller]
-fn nobody_is_cut_off(host: &mut Host) {
+pub fn nobody_is_cut_off(host: &mut Host) {
     for (link, tree) in host.state().links {
         let default = tree.classes.contains_key(&shaper::units::ClassId::DEFAULT);
         assert!(default, "no default class on {link}");

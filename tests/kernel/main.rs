@@ -15,6 +15,7 @@ mod escapes;
 mod faults;
 mod follow;
 mod honest;
+mod guard;
 mod host;
 mod lab;
 mod machinery;
@@ -32,6 +33,7 @@ mod transitions;
 mod tunnels;
 mod updates;
 mod vlan;
+mod wall_clock;
 mod watch;
 
 use std::process::ExitCode;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         updates::TESTS,
         faults::TESTS,
         follow::TESTS,
+        guard::TESTS,
         refusals::TESTS,
         drift::TESTS,
         rules::TESTS,
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         vlan::TESTS,
         tunnels::TESTS,
         cleared::TESTS,
+        wall_clock::TESTS,
         watch::BIRTHS,
         watch::LOGINS,
         watch::NAMESPACE,
