@@ -47,6 +47,7 @@ test: tools fmt clippy lab-kernel
 nightly: tools
 	SHAPER_TRANSITIONS=$(TRANSITIONS) SHAPER_SEED=$(SEED) cargo test --test kernel -- transitions
 	SHAPER_CHURN_APPLIES=10000 SHAPER_CHURN_WATCH=3600 cargo test --test kernel -- churn::applies
+	SHAPER_GUARD_EVERY=1 SHAPER_NSS_TURNS=50 cargo test --test kernel -- guard:: nss::
 
 fmt:
 	@sh tests/rust.sh rustfmt

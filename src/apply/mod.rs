@@ -4,41 +4,35 @@
 
 mod clear;
 mod confirm;
+mod rounds;
 mod session;
 mod source;
 mod undo;
 mod unfit;
+mod warnings;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub use clear::clear;
 pub use confirm::{confirm, hash};
 pub use session::{Meaning, Options, Session, may_change};
 pub use source::{Passed, WasRead, read, text_of, way};
 
-use crate::cgroup::{self, Lock};
-use crate::execute::{self, Cause, Failed, Gate};
+use crate::cgroup::Lock;
+use crate::execute::{Cause, Gate};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::Model;
-use crate::observe::{self, ObserveError, Sight, Wanted};
-use crate::plan::{Journal, Phase, Plan, Planned, Step, diff};
+use crate::observe::{self, Sight, Wanted};
+use crate::plan::{Journal, Planned, Step};
 use crate::policy::Diagnostic;
 use crate::process::{self, Placement, Seen, Verdict};
 use crate::state::{Accounts, Claim, Facts, KernelState, LinkName, Owner};
 use crate::sys::signal;
-use crate::units::{Minor, Psched};
+use crate::units::Psched;
+use rounds::{Run, Trouble};
 use undo::Before;
-
-/// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet, an
-/// account logs in meanwhile. More than these, and somebody else is changing things as we do.
-const MAX_ROUNDS: usize = 8;
-
-/// How often the kernel may contradict what was seen a moment before.
-const MAX_CONTRADICTIONS: u32 = 5;
-/// The pause before the third look, and each one after it longer by so much.
-const CONTRADICTED: Duration = Duration::from_millis(20);
 
 /// A retired class that has sent nothing for so long may go.
 pub const QUIET: Duration = Duration::from_secs(2);
@@ -245,227 +239,6 @@ fn leave_no_trace(session: &mut Session, mounted: bool, lock: Option<Lock>) {
     }
 }
 
-/// What ended a run that had begun to change things.
-enum Trouble {
-    Step(Failed),
-    Other(Failure),
-}
-
-impl From<Failed> for Trouble {
-    fn from(failed: Failed) -> Trouble {
-        Trouble::Step(failed)
-    }
-}
-
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Trouble {
-        Trouble::Other(failure)
-    }
-}
-
-impl From<ObserveError> for Trouble {
-    fn from(error: ObserveError) -> Trouble {
-        Trouble::Other(error.into())
-    }
-}
-
-impl From<cgroup::Error> for Trouble {
-    fn from(error: cgroup::Error) -> Trouble {
-        Trouble::Other(error.into())
-    }
-}
-
-struct Run<'s, 'g> {
-    session: &'s mut Session,
-    may: May,
-    gate: Gate<'g>,
-    applied: Applied,
-    journal: Journal,
-    /// A link that this round was to shape went meanwhile.
-    link_went: bool,
-}
-
-impl Run<'_, '_> {
-    /// `planned`: what follows from `meaning`, where that was found out already.
-    fn finish(
-        &mut self,
-        mut meaning: Meaning,
-        mut planned: Option<(Plan, KernelState)>,
-    ) -> Result<(), Trouble> {
-        let mut waited_for = BTreeSet::new();
-        let mut contradictions = 0;
-        for _ in 0..MAX_ROUNDS {
-            let before = self.applied.steps.len();
-            let next = match planned.take() {
-                Some(planned) => planned,
-                None => self.session.plan(&mut meaning)?,
-            };
-            let done = match self.round(next, &mut meaning) {
-                Ok(done) => done,
-                Err(trouble) => {
-                    contradictions += 1;
-                    (meaning, planned) = self.another_look(trouble, contradictions)?;
-                    continue;
-                }
-            };
-            if std::mem::take(&mut self.link_went) {
-                meaning = self.look_again()?;
-                continue;
-            }
-            let freed = self.applied.steps.iter().skip(before).any(|planned| {
-                matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(..), .. })
-            });
-            let retired = done.claims.keys().filter_map(Claim::retired);
-            let draining = meaning.draining.iter().map(|id| id.minor());
-            let pending: BTreeSet<Minor> = retired.chain(draining).collect();
-            // A minor that was collected may be retired once more.
-            waited_for.retain(|minor| pending.contains(minor));
-            if !self.applied.placement.waiting.is_empty() {
-                // Newcomers need classes, also those who are root again at the next look (`follow`).
-                let waiting = self.applied.placement.waiting.keys();
-                self.session.came.extend(waiting.filter_map(Claim::comes_and_goes).cloned());
-                meaning = self.session.look()?;
-            } else if let Some(quiet) = self.may.quiet
-                && !pending.is_subset(&waited_for)
-            {
-                waited_for = pending;
-                meaning = self.wait_for_quiet(quiet, &done)?;
-            } else if freed {
-                // A pin may be free now.
-                meaning = self.session.look()?;
-            } else {
-                self.applied.stands = Some(Stands::new(meaning, done));
-                break;
-            }
-        }
-        self.applied.messages = self.session.kernel.netlink.changes_sent();
-        Ok(())
-    }
-
-    /// A step was refused, or its result is not to be seen. What the look said may not be so any more:
-    /// another look, and another plan from there. The trouble itself where that says the same as before
-    /// and the kernel does not contradict it, or has done so too often.
-    fn another_look(
-        &mut self,
-        trouble: Trouble,
-        contradictions: u32,
-    ) -> Result<(Meaning, Option<(Plan, KernelState)>), Trouble> {
-        let Trouble::Step(failed) = &trouble else { return Err(trouble) };
-        if contradictions > MAX_CONTRADICTIONS || !failed.source.may_be_outdated() {
-            return Err(trouble);
-        }
-        log::debug!("`{}`: {failed}; looking again", failed.step);
-        std::thread::sleep(CONTRADICTED.saturating_mul(contradictions - 1));
-        let Ok(mut meaning) = self.look_again() else { return Err(trouble) };
-        let Ok(planned) = self.session.plan(&mut meaning) else { return Err(trouble) };
-        let is_wanted = planned.0.steps.iter().any(|planned| planned.step == *failed.step);
-        if is_wanted && contradictions > 1 && !failed.source.contradicts() {
-            return Err(trouble);
-        }
-        Ok((meaning, Some(planned)))
-    }
-
-    /// A look in the middle of a run: a link that went since it began is passed over.
-    fn look_again(&mut self) -> Result<Meaning, Failure> {
-        self.session.options.absent_links = true;
-        self.session.look()
-    }
-
-    /// Waits, so that retired classes can drain, and looks which of them did.
-    fn wait_for_quiet(&mut self, quiet: Duration, done: &KernelState) -> Result<Meaning, Trouble> {
-        let earlier = begin_to_drain(&mut self.session.kernel, done)?;
-        wait(quiet)?;
-        let before = self.session.earlier.replace(earlier);
-        let meaning = self.session.look();
-        self.session.earlier = before;
-        Ok(meaning?)
-    }
-
-    /// One plan, performed and verified; the state that it was for.
-    fn round(
-        &mut self,
-        (mut plan, desired): (Plan, KernelState),
-        meaning: &mut Meaning,
-    ) -> Result<KernelState, Trouble> {
-        self.applied.warnings.clone_from(&meaning.warnings);
-        self.applied.psched = meaning.sight.facts().psched;
-        self.applied.left = match self.may.disrupt {
-            true => Vec::new(),
-            false => plan.without_disruption(),
-        };
-        let outcome = self.carry_out(&plan, meaning).and_then(|()| match plan.is_empty() {
-            true => Ok(()),
-            false => self.verify(&desired, meaning.sight.facts()),
-        });
-        if outcome.is_err() {
-            let links = &meaning.sight.facts().links;
-            let index = |step: &Step| step.link().and_then(|name| Some(links.get(name)?.ifindex));
-            plan.steps.retain(|it| self.journal.covers(&it.step, index(&it.step).unwrap_or(0)));
-        }
-        self.applied.steps.extend(plan.steps);
-        outcome.map(|()| desired)
-    }
-
-    /// Build, place, tear down; place again if that set processes free.
-    fn carry_out(&mut self, plan: &Plan, meaning: &mut Meaning) -> Result<(), Trouble> {
-        self.perform(plan, Phase::Build, meaning)?;
-        if self.session.processes {
-            let scan = std::mem::take(&mut meaning.sight.scan);
-            let seen = match plan.is_empty() {
-                true => Seen::JustNow(scan),
-                false => Seen::Before(scan),
-            };
-            self.place(Some(seen), meaning)?;
-        }
-        self.perform(plan, Phase::TearDown, meaning)?;
-        let evicted =
-            plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
-        if evicted && self.session.processes {
-            self.place(None, meaning)?;
-        }
-        Ok(())
-    }
-
-    fn perform(&mut self, plan: &Plan, phase: Phase, meaning: &Meaning) -> Result<(), Trouble> {
-        let observation = &meaning.sight.observation;
-        let kernel = &mut self.session.kernel;
-        let (facts, steps) = (&observation.facts, plan.phase(phase));
-        execute::perform(kernel, facts, steps, self.gate, &mut self.journal)?;
-        Ok(())
-    }
-
-    fn place(&mut self, seen: Option<Seen>, meaning: &Meaning) -> Result<(), Trouble> {
-        let accounts = &meaning.sight.observation.facts.accounts;
-        let placement = place_seen(self.session, &meaning.model, accounts, seen)?;
-        self.applied.members(placement);
-        Ok(())
-    }
-
-    /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure. `facts`:
-    /// those that the plan was made with; of a link that went since, nothing is to do.
-    fn verify(&mut self, desired: &KernelState, facts: &Facts) -> Result<(), Trouble> {
-        let links = desired.links.keys().map(ToString::to_string).collect();
-        let wanted = Wanted { links, ..Wanted::default() };
-        let now = observe::observe(&mut self.session.kernel, wanted)?.observation;
-        let mut missing = diff(&now.state, desired, &now.foreign);
-        if !self.may.disrupt {
-            missing.without_disruption();
-        }
-        // Whoever fights us for a link does so while we look, too.
-        let held = &self.session.held;
-        missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !held.contains(link)));
-        let index = |facts: &Facts, link: &LinkName| facts.links.get(link).map(|it| it.ifindex);
-        let went = |link: &LinkName| index(facts, link) != index(&now.facts, link);
-        self.link_went = desired.links.keys().any(went);
-        missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !went(link)));
-        let Some(first) = missing.steps.first() else { return Ok(()) };
-        let cause = Cause::Unverified(missing.to_string());
-        let failed =
-            Failed { step: Box::new(first.step.clone()), message: None, source: Box::new(cause) };
-        Err(failed.into())
-    }
-}
-
 /// The look that retired classes are compared with later ([`Session::earlier`]). A connection that
 /// was not accepted when its listener's process moved still carries the old tag: all tags are
 /// written once more, which takes along what has been accepted since.
@@ -480,23 +253,6 @@ pub fn begin_to_drain(kernel: &mut Kernel, stands: &KernelState) -> Result<Sight
         }
     }
     Ok(observe::observe(kernel, Wanted::default())?)
-}
-
-/// Sleeps unless a signal comes.
-fn wait(duration: Duration) -> Result<(), Failure> {
-    let until = Instant::now() + duration;
-    while let Some(left) =
-        until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-    {
-        if let Some(signal) = signal::caught() {
-            return Err(Failure::Interrupted {
-                signal,
-                message: "interrupted while waiting for retired classes to drain".to_string(),
-            });
-        }
-        std::thread::sleep(left.min(Duration::from_millis(50)));
-    }
-    Ok(())
 }
 
 /// Moves every process to where the model says.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use super::warnings::{pins_in_use, unguarded};
 use crate::accounts::Question;
-use crate::desired::{self, Impossible, Sharding, Unguarded};
+use crate::desired::{self, Impossible, Sharding};
 use crate::failure::Failure;
 use crate::kernel::Kernel;
 use crate::model::{self, Asked, BuildOptions, Model};
@@ -13,12 +14,12 @@ use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy, quote};
 use crate::process::Scan;
 use crate::state::{
-    Account, Accounts, Claim, Classifier, Facts, Features, Filter, Foreign, KernelState, Key,
-    LinkFacts, LinkName, Mark, Observation, Owner, RootQdisc, Tag,
+    Account, Accounts, Claim, Classifier, Facts, Features, KernelState, Key, LinkFacts, LinkName,
+    Mark, Observation, Owner, RootQdisc,
 };
 use crate::sys::probe;
 use crate::text::shown;
-use crate::units::{ClassId, Minor, Rate};
+use crate::units::{ClassId, Rate};
 
 /// A policy that was read, and the host that it is for.
 pub struct Session {
@@ -319,47 +320,6 @@ impl Session {
         Ok((plan, desired))
     }
 
-    /// `auto` came to a classifier that a hostile local user can get around.
-    fn believes_tags(&self, desired: &KernelState, model: &Model) -> Option<Diagnostic> {
-        let by_tag = |link: &&model::Link| {
-            let tree = desired.links.get(&link.name);
-            let mut filters = tree.into_iter().flat_map(|tree| tree.filters.values());
-            link.classifier.is_none() && filters.any(|it| *it == Filter::Tag(Tag::Cgroup))
-        };
-        let link = model.links.iter().find(by_tag)?;
-        let message = format!(
-            "{} tells users apart by their tag alone, since this kernel, or this process's capabilities (CAP_BPF), allow no eBPF: a local user who wants to can get into the default class; give that a `ceil`",
-            link.name
-        );
-        Some(Diagnostic::warning(Kind::Link, None, message))
-    }
-
-    /// So many users that shards would be worth it, and there can be none.
-    fn crowded(&self, meaning: &Meaning) -> Option<Diagnostic> {
-        let Meaning { sight, model, .. } = meaning;
-        let features = &sight.facts().features;
-        let crowded =
-            self.options.sharding.is_wanted(model) && !Sharding::is_possible(model, features);
-        let why = match features.classifiers.contains(&Classifier::Bpf) {
-            true => {
-                "a link has `classifier: cgroup`, and finding one of several HTB qdiscs takes eBPF; write `auto`"
-            }
-            false => {
-                "this kernel, or this process's capabilities (CAP_BPF), allow no eBPF classifier"
-            }
-        };
-        crowded.then(|| {
-            Diagnostic::warning(
-                Kind::Claim,
-                None,
-                format!(
-                    "more than {} users stay in one HTB qdisc, to which the kernel adds classes slowly: {why}",
-                    self.options.sharding.flat
-                ),
-            )
-        })
-    }
-
     /// Two instances in one namespace would put the same processes into their own directories, in turn,
     /// and read each other's classids.
     fn no_other_instance(&self, model: &Model, sight: &Sight) -> Result<(), Failure> {
@@ -427,21 +387,6 @@ impl Session {
     }
 }
 
-/// Links by which another network namespace's packets can leave past every limit.
-fn unguarded(meaning: &Meaning) -> Vec<Diagnostic> {
-    let links = Unguarded::links(&meaning.model, &meaning.sight.observation);
-    let warning = |(link, why): (&LinkName, Unguarded)| {
-        Diagnostic::warning(
-            Kind::Link,
-            None,
-            format!(
-                "{link}: a macvlan or ipvlan on it, in another network namespace, can send past every limit (SO_PRIORITY, which whoever is root there may set): {why}"
-            ),
-        )
-    };
-    links.map(warning).collect()
-}
-
 /// The links that a policy names, also by alternative names.
 fn names_of(policy: &Policy) -> BTreeSet<String> {
     let names = policy.links.iter().filter_map(|line| match &line.name.value {
@@ -457,35 +402,6 @@ fn links_of(model: &Model, facts: &Facts) -> BTreeMap<LinkName, LinkFacts> {
     links
         .filter_map(|link| Some((link.name.clone(), facts.links.get(&link.name)?.clone())))
         .collect()
-}
-
-/// Pins that must wait for as long as a class of somebody else has the number.
-fn pins_in_use<'a>(
-    model: &'a Model,
-    desired: &'a KernelState,
-    observation: &'a Observation,
-) -> impl Iterator<Item = Diagnostic> + use<'a> {
-    let foreign = |pin: Minor| {
-        observation.foreign.iter().find(
-            |object| matches!(object, Foreign::Class { classid, .. } if *classid == ClassId::ours(pin)),
-        )
-    };
-    model.nodes.iter().filter_map(move |node| {
-        let pin = node.pin?;
-        let has = desired.claims.get(&Claim::Owner(node.owner.clone()))?;
-        let object = foreign(pin).filter(|_| *has != ClassId::ours(pin))?;
-        let place = node.place;
-        Some(Diagnostic::warning(
-            Kind::Claim,
-            None,
-            format!(
-                "line {}: {} is pinned to {}, but shaper did not make the {object}; it has {has} until that is gone",
-                place.line,
-                node.owner,
-                ClassId::ours(pin)
-            ),
-        ))
-    })
 }
 
 /// NSS could not answer, or was not asked about somebody who stands and does not run: an account that
@@ -558,7 +474,7 @@ pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::state::{Class, Role, Tree};
-    use crate::units::Ticks;
+    use crate::units::{Minor, Ticks};
 
     #[test]
     fn an_account_that_nss_is_silent_about_stays_in_its_group() {

@@ -10,6 +10,7 @@ mod keeper;
 mod lock;
 mod mountinfo;
 mod namespace;
+mod observed;
 mod retired;
 mod said;
 

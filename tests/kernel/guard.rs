@@ -51,7 +51,7 @@ fn killed_at_any_step_of_its_way_back_the_next_apply_gets_there() {
     let (first, seats) = (host.state(), host.seats());
     let default = || counters::classes("up0").class("1:fffe").bytes;
     // A few of them, in `make nightly` each one.
-    let every = std::env::var("SHAPER_GUARD_EVERY").map_or(29, |n| n.parse().expect("a number"));
+    let every = std::env::var("SHAPER_GUARD_EVERY").map_or(23, |n| n.parse().expect("a number"));
     let mut turns = 0;
     for call in (1..).step_by(every) {
         let before = default();
@@ -62,6 +62,8 @@ fn killed_at_any_step_of_its_way_back_the_next_apply_gets_there() {
         foreign.is_untouched();
         let status = shaper(&["status"]).exits(0);
         assert_eq!(status.stderr.contains("half taken back"), killed, "{}", status.stderr);
+        // The first few take the lock and note what is taken back.
+        assert!(call < 10 || directory("reverted").exists(), "call {call}: not noted");
         if directory("reverted").exists() {
             // Nobody brings it back by accident, as cron would.
             let refused = shaper(&["apply", "-q", &policy(SECOND)]).exits(2);
@@ -82,5 +84,5 @@ fn killed_at_any_step_of_its_way_back_the_next_apply_gets_there() {
         }
         turns += 1;
     }
-    assert!(turns > 3, "only {turns} turns");
+    assert!(turns >= 3, "only {turns} turns");
 }

@@ -70,9 +70,7 @@ fn a_wall_clock_that_jumps_changes_nothing() {
     let daemon = Daemon::run(with_jumps(&["watch", "--grace", "2", &file]));
     let carol = world.actor(CAROL);
     let hers = format!("uid/{}", CAROL.uid);
-    soon("carol is placed", || {
-        directory(&hers).exists() && members(&hers).contains(&carol.pid())
-    });
+    soon("carol is placed", || directory(&hers).exists() && members(&hers).contains(&carol.pid()));
     let ann = world.actor(ANN);
     soon("ann is placed", || members("user/ann").contains(&ann.pid()));
     run("tc qdisc del dev up0 root");

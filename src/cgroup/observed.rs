@@ -1,0 +1,159 @@
+//! One look at the directories of an instance: which claims there are, what each holds, and what is
+//! somebody else's.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
+
+use super::confirmation::{CONFIRM, REVERTED};
+use super::instance::{CLASSID, ROOMS, parse_classid, read_classid, subdirectories, vanished};
+use super::keeper::WATCH;
+use super::lock::LOCK;
+use super::namespace::NETNS;
+use super::said::SAID;
+use super::{Error, Instance};
+use crate::state::{Claim, Foreign, Owner};
+use crate::sys::threads::in_parts;
+use crate::units::ClassId;
+
+impl Instance {
+    /// All claims with the classid that each holds, and the directories that are none of ours.
+    /// An instance that does not exist has neither.
+    pub fn observe(&self) -> Result<(BTreeMap<Claim, ClassId>, Vec<Foreign>), Error> {
+        let mut found = Found::default();
+        for room in subdirectories(self.root())? {
+            let path = self.root().join(&room);
+            if [CONFIRM, REVERTED, SAID, LOCK, NETNS, WATCH].contains(&room.as_str()) {
+                continue;
+            }
+            if !ROOMS.contains(&room.as_str()) {
+                found.foreign(&path, None);
+                continue;
+            }
+            let Some(folder) = Folder::open(path)? else { continue };
+            let names = subdirectories(&folder.path)?;
+            for part in in_parts(&names, |names| observe_claims(&room, names, &folder)) {
+                let part = part?;
+                found.claims.extend(part.claims);
+                found.foreign.extend(part.foreign);
+            }
+        }
+        Ok((found.claims.into_iter().collect(), found.foreign))
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    claims: Vec<(Claim, ClassId)>,
+    foreign: Vec<Foreign>,
+}
+
+impl Found {
+    fn claim(&mut self, claim: Claim, folder: &Folder, name: &str) -> Result<(), Error> {
+        match folder.classid(name) {
+            Ok(Some(classid)) => self.claims.push((claim, classid)),
+            Ok(None) => self.foreign(&folder.path.join(name), None),
+            // Removed since it was listed.
+            Err(error) if vanished(&error) => {}
+            Err(error) => {
+                return Err(Error::io("read", &folder.path.join(name).join(CLASSID))(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn foreign(&mut self, path: &Path, below: Option<Claim>) {
+        let classid = read_classid(&path.join(CLASSID)).ok().flatten().unwrap_or_default();
+        let path = path.display().to_string();
+        self.foreign.push(Foreign::Directory { path, classid, below });
+    }
+}
+
+fn observe_claims(room: &str, names: &[String], folder: &Folder) -> Result<Found, Error> {
+    let mut found = Found::default();
+    for name in names {
+        observe_claim(room, name, folder, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// `folder/name`, what it holds and what lies below it.
+fn observe_claim(room: &str, name: &str, folder: &Folder, found: &mut Found) -> Result<(), Error> {
+    let Some(claim) = canonical(&format!("{room}/{name}")) else {
+        found.foreign(&folder.path.join(name), None);
+        return Ok(());
+    };
+    found.claim(claim.clone(), folder, name)?;
+    if !folder.has_subdirectories(name)? {
+        return Ok(());
+    }
+    let may_be_pinned = match &claim {
+        Claim::Owner(owner @ (Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_))) => {
+            Some(owner.clone())
+        }
+        _ => None,
+    };
+    let Some(own) = Folder::open(folder.path.join(name))? else { return Ok(()) };
+    for name in subdirectories(&own.path)? {
+        let below = own.path.join(&name);
+        match &may_be_pinned {
+            Some(owner) if name == "pinned" => {
+                let pinned = Claim::Pinned(owner.clone());
+                found.claim(pinned.clone(), &own, &name)?;
+                if own.has_subdirectories(&name)? {
+                    // Whoever holds this holds the one above as well.
+                    found.foreign(&below, Some(pinned));
+                    found.foreign(&below, Some(claim.clone()));
+                }
+            }
+            _ => found.foreign(&below, Some(claim.clone())),
+        }
+    }
+    Ok(())
+}
+
+/// The claim that this path names, if it is spelled as we spell it: `uid/007` is not ours.
+fn canonical(relative: &str) -> Option<Claim> {
+    relative.parse::<Claim>().ok().filter(|claim| claim.to_string() == relative)
+}
+
+/// An open directory: what lies in it is looked up from there, which saves the kernel the walk from
+/// the root for each of 10,000.
+struct Folder {
+    path: PathBuf,
+    handle: OwnedFd,
+}
+
+impl Folder {
+    /// `None`: there is none (any more).
+    fn open(path: PathBuf) -> Result<Option<Folder>, Error> {
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Folder { path, handle: file.into() })),
+            Err(error) if vanished(&error) => Ok(None),
+            Err(error) => Err(Error::io("list", &path)(error)),
+        }
+    }
+
+    /// kernfs counts subdirectories in the link count (`kernfs_refresh_inode`, fs/kernfs/inode.c), as
+    /// most file systems do: 2 and no more is none. Saves listing each of 10,000 directories.
+    fn has_subdirectories(&self, name: &str) -> Result<bool, Error> {
+        match fstatat(&self.handle, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(stat.st_nlink != 2),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(Error::io("inspect", &self.path.join(name))(errno.into())),
+        }
+    }
+
+    /// As [`read_classid`], of a directory in this one.
+    fn classid(&self, name: &str) -> io::Result<Option<ClassId>> {
+        let path = format!("{name}/{CLASSID}");
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        parse_classid(&File::from(openat(&self.handle, path.as_str(), flags, Mode::empty())?))
+    }
+}
