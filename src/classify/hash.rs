@@ -15,10 +15,13 @@
 //! What no byte tells apart stays a list. Where tables would need more room than there is, longer
 //! lists are left as they are, until it fits.
 
+mod bytes;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::frame;
 use crate::state::{Family, U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
+use bytes::{Counts, Hashed, at, bit};
 
 /// A list that is not longer is left as it is: 16 rules cost a packet about 0.1 µs.
 const SHORT: usize = 16;
@@ -27,6 +30,7 @@ const SHORT: usize = 16;
 const DEEPEST: u8 = 8 - frame::LINKS;
 /// Nodes that one bucket can hold: their numbers are 12 bits, and 0 is none.
 pub const MOST_NODES: usize = 0xfff;
+/// Of a table by all bits of a byte.
 const BUCKETS: usize = 256;
 /// A rule that leaves more bits of a byte open would stand in too many buckets.
 const FEWEST_BITS: u32 = 4;
@@ -220,17 +224,13 @@ impl<'a> Builder<'a> {
         said: &Places,
         inside: Inside,
     ) -> Result<Vec<Node>, DoesNotFit> {
-        let mut lists = vec![Vec::new(); BUCKETS];
+        let short = if inside.waiting == NOBODY { inside.short } else { WORTH };
+        let hashed = self.hashed(said, slice.byte, short);
+        let mut lists = vec![Vec::new(); hashed.divisor()];
         for place in said {
             let (value, mask) = self.byte(*place, slice.byte);
-            if mask == u8::MAX {
-                lists[usize::from(value)].push(*place);
-                continue;
-            }
-            for (bucket, list) in (0..=u8::MAX).zip(&mut lists) {
-                if bucket & mask == value {
-                    list.push(*place);
-                }
+            for bucket in hashed.buckets(value, mask) {
+                lists[usize::from(bucket)].push(*place);
             }
         }
         let mut buckets = BTreeMap::new();
@@ -241,14 +241,33 @@ impl<'a> Builder<'a> {
                 buckets.insert(bucket, self.folded(nodes)?);
             }
         }
-        let table = self.add(Table { divisor: BUCKETS as u16, buckets })?;
+        let table = self.add(Table { divisor: hashed.divisor() as u16, buckets })?;
         // Bytes that rules look at are among the first 44.
         let (word, shift) = (slice.byte & !3, 24 - 8 * (slice.byte & 3));
-        let hash = Some(U32Hash { mask: 0xff << shift, offset: word as i16 });
+        let hash = Some(U32Hash { mask: u32::from(hashed.mask()) << shift, offset: word as i16 });
         let link = |keys: &Vec<U32Key>| {
             Node::Link(U32Link { keys: keys.clone(), table, hash, advance: 0 })
         };
         Ok(slice.guards.iter().map(link).collect())
+    }
+
+    /// By how many bits of the byte a table of these rules is hashed. A range of ports leaves the last bits
+    /// open, and would stand in a bucket for each value of theirs: so by the most bits with which a rule
+    /// stands in two buckets on average, where no list gets longer than `short` by it.
+    fn hashed(&self, said: &Places, byte: usize, short: usize) -> Hashed {
+        let nodes_and_longest = |hashed: Hashed| {
+            let mut lengths = vec![0; hashed.divisor()];
+            for place in said {
+                let (value, mask) = self.byte(*place, byte);
+                hashed.buckets(value, mask).for_each(|bucket| lengths[usize::from(bucket)] += 1);
+            }
+            (lengths.iter().sum::<usize>(), lengths.into_iter().max().unwrap_or(0))
+        };
+        let fewer = (1..=8).rev().map(|bits| Hashed { bits }).find(|hashed| {
+            let (nodes, longest) = nodes_and_longest(*hashed);
+            nodes <= 2 * said.len() && (hashed.bits == 8 || longest <= short)
+        });
+        fewer.unwrap_or(Hashed { bits: 8 })
     }
 
     /// These rules one after the other, before each the run of those that wait for it.
@@ -464,49 +483,6 @@ impl<'a> Builder<'a> {
             }
         }
         slice
-    }
-}
-
-/// Where a key's word is. Ours are never before the network header.
-fn at(key: &U32Key) -> usize {
-    usize::try_from(key.offset).unwrap_or(usize::MAX & !7)
-}
-
-/// Bytes that rules look at are among the first 44.
-fn bit(byte: usize) -> u64 {
-    u32::try_from(byte).ok().and_then(|byte| 1_u64.checked_shl(byte)).unwrap_or(u64::MAX)
-}
-
-/// How many rules each bucket of a table would hold.
-struct Counts {
-    buckets: [u32; BUCKETS],
-    rules: usize,
-}
-
-impl Default for Counts {
-    fn default() -> Counts {
-        Counts { buckets: [0; BUCKETS], rules: 0 }
-    }
-}
-
-impl Counts {
-    fn add(&mut self, value: u8, mask: u8) {
-        self.rules += 1;
-        if mask == u8::MAX {
-            self.buckets[usize::from(value)] += 1;
-            return;
-        }
-        for (bucket, count) in (0..=u8::MAX).zip(&mut self.buckets) {
-            *count += u32::from(bucket & mask == value);
-        }
-    }
-
-    /// How many of the rules a packet that matches one of them does not meet.
-    fn worth(&self) -> usize {
-        let counts = || self.buckets.iter().map(|count| u64::from(*count));
-        let (sum, squares): (u64, u64) = (counts().sum(), counts().map(|n| n * n).sum());
-        let met = squares.div_ceil(sum.max(1));
-        self.rules.saturating_sub(usize::try_from(met).unwrap_or(usize::MAX))
     }
 }
 

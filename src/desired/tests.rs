@@ -351,6 +351,11 @@ fn a_packet_meets_few_of_a_thousand_ranges() {
     let Some(Filter::U32 { rules, .. }) = tree.filters.get(&Pref::RULES_V4[0]) else {
         panic!("no rules: {:?}", tree.filters.keys())
     };
+    let parts = rules.rules().map(|rule| &rule.keys).collect::<BTreeSet<_>>().len();
+    let nodes: usize =
+        rules.tables.values().flat_map(|table| table.buckets.values()).map(Vec::len).sum();
+    println!("{parts} parts of ranges are {nodes} nodes in {} tables", rules.tables.len());
+    assert!(nodes <= 3 * parts, "{parts} parts of ranges are {nodes} nodes");
     for port in (0..=u16::MAX).step_by(7) {
         let mut frame = vec![2; 12];
         frame.extend([
