@@ -83,10 +83,10 @@ while True:
     own = address(0, 'FROM', 0)
     libc.bind(s.fileno(), own, len(own))
     to = address(52, '10.77.0.2', 7000)
-    for call in range(1, 5):
+    for call in range(COUNT):
         data, name = ctypes.create_string_buffer(b'y' * 1000), ctypes.create_string_buffer(to, len(to))
         part = Part(pointer(data), 1000)
-        control = struct.pack('=QiiQ', 24, 272, USER_CALL_ID, call)
+        control = struct.pack('=QiiQ', 24, 272, USER_CALL_ID, call + 1)
         control = ctypes.create_string_buffer(control, len(control))
         message = Message(pointer(name), len(to), pointer(ctypes.pointer(part)), 1, pointer(control), 24, 0)
         libc.sendmsg(s.fileno(), ctypes.byref(message), DONTWAIT)
@@ -101,12 +101,13 @@ fn an_rxrpc_call_is_its_users() {
     apply(POLICY);
     let [ann, bob] = ["user/ann", "user/bob"].map(classid);
     // From another address each time: the kernel keeps what was at one for a while.
-    let calls = |account, from| {
-        Python::start(Command::new("python3"), account, &CALLS.replace("FROM", from))
+    let calls = |account, from, count| {
+        let program = CALLS.replace("FROM", from).replace("COUNT", count);
+        Python::start(Command::new("python3"), account, &program)
     };
     let sends = |from| -> Interval {
         let before = classes(UPLINK);
-        let _calls = calls(ANN, from);
+        let _calls = calls(ANN, from, "4");
         sleep(Duration::from_millis(1_500));
         let sent = Interval::since(before, UPLINK);
         println!("{:?}", sent.leaves());
@@ -116,8 +117,8 @@ fn an_rxrpc_call_is_its_users() {
     let sent = sends("0.0.0.0");
     assert!(sent.bytes(&ann) > 3_000, "{:?}", sent.leaves());
     sent.others_stay_below(2_000, &[&ann]);
-    // Who comes second to an address and a port shares the first one's.
-    let bobs = calls(BOB, "10.77.0.1");
+    // Who comes second to an address and a port shares the first one's, who calls nobody here.
+    let bobs = calls(BOB, "10.77.0.1", "0");
     sleep(Duration::from_secs(1));
     let sent = sends("10.77.0.1");
     assert!(sent.bytes(&bob) > 3_000, "{:?}", sent.leaves());
