@@ -12,6 +12,7 @@ use nix::errno::Errno;
 
 use super::keeper::WATCH;
 use super::lock::LOCK;
+use super::namespace::NETNS;
 use super::retired::RETIRED;
 use super::{Error, Lock};
 use crate::state::{Claim, Owner};
@@ -130,22 +131,32 @@ impl Instance {
         self.evict_and_remove(&self.directory(claim))
     }
 
-    /// Removes the rooms, and then the instance's own directory, as far as nothing is left in
-    /// them. Whether all of it is gone.
+    /// Removes rooms without claims and, where no claim and nothing foreign is left, the note of the
+    /// namespace, the lock, and the instance's own directory. Whether all of it is gone: an instance
+    /// that still holds something stays known to others, and is still locked.
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
-        self.forget_namespace()?;
-        let rooms = ROOMS.iter().map(|room| self.root.join(room));
-        for path in rooms.chain([self.root.join(LOCK), self.root.clone()]) {
-            // A daemon is found as long as there is something that it keeps.
-            if path == self.root && subdirectories(&path)? == [WATCH] {
-                self.evict_and_remove(&path.join(WATCH))?;
-            }
-            match self.evict_and_remove(&path) {
-                Ok(()) | Err(Error::Occupied { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        for room in ROOMS {
+            self.remove_unless_occupied(&self.root.join(room))?;
         }
+        let own = [NETNS, LOCK, WATCH];
+        if subdirectories(&self.root)?.iter().any(|name| !own.contains(&name.as_str())) {
+            return Ok(false);
+        }
+        self.forget_namespace()?;
+        self.remove_unless_occupied(&self.root.join(LOCK))?;
+        // A daemon is found as long as there is something that it keeps.
+        if subdirectories(&self.root)? == [WATCH] {
+            self.evict_and_remove(&self.root.join(WATCH))?;
+        }
+        self.remove_unless_occupied(&self.root)?;
         Ok(!self.root.exists())
+    }
+
+    fn remove_unless_occupied(&self, path: &Path) -> Result<(), Error> {
+        match self.evict_and_remove(path) {
+            Err(Error::Occupied { .. }) => Ok(()),
+            other => other,
+        }
     }
 
     fn evict_and_remove(&self, path: &Path) -> Result<(), Error> {
@@ -308,7 +319,7 @@ fn write(path: &Path, data: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::state::Foreign;
@@ -395,6 +406,28 @@ mod tests {
         assert_eq!(instance.members(&claim("user/bob")).unwrap(), Vec::<u32>::new());
         assert!(instance.remove(&claim("user/bob")).is_ok());
         assert!(instance.remove_if_empty().unwrap());
+    }
+
+    #[test]
+    fn an_instance_that_holds_something_keeps_its_lock_and_its_note() {
+        for kept in ["user/bob", "spare"] {
+            let folder = tempfile::tempdir().unwrap();
+            let instance = Instance::new(folder.path().join("blue"));
+            for path in [kept, "uid", LOCK] {
+                fs::create_dir_all(instance.root().join(path)).unwrap();
+            }
+            instance.note_namespace(7).unwrap();
+            assert!(!instance.remove_if_empty().unwrap());
+            let left = subdirectories(instance.root()).unwrap();
+            let room = kept.split('/').next().unwrap();
+            assert_eq!(
+                BTreeSet::from_iter(left),
+                BTreeSet::from([room, LOCK, NETNS].map(String::from))
+            );
+            assert_eq!(instance.noted_namespaces(), [7]);
+            fs::remove_dir(instance.root().join(kept)).unwrap();
+            assert!(instance.remove_if_empty().unwrap());
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Instance {
     }
 
     /// The namespaces of the notes.
-    fn noted_namespaces(&self) -> Vec<u64> {
+    pub(super) fn noted_namespaces(&self) -> Vec<u64> {
         let notes = subdirectories(&self.root().join(NETNS)).unwrap_or_default();
         notes.iter().filter_map(|name| name.parse().ok()).collect()
     }

@@ -229,12 +229,16 @@ impl<'a> Diff<'a> {
                     Some(from) => self.change_class(link, id, *from, tree, old),
                 }
                 // Uids may be sent to a shard already that another link has: whoever comes there is told
-                // apart at once. Where no map stands nobody is sent anywhere yet.
+                // apart at once, and the root knows the way. Where no map stands nobody is sent
+                // anywhere yet.
                 if let Some((shard, filters)) = shard_of(tree, id)
                     && self.from.owners.is_some()
                     && (emptied.contains(&shard) || !old.shards.contains_key(&shard))
                 {
                     self.pair(link, shard.qdisc(), Pref::TAG, filters);
+                    if old.shards.is_empty() && !is_new {
+                        self.pair(link, ClassId::ROOT, Pref::TAG, &tree.filters);
+                    }
                 }
             }
         }

@@ -15,6 +15,7 @@ const POLICIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/policies");
 fn the_examples_are_good() {
     let examples = [
         ("demo", "1 link, 2 users, everyone"),
+        ("file-server", "1 link, 1 user, everyone"),
         ("hosting", "2 links, 6 users, 2 groups, 2 rules"),
         ("lab", "1 link, 1 rule, everyone"),
         ("login-node", "1 link, 3 users, 2 groups, 1 class, 1 rule, everyone"),
@@ -70,7 +71,7 @@ error: unknown key `rat` in a user
 5 |   bob: {rat: 5mbit}
   |         ^^^
   |
-  = help: did you mean `rate`? a user may have rate, ceil, prio, background, classid, accounts, uids, units, group, links
+  = help: did you mean `rate`? a user may have rate, ceil, prio, background, classid, accounts, uids, units, follow, group, links
 
 error: `70000` is no port
  --> -:7:13
