@@ -45,6 +45,8 @@ pub enum ObserveError {
     Read { path: String, source: io::Error },
     #[error("cannot find out what this kernel can do: {0}")]
     Probe(#[source] io::Error),
+    #[error("cannot ask {link} for its speed: {source}")]
+    Speed { link: LinkName, source: io::Error },
     #[error("/proc/net/psched has values that no kernel is known to have: `{0}`")]
     Psched(String),
 }
@@ -192,13 +194,21 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
 
 /// Asks devices for their speed: of these links only, since each is asked by two ioctls, and a host may have
 /// a thousand links that nobody means.
-pub fn speeds(sight: &mut Sight, of: impl Fn(&LinkName, &LinkFacts) -> bool) {
+///
+/// # Errors
+/// No descriptor or memory to ask one.
+pub fn speeds(
+    sight: &mut Sight,
+    of: impl Fn(&LinkName, &LinkFacts) -> bool,
+) -> Result<(), ObserveError> {
     for (name, link) in &mut sight.observation.facts.links {
         // What a tun or tap says is a placeholder: 10 Gbit, or 10 Mbit on older kernels.
         if link.kind.as_deref() != Some("tun") && of(name, link) {
-            link.speed = ethtool::speed(name);
+            link.speed = ethtool::speed(name)
+                .map_err(|source| ObserveError::Speed { link: name.clone(), source })?;
         }
     }
+    Ok(())
 }
 
 fn psched(proc_root: &Path) -> Result<Psched, ObserveError> {

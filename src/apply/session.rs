@@ -135,7 +135,7 @@ impl Session {
                 LinkRef::Auto => has_route,
                 written => written.means(name, &link.altnames),
             })
-        });
+        })?;
         let found = &mut sight.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
         let leaving = self.who_leaves(&sight.observation)?;

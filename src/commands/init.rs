@@ -15,7 +15,7 @@ pub fn init(global: &Global) -> Result<Output, Failure> {
     let accounts = Some(Whom::Nss { question: Question::default(), apart: false });
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
     let mut sight = observe::observe(&mut kernel, wanted)?;
-    observe::speeds(&mut sight, |_, _| true);
+    observe::speeds(&mut sight, |_, _| true)?;
     Ok(Output::text(starter(&sight)))
 }
 

@@ -1,8 +1,10 @@
 //! A link's speed, by ioctl (`SIOCETHTOOL`): unlike /sys/class/net it follows the thread's network
 //! namespace.
 
+use std::io;
 use std::os::fd::AsRawFd;
 
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::state::LinkName;
@@ -16,43 +18,53 @@ const LINK_SETTINGS: usize = 48 + 3 * 127 * 4;
 /// `SPEED_UNKNOWN`, and what `ethtool_cmd` makes of it.
 const UNKNOWN: [u32; 3] = [0, 0xffff, 0xffff_ffff];
 
-/// What the driver says; `None` where it does not know (virtio, no carrier, most virtual links).
-pub fn speed(link: &LinkName) -> Option<Rate> {
-    let mbit = link_settings(link).or_else(|| gset(link))?;
-    if UNKNOWN.contains(&mbit) {
-        return None;
-    }
-    Rate::from_bits_per_second(u64::from(mbit) * 1_000_000)
+/// What the driver says; `None` where it does not know (virtio, no carrier, most virtual links), or
+/// the link is gone.
+///
+/// # Errors
+/// No descriptor or memory to ask it: that says nothing of the link, whose class would get another
+/// rate if it counted as unknown.
+pub fn speed(link: &LinkName) -> io::Result<Option<Rate>> {
+    let mbit = match link_settings(link)? {
+        Some(mbit) => Some(mbit),
+        None => gset(link)?,
+    };
+    let known = mbit.filter(|mbit| !UNKNOWN.contains(mbit));
+    Ok(known.and_then(|mbit| Rate::from_bits_per_second(u64::from(mbit) * 1_000_000)))
 }
 
 /// Since Linux 4.6. The first call tells how many words the masks have, as a negative number.
-fn link_settings(link: &LinkName) -> Option<u32> {
+fn link_settings(link: &LinkName) -> io::Result<Option<u32>> {
     // i8 link_mode_masks_nwords, after speed, duplex, port, phy, autoneg, mdio, mdix, mdix control.
     const NWORDS: usize = 14;
     let mut request = [0_u8; LINK_SETTINGS];
     request[..4].copy_from_slice(&ETHTOOL_GLINKSETTINGS.to_ne_bytes());
-    ioctl(link, &mut request)?;
-    let words = request[NWORDS].cast_signed().checked_neg().filter(|words| *words > 0)?;
+    if !ioctl(link, &mut request)? {
+        return Ok(None);
+    }
+    let words = request[NWORDS].cast_signed().checked_neg().filter(|words| *words > 0);
+    let Some(words) = words else { return Ok(None) };
     request = [0; LINK_SETTINGS];
     request[..4].copy_from_slice(&ETHTOOL_GLINKSETTINGS.to_ne_bytes());
     request[NWORDS] = words.cast_unsigned();
-    ioctl(link, &mut request)?;
-    Some(u32::from_ne_bytes([request[4], request[5], request[6], request[7]]))
+    let answered = ioctl(link, &mut request)?;
+    Ok(answered.then(|| u32::from_ne_bytes([request[4], request[5], request[6], request[7]])))
 }
 
 /// `struct ethtool_cmd`: the speed's low half at 12, its high half at 28.
-fn gset(link: &LinkName) -> Option<u32> {
+fn gset(link: &LinkName) -> io::Result<Option<u32>> {
     let mut request = [0_u8; LINK_SETTINGS];
     request[..4].copy_from_slice(&ETHTOOL_GSET.to_ne_bytes());
-    ioctl(link, &mut request)?;
+    let answered = ioctl(link, &mut request)?;
     let half = |at: usize| u32::from(u16::from_ne_bytes([request[at], request[at + 1]]));
-    Some(half(28) << 16 | half(12))
+    Ok(answered.then(|| half(28) << 16 | half(12)))
 }
 
-/// The kernel reads and writes `request`, whose first word is the command.
-fn ioctl(link: &LinkName, request: &mut [u8; LINK_SETTINGS]) -> Option<()> {
+/// The kernel reads and writes `request`, whose first word is the command. Whether the driver knows
+/// the command, and the link is there.
+fn ioctl(link: &LinkName, request: &mut [u8; LINK_SETTINGS]) -> io::Result<bool> {
     let kind = SockType::Datagram;
-    let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: an all-zero `ifreq` is a valid one: it holds only numbers and a pointer.
     let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in ifreq.ifr_name.iter_mut().zip(link.as_str().bytes()) {
@@ -63,5 +75,9 @@ fn ioctl(link: &LinkName, request: &mut [u8; LINK_SETTINGS]) -> Option<()> {
     // longest answer to the two commands used here: `ethtool_cmd` has 44 bytes, and link settings
     // have 48 and three masks of as many words as we said, at most 127.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut ifreq) };
-    (result >= 0).then_some(())
+    match Errno::result(result) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOMEM) => Err(Errno::ENOMEM.into()),
+        Err(_) => Ok(false),
+    }
 }

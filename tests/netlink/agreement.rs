@@ -38,7 +38,8 @@ fn needs_root_links_and_routes_are_described() {
         run("ip", &format!("route replace default metric 77 {next_hops}"));
         let v1 = by_name["v1"].ifindex;
         assert_eq!(routes(netlink, Family::V4), [(77, vec![v1, v1])]);
-        let speed = |name: &str| ethtool::speed(&LinkName::new(name).unwrap());
+        let speed =
+            |name: &str| ethtool::speed(&LinkName::new(name).unwrap()).expect("it is asked");
         assert_eq!(speed("v1"), Some(rate("10gbit")), "what veth says");
         assert_eq!(speed("lo"), None);
     });
