@@ -1,5 +1,6 @@
 //! People who log in, one after the other, and a storm of short-lived processes beside them. The
-//! time from becoming the user to being in the user's directory is taken by the one who logs in.
+//! time from becoming the user to being in the user's directory is taken by the one who logs in, with
+//! a real-time priority: so his own wait for a processor that a storm fills is no part of it.
 
 use std::fmt;
 use std::fs;
@@ -87,6 +88,10 @@ fn one(account: Account, place: &str) -> Option<Option<Duration>> {
         }
         ForkResult::Child => {
             drop(ours);
+            let first = libc::sched_param { sched_priority: 1 };
+            // SAFETY: the parameters live until the call is over. Where the kernel refuses, the login
+            // waits with the others.
+            unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const first) };
             let start = Instant::now();
             if become_account(account).is_ok() {
                 let time = until_placed(place, start).unwrap_or(u64::MAX);
