@@ -47,7 +47,7 @@ pub enum On {
     /// Needs the drivers macvlan and ipvlan in a lab kernel, where the tag then goes before the owner: so they
     /// are loaded when all the others have run.
     Carriers,
-    /// No test: run only by `--demo`, with its output as it comes.
+    /// On the host, and by `--demo`, with its output as it comes.
     Demo,
 }
 
@@ -86,8 +86,8 @@ impl On {
             On::HostAndUml => place != Place::Qemu,
             On::Uml => place == Place::Uml,
             On::Events => place != Place::Uml,
-            On::Host | On::HostEvents | On::HostTogether => place == Place::Host,
-            On::Carriers | On::Demo => false,
+            On::Host | On::HostEvents | On::HostTogether | On::Demo => place == Place::Host,
+            On::Carriers => false,
         }
     }
 }
