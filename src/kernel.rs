@@ -148,14 +148,18 @@ impl Kernel {
     }
 
     /// What placement must know of the instance.
-    pub fn view(&self) -> InstanceView {
-        let others = self.hierarchy.as_ref().map(|it| it.other_instances(&self.name));
-        InstanceView {
+    ///
+    /// # Errors
+    /// The other instances cannot be listed.
+    pub fn view(&self) -> Result<InstanceView, cgroup::Error> {
+        let others =
+            self.hierarchy.as_ref().map(|it| it.other_instances(&self.name)).transpose()?;
+        Ok(InstanceView {
             name: self.name.clone(),
             netns: self.netns,
             host: self.host,
             others: others.unwrap_or_default(),
-        }
+        })
     }
 
     /// What to do with a process. As [`process::decide`], and sees to it that the namespace of another

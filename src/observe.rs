@@ -128,7 +128,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     }
     let claimed: BTreeSet<ClassId> = claims.values().filter_map(|id| id.our_class()).collect();
     sight.observation.foreign = foreign;
-    let own_sockets_only = owners::own_sockets_only(&kernel.proc_root);
+    let own_sockets_only = owners::own_sockets_only(&kernel.proc_root)?;
     let links = links::links_and_trees(kernel, &wanted.links, &routes, &claimed, own_sockets_only)?;
     sight.observation.facts.links = links.links;
     sight.observation.state.clsact = links.clsact;
@@ -164,7 +164,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     };
     if let Some(scan) = scan {
         sight.scan = scan;
-        running = Some(process::running_uids(&sight.scan.processes, &kernel.view()));
+        running = Some(process::running_uids(&sight.scan.processes, &kernel.view()?));
     }
     if wanted.units {
         let mut units = units::unit_files(Path::new("/"));

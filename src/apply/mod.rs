@@ -268,7 +268,7 @@ fn place_seen(
     seen: Option<Seen>,
 ) -> Result<Placement, Failure> {
     let Some(instance) = session.kernel.instance() else { return Ok(Placement::default()) };
-    let view = session.kernel.view();
+    let view = session.kernel.view()?;
     instance.note_namespace(session.kernel.netns)?;
     let decide = |process: &process::Process| {
         let decision = session.kernel.decide(process, &model.matcher, accounts, &view);

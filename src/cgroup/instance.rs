@@ -424,7 +424,7 @@ mod tests {
                 BTreeSet::from_iter(left),
                 BTreeSet::from([room, LOCK, NETNS].map(String::from))
             );
-            assert_eq!(instance.noted_namespaces(), [7]);
+            assert_eq!(instance.noted_namespaces().unwrap(), [7]);
             fs::remove_dir(instance.root().join(kept)).unwrap();
             assert!(instance.remove_if_empty().unwrap());
         }

@@ -31,9 +31,9 @@ impl Instance {
     }
 
     /// The namespaces of the notes.
-    pub(super) fn noted_namespaces(&self) -> Vec<u64> {
-        let notes = subdirectories(&self.root().join(NETNS)).unwrap_or_default();
-        notes.iter().filter_map(|name| name.parse().ok()).collect()
+    pub(super) fn noted_namespaces(&self) -> Result<Vec<u64>, Error> {
+        let notes = subdirectories(&self.root().join(NETNS))?;
+        Ok(notes.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     pub(super) fn forget_namespace(&self) -> Result<(), Error> {
@@ -52,21 +52,24 @@ impl Hierarchy {
     }
 
     /// Network namespaces that instances other than `own` shape, by inode, and the instances' names.
-    pub fn other_instances(&self, own: &str) -> BTreeMap<u64, String> {
+    ///
+    /// # Errors
+    /// The hierarchy cannot be listed: who counted as alone would take the processes of others.
+    pub fn other_instances(&self, own: &str) -> Result<BTreeMap<u64, String>, Error> {
         let mut others = BTreeMap::new();
-        for name in subdirectories(&self.path).unwrap_or_default() {
+        for name in subdirectories(&self.path)? {
             if name == own {
                 continue;
             }
             match name.strip_prefix("shaper-").and_then(|inode| inode.parse().ok()) {
                 Some(inode) => others.extend([(inode, name)]),
                 None => {
-                    let noted = self.instance(&name).noted_namespaces();
+                    let noted = self.instance(&name).noted_namespaces()?;
                     others.extend(noted.into_iter().map(|inode| (inode, name.clone())));
                 }
             }
         }
-        others
+        Ok(others)
     }
 }
 
@@ -89,11 +92,18 @@ mod tests {
         assert!(!folder.path().join("shaper-7/netns").exists());
         let named = |inode: u64, name: &str| (inode, name.to_string());
         let all = [named(1, "shaper"), named(4, "blue"), named(7, "shaper-7")];
-        assert_eq!(hierarchy.other_instances("green"), BTreeMap::from(all.clone()));
+        assert_eq!(hierarchy.other_instances("green").unwrap(), BTreeMap::from(all.clone()));
         assert_eq!(
-            hierarchy.other_instances("blue"),
+            hierarchy.other_instances("blue").unwrap(),
             BTreeMap::from([all[0].clone(), all[2].clone()])
         );
         assert!(blue.remove_if_empty().unwrap());
+    }
+
+    #[test]
+    fn a_hierarchy_that_cannot_be_listed_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let hierarchy = Hierarchy { path: file.path().to_path_buf() };
+        assert!(hierarchy.other_instances("shaper").is_err());
     }
 }

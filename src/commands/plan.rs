@@ -32,7 +32,7 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
             &plan,
             &paths,
             &meaning.warnings,
-            members(&session, &meaning),
+            members(&session, &meaning)?,
         ))
     } else if show.tc {
         Output::text(
@@ -51,9 +51,9 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
 }
 
 /// Whom an apply would move, as things stand now.
-fn members(session: &Session, meaning: &Meaning) -> Members {
+fn members(session: &Session, meaning: &Meaning) -> Result<Members, Failure> {
     let mut members = Members::default();
-    let view = session.kernel.view();
+    let view = session.kernel.view()?;
     let accounts = &meaning.sight.observation.facts.accounts;
     for process in &meaning.sight.scan.processes {
         let inside = process::claim_of(process, &view).is_some();
@@ -64,7 +64,7 @@ fn members(session: &Session, meaning: &Meaning) -> Members {
             Decision::Stay | Decision::Leave(_) => {}
         }
     }
-    members
+    Ok(members)
 }
 
 pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Output, Failure> {

@@ -147,7 +147,7 @@ impl Release {
         let process = process::read_one(&self.kernel.proc_root, pid)?
             .filter(Process::is_alive)
             .ok_or_else(|| Failure::refused(format!("no such process: {pid}")))?;
-        match process::claim_of(&process, &self.kernel.view()) {
+        match process::claim_of(&process, &self.kernel.view()?) {
             Some(claim @ Claim::Pinned(_)) => Ok((process, claim)),
             other => {
                 let at = other.map_or_else(
@@ -171,9 +171,11 @@ impl Release {
     ) -> Result<(), Failure> {
         // As if it came now.
         let free = Process { net_cls: Some("/".to_string()), ..process.clone() };
-        let decision = self.whose.as_ref().map(|(matcher, accounts)| {
-            self.kernel.decide(&free, matcher, accounts, &self.kernel.view())
-        });
+        let view = self.kernel.view()?;
+        let decision = self
+            .whose
+            .as_ref()
+            .map(|(matcher, accounts)| self.kernel.decide(&free, matcher, accounts, &view));
         let to = match decision {
             Some(Decision::MoveTo(claim)) => match self.instance.attach(process.pid, &claim)? {
                 Attached::Moved => Some(claim),
@@ -206,8 +208,10 @@ impl Release {
             return;
         }
         self.kernel.take_back(process.uid, from);
-        if let (Some((matcher, accounts)), Some(now)) = (&self.whose, read(process.pid)) {
-            let _gives = self.kernel.decide(&now, matcher, accounts, &self.kernel.view());
+        if let (Some((matcher, accounts)), Some(now), Ok(view)) =
+            (&self.whose, read(process.pid), self.kernel.view())
+        {
+            let _gives = self.kernel.decide(&now, matcher, accounts, &view);
         }
     }
 }

@@ -134,7 +134,7 @@ fn may_be_put(kernel: &Kernel, pid: u32) -> Result<(), Failure> {
         "it starts everything else here, which would come along".to_string()
     } else if process.kernel_thread {
         "it is a kernel thread, which is in no class; give its traffic one by a rule".to_string()
-    } else if let Some(other) = process::held_by_another(&process, &kernel.view()) {
+    } else if let Some(other) = process::held_by_another(&process, &kernel.view()?) {
         format!("it is the instance `{}`'s (--cgroup), which would take it back", shown(&other))
     } else {
         return Ok(());

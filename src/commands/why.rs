@@ -70,7 +70,7 @@ fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, 
         find(meaning, pid).ok_or_else(|| Failure::Usage(format!("there is no process {pid}")))?;
     let accounts = &meaning.sight.observation.facts.accounts;
     let matcher = &meaning.model.matcher;
-    let view = session.kernel.view();
+    let view = session.kernel.view()?;
     let subject = format!("process {pid} ({}, uid {})", process.comm, process.uid);
     let mut notes = Vec::new();
     let mut owner = process::whose(process, matcher, accounts, &view);

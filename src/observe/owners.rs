@@ -1,6 +1,7 @@
 //! What the deciding programs look up: the maps that the filters name, opened and read.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -85,14 +86,22 @@ pub fn replace_all_but(sight: &mut Sight, ids: Option<MapIds>) {
 const CARRIERS: [&str; 2] = ["macvlan", "ipvlan"];
 
 /// Whether no such driver is there.
-pub(super) fn own_sockets_only(proc_root: &Path) -> bool {
+///
+/// # Errors
+/// The modules cannot be read: a driver that counted as absent would have all owners believed.
+pub(super) fn own_sockets_only(proc_root: &Path) -> Result<bool, ObserveError> {
     static BUILT_IN: OnceLock<bool> = OnceLock::new();
     let built_in =
         BUILT_IN.get_or_init(|| CARRIERS.iter().any(|driver| is_built_in(driver, proc_root)));
-    // A kernel without modules has no such file.
-    let loaded = fs::read_to_string(proc_root.join("modules")).unwrap_or_default();
+    let modules = proc_root.join("modules");
+    let loaded = match fs::read_to_string(&modules) {
+        // A kernel without modules has no such file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        other => other
+            .map_err(|source| ObserveError::Read { path: modules.display().to_string(), source })?,
+    };
     let is_loaded = |driver| loaded.lines().any(|line| line.split(' ').next() == Some(driver));
-    !built_in && !CARRIERS.iter().any(|driver| is_loaded(driver))
+    Ok(!built_in && !CARRIERS.iter().any(|driver| is_loaded(driver)))
 }
 
 /// By the kernel's list of what is built in; where that is not installed, by its symbols.
@@ -114,5 +123,18 @@ fn is_built_in(driver: &str, proc_root: &Path) -> bool {
             name.starts_with(&format!("{driver}_init")) && !name.contains('[')
         }),
         Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_that_cannot_be_read_are_an_error_and_none_are_none() {
+        let proc_root = tempfile::tempdir().unwrap();
+        assert!(own_sockets_only(proc_root.path()).is_ok(), "a kernel without modules");
+        fs::create_dir(proc_root.path().join("modules")).unwrap();
+        assert!(own_sockets_only(proc_root.path()).is_err());
     }
 }

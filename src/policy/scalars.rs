@@ -347,42 +347,36 @@ fn range_of_addresses(
 
 /// A port, or "first-last".
 pub(super) fn ports(node: &Node, what: &str) -> Result<Written<RangeInclusive<u16>>, Diagnostic> {
-    let written = text(node, what, "443")?;
-    let bad = |message: String| {
-        Diagnostic::error(Kind::Rule, node.at, message).help(format!(
-            "a port is a number from 1 to 65535, a range is `40000-41000`; several are a list, `{what}: [80, 443]`"
-        ))
-    };
-    let port = |text: &str| match text.trim().parse() {
-        Ok(port @ 1..) => Ok(port),
-        _ => Err(bad(format!("{} is no port", quote(text)))),
-    };
-    let (first, last) = match written.value.split_once('-') {
-        None => (port(&written.value)?, None),
-        Some((first, last)) => (port(first)?, Some(port(last)?)),
-    };
-    let last = last.unwrap_or(first);
-    if last < first {
-        return Err(bad(format!("the range {} ends before it begins", quote(&written.value))));
-    }
-    Ok(Written { value: first..=last, at: node.at })
+    let help = format!(
+        "a port is a number from 1 to 65535, a range is `40000-41000`; several are a list, `{what}: [80, 443]`"
+    );
+    numbers(node, (what, "443"), 1..=u16::MAX, "port", &help)
 }
 
 /// One VLAN id, or a range of them. 0 and 4095 are none (IEEE 802.1Q).
 pub(super) fn vlan(node: &Node) -> Result<Written<RangeInclusive<u16>>, Diagnostic> {
-    let written = text(node, "vlan", "22")?;
-    let bad = |message: String| {
-        Diagnostic::error(Kind::Rule, node.at, message).help(
-            "a VLAN id is a number from 1 to 4094, a range is `100-199`, several are a list; packets without a tag are `vlan: {not: 1-4094}`",
-        )
-    };
-    let id = |text: &str| match text.trim().parse() {
-        Ok(id @ 1..=4094) => Ok(id),
-        _ => Err(bad(format!("{} is no VLAN id", quote(text)))),
+    let help = "a VLAN id is a number from 1 to 4094, a range is `100-199`, several are a list; packets without a tag \
+                are `vlan: {not: 1-4094}`";
+    numbers(node, ("vlan", "22"), 1..=4094, "VLAN id", help)
+}
+
+/// A number that is allowed, or "first-last". `key`: with an example; `what`: one of these numbers.
+fn numbers(
+    node: &Node,
+    key: (&str, &str),
+    allowed: RangeInclusive<u16>,
+    what: &str,
+    help: &str,
+) -> Result<Written<RangeInclusive<u16>>, Diagnostic> {
+    let written = text(node, key.0, key.1)?;
+    let bad = |message: String| Diagnostic::error(Kind::Rule, node.at, message).help(help);
+    let number = |text: &str| {
+        let number = text.trim().parse().ok().filter(|number| allowed.contains(number));
+        number.ok_or_else(|| bad(format!("{} is no {what}", quote(text))))
     };
     let (first, last) = match written.value.split_once('-') {
-        None => (id(&written.value)?, None),
-        Some((first, last)) => (id(first)?, Some(id(last)?)),
+        None => (number(&written.value)?, None),
+        Some((first, last)) => (number(first)?, Some(number(last)?)),
     };
     let last = last.unwrap_or(first);
     if last < first {

@@ -263,7 +263,7 @@ fn keep(
 fn who_runs(session: &Session) -> Result<Accounts, Failure> {
     let scan = process::scan(&session.kernel.proc_root).map_err(Failure::refused)?;
     let mut question = Question::of(&session.policy);
-    question.running = process::running_uids(&scan.processes, &session.kernel.view());
+    question.running = process::running_uids(&scan.processes, &session.kernel.view()?);
     Ok(ask_and_wait(question, names::LIMIT))
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::agenda::Task;
 use super::{IDLE_SHARE, Watch, muted};
+use crate::cgroup;
 use crate::kernel::Kernel;
 use crate::model::Matcher;
 use crate::netlink::proc_event::Event;
@@ -171,11 +172,13 @@ impl Watch {
         let matcher = &self.stands.model.matcher;
         let unasked = Cell::new(None);
         let acted_for = self.acted_for.remove(&pid);
-        let one = process::place_one(&kernel.proc_root, &instance, pid, |process| {
-            let process = &still_acting(process, acted_for);
-            let decision = kernel.decide(process, matcher, &self.accounts, view);
-            unasked.set(to_ask_about(process, &decision, matcher, &self.accounts));
-            Verdict { decision, acts_for: process::acts_for(process, matcher) }
+        let one = view.and_then(|view| {
+            process::place_one(&kernel.proc_root, &instance, pid, |process| {
+                let process = &still_acting(process, acted_for);
+                let decision = kernel.decide(process, matcher, &self.accounts, view);
+                unasked.set(to_ask_about(process, &decision, matcher, &self.accounts));
+                Verdict { decision, acts_for: process::acts_for(process, matcher) }
+            })
         });
         let one = match one {
             Ok(one) => one,
@@ -286,7 +289,13 @@ impl Watch {
         self.schedule_sweep(Duration::ZERO);
         let kernel = &self.session.kernel;
         let Some(instance) = kernel.instance() else { return };
-        let view = kernel.view();
+        let view = match kernel.view() {
+            Ok(view) => view,
+            Err(error) => {
+                log::error!("cannot look at the other instances: {error}");
+                return;
+            }
+        };
         let matcher = &self.stands.model.matcher;
         let (running, unasked) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
         let decide = |process: &Process| {
@@ -435,8 +444,17 @@ impl EventClock {
 pub(super) struct View(Option<(Instant, InstanceView)>);
 
 impl View {
-    fn get(&mut self, kernel: &Kernel) -> &InstanceView {
-        let known = self.0.take_if(|(since, _)| since.elapsed() < INSTEAD);
-        &self.0.insert(known.unwrap_or_else(|| (Instant::now(), kernel.view()))).1
+    /// # Errors
+    /// The other instances cannot be listed, and never could be.
+    fn get(&mut self, kernel: &Kernel) -> Result<&InstanceView, cgroup::Error> {
+        let known = match self.0.take() {
+            Some(known) if known.0.elapsed() < INSTEAD => known,
+            old => match (kernel.view(), old) {
+                (Ok(view), _) => (Instant::now(), view),
+                (Err(_), Some(old)) => old,
+                (Err(error), None) => return Err(error),
+            },
+        };
+        Ok(&self.0.insert(known).1)
     }
 }
