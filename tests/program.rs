@@ -1,13 +1,14 @@
 //! The deciding program, run as a value by an interpreter, beside what it should answer, in words.
 //! Needs nothing of the machine. What the verifiers take is tried by `tests/netlink`, what packets get by `tests/kernel`.
 
+mod interpreter;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
-use shaper::classify::assembler::Instruction;
 use shaper::classify::program::*;
 use shaper::state::{MptcpLayout, OwnerTable, Program, Sockets, TagHelper};
 use shaper::units::{ClassId, Minor, Shard};
@@ -125,15 +126,7 @@ fn look_up(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
 fn run(program: Program, it: &World) -> u32 {
     WORLD.with(|world| *world.borrow_mut() = Some(it.clone()));
     let code = decide(program);
-    let bytes: Vec<u8> = code
-        .iter()
-        // The interpreter knows no maps: their numbers are plain values to it.
-        .map(|instruction| match instruction.map() {
-            Some(_) => Instruction { registers: instruction.registers & 0x0f, ..*instruction },
-            None => *instruction,
-        })
-        .flat_map(Instruction::bytes)
-        .collect();
+    let bytes = interpreter::bytes(&code);
     let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).expect("a program that the checker takes");
     let helpers: [(i32, rbpf::ebpf::Helper); 7] = [
         (MPTCP_SOCKET, mptcp),
@@ -291,7 +284,7 @@ fn cleared(sockets: Sockets, socket: Option<u64>, priority: u32) -> u32 {
     let packet = Packet { socket: socket_in, ..ORDINARY };
     let it = World { packet, table: OwnerTable::default(), given: BTreeSet::new() };
     WORLD.with(|world| *world.borrow_mut() = Some(it));
-    let code: Vec<u8> = clear_priority(sockets).into_iter().flat_map(Instruction::bytes).collect();
+    let code = interpreter::bytes(&clear_priority(sockets));
     let mut machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that the checker takes");
     machine.register_helper(NETNS_COOKIE as u32, cookie).expect("a function");
     let mut context = [0_u8; 192];

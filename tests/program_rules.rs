@@ -1,6 +1,8 @@
 //! The program of rules, run as a value by an interpreter over random frames, beside what the rules
 //! say in words. Needs nothing of the machine.
 
+mod interpreter;
+
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -8,7 +10,6 @@ use std::num::NonZeroU32;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use shaper::classify::assembler::Instruction;
 use shaper::classify::program::*;
 use shaper::classify::program_rules::*;
 use shaper::state::{
@@ -80,15 +81,7 @@ fn copy(offset: usize, to: u64, count: usize) -> u64 {
 fn run(program: &RuleProgram, frame: &Frame) -> (u32, Vec<usize>) {
     FRAME.with(|it| it.borrow_mut().clone_from(frame));
     COUNTERS.with(|counters| counters.borrow_mut().fill(0));
-    let code: Vec<u8> = compile(program)
-        .iter()
-        // The interpreter knows no maps: their numbers are plain values to it.
-        .map(|instruction| match instruction.map() {
-            Some(_) => Instruction { registers: instruction.registers & 0x0f, ..*instruction },
-            None => *instruction,
-        })
-        .flat_map(Instruction::bytes)
-        .collect();
+    let code = interpreter::bytes(&compile(program));
     let mut machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that the checker takes");
     let helpers: [(i32, rbpf::ebpf::Helper); 4] = [
         (MAP_LOOKUP, counters),
