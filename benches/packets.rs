@@ -1,8 +1,9 @@
-//! What rules cost each packet: small UDP packets through an HTB tree on a veth pair, one sender, with
-//! one rule, with thousands in hash tables as `shaper` writes them, and with the same rules as a plain
-//! list; then what finding the sender costs: by the tag alone, and by the socket's owner among 10,000
-//! accounts. NEEDS ROOT: the links live in a network namespace of their own that ends with the run. Prints a
-//! table, and puts it into `benches/RESULTS.md`. `cargo bench --bench packets`; `SHAPER_ROUNDS` (15) and `SHAPER_ROUND_MS` (200) set how long.
+//! What rules cost each packet: small UDP packets through an HTB tree on a veth pair, one sender,
+//! with one rule, with thousands in hash tables as `shaper` writes them, and with the same rules as
+//! a plain list; then what finding the sender costs: by the tag alone, and by the socket's owner
+//! among 10,000 accounts. NEEDS ROOT: the links live in a network namespace of their own that ends
+//! with the run. Prints a table, and puts it into `benches/RESULTS.md`. `cargo bench --bench
+//! packets`; `SHAPER_ROUNDS` (15) and `SHAPER_ROUND_MS` (200) set how long.
 
 #[path = "support/results.rs"]
 mod results;
@@ -69,8 +70,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// What a case is called, how many rules it has besides the one that matches, what they are like, and
-/// whether they become hash tables.
+/// What a case is called, how many rules it has besides the one that matches, what they are like,
+/// and whether they become hash tables.
 type Plan = (&'static str, u32, fn(u32) -> Match, bool);
 
 const PLANS: [Plan; 8] = [

@@ -239,7 +239,8 @@ it is: name that too, or the user.")]
         /// Names in the policy, accounts, or process ids
         #[arg(required = true, value_name = "USER|PID")]
         subjects: Vec<String>,
-        /// The policy that says whose they are [default: the daemon's, else /etc/shaper/policies.yaml]
+        /// The policy that says whose they are [default: the daemon's, else
+        /// /etc/shaper/policies.yaml]
         #[arg(short, long)]
         file: Option<PathBuf>,
     },

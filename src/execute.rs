@@ -28,7 +28,8 @@ use crate::units::ClassId;
 #[error("{source}")]
 pub struct Failed {
     pub step: Box<Step>,
-    /// Which of the step's messages the kernel refused, counted from 0; `None`: it was none of them.
+    /// Which of the step's messages the kernel refused, counted from 0; `None`: it was none of
+    /// them.
     pub message: Option<usize>,
     #[source]
     pub source: Box<Cause>,
@@ -98,9 +99,9 @@ const KEYS_ARE_FREED: Duration = Duration::from_secs(5);
 /// How long to wait before it is asked again.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// Performs `steps` in their order. `facts` are those that the plan was made with; whatever was done goes
-/// into the journal. The first step that fails ends it; steps sent to the kernel together with it may
-/// have been performed as well, so whoever wants to know what stands observes.
+/// Performs `steps` in their order. `facts` are those that the plan was made with; whatever was
+/// done goes into the journal. The first step that fails ends it; steps sent to the kernel together
+/// with it may have been performed as well, so whoever wants to know what stands observes.
 ///
 /// A link that goes meanwhile ends its own steps and no others: ENODEV is said of no other reason.
 pub fn perform<'a>(
@@ -135,14 +136,15 @@ pub fn perform<'a>(
                 }
                 _ => run.directory(step).map_err(Cause::from),
             };
-            // Some of it may have been done before the rest was refused: a directory made, entries set.
+            // Some of it may have been done before the rest was refused: a directory made, entries
+            // set.
             if done.is_ok() || matches!(step, Step::MakeClaim { .. } | Step::ChangeOwners { .. }) {
                 run.journal.note(step, 0);
             }
             done.map_err(fail)?;
         } else {
-            // What is sent together is carried out together, also what follows a refused message: nothing
-            // may go before what takes its place is known to stand.
+            // What is sent together is carried out together, also what follows a refused message:
+            // nothing may go before what takes its place is known to stand.
             if matches!(
                 step,
                 Step::DeleteFilter { .. }
@@ -279,9 +281,9 @@ impl<'s> Run<'_, 's> {
         }
     }
 
-    /// Tables whose last link went a moment ago are still in use, and so, when they have gone, are those
-    /// that they led to: asked again and again. A pref's first table goes last: it tells of the others, if
-    /// this run ends here.
+    /// Tables whose last link went a moment ago are still in use, and so, when they have gone, are
+    /// those that they led to: asked again and again. A pref's first table goes last: it tells of
+    /// the others, if this run ends here.
     fn delete_tables(
         &mut self,
         step: &Step,
@@ -360,8 +362,8 @@ impl<'s> Run<'_, 's> {
         }
     }
 
-    /// What processes of a class's accounts have left queued carries its number still, and stays within
-    /// its limits, although the accounts may be nobody's from now on.
+    /// What processes of a class's accounts have left queued carries its number still, and stays
+    /// within its limits, although the accounts may be nobody's from now on.
     fn keep_orphans(&self, class: ClassId) {
         let Some(maps) = &self.kernel.owners else { return };
         let outcome = maps.table().and_then(|table| {
@@ -502,8 +504,8 @@ impl<'s> Run<'_, 's> {
         })
     }
 
-    /// The kernel's own root is replaced by an add; a foreign one that was taken over by a replace, or,
-    /// where it has our handle, only after it is deleted (HTB refuses every change).
+    /// The kernel's own root is replaced by an add; a foreign one that was taken over by a replace,
+    /// or, where it has our handle, only after it is deleted (HTB refuses every change).
     fn add_root(&self, link: &LinkName, ifindex: u32) -> Vec<Request> {
         let mark = self.kernel.mark;
         match self.facts.links.get(link).map(|facts| &facts.root) {

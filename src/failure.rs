@@ -17,8 +17,8 @@ pub enum Failure {
     Policy(Box<Report>),
     /// The command line, a file, or a name in it; nothing was touched.
     Usage(String),
-    /// The kernel or the system refused; what was there before is back, unless the text says what is
-    /// not.
+    /// The kernel or the system refused; what was there before is back, unless the text says what
+    /// is not.
     Refused(Box<Refusal>),
     /// Another run holds the lock.
     Locked(String),
@@ -37,7 +37,8 @@ pub struct Refusal {
     pub errno: Option<i32>,
 }
 
-/// The step in tc words. Of thousands of commands the one that was refused says enough, or the first.
+/// The step in tc words. Of thousands of commands the one that was refused says enough, or the
+/// first.
 fn commands(failed: &Failed, paths: &Paths) -> String {
     const MANY: usize = 16;
     let commands = Tc(&failed.step, paths).to_string();

@@ -59,8 +59,8 @@ impl Kernel {
         let host = std::fs::metadata("/proc/1/ns/net").map(|meta| meta.ino()).ok();
         let name = match name {
             Some(name) => name.to_string(),
-            // Who may not look at process 1 either is not root, and changes nothing, or is root without
-            // CAP_SYS_PTRACE, who cannot know whether this is the host.
+            // Who may not look at process 1 either is not root, and changes nothing, or is root
+            // without CAP_SYS_PTRACE, who cannot know whether this is the host.
             None if host.map_or(!nix::unistd::geteuid().is_root(), |host| host == netns) => {
                 "shaper".to_string()
             }
@@ -125,7 +125,8 @@ impl Kernel {
         Ok(true)
     }
 
-    /// Whether the hierarchy has no directories: after a mount it shows those that outlived the last one.
+    /// Whether the hierarchy has no directories: after a mount it shows those that outlived the
+    /// last one.
     pub fn is_empty_hierarchy(&self) -> bool {
         self.hierarchy.as_ref().is_some_and(Hierarchy::is_empty)
     }
@@ -162,9 +163,10 @@ impl Kernel {
         })
     }
 
-    /// What to do with a process. As [`process::decide`], and sees to it that the namespace of another
-    /// instance is the one that it noted: an inode's number is free again once its namespace is gone, and
-    /// whoever made namespaces until he had such a number would be left alone.
+    /// What to do with a process. As [`process::decide`], and sees to it that the namespace of
+    /// another instance is the one that it noted: an inode's number is free again once its
+    /// namespace is gone, and whoever made namespaces until he had such a number would be left
+    /// alone.
     pub fn decide(
         &self,
         process: &Process,
@@ -195,9 +197,9 @@ impl Kernel {
         decision
     }
 
-    /// Packets of sockets that `uid` owns and that carry the claim's number are the claim's from now on,
-    /// although the uid is another's: a process of his was put there on purpose. Root's go by their
-    /// number anyway, and where `cls_cgroup` finds the class, everybody's.
+    /// Packets of sockets that `uid` owns and that carry the claim's number are the claim's from
+    /// now on, although the uid is another's: a process of his was put there on purpose. Root's go
+    /// by their number anyway, and where `cls_cgroup` finds the class, everybody's.
     pub fn give(&self, uid: u32, claim: &Claim) {
         let (Some(maps), Some(instance)) = (&self.owners, self.instance()) else { return };
         // One that is not there yet will be asked for again.

@@ -192,8 +192,8 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     Ok(sight)
 }
 
-/// Asks devices for their speed: of these links only, since each is asked by two ioctls, and a host may have
-/// a thousand links that nobody means.
+/// Asks devices for their speed: of these links only, since each is asked by two ioctls, and a host
+/// may have a thousand links that nobody means.
 ///
 /// # Errors
 /// No descriptor or memory to ask one.
@@ -290,7 +290,8 @@ fn tree(
     let mut standing = Vec::with_capacity(classes.len());
     let mut with_leaf = Vec::with_capacity(classes.len());
     for ClassRecord { classid, class, counters, leaf, .. } in classes {
-        // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are theirs.
+        // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are
+        // theirs.
         let elsewhere = classid.shard().is_some_and(|shard| !shards.contains(&shard));
         if classid.our_class().is_none() || elsewhere {
             continue;
@@ -372,8 +373,9 @@ fn filters(
     ours
 }
 
-/// u32 hash tables of prefs of ours that do not stand: no list has them, and only while another u32 pref
-/// stands are they there. A set's first table is the last to go, so that it tells of the others.
+/// u32 hash tables of prefs of ours that do not stand: no list has them, and only while another u32
+/// pref stands are they there. A set's first table is the last to go, so that it tells of the
+/// others.
 fn left_tables(
     kernel: &mut Kernel,
     ifindex: u32,
@@ -413,8 +415,8 @@ fn shared(kernel: &Kernel) -> Result<bool, ObserveError> {
     Ok(false)
 }
 
-/// What the kernel can do. What stands shows it; only where nothing of ours stands yet, or it is not
-/// the best there is, must it be tried out.
+/// What the kernel can do. What stands shows it; only where nothing of ours stands yet, or it is
+/// not the best there is, must it be tried out.
 fn features(observation: &Observation) -> Result<Features, ObserveError> {
     let trees = || observation.state.links.values();
     let tags: BTreeSet<Tag> = trees()
@@ -463,10 +465,10 @@ fn features(observation: &Observation) -> Result<Features, ObserveError> {
     Ok(features)
 }
 
-/// Retired classes and those of `leaving` that hold no packets on any link, have sent none between the
-/// two looks, and that no socket is tagged with: a connection that nobody has accepted yet sends
-/// nothing and keeps its tag, and would send past every limit once its class were gone, or in the class
-/// of whoever gets the number next.
+/// Retired classes and those of `leaving` that hold no packets on any link, have sent none between
+/// the two looks, and that no socket is tagged with: a connection that nobody has accepted yet
+/// sends nothing and keeps its tag, and would send past every limit once its class were gone, or in
+/// the class of whoever gets the number next.
 pub fn quiet(
     proc_root: &Path,
     earlier: &Sight,

@@ -42,8 +42,8 @@ pub struct KernelState {
 }
 
 /// A link's qdisc `clsact`. At its egress side a packet passes filters before it comes to the root
-/// qdisc. It belongs to nobody and carries no mark: it goes with the last filter of ours, unless there
-/// are others.
+/// qdisc. It belongs to nobody and carries no mark: it goes with the last filter of ours, unless
+/// there are others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clsact {
     /// Ours, at its egress side.
@@ -100,16 +100,16 @@ pub struct Tree {
     pub leaves: BTreeMap<ClassId, LeafQdisc>,
     /// The filters of the root qdisc.
     pub filters: BTreeMap<Pref, Filter>,
-    /// u32 hash tables, by number, whose pref is gone. They keep the classes that their rules send to
-    /// from being deleted, and nothing lists them. Never desired.
+    /// u32 hash tables, by number, whose pref is gone. They keep the classes that their rules send
+    /// to from being deleted, and nothing lists them. Never desired.
     pub left_tables: BTreeSet<u16>,
     /// The filters of each shard's qdisc.
     pub shards: BTreeMap<Shard, BTreeMap<Pref, Filter>>,
 }
 
 impl Tree {
-    /// The class that this one hangs in, also across the border of a shard's qdisc: `e000:1` hangs in
-    /// `1:e000`.
+    /// The class that this one hangs in, also across the border of a shard's qdisc: `e000:1` hangs
+    /// in `1:e000`.
     pub fn above(&self, classid: ClassId) -> Option<ClassId> {
         match classid.shard() {
             Some(shard) if classid == shard.root() => Some(shard.class()),
@@ -177,9 +177,9 @@ pub enum LeafQdisc {
 }
 
 impl LeafQdisc {
-    /// Flow queues in an fq_codel leaf: a leaf takes 11 kB with these, 73 kB with the default 1,024,
-    /// and only one user's flows share them. `fq_codel_change` refuses
-    /// to change them later, so one constant for all.
+    /// Flow queues in an fq_codel leaf: a leaf takes 11 kB with these, 73 kB with the default
+    /// 1,024, and only one user's flows share them. `fq_codel_change` refuses to change them later,
+    /// so one constant for all.
     pub const FQ_CODEL_FLOWS: u32 = 32;
 
     /// Its handle below this class.
@@ -240,16 +240,16 @@ pub struct Facts {
     pub links: BTreeMap<LinkName, LinkFacts>,
     pub features: Features,
     pub accounts: Accounts,
-    /// The systemd units that there are, and under which name their processes are found: an alias is
-    /// another's. `None`: nobody asked.
+    /// The systemd units that there are, and under which name their processes are found: an alias
+    /// is another's. `None`: nobody asked.
     pub units: Option<BTreeMap<String, String>>,
     /// Retired classes that have no backlog and have sent nothing for long enough, on any link.
     pub quiet: BTreeSet<ClassId>,
 }
 
 impl Facts {
-    /// Whether sockets of other namespaces can send through the link: macvlan and ipvlan are on Ethernet,
-    /// and not on loopback (`macvlan_port_create`, drivers/net/macvlan.c).
+    /// Whether sockets of other namespaces can send through the link: macvlan and ipvlan are on
+    /// Ethernet, and not on loopback (`macvlan_port_create`, drivers/net/macvlan.c).
     pub fn carries_others(&self, link: &LinkName) -> bool {
         let device = self.links.get(link);
         !self.own_sockets_only && device.is_some_and(|it| it.ethernet && !it.loopback)
@@ -331,7 +331,8 @@ pub struct Helpers {
     pub socket_tag: bool,
     /// `bpf_get_netns_cookie`, for programs of tc.
     pub netns_cookie: bool,
-    /// `bpf_skc_to_mptcp_sock` (Linux 5.19), where the kernel describes its types; needs CAP_PERFMON.
+    /// `bpf_skc_to_mptcp_sock` (Linux 5.19), where the kernel describes its types; needs
+    /// CAP_PERFMON.
     pub mptcp: Option<MptcpLayout>,
 }
 

@@ -1,5 +1,5 @@
-//! Who has which class, what it may send and what it sent: read from the kernel alone, as a table or
-//! as CONTRACT's JSON.
+//! Who has which class, what it may send and what it sent: read from the kernel alone, as a table
+//! or as CONTRACT's JSON.
 
 mod table;
 
@@ -74,8 +74,8 @@ pub struct Pool {
     pub classid: String,
     #[serde(flatten)]
     pub class: ClassNumbers,
-    /// IPv4 packets that this namespace forwarded since it began (`Ip: ForwDatagrams`), of which the
-    /// ones that left by this link are in the default class: they have no process of ours.
+    /// IPv4 packets that this namespace forwarded since it began (`Ip: ForwDatagrams`), of which
+    /// the ones that left by this link are in the default class: they have no process of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarded_packets: Option<u64>,
 }
@@ -94,8 +94,8 @@ pub struct Rule {
     /// A user, a class, `default` or `unshaped`.
     pub to: String,
     pub classid: String,
-    /// Matched since the rules last changed; nothing where the kernel does not count them, which it does
-    /// not for u32 without CONFIG_CLS_U32_PERF.
+    /// Matched since the rules last changed; nothing where the kernel does not count them, which it
+    /// does not for u32 without CONFIG_CLS_U32_PERF.
     pub packets: Option<u64>,
 }
 

@@ -1,10 +1,11 @@
-//! Text that somebody else wrote, made safe to print. Any user chooses the name of his processes and of
-//! his cgroups, a name service those of its accounts, and a policy may come from anywhere: what is in
-//! them must neither command root's terminal (escape sequences) nor turn its lines around (bidi
-//! controls), hide in it (zero-width characters), or forge a line of its own (newlines).
+//! Text that somebody else wrote, made safe to print. Any user chooses the name of his processes
+//! and of his cgroups, a name service those of its accounts, and a policy may come from anywhere:
+//! what is in them must neither command root's terminal (escape sequences) nor turn its lines
+//! around (bidi controls), hide in it (zero-width characters), or forge a line of its own
+//! (newlines).
 //!
-//! A foreign text is a [`Foreign`], or goes through [`shown`], where it enters a sentence; [`page`],
-//! [`line`] and [`json`] are the last gate, which everything that is printed passes.
+//! A foreign text is a [`Foreign`], or goes through [`shown`], where it enters a sentence;
+//! [`page`], [`line`] and [`json`] are the last gate, which everything that is printed passes.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -51,8 +52,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Everything that a command prints, of several lines. `color`: our own colours (SGR sequences, which
-/// change nothing but how letters look) are kept.
+/// Everything that a command prints, of several lines. `color`: our own colours (SGR sequences,
+/// which change nothing but how letters look) are kept.
 pub fn page(text: &str, color: bool) -> Cow<'_, str> {
     if !color {
         return escaped(text, |c| c == '\n');
@@ -87,8 +88,8 @@ pub fn record(text: &str) -> String {
     page(text, false).replace('\n', "\n    ")
 }
 
-/// A JSON document with every risky character in its strings as `\uXXXX`: the same document, and safe
-/// on a terminal. The only ones outside strings are newlines.
+/// A JSON document with every risky character in its strings as `\uXXXX`: the same document, and
+/// safe on a terminal. The only ones outside strings are newlines.
 pub fn json(document: &str) -> Cow<'_, str> {
     if !document.contains(|c| c != '\n' && is_risky(c)) {
         return Cow::Borrowed(document);
@@ -120,7 +121,8 @@ fn escaped(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// `\n`, `\u{1b}`, `\u{202e}`. Backslashes stay as they are: systemd's own names have them (`\x2d`).
+/// `\n`, `\u{1b}`, `\u{202e}`. Backslashes stay as they are: systemd's own names have them
+/// (`\x2d`).
 fn escape(c: char, into: &mut String) {
     let _ = match c {
         '\n' => into.write_str("\\n"),
@@ -130,9 +132,9 @@ fn escape(c: char, into: &mut String) {
     };
 }
 
-/// Control characters (C0, DEL and C1, where U+009B is an escape sequence's beginning), separators of
-/// lines, and what Unicode calls format characters or default-ignorable: bidi controls, zero-width
-/// characters, tags. Letters of every script, wide ones and signs stay.
+/// Control characters (C0, DEL and C1, where U+009B is an escape sequence's beginning), separators
+/// of lines, and what Unicode calls format characters or default-ignorable: bidi controls,
+/// zero-width characters, tags. Letters of every script, wide ones and signs stay.
 pub fn is_risky(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();

@@ -41,8 +41,8 @@ pub enum RateError {
 }
 
 impl Rate {
-    /// What a class gets when nothing is left to guarantee (1 kbit/s): HTB needs a rate above zero, and
-    /// ten thousand of these must still be little.
+    /// What a class gets when nothing is left to guarantee (1 kbit/s): HTB needs a rate above zero,
+    /// and ten thousand of these must still be little.
     pub const MIN_GUARANTEE: Rate = Rate::literal(125);
 
     /// A rate that the program itself names, in bytes per second; only for constants.
@@ -419,9 +419,9 @@ impl ClassId {
     }
 }
 
-/// An HTB qdisc of its own for a part of a link's users: the kernel walks all classes of a qdisc for
-/// each one that is added, so many classes are built faster in several. The number is its major; it
-/// hangs below the class `1:MAJOR` of the root.
+/// An HTB qdisc of its own for a part of a link's users: the kernel walks all classes of a qdisc
+/// for each one that is added, so many classes are built faster in several. The number is its
+/// major; it hangs below the class `1:MAJOR` of the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard(u16);
 

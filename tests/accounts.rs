@@ -11,8 +11,8 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use shaper::accounts::{Question, lookup};
 
-/// glibc reads nsswitch.conf once in a process, so each test runs in a process of its own: this same
-/// program, asked for that one test.
+/// glibc reads nsswitch.conf once in a process, so each test runs in a process of its own: this
+/// same program, asked for that one test.
 fn with_files(test: &str, files: &[(&str, &str)], body: impl FnOnce()) {
     const CHILD: &str = "SHAPER_TEST_CHILD";
     assert!(nix::unistd::geteuid().is_root(), "needs root");

@@ -1,7 +1,7 @@
 //! Golden plans: the whole pure pipeline, policy text to steps, on stated facts. A case is a folder
-//! in `tests/golden/`: `policies.yaml`; `observed`, what stands before; `plan`, the steps as `shaper
-//! plan` prints them and as the commands that they equal. `make bless` writes the plans anew;
-//! review them as text.
+//! in `tests/golden/`: `policies.yaml`; `observed`, what stands before; `plan`, the steps as
+//! `shaper plan` prints them and as the commands that they equal. `make bless` writes the plans
+//! anew; review them as text.
 //!
 //! `observed` begins with `nothing` (no link has a tree) or `after CASE` (what that case's plan
 //! leaves), and goes on with one line for each thing that happened since:

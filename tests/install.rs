@@ -1,6 +1,7 @@
-//! What the Makefile does for people who build and install: `install` builds nothing and says so when there
-//! is nothing; DESTDIR, PREFIX and UNITS hold; `uninstall` leaves nothing; a Rust that is too old is
-//! named before cargo says something obscure. In a copy, with programs of the test's own on PATH.
+//! What the Makefile does for people who build and install: `install` builds nothing and says so
+//! when there is nothing; DESTDIR, PREFIX and UNITS hold; `uninstall` leaves nothing; a Rust that
+//! is too old is named before cargo says something obscure. In a copy, with programs of the test's
+//! own on PATH.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -403,7 +403,8 @@ fn a_chain_of_processes_that_each_fork_and_end_is_caught() {
         let scratch = Scratch::new(point);
         let uid = unique();
         scratch.instance.make(&claim("user/bob"), classid(0x10)).unwrap();
-        // At every moment one process lives, for some milliseconds, and leaves a child when it ends.
+        // At every moment one process lives, for some milliseconds, and leaves a child when it
+        // ends.
         let chain = "f() { sleep 0.005; f & }; f & f & f & wait";
         let _chain = Group::start(Command::new("sh").args(["-c", chain]).uid(uid));
         thread::sleep(Duration::from_millis(50));

@@ -1,5 +1,6 @@
 //! The deciding program, run as a value by an interpreter, beside what it should answer, in words.
-//! Needs nothing of the machine. What the verifiers take is tried by `tests/netlink`, what packets get by `tests/kernel`.
+//! Needs nothing of the machine. What the verifiers take is tried by `tests/netlink`, what packets
+//! get by `tests/kernel`.
 
 mod interpreter;
 
@@ -23,8 +24,8 @@ struct Packet {
     socket: Option<(bool, u64, u32)>,
     /// Where it is no full one: the request of a connection, of whose listener the functions tell.
     is_request: bool,
-    /// Whether the socket is one of TCP; else it is a raw one of the same protocol, as the kernel's own is
-    /// with which it answers.
+    /// Whether the socket is one of TCP; else it is a raw one of the same protocol, as the kernel's
+    /// own is with which it answers.
     is_tcp: bool,
     /// Of the MPTCP socket that it is a subflow of: owner and tag.
     mptcp: Option<(u32, u32)>,

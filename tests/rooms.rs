@@ -239,8 +239,8 @@ fn unsafe_stands_in_sys_alone() {
     }
 }
 
-/// Other people's names must not command a terminal: what is printed passes `text` on its way out, in
-/// the two files that open a way out.
+/// Other people's names must not command a terminal: what is printed passes `text` on its way out,
+/// in the two files that open a way out.
 #[test]
 fn whatever_is_printed_passes_one_gate() {
     for file in files().iter().filter(|file| !file.is_test) {

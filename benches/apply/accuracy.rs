@@ -1,6 +1,6 @@
 //! Whether a user gets what the policy promises, from 64 kbit to 5 Gbit: payload that arrives, as
-//! link-layer bytes (which is what a rate counts), over the promise. Streams of TCP, and datagrams of
-//! 200 bytes, each beside the same link without a qdisc.
+//! link-layer bytes (which is what a rate counts), over the promise. Streams of TCP, and datagrams
+//! of 200 bytes, each beside the same link without a qdisc.
 
 use std::fmt::Write;
 use std::thread::sleep;
@@ -38,8 +38,8 @@ users:
 /// Within this the promise is kept.
 const PERCENT: f64 = 2.0;
 
-/// How often a rate that came out off is measured at most: a machine whose CPUs are taken away for a
-/// moment sends late, and HTB gives nothing back for that.
+/// How often a rate that came out off is measured at most: a machine whose CPUs are taken away for
+/// a moment sends late, and HTB gives nothing back for that.
 const TIMES: usize = 3;
 
 /// Link-layer bits a second of one flow.

@@ -1,6 +1,6 @@
-//! What a packet costs beside many users: one who sends small datagrams as fast as they go, among 10,
-//! 1,000 and 10,000, who are silent, or all have a queue that waits for its rate. Shards beside the same
-//! users in one qdisc (numbered in the policy, which keeps them there).
+//! What a packet costs beside many users: one who sends small datagrams as fast as they go, among
+//! 10, 1,000 and 10,000, who are silent, or all have a queue that waits for its rate. Shards beside
+//! the same users in one qdisc (numbered in the policy, which keeps them there).
 
 use std::fmt::Write;
 use std::fs;
@@ -95,7 +95,8 @@ fn socket() -> UdpSocket {
     socket
 }
 
-/// A queue for each of these users. A socket for each: one would count what waits as its own and block.
+/// A queue for each of these users. A socket for each: one would count what waits as its own and
+/// block.
 fn fill(users: std::ops::Range<u32>) {
     for user in users {
         move_to(user);

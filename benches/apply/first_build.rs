@@ -1,5 +1,5 @@
-//! First builds of 1,000 and 10,000 users, beside `tc -batch` with the same tree and bare system calls
-//! with the same directories.
+//! First builds of 1,000 and 10,000 users, beside `tc -batch` with the same tree and bare system
+//! calls with the same directories.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The host that is measured: a link, many accounts, some of whom run something, and policies of any
-//! size; and waiting until what a measurement left behind is over.
+//! The host that is measured: a link, many accounts, some of whom run something, and policies of
+//! any size; and waiting until what a measurement left behind is over.
 
 use std::fmt::Write;
 use std::fs;
@@ -150,8 +150,8 @@ pub fn classes() -> usize {
     run(&format!("tc class show dev {LINK}")).lines().filter(|l| l.starts_with("class htb")).count()
 }
 
-/// Waits until the kernel has freed what was removed: it does so later, in a thread of its own, which
-/// would take time away from the next measurement.
+/// Waits until the kernel has freed what was removed: it does so later, in a thread of its own,
+/// which would take time away from the next measurement.
 pub fn settle() {
     let cgroups = || {
         let text = fs::read_to_string("/proc/cgroups").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! What a user waits for who sends little, while another fills his class, and while he fills his own.
+//! What a user waits for who sends little, while another fills his class, and while he fills his
+//! own.
 
 use std::fmt::Write;
 use std::thread::sleep;

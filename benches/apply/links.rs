@@ -1,5 +1,5 @@
-//! How soon a link that comes is shaped: one that the policy names, and one that fits a pattern; on a host
-//! of few links, and among many that nobody means.
+//! How soon a link that comes is shaped: one that the policy names, and one that fits a pattern; on
+//! a host of few links, and among many that nobody means.
 
 use std::fmt::Write;
 use std::thread::sleep;

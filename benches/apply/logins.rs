@@ -1,5 +1,5 @@
-//! How soon a login is placed by the daemon, while another account does in a loop what the kernel tells
-//! of most: one process of it, and four.
+//! How soon a login is placed by the daemon, while another account does in a loop what the kernel
+//! tells of most: one process of it, and four.
 
 use std::fmt::Write;
 use std::thread::sleep;

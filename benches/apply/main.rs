@@ -39,8 +39,8 @@ use std::{env, fs};
 use support::cell;
 use support::harness::{self, On, Test};
 
-/// A part of the results: its heading, and what finds it out. It prints what it measures, and leaves
-/// its text through [`write`].
+/// A part of the results: its heading, and what finds it out. It prints what it measures, and
+/// leaves its text through [`write`].
 struct Section {
     name: &'static str,
     heading: &'static str,

@@ -1,5 +1,5 @@
-//! FireQOS and tcconfig beside shaper, at sizes that they can take. Neither knows users, so all three
-//! get what they have in common: a class and a rule by source address for each of so many.
+//! FireQOS and tcconfig beside shaper, at sizes that they can take. Neither knows users, so all
+//! three get what they have in common: a class and a rule by source address for each of so many.
 
 use std::fmt::Write;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The first placement of everybody who runs, beside a bare loop that reads what says whose a process is,
-//! once, and writes its pid to `cgroup.procs`.
+//! The first placement of everybody who runs, beside a bare loop that reads what says whose a
+//! process is, once, and writes its pid to `cgroup.procs`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

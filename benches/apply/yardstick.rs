@@ -88,7 +88,8 @@ fn dump(kind: u16, index: u32) -> usize {
     }
 }
 
-/// The four things that say whose a process is and where, of every process: its pid and its real uid.
+/// The four things that say whose a process is and where, of every process: its pid and its real
+/// uid.
 pub fn walk(mut each: impl FnMut(u32, u32)) -> usize {
     let mut buffer = vec![0; 4096];
     let mut bytes = 0;

@@ -1,5 +1,5 @@
-//! `benches/RESULTS.md`: each bench replaces its own sections and leaves the others, so that one can
-//! be run again alone. A section stands between two comments that name it.
+//! `benches/RESULTS.md`: each bench replaces its own sections and leaves the others, so that one
+//! can be run again alone. A section stands between two comments that name it.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! NSS, asked by a child: its modules may hang, start threads, or hold locks, and this process wants
-//! to go on, or to fork.
+//! NSS, asked by a child: its modules may hang, start threads, or hold locks, and this process
+//! wants to go on, or to fork.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -40,11 +40,12 @@ pub struct Question {
     pub uids: BTreeSet<u32>,
     /// Uids that have a process in the links' network namespace.
     pub running: BTreeSet<u32>,
-    /// Nobody needs to know which groups an account is in: of a name then only the uid is asked, and of
-    /// who runs only the name. Groups cost more than everything else of 10,000 names together.
+    /// Nobody needs to know which groups an account is in: of a name then only the uid is asked,
+    /// and of who runs only the name. Groups cost more than everything else of 10,000 names
+    /// together.
     pub without_groups: bool,
-    /// All of `/etc/subuid`. Otherwise only the lines that decide about who runs: a host may have one
-    /// for each of 60,000 accounts.
+    /// All of `/etc/subuid`. Otherwise only the lines that decide about who runs: a host may have
+    /// one for each of 60,000 accounts.
     pub all_subuids: bool,
 }
 
@@ -70,8 +71,9 @@ impl Question {
 }
 
 /// Asks NSS. What it could not answer is in no map, and `unavailable` says why; what it says does
-/// not exist is `None` in `by_name` and `groups`, and a uid that no account has is in `absent`. `subuid` is the path of
-/// [`SUBUID`]; one that cannot be read is a file without lines, since most hosts need none.
+/// not exist is `None` in `by_name` and `groups`, and a uid that no account has is in `absent`.
+/// `subuid` is the path of [`SUBUID`]; one that cannot be read is a file without lines, since most
+/// hosts need none.
 pub fn lookup(question: Question, subuid: &Path) -> Accounts {
     let Question { names, groups, uids, running, without_groups, all_subuids } = question;
     let local = local();
@@ -199,9 +201,10 @@ impl Asking<'_> {
         Some(Account { name, gids })
     }
 
-    /// The subordinate ranges. Who owns one is asked where it decides about a uid that runs and that NSS
-    /// does not know; elsewhere it is known of numbers, of the local file, of the policy's names and of accounts that run: a
-    /// host may have one range for each of 60,000 accounts, who are not worth 60,000 questions.
+    /// The subordinate ranges. Who owns one is asked where it decides about a uid that runs and
+    /// that NSS does not know; elsewhere it is known of numbers, of the local file, of the policy's
+    /// names and of accounts that run: a host may have one range for each of 60,000 accounts, who
+    /// are not worth 60,000 questions.
     fn subuids(
         &mut self,
         path: &Path,

@@ -56,8 +56,8 @@ pub(super) struct Change<'a> {
     pub time: Duration,
 }
 
-/// Starts the guard while the lock is still held, so that no other run comes between. Returns in the
-/// process that called; the guard never does.
+/// Starts the guard while the lock is still held, so that no other run comes between. Returns in
+/// the process that called; the guard never does.
 pub(super) fn start(
     kernel: &Kernel,
     change: &Change<'_>,
@@ -90,8 +90,8 @@ fn watch_over(name: &str, instance: &Instance, change: &Change<'_>) {
     }
     // Others may have waited for the same moment.
     let _lock = instance.lock(PATIENCE);
-    // First of all: were this process killed before it is done, nobody would bring back by accident what
-    // nobody confirmed.
+    // First of all: were this process killed before it is done, nobody would bring back by accident
+    // what nobody confirmed.
     let noted = instance.set_reverted(policy);
     let came_of_it = match Kernel::open(Some(name)) {
         Ok(mut kernel) => before.bring_back(&mut kernel, journal),

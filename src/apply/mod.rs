@@ -160,7 +160,8 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
     let mut applied = Applied::default();
     if lock.is_none() {
         applied.mounted = session.kernel.mount()?;
-        // Who runs is known, and sits where he sat: reading them all again would take a second for 20,000.
+        // Who runs is known, and sits where he sat: reading them all again would take a second for
+        // 20,000.
         let scan = std::mem::take(&mut meaning.sight.scan);
         session.seen = match applied.mounted {
             false => Some(scan),

@@ -15,8 +15,8 @@ use crate::state::{Claim, Facts, KernelState, LinkName};
 use crate::sys::signal;
 use crate::units::Minor;
 
-/// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet, an
-/// account logs in meanwhile. More than these, and somebody else is changing things as we do.
+/// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet,
+/// an account logs in meanwhile. More than these, and somebody else is changing things as we do.
 const MAX_ROUNDS: usize = 8;
 
 /// How often the kernel may contradict what was seen a moment before.
@@ -100,7 +100,8 @@ impl Run<'_, '_> {
             // A minor that was collected may be retired once more.
             waited_for.retain(|minor| pending.contains(minor));
             if !self.applied.placement.waiting.is_empty() {
-                // Newcomers need classes, also those who are root again at the next look (`follow`).
+                // Newcomers need classes, also those who are root again at the next look
+                // (`follow`).
                 let waiting = self.applied.placement.waiting.keys();
                 self.session.came.extend(waiting.filter_map(Claim::comes_and_goes).cloned());
                 meaning = self.session.look()?;
@@ -121,9 +122,9 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// A step was refused, or its result is not to be seen. What the look said may not be so any more:
-    /// another look, and another plan from there. The trouble itself where that says the same as before
-    /// and the kernel does not contradict it, or has done so too often.
+    /// A step was refused, or its result is not to be seen. What the look said may not be so any
+    /// more: another look, and another plan from there. The trouble itself where that says the same
+    /// as before and the kernel does not contradict it, or has done so too often.
     fn another_look(
         &mut self,
         trouble: Trouble,
@@ -220,8 +221,8 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure. `facts`:
-    /// those that the plan was made with; of a link that went since, nothing is to do.
+    /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure.
+    /// `facts`: those that the plan was made with; of a link that went since, nothing is to do.
     fn verify(&mut self, desired: &KernelState, facts: &Facts) -> Result<(), Trouble> {
         let links = desired.links.keys().map(ToString::to_string).collect();
         let wanted = Wanted { links, ..Wanted::default() };

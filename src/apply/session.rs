@@ -28,29 +28,33 @@ pub struct Session {
     pub options: Options,
     /// Uids to ask NSS about beyond those that the policy names and those that run.
     pub ask: BTreeSet<u32>,
-    /// Accounts, and ranges of subordinate uids, whose processes were found in this run and that had no class then.
+    /// Accounts, and ranges of subordinate uids, whose processes were found in this run and that
+    /// had no class then.
     pub came: BTreeSet<Owner>,
     /// Who the accounts are, if somebody asked already: then NSS is not asked.
     pub known: Option<Accounts>,
-    /// NSS is asked by a child, because this process will fork: a module that started a thread here would
-    /// leave its locks held for ever in the fork, where that thread is not.
+    /// NSS is asked by a child, because this process will fork: a module that started a thread here
+    /// would leave its locks held for ever in the fork, where that thread is not.
     pub asks_apart: bool,
     /// Whether processes are looked at, and moved. Without it the accounts that run are those of
     /// `known`.
     pub processes: bool,
     /// A look at them a moment ago, which the next one takes over.
     pub seen: Option<Scan>,
-    /// Accounts (and ranges of subordinate uids) whose time of grace is over; all others that stand keep
-    /// their class, also without a process. `None`: whoever has no process leaves, unless something was
-    /// put there by hand. Those who leave keep it too for as long as it is not known to be quiet, or
-    /// somebody is in their directory: who comes back then finds his one class, and not a second one
-    /// beside what still drains. What is not known of one that stands (its groups) is as it stands.
+    /// Accounts (and ranges of subordinate uids) whose time of grace is over; all others that stand
+    /// keep their class, also without a process. `None`: whoever has no process leaves, unless
+    /// something was put there by hand. Those who leave keep it too for as long as it is not known
+    /// to be quiet, or somebody is in their directory: who comes back then finds his one class, and
+    /// not a second one beside what still drains. What is not known of one that stands (its groups)
+    /// is as it stands.
     pub leaving: Option<BTreeSet<Owner>>,
     /// Links that stay as they stand, whatever the policy says.
     pub held: BTreeSet<LinkName>,
-    /// Links that were shaped before, by ifindex: another root qdisc there was put in the place of ours.
+    /// Links that were shaped before, by ifindex: another root qdisc there was put in the place of
+    /// ours.
     pub reclaimed: BTreeSet<u32>,
-    /// Links that the last look passed over, by ifindex, because somebody else's root qdisc stands there.
+    /// Links that the last look passed over, by ifindex, because somebody else's root qdisc stands
+    /// there.
     pub in_the_way: BTreeSet<u32>,
     /// The links of the last model, as they were then.
     pub(super) good: BTreeMap<LinkName, LinkFacts>,
@@ -196,8 +200,8 @@ impl Session {
         Ok(leave)
     }
 
-    /// Whoever stands runs, as far as classes go, until he leaves and his class is quiet. The classes of
-    /// those who leave and whose are not known to be.
+    /// Whoever stands runs, as far as classes go, until he leaves and his class is quiet. The
+    /// classes of those who leave and whose are not known to be.
     fn keep_who_stands(
         &self,
         observation: &mut Observation,
@@ -274,8 +278,8 @@ impl Session {
         }
     }
 
-    /// What a kernel lacks is found out by trying, in a network namespace of our own: without root it
-    /// only seems to lack it.
+    /// What a kernel lacks is found out by trying, in a network namespace of our own: without root
+    /// it only seems to lack it.
     fn lacking(&self, error: Impossible) -> Failure {
         let lacks = matches!(
             error,
@@ -320,8 +324,8 @@ impl Session {
         Ok((plan, desired))
     }
 
-    /// Two instances in one namespace would put the same processes into their own directories, in turn,
-    /// and read each other's classids.
+    /// Two instances in one namespace would put the same processes into their own directories, in
+    /// turn, and read each other's classids.
     fn no_other_instance(&self, model: &Model, sight: &Sight) -> Result<(), Failure> {
         let mine = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
         for (name, facts) in &sight.facts().links {
@@ -338,8 +342,8 @@ impl Session {
         Ok(())
     }
 
-    /// Who made a root qdisc with this mark: a sentence's subject, and what to write after --cgroup. The
-    /// name is known as long as the instance has its directory where we look.
+    /// Who made a root qdisc with this mark: a sentence's subject, and what to write after
+    /// --cgroup. The name is known as long as the instance has its directory where we look.
     fn instance_of(&self, r2q: u32) -> (String, String) {
         let hierarchy = self.kernel.hierarchy().map(|hierarchy| fs::read_dir(&hierarchy.path));
         let names = hierarchy.into_iter().flatten().flatten().flatten();
@@ -404,8 +408,9 @@ fn links_of(model: &Model, facts: &Facts) -> BTreeMap<LinkName, LinkFacts> {
         .collect()
 }
 
-/// NSS could not answer, or was not asked about somebody who stands and does not run: an account that
-/// has a class in a group is taken to be in it still, so that nobody is moved to another class.
+/// NSS could not answer, or was not asked about somebody who stands and does not run: an account
+/// that has a class in a group is taken to be in it still, so that nobody is moved to another
+/// class.
 fn remember_groups(policy: &Policy, observation: &mut Observation) {
     let Observation { state, facts, .. } = observation;
     let accounts = &mut facts.accounts;

@@ -1,5 +1,5 @@
-//! The way back: what stood when a run began, and bringing that back after a failure. A plan like any
-//! other, so every prefix of it is safe too.
+//! The way back: what stood when a run began, and bringing that back after a failure. A plan like
+//! any other, so every prefix of it is safe too.
 
 use std::collections::BTreeMap;
 
@@ -37,8 +37,8 @@ impl Before {
         Before { observation, seats: processes.iter().filter_map(seat).collect() }
     }
 
-    /// Brings back what the run's own steps changed (`journal`), looks, and says what came of it in a
-    /// sentence that ends an error message.
+    /// Brings back what the run's own steps changed (`journal`), looks, and says what came of it in
+    /// a sentence that ends an error message.
     pub fn bring_back(&self, kernel: &mut Kernel, journal: &Journal) -> String {
         match self.attempt(kernel, journal) {
             Ok(gone) if gone.is_empty() => "what was there before is back".to_string(),

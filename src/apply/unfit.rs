@@ -10,9 +10,9 @@ use crate::policy::{Diagnostic, Kind, LinkRef, Report, Severity};
 use crate::state::{Facts, LinkFacts, LinkName};
 
 impl Session {
-    /// A model although some links are not as the policy needs them: one that was well before is taken
-    /// to be so still (a cable is out, a switch gives a lower speed, a tunnel has the default route);
-    /// another one is passed over.
+    /// A model although some links are not as the policy needs them: one that was well before is
+    /// taken to be so still (a cable is out, a switch gives a lower speed, a tunnel has the default
+    /// route); another one is passed over.
     pub(super) fn with_what_links_allow(
         &mut self,
         facts: &mut Facts,
@@ -50,8 +50,8 @@ impl Session {
         }
     }
 
-    /// New links that an error is about, each with the error: they need not keep the others from being
-    /// shaped.
+    /// New links that an error is about, each with the error: they need not keep the others from
+    /// being shaped.
     fn unfit(&self, report: &Report, facts: &Facts) -> BTreeMap<LinkName, String> {
         let mut unfit = BTreeMap::new();
         for line in &self.policy.links {
@@ -69,8 +69,8 @@ impl Session {
         unfit
     }
 
-    /// Takes links to be as they were when all was well. Those that are new and `unfit` are not there, or,
-    /// where it is not known which are, all new ones.
+    /// Takes links to be as they were when all was well. Those that are new and `unfit` are not
+    /// there, or, where it is not known which are, all new ones.
     fn links_as_they_were(&self, facts: &mut Facts, unfit: &BTreeSet<LinkName>) {
         let named = |name: &LinkName, link: &LinkFacts| {
             self.policy.links.iter().any(|line| line.name.value.means(name, &link.altnames))
@@ -93,8 +93,8 @@ impl Session {
         });
     }
 
-    /// Links that stand and that the policy means, but not now: the model passed them over, or `auto`
-    /// finds no link and may be any of them.
+    /// Links that stand and that the policy means, but not now: the model passed them over, or
+    /// `auto` finds no link and may be any of them.
     pub(super) fn passed_over<'a>(
         &self,
         meaning: &'a Meaning,

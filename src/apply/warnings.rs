@@ -1,5 +1,5 @@
-//! What an apply, or a plan, has to say beside its steps: the policy holds, but not quite as whoever
-//! wrote it may think.
+//! What an apply, or a plan, has to say beside its steps: the policy holds, but not quite as
+//! whoever wrote it may think.
 
 use super::{Meaning, Session};
 use crate::desired::{Sharding, Unguarded};

@@ -18,7 +18,8 @@ impl Instance {
         members_of(&self.root().join(CONFIRM))
     }
 
-    /// A change waited to be confirmed, and its guard was killed: what stands may be half taken back.
+    /// A change waited to be confirmed, and its guard was killed: what stands may be half taken
+    /// back.
     pub fn lost_guard(&self) -> Result<bool, Error> {
         Ok(self.root().join(CONFIRM).is_dir() && self.guards()?.is_empty())
     }

@@ -8,8 +8,8 @@ use super::instance::{PROCS, attached};
 use super::{Attached, Error, Instance};
 use crate::state::Claim;
 
-/// Claims' `cgroup.procs`, kept open: a move is one write then. A few, because a host may have more claims
-/// than a process may have descriptors.
+/// Claims' `cgroup.procs`, kept open: a move is one write then. A few, because a host may have more
+/// claims than a process may have descriptors.
 #[derive(Default)]
 pub struct Doors(HashMap<Claim, File>);
 

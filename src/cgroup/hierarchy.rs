@@ -16,9 +16,10 @@ use super::{Error, Instance};
 /// cgroup v2 root, a mkdir there makes a v2 cgroup.
 pub const DEFAULT_MOUNT: &str = "/run/shaper/net_cls";
 
-/// Since Linux 6.0. Without `favordynmods` the first move of a process after 10 ms without one waits for a
-/// grace period of RCU, which is 8 to 25 ms (`cgroup_threadgroup_rwsem`, kernel/cgroup/cgroup.c), and
-/// a login's is always the first; with it each takes 0.1 ms. What forks pay is a memory barrier.
+/// Since Linux 6.0. Without `favordynmods` the first move of a process after 10 ms without one
+/// waits for a grace period of RCU, which is 8 to 25 ms (`cgroup_threadgroup_rwsem`,
+/// kernel/cgroup/cgroup.c), and a login's is always the first; with it each takes 0.1 ms. What
+/// forks pay is a memory barrier.
 const QUICK: &str = "net_cls,favordynmods";
 
 /// The thread's own view: a thread may have entered another mount namespace than its process.

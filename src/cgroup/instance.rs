@@ -131,9 +131,9 @@ impl Instance {
         self.evict_and_remove(&self.directory(claim))
     }
 
-    /// Removes rooms without claims and, where no claim and nothing foreign is left, the note of the
-    /// namespace, the lock, and the instance's own directory. Whether all of it is gone: an instance
-    /// that still holds something stays known to others, and is still locked.
+    /// Removes rooms without claims and, where no claim and nothing foreign is left, the note of
+    /// the namespace, the lock, and the instance's own directory. Whether all of it is gone: an
+    /// instance that still holds something stays known to others, and is still locked.
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
         for room in ROOMS {
             self.remove_unless_occupied(&self.root.join(room))?;

@@ -1,9 +1,10 @@
 //! The daemon that keeps an instance, for others to find: it holds a record lock (fcntl(2)) on the
-//! directory `watch` in the instance's. The kernel says who holds it, drops it with the process, and
-//! does not pass it on to children. Only root may open that directory, as it is with the run's lock.
+//! directory `watch` in the instance's. The kernel says who holds it, drops it with the process,
+//! and does not pass it on to children. Only root may open that directory, as it is with the run's
+//! lock.
 //!
-//! Such a lock goes when its process closes any descriptor of the directory: whoever keeps an instance
-//! does not ask who keeps it.
+//! Such a lock goes when its process closes any descriptor of the directory: whoever keeps an
+//! instance does not ask who keeps it.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -45,8 +46,8 @@ impl Instance {
         }
     }
 
-    /// Makes this process the one that keeps the instance, which exists. Several may (one that was told
-    /// to begin despite another): the first that began is found.
+    /// Makes this process the one that keeps the instance, which exists. Several may (one that was
+    /// told to begin despite another): the first that began is found.
     pub fn keep(&self) -> Result<Keeping, Error> {
         let path = self.root().join(WATCH);
         match DirBuilder::new().mode(0o700).create(&path) {
@@ -63,8 +64,8 @@ impl Instance {
 }
 
 impl Keeping {
-    /// Whether the path still names the directory that is locked: the instance may have been removed,
-    /// and made anew.
+    /// Whether the path still names the directory that is locked: the instance may have been
+    /// removed, and made anew.
     pub fn holds(&self) -> bool {
         let same = |held: fs::Metadata, named: fs::Metadata| {
             (held.dev(), held.ino()) == (named.dev(), named.ino())

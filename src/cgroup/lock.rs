@@ -1,6 +1,6 @@
 //! One run at a time: flock(2) on a directory in the instance's, which works also where /run is
-//! read-only, and leaves no stale lock behind when a run is killed. Only root may open that directory:
-//! whoever can open one can lock it, and the instance's own is for all to read.
+//! read-only, and leaves no stale lock behind when a run is killed. Only root may open that
+//! directory: whoever can open one can lock it, and the instance's own is for all to read.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;

@@ -22,7 +22,8 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// The cgroup v1 controllers of this hierarchy, in the kernel's order; empty for any other mount.
+    /// The cgroup v1 controllers of this hierarchy, in the kernel's order; empty for any other
+    /// mount.
     pub fn has_controller(&self, name: &str) -> bool {
         self.fstype == "cgroup" && self.super_options.iter().any(|option| option == name)
     }

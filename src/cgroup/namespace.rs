@@ -51,7 +51,8 @@ impl Hierarchy {
         subdirectories(&self.path).is_ok_and(|names| names.is_empty())
     }
 
-    /// Network namespaces that instances other than `own` shape, by inode, and the instances' names.
+    /// Network namespaces that instances other than `own` shape, by inode, and the instances'
+    /// names.
     ///
     /// # Errors
     /// The hierarchy cannot be listed: who counted as alone would take the processes of others.

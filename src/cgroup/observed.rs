@@ -140,8 +140,8 @@ impl Folder {
         }
     }
 
-    /// kernfs counts subdirectories in the link count (`kernfs_refresh_inode`, fs/kernfs/inode.c), as
-    /// most file systems do: 2 and no more is none. Saves listing each of 10,000 directories.
+    /// kernfs counts subdirectories in the link count (`kernfs_refresh_inode`, fs/kernfs/inode.c),
+    /// as most file systems do: 2 and no more is none. Saves listing each of 10,000 directories.
     fn has_subdirectories(&self, name: &str) -> Result<bool, Error> {
         match fstatat(&self.handle, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(stat.st_nlink != 2),

@@ -1,6 +1,6 @@
-//! What quiet runs said already, so that cron tells of something that stays wrong once a day and not
-//! every two minutes: empty directories `said/<hash>-<when>` in the instance's, which hold no classid.
-//! There only root can make any, whatever `/run` is, and they end with the instance.
+//! What quiet runs said already, so that cron tells of something that stays wrong once a day and
+//! not every two minutes: empty directories `said/<hash>-<when>` in the instance's, which hold no
+//! classid. There only root can make any, whatever `/run` is, and they end with the instance.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

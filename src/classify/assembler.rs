@@ -1,8 +1,9 @@
 //! eBPF instructions as values: a builder with labels and numbered maps, so that a program can be
 //! read, run under a test's interpreter and told apart by its hash before any kernel sees it.
 //!
-//! Opcodes are those of the BPF instruction set (linux/bpf.h, RFC 9669). Only comparisons of 64 bits,
-//! forward jumps and functions that Linux 4.12 knows by number, so that old verifiers take them.
+//! Opcodes are those of the BPF instruction set (linux/bpf.h, RFC 9669). Only comparisons of 64
+//! bits, forward jumps and functions that Linux 4.12 knows by number, so that old verifiers take
+//! them.
 
 /// `struct bpf_insn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +76,8 @@ impl Width {
     }
 }
 
-/// A program in the making. A jump to a label that is never bound goes nowhere: the verifier refuses
-/// such a program, and so does every test that runs it.
+/// A program in the making. A jump to a label that is never bound goes nowhere: the verifier
+/// refuses such a program, and so does every test that runs it.
 #[derive(Debug, Default)]
 pub struct Assembler {
     instructions: Vec<Instruction>,

@@ -1,7 +1,8 @@
 //! The rules of both families as one filter that finds the IP header behind VLAN tags. Pure.
 //!
 //! The kernel asks a filter of protocol ip only about packets without a tag, so the rules of an
-//! Ethernet link are a filter of protocol all. A tag is in one of two places (802.1Q and 802.1ad alike):
+//! Ethernet link are a filter of protocol all. A tag is in one of two places (802.1Q and 802.1ad
+//! alike):
 //! - *Offloaded*, in `skb->vlan_tci`: what VLAN devices send, and the outermost tag of what a bridge
 //!   passes on. The bytes of the packet are as if there were none.
 //! - *In band*, in the packet's bytes: the inner tag of two, and what is sent so through a packet socket.

@@ -2,15 +2,15 @@
 //! every packet: the first rule of the list that matches. Pure.
 //!
 //! # How
-//! One byte of the packet is chosen that tells many rules apart. The rules that say that byte go into
-//! the table's 256 buckets; the others *wait*: they are asked after the table, by the same means. Where
-//! a waiting rule comes before one in a bucket, the bucket asks it first, so that the order of the file
-//! holds; what waits is asked there in runs, each a table of its own that all buckets share. A bucket
-//! that is still long becomes a table by another byte.
+//! One byte of the packet is chosen that tells many rules apart. The rules that say that byte go
+//! into the table's 256 buckets; the others *wait*: they are asked after the table, by the same
+//! means. Where a waiting rule comes before one in a bucket, the bucket asks it first, so that the
+//! order of the file holds; what waits is asked there in runs, each a table of its own that all
+//! buckets share. A bucket that is still long becomes a table by another byte.
 //!
-//! A byte of the ports is where it seems only in a packet that has ports, not in one with IP options or
-//! a later fragment. So the link to such a table has the keys that make sure (`guard`), and rules that
-//! contradict them need not wait.
+//! A byte of the ports is where it seems only in a packet that has ports, not in one with IP
+//! options or a later fragment. So the link to such a table has the keys that make sure (`guard`),
+//! and rules that contradict them need not wait.
 //!
 //! What no byte tells apart stays a list. Where tables would need more room than there is, longer
 //! lists are left as they are, until it fits.
@@ -190,9 +190,9 @@ impl<'a> Builder<'a> {
         Ok(U32Rules { tables: (0..).zip(tables).collect(), root: written(root) })
     }
 
-    /// Nodes that give the packets the answer of these rules, asked in their order, where before each
-    /// rule those that wait and come before it have been asked. (Those that wait and come after the
-    /// last need not be asked: whoever made the packets wait asks them all at the end.)
+    /// Nodes that give the packets the answer of these rules, asked in their order, where before
+    /// each rule those that wait and come before it have been asked. (Those that wait and come
+    /// after the last need not be asked: whoever made the packets wait asks them all at the end.)
     fn nodes(&mut self, places: &Places, inside: Inside) -> Result<Vec<Node>, DoesNotFit> {
         // Where others wait, each of a bucket's own costs a run of them.
         let short = if inside.waiting == NOBODY { inside.short } else { WORTH };
@@ -251,9 +251,10 @@ impl<'a> Builder<'a> {
         Ok(slice.guards.iter().map(link).collect())
     }
 
-    /// By how many bits of the byte a table of these rules is hashed. A range of ports leaves the last bits
-    /// open, and would stand in a bucket for each value of theirs: so by the most bits with which a rule
-    /// stands in two buckets on average, where no list gets longer than `short` by it.
+    /// By how many bits of the byte a table of these rules is hashed. A range of ports leaves the
+    /// last bits open, and would stand in a bucket for each value of theirs: so by the most bits
+    /// with which a rule stands in two buckets on average, where no list gets longer than `short`
+    /// by it.
     fn hashed(&self, said: &Places, byte: usize, short: usize) -> Hashed {
         let nodes_and_longest = |hashed: Hashed| {
             let mut lengths = vec![0; hashed.divisor()];
@@ -287,8 +288,8 @@ impl<'a> Builder<'a> {
         Ok(nodes)
     }
 
-    /// Appends what asks the `wanted` part of `whole`, a part of those that wait: quarters of quarters,
-    /// so that few runs serve every bucket.
+    /// Appends what asks the `wanted` part of `whole`, a part of those that wait: quarters of
+    /// quarters, so that few runs serve every bucket.
     fn run(
         &mut self,
         waiting: usize,
@@ -301,8 +302,8 @@ impl<'a> Builder<'a> {
         if from >= to {
             return Ok(());
         }
-        // The end of a run is asked as the whole: the packet matches nothing in its beginning, or it would
-        // not have come here.
+        // The end of a run is asked as the whole: the packet matches nothing in its beginning, or
+        // it would not have come here.
         let at_its_end = to == whole.1 && whole.1 - whole.0 > few && to - from <= few;
         if to - from <= few && !at_its_end {
             let places = &self.waiting[waiting].places[from..to];
@@ -416,8 +417,8 @@ impl<'a> Builder<'a> {
         self.byte(place, slice.byte).1.count_ones() >= FEWEST_BITS
     }
 
-    /// Bytes by which a table would be worth it, the best first: the one after which a packet has the
-    /// fewest of these rules left to ask.
+    /// Bytes by which a table would be worth it, the best first: the one after which a packet has
+    /// the fewest of these rules left to ask.
     fn slices(&self, places: &Places, used: u64) -> Vec<Slice> {
         let mut counts: BTreeMap<usize, Counts> = BTreeMap::new();
         for place in places {
@@ -441,9 +442,9 @@ impl<'a> Builder<'a> {
         bytes.into_iter().map(|byte| self.slice(places, byte)).collect()
     }
 
-    /// Where the best byte alone leaves long lists, each of its buckets is to become a table. Another byte
-    /// before it may need fewer: thousands of neighbours differ in few values of the third byte of their
-    /// addresses, and in all of the fourth.
+    /// Where the best byte alone leaves long lists, each of its buckets is to become a table.
+    /// Another byte before it may need fewer: thousands of neighbours differ in few values of the
+    /// third byte of their addresses, and in all of the fourth.
     fn better_before(&self, places: &Places, bytes: &[usize]) -> Option<usize> {
         let (best, others) = bytes.split_first()?;
         let exact = |place: &&usize, byte: usize| self.byte(**place, byte).1 == u8::MAX;

@@ -1,6 +1,7 @@
-//! The deciding program: one eBPF program that, after the rules, says whose a packet is. It asks the
-//! packet's *socket*, which a user cannot give away: its owner is set by socket(2) or accept(2), and
-//! only CAP_CHOWN changes it afterwards. Its `net_cls` tag follows whoever got hold of the socket last.
+//! The deciding program: one eBPF program that, after the rules, says whose a packet is. It asks
+//! the packet's *socket*, which a user cannot give away: its owner is set by socket(2) or
+//! accept(2), and only CAP_CHOWN changes it afterwards. Its `net_cls` tag follows whoever got hold
+//! of the socket last.
 //!
 //! 1. No full socket (a forwarded packet, what the kernel answers where nobody listens), or one of another
 //!    network namespace: the tag. But a SYN-ACK is its listener's.
@@ -9,8 +10,8 @@
 //! 3. Root: the tag (what root accepted and handed on, root's processes); without one, root's line.
 //! 4. Nobody's: 0, which is the default class.
 //!
-//! Of an MPTCP connection, the MPTCP socket's owner and tag are asked for, not those of the subflow that
-//! sends: they follow fchown and moves of the process.
+//! Of an MPTCP connection, the MPTCP socket's owner and tag are asked for, not those of the subflow
+//! that sends: they follow fchown and moves of the process.
 //!
 //! A uid that nobody claims is in case 4 whatever its tag, but for what was given.
 
@@ -72,8 +73,8 @@ pub fn decide(program: Program) -> Vec<Instruction> {
 
 /// Clears a packet's priority where that names a class of ours, and lets every packet go on
 /// (`TC_ACT_UNSPEC`). `htb_classify` (net/sched/sch_htb.c) obeys it before any filter (`1:0` is
-/// *direct*, past every class), and CAP_NET_RAW in a guest's own user namespace is enough to set it.
-/// What sockets of our own network namespace ask for stays where they can be told
+/// *direct*, past every class), and CAP_NET_RAW in a guest's own user namespace is enough to set
+/// it. What sockets of our own network namespace ask for stays where they can be told
 /// ([`Sockets::Cookie`]): only CAP_NET_ADMIN or CAP_NET_RAW can set more than 6 there.
 pub fn clear_priority(sockets: Sockets) -> Vec<Instruction> {
     let mut a = Assembler::default();
@@ -132,17 +133,17 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
     a.call(FULL_SOCKET);
     let (full, ours) = (a.label(), a.label());
     a.jump_if_not(R0, 0, full);
-    // A SYN-ACK has the request for a socket, of which all functions but the last tell what is so of its
-    // listener (`sk_to_full_sk`). A connection in TIME_WAIT has neither.
+    // A SYN-ACK has the request for a socket, of which all functions but the last tell what is so
+    // of its listener (`sk_to_full_sk`). A connection in TIME_WAIT has neither.
     a.load(Width::Word, R1, socket, SOCKET_STATE);
     a.jump_if_not(R1, TCP_NEW_SYN_RECV, by_tag);
     a.set(owner, 0);
     a.jump(ours);
     a.bind(full);
-    // The register of the owner says for now whether this is a TCP socket. `bpf_mptcp_sock_from_subflow`
-    // (net/mptcp/bpf.c) takes every socket of protocol 6 for one, also a raw one, and reads behind its end:
-    // the kernel's own, with which it answers for TCP (`tcp_v4_send_ack`), is such a socket, and Linux
-    // 6.1 went down by that.
+    // The register of the owner says for now whether this is a TCP socket.
+    // `bpf_mptcp_sock_from_subflow` (net/mptcp/bpf.c) takes every socket of protocol 6 for one,
+    // also a raw one, and reads behind its end: the kernel's own, with which it answers for TCP
+    // (`tcp_v4_send_ack`), is such a socket, and Linux 6.1 went down by that.
     if program.mptcp.is_some() {
         let other = a.label();
         a.set(owner, 0);

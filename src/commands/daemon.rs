@@ -1,4 +1,5 @@
-//! The daemon that keeps an instance, as other commands meet it: what they change beside it, it undoes.
+//! The daemon that keeps an instance, as other commands meet it: what they change beside it, it
+//! undoes.
 
 use std::ffi::OsString;
 use std::fs;

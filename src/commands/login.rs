@@ -1,5 +1,5 @@
-//! `shaper login`: a session's process into its user's class, while it is still root's. For pam_exec(8),
-//! on hosts without the daemon.
+//! `shaper login`: a session's process into its user's class, while it is still root's. For
+//! pam_exec(8), on hosts without the daemon.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,7 +23,8 @@ const NSS: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, Failure> {
-    // Whose session it is: asked first, because it may end while we work, and another be our parent.
+    // Whose session it is: asked first, because it may end while we work, and another be our
+    // parent.
     let caller = nix::unistd::getppid();
     // pam_exec runs us for the end of a session too, unless its line says otherwise.
     if std::env::var_os("PAM_TYPE").is_some_and(|kind| kind != "open_session") {
@@ -69,8 +70,8 @@ pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, F
     Ok(Output::default())
 }
 
-/// Whose class the account's session belongs in, made if the account has none yet, and the account's uid.
-/// `None`: nobody's.
+/// Whose class the account's session belongs in, made if the account has none yet, and the
+/// account's uid. `None`: nobody's.
 fn owner_with_class(
     session: &mut Session,
     user: &str,

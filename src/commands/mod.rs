@@ -28,8 +28,8 @@ use crate::policy::{Diagnostic, Policy, Severity};
 use crate::sys::netns::Target;
 
 impl Output {
-    /// Draws the policy's warnings for people; in JSON they are in the document. Quiet, only with what
-    /// is printed anyway, and no notes.
+    /// Draws the policy's warnings for people; in JSON they are in the document. Quiet, only with
+    /// what is printed anyway, and no notes.
     fn warn(&mut self, policy: &Policy, warnings: &[Diagnostic], global: &Global) {
         if global.json || (global.quiet && self.stdout.is_empty()) {
             return;

@@ -1,5 +1,5 @@
-//! What a command prints and how it ends: the one way to standard output and standard error. Whatever
-//! is printed passes `text` here, so no process name reaches a terminal as a command.
+//! What a command prints and how it ends: the one way to standard output and standard error.
+//! Whatever is printed passes `text` here, so no process name reaches a terminal as a command.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -25,8 +25,8 @@ impl Output {
         Output::text(format!("{}\n", text::json(document)))
     }
 
-    /// Prints both texts. The exit status: the command's own, and 1 instead of 0 where they could not
-    /// be written. A reader that went away (`| head`) has read what it wanted: no failure.
+    /// Prints both texts. The exit status: the command's own, and 1 instead of 0 where they could
+    /// not be written. A reader that went away (`| head`) has read what it wanted: no failure.
     pub fn deliver(&self) -> u8 {
         let written = stderr(&self.stderr).and_then(|()| stdout(&self.stdout));
         let Err(error) = written else { return self.status };

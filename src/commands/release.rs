@@ -1,5 +1,5 @@
-//! `shaper release`: undoes `attach`, `run` and `login`. What was put into a class by hand goes to where
-//! the policy has it.
+//! `shaper release`: undoes `attach`, `run` and `login`. What was put into a class by hand goes to
+//! where the policy has it.
 
 use std::path::Path;
 
@@ -197,8 +197,8 @@ impl Release {
         Ok(())
     }
 
-    /// What the process's uid sends is no longer given to the class, unless another of its processes is
-    /// still there; and is given where its unit has it.
+    /// What the process's uid sends is no longer given to the class, unless another of its
+    /// processes is still there; and is given where its unit has it.
     fn take_back(&self, process: &Process, from: &Claim) {
         let proc_root = &self.kernel.proc_root;
         let read = |pid| process::read_one(proc_root, pid).ok().flatten();

@@ -164,8 +164,8 @@ pub struct Pinned {
     pub classid: ClassId,
 }
 
-/// The class that a name on the command line means: a line's, an account's own, or that of the line which
-/// claims the account in the policy (`file`, or the one in force).
+/// The class that a name on the command line means: a line's, an account's own, or that of the line
+/// which claims the account in the policy (`file`, or the one in force).
 pub fn class_of(instance: &Instance, user: &str, file: Option<&Path>) -> Result<Pinned, Failure> {
     let (claims, _) = instance.observe()?;
     let class = |owner: Owner| {
@@ -183,7 +183,8 @@ pub fn class_of(instance: &Instance, user: &str, file: Option<&Path>) -> Result<
     Ok(Pinned { claims, owner, classid })
 }
 
-/// Whose class an account's processes are in, as the policy has it; `None` also where there is none.
+/// Whose class an account's processes are in, as the policy has it; `None` also where there is
+/// none.
 pub fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option<Owner> {
     let uid = owners(user).into_iter().find_map(|owner| match owner {
         Owner::Uid(uid) => Some(uid),

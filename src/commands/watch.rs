@@ -25,8 +25,8 @@ pub fn watch(
                 .to_string(),
         ));
     }
-    // The policy's errors first, and process events before another namespace is entered, where there
-    // would be none.
+    // The policy's errors first, and process events before another namespace is entered, where
+    // there would be none.
     apply::read(file)?;
     let processes = ProcessListener::open().map_err(Failure::refused)?;
     let bound = match &global.netns {

@@ -217,8 +217,8 @@ fn answer(
     }
 }
 
-/// The line that claims for an owner, and its place. An account that has no process has no class, but
-/// the line that would claim it is known all the same.
+/// The line that claims for an owner, and its place. An account that has no process has no class,
+/// but the line that would claim it is known all the same.
 fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Option<Place>) {
     let place = |owner: &Owner| {
         let node = meaning.model.nodes.iter().find(|node| node.owner == *owner);

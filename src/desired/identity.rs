@@ -15,7 +15,8 @@ pub(super) struct Identities<'a> {
     pub nodes: Vec<ClassId>,
     /// Those of the groups once more.
     pub groups: HashMap<&'a Key, ClassId>,
-    /// Classes that have lost their owner and are not quiet yet, with who that was, where it is known.
+    /// Classes that have lost their owner and are not quiet yet, with who that was, where it is
+    /// known.
     pub retired: BTreeMap<ClassId, Option<&'a Owner>>,
     /// The shards that have users, and what those have in common.
     pub shards: BTreeMap<Shard, Kin>,
@@ -37,10 +38,10 @@ pub enum OutOfMinors {
 /// Gives each node its class. A node keeps the one that its claim holds as long as the classes that
 /// stand with it can become what is wanted: HTB cannot move a class to another parent, so a node
 /// that moves gets a new minor and its old class is retired. A pin waits at a spare minor while
-/// another holds the pinned one or a class retired from it still stands. Who comes back while a class of
-/// his drains has that one again, where it can become what is wanted: with another beside it he would
-/// have two limits. Where there are many,
-/// whoever is new goes into a shard; `None`: there can be no shards.
+/// another holds the pinned one or a class retired from it still stands. Who comes back while a
+/// class of his drains has that one again, where it can become what is wanted: with another beside
+/// it he would have two limits. Where there are many, whoever is new goes into a shard; `None`:
+/// there can be no shards.
 pub(super) fn assign<'a>(
     model: &'a Model,
     observed: &'a Observation,
@@ -267,8 +268,8 @@ impl<'a> Standing<'a> {
 }
 
 /// Minors that nobody has, had, or is pinned to. They are given out from the highest that is held
-/// upwards and then from the beginning: a connection that was not accepted yet may carry the tag of a
-/// class that is gone, and should not find a stranger's there.
+/// upwards and then from the beginning: a connection that was not accepted yet may carry the tag of
+/// a class that is gone, and should not find a stranger's there.
 struct Free {
     taken: BTreeSet<Minor>,
     users: Circle,

@@ -232,7 +232,8 @@ impl LinkTree<'_> {
 
     /// What the shards of this link's users stand on. In the root a shard is one class: it has the
     /// guarantees of all its users, and what their parent has for a ceil. Its own root class limits
-    /// nothing; a tag whose class is gone falls to its default class, which has next to no guarantee.
+    /// nothing; a tag whose class is gone falls to its default class, which has next to no
+    /// guarantee.
     fn add_shards(&self, tree: &mut Tree) -> Result<(), Impossible> {
         let old = self.observed.state.links.get(&self.link.name);
         let mut promised: BTreeMap<Shard, u64> = BTreeMap::new();
@@ -275,12 +276,13 @@ impl LinkTree<'_> {
         Ok(())
     }
 
-    /// A class with its burst where senders take turns by shards: beside the burst of any class what
-    /// the guarantee earns while others send. A class of a shard waits for one packet on the link
-    /// and for one in its shard, each of which can be a GSO packet of 64 kB; tokens that are full
-    /// before the class's turn comes are lost (of 2 Mbit in a shard with 35, on a link of 60, a
-    /// burst of 3,036 bytes left 1.87). The shard's own rate is not asked, since it changes with
-    /// each user who comes: it is taken for [`SMALL_SHARD`] of the link, and is the class's at least.
+    /// A class with its burst where senders take turns by shards: beside the burst of any class
+    /// what the guarantee earns while others send. A class of a shard waits for one packet on the
+    /// link and for one in its shard, each of which can be a GSO packet of 64 kB; tokens that are
+    /// full before the class's turn comes are lost (of 2 Mbit in a shard with 35, on a link of 60,
+    /// a burst of 3,036 bytes left 1.87). The shard's own rate is not asked, since it changes with
+    /// each user who comes: it is taken for [`SMALL_SHARD`] of the link, and is the class's at
+    /// least.
     fn in_turn(&self, class: Class) -> Class {
         let (rate, link) = (class.rate.bytes_per_second(), self.link.rate.bytes_per_second());
         let earned = u128::from(GSO_PACKET) * u128::from(rate) / u128::from(link);
@@ -328,8 +330,8 @@ impl LinkTree<'_> {
         Ok(())
     }
 
-    /// The link's rules in file order: those that u32 decides, and from the first that it cannot decide
-    /// on the others.
+    /// The link's rules in file order: those that u32 decides, and from the first that it cannot
+    /// decide on the others.
     fn rules_here(&self) -> (Vec<&Rule>, Vec<&Rule>) {
         let on_link =
             |rule: &&Rule| rule.links.as_ref().is_none_or(|links| links.contains(&self.link.name));
@@ -426,8 +428,8 @@ const FULL_QUEUE_MS: u64 = 50;
 
 impl LeafKind {
     fn leaf(self, ceil: Rate, mtu: u32) -> LeafQdisc {
-        // A byte limit that is smaller than one 64 kB GSO packet drops each of those whole, and a TCP
-        // that sends in them starves (55 kbit/s came through limits of 25 and 50 kB).
+        // A byte limit that is smaller than one 64 kB GSO packet drops each of those whole, and a
+        // TCP that sends in them starves (55 kbit/s came through limits of 25 and 50 kB).
         let floor = GSO_PACKET + 2 * u64::from(mtu);
         let bytes = ceil.bytes_in_ms(FULL_QUEUE_MS).0.max(floor).min(u64::from(u32::MAX));
         match self {
@@ -447,7 +449,8 @@ impl LeafKind {
 /// class falls short (1 ms of it still loses a tenth at 1 Gbit). Small enough to open no hole.
 const BURST_MS: u64 = 4;
 
-/// A shard's guarantees are taken for so small a part of the link's rate: 1/16 (`LinkTree::in_turn`).
+/// A shard's guarantees are taken for so small a part of the link's rate: 1/16
+/// (`LinkTree::in_turn`).
 const SMALL_SHARD: u64 = 16;
 
 /// The burst of a class at `rate`: [`BURST_MS`] worth, at least two full frames.
@@ -471,8 +474,8 @@ pub fn group_guarantee_is_derived(burst: Ticks) -> bool {
 /// whatever the rates; above 200,000 `htb_change_class` warns.
 const QUANTUM: std::ops::RangeInclusive<u64> = 60_000..=200_000;
 
-/// A leaf's quantum: in proportion to its share of the link (a tenth of the link has the smallest, a
-/// third the largest), so that what is left over is shared about as the rates are. Its lowest bit
+/// A leaf's quantum: in proportion to its share of the link (a tenth of the link has the smallest,
+/// a third the largest), so that what is left over is shared about as the rates are. Its lowest bit
 /// says whether the rate was written (0) or derived (1): `status` reads that from the kernel.
 fn quantum(rate: Rate, link: Rate, promised: bool) -> u32 {
     let share = u128::from(rate.bytes_per_second()) * 600_000 / u128::from(link.bytes_per_second());

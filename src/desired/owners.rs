@@ -7,8 +7,8 @@ use crate::model::{Owners, Whose, newcomers};
 use crate::state::{Claim, Owner, OwnerTable};
 use crate::units::ClassId;
 
-/// The table that the deciding programs look up. A uid of `everyone` that has no class yet is in the
-/// newcomers'; so is a range of subordinate uids in which nobody runs.
+/// The table that the deciding programs look up. A uid of `everyone` that has no class yet is in
+/// the newcomers'; so is a range of subordinate uids in which nobody runs.
 pub(super) fn table(owners: &Owners, claims: &BTreeMap<Claim, ClassId>) -> OwnerTable {
     let of = |owner: Owner| claims.get(&Claim::Owner(owner)).copied();
     let newcomers = of(newcomers());

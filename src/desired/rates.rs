@@ -2,9 +2,9 @@
 //! the parent has not promised, for those of the best prio. Pure.
 //!
 //! HTB serves every class up to its rate before it lends anything by prio, so a class that is to be
-//! served after others must have next to no rate: with equal shares a backup at `prio: 7` took half of the
-//! link from users at prio 0. The default class is not counted among the prios: it has a rate always,
-//! and a policy whose users are all at prio 1 would else leave them without any.
+//! served after others must have next to no rate: with equal shares a backup at `prio: 7` took half
+//! of the link from users at prio 0. The default class is not counted among the prios: it has a
+//! rate always, and a policy whose users are all at prio 1 would else leave them without any.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -116,8 +116,8 @@ enum Promise {
     /// Next to nothing, whatever is left.
     Token,
     /// Written for accounts that come and go (`everyone`, `each`): counted in no sum, so it holds
-    /// only while it fits. Children's rates above the parent's would break the parent's ceil: 20 + 20
-    /// under 20 Mbit gave 38.
+    /// only while it fits. Children's rates above the parent's would break the parent's ceil: 20 +
+    /// 20 under 20 Mbit gave 38.
     IfThereIsEnough(Rate),
     /// `floor` at the least, and a part of what is left, unless others have a better prio.
     Share {

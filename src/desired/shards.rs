@@ -1,6 +1,6 @@
 //! Who goes into which shard. The kernel walks all classes of a qdisc for each one that is added
-//! (`tc_bind_tclass`, net/sched/sch_api.c), so beyond a thousand users those that are new are spread
-//! over small HTB qdiscs below the root's. Pure.
+//! (`tc_bind_tclass`, net/sched/sch_api.c), so beyond a thousand users those that are new are
+//! spread over small HTB qdiscs below the root's. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,14 @@ use crate::units::{ClassId, Shard};
 /// How many users make shards worth it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sharding {
-    /// So many users and classes without a number of their own may stand in the root qdisc alone; with
-    /// more, whoever is new goes into a shard. Building these takes 60 ms.
+    /// So many users and classes without a number of their own may stand in the root qdisc alone;
+    /// with more, whoever is new goes into a shard. Building these takes 60 ms.
     pub flat: usize,
-    /// So many users are put into one shard; they are filled evenly. Fewer would be built a little faster
-    /// (10,000 users in shards of 500: by a tenth), but a packet costs more the more shards there are
-    /// whose users all wait for their rate, because the root asks each in vain (`htb_dequeue_tree`,
-    /// net/sched/sch_htb.c): four times as much among 20 such shards, two and a half among ten.
+    /// So many users are put into one shard; they are filled evenly. Fewer would be built a little
+    /// faster (10,000 users in shards of 500: by a tenth), but a packet costs more the more shards
+    /// there are whose users all wait for their rate, because the root asks each in vain
+    /// (`htb_dequeue_tree`, net/sched/sch_htb.c): four times as much among 20 such shards, two and
+    /// a half among ten.
     pub full: usize,
     /// So few users with the same parent and prio get no shard of their own: for the same reason.
     pub few: usize,
@@ -36,9 +37,9 @@ impl Sharding {
         model.nodes.iter().filter(|node| is_numbered_by_us(node, &targets)).count() > self.flat
     }
 
-    /// Whether the root's eBPF program, which finds a shard, can be loaded and is allowed to: a link
-    /// for which `cgroup` was written reads the tag with nothing else, and a user has one class on
-    /// all links.
+    /// Whether the root's eBPF program, which finds a shard, can be loaded and is allowed to: a
+    /// link for which `cgroup` was written reads the tag with nothing else, and a user has one
+    /// class on all links.
     pub fn is_possible(model: &Model, features: &Features) -> bool {
         features.classifiers.contains(&Classifier::Bpf)
             && model.links.iter().all(|link| link.classifier != Some(Classifier::Cgroup))
@@ -106,8 +107,8 @@ impl Shards {
         self.0.into_iter().map(|(shard, (kin, _))| (shard, kin)).collect()
     }
 
-    /// A shard for each of `count` newcomers of one kin, or as many as there are numbers for; always
-    /// the emptiest.
+    /// A shard for each of `count` newcomers of one kin, or as many as there are numbers for;
+    /// always the emptiest.
     pub fn places(
         &mut self,
         kin: &Kin,

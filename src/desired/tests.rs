@@ -128,7 +128,8 @@ fn what_is_left_is_for_the_best_prio_and_a_worse_one_gets_a_token() {
         "version: 1\nlinks: {eth0: 1gbit}\nusers: {ann: {rate: 10mbit, ceil: 100%}, bob: {ceil: 50%, prio: 7}}\n",
     );
     assert_eq!(bits(&one, "user/bob"), 1_000);
-    // All alike share as ever, and a line alone in the background still gives way to the default class.
+    // All alike share as ever, and a line alone in the background still gives way to the default
+    // class.
     let alike = tree("version: 1\nlinks: {eth0: 1gbit}\nusers: {ann: {ceil: 500mbit, prio: 1}}\n");
     assert_eq!(mbit(class(&alike, "user/ann")), (500, 500));
     let alone =

@@ -17,8 +17,8 @@ pub struct BuildOptions {
     pub skip_unknown: bool,
     /// A link that is not there is passed over with a warning, as if its line said `optional`.
     pub skip_absent: bool,
-    /// The same, and links come and go: those that may be absent are no news, and one that a pattern
-    /// means and that is unfit is passed over too.
+    /// The same, and links come and go: those that may be absent are no news, and one that a
+    /// pattern means and that is unfit is passed over too.
     pub absent_links: bool,
 }
 

@@ -71,8 +71,8 @@ pub(super) fn resolve(
     Claims { matcher, uids, gids }
 }
 
-/// Accounts whose uids somebody else may give to his processes. One sentence for each such range, which
-/// stays the same whoever logs in.
+/// Accounts whose uids somebody else may give to his processes. One sentence for each such range,
+/// which stays the same whoever logs in.
 fn within_subuids(matcher: &Matcher, accounts: &Accounts, findings: &mut Findings) {
     let mut said: BTreeSet<(UidRange, &str)> = BTreeSet::new();
     for (uid, account) in &accounts.by_uid {
@@ -330,8 +330,8 @@ fn gids(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> Ve
     gids
 }
 
-/// The uids of `everyone` when the file gives none: people, not services. Subordinate uids are in it
-/// too: the matcher says whose they are.
+/// The uids of `everyone` when the file gives none: people, not services. Subordinate uids are in
+/// it too: the matcher says whose they are.
 fn people() -> Vec<RangeInclusive<u32>> {
     vec![FIRST_PERSON..=NOBODYS.start() - 1, NOBODYS.end() + 1..=LAST_UID]
 }

@@ -14,7 +14,8 @@ use super::{Asked, Limits, Link, stacked};
 /// The links that are there and whose rate is known.
 pub(super) struct Links<'p> {
     pub shaped: Vec<Shaped<'p>>,
-    /// For each line that means no link now: the link that may come, as far as its limits are known.
+    /// For each line that means no link now: the link that may come, as far as its limits are
+    /// known.
     pub to_come: Vec<Shaped<'p>>,
     policy: &'p Policy,
     /// `auto` is in the file and may be any interface: another name may be the same one.

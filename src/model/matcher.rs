@@ -56,7 +56,8 @@ pub enum Claimed {
         uid: u32,
         group: Option<Key>,
     },
-    /// Subordinate uids of somebody whom nobody claims, under `everyone`: all of the range together.
+    /// Subordinate uids of somebody whom nobody claims, under `everyone`: all of the range
+    /// together.
     Subuids {
         range: UidRange,
         group: Option<Key>,
@@ -76,8 +77,8 @@ impl Claimed {
 
 impl Matcher {
     /// Who claims a process of `uid` (its real uid) in `unit`: the unit, then an explicit account
-    /// or uid, then the first `gid` group in file order, then `everyone`; else nobody. Root only by a
-    /// line that names it: its daemons serve everybody.
+    /// or uid, then the first `gid` group in file order, then `everyone`; else nobody. Root only by
+    /// a line that names it: its daemons serve everybody.
     ///
     /// A subordinate uid that no line names and NSS does not know counts for its owner, if somebody
     /// claims him. Otherwise all of the range have one class under `everyone`.
@@ -103,8 +104,8 @@ impl Matcher {
         }
     }
 
-    /// Whether NSS may still change the answer of [`Matcher::claim`]: it was not asked about this uid,
-    /// or could not answer.
+    /// Whether NSS may still change the answer of [`Matcher::claim`]: it was not asked about this
+    /// uid, or could not answer.
     pub fn is_open(&self, uid: u32, unit: Option<&str>, accounts: &Accounts) -> bool {
         let of_a_line = unit.is_some_and(|unit| self.units.find(unit).is_some());
         !of_a_line && uid != 0 && self.line(uid).is_none() && !accounts.has_answer(uid)

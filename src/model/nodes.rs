@@ -44,8 +44,8 @@ pub(super) fn everyone_key(line: &EveryoneLine) -> Option<Key> {
     line.limits.rate.or(line.limits.ceil).map(|_| EVERYONE.clone())
 }
 
-/// Whose the class is of all accounts of `everyone` that have none of their own yet: a socket that is
-/// made before its account's class. The name is reserved, so no line of `classes` has it.
+/// Whose the class is of all accounts of `everyone` that have none of their own yet: a socket that
+/// is made before its account's class. The name is reserved, so no line of `classes` has it.
 pub fn newcomers() -> Owner {
     Owner::Class(EVERYONE.clone())
 }

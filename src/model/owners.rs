@@ -11,9 +11,9 @@ use super::Matcher;
 /// What [`Matcher::claim`] answers for every uid there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owners {
-    /// Uids by themselves, before any range; `None`: nobody claims this one, though it lies in a range.
-    /// Accounts of `everyone` and of groups are here as far as they are known: those that NSS has
-    /// told of, and those that run.
+    /// Uids by themselves, before any range; `None`: nobody claims this one, though it lies in a
+    /// range. Accounts of `everyone` and of groups are here as far as they are known: those that
+    /// NSS has told of, and those that run.
     pub accounts: BTreeMap<u32, Option<Owner>>,
     /// All other uids, ascending and without overlap. What is in none is nobody's.
     pub ranges: Vec<(RangeInclusive<u32>, Whose)>,
@@ -65,8 +65,8 @@ impl Matcher {
         owners
     }
 
-    /// Whose the uids are that NSS does not know. Those in `singles`, which lines name one by one, do
-    /// not count: a range goes on behind them.
+    /// Whose the uids are that NSS does not know. Those in `singles`, which lines name one by one,
+    /// do not count: a range goes on behind them.
     fn ranges(&self, accounts: &Accounts, singles: &[u32]) -> Vec<(RangeInclusive<u32>, Whose)> {
         let all_single = |first: u32, last: u32| {
             let before = |uid: u32| singles.partition_point(|single| *single < uid);
@@ -128,7 +128,8 @@ mod tests {
         Key::new(name).unwrap()
     }
 
-    /// Uids below this one stand for all there are; those of `shift` are as many less than the last.
+    /// Uids below this one stand for all there are; those of `shift` are as many less than the
+    /// last.
     const UIDS: u32 = 60;
 
     prop_compose! {

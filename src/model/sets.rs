@@ -79,12 +79,13 @@ pub(super) fn ports(field: &Field<RangeInclusive<u16>>) -> Vec<Option<Bits<u16>>
     pieces.map(|(value, mask)| Some(Bits { value: value as u16, mask: mask as u16 })).collect()
 }
 
-/// IPv6's extension headers and AH: a packet that has one says only behind it of which protocol it is, and
-/// any user may send TCP behind a routing header (IPV6_RTHDR). Not those of Mobile IP, HIP and SHIM6, behind
-/// which nothing follows.
+/// IPv6's extension headers and AH: a packet that has one says only behind it of which protocol it
+/// is, and any user may send TCP behind a routing header (IPV6_RTHDR). Not those of Mobile IP, HIP
+/// and SHIM6, behind which nothing follows.
 const HEADERS: [u8; 5] = [0, 43, 44, 51, 60];
 
-/// The same for protocols, where `not` means known to be another; where the rule has ports, those of them that have ports by default.
+/// The same for protocols, where `not` means known to be another; where the rule has ports, those
+/// of them that have ports by default.
 pub(super) fn protocols(field: &Field<u8>, with_ports: Option<&[u8]>) -> Vec<Option<Bits<u8>>> {
     let written = || field.values.iter().map(|proto| proto.value);
     match with_ports {

@@ -18,8 +18,8 @@ const STACKED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "macsec"];
 pub(super) enum Tunnel {
     /// The program's that made the tunnel and sends them again.
     Program,
-    /// A program's or still the sender's: WireGuard is to be had both ways, and the kernel's own hands
-    /// packets to threads of its own (on Linux 6.1 they were still the sender's).
+    /// A program's or still the sender's: WireGuard is to be had both ways, and the kernel's own
+    /// hands packets to threads of its own (on Linux 6.1 they were still the sender's).
     Either,
     /// Still the sender's: the kernel wraps them as he sends.
     Wrapped,
@@ -139,8 +139,8 @@ fn both(port: &Shaped<'_>, master: &Shaped<'_>, device: Option<&LinkFacts>) -> D
     .help(help)
 }
 
-/// A link on another one of the file. Whoever names both has made a mistake; a pattern may well mean
-/// both.
+/// A link on another one of the file. Whoever names both has made a mistake; a pattern may well
+/// mean both.
 fn on_top(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnostic {
     let (name, at, below) = (&upper.link.name, upper.line.name.at, &lower.link.name);
     if is_by_pattern(upper) || is_by_pattern(lower) {

@@ -4,24 +4,25 @@
 //! # Handles, hash tables and prefs
 //! A u32 handle is table (12 bits), bucket (8), node (12): `800::1` is 0x80000001. Every pref has a
 //! root table of its own, but all u32 prefs of a qdisc share one space of table numbers
-//! (`struct tc_u_common`), given out in a circle: the first pref gets 800:, the next 801:, and after
-//! one is deleted and made again, or after a refused add, the number is another. So a table's number
-//! cannot be foretold, and handle 800::1 at the second pref is refused ("Filter already exists").
-//! A handle with table 0, `::1`, means "node 1 of this pref's own root table": that is what we send.
-//! Keys in a table are asked in the order of their node numbers, 1 to 0xfff; the kernel itself
-//! starts giving out at 0x800. A node number that is taken is refused (ENOSPC). Deleting the pref
-//! takes its root table and the keys in it along, at once.
+//! (`struct tc_u_common`), given out in a circle: the first pref gets 800:, the next 801:, and
+//! after one is deleted and made again, or after a refused add, the number is another. So a table's
+//! number cannot be foretold, and handle 800::1 at the second pref is refused ("Filter already
+//! exists"). A handle with table 0, `::1`, means "node 1 of this pref's own root table": that is
+//! what we send. Keys in a table are asked in the order of their node numbers, 1 to 0xfff; the
+//! kernel itself starts giving out at 0x800. A node number that is taken is refused (ENOSPC).
+//! Deleting the pref takes its root table and the keys in it along, at once.
 //!
 //! # Hash tables
-//! A table of one's own (`handle 100: u32 divisor 256`) can be filled while nothing leads to it (`handle
-//! ::N u32 ht 100:3f: match … flowid …`), and is asked once a node does: `handle ::N u32 link 100:
-//! hashkey mask 0xff at 16`, without a flowid, so that what the table does not match goes on after the
-//! link. Its number must be below 0x800: those above are never given back (`idr_alloc_u32` takes the
-//! handle, `idr_remove` the number).
+//! A table of one's own (`handle 100: u32 divisor 256`) can be filled while nothing leads to it
+//! (`handle ::N u32 ht 100:3f: match … flowid …`), and is asked once a node does: `handle ::N u32
+//! link 100: hashkey mask 0xff at 16`, without a flowid, so that what the table does not match goes
+//! on after the link. Its number must be below 0x800: those above are never given back
+//! (`idr_alloc_u32` takes the handle, `idr_remove` the number).
 //!
-//! So a set is written tables first, the deepest before those that lead to them, and the nodes of the
-//! pref's root table last and in order: no packet sees a half-written set as anything but the old answer
-//! or the new one. Deleting the pref takes its root table away at once, and with it the set. But:
+//! So a set is written tables first, the deepest before those that lead to them, and the nodes of
+//! the pref's root table last and in order: no packet sees a half-written set as anything but the
+//! old answer or the new one. Deleting the pref takes its root table away at once, and with it the
+//! set. But:
 //! - Tables stay in the qdisc's `tc_u_common` until the last u32 pref of the qdisc goes. No list shows
 //!   them (a dump shows those of the prefs that stand), and their rules keep their classes busy (`HTB class
 //!   in use`). They can be asked for and deleted by number through any u32 pref of the qdisc, of whatever
@@ -55,7 +56,8 @@ const TCA_U32_PAD: u16 = 12;
 
 /// `TC_U32_TERMINAL`: the packet goes to the classid and no further rule is asked.
 const TERMINAL: u8 = 1;
-/// `TC_U32_OFFSET | TC_U32_EAT`: what the link leads to counts its offsets from `off` bytes further.
+/// `TC_U32_OFFSET | TC_U32_EAT`: what the link leads to counts its offsets from `off` bytes
+/// further.
 const ADVANCE: u8 = 2 | 8;
 
 /// The handle of a table, of a bucket in it, of a node in that.
@@ -63,8 +65,9 @@ pub(super) fn handle(table: u16, bucket: u8, node: u16) -> u32 {
     u32::from(table) << 20 | u32::from(bucket) << 12 | u32::from(node)
 }
 
-/// `tc filter … u32 ht TABLE:BUCKET: match … flowid TO`; `bucket` `None`: in the pref's root table. At
-/// most 128 keys (`TC_U32_MAXKEYS` is not checked by the kernel, nkeys is a byte); ours have at most 11.
+/// `tc filter … u32 ht TABLE:BUCKET: match … flowid TO`; `bucket` `None`: in the pref's root table.
+/// At most 128 keys (`TC_U32_MAXKEYS` is not checked by the kernel, nkeys is a byte); ours have at
+/// most 11.
 pub(super) fn rule_options(bucket: Option<u32>, rule: &U32Rule) -> Vec<TcOption> {
     let mut selector = selector(&rule.keys);
     selector.flags = TcU32SelectorFlags::Terminal;
@@ -79,8 +82,8 @@ pub(super) fn rule_options(bucket: Option<u32>, rule: &U32Rule) -> Vec<TcOption>
     options.into_iter().map(TcOption::U32).collect()
 }
 
-/// `tc filter … u32 ht TABLE:BUCKET: match … link LINK: hashkey mask … at …`; the link's table by its
-/// number in the qdisc.
+/// `tc filter … u32 ht TABLE:BUCKET: match … link LINK: hashkey mask … at …`; the link's table by
+/// its number in the qdisc.
 pub(super) fn link_options(bucket: Option<u32>, link: &U32Link) -> Vec<TcOption> {
     let mut selector = selector(&link.keys);
     if link.advance > 0 {
@@ -105,8 +108,8 @@ pub(super) fn table_options(divisor: u16) -> Vec<TcOption> {
 /// What `tc` writes where nothing is compared, for it cannot write no key.
 const ANYTHING: U32Key = U32Key { value: 0, mask: 0, offset: 0 };
 
-/// A key that compares nothing and carries a number, which the kernel keeps. As the last one it is looked
-/// at only where all others match.
+/// A key that compares nothing and carries a number, which the kernel keeps. As the last one it is
+/// looked at only where all others match.
 fn note(line: NonZeroU32) -> TcU32Key {
     let mut wire = TcU32Key::default();
     wire.val = line.get();
@@ -141,8 +144,8 @@ pub enum U32Record {
     Rule(U32Rule),
     /// A key node that [`U32Link`] says completely, the table by its number in the qdisc.
     Link(U32Link),
-    /// A key node with something that we never write: an offset read from the packet, an action, a mark, a device, a
-    /// classid and a link, or neither.
+    /// A key node with something that we never write: an offset read from the packet, an action, a
+    /// mark, a device, a classid and a link, or neither.
     Other,
 }
 
@@ -155,8 +158,8 @@ pub(super) fn read(options: &[u8]) -> U32Record {
     node(options).unwrap_or(U32Record::Other)
 }
 
-/// How many packets a rule has matched (`struct tc_u32_pcnt`), from the value of `TCA_OPTIONS`. `None`
-/// for what is no rule, and on a kernel without CONFIG_CLS_U32_PERF, which does not count.
+/// How many packets a rule has matched (`struct tc_u32_pcnt`), from the value of `TCA_OPTIONS`.
+/// `None` for what is no rule, and on a kernel without CONFIG_CLS_U32_PERF, which does not count.
 pub(super) fn hits(options: &[u8]) -> Option<u64> {
     const HITS: std::ops::Range<usize> = 8..16;
     let counts = attr::find(options, TCA_U32_PCNT)?;

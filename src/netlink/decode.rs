@@ -81,7 +81,8 @@ pub struct QdiscRecord {
     pub htb: Option<Globals>,
     /// Where it is of a kind that we put below a class.
     pub leaf: Option<LeafQdisc>,
-    /// `TCA_OPTIONS` of a root that somebody made, as dumped: most kinds take them back as they are.
+    /// `TCA_OPTIONS` of a root that somebody made, as dumped: most kinds take them back as they
+    /// are.
     pub options: Vec<u8>,
     pub counters: Counters,
 }
@@ -222,8 +223,8 @@ pub fn filter(message: Message<'_>) -> Decoded<FilterRecord> {
     }))
 }
 
-/// Without actions and ematches. A kernel with CONFIG_NET_EMATCH dumps a tree of ematches also where
-/// there are none: a header (`struct tcf_ematch_tree_hdr`) that counts 0 (`tcf_em_tree_dump`,
+/// Without actions and ematches. A kernel with CONFIG_NET_EMATCH dumps a tree of ematches also
+/// where there are none: a header (`struct tcf_ematch_tree_hdr`) that counts 0 (`tcf_em_tree_dump`,
 /// net/sched/ematch.c).
 fn plain_cgroup(options: &[u8]) -> bool {
     const EMATCHES: u16 = 3;
@@ -292,8 +293,8 @@ impl<'a> Tc<'a> {
     }
 }
 
-/// `TCA_U32_CLASSID`, `TCA_BASIC_CLASSID`, `TCA_FLOWER_CLASSID`… are all the first attribute of their
-/// kind (linux/pkt_cls.h); `TCA_BPF_CLASSID` is the third, and names only our root.
+/// `TCA_U32_CLASSID`, `TCA_BASIC_CLASSID`, `TCA_FLOWER_CLASSID`… are all the first attribute of
+/// their kind (linux/pkt_cls.h); `TCA_BPF_CLASSID` is the third, and names only our root.
 fn binds(tc: &Tc<'_>) -> Option<ClassId> {
     let kind = match tc.kind.as_str() {
         "u32" | "basic" | "flower" | "matchall" | "fw" | "route" => 1,

@@ -1,6 +1,6 @@
-//! Sockets as sock_diag lists them (`linux/inet_diag.h`, net/ipv4/inet_diag.c): which tag each carries.
-//! A tag outlives the process that gave it: on a connection that nobody has accepted yet, on a
-//! descriptor in flight, on what an ended process left queued.
+//! Sockets as sock_diag lists them (`linux/inet_diag.h`, net/ipv4/inet_diag.c): which tag each
+//! carries. A tag outlives the process that gave it: on a connection that nobody has accepted yet,
+//! on a descriptor in flight, on what an ended process left queued.
 
 use netlink_packet_route::AddressFamily;
 

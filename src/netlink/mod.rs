@@ -1,5 +1,6 @@
 //! Bytes ↔ state values: what we ask of rtnetlink ([`request`]), what its dumps say ([`decode`],
-//! [`assemble`]) and the kernel's own sentences ([`extack`]). Touches bytes only; the socket is in `sys`.
+//! [`assemble`]) and the kernel's own sentences ([`extack`]). Touches bytes only; the socket is in
+//! `sys`.
 //!
 //! Stands on netlink-packet-route for headers, framing and the kinds that it knows; what it lacks
 //! (HTB, the cgroup classifier, fifo limits, 64-bit packet counters, extended ACKs) is written here
@@ -77,8 +78,8 @@ impl Request {
     }
 
     /// Asks for one object; answered by its description and an ACK, or by a refusal. Without
-    /// NLM_F_ECHO a qdisc is described to everybody who listens, and not to who asked (`qdisc_notify`,
-    /// net/sched/sch_api.c).
+    /// NLM_F_ECHO a qdisc is described to everybody who listens, and not to who asked
+    /// (`qdisc_notify`, net/sched/sch_api.c).
     fn question(message: RouteNetlinkMessage) -> Request {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO;

@@ -64,10 +64,10 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// A filter that lets only these through: changes of uid (but those of the processes in `muted`, of which
-/// the first 64 count), forks of processes (not new threads), answers
-/// to a subscription, and programs run if `exec`. A fork storm has two to five other events for each
-/// fork. (Since Linux 6.6 a subscription can name events; this does it on every kernel.)
+/// A filter that lets only these through: changes of uid (but those of the processes in `muted`, of
+/// which the first 64 count), forks of processes (not new threads), answers to a subscription, and
+/// programs run if `exec`. A fork storm has two to five other events for each fork. (Since Linux
+/// 6.6 a subscription can name events; this does it on every kernel.)
 pub fn filter(exec: bool, muted: &[u32]) -> Vec<Instruction> {
     // BPF_LD | BPF_W | BPF_ABS, and so on (linux/bpf_common.h). A load reads network byte order.
     const LOAD: u16 = 0x20;

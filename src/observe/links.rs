@@ -1,5 +1,5 @@
-//! All links with their roots, and the trees of ours on them, so that nothing that stands is taken to be
-//! absent, whatever comes and goes meanwhile.
+//! All links with their roots, and the trees of ours on them, so that nothing that stands is taken
+//! to be absent, whatever comes and goes meanwhile.
 //!
 //! - Links: a list during which none came or went says so. Where they come and go all the time, several
 //!   lists are put together, and who is in some of them only, or is named and in none, is asked for
@@ -27,8 +27,8 @@ use crate::sys::route::{Netlink, PATIENCE, SocketError};
 use crate::sys::witness::Witness;
 use crate::units::ClassId;
 
-/// Lists of links that are put together when none of them is whole. A link that stands is missing in one
-/// only if another went at the very moment that a datagram ended, so hardly in all.
+/// Lists of links that are put together when none of them is whole. A link that stands is missing
+/// in one only if another went at the very moment that a datagram ended, so hardly in all.
 const TORN_LISTS: usize = 4;
 
 pub(super) type Links = BTreeMap<LinkName, LinkFacts>;
@@ -44,8 +44,9 @@ pub(super) struct Seen {
     pub ingress: BTreeSet<LinkName>,
 }
 
-/// `named`: links that are asked for by name, should no list have them. `own_sockets_only`: no filter
-/// of ours is wanted at clsact ([`crate::state::Facts`]); then it is looked for where our root is.
+/// `named`: links that are asked for by name, should no list have them. `own_sockets_only`: no
+/// filter of ours is wanted at clsact ([`crate::state::Facts`]); then it is looked for where our
+/// root is.
 pub(super) fn links_and_trees(
     kernel: &mut Kernel,
     named: &BTreeSet<String>,
@@ -150,9 +151,9 @@ fn is_gone(error: &KernelError) -> bool {
     matches!(error.errno, Errno::ENODEV | Errno::ENOENT | Errno::EINVAL)
 }
 
-/// A link's tree as it was at one moment; `None`: the link is gone. Where somebody changes it all the time,
-/// for longer than [`PATIENCE`], as it was read last: the kernel refuses what contradicts it,
-/// and whoever plans looks again.
+/// A link's tree as it was at one moment; `None`: the link is gone. Where somebody changes it all
+/// the time, for longer than [`PATIENCE`], as it was read last: the kernel refuses what contradicts
+/// it, and whoever plans looks again.
 fn steady_tree(
     kernel: &mut Kernel,
     witness: &mut Witness,

@@ -111,8 +111,8 @@ fn is_built_in(driver: &str, proc_root: &Path) -> bool {
     if let Ok(list) = fs::read_to_string(list) {
         return list.contains(&format!("/{driver}.ko"));
     }
-    // A kernel without modules has no list of them, and all of its symbols would be megabytes at each
-    // run: such a driver may be there.
+    // A kernel without modules has no list of them, and all of its symbols would be megabytes at
+    // each run: such a driver may be there.
     if !proc_root.join("modules").exists() {
         return true;
     }

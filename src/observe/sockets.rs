@@ -21,16 +21,16 @@ pub enum Tags {
     Hidden,
 }
 
-/// A table below `/proc/net`, and where a line has the owner's uid and the inode: the words of a line,
-/// counted from 0.
+/// A table below `/proc/net`, and where a line has the owner's uid and the inode: the words of a
+/// line, counted from 0.
 struct Table {
     name: &'static str,
     uid: usize,
     inode: usize,
 }
 
-/// Sockets whose tag no list has on any kernel: those of ping (`ping_v4_format_sock`, net/ipv4/ping.c)
-/// and of packets (`packet_seq_show`, net/packet/af_packet.c).
+/// Sockets whose tag no list has on any kernel: those of ping (`ping_v4_format_sock`,
+/// net/ipv4/ping.c) and of packets (`packet_seq_show`, net/packet/af_packet.c).
 const UNLISTED: [Table; 3] = [
     Table { name: "icmp", uid: 7, inode: 9 },
     Table { name: "icmp6", uid: 7, inode: 9 },
@@ -54,8 +54,8 @@ impl Table {
         Some(Table { name, uid, inode })
     }
 
-    /// Inode and uid of each socket; one that was closed by everybody and still sends has the inode 0.
-    /// The first line names the columns.
+    /// Inode and uid of each socket; one that was closed by everybody and still sends has the inode
+    /// 0. The first line names the columns.
     fn sockets(&self, text: &str) -> Vec<(u64, u32)> {
         let socket = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -68,14 +68,14 @@ impl Table {
 
 /// Classes that some socket of the namespace carries as its tag.
 ///
-/// A list goes on by position in a hash bucket, so a socket that closes between two datagrams can hide
-/// the one behind it in its bucket, unsaid. That takes two sockets in one bucket and a datagram that
-/// ends between them: the list is read twice, and what either shows counts.
+/// A list goes on by position in a hash bucket, so a socket that closes between two datagrams can
+/// hide the one behind it in its bucket, unsaid. That takes two sockets in one bucket and a
+/// datagram that ends between them: the list is read twice, and what either shows counts.
 ///
-/// Ping and packet sockets, and others where the kernel lists them without tags, have the tag of their
-/// process's directory as long as some process has them: it is written again to all of them before a class
-/// is looked at, and directories name no retired class. One that no process has (in flight, registered
-/// with an io_uring) may have any.
+/// Ping and packet sockets, and others where the kernel lists them without tags, have the tag of
+/// their process's directory as long as some process has them: it is written again to all of them
+/// before a class is looked at, and directories name no retired class. One that no process has (in
+/// flight, registered with an io_uring) may have any.
 ///
 /// # Errors
 /// A list that the kernel has and does not give.
@@ -117,9 +117,9 @@ fn listed(family: Family, transport: Transport) -> Result<BTreeSet<ClassId>, Soc
     Ok(tags)
 }
 
-/// Whether each of the sockets, by inode and with its owner's uid, is in the descriptor table of a process
-/// of that uid or of one that `/proc` shows as root's (it does that with programs that had more rights,
-/// as ping has): others' tables are not searched.
+/// Whether each of the sockets, by inode and with its owner's uid, is in the descriptor table of a
+/// process of that uid or of one that `/proc` shows as root's (it does that with programs that had
+/// more rights, as ping has): others' tables are not searched.
 fn all_are_held(proc_root: &Path, mut sockets: BTreeMap<u64, u32>) -> bool {
     if sockets.is_empty() {
         return true;

@@ -22,8 +22,8 @@ const FOLDERS: [&str; 13] = [
     "run/systemd/generator.late",
 ];
 
-/// The names of all services and scopes below `root`, each with the name that its processes are found
-/// by: an alias is a symbolic link to a file of another name. Without systemd there are none.
+/// The names of all services and scopes below `root`, each with the name that its processes are
+/// found by: an alias is a symbolic link to a file of another name. Without systemd there are none.
 pub fn unit_files(root: &Path) -> BTreeMap<String, String> {
     let mut units = BTreeMap::new();
     for folder in FOLDERS {

@@ -88,8 +88,8 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// What clears foreign priorities, before there is a class that they could name. A new program comes
-    /// beside the old one where there is room ([`crate::desired`] chooses the pref).
+    /// What clears foreign priorities, before there is a class that they could name. A new program
+    /// comes beside the old one where there is room ([`crate::desired`] chooses the pref).
     fn clsact(&mut self) {
         for (link, wanted) in self.to.clsact.iter().filter(|(_, it)| !it.filters.is_empty()) {
             let standing = self.from.clsact.get(link);
@@ -135,8 +135,8 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// Roots that are new, each with the classes that nobody claims: from the root on the host sends
-    /// through us, so the default follows at once.
+    /// Roots that are new, each with the classes that nobody claims: from the root on the host
+    /// sends through us, so the default follows at once.
     fn roots(&mut self) {
         for (link, tree) in &self.to.links {
             if self.from.links.contains_key(link) {
@@ -158,8 +158,8 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// New claims. A claim whose minor changes is rewritten only after the new class stands, so the new
-    /// minor is held by a retired claim meanwhile, and the old one by another for good.
+    /// New claims. A claim whose minor changes is rewritten only after the new class stands, so the
+    /// new minor is held by a retired claim meanwhile, and the old one by another for good.
     fn make_claims(&mut self) {
         for (claim, classid) in &self.to.claims {
             match self.from.claims.get(claim) {
@@ -228,9 +228,9 @@ impl<'a> Diff<'a> {
                     None => self.add_class(link, tree, id),
                     Some(from) => self.change_class(link, id, *from, tree, old),
                 }
-                // Uids may be sent to a shard already that another link has: whoever comes there is told
-                // apart at once, and the root knows the way. Where no map stands nobody is sent
-                // anywhere yet.
+                // Uids may be sent to a shard already that another link has: whoever comes there is
+                // told apart at once, and the root knows the way. Where no map stands nobody is
+                // sent anywhere yet.
                 if let Some((shard, filters)) = shard_of(tree, id)
                     && self.from.owners.is_some()
                     && (emptied.contains(&shard) || !old.shards.contains_key(&shard))
@@ -269,15 +269,16 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// What the deciding programs look up, where none stands: whole, before the first that reads it.
+    /// What the deciding programs look up, where none stands: whole, before the first that reads
+    /// it.
     fn make_owners(&mut self) {
         if let (None, Some(table)) = (&self.from.owners, &self.to.owners) {
             self.push(Step::MakeOwners { table: table.clone() });
         }
     }
 
-    /// The programs that stand read changes at once: so the classes that come must stand, with the way
-    /// to them (a shard's filter), and those that go, too.
+    /// The programs that stand read changes at once: so the classes that come must stand, with the
+    /// way to them (a shard's filter), and those that go, too.
     fn change_owners(&mut self) {
         if let (Some(standing), Some(wanted)) = (&self.from.owners, &self.to.owners) {
             let changes = standing.changes(wanted);
@@ -361,9 +362,9 @@ fn made_again(old: &Tree, new: &Tree) -> BTreeSet<Shard> {
     new.shards.keys().copied().filter(lost).collect()
 }
 
-/// Classes that go and whose minor another class has that comes, in a shard or from one. The handle of
-/// a leaf qdisc is the minor and unique on the link, so the old one must go first. Only where a plan
-/// leads back: forward, a minor is given out again once nobody holds it.
+/// Classes that go and whose minor another class has that comes, in a shard or from one. The handle
+/// of a leaf qdisc is the minor and unique on the link, so the old one must go first. Only where a
+/// plan leads back: forward, a minor is given out again once nobody holds it.
 fn displaced(old: &Tree, new: &Tree) -> BTreeSet<ClassId> {
     let leaves = |tree: &Tree, other: &Tree| -> BTreeSet<ClassId> {
         let own = tree.leaves.iter().filter(|(_, leaf)| **leaf != LeafQdisc::Shard);

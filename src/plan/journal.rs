@@ -7,8 +7,8 @@ use super::Step;
 use crate::state::{Claim, KernelState, LinkName, OwnerChange, Pref, Tree, Uids};
 use crate::units::{ClassId, Shard};
 
-/// The objects that steps made, changed or removed, by the keys that the kernel knows them by: links
-/// by ifindex, since names change.
+/// The objects that steps made, changed or removed, by the keys that the kernel knows them by:
+/// links by ifindex, since names change.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     trees: BTreeSet<u32>,
@@ -73,8 +73,8 @@ impl Journal {
         self.trees.contains(&ifindex)
     }
 
-    /// The state to go back to: as `before` what the journal names, everything else as `now`. `before`
-    /// has today's names of links; `ifindex` knows them.
+    /// The state to go back to: as `before` what the journal names, everything else as `now`.
+    /// `before` has today's names of links; `ifindex` knows them.
     pub fn undone(
         &self,
         before: &KernelState,

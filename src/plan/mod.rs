@@ -21,8 +21,8 @@ use crate::state::{
 };
 use crate::units::{ClassId, Shard};
 
-/// One thing that is done to the kernel. Its `Display` is a line of `shaper plan`; [`Tc`] prints the
-/// command that it equals.
+/// One thing that is done to the kernel. Its `Display` is a line of `shaper plan`; [`Tc`] prints
+/// the command that it equals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Mount the `net_cls` hierarchy at our own place.
@@ -116,8 +116,8 @@ pub enum Step {
         pref: Pref,
         filter: Filter,
     },
-    /// New maps for the deciding programs, which hold this. No packet meets them until a filter comes
-    /// that reads them.
+    /// New maps for the deciding programs, which hold this. No packet meets them until a filter
+    /// comes that reads them.
     MakeOwners {
         table: OwnerTable,
     },
@@ -128,8 +128,8 @@ pub enum Step {
     },
     /// The last filter that read the maps is gone, and they with it.
     DropOwners,
-    /// u32 hash tables that a deleted pref left behind, in the order in which they can go. The kernel
-    /// finds them through any other u32 pref that stands; without one they are gone already.
+    /// u32 hash tables that a deleted pref left behind, in the order in which they can go. The
+    /// kernel finds them through any other u32 pref that stands; without one they are gone already.
     DeleteTables {
         link: LinkName,
         through: Pref,
@@ -291,8 +291,8 @@ impl Plan {
         self.steps.iter().filter(move |planned| planned.phase == phase).map(|planned| &planned.step)
     }
 
-    /// Takes the steps that disturb somebody out of the plan, with what depends on them, and returns
-    /// them.
+    /// Takes the steps that disturb somebody out of the plan, with what depends on them, and
+    /// returns them.
     pub fn without_disruption(&mut self) -> Vec<Planned> {
         let root_stays = self.steps.iter().any(|planned| {
             matches!(planned.step, Step::DeleteRoot { .. }) && !planned.disturbs.is_empty()
@@ -317,8 +317,8 @@ impl Plan {
             let shard = place.and_then(ClassId::shard).zip(step.link());
             shard.is_some_and(|(shard, link)| shards.contains(&(link.clone(), shard)))
         };
-        // While a root stays, so do the claims that say which of its classes are ours, the maps that its
-        // filter reads, and what keeps others from naming its classes.
+        // While a root stays, so do the claims that say which of its classes are ours, the maps
+        // that its filter reads, and what keeps others from naming its classes.
         let depends = |step: &Step| {
             let needed = matches!(
                 step,

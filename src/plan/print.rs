@@ -111,7 +111,8 @@ impl fmt::Display for Tc<'_> {
                         program_words(program)
                     ),
                     Filter::Tag(Tag::Cgroup) => write!(f, "{} handle 1: cgroup", add("all")),
-                    // tc reads programs from files only; `src/classify/program.rs` says what is in this one.
+                    // tc reads programs from files only; `src/classify/program.rs` says what is in
+                    // this one.
                     Filter::Tag(Tag::Bpf(program)) => write!(
                         f,
                         "{} bpf object-file shaper-decide.o classid {parent} # the owner's class, else the tag's{}",
@@ -125,7 +126,8 @@ impl fmt::Display for Tc<'_> {
             Step::DeleteFilter { link, parent, pref, .. } => {
                 write!(f, "tc filter del dev {link} parent {parent} pref {pref}")
             }
-            // The maps are anonymous: no command can make them first and give them to a filter later.
+            // The maps are anonymous: no command can make them first and give them to a filter
+            // later.
             Step::MakeOwners { table } => {
                 let (accounts, ranges) = (table.accounts.len(), table.ranges.len());
                 write!(f, "# BPF maps of {accounts} uids and {ranges} prefixes of uids")
@@ -288,8 +290,8 @@ impl fmt::Display for Step {
                 };
                 changed("rate", from.rate.to_string(), to.rate.to_string())?;
                 changed("ceil", from.ceil.to_string(), to.ceil.to_string())?;
-                // Where they do not just follow the rate. In bytes, as tc says them: the tick is the
-                // same on every kernel (PSCHED_SHIFT, include/net/pkt_sched.h).
+                // Where they do not just follow the rate. In bytes, as tc says them: the tick is
+                // the same on every kernel (PSCHED_SHIFT, include/net/pkt_sched.h).
                 let bytes =
                     |ticks: Ticks, rate| ticks.bytes_at(rate, Psched::default()).to_string();
                 if from.burst != to.burst {

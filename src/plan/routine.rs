@@ -1,5 +1,5 @@
-//! Which steps only follow logins, logouts and drained queues: cron need not hear of them, and they are
-//! no change of the policy or of the kernel by somebody.
+//! Which steps only follow logins, logouts and drained queues: cron need not hear of them, and they
+//! are no change of the policy or of the kernel by somebody.
 
 use std::collections::BTreeSet;
 
@@ -125,8 +125,8 @@ impl Question<'_> {
         }
     }
 
-    /// Whether an account has no process any more. One that has, and loses its class, does so by the
-    /// policy.
+    /// Whether an account has no process any more. One that has, and loses its class, does so by
+    /// the policy.
     fn left(&self, owner: &Owner) -> bool {
         !self.logins.accounts.runs(owner)
     }
@@ -136,7 +136,8 @@ impl Question<'_> {
         matches!(owner, Owner::Uid(_) | Owner::Subuids(_)).then_some(owner)
     }
 
-    /// Whether two programs of rules differ in nothing but that accounts have a class in one of them.
+    /// Whether two programs of rules differ in nothing but that accounts have a class in one of
+    /// them.
     fn only_accounts_differ(&self, filter: &Filter, other: &RuleProgram) -> bool {
         let Filter::Program(program) = filter else { return false };
         let lasting = |program: &RuleProgram| {

@@ -248,9 +248,9 @@ fn assert_free_to_go(state: &KernelState, step: &Step) {
     }
 }
 
-/// What no prefix of a plan may break: no class without a claim (its minor could be given to another),
-/// no rule that points nowhere, a default class under every root, and, where a claim names a class
-/// that stood or will stand on a link, that class there, and the way to it.
+/// What no prefix of a plan may break: no class without a claim (its minor could be given to
+/// another), no rule that points nowhere, a default class under every root, and, where a claim
+/// names a class that stood or will stand on a link, that class there, and the way to it.
 fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, step: &Step) {
     let claimed: BTreeSet<ClassId> =
         state.claims.values().filter_map(|id| id.our_class()).collect();
@@ -376,8 +376,9 @@ fn whose(state: &KernelState, uid: u32) -> Option<&Claim> {
     state.claims.iter().find(is_his).map(|(claim, _)| claim)
 }
 
-/// Each packet meets the rules as they were or as they will be, while rules move between u32 and the
-/// program and senders between classes. Not where a class is made again in place: u32 lets it go first.
+/// Each packet meets the rules as they were or as they will be, while rules move between u32 and
+/// the program and senders between classes. Not where a class is made again in place: u32 lets it
+/// go first.
 fn assert_rules_old_or_new(
     state: &KernelState,
     before: &KernelState,
@@ -392,7 +393,8 @@ fn assert_rules_old_or_new(
     for link in links.filter(|_| concerns) {
         for port in (1..100).step_by(5) {
             for uid in [7_000, 7_002, 0] {
-                // Whoever becomes another's while the rules change meets one change before the other.
+                // Whoever becomes another's while the rules change meets one change before the
+                // other.
                 if whose(before, uid) != whose(after, uid) {
                     continue;
                 }

@@ -27,8 +27,8 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Opens the mapping of `what` ("a user"); each unknown or repeated key is an error. Nothing after the
-    /// colon is an empty mapping.
+    /// Opens the mapping of `what` ("a user"); each unknown or repeated key is an error. Nothing
+    /// after the colon is an empty mapping.
     pub fn open(node: Node, what: &str, known: &[&str], findings: &mut Findings) -> Option<Fields> {
         let entries = match node.value {
             Value::Map(entries) => entries,
@@ -111,8 +111,8 @@ impl Fields {
         Some(nodes.iter().filter_map(|node| findings.take(read(node))).collect())
     }
 
-    /// As [`Fields::read_list`], where an empty list would mean the opposite of what it says: a rule
-    /// for no address would be a rule for all of them.
+    /// As [`Fields::read_list`], where an empty list would mean the opposite of what it says: a
+    /// rule for no address would be a rule for all of them.
     pub fn read_some<T>(
         &mut self,
         key: &str,

@@ -276,8 +276,8 @@ pub struct Lookups {
     pub uids: BTreeSet<u32>,
     /// Unix group names.
     pub groups: BTreeSet<String>,
-    /// Some group is a Unix group (`gid`), so it matters which groups an account is in. Otherwise that
-    /// is not asked: it costs more than everything else of 10,000 lines together.
+    /// Some group is a Unix group (`gid`), so it matters which groups an account is in. Otherwise
+    /// that is not asked: it costs more than everything else of 10,000 lines together.
     pub memberships: bool,
 }
 

@@ -1,7 +1,7 @@
-//! A plain document → its tree, straight from the parser's events. Most policies are plain: no anchor,
-//! alias, merge key or tag. Through serde each place passes through several dozen strings, which
-//! is most of what reading a policy of 10,000 users cost. Whatever is not plain, or wrong, is left to
-//! [`super::yaml`], which knows all of YAML and says what is wrong. Touches nothing.
+//! A plain document → its tree, straight from the parser's events. Most policies are plain: no
+//! anchor, alias, merge key or tag. Through serde each place passes through several dozen strings,
+//! which is most of what reading a policy of 10,000 users cost. Whatever is not plain, or wrong, is
+//! left to [`super::yaml`], which knows all of YAML and says what is wrong. Touches nothing.
 
 use serde_yaml::granit_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
 

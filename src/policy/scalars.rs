@@ -185,7 +185,8 @@ pub(super) fn uids(node: &Node) -> Result<Written<RangeInclusive<u32>>, Diagnost
     Ok(Written { value: lo..=hi, at: node.at })
 }
 
-/// What to write instead of a pattern of accounts: who is in it could change with every new account.
+/// What to write instead of a pattern of accounts: who is in it could change with every new
+/// account.
 pub(super) fn no_accounts(name: &Written<String>) -> Diagnostic {
     Diagnostic::error(
         Kind::Name,

@@ -1,6 +1,7 @@
-//! YAML text → a tree of nodes that know their place: with [`super::plain`] the only file that knows
-//! which YAML crate is used. Scalars stay text, as written: YAML would make a number of `010`, a boolean of a user
-//! called `no`, and only the reader of a field knows what it wants. Touches nothing.
+//! YAML text → a tree of nodes that know their place: with [`super::plain`] the only file that
+//! knows which YAML crate is used. Scalars stay text, as written: YAML would make a number of
+//! `010`, a boolean of a user called `no`, and only the reader of a field knows what it wants.
+//! Touches nothing.
 
 use std::fmt;
 

@@ -23,10 +23,11 @@ pub struct InstanceView {
 }
 
 impl InstanceView {
-    /// Whether a process may be this instance's if a line claims it: also in a namespace that it does not
-    /// shape, because a socket stays in the one that it was made in when its process enters another. Not
-    /// a guest's there, and nobody in a namespace that another instance shapes, or in the host's, which
-    /// no user can enter; and nobody there who sits in another's directory. Where the namespace cannot be read, only the host's instance goes by the uid.
+    /// Whether a process may be this instance's if a line claims it: also in a namespace that it
+    /// does not shape, because a socket stays in the one that it was made in when its process
+    /// enters another. Not a guest's there, and nobody in a namespace that another instance shapes,
+    /// or in the host's, which no user can enter; and nobody there who sits in another's directory.
+    /// Where the namespace cannot be read, only the host's instance goes by the uid.
     pub fn may_claim(&self, process: &Process) -> bool {
         let place = || seat(process.net_cls.as_deref().unwrap_or("/"), self);
         self.left_to(process).is_none()
@@ -124,9 +125,9 @@ pub fn decide(
         (Some(_), Seat::Ours(_)) => return Decision::TakeOut,
         (Some(reason), _) => return Decision::Leave(reason),
     }
-    // NSS has not said yet who this is, or could not: what has a class goes on as it was (a process that
-    // becomes another, and whom nobody claims so far, would be in nobody's class meanwhile). But one
-    // of `everyone` needs no name, unless it is a subordinate uid or NSS is out.
+    // NSS has not said yet who this is, or could not: what has a class goes on as it was (a process
+    // that becomes another, and whom nobody claims so far, would be in nobody's class meanwhile).
+    // But one of `everyone` needs no name, unless it is a subordinate uid or NSS is out.
     let (uid, unit) = counts_as(process, matcher);
     let open = matcher.is_open(uid, unit, accounts);
     let certain = owner.is_some()
@@ -148,8 +149,8 @@ pub fn decide(
     }
 }
 
-/// The claim that a process was put into on purpose, where its uid alone would not have it there: by
-/// `run` and `attach`, or by a line's unit.
+/// The claim that a process was put into on purpose, where its uid alone would not have it there:
+/// by `run` and `attach`, or by a line's unit.
 pub fn given(
     process: &Process,
     matcher: &Matcher,
@@ -219,7 +220,8 @@ fn seat(path: &str, instance: &InstanceView) -> Seat {
 }
 
 /// Whether it is the name that an instance has by itself, which says whose namespace it is for: the
-/// host's, or the one with that inode. One that was named otherwise is known by [`InstanceView::others`].
+/// host's, or the one with that inode. One that was named otherwise is known by
+/// [`InstanceView::others`].
 fn is_instance(name: &str) -> bool {
     name.strip_prefix("shaper").is_some_and(|rest| {
         rest.is_empty() || rest.strip_prefix('-').is_some_and(|inode| inode.parse::<u64>().is_ok())

@@ -1,19 +1,22 @@
 //! Connections that root accepted and handed on: each is given to the user whose process serves it
 //! now, so that he cannot lose it as his by losing its tag.
 //!
-//! A socket belongs to whoever made or accepted it, and only CAP_CHOWN changes that. What sshd, inetd or
-//! a unit with `Accept=yes` hands on is root's, and would count by its tag alone, which goes over to
-//! whoever is passed the descriptor. So whenever a process comes into a user's claim, what it holds of
-//! root's is made the user's: TCP, MPTCP and SCTP connections, UDP, raw, ping and packet sockets.
+//! A socket belongs to whoever made or accepted it, and only CAP_CHOWN changes that. What sshd,
+//! inetd or a unit with `Accept=yes` hands on is root's, and would count by its tag alone, which
+//! goes over to whoever is passed the descriptor. So whenever a process comes into a user's claim,
+//! what it holds of root's is made the user's: TCP, MPTCP and SCTP connections, UDP, raw, ping and
+//! packet sockets.
 //!
 //!
-//! A process of root's that acts for a user (`follow: effective`) serves him over what it holds: root's
-//! connections are made his; and where it holds none of root's and none of his, those of the user before, who
-//! was given them. Datagram sockets stay as they are: with one a server serves everybody.
+//! A process of root's that acts for a user (`follow: effective`) serves him over what it holds:
+//! root's connections are made his; and where it holds none of root's and none of his, those of the
+//! user before, who was given them. Datagram sockets stay as they are: with one a server serves
+//! everybody.
 //!
-//! Never given are: a listener; a socket that has an owner other than root already, so that nobody makes
-//! another pay by passing him one; and a socket that processes of two users hold. Root's own copies (sshd's
-//! monitor keeps one, so does the service manager) do not count: root serves the same client with them.
+//! Never given are: a listener; a socket that has an owner other than root already, so that nobody
+//! makes another pay by passing him one; and a socket that processes of two users hold. Root's own
+//! copies (sshd's monitor keeps one, so does the service manager) do not count: root serves the
+//! same client with them.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,8 +35,8 @@ use crate::sys::Netlink;
 use crate::sys::held::{self, HeldSocket};
 use crate::sys::threads::in_parts;
 
-/// Of one process so many descriptors are looked at: a login has a few dozen, and looking at so many
-/// takes some 10 ms.
+/// Of one process so many descriptors are looked at: a login has a few dozen, and looking at so
+/// many takes some 10 ms.
 const MOST: usize = 4_096;
 
 /// Sockets of root's that processes of users were found to hold.
@@ -61,7 +64,8 @@ struct Found {
 pub struct HandedOver {
     /// Sockets that are their users' now.
     pub given: u32,
-    /// Why one or more were not given: a capability that is missing, a list that the kernel has not.
+    /// Why one or more were not given: a capability that is missing, a list that the kernel has
+    /// not.
     pub refused: Option<String>,
 }
 
@@ -172,8 +176,8 @@ impl Handover {
         }
     }
 
-    /// Leaves out sockets that another user's process among these (pid and real uid) holds too. Costs
-    /// nothing where nothing was found, otherwise a look at the descriptors of all of them.
+    /// Leaves out sockets that another user's process among these (pid and real uid) holds too.
+    /// Costs nothing where nothing was found, otherwise a look at the descriptors of all of them.
     pub fn leave_shared(&mut self, proc_root: &Path, processes: &[(u32, u32)]) {
         let of_servers = self.servers.iter().flat_map(|server| &server.held);
         let connections: BTreeSet<u64> = of_servers.map(|held| held.inode).collect();
@@ -257,8 +261,9 @@ impl Listeners {
     }
 }
 
-/// The socket with that inode, which a process has as this descriptor; `None`: that is another one by now.
-/// A main thread that ends gives up its table; what it shared with other threads is reached through theirs.
+/// The socket with that inode, which a process has as this descriptor; `None`: that is another one
+/// by now. A main thread that ends gives up its table; what it shared with other threads is reached
+/// through theirs.
 pub(super) fn reach(entry: &Path, inode: u64) -> io::Result<Option<HeldSocket>> {
     let is_it = |socket: &HeldSocket| socket.inode == inode;
     match HeldSocket::open(entry) {
@@ -321,7 +326,8 @@ struct Descriptors {
     is_open: bool,
 }
 
-/// Threads may have tables of their own (`unshare(CLONE_FILES)`), and a main thread that ended has none.
+/// Threads may have tables of their own (`unshare(CLONE_FILES)`), and a main thread that ended has
+/// none.
 fn descriptors(proc_root: &Path, pid: u32) -> Descriptors {
     let folder = proc_root.join(pid.to_string());
     let tasks = folder.join("task");

@@ -104,8 +104,9 @@ impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
         }
     }
 
-    /// `process`: as it was read just now; `None`: it has ended. Between that and the move its pid may have
-    /// become another's (`is_another`), of whom nobody has decided yet: then there is no answer.
+    /// `process`: as it was read just now; `None`: it has ended. Between that and the move its pid
+    /// may have become another's (`is_another`), of whom nobody has decided yet: then there is no
+    /// answer.
     fn place_read(
         &self,
         process: Option<Process>,
@@ -129,7 +130,8 @@ impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
         }
         let outcome = match decision {
             Decision::Stay => {
-                // A session that was placed while it was root's becomes its user there (`shaper login`).
+                // A session that was placed while it was root's becomes its user there (`shaper
+                // login`).
                 if self.told && self.is_pinned(&process) {
                     handover.look(self.proc_root, &process);
                 }
@@ -146,8 +148,9 @@ impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
                 return Ok(Some(false));
             }
             Decision::MoveTo(claim) => {
-                // One that was in a class already, and was not told of, has long been a user's: a connection
-                // of root's that it holds may be another's, who passed it the descriptor.
+                // One that was in a class already, and was not told of, has long been a user's: a
+                // connection of root's that it holds may be another's, who passed it the
+                // descriptor.
                 if acts_for.is_none() && (self.told || !self.is_inside(&process)) {
                     handover.look(self.proc_root, &process);
                 }

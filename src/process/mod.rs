@@ -38,8 +38,8 @@ pub struct Process {
     pub comm: Foreign,
     /// The real uid: a setuid `ping` stays with its user.
     pub uid: u32,
-    /// The uid that its main thread acts by: what it makes is that one's. The effective uid, unless the
-    /// thread asked for another one for files alone (setfsuid(2)).
+    /// The uid that its main thread acts by: what it makes is that one's. The effective uid, unless
+    /// the thread asked for another one for files alone (setfsuid(2)).
     pub acting_uid: u32,
     /// It is root, or may become root again as it likes: its real or its saved uid is 0.
     pub is_roots: bool,

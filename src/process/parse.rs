@@ -47,12 +47,14 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
 /// What the `Uid:` line of `/proc/PID/status` says of a process's main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uids {
-    /// The folder's owner would be the effective one, and root's for a process that must not be dumped.
+    /// The folder's owner would be the effective one, and root's for a process that must not be
+    /// dumped.
     pub real: u32,
     /// What it may become again.
     pub saved: u32,
-    /// The file system's, which owns the sockets that the thread makes (`sock_alloc`, net/socket.c). It
-    /// changes with the effective one (`__sys_setresuid`, kernel/sys.c), and alone by setfsuid(2).
+    /// The file system's, which owns the sockets that the thread makes (`sock_alloc`,
+    /// net/socket.c). It changes with the effective one (`__sys_setresuid`, kernel/sys.c), and
+    /// alone by setfsuid(2).
     pub acting: u32,
 }
 
@@ -75,7 +77,8 @@ pub struct Identity {
     pub ended: bool,
 }
 
-/// `None`: the text is not what the kernel writes, or the name has characters that it writes otherwise here.
+/// `None`: the text is not what the kernel writes, or the name has characters that it writes
+/// otherwise here.
 pub fn parse_identity(text: &[u8]) -> Option<Identity> {
     let field = |name: &str| {
         let mut lines = text.split(|byte| *byte == b'\n');
@@ -145,12 +148,13 @@ const ENGINES: [&str; 11] = [
 const SCOPES: [&str; 7] =
     ["docker-", "libpod-", "cri-containerd-", "crio-", "nerdctl-", "machine-", "buildkit-"];
 
-/// Whether a path of any hierarchy is a guest's. Only what root alone can make counts, or a user would
-/// name a cgroup so and pass for a guest: the parts from the root down to the first that is no slice.
-/// Users make cgroups below their own manager (`user.slice/user-1000.slice/user@1000.service/…`), below
-/// a unit that is delegated to them, and nowhere else; logind names their sessions. So a container that
-/// a user runs himself is his, and so is one below a unit (`web.service/libpod-payload-…`), which may be
-/// delegated to its user. No name holds a newline (`cgroup_mkdir`, kernel/cgroup/cgroup.c).
+/// Whether a path of any hierarchy is a guest's. Only what root alone can make counts, or a user
+/// would name a cgroup so and pass for a guest: the parts from the root down to the first that is
+/// no slice. Users make cgroups below their own manager
+/// (`user.slice/user-1000.slice/user@1000.service/…`), below a unit that is delegated to them, and
+/// nowhere else; logind names their sessions. So a container that a user runs himself is his, and
+/// so is one below a unit (`web.service/libpod-payload-…`), which may be delegated to its user. No
+/// name holds a newline (`cgroup_mkdir`, kernel/cgroup/cgroup.c).
 fn is_guests(path: &str) -> bool {
     let mut parts = path.split('/').filter(|part| !part.is_empty());
     let Some(top) = parts.clone().next() else { return false };

@@ -18,20 +18,21 @@ use super::{Decision, HandedOver, Handover, Process};
 /// More passes than this are a storm of forks.
 const CALM: u32 = 4;
 
-/// Forks race with a look: whoever is forked after it began, by a process that was not moved yet, is
-/// missed by it. So those who were born since are looked at, again and again. A chain of processes, each
-/// of which forks the next and ends after 100 µs, is caught within some dozen of these looks; beyond this
-/// many somebody forks faster than we can follow.
+/// Forks race with a look: whoever is forked after it began, by a process that was not moved yet,
+/// is missed by it. So those who were born since are looked at, again and again. A chain of
+/// processes, each of which forks the next and ends after 100 µs, is caught within some dozen of
+/// these looks; beyond this many somebody forks faster than we can follow.
 const MAX_LOOKS: u32 = 200;
 /// Where they take long, on a busy host, so many do, in so long.
 const MIN_LOOKS: u32 = 50;
 const LONG: Duration = Duration::from_millis(200);
 
-/// Forks that had their pid when a look began, and no process to be listed yet, are no more than this.
+/// Forks that had their pid when a look began, and no process to be listed yet, are no more than
+/// this.
 const UNFINISHED: u32 = 64;
 
-/// The same where the kernel does not say who was born last, and each look is a pass over all of them:
-/// up to 23 were needed under a fork storm.
+/// The same where the kernel does not say who was born last, and each look is a pass over all of
+/// them: up to 23 were needed under a fork storm.
 const MAX_PASSES: u32 = 64;
 
 /// So many more passes, at most, because of processes that ended while we looked: one that was not
@@ -98,9 +99,9 @@ pub struct Failed {
     pub message: String,
 }
 
-/// Asks `decide` about every process below `proc_root` and does what it says: the first look is at every
-/// process, the others are at those who were born since, until there are none. A process
-/// that cannot be moved, or is gone, is no error.
+/// Asks `decide` about every process below `proc_root` and does what it says: the first look is at
+/// every process, the others are at those who were born since, until there are none. A process that
+/// cannot be moved, or is gone, is no error.
 ///
 /// # Errors
 /// A process that cannot be read, or no descriptor or memory to move one.
@@ -175,7 +176,8 @@ pub struct PlacedOne {
     /// It was where it belongs, and so is all that it forks. Otherwise (also when it has ended)
     /// what it forked until now may be elsewhere.
     pub stayed: bool,
-    /// What it holds of root's, for the caller to give: after all that became users at the same time.
+    /// What it holds of root's, for the caller to give: after all that became users at the same
+    /// time.
     pub handover: Handover,
     /// Its parent; `None`: it has ended.
     pub parent: Option<u32>,
@@ -219,8 +221,9 @@ struct Run<'a, D> {
 }
 
 impl<D: Fn(&Process) -> Verdict + Sync> Run<'_, D> {
-    /// The first look, which was taken. Whoever is to be moved is read again: the list is old by now, and
-    /// the pid may be another process, or its user another one. `is_old`: so are all others.
+    /// The first look, which was taken. Whoever is to be moved is read again: the list is old by
+    /// now, and the pid may be another process, or its user another one. `is_old`: so are all
+    /// others.
     fn begin(&mut self, seen: Scan, is_old: bool) -> Result<(), Error> {
         let mut part = Part { ended: seen.vanished > 0, ..Part::default() };
         let (mut movers, mut others) = (Vec::new(), Vec::new());
@@ -256,9 +259,10 @@ impl<D: Fn(&Process) -> Verdict + Sync> Run<'_, D> {
         self.ended = false;
     }
 
-    /// Looks at everybody who was born since, until nobody was born during a look. Then nobody is left: at
-    /// that moment every process that lived had been looked at, and was where it belongs, or forked its
-    /// children only afterwards, from there. `newest_before`: the newest pid before the first look.
+    /// Looks at everybody who was born since, until nobody was born during a look. Then nobody is
+    /// left: at that moment every process that lived had been looked at, and was where it belongs,
+    /// or forked its children only afterwards, from there. `newest_before`: the newest pid before
+    /// the first look.
     fn follow_births(&mut self, newest_before: u32) -> Result<(), Error> {
         let mut last = newest_before.saturating_sub(UNFINISHED);
         let began = Instant::now();
@@ -274,9 +278,10 @@ impl<D: Fn(&Process) -> Verdict + Sync> Run<'_, D> {
                     self.placement.settled = true;
                     return Ok(());
                 }
-                // By one thread, the oldest first: a pid that was given out and has no process yet is its
-                // parent's, who is older and was moved before, and so goes into the fork as moved, or
-                // was waited for by the move (`cgroup_threadgroup_rwsem`, kernel/cgroup/cgroup.c).
+                // By one thread, the oldest first: a pid that was given out and has no process yet
+                // is its parent's, who is older and was moved before, and so goes into the fork as
+                // moved, or was waited for by the move (`cgroup_threadgroup_rwsem`,
+                // kernel/cgroup/cgroup.c).
                 Ordering::Greater => {
                     self.start_look();
                     let born = (last + 1..=newest).filter(|pid| !self.done.contains(pid));
@@ -332,7 +337,8 @@ impl<D: Fn(&Process) -> Verdict + Sync> Run<'_, D> {
         Ok(())
     }
 
-    /// Each is read and moved at once, so that nothing that was read grows old, by several processors.
+    /// Each is read and moved at once, so that nothing that was read grows old, by several
+    /// processors.
     fn work(&mut self, pids: &[u32]) -> Result<(), Error> {
         for part in in_parts(pids, |pids| self.hands.place_all(pids.iter().copied())) {
             self.take_in(part?);

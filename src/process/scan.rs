@@ -38,8 +38,8 @@ impl Scan {
 /// All processes below `proc_root` (normally `/proc`), in its order: by pid.
 ///
 /// # Errors
-/// Whatever keeps a process from being read, but that it has ended: no descriptor free, no memory, no
-/// permission. Only who is not root sees what there is to see for him.
+/// Whatever keeps a process from being read, but that it has ended: no descriptor free, no memory,
+/// no permission. Only who is not root sees what there is to see for him.
 pub fn scan(proc_root: &Path) -> Result<Scan, Error> {
     let mut scan = Scan { newest: newest(proc_root), ..Scan::default() };
     for pids in Listing::open(proc_root)? {
@@ -53,8 +53,9 @@ pub fn scan(proc_root: &Path) -> Result<Scan, Error> {
 }
 
 /// The pid that was given out last in our process namespace; pids go upwards until they begin anew
-/// (`alloc_pid`, kernel/pid.c). `None`: this kernel does not say (CONFIG_CHECKPOINT_RESTORE). The last
-/// field of `/proc/loadavg` would be the same number, but containers are shown one of lxcfs's own there.
+/// (`alloc_pid`, kernel/pid.c). `None`: this kernel does not say (CONFIG_CHECKPOINT_RESTORE). The
+/// last field of `/proc/loadavg` would be the same number, but containers are shown one of lxcfs's
+/// own there.
 pub(super) fn newest(proc_root: &Path) -> Option<u32> {
     fs::read_to_string(proc_root.join("sys/kernel/ns_last_pid")).ok()?.trim().parse().ok()
 }
@@ -82,10 +83,10 @@ pub fn read_one(proc_root: &Path, pid: u32) -> Result<Option<Process>, Error> {
 /// The pids below `/proc`, so many at a time. The kernel lists them by number (`proc_pid_readdir`,
 /// fs/proc/base.c): each time it asks for the next pid from where it was (`next_tgid`), which is no
 /// place in a list that could shift, so a process that lives all the while is never passed over,
-/// whoever ends beside it. One that is forked meanwhile may be: that is what further passes are for.
-/// (`cgroup.procs` of a v1 hierarchy is a copy made at one moment, for as many as there were a moment
-/// before that (`pidlist_array_load`, kernel/cgroup/cgroup-v1.c): under a fork storm it is cut off. So
-/// nothing but emptiness is concluded from it, and rmdir has the last word on that.)
+/// whoever ends beside it. One that is forked meanwhile may be: that is what further passes are
+/// for. (`cgroup.procs` of a v1 hierarchy is a copy made at one moment, for as many as there were a
+/// moment before that (`pidlist_array_load`, kernel/cgroup/cgroup-v1.c): under a fork storm it is
+/// cut off. So nothing but emptiness is concluded from it, and rmdir has the last word on that.)
 pub(super) struct Listing {
     entries: fs::ReadDir,
     path: PathBuf,
@@ -93,8 +94,8 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn open(proc_root: &Path) -> Result<Listing, Error> {
-        // With hidepid=invisible the processes of others are not listed, and do not exist. Process 1 is
-        // always there.
+        // With hidepid=invisible the processes of others are not listed, and do not exist. Process
+        // 1 is always there.
         if geteuid().is_root() && proc_root.join("self").exists() && !proc_root.join("1").exists() {
             let hidden = io::Error::other(
                 "processes are hidden (the mount option hidepid); give CAP_SYS_PTRACE, or the group of its option gid",
@@ -139,8 +140,8 @@ fn namespace(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// So many are listed and then read, before more are listed: the shorter that takes, the fewer end in
-/// between, and those that are forked meanwhile are mostly listed later.
+/// So many are listed and then read, before more are listed: the shorter that takes, the fewer end
+/// in between, and those that are forked meanwhile are mostly listed later.
 const LISTED: usize = 1024;
 
 /// More than any of the files has on most hosts.
@@ -160,8 +161,8 @@ impl Reader {
         }
     }
 
-    /// The same for one that was seen a moment ago and is to be moved: as it is now, by two files of four
-    /// where it is the same process still.
+    /// The same for one that was seen a moment ago and is to be moved: as it is now, by two files
+    /// of four where it is the same process still.
     pub(super) fn again(
         &mut self,
         proc_root: &Path,
@@ -208,8 +209,9 @@ impl Reader {
         let mut netns = None;
         let uids = parse_uids(self.read(&folder.join("status"))?);
         self.belongings(folder, &mut membership, &mut netns)?;
-        // Last, because what ends shows the root as its cgroup, and a moment later has no namespaces: that
-        // it was about to end is seen here (`cgroup_path_ns_locked` of a dead task, kernel/cgroup/cgroup.c).
+        // Last, because what ends shows the root as its cgroup, and a moment later has no
+        // namespaces: that it was about to end is seen here (`cgroup_path_ns_locked` of a dead
+        // task, kernel/cgroup/cgroup.c).
         let stat = parse_stat(self.read(&folder.join("stat"))?);
         let (Some(stat), Some(Uids { real, saved, acting })) = (stat, uids) else {
             return Ok(None);
@@ -254,7 +256,8 @@ impl Reader {
         let path = folder.join("ns/net");
         *netns = match fs::read_link(&path) {
             Ok(link) => namespace(&link),
-            // A main thread that has ended has none (ENOENT); others may be secret (CAP_SYS_PTRACE).
+            // A main thread that has ended has none (ENOENT); others may be secret
+            // (CAP_SYS_PTRACE).
             Err(error) if error.raw_os_error().is_some_and(|it| is_gone(it) || is_secret(it)) => {
                 None
             }
@@ -299,7 +302,8 @@ impl Reader {
     }
 }
 
-/// ENOENT at open, ESRCH at read. Who is not root may be refused: what is secret is not there for him.
+/// ENOENT at open, ESRCH at read. Who is not root may be refused: what is secret is not there for
+/// him.
 fn is_gone(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::ESRCH) || is_secret(errno) && !geteuid().is_root()
 }

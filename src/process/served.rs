@@ -1,4 +1,5 @@
-//! Connections over which a server of root's serves the users for whom it acts (`follow: effective`).
+//! Connections over which a server of root's serves the users for whom it acts (`follow:
+//! effective`).
 
 use std::io;
 use std::path::PathBuf;
@@ -32,8 +33,9 @@ impl Held {
     }
 }
 
-/// Those of a process's connections that go to the user for whom it acts now. One that it accepted as root
-/// is for him; with none of these, and none of his, it serves him over what it served others over.
+/// Those of a process's connections that go to the user for whom it acts now. One that it accepted
+/// as root is for him; with none of these, and none of his, it serves him over what it served
+/// others over.
 pub(super) fn go_along(uid: u32, mut held: Vec<Held>) -> Vec<Held> {
     let has = |owner: u32| held.iter().any(|held| held.owner == owner);
     match (has(0), has(uid)) {
@@ -48,7 +50,8 @@ pub(super) fn go_along(uid: u32, mut held: Vec<Held>) -> Vec<Held> {
 mod tests {
     use super::*;
 
-    /// The owners of what goes to a user for whom a process acts that holds connections of these owners.
+    /// The owners of what goes to a user for whom a process acts that holds connections of these
+    /// owners.
     fn owners_of_what_goes_to(uid: u32, owners: &[u32]) -> Vec<u32> {
         let held = owners.iter().zip(0_u32..).map(|(owner, at)| Held {
             inode: at.into(),

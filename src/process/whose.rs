@@ -5,12 +5,13 @@ use crate::state::{Accounts, Claim, Owner};
 
 use super::{InstanceView, Process, claim_of};
 
-/// Who claims a process. One whose unit follows effective uids is the user's for whom it acts; while it
-/// is root it stays with the last one, since smbd and its like become root for a moment all the time; where
-/// nobody claims that user, or it never had one, it is its unit's line's.
+/// Who claims a process. One whose unit follows effective uids is the user's for whom it acts;
+/// while it is root it stays with the last one, since smbd and its like become root for a moment
+/// all the time; where nobody claims that user, or it never had one, it is its unit's line's.
 ///
 /// The main thread speaks for its process. A server whose threads act for several users at once
-/// (setfsuid(2) and the system calls of its kin are each thread's own) is nobody's but its unit's line's.
+/// (setfsuid(2) and the system calls of its kin are each thread's own) is nobody's but its unit's
+/// line's.
 pub fn whose(
     process: &Process,
     matcher: &Matcher,
@@ -39,8 +40,8 @@ pub fn counts_as<'a>(process: &'a Process, matcher: &Matcher) -> (u32, Option<&'
     }
 }
 
-/// The user for whom a process of root's acts, where its unit follows effective uids: the connections
-/// that it has are his meanwhile.
+/// The user for whom a process of root's acts, where its unit follows effective uids: the
+/// connections that it has are his meanwhile.
 pub fn acts_for(process: &Process, matcher: &Matcher) -> Option<u32> {
     let acts = process.is_roots && process.acting_uid != 0 && process.is_alive();
     (acts && matcher.units.follows(process.unit.as_deref())).then_some(process.acting_uid)

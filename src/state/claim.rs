@@ -27,8 +27,8 @@ pub enum Owner {
 pub struct Key(String);
 
 impl Key {
-    /// 1–200 bytes; no `/`, no control characters, no leading `.`, and not the name of a file that every
-    /// cgroup has: it becomes a directory below the instance's.
+    /// 1–200 bytes; no `/`, no control characters, no leading `.`, and not the name of a file that
+    /// every cgroup has: it becomes a directory below the instance's.
     pub fn new(name: &str) -> Option<Key> {
         let valid = (1..=200).contains(&name.len())
             && !name.starts_with('.')
@@ -47,7 +47,8 @@ impl Key {
     }
 }
 
-/// Names of the files that every cgroup v1 directory has (cgroup1_base_files, kernel/cgroup/cgroup-v1.c).
+/// Names of the files that every cgroup v1 directory has (cgroup1_base_files,
+/// kernel/cgroup/cgroup-v1.c).
 fn is_cgroup_file(name: &str) -> bool {
     ["tasks", "notify_on_release", "release_agent"].contains(&name)
         || ["cgroup.", "net_cls.", "net_prio."].iter().any(|prefix| name.starts_with(prefix))

@@ -50,8 +50,8 @@ pub enum Filter {
     Program(RuleProgram),
     /// Whose packet it is, by its socket; protocol all, or IPv6 escapes it.
     Tag(Tag),
-    /// At clsact's egress: clears the priority of packets of other network namespaces' sockets where it
-    /// names a class of ours, and lets every packet go on.
+    /// At clsact's egress: clears the priority of packets of other network namespaces' sockets
+    /// where it names a class of ours, and lets every packet go on.
     ClearPriority(Sockets),
     /// Something that we do not write at a pref of ours: half an update, or another's hand. Never
     /// desired, so it is always replaced. The text says what was found; `tables` are the numbers of
@@ -78,8 +78,8 @@ impl Family {
 /// Which packets a u32 filter is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// Those of one family without a VLAN tag: all there are on links that are no Ethernet. The kernel
-    /// compares the ethertype of the outermost tag, where there is one (`skb_protocol` in
+    /// Those of one family without a VLAN tag: all there are on links that are no Ethernet. The
+    /// kernel compares the ethertype of the outermost tag, where there is one (`skb_protocol` in
     /// `__tcf_classify`, net/sched/cls_api.c).
     Ip(Family),
     /// Every packet: the rules look for themselves where its IP header is.
@@ -183,13 +183,14 @@ pub struct Program {
     pub shards: bool,
     pub tag: TagHelper,
     pub sockets: Sockets,
-    /// Where the owner and the tag of MPTCP connections are read; `None`: their subflows' own count.
+    /// Where the owner and the tag of MPTCP connections are read; `None`: their subflows' own
+    /// count.
     pub mptcp: Option<MptcpLayout>,
 }
 
-/// Where an MPTCP socket keeps its owner (`sk_uid`) and its tag, in bytes from its beginning. Its subflows,
-/// which send the packets, have an owner and a tag of their own, which neither fchown nor a move of
-/// their process reaches.
+/// Where an MPTCP socket keeps its owner (`sk_uid`) and its tag, in bytes from its beginning. Its
+/// subflows, which send the packets, have an owner and a tag of their own, which neither fchown nor
+/// a move of their process reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MptcpLayout {
     pub owner: i16,
@@ -207,16 +208,16 @@ pub enum TagHelper {
 }
 
 /// Which sockets' owners are believed. The kernel translates an owner through the user namespace of
-/// the *socket's* network namespace, so a guest's uid 1000 reads as 1000, whoever that is here. Such
-/// a socket reaches a link only through macvlan, ipvlan and the like.
+/// the *socket's* network namespace, so a guest's uid 1000 reads as 1000, whoever that is here.
+/// Such a socket reaches a link only through macvlan, ipvlan and the like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sockets {
     /// Those of the network namespace with this cookie (`bpf_get_netns_cookie` for tc, Linux 6.15).
     Cookie(u64),
     /// All: there can be no other namespace's.
     All,
-    /// Some may be another namespace's, and which cannot be told: the tag goes first, and an owner is
-    /// asked for only where there is none.
+    /// Some may be another namespace's, and which cannot be told: the tag goes first, and an owner
+    /// is asked for only where there is none.
     #[default]
     Mixed,
 }

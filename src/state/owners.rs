@@ -53,10 +53,11 @@ impl OwnerTable {
         }
     }
 
-    /// What must change so that `self` becomes `wanted`. Performed one after the other, each uid has
-    /// its old class or its new one at every moment: what is set comes before what goes (prefixes of
-    /// one table never overlap, so the longest that fits is the old table's or the new one's), and an
-    /// account, which hides the range that it is in, is set before the ranges and goes after them.
+    /// What must change so that `self` becomes `wanted`. Performed one after the other, each uid
+    /// has its old class or its new one at every moment: what is set comes before what goes
+    /// (prefixes of one table never overlap, so the longest that fits is the old table's or the new
+    /// one's), and an account, which hides the range that it is in, is set before the ranges and
+    /// goes after them.
     pub fn changes(&self, wanted: &OwnerTable) -> Vec<OwnerChange> {
         let ranges = differences(&self.ranges, &wanted.ranges, Uids::Prefix);
         let accounts = differences(&self.accounts, &wanted.accounts, Uids::Account);

@@ -55,9 +55,9 @@ pub struct Subuids {
     pub owner: Option<u32>,
 }
 
-/// The whole file. Lines may overlap: of those that hold a uid the narrowest decides, because it says
-/// more (LXD gives root a thousand million uids, among which others have theirs), and of equal ones
-/// the first.
+/// The whole file. Lines may overlap: of those that hold a uid the narrowest decides, because it
+/// says more (LXD gives root a thousand million uids, among which others have theirs), and of equal
+/// ones the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<Subuids>", into = "Vec<Subuids>")]
 pub struct SubordinateUids(Arc<Table>);
@@ -96,9 +96,9 @@ impl SubordinateUids {
         self.0.pieces.iter().filter_map(|(range, line)| Some((*range, self.0.lines.get(*line)?)))
     }
 
-    /// The lines that name one of these accounts are his. A socket can have a subordinate uid as its
-    /// owner (fchown in a user namespace) though no process ever ran as it, so whose a range is must
-    /// not wait until one does.
+    /// The lines that name one of these accounts are his. A socket can have a subordinate uid as
+    /// its owner (fchown in a user namespace) though no process ever ran as it, so whose a range is
+    /// must not wait until one does.
     pub fn name_owners(&mut self, accounts: &BTreeMap<u32, Account>) {
         let uids: BTreeMap<&str, u32> =
             accounts.iter().map(|(uid, account)| (account.name.as_str(), *uid)).collect();

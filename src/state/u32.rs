@@ -1,6 +1,6 @@
-//! u32 rules as the kernel holds them at one pref: nodes in the pref's own table, and hash tables that
-//! some of those nodes lead to. Numbers of tables are counted from the first that the pref may use, so
-//! that the same rules are the same value at either pref of a pair.
+//! u32 rules as the kernel holds them at one pref: nodes in the pref's own table, and hash tables
+//! that some of those nodes lead to. Numbers of tables are counted from the first that the pref may
+//! use, so that the same rules are the same value at either pref of a pair.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -39,26 +39,26 @@ pub enum U32Node {
 pub struct U32Rule {
     pub keys: Vec<U32Key>,
     pub to: ClassId,
-    /// The line of `rules` that it is a part of, counted from 1: it goes to the kernel with it, so that
-    /// `status` can add up what the parts have matched.
+    /// The line of `rules` that it is a part of, counted from 1: it goes to the kernel with it, so
+    /// that `status` can add up what the parts have matched.
     pub line: Option<NonZeroU32>,
 }
 
-/// Where all keys match, a bucket of another table is asked; if nothing in it matches, the node after
-/// this one is next.
+/// Where all keys match, a bucket of another table is asked; if nothing in it matches, the node
+/// after this one is next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct U32Link {
     pub keys: Vec<U32Key>,
     pub table: u16,
     /// Which bucket; `None`: the first.
     pub hash: Option<U32Hash>,
-    /// So many bytes further the table begins to count its offsets, and the tables below it: what is
-    /// between the network header and the IP header. A multiple of 4.
+    /// So many bytes further the table begins to count its offsets, and the tables below it: what
+    /// is between the network header and the IP header. A multiple of 4.
     pub advance: u16,
 }
 
-/// The bits of a packet that choose the bucket: those of `mask` in the word at `offset`, shifted down
-/// to the lowest bit of the mask (`u32_hash_fold`, net/sched/cls_u32.c).
+/// The bits of a packet that choose the bucket: those of `mask` in the word at `offset`, shifted
+/// down to the lowest bit of the mask (`u32_hash_fold`, net/sched/cls_u32.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct U32Hash {
     pub mask: u32,
@@ -72,8 +72,8 @@ pub struct U32Hash {
 pub struct U32Key {
     pub value: u32,
     pub mask: u32,
-    /// Bytes from the start of the network header; a multiple of 4. Before it is what the link layer
-    /// wrote: -4 is the word that ends with the ethertype on Ethernet.
+    /// Bytes from the start of the network header; a multiple of 4. Before it is what the link
+    /// layer wrote: -4 is the word that ends with the ethertype on Ethernet.
     pub offset: i32,
 }
 
@@ -100,7 +100,8 @@ impl U32Rules {
         })
     }
 
-    /// How many different rules there are: those that a hash cannot tell apart stand in many buckets.
+    /// How many different rules there are: those that a hash cannot tell apart stand in many
+    /// buckets.
     pub fn count(&self) -> usize {
         self.rules().collect::<BTreeSet<_>>().len()
     }
@@ -119,10 +120,10 @@ impl U32Rules {
 }
 
 impl Pref {
-    /// The numbers of the hash tables that may stand at the pref: all u32 prefs of a qdisc share one
-    /// space of them (`struct tc_u_common`), and 0x800 and above are the prefs' own tables. Others
-    /// seldom number theirs above 0xff. The first pair has more, for it can have the rules of both
-    /// families.
+    /// The numbers of the hash tables that may stand at the pref: all u32 prefs of a qdisc share
+    /// one space of them (`struct tc_u_common`), and 0x800 and above are the prefs' own tables.
+    /// Others seldom number theirs above 0xff. The first pair has more, for it can have the rules
+    /// of both families.
     pub fn tables(self) -> Range<u16> {
         let [a, b] = Pref::RULES_V4;
         let [c, d] = Pref::RULES_V6;

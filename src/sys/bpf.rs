@@ -68,8 +68,8 @@ pub struct Maps {
 impl Maps {
     /// New maps that hold `table`. Needs CAP_BPF (CAP_SYS_ADMIN before Linux 5.8).
     pub fn create(table: &OwnerTable) -> io::Result<Maps> {
-        // Before Linux 5.11 maps count as locked memory; where raising that limit is not allowed, it
-        // may be enough.
+        // Before Linux 5.11 maps count as locked memory; where raising that limit is not allowed,
+        // it may be enough.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let maps = Maps::sized(ACCOUNTS, RANGES, GIVEN)?;
         for (uid, class) in &table.accounts {
@@ -258,8 +258,8 @@ impl Map {
             flags: 0,
         };
         // What a command does not read must be 0.
-        // SAFETY: the layout is the command's; the key is as long as the map's (checked or set when it
-        // was opened), and so is the value, or it is a key where the next one is asked for.
+        // SAFETY: the layout is the command's; the key is as long as the map's (checked or set when
+        // it was opened), and so is the value, or it is a key where the next one is asked for.
         unsafe { bpf(command, &mut attr) }.map(|_| ())
     }
 
@@ -318,8 +318,8 @@ impl Map {
                 element_flags: 0,
                 flags: 0,
             };
-            // SAFETY: the layout is the command's; keys and values have room for `count` entries of the
-            // map's sizes, the token for either kind of it.
+            // SAFETY: the layout is the command's; keys and values have room for `count` entries of
+            // the map's sizes, the token for either kind of it.
             let outcome = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attr) };
             let last = match outcome {
                 Ok(_) => false,
@@ -447,8 +447,8 @@ fn load_with(program: &[Instruction], maps: &[&Map], name: [u8; 16]) -> io::Resu
 
 /// Whether this process may load programs, but none that reads the kernel's own values.
 pub fn may_not_read_kernel() -> bool {
-    /// Bits of `CapEff` (linux/capability.h): CAP_SYS_ADMIN, which stands for both of the others, then
-    /// CAP_PERFMON and CAP_BPF (Linux 5.8).
+    /// Bits of `CapEff` (linux/capability.h): CAP_SYS_ADMIN, which stands for both of the others,
+    /// then CAP_PERFMON and CAP_BPF (Linux 5.8).
     const SYS_ADMIN: u64 = 1 << 21;
     const PERFMON: u64 = 1 << 38;
     const BPF: u64 = 1 << 39;
@@ -484,8 +484,8 @@ fn descriptor(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-/// How often a command is tried for which the kernel has no memory at hand, and how long it is left to
-/// get some: entries of maps come from small reserves that it fills up a moment later
+/// How often a command is tried for which the kernel has no memory at hand, and how long it is left
+/// to get some: entries of maps come from small reserves that it fills up a moment later
 /// (kernel/bpf/memalloc.c), and those of maps that have gone come back as late.
 const TRIES: u32 = 100;
 const REFILL: Duration = Duration::from_millis(10);

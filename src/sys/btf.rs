@@ -1,7 +1,7 @@
-//! Where the kernel keeps the owner and the tag of a socket, by its own description of its types (BTF,
-//! Documentation/bpf/btf.rst). For MPTCP alone: a subflow has an owner and a tag of its own, which
-//! neither fchown nor a move of its process reaches, so the eBPF program reads those of the MPTCP
-//! socket that the subflow belongs to, and no function of the kernel answers that.
+//! Where the kernel keeps the owner and the tag of a socket, by its own description of its types
+//! (BTF, Documentation/bpf/btf.rst). For MPTCP alone: a subflow has an owner and a tag of its own,
+//! which neither fchown nor a move of its process reaches, so the eBPF program reads those of the
+//! MPTCP socket that the subflow belongs to, and no function of the kernel answers that.
 
 use std::collections::HashMap;
 use std::fs;

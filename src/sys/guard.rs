@@ -27,8 +27,8 @@ pub fn detach() -> io::Result<Detached> {
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Detached::Parent(child.as_raw().cast_unsigned())),
         ForkResult::Child => {
-            // Whoever started us may end, hang up, or wait for our output. An error must not make a second
-            // parent of this process: it goes on as a guard, which is what it is for.
+            // Whoever started us may end, hang up, or wait for our output. An error must not make a
+            // second parent of this process: it goes on as a guard, which is what it is for.
             if let Err(error) = leave_terminal() {
                 log::warn!("the guard keeps its terminal: {error}");
             }

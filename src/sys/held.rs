@@ -1,11 +1,11 @@
-//! Sockets that other processes hold, reached through `/proc/PID/fd`: whose each is, of which protocol,
-//! and giving it to another owner (`sockfs_setattr`, net/socket.c: the owner of the inode and
-//! `sk_uid`, which `bpf_get_socket_uid` reads).
+//! Sockets that other processes hold, reached through `/proc/PID/fd`: whose each is, of which
+//! protocol, and giving it to another owner (`sockfs_setattr`, net/socket.c: the owner of the inode
+//! and `sk_uid`, which `bpf_get_socket_uid` reads).
 //!
 //! Not by `pidfd_getfd`: the kernel gives a socket that a process receives the tag of that process
-//! (`__receive_sock`, fs/file.c), so one that was only looked at would have lost its tag. A descriptor
-//! opened with O_PATH receives nothing, asks for less (PTRACE_MODE_READ), and reaches each thread's
-//! own table.
+//! (`__receive_sock`, fs/file.c), so one that was only looked at would have lost its tag. A
+//! descriptor opened with O_PATH receives nothing, asks for less (PTRACE_MODE_READ), and reaches
+//! each thread's own table.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -32,8 +32,8 @@ pub struct HeldSocket {
     pub owner: u32,
 }
 
-/// The inode of a socket, as the link of a descriptor below `/proc` names it: `socket:[4711]`. Files
-/// that are called so have a path with slashes.
+/// The inode of a socket, as the link of a descriptor below `/proc` names it: `socket:[4711]`.
+/// Files that are called so have a path with slashes.
 pub fn inode(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
@@ -44,14 +44,15 @@ impl HeldSocket {
     pub fn open(entry: &Path) -> io::Result<Option<HeldSocket>> {
         let path =
             File::options().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(entry)?;
-        // The number may have become another file meanwhile, one in a user's file system that answers
-        // no question. The link of our own descriptor asks nobody.
+        // The number may have become another file meanwhile, one in a user's file system that
+        // answers no question. The link of our own descriptor asks nobody.
         let Some(inode) = inode(&fs::read_link(own_link(&path))?) else { return Ok(None) };
         let owner = path.metadata()?.uid();
         Ok(Some(HeldSocket { path, inode, owner }))
     }
 
-    /// The name of its protocol (`struct proto`): `TCP`, `TCPv6`, `MPTCP`, `UDP`, `PACKET`, `UNIX-STREAM`, …
+    /// The name of its protocol (`struct proto`): `TCP`, `TCPv6`, `MPTCP`, `UDP`, `PACKET`,
+    /// `UNIX-STREAM`, …
     pub fn protocol(&self) -> io::Result<String> {
         let link = CString::new(own_link(&self.path)).map_err(io::Error::other)?;
         let mut name = [0u8; LONGEST_NAME + 1];

@@ -1,5 +1,5 @@
-//! Whether somebody has a file open for writing: the kernel gives a read lease (fcntl(2), F_SETLEASE) only
-//! where nobody has.
+//! Whether somebody has a file open for writing: the kernel gives a read lease (fcntl(2),
+//! F_SETLEASE) only where nobody has.
 
 use std::fs::File;
 use std::io;
@@ -10,12 +10,12 @@ use nix::errno::Errno;
 /// Which signal tells of a lease that is to be given back (include/uapi/asm-generic/fcntl.h).
 const F_SETSIG: libc::c_int = 10;
 
-/// Whether anybody has the file open for writing now. `file` is open for reading only. False where it
-/// cannot be known: file systems without leases (NFS), and, without CAP_LEASE, files of others.
+/// Whether anybody has the file open for writing now. `file` is open for reading only. False where
+/// it cannot be known: file systems without leases (NFS), and, without CAP_LEASE, files of others.
 pub fn is_being_written(file: &File) -> io::Result<bool> {
     let fd = file.as_raw_fd();
-    // Whoever opens it while the lease is held makes the kernel send a signal: one that ends nothing.
-    // SAFETY: these take numbers only, and `file` keeps the descriptor open.
+    // Whoever opens it while the lease is held makes the kernel send a signal: one that ends
+    // nothing. SAFETY: these take numbers only, and `file` keeps the descriptor open.
     let taken = unsafe {
         libc::fcntl(fd, F_SETSIG, libc::SIGURG);
         Errno::result(libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK))

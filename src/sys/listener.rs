@@ -1,5 +1,5 @@
-//! Netlink sockets on which the kernel speaks by itself: process events, and what happens to links and
-//! to traffic control. Never blocks.
+//! Netlink sockets on which the kernel speaks by itself: process events, and what happens to links
+//! and to traffic control. Never blocks.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -15,14 +15,16 @@ use super::route::{SocketError, is, messages, retry};
 use crate::netlink::notice::{Notice, notice};
 use crate::netlink::proc_event::{self, Event, ProcEvent};
 
-/// Room for what is told while we are busy: each event takes about 1 kB of it, and the kernel doubles
-/// the number. Some seconds of 2,000 forks a second, 50 ms of the worst that one process can do (155,000
-/// changes of uid a second, until it is muted); beyond that all processes are looked at anew.
+/// Room for what is told while we are busy: each event takes about 1 kB of it, and the kernel
+/// doubles the number. Some seconds of 2,000 forks a second, 50 ms of the worst that one process
+/// can do (155,000 changes of uid a second, until it is muted); beyond that all processes are
+/// looked at anew.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Longer than any message on these groups but a link with many attributes, which is then cut off
 /// behind the name.
 const DATAGRAM: usize = 32 * 1024;
-/// Datagrams taken in one go, half a millisecond's work, so that whoever has other things to do comes to them.
+/// Datagrams taken in one go, half a millisecond's work, so that whoever has other things to do
+/// comes to them.
 const AT_ONCE: usize = 256;
 /// How long the kernel may take to confirm a subscription; it does so within the call.
 const CONFIRMATION: u8 = 200;
@@ -40,7 +42,8 @@ pub enum Heard {
     Lost,
 }
 
-/// What happens to links, to traffic control and to default routes in the network namespace in which it was opened.
+/// What happens to links, to traffic control and to default routes in the network namespace in
+/// which it was opened.
 pub struct LinkListener(Listener);
 
 impl LinkListener {
@@ -116,8 +119,8 @@ impl ProcessListener {
         Ok(Some(listener))
     }
 
-    /// Lets only forks, changes of uid (but of the processes in `muted`), and programs run (if `exec`)
-    /// come to us.
+    /// Lets only forks, changes of uid (but of the processes in `muted`), and programs run (if
+    /// `exec`) come to us.
     pub fn narrow(&self, exec: bool, muted: &[u32]) -> io::Result<()> {
         let mut program: Vec<libc::sock_filter> = proc_event::filter(exec, muted)
             .into_iter()
@@ -172,7 +175,8 @@ impl Listener {
         let mut socket = Socket::new(protocol).map_err(SocketError::Open)?;
         socket.bind_auto().map_err(SocketError::Open)?;
         socket.set_non_blocking(true).map_err(SocketError::Open)?;
-        // Beyond rmem_max only with CAP_NET_ADMIN; whoever lacks it hears sooner that something was lost.
+        // Beyond rmem_max only with CAP_NET_ADMIN; whoever lacks it hears sooner that something was
+        // lost.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
                 .map_err(|errno| SocketError::Open(errno.into()))?;
@@ -191,8 +195,9 @@ impl Listener {
     ) -> Result<Heard, SocketError> {
         let mut heard = Heard::All;
         let mut count = 0;
-        // Once it ran over, the kernel drops everything until the buffer is empty, and says no more about
-        // it (`netlink_overrun`, net/netlink/af_netlink.c): empty it before looking at the world.
+        // Once it ran over, the kernel drops everything until the buffer is empty, and says no more
+        // about it (`netlink_overrun`, net/netlink/af_netlink.c): empty it before looking at the
+        // world.
         while count < AT_ONCE || heard == Heard::Lost {
             count += 1;
             let (socket, buffer) = (&self.socket, &mut self.buffer);

@@ -1,4 +1,5 @@
-//! Giving memory back: a daemon that planned once for ten thousand users must not keep that for ever.
+//! Giving memory back: a daemon that planned once for ten thousand users must not keep that for
+//! ever.
 
 /// Returns to the system what the allocator holds and nobody uses.
 pub fn give_back() {

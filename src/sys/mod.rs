@@ -1,7 +1,7 @@
 //! System calls that no safe crate offers, or offers only with
-//! a limit that real hosts exceed: the netlink socket, bpf(2), the ethtool ioctl, group lookups; the
-//! network namespaces around them, and the threads that share out many of them. Thin: what is sent
-//! and what it means is `netlink`'s.
+//! a limit that real hosts exceed: the netlink socket, bpf(2), the ethtool ioctl, group lookups;
+//! the network namespaces around them, and the threads that share out many of them. Thin: what is
+//! sent and what it means is `netlink`'s.
 // The only room where `unsafe` is allowed; each block says why it is sound.
 #![allow(unsafe_code)]
 

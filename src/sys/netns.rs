@@ -25,8 +25,8 @@ pub enum NetnsError {
     Enter { wanted: String, source: io::Error },
 }
 
-/// A network namespace as people name it: a process's by its pid, the one at a path (anything with a
-/// `/`), or a name of `ip netns`.
+/// A network namespace as people name it: a process's by its pid, the one at a path (anything with
+/// a `/`), or a name of `ip netns`.
 #[derive(Clone, Debug)]
 pub struct Target {
     wanted: String,
@@ -52,8 +52,8 @@ impl Target {
     }
 
     /// Puts this thread, and those that it starts from now on, into the namespace. Sockets that are
-    /// already open stay where they are. /sys is not remounted, so /sys/class/net and /sys/fs/cgroup
-    /// keep showing what they showed.
+    /// already open stay where they are. /sys is not remounted, so /sys/class/net and
+    /// /sys/fs/cgroup keep showing what they showed.
     pub fn enter(&self) -> Result<(), NetnsError> {
         let wanted = self.wanted.clone();
         let file = match File::open(&self.path) {
@@ -66,8 +66,8 @@ impl Target {
             .map_err(|errno| NetnsError::Enter { wanted, source: errno.into() })
     }
 
-    /// The inode of the namespace that it stands for now: as long as somebody holds that namespace, no
-    /// other has the same. `None`: none any more. The name of `ip netns` is a file without a
+    /// The inode of the namespace that it stands for now: as long as somebody holds that namespace,
+    /// no other has the same. `None`: none any more. The name of `ip netns` is a file without a
     /// namespace for a moment; a process that has ended has none.
     ///
     /// # Errors
@@ -112,8 +112,9 @@ pub fn current() -> io::Result<u64> {
     Ok(std::fs::metadata(OWN)?.ino())
 }
 
-/// Whether the namespace at `path` (`/proc/PID/ns/net`) was made by root: only then it belongs to the
-/// user namespace of process 1. An ordinary user makes one together with a user namespace of his own.
+/// Whether the namespace at `path` (`/proc/PID/ns/net`) was made by root: only then it belongs to
+/// the user namespace of process 1. An ordinary user makes one together with a user namespace of
+/// his own.
 ///
 /// # Errors
 /// Where it may not be opened, or belongs to a user namespace outside of ours.
@@ -136,7 +137,8 @@ pub fn is_made_by_root(path: &Path) -> io::Result<bool> {
 /// `SO_NETNS_COOKIE` (asm-generic/socket.h), which libc does not have.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// The number by which eBPF programs know this thread's network namespace; `None` before Linux 5.14.
+/// The number by which eBPF programs know this thread's network namespace; `None` before Linux
+/// 5.14.
 ///
 /// # Errors
 /// Where no socket can be had: what the kernel can do is not known then.

@@ -13,14 +13,16 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
-/// Killed, and not gone yet: one in uninterruptible sleep (a hung NFS mount, a broken disk) ends only
-/// when what it waits for does, if ever. Whoever is dropped or started next reaps those that have.
+/// Killed, and not gone yet: one in uninterruptible sleep (a hung NFS mount, a broken disk) ends
+/// only when what it waits for does, if ever. Whoever is dropped or started next reaps those that
+/// have.
 static DYING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// More of them would only hang like these.
 const MOST_DYING: usize = 4;
 
-/// A child at work. Dropped, it is killed, and reaped as soon as it has ended; nobody waits for that.
+/// A child at work. Dropped, it is killed, and reaped as soon as it has ended; nobody waits for
+/// that.
 pub struct Offspring {
     pid: Pid,
     pipe: File,
@@ -141,8 +143,8 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(20));
     }
 
-    /// As one in uninterruptible sleep, a traced child is not to be reaped after it was killed, until
-    /// its tracer lets go.
+    /// As one in uninterruptible sleep, a traced child is not to be reaped after it was killed,
+    /// until its tracer lets go.
     #[test]
     fn one_that_cannot_be_reaped_is_not_waited_for() {
         let child = Offspring::start(|| {

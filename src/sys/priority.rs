@@ -1,14 +1,15 @@
 //! Which process the scheduler prefers.
 
-/// How long it may run before another has its turn, in nanoseconds: the least that the kernel takes.
+/// How long it may run before another has its turn, in nanoseconds: the least that the kernel
+/// takes.
 const SLICE: u64 = 100_000;
 
-/// Puts this process before ordinary ones (nice -10), unless somebody gave it a niceness already. Whether
-/// it could: CAP_SYS_NICE.
+/// Puts this process before ordinary ones (nice -10), unless somebody gave it a niceness already.
+/// Whether it could: CAP_SYS_NICE.
 ///
-/// Also asks for short turns, which needs no right: since Linux 6.12 who wakes up and wants less than the one who
-/// runs goes first (`PREEMPT_SHORT`, kernel/sched/fair.c); otherwise he waits until that one's turn is
-/// over, which is 3 ms. Older kernels go by niceness alone.
+/// Also asks for short turns, which needs no right: since Linux 6.12 who wakes up and wants less
+/// than the one who runs goes first (`PREEMPT_SHORT`, kernel/sched/fair.c); otherwise he waits
+/// until that one's turn is over, which is 3 ms. Older kernels go by niceness alone.
 pub fn before_others() -> bool {
     const NICE: libc::c_int = -10;
     // SAFETY: these take numbers only. -1 is an answer as well, and one that is left as it is.

@@ -51,8 +51,9 @@ impl SocketError {
     }
 }
 
-/// For how long a list is begun again because something changed meanwhile. A list of 2,000 links takes
-/// about 10 ms; a host that starts and ends a hundred containers a second leaves that long quite often.
+/// For how long a list is begun again because something changed meanwhile. A list of 2,000 links
+/// takes about 10 ms; a host that starts and ends a hundred containers a second leaves that long
+/// quite often.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of requests in one send, well below the default send buffer.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -177,7 +178,8 @@ impl Netlink {
         loop {
             let length = match self.receive() {
                 Ok(length) => length,
-                // The rest is still to come: until it ended, no other list can be asked for (EBUSY).
+                // The rest is still to come: until it ended, no other list can be asked for
+                // (EBUSY).
                 Err(error) if is(&error, Errno::ENOBUFS) => {
                     list.is_whole = false;
                     continue;
@@ -210,8 +212,8 @@ impl Netlink {
         }
     }
 
-    /// Asks for one object: its description, read by `decode`, or the kernel's refusal. `None`: it has
-    /// nothing to say of it.
+    /// Asks for one object: its description, read by `decode`, or the kernel's refusal. `None`: it
+    /// has nothing to say of it.
     pub fn get<T>(
         &mut self,
         question: &Request,
@@ -245,8 +247,8 @@ impl Netlink {
     }
 
     /// Sends all `requests`, several in one system call, and returns what became of each, in their
-    /// order. All of one system call (256 at most) are carried out, also when one of them is refused;
-    /// those of later ones are then not sent, and have no outcome.
+    /// order. All of one system call (256 at most) are carried out, also when one of them is
+    /// refused; those of later ones are then not sent, and have no outcome.
     pub fn transact<R: Borrow<Request>>(
         &mut self,
         requests: &[R],

@@ -1,5 +1,5 @@
-//! Many small system calls, shared out between processors. The threads end with the call: nothing of
-//! ours runs beside the daemon's loop, and there is no other thread when something forks.
+//! Many small system calls, shared out between processors. The threads end with the call: nothing
+//! of ours runs beside the daemon's loop, and there is no other thread when something forks.
 
 use std::num::NonZero;
 use std::thread::{self, ScopedJoinHandle};
@@ -10,8 +10,8 @@ const LEAST: usize = 256;
 /// A look is over soon, but it is not the only one who works on this host.
 const MOST: usize = 4;
 
-/// What `each` says of the parts of `items`, in their order. A few items are one part, and are done by
-/// the caller's own thread; so is a part for which there may be no thread more (`TasksMax`).
+/// What `each` says of the parts of `items`, in their order. A few items are one part, and are done
+/// by the caller's own thread; so is a part for which there may be no thread more (`TasksMax`).
 pub fn in_parts<T: Sync, R: Send>(items: &[T], each: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
     let processors = || thread::available_parallelism().map_or(1, NonZero::get).min(MOST);
     let parts = match items.len() / LEAST {

@@ -3,10 +3,11 @@
 //! The kernel's lists of it go on by position: after so many links (`tc_dump_qdisc`), qdiscs
 //! (`tc_dump_qdisc_root`, `tc_dump_tclass_root`), classes (`tc_dump_tclass_qdisc`; all
 //! net/sched/sch_api.c) and filters (`tcf_chain_dump`, net/sched/cls_api.c). What goes between two
-//! datagrams of a list moves everything behind it up, and as many entries are left out; the message has
-//! no NLM_F_DUMP_INTR. But each change is told to RTNLGRP_TC, and the end of a link to RTNLGRP_LINK,
-//! before the kernel lets go of the lock (RTNL) that each part of a list takes: if nothing was told
-//! from before the first request until after the last answer, nothing changed between.
+//! datagrams of a list moves everything behind it up, and as many entries are left out; the message
+//! has no NLM_F_DUMP_INTR. But each change is told to RTNLGRP_TC, and the end of a link to
+//! RTNLGRP_LINK, before the kernel lets go of the lock (RTNL) that each part of a list takes: if
+//! nothing was told from before the first request until after the last answer, nothing changed
+//! between.
 
 use std::collections::BTreeSet;
 

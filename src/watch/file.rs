@@ -1,5 +1,5 @@
-//! The policy file as it changes on disk: written in place, replaced by a rename, by another target of a
-//! link to it, or with a folder above it.
+//! The policy file as it changes on disk: written in place, replaced by a rename, by another target
+//! of a link to it, or with a folder above it.
 
 use std::collections::HashSet;
 use std::fs::Metadata;
@@ -77,8 +77,8 @@ impl PolicyFile {
         Ok(file)
     }
 
-    /// Whether all that lies on the way to it is watched, so that no change can be missed. What is not
-    /// there has to be looked for.
+    /// Whether all that lies on the way to it is watched, so that no change can be missed. What is
+    /// not there has to be looked for.
     pub fn is_watched(&self) -> bool {
         !self.watched.is_empty()
     }

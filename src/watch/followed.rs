@@ -1,6 +1,6 @@
 //! Processes that were moved a moment ago, or are about to be: what they forked before is elsewhere
-//! still, and the kernel tells of it after it told of them. Pure; all times are the kernel's, by which
-//! it stamps its events.
+//! still, and the kernel tells of it after it told of them. Pure; all times are the kernel's, by
+//! which it stamps its events.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,11 +18,11 @@ pub struct Followed {
     until: HashMap<u32, (u64, u32)>,
     /// By pid: the parent. Those forked lately, and those before.
     parents: [HashMap<u32, u32>; 2],
-    /// By pid: the real uid of a process that was found in its class, where all that it forks is born.
-    /// Those found lately, and those before.
+    /// By pid: the real uid of a process that was found in its class, where all that it forks is
+    /// born. Those found lately, and those before.
     homes: [HashMap<u32, u32>; 2],
-    /// Processes that became another user than their parent is: until they are placed, what they fork and
-    /// what names that parent is born elsewhere.
+    /// Processes that became another user than their parent is: until they are placed, what they
+    /// fork and what names that parent is born elsewhere.
     changed: HashSet<u32>,
 }
 
@@ -63,7 +63,8 @@ impl Followed {
         }
     }
 
-    /// It was not where it belongs until now, or has ended. `parent`: as it was found, where it was.
+    /// It was not where it belongs until now, or has ended. `parent`: as it was found, where it
+    /// was.
     pub fn follow(&mut self, pid: u32, parent: Option<u32>, uid: u32, now: u64) {
         self.note(pid, uid, now.saturating_add(WINDOW));
         let parent = self.parent(pid).or(parent);
@@ -78,9 +79,9 @@ impl Followed {
         self.changed.remove(&pid);
     }
 
-    /// Whether a process may be elsewhere than its parent, who is in his class. Otherwise it was born there,
-    /// and so was what it forked: in a storm of forks most have ended before they are looked at, and each
-    /// would have the next ones looked at, without end.
+    /// Whether a process may be elsewhere than its parent, who is in his class. Otherwise it was
+    /// born there, and so was what it forked: in a storm of forks most have ended before they are
+    /// looked at, and each would have the next ones looked at, without end.
     fn may_be_elsewhere(&self, pid: u32, parent: u32) -> bool {
         self.changed.contains(&pid) || self.home(parent).is_none()
     }
@@ -150,7 +151,8 @@ mod tests {
         assert_eq!(followed.includes(2, 20), Some(1000), "forked before we listened");
     }
 
-    /// A storm of forks by a process in its class, whose children have ended before they are looked at.
+    /// A storm of forks by a process in its class, whose children have ended before they are looked
+    /// at.
     #[test]
     fn the_forks_of_who_is_in_his_class_are_not_followed_without_end() {
         let mut followed = Followed::default();

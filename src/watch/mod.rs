@@ -103,7 +103,8 @@ pub struct Watch {
     queue: Queue,
     /// Those of whom it had better not tell.
     muted: Muted,
-    /// The last user whose effective uid each had that waits to be looked at, where a line follows these.
+    /// The last user whose effective uid each had that waits to be looked at, where a line follows
+    /// these.
     acted_for: HashMap<u32, u32>,
     clock: processes::EventClock,
     view: processes::View,
@@ -195,7 +196,8 @@ fn keep(
         .inspect_err(|error| log::warn!("changes of {SUBUID} are read late: {error}"));
     let mut accounts = who_runs(&session)?;
     signal::catch();
-    // One link that is absent or unfit keeps no other from being shaped: it is shaped when it is fit.
+    // One link that is absent or unfit keeps no other from being shaped: it is shaped when it is
+    // fit.
     session.options.absent_links = true;
     let mut first = first_apply(&mut session, &mut accounts, settings.wait)?;
     let signals = signals()?;
@@ -520,8 +522,8 @@ impl Watch {
         if self.accounts.unavailable.is_some() || unknown { ASK_AGAIN } else { ASK }
     }
 
-    /// All that the policy in force, and one on its way in, want to know of NSS now: an answer takes the
-    /// place of what was known.
+    /// All that the policy in force, and one on its way in, want to know of NSS now: an answer
+    /// takes the place of what was known.
     fn question(&self) -> Question {
         let in_force = Question::of(&self.session.policy);
         let candidate = self.candidate.as_ref().map(Question::of);

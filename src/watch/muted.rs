@@ -1,6 +1,6 @@
-//! Processes that change their uid so often that the kernel had better not tell of it: one makes 155,000
-//! events a second, which fill any buffer and hide what others do. They are looked at so often instead.
-//! Pure.
+//! Processes that change their uid so often that the kernel had better not tell of it: one makes
+//! 155,000 events a second, which fill any buffer and hide what others do. They are looked at so
+//! often instead. Pure.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

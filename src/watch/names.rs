@@ -1,6 +1,6 @@
-//! Who the accounts are, asked off the loop: NSS (LDAP, SSSD) may take seconds, or hang for ever, so
-//! a child asks, and is killed when its time is up. Until the answer comes, everybody is who they were,
-//! and a newcomer is a uid without a name or groups.
+//! Who the accounts are, asked off the loop: NSS (LDAP, SSSD) may take seconds, or hang for ever,
+//! so a child asks, and is killed when its time is up. Until the answer comes, everybody is who
+//! they were, and a newcomer is a uid without a name or groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -32,15 +32,16 @@ pub enum News {
     Everybody,
 }
 
-/// So many uids in one question at most: an account that comes meanwhile waits no longer than these take.
+/// So many uids in one question at most: an account that comes meanwhile waits no longer than these
+/// take.
 const AT_ONCE: usize = 64;
-/// Whoever has subordinate uids can be thousands of them at will: so few in one question, with such a
-/// pause between two, and so many that wait for one. The others go by their range.
+/// Whoever has subordinate uids can be thousands of them at will: so few in one question, with such
+/// a pause between two, and so many that wait for one. The others go by their range.
 const SUBORDINATES: usize = 8;
 const PAUSE: Duration = Duration::from_millis(100);
 const MANY_SUBORDINATES: usize = 256;
-/// That there is no such account holds for so long; an account may be made any time, but seldom in the
-/// midst of somebody's subordinate uids.
+/// That there is no such account holds for so long; an account may be made any time, but seldom in
+/// the midst of somebody's subordinate uids.
 const FORGET: Duration = Duration::from_secs(30);
 const FORGET_SUBORDINATE: Duration = Duration::from_secs(300);
 

@@ -1,7 +1,7 @@
 //! A network namespace that the command line names, and what becomes of the daemon when it ends: a
-//! container stops and is started again. A process that holds a namespace keeps its links alive, so a
-//! dead one is let go at once. One named by a pid is over then; a name or a path may stand for another
-//! one later, which is shaped in its turn.
+//! container stops and is started again. A process that holds a namespace keeps its links alive, so
+//! a dead one is let go at once. One named by a pid is over then; a name or a path may stand for
+//! another one later, which is shaped in its turn.
 
 use std::time::{Duration, Instant};
 

@@ -42,8 +42,8 @@ impl Watch {
         }
     }
 
-    /// Takes in what was told, and then places for a while. Whoever is left over is placed after the next
-    /// look at what else is to do.
+    /// Takes in what was told, and then places for a while. Whoever is left over is placed after
+    /// the next look at what else is to do.
     pub(super) fn hear_processes(&mut self) {
         self.take_in_events();
         let until = Instant::now() + AT_A_TIME;
@@ -53,8 +53,8 @@ impl Watch {
                 break;
             }
         }
-        // After all that came together, so that two users of one socket are seen; in a storm there is always
-        // somebody left over, whom nobody waits for.
+        // After all that came together, so that two users of one socket are seen; in a storm there
+        // is always somebody left over, whom nobody waits for.
         self.handed_over_late += 1;
         if self.queue.is_empty() || self.handed_over_late > PATIENT {
             self.handed_over_late = 0;
@@ -157,8 +157,8 @@ impl Watch {
         }
     }
 
-    /// A look at all processes; where it takes so long that events are lost meanwhile, not one after
-    /// the other.
+    /// A look at all processes; where it takes so long that events are lost meanwhile, not one
+    /// after the other.
     fn sweep_soon(&mut self) {
         let (ended, took) = self.swept;
         self.agenda.by(Task::Sweep, (ended + took).max(Instant::now()));
@@ -256,8 +256,8 @@ impl Watch {
         self.accounts.subuids.holding(uid).is_some()
     }
 
-    /// Strangers who were introduced are none any more. Those whom NSS takes too long about are as their
-    /// numbers say.
+    /// Strangers who were introduced are none any more. Those whom NSS takes too long about are as
+    /// their numbers say.
     pub(super) fn admit(&mut self, now: Instant) {
         self.names.forget(&mut self.accounts, now);
         let (names, accounts) = (&self.names, &self.accounts);
@@ -350,8 +350,8 @@ impl Watch {
         self.agenda.at(Task::Sweep, Instant::now() + pause);
     }
 
-    /// An account without processes gives its class back after a while: who logs in again soon finds
-    /// it as it was.
+    /// An account without processes gives its class back after a while: who logs in again soon
+    /// finds it as it was.
     pub(super) fn look_who_left(&mut self) {
         let start = Instant::now();
         self.agenda.at(Task::Leave, start + self.settings.grace / 2);
@@ -404,8 +404,8 @@ fn to_ask_about(
     (decision.may_be_ours() && matcher.is_open(uid, unit, accounts)).then_some(uid)
 }
 
-/// A process of root's that is root again by the time it is looked at acted for the user of whom the kernel
-/// told.
+/// A process of root's that is root again by the time it is looked at acted for the user of whom
+/// the kernel told.
 fn still_acting(process: &Process, acted_for: Option<u32>) -> Process {
     let acting_uid = match (process.uid, process.acting_uid, acted_for) {
         (0, 0, Some(user)) => user,

@@ -1,5 +1,5 @@
-//! Processes that wait to be placed: each once, however often it was told of, and every uid in turn, so
-//! that whoever makes a storm of events waits behind his own. Pure.
+//! Processes that wait to be placed: each once, however often it was told of, and every uid in
+//! turn, so that whoever makes a storm of events waits behind his own. Pure.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

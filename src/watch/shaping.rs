@@ -269,8 +269,8 @@ impl Watch {
         );
     }
 
-    /// Classes that are retired, or whose account has left, go once they have been quiet for a while: the
-    /// first of two looks now.
+    /// Classes that are retired, or whose account has left, go once they have been quiet for a
+    /// while: the first of two looks now.
     pub(super) fn schedule_collection(&mut self) {
         if !self.stands.draining {
             self.draining = 0;

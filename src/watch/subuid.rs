@@ -1,6 +1,6 @@
-//! `/etc/subuid` as it changes on disk: usermod(8) puts another file in its place, an editor may write into
-//! it. A range counts for its owner from then on, also where no process ever ran in it: a socket can have
-//! such an owner.
+//! `/etc/subuid` as it changes on disk: usermod(8) puts another file in its place, an editor may
+//! write into it. A range counts for its owner from then on, also where no process ever ran in it:
+//! a socket can have such an owner.
 
 use std::ffi::OsStr;
 use std::io;
@@ -44,7 +44,8 @@ impl SubuidFile<'_> {
         }
     }
 
-    /// The descriptor became readable. Whether it was about the file; where events were lost it may have been.
+    /// The descriptor became readable. Whether it was about the file; where events were lost it may
+    /// have been.
     pub fn changed(&self) -> bool {
         let mut changed = false;
         while let Ok(events) = self.inotify.read_events() {

@@ -1,5 +1,6 @@
-//! Bad policies: each is refused with exit status 2, the place and a sentence. (The rooms `policy` and
-//! `model` have the full lists beside their code; here it is what the command line makes of them.)
+//! Bad policies: each is refused with exit status 2, the place and a sentence. (The rooms `policy`
+//! and `model` have the full lists beside their code; here it is what the command line makes of
+//! them.)
 
 use serde_json::json;
 

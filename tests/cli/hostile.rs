@@ -1,6 +1,6 @@
-//! Names that other people chose: of processes, accounts, cgroups and links, and a policy's text. None
-//! of them reaches the terminal, the log or JSON as it is: escape sequences, bidi controls, zero-width
-//! characters and newlines are spelled out.
+//! Names that other people chose: of processes, accounts, cgroups and links, and a policy's text.
+//! None of them reaches the terminal, the log or JSON as it is: escape sequences, bidi controls,
+//! zero-width characters and newlines are spelled out.
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -52,7 +52,8 @@ fn status_reads_without_privilege() {
     shaper(&format!("apply {path}")).assert().code(0);
     let table = shaper("status").assert().code(0).stderr("").get_output().stdout.clone();
     let theirs = as_nobody("status").assert().code(0).stderr("").get_output().stdout.clone();
-    // The kernel itself sends a little (neighbour discovery), which the default class counts meanwhile.
+    // The kernel itself sends a little (neighbour discovery), which the default class counts
+    // meanwhile.
     let steady = |table: &[u8]| {
         let text = String::from_utf8_lossy(table).into_owned();
         let lines = text.lines().filter(|line| !line.trim_start().starts_with("(default)"));

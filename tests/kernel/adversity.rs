@@ -1,5 +1,5 @@
-//! A machine that is out of something, programs that are killed at the worst moment, clocks that are
-//! not what one expects.
+//! A machine that is out of something, programs that are killed at the worst moment, clocks that
+//! are not what one expects.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -65,8 +65,8 @@ fn all_that_stands() -> String {
     text + &format!("{found:#?}")
 }
 
-/// One call in a run in sync fails, whichever it is: the run says so or does without, and what stands is
-/// as it was. A look that lacks something never leads to a step.
+/// One call in a run in sync fails, whichever it is: the run says so or does without, and what
+/// stands is as it was. A look that lacks something never leads to a step.
 fn a_system_call_that_fails_harms_nothing() {
     let world = World::new();
     let (_ann, _bob) = (world.actor(ANN), world.actor(BOB));
@@ -209,8 +209,8 @@ fn a_guard_that_is_killed_leaves_what_is_in_force() {
     }
 }
 
-/// Monotonic clocks and the time since boot are far off, as in a container that was moved from a machine
-/// that ran for years; the time of day jumps.
+/// Monotonic clocks and the time since boot are far off, as in a container that was moved from a
+/// machine that ran for years; the time of day jumps.
 fn clocks_may_say_anything() {
     let world = World::new();
     let file = policy(POLICY);
@@ -230,7 +230,8 @@ fn clocks_may_say_anything() {
     run("tc qdisc del dev up0 root");
     soon("a repair", PATIENCE, || run("tc qdisc show dev up0").contains("htb 1: root"));
     drop(daemon);
-    // What was said is noted by the time of day: from the year 2100, that is no reason to be silent.
+    // What was said is noted by the time of day: from the year 2100, that is no reason to be
+    // silent.
     let absent = POLICY.replace("100mbit}}", "100mbit}, absent0: {rate: 5mbit}}");
     let file = policy(&absent);
     shaper(&["apply", &file]).exits(0);

@@ -106,8 +106,9 @@ fn status_says_what_tc_says() {
     world.finish(&mut ann);
     world.finish(&mut bob);
     sleep(Duration::from_millis(300));
-    // Nothing moves any more, but for what the kernel sends by itself (IPv6): both see the same counters.
-    // A flow of an fq_codel may say for ever how long ago it should have dropped its next packet.
+    // Nothing moves any more, but for what the kernel sends by itself (IPv6): both see the same
+    // counters. A flow of an fq_codel may say for ever how long ago it should have dropped its next
+    // packet.
     let counters = || {
         let all = run(&format!("tc -s class show dev {UPLINK}"));
         let counts = |line: &&str| !line.contains("drop_next");

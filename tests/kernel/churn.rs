@@ -1,5 +1,5 @@
-//! Links, addresses, classes, directories and processes that come and go while somebody looks, applies
-//! or watches: nothing that stands is taken to be absent, and nothing healthy is touched.
+//! Links, addresses, classes, directories and processes that come and go while somebody looks,
+//! applies or watches: nothing that stands is taken to be absent, and nothing healthy is touched.
 
 use std::fmt::Write;
 use std::process::{Child, Command, Stdio};
@@ -168,7 +168,8 @@ fn many_links() -> String {
     )
 }
 
-/// How many bytes the default class of each link has sent: less than before, and the tree was made anew.
+/// How many bytes the default class of each link has sent: less than before, and the tree was made
+/// anew.
 fn births(links: usize) -> Vec<u64> {
     let sent =
         |at: usize| crate::support::counters::classes(&format!("s{at}")).class("1:fffe").bytes;

@@ -85,8 +85,8 @@ rules:
   - {dport: 25, to: ann}
 "#;
 
-/// Everything in it is another: who is there, groups and their nesting, pins swapped, rates, leaves,
-/// rules, a link less.
+/// Everything in it is another: who is there, groups and their nesting, pins swapped, rates,
+/// leaves, rules, a link less.
 pub const SECOND: &str = r#"
 version: 1
 links: {up0: {rate: 500mbit, default: {rate: 6mbit, ceil: 70mbit}, leaf: bfifo}}

@@ -1,5 +1,5 @@
-//! A server that stays root and acts for one user after the other (`follow: effective`): what it sends over
-//! a connection that it accepted as root is that user's.
+//! A server that stays root and acts for one user after the other (`follow: effective`): what it
+//! sends over a connection that it accepted as root is that user's.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -21,7 +21,8 @@ tests!(
     On::Host => an_apply_follows_whom_a_server_acts_for;
 );
 
-/// At most so long after the system call a process is in its user's class; a millisecond or two on a calm machine.
+/// At most so long after the system call a process is in its user's class; a millisecond or two on
+/// a calm machine.
 const HOLDS: Duration = Duration::from_secs(5);
 
 fn text(unit: &Unit) -> String {

@@ -22,8 +22,8 @@ pub const TESTS: &[Test] = &[Test {
 /// The system calls by which it changes anything.
 const CHANGES: &str = "sendto,sendmsg,mkdir,mkdirat,rmdir,unlinkat,write,pwrite64,bpf";
 
-/// Applies SECOND and does not confirm it; its guard is killed at the entry of the system call with this
-/// number of [`CHANGES`]. False: it made fewer.
+/// Applies SECOND and does not confirm it; its guard is killed at the entry of the system call with
+/// this number of [`CHANGES`]. False: it made fewer.
 fn is_killed_at(call: usize) -> bool {
     shaper(&["apply", "--allow-disruption", "--confirm", "1", &policy(SECOND)]).exits(0);
     let guards = fs::read_to_string(directory("confirm").join("cgroup.procs")).expect("a guard");

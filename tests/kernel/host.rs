@@ -246,8 +246,8 @@ pub fn stop_before<'a>(
     }
 }
 
-/// A state as text, with owners in place of minors and without the place of a filter, and as if everybody
-/// were in the root qdisc: what does not depend on how it came about.
+/// A state as text, with owners in place of minors and without the place of a filter, and as if
+/// everybody were in the root qdisc: what does not depend on how it came about.
 fn without_numbers(state: &KernelState, bursts: bool) -> String {
     let mut names: BTreeMap<ClassId, String> = BTreeMap::from([
         (ClassId::LINK, "link".to_string()),
@@ -323,8 +323,9 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// Under our root on `up0`, which must stand: a class with this minor that nobody claims, a filter at
-    /// another pref; a directory in the hierarchy and one in the instance; a root qdisc on `up2`.
+    /// Under our root on `up0`, which must stand: a class with this minor that nobody claims, a
+    /// filter at another pref; a directory in the hierarchy and one in the instance; a root qdisc
+    /// on `up2`.
     pub fn put(minor: &'static str) -> Foreign {
         run(&format!(
             "tc class add dev up0 parent 1:1 classid 1:{minor} htb rate 1mbit quantum 2000"

@@ -19,8 +19,8 @@ tests!(
     On::Host => a_hand_made_tree_measures_at_its_rates, numbered_datagrams_show_what_was_lost, every_byte_is_counted_where_it_belongs, an_actor_is_its_user, classes_parse, the_probe_sees_a_queue;
 );
 
-/// 1:10 at 40 Mbit, 1:11 at 20, the default at 1, on a link of 100. A GSO packet of 64 kB is 26 ms of
-/// 20 Mbit: what one more or less changes in five seconds is half a percent.
+/// 1:10 at 40 Mbit, 1:11 at 20, the default at 1, on a link of 100. A GSO packet of 64 kB is 26 ms
+/// of 20 Mbit: what one more or less changes in five seconds is half a percent.
 fn hand_made(ports: [u16; 2]) {
     run("tc qdisc add dev up0 root handle 1: htb default fffe");
     run(

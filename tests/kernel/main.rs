@@ -1,5 +1,5 @@
-//! Tests with real packets on a real kernel: the one that cargo runs on, and the lab's. One file for
-//! each theme; `support` is what they are made of.
+//! Tests with real packets on a real kernel: the one that cargo runs on, and the lab's. One file
+//! for each theme; `support` is what they are made of.
 
 #[path = "../support/mod.rs"]
 mod support;

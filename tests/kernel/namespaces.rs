@@ -99,8 +99,8 @@ fn the_daemon_keeps_whoever_enters_a_namespace() {
     }
 }
 
-/// His processes have other pids in there, and root's here. Nothing but where they are is needed: the tag
-/// alone holds them too.
+/// His processes have other pids in there, and root's here. Nothing but where they are is needed:
+/// the tag alone holds them too.
 fn a_process_namespace_hides_nobody() {
     let mut world = World::new();
     let port = world.sink(Proto::Tcp);
@@ -125,8 +125,8 @@ fn a_process_namespace_hides_nobody() {
     let _ = ann.wait();
 }
 
-/// What a container engine starts has cgroups that no user can make, and a namespace of its own. The
-/// engine's own name below a user's would be the user's: that is tested where paths are read.
+/// What a container engine starts has cgroups that no user can make, and a namespace of its own.
+/// The engine's own name below a user's would be the user's: that is tested where paths are read.
 fn a_guest_is_nobodys() {
     let _world = World::new();
     apply(POLICY);

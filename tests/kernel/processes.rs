@@ -1,5 +1,5 @@
-//! Whose a packet is when processes change hands: logins, moves, inherited sockets, accounts that no
-//! line names, and what `run` and `attach` put in a class.
+//! Whose a packet is when processes change hands: logins, moves, inherited sockets, accounts that
+//! no line names, and what `run` and `attach` put in a class.
 
 use std::fs;
 use std::process::Command;
@@ -98,8 +98,8 @@ links: {up0: {rate: 100mbit, default: {rate: 5mbit, ceil: 50mbit}}}
 users: {ann: 30mbit, bob: 30mbit, carol: 30mbit}
 ";
 
-/// The kernel gives a socket the receiver's tag, and so nobody could keep his class from being spent
-/// by somebody who passes him a connection. Its owner does not change.
+/// The kernel gives a socket the receiver's tag, and so nobody could keep his class from being
+/// spent by somebody who passes him a connection. Its owner does not change.
 fn a_passed_socket_stays_its_owners() {
     let mut world = World::new();
     let mut carol = world.stream(CAROL, Family::V4);

@@ -1,5 +1,5 @@
-//! What rules match, and thousands of them: applied, applied again, tampered with, grown and shrunk across the limit from
-//! which they are hash tables, and cleared.
+//! What rules match, and thousands of them: applied, applied again, tampered with, grown and shrunk
+//! across the limit from which they are hash tables, and cleared.
 
 use std::fmt::Write;
 use std::net::UdpSocket;

@@ -1,5 +1,5 @@
-//! More users than one HTB qdisc is given: guarantees, caps, borrowing and a group's ceil hold across
-//! the shards, and growing past the limit harms nobody.
+//! More users than one HTB qdisc is given: guarantees, caps, borrowing and a group's ceil hold
+//! across the shards, and growing past the limit harms nobody.
 
 use std::fmt::Write;
 use std::fs;
@@ -42,8 +42,8 @@ fn major(claim: &str) -> String {
     classid(claim).split(':').next().unwrap_or("").to_string()
 }
 
-/// Packets that went past every class. Between a new root and its default class some may: that is the
-/// first build, and they are not held against what comes later.
+/// Packets that went past every class. Between a new root and its default class some may: that is
+/// the first build, and they are not held against what comes later.
 fn direct() -> u64 {
     let root = run("tc -s qdisc show dev up0 root");
     let mut words = root.split_whitespace().skip_while(|word| *word != "direct_packets_stat");
@@ -235,7 +235,8 @@ fn status_and_why_show_users_in_shards_like_others() {
     assert_eq!(raw_classid("user/ann/pinned"), raw_classid("user/ann"));
 }
 
-/// As when somebody deletes it by hand: inside the shard and without a guarantee, not past every limit.
+/// As when somebody deletes it by hand: inside the shard and without a guarantee, not past every
+/// limit.
 fn a_tag_whose_class_is_gone_falls_to_a_default_class() {
     let mut world = World::new();
     let stream = world.pouring(ANN, Family::V4);
@@ -250,7 +251,8 @@ fn a_tag_whose_class_is_gone_falls_to_a_default_class() {
     let default = format!("{shard}:fffe");
     sleep(Duration::from_secs(1));
     let interval = rates::over(UPLINK, Duration::from_secs(2));
-    // As the link's own default: at most its ceil. Which class it is counts here, not the last percent.
+    // As the link's own default: at most its ceil. Which class it is counts here, not the last
+    // percent.
     between("the shard's default", interval.rate(&default), 5 * MBIT, 24 * MBIT);
     // With the whole shard gone: to the link's default.
     run(&format!("tc qdisc del dev up0 parent 1:{shard} handle {shard}:"));

@@ -120,8 +120,8 @@ users: {ann: 10mbit}
     let rtts = world.probe(&mut prober, 100, 30);
     let (p50, p99) = (percentile(&rtts, 50), percentile(&rtts, 99));
     println!("{} of 100 came back; p50 {p50} us, p99 {p99} us", rtts.len());
-    // fq_codel serves a sparse flow first. Without it and sfq the leaf is a bfifo: one GSO packet of
-    // 64 kB more than 50 ms. A pfifo would hold ann's probes for 600 ms.
+    // fq_codel serves a sparse flow first. Without it and sfq the leaf is a bfifo: one GSO packet
+    // of 64 kB more than 50 ms. A pfifo would hold ann's probes for 600 ms.
     let limit = if Place::current() == Place::Host { 150_000 } else { 40_000 };
     assert!(rtts.len() >= 90, "{} probes were lost", 100 - rtts.len());
     assert!(p99 < limit, "p99 {p99} us");

@@ -1,4 +1,5 @@
-//! The set-up of every textbook: two users, a class each, two u32 rules, and a default for the rest.
+//! The set-up of every textbook: two users, a class each, two u32 rules, and a default for the
+//! rest.
 
 use std::thread::sleep;
 use std::time::Duration;

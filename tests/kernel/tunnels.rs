@@ -1,6 +1,6 @@
-//! Which link to name where packets leave in other packets: users' limits hold on the tunnel, and on
-//! the link below only while the packets are still the users'. And the loopback, on which proxies
-//! fetch what users' servers send.
+//! Which link to name where packets leave in other packets: users' limits hold on the tunnel, and
+//! on the link below only while the packets are still the users'. And the loopback, on which
+//! proxies fetch what users' servers send.
 
 use std::net::SocketAddr;
 use std::thread::sleep;

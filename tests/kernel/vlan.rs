@@ -165,8 +165,8 @@ fn counts(net: &str, wanted: u64, what: &str, mut send: impl FnMut()) {
     assert_eq!(now[0] - before, wanted, "{what}");
 }
 
-/// The kernel's own, where it has them: the tag is beside the bytes, or in them where the header may
-/// not be reordered.
+/// The kernel's own, where it has them: the tag is beside the bytes, or in them where the header
+/// may not be reordered.
 fn vlan_devices(net: &str, to_port_9: &[u64; 4]) {
     let add = |words: &str| {
         let mut ip = std::process::Command::new("ip");
@@ -217,8 +217,8 @@ fn v6(network: u8) -> Vec<u8> {
 fn send(link: &str, frame: &[u8]) {
     const ANYTHING: libc::c_int = (libc::ETH_P_ALL as u16).to_be() as libc::c_int;
     let name = std::ffi::CString::new(link).expect("a name");
-    // SAFETY: the name ends with a zero byte; the address is a sockaddr_ll whose length is given, and
-    // the kernel reads both and the frame only during the calls.
+    // SAFETY: the name ends with a zero byte; the address is a sockaddr_ll whose length is given,
+    // and the kernel reads both and the frame only during the calls.
     unsafe {
         let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
         assert!(socket >= 0, "{}", std::io::Error::last_os_error());

@@ -1,5 +1,5 @@
-//! A wall clock that jumps, forth and back, at each look: everything that waits goes by the clock that
-//! cannot be set.
+//! A wall clock that jumps, forth and back, at each look: everything that waits goes by the clock
+//! that cannot be set.
 
 use std::fs;
 use std::process::Command;

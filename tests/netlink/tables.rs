@@ -109,7 +109,8 @@ fn needs_root_real_packets_agree_with_the_first_rule_that_matches() {
 fn needs_root_while_tables_are_swapped_every_packet_sees_the_old_answer_or_the_new() {
     in_a_namespace(|netlink| {
         done(netlink, &small_tree());
-        // Lists and tables in turns. One rule counts; it is the last, and all before it send elsewhere.
+        // Lists and tables in turns. One rule counts; it is the last, and all before it send
+        // elsewhere.
         let set = |round: u16| {
             let others = if round.is_multiple_of(3) { 5 } else { 300 };
             let others = (6_000..6_000 + others)

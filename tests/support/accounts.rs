@@ -45,8 +45,8 @@ pub fn own_etc() {
         .unwrap_or_else(|e| panic!("mount {ours} over /etc: {e}"));
 }
 
-/// What su, sudo and cron read of the accounts beside `/etc/passwd`: nobody's password but root's, which
-/// is empty. After [`own_etc`].
+/// What su, sudo and cron read of the accounts beside `/etc/passwd`: nobody's password but root's,
+/// which is empty. After [`own_etc`].
 pub fn passwords() {
     let mut shadow = String::from("root::19000:0:99999:7:::\n");
     for (name, _) in PEOPLE {

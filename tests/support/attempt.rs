@@ -1,5 +1,5 @@
-//! A user who tries to have what he sends counted elsewhere by the way he sends it. He says what he was
-//! refused, and pours until his output has no reader.
+//! A user who tries to have what he sends counted elsewhere by the way he sends it. He says what he
+//! was refused, and pours until his output has no reader.
 #![allow(unsafe_code, reason = "socket options and calls that no crate names")]
 
 use std::io::{Read, Write};
@@ -66,7 +66,8 @@ pub struct Attempting {
 }
 
 impl Attempting {
-    /// Sends when this returns: all its connections stand. The receivers are at the address's TCP and UDP port.
+    /// Sends when this returns: all its connections stand. The receivers are at the address's TCP
+    /// and UDP port.
     pub fn start(account: Account, attempt: Attempt, to: SocketAddr) -> Attempting {
         let mut command = myself(&["--attempt", &format!("{attempt:?}")]);
         command.args([account.uid.to_string(), to.to_string()]);
@@ -132,7 +133,8 @@ fn refused(who: &str) -> String {
         // SAFETY: a system call without pointers.
         unsafe { libc::socket(family, kind, protocol) >= 0 }
     };
-    // Whoever has a cgroup namespace of his own may mount the hierarchy, from where he sits downwards.
+    // Whoever has a cgroup namespace of his own may mount the hierarchy, from where he sits
+    // downwards.
     let flags = nix::mount::MsFlags::empty();
     let _ = nix::mount::mount(Some("x"), "/mnt", Some("cgroup"), flags, Some("net_cls"));
     let writes = |directory: &str| {
@@ -278,8 +280,8 @@ fn send(attempt: Attempt, to: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Until nobody reads his output; a full queue or buffer is tried again. A ping socket of IPv6 never waits for
-/// room in its buffer, whatever its flags say (`ping_v6_sendmsg`, net/ipv6/ping.c).
+/// Until nobody reads his output; a full queue or buffer is tried again. A ping socket of IPv6
+/// never waits for room in its buffer, whatever its flags say (`ping_v6_sendmsg`, net/ipv6/ping.c).
 fn forever(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     println!();
     loop {

@@ -1,16 +1,16 @@
 //! A cell: the network, mount, process and cgroup namespaces that one test lives in. Inside it a
-//! test is root of a small machine: its own `/run`, `/proc`, `/sys`, a `net_cls` hierarchy that looks
-//! empty and unmounted, no link but loopback. All of it ends when the test's process ends, however
-//! that happens: the keeper is told when the runner dies, the cell's pid 1 is killed with the keeper, and
-//! with pid 1 the kernel kills everything in the process namespace.
+//! test is root of a small machine: its own `/run`, `/proc`, `/sys`, a `net_cls` hierarchy that
+//! looks empty and unmounted, no link but loopback. All of it ends when the test's process ends,
+//! however that happens: the keeper is told when the runner dies, the cell's pid 1 is killed with
+//! the keeper, and with pid 1 the kernel kills everything in the process namespace.
 //!
 //! The one thing that outlives processes is a `net_cls` directory. The keeper removes it, and holds
 //! a lock on it meanwhile; a directory that nobody locks belongs to a keeper that was killed, and
 //! the next keeper removes that too.
 //!
-//! A test of process events shares the machine's process namespace, outside of which there are none.
-//! Its processes are known by the `net_cls` directory that they all are in or below: the keeper ends
-//! those at the end.
+//! A test of process events shares the machine's process namespace, outside of which there are
+//! none. Its processes are known by the `net_cls` directory that they all are in or below: the
+//! keeper ends those at the end.
 //!
 //! runner ── `--keep` (namespaces, directory, time limit) ── `--init` (pid 1, reaps) ── `--body`
 
@@ -105,8 +105,8 @@ fn keep_inner(name: &str, budget: Duration, on: On) -> io::Result<ExitCode> {
     )?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    // The host's own net_cls mounts show the whole hierarchy: out of sight with them, before /run is
-    // covered and those below it cannot be named any more.
+    // The host's own net_cls mounts show the whole hierarchy: out of sight with them, before /run
+    // is covered and those below it cannot be named any more.
     for mounted in net_cls_mounts()? {
         umount2(&mounted, MntFlags::MNT_DETACH)?;
     }
@@ -142,7 +142,8 @@ fn keep_inner(name: &str, budget: Duration, on: On) -> io::Result<ExitCode> {
     Ok(exit_code(status))
 }
 
-/// The cell's pid 1: what a fresh process namespace needs, then the test, then reaping until it ends.
+/// The cell's pid 1: what a fresh process namespace needs, then the test, then reaping until it
+/// ends.
 pub fn init(name: &str, on: On) -> ExitCode {
     match init_inner(name, on) {
         Ok(code) => code,
@@ -231,8 +232,8 @@ fn sweep(hierarchy: &Path) {
     }
 }
 
-/// Ends every process in the directory and below it. Where the cell had a process namespace there is
-/// none left.
+/// Ends every process in the directory and below it. Where the cell had a process namespace there
+/// is none left.
 fn end_all(directory: &Path) {
     for _ in 0..200 {
         let pids = processes_below(directory);

@@ -1,5 +1,5 @@
-//! `shaper watch`, as a service manager runs it: started, waited for until it says that it is ready,
-//! and ended by a signal.
+//! `shaper watch`, as a service manager runs it: started, waited for until it says that it is
+//! ready, and ended by a signal.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
@@ -31,14 +31,15 @@ impl Daemon {
         Daemon::run(command)
     }
 
-    /// Where there are process events: in the machine's first network namespace, shaping this one. Its
-    /// instance is called `shaper` all the same.
+    /// Where there are process events: in the machine's first network namespace, shaping this one.
+    /// Its instance is called `shaper` all the same.
     pub fn with_events(words: &[&str]) -> Daemon {
         let mut command = myself(&["--enter", MACHINE]);
         let here = std::process::id().to_string();
         command.arg(binary()).args(["--cgroup", "shaper", "--netns", &here]).args(words);
         let daemon = Daemon::run(command);
-        // A test that needs them and is in a process namespace of its own would wait for looks at everything.
+        // A test that needs them and is in a process namespace of its own would wait for looks at
+        // everything.
         assert!(!daemon.log().contains("no process events"), "not `On::Events`\n{}", daemon.log());
         daemon
     }

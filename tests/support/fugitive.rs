@@ -1,5 +1,5 @@
-//! A user who wants out of his class by having a socket where retagging does not find it, or a process
-//! where nobody has placed it yet. He is told twice: first he is ready, then he goes.
+//! A user who wants out of his class by having a socket where retagging does not find it, or a
+//! process where nobody has placed it yet. He is told twice: first he is ready, then he goes.
 #![allow(unsafe_code, reason = "clone(2) and exit(2) of single threads")]
 
 use std::fs;
@@ -35,8 +35,8 @@ pub enum Trick {
     LeftQueued,
     /// A set-uid program that he ran becomes another user for good, with his connection.
     RealUid,
-    /// The connection is chowned to a subordinate uid of his, as which no process has ever run. Who starts
-    /// him writes his uid map.
+    /// The connection is chowned to a subordinate uid of his, as which no process has ever run. Who
+    /// starts him writes his uid map.
     Subordinate,
     /// A child that names its grandparent as its parent, of a process that has just become him.
     Sibling,
@@ -54,8 +54,8 @@ impl Trick {
         Trick::Sibling,
     ];
 
-    /// Whether he only leaves what his sockets hold: [`CONNECTIONS`] of them, which the receiver must not
-    /// read before it is time.
+    /// Whether he only leaves what his sockets hold: [`CONNECTIONS`] of them, which the receiver
+    /// must not read before it is time.
     pub fn only_leaves(self) -> bool {
         matches!(self, Trick::InFlight | Trick::LeftQueued)
     }

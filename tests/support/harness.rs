@@ -3,8 +3,8 @@
 //! binary, copied alone into another kernel, is runner, test and traffic tool.
 //!
 //! Speaks the part of libtest's language that cargo and nextest use: `--list --format terse`,
-//! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`. And `--part I/N`: every N-th test
-//! from the I-th on, for machines that share the work; `--with-carriers`: in the lab, those of
+//! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`. And `--part I/N`: every N-th
+//! test from the I-th on, for machines that share the work; `--with-carriers`: in the lab, those of
 //! [`On::Carriers`] and no others.
 
 use std::io::Write;
@@ -30,11 +30,11 @@ pub struct Test {
 pub enum On {
     /// The kernel that cargo runs on, and both lab kernels.
     Every,
-    /// Not in the emulated machine, where seconds of traffic cost minutes of testing, and whose kernel is of the
-    /// same series as user-mode Linux's.
+    /// Not in the emulated machine, where seconds of traffic cost minutes of testing, and whose
+    /// kernel is of the same series as user-mode Linux's.
     HostAndUml,
-    /// Needs process events, which only the machine's own process namespace has: the cell has none of
-    /// its own. User-mode Linux has no such events.
+    /// Needs process events, which only the machine's own process namespace has: the cell has none
+    /// of its own. User-mode Linux has no such events.
     Events,
     /// The same, and what only the machine itself has: much memory, a real sshd.
     HostEvents,
@@ -44,8 +44,8 @@ pub enum On {
     HostTogether,
     /// Needs a driver that only user-mode Linux has here.
     Uml,
-    /// Needs the drivers macvlan and ipvlan in a lab kernel, where the tag then goes before the owner: so they
-    /// are loaded when all the others have run.
+    /// Needs the drivers macvlan and ipvlan in a lab kernel, where the tag then goes before the
+    /// owner: so they are loaded when all the others have run.
     Carriers,
     /// On the host, and by `--demo`, with its output as it comes.
     Demo,

@@ -1,6 +1,6 @@
 //! People who log in, one after the other, and a storm of short-lived processes beside them. The
-//! time from becoming the user to being in the user's directory is taken by the one who logs in, with
-//! a real-time priority: so his own wait for a processor that a storm fills is no part of it.
+//! time from becoming the user to being in the user's directory is taken by the one who logs in,
+//! with a real-time priority: so his own wait for a processor that a storm fills is no part of it.
 
 use std::fmt;
 use std::fs;
@@ -89,8 +89,8 @@ fn one(account: Account, place: &str) -> Option<Option<Duration>> {
         ForkResult::Child => {
             drop(ours);
             let first = libc::sched_param { sched_priority: 1 };
-            // SAFETY: the parameters live until the call is over. Where the kernel refuses, the login
-            // waits with the others.
+            // SAFETY: the parameters live until the call is over. Where the kernel refuses, the
+            // login waits with the others.
             unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const first) };
             let start = Instant::now();
             if become_account(account).is_ok() {
@@ -115,8 +115,8 @@ fn until_placed(place: &str, start: Instant) -> Option<u64> {
     None
 }
 
-/// `--storm RATE SECONDS`: starts so many processes a second, each of which ends at once. Prints how
-/// many there were.
+/// `--storm RATE SECONDS`: starts so many processes a second, each of which ends at once. Prints
+/// how many there were.
 pub fn storm(words: &[&str]) -> ExitCode {
     let [rate, seconds] = words else { return ExitCode::FAILURE };
     let (Ok(rate), Ok(seconds)) = (rate.parse::<u32>(), seconds.parse::<u64>()) else {
@@ -229,8 +229,8 @@ fn reap() {
     }
 }
 
-/// `--crowd UID ACCOUNTS PROCESSES`: so many processes that do nothing, of so many accounts from UID on,
-/// until standard input is closed. Prints a line when all are there.
+/// `--crowd UID ACCOUNTS PROCESSES`: so many processes that do nothing, of so many accounts from
+/// UID on, until standard input is closed. Prints a line when all are there.
 pub fn crowd(words: &[&str]) -> ExitCode {
     let numbers: Vec<u32> = words.iter().filter_map(|word| word.parse().ok()).collect();
     let [first, accounts, processes] = numbers[..] else { return ExitCode::FAILURE };

@@ -1,5 +1,5 @@
-//! What a test tells an actor to do, and what the actor answers: one JSON document a line, so that a
-//! test steps its actors one by one and nothing happens by chance.
+//! What a test tells an actor to do, and what the actor answers: one JSON document a line, so that
+//! a test steps its actors one by one and nothing happens by chance.
 
 use std::net::SocketAddr;
 
@@ -50,13 +50,13 @@ pub enum Order {
     Datagram(SocketAddr),
     /// Writes to a connection as fast as it takes the bytes, until [`Order::Stop`].
     Pour(SocketId),
-    /// Writes so many bytes to a connection, rounded up to 16 kB, and keeps it open; done when the socket has
-    /// taken them, sent or not. Answers [`Answer::Sent`].
+    /// Writes so many bytes to a connection, rounded up to 16 kB, and keeps it open; done when the
+    /// socket has taken them, sent or not. Answers [`Answer::Sent`].
     Send { socket: SocketId, bytes: u64 },
     /// Sends numbered datagrams of so many bytes, so many bits of payload a second, until `Stop`.
     Beat { socket: SocketId, bytes: usize, bits_per_second: u64 },
-    /// Writes blocks of so many bytes to a connection, or sends datagrams of so many, unnumbered, as
-    /// fast as it goes, until `Stop`.
+    /// Writes blocks of so many bytes to a connection, or sends datagrams of so many, unnumbered,
+    /// as fast as it goes, until `Stop`.
     Flood { socket: SocketId, bytes: usize },
     /// Ends `Pour`, `Beat` or `Flood` and closes the socket. Answers [`Answer::Sent`].
     Stop(SocketId),

@@ -68,8 +68,8 @@ pub fn members(claim: &str) -> Vec<u32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Asked of the kernel itself, with `tc`, on loopback's clsact-free root: an unknown kind is refused
-/// before anything is made.
+/// Asked of the kernel itself, with `tc`, on loopback's clsact-free root: an unknown kind is
+/// refused before anything is made.
 pub fn kernel_has_cls_cgroup() -> bool {
     let tc = |line: &str| {
         let mut command = Command::new("tc");

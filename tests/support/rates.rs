@@ -33,9 +33,9 @@ pub type Expected<'a> = (&'a [&'a str], u64, u64);
 
 /// Reads the counters now and after so long, and panics unless the classes sent what is expected. A
 /// rate that is too high is wrong at once; one that is too low is measured again, a few times: a
-/// machine whose CPUs are taken away for a moment sends late and HTB gives nothing back for that, but
-/// a class with a wrong rate is slow every time. So is one whose time is not known to half
-/// of the percent asked, because `tc` itself had to wait; at last it gets the benefit of that doubt.
+/// machine whose CPUs are taken away for a moment sends late and HTB gives nothing back for that,
+/// but a class with a wrong rate is slow every time. So is one whose time is not known to half of
+/// the percent asked, because `tc` itself had to wait; at last it gets the benefit of that doubt.
 #[track_caller]
 pub fn expect(link: &str, time: Duration, expected: &[Expected<'_>]) -> Interval {
     for last in (0..=AGAIN).map(|attempt| attempt == AGAIN) {

@@ -42,8 +42,8 @@ impl Ring {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let map = |offset| {
             let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-            // SAFETY: a new mapping; nothing of ours is there. Rings of one entry fit in one page, both in
-            // the same since Linux 5.4.
+            // SAFETY: a new mapping; nothing of ours is there. Rings of one entry fit in one page,
+            // both in the same since Linux 5.4.
             let at = unsafe {
                 libc::mmap(std::ptr::null_mut(), PAGE, access, kind, fd.as_raw_fd(), offset)
             };
@@ -69,7 +69,8 @@ impl Ring {
     }
 
     fn word(&self, offset: u32) -> &AtomicU32 {
-        // SAFETY: the kernel said that a word of 32 bits is there, and the mapping lives as long as this.
+        // SAFETY: the kernel said that a word of 32 bits is there, and the mapping lives as long as
+        // this.
         unsafe { AtomicU32::from_ptr(self.rings.add(offset as usize).cast()) }
     }
 
@@ -86,8 +87,8 @@ impl Ring {
         let tail = self.word(self.params[SQ_TAIL]);
         let number = tail.load(Ordering::Relaxed);
         let slot = number & self.word(self.params[SQ_MASK]).load(Ordering::Relaxed);
-        // SAFETY: the mapping has as many entries of 64 bytes as the mask allows, and the kernel has taken
-        // the last one.
+        // SAFETY: the mapping has as many entries of 64 bytes as the mask allows, and the kernel
+        // has taken the last one.
         unsafe {
             self.submissions
                 .add(slot as usize * entry.len())

@@ -58,8 +58,8 @@ impl Source {
         })
     }
 
-    /// Writes to the connection, or sends datagrams of so many bytes, without numbers, as fast as the
-    /// socket takes them, with as large a queue as the system gives.
+    /// Writes to the connection, or sends datagrams of so many bytes, without numbers, as fast as
+    /// the socket takes them, with as large a queue as the system gives.
     pub fn flood(socket: impl Flood, bytes: usize) -> io::Result<Source> {
         socket.prepare()?;
         Ok(Source::start(move |stop| {
@@ -153,8 +153,9 @@ pub fn become_account(account: Account) -> nix::Result<()> {
     setresuid(uid, uid, uid)
 }
 
-/// Acts as a user, as a server of root's does, and comes back from it with 0. By the calling thread alone, as
-/// smbd does: the C library's functions would interrupt whatever the other threads are about.
+/// Acts as a user, as a server of root's does, and comes back from it with 0. By the calling thread
+/// alone, as smbd does: the C library's functions would interrupt whatever the other threads are
+/// about.
 #[allow(unsafe_code, reason = "the system call itself, which the C library wraps for all threads")]
 pub fn act(uid: u32, by: Acting) -> nix::Result<()> {
     let become_uid = |real: i64| {
@@ -186,7 +187,8 @@ pub fn heir(uid: &str, gid: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Sends echo requests over a ping socket, which any user may open in a cell, and counts the replies.
+/// Sends echo requests over a ping socket, which any user may open in a cell, and counts the
+/// replies.
 pub fn ping(to: SocketAddr, count: u32, payload: usize) -> io::Result<u32> {
     let (family, proto, kind) = match to {
         SocketAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp, 8),

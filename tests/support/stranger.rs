@@ -1,5 +1,5 @@
-//! A user who wants out of his class by way of a network namespace of his own: one connection, which
-//! he keeps when he, a thread, a child or its maker enters the namespace.
+//! A user who wants out of his class by way of a network namespace of his own: one connection,
+//! which he keeps when he, a thread, a child or its maker enters the namespace.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

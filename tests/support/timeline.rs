@@ -1,5 +1,5 @@
-//! What came in at one port and when: enough to say a rate over any part of the time, how long nothing
-//! came, and which numbered datagrams are missing or came twice.
+//! What came in at one port and when: enough to say a rate over any part of the time, how long
+//! nothing came, and which numbered datagrams are missing or came twice.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -70,9 +70,9 @@ impl Timeline {
         bytes * 8 * 1_000_000 / (last.saturating_sub(first) * BIN).max(1)
     }
 
-    /// Bits a second between the first and the last arrival of an interval: exact also where only a few
-    /// packets come, each of which is several percent. HTB lets a packet go, however large, and waits
-    /// for it afterwards: so the first counts, and the last does not.
+    /// Bits a second between the first and the last arrival of an interval: exact also where only a
+    /// few packets come, each of which is several percent. HTB lets a packet go, however large, and
+    /// waits for it afterwards: so the first counts, and the last does not.
     #[allow(dead_code, reason = "the benches use it")]
     pub fn rate_of_arrivals(&self, from: Micros, to: Micros) -> u64 {
         let mut bins = self.bins.range(from.0.div_ceil(BIN)..to.0 / BIN);

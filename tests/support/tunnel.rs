@@ -1,5 +1,5 @@
-//! A tunnel of a program's, as OpenVPN and wireguard-go are: packets read from a tun device are sent
-//! again in datagrams, by a socket of the program's.
+//! A tunnel of a program's, as OpenVPN and wireguard-go are: packets read from a tun device are
+//! sent again in datagrams, by a socket of the program's.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

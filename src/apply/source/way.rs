@@ -68,7 +68,8 @@ fn pass(passed: &mut Vec<Passed>, path: &Path) -> io::Result<bool> {
     Ok(is_link)
 }
 
-/// `..` of a real folder is the one above; that of a link's target too, since links are followed first.
+/// `..` of a real folder is the one above; that of a link's target too, since links are followed
+/// first.
 fn push_front(left: &mut VecDeque<OsString>, path: &Path) {
     for component in path.components().rev() {
         match component {

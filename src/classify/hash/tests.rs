@@ -1,5 +1,5 @@
-//! The compiled tables, as the kernel would read them, against the rules as they are meant, asked one
-//! after the other: whatever the rules and the packet, the same class.
+//! The compiled tables, as the kernel would read them, against the rules as they are meant, asked
+//! one after the other: whatever the rules and the packet, the same class.
 
 use std::net::IpAddr;
 
@@ -135,7 +135,8 @@ fn ports(spread: u32) -> impl Strategy<Value = Bits<u16>> {
 }
 
 prop_compose! {
-    /// What one block of a file is like: which fields its lines have, and how far their values spread.
+    /// What one block of a file is like: which fields its lines have, and how far their values
+    /// spread.
     fn a_block(family: Family, spread: u32)(
         fields in any::<u8>(),
         mixed in any::<bool>(),

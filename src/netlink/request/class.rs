@@ -8,8 +8,8 @@ use crate::netlink::{Request, htb};
 use crate::state::Class;
 use crate::units::ClassId;
 
-/// `tc class add dev … parent 1:P classid 1:M htb …`, in the root qdisc or a shard's. An absent parent is no error to the kernel:
-/// the class becomes a root class.
+/// `tc class add dev … parent 1:P classid 1:M htb …`, in the root qdisc or a shard's. An absent
+/// parent is no error to the kernel: the class becomes a root class.
 pub fn add(ifindex: u32, classid: ClassId, class: &Class) -> Request {
     new(ifindex, classid, class, ADD)
 }
@@ -27,8 +27,8 @@ fn new(ifindex: u32, classid: ClassId, class: &Class, flags: u16) -> Request {
     Request::change(RouteNetlinkMessage::NewTrafficClass(message), flags)
 }
 
-/// `tc class del dev … classid 1:M`: drops what it holds. Refused (`HTB class in use.`, EBUSY) while
-/// it has children or a u32 rule points at it; a tag that points at it does not count.
+/// `tc class del dev … classid 1:M`: drops what it holds. Refused (`HTB class in use.`, EBUSY)
+/// while it has children or a u32 rule points at it; a tag that points at it does not count.
 pub fn delete(ifindex: u32, classid: ClassId) -> Request {
     let message = tc_message(ifindex, 0, classid);
     Request::change(RouteNetlinkMessage::DelTrafficClass(message), 0)

@@ -10,8 +10,8 @@ use crate::units::ClassId;
 pub const KIND: &str = "clsact";
 const HANDLE: ClassId = ClassId::qdisc(0xffff);
 
-/// `tc qdisc add dev … clsact`. Refused (EEXIST) where one stands, or an `ingress` qdisc, which has the
-/// same place.
+/// `tc qdisc add dev … clsact`. Refused (EEXIST) where one stands, or an `ingress` qdisc, which has
+/// the same place.
 pub fn add(ifindex: u32) -> Request {
     let mut message = tc_message(ifindex, ClassId::CLSACT.0, HANDLE);
     message.attributes = vec![kind(KIND)];

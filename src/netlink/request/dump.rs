@@ -1,5 +1,5 @@
-//! Requests for lists. The kernel filters hardly anything (`TCA_KIND` not at all, qdiscs not even by
-//! link), so what comes back is filtered by whoever asked.
+//! Requests for lists. The kernel filters hardly anything (`TCA_KIND` not at all, qdiscs not even
+//! by link), so what comes back is filtered by whoever asked.
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};

@@ -1,4 +1,5 @@
-//! The qdisc below a leaf class; its handle is the class's minor as a major, also where it is a shard.
+//! The qdisc below a leaf class; its handle is the class's minor as a major, also where it is a
+//! shard.
 
 use netlink_packet_route::RouteNetlinkMessage;
 
@@ -25,8 +26,8 @@ pub fn change(ifindex: u32, parent: ClassId, qdisc: &LeafQdisc) -> Request {
     Request::change(RouteNetlinkMessage::NewQueueDiscipline(message), CHANGE)
 }
 
-/// `tc qdisc del dev … parent 1:M handle M:`: the class gets a fifo again. `handle`: as it was read,
-/// for a foreign leaf may have any.
+/// `tc qdisc del dev … parent 1:M handle M:`: the class gets a fifo again. `handle`: as it was
+/// read, for a foreign leaf may have any.
 pub fn delete(ifindex: u32, parent: ClassId, handle: ClassId) -> Request {
     let message = tc_message(ifindex, parent.0, handle);
     Request::change(RouteNetlinkMessage::DelQueueDiscipline(message), 0)

@@ -24,15 +24,15 @@ pub fn replace(ifindex: u32, mark: Mark) -> Request {
     new(ifindex, mark, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
-/// What stands at the link's root. `tc_get_qdisc` (net/sched/sch_api.c) refuses qdiscs that are built
-/// in (`noop`): EINVAL.
+/// What stands at the link's root. `tc_get_qdisc` (net/sched/sch_api.c) refuses qdiscs that are
+/// built in (`noop`): EINVAL.
 pub fn get(ifindex: u32) -> Request {
     let message = tc_message(ifindex, TC_H_ROOT, ClassId::NONE);
     Request::question(RouteNetlinkMessage::GetQueueDiscipline(message))
 }
 
-/// Puts back a qdisc as it was dumped. Whole for classless kinds, whose options the kernel takes as it
-/// gives them; a classful one comes back without its classes and filters.
+/// Puts back a qdisc as it was dumped. Whole for classless kinds, whose options the kernel takes as
+/// it gives them; a classful one comes back without its classes and filters.
 pub fn restore(ifindex: u32, name: &str, handle: ClassId, options: &[u8]) -> Request {
     const TCA_OPTIONS: u16 = 2;
     let mut message = tc_message(ifindex, TC_H_ROOT, handle);
@@ -50,9 +50,9 @@ fn new(ifindex: u32, mark: Mark, flags: u16) -> Request {
     Request::change(RouteNetlinkMessage::NewQueueDiscipline(message), flags)
 }
 
-/// `tc qdisc del dev … root handle H`: everything below it goes too, and the kernel puts its default
-/// there. The handle makes sure that it is the one that was looked at: with another one it is
-/// refused (`Invalid handle`, EINVAL).
+/// `tc qdisc del dev … root handle H`: everything below it goes too, and the kernel puts its
+/// default there. The handle makes sure that it is the one that was looked at: with another one it
+/// is refused (`Invalid handle`, EINVAL).
 pub fn delete(ifindex: u32, handle: ClassId) -> Request {
     let message = tc_message(ifindex, TC_H_ROOT, handle);
     Request::change(RouteNetlinkMessage::DelQueueDiscipline(message), 0)

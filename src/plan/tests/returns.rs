@@ -37,7 +37,8 @@ proptest! {
         }
         prop_assert_eq!(&state.claims, &first.claims);
         prop_assert_eq!(&state.links.keys().collect::<Vec<_>>(), &first.links.keys().collect::<Vec<_>>());
-        // Whatever comes in between: of what drains nobody has a second class under the same parent.
+        // Whatever comes in between: of what drains nobody has a second class under the same
+        // parent.
         for wanted in [&between, &model] {
             let next = desired(wanted, &observe(state.clone(), BTreeSet::new())).unwrap();
             let plan = diff(&state, &next, &[]);
@@ -60,8 +61,8 @@ fn user(name: &str, both: bool) -> Node {
     }
 }
 
-/// His uids are sent to a shard that one link has; when another link gets it as well, packets that come
-/// there are told apart from the first one on.
+/// His uids are sent to a shard that one link has; when another link gets it as well, packets that
+/// come there are told apart from the first one on.
 #[test]
 fn a_shard_that_comes_to_another_link_is_read_before_anybody_has_a_class_in_it() {
     let model = |nodes: Vec<Node>| Model {

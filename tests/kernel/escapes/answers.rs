@@ -1,5 +1,5 @@
-//! What the kernel sends for a user: as far as it can be known whose it is, it is his. The rest is the
-//! kernel's own, bounded by what makes it, and by the default class.
+//! What the kernel sends for a user: as far as it can be known whose it is, it is his. The rest is
+//! the kernel's own, bounded by what makes it, and by the default class.
 
 use std::fs;
 use std::process::Command;
@@ -30,8 +30,8 @@ links: {up0: {rate: 100mbit, default: {rate: 1mbit}}}
 users: {ann: 10mbit}
 ";
 
-/// A SYN-ACK has no socket of its own yet. Ann's listener has no tag: nobody has placed her since the policy
-/// was put in force.
+/// A SYN-ACK has no socket of its own yet. Ann's listener has no tag: nobody has placed her since
+/// the policy was put in force.
 fn the_answer_to_a_connection_is_its_listeners() {
     const COUNT: u64 = 100;
     let mut world = World::new();
@@ -60,8 +60,8 @@ fn the_answer_to_a_connection_is_its_listeners() {
     assert!(sent.bytes(DEFAULT) >= COUNT * 66, "it should escape: {:?}", sent.leaves());
 }
 
-/// A process that is killed with unread data in its connections resets them; their sockets are in no
-/// descriptor by then.
+/// A process that is killed with unread data in its connections resets them; their sockets are in
+/// no descriptor by then.
 fn the_reset_of_a_connection_is_its_users() {
     const COUNT: u64 = 100;
     let mut world = World::new();
@@ -109,8 +109,8 @@ fn received() -> u64 {
     text.expect("a counter").trim().parse().expect("a number")
 }
 
-/// RSTs of closed ports, ICMP errors, and what a connection in TIME_WAIT says: one for each packet at most,
-/// and smaller; of the last two, so many a second.
+/// RSTs of closed ports, ICMP errors, and what a connection in TIME_WAIT says: one for each packet
+/// at most, and smaller; of the last two, so many a second.
 fn answers_for_nobody_are_no_more_than_the_questions() {
     let world = World::new();
     apply(POLICY);
@@ -140,8 +140,8 @@ for port in range(1, 5001):
     assert!((4_900..5_050).contains(&resets), "{:?}", sent.leaves());
     assert!(sent.bytes(DEFAULT) <= came + 1_000, "{:?} for {came}", sent.leaves());
 
-    // From 200 addresses: one of them alone has an answer a second (`icmp_ratelimit`); all together a
-    // thousand (`icmp_msgs_per_sec`), of at most 576 bytes.
+    // From 200 addresses: one of them alone has an answer a second (`icmp_ratelimit`); all together
+    // a thousand (`icmp_msgs_per_sec`), of at most 576 bytes.
     let lines =
         (1..=200).map(|n| format!("addr add 10.77.2.{n}/16 dev far0\n")).collect::<String>();
     run_with(world.far_command(&["ip", "-batch", "-"]), &lines).exits(0);
@@ -202,8 +202,8 @@ while time.time() < end:
         pass
 ";
 
-/// What no socket of hers sends, and she makes the kernel send: reports of groups, and who-has of ARP and of
-/// neighbour discovery. It says nothing to anybody beyond the link.
+/// What no socket of hers sends, and she makes the kernel send: reports of groups, and who-has of
+/// ARP and of neighbour discovery. It says nothing to anybody beyond the link.
 fn what_users_make_the_kernel_say_is_bounded() {
     let _world = World::new();
     run("ip addr add 10.77.3.1/16 dev up0");
@@ -215,7 +215,8 @@ fn what_users_make_the_kernel_say_is_bounded() {
         fs::write(&path, NEIGHBOURLY.replace("UID", &ANN.uid.to_string())).expect("a program");
         command.args([&path, what]);
         run_with(command, "").exits(0);
-        // Each change puts IGMP's report off by two ticks (`igmp_ifc_event`), so it may come only now.
+        // Each change puts IGMP's report off by two ticks (`igmp_ifc_event`), so it may come only
+        // now.
         sleep(Duration::from_millis(300));
         Interval::since(before, UPLINK)
     };

@@ -1,5 +1,6 @@
-//! A connection that root accepted and handed on is root's socket: it counts by its tag alone, and that
-//! goes over to whoever is passed the descriptor. So it is given to the user whose process serves it.
+//! A connection that root accepted and handed on is root's socket: it counts by its tag alone, and
+//! that goes over to whoever is passed the descriptor. So it is given to the user whose process
+//! serves it.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream, UdpSocket};

@@ -1,5 +1,6 @@
-//! IPv6 extension headers beside rules: they stand where a rule looks for the protocol and the ports. Of
-//! hop-by-hop and destination options a user may send none, of routing headers and fragments any.
+//! IPv6 extension headers beside rules: they stand where a rule looks for the protocol and the
+//! ports. Of hop-by-hop and destination options a user may send none, of routing headers and
+//! fragments any.
 
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ tests!(
     On::HostAndUml => no_extension_header_reaches_a_rules_class;
 );
 
-/// Becomes ann, tries what she is refused, and sends: TCP and UDP behind a routing header, datagrams in
-/// fragments, whose payload is full of what the rules look for, and one that a rule is for.
+/// Becomes ann, tries what she is refused, and sends: TCP and UDP behind a routing header,
+/// datagrams in fragments, whose payload is full of what the rules look for, and one that a rule is
+/// for.
 const PROGRAM: &str = "
 import os, socket, struct
 os.setgroups([]); os.setgid(UID); os.setuid(UID)

@@ -1,6 +1,6 @@
-//! Sockets that retagging does not find, and processes that nobody has placed yet. Each trick is tried
-//! twice: as the deciding program has it, all of it is his; with the tag alone it leaves through
-//! the default class, up to the link's rate.
+//! Sockets that retagging does not find, and processes that nobody has placed yet. Each trick is
+//! tried twice: as the deciding program has it, all of it is his; with the tag alone it leaves
+//! through the default class, up to the link's rate.
 
 use std::fs;
 use std::thread::sleep;
@@ -64,8 +64,8 @@ fn what_a_set_uid_program_takes_along_is_its_owners() {
     hold(Trick::RealUid);
 }
 
-/// No process has run in the range. His tag would hold him, but the owner goes first: so the range has to
-/// be in the table before anybody uses it.
+/// No process has run in the range. His tag would hold him, but the owner goes first: so the range
+/// has to be in the table before anybody uses it.
 fn what_he_chowns_to_a_subordinate_uid_is_his() {
     let mut world = World::new();
     let attempt = |world: &mut World, ranges: &str| {

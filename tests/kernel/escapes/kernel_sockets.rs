@@ -1,5 +1,5 @@
-//! Sockets of the kernel's own that users drive. Whose they are depends on who makes them: the user's
-//! process, as for RXRPC, or a thread of the kernel's, as for RDS, CIFS and NFS.
+//! Sockets of the kernel's own that users drive. Whose they are depends on who makes them: the
+//! user's process, as for RXRPC, or a thread of the kernel's, as for RDS, CIFS and NFS.
 
 use std::fs;
 use std::path::Path;
@@ -29,8 +29,8 @@ links: {up0: {rate: 100mbit, default: {rate: 1mbit}}}
 users: {ann: 5mbit, bob: 5mbit}
 ";
 
-/// Loads modules, each after what it needs. They stay: unloading RXRPC stops Linux 6.1 (`rxrpc: Assertion
-/// failed`).
+/// Loads modules, each after what it needs. They stay: unloading RXRPC stops Linux 6.1 (`rxrpc:
+/// Assertion failed`).
 fn load(paths: &[&str]) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the release");
     for path in paths {

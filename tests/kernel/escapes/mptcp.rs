@@ -1,6 +1,6 @@
-//! MPTCP: the packets of a connection are sent by its subflows, sockets of their own, which neither fchown
-//! nor a move of their process reaches. Of a connection that root accepted, all 277 Mbit/s went past a
-//! cap of 20.
+//! MPTCP: the packets of a connection are sent by its subflows, sockets of their own, which neither
+//! fchown nor a move of their process reaches. Of a connection that root accepted, all 277 Mbit/s
+//! went past a cap of 20.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};

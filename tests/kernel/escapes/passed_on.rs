@@ -1,7 +1,7 @@
-//! A descriptor that is passed on (SCM_RIGHTS), and a process that becomes another user with a socket in
-//! its hands: the kernel gives the socket the receiver's tag, or the tag of where its process moves. The
-//! owner stays, so neither side's class changes hands. With the tag alone, a connection passed to the
-//! D-Bus daemon had the whole link.
+//! A descriptor that is passed on (SCM_RIGHTS), and a process that becomes another user with a
+//! socket in its hands: the kernel gives the socket the receiver's tag, or the tag of where its
+//! process moves. The owner stays, so neither side's class changes hands. With the tag alone, a
+//! connection passed to the D-Bus daemon had the whole link.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -98,8 +98,8 @@ fn who_becomes_another_with_a_connection_does_not_pay_for_it() {
     all_is_anns();
 }
 
-/// A kernel that cannot tell a guest's socket from ours, and drivers that bring such ones. Who has no tag
-/// is his owner's all the same.
+/// A kernel that cannot tell a guest's socket from ours, and drivers that bring such ones. Who has
+/// no tag is his owner's all the same.
 fn where_the_tag_goes_first_it_is_whosoever_has_it_last() {
     let mut world = World::new();
     let mut bob = receiver(&world, BOB, "bob");

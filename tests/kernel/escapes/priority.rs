@@ -1,5 +1,5 @@
-//! HTB obeys `skb->priority` before any filter. Nobody on the host can set one that names a class without
-//! a capability; whoever is root in a guest of a macvlan or ipvlan can.
+//! HTB obeys `skb->priority` before any filter. Nobody on the host can set one that names a class
+//! without a capability; whoever is root in a guest of a macvlan or ipvlan can.
 
 use crate::support::command::run;
 use crate::support::counters::classes;

@@ -99,8 +99,8 @@ users: {ann: 10mbit}
             // Right after the look.
             ann.borrow_mut().kill().expect("end it");
             ann.borrow_mut().wait().expect("and reap it");
-            // Which of them has the pid is told by when they started, in clock ticks of 10 ms: so many
-            // pids cannot come round in one.
+            // Which of them has the pid is told by when they started, in clock ticks of 10 ms: so
+            // many pids cannot come round in one.
             std::thread::sleep(std::time::Duration::from_millis(30));
             newcomer.set(Some(Newcomer::with_pid(pid)));
             return Decision::MoveTo("user/ann".parse().expect("a claim"));

@@ -1,6 +1,6 @@
-//! The guard taken away: the deciding filter replaced by an eBPF program that reads the `net_cls` tag and
-//! nothing else, which is what `cls_cgroup` does. What must not leave its class with the guard is shown to
-//! leave it without, so that no test of it holds for another reason.
+//! The guard taken away: the deciding filter replaced by an eBPF program that reads the `net_cls`
+//! tag and nothing else, which is what `cls_cgroup` does. What must not leave its class with the
+//! guard is shown to leave it without, so that no test of it holds for another reason.
 
 use std::os::fd::AsFd;
 

@@ -1,5 +1,5 @@
-//! Ways of sending that were tried and never left the class: what a user may set on his sockets, what
-//! he is refused, and how the kernel makes packets of what he writes.
+//! Ways of sending that were tried and never left the class: what a user may set on his sockets,
+//! what he is refused, and how the kernel makes packets of what he writes.
 
 use std::time::Duration;
 

@@ -31,7 +31,8 @@ fn allow_sudo() {
     fs::set_permissions("/etc/sudoers", Permissions::from_mode(0o440)).expect("chmod sudoers");
 }
 
-/// Nobody has placed the process when it begins to send, and its packets are its user's all the same.
+/// Nobody has placed the process when it begins to send, and its packets are its user's all the
+/// same.
 fn whom_root_becomes_is_who_sends() {
     Place::under_both(POLICY, |place| {
         allow_sudo();
@@ -48,7 +49,8 @@ fn whom_root_becomes_is_who_sends() {
     });
 }
 
-/// What she runs as root is root's; until that is seen it counts by the directory that it was born in.
+/// What she runs as root is root's; until that is seen it counts by the directory that it was born
+/// in.
 fn who_becomes_root_sends_as_root() {
     Place::under_both(POLICY, |place| {
         allow_sudo();

@@ -1,6 +1,6 @@
-//! What honest people do every day: log in, become another, start things at night and in units, share
-//! accounts, ping, tunnel. Whose packets these are, under the daemon and with `apply` from cron, with
-//! the programs that Debian has for it.
+//! What honest people do every day: log in, become another, start things at night and in units,
+//! share accounts, ping, tunnel. Whose packets these are, under the daemon and with `apply` from
+//! cron, with the programs that Debian has for it.
 
 mod becoming;
 mod services;

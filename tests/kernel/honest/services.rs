@@ -1,5 +1,6 @@
 //! What a service manager starts, and what root puts into a class by hand: `run` and `attach`. The
-//! manager is imitated: it makes a cgroup, forks, enters it, becomes the unit's `User=`, and runs the program.
+//! manager is imitated: it makes a cgroup, forks, enters it, becomes the unit's `User=`, and runs
+//! the program.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Several accounts in one class, a class for each account of a Unix group, and ping, which Debian gives
-//! a capability, others the set-uid bit, and the kernel a socket of its own.
+//! Several accounts in one class, a class for each account of a Unix group, and ping, which Debian
+//! gives a capability, others the set-uid bit, and the kernel a socket of its own.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,5 @@
-//! Tunnels that programs carry: a WireGuard of root's, and a tun device that a user's own program serves.
+//! Tunnels that programs carry: a WireGuard of root's, and a tun device that a user's own program
+//! serves.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -31,8 +32,8 @@ impl Drop for Wireguard {
     }
 }
 
-/// A device with a key of its own; its public key. The control socket is a file: the cell has one place
-/// for both ends.
+/// A device with a key of its own; its public key. The control socket is a file: the cell has one
+/// place for both ends.
 fn device(mut serve: Command, name: &str) -> (Wireguard, String) {
     serve.env("WG_PROCESS_FOREGROUND", "1").stdin(Stdio::null()).stdout(Stdio::null());
     let serving = Wireguard(serve.stderr(Stdio::null()).spawn().expect("start wireguard-go"));

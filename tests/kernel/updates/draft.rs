@@ -1,5 +1,6 @@
 //! A policy that somebody keeps editing: one random edit after another, each of which gives a valid
-//! policy. Two users and a class never change; what else there is changes around them, or with them.
+//! policy. Two users and a class never change; what else there is changes around them, or with
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -112,8 +113,8 @@ const EDITS: [Edit; 20] = [
 ];
 
 impl Draft {
-    /// The first policy. Rules send the datagrams to `service_port` to the class `service`: they come
-    /// from root, whom no line names.
+    /// The first policy. Rules send the datagrams to `service_port` to the class `service`: they
+    /// come from root, whom no line names.
     pub fn first(service_port: u16) -> Draft {
         let person = |who: &str| User {
             name: 0,
@@ -308,8 +309,8 @@ impl Draft {
 
     /// The first rule's place may change; it never goes.
     fn change_rules(&mut self, random: &mut Random) -> bool {
-        // The last three are so many rules that the set becomes hash tables, or a list again; what stands
-        // behind those for a VLAN is in a program with them.
+        // The last three are so many rules that the set becomes hash tables, or a list again; what
+        // stands behind those for a VLAN is in a program with them.
         const MORE: [&str; 12] = [
             "{vlan: 22, proto: udp, to: default}",
             "{vlan: {not: [7, 22]}, dst: 192.0.2.7, to: ann}",

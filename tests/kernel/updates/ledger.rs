@@ -44,7 +44,8 @@ impl Ledger {
         let standing: BTreeMap<String, Class> =
             now.by_id.into_iter().filter(|(id, _)| is_a_users(id)).collect();
         for (id, last) in std::mem::take(&mut self.standing) {
-            // With the same number the next class may have sent more already, but another's packets.
+            // With the same number the next class may have sent more already, but another's
+            // packets.
             let remade = standing.get(&id).is_none_or(|class| {
                 let another = last.packets > 0 && frame(class) != frame(&last);
                 class.packets < last.packets || another

@@ -86,8 +86,8 @@ fn packets_per_second() -> u64 {
     }
 }
 
-/// How long a retired class must have been quiet; shorter than what `shaper apply` waits, because 200
-/// edits are to be seen.
+/// How long a retired class must have been quiet; shorter than what `shaper apply` waits, because
+/// 200 edits are to be seen.
 const QUIET: Duration = Duration::from_millis(200);
 
 /// Somebody who sends, with a size of frame that nobody else has.
@@ -152,7 +152,8 @@ fn no_packet_is_lost_or_misclassified_while_the_policy_is_edited() {
 }
 
 fn nor_while_users_come_into_shards_and_leave_them() {
-    // The first policy has five users; carol, dave and erin can share a shard until edits part them.
+    // The first policy has five users; carol, dave and erin can share a shard until edits part
+    // them.
     let sharded = edit_under_traffic(Sharding { flat: 4, full: 2, few: 1 });
     assert!(sharded > 0, "no edit made a shard");
 }

@@ -71,8 +71,8 @@ pub fn what_an_ended_process_left_queued_keeps_its_limits() {
     assert!(!directory(&format!("retired/{}", &old[2..])).exists());
 }
 
-/// What a line's account left queued drains in the line's class, and if the line comes back meanwhile,
-/// in the one class that it has: all of it together stays within the one limit.
+/// What a line's account left queued drains in the line's class, and if the line comes back
+/// meanwhile, in the one class that it has: all of it together stays within the one limit.
 pub fn a_line_that_comes_back_while_its_class_drains_finds_it() {
     let policy_with = |users: &str| {
         format!(

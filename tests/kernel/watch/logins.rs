@@ -81,8 +81,8 @@ fn a_login_under_a_storm_is_placed_at_once() {
     assert!(counters::classes(UPLINK).by_id.contains_key(&classid("user/ann")));
 }
 
-/// Whatever one account does in a loop, the logins of others wait for none of it. How prompt they are
-/// on a machine that does nothing else: `cargo bench --bench apply logins`.
+/// Whatever one account does in a loop, the logins of others wait for none of it. How prompt they
+/// are on a machine that does nothing else: `cargo bench --bench apply logins`.
 fn no_storm_keeps_others_waiting() {
     let _world = World::new();
     let daemon = Daemon::with_events(&["watch", &policy(POLICY)]);
@@ -105,8 +105,8 @@ fn no_storm_keeps_others_waiting() {
     }
 }
 
-/// The same logins under the same storm, beside the peer's in the same minute: cgrulesengd (libcgroup)
-/// moves processes by the same events, and does nothing else.
+/// The same logins under the same storm, beside the peer's in the same minute: cgrulesengd
+/// (libcgroup) moves processes by the same events, and does nothing else.
 fn a_login_is_placed_no_later_than_by_the_peer() {
     own_etc();
     let _world = World::new();
@@ -153,8 +153,8 @@ fn a_login_is_the_users_from_its_first_bytes() {
     let (ann, default) = (sent(&classid("user/ann")), sent("1:fffe"));
     println!("ann {ann} bytes, default {default} bytes");
     assert!(ann > 5_000_000, "{ann}");
-    // What was queued before the child was moved, a millisecond or two after it became ann: it pours
-    // without a pause, so at most what the default class's queue holds.
+    // What was queued before the child was moved, a millisecond or two after it became ann: it
+    // pours without a pause, so at most what the default class's queue holds.
     assert!(default < 400_000, "{default} of {ann} bytes went through the default class");
 }
 

@@ -17,7 +17,8 @@ use crate::support::program::{classid, directory, members, policy, shaper};
 use crate::support::world::{UPLINK, World};
 
 tests!(
-    // What the daemon makes of its file, of its clock and of other runs does not depend on the kernel.
+    // What the daemon makes of its file, of its clock and of other runs does not depend on the
+    // kernel.
     On::Host => a_name_service_that_hangs_delays_nobody, links_that_fit_a_pattern_come_and_go,
         a_policy_is_followed_as_its_file_changes, a_pending_confirmation_is_respected,
         a_root_that_is_fought_over_is_shaped_again_after_each_pause,
@@ -112,7 +113,8 @@ fn a_policy_is_followed_as_its_file_changes() {
     assert_eq!(ceil("ann"), 30_000_000, "what was made stays");
 }
 
-/// `cat a >file; cat b >>file`: in between nobody has it open, and what is there is a policy by itself.
+/// `cat a >file; cat b >>file`: in between nobody has it open, and what is there is a policy by
+/// itself.
 fn a_policy_that_is_written_in_two_goes_is_adopted_whole() {
     let _world = World::new();
     let text = |ceil: u64| {
