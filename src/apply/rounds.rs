@@ -124,7 +124,9 @@ impl Run<'_, '_> {
 
     /// A step was refused, or its result is not to be seen. What the look said may not be so any
     /// more: another look, and another plan from there. The trouble itself where that says the same
-    /// as before and the kernel does not contradict it, or has done so too often.
+    /// as before and the kernel does not contradict it, or has done so too often. A tree that this
+    /// run made and that is to be made again contradicts it too: without the root that somebody took
+    /// away meanwhile, a class or filter below it is refused by EINVAL.
     fn another_look(
         &mut self,
         trouble: Trouble,
@@ -138,8 +140,16 @@ impl Run<'_, '_> {
         std::thread::sleep(CONTRADICTED.saturating_mul(contradictions - 1));
         let Ok(mut meaning) = self.look_again() else { return Err(trouble) };
         let Ok(planned) = self.session.plan(&mut meaning) else { return Err(trouble) };
-        let is_wanted = planned.0.steps.iter().any(|planned| planned.step == *failed.step);
-        if is_wanted && contradictions > 1 && !failed.source.contradicts() {
+        let steps = || planned.0.steps.iter().map(|planned| &planned.step);
+        let is_wanted = steps().any(|step| step == &*failed.step);
+        let links = &meaning.sight.facts().links;
+        let made_here = |link: &LinkName| {
+            links.get(link).is_some_and(|facts| self.journal.has_root(facts.ifindex))
+        };
+        let was_undone =
+            steps().any(|step| matches!(step, Step::AddRoot { link } if made_here(link)));
+        let contradicts = failed.source.contradicts() || was_undone;
+        if is_wanted && contradictions > 1 && !contradicts {
             return Err(trouble);
         }
         Ok((meaning, Some(planned)))
