@@ -18,14 +18,15 @@ use nix::unistd::{Uid, setfsuid};
 use shaper::classify::assembler::{Assembler, Instruction, R0};
 use shaper::classify::program::{self, TASK_CLASSID};
 use shaper::classify::{hash, u32::compile};
+use shaper::facts::{Facts, Features};
 use shaper::netlink::request::{class, dump, filter, root};
 use shaper::netlink::{Request, decode};
-use shaper::state::{
-    Bits, Class, Facts, Family, Features, Mark, Match, OwnerTable, Pref, Program, Role, Sockets,
-    TagHelper, U32Rule, U32Rules,
-};
 use shaper::sys::bpf::{self, Maps};
 use shaper::sys::{Netlink, netns};
+use shaper::tree::{
+    Bits, Class, Family, Mark, Match, OwnerTable, Pref, Program, Role, Sockets, TagHelper, U32Rule,
+    U32Rules,
+};
 use shaper::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
 
 /// Where the packets go; all rules but the last send to another class.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shaper::desired::desired;
+use shaper::facts::{Facts, LinkFacts, Observation, RootQdisc};
 use shaper::model::{BuildOptions, build};
 use shaper::plan::diff;
 use shaper::policy;
-use shaper::state::{Classifier, Facts, LeafQdisc, LinkFacts, LinkName, Observation, RootQdisc};
+use shaper::tree::{Classifier, LeafQdisc, LinkName};
 
 const SIZES: [u32; 4] = [100, 1_000, 10_000, 50_000];
 

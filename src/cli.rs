@@ -287,7 +287,7 @@ fn grace(text: &str) -> Result<Duration, String> {
 }
 
 fn instance_name(name: &str) -> Result<String, String> {
-    match crate::state::Key::new(name) {
+    match crate::tree::Key::new(name) {
         Some(key) => Ok(key.to_string()),
         None => Err("a plain directory name is needed".to_string()),
     }

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::cgroup;
 use crate::desired::Impossible;
-use crate::execute::{Cause, Failed};
-use crate::kernel::OpenError;
-use crate::observe::ObserveError;
+use crate::host::OpenError;
+use crate::host::execute::{Cause, Failed};
+use crate::host::observe::ObserveError;
 use crate::plan::{Paths, Tc};
 use crate::policy::Report;
 

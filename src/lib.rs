@@ -9,7 +9,9 @@ pub mod text;
 
 pub mod units;
 
-pub mod state;
+pub mod tree;
+
+pub mod facts;
 
 pub mod policy;
 
@@ -31,11 +33,7 @@ pub mod process;
 
 pub mod accounts;
 
-pub mod kernel;
-
-pub mod observe;
-
-pub mod execute;
+pub mod host;
 
 pub mod status;
 
@@ -43,7 +41,7 @@ pub mod failure;
 
 pub mod apply;
 
-pub mod watch;
+pub mod daemon;
 
 pub mod cli;
 

@@ -9,8 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::desired::{group_guarantee_is_derived, guarantee_is_derived};
-use crate::observe::Sight;
-use crate::state::{Claim, Class, Filter, Key, LinkName, Owner, Role, RootQdisc, Tag, Tree};
+use crate::facts::RootQdisc;
+use crate::host::observe::Sight;
+use crate::tree::{Claim, Class, Filter, Key, LinkName, Owner, Role, Tag, Tree};
 use crate::units::{ClassId, Rate};
 
 pub use table::table;
@@ -162,7 +163,7 @@ fn foreign(sight: &Sight) -> Vec<String> {
     let objects = sight.observation.foreign.iter().map(ToString::to_string);
     let roots =
         sight.observation.facts.links.iter().filter_map(|(name, facts)| match &facts.root {
-            RootQdisc::Foreign { r2q: Some(r2q), .. } if crate::state::Mark::is_shaper(*r2q) => {
+            RootQdisc::Foreign { r2q: Some(r2q), .. } if crate::tree::Mark::is_shaper(*r2q) => {
                 Some(format!("{name}, which another instance of shaper shapes"))
             }
             _ => None,

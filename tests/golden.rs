@@ -24,13 +24,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use shaper::desired::desired;
+use shaper::facts::{
+    Account, Accounts, Facts, Features, Helpers, LinkFacts, Observation, RootQdisc,
+};
 use shaper::model::{BuildOptions, build};
 use shaper::plan::{Paths, Plan, Tc, diff, perform};
 use shaper::policy;
-use shaper::state::{
-    Account, Accounts, Classifier, Facts, Features, Foreign, Helpers, KernelState, LinkFacts,
-    LinkName, Mark, NetCls, Observation, Pref, RootQdisc,
-};
+use shaper::tree::{Classifier, Foreign, KernelState, LinkName, Mark, NetCls, Pref};
 use shaper::units::{ClassId, Psched, Rate};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");

@@ -16,9 +16,10 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shaper::cgroup::{self, Attached, Error, Hierarchy, Instance, Unmounted};
+use shaper::facts::Accounts;
 use shaper::model::Matcher;
 use shaper::process::{self, Decision, InstanceView, Placement};
-use shaper::state::{Accounts, Claim, Foreign, Key};
+use shaper::tree::{Claim, Foreign, Key};
 use shaper::units::{ClassId, Minor};
 
 const NEEDS: &str = "needs root, and a kernel with net_cls in a v1 hierarchy or in none";

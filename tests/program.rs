@@ -11,7 +11,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
 use shaper::classify::program::*;
-use shaper::state::{MptcpLayout, OwnerTable, Program, Sockets, TagHelper};
+use shaper::tree::{MptcpLayout, OwnerTable, Program, Sockets, TagHelper};
 use shaper::units::{ClassId, Minor, Shard};
 
 const OURS: u64 = 0x1_0000_0011;

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use shaper::classify::program::*;
 use shaper::classify::program_rules::*;
-use shaper::state::{
+use shaper::tree::{
     Packets, Program, ProgramRule, Ranges, RuleProgram, Senders, Sockets, TagHelper,
 };
 use shaper::units::{ClassId, Minor, Shard};

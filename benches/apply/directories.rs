@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use shaper::cgroup::Instance;
-use shaper::state::{Claim, Key, Owner};
+use shaper::tree::{Claim, Key, Owner};
 use shaper::units::{ClassId, Minor};
 
 use super::cost::{self, Runs, Table};

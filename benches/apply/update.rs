@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use shaper::apply::{self, May, Options, Session};
-use shaper::execute;
-use shaper::kernel::Kernel;
+use shaper::host::Kernel;
+use shaper::host::execute;
 use shaper::plan::Phase;
 
 use super::cost::{self, Cost, Runs, Table};

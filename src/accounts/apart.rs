@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Question, SUBUID, lookup};
-use crate::state::Accounts;
+use crate::facts::Accounts;
 use crate::sys::offspring::Offspring;
 
 /// Starts a child that asks; [`answer`] reads what it says.

@@ -15,9 +15,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
+use crate::facts::{Account, Accounts, SubordinateUids, Subuids};
 use crate::policy::{Lookups, Policy};
-use crate::state::{Account, Accounts, SubordinateUids, Subuids, UidRange};
 use crate::sys::nss::gid_of_group;
+use crate::tree::UidRange;
 use files::{Entry, Passwd};
 
 pub use apart::lookup_apart;

@@ -1,6 +1,6 @@
 //! `/etc/subuid` (subuid(5)) as values. Pure.
 
-use crate::state::UidRange;
+use crate::tree::UidRange;
 
 /// One range of subordinate uids.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,13 +4,13 @@ use super::confirm::nothing_pending;
 use super::undo::Before;
 use super::{Applied, May, may_change};
 use crate::desired;
-use crate::execute::{self, Gate};
+use crate::facts::Observation;
 use crate::failure::Failure;
-use crate::kernel::Kernel;
-use crate::observe::{self, Wanted};
+use crate::host::Kernel;
+use crate::host::execute::{self, Gate};
+use crate::host::observe::{self, Wanted};
 use crate::plan::{Journal, Plan, Step, diff};
 use crate::process;
-use crate::state::Observation;
 use crate::sys::signal;
 
 /// Clears the instance. `gate` is asked before each step.

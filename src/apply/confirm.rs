@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::undo::Before;
 use crate::cgroup::{Attached, Instance, Lock};
 use crate::failure::Failure;
-use crate::kernel::Kernel;
+use crate::host::Kernel;
 use crate::plan::Journal;
 use crate::sys::guard::{self, Detached};
 use crate::text::record;

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::{Applied, May, Meaning, Session, Stands, begin_to_drain, place_seen};
 use crate::cgroup;
-use crate::execute::{self, Cause, Failed, Gate};
+use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::observe::{self, ObserveError, Wanted};
+use crate::host::execute::{self, Cause, Failed, Gate};
+use crate::host::observe::{self, ObserveError, Wanted};
 use crate::plan::{Journal, Phase, Plan, Step, diff};
 use crate::process::Seen;
-use crate::state::{Claim, Facts, KernelState, LinkName};
 use crate::sys::signal;
+use crate::tree::{Claim, KernelState, LinkName};
 use crate::units::Minor;
 
 /// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet,

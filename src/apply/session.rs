@@ -6,19 +6,17 @@ use std::fs;
 use super::warnings::{pins_in_use, unguarded};
 use crate::accounts::Question;
 use crate::desired::{self, Impossible, Sharding};
+use crate::facts::{Account, Accounts, Facts, Features, LinkFacts, Observation, RootQdisc};
 use crate::failure::Failure;
-use crate::kernel::Kernel;
+use crate::host::Kernel;
+use crate::host::observe::{self, Processes, Sight, Wanted, Whom};
 use crate::model::{self, Asked, BuildOptions, Model};
-use crate::observe::{self, Processes, Sight, Wanted, Whom};
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy, quote};
 use crate::process::Scan;
-use crate::state::{
-    Account, Accounts, Claim, Classifier, Facts, Features, KernelState, Key, LinkFacts, LinkName,
-    Mark, Observation, Owner, RootQdisc,
-};
 use crate::sys::probe;
 use crate::text::shown;
+use crate::tree::{Claim, Classifier, KernelState, Key, LinkName, Mark, Owner};
 use crate::units::{ClassId, Rate};
 
 /// A policy that was read, and the host that it is for.
@@ -478,7 +476,7 @@ pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Class, Role, Tree};
+    use crate::tree::{Class, Role, Tree};
     use crate::units::{Minor, Ticks};
 
     #[test]

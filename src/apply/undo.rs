@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::execute;
-use crate::kernel::Kernel;
-use crate::observe::{self, Wanted};
+use crate::facts::{LinkFacts, Observation, RootQdisc};
+use crate::host::Kernel;
+use crate::host::execute;
+use crate::host::observe::{self, Wanted};
 use crate::plan::{Journal, Phase, Plan, diff};
 use crate::process::{self, Process};
-use crate::state::{
-    Filter, KernelState, LinkFacts, LinkName, NetCls, Observation, Pref, RootQdisc,
-};
+use crate::tree::{Filter, KernelState, LinkName, NetCls, Pref};
 use crate::units::ClassId;
 
 /// Qdiscs that are whole without classes and filters of their own.

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Meaning, Session};
+use crate::facts::{Facts, LinkFacts};
 use crate::failure::Failure;
 use crate::model::{self, BuildOptions, Model};
 use crate::policy::{Diagnostic, Kind, LinkRef, Report, Severity};
-use crate::state::{Facts, LinkFacts, LinkName};
+use crate::tree::LinkName;
 
 impl Session {
     /// A model although some links are not as the policy needs them: one that was well before is

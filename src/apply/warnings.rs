@@ -3,9 +3,10 @@
 
 use super::{Meaning, Session};
 use crate::desired::{Sharding, Unguarded};
+use crate::facts::Observation;
 use crate::model::{self, Model};
 use crate::policy::{Diagnostic, Kind};
-use crate::state::{Claim, Classifier, Filter, Foreign, KernelState, LinkName, Observation, Tag};
+use crate::tree::{Claim, Classifier, Filter, Foreign, KernelState, LinkName, Tag};
 use crate::units::{ClassId, Minor};
 
 impl Session {

@@ -6,7 +6,7 @@ use std::io::Write;
 
 use super::instance::{PROCS, attached};
 use super::{Attached, Error, Instance};
-use crate::state::Claim;
+use crate::tree::Claim;
 
 /// Claims' `cgroup.procs`, kept open: a move is one write then. A few, because a host may have more
 /// claims than a process may have descriptors.

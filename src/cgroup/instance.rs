@@ -15,7 +15,7 @@ use super::lock::LOCK;
 use super::namespace::NETNS;
 use super::retired::RETIRED;
 use super::{Error, Lock};
-use crate::state::{Claim, Owner};
+use crate::tree::{Claim, Owner};
 use crate::units::ClassId;
 
 /// Of a claim's directory.
@@ -322,7 +322,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::state::Foreign;
+    use crate::tree::Foreign;
     use crate::units::Minor;
 
     /// A folder that looks like an instance: each path with its classid in decimal, as the kernel

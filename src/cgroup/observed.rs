@@ -18,8 +18,8 @@ use super::lock::LOCK;
 use super::namespace::NETNS;
 use super::said::SAID;
 use super::{Error, Instance};
-use crate::state::{Claim, Foreign, Owner};
 use crate::sys::threads::in_parts;
+use crate::tree::{Claim, Foreign, Owner};
 use crate::units::ClassId;
 
 impl Instance {

@@ -3,7 +3,7 @@
 
 use super::instance::subdirectories;
 use super::{Error, Instance};
-use crate::state::Claim;
+use crate::tree::Claim;
 use crate::units::Minor;
 
 pub(super) const RETIRED: &str = "retired";

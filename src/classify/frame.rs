@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::state::{Family, Pref, U32Key, U32Link, U32Node, U32Rules, U32Table};
+use crate::tree::{Family, Pref, U32Key, U32Link, U32Node, U32Rules, U32Table};
 
 /// Links before a family's rules: to the tag, and past it.
 pub(super) const LINKS: u8 = 2;
@@ -117,7 +117,7 @@ fn next(tables: &BTreeMap<u16, U32Table>) -> u16 {
 mod tests {
     use super::*;
     use crate::classify::{hash, interpret, u32::compile};
-    use crate::state::Match;
+    use crate::tree::Match;
     use crate::units::{ClassId, Minor};
 
     fn class(minor: u16) -> ClassId {

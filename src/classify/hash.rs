@@ -20,7 +20,7 @@ mod bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::frame;
-use crate::state::{Family, U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
+use crate::tree::{Family, U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 use bytes::{Counts, Hashed, at, bit};
 
 /// A list that is not longer is left as it is: 16 rules cost a packet about 0.1 µs.

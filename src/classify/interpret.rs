@@ -1,7 +1,7 @@
 //! What the kernel makes of u32 nodes, so that tests can hold them against what was meant:
 //! `u32_classify` (net/sched/cls_u32.c) as a function. Pure.
 
-use crate::state::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules};
+use crate::tree::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules};
 use crate::units::ClassId;
 
 /// What keys say about a packet.

@@ -9,7 +9,8 @@ pub mod program;
 pub mod program_rules;
 pub mod u32;
 
-use crate::state::{Classifier, Features};
+use crate::facts::Features;
+use crate::tree::Classifier;
 
 /// What tells users apart, the best first: only the eBPF program decides by what a user cannot
 /// change. `cls_cgroup` believes the tag, which a hostile user can lose or give to others.

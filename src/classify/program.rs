@@ -16,7 +16,7 @@
 //! A uid that nobody claims is in case 4 whatever its tag, but for what was given.
 
 use super::assembler::{Assembler, FRAME, Instruction, R0, R1, R2, R6, R7, R8, R9, Width};
-use crate::state::{MptcpLayout, Program, Sockets, TagHelper};
+use crate::tree::{MptcpLayout, Program, Sockets, TagHelper};
 use crate::units::{ClassId, Shard};
 
 /// Hash map: uid → classid, both `u32` in the machine's byte order.

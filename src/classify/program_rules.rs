@@ -18,7 +18,7 @@ use super::assembler::{
     Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Register, Width,
 };
 use super::program::{MAP_LOOKUP, class_of_sender};
-use crate::state::{Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
+use crate::tree::{Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
 
 /// Maps besides those of the deciding program: an array whose one value is a 64-bit count of
 /// packets for each rule, and an array whose one value is the rules as text, so that whoever sees

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::state::{Bits, Family, Match, U32Key, U32Rule};
+use crate::tree::{Bits, Family, Match, U32Key, U32Rule};
 use crate::units::ClassId;
 
 const TCP: u8 = 6;

@@ -10,7 +10,7 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, DEFAULT_FILE};
 use crate::failure::Failure;
-use crate::kernel::Kernel;
+use crate::host::Kernel;
 use crate::text::shown;
 
 /// A daemon that runs.

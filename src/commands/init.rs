@@ -5,10 +5,11 @@ use std::fmt::Write;
 use super::Output;
 use crate::accounts::Question;
 use crate::cli::Global;
+use crate::facts::LinkFacts;
 use crate::failure::Failure;
-use crate::observe::{self, Processes, Sight, Wanted, Whom};
-use crate::state::{LinkFacts, LinkName};
+use crate::host::observe::{self, Processes, Sight, Wanted, Whom};
 use crate::text::shown;
+use crate::tree::LinkName;
 
 pub fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;

@@ -10,12 +10,13 @@ use crate::accounts::Question;
 use crate::apply::{self, May, Options, Session};
 use crate::cgroup::Attached;
 use crate::cli::Global;
+use crate::daemon::ask_and_wait;
+use crate::facts::Accounts;
 use crate::failure::Failure;
 use crate::plan::Planned;
 use crate::process::{self, Handover};
-use crate::state::{Accounts, Claim, Owner};
 use crate::text::{Foreign, shown};
-use crate::watch::ask_and_wait;
+use crate::tree::{Claim, Owner};
 
 /// How long NSS may take: somebody waits for the login.
 const NSS: Duration = Duration::from_secs(3);

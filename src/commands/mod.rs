@@ -22,7 +22,7 @@ pub use output::{Output, color};
 use crate::apply::{May, Options, Session};
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
-use crate::kernel::Kernel;
+use crate::host::Kernel;
 use crate::model::BuildOptions;
 use crate::policy::{Diagnostic, Policy, Severity};
 use crate::sys::netns::Target;

@@ -6,12 +6,12 @@ use super::Output;
 use super::report::{self, Members};
 use crate::apply::{self, Meaning, Options, Session};
 use crate::cli::Global;
+use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::model::{self, BuildOptions};
 use crate::plan::Tc;
 use crate::policy::{Diagnostic, Policy, Report};
 use crate::process::{self, Decision};
-use crate::state::Facts;
 
 /// How a plan is shown.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,12 +10,13 @@ use super::{Output, daemon};
 use crate::apply::{self, Options, Session, may_change};
 use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
+use crate::facts::Accounts;
 use crate::failure::Failure;
+use crate::host::observe;
 use crate::model::Matcher;
-use crate::observe;
 use crate::process::{self, Decision, Process};
-use crate::state::{Accounts, Claim};
 use crate::text::shown;
+use crate::tree::Claim;
 
 /// Children are forked while their parents are moved: so often a user's processes are listed again.
 const MOST_PASSES: usize = 64;
@@ -114,7 +115,7 @@ impl Wanted {
 }
 
 struct Release {
-    kernel: crate::kernel::Kernel,
+    kernel: crate::host::Kernel,
     instance: Instance,
     whose: Option<(Matcher, Accounts)>,
 }

@@ -8,7 +8,7 @@ use crate::apply::Applied;
 use crate::plan::{Paths, Plan, Planned, Tc};
 use crate::policy::Diagnostic;
 use crate::process::Placement;
-use crate::state::Mark;
+use crate::tree::Mark;
 use crate::units::Psched;
 
 /// `apply`, for people; nothing when `quiet` and nothing differed.

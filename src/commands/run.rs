@@ -14,11 +14,11 @@ use crate::apply::{self, Options, Session, may_change};
 use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::kernel::Kernel;
-use crate::observe;
+use crate::host::Kernel;
+use crate::host::observe;
 use crate::process;
-use crate::state::{Claim, Key, Owner};
 use crate::text::shown;
+use crate::tree::{Claim, Key, Owner};
 use crate::units::ClassId;
 
 /// shaper's own failures of `run`, as env(1), nohup(1) and timeout(1) have them.

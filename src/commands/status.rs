@@ -7,11 +7,11 @@ use crate::accounts::{self, Question};
 use crate::cgroup::Instance;
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::kernel::Kernel;
-use crate::observe::{self, Sight, Wanted};
-use crate::state::{Claim, Owner};
+use crate::host::Kernel;
+use crate::host::observe::{self, Sight, Wanted};
 use crate::status::{self, Extra};
 use crate::text::shown;
+use crate::tree::{Claim, Owner};
 
 pub fn status(
     global: &Global,

@@ -7,10 +7,10 @@ use super::Output;
 use super::daemon::Daemon;
 use crate::apply::{self, Options};
 use crate::cli::Global;
+use crate::daemon::{self, Bound, Settings};
 use crate::failure::Failure;
 use crate::sys::listener::ProcessListener;
 use crate::sys::netns::{Home, Target};
-use crate::watch::{self, Bound, Settings};
 
 pub fn watch(
     global: &Global,
@@ -43,6 +43,6 @@ pub fn watch(
         return Err(other.would("undo what this one does", "end it first"));
     }
     let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait };
-    watch::watch(session, processes, &settings, bound.as_ref())?;
+    daemon::watch(session, processes, &settings, bound.as_ref())?;
     Ok(Output::default())
 }

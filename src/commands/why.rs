@@ -12,8 +12,8 @@ use crate::cli::Global;
 use crate::failure::Failure;
 use crate::model::{Asked, Claimed, Matcher, Node, Place};
 use crate::process::{self, Process};
-use crate::state::{Claim, Owner};
 use crate::text::shown;
+use crate::tree::{Claim, Owner};
 use crate::units::Rate;
 
 #[derive(Serialize)]

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::facts::Observation;
 use crate::model::Model;
-use crate::state::{Clsact, Filter, LinkName, Observation, Pref};
+use crate::tree::{Clsact, Filter, LinkName, Pref};
 
 /// Why packets with such a priority go past all limits on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

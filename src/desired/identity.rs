@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
+use crate::facts::Observation;
 use crate::model::{Model, Node};
-use crate::state::{Claim, Foreign, Key, Observation, Owner};
+use crate::tree::{Claim, Foreign, Key, Owner};
 use crate::units::{ClassId, Minor, Shard};
 
 use super::shards::{self, Kin, Sharding, Shards};

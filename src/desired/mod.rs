@@ -15,11 +15,11 @@ pub use identity::OutOfMinors;
 pub use shards::Sharding;
 
 use crate::classify::{self, NoClassifier};
+use crate::facts::{LinkFacts, Observation};
 use crate::model::{LeafChoice, Limits, Link, Model, Rule, Target};
-use crate::state::{
-    Claim, Class, Classifier, Family, Filter, KernelState, LeafQdisc, LinkFacts, LinkName, NetCls,
-    Observation, Owner, Pref, Program, ProgramRule, Protocol, Role, RuleProgram, Senders, Tag,
-    Tree, U32Rule, U32Rules,
+use crate::tree::{
+    Claim, Class, Classifier, Family, Filter, KernelState, LeafQdisc, LinkName, NetCls, Owner,
+    Pref, Program, ProgramRule, Protocol, Role, RuleProgram, Senders, Tag, Tree, U32Rule, U32Rules,
 };
 use crate::units::{Bytes, ClassId, Psched, Rate, Shard, Ticks};
 use identity::Identities;

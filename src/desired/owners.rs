@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{Owners, Whose, newcomers};
-use crate::state::{Claim, Owner, OwnerTable};
+use crate::tree::{Claim, Owner, OwnerTable};
 use crate::units::ClassId;
 
 /// The table that the deciding programs look up. A uid of `everyone` that has no class yet is in

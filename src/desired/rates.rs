@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
 use crate::model::{Asked, Limits, Link, Model, Node};
-use crate::state::{Key, Owner};
+use crate::tree::{Key, Owner};
 use crate::units::Rate;
 
 /// The speed of a device that does not tell its own: more than any, for the unshaped class.

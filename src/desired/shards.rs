@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::facts::{Features, Observation};
 use crate::model::{Model, Node, Target};
-use crate::state::{Classifier, Features, Foreign, Observation, Owner};
+use crate::tree::{Classifier, Foreign, Owner};
 use crate::units::{ClassId, Shard};
 
 /// How many users make shards worth it.

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::facts::{Account, Facts, Features, Helpers, LinkFacts, RootQdisc};
 use crate::model::{BuildOptions, build};
 use crate::policy;
-use crate::state::{Account, Facts, Features, Helpers, LinkFacts, RootQdisc};
-use crate::state::{Clsact, Sockets, TagHelper};
+use crate::tree::{Clsact, Sockets, TagHelper};
 use crate::units::Minor;
 
 fn observation(leaves: &[&'static str]) -> Observation {

@@ -1,7 +1,7 @@
 //! `Policy` and `Facts` → `Model`: the order of the work, and what becomes of it. Touches nothing.
 
+use crate::facts::Facts;
 use crate::policy::{Diagnostic, Findings, Policy, Report};
-use crate::state::Facts;
 
 use super::senders::Senders;
 use super::{Model, claims, groups, links, nodes, rules};

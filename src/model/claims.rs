@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
+use crate::facts::{Accounts, Facts};
 use crate::policy::{
     Diagnostic, Findings, Gid, Kind, LAST_UID, Policy, Span, UserLine, printable, quote,
 };
-use crate::state::{Accounts, Facts, Key, UidRange};
+use crate::tree::{Key, UidRange};
 
 use super::Matcher;
 use super::build::BuildOptions;

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::facts::Facts;
 use crate::policy::{Diagnostic, Findings, Kind, Membership, Policy, Span, closest, quote};
-use crate::state::Facts;
 
 use super::claims::Claims;
 

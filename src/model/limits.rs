@@ -2,7 +2,7 @@
 //! be. Touches nothing.
 
 use crate::policy::{self, Diagnostic, Findings, Kind, LAST_PRIO, Span, quote};
-use crate::state::Key;
+use crate::tree::Key;
 use crate::units::Rate;
 
 use super::links::{Shaped, absolute};

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::facts::{Facts, LinkFacts};
 use crate::policy::{
     Amount, Diagnostic, Findings, Kind, LinkLine, LinkRef, Policy, Span, Written, closest, quote,
 };
-use crate::state::{Facts, LinkFacts, LinkName};
+use crate::tree::LinkName;
 use crate::units::{Percent, Rate};
 
 use super::build::BuildOptions;

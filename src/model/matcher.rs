@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use super::Pattern;
-use crate::state::{Account, Accounts, Key, Owner, UidRange};
+use crate::facts::{Account, Accounts};
+use crate::tree::{Key, Owner, UidRange};
 
 /// Who claims which processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

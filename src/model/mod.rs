@@ -20,7 +20,7 @@ mod tests;
 
 use std::num::NonZeroU32;
 
-use crate::state::{Classifier, Key, LinkName, Match, Owner, Packets};
+use crate::tree::{Classifier, Key, LinkName, Match, Owner, Packets};
 use crate::units::{Minor, Rate};
 
 pub use crate::policy::{LeafChoice, Pattern, Place};

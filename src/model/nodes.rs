@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
+use crate::facts::Facts;
 use crate::policy::{
     self, Diagnostic, EveryoneLine, Findings, GroupLine, Kind, LinkRef, OnLink, Policy, Span,
     Written, quote,
 };
-use crate::state::{Facts, Key, Owner};
+use crate::tree::{Key, Owner};
 use crate::units::{Minor, Rate};
 
 use super::claims::Claims;

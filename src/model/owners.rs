@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use crate::state::{Accounts, Key, Owner, SubordinateUids};
+use crate::facts::{Accounts, SubordinateUids};
+use crate::tree::{Key, Owner};
 
 use super::Matcher;
 
@@ -122,7 +123,8 @@ mod tests {
 
     use super::super::Units;
     use super::*;
-    use crate::state::{Account, Subuids, UidRange};
+    use crate::facts::{Account, Subuids};
+    use crate::tree::UidRange;
 
     fn key(name: &str) -> Key {
         Key::new(name).unwrap()

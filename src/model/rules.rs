@@ -6,10 +6,11 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
+use crate::facts::Facts;
 use crate::policy::{
     Diagnostic, Field, Findings, Kind, Networks, Policy, RuleLine, Span, Written, closest, quote,
 };
-use crate::state::{Bits, Classifier, Facts, Family, LinkName, Match, Owner, Packets};
+use crate::tree::{Bits, Classifier, Family, LinkName, Match, Owner, Packets};
 
 use super::links::Links;
 use super::senders::Senders;

@@ -1,9 +1,10 @@
 //! Who `from` in a rule means: a line of `users`, an account, a uid. Touches nothing.
 
+use crate::facts::{Accounts, Facts};
 use crate::policy::{
     Diagnostic, Field, Findings, Kind, Policy, Written, closest, printable, quote,
 };
-use crate::state::{Accounts, Facts, Key, Owner};
+use crate::tree::{Key, Owner};
 
 use super::build::BuildOptions;
 use super::{From, Matcher};

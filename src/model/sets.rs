@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
 use crate::policy::{Field, Networks, RuleLine};
-use crate::state::{Bits, Packets, Ranges};
+use crate::tree::{Bits, Packets, Ranges};
 
 /// The fields of a rule as ranges.
 pub(super) fn packets(line: &RuleLine, with_ports: Option<&[u8]>) -> Packets {

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::facts::{Facts, LinkFacts};
 use crate::policy::{Diagnostic, Findings, Kind, LinkRef, Severity, Span, quote};
-use crate::state::{Facts, LinkFacts, LinkName};
+use crate::tree::LinkName;
 
 use super::build::BuildOptions;
 use super::links::{Links, Shaped};

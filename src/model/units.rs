@@ -10,7 +10,7 @@ use crate::policy::{
 use super::Units;
 use super::claims::twice;
 
-/// `there`: see [`crate::state::Facts::units`].
+/// `there`: see [`crate::facts::Facts::units`].
 pub(super) fn resolve(
     policy: &Policy,
     there: Option<&BTreeMap<String, String>>,

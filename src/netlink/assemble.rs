@@ -8,7 +8,7 @@ use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
 use super::request::filter::PRIORITY_HANDLE;
 use super::{ETH_P_ALL, bpf_name};
-use crate::state::{
+use crate::tree::{
     Clsact, Filter, MapIds, Mark, Pref, Protocol, Tag, U32Link, U32Node, U32Rules, U32Table,
 };
 use crate::units::ClassId;
@@ -224,7 +224,7 @@ pub fn maps(records: &[FilterRecord]) -> BTreeMap<Pref, MapIds> {
 mod tests {
     use super::*;
     use crate::netlink::{ETH_P_IP, ETH_P_IPV6};
-    use crate::state::{Program, Sockets, TagHelper, U32Rule};
+    use crate::tree::{Program, Sockets, TagHelper, U32Rule};
     use crate::units::Minor;
 
     fn record(protocol: u16, kind: &str, handle: u32, detail: FilterDetail) -> FilterRecord {

@@ -3,7 +3,7 @@
 //! reads.
 
 use crate::classify::{program, program_rules};
-use crate::state::{
+use crate::tree::{
     MapIds, Mark, MptcpLayout, Program, RuleMapIds, RuleProgram, Sockets, TagHelper,
 };
 

@@ -8,7 +8,8 @@ use std::os::fd::AsFd;
 use super::request::{class, filter, leaf, root};
 use super::{Message, Request, assemble, attr, decode};
 use crate::classify::u32 as compile;
-use crate::state::*;
+use crate::facts::RootQdisc;
+use crate::tree::*;
 use crate::units::*;
 
 const V0: u32 = 3;

@@ -37,7 +37,7 @@ use netlink_packet_route::tc::{
 };
 
 use super::attr;
-use crate::state::{U32Hash, U32Key, U32Link, U32Rule};
+use crate::tree::{U32Hash, U32Key, U32Link, U32Rule};
 use crate::units::ClassId;
 
 pub(super) const KIND: &str = "u32";

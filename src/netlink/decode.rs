@@ -12,7 +12,8 @@ use super::{
     Message, RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWROUTE, RTM_NEWTCLASS, RTM_NEWTFILTER, TC_H_ROOT,
     attr, leaf,
 };
-use crate::state::{Class, Counters, Family, LeafQdisc, LinkName, Mark, Pref, RootQdisc};
+use crate::facts::RootQdisc;
+use crate::tree::{Class, Counters, Family, LeafQdisc, LinkName, Mark, Pref};
 use crate::units::ClassId;
 
 /// The message does not say what its kind must say.

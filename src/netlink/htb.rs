@@ -6,7 +6,7 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_route::tc::TcOption;
 
 use super::attr;
-use crate::state::{Class, Mark, Role};
+use crate::tree::{Class, Mark, Role};
 use crate::units::{ClassId, Rate, Ticks};
 
 pub const KIND: &str = "htb";

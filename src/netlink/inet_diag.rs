@@ -6,7 +6,7 @@ use netlink_packet_route::AddressFamily;
 
 use super::decode::{Decoded, Undecodable};
 use super::{Message, Request, attr};
-use crate::state::Family;
+use crate::tree::Family;
 use crate::units::ClassId;
 
 /// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h): the kind of the request and of each answer.

@@ -5,7 +5,7 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_route::tc::{TcAttribute, TcOption, TcQdiscFqCodelOption};
 
 use super::{DEFCLS, attr, htb};
-use crate::state::{LeafQdisc, Mark};
+use crate::tree::{LeafQdisc, Mark};
 use crate::units::Bytes;
 
 const TCA_OPTIONS: u16 = 2;

@@ -2,7 +2,7 @@
 //! anew, since notices can be lost and come late.
 
 use super::{RTM_NEWLINK, RTM_NEWROUTE, attr, decode};
-use crate::state::LinkName;
+use crate::tree::LinkName;
 
 const RTM_DELLINK: u16 = 17;
 const RTM_DELROUTE: u16 = 25;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 mod filters;
 
 use super::{Disturbance, Phase, Plan, Planned, Step};
-use crate::state::{
+use crate::tree::{
     Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Tree,
 };
 use crate::units::{ClassId, Minor, Shard};

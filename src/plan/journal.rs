@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Step;
-use crate::state::{Claim, KernelState, LinkName, OwnerChange, Pref, Tree, Uids};
+use crate::tree::{Claim, KernelState, LinkName, OwnerChange, Pref, Tree, Uids};
 use crate::units::{ClassId, Shard};
 
 /// The objects that steps made, changed or removed, by the keys that the kernel knows them by:

@@ -16,7 +16,7 @@ pub use simulate::perform;
 
 use std::collections::BTreeSet;
 
-use crate::state::{
+use crate::tree::{
     Claim, Class, Filter, LeafQdisc, LinkName, Owner, OwnerChange, OwnerTable, Pref,
 };
 use crate::units::{ClassId, Shard};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::{Plan, Step};
-use crate::state::{
+use crate::tree::{
     Class, Filter, LeafQdisc, Mark, OwnerChange, Pref, Role, RuleProgram, Tag, U32Node, U32Rules,
     Uids,
 };
@@ -28,7 +28,7 @@ pub struct Tc<'a>(pub &'a Step, pub &'a Paths);
 impl fmt::Display for Tc<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tc(step, paths) = self;
-        let dir = |claim: &crate::state::Claim| paths.instance.join(claim.to_string());
+        let dir = |claim: &crate::tree::Claim| paths.instance.join(claim.to_string());
         match step {
             Step::Mount => {
                 let at = paths.mount.display();

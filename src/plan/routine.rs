@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 
 use super::{Plan, Step};
 use crate::desired::guarantee_is_derived;
+use crate::facts::Accounts;
 use crate::model::newcomers;
-use crate::state::{
-    Accounts, Claim, Class, Filter, KernelState, Owner, OwnerChange, Role, RuleProgram, Tag,
-};
+use crate::tree::{Claim, Class, Filter, KernelState, Owner, OwnerChange, Role, RuleProgram, Tag};
 use crate::units::{ClassId, Shard};
 
 /// What the kernel alone does not say.

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use super::Step;
-use crate::state::{Clsact, Filter, KernelState, LeafQdisc, NetCls, Pref, Tree};
+use crate::tree::{Clsact, Filter, KernelState, LeafQdisc, NetCls, Pref, Tree};
 use crate::units::{ClassId, Shard};
 
 /// Performs one step on a value.
 pub fn perform(step: &Step, state: &mut KernelState) {
-    let tree = |state: &mut KernelState, f: &mut dyn FnMut(&mut crate::state::Tree)| {
+    let tree = |state: &mut KernelState, f: &mut dyn FnMut(&mut crate::tree::Tree)| {
         if let Some(tree) = step.link().and_then(|link| state.links.get_mut(link)) {
             f(tree);
         }

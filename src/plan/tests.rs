@@ -11,12 +11,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::classify::interpret;
 use crate::desired::{Impossible, Sharding, desired_with, nothing};
+use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation, RootQdisc};
 use crate::model::{
     Asked, From, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target,
 };
-use crate::state::{
-    Accounts, Classifier, Facts, Features, Foreign, Helpers, KernelState, Key, LinkFacts, Match,
-    NetCls, Observation, Packets, ProgramRule, RootQdisc, Senders, Tag,
+use crate::tree::{
+    Classifier, Foreign, KernelState, Key, Match, NetCls, Packets, ProgramRule, Senders, Tag,
 };
 use crate::units::{Minor, Rate, Shard};
 
@@ -482,7 +482,7 @@ proptest! {
         let mut others = killed.clone();
         let stranger = Claim::Owner(Owner::Uid(4_000_000_000));
         others.claims.insert(stranger.clone(), ClassId::ours(Minor(0xdead)));
-        others.links.insert(LinkName::new("later0").unwrap(), crate::state::Tree::default());
+        others.links.insert(LinkName::new("later0").unwrap(), crate::tree::Tree::default());
         let back = back(&others);
         prop_assert!(back.claims.contains_key(&stranger));
         prop_assert_eq!(back.links.len(), state.links.len() + 1);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::state::Key;
+use crate::tree::Key;
 
 use super::RESERVED_NAMES;
 use super::diagnostic::{Diagnostic, Findings, Kind, Span, Written, closest, quote};

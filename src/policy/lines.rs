@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::state::Key;
+use crate::tree::Key;
 
 use super::diagnostic::{Diagnostic, Findings, Kind, Source, Span, Written, quote};
 use super::fields::{Fields, named};

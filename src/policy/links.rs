@@ -1,6 +1,6 @@
 //! `links`: one line each. Touches nothing.
 
-use crate::state::Classifier;
+use crate::tree::Classifier;
 
 use super::diagnostic::{Findings, Written};
 use super::fields::{Fields, entries};

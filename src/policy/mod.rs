@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::state::{Classifier, Key, LinkName};
+use crate::tree::{Classifier, Key, LinkName};
 use crate::units::{Minor, Percent, Rate};
 
 pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Written};

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::facts::Accounts;
 use crate::model::Matcher;
-use crate::state::{Accounts, Claim, Owner};
+use crate::tree::{Claim, Owner};
 
 use super::Process;
 use super::whose::{counts_as, whose};
@@ -231,8 +232,9 @@ fn is_instance(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::{Account, Subuids};
     use crate::model::{Pattern, Units};
-    use crate::state::{Account, Key, Subuids, UidRange};
+    use crate::tree::{Key, UidRange};
     use std::collections::BTreeMap;
 
     const OURS: u64 = 1;

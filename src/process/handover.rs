@@ -30,10 +30,10 @@ use nix::errno::Errno;
 use super::Process;
 use super::served::{Held, Server, go_along};
 use crate::netlink::inet_diag::{self, Listening};
-use crate::state::Family;
 use crate::sys::Netlink;
 use crate::sys::held::{self, HeldSocket};
 use crate::sys::threads::in_parts;
+use crate::tree::Family;
 
 /// Of one process so many descriptors are looked at: a login has a few dozen, and looking at so
 /// many takes some 10 ms.

@@ -5,7 +5,7 @@ use std::path::Path;
 use nix::libc;
 
 use crate::cgroup::{Attached, Doors, Error, Instance};
-use crate::state::Claim;
+use crate::tree::Claim;
 
 use super::place::{Failed, ForeignProcess, Placement, Verdict};
 use super::scan::Reader;

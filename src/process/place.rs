@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::cgroup::{Doors, Error, Instance};
-use crate::state::{Claim, Owner};
 use crate::sys::threads::in_parts;
 use crate::text::Foreign;
+use crate::tree::{Claim, Owner};
 
 use super::hands::{Hands, Part};
 use super::scan::{Listing, Reader, Scan, newest};

@@ -1,7 +1,8 @@
 //! Whose a process is, as the policy has it, wherever it sits; and by which of its uids. Pure.
 
+use crate::facts::Accounts;
 use crate::model::Matcher;
-use crate::state::{Accounts, Claim, Owner};
+use crate::tree::{Claim, Owner};
 
 use super::{InstanceView, Process, claim_of};
 
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
     use crate::model::Units;
     use crate::process::{Decision, decide, given};
-    use crate::state::Key;
+    use crate::tree::Key;
     use std::collections::{BTreeMap, BTreeSet};
 
     const ANN: u32 = 1000;

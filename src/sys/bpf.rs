@@ -13,9 +13,8 @@ use super::btf;
 use super::probe::is_out_of_something;
 use crate::classify::assembler::Instruction;
 use crate::classify::program;
-use crate::state::{
-    Helpers, MapIds, OwnerChange, OwnerTable, Program, Sockets, TagHelper, UidPrefix, Uids,
-};
+use crate::facts::Helpers;
+use crate::tree::{MapIds, OwnerChange, OwnerTable, Program, Sockets, TagHelper, UidPrefix, Uids};
 use crate::units::ClassId;
 pub use rule_maps::{RuleMaps, load_rules};
 

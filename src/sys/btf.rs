@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::sync::OnceLock;
 
-use crate::state::MptcpLayout;
+use crate::tree::MptcpLayout;
 
 const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
 

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use crate::state::LinkName;
+use crate::tree::LinkName;
 use crate::units::Rate;
 
 /// linux/ethtool.h

@@ -11,11 +11,11 @@ use log::debug;
 
 use super::route::{Netlink, SocketError};
 use super::{bpf, netns};
+use crate::facts::{Features, Helpers};
 use crate::netlink::request::{class, clsact, dump, filter, leaf, root};
 use crate::netlink::{Request, assemble, decode};
-use crate::state::{
-    Class, Classifier, Features, Filter, Helpers, LeafQdisc, Mark, Pref, Program, Role, Sockets,
-    TagHelper,
+use crate::tree::{
+    Class, Classifier, Filter, LeafQdisc, Mark, Pref, Program, Role, Sockets, TagHelper,
 };
 use crate::units::{Bytes, ClassId, Minor, Rate, Ticks};
 

@@ -87,7 +87,7 @@ fn what_is_changed_by_hand_is_shown_and_repaired() {
         let text = host
             .try_apply(&mut |k, _| match k {
                 0 => Ok(()),
-                _ => Err(shaper::execute::Cause::Stopped("stopped".to_string())),
+                _ => Err(shaper::host::execute::Cause::Stopped("stopped".to_string())),
             })
             .map(|_| ())
             .map_err(|failure| failure.text(false));

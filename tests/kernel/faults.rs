@@ -11,10 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::getpid;
 use shaper::apply;
 use shaper::desired::Sharding;
-use shaper::execute::{self, Cause};
 use shaper::failure::Failure;
+use shaper::host::execute::{self, Cause};
 use shaper::plan::{Journal, Phase, Tc};
-use shaper::state::NetCls;
+use shaper::tree::NetCls;
 
 use crate::host::{CROWD, Foreign, Host, INSTANCE, MAY, assert_same, lines, stop_before};
 use crate::support::cell::myself;
@@ -221,7 +221,7 @@ fn a_clear_that_fails_at_any_step_is_undone() {
 pub fn killed_before(k: &str, file: &str) -> ExitCode {
     let k: usize = k.parse().expect("a number");
     let policy = apply::read(Path::new(file)).unwrap_or_else(|e| panic!("{}", e.text(false)));
-    let kernel = shaper::kernel::Kernel::open(None).expect("open the kernel");
+    let kernel = shaper::host::Kernel::open(None).expect("open the kernel");
     let mut session = apply::Session::new(kernel, policy, Default::default());
     let mut count = 0;
     let outcome = apply::apply(&mut session, MAY, &mut |_, _| {
@@ -292,7 +292,7 @@ fn an_update_killed_at_any_step_is_finished_by_the_next_apply() {
 /// Back to FIRST, so that the next round begins as this one did.
 fn start_again(
     host: &mut Host,
-    first: &shaper::state::KernelState,
+    first: &shaper::tree::KernelState,
     seats: &std::collections::BTreeMap<&'static str, String>,
 ) {
     host.go_to(first);

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use shaper::apply::{self, Applied, May, Options, Session};
 use shaper::desired::{self, Sharding};
-use shaper::execute::{self, Cause, Gate};
+use shaper::facts::Observation;
 use shaper::failure::Failure;
-use shaper::kernel::Kernel;
-use shaper::observe::{self, Wanted};
+use shaper::host::Kernel;
+use shaper::host::execute::{self, Cause, Gate};
+use shaper::host::observe::{self, Wanted};
 use shaper::plan::{Journal, Step, diff};
 use shaper::policy;
-use shaper::state::{Claim, Filter, KernelState, Observation, Owner, Tree};
+use shaper::tree::{Claim, Filter, KernelState, Owner, Tree};
 use shaper::units::{ClassId, Shard};
 
 use crate::support::accounts::{self, Account};
@@ -288,7 +289,7 @@ fn tree_lines(tree: &Tree, name: &impl Fn(ClassId) -> String, bursts: bool) -> B
     for filter in tree.filters.values() {
         lines.insert(match filter {
             Filter::U32 { protocol, rules } => {
-                let to = |rule: &shaper::state::U32Rule| {
+                let to = |rule: &shaper::tree::U32Rule| {
                     (rule.keys.clone(), rule.to.our_class().map(name))
                 };
                 let tables = rules.tables.len();

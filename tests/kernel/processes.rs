@@ -14,8 +14,8 @@ use crate::support::orders::{Answer, Order, Proto};
 use crate::support::program::{apply, binary, classid, members, policy, shaper};
 use crate::support::rates::{self, MBIT};
 use crate::support::world::{Family, UPLINK, World};
-use shaper::state::Classifier;
 use shaper::sys::probe;
+use shaper::tree::Classifier;
 
 tests!(
     On::Every => a_login_accepted_by_root_is_the_users, a_child_inherits_the_class_of_its_socket,

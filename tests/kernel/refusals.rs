@@ -6,11 +6,11 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use shaper::apply::Applied;
-use shaper::execute::Cause;
 use shaper::failure::Failure;
+use shaper::host::execute::Cause;
 use shaper::plan::Step;
 use shaper::policy::Diagnostic;
-use shaper::state::Claim;
+use shaper::tree::Claim;
 use shaper::units::Minor;
 
 use crate::host::{Host, INSTANCE, assert_same, lines};
@@ -157,7 +157,7 @@ fn an_undo_leaves_what_the_run_did_not_make() {
         }
         run("tc class add dev up0 parent 1:1 classid 1:dead htb rate 1mbit quantum 2000");
         run("ip link add up9 type veth peer name up9-far");
-        let mark = shaper::state::Mark::for_instance("shaper").0;
+        let mark = shaper::tree::Mark::for_instance("shaper").0;
         run(&format!("tc qdisc add dev up9 root handle 1: htb default fffe r2q {mark}"));
     }));
     assert!(text.ends_with("what was there before is back"), "{text}");

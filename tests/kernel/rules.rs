@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use shaper::plan::Step;
-use shaper::state::{Filter, Pref};
+use shaper::tree::{Filter, Pref};
 
 use crate::host::{Host, assert_same, lines, stop_before};
 use crate::support::command::run;
@@ -213,7 +213,7 @@ fn tables_that_a_killed_run_left_are_found() {
         let steps = plan.steps.iter().map(|planned| &planned.step);
         let until = steps.take_while(|step| !matches!(step, Step::DeleteTables { .. }));
         let kernel = &mut host.session.kernel;
-        shaper::execute::perform(
+        shaper::host::execute::perform(
             kernel,
             facts,
             until,

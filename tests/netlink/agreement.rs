@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use netlink_bindings::tc::{OpNewtclassDo, OptionsMsg};
 use shaper::netlink::decode;
 use shaper::netlink::request::{dump, leaf, root};
-use shaper::state::{Family, LeafQdisc, LinkName, Pref, Role};
 use shaper::sys::{Netlink, ethtool, netns, probe};
+use shaper::tree::{Family, LeafQdisc, LinkName, Pref, Role};
 use shaper::units::{Bytes, ClassId, Minor};
 
 use super::*;

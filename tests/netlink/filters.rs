@@ -9,8 +9,8 @@ use std::time::Duration;
 use shaper::classify::interpret;
 use shaper::netlink::request::{dump, filter};
 use shaper::netlink::{ETH_P_IP, decode};
-use shaper::state::{Classifier, Family, Filter, Pref, Tag};
 use shaper::sys::{Netlink, probe};
+use shaper::tree::{Classifier, Family, Filter, Pref, Tag};
 use shaper::units::{ClassId, Minor};
 
 use super::*;

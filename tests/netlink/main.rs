@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use shaper::classify::u32 as compile;
 use shaper::netlink::request::{class, dump, filter, root};
 use shaper::netlink::{Request, assemble, decode};
-use shaper::state::{
+use shaper::sys::bpf::{self, Maps};
+use shaper::sys::{Netlink, netns};
+use shaper::tree::{
     Class, Family, Filter, Mark, Match, OwnerTable, Pref, Program, Protocol, Role, Sockets,
     TagHelper, U32Rule, U32Rules,
 };
-use shaper::sys::bpf::{self, Maps};
-use shaper::sys::{Netlink, netns};
 use shaper::units::{ClassId, Minor, Psched, Rate, Ticks};
 
 const LO: u32 = 1;

@@ -11,8 +11,8 @@ use shaper::classify::{hash, interpret};
 use shaper::netlink::request::{dump, filter};
 use shaper::netlink::{ETH_P_IP, decode};
 use shaper::plan::{Paths, Step, Tc};
-use shaper::state::{Family, Filter, LinkName, Pref, U32Rule, U32Rules};
 use shaper::sys::Netlink;
+use shaper::tree::{Family, Filter, LinkName, Pref, U32Rule, U32Rules};
 use shaper::units::{ClassId, Minor, Psched};
 
 use super::filters::{packets, udp};

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use shaper::facts::RootQdisc;
 use shaper::netlink::decode;
 use shaper::netlink::request::{class, dump, filter, leaf, root};
-use shaper::state::{Classifier, Family, LeafQdisc, Pref, Role, RootQdisc};
 use shaper::sys::{Netlink, probe};
+use shaper::tree::{Classifier, Family, LeafQdisc, Pref, Role};
 use shaper::units::{Bytes, ClassId, Minor};
 
 use super::*;

@@ -11,7 +11,7 @@ use proptest::sample::select;
 use super::*;
 use crate::classify::interpret;
 use crate::classify::u32::compile;
-use crate::state::{Bits, Match};
+use crate::tree::{Bits, Match};
 use crate::units::{ClassId, Minor};
 
 const TCP: u8 = 6;

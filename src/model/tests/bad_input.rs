@@ -2,7 +2,7 @@
 //! change: `INSTA_UPDATE=always cargo test bad_input`, and read the diff as its user would.
 
 use super::*;
-use crate::state::Classifier;
+use crate::tree::Classifier;
 
 /// A case for each paragraph: its name, the policy, what is said.
 fn golden(cases: &[(&str, &str)]) -> String {

@@ -1,8 +1,9 @@
 //! What policies mean.
 
 use super::*;
+use crate::facts::Subuids;
 use crate::model::{Asked, Limits, Node, Target};
-use crate::state::{Family, Key, Owner, Subuids, UidRange};
+use crate::tree::{Family, Key, Owner, UidRange};
 use crate::units::Rate;
 
 fn rate(text: &str) -> Rate {

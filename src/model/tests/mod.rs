@@ -8,8 +8,9 @@ mod never_panics;
 
 use std::collections::BTreeSet;
 
+use crate::facts::{Account, Facts, LinkFacts, RootQdisc, Subuids};
 use crate::policy;
-use crate::state::{Account, Facts, LinkFacts, LinkName, RootQdisc, Subuids, UidRange};
+use crate::tree::{LinkName, UidRange};
 
 use super::{BuildOptions, Model, build};
 

@@ -5,7 +5,7 @@ use netlink_packet_route::tc::TcAttribute;
 
 use super::{ADD, CHANGE, kind, tc_message};
 use crate::netlink::{Request, htb};
-use crate::state::Class;
+use crate::tree::Class;
 use crate::units::ClassId;
 
 /// `tc class add dev … parent 1:P classid 1:M htb …`, in the root qdisc or a shard's. An absent

@@ -8,7 +8,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::tc_message;
 use crate::netlink::Request;
-use crate::state::{Family, LinkName};
+use crate::tree::{Family, LinkName};
 use crate::units::ClassId;
 
 /// All links of the namespace.

@@ -9,7 +9,7 @@ use netlink_packet_route::tc::{
 
 use super::{ADD, kind, tc_message};
 use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32};
-use crate::state::{
+use crate::tree::{
     MapIds, Mark, Pref, Program, Protocol, RuleMapIds, RuleProgram, Sockets, U32Link, U32Node,
     U32Rules,
 };

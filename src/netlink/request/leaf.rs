@@ -5,7 +5,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 use super::{ADD, CHANGE, kind, tc_message};
 use crate::netlink::{Request, leaf};
-use crate::state::LeafQdisc;
+use crate::tree::LeafQdisc;
 use crate::units::ClassId;
 
 /// `tc qdisc add dev … parent 1:M handle M: KIND …`. Takes the place of the fifo that a new class

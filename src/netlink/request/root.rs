@@ -6,7 +6,7 @@ use netlink_packet_route::tc::TcAttribute;
 
 use super::{ADD, kind, tc_message};
 use crate::netlink::{Request, TC_H_ROOT, htb};
-use crate::state::Mark;
+use crate::tree::Mark;
 use crate::units::ClassId;
 
 /// `tc qdisc add dev … root handle 1: htb default fffe r2q MARK`. Takes the place of a qdisc that

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Diff, displaced};
 use crate::plan::Step;
-use crate::state::{Filter, Foreign, KernelState, LinkName, Pref, RuleProgram, Tree, U32Rule};
+use crate::tree::{Filter, Foreign, KernelState, LinkName, Pref, RuleProgram, Tree, U32Rule};
 use crate::units::ClassId;
 
 /// The filters that stand, by link and qdisc.

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use super::{MAP_UPDATE, Map, Maps, ONLY_KEY, load_with};
 use crate::classify::program_rules;
-use crate::state::{ProgramRule, RuleMapIds, RuleProgram};
+use crate::tree::{ProgramRule, RuleMapIds, RuleProgram};
 
 /// The two maps of one program of rules. As [`Maps`], they live as long as a filter uses them or
 /// somebody holds a descriptor.

@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use shaper::kernel::Kernel;
+use shaper::host::Kernel;
 use shaper::process::{Decision, place_one};
 
 use crate::support::accounts::ANN;

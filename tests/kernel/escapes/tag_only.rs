@@ -8,9 +8,9 @@ use nix::net::if_::if_nametoindex;
 use shaper::classify::assembler::Assembler;
 use shaper::classify::program::TASK_CLASSID;
 use shaper::netlink::request::filter;
-use shaper::state::{Pref, Program, Sockets, TagHelper};
 use shaper::sys::Netlink;
 use shaper::sys::bpf::{self, Maps};
+use shaper::tree::{Pref, Program, Sockets, TagHelper};
 use shaper::units::ClassId;
 
 use crate::support::command::run;

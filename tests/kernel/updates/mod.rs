@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use shaper::apply::{self, Applied, May, Options, Session};
 use shaper::desired::Sharding;
-use shaper::kernel::Kernel;
+use shaper::facts::Facts;
+use shaper::host::Kernel;
 use shaper::model::BuildOptions;
 use shaper::plan::Step;
-use shaper::state::{Facts, Filter};
 use shaper::sys::probe;
+use shaper::tree::Filter;
 
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT};
 use crate::support::clock::Micros;

@@ -11,16 +11,15 @@ use log::{debug, info, warn};
 use nix::errno::Errno;
 
 use crate::cgroup;
-use crate::kernel::Kernel;
+use crate::facts::{Facts, RootQdisc};
+use crate::host::Kernel;
 use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
 use crate::netlink::request::{class, clsact, filter, leaf, root};
 use crate::plan::{Journal, Step, Tc};
-use crate::state::{
-    Claim, Facts, Filter, LinkName, Pref, Program, RootQdisc, RuleMapIds, Sockets, Tag,
-};
 use crate::sys::bpf::{self, Maps, RuleMaps};
 use crate::sys::route::SocketError;
+use crate::tree::{Claim, Filter, LinkName, Pref, Program, RuleMapIds, Sockets, Tag};
 use crate::units::ClassId;
 
 /// What a refused step was, and why.

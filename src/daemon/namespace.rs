@@ -14,7 +14,7 @@ use sd_notify::NotifyState;
 use super::{Ended, Settings, keep, signals, tell};
 use crate::apply::{Options, Session};
 use crate::failure::Failure;
-use crate::kernel::Kernel;
+use crate::host::Kernel;
 use crate::policy::Policy;
 use crate::sys::listener::ProcessListener;
 use crate::sys::netns::{Home, Target};

@@ -17,14 +17,15 @@ use log::{debug, warn};
 use nix::errno::Errno;
 
 use super::{ObserveError, SeenTree, link_facts, tree};
-use crate::kernel::Kernel;
+use crate::facts::{LinkFacts, RootQdisc};
+use crate::host::Kernel;
 use crate::netlink::assemble;
 use crate::netlink::decode::{self, DefaultRoute, LinkRecord, QdiscRecord};
 use crate::netlink::extack::KernelError;
 use crate::netlink::request::{self, dump};
-use crate::state::{Clsact, LinkFacts, LinkName, RootQdisc};
 use crate::sys::route::{Netlink, PATIENCE, SocketError};
 use crate::sys::witness::Witness;
+use crate::tree::{Clsact, LinkName};
 use crate::units::ClassId;
 
 /// Lists of links that are put together when none of them is whole. A link that stands is missing
@@ -45,7 +46,7 @@ pub(super) struct Seen {
 }
 
 /// `named`: links that are asked for by name, should no list have them. `own_sockets_only`: no
-/// filter of ours is wanted at clsact ([`crate::state::Facts`]); then it is looked for where our
+/// filter of ours is wanted at clsact ([`crate::facts::Facts`]); then it is looked for where our
 /// root is.
 pub(super) fn links_and_trees(
     kernel: &mut Kernel,

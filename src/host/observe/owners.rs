@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use log::debug;
 
 use super::{ObserveError, Sight};
-use crate::kernel::Kernel;
+use crate::host::Kernel;
 use crate::netlink::{ETH_P_ALL, assemble, decode, request};
-use crate::state::{Filter, MapIds};
 use crate::sys::bpf::Maps;
+use crate::tree::{Filter, MapIds};
 use crate::units::ClassId;
 
 /// Reads the maps that are in force into `sight`. Filters that read others (half an exchange) are

@@ -8,9 +8,9 @@ use std::path::Path;
 use log::debug;
 
 use crate::netlink::inet_diag::{self, Transport};
-use crate::state::Family;
 use crate::sys::held;
 use crate::sys::route::{Netlink, SocketError};
+use crate::tree::Family;
 use crate::units::ClassId;
 
 /// What the sockets of a namespace carry.

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use super::agenda::Task;
 use super::{IDLE_SHARE, Watch, muted};
 use crate::cgroup;
-use crate::kernel::Kernel;
+use crate::facts::Accounts;
+use crate::host::Kernel;
 use crate::model::Matcher;
 use crate::netlink::proc_event::Event;
 use crate::process::{self, Decision, InstanceView, Placement, Process, Verdict};
-use crate::state::{Accounts, Claim, Owner};
 use crate::sys::listener::Heard;
+use crate::tree::{Claim, Owner};
 
 /// How long NSS may take to say who a newcomer is, before he gets a class by his uid.
 const INTRODUCTION: Duration = Duration::from_millis(200);

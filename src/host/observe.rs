@@ -16,19 +16,19 @@ use log::{debug, warn};
 
 use crate::accounts::{self, Question};
 use crate::cgroup;
-use crate::kernel::Kernel;
+use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation};
+use crate::host::Kernel;
 use crate::netlink::decode::{
     self, ClassRecord, DefaultRoute, FilterRecord, LinkRecord, QdiscRecord,
 };
 use crate::netlink::{assemble, request};
 use crate::process::{self, Scan};
-use crate::state::{
-    Accounts, Claim, Classifier, Clsact, Counters, Facts, Family, Features, Filter, Foreign,
-    Helpers, LeafQdisc, LinkFacts, LinkName, MapIds, Observation, Pref, Sockets, Tag, TagHelper,
-    Tree,
-};
 use crate::sys::route::SocketError;
 use crate::sys::{bpf, ethtool, probe};
+use crate::tree::{
+    Claim, Classifier, Clsact, Counters, Family, Filter, Foreign, LeafQdisc, LinkName, MapIds,
+    Pref, Sockets, Tag, TagHelper, Tree,
+};
 use crate::units::{ClassId, Psched, Shard};
 pub use owners::{open_owners, replace_all_but};
 pub use program_rules::take_as_read;

@@ -8,13 +8,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance};
+use crate::facts::Accounts;
 use crate::model::Matcher;
 use crate::plan::Paths;
 use crate::process::{self, Decision, InstanceView, Process, Reason};
-use crate::state::{Accounts, Claim, Mark, NetCls, RuleMapIds};
 use crate::sys::bpf::{Maps, RuleMaps};
 use crate::sys::netns::{self, NetnsError, Target};
 use crate::sys::route::{Netlink, SocketError};
+use crate::tree::{Claim, Mark, NetCls, RuleMapIds};
 use crate::units::{ClassId, Psched};
 
 /// One instance's view of the running kernel, in this thread's network namespace.

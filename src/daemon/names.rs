@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::accounts::{Question, apart};
-use crate::state::{Account, Accounts};
+use crate::facts::{Account, Accounts};
 use crate::sys::offspring::Offspring;
 
 /// How long NSS may take.
@@ -325,7 +325,8 @@ fn unanswered(accounts: &mut Accounts, why: &str) -> News {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Subuids, UidRange};
+    use crate::facts::Subuids;
+    use crate::tree::UidRange;
 
     #[test]
     fn nss_is_asked_by_a_child() {

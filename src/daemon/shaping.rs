@@ -12,11 +12,11 @@ use super::{IDLE_SHARE, RECONCILE, Watch};
 use crate::apply::{self, Applied, May};
 use crate::cgroup::Keeping;
 use crate::failure::Failure;
-use crate::observe::Sight;
+use crate::host::observe::Sight;
 use crate::plan::{Planned, Step};
 use crate::policy::{self, LinkLine, Severity};
-use crate::state::{Claim, LinkName};
 use crate::sys::memory;
+use crate::tree::{Claim, LinkName};
 
 /// An editor writes a file in several steps.
 pub(super) const SETTLE: Duration = Duration::from_millis(50);

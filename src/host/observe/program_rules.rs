@@ -7,10 +7,10 @@ use std::io;
 use log::debug;
 
 use super::Sight;
-use crate::kernel::Kernel;
+use crate::host::Kernel;
 use crate::netlink::bpf_name;
-use crate::state::{Filter, KernelState, LinkName, MapIds, Pref, RuleProgram};
 use crate::sys::bpf::{Maps, RuleMaps};
+use crate::tree::{Filter, KernelState, LinkName, MapIds, Pref, RuleProgram};
 
 /// Reads them into `sight`. What cannot be read, asks other maps than those in force, or is not
 /// what its text says, stays a filter that we do not know, so that it is replaced.

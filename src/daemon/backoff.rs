@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::state::LinkName;
+use crate::tree::LinkName;
 
 /// Repairs that follow each other without a pause: an administrator at work needs that many.
 const PATIENCE: u32 = 4;
