@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::desired::{group_guarantee_is_derived, guarantee_is_derived};
 use crate::facts::RootQdisc;
-use crate::host::observe::Sight;
+use crate::host::observe::Snapshot;
 use crate::tree::{Claim, Class, Filter, Key, LinkName, Owner, Role, Tag, Tree};
 use crate::units::{ClassId, Rate};
 
@@ -125,7 +125,7 @@ pub struct ClassNumbers {
 
 /// What status needs beyond a look at the kernel.
 #[derive(Clone, Debug, Default)]
-pub struct Extra {
+pub struct StatusInputs {
     pub netns: u64,
     /// Names of uids, as NSS has them.
     pub names: BTreeMap<u32, String>,
@@ -137,8 +137,8 @@ pub struct Extra {
 }
 
 /// Puts a look at the kernel into status's shape. Pure.
-pub fn status<'a>(sight: &'a Sight, extra: &Extra) -> Status {
-    let observation = &sight.observation;
+pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
+    let observation = &snapshot.observation;
     let mut links: Vec<(&LinkName, &Tree)> = observation.state.links.iter().collect();
     let index = |name: &LinkName| observation.facts.links.get(name).map(|facts| facts.ifindex);
     links.sort_by_key(|(name, _)| index(name));
@@ -152,17 +152,17 @@ pub fn status<'a>(sight: &'a Sight, extra: &Extra) -> Status {
         version: 1,
         links: links
             .into_iter()
-            .map(|(name, tree)| View { sight, extra, name, tree, groups: &groups }.link())
+            .map(|(name, tree)| View { snapshot, inputs, name, tree, groups: &groups }.link())
             .collect(),
-        foreign: foreign(sight),
+        foreign: foreign(snapshot),
     }
 }
 
 /// Links whose root is of another instance are not ours to show, but worth a word.
-fn foreign(sight: &Sight) -> Vec<String> {
-    let objects = sight.observation.foreign.iter().map(ToString::to_string);
+fn foreign(snapshot: &Snapshot) -> Vec<String> {
+    let objects = snapshot.observation.foreign.iter().map(ToString::to_string);
     let roots =
-        sight.observation.facts.links.iter().filter_map(|(name, facts)| match &facts.root {
+        snapshot.observation.facts.links.iter().filter_map(|(name, facts)| match &facts.root {
             RootQdisc::Foreign { r2q: Some(r2q), .. } if crate::tree::Mark::is_shaper(*r2q) => {
                 Some(format!("{name}, which another instance of shaper shapes"))
             }
@@ -172,8 +172,8 @@ fn foreign(sight: &Sight) -> Vec<String> {
 }
 
 struct View<'a> {
-    sight: &'a Sight,
-    extra: &'a Extra,
+    snapshot: &'a Snapshot,
+    inputs: &'a StatusInputs,
     name: &'a LinkName,
     tree: &'a Tree,
     groups: &'a BTreeMap<ClassId, &'a Key>,
@@ -190,7 +190,7 @@ impl View<'_> {
         let pool = |id: ClassId, forwarded_packets: Option<u64>| {
             self.numbers(id).map(|class| Pool { classid: id.to_string(), class, forwarded_packets })
         };
-        let claims = &self.sight.observation.state.claims;
+        let claims = &self.snapshot.observation.state.claims;
         let mut users = Vec::new();
         let mut groups = Vec::new();
         let mut retired = Vec::new();
@@ -212,22 +212,22 @@ impl View<'_> {
         }
         Link {
             dev: self.name.to_string(),
-            netns: self.extra.netns,
+            netns: self.inputs.netns,
             direction: "egress",
             classifier,
             rate_bit: rate.map_or(0, Rate::bits_per_second),
             users,
             groups,
-            default: pool(ClassId::DEFAULT, self.extra.forwarded_packets),
+            default: pool(ClassId::DEFAULT, self.inputs.forwarded_packets),
             unshaped: pool(ClassId::UNSHAPED, None),
             retired,
-            rules: self.extra.rules.then(|| self.rules()),
-            direct_packets: self.sight.direct_packets.get(self.name).copied().unwrap_or(0),
+            rules: self.inputs.rules.then(|| self.rules()),
+            direct_packets: self.snapshot.direct_packets.get(self.name).copied().unwrap_or(0),
         }
     }
 
     fn rules(&self) -> Vec<Rule> {
-        let claims = &self.sight.observation.state.claims;
+        let claims = &self.snapshot.observation.state.claims;
         let target = |class: ClassId| match class {
             ClassId::DEFAULT => "default".to_string(),
             ClassId::UNSHAPED => "unshaped".to_string(),
@@ -241,7 +241,7 @@ impl View<'_> {
                 owners.into_iter().next().unwrap_or_else(|| class.to_string())
             }
         };
-        let lines = self.sight.rules.get(self.name).into_iter().flatten();
+        let lines = self.snapshot.rules.get(self.name).into_iter().flatten();
         lines
             .map(|(line, (class, packets))| Rule {
                 rule: line.get(),
@@ -258,14 +258,14 @@ impl View<'_> {
             Owner::User(key) => (key.to_string(), None, "users"),
             Owner::Class(key) | Owner::Group(key) => (key.to_string(), None, "class"),
             Owner::Uid(uid) => {
-                let name = self.extra.names.get(uid).cloned();
+                let name = self.inputs.names.get(uid).cloned();
                 let everyone = group.as_deref().is_none_or(|group| group == "everyone");
                 let source = if everyone { "everyone" } else { "group" };
                 (name.unwrap_or_else(|| uid.to_string()), Some(*uid), source)
             }
             Owner::Subuids(range) => (range.to_string(), None, "everyone"),
         };
-        let since = self.extra.since.get(owner);
+        let since = self.inputs.since.get(owner);
         User {
             user,
             uid,
@@ -273,7 +273,7 @@ impl View<'_> {
             group,
             classid: id.to_string(),
             class,
-            processes: self.extra.processes.get(owner).copied().unwrap_or(0),
+            processes: self.inputs.processes.get(owner).copied().unwrap_or(0),
             since: since.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs()),
         }
     }
@@ -285,8 +285,8 @@ impl View<'_> {
 
     fn numbers(&self, id: ClassId) -> Option<ClassNumbers> {
         let class: &Class = self.tree.classes.get(&id)?;
-        let psched = self.sight.observation.facts.psched;
-        let counters = self.sight.counters(self.name, id).copied().unwrap_or_default();
+        let psched = self.snapshot.observation.facts.psched;
+        let counters = self.snapshot.counters(self.name, id).copied().unwrap_or_default();
         let rate_bit = class.rate.bits_per_second();
         let (prio, quantum, derived) = match class.role {
             Role::Inner => (None, None, group_guarantee_is_derived(class.burst)),

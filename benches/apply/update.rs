@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use shaper::apply::{self, May, Options, Session};
+use shaper::apply::{self, ApplyOptions, Options, Session};
 use shaper::host::Kernel;
 use shaper::host::execute;
 use shaper::plan::Phase;
@@ -96,7 +96,7 @@ fn session(policy: &str) -> Session {
 
 /// How many messages that may change something an apply sends.
 fn messages(policy: &str) -> u64 {
-    let applied = apply::apply(&mut session(policy), May::default(), &mut |_, _| Ok(()));
+    let applied = apply::apply(&mut session(policy), ApplyOptions::default(), &mut |_, _| Ok(()));
     applied.unwrap_or_else(|e| panic!("{e:?}")).messages
 }
 
@@ -105,7 +105,7 @@ pub fn send_only(policy: &str) -> Cost {
     let mut session = session(policy);
     let mut meaning = session.look().unwrap_or_else(|e| panic!("{e:?}"));
     let (plan, _) = session.plan(&mut meaning).unwrap_or_else(|e| panic!("{e:?}"));
-    let facts = &meaning.sight.observation.facts;
+    let facts = &meaning.snapshot.observation.facts;
     cost::of(|| {
         let steps = plan.phase(Phase::Build);
         execute::perform(

@@ -2,7 +2,7 @@
 
 use super::confirm::nothing_pending;
 use super::undo::Before;
-use super::{Applied, May, may_change};
+use super::{Applied, ApplyOptions, may_change};
 use crate::desired;
 use crate::facts::Observation;
 use crate::failure::Failure;
@@ -17,7 +17,7 @@ use crate::sys::signal;
 ///
 /// # Errors
 /// A refused step, after what was there before is back (or with words on what is not).
-pub fn clear(kernel: &mut Kernel, may: May, gate: Gate<'_>) -> Result<Applied, Failure> {
+pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<Applied, Failure> {
     may_change(kernel)?;
     kernel.look_for_hierarchy()?;
     let standing = kernel.instance().filter(|instance| instance.root().exists());

@@ -24,7 +24,7 @@ use crate::facts::{Accounts, Facts};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::execute::{Cause, Gate};
-use crate::host::observe::{self, Sight, Wanted};
+use crate::host::observe::{self, Snapshot, Wanted};
 use crate::model::Model;
 use crate::plan::{Journal, Planned, Step};
 use crate::policy::Diagnostic;
@@ -40,7 +40,7 @@ pub const QUIET: Duration = Duration::from_secs(2);
 
 /// What an apply may do, and how long it may take about it.
 #[derive(Clone, Copy, Debug)]
-pub struct May {
+pub struct ApplyOptions {
     /// Perform steps that drop or delay somebody's packets.
     pub disrupt: bool,
     /// How long to wait for another run to finish.
@@ -56,9 +56,9 @@ pub struct May {
     pub repair: bool,
 }
 
-impl Default for May {
-    fn default() -> May {
-        May {
+impl Default for ApplyOptions {
+    fn default() -> ApplyOptions {
+        ApplyOptions {
             disrupt: false,
             wait: Duration::from_secs(10),
             quiet: Some(QUIET),
@@ -84,12 +84,12 @@ pub struct Applied {
     /// Changing messages sent over netlink.
     pub messages: u64,
     /// What was made so.
-    pub stands: Option<Stands>,
+    pub in_force: Option<InForce>,
 }
 
 /// What a policy came to mean, and stands.
 #[derive(Debug)]
-pub struct Stands {
+pub struct InForce {
     pub model: Model,
     pub accounts: Accounts,
     pub state: KernelState,
@@ -99,14 +99,14 @@ pub struct Stands {
     pub links: BTreeMap<LinkName, u32>,
 }
 
-impl Stands {
-    fn new(meaning: Meaning, state: KernelState) -> Stands {
-        let Facts { accounts, links, .. } = meaning.sight.observation.facts;
+impl InForce {
+    fn new(meaning: Meaning, state: KernelState) -> InForce {
+        let Facts { accounts, links, .. } = meaning.snapshot.observation.facts;
         let shaped = links.into_iter().filter(|(name, _)| state.links.contains_key(name));
         let links = shaped.map(|(name, facts)| (name, facts.ifindex)).collect();
         let retired = state.claims.keys().any(|claim| claim.retired().is_some());
         let draining = retired || !meaning.draining.is_empty();
-        Stands { model: meaning.model, accounts, state, draining, links }
+        InForce { model: meaning.model, accounts, state, draining, links }
     }
 }
 
@@ -143,7 +143,7 @@ pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
 /// # Errors
 /// A policy that cannot hold here, before anything is touched; a refused step, after what was there
 /// before is back (or with words on what is not).
-pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied, Failure> {
+pub fn apply(session: &mut Session, may: ApplyOptions, gate: Gate<'_>) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
     session.came.clear();
     session.asks_apart |= may.confirm.is_some();
@@ -163,7 +163,7 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
         applied.mounted = session.kernel.mount()?;
         // Who runs is known, and sits where he sat: reading them all again would take a second for
         // 20,000.
-        let scan = std::mem::take(&mut meaning.sight.scan);
+        let scan = std::mem::take(&mut meaning.snapshot.scan);
         session.seen = match applied.mounted {
             false => Some(scan),
             true if session.kernel.is_empty_hierarchy() => Some(scan.in_new_hierarchy()),
@@ -181,8 +181,8 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
         }
     }
     let mounted = applied.mounted;
-    let sight = &meaning.sight;
-    let before = Before::new(sight.observation.clone(), &sight.scan.processes);
+    let snapshot = &meaning.snapshot;
+    let before = Before::new(snapshot.observation.clone(), &snapshot.scan.processes);
     let absent_links = session.options.absent_links;
     let mut run =
         Run { session, may, gate, applied, journal: Journal::default(), link_went: false };
@@ -222,7 +222,7 @@ pub fn apply(session: &mut Session, may: May, gate: Gate<'_>) -> Result<Applied,
 
 /// The lock of an instance that has no directory yet: taking it makes one.
 /// Another run may have made it since, so its guard is asked about as well.
-fn lock_new(session: &Session, may: May, policy: u64) -> Result<Option<Lock>, Failure> {
+fn lock_new(session: &Session, may: ApplyOptions, policy: u64) -> Result<Option<Lock>, Failure> {
     let Some(instance) = session.kernel.instance() else { return Ok(None) };
     let lock = instance.lock(may.wait)?;
     confirm::allowed(&instance, policy, may.force)?;
@@ -246,7 +246,7 @@ fn leave_no_trace(session: &mut Session, mounted: bool, lock: Option<Lock>) {
 /// written once more, which takes along what has been accepted since.
 ///
 /// The caller holds the lock, or nobody else may write tags meanwhile.
-pub fn begin_to_drain(kernel: &mut Kernel, stands: &KernelState) -> Result<Sight, Failure> {
+pub fn begin_to_drain(kernel: &mut Kernel, stands: &KernelState) -> Result<Snapshot, Failure> {
     if let Some(instance) = kernel.instance() {
         for (claim, classid) in &stands.claims {
             if !matches!(claim, Claim::Retired(..) | Claim::Owner(Owner::Group(_))) {

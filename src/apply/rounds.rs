@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Applied, May, Meaning, Session, Stands, begin_to_drain, place_seen};
+use super::{Applied, ApplyOptions, InForce, Meaning, Session, begin_to_drain, place_seen};
 use crate::cgroup;
 use crate::facts::Facts;
 use crate::failure::Failure;
@@ -57,7 +57,7 @@ impl From<cgroup::Error> for Trouble {
 
 pub(super) struct Run<'s, 'g> {
     pub session: &'s mut Session,
-    pub may: May,
+    pub may: ApplyOptions,
     pub gate: Gate<'g>,
     pub applied: Applied,
     pub journal: Journal,
@@ -115,7 +115,7 @@ impl Run<'_, '_> {
                 // A pin may be free now.
                 meaning = self.session.look()?;
             } else {
-                self.applied.stands = Some(Stands::new(meaning, done));
+                self.applied.in_force = Some(InForce::new(meaning, done));
                 break;
             }
         }
@@ -143,7 +143,7 @@ impl Run<'_, '_> {
         let Ok(planned) = self.session.plan(&mut meaning) else { return Err(trouble) };
         let steps = || planned.0.steps.iter().map(|planned| &planned.step);
         let is_wanted = steps().any(|step| step == &*failed.step);
-        let links = &meaning.sight.facts().links;
+        let links = &meaning.snapshot.facts().links;
         let made_here = |link: &LinkName| {
             links.get(link).is_some_and(|facts| self.journal.has_root(facts.ifindex))
         };
@@ -179,17 +179,17 @@ impl Run<'_, '_> {
         meaning: &mut Meaning,
     ) -> Result<KernelState, Trouble> {
         self.applied.warnings.clone_from(&meaning.warnings);
-        self.applied.psched = meaning.sight.facts().psched;
+        self.applied.psched = meaning.snapshot.facts().psched;
         self.applied.left = match self.may.disrupt {
             true => Vec::new(),
             false => plan.without_disruption(),
         };
         let outcome = self.carry_out(&plan, meaning).and_then(|()| match plan.is_empty() {
             true => Ok(()),
-            false => self.verify(&desired, meaning.sight.facts()),
+            false => self.verify(&desired, meaning.snapshot.facts()),
         });
         if outcome.is_err() {
-            let links = &meaning.sight.facts().links;
+            let links = &meaning.snapshot.facts().links;
             let index = |step: &Step| step.link().and_then(|name| Some(links.get(name)?.ifindex));
             plan.steps.retain(|it| self.journal.covers(&it.step, index(&it.step).unwrap_or(0)));
         }
@@ -201,7 +201,7 @@ impl Run<'_, '_> {
     fn carry_out(&mut self, plan: &Plan, meaning: &mut Meaning) -> Result<(), Trouble> {
         self.perform(plan, Phase::Build, meaning)?;
         if self.session.processes {
-            let scan = std::mem::take(&mut meaning.sight.scan);
+            let scan = std::mem::take(&mut meaning.snapshot.scan);
             let seen = match plan.is_empty() {
                 true => Seen::JustNow(scan),
                 false => Seen::Before(scan),
@@ -218,7 +218,7 @@ impl Run<'_, '_> {
     }
 
     fn perform(&mut self, plan: &Plan, phase: Phase, meaning: &Meaning) -> Result<(), Trouble> {
-        let observation = &meaning.sight.observation;
+        let observation = &meaning.snapshot.observation;
         let kernel = &mut self.session.kernel;
         let (facts, steps) = (&observation.facts, plan.phase(phase));
         execute::perform(kernel, facts, steps, self.gate, &mut self.journal)?;
@@ -226,7 +226,7 @@ impl Run<'_, '_> {
     }
 
     fn place(&mut self, seen: Option<Seen>, meaning: &Meaning) -> Result<(), Trouble> {
-        let accounts = &meaning.sight.observation.facts.accounts;
+        let accounts = &meaning.snapshot.observation.facts.accounts;
         let placement = place_seen(self.session, &meaning.model, accounts, seen)?;
         self.applied.members(placement);
         Ok(())

@@ -9,7 +9,7 @@ use crate::desired::{self, Impossible, Sharding};
 use crate::facts::{Account, Accounts, Facts, Features, LinkFacts, Observation, RootQdisc};
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::host::observe::{self, Processes, Sight, Wanted, Whom};
+use crate::host::observe::{self, Processes, Snapshot, Wanted, Whom};
 use crate::model::{self, Asked, BuildOptions, Model};
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Gid, Kind, LinkRef, Policy, quote};
@@ -59,7 +59,7 @@ pub struct Session {
     /// What the kernel can do, once it was found out.
     pub features: Option<Features>,
     /// A look some time ago. Retired classes that were silent since then may go.
-    pub earlier: Option<Sight>,
+    pub earlier: Option<Snapshot>,
 }
 
 /// What the command line says about how to read the policy.
@@ -75,7 +75,7 @@ pub struct Options {
 
 /// The policy's meaning on the host as it was seen.
 pub struct Meaning {
-    pub sight: Sight,
+    pub snapshot: Snapshot,
     pub model: Model,
     pub warnings: Vec<Diagnostic>,
     /// Classes of accounts that leave and may still hold packets.
@@ -128,56 +128,56 @@ impl Session {
             None => Processes::All,
         };
         let wanted = Wanted { links, accounts, processes, features, units };
-        let mut sight = observe::observe(&mut self.kernel, wanted)?;
-        self.came.iter().for_each(|owner| sight.observation.facts.accounts.admit(owner));
+        let mut snapshot = observe::observe(&mut self.kernel, wanted)?;
+        self.came.iter().for_each(|owner| snapshot.observation.facts.accounts.admit(owner));
         let lines = &self.policy.links;
-        observe::speeds(&mut sight, |name, link| {
+        observe::speeds(&mut snapshot, |name, link| {
             let has_route = link.default_route_v4.or(link.default_route_v6).is_some();
             lines.iter().any(|line| match &line.name.value {
                 LinkRef::Auto => has_route,
                 written => written.means(name, &link.altnames),
             })
         })?;
-        let found = &mut sight.observation.facts.features;
+        let found = &mut snapshot.observation.facts.features;
         found.clone_from(self.features.get_or_insert_with(|| found.clone()));
-        let leaving = self.who_leaves(&sight.observation)?;
+        let leaving = self.who_leaves(&snapshot.observation)?;
         if let Some(earlier) = &self.earlier {
-            sight.observation.facts.quiet = {
+            snapshot.observation.facts.quiet = {
                 let leaving = leaving.values().copied();
-                observe::quiet(&self.kernel.proc_root, earlier, &sight, leaving)
+                observe::quiet(&self.kernel.proc_root, earlier, &snapshot, leaving)
             };
         }
-        let draining = self.keep_who_stands(&mut sight.observation, &leaving);
-        remember_groups(&self.policy, &mut sight.observation);
+        let draining = self.keep_who_stands(&mut snapshot.observation, &leaving);
+        remember_groups(&self.policy, &mut snapshot.observation);
         let Options { skip_unknown, absent_links, .. } = self.options;
         let options =
             BuildOptions { offline: false, skip_unknown, skip_absent: true, absent_links };
         let (model, warnings) = match absent_links {
-            true => self.with_what_links_allow(&mut sight.observation.facts, options)?,
+            true => self.with_what_links_allow(&mut snapshot.observation.facts, options)?,
             false => {
-                let built = model::build(&self.policy, sight.facts(), options)?;
+                let built = model::build(&self.policy, snapshot.facts(), options)?;
                 // Where none of the links is there, that is more likely a mistake.
                 let (model, warnings) = match built.0.links.is_empty() {
                     true => {
                         let strict = BuildOptions { skip_absent: false, ..options };
-                        model::build(&self.policy, sight.facts(), strict)?
+                        model::build(&self.policy, snapshot.facts(), strict)?
                     }
                     false => built,
                 };
-                if let Some((_, problem)) = self.root_in_the_way(&model, sight.facts()) {
+                if let Some((_, problem)) = self.root_in_the_way(&model, snapshot.facts()) {
                     return Err(Failure::Usage(problem));
                 }
                 (model, warnings)
             }
         };
-        self.no_other_instance(&model, &sight)?;
-        if sight.unread_owners.is_some() && may_change(&self.kernel).is_ok() {
+        self.no_other_instance(&model, &snapshot)?;
+        if snapshot.unread_owners.is_some() && may_change(&self.kernel).is_ok() {
             // Whatever they hold, programs with maps of our own take their place.
-            observe::replace_all_but(&mut sight, None);
-            sight.unread_owners = None;
+            observe::replace_all_but(&mut snapshot, None);
+            snapshot.unread_owners = None;
         }
-        self.good = links_of(&model, sight.facts());
-        Ok(Meaning { sight, model, warnings, draining })
+        self.good = links_of(&model, snapshot.facts());
+        Ok(Meaning { snapshot, model, warnings, draining })
     }
 
     /// Those that come and go and have nobody any more, with the class that each has.
@@ -228,7 +228,7 @@ impl Session {
     /// The state that the model means on what was seen; on held links, what was seen.
     pub fn desired(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
         let mut desired = self.meant(meaning)?;
-        let seen = &meaning.sight.observation.state;
+        let seen = &meaning.snapshot.observation.state;
         let held = self.held.iter().chain(self.passed_over(meaning));
         for link in held {
             match seen.clsact.get(link) {
@@ -256,20 +256,20 @@ impl Session {
 
     fn meant(&mut self, meaning: &mut Meaning) -> Result<KernelState, Failure> {
         let sharding = self.options.sharding;
-        let Meaning { sight, model, .. } = meaning;
+        let Meaning { snapshot, model, .. } = meaning;
         let lacks_bpf = sharding.is_wanted(model)
-            && !sight.facts().features.classifiers.contains(&Classifier::Bpf);
+            && !snapshot.facts().features.classifiers.contains(&Classifier::Bpf);
         let desired = match lacks_bpf {
             true => None,
-            false => Some(desired::desired_with(model, &sight.observation, sharding)),
+            false => Some(desired::desired_with(model, &snapshot.observation, sharding)),
         };
         match desired {
             // What stands shows only the best; something lesser was asked for, so find out.
             None | Some(Err(Impossible::Classifier { .. } | Impossible::Leaf { .. })) => {
                 let features = probe::features().map_err(Failure::refused)?;
                 self.features = Some(features.clone());
-                sight.observation.facts.features = features;
-                desired::desired_with(model, &sight.observation, sharding)
+                snapshot.observation.facts.features = features;
+                desired::desired_with(model, &snapshot.observation, sharding)
                     .map_err(|error| self.lacking(error))
             }
             Some(result) => result.map_err(|error| self.lacking(error)),
@@ -295,8 +295,8 @@ impl Session {
     /// The steps from what was seen to what is desired.
     pub fn plan(&mut self, meaning: &mut Meaning) -> Result<(Plan, KernelState), Failure> {
         let desired = self.desired(meaning)?;
-        if let Some(why) = meaning.sight.unread_owners.take() {
-            meaning.sight.observation.state.owners.clone_from(&desired.owners);
+        if let Some(why) = meaning.snapshot.unread_owners.take() {
+            meaning.snapshot.observation.state.owners.clone_from(&desired.owners);
             let message = format!(
                 "which uids are in which class in the kernel cannot be read ({why}), and is taken to be as the policy says; as root it can"
             );
@@ -304,9 +304,9 @@ impl Session {
         }
         // Whoever may change nothing cannot read them, and else they are replaced.
         if may_change(&self.kernel).is_err() {
-            observe::take_as_read(&mut meaning.sight, &desired);
+            observe::take_as_read(&mut meaning.snapshot, &desired);
         }
-        let observation = &meaning.sight.observation;
+        let observation = &meaning.snapshot.observation;
         let mut plan = diff(&observation.state, &desired, &observation.foreign);
         let derived = meaning.model.nodes.iter().filter(|node| {
             let asked = node.limits.iter().flatten().map(|limits| limits.rate);
@@ -324,9 +324,9 @@ impl Session {
 
     /// Two instances in one namespace would put the same processes into their own directories, in
     /// turn, and read each other's classids.
-    fn no_other_instance(&self, model: &Model, sight: &Sight) -> Result<(), Failure> {
+    fn no_other_instance(&self, model: &Model, snapshot: &Snapshot) -> Result<(), Failure> {
         let mine = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
-        for (name, facts) in &sight.facts().links {
+        for (name, facts) in &snapshot.facts().links {
             if let RootQdisc::Foreign { r2q: Some(r2q), .. } = facts.root
                 && Mark::is_shaper(r2q)
                 && !mine(name)

@@ -172,8 +172,9 @@ fn keep_deciding(state: &mut KernelState, now: &KernelState) {
 }
 
 fn look(kernel: &mut Kernel) -> Result<Observation, String> {
-    let sight = observe::observe(kernel, Wanted::default()).map_err(|error| error.to_string())?;
-    Ok(sight.observation)
+    let snapshot =
+        observe::observe(kernel, Wanted::default()).map_err(|error| error.to_string())?;
+    Ok(snapshot.observation)
 }
 
 fn perform(

@@ -100,8 +100,8 @@ impl Session {
         &self,
         meaning: &'a Meaning,
     ) -> impl Iterator<Item = &'a LinkName> + use<'a> {
-        let Meaning { sight, model, .. } = meaning;
-        let facts = &sight.facts().links;
+        let Meaning { snapshot, model, .. } = meaning;
+        let facts = &snapshot.facts().links;
         let open: Vec<&LinkRef> = self
             .policy
             .links
@@ -124,7 +124,7 @@ impl Session {
                 line => line.means(name, altnames),
             })
         };
-        let standing = sight.observation.state.links.keys();
+        let standing = snapshot.observation.state.links.keys();
         let names: Vec<&LinkName> =
             standing.filter(|name| is_open(name) && !shaped(name)).collect();
         names.into_iter()

@@ -27,8 +27,8 @@ impl Session {
 
     /// So many users that shards would be worth it, and there can be none.
     pub(super) fn crowded(&self, meaning: &Meaning) -> Option<Diagnostic> {
-        let Meaning { sight, model, .. } = meaning;
-        let features = &sight.facts().features;
+        let Meaning { snapshot, model, .. } = meaning;
+        let features = &snapshot.facts().features;
         let crowded =
             self.options.sharding.is_wanted(model) && !Sharding::is_possible(model, features);
         let why = match features.classifiers.contains(&Classifier::Bpf) {
@@ -54,7 +54,7 @@ impl Session {
 
 /// Links by which another network namespace's packets can leave past every limit.
 pub(super) fn unguarded(meaning: &Meaning) -> Vec<Diagnostic> {
-    let links = Unguarded::links(&meaning.model, &meaning.sight.observation);
+    let links = Unguarded::links(&meaning.model, &meaning.snapshot.observation);
     let warning = |(link, why): (&LinkName, Unguarded)| {
         Diagnostic::warning(
             Kind::Link,

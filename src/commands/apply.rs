@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::report;
 use super::{Output, color, daemon};
-use crate::apply::{self, Applied, May, Options, Session};
+use crate::apply::{self, Applied, ApplyOptions, Options, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::policy::{Diagnostic, Severity};
@@ -17,7 +17,7 @@ pub fn apply(
     global: &Global,
     file: &Path,
     options: Options,
-    may: May,
+    may: ApplyOptions,
     despite_daemon: bool,
 ) -> Result<Output, Failure> {
     let mut session = super::session(global, file, options)?;

@@ -7,7 +7,7 @@ use crate::accounts::Question;
 use crate::cli::Global;
 use crate::facts::LinkFacts;
 use crate::failure::Failure;
-use crate::host::observe::{self, Processes, Sight, Wanted, Whom};
+use crate::host::observe::{self, Processes, Snapshot, Wanted, Whom};
 use crate::text::shown;
 use crate::tree::LinkName;
 
@@ -15,15 +15,15 @@ pub fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
     let accounts = Some(Whom::Nss { question: Question::default(), apart: false });
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
-    let mut sight = observe::observe(&mut kernel, wanted)?;
-    observe::speeds(&mut sight, |_, _| true)?;
-    Ok(Output::text(starter(&sight)))
+    let mut snapshot = observe::observe(&mut kernel, wanted)?;
+    observe::speeds(&mut snapshot, |_, _| true)?;
+    Ok(Output::text(starter(&snapshot)))
 }
 
 /// The link that a policy would most likely be for: that of the default route, else the first that
 /// is up.
-fn uplink(sight: &Sight) -> Option<(&LinkName, &LinkFacts)> {
-    let links = || sight.facts().links.iter().filter(|(_, facts)| !facts.loopback);
+fn uplink(snapshot: &Snapshot) -> Option<(&LinkName, &LinkFacts)> {
+    let links = || snapshot.facts().links.iter().filter(|(_, facts)| !facts.loopback);
     let metric = |facts: &LinkFacts| facts.default_route_v4.or(facts.default_route_v6);
     links()
         .filter_map(|(name, facts)| Some((metric(facts)?, name, facts)))
@@ -32,13 +32,13 @@ fn uplink(sight: &Sight) -> Option<(&LinkName, &LinkFacts)> {
         .or_else(|| links().find(|(_, facts)| facts.up))
 }
 
-fn starter(sight: &Sight) -> String {
+fn starter(snapshot: &Snapshot) -> String {
     let mut text = String::from(
         "# Who may send how much over which link. Try it: shaper plan; make it so: shaper apply.\n\
          # Rates: kbit, mbit, gbit, or % of the link's rate.\n\
          version: 1\n\nlinks:\n",
     );
-    match uplink(sight) {
+    match uplink(snapshot) {
         None => text.push_str(
             "  eth0:                # no link is up here: write the uplink's name\n    rate: 1gbit\n",
         ),
@@ -68,7 +68,7 @@ fn starter(sight: &Sight) -> String {
     text.push_str(
         "# Accounts with a line of their own. `ceil` is a cap, `rate` a guarantee.\n# users:\n",
     );
-    let accounts = &sight.facts().accounts;
+    let accounts = &snapshot.facts().accounts;
     let mut names: Vec<&str> = accounts
         .running
         .iter()

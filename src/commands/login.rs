@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Output, run};
 use crate::accounts::Question;
-use crate::apply::{self, May, Options, Session};
+use crate::apply::{self, ApplyOptions, Options, Session};
 use crate::cgroup::Attached;
 use crate::cli::Global;
 use crate::daemon::ask_and_wait;
@@ -97,7 +97,7 @@ fn owner_with_class(
     session.leaving = Some(BTreeSet::new());
     session.processes = false;
     let mut meaning = session.look()?;
-    let accounts = &meaning.sight.facts().accounts;
+    let accounts = &meaning.snapshot.facts().accounts;
     let claimed = meaning.model.matcher.claim(uid, None, accounts);
     let Some(owner) = claimed.map(|claimed| claimed.owner()) else { return Ok(None) };
     let (claims, _) = instance.observe()?;
@@ -110,7 +110,7 @@ fn owner_with_class(
             "a login changes nothing but its own class, and here more is to do: `shaper apply` first ({step})"
         )));
     }
-    let may = May { wait, quiet: None, repair: true, ..May::default() };
+    let may = ApplyOptions { wait, quiet: None, repair: true, ..ApplyOptions::default() };
     apply::apply(session, may, &mut apply::unless_interrupted)?;
     Ok(Some((owner, uid)))
 }

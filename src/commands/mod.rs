@@ -19,7 +19,7 @@ use std::path::Path;
 
 pub use output::{Output, color};
 
-use crate::apply::{May, Options, Session};
+use crate::apply::{ApplyOptions, Options, Session};
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -52,8 +52,8 @@ fn session(global: &Global, file: &Path, options: Options) -> Result<Session, Fa
     Ok(Session::new(open(global)?, policy, options))
 }
 
-fn may(global: &Global, disrupt: bool) -> May {
-    May { disrupt, wait: global.wait, ..May::default() }
+fn may(global: &Global, disrupt: bool) -> ApplyOptions {
+    ApplyOptions { disrupt, wait: global.wait, ..ApplyOptions::default() }
 }
 
 /// Does what the command line says.
@@ -90,7 +90,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
                 true => plan::plan(global, file, options, plan::Show::default()),
                 false => {
                     let may = may(global, *allow_disruption);
-                    let may = May { confirm: *confirm, force: *force, ..may };
+                    let may = ApplyOptions { confirm: *confirm, force: *force, ..may };
                     apply::apply(global, file, options, may, *despite_daemon)
                 }
             }

@@ -26,7 +26,7 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
     let mut session = super::session(global, file, options)?;
     let mut meaning = session.look()?;
     let (plan, _) = session.plan(&mut meaning)?;
-    let paths = session.kernel.paths(meaning.sight.facts().psched);
+    let paths = session.kernel.paths(meaning.snapshot.facts().psched);
     let mut output = if global.json {
         Output::json(&report::plan_json(
             &plan,
@@ -54,8 +54,8 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
 fn members(session: &Session, meaning: &Meaning) -> Result<Members, Failure> {
     let mut members = Members::default();
     let view = session.kernel.view()?;
-    let accounts = &meaning.sight.observation.facts.accounts;
-    for process in &meaning.sight.scan.processes {
+    let accounts = &meaning.snapshot.observation.facts.accounts;
+    for process in &meaning.snapshot.scan.processes {
         let inside = process::claim_of(process, &view).is_some();
         match session.kernel.decide(process, &meaning.model.matcher, accounts, &view) {
             Decision::MoveTo(_) if inside => members.moved += 1,

@@ -65,7 +65,7 @@ pub fn release(
             };
             let mut session = Session::new(kernel, policy, options);
             let meaning = session.look()?;
-            Ok((session.kernel, meaning.model.matcher, meaning.sight.observation.facts.accounts))
+            Ok((session.kernel, meaning.model.matcher, meaning.snapshot.observation.facts.accounts))
         }
         Err(failure) if named => return Err(failure),
         Err(failure) => Err((kernel, failure.message())),

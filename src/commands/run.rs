@@ -201,7 +201,7 @@ pub fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option<Owner>
     let mut session = Session::new(kernel, policy, options);
     session.ask.insert(uid);
     let meaning = session.look().ok()?;
-    let claimed = meaning.model.matcher.claim(uid, None, &meaning.sight.facts().accounts);
+    let claimed = meaning.model.matcher.claim(uid, None, &meaning.snapshot.facts().accounts);
     claimed.map(|claimed| claimed.owner())
 }
 

@@ -8,8 +8,8 @@ use crate::cgroup::Instance;
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::host::observe::{self, Sight, Wanted};
-use crate::status::{self, Extra};
+use crate::host::observe::{self, Snapshot, Wanted};
+use crate::status::{self, StatusInputs};
 use crate::text::shown;
 use crate::tree::{Claim, Owner};
 
@@ -20,9 +20,9 @@ pub fn status(
     rules: bool,
 ) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
-    let sight = observe::observe(&mut kernel, Wanted::default())?;
-    let extra = Extra { rules, ..extra(&kernel, &sight)? };
-    let mut status = status::status(&sight, &extra);
+    let snapshot = observe::observe(&mut kernel, Wanted::default())?;
+    let inputs = StatusInputs { rules, ..inputs(&kernel, &snapshot)? };
+    let mut status = status::status(&snapshot, &inputs);
     let has_class = |name: &str, status: &status::Status| {
         let is = |user: &status::User| {
             user.user == name || user.uid.is_some_and(|uid| uid.to_string() == name)
@@ -69,25 +69,28 @@ fn pending(kernel: &Kernel) -> Result<String, Failure> {
     })
 }
 
-fn extra(kernel: &Kernel, sight: &Sight) -> Result<Extra, Failure> {
-    let mut extra =
-        Extra { netns: kernel.netns, forwarded_packets: forwarded(kernel), ..Extra::default() };
-    let Some(instance) = kernel.instance() else { return Ok(extra) };
+fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<StatusInputs, Failure> {
+    let mut inputs = StatusInputs {
+        netns: kernel.netns,
+        forwarded_packets: forwarded(kernel),
+        ..StatusInputs::default()
+    };
+    let Some(instance) = kernel.instance() else { return Ok(inputs) };
     let mut question = Question::default();
-    for claim in sight.observation.state.claims.keys() {
+    for claim in snapshot.observation.state.claims.keys() {
         let Claim::Owner(owner) = claim else { continue };
         if let Owner::Uid(uid) = owner {
             question.uids.insert(*uid);
         }
-        extra.processes.insert(owner.clone(), members(&instance, owner)?);
+        inputs.processes.insert(owner.clone(), members(&instance, owner)?);
         let made = std::fs::metadata(instance.directory(claim)).and_then(|meta| meta.modified());
         if let Ok(made) = made {
-            extra.since.insert(owner.clone(), made);
+            inputs.since.insert(owner.clone(), made);
         }
     }
     let found = accounts::lookup(question, std::path::Path::new(accounts::SUBUID));
-    extra.names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name)).collect();
-    Ok(extra)
+    inputs.names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name)).collect();
+    Ok(inputs)
 }
 
 /// Processes of an owner, with those that `run` and `attach` put there.

@@ -62,13 +62,13 @@ pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failur
 }
 
 fn find(meaning: &Meaning, pid: u32) -> Option<&Process> {
-    meaning.sight.scan.processes.iter().find(|process| process.pid == pid)
+    meaning.snapshot.scan.processes.iter().find(|process| process.pid == pid)
 }
 
 fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, Failure> {
     let process =
         find(meaning, pid).ok_or_else(|| Failure::Usage(format!("there is no process {pid}")))?;
-    let accounts = &meaning.sight.observation.facts.accounts;
+    let accounts = &meaning.snapshot.observation.facts.accounts;
     let matcher = &meaning.model.matcher;
     let view = session.kernel.view()?;
     let subject = format!("process {pid} ({}, uid {})", process.comm, process.uid);
@@ -147,7 +147,7 @@ fn of_user(session: &Session, meaning: &Meaning, user: &str) -> Result<Answer, F
         _ => None,
     });
     let line = names.iter().find(|owner| meaning.model.nodes.iter().any(|n| n.owner == **owner));
-    let accounts = &meaning.sight.observation.facts.accounts;
+    let accounts = &meaning.snapshot.observation.facts.accounts;
     let claimed = uid.and_then(|uid| meaning.model.matcher.claim(uid, None, accounts));
     let owner = line.cloned().or_else(|| claimed.map(|claimed| claimed.owner()));
     let mut notes = Vec::new();
@@ -175,7 +175,7 @@ fn answer(
     mut notes: Vec<String>,
 ) -> Answer {
     let node = owner.as_ref().and_then(|o| meaning.model.nodes.iter().find(|n| n.owner == *o));
-    let observed = &meaning.sight.observation.state;
+    let observed = &meaning.snapshot.observation.state;
     let classid = owner.as_ref().and_then(|o| observed.claims.get(&Claim::Owner(o.clone())));
     let id = classid.and_then(|classid| classid.our_class());
     if owner.is_none() {
@@ -233,7 +233,7 @@ fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Opti
             ("everyone".to_string(), line.map(|line| line.at.place))
         }
         Owner::Uid(uid) => {
-            let accounts = &meaning.sight.observation.facts.accounts;
+            let accounts = &meaning.snapshot.observation.facts.accounts;
             match meaning.model.matcher.claim(*uid, None, accounts) {
                 Some(Claimed::Account { group: Some(key), .. }) if key.as_str() != "everyone" => {
                     (format!("groups.{key}"), place(&Owner::Group(key)))
@@ -249,7 +249,7 @@ fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Opti
 
 /// Accounts whose processes are in the same class.
 fn sharers(meaning: &Meaning, node: &Node) -> Vec<String> {
-    let accounts = &meaning.sight.observation.facts.accounts;
+    let accounts = &meaning.snapshot.observation.facts.accounts;
     let claims = |uid: &u32| {
         let claimed = meaning.model.matcher.claim(*uid, None, accounts);
         claimed.is_some_and(|claimed| claimed.owner() == node.owner)

@@ -54,14 +54,14 @@ impl Watch {
     fn has_come(&self, notice: &Notice) -> bool {
         let Notice::Link(index, name, altnames) = notice else { return false };
         let mut lines = self.session.policy.links.iter();
-        self.stands.links.values().all(|shaped| shaped != index)
+        self.in_force.links.values().all(|shaped| shaped != index)
             && lines.any(|line| line.name.value.means(name, altnames))
     }
 
     /// Whether a notice is about a link that we shape, or that the policy may mean.
     fn concerns(&mut self, notice: &Notice) -> bool {
         let shaped = |index: &u32| {
-            let mut links = self.stands.links.iter();
+            let mut links = self.in_force.links.iter();
             links.find(|(_, shaped)| *shaped == index).map(|(name, _)| name.clone())
         };
         let lines = &self.session.policy.links;

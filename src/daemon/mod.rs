@@ -28,11 +28,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sd_notify::NotifyState;
 
 use crate::accounts::{Question, SUBUID};
-use crate::apply::{Applied, May, Session, Stands};
+use crate::apply::{Applied, ApplyOptions, InForce, Session};
 use crate::cgroup::Keeping;
 use crate::facts::Accounts;
 use crate::failure::Failure;
-use crate::host::observe::Sight;
+use crate::host::observe::Snapshot;
 use crate::policy::Policy;
 use crate::process::{self, Handover};
 use crate::sys::listener::{LinkListener, ProcessListener};
@@ -91,7 +91,7 @@ pub struct Watch {
     /// Who everybody is, and who runs; kept up to date from events and sweeps.
     accounts: Accounts,
     names: Names,
-    stands: Stands,
+    in_force: InForce,
     backoff: Backoff,
     followed: Followed,
     /// What processes that became users in this batch of events hold of root's.
@@ -142,7 +142,7 @@ pub struct Watch {
     /// When the last look ended.
     looked: Instant,
     /// What retired classes are compared with, and since when.
-    earlier: Option<(Sight, Instant)>,
+    earlier: Option<(Snapshot, Instant)>,
     /// Rounds in a row in which retired classes did not become quiet.
     draining: u32,
 }
@@ -206,10 +206,10 @@ fn keep(
         log::info!("ended by signal {signal}; what was made stays");
         return Ok(Ended::BySignal);
     }
-    let Some(stands) = first.stands.take() else {
+    let Some(in_force) = first.in_force.take() else {
         return Err(Failure::refused("the first apply did not come to rest"));
     };
-    session.reclaimed.extend(stands.links.values());
+    session.reclaimed.extend(in_force.links.values());
     let mut watch = Watch {
         session,
         keeping: None,
@@ -224,7 +224,7 @@ fn keep(
         agenda: Agenda::default(),
         accounts,
         names: Names::default(),
-        stands,
+        in_force,
         backoff: Backoff::default(),
         followed: Followed::default(),
         handover: Handover::default(),
@@ -276,16 +276,16 @@ fn first_apply(
     accounts: &mut Accounts,
     wait: Duration,
 ) -> Result<Applied, Failure> {
-    let may = May { wait, quiet: None, ..May::default() };
+    let may = ApplyOptions { wait, quiet: None, ..ApplyOptions::default() };
     let mut said = false;
     loop {
         session.known = Some(accounts.clone());
         match crate::apply::apply(session, may, &mut crate::apply::unless_interrupted) {
             Ok(applied) => {
                 shaping::log_of(&applied).iter().for_each(|line| log::warn!("{line}"));
-                if let Some(stands) = &applied.stands {
-                    accounts.running.clone_from(&stands.accounts.running);
-                    accounts.running_ranges.clone_from(&stands.accounts.running_ranges);
+                if let Some(in_force) = &applied.in_force {
+                    accounts.running.clone_from(&in_force.accounts.running);
+                    accounts.running_ranges.clone_from(&in_force.accounts.running_ranges);
                 }
                 return Ok(applied);
             }
@@ -337,7 +337,7 @@ impl Watch {
         self.look_at_namespace(now);
         memory::give_back();
         tell(&[NotifyState::Ready]);
-        let links = self.stands.state.links.len();
+        let links = self.in_force.state.links.len();
         log::info!(
             "watching {}, {links} link{}",
             self.settings.file.display(),
@@ -540,7 +540,7 @@ impl Watch {
     }
 
     fn state(&self) -> &KernelState {
-        &self.stands.state
+        &self.in_force.state
     }
 }
 

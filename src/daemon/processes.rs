@@ -35,7 +35,7 @@ const LEFT_SHARE: u32 = 300;
 impl Watch {
     /// Asks for the events that the policy makes worth hearing.
     pub(super) fn narrow_events(&mut self) {
-        let units = !self.stands.model.matcher.units.is_empty();
+        let units = !self.in_force.model.matcher.units.is_empty();
         if let Some(Err(error)) =
             self.processes.as_ref().map(|it| it.narrow(units, &self.muted.pids()))
         {
@@ -67,7 +67,7 @@ impl Watch {
         let Some(listener) = &mut self.processes else { return };
         let mut events = Vec::new();
         let heard = listener.hear(|event| events.push(event));
-        let units = &self.stands.model.matcher.units;
+        let units = &self.in_force.model.matcher.units;
         let (units, follows) = (!units.is_empty(), !units.following.is_empty());
         let mut overflow = false;
         let mut uids = HashMap::new();
@@ -170,7 +170,7 @@ impl Watch {
         let kernel = &self.session.kernel;
         let Some(instance) = kernel.instance() else { return };
         let view = self.view.get(kernel);
-        let matcher = &self.stands.model.matcher;
+        let matcher = &self.in_force.model.matcher;
         let unasked = Cell::new(None);
         let acted_for = self.acted_for.remove(&pid);
         let one = view.and_then(|view| {
@@ -297,7 +297,7 @@ impl Watch {
                 return;
             }
         };
-        let matcher = &self.stands.model.matcher;
+        let matcher = &self.in_force.model.matcher;
         let (running, unasked) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
         let decide = |process: &Process| {
             if process.is_alive() && view.may_claim(process) {
@@ -376,7 +376,7 @@ impl Watch {
         self.left = left;
         if !leaving.is_empty() {
             let stays = |owner: &Owner| !leaving.contains(owner);
-            let matcher = &self.stands.model.matcher;
+            let matcher = &self.in_force.model.matcher;
             let mut accounts = std::mem::take(&mut self.accounts);
             // Subordinate uids run for somebody else.
             let running = std::mem::take(&mut accounts.running).into_iter().filter(|uid| {

@@ -9,10 +9,10 @@ use sd_notify::NotifyState;
 use super::agenda::Task;
 use super::file::{CALM, Now};
 use super::{IDLE_SHARE, RECONCILE, Watch};
-use crate::apply::{self, Applied, May};
+use crate::apply::{self, Applied, ApplyOptions};
 use crate::cgroup::Keeping;
 use crate::failure::Failure;
-use crate::host::observe::Sight;
+use crate::host::observe::Snapshot;
 use crate::plan::{Planned, Step};
 use crate::policy::{self, LinkLine, Severity};
 use crate::sys::memory;
@@ -51,8 +51,8 @@ impl Watch {
         }
         self.admit(start);
         self.session.held = self.backoff.held(start);
-        let old_enough = |earlier: &mut (Sight, Instant)| earlier.1.elapsed() >= apply::QUIET;
-        self.session.earlier = self.earlier.take_if(old_enough).map(|(sight, _)| sight);
+        let old_enough = |earlier: &mut (Snapshot, Instant)| earlier.1.elapsed() >= apply::QUIET;
+        self.session.earlier = self.earlier.take_if(old_enough).map(|(snapshot, _)| snapshot);
         let outcome = self.apply(true);
         self.looked = Instant::now();
         match outcome {
@@ -92,7 +92,8 @@ impl Watch {
     fn apply(&mut self, repair: bool) -> Result<Applied, Failure> {
         self.session.known = Some(self.accounts.clone());
         self.session.leaving = Some(self.leaving.clone());
-        let may = May { wait: Duration::ZERO, quiet: None, repair, ..May::default() };
+        let may =
+            ApplyOptions { wait: Duration::ZERO, quiet: None, repair, ..ApplyOptions::default() };
         let mut told = Instant::now();
         let mut still_here = |_: usize, _: &Step| {
             if told.elapsed() > ALIVE {
@@ -118,13 +119,13 @@ impl Watch {
         self.touched.clear();
         self.session.processes = false;
         self.session.earlier = None;
-        if let Some(stands) = applied.stands {
-            self.accounts.running.clone_from(&stands.accounts.running);
-            self.accounts.running_ranges.clone_from(&stands.accounts.running_ranges);
+        if let Some(in_force) = applied.in_force {
+            self.accounts.running.clone_from(&in_force.accounts.running);
+            self.accounts.running_ranges.clone_from(&in_force.accounts.running_ranges);
             // Also while one is left alone, when what stands there is somebody else's.
-            self.session.reclaimed.extend(stands.links.values());
-            self.stands = stands;
-            let claims = &self.stands.state.claims;
+            self.session.reclaimed.extend(in_force.links.values());
+            self.in_force = in_force;
+            let claims = &self.in_force.state.claims;
             self.leaving.retain(|owner| claims.contains_key(&Claim::Owner(owner.clone())));
         }
         self.keep_instance();
@@ -272,7 +273,7 @@ impl Watch {
     /// Classes that are retired, or whose account has left, go once they have been quiet for a
     /// while: the first of two looks now.
     pub(super) fn schedule_collection(&mut self) {
-        if !self.stands.draining {
+        if !self.in_force.draining {
             self.draining = 0;
             self.earlier = None;
             self.agenda.drop(Task::Collect);
@@ -282,7 +283,7 @@ impl Watch {
             return;
         }
         match self.begin_to_drain() {
-            Ok(sight) => self.earlier = Some((sight, Instant::now())),
+            Ok(snapshot) => self.earlier = Some((snapshot, Instant::now())),
             Err(failure) => log::debug!("retired classes: {}", failure.message()),
         }
         let doublings = 2_u32.saturating_pow(self.draining);
@@ -292,10 +293,10 @@ impl Watch {
     }
 
     /// Under the lock: another run may be writing tags.
-    fn begin_to_drain(&mut self) -> Result<Sight, Failure> {
+    fn begin_to_drain(&mut self) -> Result<Snapshot, Failure> {
         let instance = self.session.kernel.instance();
         let _lock = instance.map(|instance| instance.lock(Duration::ZERO)).transpose()?;
-        apply::begin_to_drain(&mut self.session.kernel, &self.stands.state)
+        apply::begin_to_drain(&mut self.session.kernel, &self.in_force.state)
     }
 
     fn try_again(&mut self, failure: &Failure, task: Task, what: &str) {

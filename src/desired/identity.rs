@@ -8,7 +8,7 @@ use crate::model::{Model, Node};
 use crate::tree::{Claim, Foreign, Key, Owner};
 use crate::units::{ClassId, Minor, Shard};
 
-use super::shards::{self, Kin, Sharding, Shards};
+use super::shards::{self, ShardProfile, Sharding, Shards};
 
 /// Who has which class, and which classes are on their way out.
 pub(super) struct Identities<'a> {
@@ -20,7 +20,7 @@ pub(super) struct Identities<'a> {
     /// known.
     pub retired: BTreeMap<ClassId, Option<&'a Owner>>,
     /// The shards that have users, and what those have in common.
-    pub shards: BTreeMap<Shard, Kin>,
+    pub shards: BTreeMap<Shard, ShardProfile>,
 }
 
 /// More users or groups than one link can tell apart.
@@ -54,13 +54,13 @@ pub(super) fn assign<'a>(
     let mut nodes: Vec<ClassId> = Vec::with_capacity(model.nodes.len());
     let mut groups: HashMap<&Key, ClassId> = HashMap::new();
     // Everybody who may be in a shard, with the class that they have.
-    let mut crowd: Vec<(usize, Kin, Option<ClassId>)> = Vec::new();
+    let mut crowd: Vec<(usize, ShardProfile, Option<ClassId>)> = Vec::new();
     for (index, node) in model.nodes.iter().enumerate() {
         let parent = node.group.as_ref().map_or(ClassId::LINK, |group| groups[group]);
         let may_shard = sharding.is_some() && shards::is_numbered_by_us(node, &targets);
         let kept = standing.keep(node, parent).filter(|id| id.shard().is_none() || may_shard);
         if may_shard {
-            crowd.push((index, Kin::of(node, parent), kept));
+            crowd.push((index, ShardProfile::of(node, parent), kept));
             // Until `spread` says which.
             nodes.push(ClassId::NONE);
             continue;
@@ -84,47 +84,47 @@ pub(super) fn assign<'a>(
 
 /// Classes for those who may be in a shard, and the shards that have users then.
 fn spread(
-    crowd: &[(usize, Kin, Option<ClassId>)],
+    crowd: &[(usize, ShardProfile, Option<ClassId>)],
     sharding: Sharding,
     observed: &Observation,
     free: &mut Free,
     nodes: &mut [ClassId],
-) -> Result<BTreeMap<Shard, Kin>, OutOfMinors> {
-    let members = crowd.iter().filter_map(|(_, kin, kept)| Some(((*kept)?.shard()?, kin)));
+) -> Result<BTreeMap<Shard, ShardProfile>, OutOfMinors> {
+    let members = crowd.iter().filter_map(|(_, profile, kept)| Some(((*kept)?.shard()?, profile)));
     let mut shards = Shards::new(members);
-    let mut many: BTreeMap<&Kin, usize> = BTreeMap::new();
-    let mut newcomers: BTreeMap<&Kin, usize> = BTreeMap::new();
-    // Who is not of the kin of most in a shard cannot stay there.
-    let stays = |shards: &Shards, kin: &Kin, id: ClassId| {
-        id.shard().is_none_or(|shard| shards.is_home_of(shard, kin))
+    let mut many: BTreeMap<&ShardProfile, usize> = BTreeMap::new();
+    let mut newcomers: BTreeMap<&ShardProfile, usize> = BTreeMap::new();
+    // Who is not of the profile of most in a shard cannot stay there.
+    let stays = |shards: &Shards, profile: &ShardProfile, id: ClassId| {
+        id.shard().is_none_or(|shard| shards.is_home_of(shard, profile))
     };
-    for (_, kin, kept) in crowd {
-        *many.entry(kin).or_default() += 1;
-        if kept.is_none_or(|id| !stays(&shards, kin, id)) {
-            *newcomers.entry(kin).or_default() += 1;
+    for (_, profile, kept) in crowd {
+        *many.entry(profile).or_default() += 1;
+        if kept.is_none_or(|id| !stays(&shards, profile, id)) {
+            *newcomers.entry(profile).or_default() += 1;
         }
     }
     let mut numbers = shards::free(observed);
-    let mut places: BTreeMap<&Kin, std::vec::IntoIter<Shard>> = BTreeMap::new();
-    for (kin, count) in newcomers {
-        let enough = many[kin] > sharding.few || shards.has_room(kin, sharding.full);
+    let mut places: BTreeMap<&ShardProfile, std::vec::IntoIter<Shard>> = BTreeMap::new();
+    for (profile, count) in newcomers {
+        let enough = many[profile] > sharding.few || shards.has_room(profile, sharding.full);
         if crowd.len() > sharding.flat && enough {
-            let shards = shards.places(kin, count, sharding.full, &mut numbers);
-            places.insert(kin, shards.into_iter());
+            let shards = shards.places(profile, count, sharding.full, &mut numbers);
+            places.insert(profile, shards.into_iter());
         }
     }
-    for (index, kin, kept) in crowd {
-        let id = match kept.filter(|id| stays(&shards, kin, *id)) {
+    for (index, profile, kept) in crowd {
+        let id = match kept.filter(|id| stays(&shards, profile, *id)) {
             Some(id) => id,
             None => {
                 let minor = free.take(false)?;
-                let place = places.get_mut(kin).and_then(Iterator::next);
+                let place = places.get_mut(profile).and_then(Iterator::next);
                 place.map_or(ClassId::ours(minor), |shard| shard.user(minor))
             }
         };
         nodes[*index] = id;
     }
-    Ok(shards.into_kin())
+    Ok(shards.into_profiles())
 }
 
 /// What the kernel says about minors.

@@ -249,14 +249,15 @@ impl LinkTree<'_> {
         let spare = Rate::MIN_GUARANTEE;
         for (shard, sum) in promised {
             let standing = old.and_then(|old| old.classes.get(&shard.class()));
-            let kin = self.ids.shards.get(&shard);
-            let parent = kin.map(|kin| kin.parent).or(standing.and_then(|class| class.parent));
+            let profile = self.ids.shards.get(&shard);
+            let parent =
+                profile.map(|profile| profile.parent).or(standing.and_then(|class| class.parent));
             let parent = parent.unwrap_or(ClassId::LINK);
             let prio = match standing.map(|class| class.role) {
                 Some(Role::Leaf { prio, .. }) => prio,
                 _ => 0,
             };
-            let prio = kin.and_then(|kin| kin.prios[self.index]).unwrap_or(prio);
+            let prio = profile.and_then(|profile| profile.prios[self.index]).unwrap_or(prio);
             let ceil = tree.classes.get(&parent).map_or(self.link.rate, |class| class.ceil);
             let sum = Rate::from_bytes_per_second(sum.saturating_add(spare.bytes_per_second()));
             let rate = sum.unwrap_or(spare).min(ceil);

@@ -64,60 +64,61 @@ pub(super) fn is_numbered_by_us(node: &Node, targets: &BTreeSet<&Owner>) -> bool
 
 /// What all users of a shard have in common, because the shard has one class for them in the root.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Kin {
+pub(super) struct ShardProfile {
     pub parent: ClassId,
     /// For each link of the model; `None`: not on that link.
     pub prios: Vec<Option<u8>>,
 }
 
-impl Kin {
-    pub fn of(node: &Node, parent: ClassId) -> Kin {
+impl ShardProfile {
+    pub fn of(node: &Node, parent: ClassId) -> ShardProfile {
         let prios = node.limits.iter().map(|limits| Some(limits.as_ref()?.prio)).collect();
-        Kin { parent, prios }
+        ShardProfile { parent, prios }
     }
 }
 
 /// The shards that have users, each with what these have in common and how many they are.
 #[derive(Default)]
-pub(super) struct Shards(BTreeMap<Shard, (Kin, usize)>);
+pub(super) struct Shards(BTreeMap<Shard, (ShardProfile, usize)>);
 
 impl Shards {
-    /// From who is in each: the kin of most counts, so that all of them may change together.
-    pub fn new<'a>(members: impl Iterator<Item = (Shard, &'a Kin)>) -> Shards {
-        let mut votes: BTreeMap<Shard, BTreeMap<&Kin, usize>> = BTreeMap::new();
-        for (shard, kin) in members {
-            *votes.entry(shard).or_default().entry(kin).or_default() += 1;
+    /// From who is in each: the profile of most counts, so that all of them may change together.
+    pub fn new<'a>(members: impl Iterator<Item = (Shard, &'a ShardProfile)>) -> Shards {
+        let mut votes: BTreeMap<Shard, BTreeMap<&ShardProfile, usize>> = BTreeMap::new();
+        for (shard, profile) in members {
+            *votes.entry(shard).or_default().entry(profile).or_default() += 1;
         }
-        let most = |(shard, kins): (Shard, BTreeMap<&Kin, usize>)| {
-            let (kin, count) = kins.into_iter().max_by_key(|(_, count)| *count)?;
-            Some((shard, (kin.clone(), count)))
+        let most = |(shard, profiles): (Shard, BTreeMap<&ShardProfile, usize>)| {
+            let (profile, count) = profiles.into_iter().max_by_key(|(_, count)| *count)?;
+            Some((shard, (profile.clone(), count)))
         };
         Shards(votes.into_iter().filter_map(most).collect())
     }
 
-    pub fn is_home_of(&self, shard: Shard, kin: &Kin) -> bool {
-        self.0.get(&shard).is_some_and(|(found, _)| found == kin)
+    pub fn is_home_of(&self, shard: Shard, profile: &ShardProfile) -> bool {
+        self.0.get(&shard).is_some_and(|(found, _)| found == profile)
     }
 
-    /// Whether one of this kin has room.
-    pub fn has_room(&self, kin: &Kin, full: usize) -> bool {
-        self.0.values().any(|(found, members)| found == kin && *members < full)
+    /// Whether one of this profile has room.
+    pub fn has_room(&self, profile: &ShardProfile, full: usize) -> bool {
+        self.0.values().any(|(found, members)| found == profile && *members < full)
     }
 
-    pub fn into_kin(self) -> BTreeMap<Shard, Kin> {
-        self.0.into_iter().map(|(shard, (kin, _))| (shard, kin)).collect()
+    pub fn into_profiles(self) -> BTreeMap<Shard, ShardProfile> {
+        self.0.into_iter().map(|(shard, (profile, _))| (shard, profile)).collect()
     }
 
-    /// A shard for each of `count` newcomers of one kin, or as many as there are numbers for;
+    /// A shard for each of `count` newcomers of one profile, or as many as there are numbers for;
     /// always the emptiest.
     pub fn places(
         &mut self,
-        kin: &Kin,
+        profile: &ShardProfile,
         count: usize,
         full: usize,
         numbers: &mut impl Iterator<Item = Shard>,
     ) -> Vec<Shard> {
-        let open = self.0.iter().filter(|(_, (found, members))| found == kin && *members < full);
+        let open =
+            self.0.iter().filter(|(_, (found, members))| found == profile && *members < full);
         let mut open: BTreeSet<(usize, Shard)> =
             open.map(|(shard, (_, members))| (*members, *shard)).collect();
         let room: usize = open.iter().map(|(members, _)| full - members).sum();
@@ -128,7 +129,7 @@ impl Shards {
             && let Some((members, shard)) = open.pop_first()
         {
             places.push(shard);
-            self.0.insert(shard, (kin.clone(), members + 1));
+            self.0.insert(shard, (profile.clone(), members + 1));
             if members + 1 < full {
                 open.insert((members + 1, shard));
             }
@@ -157,8 +158,8 @@ pub(super) fn free(observed: &Observation) -> impl Iterator<Item = Shard> {
 mod tests {
     use super::*;
 
-    fn kin(parent: u32) -> Kin {
-        Kin { parent: ClassId(parent), prios: vec![Some(0)] }
+    fn profile(parent: u32) -> ShardProfile {
+        ShardProfile { parent: ClassId(parent), prios: vec![Some(0)] }
     }
 
     fn fill(shards: &Shards) -> Vec<usize> {
@@ -169,12 +170,12 @@ mod tests {
     fn shards_are_filled_evenly_before_new_ones_are_made() {
         let mut shards = Shards::default();
         let mut numbers = Shard::all();
-        let kin = kin(1);
-        assert_eq!(shards.places(&kin, 10, 4, &mut numbers).len(), 10);
+        let profile = profile(1);
+        assert_eq!(shards.places(&profile, 10, 4, &mut numbers).len(), 10);
         assert_eq!(fill(&shards), [4, 3, 3]);
-        shards.places(&kin, 2, 4, &mut numbers);
+        shards.places(&profile, 2, 4, &mut numbers);
         assert_eq!(fill(&shards), [4, 4, 4]);
-        shards.places(&kin, 1, 4, &mut numbers);
+        shards.places(&profile, 1, 4, &mut numbers);
         assert_eq!(fill(&shards), [4, 4, 4, 1]);
     }
 
@@ -182,16 +183,16 @@ mod tests {
     fn kins_do_not_share_a_shard_and_numbers_run_out() {
         let mut shards = Shards::default();
         let mut numbers = Shard::all().take(2);
-        shards.places(&kin(1), 1, 4, &mut numbers);
-        assert_eq!(shards.places(&kin(2), 9, 4, &mut numbers).len(), 4, "one shard was left");
+        shards.places(&profile(1), 1, 4, &mut numbers);
+        assert_eq!(shards.places(&profile(2), 9, 4, &mut numbers).len(), 4, "one shard was left");
         assert_eq!(fill(&shards), [1, 4]);
     }
 
     #[test]
     fn most_users_of_a_shard_say_what_it_is_for() {
-        let (old, new) = (kin(1), kin(2));
+        let (old, new) = (profile(1), profile(2));
         let shard = Shard::all().next().unwrap();
-        let members = [&old, &new, &new].map(|kin| (shard, kin));
+        let members = [&old, &new, &new].map(|profile| (shard, profile));
         let shards = Shards::new(members.into_iter());
         assert!(shards.is_home_of(shard, &new) && !shards.is_home_of(shard, &old));
         assert_eq!(fill(&shards), [2]);

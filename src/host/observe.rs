@@ -53,7 +53,7 @@ pub enum ObserveError {
 
 /// One look at everything.
 #[derive(Debug, Default)]
-pub struct Sight {
+pub struct Snapshot {
     pub observation: Observation,
     /// By link, of the classes that are ours.
     pub counters: BTreeMap<LinkName, BTreeMap<ClassId, Counters>>,
@@ -112,8 +112,8 @@ pub enum Whom<'a> {
 }
 
 /// Looks at the kernel.
-pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, ObserveError> {
-    let mut sight = Sight::default();
+pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, ObserveError> {
+    let mut snapshot = Snapshot::default();
     let mut routes =
         kernel.netlink.dump(&request::dump::routes(Family::V4), decode::default_route)?;
     routes.extend(kernel.netlink.dump(&request::dump::routes(Family::V6), decode::default_route)?);
@@ -123,36 +123,36 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
     };
     for object in &foreign {
         let Foreign::Directory { classid, below, .. } = object else { continue };
-        sight.observation.bound.extend(classid.our_class());
-        sight.observation.held.extend(below.clone());
+        snapshot.observation.bound.extend(classid.our_class());
+        snapshot.observation.held.extend(below.clone());
     }
     let claimed: BTreeSet<ClassId> = claims.values().filter_map(|id| id.our_class()).collect();
-    sight.observation.foreign = foreign;
+    snapshot.observation.foreign = foreign;
     let own_sockets_only = owners::own_sockets_only(&kernel.proc_root)?;
     let links = links::links_and_trees(kernel, &wanted.links, &routes, &claimed, own_sockets_only)?;
-    sight.observation.facts.links = links.links;
-    sight.observation.state.clsact = links.clsact;
-    sight.observation.ingress = links.ingress;
+    snapshot.observation.facts.links = links.links;
+    snapshot.observation.state.clsact = links.clsact;
+    snapshot.observation.ingress = links.ingress;
     for (name, seen) in links.trees {
-        sight.observation.state.links.insert(name.clone(), seen.tree);
-        sight.observation.foreign.extend(seen.foreign);
-        sight.observation.bound.extend(seen.bound);
-        sight.direct_packets.extend(seen.direct_packets.map(|packets| (name.clone(), packets)));
+        snapshot.observation.state.links.insert(name.clone(), seen.tree);
+        snapshot.observation.foreign.extend(seen.foreign);
+        snapshot.observation.bound.extend(seen.bound);
+        snapshot.direct_packets.extend(seen.direct_packets.map(|packets| (name.clone(), packets)));
         let maps = seen.maps.into_iter();
-        sight.maps.extend(maps.map(|((at, pref), ids)| ((name.clone(), at, pref), ids)));
+        snapshot.maps.extend(maps.map(|((at, pref), ids)| ((name.clone(), at, pref), ids)));
         let programs = seen.programs.into_iter();
-        sight.unread_rules.extend(programs.map(|(pref, text)| ((name.clone(), pref), text)));
-        sight.rules.insert(name.clone(), seen.rules);
-        sight.counters.insert(name, seen.counters);
+        snapshot.unread_rules.extend(programs.map(|(pref, text)| ((name.clone(), pref), text)));
+        snapshot.rules.insert(name.clone(), seen.rules);
+        snapshot.counters.insert(name, seen.counters);
     }
-    owners::read(kernel, &mut sight);
-    program_rules::read(kernel, &mut sight);
-    sight.observation.state.claims = claims;
-    sight.observation.state.net_cls = kernel.net_cls();
-    sight.observation.net_cls = kernel.hierarchy().map(|hierarchy| hierarchy.path.clone());
-    sight.observation.net_cls_shared = shared(kernel)?;
+    owners::read(kernel, &mut snapshot);
+    program_rules::read(kernel, &mut snapshot);
+    snapshot.observation.state.claims = claims;
+    snapshot.observation.state.net_cls = kernel.net_cls();
+    snapshot.observation.net_cls = kernel.hierarchy().map(|hierarchy| hierarchy.path.clone());
+    snapshot.observation.net_cls_shared = shared(kernel)?;
 
-    let facts = &mut sight.observation.facts;
+    let facts = &mut snapshot.observation.facts;
     facts.psched = psched(&kernel.proc_root)?;
     facts.netns_cookie = kernel.netns_cookie;
     facts.own_sockets_only = own_sockets_only;
@@ -163,12 +163,12 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         Processes::Seen(scan) => Some(scan),
     };
     if let Some(scan) = scan {
-        sight.scan = scan;
-        running = Some(process::running_uids(&sight.scan.processes, &kernel.view()?));
+        snapshot.scan = scan;
+        running = Some(process::running_uids(&snapshot.scan.processes, &kernel.view()?));
     }
     if wanted.units {
         let mut units = units::unit_files(Path::new("/"));
-        let running = sight.scan.processes.iter().filter_map(|process| process.unit.clone());
+        let running = snapshot.scan.processes.iter().filter_map(|process| process.unit.clone());
         units.extend(running.map(|unit| (unit.clone(), unit)));
         facts.units = Some(units);
     }
@@ -187,9 +187,9 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
         None => {}
     }
     if wanted.features {
-        sight.observation.facts.features = features(&sight.observation)?;
+        snapshot.observation.facts.features = features(&snapshot.observation)?;
     }
-    Ok(sight)
+    Ok(snapshot)
 }
 
 /// Asks devices for their speed: of these links only, since each is asked by two ioctls, and a host
@@ -198,10 +198,10 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Sight, Observe
 /// # Errors
 /// No descriptor or memory to ask one.
 pub fn speeds(
-    sight: &mut Sight,
+    snapshot: &mut Snapshot,
     of: impl Fn(&LinkName, &LinkFacts) -> bool,
 ) -> Result<(), ObserveError> {
-    for (name, link) in &mut sight.observation.facts.links {
+    for (name, link) in &mut snapshot.observation.facts.links {
         // What a tun or tap says is a placeholder: 10 Gbit, or 10 Mbit on older kernels.
         if link.kind.as_deref() != Some("tun") && of(name, link) {
             link.speed = ethtool::speed(name)
@@ -471,8 +471,8 @@ fn features(observation: &Observation) -> Result<Features, ObserveError> {
 /// the class of whoever gets the number next.
 pub fn quiet(
     proc_root: &Path,
-    earlier: &Sight,
-    now: &Sight,
+    earlier: &Snapshot,
+    now: &Snapshot,
     leaving: impl Iterator<Item = ClassId>,
 ) -> BTreeSet<ClassId> {
     let retired = now.observation.state.claims.iter().filter_map(|(claim, classid)| match claim {
@@ -508,7 +508,7 @@ pub fn quiet(
     quiet
 }
 
-impl Sight {
+impl Snapshot {
     /// Facts without the observation's state: enough to build a model.
     pub fn facts(&self) -> &Facts {
         &self.observation.facts

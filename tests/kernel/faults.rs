@@ -340,7 +340,7 @@ fn cut_after(host: &mut Host, steps: usize) -> bool {
     let session = &mut host.session;
     let mut meaning = session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
     let (plan, _) = session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
-    let facts = meaning.sight.facts();
+    let facts = meaning.snapshot.facts();
     let mut stopped = None;
     let mut gate = stop_before(steps, &mut stopped);
     let mut perform = |session: &mut apply::Session, phase: Phase| {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use shaper::apply::{self, Applied, May, Options, Session};
+use shaper::apply::{self, Applied, ApplyOptions, Options, Session};
 use shaper::desired::{self, Sharding};
 use shaper::facts::Observation;
 use shaper::failure::Failure;
@@ -32,7 +32,7 @@ pub const INSTANCE: &str = "/run/shaper/net_cls/shaper";
 pub const CROWD: Sharding = Sharding { flat: 1, full: 2, few: 1 };
 
 /// Anything goes, and a retired class that nobody uses is collected at once.
-pub const MAY: May = May {
+pub const MAY: ApplyOptions = ApplyOptions {
     disrupt: true,
     wait: Duration::from_secs(5),
     quiet: Some(Duration::from_millis(2)),
@@ -163,7 +163,7 @@ impl Host {
         assert_eq!(self.session.kernel.netlink.changes_sent(), sent, "a second apply sends");
         let moves = (again.placement.added, again.placement.moved, again.placement.gone);
         assert_eq!(moves, (0, 0, 0), "a second apply moves processes");
-        let standing = &meaning.sight.observation;
+        let standing = &meaning.snapshot.observation;
         let retired =
             standing.state.claims.keys().find(|claim| matches!(claim, Claim::Retired(..)));
         assert_eq!(retired, None, "nobody sends, so nothing stays retired");

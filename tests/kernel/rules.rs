@@ -209,7 +209,7 @@ fn tables_that_a_killed_run_left_are_found() {
         let mut meaning = host.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
         let (plan, _) =
             host.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
-        let facts = &meaning.sight.observation.facts;
+        let facts = &meaning.snapshot.observation.facts;
         let steps = plan.steps.iter().map(|planned| &planned.step);
         let until = steps.take_while(|step| !matches!(step, Step::DeleteTables { .. }));
         let kernel = &mut host.session.kernel;

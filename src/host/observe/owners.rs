@@ -7,18 +7,18 @@ use std::sync::OnceLock;
 
 use log::debug;
 
-use super::{ObserveError, Sight};
+use super::{ObserveError, Snapshot};
 use crate::host::Kernel;
 use crate::netlink::{ETH_P_ALL, assemble, decode, request};
 use crate::sys::bpf::Maps;
 use crate::tree::{Filter, MapIds};
 use crate::units::ClassId;
 
-/// Reads the maps that are in force into `sight`. Filters that read others (half an exchange) are
+/// Reads the maps that are in force into `snapshot`. Filters that read others (half an exchange) are
 /// unknown: they are replaced.
-pub(super) fn read(kernel: &mut Kernel, sight: &mut Sight) {
+pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
     let ours = kernel.owners.as_ref().map(Maps::ids);
-    let named = || sight.maps.values().copied();
+    let named = || snapshot.maps.values().copied();
     // Ours, which this process made or opened; else the latest: the kernel counts upwards.
     let Some(ids) = named().find(|ids| Some(*ids) == ours).or(named().max()) else { return };
     if ours != Some(ids) {
@@ -26,20 +26,20 @@ pub(super) fn read(kernel: &mut Kernel, sight: &mut Sight) {
             Ok(maps) => kernel.owners = Some(maps),
             Err(error) => {
                 debug!("BPF maps {ids}: {error}");
-                sight.unread_owners = Some(error.to_string());
+                snapshot.unread_owners = Some(error.to_string());
                 return;
             }
         }
     }
     match kernel.owners.as_ref().map(Maps::table) {
-        Some(Ok(table)) => sight.observation.state.owners = Some(table),
+        Some(Ok(table)) => snapshot.observation.state.owners = Some(table),
         Some(Err(error)) => {
-            sight.unread_owners = Some(error.to_string());
+            snapshot.unread_owners = Some(error.to_string());
             return;
         }
         None => return,
     }
-    replace_all_but(sight, Some(ids));
+    replace_all_but(snapshot, Some(ids));
 }
 
 /// Opens the maps that the filters of the instance's links name, without looking at anything else.
@@ -65,10 +65,10 @@ pub fn open_owners(kernel: &mut Kernel) -> Result<(), ObserveError> {
 
 /// Deciding programs that read no maps of these numbers (`None`: any that is there) become filters
 /// that we do not know, so that each plan replaces them.
-pub fn replace_all_but(sight: &mut Sight, ids: Option<MapIds>) {
-    let others = sight.maps.iter().filter(|(_, reads)| Some(**reads) != ids);
+pub fn replace_all_but(snapshot: &mut Snapshot, ids: Option<MapIds>) {
+    let others = snapshot.maps.iter().filter(|(_, reads)| Some(**reads) != ids);
     for ((link, parent, pref), _) in others {
-        let Some(tree) = sight.observation.state.links.get_mut(link) else { continue };
+        let Some(tree) = snapshot.observation.state.links.get_mut(link) else { continue };
         let filters = match parent.shard() {
             None => Some(&mut tree.filters),
             Some(shard) => tree.shards.get_mut(&shard),

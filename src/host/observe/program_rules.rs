@@ -6,17 +6,17 @@ use std::io;
 
 use log::debug;
 
-use super::Sight;
+use super::Snapshot;
 use crate::host::Kernel;
 use crate::netlink::bpf_name;
 use crate::sys::bpf::{Maps, RuleMaps};
 use crate::tree::{Filter, KernelState, LinkName, MapIds, Pref, RuleProgram};
 
-/// Reads them into `sight`. What cannot be read, asks other maps than those in force, or is not
+/// Reads them into `snapshot`. What cannot be read, asks other maps than those in force, or is not
 /// what its text says, stays a filter that we do not know, so that it is replaced.
-pub(super) fn read(kernel: &mut Kernel, sight: &mut Sight) {
-    let named = std::mem::take(&mut sight.unread_rules);
-    let in_force = sight.observation.state.owners.as_ref().and(kernel.owners.as_ref());
+pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
+    let named = std::mem::take(&mut snapshot.unread_rules);
+    let in_force = snapshot.observation.state.owners.as_ref().and(kernel.owners.as_ref());
     let in_force = in_force.map(Maps::ids);
     let mut used = Vec::new();
     for ((link, pref), name) in named {
@@ -30,12 +30,12 @@ pub(super) fn read(kernel: &mut Kernel, sight: &mut Sight) {
             Ok((program, counts)) => {
                 let is_whole = bpf_name::print_rules(&program, ids, asked) == name;
                 if is_whole && (asked.is_none() || asked == in_force) {
-                    note(sight, &link, pref, program, &counts);
+                    note(snapshot, &link, pref, program, &counts);
                 }
             }
             Err(error) => {
                 debug!("rules in BPF maps {} and {}: {error}", ids.text, ids.counts);
-                sight.unread_rules.insert((link, pref), name);
+                snapshot.unread_rules.insert((link, pref), name);
             }
         }
     }
@@ -46,27 +46,33 @@ fn program(empty: RuleProgram, maps: &RuleMaps) -> io::Result<(RuleProgram, Vec<
     Ok((RuleProgram { rules: maps.rules()?, ..empty }, maps.counts()?))
 }
 
-fn note(sight: &mut Sight, link: &LinkName, pref: Pref, program: RuleProgram, counts: &[u64]) {
-    let lines = sight.rules.entry(link.clone()).or_default();
+fn note(
+    snapshot: &mut Snapshot,
+    link: &LinkName,
+    pref: Pref,
+    program: RuleProgram,
+    counts: &[u64],
+) {
+    let lines = snapshot.rules.entry(link.clone()).or_default();
     for (rule, count) in program.rules.iter().zip(counts) {
         let (_, sum) = lines.entry(rule.line).or_insert((rule.to, None));
         *sum = Some(sum.unwrap_or(0).saturating_add(*count));
     }
-    if let Some(tree) = sight.observation.state.links.get_mut(link) {
+    if let Some(tree) = snapshot.observation.state.links.get_mut(link) {
         tree.filters.insert(pref, Filter::Program(program));
     }
 }
 
 /// Programs that this process may not read, but whose names are those of programs that are desired,
 /// count as these.
-pub fn take_as_read(sight: &mut Sight, desired: &KernelState) {
-    for ((link, pref), name) in std::mem::take(&mut sight.unread_rules) {
+pub fn take_as_read(snapshot: &mut Snapshot, desired: &KernelState) {
+    for ((link, pref), name) in std::mem::take(&mut snapshot.unread_rules) {
         let wanted = desired.links.get(&link).and_then(|tree| tree.filters.get(&pref));
         let Some(filter @ Filter::Program(program)) = wanted else { continue };
         let parsed: Option<(_, _, Option<MapIds>)> = bpf_name::parse_rules(&name);
         if let Some((_, ids, asked)) = parsed
             && bpf_name::print_rules(program, ids, asked) == name
-            && let Some(tree) = sight.observation.state.links.get_mut(&link)
+            && let Some(tree) = snapshot.observation.state.links.get_mut(&link)
         {
             tree.filters.insert(pref, filter.clone());
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use shaper::apply::{self, Applied, May, Options, Session};
+use shaper::apply::{self, Applied, ApplyOptions, Options, Session};
 use shaper::desired::Sharding;
 use shaper::facts::Facts;
 use shaper::host::Kernel;
@@ -135,7 +135,7 @@ fn apply_watched(text: &str, ledger: &mut Ledger, sharding: Sharding) -> Applied
         .unwrap_or_else(|report| panic!("{}", report.render(false)));
     let kernel = Kernel::open(None).expect("the kernel");
     let mut session = Session::new(kernel, policy, Options { sharding, ..Options::default() });
-    let may = May { quiet: Some(QUIET), ..May::default() };
+    let may = ApplyOptions { quiet: Some(QUIET), ..ApplyOptions::default() };
     let mut gate = |_: usize, step: &Step| {
         if matches!(step, Step::DeleteClass { .. }) {
             ledger.read();
