@@ -19,6 +19,7 @@ use shaper::cgroup::{self, Attached, Error, Hierarchy, Instance, Unmounted};
 use shaper::facts::Accounts;
 use shaper::model::Matcher;
 use shaper::process::{self, Decision, InstanceView, Placement};
+use shaper::sys::netns;
 use shaper::tree::{Claim, Foreign, Key};
 use shaper::units::{ClassId, Minor};
 
@@ -61,8 +62,8 @@ impl Scratch {
     fn view(&self) -> InstanceView {
         InstanceView {
             name: self.instance.name(),
-            netns: process::namespace_of_caller().unwrap(),
-            host: Some(process::namespace_of_caller().unwrap()),
+            netns: netns::current().unwrap(),
+            host: Some(netns::current().unwrap()),
             others: BTreeMap::new(),
         }
     }

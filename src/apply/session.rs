@@ -132,9 +132,8 @@ impl Session {
         self.came.iter().for_each(|owner| snapshot.observation.facts.accounts.admit(owner));
         let lines = &self.policy.links;
         observe::speeds(&mut snapshot, |name, link| {
-            let has_route = link.default_route_v4.or(link.default_route_v6).is_some();
             lines.iter().any(|line| match &line.name.value {
-                LinkRef::Auto => has_route,
+                LinkRef::Auto => link.has_default_route(),
                 written => written.means(name, &link.altnames),
             })
         })?;

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use super::Output;
 use crate::accounts::Question;
 use crate::cli::Global;
-use crate::facts::LinkFacts;
+use crate::facts::{Facts, LinkFacts};
 use crate::failure::Failure;
-use crate::host::observe::{self, Processes, Snapshot, Wanted, Whom};
+use crate::host::observe::{self, Processes, Wanted, Whom};
 use crate::text::shown;
 use crate::tree::LinkName;
 
@@ -17,38 +17,33 @@ pub fn init(global: &Global) -> Result<Output, Failure> {
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
     let mut snapshot = observe::observe(&mut kernel, wanted)?;
     observe::speeds(&mut snapshot, |_, _| true)?;
-    Ok(Output::text(starter(&snapshot)))
+    Ok(Output::text(starter(snapshot.facts())))
 }
 
 /// The link that a policy would most likely be for: that of the default route, else the first that
 /// is up.
-fn uplink(snapshot: &Snapshot) -> Option<(&LinkName, &LinkFacts)> {
-    let links = || snapshot.facts().links.iter().filter(|(_, facts)| !facts.loopback);
-    let metric = |facts: &LinkFacts| facts.default_route_v4.or(facts.default_route_v6);
-    links()
-        .filter_map(|(name, facts)| Some((metric(facts)?, name, facts)))
-        .min_by_key(|(metric, name, _)| (*metric, *name))
-        .map(|(_, name, facts)| (name, facts))
-        .or_else(|| links().find(|(_, facts)| facts.up))
+fn uplink(facts: &Facts) -> Option<(&LinkName, &LinkFacts)> {
+    let up = || facts.links.iter().find(|(_, device)| device.up && !device.loopback);
+    facts.default_route().or_else(up)
 }
 
-fn starter(snapshot: &Snapshot) -> String {
+fn starter(facts: &Facts) -> String {
     let mut text = String::from(
         "# Who may send how much over which link. Try it: shaper plan; make it so: shaper apply.\n\
          # Rates: kbit, mbit, gbit, or % of the link's rate.\n\
          version: 1\n\nlinks:\n",
     );
-    match uplink(snapshot) {
+    match uplink(facts) {
         None => text.push_str(
             "  eth0:                # no link is up here: write the uplink's name\n    rate: 1gbit\n",
         ),
-        Some((name, facts)) => {
-            let why = match (facts.default_route_v4, facts.default_route_v6) {
-                (None, None) => "is up",
-                _ => "has the default route",
+        Some((name, device)) => {
+            let why = match device.has_default_route() {
+                true => "has the default route",
+                false => "is up",
             };
             let _ = writeln!(text, "  {name}:                # it {why}");
-            let _ = match facts.speed {
+            let _ = match device.speed {
                 Some(speed) => writeln!(
                     text,
                     "    # What the link really carries; a little less than the device's {speed}, so that the\n    # queue is here and not in the next box.\n    rate: 95%"
@@ -68,7 +63,7 @@ fn starter(snapshot: &Snapshot) -> String {
     text.push_str(
         "# Accounts with a line of their own. `ceil` is a cap, `rate` a guarantee.\n# users:\n",
     );
-    let accounts = &snapshot.facts().accounts;
+    let accounts = &facts.accounts;
     let mut names: Vec<&str> = accounts
         .running
         .iter()
@@ -87,4 +82,50 @@ fn starter(snapshot: &Snapshot) -> String {
          # Traffic within the site outside every limit:\n# rules:\n#   - {dst: [10.0.0.0/8, 192.168.0.0/16], to: unshaped}\n",
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::RootQdisc;
+
+    fn device(ifindex: u32) -> LinkFacts {
+        LinkFacts {
+            ifindex,
+            altnames: Vec::new(),
+            mtu: 1500,
+            speed: None,
+            kind: None,
+            master: None,
+            lower: None,
+            loopback: false,
+            ethernet: true,
+            up: true,
+            default_route_v4: None,
+            default_route_v6: None,
+            root: RootQdisc::Kernel { kind: "noqueue".to_string() },
+            shaped_at: None,
+        }
+    }
+
+    fn starts_with_link(links: &[(&str, LinkFacts)], wanted: &str) {
+        let named =
+            |(name, device): &(&str, LinkFacts)| (LinkName::new(name).unwrap(), device.clone());
+        let facts = Facts { links: links.iter().map(named).collect(), ..Facts::default() };
+        let text = starter(&facts);
+        assert!(text.contains(&format!("\nlinks:\n  {wanted}:")), "{text}");
+    }
+
+    #[test]
+    fn the_starter_names_the_link_that_auto_would_find() {
+        let v4 = LinkFacts { default_route_v4: Some(100), ..device(3) };
+        let v6 = LinkFacts { default_route_v6: Some(10), ..device(2) };
+        starts_with_link(&[("eth0", v6.clone()), ("wlan0", v4)], "wlan0");
+        starts_with_link(&[("dummy0", device(1)), ("eth0", v6)], "eth0");
+        starts_with_link(
+            &[("dummy0", LinkFacts { up: false, ..device(1) }), ("eth1", device(2))],
+            "eth1",
+        );
+        starts_with_link(&[("lo", LinkFacts { loopback: true, ..device(1) })], "eth0");
+    }
 }

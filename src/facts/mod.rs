@@ -35,6 +35,20 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The link that traffic to the rest of the world leaves by: of those with an IPv4 default
+    /// route the one with the lowest metric, and only where none has one, the same for IPv6. Equal
+    /// metrics: the lowest ifindex. Never a loopback.
+    pub fn default_route(&self) -> Option<(&LinkName, &LinkFacts)> {
+        let best = |metric: fn(&LinkFacts) -> Option<u32>| {
+            let candidates = self.links.iter().filter(|(_, device)| !device.loopback);
+            candidates
+                .filter_map(|(name, device)| Some((metric(device)?, device.ifindex, name, device)))
+                .min_by_key(|(metric, ifindex, ..)| (*metric, *ifindex))
+                .map(|(_, _, name, device)| (name, device))
+        };
+        best(|device| device.default_route_v4).or_else(|| best(|device| device.default_route_v6))
+    }
+
     /// Whether sockets of other namespaces can send through the link: macvlan and ipvlan are on
     /// Ethernet, and not on loopback (`macvlan_port_create`, drivers/net/macvlan.c).
     pub fn carries_others(&self, link: &LinkName) -> bool {
@@ -76,10 +90,18 @@ pub struct LinkFacts {
     pub up: bool,
     /// The lowest metric of an IPv4 default route over this link, if it has one.
     pub default_route_v4: Option<u32>,
+    /// The same for IPv6.
     pub default_route_v6: Option<u32>,
     pub root: RootQdisc,
     /// The rate of class 1:1 where our tree stands.
     pub shaped_at: Option<Rate>,
+}
+
+impl LinkFacts {
+    /// Whether a default route of either family goes over it.
+    pub fn has_default_route(&self) -> bool {
+        self.default_route_v4.is_some() || self.default_route_v6.is_some()
+    }
 }
 
 /// What stands at a link's root.

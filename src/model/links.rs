@@ -256,7 +256,7 @@ fn interface<'f>(
             }
         },
         LinkRef::Auto => {
-            let Some((name, device)) = default_route(facts) else {
+            let Some((name, device)) = facts.default_route() else {
                 if may_be_absent {
                     return Ok(None);
                 }
@@ -286,18 +286,6 @@ fn named<'f>(written: &str, facts: &'f Facts) -> Option<(&'f LinkName, &'f LinkF
     name.or_else(|| {
         facts.links.iter().find(|(_, device)| device.altnames.iter().any(|name| name == written))
     })
-}
-
-/// The link with the best IPv4 default route, else IPv6.
-fn default_route(facts: &Facts) -> Option<(&LinkName, &LinkFacts)> {
-    let best = |metric: fn(&LinkFacts) -> Option<u32>| {
-        let candidates = facts.links.iter().filter(|(_, device)| !device.loopback);
-        candidates
-            .filter_map(|(name, device)| Some((metric(device)?, device.ifindex, name, device)))
-            .min_by_key(|(metric, ifindex, ..)| (*metric, *ifindex))
-            .map(|(_, _, name, device)| (name, device))
-    };
-    best(|device| device.default_route_v4).or_else(|| best(|device| device.default_route_v6))
 }
 
 /// What the link carries; `None` only after an error, or offline.

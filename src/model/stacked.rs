@@ -195,8 +195,7 @@ pub(super) fn uncovered(
         None => matches!(tunnel(device), Some((_, Tunnel::Wrapped))),
     };
     for (name, device) in &facts.links {
-        let has_route = device.default_route_v4.or(device.default_route_v6).is_some();
-        if has_route
+        if device.has_default_route()
             && !device.loopback
             && !chosen.contains_key(name)
             && !passes_a_chosen_one(device)

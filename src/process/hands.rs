@@ -56,13 +56,24 @@ impl Part {
 pub(super) struct Hands<'a, D> {
     pub proc_root: &'a Path,
     pub instance: &'a Instance,
-    pub name: String,
     pub decide: D,
+    /// The instance's.
+    name: String,
     /// The kernel told of the process: it has just become a user.
-    pub told: bool,
+    told: bool,
 }
 
-impl<D: Fn(&Process) -> Verdict> Hands<'_, D> {
+impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
+    /// For processes that a look found.
+    pub fn new(proc_root: &'a Path, instance: &'a Instance, decide: D) -> Hands<'a, D> {
+        Hands { proc_root, instance, decide, name: instance.name(), told: false }
+    }
+
+    /// For a process that the kernel told of.
+    pub fn of_event(proc_root: &'a Path, instance: &'a Instance, decide: D) -> Hands<'a, D> {
+        Hands { told: true, ..Hands::new(proc_root, instance, decide) }
+    }
+
     pub fn place_all(&self, pids: impl Iterator<Item = u32>) -> Result<Part, Error> {
         let (mut reader, mut doors) = (Reader::default(), Doors::default());
         let mut part = Part::default();

@@ -23,7 +23,7 @@ pub use parse::{
 pub use place::{
     Failed, ForeignProcess, PlacedOne, Placement, Seen, Verdict, place, place_one, place_seen,
 };
-pub use scan::{Scan, namespace_of_caller, read_one, scan};
+pub use scan::{Scan, read_one, scan};
 pub use whose::{acts_for, counts_as, whose};
 
 /// A process as one look at `/proc` shows it.

@@ -128,45 +128,14 @@ pub fn place_seen<V: Into<Verdict>>(
     seen: Option<Seen>,
     decide: impl Fn(&Process) -> V + Sync,
 ) -> Result<Placement, Error> {
-    let mut run = Run {
-        hands: Hands {
-            proc_root,
-            instance,
-            name: instance.name(),
-            decide: |process: &Process| decide(process).into(),
-            told: false,
-        },
-        placement: Placement::default(),
-        handover: Handover::default(),
-        users: HashSet::new(),
-        done: HashSet::new(),
-        ended: false,
-        looked_again: false,
-    };
-    let newest = match seen {
-        Some(Seen::JustNow(scan)) => {
-            let newest = scan.newest;
-            run.begin(scan, false)?;
-            newest
-        }
-        Some(Seen::Before(scan)) => {
-            let newest = scan.newest;
-            run.begin(scan, true)?;
-            newest
-        }
-        None => {
-            let newest = newest(proc_root);
-            run.pass()?;
-            newest
-        }
-    };
+    let decide = |process: &Process| decide(process).into();
+    let mut run = Run::new(Hands::new(proc_root, instance, decide));
+    let newest = run.first_look(seen)?;
     match newest {
         Some(newest) => run.follow_births(newest)?,
         None => run.repeat_passes()?,
     }
-    run.handover.leave_shared(proc_root, &run.users.into_iter().collect::<Vec<_>>());
-    run.placement.handed_over = run.handover.give();
-    Ok(run.placement)
+    Ok(run.finish())
 }
 
 /// What came of one process.
@@ -197,7 +166,7 @@ pub fn place_one<V: Into<Verdict>>(
     decide: impl Fn(&Process) -> V,
 ) -> Result<PlacedOne, Error> {
     let decide = |process: &Process| decide(process).into();
-    let hands = Hands { proc_root, instance, name: instance.name(), decide, told: true };
+    let hands = Hands::of_event(proc_root, instance, decide);
     let mut part = Part::default();
     let stayed = hands.place(&mut Reader::default(), &mut Doors::default(), pid, &mut part)?;
     let placement = Placement { passes: 1, settled: true, ..std::mem::take(&mut part.placement) };
@@ -220,7 +189,43 @@ struct Run<'a, D> {
     looked_again: bool,
 }
 
-impl<D: Fn(&Process) -> Verdict + Sync> Run<'_, D> {
+impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
+    fn new(hands: Hands<'a, D>) -> Run<'a, D> {
+        Run {
+            hands,
+            placement: Placement::default(),
+            handover: Handover::default(),
+            users: HashSet::new(),
+            done: HashSet::new(),
+            ended: false,
+            looked_again: false,
+        }
+    }
+
+    /// Returns the newest pid before the look.
+    fn first_look(&mut self, seen: Option<Seen>) -> Result<Option<u32>, Error> {
+        let (scan, is_old) = match seen {
+            Some(Seen::JustNow(scan)) => (scan, false),
+            Some(Seen::Before(scan)) => (scan, true),
+            None => {
+                let newest = newest(self.hands.proc_root);
+                self.pass()?;
+                return Ok(newest);
+            }
+        };
+        let newest = scan.newest;
+        self.begin(scan, is_old)?;
+        Ok(newest)
+    }
+
+    /// Hands over what users hold of root's, once all users are known.
+    fn finish(mut self) -> Placement {
+        let users: Vec<_> = self.users.into_iter().collect();
+        self.handover.leave_shared(self.hands.proc_root, &users);
+        self.placement.handed_over = self.handover.give();
+        self.placement
+    }
+
     /// The first look, which was taken. Whoever is to be moved is read again: the list is old by
     /// now, and the pid may be another process, or its user another one. `is_old`: so are all
     /// others.

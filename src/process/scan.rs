@@ -128,13 +128,6 @@ impl Iterator for Listing {
     }
 }
 
-/// Inode of the calling thread's own network namespace.
-pub fn namespace_of_caller() -> io::Result<u64> {
-    let path = Path::new("/proc/thread-self/ns/net");
-    let link = fs::read_link(path)?;
-    namespace(&link).ok_or_else(|| io::Error::other(format!("{}: {link:?}", path.display())))
-}
-
 /// `net:[4026531840]`
 fn namespace(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
@@ -459,6 +452,6 @@ mod tests {
     fn our_own_process_is_found_in_our_own_namespace() {
         let own = read_one(Path::new("/proc"), std::process::id()).unwrap().unwrap();
         assert!(own.is_alive());
-        assert_eq!(own.netns, Some(namespace_of_caller().unwrap()));
+        assert_eq!(own.netns, Some(crate::sys::netns::current().unwrap()));
     }
 }
