@@ -262,6 +262,34 @@ fn whatever_is_printed_passes_one_gate() {
     }
 }
 
+/// NSS has one door, `accounts::asking`: whoever asks says who does, and how long that may take.
+/// Its functions are called by what is behind the door alone, and that by the door alone.
+#[test]
+fn nss_has_one_door() {
+    let behind = ["accounts/lookup.rs", "sys/nss.rs"];
+    let asks = [
+        "User::from_",
+        "Group::from_",
+        "getpw",
+        "getgr",
+        "initgroups",
+        "getgrouplist",
+        "gid_of_group",
+        "getaddrinfo",
+        "to_socket_addrs",
+    ];
+    for file in files().iter().filter(|file| !file.is_test) {
+        let path = file.path.to_str().unwrap();
+        let code = without_tests(file);
+        for word in asks {
+            let may = behind.contains(&path);
+            assert!(may || !code.contains(word), "{path}: {word} beside `accounts::asking`");
+        }
+        let may = path == "accounts/asking.rs" || path == "accounts/lookup.rs";
+        assert!(may || !code.contains("lookup("), "{path}: beside `accounts::asking`");
+    }
+}
+
 #[test]
 fn no_file_is_over_600_lines() {
     for file in files() {

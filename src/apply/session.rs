@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::warnings::{pins_in_use, unguarded};
-use crate::accounts::Question;
+use crate::accounts::{How, Question};
 use crate::desired::{self, Impossible, Sharding};
 use crate::facts::{Account, Accounts, Facts, Features, LinkFacts, Observation, RootQdisc};
 use crate::failure::Failure;
@@ -116,7 +116,8 @@ impl Session {
                     Owner::Uid(uid) => Some(*uid),
                     _ => None,
                 }));
-                Whom::Nss { question, apart: self.asks_apart }
+                let how = if self.asks_apart { How::Apart } else { How::Here };
+                Whom::Nss { question, how }
             }
         });
         let features = self.features.is_none();

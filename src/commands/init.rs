@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Output;
-use crate::accounts::Question;
+use crate::accounts::{How, Question};
 use crate::cli::Global;
 use crate::facts::{Facts, LinkFacts};
 use crate::failure::Failure;
@@ -13,7 +13,7 @@ use crate::tree::LinkName;
 
 pub fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
-    let accounts = Some(Whom::Nss { question: Question::default(), apart: false });
+    let accounts = Some(Whom::Nss { question: Question::default(), how: How::Here });
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
     let mut snapshot = observe::observe(&mut kernel, wanted)?;
     observe::speeds(&mut snapshot, |_, _| true)?;

@@ -6,11 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Output, run};
-use crate::accounts::Question;
+use crate::accounts::{How, Question};
 use crate::apply::{self, ApplyOptions, Options, Session};
 use crate::cgroup::Attached;
 use crate::cli::Global;
-use crate::daemon::ask_and_wait;
 use crate::facts::Accounts;
 use crate::failure::Failure;
 use crate::plan::Planned;
@@ -117,11 +116,10 @@ fn owner_with_class(
 
 /// A name service that hangs must not keep anybody from logging in.
 fn ask(question: Question, user: &str) -> Result<Accounts, Failure> {
-    let accounts = ask_and_wait(question, NSS);
+    let unknown = |why| Failure::refused(format!("cannot find out who {} is: {why}", shown(user)));
+    let accounts = question.ask(How::Within(NSS)).map_err(|why| unknown(why.to_string()))?;
     match &accounts.unavailable {
-        Some(why) => {
-            Err(Failure::refused(format!("cannot find out who {} is: {why}", shown(user))))
-        }
+        Some(why) => Err(unknown(why.clone())),
         None => Ok(accounts),
     }
 }

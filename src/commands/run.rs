@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Output, daemon};
+use crate::accounts::{How, Question};
 use crate::apply::{self, Options, Session, may_change};
 use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
@@ -223,8 +224,12 @@ pub fn pin(
 pub fn owners(user: &str) -> Vec<Owner> {
     let line = Key::new(user).map(Owner::User);
     let uid = user.parse().ok().or_else(|| {
-        let account = nix::unistd::User::from_name(user).ok()??;
-        Some(account.uid.as_raw())
+        let question = Question {
+            names: [user.to_string()].into(),
+            without_groups: true,
+            ..Question::default()
+        };
+        question.ask(How::Here).ok()?.by_name.remove(user)?
     });
     line.into_iter().chain(uid.map(Owner::Uid)).collect()
 }

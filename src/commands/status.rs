@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Output, run};
-use crate::accounts::{self, Question};
+use crate::accounts::{How, Question};
 use crate::cgroup::Instance;
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -76,7 +76,7 @@ fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<StatusInputs, Failure>
         ..StatusInputs::default()
     };
     let Some(instance) = kernel.instance() else { return Ok(inputs) };
-    let mut question = Question::default();
+    let mut question = Question { without_groups: true, ..Question::default() };
     for claim in snapshot.observation.state.claims.keys() {
         let Claim::Owner(owner) = claim else { continue };
         if let Owner::Uid(uid) = owner {
@@ -88,7 +88,8 @@ fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<StatusInputs, Failure>
             inputs.since.insert(owner.clone(), made);
         }
     }
-    let found = accounts::lookup(question, std::path::Path::new(accounts::SUBUID));
+    // Who has no answer has no name.
+    let found = question.ask(How::Here).unwrap_or_default();
     inputs.names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name)).collect();
     Ok(inputs)
 }

@@ -44,7 +44,6 @@ use backoff::Backoff;
 use file::PolicyFile;
 use followed::Followed;
 use muted::Muted;
-pub use names::ask_and_wait;
 use names::{Names, News};
 pub use namespace::Bound;
 use queue::Queue;
@@ -267,7 +266,7 @@ fn who_runs(session: &Session) -> Result<Accounts, Failure> {
     let scan = process::scan(&session.kernel.proc_root).map_err(Failure::refused)?;
     let mut question = Question::of(&session.policy);
     question.running = process::running_uids(&scan.processes, &session.kernel.view()?);
-    Ok(ask_and_wait(question, names::LIMIT))
+    Ok(names::ask_first(question))
 }
 
 /// The first apply. A change that waits to be confirmed is waited for.
@@ -399,7 +398,7 @@ impl Watch {
             self.processes.as_ref().map(AsFd::as_fd),
             Some(self.links.as_fd()),
             self.file.listen(),
-            self.names.child().map(AsFd::as_fd),
+            self.names.asking().map(AsFd::as_fd),
             self.subuid.as_ref().map(AsFd::as_fd),
         ];
         let mut polled: Vec<PollFd<'_>> =
@@ -489,7 +488,7 @@ impl Watch {
                 self.after_asking();
             }
             Task::GiveUpAsking => {
-                let news = self.names.give_up(&mut self.accounts, now);
+                let news = self.names.on_due(&mut self.accounts, now);
                 self.after_names(news);
             }
             Task::Collect => self.reconcile(),

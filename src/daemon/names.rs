@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::accounts::{Question, apart};
+use crate::accounts::How;
+use crate::accounts::asking::{Asking, Question, Unanswered};
 use crate::facts::{Account, Accounts};
-use crate::sys::offspring::Offspring;
 
 /// How long NSS may take.
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ const FORGET_SUBORDINATE: Duration = Duration::from_secs(300);
 /// At most one question at a time.
 #[derive(Default)]
 pub struct Names {
-    asking: Option<(Offspring, Asked, Instant)>,
+    asking: Option<(Asking, Asked)>,
     newcomers: BTreeSet<u32>,
     /// The same in somebody's range of subordinate uids.
     subordinates: BTreeSet<u32>,
@@ -98,14 +98,15 @@ impl Names {
         });
     }
 
-    pub fn child(&self) -> Option<&Offspring> {
-        self.asking.as_ref().map(|(child, ..)| child)
+    /// The question under way.
+    pub fn asking(&self) -> Option<&Asking> {
+        self.asking.as_ref().map(|(asking, _)| asking)
     }
 
     /// When the question under way has taken too long, or the next one may begin.
     pub fn due(&self) -> Option<Instant> {
         match &self.asking {
-            Some((_, _, since)) => Some(*since + LIMIT),
+            Some((asking, _)) => asking.due(),
             None if self.subordinates.is_empty() => None,
             None => self.asked_subordinates.map(|last| last + PAUSE),
         }
@@ -113,24 +114,25 @@ impl Names {
 
     /// Whether the answer about the policy's names is still to come.
     pub fn is_asking_about_all(&self) -> bool {
-        self.all.is_some() || matches!(&self.asking, Some((_, Asked::All(_), _)))
+        self.all.is_some() || matches!(&self.asking, Some((_, Asked::All(_))))
     }
 
     /// Whether the answer about somebody is still to come.
     pub fn is_asking_about(&self, uid: u32) -> bool {
         let asked = match &self.asking {
-            Some((_, Asked::Newcomers(uids), _)) => uids.contains(&uid),
+            Some((_, Asked::Newcomers(uids))) => uids.contains(&uid),
             _ => false,
         };
         asked || self.newcomers.contains(&uid) || self.subordinates.contains(&uid)
     }
 
-    /// Takes an answer, if one has come, into `accounts`.
+    /// Takes what came of the question under way, if anything has, into `accounts`. One that has
+    /// taken too long is over.
     pub fn hear(&mut self, accounts: &mut Accounts) -> News {
-        let Some((child, ..)) = &mut self.asking else { return News::None };
-        let Some(answer) = child.answer() else { return News::None };
-        let Some((_, asked, _)) = self.asking.take() else { return News::None };
-        let news = match apart::answer(&answer) {
+        let Some((asking, _)) = &mut self.asking else { return News::None };
+        let Some(answer) = asking.answer() else { return News::None };
+        let Some((_, asked)) = self.asking.take() else { return News::None };
+        let news = match answer {
             Ok(answer) => {
                 let news = take_in(accounts, answer, &asked);
                 self.note_absent(accounts, Instant::now());
@@ -146,18 +148,16 @@ impl Names {
         }
     }
 
-    /// Kills a question that has taken too long, or begins one that had to wait.
-    pub fn give_up(&mut self, accounts: &mut Accounts, now: Instant) -> News {
+    /// Gives up a question that has taken too long, or begins one that had to wait.
+    pub fn on_due(&mut self, accounts: &mut Accounts, now: Instant) -> News {
         if self.due().is_none_or(|due| due > now) {
             return News::None;
         }
-        if self.asking.take().is_none() {
-            self.go_on();
-            return News::None;
+        if self.asking.is_some() {
+            return self.hear(accounts);
         }
-        let new = unanswered(accounts, &format!("no answer within {} s", LIMIT.as_secs()));
         self.go_on();
-        new
+        News::None
     }
 
     fn note_absent(&mut self, accounts: &Accounts, now: Instant) {
@@ -196,9 +196,9 @@ impl Names {
                 (question, Asked::Newcomers(uids))
             }
         };
-        match apart::ask(question) {
-            Ok(child) => self.asking = Some((child, asked, Instant::now())),
-            Err(error) => log::warn!("cannot start a child that asks NSS: {error}"),
+        match question.start(Some(LIMIT)) {
+            Ok(asking) => self.asking = Some((asking, asked)),
+            Err(why) => log::warn!("NSS: {why}"),
         }
     }
 }
@@ -224,31 +224,30 @@ fn first(uids: &mut BTreeSet<u32>, many: usize) -> BTreeSet<u32> {
     std::mem::replace(uids, rest)
 }
 
-/// Asks and waits, but not for longer than `limit`.
-pub fn ask_and_wait(question: Question, limit: Duration) -> Accounts {
+/// What the accounts are before the daemon's loop begins; waits for the answer.
+pub fn ask_first(question: Question) -> Accounts {
     let running = question.running.clone();
-    let mut accounts = Accounts { running, ..Accounts::default() };
-    let mut names = Names::default();
-    names.ask_all(question);
-    if names.child().is_none() {
-        unanswered(&mut accounts, "no child can be started that asks");
-    }
-    let until = Instant::now() + limit;
-    while names.child().is_some() {
-        names.hear(&mut accounts);
-        if names.child().is_some() && Instant::now() > until {
-            unanswered(&mut accounts, "no answer in time");
-            break;
+    match question.ask(How::Within(LIMIT)) {
+        Ok(accounts) => {
+            warn_of_gaps(&accounts);
+            accounts
         }
-        std::thread::sleep(Duration::from_millis(1));
+        Err(why) => {
+            let mut accounts = Accounts { running, ..Accounts::default() };
+            unanswered(&mut accounts, &why);
+            accounts
+        }
     }
-    accounts
 }
 
-fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
+fn warn_of_gaps(answer: &Accounts) {
     if let Some(why) = &answer.unavailable {
         log::warn!("NSS could not answer: {why}; until it does, accounts are who they were");
     }
+}
+
+fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
+    warn_of_gaps(&answer);
     let before = accounts.clone();
     match asked {
         Asked::All(uids) if answer.unavailable.is_none() => {
@@ -311,7 +310,7 @@ fn named(by_name: &BTreeMap<String, Option<u32>>) -> BTreeMap<u32, Account> {
     by_name.iter().filter_map(|(name, uid)| Some(((*uid)?, account(name)))).collect()
 }
 
-fn unanswered(accounts: &mut Accounts, why: &str) -> News {
+fn unanswered(accounts: &mut Accounts, why: &Unanswered) -> News {
     log::warn!("NSS: {why}; until it answers, accounts are who they were");
     match &accounts.unavailable {
         Some(_) => News::None,
@@ -326,15 +325,18 @@ fn unanswered(accounts: &mut Accounts, why: &str) -> News {
 mod tests {
     use super::*;
     use crate::facts::Subuids;
+    use crate::sys::threads::alone;
     use crate::tree::UidRange;
 
     #[test]
     fn nss_is_asked_by_a_child() {
         let question = Question { running: BTreeSet::from([0]), ..Question::default() };
-        let accounts = ask_and_wait(question, LIMIT);
-        assert_eq!(accounts.by_uid[&0].name, "root");
-        assert_eq!(accounts.running, BTreeSet::from([0]));
-        assert_eq!(accounts.unavailable, None);
+        alone(|| {
+            let accounts = ask_first(question);
+            assert_eq!(accounts.by_uid[&0].name, "root");
+            assert_eq!(accounts.running, BTreeSet::from([0]));
+            assert_eq!(accounts.unavailable, None);
+        });
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use log::{debug, warn};
 
-use crate::accounts::{self, Question};
+use crate::accounts::{How, Question};
 use crate::cgroup;
 use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation};
 use crate::host::Kernel;
@@ -105,8 +105,8 @@ pub enum Processes {
 /// Who says who the accounts are.
 #[derive(Clone, Debug)]
 pub enum Whom<'a> {
-    /// NSS, which is asked about these and about those that run; `apart`: by a child.
-    Nss { question: Question, apart: bool },
+    /// NSS, which is asked this and about those that run.
+    Nss { question: Question, how: How },
     /// Somebody asked before.
     Known(&'a Accounts),
 }
@@ -173,12 +173,10 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
         facts.units = Some(units);
     }
     match wanted.accounts {
-        Some(Whom::Nss { mut question, apart }) => {
+        Some(Whom::Nss { mut question, how }) => {
             question.running.extend(running.unwrap_or_default());
-            facts.accounts = match apart {
-                true => accounts::lookup_apart(question),
-                false => accounts::lookup(question, Path::new(accounts::SUBUID)),
-            };
+            let running = question.running.clone();
+            facts.accounts = question.ask(how).unwrap_or_else(|why| why.accounts(running));
         }
         Some(Whom::Known(accounts)) => {
             facts.accounts = accounts.clone();

@@ -7,6 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, fork, setsid};
 
+use super::threads::expect_one;
+
 /// Which of the two this is.
 pub enum Detached {
     /// The one that was there before; the guard's pid.
@@ -19,11 +21,15 @@ pub enum Detached {
 const CONFIRM: Signal = Signal::SIGUSR1;
 
 /// Forks a guard. What it waits for is blocked before, so that no confirmation is lost.
+///
+/// # Errors
+/// This process has more than one thread, or there can be no process more.
 pub fn detach() -> io::Result<Detached> {
+    expect_one()?;
     let mut waited_for = SigSet::empty();
     waited_for.add(CONFIRM);
     waited_for.thread_block()?;
-    // SAFETY: this process has one thread, so the child may go on as it likes.
+    // SAFETY: this process has one thread (`expect_one`), so the child may go on as it likes.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Detached::Parent(child.as_raw().cast_unsigned())),
         ForkResult::Child => {

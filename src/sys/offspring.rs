@@ -13,6 +13,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
+use super::threads::expect_one;
+
 /// Killed, and not gone yet: one in uninterruptible sleep (a hung NFS mount, a broken disk) ends
 /// only when what it waits for does, if ever. Whoever is dropped or started next reaps those that
 /// have.
@@ -30,15 +32,20 @@ pub struct Offspring {
 }
 
 impl Offspring {
-    /// Forks a child that does `work` and says its result. The process must have one thread.
+    /// Forks a child that does `work` and says its result.
+    ///
+    /// # Errors
+    /// This process has more than one thread; no process or pipe more; too many children that
+    /// cannot be killed.
     pub fn start(work: impl FnOnce() -> Vec<u8>) -> io::Result<Offspring> {
+        expect_one()?;
         if bury(None) >= MOST_DYING {
             return Err(io::Error::other(format!(
                 "{MOST_DYING} of its kind hang so that they cannot even be killed"
             )));
         }
         let (ours, theirs): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
-        // SAFETY: this process has one thread, so the child may go on as it likes.
+        // SAFETY: this process has one thread (`expect_one`), so the child may go on as it likes.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -110,6 +117,7 @@ fn is_dying(pid: Pid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::threads::alone;
 
     fn wait(child: &mut Offspring) -> Vec<u8> {
         let until = Instant::now() + Duration::from_secs(20);
@@ -124,61 +132,73 @@ mod tests {
 
     #[test]
     fn an_answer_larger_than_a_pipe_comes_whole() {
-        let mut child = Offspring::start(|| vec![7; 300_000]).unwrap();
-        assert_eq!(wait(&mut child), vec![7; 300_000]);
+        alone(|| {
+            let mut child = Offspring::start(|| vec![7; 300_000]).unwrap();
+            assert_eq!(wait(&mut child), vec![7; 300_000]);
+        });
     }
 
     #[test]
     fn a_child_that_panics_says_nothing_and_one_that_hangs_is_killed() {
-        let mut child = Offspring::start(|| panic!("on purpose")).unwrap();
-        assert_eq!(wait(&mut child), Vec::<u8>::new());
-        let mut child = Offspring::start(|| {
-            std::thread::sleep(Duration::from_secs(600));
-            Vec::new()
-        })
-        .unwrap();
-        assert_eq!(child.answer(), None);
-        let start = Instant::now();
-        drop(child);
-        assert!(start.elapsed() < Duration::from_secs(20));
+        alone(|| {
+            let mut child = Offspring::start(|| panic!("on purpose")).unwrap();
+            assert_eq!(wait(&mut child), Vec::<u8>::new());
+            let mut child = Offspring::start(|| {
+                std::thread::sleep(Duration::from_secs(600));
+                Vec::new()
+            })
+            .unwrap();
+            assert_eq!(child.answer(), None);
+            let start = Instant::now();
+            drop(child);
+            assert!(start.elapsed() < Duration::from_secs(20));
+        });
+    }
+
+    #[test]
+    fn a_process_with_two_threads_starts_none() {
+        let error = Offspring::start(Vec::new).map(|_| ()).unwrap_err().to_string();
+        assert!(error.starts_with("this process has "), "{error}");
     }
 
     /// As one in uninterruptible sleep, a traced child is not to be reaped after it was killed,
     /// until its tracer lets go.
     #[test]
     fn one_that_cannot_be_reaped_is_not_waited_for() {
-        let child = Offspring::start(|| {
-            std::thread::sleep(Duration::from_secs(600));
-            Vec::new()
-        })
-        .unwrap();
-        let pid = child.pid;
-        let (reads, writes) = nix::unistd::pipe().unwrap();
-        // SAFETY: the child makes system calls only.
-        let tracer = match unsafe { fork() }.unwrap() {
-            ForkResult::Parent { child } => child,
-            ForkResult::Child => unsafe {
-                let none = std::ptr::null_mut::<libc::c_void>();
-                let seized = libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw(), none, none);
-                let _ = nix::unistd::write(&writes, if seized == 0 { b"+" } else { b"-" });
-                libc::sleep(600);
-                libc::_exit(0)
-            },
-        };
-        let mut seized = [0];
-        nix::unistd::read(&reads, &mut seized).unwrap();
-        assert_eq!(&seized, b"+", "it is traced");
-        let start = Instant::now();
-        drop(child);
-        assert!(start.elapsed() < Duration::from_secs(5), "waited for {:?}", start.elapsed());
-        assert!(is_dying(pid));
-        kill(tracer, Signal::SIGKILL).unwrap();
-        waitpid(tracer, None).unwrap();
-        let until = Instant::now() + Duration::from_secs(20);
-        while is_dying(pid) {
-            bury(None);
-            assert!(Instant::now() < until, "never reaped");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        alone(|| {
+            let child = Offspring::start(|| {
+                std::thread::sleep(Duration::from_secs(600));
+                Vec::new()
+            })
+            .unwrap();
+            let pid = child.pid;
+            let (reads, writes) = nix::unistd::pipe().unwrap();
+            // SAFETY: the child makes system calls only.
+            let tracer = match unsafe { fork() }.unwrap() {
+                ForkResult::Parent { child } => child,
+                ForkResult::Child => unsafe {
+                    let none = std::ptr::null_mut::<libc::c_void>();
+                    let seized = libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw(), none, none);
+                    let _ = nix::unistd::write(&writes, if seized == 0 { b"+" } else { b"-" });
+                    libc::sleep(600);
+                    libc::_exit(0)
+                },
+            };
+            let mut seized = [0];
+            nix::unistd::read(&reads, &mut seized).unwrap();
+            assert_eq!(&seized, b"+", "it is traced");
+            let start = Instant::now();
+            drop(child);
+            assert!(start.elapsed() < Duration::from_secs(5), "waited for {:?}", start.elapsed());
+            assert!(is_dying(pid));
+            kill(tracer, Signal::SIGKILL).unwrap();
+            waitpid(tracer, None).unwrap();
+            let until = Instant::now() + Duration::from_secs(20);
+            while is_dying(pid) {
+                bury(None);
+                assert!(Instant::now() < until, "never reaped");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
     }
 }

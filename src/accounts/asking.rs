@@ -1,0 +1,204 @@
+//! The one door to NSS: what is asked, who asks it and how long that may take, and what comes back.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::SUBUID;
+use super::lookup::lookup;
+use crate::facts::Accounts;
+use crate::policy::{Lookups, Policy};
+use crate::sys::offspring::Offspring;
+
+/// What to ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// Accounts that the policy names.
+    pub names: BTreeSet<String>,
+    /// Groups that the policy names (`gid`).
+    pub groups: BTreeSet<String>,
+    /// Uids that the policy names one by one.
+    pub uids: BTreeSet<u32>,
+    /// Uids that have a process in the links' network namespace.
+    pub running: BTreeSet<u32>,
+    /// Nobody needs to know which groups an account is in: of a name then only the uid is asked,
+    /// and of who runs only the name. Groups cost more than everything else of 10,000 names
+    /// together.
+    pub without_groups: bool,
+    /// All of `/etc/subuid`. Otherwise only the lines that decide about who runs: a host may have
+    /// one for each of 60,000 accounts.
+    pub all_subuids: bool,
+}
+
+impl Question {
+    /// What a policy makes it necessary to ask, beside who runs.
+    pub fn of(policy: &Policy) -> Question {
+        let Lookups { accounts, uids, groups, memberships } = policy.lookups();
+        let running = BTreeSet::new();
+        let without_groups = !memberships;
+        Question { names: accounts, groups, uids, running, without_groups, all_subuids: true }
+    }
+
+    /// Both questions at once.
+    pub fn and(mut self, other: Question) -> Question {
+        self.names.extend(other.names);
+        self.groups.extend(other.groups);
+        self.uids.extend(other.uids);
+        self.running.extend(other.running);
+        self.without_groups &= other.without_groups;
+        self.all_subuids |= other.all_subuids;
+        self
+    }
+}
+
+/// Who asks, and how long that may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// This process, which waits. It loads NSS's modules for good, and they may start threads and
+    /// hold locks: nothing that forks afterwards may ask so.
+    Here,
+    /// A child, for which this process waits as long as it takes.
+    Apart,
+    /// A child, which is killed after so long.
+    Within(Duration),
+}
+
+/// Why a question has no answer at all. What NSS could not say of a question that it answered is
+/// in [`Accounts::unavailable`].
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    #[error("cannot start a child that asks: {0}")]
+    NoChild(#[source] io::Error),
+    /// Its child ended, or was killed, before it had said all.
+    #[error("the one who asked it ended: {0}")]
+    Ended(#[source] serde_json::Error),
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+}
+
+impl Unanswered {
+    /// What is known all the same: who runs, and that NSS was unavailable.
+    pub fn accounts(&self, running: BTreeSet<u32>) -> Accounts {
+        Accounts { running, unavailable: Some(self.to_string()), ..Accounts::default() }
+    }
+}
+
+impl Question {
+    /// Asks and waits. What NSS says does not exist is `None` in `by_name` and `groups`, and a uid
+    /// that no account has is in `absent`; what it could not answer is in none of the maps, and
+    /// `unavailable` says why.
+    pub fn ask(self, how: How) -> Result<Accounts, Unanswered> {
+        let limit = match how {
+            How::Here => return Ok(lookup(self, Path::new(SUBUID))),
+            How::Apart => None,
+            How::Within(limit) => Some(limit),
+        };
+        let mut asking = self.start(limit)?;
+        loop {
+            if let Some(answer) = asking.answer() {
+                return answer;
+            }
+            let left = asking.due().map(|due| due.saturating_duration_since(Instant::now()));
+            // Never short of the time that is left, which would be a loop without rest.
+            let wait = left.map(|left| left + Duration::from_millis(1));
+            let wait = wait.map_or(PollTimeout::NONE, |wait| {
+                PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
+            });
+            // Whatever ends it early, the pipe is read again.
+            let _readable = poll(&mut [PollFd::new(asking.as_fd(), PollFlags::POLLIN)], wait);
+        }
+    }
+
+    /// Has a child ask, while this process does something else. `limit`: after so long it is
+    /// killed.
+    pub fn start(self, limit: Option<Duration>) -> Result<Asking, Unanswered> {
+        let child = Offspring::start(move || {
+            let accounts = lookup(self, Path::new(SUBUID));
+            serde_json::to_vec(&accounts).unwrap_or_default()
+        });
+        let child = child.map_err(Unanswered::NoChild)?;
+        Ok(Asking { child, since: Instant::now(), limit })
+    }
+}
+
+/// A question that a child is asking. Its descriptor is readable when there is more to hear.
+/// Dropped, the child is killed.
+pub struct Asking {
+    child: Offspring,
+    since: Instant,
+    limit: Option<Duration>,
+}
+
+impl Asking {
+    /// When it will have taken too long.
+    pub fn due(&self) -> Option<Instant> {
+        Some(self.since + self.limit?)
+    }
+
+    /// What came of it; `None`: nothing so far, and there is time left. Never blocks.
+    pub fn answer(&mut self) -> Option<Result<Accounts, Unanswered>> {
+        if let Some(said) = self.child.answer() {
+            return Some(parse(&said));
+        }
+        let limit = self.limit.filter(|limit| self.since.elapsed() >= *limit)?;
+        Some(Err(Unanswered::TimedOut(limit)))
+    }
+}
+
+impl AsFd for Asking {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.as_fd()
+    }
+}
+
+fn parse(said: &[u8]) -> Result<Accounts, Unanswered> {
+    serde_json::from_slice(said).map_err(Unanswered::Ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::threads::alone;
+
+    #[test]
+    fn a_child_answers_as_this_process_would() {
+        alone(|| {
+            let question = Question { running: [0, 3_999_999_999].into(), ..Question::default() };
+            let here = question.clone().ask(How::Here).unwrap();
+            assert_eq!(question.clone().ask(How::Apart).unwrap(), here);
+            assert_eq!(question.ask(How::Within(Duration::from_secs(60))).unwrap(), here);
+            assert_eq!(here.by_uid[&0].name, "root");
+        });
+    }
+
+    #[test]
+    fn who_says_nothing_is_no_answer() {
+        let why = parse(b"").unwrap_err();
+        assert!(why.to_string().starts_with("the one who asked it ended"), "{why}");
+        let accounts = why.accounts([7].into());
+        assert_eq!((accounts.running, accounts.unavailable), ([7].into(), Some(why.to_string())));
+    }
+
+    #[test]
+    fn a_question_that_takes_too_long_is_given_up() {
+        alone(|| {
+            let child = Offspring::start(|| {
+                std::thread::sleep(Duration::from_secs(600));
+                Vec::new()
+            });
+            let limit = Duration::from_secs(1);
+            let mut asking = Asking { child: child.unwrap(), since: Instant::now(), limit: None };
+            assert_eq!(asking.due(), None);
+            assert!(asking.answer().is_none());
+            asking.limit = Some(limit);
+            assert!(asking.due().is_some_and(|due| due > Instant::now()));
+            asking.since -= limit;
+            let why = asking.answer().unwrap().unwrap_err();
+            assert_eq!(why.to_string(), "no answer within 1 s");
+        });
+    }
+}
