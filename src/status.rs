@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::desired::{group_guarantee_is_derived, guarantee_is_derived};
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
-use crate::tree::{Claim, Class, Filter, Key, LinkName, Owner, Role, Tag, Tree};
+use crate::tree::{Claim, Class, Filter, Key, Owner, Port, Role, Tag, Tree};
 use crate::units::{ClassId, Rate};
 
 pub use table::table;
@@ -139,9 +139,9 @@ pub struct StatusInputs {
 /// Puts a look at the kernel into status's shape. Pure.
 pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
     let observation = &snapshot.observation;
-    let mut links: Vec<(&LinkName, &Tree)> = observation.state.links.iter().collect();
-    let index = |name: &LinkName| observation.facts.links.get(name).map(|facts| facts.ifindex);
-    links.sort_by_key(|(name, _)| index(name));
+    let mut trees: Vec<(&Port, &Tree)> = observation.state.trees.iter().collect();
+    let index = |port: &Port| observation.facts.links.get(&port.link).map(|facts| facts.ifindex);
+    trees.sort_by_key(|(port, _)| index(port));
     let group = |(claim, classid): (&'a Claim, &'a ClassId)| match claim {
         Claim::Owner(Owner::Group(key)) => Some((*classid, key)),
         _ => None,
@@ -150,9 +150,9 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
         observation.state.claims.iter().filter_map(group).collect();
     Status {
         version: 1,
-        links: links
+        links: trees
             .into_iter()
-            .map(|(name, tree)| View { snapshot, inputs, name, tree, groups: &groups }.link())
+            .map(|(port, tree)| View { snapshot, inputs, port, tree, groups: &groups }.link())
             .collect(),
         foreign: foreign(snapshot),
     }
@@ -174,7 +174,7 @@ fn foreign(snapshot: &Snapshot) -> Vec<String> {
 struct View<'a> {
     snapshot: &'a Snapshot,
     inputs: &'a StatusInputs,
-    name: &'a LinkName,
+    port: &'a Port,
     tree: &'a Tree,
     groups: &'a BTreeMap<ClassId, &'a Key>,
 }
@@ -211,9 +211,9 @@ impl View<'_> {
             }
         }
         Link {
-            dev: self.name.to_string(),
+            dev: self.port.link.to_string(),
             netns: self.inputs.netns,
-            direction: "egress",
+            direction: self.port.direction.as_str(),
             classifier,
             rate_bit: rate.map_or(0, Rate::bits_per_second),
             users,
@@ -222,7 +222,7 @@ impl View<'_> {
             unshaped: pool(ClassId::UNSHAPED, None),
             retired,
             rules: self.inputs.rules.then(|| self.rules()),
-            direct_packets: self.snapshot.direct_packets.get(self.name).copied().unwrap_or(0),
+            direct_packets: self.snapshot.direct_packets.get(self.port).copied().unwrap_or(0),
         }
     }
 
@@ -241,7 +241,7 @@ impl View<'_> {
                 owners.into_iter().next().unwrap_or_else(|| class.to_string())
             }
         };
-        let lines = self.snapshot.rules.get(self.name).into_iter().flatten();
+        let lines = self.snapshot.rules.get(self.port).into_iter().flatten();
         lines
             .map(|(line, (class, packets))| Rule {
                 rule: line.get(),
@@ -286,7 +286,7 @@ impl View<'_> {
     fn numbers(&self, id: ClassId) -> Option<ClassNumbers> {
         let class: &Class = self.tree.classes.get(&id)?;
         let psched = self.snapshot.observation.facts.psched;
-        let counters = self.snapshot.counters(self.name, id).copied().unwrap_or_default();
+        let counters = self.snapshot.counters(self.port, id).copied().unwrap_or_default();
         let rate_bit = class.rate.bits_per_second();
         let (prio, quantum, derived) = match class.role {
             Role::Inner => (None, None, group_guarantee_is_derived(class.burst)),

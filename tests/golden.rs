@@ -128,7 +128,7 @@ fn observe(text: &str) -> Observation {
     }
     unclaimed_is_foreign(&mut observation);
     for (link, facts) in &mut observation.facts.links {
-        if observation.state.links.contains_key(link) {
+        if observation.state.trees.contains_key(&link.egress()) {
             facts.root = RootQdisc::Ours;
         }
     }
@@ -140,13 +140,13 @@ fn unclaimed_is_foreign(observation: &mut Observation) {
     let state = &mut observation.state;
     let claimed: BTreeSet<ClassId> =
         state.claims.values().filter_map(|id| id.our_class()).collect();
-    for (link, tree) in &mut state.links {
+    for (port, tree) in &mut state.trees {
         let fixed = [ClassId::LINK, ClassId::DEFAULT, ClassId::UNSHAPED];
         let ours = |id: &ClassId| fixed.contains(id) || claimed.contains(id);
         let foreign = tree.classes.keys().filter(|id| !ours(id));
         observation
             .foreign
-            .extend(foreign.map(|id| Foreign::Class { link: link.clone(), classid: *id }));
+            .extend(foreign.map(|id| Foreign::Class { port: port.clone(), classid: *id }));
         tree.classes.retain(|id, _| ours(id));
         tree.leaves.retain(|id, _| ours(id));
     }
@@ -155,7 +155,7 @@ fn unclaimed_is_foreign(observation: &mut Observation) {
 /// One thing that happened since, as the head of this file lists them.
 fn edit(observation: &mut Observation, words: &[&str]) {
     let class = |text: &str| text.parse::<ClassId>().unwrap();
-    let link = |name: &str| LinkName::new(name).unwrap();
+    let port = |name: &str| LinkName::new(name).unwrap().egress();
     let state = &mut observation.state;
     match words {
         ["runs", names @ ..] => {
@@ -166,7 +166,7 @@ fn edit(observation: &mut Observation, words: &[&str]) {
             observation.facts.quiet.insert(class(classid));
         }
         ["class", dev, classid, numbers @ ..] => {
-            let tree = state.links.get_mut(&link(dev)).unwrap();
+            let tree = state.trees.get_mut(&port(dev)).unwrap();
             let class = tree.classes.get_mut(&class(classid)).unwrap();
             for number in numbers.chunks(2) {
                 let rate: Rate = number[1].parse().unwrap();
@@ -178,14 +178,14 @@ fn edit(observation: &mut Observation, words: &[&str]) {
             }
         }
         ["root", dev, classid] => {
-            let tree = state.links.get_mut(&link(dev)).unwrap();
+            let tree = state.trees.get_mut(&port(dev)).unwrap();
             tree.classes.get_mut(&class(classid)).unwrap().parent = None;
         }
         ["gone", "cgroup", claim] => {
             state.claims.remove(&claim.parse().unwrap()).unwrap();
         }
         ["gone", dev, what, which] => {
-            let tree = state.links.get_mut(&link(dev)).unwrap();
+            let tree = state.trees.get_mut(&port(dev)).unwrap();
             let gone = match *what {
                 "class" => {
                     tree.leaves.remove(&class(which));
@@ -202,7 +202,7 @@ fn edit(observation: &mut Observation, words: &[&str]) {
         }
         ["foreign", dev, classid] => {
             let classid = classid.parse().unwrap();
-            observation.foreign.push(Foreign::Class { link: link(dev), classid });
+            observation.foreign.push(Foreign::Class { port: port(dev), classid });
         }
         ["macvlan"] => observation.facts.own_sockets_only = false,
         other => panic!("{other:?} is nothing that can happen"),

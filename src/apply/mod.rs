@@ -102,7 +102,8 @@ pub struct InForce {
 impl InForce {
     fn new(meaning: Meaning, state: KernelState) -> InForce {
         let Facts { accounts, links, .. } = meaning.snapshot.observation.facts;
-        let shaped = links.into_iter().filter(|(name, _)| state.links.contains_key(name));
+        let is_shaped = |name: &LinkName| state.trees.keys().any(|port| port.link == *name);
+        let shaped = links.into_iter().filter(|(name, _)| is_shaped(name));
         let links = shaped.map(|(name, facts)| (name, facts.ifindex)).collect();
         let retired = state.claims.keys().any(|claim| claim.retired().is_some());
         let draining = retired || !meaning.draining.is_empty();

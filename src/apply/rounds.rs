@@ -13,7 +13,7 @@ use crate::host::observe::{self, ObserveError, Wanted};
 use crate::plan::{Journal, Phase, Plan, Step, diff};
 use crate::process::Seen;
 use crate::sys::signal;
-use crate::tree::{Claim, KernelState, LinkName};
+use crate::tree::{Claim, KernelState, LinkName, Port};
 use crate::units::Minor;
 
 /// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet,
@@ -144,11 +144,12 @@ impl Run<'_, '_> {
         let steps = || planned.0.steps.iter().map(|planned| &planned.step);
         let is_wanted = steps().any(|step| step == &*failed.step);
         let links = &meaning.snapshot.facts().links;
-        let made_here = |link: &LinkName| {
-            links.get(link).is_some_and(|facts| self.journal.has_root(facts.ifindex))
+        let made_here = |port: &Port| {
+            let facts = links.get(&port.link);
+            facts.is_some_and(|facts| self.journal.has_root(port.at(facts.ifindex)))
         };
         let was_undone =
-            steps().any(|step| matches!(step, Step::AddRoot { link } if made_here(link)));
+            steps().any(|step| matches!(step, Step::AddRoot { port } if made_here(port)));
         let contradicts = failed.source.contradicts() || was_undone;
         if is_wanted && contradictions > 1 && !contradicts {
             return Err(trouble);
@@ -235,7 +236,7 @@ impl Run<'_, '_> {
     /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure.
     /// `facts`: those that the plan was made with; of a link that went since, nothing is to do.
     fn verify(&mut self, desired: &KernelState, facts: &Facts) -> Result<(), Trouble> {
-        let links = desired.links.keys().map(ToString::to_string).collect();
+        let links = desired.trees.keys().map(|port| port.link.to_string()).collect();
         let wanted = Wanted { links, ..Wanted::default() };
         let now = observe::observe(&mut self.session.kernel, wanted)?.observation;
         let mut missing = diff(&now.state, desired, &now.foreign);
@@ -247,7 +248,7 @@ impl Run<'_, '_> {
         missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !held.contains(link)));
         let index = |facts: &Facts, link: &LinkName| facts.links.get(link).map(|it| it.ifindex);
         let went = |link: &LinkName| index(facts, link) != index(&now.facts, link);
-        self.link_went = desired.links.keys().any(went);
+        self.link_went = desired.trees.keys().any(|port| went(&port.link));
         missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !went(link)));
         let Some(first) = missing.steps.first() else { return Ok(()) };
         let cause = Cause::Unverified(missing.to_string());

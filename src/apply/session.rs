@@ -210,7 +210,7 @@ impl Session {
         for owner in state.claims.keys().filter_map(Claim::comes_and_goes) {
             let class = leaving.get(owner);
             let has_class =
-                |id: &&ClassId| state.links.values().any(|tree| tree.classes.contains_key(id));
+                |id: &&ClassId| state.trees.values().any(|tree| tree.classes.contains_key(id));
             match class {
                 Some(id) if facts.quiet.contains(id) || !has_class(&id) => {
                     facts.accounts.dismiss(owner);
@@ -235,20 +235,16 @@ impl Session {
                 Some(clsact) => desired.clsact.insert(link.clone(), clsact.clone()),
                 None => desired.clsact.remove(link),
             };
-            match seen.links.get(link) {
-                Some(tree) => {
-                    // A class that stands keeps its owner.
-                    let stands = |classid: &ClassId| tree.classes.contains_key(classid);
-                    for (claim, classid) in seen.claims.iter().filter(|(_, id)| stands(id)) {
-                        if !desired.claims.values().any(|id| id == classid) {
-                            desired.claims.entry(claim.clone()).or_insert(*classid);
-                        }
+            desired.trees.retain(|port, _| port.link != *link);
+            for (port, tree) in seen.trees.iter().filter(|(port, _)| port.link == *link) {
+                // A class that stands keeps its owner.
+                let stands = |classid: &ClassId| tree.classes.contains_key(classid);
+                for (claim, classid) in seen.claims.iter().filter(|(_, id)| stands(id)) {
+                    if !desired.claims.values().any(|id| id == classid) {
+                        desired.claims.entry(claim.clone()).or_insert(*classid);
                     }
-                    desired.links.insert(link.clone(), tree.clone());
                 }
-                None => {
-                    desired.links.remove(link);
-                }
+                desired.trees.insert(port.clone(), tree.clone());
             }
         }
         Ok(desired)
@@ -325,7 +321,7 @@ impl Session {
     /// Two instances in one namespace would put the same processes into their own directories, in
     /// turn, and read each other's classids.
     fn no_other_instance(&self, model: &Model, snapshot: &Snapshot) -> Result<(), Failure> {
-        let mine = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
+        let mine = |name: &LinkName| model.links.iter().any(|link| link.port.link == *name);
         for (name, facts) in &snapshot.facts().links {
             if let RootQdisc::Foreign { r2q: Some(r2q), .. } = facts.root
                 && Mark::is_shaper(r2q)
@@ -361,29 +357,29 @@ impl Session {
         facts: &Facts,
     ) -> Option<(LinkName, String)> {
         for link in model.links.iter().filter(|_| !self.options.takeover) {
-            let Some(facts) = facts.links.get(&link.name) else { continue };
+            let Some(facts) = facts.links.get(&link.port.link) else { continue };
             if self.reclaimed.contains(&facts.ifindex) {
                 continue;
             }
             let problem = match &facts.root {
                 RootQdisc::Kernel { kind } if kind == "mq" && link.rate > ONE_LOCK => format!(
                     "{0} has one queue for each CPU ({kind}) and {1} to shape; HTB takes one lock for all of them, which may not keep up. If that is well, use --takeover (that is: tc qdisc replace dev {0} root handle 1: htb default fffe)",
-                    link.name, link.rate
+                    link.port.link, link.rate
                 ),
                 RootQdisc::Foreign { r2q: Some(r2q), .. } if Mark::is_shaper(*r2q) => {
                     let (who, cgroup) = self.instance_of(*r2q);
                     format!(
                         "{who} shapes {}: clear it there (shaper clear --cgroup {cgroup}), or use that instance (--cgroup {cgroup})",
-                        link.name
+                        link.port.link
                     )
                 }
                 RootQdisc::Foreign { kind, handle, .. } => format!(
                     "{} has a root qdisc that shaper did not make ({kind} {handle}); to replace it, use --takeover (that is: tc qdisc replace dev {} root handle 1: htb default fffe)",
-                    link.name, link.name
+                    link.port.link, link.port.link
                 ),
                 _ => continue,
             };
-            return Some((link.name.clone(), problem));
+            return Some((link.port.link.clone(), problem));
         }
         None
     }
@@ -402,7 +398,9 @@ fn names_of(policy: &Policy) -> BTreeSet<String> {
 fn links_of(model: &Model, facts: &Facts) -> BTreeMap<LinkName, LinkFacts> {
     let links = model.links.iter();
     links
-        .filter_map(|link| Some((link.name.clone(), facts.links.get(&link.name)?.clone())))
+        .filter_map(|link| {
+            Some((link.port.link.clone(), facts.links.get(&link.port.link)?.clone()))
+        })
         .collect()
 }
 
@@ -426,7 +424,7 @@ fn remember_groups(policy: &Policy, observation: &mut Observation) {
         accounts.running.iter().filter(|uid| !accounts.has_answer(**uid)).copied().collect();
     for uid in silent {
         let classid = state.claims.get(&Claim::Owner(Owner::Uid(uid)));
-        let parent = classid.and_then(|id| state.links.values().find_map(|tree| tree.parent(*id)));
+        let parent = classid.and_then(|id| state.trees.values().find_map(|tree| tree.parent(*id)));
         let key = parent.and_then(|parent| group_at.get(&parent));
         let line = key.and_then(|key| policy.groups.iter().find(|line| line.key.value == **key));
         let gid = match line.and_then(|line| line.gid.as_ref()).map(|gid| &gid.value) {
@@ -491,7 +489,7 @@ mod tests {
         let tree =
             Tree { classes: [(ClassId::ours(Minor(0x10)), class)].into(), ..Tree::default() };
         let mut observation = Observation::default();
-        observation.state.links.insert(LinkName::new("eth0").unwrap(), tree);
+        observation.state.trees.insert(LinkName::new("eth0").unwrap().egress(), tree);
         for (claim, minor) in [("uid/2000", Minor(0x10)), ("group/students", Minor::FIRST_GROUP)] {
             observation.state.claims.insert(claim.parse().unwrap(), ClassId::ours(minor));
         }

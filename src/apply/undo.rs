@@ -9,7 +9,7 @@ use crate::host::execute;
 use crate::host::observe::{self, Wanted};
 use crate::plan::{Journal, Phase, Plan, diff};
 use crate::process::{self, Process};
-use crate::tree::{Filter, KernelState, LinkName, NetCls, Pref};
+use crate::tree::{Direction, Filter, KernelState, LinkName, NetCls, Port, PortIndex, Pref};
 use crate::units::ClassId;
 
 /// Qdiscs that are whole without classes and filters of their own.
@@ -68,7 +68,11 @@ impl Before {
             let plan = diff(&now.state, &state, &now.foreign);
             if turn > 0 && plan.is_empty() {
                 let links = self.observation.facts.links.values();
-                for link in links.filter(|link| journal.has_root(link.ifindex)) {
+                let egress = |link: &&LinkFacts| PortIndex {
+                    ifindex: link.ifindex,
+                    direction: Direction::Egress,
+                };
+                for link in links.filter(|link| journal.has_root(egress(link))) {
                     restore_root(kernel, link, &now)?;
                 }
                 return Ok(gone);
@@ -98,15 +102,15 @@ impl Before {
         };
         let clsact = std::mem::take(&mut state.clsact).into_iter();
         state.clsact = clsact.filter_map(|(name, clsact)| Some((today(&name)?, clsact))).collect();
-        state.links = std::mem::take(&mut state.links)
+        state.trees = std::mem::take(&mut state.trees)
             .into_iter()
-            .filter_map(|(name, tree)| {
+            .filter_map(|(Port { link, direction }, tree)| {
                 // It was looked at.
-                self.observation.facts.links.get(&name)?;
-                match today(&name) {
-                    Some(name) => Some((name, tree)),
+                self.observation.facts.links.get(&link)?;
+                match today(&link) {
+                    Some(link) => Some((Port { link, direction }, tree)),
                     None => {
-                        gone.push(name);
+                        gone.push(link);
                         None
                     }
                 }
@@ -142,8 +146,8 @@ impl Before {
 fn keep_deciding(state: &mut KernelState, now: &KernelState) {
     let is_lost = |filter: &Filter| matches!(filter, Filter::Unknown { .. });
     let mut kept = false;
-    for (link, tree) in &mut state.links {
-        let Some(today) = now.links.get(link) else { continue };
+    for (port, tree) in &mut state.trees {
+        let Some(today) = now.trees.get(port) else { continue };
         let mut keep = |filters: &mut BTreeMap<Pref, Filter>, today: &BTreeMap<Pref, Filter>| {
             for pair in [Pref::PROGRAM, Pref::TAG] {
                 if pair.iter().any(|pref| filters.get(pref).is_some_and(is_lost)) {

@@ -109,9 +109,12 @@ impl Session {
             .filter(|line| model.links.iter().all(|link| link.place != line.name.at.place))
             .map(|line| &line.name.value)
             .collect();
-        let shaped = |name: &LinkName| model.links.iter().any(|link| link.name == *name);
+        let shaped = |name: &LinkName| model.links.iter().any(|link| link.port.link == *name);
         let is_shaped = |index: u32| {
-            model.links.iter().any(|link| facts.get(&link.name).is_some_and(|f| f.ifindex == index))
+            model
+                .links
+                .iter()
+                .any(|link| facts.get(&link.port.link).is_some_and(|f| f.ifindex == index))
         };
         let is_open = |name: &LinkName| {
             let device = facts.get(name);
@@ -124,9 +127,9 @@ impl Session {
                 line => line.means(name, altnames),
             })
         };
-        let standing = snapshot.observation.state.links.keys();
-        let names: Vec<&LinkName> =
-            standing.filter(|name| is_open(name) && !shaped(name)).collect();
+        let standing = snapshot.observation.state.trees.keys();
+        let names: BTreeSet<&LinkName> =
+            standing.map(|port| &port.link).filter(|name| is_open(name) && !shaped(name)).collect();
         names.into_iter()
     }
 }

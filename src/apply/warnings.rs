@@ -13,14 +13,14 @@ impl Session {
     /// `auto` came to a classifier that a hostile local user can get around.
     pub(super) fn believes_tags(&self, desired: &KernelState, model: &Model) -> Option<Diagnostic> {
         let by_tag = |link: &&model::Link| {
-            let tree = desired.links.get(&link.name);
+            let tree = desired.trees.get(&link.port);
             let mut filters = tree.into_iter().flat_map(|tree| tree.filters.values());
             link.classifier.is_none() && filters.any(|it| *it == Filter::Tag(Tag::Cgroup))
         };
         let link = model.links.iter().find(by_tag)?;
         let message = format!(
             "{} tells users apart by their tag alone, since this kernel, or this process's capabilities (CAP_BPF), allow no eBPF: a local user who wants to can get into the default class; give that a `ceil`",
-            link.name
+            link.port.link
         );
         Some(Diagnostic::warning(Kind::Link, None, message))
     }

@@ -187,10 +187,10 @@ fn answer(
     let links = node.map_or_else(Vec::new, |node| {
         let on_link = |(link, limits): (&crate::model::Link, &Option<crate::model::Limits>)| {
             let limits = limits.as_ref()?;
-            let tree = observed.links.get(&link.name);
+            let tree = observed.trees.get(&link.port);
             let class = id.and_then(|id| tree?.classes.get(&id));
             Some(OnLink {
-                dev: link.name.to_string(),
+                dev: link.port.link.to_string(),
                 rate_bit: class.map(|class| class.rate.bits_per_second()),
                 asked_rate_bit: match limits.rate {
                     Asked::Promised(rate) => Some(rate.bits_per_second()),

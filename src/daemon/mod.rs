@@ -336,7 +336,7 @@ impl Watch {
         self.look_at_namespace(now);
         memory::give_back();
         tell(&[NotifyState::Ready]);
-        let links = self.in_force.state.links.len();
+        let links = self.in_force.state.trees.len();
         log::info!(
             "watching {}, {links} link{}",
             self.settings.file.display(),

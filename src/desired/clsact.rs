@@ -26,14 +26,14 @@ pub enum Unguarded {
 pub(super) fn wanted(model: &Model, observed: &Observation) -> BTreeMap<LinkName, Clsact> {
     let mut wanted: BTreeMap<LinkName, Clsact> = of_others(observed).collect();
     let sockets = observed.facts.program().sockets;
-    for link in model.links.iter().filter(|link| observed.facts.carries_others(&link.name)) {
-        let Ok(pref) = place(&link.name, observed) else { continue };
-        let standing = observed.state.clsact.get(&link.name);
+    for link in model.links.iter().filter(|link| observed.facts.carries_others(&link.port.link)) {
+        let Ok(pref) = place(&link.port.link, observed) else { continue };
+        let standing = observed.state.clsact.get(&link.port.link);
         let (foreign, shared) = standing
             .map(|standing| (standing.foreign.clone(), standing.shared))
             .unwrap_or_default();
         let filters = BTreeMap::from([(pref, Filter::ClearPriority(sockets))]);
-        wanted.insert(link.name.clone(), Clsact { filters, foreign, shared });
+        wanted.insert(link.port.link.clone(), Clsact { filters, foreign, shared });
     }
     wanted
 }
@@ -53,7 +53,7 @@ impl Unguarded {
         model: &'a Model,
         observed: &'a Observation,
     ) -> impl Iterator<Item = (&'a LinkName, Unguarded)> {
-        let links = model.links.iter().map(|link| &link.name);
+        let links = model.links.iter().map(|link| &link.port.link);
         let links = links.filter(|link| observed.facts.carries_others(link));
         links.filter_map(|link| Some((link, place(link, observed).err()?)))
     }

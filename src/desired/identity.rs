@@ -215,7 +215,7 @@ impl<'a> Standing<'a> {
     /// changes in place.
     fn fits(&self, node: &Node, id: ClassId, parent: ClassId) -> bool {
         self.model.links.iter().zip(&node.limits).all(|(link, limits)| {
-            let Some(tree) = self.observed.state.links.get(&link.name) else { return true };
+            let Some(tree) = self.observed.state.trees.get(&link.port) else { return true };
             let hangs_in = |id: ClassId, parent: ClassId| {
                 tree.classes.get(&id).is_none_or(|class| class.parent == Some(parent))
             };
@@ -233,7 +233,7 @@ impl<'a> Standing<'a> {
     fn retired(&self, nodes: &[ClassId]) -> BTreeMap<ClassId, Option<&'a Owner>> {
         let in_use: BTreeSet<ClassId> = nodes.iter().copied().collect();
         let trees =
-            || self.model.links.iter().filter_map(|link| self.observed.state.links.get(&link.name));
+            || self.model.links.iter().filter_map(|link| self.observed.state.trees.get(&link.port));
         let bound = |id: ClassId| {
             let own = |shard: Shard| [shard.class(), shard.root(), shard.default()];
             let with_it = id.shard().into_iter().flat_map(own);

@@ -83,18 +83,18 @@ pub fn desired_with(
         let facts = observed
             .facts
             .links
-            .get(&link.name)
-            .ok_or_else(|| Impossible::LinkGone(link.name.clone()))?;
+            .get(&link.port.link)
+            .ok_or_else(|| Impossible::LinkGone(link.port.link.clone()))?;
         let nodes = model.nodes.iter().zip(&ids.nodes);
         let here = nodes.filter(|(node, _)| node.limits[index].is_some());
         let targets = here.map(|(node, id)| (&node.owner, *id));
         let targets = targets.filter(|(owner, _)| all_targets.contains(owner)).collect();
         let tree = LinkTree { model, index, link, facts, ids: &ids, observed, targets }.build()?;
-        state.links.insert(link.name.clone(), tree);
+        state.trees.insert(link.port.clone(), tree);
     }
     state.clsact = clsact::wanted(model, observed);
     let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
-    if state.links.values().any(|tree| tree.filters.values().any(decides)) {
+    if state.trees.values().any(|tree| tree.filters.values().any(decides)) {
         let accounts = &observed.facts.accounts;
         state.owners = Some(owners::table(&model.matcher.owners(accounts), &state.claims));
     }
@@ -219,7 +219,7 @@ impl LinkTree<'_> {
 
     /// Retired classes stay as they are, with their leaf and whatever they hang under.
     fn keep_retired(&self, tree: &mut Tree) {
-        let Some(old) = self.observed.state.links.get(&self.link.name) else { return };
+        let Some(old) = self.observed.state.trees.get(&self.link.port) else { return };
         for id in self.ids.retired.keys() {
             if let Some(class) = old.classes.get(id) {
                 tree.classes.insert(*id, *class);
@@ -235,7 +235,7 @@ impl LinkTree<'_> {
     /// nothing; a tag whose class is gone falls to its default class, which has next to no
     /// guarantee.
     fn add_shards(&self, tree: &mut Tree) -> Result<(), Impossible> {
-        let old = self.observed.state.links.get(&self.link.name);
+        let old = self.observed.state.trees.get(&self.link.port);
         let mut promised: BTreeMap<Shard, u64> = BTreeMap::new();
         for (id, class) in &mut tree.classes {
             if let Some(shard) = id.shard() {
@@ -299,12 +299,14 @@ impl LinkTree<'_> {
         match classify::classifier(self.link.classifier, &facts.features) {
             Ok(Classifier::Bpf) => Ok(Tag::Bpf(facts.program())),
             Ok(Classifier::Cgroup) => Ok(Tag::Cgroup),
-            Err(source) => Err(Impossible::Classifier { link: self.link.name.clone(), source }),
+            Err(source) => {
+                Err(Impossible::Classifier { link: self.link.port.link.clone(), source })
+            }
         }
     }
 
     fn add_filters(&self, tree: &mut Tree) -> Result<(), Impossible> {
-        let standing = self.observed.state.links.get(&self.link.name).map(|old| &old.filters);
+        let standing = self.observed.state.trees.get(&self.link.port).map(|old| &old.filters);
         let filters = if self.facts.ethernet {
             let tables = classify::frame::tables_of_a_family();
             let [v4, v6] = [Family::V4, Family::V6].map(|family| self.rules(family, tables));
@@ -334,8 +336,9 @@ impl LinkTree<'_> {
     /// The link's rules in file order: those that u32 decides, and from the first that it cannot
     /// decide on the others.
     fn rules_here(&self) -> (Vec<&Rule>, Vec<&Rule>) {
-        let on_link =
-            |rule: &&Rule| rule.links.as_ref().is_none_or(|links| links.contains(&self.link.name));
+        let on_link = |rule: &&Rule| {
+            rule.links.as_ref().is_none_or(|links| links.contains(&self.link.port.link))
+        };
         let mut rules: Vec<&Rule> = self.model.rules.iter().filter(on_link).collect();
         let first = rules.iter().position(|rule| rule.needs_program()).unwrap_or(rules.len());
         let others = rules.split_off(first);
@@ -354,7 +357,7 @@ impl LinkTree<'_> {
             (true, Tag::Bpf(program)) => Some(program),
             // The model has asked what the kernel can do; this is what it has become since.
             (true, Tag::Cgroup) => {
-                let (link, source) = (self.link.name.clone(), NoClassifier::Bpf);
+                let (link, source) = (self.link.port.link.clone(), NoClassifier::Bpf);
                 return Err(Impossible::Classifier { link, source });
             }
         };
@@ -396,7 +399,9 @@ impl LinkTree<'_> {
     fn leaf_kind(&self) -> Result<LeafKind, Impossible> {
         let has = |kind: &'static str| self.observed.facts.features.leaves.contains(kind);
         let need = |kind: &'static str, leaf: LeafKind| {
-            has(kind).then_some(leaf).ok_or(Impossible::Leaf { link: self.link.name.clone(), kind })
+            has(kind)
+                .then_some(leaf)
+                .ok_or(Impossible::Leaf { link: self.link.port.link.clone(), kind })
         };
         match self.link.leaf {
             LeafChoice::Auto if has("fq_codel") => Ok(LeafKind::FqCodel),

@@ -141,7 +141,7 @@ impl Shards {
 /// Numbers that no shard has, had, or seems to have on any link.
 pub(super) fn free(observed: &Observation) -> impl Iterator<Item = Shard> {
     let claims = observed.state.claims.values().copied();
-    let classes = observed.state.links.values().flat_map(|tree| tree.classes.keys().copied());
+    let classes = observed.state.trees.values().flat_map(|tree| tree.classes.keys().copied());
     let foreign = observed.foreign.iter().filter_map(|object| match object {
         Foreign::Class { classid, .. } | Foreign::Directory { classid, .. } => Some(*classid),
         Foreign::Filter { .. } => None,

@@ -50,7 +50,7 @@ fn tree_on(observed: &Observation, text: &str) -> (KernelState, Tree) {
     let (model, _) = build(&policy, &observed.facts, BuildOptions::default())
         .unwrap_or_else(|report| panic!("{report}"));
     let state = desired(&model, observed).unwrap();
-    let tree = state.links.values().next().unwrap().clone();
+    let tree = state.trees.values().next().unwrap().clone();
     (state, tree)
 }
 

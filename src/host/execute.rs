@@ -428,7 +428,7 @@ impl<'s> Run<'_, 's> {
     fn requests(&mut self, step: &Step) -> Result<Vec<Request>, Cause> {
         let ifindex = self.ifindex(step)?;
         Ok(match step {
-            Step::AddRoot { link } => self.add_root(link, ifindex),
+            Step::AddRoot { port } => self.add_root(&port.link, ifindex),
             Step::DeleteRoot { .. } => vec![root::delete(ifindex, ClassId::ROOT)],
             Step::AddClsact { .. } => vec![clsact::add(ifindex)],
             Step::DeleteClsact { .. } => vec![clsact::delete(ifindex)],

@@ -27,7 +27,7 @@ use crate::sys::route::SocketError;
 use crate::sys::{bpf, ethtool, probe};
 use crate::tree::{
     Claim, Classifier, Clsact, Counters, Family, Filter, Foreign, LeafQdisc, LinkName, MapIds,
-    Pref, Sockets, Tag, TagHelper, Tree,
+    Port, Pref, Sockets, Tag, TagHelper, Tree,
 };
 use crate::units::{ClassId, Psched, Shard};
 pub use owners::{open_owners, replace_all_but};
@@ -55,12 +55,12 @@ pub enum ObserveError {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub observation: Observation,
-    /// By link, of the classes that are ours.
-    pub counters: BTreeMap<LinkName, BTreeMap<ClassId, Counters>>,
-    /// Packets that went past every class, by link: there was no default class for them.
-    pub direct_packets: BTreeMap<LinkName, u32>,
-    /// What the lines of `rules` have matched since their filter was made, by link.
-    pub rules: BTreeMap<LinkName, BTreeMap<NonZeroU32, RuleHits>>,
+    /// By port, of the classes that are ours.
+    pub counters: BTreeMap<Port, BTreeMap<ClassId, Counters>>,
+    /// Packets that went past every class, by port: there was no default class for them.
+    pub direct_packets: BTreeMap<Port, u32>,
+    /// What the lines of `rules` have matched since their filter was made, by port.
+    pub rules: BTreeMap<Port, BTreeMap<NonZeroU32, RuleHits>>,
     /// One pass over `/proc`; empty where it was not wanted.
     pub scan: Scan,
     /// Deciding programs stand whose maps cannot be read, and why.
@@ -68,11 +68,11 @@ pub struct Snapshot {
     /// Where each deciding program stands, and which maps it reads.
     maps: BTreeMap<Seat, MapIds>,
     /// The names of the programs of rules whose maps could not be read.
-    unread_rules: BTreeMap<(LinkName, Pref), String>,
+    unread_rules: BTreeMap<(Port, Pref), String>,
 }
 
-/// Where a filter stands: the link, the qdisc, the pref.
-type Seat = (LinkName, ClassId, Pref);
+/// Where a filter stands: the port, the qdisc, the pref.
+type Seat = (Port, ClassId, Pref);
 
 /// The class that a line of `rules` sends to, and how many packets it has matched; `None` where the
 /// kernel does not count them (without CONFIG_CLS_U32_PERF).
@@ -133,17 +133,17 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     snapshot.observation.facts.links = links.links;
     snapshot.observation.state.clsact = links.clsact;
     snapshot.observation.ingress = links.ingress;
-    for (name, seen) in links.trees {
-        snapshot.observation.state.links.insert(name.clone(), seen.tree);
+    for (port, seen) in links.trees {
+        snapshot.observation.state.trees.insert(port.clone(), seen.tree);
         snapshot.observation.foreign.extend(seen.foreign);
         snapshot.observation.bound.extend(seen.bound);
-        snapshot.direct_packets.extend(seen.direct_packets.map(|packets| (name.clone(), packets)));
+        snapshot.direct_packets.extend(seen.direct_packets.map(|packets| (port.clone(), packets)));
         let maps = seen.maps.into_iter();
-        snapshot.maps.extend(maps.map(|((at, pref), ids)| ((name.clone(), at, pref), ids)));
+        snapshot.maps.extend(maps.map(|((at, pref), ids)| ((port.clone(), at, pref), ids)));
         let programs = seen.programs.into_iter();
-        snapshot.unread_rules.extend(programs.map(|(pref, text)| ((name.clone(), pref), text)));
-        snapshot.rules.insert(name.clone(), seen.rules);
-        snapshot.counters.insert(name, seen.counters);
+        snapshot.unread_rules.extend(programs.map(|(pref, text)| ((port.clone(), pref), text)));
+        snapshot.rules.insert(port.clone(), seen.rules);
+        snapshot.counters.insert(port, seen.counters);
     }
     owners::read(kernel, &mut snapshot);
     program_rules::read(kernel, &mut snapshot);
@@ -265,7 +265,7 @@ struct SeenTree {
 
 fn tree(
     kernel: &mut Kernel,
-    link: &LinkName,
+    port: &Port,
     ifindex: u32,
     qdiscs: &[QdiscRecord],
     claimed: &BTreeSet<ClassId>,
@@ -301,7 +301,7 @@ fn tree(
             with_leaf.extend((leaf != ClassId::NONE).then_some((classid, leaf)));
         } else {
             seen.bound.extend(class.parent);
-            seen.foreign.push(Foreign::Class { link: link.clone(), classid });
+            seen.foreign.push(Foreign::Class { port: port.clone(), classid });
         }
     }
     tree.classes = standing.into_iter().collect();
@@ -329,12 +329,12 @@ fn tree(
     tree.left_tables = left_tables(kernel, ifindex, &records)?;
     seen.rules = assemble::lines(&records);
     seen.programs = assemble::program_rules(&records);
-    tree.filters = filters(link, ClassId::ROOT, records, &mut seen);
+    tree.filters = filters(port, ClassId::ROOT, records, &mut seen);
     let standing = tree.leaves.iter().filter(|(_, leaf)| **leaf == LeafQdisc::Shard);
     for shard in standing.filter_map(|(id, _)| Shard::of_class(*id)) {
         let request = request::dump::filters(ifindex, shard.qdisc());
         let records = kernel.netlink.dump(&request, decode::filter)?;
-        tree.shards.insert(shard, filters(link, shard.qdisc(), records, &mut seen));
+        tree.shards.insert(shard, filters(port, shard.qdisc(), records, &mut seen));
     }
     seen.tree = tree;
     Ok(seen)
@@ -342,7 +342,7 @@ fn tree(
 
 /// Our filters at one qdisc; others go to `seen.foreign`.
 fn filters(
-    link: &LinkName,
+    port: &Port,
     parent: ClassId,
     filters: Vec<FilterRecord>,
     seen: &mut SeenTree,
@@ -364,8 +364,8 @@ fn filters(
             let (protocol, kind) = kinds.remove(&pref).unwrap_or_default();
             // It would go with the shard.
             seen.bound.extend(parent.shard().map(Shard::root));
-            let link = link.clone();
-            seen.foreign.push(Foreign::Filter { link, parent, pref, protocol, kind });
+            let port = port.clone();
+            seen.foreign.push(Foreign::Filter { port, parent, pref, protocol, kind });
         }
     }
     ours
@@ -416,7 +416,7 @@ fn shared(kernel: &Kernel) -> Result<bool, ObserveError> {
 /// What the kernel can do. What stands shows it; only where nothing of ours stands yet, or it is
 /// not the best there is, must it be tried out.
 fn features(observation: &Observation) -> Result<Features, ObserveError> {
-    let trees = || observation.state.links.values();
+    let trees = || observation.state.trees.values();
     let tags: BTreeSet<Tag> = trees()
         .flat_map(|tree| tree.shards.values().chain([&tree.filters]))
         .flat_map(BTreeMap::values)
@@ -478,9 +478,9 @@ pub fn quiet(
         _ => None,
     });
     let still = |classid: &ClassId| {
-        now.counters.keys().all(|link| {
-            let Some(counters) = now.counters(link, *classid) else { return true };
-            let before = earlier.counters(link, *classid);
+        now.counters.keys().all(|port| {
+            let Some(counters) = now.counters(port, *classid) else { return true };
+            let before = earlier.counters(port, *classid);
             counters.backlog_packets == 0
                 && counters.backlog_bytes == 0
                 && before.is_some_and(|before| before.sent_packets == counters.sent_packets)
@@ -513,7 +513,7 @@ impl Snapshot {
     }
 
     /// What a class of ours has counted.
-    pub fn counters(&self, link: &LinkName, classid: ClassId) -> Option<&Counters> {
-        self.counters.get(link)?.get(&classid)
+    pub fn counters(&self, port: &Port, classid: ClassId) -> Option<&Counters> {
+        self.counters.get(port)?.get(&classid)
     }
 }

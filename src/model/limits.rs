@@ -164,7 +164,7 @@ fn below_parent(
     if value <= parent.ceil {
         return Ok(());
     }
-    let (name, device, most) = (quote(name), &link.link.name, parent.ceil);
+    let (name, device, most) = (quote(name), &link.link.port.link, parent.ceil);
     let error = |of: String| {
         Diagnostic::error(
             Kind::Rate,

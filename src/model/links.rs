@@ -52,7 +52,7 @@ impl<'p> Links<'p> {
             // Also as its own line spells it: alternative names are not known of a link to come.
             written => {
                 shaped.line.name.value == *written
-                    || written.means(&shaped.link.name, &shaped.altnames)
+                    || written.means(&shaped.link.port.link, &shaped.altnames)
             }
         };
         let found: Vec<usize> =
@@ -72,7 +72,7 @@ impl<'p> Links<'p> {
     fn unknown(&self, name: &Written<LinkRef>) -> Diagnostic {
         let text = name.value.as_str();
         let written = self.policy.links.iter().map(|line| line.name.value.as_str());
-        let names = self.shaped.iter().map(|shaped| shaped.link.name.as_str()).chain(written);
+        let names = self.shaped.iter().map(|shaped| shaped.link.port.link.as_str()).chain(written);
         let help = match closest(text, names) {
             Some(name) => format!("did you mean `{name}`?"),
             None => format!("add a line `{text}:` to `links`"),
@@ -190,7 +190,7 @@ fn shape<'p>(
     let rate = rate(line, &name, speed, options, findings)?;
     let default = findings.take(default_limits(line, &name, rate))?;
     let (classifier, leaf, place) = (line.classifier, line.leaf, line.name.at.place);
-    let link = Link { name, rate, speed, default, classifier, leaf, place };
+    let link = Link { port: name.egress(), rate, speed, default, classifier, leaf, place };
     let altnames = device.map_or_else(Vec::new, |device| device.altnames.clone());
     let may_fit_patterns = device.is_none_or(has_packets_of_its_own);
     let ethernet = device.is_none_or(|device| device.ethernet);
@@ -335,8 +335,8 @@ fn rate(
 /// speed is a number that its driver made up.
 fn slow(shaped: &[Shaped<'_>], facts: &Facts, findings: &mut Findings) {
     let is_slow = |shaped: &&Shaped<'_>| {
-        let Link { name, rate, speed: Some(speed), .. } = &shaped.link else { return false };
-        let is_new = facts.links.get(name).is_some_and(|device| {
+        let Link { port, rate, speed: Some(speed), .. } = &shaped.link else { return false };
+        let is_new = facts.links.get(&port.link).is_some_and(|device| {
             !matches!(device.kind.as_deref(), Some("veth" | "tun"))
                 && device.shaped_at != Some(*rate)
         });
@@ -344,11 +344,11 @@ fn slow(shaped: &[Shaped<'_>], facts: &Facts, findings: &mut Findings) {
         is_new && share < u128::from(speed.bytes_per_second())
     };
     let mut slow = shaped.iter().filter(is_slow);
-    let Some(Shaped { line, link: Link { name, rate, speed: Some(speed), .. }, .. }) = slow.next()
+    let Some(Shaped { line, link: Link { port, rate, speed: Some(speed), .. }, .. }) = slow.next()
     else {
         return;
     };
-    let message = format!("the rate {rate} is below 5 % of the {speed} that {name} can do");
+    let message = format!("the rate {rate} is below 5 % of the {speed} that {} can do", port.link);
     let also = match slow.count() {
         0 => String::new(),
         1 => ", and so is that of one other link".to_string(),

@@ -20,7 +20,7 @@ mod tests;
 
 use std::num::NonZeroU32;
 
-use crate::tree::{Classifier, Key, LinkName, Match, Owner, Packets};
+use crate::tree::{Classifier, Key, LinkName, Match, Owner, Packets, Port};
 use crate::units::{Minor, Rate};
 
 pub use crate::policy::{LeafChoice, Pattern, Place};
@@ -44,7 +44,7 @@ pub struct Model {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    pub name: LinkName,
+    pub port: Port,
     /// Class 1:1: rate = ceil.
     pub rate: Rate,
     /// What the device says it can do, if it says so.

@@ -302,7 +302,7 @@ impl<'a> Tree<'a> {
             let name = line.key.value.as_str();
             for (link, shaped) in self.links.shaped.iter().enumerate() {
                 let GroupHere { rate, ceil } = self.here[group][link];
-                let of = || format!("the group {} on {}", quote(name), shaped.link.name);
+                let of = || format!("the group {} on {}", quote(name), shaped.link.port.link);
                 let room = rate.unwrap_or(ceil);
                 let floor = limits::add_up(&self.promises[link][group], room, of, findings);
                 let asked = rate.map_or(Asked::Derived { floor }, Asked::Promised);
@@ -321,7 +321,7 @@ impl<'a> Tree<'a> {
         }
         for (link, shaped) in self.links.shaped.iter().enumerate() {
             let promises = &self.promises[link][policy.groups.len()];
-            let of = || format!("the link {}", shaped.link.name);
+            let of = || format!("the link {}", shaped.link.port.link);
             limits::add_up(promises, shaped.link.rate, of, findings);
         }
         let nodes = self.groups.order.iter().map(|&group| {

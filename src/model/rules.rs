@@ -129,7 +129,7 @@ pub(super) fn resolve(
                 findings.push(program.too_long(line.at));
             }
         }
-        let name = |link: &usize| links.shaped[*link].link.name.clone();
+        let name = |link: &usize| links.shaped[*link].link.port.link.clone();
         rule.links = line.link.as_ref().map(|_| here.iter().map(name).collect());
         rules.push(rule);
     }
@@ -182,7 +182,7 @@ fn can_have_program(
     let by_tag = by_tag.into_iter().find(|it| it.link.classifier == Some(Classifier::Cgroup));
     match (from, by_tag) {
         (Some(at), Some(shaped)) => {
-            let (link, written) = (&shaped.link.name, shaped.line.name.at);
+            let (link, written) = (&shaped.link.port.link, shaped.line.name.at);
             Err(Diagnostic::error(
                 Kind::Rule,
                 at,
@@ -199,7 +199,7 @@ fn can_have_program(
 fn without_tags<'a>(line: &RuleLine, here: &[usize], links: &'a Links<'_>) -> Option<&'a LinkName> {
     line.link.as_ref()?;
     let shaped = here.iter().map(|link| &links.shaped[*link]).find(|shaped| !shaped.ethernet)?;
-    Some(&shaped.link.name)
+    Some(&shaped.link.port.link)
 }
 
 fn has_ports(line: &RuleLine) -> bool {

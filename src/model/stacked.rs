@@ -80,7 +80,7 @@ pub(super) fn check(
     options: BuildOptions,
     findings: &mut Findings,
 ) {
-    let device = |shaped: &Shaped<'_>| facts.links.get(&shaped.link.name);
+    let device = |shaped: &Shaped<'_>| facts.links.get(&shaped.link.port.link);
     let by_index: HashMap<u32, &Shaped<'_>> =
         links.shaped.iter().filter_map(|s| Some((device(s)?.ifindex, s))).collect();
     let mut left_alone: BTreeSet<LinkName> = BTreeSet::new();
@@ -90,7 +90,7 @@ pub(super) fn check(
             let mut twice = both(upper, master, device(master));
             if is_by_pattern(upper) && options.absent_links {
                 twice.severity = Severity::Warning;
-                left_alone.insert(upper.link.name.clone());
+                left_alone.insert(upper.link.port.link.clone());
             }
             findings.push(twice);
         } else if let Some(master) = own.master.and_then(|index| of_several(index, facts)) {
@@ -103,7 +103,7 @@ pub(super) fn check(
             findings.push(on_top(upper, kind, lower));
         }
     }
-    links.shaped.retain(|shaped| !left_alone.contains(&shaped.link.name));
+    links.shaped.retain(|shaped| !left_alone.contains(&shaped.link.port.link));
 }
 
 fn is_by_pattern(shaped: &Shaped<'_>) -> bool {
@@ -113,7 +113,7 @@ fn is_by_pattern(shaped: &Shaped<'_>) -> bool {
 /// A port and its master.
 fn both(port: &Shaped<'_>, master: &Shaped<'_>, device: Option<&LinkFacts>) -> Diagnostic {
     let kind = device.and_then(|device| device.kind.as_deref()).unwrap_or("master");
-    let (name, at, above) = (&port.link.name, port.line.name.at, &master.link.name);
+    let (name, at, above) = (&port.link.port.link, port.line.name.at, &master.link.port.link);
     let pattern = quote(port.line.name.value.as_str());
     if port.line.name.at == master.line.name.at {
         return Diagnostic::error(
@@ -143,7 +143,7 @@ fn both(port: &Shaped<'_>, master: &Shaped<'_>, device: Option<&LinkFacts>) -> D
 /// A link on another one of the file. Whoever names both has made a mistake; a pattern may well
 /// mean both.
 fn on_top(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnostic {
-    let (name, at, below) = (&upper.link.name, upper.line.name.at, &lower.link.name);
+    let (name, at, below) = (&upper.link.port.link, upper.line.name.at, &lower.link.port.link);
     if is_by_pattern(upper) || is_by_pattern(lower) {
         return counts_twice(upper, kind, lower);
     }
@@ -157,8 +157,10 @@ fn on_top(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnostic {
 }
 
 fn counts_twice(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnostic {
-    let message =
-        format!("{} is a {kind} on {}, and both are shaped", upper.link.name, lower.link.name);
+    let message = format!(
+        "{} is a {kind} on {}, and both are shaped",
+        upper.link.port.link, lower.link.port.link
+    );
     Diagnostic::warning(Kind::Link, upper.line.name.at, message)
         .help("its packets count on both, against the limits of both: name one of the two if that is not meant")
 }
@@ -171,7 +173,7 @@ fn of_several(index: u32, facts: &Facts) -> Option<(&LinkName, &str)> {
 }
 
 fn one_of_several(port: &Shaped<'_>, (master, kind): (&LinkName, &str)) -> Diagnostic {
-    let name = &port.link.name;
+    let name = &port.link.port.link;
     Diagnostic::warning(
         Kind::Link,
         port.line.name.at,

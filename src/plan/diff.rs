@@ -8,7 +8,8 @@ mod filters;
 
 use super::{Disturbance, Phase, Plan, Planned, Step};
 use crate::tree::{
-    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Pref, Tree,
+    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Port, Pref,
+    Tree,
 };
 use crate::units::{ClassId, Minor, Shard};
 use filters::standing;
@@ -53,7 +54,7 @@ struct Diff<'a> {
     foreign: &'a [Foreign],
     names: BTreeMap<ClassId, Owner>,
     /// Filters of `from`, as the steps so far have left them.
-    filters: BTreeMap<(&'a LinkName, ClassId), BTreeMap<Pref, Filter>>,
+    filters: BTreeMap<(&'a Port, ClassId), BTreeMap<Pref, Filter>>,
     /// Of the steps that are added now.
     phase: Phase,
     steps: Vec<(Phase, Step)>,
@@ -107,8 +108,8 @@ impl<'a> Diff<'a> {
             self.delete_at_egress(link, now);
             let new = wanted.filters.iter().filter(|(pref, to)| standing.get(pref) != Some(to));
             for (pref, filter) in new {
-                let (link, pref, filter) = (link.clone(), *pref, filter.clone());
-                self.push(Step::AddFilter { link, parent: ClassId::EGRESS, pref, filter });
+                let (port, pref, filter) = (link.egress(), *pref, filter.clone());
+                self.push(Step::AddFilter { port, parent: ClassId::EGRESS, pref, filter });
             }
             self.delete_at_egress(link, later);
         }
@@ -116,8 +117,8 @@ impl<'a> Diff<'a> {
 
     fn delete_at_egress(&mut self, link: &LinkName, filters: Vec<(&Pref, &Filter)>) {
         for (pref, filter) in filters {
-            let (link, pref, filter) = (link.clone(), *pref, filter.clone());
-            self.push(Step::DeleteFilter { link, parent: ClassId::EGRESS, pref, filter });
+            let (port, pref, filter) = (link.egress(), *pref, filter.clone());
+            self.push(Step::DeleteFilter { port, parent: ClassId::EGRESS, pref, filter });
         }
     }
 
@@ -138,22 +139,22 @@ impl<'a> Diff<'a> {
     /// Roots that are new, each with the classes that nobody claims: from the root on the host
     /// sends through us, so the default follows at once.
     fn roots(&mut self) {
-        for (link, tree) in &self.to.links {
-            if self.from.links.contains_key(link) {
+        for (port, tree) in &self.to.trees {
+            if self.from.trees.contains_key(port) {
                 continue;
             }
-            self.push(Step::AddRoot { link: link.clone() });
+            self.push(Step::AddRoot { port: port.clone() });
             for id in [ClassId::LINK, ClassId::DEFAULT, ClassId::UNSHAPED] {
-                self.add_class(link, tree, id);
+                self.add_class(port, tree, id);
             }
         }
     }
 
-    fn add_class(&mut self, link: &LinkName, tree: &Tree, id: ClassId) {
+    fn add_class(&mut self, port: &Port, tree: &Tree, id: ClassId) {
         if let Some(class) = tree.classes.get(&id) {
-            self.push(Step::AddClass { link: link.clone(), id, class: *class });
+            self.push(Step::AddClass { port: port.clone(), id, class: *class });
             if let Some(leaf) = tree.leaves.get(&id) {
-                self.push(Step::AddLeaf { link: link.clone(), id, leaf: *leaf });
+                self.push(Step::AddLeaf { port: port.clone(), id, leaf: *leaf });
             }
         }
     }
@@ -209,24 +210,24 @@ impl<'a> Diff<'a> {
 
     /// Classes and leaves that change or are new, parents first.
     fn classes(&mut self) {
-        for (link, tree) in &self.to.links {
+        for (port, tree) in &self.to.trees {
             let empty = Tree::default();
-            let is_new = !self.from.links.contains_key(link);
-            let old = self.from.links.get(link).unwrap_or(&empty);
+            let is_new = !self.from.trees.contains_key(port);
+            let old = self.from.trees.get(port).unwrap_or(&empty);
             let emptied = made_again(old, tree);
             for shard in &emptied {
-                self.filters.remove(&(link, shard.qdisc()));
+                self.filters.remove(&(port, shard.qdisc()));
             }
             for id in displaced(old, tree) {
-                self.push(Step::DeleteClass { link: link.clone(), id, class: old.classes[&id] });
+                self.push(Step::DeleteClass { port: port.clone(), id, class: old.classes[&id] });
             }
             for id in parents_first(tree) {
                 let fixed = matches!(id, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED);
                 let gone = id.shard().is_some_and(|shard| emptied.contains(&shard));
                 match old.classes.get(&id).filter(|_| !gone) {
                     None if is_new && fixed => continue,
-                    None => self.add_class(link, tree, id),
-                    Some(from) => self.change_class(link, id, *from, tree, old),
+                    None => self.add_class(port, tree, id),
+                    Some(from) => self.change_class(port, id, *from, tree, old),
                 }
                 // Uids may be sent to a shard already that another link has: whoever comes there is
                 // told apart at once, and the root knows the way. Where no map stands nobody is
@@ -235,33 +236,33 @@ impl<'a> Diff<'a> {
                     && self.from.owners.is_some()
                     && (emptied.contains(&shard) || !old.shards.contains_key(&shard))
                 {
-                    self.pair(link, shard.qdisc(), Pref::TAG, filters);
+                    self.pair(port, shard.qdisc(), Pref::TAG, filters);
                     if old.shards.is_empty() && !is_new {
-                        self.pair(link, ClassId::ROOT, Pref::TAG, &tree.filters);
+                        self.pair(port, ClassId::ROOT, Pref::TAG, &tree.filters);
                     }
                 }
             }
         }
     }
 
-    fn change_class(&mut self, link: &LinkName, id: ClassId, from: Class, tree: &Tree, old: &Tree) {
-        let link = || link.clone();
+    fn change_class(&mut self, port: &Port, id: ClassId, from: Class, tree: &Tree, old: &Tree) {
+        let port = || port.clone();
         let to = tree.classes[&id];
         if from.parent != to.parent {
             let leaf = tree.leaves.get(&id).copied();
-            self.push(Step::ReplaceClass { link: link(), id, from, to, leaf });
+            self.push(Step::ReplaceClass { port: port(), id, from, to, leaf });
             return;
         }
         if from != to {
-            self.push(Step::ChangeClass { link: link(), id, from, to });
+            self.push(Step::ChangeClass { port: port(), id, from, to });
         }
         match (old.leaves.get(&id), tree.leaves.get(&id)) {
-            (None, Some(leaf)) => self.push(Step::AddLeaf { link: link(), id, leaf: *leaf }),
+            (None, Some(leaf)) => self.push(Step::AddLeaf { port: port(), id, leaf: *leaf }),
             (Some(from), Some(to)) if from != to => {
                 let (from, to) = (*from, *to);
                 let step = match std::mem::discriminant(&from) == std::mem::discriminant(&to) {
-                    true => Step::ChangeLeaf { link: link(), id, from, to },
-                    false => Step::ReplaceLeaf { link: link(), id, from, to },
+                    true => Step::ChangeLeaf { port: port(), id, from, to },
+                    false => Step::ReplaceLeaf { port: port(), id, from, to },
                 };
                 self.push(step);
             }
@@ -302,15 +303,15 @@ impl<'a> Diff<'a> {
     }
 
     fn delete_roots(&mut self) {
-        for link in self.from.links.keys().filter(|link| !self.to.links.contains_key(link)) {
-            self.push(Step::DeleteRoot { link: link.clone() });
+        for port in self.from.trees.keys().filter(|port| !self.to.trees.contains_key(port)) {
+            self.push(Step::DeleteRoot { port: port.clone() });
         }
     }
 
     /// Children first, or HTB refuses (`HTB class in use.`). A leaf qdisc goes with its class.
     fn delete_classes(&mut self) {
-        for (link, old) in &self.from.links {
-            let Some(new) = self.to.links.get(link) else { continue };
+        for (port, old) in &self.from.trees {
+            let Some(new) = self.to.trees.get(port) else { continue };
             let emptied = made_again(old, new);
             let displaced = displaced(old, new);
             for id in parents_first(old).into_iter().rev() {
@@ -318,7 +319,7 @@ impl<'a> Diff<'a> {
                 let gone = emptied || displaced.contains(&id);
                 if !gone && !new.classes.contains_key(&id) {
                     let class = old.classes[&id];
-                    self.push(Step::DeleteClass { link: link.clone(), id, class });
+                    self.push(Step::DeleteClass { port: port.clone(), id, class });
                 }
             }
         }
@@ -410,29 +411,29 @@ fn disturbs(
         },
     };
     match step {
-        Step::ReplaceLeaf { link, id, from, to } => vec![Disturbance {
+        Step::ReplaceLeaf { port, id, from, to } => vec![Disturbance {
             who: name(id),
             why: format!(
-                "packets waiting in its {} queue on {link} are dropped when {} takes its place",
+                "packets waiting in its {} queue on {port} are dropped when {} takes its place",
                 from.kind(),
                 LeafQdisc::kind(to)
             ),
         }],
-        Step::ReplaceClass { link, id, .. } => vec![Disturbance {
+        Step::ReplaceClass { port, id, .. } => vec![Disturbance {
             who: name(id),
             why: format!(
-                "packets waiting in it on {link} are dropped when it is made again under its parent"
+                "packets waiting in it on {port} are dropped when it is made again under its parent"
             ),
         }],
-        Step::DeleteRoot { link } => foreign
+        Step::DeleteRoot { port } => foreign
             .iter()
             .filter_map(|object| match object {
-                Foreign::Class { link: at, classid } if at == link => Some(Disturbance {
-                    who: format!("class {classid} on {link}"),
+                Foreign::Class { port: at, classid } if at == port => Some(Disturbance {
+                    who: format!("class {classid} on {port}"),
                     why: "somebody put it under shaper's root qdisc; it goes with it".to_string(),
                 }),
-                Foreign::Filter { link: at, pref, kind, .. } if at == link => Some(Disturbance {
-                    who: format!("{kind} filter pref {pref} on {link}"),
+                Foreign::Filter { port: at, pref, kind, .. } if at == port => Some(Disturbance {
+                    who: format!("{kind} filter pref {pref} on {port}"),
                     why: "somebody put it under shaper's root qdisc; it goes with it".to_string(),
                 }),
                 _ => None,

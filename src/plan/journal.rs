@@ -4,17 +4,17 @@
 use std::collections::BTreeSet;
 
 use super::Step;
-use crate::tree::{Claim, KernelState, LinkName, OwnerChange, Pref, Tree, Uids};
+use crate::tree::{Claim, KernelState, LinkName, OwnerChange, Port, PortIndex, Pref, Tree, Uids};
 use crate::units::{ClassId, Shard};
 
 /// The objects that steps made, changed or removed, by the keys that the kernel knows them by:
 /// links by ifindex, since names change.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
-    trees: BTreeSet<u32>,
-    shards: BTreeSet<(u32, Shard)>,
-    classes: BTreeSet<(u32, ClassId)>,
-    filters: BTreeSet<(u32, ClassId, Pref)>,
+    trees: BTreeSet<PortIndex>,
+    shards: BTreeSet<(PortIndex, Shard)>,
+    classes: BTreeSet<(PortIndex, ClassId)>,
+    filters: BTreeSet<(PortIndex, ClassId, Pref)>,
     /// Links whose clsact was made or removed.
     clsact: BTreeSet<u32>,
     claims: BTreeSet<Claim>,
@@ -33,14 +33,15 @@ impl Journal {
             self.claims.insert(claim.clone());
         }
         match step {
-            Step::AddRoot { .. } | Step::DeleteRoot { .. } => {
-                self.trees.insert(ifindex);
+            Step::AddRoot { port } | Step::DeleteRoot { port } => {
+                self.trees.insert(port.at(ifindex));
             }
             Step::AddClsact { .. } | Step::DeleteClsact { .. } => {
                 self.clsact.insert(ifindex);
             }
-            Step::AddFilter { parent, pref, .. } | Step::DeleteFilter { parent, pref, .. } => {
-                self.filters.insert((ifindex, *parent, *pref));
+            Step::AddFilter { port, parent, pref, .. }
+            | Step::DeleteFilter { port, parent, pref, .. } => {
+                self.filters.insert((port.at(ifindex), *parent, *pref));
             }
             Step::MakeOwners { .. } | Step::DropOwners => self.owners = true,
             Step::ChangeOwners { changes } => {
@@ -48,10 +49,11 @@ impl Journal {
             }
             _ => {}
         }
-        if let Some(class) = step.class() {
-            self.classes.insert((ifindex, class));
+        if let (Some(port), Some(class)) = (step.port(), step.class()) {
+            let index = port.at(ifindex);
+            self.classes.insert((index, class));
             // With a shard's qdisc goes all that is in it.
-            self.shards.extend(Shard::of_class(class).map(|shard| (ifindex, shard)));
+            self.shards.extend(Shard::of_class(class).map(|shard| (index, shard)));
         }
     }
 
@@ -68,9 +70,9 @@ impl Journal {
             && (self.owners || one.uids.is_subset(&self.uids))
     }
 
-    /// Whether this run made, replaced or removed the link's root.
-    pub fn has_root(&self, ifindex: u32) -> bool {
-        self.trees.contains(&ifindex)
+    /// Whether this run made, replaced or removed the port's root.
+    pub fn has_root(&self, index: PortIndex) -> bool {
+        self.trees.contains(&index)
     }
 
     /// The state to go back to: as `before` what the journal names, everything else as `now`.
@@ -95,16 +97,19 @@ impl Journal {
             owners if self.owners => owners.clone_from(&before.owners),
             _ => {}
         }
-        let links = before.links.keys().chain(before.clsact.keys());
-        let names: BTreeSet<&LinkName> =
-            links.chain(now.links.keys()).chain(now.clsact.keys()).collect();
-        for name in names {
-            let Some(index) = ifindex(name) else { continue };
-            self.undo_clsact(index, name, before, &mut state);
-            let old = before.links.get(name);
+        let links: BTreeSet<&LinkName> = before.clsact.keys().chain(now.clsact.keys()).collect();
+        for link in links {
+            if let Some(index) = ifindex(link) {
+                self.undo_clsact(index, link, before, &mut state);
+            }
+        }
+        let ports: BTreeSet<&Port> = before.trees.keys().chain(now.trees.keys()).collect();
+        for port in ports {
+            let Some(index) = ifindex(&port.link).map(|index| port.at(index)) else { continue };
+            let old = before.trees.get(port);
             if self.has_root(index) {
-                put(&mut state.links, name, old.cloned());
-            } else if let Some(tree) = state.links.get_mut(name) {
+                put(&mut state.trees, port, old.cloned());
+            } else if let Some(tree) = state.trees.get_mut(port) {
                 self.undo_in_tree(index, old.unwrap_or(&Tree::default()), tree);
             }
         }
@@ -124,8 +129,8 @@ impl Journal {
         if self.clsact.contains(&index) && is_alone {
             put(&mut state.clsact, name, old.cloned());
         } else if let Some(now) = state.clsact.get_mut(name) {
-            let here = |(at, parent, _): &&(u32, ClassId, Pref)| {
-                *at == index && *parent == ClassId::EGRESS
+            let here = |(at, parent, _): &&(PortIndex, ClassId, Pref)| {
+                *at == name.egress().at(index) && *parent == ClassId::EGRESS
             };
             for (.., pref) in self.filters.iter().filter(here) {
                 put(&mut now.filters, pref, old.and_then(|old| old.filters.get(pref)).cloned());
@@ -133,13 +138,13 @@ impl Journal {
         }
     }
 
-    fn undo_in_tree(&self, index: u32, old: &Tree, tree: &mut Tree) {
-        let here = |(at, id): &(u32, ClassId)| (*at == index).then_some(*id);
+    fn undo_in_tree(&self, index: PortIndex, old: &Tree, tree: &mut Tree) {
+        let here = |(at, id): &(PortIndex, ClassId)| (*at == index).then_some(*id);
         for id in self.classes.iter().filter_map(here) {
             put(&mut tree.classes, &id, old.classes.get(&id).copied());
             put(&mut tree.leaves, &id, old.leaves.get(&id).copied());
         }
-        let here = |(at, shard): &(u32, Shard)| (*at == index).then_some(*shard);
+        let here = |(at, shard): &(PortIndex, Shard)| (*at == index).then_some(*shard);
         for shard in self.shards.iter().filter_map(here) {
             let is_in = |id: &ClassId| id.shard() == Some(shard);
             tree.classes.retain(|id, _| !is_in(id));
@@ -150,8 +155,9 @@ impl Journal {
             tree.leaves.extend(leaves.map(|(id, leaf)| (*id, *leaf)));
             put(&mut tree.shards, &shard, old.shards.get(&shard).cloned());
         }
-        let here =
-            |(at, parent, _): &&(u32, ClassId, Pref)| *at == index && *parent != ClassId::EGRESS;
+        let here = |(at, parent, _): &&(PortIndex, ClassId, Pref)| {
+            *at == index && *parent != ClassId::EGRESS
+        };
         for (_, parent, pref) in self.filters.iter().filter(here) {
             let found = |tree: &Tree| match parent.shard() {
                 None => tree.filters.get(pref).cloned(),

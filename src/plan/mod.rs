@@ -17,7 +17,7 @@ pub use simulate::perform;
 use std::collections::BTreeSet;
 
 use crate::tree::{
-    Claim, Class, Filter, LeafQdisc, LinkName, Owner, OwnerChange, OwnerTable, Pref,
+    Claim, Class, Filter, LeafQdisc, LinkName, Owner, OwnerChange, OwnerTable, Port, Pref,
 };
 use crate::units::{ClassId, Shard};
 
@@ -30,11 +30,11 @@ pub enum Step {
     Unmount,
     /// Replaces the kernel's own root qdisc (handle `0:`), or a foreign one that was taken over.
     AddRoot {
-        link: LinkName,
+        port: Port,
     },
     /// Takes everything below it along; the kernel puts its own default back.
     DeleteRoot {
-        link: LinkName,
+        port: Port,
     },
     MakeClaim {
         claim: Claim,
@@ -51,46 +51,46 @@ pub enum Step {
         classid: ClassId,
     },
     AddClass {
-        link: LinkName,
+        port: Port,
         id: ClassId,
         class: Class,
     },
     /// In place: no packet is lost. Never changes the parent (the kernel would ignore it).
     ChangeClass {
-        link: LinkName,
+        port: Port,
         id: ClassId,
         from: Class,
         to: Class,
     },
     DeleteClass {
-        link: LinkName,
+        port: Port,
         id: ClassId,
         class: Class,
     },
     /// Under another parent, which HTB cannot do in place: deleted and made again, and what it
     /// holds is dropped. Only where somebody moved it by hand, and to undo.
     ReplaceClass {
-        link: LinkName,
+        port: Port,
         id: ClassId,
         from: Class,
         to: Class,
         leaf: Option<LeafQdisc>,
     },
     AddLeaf {
-        link: LinkName,
+        port: Port,
         id: ClassId,
         leaf: LeafQdisc,
     },
     /// The same kind, in place: no packet is lost.
     ChangeLeaf {
-        link: LinkName,
+        port: Port,
         id: ClassId,
         from: LeafQdisc,
         to: LeafQdisc,
     },
     /// Another kind: what the old one holds is dropped.
     ReplaceLeaf {
-        link: LinkName,
+        port: Port,
         id: ClassId,
         from: LeafQdisc,
         to: LeafQdisc,
@@ -104,14 +104,14 @@ pub enum Step {
         link: LinkName,
     },
     AddFilter {
-        link: LinkName,
+        port: Port,
         /// The root qdisc, a shard's, or clsact's egress side.
         parent: ClassId,
         pref: Pref,
         filter: Filter,
     },
     DeleteFilter {
-        link: LinkName,
+        port: Port,
         parent: ClassId,
         pref: Pref,
         filter: Filter,
@@ -131,7 +131,7 @@ pub enum Step {
     /// u32 hash tables that a deleted pref left behind, in the order in which they can go. The
     /// kernel finds them through any other u32 pref that stands; without one they are gone already.
     DeleteTables {
-        link: LinkName,
+        port: Port,
         through: Pref,
         /// That pref's, as an ethertype.
         protocol: u16,
@@ -151,20 +151,26 @@ impl Step {
     /// The link that the step is about; `None` for directories and the mount.
     pub fn link(&self) -> Option<&LinkName> {
         match self {
-            Step::AddRoot { link }
-            | Step::DeleteRoot { link }
-            | Step::AddClsact { link }
-            | Step::DeleteClsact { link }
-            | Step::AddClass { link, .. }
-            | Step::ChangeClass { link, .. }
-            | Step::DeleteClass { link, .. }
-            | Step::ReplaceClass { link, .. }
-            | Step::AddLeaf { link, .. }
-            | Step::ChangeLeaf { link, .. }
-            | Step::ReplaceLeaf { link, .. }
-            | Step::AddFilter { link, .. }
-            | Step::DeleteFilter { link, .. }
-            | Step::DeleteTables { link, .. } => Some(link),
+            Step::AddClsact { link } | Step::DeleteClsact { link } => Some(link),
+            _ => self.port().map(|port| &port.link),
+        }
+    }
+
+    /// The direction of its link, too; `None` also where a step is about the whole link.
+    pub fn port(&self) -> Option<&Port> {
+        match self {
+            Step::AddRoot { port }
+            | Step::DeleteRoot { port }
+            | Step::AddClass { port, .. }
+            | Step::ChangeClass { port, .. }
+            | Step::DeleteClass { port, .. }
+            | Step::ReplaceClass { port, .. }
+            | Step::AddLeaf { port, .. }
+            | Step::ChangeLeaf { port, .. }
+            | Step::ReplaceLeaf { port, .. }
+            | Step::AddFilter { port, .. }
+            | Step::DeleteFilter { port, .. }
+            | Step::DeleteTables { port, .. } => Some(port),
             _ => None,
         }
     }
@@ -197,24 +203,24 @@ impl Step {
     pub fn object(&self) -> String {
         match self {
             Step::Mount | Step::Unmount => "mount net_cls".to_string(),
-            Step::AddRoot { link } | Step::DeleteRoot { link } => format!("qdisc {link} 1:"),
+            Step::AddRoot { port } | Step::DeleteRoot { port } => format!("qdisc {port} 1:"),
             Step::AddClsact { link } | Step::DeleteClsact { link } => {
                 format!("qdisc {link} ffff:")
             }
             Step::MakeClaim { claim, .. }
             | Step::WriteClassid { claim, .. }
             | Step::RemoveClaim { claim, .. } => format!("cgroup {claim}"),
-            Step::AddClass { link, id, .. }
-            | Step::ChangeClass { link, id, .. }
-            | Step::ReplaceClass { link, id, .. }
-            | Step::DeleteClass { link, id, .. } => format!("class {link} {id}"),
-            Step::AddLeaf { link, id, .. }
-            | Step::ChangeLeaf { link, id, .. }
-            | Step::ReplaceLeaf { link, id, .. } => format!("qdisc {link} {}:", id.minor()),
-            Step::AddFilter { link, pref, .. } | Step::DeleteFilter { link, pref, .. } => {
-                format!("filter {link} pref {pref}")
+            Step::AddClass { port, id, .. }
+            | Step::ChangeClass { port, id, .. }
+            | Step::ReplaceClass { port, id, .. }
+            | Step::DeleteClass { port, id, .. } => format!("class {port} {id}"),
+            Step::AddLeaf { port, id, .. }
+            | Step::ChangeLeaf { port, id, .. }
+            | Step::ReplaceLeaf { port, id, .. } => format!("qdisc {port} {}:", id.minor()),
+            Step::AddFilter { port, pref, .. } | Step::DeleteFilter { port, pref, .. } => {
+                format!("filter {port} pref {pref}")
             }
-            Step::DeleteTables { link, .. } => format!("hash tables {link}"),
+            Step::DeleteTables { port, .. } => format!("hash tables {port}"),
             Step::MakeOwners { .. } | Step::ChangeOwners { .. } | Step::DropOwners => {
                 "owners".to_string()
             }
@@ -298,13 +304,13 @@ impl Plan {
             matches!(planned.step, Step::DeleteRoot { .. }) && !planned.disturbs.is_empty()
         });
         // A shard that is not made again has no place for its classes.
-        let shards: BTreeSet<(LinkName, Shard)> = self
+        let shards: BTreeSet<(Port, Shard)> = self
             .steps
             .iter()
             .filter(|planned| !planned.disturbs.is_empty())
             .filter_map(|Planned { step, .. }| match step {
-                Step::ReplaceClass { link, id, .. } | Step::ReplaceLeaf { link, id, .. } => {
-                    Some((link.clone(), Shard::of_class(*id)?))
+                Step::ReplaceClass { port, id, .. } | Step::ReplaceLeaf { port, id, .. } => {
+                    Some((port.clone(), Shard::of_class(*id)?))
                 }
                 _ => None,
             })
@@ -314,8 +320,8 @@ impl Plan {
                 Step::AddFilter { parent, .. } => Some(*parent),
                 other => other.class(),
             };
-            let shard = place.and_then(ClassId::shard).zip(step.link());
-            shard.is_some_and(|(shard, link)| shards.contains(&(link.clone(), shard)))
+            let shard = place.and_then(ClassId::shard).zip(step.port());
+            shard.is_some_and(|(shard, port)| shards.contains(&(port.clone(), shard)))
         };
         // While a root stays, so do the claims that say which of its classes are ours, the maps
         // that its filter reads, and what keeps others from naming its classes.

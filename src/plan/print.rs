@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::{Plan, Step};
 use crate::tree::{
-    Class, Filter, LeafQdisc, Mark, OwnerChange, Pref, Role, RuleProgram, Tag, U32Node, U32Rules,
-    Uids,
+    Class, Filter, LeafQdisc, LinkName, Mark, OwnerChange, Pref, Role, RuleProgram, Tag, U32Node,
+    U32Rules, Uids,
 };
 use crate::units::{ClassId, Psched, Ticks};
 
@@ -28,6 +28,8 @@ pub struct Tc<'a>(pub &'a Step, pub &'a Paths);
 impl fmt::Display for Tc<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tc(step, paths) = self;
+        // `None` for steps whose commands name no link.
+        let dev = step.link().map_or("", LinkName::as_str);
         let dir = |claim: &crate::tree::Claim| paths.instance.join(claim.to_string());
         match step {
             Step::Mount => {
@@ -35,11 +37,11 @@ impl fmt::Display for Tc<'_> {
                 write!(f, "mkdir -p {at} && mount -t cgroup -o net_cls net_cls {at}")
             }
             Step::Unmount => write!(f, "umount {}", paths.mount.display()),
-            Step::AddRoot { link } => {
+            Step::AddRoot { .. } => {
                 let r2q = paths.mark.0;
-                write!(f, "tc qdisc add dev {link} root handle 1: htb default fffe r2q {r2q}")
+                write!(f, "tc qdisc add dev {dev} root handle 1: htb default fffe r2q {r2q}")
             }
-            Step::DeleteRoot { link } => write!(f, "tc qdisc del dev {link} root handle 1:"),
+            Step::DeleteRoot { .. } => write!(f, "tc qdisc del dev {dev} root handle 1:"),
             Step::AddClsact { link } => write!(f, "tc qdisc add dev {link} clsact"),
             Step::DeleteClsact { link } => write!(f, "tc qdisc del dev {link} clsact"),
             Step::MakeClaim { claim, classid } => {
@@ -51,49 +53,49 @@ impl fmt::Display for Tc<'_> {
                 write!(f, "echo 0x{:08x} > {}/net_cls.classid", to.0, dir(claim).display())
             }
             Step::RemoveClaim { claim, .. } => write!(f, "rmdir {}", dir(claim).display()),
-            Step::AddClass { link, id, class } => {
-                write!(f, "tc class add dev {link} {}", class_words(*id, class, paths.psched))
+            Step::AddClass { id, class, .. } => {
+                write!(f, "tc class add dev {dev} {}", class_words(*id, class, paths.psched))
             }
-            Step::ChangeClass { link, id, to, .. } => {
-                write!(f, "tc class change dev {link} {}", class_words(*id, to, paths.psched))
+            Step::ChangeClass { id, to, .. } => {
+                write!(f, "tc class change dev {dev} {}", class_words(*id, to, paths.psched))
             }
-            Step::DeleteClass { link, id, .. } => {
-                write!(f, "tc class del dev {link} classid {id}")
+            Step::DeleteClass { id, .. } => {
+                write!(f, "tc class del dev {dev} classid {id}")
             }
-            Step::ReplaceClass { link, id, to, leaf, .. } => {
-                writeln!(f, "tc class del dev {link} classid {id}")?;
-                write!(f, "tc class add dev {link} {}", class_words(*id, to, paths.psched))?;
+            Step::ReplaceClass { id, to, leaf, .. } => {
+                writeln!(f, "tc class del dev {dev} classid {id}")?;
+                write!(f, "tc class add dev {dev} {}", class_words(*id, to, paths.psched))?;
                 match leaf {
                     Some(leaf) => {
-                        write!(f, "\ntc qdisc add dev {link} {}", leaf_words(*id, leaf))
+                        write!(f, "\ntc qdisc add dev {dev} {}", leaf_words(*id, leaf))
                     }
                     None => Ok(()),
                 }
             }
-            Step::AddLeaf { link, id, leaf } => {
-                write!(f, "tc qdisc add dev {link} {}", leaf_words(*id, leaf))
+            Step::AddLeaf { id, leaf, .. } => {
+                write!(f, "tc qdisc add dev {dev} {}", leaf_words(*id, leaf))
             }
-            Step::ChangeLeaf { link, id, to, .. } => {
-                write!(f, "tc qdisc change dev {link} {}", leaf_words(*id, to))
+            Step::ChangeLeaf { id, to, .. } => {
+                write!(f, "tc qdisc change dev {dev} {}", leaf_words(*id, to))
             }
-            Step::ReplaceLeaf { link, id, from, to } => {
+            Step::ReplaceLeaf { id, from, to, .. } => {
                 let handle = from.handle(*id);
-                writeln!(f, "tc qdisc del dev {link} parent {id} handle {handle}")?;
-                write!(f, "tc qdisc add dev {link} {}", leaf_words(*id, to))
+                writeln!(f, "tc qdisc del dev {dev} parent {id} handle {handle}")?;
+                write!(f, "tc qdisc add dev {dev} {}", leaf_words(*id, to))
             }
             // `src/classify/program.rs` says what is in it.
-            Step::AddFilter { link, pref, filter: Filter::ClearPriority(_), .. } => write!(
+            Step::AddFilter { pref, filter: Filter::ClearPriority(_), .. } => write!(
                 f,
-                "tc filter add dev {link} egress protocol all pref {pref} bpf direct-action \
+                "tc filter add dev {dev} egress protocol all pref {pref} bpf direct-action \
                  object-file shaper-priority.o # priorities that name a class of 1: become 0"
             ),
-            Step::DeleteFilter { link, pref, filter: Filter::ClearPriority(_), .. } => {
-                write!(f, "tc filter del dev {link} egress pref {pref}")
+            Step::DeleteFilter { pref, filter: Filter::ClearPriority(_), .. } => {
+                write!(f, "tc filter del dev {dev} egress pref {pref}")
             }
-            Step::AddFilter { link, parent, pref, filter } => {
+            Step::AddFilter { parent, pref, filter, .. } => {
                 let add = |protocol: &str| {
                     format!(
-                        "tc filter add dev {link} parent {parent} protocol {protocol} pref {pref}"
+                        "tc filter add dev {dev} parent {parent} protocol {protocol} pref {pref}"
                     )
                 };
                 match filter {
@@ -123,8 +125,8 @@ impl fmt::Display for Tc<'_> {
                     Filter::Unknown { kind, .. } => write!(f, "{} {kind}", add("all")),
                 }
             }
-            Step::DeleteFilter { link, parent, pref, .. } => {
-                write!(f, "tc filter del dev {link} parent {parent} pref {pref}")
+            Step::DeleteFilter { parent, pref, .. } => {
+                write!(f, "tc filter del dev {dev} parent {parent} pref {pref}")
             }
             // The maps are anonymous: no command can make them first and give them to a filter
             // later.
@@ -138,12 +140,12 @@ impl fmt::Display for Tc<'_> {
             }
             Step::DropOwners => write!(f, "# the BPF maps go with the last filter"),
             // In use for a moment after what led to them went.
-            Step::DeleteTables { link, through, protocol: ethertype, tables } => {
+            Step::DeleteTables { through, protocol: ethertype, tables, .. } => {
                 let tables: Vec<String> = tables.iter().map(|table| format!("{table:x}")).collect();
                 write!(
                     f,
                     "for t in {}; do for i in 1 2 3 4 5 6 7 8 9; do \
-                     tc filter del dev {link} parent 1: protocol {} pref {through} handle $t: u32 \
+                     tc filter del dev {dev} parent 1: protocol {} pref {through} handle $t: u32 \
                      && break; sleep 0.1; done; done",
                     tables.join(" "),
                     protocol(*ethertype),
@@ -264,15 +266,15 @@ impl fmt::Display for Step {
         match self {
             Step::Mount => write!(f, "+ mount net_cls"),
             Step::Unmount => write!(f, "- mount net_cls"),
-            Step::AddRoot { link } => write!(f, "+ {link} root qdisc htb 1:"),
-            Step::DeleteRoot { link } => write!(f, "- {link} root qdisc htb 1: and all below it"),
+            Step::AddRoot { port } => write!(f, "+ {port} root qdisc htb 1:"),
+            Step::DeleteRoot { port } => write!(f, "- {port} root qdisc htb 1: and all below it"),
             Step::AddClsact { link } => write!(f, "+ {link} qdisc clsact"),
             Step::DeleteClsact { link } => write!(f, "- {link} qdisc clsact and all in it"),
             Step::MakeClaim { claim, classid } => write!(f, "+ cgroup {claim} = {classid}"),
             Step::WriteClassid { claim, from, to } => write!(f, "~ cgroup {claim}: {from} -> {to}"),
             Step::RemoveClaim { claim, .. } => write!(f, "- cgroup {claim}"),
-            Step::AddClass { link, id, class } => {
-                write!(f, "+ {link} class {id}")?;
+            Step::AddClass { port, id, class } => {
+                write!(f, "+ {port} class {id}")?;
                 if let Some(parent) = class.parent {
                     write!(f, " in {parent}")?;
                 }
@@ -282,8 +284,8 @@ impl fmt::Display for Step {
                     _ => Ok(()),
                 }
             }
-            Step::ChangeClass { link, id, from, to } => {
-                write!(f, "~ {link} class {id}:")?;
+            Step::ChangeClass { port, id, from, to } => {
+                write!(f, "~ {port} class {id}:")?;
                 let mut changed = |name: &str, from: String, to: String| match from == to {
                     true => Ok(()),
                     false => write!(f, " {name} {from} -> {to}"),
@@ -310,34 +312,34 @@ impl fmt::Display for Step {
                 }
                 Ok(())
             }
-            Step::DeleteClass { link, id, .. } => {
-                write!(f, "- {link} class {id}")
+            Step::DeleteClass { port, id, .. } => {
+                write!(f, "- {port} class {id}")
             }
-            Step::ReplaceClass { link, id, from, to, .. } => {
+            Step::ReplaceClass { port, id, from, to, .. } => {
                 let parent = |class: &Class| class.parent.unwrap_or(ClassId::qdisc(id.major()));
-                write!(f, "~ {link} class {id}: parent {} -> {}", parent(from), parent(to))
+                write!(f, "~ {port} class {id}: parent {} -> {}", parent(from), parent(to))
             }
-            Step::AddLeaf { link, id, leaf } => {
-                write!(f, "+ {link} qdisc {}: {} in {id}", id.minor(), leaf.kind())
+            Step::AddLeaf { port, id, leaf } => {
+                write!(f, "+ {port} qdisc {}: {} in {id}", id.minor(), leaf.kind())
             }
-            Step::ChangeLeaf { link, id, to, .. } => {
+            Step::ChangeLeaf { port, id, to, .. } => {
                 let limit = match to {
                     LeafQdisc::Bfifo { limit } => format!(" limit {limit}"),
                     LeafQdisc::Pfifo { limit } => format!(" limit {limit}p"),
                     _ => String::new(),
                 };
-                write!(f, "~ {link} qdisc {}: {}{limit}", id.minor(), to.kind())
+                write!(f, "~ {port} qdisc {}: {}{limit}", id.minor(), to.kind())
             }
-            Step::ReplaceLeaf { link, id, from, to } => {
-                write!(f, "~ {link} qdisc {}: {} -> {}", id.minor(), from.kind(), to.kind())
+            Step::ReplaceLeaf { port, id, from, to } => {
+                write!(f, "~ {port} qdisc {}: {} -> {}", id.minor(), from.kind(), to.kind())
             }
-            Step::AddFilter { link, parent, pref, filter } => {
+            Step::AddFilter { port, parent, pref, filter } => {
                 let at = place(*parent);
-                write!(f, "+ {link} filter {at}pref {pref}: {}", filter_words(filter))
+                write!(f, "+ {port} filter {at}pref {pref}: {}", filter_words(filter))
             }
-            Step::DeleteFilter { link, parent, pref, filter } => {
+            Step::DeleteFilter { port, parent, pref, filter } => {
                 let at = place(*parent);
-                write!(f, "- {link} filter {at}pref {pref}: {}", filter_words(filter))
+                write!(f, "- {port} filter {at}pref {pref}: {}", filter_words(filter))
             }
             Step::MakeOwners { table } => {
                 let (accounts, ranges) = (table.accounts.len(), table.ranges.len());
@@ -357,9 +359,9 @@ impl fmt::Display for Step {
                 }
             }
             Step::DropOwners => write!(f, "- owners"),
-            Step::DeleteTables { link, tables, .. } => {
+            Step::DeleteTables { port, tables, .. } => {
                 let s = if tables.len() == 1 { "" } else { "s" };
-                write!(f, "- {link} {} u32 hash table{s} that a filter left", tables.len())
+                write!(f, "- {port} {} u32 hash table{s} that a filter left", tables.len())
             }
         }
     }

@@ -105,14 +105,14 @@ impl Question<'_> {
             Step::ChangeOwners { changes } => {
                 self.come_or_gone && changes.iter().all(|change| self.is_of_an_account(change))
             }
-            Step::AddFilter { link, filter: Filter::Program(program), .. } => {
-                let standing = self.from.links.get(link).into_iter();
+            Step::AddFilter { port, filter: Filter::Program(program), .. } => {
+                let standing = self.from.trees.get(port).into_iter();
                 let mut standing = standing.flat_map(|tree| tree.filters.values());
                 self.come_or_gone && standing.any(|old| self.only_accounts_differ(old, program))
             }
-            Step::DeleteFilter { link, filter: Filter::Program(program), .. } => {
+            Step::DeleteFilter { port, filter: Filter::Program(program), .. } => {
                 let mut new = self.plan.steps.iter().filter_map(|planned| match &planned.step {
-                    Step::AddFilter { link: at, filter, .. } if at == link => Some(filter),
+                    Step::AddFilter { port: at, filter, .. } if at == port => Some(filter),
                     _ => None,
                 });
                 self.come_or_gone && new.any(|new| self.only_accounts_differ(new, program))

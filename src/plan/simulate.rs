@@ -10,18 +10,18 @@ use crate::units::{ClassId, Shard};
 /// Performs one step on a value.
 pub fn perform(step: &Step, state: &mut KernelState) {
     let tree = |state: &mut KernelState, f: &mut dyn FnMut(&mut crate::tree::Tree)| {
-        if let Some(tree) = step.link().and_then(|link| state.links.get_mut(link)) {
+        if let Some(tree) = step.port().and_then(|port| state.trees.get_mut(port)) {
             f(tree);
         }
     };
     match step {
         Step::Mount => state.net_cls = NetCls::Ours,
         Step::Unmount => state.net_cls = NetCls::Unmounted,
-        Step::AddRoot { link } => {
-            state.links.insert(link.clone(), Default::default());
+        Step::AddRoot { port } => {
+            state.trees.insert(port.clone(), Default::default());
         }
-        Step::DeleteRoot { link } => {
-            state.links.remove(link);
+        Step::DeleteRoot { port } => {
+            state.trees.remove(port);
         }
         Step::AddClsact { link } => {
             state.clsact.insert(link.clone(), Clsact::default());
@@ -29,13 +29,13 @@ pub fn perform(step: &Step, state: &mut KernelState) {
         Step::DeleteClsact { link } => {
             state.clsact.remove(link);
         }
-        Step::AddFilter { link, parent: ClassId::EGRESS, pref, filter } => {
-            if let Some(clsact) = state.clsact.get_mut(link) {
+        Step::AddFilter { port, parent: ClassId::EGRESS, pref, filter } => {
+            if let Some(clsact) = state.clsact.get_mut(&port.link) {
                 clsact.filters.insert(*pref, filter.clone());
             }
         }
-        Step::DeleteFilter { link, parent: ClassId::EGRESS, pref, .. } => {
-            if let Some(clsact) = state.clsact.get_mut(link) {
+        Step::DeleteFilter { port, parent: ClassId::EGRESS, pref, .. } => {
+            if let Some(clsact) = state.clsact.get_mut(&port.link) {
                 clsact.filters.remove(pref);
             }
         }

@@ -32,7 +32,7 @@ const PLACE: Place = Place { line: 1, column: 1 };
 
 fn link(name: &str, rate: u64) -> Link {
     Link {
-        name: LinkName::new(name).unwrap(),
+        port: LinkName::new(name).unwrap().egress(),
         rate: mbit(rate),
         speed: Some(mbit(10_000)),
         default: Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(rate), prio: 0 },
@@ -234,10 +234,10 @@ fn run(
 
 /// HTB deletes no class that has children, or to which a rule is bound (`HTB class in use`).
 fn assert_free_to_go(state: &KernelState, step: &Step) {
-    let (Step::DeleteClass { link, id, .. } | Step::ReplaceClass { link, id, .. }) = step else {
+    let (Step::DeleteClass { port, id, .. } | Step::ReplaceClass { port, id, .. }) = step else {
         return;
     };
-    let tree = &state.links[link];
+    let tree = &state.trees[port];
     assert!(tree.left_tables.is_empty(), "rules in tables that are left may be bound at {step}");
     let child = tree.classes.values().any(|class| class.parent == Some(*id));
     assert!(!child, "the class has children at {step}");
@@ -265,7 +265,7 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
     let table = state.owners.iter();
     for class in table.flat_map(|table| table.accounts.values().chain(table.ranges.values())) {
         assert!(claimed.contains(class), "{class}, which uids are in, is unclaimed after {step}");
-        for (link, tree) in &state.links {
+        for (port, tree) in &state.trees {
             // A user may have no class on this link.
             let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
             if tree.classes.contains_key(class)
@@ -276,7 +276,7 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
                     |filter: &Filter| matches!(filter, Filter::Tag(it) if it.reads_shards());
                 assert!(
                     tree.filters.values().any(knows),
-                    "no way to {shard} on {link} after {step}"
+                    "no way to {shard} on {port} after {step}"
                 );
                 let asks = |filter: &Filter| matches!(filter, Filter::Tag(_));
                 let asked = tree.shards[&shard].values().any(asks);
@@ -284,32 +284,32 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
             }
         }
     }
-    for tree in state.links.values() {
+    for tree in state.trees.values() {
         let own = tree.leaves.iter().filter(|(_, leaf)| **leaf != LeafQdisc::Shard);
         let minors: Vec<Minor> = own.map(|(id, _)| id.minor()).collect();
         let handles: BTreeSet<Minor> = minors.iter().copied().collect();
         assert_eq!(handles.len(), minors.len(), "two leaves have one handle after {step}");
     }
-    for link in state.links.keys() {
+    for port in state.trees.keys() {
         // Whatever a priority could name stands only beside what clears it.
         let guards = |state: &KernelState| {
-            state.clsact.get(link).is_some_and(|clsact| !clsact.filters.is_empty())
+            state.clsact.get(&port.link).is_some_and(|clsact| !clsact.filters.is_empty())
         };
-        let wanted = guards(before) || !before.links.contains_key(link);
-        let stays = guards(after) || !after.links.contains_key(link);
+        let wanted = guards(before) || !before.trees.contains_key(port);
+        let stays = guards(after) || !after.trees.contains_key(port);
         assert!(guards(state) || !(wanted && stays), "nothing clears priorities after {step}");
     }
-    for (link, tree) in &state.links {
-        let building = !before.links.contains_key(link);
+    for (port, tree) in &state.trees {
+        let building = !before.trees.contains_key(port);
         for (id, class) in &tree.classes {
-            assert!(ours(*id) || claimed.contains(id), "{id} unclaimed on {link} after {step}");
+            assert!(ours(*id) || claimed.contains(id), "{id} unclaimed on {port} after {step}");
             let above = tree.above(*id);
             assert!(above.is_none_or(|id| tree.classes.contains_key(&id)), "orphan after {step}");
             let qdisc = class.parent.is_none_or(|parent| parent.major() == id.major());
             assert!(qdisc, "{id} hangs in another qdisc after {step}");
         }
         let default = tree.classes.contains_key(&ClassId::DEFAULT);
-        assert!(default || building, "no default on {link} after {step}");
+        assert!(default || building, "no default on {port} after {step}");
         for filter in tree.filters.values() {
             let Filter::U32 { rules, .. } = filter else { continue };
             for rule in rules.rules() {
@@ -324,7 +324,7 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
             }
             let stood_in = |state: &KernelState| {
                 state.claims.get(claim).is_some_and(|id| {
-                    state.links.get(link).is_some_and(|tree| tree.classes.contains_key(id))
+                    state.trees.get(port).is_some_and(|tree| tree.classes.contains_key(id))
                 })
             };
             // Whoever has a class on this link before and after has one at every moment between.
@@ -341,14 +341,14 @@ fn assert_safe(state: &KernelState, before: &KernelState, after: &KernelState, s
                     assert!(read, "{shard} does not know {claim} after {step}");
                 }
                 let read = tree.filters.values().any(is_tag);
-                assert!(read, "nothing reads the tag on {link} after {step}");
+                assert!(read, "nothing reads the tag on {port} after {step}");
             }
         }
     }
 }
 
 /// Where the rules send a TCP packet of `uid`'s to this port: the filters asked in their order.
-fn rules_answer(state: &KernelState, link: &LinkName, port: u16, uid: u32) -> Option<ClassId> {
+fn rules_answer(state: &KernelState, at: &Port, port: u16, uid: u32) -> Option<ClassId> {
     let mut packet = vec![2; 12];
     packet.extend([0x08, 0x00]);
     packet.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 1]);
@@ -361,7 +361,7 @@ fn rules_answer(state: &KernelState, link: &LinkName, port: u16, uid: u32) -> Op
         let sent = |from: &Senders| from.of.contains(&class) != from.not;
         ports.into_iter().any(is_to) && rule.from.as_ref().is_none_or(sent)
     };
-    state.links.get(link)?.filters.values().find_map(|filter| match filter {
+    state.trees.get(at)?.filters.values().find_map(|filter| match filter {
         Filter::U32 { rules, .. } => interpret::classify_frame(rules, &packet, 14).0,
         Filter::Program(program) => program.rules.iter().find(matches).map(|rule| rule.to),
         _ => None,
@@ -389,8 +389,8 @@ fn assert_rules_old_or_new(
         step,
         Step::AddFilter { .. } | Step::DeleteFilter { .. } | Step::ChangeOwners { .. }
     );
-    let links = before.links.keys().filter(|link| after.links.contains_key(*link));
-    for link in links.filter(|_| concerns) {
+    let ports = before.trees.keys().filter(|port| after.trees.contains_key(*port));
+    for at in ports.filter(|_| concerns) {
         for port in (1..100).step_by(5) {
             for uid in [7_000, 7_002, 0] {
                 // Whoever becomes another's while the rules change meets one change before the
@@ -398,7 +398,7 @@ fn assert_rules_old_or_new(
                 if whose(before, uid) != whose(after, uid) {
                     continue;
                 }
-                let answer = |state| rules_answer(state, link, port, uid);
+                let answer = |state| rules_answer(state, at, port, uid);
                 let (old, new, now) = (answer(before), answer(after), answer(state));
                 assert!(
                     now == old || now == new,
@@ -482,10 +482,10 @@ proptest! {
         let mut others = killed.clone();
         let stranger = Claim::Owner(Owner::Uid(4_000_000_000));
         others.claims.insert(stranger.clone(), ClassId::ours(Minor(0xdead)));
-        others.links.insert(LinkName::new("later0").unwrap(), crate::tree::Tree::default());
+        others.trees.insert(LinkName::new("later0").unwrap().egress(), crate::tree::Tree::default());
         let back = back(&others);
         prop_assert!(back.claims.contains_key(&stranger));
-        prop_assert_eq!(back.links.len(), state.links.len() + 1);
+        prop_assert_eq!(back.trees.len(), state.trees.len() + 1);
         // A pin that the killed run held in reserve is free one round later.
         for round in 0.. {
             let again = desired(&b, &observe(killed.clone(), BTreeSet::new())).unwrap();
@@ -565,7 +565,7 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
 #[test]
 fn a_foreign_class_keeps_its_minor_and_is_named_when_its_root_goes() {
     let foreign = Foreign::Class {
-        link: LinkName::new("eth0").unwrap(),
+        port: LinkName::new("eth0").unwrap().egress(),
         classid: ClassId::ours(Minor(0x10)),
     };
     let model = Model {

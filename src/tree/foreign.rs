@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-use super::{Claim, LinkName, Pref};
+use super::{Claim, Port, Pref};
 use crate::units::ClassId;
 
 /// An object that stands among ours and carries no claim of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Foreign {
     Class {
-        link: LinkName,
+        port: Port,
         classid: ClassId,
     },
     Filter {
-        link: LinkName,
+        port: Port,
         /// The qdisc: the root or a shard's.
         parent: ClassId,
         pref: Pref,
@@ -33,9 +33,9 @@ pub enum Foreign {
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Foreign::Class { link, classid } => write!(f, "class {classid} on {link}"),
-            Foreign::Filter { link, pref, kind, .. } => {
-                write!(f, "{kind} filter pref {pref} on {link}")
+            Foreign::Class { port, classid } => write!(f, "class {classid} on {port}"),
+            Foreign::Filter { port, pref, kind, .. } => {
+                write!(f, "{kind} filter pref {pref} on {port}")
             }
             Foreign::Directory { path, .. } => write!(f, "directory {path}"),
         }

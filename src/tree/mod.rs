@@ -25,7 +25,7 @@ pub use self::filter::{
 pub use self::foreign::{Counters, Foreign};
 pub use self::mark::Mark;
 pub use self::owners::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
-pub use self::port::LinkName;
+pub use self::port::{Direction, LinkName, Port, PortIndex};
 pub use self::program_rules::{Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders};
 pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 pub use self::uid_range::{NotARange, UidRange};
@@ -35,8 +35,8 @@ use crate::units::{ClassId, Shard};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelState {
     pub net_cls: NetCls,
-    /// The links that have our root qdisc, and the tree below it.
-    pub links: BTreeMap<LinkName, Tree>,
+    /// The ports at which our root qdisc stands, and the tree below it.
+    pub trees: BTreeMap<Port, Tree>,
     /// The qdiscs `clsact` that stand, whatever root qdisc their links have.
     pub clsact: BTreeMap<LinkName, Clsact>,
     /// The directories below the instance's, each with the classid it holds.

@@ -1,4 +1,4 @@
-//! Where a tree stands.
+//! Where a tree stands: on which link, and for which direction of its packets.
 
 use std::fmt;
 
@@ -18,10 +18,71 @@ impl LinkName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The port at which packets leave by this link.
+    pub fn egress(&self) -> Port {
+        Port { link: self.clone(), direction: Direction::Egress }
+    }
 }
 
 impl fmt::Display for LinkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Which way packets pass a link, seen from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// They leave the host: the link's root qdisc delays them.
+    Egress,
+    /// They arrive. Nothing is shaped there yet.
+    Ingress,
+}
+
+impl Direction {
+    /// The word that `tc`, `status --json` and the metrics have for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Egress => "egress",
+            Direction::Ingress => "ingress",
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One direction of one link: the key of trees, limits, counters, filters and steps.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    pub link: LinkName,
+    pub direction: Direction,
+}
+
+impl Port {
+    /// The port by its link's ifindex.
+    pub fn at(&self, ifindex: u32) -> PortIndex {
+        PortIndex { ifindex, direction: self.direction }
+    }
+}
+
+/// A port by the number that the kernel has for its link, which stays when the link is renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortIndex {
+    pub ifindex: u32,
+    pub direction: Direction,
+}
+
+/// As plans and errors name it: `eth0` for what leaves, `eth0 ingress` for what arrives.
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.direction {
+            Direction::Egress => self.link.fmt(f),
+            Direction::Ingress => write!(f, "{} {}", self.link, self.direction),
+        }
     }
 }

@@ -58,7 +58,7 @@ fn no_look_misses_a_tree_while_other_links_go() {
         "version: 1\nlinks:\n{lines}users: {{label: {{ceil: 9mbit, uids: [4001]}}}}\n"
     ));
     let whole = host.state();
-    assert_eq!(whole.links.len(), SHAPED);
+    assert_eq!(whole.trees.len(), SHAPED);
     let del: String = (0..OTHERS).map(|at| format!("link del c{at}\n")).collect();
     let mut going = batch(&del);
     let mut looks = 0;

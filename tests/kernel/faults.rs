@@ -248,7 +248,7 @@ fn is_killed_before(k: usize, file: &str) -> bool {
 /// Whoever sends through a root of ours finds a default class.
 #[track_caller]
 pub fn nobody_is_cut_off(host: &mut Host) {
-    for (link, tree) in host.state().links {
+    for (link, tree) in host.state().trees {
         let default = tree.classes.contains_key(&shaper::units::ClassId::DEFAULT);
         assert!(default, "no default class on {link}");
     }
@@ -314,7 +314,7 @@ fn an_update_of_shards_cut_after_any_step_is_finished_by_the_next_apply() {
 }
 
 fn has_shards(host: &mut Host) -> bool {
-    host.state().links.values().any(|tree| !tree.shards.is_empty())
+    host.state().trees.values().any(|tree| !tree.shards.is_empty())
 }
 
 fn cut_an_update(sharding: Sharding) {

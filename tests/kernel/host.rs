@@ -216,7 +216,7 @@ pub fn lines(state: &KernelState) -> String {
     for (claim, classid) in &state.claims {
         let _ = writeln!(text, "{claim} {classid}");
     }
-    for (link, tree) in &state.links {
+    for (link, tree) in &state.trees {
         for (minor, class) in &tree.classes {
             let _ = writeln!(text, "{link} {minor} {class:?} {:?}", tree.leaves.get(minor));
         }
@@ -265,7 +265,7 @@ fn without_numbers(state: &KernelState, bursts: bool) -> String {
     let lasting = state.claims.keys().filter(|claim| !matches!(claim, Claim::Pinned(_)));
     let claims: BTreeSet<String> = lasting.map(Claim::to_string).collect();
     let mut text = format!("{:?}\n{claims:?}\n", state.net_cls);
-    for (link, tree) in &state.links {
+    for (link, tree) in &state.trees {
         let _ = writeln!(text, "{link}");
         tree_lines(tree, &name, bursts).iter().for_each(|line| {
             let _ = writeln!(text, "  {line}");

@@ -165,7 +165,7 @@ fn an_undo_leaves_what_the_run_did_not_make() {
     for claim in strange {
         assert!(state.claims.contains_key(&claim.parse().expect("a claim")), "{claim} is gone");
     }
-    assert!(state.links.keys().any(|link| link.as_str() == "up9"), "the tree on up9 is gone");
+    assert!(state.trees.keys().any(|port| port.link.as_str() == "up9"), "the tree on up9 is gone");
     let classes = run("tc class show dev up0");
     assert!(classes.contains("class htb 1:dead "), "{classes}");
 }
@@ -226,8 +226,8 @@ fn a_link_that_goes_ends_its_own_steps_only() {
     let applied = outcome.unwrap_or_else(|failure| panic!("{}", failure.text(false)));
     let is_said = |it: &Diagnostic| it.message.contains("up1") && it.message.contains("not there");
     assert!(applied.warnings.iter().any(is_said), "{:?}", applied.warnings);
-    let links: Vec<_> = host.state().links.into_keys().collect();
-    assert_eq!(links.iter().map(|link| link.as_str()).collect::<Vec<_>>(), ["up0"]);
+    let links: Vec<_> = host.state().trees.into_keys().collect();
+    assert_eq!(links.iter().map(|port| port.link.as_str()).collect::<Vec<_>>(), ["up0"]);
     take_up(&mut host, &AFTER.replace(", up1: {rate: 200mbit}", ""));
     host.is_in_sync();
 }
@@ -241,7 +241,7 @@ fn a_link_that_goes_is_no_part_of_an_undo() {
         "{text}"
     );
     let mut rest = before;
-    rest.links.retain(|link, _| link.as_str() == "up0");
+    rest.trees.retain(|port, _| port.link.as_str() == "up0");
     assert_same(&lines(&host.state()), &lines(&rest), "after the undo");
 }
 

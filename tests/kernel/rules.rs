@@ -105,7 +105,7 @@ fn text(count: u32) -> String {
 
 fn tables(host: &mut Host) -> usize {
     let state = host.state();
-    let filters = state.links.values().flat_map(|tree| tree.filters.values());
+    let filters = state.trees.values().flat_map(|tree| tree.filters.values());
     let tables = filters.map(|filter| match filter {
         Filter::U32 { rules, .. } => rules.tables.len(),
         _ => 0,
@@ -132,7 +132,7 @@ fn many_rules_are_applied_once() {
 /// The pref of the rules.
 fn pref(host: &mut Host) -> Pref {
     let state = host.state();
-    let tree = state.links.values().next().expect("a tree");
+    let tree = state.trees.values().next().expect("a tree");
     let standing = Pref::RULES_V4.into_iter().find(|pref| tree.filters.contains_key(pref));
     standing.expect("a filter")
 }
@@ -175,7 +175,7 @@ fn what_is_done_to_tables_by_hand_is_shown_and_repaired() {
     }
     // The other pref is made again: no trace of what stood there.
     host.go_to_text(&text(0));
-    assert!(host.state().links.values().all(|tree| tree.left_tables.is_empty()));
+    assert!(host.state().trees.values().all(|tree| tree.left_tables.is_empty()));
     let standing = pref(&mut host);
     let other = Pref::RULES_V4.into_iter().find(|pref| *pref != standing).expect("a pair");
     run(&format!(
@@ -222,7 +222,7 @@ fn tables_that_a_killed_run_left_are_found() {
         )
         .unwrap_or_else(|failed| panic!("{failed}"));
         let left = host.state();
-        assert!(left.links.values().any(|tree| !tree.left_tables.is_empty()));
+        assert!(left.trees.values().any(|tree| !tree.left_tables.is_empty()));
         host.go_to_text(&new);
         host.is_in_sync();
         host.go_to_text(&old);

@@ -72,7 +72,7 @@ fn follow(sharding: Sharding, count: u64) -> u64 {
         }
         println!("--- {done}\n{next}");
         steps += transition(&mut host, &next);
-        sharded += u64::from(host.state().links.values().any(|tree| !tree.shards.is_empty()));
+        sharded += u64::from(host.state().trees.values().any(|tree| !tree.shards.is_empty()));
         foreign.is_untouched();
         draft = next;
         done += 1;

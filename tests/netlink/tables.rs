@@ -166,21 +166,21 @@ fn shell(step: &Step) {
 fn needs_root_the_printed_commands_make_and_delete_the_same_tables() {
     in_a_namespace(|netlink| {
         done(netlink, &small_tree());
-        let link = LinkName::new("lo").unwrap();
+        let port = LinkName::new("lo").unwrap().egress();
         let (old, new) = (hash::arrange(Family::V4, many(70)), hash::arrange(Family::V4, many(90)));
         let [a, b] = Pref::RULES_V4;
         let parent = ClassId::ROOT;
-        shell(&Step::AddFilter { link: link.clone(), parent, pref: a, filter: v4(&old) });
+        shell(&Step::AddFilter { port: port.clone(), parent, pref: a, filter: v4(&old) });
         assert_eq!(read_filters(netlink), BTreeMap::from([(a, v4(&old))]));
-        shell(&Step::AddFilter { link: link.clone(), parent, pref: b, filter: v4(&new) });
-        shell(&Step::DeleteFilter { link: link.clone(), parent, pref: a, filter: v4(&old) });
+        shell(&Step::AddFilter { port: port.clone(), parent, pref: b, filter: v4(&new) });
+        shell(&Step::DeleteFilter { port: port.clone(), parent, pref: a, filter: v4(&old) });
         let tables = v4(&old).tables(a);
         let is_there = |netlink: &mut Netlink, table: &u16| {
             netlink.change(&filter::has_table(LO, b, ETH_P_IP, *table)).unwrap().is_ok()
         };
         assert!(tables.len() > 1 && tables.iter().all(|table| is_there(netlink, table)));
         let protocol = ETH_P_IP;
-        shell(&Step::DeleteTables { link, through: b, protocol, tables: tables.clone() });
+        shell(&Step::DeleteTables { port, through: b, protocol, tables: tables.clone() });
         assert!(!tables.iter().any(|table| is_there(netlink, table)));
         assert_eq!(read_filters(netlink), BTreeMap::from([(b, v4(&new))]));
         let left = netlink.dump(&dump::filters(LO, ClassId::ROOT), decode::filter).unwrap();

@@ -25,7 +25,7 @@ use crate::netlink::extack::KernelError;
 use crate::netlink::request::{self, dump};
 use crate::sys::route::{Netlink, PATIENCE, SocketError};
 use crate::sys::witness::Witness;
-use crate::tree::{Clsact, LinkName};
+use crate::tree::{Clsact, LinkName, Port};
 use crate::units::ClassId;
 
 /// Lists of links that are put together when none of them is whole. A link that stands is missing
@@ -33,7 +33,7 @@ use crate::units::ClassId;
 const TORN_LISTS: usize = 4;
 
 pub(super) type Links = BTreeMap<LinkName, LinkFacts>;
-pub(super) type Trees = Vec<(LinkName, SeenTree)>;
+pub(super) type Trees = Vec<(Port, SeenTree)>;
 
 /// What there is in the namespace.
 #[derive(Default)]
@@ -75,10 +75,11 @@ pub(super) fn links_and_trees(
         }
         let mut link = link_facts(kernel, record, &qdiscs, routes);
         if link.root == RootQdisc::Ours {
-            let seen = steady_tree(kernel, &mut witness, &name, link.ifindex, &qdiscs, claimed)?;
+            let port = name.egress();
+            let seen = steady_tree(kernel, &mut witness, &port, link.ifindex, &qdiscs, claimed)?;
             let Some(seen) = seen else { continue };
             link.shaped_at = seen.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
-            trees.push((name.clone(), seen));
+            trees.push((port, seen));
         }
         // On hosts of containers other programs have one on each of many links.
         if link.root == RootQdisc::Ours || !own_sockets_only {
@@ -98,7 +99,7 @@ pub(super) fn links_and_trees(
     // Of what went while it was looked at, less and less was seen.
     let gone = witness.told(kernel.netlink.port())?.gone;
     facts.retain(|_, link| !gone.contains(&link.ifindex));
-    trees.retain(|(name, _)| facts.contains_key(name));
+    trees.retain(|(port, _)| facts.contains_key(&port.link));
     clsact.retain(|name, _| facts.contains_key(name));
     Ok(Seen { links: facts, trees, clsact, ingress })
 }
@@ -158,7 +159,7 @@ fn is_gone(error: &KernelError) -> bool {
 fn steady_tree(
     kernel: &mut Kernel,
     witness: &mut Witness,
-    link: &LinkName,
+    port: &Port,
     ifindex: u32,
     qdiscs: &[QdiscRecord],
     claimed: &BTreeSet<ClassId>,
@@ -167,7 +168,7 @@ fn steady_tree(
     let own = kernel.netlink.port();
     loop {
         witness.told(own)?;
-        let seen = tree(kernel, link, ifindex, qdiscs, claimed)?;
+        let seen = tree(kernel, port, ifindex, qdiscs, claimed)?;
         let told = witness.told(own)?;
         if told.gone.contains(&ifindex) {
             return Ok(None);
@@ -177,11 +178,11 @@ fn steady_tree(
         }
         if began.elapsed() > PATIENCE {
             warn!(
-                "the classes and filters of {link} kept being changed by somebody else for {} s; they are taken as they were seen last",
+                "the classes and filters of {port} kept being changed by somebody else for {} s; they are taken as they were seen last",
                 PATIENCE.as_secs()
             );
             return Ok(Some(seen));
         }
-        debug!("traffic control on {link} changed while it was listed; listing it again");
+        debug!("traffic control on {port} changed while it was listed; listing it again");
     }
 }

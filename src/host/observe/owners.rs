@@ -67,8 +67,8 @@ pub fn open_owners(kernel: &mut Kernel) -> Result<(), ObserveError> {
 /// that we do not know, so that each plan replaces them.
 pub fn replace_all_but(snapshot: &mut Snapshot, ids: Option<MapIds>) {
     let others = snapshot.maps.iter().filter(|(_, reads)| Some(**reads) != ids);
-    for ((link, parent, pref), _) in others {
-        let Some(tree) = snapshot.observation.state.links.get_mut(link) else { continue };
+    for ((port, parent, pref), _) in others {
+        let Some(tree) = snapshot.observation.state.trees.get_mut(port) else { continue };
         let filters = match parent.shard() {
             None => Some(&mut tree.filters),
             Some(shard) => tree.shards.get_mut(&shard),

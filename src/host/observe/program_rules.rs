@@ -10,7 +10,7 @@ use super::Snapshot;
 use crate::host::Kernel;
 use crate::netlink::bpf_name;
 use crate::sys::bpf::{Maps, RuleMaps};
-use crate::tree::{Filter, KernelState, LinkName, MapIds, Pref, RuleProgram};
+use crate::tree::{Filter, KernelState, MapIds, Port, Pref, RuleProgram};
 
 /// Reads them into `snapshot`. What cannot be read, asks other maps than those in force, or is not
 /// what its text says, stays a filter that we do not know, so that it is replaced.
@@ -19,7 +19,7 @@ pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
     let in_force = snapshot.observation.state.owners.as_ref().and(kernel.owners.as_ref());
     let in_force = in_force.map(Maps::ids);
     let mut used = Vec::new();
-    for ((link, pref), name) in named {
+    for ((port, pref), name) in named {
         let Some((empty, ids, asked)) = bpf_name::parse_rules(&name) else { continue };
         used.push(ids);
         let maps = match kernel.rules.entry(ids) {
@@ -30,12 +30,12 @@ pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
             Ok((program, counts)) => {
                 let is_whole = bpf_name::print_rules(&program, ids, asked) == name;
                 if is_whole && (asked.is_none() || asked == in_force) {
-                    note(snapshot, &link, pref, program, &counts);
+                    note(snapshot, &port, pref, program, &counts);
                 }
             }
             Err(error) => {
                 debug!("rules in BPF maps {} and {}: {error}", ids.text, ids.counts);
-                snapshot.unread_rules.insert((link, pref), name);
+                snapshot.unread_rules.insert((port, pref), name);
             }
         }
     }
@@ -46,19 +46,13 @@ fn program(empty: RuleProgram, maps: &RuleMaps) -> io::Result<(RuleProgram, Vec<
     Ok((RuleProgram { rules: maps.rules()?, ..empty }, maps.counts()?))
 }
 
-fn note(
-    snapshot: &mut Snapshot,
-    link: &LinkName,
-    pref: Pref,
-    program: RuleProgram,
-    counts: &[u64],
-) {
-    let lines = snapshot.rules.entry(link.clone()).or_default();
+fn note(snapshot: &mut Snapshot, port: &Port, pref: Pref, program: RuleProgram, counts: &[u64]) {
+    let lines = snapshot.rules.entry(port.clone()).or_default();
     for (rule, count) in program.rules.iter().zip(counts) {
         let (_, sum) = lines.entry(rule.line).or_insert((rule.to, None));
         *sum = Some(sum.unwrap_or(0).saturating_add(*count));
     }
-    if let Some(tree) = snapshot.observation.state.links.get_mut(link) {
+    if let Some(tree) = snapshot.observation.state.trees.get_mut(port) {
         tree.filters.insert(pref, Filter::Program(program));
     }
 }
@@ -66,13 +60,13 @@ fn note(
 /// Programs that this process may not read, but whose names are those of programs that are desired,
 /// count as these.
 pub fn take_as_read(snapshot: &mut Snapshot, desired: &KernelState) {
-    for ((link, pref), name) in std::mem::take(&mut snapshot.unread_rules) {
-        let wanted = desired.links.get(&link).and_then(|tree| tree.filters.get(&pref));
+    for ((port, pref), name) in std::mem::take(&mut snapshot.unread_rules) {
+        let wanted = desired.trees.get(&port).and_then(|tree| tree.filters.get(&pref));
         let Some(filter @ Filter::Program(program)) = wanted else { continue };
         let parsed: Option<(_, _, Option<MapIds>)> = bpf_name::parse_rules(&name);
         if let Some((_, ids, asked)) = parsed
             && bpf_name::print_rules(program, ids, asked) == name
-            && let Some(tree) = snapshot.observation.state.links.get_mut(&link)
+            && let Some(tree) = snapshot.observation.state.trees.get_mut(&port)
         {
             tree.filters.insert(pref, filter.clone());
         }

@@ -73,7 +73,7 @@ fn auto_is_the_default_route_with_the_lowest_metric_ipv4_before_ipv6() {
 /// The first link's name, whatever the notes are.
 fn built_on_any(facts: &Facts, text: &str) -> String {
     let policy = policy::parse(text, "policies.yaml").unwrap();
-    build(&policy, facts, BuildOptions::default()).unwrap().0.links[0].name.to_string()
+    build(&policy, facts, BuildOptions::default()).unwrap().0.links[0].port.link.to_string()
 }
 
 #[test]
@@ -105,13 +105,14 @@ fn a_pattern_is_each_link_that_fits_and_that_no_other_line_names() {
         &facts,
         "version: 1\nlinks: {\"l2tp*\": 40mbit, \"*1\": 50mbit, l2tp1: 30mbit, eth0: }",
     );
-    let links: Vec<String> = model.links.iter().map(|l| format!("{} {}", l.name, l.rate)).collect();
+    let links: Vec<String> =
+        model.links.iter().map(|l| format!("{} {}", l.port.link, l.rate)).collect();
     assert_eq!(links, ["l2tp0 40Mbit", "eth1 50Mbit", "l2tp1 30Mbit", "eth0 1Gbit"]);
     let names = |text: &str| {
         let policy = policy::parse(text, "policies.yaml").unwrap();
         let options = BuildOptions { absent_links: true, ..BuildOptions::default() };
         let model = build(&policy, &facts, options).unwrap().0;
-        model.links.iter().map(|link| link.name.to_string()).collect::<Vec<_>>()
+        model.links.iter().map(|link| link.port.link.to_string()).collect::<Vec<_>>()
     };
     let all = "version: 1\nlinks: {\"*\": 30mbit}";
     assert_eq!(

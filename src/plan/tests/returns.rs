@@ -36,7 +36,7 @@ proptest! {
             state = next;
         }
         prop_assert_eq!(&state.claims, &first.claims);
-        prop_assert_eq!(&state.links.keys().collect::<Vec<_>>(), &first.links.keys().collect::<Vec<_>>());
+        prop_assert_eq!(&state.trees.keys().collect::<Vec<_>>(), &first.trees.keys().collect::<Vec<_>>());
         // Whatever comes in between: of what drains nobody has a second class under the same
         // parent.
         for wanted in [&between, &model] {
@@ -76,10 +76,10 @@ fn a_shard_that_comes_to_another_link_is_read_before_anybody_has_a_class_in_it()
     let first = desired(&model(few.into()), &observe(KernelState::default(), BTreeSet::new()));
     let state = first.unwrap();
     let shard = state.claims[&"user/u0".parse::<Claim>().unwrap()].shard().expect("a shard");
-    let eth1 = LinkName::new("eth1").unwrap();
-    assert!(!state.links[&eth1].shards.contains_key(&shard));
+    let eth1 = LinkName::new("eth1").unwrap().egress();
+    assert!(!state.trees[&eth1].shards.contains_key(&shard));
     let wanted = desired(&model(more.into()), &observe(state.clone(), BTreeSet::new())).unwrap();
-    assert!(wanted.links[&eth1].shards.contains_key(&shard), "it comes to the other link");
+    assert!(wanted.trees[&eth1].shards.contains_key(&shard), "it comes to the other link");
     let plan = diff(&state, &wanted, &[]);
     let after = run(&plan, &state, &mut |now, step| assert_safe(now, &state, &wanted, step));
     assert_eq!(after, wanted);
