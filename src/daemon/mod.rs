@@ -13,6 +13,7 @@ mod names;
 mod namespace;
 mod processes;
 mod queue;
+mod roster;
 mod shaping;
 mod subuid;
 
@@ -38,7 +39,7 @@ use crate::process::{self, Handover};
 use crate::sys::listener::{LinkListener, ProcessListener};
 use crate::sys::netns::Target;
 use crate::sys::{memory, priority, signal};
-use crate::tree::{KernelState, LinkName, Owner};
+use crate::tree::{KernelState, LinkName};
 use agenda::{Agenda, Task};
 use backoff::Backoff;
 use file::PolicyFile;
@@ -47,6 +48,7 @@ use muted::Muted;
 use names::{Names, News};
 pub use namespace::Bound;
 use queue::Queue;
+use roster::Roster;
 use subuid::SubuidFile;
 
 /// How often the kernel's objects are looked at although nothing was told: not everything is.
@@ -87,7 +89,7 @@ pub struct Watch {
     processes: Option<ProcessListener>,
     links: LinkListener,
     agenda: Agenda,
-    /// Who everybody is, and who runs; kept up to date from events and sweeps.
+    /// What NSS says of everybody; who runs is as the roster said when it was last asked.
     accounts: Accounts,
     names: Names,
     in_force: InForce,
@@ -108,12 +110,7 @@ pub struct Watch {
     acted_for: HashMap<u32, u32>,
     clock: processes::EventClock,
     view: processes::View,
-    /// Processes whose account has no class yet.
-    waiting: BTreeSet<u32>,
-    /// Accounts that came and whom NSS may still introduce, and until when.
-    strangers: BTreeMap<u32, Instant>,
-    /// Accounts without processes, and since when.
-    left: BTreeMap<Owner, Instant>,
+    roster: Roster,
     /// A policy that was read from the file and is not in force yet.
     candidate: Option<Policy>,
     /// The last policy that was refused, so that it is said once.
@@ -128,8 +125,6 @@ pub struct Watch {
     not_before: Option<Instant>,
     /// Links whose traffic control somebody else changed since the last look.
     touched: BTreeSet<LinkName>,
-    /// Accounts whose time of grace is over.
-    leaving: BTreeSet<Owner>,
     /// When the last sweep ended, and how long it took.
     swept: (Instant, Duration),
     /// When it was last said that events were lost.
@@ -209,6 +204,8 @@ fn keep(
         return Err(Failure::refused("the first apply did not come to rest"));
     };
     session.reclaimed.extend(in_force.links.values());
+    let (running, ranges) = (&accounts.running, &accounts.running_ranges);
+    let roster = Roster::new(settings.grace, running, ranges);
     let mut watch = Watch {
         session,
         keeping: None,
@@ -234,9 +231,7 @@ fn keep(
         acted_for: HashMap::new(),
         clock: processes::EventClock::default(),
         view: processes::View::default(),
-        waiting: BTreeSet::new(),
-        strangers: BTreeMap::new(),
-        left: BTreeMap::new(),
+        roster,
         candidate: None,
         refused: None,
         complaints: BTreeMap::new(),
@@ -244,7 +239,6 @@ fn keep(
         failures: 0,
         not_before: None,
         touched: BTreeSet::new(),
-        leaving: BTreeSet::new(),
         swept: (Instant::now(), Duration::ZERO),
         lost: None,
         unread: None,
@@ -443,6 +437,7 @@ impl Watch {
     }
 
     fn hear_names(&mut self) {
+        self.count_running();
         let news = self.names.hear(&mut self.accounts);
         self.after_names(news);
     }
@@ -479,7 +474,8 @@ impl Watch {
             Task::Sweep => self.sweep(),
             Task::Leave => self.look_who_left(),
             Task::Ask => {
-                self.names.ask_all(self.question());
+                let question = self.question();
+                self.names.ask_all(question);
                 self.agenda.by(Task::Ask, now + self.ask_interval());
                 self.after_asking();
             }
@@ -488,6 +484,7 @@ impl Watch {
                 self.after_asking();
             }
             Task::GiveUpAsking => {
+                self.count_running();
                 let news = self.names.on_due(&mut self.accounts, now);
                 self.after_names(news);
             }
@@ -524,7 +521,8 @@ impl Watch {
 
     /// All that the policy in force, and one on its way in, want to know of NSS now: an answer
     /// takes the place of what was known.
-    fn question(&self) -> Question {
+    fn question(&mut self) -> Question {
+        self.count_running();
         let in_force = Question::of(&self.session.policy);
         let candidate = self.candidate.as_ref().map(Question::of);
         let mut question = candidate.into_iter().fold(in_force, Question::and);

@@ -74,17 +74,19 @@ impl Names {
         self.go_on();
     }
 
-    /// Asks about one who came. `false`: too many of these wait already.
-    pub fn ask_about(&mut self, uid: u32, subordinate: bool) -> bool {
-        if !subordinate {
-            self.newcomers.insert(uid);
-        } else if self.subordinates.len() < MANY_SUBORDINATES {
-            self.subordinates.insert(uid);
-        } else {
-            return self.is_asking_about(uid);
+    /// Whether one more may wait to be asked about.
+    pub fn has_room(&self, subordinate: bool) -> bool {
+        !subordinate || self.subordinates.len() < MANY_SUBORDINATES
+    }
+
+    /// Asks about one who came, where there is room for it.
+    pub fn ask_about(&mut self, uid: u32, subordinate: bool) {
+        match subordinate {
+            false => drop(self.newcomers.insert(uid)),
+            true if self.has_room(true) => drop(self.subordinates.insert(uid)),
+            true => return,
         }
         self.go_on();
-        true
     }
 
     /// Forgets which uids no account had a while ago.

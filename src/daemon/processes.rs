@@ -1,23 +1,23 @@
 //! Processes as they become their users, and the sweeps for what no event tells.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::agenda::Task;
+use super::names::Names;
+use super::roster::{self, Event, Order};
 use super::{IDLE_SHARE, Watch, muted};
 use crate::cgroup;
 use crate::facts::Accounts;
 use crate::host::Kernel;
 use crate::model::Matcher;
-use crate::netlink::proc_event::Event;
+use crate::netlink::proc_event;
 use crate::process::{self, Decision, InstanceView, Placement, Process, Verdict};
 use crate::sys::listener::Heard;
 use crate::tree::{Claim, Owner};
 
-/// How long NSS may take to say who a newcomer is, before he gets a class by his uid.
-const INTRODUCTION: Duration = Duration::from_millis(200);
 /// So long processes are placed before what else happens is looked at.
 const AT_A_TIME: Duration = Duration::from_millis(1);
 /// So often in a row a handover is put off because processes are left over.
@@ -25,7 +25,7 @@ const PATIENT: u32 = 5;
 /// Between two complaints about lost events.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Between two sweeps where there are process events, at least: they tell almost everything.
-const SAFETY: Duration = Duration::from_secs(600);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 /// Where there are none, at least; and of the time that a sweep takes, so many times.
 const INSTEAD: Duration = Duration::from_secs(1);
 const INSTEAD_SHARE: u32 = 10;
@@ -74,7 +74,7 @@ impl Watch {
         for told in events {
             self.clock.hear(told.at);
             let wanted = match told.event {
-                Event::Uid { pid, uid, effective } => {
+                proc_event::Event::Uid { pid, uid, effective } => {
                     self.muted.count(pid);
                     self.followed.became(pid, uid);
                     if let Some(user) = effective.filter(|user| follows && *user != 0) {
@@ -83,15 +83,15 @@ impl Watch {
                     uids.insert(pid, uid);
                     Some((uid, pid))
                 }
-                Event::Fork { parent, child } => {
+                proc_event::Event::Fork { parent, child } => {
                     self.followed.forked(parent, child);
-                    let waits = self.waiting.contains(&parent).then_some(0);
+                    let waits = self.roster.is_waiting(parent).then_some(0);
                     let uid = self.followed.includes(parent, told.at).or(waits);
                     uid.map(|uid| (uid, child))
                 }
                 // A service is in its unit's cgroup by the time it runs its program.
-                Event::Exec { pid } if units => Some((0, pid)),
-                Event::Exec { .. } | Event::Subscribed(_) => None,
+                proc_event::Event::Exec { pid } if units => Some((0, pid)),
+                proc_event::Event::Exec { .. } | proc_event::Event::Subscribed(_) => None,
             };
             if let Some((uid, pid)) = wanted {
                 self.followed.announce(pid, uid, told.at);
@@ -171,13 +171,16 @@ impl Watch {
         let Some(instance) = kernel.instance() else { return };
         let view = self.view.get(kernel);
         let matcher = &self.in_force.model.matcher;
-        let unasked = Cell::new(None);
+        let (unasked, home) = (Cell::new(None), Cell::new(None));
         let acted_for = self.acted_for.remove(&pid);
         let one = view.and_then(|view| {
             process::place_one(&kernel.proc_root, &instance, pid, |process| {
                 let process = &still_acting(process, acted_for);
                 let decision = kernel.decide(process, matcher, &self.accounts, view);
                 unasked.set(to_ask_about(process, &decision, matcher, &self.accounts));
+                if let Decision::MoveTo(Claim::Owner(owner)) = &decision {
+                    home.set(Some(owner.clone()));
+                }
                 Verdict { decision, acts_for: process::acts_for(process, matcher) }
             })
         });
@@ -202,17 +205,11 @@ impl Watch {
             true => self.followed.stayed(pid),
             false => self.followed.follow(pid, one.parent, uid, self.clock.now()),
         }
-        self.waiting.remove(&pid);
-        let uid = unasked.get();
-        let waits = uid.is_some_and(|uid| self.introduce(uid));
-        let is_asked_about = |uid| self.names.is_asking_about(uid) && !self.is_subordinate(uid);
-        if waits || uid.is_some_and(is_asked_about) || !one.placement.waiting.is_empty() {
-            self.waiting.insert(pid);
+        let lacks = lacking(&one.placement);
+        let (open, home) = (unasked.get(), home.take());
+        self.tell_roster(Event::Looked { pid, open, home, lacks: &lacks });
+        if self.roster.is_waiting(pid) {
             self.acted_for.extend(acted_for.map(|user| (pid, user)));
-        }
-        // Before NSS has said whose he is there is no saying which class to make.
-        if !waits {
-            self.welcome(&one.placement);
         }
         for failed in &one.placement.failed {
             log::warn!(
@@ -224,64 +221,56 @@ impl Watch {
         }
     }
 
-    /// Asks NSS who has come, unless that was done. Whether the answer is worth waiting for still.
-    fn introduce(&mut self, uid: u32) -> bool {
-        let now = Instant::now();
-        let until = match self.strangers.get(&uid) {
-            Some(until) => *until,
-            None if !self.names.ask_about(uid, self.is_subordinate(uid)) => return false,
-            None => {
-                self.after_asking();
-                self.strangers.insert(uid, now + INTRODUCTION);
-                now + INTRODUCTION
+    /// What has happened to accounts, and what follows from it.
+    pub(super) fn tell_roster(&mut self, event: roster::Event<'_>) {
+        let Watch { roster, accounts, names, in_force, .. } = self;
+        let registry = Registry { accounts, names, matcher: &in_force.model.matcher };
+        let orders = roster.on(event, &registry, Instant::now());
+        self.follow(orders);
+    }
+
+    /// The roster as an apply found it; whoever waited for a class is placed.
+    pub(super) fn tell_roster_of_what_is_in_force(&mut self) {
+        let Watch { roster, accounts, names, in_force, .. } = self;
+        let registry = Registry { accounts, names, matcher: &in_force.model.matcher };
+        let Accounts { running, running_ranges: ranges, .. } = &in_force.accounts;
+        let event = Event::InForce { running, ranges, state: &in_force.state };
+        let orders = roster.on(event, &registry, Instant::now());
+        self.follow(orders);
+    }
+
+    fn follow(&mut self, orders: Vec<Order>) {
+        let mut placed = false;
+        for order in orders {
+            match order {
+                Order::Place(pid) => {
+                    self.place(pid, 0);
+                    placed = true;
+                }
+                Order::Ask(uid) => {
+                    let subordinate = self.accounts.subuids.holding(uid).is_some();
+                    self.names.ask_about(uid, subordinate);
+                    self.after_asking();
+                }
+                Order::Apply { by } => self.soon(by),
+                Order::LookAtAll => self.session.processes = true,
             }
-        };
-        if until > now {
-            self.soon(until);
         }
-        until > now
-    }
-
-    /// Classes for those who have none.
-    fn welcome(&mut self, placement: &Placement) {
-        for claim in placement.waiting.keys() {
-            if let Some(owner) = claim.comes_and_goes() {
-                self.leaving.remove(owner);
-                self.accounts.admit(owner);
-            }
-            self.soon(Instant::now());
+        if placed {
+            self.hand_over();
         }
     }
 
-    fn is_subordinate(&self, uid: u32) -> bool {
-        self.accounts.subuids.holding(uid).is_some()
+    /// Brings what is known of the accounts up to date with the roster.
+    pub(super) fn count_running(&mut self) {
+        let accounts = &mut self.accounts;
+        (accounts.running, accounts.running_ranges) = self.roster.running();
     }
 
-    /// Strangers who were introduced are none any more. Those whom NSS takes too long about are as
-    /// their numbers say.
+    /// Time has passed, or NSS has answered.
     pub(super) fn admit(&mut self, now: Instant) {
         self.names.forget(&mut self.accounts, now);
-        let (names, accounts) = (&self.names, &self.accounts);
-        let (mut due, mut late) = (false, false);
-        self.strangers.retain(|uid, until| {
-            let known = accounts.by_uid.contains_key(uid);
-            due |= *until <= now || accounts.has_answer(*uid);
-            // He went by the range that he lies in meanwhile.
-            late |= known && *until <= now && accounts.subuids.holding(*uid).is_some();
-            !accounts.has_answer(*uid) && names.is_asking_about(*uid)
-        });
-        self.session.processes |= late;
-        if due {
-            self.place_waiting();
-        }
-    }
-
-    /// Those whose class was made meanwhile.
-    pub(super) fn place_waiting(&mut self) {
-        for pid in std::mem::take(&mut self.waiting) {
-            self.place(pid, 0);
-        }
-        self.hand_over();
+        self.tell_roster(Event::Time);
     }
 
     /// Every process to where it belongs; and who runs at all.
@@ -298,7 +287,7 @@ impl Watch {
             }
         };
         let matcher = &self.in_force.model.matcher;
-        let (running, unasked) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
+        let (running, unasked) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeMap::new()));
         let decide = |process: &Process| {
             if process.is_alive() && view.may_claim(process) {
                 let (uid, _) = process::counts_as(process, matcher);
@@ -306,7 +295,8 @@ impl Watch {
             }
             let decision = kernel.decide(process, matcher, &self.accounts, &view);
             let uid = to_ask_about(process, &decision, matcher, &self.accounts);
-            unasked.lock().unwrap_or_else(PoisonError::into_inner).extend(uid);
+            let open = uid.map(|uid| (process.pid, uid));
+            unasked.lock().unwrap_or_else(PoisonError::into_inner).extend(open);
             Verdict { decision, acts_for: process::acts_for(process, matcher) }
         };
         let placement = match process::place(&kernel.proc_root, &instance, decide) {
@@ -320,18 +310,14 @@ impl Watch {
         // Who has a class keeps it for the time of grace.
         let mut running = running.into_inner().unwrap_or_else(PoisonError::into_inner);
         running.extend(self.state().claims.keys().filter_map(Claim::uid));
-        self.accounts.running = running;
-        // Who ended while waiting is not told.
         let proc_root = &self.session.kernel.proc_root;
-        self.waiting.retain(|pid| proc_root.join(pid.to_string()).exists());
-        self.acted_for.retain(|pid, _| self.waiting.contains(pid));
-        let mut waits = !placement.waiting.is_empty();
-        self.welcome(&placement);
-        for uid in unasked.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            waits |= self.introduce(uid);
-        }
-        // All are looked at again once they have a class.
-        self.session.processes |= waits;
+        // Who ended while waiting is not told.
+        let has_ended = |pid: &u32| !proc_root.join(pid.to_string()).exists();
+        let ended = self.roster.waiting().filter(has_ended).collect();
+        let open = unasked.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let lacks = lacking(&placement);
+        self.tell_roster(Event::Swept { running, open, lacks: &lacks, ended });
+        self.acted_for.retain(|pid, _| self.roster.is_waiting(*pid));
         log::debug!(
             "looked at all processes in {:?}: {} placed, {} moved, {} released",
             start.elapsed(),
@@ -345,53 +331,67 @@ impl Watch {
 
     pub(super) fn schedule_sweep(&mut self, took: Duration) {
         let pause = match self.processes {
-            Some(_) => SAFETY.max(took.saturating_mul(IDLE_SHARE)),
+            Some(_) => SWEEP_INTERVAL.max(took.saturating_mul(IDLE_SHARE)),
             None => INSTEAD.max(took.saturating_mul(INSTEAD_SHARE)),
         };
         self.agenda.at(Task::Sweep, Instant::now() + pause);
     }
 
-    /// An account without processes gives its class back after a while: who logs in again soon
-    /// finds it as it was.
+    /// Looks which accounts have no process any more.
     pub(super) fn look_who_left(&mut self) {
         let start = Instant::now();
         self.agenda.at(Task::Leave, start + self.settings.grace / 2);
         let Some(instance) = self.session.kernel.instance() else { return };
-        let mut left = std::mem::take(&mut self.left);
-        let mut leaving = BTreeSet::new();
         let claims = self.state().claims.keys();
-        let stand: BTreeSet<Owner> = claims.filter_map(Claim::comes_and_goes).cloned().collect();
-        left.retain(|owner, _| stand.contains(owner));
-        for owner in stand {
-            // One that cannot be looked into may hold somebody.
-            if instance.is_occupied(&owner).unwrap_or(true) {
-                left.remove(&owner);
-                continue;
-            }
-            let since = *left.entry(owner.clone()).or_insert(start);
-            if start.saturating_duration_since(since) >= self.settings.grace {
-                leaving.insert(owner);
-            }
-        }
-        self.left = left;
-        if !leaving.is_empty() {
-            let stays = |owner: &Owner| !leaving.contains(owner);
-            let matcher = &self.in_force.model.matcher;
-            let mut accounts = std::mem::take(&mut self.accounts);
-            // Subordinate uids run for somebody else.
-            let running = std::mem::take(&mut accounts.running).into_iter().filter(|uid| {
-                let claimed = matcher.claim(*uid, None, &accounts);
-                stays(&Owner::Uid(*uid)) && claimed.is_none_or(|it| stays(&it.owner()))
-            });
-            let running = running.collect();
-            accounts.running_ranges.retain(|range| stays(&Owner::Subuids(*range)));
-            self.accounts = Accounts { running, ..accounts };
-            self.leaving = leaving;
-            self.soon(start);
-        }
+        let owners = claims.filter_map(Claim::comes_and_goes).cloned();
+        // One that cannot be looked into may hold somebody.
+        let empty = owners.filter(|owner| !instance.is_occupied(owner).unwrap_or(true)).collect();
+        self.tell_roster(Event::Directories { empty });
         let pause = (self.settings.grace / 2).max(start.elapsed().saturating_mul(LEFT_SHARE));
         self.agenda.at(Task::Leave, Instant::now() + pause);
     }
+}
+
+/// What the policy and NSS say.
+struct Registry<'a> {
+    accounts: &'a Accounts,
+    names: &'a Names,
+    matcher: &'a Matcher,
+}
+
+impl roster::Registry for Registry<'_> {
+    fn has_answer(&self, uid: u32) -> bool {
+        self.accounts.has_answer(uid)
+    }
+
+    fn is_account(&self, uid: u32) -> bool {
+        self.accounts.by_uid.contains_key(&uid)
+    }
+
+    fn is_subordinate(&self, uid: u32) -> bool {
+        self.accounts.subuids.holding(uid).is_some()
+    }
+
+    fn is_asked_about(&self, uid: u32) -> bool {
+        self.names.is_asking_about(uid)
+    }
+
+    fn may_be_asked_about(&self, uid: u32) -> bool {
+        self.names.has_room(self.is_subordinate(uid))
+    }
+
+    fn owner_of(&self, uid: u32) -> Option<Owner> {
+        self.matcher.claim(uid, None, self.accounts).map(|claimed| claimed.owner())
+    }
+}
+
+/// The owners whose class a placement missed.
+fn lacking(placement: &Placement) -> Vec<Owner> {
+    let owner = |claim: &Claim| match claim {
+        Claim::Owner(owner) | Claim::Pinned(owner) => Some(owner.clone()),
+        Claim::Retired(..) => None,
+    };
+    placement.waiting.keys().filter_map(owner).collect()
 }
 
 /// The uid about which NSS has still to be asked before it is certain whose a process is.

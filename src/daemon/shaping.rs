@@ -16,7 +16,7 @@ use crate::host::observe::Snapshot;
 use crate::plan::{Planned, Step};
 use crate::policy::{self, LinkLine, Severity};
 use crate::sys::memory;
-use crate::tree::{Claim, LinkName};
+use crate::tree::LinkName;
 
 /// An editor writes a file in several steps.
 pub(super) const SETTLE: Duration = Duration::from_millis(50);
@@ -69,14 +69,13 @@ impl Watch {
                 if applied.mounted || applied.steps.iter().any(made_anew) {
                     self.agenda.at(Task::Sweep, start);
                 }
-                self.settle(applied);
                 let pause = self.took.saturating_mul(IDLE_SHARE).clamp(RECONCILE, LONGEST_REST);
                 self.agenda.at(Task::Reconcile, Instant::now() + pause);
+                // After that: whoever still waits puts himself on the agenda.
+                self.settle(applied);
                 if let Some(at) = self.backoff.next(Instant::now()) {
                     self.soon(at);
                 }
-                // After the agenda: whoever still waits puts himself on it.
-                self.place_waiting();
             }
             Err(failure) => {
                 self.try_again(
@@ -90,8 +89,9 @@ impl Watch {
 
     /// One apply of the policy in force, to the accounts as they are known.
     fn apply(&mut self, repair: bool) -> Result<Applied, Failure> {
+        self.count_running();
         self.session.known = Some(self.accounts.clone());
-        self.session.leaving = Some(self.leaving.clone());
+        self.session.leaving = Some(self.roster.leaving());
         let may =
             ApplyOptions { wait: Duration::ZERO, quiet: None, repair, ..ApplyOptions::default() };
         let mut told = Instant::now();
@@ -120,13 +120,10 @@ impl Watch {
         self.session.processes = false;
         self.session.earlier = None;
         if let Some(in_force) = applied.in_force {
-            self.accounts.running.clone_from(&in_force.accounts.running);
-            self.accounts.running_ranges.clone_from(&in_force.accounts.running_ranges);
             // Also while one is left alone, when what stands there is somebody else's.
             self.session.reclaimed.extend(in_force.links.values());
             self.in_force = in_force;
-            let claims = &self.in_force.state.claims;
-            self.leaving.retain(|owner| claims.contains_key(&Claim::Owner(owner.clone())));
+            self.tell_roster_of_what_is_in_force();
         }
         self.keep_instance();
         self.schedule_collection();
@@ -211,7 +208,8 @@ impl Watch {
             Ok(Some(policy)) => {
                 // Its names are asked for first, off the loop; those in force stay known.
                 self.candidate = Some(policy);
-                self.names.ask_all(self.question());
+                let question = self.question();
+                self.names.ask_all(question);
                 match self.names.is_asking_about_all() {
                     true => self.after_asking(),
                     false => self.agenda.at(Task::Adopt, Instant::now()),
