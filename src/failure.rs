@@ -4,9 +4,11 @@ use serde::Serialize;
 
 use crate::cgroup;
 use crate::desired::Impossible;
+use crate::facts::Lack;
 use crate::host::OpenError;
 use crate::host::execute::{Cause, Failed};
 use crate::host::observe::ObserveError;
+use crate::intent;
 use crate::plan::{Paths, Tc};
 use crate::policy::Report;
 
@@ -188,6 +190,24 @@ impl From<OpenError> for Failure {
 impl From<ObserveError> for Failure {
     fn from(error: ObserveError) -> Failure {
         Failure::refused(error)
+    }
+}
+
+impl From<Lack> for Failure {
+    fn from(lack: Lack) -> Failure {
+        Failure::Usage(lack.to_string())
+    }
+}
+
+impl From<intent::Refusal> for Failure {
+    fn from(refusal: intent::Refusal) -> Failure {
+        match refusal {
+            intent::Refusal::Policy(report) => Failure::Policy(report),
+            intent::Refusal::Untried | intent::Refusal::Impossible(_) => Failure::refused(refusal),
+            intent::Refusal::InTheWay(_)
+            | intent::Refusal::OtherInstance { .. }
+            | intent::Refusal::NeedsRoot => Failure::Usage(refusal.to_string()),
+        }
     }
 }
 

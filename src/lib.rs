@@ -25,6 +25,8 @@ pub mod plan;
 
 pub mod netlink;
 
+pub mod intent;
+
 pub mod sys;
 
 pub mod cgroup;

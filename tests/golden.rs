@@ -1,14 +1,14 @@
 //! Golden plans: the whole pure pipeline, policy text to steps, on stated facts. A case is a folder
-//! in `tests/golden/`: `policies.yaml`; `observed`, what stands before; `plan`, the steps as
-//! `shaper plan` prints them and as the commands that they equal. `make bless` writes the plans
-//! anew; review them as text.
+//! in `tests/golden/`: `policies.yaml`; `observed`, what stands before; `plan`, what is warned of,
+//! the steps as `shaper plan` prints them, and the commands that they equal. `make bless` writes the
+//! plans anew; review them as text.
 //!
 //! `observed` begins with `nothing` (no link has a tree) or `after CASE` (what that case's plan
 //! leaves), and goes on with one line for each thing that happened since:
 //!
 //! ```text
 //! runs carol dave                      these accounts have a process
-//! drained 1:11                         a retired class has sent all that it held
+//! drained 1:11                         a class that is to go has sent all that it held
 //! class eth0 1:10 rate 1mbit           somebody changed a class by hand
 //! root eth0 1:10                       … or made it again, directly below the qdisc
 //! gone eth0 class 1:11                 … or deleted something: class, leaf or filter
@@ -23,13 +23,12 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shaper::desired::desired;
 use shaper::facts::{
     Account, Accounts, Facts, Features, Helpers, LinkFacts, Observation, RootQdisc,
 };
-use shaper::model::{BuildOptions, build};
+use shaper::intent::{Intent, Options, Resolved, resolve};
 use shaper::plan::{Paths, Plan, Tc, diff, perform};
-use shaper::policy;
+use shaper::policy::{self, Diagnostic};
 use shaper::tree::{Classifier, Foreign, KernelState, LinkName, Mark, NetCls, Pref};
 use shaper::units::{ClassId, Psched, Rate};
 
@@ -53,6 +52,7 @@ struct Outcome {
     before: KernelState,
     desired: KernelState,
     plan: Plan,
+    warnings: Vec<Diagnostic>,
     left: KernelState,
 }
 
@@ -67,11 +67,11 @@ fn plans_are_as_they_were_reviewed() {
     assert!(names.len() >= 10, "{CASES} was not read");
     let mut different = Vec::new();
     for name in names {
-        let Outcome { before, desired, plan, left } = outcome(&name);
+        let Outcome { before, desired, plan, warnings, left } = outcome(&name);
         assert!(left == desired, "{name}: performing the plan does not lead to what is desired");
         assert!(diff(&left, &desired, &[]).is_empty(), "{name}: the second plan is not empty");
         assert_eq!(plan.is_empty(), before == desired, "{name}");
-        let printed = print(&plan);
+        let printed = print(&plan, &warnings);
         let path = Path::new(CASES).join(&name).join("plan");
         if bless {
             fs::write(&path, printed).unwrap();
@@ -89,26 +89,28 @@ fn outcome(name: &str) -> Outcome {
     let observation = observe(&file("observed"));
     let policy = policy::parse(&file("policies.yaml"), "policies.yaml")
         .unwrap_or_else(|report| panic!("{name}: {}", report.render(false)));
-    let (model, _) = build(&policy, &observation.facts, BuildOptions::default())
-        .unwrap_or_else(|report| panic!("{name}: {}", report.render(false)));
-    let desired = desired(&model, &observation).unwrap();
-    let plan = diff(&observation.state, &desired, &observation.foreign);
-    let mut left = observation.state.clone();
+    let before = observation.state.clone();
+    let intent = Intent::new(policy, Options::default());
+    let Resolved { meaning, desired, plan } =
+        resolve(&intent, observation).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+    let mut left = before.clone();
     plan.steps.iter().for_each(|planned| perform(&planned.step, &mut left));
-    Outcome { before: observation.state, desired, plan, left }
+    Outcome { before, desired, plan, warnings: meaning.warnings, left }
 }
 
-fn print(plan: &Plan) -> String {
+fn print(plan: &Plan, warnings: &[Diagnostic]) -> String {
     let paths = Paths {
         mount: PathBuf::from("/run/shaper/net_cls"),
         instance: PathBuf::from("/run/shaper/net_cls/shaper"),
         mark: Mark::for_instance("shaper"),
         psched: Psched::default(),
     };
+    let warnings = warnings.iter().map(|warning| format!("warning: {}\n", warning.message));
+    let mut text: String = warnings.collect();
     if plan.is_empty() {
-        return "in sync\n".to_string();
+        return text + "in sync\n";
     }
-    let mut text = format!("{plan}\n");
+    writeln!(text, "{plan}").unwrap();
     for planned in &plan.steps {
         writeln!(text, "{}", Tc(&planned.step, &paths)).unwrap();
     }
@@ -220,6 +222,7 @@ fn facts() -> Facts {
     Facts {
         links: links.map(|(name, index)| (LinkName::new(name).unwrap(), link(index))).collect(),
         features: Features {
+            tried: true,
             htb: true,
             classifiers: BTreeSet::from([Classifier::Cgroup, Classifier::Bpf]),
             helpers: Helpers { socket_tag: true, netns_cookie: true, mptcp: None },

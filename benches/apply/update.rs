@@ -103,9 +103,9 @@ fn messages(policy: &str) -> u64 {
 /// Performs the plan's steps, and measures that alone.
 pub fn send_only(policy: &str) -> Cost {
     let mut session = session(policy);
-    let mut meaning = session.look().unwrap_or_else(|e| panic!("{e:?}"));
+    let mut meaning = session.look().unwrap_or_else(|e| panic!("{e:?}")).meaning;
     let (plan, _) = session.plan(&mut meaning).unwrap_or_else(|e| panic!("{e:?}"));
-    let facts = &meaning.snapshot.observation.facts;
+    let facts = &meaning.observation.facts;
     cost::of(|| {
         let steps = plan.phase(Phase::Build);
         execute::perform(

@@ -8,15 +8,13 @@ mod rounds;
 mod session;
 mod source;
 mod undo;
-mod unfit;
-mod warnings;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use clear::clear;
 pub use confirm::{confirm, hash};
-pub use session::{Meaning, Options, Session, may_change};
+pub use session::{Look, Session, may_change};
 pub use source::{Passed, WasRead, read, text_of, way};
 
 use crate::cgroup::Lock;
@@ -25,6 +23,8 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::execute::{Cause, Gate};
 use crate::host::observe::{self, Snapshot, Wanted};
+use crate::intent::Meaning;
+pub use crate::intent::Options;
 use crate::model::Model;
 use crate::plan::{Journal, Planned, Step};
 use crate::policy::Diagnostic;
@@ -101,7 +101,7 @@ pub struct InForce {
 
 impl InForce {
     fn new(meaning: Meaning, state: KernelState) -> InForce {
-        let Facts { accounts, links, .. } = meaning.snapshot.observation.facts;
+        let Facts { accounts, links, .. } = meaning.observation.facts;
         let is_shaped = |name: &LinkName| state.trees.keys().any(|port| port.link == *name);
         let shaped = links.into_iter().filter(|(name, _)| is_shaped(name));
         let links = shaped.map(|(name, facts)| (name, facts.ifindex)).collect();
@@ -156,23 +156,23 @@ pub fn apply(session: &mut Session, may: ApplyOptions, gate: Gate<'_>) -> Result
         confirm::allowed(&instance, policy, may.force)?;
     }
     // Whatever is wrong with the policy is said before anything is touched.
-    let mut meaning = session.look()?;
-    let mut planned = Some(session.plan(&mut meaning)?);
+    let mut look = session.look()?;
+    let mut planned = Some(session.plan(&mut look.meaning)?);
     signal::catch();
     let mut applied = Applied::default();
     if lock.is_none() {
         applied.mounted = session.kernel.mount()?;
         // Who runs is known, and sits where he sat: reading them all again would take a second for
         // 20,000.
-        let scan = std::mem::take(&mut meaning.snapshot.scan);
+        let seen = std::mem::take(&mut look.scan);
         session.seen = match applied.mounted {
-            false => Some(scan),
-            true if session.kernel.is_empty_hierarchy() => Some(scan.in_new_hierarchy()),
+            false => Some(seen),
+            true if session.kernel.is_empty_hierarchy() => Some(seen.in_new_hierarchy()),
             true => None,
         };
         match lock_new(session, may, policy).and_then(|lock| Ok((lock, session.look()?))) {
             Ok(ready) => {
-                (lock, meaning) = ready;
+                (lock, look) = ready;
                 planned = None;
             }
             Err(failure) => {
@@ -182,12 +182,11 @@ pub fn apply(session: &mut Session, may: ApplyOptions, gate: Gate<'_>) -> Result
         }
     }
     let mounted = applied.mounted;
-    let snapshot = &meaning.snapshot;
-    let before = Before::new(snapshot.observation.clone(), &snapshot.scan.processes);
+    let before = Before::new(look.meaning.observation.clone(), &look.scan.processes);
     let absent_links = session.options.absent_links;
     let mut run =
         Run { session, may, gate, applied, journal: Journal::default(), link_went: false };
-    let outcome = run.finish(meaning, planned);
+    let outcome = run.finish(look, planned);
     let Run { applied, journal, .. } = run;
     session.options.absent_links = absent_links;
     // From here on whatever goes wrong brings back what was there before, once.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Applied, ApplyOptions, InForce, Meaning, Session, begin_to_drain, place_seen};
+use super::{Applied, ApplyOptions, InForce, Look, Session, begin_to_drain, place_seen};
 use crate::cgroup;
 use crate::facts::Facts;
 use crate::failure::Failure;
@@ -66,10 +66,10 @@ pub(super) struct Run<'s, 'g> {
 }
 
 impl Run<'_, '_> {
-    /// `planned`: what follows from `meaning`, where that was found out already.
+    /// `planned`: what follows from `look`, where that was found out already.
     pub fn finish(
         &mut self,
-        mut meaning: Meaning,
+        mut look: Look,
         mut planned: Option<(Plan, KernelState)>,
     ) -> Result<(), Trouble> {
         let mut waited_for = BTreeSet::new();
@@ -78,25 +78,25 @@ impl Run<'_, '_> {
             let before = self.applied.steps.len();
             let next = match planned.take() {
                 Some(planned) => planned,
-                None => self.session.plan(&mut meaning)?,
+                None => self.session.plan(&mut look.meaning)?,
             };
-            let done = match self.round(next, &mut meaning) {
+            let done = match self.round(next, &mut look) {
                 Ok(done) => done,
                 Err(trouble) => {
                     contradictions += 1;
-                    (meaning, planned) = self.another_look(trouble, contradictions)?;
+                    (look, planned) = self.another_look(trouble, contradictions)?;
                     continue;
                 }
             };
             if std::mem::take(&mut self.link_went) {
-                meaning = self.look_again()?;
+                look = self.look_again()?;
                 continue;
             }
             let freed = self.applied.steps.iter().skip(before).any(|planned| {
                 matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(..), .. })
             });
             let retired = done.claims.keys().filter_map(Claim::retired);
-            let draining = meaning.draining.iter().map(|id| id.minor());
+            let draining = look.meaning.draining.iter().map(|id| id.minor());
             let pending: BTreeSet<Minor> = retired.chain(draining).collect();
             // A minor that was collected may be retired once more.
             waited_for.retain(|minor| pending.contains(minor));
@@ -105,17 +105,17 @@ impl Run<'_, '_> {
                 // (`follow`).
                 let waiting = self.applied.placement.waiting.keys();
                 self.session.came.extend(waiting.filter_map(Claim::comes_and_goes).cloned());
-                meaning = self.session.look()?;
+                look = self.session.look()?;
             } else if let Some(quiet) = self.may.quiet
                 && !pending.is_subset(&waited_for)
             {
                 waited_for = pending;
-                meaning = self.wait_for_quiet(quiet, &done)?;
+                look = self.wait_for_quiet(quiet, &done)?;
             } else if freed {
                 // A pin may be free now.
-                meaning = self.session.look()?;
+                look = self.session.look()?;
             } else {
-                self.applied.in_force = Some(InForce::new(meaning, done));
+                self.applied.in_force = Some(InForce::new(look.meaning, done));
                 break;
             }
         }
@@ -132,18 +132,18 @@ impl Run<'_, '_> {
         &mut self,
         trouble: Trouble,
         contradictions: u32,
-    ) -> Result<(Meaning, Option<(Plan, KernelState)>), Trouble> {
+    ) -> Result<(Look, Option<(Plan, KernelState)>), Trouble> {
         let Trouble::Step(failed) = &trouble else { return Err(trouble) };
         if contradictions > MAX_CONTRADICTIONS || !failed.source.may_be_outdated() {
             return Err(trouble);
         }
         log::debug!("`{}`: {failed}; looking again", failed.step);
         std::thread::sleep(CONTRADICTED.saturating_mul(contradictions - 1));
-        let Ok(mut meaning) = self.look_again() else { return Err(trouble) };
-        let Ok(planned) = self.session.plan(&mut meaning) else { return Err(trouble) };
+        let Ok(mut look) = self.look_again() else { return Err(trouble) };
+        let Ok(planned) = self.session.plan(&mut look.meaning) else { return Err(trouble) };
         let steps = || planned.0.steps.iter().map(|planned| &planned.step);
         let is_wanted = steps().any(|step| step == &*failed.step);
-        let links = &meaning.snapshot.facts().links;
+        let links = &look.meaning.facts().links;
         let made_here = |port: &Port| {
             let facts = links.get(&port.link);
             facts.is_some_and(|facts| self.journal.has_root(port.at(facts.ifindex)))
@@ -154,43 +154,43 @@ impl Run<'_, '_> {
         if is_wanted && contradictions > 1 && !contradicts {
             return Err(trouble);
         }
-        Ok((meaning, Some(planned)))
+        Ok((look, Some(planned)))
     }
 
     /// A look in the middle of a run: a link that went since it began is passed over.
-    fn look_again(&mut self) -> Result<Meaning, Failure> {
+    fn look_again(&mut self) -> Result<Look, Failure> {
         self.session.options.absent_links = true;
         self.session.look()
     }
 
     /// Waits, so that retired classes can drain, and looks which of them did.
-    fn wait_for_quiet(&mut self, quiet: Duration, done: &KernelState) -> Result<Meaning, Trouble> {
+    fn wait_for_quiet(&mut self, quiet: Duration, done: &KernelState) -> Result<Look, Trouble> {
         let earlier = begin_to_drain(&mut self.session.kernel, done)?;
         wait(quiet)?;
         let before = self.session.earlier.replace(earlier);
-        let meaning = self.session.look();
+        let look = self.session.look();
         self.session.earlier = before;
-        Ok(meaning?)
+        Ok(look?)
     }
 
     /// One plan, performed and verified; the state that it was for.
     fn round(
         &mut self,
         (mut plan, desired): (Plan, KernelState),
-        meaning: &mut Meaning,
+        look: &mut Look,
     ) -> Result<KernelState, Trouble> {
-        self.applied.warnings.clone_from(&meaning.warnings);
-        self.applied.psched = meaning.snapshot.facts().psched;
+        self.applied.warnings.clone_from(&look.meaning.warnings);
+        self.applied.psched = look.meaning.facts().psched;
         self.applied.left = match self.may.disrupt {
             true => Vec::new(),
             false => plan.without_disruption(),
         };
-        let outcome = self.carry_out(&plan, meaning).and_then(|()| match plan.is_empty() {
+        let outcome = self.carry_out(&plan, look).and_then(|()| match plan.is_empty() {
             true => Ok(()),
-            false => self.verify(&desired, meaning.snapshot.facts()),
+            false => self.verify(&desired, look.meaning.facts()),
         });
         if outcome.is_err() {
-            let links = &meaning.snapshot.facts().links;
+            let links = &look.meaning.facts().links;
             let index = |step: &Step| step.link().and_then(|name| Some(links.get(name)?.ifindex));
             plan.steps.retain(|it| self.journal.covers(&it.step, index(&it.step).unwrap_or(0)));
         }
@@ -199,36 +199,36 @@ impl Run<'_, '_> {
     }
 
     /// Build, place, tear down; place again if that set processes free.
-    fn carry_out(&mut self, plan: &Plan, meaning: &mut Meaning) -> Result<(), Trouble> {
-        self.perform(plan, Phase::Build, meaning)?;
+    fn carry_out(&mut self, plan: &Plan, look: &mut Look) -> Result<(), Trouble> {
+        self.perform(plan, Phase::Build, look)?;
         if self.session.processes {
-            let scan = std::mem::take(&mut meaning.snapshot.scan);
+            let scan = std::mem::take(&mut look.scan);
             let seen = match plan.is_empty() {
                 true => Seen::JustNow(scan),
                 false => Seen::Before(scan),
             };
-            self.place(Some(seen), meaning)?;
+            self.place(Some(seen), look)?;
         }
-        self.perform(plan, Phase::TearDown, meaning)?;
+        self.perform(plan, Phase::TearDown, look)?;
         let evicted =
             plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
         if evicted && self.session.processes {
-            self.place(None, meaning)?;
+            self.place(None, look)?;
         }
         Ok(())
     }
 
-    fn perform(&mut self, plan: &Plan, phase: Phase, meaning: &Meaning) -> Result<(), Trouble> {
-        let observation = &meaning.snapshot.observation;
+    fn perform(&mut self, plan: &Plan, phase: Phase, look: &Look) -> Result<(), Trouble> {
+        let observation = &look.meaning.observation;
         let kernel = &mut self.session.kernel;
         let (facts, steps) = (&observation.facts, plan.phase(phase));
         execute::perform(kernel, facts, steps, self.gate, &mut self.journal)?;
         Ok(())
     }
 
-    fn place(&mut self, seen: Option<Seen>, meaning: &Meaning) -> Result<(), Trouble> {
-        let accounts = &meaning.snapshot.observation.facts.accounts;
-        let placement = place_seen(self.session, &meaning.model, accounts, seen)?;
+    fn place(&mut self, seen: Option<Seen>, look: &Look) -> Result<(), Trouble> {
+        let accounts = &look.meaning.observation.facts.accounts;
+        let placement = place_seen(self.session, &look.meaning.model, accounts, seen)?;
         self.applied.members(placement);
         Ok(())
     }

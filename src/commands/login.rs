@@ -95,8 +95,8 @@ fn owner_with_class(
     session.known = Some(known);
     session.leaving = Some(BTreeSet::new());
     session.processes = false;
-    let mut meaning = session.look()?;
-    let accounts = &meaning.snapshot.facts().accounts;
+    let mut meaning = session.look()?.meaning;
+    let accounts = &meaning.facts().accounts;
     let claimed = meaning.model.matcher.claim(uid, None, accounts);
     let Some(owner) = claimed.map(|claimed| claimed.owner()) else { return Ok(None) };
     let (claims, _) = instance.observe()?;

@@ -1,17 +1,19 @@
 //! `shaper plan` and `shaper check`: say what would be, touch nothing, take no lock.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Output;
 use super::report::{self, Members};
-use crate::apply::{self, Meaning, Options, Session};
+use crate::apply::{self, Look, Options, Session};
 use crate::cli::Global;
 use crate::facts::Facts;
 use crate::failure::Failure;
+use crate::intent::Meaning;
 use crate::model::{self, BuildOptions};
 use crate::plan::Tc;
 use crate::policy::{Diagnostic, Policy, Report};
-use crate::process::{self, Decision};
+use crate::process::{self, Decision, Scan};
 
 /// How a plan is shown.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,15 +26,15 @@ pub struct Show {
 
 pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Result<Output, Failure> {
     let mut session = super::session(global, file, options)?;
-    let mut meaning = session.look()?;
+    let Look { mut meaning, scan } = session.look()?;
     let (plan, _) = session.plan(&mut meaning)?;
-    let paths = session.kernel.paths(meaning.snapshot.facts().psched);
+    let paths = session.kernel.paths(meaning.facts().psched);
     let mut output = if global.json {
         Output::json(&report::plan_json(
             &plan,
             &paths,
             &meaning.warnings,
-            members(&session, &meaning)?,
+            members(&session, &meaning, &scan)?,
         ))
     } else if show.tc {
         Output::text(
@@ -51,11 +53,11 @@ pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Resul
 }
 
 /// Whom an apply would move, as things stand now.
-fn members(session: &Session, meaning: &Meaning) -> Result<Members, Failure> {
+fn members(session: &Session, meaning: &Meaning, scan: &Scan) -> Result<Members, Failure> {
     let mut members = Members::default();
     let view = session.kernel.view()?;
-    let accounts = &meaning.snapshot.observation.facts.accounts;
-    for process in &meaning.snapshot.scan.processes {
+    let accounts = &meaning.facts().accounts;
+    for process in &scan.processes {
         let inside = process::claim_of(process, &view).is_some();
         match session.kernel.decide(process, &meaning.model.matcher, accounts, &view) {
             Decision::MoveTo(_) if inside => members.moved += 1,
@@ -70,7 +72,7 @@ fn members(session: &Session, meaning: &Meaning) -> Result<Members, Failure> {
 pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Output, Failure> {
     let (policy, warnings) = match options.offline {
         true => {
-            let policy = apply::read(file)?;
+            let policy = Arc::new(apply::read(file)?);
             let (_, warnings) = model::build(&policy, &Facts::default(), options)?;
             (policy, warnings)
         }
@@ -78,8 +80,8 @@ pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Outp
             let skip_unknown = options.skip_unknown;
             let options = Options { skip_unknown, takeover: true, ..Options::default() };
             let mut session = super::session(global, file, options)?;
-            let meaning = session.look()?;
-            (session.policy, meaning.warnings)
+            let warnings = session.look()?.meaning.warnings;
+            (session.policy, warnings)
         }
     };
     let mut output = match (global.json, global.quiet) {

@@ -64,8 +64,8 @@ pub fn release(
                 ..Options::default()
             };
             let mut session = Session::new(kernel, policy, options);
-            let meaning = session.look()?;
-            Ok((session.kernel, meaning.model.matcher, meaning.snapshot.observation.facts.accounts))
+            let meaning = session.look()?.meaning;
+            Ok((session.kernel, meaning.model.matcher, meaning.observation.facts.accounts))
         }
         Err(failure) if named => return Err(failure),
         Err(failure) => Err((kernel, failure.message())),

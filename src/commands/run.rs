@@ -201,8 +201,8 @@ pub fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option<Owner>
         Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
     let mut session = Session::new(kernel, policy, options);
     session.ask.insert(uid);
-    let meaning = session.look().ok()?;
-    let claimed = meaning.model.matcher.claim(uid, None, &meaning.snapshot.facts().accounts);
+    let meaning = session.look().ok()?.meaning;
+    let claimed = meaning.model.matcher.claim(uid, None, &meaning.facts().accounts);
     claimed.map(|claimed| claimed.owner())
 }
 

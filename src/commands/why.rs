@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::Output;
 use super::run::owners;
-use crate::apply::{Meaning, Options, Session};
+use crate::apply::{Look, Options, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
+use crate::intent::Meaning;
 use crate::model::{Asked, Claimed, Matcher, Node, Place};
 use crate::process::{self, Process};
 use crate::text::shown;
@@ -50,10 +51,10 @@ pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failur
         Owner::Uid(uid) => Some(uid),
         _ => None,
     }));
-    let meaning = session.look()?;
+    let look = session.look()?;
     let answer = match subject.parse::<u32>() {
-        Ok(pid) if find(&meaning, pid).is_some() => of_process(&session, &meaning, pid)?,
-        _ => of_user(&session, &meaning, subject)?,
+        Ok(pid) if find(&look, pid).is_some() => of_process(&session, &look, pid)?,
+        _ => of_user(&session, &look.meaning, subject)?,
     };
     Ok(match global.json {
         true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
@@ -61,14 +62,15 @@ pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failur
     })
 }
 
-fn find(meaning: &Meaning, pid: u32) -> Option<&Process> {
-    meaning.snapshot.scan.processes.iter().find(|process| process.pid == pid)
+fn find(look: &Look, pid: u32) -> Option<&Process> {
+    look.scan.processes.iter().find(|process| process.pid == pid)
 }
 
-fn of_process(session: &Session, meaning: &Meaning, pid: u32) -> Result<Answer, Failure> {
+fn of_process(session: &Session, look: &Look, pid: u32) -> Result<Answer, Failure> {
     let process =
-        find(meaning, pid).ok_or_else(|| Failure::Usage(format!("there is no process {pid}")))?;
-    let accounts = &meaning.snapshot.observation.facts.accounts;
+        find(look, pid).ok_or_else(|| Failure::Usage(format!("there is no process {pid}")))?;
+    let meaning = &look.meaning;
+    let accounts = &meaning.observation.facts.accounts;
     let matcher = &meaning.model.matcher;
     let view = session.kernel.view()?;
     let subject = format!("process {pid} ({}, uid {})", process.comm, process.uid);
@@ -147,7 +149,7 @@ fn of_user(session: &Session, meaning: &Meaning, user: &str) -> Result<Answer, F
         _ => None,
     });
     let line = names.iter().find(|owner| meaning.model.nodes.iter().any(|n| n.owner == **owner));
-    let accounts = &meaning.snapshot.observation.facts.accounts;
+    let accounts = &meaning.observation.facts.accounts;
     let claimed = uid.and_then(|uid| meaning.model.matcher.claim(uid, None, accounts));
     let owner = line.cloned().or_else(|| claimed.map(|claimed| claimed.owner()));
     let mut notes = Vec::new();
@@ -175,7 +177,7 @@ fn answer(
     mut notes: Vec<String>,
 ) -> Answer {
     let node = owner.as_ref().and_then(|o| meaning.model.nodes.iter().find(|n| n.owner == *o));
-    let observed = &meaning.snapshot.observation.state;
+    let observed = &meaning.observation.state;
     let classid = owner.as_ref().and_then(|o| observed.claims.get(&Claim::Owner(o.clone())));
     let id = classid.and_then(|classid| classid.our_class());
     if owner.is_none() {
@@ -233,7 +235,7 @@ fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Opti
             ("everyone".to_string(), line.map(|line| line.at.place))
         }
         Owner::Uid(uid) => {
-            let accounts = &meaning.snapshot.observation.facts.accounts;
+            let accounts = &meaning.observation.facts.accounts;
             match meaning.model.matcher.claim(*uid, None, accounts) {
                 Some(Claimed::Account { group: Some(key), .. }) if key.as_str() != "everyone" => {
                     (format!("groups.{key}"), place(&Owner::Group(key)))
@@ -249,7 +251,7 @@ fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Opti
 
 /// Accounts whose processes are in the same class.
 fn sharers(meaning: &Meaning, node: &Node) -> Vec<String> {
-    let accounts = &meaning.snapshot.observation.facts.accounts;
+    let accounts = &meaning.observation.facts.accounts;
     let claims = |uid: &u32| {
         let claimed = meaning.model.matcher.claim(*uid, None, accounts);
         claimed.is_some_and(|claimed| claimed.owner() == node.owner)

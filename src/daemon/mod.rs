@@ -20,6 +20,7 @@ mod subuid;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -112,7 +113,7 @@ pub struct Watch {
     view: processes::View,
     roster: Roster,
     /// A policy that was read from the file and is not in force yet.
-    candidate: Option<Policy>,
+    candidate: Option<Arc<Policy>>,
     /// The last policy that was refused, so that it is said once.
     refused: Option<String>,
     /// What went wrong last, by what was tried, so that it is said once.
@@ -162,7 +163,7 @@ pub fn watch(
 enum Ended {
     BySignal,
     /// The namespace's name stands for it no more. The policy that was in force.
-    WithNamespace(Box<Policy>),
+    WithNamespace(Arc<Policy>),
 }
 
 /// What the signals that end the daemon, or have it read its file again, come through.
@@ -250,7 +251,7 @@ fn keep(
     watch.keep_instance();
     watch.begin();
     match watch.go_on()? {
-        true => Ok(Ended::WithNamespace(Box::new(watch.session.policy))),
+        true => Ok(Ended::WithNamespace(watch.session.policy)),
         false => Ok(Ended::BySignal),
     }
 }
@@ -524,7 +525,7 @@ impl Watch {
     fn question(&mut self) -> Question {
         self.count_running();
         let in_force = Question::of(&self.session.policy);
-        let candidate = self.candidate.as_ref().map(Question::of);
+        let candidate = self.candidate.as_deref().map(Question::of);
         let mut question = candidate.into_iter().fold(in_force, Question::and);
         question.running.clone_from(&self.accounts.running);
         question

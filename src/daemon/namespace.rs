@@ -3,6 +3,7 @@
 //! a dead one is let go at once. One named by a pid is over then; a name or a path may stand for
 //! another one later, which is shaped in its turn.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -79,14 +80,14 @@ pub(super) fn follow(
 /// Process events can be had only at home.
 fn take_up(
     bound: &Bound,
-    policy: &Policy,
+    policy: &Arc<Policy>,
     options: Options,
     settings: &Settings,
 ) -> Result<Ended, Failure> {
     let processes = ProcessListener::open().map_err(Failure::refused)?;
     let kernel = Kernel::open_at(Some(&bound.target), bound.instance.as_deref())?;
     log::info!("shaping the namespace that is called {} now", bound.target);
-    let session = Session::new(kernel, policy.clone(), options);
+    let session = Session::new(kernel, Arc::clone(policy), options);
     keep(session, processes, settings, Some(&bound.target))
 }
 

@@ -2,6 +2,7 @@
 //! that come and go with their accounts. Each is an apply.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -207,7 +208,7 @@ impl Watch {
             }
             Ok(Some(policy)) => {
                 // Its names are asked for first, off the loop; those in force stay known.
-                self.candidate = Some(policy);
+                self.candidate = Some(Arc::new(policy));
                 let question = self.question();
                 self.names.ask_all(question);
                 match self.names.is_asking_about_all() {

@@ -104,7 +104,7 @@ pub fn desired_with(
 /// The state that holds nothing of ours, for `clear`: claims, trees and our own mount go.
 pub fn nothing(observed: &Observation) -> KernelState {
     let net_cls = match observed.state.net_cls {
-        NetCls::Ours if !observed.net_cls_shared => NetCls::Unmounted,
+        NetCls::Ours if observed.neighbours.is_empty() => NetCls::Unmounted,
         other => other,
     };
     let held = |claim: &Claim| Some((claim.clone(), *observed.state.claims.get(claim)?));

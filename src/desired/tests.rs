@@ -29,6 +29,7 @@ fn observation(leaves: &[&'static str]) -> Observation {
     let mut facts = Facts {
         links: [(LinkName::new("eth0").unwrap(), eth0)].into(),
         features: Features {
+            tried: true,
             htb: true,
             classifiers: BTreeSet::from([Classifier::Cgroup]),
             helpers: Helpers::default(),

@@ -10,8 +10,8 @@ mod subuid;
 
 pub use self::subuid::{SubordinateUids, Subuids};
 use crate::tree::{
-    Claim, Classifier, Foreign, KernelState, LinkName, MptcpLayout, Owner, Program, Sockets,
-    TagHelper, UidRange,
+    Claim, Classifier, Filter, Foreign, KernelState, LinkName, MapIds, MptcpLayout, Owner, Port,
+    Pref, Program, Sockets, TagHelper, UidRange,
 };
 use crate::units::{ClassId, Psched, Rate};
 
@@ -26,6 +26,8 @@ pub struct Facts {
     /// All links of the network namespace.
     pub links: BTreeMap<LinkName, LinkFacts>,
     pub features: Features,
+    /// What this process lacks to change links and directories; `None`: nothing.
+    pub lacks: Option<Lack>,
     pub accounts: Accounts,
     /// The systemd units that there are, and under which name their processes are found: an alias
     /// is another's. `None`: nobody asked.
@@ -67,6 +69,17 @@ impl Facts {
         let tag = if socket_tag { TagHelper::Socket } else { TagHelper::Task };
         Program { shards: false, tag, sockets, mptcp }
     }
+}
+
+/// What a process lacks that may not change links and directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    #[error(
+        "this needs the capability CAP_NET_ADMIN, which this process lacks: run it as root (sudo shaper …)"
+    )]
+    NetAdmin,
+    #[error("moving processes into net_cls cgroups needs root: run it with sudo")]
+    Root,
 }
 
 /// One link, as the kernel describes it.
@@ -121,9 +134,11 @@ pub enum RootQdisc {
     },
 }
 
-/// What this kernel can do, as tried.
+/// What this kernel can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
+    /// All was tried. Otherwise this is what stands, and so is known to work; there may be more.
+    pub tried: bool,
     pub htb: bool,
     pub classifiers: BTreeSet<Classifier>,
     pub helpers: Helpers,
@@ -237,6 +252,47 @@ pub struct Observation {
     pub held: BTreeSet<Claim>,
     /// Where the `net_cls` hierarchy is mounted; `None`: nowhere that we can see.
     pub net_cls: Option<PathBuf>,
-    /// Somebody else has directories in the hierarchy, so our mount of it stays.
-    pub net_cls_shared: bool,
+    /// The names of the other directories in the hierarchy: other instances', and those of other
+    /// programs. While there are any our mount of it stays.
+    pub neighbours: BTreeSet<String>,
+    /// Accounts, and ranges of subordinate uids, in whose directories somebody is, of those that
+    /// were looked into.
+    pub occupied: BTreeSet<Owner>,
+    /// Where each deciding program stands, and which maps it reads.
+    pub deciding: BTreeMap<Seat, MapIds>,
+    /// What stands and could not be read.
+    pub unread: Unread,
+}
+
+/// Where a filter stands: the port, the qdisc, the pref.
+pub type Seat = (Port, ClassId, Pref);
+
+/// What stands and could not be read: without CAP_SYS_ADMIN nobody opens maps by their numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Unread {
+    /// Why the maps of the deciding programs could not be read; `None`: they were, or there are
+    /// none.
+    pub owners: Option<String>,
+    /// The names of the programs of rules whose maps could not be read.
+    pub rules: BTreeMap<(Port, Pref), String>,
+}
+
+impl Observation {
+    /// Deciding programs that read no maps of these numbers (`None`: any that is there) become
+    /// filters that we do not know, so that each plan replaces them.
+    pub fn distrust_all_but(&mut self, ids: Option<MapIds>) {
+        let others = self.deciding.iter().filter(|(_, reads)| Some(**reads) != ids);
+        for ((port, parent, pref), _) in others {
+            let Some(tree) = self.state.trees.get_mut(port) else { continue };
+            let filters = match parent.shard() {
+                None => Some(&mut tree.filters),
+                Some(shard) => tree.shards.get_mut(&shard),
+            };
+            let filter = filters.and_then(|filters| filters.get_mut(pref));
+            if let Some(filter @ Filter::Tag(_)) = filter {
+                let (protocol, kind) = (filter.protocol(), "bpf, reads other maps".to_string());
+                *filter = Filter::Unknown { protocol, kind, tables: Vec::new() };
+            }
+        }
+    }
 }

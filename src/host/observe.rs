@@ -3,6 +3,7 @@
 
 mod links;
 mod owners;
+mod privilege;
 mod program_rules;
 mod sockets;
 mod units;
@@ -27,11 +28,11 @@ use crate::sys::route::SocketError;
 use crate::sys::{bpf, ethtool, probe};
 use crate::tree::{
     Claim, Classifier, Clsact, Counters, Family, Filter, Foreign, LeafQdisc, LinkName, MapIds,
-    Port, Pref, Sockets, Tag, TagHelper, Tree,
+    Owner, Port, Pref, Sockets, Tag, TagHelper, Tree,
 };
 use crate::units::{ClassId, Psched, Shard};
-pub use owners::{open_owners, replace_all_but};
-pub use program_rules::take_as_read;
+pub use owners::open_owners;
+pub use privilege::lack;
 use sockets::Tags;
 
 /// The kernel could not be read.
@@ -63,16 +64,7 @@ pub struct Snapshot {
     pub rules: BTreeMap<Port, BTreeMap<NonZeroU32, RuleHits>>,
     /// One pass over `/proc`; empty where it was not wanted.
     pub scan: Scan,
-    /// Deciding programs stand whose maps cannot be read, and why.
-    pub unread_owners: Option<String>,
-    /// Where each deciding program stands, and which maps it reads.
-    maps: BTreeMap<Seat, MapIds>,
-    /// The names of the programs of rules whose maps could not be read.
-    unread_rules: BTreeMap<(Port, Pref), String>,
 }
-
-/// Where a filter stands: the port, the qdisc, the pref.
-type Seat = (Port, ClassId, Pref);
 
 /// The class that a line of `rules` sends to, and how many packets it has matched; `None` where the
 /// kernel does not count them (without CONFIG_CLS_U32_PERF).
@@ -139,9 +131,16 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
         snapshot.observation.bound.extend(seen.bound);
         snapshot.direct_packets.extend(seen.direct_packets.map(|packets| (port.clone(), packets)));
         let maps = seen.maps.into_iter();
-        snapshot.maps.extend(maps.map(|((at, pref), ids)| ((port.clone(), at, pref), ids)));
+        snapshot
+            .observation
+            .deciding
+            .extend(maps.map(|((at, pref), ids)| ((port.clone(), at, pref), ids)));
         let programs = seen.programs.into_iter();
-        snapshot.unread_rules.extend(programs.map(|(pref, text)| ((port.clone(), pref), text)));
+        snapshot
+            .observation
+            .unread
+            .rules
+            .extend(programs.map(|(pref, text)| ((port.clone(), pref), text)));
         snapshot.rules.insert(port.clone(), seen.rules);
         snapshot.counters.insert(port, seen.counters);
     }
@@ -150,10 +149,11 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     snapshot.observation.state.claims = claims;
     snapshot.observation.state.net_cls = kernel.net_cls();
     snapshot.observation.net_cls = kernel.hierarchy().map(|hierarchy| hierarchy.path.clone());
-    snapshot.observation.net_cls_shared = shared(kernel)?;
+    snapshot.observation.neighbours = neighbours(kernel)?;
 
     let facts = &mut snapshot.observation.facts;
     facts.psched = psched(&kernel.proc_root)?;
+    facts.lacks = lack(&kernel.proc_root)?;
     facts.netns_cookie = kernel.netns_cookie;
     facts.own_sockets_only = own_sockets_only;
     let mut running = None;
@@ -400,17 +400,33 @@ fn left_tables(
     Ok(left)
 }
 
-/// Whether the hierarchy holds anybody's directories but this instance's.
-fn shared(kernel: &Kernel) -> Result<bool, ObserveError> {
-    let Some(hierarchy) = kernel.hierarchy() else { return Ok(false) };
+/// The names of all directories in the hierarchy but this instance's.
+fn neighbours(kernel: &Kernel) -> Result<BTreeSet<String>, ObserveError> {
+    let Some(hierarchy) = kernel.hierarchy() else { return Ok(BTreeSet::new()) };
     let read = |source| ObserveError::Read { path: hierarchy.path.display().to_string(), source };
+    let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(&hierarchy.path).map_err(read)? {
         let entry = entry.map_err(read)?;
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != *kernel.name {
-            return Ok(true);
+            names.insert(entry.file_name().to_string_lossy().into_owned());
         }
     }
-    Ok(false)
+    Ok(names)
+}
+
+/// In whose directories somebody is, of these accounts and ranges of subordinate uids.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub fn occupied(kernel: &Kernel, owners: BTreeSet<Owner>) -> Result<BTreeSet<Owner>, ObserveError> {
+    let Some(instance) = kernel.instance() else { return Ok(BTreeSet::new()) };
+    let mut occupied = BTreeSet::new();
+    for owner in owners {
+        if instance.is_occupied(&owner)? {
+            occupied.insert(owner);
+        }
+    }
+    Ok(occupied)
 }
 
 /// What the kernel can do. What stands shows it; only where nothing of ours stands yet, or it is
@@ -443,7 +459,7 @@ fn features(observation: &Observation) -> Result<Features, ObserveError> {
         && trees().any(|tree| tree.leaves.values().any(|leaf| *leaf == LeafQdisc::FqCodel));
     if evident {
         let leaves = BTreeSet::from([LeafQdisc::FqCodel.kind()]);
-        return Ok(Features { htb: true, classifiers, helpers, clsact, leaves });
+        return Ok(Features { tried: false, htb: true, classifiers, helpers, clsact, leaves });
     }
     // All that a program can ask is asked already: that shows more cheaply than any trial.
     let best = helpers.socket_tag && helpers.netns_cookie && helpers.mptcp.is_some();

@@ -65,6 +65,7 @@ fn facts() -> Facts {
             .map(|(name, index)| (LinkName::new(name).unwrap(), facts(index)))
             .collect(),
         features: Features {
+            tried: true,
             htb: true,
             classifiers: BTreeSet::from([Classifier::Bpf, Classifier::Cgroup]),
             helpers: Helpers::default(),

@@ -45,7 +45,7 @@ pub fn features() -> io::Result<Features> {
 /// As [`features`].
 pub fn features_beside(known: Option<Helpers>) -> io::Result<Features> {
     match netns::private(|| tried(known)).flatten() {
-        Ok(features) => Ok(features),
+        Ok(features) => Ok(Features { tried: true, ..features }),
         Err(error) if is_out_of_something(&error) => Err(error),
         Err(error) => {
             debug!("the kernel's features cannot be tried: {error}");
@@ -166,6 +166,7 @@ fn looked_up(host: &Path) -> Features {
     let leaves = LEAVES.iter().map(LeafQdisc::kind);
     let classifiers = [(Classifier::Cgroup, "cls_cgroup"), (Classifier::Bpf, "cls_bpf")];
     Features {
+        tried: true,
         htb: has("sch_htb"),
         // The fifos are part of the packet scheduler itself.
         leaves: leaves
@@ -201,6 +202,7 @@ mod tests {
         write("lib/modules/6.1.0/modules.dep", dep);
         let features = looked_up(host.path());
         let wanted = Features {
+            tried: true,
             htb: true,
             classifiers: [Classifier::Cgroup].into(),
             helpers: features.helpers,

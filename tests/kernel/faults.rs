@@ -338,9 +338,10 @@ fn cut_an_update(sharding: Sharding) {
 /// The first round of an apply, left where it is after so many steps; false: all were performed.
 fn cut_after(host: &mut Host, steps: usize) -> bool {
     let session = &mut host.session;
-    let mut meaning = session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let look = session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let mut meaning = look.meaning;
     let (plan, _) = session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
-    let facts = meaning.snapshot.facts();
+    let facts = meaning.facts();
     let mut stopped = None;
     let mut gate = stop_before(steps, &mut stopped);
     let mut perform = |session: &mut apply::Session, phase: Phase| {

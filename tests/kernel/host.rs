@@ -124,7 +124,7 @@ impl Host {
 
     /// Takes up another policy; false if it cannot hold here.
     pub fn take_up(&mut self, text: &str) -> Result<(), Failure> {
-        self.session.policy = policy::parse(text, "policies.yaml")?;
+        self.session.policy = policy::parse(text, "policies.yaml")?.into();
         self.session.look().map(|_| ())
     }
 
@@ -152,7 +152,8 @@ impl Host {
     /// prefs and shards.
     #[track_caller]
     pub fn is_in_sync(&mut self) {
-        let mut meaning = self.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let look = self.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let mut meaning = look.meaning;
         let (plan, _) =
             self.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
         assert!(plan.is_empty(), "a second plan is not empty:\n{plan}");
@@ -163,7 +164,7 @@ impl Host {
         assert_eq!(self.session.kernel.netlink.changes_sent(), sent, "a second apply sends");
         let moves = (again.placement.added, again.placement.moved, again.placement.gone);
         assert_eq!(moves, (0, 0, 0), "a second apply moves processes");
-        let standing = &meaning.snapshot.observation;
+        let standing = &meaning.observation;
         let retired =
             standing.state.claims.keys().find(|claim| matches!(claim, Claim::Retired(..)));
         assert_eq!(retired, None, "nobody sends, so nothing stays retired");

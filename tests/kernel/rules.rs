@@ -160,7 +160,8 @@ fn what_is_done_to_tables_by_hand_is_shown_and_repaired() {
             run(&format!("tc {} handle 5: u32 divisor 1", by_hand(add)));
         }
         run(&format!("tc {}", by_hand(&line)));
-        let mut meaning = host.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let look = host.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let mut meaning = look.meaning;
         let (plan, _) =
             host.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
         println!("{plan}");
@@ -206,10 +207,11 @@ fn tables_that_a_killed_run_left_are_found() {
         host.go_to_text(&old);
         // As a kill leaves it: the new set stands, and the old one's tables do, unlisted.
         host.take_up(&new).unwrap_or_else(|e| panic!("{}", e.text(false)));
-        let mut meaning = host.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let look = host.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let mut meaning = look.meaning;
         let (plan, _) =
             host.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
-        let facts = &meaning.snapshot.observation.facts;
+        let facts = &meaning.observation.facts;
         let steps = plan.steps.iter().map(|planned| &planned.step);
         let until = steps.take_while(|step| !matches!(step, Step::DeleteTables { .. }));
         let kernel = &mut host.session.kernel;

@@ -9,16 +9,16 @@ use log::debug;
 
 use super::{ObserveError, Snapshot};
 use crate::host::Kernel;
-use crate::netlink::{ETH_P_ALL, assemble, decode, request};
+use crate::netlink::{assemble, decode, request};
 use crate::sys::bpf::Maps;
-use crate::tree::{Filter, MapIds};
+use crate::tree::MapIds;
 use crate::units::ClassId;
 
 /// Reads the maps that are in force into `snapshot`. Filters that read others (half an exchange) are
 /// unknown: they are replaced.
 pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
     let ours = kernel.owners.as_ref().map(Maps::ids);
-    let named = || snapshot.maps.values().copied();
+    let named = || snapshot.observation.deciding.values().copied();
     // Ours, which this process made or opened; else the latest: the kernel counts upwards.
     let Some(ids) = named().find(|ids| Some(*ids) == ours).or(named().max()) else { return };
     if ours != Some(ids) {
@@ -26,7 +26,7 @@ pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
             Ok(maps) => kernel.owners = Some(maps),
             Err(error) => {
                 debug!("BPF maps {ids}: {error}");
-                snapshot.unread_owners = Some(error.to_string());
+                snapshot.observation.unread.owners = Some(error.to_string());
                 return;
             }
         }
@@ -34,12 +34,12 @@ pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
     match kernel.owners.as_ref().map(Maps::table) {
         Some(Ok(table)) => snapshot.observation.state.owners = Some(table),
         Some(Err(error)) => {
-            snapshot.unread_owners = Some(error.to_string());
+            snapshot.observation.unread.owners = Some(error.to_string());
             return;
         }
         None => return,
     }
-    replace_all_but(snapshot, Some(ids));
+    snapshot.observation.distrust_all_but(Some(ids));
 }
 
 /// Opens the maps that the filters of the instance's links name, without looking at anything else.
@@ -61,24 +61,6 @@ pub fn open_owners(kernel: &mut Kernel) -> Result<(), ObserveError> {
         kernel.owners = Some(Maps::open(ids).map_err(open)?);
     }
     Ok(())
-}
-
-/// Deciding programs that read no maps of these numbers (`None`: any that is there) become filters
-/// that we do not know, so that each plan replaces them.
-pub fn replace_all_but(snapshot: &mut Snapshot, ids: Option<MapIds>) {
-    let others = snapshot.maps.iter().filter(|(_, reads)| Some(**reads) != ids);
-    for ((port, parent, pref), _) in others {
-        let Some(tree) = snapshot.observation.state.trees.get_mut(port) else { continue };
-        let filters = match parent.shard() {
-            None => Some(&mut tree.filters),
-            Some(shard) => tree.shards.get_mut(&shard),
-        };
-        let filter = filters.and_then(|filters| filters.get_mut(pref));
-        if let Some(filter @ Filter::Tag(_)) = filter {
-            let (protocol, kind) = (ETH_P_ALL, "bpf, reads other maps".to_string());
-            *filter = Filter::Unknown { protocol, kind, tables: Vec::new() };
-        }
-    }
 }
 
 /// Drivers whose devices send what sockets of other network namespaces wrote straight through a

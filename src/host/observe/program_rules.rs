@@ -10,12 +10,12 @@ use super::Snapshot;
 use crate::host::Kernel;
 use crate::netlink::bpf_name;
 use crate::sys::bpf::{Maps, RuleMaps};
-use crate::tree::{Filter, KernelState, MapIds, Port, Pref, RuleProgram};
+use crate::tree::{Filter, Port, Pref, RuleProgram};
 
 /// Reads them into `snapshot`. What cannot be read, asks other maps than those in force, or is not
 /// what its text says, stays a filter that we do not know, so that it is replaced.
 pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
-    let named = std::mem::take(&mut snapshot.unread_rules);
+    let named = std::mem::take(&mut snapshot.observation.unread.rules);
     let in_force = snapshot.observation.state.owners.as_ref().and(kernel.owners.as_ref());
     let in_force = in_force.map(Maps::ids);
     let mut used = Vec::new();
@@ -35,7 +35,7 @@ pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
             }
             Err(error) => {
                 debug!("rules in BPF maps {} and {}: {error}", ids.text, ids.counts);
-                snapshot.unread_rules.insert((port, pref), name);
+                snapshot.observation.unread.rules.insert((port, pref), name);
             }
         }
     }
@@ -54,21 +54,5 @@ fn note(snapshot: &mut Snapshot, port: &Port, pref: Pref, program: RuleProgram, 
     }
     if let Some(tree) = snapshot.observation.state.trees.get_mut(port) {
         tree.filters.insert(pref, Filter::Program(program));
-    }
-}
-
-/// Programs that this process may not read, but whose names are those of programs that are desired,
-/// count as these.
-pub fn take_as_read(snapshot: &mut Snapshot, desired: &KernelState) {
-    for ((port, pref), name) in std::mem::take(&mut snapshot.unread_rules) {
-        let wanted = desired.trees.get(&port).and_then(|tree| tree.filters.get(&pref));
-        let Some(filter @ Filter::Program(program)) = wanted else { continue };
-        let parsed: Option<(_, _, Option<MapIds>)> = bpf_name::parse_rules(&name);
-        if let Some((_, ids, asked)) = parsed
-            && bpf_name::print_rules(program, ids, asked) == name
-            && let Some(tree) = snapshot.observation.state.trees.get_mut(&port)
-        {
-            tree.filters.insert(pref, filter.clone());
-        }
     }
 }

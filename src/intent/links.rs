@@ -1,0 +1,123 @@
+//! Which links may be shaped, and which stay as they stand.
+
+use std::collections::BTreeSet;
+
+use super::{InTheWay, Intent, Meaning, Neighbour, Refusal};
+use crate::facts::{Observation, RootQdisc};
+use crate::model::Model;
+use crate::policy::LinkRef;
+use crate::tree::{KernelState, LinkName, Mark};
+use crate::units::{ClassId, Rate};
+
+/// Above this rate (10 Gbit) one HTB for the whole link may be what limits it.
+const ONE_LOCK: Rate = Rate::literal(10_000_000_000 / 8);
+
+/// Refuses where another instance shapes a link of this namespace that the model is not about.
+pub(super) fn only_instance(model: &Model, seen: &Observation) -> Result<(), Refusal> {
+    let mine = |name: &LinkName| model.links.iter().any(|link| link.port.link == *name);
+    for (name, facts) in &seen.facts.links {
+        if let RootQdisc::Foreign { r2q: Some(r2q), .. } = facts.root
+            && Mark::is_shaper(r2q)
+            && !mine(name)
+        {
+            let who = neighbour(r2q, seen);
+            return Err(Refusal::OtherInstance { link: name.clone(), who });
+        }
+    }
+    Ok(())
+}
+
+/// Who made a root qdisc with this mark.
+fn neighbour(r2q: u32, seen: &Observation) -> Neighbour {
+    let made_it = |name: &&String| Mark::for_instance(name).0 == r2q;
+    Neighbour(seen.neighbours.iter().find(made_it).cloned())
+}
+
+impl Intent {
+    /// The first link whose root qdisc may not be replaced, and why.
+    pub(super) fn root_in_the_way(&self, model: &Model, seen: &Observation) -> Option<InTheWay> {
+        if self.options.takeover {
+            return None;
+        }
+        model.links.iter().find_map(|line| {
+            let link = line.port.link.clone();
+            let facts = seen.facts.links.get(&link)?;
+            if self.reclaimed.contains(&facts.ifindex) {
+                return None;
+            }
+            match &facts.root {
+                RootQdisc::Kernel { kind } if kind == "mq" && line.rate > ONE_LOCK => {
+                    Some(InTheWay::Queues { link, kind: kind.clone(), rate: line.rate })
+                }
+                RootQdisc::Foreign { r2q: Some(r2q), .. } if Mark::is_shaper(*r2q) => {
+                    Some(InTheWay::Instance { link, who: neighbour(*r2q, seen) })
+                }
+                RootQdisc::Foreign { kind, handle, .. } => {
+                    Some(InTheWay::Foreign { link, kind: kind.clone(), handle: *handle })
+                }
+                RootQdisc::Kernel { .. } | RootQdisc::Ours => None,
+            }
+        })
+    }
+
+    /// On links that are held, and on those that the model passed over, what was seen is desired.
+    pub(super) fn leave_alone(&self, meaning: &Meaning, desired: &mut KernelState) {
+        let seen = &meaning.observation.state;
+        for link in self.held.iter().chain(self.passed_over(meaning)) {
+            match seen.clsact.get(link) {
+                Some(clsact) => desired.clsact.insert(link.clone(), clsact.clone()),
+                None => desired.clsact.remove(link),
+            };
+            desired.trees.retain(|port, _| port.link != *link);
+            for (port, tree) in seen.trees.iter().filter(|(port, _)| port.link == *link) {
+                // A class that stands keeps its owner.
+                let has_class = |classid: &ClassId| tree.classes.contains_key(classid);
+                for (claim, classid) in seen.claims.iter().filter(|(_, id)| has_class(id)) {
+                    if !desired.claims.values().any(|id| id == classid) {
+                        desired.claims.entry(claim.clone()).or_insert(*classid);
+                    }
+                }
+                desired.trees.insert(port.clone(), tree.clone());
+            }
+        }
+    }
+
+    /// Links that stand and that the policy means, but not now: the model passed them over, or
+    /// `auto` finds no link and may be any of them.
+    fn passed_over<'a>(
+        &self,
+        meaning: &'a Meaning,
+    ) -> impl Iterator<Item = &'a LinkName> + use<'a> {
+        let Meaning { observation, model, .. } = meaning;
+        let facts = &observation.facts.links;
+        let open: Vec<&LinkRef> = self
+            .policy
+            .links
+            .iter()
+            .filter(|line| model.links.iter().all(|link| link.place != line.name.at.place))
+            .map(|line| &line.name.value)
+            .collect();
+        let shaped = |name: &LinkName| model.links.iter().any(|link| link.port.link == *name);
+        let is_shaped = |index: u32| {
+            model
+                .links
+                .iter()
+                .any(|link| facts.get(&link.port.link).is_some_and(|f| f.ifindex == index))
+        };
+        let is_open = |name: &LinkName| {
+            let device = facts.get(name);
+            // A port is its master's once that is shaped.
+            let is_port = device.and_then(|device| device.master).is_some_and(is_shaped);
+            let altnames = device.map_or(&[][..], |device| &device.altnames);
+            open.iter().any(|line| match line {
+                LinkRef::Auto => true,
+                LinkRef::Pattern(_) if is_port => false,
+                line => line.means(name, altnames),
+            })
+        };
+        let standing = observation.state.trees.keys().map(|port| &port.link);
+        let names: BTreeSet<&LinkName> =
+            standing.filter(|name| is_open(name) && !shaped(name)).collect();
+        names.into_iter()
+    }
+}

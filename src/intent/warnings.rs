@@ -1,0 +1,96 @@
+//! What there is to say beside the steps: the policy holds, but not quite as whoever wrote it may
+//! think.
+
+use super::{Intent, Meaning};
+use crate::desired::{Sharding, Unguarded};
+use crate::facts::Observation;
+use crate::model::{self, Model};
+use crate::policy::{Diagnostic, Kind};
+use crate::tree::{Claim, Classifier, Filter, Foreign, KernelState, LinkName, Tag};
+use crate::units::{ClassId, Minor};
+
+impl Intent {
+    /// What follows from the meaning and from what is desired.
+    pub(super) fn warnings_about(
+        &self,
+        meaning: &Meaning,
+        desired: &KernelState,
+    ) -> Vec<Diagnostic> {
+        let pins = pins_in_use(&meaning.model, desired, &meaning.observation);
+        let tags = believes_tags(desired, &meaning.model);
+        pins.chain(self.crowded(meaning)).chain(tags).chain(unguarded(meaning)).collect()
+    }
+
+    /// So many users that shards would be worth it, and there can be none.
+    fn crowded(&self, meaning: &Meaning) -> Option<Diagnostic> {
+        let features = &meaning.facts().features;
+        let sharding = self.options.sharding;
+        if !sharding.is_wanted(&meaning.model) || Sharding::is_possible(&meaning.model, features) {
+            return None;
+        }
+        let why = match features.classifiers.contains(&Classifier::Bpf) {
+            true => {
+                "a link has `classifier: cgroup`, and finding one of several HTB qdiscs takes eBPF; write `auto`"
+            }
+            false => {
+                "this kernel, or this process's capabilities (CAP_BPF), allow no eBPF classifier"
+            }
+        };
+        let message = format!(
+            "more than {} users stay in one HTB qdisc, to which the kernel adds classes slowly: {why}",
+            sharding.flat
+        );
+        Some(Diagnostic::warning(Kind::Claim, None, message))
+    }
+}
+
+/// `auto` came to a classifier that a hostile local user can get around.
+fn believes_tags(desired: &KernelState, model: &Model) -> Option<Diagnostic> {
+    let by_tag = |link: &&model::Link| {
+        let tree = desired.trees.get(&link.port);
+        let mut filters = tree.into_iter().flat_map(|tree| tree.filters.values());
+        link.classifier.is_none() && filters.any(|it| *it == Filter::Tag(Tag::Cgroup))
+    };
+    let link = model.links.iter().find(by_tag)?;
+    let message = format!(
+        "{} tells users apart by their tag alone, since this kernel, or this process's capabilities (CAP_BPF), allow no eBPF: a local user who wants to can get into the default class; give that a `ceil`",
+        link.port.link
+    );
+    Some(Diagnostic::warning(Kind::Link, None, message))
+}
+
+/// Links by which another network namespace's packets can leave past every limit.
+fn unguarded(meaning: &Meaning) -> impl Iterator<Item = Diagnostic> {
+    let warning = |(link, why): (&LinkName, Unguarded)| {
+        let message = format!(
+            "{link}: a macvlan or ipvlan on it, in another network namespace, can send past every limit (SO_PRIORITY, which whoever is root there may set): {why}"
+        );
+        Diagnostic::warning(Kind::Link, None, message)
+    };
+    Unguarded::links(&meaning.model, &meaning.observation).map(warning)
+}
+
+/// Pins that must wait for as long as a class of somebody else has the number.
+fn pins_in_use<'a>(
+    model: &'a Model,
+    desired: &'a KernelState,
+    seen: &'a Observation,
+) -> impl Iterator<Item = Diagnostic> + use<'a> {
+    let foreign = |pin: Minor| {
+        seen.foreign.iter().find(
+            |object| matches!(object, Foreign::Class { classid, .. } if *classid == ClassId::ours(pin)),
+        )
+    };
+    model.nodes.iter().filter_map(move |node| {
+        let pin = node.pin?;
+        let has = desired.claims.get(&Claim::Owner(node.owner.clone()))?;
+        let object = foreign(pin).filter(|_| *has != ClassId::ours(pin))?;
+        let message = format!(
+            "line {}: {} is pinned to {}, but shaper did not make the {object}; it has {has} until that is gone",
+            node.place.line,
+            node.owner,
+            ClassId::ours(pin)
+        );
+        Some(Diagnostic::warning(Kind::Claim, None, message))
+    })
+}
