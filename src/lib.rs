@@ -2,6 +2,10 @@
 //! trees, filters and cgroup directories out. ARCHITECTURE.md says how the rooms fit; a room uses
 //! only what stands above it here.
 #![deny(unsafe_code)]
+// A test or a bench has no outside, so this is said here and not in Cargo.toml.
+#![warn(unreachable_pub)]
+// Integers only, each rounding in a place that can be read.
+#![warn(clippy::float_arithmetic)]
 // What is printed goes through `commands::output` and the log.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 

@@ -302,7 +302,7 @@ impl View<'_> {
             quantum,
             burst_bytes: class.burst.bytes_at(class.rate, psched).0,
             cburst_bytes: class.cburst.bytes_at(class.ceil, psched).0,
-            leaf: self.tree.leaves.get(&id).map(|leaf| leaf.kind()),
+            leaf: self.tree.leaves.get(&id).map(LeafQdisc::kind),
             sent_bytes: counters.sent_bytes,
             sent_packets: counters.sent_packets,
             drops: counters.drops,

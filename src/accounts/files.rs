@@ -6,14 +6,14 @@ use std::collections::HashMap;
 
 /// The file's accounts. As in NSS the first line with a name, or a uid, is the answer.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Passwd<'t> {
+pub(super) struct Passwd<'t> {
     by_name: HashMap<&'t str, u32>,
     by_uid: HashMap<u32, Entry<'t>>,
 }
 
 /// One account's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'t> {
+pub(super) struct Entry<'t> {
     pub name: &'t str,
     /// Its primary group.
     pub gid: u32,
@@ -22,7 +22,7 @@ pub struct Entry<'t> {
 impl<'t> Passwd<'t> {
     /// Reads passwd(5) up to the first line that the C library may read otherwise than we do, or
     /// not at all: the lines above that are still the first.
-    pub fn parse(text: &'t str) -> Passwd<'t> {
+    pub(super) fn parse(text: &'t str) -> Passwd<'t> {
         let mut passwd = Passwd::default();
         for line in text.lines() {
             if line.is_empty() || line.starts_with('#') {
@@ -35,18 +35,18 @@ impl<'t> Passwd<'t> {
         passwd
     }
 
-    pub fn uid_of(&self, name: &str) -> Option<u32> {
+    pub(super) fn uid_of(&self, name: &str) -> Option<u32> {
         self.by_name.get(name).copied()
     }
 
-    pub fn account(&self, uid: u32) -> Option<Entry<'t>> {
+    pub(super) fn account(&self, uid: u32) -> Option<Entry<'t>> {
         self.by_uid.get(&uid).copied()
     }
 }
 
 /// Whether nsswitch.conf(5) has `files` as the first source of accounts, and nothing to say about
 /// what comes of its answer (`[SUCCESS=merge]`).
-pub fn asked_first(nsswitch: &str) -> bool {
+pub(super) fn asked_first(nsswitch: &str) -> bool {
     let mut sources = nsswitch.lines().filter_map(|line| {
         let line = line.split('#').next()?;
         line.trim_start().strip_prefix("passwd:")

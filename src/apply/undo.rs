@@ -28,7 +28,7 @@ pub(super) struct Before {
 }
 
 impl Before {
-    pub fn new(observation: Observation, processes: &[Process]) -> Before {
+    pub(super) fn new(observation: Observation, processes: &[Process]) -> Before {
         let seat = |process: &Process| {
             let path = process.net_cls.clone().filter(|_| process.is_alive())?;
             Some(((process.pid, process.starttime), path))
@@ -38,7 +38,7 @@ impl Before {
 
     /// Brings back what the run's own steps changed (`journal`), looks, and says what came of it in
     /// a sentence that ends an error message.
-    pub fn bring_back(&self, kernel: &mut Kernel, journal: &Journal) -> String {
+    pub(super) fn bring_back(&self, kernel: &mut Kernel, journal: &Journal) -> String {
         match self.attempt(kernel, journal) {
             Ok(gone) if gone.is_empty() => "what was there before is back".to_string(),
             Ok(gone) => {

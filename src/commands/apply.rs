@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::policy::{Diagnostic, Severity};
 
 /// Applies and reports.
-pub fn apply(
+pub(super) fn apply(
     global: &Global,
     file: &Path,
     options: Options,
@@ -92,7 +92,7 @@ fn warnings(session: &Session, applied: &Applied, global: &Global, stdout: &str)
 }
 
 /// `shaper confirm`.
-pub fn confirm(global: &Global) -> Result<Output, Failure> {
+pub(super) fn confirm(global: &Global) -> Result<Output, Failure> {
     let kernel = super::open(global)?;
     apply::may_change(&kernel)?;
     apply::confirm(&kernel)?;

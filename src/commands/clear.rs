@@ -7,7 +7,11 @@ use crate::apply::{self, ApplyOptions};
 use crate::cli::Global;
 use crate::failure::Failure;
 
-pub fn clear(global: &Global, may: ApplyOptions, despite_daemon: bool) -> Result<Output, Failure> {
+pub(super) fn clear(
+    global: &Global,
+    may: ApplyOptions,
+    despite_daemon: bool,
+) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
     apply::may_change(&kernel)?;
     if let Some(daemon) = Daemon::of(&kernel)?.filter(|_| !despite_daemon) {

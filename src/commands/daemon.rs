@@ -15,7 +15,7 @@ use crate::text::shown;
 
 /// A daemon that runs.
 #[derive(Debug)]
-pub struct Daemon {
+pub(super) struct Daemon {
     /// 0: in another process namespace.
     pid: u32,
     /// The policy that it follows, as its command line names it; `None`: that cannot be known.
@@ -24,14 +24,14 @@ pub struct Daemon {
 
 impl Daemon {
     /// The one that keeps the kernel's instance.
-    pub fn of(kernel: &Kernel) -> Result<Option<Daemon>, Failure> {
+    pub(super) fn of(kernel: &Kernel) -> Result<Option<Daemon>, Failure> {
         let Some(instance) = kernel.instance() else { return Ok(None) };
         let Some(pid) = instance.keeper()? else { return Ok(None) };
         Ok(Some(Daemon { pid, file: followed(&kernel.proc_root.join(pid.to_string())) }))
     }
 
     /// Refuses what it would undo, unless that is wanted. `what`: "bring everything back".
-    pub fn would(&self, what: &str, instead: &str) -> Failure {
+    pub(super) fn would(&self, what: &str, instead: &str) -> Failure {
         Failure::Locked(format!(
             "{self}, and would {what}; {instead}, or say --despite-daemon to do it all the same"
         ))
@@ -77,7 +77,7 @@ fn followed(process: &Path) -> Option<PathBuf> {
 }
 
 /// Refuses to apply a policy beside a daemon that follows another.
-pub fn follows(kernel: &Kernel, file: &Path) -> Result<(), Failure> {
+pub(super) fn follows(kernel: &Kernel, file: &Path) -> Result<(), Failure> {
     match Daemon::of(kernel)? {
         Some(daemon) if !daemon.follows(file) => Err(daemon.would(
             "undo this as soon as it looks again",
@@ -88,7 +88,7 @@ pub fn follows(kernel: &Kernel, file: &Path) -> Result<(), Failure> {
 }
 
 /// The policy to read where none is named: the daemon's, else the usual one.
-pub fn policy_in_force(kernel: &Kernel) -> Result<PathBuf, Failure> {
+pub(super) fn policy_in_force(kernel: &Kernel) -> Result<PathBuf, Failure> {
     let file = Daemon::of(kernel)?.and_then(|daemon| daemon.file);
     Ok(file.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE)))
 }

@@ -11,7 +11,7 @@ use crate::host::observe::{self, Processes, Wanted, Whom};
 use crate::text::shown;
 use crate::tree::LinkName;
 
-pub fn init(global: &Global) -> Result<Output, Failure> {
+pub(super) fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = super::open(global)?;
     let accounts = Some(Whom::Nss { question: Question::default(), how: How::Here });
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };

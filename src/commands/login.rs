@@ -22,7 +22,7 @@ const NSS: Duration = Duration::from_secs(3);
 /// How long other runs may take, at most.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub fn login(global: &Global, file: &Path, options: Options) -> Result<Output, Failure> {
+pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Output, Failure> {
     // Whose session it is: asked first, because it may end while we work, and another be our
     // parent.
     let caller = nix::unistd::getppid();

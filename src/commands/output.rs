@@ -40,12 +40,12 @@ impl Output {
 }
 
 /// Writes to standard output, at once.
-pub fn stdout(text: &str) -> io::Result<()> {
+pub(super) fn stdout(text: &str) -> io::Result<()> {
     write(io::stdout().lock(), &text::page(text, color(&io::stdout())))
 }
 
 /// Writes to standard error.
-pub fn stderr(text: &str) -> io::Result<()> {
+pub(super) fn stderr(text: &str) -> io::Result<()> {
     write(io::stderr().lock(), &text::page(text, color(&io::stderr())))
 }
 

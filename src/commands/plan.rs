@@ -17,14 +17,19 @@ use crate::process::{self, Decision, Scan};
 
 /// How a plan is shown.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Show {
+pub(super) struct Show {
     /// As commands.
     pub tc: bool,
     /// With exit status 3 when there are changes.
     pub exit_code: bool,
 }
 
-pub fn plan(global: &Global, file: &Path, options: Options, show: Show) -> Result<Output, Failure> {
+pub(super) fn plan(
+    global: &Global,
+    file: &Path,
+    options: Options,
+    show: Show,
+) -> Result<Output, Failure> {
     let mut session = super::session(global, file, options)?;
     let Look { mut meaning, scan } = session.look()?;
     let (plan, _) = session.plan(&mut meaning)?;
@@ -69,7 +74,11 @@ fn members(session: &Session, meaning: &Meaning, scan: &Scan) -> Result<Members,
     Ok(members)
 }
 
-pub fn check(global: &Global, file: &Path, options: BuildOptions) -> Result<Output, Failure> {
+pub(super) fn check(
+    global: &Global,
+    file: &Path,
+    options: BuildOptions,
+) -> Result<Output, Failure> {
     let (policy, warnings) = match options.offline {
         true => {
             let policy = Arc::new(apply::read(file)?);
@@ -113,7 +122,7 @@ fn size(policy: &Policy) -> String {
 }
 
 /// Warnings as they are drawn, with their places.
-pub fn draw(policy: &Policy, warnings: &[Diagnostic], color: bool) -> String {
+pub(super) fn draw(policy: &Policy, warnings: &[Diagnostic], color: bool) -> String {
     match warnings.is_empty() {
         true => String::new(),
         false => Report::new(&policy.source, warnings.to_vec()).render(color),

@@ -38,7 +38,7 @@ struct Released {
     to: Option<String>,
 }
 
-pub fn release(
+pub(super) fn release(
     global: &Global,
     subjects: &[String],
     file: Option<&Path>,

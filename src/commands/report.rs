@@ -12,7 +12,7 @@ use crate::tree::Mark;
 use crate::units::Psched;
 
 /// `apply`, for people; nothing when `quiet` and nothing differed.
-pub fn applied_text(applied: &Applied, quiet: bool) -> String {
+pub(super) fn applied_text(applied: &Applied, quiet: bool) -> String {
     let mut text = String::new();
     if quiet && !applied.changed() && applied.left.is_empty() {
         return text;
@@ -46,7 +46,7 @@ pub fn applied_text(applied: &Applied, quiet: bool) -> String {
 }
 
 /// A sentence about processes that are not where they should be.
-pub struct PlacementWarning {
+pub(super) struct PlacementWarning {
     pub text: String,
     /// What it is about, without the processes, which are others at every run: by this it is known
     /// again. `None`: over by the next run.
@@ -54,7 +54,7 @@ pub struct PlacementWarning {
 }
 
 /// Processes that are not where they should be: warnings.
-pub fn placement_warnings(placement: &Placement) -> Vec<PlacementWarning> {
+pub(super) fn placement_warnings(placement: &Placement) -> Vec<PlacementWarning> {
     let Placement {
         foreign, failed, waiting, unknown_namespace, handed_over, settled, passes, ..
     } = placement;
@@ -72,7 +72,7 @@ pub fn placement_warnings(placement: &Placement) -> Vec<PlacementWarning> {
         warn(Some("foreign groups"), text);
     }
     for process in failed {
-        let message = process.message.to_string();
+        let message = process.message.clone();
         let text = format!("process {} ({}) cannot be moved: {message}", process.pid, process.comm);
         warn(Some(&message), text);
     }
@@ -102,7 +102,7 @@ pub fn placement_warnings(placement: &Placement) -> Vec<PlacementWarning> {
 }
 
 /// `apply --json`.
-pub fn applied_json(applied: &Applied, paths: &Paths) -> String {
+pub(super) fn applied_json(applied: &Applied, paths: &Paths) -> String {
     let Placement { added, moved, gone, .. } = &applied.placement;
     let members = Members { added: *added, moved: *moved, gone: *gone };
     let mut document = Document::new(&applied.steps, paths, &applied.warnings, applied.changed());
@@ -116,14 +116,19 @@ pub fn applied_json(applied: &Applied, paths: &Paths) -> String {
 }
 
 /// `plan --json`.
-pub fn plan_json(plan: &Plan, paths: &Paths, warnings: &[Diagnostic], members: Members) -> String {
+pub(super) fn plan_json(
+    plan: &Plan,
+    paths: &Paths,
+    warnings: &[Diagnostic],
+    members: Members,
+) -> String {
     let mut document = Document::new(&plan.steps, paths, warnings, plan.changes());
     document.members = Some(members);
     document.print()
 }
 
 /// `check --json`.
-pub fn check_json(warnings: &[Diagnostic]) -> String {
+pub(super) fn check_json(warnings: &[Diagnostic]) -> String {
     let paths = Paths {
         mount: Default::default(),
         instance: Default::default(),
@@ -134,7 +139,7 @@ pub fn check_json(warnings: &[Diagnostic]) -> String {
 }
 
 /// The last line of `plan`.
-pub fn summary(plan: &Plan) -> String {
+pub(super) fn summary(plan: &Plan) -> String {
     let count = |op: &[&str]| plan.steps.iter().filter(|p| op.contains(&p.step.op())).count();
     let (add, change) = (count(&["add", "mount"]), count(&["change", "replace"]));
     let delete = count(&["delete", "unmount"]);
@@ -174,7 +179,7 @@ struct JsonDisturbance {
 
 /// Processes that come into our directories, change between them, and leave them.
 #[derive(Default, Serialize)]
-pub struct Members {
+pub(super) struct Members {
     pub added: u32,
     pub moved: u32,
     pub gone: u32,

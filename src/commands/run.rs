@@ -28,7 +28,7 @@ const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 /// Replaces this process by the command, inside the user's class; returns only when it cannot.
-pub fn run(global: &Global, user: &str, command: &[OsString]) -> Failure {
+pub(super) fn run(global: &Global, user: &str, command: &[OsString]) -> Failure {
     let mut words = command.iter();
     let Some(program) = words.next() else {
         return Failure::Run { status: FAILED, message: "no command to run".to_string() };
@@ -63,7 +63,7 @@ struct Document<'p> {
     to: String,
 }
 
-pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failure> {
+pub(super) fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failure> {
     let numbers: Vec<u32> = pids
         .iter()
         .map(|pid| {
@@ -103,7 +103,7 @@ pub fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output, Failu
 }
 
 /// The directory for what is put into a user's class by hand; `release` undoes it.
-pub struct Place {
+pub(super) struct Place {
     kernel: Kernel,
     instance: Instance,
     claim: Claim,
@@ -144,7 +144,7 @@ fn may_be_put(kernel: &Kernel, pid: u32) -> Result<(), Failure> {
 }
 
 /// The instance, where there is one.
-pub fn standing(kernel: &Kernel) -> Result<Instance, Failure> {
+pub(super) fn standing(kernel: &Kernel) -> Result<Instance, Failure> {
     let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
     kernel.instance().filter(|instance| instance.root().exists()).ok_or_else(nothing)
 }
@@ -159,7 +159,7 @@ fn pinned(kernel: &Kernel, global: &Global, user: &str) -> Result<(Instance, Cla
 }
 
 /// A class, and all directories beside its own.
-pub struct Pinned {
+pub(super) struct Pinned {
     pub claims: BTreeMap<Claim, ClassId>,
     pub owner: Owner,
     pub classid: ClassId,
@@ -167,7 +167,11 @@ pub struct Pinned {
 
 /// The class that a name on the command line means: a line's, an account's own, or that of the line
 /// which claims the account in the policy (`file`, or the one in force).
-pub fn class_of(instance: &Instance, user: &str, file: Option<&Path>) -> Result<Pinned, Failure> {
+pub(super) fn class_of(
+    instance: &Instance,
+    user: &str,
+    file: Option<&Path>,
+) -> Result<Pinned, Failure> {
     let (claims, _) = instance.observe()?;
     let class = |owner: Owner| {
         let classid = *claims.get(&Claim::Owner(owner.clone()))?;
@@ -186,7 +190,7 @@ pub fn class_of(instance: &Instance, user: &str, file: Option<&Path>) -> Result<
 
 /// Whose class an account's processes are in, as the policy has it; `None` also where there is
 /// none.
-pub fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option<Owner> {
+pub(super) fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option<Owner> {
     let uid = owners(user).into_iter().find_map(|owner| match owner {
         Owner::Uid(uid) => Some(uid),
         _ => None,
@@ -207,7 +211,7 @@ pub fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option<Owner>
 }
 
 /// The directory for what stays in the owner's class, made if need be.
-pub fn pin(
+pub(super) fn pin(
     instance: &Instance,
     claims: &BTreeMap<Claim, ClassId>,
     owner: Owner,
@@ -221,7 +225,7 @@ pub fn pin(
 }
 
 /// What a name on the command line may mean: a line of the policy, else an account.
-pub fn owners(user: &str) -> Vec<Owner> {
+pub(super) fn owners(user: &str) -> Vec<Owner> {
     let line = Key::new(user).map(Owner::User);
     let uid = user.parse().ok().or_else(|| {
         let question = Question {

@@ -13,7 +13,7 @@ use crate::status::{self, StatusInputs};
 use crate::text::shown;
 use crate::tree::{Claim, Owner};
 
-pub fn status(
+pub(super) fn status(
     global: &Global,
     users: &[String],
     group: Option<&str>,

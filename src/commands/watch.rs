@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::sys::listener::ProcessListener;
 use crate::sys::netns::{Home, Target};
 
-pub fn watch(
+pub(super) fn watch(
     global: &Global,
     file: &Path,
     options: Options,

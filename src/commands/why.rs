@@ -43,7 +43,7 @@ struct OnLink {
     prio: u8,
 }
 
-pub fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
+pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
     let options = Options { skip_unknown: true, takeover: true, ..Options::default() };
     let mut session = super::session(global, file, options)?;
     // An account that has no process now is asked about too.

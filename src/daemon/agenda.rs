@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// What may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Task {
+pub(super) enum Task {
     /// Look at those whose events are not listened to.
     Muted,
     /// Tell the service manager that we live.
@@ -35,31 +35,31 @@ pub enum Task {
 
 /// Each task at most once.
 #[derive(Debug, Default)]
-pub struct Agenda(BTreeMap<Task, Instant>);
+pub(super) struct Agenda(BTreeMap<Task, Instant>);
 
 impl Agenda {
     /// At this time, or before if it stands there already.
-    pub fn by(&mut self, task: Task, at: Instant) {
+    pub(super) fn by(&mut self, task: Task, at: Instant) {
         let due = self.0.entry(task).or_insert(at);
         *due = at.min(*due);
     }
 
     /// At this time, whatever stands there.
-    pub fn at(&mut self, task: Task, at: Instant) {
+    pub(super) fn at(&mut self, task: Task, at: Instant) {
         self.0.insert(task, at);
     }
 
-    pub fn drop(&mut self, task: Task) {
+    pub(super) fn drop(&mut self, task: Task) {
         self.0.remove(&task);
     }
 
     /// How long until the first; `None`: nothing is to be done.
-    pub fn rest(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
         self.0.values().min().map(|at| at.saturating_duration_since(now))
     }
 
     /// Takes one that is due, in the order of [`Task`].
-    pub fn take(&mut self, now: Instant) -> Option<Task> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<Task> {
         let task = self.0.iter().find(|(_, at)| **at <= now).map(|(task, _)| *task)?;
         self.0.remove(&task);
         Some(task)

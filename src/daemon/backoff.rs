@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 const FORGET: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-pub struct Backoff(BTreeMap<LinkName, Fight>);
+pub(super) struct Backoff(BTreeMap<LinkName, Fight>);
 
 #[derive(Debug)]
 struct Fight {
@@ -26,7 +26,7 @@ struct Fight {
 
 impl Backoff {
     /// Notes a repair of the link. The pause that follows it, if there is one.
-    pub fn repaired(&mut self, link: &LinkName, now: Instant) -> Option<Duration> {
+    pub(super) fn repaired(&mut self, link: &LinkName, now: Instant) -> Option<Duration> {
         let fight =
             self.0.entry(link.clone()).or_insert(Fight { repairs: 0, last: now, until: now });
         if now.saturating_duration_since(fight.until.max(fight.last)) > FORGET {
@@ -41,13 +41,13 @@ impl Backoff {
     }
 
     /// The links that are left alone now.
-    pub fn held(&self, now: Instant) -> BTreeSet<LinkName> {
+    pub(super) fn held(&self, now: Instant) -> BTreeSet<LinkName> {
         let fights = self.0.iter().filter(|(_, fight)| fight.until > now);
         fights.map(|(link, _)| link.clone()).collect()
     }
 
     /// When the first of them is looked after again.
-    pub fn next(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         self.0.values().map(|fight| fight.until).filter(|until| *until > now).min()
     }
 }

@@ -18,7 +18,7 @@ use crate::sys::lease;
 
 /// What lies at the path now.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Now {
+pub(super) enum Now {
     Text(String),
     /// Somebody has it open for writing, for so long: what is there may be a half of what will be.
     BeingWritten(Duration),
@@ -29,7 +29,7 @@ pub enum Now {
 
 /// For how long a file must have stayed as it is. Some write it in several goes, and have it closed
 /// between two of them (`cat a >file; cat b >>file`).
-pub const CALM: Duration = Duration::from_millis(150);
+pub(super) const CALM: Duration = Duration::from_millis(150);
 
 /// By which a file that was touched since is known.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Stamp {
     }
 }
 
-pub struct PolicyFile {
+pub(super) struct PolicyFile {
     path: PathBuf,
     inotify: Inotify,
     watched: HashSet<WatchDescriptor>,
@@ -63,7 +63,7 @@ pub struct PolicyFile {
 }
 
 impl PolicyFile {
-    pub fn new(path: PathBuf) -> io::Result<PolicyFile> {
+    pub(super) fn new(path: PathBuf) -> io::Result<PolicyFile> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let mut file = PolicyFile {
             path,
@@ -79,22 +79,22 @@ impl PolicyFile {
 
     /// Whether all that lies on the way to it is watched, so that no change can be missed. What is
     /// not there has to be looked for.
-    pub fn is_watched(&self) -> bool {
+    pub(super) fn is_watched(&self) -> bool {
         !self.watched.is_empty()
     }
 
     /// What to listen to; nothing while a change waits to be looked at.
-    pub fn listen(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn listen(&self) -> Option<BorrowedFd<'_>> {
         (!self.changed).then(|| self.inotify.as_fd())
     }
 
     /// The descriptor became readable.
-    pub fn heard(&mut self) {
+    pub(super) fn heard(&mut self) {
         self.changed = true;
     }
 
     /// Looks at the file, and listens from now on.
-    pub fn read(&mut self) -> Result<Now, Failure> {
+    pub(super) fn read(&mut self) -> Result<Now, Failure> {
         self.changed = false;
         loop {
             match self.inotify.read_events() {

@@ -13,7 +13,7 @@ const SHORT: u64 = 20_000_000;
 const MANY: usize = 4_096;
 
 #[derive(Debug, Default)]
-pub struct Followed {
+pub(super) struct Followed {
     /// By pid: until when forks that name it as their parent are looked at, and on whose account.
     until: HashMap<u32, (u64, u32)>,
     /// By pid: the parent. Those forked lately, and those before.
@@ -28,14 +28,14 @@ pub struct Followed {
 
 impl Followed {
     /// A fork was told of.
-    pub fn forked(&mut self, parent: u32, child: u32) {
+    pub(super) fn forked(&mut self, parent: u32, child: u32) {
         keep(&mut self.parents, child, parent);
         self.leave_home(child);
         self.changed.remove(&child);
     }
 
     /// A process has this real uid now, and had another one perhaps.
-    pub fn became(&mut self, pid: u32, uid: u32) {
+    pub(super) fn became(&mut self, pid: u32, uid: u32) {
         self.leave_home(pid);
         let parents = self.parent(pid).and_then(|parent| self.home(parent));
         if parents != Some(uid) {
@@ -49,13 +49,13 @@ impl Followed {
     }
 
     /// It was found in its class, or put there.
-    pub fn at_home(&mut self, pid: u32, uid: u32) {
+    pub(super) fn at_home(&mut self, pid: u32, uid: u32) {
         keep(&mut self.homes, pid, uid);
     }
 
     /// A process is about to be looked at; its forks until then may name it, or (CLONE_PARENT,
     /// `copy_process`, kernel/fork.c) its parent.
-    pub fn announce(&mut self, pid: u32, uid: u32, now: u64) {
+    pub(super) fn announce(&mut self, pid: u32, uid: u32, now: u64) {
         self.note(pid, uid, now.saturating_add(WINDOW));
         if let Some(parent) = self.parent(pid).filter(|parent| self.may_be_elsewhere(pid, *parent))
         {
@@ -65,7 +65,7 @@ impl Followed {
 
     /// It was not where it belongs until now, or has ended. `parent`: as it was found, where it
     /// was.
-    pub fn follow(&mut self, pid: u32, parent: Option<u32>, uid: u32, now: u64) {
+    pub(super) fn follow(&mut self, pid: u32, parent: Option<u32>, uid: u32, now: u64) {
         self.note(pid, uid, now.saturating_add(WINDOW));
         let parent = self.parent(pid).or(parent);
         if let Some(parent) = parent.filter(|parent| self.may_be_elsewhere(pid, *parent)) {
@@ -75,7 +75,7 @@ impl Followed {
     }
 
     /// It was where it belongs.
-    pub fn stayed(&mut self, pid: u32) {
+    pub(super) fn stayed(&mut self, pid: u32) {
         self.changed.remove(&pid);
     }
 
@@ -110,7 +110,7 @@ impl Followed {
     }
 
     /// Whether a child of `parent`, forked then, must be looked at, and on whose account.
-    pub fn includes(&self, parent: u32, at: u64) -> Option<u32> {
+    pub(super) fn includes(&self, parent: u32, at: u64) -> Option<u32> {
         self.until.get(&parent).filter(|(until, _)| at <= *until).map(|(_, uid)| *uid)
     }
 }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 /// So many events of one process in one go are a storm: a login makes three.
 const STORM: u32 = 64;
 /// Between two looks at one that is not listened to.
-pub const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// So long none is listened to, before it may show that it has become calm.
 const WHILE: Duration = Duration::from_secs(10);
 /// A filter has room for so many; more storms than that take a processor each.
 const MOST: usize = 64;
 
 #[derive(Debug, Default)]
-pub struct Muted {
+pub(super) struct Muted {
     /// Until when, and on whose account.
     pids: HashMap<u32, (Instant, u32)>,
     /// What came in one go.
@@ -24,12 +24,12 @@ pub struct Muted {
 
 impl Muted {
     /// An event came of a process that is now of this uid.
-    pub fn count(&mut self, pid: u32) {
+    pub(super) fn count(&mut self, pid: u32) {
         *self.counts.entry(pid).or_default() += 1;
     }
 
     /// All of one go has come. Whether there is anybody new.
-    pub fn decide(&mut self, uid_of: impl Fn(u32) -> u32, now: Instant) -> bool {
+    pub(super) fn decide(&mut self, uid_of: impl Fn(u32) -> u32, now: Instant) -> bool {
         let before = self.pids.len();
         for (pid, count) in self.counts.drain() {
             if count >= STORM && self.pids.len() < MOST {
@@ -40,18 +40,18 @@ impl Muted {
     }
 
     /// Whom to look at now, and on whose account, and whether any of them is listened to again.
-    pub fn due(&mut self, now: Instant) -> (Vec<(u32, u32)>, bool) {
+    pub(super) fn due(&mut self, now: Instant) -> (Vec<(u32, u32)>, bool) {
         let all = self.pids.iter().map(|(pid, (_, uid))| (*pid, *uid)).collect();
         let before = self.pids.len();
         self.pids.retain(|_, (until, _)| *until > now);
         (all, self.pids.len() < before)
     }
 
-    pub fn pids(&self) -> Vec<u32> {
+    pub(super) fn pids(&self) -> Vec<u32> {
         self.pids.keys().copied().collect()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pids.is_empty()
     }
 }

@@ -10,7 +10,7 @@ use crate::accounts::asking::{Asking, Question, Unanswered};
 use crate::facts::{Account, Accounts};
 
 /// How long NSS may take.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 /// What was asked.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ enum Asked {
 
 /// Whom an answer says something new about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub(super) enum News {
     None,
     /// Those who came and were asked about: nobody else may be somebody else's now.
     Newcomers,
@@ -63,13 +63,13 @@ pub struct Names {
 
 impl Names {
     /// Asks about everything; sooner or later.
-    pub fn ask_all(&mut self, question: Question) {
+    pub(super) fn ask_all(&mut self, question: Question) {
         self.all = Some(question);
         self.go_on();
     }
 
     /// Has `/etc/subuid` read again.
-    pub fn read_subuids(&mut self) {
+    pub(super) fn read_subuids(&mut self) {
         self.subuids = true;
         self.go_on();
     }
@@ -90,7 +90,7 @@ impl Names {
     }
 
     /// Forgets which uids no account had a while ago.
-    pub fn forget(&mut self, accounts: &mut Accounts, now: Instant) {
+    pub(super) fn forget(&mut self, accounts: &mut Accounts, now: Instant) {
         self.absent.retain(|uid, until| {
             let holds = *until > now;
             if !holds {
@@ -106,7 +106,7 @@ impl Names {
     }
 
     /// When the question under way has taken too long, or the next one may begin.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         match &self.asking {
             Some((asking, _)) => asking.due(),
             None if self.subordinates.is_empty() => None,
@@ -120,7 +120,7 @@ impl Names {
     }
 
     /// Whether the answer about somebody is still to come.
-    pub fn is_asking_about(&self, uid: u32) -> bool {
+    pub(super) fn is_asking_about(&self, uid: u32) -> bool {
         let asked = match &self.asking {
             Some((_, Asked::Newcomers(uids))) => uids.contains(&uid),
             _ => false,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 const MANY: usize = 8_192;
 
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(super) struct Queue {
     of: HashMap<u32, VecDeque<u32>>,
     /// Uids that have somebody waiting, the next one first.
     turns: VecDeque<u32>,
@@ -16,7 +16,7 @@ pub struct Queue {
 
 impl Queue {
     /// `uid`: on whose account. `false`: there are too many already, and this one was not taken.
-    pub fn push(&mut self, uid: u32, pid: u32) -> bool {
+    pub(super) fn push(&mut self, uid: u32, pid: u32) -> bool {
         if self.pids.contains(&pid) {
             return true;
         }
@@ -33,7 +33,7 @@ impl Queue {
     }
 
     /// The next one, and on whose account.
-    pub fn pop(&mut self) -> Option<(u32, u32)> {
+    pub(super) fn pop(&mut self) -> Option<(u32, u32)> {
         let uid = self.turns.pop_front()?;
         let waiting = self.of.get_mut(&uid)?;
         let pid = waiting.pop_front()?;
@@ -46,7 +46,7 @@ impl Queue {
         Some((uid, pid))
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pids.is_empty()
     }
 }

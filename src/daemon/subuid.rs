@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 /// The file and its folder, where only root makes files, and seldom.
-pub struct SubuidFile<'a> {
+pub(super) struct SubuidFile<'a> {
     path: &'a Path,
     name: &'a OsStr,
     inotify: Inotify,
@@ -20,7 +20,7 @@ pub struct SubuidFile<'a> {
 impl SubuidFile<'_> {
     /// # Errors
     /// A folder that is not there, or cannot be watched. The file may come later.
-    pub fn watch(path: &Path) -> io::Result<SubuidFile<'_>> {
+    pub(super) fn watch(path: &Path) -> io::Result<SubuidFile<'_>> {
         let missing = || io::Error::other(format!("{} is no file's path", path.display()));
         let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
@@ -46,7 +46,7 @@ impl SubuidFile<'_> {
 
     /// The descriptor became readable. Whether it was about the file; where events were lost it may
     /// have been.
-    pub fn changed(&self) -> bool {
+    pub(super) fn changed(&self) -> bool {
         let mut changed = false;
         while let Ok(events) = self.inotify.read_events() {
             // Those of the file itself name none.

@@ -71,7 +71,7 @@ pub(super) struct ShardProfile {
 }
 
 impl ShardProfile {
-    pub fn of(node: &Node, parent: ClassId) -> ShardProfile {
+    pub(super) fn of(node: &Node, parent: ClassId) -> ShardProfile {
         let prios = node.limits.iter().map(|limits| Some(limits.as_ref()?.prio)).collect();
         ShardProfile { parent, prios }
     }
@@ -83,7 +83,7 @@ pub(super) struct Shards(BTreeMap<Shard, (ShardProfile, usize)>);
 
 impl Shards {
     /// From who is in each: the profile of most counts, so that all of them may change together.
-    pub fn new<'a>(members: impl Iterator<Item = (Shard, &'a ShardProfile)>) -> Shards {
+    pub(super) fn new<'a>(members: impl Iterator<Item = (Shard, &'a ShardProfile)>) -> Shards {
         let mut votes: BTreeMap<Shard, BTreeMap<&ShardProfile, usize>> = BTreeMap::new();
         for (shard, profile) in members {
             *votes.entry(shard).or_default().entry(profile).or_default() += 1;
@@ -95,22 +95,22 @@ impl Shards {
         Shards(votes.into_iter().filter_map(most).collect())
     }
 
-    pub fn is_home_of(&self, shard: Shard, profile: &ShardProfile) -> bool {
+    pub(super) fn is_home_of(&self, shard: Shard, profile: &ShardProfile) -> bool {
         self.0.get(&shard).is_some_and(|(found, _)| found == profile)
     }
 
     /// Whether one of this profile has room.
-    pub fn has_room(&self, profile: &ShardProfile, full: usize) -> bool {
+    pub(super) fn has_room(&self, profile: &ShardProfile, full: usize) -> bool {
         self.0.values().any(|(found, members)| found == profile && *members < full)
     }
 
-    pub fn into_profiles(self) -> BTreeMap<Shard, ShardProfile> {
+    pub(super) fn into_profiles(self) -> BTreeMap<Shard, ShardProfile> {
         self.0.into_iter().map(|(shard, (profile, _))| (shard, profile)).collect()
     }
 
     /// A shard for each of `count` newcomers of one profile, or as many as there are numbers for;
     /// always the emptiest.
-    pub fn places(
+    pub(super) fn places(
         &mut self,
         profile: &ShardProfile,
         count: usize,

@@ -502,7 +502,7 @@ pub fn quiet(
                 && before.is_some_and(|before| before.sent_packets == counters.sent_packets)
         })
     };
-    let leaving = leaving.filter_map(|classid| classid.our_class());
+    let leaving = leaving.filter_map(ClassId::our_class);
     let mut quiet: BTreeSet<ClassId> = retired.chain(leaving).filter(still).collect();
     if quiet.is_empty() {
         return quiet;

@@ -34,18 +34,18 @@ pub(super) struct Shaped<'p> {
 }
 
 impl<'p> Links<'p> {
-    pub fn into_model(self) -> Vec<Link> {
+    pub(super) fn into_model(self) -> Vec<Link> {
         self.shaped.into_iter().map(|shaped| shaped.link).collect()
     }
 
     /// The same policy's links to come in the place of those that are there.
-    pub fn only_to_come(&mut self) -> Links<'p> {
+    pub(super) fn only_to_come(&mut self) -> Links<'p> {
         let shaped = std::mem::take(&mut self.to_come);
         Links { shaped, to_come: Vec::new(), policy: self.policy, auto_is_open: true }
     }
 
     /// Places in `shaped` of the links that another line names. None: in the file, but not here.
-    pub fn find(&self, name: &Written<LinkRef>) -> Result<Vec<usize>, Diagnostic> {
+    pub(super) fn find(&self, name: &Written<LinkRef>) -> Result<Vec<usize>, Diagnostic> {
         let means = |shaped: &Shaped<'_>| match &name.value {
             LinkRef::Auto => shaped.line.name.value == LinkRef::Auto,
             LinkRef::Pattern(_) if !shaped.may_fit_patterns => false,

@@ -19,7 +19,7 @@ pub(super) struct Senders<'a> {
 
 impl Senders<'_> {
     /// `None` for a rule without `from`. Who is not known is left out, and said.
-    pub fn find(&self, field: &Field<String>, findings: &mut Findings) -> Option<From> {
+    pub(super) fn find(&self, field: &Field<String>, findings: &mut Findings) -> Option<From> {
         if field.is_empty() {
             return None;
         }

@@ -171,7 +171,7 @@ impl<'a> Diff<'a> {
                         claim: claim.clone(),
                         from: ClassId::NONE,
                         to: *classid,
-                    })
+                    });
                 }
                 Some(_) => {}
             }

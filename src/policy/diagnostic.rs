@@ -261,7 +261,7 @@ impl std::error::Error for Report {}
 
 /// Collects diagnostics while a policy is read or resolved, so that one run shows all of them.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub(crate) struct Findings {
     errors: Vec<Diagnostic>,
     notes: Vec<Diagnostic>,
     left_out: usize,
@@ -271,7 +271,7 @@ impl Findings {
     /// More errors than these in one run help nobody.
     const MOST: usize = 20;
 
-    pub fn push(&mut self, diagnostic: Diagnostic) {
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
         let list =
             if diagnostic.severity == Severity::Error { &mut self.errors } else { &mut self.notes };
         if list.len() < Self::MOST {
@@ -282,13 +282,17 @@ impl Findings {
     }
 
     /// Adds the error of a result, and keeps its value.
-    pub fn take<T>(&mut self, result: Result<T, Diagnostic>) -> Option<T> {
+    pub(crate) fn take<T>(&mut self, result: Result<T, Diagnostic>) -> Option<T> {
         result.map_err(|diagnostic| self.push(diagnostic)).ok()
     }
 
     /// Keeps what was found; where nothing was, adds the error, which is made only while there is
     /// room: looking for a similar name costs a walk over all of them.
-    pub fn need<T>(&mut self, found: Option<T>, missing: impl FnOnce() -> Diagnostic) -> Option<T> {
+    pub(crate) fn need<T>(
+        &mut self,
+        found: Option<T>,
+        missing: impl FnOnce() -> Diagnostic,
+    ) -> Option<T> {
         if found.is_none() {
             if self.errors.len() < Self::MOST {
                 self.push(missing());
@@ -300,12 +304,12 @@ impl Findings {
     }
 
     /// Leaves the errors only.
-    pub fn without_notes(self) -> Findings {
+    pub(crate) fn without_notes(self) -> Findings {
         Findings { notes: Vec::new(), ..self }
     }
 
     /// Adds what another collection has; its errors become warnings if `lenient`.
-    pub fn append(&mut self, other: Findings, lenient: bool) {
+    pub(crate) fn append(&mut self, other: Findings, lenient: bool) {
         self.left_out += other.left_out;
         for mut diagnostic in other.errors.into_iter().chain(other.notes) {
             if lenient && diagnostic.severity == Severity::Error {
@@ -315,12 +319,12 @@ impl Findings {
         }
     }
 
-    pub fn has_errors(&self) -> bool {
+    pub(crate) fn has_errors(&self) -> bool {
         !self.errors.is_empty()
     }
 
     /// The warnings and notes, or a report if there was any error; both in file order.
-    pub fn finish(mut self, source: &Source) -> Result<Vec<Diagnostic>, Report> {
+    pub(crate) fn finish(mut self, source: &Source) -> Result<Vec<Diagnostic>, Report> {
         self.errors.sort_by_key(|d| d.at);
         self.notes.sort_by_key(|d| d.at);
         if self.errors.is_empty() {

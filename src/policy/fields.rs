@@ -29,7 +29,12 @@ pub(super) struct Fields {
 impl Fields {
     /// Opens the mapping of `what` ("a user"); each unknown or repeated key is an error. Nothing
     /// after the colon is an empty mapping.
-    pub fn open(node: Node, what: &str, known: &[&str], findings: &mut Findings) -> Option<Fields> {
+    pub(super) fn open(
+        node: Node,
+        what: &str,
+        known: &[&str],
+        findings: &mut Findings,
+    ) -> Option<Fields> {
         let entries = match node.value {
             Value::Map(entries) => entries,
             Value::Null => Vec::new(),
@@ -65,12 +70,12 @@ impl Fields {
         Some(fields)
     }
 
-    pub fn take(&mut self, key: &str) -> Option<Node> {
+    pub(super) fn take(&mut self, key: &str) -> Option<Node> {
         let at = self.entries.iter().position(|(k, _)| k.value == key)?;
         Some(self.entries.swap_remove(at).1)
     }
 
-    pub fn is_mapping(&self, key: &str) -> bool {
+    pub(super) fn is_mapping(&self, key: &str) -> bool {
         let node = self.entries.iter().find(|(k, _)| k.value == key);
         node.is_some_and(|(_, node)| matches!(node.value, Value::Map(_)))
     }
@@ -82,12 +87,12 @@ impl Fields {
     }
 
     /// The key's own place.
-    pub fn place_of(&self, key: &str) -> Option<Span> {
+    pub(super) fn place_of(&self, key: &str) -> Option<Span> {
         self.entries.iter().find(|(k, _)| k.value == key).map(|(k, _)| k.at)
     }
 
     /// Takes a field and reads it.
-    pub fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         key: &str,
         findings: &mut Findings,
@@ -97,7 +102,7 @@ impl Fields {
     }
 
     /// Takes a field that may be one value or a list of them; `None` if it is absent.
-    pub fn read_list<T>(
+    pub(super) fn read_list<T>(
         &mut self,
         key: &str,
         findings: &mut Findings,
@@ -113,7 +118,7 @@ impl Fields {
 
     /// As [`Fields::read_list`], where an empty list would mean the opposite of what it says: a
     /// rule for no address would be a rule for all of them.
-    pub fn read_some<T>(
+    pub(super) fn read_some<T>(
         &mut self,
         key: &str,
         findings: &mut Findings,

@@ -33,7 +33,7 @@ pub(super) enum Value {
 
 impl Value {
     /// What it is, for a message.
-    pub fn sort(&self) -> &'static str {
+    pub(super) fn sort(&self) -> &'static str {
         match self {
             Value::Null => "nothing",
             Value::Scalar(_) => "a single value",

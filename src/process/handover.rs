@@ -159,7 +159,7 @@ impl Handover {
                 free.insert(found);
             }
             Entry::Occupied(mut known) if known.get().uid != found.uid => {
-                known.get_mut().uid = None
+                known.get_mut().uid = None;
             }
             Entry::Occupied(_) => {}
         }

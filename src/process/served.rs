@@ -24,7 +24,7 @@ pub(super) struct Held {
 
 impl Held {
     /// `None`: it is no connection, or nobody's socket by now.
-    pub fn read(entry: PathBuf, inode: u64) -> io::Result<Option<Held>> {
+    pub(super) fn read(entry: PathBuf, inode: u64) -> io::Result<Option<Held>> {
         let Some(socket) = reach(&entry, inode)? else { return Ok(None) };
         let Some(Protocol::Connections(protocol)) = Protocol::of(&socket.protocol()?) else {
             return Ok(None);

@@ -3,7 +3,7 @@
 //! the network namespaces around them, and the threads that share out many of them. Thin: what is
 //! sent and what it means is `netlink`'s.
 // The only room where `unsafe` is allowed; each block says why it is sound.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "system calls are made here and in no other room")]
 
 pub mod bpf;
 pub mod btf;

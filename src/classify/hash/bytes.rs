@@ -10,18 +10,18 @@ pub(super) struct Hashed {
 }
 
 impl Hashed {
-    pub fn divisor(self) -> usize {
+    pub(super) fn divisor(self) -> usize {
         1 << self.bits
     }
 
     /// Those bits of the byte. The kernel shifts them down by itself (`u32_hash_fold`,
     /// net/sched/cls_u32.c).
-    pub fn mask(self) -> u8 {
+    pub(super) fn mask(self) -> u8 {
         0xff << (8 - self.bits)
     }
 
     /// The buckets in which a rule must stand that says this of the byte.
-    pub fn buckets(self, value: u8, mask: u8) -> impl Iterator<Item = u8> {
+    pub(super) fn buckets(self, value: u8, mask: u8) -> impl Iterator<Item = u8> {
         let first_bits = (0..self.divisor()).map(move |bucket| (bucket << (8 - self.bits)) as u8);
         let meets = move |first_bits: &u8| (first_bits ^ value) & mask & self.mask() == 0;
         first_bits.filter(meets).map(move |first_bits| first_bits >> (8 - self.bits))
@@ -52,7 +52,7 @@ impl Default for Counts {
 }
 
 impl Counts {
-    pub fn add(&mut self, value: u8, mask: u8) {
+    pub(super) fn add(&mut self, value: u8, mask: u8) {
         self.rules += 1;
         if mask == u8::MAX {
             self.buckets[usize::from(value)] += 1;
@@ -64,7 +64,7 @@ impl Counts {
     }
 
     /// How many of the rules a packet that matches one of them does not meet.
-    pub fn worth(&self) -> usize {
+    pub(super) fn worth(&self) -> usize {
         let counts = || self.buckets.iter().map(|count| u64::from(*count));
         let (sum, squares): (u64, u64) = (counts().sum(), counts().map(|n| n * n).sum());
         let met = squares.div_ceil(sum.max(1));

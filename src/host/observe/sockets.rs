@@ -15,7 +15,7 @@ use crate::units::ClassId;
 
 /// What the sockets of a namespace carry.
 #[derive(Debug)]
-pub enum Tags {
+pub(super) enum Tags {
     Known(BTreeSet<ClassId>),
     /// There is a socket that may carry any.
     Hidden,
@@ -79,7 +79,7 @@ impl Table {
 ///
 /// # Errors
 /// A list that the kernel has and does not give.
-pub fn tags(proc_root: &Path) -> Result<Tags, SocketError> {
+pub(super) fn tags(proc_root: &Path) -> Result<Tags, SocketError> {
     let mut tags = BTreeSet::new();
     let mut tables: Vec<Table> = UNLISTED.into_iter().collect();
     for transport in Transport::ALL {

@@ -24,7 +24,7 @@ const FOLDERS: [&str; 13] = [
 
 /// The names of all services and scopes below `root`, each with the name that its processes are
 /// found by: an alias is a symbolic link to a file of another name. Without systemd there are none.
-pub fn unit_files(root: &Path) -> BTreeMap<String, String> {
+pub(super) fn unit_files(root: &Path) -> BTreeMap<String, String> {
     let mut units = BTreeMap::new();
     for folder in FOLDERS {
         let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
