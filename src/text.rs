@@ -15,6 +15,7 @@ use std::fmt::{self, Write};
 pub struct Foreign(String);
 
 impl Foreign {
+    /// As somebody else wrote it: not for printing.
     pub fn raw(&self) -> &str {
         &self.0
     }

@@ -8,10 +8,13 @@
 /// `struct bpf_insn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
+    /// `BPF_OP`: class, source and operation.
     pub code: u8,
     /// The low half is the destination, the high half the source.
     pub registers: u8,
+    /// In a jump, instructions beyond the next; in a load or store, bytes from the register.
     pub offset: i16,
+    /// The constant that the instruction works with (`imm`).
     pub immediate: i32,
 }
 
@@ -37,6 +40,7 @@ const PSEUDO_MAP: u8 = 1;
 #[derive(Clone, Copy, Debug)]
 pub struct Label(usize);
 
+/// A 64-bit register of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register(u8);
 
@@ -44,14 +48,21 @@ pub struct Register(u8);
 pub const R0: Register = Register(0);
 /// Arguments of functions, which do not survive a call. R1 is the context at the start.
 pub const R1: Register = Register(1);
+/// The second argument.
 pub const R2: Register = Register(2);
+/// The third argument.
 pub const R3: Register = Register(3);
+/// The fourth argument.
 pub const R4: Register = Register(4);
+/// The fifth and last argument.
 pub const R5: Register = Register(5);
 /// These survive calls.
 pub const R6: Register = Register(6);
+/// Survives calls.
 pub const R7: Register = Register(7);
+/// Survives calls.
 pub const R8: Register = Register(8);
+/// Survives calls.
 pub const R9: Register = Register(9);
 /// The end of the stack, which grows downwards.
 pub const FRAME: Register = Register(10);
@@ -59,9 +70,13 @@ pub const FRAME: Register = Register(10);
 /// How many bytes are read or written.
 #[derive(Clone, Copy, Debug)]
 pub enum Width {
+    /// 8 bits (`BPF_B`).
     Byte,
+    /// 16 bits (`BPF_H`).
     Half,
+    /// 32 bits (`BPF_W`).
     Word,
+    /// 64 bits (`BPF_DW`).
     Double,
 }
 
@@ -93,6 +108,7 @@ impl Assembler {
         self.instructions.push(Instruction { code, registers, offset, immediate });
     }
 
+    /// A label to jump to, which [`Assembler::place`] puts somewhere, once.
     pub fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
@@ -106,6 +122,7 @@ impl Assembler {
         }
     }
 
+    /// `to = from`, all 64 bits.
     pub fn copy(&mut self, to: Register, from: Register) {
         self.push(0xbf, to, from, 0, 0);
     }
@@ -115,6 +132,7 @@ impl Assembler {
         self.push(0xb7, to, R0, 0, value);
     }
 
+    /// `to = value`: one instruction in two slots (`BPF_LD | BPF_IMM | BPF_DW`).
     pub fn set_64(&mut self, to: Register, value: u64) {
         self.push(LOAD_64, to, R0, 0, value as u32 as i32);
         self.push(0, R0, R0, 0, (value >> 32) as u32 as i32);
@@ -126,18 +144,22 @@ impl Assembler {
         self.push(0, R0, R0, 0, 0);
     }
 
+    /// `to += value`, 64 bits.
     pub fn add(&mut self, to: Register, value: i32) {
         self.push(0x07, to, R0, 0, value);
     }
 
+    /// `to |= value`, 64 bits; a negative value has its upper half set too.
     pub fn or(&mut self, to: Register, value: i32) {
         self.push(0x47, to, R0, 0, value);
     }
 
+    /// `to &= value`, 64 bits; a negative value keeps the upper half.
     pub fn and(&mut self, to: Register, value: i32) {
         self.push(0x57, to, R0, 0, value);
     }
 
+    /// `to >>= bits`, 64 bits, zeros come in.
     pub fn shift_right(&mut self, to: Register, bits: i32) {
         self.push(0x77, to, R0, 0, bits);
     }
@@ -152,18 +174,22 @@ impl Assembler {
         self.push(0xdc, to, R0, 0, 16);
     }
 
+    /// From the machine's byte order to the network's, or back.
     pub fn big_endian_64(&mut self, to: Register) {
         self.push(0xdc, to, R0, 0, 64);
     }
 
+    /// `to = *(from + offset)`, zeros above the width.
     pub fn load(&mut self, width: Width, to: Register, from: Register, offset: i16) {
         self.push(0x61 | width.bits(), to, from, offset, 0);
     }
 
+    /// `*(to + offset) = from`, its low bits.
     pub fn store(&mut self, width: Width, to: Register, offset: i16, from: Register) {
         self.push(0x63 | width.bits(), to, from, offset, 0);
     }
 
+    /// `*(to + offset) = value`.
     pub fn store_value(&mut self, width: Width, to: Register, offset: i16, value: i32) {
         self.push(0x62 | width.bits(), to, R0, offset, value);
     }
@@ -173,6 +199,7 @@ impl Assembler {
         self.push(0x85, R0, R0, 0, function);
     }
 
+    /// Ends the program; R0 is its answer.
     pub fn exit(&mut self) {
         self.push(0x95, R0, R0, 0, 0);
     }
@@ -182,14 +209,17 @@ impl Assembler {
         self.push(code, left, right, 0, value);
     }
 
+    /// Goes on at the label in any case.
     pub fn jump(&mut self, label: Label) {
         self.jump_if(0x05, R0, R0, 0, label);
     }
 
+    /// Jumps if `left == value`, 64 bits.
     pub fn jump_if_is(&mut self, left: Register, value: i32, label: Label) {
         self.jump_if(0x15, left, R0, value, label);
     }
 
+    /// Jumps if `left != value`, 64 bits.
     pub fn jump_if_not(&mut self, left: Register, value: i32, label: Label) {
         self.jump_if(0x55, left, R0, value, label);
     }
@@ -219,18 +249,22 @@ impl Assembler {
         self.jump_if(0x2d, left, right, 0, label);
     }
 
+    /// Jumps if `left >= right`, unsigned, 64 bits.
     pub fn jump_if_not_below(&mut self, left: Register, right: Register, label: Label) {
         self.jump_if(0x3d, left, right, 0, label);
     }
 
+    /// Jumps if `left <= right`, unsigned, 64 bits.
     pub fn jump_if_not_above(&mut self, left: Register, right: Register, label: Label) {
         self.jump_if(0xbd, left, right, 0, label);
     }
 
+    /// Jumps if `left == right`, 64 bits.
     pub fn jump_if_same(&mut self, left: Register, right: Register, label: Label) {
         self.jump_if(0x1d, left, right, 0, label);
     }
 
+    /// Jumps if `left != right`, 64 bits.
     pub fn jump_if_differ(&mut self, left: Register, right: Register, label: Label) {
         self.jump_if(0x5d, left, right, 0, label);
     }

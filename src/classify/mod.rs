@@ -19,14 +19,17 @@ const CLASSIFIERS: [Classifier; 2] = [Classifier::Bpf, Classifier::Cgroup];
 /// The policy asks for a classifier that this kernel lacks, or the kernel has none at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoClassifier {
+    /// The policy asks for `cls_cgroup`, which is not there.
     #[error(
         "this kernel has no `cls_cgroup` classifier; load it (`modprobe cls_cgroup`) or write `classifier: auto`"
     )]
     Cgroup,
+    /// The policy asks for eBPF, which the kernel or the process's capabilities do not allow.
     #[error(
         "this kernel, or this process's capabilities (CAP_BPF), allow no eBPF classifier; write `classifier: auto`"
     )]
     Bpf,
+    /// The policy leaves the choice, and there is none.
     #[error(
         "this kernel has neither `cls_cgroup` nor `cls_bpf`, so packets cannot be told apart by user; install a kernel that has one (Debian: linux-modules-extra or the distribution's full kernel)"
     )]

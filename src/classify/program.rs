@@ -52,7 +52,9 @@ const TC_ACT_UNSPEC: i32 = -1;
 
 /// `struct bpf_sock` (linux/bpf.h): type and protocol of a full socket, and the state of any.
 pub const SOCKET_TYPE: i16 = 8;
+/// Offset of `protocol`, 32 bits, a number of the IP header's.
 pub const SOCKET_PROTOCOL: i16 = 12;
+/// Offset of `state`, 32 bits.
 pub const SOCKET_STATE: i16 = 72;
 /// The state of a request (`BPF_TCP_NEW_SYN_RECV`).
 pub const TCP_NEW_SYN_RECV: i32 = 12;

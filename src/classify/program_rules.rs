@@ -24,6 +24,7 @@ use crate::tree::{Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
 /// packets for each rule, and an array whose one value is the rules as text, so that whoever sees
 /// the filter can know what it does.
 pub const COUNTS: u8 = 3;
+/// The map, by its place among the program's, that has the rules as JSON.
 pub const TEXT: u8 = 4;
 
 /// `bpf_skb_load_bytes`.
@@ -35,7 +36,9 @@ const FROM_NETWORK_HEADER: i32 = 1;
 
 /// `struct __sk_buff` (linux/bpf.h). The protocol is in network byte order.
 pub const SKB_PROTOCOL: i16 = 16;
+/// Offset of `vlan_present`, 32 bits: the tag is beside the bytes (offloaded).
 pub const SKB_VLAN_PRESENT: i16 = 20;
+/// Offset of `vlan_tci`, 32 bits: priority and VLAN id of an offloaded tag.
 pub const SKB_VLAN_TCI: i16 = 24;
 
 /// 802.1Q and 802.1ad (linux/if_ether.h).

@@ -8,8 +8,11 @@ use crate::text;
 /// What a command prints, and its exit status.
 #[derive(Debug, Default)]
 pub struct Output {
+    /// What standard output gets.
     pub stdout: String,
+    /// What standard error gets, such as warnings.
     pub stderr: String,
+    /// The exit status.
     pub status: u8,
 }
 
@@ -17,10 +20,12 @@ pub struct Output {
 const UNWRITTEN: u8 = 1;
 
 impl Output {
+    /// A text for standard output, and success.
     pub fn text(stdout: String) -> Output {
         Output { stdout, ..Output::default() }
     }
 
+    /// A document for standard output, and success.
     pub fn json(document: &str) -> Output {
         Output::text(format!("{}\n", text::json(document)))
     }

@@ -18,6 +18,7 @@ use crate::units::{ClassId, Psched, Rate};
 /// What was true when the plan was made and that desired depends on.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
+    /// The clock in whose ticks HTB keeps bursts.
     pub psched: Psched,
     /// The network namespace's number in eBPF (`SO_NETNS_COOKIE`, Linux 5.14).
     pub netns_cookie: Option<u64>,
@@ -25,6 +26,7 @@ pub struct Facts {
     pub own_sockets_only: bool,
     /// All links of the network namespace.
     pub links: BTreeMap<LinkName, LinkFacts>,
+    /// What this kernel can do, tried once at the start.
     pub features: Features,
     /// What this process lacks to change links and directories; `None`: nothing.
     pub lacks: Option<Lack>,
@@ -85,9 +87,11 @@ pub enum Lack {
 /// One link, as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkFacts {
+    /// Its number, which the kernel gives to no other link of the namespace while it lives.
     pub ifindex: u32,
     /// Other names that the kernel knows it by (`IFLA_ALT_IFNAME`), up to 127 bytes each.
     pub altnames: Vec<String>,
+    /// The largest packet, in bytes, without the link-layer header.
     pub mtu: u32,
     /// `None` where the driver does not know (virtio, or no carrier), or nobody means the link.
     pub speed: Option<Rate>,
@@ -97,14 +101,17 @@ pub struct LinkFacts {
     pub master: Option<u32>,
     /// The link below (`IFLA_LINK` of a VLAN), by ifindex, when it is in the same namespace.
     pub lower: Option<u32>,
+    /// `IFF_LOOPBACK`.
     pub loopback: bool,
     /// Frames begin with an Ethernet header (`ARPHRD_ETHER`), so they can have VLAN tags.
     pub ethernet: bool,
+    /// `IFF_UP`: an administrator switched it on, whether or not it has a carrier.
     pub up: bool,
     /// The lowest metric of an IPv4 default route over this link, if it has one.
     pub default_route_v4: Option<u32>,
     /// The same for IPv6.
     pub default_route_v6: Option<u32>,
+    /// The qdisc that packets which leave by the link meet first.
     pub root: RootQdisc,
     /// The rate of class 1:1 where our tree stands.
     pub shaped_at: Option<Rate>,
@@ -121,13 +128,19 @@ impl LinkFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootQdisc {
     /// Handle `0:`: the kernel put it there itself.
-    Kernel { kind: String },
+    Kernel {
+        /// `TCA_KIND`, such as `fq_codel` or `noqueue`.
+        kind: String,
+    },
     /// HTB with this instance's mark.
     Ours,
     /// Somebody's; also another instance's of this program.
     Foreign {
+        /// `TCA_KIND`, such as `htb` or `cake`.
         kind: String,
+        /// Its major is not 0: a qdisc with handle `0:` is the kernel's own.
         handle: ClassId,
+        /// `rate2quantum` where it is HTB: another instance's mark, if it is one's.
         r2q: Option<u32>,
         /// `TCA_OPTIONS` as dumped, to put it back when taking it over fails.
         options: Vec<u8>,
@@ -140,7 +153,9 @@ pub struct Features {
     /// All was tried. Otherwise this is what stands, and so is known to work; there may be more.
     pub tried: bool,
     pub htb: bool,
+    /// Filters that can tell whose a packet is: `cls_cgroup`, or `cls_bpf` with our program.
     pub classifiers: BTreeSet<Classifier>,
+    /// What such a program may ask the kernel.
     pub helpers: Helpers,
     /// Programs at clsact's egress, which clear a packet's priority.
     pub clsact: bool,
@@ -182,8 +197,10 @@ pub struct Accounts {
     pub unavailable: Option<String>,
 }
 
+/// An account as NSS has it; its uid is the key under which it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
+    /// The account's name: of several with one uid, the one that NSS answers with.
     pub name: String,
     /// Primary and supplementary.
     pub gids: BTreeSet<u32>,
@@ -238,7 +255,9 @@ impl Accounts {
 /// What one observation saw: our own objects as values, and what else stands in our trees.
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
+    /// The links' trees, the directories and the maps, as they are.
     pub state: KernelState,
+    /// What is so around them.
     pub facts: Facts,
     /// Under our root or in our directory, but not ours: reported, left alone, never reused.
     pub foreign: Vec<Foreign>,

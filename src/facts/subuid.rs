@@ -11,6 +11,7 @@ use crate::tree::UidRange;
 /// One line of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subuids {
+    /// The uids of the line: the second field is the first of them, the third their number.
     pub range: UidRange,
     /// The account as the file has it: a name or a number.
     pub written: String,

@@ -49,10 +49,13 @@ const TC_HEADER: usize = 20;
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkRecord {
+    /// `ifi_index`.
     pub ifindex: u32,
+    /// `IFLA_IFNAME`.
     pub name: LinkName,
     /// Its alternative names (`IFLA_PROP_LIST`).
     pub altnames: Vec<String>,
+    /// `IFLA_MTU`, bytes.
     pub mtu: u32,
     /// `IFLA_INFO_KIND`; `None` for hardware.
     pub kind: Option<String>,
@@ -60,6 +63,7 @@ pub struct LinkRecord {
     pub master: Option<u32>,
     /// The link below it, where that is in the same namespace; not a veth's peer, which is beside.
     pub lower: Option<u32>,
+    /// `IFF_LOOPBACK`.
     pub loopback: bool,
     /// Its link-layer type is Ethernet's.
     pub ethernet: bool,
@@ -72,11 +76,13 @@ pub struct LinkRecord {
 /// A qdisc, ours or another's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QdiscRecord {
+    /// The link's number (`tcm_ifindex`).
     pub ifindex: u32,
     /// `None`: the link's root.
     pub parent: Option<ClassId>,
     /// Major 0: the kernel put it there itself.
     pub handle: ClassId,
+    /// `TCA_KIND`.
     pub kind: String,
     /// Where it is HTB.
     pub htb: Option<Globals>,
@@ -85,13 +91,16 @@ pub struct QdiscRecord {
     /// `TCA_OPTIONS` of a root that somebody made, as dumped: most kinds take them back as they
     /// are.
     pub options: Vec<u8>,
+    /// What passed it and what waits in it.
     pub counters: Counters,
 }
 
 /// An HTB class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassRecord {
+    /// The link's number (`tcm_ifindex`).
     pub ifindex: u32,
+    /// Its handle (`tcm_handle`).
     pub classid: ClassId,
     /// `None`: directly below the qdisc.
     pub parent: Option<ClassId>,
@@ -102,24 +111,32 @@ pub struct ClassRecord {
     pub leaf: ClassId,
     /// As the kernel has it.
     pub parms: Parms,
+    /// What passed it and what waits in it and below.
     pub counters: Counters,
 }
 
 /// One record of a filter's dump: a u32 filter has several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterRecord {
+    /// The link's number (`tcm_ifindex`).
     pub ifindex: u32,
+    /// The qdisc that asks it, or a side of `clsact`.
     pub parent: ClassId,
+    /// When it is asked: the lower, the earlier (the upper half of `tcm_info`).
     pub pref: Pref,
     /// Ethertype.
     pub protocol: u16,
+    /// `TCA_CHAIN`; 0 where the kernel says none.
     pub chain: u32,
+    /// `TCA_KIND`: `u32`, `cgroup`, `bpf` or any other.
     pub kind: String,
+    /// Which filter of its pref, as its kind numbers them.
     pub handle: u32,
     /// The class that it sends packets to, and so keeps from being deleted; whoever made it.
     pub binds: Option<ClassId>,
     /// How many packets a u32 rule has matched, where the kernel counts it.
     pub hits: Option<u64>,
+    /// What its kind says of it.
     pub detail: FilterDetail,
 }
 
@@ -128,25 +145,32 @@ pub struct FilterRecord {
 pub enum FilterDetail {
     /// The pref itself, before its filters.
     Pref,
+    /// A rule or a hash table of `cls_u32`.
     U32(U32Record),
     /// `cls_cgroup`; `plain`: without ematches and actions.
     Cgroup {
+        /// Neither ematches nor actions: such as ours are.
         plain: bool,
     },
+    /// `cls_bpf`.
     Bpf {
+        /// `TCA_BPF_NAME`: of ours it says which program it is.
         name: Option<String>,
+        /// `TCA_BPF_CLASSID`: the class, where the program does not say it.
         classid: Option<ClassId>,
         /// Without direct action and without actions.
         plain: bool,
         /// With direct action, and nothing else.
         direct: bool,
     },
+    /// Of a kind that we make none of.
     Other,
 }
 
 /// A default route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultRoute {
+    /// IPv4 and IPv6 choose their routes apart.
     pub family: Family,
     /// Lower wins.
     pub metric: u32,

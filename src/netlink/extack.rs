@@ -19,6 +19,7 @@ const NLM_F_ACK_TLVS: u16 = 0x200;
 /// `Specified filter kind does not match existing one. (EINVAL)`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct KernelError {
+    /// The code of the refusal, positive.
     pub errno: Errno,
     /// The kernel's sentence, where it has one.
     pub message: Option<String>,

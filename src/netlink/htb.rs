@@ -9,6 +9,7 @@ use super::attr;
 use crate::tree::{Class, Mark, Role};
 use crate::units::{ClassId, Rate, Ticks};
 
+/// `TCA_KIND` of its qdisc and classes.
 pub const KIND: &str = "htb";
 
 const TCA_HTB_PARMS: u16 = 1;
@@ -93,13 +94,19 @@ pub(super) fn globals(options: &[u8]) -> Option<Globals> {
 /// A class's parameters as the kernel holds them, also those that [`Class`] leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parms {
+    /// What the class is guaranteed.
     pub rate: Rate,
+    /// What it may reach by borrowing.
     pub ceil: Rate,
+    /// What it may send at once above its rate, as time at that rate (`buffer`).
     pub burst: Ticks,
+    /// The same above its ceil, as time at the ceil (`cbuffer`).
     pub cburst: Ticks,
+    /// Bytes a turn when classes of one prio share what is left over.
     pub quantum: u32,
     /// 0: no class below it now.
     pub level: u32,
+    /// 0 to 7; the lower is served first with what is left over.
     pub prio: u32,
 }
 

@@ -23,9 +23,13 @@ const WITH_TAG: u8 = 1 << (6 - 1);
 /// A kind of sockets that the kernel lists with their tags, where it has the list's module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
+    /// MPTCP's subflows too.
     Tcp,
+    /// IPv4's and IPv6's, without UDP-Lite.
     Udp,
+    /// UDP with a checksum over a part of the data.
     UdpLite,
+    /// Endpoints and associations.
     Sctp,
     /// Raw sockets of every protocol.
     Raw,
@@ -34,6 +38,7 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Each of them once.
     pub const ALL: [Transport; 6] = [
         Transport::Tcp,
         Transport::Udp,
@@ -64,8 +69,11 @@ pub fn sockets(family: Family, transport: Transport) -> Request {
 /// What listens for connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Listening {
+    /// Sockets in `TCP_LISTEN`.
     Tcp,
+    /// Endpoints that accept associations.
     Sctp,
+    /// MPTCP sockets that listen; the kernel lists them apart from TCP's.
     Mptcp,
 }
 

@@ -24,16 +24,22 @@ const UID: u32 = 4;
 pub enum Event {
     /// The answer to a subscription: its error number, 0 for none.
     Subscribed(u32),
+    /// A process has a new child; a new thread is no such event.
     Fork {
+        /// The process that forked; with CLONE_PARENT, that one's own parent.
         parent: u32,
+        /// The new process.
         child: u32,
     },
+    /// A process runs another program.
     Exec {
+        /// The process (`process_tgid`).
         pid: u32,
     },
     /// One of its uids changed: the real, effective, saved or file system's (`commit_creds`,
     /// kernel/cred.c).
     Uid {
+        /// The process (`process_tgid`).
         pid: u32,
         /// The real uid that it has now.
         uid: u32,
@@ -45,7 +51,9 @@ pub enum Event {
 /// An event, and when it happened by the monotonic clock, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcEvent {
+    /// Nanoseconds of CLOCK_MONOTONIC, those of the first time namespace.
     pub at: u64,
+    /// What happened then.
     pub event: Event,
 }
 
@@ -58,9 +66,13 @@ pub fn subscribe() -> Vec<u8> {
 /// One instruction of a socket filter (`struct sock_filter`, linux/filter.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
+    /// Class, width and operation.
     pub code: u16,
+    /// How many instructions a jump skips whose condition is true.
     pub if_true: u8,
+    /// How many it skips otherwise.
     pub if_false: u8,
+    /// The constant that it works with.
     pub k: u32,
 }
 

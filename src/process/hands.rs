@@ -31,13 +31,13 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub fn user(&mut self, process: &Process) {
+    pub(super) fn user(&mut self, process: &Process) {
         if process.uid != 0 && process.is_alive() {
             self.users.push((process.pid, process.uid));
         }
     }
 
-    pub fn leave(&mut self, process: Process, reason: Reason) {
+    pub(super) fn leave(&mut self, process: Process, reason: Reason) {
         self.done.push(process.pid);
         match reason {
             Reason::Foreign { owner } => self.placement.foreign.push(ForeignProcess {
@@ -65,16 +65,16 @@ pub(super) struct Hands<'a, D> {
 
 impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
     /// For processes that a look found.
-    pub fn new(proc_root: &'a Path, instance: &'a Instance, decide: D) -> Hands<'a, D> {
+    pub(super) fn new(proc_root: &'a Path, instance: &'a Instance, decide: D) -> Hands<'a, D> {
         Hands { proc_root, instance, decide, name: instance.name(), told: false }
     }
 
     /// For a process that the kernel told of.
-    pub fn of_event(proc_root: &'a Path, instance: &'a Instance, decide: D) -> Hands<'a, D> {
+    pub(super) fn of_event(proc_root: &'a Path, instance: &'a Instance, decide: D) -> Hands<'a, D> {
         Hands { told: true, ..Hands::new(proc_root, instance, decide) }
     }
 
-    pub fn place_all(&self, pids: impl Iterator<Item = u32>) -> Result<Part, Error> {
+    pub(super) fn place_all(&self, pids: impl Iterator<Item = u32>) -> Result<Part, Error> {
         let (mut reader, mut doors) = (Reader::default(), Doors::default());
         let mut part = Part::default();
         for pid in pids {
@@ -84,7 +84,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
     }
 
     /// The same for those who were seen.
-    pub fn place_again(&self, seen: &[Process]) -> Result<Part, Error> {
+    pub(super) fn place_again(&self, seen: &[Process]) -> Result<Part, Error> {
         let (mut reader, mut doors) = (Reader::default(), Doors::default());
         let mut part = Part::default();
         for process in seen {
@@ -96,7 +96,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
     }
 
     /// Whether it was where it belongs.
-    pub fn place(
+    pub(super) fn place(
         &self,
         reader: &mut Reader,
         doors: &mut Doors,

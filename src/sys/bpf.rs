@@ -103,6 +103,7 @@ impl Maps {
         })
     }
 
+    /// The kernel's numbers of the three, by which others find them.
     pub fn ids(&self) -> MapIds {
         MapIds([self.accounts.id, self.ranges.id, self.given.id])
     }
@@ -123,6 +124,7 @@ impl Maps {
         Ok(OwnerTable { accounts, ranges: ranges.collect() })
     }
 
+    /// Sets one entry or takes it away. ENOENT: it was not there to be taken away.
     pub fn perform(&self, change: &OwnerChange) -> io::Result<()> {
         match (change.uids, change.to) {
             (Uids::Account(uid), Some(to)) => self.accounts.update(&uid.to_ne_bytes(), to.0),
@@ -148,6 +150,7 @@ impl Maps {
         self.given.update(&pair_key(uid, class), 1)
     }
 
+    /// The contrary of [`Maps::give`]. ENOENT: the pair was not given.
     pub fn take_back(&self, uid: u32, class: ClassId) -> io::Result<()> {
         self.given.delete(&pair_key(uid, class))
     }

@@ -27,6 +27,7 @@ const LONGEST_NAME: usize = 32;
 #[derive(Debug)]
 pub struct HeldSocket {
     path: File,
+    /// Its number in sockfs, as `/proc/PID/fd` shows it.
     pub inode: u64,
     /// The uid whose socket it is.
     pub owner: u32,

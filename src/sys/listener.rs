@@ -37,6 +37,7 @@ const ROUTES: [u32; 2] = [7, 11];
 /// Whether everything that was told was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
+    /// Everything.
     All,
     /// The buffer ran over: look again at everything.
     Lost,
@@ -47,6 +48,7 @@ pub enum Heard {
 pub struct LinkListener(Listener);
 
 impl LinkListener {
+    /// Subscribes to the multicast groups. Needs no privilege.
     pub fn open() -> Result<LinkListener, SocketError> {
         LinkListener::of(&[LINKS_AND_QDISCS, ROUTES].concat())
     }

@@ -19,10 +19,24 @@ const NAMES: &str = "/run/netns";
 /// Why a namespace was not entered.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
+    /// There is no such namespace.
     #[error("no network namespace `{wanted}`: {}: {source}", path.display())]
-    Absent { wanted: String, path: PathBuf, source: io::Error },
+    Absent {
+        /// As the caller wrote it.
+        wanted: String,
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What opening that path said.
+        source: io::Error,
+    },
+    /// There is one, or another file, which setns(2) refused.
     #[error("`{wanted}` cannot be entered as a network namespace: {source}")]
-    Enter { wanted: String, source: io::Error },
+    Enter {
+        /// As the caller wrote it.
+        wanted: String,
+        /// What setns(2) said.
+        source: io::Error,
+    },
 }
 
 /// A network namespace as people name it: a process's by its pid, the one at a path (anything with
@@ -35,6 +49,7 @@ pub struct Target {
 }
 
 impl Target {
+    /// Digits are a process, a text with a `/` is a path, and everything else a name.
     pub fn new(wanted: &str) -> Target {
         let is_process = !wanted.is_empty() && wanted.bytes().all(|b| b.is_ascii_digit());
         let path = if wanted.contains('/') {
@@ -47,6 +62,7 @@ impl Target {
         Target { wanted: wanted.to_string(), path, is_process }
     }
 
+    /// Whether it was named by a process: it ends with that one.
     pub fn is_process(&self) -> bool {
         self.is_process
     }
@@ -98,10 +114,12 @@ impl std::fmt::Display for Target {
 pub struct Home(File);
 
 impl Home {
+    /// The namespace that this thread is in now.
     pub fn here() -> io::Result<Home> {
         File::open(OWN).map(Home)
     }
 
+    /// Brings this thread back. Needs CAP_SYS_ADMIN.
     pub fn enter(&self) -> io::Result<()> {
         Ok(setns(&self.0, CloneFlags::CLONE_NEWNET)?)
     }

@@ -18,12 +18,16 @@ use crate::netlink::{Message, Request};
 /// The dialogue with the kernel broke down; refusals of single requests are [`Outcome`]s.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
+    /// socket(2) or one of its options.
     #[error("cannot open a netlink socket: {0}")]
     Open(#[source] io::Error),
+    /// sendto(2).
     #[error("cannot send to the kernel over netlink: {0}")]
     Send(#[source] io::Error),
+    /// recvmsg(2).
     #[error("cannot read the kernel's answer from netlink: {0}")]
     Receive(#[source] io::Error),
+    /// A dump was answered with an error.
     #[error("the kernel refused to list: {0}")]
     Refused(#[source] KernelError),
     /// The state kept changing while it was listed.
@@ -32,6 +36,7 @@ pub enum SocketError {
     /// Some requests may be done and some not: observe again.
     #[error("the kernel dropped some of its answers (receive buffer overrun)")]
     Overrun,
+    /// A message that no kernel sends; the text says what is wrong with it.
     #[error("the kernel's answer makes no sense: {0}")]
     Nonsense(&'static str),
 }
@@ -83,6 +88,7 @@ pub struct Netlink {
 
 /// A list, read once.
 pub struct List<T> {
+    /// In the kernel's order.
     pub entries: Vec<T>,
     /// The kernel did not say that it changed meanwhile, and nothing was lost.
     pub is_whole: bool,

@@ -213,7 +213,7 @@ impl Wanted {
                     assert!((1..=part.1).contains(&part.0), "--part I/N: {part:?}");
                     wanted.part = Some(part);
                 }
-                "--skip" => wanted.skip.extend(words.next().map(|name| name.to_string())),
+                "--skip" => wanted.skip.extend(words.next().map(ToString::to_string)),
                 "--format" | "--test-threads" | "--color" | "-Z" | "--logfile" => {
                     words.next();
                 }

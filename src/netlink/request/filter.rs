@@ -18,8 +18,10 @@ use crate::units::ClassId;
 /// The rules cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotWrite {
+    /// So many rules in one bucket of a hash table.
     #[error("{0} u32 rules in one bucket; the kernel numbers at most {max}", max = cls_u32::MAX_NODES)]
     TooManyNodes(usize),
+    /// The number of a hash table that cannot be had at the pref.
     #[error("hash table {0} of pref {1}, which has {max}", max = .1.most_tables())]
     TooManyTables(u16, Pref),
 }

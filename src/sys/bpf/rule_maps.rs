@@ -38,6 +38,7 @@ impl RuleMaps {
         Ok(RuleMaps { text: Map::open_array(ids.text)?, counts: Map::open_array(ids.counts)? })
     }
 
+    /// The kernel's numbers of the two, by which others find them.
     pub fn ids(&self) -> RuleMapIds {
         RuleMapIds { text: self.text.id, counts: self.counts.id }
     }

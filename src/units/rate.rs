@@ -1,6 +1,6 @@
-//! Quantities with their units, parsed and printed as `tc` spells them. Checked integer arithmetic
-//! only: a wrapped rate would shape the wrong thing in silence. Touches nothing else.
+//! Rates and shares of rates, as a policy writes them and as `tc` prints them.
 
+use super::Bytes;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
@@ -14,28 +14,53 @@ pub struct Rate(NonZeroU64);
 /// Why a text is no [`Rate`] or [`Percent`]. The wording says the cure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
+    /// A number alone.
     #[error(
         "`{number}` has no unit; write for example `{number}mbit` (megabits per second) or `{number}{other}`"
     )]
-    NoUnit { number: String, other: &'static str },
+    NoUnit {
+        /// As written.
+        number: String,
+        /// A second unit to propose, for which the number is no zero.
+        other: &'static str,
+    },
+    /// `mbps` and the like, which people read as bits and `tc` as bytes.
     #[error(
         "`{whole}` is ambiguous: to tc `{unit}` means bytes per second; write `{number}{bits}` for bits, or `{eightfold}{bits}` if bytes were meant"
     )]
-    BytesPerSecond { whole: String, number: String, unit: String, bits: String, eightfold: String },
+    BytesPerSecond {
+        /// As written.
+        whole: String,
+        /// Its number.
+        number: String,
+        /// Its unit.
+        unit: String,
+        /// The unit of the same size in bits.
+        bits: String,
+        /// Eight times the number.
+        eightfold: String,
+    },
+    /// A number with another word behind it; as written.
     #[error(
         "`{0}` has an unknown unit; the units are bit, kbit, mbit, gbit, tbit (powers of 1000), kibit, mibit, gibit, tibit (powers of 1024) and %"
     )]
     UnknownUnit(String),
+    /// Nothing that begins with a number; as written.
     #[error("`{0}` is not a number followed by a unit, such as `100mbit` or `1.5gbit`")]
     NotANumber(String),
+    /// Zero in any unit.
     #[error("a rate of zero would let nothing through; the smallest is `8bit`")]
     Zero,
+    /// Less than a byte per second, or than a thousandth of a percent; as written.
     #[error("`{0}` is less than one byte per second; the smallest rate is `8bit`")]
     TooSmall(String),
+    /// A minus before a number.
     #[error("a rate cannot be negative")]
     Negative,
+    /// More than 64 bits of bytes per second; as written.
     #[error("`{0}` is larger than any link (the limit is 147 exabit per second)")]
     TooLarge(String),
+    /// A percentage above 100; as written.
     #[error("`{0}` is more than 100%")]
     MoreThanAll(String),
 }
@@ -66,6 +91,7 @@ impl Rate {
         Rate::from_bytes_per_second(n / 8)
     }
 
+    /// In the kernel's unit; never zero.
     pub const fn bytes_per_second(self) -> u64 {
         self.0.get()
     }
@@ -254,257 +280,6 @@ fn split_number(text: &str) -> Result<(Decimal<'_>, &str), RateError> {
     Ok((Decimal { text: number, digits, decimals }, unit.trim()))
 }
 
-/// A number of bytes: a burst, a quantum, a queue's limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    /// As `tc` reads it back: plain bytes with the unit `b`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}b", self.0)
-    }
-}
-
-/// The packet scheduler's clock, from `/proc/net/psched` (`net/sched/sch_api.c`, `psched_show`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Psched {
-    /// Nanoseconds in a tick: 64 on every kernel since 2.6.
-    pub ns_per_tick: NonZeroU64,
-}
-
-impl Psched {
-    /// Reads the four hexadecimal words of `/proc/net/psched`: the second is the nanoseconds in
-    /// a tick once the first (1000, nanoseconds in a microsecond) and the third (the clock's
-    /// resolution, 1 MHz) have their usual values.
-    pub fn parse(text: &str) -> Option<Psched> {
-        let mut words = text.split_whitespace().map(|w| u64::from_str_radix(w, 16));
-        let ns_per_us = words.next()?.ok()?;
-        let ns_per_tick = words.next()?.ok()?;
-        let resolution = words.next()?.ok()?;
-        if ns_per_us != 1_000 || resolution != 1_000_000 {
-            return None;
-        }
-        Some(Psched { ns_per_tick: NonZeroU64::new(ns_per_tick)? })
-    }
-}
-
-impl Default for Psched {
-    fn default() -> Self {
-        Psched { ns_per_tick: const { NonZeroU64::new(64).unwrap() } }
-    }
-}
-
-/// A duration in psched ticks: how HTB keeps a burst (the time that it takes to send it at the
-/// class's rate). Compared as it is, because bytes do not survive the round trip.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticks(pub u32);
-
-impl Ticks {
-    /// The time that `bytes` take at `rate`, in whole ticks, saturating at `u32::MAX`.
-    /// Straight in integers; `tc` goes through microseconds and loses the small ones.
-    pub fn for_bytes(bytes: Bytes, rate: Rate, psched: Psched) -> Ticks {
-        let ns = u128::from(bytes.0) * 1_000_000_000 / u128::from(rate.bytes_per_second());
-        Ticks(u32::try_from(ns / u128::from(psched.ns_per_tick.get())).unwrap_or(u32::MAX))
-    }
-
-    /// The bytes that fit in this time at `rate`, rounded to the nearest.
-    pub fn bytes_at(self, rate: Rate, psched: Psched) -> Bytes {
-        let ns = u128::from(self.0) * u128::from(psched.ns_per_tick.get());
-        let bytes = (ns * u128::from(rate.bytes_per_second()) + 500_000_000) / 1_000_000_000;
-        Bytes(u64::try_from(bytes).unwrap_or(u64::MAX))
-    }
-}
-
-/// The low half of a classid of our tree. What a user, class or group has is unique over the whole
-/// link, whatever qdisc its class is in: it is also the handle of the leaf qdisc. Prints in
-/// hexadecimal, as `tc` does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Minor(pub u16);
-
-impl Minor {
-    /// The class of the link itself, `1:1`, and the root class of a shard, `e000:1`.
-    pub const LINK: Minor = Minor(1);
-    pub const FIRST_USER: Minor = Minor(0x10);
-    pub const LAST_USER: Minor = Minor(0xdfff);
-    pub const FIRST_GROUP: Minor = Minor(0xf000);
-    pub const LAST_GROUP: Minor = Minor(0xffef);
-    /// `1:fffd`: outside every limit, beside the link's class.
-    pub const UNSHAPED: Minor = Minor(0xfffd);
-    /// `1:fffe`: whatever no rule and no user claims.
-    pub const DEFAULT: Minor = Minor(0xfffe);
-
-    /// Whether the number says "an inner class": the link, a shard's root class or a group. What a
-    /// class is comes from its number, because to the kernel an empty group is a leaf.
-    pub fn is_inner(self) -> bool {
-        self == Minor::LINK || (Minor::FIRST_GROUP..=Minor::LAST_GROUP).contains(&self)
-    }
-
-    /// Whether the number is one that users and classes may have.
-    pub fn is_user(self) -> bool {
-        (Minor::FIRST_USER..=Minor::LAST_USER).contains(&self)
-    }
-}
-
-impl fmt::Display for Minor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}", self.0)
-    }
-}
-
-impl FromStr for Minor {
-    type Err = std::num::ParseIntError;
-    fn from_str(text: &str) -> Result<Minor, Self::Err> {
-        u16::from_str_radix(text, 16).map(Minor)
-    }
-}
-
-/// A whole classid `AAAA:BBBB`; also how qdiscs are named (minor 0). Its `u32` is what
-/// `net_cls.classid` and `tcm_handle` hold: `0xAAAABBBB`.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(transparent)]
-pub struct ClassId(pub u32);
-
-impl ClassId {
-    /// Our root qdisc, `1:`.
-    pub const ROOT: ClassId = ClassId(0x0001_0000);
-    /// Where `clsact` hangs (`TC_H_CLSACT`), and its two sides (linux/pkt_sched.h).
-    pub const CLSACT: ClassId = ClassId(0xffff_fff1);
-    pub const INGRESS: ClassId = ClassId(0xffff_fff2);
-    pub const EGRESS: ClassId = ClassId(0xffff_fff3);
-    /// No classid: what `net_cls.classid` holds when nobody wrote it.
-    pub const NONE: ClassId = ClassId(0);
-    pub const LINK: ClassId = ClassId::ours(Minor::LINK);
-    pub const UNSHAPED: ClassId = ClassId::ours(Minor::UNSHAPED);
-    pub const DEFAULT: ClassId = ClassId::ours(Minor::DEFAULT);
-
-    /// The class `1:minor` of our root qdisc.
-    pub const fn ours(minor: Minor) -> ClassId {
-        ClassId(0x0001_0000 | minor.0 as u32)
-    }
-
-    /// The qdisc with this major, `major:`.
-    pub const fn qdisc(major: u16) -> ClassId {
-        ClassId((major as u32) << 16)
-    }
-
-    pub const fn major(self) -> u16 {
-        (self.0 >> 16) as u16
-    }
-
-    pub const fn minor(self) -> Minor {
-        Minor((self.0 & 0xffff) as u16)
-    }
-
-    /// This class, if it can be one of our tree: `1:x`, or `e000:x` of a shard; x not 0.
-    pub fn our_class(self) -> Option<ClassId> {
-        let ours = self.major() == 1 || self.shard().is_some();
-        (ours && self.minor().0 != 0).then_some(self)
-    }
-
-    /// The shard that the class is in, by its major.
-    pub fn shard(self) -> Option<Shard> {
-        Shard::new(self.major())
-    }
-}
-
-/// An HTB qdisc of its own for a part of a link's users: the kernel walks all classes of a qdisc
-/// for each one that is added, so many classes are built faster in several. The number is its
-/// major; it hangs below the class `1:MAJOR` of the root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Shard(u16);
-
-impl Shard {
-    pub const FIRST: u16 = 0xe000;
-    pub const LAST: u16 = 0xefff;
-
-    /// `None` for a number that is no shard's.
-    pub fn new(major: u16) -> Option<Shard> {
-        (Shard::FIRST..=Shard::LAST).contains(&major).then_some(Shard(major))
-    }
-
-    /// All that there can be.
-    pub fn all() -> impl Iterator<Item = Shard> {
-        (Shard::FIRST..=Shard::LAST).map(Shard)
-    }
-
-    /// The shard whose class in the root qdisc this is (`1:e000`).
-    pub fn of_class(classid: ClassId) -> Option<Shard> {
-        (classid.major() == 1).then(|| Shard::new(classid.minor().0)).flatten()
-    }
-
-    /// Its class in the root qdisc: what all its users have together.
-    pub const fn class(self) -> ClassId {
-        ClassId::ours(Minor(self.0))
-    }
-
-    /// Its qdisc, `e000:`.
-    pub const fn qdisc(self) -> ClassId {
-        ClassId::qdisc(self.0)
-    }
-
-    /// Its own root class, `e000:1`, of which its users borrow.
-    pub const fn root(self) -> ClassId {
-        self.user(Minor::LINK)
-    }
-
-    /// Where packets go whose class is gone: `e000:fffe`.
-    pub const fn default(self) -> ClassId {
-        self.user(Minor::DEFAULT)
-    }
-
-    /// The class of one of its users.
-    pub const fn user(self, minor: Minor) -> ClassId {
-        ClassId((self.0 as u32) << 16 | minor.0 as u32)
-    }
-}
-
-/// As its qdisc is written: `e000:`.
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.qdisc().fmt(f)
-    }
-}
-
-/// `1:1a` for a class, `1:` for a qdisc, hexadecimal, as `tc` prints them.
-impl fmt::Display for ClassId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.minor().0 {
-            0 => write!(f, "{:x}:", self.major()),
-            minor => write!(f, "{:x}:{minor:x}", self.major()),
-        }
-    }
-}
-
-/// The text is no classid.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no classid: write major:minor in hexadecimal, such as \"1:1a\"")]
-pub struct ClassIdError(String);
-
-impl FromStr for ClassId {
-    type Err = ClassIdError;
-    fn from_str(text: &str) -> Result<ClassId, ClassIdError> {
-        let half = |t: &str| {
-            let digits = (1..=4).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_hexdigit());
-            digits.then(|| u32::from_str_radix(t, 16).ok()).flatten()
-        };
-        text.split_once(':')
-            .and_then(|(major, minor)| Some(ClassId(half(major)? << 16 | half(minor)?)))
-            .ok_or_else(|| ClassIdError(text.to_string()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -565,24 +340,5 @@ mod tests {
         assert_eq!(half.to_string(), "12.5%");
         assert!(matches!("101%".parse::<Percent>(), Err(RateError::MoreThanAll(_))));
         assert!(matches!("0%".parse::<Percent>(), Err(RateError::Zero)));
-    }
-
-    #[test]
-    fn ticks_are_64_ns_and_saturate() {
-        let psched = Psched::parse("000003e8 00000040 000f4240 3b9aca00\n").unwrap();
-        // Captured: tc class add … rate 1mbit burst 1600 shows buffer 200000.
-        assert_eq!(Ticks::for_bytes(Bytes(1600), rate("1mbit"), psched), Ticks(200_000));
-        assert_eq!(Ticks(200_000).bytes_at(rate("1mbit"), psched), Bytes(1600));
-        assert_eq!(Ticks::for_bytes(Bytes(u64::MAX), rate("8bit"), psched), Ticks(u32::MAX));
-    }
-
-    #[test]
-    fn classids_are_hexadecimal_both_ways() {
-        assert_eq!(ClassId::ours(Minor(0x1a)).to_string(), "1:1a");
-        assert_eq!("1:1a".parse(), Ok(ClassId(0x0001_001a)));
-        assert_eq!(ClassId::ROOT.to_string(), "1:");
-        assert!("1:10000".parse::<ClassId>().is_err());
-        assert!("1:+1".parse::<ClassId>().is_err());
-        assert!("110".parse::<ClassId>().is_err());
     }
 }

@@ -1,0 +1,11 @@
+//! Quantities with their units, and handles, parsed and printed as `tc` spells them. Checked
+//! integer arithmetic only: a wrapped rate would shape the wrong thing in silence. Touches nothing
+//! else.
+
+mod classid;
+mod rate;
+mod ticks;
+
+pub use classid::{ClassId, ClassIdError, Minor, Shard};
+pub use rate::{Percent, Rate, RateError};
+pub use ticks::{Bytes, Psched, Ticks};
