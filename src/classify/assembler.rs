@@ -19,6 +19,21 @@ pub struct Instruction {
 }
 
 impl Instruction {
+    /// The operation works with a constant (`BPF_K`), or with nothing else.
+    const fn of_constant(code: u8, to: Register, immediate: i32) -> Instruction {
+        Instruction { code, registers: to.0, offset: 0, immediate }
+    }
+
+    /// The operation works with a second register (`BPF_X`, or a load's or store's address).
+    const fn of_register(code: u8, to: Register, from: Register) -> Instruction {
+        Instruction { code, registers: to.0 | from.0 << 4, offset: 0, immediate: 0 }
+    }
+
+    /// At this many bytes from the register's address.
+    const fn at(self, offset: i16) -> Instruction {
+        Instruction { offset, ..self }
+    }
+
     /// In the byte order of this machine, as bpf(2) takes it.
     pub fn bytes(self) -> [u8; 8] {
         let ([a, b], [c, d, e, f]) = (self.offset.to_ne_bytes(), self.immediate.to_ne_bytes());
@@ -103,9 +118,8 @@ pub struct Assembler {
 }
 
 impl Assembler {
-    fn push(&mut self, code: u8, to: Register, from: Register, offset: i16, immediate: i32) {
-        let registers = to.0 | from.0 << 4;
-        self.instructions.push(Instruction { code, registers, offset, immediate });
+    fn push(&mut self, instruction: Instruction) {
+        self.instructions.push(instruction);
     }
 
     /// A label to jump to, which [`Assembler::place`] puts somewhere, once.
@@ -124,149 +138,152 @@ impl Assembler {
 
     /// `to = from`, all 64 bits.
     pub fn copy(&mut self, to: Register, from: Register) {
-        self.push(0xbf, to, from, 0, 0);
+        self.push(Instruction::of_register(0xbf, to, from));
     }
 
     /// Sets all 64 bits; a negative value keeps its sign.
     pub fn set(&mut self, to: Register, value: i32) {
-        self.push(0xb7, to, R0, 0, value);
+        self.push(Instruction::of_constant(0xb7, to, value));
     }
 
     /// `to = value`: one instruction in two slots (`BPF_LD | BPF_IMM | BPF_DW`).
     pub fn set_64(&mut self, to: Register, value: u64) {
-        self.push(LOAD_64, to, R0, 0, value as u32 as i32);
-        self.push(0, R0, R0, 0, (value >> 32) as u32 as i32);
+        self.push(Instruction::of_constant(LOAD_64, to, value as u32 as i32));
+        self.push(Instruction::of_constant(0, R0, (value >> 32) as u32 as i32));
     }
 
     /// The address of the program's `number`th map.
     pub fn map(&mut self, to: Register, number: u8) {
-        self.push(LOAD_64, to, Register(PSEUDO_MAP), 0, number.into());
-        self.push(0, R0, R0, 0, 0);
+        self.push(Instruction {
+            immediate: number.into(),
+            ..Instruction::of_register(LOAD_64, to, Register(PSEUDO_MAP))
+        });
+        self.push(Instruction::of_constant(0, R0, 0));
     }
 
     /// `to += value`, 64 bits.
     pub fn add(&mut self, to: Register, value: i32) {
-        self.push(0x07, to, R0, 0, value);
+        self.push(Instruction::of_constant(0x07, to, value));
     }
 
     /// `to |= value`, 64 bits; a negative value has its upper half set too.
     pub fn or(&mut self, to: Register, value: i32) {
-        self.push(0x47, to, R0, 0, value);
+        self.push(Instruction::of_constant(0x47, to, value));
     }
 
     /// `to &= value`, 64 bits; a negative value keeps the upper half.
     pub fn and(&mut self, to: Register, value: i32) {
-        self.push(0x57, to, R0, 0, value);
+        self.push(Instruction::of_constant(0x57, to, value));
     }
 
     /// `to >>= bits`, 64 bits, zeros come in.
     pub fn shift_right(&mut self, to: Register, bits: i32) {
-        self.push(0x77, to, R0, 0, bits);
+        self.push(Instruction::of_constant(0x77, to, bits));
     }
 
     /// The low 32 bits in network byte order; the high ones become 0.
     pub fn big_endian_32(&mut self, to: Register) {
-        self.push(0xdc, to, R0, 0, 32);
+        self.push(Instruction::of_constant(0xdc, to, 32));
     }
 
     /// The low 16 bits in network byte order; the others become 0.
     pub fn big_endian_16(&mut self, to: Register) {
-        self.push(0xdc, to, R0, 0, 16);
+        self.push(Instruction::of_constant(0xdc, to, 16));
     }
 
     /// From the machine's byte order to the network's, or back.
     pub fn big_endian_64(&mut self, to: Register) {
-        self.push(0xdc, to, R0, 0, 64);
+        self.push(Instruction::of_constant(0xdc, to, 64));
     }
 
     /// `to = *(from + offset)`, zeros above the width.
     pub fn load(&mut self, width: Width, to: Register, from: Register, offset: i16) {
-        self.push(0x61 | width.bits(), to, from, offset, 0);
+        self.push(Instruction::of_register(0x61 | width.bits(), to, from).at(offset));
     }
 
     /// `*(to + offset) = from`, its low bits.
     pub fn store(&mut self, width: Width, to: Register, offset: i16, from: Register) {
-        self.push(0x63 | width.bits(), to, from, offset, 0);
+        self.push(Instruction::of_register(0x63 | width.bits(), to, from).at(offset));
     }
 
     /// `*(to + offset) = value`.
     pub fn store_value(&mut self, width: Width, to: Register, offset: i16, value: i32) {
-        self.push(0x62 | width.bits(), to, R0, offset, value);
+        self.push(Instruction::of_constant(0x62 | width.bits(), to, value).at(offset));
     }
 
     /// A function of the kernel by its number (`enum bpf_func_id`).
     pub fn call(&mut self, function: i32) {
-        self.push(0x85, R0, R0, 0, function);
+        self.push(Instruction::of_constant(0x85, R0, function));
     }
 
     /// Ends the program; R0 is its answer.
     pub fn exit(&mut self) {
-        self.push(0x95, R0, R0, 0, 0);
+        self.push(Instruction::of_constant(0x95, R0, 0));
     }
 
-    fn jump_if(&mut self, code: u8, left: Register, right: Register, value: i32, label: Label) {
+    fn jump_if(&mut self, condition: Instruction, label: Label) {
         self.jumps.push((self.instructions.len(), label));
-        self.push(code, left, right, 0, value);
+        self.push(condition);
     }
 
     /// Goes on at the label in any case.
     pub fn jump(&mut self, label: Label) {
-        self.jump_if(0x05, R0, R0, 0, label);
+        self.jump_if(Instruction::of_constant(0x05, R0, 0), label);
     }
 
     /// Jumps if `left == value`, 64 bits.
     pub fn jump_if_is(&mut self, left: Register, value: i32, label: Label) {
-        self.jump_if(0x15, left, R0, value, label);
+        self.jump_if(Instruction::of_constant(0x15, left, value), label);
     }
 
     /// Jumps if `left != value`, 64 bits.
     pub fn jump_if_not(&mut self, left: Register, value: i32, label: Label) {
-        self.jump_if(0x55, left, R0, value, label);
+        self.jump_if(Instruction::of_constant(0x55, left, value), label);
     }
 
     /// Unsigned.
     pub fn jump_if_less(&mut self, left: Register, value: i32, label: Label) {
-        self.jump_if(0xa5, left, R0, value, label);
+        self.jump_if(Instruction::of_constant(0xa5, left, value), label);
     }
 
     /// Unsigned.
     pub fn jump_if_more(&mut self, left: Register, value: i32, label: Label) {
-        self.jump_if(0x25, left, R0, value, label);
+        self.jump_if(Instruction::of_constant(0x25, left, value), label);
     }
 
     /// Unsigned.
     pub fn jump_if_at_least(&mut self, left: Register, value: i32, label: Label) {
-        self.jump_if(0x35, left, R0, value, label);
+        self.jump_if(Instruction::of_constant(0x35, left, value), label);
     }
 
     /// Unsigned. Linux 4.14, as [`Assembler::jump_if_less`].
     pub fn jump_if_at_most(&mut self, left: Register, value: i32, label: Label) {
-        self.jump_if(0xb5, left, R0, value, label);
+        self.jump_if(Instruction::of_constant(0xb5, left, value), label);
     }
 
     /// Unsigned, as the next two.
     pub fn jump_if_above(&mut self, left: Register, right: Register, label: Label) {
-        self.jump_if(0x2d, left, right, 0, label);
+        self.jump_if(Instruction::of_register(0x2d, left, right), label);
     }
 
     /// Jumps if `left >= right`, unsigned, 64 bits.
     pub fn jump_if_not_below(&mut self, left: Register, right: Register, label: Label) {
-        self.jump_if(0x3d, left, right, 0, label);
+        self.jump_if(Instruction::of_register(0x3d, left, right), label);
     }
 
     /// Jumps if `left <= right`, unsigned, 64 bits.
     pub fn jump_if_not_above(&mut self, left: Register, right: Register, label: Label) {
-        self.jump_if(0xbd, left, right, 0, label);
+        self.jump_if(Instruction::of_register(0xbd, left, right), label);
     }
 
     /// Jumps if `left == right`, 64 bits.
     pub fn jump_if_same(&mut self, left: Register, right: Register, label: Label) {
-        self.jump_if(0x1d, left, right, 0, label);
+        self.jump_if(Instruction::of_register(0x1d, left, right), label);
     }
 
     /// Jumps if `left != right`, 64 bits.
     pub fn jump_if_differ(&mut self, left: Register, right: Register, label: Label) {
-        self.jump_if(0x5d, left, right, 0, label);
+        self.jump_if(Instruction::of_register(0x5d, left, right), label);
     }
 
     /// The whole program.

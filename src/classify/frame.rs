@@ -3,11 +3,11 @@
 //! The kernel asks a filter of protocol ip only about packets without a tag, so the rules of an
 //! Ethernet link are a filter of protocol all. A tag is in one of two places (802.1Q and 802.1ad
 //! alike):
-//! - *Offloaded*, in `skb->vlan_tci`: what VLAN devices send, and the outermost tag of what a bridge
-//!   passes on. The bytes of the packet are as if there were none.
-//! - *In band*, in the packet's bytes: the inner tag of two, and what is sent so through a packet socket.
-//!   The network header is then the IP header's (VLAN devices; packet sockets since Linux 6.0) or the
-//!   first tag's (a bridge; older packet sockets).
+//! - *Offloaded*, in `skb->vlan_tci`: what VLAN devices send, and the outermost tag of what a
+//!   bridge passes on. The bytes of the packet are as if there were none.
+//! - *In band*, in the packet's bytes: the inner tag of two, and what is sent so through a packet
+//!   socket. The network header is then the IP header's (VLAN devices; packet sockets since Linux
+//!   6.0) or the first tag's (a bridge; older packet sockets).
 //!
 //! In every case the two bytes before the network header are the ethertype of what begins there. So
 //! the word at -4 says whether the IP header is here, or a tag, whose own last two bytes say what

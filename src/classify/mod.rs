@@ -7,6 +7,7 @@ pub mod hash;
 pub mod interpret;
 pub mod program;
 pub mod program_rules;
+mod ranges;
 pub mod u32;
 
 use crate::facts::Features;

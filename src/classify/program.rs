@@ -3,8 +3,8 @@
 //! accept(2), and only CAP_CHOWN changes it afterwards. Its `net_cls` tag follows whoever got hold
 //! of the socket last.
 //!
-//! 1. No full socket (a forwarded packet, what the kernel answers where nobody listens), or one of another
-//!    network namespace: the tag. But a SYN-ACK is its listener's.
+//! 1. No full socket (a forwarded packet, what the kernel answers where nobody listens), or one of
+//!    another network namespace: the tag. But a SYN-ACK is its listener's.
 //! 2. An owner other than root: the class of that uid. Where the tag names another class, and the
 //!    pair (owner, tag) was given on purpose (`run`, `attach`, a unit's line): the tag.
 //! 3. Root: the tag (what root accepted and handed on, root's processes); without one, root's line.
@@ -15,7 +15,9 @@
 //!
 //! A uid that nobody claims is in case 4 whatever its tag, but for what was given.
 
-use super::assembler::{Assembler, FRAME, Instruction, R0, R1, R2, R6, R7, R8, R9, Width};
+use super::assembler::{
+    Assembler, FRAME, Instruction, Label, R0, R1, R2, R6, R7, R8, R9, Register, Width,
+};
 use crate::tree::{MptcpLayout, Program, Sockets, TagHelper};
 use crate::units::{ClassId, Shard};
 
@@ -112,103 +114,125 @@ pub fn hash(program: &[Instruction]) -> u32 {
     bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
+/// Registers of [`class_of_sender`]. The socket is of no use any more when there is a class.
+const CONTEXT: Register = R6;
+const TAG: Register = R7;
+const OWNER: Register = R8;
+const SOCKET: Register = R9;
+const CLASS: Register = R9;
+
 /// R9 = the class of whoever sent the packet, 0 for nobody's. R1 is the context; R6 keeps it.
 pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
-    // The socket is of no use any more when there is a class.
-    let (context, tag, owner, socket, class) = (R6, R7, R8, R9, R9);
-    let (by_tag, root, known, decided, done) =
-        (a.label(), a.label(), a.label(), a.label(), a.label());
-    a.copy(context, R1);
+    let (by_tag, done) = (a.label(), a.label());
+    a.copy(CONTEXT, R1);
     a.call(match program.tag {
         TagHelper::Socket => SOCKET_CLASSID,
         TagHelper::Task => TASK_CLASSID,
     });
-    a.copy(tag, R0);
+    a.copy(TAG, R0);
     if program.sockets == Sockets::Mixed {
-        a.jump_if_not(tag, 0, by_tag);
+        a.jump_if_not(TAG, 0, by_tag);
     }
+    find_socket(a, program, by_tag);
+    find_owner(a, program.mptcp);
+    class_of_owner(a, by_tag, done);
+    a.bind(by_tag);
+    a.copy(CLASS, TAG);
+    a.bind(done);
+}
+
+/// SOCKET = the packet's socket, where it is one of our namespace that has an owner; otherwise on
+/// to `by_tag`. OWNER says for now whether it is a TCP socket, where MPTCP is asked about.
+fn find_socket(a: &mut Assembler, program: Program, by_tag: Label) {
     // Without a full socket the owner reads as the overflow uid, and a line for `nobody` or "1000-"
     // would get every forwarded packet.
-    a.load(Width::Double, R1, context, SKB_SOCKET);
+    a.load(Width::Double, R1, CONTEXT, SKB_SOCKET);
     a.jump_if_is(R1, 0, by_tag);
-    a.copy(socket, R1);
+    a.copy(SOCKET, R1);
     a.call(FULL_SOCKET);
     let (full, ours) = (a.label(), a.label());
     a.jump_if_not(R0, 0, full);
     // A SYN-ACK has the request for a socket, of which all functions but the last tell what is so
     // of its listener (`sk_to_full_sk`). A connection in TIME_WAIT has neither.
-    a.load(Width::Word, R1, socket, SOCKET_STATE);
+    a.load(Width::Word, R1, SOCKET, SOCKET_STATE);
     a.jump_if_not(R1, TCP_NEW_SYN_RECV, by_tag);
-    a.set(owner, 0);
+    a.set(OWNER, 0);
     a.jump(ours);
     a.bind(full);
-    // The register of the owner says for now whether this is a TCP socket.
     // `bpf_mptcp_sock_from_subflow` (net/mptcp/bpf.c) takes every socket of protocol 6 for one,
     // also a raw one, and reads behind its end: the kernel's own, with which it answers for TCP
     // (`tcp_v4_send_ack`), is such a socket, and Linux 6.1 went down by that.
     if program.mptcp.is_some() {
         let other = a.label();
-        a.set(owner, 0);
+        a.set(OWNER, 0);
         a.load(Width::Word, R1, R0, SOCKET_TYPE);
         a.jump_if_not(R1, SOCK_STREAM, other);
         a.load(Width::Word, R1, R0, SOCKET_PROTOCOL);
         a.jump_if_not(R1, IPPROTO_TCP, other);
-        a.set(owner, 1);
+        a.set(OWNER, 1);
         a.bind(other);
     }
     a.bind(ours);
     if let Sockets::Cookie(cookie) = program.sockets {
-        a.copy(R1, context);
+        a.copy(R1, CONTEXT);
         a.call(NETNS_COOKIE);
         a.set_64(R1, cookie);
         a.jump_if_differ(R0, R1, by_tag);
     }
+}
+
+/// OWNER = the uid of whoever made the socket or accepted it; of a subflow's the MPTCP socket's,
+/// and so TAG.
+fn find_owner(a: &mut Assembler, mptcp: Option<MptcpLayout>) {
     let (plain, owned) = (a.label(), a.label());
-    if let Some(MptcpLayout { owner: owner_at, tag: tag_at }) = program.mptcp {
-        a.jump_if_is(owner, 0, plain);
-        a.copy(R1, socket);
+    if let Some(MptcpLayout { owner: owner_at, tag: tag_at }) = mptcp {
+        a.jump_if_is(OWNER, 0, plain);
+        a.copy(R1, SOCKET);
         a.call(MPTCP_SOCKET);
         a.jump_if_is(R0, 0, plain);
-        a.load(Width::Word, owner, R0, owner_at);
-        a.load(Width::Word, tag, R0, tag_at);
+        a.load(Width::Word, OWNER, R0, owner_at);
+        a.load(Width::Word, TAG, R0, tag_at);
         a.jump(owned);
         a.bind(plain);
     }
-    a.copy(R1, context);
+    a.copy(R1, CONTEXT);
     a.call(SOCKET_UID);
-    a.copy(owner, R0);
+    a.copy(OWNER, R0);
     a.bind(owned);
-    a.store(Width::Word, FRAME, UID, owner);
-    a.jump_if_is(owner, 0, root);
+}
+
+/// CLASS = the owner's, and on to `done`; or on to `by_tag`, where the tag was given to the owner
+/// on purpose, or the owner is root and the tag somebody's.
+fn class_of_owner(a: &mut Assembler, by_tag: Label, done: Label) {
+    let (root, known, decided) = (a.label(), a.label(), a.label());
+    a.store(Width::Word, FRAME, UID, OWNER);
+    a.jump_if_is(OWNER, 0, root);
     look_up(a, ACCOUNTS, UID);
     a.jump_if_not(R0, 0, known);
-    a.copy(R1, owner);
+    a.copy(R1, OWNER);
     a.big_endian_32(R1);
     a.store(Width::Word, FRAME, PREFIX_UID, R1);
     a.store_value(Width::Word, FRAME, PREFIX_BITS, 32);
     look_up(a, RANGES, PREFIX_BITS);
-    a.set(class, 0);
+    a.set(CLASS, 0);
     a.jump_if_is(R0, 0, decided);
     a.bind(known);
-    a.load(Width::Word, class, R0, 0);
+    a.load(Width::Word, CLASS, R0, 0);
     // Most packets end here: their tag is their owner's, or there is none.
     a.bind(decided);
-    a.jump_if_is(tag, 0, done);
-    a.jump_if_same(tag, class, done);
-    a.store(Width::Word, FRAME, PAIR_UID, owner);
-    a.store(Width::Word, FRAME, PAIR_TAG, tag);
+    a.jump_if_is(TAG, 0, done);
+    a.jump_if_same(TAG, CLASS, done);
+    a.store(Width::Word, FRAME, PAIR_UID, OWNER);
+    a.store(Width::Word, FRAME, PAIR_TAG, TAG);
     look_up(a, GIVEN, PAIR_UID);
     a.jump_if_is(R0, 0, done);
     a.jump(by_tag);
     a.bind(root);
-    a.jump_if_not(tag, 0, by_tag);
+    a.jump_if_not(TAG, 0, by_tag);
     look_up(a, ACCOUNTS, UID);
     a.jump_if_is(R0, 0, by_tag);
-    a.load(Width::Word, class, R0, 0);
+    a.load(Width::Word, CLASS, R0, 0);
     a.jump(done);
-    a.bind(by_tag);
-    a.copy(class, tag);
-    a.bind(done);
 }
 
 /// Keys on the stack.

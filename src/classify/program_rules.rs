@@ -15,9 +15,10 @@
 use std::net::IpAddr;
 
 use super::assembler::{
-    Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Register, Width,
+    Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Width,
 };
 use super::program::{MAP_LOOKUP, class_of_sender};
+use super::ranges::{Number, Search, must_be_in, wide};
 use crate::tree::{Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
 
 /// Maps besides those of the deciding program: an array whose one value is a 64-bit count of
@@ -281,7 +282,7 @@ fn senders(a: &mut Assembler, senders: &Senders, no: Label) {
     }
     if !classes.is_empty() {
         let others = a.label();
-        search(a, Number::Short, &classes, 0, no, others);
+        Search { number: Number::Short, yes: no, no: others }.among(a, &classes);
         a.bind(others);
     }
 }
@@ -388,129 +389,5 @@ impl Headers {
                 must_be_in(a, Number::Short, &wide(ports), no);
             }
         }
-    }
-}
-
-fn wide<T: Copy + Into<u128>>(ranges: &Ranges<T>) -> Vec<(u128, u128)> {
-    ranges.iter().map(|(first, last)| ((*first).into(), (*last).into())).collect()
-}
-
-/// What is compared: up to 64 bits in R1, or 128 in R1 and R2.
-#[derive(Clone, Copy)]
-enum Number {
-    Short,
-    Long,
-}
-
-/// Goes on with what follows, or to `no`.
-fn must_be_in(a: &mut Assembler, number: Number, ranges: &[(u128, u128)], no: Label) {
-    let yes = a.label();
-    search(a, number, ranges, 0, yes, no);
-    a.bind(yes);
-}
-
-/// Finds the one range that the number may be in by halves, and goes to `yes` or `no`. It is known
-/// not to be less than `floor`.
-fn search(
-    a: &mut Assembler,
-    number: Number,
-    ranges: &[(u128, u128)],
-    floor: u128,
-    yes: Label,
-    no: Label,
-) {
-    match ranges {
-        [] => a.jump(no),
-        [(only, last)] if only == last && matches!(number, Number::Short) => {
-            number.if_is(a, *only, yes);
-            a.jump(no);
-        }
-        [(first, last)] => {
-            if *first > floor {
-                let above = a.label();
-                number.if_at_least(a, *first, above);
-                a.jump(no);
-                a.bind(above);
-            }
-            number.if_at_most(a, *last, yes);
-            a.jump(no);
-        }
-        _ => {
-            let upper = a.label();
-            let (low, high) = ranges.split_at(ranges.len() / 2);
-            let pivot = high.first().map_or(floor, |(first, _)| *first);
-            number.if_at_least(a, pivot, upper);
-            search(a, number, low, floor, yes, no);
-            a.bind(upper);
-            search(a, number, high, pivot, yes, no);
-        }
-    }
-}
-
-impl Number {
-    fn if_at_least(self, a: &mut Assembler, value: u128, label: Label) {
-        let (high, low) = ((value >> 64) as u64, value as u64);
-        match self {
-            Number::Short => match i32::try_from(low) {
-                Ok(low) => a.jump_if_at_least(R1, low, label),
-                Err(_) => {
-                    a.set_64(R3, low);
-                    a.jump_if_not_below(R1, R3, label);
-                }
-            },
-            Number::Long => {
-                let less = self.same_high(a, high, label, Assembler::jump_if_above);
-                a.set_64(R3, low);
-                a.jump_if_not_below(R2, R3, label);
-                a.bind(less);
-            }
-        }
-    }
-
-    /// Of short ones only.
-    fn if_is(self, a: &mut Assembler, value: u128, label: Label) {
-        match i32::try_from(value) {
-            Ok(value) => a.jump_if_is(R1, value, label),
-            Err(_) => {
-                a.set_64(R3, value as u64);
-                a.jump_if_same(R1, R3, label);
-            }
-        }
-    }
-
-    fn if_at_most(self, a: &mut Assembler, value: u128, label: Label) {
-        let (high, low) = ((value >> 64) as u64, value as u64);
-        match self {
-            Number::Short => match i32::try_from(low) {
-                Ok(low) => a.jump_if_at_most(R1, low, label),
-                Err(_) => {
-                    a.set_64(R3, low);
-                    a.jump_if_not_above(R1, R3, label);
-                }
-            },
-            Number::Long => {
-                let more = self.same_high(a, high, label, |a, left, right, label| {
-                    a.jump_if_above(right, left, label);
-                });
-                a.set_64(R3, low);
-                a.jump_if_not_above(R2, R3, label);
-                a.bind(more);
-            }
-        }
-    }
-
-    /// The upper halves decide, or go on here where they are the same.
-    fn same_high(
-        self,
-        a: &mut Assembler,
-        high: u64,
-        yes: Label,
-        decides: impl Fn(&mut Assembler, Register, Register, Label),
-    ) -> Label {
-        let other = a.label();
-        a.set_64(R3, high);
-        decides(a, R1, R3, yes);
-        a.jump_if_differ(R1, R3, other);
-        other
     }
 }

@@ -15,7 +15,8 @@ use crate::facts::{Facts, RootQdisc};
 use crate::host::Kernel;
 use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
-use crate::netlink::request::{class, clsact, filter, leaf, root};
+use crate::netlink::request::filter::{self, Loaded};
+use crate::netlink::request::{class, clsact, leaf, root};
 use crate::plan::{Journal, Step, Tc};
 use crate::sys::bpf::{self, Maps, RuleMaps};
 use crate::sys::route::SocketError;
@@ -455,8 +456,8 @@ impl<'s> Run<'_, 's> {
                             none.insert(bpf::load(*program, maps).map_err(Cause::Bpf)?)
                         }
                     };
-                    let (ids, file) = (maps.ids(), file.as_fd());
-                    vec![filter::add_bpf(ifindex, *parent, *pref, *program, ids, file)]
+                    let loaded = Loaded::deciding(*program, maps.ids(), file.as_fd());
+                    vec![filter::add_bpf(ifindex, *parent, *pref, loaded)]
                 }
                 Filter::Program(rules) => {
                     let maps = RuleMaps::create(&rules.rules).map_err(Cause::Bpf)?;
@@ -468,8 +469,8 @@ impl<'s> Run<'_, 's> {
                     let (ids, asked) = (maps.ids(), asked.map(Maps::ids));
                     self.kernel.rules.insert(ids, maps);
                     let file = self.rule_programs.entry(ids).or_insert(file);
-                    let file = file.as_fd();
-                    vec![filter::add_program_rules(ifindex, *pref, rules, ids, asked, file)]
+                    let loaded = Loaded::rules(rules, ids, asked, file.as_fd());
+                    vec![filter::add_bpf(ifindex, *parent, *pref, loaded)]
                 }
                 Filter::ClearPriority(sockets) => {
                     let file = match self.clear.entry(*sockets) {

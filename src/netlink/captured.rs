@@ -5,7 +5,8 @@
 
 use std::os::fd::AsFd;
 
-use super::request::{class, filter, leaf, root};
+use super::request::filter::{self, Loaded};
+use super::request::{class, leaf, root};
 use super::{Message, Request, assemble, attr, decode};
 use crate::classify::u32 as compile;
 use crate::facts::RootQdisc;
@@ -312,7 +313,12 @@ fn the_bpf_filter_names_itself_and_has_no_direct_action() {
     let program =
         Program { shards: true, tag: TagHelper::Socket, sockets: Sockets::Cookie(17), mptcp: None };
     let maps = MapIds([7, 8, 9]);
-    let request = filter::add_bpf(V0, ClassId::ROOT, Pref(200), program, maps, file.as_fd());
+    let request = filter::add_bpf(
+        V0,
+        ClassId::ROOT,
+        Pref(200),
+        Loaded::deciding(program, maps, file.as_fd()),
+    );
     let captured = sent(&request, &[0; 12]);
     let messages = answers(&captured);
     // What we send reads as what we would find.

@@ -23,12 +23,12 @@
 //! the pref's root table last and in order: no packet sees a half-written set as anything but the
 //! old answer or the new one. Deleting the pref takes its root table away at once, and with it the
 //! set. But:
-//! - Tables stay in the qdisc's `tc_u_common` until the last u32 pref of the qdisc goes. No list shows
-//!   them (a dump shows those of the prefs that stand), and their rules keep their classes busy (`HTB class
-//!   in use`). They can be asked for and deleted by number through any u32 pref of the qdisc, of whatever
-//!   protocol; when their own pref is made again, they show again.
-//! - A table is `Can not delete in-use filter` (EBUSY) for some 20 ms after its last link went, for keys
-//!   are freed by a work queue after a grace period (`tcf_queue_work`): try again.
+//! - Tables stay in the qdisc's `tc_u_common` until the last u32 pref of the qdisc goes. No list
+//!   shows them (a dump shows those of the prefs that are there), and their rules keep their
+//!   classes busy (`HTB class in use`). They can be asked for and deleted by number through any u32
+//!   pref of the qdisc, of whatever protocol; when their own pref is made again, they show again.
+//! - A table is `Can not delete in-use filter` (EBUSY) for some 20 ms after its last link went, for
+//!   keys are freed by a work queue after a grace period (`tcf_queue_work`): try again.
 
 use std::num::NonZeroU32;
 
@@ -139,7 +139,10 @@ fn key(key: &U32Key) -> TcU32Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum U32Record {
     /// A hash table; a root table has divisor 1.
-    Table { divisor: u32 },
+    Table {
+        /// `TCA_U32_DIVISOR`: how many buckets it has, a power of two up to 256.
+        divisor: u32,
+    },
     /// A key node that [`U32Rule`] says completely.
     Rule(U32Rule),
     /// A key node that [`U32Link`] says completely, the table by its number in the qdisc.

@@ -32,7 +32,9 @@ pub const DEFCLS: u32 = 0xfffe;
 
 /// Ethertypes, in host order, as in the low half of `tcm_info` once swapped.
 pub const ETH_P_ALL: u16 = 0x0003;
+/// IPv4 in an Ethernet header (linux/if_ether.h), host byte order.
 pub const ETH_P_IP: u16 = 0x0800;
+/// IPv6 in an Ethernet header.
 pub const ETH_P_IPV6: u16 = 0x86dd;
 
 /// The kinds of message that answer a dump (`linux/rtnetlink.h`).
@@ -128,6 +130,8 @@ impl Request {
 /// One message of the kernel's answer: its type (`RTM_NEW…`) and what follows the netlink header.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
+    /// `nlmsg_type`.
     pub kind: u16,
+    /// What follows `struct nlmsghdr`.
     pub payload: &'a [u8],
 }

@@ -12,7 +12,8 @@ use log::debug;
 use super::route::{Netlink, SocketError};
 use super::{bpf, netns};
 use crate::facts::{Features, Helpers};
-use crate::netlink::request::{class, clsact, dump, filter, leaf, root};
+use crate::netlink::request::filter::{self, Loaded};
+use crate::netlink::request::{class, clsact, dump, leaf, root};
 use crate::netlink::{Request, assemble, decode};
 use crate::tree::{
     Class, Classifier, Filter, LeafQdisc, Mark, Pref, Program, Role, Sockets, TagHelper,
@@ -108,7 +109,8 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
         Ok((helpers, (program, maps, file))) => {
             features.helpers = helpers;
             let (root, pref) = (ClassId::ROOT, Pref::TAG[1]);
-            let add = filter::add_bpf(LOOPBACK, root, pref, program, maps.ids(), file.as_fd());
+            let loaded = Loaded::deciding(program, maps.ids(), file.as_fd());
+            let add = filter::add_bpf(LOOPBACK, root, pref, loaded);
             works(&mut netlink, &add)?;
         }
         Err(error) if is_out_of_something(&error) => return Err(Trial::Bpf(error)),

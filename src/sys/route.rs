@@ -149,7 +149,8 @@ impl Netlink {
     ///   each link that comes or goes raises (`nl_dump_check_consistent`).
     /// - routes: `fib_table_dump` (net/ipv4/fib_trie.c) goes on by key, and a default route has the
     ///   first key of all; `fib6_dump_table` (net/ipv6/ip6_fib.c) begins a changed node again.
-    /// - traffic control: yes, and the kernel does not say so. See [`Witness`](super::witness::Witness).
+    /// - traffic control: yes, and the kernel does not say so. See
+    ///   [`Witness`](super::witness::Witness).
     /// - sockets: yes. `inet_diag_dump_icsk` (net/ipv4/inet_diag.c) goes on by position in a hash
     ///   bucket: see `observe::tags`.
     pub fn dump<T>(

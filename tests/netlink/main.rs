@@ -15,7 +15,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shaper::classify::u32 as compile;
-use shaper::netlink::request::{class, dump, filter, root};
+use shaper::netlink::request::filter::{self, Loaded};
+use shaper::netlink::request::{class, dump, root};
 use shaper::netlink::{Request, assemble, decode};
 use shaper::sys::bpf::{self, Maps};
 use shaper::sys::{Netlink, netns};
@@ -63,7 +64,7 @@ impl Deciding {
 
     fn add(&self, pref: Pref) -> Request {
         let (maps, file) = (self.maps.ids(), self.file.as_fd());
-        filter::add_bpf(LO, ClassId::ROOT, pref, PROGRAM, maps, file)
+        filter::add_bpf(LO, ClassId::ROOT, pref, Loaded::deciding(PROGRAM, maps, file))
     }
 }
 

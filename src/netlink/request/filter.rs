@@ -130,46 +130,39 @@ pub fn add_cgroup(ifindex: u32, parent: ClassId, pref: Pref) -> Request {
     Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
 }
 
+/// A program as it was loaded: the kernel has its instructions by the descriptor, and whoever reads
+/// the filter knows it by the name, which says which program it is and which maps are its.
+pub struct Loaded<'f> {
+    name: String,
+    file: BorrowedFd<'f>,
+}
+
+impl<'f> Loaded<'f> {
+    /// A deciding program with the maps that it was loaded with.
+    pub fn deciding(program: Program, maps: MapIds, file: BorrowedFd<'f>) -> Loaded<'f> {
+        Loaded { name: bpf_name::print(program, maps), file }
+    }
+
+    /// A program of rules with its own maps and, where it asks who sends, the owners'.
+    pub fn rules(
+        rules: &RuleProgram,
+        own: RuleMapIds,
+        owners: Option<MapIds>,
+        file: BorrowedFd<'f>,
+    ) -> Loaded<'f> {
+        Loaded { name: bpf_name::print_rules(rules, own, owners), file }
+    }
+}
+
 /// `tc filter add dev … parent 1: protocol all pref P handle 1 bpf classid 1: …` without direct
 /// action: what the program returns is the classid, and 0 means no match (`cls_bpf_classify`,
-/// net/sched/cls_bpf.c). The kernel takes a reference of its own when the message is sent; `file`
-/// must be open until then, and be `program` loaded with these maps.
-pub fn add_bpf(
-    ifindex: u32,
-    parent: ClassId,
-    pref: Pref,
-    program: Program,
-    maps: MapIds,
-    file: BorrowedFd<'_>,
-) -> Request {
-    add_program(ifindex, parent, pref, bpf_name::print(program, maps), file)
-}
-
-/// The same of a program of rules, below the root; `maps` are the owners' that it reads, if it
-/// asks.
-pub fn add_program_rules(
-    ifindex: u32,
-    pref: Pref,
-    rules: &RuleProgram,
-    ids: RuleMapIds,
-    maps: Option<MapIds>,
-    file: BorrowedFd<'_>,
-) -> Request {
-    let name = bpf_name::print_rules(rules, ids, maps);
-    add_program(ifindex, ClassId::ROOT, pref, name, file)
-}
-
-fn add_program(
-    ifindex: u32,
-    parent: ClassId,
-    pref: Pref,
-    name: String,
-    file: BorrowedFd<'_>,
-) -> Request {
+/// net/sched/cls_bpf.c). The kernel takes a reference of its own when the message is sent; the
+/// program's descriptor must be open until then.
+pub fn add_bpf(ifindex: u32, parent: ClassId, pref: Pref, program: Loaded<'_>) -> Request {
     let options = [
         // An open descriptor is never negative.
-        TcFilterBpfOption::ProgFd(file.as_raw_fd().cast_unsigned()),
-        TcFilterBpfOption::ProgName(name),
+        TcFilterBpfOption::ProgFd(program.file.as_raw_fd().cast_unsigned()),
+        TcFilterBpfOption::ProgName(program.name),
         TcFilterBpfOption::ClassId(TcHandle::from(parent.0)),
     ];
     let mut message = message(ifindex, parent, pref, ETH_P_ALL, 1);

@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::resource::{Resource, setrlimit};
 
-use super::{MAP_UPDATE, Map, Maps, ONLY_KEY, load_with};
+use super::map::{MAP_UPDATE, Map, ONLY_KEY};
+use super::{Maps, load_with};
 use crate::classify::program_rules;
 use crate::tree::{ProgramRule, RuleMapIds, RuleProgram};
 

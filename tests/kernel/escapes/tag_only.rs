@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use nix::net::if_::if_nametoindex;
 use shaper::classify::assembler::Assembler;
 use shaper::classify::program::TASK_CLASSID;
-use shaper::netlink::request::filter;
+use shaper::netlink::request::filter::{self, Loaded};
 use shaper::sys::Netlink;
 use shaper::sys::bpf::{self, Maps};
 use shaper::tree::{Pref, Program, Sockets, TagHelper};
@@ -33,7 +33,8 @@ pub fn decides() {
     // What the filter's name says is not so, and nobody asks before the test ends.
     let any = Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
     let link = if_nametoindex(UPLINK).expect("the uplink");
-    let add = filter::add_bpf(link, ClassId::ROOT, new, any, maps.ids(), file.as_fd());
+    let add =
+        filter::add_bpf(link, ClassId::ROOT, new, Loaded::deciding(any, maps.ids(), file.as_fd()));
     let mut netlink = Netlink::open().expect("a netlink socket");
     let added = netlink.change(&add).unwrap_or_else(|e| panic!("{e}"));
     added.unwrap_or_else(|e| panic!("{e}"));
