@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::desired::{group_guarantee_is_derived, guarantee_is_derived};
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
-use crate::tree::{Claim, Class, Filter, Key, Owner, Port, Role, Tag, Tree};
+use crate::tree::{Claim, Class, Filter, Key, LeafQdisc, Owner, Port, Role, Tag, Tree};
 use crate::units::{ClassId, Rate};
 
 pub use table::table;

@@ -47,7 +47,7 @@ const FORGET_SUBORDINATE: Duration = Duration::from_secs(300);
 
 /// At most one question at a time.
 #[derive(Default)]
-pub struct Names {
+pub(super) struct Names {
     asking: Option<(Asking, Asked)>,
     newcomers: BTreeSet<u32>,
     /// The same in somebody's range of subordinate uids.
@@ -101,7 +101,7 @@ impl Names {
     }
 
     /// The question under way.
-    pub fn asking(&self) -> Option<&Asking> {
+    pub(super) fn asking(&self) -> Option<&Asking> {
         self.asking.as_ref().map(|(asking, _)| asking)
     }
 
@@ -115,7 +115,7 @@ impl Names {
     }
 
     /// Whether the answer about the policy's names is still to come.
-    pub fn is_asking_about_all(&self) -> bool {
+    pub(super) fn is_asking_about_all(&self) -> bool {
         self.all.is_some() || matches!(&self.asking, Some((_, Asked::All(_))))
     }
 
@@ -130,7 +130,7 @@ impl Names {
 
     /// Takes what came of the question under way, if anything has, into `accounts`. One that has
     /// taken too long is over.
-    pub fn hear(&mut self, accounts: &mut Accounts) -> News {
+    pub(super) fn hear(&mut self, accounts: &mut Accounts) -> News {
         let Some((asking, _)) = &mut self.asking else { return News::None };
         let Some(answer) = asking.answer() else { return News::None };
         let Some((_, asked)) = self.asking.take() else { return News::None };
@@ -151,7 +151,7 @@ impl Names {
     }
 
     /// Gives up a question that has taken too long, or begins one that had to wait.
-    pub fn on_due(&mut self, accounts: &mut Accounts, now: Instant) -> News {
+    pub(super) fn on_due(&mut self, accounts: &mut Accounts, now: Instant) -> News {
         if self.due().is_none_or(|due| due > now) {
             return News::None;
         }
@@ -227,7 +227,7 @@ fn first(uids: &mut BTreeSet<u32>, many: usize) -> BTreeSet<u32> {
 }
 
 /// What the accounts are before the daemon's loop begins; waits for the answer.
-pub fn ask_first(question: Question) -> Accounts {
+pub(super) fn ask_first(question: Question) -> Accounts {
     let running = question.running.clone();
     match question.ask(How::Within(LIMIT)) {
         Ok(accounts) => {

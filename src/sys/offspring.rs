@@ -176,6 +176,7 @@ mod tests {
             // SAFETY: the child makes system calls only.
             let tracer = match unsafe { fork() }.unwrap() {
                 ForkResult::Parent { child } => child,
+                // SAFETY: `ptrace` and `_exit` are given no memory of ours.
                 ForkResult::Child => unsafe {
                     let none = std::ptr::null_mut::<libc::c_void>();
                     let seized = libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw(), none, none);

@@ -42,7 +42,7 @@ fn needs_root_filters_read_back_in_the_order_of_the_file_at_two_prefs() {
         let add = |netlink: &mut Netlink, pref: Pref, filter: &Filter| match filter {
             Filter::U32 { protocol, rules } => done(netlink, &add_tables(pref, *protocol, rules)),
             Filter::Tag(Tag::Cgroup) => {
-                done(netlink, &[filter::add_cgroup(LO, ClassId::ROOT, pref)])
+                done(netlink, &[filter::add_cgroup(LO, ClassId::ROOT, pref)]);
             }
             _ => done(netlink, &[bpf.add(pref)]),
         };
