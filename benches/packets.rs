@@ -226,7 +226,7 @@ impl Case {
         let any =
             Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
         let (pref, ids) = (Pref::TAG[0], maps.ids());
-        let add = filter::add_bpf(ifindex, ClassId::ROOT, pref, any, ids, file.as_fd());
+        let add = filter::add_bpf(ifindex, ClassId::ROOT, pref, Loaded::deciding(any, ids, file.as_fd()));
         send(netlink, &[add]);
         let rules = U32Rules::default();
         Case { name, rules, _maps: Some(maps), ifindex, socket, rates: Vec::new() }

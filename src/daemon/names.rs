@@ -75,12 +75,12 @@ impl Names {
     }
 
     /// Whether one more may wait to be asked about.
-    pub fn has_room(&self, subordinate: bool) -> bool {
+    pub(super) fn has_room(&self, subordinate: bool) -> bool {
         !subordinate || self.subordinates.len() < MANY_SUBORDINATES
     }
 
     /// Asks about one who came, where there is room for it.
-    pub fn ask_about(&mut self, uid: u32, subordinate: bool) {
+    pub(super) fn ask_about(&mut self, uid: u32, subordinate: bool) {
         match subordinate {
             false => drop(self.newcomers.insert(uid)),
             true if self.has_room(true) => drop(self.subordinates.insert(uid)),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::tree::{Claim, KernelState, Owner, UidRange};
 
 /// How long NSS may take to say who a newcomer is, before he gets a class by his uid.
-pub const INTRODUCTION: Duration = Duration::from_millis(200);
+pub(super) const INTRODUCTION: Duration = Duration::from_millis(200);
 /// NSS could not say who somebody is: it is not asked about him again for so long.
 const UNNAMED: Duration = Duration::from_secs(60);
 /// So many applies may come to rest without the class that somebody lacks before the next one
@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The life of an account or of a range. Whoever is not in the roster has no process, or has none
 /// that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
+pub(super) enum Life {
     /// NSS is asked who this uid is. Until then no class is made for it.
     Stranger { until: Instant },
     /// NSS took too long, or could not say: classes are made as the number says. The answer may
@@ -58,7 +58,7 @@ enum Asked {
 
 /// What happened.
 #[derive(Clone, Debug)]
-pub enum Event<'a> {
+pub(super) enum Event<'a> {
     /// A process was looked at, and moved to its class if that stands. `open`: the uid about which
     /// NSS has still to be asked before it is certain whose it is. `home`: whose directory it was
     /// moved to. `lacks`: the owners whose class it would be in if there were one.
@@ -81,7 +81,7 @@ pub enum Event<'a> {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(super) enum Order {
     /// Look at this process, and place it.
     Place(u32),
     /// Ask NSS who that is.
@@ -93,7 +93,7 @@ pub enum Order {
 }
 
 /// What the policy and NSS say at this moment.
-pub trait Registry {
+pub(super) trait Registry {
     /// NSS has said all that it has to say about the uid.
     fn has_answer(&self, uid: u32) -> bool;
     /// It is an account.
@@ -110,7 +110,7 @@ pub trait Registry {
 
 /// Who is here.
 #[derive(Debug)]
-pub struct Roster {
+pub(super) struct Roster {
     /// How long an account without processes keeps its class.
     grace: Duration,
     lives: BTreeMap<Owner, Life>,
@@ -121,7 +121,11 @@ pub struct Roster {
 }
 
 impl Roster {
-    pub fn new(grace: Duration, running: &BTreeSet<u32>, ranges: &BTreeSet<UidRange>) -> Roster {
+    pub(super) fn new(
+        grace: Duration,
+        running: &BTreeSet<u32>,
+        ranges: &BTreeSet<UidRange>,
+    ) -> Roster {
         let uids = running.iter().map(|uid| Owner::Uid(*uid));
         let owners = uids.chain(ranges.iter().map(|range| Owner::Subuids(*range)));
         let lives = owners.map(|owner| (owner, Life::Here)).collect();
@@ -129,7 +133,7 @@ impl Roster {
     }
 
     /// The uids and ranges that count as running.
-    pub fn running(&self) -> (BTreeSet<u32>, BTreeSet<UidRange>) {
+    pub(super) fn running(&self) -> (BTreeSet<u32>, BTreeSet<UidRange>) {
         let (mut uids, mut ranges) = (BTreeSet::new(), BTreeSet::new());
         for owner in self.lives.iter().filter(|(_, life)| life.runs()).map(|(owner, _)| owner) {
             match owner {
@@ -142,21 +146,26 @@ impl Roster {
     }
 
     /// Those whose time of grace is over.
-    pub fn leaving(&self) -> BTreeSet<Owner> {
+    pub(super) fn leaving(&self) -> BTreeSet<Owner> {
         let leave = self.lives.iter().filter(|(_, life)| **life == Life::Leaving);
         leave.map(|(owner, _)| owner.clone()).collect()
     }
 
-    pub fn is_waiting(&self, pid: u32) -> bool {
+    pub(super) fn is_waiting(&self, pid: u32) -> bool {
         self.waiting.contains_key(&pid)
     }
 
     /// The processes that wait.
-    pub fn waiting(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = u32> {
         self.waiting.keys().copied()
     }
 
-    pub fn on(&mut self, event: Event<'_>, registry: &dyn Registry, now: Instant) -> Vec<Order> {
+    pub(super) fn on(
+        &mut self,
+        event: Event<'_>,
+        registry: &dyn Registry,
+        now: Instant,
+    ) -> Vec<Order> {
         match event {
             Event::Looked { pid, open, home, lacks } => {
                 // Who comes back has all of the time of grace again.
