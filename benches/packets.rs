@@ -19,7 +19,8 @@ use shaper::classify::assembler::{Assembler, Instruction, R0};
 use shaper::classify::program::{self, TASK_CLASSID};
 use shaper::classify::{hash, u32::compile};
 use shaper::facts::{Facts, Features};
-use shaper::netlink::request::{class, dump, filter, root};
+use shaper::netlink::request::filter::{self, Loaded};
+use shaper::netlink::request::{class, dump, root};
 use shaper::netlink::{Request, decode};
 use shaper::sys::bpf::{self, Maps};
 use shaper::sys::{Netlink, netns};
@@ -226,7 +227,8 @@ impl Case {
         let any =
             Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
         let (pref, ids) = (Pref::TAG[0], maps.ids());
-        let add = filter::add_bpf(ifindex, ClassId::ROOT, pref, Loaded::deciding(any, ids, file.as_fd()));
+        let add =
+            filter::add_bpf(ifindex, ClassId::ROOT, pref, Loaded::deciding(any, ids, file.as_fd()));
         send(netlink, &[add]);
         let rules = U32Rules::default();
         Case { name, rules, _maps: Some(maps), ifindex, socket, rates: Vec::new() }

@@ -67,7 +67,7 @@ pub(super) struct Run<'s, 'g> {
 
 impl Run<'_, '_> {
     /// `planned`: what follows from `look`, where that was found out already.
-    pub fn finish(
+    pub(super) fn finish(
         &mut self,
         mut look: Look,
         mut planned: Option<(Plan, KernelState)>,

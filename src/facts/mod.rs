@@ -30,6 +30,7 @@ pub struct Facts {
     pub features: Features,
     /// What this process lacks to change links and directories; `None`: nothing.
     pub lacks: Option<Lack>,
+    /// What name services say of the uids that run and of the names in the policy.
     pub accounts: Accounts,
     /// The systemd units that there are, and under which name their processes are found: an alias
     /// is another's. `None`: nobody asked.
@@ -76,10 +77,12 @@ impl Facts {
 /// What a process lacks that may not change links and directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lack {
+    /// CAP_NET_ADMIN in the links' user namespace.
     #[error(
         "this needs the capability CAP_NET_ADMIN, which this process lacks: run it as root (sudo shaper …)"
     )]
     NetAdmin,
+    /// Uid 0, which may write another user's process into `cgroup.procs`.
     #[error("moving processes into net_cls cgroups needs root: run it with sudo")]
     Root,
 }
@@ -152,6 +155,7 @@ pub enum RootQdisc {
 pub struct Features {
     /// All was tried. Otherwise this is what stands, and so is known to work; there may be more.
     pub tried: bool,
+    /// HTB qdiscs can be made (`sch_htb`).
     pub htb: bool,
     /// Filters that can tell whose a packet is: `cls_cgroup`, or `cls_bpf` with our program.
     pub classifiers: BTreeSet<Classifier>,
