@@ -19,9 +19,19 @@ endif
 export CARGO_TARGET_DIR := $(CURDIR)/target/root
 endif
 
-# Random policies of one run of `make nightly`, and where its random numbers start.
+# `make nightly`, hours long; each of these may be given: `make nightly RUNS=1 TRANSITIONS=100`.
+# How often the whole suite runs, to find tests that fail now and then.
+RUNS := 5
+# Random policies, and where the random numbers start.
 TRANSITIONS := 20000
 SEED = $$(date +%Y%m%d)
+# Applies while all comes and goes, and seconds of a daemon beside it.
+CHURN_APPLIES := 10000
+CHURN_SECONDS := 3600
+# The guard is killed at one in so many of its system calls.
+GUARD_EVERY := 1
+# Turns with an NSS module that starts threads.
+NSS_TURNS := 50
 
 .PHONY: build install uninstall check test nightly rust tools demo bench bless clean-lab lab-kernel fmt clippy
 
@@ -43,11 +53,13 @@ check: fmt clippy
 test: tools fmt clippy lab-kernel
 	sh tests/run.sh
 
-# What `make test` does for a minute, for hours, with other numbers each day.
-nightly: tools
+# What `make test` does for a minute, for hours, with other numbers each day; and all of it, a few times.
+nightly: tools lab-kernel
+	@sh tests/rust.sh
 	SHAPER_TRANSITIONS=$(TRANSITIONS) SHAPER_SEED=$(SEED) cargo test --test kernel -- transitions
-	SHAPER_CHURN_APPLIES=10000 SHAPER_CHURN_WATCH=3600 cargo test --test kernel -- churn::applies
-	SHAPER_GUARD_EVERY=1 SHAPER_NSS_TURNS=50 cargo test --test kernel -- guard:: nss::
+	SHAPER_CHURN_APPLIES=$(CHURN_APPLIES) SHAPER_CHURN_WATCH=$(CHURN_SECONDS) cargo test --test kernel -- churn::applies
+	SHAPER_GUARD_EVERY=$(GUARD_EVERY) SHAPER_NSS_TURNS=$(NSS_TURNS) cargo test --test kernel -- guard:: nss::
+	sh tests/run.sh $(RUNS)
 
 fmt:
 	@sh tests/rust.sh rustfmt

@@ -9,6 +9,7 @@ use crate::host::Host;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, Test};
 use crate::support::program::{NET_CLS, policy, shaper};
+use crate::support::settings::setting;
 use crate::support::world::World;
 
 pub const TESTS: &[Test] = &[
@@ -185,11 +186,6 @@ fn send_through_all(links: usize) {
         let _ = socket.send_to(b"x", target);
     }
     std::thread::sleep(Duration::from_millis(300));
-}
-
-/// A number from the environment: `make nightly` asks for more than `make test`.
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// How long each of the two halves takes where nobody asks for more.

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::harness::{On, Test};
+use crate::support::settings::setting;
 
 /// Tests of latency and of small guarantees: beside another machine they would measure that one.
 const EXACT: [&str; 2] = ["sharing::latency", "shards::guarantees"];
@@ -40,12 +41,15 @@ fn boot(script: &str, words: &[&str], at_least: usize) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = here.join("target/lab");
     std::fs::create_dir_all(&folder).expect("a folder for the lab");
+    // Whoever looks for tests that fail now and then wants no second chance for them.
+    let again: &[&str] = if setting("SHAPER_AGAIN") == Some(0) { &[] } else { &["--again"] };
     let output = Command::new("sh")
         .arg(here.join("tests/lab").join(script))
         .arg(&folder)
         .arg(std::env::current_exe().expect("this binary's path"))
         .arg(crate::support::program::binary())
         .args(words)
+        .args(again)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

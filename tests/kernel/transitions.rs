@@ -9,6 +9,7 @@ use shaper::failure::Failure;
 use crate::host::{CROWD, Foreign, Host};
 use crate::random::{Draft, Numbers};
 use crate::support::harness::{On, Test};
+use crate::support::settings::setting;
 
 pub const TESTS: &[Test] = &[
     Test {
@@ -25,25 +26,24 @@ pub const TESTS: &[Test] = &[
     },
 ];
 
-/// How many transitions (`SHAPER_TRANSITIONS`), and where the random numbers start
-/// (`SHAPER_SEED`): the same number makes the same policies.
-fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"))
+fn transitions() -> u64 {
+    setting("SHAPER_TRANSITIONS").unwrap_or(500)
 }
 
 fn every_policy_follows_from_every_other() {
-    follow(Sharding::default(), setting("SHAPER_TRANSITIONS", 500));
+    follow(Sharding::default(), transitions());
 }
 
 fn users_come_into_shards_and_leave_them() {
-    let count = setting("SHAPER_TRANSITIONS", 500) / 2;
+    let count = transitions() / 2;
     let sharded = follow(CROWD, count);
     assert!(sharded > count / 10, "shards stood after {sharded} of {count} transitions only");
 }
 
-/// So many transitions; how many of them ended with a shard somewhere.
+/// So many transitions; how many of them ended with a shard somewhere. The same `SHAPER_SEED` makes
+/// the same policies.
 fn follow(sharding: Sharding, count: u64) -> u64 {
-    let seed = setting("SHAPER_SEED", 1);
+    let seed = setting("SHAPER_SEED").unwrap_or(1);
     println!("SHAPER_SEED={seed} SHAPER_TRANSITIONS={count}");
     let mut numbers = Numbers::new(seed);
     let mut host = Host::new();

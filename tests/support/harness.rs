@@ -4,8 +4,9 @@
 //!
 //! Speaks the part of libtest's language that cargo and nextest use: `--list --format terse`,
 //! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`. And `--part I/N`: every N-th
-//! test from the I-th on, for machines that share the work; `--with-carriers`: in the lab, those of
-//! [`On::Carriers`] and no others.
+//! test from the I-th on, for machines that share the work; `--again`: a test that fails is run once
+//! more, which in a lab's kernel costs less than another boot; `--with-carriers`: in the lab, those
+//! of [`On::Carriers`] and no others.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -191,6 +192,7 @@ struct Wanted {
     names: Vec<String>,
     skip: Vec<String>,
     with_carriers: bool,
+    again: bool,
     /// Which of how many parts.
     part: Option<(usize, usize)>,
 }
@@ -205,6 +207,7 @@ impl Wanted {
                 "--ignored" => wanted.ignored_only = true,
                 "--exact" => wanted.exact = true,
                 "--with-carriers" => wanted.with_carriers = true,
+                "--again" => wanted.again = true,
                 "--nocapture" | "--no-capture" => wanted.nocapture = true,
                 "--part" => {
                     let given = words.next().and_then(|part| part.split_once('/'));
@@ -248,26 +251,13 @@ fn runner(tests: &[Test], wanted: &Wanted) -> ExitCode {
     println!("\nrunning {} tests", chosen.len());
     let together = |a: &&Test, b: &&Test| a.on == On::HostTogether && b.on == On::HostTogether;
     for tests in chosen.chunk_by(together) {
-        let outcomes = std::thread::scope(|scope| {
-            let run = |test: &Test| {
-                let started = Instant::now();
-                let outcome = cell::run(test.name, test.budget, wanted.nocapture);
-                (outcome, started.elapsed().as_secs_f32())
-            };
+        let passed = std::thread::scope(|scope| {
+            let run = |test: &Test| verdict(test, wanted);
             let run: Vec<_> = tests.iter().map(|test| scope.spawn(move || run(test))).collect();
             run.into_iter().map(|run| run.join().expect("a test's runner")).collect::<Vec<_>>()
         });
-        for (test, (outcome, seconds)) in tests.iter().zip(outcomes) {
-            match outcome {
-                Ok(()) => println!("test {} ... ok ({seconds:.1} s)", test.name),
-                Err(output) => {
-                    println!("test {} ... FAILED ({seconds:.1} s)\n{output}", test.name);
-                    failed.push(test.name);
-                }
-            }
-        }
-        // A kernel that stops in the next test must not take this verdict with it.
-        let _ = std::io::stdout().flush();
+        let of_these = tests.iter().zip(passed).filter(|(_, passed)| !passed);
+        failed.extend(of_these.map(|(test, _)| test.name));
     }
     let word = if failed.is_empty() { "ok" } else { "FAILED" };
     println!(
@@ -278,4 +268,25 @@ fn runner(tests: &[Test], wanted: &Wanted) -> ExitCode {
         failed.join(" ")
     );
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one test, prints what came of it, and whether it passed in the end.
+fn verdict(test: &Test, wanted: &Wanted) -> bool {
+    let run = || {
+        let started = Instant::now();
+        let outcome = cell::run(test.name, test.budget, wanted.nocapture);
+        (outcome, started.elapsed().as_secs_f32())
+    };
+    let (mut outcome, mut seconds) = run();
+    if let (Err(output), true) = (&outcome, wanted.again) {
+        println!("test {} ... failed ({seconds:.1} s), and is run again\n{output}", test.name);
+        (outcome, seconds) = run();
+    }
+    match &outcome {
+        Ok(()) => println!("test {} ... ok ({seconds:.1} s)", test.name),
+        Err(output) => println!("test {} ... FAILED ({seconds:.1} s)\n{output}", test.name),
+    }
+    // A kernel that stops in the next test must not take this verdict with it.
+    let _ = std::io::stdout().flush();
+    outcome.is_ok()
 }

@@ -21,6 +21,7 @@ pub mod passing;
 pub mod program;
 pub mod rates;
 pub mod ring;
+pub mod settings;
 pub mod sink;
 pub mod source;
 pub mod sshd;
