@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::invoke::{exactly, host, shaper, text};
 use crate::support::accounts::ANN;
 use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
@@ -19,6 +20,9 @@ use crate::support::program::{apply, directory, members, policy};
 tests!(On::Host => watch_needs_a_file_that_it_can_follow, a_bad_policy_keeps_the_daemon_from_beginning,
     a_policy_that_becomes_a_pipe_stops_nothing, a_half_of_a_policy_is_not_adopted,
     files_beside_the_policy_cost_nothing, login_is_for_pam, login_places_whoever_called_it, login_changes_nothing_but_its_own_class);
+
+/// After which what a test waits for will not come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn watch_needs_a_file_that_it_can_follow() {
     let error = "error: watch follows a file as it changes, and standard input is none; name the policy file\n";
@@ -40,10 +44,10 @@ fn a_policy_that_becomes_a_pipe_stops_nothing() {
     let daemon = Daemon::start(&["watch", &path]);
     fs::remove_file(&path).expect("remove the policy");
     run(&format!("mkfifo -m 600 {path}"));
-    until("it is said", || daemon.log().contains("is a pipe (FIFO)"));
+    soon("it is said", PATIENCE, || daemon.log().contains("is a pipe (FIFO)"));
     fs::remove_file(&path).expect("remove the pipe");
     policy(&text("ann: 10mbit"));
-    until("the new policy is in force", || daemon.log().contains("is in force"));
+    soon("the new policy is in force", PATIENCE, || daemon.log().contains("is in force"));
     fs::remove_file(&path).expect("remove the policy");
     run(&format!("mkfifo -m 600 {path}"));
     assert!(daemon.end().success());
@@ -65,7 +69,7 @@ fn a_half_of_a_policy_is_not_adopted() {
     assert!(!daemon.log().contains("is in force"), "{}", daemon.log());
     writer.write_all(more.as_bytes()).expect("write the rest");
     drop(writer);
-    until("all of it is in force", || daemon.log().contains("is in force"));
+    soon("all of it is in force", PATIENCE, || daemon.log().contains("is in force"));
     assert!(directory("user/bob").exists());
     assert!(daemon.end().success());
 }
@@ -91,16 +95,8 @@ fn files_beside_the_policy_cost_nothing() {
     assert!(files > 1_000, "only {files} files");
     assert!(used < Duration::from_millis(200), "{used:?} for {files} files in 2 s");
     fs::write(&busy, text("ann: 10mbit")).expect("another policy");
-    until("it is in force", || daemon.log().contains("is in force"));
+    soon("it is in force", PATIENCE, || daemon.log().contains("is in force"));
     assert!(daemon.end().success());
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        sleep(Duration::from_millis(10));
-    }
 }
 
 fn login_is_for_pam() {

@@ -5,14 +5,14 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shaper::text::is_risky;
 
 use super::invoke::{host, shaper};
 use crate::support::accounts::ANN;
 use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, members};
@@ -26,6 +26,8 @@ const COMM: &str = "\nerror:\u{1b}c\u{202e}";
 const ACCOUNT: &str = "e\u{1b}]0;owned\u{7}ve\u{9b}2J\u{200b}\u{2028}";
 const GROUP: &str = "gr\u{1b}[8m\u{202e}oup";
 const EVE: u32 = 2050;
+/// After which what a test waits for will not come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process with a name that its user chose.
 struct Named(Child);
@@ -75,15 +77,6 @@ fn harmless(what: &str, output: &str) {
             "{what}: a forged line {}: {output}",
             number + 1
         );
-    }
-}
-
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        sleep(Duration::from_millis(10));
     }
 }
 
@@ -154,7 +147,7 @@ fn the_daemon_logs_them_spelled_out() {
     let path = hostile_host();
     let daemon = Daemon::start(&["watch", "-v", &path]);
     let of_eve = Named::start(EVE);
-    until("the hostile process is placed", || {
+    soon("the hostile process is placed", PATIENCE, || {
         fs::exists(format!("{NET_CLS}/shaper/uid/{EVE}")).unwrap_or(false)
             && members(&format!("uid/{EVE}")).contains(&of_eve.pid())
     });
@@ -163,7 +156,9 @@ fn the_daemon_logs_them_spelled_out() {
         "version: 1\nlinks: {up0: 1gbit}\nusers: {\"b\\eob\\u202e\": \"5\\e[2Jmbps\"}\n",
     )
     .expect("a bad policy");
-    until("the bad policy is refused", || daemon.log().contains("the policy is not adopted"));
+    soon("the bad policy is refused", PATIENCE, || {
+        daemon.log().contains("the policy is not adopted")
+    });
     harmless("the daemon's log", &daemon.log());
     drop(of_eve);
     assert!(daemon.end().success());

@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::invoke::{Sleeper, exactly, host, root, shaper};
 use crate::support::accounts::ANN;
+use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, policy};
@@ -89,12 +89,10 @@ impl Holder {
         let mut flock = Command::new("flock");
         flock.args(["--no-fork", directory, "sleep", "60"]).stdin(Stdio::null());
         let holder = Holder(flock.spawn().expect("start flock"));
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let free = || Command::new("flock").args(["-n", directory, "true"]).status();
-        while free().expect("start flock").success() {
-            assert!(Instant::now() < deadline, "flock never got the lock");
-            sleep(Duration::from_millis(10));
-        }
+        soon("flock has the lock", Duration::from_secs(10), || {
+            let free = Command::new("flock").args(["-n", directory, "true"]).status();
+            !free.expect("start flock").success()
+        });
         holder
     }
 }

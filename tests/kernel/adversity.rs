@@ -14,13 +14,13 @@ use nix::unistd::Pid;
 
 use crate::support::accounts::{ANN, BOB};
 use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
 use crate::support::command::{Done, run, run_with};
 use crate::support::counters;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, binary, directory, members, policy, shaper};
 use crate::support::world::{UPLINK, World};
-use crate::watch::soon;
 
 tests!(
     On::Host => a_system_call_that_fails_harms_nothing, no_room_for_a_directory_is_said_and_undone,

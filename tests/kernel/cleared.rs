@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use crate::host::{Host, assert_same, lines, stop_before};
 use crate::random::{Draft, Numbers};
 use crate::support::cell::myself;
+use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, binary, policy, shaper};
@@ -134,8 +135,11 @@ fn a_run_under_nohup_is_not_interrupted_by_a_hangup() {
         .stderr(Stdio::null())
         .spawn()
         .expect("start nohup");
-    // Only once it runs does it ignore the signal.
-    sleep(Duration::from_millis(40));
+    // Only once nohup has become it is the signal ignored.
+    let name = format!("/proc/{}/comm", child.id());
+    soon("it runs", Duration::from_secs(10), || {
+        fs::read_to_string(&name).is_ok_and(|name| name == "shaper\n")
+    });
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
     while child.try_wait().expect("wait for shaper").is_none() {
         let _ = kill(pid, Signal::SIGHUP);

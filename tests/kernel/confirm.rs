@@ -1,9 +1,9 @@
 //! Changes that are taken back unless somebody confirms them, and foreign roots that come back.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::accounts::{ANN, BOB};
+use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::counters;
 use crate::support::harness::{On, tests};
@@ -24,15 +24,9 @@ fn ann_rate() -> String {
     line.split("rate ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a rate").to_string()
 }
 
-/// Until the guard is gone; it must be soon.
-fn until_nothing_is_pending() {
-    for _ in 0..200 {
-        if shaper(&["apply", "--force", &policy(OLD)]).status != Some(4) {
-            return;
-        }
-        sleep(Duration::from_millis(50));
-    }
-    panic!("the guard does not end");
+/// Nobody confirms the change: the guard takes it back, and ends.
+fn is_taken_back() {
+    soon("the guard ends", Duration::from_secs(20), || !directory("confirm").exists());
 }
 
 fn a_confirmed_change_stays() {
@@ -55,14 +49,14 @@ fn a_confirmed_change_stays() {
 fn an_unconfirmed_change_is_taken_back() {
     let _world = World::new();
     shaper(&["apply", &policy(OLD)]).exits(0);
-    shaper(&["apply", "--confirm", "1", &policy(NEW)]).exits(0);
+    shaper(&["apply", "--confirm", "2", &policy(NEW)]).exits(0);
     assert_eq!(ann_rate(), "20Mbit");
-    sleep(Duration::from_millis(1_200));
-    until_nothing_is_pending();
+    is_taken_back();
     assert_eq!(ann_rate(), "10Mbit");
-    // `until_nothing_is_pending` applied with --force, which makes its policy the one that is kept.
+    // With --force, which makes its policy the one that is kept.
+    shaper(&["apply", "--force", &policy(OLD)]).exits(0);
     shaper(&["apply", "--confirm", "1", &policy(NEW)]).exits(0);
-    sleep(Duration::from_millis(2_500));
+    is_taken_back();
     let refused = shaper(&["apply", &policy(NEW)]).exits(2);
     assert!(refused.stderr.contains("taken back"), "{refused:?}");
     shaper(&["apply", &policy(OLD)]).exits(0);
@@ -79,10 +73,9 @@ fn processes_go_back_to_where_they_were() {
     shaper(&["attach", "ann", &pinned.pid().to_string()]).exits(0);
     assert!(members("user/ann").contains(&pid));
     let without = "version: 1\nlinks: {up0: 1gbit}\neveryone: 50mbit\n";
-    shaper(&["apply", "--confirm", "1", &policy(without)]).exits(0);
+    shaper(&["apply", "--confirm", "2", &policy(without)]).exits(0);
     assert!(!directory("user/ann").exists(), "nobody has that line now");
-    sleep(Duration::from_millis(1_200));
-    until_nothing_is_pending();
+    is_taken_back();
     assert!(members("user/ann").contains(&pid));
     assert!(members("user/ann/pinned").contains(&pinned.pid()), "also what was put there by hand");
 }
@@ -100,15 +93,9 @@ fn a_root_that_was_taken_over_comes_back() {
         "{refused:?}"
     );
     assert_eq!(root(), before);
-    shaper(&["apply", "--takeover", "--confirm", "1", &policy(OLD)]).exits(0);
+    shaper(&["apply", "--takeover", "--confirm", "2", &policy(OLD)]).exits(0);
     assert!(root().contains("htb 1:"), "{}", root());
-    sleep(Duration::from_millis(1_200));
-    for _ in 0..100 {
-        if root() == before {
-            break;
-        }
-        sleep(Duration::from_millis(50));
-    }
+    is_taken_back();
     assert_eq!(root(), before);
     assert!(counters::classes(UPLINK).by_id.is_empty());
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::support::accounts::{ANN, BOB, CAROL, ROOT};
 use crate::support::actor::Actor;
+use crate::support::clock::soon;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Acting, Order, SocketId};
@@ -13,7 +14,6 @@ use crate::support::program::{apply, classid, directory, members, policy, shaper
 use crate::support::rates::{self, MBIT};
 use crate::support::unit::Unit;
 use crate::support::world::{Family, UPLINK, World};
-use crate::watch::soon;
 
 tests!(
     On::HostEvents => the_daemon_follows_whom_a_server_acts_for, who_shares_a_server_is_kept_apart,

@@ -3,14 +3,15 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::faults::{FIRST, SECOND, nobody_is_cut_off, populated};
 use crate::host::{Foreign, assert_same, lines};
+use crate::support::clock::soon;
 use crate::support::counters;
 use crate::support::harness::{On, Test};
 use crate::support::program::{directory, policy, shaper};
+use crate::support::settings::setting;
 
 pub const TESTS: &[Test] = &[Test {
     name: "guard::killed_at_any_step_of_its_way_back_the_next_apply_gets_there",
@@ -35,11 +36,9 @@ fn is_killed_at(call: usize) -> bool {
         .stdin(Stdio::null())
         .spawn()
         .expect("start strace");
-    let until = Instant::now() + Duration::from_secs(30);
-    while fs::exists(format!("/proc/{guard}")).unwrap_or(false) {
-        assert!(Instant::now() < until, "the guard neither ends nor is killed");
-        sleep(Duration::from_millis(10));
-    }
+    soon("the guard ends, or is killed", Duration::from_secs(30), || {
+        !fs::exists(format!("/proc/{guard}")).unwrap_or(false)
+    });
     strace.wait().expect("strace");
     directory("confirm").exists()
 }
@@ -51,9 +50,9 @@ fn killed_at_any_step_of_its_way_back_the_next_apply_gets_there() {
     let (first, seats) = (host.state(), host.seats());
     let default = || counters::classes("up0").class("1:fffe").bytes;
     // A few of them, in `make nightly` each one.
-    let every = std::env::var("SHAPER_GUARD_EVERY").map_or(23, |n| n.parse().expect("a number"));
+    let every = setting("SHAPER_GUARD_EVERY").unwrap_or(23);
     let mut turns = 0;
-    for call in (1..).step_by(every) {
+    for call in (1..).step_by(usize::try_from(every).expect("a small number")) {
         let before = default();
         let killed = is_killed_at(call);
         println!("call {call}: {}", if killed { "killed" } else { "it was done before" });

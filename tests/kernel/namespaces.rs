@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::escapes::tag_only;
 use crate::support::accounts::{ANN, BOB};
 use crate::support::cell::myself;
+use crate::support::clock::soon;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
 use crate::support::orders::Proto;
@@ -83,13 +84,11 @@ fn the_daemon_keeps_whoever_enters_a_namespace() {
         let port = world.sink(Proto::Tcp);
         let mut ann = Stranger::start(ANN, way, world.far_at(Family::V4, port));
         let pid = ann.leave();
-        super::watch::soon("ann is placed", Duration::from_secs(5), || {
-            members("user/ann").contains(&pid)
-        });
+        soon("ann is placed", Duration::from_secs(5), || members("user/ann").contains(&pid));
         // All processes are looked at anew with a new policy.
         policy(&format!("{POLICY}everyone: {}mbit\n", 5 + turn));
         let everyone = format!("{}000000", 5 + turn);
-        super::watch::soon("the policy is in force", Duration::from_secs(5), || {
+        soon("the policy is in force", Duration::from_secs(5), || {
             let plan = shaper(&["--cgroup", "shaper", "plan", "--exit-code", &file]);
             plan.status == Some(0) || plan.stdout.contains(&everyone)
         });
@@ -114,7 +113,7 @@ fn a_process_namespace_hides_nobody() {
         let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
         line.split_whitespace().count() > 1 && line.ends_with("\t1")
     };
-    super::watch::soon("she is placed", Duration::from_secs(5), || {
+    soon("she is placed", Duration::from_secs(5), || {
         apply(POLICY);
         members("user/ann").iter().any(is_first_there)
     });
@@ -137,7 +136,7 @@ fn a_guest_is_nobodys() {
     fs::create_dir_all(&group).expect("a guest's cgroup");
     let mut guest = myself(&["--guest", &ANN.uid.to_string(), &group]).spawn().expect("a guest");
     let pid = guest.id();
-    super::watch::soon("the guest is there", Duration::from_secs(5), || {
+    soon("the guest is there", Duration::from_secs(5), || {
         fs::read_to_string(format!("/proc/{pid}/status"))
             .is_ok_and(|status| status.contains(&format!("Uid:\t{}", ANN.uid)))
     });
@@ -147,8 +146,6 @@ fn a_guest_is_nobodys() {
     assert!(why.contains("guest"), "{why}");
     let _ = guest.kill();
     let _ = guest.wait();
-    super::watch::soon("the cgroup is empty", Duration::from_secs(5), || {
-        fs::remove_dir(&group).is_ok()
-    });
+    soon("the cgroup is empty", Duration::from_secs(5), || fs::remove_dir(&group).is_ok());
     let _ = fs::remove_dir(format!("{hierarchy}/docker"));
 }

@@ -2,15 +2,16 @@
 //! ever, so no process that forks may have asked NSS itself.
 
 use std::fs;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::accounts::{Account, own_etc};
 use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, Test};
 use crate::support::program::{directory, members, policy, shaper};
+use crate::support::settings::setting;
 use crate::support::world::World;
 
 pub const TESTS: &[Test] = &[Test {
@@ -22,6 +23,9 @@ pub const TESTS: &[Test] = &[Test {
 
 /// The module's own account.
 const TESS: Account = Account { uid: 4100, gid: 4100, also: None };
+
+/// After which a guard or a daemon that still waits waits for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const MODULE: &str = "libnss_threads.so.2";
 
@@ -49,7 +53,7 @@ fn text(ceil: u64) -> String {
 }
 
 fn a_module_that_starts_threads_stops_neither_guard_nor_daemon() {
-    let turns = std::env::var("SHAPER_NSS_TURNS").map_or(6, |text| text.parse().expect("a number"));
+    let turns = setting("SHAPER_NSS_TURNS").unwrap_or(6);
     install();
     let world = World::new();
     let tess = world.actor(TESS);
@@ -65,19 +69,15 @@ fn a_module_that_starts_threads_stops_neither_guard_nor_daemon() {
         shaper(&["confirm"]).exits(0);
         // Not confirmed: it takes the change back, and ends.
         shaper(&["apply", "--confirm", "1", &policy(&text(40 + turn))]).exits(0);
-        let until = Instant::now() + Duration::from_secs(10);
-        while directory("confirm").exists() {
-            assert!(Instant::now() < until, "turn {turn}: the guard does not end");
-            sleep(Duration::from_millis(20));
-        }
+        soon(&format!("the guard ends, in turn {turn}"), PATIENCE, || {
+            !directory("confirm").exists()
+        });
         shaper(&["plan", "--exit-code", &policy(&text(30))]).exits(0);
         let daemon = Daemon::start(&["watch", &policy(&text(30))]);
         let late = world.actor(TESS);
-        let until = Instant::now() + Duration::from_secs(10);
-        while !members("user/tess").contains(&late.pid()) {
-            assert!(Instant::now() < until, "turn {turn}: tess is not placed");
-            sleep(Duration::from_millis(20));
-        }
+        soon(&format!("tess is placed, in turn {turn}"), PATIENCE, || {
+            members("user/tess").contains(&late.pid())
+        });
         assert!(!has_module(daemon.pid()), "the daemon has asked NSS itself");
         assert!(daemon.end().success());
     }

@@ -4,10 +4,11 @@
 use std::fs;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::accounts::{ANN, CAROL};
 use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
 use crate::support::command::{run, run_with};
 use crate::support::counters;
 use crate::support::daemon::Daemon;
@@ -24,15 +25,6 @@ fn with_jumps(words: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(words).env("LD_PRELOAD", format!("{SCRATCH}/wall_clock.so"));
     command
-}
-
-#[track_caller]
-fn soon(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < until, "not in time: {what}");
-        sleep(Duration::from_millis(20));
-    }
 }
 
 fn text(ann: u64) -> String {
@@ -62,25 +54,27 @@ fn a_wall_clock_that_jumps_changes_nothing() {
     run_with(with_jumps(&["apply", "--confirm", "2", &policy(&text(20))]), "").exits(0);
     sleep(Duration::from_millis(1_000));
     assert_eq!(ceil(), 20, "its time is not over");
-    soon("it is taken back", || ceil() == 10);
-    soon("the guard ends", || !directory("confirm").exists());
+    soon("it is taken back", PATIENCE, || ceil() == 10);
+    soon("the guard ends", PATIENCE, || !directory("confirm").exists());
 
     // The daemon places, repairs, follows its file, lets accounts go, and sleeps meanwhile.
     let file = policy(&text(10));
     let daemon = Daemon::run(with_jumps(&["watch", "--grace", "2", &file]));
     let carol = world.actor(CAROL);
     let hers = format!("uid/{}", CAROL.uid);
-    soon("carol is placed", || directory(&hers).exists() && members(&hers).contains(&carol.pid()));
+    soon("carol is placed", PATIENCE, || {
+        directory(&hers).exists() && members(&hers).contains(&carol.pid())
+    });
     let ann = world.actor(ANN);
-    soon("ann is placed", || members("user/ann").contains(&ann.pid()));
+    soon("ann is placed", PATIENCE, || members("user/ann").contains(&ann.pid()));
     run("tc qdisc del dev up0 root");
-    soon("a repair", || shaper(&["plan", "-q", "--exit-code", &file]).status == Some(0));
+    soon("a repair", PATIENCE, || shaper(&["plan", "-q", "--exit-code", &file]).status == Some(0));
     policy(&text(30));
-    soon("the new policy", || ceil() == 30);
+    soon("the new policy", PATIENCE, || ceil() == 30);
     drop(carol);
     sleep(Duration::from_millis(500));
     assert!(directory(&hers).exists(), "her time of grace is not over");
-    soon("her class goes", || !directory(&hers).exists());
+    soon("her class goes", PATIENCE, || !directory(&hers).exists());
     let before = daemon.cpu();
     sleep(Duration::from_secs(2));
     let used = daemon.cpu() - before;

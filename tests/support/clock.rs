@@ -1,5 +1,8 @@
 //! The clock that senders, receivers and counters share: `CLOCK_MONOTONIC`, the same in every
-//! process of one kernel.
+//! process of one kernel. And the one way to wait: for a condition, not for a time.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -20,5 +23,20 @@ impl Micros {
     /// Microseconds from `earlier` to here; 0 when it is the other way round.
     pub fn since(self, earlier: Micros) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Waits until something is true, and says how long that took; panics after `limit`. What is asked
+/// for is asked once more when the time is up: a busy machine may have stopped this process too.
+#[track_caller]
+pub fn soon(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    loop {
+        let late = start.elapsed() > limit;
+        if holds() {
+            return start.elapsed();
+        }
+        assert!(!late, "not after {:?}: {what}", start.elapsed());
+        sleep(Duration::from_millis(5));
     }
 }

@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::cell::SCRATCH;
+use super::clock::soon;
 use super::command::{run, run_with};
 use super::world::World;
 
@@ -42,11 +42,9 @@ impl Sshd {
         let mut command = Command::new("/usr/sbin/sshd");
         command.args(["-D", "-e", "-f", &format!("{SCRATCH}/sshd_config")]);
         let child = command.stdin(Stdio::null()).spawn().expect("start sshd");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !run("ss -Hltn sport = :22").contains(ADDRESS) {
-            assert!(Instant::now() < deadline, "sshd does not listen");
-            sleep(Duration::from_millis(20));
-        }
+        soon("sshd listens", Duration::from_secs(10), || {
+            run("ss -Hltn sport = :22").contains(ADDRESS)
+        });
         Sshd(child)
     }
 

@@ -5,11 +5,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::accounts::{self, Account};
 use super::actor::Actor;
 use super::cell::myself;
+use super::clock::soon;
 use super::command::{Done, run_with};
 use super::orders::{Answer, Order, Proto, SocketId};
 use super::timeline::Timeline;
@@ -203,11 +204,7 @@ impl World {
     /// Waits until something is true, at most ten seconds.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut World) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !holds(self) {
-            assert!(Instant::now() < deadline, "waited ten seconds, but not yet: {what}");
-            sleep(Duration::from_millis(20));
-        }
+        soon(what, Duration::from_secs(10), || holds(self));
     }
 
     /// An actor sends datagrams for so long.

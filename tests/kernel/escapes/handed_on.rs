@@ -10,10 +10,11 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::accounts::{ANN, Account, BOB, CAROL, ROOT};
 use crate::support::cell::myself;
+use crate::support::clock::soon;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
 use crate::support::program::{apply, binary, directory, members, policy};
@@ -61,11 +62,9 @@ impl Heir {
 
     /// Waits until it is in its class, and a little longer.
     pub fn is_placed(&self, claim: &str) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !(directory(claim).exists() && members(claim).contains(&self.pid())) {
-            assert!(Instant::now() < deadline, "not placed");
-            sleep(Duration::from_millis(5));
-        }
+        soon("it is placed", Duration::from_secs(10), || {
+            directory(claim).exists() && members(claim).contains(&self.pid())
+        });
         sleep(Duration::from_millis(200));
     }
 }
@@ -198,11 +197,9 @@ fn a_session_that_pam_places_has_its_connection() {
         let mut command = Command::new("sh");
         command.args(["-c", &script]).stdin(Stdio::from(OwnedFd::from(connection)));
         let heir = Heir(command.spawn().expect("start a session"));
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while fs::read_to_string(format!("/proc/{}/comm", heir.pid())).unwrap() != "sleep\n" {
-            assert!(Instant::now() < deadline, "no session");
-            sleep(Duration::from_millis(5));
-        }
+        soon("the session begins", Duration::from_secs(20), || {
+            fs::read_to_string(format!("/proc/{}/comm", heir.pid())).unwrap() == "sleep\n"
+        });
         (heir, far)
     };
     let (ann, _far) = session("ann");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::tag_only;
 use crate::support::accounts::{ANN, Account, STUDENTS};
+use crate::support::clock::soon;
 use crate::support::counters::classes;
 use crate::support::daemon::Daemon;
 use crate::support::fugitive::{CONNECTIONS, Fugitive, Trick};
@@ -16,7 +17,6 @@ use crate::support::orders::{Order, Proto};
 use crate::support::program::{apply, classid, directory, policy, shaper};
 use crate::support::rates::{self, Interval, MBIT};
 use crate::support::world::{Family, UPLINK, World};
-use crate::watch::soon;
 
 tests!(
     // User-mode Linux and the emulated machine have no io_uring.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::tag_only;
 use crate::support::accounts::ANN;
 use crate::support::attempt::{Attempt, Attempting};
+use crate::support::clock::soon;
 use crate::support::harness::{On, tests};
 use crate::support::orders::Proto;
 use crate::support::program::{apply, classid};
 use crate::support::rates::{self, MBIT};
 use crate::support::world::{Family, UPLINK, World};
-use crate::watch::soon;
 
 tests!(
     On::HostAndUml => no_way_of_sending_leaves_the_class;

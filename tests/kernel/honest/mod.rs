@@ -20,13 +20,14 @@ use nix::unistd::Pid;
 
 use crate::support::accounts::{self, Account};
 use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
 use crate::support::daemon::Daemon;
 use crate::support::harness::Test;
 use crate::support::orders::Proto;
 use crate::support::program::policy;
 use crate::support::rates::{self, MBIT};
 use crate::support::world::{UPLINK, World};
-use crate::watch::{beside, soon};
+use crate::watch::beside;
 
 pub const BECOMING: &[Test] = becoming::TESTS;
 pub const SERVICES: &[Test] = services::TESTS;

@@ -10,13 +10,13 @@ use super::{Keeper, Place};
 use crate::support::accounts::{ANN, BOB};
 use crate::support::actor::Actor;
 use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
 use crate::support::command::{run, run_with};
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Order, Proto};
 use crate::support::program::{classid, members};
 use crate::support::rates::{self, MBIT, between};
 use crate::support::world::{Family, UPLINK, World};
-use crate::watch::soon;
 
 tests!(
     On::HostEvents => on_a_wireguard_of_roots_packets_are_their_users, what_a_users_tunnel_carries_is_his;

@@ -4,9 +4,9 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::soon;
 use crate::support::accounts::ANN;
 use crate::support::cell::myself;
+use crate::support::clock::soon;
 use crate::support::command::{run, run_with};
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};

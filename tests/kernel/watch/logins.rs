@@ -5,9 +5,10 @@ use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::{beside, soon};
+use super::beside;
 use crate::support::accounts::{ANN, BOB, CAROL, DAVE, ERIN, ROOT, own_etc};
 use crate::support::cell::{MACHINE, SCRATCH, myself};
+use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::counters;
 use crate::support::daemon::Daemon;

@@ -8,9 +8,6 @@ mod repairs;
 mod scale;
 mod service;
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
 use crate::support::command::Done;
 use crate::support::harness::Test;
 use crate::support::program::shaper;
@@ -26,15 +23,4 @@ pub const REPAIRS: &[Test] = repairs::TESTS;
 /// The program beside a daemon that was started with events: the same instance.
 pub fn beside(words: &[&str]) -> Done {
     shaper(&[&["--cgroup", "shaper"], words].concat())
-}
-
-/// Waits until something is true; how long that took.
-#[track_caller]
-pub(crate) fn soon(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < limit, "not after {:?}: {what}", start.elapsed());
-        sleep(Duration::from_millis(5));
-    }
-    start.elapsed()
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::soon;
+use crate::support::clock::soon;
 use crate::support::command::{run, run_with};
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};

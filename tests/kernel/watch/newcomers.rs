@@ -5,8 +5,8 @@ use std::io::Write;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::soon;
 use crate::support::accounts::{ANN, Account, CAROL, DAVE, STUDENTS, own_etc};
+use crate::support::clock::soon;
 use crate::support::counters;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};

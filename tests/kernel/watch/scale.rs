@@ -6,8 +6,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::logins::storm;
-use super::soon;
 use crate::support::cell::myself;
+use crate::support::clock::soon;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, Test};
 use crate::support::program::{directory, members, policy};
@@ -65,11 +65,11 @@ everyone: {uids: \"20000-\", each: {ceil: 20mbit}}
         sleep(Duration::from_secs(time));
         daemon.cpu().saturating_sub(before).as_secs_f64() / start.elapsed().as_secs_f64() * 100.0
     };
-    let idle = cpu(10);
+    let idle = cpu(5);
     println!("idle: {idle:.2} % of a processor");
-    let mut others = storm(12);
+    let mut others = storm(7);
     sleep(Duration::from_secs(1));
-    let stormy = cpu(10);
+    let stormy = cpu(5);
     println!("2,000 forks a second: {stormy:.2} % of a processor");
     let _ = others.wait();
     drop(crowd.stdin.take());

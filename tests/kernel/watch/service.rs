@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{beside, soon};
+use super::beside;
 use crate::escapes::handed_on::{Heir, accepted};
 use crate::support::accounts::{ANN, CAROL};
 use crate::support::cell::myself;
+use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::counters;
 use crate::support::daemon::Daemon;
