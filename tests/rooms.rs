@@ -31,7 +31,8 @@ const EFFECTS: [(&str, &[&str]); 14] = [
     ("unsafe", &[]),
 ];
 
-const MOST_LINES: usize = 600;
+/// How many lines a file may have.
+const MOST_LINES: [(&str, usize); 3] = [("src", 600), ("tests", 500), ("benches", 500)];
 
 /// One source file, without its comments.
 struct File {
@@ -71,17 +72,20 @@ fn files() -> Vec<File> {
     files
 }
 
+/// All that `rustc` reads below a folder.
 fn read(folder: &Path, files: &mut Vec<File>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             read(&path, files);
+        }
+        if path.extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
         let code = |line: &&str| !line.trim_start().starts_with("//");
         files.push(File {
-            path: path.strip_prefix(SOURCE).unwrap().to_path_buf(),
+            path: path.strip_prefix(SOURCE).unwrap_or(&path).to_path_buf(),
             lines: text.lines().count(),
             text: text.lines().filter(code).collect::<Vec<_>>().join("\n"),
             is_test: false,
@@ -291,10 +295,15 @@ fn nss_has_one_door() {
 }
 
 #[test]
-fn no_file_is_over_600_lines() {
-    for file in files() {
-        assert!(file.lines <= MOST_LINES, "{} has {} lines", file.path.display(), file.lines);
+fn no_file_is_too_long_to_be_read_at_once() {
+    let mut long = Vec::new();
+    for (folder, most) in MOST_LINES {
+        let mut files = Vec::new();
+        read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
+        let over = files.iter().filter(|file| file.lines > most);
+        long.extend(over.map(|file| format!("{}: {} lines", file.path.display(), file.lines)));
     }
+    assert!(long.is_empty(), "{long:#?}");
 }
 
 /// The kernel is spoken to over netlink. The one process that is ever started is the command of

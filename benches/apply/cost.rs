@@ -132,6 +132,24 @@ impl Runs {
     }
 }
 
+/// What ours is measured against.
+pub struct Against<'a> {
+    name: &'a str,
+    runs: &'a Runs,
+    /// The largest ratio of times that is good.
+    wanted: Option<f64>,
+}
+
+impl<'a> Against<'a> {
+    pub fn new(name: &'a str, runs: &'a Runs) -> Against<'a> {
+        Against { name, runs, wanted: None }
+    }
+
+    pub fn at_most(self, ratio: f64) -> Against<'a> {
+        Against { wanted: Some(ratio), ..self }
+    }
+}
+
 /// A table that compares.
 pub struct Table(String);
 
@@ -141,18 +159,11 @@ impl Table {
         Table(format!("{head}|---|---:|---|---:|---:|---:|---|---:|\n"))
     }
 
-    /// A row; `wanted`: the largest ratio of times that is good.
-    pub fn row(
-        &mut self,
-        what: &str,
-        ours: &Runs,
-        against: &str,
-        theirs: &Runs,
-        wanted: Option<f64>,
-    ) {
+    pub fn row(&mut self, what: &str, ours: &Runs, against: &Against<'_>) {
+        let theirs = against.runs;
         let ratio = ours.millis() / theirs.millis().max(0.001);
         let of_cpu = ours.cpu_millis() / theirs.cpu_millis().max(0.001);
-        let (wanted, verdict) = match wanted {
+        let (wanted, verdict) = match against.wanted {
             Some(wanted) => {
                 (format!("≤ {wanted:.2}"), if ratio <= wanted { "met" } else { "**missed**" })
             }
@@ -160,8 +171,9 @@ impl Table {
         };
         let time = |runs: &Runs| format!("{:.1} ms ({:.1})", runs.millis(), runs.cpu_millis());
         let row = format!(
-            "| {what} | {} | {against} | {} | {ratio:.2} ({of_cpu:.2}) | {wanted} | {verdict} | {} |",
+            "| {what} | {} | {} | {} | {ratio:.2} ({of_cpu:.2}) | {wanted} | {verdict} | {} |",
             time(ours),
+            against.name,
             time(theirs),
             ours.peak()
         );

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::cost::{self, Cost, Runs, Table};
+use super::cost::{self, Against, Cost, Runs, Table};
 use super::host;
 use super::update::send_only;
 use super::{write, yardstick};
@@ -57,10 +57,12 @@ fn build(table: &mut Table, users: u32, times: usize, wanted: f64) {
         messages.push(send_only(&policy));
     }
     let name = |part: &str| format!("{users} users, {part}");
-    table.row(&name("messages"), &messages, "`tc -batch`", &tc, Some(wanted));
-    table.row(&name("tree"), &tree, "`tc -batch`", &tc, Some(wanted));
-    table.row(&name("whole run"), &whole, "`tc -batch`", &tc, None);
-    table.row(&name("whole run"), &whole, "`tc -batch` and bare directories", &both, None);
+    let batch = || Against::new("`tc -batch`", &tc);
+    table.row(&name("messages"), &messages, &batch().at_most(wanted));
+    table.row(&name("tree"), &tree, &batch().at_most(wanted));
+    table.row(&name("whole run"), &whole, &batch());
+    let both = Against::new("`tc -batch` and bare directories", &both);
+    table.row(&name("whole run"), &whole, &both);
     host::drop_tree();
     clear();
 }

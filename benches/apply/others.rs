@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::cost::{self, Cost, Runs, Table};
+use super::cost::{self, Against, Cost, Runs, Table};
 use super::{host, write};
 use crate::support::cell::SCRATCH;
 use crate::support::command::run_with;
@@ -19,45 +19,52 @@ const TCSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tcconfig/bin/tc
 
 pub fn measure() {
     host::furnish(*SIZES.iter().max().expect("sizes"));
-    let mut table = Table::new();
-    let mut notes = String::new();
+    let mut report = Report { table: Table::new(), notes: String::new() };
     for users in SIZES {
-        let (ours, fireqos) = (ours(users), fireqos(users));
-        compare(&mut table, &mut notes, &ours, "FireQOS", users, TIMES, || {
+        let fireqos = fireqos(users);
+        report.compare("FireQOS", users, TIMES, || {
             attempt(&["fireqos", "start", &fireqos], users as usize)
         });
     }
     // Python is started once for each rule: one run of the smallest size says enough.
     let users = SIZES[0];
-    compare(&mut table, &mut notes, &ours(users), "tcconfig", users, 1, || tcconfig(users));
+    report.compare("tcconfig", users, 1, || tcconfig(users));
     fresh();
-    write(&format!("{}\n{notes}", table.text()));
+    write(&format!("{}\n{}", report.table.text(), report.notes));
 }
 
-fn compare(
-    table: &mut Table,
-    notes: &mut String,
-    policy: &str,
-    name: &str,
-    users: u32,
-    times: usize,
-    theirs: impl Fn() -> Result<Cost, String>,
-) {
-    let (mut our_runs, mut their_runs) = <(Runs, Runs)>::default();
-    for _ in 0..times {
-        fresh();
-        our_runs.push(host::apply(policy));
-        fresh();
-        match theirs() {
-            Ok(cost) => their_runs.push(cost),
-            Err(why) => {
-                let _ = writeln!(notes, "{name} could not be run here: {why}\n");
-                return;
+struct Report {
+    table: Table,
+    /// Which tools could not be run, and why.
+    notes: String,
+}
+
+impl Report {
+    /// Runs the other tool and ours in turn, so many times.
+    fn compare(
+        &mut self,
+        name: &str,
+        users: u32,
+        times: usize,
+        theirs: impl Fn() -> Result<Cost, String>,
+    ) {
+        let policy = ours(users);
+        let (mut our_runs, mut their_runs) = <(Runs, Runs)>::default();
+        for _ in 0..times {
+            fresh();
+            our_runs.push(host::apply(&policy));
+            fresh();
+            match theirs() {
+                Ok(cost) => their_runs.push(cost),
+                Err(why) => {
+                    let _ = writeln!(self.notes, "{name} could not be run here: {why}\n");
+                    return;
+                }
             }
         }
+        let what = format!("first build, {users} users and rules");
+        self.table.row(&what, &our_runs, &Against::new(name, &their_runs));
     }
-    let what = format!("first build, {users} users and rules");
-    table.row(&what, &our_runs, name, &their_runs, None);
 }
 
 fn fresh() {

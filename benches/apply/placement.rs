@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use super::cost::{self, Runs, Table};
+use super::cost::{self, Against, Runs, Table};
 use super::{host, write, yardstick};
 use crate::support::cell::myself;
 use crate::support::program::{NET_CLS, shaper};
@@ -48,13 +48,8 @@ pub fn measure() {
             host::settle();
         }
         drop(crowd);
-        table.row(
-            &format!("first placement of {processes} processes"),
-            &ours,
-            "each read once, bare, and moved",
-            &bare,
-            Some(2.0),
-        );
+        let bare = Against::new("each read once, bare, and moved", &bare).at_most(2.0);
+        table.row(&format!("first placement of {processes} processes"), &ours, &bare);
     }
     let text = format!(
         "{}\n{ACCOUNTS} accounts of `everyone`. Ours is the whole first `shaper apply`: it reads the policy, finds out \

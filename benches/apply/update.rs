@@ -7,7 +7,7 @@ use shaper::host::Kernel;
 use shaper::host::execute;
 use shaper::plan::Phase;
 
-use super::cost::{self, Cost, Runs, Table};
+use super::cost::{self, Against, Cost, Runs, Table};
 use super::host::{self, Sleepers};
 use super::{write, yardstick};
 use crate::support::program::directory;
@@ -45,35 +45,20 @@ pub fn measure() {
         host::apply(&one);
     }
 
-    let there = host::batch("there", &all_else);
-    host::apply(&all_else);
-    let back = host::batch("back", &one);
-    let (mut changed_all, mut tc, mut sending) = <(Runs, Runs, Runs)>::default();
-    for round in 0..TIMES {
-        let (policy, file, other) = match round % 2 {
-            0 => (&one, &back, &all_else),
-            _ => (&all_else, &there, &one),
-        };
-        changed_all.push(host::apply(policy));
-        host::apply(other);
-        tc.push(host::tc_batch(file));
-        host::apply(other);
-        sending.push(send_only(policy));
-    }
+    let all = AllRates::measure(&one, &all_else);
     assert_eq!(host::classes(), classes);
 
     let mut table = Table::new();
-    table.row(
-        &format!("apply in sync, {messages} changing messages"),
-        &in_sync,
-        "the three lists, the classids, one walk over /proc, bare",
-        &bare,
-        Some(1.5),
-    );
-    table.row("change one rate", &changed_one, "apply in sync", &in_sync, None);
-    table.row("change one rate", &changed_one, "`tc -batch`, all of them", &tc, None);
-    table.row("change 10,000 rates: the messages", &sending, "`tc -batch`", &tc, Some(1.2));
-    table.row("change 10,000 rates: the whole run", &changed_all, "`tc -batch`", &tc, None);
+    let look = "the three lists, the classids, one walk over /proc, bare";
+    let what = format!("apply in sync, {messages} changing messages");
+    table.row(&what, &in_sync, &Against::new(look, &bare).at_most(1.5));
+    table.row("change one rate", &changed_one, &Against::new("apply in sync", &in_sync));
+    let (batch, tc) = ("`tc -batch`", &all.tc);
+    let all_of_them = Against::new("`tc -batch`, all of them", tc);
+    table.row("change one rate", &changed_one, &all_of_them);
+    let messages = Against::new(batch, tc).at_most(1.2);
+    table.row("change 10,000 rates: the messages", &all.sending, &messages);
+    table.row("change 10,000 rates: the whole run", &all.whole, &Against::new(batch, tc));
     let part = |of: fn(&yardstick::Look) -> Cost| Runs(parts.iter().map(of).collect()).millis();
     let text = format!(
         "{}\nThe policy names each account; {PROCESSES} of them run a process. The bare look: lists \
@@ -86,6 +71,37 @@ pub fn measure() {
         tc.peak(),
     );
     write(&text);
+}
+
+/// Every rate changes, there and back again.
+#[derive(Default)]
+struct AllRates {
+    whole: Runs,
+    tc: Runs,
+    /// The messages alone.
+    sending: Runs,
+}
+
+impl AllRates {
+    /// `one` is in force.
+    fn measure(one: &str, other: &str) -> AllRates {
+        let there = host::batch("there", other);
+        host::apply(other);
+        let back = host::batch("back", one);
+        let mut all = AllRates::default();
+        for round in 0..TIMES {
+            let (policy, file, before) = match round % 2 {
+                0 => (one, &back, other),
+                _ => (other, &there, one),
+            };
+            all.whole.push(host::apply(policy));
+            host::apply(before);
+            all.tc.push(host::tc_batch(file));
+            host::apply(before);
+            all.sending.push(send_only(policy));
+        }
+        all
+    }
 }
 
 fn session(policy: &str) -> Session {

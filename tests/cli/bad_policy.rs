@@ -10,7 +10,8 @@ use crate::support::harness::{On, tests};
 use crate::support::program::policy;
 
 tests!(On::Host =>
-    each_is_refused_with_its_place, the_kernel_is_not_touched, bad_links_of_this_host_are_refused
+    each_is_refused_with_its_place, the_kernel_is_not_touched, bad_links_of_this_host_are_refused,
+    a_default_route_through_a_tunnel_is_named
 );
 
 struct Bad {
@@ -285,21 +286,26 @@ error: `auto` finds no link: there is no default route
   = help: name the link instead of `auto`, as `ip link` shows it
 ",
     );
+}
+
+fn a_default_route_through_a_tunnel_is_named() {
+    host();
     for line in ["tuntap add tun0 mode tun", "link set tun0 up", "route add default dev tun0"] {
         run(&format!("ip {line}"));
     }
-    refused(
-        "{auto: }",
+    let path = policy("version: 1\nlinks: {auto: }\n");
+    let error = format!(
         "\
 error: `auto` finds tun0, which is a tunnel (tun)
- --> FILE:2:9
+ --> {path}:2:9
   |
-2 | links: {auto: }
+2 | links: {{auto: }}
   |         ^^^^
   |
   = help: name `tun0`: there packets are their users'; on the link below they are the program's that made the tunnel, and no user's limit holds
-",
+"
     );
+    exactly(&mut shaper(&format!("check {path}")), 2, "", &error);
     let path = policy("version: 1\nlinks: {up0: 1gbit}\n");
     let warning = format!(
         "\

@@ -9,6 +9,8 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use anyhow::Context;
+
 use super::accounts::Account;
 use super::cell::myself;
 use super::mptcp;
@@ -140,140 +142,61 @@ struct Stage {
 
 impl Stage {
     fn obey(&mut self, line: &str) -> anyhow::Result<Answer> {
-        use anyhow::Context;
         Ok(match serde_json::from_str(line)? {
             Order::Ready => Answer::Done,
-            Order::Become(account) => {
-                source::become_account(account)?;
-                Answer::Done
-            }
-            Order::Act { uid, by } => {
-                source::act(uid, by)?;
-                Answer::Done
-            }
-            Order::Flip { uid, times, rest_us } => {
-                for uid in (0..times).flat_map(|_| [uid, 0]) {
-                    source::act(uid, Acting::Effective)?;
-                    std::thread::sleep(Duration::from_micros(rest_us));
-                }
-                Answer::Done
-            }
+            Order::Become(account) => source::become_account(account).map(done)?,
+            Order::Act { uid, by } => source::act(uid, by).map(done)?,
+            Order::Flip { uid, times, rest_us } => flip(uid, times, rest_us).map(done)?,
             Order::Connect(to) => {
-                let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
-                let id = self.next();
-                self.streams.insert(id, stream);
-                Answer::Socket(id)
+                self.connected(TcpStream::connect_timeout(&to, Duration::from_secs(5))?)
             }
-            Order::ConnectFrom { from, to } => {
-                let stream = source::connect_from(from, to)?;
-                let id = self.next();
-                self.streams.insert(id, stream);
-                Answer::Socket(id)
-            }
-            Order::ConnectMptcp(to) => {
-                let stream = mptcp::connect_to(to)?;
-                let id = self.next();
-                self.streams.insert(id, stream);
-                Answer::Socket(id)
-            }
-            Order::Listen(at) => {
-                let listener = TcpListener::bind(at)?;
-                let id = self.next();
-                self.listeners.insert(id, listener);
-                Answer::Socket(id)
-            }
+            Order::ConnectFrom { from, to } => self.connected(source::connect_from(from, to)?),
+            Order::ConnectMptcp(to) => self.connected(mptcp::connect_to(to)?),
+            Order::Listen(at) => self.listen(at)?,
             Order::Accept(listener) => {
                 let listener = self.listeners.get(&listener).context("no such listener")?;
                 let (stream, _) = listener.accept()?;
-                let id = self.next();
-                self.streams.insert(id, stream);
-                Answer::Socket(id)
+                self.connected(stream)
             }
-            Order::Datagram(to) => {
-                let socket = source::unbound(to)?;
-                socket.connect(to)?;
-                let id = self.next();
-                self.datagrams.insert(id, socket);
-                Answer::Socket(id)
-            }
-            Order::Pour(id) => {
-                let stream = self.streams.remove(&id).context("no such connection")?;
-                self.sources.insert(id, Source::pour(stream)?);
-                Answer::Done
-            }
+            Order::Datagram(to) => self.datagram(to)?,
+            Order::Pour(id) => self.pour(id).map(done)?,
             Order::Send { socket, bytes } => {
-                let stream = self.streams.get(&socket).context("no such connection")?;
-                Answer::Sent { bytes: source::send(stream, bytes)?, packets: 0 }
+                Answer::Sent { bytes: source::send(self.connection(socket)?, bytes)?, packets: 0 }
             }
             Order::Beat { socket, bytes, bits_per_second } => {
-                let datagram = self.datagrams.remove(&socket).context("no such UDP socket")?;
-                self.sources.insert(socket, Source::beat(datagram, bytes, bits_per_second));
-                Answer::Done
+                self.beat(socket, bytes, bits_per_second).map(done)?
             }
-            Order::Flood { socket, bytes } => {
-                let source = match self.streams.remove(&socket) {
-                    Some(stream) => Source::flood(stream, bytes)?,
-                    None => {
-                        let datagram = self.datagrams.remove(&socket);
-                        Source::flood(datagram.context("no such socket")?, bytes)?
-                    }
-                };
-                self.sources.insert(socket, source);
-                Answer::Done
-            }
+            Order::Flood { socket, bytes } => self.flood(socket, bytes).map(done)?,
             Order::Stop(id) => {
                 let source = self.sources.remove(&id).context("nothing is being sent there")?;
                 let (bytes, packets) = source.stop();
                 Answer::Sent { bytes, packets }
             }
-            Order::Hand { socket, to } => {
-                let stream = self.streams.remove(&socket).context("no such connection")?;
-                let child = myself(&["--heir", &to.uid.to_string(), &to.gid.to_string()])
-                    .stdin(Stdio::from(OwnedFd::from(stream)))
-                    .stdout(Stdio::null())
-                    .spawn()?;
-                let pid = child.id();
-                self.children.push(child);
-                Answer::Child(pid)
-            }
+            Order::Hand { socket, to } => Answer::Child(self.hand(socket, to)?),
             Order::Mailbox(name) => {
                 self.mailbox = Some(passing::mailbox(&name)?);
                 Answer::Done
             }
-            Order::Give { socket, to } => {
-                let stream = self.streams.get(&socket).context("no such connection")?;
-                passing::give(stream, &to)?;
-                Answer::Done
-            }
+            Order::Give { socket, to } => passing::give(self.connection(socket)?, &to).map(done)?,
             Order::Take => {
-                let stream = passing::take(self.mailbox.as_ref().context("no mailbox")?)?;
-                let id = self.next();
-                self.streams.insert(id, stream);
-                Answer::Socket(id)
+                let mailbox = self.mailbox.as_ref().context("no mailbox")?;
+                let stream = passing::take(mailbox)?;
+                self.connected(stream)
             }
-            Order::Tunnel { device, from, to } => {
-                tunnel::carry(&device, from, to)?;
-                Answer::Done
-            }
+            Order::Tunnel { device, from, to } => tunnel::carry(&device, from, to).map(done)?,
             Order::Ping { to, count, payload } => {
                 Answer::Replies(source::ping(to, count, payload)?)
             }
             Order::Probe { to, count, every_ms } => {
                 Answer::Rtts(source::probe(to, count, Duration::from_millis(every_ms))?)
             }
-            Order::Sink { proto, port } => {
-                self.sinks.open(proto, port)?;
-                Answer::Done
-            }
+            Order::Sink { proto, port } => self.sinks.open(proto, port).map(done)?,
             Order::Drain { socket, port } => {
                 let stream = self.streams.remove(&socket).context("no such connection")?;
                 self.sinks.drain(stream, port);
                 Answer::Done
             }
-            Order::Echo(port) => {
-                sink::echo(port)?;
-                Answer::Done
-            }
+            Order::Echo(port) => sink::echo(port).map(done)?,
             Order::Seen { proto, port } => {
                 Answer::Seen(self.sinks.seen(proto, port).context("no such sink")?)
             }
@@ -284,4 +207,79 @@ impl Stage {
         self.sockets += 1;
         SocketId(self.sockets)
     }
+
+    /// Keeps a connection that has just been made.
+    fn connected(&mut self, stream: TcpStream) -> Answer {
+        let id = self.next();
+        self.streams.insert(id, stream);
+        Answer::Socket(id)
+    }
+
+    fn listen(&mut self, at: SocketAddr) -> anyhow::Result<Answer> {
+        let id = self.next();
+        self.listeners.insert(id, TcpListener::bind(at)?);
+        Ok(Answer::Socket(id))
+    }
+
+    fn datagram(&mut self, to: SocketAddr) -> anyhow::Result<Answer> {
+        let socket = source::unbound(to)?;
+        socket.connect(to)?;
+        let id = self.next();
+        self.datagrams.insert(id, socket);
+        Ok(Answer::Socket(id))
+    }
+
+    fn connection(&self, socket: SocketId) -> anyhow::Result<&TcpStream> {
+        self.streams.get(&socket).context("no such connection")
+    }
+
+    fn pour(&mut self, socket: SocketId) -> anyhow::Result<()> {
+        let stream = self.streams.remove(&socket).context("no such connection")?;
+        self.sources.insert(socket, Source::pour(stream)?);
+        Ok(())
+    }
+
+    fn beat(&mut self, socket: SocketId, bytes: usize, bits_per_second: u64) -> anyhow::Result<()> {
+        let datagram = self.datagrams.remove(&socket).context("no such UDP socket")?;
+        self.sources.insert(socket, Source::beat(datagram, bytes, bits_per_second));
+        Ok(())
+    }
+
+    fn flood(&mut self, socket: SocketId, bytes: usize) -> anyhow::Result<()> {
+        let source = match self.streams.remove(&socket) {
+            Some(stream) => Source::flood(stream, bytes)?,
+            None => {
+                let datagram = self.datagrams.remove(&socket);
+                Source::flood(datagram.context("no such socket")?, bytes)?
+            }
+        };
+        self.sources.insert(socket, source);
+        Ok(())
+    }
+
+    /// Hands a connection to a child that becomes the account; the child's pid.
+    fn hand(&mut self, socket: SocketId, to: Account) -> anyhow::Result<u32> {
+        let stream = self.streams.remove(&socket).context("no such connection")?;
+        let child = myself(&["--heir", &to.uid.to_string(), &to.gid.to_string()])
+            .stdin(Stdio::from(OwnedFd::from(stream)))
+            .stdout(Stdio::null())
+            .spawn()?;
+        let pid = child.id();
+        self.children.push(child);
+        Ok(pid)
+    }
+}
+
+/// What an order is answered with that is to be obeyed and no more.
+fn done((): ()) -> Answer {
+    Answer::Done
+}
+
+/// Acts for the uid and for root in turn, so often, with a rest after each.
+fn flip(uid: u32, times: u32, rest_us: u64) -> anyhow::Result<()> {
+    for uid in (0..times).flat_map(|_| [uid, 0]) {
+        source::act(uid, Acting::Effective)?;
+        std::thread::sleep(Duration::from_micros(rest_us));
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use nix::unistd::{setgid, setgroups, setuid};
 
 use super::accounts::Account;
 use super::cell::myself;
-use super::source::unbound;
+use super::source::{nobody_listens, unbound};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
@@ -55,6 +55,7 @@ impl Attempt {
 
 const CONNECTIONS: usize = 300;
 const BLOCK: usize = 16_384;
+const A_BLOCK: [u8; BLOCK] = [0x5a; BLOCK];
 
 /// Beside what `libc` has: linux/udp.h.
 const UDP_SEGMENT: c_int = 103;
@@ -171,8 +172,6 @@ fn done(answer: isize) -> io::Result<usize> {
 }
 
 fn send(attempt: Attempt, to: SocketAddr) -> io::Result<()> {
-    let block = [0x5a; BLOCK];
-    let tcp = || TcpStream::connect(to);
     let udp = || -> io::Result<UdpSocket> {
         let socket = unbound(to)?;
         socket.connect(to)?;
@@ -180,104 +179,113 @@ fn send(attempt: Attempt, to: SocketAddr) -> io::Result<()> {
     };
     match attempt {
         Attempt::Priority | Attempt::Tos | Attempt::IpOptions | Attempt::OwnRoot => {
-            let mut stream = tcp()?;
-            match attempt {
-                Attempt::Priority => set(&stream, libc::SOL_SOCKET, libc::SO_PRIORITY, 6)?,
-                Attempt::Tos => set(&stream, libc::IPPROTO_IP, libc::IP_TOS, 0x10)?,
-                // Three that mean nothing, and the end.
-                Attempt::IpOptions => {
-                    set_bytes(&stream, libc::IPPROTO_IP, libc::IP_OPTIONS, &[1, 1, 1, 0])?;
-                }
-                _ => {}
-            }
-            forever(|| stream.write(&block).map(|_| ()))
+            with_an_option(attempt, TcpStream::connect(to)?)
         }
-        Attempt::Ping => {
-            let (family, protocol, kind) = match to.ip() {
-                IpAddr::V4(_) => (libc::AF_INET, libc::IPPROTO_ICMP, 8),
-                IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6, 128),
-            };
-            // SAFETY: a system call without pointers.
-            let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM, protocol) };
-            done(fd as isize)?;
-            // SAFETY: the kernel has just opened it for us alone.
-            let socket = UdpSocket::from(unsafe { OwnedFd::from_raw_fd(fd) });
-            let mut request = [0; 1_400];
-            request[0] = kind;
-            forever(|| socket.send_to(&request, to).map(|_| ()))
-        }
-        Attempt::SendFile => {
-            let stream = tcp()?;
-            let name = c"zeros";
-            // SAFETY: a name that ends with a zero.
-            let file = unsafe { libc::memfd_create(name.as_ptr(), 0) };
-            done(file as isize)?;
-            // SAFETY: as above, for a file of our own.
-            let file = unsafe { OwnedFd::from_raw_fd(file) };
-            nix::unistd::ftruncate(&file, 1 << 20)?;
-            forever(|| {
-                let mut offset: libc::off_t = 0;
-                let (out, from) = (stream.as_raw_fd(), file.as_raw_fd());
-                // SAFETY: the offset lives until the call is over.
-                done(unsafe { libc::sendfile(out, from, &raw mut offset, 1 << 20) }).map(|_| ())
-            })
-        }
-        Attempt::Splice => {
-            let stream = tcp()?;
-            let (read, write) = nix::unistd::pipe()?;
-            forever(|| {
-                nix::unistd::write(&write, &block)?;
-                let (from, out, none) = (read.as_raw_fd(), stream.as_raw_fd(), ptr::null_mut());
-                // SAFETY: no offsets are given.
-                done(unsafe { libc::splice(from, none, out, none, BLOCK, 0) }).map(|_| ())
-            })
-        }
-        Attempt::ZeroCopy => {
-            let stream = tcp()?;
-            set(&stream, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)?;
-            let fd = stream.as_raw_fd();
-            forever(|| {
-                // SAFETY: the block outlives the process's sending.
-                let sent =
-                    unsafe { libc::send(fd, block.as_ptr().cast(), BLOCK, libc::MSG_ZEROCOPY) };
-                // What has been sent is told in the error queue, which must not fill up.
-                let mut header: libc::msghdr =
-                    // SAFETY: all zeros is an empty message.
-                    unsafe { std::mem::zeroed() };
-                let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-                // SAFETY: the message has room for nothing, and nothing is written.
-                while unsafe { libc::recvmsg(fd, &raw mut header, flags) } >= 0 {}
-                done(sent).map(|_| ())
-            })
-        }
+        Attempt::Ping => pings(to),
+        Attempt::SendFile => from_a_file(&TcpStream::connect(to)?),
+        Attempt::Splice => from_a_pipe(&TcpStream::connect(to)?),
+        Attempt::ZeroCopy => without_copies(&TcpStream::connect(to)?),
         Attempt::UdpGso => {
             let socket = udp()?;
             set(&socket, libc::SOL_UDP, UDP_SEGMENT, 1_400)?;
-            forever(|| socket.send(&block[..14_000]).map(|_| ()))
+            forever(|| socket.send(&A_BLOCK[..14_000]).map(|_| ()))
         }
         Attempt::Fragments => {
             let socket = udp()?;
-            forever(|| socket.send(&block).map(|_| ()))
+            forever(|| socket.send(&A_BLOCK).map(|_| ()))
         }
-        Attempt::Connections => {
-            let mut streams = Vec::new();
-            for _ in 0..CONNECTIONS {
-                let stream = tcp()?;
-                stream.set_nonblocking(true)?;
-                streams.push(stream);
-            }
-            forever(|| {
-                for stream in &mut streams {
-                    match stream.write(&block) {
-                        Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
-                        _ => {}
-                    }
-                }
-                std::thread::sleep(std::time::Duration::from_millis(1));
-                Ok(())
-            })
-        }
+        Attempt::Connections => over_many_connections(to),
     }
+}
+
+fn with_an_option(attempt: Attempt, mut stream: TcpStream) -> io::Result<()> {
+    match attempt {
+        Attempt::Priority => set(&stream, libc::SOL_SOCKET, libc::SO_PRIORITY, 6)?,
+        Attempt::Tos => set(&stream, libc::IPPROTO_IP, libc::IP_TOS, 0x10)?,
+        // Three that mean nothing, and the end.
+        Attempt::IpOptions => {
+            set_bytes(&stream, libc::IPPROTO_IP, libc::IP_OPTIONS, &[1, 1, 1, 0])?;
+        }
+        _ => {}
+    }
+    forever(|| stream.write(&A_BLOCK).map(|_| ()))
+}
+
+fn pings(to: SocketAddr) -> io::Result<()> {
+    let (family, protocol, kind) = match to.ip() {
+        IpAddr::V4(_) => (libc::AF_INET, libc::IPPROTO_ICMP, 8),
+        IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6, 128),
+    };
+    // SAFETY: a system call without pointers.
+    let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM, protocol) };
+    done(fd as isize)?;
+    // SAFETY: the kernel has just opened it for us alone.
+    let socket = UdpSocket::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let mut request = [0; 1_400];
+    request[0] = kind;
+    forever(|| socket.send_to(&request, to).map(|_| ()))
+}
+
+fn from_a_file(stream: &TcpStream) -> io::Result<()> {
+    let name = c"zeros";
+    // SAFETY: a name that ends with a zero.
+    let file = unsafe { libc::memfd_create(name.as_ptr(), 0) };
+    done(file as isize)?;
+    // SAFETY: as above, for a file of our own.
+    let file = unsafe { OwnedFd::from_raw_fd(file) };
+    nix::unistd::ftruncate(&file, 1 << 20)?;
+    forever(|| {
+        let mut offset: libc::off_t = 0;
+        let (out, from) = (stream.as_raw_fd(), file.as_raw_fd());
+        // SAFETY: the offset lives until the call is over.
+        done(unsafe { libc::sendfile(out, from, &raw mut offset, 1 << 20) }).map(|_| ())
+    })
+}
+
+fn from_a_pipe(stream: &TcpStream) -> io::Result<()> {
+    let (read, write) = nix::unistd::pipe()?;
+    forever(|| {
+        nix::unistd::write(&write, &A_BLOCK)?;
+        let (from, out, none) = (read.as_raw_fd(), stream.as_raw_fd(), ptr::null_mut());
+        // SAFETY: no offsets are given.
+        done(unsafe { libc::splice(from, none, out, none, BLOCK, 0) }).map(|_| ())
+    })
+}
+
+fn without_copies(stream: &TcpStream) -> io::Result<()> {
+    set(stream, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)?;
+    let fd = stream.as_raw_fd();
+    forever(|| {
+        // SAFETY: the block outlives the process's sending.
+        let sent = unsafe { libc::send(fd, A_BLOCK.as_ptr().cast(), BLOCK, libc::MSG_ZEROCOPY) };
+        // What has been sent is told in the error queue, which must not fill up.
+        let mut header: libc::msghdr =
+            // SAFETY: all zeros is an empty message.
+            unsafe { std::mem::zeroed() };
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        // SAFETY: the message has room for nothing, and nothing is written.
+        while unsafe { libc::recvmsg(fd, &raw mut header, flags) } >= 0 {}
+        done(sent).map(|_| ())
+    })
+}
+
+fn over_many_connections(to: SocketAddr) -> io::Result<()> {
+    let mut streams = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let stream = TcpStream::connect(to)?;
+        stream.set_nonblocking(true)?;
+        streams.push(stream);
+    }
+    forever(|| {
+        for stream in &mut streams {
+            match stream.write(&A_BLOCK) {
+                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+                _ => {}
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        Ok(())
+    })
 }
 
 /// Until nobody reads his output; a full queue or buffer is tried again. A ping socket of IPv6
@@ -291,10 +299,7 @@ fn forever(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
             }
             other => other?,
         }
-        let mut out = libc::pollfd { fd: 1, events: 0, revents: 0 };
-        // SAFETY: one `pollfd`, which lives until the call is over.
-        unsafe { libc::poll(&raw mut out, 1, 0) };
-        if out.revents & libc::POLLERR != 0 {
+        if nobody_listens() {
             return Ok(());
         }
     }

@@ -19,6 +19,7 @@ use nix::unistd::{fchown, pause, setgid, setgroups, setresuid, setuid};
 use super::accounts::Account;
 use super::cell::myself;
 use super::ring::Ring;
+use super::source::nobody_listens;
 
 /// How he tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,11 +137,6 @@ fn wait() -> io::Result<()> {
 }
 
 fn play(trick: Trick, uid: u32, to: SocketAddr) -> anyhow::Result<()> {
-    let become_him = || {
-        setgroups(&[])?;
-        setgid(uid.into())?;
-        setuid(uid.into())
-    };
     match trick {
         // It becomes him later.
         Trick::Sibling => {}
@@ -148,64 +144,18 @@ fn play(trick: Trick, uid: u32, to: SocketAddr) -> anyhow::Result<()> {
             setgroups(&[])?;
             setresuid(uid.into(), uid.into(), 0.into())?;
         }
-        _ => become_him()?,
+        _ => become_him(uid)?,
     }
     match trick {
-        Trick::Ring => {
-            let ring = Ring::keep(TcpStream::connect(to)?)?;
-            wait()?;
-            say()?;
-            let block = [0x5a; 16_384];
-            while ring.send(&block).is_ok() && !is_alone() {}
-        }
-        Trick::OwnTable | Trick::EndedMain => {
-            let stream = TcpStream::connect(to)?.into_raw_fd();
-            let (ready, own) = mpsc::channel();
-            let (go, told) = mpsc::channel::<()>();
-            let sender = thread::spawn(move || {
-                if trick == Trick::OwnTable {
-                    unshare(CloneFlags::CLONE_FILES).expect("a table of its own");
-                }
-                // SAFETY: of this table's descriptor nobody else takes care.
-                let stream = unsafe { TcpStream::from_raw_fd(stream) };
-                ready.send(()).expect("the main thread waits");
-                if trick == Trick::EndedMain {
-                    wait().expect("an order");
-                } else {
-                    told.recv().expect("an order");
-                }
-                say().expect("somebody listens");
-                pour(&stream);
-            });
-            own.recv()?;
-            if trick == Trick::EndedMain {
-                // SAFETY: ends this thread only; nothing of its stack is used by the other.
-                unsafe { libc::syscall(libc::SYS_exit, 0) };
-            }
-            // SAFETY: this table's copy, which nobody uses any more.
-            drop(unsafe { OwnedFd::from_raw_fd(stream) });
-            wait()?;
-            go.send(())?;
-            let _ = sender.join();
-        }
-        Trick::InFlight => {
-            let (here, _there) = UnixDatagram::pair()?;
-            for full in full(to)? {
-                let (passed, data) = ([full.as_raw_fd()], [io::IoSlice::new(b"x")]);
-                let rights = [ControlMessage::ScmRights(&passed)];
-                let (fd, flags) = (here.as_raw_fd(), MsgFlags::empty());
-                sendmsg::<UnixAddr>(fd, &data, &rights, flags, None)?;
-            }
-            wait()?;
-            say()?;
-            pause();
-        }
+        Trick::Ring => through_a_ring(to),
+        Trick::OwnTable | Trick::EndedMain => from_another_thread(trick, to),
+        Trick::InFlight => in_flight(to),
         Trick::LeftQueued => {
             let full = full(to)?;
             // They outlive this process in the kernel alone.
             wait()?;
             drop(full);
-            say()?;
+            Ok(say()?)
         }
         Trick::RealUid => {
             let stream = TcpStream::connect(to)?;
@@ -213,7 +163,7 @@ fn play(trick: Trick, uid: u32, to: SocketAddr) -> anyhow::Result<()> {
             setresuid(0.into(), 0.into(), 0.into())?;
             setresuid(ANOTHER.into(), ANOTHER.into(), ANOTHER.into())?;
             say()?;
-            pour(&stream);
+            pour(&stream)
         }
         Trick::Subordinate => {
             unshare(CloneFlags::CLONE_NEWUSER)?;
@@ -221,23 +171,89 @@ fn play(trick: Trick, uid: u32, to: SocketAddr) -> anyhow::Result<()> {
             let stream = TcpStream::connect(to)?;
             fchown(&stream, Some(1.into()), None)?;
             say()?;
-            pour(&stream);
+            pour(&stream)
         }
-        Trick::Sibling => {
-            wait()?;
-            // SAFETY: this process has one thread, and so has its child.
-            let clone = |flags: i32| unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-            // As cron does: a child becomes the user, and runs what the user wants.
-            if clone(libc::SIGCHLD) != 0 {
-                pause();
-            }
-            become_him()?;
-            if clone(libc::SIGCHLD | libc::CLONE_PARENT) == 0 {
-                let stream = TcpStream::connect(to)?;
-                say()?;
-                pour(&stream);
-            }
+        Trick::Sibling => beside_his_parent(uid, to),
+    }
+}
+
+fn become_him(uid: u32) -> nix::Result<()> {
+    setgroups(&[])?;
+    setgid(uid.into())?;
+    setuid(uid.into())
+}
+
+fn through_a_ring(to: SocketAddr) -> anyhow::Result<()> {
+    let ring = Ring::keep(TcpStream::connect(to)?)?;
+    wait()?;
+    say()?;
+    let block = [0x5a; 16_384];
+    while ring.send(&block).is_ok() && !nobody_listens() {}
+    Ok(())
+}
+
+/// A second thread sends: from a table of descriptors of its own, or when the main thread has
+/// ended.
+fn from_another_thread(trick: Trick, to: SocketAddr) -> anyhow::Result<()> {
+    let stream = TcpStream::connect(to)?.into_raw_fd();
+    let (ready, own) = mpsc::channel();
+    let (go, told) = mpsc::channel::<()>();
+    let sender = thread::spawn(move || {
+        if trick == Trick::OwnTable {
+            unshare(CloneFlags::CLONE_FILES).expect("a table of its own");
         }
+        // SAFETY: of this table's descriptor nobody else takes care.
+        let stream = unsafe { TcpStream::from_raw_fd(stream) };
+        ready.send(()).expect("the main thread waits");
+        if trick == Trick::EndedMain {
+            wait().expect("an order");
+        } else {
+            told.recv().expect("an order");
+        }
+        say().expect("somebody listens");
+        pour(&stream)
+    });
+    own.recv()?;
+    if trick == Trick::EndedMain {
+        // SAFETY: ends this thread only; nothing of its stack is used by the other.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+    // SAFETY: this table's copy, which nobody uses any more.
+    drop(unsafe { OwnedFd::from_raw_fd(stream) });
+    wait()?;
+    go.send(())?;
+    let _ = sender.join();
+    Ok(())
+}
+
+/// Full connections that nobody holds but a message that nobody takes.
+fn in_flight(to: SocketAddr) -> anyhow::Result<()> {
+    let (here, _there) = UnixDatagram::pair()?;
+    for full in full(to)? {
+        let (passed, data) = ([full.as_raw_fd()], [io::IoSlice::new(b"x")]);
+        let rights = [ControlMessage::ScmRights(&passed)];
+        let (fd, flags) = (here.as_raw_fd(), MsgFlags::empty());
+        sendmsg::<UnixAddr>(fd, &data, &rights, flags, None)?;
+    }
+    wait()?;
+    say()?;
+    pause();
+    Ok(())
+}
+
+fn beside_his_parent(uid: u32, to: SocketAddr) -> anyhow::Result<()> {
+    wait()?;
+    // SAFETY: this process has one thread, and so has its child.
+    let clone = |flags: i32| unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    // As cron does: a child becomes the user, and runs what the user wants.
+    if clone(libc::SIGCHLD) != 0 {
+        pause();
+    }
+    become_him(uid)?;
+    if clone(libc::SIGCHLD | libc::CLONE_PARENT) == 0 {
+        let stream = TcpStream::connect(to)?;
+        say()?;
+        pour(&stream);
     }
     Ok(())
 }
@@ -256,16 +272,8 @@ fn full(to: SocketAddr) -> io::Result<Vec<TcpStream>> {
         .collect()
 }
 
-/// Whether nobody reads his output any more.
-fn is_alone() -> bool {
-    let mut out = libc::pollfd { fd: 1, events: 0, revents: 0 };
-    // SAFETY: one `pollfd`, which lives until the call is over.
-    unsafe { libc::poll(&raw mut out, 1, 0) };
-    out.revents & libc::POLLERR != 0
-}
-
-fn pour(mut stream: &TcpStream) {
+fn pour(mut stream: &TcpStream) -> ! {
     let block = [0x5a; 16_384];
-    while stream.write(&block).is_ok() && !is_alone() {}
-    std::process::exit(0);
+    while stream.write(&block).is_ok() && !nobody_listens() {}
+    std::process::exit(0)
 }

@@ -259,3 +259,11 @@ fn pour(mut stream: &TcpStream, enough: &dyn Fn(u64) -> bool) -> u64 {
     }
     sent
 }
+
+/// Whether nobody reads this process's output any more.
+pub fn nobody_listens() -> bool {
+    let mut out = nix::libc::pollfd { fd: 1, events: 0, revents: 0 };
+    // SAFETY: one `pollfd`, which lives until the call is over.
+    unsafe { nix::libc::poll(&raw mut out, 1, 0) };
+    out.revents & nix::libc::POLLERR != 0
+}

@@ -177,13 +177,17 @@ impl Draft {
                 let rule = self.random_rule(numbers);
                 self.rules.insert(at, rule);
             }
-            _ => match numbers.below(3) {
-                0 => self.rules.reverse(),
-                1 if !self.rules.is_empty() => {
-                    self.rules.remove(numbers.index(self.rules.len()));
-                }
-                _ => self.rules.truncate(5),
-            },
+            _ => self.reorder_rules(numbers),
+        }
+    }
+
+    fn reorder_rules(&mut self, numbers: &mut Numbers) {
+        match numbers.below(3) {
+            0 => self.rules.reverse(),
+            1 if !self.rules.is_empty() => {
+                self.rules.remove(numbers.index(self.rules.len()));
+            }
+            _ => self.rules.truncate(5),
         }
     }
 

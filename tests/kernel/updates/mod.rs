@@ -24,6 +24,7 @@ use crate::support::command::run;
 use crate::support::harness::{BUDGET, On, Place, Test};
 use crate::support::orders::{Order, Proto};
 use crate::support::program::{classid, policy, shaper};
+use crate::support::settings::setting;
 use crate::support::world::{Family, Stream, World};
 use draft::{Draft, Random};
 use ledger::Ledger;
@@ -211,8 +212,21 @@ fn edit_under_traffic(sharding: Sharding) -> u32 {
     sleep(Duration::from_millis(500));
     ledger.read();
     assert!(ledger.wrong.is_empty(), "{:#?}", ledger.wrong);
+    all_arrived(&mut world, &streams, sent, &mut ledger);
+    for (user, id) in stay {
+        let counted = ledger.packets().get(user).copied();
+        assert_eq!(ledger.packets_in(&id, user), counted, "{user} stayed");
+    }
+    let root = run("tc -s qdisc show dev up0 root");
+    assert!(root.contains("direct_packets_stat 0 "), "{root}");
+    shaper(&["plan", "--exit-code", &policy(&draft.text())]).exits(0);
+    swaps
+}
+
+/// Every packet of every sender came, once, and was counted in a class of its sender's.
+fn all_arrived(world: &mut World, streams: &[Stream; 6], sent: [u64; 6], ledger: &mut Ledger) {
     let counted = ledger.packets();
-    for ((sender, stream), sent) in SENDERS.iter().zip(&streams).zip(sent) {
+    for ((sender, stream), sent) in SENDERS.iter().zip(streams).zip(sent) {
         let seen = world.far.seen(Proto::Udp, stream.port);
         let numbers = &seen.senders[&sender.account.uid];
         let arrived = numbers.packets - numbers.duplicates;
@@ -226,13 +240,6 @@ fn edit_under_traffic(sharding: Sharding) -> u32 {
         assert_eq!((sent - arrived, numbers.duplicates), (0, 0), "{}", sender.name);
         assert_eq!(counted.get(sender.name), Some(&sent), "what {}'s classes sent", sender.name);
     }
-    for (user, id) in stay {
-        assert_eq!(ledger.packets_in(&id, user), counted.get(user).copied(), "{user} stayed");
-    }
-    let root = run("tc -s qdisc show dev up0 root");
-    assert!(root.contains("direct_packets_stat 0 "), "{root}");
-    shaper(&["plan", "--exit-code", &policy(&draft.text())]).exits(0);
-    swaps
 }
 
 /// Whether a root's filter was replaced because the first shard came or the last one went.
@@ -254,8 +261,7 @@ fn edits() -> u32 {
 }
 
 fn seed() -> u64 {
-    let given = std::env::var("SHAPER_SEED").ok().and_then(|seed| seed.parse().ok());
-    given.unwrap_or_else(|| Micros::now().0)
+    setting("SHAPER_SEED").unwrap_or_else(|| Micros::now().0)
 }
 
 fn minor(id: &str) -> u16 {
