@@ -6,7 +6,7 @@ use super::{InTheWay, Intent, Meaning, Neighbour, Refusal};
 use crate::facts::{Observation, RootQdisc};
 use crate::model::Model;
 use crate::policy::LinkRef;
-use crate::tree::{KernelState, LinkName, Mark};
+use crate::tree::{Filter, KernelState, LinkName, Mark, Tag};
 use crate::units::{ClassId, Rate};
 
 /// Above this rate (10 Gbit) one HTB for the whole link may be what limits it.
@@ -79,6 +79,12 @@ impl Intent {
                 }
                 desired.trees.insert(port.clone(), tree.clone());
             }
+        }
+        // What a program there looks up stays as well, also where no other link has one.
+        let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
+        let mut filters = desired.trees.values().flat_map(|tree| tree.filters.values());
+        if desired.owners.is_none() && filters.any(decides) {
+            desired.owners.clone_from(&seen.owners);
         }
     }
 

@@ -26,7 +26,7 @@ use crate::model::{Asked, Model};
 use crate::netlink::bpf_name;
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Kind, LinkRef, Policy};
-use crate::tree::{Classifier, Filter, KernelState, LinkName, MapIds, Owner};
+use crate::tree::{Classifier, Filter, KernelState, LinkName, Owner, Pref};
 use crate::units::ClassId;
 
 /// What somebody wants of a host: a policy, and how it is to be read in this run.
@@ -182,7 +182,7 @@ impl Intent {
         }
         // Whoever may change nothing cannot read them, and else they are replaced.
         if meaning.facts().lacks.is_some() {
-            take_as_read(&mut meaning.observation, &desired);
+            take_as_read(&mut meaning.observation, &mut desired);
         }
         let observation = &meaning.observation;
         let mut plan = diff(&observation.state, &desired, &observation.foreign);
@@ -240,17 +240,23 @@ impl Meaning {
 }
 
 /// Programs of rules that this process may not read, but whose names are those of programs that are
-/// desired, count as these.
-fn take_as_read(observation: &mut Observation, desired: &KernelState) {
+/// desired, count as these, where they stand.
+fn take_as_read(observation: &mut Observation, desired: &mut KernelState) {
     for ((port, pref), name) in std::mem::take(&mut observation.unread.rules) {
-        let wanted = desired.trees.get(&port).and_then(|tree| tree.filters.get(&pref));
-        let Some(filter @ Filter::Program(program)) = wanted else { continue };
-        let parsed: Option<(_, _, Option<MapIds>)> = bpf_name::parse_rules(&name);
-        if let Some((_, ids, asked)) = parsed
-            && bpf_name::print_rules(program, ids, asked) == name
-            && let Some(tree) = observation.state.trees.get_mut(&port)
-        {
-            tree.filters.insert(pref, filter.clone());
+        let Some((_, ids, asked)) = bpf_name::parse_rules(&name) else { continue };
+        let (Some(seen), Some(wanted)) =
+            (observation.state.trees.get_mut(&port), desired.trees.get_mut(&port))
+        else {
+            continue;
+        };
+        let is_named = |at: &Pref| match wanted.filters.get(at) {
+            Some(Filter::Program(program)) => bpf_name::print_rules(program, ids, asked) == name,
+            _ => false,
+        };
+        let at = Pref::PROGRAM.into_iter().find(is_named);
+        if let Some(filter) = at.and_then(|at| wanted.filters.remove(&at)) {
+            wanted.filters.insert(pref, filter.clone());
+            seen.filters.insert(pref, filter);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Decisions on stated hosts: no kernel, no seconds.
 
 mod accounts;
+mod generated;
+mod kernel;
+mod links;
 
 use super::*;
 use crate::facts::{Account, Features, Helpers, RootQdisc};

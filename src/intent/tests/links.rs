@@ -1,0 +1,203 @@
+//! Which links are shaped, and which stay as they stand.
+
+use super::*;
+use crate::tree::Mark;
+
+const POLICY: &str = "links: {eth0: 100mbit}\nusers: {ann: 10mbit}\n";
+
+fn foreign(r2q: Option<u32>) -> RootQdisc {
+    let (kind, handle) = ("htb".to_string(), ClassId(0x8001_0000));
+    RootQdisc::Foreign { kind, handle, r2q, options: Vec::new() }
+}
+
+fn with_root(root: RootQdisc) -> Observation {
+    let mut seen = host();
+    seen.facts.links.get_mut(&name("eth0")).unwrap().root = root;
+    seen
+}
+
+fn refused(intent: &Intent, seen: Observation) -> Refusal {
+    match resolve(intent, seen) {
+        Err(refusal) => refusal,
+        Ok(resolved) => panic!("this was planned:\n{}", resolved.plan),
+    }
+}
+
+#[test]
+fn every_root_is_judged_in_every_way() {
+    let other = Mark::for_instance("other").0;
+    let mq = RootQdisc::Kernel { kind: "mq".to_string() };
+    let roots = [
+        (RootQdisc::Kernel { kind: "fq_codel".to_string() }, false),
+        (mq, false),
+        (foreign(None), true),
+        (foreign(Some(10)), true),
+        (foreign(Some(other)), true),
+    ];
+    for (root, is_in_the_way) in roots {
+        for bits in 0..8 {
+            let [takeover, reclaimed, lenient] = [1, 2, 4].map(|bit| bits & bit != 0);
+            let mut intent = intent(POLICY);
+            intent.options.takeover = takeover;
+            intent.options.absent_links = lenient;
+            intent.reclaimed.extend(reclaimed.then_some(2));
+            let case = format!("{root:?}, takeover {takeover}, {reclaimed}, lenient {lenient}");
+            let outcome = resolve(&intent, with_root(root.clone()));
+            match (is_in_the_way && !takeover && !reclaimed, lenient) {
+                (false, _) => {
+                    let desired = outcome.unwrap_or_else(|why| panic!("{case}: {why}")).desired;
+                    assert_eq!(desired.trees.len(), 1, "{case}");
+                }
+                (true, false) => {
+                    assert!(matches!(outcome, Err(Refusal::InTheWay(_))), "{case}");
+                }
+                // The link that is passed over may be another instance's.
+                (true, true) => match outcome {
+                    Err(Refusal::OtherInstance { .. }) => panic!("{case}"),
+                    Err(why) => panic!("{case}: {why}"),
+                    Ok(Resolved { meaning, desired, plan }) => {
+                        assert_eq!(meaning.in_the_way, [2].into(), "{case}");
+                        assert!(desired.trees.is_empty(), "{case}");
+                        assert!(!meaning.warnings.is_empty(), "{case}");
+                        let links = plan.steps.iter().filter_map(|it| it.step.link());
+                        assert_eq!(links.count(), 0, "{case}");
+                    }
+                },
+            }
+        }
+    }
+}
+
+#[test]
+fn many_queues_are_in_the_way_only_beyond_what_one_lock_carries() {
+    let mq = || with_root(RootQdisc::Kernel { kind: "mq".to_string() });
+    let at = |rate: &str| {
+        let mut seen = mq();
+        seen.facts.links.get_mut(&name("eth0")).unwrap().speed = "100gbit".parse().ok();
+        resolve(&intent(&format!("links: {{eth0: {rate}}}\n")), seen)
+    };
+    assert!(at("10gbit").is_ok());
+    assert!(matches!(at("10001mbit"), Err(Refusal::InTheWay(InTheWay::Queues { .. }))));
+}
+
+#[test]
+fn another_instance_is_named_by_its_mark_where_its_directory_is_seen() {
+    let mut seen = with_root(foreign(Some(Mark::for_instance("other").0)));
+    let said = |seen: &Observation| refused(&intent(POLICY), seen.clone()).to_string();
+    assert!(said(&seen).starts_with("another instance of shaper shapes eth0: "));
+    assert!(said(&seen).contains("--cgroup NAME"));
+    seen.neighbours = ["docker".to_string(), "other".to_string()].into();
+    assert!(said(&seen).starts_with("the instance `other` of shaper shapes eth0: "));
+    assert!(said(&seen).contains("(shaper clear --cgroup other)"));
+}
+
+#[test]
+fn there_is_one_instance_in_a_namespace() {
+    let mut seen = host();
+    let eth1 = seen.facts.links.get_mut(&name("eth1")).unwrap();
+    eth1.root = foreign(Some(Mark::for_instance("other").0));
+    for takeover in [false, true] {
+        let mut intent = intent(POLICY);
+        intent.options.takeover = takeover;
+        let refusal = refused(&intent, seen.clone());
+        assert!(matches!(refusal, Refusal::OtherInstance { .. }), "{refusal}");
+    }
+    // Anybody else's root on a link that the policy does not name is nobody's business.
+    seen.facts.links.get_mut(&name("eth1")).unwrap().root = foreign(Some(10));
+    resolved(&intent(POLICY), seen);
+}
+
+const TWO: &str = "links: {eth0: 100mbit, eth1: 100mbit}\nusers: {ann: 10mbit, bob: 20mbit}\n";
+
+#[test]
+fn a_held_link_stays_as_it_stands_and_the_others_do_not() {
+    let mut intent = intent(TWO);
+    let mut seen = shaped(&intent, &[]);
+    for link in ["eth0", "eth1"] {
+        let tree = seen.state.trees.get_mut(&name(link).egress()).unwrap();
+        tree.filters.clear();
+    }
+    intent.held.insert(name("eth0"));
+    let then = resolved(&intent, seen.clone());
+    let touched: BTreeSet<&LinkName> =
+        then.plan.steps.iter().filter_map(|planned| planned.step.link()).collect();
+    assert_eq!(touched, [&name("eth1")].into());
+    // Somebody took its root: it is not made again.
+    seen.state.trees.remove(&name("eth0").egress());
+    seen.facts.links.get_mut(&name("eth0")).unwrap().root =
+        RootQdisc::Kernel { kind: "noqueue".to_string() };
+    let then = resolved(&intent, seen);
+    assert!(then.plan.steps.iter().all(|planned| planned.step.link() != Some(&name("eth0"))));
+}
+
+#[test]
+fn a_class_on_a_held_link_keeps_its_owner_though_the_line_is_gone() {
+    let first = intent(TWO);
+    let seen = shaped(&first, &[]);
+    let mut without_bob = intent("links: {eth0: 100mbit, eth1: 100mbit}\nusers: {ann: 10mbit}\n");
+    let bob = claim("user/bob");
+    let retired = resolved(&without_bob, seen.clone());
+    assert!(!retired.desired.claims.contains_key(&bob), "it is retired");
+    without_bob.held.insert(name("eth0"));
+    let then = resolved(&without_bob, seen.clone());
+    let classid = seen.state.claims[&bob];
+    let owners = then.desired.claims.values().filter(|id| **id == classid);
+    assert_eq!(owners.count(), 1, "a class has one owner");
+    assert!(then.desired.trees[&name("eth0").egress()].classes.contains_key(&classid));
+}
+
+#[test]
+fn while_auto_finds_no_link_what_stands_stays() {
+    let mut intent = intent("links: {auto: 100mbit}\nusers: {ann: 10mbit}\n");
+    let mut seen = shaped(&intent, &[]);
+    assert!(seen.state.trees.contains_key(&name("eth0").egress()));
+    seen.facts.links.get_mut(&name("eth0")).unwrap().default_route_v4 = None;
+    assert!(matches!(refused(&intent, seen.clone()), Refusal::Policy(_)));
+    intent.options.absent_links = true;
+    let then = resolved(&intent, seen.clone());
+    assert!(then.plan.is_empty(), "{}", then.plan);
+    // The way out comes back by another link, where nothing stands: it moves there.
+    seen.facts.links.get_mut(&name("eth1")).unwrap().default_route_v4 = Some(1);
+    let then = resolved(&intent, seen);
+    assert!(then.desired.trees.contains_key(&name("eth1").egress()));
+}
+
+#[test]
+fn a_link_that_was_fit_is_taken_to_be_so_still() {
+    let mut intent = intent("links: {eth0: , eth1: 100mbit}\nusers: {ann: 10mbit}\n");
+    let seen = shaped(&intent, &[]);
+    let mut without_speed = seen.clone();
+    without_speed.facts.links.get_mut(&name("eth0")).unwrap().speed = None;
+    assert!(matches!(refused(&intent, without_speed.clone()), Refusal::Policy(_)));
+    intent.options.absent_links = true;
+    intent.good = resolved(&intent, seen).meaning.good_links();
+    let then = resolved(&intent, without_speed);
+    assert!(then.plan.is_empty(), "{}", then.plan);
+    assert!(!then.meaning.warnings.is_empty(), "it is said");
+}
+
+#[test]
+fn a_new_link_that_is_unfit_keeps_no_other_from_being_shaped() {
+    let mut intent = intent("links: {eth0: , eth1: 100mbit}\nusers: {ann: 10mbit}\n");
+    let mut seen = host();
+    seen.facts.links.get_mut(&name("eth0")).unwrap().speed = None;
+    assert!(matches!(refused(&intent, seen.clone()), Refusal::Policy(_)));
+    intent.options.absent_links = true;
+    let then = resolved(&intent, seen);
+    assert_eq!(then.desired.trees.keys().collect::<Vec<_>>(), [&name("eth1").egress()]);
+    let said = then.meaning.warnings.iter().any(|it| it.message.ends_with("it is passed over"));
+    assert!(said, "{:?}", then.meaning.warnings);
+}
+
+#[test]
+fn where_no_link_is_there_the_policy_is_mistaken() {
+    let mut none = host();
+    none.facts.links.clear();
+    let mut wanted = intent(TWO);
+    assert!(matches!(refused(&wanted, none.clone()), Refusal::Policy(_)));
+    let mut one = host();
+    one.facts.links.remove(&name("eth0"));
+    assert_eq!(resolved(&wanted, one).desired.trees.len(), 1);
+    wanted.options.absent_links = true;
+    assert!(resolved(&wanted, none).desired.trees.is_empty());
+}
