@@ -33,9 +33,11 @@ pub enum Failure {
 /// What was refused, to which step, and how things stand.
 #[derive(Debug)]
 pub struct Refusal {
+    /// A sentence, without the step.
     pub message: String,
     /// In tc words.
     pub step: Option<String>,
+    /// The kernel's number for it, positive.
     pub errno: Option<i32>,
 }
 
@@ -53,6 +55,7 @@ fn commands(failed: &Failed, paths: &Paths) -> String {
 }
 
 impl Failure {
+    /// A refusal that no step caused.
     pub fn refused(message: impl ToString) -> Failure {
         Failure::Refused(Box::new(Refusal {
             message: message.to_string(),
@@ -98,6 +101,7 @@ impl Failure {
         text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_string()
     }
 
+    /// As README.md lists them.
     pub fn exit_status(&self) -> u8 {
         match self {
             Failure::Policy(_) | Failure::Usage(_) => 2,

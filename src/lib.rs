@@ -13,7 +13,6 @@ pub mod text;
 
 pub mod units;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod tree;
 
 pub mod facts;
@@ -21,7 +20,6 @@ pub mod facts;
 #[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod policy;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod model;
 
 pub mod classify;
@@ -39,13 +37,10 @@ pub mod intent;
 
 pub mod sys;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod cgroup;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod process;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod accounts;
 
 #[allow(missing_docs, reason = "not all has its unit yet")]
@@ -53,7 +48,6 @@ pub mod host;
 
 pub mod status;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod failure;
 
 #[allow(missing_docs, reason = "not all has its unit yet")]

@@ -322,6 +322,125 @@ fn neither_tc_nor_ip_is_started() {
     }
 }
 
+const TEXTS: [(&str, &str); 2] = [
+    ("ARCHITECTURE.md", include_str!("../ARCHITECTURE.md")),
+    ("README.md", include_str!("../README.md")),
+];
+
+/// What stands between backticks in a text, outside its blocks of code.
+fn quoted(text: &str) -> Vec<String> {
+    let prose: Vec<&str> = text.split("```").step_by(2).collect();
+    let prose = prose.join("\n");
+    let spans = prose.split('`').skip(1).step_by(2);
+    spans.map(|span| span.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// Whether a word is declared in a source text: an item, a variant or a field.
+fn declares(text: &str, word: &str) -> bool {
+    let after = |line: &str, start: &str| {
+        line.strip_prefix(start)
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    let items = [
+        "fn",
+        "const fn",
+        "unsafe fn",
+        "struct",
+        "enum",
+        "trait",
+        "type",
+        "const",
+        "static",
+        "mod",
+    ];
+    text.lines().any(|line| {
+        let line = line.trim_start();
+        let shown = ["pub(crate) ", "pub(super) ", "pub "];
+        let line = shown.iter().find_map(|shown| line.strip_prefix(shown)).unwrap_or(line);
+        after(line, word) || items.iter().any(|item| after(line, &format!("{item} {word}")))
+    })
+}
+
+/// What is wrong with a name of code in backticks; `None`: it exists, or is no name of code.
+fn missing(span: &str, files: &[File], rooms: &[String]) -> Option<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphabetic())
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    if span.ends_with(".rs") && !span.contains([' ', '*']) {
+        let there = root.join(span).exists() || root.join("src").join(span).exists();
+        return (!there).then(|| format!("no file {span}"));
+    }
+    let path = span.split(['(', ' ']).next().unwrap_or_default();
+    let words: Vec<&str> = path.split("::").collect();
+    if words.len() < 2 || !words.iter().all(|word| is_word(word)) {
+        return None;
+    }
+    let of_room = |file: &&File| file.room() == Some(words[0]);
+    let (texts, words): (Vec<&File>, _) = match rooms.iter().any(|room| room == words[0]) {
+        true => (files.iter().filter(of_room).collect(), &words[1..]),
+        false => (files.iter().collect(), &words[..]),
+    };
+    let known = |word: &str| {
+        let is_module = |file: &&File| {
+            file.path.components().any(|part| {
+                let part = part.as_os_str().to_str().unwrap_or_default();
+                part == word || part.strip_suffix(".rs") == Some(word)
+            })
+        };
+        texts.iter().any(is_module) || texts.iter().any(|file| declares(&file.text, word))
+    };
+    let unknown = words.iter().find(|word| !known(word))?;
+    Some(format!("`{span}`: no {unknown}"))
+}
+
+/// A stranger finds everything that the map names.
+#[test]
+fn what_the_map_names_exists() {
+    let files = files();
+    let rooms = rooms(&files);
+    let spans = quoted(TEXTS[0].1);
+    assert!(spans.len() > 100, "{} names were read", spans.len());
+    let wrong: Vec<String> =
+        spans.iter().filter_map(|span| missing(span, &files, &rooms)).collect();
+    assert!(wrong.is_empty(), "ARCHITECTURE.md: {}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_the_map_sees_what_is_not_there() {
+    let files = files();
+    let rooms = rooms(&files);
+    let is_missing = |span: &str| missing(span, &files, &rooms).is_some();
+    for there in ["plan::diff", "desired/rates.rs", "tests/rooms.rs", "tree::Port { link }", "1:10"]
+    {
+        assert!(!is_missing(there), "{there}");
+    }
+    for gone in ["plan::no_such_item", "desired/no_such_file.rs", "tree::Port::no_such_field"] {
+        assert!(is_missing(gone), "{gone}");
+    }
+    assert_eq!(quoted("a `b c` d\n```\n`e`\n```\n`f\ng`"), ["b c", "f g"]);
+}
+
+/// A table's row is one line to Markdown, and rustfmt keeps code to the same width.
+#[test]
+fn no_line_is_beyond_100_columns() {
+    let mut wrong = Vec::new();
+    for (name, text) in TEXTS {
+        let long = text.lines().enumerate().filter(|(_, line)| line.chars().count() > 100);
+        let long = long.filter(|(_, line)| !line.starts_with('|'));
+        wrong.extend(long.map(|(number, _)| format!("{name}:{}", number + 1)));
+    }
+    for file in files() {
+        let text = fs::read_to_string(Path::new(SOURCE).join(&file.path)).unwrap();
+        let comments = text.lines().enumerate();
+        let comments = comments.filter(|(_, line)| line.trim_start().starts_with("//"));
+        let long = comments.filter(|(_, line)| line.chars().count() > 100);
+        wrong.extend(long.map(|(number, _)| format!("src/{}:{}", file.path.display(), number + 1)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_reader_of_this_test_sees_every_way_to_name_a_room() {
     let file = |path: &str, text: &str| File {

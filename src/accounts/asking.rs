@@ -71,11 +71,13 @@ pub enum How {
 /// in [`Accounts::unavailable`].
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
+    /// fork(2) or pipe(2) failed.
     #[error("cannot start a child that asks: {0}")]
     NoChild(#[source] io::Error),
     /// Its child ended, or was killed, before it had said all.
     #[error("the one who asked it ended: {0}")]
     Ended(#[source] serde_json::Error),
+    /// The child was killed after so long.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
 }

@@ -20,8 +20,8 @@ const PASSWD: &str = "/etc/passwd";
 
 /// Asks NSS. What it could not answer is in no map, and `unavailable` says why; what it says does
 /// not exist is `None` in `by_name` and `groups`, and a uid that no account has is in `absent`.
-/// `subuid` is the path of [`super::SUBUID`]; one that cannot be read is a file without lines, since most
-/// hosts need none.
+/// `subuid` is the path of [`super::SUBUID`]; one that cannot be read is a file without lines,
+/// since most hosts need none.
 pub(super) fn lookup(question: Question, subuid: &Path) -> Accounts {
     let Question { names, groups, uids, running, without_groups, all_subuids } = question;
     let local = local();

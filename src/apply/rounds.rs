@@ -126,8 +126,8 @@ impl Run<'_, '_> {
     /// A step was refused, or its result is not to be seen. What the look said may not be so any
     /// more: another look, and another plan from there. The trouble itself where that says the same
     /// as before and the kernel does not contradict it, or has done so too often. A tree that this
-    /// run made and that is to be made again contradicts it too: without the root that somebody took
-    /// away meanwhile, a class or filter below it is refused by EINVAL.
+    /// run made and that is to be made again contradicts it too: without the root that somebody
+    /// took away meanwhile, a class or filter below it is refused by EINVAL.
     fn another_look(
         &mut self,
         trouble: Trouble,

@@ -46,6 +46,7 @@ impl Instance {
         make_directory(&path.join(format!("{hash:016x}")))
     }
 
+    /// Whether the policy with this hash was taken back, because nobody confirmed it.
     pub fn is_reverted(&self, hash: u64) -> bool {
         self.root().join(REVERTED).join(format!("{hash:016x}")).is_dir()
     }

@@ -29,6 +29,7 @@ const CONTROLLERS: &str = "/proc/cgroups";
 /// A mounted `net_cls` hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
+    /// Where it is mounted: its root, in which whoever is placed nowhere sits.
     pub path: PathBuf,
 }
 
@@ -88,6 +89,7 @@ fn refusal(errno: Errno, at: &Path, together: &[&str]) -> Error {
 /// What came of [`unmount`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unmounted {
+    /// It was unmounted, and a mount point that we made is gone.
     Done,
     /// It is not mounted at that path: none of our making.
     NotOurs,

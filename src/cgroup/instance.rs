@@ -38,6 +38,7 @@ pub struct Instance {
 /// What came of moving a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
+    /// Its pid was written, and it sits there now.
     Moved,
     /// It ended before it could be moved.
     Dead,
@@ -51,6 +52,7 @@ impl Instance {
         Instance { root }
     }
 
+    /// Its directory below the hierarchy's root.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -60,6 +62,7 @@ impl Instance {
         self.root.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// Where the claim's directory is, or would be.
     pub fn directory(&self, claim: &Claim) -> PathBuf {
         self.root.join(claim.to_string())
     }

@@ -28,34 +28,86 @@ pub use namespace::named_after;
 /// What can go wrong in the hierarchy. Each says the path and, for a write, the data.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A system call on a file or directory failed.
     #[error("cannot {verb} {}: {source}", path.display())]
-    Io { verb: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        /// What was tried: `read`, `make`, `lock`.
+        verb: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// write(2) into a file of a cgroup failed.
     #[error("cannot write {data} to {}: {source}", path.display())]
-    Write { data: String, path: PathBuf, source: io::Error },
+    Write {
+        /// What was to be written.
+        data: String,
+        /// Into which file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel took a number and keeps another.
     #[error("wrote {data} to {}, but it reads back as `{found}`", path.display())]
-    ReadBack { data: String, path: PathBuf, found: String },
+    ReadBack {
+        /// What was written.
+        data: String,
+        /// Into which file.
+        path: PathBuf,
+        /// What it has now.
+        found: String,
+    },
+    /// A directory cannot go, because it is not empty.
     #[error("cannot remove {}: it still has {what}", path.display())]
-    Occupied { path: PathBuf, what: String },
+    Occupied {
+        /// Which one.
+        path: PathBuf,
+        /// What is in it: `processes`, or the name of a directory.
+        what: String,
+    },
+    /// Another run has the instance's lock, and has kept it for as long as was waited.
     #[error("another run holds the lock on {}", path.display())]
-    Locked { path: PathBuf },
+    Locked {
+        /// The directory that is locked.
+        path: PathBuf,
+    },
+    /// `net_cls` was switched off when the kernel booted.
     #[error(
         "cannot mount net_cls at {}: the kernel was started with `cgroup_no_v1`, which switches \
          it off; take `net_cls` (or `all`) off that parameter and boot again",
         at.display()
     )]
-    Disabled { at: PathBuf },
+    Disabled {
+        /// Where it was to be mounted.
+        at: PathBuf,
+    },
+    /// It was mounted as the run began, and somebody unmounted it.
     #[error("the net_cls hierarchy is mounted nowhere any more")]
     NotMounted,
+    /// The kernel was built without it.
     #[error("this kernel has no net_cls (CONFIG_CGROUP_NET_CLASSID)")]
     NoNetCls,
+    /// `net_cls` is in one hierarchy with other controllers, which a mount must name too.
     #[error(
         "cannot mount net_cls at {}: its hierarchy is tied to {with}, and is not mounted where it \
          can be seen from here; mount it with `mount -t cgroup -o {options} net_cls {}`",
         at.display(), at.display()
     )]
-    Paired { at: PathBuf, with: String, options: String },
+    Paired {
+        /// Where it was to be mounted.
+        at: PathBuf,
+        /// The other controllers.
+        with: String,
+        /// What the mount must say.
+        options: String,
+    },
+    /// Our own mount point is somebody else's.
     #[error("cannot mount net_cls at {}: something else is mounted there", at.display())]
-    MountPointTaken { at: PathBuf },
+    MountPointTaken {
+        /// Which directory.
+        at: PathBuf,
+    },
 }
 
 impl Error {

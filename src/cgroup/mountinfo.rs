@@ -8,14 +8,18 @@ use std::path::{Path, PathBuf};
 /// One line of mountinfo: what we need of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// The mount's number (proc(5), `mountinfo`, field 1).
     pub id: u32,
+    /// The number of the mount that it is on.
     pub parent: u32,
     /// The directory of the file system that is mounted: `/`, except for bind mounts and mounts
     /// made in a cgroup namespace.
     pub root: PathBuf,
+    /// Where it is mounted, as this process sees it.
     pub point: PathBuf,
     /// Of this mount (`ro`, `nosuid`, …).
     pub options: Vec<String>,
+    /// `cgroup` for a v1 hierarchy.
     pub fstype: String,
     /// Of the file system itself: for cgroup v1 the controllers of the hierarchy.
     pub super_options: Vec<String>,

@@ -10,6 +10,7 @@ use crate::tree::{Key, Owner, UidRange};
 /// Who claims which processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matcher {
+    /// The lines that name systemd units.
     pub units: Units,
     /// Explicit accounts and uids, by uid; the ranges do not overlap.
     pub uids: Vec<(RangeInclusive<u32>, Key)>,
@@ -32,6 +33,7 @@ pub struct Units {
 }
 
 impl Units {
+    /// Whether no line names a unit.
     pub fn is_empty(&self) -> bool {
         self.named.is_empty() && self.patterns.is_empty()
     }
@@ -51,16 +53,21 @@ impl Units {
 /// What the matcher answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claimed {
+    /// A line of `users`.
     User(Key),
     /// An account without a line of its own, of `everyone` or of a `gid` group.
     Account {
+        /// The account's.
         uid: u32,
+        /// The group by whose `gid` it is claimed; `None`: by `everyone`.
         group: Option<Key>,
     },
     /// Subordinate uids of somebody whom nobody claims, under `everyone`: all of the range
     /// together.
     Subuids {
+        /// The subordinate uids that are one class.
         range: UidRange,
+        /// The group by whose `gid` the range's owner is claimed; `None`: by `everyone`.
         group: Option<Key>,
     },
 }

@@ -23,6 +23,7 @@ pub struct Owners {
 /// Whose the uids of a range are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whose {
+    /// One that has a class by itself.
     Owner(Owner),
     /// Of `everyone`, and each by itself: `Owner::Uid` of its own number. None of them is known to
     /// run, so none has a class yet.

@@ -54,13 +54,16 @@ impl InstanceView {
     }
 }
 
+/// What is to become of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It is where it belongs.
     Stay,
+    /// Into the claim's directory.
     MoveTo(Claim),
     /// It sits in our directories and nobody claims it: to the hierarchy's root.
     TakeOut,
+    /// It stays where it is, though it is not where it belongs.
     Leave(Reason),
 }
 
@@ -102,6 +105,7 @@ enum Seat {
     Foreign,
 }
 
+/// Where a process belongs, by whose it is and where it sits. Pure.
 pub fn decide(
     process: &Process,
     matcher: &Matcher,

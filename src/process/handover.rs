@@ -93,6 +93,7 @@ impl Protocol {
 }
 
 impl Handover {
+    /// Whether nothing is left to be handed over, and nothing was refused.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty() && self.servers.is_empty() && self.refused.is_none()
     }

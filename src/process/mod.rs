@@ -29,6 +29,7 @@ pub use whose::{acts_for, counts_as, whose};
 /// A process as one look at `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
+    /// Its number in the process namespace of `/proc`.
     pub pid: u32,
     /// Its parent; the next living one above where that has ended.
     pub parent: u32,
@@ -43,6 +44,7 @@ pub struct Process {
     pub acting_uid: u32,
     /// It is root, or may become root again as it likes: its real or its saved uid is 0.
     pub is_roots: bool,
+    /// `PF_KTHREAD`: nobody's, and never moved.
     pub kernel_thread: bool,
     /// Ended, and not yet waited for. It has no sockets and cannot be moved.
     pub zombie: bool,

@@ -9,14 +9,18 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 /// What we need of `/proc/PID/stat` (proc_pid_stat(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
+    /// Up to 15 bytes that the process chose itself.
     pub comm: Foreign,
     /// A zombie, or on its way to be one: it has given up its namespaces and shows the root as its
     /// v1 cgroup. A main thread that ended before the others is one too.
     pub ended: bool,
+    /// The pid of its parent; 0: none in this process namespace.
     pub parent: u32,
+    /// How many threads it has.
     pub threads: u32,
     /// Clock ticks after boot.
     pub starttime: u64,
+    /// `PF_KTHREAD` (linux/sched.h).
     pub kernel_thread: bool,
 }
 
@@ -70,8 +74,11 @@ pub fn parse_uids(text: &[u8]) -> Option<Uids> {
 /// What `/proc/PID/status` says of which process it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// Up to 15 bytes that the process chose itself.
     pub comm: Foreign,
+    /// The pid of its parent; 0: none in this process namespace.
     pub parent: u32,
+    /// Real, effective and saved.
     pub uids: Uids,
     /// A zombie, or nearly one.
     pub ended: bool,
@@ -97,7 +104,9 @@ pub fn parse_identity(text: &[u8]) -> Option<Identity> {
 /// What `/proc/PID/cgroup` (cgroups(7)) says of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
+    /// The path in the `net_cls` hierarchy; `None`: it is not mounted.
     pub net_cls: Option<String>,
+    /// The systemd unit that it is in, as the path in systemd's own hierarchy says.
     pub unit: Option<String>,
     /// In some hierarchy it is below a container engine's or a hypervisor's cgroup.
     pub guest: bool,

@@ -43,6 +43,7 @@ const MAX_EXTRA_PASSES: u32 = 20;
 /// What to do with a process, and with what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// What is to become of it.
     pub decision: Decision,
     /// The user for whom a process of root's acts ([`super::acts_for`]).
     pub acts_for: Option<u32>,
@@ -65,6 +66,7 @@ pub struct Placement {
     pub gone: u32,
     /// In our namespace, but in a directory of somebody else: left alone.
     pub foreign: Vec<ForeignProcess>,
+    /// Processes that could not be moved.
     pub failed: Vec<Failed>,
     /// Claims that have processes but no directory yet, and how many: accounts that came since the
     /// plan was made. Their processes are in nobody's class until the next run.
@@ -80,9 +82,12 @@ pub struct Placement {
     pub settled: bool,
 }
 
+/// A process in a directory of another program's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignProcess {
+    /// Its number in the process namespace of `/proc`.
     pub pid: u32,
+    /// Up to 15 bytes that the process chose itself.
     pub comm: Foreign,
     /// Below the hierarchy's root.
     pub path: Foreign,
@@ -90,12 +95,16 @@ pub struct ForeignProcess {
     pub owner: Option<Owner>,
 }
 
+/// A process that could not be moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
+    /// Its number in the process namespace of `/proc`.
     pub pid: u32,
+    /// Up to 15 bytes that the process chose itself.
     pub comm: Foreign,
     /// `None`: an error without a number.
     pub errno: Option<i32>,
+    /// What was tried, and the kernel's answer.
     pub message: String,
 }
 
@@ -141,6 +150,7 @@ pub fn place_seen<V: Into<Verdict>>(
 /// What came of one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlacedOne {
+    /// What was done with it.
     pub placement: Placement,
     /// It was where it belongs, and so is all that it forks. Otherwise (also when it has ended)
     /// what it forked until now may be elsewhere.

@@ -17,6 +17,7 @@ use crate::sys::threads::in_parts;
 /// What one pass over `/proc` saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
+    /// All that were read, by pid.
     pub processes: Vec<Process>,
     /// Pids that were listed and had ended before they could be read. What they forked since may
     /// not have been listed.

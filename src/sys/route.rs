@@ -145,8 +145,8 @@ impl Netlink {
     /// logged and left out.
     ///
     /// Whether a list can skip an entry that stood all the time:
-    /// - links: not unsaid. `rtnl_dump_ifinfo` (net/core/rtnetlink.c) compares `dev_base_seq`, which
-    ///   each link that comes or goes raises (`nl_dump_check_consistent`).
+    /// - links: not unsaid. `rtnl_dump_ifinfo` (net/core/rtnetlink.c) compares `dev_base_seq`,
+    ///   which each link that comes or goes raises (`nl_dump_check_consistent`).
     /// - routes: `fib_table_dump` (net/ipv4/fib_trie.c) goes on by key, and a default route has the
     ///   first key of all; `fib6_dump_table` (net/ipv6/ip6_fib.c) begins a changed node again.
     /// - traffic control: yes, and the kernel does not say so. See

@@ -42,6 +42,7 @@ impl Key {
         Key(name.to_string())
     }
 
+    /// As the policy has it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -77,6 +78,7 @@ impl fmt::Display for Owner {
 /// it is gone, so that the kernel alone says which minors are taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Claim {
+    /// The directory of a user, an account, a range, a class or a group.
     Owner(Owner),
     /// `…/pinned` below a user's or uid's directory: what `run` and `attach` put there stays.
     Pinned(Owner),

@@ -7,12 +7,15 @@ use crate::units::{Bytes, ClassId, Rate, Ticks};
 pub struct Class {
     /// In the same qdisc. `None`: a root class, directly below the qdisc.
     pub parent: Option<ClassId>,
+    /// What the class is guaranteed.
     pub rate: Rate,
+    /// What it may reach by borrowing.
     pub ceil: Rate,
     /// Time to send the burst at `rate` (`buffer`).
     pub burst: Ticks,
     /// Time to send the cburst at `ceil` (`cbuffer`).
     pub cburst: Ticks,
+    /// What only an inner class or only a leaf has.
     pub role: Role,
 }
 
@@ -20,7 +23,9 @@ pub struct Class {
 /// none; which role a class has follows from its minor ([`Minor::is_inner`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// Has classes below it: the link, a group, a shard.
     Inner,
+    /// Has a queue and sends.
     Leaf {
         /// 0 (served first) to 7.
         prio: u8,
@@ -34,19 +39,25 @@ pub enum Role {
 pub enum LeafQdisc {
     /// `flows` cannot be changed later, so any value found is accepted and none is kept here.
     FqCodel,
+    /// Stochastic fairness (net/sched/sch_sfq.c), with the kernel's defaults.
     Sfq,
+    /// First in, first out, bounded in bytes (net/sched/sch_fifo.c).
     Bfifo {
+        /// The most that may wait.
         limit: Bytes,
     },
     /// Limit in packets.
     Pfifo {
+        /// The most packets that may wait.
         limit: u32,
     },
+    /// CAKE without a rate of its own (net/sched/sch_cake.c).
     Cake,
     /// The HTB of a shard, below the shard's class; its classes and filters are in the [`Tree`].
     Shard,
     /// Somebody put a qdisc of their own below a class of ours. Never desired, so always replaced.
     Other {
+        /// Its number; the major is not the class's minor, unless somebody chose that.
         handle: ClassId,
     },
 }

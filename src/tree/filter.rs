@@ -18,16 +18,19 @@ impl Pref {
     /// (`Protocol mismatch for filter with specified priority`), nor can two kinds. On Ethernet the
     /// rules of both families, which are one filter of protocol all, have the first pair.
     pub const RULES_V4: [Pref; 2] = [Pref(100), Pref(101)];
+    /// The u32 rules of IPv6 on a link that is no Ethernet.
     pub const RULES_V6: [Pref; 2] = [Pref(102), Pref(103)];
     /// The prefs of both families.
     pub const RULES: [Pref; 4] =
         [Pref::RULES_V4[0], Pref::RULES_V4[1], Pref::RULES_V6[0], Pref::RULES_V6[1]];
     /// Behind the u32 rules, the rest of the rules as one eBPF program.
     pub const PROGRAM: [Pref; 2] = [Pref(150), Pref(151)];
+    /// Whose a packet is; asked last.
     pub const TAG: [Pref; 2] = [Pref(200), Pref(201)];
     /// At clsact's egress: before all others, which may end the search.
     pub const PRIORITY: [Pref; 2] = [Pref(1), Pref(2)];
 
+    /// Whether it is one of those at which this program has filters below the root.
     pub fn is_ours(self) -> bool {
         [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM, Pref::TAG]
             .iter()
@@ -59,9 +62,12 @@ pub enum Filter {
     Unknown { protocol: u16, kind: String, tables: Vec<u16> },
 }
 
+/// A version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
@@ -119,6 +125,7 @@ impl Filter {
         }
     }
 
+    /// Whether it is a set of u32 rules.
     pub fn is_u32(&self) -> bool {
         match self {
             Filter::U32 { .. } => true,
@@ -161,6 +168,7 @@ pub enum Tag {
 }
 
 impl Tag {
+    /// Which of the two it is.
     pub fn classifier(self) -> Classifier {
         match self {
             Tag::Cgroup => Classifier::Cgroup,
@@ -181,7 +189,9 @@ pub struct Program {
     /// class (`1:e000`), whose qdisc asks the program again. `cls_cgroup` would give a classid that
     /// the root qdisc does not know.
     pub shards: bool,
+    /// Which function of the kernel reads the tag.
     pub tag: TagHelper,
+    /// Whose sockets are asked for their owner.
     pub sockets: Sockets,
     /// Where the owner and the tag of MPTCP connections are read; `None`: their subflows' own
     /// count.
@@ -193,7 +203,9 @@ pub struct Program {
 /// a move of their process reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MptcpLayout {
+    /// Bytes from the start of the MPTCP socket to its owner's uid.
     pub owner: i16,
+    /// Bytes from the start of the MPTCP socket to its tag.
     pub tag: i16,
 }
 
@@ -225,9 +237,13 @@ pub enum Sockets {
 /// A u32 rule's match as the policy means it: one combination of the file's lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Match {
+    /// Source network; `None`: any.
     pub src: Option<IpNet>,
+    /// Destination network; `None`: any.
     pub dst: Option<IpNet>,
+    /// Source port; `None`: any.
     pub sport: Option<Bits<u16>>,
+    /// Destination port; `None`: any.
     pub dport: Option<Bits<u16>>,
     /// IP protocol number.
     pub proto: Option<Bits<u8>>,
@@ -236,7 +252,9 @@ pub struct Match {
 /// The numbers that have `value` in the bits of `mask`: one, or a power of two of neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bits<T> {
+    /// The bits as they must be; 0 where the mask is.
     pub value: T,
+    /// Which bits are compared.
     pub mask: T,
 }
 

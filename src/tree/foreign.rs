@@ -8,20 +8,29 @@ use crate::units::ClassId;
 /// An object that stands among ours and carries no claim of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Foreign {
+    /// A class below our root that no directory claims.
     Class {
+        /// At which root it is.
         port: Port,
+        /// Its number, which is never given to anybody.
         classid: ClassId,
     },
+    /// A filter below our root at a pref that is not ours.
     Filter {
+        /// At which root it is.
         port: Port,
         /// The qdisc: the root or a shard's.
         parent: ClassId,
+        /// When it is asked.
         pref: Pref,
         /// Ethertype.
         protocol: u16,
+        /// `TCA_KIND`.
         kind: String,
     },
+    /// A directory in our instance's that is none of ours.
     Directory {
+        /// Below the instance's.
         path: String,
         /// Its tag, which it has from the directory that it was made in unless somebody wrote it.
         classid: ClassId,
@@ -45,12 +54,20 @@ impl fmt::Display for Foreign {
 /// Counters of one class (`TCA_STATS2`, `struct tc_htb_xstats`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Bytes sent since the class was made, with link-layer headers.
     pub sent_bytes: u64,
+    /// Packets sent since then; one that is cut up later counts as its pieces.
     pub sent_packets: u64,
+    /// Packets that found the queue full.
     pub drops: u64,
+    /// How often the class had to wait.
     pub overlimits: u64,
+    /// What waits now.
     pub backlog_bytes: u64,
+    /// How many wait now.
     pub backlog_packets: u64,
+    /// Packets sent within the class's own rate (`struct tc_htb_xstats`).
     pub lends: u64,
+    /// Packets sent on what a parent had left.
     pub borrows: u64,
 }

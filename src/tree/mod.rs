@@ -34,6 +34,7 @@ use crate::units::{ClassId, Shard};
 /// Everything of one instance: its trees on links and its claims in the `net_cls` hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelState {
+    /// Whether the hierarchy is mounted, and by whom.
     pub net_cls: NetCls,
     /// The ports at which our root qdisc stands, and the tree below it.
     pub trees: BTreeMap<Port, Tree>,

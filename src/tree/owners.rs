@@ -118,7 +118,9 @@ fn differences<'a, K: Copy + Ord>(
 /// One entry of the maps that is set, changed or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerChange {
+    /// Which entry.
     pub uids: Uids,
+    /// The class that it has now; `None`: it is not there.
     pub from: Option<ClassId>,
     /// `None`: nobody's any more.
     pub to: Option<ClassId>,
@@ -137,7 +139,9 @@ impl fmt::Display for OwnerChange {
 /// Which uids an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Uids {
+    /// One uid, in the hash map.
     Account(u32),
+    /// Uids that begin with the same bits, in the trie.
     Prefix(UidPrefix),
 }
 
@@ -157,6 +161,7 @@ impl fmt::Display for Uids {
 /// uid, the wider first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UidPrefix {
+    /// The first of them: the bits after the prefix are 0.
     pub uid: u32,
     /// 0 (every uid) to 32 (one).
     pub bits: u8,
@@ -169,10 +174,12 @@ impl UidPrefix {
         UidPrefix { uid: uid.checked_shr(host).unwrap_or(0).checked_shl(host).unwrap_or(0), bits }
     }
 
+    /// Whether the uid begins with the same bits.
     pub fn holds(self, uid: u32) -> bool {
         UidPrefix::of(uid, self.bits) == self
     }
 
+    /// First and last of its uids.
     pub fn range(self) -> RangeInclusive<u32> {
         let host = u32::MAX.checked_shr(u32::from(self.bits)).unwrap_or(0);
         self.uid..=(self.uid | host)

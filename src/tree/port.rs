@@ -15,6 +15,7 @@ impl LinkName {
         valid.then(|| LinkName(name.to_string()))
     }
 
+    /// Up to 15 bytes, as `ip link` shows it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -59,7 +60,9 @@ impl fmt::Display for Direction {
 /// One direction of one link: the key of trees, limits, counters, filters and steps.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
+    /// The link's name.
     pub link: LinkName,
+    /// Which of its two directions.
     pub direction: Direction,
 }
 
@@ -73,7 +76,9 @@ impl Port {
 /// A port by the number that the kernel has for its link, which stays when the link is renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortIndex {
+    /// The link's number.
     pub ifindex: u32,
+    /// Which of its two directions.
     pub direction: Direction,
 }
 

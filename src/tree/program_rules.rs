@@ -14,7 +14,9 @@ use crate::units::ClassId;
 /// rules, and what they have counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleMapIds {
+    /// The number of the map that has the rules as JSON.
     pub text: u32,
+    /// The number of the map that has their counts.
     pub counts: u32,
 }
 
@@ -48,9 +50,12 @@ impl RuleProgram {
 pub struct ProgramRule {
     /// Counted from 1.
     pub line: NonZeroU32,
+    /// The class that it sends packets to.
     pub to: ClassId,
+    /// Whose packets; `None`: anybody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Senders>,
+    /// Which packets.
     #[serde(flatten)]
     pub packets: Packets,
 }
@@ -76,12 +81,16 @@ pub struct Packets {
     /// With ports: of those protocols that have any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proto: Option<Ranges<u8>>,
+    /// Source addresses, of both families; `None`: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub src: Option<Ranges<IpAddr>>,
+    /// Destination addresses, of both families; `None`: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dst: Option<Ranges<IpAddr>>,
+    /// Source ports; `None`: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sport: Option<Ranges<u16>>,
+    /// Destination ports; `None`: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dport: Option<Ranges<u16>>,
 }

@@ -30,14 +30,18 @@ pub struct U32Table {
 /// What stands in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum U32Node {
+    /// Decides, where its keys match.
     Rule(U32Rule),
+    /// Has a table asked, where its keys match.
     Link(U32Link),
 }
 
 /// One u32 key node: all selectors must match; the packet then goes to `to`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct U32Rule {
+    /// All must match.
     pub keys: Vec<U32Key>,
+    /// The class that it sends packets to.
     pub to: ClassId,
     /// The line of `rules` that it is a part of, counted from 1: it goes to the kernel with it, so
     /// that `status` can add up what the parts have matched.
@@ -48,7 +52,9 @@ pub struct U32Rule {
 /// after this one is next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct U32Link {
+    /// All must match for the table to be asked.
     pub keys: Vec<U32Key>,
+    /// The number of the hash table, below 0x800.
     pub table: u16,
     /// Which bucket; `None`: the first.
     pub hash: Option<U32Hash>,
@@ -61,6 +67,7 @@ pub struct U32Link {
 /// down to the lowest bit of the mask (`u32_hash_fold`, net/sched/cls_u32.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct U32Hash {
+    /// Which bits choose the bucket, as they stand in the packet.
     pub mask: u32,
     /// Bytes from the start of the network header; a multiple of 4.
     pub offset: i16,
@@ -70,7 +77,9 @@ pub struct U32Hash {
 /// Value and mask as the packet has them, read big-endian: 1.2.3.4 is 0x01020304.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct U32Key {
+    /// The bits as they must be, in the order of the packet.
     pub value: u32,
+    /// Which bits are compared.
     pub mask: u32,
     /// Bytes from the start of the network header; a multiple of 4. Before it is what the link
     /// layer wrote: -4 is the word that ends with the ethertype on Ethernet.
@@ -86,6 +95,7 @@ impl From<Vec<U32Rule>> for U32Rules {
 }
 
 impl U32Rules {
+    /// Whether no rule is among them.
     pub fn is_empty(&self) -> bool {
         self.rules().next().is_none()
     }

@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 /// Uids from `first` to `last`, both in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UidRange {
+    /// The lowest uid.
     pub first: u32,
+    /// The highest uid, which is one of them.
     pub last: u32,
 }
 
 impl UidRange {
+    /// Whether the uid is one of them.
     pub fn contains(&self, uid: u32) -> bool {
         (self.first..=self.last).contains(&uid)
     }

@@ -1,12 +1,12 @@
 //! All links with their roots, and the trees of ours on them, so that nothing that stands is taken
 //! to be absent, whatever comes and goes meanwhile.
 //!
-//! - Links: a list during which none came or went says so. Where they come and go all the time, several
-//!   lists are put together, and who is in some of them only, or is named and in none, is asked for
-//!   by itself.
-//! - Roots and leaves: the list of qdiscs skips entries unsaid ([`Witness`]). What a link names as its
-//!   root (`IFLA_QDISC`), or a class as its leaf (`tcm_info`), and the list lacks, is asked for by itself;
-//!   so is the clsact of a link that we shape.
+//! - Links: a list during which none came or went says so. Where they come and go all the time,
+//!   several lists are put together, and who is in some of them only, or is named and in none, is
+//!   asked for by itself.
+//! - Roots and leaves: the list of qdiscs skips entries unsaid ([`Witness`]). What a link names as
+//!   its root (`IFLA_QDISC`), or a class as its leaf (`tcm_info`), and the list lacks, is asked for
+//!   by itself; so is the clsact of a link that we shape.
 //! - Classes and filters of one link: their lists are read again when anything of the link's
 //!   traffic control changed meanwhile.
 
