@@ -25,9 +25,19 @@ pub enum Failure {
     /// Another run holds the lock.
     Locked(String),
     /// A signal came, and what had been done was undone.
-    Interrupted { signal: i32, message: String },
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
+        /// What came of what had been done.
+        message: String,
+    },
     /// A command of `run` that could not be started: its own exit status, 125 to 127.
-    Run { status: u8, message: String },
+    Run {
+        /// 125, 126 or 127, as of env(1).
+        status: u8,
+        /// Why the command was not run.
+        message: String,
+    },
 }
 
 /// What was refused, to which step, and how things stand.

@@ -24,7 +24,6 @@ pub mod model;
 
 pub mod classify;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod desired;
 
 #[allow(missing_docs, reason = "not all has its unit yet")]
@@ -32,7 +31,6 @@ pub mod plan;
 
 pub mod netlink;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod intent;
 
 pub mod sys;
@@ -43,17 +41,14 @@ pub mod process;
 
 pub mod accounts;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod host;
 
 pub mod status;
 
 pub mod failure;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod apply;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod daemon;
 
 #[allow(missing_docs, reason = "what clap finds there it prints as help")]

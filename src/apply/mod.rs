@@ -74,12 +74,15 @@ impl Default for ApplyOptions {
 pub struct Applied {
     /// The hierarchy had to be mounted.
     pub mounted: bool,
+    /// What was done, in order.
     pub steps: Vec<Planned>,
     /// Steps that would disturb somebody and were not allowed to.
     pub left: Vec<Planned>,
     /// The last pass; `added`, `moved` and `gone` summed over all.
     pub placement: Placement,
+    /// What the policy asks for and does not get.
     pub warnings: Vec<Diagnostic>,
+    /// The clock in which the steps' bursts are.
     pub psched: Psched,
     /// Changing messages sent over netlink.
     pub messages: u64,
@@ -90,8 +93,11 @@ pub struct Applied {
 /// What a policy came to mean, and stands.
 #[derive(Debug)]
 pub struct InForce {
+    /// What the policy means since.
     pub model: Model,
+    /// Who everybody was as it was made so.
     pub accounts: Accounts,
+    /// What is in the kernel since.
     pub state: KernelState,
     /// Classes that go once they are quiet stand.
     pub draining: bool,

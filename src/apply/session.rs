@@ -17,8 +17,11 @@ use crate::tree::{KernelState, LinkName, Owner};
 
 /// A policy that was read, and the host that it is for.
 pub struct Session {
+    /// The handles of the host.
     pub kernel: Kernel,
+    /// As written.
     pub policy: Arc<Policy>,
+    /// What it is to be lenient about.
     pub options: Options,
     /// Uids to ask NSS about beyond those that the policy names and those that run.
     pub ask: BTreeSet<u32>,
@@ -67,6 +70,7 @@ pub struct Look {
 }
 
 impl Session {
+    /// Nothing was asked or read yet.
     pub fn new(kernel: Kernel, policy: impl Into<Arc<Policy>>, options: Options) -> Session {
         Session {
             kernel,

@@ -66,6 +66,7 @@ const IDLE_SHARE: u32 = 2_000;
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The policy file, as the command line names it.
     pub file: PathBuf,
     /// How long an account without processes keeps its class.
     pub grace: Duration,

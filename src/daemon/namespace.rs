@@ -27,6 +27,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// The namespace that is shaped, as the command line names it.
 pub struct Bound {
+    /// As the command line names it.
     pub target: Target,
     /// Where the program was started.
     pub home: Home,

@@ -10,14 +10,17 @@ use crate::tree::{Clsact, Filter, LinkName, Pref};
 /// Why packets with such a priority go past all limits on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unguarded {
+    /// Neither the qdisc nor the program can be made.
     #[error(
         "this kernel, or this process's capabilities (CAP_BPF), allow no eBPF program at `clsact` (`sch_ingress`)"
     )]
     Kernel,
+    /// `ingress` and `clsact` cannot both be at a link (`TC_H_INGRESS`).
     #[error(
         "an `ingress` qdisc stands in the place of `clsact`; make it one (tc qdisc del dev … ingress, tc qdisc add dev … clsact)"
     )]
     Ingress,
+    /// Both prefs at which the program could be asked first are others'.
     #[error("filters that shaper did not make have the prefs 1 and 2 at its clsact egress")]
     Prefs,
 }

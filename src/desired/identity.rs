@@ -26,10 +26,12 @@ pub(super) struct Identities<'a> {
 /// More users or groups than one link can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfMinors {
+    /// Every minor from `Minor::FIRST_USER` to `Minor::LAST_USER` is held.
     #[error(
         "more than 57,328 users and classes: HTB's class numbers :10 to :dfff, which are also the leaf qdiscs' handles, are all taken (accounts of `everyone` that run and classes on their way out have some); put several accounts into one line with `uids`, or wait until the classes on their way out have drained"
     )]
     Users,
+    /// Every minor from `Minor::FIRST_GROUP` to `Minor::LAST_GROUP` is held.
     #[error(
         "more than 4,080 groups: HTB's class numbers 1:f000 to 1:ffef are all taken; join groups that have the same limits"
     )]

@@ -27,10 +27,12 @@ use crate::units::ClassId;
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct Failed {
+    /// What was being done.
     pub step: Box<Step>,
     /// Which of the step's messages the kernel refused, counted from 0; `None`: it was none of
     /// them.
     pub message: Option<usize>,
+    /// Why it was not done.
     #[source]
     pub source: Box<Cause>,
 }
@@ -38,21 +40,28 @@ pub struct Failed {
 /// Why a step was not performed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
+    /// The kernel refused a message.
     #[error("{0}")]
     Kernel(#[source] KernelError),
+    /// The netlink socket failed.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A directory of the instance, or the mount.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    /// bpf(2) refused a program or a map.
     #[error("an eBPF program, or the maps of the one that decides whose a packet is: {0}")]
     Bpf(#[source] io::Error),
+    /// The u32 rules cannot be written as messages.
     #[error(transparent)]
     Rules(#[from] filter::CannotWrite),
+    /// ENODEV, or the link has another number now: it ends the link's own steps and no others.
     #[error("the link is gone")]
     LinkGone,
     /// Every step was taken, and something is still to do.
     #[error("the kernel took every step but does not show the result; still to do:\n{0}")]
     Unverified(String),
+    /// The signal's number.
     #[error("interrupted by signal {0}")]
     Interrupted(i32),
     /// Said by whoever asked to be asked before each step.

@@ -38,16 +38,33 @@ use sockets::Tags;
 /// The kernel could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
+    /// The netlink socket failed, or a list was refused.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The hierarchy or the instance's directories.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    /// A file that a look needs.
     #[error("cannot read {path}: {source}")]
-    Read { path: String, source: io::Error },
+    Read {
+        /// Which file.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel had no memory or no descriptor for the trial, which says nothing of what it can
+    /// do.
     #[error("cannot find out what this kernel can do: {0}")]
     Probe(#[source] io::Error),
+    /// The ethtool ioctl failed for want of a descriptor or of memory.
     #[error("cannot ask {link} for its speed: {source}")]
-    Speed { link: LinkName, source: io::Error },
+    Speed {
+        /// Which link.
+        link: LinkName,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// What the file says.
     #[error("/proc/net/psched has values that no kernel is known to have: `{0}`")]
     Psched(String),
 }
@@ -55,6 +72,7 @@ pub enum ObserveError {
 /// One look at everything.
 #[derive(Debug, Default)]
 pub struct Snapshot {
+    /// What is, and the facts around it.
     pub observation: Observation,
     /// By port, of the classes that are ours.
     pub counters: BTreeMap<Port, BTreeMap<ClassId, Counters>>,
@@ -77,6 +95,7 @@ pub struct Wanted<'a> {
     pub links: BTreeSet<String>,
     /// Who the accounts are; `None`: nobody is asked for.
     pub accounts: Option<Whom<'a>>,
+    /// Which of `/proc` to read.
     pub processes: Processes,
     /// What the kernel can do, where something new may have to be built.
     pub features: bool,
@@ -87,8 +106,10 @@ pub struct Wanted<'a> {
 /// Whether all processes are looked at: where each sits, and so which accounts run.
 #[derive(Clone, Debug, Default)]
 pub enum Processes {
+    /// None: who runs is known, or is of no interest.
     #[default]
     Unwanted,
+    /// All of them.
     All,
     /// Somebody looked a moment ago.
     Seen(Scan),
@@ -98,7 +119,12 @@ pub enum Processes {
 #[derive(Clone, Debug)]
 pub enum Whom<'a> {
     /// NSS, which is asked this and about those that run.
-    Nss { question: Question, how: How },
+    Nss {
+        /// The names and uids to ask about.
+        question: Question,
+        /// In this process or by a child, and for how long.
+        how: How,
+    },
     /// Somebody asked before.
     Known(&'a Accounts),
 }

@@ -20,9 +20,11 @@ use crate::units::{ClassId, Psched};
 
 /// One instance's view of the running kernel, in this thread's network namespace.
 pub struct Kernel {
+    /// The socket for traffic control, of this thread's network namespace.
     pub netlink: Netlink,
     /// The instance's name: its directory in the hierarchy.
     pub name: String,
+    /// By which the root qdiscs of this instance are known.
     pub mark: Mark,
     /// Inode of the network namespace.
     pub netns: u64,
@@ -30,6 +32,7 @@ pub struct Kernel {
     host: Option<u64>,
     /// The network namespace's number in eBPF.
     pub netns_cookie: Option<u64>,
+    /// `/proc`, or a test's folder.
     pub proc_root: PathBuf,
     /// The maps that the deciding programs read, once they were made or opened.
     pub owners: Option<Maps>,
@@ -41,12 +44,16 @@ pub struct Kernel {
 /// The kernel cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The netlink socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The hierarchy is there and cannot be used.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    /// `/proc/thread-self/ns/net` cannot be read.
     #[error("cannot tell which network namespace this is: {0}")]
     Namespace(#[source] io::Error),
+    /// The namespace that was asked for cannot be entered.
     #[error(transparent)]
     Enter(#[from] NetnsError),
 }
@@ -100,6 +107,7 @@ impl Kernel {
         Ok(())
     }
 
+    /// Where `net_cls` is mounted; `None`: nowhere that can be seen.
     pub fn hierarchy(&self) -> Option<&Hierarchy> {
         self.hierarchy.as_ref()
     }
@@ -109,6 +117,7 @@ impl Kernel {
         self.hierarchy.as_ref().map(|hierarchy| hierarchy.instance(&self.name))
     }
 
+    /// Whether the hierarchy is mounted, and by whom.
     pub fn net_cls(&self) -> NetCls {
         match &self.hierarchy {
             None => NetCls::Unmounted,

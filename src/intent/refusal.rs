@@ -23,7 +23,12 @@ pub enum Refusal {
         "{who} shapes {link} in this network namespace, and there can be only one: name it with --cgroup, or clear it first (shaper clear --cgroup {})",
         .who.cgroup()
     )]
-    OtherInstance { link: LinkName, who: Neighbour },
+    OtherInstance {
+        /// The link with the root qdisc.
+        link: LinkName,
+        /// The instance.
+        who: Neighbour,
+    },
     /// It depends on what this kernel can do, and only what stands is known to work
     /// ([`crate::facts::Features::tried`]): to be tried, and asked again.
     #[error("nobody has tried what this kernel can do")]
@@ -51,18 +56,37 @@ pub enum InTheWay {
     #[error(
         "{link} has one queue for each CPU ({kind}) and {rate} to shape; HTB takes one lock for all of them, which may not keep up. If that is well, use --takeover (that is: tc qdisc replace dev {link} root handle 1: htb default fffe)"
     )]
-    Queues { link: LinkName, kind: String, rate: Rate },
+    Queues {
+        /// Which link.
+        link: LinkName,
+        /// Its root's `TCA_KIND`: `mq`.
+        kind: String,
+        /// What is to be shaped.
+        rate: Rate,
+    },
     /// Another instance's of this program.
     #[error(
         "{who} shapes {link}: clear it there (shaper clear --cgroup {0}), or use that instance (--cgroup {0})",
         .who.cgroup()
     )]
-    Instance { link: LinkName, who: Neighbour },
+    Instance {
+        /// The link with the root qdisc.
+        link: LinkName,
+        /// The instance.
+        who: Neighbour,
+    },
     /// Somebody's.
     #[error(
         "{link} has a root qdisc that shaper did not make ({kind} {handle}); to replace it, use --takeover (that is: tc qdisc replace dev {link} root handle 1: htb default fffe)"
     )]
-    Foreign { link: LinkName, kind: String, handle: ClassId },
+    Foreign {
+        /// Which link.
+        link: LinkName,
+        /// Its root's `TCA_KIND`.
+        kind: String,
+        /// Its root's handle.
+        handle: ClassId,
+    },
 }
 
 impl InTheWay {

@@ -37,13 +37,16 @@ pub struct Model {
     /// Groups, users, classes and the accounts of `everyone` and `each` that run; parents before
     /// children, otherwise in file order, accounts last by uid.
     pub nodes: Vec<Node>,
+    /// Whose a uid and a unit are.
     pub matcher: Matcher,
     /// In file order, which is their order of precedence.
     pub rules: Vec<Rule>,
 }
 
+/// A link in one direction, and who has a class there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
+    /// Which link, and which direction.
     pub port: Port,
     /// Class 1:1: rate = ceil.
     pub rate: Rate,
@@ -53,13 +56,16 @@ pub struct Link {
     pub default: Limits,
     /// `None`: the best one that the kernel has.
     pub classifier: Option<Classifier>,
+    /// The queue that leaves have, as the policy says.
     pub leaf: LeafChoice,
+    /// Where the policy names the link.
     pub place: Place,
 }
 
 /// One class of the tree, on every link that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    /// Who has the class.
     pub owner: Owner,
     /// The group it is in; `None`: directly below the link.
     pub group: Option<Key>,
@@ -67,12 +73,16 @@ pub struct Node {
     pub pin: Option<Minor>,
     /// One for each of `Model::links`, in the same order; `None`: not on that link.
     pub limits: Vec<Option<Limits>>,
+    /// Where the policy says so.
     pub place: Place,
 }
 
+/// What a class is to have, in bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// What it is guaranteed.
     pub rate: Asked,
+    /// What it may reach by borrowing.
     pub ceil: Rate,
     /// For a group, the best one of its members: HTB has none for the group itself.
     pub prio: u8,
@@ -86,7 +96,10 @@ pub enum Asked {
     /// A cap without a guarantee: a share of what the parent has not promised. For a group, `floor`
     /// is what its members' written rates add up to (they were promised, so the group must have
     /// them); `None` where nothing below it is written.
-    Derived { floor: Option<Rate> },
+    Derived {
+        /// What it has at least, where a line says so.
+        floor: Option<Rate>,
+    },
     /// As good as none (`background`).
     Token,
 }
@@ -103,9 +116,11 @@ pub struct Rule {
     pub packets: Packets,
     /// Whose packets; `None`: anybody's.
     pub from: Option<From>,
+    /// Where the packets go.
     pub to: Target,
     /// `None`: on every link.
     pub links: Option<Vec<LinkName>>,
+    /// Where the policy has the rule.
     pub place: Place,
 }
 
@@ -114,6 +129,7 @@ pub struct Rule {
 pub struct From {
     /// Of everybody else.
     pub not: bool,
+    /// Who has a class of those that the line means.
     pub owners: Vec<Owner>,
 }
 
@@ -124,10 +140,13 @@ impl Rule {
     }
 }
 
+/// Where a rule sends packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A user or a class. On a link where it has no class its packets go to the default.
     Owner(Owner),
+    /// To the default class, `1:fffe`.
     Default,
+    /// Past the link's limits, to `1:fffd`.
     Unshaped,
 }

@@ -85,13 +85,19 @@ pub enum Reason {
     /// A container's or a virtual machine's, in a network namespace of its own.
     Guest,
     /// In a network namespace that another instance shapes, or the host's.
-    OtherInstance { netns: u64 },
+    OtherInstance {
+        /// Inode of the network namespace that the instance shapes.
+        netns: u64,
+    },
     /// It may be in ours: we are not permitted to know.
     UnknownNamespace,
     /// Nobody claims it, and it is not in our directories.
     Unclaimed,
     /// Another's directory holds it, a container engine's say. `owner` would have claimed it.
-    Foreign { owner: Option<Owner> },
+    Foreign {
+        /// To whom it would belong.
+        owner: Option<Owner>,
+    },
 }
 
 /// Whose directory a process sits in.

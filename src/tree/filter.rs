@@ -48,7 +48,12 @@ impl fmt::Display for Pref {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// Explicit rules in order of precedence.
-    U32 { protocol: Protocol, rules: U32Rules },
+    U32 {
+        /// Which packets it is asked about.
+        protocol: Protocol,
+        /// The rules with their hash tables.
+        rules: U32Rules,
+    },
     /// From the first rule on that asks whose a packet is or which VLAN it is in: those rules.
     Program(RuleProgram),
     /// Whose packet it is, by its socket; protocol all, or IPv6 escapes it.
@@ -59,7 +64,14 @@ pub enum Filter {
     /// Something that we do not write at a pref of ours: half an update, or another's hand. Never
     /// desired, so it is always replaced. The text says what was found; `tables` are the numbers of
     /// u32 hash tables, which do not go with their pref.
-    Unknown { protocol: u16, kind: String, tables: Vec<u16> },
+    Unknown {
+        /// Ethertype.
+        protocol: u16,
+        /// `TCA_KIND`.
+        kind: String,
+        /// Its hash tables, which stay when the pref goes.
+        tables: Vec<u16>,
+    },
 }
 
 /// A version of IP.

@@ -32,7 +32,9 @@ pub fn read(path: &Path) -> Result<Policy, Failure> {
 /// A file that was read.
 #[derive(Debug)]
 pub struct WasRead {
+    /// What the file says.
     pub text: String,
+    /// Its descriptor, which keeps the inode from being given to another file.
     pub file: File,
     /// As it was before it was read.
     pub before: Metadata,

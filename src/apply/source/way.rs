@@ -19,6 +19,7 @@ pub struct Passed {
 }
 
 impl Passed {
+    /// Whether it is a symbolic link.
     pub fn is_link(&self) -> bool {
         self.meta.is_symlink()
     }
