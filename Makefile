@@ -28,7 +28,7 @@ SEED = $$(date +%Y%m%d)
 # Applies while all comes and goes, and seconds of a daemon beside it.
 CHURN_APPLIES := 10000
 CHURN_SECONDS := 3600
-# The guard is killed at one in so many of its system calls.
+# The guard is killed at one in so many of its hundred system calls; at most 25, so that it is killed a few times.
 GUARD_EVERY := 1
 # Turns with an NSS module that starts threads.
 NSS_TURNS := 50

@@ -1,7 +1,7 @@
 //! What the Makefile does for people who build and install: `install` builds nothing and says so
 //! when there is nothing; DESTDIR, PREFIX and UNITS hold; `uninstall` leaves nothing; a Rust that
-//! is too old is named before cargo says something obscure. In a copy, with programs of the test's
-//! own on PATH.
+//! is too old is named before cargo says something obscure. And what `make nightly` says of tests
+//! that fail now and then. In a copy, with programs of the test's own on PATH.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -27,12 +27,12 @@ impl Clone {
             let unit = unit.unwrap();
             fs::copy(unit.path(), clone.path("systemd").join(unit.file_name())).unwrap();
         }
-        for file in ["Makefile", "Cargo.toml", "tests/rust.sh"] {
+        for file in ["Makefile", "Cargo.toml", "tests/rust.sh", "tests/run.sh"] {
             fs::copy(Path::new(HERE).join(file), clone.path(file)).unwrap();
         }
         for program in [
             "sh", "ls", "find", "head", "install", "sed", "chmod", "id", "rm", "awk", "stat",
-            "cut", "getent",
+            "cut", "getent", "grep", "mkdir", "nproc", "seq", "sort",
         ] {
             let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program));
             let found =
@@ -70,10 +70,14 @@ impl Clone {
 
     /// Whether it succeeded, and what it said.
     fn make(&self, words: &[&str]) -> (bool, String) {
-        let mut command = Command::new("/usr/bin/make");
+        self.run("/usr/bin/make", words)
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> (bool, String) {
+        let mut command = Command::new(program);
         command.args(words).current_dir(self.folder.path()).env_clear();
         command.env("PATH", self.path("bin")).env("HOME", self.path("home"));
-        let output = command.output().expect("make");
+        let output = command.output().expect(program);
         let said = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
@@ -172,4 +176,43 @@ fn rustups_folder_is_found_without_a_new_shell() {
     }
     let (well, said) = clone.make(&[]);
     assert!(well, "{said}");
+}
+
+/// Run by run: nothing, one test, two, and no test at all.
+const RUNS: &str = r#"
+echo "$@" >>ran
+case $(awk 'END { print NR }' ran) in
+2) echo '        FAIL [   4.923s] (182/629) shaper plan::tests::steps'; exit 100 ;;
+3)
+    echo '  TRY 1 FAIL [   9.000s] (-------) shaper::kernel rules::hold'
+    echo '        FAIL [   0.100s] (  4/629) shaper plan::tests::steps'
+    echo '     TIMEOUT [ 120.000s] (  5/629) shaper::kernel lab::boot'
+    exit 100
+    ;;
+4) echo 'error: could not compile `shaper`'; exit 101 ;;
+esac
+"#;
+
+#[test]
+fn what_failed_in_which_of_many_runs_is_said() {
+    let clone = Clone::new(None);
+    clone.program("cargo", RUNS);
+    clone.program("cargo-nextest", "exit 1");
+    let (well, said) = clone.run("/bin/sh", &["tests/run.sh", "1"]);
+    assert!(well && !said.contains("failed in run"), "{said}");
+    fs::remove_file(clone.path("ran")).unwrap();
+    let (well, said) = clone.run("/bin/sh", &["tests/run.sh", "4"]);
+    let failed: Vec<&str> = said.lines().filter(|line| line.contains("failed in run")).collect();
+    assert!(!well, "{said}");
+    assert_eq!(
+        failed,
+        [
+            "  (no test at all): failed in run 4",
+            "  lab::boot: failed in run 3",
+            "  plan::tests::steps: failed in run 2 3",
+        ]
+    );
+    let ran = fs::read_to_string(clone.path("ran")).unwrap();
+    assert!(ran.lines().all(|line| line.ends_with("--retries=0")), "no second chance: {ran}");
+    assert!(clone.path("target/nightly/run-4.log").exists());
 }
