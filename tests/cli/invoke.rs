@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use assert_cmd::Command;
 
@@ -15,11 +14,8 @@ use crate::support::cell::SCRATCH;
 use crate::support::command::run;
 use crate::support::program::{binary, policy};
 use crate::support::world::UPLINK;
-
-/// What begins every policy that is checked `--offline`; the next line is the fifth.
-pub const HEAD: &str = "version: 1\nlinks:\n  eth0: 100mbit\n";
-
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::words::prepared;
+pub use crate::words::{HEAD, exactly};
 
 /// `shaper` with these words, as root.
 pub fn shaper(words: &str) -> Command {
@@ -37,17 +33,6 @@ pub fn as_nobody(words: &str) -> Command {
     let be_nobody = "--reuid=65534 --regid=65534 --clear-groups --";
     let all = be_nobody.split(' ').chain([copy.as_str()]).chain(words.split_whitespace());
     prepared(Command::new("setpriv"), all)
-}
-
-fn prepared<'w>(mut command: Command, words: impl Iterator<Item = &'w str>) -> Command {
-    command.args(words).env_remove("RUST_LOG").env_remove("NO_COLOR").timeout(LIMIT);
-    command
-}
-
-/// Ends with this status and prints exactly this.
-#[track_caller]
-pub fn exactly(command: &mut Command, status: i32, stdout: &str, stderr: &str) {
-    command.assert().code(status).stdout(stdout.to_string()).stderr(stderr.to_string());
 }
 
 /// Gives the cell its accounts and an uplink, and a policy for it that fits every kernel: the

@@ -5,6 +5,8 @@
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "the traffic tools are for tests/kernel, where dead code is seen")]
 mod support;
+#[path = "../offline/words.rs"]
+mod words;
 
 mod attach;
 mod bad_policy;
@@ -12,7 +14,6 @@ mod beside;
 mod check;
 mod daemon;
 mod files;
-mod help;
 mod hostile;
 mod invoke;
 mod kernel_state;
@@ -25,7 +26,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     support::harness::main(&[
-        help::TESTS,
         check::TESTS,
         bad_policy::TESTS,
         files::TESTS,

@@ -1,19 +1,14 @@
 //! What is printed before anything is done: help, versions, words that are no command.
 
-use super::invoke::{exactly, shaper};
-use crate::support::harness::{On, tests};
-
-tests!(On::Host =>
-    every_command_teaches_by_example, the_whole_is_on_one_screen, an_unknown_command_exits_with_2,
-    missing_words_exit_with_2, bad_options_say_what_is_needed, a_reader_that_went_away_is_no_panic,
-    the_version_is_the_crates
-);
+use crate::shaper;
+use crate::words::exactly;
 
 fn output(words: &str) -> String {
     let output = shaper(words).assert().code(0).stderr("").get_output().stdout.clone();
     String::from_utf8(output).expect("help is text")
 }
 
+#[test]
 fn every_command_teaches_by_example() {
     for command in ["check", "plan", "apply", "status", "why", "run", "attach", "init"] {
         let help = output(&format!("{command} --help"));
@@ -26,6 +21,7 @@ fn every_command_teaches_by_example() {
     assert!(output("clear --help").starts_with("Remove everything that shaper made\n"));
 }
 
+#[test]
 fn the_whole_is_on_one_screen() {
     let help = output("-h");
     for command in ["check", "plan", "apply", "status", "why", "run", "attach", "clear", "init"] {
@@ -36,6 +32,7 @@ fn the_whole_is_on_one_screen() {
     assert!(help.lines().count() <= 60, "{help}");
 }
 
+#[test]
 fn an_unknown_command_exits_with_2() {
     let error = "error: unrecognized subcommand 'frobnicate'\n\n\
                  Usage: shaper [OPTIONS] <COMMAND>\n\n\
@@ -43,12 +40,14 @@ fn an_unknown_command_exits_with_2() {
     exactly(&mut shaper("frobnicate"), 2, "", error);
 }
 
+#[test]
 fn missing_words_exit_with_2() {
     for words in ["", "run", "run ann", "attach", "attach ann", "why"] {
         shaper(words).assert().code(2).stdout("");
     }
 }
 
+#[test]
 fn bad_options_say_what_is_needed() {
     let error = "error: invalid value 'soon' for '--wait <SECONDS>': a number of seconds is needed\n\n\
                  For more information, try '--help'.\n";
@@ -60,10 +59,11 @@ fn bad_options_say_what_is_needed() {
     exactly(&mut shaper("status --netns nowhere"), 2, "", error);
 }
 
+#[test]
 fn a_reader_that_went_away_is_no_panic() {
     let script = format!(
         "trap '' PIPE; {} check --offline {}/policies/textbook.yaml | true; echo ${{PIPESTATUS[0]}}",
-        crate::support::program::binary().display(),
+        env!("CARGO_BIN_EXE_shaper"),
         env!("CARGO_MANIFEST_DIR"),
     );
     for prefix in ["", "exec 2>&1; "] {
@@ -73,6 +73,7 @@ fn a_reader_that_went_away_is_no_panic() {
     }
 }
 
+#[test]
 fn the_version_is_the_crates() {
     exactly(&mut shaper("--version"), 0, concat!("shaper ", env!("CARGO_PKG_VERSION"), "\n"), "");
 }
