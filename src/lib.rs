@@ -17,7 +17,6 @@ pub mod tree;
 
 pub mod facts;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
 pub mod policy;
 
 pub mod model;

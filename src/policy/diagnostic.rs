@@ -11,16 +11,20 @@ use crate::text;
 /// Where a line stands in the policy file, counted from 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
+    /// Counted from 1.
     pub line: u32,
+    /// In characters, counted from 1.
     pub column: u32,
 }
 
 /// A piece of the policy's text: where it starts for people, and its bytes for the caret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
+    /// Where it begins.
     pub place: Place,
     /// First byte and one after the last, in the whole text.
     pub start: u32,
+    /// One after the last byte.
     pub end: u32,
 }
 
@@ -32,18 +36,23 @@ impl Span {
 /// A value as the file has it, with its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written<T> {
+    /// What is meant.
     pub value: T,
+    /// Where it is written.
     pub at: Span,
 }
 
 /// The file that a policy was read from: errors found later still show its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
+    /// As the command line names it; `-` is standard input.
     pub file: Arc<str>,
+    /// The whole file.
     pub text: Arc<str>,
 }
 
 impl Source {
+    /// The file is named as messages are to name it.
     pub fn new(file: &str, text: &str) -> Source {
         Source { file: file.into(), text: text.into() }
     }
@@ -60,10 +69,14 @@ impl Source {
     }
 }
 
+/// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
+    /// The policy is refused.
     Error,
+    /// The policy counts, and something in it does not do what it seems to.
     Warning,
+    /// Nothing is wrong.
     Info,
 }
 
@@ -78,6 +91,7 @@ pub enum Kind {
     Unsupported,
     /// A name that cannot be used.
     Name,
+    /// A rate, a ceil or a percentage.
     Rate,
     /// Promised rates that are more than there is.
     Promise,
@@ -85,13 +99,16 @@ pub enum Kind {
     Claim,
     /// Groups, and who is in them.
     Group,
+    /// A line of `rules`.
     Rule,
+    /// A link that is not there, or cannot be shaped.
     Link,
     /// An account or Unix group.
     Account,
 }
 
 impl Kind {
+    /// As JSON has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Syntax => "syntax",
@@ -112,8 +129,11 @@ impl Kind {
 /// One thing that is wrong, or worth knowing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// How bad it is.
     pub severity: Severity,
+    /// What kind of trouble it is.
     pub kind: Kind,
+    /// A sentence, without its place.
     pub message: String,
     /// `None`: the file as a whole.
     pub at: Option<Span>,
@@ -126,6 +146,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// Of any severity, without a label, a cure or a second place.
     pub fn new(
         severity: Severity,
         kind: Kind,
@@ -143,33 +164,40 @@ impl Diagnostic {
         }
     }
 
+    /// A reason to refuse the policy.
     pub fn error(kind: Kind, at: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
         Diagnostic::new(Severity::Error, kind, at, message.into())
     }
 
+    /// What the policy asks for and does not get.
     pub fn warning(kind: Kind, at: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
         Diagnostic::new(Severity::Warning, kind, at, message.into())
     }
 
+    /// What is worth knowing.
     pub fn info(kind: Kind, at: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
         Diagnostic::new(Severity::Info, kind, at, message.into())
     }
 
+    /// What is said at the carets.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
+    /// The cure.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
+    /// A second place, such as the first of two lines with one name.
     pub fn also(mut self, at: Span, label: impl Into<String>) -> Self {
         self.also = Some(Box::new((at, label.into())));
         self
     }
 
+    /// Line and column; `None`: the file as a whole.
     pub fn place(&self) -> Option<Place> {
         self.at.map(|at| at.place)
     }
@@ -216,13 +244,16 @@ fn shown<'a>(source: &'a Source, at: Span, kind: AnnotationKind, label: &'a str)
 /// All that was found in one file. As an error it has at least one [`Severity::Error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// The file.
     pub source: Source,
+    /// Errors first, each in file order.
     pub diagnostics: Vec<Diagnostic>,
     /// How many more errors there were than are kept.
     pub left_out: usize,
 }
 
 impl Report {
+    /// With all of them.
     pub fn new(source: &Source, diagnostics: Vec<Diagnostic>) -> Report {
         Report { source: source.clone(), diagnostics, left_out: 0 }
     }

@@ -35,17 +35,24 @@ pub struct Policy {
     pub links_at: Span,
     /// All lists are in file order.
     pub links: Vec<LinkLine>,
+    /// Lines of `users`.
     pub users: Vec<UserLine>,
+    /// Lines of `groups`.
     pub groups: Vec<GroupLine>,
+    /// `None`: no account without a line has a class.
     pub everyone: Option<EveryoneLine>,
+    /// Lines of `classes`.
     pub classes: Vec<ClassLine>,
+    /// Lines of `rules`: the first that matches wins.
     pub rules: Vec<RuleLine>,
 }
 
 /// A rate as written: absolute, or a share of the link's (for a link: of the device's speed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
+    /// Bits per second as written.
     Rate(Rate),
+    /// Of the device's speed for a link's rate, and of the link's rate elsewhere.
     Percent(Percent),
 }
 
@@ -61,6 +68,7 @@ pub enum LinkRef {
 }
 
 impl LinkRef {
+    /// As written.
     pub fn as_str(&self) -> &str {
         match self {
             LinkRef::Auto => "auto",
@@ -84,13 +92,17 @@ impl LinkRef {
 /// A line of `links`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkLine {
+    /// A name, a pattern or `auto`.
     pub name: Written<LinkRef>,
     /// Left out: the device's speed.
     pub rate: Option<Written<Amount>>,
+    /// Limits of the default class; `None`: 5 % of the link, at least 1mbit.
     pub default: Option<Limits>,
     /// `None`: auto.
     pub classifier: Option<Classifier>,
+    /// The queue of each leaf.
     pub leaf: LeafChoice,
+    /// The link comes and goes, which is no news.
     pub optional: bool,
 }
 
@@ -99,17 +111,24 @@ pub struct LinkLine {
 pub enum LeafChoice {
     /// fq_codel, else sfq, else a bfifo of 50 ms.
     Auto,
+    /// `fq_codel`.
     FqCodel,
+    /// `sfq`.
     Sfq,
+    /// `bfifo`.
     Bfifo,
+    /// `pfifo`.
     Pfifo,
+    /// `cake`.
     Cake,
 }
 
 /// `rate`, `ceil` and `prio` of one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// A guarantee; alone it is the cap too. `None`: left out.
     pub rate: Option<Written<Amount>>,
+    /// A cap; `None`: left out.
     pub ceil: Option<Written<Amount>>,
     /// 0 (served first) to 7.
     pub prio: Option<Written<u8>>,
@@ -128,15 +147,23 @@ impl Limits {
 /// A line of `users`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserLine {
+    /// The line's name, which is an account's where the line names nobody.
     pub key: Written<Key>,
+    /// On every link that the line does not name itself.
     pub limits: Limits,
+    /// The minor that its class must have; `None`: a free one.
     pub classid: Option<Written<Minor>>,
     /// `None`: absent, which is not the same as empty: see [`UserLine::names_account`].
     pub accounts: Option<Vec<Written<String>>>,
+    /// Ranges of uids; `None`: absent.
     pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
+    /// systemd's units; `None`: absent.
     pub units: Option<Vec<Written<UnitRef>>>,
+    /// Which uid of such a unit's processes counts.
     pub follow: Follow,
+    /// The group that it names; `None`: the group that lists it, or whose `gid` it has.
     pub group: Option<Written<Membership>>,
+    /// Other limits, or no class, on these links.
     pub links: Vec<(Written<LinkRef>, OnLink)>,
 }
 
@@ -160,12 +187,14 @@ pub enum Follow {
 /// How a systemd unit is named in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum UnitRef {
+    /// One unit.
     Name(String),
     /// Each unit whose name fits; a template, `foo@.service`, is all of its instances.
     Pattern(Pattern),
 }
 
 impl UnitRef {
+    /// As written.
     pub fn as_str(&self) -> &str {
         match self {
             UnitRef::Name(name) => name,
@@ -179,6 +208,7 @@ impl UnitRef {
 pub enum Membership {
     /// In no group, whatever Unix groups the account is in.
     None,
+    /// In the group with this name.
     In(String),
 }
 
@@ -194,10 +224,13 @@ pub enum OnLink {
 /// A line of `groups`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupLine {
+    /// The group's name.
     pub key: Written<Key>,
     /// All members together.
     pub limits: Limits,
+    /// The Unix group whose accounts are members too.
     pub gid: Option<Written<Gid>>,
+    /// The group that it is in; `None`: directly below the link.
     pub parent: Option<Written<String>>,
     /// Keys of `users`.
     pub users: Vec<Written<String>>,
@@ -208,7 +241,9 @@ pub struct GroupLine {
 /// A Unix group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Gid {
+    /// As NSS knows it.
     Name(String),
+    /// A gid.
     Number(u32),
 }
 
@@ -217,25 +252,33 @@ pub enum Gid {
 pub struct EveryoneLine {
     /// The key `everyone`.
     pub at: Span,
+    /// Whom it covers; `None`: 1000 and up, but not 61184–65534.
     pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
     /// All together.
     pub limits: Limits,
+    /// Limits of each account by itself; `None`: left out.
     pub each: Option<Limits>,
 }
 
 /// A line of `classes`: a class without members, a target for rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassLine {
+    /// The class's name, for `to` of rules.
     pub key: Written<Key>,
+    /// On every link that the line does not name itself.
     pub limits: Limits,
+    /// The minor that it must have; `None`: a free one.
     pub classid: Option<Written<Minor>>,
+    /// Other limits, or no class, on these links.
     pub links: Vec<(Written<LinkRef>, OnLink)>,
 }
 
 /// A field of a rule: one of the values, or with `{not: …}` none of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field<T> {
+    /// None of the values may match.
     pub not: bool,
+    /// One must match; none: any packet does.
     pub values: Vec<Written<T>>,
 }
 
@@ -252,10 +295,15 @@ pub type Networks = Vec<IpNet>;
 /// A line of `rules`; an empty list is a field that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleLine {
+    /// The whole line.
     pub at: Span,
+    /// Source addresses.
     pub src: Field<Networks>,
+    /// Destination addresses.
     pub dst: Field<Networks>,
+    /// Source ports.
     pub sport: Field<RangeInclusive<u16>>,
+    /// Destination ports.
     pub dport: Field<RangeInclusive<u16>>,
     /// IP protocol numbers.
     pub proto: Field<u8>,
@@ -263,7 +311,9 @@ pub struct RuleLine {
     pub vlan: Field<RangeInclusive<u16>>,
     /// Who sends: lines of `users`, accounts, uids.
     pub from: Field<String>,
+    /// The one link, or the pattern's; `None`: all.
     pub link: Option<Written<LinkRef>>,
+    /// A user, a class, `default` or `unshaped`.
     pub to: Written<String>,
 }
 

@@ -13,6 +13,7 @@ impl Pattern {
         text.contains(['*', '?']).then(|| Pattern(text.to_string()))
     }
 
+    /// As written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
