@@ -2,15 +2,12 @@
 //! instance's directory `confirm`, so whether one is pending is for the kernel to say; and a policy
 //! that was taken back leaves an empty directory `reverted/<hash>`. Neither holds a classid.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
-
-use super::instance::{make_directory, members_of, move_process, subdirectories};
-use super::{Attached, Error, Instance};
-
-pub(super) const CONFIRM: &str = "confirm";
-pub(super) const REVERTED: &str = "reverted";
+use super::directory::{
+    Attached, PROCS, make_directory, members_of, move_process, remove, remove_with_notes,
+};
+use super::error::Error;
+use super::instance::Instance;
+use super::layout::{CONFIRM, REVERTED};
 
 impl Instance {
     /// The guards of a pending confirmation; empty: none is pending.
@@ -28,7 +25,7 @@ impl Instance {
     pub fn set_guard(&self, pid: u32) -> Result<Attached, Error> {
         let path = self.root().join(CONFIRM);
         make_directory(&path)?;
-        move_process(pid, &path.join(super::instance::PROCS))
+        move_process(pid, &path.join(PROCS))
     }
 
     /// Nothing is pending any more: the guards, if any are left, go to the hierarchy's root.
@@ -36,7 +33,7 @@ impl Instance {
         for pid in self.guards()? {
             self.release(pid)?;
         }
-        remove(self.root().join(CONFIRM))
+        remove(&self.root().join(CONFIRM))
     }
 
     /// Notes that the policy with this hash was taken back.
@@ -58,19 +55,6 @@ impl Instance {
 
     /// Forgets all policies that were taken back.
     pub fn forget_reverted(&self) -> Result<(), Error> {
-        let path = self.root().join(REVERTED);
-        for name in subdirectories(&path)? {
-            remove(path.join(name))?;
-        }
-        remove(path)
-    }
-}
-
-pub(super) fn remove(path: PathBuf) -> Result<(), Error> {
-    match fs::remove_dir(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io("remove", &path)(error))
-        }
-        _ => Ok(()),
+        remove_with_notes(&self.root().join(REVERTED))
     }
 }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
-use super::instance::{PROCS, attached};
-use super::{Attached, Error, Instance};
+use super::directory::{Attached, PROCS, attached};
+use super::error::Error;
+use super::instance::Instance;
 use crate::tree::Claim;
 
 /// Claims' `cgroup.procs`, kept open: a move is one write then. A few, because a host may have more

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 
+use super::error::Error;
+use super::instance::Instance;
 use super::mountinfo::{Mount, net_cls_mount, parse_mountinfo};
-use super::{Error, Instance};
 
 /// Where we mount the hierarchy if it is nowhere yet. Not in `/sys/fs/cgroup`: where that is the
 /// cgroup v2 root, a mkdir there makes a v2 cgroup.

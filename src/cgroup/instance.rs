@@ -2,48 +2,24 @@
 //! a claim on a minor; those of users and accounts also hold processes. Touches only files below
 //! the instance's directory, and the hierarchy root's `cgroup.procs` to let processes go.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::errno::Errno;
-
-use super::keeper::WATCH;
-use super::lock::LOCK;
-use super::namespace::NETNS;
-use super::retired::RETIRED;
-use super::{Error, Lock};
+use super::directory::{
+    Attached, CLASSID, MODE, PROCS, make_directory, members_of, move_process, read_classid,
+};
+use super::error::Error;
+use super::lock::Lock;
 use crate::tree::{Claim, Owner};
 use crate::units::ClassId;
-
-/// Of a claim's directory.
-const MODE: u32 = 0o755;
-pub(super) const CLASSID: &str = "net_cls.classid";
-/// Always this one and never `tasks`: moving a thread that is not the leader retags no socket.
-pub(super) const PROCS: &str = "cgroup.procs";
-pub(super) const ROOMS: [&str; 6] = ["user", "uid", "subuid", "class", "group", RETIRED];
-
-/// How often a directory's processes are moved out before we believe that they come faster than
-/// they go. A fork storm needed up to 23.
-const MAX_EVICTIONS: u32 = 200;
 
 /// One instance's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     root: PathBuf,
-}
-
-/// What came of moving a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attached {
-    /// Its pid was written, and it sits there now.
-    Moved,
-    /// It ended before it could be moved.
-    Dead,
-    /// The claim has no directory (yet).
-    NoDirectory,
 }
 
 impl Instance {
@@ -128,72 +104,6 @@ impl Instance {
         Ok(read_classid(&path).map_err(Error::io("read", &path))?.unwrap_or_default())
     }
 
-    /// Removes the claim's directory; processes in it go to the hierarchy's root first, where the
-    /// default class has them. One that does not exist is removed already.
-    pub fn remove(&self, claim: &Claim) -> Result<(), Error> {
-        self.evict_and_remove(&self.directory(claim))
-    }
-
-    /// Removes rooms without claims and, where no claim and nothing foreign is left, the note of
-    /// the namespace, the lock, and the instance's own directory. Whether all of it is gone: an
-    /// instance that still holds something stays known to others, and is still locked.
-    pub fn remove_if_empty(&self) -> Result<bool, Error> {
-        for room in ROOMS {
-            self.remove_unless_occupied(&self.root.join(room))?;
-        }
-        let own = [NETNS, LOCK, WATCH];
-        if subdirectories(&self.root)?.iter().any(|name| !own.contains(&name.as_str())) {
-            return Ok(false);
-        }
-        self.forget_namespace()?;
-        self.remove_unless_occupied(&self.root.join(LOCK))?;
-        // A daemon is found as long as there is something that it keeps.
-        if subdirectories(&self.root)? == [WATCH] {
-            self.evict_and_remove(&self.root.join(WATCH))?;
-        }
-        self.remove_unless_occupied(&self.root)?;
-        Ok(!self.root.exists())
-    }
-
-    fn remove_unless_occupied(&self, path: &Path) -> Result<(), Error> {
-        match self.evict_and_remove(path) {
-            Err(Error::Occupied { .. }) => Ok(()),
-            other => other,
-        }
-    }
-
-    fn evict_and_remove(&self, path: &Path) -> Result<(), Error> {
-        let occupied = |what: String| Error::Occupied { path: path.to_path_buf(), what };
-        let mut last = 0;
-        for _ in 0..MAX_EVICTIONS {
-            match fs::remove_dir(path) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                // A cgroup with processes or directories is EBUSY; ENOTEMPTY on other file systems.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty
-                    ) => {}
-                Err(error) => return Err(Error::io("remove", path)(error)),
-            }
-            if let Some(name) = subdirectories(path)?.first() {
-                return Err(occupied(format!("a directory `{name}`")));
-            }
-            let members = members_of(path)?;
-            last = members.len();
-            if members.is_empty() {
-                // Someone is on the way out: cgroup.procs does not list a process that is exiting,
-                // but it keeps the directory until it has.
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            for pid in members {
-                self.release(pid)?;
-            }
-        }
-        Err(occupied(format!("{last} processes that cannot be moved out")))
-    }
-
     /// The processes in the claim's directory (not those in `…/pinned` below it), in no order. A
     /// directory that does not exist has none.
     pub fn members(&self, claim: &Claim) -> Result<Vec<u32>, Error> {
@@ -230,99 +140,10 @@ impl Instance {
     }
 }
 
-pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
-    match DirBuilder::new().mode(MODE).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::io("make", path)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Names of the directories below `path`; none if it does not exist. A name that is no UTF-8 is
-/// no name of ours, so it may lose bytes here: it is only reported.
-pub(super) fn subdirectories(path: &Path) -> Result<Vec<String>, Error> {
-    let entries = match fs::read_dir(path) {
-        Err(error) if vanished(&error) => return Ok(Vec::new()),
-        other => other.map_err(Error::io("list", path))?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(Error::io("list", path))?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-pub(super) fn members_of(directory: &Path) -> Result<Vec<u32>, Error> {
-    match read(&directory.join(PROCS)) {
-        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
-        Err(Error::Io { source, .. }) if vanished(&source) => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-pub(super) fn move_process(pid: u32, procs: &Path) -> Result<Attached, Error> {
-    // To the kernel pid 0 is whoever writes: us.
-    if pid == 0 {
-        return Ok(Attached::Dead);
-    }
-    attached(write(procs, &pid.to_string()))
-}
-
-pub(super) fn attached(written: Result<(), Error>) -> Result<Attached, Error> {
-    match written {
-        Ok(()) => Ok(Attached::Moved),
-        Err(error) => match error.errno().map(Errno::from_raw) {
-            Some(Errno::ESRCH) => Ok(Attached::Dead),
-            // ENODEV: the directory was removed between opening its file and writing it.
-            Some(Errno::ENOENT | Errno::ENODEV) => Ok(Attached::NoDirectory),
-            _ => Err(error),
-        },
-    }
-}
-
-/// ENODEV is what a cgroup's open file answers after its directory was removed.
-pub(super) fn vanished(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
-}
-
-/// `None`: something else than a classid.
-pub(super) fn read_classid(path: &Path) -> io::Result<Option<ClassId>> {
-    parse_classid(&File::open(path)?)
-}
-
-/// The kernel prints a u32 in decimal and a newline, in one read.
-pub(super) fn parse_classid(mut file: &File) -> io::Result<Option<ClassId>> {
-    let mut buffer = [0; 16];
-    let length = file.read(&mut buffer)?;
-    let text = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    Ok(text.and_then(|text| text.trim_ascii_end().parse().ok()).map(ClassId))
-}
-
-fn read(path: &Path) -> Result<String, Error> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|mut file| file.read_to_string(&mut text))
-        .map_err(Error::io("read", path))?;
-    Ok(text)
-}
-
-/// In one write(2), and never making the file: where it is missing this is no cgroup.
-fn write(path: &Path, data: &str) -> Result<(), Error> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(data.as_bytes()))
-        .map_err(|source| Error::Write { data: data.to_string(), path: path.to_path_buf(), source })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
+    use std::fs;
 
     use super::*;
     use crate::tree::Foreign;
@@ -409,28 +230,6 @@ mod tests {
         assert_eq!(instance.members(&claim("user/bob")).unwrap(), Vec::<u32>::new());
         assert!(instance.remove(&claim("user/bob")).is_ok());
         assert!(instance.remove_if_empty().unwrap());
-    }
-
-    #[test]
-    fn an_instance_that_holds_something_keeps_its_lock_and_its_note() {
-        for kept in ["user/bob", "spare"] {
-            let folder = tempfile::tempdir().unwrap();
-            let instance = Instance::new(folder.path().join("blue"));
-            for path in [kept, "uid", LOCK] {
-                fs::create_dir_all(instance.root().join(path)).unwrap();
-            }
-            instance.note_namespace(7).unwrap();
-            assert!(!instance.remove_if_empty().unwrap());
-            let left = subdirectories(instance.root()).unwrap();
-            let room = kept.split('/').next().unwrap();
-            assert_eq!(
-                BTreeSet::from_iter(left),
-                BTreeSet::from([room, LOCK, NETNS].map(String::from))
-            );
-            assert_eq!(instance.noted_namespaces().unwrap(), [7]);
-            fs::remove_dir(instance.root().join(kept)).unwrap();
-            assert!(instance.remove_if_empty().unwrap());
-        }
     }
 
     #[test]

@@ -15,10 +15,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::{Error, Instance};
-
-/// The directory that is locked.
-pub(super) const WATCH: &str = "watch";
+use super::error::Error;
+use super::instance::Instance;
+use super::layout::WATCH;
 
 /// Held until it is dropped; then the directory goes.
 #[derive(Debug)]

@@ -8,13 +8,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Error;
+use super::error::Error;
+use super::layout::LOCK;
 
 /// Between two tries. Short: a person waits, and the holder is done in well under a second.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// The directory that is locked.
-pub(super) const LOCK: &str = "lock";
 
 /// Held until it is dropped.
 #[derive(Debug)]

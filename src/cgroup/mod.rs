@@ -3,127 +3,27 @@
 //! Touches files below the paths that it is given, and mounts only where it is told to.
 
 mod confirmation;
+mod directory;
 mod doors;
+mod error;
 mod hierarchy;
 mod instance;
 mod keeper;
+mod layout;
 mod lock;
 mod mountinfo;
 mod namespace;
 mod observed;
+mod removal;
 mod retired;
 mod said;
 
-use std::io;
-use std::path::{Path, PathBuf};
-
+pub use directory::Attached;
 pub use doors::Doors;
+pub use error::Error;
 pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Unmounted, find, mount, unmount};
-pub use instance::{Attached, Instance};
+pub use instance::Instance;
 pub use keeper::Keeping;
 pub use lock::Lock;
 pub use mountinfo::{Mount, net_cls_mount, parse_mountinfo};
 pub use namespace::named_after;
-
-/// What can go wrong in the hierarchy. Each says the path and, for a write, the data.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A system call on a file or directory failed.
-    #[error("cannot {verb} {}: {source}", path.display())]
-    Io {
-        /// What was tried: `read`, `make`, `lock`.
-        verb: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// write(2) into a file of a cgroup failed.
-    #[error("cannot write {data} to {}: {source}", path.display())]
-    Write {
-        /// What was to be written.
-        data: String,
-        /// Into which file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The kernel took a number and keeps another.
-    #[error("wrote {data} to {}, but it reads back as `{found}`", path.display())]
-    ReadBack {
-        /// What was written.
-        data: String,
-        /// Into which file.
-        path: PathBuf,
-        /// What it has now.
-        found: String,
-    },
-    /// A directory cannot go, because it is not empty.
-    #[error("cannot remove {}: it still has {what}", path.display())]
-    Occupied {
-        /// Which one.
-        path: PathBuf,
-        /// What is in it: `processes`, or the name of a directory.
-        what: String,
-    },
-    /// Another run has the instance's lock, and has kept it for as long as was waited.
-    #[error("another run holds the lock on {}", path.display())]
-    Locked {
-        /// The directory that is locked.
-        path: PathBuf,
-    },
-    /// `net_cls` was switched off when the kernel booted.
-    #[error(
-        "cannot mount net_cls at {}: the kernel was started with `cgroup_no_v1`, which switches \
-         it off; take `net_cls` (or `all`) off that parameter and boot again",
-        at.display()
-    )]
-    Disabled {
-        /// Where it was to be mounted.
-        at: PathBuf,
-    },
-    /// It was mounted as the run began, and somebody unmounted it.
-    #[error("the net_cls hierarchy is mounted nowhere any more")]
-    NotMounted,
-    /// The kernel was built without it.
-    #[error("this kernel has no net_cls (CONFIG_CGROUP_NET_CLASSID)")]
-    NoNetCls,
-    /// `net_cls` is in one hierarchy with other controllers, which a mount must name too.
-    #[error(
-        "cannot mount net_cls at {}: its hierarchy is tied to {with}, and is not mounted where it \
-         can be seen from here; mount it with `mount -t cgroup -o {options} net_cls {}`",
-        at.display(), at.display()
-    )]
-    Paired {
-        /// Where it was to be mounted.
-        at: PathBuf,
-        /// The other controllers.
-        with: String,
-        /// What the mount must say.
-        options: String,
-    },
-    /// Our own mount point is somebody else's.
-    #[error("cannot mount net_cls at {}: something else is mounted there", at.display())]
-    MountPointTaken {
-        /// Which directory.
-        at: PathBuf,
-    },
-}
-
-impl Error {
-    /// For `map_err`: what was being done, to what.
-    pub(crate) fn io<'a>(
-        verb: &'static str,
-        path: &'a Path,
-    ) -> impl FnOnce(io::Error) -> Error + 'a {
-        move |source| Error::Io { verb, path: path.to_path_buf(), source }
-    }
-
-    /// The system's error number, where there was one.
-    pub fn errno(&self) -> Option<i32> {
-        match self {
-            Error::Io { source, .. } | Error::Write { source, .. } => source.raw_os_error(),
-            _ => None,
-        }
-    }
-}

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::confirmation::remove;
-use super::instance::{make_directory, subdirectories};
-use super::{Error, Hierarchy, Instance};
-
-pub(super) const NETNS: &str = "netns";
+use super::directory::{make_directory, remove, remove_with_notes, subdirectories};
+use super::error::Error;
+use super::hierarchy::Hierarchy;
+use super::instance::Instance;
+use super::layout::NETNS;
 
 /// The name that an instance has by itself in a network namespace other than the host's.
 pub fn named_after(netns: u64) -> String {
@@ -24,7 +24,7 @@ impl Instance {
         let path = self.root().join(NETNS);
         let note = netns.to_string();
         for other in subdirectories(&path)?.iter().filter(|name| **name != note) {
-            remove(path.join(other))?;
+            remove(&path.join(other))?;
         }
         make_directory(&path)?;
         make_directory(&path.join(note))
@@ -37,11 +37,7 @@ impl Instance {
     }
 
     pub(super) fn forget_namespace(&self) -> Result<(), Error> {
-        let path = self.root().join(NETNS);
-        for name in subdirectories(&path)? {
-            remove(path.join(name))?;
-        }
-        remove(path)
+        remove_with_notes(&self.root().join(NETNS))
     }
 }
 

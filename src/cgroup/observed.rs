@@ -11,13 +11,10 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
-use super::confirmation::{CONFIRM, REVERTED};
-use super::instance::{CLASSID, ROOMS, parse_classid, read_classid, subdirectories, vanished};
-use super::keeper::WATCH;
-use super::lock::LOCK;
-use super::namespace::NETNS;
-use super::said::SAID;
-use super::{Error, Instance};
+use super::directory::{CLASSID, parse_classid, read_classid, subdirectories, vanished};
+use super::error::Error;
+use super::instance::Instance;
+use super::layout::{ROOMS, WITHOUT_CLAIMS};
 use crate::sys::threads::in_parts;
 use crate::tree::{Claim, Foreign, Owner};
 use crate::units::ClassId;
@@ -29,7 +26,7 @@ impl Instance {
         let mut found = Found::default();
         for room in subdirectories(self.root())? {
             let path = self.root().join(&room);
-            if [CONFIRM, REVERTED, SAID, LOCK, NETNS, WATCH].contains(&room.as_str()) {
+            if WITHOUT_CLAIMS.contains(&room.as_str()) {
                 continue;
             }
             if !ROOMS.contains(&room.as_str()) {

@@ -1,12 +1,12 @@
 //! Classes on their way out: `retired/1a:user:bob` holds the minor that was bob's until nothing
 //! carries it any more.
 
-use super::instance::subdirectories;
-use super::{Error, Instance};
+use super::directory::subdirectories;
+use super::error::Error;
+use super::instance::Instance;
+use super::layout::RETIRED;
 use crate::tree::Claim;
 use crate::units::Minor;
-
-pub(super) const RETIRED: &str = "retired";
 
 impl Instance {
     /// Whether a class with this minor is on its way out.

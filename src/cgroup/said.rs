@@ -4,11 +4,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::confirmation::remove;
-use super::instance::{make_directory, subdirectories};
-use super::{Error, Instance};
-
-pub(super) const SAID: &str = "said";
+use super::directory::{make_directory, remove, remove_with_notes, subdirectories};
+use super::error::Error;
+use super::instance::Instance;
+use super::layout::SAID;
 
 /// How long what was said need not be said again.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -26,7 +25,7 @@ impl Instance {
                 Some((hash, when)) if (when..when + DAY.as_secs()).contains(&now) => {
                     known.push(hash);
                 }
-                _ => remove(room.join(name))?,
+                _ => remove(&room.join(name))?,
             }
         }
         let new: Vec<u64> =
@@ -42,11 +41,7 @@ impl Instance {
 
     /// Nothing was said.
     pub fn forget_said(&self) -> Result<(), Error> {
-        let room = self.root().join(SAID);
-        for name in subdirectories(&room)? {
-            remove(room.join(name))?;
-        }
-        remove(room)
+        remove_with_notes(&self.root().join(SAID))
     }
 }
 

@@ -7,7 +7,6 @@
 //! what it holds of root's is made the user's: TCP, MPTCP and SCTP connections, UDP, raw, ping and
 //! packet sockets.
 //!
-//!
 //! A process of root's that acts for a user (`follow: effective`) serves him over what it holds:
 //! root's connections are made his; and where it holds none of root's and none of his, those of the
 //! user before, who was given them. Datagram sockets stay as they are: with one a server serves
@@ -20,24 +19,16 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-
 use super::Process;
+use super::descriptors::{Descriptors, Protocol, descriptors, is_gone, reach};
 use super::served::{Held, Server, go_along};
 use crate::netlink::inet_diag::{self, Listening};
 use crate::sys::Netlink;
-use crate::sys::held::{self, HeldSocket};
 use crate::sys::threads::in_parts;
 use crate::tree::Family;
-
-/// Of one process so many descriptors are looked at: a login has a few dozen, and looking at so
-/// many takes some 10 ms.
-const MOST: usize = 4_096;
 
 /// Sockets of root's that processes of users were found to hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,29 +58,6 @@ pub struct HandedOver {
     /// Why one or more were not given: a capability that is missing, a list that the kernel has
     /// not.
     pub refused: Option<String>,
-}
-
-/// Kinds of sockets that send packets of their own, as far as giving them differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    /// One socket listens, others are its connections.
-    Connections(Listening),
-    /// A socket sends to anybody.
-    Packets,
-}
-
-impl Protocol {
-    /// By the name in `struct proto`.
-    pub(super) fn of(name: &str) -> Option<Protocol> {
-        Some(match name {
-            "TCP" | "TCPv6" => Protocol::Connections(Listening::Tcp),
-            "MPTCP" | "MPTCPv6" => Protocol::Connections(Listening::Mptcp),
-            "SCTP" | "SCTPv6" => Protocol::Connections(Listening::Sctp),
-            "UDP" | "UDPv6" | "UDP-Lite" | "UDPLITEv6" | "RAW" | "RAWv6" | "PING" | "PINGv6"
-            | "PACKET" => Protocol::Packets,
-            _ => return None,
-        })
-    }
 }
 
 impl Handover {
@@ -262,30 +230,6 @@ impl Listeners {
     }
 }
 
-/// The socket with that inode, which a process has as this descriptor; `None`: that is another one
-/// by now. A main thread that ends gives up its table; what it shared with other threads is reached
-/// through theirs.
-pub(super) fn reach(entry: &Path, inode: u64) -> io::Result<Option<HeldSocket>> {
-    let is_it = |socket: &HeldSocket| socket.inode == inode;
-    match HeldSocket::open(entry) {
-        Err(error) if is_gone(&error) => {
-            let open = |entry: PathBuf| HeldSocket::open(&entry).ok().flatten().filter(is_it);
-            in_other_threads(entry).into_iter().find_map(open).map(Some).ok_or(error)
-        }
-        found => Ok(found?.filter(is_it)),
-    }
-}
-
-/// `/proc/PID/task/TID/fd/N` of each thread, for `/proc/PID/fd/N` or one thread's.
-fn in_other_threads(entry: &Path) -> Vec<PathBuf> {
-    let (Some(number), Some(task)) = (entry.file_name(), entry.ancestors().nth(2)) else {
-        return Vec::new();
-    };
-    let tasks = fs::read_dir(task.join("task"));
-    let tasks = tasks.or_else(|_| fs::read_dir(task.parent().unwrap_or(task)));
-    tasks.into_iter().flatten().flatten().map(|task| task.path().join("fd").join(number)).collect()
-}
-
 /// Gives a socket, unless that descriptor is another one by now, or it has another owner.
 fn hand_over(entry: &Path, inode: u64, owner: u32, uid: u32) -> io::Result<bool> {
     match reach(entry, inode)? {
@@ -295,14 +239,6 @@ fn hand_over(entry: &Path, inode: u64, owner: u32, uid: u32) -> io::Result<bool>
         }
         _ => Ok(false),
     }
-}
-
-/// The process or its descriptor was closed meanwhile.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR)
-    )
 }
 
 /// Inodes of all sockets of the network namespace that listen.
@@ -317,65 +253,14 @@ fn listeners(protocol: Listening) -> io::Result<BTreeSet<u64>> {
     Ok(inodes)
 }
 
-/// The sockets among a process's descriptors.
-struct Descriptors {
-    /// `/proc/PID/fd/N`, and the inode.
-    sockets: Vec<(PathBuf, u64)>,
-    /// What may not be read: a table (CAP_DAC_READ_SEARCH), or an entry (CAP_SYS_PTRACE).
-    unread: Option<(PathBuf, io::Error)>,
-    /// There are descriptors at all, of sockets or of other files.
-    is_open: bool,
-}
-
-/// Threads may have tables of their own (`unshare(CLONE_FILES)`), and a main thread that ended has
-/// none.
-fn descriptors(proc_root: &Path, pid: u32) -> Descriptors {
-    let folder = proc_root.join(pid.to_string());
-    let tasks = folder.join("task");
-    // A folder has a link for itself, one for its name, and one for each folder in it.
-    let alone = fs::metadata(&tasks).is_ok_and(|tasks| tasks.nlink() <= 3);
-    if alone {
-        let of_main = in_tables(vec![folder.join("fd")]);
-        // Otherwise it may have ended just now, and threads that it started go on.
-        if of_main.is_open {
-            return of_main;
-        }
-    }
-    match fs::read_dir(&tasks) {
-        Ok(tasks) => in_tables(tasks.flatten().map(|task| task.path().join("fd")).collect()),
-        Err(_) => in_tables(vec![folder.join("fd")]),
-    }
-}
-
-fn in_tables(tables: Vec<PathBuf>) -> Descriptors {
-    let (mut sockets, mut unread, mut left, mut is_open) = (Vec::new(), None, MOST, false);
-    for table in tables {
-        let entries = match fs::read_dir(&table) {
-            Ok(entries) => entries,
-            Err(error) => {
-                unread = Some((table, error));
-                continue;
-            }
-        };
-        for entry in entries.flatten().take(left) {
-            left -= 1;
-            is_open = true;
-            let entry = entry.path();
-            match fs::read_link(&entry) {
-                Ok(link) => sockets.extend(held::inode(&link).map(|inode| (entry, inode))),
-                Err(error) if !is_gone(&error) => unread = Some((entry, error)),
-                Err(_) => {}
-            }
-        }
-    }
-    Descriptors { sockets, unread, is_open }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::held::HeldSocket;
+    use std::fs;
     use std::net::{TcpListener, UdpSocket};
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
 
     fn found(uid: u32) -> Handover {
         let entry = PathBuf::from(format!("/proc/{uid}/fd/0"));
@@ -436,42 +321,6 @@ mod tests {
         }
         drop(socket);
         assert!(is_gone(&hand_over(&entry, inode, 4001, 0).unwrap_err()));
-    }
-
-    #[test]
-    fn sockets_are_found_in_a_threads_own_table() {
-        let shared = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let inode = |socket: &UdpSocket| {
-            fs::metadata(format!("/proc/thread-self/fd/{}", socket.as_raw_fd())).unwrap().ino()
-        };
-        std::thread::spawn(move || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
-            let own = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let Descriptors { sockets, unread, .. } =
-                descriptors(Path::new("/proc"), std::process::id());
-            assert!(unread.is_none());
-            let found: BTreeSet<u64> = sockets.iter().map(|(_, inode)| *inode).collect();
-            assert!(found.contains(&inode(&own)) && found.contains(&inode(&shared)));
-        })
-        .join()
-        .unwrap();
-    }
-
-    #[test]
-    fn what_a_thread_has_given_up_is_reached_through_another() {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let number = socket.as_raw_fd();
-        let at = |task: &str| PathBuf::from(format!("/proc/self/{task}fd/{number}"));
-        let inode = HeldSocket::open(&at("")).unwrap().unwrap().inode;
-        // Of a thread that has ended nothing is left, as of a main thread's table.
-        let ended = std::thread::spawn(nix::unistd::gettid).join().unwrap();
-        let entry = at(&format!("task/{ended}/"));
-        assert!(HeldSocket::open(&entry).is_err());
-        assert_eq!(reach(&entry, inode).unwrap().unwrap().inode, inode);
-        assert!(reach(&entry, inode + 1).is_err(), "not that one");
-        assert!(
-            in_other_threads(&at("")).contains(&at(&format!("task/{}/", nix::unistd::gettid())))
-        );
     }
 
     #[test]

@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use nix::libc;
-
 use crate::cgroup::{Attached, Doors, Error, Instance};
 use crate::tree::Claim;
 
-use super::place::{Failed, ForeignProcess, Placement, Verdict};
+use super::placement::{Failed, ForeignProcess, Placement, Verdict};
 use super::scan::Reader;
 use super::{Decision, Handover, Process, Reason};
 
@@ -176,7 +174,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         // What it holds is not another's.
         part.handover.merge(handover);
         match outcome {
-            Err(error) if error.errno().is_some_and(is_want) => Err(error),
+            Err(error) if error.is_shortage() => Err(error),
             Err(error) => {
                 part.done.push(pid);
                 part.placement.failed.push(Failed {
@@ -241,9 +239,4 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         let path = process.net_cls.as_deref().unwrap_or("/");
         path.trim_start_matches('/').split('/').next() == Some(self.name.as_str())
     }
-}
-
-/// No descriptor or memory: it says nothing of the process.
-fn is_want(errno: i32) -> bool {
-    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM)
 }

@@ -3,27 +3,28 @@
 //! `parse` and `decide` are pure.
 
 mod decide;
+mod descriptors;
 mod handover;
 mod hands;
 mod parse;
 mod place;
+mod placement;
 mod scan;
 mod served;
+mod view;
 mod whose;
-
-use std::collections::BTreeSet;
 
 use crate::text::Foreign;
 
-pub use decide::{Decision, InstanceView, Reason, claim_of, decide, given, held_by_another};
+pub use decide::{Decision, decide, given};
 pub use handover::{HandedOver, Handover};
 pub use parse::{
     Identity, Membership, Stat, Uids, parse_cgroup, parse_identity, parse_stat, parse_uids,
 };
-pub use place::{
-    Failed, ForeignProcess, PlacedOne, Placement, Seen, Verdict, place, place_one, place_seen,
-};
+pub use place::{PlacedOne, Seen, place, place_one, place_seen};
+pub use placement::{Failed, ForeignProcess, Placement, Verdict};
 pub use scan::{Scan, read_one, scan};
+pub use view::{InstanceView, Reason, claim_of, held_by_another, running_uids};
 pub use whose::{acts_for, counts_as, whose};
 
 /// A process as one look at `/proc` shows it.
@@ -62,55 +63,5 @@ impl Process {
     /// Whether it is one that can send traffic of its own.
     pub fn is_alive(&self) -> bool {
         !self.kernel_thread && !self.zombie
-    }
-}
-
-/// Real uids that have a living process which the instance may claim.
-pub fn running_uids(processes: &[Process], instance: &InstanceView) -> BTreeSet<u32> {
-    processes
-        .iter()
-        .filter(|process| process.is_alive() && instance.may_claim(process))
-        .map(|process| process.uid)
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    #[test]
-    fn only_living_processes_that_may_be_claimed_count_as_running() {
-        let bob = Process {
-            pid: 7,
-            parent: 1,
-            starttime: 1,
-            comm: "bash".into(),
-            uid: 1000,
-            acting_uid: 1000,
-            is_roots: false,
-            kernel_thread: false,
-            zombie: false,
-            netns: Some(42),
-            net_cls: None,
-            unit: None,
-            guest: false,
-        };
-        let all = [
-            bob.clone(),
-            Process { uid: 1001, zombie: true, ..bob.clone() },
-            Process { uid: 1002, netns: Some(43), ..bob.clone() },
-            Process { uid: 1003, netns: Some(43), guest: true, ..bob.clone() },
-            Process { uid: 1004, netns: Some(44), ..bob.clone() },
-            Process { uid: 1005, netns: Some(43), net_cls: Some("/../x".into()), ..bob.clone() },
-            Process { uid: 0, kernel_thread: true, ..bob },
-        ];
-        let instance = InstanceView {
-            name: "shaper".into(),
-            netns: 42,
-            host: Some(42),
-            others: BTreeMap::from([(44, "shaper-44".to_string())]),
-        };
-        assert_eq!(running_uids(&all, &instance), BTreeSet::from([1000, 1002]));
     }
 }

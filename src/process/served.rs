@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::handover::{Protocol, reach};
+use super::descriptors::{Protocol, reach};
 use crate::netlink::inet_diag::Listening;
 
 /// A process of root's that acts for a user, and the connections that it holds.

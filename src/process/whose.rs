@@ -4,7 +4,8 @@ use crate::facts::Accounts;
 use crate::model::Matcher;
 use crate::tree::{Claim, Owner};
 
-use super::{InstanceView, Process, claim_of};
+use super::Process;
+use super::view::{InstanceView, claim_of};
 
 /// Who claims a process. One whose unit follows effective uids is the user's for whom it acts;
 /// while it is root it stays with the last one, since smbd and its like become root for a moment

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::sys::resource::{Resource, setrlimit};
 
 use super::btf;
-use super::probe::is_out_of_something;
+use super::shortage::is_shortage;
 use crate::classify::assembler::Instruction;
 use crate::classify::program;
 use crate::facts::Helpers;
@@ -223,7 +223,7 @@ pub fn helpers() -> io::Result<Helpers> {
     let maps = Maps::for_trial()?;
     let loads = |tag, sockets| load(Program { shards: true, tag, sockets, mptcp: None }, &maps);
     let takes = |tag, sockets| match loads(tag, sockets) {
-        Err(error) if is_out_of_something(&error) => Err(error),
+        Err(error) if is_shortage(&error) => Err(error),
         answer => Ok(answer.is_ok()),
     };
     let netns_cookie = takes(TagHelper::Task, Sockets::Cookie(1))?;

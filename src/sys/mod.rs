@@ -19,6 +19,7 @@ pub mod offspring;
 pub mod priority;
 pub mod probe;
 pub mod route;
+pub mod shortage;
 pub mod signal;
 pub mod threads;
 pub mod witness;

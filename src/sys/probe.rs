@@ -10,6 +10,7 @@ use std::path::Path;
 use log::debug;
 
 use super::route::{Netlink, SocketError};
+use super::shortage::is_shortage;
 use super::{bpf, netns};
 use crate::facts::{Features, Helpers};
 use crate::netlink::request::filter::{self, Loaded};
@@ -47,18 +48,12 @@ pub fn features() -> io::Result<Features> {
 pub fn features_beside(known: Option<Helpers>) -> io::Result<Features> {
     match netns::private(|| tried(known)).flatten() {
         Ok(features) => Ok(Features { tried: true, ..features }),
-        Err(error) if is_out_of_something(&error) => Err(error),
+        Err(error) if is_shortage(&error) => Err(error),
         Err(error) => {
             debug!("the kernel's features cannot be tried: {error}");
             Ok(looked_up(Path::new("/")))
         }
     }
-}
-
-/// Of descriptors or of memory.
-pub(super) fn is_out_of_something(error: &io::Error) -> bool {
-    const OUT_OF: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
-    error.raw_os_error().is_some_and(|errno| OUT_OF.contains(&errno))
 }
 
 /// In this thread's namespace, which must be a throw-away one.
@@ -113,7 +108,7 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
             let add = filter::add_bpf(LOOPBACK, root, pref, loaded);
             works(&mut netlink, &add)?;
         }
-        Err(error) if is_out_of_something(&error) => return Err(Trial::Bpf(error)),
+        Err(error) if is_shortage(&error) => return Err(Trial::Bpf(error)),
         Err(error) => debug!("probe: bpf(2): {error}"),
     }
     features.clsact = works(&mut netlink, &clsact::add(LOOPBACK))?
@@ -123,7 +118,7 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
                 let add = filter::add_priority(LOOPBACK, pref, sockets, mark, file.as_fd());
                 works(&mut netlink, &add)?
             }
-            Err(error) if is_out_of_something(&error) => return Err(Trial::Bpf(error)),
+            Err(error) if is_shortage(&error) => return Err(Trial::Bpf(error)),
             Err(_) => false,
         };
     let records = netlink.dump(&dump::filters(LOOPBACK, ClassId::ROOT), decode::filter)?;

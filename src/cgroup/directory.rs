@@ -1,0 +1,137 @@
+//! One cgroup's directory, by its path: the files in it, the directories below it, and the
+//! processes that are moved into it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::error::Error;
+use crate::units::ClassId;
+
+/// Permissions of one that anybody may list.
+pub(super) const MODE: u32 = 0o755;
+pub(super) const CLASSID: &str = "net_cls.classid";
+/// Always this one and never `tasks`: moving a thread that is not the leader retags no socket.
+pub(super) const PROCS: &str = "cgroup.procs";
+
+/// What came of moving a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Its pid was written, and it sits there now.
+    Moved,
+    /// It ended before it could be moved.
+    Dead,
+    /// The claim has no directory (yet).
+    NoDirectory,
+}
+
+pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
+    match DirBuilder::new().mode(MODE).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io("make", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names of the directories below `path`; none if it does not exist. A name that is no UTF-8 is
+/// no name of ours, so it may lose bytes here: it is only reported.
+pub(super) fn subdirectories(path: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if vanished(&error) => return Ok(Vec::new()),
+        other => other.map_err(Error::io("list", path))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", path))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+pub(super) fn members_of(directory: &Path) -> Result<Vec<u32>, Error> {
+    match read(&directory.join(PROCS)) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(Error::Io { source, .. }) if vanished(&source) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn move_process(pid: u32, procs: &Path) -> Result<Attached, Error> {
+    // To the kernel pid 0 is whoever writes: us.
+    if pid == 0 {
+        return Ok(Attached::Dead);
+    }
+    attached(write(procs, &pid.to_string()))
+}
+
+pub(super) fn attached(written: Result<(), Error>) -> Result<Attached, Error> {
+    match written {
+        Ok(()) => Ok(Attached::Moved),
+        Err(error) => match error.errno().map(Errno::from_raw) {
+            Some(Errno::ESRCH) => Ok(Attached::Dead),
+            // ENODEV: the directory was removed between opening its file and writing it.
+            Some(Errno::ENOENT | Errno::ENODEV) => Ok(Attached::NoDirectory),
+            _ => Err(error),
+        },
+    }
+}
+
+/// ENODEV is what a cgroup's open file answers after its directory was removed.
+pub(super) fn vanished(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+/// `None`: something else than a classid.
+pub(super) fn read_classid(path: &Path) -> io::Result<Option<ClassId>> {
+    parse_classid(&File::open(path)?)
+}
+
+/// The kernel prints a u32 in decimal and a newline, in one read.
+pub(super) fn parse_classid(mut file: &File) -> io::Result<Option<ClassId>> {
+    let mut buffer = [0; 16];
+    let length = file.read(&mut buffer)?;
+    let text = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    Ok(text.and_then(|text| text.trim_ascii_end().parse().ok()).map(ClassId))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .map_err(Error::io("read", path))?;
+    Ok(text)
+}
+
+/// In one write(2), and never making the file: where it is missing this is no cgroup.
+fn write(path: &Path, data: &str) -> Result<(), Error> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(data.as_bytes()))
+        .map_err(|source| Error::Write { data: data.to_string(), path: path.to_path_buf(), source })
+}
+
+/// Removes an empty directory; one that does not exist is removed already.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same with the empty directories in it.
+pub(super) fn remove_with_notes(path: &Path) -> Result<(), Error> {
+    for name in subdirectories(path)? {
+        remove(&path.join(name))?;
+    }
+    remove(path)
+}

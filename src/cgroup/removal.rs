@@ -1,0 +1,113 @@
+//! Removing directories: those of claims, and in the end the instance's own.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::directory::{members_of, subdirectories};
+use super::error::Error;
+use super::instance::Instance;
+use super::layout::{LOCK, NETNS, ROOMS, WATCH};
+use crate::tree::Claim;
+
+/// How often a directory's processes are moved out before we believe that they come faster than
+/// they go. A fork storm needed up to 23.
+const MAX_EVICTIONS: u32 = 200;
+
+impl Instance {
+    /// Removes the claim's directory; processes in it go to the hierarchy's root first, where the
+    /// default class has them. One that does not exist is removed already.
+    pub fn remove(&self, claim: &Claim) -> Result<(), Error> {
+        self.evict_and_remove(&self.directory(claim))
+    }
+
+    /// Removes rooms without claims and, where no claim and nothing foreign is left, the note of
+    /// the namespace, the lock, and the instance's own directory. Whether all of it is gone: an
+    /// instance that still holds something stays known to others, and is still locked.
+    pub fn remove_if_empty(&self) -> Result<bool, Error> {
+        for room in ROOMS {
+            self.remove_unless_occupied(&self.root().join(room))?;
+        }
+        let own = [NETNS, LOCK, WATCH];
+        if subdirectories(self.root())?.iter().any(|name| !own.contains(&name.as_str())) {
+            return Ok(false);
+        }
+        self.forget_namespace()?;
+        self.remove_unless_occupied(&self.root().join(LOCK))?;
+        // A daemon is found as long as there is something that it keeps.
+        if subdirectories(self.root())? == [WATCH] {
+            self.evict_and_remove(&self.root().join(WATCH))?;
+        }
+        self.remove_unless_occupied(self.root())?;
+        Ok(!self.root().exists())
+    }
+
+    fn remove_unless_occupied(&self, path: &Path) -> Result<(), Error> {
+        match self.evict_and_remove(path) {
+            Err(Error::Occupied { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn evict_and_remove(&self, path: &Path) -> Result<(), Error> {
+        let occupied = |what: String| Error::Occupied { path: path.to_path_buf(), what };
+        let mut last = 0;
+        for _ in 0..MAX_EVICTIONS {
+            match fs::remove_dir(path) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                // A cgroup with processes or directories is EBUSY; ENOTEMPTY on other file systems.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty
+                    ) => {}
+                Err(error) => return Err(Error::io("remove", path)(error)),
+            }
+            if let Some(name) = subdirectories(path)?.first() {
+                return Err(occupied(format!("a directory `{name}`")));
+            }
+            let members = members_of(path)?;
+            last = members.len();
+            if members.is_empty() {
+                // Someone is on the way out: cgroup.procs does not list a process that is exiting,
+                // but it keeps the directory until it has.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            for pid in members {
+                self.release(pid)?;
+            }
+        }
+        Err(occupied(format!("{last} processes that cannot be moved out")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_that_holds_something_keeps_its_lock_and_its_note() {
+        for kept in ["user/bob", "spare"] {
+            let folder = tempfile::tempdir().unwrap();
+            let instance = Instance::new(folder.path().join("blue"));
+            for path in [kept, "uid", LOCK] {
+                fs::create_dir_all(instance.root().join(path)).unwrap();
+            }
+            instance.note_namespace(7).unwrap();
+            assert!(!instance.remove_if_empty().unwrap());
+            let left = subdirectories(instance.root()).unwrap();
+            let room = kept.split('/').next().unwrap();
+            assert_eq!(
+                BTreeSet::from_iter(left),
+                BTreeSet::from([room, LOCK, NETNS].map(String::from))
+            );
+            assert_eq!(instance.noted_namespaces().unwrap(), [7]);
+            fs::remove_dir(instance.root().join(kept)).unwrap();
+            assert!(instance.remove_if_empty().unwrap());
+        }
+    }
+}
