@@ -77,8 +77,7 @@ fn owner_with_class(
     user: &str,
     wait: Duration,
 ) -> Result<Option<(Owner, u32)>, Failure> {
-    let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
-    let instance = session.kernel.instance().filter(|i| i.root().exists()).ok_or_else(nothing)?;
+    let instance = run::standing(&session.kernel)?;
     let mut question = Question::of(&session.policy);
     question.names.insert(user.to_string());
     let mut known = ask(question, user)?;
