@@ -6,6 +6,7 @@
 #![warn(missing_docs, unreachable_pub)]
 // Integers only, each rounding in a place that can be read.
 #![warn(clippy::float_arithmetic)]
+#![warn(clippy::too_many_lines)]
 // What is printed goes through `commands::output` and the log.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
@@ -17,6 +18,7 @@ pub mod tree;
 
 pub mod facts;
 
+#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod policy;
 
 pub mod model;
@@ -26,6 +28,7 @@ pub mod classify;
 pub mod desired;
 
 #[allow(missing_docs, reason = "not all has its unit yet")]
+#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod plan;
 
 pub mod netlink;
@@ -40,14 +43,17 @@ pub mod process;
 
 pub mod accounts;
 
+#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod host;
 
 pub mod status;
 
 pub mod failure;
 
+#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod apply;
 
+#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod daemon;
 
 #[allow(missing_docs, reason = "what clap finds there it prints as help")]

@@ -37,7 +37,7 @@ pub fn build(
     let mut links = links::resolve(policy, facts, options, &mut findings);
     let claims = claims::resolve(policy, facts, options, &mut findings);
     let groups = groups::resolve(policy, facts, &claims, &mut findings);
-    let nodes = nodes::resolve(policy, facts, &links, &claims, &groups, &mut findings);
+    let nodes = nodes::resolve(facts, &links, &claims, &groups, &mut findings);
     let rules = rules::resolve(
         &Senders { policy, matcher: &claims.matcher, facts, options },
         &links,
@@ -47,7 +47,7 @@ pub fn build(
     let to_come = links.only_to_come();
     if !to_come.shaped.is_empty() && !findings.has_errors() {
         let mut about = Findings::default();
-        nodes::resolve(policy, facts, &to_come, &claims, &groups, &mut about);
+        nodes::resolve(facts, &to_come, &claims, &groups, &mut about);
         findings.append(about.without_notes(), true);
     }
     let notes = findings.finish(&policy.source)?;

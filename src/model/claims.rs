@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use crate::facts::{Accounts, Facts};
 use crate::policy::{
-    Diagnostic, Findings, Gid, Kind, LAST_UID, Policy, Span, UserLine, printable, quote,
+    Diagnostic, Findings, Gid, Kind, LAST_UID, Policy, Span, UserLine, Written, printable, quote,
 };
 use crate::tree::{Key, UidRange};
 
@@ -96,6 +96,22 @@ fn within_subuids(matcher: &Matcher, accounts: &Accounts, findings: &mut Finding
     }
 }
 
+/// What a name can be of.
+#[derive(Clone, Copy)]
+enum Sort {
+    Account,
+    UnixGroup,
+}
+
+impl Sort {
+    fn word(self) -> &'static str {
+        match self {
+            Sort::Account => "account",
+            Sort::UnixGroup => "Unix group",
+        }
+    }
+}
+
 /// Asks what NSS said, and words what it did not.
 struct Lookup<'a> {
     accounts: &'a Accounts,
@@ -105,16 +121,20 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// The id of a name in `table`; every other answer becomes a finding.
+    /// The uid or gid of a name; every other answer becomes a finding, with `help` where there is
+    /// no such name.
     fn find(
         &mut self,
-        table: &BTreeMap<String, Option<u32>>,
-        what: &str,
-        name: &str,
-        at: Span,
+        sort: Sort,
+        name: Written<&str>,
         help: impl FnOnce() -> String,
         findings: &mut Findings,
     ) -> Option<u32> {
+        let table = match sort {
+            Sort::Account => &self.accounts.by_name,
+            Sort::UnixGroup => &self.accounts.groups,
+        };
+        let (what, Written { value: name, at }) = (sort.word(), name);
         if let Some(Some(id)) = table.get(name) {
             return Some(*id);
         }
@@ -159,10 +179,10 @@ fn named(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> V
                 }
                 None => seen.insert(name, (user, at)),
             };
-            let table = &lookup.accounts.by_name;
             let groups = &lookup.accounts.groups;
             let help = || unknown_account(line, name, groups);
-            if let Some(uid) = lookup.find(table, "account", name, at, help, findings) {
+            let written = Written { value: name, at };
+            if let Some(uid) = lookup.find(Sort::Account, written, help, findings) {
                 claims.push(Claim { first: uid, last: uid, user, at });
             }
         }
@@ -322,9 +342,9 @@ fn gids(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> Ve
         gids.push(match &written.value {
             Gid::Number(gid) => Some(*gid),
             Gid::Name(name) => {
-                let table = &lookup.accounts.groups;
                 let help = || "correct the name (`getent group NAME`); a group without Unix group needs no `gid`".to_string();
-                lookup.find(table, "Unix group", name, written.at, help, findings)
+                let written = Written { value: name.as_str(), at: written.at };
+                lookup.find(Sort::UnixGroup, written, help, findings)
             }
         });
     }

@@ -18,7 +18,7 @@ pub(super) struct Links<'p> {
     /// For each line that means no link now: the link that may come, as far as its limits are
     /// known.
     pub to_come: Vec<Shaped<'p>>,
-    policy: &'p Policy,
+    pub(super) policy: &'p Policy,
     /// `auto` is in the file and may be any interface: another name may be the same one.
     auto_is_open: bool,
 }
@@ -82,6 +82,45 @@ impl<'p> Links<'p> {
     }
 }
 
+/// Which line has which link: one line each.
+struct Chosen<'p> {
+    policy: &'p Policy,
+    lines: BTreeMap<LinkName, Span>,
+}
+
+impl Chosen<'_> {
+    /// The link becomes the line's, unless another has it, which is said.
+    fn choose(&mut self, name: &LinkName, line: &LinkLine, findings: &mut Findings) -> bool {
+        let Some(first) = self.lines.insert(name.clone(), line.name.at) else { return true };
+        let other = self.policy.links.iter().find(|line| line.name.at == first);
+        let texts = [Some(line), other].into_iter().flatten();
+        let odd = texts.map(|line| line.name.value.as_str()).find(|t| *t != name.as_str());
+        let odd = quote(odd.unwrap_or(name.as_str()));
+        findings.push(
+            Diagnostic::error(
+                Kind::Link,
+                line.name.at,
+                format!("{odd} is {name}, which has a line of its own"),
+            )
+            .also(first, "the other line")
+            .help("remove one of the two lines"),
+        );
+        false
+    }
+}
+
+/// Says so where a line names a link by an alternative name.
+fn other_name(line: &LinkLine, name: &LinkName, findings: &mut Findings) {
+    let written = line.name.value.as_str();
+    if name.as_str() != written && line.name.value != LinkRef::Auto {
+        findings.push(Diagnostic::info(
+            Kind::Link,
+            line.name.at,
+            format!("{} is another name of {name}", quote(written)),
+        ));
+    }
+}
+
 /// A link that a line means; offline nothing is known of it but its name.
 type Meant<'f> = (LinkName, Option<&'f LinkFacts>);
 
@@ -92,7 +131,7 @@ pub(super) fn resolve<'p>(
     findings: &mut Findings,
 ) -> Links<'p> {
     let mut links = Links { shaped: Vec::new(), to_come: Vec::new(), policy, auto_is_open: false };
-    let mut chosen: BTreeMap<LinkName, Span> = BTreeMap::new();
+    let mut chosen = Chosen { policy, lines: BTreeMap::new() };
     // What is named exactly goes before patterns, wherever it stands.
     let mut meant: Vec<Vec<Meant<'_>>> = policy
         .links
@@ -108,29 +147,10 @@ pub(super) fn resolve<'p>(
             let found = findings.take(found).flatten();
             links.auto_is_open |= found.is_none() && line.name.value == LinkRef::Auto;
             let Some((name, device)) = found else { return Vec::new() };
-            if let Some(first) = chosen.insert(name.clone(), line.name.at) {
-                let other = policy.links.iter().find(|line| line.name.at == first);
-                let texts = [Some(line), other].into_iter().flatten();
-                let odd = texts.map(|line| line.name.value.as_str()).find(|t| *t != name.as_str());
-                let odd = quote(odd.unwrap_or(name.as_str()));
-                findings.push(
-                    Diagnostic::error(
-                        Kind::Link,
-                        line.name.at,
-                        format!("{odd} is {name}, which has a line of its own"),
-                    )
-                    .also(first, "the other line")
-                    .help("remove one of the two lines"),
-                );
+            if !chosen.choose(&name, line, findings) {
                 return Vec::new();
             }
-            if name.as_str() != line.name.value.as_str() && line.name.value != LinkRef::Auto {
-                findings.push(Diagnostic::info(
-                    Kind::Link,
-                    line.name.at,
-                    format!("{} is another name of {name}", quote(line.name.value.as_str())),
-                ));
-            }
+            other_name(line, &name, findings);
             vec![(name, device)]
         })
         .collect();
@@ -139,9 +159,9 @@ pub(super) fn resolve<'p>(
         for (name, device) in &facts.links {
             if has_packets_of_its_own(device)
                 && line.name.value.means(name, &device.altnames)
-                && !chosen.contains_key(name)
+                && !chosen.lines.contains_key(name)
             {
-                chosen.insert(name.clone(), line.name.at);
+                chosen.lines.insert(name.clone(), line.name.at);
                 meant.push((name.clone(), Some(device)));
             }
         }
@@ -167,7 +187,7 @@ pub(super) fn resolve<'p>(
     slow(&links.shaped, facts, findings);
     if !options.offline {
         stacked::check(&mut links, facts, options, findings);
-        stacked::uncovered(policy.links_at, &chosen, facts, findings);
+        stacked::uncovered(policy.links_at, &chosen.lines, facts, findings);
     }
     links
 }

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use crate::facts::Facts;
 use crate::policy::{
-    self, Diagnostic, EveryoneLine, Findings, GroupLine, Kind, LinkRef, OnLink, Policy, Span,
-    Written, quote,
+    self, ClassLine, Diagnostic, EveryoneLine, Findings, GroupLine, Kind, LinkRef, OnLink, Policy,
+    Span, UserLine, Written, quote,
 };
 use crate::tree::{Key, Owner};
 use crate::units::{Minor, Rate};
@@ -20,13 +20,13 @@ use super::links::Links;
 use super::{Asked, Claimed, Limits, Node};
 
 pub(super) fn resolve(
-    policy: &Policy,
     facts: &Facts,
     links: &Links<'_>,
     claims: &Claims,
     groups: &Groups,
     findings: &mut Findings,
 ) -> Vec<Node> {
+    let policy = links.policy;
     pins(policy, findings);
     enough_minors(policy, findings);
     let mut tree = Tree::new(policy, links, groups, findings);
@@ -113,6 +113,24 @@ fn better(best: &mut Option<u8>, prio: u8) {
 struct GroupHere {
     rate: Option<Rate>,
     ceil: Rate,
+}
+
+/// A line with a class of its own: what lines of `users` and of `classes` have in common.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    key: &'a Written<Key>,
+    limits: &'a policy::Limits,
+    links: &'a [(Written<LinkRef>, OnLink)],
+}
+
+impl<'a> Line<'a> {
+    fn of_user(line: &'a UserLine) -> Line<'a> {
+        Line { key: &line.key, limits: &line.limits, links: &line.links }
+    }
+
+    fn of_class(line: &'a ClassLine) -> Line<'a> {
+        Line { key: &line.key, limits: &line.limits, links: &line.links }
+    }
 }
 
 struct Tree<'a> {
@@ -223,7 +241,7 @@ impl<'a> Tree<'a> {
                 owner: Owner::User(line.key.value.clone()),
                 group: group.map(|group| policy.groups[group].key.value.clone()),
                 pin: line.classid.map(|pin| pin.value),
-                limits: self.leaf(&line.key, &line.limits, &line.links, group, findings),
+                limits: self.leaf(Line::of_user(line), group, findings),
                 place: line.key.at.place,
             });
         }
@@ -232,7 +250,7 @@ impl<'a> Tree<'a> {
                 owner: Owner::Class(line.key.value.clone()),
                 group: None,
                 pin: line.classid.map(|pin| pin.value),
-                limits: self.leaf(&line.key, &line.limits, &line.links, None, findings),
+                limits: self.leaf(Line::of_class(line), None, findings),
                 place: line.key.at.place,
             });
         }
@@ -241,12 +259,11 @@ impl<'a> Tree<'a> {
 
     fn leaf(
         &mut self,
-        key: &'a Written<Key>,
-        written: &policy::Limits,
-        on_links: &[(Written<LinkRef>, OnLink)],
+        line: Line<'a>,
         group: Option<usize>,
         findings: &mut Findings,
     ) -> Vec<Option<Limits>> {
+        let Line { key, limits: written, links: on_links } = line;
         let mut special: Vec<(usize, OnLink)> = Vec::with_capacity(on_links.len());
         // What is named exactly goes before patterns, wherever it stands.
         let is_pattern = |name: &LinkRef| matches!(name, LinkRef::Pattern(_));

@@ -40,9 +40,7 @@ pub(super) fn resolve(
 ) -> Vec<Rule> {
     let policy = senders.policy;
     let targets = Targets::new(policy);
-    let mut programs: Vec<Option<Program>> = links.shaped.iter().map(|_| None).collect();
-    let mut counts = vec![[0_usize; 2]; links.shaped.len()];
-    let mut full = false;
+    let mut room = Room::new(links);
     let mut rules = Vec::with_capacity(policy.rules.len());
     for (line, number) in policy.rules.iter().zip((1..).filter_map(NonZeroU32::new)) {
         let to = findings.need(targets.find(&line.to.value), || targets.unknown(&line.to));
@@ -67,21 +65,11 @@ pub(super) fn resolve(
             findings.push(problem);
             continue;
         }
-        if rule.packets.vlan.is_some()
-            && let Some(link) = without_tags(line, &here, links)
-        {
-            let at = line.vlan.values.first().map_or(line.at, |id| id.at);
-            findings.push(
-                Diagnostic::warning(
-                    Kind::Rule,
-                    at,
-                    format!("no packet on {link} has a VLAN tag: it is no Ethernet"),
-                )
-                .help("name the Ethernet link that the VLAN is on, or leave `vlan` out"),
-            );
+        if rule.packets.vlan.is_some() {
+            no_tags_there(line, &here, links, findings);
         }
         let (in_program, in_u32): (Vec<usize>, Vec<usize>) =
-            here.iter().partition(|link| rule.needs_program() || programs[**link].is_some());
+            here.iter().partition(|link| rule.needs_program() || room.has_program(**link));
         if findings.take(check(line)).is_none() {
             continue;
         }
@@ -92,48 +80,100 @@ pub(super) fn resolve(
                 None => continue,
             }
         }
-        let matches = &rule.matches;
-        let to = &rule.to;
-        if *to == Target::Unshaped
-            && let Some(field) = [&line.sport, &line.dport].into_iter().find(|f| sets::has(f, 22))
-        {
-            let at = field.values.first().map_or(line.at, |port| port.at);
-            findings.push(
-                Diagnostic::warning(Kind::Rule, at, "port 22 to `unshaped` exempts every scp, sftp and rsync over ssh")
-                    .help("logins stay quick in their own classes: leave the rule out, or send it to a class with `prio: 0`"),
-            );
+        if rule.to == Target::Unshaped {
+            ssh_is_exempt(line, findings);
         }
         // Its link is not here.
         if line.link.is_some() && here.is_empty() {
             continue;
         }
-        for (family, slot) in [(Family::V4, 0), (Family::V6, 1)] {
-            let new = matches.iter().filter(|m| m.family().is_none_or(|f| f == family)).count();
-            for &link in &in_u32 {
-                counts[link][slot] += new;
-                if counts[link][slot] > MOST_MATCHES && !std::mem::replace(&mut full, true) {
-                    findings.push(too_many(line.at, counts[link][slot]));
-                }
-            }
-        }
-        for link in in_program {
-            let program = programs[link].get_or_insert_default();
-            program.rules += 1;
-            let senders = rule.from.as_ref().map_or(0, |from| from.owners.len());
-            let ranges = rule.packets.ranges() + senders;
-            program.ranges += ranges;
-            let too_long = ranges > MOST_RANGES_OF_A_RULE
-                || program.ranges > MOST_RANGES
-                || program.rules > MOST_PROGRAM_RULES;
-            if too_long && !std::mem::replace(&mut full, true) {
-                findings.push(program.too_long(line.at));
-            }
+        if let Some(problem) = room.take(&rule, line.at, &in_u32, &in_program) {
+            findings.push(problem);
         }
         let name = |link: &usize| links.shaped[*link].link.port.link.clone();
         rule.links = line.link.as_ref().map(|_| here.iter().map(name).collect());
         rules.push(rule);
     }
     rules
+}
+
+/// A warning where a rule asks for VLAN tags on a link whose packets have none.
+fn no_tags_there(line: &RuleLine, here: &[usize], links: &Links<'_>, findings: &mut Findings) {
+    let Some(link) = without_tags(line, here, links) else { return };
+    let at = line.vlan.values.first().map_or(line.at, |id| id.at);
+    findings.push(
+        Diagnostic::warning(
+            Kind::Rule,
+            at,
+            format!("no packet on {link} has a VLAN tag: it is no Ethernet"),
+        )
+        .help("name the Ethernet link that the VLAN is on, or leave `vlan` out"),
+    );
+}
+
+/// A warning where a rule sends ssh's port past the limits.
+fn ssh_is_exempt(line: &RuleLine, findings: &mut Findings) {
+    let Some(field) = [&line.sport, &line.dport].into_iter().find(|f| sets::has(f, 22)) else {
+        return;
+    };
+    let at = field.values.first().map_or(line.at, |port| port.at);
+    findings.push(
+        Diagnostic::warning(Kind::Rule, at, "port 22 to `unshaped` exempts every scp, sftp and rsync over ssh")
+            .help("logins stay quick in their own classes: leave the rule out, or send it to a class with `prio: 0`"),
+    );
+}
+
+/// How much the rules so far take of what the kernel has for each link.
+struct Room {
+    /// Matches of u32, by link and IP version.
+    matches: Vec<[usize; 2]>,
+    programs: Vec<Option<Program>>,
+    /// Something was full, and that was said.
+    full: bool,
+}
+
+impl Room {
+    fn new(links: &Links<'_>) -> Room {
+        Room {
+            matches: vec![[0; 2]; links.shaped.len()],
+            programs: links.shaped.iter().map(|_| None).collect(),
+            full: false,
+        }
+    }
+
+    /// Whether a rule before this one is in the link's program: then all behind it are.
+    fn has_program(&self, link: usize) -> bool {
+        self.programs[link].is_some()
+    }
+
+    /// Takes what a rule needs on these links; the first time that there is no more, says so.
+    fn take(
+        &mut self,
+        rule: &Rule,
+        at: Span,
+        in_u32: &[usize],
+        in_program: &[usize],
+    ) -> Option<Diagnostic> {
+        let mut problem = None;
+        for (family, slot) in [(Family::V4, 0), (Family::V6, 1)] {
+            let new =
+                rule.matches.iter().filter(|m| m.family().is_none_or(|f| f == family)).count();
+            for &link in in_u32 {
+                let taken = &mut self.matches[link][slot];
+                *taken += new;
+                if *taken > MOST_MATCHES && !std::mem::replace(&mut self.full, true) {
+                    problem = Some(too_many(at, *taken));
+                }
+            }
+        }
+        for &link in in_program {
+            let program = self.programs[link].get_or_insert_default();
+            if !program.take(rule) && !std::mem::replace(&mut self.full, true) {
+                problem = Some(program.too_long(at));
+            }
+        }
+        problem
+    }
 }
 
 /// How much of a link's rules is in its eBPF program so far.
@@ -144,6 +184,17 @@ struct Program {
 }
 
 impl Program {
+    /// Takes one more rule; whether there was room for it.
+    fn take(&mut self, rule: &Rule) -> bool {
+        let senders = rule.from.as_ref().map_or(0, |from| from.owners.len());
+        let ranges = rule.packets.ranges() + senders;
+        self.rules += 1;
+        self.ranges += ranges;
+        ranges <= MOST_RANGES_OF_A_RULE
+            && self.ranges <= MOST_RANGES
+            && self.rules <= MOST_PROGRAM_RULES
+    }
+
     fn too_long(&self, at: Span) -> Diagnostic {
         let Program { rules, ranges } = self;
         Diagnostic::error(

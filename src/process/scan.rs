@@ -318,6 +318,7 @@ mod tests {
             Proc(tempfile::tempdir().unwrap())
         }
 
+        #[allow(clippy::too_many_arguments, reason = "they are the fields of files of /proc")]
         fn task(&self, folder: &str, state: char, flags: u32, threads: u32, cgroup: &str) {
             let folder = self.0.path().join(folder);
             fs::create_dir_all(folder.join("ns")).unwrap();
