@@ -72,12 +72,14 @@ pub enum How {
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
     /// fork(2) or pipe(2) failed.
+    /// No child could be forked, or this process has a second thread.
     #[error("cannot start a child that asks: {0}")]
     NoChild(#[source] io::Error),
     /// Its child ended, or was killed, before it had said all.
     #[error("the one who asked it ended: {0}")]
     Ended(#[source] serde_json::Error),
     /// The child was killed after so long.
+    /// It took longer than it was given.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
 }
