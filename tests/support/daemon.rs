@@ -115,14 +115,15 @@ impl Daemon {
         Duration::from_millis(ticks * 10)
     }
 
-    /// Resident memory in kilobytes: now, and at most.
+    /// Kilobytes of memory: its own now, and all that was resident at most. The pages of the program
+    /// itself are shared with whoever runs it, and a debug build has many.
     pub fn memory(&self) -> (u64, u64) {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse().ok()
         };
-        (field("VmRSS:").unwrap_or(0), field("VmHWM:").unwrap_or(0))
+        (field("RssAnon:").unwrap_or(0), field("VmHWM:").unwrap_or(0))
     }
 }
 
