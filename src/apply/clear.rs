@@ -29,7 +29,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     let observation = observe::observe(kernel, Wanted::default())?.observation;
     let processes = process::scan(&kernel.proc_root).map_err(Failure::refused)?.processes;
     let before = Before::new(observation.clone(), &processes);
-    let mut plan = diff(&observation.state, &desired::nothing(&observation), &observation.foreign);
+    let mut plan = diff(&observation, &desired::nothing(&observation));
     let left = if may.disrupt { Vec::new() } else { plan.without_disruption() };
     let mut journal = Journal::default();
     let done = take_away(kernel, &observation, &plan, gate, &mut journal);

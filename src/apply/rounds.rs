@@ -149,7 +149,7 @@ impl Run<'_, '_> {
             facts.is_some_and(|facts| self.journal.has_root(port.at(facts.ifindex)))
         };
         let was_undone =
-            steps().any(|step| matches!(step, Step::AddRoot { port } if made_here(port)));
+            steps().any(|step| matches!(step, Step::AddRoot { port, .. } if made_here(port)));
         let contradicts = failed.source.contradicts() || was_undone;
         if is_wanted && contradictions > 1 && !contradicts {
             return Err(trouble);
@@ -239,7 +239,7 @@ impl Run<'_, '_> {
         let links = desired.trees.keys().map(|port| port.link.to_string()).collect();
         let wanted = Wanted { links, ..Wanted::default() };
         let now = observe::observe(&mut self.session.kernel, wanted)?.observation;
-        let mut missing = diff(&now.state, desired, &now.foreign);
+        let mut missing = diff(&now, desired);
         if !self.may.disrupt {
             missing.without_disruption();
         }

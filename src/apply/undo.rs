@@ -65,7 +65,7 @@ impl Before {
             let (before, gone) = self.state_by_todays_names(&now);
             let ifindex = |name: &LinkName| now.facts.links.get(name).map(|link| link.ifindex);
             let state = journal.undone(&before, &now.state, ifindex);
-            let plan = diff(&now.state, &state, &now.foreign);
+            let plan = diff(&now, &state);
             if turn > 0 && plan.is_empty() {
                 let links = self.observation.facts.links.values();
                 let egress = |link: &&LinkFacts| PortIndex {

@@ -11,13 +11,13 @@ use log::{debug, info, warn};
 use nix::errno::Errno;
 
 use crate::cgroup;
-use crate::facts::{Facts, RootQdisc};
+use crate::facts::Facts;
 use crate::host::Kernel;
 use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
 use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{class, clsact, leaf, root};
-use crate::plan::{Journal, Step, Tc};
+use crate::plan::{Journal, Replaced, Step, Tc};
 use crate::sys::bpf::{self, Maps, RuleMaps};
 use crate::sys::route::SocketError;
 use crate::tree::{Claim, Filter, LinkName, Pref, Program, RuleMapIds, Sockets, Tag};
@@ -438,7 +438,16 @@ impl<'s> Run<'_, 's> {
     fn requests(&mut self, step: &Step) -> Result<Vec<Request>, Cause> {
         let ifindex = self.ifindex(step)?;
         Ok(match step {
-            Step::AddRoot { port } => self.add_root(&port.link, ifindex),
+            Step::AddRoot { replaces, .. } => {
+                let mark = self.kernel.mark;
+                match replaces {
+                    Replaced::Kernel => vec![root::add(ifindex, mark)],
+                    Replaced::Foreign { handle: ClassId::ROOT, .. } => {
+                        vec![root::delete(ifindex, ClassId::ROOT), root::add(ifindex, mark)]
+                    }
+                    Replaced::Foreign { .. } => vec![root::replace(ifindex, mark)],
+                }
+            }
             Step::DeleteRoot { .. } => vec![root::delete(ifindex, ClassId::ROOT)],
             Step::AddClsact { .. } => vec![clsact::add(ifindex)],
             Step::DeleteClsact { .. } => vec![clsact::delete(ifindex)],
@@ -511,18 +520,5 @@ impl<'s> Run<'_, 's> {
             | Step::WriteClassid { .. }
             | Step::RemoveClaim { .. } => Vec::new(),
         })
-    }
-
-    /// The kernel's own root is replaced by an add; a foreign one that was taken over by a replace,
-    /// or, where it has our handle, only after it is deleted (HTB refuses every change).
-    fn add_root(&self, link: &LinkName, ifindex: u32) -> Vec<Request> {
-        let mark = self.kernel.mark;
-        match self.facts.links.get(link).map(|facts| &facts.root) {
-            Some(RootQdisc::Foreign { handle: ClassId::ROOT, .. }) => {
-                vec![root::delete(ifindex, ClassId::ROOT), root::add(ifindex, mark)]
-            }
-            Some(RootQdisc::Foreign { .. }) => vec![root::replace(ifindex, mark)],
-            _ => vec![root::add(ifindex, mark)],
-        }
     }
 }

@@ -185,7 +185,7 @@ impl Intent {
             take_as_read(&mut meaning.observation, &mut desired);
         }
         let observation = &meaning.observation;
-        let mut plan = diff(&observation.state, &desired, &observation.foreign);
+        let mut plan = diff(observation, &desired);
         let derived = meaning.model.nodes.iter().filter(|node| {
             let asked = node.limits.iter().flatten().map(|limits| limits.rate);
             asked.into_iter().all(|rate| matches!(rate, Asked::Derived { .. } | Asked::Token))

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 mod filters;
 
-use super::{Disturbance, Phase, Plan, Planned, Step};
+use super::{Disturbance, Phase, Plan, Planned, Replaced, Step};
+use crate::facts::{Facts, Observation, RootQdisc};
 use crate::tree::{
     Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Port, Pref,
     Tree,
@@ -14,17 +15,26 @@ use crate::tree::{
 use crate::units::{ClassId, Minor, Shard};
 use filters::standing;
 
-/// The steps that turn `from` into `to`. `foreign` is what stands among ours and must not be
-/// disturbed unasked.
-pub fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
+/// The steps that turn what was observed into `to`. What is foreign among ours must not be disturbed
+/// unasked; the facts say which root qdiscs ours come in place of.
+pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
+    let Observation { state: from, foreign, facts, .. } = observed;
     // Most runs find nothing to do, which comparing says much sooner.
     if from == to {
         return Plan::default();
     }
     let names = names(from, to);
     let steps = Vec::new();
-    let mut diff =
-        Diff { from, to, foreign, names, filters: standing(from), phase: Phase::Build, steps };
+    let mut diff = Diff {
+        from,
+        to,
+        foreign,
+        facts,
+        names,
+        filters: standing(from),
+        phase: Phase::Build,
+        steps,
+    };
     diff.mount();
     diff.clsact();
     diff.roots();
@@ -52,6 +62,7 @@ struct Diff<'a> {
     from: &'a KernelState,
     to: &'a KernelState,
     foreign: &'a [Foreign],
+    facts: &'a Facts,
     names: BTreeMap<ClassId, Owner>,
     /// Filters of `from`, as the steps so far have left them.
     filters: BTreeMap<(&'a Port, ClassId), BTreeMap<Pref, Filter>>,
@@ -143,10 +154,20 @@ impl<'a> Diff<'a> {
             if self.from.trees.contains_key(port) {
                 continue;
             }
-            self.push(Step::AddRoot { port: port.clone() });
+            self.push(Step::AddRoot { port: port.clone(), replaces: self.replaced(port) });
             for id in [ClassId::LINK, ClassId::DEFAULT, ClassId::UNSHAPED] {
                 self.add_class(port, tree, id);
             }
+        }
+    }
+
+    /// A link that the facts do not have is gone; its steps fail whatever they say.
+    fn replaced(&self, port: &Port) -> Replaced {
+        match self.facts.links.get(&port.link).map(|link| &link.root) {
+            Some(RootQdisc::Foreign { kind, handle, .. }) => {
+                Replaced::Foreign { kind: kind.clone(), handle: *handle }
+            }
+            Some(RootQdisc::Kernel { .. } | RootQdisc::Ours) | None => Replaced::Kernel,
         }
     }
 

@@ -33,7 +33,7 @@ impl Journal {
             self.claims.insert(claim.clone());
         }
         match step {
-            Step::AddRoot { port } | Step::DeleteRoot { port } => {
+            Step::AddRoot { port, .. } | Step::DeleteRoot { port } => {
                 self.trees.insert(port.at(ifindex));
             }
             Step::AddClsact { .. } | Step::DeleteClsact { .. } => {

@@ -28,9 +28,9 @@ pub enum Step {
     /// Mount the `net_cls` hierarchy at our own place.
     Mount,
     Unmount,
-    /// Replaces the kernel's own root qdisc (handle `0:`), or a foreign one that was taken over.
     AddRoot {
         port: Port,
+        replaces: Replaced,
     },
     /// Takes everything below it along; the kernel puts its own default back.
     DeleteRoot {
@@ -139,6 +139,16 @@ pub enum Step {
     },
 }
 
+/// The root qdisc in whose place ours comes. How it goes is a part of the step: the kernel lets an
+/// `add` take the place of its own qdisc only, a `replace` that of any other with another handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The kernel's own (handle `0:`), whatever its kind.
+    Kernel,
+    /// Somebody's that was taken over.
+    Foreign { kind: String, handle: ClassId },
+}
+
 /// When a step is performed. Processes are placed between the two: whoever loses a class is in the
 /// next one before the old one goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,7 +169,7 @@ impl Step {
     /// The direction of its link, too; `None` also where a step is about the whole link.
     pub fn port(&self) -> Option<&Port> {
         match self {
-            Step::AddRoot { port }
+            Step::AddRoot { port, .. }
             | Step::DeleteRoot { port }
             | Step::AddClass { port, .. }
             | Step::ChangeClass { port, .. }
@@ -203,7 +213,7 @@ impl Step {
     pub fn object(&self) -> String {
         match self {
             Step::Mount | Step::Unmount => "mount net_cls".to_string(),
-            Step::AddRoot { port } | Step::DeleteRoot { port } => format!("qdisc {port} 1:"),
+            Step::AddRoot { port, .. } | Step::DeleteRoot { port } => format!("qdisc {port} 1:"),
             Step::AddClsact { link } | Step::DeleteClsact { link } => {
                 format!("qdisc {link} ffff:")
             }

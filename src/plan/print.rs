@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{Plan, Step};
+use super::{Plan, Replaced, Step};
 use crate::tree::{
     Class, Filter, LeafQdisc, LinkName, Mark, OwnerChange, Pref, Role, RuleProgram, Tag, U32Node,
     U32Rules, Uids,
@@ -37,9 +37,18 @@ impl fmt::Display for Tc<'_> {
                 write!(f, "mkdir -p {at} && mount -t cgroup -o net_cls net_cls {at}")
             }
             Step::Unmount => write!(f, "umount {}", paths.mount.display()),
-            Step::AddRoot { .. } => {
+            Step::AddRoot { replaces, .. } => {
+                // HTB refuses every change, and a `replace` of a qdisc with the same handle is one.
+                let verb = match replaces {
+                    Replaced::Kernel => "add",
+                    Replaced::Foreign { handle: ClassId::ROOT, .. } => {
+                        writeln!(f, "tc qdisc del dev {dev} root handle 1:")?;
+                        "add"
+                    }
+                    Replaced::Foreign { .. } => "replace",
+                };
                 let r2q = paths.mark.0;
-                write!(f, "tc qdisc add dev {dev} root handle 1: htb default fffe r2q {r2q}")
+                write!(f, "tc qdisc {verb} dev {dev} root handle 1: htb default fffe r2q {r2q}")
             }
             Step::DeleteRoot { .. } => write!(f, "tc qdisc del dev {dev} root handle 1:"),
             Step::AddClsact { link } => write!(f, "tc qdisc add dev {link} clsact"),
@@ -266,7 +275,7 @@ impl fmt::Display for Step {
         match self {
             Step::Mount => write!(f, "+ mount net_cls"),
             Step::Unmount => write!(f, "- mount net_cls"),
-            Step::AddRoot { port } => write!(f, "+ {port} root qdisc htb 1:"),
+            Step::AddRoot { port, .. } => write!(f, "+ {port} root qdisc htb 1:"),
             Step::DeleteRoot { port } => write!(f, "- {port} root qdisc htb 1: and all below it"),
             Step::AddClsact { link } => write!(f, "+ {link} qdisc clsact"),
             Step::DeleteClsact { link } => write!(f, "- {link} qdisc clsact and all in it"),

@@ -17,7 +17,7 @@ pub fn perform(step: &Step, state: &mut KernelState) {
     match step {
         Step::Mount => state.net_cls = NetCls::Ours,
         Step::Unmount => state.net_cls = NetCls::Unmounted,
-        Step::AddRoot { port } => {
+        Step::AddRoot { port, .. } => {
             state.trees.insert(port.clone(), Default::default());
         }
         Step::DeleteRoot { port } => {

@@ -85,6 +85,12 @@ fn desired(model: &Model, observed: &Observation) -> Result<KernelState, Impossi
     desired_with(model, observed, Sharding { flat: 3, full: 2, few: 1 })
 }
 
+/// The plan between two states where the kernel's own root qdiscs stand beside them.
+fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
+    let foreign = foreign.to_vec();
+    super::diff(&Observation { foreign, ..observe(from.clone(), BTreeSet::new()) }, to)
+}
+
 /// What a random user or account is: which group, how limited, pinned or not, on which links.
 #[derive(Clone, Debug)]
 struct Seed {

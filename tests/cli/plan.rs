@@ -12,7 +12,8 @@ tests!(On::Host =>
     a_plan_says_each_step_and_apply_does_them, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
     apply_twice_is_apply_once, quiet_speaks_only_of_differences,
     quiet_hides_no_warning_for_ever, json_is_one_document,
-    steps_print_as_tc_commands, swapped_pins_settle_in_one_run,
+    steps_print_as_tc_commands, printed_commands_take_over_any_root,
+    printed_commands_repair_a_tree_that_drifted, swapped_pins_settle_in_one_run,
     a_container_is_warned_of_by_cron_once_a_day, there_is_nothing_to_confirm
 );
 
@@ -157,21 +158,60 @@ fn json_is_one_document() {
     assert_eq!(applied["steps"].as_array().map(Vec::len), Some(13));
 }
 
-fn steps_print_as_tc_commands() {
-    let path = host();
-    let output =
-        shaper(&format!("plan --tc {path}")).assert().code(0).stderr("").get_output().clone();
+/// Has a shell perform the commands that a plan prints, but for those that name an eBPF program's
+/// file, which no command line of tc can spell; what was printed.
+fn perform_by_hand(plan: &str) -> String {
+    let output = shaper(plan).assert().code(0).stderr("").get_output().clone();
     let commands = String::from_utf8(output.stdout).expect("text");
-    // They do what they say: performed by a shell, they leave nothing for apply to do, but for the
-    // eBPF program, which no command line of tc can spell.
     let by_hand = |line: &&str| !line.contains(" bpf ");
     let script: String = commands.lines().filter(by_hand).map(|l| format!("{l}\n")).collect();
-    let filter_by_hand = commands.lines().any(|line| line.contains(" bpf "));
     assert_cmd::Command::new("sh").args(["-e", "-c", &script]).assert().code(0);
-    assert!(filter_by_hand);
-    let left = "+ up0 filter at clsact egress pref 1: bpf (clears priorities set in other network namespaces)\n+ owners: 1 uid\n+ up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)\nplan: 3 to add, 0 to change, 0 to delete\n";
-    exactly(&mut shaper(&format!("plan {path}")), 0, left, "");
+    commands
 }
+
+/// They do what they say: performed by a shell, they leave nothing for apply to do, but for the
+/// eBPF programs.
+fn steps_print_as_tc_commands() {
+    let path = host();
+    assert!(perform_by_hand(&format!("plan --tc {path}")).contains(" bpf "));
+    exactly(&mut shaper(&format!("plan {path}")), 0, LEFT_BY_HAND, "");
+}
+
+/// Whatever root stands: the kernel's own, or somebody's that is taken over, also with our handle.
+fn printed_commands_take_over_any_root() {
+    let path = host();
+    for root in [
+        "",
+        "tbf rate 1gbit burst 100kb limit 1mb",
+        "handle 7: pfifo",
+        "handle 5: htb",
+        "handle 1: htb default 1",
+        "handle 1: pfifo",
+    ] {
+        if !root.is_empty() {
+            run(&format!("tc qdisc add dev up0 root {root}"));
+            shaper(&format!("plan {path}")).assert().code(2);
+        }
+        perform_by_hand(&format!("plan --takeover --tc {path}"));
+        exactly(&mut shaper(&format!("plan {path}")), 0, LEFT_BY_HAND, "");
+        shaper(&format!("apply {path}")).assert().code(0);
+        shaper("clear").assert().code(0);
+    }
+}
+
+/// Where somebody changed or took away what is ours.
+fn printed_commands_repair_a_tree_that_drifted() {
+    let path = host();
+    shaper(&format!("apply {path}")).assert().code(0);
+    run("tc class change dev up0 parent 1:1 classid 1:10 htb rate 1mbit ceil 2mbit prio 3");
+    run("tc class del dev up0 classid 1:fffe");
+    run("tc qdisc del dev up0 parent 1:fffd");
+    perform_by_hand(&format!("plan --tc {path}"));
+    exactly(&mut shaper(&format!("plan {path}")), 0, "in sync\n", "");
+}
+
+/// What no command line can do: the eBPF programs and their maps.
+const LEFT_BY_HAND: &str = "+ up0 filter at clsact egress pref 1: bpf (clears priorities set in other network namespaces)\n+ owners: 1 uid\n+ up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)\nplan: 3 to add, 0 to change, 0 to delete\n";
 
 /// Each pin waits until the class that has its number is gone: three plans, one apply.
 fn swapped_pins_settle_in_one_run() {

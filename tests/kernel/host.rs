@@ -183,7 +183,7 @@ impl Host {
     #[track_caller]
     pub fn go_to(&mut self, state: &KernelState) {
         let now = self.observe();
-        let plan = diff(&now.state, state, &now.foreign);
+        let plan = diff(&now, state);
         let steps = plan.steps.iter().map(|planned| &planned.step);
         let done = execute::perform(
             &mut self.session.kernel,
