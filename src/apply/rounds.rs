@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::{Applied, ApplyOptions, InForce, Look, Session, begin_to_drain, place_seen};
 use crate::cgroup;
-use crate::facts::Facts;
+use crate::facts::{Facts, Observation};
 use crate::failure::Failure;
 use crate::host::execute::{self, Cause, Failed, Gate};
-use crate::host::observe::{self, ObserveError, Wanted};
+use crate::host::observe::{self, Directories, ObserveError, Wanted};
 use crate::plan::{Journal, Phase, Plan, Step, diff};
 use crate::process::Seen;
 use crate::sys::signal;
@@ -24,6 +24,10 @@ const MAX_ROUNDS: usize = 8;
 const MAX_CONTRADICTIONS: u32 = 5;
 /// The pause before the third look, and each one after it longer by so much.
 const CONTRADICTED: Duration = Duration::from_millis(20);
+
+/// Steps that took no longer leave the look at all processes as fresh as it is where there are no
+/// steps: asking NSS and planning for 10,000 users take as long.
+const JUST_NOW: Duration = Duration::from_millis(50);
 
 /// What ended a run that had begun to change things.
 pub(super) enum Trouble {
@@ -187,7 +191,7 @@ impl Run<'_, '_> {
         };
         let outcome = self.carry_out(&plan, look).and_then(|()| match plan.is_empty() {
             true => Ok(()),
-            false => self.verify(&desired, look.meaning.facts()),
+            false => self.verify(&desired, &look.meaning.observation),
         });
         if outcome.is_err() {
             let links = &look.meaning.facts().links;
@@ -200,10 +204,11 @@ impl Run<'_, '_> {
 
     /// Build, place, tear down; place again if that set processes free.
     fn carry_out(&mut self, plan: &Plan, look: &mut Look) -> Result<(), Trouble> {
+        let began = Instant::now();
         self.perform(plan, Phase::Build, look)?;
         if self.session.processes {
             let scan = std::mem::take(&mut look.scan);
-            let seen = match plan.is_empty() {
+            let seen = match plan.is_empty() || began.elapsed() < JUST_NOW {
                 true => Seen::JustNow(scan),
                 false => Seen::Before(scan),
             };
@@ -234,10 +239,11 @@ impl Run<'_, '_> {
     }
 
     /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure.
-    /// `facts`: those that the plan was made with; of a link that went since, nothing is to do.
-    fn verify(&mut self, desired: &KernelState, facts: &Facts) -> Result<(), Trouble> {
+    /// `before`: what the plan was made from; of a link that went since, nothing is to do.
+    fn verify(&mut self, desired: &KernelState, before: &Observation) -> Result<(), Trouble> {
         let links = desired.trees.keys().map(|port| port.link.to_string()).collect();
-        let wanted = Wanted { links, ..Wanted::default() };
+        let directories = Directories::Touched { before, touched: self.journal.claims() };
+        let wanted = Wanted { links, directories, ..Wanted::default() };
         let now = observe::observe(&mut self.session.kernel, wanted)?.observation;
         let mut missing = diff(&now, desired);
         if !self.may.disrupt {
@@ -247,7 +253,7 @@ impl Run<'_, '_> {
         let held = &self.session.held;
         missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !held.contains(link)));
         let index = |facts: &Facts, link: &LinkName| facts.links.get(link).map(|it| it.ifindex);
-        let went = |link: &LinkName| index(facts, link) != index(&now.facts, link);
+        let went = |link: &LinkName| index(&before.facts, link) != index(&now.facts, link);
         self.link_went = desired.trees.keys().any(|port| went(&port.link));
         missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !went(link)));
         let Some(first) = missing.steps.first() else { return Ok(()) };

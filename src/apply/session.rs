@@ -149,6 +149,7 @@ impl Session {
             processes,
             features: self.features.is_none(),
             units: self.policy.users.iter().any(|line| line.units.is_some()),
+            ..Wanted::default()
         };
         let mut seen = observe::observe(&mut self.kernel, wanted)?;
         observe::speeds(&mut seen, |name, link| intent.is_about(name, link))?;

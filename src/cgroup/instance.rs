@@ -142,7 +142,7 @@ impl Instance {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
 
     use super::*;
@@ -220,6 +220,21 @@ mod tests {
                 "/user/bob/build"
             ]
         );
+    }
+
+    #[test]
+    fn what_was_touched_is_looked_at_again_and_nothing_else() {
+        let paths = [("user/ann", 0x1_0010), ("user/bob", 0x1_0011), ("uid/7", 0x1_0012)];
+        let (_folder, instance) = instance(&paths);
+        let (before, _) = instance.observe().unwrap();
+        for (path, text) in [("user/ann", "65567\n"), ("user/bob", "65568\n")] {
+            fs::write(instance.directory(&claim(path)).join(CLASSID), text).unwrap();
+        }
+        fs::remove_dir_all(instance.directory(&claim("uid/7"))).unwrap();
+        let touched = ["user/ann", "uid/7", "uid/8"].map(claim);
+        let now = instance.observe_again(before, &BTreeSet::from(touched)).unwrap();
+        let wanted = [("user/ann", 0x1_001f), ("user/bob", 0x1_0011)];
+        assert_eq!(now, wanted.map(|(path, id)| (claim(path), ClassId(id))).into());
     }
 
     #[test]

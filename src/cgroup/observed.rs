@@ -1,7 +1,7 @@
 //! One look at the directories of an instance: which claims there are, what each holds, and what is
 //! somebody else's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -42,6 +42,25 @@ impl Instance {
             }
         }
         Ok((found.claims.into_iter().collect(), found.foreign))
+    }
+
+    /// `claims` as a look found them, with what the directories of `touched` hold now. One that
+    /// holds something else than a classid is no claim.
+    pub fn observe_again(
+        &self,
+        mut claims: BTreeMap<Claim, ClassId>,
+        touched: &BTreeSet<Claim>,
+    ) -> Result<BTreeMap<Claim, ClassId>, Error> {
+        for claim in touched {
+            let path = self.directory(claim).join(CLASSID);
+            match read_classid(&path) {
+                Ok(Some(classid)) => drop(claims.insert(claim.clone(), classid)),
+                Ok(None) => drop(claims.remove(claim)),
+                Err(error) if vanished(&error) => drop(claims.remove(claim)),
+                Err(error) => return Err(Error::io("read", &path)(error)),
+            }
+        }
+        Ok(claims)
     }
 }
 

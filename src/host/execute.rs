@@ -1,10 +1,14 @@
 //! Performs steps: the only writer of tc objects and of the instance's directories. Has no choice
 //! left to make; says which step failed and what the kernel said.
 
+mod making;
+mod owned;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread::{self, Scope};
 use std::time::Duration;
 
 use log::{debug, info, warn};
@@ -20,8 +24,9 @@ use crate::netlink::request::{class, clsact, leaf, root};
 use crate::plan::{Journal, Replaced, Step, Tc};
 use crate::sys::bpf::{self, Maps, RuleMaps};
 use crate::sys::route::SocketError;
-use crate::tree::{Claim, Filter, LinkName, Pref, Program, RuleMapIds, Sockets, Tag};
+use crate::tree::{Filter, LinkName, Pref, Program, RuleMapIds, Sockets, Tag};
 use crate::units::ClassId;
+use making::{Makers, Making};
 
 /// What a refused step was, and why.
 #[derive(Debug, thiserror::Error)]
@@ -123,71 +128,27 @@ pub fn perform<'a>(
     let indexes = facts.links.iter().map(|(name, link)| (name, link.ifindex)).collect();
     let (programs, clear) = (BTreeMap::new(), BTreeMap::new());
     let (rule_programs, waiting, gone) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-    let mut run =
-        Run { kernel, facts, indexes, programs, clear, rule_programs, waiting, journal, gone };
-    let mut count = 0;
-    for step in steps {
-        let fail = |source| failed(step, None, source);
-        if let Err(cause) = gate(count, step) {
-            // What was let through before is performed, so that "stopped before step k" is true.
-            run.flush()?;
-            return Err(fail(cause));
+    let makers = Makers::default();
+    let mut run = Run {
+        kernel,
+        facts,
+        indexes,
+        programs,
+        clear,
+        rule_programs,
+        waiting,
+        makers,
+        journal,
+        gone,
+    };
+    thread::scope(|scope| {
+        let outcome = run.all(scope, steps, gate);
+        // After a failure more claims may have been made than anybody waited for.
+        for making in run.makers.stop() {
+            run.journal.note(making.step, 0);
         }
-        info!("{}", Tc(step, &run.kernel.paths(facts.psched)));
-        if step.link().is_some_and(|link| run.gone.contains(link)) {
-            continue;
-        }
-        if step.link().is_none() {
-            run.flush()?;
-            let done = match step {
-                Step::MakeOwners { .. } | Step::ChangeOwners { .. } | Step::DropOwners => {
-                    run.owners(step)
-                }
-                _ => run.directory(step).map_err(Cause::from),
-            };
-            // Some of it may have been done before the rest was refused: a directory made, entries
-            // set.
-            if done.is_ok() || matches!(step, Step::MakeClaim { .. } | Step::ChangeOwners { .. }) {
-                run.journal.note(step, 0);
-            }
-            done.map_err(fail)?;
-        } else {
-            // What is sent together is carried out together, also what follows a refused message:
-            // nothing may go before what takes its place is known to stand.
-            if matches!(
-                step,
-                Step::DeleteFilter { .. }
-                    | Step::DeleteClsact { .. }
-                    | Step::ReplaceClass { .. }
-                    | Step::ReplaceLeaf { .. }
-            ) {
-                run.flush()?;
-            }
-            if let Step::DeleteTables { through, protocol, tables, .. } = step {
-                run.flush()?;
-                match run.delete_tables(step, *through, *protocol, tables) {
-                    Err(Cause::Kernel(error)) if error.errno == Errno::ENODEV => run.lost(step),
-                    done => done.map_err(fail)?,
-                }
-            }
-            let mut message = 0;
-            for (turn, requests) in run.turns(step).map_err(fail)?.into_iter().enumerate() {
-                if turn > 0 {
-                    run.flush()?;
-                }
-                for request in requests {
-                    run.waiting.push(Waiting { request, step, message });
-                    message += 1;
-                }
-            }
-            if run.waiting.len() >= TOGETHER {
-                run.flush()?;
-            }
-        }
-        count += 1;
-    }
-    run.flush()?;
-    Ok(count)
+        outcome
+    })
 }
 
 /// Puts back a root qdisc that a run took over before it failed. The kernel's own default must
@@ -214,6 +175,7 @@ struct Run<'k, 's> {
     /// Programs of rules, open until the message that hands them over is sent.
     rule_programs: BTreeMap<RuleMapIds, OwnedFd>,
     waiting: Vec<Waiting<'s>>,
+    makers: Makers<'s>,
     journal: &'k mut Journal,
     /// Links that went since the plan was made.
     gone: BTreeSet<&'s LinkName>,
@@ -236,6 +198,142 @@ fn failed(step: &Step, message: Option<usize>, source: Cause) -> Failed {
 }
 
 impl<'s> Run<'_, 's> {
+    fn all<'scope>(
+        &mut self,
+        scope: &'scope Scope<'scope, '_>,
+        steps: impl IntoIterator<Item = &'s Step>,
+        gate: Gate<'_>,
+    ) -> Result<usize, Failed>
+    where
+        's: 'scope,
+    {
+        let mut count = 0;
+        for step in steps {
+            if let Err(cause) = gate(count, step) {
+                // What was let through before is performed, so that "stopped before step k" is
+                // true.
+                self.begin_to_make(scope);
+                self.finish()?;
+                return Err(failed(step, None, cause));
+            }
+            info!("{}", Tc(step, &self.kernel.paths(self.facts.psched)));
+            if step.link().is_some_and(|link| self.gone.contains(link)) {
+                continue;
+            }
+            match Making::of(step) {
+                Some(making) => {
+                    if self.makers.have_begun() || !self.waiting.is_empty() {
+                        self.finish()?;
+                    }
+                    self.makers.add(making);
+                }
+                None => {
+                    self.begin_to_make(scope);
+                    self.one(step)?;
+                }
+            }
+            count += 1;
+        }
+        self.begin_to_make(scope);
+        self.finish()?;
+        Ok(count)
+    }
+
+    fn begin_to_make<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
+    where
+        's: 'scope,
+    {
+        let instance = self.kernel.instance();
+        self.makers.begin(scope, move |claim, classid| {
+            instance.as_ref().ok_or(cgroup::Error::NotMounted)?.make(claim, classid)
+        });
+    }
+
+    /// Waits until the claim of this class is made; `None`: until all are. What can be sent is sent
+    /// meanwhile.
+    fn wait_for_claims(&mut self, class: Option<ClassId>) -> Result<(), Failed> {
+        while self.makers.owe(class) {
+            if !self.hear_of_claims(false)? {
+                self.flush()?;
+                self.hear_of_claims(true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes which claims were made; whether there were any news.
+    fn hear_of_claims(&mut self, may_wait: bool) -> Result<bool, Failed> {
+        let Some((made, outcome)) = self.makers.news(may_wait) else { return Ok(false) };
+        made.iter().for_each(|making| self.journal.note(making.step, 0));
+        match outcome {
+            Ok(()) => Ok(true),
+            Err((refused, error)) => {
+                // Its directory may have been made before it was refused its classid.
+                self.journal.note(refused.step, 0);
+                Err(failed(refused.step, None, error.into()))
+            }
+        }
+    }
+
+    /// Everything that was let through is done.
+    fn finish(&mut self) -> Result<(), Failed> {
+        self.wait_for_claims(None)?;
+        self.makers = Makers::default();
+        self.flush()
+    }
+
+    fn one(&mut self, step: &'s Step) -> Result<(), Failed> {
+        let fail = |source| failed(step, None, source);
+        self.wait_for_claims(match step {
+            Step::AddClass { id, .. } | Step::AddLeaf { id, .. } => Some(*id),
+            _ => None,
+        })?;
+        if step.link().is_none() {
+            self.flush()?;
+            let done = match step {
+                Step::MakeOwners { .. } | Step::ChangeOwners { .. } | Step::DropOwners => {
+                    self.owners(step)
+                }
+                _ => self.directory(step).map_err(Cause::from),
+            };
+            // Some of it may have been done before the rest was refused: a directory made, entries
+            // set.
+            if done.is_ok() || matches!(step, Step::MakeClaim { .. } | Step::ChangeOwners { .. }) {
+                self.journal.note(step, 0);
+            }
+            return done.map_err(fail);
+        }
+        // What is sent together is carried out together, also what follows a refused message:
+        // nothing may go before what takes its place is known to stand.
+        if matches!(
+            step,
+            Step::DeleteFilter { .. }
+                | Step::DeleteClsact { .. }
+                | Step::ReplaceClass { .. }
+                | Step::ReplaceLeaf { .. }
+        ) {
+            self.flush()?;
+        }
+        if let Step::DeleteTables { through, protocol, tables, .. } = step {
+            self.flush()?;
+            match self.delete_tables(step, *through, *protocol, tables) {
+                Err(Cause::Kernel(error)) if error.errno == Errno::ENODEV => self.lost(step),
+                done => done.map_err(fail)?,
+            }
+        }
+        let mut message = 0;
+        for (turn, requests) in self.turns(step).map_err(fail)?.into_iter().enumerate() {
+            if turn > 0 {
+                self.flush()?;
+            }
+            for request in requests {
+                self.waiting.push(Waiting { request, step, message });
+                message += 1;
+            }
+        }
+        if self.waiting.len() >= TOGETHER { self.flush() } else { Ok(()) }
+    }
+
     /// Sends what waits, and reads what became of it.
     fn flush(&mut self) -> Result<(), Failed> {
         let mut waiting = std::mem::take(&mut self.waiting);
@@ -334,90 +432,6 @@ impl<'s> Run<'_, 's> {
                 pause += AGAIN;
             }
             left = still;
-        }
-        Ok(())
-    }
-
-    fn directory(&mut self, step: &Step) -> Result<(), cgroup::Error> {
-        match step {
-            Step::Mount => return self.kernel.mount().map(|_| ()),
-            Step::Unmount => return self.kernel.unmount(),
-            _ => {}
-        }
-        let Some(instance) = self.kernel.instance() else { return Err(cgroup::Error::NotMounted) };
-        match step {
-            Step::MakeClaim { claim, classid } => {
-                if let Claim::Retired(..) = claim {
-                    self.keep_orphans(*classid);
-                }
-                instance.make(claim, *classid)
-            }
-            Step::WriteClassid { claim, from, to } => {
-                // What was given goes along, before any socket carries the new number.
-                self.for_given(*from, &|maps, uid| maps.give(uid, *to));
-                instance.write(claim, *to)
-            }
-            Step::RemoveClaim { claim: claim @ Claim::Pinned(_), .. } => instance.remove(claim),
-            Step::RemoveClaim { claim, classid } => {
-                // Whoever gets the number next was not given to anybody; while it is retired it is
-                // what keeps orphans within its limits.
-                let stays = claim.retired().is_none() && instance.is_retired(classid.minor())?;
-                if !stays {
-                    self.for_given(*classid, &|maps, uid| maps.take_back(uid, *classid));
-                }
-                instance.remove(claim)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What processes of a class's accounts have left queued carries its number still, and stays
-    /// within its limits, although the accounts may be nobody's from now on.
-    fn keep_orphans(&self, class: ClassId) {
-        let Some(maps) = &self.kernel.owners else { return };
-        let outcome = maps.table().and_then(|table| {
-            let mut accounts = table.accounts.iter().filter(|(_, of)| **of == class);
-            accounts.try_for_each(|(uid, _)| maps.give(*uid, class))
-        });
-        if let Err(error) = outcome {
-            warn!("what is left queued in {class} goes to the default class: {error}");
-        }
-    }
-
-    /// Does something about every uid that was given the class. Where that fails such packets go to
-    /// their owner's class meanwhile: the next placement gives again.
-    fn for_given(&self, class: ClassId, act: &dyn Fn(&Maps, u32) -> io::Result<()>) {
-        let Some(maps) = &self.kernel.owners else { return };
-        let outcome = maps.given().and_then(|given| {
-            let mut given = given.into_iter().filter(|(_, to)| *to == class);
-            given.try_for_each(|(uid, _)| act(maps, uid))
-        });
-        if let Err(error) = outcome {
-            warn!("the map of what was given on purpose: {error}");
-        }
-    }
-
-    fn owners(&mut self, step: &Step) -> Result<(), Cause> {
-        match step {
-            Step::MakeOwners { table } => {
-                let maps = Maps::create(table).map_err(Cause::Bpf)?;
-                let before = self.kernel.owners.as_ref().map_or(Ok(Vec::new()), Maps::given);
-                for (uid, class) in before.map_err(Cause::Bpf)? {
-                    maps.give(uid, class).map_err(Cause::Bpf)?;
-                }
-                self.kernel.owners = Some(maps);
-            }
-            Step::ChangeOwners { changes } => {
-                let maps = self.kernel.owners.as_ref().ok_or_else(no_maps)?;
-                for change in changes {
-                    maps.perform(change).map_err(Cause::Bpf)?;
-                }
-            }
-            _ => self.kernel.owners = None,
-        }
-        // Programs that were loaded read the maps of before.
-        if !matches!(step, Step::ChangeOwners { .. }) {
-            self.programs.clear();
         }
         Ok(())
     }

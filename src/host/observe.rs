@@ -16,7 +16,7 @@ use std::path::Path;
 use log::{debug, warn};
 
 use crate::accounts::{How, Question};
-use crate::cgroup;
+use crate::cgroup::{self, Instance};
 use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation};
 use crate::host::Kernel;
 use crate::netlink::decode::{
@@ -101,6 +101,25 @@ pub struct Wanted<'a> {
     pub features: bool,
     /// Which systemd units there are.
     pub units: bool,
+    /// Which of the instance's directories are read.
+    pub directories: Directories<'a>,
+}
+
+/// Which of the instance's directories are read.
+#[derive(Clone, Debug, Default)]
+pub enum Directories<'a> {
+    /// Every one.
+    #[default]
+    All,
+    /// Those of the claims that a run has made, written or removed since the look that saw
+    /// `before`. What it did to them has no effect on any other directory, and the lock keeps other
+    /// runs away: what else is there was seen by that look.
+    Touched {
+        /// What that look saw.
+        before: &'a Observation,
+        /// What the run did something to.
+        touched: &'a BTreeSet<Claim>,
+    },
 }
 
 /// Whether all processes are looked at: where each sits, and so which accounts run.
@@ -136,7 +155,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
         kernel.netlink.dump(&request::dump::routes(Family::V4), decode::default_route)?;
     routes.extend(kernel.netlink.dump(&request::dump::routes(Family::V6), decode::default_route)?);
     let (claims, foreign) = match kernel.instance() {
-        Some(instance) => instance.observe()?,
+        Some(instance) => directories(&instance, wanted.directories)?,
         None => Default::default(),
     };
     for object in &foreign {
@@ -214,6 +233,23 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
         snapshot.observation.facts.features = features(&snapshot.observation)?;
     }
     Ok(snapshot)
+}
+
+fn directories(
+    instance: &Instance,
+    which: Directories<'_>,
+) -> Result<(BTreeMap<Claim, ClassId>, Vec<Foreign>), cgroup::Error> {
+    match which {
+        // Most of them: a look at all of them is shared out between processors.
+        Directories::Touched { before, touched }
+            if touched.len() <= before.state.claims.len() / 4 =>
+        {
+            let claims = instance.observe_again(before.state.claims.clone(), touched)?;
+            let is_directory = |it: &&Foreign| matches!(it, Foreign::Directory { .. });
+            Ok((claims, before.foreign.iter().filter(is_directory).cloned().collect()))
+        }
+        _ => instance.observe(),
+    }
 }
 
 /// Asks devices for their speed: of these links only, since each is asked by two ioctls, and a host
@@ -307,19 +343,18 @@ fn tree(
                 && [shard.class(), shard.root(), shard.default()].contains(&classid)
         }
     };
-    let mut classes = kernel.netlink.dump(&request::dump::classes(ifindex), decode::class)?;
+    let mut classes = Vec::new();
+    // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are theirs.
+    for qdisc in shards.iter().map(|shard| shard.qdisc()).chain([ClassId::ROOT]) {
+        let question = request::dump::classes_of(ifindex, qdisc);
+        classes.extend(kernel.netlink.dump(&question, decode::class)?);
+    }
     // The kernel lists them by hash; in order they go into the maps without a search each.
     classes.sort_unstable_by_key(|record| record.classid);
     let mut all_counters = Vec::with_capacity(classes.len());
     let mut standing = Vec::with_capacity(classes.len());
     let mut with_leaf = Vec::with_capacity(classes.len());
     for ClassRecord { classid, class, counters, leaf, .. } in classes {
-        // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are
-        // theirs.
-        let elsewhere = classid.shard().is_some_and(|shard| !shards.contains(&shard));
-        if classid.our_class().is_none() || elsewhere {
-            continue;
-        }
         if ours(classid) || claimed.contains(&classid) {
             standing.push((classid, class));
             all_counters.push((classid, counters));

@@ -70,6 +70,11 @@ impl Journal {
             && (self.owners || one.uids.is_subset(&self.uids))
     }
 
+    /// The claims that were made, written or removed.
+    pub fn claims(&self) -> &BTreeSet<Claim> {
+        &self.claims
+    }
+
     /// Whether this run made, replaced or removed the port's root.
     pub fn has_root(&self, index: PortIndex) -> bool {
         self.trees.contains(&index)

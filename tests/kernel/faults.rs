@@ -52,6 +52,10 @@ pub const TESTS: &[Test] = &[
         an_update_killed_at_any_step_is_finished_by_the_next_apply,
     ),
     every_step(
+        "faults::a_crowds_first_build_that_ends_anywhere_leaves_no_class_without_its_claim",
+        a_crowds_first_build_that_ends_anywhere_leaves_no_class_without_its_claim,
+    ),
+    every_step(
         "faults::an_update_cut_after_any_step_is_finished_by_the_next_apply",
         an_update_cut_after_any_step_is_finished_by_the_next_apply,
     ),
@@ -270,6 +274,32 @@ fn a_first_build_killed_at_any_step_is_finished_by_the_next_apply() {
         k += 1;
     }
     assert!(k > 40, "{k} steps");
+}
+
+/// So many claims are made beside the classes, by a thread of their own.
+fn a_crowds_first_build_that_ends_anywhere_leaves_no_class_without_its_claim() {
+    let line = |n: u32| format!("  c{n}: {{ceil: 50mbit, uids: [{}]}}\n", 100_000 + n);
+    let lines: String = (0..600).map(line).collect();
+    let text = format!("version: 1\nlinks: {{up0: {{rate: 60mbit}}}}\nusers:\n{lines}");
+    let mut host = Host::new();
+    host.take_up(&text).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let before = everything(&mut host);
+    let file = policy(&text);
+    for k in [3, 300, 604, 620, 700, 1_000, 1_790] {
+        let outcome = host.try_apply(&mut stop_before(k, &mut None));
+        assert_eq!(outcome.expect_err("it was stopped").exit_status(), 1);
+        assert_same(&everything(&mut host), &before, &format!("after {k} steps"));
+
+        assert!(is_killed_before(k, &file));
+        host.session.kernel.look_for_hierarchy().expect("it is mounted");
+        // A class that nobody claims is somebody else's.
+        assert_eq!(host.observe().foreign, [], "killed before step {k}");
+        nobody_is_cut_off(&mut host);
+        host.apply();
+        host.is_in_sync();
+        apply::clear(&mut host.session.kernel, MAY, &mut |_, _| Ok(()))
+            .unwrap_or_else(|e| panic!("{}", e.text(false)));
+    }
 }
 
 fn an_update_killed_at_any_step_is_finished_by_the_next_apply() {

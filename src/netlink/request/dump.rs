@@ -52,7 +52,14 @@ pub fn qdiscs() -> Request {
 /// The classes of one link, of every qdisc on it. Without an ifindex the kernel lists nothing and
 /// says nothing.
 pub fn classes(ifindex: u32) -> Request {
-    Request::dump(RouteNetlinkMessage::GetTrafficClass(tc_message(ifindex, 0, ClassId::NONE)))
+    classes_of(ifindex, ClassId::NONE)
+}
+
+/// The classes of one qdisc of a link, by its handle. Asked about every qdisc the kernel begins at
+/// the first one for each datagram (`tc_dump_tclass_root`, net/sched/sch_api.c): where 10,000
+/// leaves are among them, that takes a third of the list's time.
+pub fn classes_of(ifindex: u32, qdisc: ClassId) -> Request {
+    Request::dump(RouteNetlinkMessage::GetTrafficClass(tc_message(ifindex, qdisc.0, ClassId::NONE)))
 }
 
 /// The filters at one parent (a qdisc or a class) of one link.
