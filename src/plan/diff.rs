@@ -15,8 +15,8 @@ use crate::tree::{
 use crate::units::{ClassId, Minor, Shard};
 use filters::standing;
 
-/// The steps that turn what was observed into `to`. What is foreign among ours must not be disturbed
-/// unasked; the facts say which root qdiscs ours come in place of.
+/// The steps that turn what was observed into `to`. What is foreign among ours must not be
+/// disturbed unasked; the facts say which root qdiscs ours come in place of.
 pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
     let Observation { state: from, foreign, facts, .. } = observed;
     // Most runs find nothing to do, which comparing says much sooner.
