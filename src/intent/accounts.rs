@@ -10,16 +10,17 @@ use crate::tree::{Claim, Key, Owner};
 use crate::units::ClassId;
 
 impl Intent {
-    /// Those that come and go, stand, and have nobody any more. Whether somebody sits in the
+    /// Those that come and go, have a class, and have nobody any more; none whose process was found
+    /// in this run, whatever else is said of him. Whether somebody sits in the
     /// directory of one of them must be read ([`Observation::occupied`]).
     pub fn may_leave(&self, seen: &Observation) -> BTreeSet<Owner> {
         let accounts = &seen.facts.accounts;
         let standing = seen.state.claims.keys().filter_map(Claim::comes_and_goes);
         let may_leave = standing.filter(|owner| match &self.leaving {
-            Leaving::WithoutProcess => !accounts.runs(owner) && !self.came.contains(owner),
+            Leaving::WithoutProcess => !accounts.runs(owner),
             Leaving::These(leaving) => leaving.contains(owner),
         });
-        may_leave.cloned().collect()
+        may_leave.filter(|owner| !self.came.contains(owner)).cloned().collect()
     }
 
     /// Those that leave, with the class that each has.

@@ -212,9 +212,9 @@ proptest! {
             };
             let may_leave = match since.over() {
                 Some(leaving) => leaving.contains(&at),
-                None => !since.run.contains(&at) && since.came != Some(at),
+                None => !since.run.contains(&at),
             };
-            let leaves = may_leave && !since.occupied.contains(&at);
+            let leaves = may_leave && since.came != Some(at) && !since.occupied.contains(&at);
             let stands = seen.state.trees.values().any(|tree| tree.classes.contains_key(class));
             let drains = leaves && stands && !since.quiet.contains(&at);
             prop_assert_eq!(meaning.draining.contains(class), drains, "{}", uid(at));
@@ -237,10 +237,18 @@ proptest! {
             prop_assert_eq!(owners.count(), 0, "{}", plan);
         }
 
-        // Once done it is done: the same question has nothing more to do, and says the same.
-        let now = after(&resolved, seen);
-        let again = resolve(&wanted, now).unwrap_or_else(|refusal| panic!("{refusal}"));
+        // Once done it is done: the same question has nothing more to do, and says the same. Beside
+        // a held link it may take once more: who leaves and gets another number meanwhile has no
+        // class with that one, so nothing of him drains.
+        let mut last = after(&resolved, seen);
+        let mut said = desired.clone();
+        if since.held {
+            let second = resolve(&wanted, last.clone()).unwrap_or_else(|refusal| panic!("{refusal}"));
+            last = after(&second, last);
+            said = second.desired;
+        }
+        let again = resolve(&wanted, last).unwrap_or_else(|refusal| panic!("{refusal}"));
         prop_assert!(again.plan.is_empty(), "{}", again.plan);
-        prop_assert_eq!(&again.desired, desired);
+        prop_assert_eq!(again.desired, said);
     }
 }
