@@ -137,12 +137,14 @@ pub fn tc_batch(file: &str) -> cost::Cost {
     cost::command(&["tc", "-batch", file])
 }
 
-/// Removes the tree and leaves the directories.
+/// Removes the tree, and what clears priorities before it, and leaves the directories.
 pub fn drop_tree() {
-    let _ = Command::new("tc")
-        .args(["qdisc", "del", "dev", LINK, "root"])
-        .stderr(Stdio::null())
-        .status();
+    for which in ["root", "clsact"] {
+        let _ = Command::new("tc")
+            .args(["qdisc", "del", "dev", LINK, which])
+            .stderr(Stdio::null())
+            .status();
+    }
 }
 
 /// How many HTB classes the link has.
