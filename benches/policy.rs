@@ -34,20 +34,10 @@ fn case(users: u32) -> (String, Facts) {
     }
     text.push_str("groups:\n  all: {ceil: 60%, users: [user0, user1]}\neveryone: 50mbit\n");
     let link = LinkFacts {
-        ifindex: 2,
-        altnames: Vec::new(),
-        shaped_at: None,
-        mtu: 1500,
         speed: "100gbit".parse().ok(),
-        kind: None,
-        master: None,
-        lower: None,
-        loopback: false,
-        ethernet: true,
-        up: true,
         default_route_v4: Some(0),
-        default_route_v6: None,
         root: RootQdisc::Kernel { kind: "mq".to_string() },
+        ..LinkFacts::ethernet(2)
     };
     facts.links.extend(LinkName::new("eth0").map(|name| (name, link)));
     (text, facts)

@@ -1,7 +1,7 @@
 //! Golden plans: the whole pure pipeline, policy text to steps, on stated facts. A case is a folder
 //! in `tests/golden/`: `policies.yaml`; `observed`, what stands before; `plan`, what is warned of,
-//! the steps as `shaper plan` prints them, and the commands that they equal. `make bless` writes the
-//! plans anew; review them as text.
+//! the steps as `shaper plan` prints them, and the commands that they equal. `make bless` writes
+//! the plans anew; review them as text.
 //!
 //! `observed` begins with `nothing` (no link has a tree) or `after CASE` (what that case's plan
 //! leaves), and goes on with one line for each thing that happened since:
@@ -243,19 +243,9 @@ fn facts() -> Facts {
 
 fn link(ifindex: u32) -> LinkFacts {
     LinkFacts {
-        ifindex,
-        altnames: Vec::new(),
-        shaped_at: None,
-        mtu: 1500,
         speed: Rate::from_bits_per_second(1_000_000_000),
-        kind: None,
-        master: None,
-        lower: None,
-        loopback: false,
-        ethernet: true,
-        up: true,
         default_route_v4: (ifindex == 2).then_some(100),
-        default_route_v6: None,
         root: RootQdisc::Kernel { kind: "mq".to_string() },
+        ..LinkFacts::ethernet(ifindex)
     }
 }

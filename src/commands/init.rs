@@ -87,26 +87,6 @@ fn starter(facts: &Facts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::RootQdisc;
-
-    fn device(ifindex: u32) -> LinkFacts {
-        LinkFacts {
-            ifindex,
-            altnames: Vec::new(),
-            mtu: 1500,
-            speed: None,
-            kind: None,
-            master: None,
-            lower: None,
-            loopback: false,
-            ethernet: true,
-            up: true,
-            default_route_v4: None,
-            default_route_v6: None,
-            root: RootQdisc::Kernel { kind: "noqueue".to_string() },
-            shaped_at: None,
-        }
-    }
 
     fn starts_with_link(links: &[(&str, LinkFacts)], wanted: &str) {
         let named =
@@ -118,14 +98,17 @@ mod tests {
 
     #[test]
     fn the_starter_names_the_link_that_auto_would_find() {
-        let v4 = LinkFacts { default_route_v4: Some(100), ..device(3) };
-        let v6 = LinkFacts { default_route_v6: Some(10), ..device(2) };
+        let v4 = LinkFacts { default_route_v4: Some(100), ..LinkFacts::ethernet(3) };
+        let v6 = LinkFacts { default_route_v6: Some(10), ..LinkFacts::ethernet(2) };
         starts_with_link(&[("eth0", v6.clone()), ("wlan0", v4)], "wlan0");
-        starts_with_link(&[("dummy0", device(1)), ("eth0", v6)], "eth0");
+        starts_with_link(&[("dummy0", LinkFacts::ethernet(1)), ("eth0", v6)], "eth0");
         starts_with_link(
-            &[("dummy0", LinkFacts { up: false, ..device(1) }), ("eth1", device(2))],
+            &[
+                ("dummy0", LinkFacts { up: false, ..LinkFacts::ethernet(1) }),
+                ("eth1", LinkFacts::ethernet(2)),
+            ],
             "eth1",
         );
-        starts_with_link(&[("lo", LinkFacts { loopback: true, ..device(1) })], "eth0");
+        starts_with_link(&[("lo", LinkFacts { loopback: true, ..LinkFacts::ethernet(1) })], "eth0");
     }
 }

@@ -11,20 +11,10 @@ use crate::units::Minor;
 
 fn observation(leaves: &[&'static str]) -> Observation {
     let eth0 = LinkFacts {
-        ifindex: 2,
-        altnames: Vec::new(),
-        shaped_at: None,
-        mtu: 1500,
         speed: "1gbit".parse().ok(),
-        kind: None,
-        master: None,
-        lower: None,
-        loopback: false,
-        ethernet: true,
-        up: true,
         default_route_v4: Some(0),
-        default_route_v6: None,
         root: RootQdisc::Kernel { kind: "fq_codel".to_string() },
+        ..LinkFacts::ethernet(2)
     };
     let mut facts = Facts {
         links: [(LinkName::new("eth0").unwrap(), eth0)].into(),

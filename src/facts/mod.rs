@@ -121,6 +121,27 @@ pub struct LinkFacts {
 }
 
 impl LinkFacts {
+    /// An Ethernet device of that number, up, with an MTU of 1,500 bytes and the kernel's own
+    /// `noqueue` at its root; its speed is unknown, and no route leads over it.
+    pub fn ethernet(ifindex: u32) -> LinkFacts {
+        LinkFacts {
+            ifindex,
+            altnames: Vec::new(),
+            mtu: 1500,
+            speed: None,
+            kind: None,
+            master: None,
+            lower: None,
+            loopback: false,
+            ethernet: true,
+            up: true,
+            default_route_v4: None,
+            default_route_v6: None,
+            root: RootQdisc::Kernel { kind: "noqueue".to_string() },
+            shaped_at: None,
+        }
+    }
+
     /// Whether a default route of either family goes over it.
     pub fn has_default_route(&self) -> bool {
         self.default_route_v4.is_some() || self.default_route_v6.is_some()

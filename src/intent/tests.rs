@@ -51,20 +51,9 @@ fn host() -> Observation {
 
 fn link(ifindex: u32) -> LinkFacts {
     LinkFacts {
-        ifindex,
-        altnames: Vec::new(),
-        shaped_at: None,
-        mtu: 1500,
         speed: Rate::from_bits_per_second(1_000_000_000),
-        kind: None,
-        master: None,
-        lower: None,
-        loopback: false,
-        ethernet: true,
-        up: true,
         default_route_v4: (ifindex == 2).then_some(100),
-        default_route_v6: None,
-        root: RootQdisc::Kernel { kind: "noqueue".to_string() },
+        ..LinkFacts::ethernet(ifindex)
     }
 }
 

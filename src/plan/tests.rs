@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::classify::interpret;
 use crate::desired::{Impossible, Sharding, desired_with, nothing};
-use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation, RootQdisc};
+use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation};
 use crate::model::{
     Asked, From, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target,
 };
@@ -44,22 +44,7 @@ fn link(name: &str, rate: u64) -> Link {
 }
 
 fn facts() -> Facts {
-    let facts = |ifindex| LinkFacts {
-        ifindex,
-        altnames: Vec::new(),
-        shaped_at: None,
-        mtu: 1500,
-        speed: Some(mbit(10_000)),
-        kind: None,
-        master: None,
-        lower: None,
-        loopback: false,
-        ethernet: true,
-        up: true,
-        default_route_v4: None,
-        default_route_v6: None,
-        root: RootQdisc::Kernel { kind: "noqueue".to_string() },
-    };
+    let facts = |ifindex| LinkFacts { speed: Some(mbit(10_000)), ..LinkFacts::ethernet(ifindex) };
     Facts {
         links: [("eth0", 2), ("eth1", 3)]
             .into_iter()

@@ -1,4 +1,5 @@
-//! `shaper check` on this host, and on a terminal; what it says of a policy by itself: tests/offline.
+//! `shaper check` on this host, and on a terminal. What it says of a policy by itself is tested in
+//! tests/offline.
 
 use super::invoke::{HEAD, exactly, host, shaper, text};
 use crate::support::harness::{On, tests};

@@ -115,8 +115,8 @@ impl Daemon {
         Duration::from_millis(ticks * 10)
     }
 
-    /// Kilobytes of memory: its own now, and all that was resident at most. The pages of the program
-    /// itself are shared with whoever runs it, and a debug build has many.
+    /// Kilobytes of memory: its own now, and all that was resident at most. The pages of the
+    /// program itself are shared with whoever runs it, and a debug build has many.
     pub fn memory(&self) -> (u64, u64) {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let field = |name: &str| {

@@ -4,9 +4,9 @@
 //!
 //! Speaks the part of libtest's language that cargo and nextest use: `--list --format terse`,
 //! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`. And `--part I/N`: every N-th
-//! test from the I-th on, for machines that share the work; `--again`: a test that fails is run once
-//! more, which in a lab's kernel costs less than another boot; `--with-carriers`: in the lab, those
-//! of [`On::Carriers`] and no others.
+//! test from the I-th on, for machines that share the work; `--again`: a test that fails is run
+//! once more, which in a lab's kernel costs less than another boot; `--with-carriers`: in the lab,
+//! those of [`On::Carriers`] and no others.
 
 use std::io::Write;
 use std::process::ExitCode;
