@@ -21,6 +21,8 @@ load() {
 tests() {
     SHAPER="$lab_stage/shaper" "$lab_stage/kernel-tests" "$@" $($b cat "$lab_stage/words")
 }
+# Errors only: a word of the kernel's amid a line of the tests would hide that.
+$b dmesg -n 4
 load modules
 clock=$($b cat /sys/devices/system/clocksource/clocksource0/current_clocksource)
 echo "lab: $($b uname -r) is up after $($b cut -d' ' -f1 /proc/uptime) s, by its clock $clock"

@@ -1,7 +1,11 @@
 #!/bin/sh
 # qemu.sh FOLDER KERNEL-TESTS SHAPER [WORDS]: runs the test binary in Debian's cloud kernel under qemu, from an
 # initramfs that holds nothing but what the tests need. FOLDER/kernel is kernel.sh's. The console is
-# standard output. Emulated (tcg): no /dev/kvm is needed, and everything is some ten times slower.
+# standard output, the keyboard standard input: Ctrl-A b and Ctrl-A c are qemu's. Emulated (tcg): no /dev/kvm
+# is needed, and everything is some ten times slower.
+#
+# LAB_BOOT in the environment, 1 unless set: from the second boot of a test on, after one that hung, one thread
+# emulates both processors in turn, and from the third on there is one processor.
 #
 # Machine q35, not microvm: it has an HPET. microvm offers only the PIT, against which an emulated CPU
 # on a busy machine cannot be calibrated; the kernel then hangs while it boots, or counts jiffies.
@@ -48,6 +52,12 @@ stage_modules $lab_carriers >"$root/lab/carriers"
 echo "$@" >"$root/lab/words"
 cp "$here/init.sh" "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) >"$stage/initrd"
-qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -smp 2 -cpu max -m 2G \
+processors=2 thread=multi
+case ${LAB_BOOT:-1} in
+1) ;;
+2) thread=single ;;
+*) thread=single processors=1 ;;
+esac
+qemu-system-x86_64 -machine q35 -accel "tcg,thread=$thread" -smp "$processors" -cpu max -m 2G \
     -nographic -net none -no-reboot -kernel "$folder/kernel/vmlinuz" -initrd "$stage/initrd" \
-    -append "console=ttyS0 panic=-1 quiet lab_stage=/lab SHAPER_LAB=qemu" </dev/null
+    -append "console=ttyS0 panic=-1 sysrq_always_enabled=1 lab_stage=/lab SHAPER_LAB=qemu"
