@@ -122,7 +122,7 @@ impl Machine {
             // Firmware says what is no UTF-8.
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).replace('\r', "");
-                // At once: what a machine that hangs has said last is what its reader wants to know.
+                // At once: the last words of a machine that hangs say where it hangs.
                 println!("{line}");
                 if told.send(line).is_err() {
                     return;
