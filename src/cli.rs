@@ -287,9 +287,9 @@ fn grace(text: &str) -> Result<Duration, String> {
 }
 
 fn instance_name(name: &str) -> Result<String, String> {
-    match crate::tree::Key::new(name) {
-        Some(key) => Ok(key.to_string()),
-        None => Err("a plain directory name is needed".to_string()),
+    match crate::tree::is_safe_directory(name) {
+        true => Ok(name.to_string()),
+        false => Err("a plain directory name is needed".to_string()),
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::desired::{group_guarantee_is_derived, guarantee_is_derived};
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
-use crate::tree::{Claim, Class, Filter, Key, LeafQdisc, Owner, Port, Role, Tag, Tree};
+use crate::tree::{self, Claim, Class, Filter, LeafQdisc, Owner, Port, Reserved, Role, Tag, Tree};
 use crate::units::{ClassId, Rate};
 
 pub use table::table;
@@ -190,10 +190,10 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
     let index = |port: &Port| observation.facts.links.get(&port.link).map(|facts| facts.ifindex);
     trees.sort_by_key(|(port, _)| index(port));
     let group = |(claim, classid): (&'a Claim, &'a ClassId)| match claim {
-        Claim::Owner(Owner::Group(key)) => Some((*classid, key)),
+        Claim::Owner(Owner::Group(group)) => Some((*classid, group)),
         _ => None,
     };
-    let groups: BTreeMap<ClassId, &Key> =
+    let groups: BTreeMap<ClassId, &tree::Group> =
         observation.state.claims.iter().filter_map(group).collect();
     Status {
         version: 1,
@@ -223,7 +223,7 @@ struct View<'a> {
     inputs: &'a StatusInputs,
     port: &'a Port,
     tree: &'a Tree,
-    groups: &'a BTreeMap<ClassId, &'a Key>,
+    groups: &'a BTreeMap<ClassId, &'a tree::Group>,
 }
 
 impl View<'_> {
@@ -246,9 +246,9 @@ impl View<'_> {
             let Some(class) = self.numbers(id) else { continue };
             let classid = id.to_string();
             match claim {
-                Claim::Owner(Owner::Group(key)) => groups.push(Group {
-                    group: key.to_string(),
-                    parent: self.group_of(id),
+                Claim::Owner(Owner::Group(group)) => groups.push(Group {
+                    group: group.to_string(),
+                    parent: self.group_of(id).map(ToString::to_string),
                     classid,
                     class,
                 }),
@@ -276,8 +276,8 @@ impl View<'_> {
     fn rules(&self) -> Vec<Rule> {
         let claims = &self.snapshot.observation.state.claims;
         let target = |class: ClassId| match class {
-            ClassId::DEFAULT => "default".to_string(),
-            ClassId::UNSHAPED => "unshaped".to_string(),
+            ClassId::DEFAULT => Reserved::Default.to_string(),
+            ClassId::UNSHAPED => Reserved::Unshaped.to_string(),
             _ => {
                 let owners = claims.iter().filter_map(|(claim, classid)| match claim {
                     Claim::Owner(Owner::User(key) | Owner::Class(key)) if *classid == class => {
@@ -303,21 +303,25 @@ impl View<'_> {
         let group = self.group_of(id);
         let (user, uid, source) = match owner {
             Owner::User(key) => (key.to_string(), None, "users"),
-            Owner::Class(key) | Owner::Group(key) => (key.to_string(), None, "class"),
+            Owner::Class(key) => (key.to_string(), None, "class"),
+            Owner::Newcomers => (Reserved::Everyone.to_string(), None, "class"),
+            Owner::Group(group) => (group.to_string(), None, "class"),
             Owner::Uid(uid) => {
                 let name = self.inputs.names.get(uid).cloned();
-                let everyone = group.as_deref().is_none_or(|group| group == "everyone");
-                let source = if everyone { "everyone" } else { "group" };
+                let source = match group {
+                    Some(tree::Group::Line(_)) => "group",
+                    Some(tree::Group::Everyone) | None => Reserved::Everyone.as_str(),
+                };
                 (name.unwrap_or_else(|| uid.to_string()), Some(*uid), source)
             }
-            Owner::Subuids(range) => (range.to_string(), None, "everyone"),
+            Owner::Subuids(range) => (range.to_string(), None, Reserved::Everyone.as_str()),
         };
         let since = self.inputs.since.get(owner);
         User {
             user,
             uid,
             source,
-            group,
+            group: group.map(ToString::to_string),
             classid: id.to_string(),
             class,
             processes: self.inputs.processes.get(owner).copied().unwrap_or(0),
@@ -326,8 +330,8 @@ impl View<'_> {
     }
 
     /// The group that the class hangs in.
-    fn group_of(&self, id: ClassId) -> Option<String> {
-        self.groups.get(&self.tree.parent(id)?).map(ToString::to_string)
+    fn group_of(&self, id: ClassId) -> Option<&tree::Group> {
+        self.groups.get(&self.tree.parent(id)?).copied()
     }
 
     fn numbers(&self, id: ClassId) -> Option<ClassNumbers> {

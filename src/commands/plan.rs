@@ -14,6 +14,7 @@ use crate::model::{self, BuildOptions};
 use crate::plan::Tc;
 use crate::policy::{Diagnostic, Policy, Report};
 use crate::process::{self, Decision, Scan};
+use crate::tree::Reserved;
 
 /// How a plan is shown.
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,7 +116,7 @@ fn size(policy: &Policy) -> String {
         count(policy.groups.len(), "group", "groups"),
         count(policy.classes.len(), "class", "classes"),
         count(policy.rules.len(), "rule", "rules"),
-        policy.everyone.is_some().then(|| "everyone".to_string()),
+        policy.everyone.is_some().then(|| Reserved::Everyone.to_string()),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     format!("ok: {}", parts.join(", "))

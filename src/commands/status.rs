@@ -101,7 +101,7 @@ fn members(instance: &Instance, owner: &Owner) -> Result<usize, Failure> {
         Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_) => {
             own + instance.members(&Claim::Pinned(owner.clone()))?.len()
         }
-        Owner::Class(_) | Owner::Group(_) => own,
+        Owner::Class(_) | Owner::Newcomers | Owner::Group(_) => own,
     })
 }
 

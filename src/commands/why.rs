@@ -14,7 +14,7 @@ use crate::intent::Meaning;
 use crate::model::{Asked, Claimed, Matcher, Node, Place};
 use crate::process::{self, Process};
 use crate::text::shown;
-use crate::tree::{Claim, Owner};
+use crate::tree::{Claim, Group, Owner, Reserved};
 use crate::units::Rate;
 
 #[derive(Serialize)]
@@ -229,20 +229,20 @@ fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Opti
     match owner {
         Owner::User(key) => (format!("users.{key}"), place(owner)),
         Owner::Class(key) => (format!("classes.{key}"), place(owner)),
-        Owner::Group(key) => (format!("groups.{key}"), place(owner)),
-        Owner::Subuids(_) => {
+        Owner::Group(Group::Line(key)) => (format!("groups.{key}"), place(owner)),
+        Owner::Subuids(_) | Owner::Newcomers | Owner::Group(Group::Everyone) => {
             let line = session.policy.everyone.as_ref();
-            ("everyone".to_string(), line.map(|line| line.at.place))
+            (Reserved::Everyone.to_string(), line.map(|line| line.at.place))
         }
         Owner::Uid(uid) => {
             let accounts = &meaning.observation.facts.accounts;
             match meaning.model.matcher.claim(*uid, None, accounts) {
-                Some(Claimed::Account { group: Some(key), .. }) if key.as_str() != "everyone" => {
-                    (format!("groups.{key}"), place(&Owner::Group(key)))
+                Some(Claimed::Account { group: Some(group @ Group::Line(_)), .. }) => {
+                    (format!("groups.{group}"), place(&Owner::Group(group)))
                 }
                 _ => {
                     let line = session.policy.everyone.as_ref();
-                    ("everyone".to_string(), line.map(|line| line.at.place))
+                    (Reserved::Everyone.to_string(), line.map(|line| line.at.place))
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use crate::facts::Observation;
 use crate::model::{Model, Node};
-use crate::tree::{Claim, Foreign, Key, Owner};
+use crate::tree::{Claim, Foreign, Group, Owner};
 use crate::units::{ClassId, Minor, Shard};
 
 use super::shards::{self, ShardProfile, Sharding, Shards};
@@ -15,7 +15,7 @@ pub(super) struct Identities<'a> {
     /// One for each of the model's nodes, in the same order.
     pub nodes: Vec<ClassId>,
     /// Those of the groups once more.
-    pub groups: HashMap<&'a Key, ClassId>,
+    pub groups: HashMap<&'a Group, ClassId>,
     /// Classes that have lost their owner and are not quiet yet, with who that was, where it is
     /// known.
     pub retired: BTreeMap<ClassId, Option<&'a Owner>>,
@@ -54,7 +54,7 @@ pub(super) fn assign<'a>(
     let targets = shards::targets(model);
     let mut free = Free::new(&standing);
     let mut nodes: Vec<ClassId> = Vec::with_capacity(model.nodes.len());
-    let mut groups: HashMap<&Key, ClassId> = HashMap::new();
+    let mut groups: HashMap<&Group, ClassId> = HashMap::new();
     // Everybody who may be in a shard, with the class that they have.
     let mut crowd: Vec<(usize, ShardProfile, Option<ClassId>)> = Vec::new();
     for (index, node) in model.nodes.iter().enumerate() {
@@ -72,8 +72,8 @@ pub(super) fn assign<'a>(
             None => ClassId::ours(free.take(matches!(node.owner, Owner::Group(_)))?),
         };
         nodes.push(id);
-        if let Owner::Group(key) = &node.owner {
-            groups.insert(key, id);
+        if let Owner::Group(group) = &node.owner {
+            groups.insert(group, id);
         }
     }
     let shards = match sharding {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Owners, Whose, newcomers};
+use crate::model::{Owners, Whose};
 use crate::tree::{Claim, Owner, OwnerTable};
 use crate::units::ClassId;
 
@@ -11,7 +11,7 @@ use crate::units::ClassId;
 /// the newcomers'; so is a range of subordinate uids in which nobody runs.
 pub(super) fn table(owners: &Owners, claims: &BTreeMap<Claim, ClassId>) -> OwnerTable {
     let of = |owner: Owner| claims.get(&Claim::Owner(owner)).copied();
-    let newcomers = of(newcomers());
+    let newcomers = of(Owner::Newcomers);
     let class = |owner: &Owner| of(owner.clone()).or(newcomers);
     let mut table = OwnerTable::default();
     for (range, whose) in &owners.ranges {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
 use crate::model::{Asked, Limits, Link, Model, Node};
-use crate::tree::{Key, Owner};
+use crate::tree::{Group, Owner};
 use crate::units::Rate;
 
 /// The speed of a device that does not tell its own: more than any, for the unshaped class.
@@ -53,7 +53,7 @@ pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
         Asked::Promised(rate) => rate,
         Asked::Derived { .. } | Asked::Token => Rate::MIN_GUARANTEE,
     };
-    let mut asking: BTreeMap<Option<&Key>, Asking> = BTreeMap::new();
+    let mut asking: BTreeMap<Option<&Group>, Asking> = BTreeMap::new();
     asking.entry(None).or_default().promised = default.bytes_per_second();
     let here = || model.nodes.iter().filter_map(|node| Some((node, node.limits[index].as_ref()?)));
     for (node, limits) in here() {
@@ -73,7 +73,7 @@ pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
         }
     }
 
-    let mut groups: BTreeMap<&Key, Rate> = BTreeMap::new();
+    let mut groups: BTreeMap<&Group, Rate> = BTreeMap::new();
     let nodes = model
         .nodes
         .iter()
@@ -101,8 +101,8 @@ pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
                 }
             };
             let rate = rate.min(limits.ceil);
-            if let Owner::Group(key) = &node.owner {
-                groups.insert(key, rate);
+            if let Owner::Group(group) = &node.owner {
+                groups.insert(group, rate);
             }
             Some(InForce { rate, ceil: limits.ceil, promised })
         })
@@ -127,10 +127,11 @@ enum Promise {
 
 fn promise(node: &Node, limits: &Limits) -> Promise {
     match limits.rate {
-        // `everyone` is a reserved name: no line of `groups` has it.
         Asked::Promised(rate)
-            if matches!(&node.owner, Owner::Uid(_) | Owner::Subuids(_))
-                || matches!(&node.owner, Owner::Group(key) if key.as_str() == "everyone") =>
+            if matches!(
+                &node.owner,
+                Owner::Uid(_) | Owner::Subuids(_) | Owner::Group(Group::Everyone)
+            ) =>
         {
             Promise::IfThereIsEnough(rate)
         }

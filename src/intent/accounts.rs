@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Intent, Leaving};
 use crate::facts::{Account, Observation};
 use crate::policy::{Gid, Policy};
-use crate::tree::{Claim, Key, Owner};
+use crate::tree::{Claim, Group, Owner};
 use crate::units::ClassId;
 
 impl Intent {
@@ -63,11 +63,11 @@ impl Intent {
 pub(super) fn remember_groups(policy: &Policy, observation: &mut Observation) {
     let Observation { state, facts, .. } = observation;
     let accounts = &mut facts.accounts;
-    let group_at: BTreeMap<ClassId, &Key> = state
+    let group_at: BTreeMap<ClassId, &Group> = state
         .claims
         .iter()
         .filter_map(|(claim, classid)| match claim {
-            Claim::Owner(Owner::Group(key)) => Some((*classid, key)),
+            Claim::Owner(Owner::Group(group)) => Some((*classid, group)),
             _ => None,
         })
         .collect();
@@ -78,8 +78,10 @@ pub(super) fn remember_groups(policy: &Policy, observation: &mut Observation) {
     for uid in silent {
         let classid = state.claims.get(&Claim::Owner(Owner::Uid(uid)));
         let parent = classid.and_then(|id| state.trees.values().find_map(|tree| tree.parent(*id)));
-        let key = parent.and_then(|parent| group_at.get(&parent));
-        let line = key.and_then(|key| policy.groups.iter().find(|line| line.key.value == **key));
+        let line = parent.and_then(|parent| match group_at.get(&parent)? {
+            Group::Line(key) => policy.groups.iter().find(|line| line.key.value == *key),
+            Group::Everyone => None,
+        });
         let gid = match line.and_then(|line| line.gid.as_ref()).map(|gid| &gid.value) {
             Some(Gid::Number(gid)) => Some(*gid),
             Some(Gid::Name(name)) => {

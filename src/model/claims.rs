@@ -65,7 +65,7 @@ pub(super) fn resolve(
             let written = line.uids.as_ref();
             let ranges =
                 written.map_or_else(people, |list| list.iter().map(|r| r.value.clone()).collect());
-            (ranges, super::nodes::everyone_key(line))
+            (ranges, line.group())
         }),
     };
     within_subuids(&matcher, &facts.accounts, findings);

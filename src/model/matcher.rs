@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::Pattern;
 use crate::facts::{Account, Accounts};
-use crate::tree::{Key, Owner, UidRange};
+use crate::tree::{Group, Key, Owner, UidRange};
 
 /// Who claims which processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Matcher {
     pub groups: Vec<(u32, Key)>,
     /// The uids of `everyone`, if there is such a line, and the group that they are in when it has
     /// a rate or a ceil for all together.
-    pub everyone: Option<(Vec<RangeInclusive<u32>>, Option<Key>)>,
+    pub everyone: Option<(Vec<RangeInclusive<u32>>, Option<Group>)>,
 }
 
 /// Whose a systemd unit's processes are.
@@ -60,7 +60,7 @@ pub enum Claimed {
         /// The account's.
         uid: u32,
         /// The group by whose `gid` it is claimed; `None`: by `everyone`.
-        group: Option<Key>,
+        group: Option<Group>,
     },
     /// Subordinate uids of somebody whom nobody claims, under `everyone`: all of the range
     /// together.
@@ -68,7 +68,7 @@ pub enum Claimed {
         /// The subordinate uids that are one class.
         range: UidRange,
         /// The group by whose `gid` the range's owner is claimed; `None`: by `everyone`.
-        group: Option<Key>,
+        group: Option<Group>,
     },
 }
 
@@ -108,7 +108,7 @@ impl Matcher {
             Owner::User(key) => self.uids.iter().any(|(_, line)| line == key),
             Owner::Uid(uid) => claims(*uid),
             Owner::Subuids(range) => claims(range.first),
-            Owner::Class(_) | Owner::Group(_) => false,
+            Owner::Class(_) | Owner::Newcomers | Owner::Group(_) => false,
         }
     }
 
@@ -136,7 +136,7 @@ impl Matcher {
             return None;
         }
         if let Some(key) = accounts.by_uid.get(&uid).and_then(|account| self.group_of(account)) {
-            return Some(Claimed::Account { uid, group: Some(key.clone()) });
+            return Some(Claimed::Account { uid, group: Some(Group::Line(key.clone())) });
         }
         self.under_everyone(uid).map(|group| Claimed::Account { uid, group })
     }
@@ -176,7 +176,7 @@ impl Matcher {
     }
 
     /// Whether `everyone` covers the uid, and the group that it is in then.
-    fn under_everyone(&self, uid: u32) -> Option<Option<Key>> {
+    fn under_everyone(&self, uid: u32) -> Option<Option<Group>> {
         let (ranges, group) = self.everyone.as_ref()?;
         ranges.iter().any(|range| range.contains(&uid)).then(|| group.clone())
     }

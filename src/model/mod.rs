@@ -20,13 +20,12 @@ mod tests;
 
 use std::num::NonZeroU32;
 
-use crate::tree::{Classifier, Key, LinkName, Match, Owner, Packets, Port};
+use crate::tree::{Classifier, Group, LinkName, Match, Owner, Packets, Port};
 use crate::units::{Minor, Rate};
 
 pub use crate::policy::{LeafChoice, Pattern, Place};
 pub use build::{BuildOptions, build};
 pub use matcher::{Claimed, Matcher, Units};
-pub use nodes::newcomers;
 pub use owners::{Owners, Whose};
 
 /// A whole policy, resolved.
@@ -68,7 +67,7 @@ pub struct Node {
     /// Who has the class.
     pub owner: Owner,
     /// The group it is in; `None`: directly below the link.
-    pub group: Option<Key>,
+    pub group: Option<Group>,
     /// `classid` in the policy.
     pub pin: Option<Minor>,
     /// One for each of `Model::links`, in the same order; `None`: not on that link.

@@ -3,14 +3,13 @@
 //! nobody can keep; here they are errors. Touches nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
 
 use crate::facts::Facts;
 use crate::policy::{
     self, ClassLine, Diagnostic, EveryoneLine, Findings, GroupLine, Kind, LinkRef, OnLink, Policy,
     Span, UserLine, Written, quote,
 };
-use crate::tree::{Key, Owner};
+use crate::tree::{Group, Key, Owner, Reserved};
 use crate::units::{Minor, Rate};
 
 use super::claims::Claims;
@@ -39,19 +38,6 @@ pub(super) fn resolve(
     nodes.extend(tree.accounts(facts, claims, everyone.as_ref(), findings));
     nodes
 }
-
-/// The key of the group that `everyone` is when all together have a rate or a ceil.
-pub(super) fn everyone_key(line: &EveryoneLine) -> Option<Key> {
-    line.limits.rate.or(line.limits.ceil).map(|_| EVERYONE.clone())
-}
-
-/// Whose the class is of all accounts of `everyone` that have none of their own yet: a socket that
-/// is made before its account's class. The name is reserved, so no line of `classes` has it.
-pub fn newcomers() -> Owner {
-    Owner::Class(EVERYONE.clone())
-}
-
-static EVERYONE: LazyLock<Key> = LazyLock::new(|| Key::reserved("everyone"));
 
 /// Every class needs a number of its own below `1:`, the same on every link.
 fn enough_minors(policy: &Policy, findings: &mut Findings) {
@@ -159,8 +145,8 @@ impl Everyone<'_> {
     fn newcomers(&self) -> Node {
         let token = |limits: Limits| Limits { rate: Asked::Token, ..limits };
         Node {
-            owner: newcomers(),
-            group: everyone_key(self.line),
+            owner: Owner::Newcomers,
+            group: self.line.group(),
             pin: None,
             limits: self.each.iter().map(|limits| limits.map(token)).collect(),
             place: self.line.at.place,
@@ -239,7 +225,7 @@ impl<'a> Tree<'a> {
             let group = self.groups.of_user[user];
             nodes.push(Node {
                 owner: Owner::User(line.key.value.clone()),
-                group: group.map(|group| policy.groups[group].key.value.clone()),
+                group: group.map(|group| Group::Line(policy.groups[group].key.value.clone())),
                 pin: line.classid.map(|pin| pin.value),
                 limits: self.leaf(Line::of_user(line), group, findings),
                 place: line.key.at.place,
@@ -345,8 +331,8 @@ impl<'a> Tree<'a> {
             let line = &policy.groups[group];
             let parent = self.groups.parent[group];
             Node {
-                owner: Owner::Group(line.key.value.clone()),
-                group: parent.map(|parent| policy.groups[parent].key.value.clone()),
+                owner: Owner::Group(Group::Line(line.key.value.clone())),
+                group: parent.map(|parent| Group::Line(policy.groups[parent].key.value.clone())),
                 pin: None,
                 limits: std::mem::take(&mut limits[group]),
                 place: line.key.at.place,
@@ -357,27 +343,27 @@ impl<'a> Tree<'a> {
 
     fn everyone(&self, findings: &mut Findings) -> Option<Everyone<'a>> {
         let line = self.policy.everyone.as_ref()?;
-        let key = everyone_key(line);
+        let group = line.group();
+        let name = Reserved::Everyone.as_str();
         let mut together = Vec::with_capacity(self.links.shaped.len());
         let mut each = Vec::with_capacity(self.links.shaped.len());
         let mut lowered = Vec::with_capacity(self.links.shaped.len());
         for (link, shaped) in self.links.shaped.iter().enumerate() {
             let top = self.parent(link, None);
-            let (rate, ceil) =
-                findings.take(limits::group("everyone", &line.limits, shaped, top))?;
+            let (rate, ceil) = findings.take(limits::group(name, &line.limits, shaped, top))?;
             let asked = rate.map_or(Asked::Derived { floor: None }, Asked::Promised);
             let prio = line.each.map_or(0, |each| limits::prio(&each));
             together.push(Some(Limits { rate: asked, ceil, prio }));
-            let parent = Parent { ceil, group: key.as_ref().map(|_| "everyone"), ..top };
+            let parent = Parent { ceil, group: group.as_ref().map(|_| name), ..top };
             lowered.push(limits::lowered(line.each.as_ref(), shaped, parent));
-            let found = limits::each("everyone", line.each.as_ref(), shaped, parent);
+            let found = limits::each(name, line.each.as_ref(), shaped, parent);
             each.push(Some(findings.take(found)?));
         }
-        if let Some(warning) = limits::each_is_lowered("everyone", &lowered) {
+        if let Some(warning) = limits::each_is_lowered(name, &lowered) {
             findings.push(warning);
         }
-        let node = key.map(|key| Node {
-            owner: Owner::Group(key),
+        let node = group.map(|group| Node {
+            owner: Owner::Group(group),
             group: None,
             pin: None,
             limits: together,
@@ -396,7 +382,7 @@ impl<'a> Tree<'a> {
         findings: &mut Findings,
     ) -> Vec<Node> {
         let each = self.each(findings);
-        let mut accounts: BTreeMap<Owner, Option<Key>> = BTreeMap::new();
+        let mut accounts: BTreeMap<Owner, Option<Group>> = BTreeMap::new();
         let matcher = &claims.matcher;
         let running = facts.accounts.running.iter();
         let claimed = running.filter_map(|uid| matcher.claim(*uid, None, &facts.accounts));

@@ -125,7 +125,7 @@ mod tests {
     use super::super::Units;
     use super::*;
     use crate::facts::{Account, Subuids};
-    use crate::tree::UidRange;
+    use crate::tree::{Group, UidRange};
 
     fn key(name: &str) -> Key {
         Key::new(name).unwrap()
@@ -158,7 +158,7 @@ mod tests {
                     let ranges = ranges.into_iter().map(|(first, more)| {
                         first + shift..=(first + more).min(UIDS) + shift
                     });
-                    (ranges.collect(), group.then(|| key("everyone")))
+                    (ranges.collect(), group.then_some(Group::Everyone))
                 }),
             }
         }

@@ -10,7 +10,7 @@ use crate::facts::Facts;
 use crate::policy::{
     Diagnostic, Field, Findings, Kind, Networks, Policy, RuleLine, Span, Written, closest, quote,
 };
-use crate::tree::{Bits, Classifier, Family, LinkName, Match, Owner, Packets};
+use crate::tree::{Bits, Classifier, Family, LinkName, Match, Owner, Packets, Reserved};
 
 use super::links::Links;
 use super::senders::Senders;
@@ -283,9 +283,9 @@ impl<'a> Targets<'a> {
     }
 
     fn find(&self, name: &str) -> Option<Target> {
-        match name {
-            "default" => Some(Target::Default),
-            "unshaped" => Some(Target::Unshaped),
+        match Reserved::of(name) {
+            Some(Reserved::Default) => Some(Target::Default),
+            Some(Reserved::Unshaped) => Some(Target::Unshaped),
             _ => self.by_name.get(name).cloned().map(Target::Owner),
         }
     }
@@ -293,12 +293,16 @@ impl<'a> Targets<'a> {
     fn unknown(&self, to: &Written<String>) -> Diagnostic {
         let name = to.value.as_str();
         let is_group = self.policy.groups.iter().any(|line| line.key.value.as_str() == name);
-        if is_group || name == "everyone" {
+        if is_group || Reserved::of(name) == Some(Reserved::Everyone) {
             let name = if is_group { format!("the group {}", quote(name)) } else { quote(name) };
             return Diagnostic::error(Kind::Rule, to.at, format!("a rule cannot send packets to {name}"))
                 .help("packets wait in the classes of users, not in the class above them: name a user, or a line of `classes`");
         }
-        let known = self.by_name.keys().copied().chain(["default", "unshaped"]);
+        let known = self
+            .by_name
+            .keys()
+            .copied()
+            .chain([Reserved::Default, Reserved::Unshaped].map(Reserved::as_str));
         let help = match closest(name, known) {
             Some(close) => format!("did you mean `{close}`?"),
             None => "name a line of `users` or `classes`, `default` or `unshaped`".to_string(),

@@ -4,7 +4,7 @@ use crate::facts::{Accounts, Facts};
 use crate::policy::{
     Diagnostic, Field, Findings, Kind, Policy, Written, closest, printable, quote,
 };
-use crate::tree::{Key, Owner};
+use crate::tree::{Key, Owner, Reserved};
 
 use super::build::BuildOptions;
 use super::{From, Matcher};
@@ -52,7 +52,7 @@ impl Senders<'_> {
                     .help("`from` takes lines of `users`, accounts and uids"),
             ));
         }
-        if matches!(text, "default" | "unshaped" | "everyone" | "link") {
+        if Reserved::of(text).is_some_and(|word| word != Reserved::Root) {
             return Err(Box::new(error(format!("{text} is nobody's name")).help(
                 "`from` takes lines of `users`, accounts and uids; for everybody leave it out",
             )));

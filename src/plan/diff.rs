@@ -10,7 +10,7 @@ use super::{Disturbance, Phase, Plan, Planned, Replaced, Step};
 use crate::facts::{Facts, Observation, RootQdisc};
 use crate::tree::{
     Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Port, Pref,
-    Tree,
+    Reserved, Tree,
 };
 use crate::units::{ClassId, Minor, Shard};
 use filters::standing;
@@ -424,8 +424,8 @@ fn disturbs(
 ) -> Vec<Disturbance> {
     let name = |id: &ClassId| match (*id, names.get(id)) {
         (_, Some(owner)) => owner.to_string(),
-        (ClassId::DEFAULT, _) => "default".to_string(),
-        (ClassId::UNSHAPED, _) => "unshaped".to_string(),
+        (ClassId::DEFAULT, _) => Reserved::Default.to_string(),
+        (ClassId::UNSHAPED, _) => Reserved::Unshaped.to_string(),
         (id, _) => match Shard::of_class(id) {
             Some(shard) => format!("everybody in {shard}"),
             None => format!("class {id}"),

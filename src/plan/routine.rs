@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use super::{Plan, Step};
 use crate::desired::guarantee_is_derived;
 use crate::facts::Accounts;
-use crate::model::newcomers;
 use crate::tree::{Claim, Class, Filter, KernelState, Owner, OwnerChange, Role, RuleProgram, Tag};
 use crate::units::{ClassId, Shard};
 
@@ -152,10 +151,10 @@ impl Question<'_> {
     /// Whether a uid only comes to its own class, or goes from there to the newcomers'.
     fn is_of_an_account(&self, change: &OwnerChange) -> bool {
         [change.from, change.to].into_iter().flatten().all(|class| {
-            let newcomers = newcomers();
             match self.plan.names.get(&class) {
-                Some(Owner::Uid(_) | Owner::Subuids(_)) => true,
-                Some(owner) => *owner == newcomers,
+                Some(owner) => {
+                    matches!(owner, Owner::Uid(_) | Owner::Subuids(_) | Owner::Newcomers)
+                }
                 None => class == ClassId::NONE,
             }
         })

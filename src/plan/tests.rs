@@ -17,7 +17,7 @@ use crate::model::{
     Asked, From, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target,
 };
 use crate::tree::{
-    Classifier, Foreign, KernelState, Key, Match, NetCls, Packets, ProgramRule, Senders, Tag,
+    Classifier, Foreign, Group, KernelState, Key, Match, NetCls, Packets, ProgramRule, Senders, Tag,
 };
 use crate::units::{Minor, Rate, Shard};
 
@@ -145,7 +145,7 @@ prop_compose! {
             let limits = Limits { rate, ceil: mbit(seed.ceil), prio: seed.prio };
             (0..count).map(|i| (i == 0 || seed.second_link).then_some(limits)).collect()
         };
-        let name = |i: usize| key(&format!("g{i}"));
+        let name = |i: usize| Group::Line(key(&format!("g{i}")));
         let mut nodes = Vec::new();
         let mut standing: Vec<usize> = Vec::new();
         for (i, (present, nested)) in groups.into_iter().enumerate() {

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::tree::Key;
+use crate::tree::{Key, Reserved};
 
-use super::RESERVED_NAMES;
 use super::diagnostic::{Diagnostic, Findings, Kind, Span, Written, closest, quote};
 use super::scalars;
 use super::yaml::{Node, Value};
@@ -175,19 +174,23 @@ pub(super) fn entries(
 }
 
 fn key(name: &Written<String>) -> Result<Written<Key>, Diagnostic> {
-    if RESERVED_NAMES.contains(&name.value.as_str()) {
+    if let Some(word) = Reserved::of(&name.value) {
         return Err(Diagnostic::error(
             Kind::Name,
             name.at,
             format!("the name {} is reserved", quote(&name.value)),
         )
-        .help(match name.value.as_str() {
-            "root" => "for the account root, write a label of your own with `uids: 0`",
-            "everyone" => "`everyone` is a line of its own at the top level, beside `users`",
-            "default" => {
+        .help(match word {
+            Reserved::Root => "for the account root, write a label of your own with `uids: 0`",
+            Reserved::Everyone => {
+                "`everyone` is a line of its own at the top level, beside `users`"
+            }
+            Reserved::Default => {
                 "the default class is set on the link: `links: {eth0: {default: {rate: …}}}`"
             }
-            _ => "choose another name; `accounts` says which account it is for",
+            Reserved::Unshaped | Reserved::Link => {
+                "choose another name; `accounts` says which account it is for"
+            }
         }));
     }
     match Key::new(&name.value) {

@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::tree::{Classifier, Key, LinkName};
+use crate::tree::{Classifier, Group, Key, LinkName};
 use crate::units::{Minor, Percent, Rate};
 
 pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Written};
@@ -260,6 +260,13 @@ pub struct EveryoneLine {
     pub each: Option<Limits>,
 }
 
+impl EveryoneLine {
+    /// The class that all its accounts have together, where they have a rate or a ceil together.
+    pub fn group(&self) -> Option<Group> {
+        self.limits.rate.or(self.limits.ceil).map(|_| Group::Everyone)
+    }
+}
+
 /// A line of `classes`: a class without members, a target for rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassLine {
@@ -333,9 +340,6 @@ pub struct Lookups {
 
 /// The `prio` that is served last (`TC_HTB_NUMPRIO`, include/uapi/linux/pkt_sched.h).
 pub(crate) const LAST_PRIO: u8 = 7;
-
-/// Names that mean something else.
-pub(crate) const RESERVED_NAMES: [&str; 5] = ["default", "unshaped", "everyone", "link", "root"];
 
 /// Reads a policy. `file_name` is for messages only.
 ///

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::UidRange;
+use super::name::{Group, Key, Reserved};
+use super::uid_range::UidRange;
 use crate::units::Minor;
 
 /// Whose a class and its directory are.
@@ -18,47 +19,11 @@ pub enum Owner {
     Subuids(UidRange),
     /// A line of `classes`.
     Class(Key),
-    /// A line of `groups`, or `everyone` when it has a rate or a ceil for all together.
-    Group(Key),
-}
-
-/// A name that the policy gives to a user, group or class: safe as a directory name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
-
-impl Key {
-    /// 1–200 bytes; no `/`, no control characters, no leading `.`, and not the name of a file that
-    /// every cgroup has: it becomes a directory below the instance's.
-    pub fn new(name: &str) -> Option<Key> {
-        let valid = (1..=200).contains(&name.len())
-            && !name.starts_with('.')
-            && !name.chars().any(|c| c == '/' || c.is_control())
-            && !is_cgroup_file(name);
-        valid.then(|| Key(name.to_string()))
-    }
-
-    /// A name that the program itself gives.
-    pub(crate) fn reserved(name: &'static str) -> Key {
-        Key(name.to_string())
-    }
-
-    /// As the policy has it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Names of the files that every cgroup v1 directory has (cgroup1_base_files,
-/// kernel/cgroup/cgroup-v1.c).
-fn is_cgroup_file(name: &str) -> bool {
-    ["tasks", "notify_on_release", "release_agent"].contains(&name)
-        || ["cgroup.", "net_cls.", "net_prio."].iter().any(|prefix| name.starts_with(prefix))
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+    /// All accounts of `everyone` that have no class of their own yet: a socket that is made before
+    /// its account's class.
+    Newcomers,
+    /// A line of `groups`, or all of `everyone` together.
+    Group(Group),
 }
 
 /// As status and errors name it: `bob`, `uid 1000`, `group students`, `class nfs`.
@@ -69,7 +34,8 @@ impl fmt::Display for Owner {
             Owner::Uid(uid) => write!(f, "uid {uid}"),
             Owner::Subuids(range) => write!(f, "subuids {range}"),
             Owner::Class(key) => write!(f, "class {key}"),
-            Owner::Group(key) => write!(f, "group {key}"),
+            Owner::Newcomers => write!(f, "class {}", Reserved::Everyone),
+            Owner::Group(group) => write!(f, "group {group}"),
         }
     }
 }
@@ -138,7 +104,8 @@ impl fmt::Display for Claim {
             Owner::Uid(uid) => write!(f, "uid{separator}{uid}"),
             Owner::Subuids(range) => write!(f, "subuid{separator}{range}"),
             Owner::Class(key) => write!(f, "class{separator}{key}"),
-            Owner::Group(key) => write!(f, "group{separator}{key}"),
+            Owner::Newcomers => write!(f, "class{separator}{}", Reserved::Everyone),
+            Owner::Group(group) => write!(f, "group{separator}{group}"),
         }?;
         match self {
             Claim::Pinned(_) => f.write_str("/pinned"),
@@ -153,8 +120,9 @@ fn owner_of(room: &str, name: &str) -> Option<Owner> {
         "user" => Owner::User(Key::new(name)?),
         "uid" => Owner::Uid(name.parse().ok()?),
         "subuid" => Owner::Subuids(name.parse().ok()?),
+        "class" if Reserved::of(name) == Some(Reserved::Everyone) => Owner::Newcomers,
         "class" => Owner::Class(Key::new(name)?),
-        "group" => Owner::Group(Key::new(name)?),
+        "group" => Owner::Group(Group::of(name)?),
         _ => return None,
     })
 }
@@ -192,7 +160,7 @@ impl FromStr for Claim {
         }
         let owner = owner_of(room, name).ok_or(NotAClaim)?;
         match (pinned, &owner) {
-            (true, Owner::Class(_) | Owner::Group(_)) => Err(NotAClaim),
+            (true, Owner::Class(_) | Owner::Newcomers | Owner::Group(_)) => Err(NotAClaim),
             (true, _) => Ok(Claim::Pinned(owner)),
             (false, _) => Ok(Claim::Owner(owner)),
         }
@@ -213,7 +181,9 @@ mod tests {
             "subuid/100000-165535",
             "subuid/100000-165535/pinned",
             "class/nfs",
+            "class/everyone",
             "group/students",
+            "group/everyone",
             "retired/1a",
             "retired/1a:user:bob",
             "retired/1a:user:a:b",
@@ -225,6 +195,7 @@ mod tests {
         for path in [
             "user",
             "user/..",
+            "user/everyone",
             "other/bob",
             "uid/bob",
             "subuid/7",
@@ -237,15 +208,5 @@ mod tests {
         ] {
             assert_eq!(path.parse::<Claim>(), Err(NotAClaim), "{path}");
         }
-    }
-
-    #[test]
-    fn names_that_are_no_safe_directory_are_no_keys() {
-        for name in
-            ["", ".", "..", ".hidden", "a/b", "../x", "a\nb", "\u{7}", "tasks", "cgroup.procs"]
-        {
-            assert_eq!(Key::new(name), None, "{name:?}");
-        }
-        assert!(Key::new("bob@example.org").is_some());
     }
 }

@@ -10,13 +10,14 @@ mod class;
 mod filter;
 mod foreign;
 mod mark;
+mod name;
 mod owners;
 mod port;
 mod program_rules;
 mod u32;
 mod uid_range;
 
-pub use self::claim::{Claim, Key, NotAClaim, Owner};
+pub use self::claim::{Claim, NotAClaim, Owner};
 pub use self::class::{Class, LeafQdisc, Role};
 pub use self::filter::{
     Bits, Classifier, Family, Filter, Match, MptcpLayout, Pref, Program, Protocol, Sockets, Tag,
@@ -24,6 +25,7 @@ pub use self::filter::{
 };
 pub use self::foreign::{Counters, Foreign};
 pub use self::mark::Mark;
+pub use self::name::{Group, Key, Reserved, is_safe_directory};
 pub use self::owners::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
 pub use self::port::{Direction, LinkName, Port, PortIndex};
 pub use self::program_rules::{Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders};

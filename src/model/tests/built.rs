@@ -172,8 +172,8 @@ fn a_group_without_a_rate_has_what_was_promised_below_it() {
         limits(&model, "group year1"),
         Limits { rate: floor("5mbit"), ceil: rate("600mbit"), prio: 0 }
     );
-    assert_eq!(node(&model, "bob").group, Key::new("year1"));
-    assert_eq!(node(&model, "group year1").group, Key::new("all"));
+    assert_eq!(node(&model, "bob").group, Group::of("year1"));
+    assert_eq!(node(&model, "group year1").group, Group::of("all"));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_user_is_in_the_first_gid_group_of_its_account_unless_its_line_says_otherwis
     let model = built(
         "version: 1\nlinks: {eth0: }\nusers: {ann: 1mbit, bob: {ceil: 1mbit, group: none}, cat: {ceil: 1mbit, group: s}, dan: 1mbit}\ngroups: {s: {gid: staff}, t: {gid: 600}}",
     );
-    let group = |user| node(&model, user).group.as_ref().map(Key::as_str);
+    let group = |user| node(&model, user).group.as_ref().map(Group::as_str);
     assert_eq!(
         [group("ann"), group("bob"), group("cat"), group("dan")],
         [Some("s"), None, Some("s"), None]
@@ -210,7 +210,7 @@ fn an_account_that_runs_has_a_class_of_each_or_of_everyone() {
         Limits { rate: DERIVED, ceil: rate("10mbit"), prio: 4 },
         "each fits itself to its group"
     );
-    assert_eq!(node(&model, "uid 1003").group, Key::new("s"));
+    assert_eq!(node(&model, "uid 1003").group, Group::of("s"));
     assert_eq!(limits(&model, "uid 1004").ceil, rate("50mbit"));
     assert_eq!(node(&model, "uid 1004").group, None);
 }
@@ -228,7 +228,7 @@ fn everyone_together_is_a_group() {
         Limits { rate: PROMISED("100mbit"), ceil: rate("800mbit"), prio: 0 }
     );
     assert_eq!(limits(&model, "uid 999").ceil, rate("800mbit"));
-    assert_eq!(node(&model, "uid 999").group, Key::new("everyone"));
+    assert_eq!(node(&model, "uid 999").group, Some(Group::Everyone));
 }
 
 #[test]

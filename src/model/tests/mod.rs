@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use crate::facts::{Account, Facts, LinkFacts, RootQdisc, Subuids};
 use crate::policy;
-use crate::tree::{LinkName, UidRange};
+use crate::tree::{Group, LinkName, UidRange};
 
 use super::{BuildOptions, Model, build};
 
