@@ -10,6 +10,8 @@ mod pattern;
 mod plain;
 mod rules;
 mod scalars;
+#[cfg(test)]
+mod tests;
 mod yaml;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
