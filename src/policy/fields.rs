@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::tree::{Key, Reserved};
 
 use super::diagnostic::{Diagnostic, Findings, Kind, Span, Written, closest, quote};
+use super::node::{Node, Value};
 use super::scalars;
-use super::yaml::{Node, Value};
 
 /// Keys that a later version brings: refused by name, so that nobody looks for a typing error.
 const LATER: [(&str, &str); 5] = [

@@ -7,7 +7,7 @@ use crate::tree::Key;
 
 use super::diagnostic::{Diagnostic, Findings, Kind, Source, Span, Written, quote};
 use super::fields::{Fields, named};
-use super::yaml::{Node, Value};
+use super::node::{Node, Value};
 use super::{
     ClassLine, EveryoneLine, Follow, GroupLine, LAST_PRIO, Limits, Membership, Pattern, Policy,
     UserLine, links, rules, scalars,

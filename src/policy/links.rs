@@ -4,7 +4,7 @@ use crate::tree::Classifier;
 
 use super::diagnostic::{Findings, Written};
 use super::fields::{Fields, entries};
-use super::yaml::{Node, Value};
+use super::node::{Node, Value};
 use super::{LeafChoice, LinkLine, LinkRef, OnLink, lines, scalars};
 
 const CLASSIFIERS: [(&str, Option<Classifier>); 3] =

@@ -6,10 +6,11 @@ mod diagnostic;
 mod fields;
 mod lines;
 mod links;
+mod node;
 mod pattern;
-mod plain;
 mod rules;
 mod scalars;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod yaml;

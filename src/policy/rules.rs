@@ -2,7 +2,7 @@
 
 use super::diagnostic::{Diagnostic, Findings, Kind, Written};
 use super::fields::Fields;
-use super::yaml::{Node, Value};
+use super::node::{Node, Value};
 use super::{Field, RuleLine, scalars};
 
 pub(super) fn rules(node: Node, findings: &mut Findings) -> Vec<RuleLine> {

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use crate::units::{ClassId, Minor, RateError};
 
 use super::diagnostic::{Diagnostic, Kind, Span, Written, closest, quote};
-use super::yaml::{Node, Value};
+use super::node::{Node, Value};
 use super::{Amount, Gid, LinkRef, Networks, Pattern, UnitRef};
 
 /// The highest uid: `u32::MAX` is "no uid" to the kernel (`uid_valid`, include/linux/uidgid.h).

@@ -1,74 +1,37 @@
-//! YAML text → a tree of nodes that know their place: with [`super::plain`] the only file that
-//! knows which YAML crate is used. Scalars stay text, as written: YAML would make a number of
-//! `010`, a boolean of a user called `no`, and only the reader of a field knows what it wants.
-//! Touches nothing.
+//! YAML text → a tree of nodes, straight from the parser's events: the only file that knows which
+//! YAML crate reads a policy. Through serde each place would pass through several dozen strings,
+//! which was most of what reading a policy of 10,000 users cost. Touches nothing.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::collections::HashSet;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_yaml::{Location, Spanned};
+use serde::de::DeserializeOwned;
+use serde_yaml::granit_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
 
-use super::diagnostic::{Diagnostic, Kind, Place, Span, Written, printable};
+use super::diagnostic::{Diagnostic, Place, Span, Written};
+use super::node::{Entry, Node, Value};
+use super::syntax;
 
 /// The longest text that is read: a file of 60,000 users with all their fields has half of that.
 pub const MAX_BYTES: usize = 8 << 20;
 
-/// A value of the file.
-#[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub at: Span,
-    pub value: Value,
-}
+/// Lists and mappings in each other.
+const MAX_DEPTH: usize = 32;
 
-#[derive(Clone, Debug)]
-pub(super) enum Value {
-    /// Nothing after the colon, `~` or `null`.
-    Null,
-    Scalar(String),
-    List(Vec<Node>),
-    /// In file order; a key may stand twice.
-    Map(Vec<(Written<String>, Node)>),
-}
-
-impl Value {
-    /// What it is, for a message.
-    pub(super) fn sort(&self) -> &'static str {
-        match self {
-            Value::Null => "nothing",
-            Value::Scalar(_) => "a single value",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a mapping",
-        }
-    }
-}
+/// Keys and values; those that an anchor keeps and those that an alias repeats count again. Room
+/// for a file of 60,000 users, and little more: a bomb is refused after a second at most.
+const MAX_NODES: usize = 1_000_000;
 
 /// Reads the one document of `text`.
 pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
     if text.len() > MAX_BYTES {
-        return Err(Diagnostic::error(
-            Kind::Syntax,
-            Span::START,
-            format!("the file has more than the {MAX_BYTES} bytes that a policy may have"),
-        )
-        .help("is this the right file? Accounts need no line each: `everyone` and `gid` groups cover them"));
+        return Err(syntax::too_long(MAX_BYTES));
     }
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-        return Err(Diagnostic::error(Kind::Syntax, Span::START, "the file is empty")
-            .help("the smallest policy is\n  version: 1\n  links: {auto: }\n  everyone: 50mbit"));
+        return Err(syntax::empty());
     }
-    match super::plain::parse(text) {
-        Some(tree) => Ok(tree),
-        None => whole(text),
-    }
-}
-
-/// The same for all of YAML, and for what is wrong with it.
-pub(super) fn whole(text: &str) -> Result<Node, Diagnostic> {
-    match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options()) {
-        Ok(raw) => tree(raw, text),
-        Err(error) => Err(syntax_error(&error, text)),
-    }
+    let parser = Parser::new_from_str(text);
+    Reader { text, parser, anchors: Vec::new(), nodes: 0, nameless: None }.document()
 }
 
 /// The first line, or as much of it as a screen shows.
@@ -77,252 +40,266 @@ pub(super) fn first_line(text: &str) -> &str {
     line.char_indices().nth(80).map_or(line, |(end, _)| &line[..end])
 }
 
-/// Room for a file of 60,000 users, and little more: a bomb is refused after a second at most.
-fn options() -> serde_yaml::Options {
-    serde_yaml::options! {
-        budget: serde_yaml::budget! {
-            max_events: 3_000_000,
-            max_nodes: 1_000_000,
-            max_recorded_anchor_events: 100_000,
-            max_depth: 32,
-            max_aliases: 100_000,
-            max_anchors: 10_000,
-            max_merge_keys: 100_000,
-            // The replay limit below bounds what aliases cost; the ratio would refuse one anchor
-            // that many users share.
-            enforce_alias_anchor_ratio: false,
-        },
-        alias_limits: serde_yaml::alias_limits! {
-            max_total_replayed_events: 1_000_000,
-            max_replay_stack_depth: 16,
-        },
-        // Both places of a duplicate are wanted, so they are found by whoever reads the map.
-        duplicate_keys: serde_yaml::options::DuplicateKeyPolicy::PassThrough,
-        non_finite_float_policy: serde_yaml::options::NonFiniteFloatPolicy::PassThrough,
-        with_snippet: false,
-    }
+struct Reader<'t> {
+    text: &'t str,
+    parser: Parser<'t, StrInput<'t>>,
+    /// By the parser's number. `None`, or beyond the end: the anchor's value is still being read.
+    anchors: Vec<Option<Anchored>>,
+    /// How many were read, kept and repeated so far.
+    nodes: usize,
+    /// The first key in the file that is a list or a mapping. The text is read to its end first, because what
+    /// makes such a key is often a bracket that the parser has something to say about.
+    nameless: Option<Span>,
 }
 
-/// What serde sees; the text of a plain scalar that looks like a number is cut from the source.
-enum Raw {
-    Null,
-    Plain,
-    Text(String),
-    List(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<Raw>, Spanned<Raw>)>),
+/// What an alias repeats.
+struct Anchored {
+    node: Node,
+    /// How many keys and values, and how many lists and mappings in each other.
+    nodes: usize,
+    depth: usize,
 }
 
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Raw, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
+type Found<'t> = (Event<'t>, Span);
 
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
+impl<'t> Reader<'t> {
+    fn document(mut self) -> Result<Node, Diagnostic> {
+        let mut root = None;
+        let end = loop {
+            let (event, at) = self.next()?;
+            match event {
+                Event::StreamEnd => break at,
+                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
+                _ if root.is_some() => return Err(syntax::second_document(at)),
+                event => root = Some(self.node((event, at), 0)?),
+            }
+        };
+        match self.nameless {
+            Some(at) => Err(syntax::key_without_name(at)),
+            None => Ok(root.unwrap_or(Node { at: end, value: Value::Null })),
+        }
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
-        Raw::deserialize(deserializer)
+    fn next(&mut self) -> Result<Found<'t>, Diagnostic> {
+        match self.parser.next() {
+            Some(Ok((event, span))) => {
+                let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                let (from, to) = (span.start, span.end);
+                let start = from.byte_offset().unwrap_or_default();
+                let end = to.byte_offset().unwrap_or(start).max(start);
+                let place =
+                    Place { line: number(from.line()).max(1), column: number(from.col() + 1) };
+                Ok((event, Span { place, start: number(start), end: number(end) }))
+            }
+            Some(Err(error)) => Err(syntax::refused(&error, self.text)),
+            None => Ok((Event::StreamEnd, Span::START)),
+        }
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Raw, E> {
-        Ok(Raw::Plain)
+    /// The value that begins with `event`; `depth`: in how many lists and mappings it is.
+    fn node(&mut self, (event, at): Found<'t>, depth: usize) -> Result<Node, Diagnostic> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(syntax::no_policy(at, "it has too many values"));
+        }
+        let (anchor, value) = match event {
+            Event::Scalar(text, style, anchor, tag) => (anchor, scalar(text, style, tag, at)?),
+            Event::SequenceStart(_, anchor, tag) => {
+                opens(tag.as_deref(), "seq", depth, at)?;
+                (anchor, self.list(depth + 1)?)
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                opens(tag.as_deref(), "map", depth, at)?;
+                (anchor, self.mapping(depth + 1)?)
+            }
+            Event::Alias(anchor) => return self.repeated(anchor, depth, at),
+            _ => return Err(syntax::not_yaml(at, "did not find expected node content")),
+        };
+        let node = Node { at, value };
+        if anchor != 0 {
+            self.keep(anchor, &node)?;
+        }
+        Ok(node)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_i128<E>(self, _: i128) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_u128<E>(self, _: u128) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Raw, E> {
-        Ok(Raw::Plain)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
-        Ok(Raw::Text(text.to_string()))
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<Raw, E> {
-        Ok(Raw::Text(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Raw, A::Error> {
+    fn list(&mut self, depth: usize) -> Result<Value, Diagnostic> {
         let mut list = Vec::new();
-        while let Some(element) = seq.next_element()? {
-            list.push(element);
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Value::List(list)),
+                element => list.push(self.node(element, depth)?),
+            }
         }
-        Ok(Raw::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+    fn mapping(&mut self, depth: usize) -> Result<Value, Diagnostic> {
         let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(Raw::Map(entries))
-    }
-}
-
-fn tree(raw: Spanned<Raw>, text: &str) -> Result<Node, Diagnostic> {
-    // Where a value is written, not where an alias repeats it: there its text can be shown.
-    let at = span(raw.defined, text);
-    let value = match raw.value {
-        Raw::Null => Value::Null,
-        Raw::Plain => Value::Scalar(cut(at, text)),
-        Raw::Text(text) => Value::Scalar(text),
-        Raw::List(list) => Value::List(
-            list.into_iter().map(|element| tree(element, text)).collect::<Result<_, _>>()?,
-        ),
-        Raw::Map(entries) => {
-            let mut map = Vec::with_capacity(entries.len());
-            for (key, value) in entries {
-                let at = span(key.defined, text);
-                let name = match key.value {
-                    Raw::Text(name) => name,
-                    Raw::Null | Raw::Plain => cut(at, text),
-                    Raw::List(_) | Raw::Map(_) => {
-                        return Err(Diagnostic::error(
-                            Kind::Syntax,
-                            at,
-                            "a key must be a name, not a list or a mapping",
-                        )
-                        .help("write `name: value`; quote the name if it has special characters"));
-                    }
-                };
-                map.push((Written { value: name, at }, tree(value, text)?));
+        let mut merged = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::MappingEnd, _) => break,
+                (key, at) if is_merge_key(&key) => {
+                    self.node((key, at), depth)?;
+                    let value = self.next()?;
+                    merge(self.node(value, depth)?, &mut merged)?;
+                }
+                key => {
+                    let key = self.key(key, depth)?;
+                    let value = self.next()?;
+                    entries.push((key, self.node(value, depth)?));
+                }
             }
-            Value::Map(map)
         }
-    };
-    Ok(Node { at, value })
-}
-
-fn cut(at: Span, text: &str) -> String {
-    text.get(at.start as usize..at.end as usize).unwrap_or_default().trim().to_string()
-}
-
-fn span(location: Location, text: &str) -> Span {
-    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-    let span = location.span();
-    let place =
-        Place { line: number(location.line()).max(1), column: number(location.column()).max(1) };
-    // Errors of the scanner know their line and column only.
-    let start = span.byte_offset().unwrap_or_else(|| offset_of(place, text));
-    let start = number(start).min(number(text.len() as u64));
-    let end = start.saturating_add(number(span.byte_len().unwrap_or(0)));
-    Span { place, start, end: end.min(number(text.len() as u64)) }
-}
-
-/// The byte at which a place is.
-fn offset_of(place: Place, text: &str) -> u64 {
-    let lines = text.split_inclusive('\n');
-    let before: usize = lines.clone().take(place.line as usize - 1).map(str::len).sum();
-    let line = lines.clone().nth(place.line as usize - 1).unwrap_or_default();
-    let within = line.char_indices().nth(place.column as usize - 1);
-    (before + within.map_or(line.trim_end().len(), |(at, _)| at)) as u64
-}
-
-/// The crate's error in our words where an administrator would not understand it.
-fn syntax_error(error: &serde_yaml::Error, text: &str) -> Diagnostic {
-    const EXPANDS: &str = "its aliases (`*name`) expand to too much";
-    use serde_yaml::Error as E;
-    use serde_yaml::budget::BudgetBreach;
-    let error = error.without_snippet();
-    let at = error.location().map(|location| span(location, text));
-    if let Some(tab) = at.and_then(|at| tab_in_indentation(at, text)) {
-        return Diagnostic::error(Kind::Syntax, tab, "a tab in the indentation")
-            .label("a tab")
-            .help("YAML indents with spaces only: replace each tab by two spaces");
+        if !merged.is_empty() {
+            add_missing(&mut entries, merged);
+        }
+        Ok(Value::Map(entries))
     }
-    let too_much = |what: &str| {
-        Diagnostic::error(Kind::Syntax, at, format!("the file is no policy: {what}"))
-            .help("nothing of it was applied; is this the right file?")
-    };
-    match error {
-        E::AliasError { error, .. } => syntax_error(error, text),
-        E::Budget { breach, .. } => too_much(match breach {
-            BudgetBreach::Depth { .. } => "it is nested too deeply",
-            BudgetBreach::Aliases { .. }
-            | BudgetBreach::Anchors { .. }
-            | BudgetBreach::MergeKeys { .. }
-            | BudgetBreach::RecordedAnchorEvents { .. }
-            | BudgetBreach::RecordedAnchorBytes { .. } => EXPANDS,
-            _ => "it has too many values",
-        }),
-        E::AliasReplayLimitExceeded { .. }
-        | E::AliasExpansionLimitExceeded { .. }
-        | E::AliasReplayCounterOverflow { .. }
-        | E::AliasReplayStackDepthExceeded { .. } => too_much(EXPANDS),
-        E::RecursiveReferencesRequireWeakTypes { .. } => too_much("an alias contains itself"),
-        E::UnknownAnchor { .. } => Diagnostic::error(
-            Kind::Syntax,
-            at,
-            "an alias (`*name`) without an anchor before it",
-        )
-        .help(
-            "write `&name` before the value that it repeats, or quote a value that starts with `*`",
-        ),
-        E::MultipleDocuments { .. } => {
-            Diagnostic::error(Kind::Syntax, at, "a second document (`---`) in the file")
-                .help("a policy is one document: remove the line `---`, or split the file")
-        }
-        _ => {
-            let whole = error.to_string();
-            let first = strip_place(whole.lines().next().unwrap_or_default());
-            // Some budgets are said in words only.
-            if first.starts_with("budget breached") {
-                return too_much(EXPANDS);
+
+    fn key(&mut self, key: Found<'t>, depth: usize) -> Result<Written<String>, Diagnostic> {
+        let Node { at, value } = self.node(key, depth)?;
+        let value = match value {
+            Value::Scalar(name) => name,
+            // `~` is a name too.
+            Value::Null => self.text[at.start as usize..at.end as usize].to_string(),
+            Value::List(_) | Value::Map(_) => {
+                self.nameless = Some(self.nameless.map_or(at, |first| first.min(at)));
+                String::new()
             }
-            Diagnostic::error(
-                Kind::Syntax,
-                at,
-                format!("the file is not valid YAML: {}", printable(first, 200)),
-            )
-            .help("look for a missing colon, bracket, brace or quote, or indentation that differs from the lines around")
+        };
+        Ok(Written { value, at })
+    }
+
+    fn keep(&mut self, anchor: usize, node: &Node) -> Result<(), Diagnostic> {
+        let (nodes, depth) = measure(node);
+        count_copies(&mut self.nodes, nodes, node.at)?;
+        if anchor >= self.anchors.len() {
+            self.anchors.resize_with(anchor + 1, || None);
         }
+        self.anchors[anchor] = Some(Anchored { node: node.clone(), nodes, depth });
+        Ok(())
+    }
+
+    fn repeated(&mut self, anchor: usize, depth: usize, at: Span) -> Result<Node, Diagnostic> {
+        let Some(Some(anchored)) = self.anchors.get(anchor) else {
+            return Err(syntax::no_policy(at, "an alias contains itself"));
+        };
+        if depth + anchored.depth > MAX_DEPTH {
+            return Err(syntax::no_policy(at, TOO_DEEP));
+        }
+        count_copies(&mut self.nodes, anchored.nodes, at)?;
+        Ok(anchored.node.clone())
     }
 }
 
-/// The crate ends a message with where it is; the caret says that better.
-fn strip_place(message: &str) -> &str {
-    let end =
-        message.find(" at line ").or_else(|| message.find(", line ")).unwrap_or(message.len());
-    message[..end].trim_start_matches("line ").trim()
+/// Counts `more` nodes that will be there once more.
+fn count_copies(nodes: &mut usize, more: usize, at: Span) -> Result<(), Diagnostic> {
+    *nodes += more;
+    if *nodes > MAX_NODES {
+        return Err(syntax::no_policy(at, "its aliases (`*name`) expand to too much"));
+    }
+    Ok(())
 }
 
-/// The tab in front of the line that an error is in, or of the line before it.
-fn tab_in_indentation(at: Span, text: &str) -> Option<Span> {
-    let before = text.get(..at.start as usize)?;
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text[start..].lines().next()?;
-    let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
-    let tab = line[..indent].find('\t')?;
-    let start = u32::try_from(start + tab).ok()?;
-    let column = u32::try_from(tab + 1).ok()?;
-    Some(Span { place: Place { line: at.place.line, column }, start, end: start + 1 })
+const TOO_DEEP: &str = "it is nested too deeply";
+
+/// How many keys and values a node has, and how many lists and mappings in each other.
+fn measure(node: &Node) -> (usize, usize) {
+    let within = |children: &mut dyn Iterator<Item = &Node>, own: usize| {
+        children.map(measure).fold((own, 1), |(nodes, depth), (n, d)| (nodes + n, depth.max(d + 1)))
+    };
+    match &node.value {
+        Value::Null | Value::Scalar(_) => (1, 0),
+        Value::List(list) => within(&mut list.iter(), 1),
+        Value::Map(map) => within(&mut map.iter().map(|(_, value)| value), 1 + map.len()),
+    }
+}
+
+/// `<<`, which brings in what other mappings have; quoted it is a name.
+fn is_merge_key(event: &Event) -> bool {
+    let Event::Scalar(text, style, _, tag) = event else { return false };
+    text == "<<"
+        && match tag {
+            None => *style == ScalarStyle::Plain,
+            Some(tag) => type_of(tag) == Some(Cow::Borrowed("merge")),
+        }
+}
+
+/// What the value of `<<` brings in: a mapping's entries, or those of several, the first first.
+fn merge(value: Node, merged: &mut Vec<Entry>) -> Result<(), Diagnostic> {
+    match value.value {
+        Value::Null => Ok(()),
+        Value::Map(entries) => {
+            merged.extend(entries);
+            Ok(())
+        }
+        Value::List(list) => list.into_iter().try_for_each(|element| merge(element, merged)),
+        Value::Scalar(_) => Err(syntax::not_yaml(
+            value.at,
+            "YAML merge value must be mapping or sequence of mappings",
+        )),
+    }
+}
+
+/// Adds what was merged and has no entry yet.
+fn add_missing(entries: &mut Vec<Entry>, merged: Vec<Entry>) {
+    let mut names: HashSet<String> = entries.iter().map(|(key, _)| key.value.clone()).collect();
+    entries.extend(merged.into_iter().filter(|(key, _)| names.insert(key.value.clone())));
+}
+
+fn scalar(
+    text: Cow<str>,
+    style: ScalarStyle,
+    tag: Option<Cow<Tag>>,
+    at: Span,
+) -> Result<Value, Diagnostic> {
+    let mut nothing = style == ScalarStyle::Plain
+        && (at.start == at.end || matches!(&*text, "" | "~" | "null" | "Null" | "NULL"));
+    if let Some(tag) = tag {
+        match type_of(&tag).as_deref() {
+            Some("null") => nothing = true,
+            Some("" | "str") if at.start == at.end => return Ok(Value::Scalar(String::new())),
+            Some("" | "str") => nothing = false,
+            Some("int") if text.starts_with('-') => typed::<i64>(&text, "i64", at)?,
+            Some("int") => typed::<u64>(&text, "u64", at)?,
+            Some("float") => typed::<f64>(&text, "floating point", at)?,
+            Some("bool") => typed::<bool>(&text, "boolean", at)?,
+            Some("seq" | "map" | "binary" | "timestamp") => return Err(unsupported(&tag, at)),
+            _ => {}
+        }
+    }
+    Ok(if nothing { Value::Null } else { Value::Scalar(text.into_owned()) })
+}
+
+/// Refuses a text that is not of the type that its tag says.
+fn typed<T: DeserializeOwned>(text: &str, name: &str, at: Span) -> Result<(), Diagnostic> {
+    match serde_yaml::from_str::<T>(text) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(syntax::not_yaml(at, &format!("invalid {name}"))),
+    }
+}
+
+/// Whether a list (`seq`) or a mapping (`map`) may begin: not too deep in others, and without a tag
+/// of YAML's that says it is something else. Other tags change nothing.
+fn opens(tag: Option<&Tag>, kind: &str, depth: usize, at: Span) -> Result<(), Diagnostic> {
+    const SCALARS: [&str; 8] =
+        ["null", "bool", "int", "float", "str", "binary", "timestamp", "merge"];
+    if depth >= MAX_DEPTH {
+        return Err(syntax::no_policy(at, TOO_DEEP));
+    }
+    let Some(tag) = tag else { return Ok(()) };
+    match type_of(tag).as_deref() {
+        Some(name @ ("seq" | "map")) if name != kind => Err(unsupported(tag, at)),
+        Some(name) if SCALARS.contains(&name) => Err(unsupported(tag, at)),
+        _ => Ok(()),
+    }
+}
+
+fn unsupported(tag: &Tag, at: Span) -> Diagnostic {
+    syntax::not_yaml(at, &format!("unsupported tag `{}`", tag.original()))
+}
+
+/// `str` of `!!str` and `!str`, nothing of `!`; `None`: a tag that is not YAML's own.
+fn type_of(tag: &Tag) -> Option<Cow<'_, str>> {
+    tag.suffix_in_namespace("tag:yaml.org,2002:").or_else(|| tag.suffix_in_namespace("!"))
 }
