@@ -22,6 +22,10 @@ const MAX_DEPTH: usize = 32;
 /// for a file of 60,000 users, and little more: a bomb is refused after a second at most.
 const MAX_NODES: usize = 1_000_000;
 
+/// Bytes of text that anchors keep and aliases repeat, all together: as many as the longest file
+/// has, so that a long text with many aliases does not fill the memory.
+const MAX_COPIED: usize = MAX_BYTES;
+
 /// Reads the one document of `text`.
 pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
     if text.len() > MAX_BYTES {
@@ -31,7 +35,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
         return Err(syntax::empty());
     }
     let parser = Parser::new_from_str(text);
-    Reader { text, parser, anchors: Vec::new(), nodes: 0, nameless: None }.document()
+    Reader { text, parser, anchors: Vec::new(), spent: Spent::default(), nameless: None }.document()
 }
 
 /// The first line, or as much of it as a screen shows.
@@ -45,18 +49,26 @@ struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
     /// By the parser's number. `None`, or beyond the end: the anchor's value is still being read.
     anchors: Vec<Option<Anchored>>,
-    /// How many were read, kept and repeated so far.
-    nodes: usize,
-    /// The first key in the file that is a list or a mapping. The text is read to its end first, because what
-    /// makes such a key is often a bracket that the parser has something to say about.
+    spent: Spent,
+    /// The first key in the file that is a list or a mapping. The text is read to its end first,
+    /// because what makes such a key is often a bracket that the parser has something to say about.
     nameless: Option<Span>,
 }
 
 /// What an alias repeats.
 struct Anchored {
     node: Node,
-    /// How many keys and values, and how many lists and mappings in each other.
+    size: Size,
+}
+
+/// What one more copy of a node costs.
+#[derive(Clone, Copy)]
+struct Size {
+    /// Keys and values.
     nodes: usize,
+    /// Their texts, in bytes.
+    bytes: usize,
+    /// Lists and mappings in each other.
     depth: usize,
 }
 
@@ -98,10 +110,7 @@ impl<'t> Reader<'t> {
 
     /// The value that begins with `event`; `depth`: in how many lists and mappings it is.
     fn node(&mut self, (event, at): Found<'t>, depth: usize) -> Result<Node, Diagnostic> {
-        self.nodes += 1;
-        if self.nodes > MAX_NODES {
-            return Err(syntax::no_policy(at, "it has too many values"));
-        }
+        self.spent.node(at)?;
         let (anchor, value) = match event {
             Event::Scalar(text, style, anchor, tag) => (anchor, scalar(text, style, tag, at)?),
             Event::SequenceStart(_, anchor, tag) => {
@@ -171,12 +180,12 @@ impl<'t> Reader<'t> {
     }
 
     fn keep(&mut self, anchor: usize, node: &Node) -> Result<(), Diagnostic> {
-        let (nodes, depth) = measure(node);
-        count_copies(&mut self.nodes, nodes, node.at)?;
+        let size = size(node);
+        self.spent.copy(size, node.at)?;
         if anchor >= self.anchors.len() {
             self.anchors.resize_with(anchor + 1, || None);
         }
-        self.anchors[anchor] = Some(Anchored { node: node.clone(), nodes, depth });
+        self.anchors[anchor] = Some(Anchored { node: node.clone(), size });
         Ok(())
     }
 
@@ -184,34 +193,59 @@ impl<'t> Reader<'t> {
         let Some(Some(anchored)) = self.anchors.get(anchor) else {
             return Err(syntax::no_policy(at, "an alias contains itself"));
         };
-        if depth + anchored.depth > MAX_DEPTH {
+        if depth + anchored.size.depth > MAX_DEPTH {
             return Err(syntax::no_policy(at, TOO_DEEP));
         }
-        count_copies(&mut self.nodes, anchored.nodes, at)?;
+        self.spent.copy(anchored.size, at)?;
         Ok(anchored.node.clone())
     }
 }
 
-/// Counts `more` nodes that will be there once more.
-fn count_copies(nodes: &mut usize, more: usize, at: Span) -> Result<(), Diagnostic> {
-    *nodes += more;
-    if *nodes > MAX_NODES {
-        return Err(syntax::no_policy(at, "its aliases (`*name`) expand to too much"));
+/// What a text has cost so far.
+#[derive(Default)]
+struct Spent {
+    /// Keys and values that were read, kept and repeated.
+    nodes: usize,
+    /// Bytes of text that were kept and repeated.
+    copied: usize,
+}
+
+impl Spent {
+    fn node(&mut self, at: Span) -> Result<(), Diagnostic> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(syntax::no_policy(at, "it has too many values"));
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// To be asked before a copy is made.
+    fn copy(&mut self, size: Size, at: Span) -> Result<(), Diagnostic> {
+        self.nodes += size.nodes;
+        self.copied += size.bytes;
+        if self.nodes > MAX_NODES || self.copied > MAX_COPIED {
+            return Err(syntax::no_policy(at, "its aliases (`*name`) expand to too much"));
+        }
+        Ok(())
+    }
 }
 
 const TOO_DEEP: &str = "it is nested too deeply";
 
-/// How many keys and values a node has, and how many lists and mappings in each other.
-fn measure(node: &Node) -> (usize, usize) {
-    let within = |children: &mut dyn Iterator<Item = &Node>, own: usize| {
-        children.map(measure).fold((own, 1), |(nodes, depth), (n, d)| (nodes + n, depth.max(d + 1)))
+fn size(node: &Node) -> Size {
+    let around = |own: Size, child: &Node| {
+        let Size { nodes, bytes, depth } = size(child);
+        Size { nodes: own.nodes + nodes, bytes: own.bytes + bytes, depth: own.depth.max(depth + 1) }
     };
+    let one = |bytes: usize, depth: usize| Size { nodes: 1, bytes, depth };
     match &node.value {
-        Value::Null | Value::Scalar(_) => (1, 0),
-        Value::List(list) => within(&mut list.iter(), 1),
-        Value::Map(map) => within(&mut map.iter().map(|(_, value)| value), 1 + map.len()),
+        Value::Null => one(0, 0),
+        Value::Scalar(text) => one(text.len(), 0),
+        Value::List(list) => list.iter().fold(one(0, 1), around),
+        Value::Map(entries) => entries.iter().fold(one(0, 1), |own, (key, value)| {
+            let key = key.value.len();
+            around(Size { nodes: own.nodes + 1, bytes: own.bytes + key, ..own }, value)
+        }),
     }
 }
 

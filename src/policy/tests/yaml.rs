@@ -2,9 +2,10 @@
 //! `INSTA_UPDATE=always cargo test policy::tests`, and read the diff as its user would.
 
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use crate::policy::node::{Node, Value};
-use crate::policy::yaml::parse;
+use crate::policy::yaml::{MAX_BYTES, parse};
 use crate::policy::{Findings, Source, Span};
 
 /// What `text` is read as: a line for each node, with its place and its bytes; or what is said.
@@ -379,6 +380,8 @@ fn bombs_are_refused() {
         format!("a: &a {{{}}}\nb: {{{}}}\n", "k: x, ".repeat(1_000), "<<: *a, ".repeat(500)),
         format!("[{}]\n", "x, ".repeat(1_000_000)),
         format!("a: &a [&b [{}]]\n", "x, ".repeat(400_000)),
+        format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a, ".repeat(8)),
+        format!("a: &a {{{}: x}}\nb: [{}]\n", "x".repeat(1_000), "{<<: *a}, ".repeat(9_000)),
     ];
     let mut text = String::new();
     for case in &cases {
@@ -398,9 +401,65 @@ fn bombs_are_refused() {
         (0..20_000).map(|n| format!("a{n}: &a{n} x\n")).collect(),
         format!("a: &a x\nb: [{}]\n", "*a, ".repeat(200_000)),
         format!("a: &a [{}]\n", "x, ".repeat(400_000)),
+        format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a, ".repeat(7)),
     ];
     for case in fit {
         let start: String = case.chars().take(40).collect();
         assert!(parse(&case).is_ok(), "{start}… ({} bytes): {}", case.len(), read(&case));
+    }
+}
+
+/// Half a megabyte costs seconds at most, whatever it is made of: what took more than linear time
+/// would not end. Each text is a beginning, something again and again, and an end.
+#[test]
+fn long_texts_are_read_or_refused_in_seconds() {
+    let cases = [
+        ("", "[", ""),
+        ("", "{", ""),
+        ("", "- ", ""),
+        ("", "? ", ""),
+        ("", "[]: ", ""),
+        ("a: ", "x", "\n"),
+        ("a: \"", "x", "\"\n"),
+        ("a: \"", "\\\n", "\"\n"),
+        ("a: '", "x\n", ""),
+        ("a: |\n", " x\n", ""),
+        ("a: |\n", "\n", ""),
+        ("a: |\n", " ", "x\n"),
+        ("a: x\n", " y\n", "b\n"),
+        ("", "\n", "a: ["),
+        ("", "#\n", "a: ["),
+        ("# ", "#", "\n\ta: b\n"),
+        ("a: 1\n", "\t", "b: ["),
+        ("", " ", "a: 1\n"),
+        ("", "a: ", ""),
+        ("", "a:\n", ""),
+        ("", "a\n", ": b"),
+        ("[", "a: b, ", "]"),
+        ("[", "a, ", ""),
+        ("a: &a [", "*a, ", "]"),
+        ("a: &a x\nb: [", "*a, ", "]"),
+        ("", "&a ", "x"),
+        ("[", "&a x, ", "]"),
+        ("[", "&a [], *a, ", "]"),
+        ("", "!t ", "x"),
+        ("[", "!!int 1, ", "]"),
+        ("a: !!int ", "1", "\n"),
+        ("{", "<<: {}, ", "}"),
+        ("a: &a {b: c}\nd: {", "<<: *a, ", "}"),
+        ("", "---\n", ""),
+        ("%TAG !", "x", "! y\n---\na: 1\n"),
+        ("", "%YAML 1.2\n", "---\na: 1\n"),
+        ("", "%X y\n", "---\na: 1\n"),
+        ("a: 1\n", "...\n", ""),
+        ("\u{feff}", "é", ": 1\n"),
+    ];
+    for (start, again, end) in cases {
+        let room = MAX_BYTES / 16 - start.len() - end.len();
+        let text = format!("{start}{}{end}", again.repeat(room / again.len()));
+        let begun = Instant::now();
+        let _ = parse(&text);
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(20), "{start:?} {again:?} {end:?}: {took:?}");
     }
 }
