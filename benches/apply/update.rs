@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use shaper::apply::{self, ApplyOptions, Options, Session};
+use shaper::apply::{self, ApplyOptions, Options, Request, Session};
 use shaper::host::Kernel;
 use shaper::host::execute;
 use shaper::plan::Phase;
@@ -104,23 +104,25 @@ impl AllRates {
     }
 }
 
-fn session(policy: &str) -> Session {
+fn session(policy: &str) -> (Session, Request) {
     let policy = apply::read(Path::new(policy)).unwrap_or_else(|e| panic!("{e:?}"));
     let kernel = Kernel::open(None).unwrap_or_else(|e| panic!("{e}"));
-    Session::new(kernel, policy, Options::default())
+    (Session::new(kernel), Request::new(policy, Options::default()))
 }
 
 /// How many messages that may change something an apply sends.
 fn messages(policy: &str) -> u64 {
-    let applied = apply::apply(&mut session(policy), ApplyOptions::default(), &mut |_, _| Ok(()));
+    let (mut session, request) = session(policy);
+    let may = ApplyOptions::default();
+    let applied = apply::apply(&mut session, request, may, &mut |_, _| Ok(()));
     applied.unwrap_or_else(|e| panic!("{e:?}")).messages
 }
 
 /// Performs the plan's steps, and measures that alone.
 pub fn send_only(policy: &str) -> Cost {
-    let mut session = session(policy);
-    let mut meaning = session.look().unwrap_or_else(|e| panic!("{e:?}")).meaning;
-    let (plan, _) = session.plan(&mut meaning).unwrap_or_else(|e| panic!("{e:?}"));
+    let (mut session, request) = session(policy);
+    let mut meaning = session.look(&request).unwrap_or_else(|e| panic!("{e:?}")).meaning;
+    let (plan, _) = session.plan(&request.intent, &mut meaning).unwrap_or_else(|e| panic!("{e:?}"));
     let facts = &meaning.observation.facts;
     cost::of(|| {
         let steps = plan.phase(Phase::Build);

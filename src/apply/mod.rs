@@ -9,16 +9,17 @@ mod session;
 mod source;
 mod undo;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use clear::clear;
 pub use confirm::{confirm, hash};
-pub use session::{Look, Session, may_change};
+pub use session::{Look, Request, Session, may_change};
 pub use source::{Passed, WasRead, read, text_of, way};
 
-use crate::cgroup::Lock;
-use crate::facts::{Accounts, Facts};
+use crate::accounts::How;
+use crate::cgroup::{Instance, Lock};
+use crate::facts::{Accounts, Facts, LinkFacts};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::execute::{Cause, Gate};
@@ -26,7 +27,7 @@ use crate::host::observe::{self, Snapshot, Wanted};
 use crate::intent::Meaning;
 pub use crate::intent::Options;
 use crate::model::Model;
-use crate::plan::{Journal, Planned, Step};
+use crate::plan::{Journal, Plan, Planned, Step};
 use crate::policy::Diagnostic;
 use crate::process::{self, Placement, Seen, Verdict};
 use crate::sys::signal;
@@ -46,13 +47,13 @@ pub struct ApplyOptions {
     /// How long to wait for another run to finish.
     pub wait: Duration,
     /// How long a retired class must have sent nothing before it is deleted, which is waited for;
-    /// `None`: not now (see [`Session::earlier`]).
+    /// `None`: not now (see [`Request::earlier`]).
     pub quiet: Option<Duration>,
     /// Take the change back unless it is confirmed within this time.
     pub confirm: Option<Duration>,
     /// Also a policy that was taken back before.
     pub force: bool,
-    /// No new policy, but the one in force: what was taken back before stays refused.
+    /// A repair of the policy in force; does not clear the list of policies that were taken back.
     pub repair: bool,
 }
 
@@ -103,17 +104,23 @@ pub struct InForce {
     pub draining: bool,
     /// The links that are shaped, with their indices.
     pub links: BTreeMap<LinkName, u32>,
+    /// The links of the model, as they were ([`Intent::good`](crate::intent::Intent::good)).
+    pub good: BTreeMap<LinkName, LinkFacts>,
+    /// Links that are passed over, by ifindex, because somebody else's root qdisc stands there.
+    pub in_the_way: BTreeSet<u32>,
 }
 
 impl InForce {
     fn new(meaning: Meaning, state: KernelState) -> InForce {
+        let good = meaning.good_links();
         let Facts { accounts, links, .. } = meaning.observation.facts;
         let is_shaped = |name: &LinkName| state.trees.keys().any(|port| port.link == *name);
         let shaped = links.into_iter().filter(|(name, _)| is_shaped(name));
         let links = shaped.map(|(name, facts)| (name, facts.ifindex)).collect();
         let retired = state.claims.keys().any(|claim| claim.retired().is_some());
         let draining = retired || !meaning.draining.is_empty();
-        InForce { model: meaning.model, accounts, state, draining, links }
+        let Meaning { model, in_the_way, .. } = meaning;
+        InForce { model, accounts, state, draining, links, good, in_the_way }
     }
 }
 
@@ -145,56 +152,30 @@ pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
     }
 }
 
-/// Applies the session's policy. `gate` is asked before each step.
+/// Does what is asked. `gate` is asked before each step.
 ///
 /// # Errors
 /// A policy that cannot hold here, before anything is touched; a refused step, after what was there
 /// before is back (or with words on what is not).
-pub fn apply(session: &mut Session, may: ApplyOptions, gate: Gate<'_>) -> Result<Applied, Failure> {
+pub fn apply(
+    session: &mut Session,
+    mut request: Request,
+    may: ApplyOptions,
+    gate: Gate<'_>,
+) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
-    session.came.clear();
-    session.asks_apart |= may.confirm.is_some();
-    session.kernel.look_for_hierarchy()?;
-    let standing = session.kernel.instance().filter(|instance| instance.root().exists());
-    let mut lock = standing.map(|instance| instance.lock(may.wait)).transpose()?;
-    let policy = hash(&session.policy.source.text);
-    if let Some(instance) = session.kernel.instance().filter(|_| lock.is_some()) {
-        confirm::allowed(&instance, policy, may.force)?;
+    if may.confirm.is_some() {
+        // This process will fork.
+        request.how = How::Apart;
     }
-    // Whatever is wrong with the policy is said before anything is touched.
-    let mut look = session.look()?;
-    let mut planned = Some(session.plan(&mut look.meaning)?);
-    signal::catch();
-    let mut applied = Applied::default();
-    if lock.is_none() {
-        applied.mounted = session.kernel.mount()?;
-        // Who runs is known, and sits where he sat: reading them all again would take a second for
-        // 20,000.
-        let seen = std::mem::take(&mut look.scan);
-        session.seen = match applied.mounted {
-            false => Some(seen),
-            true if session.kernel.is_empty_hierarchy() => Some(seen.in_new_hierarchy()),
-            true => None,
-        };
-        match lock_new(session, may, policy).and_then(|lock| Ok((lock, session.look()?))) {
-            Ok(ready) => {
-                (lock, look) = ready;
-                planned = None;
-            }
-            Err(failure) => {
-                leave_no_trace(session, applied.mounted, None);
-                return Err(failure);
-            }
-        }
-    }
-    let mounted = applied.mounted;
+    let policy = hash(&request.intent.policy.source.text);
+    let Begun { mut lock, mounted, look, planned } = begin(session, &mut request, may, policy)?;
     let before = Before::new(look.meaning.observation.clone(), &look.scan.processes);
-    let absent_links = session.options.absent_links;
+    let applied = Applied { mounted, ..Applied::default() };
     let mut run =
-        Run { session, may, gate, applied, journal: Journal::default(), link_went: false };
+        Run { session, request, may, gate, applied, journal: Journal::default(), link_went: false };
     let outcome = run.finish(look, planned);
     let Run { applied, journal, .. } = run;
-    session.options.absent_links = absent_links;
     // From here on whatever goes wrong brings back what was there before, once.
     let outcome = outcome.and_then(|()| {
         let Some(instance) = session.kernel.instance() else { return Ok(()) };
@@ -226,13 +207,61 @@ pub fn apply(session: &mut Session, may: ApplyOptions, gate: Gate<'_>) -> Result
     outcome
 }
 
-/// The lock of an instance that has no directory yet: taking it makes one.
-/// Another run may have made it since, so its guard is asked about as well.
-fn lock_new(session: &Session, may: ApplyOptions, policy: u64) -> Result<Option<Lock>, Failure> {
-    let Some(instance) = session.kernel.instance() else { return Ok(None) };
+/// A run that holds the lock and has looked.
+struct Begun {
+    /// `None`: there is no hierarchy.
+    lock: Option<Lock>,
+    /// The hierarchy had to be mounted.
+    mounted: bool,
+    look: Look,
+    /// What follows from the look, where that was found out already.
+    planned: Option<(Plan, KernelState)>,
+}
+
+/// Looks and plans under the lock. Where the instance has no directory yet, so that there is
+/// nothing to lock, it is looked and planned before anything is made: whatever is wrong with the
+/// policy is said before anything is touched.
+fn begin(
+    session: &mut Session,
+    request: &mut Request,
+    may: ApplyOptions,
+    policy: u64,
+) -> Result<Begun, Failure> {
+    session.kernel.look_for_hierarchy()?;
+    let standing = session.kernel.instance().filter(|instance| instance.root().exists());
+    let held = standing.map(|instance| lock(&instance, may, policy)).transpose()?;
+    let mut look = session.look(request)?;
+    let planned = session.plan(&request.intent, &mut look.meaning)?;
+    signal::catch();
+    if held.is_some() {
+        return Ok(Begun { lock: held, mounted: false, look, planned: Some(planned) });
+    }
+    let mounted = session.kernel.mount()?;
+    // Who runs is known, and sits where he sat: reading them all again would take a second for
+    // 20,000.
+    let seen = match mounted {
+        false => Some(look.scan),
+        true if session.kernel.is_empty_hierarchy() => Some(look.scan.in_new_hierarchy()),
+        true => None,
+    };
+    request.intent.good = look.meaning.good_links();
+    // Taking the lock makes the directory. Another run may have made it since.
+    let instance = session.kernel.instance();
+    let locked = instance.map(|instance| lock(&instance, may, policy)).transpose();
+    match locked.and_then(|lock| Ok((lock, session.look_beyond(request, seen)?))) {
+        Ok((lock, look)) => Ok(Begun { lock, mounted, look, planned: None }),
+        Err(failure) => {
+            leave_no_trace(session, mounted, None);
+            Err(failure)
+        }
+    }
+}
+
+/// The instance's lock, where no change waits to be confirmed and the policy was not taken back.
+fn lock(instance: &Instance, may: ApplyOptions, policy: u64) -> Result<Lock, Failure> {
     let lock = instance.lock(may.wait)?;
-    confirm::allowed(&instance, policy, may.force)?;
-    Ok(Some(lock))
+    confirm::allowed(instance, policy, may.force)?;
+    Ok(lock)
 }
 
 /// After a failed run: an instance directory without claims goes, under the lock, so that whoever
@@ -247,7 +276,7 @@ fn leave_no_trace(session: &mut Session, mounted: bool, lock: Option<Lock>) {
     }
 }
 
-/// The look that retired classes are compared with later ([`Session::earlier`]). A connection that
+/// The look that retired classes are compared with later ([`Request::earlier`]). A connection that
 /// was not accepted when its listener's process moved still carries the old tag: all tags are
 /// written once more, which takes along what has been accepted since.
 ///

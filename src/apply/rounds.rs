@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Applied, ApplyOptions, InForce, Look, Session, begin_to_drain, place_seen};
+use super::{Applied, ApplyOptions, InForce, Look, Request, Session, begin_to_drain, place_seen};
 use crate::cgroup;
 use crate::facts::{Facts, Observation};
 use crate::failure::Failure;
@@ -61,6 +61,8 @@ impl From<cgroup::Error> for Trouble {
 
 pub(super) struct Run<'s, 'g> {
     pub session: &'s mut Session,
+    /// What is asked, with what became known in this run: who came, links that may go.
+    pub request: Request,
     pub may: ApplyOptions,
     pub gate: Gate<'g>,
     pub applied: Applied,
@@ -76,13 +78,14 @@ impl Run<'_, '_> {
         mut look: Look,
         mut planned: Option<(Plan, KernelState)>,
     ) -> Result<(), Trouble> {
+        self.request.intent.good = look.meaning.good_links();
         let mut waited_for = BTreeSet::new();
         let mut contradictions = 0;
         for _ in 0..MAX_ROUNDS {
             let before = self.applied.steps.len();
             let next = match planned.take() {
                 Some(planned) => planned,
-                None => self.session.plan(&mut look.meaning)?,
+                None => self.session.plan(&self.request.intent, &mut look.meaning)?,
             };
             let done = match self.round(next, &mut look) {
                 Ok(done) => done,
@@ -108,8 +111,8 @@ impl Run<'_, '_> {
                 // Newcomers need classes, also those who are root again at the next look
                 // (`follow`).
                 let waiting = self.applied.placement.waiting.keys();
-                self.session.came.extend(waiting.filter_map(Claim::comes_and_goes).cloned());
-                look = self.session.look()?;
+                self.request.intent.came.extend(waiting.filter_map(Claim::comes_and_goes).cloned());
+                look = self.look()?;
             } else if let Some(quiet) = self.may.quiet
                 && !pending.is_subset(&waited_for)
             {
@@ -117,7 +120,7 @@ impl Run<'_, '_> {
                 look = self.wait_for_quiet(quiet, &done)?;
             } else if freed {
                 // A pin may be free now.
-                look = self.session.look()?;
+                look = self.look()?;
             } else {
                 self.applied.in_force = Some(InForce::new(look.meaning, done));
                 break;
@@ -144,7 +147,9 @@ impl Run<'_, '_> {
         log::debug!("`{}`: {failed}; looking again", failed.step);
         std::thread::sleep(CONTRADICTED.saturating_mul(contradictions - 1));
         let Ok(mut look) = self.look_again() else { return Err(trouble) };
-        let Ok(planned) = self.session.plan(&mut look.meaning) else { return Err(trouble) };
+        let Ok(planned) = self.session.plan(&self.request.intent, &mut look.meaning) else {
+            return Err(trouble);
+        };
         let steps = || planned.0.steps.iter().map(|planned| &planned.step);
         let is_wanted = steps().any(|step| step == &*failed.step);
         let links = &look.meaning.facts().links;
@@ -161,19 +166,25 @@ impl Run<'_, '_> {
         Ok((look, Some(planned)))
     }
 
+    fn look(&mut self) -> Result<Look, Failure> {
+        let look = self.session.look(&self.request)?;
+        self.request.intent.good = look.meaning.good_links();
+        Ok(look)
+    }
+
     /// A look in the middle of a run: a link that went since it began is passed over.
     fn look_again(&mut self) -> Result<Look, Failure> {
-        self.session.options.absent_links = true;
-        self.session.look()
+        self.request.intent.options.absent_links = true;
+        self.look()
     }
 
     /// Waits, so that retired classes can drain, and looks which of them did.
     fn wait_for_quiet(&mut self, quiet: Duration, done: &KernelState) -> Result<Look, Trouble> {
         let earlier = begin_to_drain(&mut self.session.kernel, done)?;
         wait(quiet)?;
-        let before = self.session.earlier.replace(earlier);
-        let look = self.session.look();
-        self.session.earlier = before;
+        let before = self.request.earlier.replace(earlier);
+        let look = self.look();
+        self.request.earlier = before;
         Ok(look?)
     }
 
@@ -206,7 +217,7 @@ impl Run<'_, '_> {
     fn carry_out(&mut self, plan: &Plan, look: &mut Look) -> Result<(), Trouble> {
         let began = Instant::now();
         self.perform(plan, Phase::Build, look)?;
-        if self.session.processes {
+        if self.request.processes {
             let scan = std::mem::take(&mut look.scan);
             let seen = match plan.is_empty() || began.elapsed() < JUST_NOW {
                 true => Seen::JustNow(scan),
@@ -217,7 +228,7 @@ impl Run<'_, '_> {
         self.perform(plan, Phase::TearDown, look)?;
         let evicted =
             plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
-        if evicted && self.session.processes {
+        if evicted && self.request.processes {
             self.place(None, look)?;
         }
         Ok(())
@@ -250,7 +261,7 @@ impl Run<'_, '_> {
             missing.without_disruption();
         }
         // Whoever fights us for a link does so while we look, too.
-        let held = &self.session.held;
+        let held = &self.request.intent.held;
         missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !held.contains(link)));
         let index = |facts: &Facts, link: &LinkName| facts.links.get(link).map(|it| it.ifindex);
         let went = |link: &LinkName| index(&before.facts, link) != index(&now.facts, link);

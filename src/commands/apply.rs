@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::report;
@@ -10,7 +11,7 @@ use super::{Output, color, daemon};
 use crate::apply::{self, Applied, ApplyOptions, Options, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::policy::{Diagnostic, Severity};
+use crate::policy::{Diagnostic, Policy, Severity};
 
 /// Applies and reports.
 pub(super) fn apply(
@@ -20,12 +21,13 @@ pub(super) fn apply(
     may: ApplyOptions,
     despite_daemon: bool,
 ) -> Result<Output, Failure> {
-    let mut session = super::session(global, file, options)?;
+    let (mut session, request) = super::session(global, file, options)?;
+    let policy = Arc::clone(&request.intent.policy);
     // What waits to be confirmed, the daemon leaves alone.
     if may.confirm.is_none() && !despite_daemon {
         daemon::follows(&session.kernel, file)?;
     }
-    let applied = apply::apply(&mut session, may, &mut apply::unless_interrupted)?;
+    let applied = apply::apply(&mut session, request, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {
         true => {
             Output::json(&report::applied_json(&applied, &session.kernel.paths(applied.psched)))
@@ -33,7 +35,7 @@ pub(super) fn apply(
         false => Output::text(report::applied_text(&applied, global.quiet)),
     };
     if !global.json {
-        output.stderr.push_str(&warnings(&session, &applied, global, &output.stdout));
+        output.stderr.push_str(&warnings(&session, &policy, &applied, global, &output.stdout));
     }
     if let Some(time) = may.confirm.filter(|_| applied.changed() && !global.json) {
         output.stderr.push_str(&format!(
@@ -53,13 +55,19 @@ pub(super) fn apply(
     }
     output.status = if applied.left.is_empty() { 0 } else { 5 };
     // The process ends: the kernel takes the memory back at once, and not 10,000 users one by one.
-    std::mem::forget((session, applied));
+    std::mem::forget((session, applied, policy));
     Ok(output)
 }
 
 /// The warnings to print beside `stdout`: all of them; of a quiet run that has nothing else to say
 /// those that were not said for a day, so that cron does not hide for ever what stays wrong.
-fn warnings(session: &Session, applied: &Applied, global: &Global, stdout: &str) -> String {
+fn warnings(
+    session: &Session,
+    source: &Policy,
+    applied: &Applied,
+    global: &Global,
+    stdout: &str,
+) -> String {
     let is_said = |warning: &&Diagnostic| !global.quiet || warning.severity == Severity::Warning;
     let policy = applied.warnings.iter().filter(is_said);
     let policy = policy.map(|warning| (Some(apply::hash(&warning.message)), warning));
@@ -84,7 +92,7 @@ fn warnings(session: &Session, applied: &Applied, global: &Global, stdout: &str)
     }
     let new: Vec<Diagnostic> =
         policy.filter(|it| may_say(it.0)).map(|(_, warning)| warning.clone()).collect();
-    let mut text = super::plan::draw(&session.policy, &new, color(&io::stderr()));
+    let mut text = super::plan::draw(source, &new, color(&io::stderr()));
     for (_, warning) in placement.filter(|it| may_say(it.0)) {
         text.push_str(&format!("warning: {warning}\n"));
     }

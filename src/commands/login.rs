@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::{Output, run};
 use crate::accounts::{How, Question};
-use crate::apply::{self, ApplyOptions, Options, Session};
+use crate::apply::{self, ApplyOptions, Options, Request, Session};
 use crate::cgroup::Attached;
 use crate::cli::Global;
 use crate::facts::Accounts;
 use crate::failure::Failure;
+use crate::intent::Leaving;
 use crate::plan::Planned;
 use crate::process::{self, Handover};
 use crate::text::{Foreign, shown};
@@ -40,10 +41,10 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     if user == "root" {
         return Ok(Output::default());
     }
-    let mut session = super::session(global, file, options)?;
+    let (mut session, request) = super::session(global, file, options)?;
     apply::may_change(&session.kernel)?;
     let wait = global.wait.min(PATIENCE);
-    let Some((owner, uid)) = owner_with_class(&mut session, &user, wait)? else {
+    let Some((owner, uid)) = owner_with_class(&mut session, request, &user, wait)? else {
         return Ok(Output::default());
     };
     let gone = || Failure::refused(format!("{name}'s class went away meanwhile"));
@@ -74,11 +75,12 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
 /// account's uid. `None`: nobody's.
 fn owner_with_class(
     session: &mut Session,
+    mut request: Request,
     user: &str,
     wait: Duration,
 ) -> Result<Option<(Owner, u32)>, Failure> {
     let instance = run::standing(&session.kernel)?;
-    let mut question = Question::of(&session.policy);
+    let mut question = Question::of(&request.intent.policy);
     question.names.insert(user.to_string());
     let mut known = ask(question, user)?;
     let Some(uid) = known.by_name.get(user).copied().flatten() else {
@@ -91,10 +93,10 @@ fn owner_with_class(
     known.subuids.learn(him.subuids.into());
     // As if the account ran already; all others are as they stand.
     known.running = [uid].into();
-    session.known = Some(known);
-    session.leaving = Some(BTreeSet::new());
-    session.processes = false;
-    let mut meaning = session.look()?.meaning;
+    request.known = Some(known);
+    request.intent.leaving = Leaving::These(BTreeSet::new());
+    request.processes = false;
+    let mut meaning = session.look(&request)?.meaning;
     let accounts = &meaning.facts().accounts;
     let claimed = meaning.model.matcher.claim(uid, None, accounts);
     let Some(owner) = claimed.map(|claimed| claimed.owner()) else { return Ok(None) };
@@ -102,14 +104,14 @@ fn owner_with_class(
     if claims.contains_key(&Claim::Owner(owner.clone())) {
         return Ok(Some((owner, uid)));
     }
-    let (plan, _) = session.plan(&mut meaning)?;
+    let (plan, _) = session.plan(&request.intent, &mut meaning)?;
     if let Some(Planned { step, .. }) = plan.steps.iter().find(|planned| !planned.routine) {
         return Err(Failure::Usage(format!(
             "a login changes nothing but its own class, and here more is to do: `shaper apply` first ({step})"
         )));
     }
     let may = ApplyOptions { wait, quiet: None, repair: true, ..ApplyOptions::default() };
-    apply::apply(session, may, &mut apply::unless_interrupted)?;
+    apply::apply(session, request, may, &mut apply::unless_interrupted)?;
     Ok(Some((owner, uid)))
 }
 

@@ -19,7 +19,7 @@ use std::path::Path;
 
 pub use output::{Output, color};
 
-use crate::apply::{ApplyOptions, Options, Session};
+use crate::apply::{ApplyOptions, Options, Request, Session};
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -47,9 +47,9 @@ fn open(global: &Global) -> Result<Kernel, Failure> {
 }
 
 /// A policy on the kernel that the command line names.
-fn session(global: &Global, file: &Path, options: Options) -> Result<Session, Failure> {
+fn session(global: &Global, file: &Path, options: Options) -> Result<(Session, Request), Failure> {
     let policy = crate::apply::read(file)?;
-    Ok(Session::new(open(global)?, policy, options))
+    Ok((Session::new(open(global)?), Request::new(policy, options)))
 }
 
 fn may(global: &Global, disrupt: bool) -> ApplyOptions {

@@ -31,9 +31,9 @@ pub(super) fn plan(
     options: Options,
     show: Show,
 ) -> Result<Output, Failure> {
-    let mut session = super::session(global, file, options)?;
-    let Look { mut meaning, scan } = session.look()?;
-    let (plan, _) = session.plan(&mut meaning)?;
+    let (mut session, request) = super::session(global, file, options)?;
+    let Look { mut meaning, scan } = session.look(&request)?;
+    let (plan, _) = session.plan(&request.intent, &mut meaning)?;
     let paths = session.kernel.paths(meaning.facts().psched);
     let mut output = if global.json {
         Output::json(&report::plan_json(
@@ -51,7 +51,7 @@ pub(super) fn plan(
     } else {
         Output::text(format!("{plan}{}\n", report::summary(&plan)))
     };
-    output.warn(&session.policy, &meaning.warnings, global);
+    output.warn(&request.intent.policy, &meaning.warnings, global);
     if show.exit_code && plan.changes() {
         output.status = 3;
     }
@@ -89,9 +89,9 @@ pub(super) fn check(
         false => {
             let skip_unknown = options.skip_unknown;
             let options = Options { skip_unknown, takeover: true, ..Options::default() };
-            let mut session = super::session(global, file, options)?;
-            let warnings = session.look()?.meaning.warnings;
-            (session.policy, warnings)
+            let (mut session, request) = super::session(global, file, options)?;
+            let warnings = session.look(&request)?.meaning.warnings;
+            (request.intent.policy, warnings)
         }
     };
     let mut output = match (global.json, global.quiet) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::run::{self, Pinned};
 use super::{Output, daemon};
-use crate::apply::{self, Options, Session, may_change};
+use crate::apply::{self, Options, Request, Session, may_change};
 use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
 use crate::facts::Accounts;
@@ -63,8 +63,8 @@ pub(super) fn release(
                 absent_links: true,
                 ..Options::default()
             };
-            let mut session = Session::new(kernel, policy, options);
-            let meaning = session.look()?.meaning;
+            let mut session = Session::new(kernel);
+            let meaning = session.look(&Request::new(policy, options))?.meaning;
             Ok((session.kernel, meaning.model.matcher, meaning.observation.facts.accounts))
         }
         Err(failure) if named => return Err(failure),

@@ -37,12 +37,12 @@ pub(super) fn watch(
         }),
         None => None,
     };
-    let session = super::session(global, file, options)?;
+    let (session, request) = super::session(global, file, options)?;
     apply::may_change(&session.kernel)?;
     if let Some(other) = Daemon::of(&session.kernel)?.filter(|_| !despite_daemon) {
         return Err(other.would("undo what this one does", "end it first"));
     }
     let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait };
-    daemon::watch(session, processes, &settings, bound.as_ref())?;
+    daemon::watch(session, request.intent, processes, &settings, bound.as_ref())?;
     Ok(Output::default())
 }

@@ -7,11 +7,13 @@ use serde::Serialize;
 
 use super::Output;
 use super::run::owners;
-use crate::apply::{Look, Options, Session};
+use crate::apply::{Look, Options};
 use crate::cli::Global;
 use crate::failure::Failure;
+use crate::host::Kernel;
 use crate::intent::Meaning;
 use crate::model::{Asked, Claimed, Matcher, Node, Place};
+use crate::policy::Policy;
 use crate::process::{self, Process};
 use crate::text::shown;
 use crate::tree::{Claim, Group, Owner, Reserved};
@@ -45,16 +47,17 @@ struct OnLink {
 
 pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
     let options = Options { skip_unknown: true, takeover: true, ..Options::default() };
-    let mut session = super::session(global, file, options)?;
+    let (mut session, mut request) = super::session(global, file, options)?;
     // An account that has no process now is asked about too.
-    session.ask.extend(owners(subject).into_iter().filter_map(|owner| match owner {
+    request.ask.extend(owners(subject).into_iter().filter_map(|owner| match owner {
         Owner::Uid(uid) => Some(uid),
         _ => None,
     }));
-    let look = session.look()?;
+    let look = session.look(&request)?;
+    let on = On { kernel: &session.kernel, policy: &request.intent.policy };
     let answer = match subject.parse::<u32>() {
-        Ok(pid) if find(&look, pid).is_some() => of_process(&session, &look, pid)?,
-        _ => of_user(&session, &look.meaning, subject)?,
+        Ok(pid) if find(&look, pid).is_some() => of_process(&on, &look, pid)?,
+        _ => of_user(&on, &look.meaning, subject)?,
     };
     Ok(match global.json {
         true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
@@ -62,22 +65,28 @@ pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output,
     })
 }
 
+/// Which kernel is asked about, and which policy.
+struct On<'a> {
+    kernel: &'a Kernel,
+    policy: &'a Policy,
+}
+
 fn find(look: &Look, pid: u32) -> Option<&Process> {
     look.scan.processes.iter().find(|process| process.pid == pid)
 }
 
-fn of_process(session: &Session, look: &Look, pid: u32) -> Result<Answer, Failure> {
+fn of_process(on: &On<'_>, look: &Look, pid: u32) -> Result<Answer, Failure> {
     let process =
         find(look, pid).ok_or_else(|| Failure::Usage(format!("there is no process {pid}")))?;
     let meaning = &look.meaning;
     let accounts = &meaning.observation.facts.accounts;
     let matcher = &meaning.model.matcher;
-    let view = session.kernel.view()?;
+    let view = on.kernel.view()?;
     let subject = format!("process {pid} ({}, uid {})", process.comm, process.uid);
     let mut notes = Vec::new();
     let mut owner = process::whose(process, matcher, accounts, &view);
     notes.extend(by_which_uid(process, matcher));
-    let decision = session.kernel.decide(process, matcher, accounts, &view);
+    let decision = on.kernel.decide(process, matcher, accounts, &view);
     match &decision {
         process::Decision::Leave(process::Reason::Foreign { .. }) => notes.push(format!(
             "it sits in another's net_cls group `{}` and is left alone",
@@ -122,7 +131,7 @@ fn of_process(session: &Session, look: &Look, pid: u32) -> Result<Answer, Failur
         notes.push("`shaper run` or `shaper attach` put it there".to_string());
         owner = Some(pinned);
     }
-    let mut answer = answer(session, meaning, subject, owner, notes);
+    let mut answer = answer(on, meaning, subject, owner, notes);
     answer.directory.clone_from(&process.net_cls);
     Ok(answer)
 }
@@ -142,7 +151,7 @@ fn by_which_uid(process: &Process, matcher: &Matcher) -> Option<String> {
     })
 }
 
-fn of_user(session: &Session, meaning: &Meaning, user: &str) -> Result<Answer, Failure> {
+fn of_user(on: &On<'_>, meaning: &Meaning, user: &str) -> Result<Answer, Failure> {
     let names = owners(user);
     let uid = names.iter().find_map(|owner| match owner {
         Owner::Uid(uid) => Some(*uid),
@@ -166,11 +175,11 @@ fn of_user(session: &Session, meaning: &Meaning, user: &str) -> Result<Answer, F
         }
         _ => {}
     }
-    Ok(answer(session, meaning, shown(user).to_string(), owner, notes))
+    Ok(answer(on, meaning, shown(user).to_string(), owner, notes))
 }
 
 fn answer(
-    session: &Session,
+    on: &On<'_>,
     meaning: &Meaning,
     subject: String,
     owner: Option<Owner>,
@@ -185,7 +194,7 @@ fn answer(
     } else if classid.is_none() {
         notes.push("it has no class in the kernel yet: `shaper apply` makes it".to_string());
     }
-    let line = owner.as_ref().map(|owner| line_of(session, meaning, owner));
+    let line = owner.as_ref().map(|owner| line_of(on, meaning, owner));
     let links = node.map_or_else(Vec::new, |node| {
         let on_link = |(link, limits): (&crate::model::Link, &Option<crate::model::Limits>)| {
             let limits = limits.as_ref()?;
@@ -207,7 +216,7 @@ fn answer(
     Answer {
         version: 1,
         subject,
-        file: line.as_ref().map(|_| session.policy.source.file.to_string()),
+        file: line.as_ref().map(|_| on.policy.source.file.to_string()),
         line: line.as_ref().and_then(|(_, place)| Some(place.as_ref()?.line)),
         column: line.as_ref().and_then(|(_, place)| Some(place.as_ref()?.column)),
         claimed_by: line.map(|(name, _)| name),
@@ -221,7 +230,7 @@ fn answer(
 
 /// The line that claims for an owner, and its place. An account that has no process has no class,
 /// but the line that would claim it is known all the same.
-fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Option<Place>) {
+fn line_of(on: &On<'_>, meaning: &Meaning, owner: &Owner) -> (String, Option<Place>) {
     let place = |owner: &Owner| {
         let node = meaning.model.nodes.iter().find(|node| node.owner == *owner);
         node.map(|node| node.place)
@@ -231,7 +240,7 @@ fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Opti
         Owner::Class(key) => (format!("classes.{key}"), place(owner)),
         Owner::Group(Group::Line(key)) => (format!("groups.{key}"), place(owner)),
         Owner::Subuids(_) | Owner::Newcomers | Owner::Group(Group::Everyone) => {
-            let line = session.policy.everyone.as_ref();
+            let line = on.policy.everyone.as_ref();
             (Reserved::Everyone.to_string(), line.map(|line| line.at.place))
         }
         Owner::Uid(uid) => {
@@ -241,7 +250,7 @@ fn line_of(session: &Session, meaning: &Meaning, owner: &Owner) -> (String, Opti
                     (format!("groups.{group}"), place(&Owner::Group(group)))
                 }
                 _ => {
-                    let line = session.policy.everyone.as_ref();
+                    let line = on.policy.everyone.as_ref();
                     (Reserved::Everyone.to_string(), line.map(|line| line.at.place))
                 }
             }

@@ -53,7 +53,7 @@ impl Watch {
     /// Whether it is of a link that the policy names and that is not shaped.
     fn has_come(&self, notice: &Notice) -> bool {
         let Notice::Link(index, name, altnames) = notice else { return false };
-        let mut lines = self.session.policy.links.iter();
+        let mut lines = self.intent.policy.links.iter();
         self.in_force.links.values().all(|shaped| shaped != index)
             && lines.any(|line| line.name.value.means(name, altnames))
     }
@@ -64,7 +64,7 @@ impl Watch {
             let mut links = self.in_force.links.iter();
             links.find(|(_, shaped)| *shaped == index).map(|(name, _)| name.clone())
         };
-        let lines = &self.session.policy.links;
+        let lines = &self.intent.policy.links;
         let auto = lines.iter().any(|line| line.name.value == LinkRef::Auto);
         match notice {
             Notice::DefaultRoute => auto,
@@ -73,7 +73,7 @@ impl Watch {
                 let ours = link.is_some();
                 self.touched.extend(link);
                 // What stood in the way there may have gone.
-                ours || self.session.in_the_way.contains(index)
+                ours || self.in_force.in_the_way.contains(index)
             }
             Notice::Link(index, name, altnames) | Notice::Gone(index, name, altnames) => {
                 let meant = |line: &LinkLine| line.name.value.means(name, altnames);

@@ -30,11 +30,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sd_notify::NotifyState;
 
 use crate::accounts::{Question, SUBUID};
-use crate::apply::{Applied, ApplyOptions, InForce, Session};
+use crate::apply::{Applied, ApplyOptions, InForce, Request, Session};
 use crate::cgroup::Keeping;
 use crate::facts::Accounts;
 use crate::failure::Failure;
+use crate::host::Kernel;
 use crate::host::observe::Snapshot;
+use crate::intent::Intent;
 use crate::policy::Policy;
 use crate::process::{self, Handover};
 use crate::sys::listener::{LinkListener, ProcessListener};
@@ -77,6 +79,10 @@ pub struct Settings {
 /// A daemon that has made its first apply.
 pub struct Watch {
     session: Session,
+    /// What is wanted: the policy in force, and what became known of its links.
+    intent: Intent,
+    /// The next apply looks at all processes, and moves them.
+    everybody: bool,
     /// Others find this daemon by it.
     keeping: Option<Keeping>,
     settings: Settings,
@@ -143,20 +149,21 @@ pub struct Watch {
     draining: u32,
 }
 
-/// Applies the session's policy, then keeps it so until SIGTERM or SIGINT. `processes` was opened
+/// Applies what is wanted, then keeps it so until SIGTERM or SIGINT. `processes` was opened
 /// where there are process events: before another network namespace was entered.
 ///
 /// # Errors
 /// Only what keeps it from beginning. Afterwards every failure is logged and tried again.
 pub fn watch(
     session: Session,
+    intent: Intent,
     processes: Option<ProcessListener>,
     settings: &Settings,
     bound: Option<&Bound>,
 ) -> Result<(), Failure> {
     match bound {
-        Some(bound) => namespace::follow(session, processes, settings, bound),
-        None => keep(session, processes, settings, None).map(|_| ()),
+        Some(bound) => namespace::follow(session, intent, processes, settings, bound),
+        None => keep(session, intent, processes, settings, None).map(|_| ()),
     }
 }
 
@@ -181,6 +188,7 @@ fn signals() -> Result<SignalFd, Failure> {
 /// `target`: what names this thread's network namespace.
 fn keep(
     mut session: Session,
+    mut intent: Intent,
     processes: Option<ProcessListener>,
     settings: &Settings,
     target: Option<&Target>,
@@ -191,12 +199,12 @@ fn keep(
         .map_err(|error| Failure::refused(format!("inotify: {error}")))?;
     let subuid = SubuidFile::watch(Path::new(SUBUID))
         .inspect_err(|error| log::warn!("changes of {SUBUID} are read late: {error}"));
-    let mut accounts = who_runs(&session)?;
+    let mut accounts = who_runs(&session.kernel, &intent.policy)?;
     signal::catch();
     // One link that is absent or unfit keeps no other from being shaped: it is shaped when it is
     // fit.
-    session.options.absent_links = true;
-    let mut first = first_apply(&mut session, &mut accounts, settings.wait)?;
+    intent.options.absent_links = true;
+    let mut first = first_apply(&mut session, &intent, &mut accounts, settings.wait)?;
     let signals = signals()?;
     if let Some(signal) = signal::caught().filter(|signal| *signal != Signal::SIGHUP as i32) {
         log::info!("ended by signal {signal}; what was made stays");
@@ -205,11 +213,14 @@ fn keep(
     let Some(in_force) = first.in_force.take() else {
         return Err(Failure::refused("the first apply did not come to rest"));
     };
-    session.reclaimed.extend(in_force.links.values());
+    intent.reclaimed.extend(in_force.links.values());
+    intent.good.clone_from(&in_force.good);
     let (running, ranges) = (&accounts.running, &accounts.running_ranges);
     let roster = Roster::new(settings.grace, running, ranges);
     let mut watch = Watch {
         session,
+        intent,
+        everybody: false,
         keeping: None,
         settings: settings.clone(),
         target: target.cloned(),
@@ -252,30 +263,32 @@ fn keep(
     watch.keep_instance();
     watch.begin();
     match watch.go_on()? {
-        true => Ok(Ended::WithNamespace(watch.session.policy)),
+        true => Ok(Ended::WithNamespace(watch.intent.policy)),
         false => Ok(Ended::BySignal),
     }
 }
 
 /// Who runs now, and who they and the policy's names are.
-fn who_runs(session: &Session) -> Result<Accounts, Failure> {
-    let scan = process::scan(&session.kernel.proc_root).map_err(Failure::refused)?;
-    let mut question = Question::of(&session.policy);
-    question.running = process::running_uids(&scan.processes, &session.kernel.view()?);
+fn who_runs(kernel: &Kernel, policy: &Policy) -> Result<Accounts, Failure> {
+    let scan = process::scan(&kernel.proc_root).map_err(Failure::refused)?;
+    let mut question = Question::of(policy);
+    question.running = process::running_uids(&scan.processes, &kernel.view()?);
     Ok(names::ask_first(question))
 }
 
 /// The first apply. A change that waits to be confirmed is waited for.
 fn first_apply(
     session: &mut Session,
+    intent: &Intent,
     accounts: &mut Accounts,
     wait: Duration,
 ) -> Result<Applied, Failure> {
     let may = ApplyOptions { wait, quiet: None, ..ApplyOptions::default() };
     let mut said = false;
     loop {
-        session.known = Some(accounts.clone());
-        match crate::apply::apply(session, may, &mut crate::apply::unless_interrupted) {
+        let known = Some(accounts.clone());
+        let request = Request { known, ..Request::from(intent.clone()) };
+        match crate::apply::apply(session, request, may, &mut crate::apply::unless_interrupted) {
             Ok(applied) => {
                 shaping::log_of(&applied).iter().for_each(|line| log::warn!("{line}"));
                 if let Some(in_force) = &applied.in_force {
@@ -310,7 +323,6 @@ struct Readable {
 impl Watch {
     fn begin(&mut self) {
         let now = Instant::now();
-        self.session.processes = false;
         // Whoever logs in is placed before he, or a storm of processes, has the processors again.
         if !priority::before_others() {
             log::debug!("the daemon has no more right to a processor than others (CAP_SYS_NICE)");
@@ -458,7 +470,7 @@ impl Watch {
         }
         if news != News::None {
             // Somebody may be another line's now.
-            self.session.processes |= news == News::Everybody;
+            self.everybody |= news == News::Everybody;
             self.soon(Instant::now());
         }
         // Who has a class needs no look at the kernel to be placed.
@@ -525,7 +537,7 @@ impl Watch {
     /// takes the place of what was known.
     fn question(&mut self) -> Question {
         self.count_running();
-        let in_force = Question::of(&self.session.policy);
+        let in_force = Question::of(&self.intent.policy);
         let candidate = self.candidate.as_deref().map(Question::of);
         let mut question = candidate.into_iter().fold(in_force, Question::and);
         question.running.clone_from(&self.accounts.running);

@@ -16,6 +16,7 @@ use super::{Ended, Settings, keep, signals, tell};
 use crate::apply::{Options, Session};
 use crate::failure::Failure;
 use crate::host::Kernel;
+use crate::intent::Intent;
 use crate::policy::Policy;
 use crate::sys::listener::ProcessListener;
 use crate::sys::netns::{Home, Target};
@@ -38,12 +39,13 @@ pub struct Bound {
 /// Shapes whatever namespace the name stands for, one after the other.
 pub(super) fn follow(
     session: Session,
+    intent: Intent,
     processes: Option<ProcessListener>,
     settings: &Settings,
     bound: &Bound,
 ) -> Result<(), Failure> {
-    let options = session.options;
-    let mut ended = keep(session, processes, settings, Some(&bound.target))?;
+    let options = intent.options;
+    let mut ended = keep(session, intent, processes, settings, Some(&bound.target))?;
     loop {
         let Ended::WithNamespace(policy) = ended else { return Ok(()) };
         bound.home.enter().map_err(|error| {
@@ -88,8 +90,8 @@ fn take_up(
     let processes = ProcessListener::open().map_err(Failure::refused)?;
     let kernel = Kernel::open_at(Some(&bound.target), bound.instance.as_deref())?;
     log::info!("shaping the namespace that is called {} now", bound.target);
-    let session = Session::new(kernel, Arc::clone(policy), options);
-    keep(session, processes, settings, Some(&bound.target))
+    let intent = Intent::new(Arc::clone(policy), options);
+    keep(Session::new(kernel), intent, processes, settings, Some(&bound.target))
 }
 
 /// Waits until the name stands for a namespace; false: a signal came.

@@ -253,7 +253,7 @@ impl Watch {
                     self.after_asking();
                 }
                 Order::Apply { by } => self.soon(by),
-                Order::LookAtAll => self.session.processes = true,
+                Order::LookAtAll => self.everybody = true,
             }
         }
         if placed {

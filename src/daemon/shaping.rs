@@ -10,10 +10,11 @@ use sd_notify::NotifyState;
 use super::agenda::Task;
 use super::file::{CALM, Now};
 use super::{IDLE_SHARE, RECONCILE, Watch};
-use crate::apply::{self, Applied, ApplyOptions};
+use crate::apply::{self, Applied, ApplyOptions, Request};
 use crate::cgroup::Keeping;
 use crate::failure::Failure;
 use crate::host::observe::Snapshot;
+use crate::intent::{Intent, Leaving};
 use crate::plan::{Planned, Step};
 use crate::policy::{self, LinkLine, Severity};
 use crate::sys::memory;
@@ -51,10 +52,10 @@ impl Watch {
             return;
         }
         self.admit(start);
-        self.session.held = self.backoff.held(start);
         let old_enough = |earlier: &mut (Snapshot, Instant)| earlier.1.elapsed() >= apply::QUIET;
-        self.session.earlier = self.earlier.take_if(old_enough).map(|(snapshot, _)| snapshot);
-        let outcome = self.apply(true);
+        let earlier = self.earlier.take_if(old_enough).map(|(snapshot, _)| snapshot);
+        let intent = Intent { held: self.backoff.held(start), ..self.intent.clone() };
+        let outcome = self.apply(Request { earlier, ..Request::from(intent) }, true);
         self.looked = Instant::now();
         match outcome {
             Ok(applied) => {
@@ -89,10 +90,11 @@ impl Watch {
     }
 
     /// One apply of the policy in force, to the accounts as they are known.
-    fn apply(&mut self, repair: bool) -> Result<Applied, Failure> {
+    fn apply(&mut self, mut request: Request, repair: bool) -> Result<Applied, Failure> {
         self.count_running();
-        self.session.known = Some(self.accounts.clone());
-        self.session.leaving = Some(self.roster.leaving());
+        request.known = Some(self.accounts.clone());
+        request.processes = self.everybody;
+        request.intent.leaving = Leaving::These(self.roster.leaving());
         let may =
             ApplyOptions { wait: Duration::ZERO, quiet: None, repair, ..ApplyOptions::default() };
         let mut told = Instant::now();
@@ -103,7 +105,7 @@ impl Watch {
             }
             Ok(())
         };
-        let applied = apply::apply(&mut self.session, may, &mut still_here)?;
+        let applied = apply::apply(&mut self.session, request, may, &mut still_here)?;
         let said = log_of(&applied);
         if said != self.said {
             said.iter().for_each(|line| log::warn!("{line}"));
@@ -118,11 +120,11 @@ impl Watch {
         self.not_before = None;
         self.complaints.clear();
         self.touched.clear();
-        self.session.processes = false;
-        self.session.earlier = None;
+        self.everybody = false;
         if let Some(in_force) = applied.in_force {
             // Also while one is left alone, when what stands there is somebody else's.
-            self.session.reclaimed.extend(in_force.links.values());
+            self.intent.reclaimed.extend(in_force.links.values());
+            self.intent.good.clone_from(&in_force.good);
             self.in_force = in_force;
             self.tell_roster_of_what_is_in_force();
         }
@@ -192,7 +194,7 @@ impl Watch {
             return;
         }
         // A policy of 10,000 lines takes a while to be parsed, and seldom differs.
-        let in_force = &self.session.policy;
+        let in_force = &self.intent.policy;
         let read = match *in_force.source.text == *text {
             true => Ok(None),
             false => policy::parse(&text, &self.settings.file.display().to_string()).map(Some),
@@ -224,21 +226,20 @@ impl Watch {
         let Some(policy) = self.candidate.take() else { return };
         let file = self.settings.file.display().to_string();
         let new_link = |line: &LinkLine| {
-            self.session.policy.links.iter().all(|old| old.name.value != line.name.value)
+            self.intent.policy.links.iter().all(|old| old.name.value != line.name.value)
         };
         // As by hand: a new line for a link that is not there is a mistake.
         let strict = policy.links.iter().any(new_link);
-        let before = std::mem::replace(&mut self.session.policy, policy);
-        self.session.held = BTreeSet::new();
-        self.session.processes = true;
-        self.session.options.absent_links = !strict;
-        let outcome = self.apply(false);
-        self.session.options.absent_links = true;
+        let mut intent = Intent { policy: Arc::clone(&policy), ..self.intent.clone() };
+        intent.options.absent_links = !strict;
+        self.everybody = true;
+        let outcome = self.apply(Request::from(intent), false);
         let failure = match outcome {
             Ok(applied) => {
                 log::info!("{file} is in force");
                 self.refused = None;
-                self.session.reclaimed.clear();
+                self.intent.policy = policy;
+                self.intent.reclaimed.clear();
                 self.settle(applied);
                 self.narrow_events();
                 self.soon(Instant::now());
@@ -246,7 +247,6 @@ impl Watch {
             }
             Err(failure) => failure,
         };
-        let policy = std::mem::replace(&mut self.session.policy, before);
         match failure {
             Failure::Policy(_) | Failure::Usage(_) => {
                 self.refused = Some(policy.source.text.to_string());

@@ -70,7 +70,7 @@ pub enum ObserveError {
 }
 
 /// One look at everything.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// What is, and the facts around it.
     pub observation: Observation,

@@ -122,7 +122,7 @@ pub fn populated() -> Host {
 /// FIRST stands, with somebody else's objects among it and a process in a class for good.
 fn built(sharding: Sharding) -> (Host, Foreign) {
     let mut host = populated();
-    host.session.options.sharding = sharding;
+    host.request.intent.options.sharding = sharding;
     host.go_to_text(FIRST);
     let erin = host.actors["erin"].pid().to_string();
     shaper(&["attach", "bob", &erin]).exits(0);
@@ -226,9 +226,10 @@ pub fn killed_before(k: &str, file: &str) -> ExitCode {
     let k: usize = k.parse().expect("a number");
     let policy = apply::read(Path::new(file)).unwrap_or_else(|e| panic!("{}", e.text(false)));
     let kernel = shaper::host::Kernel::open(None).expect("open the kernel");
-    let mut session = apply::Session::new(kernel, policy, Default::default());
+    let mut session = apply::Session::new(kernel);
+    let request = apply::Request::new(policy, Default::default());
     let mut count = 0;
-    let outcome = apply::apply(&mut session, MAY, &mut |_, _| {
+    let outcome = apply::apply(&mut session, request, MAY, &mut |_, _| {
         if count == k {
             kill(getpid(), Signal::SIGKILL).expect("kill myself");
         }
@@ -367,10 +368,11 @@ fn cut_an_update(sharding: Sharding) {
 
 /// The first round of an apply, left where it is after so many steps; false: all were performed.
 fn cut_after(host: &mut Host, steps: usize) -> bool {
-    let session = &mut host.session;
-    let look = session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let (session, request) = (&mut host.session, &host.request);
+    let look = session.look(request).unwrap_or_else(|e| panic!("{}", e.text(false)));
     let mut meaning = look.meaning;
-    let (plan, _) = session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let (plan, _) =
+        session.plan(&request.intent, &mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
     let facts = meaning.facts();
     let mut stopped = None;
     let mut gate = stop_before(steps, &mut stopped);

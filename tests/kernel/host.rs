@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use shaper::apply::{self, Applied, ApplyOptions, Options, Session};
+use shaper::apply::{self, Applied, ApplyOptions, Options, Request, Session};
 use shaper::desired::{self, Sharding};
 use shaper::facts::Observation;
 use shaper::failure::Failure;
@@ -44,6 +44,7 @@ pub const MAY: ApplyOptions = ApplyOptions {
 pub struct Host {
     pub world: World,
     pub session: Session,
+    pub request: Request,
     pub actors: BTreeMap<&'static str, Actor>,
 }
 
@@ -67,12 +68,10 @@ impl Host {
             run(&format!("ip link set {link} up"));
             run(&format!("ip link set {link}-far up"));
         }
-        let session = Session::new(
-            Kernel::open(None).expect("open the kernel"),
-            policy::parse("version: 1\nlinks: {up0: }\n", "-").expect("a policy"),
-            Options::default(),
-        );
-        Host { world, session, actors: BTreeMap::new() }
+        let session = Session::new(Kernel::open(None).expect("open the kernel"));
+        let policy = policy::parse("version: 1\nlinks: {up0: }\n", "-").expect("a policy");
+        let request = Request::new(policy, Options::default());
+        Host { world, session, request, actors: BTreeMap::new() }
     }
 
     /// Starts or ends the process of one of the people.
@@ -124,12 +123,12 @@ impl Host {
 
     /// Takes up another policy; false if it cannot hold here.
     pub fn take_up(&mut self, text: &str) -> Result<(), Failure> {
-        self.session.policy = policy::parse(text, "policies.yaml")?.into();
-        self.session.look().map(|_| ())
+        self.request.intent.policy = policy::parse(text, "policies.yaml")?.into();
+        self.session.look(&self.request).map(|_| ())
     }
 
     pub fn try_apply(&mut self, gate: Gate<'_>) -> Result<Applied, Failure> {
-        apply::apply(&mut self.session, MAY, gate)
+        apply::apply(&mut self.session, self.request.clone(), MAY, gate)
     }
 
     #[track_caller]
@@ -152,10 +151,12 @@ impl Host {
     /// prefs and shards.
     #[track_caller]
     pub fn is_in_sync(&mut self) {
-        let look = self.session.look().unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let look = self.session.look(&self.request).unwrap_or_else(|e| panic!("{}", e.text(false)));
         let mut meaning = look.meaning;
-        let (plan, _) =
-            self.session.plan(&mut meaning).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let (plan, _) = self
+            .session
+            .plan(&self.request.intent, &mut meaning)
+            .unwrap_or_else(|e| panic!("{}", e.text(false)));
         assert!(plan.is_empty(), "a second plan is not empty:\n{plan}");
         let sent = self.session.kernel.netlink.changes_sent();
         let again = self.apply();
@@ -171,7 +172,7 @@ impl Host {
         let empty = KernelState { net_cls: standing.state.net_cls, ..KernelState::default() };
         let fresh =
             Observation { state: empty, facts: standing.facts.clone(), ..Default::default() };
-        let sharding = self.session.options.sharding;
+        let sharding = self.request.intent.options.sharding;
         let fresh = desired::desired_with(&meaning.model, &fresh, sharding).expect("a state");
         // Whoever was there before stays in the root qdisc, and in a shard the bursts are larger.
         let bursts = sharding != CROWD;

@@ -47,7 +47,7 @@ fn follow(sharding: Sharding, count: u64) -> u64 {
     println!("SHAPER_SEED={seed} SHAPER_TRANSITIONS={count}");
     let mut numbers = Numbers::new(seed);
     let mut host = Host::new();
-    host.session.options.sharding = sharding;
+    host.request.intent.options.sharding = sharding;
     let mut draft = Draft::empty(&mut numbers);
     host.take_up(&draft.to_string()).unwrap_or_else(|e| panic!("{}", e.text(false)));
     host.apply();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use shaper::apply::{self, Applied, ApplyOptions, Options, Session};
+use shaper::apply::{self, Applied, ApplyOptions, Options, Request, Session};
 use shaper::desired::Sharding;
 use shaper::facts::Facts;
 use shaper::host::Kernel;
@@ -135,7 +135,8 @@ fn apply_watched(text: &str, ledger: &mut Ledger, sharding: Sharding) -> Applied
     let policy = shaper::policy::parse(text, "policies.yaml")
         .unwrap_or_else(|report| panic!("{}", report.render(false)));
     let kernel = Kernel::open(None).expect("the kernel");
-    let mut session = Session::new(kernel, policy, Options { sharding, ..Options::default() });
+    let mut session = Session::new(kernel);
+    let request = Request::new(policy, Options { sharding, ..Options::default() });
     let may = ApplyOptions { quiet: Some(QUIET), ..ApplyOptions::default() };
     let mut gate = |_: usize, step: &Step| {
         if matches!(step, Step::DeleteClass { .. }) {
@@ -143,7 +144,7 @@ fn apply_watched(text: &str, ledger: &mut Ledger, sharding: Sharding) -> Applied
         }
         Ok(())
     };
-    let applied = apply::apply(&mut session, may, &mut gate)
+    let applied = apply::apply(&mut session, request, may, &mut gate)
         .unwrap_or_else(|failure| panic!("{}", failure.text(false)));
     assert!(applied.left.is_empty(), "steps that disturb: {:?}\n{text}", applied.left);
     applied
