@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::execute::{self, Gate};
 use crate::host::observe::{self, Wanted};
-use crate::plan::{Journal, Plan, Step, diff};
+use crate::plan::{Journal, Plan, Step, Whole, diff};
 use crate::process;
 use crate::sys::signal;
 
@@ -63,7 +63,8 @@ fn take_away(
     journal: &mut Journal,
 ) -> Result<bool, execute::Failed> {
     let steps = plan.steps.iter().map(|planned| &planned.step);
-    let now = steps.clone().filter(|step| **step != Step::Unmount);
+    let unmount = Step::Mount(Whole::Remove(()));
+    let now = steps.clone().filter(|step| **step != unmount);
     execute::perform(kernel, &observation.facts, now, gate, journal)?;
-    Ok(steps.clone().any(|step| *step == Step::Unmount))
+    Ok(steps.clone().any(|step| *step == unmount))
 }

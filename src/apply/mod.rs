@@ -27,7 +27,7 @@ use crate::host::observe::{self, Snapshot, Wanted};
 use crate::intent::Meaning;
 pub use crate::intent::Options;
 use crate::model::Model;
-use crate::plan::{Journal, Plan, Planned, Step};
+use crate::plan::{Journal, Plan, Planned, Step, Whole};
 use crate::policy::Diagnostic;
 use crate::process::{self, Placement, Seen, Verdict};
 use crate::sys::signal;
@@ -132,7 +132,7 @@ impl Applied {
 
     /// Whether a link was shaped that was not before.
     pub fn first_build(&self) -> bool {
-        self.steps.iter().any(|planned| matches!(planned.step, Step::AddRoot { .. }))
+        self.steps.iter().any(|planned| matches!(planned.step, Step::Root(_, Whole::Add(_))))
     }
 
     /// Adds a placement's numbers; how things stand is as the latest says.

@@ -10,7 +10,7 @@ use crate::facts::{Facts, Observation};
 use crate::failure::Failure;
 use crate::host::execute::{self, Cause, Failed, Gate};
 use crate::host::observe::{self, Directories, ObserveError, Wanted};
-use crate::plan::{Journal, Phase, Plan, Step, diff};
+use crate::plan::{Change, Journal, Phase, Plan, Step, Whole, diff};
 use crate::process::Seen;
 use crate::sys::signal;
 use crate::tree::{Claim, KernelState, LinkName, Port};
@@ -100,7 +100,7 @@ impl Run<'_, '_> {
                 continue;
             }
             let freed = self.applied.steps.iter().skip(before).any(|planned| {
-                matches!(planned.step, Step::RemoveClaim { claim: Claim::Retired(..), .. })
+                matches!(planned.step, Step::Claim(Claim::Retired(..), Change::Remove(_)))
             });
             let retired = done.claims.keys().filter_map(Claim::retired);
             let draining = look.meaning.draining.iter().map(|id| id.minor());
@@ -158,7 +158,7 @@ impl Run<'_, '_> {
             facts.is_some_and(|facts| self.journal.has_root(port.at(facts.ifindex)))
         };
         let was_undone =
-            steps().any(|step| matches!(step, Step::AddRoot { port, .. } if made_here(port)));
+            steps().any(|step| matches!(step, Step::Root(port, Whole::Add(_)) if made_here(port)));
         let contradicts = failed.source.contradicts() || was_undone;
         if is_wanted && contradictions > 1 && !contradicts {
             return Err(trouble);
@@ -226,8 +226,9 @@ impl Run<'_, '_> {
             self.place(Some(seen), look)?;
         }
         self.perform(plan, Phase::TearDown, look)?;
-        let evicted =
-            plan.phase(Phase::TearDown).any(|step| matches!(step, Step::RemoveClaim { .. }));
+        let evicted = plan
+            .phase(Phase::TearDown)
+            .any(|step| matches!(step, Step::Claim(_, Change::Remove(_))));
         if evicted && self.request.processes {
             self.place(None, look)?;
         }

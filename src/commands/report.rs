@@ -140,9 +140,8 @@ pub(super) fn check_json(warnings: &[Diagnostic]) -> String {
 
 /// The last line of `plan`.
 pub(super) fn summary(plan: &Plan) -> String {
-    let count = |op: &[&str]| plan.steps.iter().filter(|p| op.contains(&p.step.op())).count();
-    let (add, change) = (count(&["add", "mount"]), count(&["change", "replace"]));
-    let delete = count(&["delete", "unmount"]);
+    let count = |sign: char| plan.steps.iter().filter(|p| p.step.verb().sign() == sign).count();
+    let (add, change, delete) = (count('+'), count('~'), count('-'));
     match plan.is_empty() {
         true => "in sync".to_string(),
         false => format!("plan: {add} to add, {change} to change, {delete} to delete"),

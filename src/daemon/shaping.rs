@@ -15,7 +15,7 @@ use crate::cgroup::Keeping;
 use crate::failure::Failure;
 use crate::host::observe::Snapshot;
 use crate::intent::{Intent, Leaving};
-use crate::plan::{Planned, Step};
+use crate::plan::{Change, Planned, Step, Whole};
 use crate::policy::{self, LinkLine, Severity};
 use crate::sys::memory;
 use crate::tree::LinkName;
@@ -64,8 +64,11 @@ impl Watch {
                 }
                 self.note_repairs(&applied, start);
                 let made_anew = |planned: &Planned| {
-                    !planned.routine
-                        && matches!(planned.step, Step::MakeClaim { .. } | Step::AddRoot { .. })
+                    let made = matches!(
+                        planned.step,
+                        Step::Claim(_, Change::Add(_)) | Step::Root(_, Whole::Add(_))
+                    );
+                    made && !planned.routine
                 };
                 // Directories that somebody removed hold nobody.
                 if applied.mounted || applied.steps.iter().any(made_anew) {

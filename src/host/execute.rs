@@ -21,10 +21,12 @@ use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
 use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{class, clsact, leaf, root};
-use crate::plan::{Journal, Replaced, Step, Tc};
+use crate::plan::{Change, Journal, LeftTables, Replaced, Step, Tc, Whole};
 use crate::sys::bpf::{self, Maps, RuleMaps};
 use crate::sys::route::SocketError;
-use crate::tree::{Filter, LinkName, Pref, Program, RuleMapIds, Sockets, Tag};
+use crate::tree::{
+    Filter, LeafQdisc, LinkName, Parent, Pref, Program, RuleMapIds, Seat, Sockets, Tag,
+};
 use crate::units::ClassId;
 use making::{Makers, Making};
 
@@ -285,20 +287,16 @@ impl<'s> Run<'_, 's> {
     fn one(&mut self, step: &'s Step) -> Result<(), Failed> {
         let fail = |source| failed(step, None, source);
         self.wait_for_claims(match step {
-            Step::AddClass { id, .. } | Step::AddLeaf { id, .. } => Some(*id),
+            Step::Class(_, id, Change::Add(_)) | Step::Leaf(_, id, Change::Add(_)) => Some(*id),
             _ => None,
         })?;
         if step.link().is_none() {
             self.flush()?;
-            let done = match step {
-                Step::MakeOwners { .. } | Step::ChangeOwners { .. } | Step::DropOwners => {
-                    self.owners(step)
-                }
-                _ => self.directory(step).map_err(Cause::from),
-            };
+            let done = self.without_message(step);
             // Some of it may have been done before the rest was refused: a directory made, entries
             // set.
-            if done.is_ok() || matches!(step, Step::MakeClaim { .. } | Step::ChangeOwners { .. }) {
+            let in_part = matches!(step, Step::Claim(_, Change::Add(_)) | Step::Entries(_));
+            if done.is_ok() || in_part {
                 self.journal.note(step, 0);
             }
             return done.map_err(fail);
@@ -307,16 +305,16 @@ impl<'s> Run<'_, 's> {
         // nothing may go before what takes its place is known to stand.
         if matches!(
             step,
-            Step::DeleteFilter { .. }
-                | Step::DeleteClsact { .. }
-                | Step::ReplaceClass { .. }
-                | Step::ReplaceLeaf { .. }
+            Step::Filter(.., Whole::Remove(_))
+                | Step::Clsact(_, Whole::Remove(()))
+                | Step::Class(.., Change::Replace { .. })
+                | Step::Leaf(.., Change::Replace { .. })
         ) {
             self.flush()?;
         }
-        if let Step::DeleteTables { through, protocol, tables, .. } = step {
+        if let Step::Tables(_, left) = step {
             self.flush()?;
-            match self.delete_tables(step, *through, *protocol, tables) {
+            match self.delete_tables(step, left) {
                 Err(Cause::Kernel(error)) if error.errno == Errno::ENODEV => self.lost(step),
                 done => done.map_err(fail)?,
             }
@@ -391,17 +389,12 @@ impl<'s> Run<'_, 's> {
     /// Tables whose last link went a moment ago are still in use, and so, when they have gone, are
     /// those that they led to: asked again and again. A pref's first table goes last: it tells of
     /// the others, if this run ends here.
-    fn delete_tables(
-        &mut self,
-        step: &Step,
-        through: Pref,
-        protocol: u16,
-        tables: &[u16],
-    ) -> Result<(), Cause> {
+    fn delete_tables(&mut self, step: &Step, tables: &LeftTables) -> Result<(), Cause> {
+        let LeftTables { tables, through, protocol } = tables;
         let ifindex = self.ifindex(step)?;
         self.journal.note(step, ifindex);
         let is_first = |table: &u16| Pref::RULES.iter().any(|pref| pref.tables().start == *table);
-        let (mut left, mut pause) = (tables.to_vec(), Duration::ZERO);
+        let (mut left, mut pause) = (tables.clone(), Duration::ZERO);
         while !left.is_empty() {
             let mut busy = None;
             let mut still = Vec::new();
@@ -412,7 +405,7 @@ impl<'s> Run<'_, 's> {
                     still.push(*table);
                     continue;
                 }
-                let request = filter::delete_table(ifindex, through, protocol, *table);
+                let request = filter::delete_table(ifindex, *through, *protocol, *table);
                 match self.kernel.netlink.change(&request)? {
                     // One that the kernel numbered was the pref's own, and went with it.
                     Ok(_) | Err(KernelError { errno: Errno::ENOENT, .. }) => {}
@@ -442,97 +435,112 @@ impl<'s> Run<'_, 's> {
 
     /// A step's messages, in turns: each is sent when all of the one before are known to be done.
     fn turns(&mut self, step: &Step) -> Result<Vec<Vec<Request>>, Cause> {
-        let Step::AddFilter { pref, filter: Filter::U32 { protocol, rules }, .. } = step else {
+        let Step::Filter(_, seat, Whole::Add(Filter::U32 { protocol, rules })) = step else {
             return Ok(vec![self.requests(step)?]);
         };
-        let add = filter::add_rules(self.ifindex(step)?, *pref, *protocol, rules)?;
+        let add = filter::add_rules(self.ifindex(step)?, seat.pref, *protocol, rules)?;
         Ok(if add.tables.is_empty() { vec![add.root] } else { vec![add.tables, add.root] })
     }
 
     fn requests(&mut self, step: &Step) -> Result<Vec<Request>, Cause> {
         let ifindex = self.ifindex(step)?;
         Ok(match step {
-            Step::AddRoot { replaces, .. } => {
+            Step::Root(_, change) => {
                 let mark = self.kernel.mark;
-                match replaces {
-                    Replaced::Kernel => vec![root::add(ifindex, mark)],
-                    Replaced::Foreign { handle: ClassId::ROOT, .. } => {
+                match change {
+                    Whole::Add(Replaced::Kernel) => vec![root::add(ifindex, mark)],
+                    Whole::Add(Replaced::Foreign { handle: ClassId::ROOT, .. }) => {
                         vec![root::delete(ifindex, ClassId::ROOT), root::add(ifindex, mark)]
                     }
-                    Replaced::Foreign { .. } => vec![root::replace(ifindex, mark)],
+                    Whole::Add(Replaced::Foreign { .. }) => vec![root::replace(ifindex, mark)],
+                    Whole::Remove(()) => vec![root::delete(ifindex, ClassId::ROOT)],
                 }
             }
-            Step::DeleteRoot { .. } => vec![root::delete(ifindex, ClassId::ROOT)],
-            Step::AddClsact { .. } => vec![clsact::add(ifindex)],
-            Step::DeleteClsact { .. } => vec![clsact::delete(ifindex)],
-            Step::AddClass { id, class, .. } => vec![class::add(ifindex, *id, class)],
-            Step::ChangeClass { id, to, .. } => vec![class::change(ifindex, *id, to)],
-            Step::DeleteClass { id, .. } => vec![class::delete(ifindex, *id)],
-            Step::ReplaceClass { id, to, leaf, .. } => {
-                let leaf = leaf.map(|leaf| leaf::add(ifindex, *id, &leaf));
-                let class = [class::delete(ifindex, *id), class::add(ifindex, *id, to)];
-                class.into_iter().chain(leaf).collect()
-            }
-            Step::AddLeaf { id, leaf, .. } => vec![leaf::add(ifindex, *id, leaf)],
-            Step::ChangeLeaf { id, to, .. } => vec![leaf::change(ifindex, *id, to)],
-            Step::ReplaceLeaf { id, from, to, .. } => {
-                vec![leaf::delete(ifindex, *id, from.handle(*id)), leaf::add(ifindex, *id, to)]
-            }
-            Step::AddFilter { parent, pref, filter, .. } => match filter {
-                Filter::Tag(Tag::Cgroup) => vec![filter::add_cgroup(ifindex, *parent, *pref)],
-                Filter::Tag(Tag::Bpf(program)) => {
-                    let maps = self.kernel.owners.as_ref().ok_or_else(no_maps)?;
-                    let file = match self.programs.entry(*program) {
-                        Entry::Occupied(loaded) => loaded.into_mut(),
-                        Entry::Vacant(none) => {
-                            none.insert(bpf::load(*program, maps).map_err(Cause::Bpf)?)
-                        }
-                    };
-                    let loaded = Loaded::deciding(*program, maps.ids(), file.as_fd());
-                    vec![filter::add_bpf(ifindex, *parent, *pref, loaded)]
+            Step::Clsact(_, Whole::Add(())) => vec![clsact::add(ifindex)],
+            Step::Clsact(_, Whole::Remove(())) => vec![clsact::delete(ifindex)],
+            Step::Class(_, id, change) => match change {
+                Change::Add(class) => vec![class::add(ifindex, *id, class)],
+                Change::Alter { to, .. } => vec![class::change(ifindex, *id, to)],
+                Change::Replace { to, below, .. } => {
+                    let leaf = below.map(|leaf| leaf::add(ifindex, *id, &leaf));
+                    let class = [class::delete(ifindex, *id), class::add(ifindex, *id, to)];
+                    class.into_iter().chain(leaf).collect()
                 }
-                Filter::Program(rules) => {
-                    let maps = RuleMaps::create(&rules.rules).map_err(Cause::Bpf)?;
-                    let asked = match rules.asks {
-                        Some(_) => Some(self.kernel.owners.as_ref().ok_or_else(no_maps)?),
-                        None => None,
-                    };
-                    let file = bpf::load_rules(rules, &maps, asked).map_err(Cause::Bpf)?;
-                    let (ids, asked) = (maps.ids(), asked.map(Maps::ids));
-                    self.kernel.rules.insert(ids, maps);
-                    let file = self.rule_programs.entry(ids).or_insert(file);
-                    let loaded = Loaded::rules(rules, ids, asked, file.as_fd());
-                    vec![filter::add_bpf(ifindex, *parent, *pref, loaded)]
-                }
-                Filter::ClearPriority(sockets) => {
-                    let file = match self.clear.entry(*sockets) {
-                        Entry::Occupied(loaded) => loaded.into_mut(),
-                        Entry::Vacant(none) => {
-                            none.insert(bpf::load_clear_priority(*sockets).map_err(Cause::Bpf)?)
-                        }
-                    };
-                    let (mark, file) = (self.kernel.mark, file.as_fd());
-                    vec![filter::add_priority(ifindex, *pref, *sockets, mark, file)]
-                }
-                // A set of rules goes in turns.
-                Filter::U32 { .. } | Filter::Unknown { .. } => Vec::new(),
+                Change::Remove(_) => vec![class::delete(ifindex, *id)],
             },
-            Step::DeleteFilter { parent: ClassId::EGRESS, pref, filter, .. } => {
+            Step::Leaf(_, id, change) => {
+                let delete = |leaf: &LeafQdisc| leaf::delete(ifindex, *id, leaf.handle(*id));
+                match change {
+                    Change::Add(leaf) => vec![leaf::add(ifindex, *id, leaf)],
+                    Change::Alter { to, .. } => vec![leaf::change(ifindex, *id, to)],
+                    Change::Replace { from, to, .. } => {
+                        vec![delete(from), leaf::add(ifindex, *id, to)]
+                    }
+                    Change::Remove(leaf) => vec![delete(leaf)],
+                }
+            }
+            Step::Filter(_, seat, Whole::Add(filter)) => {
+                self.new_filter(ifindex, *seat, filter)?.into_iter().collect()
+            }
+            Step::Filter(_, Seat { parent: Parent::Egress, pref }, Whole::Remove(filter)) => {
                 vec![filter::delete_priority(ifindex, *pref, filter.protocol())]
             }
-            Step::DeleteFilter { parent, pref, filter, .. } => {
-                vec![filter::delete(ifindex, *parent, *pref, filter.protocol())]
+            Step::Filter(_, Seat { parent, pref }, Whole::Remove(filter)) => {
+                vec![filter::delete(ifindex, parent.classid(), *pref, filter.protocol())]
             }
-            // Those that are in use are asked again.
-            Step::DeleteTables { .. } => Vec::new(),
-            Step::Mount
-            | Step::Unmount
-            | Step::MakeOwners { .. }
-            | Step::ChangeOwners { .. }
-            | Step::DropOwners
-            | Step::MakeClaim { .. }
-            | Step::WriteClassid { .. }
-            | Step::RemoveClaim { .. } => Vec::new(),
+            // Those that are in use are asked again; the others have no message.
+            Step::Tables(..)
+            | Step::Mount(_)
+            | Step::Claim(..)
+            | Step::Owners(_)
+            | Step::Entries(_) => Vec::new(),
         })
+    }
+
+    /// The message that adds a filter, its program loaded. `None`: a set of rules goes in turns.
+    fn new_filter(
+        &mut self,
+        ifindex: u32,
+        Seat { parent, pref }: Seat,
+        filter: &Filter,
+    ) -> Result<Option<Request>, Cause> {
+        let parent = parent.classid();
+        Ok(Some(match filter {
+            Filter::Tag(Tag::Cgroup) => filter::add_cgroup(ifindex, parent, pref),
+            Filter::Tag(Tag::Bpf(program)) => {
+                let maps = self.kernel.owners.as_ref().ok_or_else(no_maps)?;
+                let file = match self.programs.entry(*program) {
+                    Entry::Occupied(loaded) => loaded.into_mut(),
+                    Entry::Vacant(none) => {
+                        none.insert(bpf::load(*program, maps).map_err(Cause::Bpf)?)
+                    }
+                };
+                let loaded = Loaded::deciding(*program, maps.ids(), file.as_fd());
+                filter::add_bpf(ifindex, parent, pref, loaded)
+            }
+            Filter::Program(rules) => {
+                let maps = RuleMaps::create(&rules.rules).map_err(Cause::Bpf)?;
+                let asked = match rules.asks {
+                    Some(_) => Some(self.kernel.owners.as_ref().ok_or_else(no_maps)?),
+                    None => None,
+                };
+                let file = bpf::load_rules(rules, &maps, asked).map_err(Cause::Bpf)?;
+                let (ids, asked) = (maps.ids(), asked.map(Maps::ids));
+                self.kernel.rules.insert(ids, maps);
+                let file = self.rule_programs.entry(ids).or_insert(file);
+                let loaded = Loaded::rules(rules, ids, asked, file.as_fd());
+                filter::add_bpf(ifindex, parent, pref, loaded)
+            }
+            Filter::ClearPriority(sockets) => {
+                let file = match self.clear.entry(*sockets) {
+                    Entry::Occupied(loaded) => loaded.into_mut(),
+                    Entry::Vacant(none) => {
+                        none.insert(bpf::load_clear_priority(*sockets).map_err(Cause::Bpf)?)
+                    }
+                };
+                filter::add_priority(ifindex, pref, *sockets, self.kernel.mark, file.as_fd())
+            }
+            Filter::U32 { .. } | Filter::Unknown { .. } => return Ok(None),
+        }))
     }
 }

@@ -4,15 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod classes;
+mod disturbs;
 mod filters;
 
-use super::{Disturbance, Phase, Plan, Planned, Replaced, Step};
+use super::{Change, Phase, Plan, Planned, Replaced, Step, Whole};
 use crate::facts::{Facts, Observation, RootQdisc};
 use crate::tree::{
-    Claim, Class, Filter, Foreign, KernelState, LeafQdisc, LinkName, NetCls, Owner, Port, Pref,
-    Reserved, Tree,
+    Claim, Filter, Foreign, KernelState, LinkName, NetCls, Owner, Parent, Port, Pref,
 };
-use crate::units::{ClassId, Minor, Shard};
+use crate::units::{ClassId, Minor};
+use classes::{FIXED, Turn};
+use disturbs::disturbs;
 use filters::standing;
 
 /// The steps that turn what was observed into `to`. What is foreign among ours must not be
@@ -65,7 +68,7 @@ struct Diff<'a> {
     facts: &'a Facts,
     names: BTreeMap<ClassId, Owner>,
     /// Filters of `from`, as the steps so far have left them.
-    filters: BTreeMap<(&'a Port, ClassId), BTreeMap<Pref, Filter>>,
+    filters: BTreeMap<(&'a Port, Parent), BTreeMap<Pref, Filter>>,
     /// Of the steps that are added now.
     phase: Phase,
     steps: Vec<(Phase, Step)>,
@@ -90,13 +93,13 @@ impl<'a> Diff<'a> {
 
     fn mount(&mut self) {
         if self.from.net_cls == NetCls::Unmounted && self.to.net_cls != NetCls::Unmounted {
-            self.push(Step::Mount);
+            self.push(Step::Mount(Whole::Add(())));
         }
     }
 
     fn unmount(&mut self) {
         if self.from.net_cls != NetCls::Unmounted && self.to.net_cls == NetCls::Unmounted {
-            self.push(Step::Unmount);
+            self.push(Step::Mount(Whole::Remove(())));
         }
     }
 
@@ -106,7 +109,7 @@ impl<'a> Diff<'a> {
         for (link, wanted) in self.to.clsact.iter().filter(|(_, it)| !it.filters.is_empty()) {
             let standing = self.from.clsact.get(link);
             if standing.is_none() {
-                self.push(Step::AddClsact { link: link.clone() });
+                self.push(Step::Clsact(link.clone(), Whole::Add(())));
             }
             let none = BTreeMap::new();
             let standing = standing.map_or(&none, |standing| &standing.filters);
@@ -119,8 +122,8 @@ impl<'a> Diff<'a> {
             self.delete_at_egress(link, now);
             let new = wanted.filters.iter().filter(|(pref, to)| standing.get(pref) != Some(to));
             for (pref, filter) in new {
-                let (port, pref, filter) = (link.egress(), *pref, filter.clone());
-                self.push(Step::AddFilter { port, parent: ClassId::EGRESS, pref, filter });
+                let seat = Parent::Egress.at(*pref);
+                self.push(Step::Filter(link.egress(), seat, Whole::Add(filter.clone())));
             }
             self.delete_at_egress(link, later);
         }
@@ -128,8 +131,8 @@ impl<'a> Diff<'a> {
 
     fn delete_at_egress(&mut self, link: &LinkName, filters: Vec<(&Pref, &Filter)>) {
         for (pref, filter) in filters {
-            let (port, pref, filter) = (link.egress(), *pref, filter.clone());
-            self.push(Step::DeleteFilter { port, parent: ClassId::EGRESS, pref, filter });
+            let seat = Parent::Egress.at(*pref);
+            self.push(Step::Filter(link.egress(), seat, Whole::Remove(filter.clone())));
         }
     }
 
@@ -138,7 +141,7 @@ impl<'a> Diff<'a> {
         for (link, old) in &self.from.clsact {
             match self.to.clsact.get(link) {
                 // Ours go with it.
-                None => self.push(Step::DeleteClsact { link: link.clone() }),
+                None => self.push(Step::Clsact(link.clone(), Whole::Remove(()))),
                 Some(wanted) if wanted.filters.is_empty() => {
                     self.delete_at_egress(link, old.filters.iter().collect());
                 }
@@ -150,13 +153,10 @@ impl<'a> Diff<'a> {
     /// Roots that are new, each with the classes that nobody claims: from the root on the host
     /// sends through us, so the default follows at once.
     fn roots(&mut self) {
-        for (port, tree) in &self.to.trees {
-            if self.from.trees.contains_key(port) {
-                continue;
-            }
-            self.push(Step::AddRoot { port: port.clone(), replaces: self.replaced(port) });
-            for id in [ClassId::LINK, ClassId::DEFAULT, ClassId::UNSHAPED] {
-                self.add_class(port, tree, id);
+        for turn in self.turns().filter(Turn::is_new) {
+            self.push(Step::Root(turn.port.clone(), Whole::Add(self.replaced(turn.port))));
+            for id in FIXED {
+                self.add_class(&turn, id);
             }
         }
     }
@@ -171,35 +171,23 @@ impl<'a> Diff<'a> {
         }
     }
 
-    fn add_class(&mut self, port: &Port, tree: &Tree, id: ClassId) {
-        if let Some(class) = tree.classes.get(&id) {
-            self.push(Step::AddClass { port: port.clone(), id, class: *class });
-            if let Some(leaf) = tree.leaves.get(&id) {
-                self.push(Step::AddLeaf { port: port.clone(), id, leaf: *leaf });
-            }
-        }
-    }
-
     /// New claims. A claim whose minor changes is rewritten only after the new class stands, so the
     /// new minor is held by a retired claim meanwhile, and the old one by another for good.
     fn make_claims(&mut self) {
         for (claim, classid) in &self.to.claims {
             match self.from.claims.get(claim) {
-                None => self.push(Step::MakeClaim { claim: claim.clone(), classid: *classid }),
+                None => self.push(Step::Claim(claim.clone(), Change::Add(*classid))),
                 // Made by a run that was killed before it wrote the number.
                 Some(&ClassId::NONE) if *classid != ClassId::NONE => {
-                    self.push(Step::WriteClassid {
-                        claim: claim.clone(),
-                        from: ClassId::NONE,
-                        to: *classid,
-                    });
+                    let change = Change::Alter { from: ClassId::NONE, to: *classid };
+                    self.push(Step::Claim(claim.clone(), change));
                 }
                 Some(_) => {}
             }
         }
         for (minor, classid) in self.held_meanwhile() {
             let claim = Claim::Retired(minor, None);
-            self.push(Step::MakeClaim { claim, classid });
+            self.push(Step::Claim(claim, Change::Add(classid)));
         }
     }
 
@@ -229,73 +217,11 @@ impl<'a> Diff<'a> {
         })
     }
 
-    /// Classes and leaves that change or are new, parents first.
-    fn classes(&mut self) {
-        for (port, tree) in &self.to.trees {
-            let empty = Tree::default();
-            let is_new = !self.from.trees.contains_key(port);
-            let old = self.from.trees.get(port).unwrap_or(&empty);
-            let emptied = made_again(old, tree);
-            for shard in &emptied {
-                self.filters.remove(&(port, shard.qdisc()));
-            }
-            for id in displaced(old, tree) {
-                self.push(Step::DeleteClass { port: port.clone(), id, class: old.classes[&id] });
-            }
-            for id in parents_first(tree) {
-                let fixed = matches!(id, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED);
-                let gone = id.shard().is_some_and(|shard| emptied.contains(&shard));
-                match old.classes.get(&id).filter(|_| !gone) {
-                    None if is_new && fixed => continue,
-                    None => self.add_class(port, tree, id),
-                    Some(from) => self.change_class(port, id, *from, tree, old),
-                }
-                // Uids may be sent to a shard already that another link has: whoever comes there is
-                // told apart at once, and the root knows the way. Where no map stands nobody is
-                // sent anywhere yet.
-                if let Some((shard, filters)) = shard_of(tree, id)
-                    && self.from.owners.is_some()
-                    && (emptied.contains(&shard) || !old.shards.contains_key(&shard))
-                {
-                    self.pair(port, shard.qdisc(), Pref::TAG, filters);
-                    if old.shards.is_empty() && !is_new {
-                        self.pair(port, ClassId::ROOT, Pref::TAG, &tree.filters);
-                    }
-                }
-            }
-        }
-    }
-
-    fn change_class(&mut self, port: &Port, id: ClassId, from: Class, tree: &Tree, old: &Tree) {
-        let port = || port.clone();
-        let to = tree.classes[&id];
-        if from.parent != to.parent {
-            let leaf = tree.leaves.get(&id).copied();
-            self.push(Step::ReplaceClass { port: port(), id, from, to, leaf });
-            return;
-        }
-        if from != to {
-            self.push(Step::ChangeClass { port: port(), id, from, to });
-        }
-        match (old.leaves.get(&id), tree.leaves.get(&id)) {
-            (None, Some(leaf)) => self.push(Step::AddLeaf { port: port(), id, leaf: *leaf }),
-            (Some(from), Some(to)) if from != to => {
-                let (from, to) = (*from, *to);
-                let step = match std::mem::discriminant(&from) == std::mem::discriminant(&to) {
-                    true => Step::ChangeLeaf { port: port(), id, from, to },
-                    false => Step::ReplaceLeaf { port: port(), id, from, to },
-                };
-                self.push(step);
-            }
-            _ => {}
-        }
-    }
-
     /// What the deciding programs look up, where none stands: whole, before the first that reads
     /// it.
     fn make_owners(&mut self) {
         if let (None, Some(table)) = (&self.from.owners, &self.to.owners) {
-            self.push(Step::MakeOwners { table: table.clone() });
+            self.push(Step::Owners(Whole::Add(table.clone())));
         }
     }
 
@@ -305,44 +231,27 @@ impl<'a> Diff<'a> {
         if let (Some(standing), Some(wanted)) = (&self.from.owners, &self.to.owners) {
             let changes = standing.changes(wanted);
             if !changes.is_empty() {
-                self.push(Step::ChangeOwners { changes });
+                self.push(Step::Entries(changes));
             }
         }
     }
 
     fn drop_owners(&mut self) {
         if self.from.owners.is_some() && self.to.owners.is_none() {
-            self.push(Step::DropOwners);
+            self.push(Step::Owners(Whole::Remove(())));
         }
     }
 
     fn write_classids(&mut self) {
         let rewritten: Vec<_> = self.rewritten().collect();
         for (claim, from, to) in rewritten {
-            self.push(Step::WriteClassid { claim: claim.clone(), from, to });
+            self.push(Step::Claim(claim.clone(), Change::Alter { from, to }));
         }
     }
 
     fn delete_roots(&mut self) {
         for port in self.from.trees.keys().filter(|port| !self.to.trees.contains_key(port)) {
-            self.push(Step::DeleteRoot { port: port.clone() });
-        }
-    }
-
-    /// Children first, or HTB refuses (`HTB class in use.`). A leaf qdisc goes with its class.
-    fn delete_classes(&mut self) {
-        for (port, old) in &self.from.trees {
-            let Some(new) = self.to.trees.get(port) else { continue };
-            let emptied = made_again(old, new);
-            let displaced = displaced(old, new);
-            for id in parents_first(old).into_iter().rev() {
-                let emptied = id.shard().is_some_and(|shard| emptied.contains(&shard));
-                let gone = emptied || displaced.contains(&id);
-                if !gone && !new.classes.contains_key(&id) {
-                    let class = old.classes[&id];
-                    self.push(Step::DeleteClass { port: port.clone(), id, class });
-                }
-            }
+            self.push(Step::Root(port.clone(), Whole::Remove(())));
         }
     }
 
@@ -354,112 +263,19 @@ impl<'a> Diff<'a> {
         gone.extend(meanwhile.into_iter().map(|(minor, id)| (Claim::Retired(minor, None), id)));
         gone.sort_by_key(|(claim, _)| !matches!(claim, Claim::Pinned(_)));
         for (claim, classid) in gone {
-            self.push(Step::RemoveClaim { claim, classid });
+            self.push(Step::Claim(claim, Change::Remove(classid)));
         }
     }
 
     fn into_plan(self) -> Plan {
         let Diff { foreign, names, steps, .. } = self;
-        let steps = steps
-            .into_iter()
-            .map(|(phase, step)| Planned {
-                phase,
-                routine: false,
-                disturbs: disturbs(&step, foreign, &names),
-                step,
-            })
-            .collect();
+        let planned = |(phase, step): (Phase, Step)| Planned {
+            phase,
+            routine: false,
+            disturbs: disturbs(&step, foreign, &names),
+            step,
+        };
+        let steps = steps.into_iter().map(planned).collect();
         Plan { steps, names }
-    }
-}
-
-/// Shards whose qdisc is lost with its class or to another's, and all that is in it.
-fn made_again(old: &Tree, new: &Tree) -> BTreeSet<Shard> {
-    let lost = |shard: &Shard| {
-        let id = shard.class();
-        let class = old.classes.get(&id).zip(new.classes.get(&id));
-        class.is_some_and(|(old, new)| old.parent != new.parent)
-            || old.leaves.get(&id) != new.leaves.get(&id)
-    };
-    new.shards.keys().copied().filter(lost).collect()
-}
-
-/// Classes that go and whose minor another class has that comes, in a shard or from one. The handle
-/// of a leaf qdisc is the minor and unique on the link, so the old one must go first. Only where a
-/// plan leads back: forward, a minor is given out again once nobody holds it.
-fn displaced(old: &Tree, new: &Tree) -> BTreeSet<ClassId> {
-    let leaves = |tree: &Tree, other: &Tree| -> BTreeSet<ClassId> {
-        let own = tree.leaves.iter().filter(|(_, leaf)| **leaf != LeafQdisc::Shard);
-        own.map(|(id, _)| *id).filter(|id| !other.leaves.contains_key(id)).collect()
-    };
-    let come: BTreeSet<Minor> = leaves(new, old).into_iter().map(ClassId::minor).collect();
-    let mut gone = leaves(old, new);
-    gone.retain(|id| come.contains(&id.minor()) && old.classes.contains_key(id));
-    gone
-}
-
-/// The shard whose class in the root this is, with its filters.
-fn shard_of(tree: &Tree, id: ClassId) -> Option<(Shard, &BTreeMap<Pref, Filter>)> {
-    let shard = Shard::of_class(id)?;
-    Some((shard, tree.shards.get(&shard)?))
-}
-
-/// The tree's classes, each after its parent; siblings in order.
-fn parents_first(tree: &Tree) -> Vec<ClassId> {
-    let depth = |id: ClassId| {
-        // A loop cannot stand in the kernel; the bound keeps a wrong reading from hanging us.
-        std::iter::successors(Some(id), |id| tree.above(*id)).take(16).count()
-    };
-    let mut classes: Vec<(usize, ClassId)> =
-        tree.classes.keys().map(|id| (depth(*id), *id)).collect();
-    classes.sort();
-    classes.into_iter().map(|(_, id)| id).collect()
-}
-
-/// Who loses packets by a step.
-fn disturbs(
-    step: &Step,
-    foreign: &[Foreign],
-    names: &BTreeMap<ClassId, Owner>,
-) -> Vec<Disturbance> {
-    let name = |id: &ClassId| match (*id, names.get(id)) {
-        (_, Some(owner)) => owner.to_string(),
-        (ClassId::DEFAULT, _) => Reserved::Default.to_string(),
-        (ClassId::UNSHAPED, _) => Reserved::Unshaped.to_string(),
-        (id, _) => match Shard::of_class(id) {
-            Some(shard) => format!("everybody in {shard}"),
-            None => format!("class {id}"),
-        },
-    };
-    match step {
-        Step::ReplaceLeaf { port, id, from, to } => vec![Disturbance {
-            who: name(id),
-            why: format!(
-                "packets waiting in its {} queue on {port} are dropped when {} takes its place",
-                from.kind(),
-                LeafQdisc::kind(to)
-            ),
-        }],
-        Step::ReplaceClass { port, id, .. } => vec![Disturbance {
-            who: name(id),
-            why: format!(
-                "packets waiting in it on {port} are dropped when it is made again under its parent"
-            ),
-        }],
-        Step::DeleteRoot { port } => foreign
-            .iter()
-            .filter_map(|object| match object {
-                Foreign::Class { port: at, classid } if at == port => Some(Disturbance {
-                    who: format!("class {classid} on {port}"),
-                    why: "somebody put it under shaper's root qdisc; it goes with it".to_string(),
-                }),
-                Foreign::Filter { port: at, pref, kind, .. } if at == port => Some(Disturbance {
-                    who: format!("{kind} filter pref {pref} on {port}"),
-                    why: "somebody put it under shaper's root qdisc; it goes with it".to_string(),
-                }),
-                _ => None,
-            })
-            .collect(),
-        _ => Vec::new(),
     }
 }

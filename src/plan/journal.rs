@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 
 use super::Step;
-use crate::tree::{Claim, KernelState, LinkName, OwnerChange, Port, PortIndex, Pref, Tree, Uids};
+use super::simulate::put;
+use crate::tree::{
+    Claim, KernelState, LinkName, OwnerChange, Parent, Port, PortIndex, Seat, Tree, Uids,
+};
 use crate::units::{ClassId, Shard};
 
 /// The objects that steps made, changed or removed, by the keys that the kernel knows them by:
@@ -14,7 +17,7 @@ pub struct Journal {
     trees: BTreeSet<PortIndex>,
     shards: BTreeSet<(PortIndex, Shard)>,
     classes: BTreeSet<(PortIndex, ClassId)>,
-    filters: BTreeSet<(PortIndex, ClassId, Pref)>,
+    filters: BTreeSet<(PortIndex, Seat)>,
     /// Links whose clsact was made or removed.
     clsact: BTreeSet<u32>,
     claims: BTreeSet<Claim>,
@@ -29,31 +32,21 @@ pub struct Journal {
 impl Journal {
     /// Notes a step that was performed, at least in part. `ifindex`: of its link.
     pub fn note(&mut self, step: &Step, ifindex: u32) {
-        if let Some(claim) = step.claim() {
-            self.claims.insert(claim.clone());
-        }
         match step {
-            Step::AddRoot { port, .. } | Step::DeleteRoot { port } => {
-                self.trees.insert(port.at(ifindex));
+            Step::Root(port, _) => drop(self.trees.insert(port.at(ifindex))),
+            Step::Clsact(..) => drop(self.clsact.insert(ifindex)),
+            Step::Class(port, id, _) | Step::Leaf(port, id, _) => {
+                let index = port.at(ifindex);
+                self.classes.insert((index, *id));
+                // With a shard's qdisc goes all that is in it.
+                self.shards.extend(Shard::of_class(*id).map(|shard| (index, shard)));
             }
-            Step::AddClsact { .. } | Step::DeleteClsact { .. } => {
-                self.clsact.insert(ifindex);
-            }
-            Step::AddFilter { port, parent, pref, .. }
-            | Step::DeleteFilter { port, parent, pref, .. } => {
-                self.filters.insert((port.at(ifindex), *parent, *pref));
-            }
-            Step::MakeOwners { .. } | Step::DropOwners => self.owners = true,
-            Step::ChangeOwners { changes } => {
-                self.uids.extend(changes.iter().map(|change| change.uids));
-            }
-            _ => {}
-        }
-        if let (Some(port), Some(class)) = (step.port(), step.class()) {
-            let index = port.at(ifindex);
-            self.classes.insert((index, class));
-            // With a shard's qdisc goes all that is in it.
-            self.shards.extend(Shard::of_class(class).map(|shard| (index, shard)));
+            Step::Filter(port, seat, _) => drop(self.filters.insert((port.at(ifindex), *seat))),
+            Step::Claim(claim, _) => drop(self.claims.insert(claim.clone())),
+            Step::Owners(_) => self.owners = true,
+            Step::Entries(changes) => self.uids.extend(changes.iter().map(|change| change.uids)),
+            // Tables go with the pref that is noted.
+            Step::Mount(_) | Step::Tables(..) => {}
         }
     }
 
@@ -134,10 +127,10 @@ impl Journal {
         if self.clsact.contains(&index) && is_alone {
             put(&mut state.clsact, name, old.cloned());
         } else if let Some(now) = state.clsact.get_mut(name) {
-            let here = |(at, parent, _): &&(PortIndex, ClassId, Pref)| {
-                *at == name.egress().at(index) && *parent == ClassId::EGRESS
+            let here = |(at, seat): &&(PortIndex, Seat)| {
+                *at == name.egress().at(index) && seat.parent == Parent::Egress
             };
-            for (.., pref) in self.filters.iter().filter(here) {
+            for (_, Seat { pref, .. }) in self.filters.iter().filter(here) {
                 put(&mut now.filters, pref, old.and_then(|old| old.filters.get(pref)).cloned());
             }
         }
@@ -160,18 +153,12 @@ impl Journal {
             tree.leaves.extend(leaves.map(|(id, leaf)| (*id, *leaf)));
             put(&mut tree.shards, &shard, old.shards.get(&shard).cloned());
         }
-        let here = |(at, parent, _): &&(PortIndex, ClassId, Pref)| {
-            *at == index && *parent != ClassId::EGRESS
-        };
-        for (_, parent, pref) in self.filters.iter().filter(here) {
-            let found = |tree: &Tree| match parent.shard() {
-                None => tree.filters.get(pref).cloned(),
-                Some(shard) => tree.shards.get(&shard).and_then(|it| it.get(pref)).cloned(),
-            };
-            let old = found(old);
+        let here = |(at, seat): &&(PortIndex, Seat)| *at == index && seat.parent != Parent::Egress;
+        for (_, Seat { parent, pref }) in self.filters.iter().filter(here) {
             match parent.shard() {
-                None => put(&mut tree.filters, pref, old),
+                None => put(&mut tree.filters, pref, old.filters.get(pref).cloned()),
                 Some(shard) => {
+                    let old = old.shards.get(&shard).and_then(|it| it.get(pref)).cloned();
                     if let Some(filters) = tree.shards.get_mut(&shard) {
                         put(filters, pref, old);
                     }
@@ -182,13 +169,5 @@ impl Journal {
         if self.filters.iter().any(|it| here(&it)) {
             tree.left_tables.clone_from(&old.left_tables);
         }
-    }
-}
-
-/// The value under the key, or nothing.
-fn put<K: Ord + Clone, V>(map: &mut std::collections::BTreeMap<K, V>, key: &K, value: Option<V>) {
-    match value {
-        Some(value) => drop(map.insert(key.clone(), value)),
-        None => drop(map.remove(key)),
     }
 }

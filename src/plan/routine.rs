@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Plan, Step};
+use super::{Change, Plan, Step, Whole};
 use crate::desired::guarantee_is_derived;
 use crate::facts::Accounts;
 use crate::tree::{Claim, Class, Filter, KernelState, Owner, OwnerChange, Role, RuleProgram, Tag};
@@ -21,12 +21,12 @@ impl Plan {
     /// Marks the routine steps of a plan that begins at `from`.
     pub fn mark_routine(&mut self, from: &KernelState, logins: &Logins<'_>) {
         let made = self.steps.iter().filter_map(|planned| match &planned.step {
-            Step::MakeClaim { claim, .. } => claim.comes_and_goes().cloned(),
+            Step::Claim(claim, Change::Add(_)) => claim.comes_and_goes().cloned(),
             _ => None,
         });
         let made: BTreeSet<Owner> = made.collect();
         let gone = self.steps.iter().any(|planned| match &planned.step {
-            Step::RemoveClaim { claim, .. } => claim.comes_and_goes().is_some(),
+            Step::Claim(claim, Change::Remove(_)) => claim.comes_and_goes().is_some(),
             _ => false,
         });
         let come_or_gone = gone || !made.is_empty();
@@ -53,9 +53,7 @@ impl Plan {
 /// Whether a step is about a shard and not about one of its users.
 fn is_of_a_shard(step: &Step) -> bool {
     match step {
-        Step::AddFilter { parent, .. } | Step::DeleteFilter { parent, .. } => {
-            parent.shard().is_some()
-        }
+        Step::Filter(_, seat, _) => seat.parent.shard().is_some(),
         _ => step.class().is_some_and(|id| {
             let own = |shard: Shard| id == shard.root() || id == shard.default();
             Shard::of_class(id).is_some() || id.shard().is_some_and(own)
@@ -66,8 +64,9 @@ fn is_of_a_shard(step: &Step) -> bool {
 /// How the tag is read by a filter that comes or goes.
 fn tag(step: &Step) -> Option<Tag> {
     match step {
-        Step::AddFilter { filter: Filter::Tag(tag), .. }
-        | Step::DeleteFilter { filter: Filter::Tag(tag), .. } => Some(*tag),
+        Step::Filter(.., Whole::Add(Filter::Tag(tag)) | Whole::Remove(Filter::Tag(tag))) => {
+            Some(*tag)
+        }
         _ => None,
     }
 }
@@ -84,40 +83,38 @@ struct Question<'a> {
 impl Question<'_> {
     fn is_routine(&self, step: &Step) -> bool {
         match step {
-            Step::MakeClaim { claim: Claim::Owner(Owner::Uid(_) | Owner::Subuids(_)), .. } => true,
-            Step::RemoveClaim {
-                claim:
-                    Claim::Owner(owner @ (Owner::Uid(_) | Owner::Subuids(_)))
-                    | Claim::Pinned(owner @ (Owner::Uid(_) | Owner::Subuids(_))),
-                ..
-            } => self.left(owner),
-            Step::MakeClaim { claim: Claim::Retired(..), classid } => {
-                self.account(*classid).is_some_and(|owner| self.left(owner))
-            }
-            Step::RemoveClaim { claim: Claim::Retired(..), classid: id }
-            | Step::DeleteClass { id, .. } => {
-                self.was_retired(*id) || self.account(*id).is_some_and(|owner| self.left(owner))
-            }
-            Step::AddClass { id, .. } | Step::AddLeaf { id, .. } => {
+            Step::Claim(claim, Change::Add(classid)) => match claim {
+                Claim::Owner(Owner::Uid(_) | Owner::Subuids(_)) => true,
+                Claim::Retired(..) => self.has_left(*classid),
+                _ => false,
+            },
+            Step::Claim(claim, Change::Remove(classid)) => match claim {
+                Claim::Owner(owner @ (Owner::Uid(_) | Owner::Subuids(_)))
+                | Claim::Pinned(owner @ (Owner::Uid(_) | Owner::Subuids(_))) => self.left(owner),
+                Claim::Retired(..) => self.was_retired(*classid) || self.has_left(*classid),
+                _ => false,
+            },
+            Step::Class(_, id, Change::Remove(_)) => self.was_retired(*id) || self.has_left(*id),
+            Step::Class(_, id, Change::Add(_)) | Step::Leaf(_, id, Change::Add(_)) => {
                 self.account(*id).is_some_and(|owner| self.made.contains(owner))
             }
-            Step::ChangeOwners { changes } => {
+            Step::Class(_, id, Change::Alter { from, to }) => {
+                self.come_or_gone && self.only_the_share_differs(*id, from, to)
+            }
+            Step::Entries(changes) => {
                 self.come_or_gone && changes.iter().all(|change| self.is_of_an_account(change))
             }
-            Step::AddFilter { port, filter: Filter::Program(program), .. } => {
+            Step::Filter(port, _, Whole::Add(Filter::Program(program))) => {
                 let standing = self.from.trees.get(port).into_iter();
                 let mut standing = standing.flat_map(|tree| tree.filters.values());
                 self.come_or_gone && standing.any(|old| self.only_accounts_differ(old, program))
             }
-            Step::DeleteFilter { port, filter: Filter::Program(program), .. } => {
+            Step::Filter(port, _, Whole::Remove(Filter::Program(program))) => {
                 let mut new = self.plan.steps.iter().filter_map(|planned| match &planned.step {
-                    Step::AddFilter { port: at, filter, .. } if at == port => Some(filter),
+                    Step::Filter(at, _, Whole::Add(filter)) if at == port => Some(filter),
                     _ => None,
                 });
                 self.come_or_gone && new.any(|new| self.only_accounts_differ(new, program))
-            }
-            Step::ChangeClass { id, from, to, .. } => {
-                self.come_or_gone && self.only_the_share_differs(*id, from, to)
             }
             _ => false,
         }
@@ -127,6 +124,11 @@ impl Question<'_> {
     /// the policy.
     fn left(&self, owner: &Owner) -> bool {
         !self.logins.accounts.runs(owner)
+    }
+
+    /// The same of the account whose class this is.
+    fn has_left(&self, id: ClassId) -> bool {
+        self.account(id).is_some_and(|owner| self.left(owner))
     }
 
     fn account(&self, id: ClassId) -> Option<&Owner> {

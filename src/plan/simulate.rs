@@ -3,120 +3,95 @@
 
 use std::collections::BTreeMap;
 
-use super::Step;
-use crate::tree::{Clsact, Filter, KernelState, LeafQdisc, NetCls, Pref, Tree};
+use super::{Change, Step, Whole};
+use crate::tree::{Clsact, Filter, KernelState, LeafQdisc, NetCls, Parent, Port, Pref, Seat, Tree};
 use crate::units::{ClassId, Shard};
 
 /// Performs one step on a value.
 pub fn perform(step: &Step, state: &mut KernelState) {
-    let tree = |state: &mut KernelState, f: &mut dyn FnMut(&mut crate::tree::Tree)| {
-        if let Some(tree) = step.port().and_then(|port| state.trees.get_mut(port)) {
-            f(tree);
-        }
-    };
     match step {
-        Step::Mount => state.net_cls = NetCls::Ours,
-        Step::Unmount => state.net_cls = NetCls::Unmounted,
-        Step::AddRoot { port, .. } => {
-            state.trees.insert(port.clone(), Default::default());
+        Step::Mount(Whole::Add(())) => state.net_cls = NetCls::Ours,
+        Step::Mount(Whole::Remove(())) => state.net_cls = NetCls::Unmounted,
+        Step::Root(port, change) => {
+            put(&mut state.trees, port, change.after().map(|_| Tree::default()));
         }
-        Step::DeleteRoot { port } => {
-            state.trees.remove(port);
+        Step::Clsact(link, change) => {
+            put(&mut state.clsact, link, change.after().map(|()| Clsact::default()));
         }
-        Step::AddClsact { link } => {
-            state.clsact.insert(link.clone(), Clsact::default());
-        }
-        Step::DeleteClsact { link } => {
-            state.clsact.remove(link);
-        }
-        Step::AddFilter { port, parent: ClassId::EGRESS, pref, filter } => {
-            if let Some(clsact) = state.clsact.get_mut(&port.link) {
-                clsact.filters.insert(*pref, filter.clone());
-            }
-        }
-        Step::DeleteFilter { port, parent: ClassId::EGRESS, pref, .. } => {
-            if let Some(clsact) = state.clsact.get_mut(&port.link) {
-                clsact.filters.remove(pref);
-            }
-        }
-        Step::MakeClaim { claim, classid } => {
-            state.claims.insert(claim.clone(), *classid);
-        }
-        Step::WriteClassid { claim, to, .. } => {
-            state.claims.insert(claim.clone(), *to);
-        }
-        Step::RemoveClaim { claim, .. } => {
-            state.claims.remove(claim);
-        }
-        Step::AddClass { id, class, .. } | Step::ChangeClass { id, to: class, .. } => {
-            tree(state, &mut |tree| {
-                tree.classes.insert(*id, *class);
-            });
-        }
-        Step::ReplaceClass { id, to, leaf, .. } => tree(state, &mut |tree| {
-            tree.classes.insert(*id, *to);
-            remove_leaf(tree, *id);
-            leaf.iter().for_each(|leaf| add_leaf(tree, *id, *leaf));
-        }),
-        Step::DeleteClass { id, .. } => tree(state, &mut |tree| {
-            tree.classes.remove(id);
-            remove_leaf(tree, *id);
-        }),
-        Step::AddLeaf { id, leaf, .. }
-        | Step::ChangeLeaf { id, to: leaf, .. }
-        | Step::ReplaceLeaf { id, to: leaf, .. } => tree(state, &mut |tree| {
-            remove_leaf(tree, *id);
-            add_leaf(tree, *id, *leaf);
-        }),
-        Step::AddFilter { parent, pref, filter, .. } => tree(state, &mut |tree| {
-            if let Some(filters) = filters(tree, *parent) {
-                filters.insert(*pref, filter.clone());
-            }
-        }),
-        Step::DeleteFilter { parent, pref, filter, .. } => tree(state, &mut |tree| {
-            if let Some(filters) = filters(tree, *parent) {
-                filters.remove(pref);
-            }
-            if *parent == ClassId::ROOT {
-                tree.left_tables.extend(filter.tables(*pref));
-            }
-            if !tree.filters.values().any(Filter::is_u32) {
-                tree.left_tables.clear();
-            }
-        }),
-        Step::MakeOwners { table } => state.owners = Some(table.clone()),
-        Step::ChangeOwners { changes } => {
+        Step::Claim(claim, change) => put(&mut state.claims, claim, change.after().copied()),
+        Step::Owners(change) => state.owners = change.after().cloned(),
+        Step::Entries(changes) => {
             if let Some(table) = &mut state.owners {
                 changes.iter().for_each(|change| table.perform(change));
             }
         }
-        Step::DropOwners => state.owners = None,
-        Step::DeleteTables { tables, .. } => tree(state, &mut |tree| {
-            tree.left_tables.retain(|table| !tables.contains(table));
-        }),
+        Step::Filter(port, seat, change) => {
+            if let Some(filters) = filters(state, port, seat.parent) {
+                put(filters, &seat.pref, change.after().cloned());
+            }
+            if let (Some(tree), Whole::Remove(filter)) = (state.trees.get_mut(port), change) {
+                leave_tables(tree, *seat, filter);
+            }
+        }
+        Step::Class(port, id, change) => {
+            let Some(tree) = state.trees.get_mut(port) else { return };
+            put(&mut tree.classes, id, change.after().copied());
+            match change {
+                Change::Replace { below, .. } => put_leaf(tree, *id, *below),
+                Change::Remove(_) => put_leaf(tree, *id, None),
+                Change::Add(_) | Change::Alter { .. } => {}
+            }
+        }
+        Step::Leaf(port, id, change) => {
+            let Some(tree) = state.trees.get_mut(port) else { return };
+            put_leaf(tree, *id, change.after().copied());
+        }
+        Step::Tables(port, left) => {
+            let Some(tree) = state.trees.get_mut(port) else { return };
+            tree.left_tables.retain(|table| !left.tables.contains(table));
+        }
     }
 }
 
-/// The filters of the root qdisc or of a shard's.
-fn filters(tree: &mut Tree, parent: ClassId) -> Option<&mut BTreeMap<Pref, Filter>> {
-    match parent.shard() {
-        None => Some(&mut tree.filters),
-        Some(shard) => tree.shards.get_mut(&shard),
+/// The value under the key, or nothing.
+pub(super) fn put<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key.clone(), value)),
+        None => drop(map.remove(key)),
     }
 }
 
-fn add_leaf(tree: &mut Tree, id: ClassId, leaf: LeafQdisc) {
-    tree.leaves.insert(id, leaf);
-    if let (LeafQdisc::Shard, Some(shard)) = (leaf, Shard::of_class(id)) {
-        tree.shards.insert(shard, BTreeMap::new());
+fn filters<'a>(
+    state: &'a mut KernelState,
+    port: &Port,
+    parent: Parent,
+) -> Option<&'a mut BTreeMap<Pref, Filter>> {
+    match parent {
+        Parent::Egress => Some(&mut state.clsact.get_mut(&port.link)?.filters),
+        Parent::Root => Some(&mut state.trees.get_mut(port)?.filters),
+        Parent::Shard(shard) => state.trees.get_mut(port)?.shards.get_mut(&shard),
     }
 }
 
-/// A shard's classes, leaves and filters go with its qdisc.
-fn remove_leaf(tree: &mut Tree, id: ClassId) {
-    if let (Some(LeafQdisc::Shard), Some(shard)) = (tree.leaves.remove(&id), Shard::of_class(id)) {
+/// Its hash tables stay for as long as there is any u32 pref.
+fn leave_tables(tree: &mut Tree, seat: Seat, gone: &Filter) {
+    if seat.parent == Parent::Root {
+        tree.left_tables.extend(gone.tables(seat.pref));
+    }
+    if !tree.filters.values().any(Filter::is_u32) {
+        tree.left_tables.clear();
+    }
+}
+
+/// The qdisc below a class; with a shard's go its classes, leaves and filters.
+fn put_leaf(tree: &mut Tree, id: ClassId, leaf: Option<LeafQdisc>) {
+    let shard =
+        |leaf: Option<LeafQdisc>| Shard::of_class(id).filter(|_| leaf == Some(LeafQdisc::Shard));
+    if let Some(shard) = shard(tree.leaves.get(&id).copied()) {
         tree.shards.remove(&shard);
         tree.classes.retain(|id, _| id.shard() != Some(shard));
         tree.leaves.retain(|id, _| id.shard() != Some(shard));
     }
+    put(&mut tree.leaves, &id, leaf);
+    tree.shards.extend(shard(leaf).map(|shard| (shard, BTreeMap::new())));
 }

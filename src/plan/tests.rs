@@ -17,9 +17,10 @@ use crate::model::{
     Asked, From, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target,
 };
 use crate::tree::{
-    Classifier, Foreign, Group, KernelState, Key, Match, NetCls, Packets, ProgramRule, Senders, Tag,
+    Claim, Classifier, Filter, Foreign, Group, KernelState, Key, LeafQdisc, LinkName, Match,
+    NetCls, Packets, ProgramRule, Senders, Tag,
 };
-use crate::units::{Minor, Rate, Shard};
+use crate::units::{Minor, Rate};
 
 fn mbit(n: u64) -> Rate {
     Rate::from_bits_per_second(n * 1_000_000).unwrap()
@@ -227,7 +228,7 @@ fn run(
 
 /// HTB deletes no class that has children, or to which a rule is bound (`HTB class in use`).
 fn assert_free_to_go(state: &KernelState, step: &Step) {
-    let (Step::DeleteClass { port, id, .. } | Step::ReplaceClass { port, id, .. }) = step else {
+    let Step::Class(port, id, Change::Remove(_) | Change::Replace { .. }) = step else {
         return;
     };
     let tree = &state.trees[port];
@@ -378,10 +379,7 @@ fn assert_rules_old_or_new(
     after: &KernelState,
     step: &Step,
 ) {
-    let concerns = matches!(
-        step,
-        Step::AddFilter { .. } | Step::DeleteFilter { .. } | Step::ChangeOwners { .. }
-    );
+    let concerns = matches!(step, Step::Filter(..) | Step::Entries(_));
     let ports = before.trees.keys().filter(|port| after.trees.contains_key(*port));
     for at in ports.filter(|_| concerns) {
         for port in (1..100).step_by(5) {
@@ -420,8 +418,8 @@ proptest! {
                 let wanted = desired(model, &observed).unwrap();
                 let plan = diff(&state, &wanted, &[]);
                 let lets_go = plan.steps.iter().any(|planned| match planned.step {
-                    Step::ReplaceClass { .. } => true,
-                    Step::DeleteClass { .. } => planned.phase == Phase::Build,
+                    Step::Class(.., Change::Replace { .. }) => true,
+                    Step::Class(.., Change::Remove(_)) => planned.phase == Phase::Build,
                     _ => false,
                 });
                 let after = run(&plan, &state, &mut |now, step| {

@@ -14,6 +14,7 @@ mod name;
 mod owners;
 mod port;
 mod program_rules;
+mod seat;
 mod u32;
 mod uid_range;
 
@@ -29,6 +30,7 @@ pub use self::name::{Group, Key, Reserved, is_safe_directory};
 pub use self::owners::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
 pub use self::port::{Direction, LinkName, Port, PortIndex};
 pub use self::program_rules::{Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders};
+pub use self::seat::{Parent, Seat};
 pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 pub use self::uid_range::{NotARange, UidRange};
 use crate::units::{ClassId, Shard};

@@ -8,7 +8,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use shaper::apply::Applied;
 use shaper::failure::Failure;
 use shaper::host::execute::Cause;
-use shaper::plan::Step;
+use shaper::plan::{Change, Step, Whole};
 use shaper::policy::Diagnostic;
 use shaper::tree::Claim;
 use shaper::units::Minor;
@@ -119,11 +119,11 @@ fn gets_there(host: &mut Host) {
 }
 
 fn adds_class(step: &Step) -> bool {
-    matches!(step, Step::AddClass { .. })
+    matches!(step, Step::Class(.., Change::Add(_)))
 }
 
 fn adds_filter(step: &Step) -> bool {
-    matches!(step, Step::AddFilter { .. })
+    matches!(step, Step::Filter(.., Whole::Add(_)))
 }
 
 /// The kernel contradicts the look: another look, another plan, and the run goes on.
@@ -257,7 +257,7 @@ fn a_link_that_is_renamed_gets_its_state_back() {
 }
 
 fn makes_claim(step: &Step) -> bool {
-    matches!(step, Step::MakeClaim { .. })
+    matches!(step, Step::Claim(_, Change::Add(_)))
 }
 
 fn unmount() {
@@ -276,8 +276,11 @@ fn a_hierarchy_unmounted_during_a_first_build_leaves_nothing() {
     let mut host = Host::new();
     host.come_or_go(0);
     take_up(&mut host, BEFORE);
-    let text =
-        refused(apply_with(&mut host, |step| matches!(step, Step::AddFilter { .. }), unmount));
+    let text = refused(apply_with(
+        &mut host,
+        |step| matches!(step, Step::Filter(.., Whole::Add(_))),
+        unmount,
+    ));
     assert!(text.ends_with("what was there before is back"), "{text}");
     assert!(!Path::new("/run/shaper").exists());
     gets_there(&mut host);
@@ -298,7 +301,7 @@ fn a_read_only_hierarchy_is_refused() {
     gets_there(&mut host);
     // Turned read-only in the middle, what was made in it stays, and the message says what.
     take_up(&mut host, BEFORE);
-    let writes = |step: &Step| matches!(step, Step::AddClass { .. });
+    let writes = |step: &Step| matches!(step, Step::Class(.., Change::Add(_)));
     let text = refused(apply_with(&mut host, writes, || remount(MsFlags::MS_RDONLY)));
     assert!(text.contains("undoing it failed too"), "{text}");
     remount(MsFlags::empty());

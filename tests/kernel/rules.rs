@@ -217,7 +217,7 @@ fn tables_that_a_killed_run_left_are_found() {
             .unwrap_or_else(|e| panic!("{}", e.text(false)));
         let facts = &meaning.observation.facts;
         let steps = plan.steps.iter().map(|planned| &planned.step);
-        let until = steps.take_while(|step| !matches!(step, Step::DeleteTables { .. }));
+        let until = steps.take_while(|step| !matches!(step, Step::Tables(..)));
         let kernel = &mut host.session.kernel;
         shaper::host::execute::perform(
             kernel,

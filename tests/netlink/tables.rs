@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use shaper::classify::{hash, interpret};
 use shaper::netlink::request::{dump, filter};
 use shaper::netlink::{ETH_P_IP, decode};
-use shaper::plan::{Paths, Step, Tc};
+use shaper::plan::{LeftTables, Paths, Step, Tc, Whole};
 use shaper::sys::Netlink;
-use shaper::tree::{Family, Filter, LinkName, Pref, U32Rule, U32Rules};
+use shaper::tree::{Family, Filter, LinkName, Parent, Pref, U32Rule, U32Rules};
 use shaper::units::{ClassId, Minor, Psched};
 
 use super::filters::{packets, udp};
@@ -169,18 +169,17 @@ fn needs_root_the_printed_commands_make_and_delete_the_same_tables() {
         let port = LinkName::new("lo").unwrap().egress();
         let (old, new) = (hash::arrange(Family::V4, many(70)), hash::arrange(Family::V4, many(90)));
         let [a, b] = Pref::RULES_V4;
-        let parent = ClassId::ROOT;
-        shell(&Step::AddFilter { port: port.clone(), parent, pref: a, filter: v4(&old) });
+        shell(&Step::Filter(port.clone(), Parent::Root.at(a), Whole::Add(v4(&old))));
         assert_eq!(read_filters(netlink), BTreeMap::from([(a, v4(&old))]));
-        shell(&Step::AddFilter { port: port.clone(), parent, pref: b, filter: v4(&new) });
-        shell(&Step::DeleteFilter { port: port.clone(), parent, pref: a, filter: v4(&old) });
+        shell(&Step::Filter(port.clone(), Parent::Root.at(b), Whole::Add(v4(&new))));
+        shell(&Step::Filter(port.clone(), Parent::Root.at(a), Whole::Remove(v4(&old))));
         let tables = v4(&old).tables(a);
         let is_there = |netlink: &mut Netlink, table: &u16| {
             netlink.change(&filter::has_table(LO, b, ETH_P_IP, *table)).unwrap().is_ok()
         };
         assert!(tables.len() > 1 && tables.iter().all(|table| is_there(netlink, table)));
         let protocol = ETH_P_IP;
-        shell(&Step::DeleteTables { port, through: b, protocol, tables: tables.clone() });
+        shell(&Step::Tables(port, LeftTables { tables: tables.clone(), through: b, protocol }));
         assert!(!tables.iter().any(|table| is_there(netlink, table)));
         assert_eq!(read_filters(netlink), BTreeMap::from([(b, v4(&new))]));
         let left = netlink.dump(&dump::filters(LO, ClassId::ROOT), decode::filter).unwrap();

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, Scope};
 
 use crate::cgroup::Error;
-use crate::plan::Step;
+use crate::plan::{Change, Step};
 use crate::tree::Claim;
 use crate::units::ClassId;
 
@@ -31,8 +31,10 @@ impl<'s> Making<'s> {
     /// leaves behind is noted in the deciding program's maps.
     pub(super) fn of(step: &'s Step) -> Option<Making<'s>> {
         match step {
-            Step::MakeClaim { claim: Claim::Retired(..), .. } => None,
-            Step::MakeClaim { claim, classid } => Some(Making { step, claim, classid: *classid }),
+            Step::Claim(Claim::Retired(..), _) => None,
+            Step::Claim(claim, Change::Add(classid)) => {
+                Some(Making { step, claim, classid: *classid })
+            }
             _ => None,
         }
     }
@@ -172,7 +174,7 @@ mod tests {
         let step = |n| {
             let key = Key::new(&format!("u{n:05}")).unwrap();
             let n = (n * 7) % count;
-            Step::MakeClaim { claim: Claim::Owner(Owner::User(key)), classid: class(n) }
+            Step::Claim(Claim::Owner(Owner::User(key)), Change::Add(class(n)))
         };
         (0..count).map(step).collect()
     }

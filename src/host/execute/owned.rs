@@ -6,42 +6,57 @@ use log::warn;
 
 use super::{Cause, Run, no_maps};
 use crate::cgroup;
-use crate::plan::Step;
+use crate::plan::{Change, InPlace, Step, Whole};
 use crate::sys::bpf::Maps;
-use crate::tree::Claim;
+use crate::tree::{Claim, OwnerChange, OwnerTable};
 use crate::units::ClassId;
 
 impl Run<'_, '_> {
-    pub(super) fn directory(&mut self, step: &Step) -> Result<(), cgroup::Error> {
+    /// Steps on links are not for here.
+    pub(super) fn without_message(&mut self, step: &Step) -> Result<(), Cause> {
         match step {
-            Step::Mount => return self.kernel.mount().map(|_| ()),
-            Step::Unmount => return self.kernel.unmount(),
-            _ => {}
+            Step::Mount(Whole::Add(())) => Ok(self.kernel.mount().map(|_| ())?),
+            Step::Mount(Whole::Remove(())) => Ok(self.kernel.unmount()?),
+            Step::Claim(claim, change) => Ok(self.directory(claim, change)?),
+            Step::Owners(change) => self.owners(change),
+            Step::Entries(changes) => self.entries(changes),
+            Step::Root(..)
+            | Step::Clsact(..)
+            | Step::Class(..)
+            | Step::Leaf(..)
+            | Step::Filter(..)
+            | Step::Tables(..) => Ok(()),
         }
-        let Some(instance) = self.kernel.instance() else { return Err(cgroup::Error::NotMounted) };
-        match step {
-            Step::MakeClaim { claim, classid } => {
+    }
+
+    fn directory(&mut self, claim: &Claim, change: &InPlace<ClassId>) -> Result<(), cgroup::Error> {
+        let instance = self.kernel.instance().ok_or(cgroup::Error::NotMounted)?;
+        match change {
+            Change::Add(classid) => {
                 if let Claim::Retired(..) = claim {
                     self.keep_orphans(*classid);
                 }
                 instance.make(claim, *classid)
             }
-            Step::WriteClassid { claim, from, to } => {
+            Change::Alter { from, to } => {
                 // What was given goes along, before any socket carries the new number.
                 self.for_given(*from, &|maps, uid| maps.give(uid, *to));
                 instance.write(claim, *to)
             }
-            Step::RemoveClaim { claim: claim @ Claim::Pinned(_), .. } => instance.remove(claim),
-            Step::RemoveClaim { claim, classid } => {
+            Change::Replace { below, .. } => match *below {},
+            Change::Remove(classid) => {
                 // Whoever gets the number next was not given to anybody; while it is retired it is
                 // what keeps orphans within its limits.
-                let stays = claim.retired().is_none() && instance.is_retired(classid.minor())?;
+                let stays = match claim {
+                    Claim::Pinned(_) => true,
+                    Claim::Retired(..) => false,
+                    Claim::Owner(_) => instance.is_retired(classid.minor())?,
+                };
                 if !stays {
                     self.for_given(*classid, &|maps, uid| maps.take_back(uid, *classid));
                 }
                 instance.remove(claim)
             }
-            _ => Ok(()),
         }
     }
 
@@ -71,28 +86,25 @@ impl Run<'_, '_> {
         }
     }
 
-    pub(super) fn owners(&mut self, step: &Step) -> Result<(), Cause> {
-        match step {
-            Step::MakeOwners { table } => {
+    fn owners(&mut self, change: &Whole<OwnerTable, ()>) -> Result<(), Cause> {
+        self.kernel.owners = match change {
+            Whole::Add(table) => {
                 let maps = Maps::create(table).map_err(Cause::Bpf)?;
                 let before = self.kernel.owners.as_ref().map_or(Ok(Vec::new()), Maps::given);
                 for (uid, class) in before.map_err(Cause::Bpf)? {
                     maps.give(uid, class).map_err(Cause::Bpf)?;
                 }
-                self.kernel.owners = Some(maps);
+                Some(maps)
             }
-            Step::ChangeOwners { changes } => {
-                let maps = self.kernel.owners.as_ref().ok_or_else(no_maps)?;
-                for change in changes {
-                    maps.perform(change).map_err(Cause::Bpf)?;
-                }
-            }
-            _ => self.kernel.owners = None,
-        }
+            Whole::Remove(()) => None,
+        };
         // Programs that were loaded read the maps of before.
-        if !matches!(step, Step::ChangeOwners { .. }) {
-            self.programs.clear();
-        }
+        self.programs.clear();
         Ok(())
+    }
+
+    fn entries(&self, changes: &[OwnerChange]) -> Result<(), Cause> {
+        let maps = self.kernel.owners.as_ref().ok_or_else(no_maps)?;
+        changes.iter().try_for_each(|change| maps.perform(change).map_err(Cause::Bpf))
     }
 }

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::{Diff, displaced};
-use crate::plan::Step;
-use crate::tree::{Filter, Foreign, KernelState, Port, Pref, RuleProgram, Tree, U32Rule};
+use super::Diff;
+use crate::plan::{LeftTables, Step, Whole};
+use crate::tree::{
+    Filter, Foreign, KernelState, Parent, Port, Pref, RuleProgram, Seat, Tree, U32Rule,
+};
 use crate::units::ClassId;
 
 /// The filters that stand, by link and qdisc.
-pub(super) fn standing(from: &KernelState) -> BTreeMap<(&Port, ClassId), BTreeMap<Pref, Filter>> {
+pub(super) fn standing(from: &KernelState) -> BTreeMap<(&Port, Parent), BTreeMap<Pref, Filter>> {
     let mut standing = BTreeMap::new();
     for (port, tree) in &from.trees {
-        standing.insert((port, ClassId::ROOT), tree.filters.clone());
+        standing.insert((port, Parent::Root), tree.filters.clone());
         for (shard, filters) in &tree.shards {
-            standing.insert((port, shard.qdisc()), filters.clone());
+            standing.insert((port, Parent::Shard(*shard)), filters.clone());
         }
     }
     standing
@@ -25,31 +27,36 @@ impl<'a> Diff<'a> {
     /// rules to it stands in meanwhile: their packets go to the tag's class, all others to where
     /// they went.
     pub(super) fn let_go(&mut self) {
-        for (port, tree) in &self.to.trees {
-            let Some(old) = self.from.trees.get(port) else { continue };
-            let replaced = |id: &ClassId| {
-                let classes = (old.classes.get(id), tree.classes.get(id));
-                matches!(classes, (Some(from), Some(to)) if from.parent != to.parent)
-            };
-            let displaced = displaced(old, tree);
-            let bound = |rule: &U32Rule| replaced(&rule.to) || displaced.contains(&rule.to);
+        for turn in self.turns() {
+            let displaced = turn.displaced();
+            let bound = |rule: &U32Rule| turn.moves(rule.to) || displaced.contains(&rule.to);
             for pair in [Pref::RULES_V4, Pref::RULES_V6] {
                 for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
-                    let Some(Filter::U32 { protocol, rules }) = old.filters.get(&pref) else {
-                        continue;
-                    };
-                    if !rules.rules().any(bound) {
-                        continue;
-                    }
-                    let rest = rules.without(bound);
-                    if !rest.is_empty() && self.standing(port, ClassId::ROOT, other).is_none() {
-                        let filter = Filter::U32 { protocol: *protocol, rules: rest };
-                        self.add_filter(port, ClassId::ROOT, other, filter);
-                    }
-                    self.delete_filter(port, ClassId::ROOT, pref);
+                    self.let_go_at(turn.port, pref, other, &bound);
                 }
             }
         }
+    }
+
+    /// The rules at `pref`: those that are not bound move to `other`, where nothing is there.
+    fn let_go_at(
+        &mut self,
+        port: &'a Port,
+        pref: Pref,
+        other: Pref,
+        bound: &dyn Fn(&U32Rule) -> bool,
+    ) {
+        let standing = self.from.trees.get(port).and_then(|tree| tree.filters.get(&pref));
+        let Some(Filter::U32 { protocol, rules }) = standing else { return };
+        if !rules.rules().any(bound) {
+            return;
+        }
+        let rest = rules.without(bound);
+        if !rest.is_empty() && self.standing(port, Parent::Root.at(other)).is_none() {
+            let filter = Filter::U32 { protocol: *protocol, rules: rest };
+            self.add_filter(port, Parent::Root.at(other), filter);
+        }
+        self.delete_filter(port, Parent::Root.at(pref));
     }
 
     /// New filters before the old ones of the same kind go. Within a set the rules are added in
@@ -58,11 +65,11 @@ impl<'a> Diff<'a> {
     pub(super) fn filters(&mut self) {
         for (port, tree) in &self.to.trees {
             for (shard, filters) in &tree.shards {
-                self.pair(port, shard.qdisc(), Pref::TAG, filters);
+                self.pair(port, Parent::Shard(*shard), Pref::TAG, filters);
             }
             self.rules(port, tree);
             if !self.needs_shards(port, tree) {
-                self.pair(port, ClassId::ROOT, Pref::TAG, &tree.filters);
+                self.pair(port, Parent::Root, Pref::TAG, &tree.filters);
             }
         }
     }
@@ -80,10 +87,10 @@ impl<'a> Diff<'a> {
         }
         let kinds = [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM];
         for pair in kinds {
-            self.add_to(port, ClassId::ROOT, pair, &filters);
+            self.add_to(port, Parent::Root, pair, &filters);
         }
         for pair in kinds.into_iter().rev() {
-            self.delete_from(port, ClassId::ROOT, pair, &filters);
+            self.delete_from(port, Parent::Root, pair, &filters);
         }
     }
 
@@ -98,7 +105,7 @@ impl<'a> Diff<'a> {
     /// Once everybody is in his new class.
     pub(super) fn late_programs(&mut self) {
         for (port, tree) in &self.to.trees {
-            self.pair(port, ClassId::ROOT, Pref::PROGRAM, &tree.filters);
+            self.pair(port, Parent::Root, Pref::PROGRAM, &tree.filters);
         }
     }
 
@@ -112,7 +119,7 @@ impl<'a> Diff<'a> {
     pub(super) fn late_tags(&mut self) {
         for (port, tree) in &self.to.trees {
             if self.needs_shards(port, tree) {
-                self.pair(port, ClassId::ROOT, Pref::TAG, &tree.filters);
+                self.pair(port, Parent::Root, Pref::TAG, &tree.filters);
             }
         }
     }
@@ -121,7 +128,7 @@ impl<'a> Diff<'a> {
     pub(super) fn pair(
         &mut self,
         port: &'a Port,
-        parent: ClassId,
+        parent: Parent,
         pair: [Pref; 2],
         wanted: &BTreeMap<Pref, Filter>,
     ) {
@@ -132,56 +139,59 @@ impl<'a> Diff<'a> {
     fn add_to(
         &mut self,
         port: &'a Port,
-        parent: ClassId,
+        parent: Parent,
         pair: [Pref; 2],
         wanted: &BTreeMap<Pref, Filter>,
     ) {
         for (pref, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
             let Some(wanted) = wanted.get(&pref) else { continue };
-            match self.standing(port, parent, pref) {
+            let (seat, other) = (parent.at(pref), parent.at(other));
+            match self.standing(port, seat) {
                 Some(standing) if standing == wanted => continue,
-                Some(_) if self.standing(port, parent, other).is_none() => {
-                    self.add_filter(port, parent, other, wanted.clone());
-                    self.delete_filter(port, parent, pref);
+                Some(_) if self.standing(port, other).is_none() => {
+                    self.add_filter(port, other, wanted.clone());
+                    self.delete_filter(port, seat);
                 }
-                Some(_) => self.delete_filter(port, parent, pref),
+                Some(_) => self.delete_filter(port, seat),
                 None => {}
             }
-            self.add_filter(port, parent, pref, wanted.clone());
+            self.add_filter(port, seat, wanted.clone());
         }
     }
 
     fn delete_from(
         &mut self,
         port: &'a Port,
-        parent: ClassId,
+        parent: Parent,
         pair: [Pref; 2],
         wanted: &BTreeMap<Pref, Filter>,
     ) {
         for pref in pair {
-            if self.standing(port, parent, pref).is_some() && !wanted.contains_key(&pref) {
-                self.delete_filter(port, parent, pref);
+            let seat = parent.at(pref);
+            if self.standing(port, seat).is_some() && !wanted.contains_key(&pref) {
+                self.delete_filter(port, seat);
             }
         }
     }
 
-    /// What stands at a pref by now.
-    fn standing(&self, port: &'a Port, parent: ClassId, pref: Pref) -> Option<&Filter> {
-        self.filters.get(&(port, parent))?.get(&pref)
+    /// What stands there by now.
+    fn standing(&self, port: &'a Port, seat: Seat) -> Option<&Filter> {
+        self.filters.get(&(port, seat.parent))?.get(&seat.pref)
     }
 
-    fn add_filter(&mut self, port: &'a Port, parent: ClassId, pref: Pref, filter: Filter) {
-        self.filters.entry((port, parent)).or_default().insert(pref, filter.clone());
-        self.push(Step::AddFilter { port: port.clone(), parent, pref, filter });
+    fn add_filter(&mut self, port: &'a Port, seat: Seat, filter: Filter) {
+        let filters = self.filters.entry((port, seat.parent)).or_default();
+        filters.insert(seat.pref, filter.clone());
+        self.push(Step::Filter(port.clone(), seat, Whole::Add(filter)));
     }
 
-    fn delete_filter(&mut self, port: &'a Port, parent: ClassId, pref: Pref) {
-        let filters = self.filters.get_mut(&(port, parent));
-        let gone = filters.and_then(|filters| filters.remove(&pref));
+    fn delete_filter(&mut self, port: &'a Port, seat: Seat) {
+        let filters = self.filters.get_mut(&(port, seat.parent));
+        let gone = filters.and_then(|filters| filters.remove(&seat.pref));
         if let Some(filter) = gone {
-            let tables = filter.tables(pref);
-            self.push(Step::DeleteFilter { port: port.clone(), parent, pref, filter });
-            if parent == ClassId::ROOT {
+            let tables = filter.tables(seat.pref);
+            self.push(Step::Filter(port.clone(), seat, Whole::Remove(filter)));
+            if seat.parent == Parent::Root {
                 self.delete_tables(port, tables);
             }
         }
@@ -201,7 +211,7 @@ impl<'a> Diff<'a> {
         if tables.is_empty() {
             return;
         }
-        let ours = self.filters.get(&(port, ClassId::ROOT)).into_iter().flatten();
+        let ours = self.filters.get(&(port, Parent::Root)).into_iter().flatten();
         let ours = ours.filter(|(_, filter)| filter.is_u32());
         let ours = ours.map(|(pref, filter)| (*pref, filter.protocol()));
         let theirs = self.foreign.iter().filter_map(|object| match object {
@@ -212,7 +222,7 @@ impl<'a> Diff<'a> {
             _ => None,
         });
         if let Some((through, protocol)) = ours.chain(theirs).next() {
-            self.push(Step::DeleteTables { port: port.clone(), through, protocol, tables });
+            self.push(Step::Tables(port.clone(), LeftTables { tables, through, protocol }));
         }
     }
 }

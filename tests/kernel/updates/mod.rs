@@ -14,7 +14,7 @@ use shaper::desired::Sharding;
 use shaper::facts::Facts;
 use shaper::host::Kernel;
 use shaper::model::BuildOptions;
-use shaper::plan::Step;
+use shaper::plan::{Change, Step, Whole};
 use shaper::sys::probe;
 use shaper::tree::Filter;
 
@@ -139,7 +139,7 @@ fn apply_watched(text: &str, ledger: &mut Ledger, sharding: Sharding) -> Applied
     let request = Request::new(policy, Options { sharding, ..Options::default() });
     let may = ApplyOptions { quiet: Some(QUIET), ..ApplyOptions::default() };
     let mut gate = |_: usize, step: &Step| {
-        if matches!(step, Step::DeleteClass { .. }) {
+        if matches!(step, Step::Class(.., Change::Remove(_))) {
             ledger.read();
         }
         Ok(())
@@ -246,7 +246,7 @@ fn all_arrived(world: &mut World, streams: &[Stream; 6], sent: [u64; 6], ledger:
 /// Whether a root's filter was replaced because the first shard came or the last one went.
 fn brings_or_ends_shards(applied: &Applied) -> bool {
     applied.steps.iter().any(|planned| match &planned.step {
-        Step::AddFilter { filter, .. } | Step::DeleteFilter { filter, .. } => {
+        Step::Filter(.., Whole::Add(filter) | Whole::Remove(filter)) => {
             matches!(filter, Filter::Tag(tag) if tag.reads_shards())
         }
         _ => false,

@@ -1,0 +1,188 @@
+//! Classes and the qdiscs below them: parents come first and go last.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Diff;
+use crate::plan::{Change, Step};
+use crate::tree::{Class, Filter, LeafQdisc, Parent, Port, Pref, Tree};
+use crate::units::{ClassId, Minor, Shard};
+
+/// The classes that nobody claims: they come with the root.
+pub(super) const FIXED: [ClassId; 3] = [ClassId::LINK, ClassId::DEFAULT, ClassId::UNSHAPED];
+
+/// What becomes of one port's tree.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub(super) port: &'a Port,
+    /// `None`: its root is new.
+    standing: Option<&'a Tree>,
+    pub(super) wanted: &'a Tree,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn is_new(&self) -> bool {
+        self.standing.is_none()
+    }
+
+    /// The class as it stands.
+    fn old_class(&self, id: ClassId) -> Option<&'a Class> {
+        self.standing?.classes.get(&id)
+    }
+
+    fn old_leaf(&self, id: ClassId) -> Option<&'a LeafQdisc> {
+        self.standing?.leaves.get(&id)
+    }
+
+    /// Whether the class has another parent than before, which it cannot get in place.
+    pub(super) fn moves(&self, id: ClassId) -> bool {
+        let classes = self.old_class(id).zip(self.wanted.classes.get(&id));
+        classes.is_some_and(|(old, new)| old.parent != new.parent)
+    }
+
+    /// Shards whose qdisc is lost with its class or to another's, and all that is in it.
+    fn made_again(&self) -> BTreeSet<Shard> {
+        let lost = |shard: &Shard| {
+            let id = shard.class();
+            self.moves(id) || self.old_leaf(id) != self.wanted.leaves.get(&id)
+        };
+        self.wanted.shards.keys().copied().filter(lost).collect()
+    }
+
+    /// Classes that go and whose minor another class has that comes, in a shard or from one. The
+    /// handle of a leaf qdisc is the minor and unique on the link, so the old one must go first.
+    /// Only where a plan leads back: forward, a minor is given out again once nobody holds it.
+    pub(super) fn displaced(&self) -> BTreeSet<ClassId> {
+        let Some(standing) = self.standing else { return BTreeSet::new() };
+        let leaves = |tree: &Tree, other: &Tree| -> BTreeSet<ClassId> {
+            let own = tree.leaves.iter().filter(|(_, leaf)| **leaf != LeafQdisc::Shard);
+            own.map(|(id, _)| *id).filter(|id| !other.leaves.contains_key(id)).collect()
+        };
+        let come: BTreeSet<Minor> =
+            leaves(self.wanted, standing).into_iter().map(ClassId::minor).collect();
+        let mut gone = leaves(standing, self.wanted);
+        gone.retain(|id| come.contains(&id.minor()) && standing.classes.contains_key(id));
+        gone
+    }
+
+    fn has_shards(&self) -> bool {
+        self.standing.is_some_and(|tree| !tree.shards.is_empty())
+    }
+}
+
+impl<'a> Diff<'a> {
+    /// The ports that are to have a tree.
+    pub(super) fn turns(&self) -> impl Iterator<Item = Turn<'a>> + use<'a> {
+        let (from, to) = (self.from, self.to);
+        to.trees.iter().map(|(port, wanted)| Turn { port, standing: from.trees.get(port), wanted })
+    }
+
+    pub(super) fn add_class(&mut self, turn: &Turn<'_>, id: ClassId) {
+        let Turn { port, wanted, .. } = turn;
+        if let Some(class) = wanted.classes.get(&id) {
+            self.push(Step::Class((*port).clone(), id, Change::Add(*class)));
+            if let Some(leaf) = wanted.leaves.get(&id) {
+                self.push(Step::Leaf((*port).clone(), id, Change::Add(*leaf)));
+            }
+        }
+    }
+
+    /// Classes and leaves that change or are new, parents first.
+    pub(super) fn classes(&mut self) {
+        for turn in self.turns() {
+            let emptied = turn.made_again();
+            for shard in &emptied {
+                self.filters.remove(&(turn.port, Parent::Shard(*shard)));
+            }
+            for id in turn.displaced() {
+                self.delete_class(turn.port, id);
+            }
+            for id in parents_first(turn.wanted) {
+                let gone = id.shard().is_some_and(|shard| emptied.contains(&shard));
+                match turn.old_class(id).filter(|_| !gone) {
+                    None if turn.is_new() && FIXED.contains(&id) => continue,
+                    None => self.add_class(&turn, id),
+                    Some(from) => self.change_class(&turn, id, *from),
+                }
+                if let Some((shard, filters)) = shard_of(turn.wanted, id) {
+                    let stays = turn.standing.is_some_and(|old| old.shards.contains_key(&shard));
+                    if !stays || emptied.contains(&shard) {
+                        self.open_shard(&turn, shard, filters);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Uids may be sent to a shard already that another link has: whoever comes there is told apart
+    /// at once, and the root knows the way. Where no map stands nobody is sent anywhere yet.
+    fn open_shard(&mut self, turn: &Turn<'a>, shard: Shard, filters: &BTreeMap<Pref, Filter>) {
+        if self.from.owners.is_none() {
+            return;
+        }
+        self.pair(turn.port, Parent::Shard(shard), Pref::TAG, filters);
+        if !turn.is_new() && !turn.has_shards() {
+            self.pair(turn.port, Parent::Root, Pref::TAG, &turn.wanted.filters);
+        }
+    }
+
+    fn change_class(&mut self, turn: &Turn<'_>, id: ClassId, from: Class) {
+        let to = turn.wanted.classes[&id];
+        let leaf = turn.wanted.leaves.get(&id).copied();
+        if from.parent != to.parent {
+            let change = Change::Replace { from, to, below: leaf };
+            return self.push(Step::Class(turn.port.clone(), id, change));
+        }
+        if from != to {
+            self.push(Step::Class(turn.port.clone(), id, Change::Alter { from, to }));
+        }
+        let change = match (turn.old_leaf(id).copied(), leaf) {
+            (None, Some(leaf)) => Change::Add(leaf),
+            (Some(from), Some(to)) if from != to => {
+                match std::mem::discriminant(&from) == std::mem::discriminant(&to) {
+                    true => Change::Alter { from, to },
+                    false => Change::Replace { from, to, below: () },
+                }
+            }
+            _ => return,
+        };
+        self.push(Step::Leaf(turn.port.clone(), id, change));
+    }
+
+    fn delete_class(&mut self, port: &Port, id: ClassId) {
+        let class = self.from.trees[port].classes[&id];
+        self.push(Step::Class(port.clone(), id, Change::Remove(class)));
+    }
+
+    /// Children first, or HTB refuses (`HTB class in use.`). A leaf qdisc goes with its class.
+    pub(super) fn delete_classes(&mut self) {
+        for turn in self.turns() {
+            let Some(standing) = turn.standing else { continue };
+            let (emptied, displaced) = (turn.made_again(), turn.displaced());
+            for id in parents_first(standing).into_iter().rev() {
+                let emptied = id.shard().is_some_and(|shard| emptied.contains(&shard));
+                let gone = emptied || displaced.contains(&id);
+                if !gone && !turn.wanted.classes.contains_key(&id) {
+                    self.delete_class(turn.port, id);
+                }
+            }
+        }
+    }
+}
+
+/// The shard whose class in the root this is, with its filters.
+fn shard_of(tree: &Tree, id: ClassId) -> Option<(Shard, &BTreeMap<Pref, Filter>)> {
+    let shard = Shard::of_class(id)?;
+    Some((shard, tree.shards.get(&shard)?))
+}
+
+/// The tree's classes, each after its parent; siblings in order.
+fn parents_first(tree: &Tree) -> Vec<ClassId> {
+    let depth = |id: ClassId| {
+        // A loop cannot stand in the kernel; the bound keeps a wrong reading from hanging us.
+        std::iter::successors(Some(id), |id| tree.above(*id)).take(16).count()
+    };
+    let mut classes: Vec<(usize, ClassId)> =
+        tree.classes.keys().map(|id| (depth(*id), *id)).collect();
+    classes.sort();
+    classes.into_iter().map(|(_, id)| id).collect()
+}

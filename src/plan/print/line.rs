@@ -1,0 +1,164 @@
+//! One line for a person: what is done, to what, and the numbers that matter.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{program_words, protocol};
+use crate::plan::{Change, InPlace, Step, Whole};
+use crate::tree::{Class, Filter, LeafQdisc, Role, Tag};
+use crate::units::{ClassId, Psched, Ticks};
+
+/// How many changes of the maps a line shows.
+const SHOWN_CHANGES: usize = 4;
+
+impl Display for Step {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.verb().sign())?;
+        match self {
+            Step::Mount(_) => write!(f, "mount net_cls"),
+            Step::Root(port, Whole::Add(_)) => write!(f, "{port} root qdisc htb 1:"),
+            Step::Root(port, Whole::Remove(())) => {
+                write!(f, "{port} root qdisc htb 1: and all below it")
+            }
+            Step::Clsact(link, Whole::Add(())) => write!(f, "{link} qdisc clsact"),
+            Step::Clsact(link, Whole::Remove(())) => {
+                write!(f, "{link} qdisc clsact and all in it")
+            }
+            Step::Class(port, id, change) => {
+                write!(f, "{port} class {id}")?;
+                class(f, *id, change)
+            }
+            Step::Leaf(port, id, change) => {
+                write!(f, "{port} qdisc {}: ", id.minor())?;
+                leaf(f, *id, change)
+            }
+            Step::Filter(port, seat, Whole::Add(filter) | Whole::Remove(filter)) => {
+                write!(f, "{port} filter {seat}: {}", filter_words(filter))
+            }
+            Step::Tables(port, left) => {
+                let count = left.tables.len();
+                let s = if count == 1 { "" } else { "s" };
+                write!(f, "{port} {count} u32 hash table{s} that a filter left")
+            }
+            Step::Claim(claim, change) => {
+                write!(f, "cgroup {claim}")?;
+                classid(f, change)
+            }
+            Step::Owners(Whole::Add(table)) => {
+                let accounts = table.accounts.len();
+                let s = if accounts == 1 { "" } else { "s" };
+                let ranges = if table.ranges.is_empty() { "" } else { " and ranges" };
+                write!(f, "owners: {accounts} uid{s}{ranges}")
+            }
+            Step::Owners(Whole::Remove(())) => write!(f, "owners"),
+            Step::Entries(changes) => {
+                let shown = changes.iter().take(SHOWN_CHANGES).map(ToString::to_string);
+                write!(f, "owners: {}", shown.collect::<Vec<_>>().join(", "))?;
+                match changes.len().saturating_sub(SHOWN_CHANGES) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
+        }
+    }
+}
+
+fn classid(f: &mut Formatter<'_>, change: &InPlace<ClassId>) -> fmt::Result {
+    match change {
+        Change::Add(classid) => write!(f, " = {classid}"),
+        Change::Alter { from, to } => write!(f, ": {from} -> {to}"),
+        Change::Replace { below, .. } => match *below {},
+        Change::Remove(_) => Ok(()),
+    }
+}
+
+fn class(
+    f: &mut Formatter<'_>,
+    id: ClassId,
+    change: &Change<Class, Option<LeafQdisc>>,
+) -> fmt::Result {
+    match change {
+        Change::Add(class) => {
+            if let Some(parent) = class.parent {
+                write!(f, " in {parent}")?;
+            }
+            write!(f, ": rate {} ceil {}", class.rate, class.ceil)?;
+            match class.role {
+                Role::Leaf { prio, .. } if prio > 0 => write!(f, " prio {prio}"),
+                _ => Ok(()),
+            }
+        }
+        Change::Alter { from, to } => differences(f, from, to),
+        Change::Replace { from, to, .. } => {
+            let parent = |class: &Class| class.parent.unwrap_or(ClassId::qdisc(id.major()));
+            write!(f, ": parent {} -> {}", parent(from), parent(to))
+        }
+        Change::Remove(_) => Ok(()),
+    }
+}
+
+fn differences(f: &mut Formatter<'_>, from: &Class, to: &Class) -> fmt::Result {
+    write!(f, ":")?;
+    let mut changed = |name: &str, from: String, to: String| match from == to {
+        true => Ok(()),
+        false => write!(f, " {name} {from} -> {to}"),
+    };
+    changed("rate", from.rate.to_string(), to.rate.to_string())?;
+    changed("ceil", from.ceil.to_string(), to.ceil.to_string())?;
+    // Where they do not just follow the rate. In bytes, as tc says them: the tick is the same on
+    // every kernel (PSCHED_SHIFT, include/net/pkt_sched.h).
+    let bytes = |ticks: Ticks, rate| ticks.bytes_at(rate, Psched::default()).to_string();
+    if from.burst != to.burst {
+        changed("burst", bytes(from.burst, from.rate), bytes(to.burst, to.rate))?;
+    }
+    if from.cburst != to.cburst {
+        changed("cburst", bytes(from.cburst, from.ceil), bytes(to.cburst, to.ceil))?;
+    }
+    if let (Role::Leaf { prio, quantum }, Role::Leaf { prio: new_prio, quantum: new_quantum }) =
+        (from.role, to.role)
+    {
+        changed("prio", prio.to_string(), new_prio.to_string())?;
+        changed("quantum", quantum.to_string(), new_quantum.to_string())?;
+    }
+    Ok(())
+}
+
+fn leaf(f: &mut Formatter<'_>, id: ClassId, change: &Change<LeafQdisc>) -> fmt::Result {
+    match change {
+        Change::Add(leaf) => write!(f, "{} in {id}", leaf.kind()),
+        Change::Alter { to, .. } => {
+            let limit = match to {
+                LeafQdisc::Bfifo { limit } => format!(" limit {limit}"),
+                LeafQdisc::Pfifo { limit } => format!(" limit {limit}p"),
+                _ => String::new(),
+            };
+            write!(f, "{}{limit}", to.kind())
+        }
+        Change::Replace { from, to, .. } => write!(f, "{} -> {}", from.kind(), to.kind()),
+        Change::Remove(leaf) => write!(f, "{}", leaf.kind()),
+    }
+}
+
+fn filter_words(filter: &Filter) -> String {
+    match filter {
+        Filter::U32 { protocol: of, rules } => {
+            let count = rules.count();
+            let s = if count == 1 { "" } else { "s" };
+            let tables = match rules.tables.len() {
+                0 => String::new(),
+                1 => " in a hash table".to_string(),
+                tables => format!(" in {tables} hash tables"),
+            };
+            format!("{} u32, {count} rule{s}{tables}", protocol(of.ethertype()))
+        }
+        Filter::Program(program) => format!("bpf ({})", program_words(program)),
+        Filter::Tag(Tag::Cgroup) => "cgroup (all packets, by net_cls classid)".to_string(),
+        Filter::Tag(Tag::Bpf(program)) => {
+            let shards = if program.shards { ", and by its major to a shard" } else { "" };
+            format!("bpf (all packets, by the socket's owner and net_cls classid{shards})")
+        }
+        Filter::ClearPriority(_) => {
+            "bpf (clears priorities set in other network namespaces)".to_string()
+        }
+        Filter::Unknown { kind, .. } => format!("unknown ({kind})"),
+    }
+}
