@@ -10,13 +10,14 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
+use crate::draft::Draft;
 use crate::host::{Host, assert_same, lines, stop_before};
-use crate::random::{Draft, Numbers};
 use crate::support::cell::myself;
 use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, binary, policy, shaper};
+use crate::support::random::Random;
 
 tests!(
     On::Host => clear_after_anything_leaves_nothing, a_signal_brings_back_what_was_there,
@@ -24,24 +25,24 @@ tests!(
 );
 
 fn clear_after_anything_leaves_nothing() {
-    let mut numbers = Numbers::new(3);
+    let mut random = Random::new(3);
     let mut host = Host::new();
     let roots = || ["up0", "up1", "up2"].map(|link| run(&format!("tc qdisc show dev {link}")));
     let before = roots();
-    let mut draft = Draft::empty(&mut numbers);
+    let mut draft = Draft::empty(&mut random);
     for round in 0..40 {
-        for _ in 0..1 + numbers.below(3) {
-            draft = draft.next(&mut numbers);
-            host.come_or_go(numbers.index(16));
+        for _ in 0..1 + random.below(3) {
+            draft = draft.next(&mut random);
+            host.come_or_go(random.index(16));
             if host.take_up(&draft.to_string()).is_err() {
                 continue;
             }
-            let k = numbers.below(60).to_string();
-            match numbers.below(3) {
+            let k = random.below(60).to_string();
+            match random.below(3) {
                 0 => drop(host.apply()),
                 1 => {
                     let mut stopped = None;
-                    let _ = host.try_apply(&mut stop_before(numbers.index(60), &mut stopped));
+                    let _ = host.try_apply(&mut stop_before(random.index(60), &mut stopped));
                 }
                 _ => {
                     let file = policy(&draft.to_string());

@@ -48,7 +48,7 @@ pub struct Host {
     pub actors: BTreeMap<&'static str, Actor>,
 }
 
-/// Who may have a process, by the names of `random::USERS` and beyond.
+/// Who may have a process, by the names of `draft::USERS` and beyond.
 const PEOPLE: [(&str, Account); 7] = [
     ("ann", accounts::ANN),
     ("bob", accounts::BOB),

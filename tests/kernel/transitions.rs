@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use shaper::desired::Sharding;
 use shaper::failure::Failure;
 
+use crate::draft::Draft;
 use crate::host::{CROWD, Foreign, Host};
-use crate::random::{Draft, Numbers};
 use crate::support::harness::{On, Test};
+use crate::support::random::Random;
 use crate::support::settings::setting;
 
 pub const TESTS: &[Test] = &[
@@ -45,22 +46,22 @@ fn users_come_into_shards_and_leave_them() {
 fn follow(sharding: Sharding, count: u64) -> u64 {
     let seed = setting("SHAPER_SEED").unwrap_or(1);
     println!("SHAPER_SEED={seed} SHAPER_TRANSITIONS={count}");
-    let mut numbers = Numbers::new(seed);
+    let mut random = Random::new(seed);
     let mut host = Host::new();
     host.request.intent.options.sharding = sharding;
-    let mut draft = Draft::empty(&mut numbers);
+    let mut draft = Draft::empty(&mut random);
     host.take_up(&draft.to_string()).unwrap_or_else(|e| panic!("{}", e.text(false)));
     host.apply();
     let foreign = Foreign::put("13");
     let (mut done, mut refused, mut steps, mut sharded) = (0, 0, 0, 0);
     let started = Instant::now();
     while done < count {
-        let next = draft.next(&mut numbers);
-        while numbers.maybe(4) {
-            host.come_or_go(numbers.index(16));
+        let next = draft.next(&mut random);
+        while random.maybe(4) {
+            host.come_or_go(random.index(16));
         }
-        if numbers.maybe(5) {
-            host.attach(numbers.index(64));
+        if random.maybe(5) {
+            host.attach(random.index(64));
         }
         match host.take_up(&next.to_string()) {
             Ok(()) => {}

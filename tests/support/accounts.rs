@@ -30,7 +30,8 @@ pub const ERIN: Account = Account { gid: STUDENTS, ..person(2005) };
 /// The unix group `students`.
 pub const STUDENTS: u32 = 3000;
 
-const PEOPLE: [(&str, Account); 5] =
+/// Everybody but root, by name.
+pub const PEOPLE: [(&str, Account); 5] =
     [("ann", ANN), ("bob", BOB), ("carol", CAROL), ("dave", DAVE), ("erin", ERIN)];
 
 const fn person(id: u32) -> Account {

@@ -19,6 +19,7 @@ pub mod mptcp;
 pub mod orders;
 pub mod passing;
 pub mod program;
+pub mod random;
 pub mod rates;
 pub mod ring;
 pub mod settings;

@@ -1,10 +1,10 @@
 //! Random numbers from a seed (Vigna's splitmix64), the same on every machine.
 
-pub struct Numbers(u64);
+pub struct Random(u64);
 
-impl Numbers {
-    pub fn new(seed: u64) -> Numbers {
-        Numbers(seed)
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
     }
 
     fn next(&mut self) -> u64 {
@@ -23,6 +23,11 @@ impl Numbers {
         self.below(end as u64) as usize
     }
 
+    /// From `low` to `high`, with both.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high - low + 1)
+    }
+
     /// True once in `n` times.
     pub fn maybe(&mut self, n: u64) -> bool {
         self.below(n) == 0
@@ -32,7 +37,19 @@ impl Numbers {
         &from[self.index(from.len())]
     }
 
-    pub fn one_of<'a, T>(&mut self, from: &'a mut [T]) -> &'a mut T {
+    pub fn pick_mut<'a, T>(&mut self, from: &'a mut [T]) -> &'a mut T {
         &mut from[self.index(from.len())]
+    }
+
+    /// One of those that there are, if there is any.
+    pub fn one_of<T>(&mut self, from: impl IntoIterator<Item = T>) -> Option<T> {
+        let mut all: Vec<T> = from.into_iter().collect();
+        (!all.is_empty()).then(|| all.swap_remove(self.index(all.len())))
+    }
+
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.index(last + 1));
+        }
     }
 }
