@@ -18,7 +18,6 @@ pub mod tree;
 
 pub mod facts;
 
-#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod policy;
 
 pub mod model;

@@ -4,6 +4,9 @@ use serde_yaml::granit_parser::{ErrorKind, Marker, ScanError};
 
 use super::diagnostic::{Diagnostic, Kind, Place, Span, printable};
 
+/// More lists and mappings in each other than any policy has.
+pub(super) const TOO_DEEP: &str = "it is nested too deeply";
+
 /// The parser's error, in our words where an administrator would not understand it.
 pub(super) fn refused(error: &ScanError, text: &str) -> Diagnostic {
     let at = point(error.marker(), text);
@@ -21,6 +24,7 @@ pub(super) fn refused(error: &ScanError, text: &str) -> Diagnostic {
         .help(
             "write `&name` before the value that it repeats, or quote a value that starts with `*`",
         ),
+        ErrorKind::RecursionLimitExceeded => no_policy(at, TOO_DEEP),
         _ => not_yaml(at, &error.info()),
     }
 }

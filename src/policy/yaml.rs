@@ -194,7 +194,7 @@ impl<'t> Reader<'t> {
             return Err(syntax::no_policy(at, "an alias contains itself"));
         };
         if depth + anchored.size.depth > MAX_DEPTH {
-            return Err(syntax::no_policy(at, TOO_DEEP));
+            return Err(syntax::no_policy(at, syntax::TOO_DEEP));
         }
         self.spent.copy(anchored.size, at)?;
         Ok(anchored.node.clone())
@@ -229,8 +229,6 @@ impl Spent {
         Ok(())
     }
 }
-
-const TOO_DEEP: &str = "it is nested too deeply";
 
 fn size(node: &Node) -> Size {
     let around = |own: Size, child: &Node| {
@@ -319,7 +317,7 @@ fn opens(tag: Option<&Tag>, kind: &str, depth: usize, at: Span) -> Result<(), Di
     const SCALARS: [&str; 8] =
         ["null", "bool", "int", "float", "str", "binary", "timestamp", "merge"];
     if depth >= MAX_DEPTH {
-        return Err(syntax::no_policy(at, TOO_DEEP));
+        return Err(syntax::no_policy(at, syntax::TOO_DEEP));
     }
     let Some(tag) = tag else { return Ok(()) };
     match type_of(tag).as_deref() {
