@@ -272,24 +272,35 @@ Example:
     Init,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse().map(Duration::from_secs).map_err(|_| "a number of seconds is needed".to_string())
+/// Why clap refuses a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum ValueError {
+    #[error("a number of seconds is needed")]
+    Seconds,
+    #[error("1 second to 604800 (a week)")]
+    Grace,
+    #[error("a plain directory name is needed")]
+    InstanceName,
+}
+
+fn seconds(text: &str) -> Result<Duration, ValueError> {
+    text.parse().map(Duration::from_secs).map_err(|_| ValueError::Seconds)
 }
 
 /// From a second to a week: it is looked twice in that time.
-fn grace(text: &str) -> Result<Duration, String> {
+fn grace(text: &str) -> Result<Duration, ValueError> {
     let time = seconds(text)?;
     let allowed = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
     match allowed.contains(&time) {
         true => Ok(time),
-        false => Err("1 second to 604800 (a week)".to_string()),
+        false => Err(ValueError::Grace),
     }
 }
 
-fn instance_name(name: &str) -> Result<String, String> {
+fn instance_name(name: &str) -> Result<String, ValueError> {
     match crate::tree::is_safe_directory(name) {
         true => Ok(name.to_string()),
-        false => Err("a plain directory name is needed".to_string()),
+        false => Err(ValueError::InstanceName),
     }
 }
 

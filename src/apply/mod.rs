@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use clear::clear;
 pub use confirm::{confirm, hash};
 pub use session::{Look, Request, Session, may_change};
-pub use source::{Passed, WasRead, read, text_of, way};
+pub use source::{Passed, SourceError, WasRead, Writer, read, text_of, way};
 
 use crate::accounts::How;
 use crate::cgroup::{Instance, Lock};

@@ -1,7 +1,7 @@
 //! `shaper clear`: everything that carries our mark goes, and what went is reported.
 
 use super::Output;
-use super::daemon::Daemon;
+use super::daemon::{Beside, Daemon};
 use super::report;
 use crate::apply::{self, ApplyOptions};
 use crate::cli::Global;
@@ -15,8 +15,7 @@ pub(super) fn clear(
     let mut kernel = super::open(global)?;
     apply::may_change(&kernel)?;
     if let Some(daemon) = Daemon::of(&kernel)?.filter(|_| !despite_daemon) {
-        let end_it = "end it first (systemctl stop shaper)";
-        return Err(daemon.would("bring everything back", end_it));
+        return Err(daemon.conflict(Beside::Clear));
     }
     let applied = apply::clear(&mut kernel, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {

@@ -30,11 +30,9 @@ impl Daemon {
         Ok(Some(Daemon { pid, file: followed(&kernel.proc_root.join(pid.to_string())) }))
     }
 
-    /// Refuses what it would undo, unless that is wanted. `what`: "bring everything back".
-    pub(super) fn would(&self, what: &str, instead: &str) -> Failure {
-        Failure::Locked(format!(
-            "{self}, and would {what}; {instead}, or say --despite-daemon to do it all the same"
-        ))
+    /// Refuses to do beside it what it would undo.
+    pub(super) fn conflict(self, beside: Beside) -> Failure {
+        Failure::Locked(Conflict { daemon: self, beside }.to_string())
     }
 
     /// Whether it follows this very file, by whatever name.
@@ -43,6 +41,48 @@ impl Daemon {
         match (&self.file, real(file)) {
             (Some(followed), Some(file)) => real(followed).is_some_and(|followed| followed == file),
             _ => false,
+        }
+    }
+}
+
+/// What a command does while a daemon runs; `--despite-daemon` does it all the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Beside {
+    /// Applies another policy.
+    Apply,
+    /// Removes everything.
+    Clear,
+    /// Starts a second daemon.
+    Watch,
+}
+
+/// The daemon would undo what a command does: exit status 4.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{daemon}, and would {}; {}, or say --despite-daemon to do it all the same",
+    .beside.undone(), .beside.cure()
+)]
+struct Conflict {
+    daemon: Daemon,
+    beside: Beside,
+}
+
+impl Beside {
+    /// What the daemon would do about it.
+    fn undone(self) -> &'static str {
+        match self {
+            Beside::Apply => "undo this as soon as it looks again",
+            Beside::Clear => "bring everything back",
+            Beside::Watch => "undo what this one does",
+        }
+    }
+
+    /// What to do instead.
+    fn cure(self) -> &'static str {
+        match self {
+            Beside::Apply => "change its file, end it first, try a policy with --confirm",
+            Beside::Clear => "end it first (systemctl stop shaper)",
+            Beside::Watch => "end it first",
         }
     }
 }
@@ -79,10 +119,7 @@ fn followed(process: &Path) -> Option<PathBuf> {
 /// Refuses to apply a policy beside a daemon that follows another.
 pub(super) fn follows(kernel: &Kernel, file: &Path) -> Result<(), Failure> {
     match Daemon::of(kernel)? {
-        Some(daemon) if !daemon.follows(file) => Err(daemon.would(
-            "undo this as soon as it looks again",
-            "change its file, end it first, try a policy with --confirm",
-        )),
+        Some(daemon) if !daemon.follows(file) => Err(daemon.conflict(Beside::Apply)),
         _ => Ok(()),
     }
 }

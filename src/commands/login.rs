@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Output, run};
+use super::Output;
+use super::run::{self, RunError};
 use crate::accounts::{How, Question};
 use crate::apply::{self, ApplyOptions, Options, Request, Session};
 use crate::cgroup::Attached;
@@ -13,15 +14,55 @@ use crate::cli::Global;
 use crate::facts::Accounts;
 use crate::failure::Failure;
 use crate::intent::Leaving;
-use crate::plan::Planned;
+use crate::plan::{Planned, Step};
 use crate::process::{self, Handover};
-use crate::text::{Foreign, shown};
+use crate::text::Foreign;
 use crate::tree::{Claim, Owner};
 
 /// How long NSS may take: somebody waits for the login.
 const NSS: Duration = Duration::from_secs(3);
 /// How long other runs may take, at most.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a session is not in its user's class.
+#[derive(Debug, thiserror::Error)]
+enum LoginError {
+    /// There is no PAM_USER in the environment.
+    #[error("login is for pam_exec, which says whose session it is in PAM_USER")]
+    NotFromPam,
+    /// NSS answered that there is none.
+    #[error("there is no account {0}")]
+    NoAccount(Foreign),
+    /// The kernel is not as the policy says, in more than this user's class: this step would be the
+    /// first that no login may do.
+    #[error(
+        "a login changes nothing but its own class, and here more is to do: `shaper apply` first ({0})"
+    )]
+    MoreToDo(Box<Step>),
+    /// NSS did not answer, or not in time.
+    #[error("cannot find out who {user} is: {why}")]
+    Unknown { user: Foreign, why: String },
+    /// The process that asked for the session is gone.
+    #[error("{0}'s session ended before it began")]
+    SessionEnded(Foreign),
+    /// The session's process, or the class's directory, went away while it was moved.
+    #[error("cannot place {user}'s session: {came_of_it:?}")]
+    NotPlaced { user: Foreign, came_of_it: Attached },
+}
+
+/// What an administrator has to see to is exit status 2; what the system did not do, 1.
+impl From<LoginError> for Failure {
+    fn from(error: LoginError) -> Failure {
+        match error {
+            LoginError::NotFromPam | LoginError::NoAccount(_) | LoginError::MoreToDo(_) => {
+                Failure::Usage(error.to_string())
+            }
+            LoginError::Unknown { .. }
+            | LoginError::SessionEnded(_)
+            | LoginError::NotPlaced { .. } => Failure::refused(error),
+        }
+    }
+}
 
 pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Output, Failure> {
     // Whose session it is: asked first, because it may end while we work, and another be our
@@ -31,12 +72,8 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     if std::env::var_os("PAM_TYPE").is_some_and(|kind| kind != "open_session") {
         return Ok(Output::default());
     }
-    let user = std::env::var("PAM_USER").map_err(|_| {
-        Failure::Usage(
-            "login is for pam_exec, which says whose session it is in PAM_USER".to_string(),
-        )
-    })?;
-    let name = Foreign::from(user.as_str());
+    let user = std::env::var("PAM_USER").map_err(|_| LoginError::NotFromPam)?;
+    let name = || Foreign::from(user.as_str());
     // Whatever is wrong here, root can log in and see to it.
     if user == "root" {
         return Ok(Output::default());
@@ -47,19 +84,19 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     let Some((owner, uid)) = owner_with_class(&mut session, request, &user, wait)? else {
         return Ok(Output::default());
     };
-    let gone = || Failure::refused(format!("{name}'s class went away meanwhile"));
+    let gone = || RunError::ClassGone(name());
     let instance = session.kernel.instance().ok_or_else(gone)?;
     let _lock = instance.lock(wait)?;
     let (claims, _) = instance.observe()?;
     let classid = *claims.get(&Claim::Owner(owner.clone())).ok_or_else(gone)?;
     let claim = run::pin(&instance, &claims, owner, classid)?;
     if nix::unistd::getppid() != caller || caller.as_raw() <= 1 {
-        return Err(Failure::refused(format!("{name}'s session ended before it began")));
+        return Err(LoginError::SessionEnded(name()).into());
     }
     let caller = caller.as_raw().cast_unsigned();
     match instance.attach(caller, &claim)? {
         Attached::Moved => {}
-        other => return Err(Failure::refused(format!("cannot place {name}'s session: {other:?}"))),
+        came_of_it => return Err(LoginError::NotPlaced { user: name(), came_of_it }.into()),
     }
     let (proc_root, mut handover) = (&session.kernel.proc_root, Handover::default());
     if let Some(process) = process::read_one(proc_root, caller)? {
@@ -84,7 +121,7 @@ fn owner_with_class(
     question.names.insert(user.to_string());
     let mut known = ask(question, user)?;
     let Some(uid) = known.by_name.get(user).copied().flatten() else {
-        return Err(Failure::Usage(format!("there is no account {}", shown(user))));
+        return Err(LoginError::NoAccount(user.into()).into());
     };
     let about_him = Question { running: [uid].into(), ..Question::default() };
     let him = ask(about_him, user)?;
@@ -106,9 +143,7 @@ fn owner_with_class(
     }
     let (plan, _) = session.plan(&request.intent, &mut meaning)?;
     if let Some(Planned { step, .. }) = plan.steps.iter().find(|planned| !planned.routine) {
-        return Err(Failure::Usage(format!(
-            "a login changes nothing but its own class, and here more is to do: `shaper apply` first ({step})"
-        )));
+        return Err(LoginError::MoreToDo(Box::new(step.clone())).into());
     }
     let may = ApplyOptions { wait, quiet: None, repair: true, ..ApplyOptions::default() };
     apply::apply(session, request, may, &mut apply::unless_interrupted)?;
@@ -117,10 +152,10 @@ fn owner_with_class(
 
 /// A name service that hangs must not keep anybody from logging in.
 fn ask(question: Question, user: &str) -> Result<Accounts, Failure> {
-    let unknown = |why| Failure::refused(format!("cannot find out who {} is: {why}", shown(user)));
+    let unknown = |why| LoginError::Unknown { user: user.into(), why };
     let accounts = question.ask(How::Within(NSS)).map_err(|why| unknown(why.to_string()))?;
     match &accounts.unavailable {
-        Some(why) => Err(unknown(why.clone())),
+        Some(why) => Err(unknown(why.clone()).into()),
         None => Ok(accounts),
     }
 }

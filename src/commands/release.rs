@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::run::{self, Pinned};
+use super::run::{self, Pinned, RunError};
 use super::{Output, daemon};
 use crate::apply::{self, Options, Request, Session, may_change};
 use crate::cgroup::{Attached, Instance};
@@ -15,11 +15,39 @@ use crate::failure::Failure;
 use crate::host::observe;
 use crate::model::Matcher;
 use crate::process::{self, Decision, Process};
-use crate::text::shown;
+use crate::text::{Foreign, shown};
 use crate::tree::Claim;
 
 /// Children are forked while their parents are moved: so often a user's processes are listed again.
 const MOST_PASSES: usize = 64;
+
+/// Why a process stays where it is.
+#[derive(Debug, thiserror::Error)]
+enum ReleaseError {
+    /// Neither `run` nor `attach` nor `login` put it there. `None`: it is in no class of ours.
+    #[error("process {pid} ({comm}) was put nowhere by hand: it is {}", directory(.sits_in.as_ref()))]
+    NotByHand { pid: u32, comm: Foreign, sits_in: Option<Claim> },
+    /// A user's processes fork faster than they are moved.
+    #[error("processes keep coming into {0}: some are there still")]
+    KeepComing(Claim),
+}
+
+fn directory(sits_in: Option<&Claim>) -> String {
+    match sits_in {
+        Some(claim) => format!("in {claim}, where the policy has it"),
+        None => "in no class of ours".to_string(),
+    }
+}
+
+/// A process that cannot be meant is exit status 2; what the system kept from being done, 1.
+impl From<ReleaseError> for Failure {
+    fn from(error: ReleaseError) -> Failure {
+        match error {
+            ReleaseError::NotByHand { .. } => Failure::Usage(error.to_string()),
+            ReleaseError::KeepComing(_) => Failure::refused(error),
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Document {
@@ -140,26 +168,17 @@ impl Release {
                 }
             }
         }
-        Err(Failure::refused(format!("processes keep coming into {claim}: some are there still")))
+        Err(ReleaseError::KeepComing(claim.clone()).into())
     }
 
     /// A process that `run`, `attach` or `login` put somewhere, and where.
     fn put_by_hand(&self, pid: u32) -> Result<(Process, Claim), Failure> {
         let process = process::read_one(&self.kernel.proc_root, pid)?
             .filter(Process::is_alive)
-            .ok_or_else(|| Failure::refused(format!("no such process: {pid}")))?;
+            .ok_or(RunError::NoSuchProcess(vec![pid]))?;
         match process::claim_of(&process, &self.kernel.view()?) {
             Some(claim @ Claim::Pinned(_)) => Ok((process, claim)),
-            other => {
-                let at = other.map_or_else(
-                    || "in no class of ours".to_string(),
-                    |claim| format!("in {claim}, where the policy has it"),
-                );
-                Err(Failure::Usage(format!(
-                    "process {pid} ({}) was put nowhere by hand: it is {at}",
-                    process.comm
-                )))
-            }
+            sits_in => Err(ReleaseError::NotByHand { pid, comm: process.comm, sits_in }.into()),
         }
     }
 

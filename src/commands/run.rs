@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe;
 use crate::process;
-use crate::text::shown;
+use crate::text::{Foreign, shown};
 use crate::tree::{Claim, Key, Owner};
 use crate::units::ClassId;
 
@@ -52,7 +52,63 @@ fn enter(global: &Global, user: &str) -> Result<(), Failure> {
     let place = Place::of(global, user)?;
     match place.put(std::process::id())? {
         Attached::Moved => Ok(()),
-        other => Err(Failure::refused(format!("cannot enter {}'s class: {other:?}", shown(user)))),
+        came_of_it => Err(RunError::NotEntered { user: user.into(), came_of_it }.into()),
+    }
+}
+
+/// Why nothing is put into a class by hand.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    /// A word of `attach` that names no single process: 0 and negative numbers mean groups of them
+    /// to kill(2).
+    #[error("{0} is no process id; name processes one by one")]
+    NotAProcessId(i32),
+    /// A process that runs, but whose packets are not one user's, or not this instance's.
+    #[error("process {pid} ({comm}) cannot be attached: {why}")]
+    Unattachable { pid: u32, comm: Foreign, why: Unattachable },
+    /// No instance stands here, so there is no class.
+    #[error("nothing is shaped here yet: `shaper apply` first")]
+    NothingShaped,
+    /// A line or an account without a class, or a name that is neither.
+    #[error("{0} has no class; `shaper status` lists who has, `shaper why {0}` says why")]
+    NoClass(Foreign),
+    /// Another run removed the user's class after it was found.
+    #[error("{0}'s class went away meanwhile")]
+    ClassGone(Foreign),
+    /// Processes that have ended; those named beside them are in the class.
+    #[error("no such process: {}", .0.iter().map(u32::to_string).collect::<Vec<_>>().join(" "))]
+    NoSuchProcess(Vec<u32>),
+    /// `run` itself could not be moved.
+    #[error("cannot enter {user}'s class: {came_of_it:?}")]
+    NotEntered { user: Foreign, came_of_it: Attached },
+}
+
+/// What is wrong with a process that was named to `attach`.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unattachable {
+    /// Process 1 of its namespace.
+    #[error("it starts everything else here, which would come along")]
+    Init,
+    /// Its sockets have no tag of their own.
+    #[error("it is a kernel thread, which is in no class; give its traffic one by a rule")]
+    KernelThread,
+    /// It sits in a directory of this other instance.
+    #[error("it is the instance `{0}`'s (--cgroup), which would take it back")]
+    OtherInstance(Foreign),
+}
+
+/// What the command line asks for and cannot be is exit status 2; what happened meanwhile, 1.
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Failure {
+        match error {
+            RunError::NotAProcessId(_)
+            | RunError::Unattachable { .. }
+            | RunError::NothingShaped
+            | RunError::NoClass(_) => Failure::Usage(error.to_string()),
+            RunError::ClassGone(_) | RunError::NoSuchProcess(_) | RunError::NotEntered { .. } => {
+                Failure::refused(error)
+            }
+        }
     }
 }
 
@@ -67,9 +123,8 @@ pub(super) fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output
     let numbers: Vec<u32> = pids
         .iter()
         .map(|pid| {
-            u32::try_from(*pid).ok().filter(|pid| *pid > 0).ok_or_else(|| {
-                Failure::Usage(format!("{pid} is no process id; name processes one by one"))
-            })
+            let number = u32::try_from(*pid).ok().filter(|pid| *pid > 0);
+            number.ok_or(RunError::NotAProcessId(*pid))
         })
         .collect::<Result<_, _>>()?;
     let place = Place::of(global, user)?;
@@ -79,17 +134,12 @@ pub(super) fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output
     for pid in &numbers {
         match place.put(*pid)? {
             Attached::Moved => {}
-            Attached::Dead => dead.push(pid.to_string()),
-            Attached::NoDirectory => {
-                return Err(Failure::refused(format!(
-                    "{}'s class went away meanwhile",
-                    shown(user)
-                )));
-            }
+            Attached::Dead => dead.push(*pid),
+            Attached::NoDirectory => return Err(RunError::ClassGone(user.into()).into()),
         }
     }
     if !dead.is_empty() {
-        return Err(Failure::refused(format!("no such process: {}", dead.join(" "))));
+        return Err(RunError::NoSuchProcess(dead).into());
     }
     if global.json {
         let document = Document { version: 1, attached: &numbers, to: place.claim.to_string() };
@@ -132,21 +182,21 @@ impl Place {
 fn may_be_put(kernel: &Kernel, pid: u32) -> Result<(), Failure> {
     let Some(process) = process::read_one(&kernel.proc_root, pid)? else { return Ok(()) };
     let why = if pid == 1 {
-        "it starts everything else here, which would come along".to_string()
+        Unattachable::Init
     } else if process.kernel_thread {
-        "it is a kernel thread, which is in no class; give its traffic one by a rule".to_string()
+        Unattachable::KernelThread
     } else if let Some(other) = process::held_by_another(&process, &kernel.view()?) {
-        format!("it is the instance `{}`'s (--cgroup), which would take it back", shown(&other))
+        Unattachable::OtherInstance(other.into())
     } else {
         return Ok(());
     };
-    Err(Failure::Usage(format!("process {pid} ({}) cannot be attached: {why}", process.comm)))
+    Err(RunError::Unattachable { pid, comm: process.comm, why }.into())
 }
 
 /// The instance, where there is one.
 pub(super) fn standing(kernel: &Kernel) -> Result<Instance, Failure> {
-    let nothing = || Failure::Usage("nothing is shaped here yet: `shaper apply` first".to_string());
-    kernel.instance().filter(|instance| instance.root().exists()).ok_or_else(nothing)
+    let instance = kernel.instance().filter(|instance| instance.root().exists());
+    Ok(instance.ok_or(RunError::NothingShaped)?)
 }
 
 fn pinned(kernel: &Kernel, global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
@@ -179,12 +229,7 @@ pub(super) fn class_of(
     };
     let found = owners(user).into_iter().find_map(class);
     let found = found.or_else(|| class(claimed(&instance.name(), user, file)?));
-    let (owner, classid) = found.ok_or_else(|| {
-        Failure::Usage(format!(
-            "{0} has no class; `shaper status` lists who has, `shaper why {0}` says why",
-            shown(user)
-        ))
-    })?;
+    let (owner, classid) = found.ok_or_else(|| RunError::NoClass(user.into()))?;
     Ok(Pinned { claims, owner, classid })
 }
 

@@ -10,8 +10,19 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, Snapshot, Wanted};
 use crate::status::{self, StatusInputs};
-use crate::text::shown;
+use crate::text::Foreign;
 use crate::tree::{Claim, Owner};
+
+/// A user who was named has no class on any link that is shown.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} has no class here; `shaper why {0}` says why")]
+struct NoClass(Foreign);
+
+impl From<NoClass> for Failure {
+    fn from(error: NoClass) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
 
 pub(super) fn status(
     global: &Global,
@@ -40,10 +51,7 @@ pub(super) fn status(
     status.narrow(&rows, group);
     let missing = users.iter().zip(&rows).find(|(_, row)| !has_class(row, &status));
     if let Some((missing, _)) = missing {
-        return Err(Failure::Usage(format!(
-            "{0} has no class here; `shaper why {0}` says why",
-            shown(missing)
-        )));
+        return Err(NoClass(missing.as_str().into()).into());
     }
     let mut output = match global.json {
         true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),

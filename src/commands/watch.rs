@@ -4,13 +4,24 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Output;
-use super::daemon::Daemon;
+use super::daemon::{Beside, Daemon};
 use crate::apply::{self, Options};
 use crate::cli::Global;
 use crate::daemon::{self, Bound, Settings};
 use crate::failure::Failure;
 use crate::sys::listener::ProcessListener;
 use crate::sys::netns::{Home, Target};
+
+/// The policy to follow is `-`.
+#[derive(Debug, thiserror::Error)]
+#[error("watch follows a file as it changes, and standard input is none; name the policy file")]
+struct StandardInput;
+
+impl From<StandardInput> for Failure {
+    fn from(error: StandardInput) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
 
 pub(super) fn watch(
     global: &Global,
@@ -20,10 +31,7 @@ pub(super) fn watch(
     despite_daemon: bool,
 ) -> Result<Output, Failure> {
     if file == Path::new("-") {
-        return Err(Failure::Usage(
-            "watch follows a file as it changes, and standard input is none; name the policy file"
-                .to_string(),
-        ));
+        return Err(StandardInput.into());
     }
     // The policy's errors first, and process events before another namespace is entered, where
     // there would be none.
@@ -40,7 +48,7 @@ pub(super) fn watch(
     let (session, request) = super::session(global, file, options)?;
     apply::may_change(&session.kernel)?;
     if let Some(other) = Daemon::of(&session.kernel)?.filter(|_| !despite_daemon) {
-        return Err(other.would("undo what this one does", "end it first"));
+        return Err(other.conflict(Beside::Watch));
     }
     let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait };
     daemon::watch(session, request.intent, processes, &settings, bound.as_ref())?;

@@ -15,9 +15,20 @@ use crate::intent::Meaning;
 use crate::model::{Asked, Claimed, Matcher, Node, Place};
 use crate::policy::Policy;
 use crate::process::{self, Process};
-use crate::text::shown;
+use crate::text::{Foreign, shown};
 use crate::tree::{Claim, Group, Owner, Reserved};
 use crate::units::Rate;
+
+/// A word of the command line that nobody knows.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is no line of the policy, no account and no process")]
+struct UnknownSubject(Foreign);
+
+impl From<UnknownSubject> for Failure {
+    fn from(error: UnknownSubject) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
 
 #[derive(Serialize)]
 struct Answer {
@@ -55,9 +66,9 @@ pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output,
     }));
     let look = session.look(&request)?;
     let on = On { kernel: &session.kernel, policy: &request.intent.policy };
-    let answer = match subject.parse::<u32>() {
-        Ok(pid) if find(&look, pid).is_some() => of_process(&on, &look, pid)?,
-        _ => of_user(&on, &look.meaning, subject)?,
+    let answer = match subject.parse().ok().and_then(|pid| find(&look, pid)) {
+        Some(process) => of_process(&on, &look, process)?,
+        None => of_user(&on, &look.meaning, subject)?,
     };
     Ok(match global.json {
         true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
@@ -75,9 +86,8 @@ fn find(look: &Look, pid: u32) -> Option<&Process> {
     look.scan.processes.iter().find(|process| process.pid == pid)
 }
 
-fn of_process(on: &On<'_>, look: &Look, pid: u32) -> Result<Answer, Failure> {
-    let process =
-        find(look, pid).ok_or_else(|| Failure::Usage(format!("there is no process {pid}")))?;
+fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<Answer, Failure> {
+    let pid = process.pid;
     let meaning = &look.meaning;
     let accounts = &meaning.observation.facts.accounts;
     let matcher = &meaning.model.matcher;
@@ -164,10 +174,7 @@ fn of_user(on: &On<'_>, meaning: &Meaning, user: &str) -> Result<Answer, Failure
     let mut notes = Vec::new();
     match (&owner, uid) {
         (None, None) => {
-            return Err(Failure::Usage(format!(
-                "{} is no line of the policy, no account and no process",
-                shown(user)
-            )));
+            return Err(UnknownSubject(user.into()).into());
         }
         (None, Some(0)) => notes.push("root is only claimed by a line that names it".to_string()),
         (Some(Owner::Uid(uid)), _) if !accounts.running.contains(uid) => {

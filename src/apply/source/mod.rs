@@ -1,6 +1,7 @@
 //! Reading the policy file. A root process obeys what the file says, so nobody but root may be able
 //! to write it, nor to put another in its place: every folder on the way to it counts.
 
+mod error;
 mod way;
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
@@ -12,7 +13,8 @@ use nix::fcntl::OFlag;
 
 use crate::failure::Failure;
 use crate::policy::{self, Policy};
-use crate::text::shown;
+use crate::text::Foreign;
+pub use error::{SourceError, Writer};
 pub use way::{Passed, way};
 
 /// Reads and parses the policy at `path`; `-` is standard input.
@@ -21,10 +23,10 @@ pub use way::{Passed, way};
 /// As [`text_of`], and what the policy itself has wrong.
 pub fn read(path: &Path) -> Result<Policy, Failure> {
     if path == Path::new("-") {
+        let name = Foreign::from("standard input");
         let mut text = Vec::new();
-        limited(io::stdin().lock(), &mut text)
-            .map_err(|error| cannot_read("standard input", &error))?;
-        return Ok(policy::parse(&utf8("standard input", text)?, "-")?);
+        limited(io::stdin().lock(), &mut text).map_err(unreadable(&name))?;
+        return Ok(policy::parse(&utf8(&name, text)?, "-")?);
     }
     Ok(policy::parse(&text_of(path)?.text, &path.display().to_string())?)
 }
@@ -46,38 +48,42 @@ pub struct WasRead {
 /// # Errors
 /// What is no regular file, cannot be read, or is not UTF-8; as root, a file that others can write,
 /// or replace.
-pub fn text_of(path: &Path) -> Result<WasRead, Failure> {
-    let name = shown(&path.to_string_lossy()).to_string();
-    let unreadable = |error| cannot_read(&name, &error);
+pub fn text_of(path: &Path) -> Result<WasRead, SourceError> {
+    let name = foreign(path);
     // Before it is opened: opening a device can be an act by itself.
-    regular(&name, path.metadata().map_err(unreadable)?.file_type())?;
+    regular(&name, path.metadata().map_err(unreadable(&name))?.file_type())?;
     // It may be another file by now.
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
-    let mut file = file.map_err(unreadable)?;
-    let before = file.metadata().map_err(unreadable)?;
+    let mut file = file.map_err(unreadable(&name))?;
+    let before = file.metadata().map_err(unreadable(&name))?;
     regular(&name, before.file_type())?;
     if nix::unistd::geteuid().is_root() {
         trusted(&name, path, &before)?;
     }
     let mut text = Vec::new();
-    limited(&mut file, &mut text).map_err(unreadable)?;
+    limited(&mut file, &mut text).map_err(unreadable(&name))?;
     Ok(WasRead { text: utf8(&name, text)?, file, before })
 }
 
-fn regular(name: &str, kind: FileType) -> Result<(), Failure> {
-    let what = match () {
+fn foreign(path: &Path) -> Foreign {
+    Foreign::from(path.to_string_lossy())
+}
+
+fn unreadable(name: &Foreign) -> impl Fn(io::Error) -> SourceError + '_ {
+    |source| SourceError::Unreadable { name: name.clone(), source }
+}
+
+fn regular(name: &Foreign, kind: FileType) -> Result<(), SourceError> {
+    let name = name.clone();
+    let kind = match () {
         () if kind.is_file() => return Ok(()),
-        () if kind.is_dir() => {
-            return Err(Failure::Usage(format!("{name} is a folder; name the policy file in it")));
-        }
+        () if kind.is_dir() => return Err(SourceError::Folder { name }),
         () if kind.is_fifo() => "a pipe (FIFO)",
         () if kind.is_socket() => "a socket",
         () => "a device",
     };
-    Err(Failure::Usage(format!(
-        "{name} is {what}, and a policy is a regular file; `-` reads standard input"
-    )))
+    Err(SourceError::NotRegular { name, kind })
 }
 
 /// Reads no more than the parser will take, and one byte that says that there was more.
@@ -85,7 +91,7 @@ fn limited(from: impl Read, text: &mut Vec<u8>) -> io::Result<usize> {
     from.take(policy::MAX_BYTES as u64 + 1).read_to_end(text)
 }
 
-fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
+fn utf8(name: &Foreign, bytes: Vec<u8>) -> Result<String, SourceError> {
     // Cut off, perhaps within a character: the parser says that it is too large.
     if bytes.len() > policy::MAX_BYTES {
         return Ok(String::from_utf8_lossy(&bytes).into_owned());
@@ -93,31 +99,20 @@ fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        Failure::Usage(format!("{name}:{line}: this is not UTF-8 text; save the file as UTF-8"))
+        SourceError::NotText { name: name.clone(), line }
     })
 }
 
-fn cannot_read(name: &str, error: &io::Error) -> Failure {
-    let cure = match error.kind() {
-        io::ErrorKind::NotFound => "; `shaper init` prints a starter policy",
-        _ => "",
-    };
-    Failure::Usage(format!("cannot read {name}: {error}{cure}"))
-}
-
 /// As sshd's StrictModes: the file, and each folder and link on the way to it from `/`.
-fn trusted(name: &str, path: &Path, file: &Metadata) -> Result<(), Failure> {
-    let passed = way(path).map_err(|error| cannot_read(name, &error))?;
+fn trusted(name: &Foreign, path: &Path, file: &Metadata) -> Result<(), SourceError> {
+    let passed = way(path).map_err(unreadable(name))?;
     let real = passed.iter().rev().find(|passed| !passed.is_link());
-    let real = real.ok_or_else(|| cannot_read(name, &io::ErrorKind::NotFound.into()))?;
+    let real = real.ok_or_else(|| unreadable(name)(io::ErrorKind::NotFound.into()))?;
     if (real.meta.dev(), real.meta.ino()) != (file.dev(), file.ino()) {
-        return Err(Failure::Usage(format!("{name} was replaced just now; try again")));
+        return Err(SourceError::Replaced { name: name.clone() });
     }
     if let Some(who) = others_who_write(file) {
-        return Err(Failure::Usage(format!(
-            "{name} can be written by {who}, and root would obey it; cure: chown root:root {0} && chmod go-w {0}",
-            shown(&real.path.to_string_lossy())
-        )));
+        return Err(SourceError::Writable { name: name.clone(), path: foreign(&real.path), who });
     }
     // Nearest first: that is where the cure is most often.
     for passed in passed.iter().rev().filter(|passed| passed.meta.is_dir()) {
@@ -126,39 +121,34 @@ fn trusted(name: &str, path: &Path, file: &Metadata) -> Result<(), Failure> {
         trusted_folder(name, passed, if direct { "in" } else { "below" })?;
     }
     // In a sticky folder (/tmp) anybody can make a link.
-    let foreign = passed.iter().find(|passed| passed.is_link() && passed.meta.uid() != 0);
-    if let Some(Passed { path, meta }) = foreign {
-        return Err(Failure::Usage(format!(
-            "{name} is reached by the link {}, which uid {} made and could lead elsewhere; cure: let root make it, or name the file itself",
-            shown(&path.to_string_lossy()),
-            meta.uid()
-        )));
+    let not_roots = passed.iter().find(|passed| passed.is_link() && passed.meta.uid() != 0);
+    if let Some(Passed { path, meta }) = not_roots {
+        let (name, link) = (name.clone(), foreign(path));
+        return Err(SourceError::ForeignLink { name, link, uid: meta.uid() });
     }
     Ok(())
 }
 
-fn trusted_folder(name: &str, folder: &Passed, lies: &str) -> Result<(), Failure> {
+fn trusted_folder(name: &Foreign, folder: &Passed, lies: &'static str) -> Result<(), SourceError> {
     let Passed { path, meta } = folder;
     // In a sticky folder (/tmp) only a file's owner can replace it, and the folder's.
     let sticky = meta.mode() & 0o1000 != 0 && meta.uid() == 0;
     if !sticky && let Some(who) = others_who_write(meta) {
-        return Err(Failure::Usage(format!(
-            "{name} lies {lies} {0}, which can be written by {who}, who could replace it; cure: chown root:root {0} && chmod go-w {0}, or move the policy to /etc/shaper",
-            shown(&path.to_string_lossy())
-        )));
+        let (name, folder) = (name.clone(), foreign(path));
+        return Err(SourceError::FolderWritable { name, lies, folder, who });
     }
     Ok(())
 }
 
 /// Who else than root can write; `None`: nobody.
-fn others_who_write(meta: &Metadata) -> Option<String> {
+fn others_who_write(meta: &Metadata) -> Option<Writer> {
     if meta.uid() != 0 {
-        Some(format!("its owner, uid {}", meta.uid()))
+        Some(Writer::Owner(meta.uid()))
     } else if meta.mode() & 0o002 != 0 {
-        Some("everybody".to_string())
+        Some(Writer::Everybody)
     } else if meta.mode() & 0o020 != 0 {
         // Also group root: with an access control list these bits are what the list may grant.
-        Some(format!("its group, gid {}", meta.gid()))
+        Some(Writer::Group(meta.gid()))
     } else {
         None
     }

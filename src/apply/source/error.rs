@@ -1,0 +1,113 @@
+//! Why a policy file is not read, or not obeyed.
+
+use std::io;
+
+use crate::failure::Failure;
+use crate::text::Foreign;
+
+/// Why a policy file is not read, or not obeyed. `name` is the file as the command line has it.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A folder was named.
+    #[error("{name} is a folder; name the policy file in it")]
+    Folder {
+        /// The file.
+        name: Foreign,
+    },
+    /// Opening or reading it could wait for ever, or be an act by itself.
+    #[error("{name} is {kind}, and a policy is a regular file; `-` reads standard input")]
+    NotRegular {
+        /// The file.
+        name: Foreign,
+        /// What it is: "a pipe (FIFO)", "a socket", "a device".
+        kind: &'static str,
+    },
+    /// The bytes of this line (from 1) are not UTF-8.
+    #[error("{name}:{line}: this is not UTF-8 text; save the file as UTF-8")]
+    NotText {
+        /// The file.
+        name: Foreign,
+        /// Where the first such byte is.
+        line: usize,
+    },
+    /// The kernel refused to open or read it, or to look at a folder on the way to it.
+    #[error("cannot read {name}: {source}{}", cure(.source))]
+    Unreadable {
+        /// The file.
+        name: Foreign,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Its path names another file than the one that was opened.
+    #[error("{name} was replaced just now; try again")]
+    Replaced {
+        /// The file.
+        name: Foreign,
+    },
+    /// Others than root can write it.
+    #[error(
+        "{name} can be written by {who}, and root would obey it; cure: chown root:root {path} && chmod go-w {path}"
+    )]
+    Writable {
+        /// The file.
+        name: Foreign,
+        /// Where it really is.
+        path: Foreign,
+        /// Who.
+        who: Writer,
+    },
+    /// Others than root can put another file in its place.
+    #[error(
+        "{name} lies {lies} {folder}, which can be written by {who}, who could replace it; cure: chown root:root {folder} && chmod go-w {folder}, or move the policy to /etc/shaper"
+    )]
+    FolderWritable {
+        /// The file.
+        name: Foreign,
+        /// `in` or `below` the folder.
+        lies: &'static str,
+        /// A folder on the way to it.
+        folder: Foreign,
+        /// Who.
+        who: Writer,
+    },
+    /// A symbolic link on the way to it is not root's.
+    #[error(
+        "{name} is reached by the link {link}, which uid {uid} made and could lead elsewhere; cure: let root make it, or name the file itself"
+    )]
+    ForeignLink {
+        /// The file.
+        name: Foreign,
+        /// The link.
+        link: Foreign,
+        /// The link's owner.
+        uid: u32,
+    },
+}
+
+/// Who else than root can write a file or a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Writer {
+    /// This uid, whose it is.
+    #[error("its owner, uid {0}")]
+    Owner(u32),
+    /// This gid, whose it is.
+    #[error("its group, gid {0}")]
+    Group(u32),
+    /// Every account.
+    #[error("everybody")]
+    Everybody,
+}
+
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; `shaper init` prints a starter policy",
+        _ => "",
+    }
+}
+
+/// Nothing was touched: exit status 2.
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
