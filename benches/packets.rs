@@ -25,8 +25,8 @@ use shaper::netlink::{Request, decode};
 use shaper::sys::bpf::{self, Maps};
 use shaper::sys::{Netlink, netns};
 use shaper::tree::{
-    Bits, Class, Family, Mark, Match, OwnerTable, Pref, Program, Role, Sockets, TagHelper, U32Rule,
-    U32Rules,
+    Bits, Class, Family, Mark, Match, OwnerTable, Pref, Program, Quantum, Role, Sockets, TagHelper,
+    U32Rule, U32Rules,
 };
 use shaper::units::{Bytes, ClassId, Minor, Psched, Rate, Ticks};
 
@@ -291,7 +291,7 @@ fn a_class(parent: Option<ClassId>) -> Class {
     let burst = Ticks::for_bytes(Bytes(50_000_000), rate, Psched::default());
     let role = match parent {
         None => Role::Inner,
-        Some(_) => Role::Leaf { prio: 0, quantum: 60_000 },
+        Some(_) => Role::Leaf { prio: 0, quantum: Quantum(60_000) },
     };
     Class { parent, rate, ceil: rate, burst, cburst: burst, role }
 }

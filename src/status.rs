@@ -8,10 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::desired::{group_guarantee_is_derived, guarantee_is_derived};
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
-use crate::tree::{self, Claim, Class, Filter, LeafQdisc, Owner, Port, Reserved, Role, Tag, Tree};
+use crate::tree::{
+    self, Claim, Class, Filter, Guarantee, LeafQdisc, Owner, Port, Reserved, Role, Tag, Tree,
+};
 use crate::units::{ClassId, Rate};
 
 pub use table::table;
@@ -339,16 +340,15 @@ impl View<'_> {
         let psched = self.snapshot.observation.facts.psched;
         let counters = self.snapshot.counters(self.port, id).copied().unwrap_or_default();
         let rate_bit = class.rate.bits_per_second();
-        let (prio, quantum, derived) = match class.role {
-            Role::Inner => (None, None, group_guarantee_is_derived(class.burst)),
-            Role::Leaf { prio, quantum } => {
-                (Some(prio), Some(quantum), guarantee_is_derived(quantum))
-            }
+        let (prio, quantum) = match class.role {
+            Role::Inner => (None, None),
+            Role::Leaf { prio, quantum } => (Some(prio), Some(quantum.0)),
         };
+        let is_written = class.guarantee() == Guarantee::Written;
         Some(ClassNumbers {
             rate_bit,
             ceil_bit: class.ceil.bits_per_second(),
-            asked_rate_bit: (!derived).then_some(rate_bit),
+            asked_rate_bit: is_written.then_some(rate_bit),
             prio,
             quantum,
             burst_bytes: class.burst.bytes_at(class.rate, psched).0,

@@ -26,12 +26,12 @@ pub(super) struct Identities<'a> {
 /// More users or groups than one link can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfMinors {
-    /// Every minor from `Minor::FIRST_USER` to `Minor::LAST_USER` is held.
+    /// Every one of [`Minor::USERS`] is held.
     #[error(
         "more than 57,328 users and classes: HTB's class numbers :10 to :dfff, which are also the leaf qdiscs' handles, are all taken (accounts of `everyone` that run and classes on their way out have some); put several accounts into one line with `uids`, or wait until the classes on their way out have drained"
     )]
     Users,
-    /// Every minor from `Minor::FIRST_GROUP` to `Minor::LAST_GROUP` is held.
+    /// Every one of [`Minor::GROUPS`] is held.
     #[error(
         "more than 4,080 groups: HTB's class numbers 1:f000 to 1:ffef are all taken; join groups that have the same limits"
     )]
@@ -152,8 +152,7 @@ impl<'a> Standing<'a> {
                     let inner = matches!(owner, Owner::Group(_));
                     let class = classid.our_class().filter(|id| {
                         if inner {
-                            let group = Minor::FIRST_GROUP..=Minor::LAST_GROUP;
-                            id.shard().is_none() && group.contains(&id.minor())
+                            id.shard().is_none() && id.minor().is_group()
                         } else {
                             id.minor().is_user()
                         }
@@ -293,11 +292,7 @@ impl Free {
             .collect();
         let held: BTreeSet<Minor> =
             standing.holder.keys().chain(standing.retired.keys()).copied().collect();
-        Free {
-            users: circle(Minor::FIRST_USER, Minor::LAST_USER, &held),
-            groups: circle(Minor::FIRST_GROUP, Minor::LAST_GROUP, &held),
-            taken,
-        }
+        Free { users: circle(&Minor::USERS, &held), groups: circle(&Minor::GROUPS, &held), taken }
     }
 
     fn take(&mut self, group: bool) -> Result<Minor, OutOfMinors> {
@@ -309,8 +304,9 @@ impl Free {
     }
 }
 
-/// All from `first` to `last`, beginning after the highest that is held.
-fn circle(first: Minor, last: Minor, held: &BTreeSet<Minor>) -> Circle {
+/// All of a range, beginning after the highest that is held.
+fn circle(range: &RangeInclusive<Minor>, held: &BTreeSet<Minor>) -> Circle {
+    let (first, last) = (*range.start(), *range.end());
     let highest = held.range(first..=last).next_back();
     let start = highest.map_or(first.0, |minor| minor.0.saturating_add(1));
     (start..=last.0).chain(first.0..=start.saturating_sub(1).min(last.0))

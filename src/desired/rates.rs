@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
+use super::classes::Allowed;
 use crate::model::{Asked, Limits, Link, Model, Node};
-use crate::tree::{Group, Owner};
+use crate::tree::{Group, Guarantee, Owner};
 use crate::units::Rate;
 
 /// The speed of a device that does not tell its own: more than any, for the unshaped class.
@@ -24,10 +25,8 @@ pub(super) struct Rates {
 
 #[derive(Clone, Copy)]
 pub(super) struct InForce {
-    pub rate: Rate,
-    pub ceil: Rate,
-    /// Written in the policy, and given as written.
-    pub promised: bool,
+    pub allowed: Allowed,
+    pub guarantee: Guarantee,
 }
 
 /// What the children of one parent ask of it.
@@ -90,21 +89,24 @@ pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
                     .unwrap_or(Rate::MIN_GUARANTEE)
                     .max(Rate::MIN_GUARANTEE)
             };
-            let (rate, promised) = match promise(node, &limits) {
-                Promise::Whole(rate) => (rate, true),
-                Promise::Token => (Rate::MIN_GUARANTEE, false),
-                Promise::IfThereIsEnough(rate) => (rate.min(derived(part)), rate <= derived(part)),
+            let (rate, guarantee) = match promise(node, &limits) {
+                Promise::Whole(rate) => (rate, Guarantee::Written),
+                Promise::Token => (Rate::MIN_GUARANTEE, Guarantee::Derived),
+                Promise::IfThereIsEnough(rate) if rate <= derived(part) => {
+                    (rate, Guarantee::Written)
+                }
+                Promise::IfThereIsEnough(_) => (derived(part), Guarantee::Derived),
                 Promise::Share { floor } => {
                     let floor = floor.map_or(0, Rate::bytes_per_second);
                     let part = if asking.has_share(limits.prio) { part } else { 0 };
-                    (derived(floor.saturating_add(part)), false)
+                    (derived(floor.saturating_add(part)), Guarantee::Derived)
                 }
             };
             let rate = rate.min(limits.ceil);
             if let Owner::Group(group) = &node.owner {
                 groups.insert(group, rate);
             }
-            Some(InForce { rate, ceil: limits.ceil, promised })
+            Some(InForce { allowed: Allowed { rate, ceil: limits.ceil }, guarantee })
         })
         .collect();
     Rates { default, nodes }

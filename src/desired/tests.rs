@@ -1,13 +1,18 @@
 //! What single classes get: guarantees, bursts, quanta, leaves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::classes::GSO_PACKET;
 use super::*;
+use crate::classify;
 use crate::facts::{Account, Facts, Features, Helpers, LinkFacts, RootQdisc};
 use crate::model::{BuildOptions, build};
 use crate::policy;
-use crate::tree::{Clsact, Sockets, TagHelper};
-use crate::units::Minor;
+use crate::tree::{
+    Class, Classifier, Clsact, Guarantee, LeafQdisc, LinkName, Pref, Program, Role, Sockets,
+    TagHelper, Tree,
+};
+use crate::units::{Bytes, ClassId, Minor, Shard};
 
 fn observation(leaves: &[&'static str]) -> Observation {
     let eth0 = LinkFacts {
@@ -76,10 +81,8 @@ fn caps_share_what_is_not_promised_in_powers_of_two() {
     // (1000 - 100 - 100) / 4: three sharers, rounded up to a power of two.
     assert_eq!(mbit(class(&found, "user/bob")), (200, 800));
     assert_eq!(mbit(class(&found, "user/dan")), (50, 50), "never above its cap");
-    let Role::Leaf { quantum, .. } = class(&found, "user/bob").role else { panic!("a leaf") };
-    assert!(guarantee_is_derived(quantum));
-    let Role::Leaf { quantum, .. } = class(&found, "user/ann").role else { panic!("a leaf") };
-    assert!(!guarantee_is_derived(quantum));
+    assert_eq!(class(&found, "user/bob").guarantee(), Guarantee::Derived);
+    assert_eq!(class(&found, "user/ann").guarantee(), Guarantee::Written);
 }
 
 #[test]
@@ -108,9 +111,9 @@ fn what_is_left_is_for_the_best_prio_and_a_worse_one_gets_a_token() {
         assert_eq!(bits(&found, "user/bob"), 1_000, "{bob}");
         assert_eq!(bits(&found, "user/carol"), 1_000);
         assert_eq!(mbit(class(&found, "user/ann")), (900, 1_000), "the one sharer");
-        let Role::Leaf { prio, quantum } = class(&found, "user/bob").role else { panic!("a leaf") };
-        assert_eq!(prio, 7);
-        assert!(guarantee_is_derived(quantum), "status shows no rate that was asked for");
+        let bob = class(&found, "user/bob");
+        assert!(matches!(bob.role, Role::Leaf { prio: 7, .. }));
+        assert_eq!(bob.guarantee(), Guarantee::Derived, "status shows no rate that was asked for");
     }
     // A written rate is a promise at any prio.
     assert_eq!(mbit(class(&policy("{rate: 50mbit, prio: 7}", ""), "user/bob")), (50, 50));
@@ -168,26 +171,6 @@ fn a_group_without_a_rate_has_at_least_what_its_members_were_promised() {
     assert_eq!(mbit(class(&found, "group/team")), (450, 450));
     let team = found.0.claims[&"group/team".parse::<Claim>().unwrap()].our_class();
     assert_eq!(class(&found, "user/ann").parent, team);
-}
-
-#[test]
-fn quantum_follows_the_rate_between_one_gso_packet_and_the_kernels_limit() {
-    let at = |rate: &str| quantum(rate.parse().unwrap(), "50mbit".parse().unwrap(), true);
-    assert_eq!(
-        (at("1mbit"), at("5mbit"), at("15mbit"), at("50mbit")),
-        (60_000, 60_000, 180_000, 200_000)
-    );
-}
-
-#[test]
-fn a_burst_is_4_ms_of_the_rate_and_at_least_two_frames() {
-    let psched = Psched::default();
-    let bytes = |rate: &str| {
-        let rate: Rate = rate.parse().unwrap();
-        burst(rate, 1500, psched).bytes_at(rate, psched).0
-    };
-    assert_eq!(bytes("1gbit"), 500_000);
-    assert_eq!(bytes("64kbit"), 3_036);
 }
 
 #[test]

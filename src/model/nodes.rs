@@ -41,11 +41,10 @@ pub(super) fn resolve(
 
 /// Every class needs a number of its own below `1:`, the same on every link.
 fn enough_minors(policy: &Policy, findings: &mut Findings) {
-    let range = |first: Minor, last: Minor| usize::from(last.0 - first.0) + 1;
     let leaves = policy.users.len() + policy.classes.len();
     let groups = policy.groups.len() + usize::from(policy.everyone.is_some());
-    let leaf_range = range(Minor::FIRST_USER, Minor::LAST_USER);
-    let group_range = range(Minor::FIRST_GROUP, Minor::LAST_GROUP);
+    let leaf_range = Minor::count(&Minor::USERS);
+    let group_range = Minor::count(&Minor::GROUPS);
     let at = policy.links_at;
     if leaves > leaf_range {
         findings.push(

@@ -296,7 +296,7 @@ fn classes_say_the_same_as_those_of_tc() {
         ceil: rate("100gbit"),
         burst: Ticks(3265),
         cburst: Ticks(1296),
-        role: Role::Leaf { prio: 3, quantum: 60_000 },
+        role: Role::Leaf { prio: 3, quantum: Quantum(60_000) },
     };
     for (minor, class, captured) in
         [(ClassId::LINK, link, LINK), (ClassId::ours(Minor(0x11)), fast, FAST)]
@@ -338,7 +338,7 @@ fn classes_are_read_with_their_counters() {
     assert_eq!(fast.class.rate, rate("40gbit"));
     assert_eq!(fast.class.ceil, rate("100gbit"));
     assert_eq!((fast.class.burst, fast.class.cburst), (Ticks(3265), Ticks(1296)));
-    assert_eq!(fast.class.role, Role::Leaf { prio: 3, quantum: 60_000 });
+    assert_eq!(fast.class.role, Role::Leaf { prio: 3, quantum: Quantum(60_000) });
     assert_eq!(fast.leaf, ClassId::qdisc(0x11));
     assert_eq!(fast.counters, Counters::default());
     assert_eq!(default.leaf, ClassId::NONE);
@@ -439,7 +439,7 @@ fn what_is_sent_reads_back_as_itself() {
         (ClassId::ours(Minor(0xf001)), Role::Inner, None),
         (
             ClassId::ours(Minor(0x20)),
-            Role::Leaf { prio: 7, quantum: 200_000 },
+            Role::Leaf { prio: 7, quantum: Quantum(200_000) },
             Some(ClassId::ours(Minor(0xf001))),
         ),
     ];

@@ -6,7 +6,7 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_route::tc::TcOption;
 
 use super::attr;
-use crate::tree::{Class, Mark, Role};
+use crate::tree::{Class, Mark, Quantum, Role};
 use crate::units::{ClassId, Rate, Ticks};
 
 /// `TCA_KIND` of its qdisc and classes.
@@ -37,7 +37,7 @@ pub(super) fn init(mark: Mark) -> Vec<TcOption> {
 pub(super) fn parms(class: &Class) -> Vec<TcOption> {
     let (prio, quantum) = match class.role {
         Role::Inner => (0, INNER_QUANTUM),
-        Role::Leaf { prio, quantum } => (u32::from(prio), quantum),
+        Role::Leaf { prio, quantum } => (u32::from(prio), quantum.0),
     };
     let mut opt = Vec::with_capacity(44);
     opt.extend(ratespec(class.rate));
@@ -118,7 +118,8 @@ impl Parms {
             Role::Inner
         } else {
             // The kernel clamps prio to 7 (TC_HTB_MAXPRIO) before it stores it.
-            Role::Leaf { prio: u8::try_from(self.prio).unwrap_or(u8::MAX), quantum: self.quantum }
+            let prio = u8::try_from(self.prio).unwrap_or(u8::MAX);
+            Role::Leaf { prio, quantum: Quantum(self.quantum) }
         };
         let &Parms { rate, ceil, burst, cburst, .. } = self;
         Class { parent, rate, ceil, burst, cburst, role }

@@ -24,11 +24,13 @@ pub mod request;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_ECHO, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 
+use crate::units::Minor;
+
 /// `TC_H_ROOT`: the parent of a root qdisc, and of an HTB class directly below its qdisc.
 pub(crate) const TC_H_ROOT: u32 = 0xffff_ffff;
 
 /// Minor of the class that packets without a class go to; `default` in `tc qdisc add … htb`.
-pub const DEFCLS: u32 = 0xfffe;
+pub const DEFCLS: u32 = Minor::DEFAULT.0 as u32;
 
 /// Ethertypes, in host order, as in the low half of `tcm_info` once swapped.
 pub const ETH_P_ALL: u16 = 0x0003;

@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::{Change, Plan, Step, Whole};
-use crate::desired::guarantee_is_derived;
 use crate::facts::Accounts;
-use crate::tree::{Claim, Class, Filter, KernelState, Owner, OwnerChange, Role, RuleProgram, Tag};
+use crate::tree::{
+    Claim, Class, Filter, Guarantee, KernelState, Owner, OwnerChange, Quantum, Role, RuleProgram,
+    Tag,
+};
 use crate::units::{ClassId, Shard};
 
 /// What the kernel alone does not say.
@@ -172,8 +174,7 @@ impl Question<'_> {
         let derived = match (from.role, to.role) {
             (Role::Leaf { prio, quantum }, Role::Leaf { prio: new_prio, quantum: new_quantum }) => {
                 prio == new_prio
-                    && guarantee_is_derived(quantum)
-                    && guarantee_is_derived(new_quantum)
+                    && [quantum, new_quantum].map(Quantum::guarantee) == [Guarantee::Derived; 2]
             }
             _ => self.plan.names.get(&id).is_some_and(|owner| self.logins.derived.contains(owner)),
         };

@@ -17,7 +17,7 @@ use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{class, clsact, dump, leaf, root};
 use crate::netlink::{Request, assemble, decode};
 use crate::tree::{
-    Class, Classifier, Filter, LeafQdisc, Mark, Pref, Program, Role, Sockets, TagHelper,
+    Class, Classifier, Filter, LeafQdisc, Mark, Pref, Program, Quantum, Role, Sockets, TagHelper,
 };
 use crate::units::{Bytes, ClassId, Minor, Rate, Ticks};
 
@@ -144,7 +144,7 @@ fn trial() -> io::Result<(Program, bpf::Maps, OwnedFd)> {
 fn any_class() -> Class {
     let rate = Rate::MIN_GUARANTEE;
     let burst = Ticks(100_000);
-    let role = Role::Leaf { prio: 0, quantum: 60_000 };
+    let role = Role::Leaf { prio: 0, quantum: Quantum(60_000) };
     Class { parent: None, rate, ceil: rate, burst, cburst: burst, role }
 }
 

@@ -1,5 +1,6 @@
 //! HTB classes and the qdiscs below them.
 
+use super::quantum::Quantum;
 use crate::units::{Bytes, ClassId, Rate, Ticks};
 
 /// An HTB class (`struct tc_htb_opt`).
@@ -30,7 +31,7 @@ pub enum Role {
         /// 0 (served first) to 7.
         prio: u8,
         /// Bytes a turn when classes share what is left over.
-        quantum: u32,
+        quantum: Quantum,
     },
 }
 

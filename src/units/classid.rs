@@ -2,6 +2,7 @@
 //! ours is whose: ARCHITECTURE.md, "The tree on one link".
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// The low half of a classid of our tree. What a user, class or group has is unique over the whole
@@ -26,15 +27,30 @@ impl Minor {
     /// `1:fffe`: whatever no rule and no user claims.
     pub const DEFAULT: Minor = Minor(0xfffe);
 
+    /// Those that users and classes may have, the same on every link.
+    pub const USERS: RangeInclusive<Minor> = Minor::FIRST_USER..=Minor::LAST_USER;
+    /// Those that groups may have.
+    pub const GROUPS: RangeInclusive<Minor> = Minor::FIRST_GROUP..=Minor::LAST_GROUP;
+
+    /// How many there are in a range.
+    pub fn count(range: &RangeInclusive<Minor>) -> usize {
+        usize::from(range.end().0 - range.start().0) + 1
+    }
+
     /// Whether the number says "an inner class": the link, a shard's root class or a group. What a
     /// class is comes from its number, because to the kernel an empty group is a leaf.
     pub fn is_inner(self) -> bool {
-        self == Minor::LINK || (Minor::FIRST_GROUP..=Minor::LAST_GROUP).contains(&self)
+        self == Minor::LINK || self.is_group()
     }
 
     /// Whether the number is one that users and classes may have.
     pub fn is_user(self) -> bool {
-        (Minor::FIRST_USER..=Minor::LAST_USER).contains(&self)
+        Minor::USERS.contains(&self)
+    }
+
+    /// Whether the number is one that groups may have.
+    pub fn is_group(self) -> bool {
+        Minor::GROUPS.contains(&self)
     }
 }
 

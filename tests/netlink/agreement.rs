@@ -106,7 +106,7 @@ fn needs_root_tc_and_an_independent_decoder_read_the_same_classes() {
             assert_eq!(ceil, class.ceil.bytes_per_second());
             assert_eq!((parms.buffer, parms.cbuffer), (class.burst.0, class.cburst.0));
             if let Role::Leaf { prio, quantum } = class.role {
-                assert_eq!((parms.prio, parms.quantum), (u32::from(prio), quantum));
+                assert_eq!((parms.prio, parms.quantum), (u32::from(prio), quantum.0));
             }
         }
     });

@@ -21,8 +21,8 @@ use shaper::netlink::{Request, assemble, decode};
 use shaper::sys::bpf::{self, Maps};
 use shaper::sys::{Netlink, netns};
 use shaper::tree::{
-    Class, Family, Filter, Mark, Match, OwnerTable, Pref, Program, Protocol, Role, Sockets,
-    TagHelper, U32Rule, U32Rules,
+    Class, Family, Filter, Mark, Match, OwnerTable, Pref, Program, Protocol, Quantum, Role,
+    Sockets, TagHelper, U32Rule, U32Rules,
 };
 use shaper::units::{ClassId, Minor, Psched, Rate, Ticks};
 
@@ -115,7 +115,7 @@ fn a_class(parent: Option<ClassId>, rate: Rate, ceil: Rate, role: Role) -> Class
 
 /// Link, a group, an empty group, users (one beyond 32 bits), default, unshaped.
 fn classes() -> BTreeMap<ClassId, Class> {
-    let leaf = |prio, quantum| Role::Leaf { prio, quantum };
+    let leaf = |prio, quantum| Role::Leaf { prio, quantum: Quantum(quantum) };
     let (group, empty) = (ClassId::ours(Minor(0xf000)), ClassId::ours(Minor(0xf001)));
     let link = Some(ClassId::LINK);
     BTreeMap::from([
@@ -185,7 +185,7 @@ fn matching(src: Option<&str>, dst: Option<&str>, sport: Option<u16>, dport: Opt
 
 /// The first requests of every test: root, 1:1, and two users.
 fn small_tree() -> Vec<Request> {
-    let leaf = Role::Leaf { prio: 0, quantum: 60_000 };
+    let leaf = Role::Leaf { prio: 0, quantum: Quantum(60_000) };
     let user = a_class(Some(ClassId::LINK), rate("100mbit"), rate("1gbit"), leaf);
     vec![
         root::add(LO, mark()),

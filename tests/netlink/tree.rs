@@ -6,7 +6,7 @@ use shaper::facts::RootQdisc;
 use shaper::netlink::decode;
 use shaper::netlink::request::{class, dump, filter, leaf, root};
 use shaper::sys::{Netlink, probe};
-use shaper::tree::{Classifier, Family, LeafQdisc, Pref, Role};
+use shaper::tree::{Classifier, Family, LeafQdisc, Pref, Quantum, Role};
 use shaper::units::{Bytes, ClassId, Minor};
 
 use super::*;
@@ -19,7 +19,7 @@ fn needs_root_classes_read_back_as_they_were_sent() {
         done(netlink, &add_classes(&wanted));
         assert_eq!(read_classes(netlink), wanted);
 
-        let role = Role::Leaf { prio: 1, quantum: 77_777 };
+        let role = Role::Leaf { prio: 1, quantum: Quantum(77_777) };
         let changed = a_class(Some(ClassId::LINK), rate("41gbit"), rate("50mbit"), role);
         wanted.insert(ClassId::ours(Minor(0x11)), changed);
         done(netlink, &[class::change(LO, ClassId::ours(Minor(0x11)), &changed)]);
@@ -177,7 +177,7 @@ fn needs_root_leaves_read_back_as_they_were_sent() {
 #[test]
 fn needs_root_ten_thousand_classes_go_in_and_come_back() {
     in_a_namespace(|netlink| {
-        let role = Role::Leaf { prio: 0, quantum: 60_000 };
+        let role = Role::Leaf { prio: 0, quantum: Quantum(60_000) };
         let user = a_class(Some(ClassId::LINK), rate("1mbit"), rate("1gbit"), role);
         let top = a_class(None, rate("1gbit"), rate("1gbit"), Role::Inner);
         let mut requests = vec![root::add(LO, mark()), class::add(LO, ClassId::LINK, &top)];

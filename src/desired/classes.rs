@@ -1,0 +1,147 @@
+//! The numbers of one class on one link: bursts, quantum, and which queue a leaf has. Pure.
+
+use crate::tree::{Class, Guarantee, LeafQdisc, Quantum, Role};
+use crate::units::{Bytes, ClassId, Psched, Rate, Ticks};
+
+/// `GSO_LEGACY_MAX_SIZE` (include/linux/netdevice.h), in bytes.
+pub(super) const GSO_PACKET: u64 = 65_536;
+
+/// How long a full queue may hold a packet, where the qdisc does not control that itself.
+const FULL_QUEUE_MS: u64 = 50;
+
+/// HTB serves a class once its timer fires; what the timer is late by must be in the burst, or the
+/// class falls short (1 ms of it still loses a tenth at 1 Gbit). Small enough to open no hole.
+const BURST_MS: u64 = 4;
+
+/// A shard's guarantees are taken for so small a part of the link's rate: 1/16
+/// ([`Scale::in_turn`]).
+const SMALL_SHARD: u64 = 16;
+
+/// Smallest and largest quantum, in bytes. Below one 64 kB GSO packet HTB shares what is left over
+/// equally, whatever the rates; above 200,000 `htb_change_class` warns.
+const QUANTUM: std::ops::RangeInclusive<u64> = 60_000..=200_000;
+
+/// What the numbers of a link's classes depend on beside the class's own limits.
+#[derive(Clone, Copy)]
+pub(super) struct Scale {
+    /// The link's, which all its classes share.
+    pub link: Rate,
+    /// The largest packet, in bytes, without its link-layer header.
+    pub mtu: u32,
+    pub psched: Psched,
+}
+
+/// What a class may send, wherever it hangs.
+#[derive(Clone, Copy)]
+pub(super) struct Allowed {
+    pub rate: Rate,
+    pub ceil: Rate,
+}
+
+impl Allowed {
+    /// One rate for both: nothing to borrow.
+    pub(super) fn flat(rate: Rate) -> Allowed {
+        Allowed { rate, ceil: rate }
+    }
+}
+
+impl Scale {
+    pub(super) fn class(&self, parent: Option<ClassId>, allowed: Allowed, role: Role) -> Class {
+        let Allowed { rate, ceil } = allowed;
+        Class { parent, rate, ceil, burst: self.burst(rate), cburst: self.burst(ceil), role }
+    }
+
+    /// The burst of a class at `rate`: [`BURST_MS`] worth, at least two full frames.
+    fn burst(&self, rate: Rate) -> Ticks {
+        let frames = 2 * (u64::from(self.mtu) + 18);
+        Ticks::for_bytes(Bytes(rate.bytes_in_ms(BURST_MS).0.max(frames)), rate, self.psched)
+    }
+
+    /// A leaf's quantum: in proportion to its share of the link (a tenth of the link has the
+    /// smallest, a third the largest), so that what is left over is shared about as the rates are.
+    pub(super) fn leaf(&self, prio: u8, rate: Rate, guarantee: Guarantee) -> Role {
+        let (rate, link) = (rate.bytes_per_second(), self.link.bytes_per_second());
+        let share = u128::from(rate) * 600_000 / u128::from(link);
+        let share = u64::try_from(share).unwrap_or(u64::MAX);
+        let bytes = share.clamp(*QUANTUM.start(), *QUANTUM.end()) as u32;
+        Role::Leaf { prio, quantum: Quantum::new(bytes, guarantee) }
+    }
+
+    /// A class with its burst where senders take turns by shards: beside the burst of any class
+    /// what the guarantee earns while others send. A class of a shard waits for one packet on the
+    /// link and for one in its shard, each of which can be a GSO packet of 64 kB; tokens that are
+    /// full before the class's turn comes are lost (of 2 Mbit in a shard with 35, on a link of 60,
+    /// a burst of 3,036 bytes left 1.87). The shard's own rate is not asked, since it changes with
+    /// each user who comes: it is taken for [`SMALL_SHARD`] of the link, and is the class's at
+    /// least.
+    pub(super) fn in_turn(&self, class: Class) -> Class {
+        let (rate, link) = (class.rate.bytes_per_second(), self.link.bytes_per_second());
+        let earned = u128::from(GSO_PACKET) * u128::from(rate) / u128::from(link);
+        let earned = u64::try_from(earned).unwrap_or(GSO_PACKET);
+        let bytes = Bytes(earned + (earned * SMALL_SHARD).min(GSO_PACKET));
+        let turns = Ticks::for_bytes(bytes, class.rate, self.psched);
+        Class { burst: Ticks(class.burst.0.saturating_add(turns.0)), ..class }
+    }
+}
+
+/// A link's leaf qdisc before the class's ceil is known.
+#[derive(Clone, Copy)]
+pub(super) enum LeafKind {
+    FqCodel,
+    Sfq,
+    Bfifo,
+    Pfifo,
+    Cake,
+}
+
+impl LeafKind {
+    /// The leaf of a class with this ceil, on a link with this MTU (bytes).
+    pub(super) fn leaf(self, ceil: Rate, mtu: u32) -> LeafQdisc {
+        // A byte limit that is smaller than one 64 kB GSO packet drops each of those whole, and a
+        // TCP that sends in them starves (55 kbit/s came through limits of 25 and 50 kB).
+        let floor = GSO_PACKET + 2 * u64::from(mtu);
+        let bytes = ceil.bytes_in_ms(FULL_QUEUE_MS).0.max(floor).min(u64::from(u32::MAX));
+        match self {
+            LeafKind::FqCodel => LeafQdisc::FqCodel,
+            LeafKind::Sfq => LeafQdisc::Sfq,
+            LeafKind::Cake => LeafQdisc::Cake,
+            LeafKind::Bfifo => LeafQdisc::Bfifo { limit: Bytes(bytes) },
+            LeafKind::Pfifo => {
+                let packets = (bytes / u64::from(mtu.max(1))).clamp(10, 10_000);
+                LeafQdisc::Pfifo { limit: packets as u32 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scale(link: &str) -> Scale {
+        Scale { link: link.parse().unwrap(), mtu: 1500, psched: Psched::default() }
+    }
+
+    #[test]
+    fn quantum_follows_the_rate_between_one_gso_packet_and_the_kernels_limit() {
+        let at =
+            |rate: &str| match scale("50mbit").leaf(0, rate.parse().unwrap(), Guarantee::Written) {
+                Role::Leaf { quantum, .. } => quantum.0,
+                Role::Inner => panic!("a leaf"),
+            };
+        assert_eq!(
+            (at("1mbit"), at("5mbit"), at("15mbit"), at("50mbit")),
+            (60_000, 60_000, 180_000, 200_000)
+        );
+    }
+
+    #[test]
+    fn a_burst_is_4_ms_of_the_rate_and_at_least_two_frames() {
+        let bytes = |rate: &str| {
+            let rate: Rate = rate.parse().unwrap();
+            scale("1gbit").burst(rate).bytes_at(rate, Psched::default()).0
+        };
+        assert_eq!(bytes("1gbit"), 500_000);
+        assert_eq!(bytes("64kbit"), 3_036);
+    }
+}

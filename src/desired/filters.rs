@@ -1,0 +1,151 @@
+//! The filters of one link: the rules, and behind them whose a packet is. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::identity::Identities;
+use super::impossible::Impossible;
+use crate::classify::{self, NoClassifier};
+use crate::facts::{LinkFacts, Observation};
+use crate::model::{Link, Model, Rule, Target};
+use crate::tree::{
+    Classifier, Family, Filter, Owner, Pref, Program, ProgramRule, Protocol, RuleProgram, Senders,
+    Tag, Tree, U32Rule, U32Rules,
+};
+use crate::units::ClassId;
+
+/// What the filters of one link depend on.
+pub(super) struct Filters<'a> {
+    pub model: &'a Model,
+    pub link: &'a Link,
+    pub facts: &'a LinkFacts,
+    pub ids: &'a Identities<'a>,
+    pub observed: &'a Observation,
+    /// The rules' targets that have a class on this link.
+    pub targets: BTreeMap<&'a Owner, ClassId>,
+}
+
+impl Filters<'_> {
+    /// What finds a packet's class on this link, in a qdisc without shards below it.
+    fn tag(&self) -> Result<Tag, Impossible> {
+        let facts = &self.observed.facts;
+        match classify::classifier(self.link.classifier, &facts.features) {
+            Ok(Classifier::Bpf) => Ok(Tag::Bpf(facts.program())),
+            Ok(Classifier::Cgroup) => Ok(Tag::Cgroup),
+            Err(source) => {
+                Err(Impossible::Classifier { link: self.link.port.link.clone(), source })
+            }
+        }
+    }
+
+    /// Adds them to the tree whose classes they lead to.
+    pub(super) fn add_to(&self, tree: &mut Tree) -> Result<(), Impossible> {
+        let standing = self.observed.state.trees.get(&self.link.port).map(|old| &old.filters);
+        let filters = if self.facts.ethernet {
+            let tables = classify::frame::tables_of_a_family();
+            let [v4, v6] = [Family::V4, Family::V6].map(|family| self.rules(family, tables));
+            vec![(Protocol::All, Pref::RULES_V4, classify::frame::both(v4, v6))]
+        } else {
+            let by_family = [(Family::V4, Pref::RULES_V4), (Family::V6, Pref::RULES_V6)];
+            let rules = |(family, prefs): (Family, [Pref; 2])| {
+                (family.into(), prefs, self.rules(family, prefs[0].most_tables()))
+            };
+            by_family.map(rules).into()
+        };
+        if let Some(program) = self.program()? {
+            let filter = Filter::Program(program);
+            insert_filter(&mut tree.filters, Pref::PROGRAM, standing, filter);
+        }
+        for (protocol, prefs, rules) in filters.into_iter().filter(|(_, _, r)| !r.is_empty()) {
+            insert_filter(&mut tree.filters, prefs, standing, Filter::U32 { protocol, rules });
+        }
+        let old = self.observed.state.trees.get(&self.link.port);
+        for (shard, filters) in &mut tree.shards {
+            let standing = old.and_then(|old| old.shards.get(shard));
+            insert_filter(filters, Pref::TAG, standing, Filter::Tag(self.tag()?));
+        }
+        let tag = match self.tag()? {
+            Tag::Bpf(program) => Tag::Bpf(Program { shards: !tree.shards.is_empty(), ..program }),
+            Tag::Cgroup => Tag::Cgroup,
+        };
+        insert_filter(&mut tree.filters, Pref::TAG, standing, Filter::Tag(tag));
+        Ok(())
+    }
+
+    /// The link's rules in file order: those that u32 decides, and from the first that it cannot
+    /// decide on the others.
+    fn rules_here(&self) -> (Vec<&Rule>, Vec<&Rule>) {
+        let on_link = |rule: &&Rule| {
+            rule.links.as_ref().is_none_or(|links| links.contains(&self.link.port.link))
+        };
+        let mut rules: Vec<&Rule> = self.model.rules.iter().filter(on_link).collect();
+        let first = rules.iter().position(|rule| rule.needs_program()).unwrap_or(rules.len());
+        let others = rules.split_off(first);
+        (rules, others)
+    }
+
+    /// The eBPF program of the rules that u32 cannot decide, and of those behind them.
+    fn program(&self) -> Result<Option<RuleProgram>, Impossible> {
+        let (_, rules) = self.rules_here();
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let nodes = self.model.nodes.iter().map(|node| &node.owner).zip(&self.ids.nodes);
+        let asks = match (rules.iter().any(|rule| rule.from.is_some()), self.tag()?) {
+            (false, _) => None,
+            (true, Tag::Bpf(program)) => Some(program),
+            // The model has asked what the kernel can do; this is what it has become since.
+            (true, Tag::Cgroup) => {
+                let (link, source) = (self.link.port.link.clone(), NoClassifier::Bpf);
+                return Err(Impossible::Classifier { link, source });
+            }
+        };
+        let senders: BTreeMap<&Owner, ClassId> = match asks {
+            Some(_) => nodes.map(|(owner, id)| (owner, *id)).collect(),
+            None => BTreeMap::new(),
+        };
+        let rules = rules.into_iter().map(|rule| ProgramRule {
+            line: rule.line,
+            to: self.target(&rule.to),
+            from: rule.from.as_ref().map(|from| {
+                let of = from.owners.iter().filter_map(|owner| senders.get(owner).copied());
+                let of: BTreeSet<ClassId> = of.collect();
+                Senders { not: from.not, of: of.into_iter().collect() }
+            }),
+            packets: rule.packets.clone(),
+        });
+        Ok(Some(RuleProgram { asks, ethernet: self.facts.ethernet, rules: rules.collect() }))
+    }
+
+    fn rules(&self, family: Family, most_tables: u16) -> U32Rules {
+        let (rules, _) = self.rules_here();
+        let rules = rules.into_iter().flat_map(|rule| {
+            let parts = classify::u32::compile(family, &rule.matches, self.target(&rule.to));
+            parts.into_iter().map(|part| U32Rule { line: Some(rule.line), ..part })
+        });
+        classify::hash::arrange_in(family, rules.collect(), most_tables)
+    }
+
+    /// A target that has no class on this link counts in the default, as its tag would.
+    fn target(&self, target: &Target) -> ClassId {
+        match target {
+            Target::Default => ClassId::DEFAULT,
+            Target::Unshaped => ClassId::UNSHAPED,
+            Target::Owner(owner) => self.targets.get(owner).copied().unwrap_or(ClassId::DEFAULT),
+        }
+    }
+}
+
+/// Puts `filter` at one of its two prefs: where it stands already, else the free one, so that the
+/// old set answers until the new one is whole.
+fn insert_filter(
+    filters: &mut BTreeMap<Pref, Filter>,
+    prefs: [Pref; 2],
+    standing: Option<&BTreeMap<Pref, Filter>>,
+    filter: Filter,
+) {
+    let at = |pref: Pref| standing.and_then(|filters| filters.get(&pref));
+    let [a, b] = prefs;
+    let pref =
+        if at(a) == Some(&filter) || (at(b) != Some(&filter) && at(a).is_none()) { a } else { b };
+    filters.insert(pref, filter);
+}

@@ -1,0 +1,37 @@
+//! What keeps a model from being on this kernel.
+
+use super::identity::OutOfMinors;
+use crate::classify::NoClassifier;
+use crate::tree::LinkName;
+
+/// Why there is no such state on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Impossible {
+    /// Nothing can tell whose a packet is.
+    #[error("link {link}: {source}")]
+    Classifier {
+        /// For which link that was asked.
+        link: LinkName,
+        /// What is missing.
+        source: NoClassifier,
+    },
+    /// The policy names a leaf qdisc that the kernel cannot make.
+    #[error("link {link}: this kernel has no `{kind}` qdisc; write `leaf: auto`")]
+    Leaf {
+        /// The link whose line names it.
+        link: LinkName,
+        /// As `tc` calls it.
+        kind: &'static str,
+    },
+    /// HTB cannot be made.
+    #[error(
+        "this kernel has no HTB (`sch_htb`), which does the shaping; load it with `modprobe sch_htb` or install the distribution's full kernel"
+    )]
+    NoHtb,
+    /// There are more users or groups than numbers.
+    #[error(transparent)]
+    Minors(#[from] OutOfMinors),
+    /// The model names a link that the facts lack.
+    #[error("link {0} is gone")]
+    LinkGone(LinkName),
+}
