@@ -45,13 +45,8 @@ impl Asking {
     }
 }
 
-/// Rates on the link at `index`. The share shrinks by powers of two with the number of sharers, so
-/// that a login seldom changes anybody else's class.
-pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
-    let default = match link.default.rate {
-        Asked::Promised(rate) => rate,
-        Asked::Derived { .. } | Asked::Token => Rate::MIN_GUARANTEE,
-    };
+/// What every parent is asked for; `default`: the default class's rate, which the link owes it.
+fn asked(model: &Model, index: usize, default: Rate) -> BTreeMap<Option<&Group>, Asking> {
     let mut asking: BTreeMap<Option<&Group>, Asking> = BTreeMap::new();
     asking.entry(None).or_default().promised = default.bytes_per_second();
     let here = || model.nodes.iter().filter_map(|node| Some((node, node.limits[index].as_ref()?)));
@@ -71,7 +66,17 @@ pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
             }
         }
     }
+    asking
+}
 
+/// Rates on the link at `index`. The share shrinks by powers of two with the number of sharers, so
+/// that a login seldom changes anybody else's class.
+pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
+    let default = match link.default.rate {
+        Asked::Promised(rate) => rate,
+        Asked::Derived { .. } | Asked::Token => Rate::MIN_GUARANTEE,
+    };
+    let asking = asked(model, index, default);
     let mut groups: BTreeMap<&Group, Rate> = BTreeMap::new();
     let nodes = model
         .nodes
