@@ -26,6 +26,25 @@ pub struct Status {
     pub links: Vec<Link>,
     /// Somebody else's objects in our trees and directories.
     pub foreign: Vec<String>,
+    /// The daemon that keeps all this; absent while none does, and for whoever is not root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<Daemon>,
+}
+
+/// The daemon, and its condition as it told it last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Daemon {
+    /// Its process; 0: in another process namespace.
+    pub pid: u32,
+    /// `idle`; `draining` (the same, and retired classes have still to become quiet); `adopting` (a
+    /// policy is on its way in); `refusing` (what the policy file holds: the policy before it stays
+    /// in force); `waiting` (for another run, or for a confirmation) or `failing` (it tries again).
+    /// Absent until the daemon told one.
+    pub state: Option<String>,
+    /// The reason, in one line.
+    pub why: Option<String>,
+    /// Seconds since 1970 when that state began.
+    pub since: Option<u64>,
 }
 
 /// A link's tree in one direction.
@@ -182,6 +201,8 @@ pub struct StatusInputs {
     pub forwarded_packets: Option<u64>,
     /// Rules are asked for.
     pub rules: bool,
+    /// The daemon that keeps the instance.
+    pub daemon: Option<Daemon>,
 }
 
 /// Puts a look at the kernel into status's shape. Pure.
@@ -203,6 +224,7 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
             .map(|(port, tree)| View { snapshot, inputs, port, tree, groups: &groups }.link())
             .collect(),
         foreign: foreign(snapshot),
+        daemon: inputs.daemon.clone(),
     }
 }
 

@@ -9,12 +9,14 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
+use super::condition::forget;
+use super::directory::remove_with_notes;
 use super::error::Error;
 use super::instance::Instance;
 use super::layout::WATCH;
@@ -24,6 +26,8 @@ use super::layout::WATCH;
 pub struct Keeping {
     path: PathBuf,
     directory: File,
+    /// The name of the directory by which this daemon told its condition last.
+    pub(super) told: Option<String>,
 }
 
 impl Instance {
@@ -55,14 +59,20 @@ impl Instance {
             }
             _ => {}
         }
+        forget(&path)?;
         let directory = File::open(&path).map_err(Error::io("open", &path))?;
         fcntl(&directory, FcntlArg::F_SETLK(&whole(libc::F_RDLCK)))
             .map_err(|errno| Error::io("lock", &path)(errno.into()))?;
-        Ok(Keeping { path, directory })
+        Ok(Keeping { path, directory, told: None })
     }
 }
 
 impl Keeping {
+    /// The directory that is locked.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether the path still names the directory that is locked: the instance may have been
     /// removed, and made anew.
     pub fn holds(&self) -> bool {
@@ -79,7 +89,7 @@ impl Keeping {
 impl Drop for Keeping {
     fn drop(&mut self) {
         if self.holds() {
-            let _with_the_instance_then = fs::remove_dir(&self.path);
+            let _with_the_instance_then = remove_with_notes(&self.path);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! is mounted, and the directories of one instance in it, each holding a classid and processes.
 //! Touches files below the paths that it is given, and mounts only where it is told to.
 
+mod condition;
 mod confirmation;
 mod directory;
 mod doors;
@@ -18,6 +19,7 @@ mod removal;
 mod retired;
 mod said;
 
+pub use condition::Condition;
 pub use directory::Attached;
 pub use doors::Doors;
 pub use error::Error;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::condition::forget;
 use super::directory::{members_of, subdirectories};
 use super::error::Error;
 use super::instance::Instance;
@@ -37,7 +38,9 @@ impl Instance {
         self.remove_unless_occupied(&self.root().join(LOCK))?;
         // A daemon is found as long as there is something that it keeps.
         if subdirectories(self.root())? == [WATCH] {
-            self.evict_and_remove(&self.root().join(WATCH))?;
+            let watch = self.root().join(WATCH);
+            forget(&watch)?;
+            self.evict_and_remove(&watch)?;
         }
         self.remove_unless_occupied(self.root())?;
         Ok(!self.root().exists())

@@ -1,6 +1,7 @@
 //! `shaper status`: who has which class, and what went through it. Reads the kernel only.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Output, run};
 use crate::accounts::{How, Question};
@@ -55,10 +56,24 @@ pub(super) fn status(
     }
     let mut output = match global.json {
         true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),
-        false => Output::text(status::table(&status)),
+        false => Output::text(status::table(&status, now())),
     };
     output.stderr.push_str(&pending(&kernel)?);
     Ok(output)
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The daemon that keeps the instance, and its condition.
+fn daemon(instance: &Instance) -> Result<Option<status::Daemon>, Failure> {
+    let Some(pid) = instance.keeper()? else { return Ok(None) };
+    let condition = instance.condition()?;
+    let since = condition.as_ref().and_then(|told| told.since.duration_since(UNIX_EPOCH).ok());
+    let (state, why) = condition.map_or((None, None), |told| (Some(told.word), told.why));
+    Ok(Some(status::Daemon { pid, state, why, since: since.map(|since| since.as_secs()) }))
 }
 
 /// What a change that waits to be confirmed, or whose guard was killed, means for what stands.
@@ -84,6 +99,7 @@ fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<StatusInputs, Failure>
         ..StatusInputs::default()
     };
     let Some(instance) = kernel.instance() else { return Ok(inputs) };
+    inputs.daemon = daemon(&instance)?;
     let mut question = Question { without_groups: true, ..Question::default() };
     for claim in snapshot.observation.state.claims.keys() {
         let Claim::Owner(owner) = claim else { continue };

@@ -13,12 +13,8 @@ pub(super) enum Task {
     Alive,
     /// Look whether the network namespace still has its name.
     Namespace,
-    /// Apply the policy that was read: before anything is brought back to the one in force.
-    Adopt,
-    /// Look at the kernel, and repair what differs.
-    Reconcile,
-    /// Look whether the policy file changed.
-    Reload,
+    /// Apply, or read the policy file.
+    Shape,
     /// Look at all processes.
     Sweep,
     /// Look which accounts have no process any more.
@@ -29,8 +25,6 @@ pub(super) enum Task {
     Subuids,
     /// NSS has had its time.
     GiveUpAsking,
-    /// Compare retired classes with how they were.
-    Collect,
 }
 
 /// Each task at most once.
@@ -76,13 +70,13 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut agenda = Agenda::default();
         assert_eq!(agenda.rest(now), None);
-        agenda.by(Task::Reconcile, now + second);
-        agenda.by(Task::Reconcile, now + 3 * second);
+        agenda.by(Task::Shape, now + second);
+        agenda.by(Task::Shape, now + 3 * second);
         agenda.by(Task::Sweep, now + 2 * second);
         assert_eq!(agenda.rest(now), Some(second));
         assert_eq!(agenda.take(now), None);
         let later = now + 5 * second;
-        assert_eq!(agenda.take(later), Some(Task::Reconcile));
+        assert_eq!(agenda.take(later), Some(Task::Shape));
         assert_eq!(agenda.take(later), Some(Task::Sweep));
         assert_eq!(agenda.take(later), None);
         agenda.by(Task::Alive, now);

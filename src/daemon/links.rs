@@ -1,21 +1,13 @@
 //! What the kernel tells of links and of their traffic control, as far as it is about ours.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use super::Watch;
+use super::shaping::Event;
 use crate::netlink::notice::Notice;
 use crate::policy::{LinkLine, LinkRef};
 use crate::sys::listener::Heard;
-
-/// What changes one thing often changes more: wait so long for the rest.
-const GATHER: Duration = Duration::from_millis(20);
-/// A link that has come is unshaped until it is looked at, and nothing of it is half done.
-const COME: Duration = Duration::from_millis(1);
-/// Of the time that a look takes, so many times until the next, however much is told.
-const SHARE: u32 = 4;
-/// But no longer.
-const LONGEST: Duration = Duration::from_millis(500);
+use crate::tree::LinkName;
 
 impl Watch {
     pub(super) fn hear_links(&mut self) {
@@ -39,15 +31,22 @@ impl Watch {
             }
         }
         if matters {
-            let (now, pause) =
-                (Instant::now(), self.took.saturating_mul(SHARE).clamp(GATHER, LONGEST));
-            // Where they come one after the other, looks keep their distance all the same.
-            let at = match told.iter().any(|notice| self.has_come(notice)) {
-                true => (self.looked + pause).clamp(now + COME, now + pause),
-                false => now + pause,
-            };
-            self.soon(at);
+            let touched = told.iter().filter_map(|notice| self.touched(notice)).collect();
+            let has_come = told.iter().any(|notice| self.has_come(notice));
+            self.tell_shaping(Event::LinksTold { touched, has_come });
         }
+    }
+
+    /// The shaped link whose traffic control it is about.
+    fn touched(&self, notice: &Notice) -> Option<LinkName> {
+        match notice {
+            Notice::TrafficControl(index) => self.shaped(*index).cloned(),
+            _ => None,
+        }
+    }
+
+    fn shaped(&self, index: u32) -> Option<&LinkName> {
+        self.in_force.links.iter().find(|(_, shaped)| **shaped == index).map(|(name, _)| name)
     }
 
     /// Whether it is of a link that the policy names and that is not shaped.
@@ -59,25 +58,18 @@ impl Watch {
     }
 
     /// Whether a notice is about a link that we shape, or that the policy may mean.
-    fn concerns(&mut self, notice: &Notice) -> bool {
-        let shaped = |index: &u32| {
-            let mut links = self.in_force.links.iter();
-            links.find(|(_, shaped)| *shaped == index).map(|(name, _)| name.clone())
-        };
+    fn concerns(&self, notice: &Notice) -> bool {
         let lines = &self.intent.policy.links;
         let auto = lines.iter().any(|line| line.name.value == LinkRef::Auto);
         match notice {
             Notice::DefaultRoute => auto,
+            // What stood in the way there may have gone.
             Notice::TrafficControl(index) => {
-                let link = shaped(index);
-                let ours = link.is_some();
-                self.touched.extend(link);
-                // What stood in the way there may have gone.
-                ours || self.in_force.in_the_way.contains(index)
+                self.shaped(*index).is_some() || self.in_force.in_the_way.contains(index)
             }
             Notice::Link(index, name, altnames) | Notice::Gone(index, name, altnames) => {
                 let meant = |line: &LinkLine| line.name.value.means(name, altnames);
-                auto || shaped(index).is_some() || lines.iter().any(meant)
+                auto || self.shaped(*index).is_some() || lines.iter().any(meant)
             }
         }
     }

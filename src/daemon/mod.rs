@@ -4,6 +4,7 @@
 //! through `apply`, so it is planned, verified and undone like any other.
 
 mod agenda;
+mod applying;
 mod backoff;
 mod file;
 mod followed;
@@ -14,14 +15,15 @@ mod namespace;
 mod processes;
 mod queue;
 mod roster;
+mod service_manager;
 mod shaping;
 mod subuid;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -42,9 +44,8 @@ use crate::process::{self, Handover};
 use crate::sys::listener::{LinkListener, ProcessListener};
 use crate::sys::netns::Target;
 use crate::sys::{memory, priority, signal};
-use crate::tree::{KernelState, LinkName};
+use crate::tree::KernelState;
 use agenda::{Agenda, Task};
-use backoff::Backoff;
 use file::PolicyFile;
 use followed::Followed;
 use muted::Muted;
@@ -52,17 +53,17 @@ use names::{Names, News};
 pub use namespace::Bound;
 use queue::Queue;
 use roster::Roster;
+use service_manager::tell;
+use shaping::{Event, Order, Shaping};
 use subuid::SubuidFile;
 
-/// How often the kernel's objects are looked at although nothing was told: not everything is.
-const RECONCILE: Duration = Duration::from_secs(60);
 /// How often NSS is asked who everybody is now.
 const ASK: Duration = Duration::from_secs(600);
 /// The same while it does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// So many failures in a row are more than a bad moment.
 const HOPELESS: u32 = 3;
-/// A round that takes long is done less often: of its time, it waits so many times.
+/// After a look at all processes, rest at least so many times as long as it took.
 const IDLE_SHARE: u32 = 2_000;
 
 /// What the command line says.
@@ -101,7 +102,6 @@ pub struct Watch {
     accounts: Accounts,
     names: Names,
     in_force: InForce,
-    backoff: Backoff,
     followed: Followed,
     /// What processes that became users in this batch of events hold of root's.
     handover: Handover,
@@ -119,34 +119,19 @@ pub struct Watch {
     clock: processes::EventClock,
     view: processes::View,
     roster: Roster,
-    /// A policy that was read from the file and is not in force yet.
-    candidate: Option<Arc<Policy>>,
-    /// The last policy that was refused, so that it is said once.
-    refused: Option<String>,
-    /// What went wrong last, by what was tried, so that it is said once.
-    complaints: BTreeMap<Task, String>,
-    /// The same of what the last apply had to say.
+    shaping: Shaping<Arc<Policy>>,
+    /// When the state began that its word names.
+    since: SystemTime,
+    /// What the last apply had to say, so that it is said once.
     said: Vec<String>,
-    /// How often in a row, and so how long to wait before the next try.
-    failures: u32,
-    /// The next try is not before.
-    not_before: Option<Instant>,
-    /// Links whose traffic control somebody else changed since the last look.
-    touched: BTreeSet<LinkName>,
     /// When the last sweep ended, and how long it took.
     swept: (Instant, Duration),
     /// When it was last said that events were lost.
     lost: Option<Instant>,
     /// When it was last said that a process could not be read.
     unread: Option<Instant>,
-    /// How long the last look took in which nothing was to be done.
-    took: Duration,
-    /// When the last look ended.
-    looked: Instant,
-    /// What retired classes are compared with, and since when.
-    earlier: Option<(Snapshot, Instant)>,
-    /// Rounds in a row in which retired classes did not become quiet.
-    draining: u32,
+    /// What retired classes are compared with.
+    earlier: Option<Snapshot>,
 }
 
 /// Applies what is wanted, then keeps it so until SIGTERM or SIGINT. `processes` was opened
@@ -217,6 +202,8 @@ fn keep(
     intent.good.clone_from(&in_force.good);
     let (running, ranges) = (&accounts.running, &accounts.running_ranges);
     let roster = Roster::new(settings.grace, running, ranges);
+    let (shaping, orders) =
+        Shaping::new(settings.file.display().to_string(), in_force.draining, Instant::now());
     let mut watch = Watch {
         session,
         intent,
@@ -234,7 +221,6 @@ fn keep(
         accounts,
         names: Names::default(),
         in_force,
-        backoff: Backoff::default(),
         followed: Followed::default(),
         handover: Handover::default(),
         told_of_handover: false,
@@ -245,23 +231,16 @@ fn keep(
         clock: processes::EventClock::default(),
         view: processes::View::default(),
         roster,
-        candidate: None,
-        refused: None,
-        complaints: BTreeMap::new(),
-        said: shaping::log_of(&first),
-        failures: 0,
-        not_before: None,
-        touched: BTreeSet::new(),
+        shaping,
+        since: SystemTime::now(),
+        said: applying::log_of(&first),
         swept: (Instant::now(), Duration::ZERO),
         lost: None,
         unread: None,
-        took: Duration::ZERO,
-        looked: Instant::now(),
         earlier: None,
-        draining: 0,
     };
     watch.keep_instance();
-    watch.begin();
+    watch.begin(orders);
     match watch.go_on()? {
         true => Ok(Ended::WithNamespace(watch.intent.policy)),
         false => Ok(Ended::BySignal),
@@ -290,7 +269,7 @@ fn first_apply(
         let request = Request { known, ..Request::from(intent.clone()) };
         match crate::apply::apply(session, request, may, &mut crate::apply::unless_interrupted) {
             Ok(applied) => {
-                shaping::log_of(&applied).iter().for_each(|line| log::warn!("{line}"));
+                applying::log_of(&applied).iter().for_each(|line| log::warn!("{line}"));
                 if let Some(in_force) = &applied.in_force {
                     accounts.running.clone_from(&in_force.accounts.running);
                     accounts.running_ranges.clone_from(&in_force.accounts.running_ranges);
@@ -321,7 +300,7 @@ struct Readable {
 }
 
 impl Watch {
-    fn begin(&mut self) {
+    fn begin(&mut self, orders: Vec<Order>) {
         let now = Instant::now();
         // Whoever logs in is placed before he, or a storm of processes, has the processors again.
         if !priority::before_others() {
@@ -333,13 +312,10 @@ impl Watch {
                 "this kernel or namespace has no process events: all processes are looked at every second or so instead"
             ),
         }
-        self.agenda.by(Task::Reconcile, now + RECONCILE);
-        // It may have changed while the first apply went on.
-        self.agenda.by(Task::Reload, now);
         self.agenda.by(Task::Ask, now + self.ask_interval());
         self.agenda.by(Task::Leave, now + self.settings.grace / 2);
         self.schedule_sweep(Duration::ZERO);
-        self.schedule_collection();
+        self.carry_out(orders);
         self.schedule_sign_of_life(now);
         self.look_at_namespace(now);
         memory::give_back();
@@ -378,9 +354,8 @@ impl Watch {
                 self.hear_links();
             }
             if readable.file {
-                // What else happens until then is looked at with it.
                 self.file.heard();
-                self.agenda.by(Task::Reload, Instant::now() + shaping::SETTLE);
+                self.tell_shaping(Event::FileTold);
             }
             if readable.names {
                 self.hear_names();
@@ -391,7 +366,7 @@ impl Watch {
             if let Some(task) = self.agenda.take(Instant::now()) {
                 self.perform(task);
             }
-            if self.failures > HOPELESS && self.session.kernel.hierarchy().is_none() {
+            if self.shaping.failures() > HOPELESS && self.session.kernel.hierarchy().is_none() {
                 // A hardened service cannot mount it; what starts it again can.
                 return Err(Failure::refused(
                     "the net_cls hierarchy is gone, and cannot be mounted",
@@ -439,12 +414,7 @@ impl Watch {
                 return true;
             }
             log::info!("SIGHUP: reading {} and asking NSS again", self.settings.file.display());
-            self.complaints.clear();
-            self.refused = None;
-            self.failures = 0;
-            self.not_before = None;
-            self.agenda.at(Task::Reload, Instant::now());
-            self.agenda.at(Task::Reconcile, Instant::now());
+            self.tell_shaping(Event::Hangup);
             self.agenda.at(Task::Ask, Instant::now());
         }
         false
@@ -465,9 +435,8 @@ impl Watch {
         if self.accounts.unavailable.is_some() {
             self.agenda.by(Task::Ask, Instant::now() + ASK_AGAIN);
         }
-        if self.candidate.is_some() && !self.names.is_asking_about_all() {
-            self.agenda.by(Task::Adopt, Instant::now());
-        }
+        let asks = self.names.is_asking_about_all();
+        self.tell_shaping(Event::Named { asks });
         if news != News::None {
             // Somebody may be another line's now.
             self.everybody |= news == News::Everybody;
@@ -481,9 +450,7 @@ impl Watch {
         let now = Instant::now();
         match task {
             Task::Muted => self.look_at_muted(now),
-            Task::Reconcile => self.reconcile(),
-            Task::Reload => self.reload(),
-            Task::Adopt => self.adopt(),
+            Task::Shape => self.tell_shaping(Event::Time),
             Task::Namespace => self.look_at_namespace(now),
             Task::Sweep => self.sweep(),
             Task::Leave => self.look_who_left(),
@@ -502,7 +469,6 @@ impl Watch {
                 let news = self.names.on_due(&mut self.accounts, now);
                 self.after_names(news);
             }
-            Task::Collect => self.reconcile(),
             Task::Alive => {
                 tell(&[NotifyState::Watchdog]);
                 self.schedule_sign_of_life(now);
@@ -538,7 +504,7 @@ impl Watch {
     fn question(&mut self) -> Question {
         self.count_running();
         let in_force = Question::of(&self.intent.policy);
-        let candidate = self.candidate.as_deref().map(Question::of);
+        let candidate = self.shaping.candidate().map(|policy| Question::of(policy));
         let mut question = candidate.into_iter().fold(in_force, Question::and);
         question.running.clone_from(&self.accounts.running);
         question
@@ -552,12 +518,5 @@ impl Watch {
 
     fn state(&self) -> &KernelState {
         &self.in_force.state
-    }
-}
-
-/// Tells the service manager, if there is one.
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        log::debug!("cannot tell the service manager: {error}");
     }
 }

@@ -12,7 +12,8 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use sd_notify::NotifyState;
 
-use super::{Ended, Settings, keep, signals, tell};
+use super::service_manager::tell;
+use super::{Ended, Settings, keep, signals};
 use crate::apply::{Options, Session};
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -103,7 +104,7 @@ fn wait_for(target: &Target) -> Result<bool, Failure> {
             log::info!("ended");
             return Ok(false);
         }
-        if told.elapsed() > super::shaping::ALIVE {
+        if told.elapsed() > super::applying::ALIVE {
             told = Instant::now();
             tell(&[NotifyState::Watchdog]);
         }

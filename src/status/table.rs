@@ -1,16 +1,17 @@
 //! Status for people: a table for each link, widths as wide as their contents.
 
 use std::fmt::Write;
+use std::time::Duration;
 
-use super::{ClassNumbers, Link, Pool, Rule, Status};
+use super::{ClassNumbers, Daemon, Link, Pool, Rule, Status};
 use crate::text::shown;
 use crate::units::Rate;
 
 const HEADINGS: [&str; 10] =
     ["USER", "CLASS", "GROUP", "RATE", "CEIL", "SENT", "PACKETS", "DROPS", "BACKLOG", "PROCS"];
 
-/// The whole table.
-pub fn table(status: &Status) -> String {
+/// The whole table, as it is read at `now`, in seconds since 1970.
+pub fn table(status: &Status, now: u64) -> String {
     let mut text = String::new();
     for (index, link) in status.links.iter().enumerate() {
         if index > 0 {
@@ -31,7 +32,32 @@ pub fn table(status: &Status) -> String {
     for object in &status.foreign {
         text.push_str(&format!("not ours, left alone: {object}\n"));
     }
+    if let Some(daemon) = &status.daemon {
+        text.push_str(&condition(daemon, now));
+    }
     text
+}
+
+/// One line: the daemon's state, since when, and why.
+fn condition(daemon: &Daemon, now: u64) -> String {
+    let state = shown(daemon.state.as_deref().unwrap_or("of an unknown state"));
+    let since = daemon.since.map_or_else(String::new, |since| {
+        let elapsed = Duration::from_secs(now.saturating_sub(since));
+        format!(" for {}", lasting(elapsed))
+    });
+    let why = daemon.why.as_deref().map_or_else(String::new, |why| format!(": {}", shown(why)));
+    match daemon.pid {
+        0 => format!("the daemon is {state}{since}{why}\n"),
+        pid => format!("the daemon (process {pid}) is {state}{since}{why}\n"),
+    }
+}
+
+/// In the largest unit of which there are at least two.
+fn lasting(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [("days", 86_400), ("h", 3_600), ("min", 60)];
+    let unit = units.iter().find(|(_, length)| seconds >= 2 * length);
+    unit.map_or(format!("{seconds} s"), |(name, length)| format!("{} {name}", seconds / length))
 }
 
 fn one_link(link: &Link, text: &mut String) {
@@ -206,7 +232,7 @@ mod tests {
             direct_packets: 0,
         };
         let said = |links: Vec<Link>| {
-            let text = table(&Status { version: 1, links, foreign: Vec::new() });
+            let text = table(&Status { version: 1, links, foreign: Vec::new(), daemon: None }, 0);
             let lines = text.lines().filter(|line| line.contains("forwarded"));
             lines.map(str::to_string).collect::<Vec<_>>()
         };
@@ -219,6 +245,27 @@ mod tests {
                 "7 IPv4 packets were forwarded in this namespace since it began, such as containers' behind a bridge; those that left by a link above count in its (default)"
             ]
         );
+    }
+
+    #[test]
+    fn the_daemons_state_is_said_with_its_reason_and_since_when() {
+        let daemon = Daemon {
+            pid: 812,
+            state: Some("failing".to_string()),
+            why: Some("no\u{1b}".to_string()),
+            since: Some(1_000),
+        };
+        let of = |daemon: &Daemon, now| {
+            let daemon = Some(daemon.clone());
+            let status = Status { version: 1, links: Vec::new(), foreign: Vec::new(), daemon };
+            table(&status, now).lines().last().unwrap().to_string()
+        };
+        assert_eq!(of(&daemon, 1_119), "the daemon (process 812) is failing for 119 s: no\\u{1b}");
+        assert_eq!(of(&daemon, 999), "the daemon (process 812) is failing for 0 s: no\\u{1b}");
+        let idle = Daemon { pid: 0, state: Some("idle".to_string()), why: None, ..daemon };
+        assert_eq!(of(&idle, 1_000 + 2 * 86_400), "the daemon is idle for 2 days");
+        assert_eq!(of(&idle, 1_000 + 86_400), "the daemon is idle for 24 h");
+        assert_eq!(of(&idle, 1_120), "the daemon is idle for 2 min");
     }
 
     #[test]

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         cleared::TESTS,
         wall_clock::TESTS,
         watch::BIRTHS,
+        watch::CONDITION,
         watch::LOGINS,
         watch::NAMESPACE,
         watch::NEWCOMERS,

@@ -1,6 +1,7 @@
 //! The daemon: users placed as they log in, and repairs of whatever changes underneath.
 
 mod births;
+mod condition;
 mod logins;
 mod namespace;
 mod newcomers;
@@ -13,6 +14,7 @@ use crate::support::harness::Test;
 use crate::support::program::shaper;
 
 pub const BIRTHS: &[Test] = births::TESTS;
+pub const CONDITION: &[Test] = condition::TESTS;
 pub const LOGINS: &[Test] = logins::TESTS;
 pub const NAMESPACE: &[Test] = namespace::TESTS;
 pub const NEWCOMERS: &[Test] = newcomers::TESTS;

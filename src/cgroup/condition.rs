@@ -1,0 +1,170 @@
+//! The condition of the daemon that keeps an instance, for others to read: the name of one empty
+//! directory below the one that it locks, `watch/WORD-WHEN-WHY`, which holds no classid. A rename
+//! changes it at once (cgroup v1 has rename(2), kernel/cgroup/cgroup-v1.c, `cgroup1_rename`), needs
+//! no descriptor, and works where `/run` is read-only. Only root may look into that directory.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::directory::{make_directory, remove, subdirectories};
+use super::error::Error;
+use super::instance::Instance;
+use super::keeper::Keeping;
+use super::layout::WATCH;
+
+/// A file's name has 255 bytes; the reason has what a word and a time leave of them.
+const LONGEST_WHY: usize = 200;
+
+/// What a daemon is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// One word of small letters.
+    pub word: String,
+    /// The reason, in one line; what does not fit into a name is left out.
+    pub why: Option<String>,
+    /// In whole seconds.
+    pub since: SystemTime,
+}
+
+impl Condition {
+    /// The directory's name. The kernel takes no newline in one, and nobody a slash.
+    fn name(&self) -> String {
+        let when = self.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let line = self.why.as_deref().and_then(|why| why.lines().next()).unwrap_or_default();
+        let mut why = String::new();
+        for c in line.chars() {
+            let spelled = match c {
+                '%' | '/' => format!("%{:02x}", u32::from(c)),
+                c if c.is_control() => " ".to_string(),
+                c => c.to_string(),
+            };
+            if why.len() + spelled.len() > LONGEST_WHY {
+                break;
+            }
+            why.push_str(&spelled);
+        }
+        format!("{}-{when:x}-{why}", self.word)
+    }
+
+    /// `None`: it names no condition.
+    fn parse(name: &str) -> Option<Condition> {
+        let mut parts = name.splitn(3, '-');
+        let (word, when, why) = (parts.next()?, parts.next()?, parts.next()?);
+        let when = u64::from_str_radix(when, 16).ok().filter(|when| *when < u64::MAX / 2)?;
+        let why = why.replace("%2f", "/").replace("%25", "%");
+        Some(Condition {
+            word: word.to_string(),
+            why: Some(why).filter(|why| !why.is_empty()),
+            since: UNIX_EPOCH + Duration::from_secs(when),
+        })
+    }
+}
+
+impl Keeping {
+    /// Tells others this daemon's condition from now on. Never lists the directory: closing it
+    /// would give up the lock.
+    ///
+    /// # Errors
+    /// The directory is gone, or what it holds cannot be changed.
+    pub fn tell(&mut self, condition: &Condition) -> Result<(), Error> {
+        let new = condition.name();
+        let at = |name: &str| self.path().join(name);
+        let renamed = self.told.as_ref().map(|old| fs::rename(at(old), at(&new)));
+        match renamed {
+            Some(Ok(())) => {}
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("rename to", &at(&new))(error));
+            }
+            // The first one, or another daemon that began removed it.
+            Some(Err(_)) | None => make_directory(&at(&new))?,
+        }
+        self.told = Some(new);
+        Ok(())
+    }
+}
+
+impl Instance {
+    /// The last condition that a daemon told which keeps this instance. Whether there still is one
+    /// says [`Instance::keeper`]: what one that was killed told stands until the next begins.
+    ///
+    /// # Errors
+    /// The directory cannot be listed, but for want of permission: then nothing is known.
+    pub fn condition(&self) -> Result<Option<Condition>, Error> {
+        match subdirectories(&self.root().join(WATCH)) {
+            Ok(names) => {
+                let told = names.iter().filter_map(|name| Condition::parse(name));
+                Ok(told.max_by_key(|condition| condition.since))
+            }
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What daemons told that kept the instance before, `path` being what they locked.
+pub(super) fn forget(path: &Path) -> Result<(), Error> {
+    subdirectories(path)?.iter().try_for_each(|name| remove(&path.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_is_read_as_it_was_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        assert_eq!(instance.condition().unwrap(), None);
+        fs::create_dir(instance.root()).unwrap();
+        let mut keeping = instance.keep().unwrap();
+        assert_eq!(instance.condition().unwrap(), None);
+        let since = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let condition = |word: &str, why: Option<&str>| Condition {
+            word: word.to_string(),
+            why: why.map(str::to_string),
+            since,
+        };
+        for told in [
+            condition("idle", None),
+            condition("failing", Some("`tc qdisc add dev up0 root`: 50% of /etc/p-q.yaml: %2f")),
+            condition("failing", Some("the same, and no more")),
+            condition("idle", None),
+        ] {
+            keeping.tell(&told).unwrap();
+            keeping.tell(&told).unwrap();
+            assert_eq!(instance.condition().unwrap(), Some(told));
+        }
+        let long = format!("/{}\nand another line", "ä".repeat(300));
+        keeping.tell(&condition("refusing", Some(&long))).unwrap();
+        let read = instance.condition().unwrap().unwrap().why.unwrap();
+        assert!(long.starts_with(&read) && read.len() > 100 && !read.contains('\n'), "{read}");
+        keeping.tell(&condition("refusing", Some("two\twords"))).unwrap();
+        assert_eq!(instance.condition().unwrap(), Some(condition("refusing", Some("two words"))));
+    }
+
+    #[test]
+    fn the_last_that_was_told_counts_and_nothing_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        fs::create_dir_all(instance.root().join(WATCH).join("idle-ffff-")).unwrap();
+        let word = || instance.condition().unwrap().map(|condition| condition.word);
+        let tell = |keeping: &mut Keeping, word: &str, since: u64| {
+            let since = UNIX_EPOCH + Duration::from_secs(since);
+            keeping.tell(&Condition { word: word.to_string(), why: None, since }).unwrap();
+        };
+        let mut one = instance.keep().unwrap();
+        assert_eq!(word(), None, "the one that was killed");
+        tell(&mut one, "waiting", 1);
+        let mut other = instance.keep().unwrap();
+        tell(&mut other, "failing", 2);
+        assert_eq!(word().as_deref(), Some("failing"));
+        tell(&mut one, "idle", 3);
+        assert_eq!(word().as_deref(), Some("idle"));
+        drop((one, other));
+        assert!(!instance.root().join(WATCH).exists());
+    }
+}

@@ -1,0 +1,82 @@
+//! What the service manager is told (sd_notify(3)), if there is one: the daemon places logins in a
+//! millisecond, so a manager that does not read is not waited for.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fmt::Write;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// A unit that never became ready is ended by its manager, so that one word has some time.
+const READY: Duration = Duration::from_secs(5);
+
+/// Tells these. What cannot be told is told again: a sign of life, or with the next state.
+pub(super) fn tell(states: &[NotifyState<'_>]) {
+    let Some(name) = env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = tell_at(&name, states) {
+        log::debug!("cannot tell the service manager: {error}");
+    }
+}
+
+fn tell_at(name: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let mut message = String::new();
+    for state in states {
+        let _to_a_string = writeln!(message, "{state}");
+    }
+    let socket = UnixDatagram::unbound()?;
+    match states.iter().any(|state| matches!(state, NotifyState::Ready)) {
+        true => socket.set_write_timeout(Some(READY))?,
+        false => socket.set_nonblocking(true)?,
+    }
+    // An abstract name is written with an @.
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    socket.send_to_addr(message.as_bytes(), &address).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_manager_that_does_not_read_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let start = Instant::now();
+        let mut told = 0;
+        let lost = loop {
+            match tell_at(path.as_os_str(), &[NotifyState::Status("failing: 50% of nothing")]) {
+                Ok(()) => told += 1,
+                Err(error) => break error,
+            }
+            assert!(told < 1_000_000, "its queue has no end");
+        };
+        assert_eq!(lost.kind(), io::ErrorKind::WouldBlock);
+        assert!(start.elapsed() < READY, "{:?}", start.elapsed());
+        let mut message = [0; 64];
+        let length = manager.recv(&mut message).unwrap();
+        assert_eq!(&message[..length], b"STATUS=failing: 50% of nothing\n");
+        assert!(told > 0);
+    }
+
+    #[test]
+    fn a_manager_is_found_by_an_abstract_name_too() {
+        let name = format!("shaper-notify-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        let states = [NotifyState::Ready, NotifyState::Status("idle")];
+        tell_at(OsStr::new(&format!("@{name}")), &states).unwrap();
+        let mut message = [0; 64];
+        let length = manager.recv(&mut message).unwrap();
+        assert_eq!(&message[..length], b"READY=1\nSTATUS=idle\n");
+    }
+}
