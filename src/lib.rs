@@ -26,8 +26,6 @@ pub mod classify;
 
 pub mod desired;
 
-#[allow(missing_docs, reason = "not all has its unit yet")]
-#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod plan;
 
 pub mod netlink;

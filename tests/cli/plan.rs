@@ -13,7 +13,8 @@ tests!(On::Host =>
     apply_twice_is_apply_once, quiet_speaks_only_of_differences,
     quiet_hides_no_warning_for_ever, json_is_one_document,
     steps_print_as_tc_commands, printed_commands_take_over_any_root,
-    printed_commands_repair_a_tree_that_drifted, swapped_pins_settle_in_one_run,
+    printed_commands_repair_a_tree_that_drifted, printed_commands_clear_all_that_stands,
+    swapped_pins_settle_in_one_run,
     a_container_is_warned_of_by_cron_once_a_day, there_is_nothing_to_confirm
 );
 
@@ -165,8 +166,12 @@ fn perform_by_hand(plan: &str) -> String {
     let commands = String::from_utf8(output.stdout).expect("text");
     let by_hand = |line: &&str| !line.contains(" bpf ");
     let script: String = commands.lines().filter(by_hand).map(|l| format!("{l}\n")).collect();
-    assert_cmd::Command::new("sh").args(["-e", "-c", &script]).assert().code(0);
+    in_a_shell(&script);
     commands
+}
+
+fn in_a_shell(script: &str) {
+    assert_cmd::Command::new("sh").args(["-e", "-c", script]).assert().code(0);
 }
 
 /// They do what they say: performed by a shell, they leave nothing for apply to do, but for the
@@ -187,6 +192,10 @@ fn printed_commands_take_over_any_root() {
         "handle 5: htb",
         "handle 1: htb default 1",
         "handle 1: pfifo",
+        // What a device with several queues has by itself, made anew by hand.
+        "mq",
+        "handle 8: mq",
+        "handle 1: mq",
     ] {
         if !root.is_empty() {
             run(&format!("tc qdisc add dev up0 root {root}"));
@@ -208,6 +217,26 @@ fn printed_commands_repair_a_tree_that_drifted() {
     run("tc qdisc del dev up0 parent 1:fffd");
     perform_by_hand(&format!("plan --tc {path}"));
     exactly(&mut shaper(&format!("plan {path}")), 0, "in sync\n", "");
+}
+
+/// A clear says what it did in commands, and a shell that performs them does the same.
+fn printed_commands_clear_all_that_stands() {
+    host();
+    let path = policy(&(text("ann: 20mbit") + "groups:\n  all: {ceil: 60mbit, users: [ann]}\n"));
+    shaper(&format!("apply {path}")).assert().code(0);
+    let output = shaper("clear --json").assert().code(0).stderr("").get_output().clone();
+    let cleared: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    let steps = cleared["steps"].as_array().expect("steps").iter();
+    let commands: Vec<&str> = steps.map(|step| step["tc"].as_str().expect("a command")).collect();
+    assert_eq!(commands.last(), Some(&"umount /run/shaper/net_cls"));
+    shaper(&format!("apply {path}")).assert().code(0);
+    in_a_shell(&commands.join("\n"));
+    assert!(root().contains("noqueue 0: root"));
+    assert!(!run("tc qdisc show dev up0").contains("clsact"));
+    exactly(&mut shaper("clear"), 0, "nothing to clear\n", "");
+    // The directory of the instance is in no step: a clear removes it with the last claim.
+    shaper(&format!("apply {path}")).assert().code(0);
+    shaper("clear").assert().code(0);
 }
 
 /// What no command line can do: the eBPF programs and their maps.
