@@ -1,0 +1,136 @@
+//! Random policies, as they are meant.
+
+use super::*;
+
+/// What a random user or account is: which group, how limited, pinned or not, on which links.
+#[derive(Clone, Debug)]
+struct Seed {
+    present: bool,
+    group: Option<usize>,
+    ceil: u64,
+    promised: bool,
+    prio: u8,
+    pin: Option<u16>,
+    second_link: bool,
+}
+
+fn seed() -> impl Strategy<Value = Seed> {
+    let pin = prop_oneof![4 => Just(None), 1 => (0x10..0x14_u16).prop_map(Some)];
+    let group = prop_oneof![3 => Just(None), 1 => (0..3_usize).prop_map(Some)];
+    // Most are alike: those can share a shard.
+    let prio = prop_oneof![4 => Just(0), 1 => 0..8_u8];
+    let second_link = prop_oneof![3 => Just(true), 1 => Just(false)];
+    (any::<bool>(), group, 1..90_u64, any::<bool>(), prio, pin, second_link).prop_map(
+        |(present, group, ceil, promised, prio, pin, second_link)| Seed {
+            present,
+            group,
+            ceil,
+            promised,
+            prio,
+            pin,
+            second_link,
+        },
+    )
+}
+
+/// Some rules are for users and accounts alone, and so in a program.
+fn sender() -> impl Strategy<Value = Option<From>> {
+    let owner = prop_oneof![
+        2 => (0..5_usize).prop_map(|user| Owner::User(key(&format!("u{user}")))),
+        1 => (1000..1003_u32).prop_map(Owner::Uid),
+    ];
+    let from = (any::<bool>(), vec(owner, 1..3)).prop_map(|(not, owners)| From { not, owners });
+    proptest::option::weighted(0.1, from)
+}
+
+prop_compose! {
+    pub(super) fn model()(
+        two_links in any::<bool>(),
+        rate in 100..1000_u64,
+        groups in vec((any::<bool>(), any::<bool>()), 3),
+        users in vec(seed(), 5),
+        accounts in vec(seed(), 3),
+        // From 17 on they are hash tables.
+        rules in prop_oneof![
+            vec((0..5_usize, 1..100_u16, sender()), 0..4),
+            vec((0..5_usize, 1..100_u16, sender()), 15..40),
+        ],
+        cgroup in any::<bool>(),
+    ) -> Model {
+        let mut links = vec![link("eth0", rate)];
+        if two_links {
+            links.push(link("eth1", 500));
+        }
+        links[0].classifier = cgroup.then_some(Classifier::Cgroup);
+        let limits = |seed: &Seed, count: usize| -> Vec<Option<Limits>> {
+            let rate = match seed.promised {
+                true => Asked::Promised(mbit(1)),
+                false => Asked::Derived { floor: None },
+            };
+            let limits = Limits { rate, ceil: mbit(seed.ceil), prio: seed.prio };
+            (0..count).map(|i| (i == 0 || seed.second_link).then_some(limits)).collect()
+        };
+        let name = |i: usize| Group::Line(key(&format!("g{i}")));
+        let mut nodes = Vec::new();
+        let mut standing: Vec<usize> = Vec::new();
+        for (i, (present, nested)) in groups.into_iter().enumerate() {
+            if present {
+                let group = standing.last().filter(|_| nested).map(|parent| name(*parent));
+                let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(90), prio: 0 };
+                nodes.push(Node {
+                    owner: Owner::Group(name(i)),
+                    group,
+                    pin: None,
+                    limits: vec![Some(limits); links.len()],
+                    place: PLACE,
+                });
+                standing.push(i);
+            }
+        }
+        let mut pins = BTreeSet::new();
+        let mut member = |owner: Owner, seed: &Seed| {
+            let pin = seed.pin.filter(|pin| pins.insert(*pin)).map(Minor);
+            nodes.push(Node {
+                owner,
+                group: seed.group.filter(|i| standing.contains(i)).map(name),
+                pin,
+                limits: limits(seed, links.len()),
+                place: PLACE,
+            });
+        };
+        for (i, seed) in users.iter().enumerate().filter(|(_, seed)| seed.present) {
+            member(Owner::User(key(&format!("u{i}"))), seed);
+        }
+        for (uid, seed) in (1000..).zip(&accounts).filter(|(_, seed)| seed.present) {
+            member(Owner::Uid(uid), &Seed { pin: None, ..seed.clone() });
+        }
+        let rules = rules
+            .into_iter()
+            .zip((1..).filter_map(NonZeroU32::new))
+            .map(|((user, port, from), line)| Rule {
+                line,
+                matches: vec![Match { dport: Some(port.into()), proto: Some(6_u8.into()), ..Match::default() }],
+                packets: Packets {
+                    proto: Some(vec![(6, 6)]),
+                    dport: Some(vec![(port, port)]),
+                    ..Packets::default()
+                },
+                from: from.filter(|_| !cgroup),
+                to: Target::Owner(Owner::User(key(&format!("u{user}")))),
+                links: None,
+                place: PLACE,
+            })
+            .collect();
+        // Each user's line names a uid and a range, so that the maps follow the classes.
+        let users = (0..5_u32).map(|user| (key(&format!("u{user}")), 7_000 + user));
+        let is_there = |key: &Key| nodes.iter().any(|node| node.owner == Owner::User(key.clone()));
+        let uids = users.filter(|(key, _)| is_there(key)).flat_map(|(key, uid)| {
+            let first = uid * 10;
+            [(uid..=uid, key.clone()), (first..=first + 6, key)]
+        });
+        let mut uids: Vec<_> = uids.collect();
+        uids.sort_by_key(|(range, _)| *range.start());
+        let matcher = Matcher { uids, ..Matcher::default() };
+        Model { links, nodes, matcher, rules }
+    }
+}
