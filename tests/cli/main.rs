@@ -20,6 +20,7 @@ mod kernel_state;
 mod output;
 mod plan;
 mod run;
+mod tour;
 mod unprivileged;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         plan::TESTS,
         kernel_state::TESTS,
         run::TESTS,
+        tour::TESTS,
         attach::TESTS,
         beside::TESTS,
         daemon::TESTS,
