@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::accounts::{self, Account};
+use crate::support::accounts::{self, ANN, Account};
 use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
 use crate::support::daemon::Daemon;
@@ -59,7 +59,11 @@ impl Place {
         place.keeper = Keeper::Daemon;
         let daemon = Daemon::with_events(&["watch", &place.file]);
         play(&mut place);
-        assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
+        // Events are the whole machine's: what others do on it may be too much for the queue.
+        let lost = "process events were lost; looking at all processes";
+        let log = daemon.log();
+        let warned = log.lines().any(|line| line.contains("WARN") && !line.ends_with(lost));
+        assert!(!warned, "{log}");
         assert!(daemon.end().success());
     }
 
@@ -81,11 +85,18 @@ impl Place {
         beside(&["apply", &self.file]).exits(0);
     }
 
-    /// The time has come that cron's next `apply` runs. The daemon has seen it by itself.
+    /// Whatever happened so far is seen: by cron's next `apply`, or by the daemon. It takes events
+    /// in order, so it has seen all that came before somebody whom it has placed.
     fn passes(&self) {
         match self.keeper {
             Keeper::Cron => self.apply(),
-            Keeper::Daemon => sleep(Duration::from_millis(200)),
+            Keeper::Daemon => {
+                let later = self.world.actor(ANN);
+                let cgroups = format!("/proc/{}/cgroup", later.pid());
+                soon("who came later is placed", Duration::from_secs(10), || {
+                    fs::read_to_string(&cgroups).is_ok_and(|text| text.contains(":/shaper/"))
+                });
+            }
         }
     }
 
