@@ -1,6 +1,7 @@
 //! Applying again with 10,000 users: nothing to do, one rate to change, all rates to change.
 
 use std::path::Path;
+use std::time::Duration;
 
 use shaper::apply::{self, ApplyOptions, Options, Request, Session};
 use shaper::host::Kernel;
@@ -124,15 +125,11 @@ pub fn send_only(policy: &str) -> Cost {
     let mut meaning = session.look(&request).unwrap_or_else(|e| panic!("{e:?}")).meaning;
     let (plan, _) = session.plan(&request.intent, &mut meaning).unwrap_or_else(|e| panic!("{e:?}"));
     let facts = &meaning.observation.facts;
+    let kernel = &mut session.kernel;
+    let locked = kernel.lock(Duration::ZERO).unwrap_or_else(|e| panic!("{e}"));
     cost::of(|| {
         let steps = plan.phase(Phase::Build);
-        execute::perform(
-            &mut session.kernel,
-            facts,
-            steps,
-            &mut |_, _| Ok(()),
-            &mut shaper::plan::Journal::default(),
-        )
-        .unwrap_or_else(|e| panic!("{e}"));
+        let (_, done) = execute::perform(kernel, &locked, facts, steps, &mut |_, _| Ok(()));
+        done.unwrap_or_else(|e| panic!("{e}"));
     })
 }

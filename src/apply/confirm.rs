@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::undo::Before;
-use crate::cgroup::{Attached, Instance, Lock};
+use crate::cgroup::{self, Attached, Locked};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::plan::Journal;
@@ -22,7 +22,7 @@ pub fn hash(text: &str) -> u64 {
 }
 
 /// Refuses when a change waits to be confirmed, or when this very policy was taken back.
-pub(super) fn allowed(instance: &Instance, policy: u64, force: bool) -> Result<(), Failure> {
+pub(super) fn allowed(instance: &Locked, policy: u64, force: bool) -> Result<(), Failure> {
     nothing_pending(instance)?;
     if !force && instance.is_reverted(policy) {
         return Err(Failure::Usage(
@@ -34,7 +34,7 @@ pub(super) fn allowed(instance: &Instance, policy: u64, force: bool) -> Result<(
 }
 
 /// Refuses while a change waits to be confirmed.
-pub(super) fn nothing_pending(instance: &Instance) -> Result<(), Failure> {
+pub(super) fn nothing_pending(instance: &Locked) -> Result<(), Failure> {
     if let Some(guard) = instance.guards()?.first() {
         return Err(Failure::Locked(format!(
             "a change waits to be confirmed (guard process {guard}): `shaper confirm` keeps it, otherwise it is taken back when its time is over"
@@ -57,49 +57,65 @@ pub(super) struct Change<'a> {
 }
 
 /// Starts the guard while the lock is still held, so that no other run comes between. Returns in
-/// the process that called; the guard never does.
+/// the process that called, with the lock; the guard never does.
 pub(super) fn start(
-    kernel: &Kernel,
+    name: &str,
     change: &Change<'_>,
-    lock: &mut Option<Lock>,
-) -> Result<(), Failure> {
-    let Some(instance) = kernel.instance() else { return Ok(()) };
-    match guard::detach()
-        .map_err(|error| Failure::refused(format!("cannot start a guard: {error}")))?
-    {
-        Detached::Parent(pid) => match instance.set_guard(pid)? {
-            Attached::Moved => Ok(()),
-            other => Err(Failure::refused(format!("the guard process ended at once: {other:?}"))),
-        },
-        Detached::Guard => {
+    locked: Locked,
+) -> (Locked, Result<(), Failure>) {
+    let refused = |error| Failure::refused(format!("cannot start a guard: {error}"));
+    let guard = match guard::detach().map_err(refused) {
+        Err(failure) => return (locked, Err(failure)),
+        Ok(Detached::Guard) => {
             // The parent's lock is shared with us through the descriptor.
-            drop(lock.take());
-            watch_over(&kernel.name, &instance, change);
+            drop(locked);
+            watch_over(name, change);
             std::process::exit(0)
         }
+        Ok(Detached::Parent(pid)) => locked.set_guard(pid),
+    };
+    let seated = match guard {
+        Ok(Attached::Moved) => Ok(()),
+        Ok(other) => Err(Failure::refused(format!("the guard process ended at once: {other:?}"))),
+        Err(error) => Err(error.into()),
+    };
+    (locked, seated)
+}
+
+fn watch_over(name: &str, change: &Change<'_>) {
+    let is_confirmed = guard::wait(change.time);
+    let outcome = lock_when_free(name).and_then(|(mut kernel, locked)| {
+        if is_confirmed {
+            return Ok(locked.end_confirmation()?);
+        }
+        // First of all: were this process killed before it is done, nobody would bring back by
+        // accident what nobody confirmed.
+        let noted = locked.set_reverted(change.policy);
+        let came_of_it = change.before.bring_back(&mut kernel, &locked, change.journal);
+        say(&format!("shaper: nobody confirmed the change: {came_of_it}"));
+        Ok(noted.and_then(|()| locked.end_confirmation())?)
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(failure) if is_confirmed => {
+            say(&format!("shaper: confirmed, but: {}", failure.message()));
+        }
+        Err(failure) => say(&format!("shaper: {}", failure.message())),
     }
 }
 
-fn watch_over(name: &str, instance: &Instance, change: &Change<'_>) {
-    let Change { before, journal, policy, time } = *change;
-    if guard::wait(time) {
-        if let Err(error) = instance.end_confirmation() {
-            say(&format!("shaper: confirmed, but: {error}"));
+/// The instance as soon as no other run holds its lock, however long that takes: what was promised
+/// is done, but never beside another run. The kernel is opened anew: what came from the process
+/// that forked is shared with it.
+fn lock_when_free(name: &str) -> Result<(Kernel, Locked), Failure> {
+    let mut kernel = Kernel::open(Some(name))?;
+    // Unmounted meanwhile, the hierarchy still holds what was made.
+    kernel.mount()?;
+    loop {
+        match kernel.lock(PATIENCE) {
+            Err(error @ cgroup::Error::Locked { .. }) => say(&format!("shaper: {error}")),
+            other => return Ok((kernel, other?)),
         }
-        return;
-    }
-    // Others may have waited for the same moment.
-    let _lock = instance.lock(PATIENCE);
-    // First of all: were this process killed before it is done, nobody would bring back by accident
-    // what nobody confirmed.
-    let noted = instance.set_reverted(policy);
-    let came_of_it = match Kernel::open(Some(name)) {
-        Ok(mut kernel) => before.bring_back(&mut kernel, journal),
-        Err(error) => error.to_string(),
-    };
-    say(&format!("shaper: nobody confirmed the change: {came_of_it}"));
-    if let Err(error) = noted.and_then(|()| instance.end_confirmation()) {
-        say(&format!("shaper: {error}"));
     }
 }
 

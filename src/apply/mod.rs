@@ -18,7 +18,7 @@ pub use session::{Look, Request, Session, may_change};
 pub use source::{Passed, SourceError, WasRead, Writer, read, text_of, way};
 
 use crate::accounts::How;
-use crate::cgroup::{Instance, Lock};
+use crate::cgroup::{self, Locked};
 use crate::facts::{Accounts, Facts, LinkFacts};
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -169,48 +169,40 @@ pub fn apply(
         request.how = How::Apart;
     }
     let policy = hash(&request.intent.policy.source.text);
-    let Begun { mut lock, mounted, look, planned } = begin(session, &mut request, may, policy)?;
+    let Begun { locked, mounted, look, planned } = begin(session, &mut request, may, policy)?;
     let before = Before::new(look.meaning.observation.clone(), &look.scan.processes);
     let applied = Applied { mounted, ..Applied::default() };
-    let mut run =
-        Run { session, request, may, gate, applied, journal: Journal::default(), link_went: false };
+    let (journal, link_went) = (Journal::default(), false);
+    let mut run = Run { session, locked: &locked, request, may, gate, applied, journal, link_went };
     let outcome = run.finish(look, planned);
     let Run { applied, journal, .. } = run;
     // From here on whatever goes wrong brings back what was there before, once.
-    let outcome = outcome.and_then(|()| {
-        let Some(instance) = session.kernel.instance() else { return Ok(()) };
-        if !may.repair {
-            instance.forget_reverted()?;
-        }
-        match may.confirm.filter(|_| !applied.steps.is_empty() || applied.mounted) {
-            Some(time) => {
-                let change = confirm::Change { before: &before, journal: &journal, policy, time };
-                Ok(confirm::start(&session.kernel, &change, &mut lock)?)
-            }
-            None => Ok(()),
-        }
+    let kept = outcome.and_then(|()| match may.repair {
+        true => Ok(()),
+        false => Ok(locked.forget_reverted()?),
     });
-    let outcome = match outcome {
-        Ok(()) => Ok(applied),
-        Err(Trouble::Step(failed)) => {
-            let paths = session.kernel.paths(applied.psched);
-            let aftermath = before.bring_back(&mut session.kernel, &journal);
-            Err(Failure::step(&failed, &paths, &aftermath))
+    let time = may.confirm.filter(|_| !applied.steps.is_empty() || applied.mounted);
+    let (locked, outcome) = match time.filter(|_| kept.is_ok()) {
+        Some(time) => {
+            let change = confirm::Change { before: &before, journal: &journal, policy, time };
+            let (locked, started) = confirm::start(&session.kernel.name, &change, locked);
+            (locked, started.map_err(Trouble::from))
         }
-        Err(Trouble::Other(failure)) => {
-            Err(failure.in_the_middle(&before.bring_back(&mut session.kernel, &journal)))
-        }
+        None => (locked, kept),
     };
-    if outcome.is_err() {
-        leave_no_trace(session, mounted, lock);
-    }
-    outcome
+    let Err(trouble) = outcome else { return Ok(applied) };
+    let aftermath = before.bring_back(&mut session.kernel, &locked, &journal);
+    let paths = session.kernel.paths(applied.psched);
+    leave_no_trace(&mut session.kernel, mounted, locked);
+    Err(match trouble {
+        Trouble::Step(failed) => Failure::step(&failed, &paths, &aftermath),
+        Trouble::Other(failure) => failure.in_the_middle(&aftermath),
+    })
 }
 
 /// A run that holds the lock and has looked.
 struct Begun {
-    /// `None`: there is no hierarchy.
-    lock: Option<Lock>,
+    locked: Locked,
     /// The hierarchy had to be mounted.
     mounted: bool,
     look: Look,
@@ -228,13 +220,13 @@ fn begin(
     policy: u64,
 ) -> Result<Begun, Failure> {
     session.kernel.look_for_hierarchy()?;
-    let standing = session.kernel.instance().filter(|instance| instance.root().exists());
-    let held = standing.map(|instance| lock(&instance, may, policy)).transpose()?;
+    let stands = session.kernel.instance().is_some_and(|instance| instance.root().exists());
+    let locked = stands.then(|| lock(&session.kernel, may, policy)).transpose()?;
     let mut look = session.look(request)?;
     let planned = session.plan(&request.intent, &mut look.meaning)?;
     signal::catch();
-    if held.is_some() {
-        return Ok(Begun { lock: held, mounted: false, look, planned: Some(planned) });
+    if let Some(locked) = locked {
+        return Ok(Begun { locked, mounted: false, look, planned: Some(planned) });
     }
     let mounted = session.kernel.mount()?;
     // Who runs is known, and sits where he sat: reading them all again would take a second for
@@ -246,33 +238,41 @@ fn begin(
     };
     request.intent.good = look.meaning.good_links();
     // Taking the lock makes the directory. Another run may have made it since.
-    let instance = session.kernel.instance();
-    let locked = instance.map(|instance| lock(&instance, may, policy)).transpose();
-    match locked.and_then(|lock| Ok((lock, session.look_beyond(request, seen)?))) {
-        Ok((lock, look)) => Ok(Begun { lock, mounted, look, planned: None }),
+    let locked = lock(&session.kernel, may, policy)
+        .inspect_err(|_| unmount_unused(&mut session.kernel, mounted))?;
+    match session.look_beyond(request, seen) {
+        Ok(look) => Ok(Begun { locked, mounted, look, planned: None }),
         Err(failure) => {
-            leave_no_trace(session, mounted, None);
+            leave_no_trace(&mut session.kernel, mounted, locked);
             Err(failure)
         }
     }
 }
 
 /// The instance's lock, where no change waits to be confirmed and the policy was not taken back.
-fn lock(instance: &Instance, may: ApplyOptions, policy: u64) -> Result<Lock, Failure> {
-    let lock = instance.lock(may.wait)?;
-    confirm::allowed(instance, policy, may.force)?;
-    Ok(lock)
+fn lock(kernel: &Kernel, may: ApplyOptions, policy: u64) -> Result<Locked, Failure> {
+    let locked = kernel.lock(may.wait)?;
+    confirm::allowed(&locked, policy, may.force)?;
+    Ok(locked)
 }
 
 /// After a failed run: an instance directory without claims goes, under the lock, so that whoever
 /// waits for it finds out; then, the lock released, a mount that this run made.
-fn leave_no_trace(session: &mut Session, mounted: bool, lock: Option<Lock>) {
-    let Some(instance) = session.kernel.instance() else { return };
-    let gone = instance.remove_if_empty();
-    drop(lock);
-    if mounted && matches!(gone, Ok(true)) {
-        let unmounted = session.kernel.unmount();
-        log::debug!("after the failure: removed {gone:?}, unmounted {unmounted:?}");
+fn leave_no_trace(kernel: &mut Kernel, mounted: bool, locked: Locked) {
+    // Undoing may have mounted the hierarchy anew.
+    let instance = kernel.instance().ok_or(cgroup::Error::NotMounted);
+    let now = instance.and_then(|instance| locked.at(instance, Duration::ZERO));
+    let gone = now.and_then(|locked| locked.remove_if_empty());
+    drop(locked);
+    log::debug!("after the failure: removed {gone:?}");
+    unmount_unused(kernel, mounted);
+}
+
+/// A mount that this run made goes, unless somebody's directory of the instance stands there.
+fn unmount_unused(kernel: &mut Kernel, mounted: bool) {
+    if mounted && kernel.instance().is_some_and(|instance| !instance.root().exists()) {
+        let unmounted = kernel.unmount();
+        log::debug!("after the failure: unmounted {unmounted:?}");
     }
 }
 
@@ -280,13 +280,16 @@ fn leave_no_trace(session: &mut Session, mounted: bool, lock: Option<Lock>) {
 /// was not accepted when its listener's process moved still carries the old tag: all tags are
 /// written once more, which takes along what has been accepted since.
 ///
-/// The caller holds the lock, or nobody else may write tags meanwhile.
-pub fn begin_to_drain(kernel: &mut Kernel, stands: &KernelState) -> Result<Snapshot, Failure> {
-    if let Some(instance) = kernel.instance() {
-        for (claim, classid) in &stands.claims {
-            if !matches!(claim, Claim::Retired(..) | Claim::Owner(Owner::Group(_))) {
-                instance.write(claim, *classid)?;
-            }
+/// # Errors
+/// A tag is refused; the kernel cannot be read.
+pub fn begin_to_drain(
+    kernel: &mut Kernel,
+    locked: &Locked,
+    stands: &KernelState,
+) -> Result<Snapshot, Failure> {
+    for (claim, classid) in &stands.claims {
+        if !matches!(claim, Claim::Retired(..) | Claim::Owner(Owner::Group(_))) {
+            locked.write(claim, *classid)?;
         }
     }
     Ok(observe::observe(kernel, Wanted::default())?)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Applied, ApplyOptions, InForce, Look, Request, Session, begin_to_drain, place_seen};
-use crate::cgroup;
+use crate::cgroup::{self, Locked};
 use crate::facts::{Facts, Observation};
 use crate::failure::Failure;
 use crate::host::execute::{self, Cause, Failed, Gate};
@@ -61,6 +61,7 @@ impl From<cgroup::Error> for Trouble {
 
 pub(super) struct Run<'s, 'g> {
     pub session: &'s mut Session,
+    pub locked: &'s Locked,
     /// What is asked, with what became known in this run: who came, links that may go.
     pub request: Request,
     pub may: ApplyOptions,
@@ -180,7 +181,7 @@ impl Run<'_, '_> {
 
     /// Waits, so that retired classes can drain, and looks which of them did.
     fn wait_for_quiet(&mut self, quiet: Duration, done: &KernelState) -> Result<Look, Trouble> {
-        let earlier = begin_to_drain(&mut self.session.kernel, done)?;
+        let earlier = begin_to_drain(&mut self.session.kernel, self.locked, done)?;
         wait(quiet)?;
         let before = self.request.earlier.replace(earlier);
         let look = self.look();
@@ -239,8 +240,9 @@ impl Run<'_, '_> {
         let observation = &look.meaning.observation;
         let kernel = &mut self.session.kernel;
         let (facts, steps) = (&observation.facts, plan.phase(phase));
-        execute::perform(kernel, facts, steps, self.gate, &mut self.journal)?;
-        Ok(())
+        let (done, outcome) = execute::perform(kernel, self.locked, facts, steps, self.gate);
+        self.journal.extend(done);
+        Ok(outcome?)
     }
 
     fn place(&mut self, seen: Option<Seen>, look: &Look) -> Result<(), Trouble> {

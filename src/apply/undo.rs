@@ -2,14 +2,16 @@
 //! any other, so every prefix of it is safe too.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::cgroup::{self, Locked};
 use crate::facts::{LinkFacts, Observation, RootQdisc};
 use crate::host::Kernel;
 use crate::host::execute;
 use crate::host::observe::{self, Wanted};
-use crate::plan::{Journal, Phase, Plan, diff};
+use crate::plan::{Journal, Phase, Step, diff};
 use crate::process::{self, Process};
-use crate::tree::{Direction, Filter, KernelState, LinkName, NetCls, Port, PortIndex, Pref};
+use crate::tree::{Direction, Filter, KernelState, LinkName, Port, PortIndex, Pref};
 use crate::units::ClassId;
 
 /// Qdiscs that are whole without classes and filters of their own.
@@ -38,8 +40,13 @@ impl Before {
 
     /// Brings back what the run's own steps changed (`journal`), looks, and says what came of it in
     /// a sentence that ends an error message.
-    pub(super) fn bring_back(&self, kernel: &mut Kernel, journal: &Journal) -> String {
-        match self.attempt(kernel, journal) {
+    pub(super) fn bring_back(
+        &self,
+        kernel: &mut Kernel,
+        locked: &Locked,
+        journal: &Journal,
+    ) -> String {
+        match self.attempt(kernel, locked, journal) {
             Ok(gone) if gone.is_empty() => "what was there before is back".to_string(),
             Ok(gone) => {
                 let gone: Vec<&str> = gone.iter().map(LinkName::as_str).collect();
@@ -53,12 +60,13 @@ impl Before {
     }
 
     /// The links that it could not bring back, because there are no such links any more.
-    fn attempt(&self, kernel: &mut Kernel, journal: &Journal) -> Result<Vec<LinkName>, String> {
-        kernel.look_for_hierarchy().map_err(|error| error.to_string())?;
-        if self.observation.state.net_cls != NetCls::Unmounted {
-            // Unmounted while we worked, the hierarchy still holds what we made.
-            kernel.mount().map_err(|error| error.to_string())?;
-        }
+    fn attempt(
+        &self,
+        kernel: &mut Kernel,
+        locked: &Locked,
+        journal: &Journal,
+    ) -> Result<Vec<LinkName>, String> {
+        let locked = &lock_again(kernel, locked).map_err(|error| error.to_string())?;
         let mut what_stands = String::new();
         for turn in 0..TURNS {
             let now = look(kernel)?;
@@ -73,13 +81,13 @@ impl Before {
                     direction: Direction::Egress,
                 };
                 for link in links.filter(|link| journal.has_root(egress(link))) {
-                    restore_root(kernel, link, &now)?;
+                    restore_root(kernel, locked, link, &now)?;
                 }
                 return Ok(gone);
             }
-            let done = perform(kernel, &now, &plan, Phase::Build).and_then(|()| {
+            let done = perform(kernel, locked, &now, plan.phase(Phase::Build)).and_then(|()| {
                 self.seat_processes(kernel);
-                perform(kernel, &now, &plan, Phase::TearDown)
+                perform(kernel, locked, &now, plan.phase(Phase::TearDown))
             });
             what_stands = match done {
                 Ok(()) => format!("this is still different:\n{plan}"),
@@ -181,22 +189,32 @@ fn look(kernel: &mut Kernel) -> Result<Observation, String> {
     Ok(snapshot.observation)
 }
 
-fn perform(
+/// Unmounted while we worked, the hierarchy still holds what we made, and is locked still.
+fn lock_again(kernel: &mut Kernel, locked: &Locked) -> Result<Locked, cgroup::Error> {
+    kernel.look_for_hierarchy()?;
+    kernel.mount()?;
+    locked.at(kernel.instance().ok_or(cgroup::Error::NotMounted)?, Duration::ZERO)
+}
+
+fn perform<'a>(
     kernel: &mut Kernel,
+    locked: &'a Locked,
     now: &Observation,
-    plan: &Plan,
-    phase: Phase,
+    steps: impl Iterator<Item = &'a Step>,
 ) -> Result<(), String> {
-    let (steps, mut undone) = (plan.phase(phase), Journal::default());
-    execute::perform(kernel, &now.facts, steps, &mut |_, _| Ok(()), &mut undone)
-        .map(|_| ())
-        .map_err(|failed| format!("`{}`: {failed}", failed.step))
+    let (_, outcome) = execute::perform(kernel, locked, &now.facts, steps, &mut |_, _| Ok(()));
+    outcome.map_err(|failed| format!("`{}`: {failed}", failed.step))
 }
 
 /// A foreign root that was taken over comes back, as far as it is one qdisc, whatever its link is
 /// called today.
-fn restore_root(kernel: &mut Kernel, before: &LinkFacts, now: &Observation) -> Result<(), String> {
-    let RootQdisc::Foreign { kind, handle, options, .. } = &before.root else { return Ok(()) };
+fn restore_root(
+    kernel: &mut Kernel,
+    locked: &Locked,
+    before: &LinkFacts,
+    now: &Observation,
+) -> Result<(), String> {
+    let RootQdisc::Foreign { kind, handle, .. } = &before.root else { return Ok(()) };
     let mut links = now.facts.links.iter();
     let today = links.find(|(_, link)| link.ifindex == before.ifindex);
     let Some((name, link)) =
@@ -209,7 +227,7 @@ fn restore_root(kernel: &mut Kernel, before: &LinkFacts, now: &Observation) -> R
             "the root qdisc that was taken over on {name} ({kind} {handle}) had classes of its own, which cannot be put back; the kernel's default stands there"
         ));
     }
-    execute::restore_root(kernel, link.ifindex, kind, *handle, options).map_err(|error| {
+    execute::restore_root(kernel, locked, link.ifindex, &before.root).map_err(|error| {
         format!("the root qdisc that was taken over on {name} ({kind} {handle}) cannot be put back: {error}")
     })
 }

@@ -8,6 +8,7 @@ use super::directory::{
 use super::error::Error;
 use super::instance::Instance;
 use super::layout::{CONFIRM, REVERTED};
+use super::lock::Locked;
 
 impl Instance {
     /// The guards of a pending confirmation; empty: none is pending.
@@ -21,6 +22,18 @@ impl Instance {
         Ok(self.root().join(CONFIRM).is_dir() && self.guards()?.is_empty())
     }
 
+    /// Whether the policy with this hash was taken back, because nobody confirmed it.
+    pub fn is_reverted(&self, hash: u64) -> bool {
+        self.root().join(REVERTED).join(format!("{hash:016x}")).is_dir()
+    }
+
+    /// Whether any policy was taken back since the last one that was kept.
+    pub fn has_reverted(&self) -> bool {
+        self.root().join(REVERTED).is_dir()
+    }
+}
+
+impl Locked {
     /// Makes a process the guard.
     pub fn set_guard(&self, pid: u32) -> Result<Attached, Error> {
         let path = self.root().join(CONFIRM);
@@ -41,16 +54,6 @@ impl Instance {
         let path = self.root().join(REVERTED);
         make_directory(&path)?;
         make_directory(&path.join(format!("{hash:016x}")))
-    }
-
-    /// Whether the policy with this hash was taken back, because nobody confirmed it.
-    pub fn is_reverted(&self, hash: u64) -> bool {
-        self.root().join(REVERTED).join(format!("{hash:016x}")).is_dir()
-    }
-
-    /// Whether any policy was taken back since the last one that was kept.
-    pub fn has_reverted(&self) -> bool {
-        self.root().join(REVERTED).is_dir()
     }
 
     /// Forgets all policies that were taken back.

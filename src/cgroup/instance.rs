@@ -12,7 +12,7 @@ use super::directory::{
     Attached, CLASSID, MODE, PROCS, make_directory, members_of, move_process, read_classid,
 };
 use super::error::Error;
-use super::lock::Lock;
+use super::lock::Locked;
 use crate::tree::{Claim, Owner};
 use crate::units::ClassId;
 
@@ -43,59 +43,13 @@ impl Instance {
         self.root.join(claim.to_string())
     }
 
-    /// One run at a time: see [`Lock`]. Makes the instance's directory if it is missing.
-    pub fn lock(&self, wait: Duration) -> Result<Lock, Error> {
-        Lock::take(&self.root, wait)
-    }
-
-    /// Makes the claim's directory, and those above it up to the instance's, and writes its
-    /// classid. Done again, it changes nothing.
-    pub fn make(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
-        let path = self.directory(claim);
-        // Those above stand for all but the first.
-        match DirBuilder::new().mode(MODE).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(claim)?,
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("make", &path)(error));
-            }
-            _ => {}
-        }
-        self.write(claim, classid)
-    }
-
-    fn make_all(&self, claim: &Claim) -> Result<(), Error> {
-        let mut path = self.root.clone();
-        // Where the hierarchy was mounted a moment ago there may be a plain folder now.
-        if !path.exists() && !path.with_file_name(PROCS).exists() {
-            return Err(Error::NotMounted);
-        }
-        make_directory(&path)?;
-        for part in Path::new(&claim.to_string()) {
-            path.push(part);
-            make_directory(&path)?;
-        }
-        Ok(())
-    }
-
-    /// Writes the classid, which retags at once the sockets of every process in the directory, and
-    /// reads it back: the kernel takes some values that it does not store (`0x100000000` is 0).
-    pub fn write(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
-        let path = self.directory(claim).join(CLASSID);
-        let data = format!("0x{:08x}", classid.0);
-        let refused = |source| Error::Write { data: data.clone(), path: path.clone(), source };
-        // Never making the file: where it is missing this is no cgroup.
-        let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(refused)?;
-        // In one write(2): two would be two numbers.
-        file.write_all(data.as_bytes()).map_err(refused)?;
-        let mut buffer = [0; 16];
-        let length = file.read_at(&mut buffer, 0).map_err(Error::io("read", &path))?;
-        let found = String::from_utf8_lossy(&buffer[..length]);
-        if found.trim().parse() == Ok(classid.0) {
-            Ok(())
-        } else {
-            let found = found.trim().to_string();
-            Err(Error::ReadBack { data, path, found })
-        }
+    /// One run at a time: see [`Locked`]. Makes the instance's directory if it is missing, but not
+    /// those above it.
+    ///
+    /// # Errors
+    /// Another run holds the lock for longer than `wait`; the directory cannot be made or locked.
+    pub fn lock(&self, wait: Duration) -> Result<Locked, Error> {
+        Locked::take(self.clone(), wait)
     }
 
     /// The classid that a claim's directory holds; 0 where it holds none.
@@ -137,6 +91,58 @@ impl Instance {
     /// Moves a process to the hierarchy's root, whose classid is 0.
     pub fn release(&self, pid: u32) -> Result<Attached, Error> {
         move_process(pid, &self.root.with_file_name(PROCS))
+    }
+}
+
+impl Locked {
+    /// Makes the claim's directory, and those above it up to the instance's, and writes its
+    /// classid. Done again, it changes nothing.
+    pub fn make(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
+        let path = self.directory(claim);
+        // Those above stand for all but the first.
+        match DirBuilder::new().mode(MODE).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(claim)?,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("make", &path)(error));
+            }
+            _ => {}
+        }
+        self.write(claim, classid)
+    }
+
+    fn make_all(&self, claim: &Claim) -> Result<(), Error> {
+        let mut path = self.root().to_path_buf();
+        // Where the hierarchy was mounted a moment ago there may be a plain folder now.
+        if !path.exists() && !path.with_file_name(PROCS).exists() {
+            return Err(Error::NotMounted);
+        }
+        make_directory(&path)?;
+        for part in Path::new(&claim.to_string()) {
+            path.push(part);
+            make_directory(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the classid, which retags at once the sockets of every process in the directory, and
+    /// reads it back: the kernel takes some values that it does not store (`0x100000000` is 0).
+    pub fn write(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
+        let path = self.directory(claim).join(CLASSID);
+        let data = format!("0x{:08x}", classid.0);
+        let refused = |source| Error::Write { data: data.clone(), path: path.clone(), source };
+        // Never making the file: where it is missing this is no cgroup.
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(refused)?;
+        // In one write(2): two would be two numbers.
+        file.write_all(data.as_bytes()).map_err(refused)?;
+        let mut buffer = [0; 16];
+        let length = file.read_at(&mut buffer, 0).map_err(Error::io("read", &path))?;
+        let found = String::from_utf8_lossy(&buffer[..length]);
+        if found.trim().parse() == Ok(classid.0) {
+            Ok(())
+        } else {
+            let found = found.trim().to_string();
+            Err(Error::ReadBack { data, path, found })
+        }
     }
 }
 
@@ -243,8 +249,9 @@ mod tests {
         let instance = Instance::new(folder.path().join("shaper"));
         assert_eq!(instance.observe().unwrap(), (BTreeMap::new(), vec![]));
         assert_eq!(instance.members(&claim("user/bob")).unwrap(), Vec::<u32>::new());
-        assert!(instance.remove(&claim("user/bob")).is_ok());
-        assert!(instance.remove_if_empty().unwrap());
+        let locked = instance.lock(Duration::ZERO).unwrap();
+        assert!(locked.remove(&claim("user/bob")).is_ok());
+        assert!(locked.remove_if_empty().unwrap());
     }
 
     #[test]
@@ -252,7 +259,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let instance = Instance::new(folder.path().join("shaper"));
         fs::write(folder.path().join(PROCS), "").unwrap();
-        let error = instance.make(&claim("user/bob"), ClassId(0x1_001a)).unwrap_err();
+        let locked = instance.lock(Duration::ZERO).unwrap();
+        let error = locked.make(&claim("user/bob"), ClassId(0x1_001a)).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
@@ -267,7 +275,10 @@ mod tests {
     fn nothing_is_made_where_no_hierarchy_is_mounted() {
         let folder = tempfile::tempdir().unwrap();
         let instance = Instance::new(folder.path().join("shaper"));
-        let made = instance.make(&claim("user/bob"), ClassId(0x1_001a));
+        let locked = instance.lock(Duration::ZERO).unwrap();
+        // What was mounted here when the lock was taken is gone.
+        fs::remove_dir_all(instance.root()).unwrap();
+        let made = locked.make(&claim("user/bob"), ClassId(0x1_001a));
         assert!(matches!(made, Err(Error::NotMounted)), "{made:?}");
         assert!(!instance.root().exists());
     }

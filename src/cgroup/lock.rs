@@ -4,39 +4,70 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::error::Error;
+use super::instance::Instance;
 use super::layout::LOCK;
 
 /// Between two tries. Short: a person waits, and the holder is done in well under a second.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Held until it is dropped.
+/// An instance whose lock this run holds, until it is dropped. Whatever changes what the instance
+/// claims is a method of this type, and whoever changes traffic control asks for one: a change
+/// without the lock cannot be written. Placing a process, which is one write that may be done
+/// again, is a method of [`Instance`].
 #[derive(Debug)]
-pub struct Lock {
-    _directory: File,
+pub struct Locked {
+    instance: Instance,
+    directory: File,
 }
 
-impl Lock {
-    /// Takes the lock in `instance`, which is made if it is missing (not those above it: without
-    /// the hierarchy there is nothing to lock). Tries for `wait`, at least once.
-    pub(super) fn take(instance: &Path, wait: Duration) -> Result<Lock, Error> {
+impl Deref for Locked {
+    type Target = Instance;
+
+    fn deref(&self) -> &Instance {
+        &self.instance
+    }
+}
+
+impl Locked {
+    /// The same lock, where its directory is now: somebody may have mounted the hierarchy anew,
+    /// elsewhere. Another directory there is another lock, which is taken.
+    ///
+    /// # Errors
+    /// Another run holds it for longer than `wait`; the directory cannot be read or made.
+    pub fn at(&self, instance: Instance, wait: Duration) -> Result<Locked, Error> {
+        let own = &instance.root().join(LOCK);
+        let held = self.directory.metadata().map_err(Error::io("inspect", own))?;
+        match fs::metadata(own) {
+            Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
+                let directory = self.directory.try_clone().map_err(Error::io("lock", own))?;
+                Ok(Locked { instance, directory })
+            }
+            _ => Locked::take(instance, wait),
+        }
+    }
+
+    /// Takes the lock of `instance`, whose directory is made if it is missing (not those above it:
+    /// without the hierarchy there is nothing to lock). Tries for `wait`, at least once.
+    pub(super) fn take(instance: Instance, wait: Duration) -> Result<Locked, Error> {
         let start = Instant::now();
         loop {
-            if let Some(lock) = Lock::attempt(instance)? {
-                return Ok(lock);
+            if let Some(directory) = Locked::attempt(instance.root())? {
+                return Ok(Locked { instance, directory });
             }
             if start.elapsed() >= wait {
-                return Err(Error::Locked { path: instance.to_path_buf() });
+                return Err(Error::Locked { path: instance.root().to_path_buf() });
             }
             std::thread::sleep(PAUSE);
         }
     }
 
-    fn attempt(instance: &Path) -> Result<Option<Lock>, Error> {
+    fn attempt(instance: &Path) -> Result<Option<File>, Error> {
         let directory = &instance.join(LOCK);
         // A holder may remove the directory while we wait (`clear`), and a third run may make it
         // anew and lock that: what we hold counts only while it is still what the path names.
@@ -46,7 +77,12 @@ impl Lock {
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     continue;
                 }
-                other => other?,
+                Err(error) => {
+                    // What cannot be locked is not left behind, unless something is in it.
+                    let _not_ours_alone = fs::remove_dir(instance);
+                    return Err(error);
+                }
+                Ok(()) => {}
             }
             let file = match File::open(directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -60,7 +96,7 @@ impl Lock {
             let held = file.metadata().map_err(Error::io("inspect", directory))?;
             match fs::metadata(directory) {
                 Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
-                    return Ok(Some(Lock { _directory: file }));
+                    return Ok(Some(file));
                 }
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::io("inspect", directory)(error));
@@ -84,24 +120,48 @@ fn make(directory: &Path, mode: u32) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    fn take(path: &Path, wait: Duration) -> Result<Locked, Error> {
+        Locked::take(Instance::new(path.to_path_buf()), wait)
+    }
+
+    #[test]
+    fn where_the_hierarchy_is_mounted_twice_the_lock_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shaper");
+        let first = take(&path, Duration::ZERO).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        std::os::unix::fs::symlink(&path, &elsewhere).unwrap();
+        let moved = first.at(Instance::new(elsewhere.clone()), Duration::ZERO).unwrap();
+        assert_eq!(moved.root(), elsewhere);
+        drop(first);
+        let third = take(&path, Duration::ZERO);
+        assert!(matches!(third, Err(Error::Locked { .. })), "{third:?}");
+        // Another directory has a lock of its own.
+        let other = moved.at(Instance::new(folder.path().join("other")), Duration::ZERO).unwrap();
+        drop(moved);
+        take(&path, Duration::ZERO).unwrap();
+        let third = take(other.root(), Duration::ZERO);
+        assert!(matches!(third, Err(Error::Locked { .. })), "{third:?}");
+    }
+
     #[test]
     fn a_second_run_is_told_that_the_first_holds_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shaper");
-        let first = Lock::take(&path, Duration::ZERO).unwrap();
-        let second = Lock::take(&path, Duration::from_millis(50));
+        let first = take(&path, Duration::ZERO).unwrap();
+        let second = take(&path, Duration::from_millis(50));
         assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
         drop(first);
-        Lock::take(&path, Duration::ZERO).unwrap();
+        take(&path, Duration::ZERO).unwrap();
     }
 
     #[test]
     fn a_waiting_run_gets_the_lock_when_it_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shaper");
-        let first = Lock::take(&path, Duration::ZERO).unwrap();
+        let first = take(&path, Duration::ZERO).unwrap();
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| Lock::take(&path, Duration::from_secs(20)));
+            let second = scope.spawn(|| take(&path, Duration::from_secs(20)));
             std::thread::sleep(Duration::from_millis(50));
             drop(first);
             assert!(second.join().unwrap().is_ok());
@@ -112,12 +172,12 @@ mod tests {
     fn a_directory_that_was_removed_and_made_anew_is_another_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shaper");
-        let first = Lock::take(&path, Duration::ZERO).unwrap();
+        let first = take(&path, Duration::ZERO).unwrap();
         fs::remove_dir(path.join(LOCK)).unwrap();
         fs::remove_dir(&path).unwrap();
-        let second = Lock::take(&path, Duration::ZERO).unwrap();
+        let second = take(&path, Duration::ZERO).unwrap();
         drop(first);
-        let third = Lock::take(&path, Duration::ZERO);
+        let third = take(&path, Duration::ZERO);
         assert!(matches!(third, Err(Error::Locked { .. })), "{third:?}");
         drop(second);
     }
@@ -126,6 +186,6 @@ mod tests {
     fn without_the_hierarchy_there_is_no_lock() {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone/shaper");
-        assert!(matches!(Lock::take(&gone, Duration::ZERO), Err(Error::Io { .. })));
+        assert!(matches!(take(&gone, Duration::ZERO), Err(Error::Io { .. })));
     }
 }

@@ -26,6 +26,6 @@ pub use error::Error;
 pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Unmounted, find, mount, unmount};
 pub use instance::Instance;
 pub use keeper::Keeping;
-pub use lock::Lock;
+pub use lock::Locked;
 pub use mountinfo::{Mount, net_cls_mount, parse_mountinfo};
 pub use namespace::named_after;

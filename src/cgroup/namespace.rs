@@ -94,7 +94,7 @@ mod tests {
             hierarchy.other_instances("blue").unwrap(),
             BTreeMap::from([all[0].clone(), all[2].clone()])
         );
-        assert!(blue.remove_if_empty().unwrap());
+        assert!(blue.lock(std::time::Duration::ZERO).unwrap().remove_if_empty().unwrap());
     }
 
     #[test]

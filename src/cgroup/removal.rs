@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::condition::forget;
 use super::directory::{members_of, subdirectories};
 use super::error::Error;
-use super::instance::Instance;
 use super::layout::{LOCK, NETNS, ROOMS, WATCH};
+use super::lock::Locked;
 use crate::tree::Claim;
 
 /// How often a directory's processes are moved out before we believe that they come faster than
 /// they go. A fork storm needed up to 23.
 const MAX_EVICTIONS: u32 = 200;
 
-impl Instance {
+impl Locked {
     /// Removes the claim's directory; processes in it go to the hierarchy's root first, where the
     /// default class has them. One that does not exist is removed already.
     pub fn remove(&self, claim: &Claim) -> Result<(), Error> {
@@ -91,6 +91,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::cgroup::Instance;
 
     #[test]
     fn an_instance_that_holds_something_keeps_its_lock_and_its_note() {
@@ -101,7 +102,8 @@ mod tests {
                 fs::create_dir_all(instance.root().join(path)).unwrap();
             }
             instance.note_namespace(7).unwrap();
-            assert!(!instance.remove_if_empty().unwrap());
+            let locked = instance.lock(Duration::ZERO).unwrap();
+            assert!(!locked.remove_if_empty().unwrap());
             let left = subdirectories(instance.root()).unwrap();
             let room = kept.split('/').next().unwrap();
             assert_eq!(
@@ -110,7 +112,7 @@ mod tests {
             );
             assert_eq!(instance.noted_namespaces().unwrap(), [7]);
             fs::remove_dir(instance.root().join(kept)).unwrap();
-            assert!(instance.remove_if_empty().unwrap());
+            assert!(locked.remove_if_empty().unwrap());
         }
     }
 }

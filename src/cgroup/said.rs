@@ -8,6 +8,7 @@ use super::directory::{make_directory, remove, remove_with_notes, subdirectories
 use super::error::Error;
 use super::instance::Instance;
 use super::layout::SAID;
+use super::lock::Locked;
 
 /// How long what was said need not be said again.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -38,7 +39,9 @@ impl Instance {
         }
         Ok(new)
     }
+}
 
+impl Locked {
     /// Nothing was said.
     pub fn forget_said(&self) -> Result<(), Error> {
         remove_with_notes(&self.root().join(SAID))
@@ -74,7 +77,7 @@ mod tests {
         assert_eq!(unsaid(&[1], 2), [1], "a clock that goes back silences nothing");
         assert!(unsaid(&[], 100).is_empty());
         assert_eq!(fs::read_dir(root.join(SAID)).unwrap().count(), 0, "nothing is kept for ever");
-        instance.forget_said().unwrap();
+        instance.lock(Duration::ZERO).unwrap().forget_said().unwrap();
         assert!(!root.join(SAID).exists());
     }
 }

@@ -86,10 +86,10 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     };
     let gone = || RunError::ClassGone(name());
     let instance = session.kernel.instance().ok_or_else(gone)?;
-    let _lock = instance.lock(wait)?;
+    let locked = instance.lock(wait)?;
     let (claims, _) = instance.observe()?;
     let classid = *claims.get(&Claim::Owner(owner.clone())).ok_or_else(gone)?;
-    let claim = run::pin(&instance, &claims, owner, classid)?;
+    let claim = run::pin(&locked, &claims, owner, classid)?;
     if nix::unistd::getppid() != caller || caller.as_raw() <= 1 {
         return Err(LoginError::SessionEnded(name()).into());
     }

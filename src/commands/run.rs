@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Output, daemon};
 use crate::accounts::{How, Question};
 use crate::apply::{self, Options, Request, Session, may_change};
-use crate::cgroup::{Attached, Instance};
+use crate::cgroup::{Attached, Instance, Locked};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -202,9 +202,9 @@ pub(super) fn standing(kernel: &Kernel) -> Result<Instance, Failure> {
 fn pinned(kernel: &Kernel, global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
     may_change(kernel)?;
     let instance = standing(kernel)?;
-    let _lock = instance.lock(global.wait)?;
+    let locked = instance.lock(global.wait)?;
     let Pinned { claims, owner, classid } = class_of(&instance, user, None)?;
-    let claim = pin(&instance, &claims, owner, classid)?;
+    let claim = pin(&locked, &claims, owner, classid)?;
     Ok((instance, claim))
 }
 
@@ -257,14 +257,14 @@ pub(super) fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option
 
 /// The directory for what stays in the owner's class, made if need be.
 pub(super) fn pin(
-    instance: &Instance,
+    locked: &Locked,
     claims: &BTreeMap<Claim, ClassId>,
     owner: Owner,
     classid: ClassId,
 ) -> Result<Claim, Failure> {
     let claim = Claim::Pinned(owner);
     if claims.get(&claim) != Some(&classid) {
-        instance.make(&claim, classid)?;
+        locked.make(&claim, classid)?;
     }
     Ok(claim)
 }

@@ -248,9 +248,8 @@ impl Watch {
 
     /// Under the lock: another run may be writing tags.
     fn begin_to_drain(&mut self) -> Result<Snapshot, Failure> {
-        let instance = self.session.kernel.instance();
-        let _lock = instance.map(|instance| instance.lock(Duration::ZERO)).transpose()?;
-        apply::begin_to_drain(&mut self.session.kernel, &self.in_force.state)
+        let locked = self.session.kernel.lock(Duration::ZERO)?;
+        apply::begin_to_drain(&mut self.session.kernel, &locked, &self.in_force.state)
     }
 }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use log::{debug, info, warn};
 use nix::errno::Errno;
 
-use crate::cgroup;
-use crate::facts::Facts;
+use crate::cgroup::{self, Locked};
+use crate::facts::{Facts, RootQdisc};
 use crate::host::Kernel;
 use crate::netlink::Request;
 use crate::netlink::extack::KernelError;
@@ -115,24 +115,26 @@ const KEYS_ARE_FREED: Duration = Duration::from_secs(5);
 /// How long to wait before it is asked again.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// Performs `steps` in their order. `facts` are those that the plan was made with; whatever was
-/// done goes into the journal. The first step that fails ends it; steps sent to the kernel together
-/// with it may have been performed as well, so whoever wants to know what stands observes.
+/// Performs `steps` in their order, on the instance that is locked; `facts` are those that the plan
+/// was made with. What was done, and how it ended: the first step that fails ends it; steps sent to
+/// the kernel together with it may have been performed as well, so whoever wants to know what
+/// stands observes.
 ///
 /// A link that goes meanwhile ends its own steps and no others: ENODEV is said of no other reason.
 pub fn perform<'a>(
     kernel: &mut Kernel,
+    instance: &'a Locked,
     facts: &Facts,
     steps: impl IntoIterator<Item = &'a Step>,
     gate: Gate<'_>,
-    journal: &mut Journal,
-) -> Result<usize, Failed> {
+) -> (Journal, Result<(), Failed>) {
     let indexes = facts.links.iter().map(|(name, link)| (name, link.ifindex)).collect();
     let (programs, clear) = (BTreeMap::new(), BTreeMap::new());
     let (rule_programs, waiting, gone) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-    let makers = Makers::default();
+    let (makers, journal) = (Makers::default(), Journal::default());
     let mut run = Run {
         kernel,
+        instance,
         facts,
         indexes,
         programs,
@@ -143,31 +145,33 @@ pub fn perform<'a>(
         journal,
         gone,
     };
-    thread::scope(|scope| {
+    let outcome = thread::scope(|scope| {
         let outcome = run.all(scope, steps, gate);
         // After a failure more claims may have been made than anybody waited for.
         for making in run.makers.stop() {
             run.journal.note(making.step, 0);
         }
         outcome
-    })
+    });
+    (run.journal, outcome)
 }
 
-/// Puts back a root qdisc that a run took over before it failed. The kernel's own default must
-/// stand there again.
+/// Puts back a root qdisc that a run took over before it failed; nothing where it was nobody's. The
+/// kernel's own default must stand there again.
 pub fn restore_root(
     kernel: &mut Kernel,
+    _: &Locked,
     ifindex: u32,
-    kind: &str,
-    handle: ClassId,
-    options: &[u8],
+    before: &RootQdisc,
 ) -> Result<(), Cause> {
-    let request = root::restore(ifindex, kind, handle, options);
+    let RootQdisc::Foreign { kind, handle, options, .. } = before else { return Ok(()) };
+    let request = root::restore(ifindex, kind, *handle, options);
     kernel.netlink.change(&request)?.map(|_| ()).map_err(Cause::Kernel)
 }
 
 struct Run<'k, 's> {
     kernel: &'k mut Kernel,
+    instance: &'s Locked,
     facts: &'k Facts,
     indexes: BTreeMap<&'k LinkName, u32>,
     /// The eBPF programs, each loaded once when first needed.
@@ -178,7 +182,7 @@ struct Run<'k, 's> {
     rule_programs: BTreeMap<RuleMapIds, OwnedFd>,
     waiting: Vec<Waiting<'s>>,
     makers: Makers<'s>,
-    journal: &'k mut Journal,
+    journal: Journal,
     /// Links that went since the plan was made.
     gone: BTreeSet<&'s LinkName>,
 }
@@ -205,7 +209,7 @@ impl<'s> Run<'_, 's> {
         scope: &'scope Scope<'scope, '_>,
         steps: impl IntoIterator<Item = &'s Step>,
         gate: Gate<'_>,
-    ) -> Result<usize, Failed>
+    ) -> Result<(), Failed>
     where
         's: 'scope,
     {
@@ -238,17 +242,15 @@ impl<'s> Run<'_, 's> {
         }
         self.begin_to_make(scope);
         self.finish()?;
-        Ok(count)
+        Ok(())
     }
 
     fn begin_to_make<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
     where
         's: 'scope,
     {
-        let instance = self.kernel.instance();
-        self.makers.begin(scope, move |claim, classid| {
-            instance.as_ref().ok_or(cgroup::Error::NotMounted)?.make(claim, classid)
-        });
+        let instance = self.instance;
+        self.makers.begin(scope, move |claim, classid| instance.make(claim, classid));
     }
 
     /// Waits until the claim of this class is made; `None`: until all are. What can be sent is sent

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance};
+use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance, Locked};
 use crate::facts::Accounts;
 use crate::model::Matcher;
 use crate::plan::Paths;
@@ -115,6 +116,14 @@ impl Kernel {
     /// The instance's directory; `None` while the hierarchy is mounted nowhere.
     pub fn instance(&self) -> Option<Instance> {
         self.hierarchy.as_ref().map(|hierarchy| hierarchy.instance(&self.name))
+    }
+
+    /// Locks the instance, whose directory is made if it is missing.
+    ///
+    /// # Errors
+    /// The hierarchy is mounted nowhere; another run holds the lock for longer than `wait`.
+    pub fn lock(&self, wait: Duration) -> Result<Locked, cgroup::Error> {
+        self.instance().ok_or(cgroup::Error::NotMounted)?.lock(wait)
     }
 
     /// Whether the hierarchy is mounted, and by whom.

@@ -50,6 +50,19 @@ impl Journal {
         }
     }
 
+    /// Notes all that another journal has.
+    pub fn extend(&mut self, more: Journal) {
+        self.trees.extend(more.trees);
+        self.shards.extend(more.shards);
+        self.classes.extend(more.classes);
+        self.filters.extend(more.filters);
+        self.clsact.extend(more.clsact);
+        self.claims.extend(more.claims);
+        self.owners |= more.owners;
+        self.uids.extend(more.uids);
+        self.gone.extend(more.gone);
+    }
+
     /// Whether a step that is about the same object was performed.
     pub fn covers(&self, step: &Step, ifindex: u32) -> bool {
         let mut one = Journal::default();

@@ -13,7 +13,7 @@ use shaper::apply;
 use shaper::desired::Sharding;
 use shaper::failure::Failure;
 use shaper::host::execute::{self, Cause};
-use shaper::plan::{Journal, Phase, Tc};
+use shaper::plan::{Phase, Tc};
 use shaper::tree::NetCls;
 
 use crate::host::{CROWD, Foreign, Host, INSTANCE, MAY, assert_same, lines, stop_before};
@@ -377,13 +377,10 @@ fn cut_after(host: &mut Host, steps: usize) -> bool {
     let mut stopped = None;
     let mut gate = stop_before(steps, &mut stopped);
     let mut perform = |session: &mut apply::Session, phase: Phase| {
-        let done = execute::perform(
-            &mut session.kernel,
-            facts,
-            plan.phase(phase),
-            &mut gate,
-            &mut Journal::default(),
-        );
+        let kernel = &mut session.kernel;
+        let locked = kernel.lock(Duration::from_secs(10)).expect("the lock");
+        let (_, done) = execute::perform(kernel, &locked, facts, plan.phase(phase), &mut gate);
+        drop(locked);
         match done.map_err(|failed| *failed.source) {
             Ok(_) => true,
             Err(Cause::Stopped(_)) => false,

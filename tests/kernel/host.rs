@@ -14,7 +14,7 @@ use shaper::failure::Failure;
 use shaper::host::Kernel;
 use shaper::host::execute::{self, Cause, Gate};
 use shaper::host::observe::{self, Wanted};
-use shaper::plan::{Journal, Step, diff};
+use shaper::plan::{Step, diff};
 use shaper::policy;
 use shaper::tree::{Claim, Filter, KernelState, Owner, Tree};
 use shaper::units::{ClassId, Shard};
@@ -97,7 +97,8 @@ impl Host {
         };
         if let Some((owner, classid)) = users.get(at % users.len().max(1)) {
             let claim = Claim::Pinned((*owner).clone());
-            instance.make(&claim, *classid).expect("make a directory");
+            let locked = instance.lock(Duration::from_secs(10)).expect("the lock");
+            locked.make(&claim, *classid).expect("make a directory");
             instance.attach(actor.pid(), &claim).expect("move a process");
         }
     }
@@ -186,13 +187,10 @@ impl Host {
         let now = self.observe();
         let plan = diff(&now, state);
         let steps = plan.steps.iter().map(|planned| &planned.step);
-        let done = execute::perform(
-            &mut self.session.kernel,
-            &now.facts,
-            steps,
-            &mut |_, _| Ok(()),
-            &mut Journal::default(),
-        );
+        let kernel = &mut self.session.kernel;
+        let locked = kernel.lock(Duration::from_secs(10)).expect("the lock");
+        let (_, done) = execute::perform(kernel, &locked, &now.facts, steps, &mut |_, _| Ok(()));
+        drop(locked);
         if let Err(failed) = done {
             panic!("`{}`: {failed}\nin the plan back\n{plan}", failed.step);
         }

@@ -219,14 +219,11 @@ fn tables_that_a_killed_run_left_are_found() {
         let steps = plan.steps.iter().map(|planned| &planned.step);
         let until = steps.take_while(|step| !matches!(step, Step::Tables(..)));
         let kernel = &mut host.session.kernel;
-        shaper::host::execute::perform(
-            kernel,
-            facts,
-            until,
-            &mut |_, _| Ok(()),
-            &mut shaper::plan::Journal::default(),
-        )
-        .unwrap_or_else(|failed| panic!("{failed}"));
+        let locked = kernel.lock(Duration::from_secs(10)).expect("the lock");
+        let mut all = |_: usize, _: &Step| Ok(());
+        let (_, done) = shaper::host::execute::perform(kernel, &locked, facts, until, &mut all);
+        drop(locked);
+        done.unwrap_or_else(|failed| panic!("{failed}"));
         let left = host.state();
         assert!(left.trees.values().any(|tree| !tree.left_tables.is_empty()));
         host.go_to_text(&new);

@@ -27,10 +27,10 @@ fn the_hierarchy_is_unmounted_only_when_nobody_uses_it() {
             let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
             entries.filter(|path| path.is_dir()).collect()
         };
-        scratch.instance.make(&claim("user/bob"), classid(0x10)).unwrap();
+        locked(&scratch.instance).make(&claim("user/bob"), classid(0x10)).unwrap();
         assert_eq!(cgroup::unmount(point).unwrap(), Unmounted::InUse, "our own instance");
-        scratch.instance.remove(&claim("user/bob")).unwrap();
-        assert!(scratch.instance.remove_if_empty().unwrap());
+        locked(&scratch.instance).remove(&claim("user/bob")).unwrap();
+        assert!(locked(&scratch.instance).remove_if_empty().unwrap());
         let open = fs::File::open(point.join("cgroup.procs")).unwrap();
         assert_eq!(cgroup::unmount(point).unwrap(), Unmounted::InUse, "an open file");
         drop(open);
@@ -55,17 +55,17 @@ fn claims_hold_the_classid_that_was_written() {
     with_private_mounts(|point| {
         let Scratch { instance, .. } = &Scratch::new(point);
         let (bob, pinned) = (claim("user/bob"), claim("user/bob/pinned"));
-        instance.make(&bob, classid(0x1a)).unwrap();
-        instance.make(&pinned, classid(0x1a)).unwrap();
-        instance.make(&claim("retired/1b"), classid(0x1b)).unwrap();
+        locked(instance).make(&bob, classid(0x1a)).unwrap();
+        locked(instance).make(&pinned, classid(0x1a)).unwrap();
+        locked(instance).make(&claim("retired/1b"), classid(0x1b)).unwrap();
         let text = |claim: &Claim| {
             fs::read_to_string(instance.directory(claim).join("net_cls.classid")).unwrap()
         };
         assert_eq!(text(&bob), "65562\n", "0x0001001a");
         // Inherited when it was made, and never again.
-        instance.write(&bob, classid(0x2a)).unwrap();
+        locked(instance).write(&bob, classid(0x2a)).unwrap();
         assert_eq!(text(&pinned), "65562\n");
-        instance.make(&bob, classid(0x2a)).unwrap();
+        locked(instance).make(&bob, classid(0x2a)).unwrap();
 
         fs::create_dir(instance.root().join("user/bob/build")).unwrap();
         let (claims, foreign) = instance.observe().unwrap();
@@ -83,8 +83,8 @@ fn claims_hold_the_classid_that_was_written() {
             "{foreign:?}"
         );
 
-        instance.remove(&pinned).unwrap();
-        let error = instance.remove(&bob).unwrap_err();
+        locked(instance).remove(&pinned).unwrap();
+        let error = locked(instance).remove(&bob).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
@@ -92,12 +92,12 @@ fn claims_hold_the_classid_that_was_written() {
                 instance.directory(&bob).display()
             )
         );
-        assert!(!instance.remove_if_empty().unwrap(), "what is not ours keeps it");
+        assert!(!locked(instance).remove_if_empty().unwrap(), "what is not ours keeps it");
         fs::remove_dir(path).unwrap();
-        instance.remove(&bob).unwrap();
-        instance.remove(&bob).unwrap();
-        instance.remove(&claim("retired/1b")).unwrap();
-        assert!(instance.remove_if_empty().unwrap());
+        locked(instance).remove(&bob).unwrap();
+        locked(instance).remove(&bob).unwrap();
+        locked(instance).remove(&claim("retired/1b")).unwrap();
+        assert!(locked(instance).remove_if_empty().unwrap());
     });
 }
 
@@ -108,7 +108,7 @@ fn the_lock_works_on_the_real_hierarchy() {
         let Scratch { instance, .. } = &Scratch::new(point);
         let first = instance.lock(Duration::ZERO).unwrap();
         assert!(matches!(instance.lock(Duration::ZERO), Err(Error::Locked { .. })));
-        assert!(instance.remove_if_empty().unwrap(), "the holder may remove the instance");
+        assert!(first.remove_if_empty().unwrap(), "the holder may remove the instance");
         let second = instance.lock(Duration::ZERO).unwrap();
         drop(first);
         assert!(matches!(instance.lock(Duration::ZERO), Err(Error::Locked { .. })));
@@ -123,7 +123,7 @@ fn ten_thousand_claims_are_observed_in_one_pass() {
         let Scratch { instance, .. } = &Scratch::new(point);
         let minors = 0x10..0x10 + 10_000_u16;
         for minor in minors.clone() {
-            instance.make(&claim(&format!("uid/{minor}")), classid(minor)).unwrap();
+            locked(instance).make(&claim(&format!("uid/{minor}")), classid(minor)).unwrap();
         }
         let start = Instant::now();
         let (claims, foreign) = instance.observe().unwrap();

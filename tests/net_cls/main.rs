@@ -15,7 +15,7 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use shaper::cgroup::{self, Attached, Error, Hierarchy, Instance, Unmounted};
+use shaper::cgroup::{self, Attached, Error, Hierarchy, Instance, Locked, Unmounted};
 use shaper::facts::Accounts;
 use shaper::model::Matcher;
 use shaper::process::{self, Decision, InstanceView, Placement};
@@ -92,15 +92,21 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let Ok((claims, _)) = self.instance.observe() else { return };
+        let Ok(locked) = self.instance.lock(Duration::ZERO) else { return };
         // `…/pinned` comes after the directory that it is in.
         for claim in claims.keys().filter(|claim| matches!(claim, Claim::Pinned(_))) {
-            let _best_effort = self.instance.remove(claim);
+            let _best_effort = locked.remove(claim);
         }
         for claim in claims.keys() {
-            let _best_effort = self.instance.remove(claim);
+            let _best_effort = locked.remove(claim);
         }
-        let _best_effort = self.instance.remove_if_empty();
+        let _best_effort = locked.remove_if_empty();
     }
+}
+
+/// Nobody else holds the lock.
+fn locked(instance: &Instance) -> Locked {
+    instance.lock(Duration::ZERO).unwrap()
 }
 
 /// A process, and all of its group, that ends with the test.

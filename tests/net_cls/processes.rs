@@ -9,7 +9,7 @@ fn removing_a_claim_lets_its_processes_go_and_does_not_wait_for_zombies() {
         let scratch = Scratch::new(point);
         let Scratch { hierarchy, instance } = &scratch;
         let bob = claim("user/bob");
-        instance.make(&bob, classid(0x10)).unwrap();
+        locked(instance).make(&bob, classid(0x10)).unwrap();
         let (alive, mut zombie) = (Group::sleeping(0), Group::sleeping(0));
         for group in [&alive, &zombie] {
             assert_eq!(instance.attach(group.pid(), &bob).unwrap(), Attached::Moved);
@@ -21,7 +21,7 @@ fn removing_a_claim_lets_its_processes_go_and_does_not_wait_for_zombies() {
         assert_eq!(members, expected);
         // Not waited for, so it stays a zombie until the test ends.
         zombie.0.kill().unwrap();
-        instance.remove(&bob).unwrap();
+        locked(instance).remove(&bob).unwrap();
         assert!(!instance.directory(&bob).exists());
         assert_eq!(scratch.seat(alive.pid()), None);
         let root = fs::read_to_string(hierarchy.path.join("cgroup.procs")).unwrap();
@@ -34,7 +34,7 @@ fn removing_a_claim_lets_its_processes_go_and_does_not_wait_for_zombies() {
 fn a_dead_process_and_a_missing_directory_are_outcomes_and_no_errors() {
     with_private_mounts(|point| {
         let Scratch { instance, .. } = &Scratch::new(point);
-        instance.make(&claim("user/bob"), classid(0x10)).unwrap();
+        locked(instance).make(&claim("user/bob"), classid(0x10)).unwrap();
         let ended = Group::sleeping(0).pid();
         assert_eq!(instance.attach(ended, &claim("user/bob")).unwrap(), Attached::Dead);
         let here = std::process::id();
@@ -51,7 +51,7 @@ fn processes_are_placed_by_their_uid_in_whichever_namespace() {
         let (bob, ann, nobody, newcomer) = (unique(), unique(), unique(), unique());
         let lines = matcher(&[(bob, "bob"), (ann, "ann"), (newcomer, "newcomer")]);
         for (path, minor) in [("user/bob", 0x10), ("user/ann", 0x11), ("user/ann/pinned", 0x11)] {
-            instance.make(&claim(path), classid(minor)).unwrap();
+            locked(instance).make(&claim(path), classid(minor)).unwrap();
         }
         let at_root = Group::sleeping(bob);
         let in_anns = Group::sleeping(bob);
@@ -113,7 +113,7 @@ fn no_process_escapes_by_forking() {
         let scratch = Scratch::new(point);
         let uid = unique();
         let lines = matcher(&[(uid, "bob")]);
-        scratch.instance.make(&claim("user/bob"), classid(0x10)).unwrap();
+        locked(&scratch.instance).make(&claim("user/bob"), classid(0x10)).unwrap();
         for round in 0..5 {
             // Each of 60 children leaves a grandchild that goes on without it; all started at the
             // hierarchy's root while we place.
@@ -144,7 +144,7 @@ fn a_chain_of_processes_that_each_fork_and_end_is_caught() {
     with_private_mounts(|point| {
         let scratch = Scratch::new(point);
         let uid = unique();
-        scratch.instance.make(&claim("user/bob"), classid(0x10)).unwrap();
+        locked(&scratch.instance).make(&claim("user/bob"), classid(0x10)).unwrap();
         // At every moment one process lives, for some milliseconds, and leaves a child when it
         // ends.
         let chain = "f() { sleep 0.005; f & }; f & f & f & wait";
@@ -172,7 +172,7 @@ fn a_chain_of_processes_that_each_fork_and_end_is_caught() {
 fn a_process_that_is_ending_is_never_seen_outside_its_claim() {
     with_private_mounts(|point| {
         let scratch = Scratch::new(point);
-        scratch.instance.make(&claim("user/bob"), classid(0x10)).unwrap();
+        locked(&scratch.instance).make(&claim("user/bob"), classid(0x10)).unwrap();
         let claimed = format!("/{}/user/bob", scratch.instance.name());
         // Memory takes long to give back, and so long is the time in which a process that ends
         // still has its namespaces, but no cgroup of its own.
@@ -201,7 +201,7 @@ fn a_process_whose_main_thread_ended_is_moved_with_its_other_threads() {
     with_private_mounts(|point| {
         let scratch = Scratch::new(point);
         let uid = unique();
-        scratch.instance.make(&claim("user/bob"), classid(0x10)).unwrap();
+        locked(&scratch.instance).make(&claim("user/bob"), classid(0x10)).unwrap();
         let code = "import ctypes, threading, time\n\
                     threading.Thread(target=time.sleep, args=(600,)).start()\n\
                     ctypes.CDLL(None).pthread_exit(None)";

@@ -30,7 +30,7 @@ impl Run<'_, '_> {
     }
 
     fn directory(&mut self, claim: &Claim, change: &InPlace<ClassId>) -> Result<(), cgroup::Error> {
-        let instance = self.kernel.instance().ok_or(cgroup::Error::NotMounted)?;
+        let instance = self.instance;
         match change {
             Change::Add(classid) => {
                 if let Claim::Retired(..) = claim {
