@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::accounts::{ANN, BOB, CAROL};
+use crate::support::clock::soon;
 use crate::support::harness::{On, Place, tests};
 use crate::support::orders::Proto;
 use crate::support::program::{apply, classid};
@@ -58,8 +59,13 @@ users:
         between(backup, all.rate(&classid("user/bob")), 0, 2 * MBIT);
     }
     ann.actor.stop(ann.socket);
+    // TCP that was given next to nothing for seconds tries again only after its own pause.
+    let of_bob = classid("user/bob");
+    soon("bob is served", Duration::from_secs(30), || {
+        rates::over(UPLINK, Duration::from_millis(500)).rate(&of_bob) > 20 * MBIT
+    });
     sleep(Duration::from_secs(1));
-    rates::expect(UPLINK, Duration::from_secs(3), &[(&[&classid("user/bob")], 40 * MBIT, 2)]);
+    rates::expect(UPLINK, Duration::from_secs(3), &[(&[&of_bob], 40 * MBIT, 2)]);
 }
 
 fn a_groups_ceil_holds_for_its_members_together() {
