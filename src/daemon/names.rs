@@ -45,6 +45,9 @@ const MANY_SUBORDINATES: usize = 256;
 const FORGET: Duration = Duration::from_secs(30);
 const FORGET_SUBORDINATE: Duration = Duration::from_secs(300);
 
+/// When no child can be started that asks (EAGAIN): so much later another try.
+const NO_CHILD: Duration = Duration::from_secs(1);
+
 /// At most one question at a time.
 #[derive(Default)]
 pub(super) struct Names {
@@ -59,6 +62,8 @@ pub(super) struct Names {
     all: Option<Question>,
     /// The file of subordinate uids is to be read again.
     subuids: bool,
+    /// No child could be started: nothing is asked before.
+    put_off: Option<Instant>,
 }
 
 impl Names {
@@ -109,6 +114,7 @@ impl Names {
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.asking {
             Some((asking, _)) => asking.due(),
+            None if self.put_off.is_some() => self.put_off,
             None if self.subordinates.is_empty() => None,
             None => self.asked_subordinates.map(|last| last + PAUSE),
         }
@@ -177,35 +183,52 @@ impl Names {
         if self.asking.is_some() {
             return;
         }
-        let (question, asked) = match self.all.take() {
-            Some(question) => {
-                // Whoever came is among those who run.
-                self.newcomers.retain(|uid| !question.running.contains(uid));
-                let running = question.running.clone();
-                self.subuids = false;
-                (question, Asked::All(running))
-            }
-            None if self.subuids => {
-                self.subuids = false;
-                (Question { all_subuids: true, ..Question::default() }, Asked::Subuids)
-            }
-            None => {
-                let uids = self.next_newcomers(Instant::now());
-                if uids.is_empty() {
-                    return;
-                }
-                let question = Question { running: uids.clone(), ..Question::default() };
-                (question, Asked::Newcomers(uids))
-            }
-        };
-        match question.start(Some(LIMIT)) {
+        let now = Instant::now();
+        let was_put_off = self.put_off.is_some();
+        let Some((question, asked)) = self.next(now) else { return };
+        match question.clone().start(Some(LIMIT)) {
             Ok(asking) => self.asking = Some((asking, asked)),
-            Err(why) => log::warn!("NSS: {why}"),
+            Err(why) => {
+                if !was_put_off {
+                    log::warn!("NSS: {why}; it is asked as soon as that is possible");
+                }
+                self.put_back(question, asked, now);
+            }
         }
     }
-}
 
-impl Names {
+    /// What to ask now.
+    fn next(&mut self, now: Instant) -> Option<(Question, Asked)> {
+        if self.put_off.is_some_and(|until| until > now) {
+            return None;
+        }
+        self.put_off = None;
+        if let Some(question) = self.all.take() {
+            // Whoever came is among those who run.
+            self.newcomers.retain(|uid| !question.running.contains(uid));
+            let running = question.running.clone();
+            self.subuids = false;
+            return Some((question, Asked::All(running)));
+        }
+        if std::mem::take(&mut self.subuids) {
+            return Some((Question { all_subuids: true, ..Question::default() }, Asked::Subuids));
+        }
+        let uids = self.next_newcomers(now);
+        let question = Question { running: uids.clone(), ..Question::default() };
+        (!uids.is_empty()).then_some((question, Asked::Newcomers(uids)))
+    }
+
+    /// The question could not be asked: it is the first of the next try.
+    fn put_back(&mut self, question: Question, asked: Asked, now: Instant) {
+        match asked {
+            Asked::All(_) => self.all = Some(question),
+            Asked::Subuids => self.subuids = true,
+            // The few that lie in somebody's range go with the others this time.
+            Asked::Newcomers(uids) => self.newcomers.extend(uids),
+        }
+        self.put_off = Some(now + NO_CHILD);
+    }
+
     /// Those to ask about now: accounts of their own first.
     fn next_newcomers(&mut self, now: Instant) -> BTreeSet<u32> {
         let mut uids = first(&mut self.newcomers, AT_ONCE);
@@ -339,6 +362,30 @@ mod tests {
             assert_eq!(accounts.running, BTreeSet::from([0]));
             assert_eq!(accounts.unavailable, None);
         });
+    }
+
+    #[test]
+    fn what_no_child_could_ask_is_asked_later() {
+        let mut now = Instant::now();
+        let mut names = Names::default();
+        names.all = Some(Question { names: ["bob".to_string()].into(), ..Question::default() });
+        names.newcomers.insert(1000);
+        let mut fails = |names: &mut Names| {
+            let (question, asked) = names.next(now).expect("something to ask");
+            names.put_back(question.clone(), asked, now);
+            assert!(names.next(now).is_none(), "not at once again");
+            assert_eq!(names.due(), Some(now + NO_CHILD));
+            now += NO_CHILD;
+            let (again, asked) = names.next(now).expect("something to ask");
+            assert_eq!(format!("{again:?}"), format!("{question:?}"));
+            asked
+        };
+        assert!(matches!(fails(&mut names), Asked::All(_)));
+        names.subuids = true;
+        assert!(matches!(fails(&mut names), Asked::Subuids));
+        assert!(names.is_asking_about(1000), "he waits");
+        assert!(matches!(fails(&mut names), Asked::Newcomers(uids) if uids == [1000].into()));
+        assert_eq!(names.due(), None);
     }
 
     #[test]
