@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transitions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -37,6 +37,8 @@ impl Chance {
 enum Kernel {
     Obeys,
     Refuses,
+    /// But what is in force can be repaired.
+    RefusesNew,
     IsLocked,
 }
 
@@ -167,7 +169,11 @@ impl World {
                 self.pauses.insert(key, self.now + LOCKED);
                 Outcome::Locked("another run holds the lock".to_string())
             }
-            Kernel::Refuses => {
+            Kernel::RefusesNew if attempt == Attempt::Repair => {
+                let drains = self.drains;
+                Outcome::InForce { took: Some(MILLISECOND), repaired: BTreeSet::new(), drains }
+            }
+            Kernel::Refuses | Kernel::RefusesNew => {
                 self.pauses.insert(key, self.now + SECOND);
                 Outcome::Failed("the kernel says no".to_string())
             }
@@ -228,7 +234,12 @@ impl World {
             3 => self.write(None),
             4 => self.is_being_written = chance.below(3) == 0,
             5 => {
-                self.kernel = chance.of(&[Kernel::Obeys, Kernel::Refuses, Kernel::IsLocked]);
+                self.kernel = chance.of(&[
+                    Kernel::Obeys,
+                    Kernel::Refuses,
+                    Kernel::RefusesNew,
+                    Kernel::IsLocked,
+                ]);
             }
             6 => {
                 let has_come = chance.below(2) == 0;
@@ -282,9 +293,11 @@ fn what_the_file_holds_comes_into_force_or_is_refused_whatever_happens() {
         // What is told is looked at soon.
         let before = world.repairs;
         world.tell(Event::Wanted { by: world.now });
+        world.pass(SECOND);
+        assert_eq!(world.repairs, before + 1, "{seed}");
         world.tell(Event::LinksTold { touched: BTreeSet::new(), has_come: true });
         world.pass(2 * MILLISECOND);
-        assert_eq!(world.repairs, before + 1, "{seed}");
+        assert_eq!(world.repairs, before + 2, "{seed}");
     }
 }
 
@@ -396,4 +409,78 @@ fn looks_that_come_regularly_do_not_keep_what_drains_from_being_compared() {
         }
         assert!(!world.drains, "{takes} ms");
     }
+}
+
+#[test]
+fn what_the_file_does_not_hold_any_more_is_not_adopted() {
+    for text in ["bad", "good"] {
+        let mut world = World::new();
+        world.kernel = Kernel::RefusesNew;
+        world.write(Some("better"));
+        world.tell(Event::FileTold);
+        world.pass(3 * SECOND);
+        assert_eq!(world.shaping.candidate().map(String::as_str), Some("better"));
+        // Looks at what is in force do not hide that.
+        world.tell(Event::Wanted { by: world.now + 30 * SECOND });
+        world.pass(30 * SECOND);
+        assert_eq!(world.word(), "failing");
+        world.write(Some(text));
+        world.tell(Event::FileTold);
+        world.pass(SECOND);
+        assert_eq!(world.shaping.candidate(), None);
+        let adoptions = world.adoptions;
+        world.kernel = Kernel::Obeys;
+        world.pass(5 * MINUTE);
+        assert_eq!((world.adoptions, world.in_force.as_str()), (adoptions, "good"));
+    }
+}
+
+#[test]
+fn a_hangup_reads_asks_and_looks_at_once() {
+    let mut world = World::new();
+    world.pass(SECOND);
+    // Untold.
+    world.write(Some("better"));
+    let before = world.repairs;
+    world.tell(Event::Hangup);
+    world.pass(SECOND);
+    assert_eq!(world.in_force, "better");
+    assert!(world.repairs > before + 1, "a look before, and one at what was adopted");
+}
+
+#[test]
+fn a_link_that_was_changed_by_others_once_is_not_fought_over() {
+    let mut world = World::new();
+    let link = LinkName::new("eth0").unwrap();
+    world.fought = BTreeSet::from([link.clone()]);
+    world.tell(Event::LinksTold { touched: world.fought.clone(), has_come: false });
+    // What is repaired there later has reasons of ours.
+    for _ in 0..20 {
+        world.tell(Event::Wanted { by: world.now });
+        world.pass(SECOND);
+        assert!(!world.shaping.backoff.held(world.now).contains(&link));
+    }
+}
+
+#[test]
+fn classes_that_do_not_become_quiet_are_looked_at_less_and_less() {
+    let (mut now, mut pauses) = (Instant::now(), Vec::new());
+    let (mut shaping, mut orders) = Shaping::<String>::new("policies.yaml".to_string(), true, now);
+    let mut last: Option<Instant> = None;
+    while pauses.len() < 7 {
+        if orders.contains(&Order::LookAtRetired) {
+            pauses.extend(last.map(|last| (now - last).as_secs()));
+            last = Some(now);
+        }
+        now = now.max(shaping.due());
+        orders = match shaping.on(Event::Time, now)[..] {
+            [Order::Repair { .. }] => {
+                let outcome =
+                    Outcome::InForce { took: None, repaired: BTreeSet::new(), drains: true };
+                shaping.on(Event::Applied { attempt: Attempt::Repair, outcome }, now)
+            }
+            _ => Vec::new(),
+        };
+    }
+    assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60]);
 }
