@@ -287,7 +287,7 @@ fn seconds(text: &str) -> Result<Duration, ValueError> {
     text.parse().map(Duration::from_secs).map_err(|_| ValueError::Seconds)
 }
 
-/// From a second to a week: it is looked twice in that time.
+/// From a second to a week. The daemon looks twice in a time of grace who has gone.
 fn grace(text: &str) -> Result<Duration, ValueError> {
     let time = seconds(text)?;
     let allowed = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);

@@ -23,7 +23,7 @@ pub(super) fn apply(
 ) -> Result<Output, Failure> {
     let (mut session, request) = super::session(global, file, options)?;
     let policy = Arc::clone(&request.intent.policy);
-    // What waits to be confirmed, the daemon leaves alone.
+    // The daemon leaves a change alone that waits to be confirmed.
     if may.confirm.is_none() && !despite_daemon {
         daemon::follows(&session.kernel, file)?;
     }
@@ -54,7 +54,8 @@ pub(super) fn apply(
         );
     }
     output.status = if applied.left.is_empty() { 0 } else { 5 };
-    // The process ends: the kernel takes the memory back at once, and not 10,000 users one by one.
+    // The process ends now: the kernel takes its memory back at once, and freeing 10,000 users one
+    // by one would cost time.
     std::mem::forget((session, applied, policy));
     Ok(output)
 }
@@ -85,7 +86,7 @@ fn warnings(
             Some(Ok(unsaid)) if stdout.is_empty() => {
                 may_say = Box::new(move |hash| hash.is_some_and(|hash| unsaid.contains(&hash)));
             }
-            // Where it cannot be noted it is said.
+            // A warning that cannot be noted as said is said at every run.
             Some(Err(error)) => log::debug!("what was said cannot be noted: {error}"),
             _ => {}
         }
@@ -114,7 +115,8 @@ fn instance_words(global: &Global) -> String {
     [netns, cgroup].into_iter().flatten().collect()
 }
 
-/// Before 5.15 (commit 8520e224f547) a socket had room for either tag, not both.
+/// Before Linux 5.15 (commit 8520e224f547) a socket had room for its net_cls tag or for its cgroup
+/// v2, not for both.
 fn net_cls_is_dear(session: &apply::Session) -> bool {
     let path = session.kernel.proc_root.join("sys/kernel/osrelease");
     let release = std::fs::read_to_string(path).unwrap_or_default();

@@ -16,21 +16,21 @@ use crate::text::shown;
 /// A daemon that runs.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    /// 0: in another process namespace.
+    /// Its process id; 0: the daemon is in another process namespace.
     pid: u32,
     /// The policy that it follows, as its command line names it; `None`: that cannot be known.
     file: Option<PathBuf>,
 }
 
 impl Daemon {
-    /// The one that keeps the kernel's instance.
+    /// The daemon that keeps the kernel's instance; `None`: no daemon does.
     pub(super) fn of(kernel: &Kernel) -> Result<Option<Daemon>, Failure> {
         let Some(instance) = kernel.instance() else { return Ok(None) };
         let Some(pid) = instance.keeper()? else { return Ok(None) };
         Ok(Some(Daemon { pid, file: followed(&kernel.proc_root.join(pid.to_string())) }))
     }
 
-    /// Refuses to do beside it what it would undo.
+    /// The refusal of a command whose work this daemon would undo.
     pub(super) fn conflict(self, beside: Beside) -> Failure {
         Failure::Locked(Conflict { daemon: self, beside }.to_string())
     }
@@ -112,7 +112,7 @@ fn followed(process: &Path) -> Option<PathBuf> {
     let Ok(Cli { command: Command::Watch { file, .. }, .. }) = Cli::try_parse_from(words) else {
         return None;
     };
-    // As it is where the daemon is.
+    // A relative name starts from the daemon's working directory.
     Some(fs::read_link(process.join("cwd")).unwrap_or_default().join(file))
 }
 

@@ -21,7 +21,7 @@ use crate::tree::{Claim, Owner};
 
 /// How long NSS may take: somebody waits for the login.
 const NSS: Duration = Duration::from_secs(3);
-/// How long other runs may take, at most.
+/// How long a login waits for another run's lock, at most.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a session is not in its user's class.
@@ -50,7 +50,7 @@ enum LoginError {
     NotPlaced { user: Foreign, came_of_it: Attached },
 }
 
-/// What an administrator has to see to is exit status 2; what the system did not do, 1.
+/// What an administrator has to mend is exit status 2; what the system did not do, 1.
 impl From<LoginError> for Failure {
     fn from(error: LoginError) -> Failure {
         match error {
@@ -65,8 +65,8 @@ impl From<LoginError> for Failure {
 }
 
 pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Output, Failure> {
-    // Whose session it is: asked first, because it may end while we work, and another be our
-    // parent.
+    // The session's process is our parent. It is asked for first: were it to end meanwhile, our
+    // parent would be another process.
     let caller = nix::unistd::getppid();
     // pam_exec runs us for the end of a session too, unless its line says otherwise.
     if std::env::var_os("PAM_TYPE").is_some_and(|kind| kind != "open_session") {
@@ -74,7 +74,7 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     }
     let user = std::env::var("PAM_USER").map_err(|_| LoginError::NotFromPam)?;
     let name = || Foreign::from(user.as_str());
-    // Whatever is wrong here, root can log in and see to it.
+    // Whatever is wrong with shaper, root logs in, and can mend it.
     if user == "root" {
         return Ok(Output::default());
     }
@@ -108,8 +108,8 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     Ok(Output::default())
 }
 
-/// Whose class the account's session belongs in, made if the account has none yet, and the
-/// account's uid. `None`: nobody's.
+/// The owner of the class that the account's session belongs in, and the account's uid. The class
+/// is made if there is none yet. `None`: nobody claims the account.
 fn owner_with_class(
     session: &mut Session,
     mut request: Request,
@@ -128,7 +128,7 @@ fn owner_with_class(
     known.subuids.name_owners(&him.by_uid);
     known.by_uid.extend(him.by_uid);
     known.subuids.learn(him.subuids.into());
-    // As if the account ran already; all others are as they stand.
+    // The account counts as one that has a process already; whoever else has a class keeps it.
     known.running = [uid].into();
     request.known = Some(known);
     request.intent.leaving = Leaving::These(BTreeSet::new());

@@ -28,8 +28,9 @@ use crate::policy::{Diagnostic, Policy, Severity};
 use crate::sys::netns::Target;
 
 impl Output {
-    /// Draws the policy's warnings for people; in JSON they are in the document. Quiet, only with
-    /// what is printed anyway, and no notes.
+    /// Adds the policy's warnings, drawn for people, to standard error; with --json they are in the
+    /// document. With --quiet they come only beside other output, and notes ([`Severity::Info`])
+    /// not at all.
     fn warn(&mut self, policy: &Policy, warnings: &[Diagnostic], global: &Global) {
         if global.json || (global.quiet && self.stdout.is_empty()) {
             return;
@@ -52,6 +53,7 @@ fn session(global: &Global, file: &Path, options: Options) -> Result<(Session, R
     Ok((Session::new(open(global)?), Request::new(policy, options)))
 }
 
+/// What the command line allows a run to do.
 fn may(global: &Global, disrupt: bool) -> ApplyOptions {
     ApplyOptions { disrupt, wait: global.wait, ..ApplyOptions::default() }
 }

@@ -19,9 +19,9 @@ use crate::tree::Reserved;
 /// How a plan is shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Show {
-    /// As commands.
+    /// As the tc and shell commands that the steps equal.
     pub tc: bool,
-    /// With exit status 3 when there are changes.
+    /// Whether changes mean exit status 3.
     pub exit_code: bool,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn plan(
     Ok(output)
 }
 
-/// Whom an apply would move, as things stand now.
+/// How many processes an apply would move now.
 fn members(session: &Session, meaning: &Meaning, scan: &Scan) -> Result<Members, Failure> {
     let mut members = Members::default();
     let view = session.kernel.view()?;

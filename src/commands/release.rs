@@ -12,13 +12,14 @@ use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
 use crate::facts::Accounts;
 use crate::failure::Failure;
+use crate::host::Kernel;
 use crate::host::observe;
 use crate::model::Matcher;
 use crate::process::{self, Decision, Process};
 use crate::text::{Foreign, shown};
 use crate::tree::Claim;
 
-/// Children are forked while their parents are moved: so often a user's processes are listed again.
+/// How often a user's processes are listed again: those that wait to be moved fork meanwhile.
 const MOST_PASSES: usize = 64;
 
 /// Why a process stays where it is.
@@ -39,7 +40,7 @@ fn directory(sits_in: Option<&Claim>) -> String {
     }
 }
 
-/// A process that cannot be meant is exit status 2; what the system kept from being done, 1.
+/// A process that cannot be meant is exit status 2; processes that cannot all be moved, 1.
 impl From<ReleaseError> for Failure {
     fn from(error: ReleaseError) -> Failure {
         match error {
@@ -53,7 +54,7 @@ impl From<ReleaseError> for Failure {
 struct Document {
     version: u32,
     released: Vec<Released>,
-    /// Why nobody was placed, if nobody could be.
+    /// Why no process was placed in another class: there is no policy that can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
@@ -62,7 +63,7 @@ struct Document {
 struct Released {
     pid: u32,
     from: String,
-    /// Nothing: in nobody's class.
+    /// `None`: the process is in nobody's class now.
     to: Option<String>,
 }
 
@@ -143,7 +144,7 @@ impl Wanted {
 }
 
 struct Release {
-    kernel: crate::host::Kernel,
+    kernel: Kernel,
     instance: Instance,
     whose: Option<(Matcher, Accounts)>,
 }
@@ -189,7 +190,7 @@ impl Release {
         from: &Claim,
         released: &mut Vec<Released>,
     ) -> Result<(), Failure> {
-        // As if it came now.
+        // Decided as for a process that comes from outside our directories.
         let free = Process { net_cls: Some("/".to_string()), ..process.clone() };
         let view = self.kernel.view()?;
         let decision = self
@@ -200,7 +201,7 @@ impl Release {
             Some(Decision::MoveTo(claim)) => match self.instance.attach(process.pid, &claim)? {
                 Attached::Moved => Some(claim),
                 Attached::Dead => return Ok(()),
-                // Its class is made by the next apply, or by the daemon as it looks.
+                // The next apply, or the daemon, makes the class and places the process.
                 Attached::NoDirectory => None,
             },
             _ => None,
@@ -217,8 +218,9 @@ impl Release {
         Ok(())
     }
 
-    /// What the process's uid sends is no longer given to the class, unless another of its
-    /// processes is still there; and is given where its unit has it.
+    /// Ends what [`Kernel::give`] began: packets of the process's uid no longer count for the
+    /// class, unless another process of that uid is still there. Where a unit's line claims the
+    /// process, they count for that line.
     fn take_back(&self, process: &Process, from: &Claim) {
         let proc_root = &self.kernel.proc_root;
         let read = |pid| process::read_one(proc_root, pid).ok().flatten();

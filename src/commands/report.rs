@@ -48,8 +48,8 @@ pub(super) fn applied_text(applied: &Applied, quiet: bool) -> String {
 /// A sentence about processes that are not where they should be.
 pub(super) struct PlacementWarning {
     pub text: String,
-    /// What it is about, without the processes, which are others at every run: by this it is known
-    /// again. `None`: over by the next run.
+    /// What the warning is about, without the processes, which are others at every run: by its hash
+    /// a later run knows the warning again. `None`: what it warns of is over by then.
     pub subject: Option<String>,
 }
 

@@ -160,7 +160,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Made if need be. The lock keeps an `apply` from removing the claim above it meanwhile.
+    /// Makes the directory if there is none. The lock keeps an `apply` from removing the user's own
+    /// directory, in which it is, meanwhile.
     fn of(global: &Global, user: &str) -> Result<Place, Failure> {
         let mut kernel = super::open(global)?;
         let (instance, claim) = pinned(&kernel, global, user)?;
@@ -168,7 +169,8 @@ impl Place {
         Ok(Place { kernel, instance, claim })
     }
 
-    /// Gives what the process's uid sends from here to the class, and puts the process there.
+    /// Puts the process into the directory. Before that, what its uid sends from there is made the
+    /// class's ([`Kernel::give`]).
     fn put(&self, pid: u32) -> Result<Attached, Failure> {
         if let Some(process) = process::read_one(&self.kernel.proc_root, pid)? {
             self.kernel.give(process.uid, &self.claim);
@@ -208,7 +210,7 @@ fn pinned(kernel: &Kernel, global: &Global, user: &str) -> Result<(Instance, Cla
     Ok((instance, claim))
 }
 
-/// A class, and all directories beside its own.
+/// A class that was found, and all claims of its instance.
 pub(super) struct Pinned {
     pub claims: BTreeMap<Claim, ClassId>,
     pub owner: Owner,
@@ -255,7 +257,7 @@ pub(super) fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option
     claimed.map(|claimed| claimed.owner())
 }
 
-/// The directory for what stays in the owner's class, made if need be.
+/// The directory for what stays in the owner's class; made if there is none.
 pub(super) fn pin(
     locked: &Locked,
     claims: &BTreeMap<Claim, ClassId>,

@@ -76,7 +76,8 @@ fn daemon(instance: &Instance) -> Result<Option<status::Daemon>, Failure> {
     Ok(Some(status::Daemon { pid, state, why, since: since.map(|since| since.as_secs()) }))
 }
 
-/// What a change that waits to be confirmed, or whose guard was killed, means for what stands.
+/// What a change that waits to be confirmed, or whose guard was killed, means for what is in the
+/// kernel.
 fn pending(kernel: &Kernel) -> Result<String, Failure> {
     let Some(instance) = kernel.instance() else { return Ok(String::new()) };
     if let Some(guard) = instance.guards()?.first() {
@@ -112,7 +113,7 @@ fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<StatusInputs, Failure>
             inputs.since.insert(owner.clone(), made);
         }
     }
-    // Who has no answer has no name.
+    // An account of which NSS says nothing is shown by its uid.
     let found = question.ask(How::Here).unwrap_or_default();
     inputs.names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name)).collect();
     Ok(inputs)

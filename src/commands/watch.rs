@@ -33,8 +33,8 @@ pub(super) fn watch(
     if file == Path::new("-") {
         return Err(StandardInput.into());
     }
-    // The policy's errors first, and process events before another namespace is entered, where
-    // there would be none.
+    // The policy is read first, so that its errors are the first that are said. Process events are
+    // subscribed to before another network namespace is entered: there would be none in it.
     apply::read(file)?;
     let processes = ProcessListener::open().map_err(Failure::refused)?;
     let bound = match &global.netns {

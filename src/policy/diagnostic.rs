@@ -22,9 +22,9 @@ pub struct Place {
 pub struct Span {
     /// Where it begins.
     pub place: Place,
-    /// First byte and one after the last, in the whole text.
+    /// Its first byte, counted from 0 in the whole text.
     pub start: u32,
-    /// One after the last byte.
+    /// The byte after its last.
     pub end: u32,
 }
 
@@ -69,14 +69,14 @@ impl Source {
     }
 }
 
-/// How bad it is.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The policy is refused.
     Error,
     /// The policy counts, and something in it does not do what it seems to.
     Warning,
-    /// Nothing is wrong.
+    /// Nothing is wrong, and somebody may want to know.
     Info,
 }
 
@@ -253,7 +253,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// With all of them.
+    /// A report that leaves none of these out.
     pub fn new(source: &Source, diagnostics: Vec<Diagnostic>) -> Report {
         Report { source: source.clone(), diagnostics, left_out: 0 }
     }

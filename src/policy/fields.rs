@@ -19,6 +19,7 @@ const LATER: [(&str, &str); 5] = [
 
 /// A mapping with a fixed set of keys, taken one by one.
 pub(super) struct Fields {
+    /// Where the mapping is written.
     pub at: Span,
     /// Whether a key was refused: what seems to be missing may be that one, misspelt.
     pub had_unknown: bool,
@@ -69,6 +70,7 @@ impl Fields {
         Some(fields)
     }
 
+    /// Takes a field's value out; `None` if the key is absent.
     pub(super) fn take(&mut self, key: &str) -> Option<Node> {
         let at = self.entries.iter().position(|(k, _)| k.value == key)?;
         Some(self.entries.swap_remove(at).1)

@@ -1,6 +1,6 @@
-//! The policy file as written: YAML text → [`Policy`], every value with its place. Here stands
-//! what one line can say wrongly by itself (unknown keys, wrong types, rates that are none, unsafe
-//! names); what lines mean together is the room `model`. Touches text only.
+//! The policy file as written: YAML text → [`Policy`], every value with its place. This
+//! room refuses what one line says wrongly by itself (unknown keys, wrong types, texts that are no
+//! rates, unsafe names); what lines mean together is the room `model`. Touches text only.
 
 mod diagnostic;
 mod fields;
@@ -32,9 +32,9 @@ pub use yaml::MAX_BYTES;
 /// A policy file, version 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// For the reports of whoever finds something wrong later.
+    /// The file's name and text, from which later rooms draw the lines of their errors.
     pub source: Source,
-    /// Where the links stand.
+    /// The key `links`, for what is said of links in general.
     pub links_at: Span,
     /// All lists are in file order.
     pub links: Vec<LinkLine>,
@@ -105,7 +105,7 @@ pub struct LinkLine {
     pub classifier: Option<Classifier>,
     /// The queue of each leaf.
     pub leaf: LeafChoice,
-    /// The link comes and goes, which is no news.
+    /// The link may be absent, of which nothing is said; it is shaped when it comes.
     pub optional: bool,
 }
 
@@ -135,7 +135,7 @@ pub struct Limits {
     pub ceil: Option<Written<Amount>>,
     /// 0 (served first) to 7.
     pub prio: Option<Written<u8>>,
-    /// Where `background: true` stands: served when nobody else wants.
+    /// The key of `background: true`: the class sends what all others leave.
     pub background: Option<Span>,
     /// The mapping, or the value of the short form.
     pub at: Span,
