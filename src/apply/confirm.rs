@@ -14,6 +14,25 @@ use crate::text::record;
 /// How long the guard waits for another run to finish before it takes the change back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Why an apply, or a confirmation, is refused for what was confirmed and what was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Unconfirmed {
+    /// The policy's hash is among those that a guard noted.
+    #[error(
+        "this policy was applied before and taken back, because nobody confirmed it; change it, or apply it with --force"
+    )]
+    TakenBack,
+    /// No guard waits.
+    #[error("no change waits to be confirmed")]
+    NothingPending,
+}
+
+impl From<Unconfirmed> for Failure {
+    fn from(refused: Unconfirmed) -> Failure {
+        Failure::Usage(refused.to_string())
+    }
+}
+
 /// What names a policy whose change was taken back: FNV-1a of its text.
 pub fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -25,10 +44,7 @@ pub fn hash(text: &str) -> u64 {
 pub(super) fn allowed(instance: &Locked, policy: u64, force: bool) -> Result<(), Failure> {
     nothing_pending(instance)?;
     if !force && instance.is_reverted(policy) {
-        return Err(Failure::Usage(
-            "this policy was applied before and taken back, because nobody confirmed it; change it, or apply it with --force"
-                .to_string(),
-        ));
+        return Err(Unconfirmed::TakenBack.into());
     }
     Ok(())
 }
@@ -128,7 +144,7 @@ fn say(sentence: &str) {
 
 /// Keeps the pending change.
 pub fn confirm(kernel: &Kernel) -> Result<(), Failure> {
-    let nothing = || Failure::Usage("no change waits to be confirmed".to_string());
+    let nothing = || Failure::from(Unconfirmed::NothingPending);
     let instance = kernel.instance().ok_or_else(nothing)?;
     let guards = instance.guards()?;
     if guards.is_empty() {
