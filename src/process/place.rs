@@ -24,7 +24,7 @@ const CALM: u32 = 4;
 const MAX_LOOKS: u32 = 200;
 /// Where they take long, on a busy host, so many do, in so long.
 const MIN_LOOKS: u32 = 50;
-const LONG: Duration = Duration::from_millis(200);
+const LONG: Duration = Duration::from_secs(1);
 
 /// Forks that had their pid when a look began, and no process to be listed yet, are no more than
 /// this.

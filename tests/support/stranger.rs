@@ -176,7 +176,8 @@ pub enum Birth {
     Siblings(u32),
 }
 
-/// `--born BIRTH UID`: prints the pid of the last one, which lives until its output has no reader.
+/// `--born BIRTH UID`: prints `begun` once a child is the user, then the pid of the last one, which
+/// lives until its output has no reader.
 pub fn born(birth: &str, uid: &str) -> ExitCode {
     let Ok(uid) = uid.parse::<u32>() else { return ExitCode::FAILURE };
     let number = |text: &str| text.trim_end_matches(')').parse().unwrap_or(1);
@@ -195,6 +196,7 @@ pub fn born(birth: &str, uid: &str) -> ExitCode {
     if setgroups(&[]).and(setgid(uid.into())).and(setuid(uid.into())).is_err() {
         return ExitCode::FAILURE;
     }
+    println!("begun");
     for _ in 0..hops {
         match clone(flags) {
             0 => {}
@@ -221,10 +223,12 @@ pub struct Maker {
 }
 
 impl Maker {
+    /// Returns once a child of the maker's is the user.
     pub fn start(account: Account, birth: Birth) -> Maker {
         let mut command = myself(&["--born", &format!("{birth:?}"), &account.uid.to_string()]);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("start a maker");
-        let out = child.stdout.take().expect("its output");
+        let mut out = child.stdout.take().expect("its output");
+        assert_eq!(line(&mut out), "begun");
         Maker { child, out }
     }
 
