@@ -20,8 +20,8 @@ const CALM: u32 = 4;
 /// Forks race with a look: whoever is forked after it began, by a process that was not moved yet,
 /// is missed by it. So those who were born since are looked at, again and again. A chain of
 /// processes, each of which forks the next and ends after 100 µs, is caught within some dozen of
-/// these looks; beyond this many somebody forks faster than we can follow.
-const MAX_LOOKS: u32 = 200;
+/// these looks, nearly always; who is still ahead after so long forks faster than we can follow.
+const MAX_LOOKS: u32 = 20_000;
 /// Where they take long, on a busy host, so many do, in so long.
 const MIN_LOOKS: u32 = 50;
 const LONG: Duration = Duration::from_secs(1);
