@@ -20,11 +20,13 @@ const CALM: u32 = 4;
 /// Forks race with a look: whoever is forked after it began, by a process that was not moved yet,
 /// is missed by it. So those who were born since are looked at, again and again. A chain of
 /// processes, each of which forks the next and ends after 100 µs, is caught within some dozen of
-/// these looks, nearly always; who is still ahead after so long forks faster than we can follow.
-const MAX_LOOKS: u32 = 20_000;
-/// Where they take long, on a busy host, so many do, in so long.
+/// these looks, and seldom within some hundred; who is still ahead after both so many looks and the
+/// time that the caller gives (see [`place`] and [`place_seen`]) forks faster than we can follow.
 const MIN_LOOKS: u32 = 50;
-const LONG: Duration = Duration::from_secs(1);
+/// For a daemon, which is told of later births, and whom logins wait for.
+const BESIDE_EVENTS: Duration = Duration::from_millis(200);
+/// For a run after which nobody looks.
+const ALONE: Duration = Duration::from_secs(1);
 
 /// Forks that had their pid when a look began, and no process to be listed yet, are no more than
 /// this.
@@ -50,7 +52,7 @@ pub fn place<V: Into<Verdict>>(
     instance: &Instance,
     decide: impl Fn(&Process) -> V + Sync,
 ) -> Result<Placement, Error> {
-    place_seen(proc_root, instance, None, decide)
+    place_within(BESIDE_EVENTS, proc_root, instance, None, decide)
 }
 
 /// A look at all processes that was taken before.
@@ -61,8 +63,21 @@ pub enum Seen {
     Before(Scan),
 }
 
-/// As [`place`], after a look.
+/// As [`place`], for a run that nobody follows; `seen`: the first look, where there was one.
+///
+/// # Errors
+/// As [`place`].
 pub fn place_seen<V: Into<Verdict>>(
+    proc_root: &Path,
+    instance: &Instance,
+    seen: Option<Seen>,
+    decide: impl Fn(&Process) -> V + Sync,
+) -> Result<Placement, Error> {
+    place_within(ALONE, proc_root, instance, seen, decide)
+}
+
+fn place_within<V: Into<Verdict>>(
+    patience: Duration,
     proc_root: &Path,
     instance: &Instance,
     seen: Option<Seen>,
@@ -70,9 +85,8 @@ pub fn place_seen<V: Into<Verdict>>(
 ) -> Result<Placement, Error> {
     let decide = |process: &Process| decide(process).into();
     let mut run = Run::new(Hands::new(proc_root, instance, decide));
-    let newest = run.first_look(seen)?;
-    match newest {
-        Some(newest) => run.follow_births(newest)?,
+    match run.first_look(seen)? {
+        Some(before) => run.follow_births(before, patience, || newest(proc_root))?,
         None => run.repeat_passes()?,
     }
     Ok(run.finish())
@@ -207,16 +221,20 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
 
     /// Looks at everybody who was born since, until nobody was born during a look. Then nobody is
     /// left: at that moment every process that lived had been looked at, and was where it belongs,
-    /// or forked its children only afterwards, from there. `newest_before`: the newest pid before
-    /// the first look.
-    fn follow_births(&mut self, newest_before: u32) -> Result<(), Error> {
+    /// or forked its children only afterwards, from there. Where `patience` ends first, somebody
+    /// may be left, also when the last look met nobody. `newest_before`: the newest pid before the
+    /// first look; `newest`: now.
+    fn follow_births(
+        &mut self,
+        newest_before: u32,
+        patience: Duration,
+        mut newest: impl FnMut() -> Option<u32>,
+    ) -> Result<(), Error> {
         let mut last = newest_before.saturating_sub(UNFINISHED);
-        let began = Instant::now();
-        for looks in 0..MAX_LOOKS {
-            if looks >= MIN_LOOKS && began.elapsed() > LONG {
-                break;
-            }
-            let Some(newest) = newest(self.hands.proc_root) else {
+        let (began, mut looks) = (Instant::now(), 0);
+        while looks < MIN_LOOKS || began.elapsed() <= patience {
+            looks += 1;
+            let Some(newest) = newest() else {
                 return self.repeat_passes();
             };
             match newest.cmp(&last) {
@@ -242,6 +260,7 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
             }
             last = newest;
         }
+        self.placement.settled = false;
         Ok(())
     }
 
@@ -299,5 +318,35 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
         self.placement.settled &= !part.acted;
         self.ended |= part.ended;
         self.placement.take_in(part.placement);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether nobody can be left after births were followed for `patience`, when the newest pid
+    /// rises at each of so many looks.
+    fn is_settled(births: u32, patience: Duration) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        let decide = |_: &Process| Verdict::from(Decision::Stay);
+        let mut run = Run::new(Hands::new(folder.path(), &instance, decide));
+        let mut newest = 1_000;
+        let end = newest + births;
+        let rise = || {
+            newest = end.min(newest + 1);
+            Some(newest)
+        };
+        run.follow_births(1_000 + UNFINISHED, patience, rise).unwrap();
+        run.placement.settled
+    }
+
+    #[test]
+    fn who_is_still_ahead_when_patience_ends_may_be_left() {
+        let minute = Duration::from_secs(60);
+        assert!(is_settled(10, Duration::ZERO));
+        assert!(!is_settled(u32::MAX / 2, Duration::ZERO));
+        assert!(is_settled(1_000, minute), "however many looks that takes");
     }
 }

@@ -51,9 +51,9 @@ fn an_apply_places_who_is_born_outside_meanwhile() {
     for birth in [BIRTHS; 4].concat() {
         let mut maker = Maker::start(ANN, birth);
         sleep(Duration::from_millis(50));
-        apply(POLICY);
+        let done = apply(POLICY);
         let pid = maker.born();
-        assert!(members("user/ann").contains(&pid), "{birth:?}");
+        assert!(members("user/ann").contains(&pid), "{birth:?}: {}", done.stderr);
     }
 }
 
