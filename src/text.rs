@@ -89,8 +89,8 @@ pub fn record(text: &str) -> String {
     page(text, false).replace('\n', "\n    ")
 }
 
-/// A JSON document with every risky character in its strings as `\uXXXX`: the same document, and
-/// safe on a terminal. The only ones outside strings are newlines.
+/// A JSON document with every risky character in its strings escaped by its number (`\u001b`): the
+/// same document, and safe on a terminal. The only ones outside strings are newlines.
 pub fn json(document: &str) -> Cow<'_, str> {
     if !document.contains(|c| c != '\n' && is_risky(c)) {
         return Cow::Borrowed(document);

@@ -6,6 +6,8 @@
 mod agenda;
 mod applying;
 mod backoff;
+#[cfg(test)]
+mod chance;
 mod file;
 mod followed;
 mod links;

@@ -2,6 +2,7 @@
 //! answers late, with an error or not at all, applies fail, the policy changes, and in between
 //! everything is looked at again.
 
+use super::super::chance::Chance;
 use super::*;
 use crate::tree::Key;
 use crate::units::{ClassId, Minor};
@@ -27,22 +28,6 @@ fn is_member(uid: u32) -> bool {
 
 fn is_account(uid: u32) -> bool {
     [2_000, 2_001, 100_003].contains(&uid)
-}
-
-/// Pseudo-random numbers (xorshift).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

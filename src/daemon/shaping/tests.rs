@@ -1,6 +1,7 @@
 //! The daemon's life against a small model of the world: the file changes in every way, NSS is
 //! slow, applies fail or meet a lock, and links are fought over.
 
+use super::super::chance::Chance;
 use super::*;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -15,22 +16,6 @@ impl Text for String {
 
 fn refusal(why: &str) -> Refusal {
     Refusal { text: why.to_string(), brief: why.to_string() }
-}
-
-/// Pseudo-random numbers (xorshift).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
