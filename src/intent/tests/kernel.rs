@@ -63,6 +63,16 @@ fn a_kernel_without_htb_is_no_matter_of_trying() {
     assert!(matches!(resolve(&intent(POLICY), seen), Err(Refusal::NeedsRoot)));
 }
 
+#[test]
+fn who_asks_for_tags_is_not_warned_of_them() {
+    let mut seen = host();
+    seen.facts.features.classifiers.remove(&Classifier::Bpf);
+    let asked = "links: {eth0: {rate: 100mbit, classifier: cgroup}}\nusers: {ann: 10mbit}\n";
+    assert_eq!(warnings(&resolved(&intent(asked), seen.clone())), "");
+    let said = warnings(&resolved(&intent(POLICY), seen));
+    assert!(said.contains("tells users apart by their tag alone"), "{said}");
+}
+
 /// A host whose deciding programs' maps could not be read.
 fn unread() -> Observation {
     let mut seen = shaped(&intent(POLICY), &[]);

@@ -171,9 +171,28 @@ fn a_link_that_was_fit_is_taken_to_be_so_still() {
     assert!(matches!(refused(&intent, without_speed.clone()), Refusal::Policy(_)));
     intent.options.absent_links = true;
     intent.good = resolved(&intent, seen).meaning.good_links();
-    let then = resolved(&intent, without_speed);
+    let then = resolved(&intent, without_speed.clone());
     assert!(then.plan.is_empty(), "{}", then.plan);
     assert!(!then.meaning.warnings.is_empty(), "it is said");
+    // It is shaped, and does not only stay as it stands: who is new has a class there.
+    let with_bob = super::intent("links: {eth0: , eth1: 100mbit}\nusers: {ann: 1mbit, bob: 2mbit}");
+    let with_bob = Intent { options: intent.options, good: intent.good, ..with_bob };
+    let then = resolved(&with_bob, without_speed);
+    let bob = then.desired.claims[&claim("user/bob")];
+    assert!(then.desired.trees[&name("eth0").egress()].classes.contains_key(&bob));
+}
+
+#[test]
+fn auto_goes_to_no_other_link_while_none_is_fit() {
+    let mut intent = intent("links: {auto: }\nusers: {ann: 10mbit}\n");
+    let mut seen = shaped(&intent, &[]);
+    intent.options.absent_links = true;
+    intent.good = resolved(&intent, seen.clone()).meaning.good_links();
+    let eth1 = seen.facts.links.get_mut(&name("eth1")).unwrap();
+    (eth1.default_route_v4, eth1.speed) = (Some(1), None);
+    let then = resolved(&intent, seen);
+    assert_eq!(then.desired.trees.keys().collect::<Vec<_>>(), [&name("eth0").egress()]);
+    assert!(then.plan.is_empty(), "{}", then.plan);
 }
 
 #[test]
