@@ -9,6 +9,7 @@ mod backoff;
 #[cfg(test)]
 mod chance;
 mod file;
+mod first;
 mod followed;
 mod links;
 mod muted;
@@ -34,15 +35,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sd_notify::NotifyState;
 
 use crate::accounts::{Question, SUBUID};
-use crate::apply::{Applied, ApplyOptions, InForce, Request, Session};
+use crate::apply::{InForce, Session};
 use crate::cgroup::Keeping;
 use crate::facts::Accounts;
 use crate::failure::Failure;
-use crate::host::Kernel;
 use crate::host::observe::Snapshot;
 use crate::intent::Intent;
 use crate::policy::Policy;
-use crate::process::{self, Handover};
+use crate::process::Handover;
 use crate::sys::listener::{LinkListener, ProcessListener};
 use crate::sys::netns::Target;
 use crate::sys::{memory, priority, signal};
@@ -186,12 +186,12 @@ fn keep(
         .map_err(|error| Failure::refused(format!("inotify: {error}")))?;
     let subuid = SubuidFile::watch(Path::new(SUBUID))
         .inspect_err(|error| log::warn!("changes of {SUBUID} are read late: {error}"));
-    let mut accounts = who_runs(&session.kernel, &intent.policy)?;
+    let mut accounts = first::who_runs(&session.kernel, &intent.policy)?;
     signal::catch();
     // One link that is absent or unfit keeps no other from being shaped: it is shaped when it is
     // fit.
     intent.options.absent_links = true;
-    let mut first = first_apply(&mut session, &intent, &mut accounts, settings.wait)?;
+    let mut first = first::apply(&mut session, &intent, &mut accounts, settings.wait)?;
     let signals = signals()?;
     if let Some(signal) = signal::caught().filter(|signal| *signal != Signal::SIGHUP as i32) {
         log::info!("ended by signal {signal}; what was made stays");
@@ -246,47 +246,6 @@ fn keep(
     match watch.go_on()? {
         true => Ok(Ended::WithNamespace(watch.intent.policy)),
         false => Ok(Ended::BySignal),
-    }
-}
-
-/// Who runs now, and who they and the policy's names are.
-fn who_runs(kernel: &Kernel, policy: &Policy) -> Result<Accounts, Failure> {
-    let scan = process::scan(&kernel.proc_root).map_err(Failure::refused)?;
-    let mut question = Question::of(policy);
-    question.running = process::running_uids(&scan.processes, &kernel.view()?);
-    Ok(names::ask_first(question))
-}
-
-/// The first apply. A change that waits to be confirmed is waited for.
-fn first_apply(
-    session: &mut Session,
-    intent: &Intent,
-    accounts: &mut Accounts,
-    wait: Duration,
-) -> Result<Applied, Failure> {
-    let may = ApplyOptions { wait, quiet: None, ..ApplyOptions::default() };
-    let mut said = false;
-    loop {
-        let known = Some(accounts.clone());
-        let request = Request { known, ..Request::from(intent.clone()) };
-        match crate::apply::apply(session, request, may, &mut crate::apply::unless_interrupted) {
-            Ok(applied) => {
-                applying::log_of(&applied).iter().for_each(|line| log::warn!("{line}"));
-                if let Some(in_force) = &applied.in_force {
-                    accounts.running.clone_from(&in_force.accounts.running);
-                    accounts.running_ranges.clone_from(&in_force.accounts.running_ranges);
-                }
-                return Ok(applied);
-            }
-            Err(Failure::Locked(why)) if signal::caught().is_none() => {
-                if !said {
-                    log::warn!("waiting: {why}");
-                    said = true;
-                }
-                std::thread::sleep(shaping::LOCKED);
-            }
-            Err(failure) => return Err(failure),
-        }
     }
 }
 

@@ -16,7 +16,8 @@ use std::time::Instant;
 use log::{debug, warn};
 use nix::errno::Errno;
 
-use super::{ObserveError, SeenTree, link_facts, tree};
+use super::tree::{SeenTree, tree};
+use super::{ObserveError, link_facts};
 use crate::facts::{LinkFacts, RootQdisc};
 use crate::host::Kernel;
 use crate::netlink::assemble;

@@ -1,0 +1,177 @@
+//! What stands below our root qdisc on one link: classes, leaves, filters, and what of it is not
+//! ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+use super::{ObserveError, RuleHits};
+use crate::host::Kernel;
+use crate::netlink::decode::{self, ClassRecord, FilterRecord, QdiscRecord};
+use crate::netlink::{assemble, request};
+use crate::tree::{Counters, Filter, Foreign, LeafQdisc, MapIds, Port, Pref, Tree};
+use crate::units::{ClassId, Shard};
+
+/// Our tree on one link, and what stands in it that is not ours.
+#[derive(Default)]
+pub(super) struct SeenTree {
+    pub tree: Tree,
+    pub counters: BTreeMap<ClassId, Counters>,
+    pub direct_packets: Option<u32>,
+    pub rules: BTreeMap<NonZeroU32, RuleHits>,
+    /// What nobody claims.
+    pub foreign: Vec<Foreign>,
+    /// Classes that foreign objects hold.
+    pub bound: BTreeSet<ClassId>,
+    /// The maps that each deciding program reads, by qdisc and pref.
+    pub maps: BTreeMap<(ClassId, Pref), MapIds>,
+    /// The names of the programs of rules.
+    pub programs: BTreeMap<Pref, String>,
+}
+
+/// Reads all that stands below our root on one link. `qdiscs`: those of this link; `claimed`: the
+/// classes that directories name.
+pub(super) fn tree(
+    kernel: &mut Kernel,
+    port: &Port,
+    ifindex: u32,
+    qdiscs: &[QdiscRecord],
+    claimed: &BTreeSet<ClassId>,
+) -> Result<SeenTree, ObserveError> {
+    let mut seen = SeenTree::default();
+    let mut tree = Tree::default();
+    // A shard is ours as long as somebody in it is.
+    let shards: BTreeSet<Shard> = claimed.iter().filter_map(|classid| classid.shard()).collect();
+    let ours = |classid: ClassId| match classid.shard().or(Shard::of_class(classid)) {
+        None => matches!(classid, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED),
+        Some(shard) => {
+            shards.contains(&shard)
+                && [shard.class(), shard.root(), shard.default()].contains(&classid)
+        }
+    };
+    let mut classes = Vec::new();
+    // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are theirs.
+    for qdisc in shards.iter().map(|shard| shard.qdisc()).chain([ClassId::ROOT]) {
+        let question = request::dump::classes_of(ifindex, qdisc);
+        classes.extend(kernel.netlink.dump(&question, decode::class)?);
+    }
+    // The kernel lists them by hash; in order they go into the maps without a search each.
+    classes.sort_unstable_by_key(|record| record.classid);
+    let mut all_counters = Vec::with_capacity(classes.len());
+    let mut standing = Vec::with_capacity(classes.len());
+    let mut with_leaf = Vec::with_capacity(classes.len());
+    for ClassRecord { classid, class, counters, leaf, .. } in classes {
+        if ours(classid) || claimed.contains(&classid) {
+            standing.push((classid, class));
+            all_counters.push((classid, counters));
+            // The fifo that a class has by itself has no handle.
+            with_leaf.extend((leaf != ClassId::NONE).then_some((classid, leaf)));
+        } else {
+            seen.bound.extend(class.parent);
+            seen.foreign.push(Foreign::Class { port: port.clone(), classid });
+        }
+    }
+    tree.classes = standing.into_iter().collect();
+    seen.counters = all_counters.into_iter().collect();
+    let root = qdiscs.iter().find(|qdisc| qdisc.parent.is_none());
+    seen.direct_packets = root.and_then(|root| Some(root.htb?.direct_packets));
+    tree.leaves = leaves(kernel, ifindex, qdiscs, with_leaf)?;
+    let records =
+        kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
+    tree.left_tables = left_tables(kernel, ifindex, &records)?;
+    seen.rules = assemble::lines(&records);
+    seen.programs = assemble::program_rules(&records);
+    tree.filters = filters(port, ClassId::ROOT, records, &mut seen);
+    let standing = tree.leaves.iter().filter(|(_, leaf)| **leaf == LeafQdisc::Shard);
+    for shard in standing.filter_map(|(id, _)| Shard::of_class(*id)) {
+        let request = request::dump::filters(ifindex, shard.qdisc());
+        let records = kernel.netlink.dump(&request, decode::filter)?;
+        tree.shards.insert(shard, filters(port, shard.qdisc(), records, &mut seen));
+    }
+    seen.tree = tree;
+    Ok(seen)
+}
+
+/// The qdiscs below classes of ours; `with_leaf`: what each class names as its leaf, in order.
+fn leaves(
+    kernel: &mut Kernel,
+    ifindex: u32,
+    qdiscs: &[QdiscRecord],
+    with_leaf: Vec<(ClassId, ClassId)>,
+) -> Result<BTreeMap<ClassId, LeafQdisc>, ObserveError> {
+    let by_handle: BTreeMap<ClassId, Option<LeafQdisc>> =
+        qdiscs.iter().map(|qdisc| (qdisc.handle, qdisc.leaf)).collect();
+    let mut leaves = Vec::with_capacity(with_leaf.len());
+    for (classid, handle) in with_leaf {
+        let leaf = match by_handle.get(&handle) {
+            Some(leaf) => *leaf,
+            // The list of qdiscs skipped it.
+            None => {
+                let question = request::leaf::get(ifindex, handle);
+                kernel.netlink.get(&question, decode::qdisc)?.ok().flatten().and_then(|it| it.leaf)
+            }
+        };
+        let leaf = leaf.filter(|leaf| handle == leaf.handle(classid));
+        leaves.push((classid, leaf.unwrap_or(LeafQdisc::Other { handle })));
+    }
+    Ok(leaves.into_iter().collect())
+}
+
+/// Our filters at one qdisc; others go to `seen.foreign`.
+fn filters(
+    port: &Port,
+    parent: ClassId,
+    filters: Vec<FilterRecord>,
+    seen: &mut SeenTree,
+) -> BTreeMap<Pref, Filter> {
+    let mut ours = BTreeMap::new();
+    let mut kinds: BTreeMap<Pref, (u16, String)> = BTreeMap::new();
+    for record in &filters {
+        kinds.entry(record.pref).or_insert_with(|| (record.protocol, record.kind.clone()));
+    }
+    let bound = filters.iter().filter(|record| !record.pref.is_ours());
+    let bound: Vec<ClassId> = bound.filter_map(|record| record.binds?.our_class()).collect();
+    seen.bound.extend(bound);
+    let maps = assemble::maps(&filters).into_iter();
+    seen.maps.extend(maps.map(|(pref, ids)| ((parent, pref), ids)));
+    for (pref, filter) in assemble::filters(filters) {
+        if pref.is_ours() {
+            ours.insert(pref, filter);
+        } else {
+            let (protocol, kind) = kinds.remove(&pref).unwrap_or_default();
+            // It would go with the shard.
+            seen.bound.extend(parent.shard().map(Shard::root));
+            let port = port.clone();
+            seen.foreign.push(Foreign::Filter { port, parent, pref, protocol, kind });
+        }
+    }
+    ours
+}
+
+/// u32 hash tables of prefs of ours that do not stand: no list has them, and only while another u32
+/// pref stands are they there. A set's first table is the last to go, so that it tells of the
+/// others.
+fn left_tables(
+    kernel: &mut Kernel,
+    ifindex: u32,
+    filters: &[FilterRecord],
+) -> Result<BTreeSet<u16>, ObserveError> {
+    let u32s = || filters.iter().filter(|record| record.kind == "u32");
+    let Some(through) = u32s().next() else { return Ok(BTreeSet::new()) };
+    let listed: BTreeSet<u16> = u32s().map(|record| (record.handle >> 20) as u16).collect();
+    let mut is_there = |table: &u16| -> Result<bool, ObserveError> {
+        let question = request::filter::has_table(ifindex, through.pref, through.protocol, *table);
+        Ok(!listed.contains(table) && kernel.netlink.change(&question)?.is_ok())
+    };
+    let mut left = BTreeSet::new();
+    for pref in Pref::RULES.into_iter().filter(|pref| u32s().all(|record| record.pref != *pref)) {
+        if !is_there(&pref.tables().start)? {
+            continue;
+        }
+        for table in pref.tables() {
+            if is_there(&table)? {
+                left.insert(table);
+            }
+        }
+    }
+    Ok(left)
+}
