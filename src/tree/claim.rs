@@ -40,21 +40,24 @@ impl fmt::Display for Owner {
     }
 }
 
-/// A directory of the instance: who holds a minor. Made before the class exists and removed after
-/// it is gone, so that the kernel alone says which minors are taken.
+/// A directory of the instance, whose `net_cls.classid` says which minor its owner has. The
+/// directory is made before the class and removed after it, so that the kernel alone says which
+/// minors are taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Claim {
     /// The directory of a user, an account, a range, a class or a group.
     Owner(Owner),
-    /// `…/pinned` below a user's or uid's directory: what `run` and `attach` put there stays.
+    /// `…/pinned` below a user's or uid's directory. Processes that `run` and `attach` put there
+    /// stay there, whosever they are.
     Pinned(Owner),
-    /// A class that was replaced or removed and may still carry packets; named by its minor, and by
-    /// whose it was, where that is known: who comes back while it drains finds it.
+    /// A class that was replaced or removed and may still carry packets. The directory is named by
+    /// the class's minor and, where that is known, by its last owner: an owner that comes back
+    /// while the class drains has that class again.
     Retired(Minor, Option<Owner>),
 }
 
 impl Claim {
-    /// The account, of one without a line of its own.
+    /// The uid of an account without a line of its own; `None` for every other owner.
     pub fn uid(&self) -> Option<u32> {
         match self {
             Claim::Owner(Owner::Uid(uid)) => Some(*uid),
@@ -62,8 +65,8 @@ impl Claim {
         }
     }
 
-    /// Whether it is of an account, or a range of subordinate uids, without a line of its own: one
-    /// that comes with its processes and goes after them.
+    /// The owner, where that is an account or a range of subordinate uids without a line of its
+    /// own: such a claim comes with its owner's processes and goes after them.
     pub fn comes_and_goes(&self) -> Option<&Owner> {
         match self {
             Claim::Owner(owner @ (Owner::Uid(_) | Owner::Subuids(_))) => Some(owner),
@@ -71,7 +74,7 @@ impl Claim {
         }
     }
 
-    /// Whose `pinned` it is.
+    /// The owner below whose directory this `pinned` is; `None` for every other claim.
     pub fn pinned(&self) -> Option<&Owner> {
         match self {
             Claim::Pinned(owner) => Some(owner),
@@ -79,7 +82,7 @@ impl Claim {
         }
     }
 
-    /// The minor of a class on its way out.
+    /// The minor of a retired class; `None` for every other claim.
     pub fn retired(&self) -> Option<Minor> {
         match self {
             Claim::Retired(minor, _) => Some(*minor),
@@ -114,7 +117,7 @@ impl fmt::Display for Claim {
     }
 }
 
-/// Whose a directory `name` in `room` is.
+/// The owner of the directory `room/name`: `user/bob`, `uid/1000`.
 fn owner_of(room: &str, name: &str) -> Option<Owner> {
     Some(match room {
         "user" => Owner::User(Key::new(name)?),
@@ -127,7 +130,7 @@ fn owner_of(room: &str, name: &str) -> Option<Owner> {
     })
 }
 
-/// A class on its way out: `1a`, `1a:user:bob`.
+/// The claim of the directory `retired/NAME`, of which this is the name: `1a`, `1a:user:bob`.
 fn retired(name: &str) -> Option<Claim> {
     let (minor, owner) = match name.split_once(':') {
         None => (name, None),

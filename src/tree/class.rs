@@ -38,7 +38,8 @@ pub enum Role {
 /// The qdisc that holds a leaf class's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeafQdisc {
-    /// `flows` cannot be changed later, so any value found is accepted and none is kept here.
+    /// Flow queues ([`FQ_CODEL_FLOWS`]). No kernel changes their number later, so any number that
+    /// is found counts as ours, and this value has none.
     FqCodel,
     /// Stochastic fairness (net/sched/sch_sfq.c), with the kernel's defaults.
     Sfq,
@@ -56,9 +57,9 @@ pub enum LeafQdisc {
     Cake,
     /// The HTB of a shard, below the shard's class; its classes and filters are in the [`Tree`].
     Shard,
-    /// Somebody put a qdisc of their own below a class of ours. Never desired, so always replaced.
+    /// A qdisc that somebody else put below a class of ours. Never desired, so always replaced.
     Other {
-        /// Its number; the major is not the class's minor, unless somebody chose that.
+        /// The qdisc's handle; its major is the class's minor only by chance.
         handle: ClassId,
     },
 }
@@ -69,7 +70,7 @@ impl LeafQdisc {
     /// so one constant for all.
     pub const FQ_CODEL_FLOWS: u32 = 32;
 
-    /// Its handle below this class.
+    /// The handle that the qdisc has below this class: the class's minor as a major.
     pub fn handle(&self, below: ClassId) -> ClassId {
         match self {
             LeafQdisc::Other { handle } => *handle,
@@ -77,7 +78,7 @@ impl LeafQdisc {
         }
     }
 
-    /// The kind's name, as in `TCA_KIND`.
+    /// The qdisc's kind, as in `TCA_KIND`.
     pub fn kind(&self) -> &'static str {
         match self {
             LeafQdisc::FqCodel => "fq_codel",

@@ -1,4 +1,4 @@
-//! Filters under our root: which stand where, and what they say.
+//! Filters below our root qdisc and at clsact: at which pref each is, and what it decides.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,24 +13,26 @@ use super::{RuleProgram, U32Rules};
 pub struct Pref(pub u16);
 
 impl Pref {
-    /// Rules come first, the tag after them; each has two places, so that a changed one is added
-    /// whole beside the old one before that is deleted. ip and ipv6 cannot share a pref
-    /// (`Protocol mismatch for filter with specified priority`), nor can two kinds. On Ethernet the
-    /// rules of both families, which are one filter of protocol all, have the first pair.
+    /// The u32 rules of IPv4, which are asked before the tag. Each kind of filter has a pair of
+    /// prefs, so that a changed filter is added whole at one of them before the old one is deleted
+    /// at the other. Two protocols cannot share a pref (`Protocol mismatch for filter with
+    /// specified priority`), nor can two kinds. On Ethernet the rules of both families are one
+    /// filter of protocol all, at this pair.
     pub const RULES_V4: [Pref; 2] = [Pref(100), Pref(101)];
     /// The u32 rules of IPv6 on a link that is no Ethernet.
     pub const RULES_V6: [Pref; 2] = [Pref(102), Pref(103)];
-    /// The prefs of both families.
+    /// The prefs of the u32 rules of both families.
     pub const RULES: [Pref; 4] =
         [Pref::RULES_V4[0], Pref::RULES_V4[1], Pref::RULES_V6[0], Pref::RULES_V6[1]];
-    /// Behind the u32 rules, the rest of the rules as one eBPF program.
+    /// The eBPF program of the rules that u32 cannot decide, asked after the u32 rules.
     pub const PROGRAM: [Pref; 2] = [Pref(150), Pref(151)];
-    /// Whose a packet is; asked last.
+    /// The filter that says whose a packet is, asked last.
     pub const TAG: [Pref; 2] = [Pref(200), Pref(201)];
-    /// At clsact's egress: before all others, which may end the search.
+    /// The program that clears priorities at clsact's egress, asked before all other filters there,
+    /// which may end the search.
     pub const PRIORITY: [Pref; 2] = [Pref(1), Pref(2)];
 
-    /// Whether it is one of those at which this program has filters below the root.
+    /// Whether shaper has filters at this pref below the root.
     pub fn is_ours(self) -> bool {
         [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM, Pref::TAG]
             .iter()
@@ -44,32 +46,33 @@ impl fmt::Display for Pref {
     }
 }
 
-/// All that stands at one pref under our root.
+/// All that stands at one pref below our root or at clsact's egress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// Explicit rules in order of precedence.
     U32 {
-        /// Which packets it is asked about.
+        /// Which packets the filter is asked about.
         protocol: Protocol,
         /// The rules with their hash tables.
         rules: U32Rules,
     },
-    /// From the first rule on that asks whose a packet is or which VLAN it is in: those rules.
+    /// The rules from the first one on that asks whose a packet is or which VLAN it is in, as one
+    /// eBPF program.
     Program(RuleProgram),
-    /// Whose packet it is, by its socket; protocol all, or IPv6 escapes it.
+    /// Says whose a packet is, by the packet's socket. Protocol all, or IPv6 would escape it.
     Tag(Tag),
-    /// At clsact's egress: clears the priority of packets of other network namespaces' sockets
-    /// where it names a class of ours, and lets every packet go on.
+    /// At clsact's egress: clears a priority that names a class of ours, but not where a socket of
+    /// our own network namespace asked for it and can be told from others', and lets every packet
+    /// go on.
     ClearPriority(Sockets),
-    /// Something that we do not write at a pref of ours: half an update, or another's hand. Never
-    /// desired, so it is always replaced. The text says what was found; `tables` are the numbers of
-    /// u32 hash tables, which do not go with their pref.
+    /// At a pref of ours, something that shaper does not write: half an update, or another
+    /// program's filter. Never desired, so always replaced.
     Unknown {
         /// Ethertype.
         protocol: u16,
         /// `TCA_KIND`.
         kind: String,
-        /// Its hash tables, which stay when the pref goes.
+        /// The numbers of its u32 hash tables, which stay when the pref is deleted.
         tables: Vec<u16>,
     },
 }
@@ -96,16 +99,16 @@ impl Family {
 /// Which packets a u32 filter is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// Those of one family without a VLAN tag: all there are on links that are no Ethernet. The
-    /// kernel compares the ethertype of the outermost tag, where there is one (`skb_protocol` in
-    /// `__tcf_classify`, net/sched/cls_api.c).
+    /// Packets of one family without a VLAN tag: all packets of that family on links that are no
+    /// Ethernet. Where a packet has a VLAN tag, the kernel compares the ethertype of the outermost
+    /// one (`skb_protocol` in `__tcf_classify`, net/sched/cls_api.c).
     Ip(Family),
-    /// Every packet: the rules look for themselves where its IP header is.
+    /// Every packet: the rules find the IP header by themselves.
     All,
 }
 
 impl Protocol {
-    /// All that our filters have.
+    /// All protocols that our filters have.
     pub const ALL: [Protocol; 3] =
         [Protocol::Ip(Family::V4), Protocol::Ip(Family::V6), Protocol::All];
 
@@ -126,7 +129,7 @@ impl From<Family> for Protocol {
 }
 
 impl Filter {
-    /// The protocol that it is for, as an ethertype.
+    /// The protocol of the filter, as an ethertype in host order.
     pub fn protocol(&self) -> u16 {
         match self {
             Filter::U32 { protocol, .. } => protocol.ethertype(),
@@ -137,7 +140,7 @@ impl Filter {
         }
     }
 
-    /// Whether it is a set of u32 rules.
+    /// Whether the filter is a set of u32 rules, ours or another's.
     pub fn is_u32(&self) -> bool {
         match self {
             Filter::U32 { .. } => true,
@@ -146,8 +149,8 @@ impl Filter {
         }
     }
 
-    /// The hash tables that stay when it is deleted from `pref`, in the order in which they can be:
-    /// a table cannot go before what links to it.
+    /// The numbers of the hash tables that stay when the filter is deleted from `pref`, in the
+    /// order in which they can be deleted: a table cannot go before the tables that link to it.
     pub fn tables(&self, pref: Pref) -> Vec<u16> {
         match self {
             Filter::U32 { rules, .. } => {
@@ -163,7 +166,7 @@ impl Filter {
 /// What tells users apart (`classifier` in the policy), the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Classifier {
-    /// An eBPF program in `cls_bpf`: by the socket's owner, then by its tag.
+    /// An eBPF program in `cls_bpf`: by the owner of the packet's socket, then by the socket's tag.
     Bpf,
     /// `cls_cgroup`: by the tag alone.
     Cgroup,
@@ -180,7 +183,7 @@ pub enum Tag {
 }
 
 impl Tag {
-    /// Which of the two it is.
+    /// The classifier that the filter is of.
     pub fn classifier(self) -> Classifier {
         match self {
             Tag::Cgroup => Classifier::Cgroup,
@@ -188,7 +191,7 @@ impl Tag {
         }
     }
 
-    /// Whether it knows the way to a shard's class.
+    /// Whether the filter turns the tag of a shard's user into the shard's class.
     pub fn reads_shards(self) -> bool {
         matches!(self, Tag::Bpf(Program { shards: true, .. }))
     }
@@ -197,16 +200,16 @@ impl Tag {
 /// What differs between deciding programs of one version of shaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Program {
-    /// At the root of a link that has shards: a class of a shard's (`e000:10`) becomes that shard's
-    /// class (`1:e000`), whose qdisc asks the program again. `cls_cgroup` would give a classid that
-    /// the root qdisc does not know.
+    /// At the root of a link that has shards: the class of a shard's user (`e000:10`) becomes the
+    /// shard's own class (`1:e000`), whose qdisc asks the program again. `cls_cgroup` would answer
+    /// with a classid that the root qdisc does not know.
     pub shards: bool,
     /// Which function of the kernel reads the tag.
     pub tag: TagHelper,
     /// Whose sockets are asked for their owner.
     pub sockets: Sockets,
-    /// Where the owner and the tag of MPTCP connections are read; `None`: their subflows' own
-    /// count.
+    /// Where the owner and the tag of an MPTCP connection are read; `None`: the owner and the tag
+    /// of each subflow count.
     pub mptcp: Option<MptcpLayout>,
 }
 
@@ -232,21 +235,22 @@ pub enum TagHelper {
 }
 
 /// Which sockets' owners are believed. The kernel translates an owner through the user namespace of
-/// the *socket's* network namespace, so a guest's uid 1000 reads as 1000, whoever that is here.
-/// Such a socket reaches a link only through macvlan, ipvlan and the like.
+/// the *socket's* network namespace, so a guest's uid 1000 reads as our uid 1000. A guest's socket
+/// reaches a link only through macvlan, ipvlan and the like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sockets {
-    /// Those of the network namespace with this cookie (`bpf_get_netns_cookie` for tc, Linux 6.15).
+    /// Sockets of the network namespace with this cookie (`bpf_get_netns_cookie` for tc, Linux
+    /// 6.15).
     Cookie(u64),
-    /// All: there can be no other namespace's.
+    /// All sockets: none of another namespace can send here.
     All,
-    /// Some may be another namespace's, and which cannot be told: the tag goes first, and an owner
-    /// is asked for only where there is none.
+    /// Some sockets may be another namespace's, and the program cannot tell which: the tag decides,
+    /// and the owner only where there is no tag.
     #[default]
     Mixed,
 }
 
-/// A u32 rule's match as the policy means it: one combination of the file's lists.
+/// One combination of the lists of a line of `rules`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     /// Source network; `None`: any.
@@ -261,10 +265,11 @@ pub struct Match {
     pub proto: Option<Bits<u8>>,
 }
 
-/// The numbers that have `value` in the bits of `mask`: one, or a power of two of neighbours.
+/// The numbers that have `value` in the bits of `mask`. With all bits in the mask that is one
+/// number; with the last ones open, a power of two of neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bits<T> {
-    /// The bits as they must be; 0 where the mask is.
+    /// The compared bits, as they must be; 0 where the mask is 0.
     pub value: T,
     /// Which bits are compared.
     pub mask: T,
@@ -283,7 +288,7 @@ impl From<u8> for Bits<u8> {
 }
 
 impl Match {
-    /// The family that its addresses say; `None`: both.
+    /// The family of the match's addresses; `None`: it has none, and is for both.
     pub fn family(&self) -> Option<Family> {
         self.src.or(self.dst).map(|net| match net.addr() {
             IpAddr::V4(_) => Family::V4,

@@ -1,40 +1,40 @@
-//! What is seen beside our own objects: others' among ours, and what classes have counted.
+//! Objects of others that are seen among ours, and the counters of classes.
 
 use std::fmt;
 
 use super::{Claim, Port, Pref};
 use crate::units::ClassId;
 
-/// An object that stands among ours and carries no claim of ours.
+/// An object of somebody else's that stands among ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Foreign {
     /// A class below our root that no directory claims.
     Class {
         /// At which root it is.
         port: Port,
-        /// Its number, which is never given to anybody.
+        /// The class's number, which is given to no owner of ours.
         classid: ClassId,
     },
     /// A filter below our root at a pref that is not ours.
     Filter {
         /// At which root it is.
         port: Port,
-        /// The qdisc: the root or a shard's.
+        /// The qdisc that asks the filter: the root or a shard's.
         parent: ClassId,
-        /// When it is asked.
+        /// The filter's preference: a lower one is asked earlier.
         pref: Pref,
         /// Ethertype.
         protocol: u16,
         /// `TCA_KIND`.
         kind: String,
     },
-    /// A directory in our instance's that is none of ours.
+    /// A directory below our instance's that shaper did not make.
     Directory {
-        /// Below the instance's.
+        /// The directory's path below the instance's.
         path: String,
-        /// Its tag, which it has from the directory that it was made in unless somebody wrote it.
+        /// The directory's classid: that of the directory above it, unless somebody wrote another.
         classid: ClassId,
-        /// The claim whose directory it is in, which cannot be removed while it is there.
+        /// The claim whose directory contains this one, and cannot be removed before it.
         below: Option<Claim>,
     },
 }
@@ -56,18 +56,18 @@ impl fmt::Display for Foreign {
 pub struct Counters {
     /// Bytes sent since the class was made, with link-layer headers.
     pub sent_bytes: u64,
-    /// Packets sent since then; one that is cut up later counts as its pieces.
+    /// Packets sent since the class was made; a GSO packet counts as its segments.
     pub sent_packets: u64,
     /// Packets that found the queue full.
     pub drops: u64,
-    /// How often the class had to wait.
+    /// How often the class had packets and had to wait for its rate or ceil.
     pub overlimits: u64,
-    /// What waits now.
+    /// Bytes that wait in the queue now.
     pub backlog_bytes: u64,
-    /// How many wait now.
+    /// Packets that wait in the queue now.
     pub backlog_packets: u64,
     /// Packets sent within the class's own rate (`struct tc_htb_xstats`).
     pub lends: u64,
-    /// Packets sent on what a parent had left.
+    /// Packets sent on what a parent had left over.
     pub borrows: u64,
 }

@@ -1,14 +1,15 @@
-//! How a root qdisc says whose it is.
+//! The mark by which a root qdisc is known as ours.
 
 /// The mark in our root qdisc's r2q: `0x5348` ("SH") and a 16-bit hash of the instance's name, so
-/// that two instances never take each other's tree. HTB accepts any r2q and uses it only to
-/// invent a quantum, which we always give.
+/// that two instances never take each other's tree. HTB accepts any r2q and uses it only to invent
+/// a quantum where a class has none; ours all have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(pub u32);
 
 impl Mark {
     const PROGRAM: u32 = 0x5348 << 16;
-    /// In a shard's qdisc, which needs no instance: it hangs below a class of ours.
+    /// The mark of a shard's qdisc. It names no instance, because the qdisc hangs below a class of
+    /// ours.
     pub const SHARD: Mark = Mark(Self::PROGRAM);
 
     /// FNV-1a of the instance's name, folded to 16 bits.

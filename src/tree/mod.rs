@@ -46,57 +46,58 @@ pub struct KernelState {
     pub trees: BTreeMap<Port, Tree>,
     /// The qdiscs `clsact` that stand, whatever root qdisc their links have.
     pub clsact: BTreeMap<LinkName, Clsact>,
-    /// The directories below the instance's, each with the classid it holds.
+    /// The directories below the instance's, each with its `net_cls.classid`.
     pub claims: BTreeMap<Claim, ClassId>,
     /// What the maps of the deciding programs hold; `None` where no program of ours stands.
     pub owners: Option<OwnerTable>,
 }
 
 /// A link's qdisc `clsact`. At its egress side a packet passes filters before it comes to the root
-/// qdisc. It belongs to nobody and carries no mark: it goes with the last filter of ours, unless
-/// there are others.
+/// qdisc. A clsact carries no mark, so nobody owns it: shaper deletes it with its own last filter,
+/// unless others have filters there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clsact {
-    /// Ours, at its egress side.
+    /// Our filters at the egress side.
     pub filters: BTreeMap<Pref, Filter>,
-    /// Prefs of others at its egress side, where we put nothing.
+    /// Prefs that others use at the egress side; ours go elsewhere.
     pub foreign: BTreeSet<Pref>,
-    /// Others have filters in it, at either side.
+    /// Others have filters there, at the egress or the ingress side.
     pub shared: bool,
 }
 
 /// Where the `net_cls` hierarchy is mounted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetCls {
-    /// Nowhere that we can see.
+    /// Not mounted where this process can see it.
     #[default]
     Unmounted,
-    /// At our own place: mounted by an earlier run.
+    /// At shaper's own path, where an earlier run mounted it.
     Ours,
-    /// Somewhere else, by the host.
+    /// At another path, where the host mounted it.
     Host,
 }
 
-/// What stands below our root qdisc on one link. The qdisc itself (`htb`, handle `1:`, default
-/// `0xfffe`, r2q = [`Mark`]) has nothing that could differ: HTB refuses to change it.
+/// What stands below our root qdisc on one link. The root qdisc itself (`htb`, handle `1:`, default
+/// `0xfffe`, r2q = [`Mark`]) is no part of the value, since nothing in it can differ: HTB refuses
+/// to change it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
-    /// Of the root qdisc and of the shards below it.
+    /// The classes of the root qdisc and of the shards below it.
     pub classes: BTreeMap<ClassId, Class>,
-    /// Leaf qdiscs by the class they hang under; the qdisc's own handle is `minor:`.
+    /// Leaf qdiscs, by the class they hang under; a leaf's handle is `minor:` of that class.
     pub leaves: BTreeMap<ClassId, LeafQdisc>,
     /// The filters of the root qdisc.
     pub filters: BTreeMap<Pref, Filter>,
-    /// u32 hash tables, by number, whose pref is gone. They keep the classes that their rules send
-    /// to from being deleted, and nothing lists them. Never desired.
+    /// The numbers of u32 hash tables whose pref is gone. The kernel lists them nowhere, and their
+    /// rules keep the classes that they send to from being deleted. Never desired.
     pub left_tables: BTreeSet<u16>,
     /// The filters of each shard's qdisc.
     pub shards: BTreeMap<Shard, BTreeMap<Pref, Filter>>,
 }
 
 impl Tree {
-    /// The class that this one hangs in, also across the border of a shard's qdisc: `e000:1` hangs
-    /// in `1:e000`.
+    /// The class below which this one hangs, also across the border of a shard's qdisc: `e000:1`
+    /// hangs below `1:e000`.
     pub fn above(&self, classid: ClassId) -> Option<ClassId> {
         match classid.shard() {
             Some(shard) if classid == shard.root() => Some(shard.class()),
@@ -104,7 +105,8 @@ impl Tree {
         }
     }
 
-    /// What the policy calls its parent, the link's class or a group's: shards are looked through.
+    /// The class of what the policy calls the parent, the link or a group: shards are looked
+    /// through.
     pub fn parent(&self, classid: ClassId) -> Option<ClassId> {
         let mut parent = self.above(classid)?;
         while parent.shard().is_some() || Shard::of_class(parent).is_some() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A word that means something else wherever a name could stand.
+/// A word with a meaning of its own, which no line of the policy can have for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reserved {
     /// The class of whatever no rule and no user claims.
@@ -13,21 +13,21 @@ pub enum Reserved {
     Everyone,
     /// The link itself.
     Link,
-    /// The root qdisc, and an account that is nobody's but a line's with `uids: 0`.
+    /// The root qdisc; also the account that only a line with `uids: 0` claims.
     Root,
 }
 
 impl Reserved {
-    /// All there are.
+    /// All reserved words.
     pub const ALL: [Reserved; 5] =
         [Reserved::Default, Reserved::Unshaped, Reserved::Everyone, Reserved::Link, Reserved::Root];
 
-    /// The word that this text is.
+    /// The reserved word that `text` is; `None`: it is none.
     pub fn of(text: &str) -> Option<Reserved> {
         Reserved::ALL.into_iter().find(|word| word.as_str() == text)
     }
 
-    /// As policies and outputs have it.
+    /// The word, as policies and outputs spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Reserved::Default => "default",
@@ -51,13 +51,13 @@ impl fmt::Display for Reserved {
 pub struct Key(String);
 
 impl Key {
-    /// A name that is safe as a directory's ([`is_safe_directory`]) and not reserved.
+    /// The name, if it is safe as a directory's ([`is_safe_directory`]) and not reserved.
     pub fn new(name: &str) -> Option<Key> {
         let valid = is_safe_directory(name) && Reserved::of(name).is_none();
         valid.then(|| Key(name.to_string()))
     }
 
-    /// As the policy has it.
+    /// The name, as the policy spells it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -85,10 +85,10 @@ impl fmt::Display for Key {
     }
 }
 
-/// A class with classes below it that are its members'.
+/// A class below which the classes of its members hang.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
-    /// `everyone`, where it has a rate or a ceil for all together.
+    /// `everyone`, where that line has a rate or a ceil for all accounts together.
     Everyone,
     /// A line of `groups`.
     Line(Key),
@@ -103,7 +103,7 @@ impl Group {
         }
     }
 
-    /// As directories and outputs have it.
+    /// The group's name, as directories and outputs spell it.
     pub fn as_str(&self) -> &str {
         match self {
             Group::Everyone => Reserved::Everyone.as_str(),

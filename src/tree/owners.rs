@@ -1,5 +1,5 @@
-//! Whose a socket's packets are, by the uid that owns the socket: what the deciding program's maps
-//! hold ([`crate::classify::program`]), as a value.
+//! The class of a socket's packets, by the uid that owns the socket: the contents of the deciding
+//! program's maps ([`crate::classify::program`]), as a value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,11 +18,12 @@ impl fmt::Display for MapIds {
     }
 }
 
-/// The classes of all uids that somebody claims, the same on every link. A single account goes
-/// before the ranges.
+/// The classes of all uids that the policy claims, the same on every link. Where an account has an
+/// entry of its own, that entry decides, whatever range the uid is in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnerTable {
-    /// [`ClassId::NONE`]: nobody claims this one, though it lies in a range.
+    /// Uids with an entry of their own. [`ClassId::NONE`]: nobody claims this uid, though it lies
+    /// in a range.
     pub accounts: BTreeMap<u32, ClassId>,
     /// Ranges, as the prefixes that a longest-prefix-match trie holds.
     pub ranges: BTreeMap<UidPrefix, ClassId>,
@@ -35,7 +36,7 @@ impl OwnerTable {
         self.accounts.get(&uid).or_else(longest).copied()
     }
 
-    /// Gives a range of uids to a class. Uids that an earlier call gave away stay as they are.
+    /// Sends a range of uids to a class, but for those that an earlier call sent to another.
     pub fn add_range(&mut self, range: &RangeInclusive<u32>, class: ClassId) {
         let mut pending = prefixes(range);
         while let Some(prefix) = pending.pop() {
@@ -53,11 +54,11 @@ impl OwnerTable {
         }
     }
 
-    /// What must change so that `self` becomes `wanted`. Performed one after the other, each uid
-    /// has its old class or its new one at every moment: what is set comes before what goes
-    /// (prefixes of one table never overlap, so the longest that fits is the old table's or the new
-    /// one's), and an account, which hides the range that it is in, is set before the ranges and
-    /// goes after them.
+    /// The changes after which `self` is `wanted`, in an order in which each uid has its old class
+    /// or its new one at every moment. Entries are set before others are removed: prefixes of one
+    /// table never overlap, so the longest that fits is the old table's or the new one's. An
+    /// account's entry hides the range that the uid is in, so it is set before the ranges and
+    /// removed after them.
     pub fn changes(&self, wanted: &OwnerTable) -> Vec<OwnerChange> {
         let ranges = differences(&self.ranges, &wanted.ranges, Uids::Prefix);
         let accounts = differences(&self.accounts, &wanted.accounts, Uids::Account);
@@ -69,7 +70,7 @@ impl OwnerTable {
         changes
     }
 
-    /// What one entry says.
+    /// The class that the entry for exactly these uids names; `None`: there is no such entry.
     pub fn entry(&self, uids: Uids) -> Option<ClassId> {
         match uids {
             Uids::Account(uid) => self.accounts.get(&uid).copied(),
@@ -120,9 +121,9 @@ fn differences<'a, K: Copy + Ord>(
 pub struct OwnerChange {
     /// Which entry.
     pub uids: Uids,
-    /// The class that it has now; `None`: it is not there.
+    /// The class that the entry names now; `None`: there is no entry.
     pub from: Option<ClassId>,
-    /// `None`: nobody's any more.
+    /// The class that the entry is to name; `None`: it is removed.
     pub to: Option<ClassId>,
 }
 
@@ -141,7 +142,7 @@ impl fmt::Display for OwnerChange {
 pub enum Uids {
     /// One uid, in the hash map.
     Account(u32),
-    /// Uids that begin with the same bits, in the trie.
+    /// All uids that begin with the same bits, in the trie.
     Prefix(UidPrefix),
 }
 
@@ -161,9 +162,9 @@ impl fmt::Display for Uids {
 /// uid, the wider first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UidPrefix {
-    /// The first of them: the bits after the prefix are 0.
+    /// The first uid of the prefix: the bits after it are 0.
     pub uid: u32,
-    /// 0 (every uid) to 32 (one).
+    /// How many bits the prefix has: 0 (every uid) to 32 (one uid).
     pub bits: u8,
 }
 
@@ -185,7 +186,7 @@ impl UidPrefix {
         self.uid..=(self.uid | host)
     }
 
-    /// Its two halves; one of a single uid has none.
+    /// The prefix's two halves; none for a prefix of a single uid.
     fn halves(self) -> impl Iterator<Item = UidPrefix> {
         let bits = self.bits + 1;
         let upper = 1_u32.checked_shl(32 - u32::from(bits)).unwrap_or(0);

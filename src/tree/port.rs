@@ -15,7 +15,7 @@ impl LinkName {
         valid.then(|| LinkName(name.to_string()))
     }
 
-    /// Up to 15 bytes, as `ip link` shows it.
+    /// The name, up to 15 bytes, as `ip link` shows it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -67,16 +67,16 @@ pub struct Port {
 }
 
 impl Port {
-    /// The port by its link's ifindex.
+    /// The same port, by the ifindex of its link.
     pub fn at(&self, ifindex: u32) -> PortIndex {
         PortIndex { ifindex, direction: self.direction }
     }
 }
 
-/// A port by the number that the kernel has for its link, which stays when the link is renamed.
+/// A port by the ifindex of its link, which stays the same when the link is renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortIndex {
-    /// The link's number.
+    /// The link's ifindex.
     pub ifindex: u32,
     /// Which of its two directions.
     pub direction: Direction,

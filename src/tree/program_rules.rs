@@ -1,6 +1,5 @@
-//! Rules that the kernel's u32 cannot decide, because they ask whose a packet is or which VLAN it
-//! is in, and those that stand behind such a one in the file: what their eBPF program decides, as a
-//! value.
+//! As a value, the eBPF program of the rules that u32 cannot decide, because they ask whose a
+//! packet is or which VLAN it is in, and of all rules behind the first of these in the file.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -10,29 +9,30 @@ use serde::{Deserialize, Serialize};
 use super::Program;
 use crate::units::ClassId;
 
-/// The kernel's numbers of the two maps that each program of rules has for itself: the text of its
-/// rules, and what they have counted.
+/// The kernel's numbers of the two maps that a program of rules has beside the deciding program's
+/// three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleMapIds {
     /// The number of the map that has the rules as JSON.
     pub text: u32,
-    /// The number of the map that has their counts.
+    /// The number of the map that counts how many packets each rule has matched.
     pub counts: u32,
 }
 
 /// All that a program of rules decides ([`crate::classify::program_rules`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleProgram {
-    /// How it finds whose a packet is, as the deciding program does; `None`: no rule asks.
+    /// How the program finds whose a packet is, as the deciding program does; `None`: no rule asks.
     pub asks: Option<Program>,
     /// Whether frames begin with an Ethernet header.
     pub ethernet: bool,
-    /// The first that matches decides.
+    /// The rules; the first one that matches decides.
     pub rules: Vec<ProgramRule>,
 }
 
 impl RuleProgram {
-    /// The same where these rules' senders have other classes as well.
+    /// The same program for a time in which senders change their classes: wherever a rule names a
+    /// class, it also names the other one that `also` has for it.
     pub fn with_senders(&self, also: impl Fn(ClassId) -> Option<ClassId>) -> RuleProgram {
         let mut program = self.clone();
         for senders in program.rules.iter_mut().filter_map(|rule| rule.from.as_mut()) {
@@ -48,9 +48,9 @@ impl RuleProgram {
 /// One line of the policy's `rules`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramRule {
-    /// Counted from 1.
+    /// Which line of `rules` this is, counted from 1.
     pub line: NonZeroU32,
-    /// The class that it sends packets to.
+    /// The class that the rule sends packets to.
     pub to: ClassId,
     /// Whose packets; `None`: anybody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,9 +63,9 @@ pub struct ProgramRule {
 /// Whose packets a rule is for: those that would be in one of these classes without it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Senders {
-    /// All others'.
+    /// Packets of everybody but the owners of these classes.
     pub not: bool,
-    /// Ascending. Somebody who has no class sends nothing that is here.
+    /// The senders' classes, ascending. A packet of a sender without a class is in none of them.
     pub of: Vec<ClassId>,
 }
 
@@ -75,10 +75,10 @@ pub type Ranges<T> = Vec<(T, T)>;
 /// What a packet must have; `None`: it may be anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packets {
-    /// The id in the outermost tag; 0: there is no tag, or one that is for its priority only.
+    /// The id in the outermost VLAN tag; 0: no tag, or one that carries a priority only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<Ranges<u16>>,
-    /// With ports: of those protocols that have any.
+    /// Protocol numbers; where the rule has ports, only of protocols that have ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proto: Option<Ranges<u8>>,
     /// Source addresses, of both families; `None`: any.
@@ -96,7 +96,7 @@ pub struct Packets {
 }
 
 impl Packets {
-    /// How many ranges there are to compare with.
+    /// How many ranges a packet is compared with, which is what the kernel's verifier pays for.
     pub fn ranges(&self) -> usize {
         let Packets { vlan, proto, src, dst, sport, dport } = self;
         let ports = [vlan, sport, dport].into_iter().flatten().map(Vec::len);

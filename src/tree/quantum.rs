@@ -1,5 +1,5 @@
-//! Where a class's guarantee comes from, told by the class itself: `status` reads it from the
-//! kernel, which keeps nothing else for us.
+//! Where a class's guarantee comes from. The class's own numbers say it, because `status` reads
+//! them from the kernel, where nothing else of ours is stored.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use crate::units::Ticks;
 /// Where a class's guarantee comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Guarantee {
-    /// The policy says it, and it is given as written.
+    /// The policy's number, as written.
     Written,
-    /// A share of what the parent has left, or next to nothing.
+    /// A share of what the parent has not promised, or next to nothing.
     Derived,
 }
 
@@ -21,8 +21,8 @@ pub enum Guarantee {
 pub struct Quantum(pub u32);
 
 impl Quantum {
-    /// About so many bytes: at most one less for a written guarantee, at most two for a derived
-    /// one.
+    /// A quantum of `bytes` or up to two less, so that the lowest bit can say where the guarantee
+    /// comes from.
     pub const fn new(bytes: u32, guarantee: Guarantee) -> Quantum {
         let even = bytes & !1;
         match guarantee {
@@ -31,7 +31,7 @@ impl Quantum {
         }
     }
 
-    /// What its lowest bit says.
+    /// Where the class's guarantee comes from, as the lowest bit says.
     pub const fn guarantee(self) -> Guarantee {
         of_bit(self.0)
     }
@@ -44,8 +44,8 @@ impl fmt::Display for Quantum {
 }
 
 impl Class {
-    /// Where its guarantee comes from. An inner class has no quantum of its own: there the lowest
-    /// bit of the burst says it, a tick of 64 ns.
+    /// Where the class's guarantee comes from. An inner class has no quantum, so there the lowest
+    /// bit of the burst (a tick, 64 ns) says it.
     pub fn guarantee(&self) -> Guarantee {
         match self.role {
             Role::Leaf { quantum, .. } => quantum.guarantee(),
@@ -53,7 +53,8 @@ impl Class {
         }
     }
 
-    /// The same inner class, its burst marked so that [`Class::guarantee`] says this of it.
+    /// The same inner class with the lowest bit of its burst set so that [`Class::guarantee`]
+    /// answers `guarantee`.
     pub fn with_inner_guarantee(self, guarantee: Guarantee) -> Class {
         let burst = match guarantee {
             Guarantee::Written => self.burst.0 & !1,

@@ -1,11 +1,11 @@
-//! Where a filter sits on its link.
+//! Where a filter is on its link.
 
 use std::fmt;
 
 use super::Pref;
 use crate::units::{ClassId, Shard};
 
-/// What holds filters: packets that come there are shown to them, by pref.
+/// What filters belong to: it asks its filters about each packet that comes there, by pref.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Parent {
     /// Our root qdisc.
@@ -17,7 +17,7 @@ pub enum Parent {
 }
 
 impl Parent {
-    /// As messages name it (`tcm_parent`).
+    /// The parent's classid, as messages have it (`tcm_parent`).
     pub fn classid(self) -> ClassId {
         match self {
             Parent::Root => ClassId::ROOT,
@@ -26,7 +26,7 @@ impl Parent {
         }
     }
 
-    /// The shard, of a shard's qdisc.
+    /// The shard whose qdisc the parent is; `None` for another parent.
     pub fn shard(self) -> Option<Shard> {
         match self {
             Parent::Shard(shard) => Some(shard),
@@ -34,18 +34,18 @@ impl Parent {
         }
     }
 
-    /// This parent's seat at a pref.
+    /// The seat at `pref` of this parent.
     pub fn at(self, pref: Pref) -> Seat {
         Seat { parent: self, pref }
     }
 }
 
-/// The one place on a link where a filter is: no two have the same.
+/// The key of a filter on its link: no two filters have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seat {
     /// What the filter belongs to.
     pub parent: Parent,
-    /// When it is asked there.
+    /// The filter's preference there: a lower one is asked earlier.
     pub pref: Pref,
 }
 

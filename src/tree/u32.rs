@@ -1,6 +1,6 @@
-//! u32 rules as the kernel holds them at one pref: nodes in the pref's own table, and hash tables
-//! that some of those nodes lead to. Numbers of tables are counted from the first that the pref may
-//! use, so that the same rules are the same value at either pref of a pair.
+//! u32 rules as the kernel has them at one pref: nodes in the pref's own table, and hash tables to
+//! which some of those nodes lead. A table's number is counted from the first number that the pref
+//! may use, so that the same rules are the same value at either pref of a pair.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -14,25 +14,26 @@ use crate::units::ClassId;
 pub struct U32Rules {
     /// The pref's own table, in the order in which its nodes are asked.
     pub root: Vec<U32Node>,
-    /// By number. A link leads to a table with a lower number than the one that it stands in.
+    /// The hash tables, by number. A link leads to a table with a lower number than that of its own
+    /// table.
     pub tables: BTreeMap<u16, U32Table>,
 }
 
 /// A hash table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct U32Table {
-    /// Buckets: a power of two up to 256.
+    /// The number of buckets: a power of two up to 256.
     pub divisor: u16,
-    /// Those that hold nodes, each in the order in which they are asked.
+    /// The buckets that have nodes; the nodes of each in the order in which they are asked.
     pub buckets: BTreeMap<u8, Vec<U32Node>>,
 }
 
-/// What stands in a table.
+/// A node of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum U32Node {
-    /// Decides, where its keys match.
+    /// Where its keys match, the packet goes to the rule's class.
     Rule(U32Rule),
-    /// Has a table asked, where its keys match.
+    /// Where its keys match, another table is asked.
     Link(U32Link),
 }
 
@@ -43,8 +44,8 @@ pub struct U32Rule {
     pub keys: Vec<U32Key>,
     /// The class that it sends packets to.
     pub to: ClassId,
-    /// The line of `rules` that it is a part of, counted from 1: it goes to the kernel with it, so
-    /// that `status` can add up what the parts have matched.
+    /// The line of `rules` that this rule is a part of, counted from 1. The kernel keeps the number
+    /// with the rule, so that `status` can add up what the parts of a line have matched.
     pub line: Option<NonZeroU32>,
 }
 
@@ -56,10 +57,10 @@ pub struct U32Link {
     pub keys: Vec<U32Key>,
     /// The number of the hash table, below 0x800.
     pub table: u16,
-    /// Which bucket; `None`: the first.
+    /// The bits that choose the bucket; `None`: the first bucket.
     pub hash: Option<U32Hash>,
-    /// So many bytes further the table begins to count its offsets, and the tables below it: what
-    /// is between the network header and the IP header. A multiple of 4.
+    /// By how many bytes the offsets in the table, and in the tables below it, are counted from
+    /// further on: the bytes between the network header and the IP header. A multiple of 4.
     pub advance: u16,
 }
 
@@ -74,15 +75,15 @@ pub struct U32Hash {
 }
 
 /// One 32-bit comparison (`struct tc_u32_key`, offmask 0): `(word at offset & mask) == value`.
-/// Value and mask as the packet has them, read big-endian: 1.2.3.4 is 0x01020304.
+/// Value and mask are in network byte order: 1.2.3.4 is 0x01020304.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct U32Key {
     /// The bits as they must be, in the order of the packet.
     pub value: u32,
     /// Which bits are compared.
     pub mask: u32,
-    /// Bytes from the start of the network header; a multiple of 4. Before it is what the link
-    /// layer wrote: -4 is the word that ends with the ethertype on Ethernet.
+    /// Bytes from the start of the network header; a multiple of 4. Negative offsets are in the
+    /// link layer's header: the word at -4 ends with the ethertype on Ethernet.
     pub offset: i32,
 }
 
@@ -100,7 +101,7 @@ impl U32Rules {
         self.rules().next().is_none()
     }
 
-    /// Every rule, as often as it stands somewhere.
+    /// Every rule, once for each bucket that it is in.
     pub fn rules(&self) -> impl Iterator<Item = &U32Rule> {
         let tables = self.tables.values().flat_map(|table| table.buckets.values());
         let nodes = tables.chain([&self.root]).flatten();
@@ -110,13 +111,14 @@ impl U32Rules {
         })
     }
 
-    /// How many different rules there are: those that a hash cannot tell apart stand in many
-    /// buckets.
+    /// How many different rules there are; a rule that a hash cannot tell from others is in many
+    /// buckets and counts once.
     pub fn count(&self) -> usize {
         self.rules().collect::<BTreeSet<_>>().len()
     }
 
-    /// The same without some rules: whatever matches none of those goes where it went.
+    /// The same set without the rules that are `gone`: packets that match none of these have the
+    /// same answer as before.
     pub fn without(&self, gone: impl Fn(&U32Rule) -> bool) -> U32Rules {
         let mut rest = self.clone();
         let stays = |node: &U32Node| !matches!(node, U32Node::Rule(rule) if gone(rule));
@@ -130,10 +132,10 @@ impl U32Rules {
 }
 
 impl Pref {
-    /// The numbers of the hash tables that may stand at the pref: all u32 prefs of a qdisc share
-    /// one space of them (`struct tc_u_common`), and 0x800 and above are the prefs' own tables.
-    /// Others seldom number theirs above 0xff. The first pair has more, for it can have the rules
-    /// of both families.
+    /// The numbers that hash tables of this pref may have. All u32 prefs of a qdisc share one space
+    /// of numbers (`struct tc_u_common`); from 0x800 on they are those of the prefs' own tables,
+    /// and other programs seldom number theirs above 0xff. The first pair has more numbers, because
+    /// it can have the rules of both families.
     pub fn tables(self) -> Range<u16> {
         let [a, b] = Pref::RULES_V4;
         let [c, d] = Pref::RULES_V6;
@@ -146,7 +148,7 @@ impl Pref {
         }
     }
 
-    /// How many those are.
+    /// How many hash tables the pref may have.
     pub fn most_tables(self) -> u16 {
         let tables = self.tables();
         tables.end - tables.start

@@ -5,17 +5,17 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Uids from `first` to `last`, both in it.
+/// The uids from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UidRange {
     /// The lowest uid.
     pub first: u32,
-    /// The highest uid, which is one of them.
+    /// The highest uid.
     pub last: u32,
 }
 
 impl UidRange {
-    /// Whether the uid is one of them.
+    /// Whether the range has this uid.
     pub fn contains(&self, uid: u32) -> bool {
         (self.first..=self.last).contains(&uid)
     }
@@ -28,7 +28,7 @@ impl fmt::Display for UidRange {
     }
 }
 
-/// No range of uids.
+/// The text is no range of uids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a range of uids")]
 pub struct NotARange;

@@ -5,9 +5,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// The low half of a classid of our tree. What a user, class or group has is unique over the whole
-/// link, whatever qdisc its class is in: it is also the handle of the leaf qdisc. Prints in
-/// hexadecimal, as `tc` does.
+/// The low half of a classid of our tree. The minor of a user, class or group is unique on the
+/// whole link, whatever qdisc the class is in, because it is also the handle of the leaf qdisc.
+/// Prints in hexadecimal, as `tc` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Minor(pub u16);
 
@@ -27,18 +27,18 @@ impl Minor {
     /// `1:fffe`: whatever no rule and no user claims.
     pub const DEFAULT: Minor = Minor(0xfffe);
 
-    /// Those that users and classes may have, the same on every link.
+    /// The minors that users and classes may have, the same on every link.
     pub const USERS: RangeInclusive<Minor> = Minor::FIRST_USER..=Minor::LAST_USER;
-    /// Those that groups may have.
+    /// The minors that groups may have.
     pub const GROUPS: RangeInclusive<Minor> = Minor::FIRST_GROUP..=Minor::LAST_GROUP;
 
-    /// How many there are in a range.
+    /// How many minors a range has.
     pub fn count(range: &RangeInclusive<Minor>) -> usize {
         usize::from(range.end().0 - range.start().0) + 1
     }
 
-    /// Whether the number says "an inner class": the link, a shard's root class or a group. What a
-    /// class is comes from its number, because to the kernel an empty group is a leaf.
+    /// Whether the minor is that of an inner class: the link's, a shard's root class or a group's.
+    /// The minor says it, because to the kernel an empty group is a leaf.
     pub fn is_inner(self) -> bool {
         self == Minor::LINK || self.is_group()
     }
