@@ -5,6 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "rooms/circles.rs"]
+mod circles;
+
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
 /// The rooms that may touch the world; every other one, and each that comes, is pure.
