@@ -1,4 +1,4 @@
-//! The one door to NSS: what is asked, who asks it and how long that may take, and what comes back.
+//! The one door to NSS: who asks a question and how long that may take, and what comes back.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,50 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::SUBUID;
 use super::lookup::lookup;
+use super::question::Question;
 use crate::facts::Accounts;
-use crate::policy::{Lookups, Policy};
 use crate::sys::offspring::Offspring;
-
-/// What to ask for.
-#[derive(Clone, Debug, Default)]
-pub struct Question {
-    /// Accounts that the policy names.
-    pub names: BTreeSet<String>,
-    /// Groups that the policy names (`gid`).
-    pub groups: BTreeSet<String>,
-    /// Uids that the policy names one by one.
-    pub uids: BTreeSet<u32>,
-    /// Uids that have a process in the links' network namespace.
-    pub running: BTreeSet<u32>,
-    /// Nobody needs to know which groups an account is in: of a name then only the uid is asked,
-    /// and of who runs only the name. Groups cost more than everything else of 10,000 names
-    /// together.
-    pub without_groups: bool,
-    /// All of `/etc/subuid`. Otherwise only the lines that decide about who runs: a host may have
-    /// one for each of 60,000 accounts.
-    pub all_subuids: bool,
-}
-
-impl Question {
-    /// What a policy makes it necessary to ask, beside who runs.
-    pub fn of(policy: &Policy) -> Question {
-        let Lookups { accounts, uids, groups, memberships } = policy.lookups();
-        let running = BTreeSet::new();
-        let without_groups = !memberships;
-        Question { names: accounts, groups, uids, running, without_groups, all_subuids: true }
-    }
-
-    /// Both questions at once.
-    pub fn and(mut self, other: Question) -> Question {
-        self.names.extend(other.names);
-        self.groups.extend(other.groups);
-        self.uids.extend(other.uids);
-        self.running.extend(other.running);
-        self.without_groups &= other.without_groups;
-        self.all_subuids |= other.all_subuids;
-        self
-    }
-}
 
 /// Who asks, and how long that may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use super::files::{self, Entry, Passwd};
-use super::{Question, SubuidLine, SubuidOwner, parse_subuid};
+use super::question::Question;
+use super::subuid::{SubuidLine, SubuidOwner, parse_subuid};
 use crate::facts::{Account, Accounts, SubordinateUids, Subuids};
 use crate::sys::nss::gid_of_group;
 use crate::tree::UidRange;

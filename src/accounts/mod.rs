@@ -5,9 +5,11 @@
 pub mod asking;
 mod files;
 mod lookup;
+mod question;
 mod subuid;
 
-pub use asking::{How, Question};
+pub use asking::How;
+pub use question::Question;
 pub use subuid::{SubuidLine, SubuidOwner, parse_subuid};
 
 /// Where subordinate uids are kept (subuid(5)).

@@ -3,15 +3,13 @@
 //! changes it at once (cgroup v1 has rename(2), kernel/cgroup/cgroup-v1.c, `cgroup1_rename`), needs
 //! no descriptor, and works where `/run` is read-only. Only root may look into that directory.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::directory::{make_directory, remove, subdirectories};
+use super::directory::{remove, subdirectories};
 use super::error::Error;
 use super::instance::Instance;
-use super::keeper::Keeping;
 use super::layout::WATCH;
 
 /// A file's name has 255 bytes; the reason has what a word and a time leave of them.
@@ -30,7 +28,7 @@ pub struct Condition {
 
 impl Condition {
     /// The directory's name. The kernel takes no newline in one, and nobody a slash.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let when = self.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let line = self.why.as_deref().and_then(|why| why.lines().next()).unwrap_or_default();
         let mut why = String::new();
@@ -62,29 +60,6 @@ impl Condition {
     }
 }
 
-impl Keeping {
-    /// Tells others this daemon's condition from now on. Never lists the directory: closing it
-    /// would give up the lock.
-    ///
-    /// # Errors
-    /// The directory is gone, or what it holds cannot be changed.
-    pub fn tell(&mut self, condition: &Condition) -> Result<(), Error> {
-        let new = condition.name();
-        let at = |name: &str| self.path().join(name);
-        let renamed = self.told.as_ref().map(|old| fs::rename(at(old), at(&new)));
-        match renamed {
-            Some(Ok(())) => {}
-            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("rename to", &at(&new))(error));
-            }
-            // The first one, or another daemon that began removed it.
-            Some(Err(_)) | None => make_directory(&at(&new))?,
-        }
-        self.told = Some(new);
-        Ok(())
-    }
-}
-
 impl Instance {
     /// The last condition that a daemon told which keeps this instance. Whether there still is one
     /// says [`Instance::keeper`]: what one that was killed told stands until the next begins.
@@ -112,6 +87,9 @@ pub(super) fn forget(path: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::keeper::Keeping;
     use super::*;
 
     #[test]

@@ -9,14 +9,14 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::condition::forget;
-use super::directory::remove_with_notes;
+use super::condition::{Condition, forget};
+use super::directory::{make_directory, remove_with_notes};
 use super::error::Error;
 use super::instance::Instance;
 use super::layout::WATCH;
@@ -27,7 +27,7 @@ pub struct Keeping {
     path: PathBuf,
     directory: File,
     /// The name of the directory by which this daemon told its condition last.
-    pub(super) told: Option<String>,
+    told: Option<String>,
 }
 
 impl Instance {
@@ -68,9 +68,25 @@ impl Instance {
 }
 
 impl Keeping {
-    /// The directory that is locked.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Tells others this daemon's condition from now on. Never lists the directory: closing it
+    /// would give up the lock.
+    ///
+    /// # Errors
+    /// The directory is gone, or what it holds cannot be changed.
+    pub fn tell(&mut self, condition: &Condition) -> Result<(), Error> {
+        let new = condition.name();
+        let at = |name: &str| self.path.join(name);
+        let renamed = self.told.as_ref().map(|old| fs::rename(at(old), at(&new)));
+        match renamed {
+            Some(Ok(())) => {}
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("rename to", &at(&new))(error));
+            }
+            // The first one, or another daemon that began removed it.
+            Some(Err(_)) | None => make_directory(&at(&new))?,
+        }
+        self.told = Some(new);
+        Ok(())
     }
 
     /// Whether the path still names the directory that is locked: the instance may have been

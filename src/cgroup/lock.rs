@@ -34,6 +34,17 @@ impl Deref for Locked {
     }
 }
 
+impl Instance {
+    /// One run at a time: see [`Locked`]. Makes the instance's directory if it is missing, but not
+    /// those above it.
+    ///
+    /// # Errors
+    /// Another run holds the lock for longer than `wait`; the directory cannot be made or locked.
+    pub fn lock(&self, wait: Duration) -> Result<Locked, Error> {
+        Locked::take(self.clone(), wait)
+    }
+}
+
 impl Locked {
     /// The same lock, where its directory is now: somebody may have mounted the hierarchy anew,
     /// elsewhere. Another directory there is another lock, which is taken.
@@ -54,7 +65,7 @@ impl Locked {
 
     /// Takes the lock of `instance`, whose directory is made if it is missing (not those above it:
     /// without the hierarchy there is nothing to lock). Tries for `wait`, at least once.
-    pub(super) fn take(instance: Instance, wait: Duration) -> Result<Locked, Error> {
+    fn take(instance: Instance, wait: Duration) -> Result<Locked, Error> {
         let start = Instant::now();
         loop {
             if let Some(directory) = Locked::attempt(instance.root())? {

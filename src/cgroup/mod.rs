@@ -12,6 +12,7 @@ mod instance;
 mod keeper;
 mod layout;
 mod lock;
+mod making;
 mod mountinfo;
 mod namespace;
 mod observed;

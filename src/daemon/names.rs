@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::accounts::How;
-use crate::accounts::asking::{Asking, Question, Unanswered};
+use crate::accounts::Question;
+use crate::accounts::asking::{Asking, Unanswered};
 use crate::facts::{Account, Accounts};
 
 /// How long NSS may take.

@@ -1,0 +1,106 @@
+//! Making the directories of claims, and writing their classids.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::Path;
+
+use super::directory::{CLASSID, MODE, PROCS, make_directory};
+use super::error::Error;
+use super::lock::Locked;
+use crate::tree::Claim;
+use crate::units::ClassId;
+
+impl Locked {
+    /// Makes the claim's directory, and those above it up to the instance's, and writes its
+    /// classid. Done again, it changes nothing.
+    pub fn make(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
+        let path = self.directory(claim);
+        // Those above stand for all but the first.
+        match DirBuilder::new().mode(MODE).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(claim)?,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("make", &path)(error));
+            }
+            _ => {}
+        }
+        self.write(claim, classid)
+    }
+
+    fn make_all(&self, claim: &Claim) -> Result<(), Error> {
+        let mut path = self.root().to_path_buf();
+        // Where the hierarchy was mounted a moment ago there may be a plain folder now.
+        if !path.exists() && !path.with_file_name(PROCS).exists() {
+            return Err(Error::NotMounted);
+        }
+        make_directory(&path)?;
+        for part in Path::new(&claim.to_string()) {
+            path.push(part);
+            make_directory(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the classid, which retags at once the sockets of every process in the directory, and
+    /// reads it back: the kernel takes some values that it does not store (`0x100000000` is 0).
+    pub fn write(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
+        let path = self.directory(claim).join(CLASSID);
+        let data = format!("0x{:08x}", classid.0);
+        let refused = |source| Error::Write { data: data.clone(), path: path.clone(), source };
+        // Never making the file: where it is missing this is no cgroup.
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(refused)?;
+        // In one write(2): two would be two numbers.
+        file.write_all(data.as_bytes()).map_err(refused)?;
+        let mut buffer = [0; 16];
+        let length = file.read_at(&mut buffer, 0).map_err(Error::io("read", &path))?;
+        let found = String::from_utf8_lossy(&buffer[..length]);
+        if found.trim().parse() == Ok(classid.0) {
+            Ok(())
+        } else {
+            let found = found.trim().to_string();
+            Err(Error::ReadBack { data, path, found })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cgroup::Instance;
+
+    fn claim(path: &str) -> Claim {
+        path.parse().unwrap()
+    }
+
+    #[test]
+    fn an_error_says_path_and_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        fs::write(folder.path().join(PROCS), "").unwrap();
+        let locked = instance.lock(Duration::ZERO).unwrap();
+        let error = locked.make(&claim("user/bob"), ClassId(0x1_001a)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot write 0x0001001a to {}/user/bob/net_cls.classid: No such file or directory \
+                 (os error 2)",
+                instance.root().display()
+            )
+        );
+    }
+
+    #[test]
+    fn nothing_is_made_where_no_hierarchy_is_mounted() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::new(folder.path().join("shaper"));
+        let locked = instance.lock(Duration::ZERO).unwrap();
+        // What was mounted here when the lock was taken is gone.
+        fs::remove_dir_all(instance.root()).unwrap();
+        let made = locked.make(&claim("user/bob"), ClassId(0x1_001a));
+        assert!(matches!(made, Err(Error::NotMounted)), "{made:?}");
+        assert!(!instance.root().exists());
+    }
+}
