@@ -127,7 +127,8 @@ fn no_room_for_a_directory_is_said_and_undone() {
     let first_build = fs::read_to_string(&log).expect("a log").lines().count();
     let daemon = {
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
+        // The daemon is the child and strace a grandchild (-D): killed, strace would leave it.
+        command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e"]);
         let when = format!("{}..{}", first_build + 1, first_build + 3);
         command.arg(format!("inject=mkdir,mkdirat:error=ENOSPC:when={when}")).arg(binary());
         command.args(["watch", &policy(&text)]);

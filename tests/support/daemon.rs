@@ -2,12 +2,14 @@
 //! ready, and ended by a signal.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -17,6 +19,9 @@ use super::program::binary;
 /// A daemon that runs; dropped, it is killed.
 pub struct Daemon {
     child: Child,
+    /// Nothing is written here. The daemon's program may be a grandchild, below strace or unshare,
+    /// which ends a moment after the child; this pipe has a reader until the last of them is gone.
+    readers: ChildStdin,
     log: PathBuf,
 }
 
@@ -51,9 +56,11 @@ impl Daemon {
         notify.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
         let log = PathBuf::from(format!("{SCRATCH}/watch.log"));
         let file = File::create(&log).expect("a file for the log");
-        command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
+        command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::piped());
         command.stdout(file.try_clone().expect("the log")).stderr(file);
-        let mut daemon = Daemon { child: command.spawn().expect("start the daemon"), log };
+        let mut child = command.spawn().expect("start the daemon");
+        let readers = child.stdin.take().expect("the pipe is its standard input");
+        let mut daemon = Daemon { child, readers, log };
         let deadline = Instant::now() + READY;
         loop {
             let mut message = [0; 256];
@@ -131,8 +138,15 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A pipe without a reader is an error to its writer. The test goes on without the daemon,
+        // so it waits for the daemon's end also where that is another process than the child.
+        let gone = PollTimeout::try_from(Duration::from_secs(10)).expect("a time-out");
+        let mut pipe = [PollFd::new(self.readers.as_fd(), PollFlags::empty())];
+        let ended = poll(&mut pipe, gone);
         if std::thread::panicking() {
             eprintln!("--- the daemon's log\n{}", self.log());
+        } else {
+            assert_eq!(ended, Ok(1), "the daemon outlives its end\n{}", self.log());
         }
     }
 }
