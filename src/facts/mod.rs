@@ -1,5 +1,5 @@
-//! What is true of a host besides our own objects, and that desired depends on: links, features,
-//! accounts. Looked at once, and frozen with the plan. Touches nothing.
+//! The facts on which the desired state depends beside the policy and our own objects: links,
+//! features, accounts. They are read once and frozen with the plan. Touches nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,34 +15,35 @@ use crate::tree::{
 };
 use crate::units::{ClassId, Psched, Rate};
 
-/// What was true when the plan was made and that desired depends on.
+/// All that the desired state depends on beside the policy and our own objects, as it was when the
+/// plan was made.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The clock in whose ticks HTB keeps bursts.
     pub psched: Psched,
     /// The network namespace's number in eBPF (`SO_NETNS_COOKIE`, Linux 5.14).
     pub netns_cookie: Option<u64>,
-    /// No macvlan, ipvlan and the like can bring another namespace's sockets to a link.
+    /// No macvlan, ipvlan or the like can bring packets of another namespace's sockets to a link.
     pub own_sockets_only: bool,
     /// All links of the network namespace.
     pub links: BTreeMap<LinkName, LinkFacts>,
-    /// What this kernel can do, tried once at the start.
+    /// What this kernel can do, as tried.
     pub features: Features,
     /// What this process lacks to change links and directories; `None`: nothing.
     pub lacks: Option<Lack>,
-    /// What name services say of the uids that run and of the names in the policy.
+    /// What NSS and `/etc/subuid` say of the uids that run and of the names in the policy.
     pub accounts: Accounts,
-    /// The systemd units that there are, and under which name their processes are found: an alias
-    /// is another's. `None`: nobody asked.
+    /// The systemd units that exist, each with the name of the unit that its processes run in: an
+    /// alias has another unit's. `None`: systemd was not asked.
     pub units: Option<BTreeMap<String, String>>,
     /// Retired classes that have no backlog and have sent nothing for long enough, on any link.
     pub quiet: BTreeSet<ClassId>,
 }
 
 impl Facts {
-    /// The link that traffic to the rest of the world leaves by: of those with an IPv4 default
-    /// route the one with the lowest metric, and only where none has one, the same for IPv6. Equal
-    /// metrics: the lowest ifindex. Never a loopback.
+    /// The link of the default route: of the links with an IPv4 default route the one with the
+    /// lowest metric; only where there is none, the same for IPv6. Of equal metrics the lowest
+    /// ifindex. Never a loopback.
     pub fn default_route(&self) -> Option<(&LinkName, &LinkFacts)> {
         let best = |metric: fn(&LinkFacts) -> Option<u32>| {
             let candidates = self.links.iter().filter(|(_, device)| !device.loopback);
@@ -74,7 +75,7 @@ impl Facts {
     }
 }
 
-/// What a process lacks that may not change links and directories.
+/// The privilege that this process lacks for changing links and directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lack {
     /// CAP_NET_ADMIN in the links' user namespace.
@@ -90,13 +91,14 @@ pub enum Lack {
 /// One link, as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkFacts {
-    /// Its number, which the kernel gives to no other link of the namespace while it lives.
+    /// The link's number, which no other link of the namespace has while this one exists.
     pub ifindex: u32,
     /// Other names that the kernel knows it by (`IFLA_ALT_IFNAME`), up to 127 bytes each.
     pub altnames: Vec<String>,
     /// The largest packet, in bytes, without the link-layer header.
     pub mtu: u32,
-    /// `None` where the driver does not know (virtio, or no carrier), or nobody means the link.
+    /// The device's speed. `None` where the driver does not know (virtio, or no carrier), or was
+    /// not asked because no line means the link.
     pub speed: Option<Rate>,
     /// `IFLA_INFO_KIND`: `veth`, `vlan`, `bond`, `tun`…; `None` for hardware.
     pub kind: Option<String>,
@@ -142,31 +144,31 @@ impl LinkFacts {
         }
     }
 
-    /// Whether a default route of either family goes over it.
+    /// Whether a default route of either family leaves by the link.
     pub fn has_default_route(&self) -> bool {
         self.default_route_v4.is_some() || self.default_route_v6.is_some()
     }
 }
 
-/// What stands at a link's root.
+/// The root qdisc of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootQdisc {
-    /// Handle `0:`: the kernel put it there itself.
+    /// A qdisc with handle `0:`: the kernel put it there itself.
     Kernel {
         /// `TCA_KIND`, such as `fq_codel` or `noqueue`.
         kind: String,
     },
     /// HTB with this instance's mark.
     Ours,
-    /// Somebody's; also another instance's of this program.
+    /// A qdisc that somebody else made, or another instance of shaper.
     Foreign {
         /// `TCA_KIND`, such as `htb` or `cake`.
         kind: String,
-        /// Its major is not 0: a qdisc with handle `0:` is the kernel's own.
+        /// The qdisc's handle; the major is not 0, which is the kernel's own.
         handle: ClassId,
-        /// `rate2quantum` where it is HTB: another instance's mark, if it is one's.
+        /// `rate2quantum` of an HTB qdisc, which is the mark of another instance where one made it.
         r2q: Option<u32>,
-        /// `TCA_OPTIONS` as dumped, to put it back when taking it over fails.
+        /// `TCA_OPTIONS` as dumped, with which the qdisc is made again when taking over fails.
         options: Vec<u8>,
     },
 }
@@ -174,17 +176,18 @@ pub enum RootQdisc {
 /// What this kernel can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// All was tried. Otherwise this is what stands, and so is known to work; there may be more.
+    /// Everything was tried. Otherwise the features are those of the objects that stand, and the
+    /// kernel may have more.
     pub tried: bool,
     /// HTB qdiscs can be made (`sch_htb`).
     pub htb: bool,
-    /// Filters that can tell whose a packet is: `cls_cgroup`, or `cls_bpf` with our program.
+    /// The classifiers that work here.
     pub classifiers: BTreeSet<Classifier>,
-    /// What such a program may ask the kernel.
+    /// The kernel's functions that the deciding program can call.
     pub helpers: Helpers,
-    /// Programs at clsact's egress, which clear a packet's priority.
+    /// Whether a program at clsact's egress can be made, which clears a packet's priority.
     pub clsact: bool,
-    /// Leaf qdisc kinds.
+    /// The kinds of leaf qdisc that can be made, as in `TCA_KIND`.
     pub leaves: BTreeSet<&'static str>,
 }
 
@@ -205,7 +208,7 @@ pub struct Helpers {
 pub struct Accounts {
     /// Uids that have a process in the links' network namespace.
     pub running: BTreeSet<u32>,
-    /// By uid; only accounts that were asked for or run.
+    /// Accounts by uid: those that run or that NSS was asked about.
     pub by_uid: BTreeMap<u32, Account>,
     /// Account names in the policy → uid; `None`: NSS says there is no such account.
     pub by_name: BTreeMap<String, Option<u32>>,
@@ -215,7 +218,7 @@ pub struct Accounts {
     pub absent: BTreeSet<u32>,
     /// `/etc/subuid`.
     pub subuids: SubordinateUids,
-    /// Ranges of subordinate uids whose one class somebody runs in.
+    /// Ranges of subordinate uids that have one class together and in which a uid has a process.
     #[serde(skip)]
     pub running_ranges: BTreeSet<UidRange>,
     /// NSS could not answer: not the same as "no such account".
@@ -225,14 +228,14 @@ pub struct Accounts {
 /// An account as NSS has it; its uid is the key under which it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// The account's name: of several with one uid, the one that NSS answers with.
+    /// The account's name; of several accounts with one uid, the one with which NSS answers.
     pub name: String,
-    /// Primary and supplementary.
+    /// The gids of the account's groups, primary and supplementary.
     pub gids: BTreeSet<u32>,
 }
 
 impl Accounts {
-    /// Whether NSS has said what it has to say about `uid`.
+    /// Whether NSS has answered about `uid`: there is such an account, or there is none.
     pub fn has_answer(&self, uid: u32) -> bool {
         self.by_uid.contains_key(&uid) || self.absent.contains(&uid)
     }
@@ -250,7 +253,7 @@ impl Accounts {
         }
     }
 
-    /// Takes it as one that has none.
+    /// From now on the owner counts as without a process.
     pub fn dismiss(&mut self, owner: &Owner) {
         match owner {
             Owner::Uid(uid) => {
@@ -263,7 +266,7 @@ impl Accounts {
         }
     }
 
-    /// Takes it as one that has.
+    /// From now on the owner counts as one that has a process.
     pub fn admit(&mut self, owner: &Owner) {
         match owner {
             Owner::Uid(uid) => {
@@ -280,50 +283,52 @@ impl Accounts {
 /// What one observation saw: our own objects as values, and what else stands in our trees.
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
-    /// The links' trees, the directories and the maps, as they are.
+    /// Our own objects: the links' trees, the directories and the maps.
     pub state: KernelState,
-    /// What is so around them.
+    /// The facts of the same look.
     pub facts: Facts,
-    /// Under our root or in our directory, but not ours: reported, left alone, never reused.
+    /// Objects below our roots or in our directory that are not ours: reported and left alone, and
+    /// their numbers are given to nobody.
     pub foreign: Vec<Foreign>,
-    /// Classes that foreign objects hold: a filter sends to the class, a class hangs below it, a
-    /// directory has its tag. The kernel deletes no such class, or another's packets would be in
-    /// whoever gets the minor next; so they stay retired.
+    /// Classes that cannot be removed because of a foreign object: a filter sends to the class, a
+    /// class hangs below it, or a directory has its classid. The kernel refuses to delete the
+    /// class, or the foreign packets would come to the next owner of the minor; so such a class
+    /// stays retired.
     pub bound: BTreeSet<ClassId>,
-    /// Links with an `ingress` qdisc, which has clsact's place.
+    /// Links with an `ingress` qdisc, beside which there can be no clsact.
     pub ingress: BTreeSet<LinkName>,
-    /// Claims with somebody else's directory below them: they cannot be removed.
+    /// Claims that cannot be removed because somebody else's directory is below theirs.
     pub held: BTreeSet<Claim>,
-    /// Where the `net_cls` hierarchy is mounted; `None`: nowhere that we can see.
+    /// Where the `net_cls` hierarchy is mounted; `None`: nowhere that this process can see.
     pub net_cls: Option<PathBuf>,
-    /// The names of the other directories in the hierarchy: other instances', and those of other
-    /// programs. While there are any our mount of it stays.
+    /// The names of the other directories at the top of the hierarchy, other instances' and other
+    /// programs'. While there are any, our own mount of the hierarchy stays.
     pub neighbours: BTreeSet<String>,
-    /// Accounts, and ranges of subordinate uids, in whose directories somebody is, of those that
-    /// were looked into.
+    /// Accounts, and ranges of subordinate uids, whose directories have a process; only of those
+    /// whose directories were read.
     pub occupied: BTreeSet<Owner>,
-    /// Where each deciding program stands, and which maps it reads.
+    /// Which maps each deciding program reads.
     pub deciding: BTreeMap<Seat, MapIds>,
     /// What stands and could not be read.
     pub unread: Unread,
 }
 
-/// Where a filter stands: the port, the qdisc, the pref.
+/// A filter's key over all ports: the port, the qdisc or side of clsact, the pref.
 pub type Seat = (Port, ClassId, Pref);
 
 /// What stands and could not be read: without CAP_SYS_ADMIN nobody opens maps by their numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Unread {
-    /// Why the maps of the deciding programs could not be read; `None`: they were, or there are
-    /// none.
+    /// Why the maps of the deciding programs could not be read; `None`: they were read, or there
+    /// are none.
     pub owners: Option<String>,
     /// The names of the programs of rules whose maps could not be read.
     pub rules: BTreeMap<(Port, Pref), String>,
 }
 
 impl Observation {
-    /// Deciding programs that read no maps of these numbers (`None`: any that is there) become
-    /// filters that we do not know, so that each plan replaces them.
+    /// Makes every deciding program that reads other maps than these (`None`: every deciding
+    /// program) a [`Filter::Unknown`], so that the plan replaces it.
     pub fn distrust_all_but(&mut self, ids: Option<MapIds>) {
         let others = self.deciding.iter().filter(|(_, reads)| Some(**reads) != ids);
         for ((port, parent, pref), _) in others {

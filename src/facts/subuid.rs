@@ -15,13 +15,13 @@ pub struct Subuids {
     pub range: UidRange,
     /// The account as the file has it: a name or a number.
     pub written: String,
-    /// Its uid; `None`: nobody has asked who that is, or there is no such account.
+    /// The account's uid; `None`: NSS was not asked, or knows no such account.
     pub owner: Option<u32>,
 }
 
-/// The whole file. Lines may overlap: of those that hold a uid the narrowest decides, because it
-/// says more (LXD gives root a thousand million uids, among which others have theirs), and of equal
-/// ones the first.
+/// The whole file. Lines may overlap: of the lines with a uid the narrowest decides, because it
+/// says more (LXD gives root a thousand million uids, which contain the ranges of others), and of
+/// equally narrow ones the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<Subuids>", into = "Vec<Subuids>")]
 pub struct SubordinateUids(Arc<Table>);
@@ -30,7 +30,8 @@ pub struct SubordinateUids(Arc<Table>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Table {
     lines: Vec<Subuids>,
-    /// What each line decides, by uid and without overlap; the number is the line's.
+    /// The uids about which each line decides, ascending and without overlap, with the index of the
+    /// line.
     pieces: Vec<(UidRange, usize)>,
 }
 
@@ -48,21 +49,21 @@ impl From<SubordinateUids> for Vec<Subuids> {
 }
 
 impl SubordinateUids {
-    /// The line that decides about `uid`, if one holds it.
+    /// The line that decides about `uid`, if a line has it.
     pub fn holding(&self, uid: u32) -> Option<&Subuids> {
         let after = self.0.pieces.partition_point(|(range, _)| range.first <= uid);
         let (range, line) = self.0.pieces.get(after.checked_sub(1)?)?;
         self.0.lines.get(*line).filter(|_| range.contains(uid))
     }
 
-    /// By uid and without overlap, what the lines decide.
+    /// The uids about which each line decides, ascending and without overlap.
     pub fn pieces(&self) -> impl Iterator<Item = (UidRange, &Subuids)> {
         self.0.pieces.iter().filter_map(|(range, line)| Some((*range, self.0.lines.get(*line)?)))
     }
 
-    /// The lines that name one of these accounts are his. A socket can have a subordinate uid as
-    /// its owner (fchown in a user namespace) though no process ever ran as it, so whose a range is
-    /// must not wait until one does.
+    /// Sets the owners of the lines that name one of these accounts. This does not wait until a
+    /// process runs as such a uid, since a socket can have a subordinate uid as its owner (fchown
+    /// in a user namespace) though no process ever ran as it.
     pub fn name_owners(&mut self, accounts: &BTreeMap<u32, Account>) {
         let uids: BTreeMap<&str, u32> =
             accounts.iter().map(|(uid, account)| (account.name.as_str(), *uid)).collect();
@@ -80,7 +81,8 @@ impl SubordinateUids {
         }
     }
 
-    /// The file was read again. Owners that were found out since it was read before stay known.
+    /// Replaces the lines, because the file was read again. Owners that are known already stay
+    /// known.
     pub fn replace(&mut self, now: SubordinateUids) {
         let key = |line: &Subuids| (line.range, line.written.clone());
         let known: BTreeMap<_, u32> =
@@ -92,12 +94,12 @@ impl SubordinateUids {
         *self = lines.into();
     }
 
-    /// The lines of these owners.
+    /// The lines whose owner is known and one of these.
     pub fn of(&self, owners: impl Fn(u32) -> bool) -> impl Iterator<Item = &Subuids> {
         self.0.lines.iter().filter(move |line| line.owner.is_some_and(&owners))
     }
 
-    /// Takes in lines that were read again, or whose owner was found out since.
+    /// Takes in lines of another value, with the owners that it knows.
     pub fn learn(&mut self, mut news: Vec<Subuids>) {
         news.retain(|line| self.holding(line.range.first) != Some(line));
         if news.is_empty() {
@@ -120,7 +122,8 @@ impl SubordinateUids {
     }
 }
 
-/// The narrowest lines first: each takes what no other has taken.
+/// The uids about which each line decides: the narrowest line takes its range first, and each other
+/// what is left of its own.
 fn pieces(lines: &[Subuids]) -> Vec<(UidRange, usize)> {
     let mut order: Vec<usize> = (0..lines.len()).collect();
     order.sort_by_key(|at| lines.get(*at).map(|line| line.range.last - line.range.first));

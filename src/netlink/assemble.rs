@@ -1,5 +1,6 @@
-//! The records of one parent's filters → what stands at each pref. A u32 filter is dumped as the
-//! pref itself, its hash table, and each key node; the rest as the pref and the filter. Pure.
+//! From the records of one parent's filters to the filter at each pref. The kernel dumps u32 rules
+//! as a record of the pref, one of each hash table and one of each key node; every other filter as
+//! a record of the pref and one of the filter. Pure.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -13,8 +14,8 @@ use crate::tree::{
 };
 use crate::units::ClassId;
 
-/// All that stands at each pref, from the records of one link and one parent. What we would not
-/// write ourselves, also at prefs that are not ours, is [`Filter::Unknown`].
+/// The filter at each pref, from the records of one link and one parent. A filter that shaper does
+/// not write, also at a pref that is not ours, is [`Filter::Unknown`].
 pub fn filters(records: impl IntoIterator<Item = FilterRecord>) -> BTreeMap<Pref, Filter> {
     let mut by_pref: BTreeMap<Pref, Vec<FilterRecord>> = BTreeMap::new();
     for record in records {
@@ -23,7 +24,7 @@ pub fn filters(records: impl IntoIterator<Item = FilterRecord>) -> BTreeMap<Pref
     by_pref.into_iter().filter_map(|(pref, records)| Some((pref, one(&records)?))).collect()
 }
 
-/// `None` only for no record at all.
+/// The filter that these records of one pref describe; `None` only where there is no record.
 fn one(records: &[FilterRecord]) -> Option<Filter> {
     let first = records.first()?;
     let unknown = || Filter::Unknown {
@@ -45,8 +46,8 @@ fn one(records: &[FilterRecord]) -> Option<Filter> {
     Some(found.unwrap_or_else(unknown))
 }
 
-/// What each line of `rules` has matched: the class that it sends to, and how many packets; `None`
-/// where the kernel does not count them. Of records of one link.
+/// For each line of `rules`, from the records of one link: the class that it sends packets to, and
+/// how many packets it has matched, `None` where the kernel does not count them.
 pub fn lines(records: &[FilterRecord]) -> BTreeMap<NonZeroU32, (ClassId, Option<u64>)> {
     let mut lines: BTreeMap<NonZeroU32, (ClassId, Option<u64>)> = BTreeMap::new();
     for record in records.iter().filter(|record| record.pref.is_ours()) {
@@ -63,13 +64,13 @@ pub fn lines(records: &[FilterRecord]) -> BTreeMap<NonZeroU32, (ClassId, Option<
     lines
 }
 
-/// Where a u32 record stands: table, bucket and node.
+/// Which table, bucket and node a u32 record is about, from its handle.
 fn place(record: &FilterRecord) -> (u16, u8, u16) {
     let handle = record.handle;
     ((handle >> 20) as u16, (handle >> 12 & 0xff) as u8, (handle & 0xfff) as u16)
 }
 
-/// Tables from here on are the kernel's to number: the prefs' own.
+/// The lowest number of a pref's own table: numbers from here on are given by the kernel.
 const ROOT_TABLES: u16 = 0x800;
 
 /// The u32 tables among the records that stay when the pref is deleted, the latest first.
@@ -80,15 +81,16 @@ fn tables(records: &[FilterRecord]) -> Vec<u16> {
     };
     let mut tables: Vec<u16> = records.iter().filter_map(table).collect();
     tables.sort_unstable_by(|a, b| b.cmp(a));
-    // Of several that the kernel numbered only one is the pref's own, and no record says which.
+    // Of several tables that the kernel numbered only one is the pref's own, and no record says
+    // which.
     if tables.iter().filter(|table| **table >= ROOT_TABLES).count() == 1 {
         tables.retain(|table| *table < ROOT_TABLES);
     }
     tables
 }
 
-/// What stands at a pref of ours, nodes by their numbers, which is the order in which the kernel
-/// asks them.
+/// The u32 rules of these records, ordered by the nodes' numbers, as the kernel asks them. `None`:
+/// they are not what shaper writes.
 fn rules(records: &[FilterRecord]) -> Option<Filter> {
     let first = records.first()?;
     let protocol = Protocol::ALL.into_iter().find(|p| p.ethertype() == first.protocol)?;
@@ -118,7 +120,7 @@ fn rules(records: &[FilterRecord]) -> Option<Filter> {
             FilterDetail::U32(U32Record::Table { .. }) | FilterDetail::Pref => continue,
             _ => return None,
         };
-        // Two of one number: then the order cannot be known.
+        // Two nodes with one number: no record says which is asked first.
         if nodes.insert(place(record), node).is_some() {
             return None;
         }
@@ -141,7 +143,7 @@ fn tag(records: &[FilterRecord]) -> Option<Tag> {
         FilterDetail::Cgroup { plain: true } => Tag::Cgroup,
         FilterDetail::Bpf { name, classid, plain: true, .. } if *classid == Some(record.parent) => {
             let (program, _) = bpf_name::parse(name.as_deref()?)?;
-            // Below a shard it would send everything to that shard's default.
+            // Below a shard such a program would send every packet to the shard's default class.
             if program.shards && record.parent != ClassId::ROOT {
                 return None;
             }
@@ -152,8 +154,7 @@ fn tag(records: &[FilterRecord]) -> Option<Tag> {
     filters.next().is_none().then_some(tag)
 }
 
-/// What stands in a clsact, from the records of its two sides. Ours are the filters that have this
-/// mark in their names.
+/// The filters of a clsact, from the records of its two sides. Ours have this mark in their names.
 pub fn clsact(mark: Mark, ingress: &[FilterRecord], egress: Vec<FilterRecord>) -> Clsact {
     let is_filter = |record: &FilterRecord| record.detail != FilterDetail::Pref;
     let mut clsact = Clsact { shared: ingress.iter().any(is_filter), ..Clsact::default() };
@@ -172,7 +173,7 @@ pub fn clsact(mark: Mark, ingress: &[FilterRecord], egress: Vec<FilterRecord>) -
     clsact
 }
 
-/// `None`: not ours.
+/// The filter that clears priorities, where this record is ours; `None`: somebody else's.
 fn priority(mark: Mark, record: &FilterRecord) -> Option<Filter> {
     let FilterDetail::Bpf { name: Some(name), direct, .. } = &record.detail else { return None };
     let (_, sockets) = bpf_name::parse_priority(name).filter(|(whose, _)| *whose == mark)?;
@@ -187,8 +188,8 @@ fn priority(mark: Mark, record: &FilterRecord) -> Option<Filter> {
     })
 }
 
-/// The names of the programs of rules. Until their maps are read they count as filters that we do
-/// not know.
+/// The names of the programs of rules, by pref. Until its maps are read, such a program is a
+/// [`Filter::Unknown`].
 pub fn program_rules(records: &[FilterRecord]) -> BTreeMap<Pref, String> {
     let names = records.iter().filter_map(|record| match &record.detail {
         FilterDetail::Bpf { name: Some(name), classid, plain: true, .. }

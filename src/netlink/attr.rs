@@ -1,6 +1,6 @@
 //! Reading attributes (`struct nlattr`) without trust: whatever the bytes are, the answer is a
-//! value or `None`. The crates' own whole-message parsers give up on the first attribute that they
-//! do not understand; one unknown thing must not hide a class from us.
+//! value or `None`. The crates' own parsers of whole messages give up on the first attribute that
+//! they do not understand; here an unknown attribute hides no class.
 
 use netlink_packet_core::NlasIterator;
 
@@ -33,7 +33,7 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(eight.try_into().ok()?))
 }
 
-/// A NUL-terminated string; what is no UTF-8 is shown as the replacement character.
+/// A NUL-terminated string; bytes that are no UTF-8 become the replacement character.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()

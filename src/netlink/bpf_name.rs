@@ -1,20 +1,20 @@
-//! What our eBPF filters are called (`TCA_BPF_NAME`, at most 256 bytes): the kernel dumps the name
-//! back and nothing else of the program, so the name says which program it is and which maps it
-//! reads.
+//! The names of our eBPF filters (`TCA_BPF_NAME`, at most 256 bytes). The kernel dumps of a program
+//! its name only, so the name says which program it is and which maps it reads.
 
 use crate::classify::{program, program_rules};
 use crate::tree::{
     MapIds, Mark, MptcpLayout, Program, RuleMapIds, RuleProgram, Sockets, TagHelper,
 };
 
-/// How it begins.
+/// How the name of a deciding program begins.
 const PREFIX: &str = "shaper-decide";
-/// That of a program of rules.
+/// How the name of a program of rules begins.
 const RULES: &str = "shaper-rules";
-/// And that of a program at clsact's egress.
+/// How the name of a program at clsact's egress begins.
 const PRIORITY: &str = "shaper-priority";
 
-/// `shaper-decide 1a2b3c4d tag=socket sockets=own:17 shards=0 mptcp=528,680 maps=12,13,14`
+/// The name of a deciding program: `shaper-decide 1a2b3c4d tag=socket sockets=own:17 shards=0
+/// mptcp=528,680 maps=12,13,14`
 pub fn print(program: Program, maps: MapIds) -> String {
     let hash = program::hash(&program::decide(program));
     format!("{PREFIX} {hash:08x} {} maps={maps}", program_words(program))
@@ -34,12 +34,13 @@ fn program_words(program: Program) -> String {
     format!("tag={tag} sockets={sockets} shards={shards} mptcp={mptcp}")
 }
 
-/// `None` for a name that we would not give: somebody else's filter, or another version's program.
+/// The deciding program of this name, and its maps. `None` for a name that this version does not
+/// give: somebody else's filter, or another version's program.
 pub fn parse(name: &str) -> Option<(Program, MapIds)> {
     let mut words = name.strip_prefix(PREFIX)?.split_ascii_whitespace().skip(1);
     let program = program_of(&mut words)?;
     let maps = maps_of(words.next()?)?;
-    // The hash and all the rest must be what we would write.
+    // The hash and every word must be those that this version writes.
     (print(program, maps) == name).then_some((program, maps))
 }
 
@@ -67,9 +68,9 @@ fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Option<Program> 
     Some(Program { shards, tag, sockets, mptcp })
 }
 
-/// `shaper-rules 1a2b3c4d link=ethernet rules=15,16`, and where rules ask who sends, as above,
-/// `tag=…` to `maps=…`: `maps` are those that a program of this kind reads. `ids`: the text's map
-/// and the counts'.
+/// The name of a program of rules: `shaper-rules 1a2b3c4d link=ethernet rules=15,16`, with `ids`
+/// behind `rules=`. Where a rule asks who sends, the words `tag=…` to `maps=…` of a deciding
+/// program follow, with the owners' `maps`.
 pub fn print_rules(rules: &RuleProgram, ids: RuleMapIds, maps: Option<MapIds>) -> String {
     let hash = program::hash(&program_rules::compile(rules));
     let link = if rules.ethernet { "ethernet" } else { "other" };
@@ -81,9 +82,9 @@ pub fn print_rules(rules: &RuleProgram, ids: RuleMapIds, maps: Option<MapIds>) -
     format!("{RULES} {hash:08x} link={link} rules={text},{counts}{asks}")
 }
 
-/// What the name of a program of rules tells: what it is without its rules, where those are, and
-/// which maps of owners it reads. `None` for another name. Once the rules are known,
-/// [`print_rules`] must give the same name.
+/// What the name of a program of rules says: the program without its rules, the maps in which these
+/// are, and the maps of owners that it reads. `None` for another name. The caller reads the rules
+/// and holds [`print_rules`] of the whole against the name.
 pub fn parse_rules(name: &str) -> Option<(RuleProgram, RuleMapIds, Option<MapIds>)> {
     let mut words = name.strip_prefix(RULES)?.split_ascii_whitespace().skip(1).peekable();
     let ethernet = words.next()?.strip_prefix("link=")? == "ethernet";
@@ -113,15 +114,15 @@ fn sockets_of(word: &str) -> Option<Sockets> {
     })
 }
 
-/// `shaper-priority 1a2b3c4d mark=53480abc sockets=own:17`. clsact has no mark, so the name has the
-/// instance's.
+/// The name of a program that clears priorities: `shaper-priority 1a2b3c4d mark=53480abc
+/// sockets=own:17`. clsact has no mark, so the name has the instance's.
 pub fn print_priority(sockets: Sockets, mark: Mark) -> String {
     let (hash, word) = (program::hash(&program::clear_priority(sockets)), sockets_word(sockets));
     format!("{PRIORITY} {hash:08x} mark={:08x} sockets={word}", mark.0)
 }
 
-/// Whose it is, and what it does; `None` for a name that no shaper would give, an inner `None`
-/// where another version gave it.
+/// The instance and the sockets of a program that clears priorities. `None` for a name that no
+/// version of shaper gives; an inner `None` where another version gave the name.
 pub fn parse_priority(name: &str) -> Option<(Mark, Option<Sockets>)> {
     let mut words = name.strip_prefix(PRIORITY)?.split_ascii_whitespace().skip(1);
     let mark = words.next()?.strip_prefix("mark=")?;

@@ -321,7 +321,7 @@ fn the_bpf_filter_names_itself_and_has_no_direct_action() {
     );
     let captured = sent(&request, &[0; 12]);
     let messages = answers(&captured);
-    // What we send reads as what we would find.
+    // What is sent decodes to the same filter as what a dump would answer.
     let record = decode::filter(messages[0]).unwrap().unwrap();
     assert_eq!(assemble::maps(std::slice::from_ref(&record))[&Pref(200)], maps);
     assert_eq!(assemble::filters([record])[&Pref(200)], Filter::Tag(Tag::Bpf(program)));
@@ -371,7 +371,7 @@ fn three_records_of_a_u32_filter_become_its_rules_in_order() {
     let key = |value, mask, offset| U32Key { value, mask, offset };
     let rules = vec![
         U32Rule {
-            // In tc's order, which is not ours.
+            // In the order in which tc sends the keys; ours is another.
             keys: vec![key(0x0102_0304, u32::MAX, 12), key(6 << 16, 0xff << 16, 8)],
             to: ClassId::ours(Minor(0x11)),
             line: None,

@@ -13,20 +13,21 @@
 //! Deleting the pref takes its root table and the keys in it along, at once.
 //!
 //! # Hash tables
-//! A table of one's own (`handle 100: u32 divisor 256`) can be filled while nothing leads to it
-//! (`handle ::N u32 ht 100:3f: match … flowid …`), and is asked once a node does: `handle ::N u32
-//! link 100: hashkey mask 0xff at 16`, without a flowid, so that what the table does not match goes
-//! on after the link. Its number must be below 0x800: those above are never given back
-//! (`idr_alloc_u32` takes the handle, `idr_remove` the number).
+//! A hash table that we number (`handle 100: u32 divisor 256`) can be filled while no node leads to
+//! it (`handle ::N u32 ht 100:3f: match … flowid …`), and is asked once a node does: `handle ::N
+//! u32 link 100: hashkey mask 0xff at 16`, without a flowid, so that a packet that the table does
+//! not match goes on after the link. The table's number must be below 0x800: higher numbers are
+//! never given back (`idr_alloc_u32` takes the handle, `idr_remove` the number).
 //!
 //! So a set is written tables first, the deepest before those that lead to them, and the nodes of
 //! the pref's root table last and in order: no packet sees a half-written set as anything but the
 //! old answer or the new one. Deleting the pref takes its root table away at once, and with it the
 //! set. But:
-//! - Tables stay in the qdisc's `tc_u_common` until the last u32 pref of the qdisc goes. No list
-//!   shows them (a dump shows those of the prefs that are there), and their rules keep their
-//!   classes busy (`HTB class in use`). They can be asked for and deleted by number through any u32
-//!   pref of the qdisc, of whatever protocol; when their own pref is made again, they show again.
+//! - Hash tables stay in the qdisc's `tc_u_common` until the last u32 pref of the qdisc goes. A
+//!   dump shows only the tables of prefs that exist, and the rules of the others still keep their
+//!   classes busy (`HTB class in use`). Any table can be asked for and deleted by number through
+//!   any u32 pref of the qdisc, of whatever protocol; when a table's own pref is made again, the
+//!   dump shows the table again.
 //! - A table is `Can not delete in-use filter` (EBUSY) for some 20 ms after its last link went, for
 //!   keys are freed by a work queue after a grace period (`tcf_queue_work`): try again.
 
@@ -42,7 +43,7 @@ use crate::units::ClassId;
 
 pub(super) const KIND: &str = "u32";
 
-/// Nodes that one bucket can hold: their numbers are 1 to 0xfff.
+/// How many nodes one bucket can hold: their numbers are 1 to 0xfff.
 pub const MAX_NODES: usize = 0xfff;
 
 const TCA_U32_CLASSID: u16 = 1;
@@ -56,11 +57,12 @@ const TCA_U32_PAD: u16 = 12;
 
 /// `TC_U32_TERMINAL`: the packet goes to the classid and no further rule is asked.
 const TERMINAL: u8 = 1;
-/// `TC_U32_OFFSET | TC_U32_EAT`: what the link leads to counts its offsets from `off` bytes
-/// further.
+/// `TC_U32_OFFSET | TC_U32_EAT`: the table to which the link leads counts its offsets from `off`
+/// bytes further on.
 const ADVANCE: u8 = 2 | 8;
 
-/// The handle of a table, of a bucket in it, of a node in that.
+/// The handle of a node: its table, bucket and number. With node 0 it is the bucket's, with bucket
+/// 0 too the table's.
 pub(super) fn handle(table: u16, bucket: u8, node: u16) -> u32 {
     u32::from(table) << 20 | u32::from(bucket) << 12 | u32::from(node)
 }
@@ -105,11 +107,11 @@ pub(super) fn table_options(divisor: u16) -> Vec<TcOption> {
     vec![TcOption::U32(TcFilterU32Option::Divisor(divisor.into()))]
 }
 
-/// What `tc` writes where nothing is compared, for it cannot write no key.
+/// The key that `tc` writes for a rule that compares nothing, since it always writes one.
 const ANYTHING: U32Key = U32Key { value: 0, mask: 0, offset: 0 };
 
-/// A key that compares nothing and carries a number, which the kernel keeps. As the last one it is
-/// looked at only where all others match.
+/// A key that compares nothing and carries the number of a line of `rules`, which the kernel keeps.
+/// It is the last key, so it costs only packets that all others match.
 fn note(line: NonZeroU32) -> TcU32Key {
     let mut wire = TcU32Key::default();
     wire.val = line.get();
@@ -122,7 +124,7 @@ fn selector(keys: &[U32Key]) -> TcU32Selector {
     if keys.is_empty() {
         selector.keys.push(key(&ANYTHING));
     }
-    // The crate writes nkeys as it is and panics where it is not the number of keys.
+    // The crate panics where nkeys is not the number of keys.
     selector.nkeys = u8::try_from(selector.keys.len()).unwrap_or(u8::MAX);
     selector
 }
@@ -147,12 +149,12 @@ pub enum U32Record {
     Rule(U32Rule),
     /// A key node that [`U32Link`] says completely, the table by its number in the qdisc.
     Link(U32Link),
-    /// A key node with something that we never write: an offset read from the packet, an action, a
-    /// mark, a device, a classid and a link, or neither.
+    /// A key node that shaper never writes: with an offset read from the packet, an action, a mark
+    /// or a device, with both a classid and a link, or with neither.
     Other,
 }
 
-/// From the value of `TCA_OPTIONS` of a u32 record with a handle.
+/// The record, from the value of `TCA_OPTIONS` of a u32 filter with a handle.
 pub(super) fn read(options: &[u8]) -> U32Record {
     if let Some(divisor) = attr::find(options, TCA_U32_DIVISOR) {
         return attr::u32_at(divisor, 0)
@@ -162,7 +164,8 @@ pub(super) fn read(options: &[u8]) -> U32Record {
 }
 
 /// How many packets a rule has matched (`struct tc_u32_pcnt`), from the value of `TCA_OPTIONS`.
-/// `None` for what is no rule, and on a kernel without CONFIG_CLS_U32_PERF, which does not count.
+/// `None` for a record that is no rule, and on a kernel without CONFIG_CLS_U32_PERF, which does not
+/// count.
 pub(super) fn hits(options: &[u8]) -> Option<u64> {
     const HITS: std::ops::Range<usize> = 8..16;
     let counts = attr::find(options, TCA_U32_PCNT)?;
@@ -175,9 +178,9 @@ fn node(options: &[u8]) -> Option<U32Record> {
         TCA_U32_HASH,
         TCA_U32_LINK,
         TCA_U32_SEL,
-        // Counters, with CONFIG_CLS_U32_PERF.
+        // The counters of a kernel with CONFIG_CLS_U32_PERF are no part of the rule.
         TCA_U32_PCNT,
-        // Whether hardware has it.
+        // Whether the hardware has the rule is no part of it either.
         TCA_U32_FLAGS,
         TCA_U32_PAD,
     ];
@@ -211,7 +214,7 @@ fn node(options: &[u8]) -> Option<U32Record> {
         (None, Some(table), flags, hash) if flags == 0 || flags == ADVANCE => {
             let plain = (selector.offmask, selector.offshift, selector.offoff) == (0, 0, 0);
             let advance = if flags == 0 { 0 } else { selector.off };
-            // A link that skips nothing is written without the flags.
+            // A link without `advance` has no flags.
             let table = (table >> 20) as u16;
             (plain && line.is_none() && (flags == 0) == (advance == 0))
                 .then_some(U32Record::Link(U32Link { keys, table, hash, advance }))

@@ -1,5 +1,5 @@
-//! Dump messages → typed records. Each function reads one message: `Ok(None)` where it is about
-//! something else, an error where it does not make sense, never a panic, whatever the bytes.
+//! Dump messages → typed records. Each function reads one message: `Ok(None)` where the message is
+//! about something else, an error where it does not make sense, never a panic, whatever the bytes.
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkLayerType};
@@ -16,7 +16,7 @@ use crate::facts::RootQdisc;
 use crate::tree::{Class, Counters, Family, LeafQdisc, LinkName, Mark, Pref};
 use crate::units::ClassId;
 
-/// The message does not say what its kind must say.
+/// The message lacks what every message of its kind has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the kernel's description of a {what} cannot be read: {why}")]
 pub struct Undecodable {
@@ -53,23 +53,24 @@ pub struct LinkRecord {
     pub ifindex: u32,
     /// `IFLA_IFNAME`.
     pub name: LinkName,
-    /// Its alternative names (`IFLA_PROP_LIST`).
+    /// The link's alternative names (`IFLA_PROP_LIST`).
     pub altnames: Vec<String>,
     /// `IFLA_MTU`, bytes.
     pub mtu: u32,
     /// `IFLA_INFO_KIND`; `None` for hardware.
     pub kind: Option<String>,
-    /// The bond or bridge that it is a slave of.
+    /// The ifindex of the bond or bridge that the link is a slave of (`IFLA_MASTER`).
     pub master: Option<u32>,
-    /// The link below it, where that is in the same namespace; not a veth's peer, which is beside.
+    /// The ifindex of the link below this one (`IFLA_LINK`), where that is in the same namespace;
+    /// not of a veth's peer.
     pub lower: Option<u32>,
     /// `IFF_LOOPBACK`.
     pub loopback: bool,
-    /// Its link-layer type is Ethernet's.
+    /// Whether the link-layer type is Ethernet's (`ARPHRD_ETHER`).
     pub ethernet: bool,
-    /// Administratively (`IFF_UP`).
+    /// `IFF_UP`: an administrator switched the link on.
     pub up: bool,
-    /// Kind of the root qdisc, as the link tells (`IFLA_QDISC`).
+    /// The kind of the root qdisc, as the link itself says (`IFLA_QDISC`).
     pub qdisc: Option<String>,
 }
 
@@ -84,14 +85,14 @@ pub struct QdiscRecord {
     pub handle: ClassId,
     /// `TCA_KIND`.
     pub kind: String,
-    /// Where it is HTB.
+    /// What an HTB qdisc says of itself; `None` for another kind.
     pub htb: Option<Globals>,
-    /// Where it is of a kind that we put below a class.
+    /// The qdisc as a leaf, where it is of a kind that shaper puts below a class.
     pub leaf: Option<LeafQdisc>,
-    /// `TCA_OPTIONS` of a root that somebody made, as dumped: most kinds take them back as they
-    /// are.
+    /// `TCA_OPTIONS` as dumped, of a root qdisc that somebody made: most kinds can be made again
+    /// with the same bytes.
     pub options: Vec<u8>,
-    /// What passed it and what waits in it.
+    /// Packets and bytes that have passed the qdisc or wait in it.
     pub counters: Counters,
 }
 
@@ -100,18 +101,18 @@ pub struct QdiscRecord {
 pub struct ClassRecord {
     /// The link's number (`tcm_ifindex`).
     pub ifindex: u32,
-    /// Its handle (`tcm_handle`).
+    /// The class's handle (`tcm_handle`).
     pub classid: ClassId,
     /// `None`: directly below the qdisc.
     pub parent: Option<ClassId>,
-    /// As a value of our tree, whoever made it; its role follows from the classid.
+    /// The class as a value of our tree, whoever made it; the role follows from the classid.
     pub class: Class,
     /// The qdisc below it; [`ClassId::NONE`] for the fifo that a class has by itself and for inner
     /// classes.
     pub leaf: ClassId,
-    /// As the kernel has it.
+    /// The class's parameters, as the kernel has them.
     pub parms: Parms,
-    /// What passed it and what waits in it and below.
+    /// Packets and bytes that have passed the class or wait in it and below it.
     pub counters: Counters,
 }
 
@@ -120,9 +121,9 @@ pub struct ClassRecord {
 pub struct FilterRecord {
     /// The link's number (`tcm_ifindex`).
     pub ifindex: u32,
-    /// The qdisc that asks it, or a side of `clsact`.
+    /// The qdisc, or the side of `clsact`, that asks the filter.
     pub parent: ClassId,
-    /// When it is asked: the lower, the earlier (the upper half of `tcm_info`).
+    /// The filter's preference: a lower one is asked earlier (the upper half of `tcm_info`).
     pub pref: Pref,
     /// Ethertype.
     pub protocol: u16,
@@ -130,13 +131,14 @@ pub struct FilterRecord {
     pub chain: u32,
     /// `TCA_KIND`: `u32`, `cgroup`, `bpf` or any other.
     pub kind: String,
-    /// Which filter of its pref, as its kind numbers them.
+    /// The filter's handle at its pref (`tcm_handle`), as its kind numbers filters.
     pub handle: u32,
-    /// The class that it sends packets to, and so keeps from being deleted; whoever made it.
+    /// The class that the filter sends packets to, whoever made either: while the filter exists,
+    /// HTB refuses to delete that class.
     pub binds: Option<ClassId>,
     /// How many packets a u32 rule has matched, where the kernel counts it.
     pub hits: Option<u64>,
-    /// What its kind says of it.
+    /// The filter's options, by its kind.
     pub detail: FilterDetail,
 }
 
@@ -154,27 +156,27 @@ pub enum FilterDetail {
     },
     /// `cls_bpf`.
     Bpf {
-        /// `TCA_BPF_NAME`: of ours it says which program it is.
+        /// `TCA_BPF_NAME`, which says of our filters which program they are.
         name: Option<String>,
-        /// `TCA_BPF_CLASSID`: the class, where the program does not say it.
+        /// `TCA_BPF_CLASSID`: the class of packets to which the program gives none.
         classid: Option<ClassId>,
-        /// Without direct action and without actions.
+        /// Neither direct action nor actions: such as our filters below the root are.
         plain: bool,
-        /// With direct action, and nothing else.
+        /// Direct action without actions: such as our filter at clsact is.
         direct: bool,
     },
-    /// Of a kind that we make none of.
+    /// A kind of filter that shaper never makes.
     Other,
 }
 
 /// A default route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultRoute {
-    /// IPv4 and IPv6 choose their routes apart.
+    /// Which family's packets take the route.
     pub family: Family,
-    /// Lower wins.
+    /// The metric (`RTA_PRIORITY`); of two routes the lower one is taken.
     pub metric: u32,
-    /// The links it leads out of; several with multipath.
+    /// The ifindexes of the links by which the route leaves; several with multipath.
     pub links: Vec<u32>,
 }
 
@@ -281,7 +283,7 @@ fn bpf(options: &[u8]) -> FilterDetail {
     }
 }
 
-/// What every message of traffic control has.
+/// The fields that every message of traffic control has (`struct tcmsg`).
 struct Tc<'a> {
     ifindex: u32,
     handle: ClassId,
@@ -330,8 +332,8 @@ fn binds(tc: &Tc<'_>) -> Option<ClassId> {
     attr::u32_at(classid, 0).map(ClassId)
 }
 
-/// `TCA_STATS2` (net/core/gen_stats.c). The packets in BASIC are 32 bits and wrap; PKT64 is only
-/// there once they have. `class`: the application's part is HTB's.
+/// `TCA_STATS2` (net/core/gen_stats.c). The packets in BASIC are a 32-bit number that wraps; the
+/// kernel adds PKT64 once it has. `class`: `TCA_STATS_APP` is HTB's.
 fn counters(tc: &Tc<'_>, class: bool) -> Counters {
     let mut counters = Counters::default();
     let Some(stats) = tc.find(TCA_STATS2) else { return counters };
@@ -356,8 +358,8 @@ fn counters(tc: &Tc<'_>, class: bool) -> Counters {
     counters
 }
 
-/// What stands at a link's root, from the qdiscs of that link. `known`: the kind that the link
-/// itself tells, for a qdisc that the kernel does not list (`noop` of a link that is down).
+/// The root qdisc of a link, from the qdiscs of that link. `known`: the kind that the link itself
+/// says, for a root that the kernel does not list (`noop` of a link that is down).
 pub fn root(qdiscs: &[QdiscRecord], known: Option<&str>, mark: Mark) -> RootQdisc {
     let Some(root) = qdiscs.iter().find(|qdisc| qdisc.parent.is_none()) else {
         return RootQdisc::Kernel { kind: known.unwrap_or("noqueue").to_string() };

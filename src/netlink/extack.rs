@@ -10,7 +10,7 @@ use super::{HEADER, attr};
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSGERR_ATTR_OFFS: u16 = 2;
 
-/// `NLM_F_CAPPED`: of the request only its header is sent back.
+/// `NLM_F_CAPPED`: the answer repeats only the header of the request.
 const NLM_F_CAPPED: u16 = 0x100;
 /// `NLM_F_ACK_TLVS`: attributes follow.
 const NLM_F_ACK_TLVS: u16 = 0x200;
@@ -19,11 +19,11 @@ const NLM_F_ACK_TLVS: u16 = 0x200;
 /// `Specified filter kind does not match existing one. (EINVAL)`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct KernelError {
-    /// The code of the refusal, positive.
+    /// The kernel's error number, positive.
     pub errno: Errno,
     /// The kernel's sentence, where it has one.
     pub message: Option<String>,
-    /// Byte of the request that the kernel objects to.
+    /// Which byte of the request the kernel objects to, where it says so (`NLMSGERR_ATTR_OFFS`).
     pub offset: Option<u32>,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for KernelError {
     }
 }
 
-/// What became of one request; a success may carry a warning, the kernel's sentence all the same.
+/// What the kernel answered to one request. A success may carry a sentence too, a warning.
 pub type Outcome = Result<Option<String>, KernelError>;
 
 /// Reads what follows the header of an `NLMSG_ERROR` (an ACK is one with code 0) or of an
@@ -67,8 +67,8 @@ fn outcome_of(code: i32, attributes: &[u8]) -> Outcome {
     Err(KernelError { errno, message, offset })
 }
 
-/// The attributes behind the copy of the request: its header only where the kernel capped it or
-/// where nothing went wrong (`netlink_ack`, net/netlink/af_netlink.c).
+/// The attributes behind the copy of the request, which is only a header where the kernel capped
+/// the answer or where nothing went wrong (`netlink_ack`, net/netlink/af_netlink.c).
 fn attributes(flags: u16, code: i32, payload: &[u8]) -> Option<&[u8]> {
     if flags & NLM_F_ACK_TLVS == 0 {
         return None;

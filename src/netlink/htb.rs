@@ -9,7 +9,7 @@ use super::attr;
 use crate::tree::{Class, Mark, Quantum, Role};
 use crate::units::{ClassId, Rate, Ticks};
 
-/// `TCA_KIND` of its qdisc and classes.
+/// `TCA_KIND` of HTB's qdiscs and classes.
 pub const KIND: &str = "htb";
 
 const TCA_HTB_PARMS: u16 = 1;
@@ -21,8 +21,8 @@ const TCA_HTB_CEIL64: u16 = 7;
 const HTB_PROTOVER: u32 = 3;
 /// `TC_LINKLAYER_ETHERNET`. With "unaware" (0) the kernel demands a rate table (RTAB).
 const LINKLAYER_ETHERNET: u8 = 1;
-/// Inner classes have no quantum, but without one the kernel invents rate / r2q and complains in
-/// dmesg; with our mark in r2q that would always be too small.
+/// HTB uses no quantum of an inner class, but where none is sent the kernel computes rate / r2q and
+/// complains in dmesg that it is too small, as it always is with our mark in r2q.
 const INNER_QUANTUM: u32 = 60_000;
 
 /// `tc qdisc add … htb default fffe r2q MARK`.
@@ -60,8 +60,8 @@ fn option(kind: u16, value: Vec<u8>) -> TcOption {
     TcOption::Other(DefaultNla::new(kind, value))
 }
 
-/// `struct tc_ratespec`: cell_log, linklayer, overhead, cell_align, mpu, rate. The cells describe a
-/// rate table, and there is none.
+/// `struct tc_ratespec`: cell_log, linklayer, overhead, cell_align, mpu, rate. The cell fields
+/// describe a rate table, which is not sent.
 fn ratespec(rate: Rate) -> [u8; 12] {
     let narrow = u32::try_from(rate.bytes_per_second()).unwrap_or(u32::MAX);
     let mut spec = [0; 12];
@@ -75,7 +75,7 @@ fn ratespec(rate: Rate) -> [u8; 12] {
 pub struct Globals {
     /// Minor of the default class.
     pub defcls: u32,
-    /// Where our mark is.
+    /// `rate2quantum`, which holds the mark in our qdiscs.
     pub rate2quantum: u32,
     /// Packets that no filter and no default class took: they went out unshaped.
     pub direct_packets: u32,
@@ -91,28 +91,28 @@ pub(super) fn globals(options: &[u8]) -> Option<Globals> {
     })
 }
 
-/// A class's parameters as the kernel holds them, also those that [`Class`] leaves out.
+/// A class's parameters as the kernel has them, also those that [`Class`] leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parms {
     /// What the class is guaranteed.
     pub rate: Rate,
     /// What it may reach by borrowing.
     pub ceil: Rate,
-    /// What it may send at once above its rate, as time at that rate (`buffer`).
+    /// The burst above the rate, as the time that it takes at that rate (`buffer`).
     pub burst: Ticks,
-    /// The same above its ceil, as time at the ceil (`cbuffer`).
+    /// The burst above the ceil, as the time that it takes at the ceil (`cbuffer`).
     pub cburst: Ticks,
     /// Bytes a turn when classes of one prio share what is left over.
     pub quantum: u32,
-    /// 0: no class below it now.
+    /// 0 for a class without children.
     pub level: u32,
     /// 0 to 7; the lower is served first with what is left over.
     pub prio: u32,
 }
 
 impl Parms {
-    /// As a value; what is inner follows from the classid, not from `level`: to the kernel an empty
-    /// group is a leaf.
+    /// The class as a value. Whether it is inner follows from the classid and not from `level`,
+    /// because to the kernel an empty group is a leaf.
     pub fn class(&self, classid: ClassId, parent: Option<ClassId>) -> Class {
         let role = if classid.minor().is_inner() {
             Role::Inner
@@ -145,8 +145,8 @@ pub(super) fn read_parms(options: &[u8]) -> Option<Parms> {
     })
 }
 
-/// `struct tc_htb_xstats`: lends, borrows. `giants` has been zero since 2.6, the tokens are a
-/// moment's.
+/// `struct tc_htb_xstats`: lends, borrows. `giants` has been zero since Linux 2.6, and the tokens
+/// change with every packet.
 pub(super) fn lends_and_borrows(xstats: &[u8]) -> Option<(u64, u64)> {
     Some((attr::u32_at(xstats, 0)?.into(), attr::u32_at(xstats, 4)?.into()))
 }

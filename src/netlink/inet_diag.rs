@@ -1,6 +1,6 @@
-//! Sockets as sock_diag lists them (`linux/inet_diag.h`, net/ipv4/inet_diag.c): which tag each
-//! carries. A tag outlives the process that gave it: on a connection that nobody has accepted yet,
-//! on a descriptor in flight, on what an ended process left queued.
+//! Sockets as sock_diag lists them, with their tags (`linux/inet_diag.h`, net/ipv4/inet_diag.c). A
+//! socket can keep a tag that no process has any more: a connection that nobody has accepted yet, a
+//! descriptor in flight, data that an ended process left queued.
 
 use netlink_packet_route::AddressFamily;
 
@@ -16,29 +16,30 @@ const REQUEST: usize = 56;
 /// `struct inet_diag_msg`, before the attributes.
 const HEADER: usize = 72;
 const INET_DIAG_CLASS_ID: u16 = 17;
-/// The bit of `idiag_ext` that asks for the tag: its own would be the 17th of 8, so the one of
-/// `INET_DIAG_TCLASS` stands for it too (`inet_diag_msg_attrs_fill`, net/ipv4/inet_diag.c).
+/// The bit of `idiag_ext` that asks for the tag. `INET_DIAG_CLASS_ID` would be the 17th of 8 bits,
+/// so the bit of `INET_DIAG_TCLASS` asks for both (`inet_diag_msg_attrs_fill`,
+/// net/ipv4/inet_diag.c).
 const WITH_TAG: u8 = 1 << (6 - 1);
 
-/// A kind of sockets that the kernel lists with their tags, where it has the list's module.
+/// A kind of sockets that the kernel lists with their tags, where it has the module for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// MPTCP's subflows too.
+    /// TCP, with the subflows of MPTCP.
     Tcp,
-    /// IPv4's and IPv6's, without UDP-Lite.
+    /// UDP without UDP-Lite.
     Udp,
     /// UDP with a checksum over a part of the data.
     UdpLite,
-    /// Endpoints and associations.
+    /// SCTP's endpoints and associations.
     Sctp,
     /// Raw sockets of every protocol.
     Raw,
-    /// The connections; their subflows are listed as TCP.
+    /// MPTCP's connections; the subflows are listed as TCP.
     Mptcp,
 }
 
 impl Transport {
-    /// Each of them once.
+    /// All transports.
     pub const ALL: [Transport; 6] = [
         Transport::Tcp,
         Transport::Udp,
@@ -48,7 +49,7 @@ impl Transport {
         Transport::Mptcp,
     ];
 
-    /// Its number in the IP header (linux/in.h).
+    /// The transport's number in the IP header (linux/in.h).
     fn protocol(self) -> u32 {
         match self {
             Transport::Tcp => 6,
@@ -66,7 +67,7 @@ pub fn sockets(family: Family, transport: Transport) -> Request {
     Request::raw_dump(SOCK_DIAG_BY_FAMILY, request(family, transport, u32::MAX))
 }
 
-/// What listens for connections.
+/// Which sockets that listen for connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Listening {
     /// Sockets in `TCP_LISTEN`.
@@ -90,7 +91,8 @@ pub fn listeners(family: Family, protocol: Listening) -> Request {
 }
 
 fn request(family: Family, transport: Transport, states: u32) -> Vec<u8> {
-    /// `IPPROTO_RAW`: the number is in the attribute, because a byte is too small for it.
+    /// `IPPROTO_RAW` says that the protocol's number, which a byte is too small for, is in an
+    /// attribute.
     const IN_ATTRIBUTE: u8 = 255;
     /// The head of the attribute `INET_DIAG_REQ_PROTOCOL` (linux/inet_diag.h): 8 bytes, kind 4.
     const REQ_PROTOCOL: [u16; 2] = [8, 4];
@@ -110,7 +112,7 @@ fn request(family: Family, transport: Transport, states: u32) -> Vec<u8> {
     payload
 }
 
-/// The inode of one socket of the list; 0: no process has it yet.
+/// The inode of one socket of the list; 0: no process has the socket yet.
 pub fn inode(message: Message<'_>) -> Decoded<u64> {
     /// `idiag_inode`, the last of `struct inet_diag_msg`.
     const INODE: usize = HEADER - 4;
@@ -121,8 +123,8 @@ pub fn inode(message: Message<'_>) -> Decoded<u64> {
     Ok(Some(u64::from(attr::u32_at(message.payload, INODE).ok_or(short)?)))
 }
 
-/// The tag of one socket of the list. Where it has none the kernel says its priority (SO_PRIORITY),
-/// which HTB takes for a classid too.
+/// The tag of one socket of the list. For a socket without a tag the kernel answers with its
+/// priority (SO_PRIORITY), which HTB takes for a classid too.
 pub fn tag(message: Message<'_>) -> Decoded<ClassId> {
     if message.kind != SOCK_DIAG_BY_FAMILY {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! Leaf qdiscs' options, both directions. Only what a [`LeafQdisc`] holds is sent; the rest stays
-//! at the kernel's defaults.
+//! Leaf qdiscs' options, both directions. Only the numbers of a [`LeafQdisc`] are sent; all others
+//! stay at the kernel's defaults.
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::tc::{TcAttribute, TcOption, TcQdiscFqCodelOption};
@@ -17,7 +17,8 @@ pub(super) fn options(leaf: &LeafQdisc) -> Option<TcAttribute> {
             let flows = TcOption::FqCodel(TcQdiscFqCodelOption::Flows(LeafQdisc::FQ_CODEL_FLOWS));
             Some(TcAttribute::Options(vec![flows]))
         }
-        // Not nested: `struct tc_fifo_qopt` itself, one word (net/sched/sch_fifo.c).
+        // The options of a fifo are no nested attributes but `struct tc_fifo_qopt`, one word
+        // (net/sched/sch_fifo.c).
         LeafQdisc::Bfifo { limit } => Some(fifo_limit(u32::try_from(limit.0).unwrap_or(u32::MAX))),
         LeafQdisc::Pfifo { limit } => Some(fifo_limit(*limit)),
         LeafQdisc::Shard => Some(TcAttribute::Options(htb::init(Mark::SHARD))),
@@ -25,7 +26,7 @@ pub(super) fn options(leaf: &LeafQdisc) -> Option<TcAttribute> {
     }
 }
 
-/// What of an existing leaf may be changed without touching its queue: only a fifo's limit.
+/// The options that can be changed without touching the queue: a fifo's limit, and nothing else.
 pub(super) fn changeable(leaf: &LeafQdisc) -> Option<TcAttribute> {
     match leaf {
         LeafQdisc::Bfifo { .. } | LeafQdisc::Pfifo { .. } => options(leaf),
@@ -37,7 +38,7 @@ fn fifo_limit(limit: u32) -> TcAttribute {
     TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, limit.to_ne_bytes().to_vec()))
 }
 
-/// The leaf of this kind and `TCA_OPTIONS`; `None` for a kind that we never write.
+/// The leaf of this kind and `TCA_OPTIONS`; `None` for a kind that shaper never makes.
 pub(super) fn read(kind: &str, options: Option<&[u8]>) -> Option<LeafQdisc> {
     let limit = || attr::u32_at(options?, 0);
     match kind {

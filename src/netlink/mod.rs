@@ -1,10 +1,10 @@
-//! Bytes ↔ state values: what we ask of rtnetlink ([`request`]), what its dumps say ([`decode`],
+//! Bytes ↔ values: what is asked of rtnetlink ([`request`]), what its dumps say ([`decode`],
 //! [`assemble`]) and the kernel's own sentences ([`extack`]). Touches bytes only; the socket is in
 //! `sys`.
 //!
-//! Stands on netlink-packet-route for headers, framing and the kinds that it knows; what it lacks
-//! (HTB, the cgroup classifier, fifo limits, 64-bit packet counters, extended ACKs) is written here
-//! on its extension points, one file for a kind, both directions side by side.
+//! The crate netlink-packet-route has headers, framing and the kinds that it knows; what the crate
+//! lacks (HTB, the cgroup classifier, fifo limits, 64-bit packet counters, extended ACKs) is
+//! written here on its extension points, one file for each kind, both directions side by side.
 
 pub mod assemble;
 mod attr;
@@ -59,7 +59,8 @@ pub struct Request {
 #[derive(Clone, Debug)]
 enum Body {
     Route(NetlinkMessage<RouteNetlinkMessage>),
-    /// Of a protocol that the crate does not know; the payload's length is a multiple of 4.
+    /// A message of a protocol that the crate does not know; the payload's length is a multiple of
+    /// 4.
     Raw {
         kind: u16,
         flags: u16,
@@ -75,15 +76,15 @@ impl Request {
         Request { body: Body::Route(message), changes: false }
     }
 
-    /// The same of another protocol than rtnetlink.
+    /// Asks for a list in another protocol than rtnetlink.
     fn raw_dump(kind: u16, payload: Vec<u8>) -> Request {
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
         Request { body: Body::Raw { kind, flags, payload }, changes: false }
     }
 
     /// Asks for one object; answered by its description and an ACK, or by a refusal. Without
-    /// NLM_F_ECHO a qdisc is described to everybody who listens, and not to who asked
-    /// (`qdisc_notify`, net/sched/sch_api.c).
+    /// NLM_F_ECHO the kernel sends the description of a qdisc to everybody who listens, and not to
+    /// the asking socket (`qdisc_notify`, net/sched/sch_api.c).
     fn question(message: RouteNetlinkMessage) -> Request {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO;
@@ -97,8 +98,7 @@ impl Request {
         Request { body: Body::Route(message), changes: true }
     }
 
-    /// Whether the kernel's state may differ after it: false for dumps
-    /// and questions.
+    /// Whether the request may change the kernel's state: false for dumps and questions.
     pub fn changes(&self) -> bool {
         self.changes
     }

@@ -1,5 +1,5 @@
-//! What rtnetlink tells everybody: which link a notice is about. What exactly changed is looked up
-//! anew, since notices can be lost and come late.
+//! rtnetlink's notices to everybody who listens: which link one is about. What has changed there is
+//! read anew, since notices come late and can be lost.
 
 use super::{RTM_NEWLINK, RTM_NEWROUTE, attr, decode};
 use crate::tree::LinkName;
@@ -16,13 +16,13 @@ const AF_UNSPEC: u8 = 0;
 /// What a notice is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
-    /// A link, what it is called now, and its alternative names.
+    /// A link changed or came: its ifindex, name and alternative names.
     Link(u32, LinkName, Vec<String>),
-    /// A link that is not in this network namespace any more, and what it was called.
+    /// A link left this network namespace: its ifindex, last name and alternative names.
     Gone(u32, LinkName, Vec<String>),
-    /// A link's traffic control.
+    /// The traffic control of the link with this ifindex changed.
     TrafficControl(u32),
-    /// The way out.
+    /// A default route changed.
     DefaultRoute,
 }
 
@@ -33,7 +33,7 @@ pub fn notice(kind: u16, payload: &[u8]) -> Option<Notice> {
             let attributes = payload.get(IFINFOMSG..)?;
             let name = LinkName::new(&attr::text(attr::find(attributes, IFLA_IFNAME)?))?;
             let (index, altnames) = (attr::u32_at(payload, 4)?, decode::altnames(attributes));
-            // A port that leaves its bridge is told as the end of a link of family AF_BRIDGE
+            // That a slave left its bridge is told as the end of a link of family AF_BRIDGE
             // (`br_ifinfo_notify`, net/bridge/br_netlink.c).
             match kind == RTM_DELLINK && *payload.first()? == AF_UNSPEC {
                 true => Some(Notice::Gone(index, name, altnames)),

@@ -19,14 +19,14 @@ const FORK: u32 = 1;
 const EXEC: u32 = 2;
 const UID: u32 = 4;
 
-/// What happened, to whole processes: events of single threads are none.
+/// What happened to a process; what happens to a single thread is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The answer to a subscription: its error number, 0 for none.
     Subscribed(u32),
     /// A process has a new child; a new thread is no such event.
     Fork {
-        /// The process that forked; with CLONE_PARENT, that one's own parent.
+        /// The process that forked, or with CLONE_PARENT the parent of that process.
         parent: u32,
         /// The new process.
         child: u32,
@@ -41,9 +41,9 @@ pub enum Event {
     Uid {
         /// The process (`process_tgid`).
         pid: u32,
-        /// The real uid that it has now.
+        /// The real uid of the thread that changed.
         uid: u32,
-        /// The effective uid of its main thread; `None`: another thread's changed.
+        /// The effective uid of the main thread; `None`: the uid of another thread changed.
         effective: Option<u32>,
     },
 }
@@ -57,8 +57,8 @@ pub struct ProcEvent {
     pub event: Event,
 }
 
-/// Asks for all events. The kernel answers with [`Event::Subscribed`], or not at all outside the
-/// first process namespace (`cn_proc_mcast_ctl`).
+/// The request for all events. The kernel answers with [`Event::Subscribed`], or outside the first
+/// process namespace not at all (`cn_proc_mcast_ctl`).
 pub fn subscribe() -> Vec<u8> {
     control(&LISTEN.to_ne_bytes())
 }
@@ -70,16 +70,16 @@ pub struct Instruction {
     pub code: u16,
     /// How many instructions a jump skips whose condition is true.
     pub if_true: u8,
-    /// How many it skips otherwise.
+    /// How many instructions a jump skips whose condition is false.
     pub if_false: u8,
-    /// The constant that it works with.
+    /// The constant that the instruction works with.
     pub k: u32,
 }
 
-/// A filter that lets only these through: changes of uid (but those of the processes in `muted`, of
-/// which the first 64 count), forks of processes (not new threads), answers to a subscription, and
-/// programs run if `exec`. A fork storm has two to five other events for each fork. (Since Linux
-/// 6.6 a subscription can name events; this does it on every kernel.)
+/// A socket filter that passes only changes of uid (but not of the first 64 processes in `muted`),
+/// forks of processes (not new threads), answers to a subscription and, with `exec`, programs that
+/// are run. A fork storm has two to five other events for each fork. (Since Linux 6.6 a
+/// subscription can name events; a socket filter does it on every kernel.)
 pub fn filter(exec: bool, muted: &[u32]) -> Vec<Instruction> {
     // BPF_LD | BPF_W | BPF_ABS, and so on (linux/bpf_common.h). A load reads network byte order.
     const LOAD: u16 = 0x20;
@@ -106,7 +106,7 @@ pub fn filter(exec: bool, muted: &[u32]) -> Vec<Instruction> {
         is(NONE, 7, 0),
         is(if exec { EXEC } else { NONE }, 6, 0),
         is(FORK, 0, 4),
-        // Child's thread and process: the same in a new process.
+        // The child's thread and process, which are the same number for a new process.
         load(16 + 8),
         plain(TO_X, 0, 0, 0),
         load(16 + 12),
@@ -127,7 +127,8 @@ pub fn filter(exec: bool, muted: &[u32]) -> Vec<Instruction> {
     program
 }
 
-/// More would need jumps that are longer than an instruction has room for.
+/// The most processes that can be muted: more would need longer jumps than an instruction can
+/// express.
 const MUTED: usize = 64;
 
 fn control(data: &[u8]) -> Vec<u8> {
@@ -150,13 +151,14 @@ fn control(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The event in a message's payload (after `struct nlmsghdr`); `None`: none that is listened for.
+/// The event in a message's payload (after `struct nlmsghdr`); `None`: an event that is not asked
+/// for.
 pub fn decode(payload: &[u8]) -> Option<ProcEvent> {
     let word = |at: usize| Some(u32::from_ne_bytes(payload.get(at..at + 4)?.try_into().ok()?));
     if (word(0)?, word(4)?) != (GROUP, VALUE) {
         return None;
     }
-    // `struct proc_event`: what, cpu, timestamp, and then what depends on it.
+    // `struct proc_event`: what, cpu, timestamp, and then the data of that kind of event.
     let at = u64::from_ne_bytes(payload.get(CN_MSG + 8..CN_MSG + 16)?.try_into().ok()?);
     let field = |n: usize| word(CN_MSG + 16 + 4 * n);
     let event = match word(CN_MSG)? {
@@ -169,7 +171,7 @@ pub fn decode(payload: &[u8]) -> Option<ProcEvent> {
             Event::Fork { parent: field(1)?, child }
         }
         EXEC => Event::Exec { pid: field(1)? },
-        // Each thread of a process says so by itself: all mean the process.
+        // Each thread that changes its uid has an event of its own; all are about the process.
         UID => {
             let (thread, pid) = (field(0)?, field(1)?);
             let effective = field(3)?;

@@ -27,8 +27,9 @@ fn new(ifindex: u32, classid: ClassId, class: &Class, flags: u16) -> Request {
     Request::change(RouteNetlinkMessage::NewTrafficClass(message), flags)
 }
 
-/// `tc class del dev … classid 1:M`: drops what it holds. Refused (`HTB class in use.`, EBUSY)
-/// while it has children or a u32 rule points at it; a tag that points at it does not count.
+/// `tc class del dev … classid 1:M`: drops the packets in the class's queue. Refused (`HTB class in
+/// use.`, EBUSY) while the class has children or a u32 rule sends to it; tags that name the class
+/// do not count.
 pub fn delete(ifindex: u32, classid: ClassId) -> Request {
     let message = tc_message(ifindex, 0, classid);
     Request::change(RouteNetlinkMessage::DelTrafficClass(message), 0)

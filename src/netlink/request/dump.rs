@@ -1,5 +1,5 @@
-//! Requests for lists. The kernel filters hardly anything (`TCA_KIND` not at all, qdiscs not even
-//! by link), so what comes back is filtered by whoever asked.
+//! Requests for lists. The kernel hardly narrows a list down (by `TCA_KIND` not at all, qdiscs not
+//! even by link), so the caller drops the records that it does not want.
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
@@ -37,7 +37,7 @@ pub fn link_named(name: &str) -> Request {
     Request::question(RouteNetlinkMessage::GetLink(message))
 }
 
-/// Without counters, which are half of a link's description.
+/// A link's description without counters, which are half of it.
 fn brief() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
@@ -55,9 +55,10 @@ pub fn classes(ifindex: u32) -> Request {
     classes_of(ifindex, ClassId::NONE)
 }
 
-/// The classes of one qdisc of a link, by its handle. Asked about every qdisc the kernel begins at
-/// the first one for each datagram (`tc_dump_tclass_root`, net/sched/sch_api.c): where 10,000
-/// leaves are among them, that takes a third of the list's time.
+/// The classes of one qdisc of a link, by its handle. Asked for the classes of every qdisc, the
+/// kernel walks all qdiscs from the first one for each datagram of the answer
+/// (`tc_dump_tclass_root`, net/sched/sch_api.c): where 10,000 leaves are among them, that takes a
+/// third of the list's time.
 pub fn classes_of(ifindex: u32, qdisc: ClassId) -> Request {
     Request::dump(RouteNetlinkMessage::GetTrafficClass(tc_message(ifindex, qdisc.0, ClassId::NONE)))
 }

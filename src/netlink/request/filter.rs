@@ -1,4 +1,4 @@
-//! Filters below our root, `parent 1:`: explicit rules and the tag; and the tag below a shard.
+//! Filters below our root, `parent 1:`, below a shard's qdisc, and at clsact.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -21,25 +21,25 @@ pub enum CannotWrite {
     /// So many rules in one bucket of a hash table.
     #[error("{0} u32 rules in one bucket; the kernel numbers at most {max}", max = cls_u32::MAX_NODES)]
     TooManyNodes(usize),
-    /// The number of a hash table that cannot be had at the pref.
+    /// This number is none that a hash table of the pref can have.
     #[error("hash table {0} of pref {1}, which has {max}", max = .1.most_tables())]
     TooManyTables(u16, Pref),
 }
 
-/// How a set of rules is written.
+/// The requests that write a set of rules, in two parts.
 #[derive(Clone, Debug)]
 pub struct AddRules {
     /// `tc filter add dev … parent 1: protocol ip pref P handle T: u32 divisor 256`, and `handle
-    /// ::N u32 ht T:B: match … flowid 1:M` for what stands in it. No packet meets them yet.
+    /// ::N u32 ht T:B: match … flowid 1:M` for each node of that table. No packet meets these
+    /// tables yet.
     pub tables: Vec<Request>,
-    /// `handle ::N u32 match … flowid 1:M` for each node of the pref's root table, in order. Only
-    /// when all the tables stand; sent first to last, for then a half-written set answers a packet
-    /// as the whole set does, or not at all (the old set at the other pref, or the tag, still
-    /// does).
+    /// `handle ::N u32 match … flowid 1:M` for each node of the pref's root table, in order. Sent
+    /// after all tables, and first to last: so a half-written set gives a packet the answer of the
+    /// whole set, or none, and then the old set at the other pref or the tag answers.
     pub root: Vec<Request>,
 }
 
-/// Writes a set at a pref that must be empty before.
+/// The requests that write a set at a pref where nothing is.
 pub fn add_rules(
     ifindex: u32,
     pref: Pref,
@@ -61,7 +61,7 @@ pub fn add_rules(
     Ok(AddRules { tables, root })
 }
 
-/// Where u32 nodes are written.
+/// The pref at which u32 nodes are written.
 struct At {
     ifindex: u32,
     pref: Pref,
@@ -130,8 +130,8 @@ pub fn add_cgroup(ifindex: u32, parent: ClassId, pref: Pref) -> Request {
     Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
 }
 
-/// A program as it was loaded: the kernel has its instructions by the descriptor, and whoever reads
-/// the filter knows it by the name, which says which program it is and which maps are its.
+/// A loaded program for a filter: the descriptor by which the kernel finds its instructions, and
+/// the filter's name, which says which program it is and which maps it reads.
 pub struct Loaded<'f> {
     name: String,
     file: BorrowedFd<'f>,
@@ -143,7 +143,7 @@ impl<'f> Loaded<'f> {
         Loaded { name: bpf_name::print(program, maps), file }
     }
 
-    /// A program of rules with its own maps and, where it asks who sends, the owners'.
+    /// A program of rules with its own maps and, where a rule asks who sends, the owners' maps.
     pub fn rules(
         rules: &RuleProgram,
         own: RuleMapIds,
@@ -171,7 +171,8 @@ pub fn add_bpf(ifindex: u32, parent: ClassId, pref: Pref, program: Loaded<'_>) -
     Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
 }
 
-/// The handle of ours at clsact's egress. Others, who give 1 or none, may have the same pref.
+/// The handle of our filter at clsact's egress. Other programs, whose handles are 1 or given by the
+/// kernel, may use the same pref.
 pub const PRIORITY_HANDLE: u32 = 0x5348;
 
 /// `tc filter add dev … egress protocol all pref P handle 0x5348 bpf direct-action …`: `file` is
@@ -194,15 +195,16 @@ pub fn add_priority(
     Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
 }
 
-/// `tc filter del dev … egress protocol X pref P handle 0x5348 bpf`: ours alone.
+/// `tc filter del dev … egress protocol X pref P handle 0x5348 bpf`: our filter alone, whatever
+/// others have at the pref.
 pub fn delete_priority(ifindex: u32, pref: Pref, protocol: u16) -> Request {
     let mut message = message(ifindex, ClassId::EGRESS, pref, protocol, PRIORITY_HANDLE);
     message.attributes = vec![kind(TcFilterBpf::KIND)];
     Request::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
 }
 
-/// `tc filter del dev … parent 1: protocol X pref P`: all that stands at the pref, at once: the
-/// kernel unlinks it as a whole before it takes it apart.
+/// `tc filter del dev … parent 1: protocol X pref P`: all filters of the pref at once: the kernel
+/// unlinks the pref as a whole before it frees its parts.
 pub fn delete(ifindex: u32, parent: ClassId, pref: Pref, protocol: u16) -> Request {
     let message = message(ifindex, parent, pref, protocol, 0);
     Request::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)

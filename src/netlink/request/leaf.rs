@@ -1,5 +1,4 @@
-//! The qdisc below a leaf class; its handle is the class's minor as a major, also where it is a
-//! shard.
+//! The qdisc below a leaf class, a shard's too. The qdisc's handle is the class's minor as a major.
 
 use netlink_packet_route::RouteNetlinkMessage;
 
@@ -8,8 +7,8 @@ use crate::netlink::{Request, leaf};
 use crate::tree::LeafQdisc;
 use crate::units::ClassId;
 
-/// `tc qdisc add dev … parent 1:M handle M: KIND …`. Takes the place of the fifo that a new class
-/// has by itself (no handle); what that holds is dropped.
+/// `tc qdisc add dev … parent 1:M handle M: KIND …`. Replaces the fifo without a handle that the
+/// kernel gives to a new class; packets in that fifo are dropped.
 pub fn add(ifindex: u32, parent: ClassId, qdisc: &LeafQdisc) -> Request {
     let mut message = message(ifindex, parent);
     message.attributes.push(kind(qdisc.kind()));
@@ -17,8 +16,9 @@ pub fn add(ifindex: u32, parent: ClassId, qdisc: &LeafQdisc) -> Request {
     Request::change(RouteNetlinkMessage::NewQueueDiscipline(message), ADD)
 }
 
-/// `tc qdisc change …`: a fifo's limit; flushes nothing. The kind cannot be changed (`Invalid qdisc
-/// name`, EINVAL): delete and add, which drops what that one leaf holds.
+/// `tc qdisc change …`: a fifo's limit; no packet is dropped. The kind cannot be changed (`Invalid
+/// qdisc name`, EINVAL): a leaf of another kind is deleted and added, which drops the packets in
+/// that leaf.
 pub fn change(ifindex: u32, parent: ClassId, qdisc: &LeafQdisc) -> Request {
     let mut message = message(ifindex, parent);
     message.attributes.push(kind(qdisc.kind()));
@@ -26,14 +26,14 @@ pub fn change(ifindex: u32, parent: ClassId, qdisc: &LeafQdisc) -> Request {
     Request::change(RouteNetlinkMessage::NewQueueDiscipline(message), CHANGE)
 }
 
-/// `tc qdisc del dev … parent 1:M handle M:`: the class gets a fifo again. `handle`: as it was
-/// read, for a foreign leaf may have any.
+/// `tc qdisc del dev … parent 1:M handle M:`: the class gets a fifo again. `handle` is the one that
+/// was read, because a foreign leaf may have any.
 pub fn delete(ifindex: u32, parent: ClassId, handle: ClassId) -> Request {
     let message = tc_message(ifindex, parent.0, handle);
     Request::change(RouteNetlinkMessage::DelQueueDiscipline(message), 0)
 }
 
-/// The qdisc of this handle, wherever on the link it is.
+/// The question for the qdisc with this handle, wherever on the link it is.
 pub fn get(ifindex: u32, handle: ClassId) -> Request {
     Request::question(RouteNetlinkMessage::GetQueueDiscipline(tc_message(ifindex, 0, handle)))
 }

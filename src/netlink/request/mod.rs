@@ -1,6 +1,6 @@
-//! What we ask of the kernel, as messages: pure builders, one file for each kind of object, each
-//! named after the `tc` command that it equals. `add` is CREATE|EXCL and fails where the object
-//! exists; `change` has no flags and fails where it does not.
+//! Requests to the kernel, as messages: pure builders, one file for each kind of object, each
+//! builder named after the `tc` command that it equals. `add` is CREATE|EXCL and fails where the
+//! object exists; `change` has no flags and fails where it does not.
 
 pub mod class;
 pub mod clsact;
@@ -14,9 +14,9 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
 use crate::units::ClassId;
 
-/// Makes; refused where the object exists.
+/// The flags that make an object; refused where it exists.
 const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
-/// Changes; refused where the object does not exist.
+/// The flags that change an object; refused where it does not exist.
 const CHANGE: u16 = 0;
 
 /// A message of traffic control about `handle` below `parent` on a link.

@@ -9,30 +9,31 @@ use crate::netlink::{Request, TC_H_ROOT, htb};
 use crate::tree::Mark;
 use crate::units::ClassId;
 
-/// `tc qdisc add dev … root handle 1: htb default fffe r2q MARK`. Takes the place of a qdisc that
-/// the kernel put there itself, whatever its kind: `tc_modify_qdisc` (net/sched/sch_api.c) looks
-/// through a root with handle 0. Any other root refuses it (`Exclusivity flag on, cannot modify`
-/// or `NLM_F_REPLACE needed to override`, EEXIST), so another's tree is never taken by accident.
+/// `tc qdisc add dev … root handle 1: htb default fffe r2q MARK`. Replaces a root qdisc that the
+/// kernel put there itself, whatever its kind: `tc_modify_qdisc` (net/sched/sch_api.c) looks
+/// through a root with handle 0. With any other root the request is refused (`Exclusivity flag on,
+/// cannot modify` or `NLM_F_REPLACE needed to override`, EEXIST), so nobody's tree is replaced by
+/// accident.
 pub fn add(ifindex: u32, mark: Mark) -> Request {
     new(ifindex, mark, ADD)
 }
 
-/// `tc qdisc replace …`: takes the place of a foreign root in one step. Refused where that root has
-/// handle `1:` itself, for HTB cannot be changed (and another kind would be `Invalid qdisc name`);
-/// then [`delete`] first.
+/// `tc qdisc replace …`: replaces a foreign root in one step. Refused where that root has handle
+/// `1:` itself, for HTB cannot be changed (and another kind would be `Invalid qdisc name`); then
+/// [`delete`] first.
 pub fn replace(ifindex: u32, mark: Mark) -> Request {
     new(ifindex, mark, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
-/// What stands at the link's root. `tc_get_qdisc` (net/sched/sch_api.c) refuses qdiscs that are
-/// built in (`noop`): EINVAL.
+/// The question for the link's root qdisc. `tc_get_qdisc` (net/sched/sch_api.c) refuses qdiscs that
+/// are built in (`noop`): EINVAL.
 pub fn get(ifindex: u32) -> Request {
     let message = tc_message(ifindex, TC_H_ROOT, ClassId::NONE);
     Request::question(RouteNetlinkMessage::GetQueueDiscipline(message))
 }
 
-/// Puts back a qdisc as it was dumped. Whole for classless kinds, whose options the kernel takes as
-/// it gives them; a classful one comes back without its classes and filters.
+/// Makes a root qdisc with the options that were dumped. A classless qdisc is then as it was; a
+/// classful one lacks its classes and filters.
 pub fn restore(ifindex: u32, name: &str, handle: ClassId, options: &[u8]) -> Request {
     const TCA_OPTIONS: u16 = 2;
     let mut message = tc_message(ifindex, TC_H_ROOT, handle);
@@ -50,9 +51,9 @@ fn new(ifindex: u32, mark: Mark, flags: u16) -> Request {
     Request::change(RouteNetlinkMessage::NewQueueDiscipline(message), flags)
 }
 
-/// `tc qdisc del dev … root handle H`: everything below it goes too, and the kernel puts its
-/// default there. The handle makes sure that it is the one that was looked at: with another one it
-/// is refused (`Invalid handle`, EINVAL).
+/// `tc qdisc del dev … root handle H`: everything below the root goes too, and the kernel puts its
+/// default qdisc there. The request is refused (`Invalid handle`, EINVAL) where the root has
+/// another handle than the one that was read.
 pub fn delete(ifindex: u32, handle: ClassId) -> Request {
     let message = tc_message(ifindex, TC_H_ROOT, handle);
     Request::change(RouteNetlinkMessage::DelQueueDiscipline(message), 0)
