@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::frame;
 use crate::tree::{Family, U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
-use bytes::{Counts, Hashed, at, bit};
+use bytes::{BUCKETS, Counts, Hashed, at, bit};
 
 /// A list that is not longer is left as it is: 16 rules cost a packet about 0.1 µs.
 const SHORT: usize = 16;
@@ -30,8 +30,6 @@ const SHORT: usize = 16;
 const DEEPEST: u8 = 8 - frame::LINKS;
 /// Nodes that one bucket can hold: their numbers are 12 bits, and 0 is none.
 pub const MOST_NODES: usize = 0xfff;
-/// Of a table by all bits of a byte.
-const BUCKETS: usize = 256;
 /// A rule that leaves more bits of a byte open would stand in too many buckets.
 const FEWEST_BITS: u32 = 4;
 /// How many rules a table must take off a list to be worth its link.

@@ -1,6 +1,6 @@
 //! HTB classes and the qdiscs below them.
 
-use super::quantum::Quantum;
+use super::quantum::{Guarantee, Quantum};
 use crate::units::{Bytes, ClassId, Rate, Ticks};
 
 /// An HTB class (`struct tc_htb_opt`).
@@ -18,6 +18,27 @@ pub struct Class {
     pub cburst: Ticks,
     /// What only an inner class or only a leaf has.
     pub role: Role,
+}
+
+impl Class {
+    /// Where the class's guarantee comes from. An inner class has no quantum, so there the lowest
+    /// bit of the burst (a tick, 64 ns) says it.
+    pub fn guarantee(&self) -> Guarantee {
+        match self.role {
+            Role::Leaf { quantum, .. } => quantum.guarantee(),
+            Role::Inner => Guarantee::of_bit(self.burst.0),
+        }
+    }
+
+    /// The same inner class with the lowest bit of its burst set so that [`Class::guarantee`]
+    /// answers `guarantee`.
+    pub fn with_inner_guarantee(self, guarantee: Guarantee) -> Class {
+        let burst = match guarantee {
+            Guarantee::Written => self.burst.0 & !1,
+            Guarantee::Derived => self.burst.0 | 1,
+        };
+        Class { burst: Ticks(burst), ..self }
+    }
 }
 
 /// Inner classes ignore prio and quantum (the kernel takes them and says nothing), so they have
@@ -88,6 +109,33 @@ impl LeafQdisc {
             LeafQdisc::Cake => "cake",
             LeafQdisc::Shard => "htb",
             LeafQdisc::Other { .. } => "foreign",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Rate;
+
+    #[test]
+    fn the_lowest_bit_says_where_a_guarantee_comes_from() {
+        for guarantee in [Guarantee::Written, Guarantee::Derived] {
+            for bytes in [60_000, 60_001, 199_999] {
+                let quantum = Quantum::new(bytes, guarantee);
+                assert_eq!(quantum.guarantee(), guarantee);
+                assert!(quantum.0.abs_diff(bytes) <= 2);
+                let (rate, burst) = (Rate::MIN_GUARANTEE, Ticks(bytes));
+                let inner = Class {
+                    parent: None,
+                    rate,
+                    ceil: rate,
+                    burst,
+                    cburst: burst,
+                    role: Role::Inner,
+                };
+                assert_eq!(inner.with_inner_guarantee(guarantee).guarantee(), guarantee);
+            }
         }
     }
 }

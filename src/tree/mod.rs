@@ -13,6 +13,8 @@ mod mark;
 mod name;
 mod owners;
 mod port;
+mod pref;
+mod program;
 mod program_rules;
 mod quantum;
 mod seat;
@@ -21,15 +23,14 @@ mod uid_range;
 
 pub use self::claim::{Claim, NotAClaim, Owner};
 pub use self::class::{Class, LeafQdisc, Role};
-pub use self::filter::{
-    Bits, Classifier, Family, Filter, Match, MptcpLayout, Pref, Program, Protocol, Sockets, Tag,
-    TagHelper,
-};
+pub use self::filter::{Bits, Family, Filter, Match, Protocol};
 pub use self::foreign::{Counters, Foreign};
 pub use self::mark::Mark;
 pub use self::name::{Group, Key, Reserved, is_safe_directory};
 pub use self::owners::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
 pub use self::port::{Direction, LinkName, Port, PortIndex};
+pub use self::pref::Pref;
+pub use self::program::{Classifier, MptcpLayout, Program, Sockets, Tag, TagHelper};
 pub use self::program_rules::{Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders};
 pub use self::quantum::{Guarantee, Quantum};
 pub use self::seat::{Parent, Seat};

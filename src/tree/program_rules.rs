@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::Program;
+use super::program::Program;
 use crate::units::ClassId;
 
 /// The kernel's numbers of the two maps that a program of rules has beside the deciding program's

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::ops::Range;
 
-use super::Pref;
+use super::pref::Pref;
 use crate::units::ClassId;
 
 /// All u32 nodes of one pref.

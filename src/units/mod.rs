@@ -2,10 +2,12 @@
 //! integer arithmetic only: a wrapped rate would shape the wrong thing in silence. Touches nothing
 //! else.
 
+mod bytes;
 mod classid;
 mod rate;
 mod ticks;
 
+pub use bytes::Bytes;
 pub use classid::{ClassId, ClassIdError, Minor, Shard};
 pub use rate::{Percent, Rate, RateError};
-pub use ticks::{Bytes, Psched, Ticks};
+pub use ticks::{Psched, Ticks};

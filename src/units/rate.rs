@@ -1,6 +1,6 @@
 //! Rates and shares of rates, as a policy writes them and as `tc` prints them.
 
-use super::Bytes;
+use super::bytes::Bytes;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;

@@ -1,19 +1,8 @@
-//! Bytes, and the time that they take in ticks of the packet scheduler's clock.
+//! The time that bytes take in ticks of the packet scheduler's clock.
 
-use super::Rate;
-use std::fmt;
+use super::bytes::Bytes;
+use super::rate::Rate;
 use std::num::NonZeroU64;
-
-/// A number of bytes: a burst, a quantum, a queue's limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    /// As `tc` reads it back: plain bytes with the unit `b`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}b", self.0)
-    }
-}
 
 /// The packet scheduler's clock, from `/proc/net/psched` (`net/sched/sch_api.c`, `psched_show`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

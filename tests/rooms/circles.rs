@@ -12,8 +12,6 @@ use super::{File, files, without_tests};
 const STILL: &[&str] = &[
     "apply",
     "apply::rounds",
-    "classify::hash",
-    "classify::hash::bytes",
     "commands",
     "commands::apply",
     "commands::clear",
@@ -63,13 +61,6 @@ const STILL: &[&str] = &[
     "policy::links",
     "policy::rules",
     "policy::scalars",
-    "tree::class",
-    "tree::filter",
-    "tree::program_rules",
-    "tree::quantum",
-    "tree::u32",
-    "units::rate",
-    "units::ticks",
 ];
 
 /// `a::b::c`, by its parts.

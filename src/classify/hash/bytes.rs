@@ -1,7 +1,9 @@
 //! One byte of the packet: what it tells apart, and by how many of its bits a table is hashed.
 
-use super::BUCKETS;
 use crate::tree::U32Key;
+
+/// Of a table by all bits of a byte.
+pub(super) const BUCKETS: usize = 256;
 
 /// The first bits of a byte, 1 to 8 of them, which choose one of a table's buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

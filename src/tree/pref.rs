@@ -1,0 +1,42 @@
+//! Which filter is asked when.
+
+use std::fmt;
+
+/// A filter's preference: lower is asked first. We use the ones named here and no other; a filter
+/// of ours under our root at any other pref is foreign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pref(pub u16);
+
+impl Pref {
+    /// The u32 rules of IPv4, which are asked before the tag. Each kind of filter has a pair of
+    /// prefs, so that a changed filter is added whole at one of them before the old one is deleted
+    /// at the other. Two protocols cannot share a pref (`Protocol mismatch for filter with
+    /// specified priority`), nor can two kinds. On Ethernet the rules of both families are one
+    /// filter of protocol all, at this pair.
+    pub const RULES_V4: [Pref; 2] = [Pref(100), Pref(101)];
+    /// The u32 rules of IPv6 on a link that is no Ethernet.
+    pub const RULES_V6: [Pref; 2] = [Pref(102), Pref(103)];
+    /// The prefs of the u32 rules of both families.
+    pub const RULES: [Pref; 4] =
+        [Pref::RULES_V4[0], Pref::RULES_V4[1], Pref::RULES_V6[0], Pref::RULES_V6[1]];
+    /// The eBPF program of the rules that u32 cannot decide, asked after the u32 rules.
+    pub const PROGRAM: [Pref; 2] = [Pref(150), Pref(151)];
+    /// The filter that says whose a packet is, asked last.
+    pub const TAG: [Pref; 2] = [Pref(200), Pref(201)];
+    /// The program that clears priorities at clsact's egress, asked before all other filters there,
+    /// which may end the search.
+    pub const PRIORITY: [Pref; 2] = [Pref(1), Pref(2)];
+
+    /// Whether shaper has filters at this pref below the root.
+    pub fn is_ours(self) -> bool {
+        [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM, Pref::TAG]
+            .iter()
+            .any(|pair| pair.contains(&self))
+    }
+}
+
+impl fmt::Display for Pref {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
