@@ -2,42 +2,30 @@
 //! every link before anything sends packets to it; what replaces something is whole before the old
 //! one goes; the root and the default class come first and go last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+mod claims;
 mod classes;
+mod comparison;
 mod disturbs;
 mod filters;
+mod turn;
 
-use super::{Change, Phase, Plan, Planned, Replaced, Step, Whole};
-use crate::facts::{Facts, Observation, RootQdisc};
-use crate::tree::{
-    Claim, Filter, Foreign, KernelState, LinkName, NetCls, Owner, Parent, Port, Pref,
-};
-use crate::units::{ClassId, Minor};
-use classes::{FIXED, Turn};
-use disturbs::disturbs;
-use filters::standing;
+use super::{Phase, Plan, Replaced, Step, Whole};
+use crate::facts::{Observation, RootQdisc};
+use crate::tree::{Filter, KernelState, LinkName, NetCls, Parent, Port, Pref};
+use classes::FIXED;
+use comparison::Comparison;
+use turn::Turn;
 
 /// The steps that turn what was observed into `to`. What is foreign among ours must not be
 /// disturbed unasked; the facts say which root qdiscs ours come in place of.
 pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
-    let Observation { state: from, foreign, facts, .. } = observed;
     // Most runs find nothing to do, which comparing says much sooner.
-    if from == to {
+    if observed.state == *to {
         return Plan::default();
     }
-    let names = names(from, to);
-    let steps = Vec::new();
-    let mut diff = Diff {
-        from,
-        to,
-        foreign,
-        facts,
-        names,
-        filters: standing(from),
-        phase: Phase::Build,
-        steps,
-    };
+    let mut diff = Comparison::new(observed, to);
     diff.mount();
     diff.clsact();
     diff.roots();
@@ -61,36 +49,7 @@ pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
     diff.into_plan()
 }
 
-struct Diff<'a> {
-    from: &'a KernelState,
-    to: &'a KernelState,
-    foreign: &'a [Foreign],
-    facts: &'a Facts,
-    names: BTreeMap<ClassId, Owner>,
-    /// Filters of `from`, as the steps so far have left them.
-    filters: BTreeMap<(&'a Port, Parent), BTreeMap<Pref, Filter>>,
-    /// Of the steps that are added now.
-    phase: Phase,
-    steps: Vec<(Phase, Step)>,
-}
-
-/// Whose each class is, in either state; the new owner first.
-fn names(from: &KernelState, to: &KernelState) -> BTreeMap<ClassId, Owner> {
-    let owners = |state: &KernelState| -> Vec<(ClassId, Owner)> {
-        let owner = |(claim, classid): (&Claim, &ClassId)| match claim {
-            Claim::Owner(owner) => Some((classid.our_class()?, owner.clone())),
-            _ => None,
-        };
-        state.claims.iter().filter_map(owner).collect()
-    };
-    owners(from).into_iter().chain(owners(to)).collect()
-}
-
-impl<'a> Diff<'a> {
-    fn push(&mut self, step: Step) {
-        self.steps.push((self.phase, step));
-    }
-
+impl<'a> Comparison<'a> {
     fn mount(&mut self) {
         if self.from.net_cls == NetCls::Unmounted && self.to.net_cls != NetCls::Unmounted {
             self.push(Step::Mount(Whole::Add(())));
@@ -171,52 +130,6 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// New claims. A claim whose minor changes is rewritten only after the new class stands, so the
-    /// new minor is held by a retired claim meanwhile, and the old one by another for good.
-    fn make_claims(&mut self) {
-        for (claim, classid) in &self.to.claims {
-            match self.from.claims.get(claim) {
-                None => self.push(Step::Claim(claim.clone(), Change::Add(*classid))),
-                // Made by a run that was killed before it wrote the number.
-                Some(&ClassId::NONE) if *classid != ClassId::NONE => {
-                    let change = Change::Alter { from: ClassId::NONE, to: *classid };
-                    self.push(Step::Claim(claim.clone(), change));
-                }
-                Some(_) => {}
-            }
-        }
-        for (minor, classid) in self.held_meanwhile() {
-            let claim = Claim::Retired(minor, None);
-            self.push(Step::Claim(claim, Change::Add(classid)));
-        }
-    }
-
-    /// Minors of claims that are rewritten and that nothing else holds: the new one before it is
-    /// written, the old one until its class is gone.
-    fn held_meanwhile(&self) -> BTreeMap<Minor, ClassId> {
-        let minors = |claims: &BTreeMap<Claim, ClassId>| -> BTreeSet<Minor> {
-            claims.values().filter_map(|id| id.our_class()).map(ClassId::minor).collect()
-        };
-        let (before, after) = (minors(&self.from.claims), minors(&self.to.claims));
-        let mut meanwhile = BTreeMap::new();
-        for (_, from, to) in self.rewritten() {
-            let minor = |id: ClassId| id.our_class().map(ClassId::minor);
-            let new = minor(to).filter(|minor| !before.contains(minor));
-            let old = minor(from).filter(|minor| !after.contains(minor));
-            meanwhile.extend(new.map(|minor| (minor, to)));
-            meanwhile.extend(old.map(|minor| (minor, from)));
-        }
-        meanwhile
-    }
-
-    fn rewritten(&self) -> impl Iterator<Item = (&'a Claim, ClassId, ClassId)> + use<'a> {
-        let from = self.from;
-        self.to.claims.iter().filter_map(move |(claim, to)| {
-            let from = from.claims.get(claim)?;
-            (from != to && *from != ClassId::NONE).then_some((claim, *from, *to))
-        })
-    }
-
     /// What the deciding programs look up, where none stands: whole, before the first that reads
     /// it.
     fn make_owners(&mut self) {
@@ -242,40 +155,9 @@ impl<'a> Diff<'a> {
         }
     }
 
-    fn write_classids(&mut self) {
-        let rewritten: Vec<_> = self.rewritten().collect();
-        for (claim, from, to) in rewritten {
-            self.push(Step::Claim(claim.clone(), Change::Alter { from, to }));
-        }
-    }
-
     fn delete_roots(&mut self) {
         for port in self.from.trees.keys().filter(|port| !self.to.trees.contains_key(port)) {
             self.push(Step::Root(port.clone(), Whole::Remove(())));
         }
-    }
-
-    /// After the classes: a minor that no directory claims may be given out again. Deepest first.
-    fn remove_claims(&mut self) {
-        let gone = self.from.claims.iter().filter(|(claim, _)| !self.to.claims.contains_key(claim));
-        let mut gone: Vec<(Claim, ClassId)> = gone.map(|(c, id)| (c.clone(), *id)).collect();
-        let meanwhile = self.held_meanwhile();
-        gone.extend(meanwhile.into_iter().map(|(minor, id)| (Claim::Retired(minor, None), id)));
-        gone.sort_by_key(|(claim, _)| !matches!(claim, Claim::Pinned(_)));
-        for (claim, classid) in gone {
-            self.push(Step::Claim(claim, Change::Remove(classid)));
-        }
-    }
-
-    fn into_plan(self) -> Plan {
-        let Diff { foreign, names, steps, .. } = self;
-        let planned = |(phase, step): (Phase, Step)| Planned {
-            phase,
-            routine: false,
-            disturbs: disturbs(&step, foreign, &names),
-            step,
-        };
-        let steps = steps.into_iter().map(planned).collect();
-        Plan { steps, names }
     }
 }

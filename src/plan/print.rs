@@ -3,33 +3,13 @@
 
 mod command;
 mod line;
+mod words;
 
 use std::fmt;
 
 pub use command::{Paths, Tc};
 
 use super::Plan;
-use crate::tree::RuleProgram;
-
-/// As `tc` spells an ethertype.
-fn protocol(ethertype: u16) -> String {
-    match ethertype {
-        0x0003 => "all".to_string(),
-        0x0800 => "ip".to_string(),
-        0x86dd => "ipv6".to_string(),
-        other => format!("{other:#06x}"),
-    }
-}
-
-/// Which lines of `rules` a program decides.
-fn program_words(program: &RuleProgram) -> String {
-    let lines: Vec<u32> = program.rules.iter().map(|rule| rule.line.get()).collect();
-    match lines[..] {
-        [] => "no rule".to_string(),
-        [only] => format!("rule {only}"),
-        [first, .., last] => format!("{} rules, {first} to {last} of the file", lines.len()),
-    }
-}
 
 /// The whole plan, a step a line, with who is disturbed below the step.
 impl fmt::Display for Plan {

@@ -1,81 +1,17 @@
 //! Classes and the qdiscs below them: parents come first and go last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::Diff;
+use super::comparison::Comparison;
+use super::turn::Turn;
 use crate::plan::{Change, Step};
-use crate::tree::{Class, Filter, LeafQdisc, Parent, Port, Pref, Tree};
-use crate::units::{ClassId, Minor, Shard};
+use crate::tree::{Class, Filter, Parent, Port, Pref, Tree};
+use crate::units::{ClassId, Shard};
 
 /// The classes that nobody claims: they come with the root.
 pub(super) const FIXED: [ClassId; 3] = [ClassId::LINK, ClassId::DEFAULT, ClassId::UNSHAPED];
 
-/// What becomes of one port's tree.
-#[derive(Clone, Copy)]
-pub(super) struct Turn<'a> {
-    pub(super) port: &'a Port,
-    /// `None`: its root is new.
-    standing: Option<&'a Tree>,
-    pub(super) wanted: &'a Tree,
-}
-
-impl<'a> Turn<'a> {
-    pub(super) fn is_new(&self) -> bool {
-        self.standing.is_none()
-    }
-
-    /// The class as it stands.
-    fn old_class(&self, id: ClassId) -> Option<&'a Class> {
-        self.standing?.classes.get(&id)
-    }
-
-    fn old_leaf(&self, id: ClassId) -> Option<&'a LeafQdisc> {
-        self.standing?.leaves.get(&id)
-    }
-
-    /// Whether the class has another parent than before, which it cannot get in place.
-    pub(super) fn moves(&self, id: ClassId) -> bool {
-        let classes = self.old_class(id).zip(self.wanted.classes.get(&id));
-        classes.is_some_and(|(old, new)| old.parent != new.parent)
-    }
-
-    /// Shards whose qdisc is lost with its class or to another's, and all that is in it.
-    fn made_again(&self) -> BTreeSet<Shard> {
-        let lost = |shard: &Shard| {
-            let id = shard.class();
-            self.moves(id) || self.old_leaf(id) != self.wanted.leaves.get(&id)
-        };
-        self.wanted.shards.keys().copied().filter(lost).collect()
-    }
-
-    /// Classes that go and whose minor another class has that comes, in a shard or from one. The
-    /// handle of a leaf qdisc is the minor and unique on the link, so the old one must go first.
-    /// Only where a plan leads back: forward, a minor is given out again once nobody holds it.
-    pub(super) fn displaced(&self) -> BTreeSet<ClassId> {
-        let Some(standing) = self.standing else { return BTreeSet::new() };
-        let leaves = |tree: &Tree, other: &Tree| -> BTreeSet<ClassId> {
-            let own = tree.leaves.iter().filter(|(_, leaf)| **leaf != LeafQdisc::Shard);
-            own.map(|(id, _)| *id).filter(|id| !other.leaves.contains_key(id)).collect()
-        };
-        let come: BTreeSet<Minor> =
-            leaves(self.wanted, standing).into_iter().map(ClassId::minor).collect();
-        let mut gone = leaves(standing, self.wanted);
-        gone.retain(|id| come.contains(&id.minor()) && standing.classes.contains_key(id));
-        gone
-    }
-
-    fn has_shards(&self) -> bool {
-        self.standing.is_some_and(|tree| !tree.shards.is_empty())
-    }
-}
-
-impl<'a> Diff<'a> {
-    /// The ports that are to have a tree.
-    pub(super) fn turns(&self) -> impl Iterator<Item = Turn<'a>> + use<'a> {
-        let (from, to) = (self.from, self.to);
-        to.trees.iter().map(|(port, wanted)| Turn { port, standing: from.trees.get(port), wanted })
-    }
-
+impl<'a> Comparison<'a> {
     pub(super) fn add_class(&mut self, turn: &Turn<'_>, id: ClassId) {
         let Turn { port, wanted, .. } = turn;
         if let Some(class) = wanted.classes.get(&id) {

@@ -2,26 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Diff;
+use super::comparison::Comparison;
 use crate::plan::{LeftTables, Step, Whole};
-use crate::tree::{
-    Filter, Foreign, KernelState, Parent, Port, Pref, RuleProgram, Seat, Tree, U32Rule,
-};
+use crate::tree::{Filter, Foreign, Parent, Port, Pref, RuleProgram, Seat, Tree, U32Rule};
 use crate::units::ClassId;
 
-/// The filters that stand, by link and qdisc.
-pub(super) fn standing(from: &KernelState) -> BTreeMap<(&Port, Parent), BTreeMap<Pref, Filter>> {
-    let mut standing = BTreeMap::new();
-    for (port, tree) in &from.trees {
-        standing.insert((port, Parent::Root), tree.filters.clone());
-        for (shard, filters) in &tree.shards {
-            standing.insert((port, Parent::Shard(*shard)), filters.clone());
-        }
-    }
-    standing
-}
-
-impl<'a> Diff<'a> {
+impl<'a> Comparison<'a> {
     /// A class to which a rule is bound cannot be deleted (`HTB class in use`), so where one is
     /// made again under another parent, or must go before another comes, the rule set without the
     /// rules to it stands in meanwhile: their packets go to the tag's class, all others to where

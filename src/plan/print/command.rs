@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
-use super::{program_words, protocol};
+use super::words::{program_words, protocol};
 use crate::plan::{Change, InPlace, LeftTables, Replaced, Step, Whole};
 use crate::tree::{
     Claim, Class, Filter, LeafQdisc, LinkName, Mark, OwnerChange, Parent, Pref, Role, Seat, Tag,

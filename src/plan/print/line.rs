@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{program_words, protocol};
+use super::words::{program_words, protocol};
 use crate::plan::{Change, InPlace, Step, Whole};
 use crate::tree::{Class, Filter, LeafQdisc, Role, Tag};
 use crate::units::{ClassId, Psched, Ticks};

@@ -1,0 +1,23 @@
+//! Words that both a line and a command have.
+
+use crate::tree::RuleProgram;
+
+/// As `tc` spells an ethertype.
+pub(super) fn protocol(ethertype: u16) -> String {
+    match ethertype {
+        0x0003 => "all".to_string(),
+        0x0800 => "ip".to_string(),
+        0x86dd => "ipv6".to_string(),
+        other => format!("{other:#06x}"),
+    }
+}
+
+/// Which lines of `rules` a program decides.
+pub(super) fn program_words(program: &RuleProgram) -> String {
+    let lines: Vec<u32> = program.rules.iter().map(|rule| rule.line.get()).collect();
+    match lines[..] {
+        [] => "no rule".to_string(),
+        [only] => format!("rule {only}"),
+        [first, .., last] => format!("{} rules, {first} to {last} of the file", lines.len()),
+    }
+}
