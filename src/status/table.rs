@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{ClassNumbers, Daemon, Link, Pool, Rule, Status};
+use super::report::{ClassNumbers, Daemon, Link, Pool, Rule, Status};
 use crate::text::shown;
 use crate::units::Rate;
 
