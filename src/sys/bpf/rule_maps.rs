@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::resource::{Resource, setrlimit};
 
+use super::load::load_with;
 use super::map::{MAP_UPDATE, Map, ONLY_KEY};
-use super::{Maps, load_with};
+use super::owner_maps::Maps;
 use crate::classify::program_rules;
 use crate::tree::{ProgramRule, RuleMapIds, RuleProgram};
 

@@ -1,0 +1,129 @@
+//! The maps of the deciding programs: whose class each uid has.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use nix::sys::resource::{Resource, setrlimit};
+
+use super::map::{HASH, LPM_TRIE, Map};
+use crate::tree::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
+use crate::units::ClassId;
+
+/// The most entries of each map: twice as many accounts as there can be classes, for labels with
+/// several accounts; a range of uids is at most 62 prefixes.
+const ACCOUNTS: u32 = 1 << 17;
+const RANGES: u32 = 1 << 16;
+const GIVEN: u32 = 1 << 16;
+
+/// The three maps of the deciding programs of one instance. They live as long as somebody holds a
+/// descriptor or a filter uses them; nothing is pinned.
+#[derive(Debug)]
+pub struct Maps {
+    pub(super) accounts: Map,
+    pub(super) ranges: Map,
+    pub(super) given: Map,
+}
+
+impl Maps {
+    /// New maps that hold `table`. Needs CAP_BPF (CAP_SYS_ADMIN before Linux 5.8).
+    pub fn create(table: &OwnerTable) -> io::Result<Maps> {
+        // Before Linux 5.11 maps count as locked memory; where raising that limit is not allowed,
+        // it may be enough.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+        let maps = Maps::sized(ACCOUNTS, RANGES, GIVEN)?;
+        for (uid, class) in &table.accounts {
+            maps.accounts.update(&uid.to_ne_bytes(), class.0)?;
+        }
+        for (prefix, class) in &table.ranges {
+            maps.ranges.update(&prefix_key(*prefix), class.0)?;
+        }
+        Ok(maps)
+    }
+
+    /// The smallest that a program can be loaded with.
+    pub fn for_trial() -> io::Result<Maps> {
+        Maps::sized(1, 1, 1)
+    }
+
+    fn sized(accounts: u32, ranges: u32, given: u32) -> io::Result<Maps> {
+        Ok(Maps {
+            accounts: Map::create(HASH, 4, accounts, *b"shaper_accounts\0")?,
+            ranges: Map::create(LPM_TRIE, 8, ranges, *b"shaper_ranges\0\0\0")?,
+            given: Map::create(HASH, 8, given, *b"shaper_given\0\0\0\0")?,
+        })
+    }
+
+    /// The maps of these numbers. Needs CAP_SYS_ADMIN; EPERM without.
+    pub fn open(ids: MapIds) -> io::Result<Maps> {
+        let MapIds([accounts, ranges, given]) = ids;
+        Ok(Maps {
+            accounts: Map::open(accounts, HASH, 4)?,
+            ranges: Map::open(ranges, LPM_TRIE, 8)?,
+            given: Map::open(given, HASH, 8)?,
+        })
+    }
+
+    /// The kernel's numbers of the three, by which others find them.
+    pub fn ids(&self) -> MapIds {
+        MapIds([self.accounts.id, self.ranges.id, self.given.id])
+    }
+
+    /// What they hold.
+    pub fn table(&self) -> io::Result<OwnerTable> {
+        let accounts = self.accounts.entries::<4>()?;
+        let accounts: BTreeMap<_, _> = accounts
+            .into_iter()
+            .map(|(uid, class)| (u32::from_ne_bytes(uid), ClassId(class)))
+            .collect();
+        let ranges = self.ranges.entries::<8>()?.into_iter().map(|(key, class)| {
+            let [a, b, c, d, uid @ ..] = key;
+            let bits = u32::from_ne_bytes([a, b, c, d]);
+            let bits = u8::try_from(bits).unwrap_or(u8::MAX);
+            (UidPrefix { uid: u32::from_be_bytes(uid), bits }, ClassId(class))
+        });
+        Ok(OwnerTable { accounts, ranges: ranges.collect() })
+    }
+
+    /// Sets one entry or takes it away. ENOENT: it was not there to be taken away.
+    pub fn perform(&self, change: &OwnerChange) -> io::Result<()> {
+        match (change.uids, change.to) {
+            (Uids::Account(uid), Some(to)) => self.accounts.update(&uid.to_ne_bytes(), to.0),
+            (Uids::Account(uid), None) => self.accounts.delete(&uid.to_ne_bytes()),
+            (Uids::Prefix(prefix), Some(to)) => self.ranges.update(&prefix_key(prefix), to.0),
+            (Uids::Prefix(prefix), None) => self.ranges.delete(&prefix_key(prefix)),
+        }
+    }
+
+    /// The pairs of owner and class that were given on purpose.
+    pub fn given(&self) -> io::Result<Vec<(u32, ClassId)>> {
+        let entries = self.given.entries::<8>()?.into_iter();
+        Ok(entries
+            .map(|([a, b, c, d, e, f, g, h], _)| {
+                let tag = u32::from_ne_bytes([e, f, g, h]);
+                (u32::from_ne_bytes([a, b, c, d]), ClassId(tag))
+            })
+            .collect())
+    }
+
+    /// Packets of `uid`'s sockets that carry the class's number are the class's from now on.
+    pub fn give(&self, uid: u32, class: ClassId) -> io::Result<()> {
+        self.given.update(&pair_key(uid, class), 1)
+    }
+
+    /// The contrary of [`Maps::give`]. ENOENT: the pair was not given.
+    pub fn take_back(&self, uid: u32, class: ClassId) -> io::Result<()> {
+        self.given.delete(&pair_key(uid, class))
+    }
+}
+
+/// `struct bpf_lpm_trie_key`: the length in the machine's byte order, the data in the network's.
+fn prefix_key(prefix: UidPrefix) -> [u8; 8] {
+    let ([a, b, c, d], [e, f, g, h]) =
+        (u32::from(prefix.bits).to_ne_bytes(), prefix.uid.to_be_bytes());
+    [a, b, c, d, e, f, g, h]
+}
+
+fn pair_key(uid: u32, class: ClassId) -> [u8; 8] {
+    let ([a, b, c, d], [e, f, g, h]) = (uid.to_ne_bytes(), class.0.to_ne_bytes());
+    [a, b, c, d, e, f, g, h]
+}
