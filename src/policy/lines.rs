@@ -6,12 +6,14 @@ use std::collections::HashMap;
 use crate::tree::Key;
 
 use super::diagnostic::{Diagnostic, Findings, Kind, Source, Span, Written, quote};
-use super::fields::{Fields, named};
-use super::node::{Node, Value};
-use super::{
-    ClassLine, EveryoneLine, Follow, GroupLine, LAST_PRIO, Limits, Membership, Pattern, Policy,
-    UserLine, links, rules, scalars,
+use super::document::{
+    ClassLine, EveryoneLine, Follow, GroupLine, Limits, Membership, Policy, UserLine,
 };
+use super::fields::{Fields, named};
+use super::limits::{limit_fields, limits};
+use super::node::{Node, Value};
+use super::pattern::Pattern;
+use super::{links, rules, scalars};
 
 /// Reads the whole document. `None` only where an error was found.
 pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Option<Policy> {
@@ -73,66 +75,6 @@ fn version(node: Option<Node>, at: Span, findings: &mut Findings) {
                 format!("{} is no version that this shaper can read", quote(&version.value)),
             )
             .help("write `version: 1`"),
-        );
-    }
-}
-
-/// `rate`, `ceil`, `prio` and `background`; the short form is a ceil.
-pub(super) fn limits(node: Node, what: &str, findings: &mut Findings) -> Option<Limits> {
-    limits_of(node, what, &["rate", "ceil", "prio", "background"], findings)
-}
-
-/// The same for some of those keys.
-pub(super) fn limits_of(
-    node: Node,
-    what: &str,
-    keys: &[&str],
-    findings: &mut Findings,
-) -> Option<Limits> {
-    let at = node.at;
-    if let Value::Scalar(_) = node.value {
-        let ceil = findings.take(scalars::amount(&node, "ceil"))?;
-        return Some(Limits { ceil: Some(ceil), ..Limits::none(at) });
-    }
-    let mut fields = Fields::open(node, what, keys, findings)?;
-    Some(limit_fields(&mut fields, findings))
-}
-
-fn limit_fields(fields: &mut Fields, findings: &mut Findings) -> Limits {
-    let background = fields.place_of("background");
-    let is_background =
-        fields.read("background", findings, |node| scalars::boolean(node, "background"));
-    let limits = Limits {
-        rate: fields.read("rate", findings, |node| scalars::amount(node, "rate")),
-        ceil: fields.read("ceil", findings, |node| scalars::amount(node, "ceil")),
-        prio: fields.read("prio", findings, scalars::prio),
-        background: background.filter(|_| is_background == Some(true)),
-        at: fields.at,
-    };
-    contradictions(&limits, findings);
-    limits
-}
-
-/// `background` is a `prio` and has no guarantee.
-fn contradictions(limits: &Limits, findings: &mut Findings) {
-    let Some(background) = limits.background else { return };
-    if let Some(rate) = limits.rate {
-        findings.push(
-            Diagnostic::error(Kind::Rate, rate.at, "`background` with a guaranteed `rate`")
-                .label("the guarantee")
-                .also(background, "served when nobody else wants")
-                .help("remove `rate`, and write `ceil` for its cap; or remove `background` and write `prio: 7` for what is left over beyond the rate"),
-        );
-    }
-    if let Some(prio) = limits.prio.filter(|prio| prio.value != LAST_PRIO) {
-        findings.push(
-            Diagnostic::error(
-                Kind::Shape,
-                prio.at,
-                format!("`background` with `prio: {}`", prio.value),
-            )
-            .also(background, "served when nobody else wants")
-            .help(format!("`background` is `prio: {LAST_PRIO}`: remove one of the two")),
         );
     }
 }

@@ -3,9 +3,10 @@
 use crate::tree::Classifier;
 
 use super::diagnostic::{Findings, Written};
+use super::document::{LeafChoice, LinkLine, LinkRef, OnLink};
 use super::fields::{Fields, entries};
 use super::node::{Node, Value};
-use super::{LeafChoice, LinkLine, LinkRef, OnLink, lines, scalars};
+use super::{limits, scalars};
 
 const CLASSIFIERS: [(&str, Option<Classifier>); 3] =
     [("auto", None), ("cgroup", Some(Classifier::Cgroup)), ("bpf", Some(Classifier::Bpf))];
@@ -48,7 +49,7 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
     line.rate = fields.read("rate", findings, |node| scalars::amount(node, "rate"));
     line.default = fields.take("default").and_then(|node| {
         // Root's own logins wait in it: it always has a guarantee.
-        lines::limits_of(node, "`default`", &["rate", "ceil", "prio"], findings)
+        limits::limits_of(node, "`default`", &["rate", "ceil", "prio"], findings)
     });
     line.classifier = fields
         .read("classifier", findings, |node| scalars::choice(node, "classifier", &CLASSIFIERS))
@@ -70,7 +71,7 @@ pub(super) fn on_links(node: Node, findings: &mut Findings) -> Vec<(Written<Link
         let Some(name) = findings.take(scalars::link(&name)) else { continue };
         let on_link = match &node.value {
             Value::Scalar(text) if text == "none" => Some(OnLink::None),
-            _ => lines::limits(node, "what a user has on one link", findings).map(OnLink::Limits),
+            _ => limits::limits(node, "what a user has on one link", findings).map(OnLink::Limits),
         };
         list.extend(on_link.map(|on_link| (name, on_link)));
     }

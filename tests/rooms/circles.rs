@@ -52,12 +52,6 @@ const STILL: &[&str] = &[
     "model::senders",
     "model::stacked",
     "model::units",
-    "policy",
-    "policy::fields",
-    "policy::lines",
-    "policy::links",
-    "policy::rules",
-    "policy::scalars",
 ];
 
 /// `a::b::c`, by its parts.

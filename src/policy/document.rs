@@ -1,0 +1,320 @@
+//! What a policy file says, line by line, every value with its place. Touches nothing.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use super::diagnostic::{Source, Span, Written};
+use super::pattern::Pattern;
+use crate::tree::{Classifier, Group, Key, LinkName};
+use crate::units::{Minor, Percent, Rate};
+
+/// The `prio` that is served last (`TC_HTB_NUMPRIO`, include/uapi/linux/pkt_sched.h).
+pub(crate) const LAST_PRIO: u8 = 7;
+
+/// A policy file, version 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The file's name and text, from which later rooms draw the lines of their errors.
+    pub source: Source,
+    /// The key `links`, for what is said of links in general.
+    pub links_at: Span,
+    /// All lists are in file order.
+    pub links: Vec<LinkLine>,
+    /// Lines of `users`.
+    pub users: Vec<UserLine>,
+    /// Lines of `groups`.
+    pub groups: Vec<GroupLine>,
+    /// `None`: no account without a line has a class.
+    pub everyone: Option<EveryoneLine>,
+    /// Lines of `classes`.
+    pub classes: Vec<ClassLine>,
+    /// Lines of `rules`: the first that matches wins.
+    pub rules: Vec<RuleLine>,
+}
+
+impl Policy {
+    /// Users by their key.
+    pub(crate) fn users_by_key(&self) -> HashMap<&str, usize> {
+        self.users.iter().enumerate().map(|(i, user)| (user.key.value.as_str(), i)).collect()
+    }
+}
+
+/// A rate as written: absolute, or a share of the link's (for a link: of the device's speed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Bits per second as written.
+    Rate(Rate),
+    /// Of the device's speed for a link's rate, and of the link's rate elsewhere.
+    Percent(Percent),
+}
+
+/// How a link is named in the file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkRef {
+    /// The interface of the default route.
+    Auto,
+    /// Its name, or one of its alternative names, as `tc` takes them too.
+    Name(String),
+    /// Each link whose name fits, also one that comes later; but not one that another line names.
+    Pattern(Pattern),
+}
+
+impl LinkRef {
+    /// As written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            LinkRef::Auto => "auto",
+            LinkRef::Name(name) => name,
+            LinkRef::Pattern(pattern) => pattern.as_str(),
+        }
+    }
+
+    /// Whether a link with this name and these alternative names is meant; `auto` means none by its
+    /// name.
+    pub fn means(&self, name: &LinkName, altnames: &[String]) -> bool {
+        let mut names = std::iter::once(name.as_str()).chain(altnames.iter().map(String::as_str));
+        match self {
+            LinkRef::Auto => false,
+            LinkRef::Name(written) => names.any(|name| name == written),
+            LinkRef::Pattern(pattern) => names.any(|name| pattern.fits(name)),
+        }
+    }
+}
+
+/// A line of `links`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkLine {
+    /// A name, a pattern or `auto`.
+    pub name: Written<LinkRef>,
+    /// Left out: the device's speed.
+    pub rate: Option<Written<Amount>>,
+    /// Limits of the default class; `None`: 5 % of the link, at least 1mbit.
+    pub default: Option<Limits>,
+    /// `None`: auto.
+    pub classifier: Option<Classifier>,
+    /// The queue of each leaf.
+    pub leaf: LeafChoice,
+    /// The link may be absent, of which nothing is said; it is shaped when it comes.
+    pub optional: bool,
+}
+
+/// The queue in a leaf class, as the policy names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeafChoice {
+    /// fq_codel, else sfq, else a bfifo of 50 ms.
+    Auto,
+    /// `fq_codel`.
+    FqCodel,
+    /// `sfq`.
+    Sfq,
+    /// `bfifo`.
+    Bfifo,
+    /// `pfifo`.
+    Pfifo,
+    /// `cake`.
+    Cake,
+}
+
+/// `rate`, `ceil` and `prio` of one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A guarantee; alone it is the cap too. `None`: left out.
+    pub rate: Option<Written<Amount>>,
+    /// A cap; `None`: left out.
+    pub ceil: Option<Written<Amount>>,
+    /// 0 (served first) to 7.
+    pub prio: Option<Written<u8>>,
+    /// The key of `background: true`: the class sends what all others leave.
+    pub background: Option<Span>,
+    /// The mapping, or the value of the short form.
+    pub at: Span,
+}
+
+impl Limits {
+    /// None of them is written; `at`: the line.
+    pub(super) fn none(at: Span) -> Limits {
+        Limits { rate: None, ceil: None, prio: None, background: None, at }
+    }
+}
+
+/// A line of `users`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserLine {
+    /// The line's name, which is an account's where the line names nobody.
+    pub key: Written<Key>,
+    /// On every link that the line does not name itself.
+    pub limits: Limits,
+    /// The minor that its class must have; `None`: a free one.
+    pub classid: Option<Written<Minor>>,
+    /// `None`: absent, which is not the same as empty: see [`UserLine::names_account`].
+    pub accounts: Option<Vec<Written<String>>>,
+    /// Ranges of uids; `None`: absent.
+    pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
+    /// systemd's units; `None`: absent.
+    pub units: Option<Vec<Written<UnitRef>>>,
+    /// Which uid of such a unit's processes counts.
+    pub follow: Follow,
+    /// The group that it names; `None`: the group that lists it, or whose `gid` it has.
+    pub group: Option<Written<Membership>>,
+    /// Other limits, or no class, on these links.
+    pub links: Vec<(Written<LinkRef>, OnLink)>,
+}
+
+impl UserLine {
+    /// Whether the key names the account; otherwise it is a label.
+    pub fn names_account(&self) -> bool {
+        self.accounts.is_none() && self.uids.is_none() && self.units.is_none()
+    }
+}
+
+/// Which uid of a unit's process says whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Follow {
+    /// None: it is its unit's line's.
+    #[default]
+    No,
+    /// The effective one, where somebody claims that; else the unit's line.
+    Effective,
+}
+
+/// How a systemd unit is named in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum UnitRef {
+    /// One unit.
+    Name(String),
+    /// Each unit whose name fits; a template, `foo@.service`, is all of its instances.
+    Pattern(Pattern),
+}
+
+impl UnitRef {
+    /// As written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            UnitRef::Name(name) => name,
+            UnitRef::Pattern(pattern) => pattern.as_str(),
+        }
+    }
+}
+
+/// `group` of a user's line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// In no group, whatever Unix groups the account is in.
+    None,
+    /// In the group with this name.
+    In(String),
+}
+
+/// What a line says for one link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLink {
+    /// No class there.
+    None,
+    /// Instead of the line's own limits.
+    Limits(Limits),
+}
+
+/// A line of `groups`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupLine {
+    /// The group's name.
+    pub key: Written<Key>,
+    /// All members together.
+    pub limits: Limits,
+    /// The Unix group whose accounts are members too.
+    pub gid: Option<Written<Gid>>,
+    /// The group that it is in; `None`: directly below the link.
+    pub parent: Option<Written<String>>,
+    /// Keys of `users`.
+    pub users: Vec<Written<String>>,
+    /// Every account of `gid` by itself.
+    pub each: Option<Limits>,
+}
+
+/// A Unix group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Gid {
+    /// As NSS knows it.
+    Name(String),
+    /// A gid.
+    Number(u32),
+}
+
+/// The line `everyone`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EveryoneLine {
+    /// The key `everyone`.
+    pub at: Span,
+    /// Whom it covers; `None`: 1000 and up, but not 61184–65534.
+    pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
+    /// All together.
+    pub limits: Limits,
+    /// Limits of each account by itself; `None`: left out.
+    pub each: Option<Limits>,
+}
+
+impl EveryoneLine {
+    /// The class that all its accounts have together, where they have a rate or a ceil together.
+    pub fn group(&self) -> Option<Group> {
+        self.limits.rate.or(self.limits.ceil).map(|_| Group::Everyone)
+    }
+}
+
+/// A line of `classes`: a class without members, a target for rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassLine {
+    /// The class's name, for `to` of rules.
+    pub key: Written<Key>,
+    /// On every link that the line does not name itself.
+    pub limits: Limits,
+    /// The minor that it must have; `None`: a free one.
+    pub classid: Option<Written<Minor>>,
+    /// Other limits, or no class, on these links.
+    pub links: Vec<(Written<LinkRef>, OnLink)>,
+}
+
+/// A field of a rule: one of the values, or with `{not: …}` none of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field<T> {
+    /// None of the values may match.
+    pub not: bool,
+    /// One must match; none: any packet does.
+    pub values: Vec<Written<T>>,
+}
+
+impl<T> Field<T> {
+    /// Left out: it may be anything.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+/// An address, a network, or a range of addresses as the networks that make it up; of one family.
+pub type Networks = Vec<IpNet>;
+
+/// A line of `rules`; an empty list is a field that was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleLine {
+    /// The whole line.
+    pub at: Span,
+    /// Source addresses.
+    pub src: Field<Networks>,
+    /// Destination addresses.
+    pub dst: Field<Networks>,
+    /// Source ports.
+    pub sport: Field<RangeInclusive<u16>>,
+    /// Destination ports.
+    pub dport: Field<RangeInclusive<u16>>,
+    /// IP protocol numbers.
+    pub proto: Field<u8>,
+    /// VLAN ids, 1 to 4094.
+    pub vlan: Field<RangeInclusive<u16>>,
+    /// Who sends: lines of `users`, accounts, uids.
+    pub from: Field<String>,
+    /// The one link, or the pattern's; `None`: all.
+    pub link: Option<Written<LinkRef>>,
+    /// A user, a class, `default` or `unshaped`.
+    pub to: Written<String>,
+}

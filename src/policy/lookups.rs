@@ -1,0 +1,52 @@
+//! Which names and uids a policy makes it necessary to ask about. Touches nothing.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::diagnostic::Written;
+use super::document::{Gid, Policy};
+
+/// What must be asked of NSS before the policy can be resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// Account names.
+    pub accounts: BTreeSet<String>,
+    /// Uids that stand in the file one by one: their Unix groups decide which group they are in.
+    pub uids: BTreeSet<u32>,
+    /// Unix group names.
+    pub groups: BTreeSet<String>,
+    /// Some group is a Unix group (`gid`), so it matters which groups an account is in. Otherwise
+    /// that is not asked: it costs more than everything else of 10,000 lines together.
+    pub memberships: bool,
+}
+
+impl Policy {
+    /// The names and uids that NSS is asked about.
+    pub fn lookups(&self) -> Lookups {
+        let memberships = self.groups.iter().any(|group| group.gid.is_some());
+        let names = self.users.iter().flat_map(|user| {
+            let own = user.names_account().then(|| user.key.value.as_str().to_string());
+            own.into_iter().chain(user.accounts.iter().flatten().map(|name| name.value.clone()))
+        });
+        let lines: HashSet<&str> = self.users.iter().map(|user| user.key.value.as_str()).collect();
+        let senders = self.rules.iter().flat_map(|rule| &rule.from.values);
+        let senders = senders.filter(|name| !lines.contains(name.value.as_str()));
+        let (senders_by_uid, senders): (Vec<_>, Vec<_>) =
+            senders.map(|name| &name.value).partition(|name| name.parse::<u32>().is_ok());
+        let names = names.chain(senders.into_iter().cloned());
+        let uids = self.users.iter().filter(|_| memberships).flat_map(|user| &user.uids).flatten();
+        let uids = uids.map(|uids| &uids.value).filter(|uids| uids.start() == uids.end());
+        let groups = self.groups.iter().filter_map(|group| match &group.gid {
+            Some(Written { value: Gid::Name(name), .. }) => Some(name.clone()),
+            _ => None,
+        });
+        Lookups {
+            accounts: names.collect(),
+            uids: uids
+                .map(|uids| *uids.start())
+                .chain(senders_by_uid.into_iter().filter_map(|uid| uid.parse().ok()))
+                .collect(),
+            groups: groups.collect(),
+            memberships,
+        }
+    }
+}
