@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::accounts::{How, Question};
-use crate::facts::{Accounts, Features};
+use crate::facts::{Accounts, Features, Tags};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, Processes, Snapshot, Wanted, Whom};
-use crate::intent::{Intent, Meaning, Options, Refusal};
+use crate::intent::{self, Evidence, Intent, Meaning, Options, Refusal};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::process::Scan;
-use crate::sys::probe;
 use crate::tree::{KernelState, Owner};
 
 /// The kernel, opened, and what was found out about it once and for all.
@@ -113,20 +112,27 @@ impl Session {
             links: intent.named_links(),
             accounts,
             processes,
-            features: self.features.is_none(),
             units: intent.policy.users.iter().any(|line| line.units.is_some()),
             ..Wanted::default()
         };
         let mut seen = observe::observe(&mut self.kernel, wanted)?;
         observe::speeds(&mut seen, |name, link| intent.is_about(name, link))?;
-        let found = &mut seen.observation.facts.features;
-        found.clone_from(self.features.get_or_insert_with(|| found.clone()));
+        if self.features.is_none() {
+            let evidence = Evidence::of(&seen.observation);
+            self.features = Some(evidence.or_tried(observe::try_features)?);
+        }
+        seen.observation.facts.features = self.features.clone().unwrap_or_default();
         let may_leave = intent.may_leave(&seen.observation);
         seen.observation.occupied = observe::occupied(&self.kernel, may_leave)?;
         if let Some(earlier) = &request.earlier {
-            let leaves = intent.leaves(&seen.observation).into_values();
-            let quiet = observe::quiet(&self.kernel.proc_root, earlier, &seen, leaves);
-            seen.observation.facts.quiet = quiet;
+            let silent = intent.silent(&seen.observation, &earlier.counters, &seen.counters);
+            if !silent.is_empty() {
+                let tags = observe::tags(&self.kernel.proc_root).unwrap_or_else(|error| {
+                    log::warn!("retired classes stay, because sockets cannot be listed: {error}");
+                    Tags::Hidden
+                });
+                seen.observation.facts.quiet = intent::quiet(silent, &tags);
+            }
         }
         Ok(seen)
     }
@@ -142,7 +148,8 @@ impl Session {
     ) -> Result<(Plan, KernelState), Failure> {
         match intent.plan(meaning) {
             Err(Refusal::Untried) => {
-                let features = probe::features().map_err(Failure::refused)?;
+                let evidence = Evidence::of(&meaning.observation);
+                let features = evidence.tried(observe::try_features)?;
                 self.features = Some(features.clone());
                 meaning.observation.facts.features = features;
                 Ok(intent.plan(meaning)?)

@@ -27,10 +27,13 @@ pub struct Facts {
     pub own_sockets_only: bool,
     /// All links of the network namespace.
     pub links: BTreeMap<LinkName, LinkFacts>,
-    /// What this kernel can do, as tried.
+    /// What this kernel can do, as tried or as what stands shows.
     pub features: Features,
     /// What this process lacks to change links and directories; `None`: nothing.
     pub lacks: Option<Lack>,
+    /// This process may load eBPF programs, but none that reads the kernel's own values: it has
+    /// CAP_BPF without CAP_PERFMON.
+    pub may_not_read_kernel: bool,
     /// What NSS and `/etc/subuid` say of the uids that run and of the names in the policy.
     pub accounts: Accounts,
     /// The systemd units that exist, each with the name of the unit that its processes run in: an
@@ -201,6 +204,15 @@ pub struct Helpers {
     /// `bpf_skc_to_mptcp_sock` (Linux 5.19), where the kernel describes its types; needs
     /// CAP_PERFMON.
     pub mptcp: Option<MptcpLayout>,
+}
+
+/// Which classes the sockets of a network namespace carry as their tags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tags {
+    /// These, and no others.
+    Known(BTreeSet<ClassId>),
+    /// There may be a socket that carries any.
+    Hidden,
 }
 
 /// What NSS and `/etc/subuid` said, for the names in the policy and the uids that run.

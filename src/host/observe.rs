@@ -14,8 +14,6 @@ use std::io;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use log::{debug, warn};
-
 use crate::accounts::{How, Question};
 use crate::cgroup::{self, Instance};
 use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation};
@@ -25,14 +23,11 @@ use crate::netlink::request;
 use crate::process::{self, Scan};
 use crate::sys::route::SocketError;
 use crate::sys::{bpf, ethtool, probe};
-use crate::tree::{
-    Claim, Classifier, Clsact, Counters, Family, Filter, Foreign, LeafQdisc, LinkName, Owner, Port,
-    Sockets, Tag, TagHelper,
-};
+use crate::tree::{Claim, Counted, Counters, Family, Foreign, LinkName, Owner, Port};
 use crate::units::{ClassId, Psched};
 pub use owners::open_owners;
 pub use privilege::lack;
-use sockets::Tags;
+pub use sockets::tags;
 
 /// The kernel could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +69,7 @@ pub struct Snapshot {
     /// What is, and the facts around it.
     pub observation: Observation,
     /// By port, of the classes that are ours.
-    pub counters: BTreeMap<Port, BTreeMap<ClassId, Counters>>,
+    pub counters: Counted,
     /// Packets that went past every class, by port: there was no default class for them.
     pub direct_packets: BTreeMap<Port, u32>,
     /// What the lines of `rules` have matched since their filter was made, by port.
@@ -96,8 +91,6 @@ pub struct Wanted<'a> {
     pub accounts: Option<Whom<'a>>,
     /// Which of `/proc` to read.
     pub processes: Processes,
-    /// What the kernel can do, where something new may have to be built.
-    pub features: bool,
     /// Which systemd units there are.
     pub units: bool,
     /// Which of the instance's directories are read.
@@ -198,6 +191,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     let facts = &mut snapshot.observation.facts;
     facts.psched = psched(&kernel.proc_root)?;
     facts.lacks = lack(&kernel.proc_root)?;
+    facts.may_not_read_kernel = bpf::may_not_read_kernel();
     facts.netns_cookie = kernel.netns_cookie;
     facts.own_sockets_only = own_sockets_only;
     let mut running = None;
@@ -227,9 +221,6 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
             facts.accounts.running = running.unwrap_or_else(|| accounts.running.clone());
         }
         None => {}
-    }
-    if wanted.features {
-        snapshot.observation.facts.features = features(&snapshot.observation)?;
     }
     Ok(snapshot)
 }
@@ -336,97 +327,13 @@ pub fn occupied(kernel: &Kernel, owners: BTreeSet<Owner>) -> Result<BTreeSet<Own
     Ok(occupied)
 }
 
-/// What the kernel can do. What stands shows it; only where nothing of ours stands yet, or it is
-/// not the best there is, must it be tried out.
-fn features(observation: &Observation) -> Result<Features, ObserveError> {
-    let trees = || observation.state.trees.values();
-    let tags: BTreeSet<Tag> = trees()
-        .flat_map(|tree| tree.shards.values().chain([&tree.filters]))
-        .flat_map(BTreeMap::values)
-        .filter_map(|filter| match filter {
-            Filter::Tag(tag) => Some(*tag),
-            _ => None,
-        })
-        .collect();
-    let classifiers: BTreeSet<Classifier> = tags.iter().map(|tag| tag.classifier()).collect();
-    let programs = tags.iter().filter_map(|tag| match tag {
-        Tag::Bpf(program) => Some(*program),
-        Tag::Cgroup => None,
-    });
-    let helpers = programs.fold(Helpers::default(), |helpers, program| Helpers {
-        socket_tag: helpers.socket_tag || program.tag == TagHelper::Socket,
-        netns_cookie: helpers.netns_cookie || matches!(program.sockets, Sockets::Cookie(_)),
-        // A daemon of an older unit may load programs, but none that reads what it does not hold.
-        mptcp: helpers.mptcp.or(program.mptcp.filter(|_| !bpf::may_not_read_kernel())),
-    });
-    let clears = |clsact: &Clsact| !clsact.filters.is_empty();
-    let clsact = observation.state.clsact.values().any(clears);
-    let evident = classifiers.contains(&Classifier::Bpf)
-        && (clsact || observation.facts.own_sockets_only)
-        && trees().any(|tree| tree.leaves.values().any(|leaf| *leaf == LeafQdisc::FqCodel));
-    if evident {
-        let leaves = BTreeSet::from([LeafQdisc::FqCodel.kind()]);
-        return Ok(Features { tried: false, htb: true, classifiers, helpers, clsact, leaves });
-    }
-    // All that a program can ask is asked already: that shows more cheaply than any trial.
-    let best = helpers.socket_tag && helpers.netns_cookie && helpers.mptcp.is_some();
-    let known = best.then_some(helpers);
-    let mut features = probe::features_beside(known).map_err(ObserveError::Probe)?;
-    // Where nothing may be tried, what stands speaks for itself.
-    features.htb |= trees().next().is_some();
-    features.classifiers.extend(classifiers);
-    features.clsact |= clsact;
-    features.helpers.socket_tag |= helpers.socket_tag;
-    features.helpers.netns_cookie |= helpers.netns_cookie;
-    features.helpers.mptcp = features.helpers.mptcp.or(helpers.mptcp);
-    for tree in trees() {
-        let leaves = tree.leaves.values().filter(|leaf| !matches!(leaf, LeafQdisc::Other { .. }));
-        features.leaves.extend(leaves.map(LeafQdisc::kind));
-    }
-    Ok(features)
-}
-
-/// Retired classes and those of `leaving` that hold no packets on any link, have sent none between
-/// the two looks, and that no socket is tagged with: a connection that nobody has accepted yet
-/// sends nothing and keeps its tag, and would send past every limit once its class were gone, or in
-/// the class of whoever gets the number next.
-pub fn quiet(
-    proc_root: &Path,
-    earlier: &Snapshot,
-    now: &Snapshot,
-    leaving: impl Iterator<Item = ClassId>,
-) -> BTreeSet<ClassId> {
-    let retired = now.observation.state.claims.iter().filter_map(|(claim, classid)| match claim {
-        Claim::Retired(..) => classid.our_class(),
-        _ => None,
-    });
-    let still = |classid: &ClassId| {
-        now.counters.keys().all(|port| {
-            let Some(counters) = now.counters(port, *classid) else { return true };
-            let before = earlier.counters(port, *classid);
-            counters.backlog_packets == 0
-                && counters.backlog_bytes == 0
-                && before.is_some_and(|before| before.sent_packets == counters.sent_packets)
-        })
-    };
-    let leaving = leaving.filter_map(ClassId::our_class);
-    let mut quiet: BTreeSet<ClassId> = retired.chain(leaving).filter(still).collect();
-    if quiet.is_empty() {
-        return quiet;
-    }
-    match sockets::tags(proc_root) {
-        Ok(Tags::Known(tags)) => quiet.retain(|classid| !tags.contains(classid)),
-        // Until it is closed, or some process has it.
-        Ok(Tags::Hidden) => {
-            debug!("retired classes stay: a socket that no process has may carry their tags");
-            quiet.clear();
-        }
-        Err(error) => {
-            warn!("retired classes stay, because sockets cannot be listed: {error}");
-            quiet.clear();
-        }
-    }
-    quiet
+/// Tries what this kernel can do, where it harms nobody. `known`: functions of the kernel that need
+/// not be tried, since a deciding program that calls them stands.
+///
+/// # Errors
+/// No memory or no descriptor for the trial.
+pub fn try_features(known: Option<Helpers>) -> Result<Features, ObserveError> {
+    probe::features_beside(known).map_err(ObserveError::Probe)
 }
 
 impl Snapshot {

@@ -4,10 +4,13 @@
 //!
 //! What a judgement needs and nobody has read yet is asked for as a value: which links matter
 //! ([`Intent::named_links`], [`Intent::is_about`]), whose directories may be given up
-//! ([`Intent::may_leave`]), what the kernel can do ([`Refusal::Untried`]).
+//! ([`Intent::may_leave`]), for which classes to look at the sockets ([`Intent::silent`]), what the
+//! kernel can do ([`Evidence::or_tried`], [`Refusal::Untried`]).
 
 mod accounts;
+mod evidence;
 mod links;
+mod quiet;
 mod refusal;
 mod unfit;
 mod warnings;
@@ -18,6 +21,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use evidence::Evidence;
+pub use quiet::quiet;
 pub use refusal::{InTheWay, Neighbour, Refusal};
 
 use crate::desired::{self, Impossible, Sharding};

@@ -1,9 +1,11 @@
 //! Decisions on stated hosts: no kernel, no seconds.
 
 mod accounts;
+mod evidence;
 mod generated;
 mod kernel;
 mod links;
+mod quiet;
 
 use super::*;
 use crate::facts::{Account, Features, Helpers, RootQdisc};

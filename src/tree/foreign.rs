@@ -1,5 +1,6 @@
 //! Objects of others that are seen among ours, and the counters of classes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Claim, Port, Pref};
@@ -50,6 +51,9 @@ impl fmt::Display for Foreign {
         }
     }
 }
+
+/// What our classes have counted, by port.
+pub type Counted = BTreeMap<Port, BTreeMap<ClassId, Counters>>;
 
 /// Counters of one class (`TCA_STATS2`, `struct tc_htb_xstats`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

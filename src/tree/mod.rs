@@ -24,7 +24,7 @@ mod uid_range;
 pub use self::claim::{Claim, NotAClaim, Owner};
 pub use self::class::{Class, LeafQdisc, Role};
 pub use self::filter::{Bits, Family, Filter, Match, Protocol};
-pub use self::foreign::{Counters, Foreign};
+pub use self::foreign::{Counted, Counters, Foreign};
 pub use self::mark::Mark;
 pub use self::name::{Group, Key, Reserved, is_safe_directory};
 pub use self::owners::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};

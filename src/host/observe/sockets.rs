@@ -7,19 +7,12 @@ use std::path::Path;
 
 use log::debug;
 
+use crate::facts::Tags;
 use crate::netlink::inet_diag::{self, Transport};
 use crate::sys::held;
 use crate::sys::route::{Netlink, SocketError};
 use crate::tree::Family;
 use crate::units::ClassId;
-
-/// What the sockets of a namespace carry.
-#[derive(Debug)]
-pub(super) enum Tags {
-    Known(BTreeSet<ClassId>),
-    /// There is a socket that may carry any.
-    Hidden,
-}
 
 /// A table below `/proc/net`, and where a line has the owner's uid and the inode: the words of a
 /// line, counted from 0.
@@ -79,7 +72,7 @@ impl Table {
 ///
 /// # Errors
 /// A list that the kernel has and does not give.
-pub(super) fn tags(proc_root: &Path) -> Result<Tags, SocketError> {
+pub fn tags(proc_root: &Path) -> Result<Tags, SocketError> {
     let mut tags = BTreeSet::new();
     let mut tables: Vec<Table> = UNLISTED.into_iter().collect();
     for transport in Transport::ALL {
@@ -102,7 +95,10 @@ pub(super) fn tags(proc_root: &Path) -> Result<Tags, SocketError> {
     }
     Ok(match all_are_held(proc_root, untold) {
         true => Tags::Known(tags),
-        false => Tags::Hidden,
+        false => {
+            debug!("a socket that no process has may carry the tag of any class");
+            Tags::Hidden
+        }
     })
 }
 

@@ -1,0 +1,107 @@
+//! When the kernel is tried, and what counts beside what the trial finds.
+
+use std::convert::Infallible;
+
+use super::*;
+use crate::tree::{Clsact, LeafQdisc, MptcpLayout, Program, Sockets, Tag};
+
+/// A policy in force on eth0, whose classes have `fq_codel` leaves and whose packets an eBPF
+/// program decides.
+fn standing() -> Observation {
+    shaped(&intent("links: {eth0: 100mbit}\nusers: {ann: 10mbit}\n"), &[])
+}
+
+fn filters(seen: &mut Observation) -> &mut BTreeMap<Pref, Filter> {
+    &mut seen.state.trees.get_mut(&name("eth0").egress()).unwrap().filters
+}
+
+/// Replaces the filter that decides whose a packet is.
+fn decide_by(seen: &mut Observation, tag: Tag) {
+    filters(seen).values_mut().filter(|it| matches!(it, Filter::Tag(_))).for_each(|it| {
+        *it = Filter::Tag(tag);
+    });
+}
+
+/// What comes of a trial that finds nothing, and what it was told; `None`: nothing was tried.
+fn tried(seen: &Observation) -> (Features, Option<Option<Helpers>>) {
+    let mut told = None;
+    let features = Evidence::of(seen).or_tried(|known| {
+        told = Some(known);
+        Ok::<_, Infallible>(Features { tried: true, ..Features::default() })
+    });
+    let Ok(features) = features;
+    (features, told)
+}
+
+#[test]
+fn the_best_that_stands_is_believed_untried() {
+    let (features, told) = tried(&standing());
+    assert_eq!(told, None);
+    assert!(!features.tried && features.htb);
+    assert_eq!(features.classifiers, [Classifier::Bpf].into());
+    assert!(features.leaves.contains("fq_codel") && features.helpers.socket_tag);
+}
+
+#[test]
+fn whatever_lesser_stands_leaves_the_rest_to_be_tried_and_counts_beside_it() {
+    let nothing = host();
+    let mut by_tag_alone = standing();
+    decide_by(&mut by_tag_alone, Tag::Cgroup);
+    let mut plain_leaves = standing();
+    let tree = plain_leaves.state.trees.get_mut(&name("eth0").egress()).unwrap();
+    tree.leaves.values_mut().for_each(|leaf| *leaf = LeafQdisc::Sfq);
+    let mut unguarded = standing();
+    unguarded.facts.own_sockets_only = false;
+    for (case, seen) in [
+        ("nothing", &nothing),
+        ("cls_cgroup", &by_tag_alone),
+        ("sfq", &plain_leaves),
+        ("no clsact where a macvlan may come", &unguarded),
+    ] {
+        let (features, told) = tried(seen);
+        assert!(told.is_some() && features.tried, "{case}");
+        assert_eq!(features.htb, !seen.state.trees.is_empty(), "{case}");
+    }
+    assert_eq!(tried(&by_tag_alone).0.classifiers, [Classifier::Cgroup].into());
+    assert_eq!(tried(&plain_leaves).0.leaves, ["sfq"].into());
+    // With a filter of ours at clsact that is the best, too.
+    let guard = [(Pref::PRIORITY[0], Filter::ClearPriority(Sockets::Mixed))];
+    let clsact = Clsact { filters: guard.into(), ..Clsact::default() };
+    unguarded.state.clsact.insert(name("eth0"), clsact);
+    let (features, told) = tried(&unguarded);
+    assert!(told.is_none() && features.clsact);
+}
+
+#[test]
+fn a_leaf_that_is_not_ours_shows_nothing() {
+    let mut seen = standing();
+    let tree = seen.state.trees.get_mut(&name("eth0").egress()).unwrap();
+    let handle = ClassId(0x8001_0000);
+    tree.leaves.values_mut().for_each(|leaf| *leaf = LeafQdisc::Other { handle });
+    let (features, told) = tried(&seen);
+    assert!(told.is_some() && features.leaves.is_empty());
+}
+
+#[test]
+fn a_program_that_asks_all_that_one_can_ask_spares_that_trial() {
+    let layout = MptcpLayout { owner: 8, tag: 16 };
+    let mut seen = standing();
+    let Some(Filter::Tag(Tag::Bpf(program))) =
+        filters(&mut seen).values().find(|it| matches!(it, Filter::Tag(_))).cloned()
+    else {
+        panic!("no program decides");
+    };
+    let all = Program { sockets: Sockets::Cookie(1), mptcp: Some(layout), ..program };
+    // Something else has to be tried.
+    seen.facts.own_sockets_only = false;
+    for (program, is_told) in [(program, false), (all, true)] {
+        decide_by(&mut seen, Tag::Bpf(program));
+        let (features, told) = tried(&seen);
+        assert_eq!(told.map(|known| known.is_some()), Some(is_told));
+        assert_eq!(features.helpers.mptcp, program.mptcp);
+    }
+    // A process that may not read the kernel's values loads no program that does.
+    seen.facts.may_not_read_kernel = true;
+    let (features, told) = tried(&seen);
+    assert_eq!((told, features.helpers.mptcp), (Some(None), None));
+}
