@@ -1,4 +1,5 @@
-//! `Policy` and `Facts` → `Model`: the order of the work, and what becomes of it. Touches nothing.
+//! `Policy` and `Facts` → `Model`: the parts of the model in the order in which one needs the
+//! other. Touches nothing.
 
 use crate::facts::Facts;
 use crate::policy::{Diagnostic, Findings, Policy, Report};
@@ -9,23 +10,24 @@ use super::{Model, claims, groups, links, nodes, rules};
 /// How strictly names must be known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BuildOptions {
-    /// Neither NSS nor links were asked (`check --offline`): what depends on them is not checked,
-    /// and the model holds only what is certain without them.
+    /// Neither NSS nor the kernel was asked (`check --offline`): what depends on accounts and links
+    /// is not checked, and the model has only what is certain without them.
     pub offline: bool,
     /// An account or Unix group that is unknown, or that NSS could not answer for, is a warning:
     /// its line keeps its class and nobody is in it.
     pub skip_unknown: bool,
     /// A link that is not there is passed over with a warning, as if its line said `optional`.
     pub skip_absent: bool,
-    /// The same, and links come and go: those that may be absent are no news, and one that a
-    /// pattern means and that is unfit is passed over too.
+    /// As `skip_absent`, for a daemon beside which links come and go: no warning is made for a link
+    /// whose line says `optional`, and a link that a pattern means and that cannot be shaped is
+    /// passed over too.
     pub absent_links: bool,
 }
 
 /// Resolves a policy on this host. The result holds the warnings and notes too, in file order.
 ///
 /// # Errors
-/// Everything that the lines mean together and that cannot be so: unknown names, double claims,
+/// Everything that the lines say together and that cannot be so: unknown names, double claims,
 /// rates above their parent's, promises that add up to too much, rules that match nothing. The
 /// kernel refuses almost none of these itself.
 pub fn build(
@@ -43,7 +45,7 @@ pub fn build(
         &links,
         &mut findings,
     );
-    // What cannot be on a link that may come is said now, not when it comes.
+    // Limits that cannot be on a link that may come are refused now, not when it comes.
     let to_come = links.only_to_come();
     if !to_come.shaped.is_empty() && !findings.has_errors() {
         let mut about = Findings::default();

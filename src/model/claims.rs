@@ -1,5 +1,5 @@
-//! Whose a process is: accounts, uids and units of every line, resolved and free of overlap.
-//! Touches nothing.
+//! Which line claims a process: the accounts, uids and units of every line, resolved and without
+//! overlap. Touches nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -14,8 +14,7 @@ use super::Matcher;
 use super::build::BuildOptions;
 use super::units;
 
-/// A range of uids that no person has: systemd's dynamic users, and nobody
-/// (systemd's `docs/UIDS-GIDS.md`).
+/// Uids that no person has: systemd's dynamic users, and `nobody` (systemd's `docs/UIDS-GIDS.md`).
 const NOBODYS: RangeInclusive<u32> = 61_184..=65_534;
 
 /// The first uid of people (`UID_MIN`, login.defs(5)).
@@ -29,7 +28,7 @@ pub(super) struct Claims {
     pub gids: Vec<Option<u32>>,
 }
 
-/// What one line claims, and where it says so.
+/// A range of uids that one line claims, and where the line says so.
 #[derive(Clone, Copy)]
 struct Claim {
     first: u32,
@@ -72,8 +71,8 @@ pub(super) fn resolve(
     Claims { matcher, uids, gids }
 }
 
-/// Accounts whose uids somebody else may give to his processes. One sentence for each such range,
-/// which stays the same whoever logs in.
+/// Warns of accounts whose uids are also subordinate uids of somebody else, who may run processes
+/// as them. One warning for each range, which stays the same whoever logs in.
 fn within_subuids(matcher: &Matcher, accounts: &Accounts, findings: &mut Findings) {
     let mut said: BTreeSet<(UidRange, &str)> = BTreeSet::new();
     for (uid, account) in &accounts.by_uid {
@@ -96,7 +95,7 @@ fn within_subuids(matcher: &Matcher, accounts: &Accounts, findings: &mut Finding
     }
 }
 
-/// What a name can be of.
+/// Which kind of name NSS is asked about.
 #[derive(Clone, Copy)]
 enum Sort {
     Account,
@@ -112,17 +111,16 @@ impl Sort {
     }
 }
 
-/// Asks what NSS said, and words what it did not.
+/// Looks names up in what NSS has answered, and words what is missing there.
 struct Lookup<'a> {
     accounts: &'a Accounts,
     options: BuildOptions,
-    /// One sentence about a dead LDAP server is enough.
+    /// Whether it was said already that NSS could not answer: once is enough.
     unavailable_said: &'a mut bool,
 }
 
 impl Lookup<'_> {
-    /// The uid or gid of a name; every other answer becomes a finding, with `help` where there is
-    /// no such name.
+    /// The uid or gid of a name; otherwise a finding, with `help` where there is no such name.
     fn find(
         &mut self,
         sort: Sort,
@@ -190,7 +188,7 @@ fn named(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> V
     claims
 }
 
-/// What to write for a name that is no account's: it may be a group's, or a uid.
+/// The cure for a name that is no account's: it may be a group's name, or a uid.
 fn unknown_account(line: &UserLine, name: &str, groups: &BTreeMap<String, Option<u32>>) -> String {
     // As sudoers and limits.conf write groups.
     let (group, is_marked) = match name.strip_prefix(['@', '%']) {
@@ -249,7 +247,8 @@ fn numbered(policy: &Policy, findings: &mut Findings) -> Vec<Claim> {
     apart
 }
 
-/// One list without overlap, by uid. A name is more exact than a range: it is cut out of it.
+/// The claims of all lines as one list without overlap, by uid. A line that names a uid by itself
+/// goes before one that names a range with it.
 fn ranges(
     policy: &Policy,
     mut names: Vec<Claim>,
@@ -351,8 +350,8 @@ fn gids(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> Ve
     gids
 }
 
-/// The uids of `everyone` when the file gives none: people, not services. Subordinate uids are in
-/// it too: the matcher says whose they are.
+/// The uids of `everyone` where the file names none: people, not services. Subordinate uids are
+/// among them, and the matcher says whose they are.
 fn people() -> Vec<RangeInclusive<u32>> {
     vec![FIRST_PERSON..=NOBODYS.start() - 1, NOBODYS.end() + 1..=LAST_UID]
 }

@@ -7,8 +7,8 @@ use crate::policy::{Diagnostic, Findings, Kind, Membership, Policy, Span, closes
 
 use super::claims::Claims;
 
-/// HTB allows 8 levels (`TC_HTB_MAXDEPTH`, include/uapi/linux/pkt_sched.h); link and leaf take two,
-/// and one is kept for shards.
+/// How deep groups may nest. HTB allows 8 levels (`TC_HTB_MAXDEPTH`,
+/// include/uapi/linux/pkt_sched.h), of which link, leaf and shard take one each.
 const DEEPEST: usize = 5;
 
 /// Indexes are those of `Policy::groups` and `Policy::users`.
@@ -45,7 +45,8 @@ fn no_group(policy: &Policy, name: &str, at: Span) -> Diagnostic {
         .help(help)
 }
 
-/// The parent of each group; a circle is said once and cut open.
+/// The parent of each group. A circle is an error, said once, and one of its groups then counts as
+/// without a parent.
 fn parents(
     policy: &Policy,
     by_key: &HashMap<&str, usize>,
@@ -90,7 +91,7 @@ fn circular(policy: &Policy, circle: &[usize]) -> Diagnostic {
 /// Parents before children; says which groups are too deep.
 fn order(policy: &Policy, parent: &[Option<usize>], findings: &mut Findings) -> Vec<usize> {
     let mut order = Vec::with_capacity(parent.len());
-    // How many groups deep a group is, once it is placed.
+    // How many groups are above each group, once its turn has come.
     let mut depth: Vec<Option<usize>> = vec![None; parent.len()];
     for group in 0..parent.len() {
         let mut chain = Vec::new();
@@ -124,8 +125,8 @@ fn too_deep(policy: &Policy, group: usize) -> Diagnostic {
     .help("HTB has 8 levels in all: give it a `parent` further up")
 }
 
-/// A group that lists the user, or the one that its line names; else the first `gid` group that
-/// one of its accounts belongs to.
+/// The group of each user: one that lists the user, or that the user's line names; else the first
+/// `gid` group to which one of the line's accounts belongs.
 fn members(
     policy: &Policy,
     facts: &Facts,

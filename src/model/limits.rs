@@ -1,5 +1,5 @@
-//! The limits of one class on one link: what is written, what follows from it, and what cannot
-//! be. Touches nothing.
+//! The limits of one class on one link: the written numbers, those that follow from them, and
+//! errors where they cannot be. Touches nothing.
 
 use crate::policy::{self, Diagnostic, Findings, Kind, LAST_PRIO, Span, quote};
 use crate::tree::Key;
@@ -8,13 +8,13 @@ use crate::units::Rate;
 use super::links::{Shaped, absolute};
 use super::{Asked, Limits};
 
-/// What stands above a class on one link.
+/// What a class hangs below on one link.
 #[derive(Clone, Copy)]
 pub(super) struct Parent<'a> {
     pub ceil: Rate,
     /// `None`: directly below the link.
     pub group: Option<&'a str>,
-    /// There are other links, for which the same line may be right.
+    /// The policy has several links, and the same line may be right for another one.
     pub one_of_several: bool,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn leaf(
     }
 }
 
-/// The prio of a line; `background` is the last.
+/// The prio of a line; `background` has the last one.
 pub(super) fn prio(written: &policy::Limits) -> u8 {
     match (written.background, written.prio) {
         (Some(_), _) => LAST_PRIO,
@@ -110,7 +110,8 @@ pub(super) fn each(
     Ok(Limits { rate, ceil, prio: written.map_or(0, prio) })
 }
 
-/// What `each` writes, where that is above its parent's ceil and so lowered; and that ceil.
+/// The amount that `each` writes and the parent's ceil, where the amount is above it and so lowered
+/// to it.
 pub(super) fn lowered(
     written: Option<&policy::Limits>,
     link: &Shaped<'_>,
@@ -121,7 +122,8 @@ pub(super) fn lowered(
     (rate > parent.ceil).then_some((rate, amount.at, parent.ceil))
 }
 
-/// `each` that fits no link as it is written: what it is, and of whom (`name`).
+/// The warning for a limit of `each` that is above its parent's ceil on every link; `name`: whose
+/// accounts it is for.
 pub(super) fn each_is_lowered(
     name: &str,
     on_links: &[Option<(Rate, Span, Rate)>],
@@ -183,7 +185,7 @@ fn below_parent(
     })
 }
 
-/// A written rate: what its parent must have for it.
+/// A written rate, which the parent must have.
 #[derive(Clone, Copy)]
 pub(super) struct Promise<'a> {
     pub name: &'a str,
@@ -191,8 +193,8 @@ pub(super) struct Promise<'a> {
     pub at: Span,
 }
 
-/// What the promises add up to, at most `room`; more is an error that lists them. `of` says whose
-/// room it is.
+/// The sum of the promises, at most `room`; a larger sum is an error that lists them. `of` names
+/// the class that has `room`.
 pub(super) fn add_up(
     promises: &[Promise<'_>],
     room: Rate,

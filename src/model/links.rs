@@ -1,4 +1,4 @@
-//! Which interfaces are meant, and what they carry. Touches nothing.
+//! Which interfaces the lines of `links` mean, and the rate of each. Touches nothing.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,15 @@ use crate::units::{Percent, Rate};
 use super::build::BuildOptions;
 use super::{Asked, Limits, Link, stacked};
 
-/// The links that are there and whose rate is known.
+/// The shaped links: those that exist and whose rate is known.
 pub(super) struct Links<'p> {
     pub shaped: Vec<Shaped<'p>>,
-    /// For each line that means no link now: the link that may come, as far as its limits are
+    /// For each line that means no link now, the link that may come, as far as its limits are
     /// known.
     pub to_come: Vec<Shaped<'p>>,
     pub(super) policy: &'p Policy,
-    /// `auto` is in the file and may be any interface: another name may be the same one.
+    /// `auto` is in the file and may be any interface, so another line's name may mean the same
+    /// one.
     auto_is_open: bool,
 }
 
@@ -27,9 +28,9 @@ pub(super) struct Shaped<'p> {
     pub line: &'p LinkLine,
     pub link: Link,
     altnames: Vec<String>,
-    /// Not the loopback, nor an ifb.
+    /// Patterns may mean the link: it is neither the loopback nor an ifb.
     may_fit_patterns: bool,
-    /// Packets there can have VLAN tags; so it is assumed where nothing is known.
+    /// Packets there can have VLAN tags. Assumed of a link of which nothing is known.
     pub ethernet: bool,
 }
 
@@ -38,18 +39,20 @@ impl<'p> Links<'p> {
         self.shaped.into_iter().map(|shaped| shaped.link).collect()
     }
 
-    /// The same policy's links to come in the place of those that are there.
+    /// The same policy with the links that may come instead of those that exist.
     pub(super) fn only_to_come(&mut self) -> Links<'p> {
         let shaped = std::mem::take(&mut self.to_come);
         Links { shaped, to_come: Vec::new(), policy: self.policy, auto_is_open: true }
     }
 
-    /// Places in `shaped` of the links that another line names. None: in the file, but not here.
+    /// Indexes in `shaped` of the links that `name`, in another line, means. Empty: the file has
+    /// the link, and this host has not.
     pub(super) fn find(&self, name: &Written<LinkRef>) -> Result<Vec<usize>, Diagnostic> {
         let means = |shaped: &Shaped<'_>| match &name.value {
             LinkRef::Auto => shaped.line.name.value == LinkRef::Auto,
             LinkRef::Pattern(_) if !shaped.may_fit_patterns => false,
-            // Also as its own line spells it: alternative names are not known of a link to come.
+            // A link to come is also found by the name in its own line, since its alternative names
+            // are not known.
             written => {
                 shaped.line.name.value == *written
                     || written.means(&shaped.link.port.link, &shaped.altnames)
@@ -82,14 +85,14 @@ impl<'p> Links<'p> {
     }
 }
 
-/// Which line has which link: one line each.
+/// Which line each link is for: one line for a link.
 struct Chosen<'p> {
     policy: &'p Policy,
     lines: BTreeMap<LinkName, Span>,
 }
 
 impl Chosen<'_> {
-    /// The link becomes the line's, unless another has it, which is said.
+    /// Takes the link for this line, unless another line has it, which is an error.
     fn choose(&mut self, name: &LinkName, line: &LinkLine, findings: &mut Findings) -> bool {
         let Some(first) = self.lines.insert(name.clone(), line.name.at) else { return true };
         let other = self.policy.links.iter().find(|line| line.name.at == first);
@@ -109,7 +112,7 @@ impl Chosen<'_> {
     }
 }
 
-/// Says so where a line names a link by an alternative name.
+/// A note where a line names a link by an alternative name.
 fn other_name(line: &LinkLine, name: &LinkName, findings: &mut Findings) {
     let written = line.name.value.as_str();
     if name.as_str() != written && line.name.value != LinkRef::Auto {
@@ -121,7 +124,7 @@ fn other_name(line: &LinkLine, name: &LinkName, findings: &mut Findings) {
     }
 }
 
-/// A link that a line means; offline nothing is known of it but its name.
+/// A link that a line means; offline only its name is known.
 type Meant<'f> = (LinkName, Option<&'f LinkFacts>);
 
 pub(super) fn resolve<'p>(
@@ -132,7 +135,7 @@ pub(super) fn resolve<'p>(
 ) -> Links<'p> {
     let mut links = Links { shaped: Vec::new(), to_come: Vec::new(), policy, auto_is_open: false };
     let mut chosen = Chosen { policy, lines: BTreeMap::new() };
-    // What is named exactly goes before patterns, wherever it stands.
+    // A line that names a link exactly goes before patterns, wherever in the file it is.
     let mut meant: Vec<Vec<Meant<'_>>> = policy
         .links
         .iter()
@@ -179,7 +182,7 @@ pub(super) fn resolve<'p>(
         for (name, device) in meant {
             let mut about = Findings::default();
             links.shaped.extend(shape(line, name, device, options, &mut about));
-            // One link of many must not keep the daemon from the others.
+            // One link that cannot be shaped must not keep the daemon from the others.
             let lenient = is_pattern(line) && options.absent_links;
             findings.append(about, lenient);
         }
@@ -217,7 +220,8 @@ fn shape<'p>(
     Some(Shaped { line, link, altnames, may_fit_patterns, ethernet })
 }
 
-/// What can be said of a link without looking; an alternative name may be longer than a name.
+/// The link that a line names, where nothing was asked of the kernel; `None` for a text that is too
+/// long for a name, so an alternative name.
 fn unseen(line: &LinkLine) -> Option<Meant<'static>> {
     match &line.name.value {
         LinkRef::Name(name) => Some((LinkName::new(name)?, None)),
@@ -235,7 +239,7 @@ fn absent(line: &LinkLine, facts: &Facts, options: BuildOptions) -> Diagnostic {
         LinkRef::Pattern(_) => format!("no link fits {name} now"),
         _ => format!("the link {name} is not there now"),
     };
-    // The daemon says nothing of what comes and goes as the policy says that it may.
+    // The daemon says nothing of an `optional` link that goes.
     let new = match line.optional && options.absent_links {
         true => Diagnostic::info,
         false => Diagnostic::warning,
@@ -249,7 +253,7 @@ fn absent(line: &LinkLine, facts: &Facts, options: BuildOptions) -> Diagnostic {
     })
 }
 
-/// The interface of a line; `None`: one that is not there, and `may_be_absent`.
+/// The interface of a line; `None`: it does not exist, and `may_be_absent`.
 fn interface<'f>(
     line: &LinkLine,
     facts: &'f Facts,
@@ -308,7 +312,7 @@ fn named<'f>(written: &str, facts: &'f Facts) -> Option<(&'f LinkName, &'f LinkF
     })
 }
 
-/// What the link carries; `None` only after an error, or offline.
+/// The rate of the link; `None` only after an error, or offline.
 fn rate(
     line: &LinkLine,
     name: &LinkName,
@@ -351,8 +355,8 @@ fn rate(
     Some(rate)
 }
 
-/// Rates that may have the wrong unit: said once, when they come into force. Of a veth or a tun the
-/// speed is a number that its driver made up.
+/// Notes on rates that may have the wrong unit, said once, when they come into force. The speed of
+/// a veth or a tun is a number that its driver made up, and is not compared.
 fn slow(shaped: &[Shaped<'_>], facts: &Facts, findings: &mut Findings) {
     let is_slow = |shaped: &&Shaped<'_>| {
         let Link { port, rate, speed: Some(speed), .. } = &shaped.link else { return false };
@@ -381,7 +385,7 @@ fn slow(shaped: &[Shaped<'_>], facts: &Facts, findings: &mut Findings) {
     );
 }
 
-/// `amount` of the link's rate.
+/// The rate that `amount` is on a link of this rate.
 pub(super) fn absolute(amount: Amount, link: Rate) -> Rate {
     match amount {
         Amount::Rate(rate) => rate,
@@ -389,7 +393,7 @@ pub(super) fn absolute(amount: Amount, link: Rate) -> Rate {
     }
 }
 
-/// What the default class gets where the file says nothing: 5 % of the link, at least 1 Mbit/s.
+/// The default class's rate where the file has none: 5 % of the link's, at least 1 Mbit/s.
 fn default_rate(link: Rate) -> Rate {
     let share: Option<Percent> = "5%".parse().ok();
     let least = Rate::from_bits_per_second(1_000_000);

@@ -1,4 +1,4 @@
-//! Whose a process is. Pure: the answer follows from the policy, the process and the accounts.
+//! Who claims a process. Pure: the answer follows from the policy, the process and the accounts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use crate::tree::{Group, Key, Owner, UidRange};
 pub struct Matcher {
     /// The lines that name systemd units.
     pub units: Units,
-    /// Explicit accounts and uids, by uid; the ranges do not overlap.
+    /// The uids that lines name, ascending, with the line of each; the ranges do not overlap.
     pub uids: Vec<(RangeInclusive<u32>, Key)>,
     /// `gid` groups in file order, by gid.
     pub groups: Vec<(u32, Key)>,
@@ -24,11 +24,11 @@ pub struct Matcher {
 /// Whose a systemd unit's processes are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Units {
-    /// By name: these go first.
+    /// Units that are named exactly, which go before patterns.
     pub named: BTreeMap<String, Key>,
-    /// In file order: the first that fits.
+    /// Patterns in file order: the first that fits decides.
     pub patterns: Vec<(Pattern, Key)>,
-    /// Lines whose units' processes count by their effective uid.
+    /// Lines with `follow: effective`, whose units' processes count by their effective uid.
     pub following: BTreeSet<Key>,
 }
 
@@ -50,20 +50,19 @@ impl Units {
     }
 }
 
-/// What the matcher answers.
+/// Who claims a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claimed {
     /// A line of `users`.
     User(Key),
     /// An account without a line of its own, of `everyone` or of a `gid` group.
     Account {
-        /// The account's.
+        /// The account's uid.
         uid: u32,
         /// The group by whose `gid` it is claimed; `None`: by `everyone`.
         group: Option<Group>,
     },
-    /// Subordinate uids of somebody whom nobody claims, under `everyone`: all of the range
-    /// together.
+    /// A range of subordinate uids, all together under `everyone`, whose owner nobody claims.
     Subuids {
         /// The subordinate uids that are one class.
         range: UidRange,
@@ -73,7 +72,7 @@ pub enum Claimed {
 }
 
 impl Claimed {
-    /// Whose class and directory it is.
+    /// Whose class and directory the process belongs in.
     pub fn owner(&self) -> Owner {
         match self {
             Claimed::User(key) => Owner::User(key.clone()),
@@ -88,8 +87,9 @@ impl Matcher {
     /// or uid, then the first `gid` group in file order, then `everyone`; else nobody. Root only by
     /// a line that names it: its daemons serve everybody.
     ///
-    /// A subordinate uid that no line names and NSS does not know counts for its owner, if somebody
-    /// claims him. Otherwise all of the range have one class under `everyone`.
+    /// A subordinate uid that no line names and NSS does not know counts for the owner of its
+    /// range, if somebody claims him. Otherwise all uids of the range have one class under
+    /// `everyone`.
     pub fn claim(&self, uid: u32, unit: Option<&str>, accounts: &Accounts) -> Option<Claimed> {
         if let Some(key) = unit.and_then(|unit| self.units.find(unit)) {
             return Some(Claimed::User(key.clone()));
@@ -121,13 +121,13 @@ impl Matcher {
 
     /// The line that names the uid, alone or in a range.
     pub(super) fn line(&self, uid: u32) -> Option<&Key> {
-        // 10,000 lines are asked for each of 10,000 processes: not one by one.
+        // By halves: there may be 10,000 lines for each of 10,000 processes.
         let after = self.uids.partition_point(|(range, _)| *range.start() <= uid);
         let (range, key) = self.uids.get(after.checked_sub(1)?)?;
         range.contains(&uid).then_some(key)
     }
 
-    /// An account by itself, whichever range of subordinate uids it lies in.
+    /// Who claims an account, whichever range of subordinate uids its uid lies in.
     fn claim_account(&self, uid: u32, accounts: &Accounts) -> Option<Claimed> {
         if let Some(key) = self.line(uid) {
             return Some(Claimed::User(key.clone()));
@@ -141,7 +141,7 @@ impl Matcher {
         self.under_everyone(uid).map(|group| Claimed::Account { uid, group })
     }
 
-    /// A uid that NSS does not know, or was not asked about.
+    /// Who claims a uid that NSS does not know, or was not asked about.
     fn claim_number(&self, uid: u32, accounts: &Accounts) -> Option<Claimed> {
         match self.line(uid) {
             Some(key) => Some(Claimed::User(key.clone())),
@@ -149,7 +149,7 @@ impl Matcher {
         }
     }
 
-    /// The same where no line names it.
+    /// Who claims such a uid where no line names it.
     pub(super) fn claim_unnamed(&self, uid: u32, accounts: &Accounts) -> Option<Claimed> {
         let Some(subuids) = accounts.subuids.holding(uid) else {
             return self.under_everyone(uid).map(|group| Claimed::Account { uid, group });
@@ -161,7 +161,7 @@ impl Matcher {
         })
     }
 
-    /// Those ranges of `running_ranges` that still have a class together.
+    /// The ranges of `running_ranges` that have a class together, by today's policy and accounts.
     pub(super) fn claim_ranges(&self, accounts: &Accounts) -> impl Iterator<Item = Claimed> {
         let pieces = accounts.subuids.pieces();
         let runs = |range: UidRange| accounts.running_ranges.contains(&range);
@@ -175,7 +175,8 @@ impl Matcher {
         Some(key)
     }
 
-    /// Whether `everyone` covers the uid, and the group that it is in then.
+    /// `None`: `everyone` does not cover the uid. Otherwise the group in which accounts of
+    /// `everyone` are, if there is one.
     fn under_everyone(&self, uid: u32) -> Option<Option<Group>> {
         let (ranges, group) = self.everyone.as_ref()?;
         ranges.iter().any(|range| range.contains(&uid)).then(|| group.clone())

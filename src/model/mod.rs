@@ -1,5 +1,5 @@
 //! The policy as it is meant on this host: names resolved, defaults filled, percentages computed,
-//! the tree checked. `build` makes it from what was written and from facts; it touches nothing.
+//! the tree checked. `build` makes it of the policy and the facts, and touches nothing.
 
 mod build;
 mod claims;
@@ -36,88 +36,89 @@ pub struct Model {
     /// Groups, users, classes and the accounts of `everyone` and `each` that run; parents before
     /// children, otherwise in file order, accounts last by uid.
     pub nodes: Vec<Node>,
-    /// Whose a uid and a unit are.
+    /// Says who claims a uid and a unit.
     pub matcher: Matcher,
-    /// In file order, which is their order of precedence.
+    /// The rules in file order: the first that matches decides.
     pub rules: Vec<Rule>,
 }
 
-/// A link in one direction, and who has a class there.
+/// A shaped link in one direction: its rate, default class, classifier and leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Which link, and which direction.
     pub port: Port,
     /// Class 1:1: rate = ceil.
     pub rate: Rate,
-    /// What the device says it can do, if it says so.
+    /// The device's own speed, if its driver knows it.
     pub speed: Option<Rate>,
     /// Class 1:fffe, its rate already resolved.
     pub default: Limits,
-    /// `None`: the best one that the kernel has.
+    /// The classifier that the policy names; `None`: the best one that the kernel has.
     pub classifier: Option<Classifier>,
-    /// The queue that leaves have, as the policy says.
+    /// The leaf qdisc that the policy names.
     pub leaf: LeafChoice,
     /// Where the policy names the link.
     pub place: Place,
 }
 
-/// One class of the tree, on every link that it is for.
+/// One class of the model, on every link where it has limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Who has the class.
     pub owner: Owner,
-    /// The group it is in; `None`: directly below the link.
+    /// The group of which the class is a member; `None`: it hangs directly below the link.
     pub group: Option<Group>,
-    /// `classid` in the policy.
+    /// The minor that `classid` in the policy fixes.
     pub pin: Option<Minor>,
-    /// One for each of `Model::links`, in the same order; `None`: not on that link.
+    /// The limits on each of `Model::links`, in the same order; `None`: no class on that link.
     pub limits: Vec<Option<Limits>>,
-    /// Where the policy says so.
+    /// Where the policy has the line.
     pub place: Place,
 }
 
 /// What a class is to have, in bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// What it is guaranteed.
+    /// What the class is guaranteed.
     pub rate: Asked,
-    /// What it may reach by borrowing.
+    /// What the class may reach by borrowing.
     pub ceil: Rate,
-    /// For a group, the best one of its members: HTB has none for the group itself.
+    /// 0 (served first) to 7. For a group, the best prio of its members, since HTB has none for an
+    /// inner class.
     pub prio: u8,
 }
 
 /// The rate of a class, as the policy asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Written: a promise.
+    /// A written rate, which is a promise.
     Promised(Rate),
-    /// A cap without a guarantee: a share of what the parent has not promised. For a group, `floor`
-    /// is what its members' written rates add up to (they were promised, so the group must have
-    /// them); `None` where nothing below it is written.
+    /// No written rate: the guarantee is a share of what the parent has not promised. For a group,
+    /// `floor` is the sum of its members' written rates, which the group must have to keep their
+    /// promises; `None` where no member has a written rate.
     Derived {
         /// What it has at least, where a line says so.
         floor: Option<Rate>,
     },
-    /// As good as none (`background`).
+    /// Next to none (`background`).
     Token,
 }
 
-/// A line of `rules`: its lists multiplied out.
+/// A line of `rules`, with its lists multiplied out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Which of the policy's rules it is, counted from 1.
     pub line: NonZeroU32,
-    /// Every combination that a packet can have, for u32; none where the rule is in an eBPF program
-    /// on each of its links.
+    /// Every combination of the line's fields that a packet can have, for u32; empty where the rule
+    /// is in an eBPF program on each of its links.
     pub matches: Vec<Match>,
-    /// The same field by field, for that program.
+    /// The line's fields one by one, for the eBPF program.
     pub packets: Packets,
     /// Whose packets; `None`: anybody's.
     pub from: Option<From>,
-    /// Where the packets go.
+    /// Where the rule sends packets.
     pub to: Target,
-    /// `None`: on every link.
+    /// The links that the rule is for; `None`: every link.
     pub links: Option<Vec<LinkName>>,
     /// Where the policy has the rule.
     pub place: Place,
@@ -126,14 +127,15 @@ pub struct Rule {
 /// Whose packets a rule is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct From {
-    /// Of everybody else.
+    /// Packets of everybody but these owners.
     pub not: bool,
-    /// Who has a class of those that the line means.
+    /// The owners that the line means and that have a class.
     pub owners: Vec<Owner>,
 }
 
 impl Rule {
-    /// u32 cannot decide it: it sees neither whose a packet is nor a VLAN tag that was offloaded.
+    /// Whether u32 cannot decide the rule: u32 sees neither whose a packet is nor a VLAN tag that
+    /// was offloaded.
     pub fn needs_program(&self) -> bool {
         self.from.is_some() || self.packets.vlan.is_some()
     }
@@ -142,7 +144,8 @@ impl Rule {
 /// Where a rule sends packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A user or a class. On a link where it has no class its packets go to the default.
+    /// A user or a class. On a link where this owner has no class the packets go to the default
+    /// class.
     Owner(Owner),
     /// To the default class, `1:fffe`.
     Default,

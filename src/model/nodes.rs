@@ -1,6 +1,6 @@
-//! The classes: every group, user, class and running account with its limits on every link,
-//! checked against its parent. The kernel accepts a child above its parent and promises that
-//! nobody can keep; here they are errors. Touches nothing.
+//! The classes: every group, user, class and running account with its limits on every link, checked
+//! against its parent. The kernel accepts a child's rate above its parent's and promises that
+//! cannot be kept; here they are errors. Touches nothing.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -39,7 +39,8 @@ pub(super) fn resolve(
     nodes
 }
 
-/// Every class needs a number of its own below `1:`, the same on every link.
+/// An error where there are more classes than minors: each needs one of its own, the same on every
+/// link.
 fn enough_minors(policy: &Policy, findings: &mut Findings) {
     let leaves = policy.users.len() + policy.classes.len();
     let groups = policy.groups.len() + usize::from(policy.everyone.is_some());
@@ -64,7 +65,7 @@ fn enough_minors(policy: &Policy, findings: &mut Findings) {
     }
 }
 
-/// Two lines cannot have one classid.
+/// An error where two lines have one `classid`.
 fn pins(policy: &Policy, findings: &mut Findings) {
     let mut seen: HashMap<Minor, (&Key, Span)> = HashMap::new();
     let users = policy.users.iter().map(|line| (&line.key, line.classid));
@@ -88,12 +89,12 @@ fn pins(policy: &Policy, findings: &mut Findings) {
     }
 }
 
-/// Keeps the better prio, which is the lower.
+/// Makes `best` the better one of the two, which is the lower.
 fn better(best: &mut Option<u8>, prio: u8) {
     *best = Some(best.map_or(prio, |best| best.min(prio)));
 }
 
-/// What was found of one group on one link.
+/// The limits of one group on one link.
 #[derive(Clone, Copy)]
 struct GroupHere {
     rate: Option<Rate>,
@@ -122,25 +123,26 @@ struct Tree<'a> {
     policy: &'a Policy,
     links: &'a Links<'a>,
     groups: &'a Groups,
-    /// By group, then link.
+    /// The limits of groups, by group and then link.
     here: Vec<Vec<GroupHere>>,
-    /// Written rates by link and parent; the last one of a link is the link itself.
+    /// Written rates, by link and parent; the last parent of a link is the link itself.
     promises: Vec<Vec<Vec<Promise<'a>>>>,
-    /// The best prio of a group's members by link and group; `None`: nobody is in it.
+    /// The best prio of a group's members, by link and group; `None`: the group has no member
+    /// there.
     prios: Vec<Vec<Option<u8>>>,
 }
 
-/// `everyone`, resolved.
+/// The line `everyone`, resolved.
 struct Everyone<'a> {
     line: &'a EveryoneLine,
-    /// The class of all together, if there is one.
+    /// The class of all accounts together, if the line has limits for that.
     node: Option<Node>,
     each: Vec<Option<Limits>>,
 }
 
 impl Everyone<'_> {
-    /// Together they may send what one of them may, and nothing is guaranteed to them: the class is
-    /// for the moment until an account has its own.
+    /// The newcomers' class: all newcomers together may send what one account may, without a
+    /// guarantee, since each is there only until it has a class of its own.
     fn newcomers(&self) -> Node {
         let token = |limits: Limits| Limits { rate: Asked::Token, ..limits };
         Node {
@@ -178,7 +180,7 @@ impl<'a> Tree<'a> {
                 tree.here[group].push(match found {
                     Ok((rate, ceil)) => GroupHere { rate, ceil },
                     Err(error) => {
-                        // The same line is wrong on the other links too: once is enough.
+                        // The same line is wrong on the other links too, and is reported once.
                         if !std::mem::replace(&mut said, true) {
                             findings.push(error);
                         }
@@ -216,7 +218,7 @@ impl<'a> Tree<'a> {
         self.promises[link][parent].push(promise);
     }
 
-    /// Users and classes.
+    /// The nodes of users and classes.
     fn leaves(&mut self, findings: &mut Findings) -> Vec<Node> {
         let policy = self.policy;
         let mut nodes = Vec::with_capacity(policy.users.len() + policy.classes.len());
@@ -371,8 +373,8 @@ impl<'a> Tree<'a> {
         Some(Everyone { line, node, each })
     }
 
-    /// A class for every account that runs and has no line of its own, by uid; then for ranges of
-    /// subordinate uids that have one together.
+    /// The nodes of accounts that run and have no line of their own, by uid; then those of ranges
+    /// of subordinate uids that have one class together.
     fn accounts(
         &self,
         facts: &Facts,
@@ -402,7 +404,8 @@ impl<'a> Tree<'a> {
         nodes.collect()
     }
 
-    /// What each account of a `gid` group gets, by the group's name.
+    /// The limits of each account of a `gid` group, by the group's name, and where they are
+    /// written.
     fn each(&self, findings: &mut Findings) -> HashMap<&'a str, (Vec<Option<Limits>>, Span)> {
         let mut found = HashMap::new();
         for (group, line) in self.policy.groups.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Whose each uid is, as a table that a kernel can look up: the matcher's answers for processes
-//! without a unit of their own line, and that were not put anywhere by hand. Pure.
+//! The owner of each uid, as a table that the kernel's maps can have: the matcher's answers for
+//! processes that no unit's line claims and that `run` and `attach` put nowhere. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -9,29 +9,30 @@ use crate::tree::{Key, Owner};
 
 use super::Matcher;
 
-/// What [`Matcher::claim`] answers for every uid there is.
+/// The answers of [`Matcher::claim`] for all uids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owners {
-    /// Uids by themselves, before any range; `None`: nobody claims this one, though it lies in a
-    /// range. Accounts of `everyone` and of groups are here as far as they are known: those that
-    /// NSS has told of, and those that run.
+    /// Uids with an answer of their own, which goes before that of any range; `None`: nobody claims
+    /// the uid, though it lies in a range. Accounts of `everyone` and of groups are here if NSS has
+    /// told of them or they run.
     pub accounts: BTreeMap<u32, Option<Owner>>,
-    /// All other uids, ascending and without overlap. What is in none is nobody's.
+    /// The owners of all other uids, ascending and without overlap. Nobody claims a uid that is in
+    /// no range.
     pub ranges: Vec<(RangeInclusive<u32>, Whose)>,
 }
 
-/// Whose the uids of a range are.
+/// Who claims the uids of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// One that has a class by itself.
+    /// One owner claims the whole range.
     Owner(Owner),
-    /// Of `everyone`, and each by itself: `Owner::Uid` of its own number. None of them is known to
-    /// run, so none has a class yet.
+    /// `everyone` claims each uid by itself, as [`Owner::Uid`]. None of them is known to run, so
+    /// none has a class yet.
     Newcomers,
 }
 
 impl Owners {
-    /// Whose a uid is.
+    /// The owner of a uid; `None`: nobody claims it.
     pub fn of(&self, uid: u32) -> Option<Owner> {
         if let Some(owner) = self.accounts.get(&uid) {
             return owner.clone();
@@ -67,8 +68,8 @@ impl Matcher {
         owners
     }
 
-    /// Whose the uids are that NSS does not know. Those in `singles`, which lines name one by one,
-    /// do not count: a range goes on behind them.
+    /// Who claims the uids that NSS does not know. Uids in `singles`, which lines name one by one,
+    /// end no range: it goes on behind them.
     fn ranges(&self, accounts: &Accounts, singles: &[u32]) -> Vec<(RangeInclusive<u32>, Whose)> {
         let all_single = |first: u32, last: u32| {
             let before = |uid: u32| singles.partition_point(|single| *single < uid);
@@ -92,12 +93,12 @@ impl Matcher {
         ranges
     }
 
-    /// Whose a uid is that NSS does not know, and all after it up to the next border.
+    /// Who claims a uid that NSS does not know, and all uids from it up to the next border.
     fn whose(&self, uid: u32, accounts: &Accounts) -> Option<Whose> {
         if let Some(key) = self.line(uid) {
             return Some(Whose::Owner(Owner::User(key.clone())));
         }
-        // Root is nobody's but a line's.
+        // Root is claimed only by a line that names it.
         let claimed = self.claim_unnamed(uid, accounts).filter(|_| uid != 0)?;
         Some(match accounts.subuids.holding(uid) {
             Some(_) => Whose::Owner(claimed.owner()),
@@ -105,7 +106,7 @@ impl Matcher {
         })
     }
 
-    /// Where the answer for a uid may be another than for the one before it.
+    /// The borders: uids for which the answer may differ from that for the uid before.
     fn borders(&self, subuids: &SubordinateUids) -> BTreeSet<u32> {
         let lines = self.uids.iter().map(|(range, _)| range);
         let everyone = self.everyone.iter().flat_map(|(ranges, _)| ranges);
@@ -131,8 +132,7 @@ mod tests {
         Key::new(name).unwrap()
     }
 
-    /// Uids below this one stand for all there are; those of `shift` are as many less than the
-    /// last.
+    /// The tests use uids below this one, or with `shift` as many at the end of all uids.
     const UIDS: u32 = 60;
 
     prop_compose! {
@@ -143,7 +143,7 @@ mod tests {
         ) -> Matcher {
             let mut uids: Vec<(RangeInclusive<u32>, Key)> = Vec::new();
             for (first, more) in lines {
-                // Not into the next one.
+                // Ranges must not overlap.
                 if uids.last().is_none_or(|(before, _)| *before.end() < first + shift) {
                     let last = (first + more).min(UIDS) + shift;
                     uids.push((first + shift..=last, key(&format!("line{}", first % 3))));

@@ -1,5 +1,5 @@
-//! `rules`: lists multiplied out, targets found, and what no packet could match refused. Touches
-//! nothing.
+//! `rules`: their lists are multiplied out, their targets are found, and a rule that no packet
+//! could match is refused. Touches nothing.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -16,8 +16,9 @@ use super::links::Links;
 use super::senders::Senders;
 use super::{Rule, Target, sets};
 
-/// Each takes from half a kilobyte to some kilobytes of the kernel's memory, the more the more
-/// processors there are (CONFIG_CLS_U32_PERF counts on each).
+/// The most matches of one link and IP version. Each takes from half a kilobyte to some kilobytes
+/// of the kernel's memory, growing with the number of processors (CONFIG_CLS_U32_PERF counts on
+/// each).
 const MOST_MATCHES: usize = 50_000;
 
 const ICMP: u8 = 1;
@@ -26,11 +27,12 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 
-/// Ranges to compare with in the eBPF program of one link, and in one rule of it: the kernel's
-/// verifier looks at up to a million instructions, and a jump passes over 32,767.
+/// The most ranges that the eBPF program of one link, and one rule in it, may compare with: the
+/// kernel's verifier looks at up to a million instructions, and a jump passes over at most 32,767.
 const MOST_RANGES: usize = 4_000;
 const MOST_RANGES_OF_A_RULE: usize = 1_000;
-/// Rules in such a program: of each the verifier leaves a branch for later, 8,192 at the most.
+/// The most rules in such a program: of each the verifier leaves a branch for later, 8,192 at the
+/// most.
 const MOST_PROGRAM_RULES: usize = 1_000;
 
 pub(super) fn resolve(
@@ -73,7 +75,7 @@ pub(super) fn resolve(
         if findings.take(check(line)).is_none() {
             continue;
         }
-        // Offline no link may be known.
+        // Offline it may be that no link is known, and then the matches are made all the same.
         if (!in_u32.is_empty() || in_program.is_empty()) && !rule.needs_program() {
             match findings.take(expand(line)) {
                 Some(matches) => rule.matches = matches,
@@ -83,7 +85,7 @@ pub(super) fn resolve(
         if rule.to == Target::Unshaped {
             ssh_is_exempt(line, findings);
         }
-        // Its link is not here.
+        // The rule's link is in the file, but not on this host.
         if line.link.is_some() && here.is_empty() {
             continue;
         }
@@ -123,12 +125,12 @@ fn ssh_is_exempt(line: &RuleLine, findings: &mut Findings) {
     );
 }
 
-/// How much the rules so far take of what the kernel has for each link.
+/// How much of what one link can have the rules so far take.
 struct Room {
-    /// Matches of u32, by link and IP version.
+    /// The number of u32 matches, by link and IP version.
     matches: Vec<[usize; 2]>,
     programs: Vec<Option<Program>>,
-    /// Something was full, and that was said.
+    /// Whether it was said that a link can have no more rules: once is enough.
     full: bool,
 }
 
@@ -141,12 +143,12 @@ impl Room {
         }
     }
 
-    /// Whether a rule before this one is in the link's program: then all behind it are.
+    /// Whether the link has an eBPF program already: then all further rules go into it.
     fn has_program(&self, link: usize) -> bool {
         self.programs[link].is_some()
     }
 
-    /// Takes what a rule needs on these links; the first time that there is no more, says so.
+    /// Adds what a rule needs on these links; an error the first time that it is too much.
     fn take(
         &mut self,
         rule: &Rule,
@@ -176,7 +178,7 @@ impl Room {
     }
 }
 
-/// How much of a link's rules is in its eBPF program so far.
+/// The size of a link's eBPF program so far.
 #[derive(Default)]
 struct Program {
     rules: usize,
@@ -184,7 +186,7 @@ struct Program {
 }
 
 impl Program {
-    /// Takes one more rule; whether there was room for it.
+    /// Adds one more rule; whether the program may be that large.
     fn take(&mut self, rule: &Rule) -> bool {
         let senders = rule.from.as_ref().map_or(0, |from| from.owners.len());
         let ranges = rule.packets.ranges() + senders;
@@ -220,7 +222,7 @@ fn can_have_program(
         (None, id) => ("vlan", id.map_or(line.at, |id| id.at)),
     };
     let classifiers = &facts.features.classifiers;
-    // Where none is known, nobody has looked.
+    // No classifier is known where the kernel was not asked.
     if !classifiers.is_empty() && !classifiers.contains(&Classifier::Bpf) {
         return Err(Diagnostic::error(
             Kind::Rule,
@@ -267,7 +269,7 @@ fn too_many(at: Span, count: usize) -> Diagnostic {
     .help("lists multiply: use larger networks, or leave out a port where the address is enough")
 }
 
-/// What `to:` can name.
+/// The targets that `to:` can name.
 struct Targets<'a> {
     policy: &'a Policy,
     by_name: HashMap<&'a str, Owner>,
@@ -313,7 +315,7 @@ impl<'a> Targets<'a> {
     }
 }
 
-/// What no packet can have is an error, however it is decided.
+/// An error where no packet can match, whether u32 or a program decides the rule.
 fn check(line: &RuleLine) -> Result<(), Diagnostic> {
     let has_ports = has_ports(line);
     let of_ip = !line.src.is_empty() || !line.dst.is_empty() || !line.proto.is_empty() || has_ports;
@@ -346,7 +348,8 @@ fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
     let pairs = pairs(line)?;
     let protos = sets::protocols(&line.proto, has_ports.then_some(&[TCP, UDP]));
     let (sports, dports) = (sets::ports(&line.sport), sets::ports(&line.dport));
-    // Multiplied before it is built: four long lists would fill the memory.
+    // The number of combinations is computed before they are made: those of four long lists would
+    // fill the memory.
     let product = [sports.len(), dports.len(), protos.len()]
         .into_iter()
         .fold(pairs.len(), usize::saturating_mul);
@@ -387,7 +390,7 @@ fn expand(line: &RuleLine) -> Result<Vec<Match>, Diagnostic> {
     Ok(matches)
 }
 
-/// A field's `not` leaves nothing.
+/// The error for a field whose `not` leaves nothing.
 fn nothing_is_left(line: &RuleLine) -> Diagnostic {
     let (src, dst) = (first(&line.src), first(&line.dst));
     let (sport, dport, proto) = (first(&line.sport), first(&line.dport), first(&line.proto));
@@ -416,7 +419,7 @@ fn mixes_families(line: &RuleLine) -> Result<(), Diagnostic> {
         let (list, others) = (&field.values, &others.values);
         let (v4, v6) = (others.iter().any(is_v4), others.iter().any(|net| !is_v4(net)));
         let alone = |net: &&Written<Networks>| if is_v4(net) { !v4 } else { !v6 };
-        // What is not in some networks may be of either family.
+        // A field with `not` has addresses of both families.
         if let (Some(net), Some(other), false) = (list.iter().find(alone), others.first(), of_both)
         {
             let family = |net: &Written<Networks>| if is_v4(net) { "IPv4" } else { "IPv6" };

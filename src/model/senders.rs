@@ -1,4 +1,4 @@
-//! Who `from` in a rule means: a line of `users`, an account, a uid. Touches nothing.
+//! Whom `from` in a rule means: a line of `users`, an account, a uid. Touches nothing.
 
 use crate::facts::{Accounts, Facts};
 use crate::policy::{
@@ -9,7 +9,7 @@ use crate::tree::{Key, Owner, Reserved};
 use super::build::BuildOptions;
 use super::{From, Matcher};
 
-/// What decides it.
+/// What a name in `from` is looked up in.
 pub(super) struct Senders<'a> {
     pub policy: &'a Policy,
     pub matcher: &'a Matcher,
@@ -18,7 +18,8 @@ pub(super) struct Senders<'a> {
 }
 
 impl Senders<'_> {
-    /// `None` for a rule without `from`. Who is not known is left out, and said.
+    /// The senders that `from` names; `None` for a rule without `from`. An unknown name is left out
+    /// with a finding.
     pub(super) fn find(&self, field: &Field<String>, findings: &mut Findings) -> Option<From> {
         if field.is_empty() {
             return None;

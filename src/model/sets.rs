@@ -1,5 +1,6 @@
-//! What a rule's field lets through, in pieces that one comparison can decide: ranges as powers of
-//! two of neighbours, networks, and what is left when some are taken away. Touches nothing.
+//! The values that a rule's field allows, in pieces that one comparison can decide: blocks of
+//! numbers whose size is a power of two, networks, and with `not` what those leave over. Touches
+//! nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -9,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 use crate::policy::{Field, Networks, RuleLine};
 use crate::tree::{Bits, Packets, Ranges};
 
-/// The fields of a rule as ranges.
+/// All fields of a rule, as ranges.
 pub(super) fn packets(line: &RuleLine, with_ports: Option<&[u8]>) -> Packets {
     Packets {
         vlan: numbers(&line.vlan),
@@ -21,7 +22,7 @@ pub(super) fn packets(line: &RuleLine, with_ports: Option<&[u8]>) -> Packets {
     }
 }
 
-/// Ports or VLAN ids.
+/// The ports or VLAN ids of a field, as ranges.
 fn numbers(field: &Field<RangeInclusive<u16>>) -> Option<Ranges<u16>> {
     let ranges = field.values.iter().map(|range| wide(&range.value)).collect();
     let chosen = chosen(ranges, field.not, u16::MAX.into());
@@ -29,7 +30,7 @@ fn numbers(field: &Field<RangeInclusive<u16>>) -> Option<Ranges<u16>> {
     (!field.is_empty()).then(|| chosen.into_iter().map(narrow).collect())
 }
 
-/// Protocols, from the pieces that decide them.
+/// The protocols of a field as ranges, from its pieces.
 fn one_by_one(pieces: &[Option<Bits<u8>>]) -> Option<Ranges<u8>> {
     let pieces: Option<Vec<Bits<u8>>> = pieces.iter().copied().collect();
     let range = |bits: Bits<u8>| wide(&(bits.value..=bits.value | !bits.mask));
@@ -37,7 +38,7 @@ fn one_by_one(pieces: &[Option<Bits<u8>>]) -> Option<Ranges<u8>> {
     Some(ranges.into_iter().map(|(from, to)| (from as u8, to as u8)).collect())
 }
 
-/// Networks of both families.
+/// The networks of a field, of both families, as ranges.
 fn addresses(field: &Field<Networks>) -> Option<Ranges<IpAddr>> {
     let networks: Option<Vec<IpNet>> = networks(field).into_iter().collect();
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
@@ -56,7 +57,7 @@ fn addresses(field: &Field<Networks>) -> Option<Ranges<IpAddr>> {
     Some(v4.chain(v6).map(|[first, last]| (first, last)).collect())
 }
 
-/// Ascending, apart, none next to another.
+/// The same ranges ascending, with overlapping and adjacent ones merged.
 fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
     ranges.sort_unstable();
     let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
@@ -84,8 +85,8 @@ pub(super) fn ports(field: &Field<RangeInclusive<u16>>) -> Vec<Option<Bits<u16>>
 /// and SHIM6, behind which nothing follows.
 const HEADERS: [u8; 5] = [0, 43, 44, 51, 60];
 
-/// The same for protocols, where `not` means known to be another; where the rule has ports, those
-/// of them that have ports by default.
+/// The pieces of a protocol field. `not` means that the packet is known to be of another protocol.
+/// With ports, and without a protocol, the field means the protocols `with_ports`.
 pub(super) fn protocols(field: &Field<u8>, with_ports: Option<&[u8]>) -> Vec<Option<Bits<u8>>> {
     let written = || field.values.iter().map(|proto| proto.value);
     match with_ports {
@@ -101,18 +102,18 @@ pub(super) fn protocols(field: &Field<u8>, with_ports: Option<&[u8]>) -> Vec<Opt
             let bits = |(value, mask)| Some(Bits { value: value as u8, mask: mask as u8 });
             pieces.map(bits).collect()
         }
-        // One by one, as written: which family a protocol is of is asked of each.
+        // One piece for each written protocol, because the caller looks at the family of each.
         _ => written().map(|proto| Some(proto.into())).collect(),
     }
 }
 
-/// Whether a packet with this number is let through by a field that was written.
+/// Whether a field that was written allows this number.
 pub(super) fn has(field: &Field<RangeInclusive<u16>>, port: u16) -> bool {
     !field.is_empty() && field.values.iter().any(|range| range.value.contains(&port)) != field.not
 }
 
-/// The networks of a field, of both families; without those of the field, where it says `not`: a
-/// packet of the other family is surely not to one of them.
+/// The networks of a field; with `not`, the networks of all other addresses of both families, since
+/// a packet of the other family has none of the field's addresses.
 pub(super) fn networks(field: &Field<Networks>) -> Vec<Option<IpNet>> {
     if field.is_empty() {
         return vec![None];
@@ -133,7 +134,7 @@ pub(super) fn networks(field: &Field<Networks>) -> Vec<Option<IpNet>> {
     v4.chain(v6).map(Some).collect()
 }
 
-/// All addresses but those of these networks, which are ascending and apart.
+/// The networks of all addresses outside these, which are ascending and do not overlap.
 fn without_v4(gone: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let mut left = Vec::new();
     let mut next = Some(0_u32);
@@ -165,7 +166,7 @@ fn without_v6(gone: &[Ipv6Net]) -> Vec<Ipv6Net> {
     left
 }
 
-/// Whether two networks can stand in one packet.
+/// Whether one packet can have an address of each network.
 pub(super) fn one_family(a: IpNet, b: IpNet) -> bool {
     matches!((a.addr(), b.addr()), (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)))
 }
@@ -176,8 +177,8 @@ fn wide<T: Copy + Into<u32>>(range: &RangeInclusive<T>) -> Range {
     ((*range.start()).into(), (*range.end()).into())
 }
 
-/// The numbers in these ranges, or with `not` all others up to `last`: ascending, apart, none next
-/// to another.
+/// The numbers in these ranges, or with `not` all others up to `last`, as ascending ranges that
+/// neither overlap nor touch.
 fn chosen(ranges: Vec<Range>, not: bool, last: u32) -> Vec<Range> {
     let merged = merged(ranges, |last| last.checked_add(1));
     if !not {
@@ -188,8 +189,8 @@ fn chosen(ranges: Vec<Range>, not: bool, last: u32) -> Vec<Range> {
     starts.zip(ends).filter(|(from, end)| from < end).map(|(from, end)| (from, end - 1)).collect()
 }
 
-/// Ranges of numbers of so many bits as values and masks: at most twice as many for each as it has
-/// bits.
+/// Ranges of numbers with `bits` bits, as values and masks: at most twice as many for each range as
+/// a number has bits.
 fn pieces(ranges: Vec<Range>, bits: u32) -> impl Iterator<Item = (u32, u32)> {
     ranges.into_iter().flat_map(move |(from, to)| {
         let mut next = from;
@@ -239,7 +240,7 @@ mod tests {
         assert_eq!(protocols(&field(false, vec![132]), Some(&[6, 17])), [Some(132.into())]);
         let others = protocols(&field(true, vec![6]), None);
         let has = |proto: u8| others.iter().flatten().any(|b| proto & b.mask == b.value);
-        // Behind an extension header it may be TCP after all.
+        // Behind an extension header the packet may be TCP after all.
         assert!((0..=255).all(|proto| has(proto) == (proto != 6 && !HEADERS.contains(&proto))));
     }
 

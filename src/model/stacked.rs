@@ -1,5 +1,5 @@
-//! Links that carry each other's packets: those of one link that pass another are shaped twice, and
-//! what leaves over a link that no line means is not shaped at all. Touches nothing.
+//! Links that carry each other's packets: a packet that passes two shaped links is shaped twice,
+//! and one that leaves by a link that no line means is not shaped at all. Touches nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,19 +10,20 @@ use crate::tree::LinkName;
 use super::build::BuildOptions;
 use super::links::{Links, Shaped};
 
-/// Links that are a second name for (a part of) the one below.
+/// Kinds of link whose packets leave by the link below as they are.
 const STACKED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "macsec"];
 
-/// Links that put packets into other packets, which leave by another link, by whose those are then.
-/// README has what was measured.
+/// Kinds of tunnel, a link that puts packets into other packets, which leave by another link. The
+/// kinds differ in whose packets the outer ones are; README has the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tunnel {
-    /// The program's that made the tunnel and sends them again.
+    /// The outer packets are those of the program that made the tunnel.
     Program,
-    /// A program's or still the sender's: WireGuard is to be had both ways, and the kernel's own
-    /// hands packets to threads of its own (on Linux 6.1 they were still the sender's).
+    /// The outer packets are a program's or still the sender's: there is WireGuard of both kinds,
+    /// and the kernel's own passes packets to threads of the kernel (on Linux 6.1 they were still
+    /// the sender's).
     Either,
-    /// Still the sender's: the kernel wraps them as he sends.
+    /// The outer packets are still the sender's: the kernel makes them as he sends.
     Wrapped,
 }
 
@@ -56,7 +57,7 @@ pub(super) fn tunnel(device: &LinkFacts) -> Option<(&str, Tunnel)> {
 }
 
 impl Tunnel {
-    /// The cure where a policy must choose between this tunnel and the link below it.
+    /// The cure where a policy can name the tunnel or the link below it, but not both.
     pub(super) fn which_to_name(self, name: &LinkName) -> String {
         match self {
             Tunnel::Program => format!(
@@ -72,8 +73,9 @@ impl Tunnel {
     }
 }
 
-/// Two links of the file of which one carries the other's packets: they would be shaped twice. A
-/// port that came by a pattern is left alone where links may come and go, and the rest goes on.
+/// An error where two links of the file carry the same packets, which would be shaped twice. Where
+/// links may come and go, a slave that a pattern means is passed over instead, and the rest goes
+/// on.
 pub(super) fn check(
     links: &mut Links<'_>,
     facts: &Facts,
@@ -110,7 +112,7 @@ fn is_by_pattern(shaped: &Shaped<'_>) -> bool {
     matches!(shaped.line.name.value, LinkRef::Pattern(_))
 }
 
-/// A port and its master.
+/// The error where the file means both a slave and its master.
 fn both(port: &Shaped<'_>, master: &Shaped<'_>, device: Option<&LinkFacts>) -> Diagnostic {
     let kind = device.and_then(|device| device.kind.as_deref()).unwrap_or("master");
     let (name, at, above) = (&port.link.port.link, port.line.name.at, &master.link.port.link);
@@ -140,8 +142,8 @@ fn both(port: &Shaped<'_>, master: &Shaped<'_>, device: Option<&LinkFacts>) -> D
     .help(help)
 }
 
-/// A link on another one of the file. Whoever names both has made a mistake; a pattern may well
-/// mean both.
+/// The finding where the file means both a link and the link below it: an error where two lines
+/// name them, a warning where a pattern means one of the two, which may be meant.
 fn on_top(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnostic {
     let (name, at, below) = (&upper.link.port.link, upper.line.name.at, &lower.link.port.link);
     if is_by_pattern(upper) || is_by_pattern(lower) {
@@ -165,7 +167,7 @@ fn counts_twice(upper: &Shaped<'_>, kind: &str, lower: &Shaped<'_>) -> Diagnosti
         .help("its packets count on both, against the limits of both: name one of the two if that is not meant")
 }
 
-/// The master with this index, if it sends each packet over one of several ports.
+/// The master with this ifindex and its kind, if it sends each packet by one of several slaves.
 fn of_several(index: u32, facts: &Facts) -> Option<(&LinkName, &str)> {
     let (name, device) = facts.links.iter().find(|(_, device)| device.ifindex == index)?;
     let kind = device.kind.as_deref().filter(|kind| matches!(*kind, "bond" | "team"))?;
@@ -182,7 +184,7 @@ fn one_of_several(port: &Shaped<'_>, (master, kind): (&LinkName, &str)) -> Diagn
     .help(format!("what leaves by another port is not shaped here: name {master} instead"))
 }
 
-/// Links over which packets leave without being shaped.
+/// Warns of links by which packets leave without being shaped.
 pub(super) fn uncovered(
     at: Span,
     chosen: &BTreeMap<LinkName, Span>,
@@ -193,7 +195,7 @@ pub(super) fn uncovered(
         facts.links.iter().map(|(name, device)| (device.ifindex, name)).collect();
     let passes_a_chosen_one = |device: &LinkFacts| match device.lower {
         Some(index) => by_index.get(&index).is_some_and(|name| chosen.contains_key(*name)),
-        // Which link a tunnel's packets leave by is a matter of routes.
+        // The link by which a tunnel's packets leave depends on routes.
         None => matches!(tunnel(device), Some((_, Tunnel::Wrapped))),
     };
     for (name, device) in &facts.links {

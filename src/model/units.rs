@@ -1,5 +1,5 @@
-//! systemd units of `users`: who has whose processes, and names that no process can be found by.
-//! Touches nothing.
+//! The systemd units of `users`: which line claims which unit, and findings for names by which no
+//! process can be found. Touches nothing.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -44,8 +44,8 @@ pub(super) fn resolve(
     units
 }
 
-/// The name that a named unit's processes are found by, if it has another one; says which units are
-/// not there.
+/// The unit in which a named unit's processes run, where that is another one (the name is an
+/// alias). A finding where there is no such unit.
 fn found_as(
     unit: &Written<UnitRef>,
     there: &BTreeMap<String, String>,
@@ -67,7 +67,7 @@ fn found_as(
             }
         },
         UnitRef::Pattern(pattern) => {
-            // Scopes are made and go with what is in them.
+            // A scope exists only as long as its processes, so one that is missing is no mistake.
             if !pattern.as_str().ends_with(".scope") && !has_any(pattern, there) {
                 let message = format!("no unit fits {} now", quote(pattern.as_str()));
                 findings.push(
@@ -80,13 +80,13 @@ fn found_as(
     }
 }
 
-/// A template fits what its instances fit, whatever they are called.
+/// Whether the pattern fits a unit that exists, or may fit an instance of a template that exists.
 fn has_any(pattern: &Pattern, there: &BTreeMap<String, String>) -> bool {
     let instance = |name: &String| name.replacen("@.", "@x.", 1);
     there.keys().any(|name| pattern.fits(name) || pattern.fits(&instance(name)))
 }
 
-/// `foo@.service` of `foo@bar.service`.
+/// The template of an instance: `foo@.service` of `foo@bar.service`.
 fn template_of(name: &str) -> Option<String> {
     let (stem, rest) = name.split_once('@')?;
     let (_, kind) = rest.rsplit_once('.')?;
@@ -109,7 +109,8 @@ mod tests {
     use super::*;
     use crate::policy::{Report, parse};
 
-    /// What is said of one line's units where these are there, and the patterns and names it has.
+    /// The findings for one line's units where the units `there` exist, and the patterns and names
+    /// that the line has then.
     fn said(units: &str, there: &[(&str, &str)]) -> (String, Vec<String>) {
         let text =
             format!("version: 1\nlinks: {{eth0: }}\nusers: {{a: {{ceil: 1mbit, units: {units}}}}}");
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn only_the_units_of_lines_that_say_so_follow_effective_uids() {
-        // The second is read by the reader that knows all of YAML.
+        // With an anchor and without.
         for anchor in ["", "&here "] {
             let text = format!(
                 "version: 1\nlinks: {{eth0: }}\nusers:\n  files: {anchor}{{ceil: 1mbit, units: [smbd.service, \"ftp*.service\"], follow: effective}}\n  web: {{ceil: 1mbit, units: nginx.service}}\n"

@@ -453,7 +453,7 @@ fn errors_are_shown_together_and_not_without_end() {
     assert!(text.ends_with("and 10 more like these"), "{text}");
 }
 
-/// Where nothing can decide such a rule, it is refused at its place.
+/// Where no classifier can decide a rule, the rule is refused where it is written.
 #[test]
 fn rules_that_need_ebpf() {
     let mut facts = host();

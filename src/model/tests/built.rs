@@ -70,7 +70,7 @@ fn auto_is_the_default_route_with_the_lowest_metric_ipv4_before_ipv6() {
     assert_eq!(built_on_any(&facts, auto), "eth1", "never the loopback");
 }
 
-/// The first link's name, whatever the notes are.
+/// The name of the first shaped link, whatever the notes are.
 fn built_on_any(facts: &Facts, text: &str) -> String {
     let policy = policy::parse(text, "policies.yaml").unwrap();
     build(&policy, facts, BuildOptions::default()).unwrap().0.links[0].port.link.to_string()

@@ -73,7 +73,7 @@ fn host() -> Facts {
     facts
 }
 
-/// As udev gives them to hardware.
+/// Alternative names as udev gives them to hardware.
 fn altnames(name: &str) -> Vec<String> {
     (name == "eth0").then(|| "enp0s31f6np0-uplink".to_string()).into_iter().collect()
 }
@@ -91,7 +91,7 @@ fn built_on(facts: &Facts, text: &str) -> Model {
     model
 }
 
-/// The same with one note.
+/// The model of a policy that is fine but for one note.
 fn built_with_a_note(facts: &Facts, text: &str) -> Model {
     let policy = policy::parse(text, "policies.yaml").unwrap_or_else(|e| panic!("{e}"));
     let (model, notes) =
@@ -104,7 +104,7 @@ fn built(text: &str) -> Model {
     built_on(&host(), text)
 }
 
-/// What is said about a policy: its errors, else its notes.
+/// The report on a policy: its errors, or else its notes.
 fn said_on(facts: &Facts, options: BuildOptions, text: &str) -> String {
     let policy = match policy::parse(text, "policies.yaml") {
         Ok(policy) => policy,
