@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
+mod account;
+mod accounts;
 mod subuid;
 
+pub use self::account::Account;
+pub use self::accounts::Accounts;
 pub use self::subuid::{SubordinateUids, Subuids};
 use crate::tree::{
     Claim, Classifier, Filter, Foreign, KernelState, LinkName, MapIds, MptcpLayout, Owner, Port,
-    Pref, Program, Sockets, TagHelper, UidRange,
+    Pref, Program, Sockets, TagHelper,
 };
 use crate::units::{ClassId, Psched, Rate};
 
@@ -213,83 +215,6 @@ pub enum Tags {
     Known(BTreeSet<ClassId>),
     /// There may be a socket that carries any.
     Hidden,
-}
-
-/// What NSS and `/etc/subuid` said, for the names in the policy and the uids that run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accounts {
-    /// Uids that have a process in the links' network namespace.
-    pub running: BTreeSet<u32>,
-    /// Accounts by uid: those that run or that NSS was asked about.
-    pub by_uid: BTreeMap<u32, Account>,
-    /// Account names in the policy → uid; `None`: NSS says there is no such account.
-    pub by_name: BTreeMap<String, Option<u32>>,
-    /// Group names in the policy → gid; `None`: no such group.
-    pub groups: BTreeMap<String, Option<u32>>,
-    /// Uids that run or were asked for and that NSS says no account has.
-    pub absent: BTreeSet<u32>,
-    /// `/etc/subuid`.
-    pub subuids: SubordinateUids,
-    /// Ranges of subordinate uids that have one class together and in which a uid has a process.
-    #[serde(skip)]
-    pub running_ranges: BTreeSet<UidRange>,
-    /// NSS could not answer: not the same as "no such account".
-    pub unavailable: Option<String>,
-}
-
-/// An account as NSS has it; its uid is the key under which it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Account {
-    /// The account's name; of several accounts with one uid, the one with which NSS answers.
-    pub name: String,
-    /// The gids of the account's groups, primary and supplementary.
-    pub gids: BTreeSet<u32>,
-}
-
-impl Accounts {
-    /// Whether NSS has answered about `uid`: there is such an account, or there is none.
-    pub fn has_answer(&self, uid: u32) -> bool {
-        self.by_uid.contains_key(&uid) || self.absent.contains(&uid)
-    }
-
-    /// Whether an account, or somebody in a range of subordinate uids, has a process.
-    pub fn runs(&self, owner: &Owner) -> bool {
-        match owner {
-            Owner::Uid(uid) => self.running.contains(uid),
-            Owner::Subuids(range) => {
-                let UidRange { first, last } = *range;
-                self.running_ranges.contains(range)
-                    || self.running.range(first..=last).next().is_some()
-            }
-            _ => false,
-        }
-    }
-
-    /// From now on the owner counts as without a process.
-    pub fn dismiss(&mut self, owner: &Owner) {
-        match owner {
-            Owner::Uid(uid) => {
-                self.running.remove(uid);
-            }
-            Owner::Subuids(range) => {
-                self.running_ranges.remove(range);
-            }
-            _ => {}
-        }
-    }
-
-    /// From now on the owner counts as one that has a process.
-    pub fn admit(&mut self, owner: &Owner) {
-        match owner {
-            Owner::Uid(uid) => {
-                self.running.insert(*uid);
-            }
-            Owner::Subuids(range) => {
-                self.running_ranges.insert(*range);
-            }
-            _ => {}
-        }
-    }
 }
 
 /// What one observation saw: our own objects as values, and what else stands in our trees.

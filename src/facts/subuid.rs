@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Account;
+use super::account::Account;
 use crate::tree::UidRange;
 
 /// One line of the file.

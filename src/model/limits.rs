@@ -5,7 +5,7 @@ use crate::policy::{self, Diagnostic, Findings, Kind, LAST_PRIO, Span, quote};
 use crate::tree::Key;
 use crate::units::Rate;
 
-use super::links::{Shaped, absolute};
+use super::shaped::{Shaped, absolute};
 use super::{Asked, Limits};
 
 /// What a class hangs below on one link.

@@ -15,7 +15,7 @@ use crate::units::{Minor, Rate};
 use super::claims::Claims;
 use super::groups::Groups;
 use super::limits::{self, Parent, Promise};
-use super::links::Links;
+use super::shaped::Links;
 use super::{Asked, Claimed, Limits, Node};
 
 pub(super) fn resolve(

@@ -12,8 +12,8 @@ use crate::policy::{
 };
 use crate::tree::{Bits, Classifier, Family, LinkName, Match, Owner, Packets, Reserved};
 
-use super::links::Links;
 use super::senders::Senders;
+use super::shaped::Links;
 use super::{Rule, Target, sets};
 
 /// The most matches of one link and IP version. Each takes from half a kilobyte to some kilobytes

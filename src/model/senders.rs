@@ -6,7 +6,7 @@ use crate::policy::{
 };
 use crate::tree::{Key, Owner, Reserved};
 
-use super::build::BuildOptions;
+use super::options::BuildOptions;
 use super::{From, Matcher};
 
 /// What a name in `from` is looked up in.

@@ -7,8 +7,8 @@ use crate::facts::{Facts, LinkFacts};
 use crate::policy::{Diagnostic, Findings, Kind, LinkRef, Severity, Span, quote};
 use crate::tree::LinkName;
 
-use super::build::BuildOptions;
-use super::links::{Links, Shaped};
+use super::options::BuildOptions;
+use super::shaped::{Links, Shaped};
 
 /// Kinds of link whose packets leave by the link below as they are.
 const STACKED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "macsec"];

@@ -8,7 +8,7 @@ use crate::policy::{
 };
 
 use super::Units;
-use super::claims::twice;
+use super::twice::twice;
 
 /// `there`: see [`crate::facts::Facts::units`].
 pub(super) fn resolve(

@@ -30,8 +30,6 @@ const STILL: &[&str] = &[
     "daemon::processes",
     "daemon::shaping",
     "daemon::shaping::event",
-    "facts",
-    "facts::subuid",
     "host::observe",
     "host::observe::links",
     "host::observe::owners",
@@ -42,16 +40,6 @@ const STILL: &[&str] = &[
     "intent::accounts",
     "intent::links",
     "intent::unfit",
-    "model::build",
-    "model::claims",
-    "model::groups",
-    "model::limits",
-    "model::links",
-    "model::nodes",
-    "model::rules",
-    "model::senders",
-    "model::stacked",
-    "model::units",
 ];
 
 /// `a::b::c`, by its parts.

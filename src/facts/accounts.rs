@@ -1,0 +1,77 @@
+//! Which accounts run, and what is known of the accounts and groups that the policy names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::account::Account;
+use super::subuid::SubordinateUids;
+use crate::tree::{Owner, UidRange};
+
+/// What NSS and `/etc/subuid` said, for the names in the policy and the uids that run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounts {
+    /// Uids that have a process in the links' network namespace.
+    pub running: BTreeSet<u32>,
+    /// Accounts by uid: those that run or that NSS was asked about.
+    pub by_uid: BTreeMap<u32, Account>,
+    /// Account names in the policy → uid; `None`: NSS says there is no such account.
+    pub by_name: BTreeMap<String, Option<u32>>,
+    /// Group names in the policy → gid; `None`: no such group.
+    pub groups: BTreeMap<String, Option<u32>>,
+    /// Uids that run or were asked for and that NSS says no account has.
+    pub absent: BTreeSet<u32>,
+    /// `/etc/subuid`.
+    pub subuids: SubordinateUids,
+    /// Ranges of subordinate uids that have one class together and in which a uid has a process.
+    #[serde(skip)]
+    pub running_ranges: BTreeSet<UidRange>,
+    /// NSS could not answer: not the same as "no such account".
+    pub unavailable: Option<String>,
+}
+
+impl Accounts {
+    /// Whether NSS has answered about `uid`: there is such an account, or there is none.
+    pub fn has_answer(&self, uid: u32) -> bool {
+        self.by_uid.contains_key(&uid) || self.absent.contains(&uid)
+    }
+
+    /// Whether an account, or somebody in a range of subordinate uids, has a process.
+    pub fn runs(&self, owner: &Owner) -> bool {
+        match owner {
+            Owner::Uid(uid) => self.running.contains(uid),
+            Owner::Subuids(range) => {
+                let UidRange { first, last } = *range;
+                self.running_ranges.contains(range)
+                    || self.running.range(first..=last).next().is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// From now on the owner counts as without a process.
+    pub fn dismiss(&mut self, owner: &Owner) {
+        match owner {
+            Owner::Uid(uid) => {
+                self.running.remove(uid);
+            }
+            Owner::Subuids(range) => {
+                self.running_ranges.remove(range);
+            }
+            _ => {}
+        }
+    }
+
+    /// From now on the owner counts as one that has a process.
+    pub fn admit(&mut self, owner: &Owner) {
+        match owner {
+            Owner::Uid(uid) => {
+                self.running.insert(*uid);
+            }
+            Owner::Subuids(range) => {
+                self.running_ranges.insert(*range);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The links that are shaped, each with its line.
+
+use crate::policy::{Amount, Diagnostic, Kind, LinkLine, LinkRef, Policy, Written, closest, quote};
+use crate::units::Rate;
+
+use super::Link;
+
+/// The shaped links: those that exist and whose rate is known.
+pub(super) struct Links<'p> {
+    pub shaped: Vec<Shaped<'p>>,
+    /// For each line that means no link now, the link that may come, as far as its limits are
+    /// known.
+    pub to_come: Vec<Shaped<'p>>,
+    pub(super) policy: &'p Policy,
+    /// `auto` is in the file and may be any interface, so another line's name may mean the same
+    /// one.
+    pub(super) auto_is_open: bool,
+}
+
+pub(super) struct Shaped<'p> {
+    pub line: &'p LinkLine,
+    pub link: Link,
+    pub(super) altnames: Vec<String>,
+    /// Patterns may mean the link: it is neither the loopback nor an ifb.
+    pub(super) may_fit_patterns: bool,
+    /// Packets there can have VLAN tags. Assumed of a link of which nothing is known.
+    pub ethernet: bool,
+}
+
+impl<'p> Links<'p> {
+    pub(super) fn into_model(self) -> Vec<Link> {
+        self.shaped.into_iter().map(|shaped| shaped.link).collect()
+    }
+
+    /// The same policy with the links that may come instead of those that exist.
+    pub(super) fn only_to_come(&mut self) -> Links<'p> {
+        let shaped = std::mem::take(&mut self.to_come);
+        Links { shaped, to_come: Vec::new(), policy: self.policy, auto_is_open: true }
+    }
+
+    /// Indexes in `shaped` of the links that `name`, in another line, means. Empty: the file has
+    /// the link, and this host has not.
+    pub(super) fn find(&self, name: &Written<LinkRef>) -> Result<Vec<usize>, Diagnostic> {
+        let means = |shaped: &Shaped<'_>| match &name.value {
+            LinkRef::Auto => shaped.line.name.value == LinkRef::Auto,
+            LinkRef::Pattern(_) if !shaped.may_fit_patterns => false,
+            // A link to come is also found by the name in its own line, since its alternative names
+            // are not known.
+            written => {
+                shaped.line.name.value == *written
+                    || written.means(&shaped.link.port.link, &shaped.altnames)
+            }
+        };
+        let found: Vec<usize> =
+            (0..self.shaped.len()).filter(|i| means(&self.shaped[*i])).collect();
+        let may_mean = |line: &LinkLine| match (&line.name.value, &name.value) {
+            (LinkRef::Pattern(line), LinkRef::Pattern(written)) => line.meets(written),
+            (LinkRef::Pattern(pattern), LinkRef::Name(name))
+            | (LinkRef::Name(name), LinkRef::Pattern(pattern)) => pattern.fits(name),
+            (line, written) => line == written,
+        };
+        match found.is_empty() && !self.auto_is_open && !self.policy.links.iter().any(may_mean) {
+            true => Err(self.unknown(name)),
+            false => Ok(found),
+        }
+    }
+
+    fn unknown(&self, name: &Written<LinkRef>) -> Diagnostic {
+        let text = name.value.as_str();
+        let written = self.policy.links.iter().map(|line| line.name.value.as_str());
+        let names = self.shaped.iter().map(|shaped| shaped.link.port.link.as_str()).chain(written);
+        let help = match closest(text, names) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("add a line `{text}:` to `links`"),
+        };
+        Diagnostic::error(Kind::Link, name.at, format!("{} is no link of this policy", quote(text)))
+            .help(help)
+    }
+}
+
+/// The rate that `amount` is on a link of this rate.
+pub(super) fn absolute(amount: Amount, link: Rate) -> Rate {
+    match amount {
+        Amount::Rate(rate) => rate,
+        Amount::Percent(share) => share.of(link),
+    }
+}
