@@ -10,92 +10,29 @@
 mod accounts;
 mod evidence;
 mod links;
+mod meaning;
 mod quiet;
 mod refusal;
 mod unfit;
+mod wanted;
 mod warnings;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 pub use evidence::Evidence;
+pub use meaning::Meaning;
 pub use quiet::quiet;
 pub use refusal::{InTheWay, Neighbour, Refusal};
+pub use wanted::{Intent, Leaving, Options};
 
-use crate::desired::{self, Impossible, Sharding};
-use crate::facts::{Facts, LinkFacts, Observation};
-use crate::model::{Asked, Model};
+use crate::desired::{self, Impossible};
+use crate::facts::Observation;
+use crate::model::Asked;
 use crate::netlink::bpf_name;
 use crate::plan::{Logins, Plan, diff};
-use crate::policy::{Diagnostic, Kind, LinkRef, Policy};
-use crate::tree::{Classifier, Filter, KernelState, LinkName, Owner, Pref};
-use crate::units::ClassId;
-
-/// What somebody wants of a host: a policy, and how it is to be read in this run.
-#[derive(Clone, Debug)]
-pub struct Intent {
-    /// The policy, as written.
-    pub policy: Arc<Policy>,
-    /// What the command line says about how to read it.
-    pub options: Options,
-    /// Accounts, and ranges of subordinate uids, whose processes were found in this run and that
-    /// had no class then: they run, also if their processes ended since.
-    pub came: BTreeSet<Owner>,
-    /// Whose class may go.
-    pub leaving: Leaving,
-    /// Links that stay as they stand, whatever the policy says.
-    pub held: BTreeSet<LinkName>,
-    /// Links that were shaped before, by ifindex: another root qdisc there was put in the place of
-    /// ours.
-    pub reclaimed: BTreeSet<u32>,
-    /// The links of the last model, as they were then.
-    pub good: BTreeMap<LinkName, LinkFacts>,
-}
-
-/// What the command line says about how to read the policy.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Names that NSS does not know are warned of, and are no error.
-    pub skip_unknown: bool,
-    /// Root qdiscs of others are replaced.
-    pub takeover: bool,
-    /// Links come and go while this goes on: whatever is unfit to be shaped is passed over.
-    pub absent_links: bool,
-    /// No option of the command line: the numbers are right for every host.
-    pub sharding: Sharding,
-}
-
-/// Whose class may go, of accounts and ranges of subordinate uids. Whoever leaves keeps it for as
-/// long as it is not known to be quiet, or somebody is in the directory: who comes back then finds
-/// the one class, and not a second one beside what still drains.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Leaving {
-    /// Whoever has no process.
-    #[default]
-    WithoutProcess,
-    /// Those whose time of grace is over. Any other uid that has a class keeps it, with or without
-    /// processes.
-    These(BTreeSet<Owner>),
-}
-
-/// What a policy means on a host as it was seen.
-#[derive(Clone, Debug)]
-pub struct Meaning {
-    /// What was seen, as far as it is believed: who stands counts as running, links that are unfit
-    /// are as they were when they were fit.
-    pub observation: Observation,
-    /// The policy as meant.
-    pub model: Model,
-    /// What is to be said.
-    pub warnings: Vec<Diagnostic>,
-    /// Classes of accounts that leave and may still hold packets.
-    pub draining: BTreeSet<ClassId>,
-    /// Links that are passed over, by ifindex, because somebody else's root qdisc stands there.
-    pub in_the_way: BTreeSet<u32>,
-}
+use crate::policy::{Diagnostic, Kind};
+use crate::tree::{Classifier, Filter, KernelState, Pref};
 
 /// A meaning with what follows from it.
 #[derive(Clone, Debug)]
@@ -120,37 +57,6 @@ pub fn resolve(intent: &Intent, seen: Observation) -> Result<Resolved, Refusal> 
 }
 
 impl Intent {
-    /// A policy, with nothing known of any time before.
-    pub fn new(policy: impl Into<Arc<Policy>>, options: Options) -> Intent {
-        Intent {
-            policy: policy.into(),
-            options,
-            came: BTreeSet::new(),
-            leaving: Leaving::default(),
-            held: BTreeSet::new(),
-            reclaimed: BTreeSet::new(),
-            good: BTreeMap::new(),
-        }
-    }
-
-    /// The links that the policy names, also by alternative names: asked for one by one where no
-    /// list of all is whole.
-    pub fn named_links(&self) -> BTreeSet<String> {
-        let names = self.policy.links.iter().filter_map(|line| match &line.name.value {
-            LinkRef::Name(name) => Some(name.clone()),
-            LinkRef::Auto | LinkRef::Pattern(_) => None,
-        });
-        names.collect()
-    }
-
-    /// Whether the policy may be about a link: then its device is asked for its speed.
-    pub fn is_about(&self, name: &LinkName, link: &LinkFacts) -> bool {
-        self.policy.links.iter().any(|line| match &line.name.value {
-            LinkRef::Auto => link.has_default_route(),
-            written => written.means(name, &link.altnames),
-        })
-    }
-
     /// What the policy means on what was seen.
     ///
     /// # Errors
@@ -228,19 +134,6 @@ impl Intent {
                 false => Refusal::Impossible(error),
             }
         })
-    }
-}
-
-impl Meaning {
-    /// What was true when it was looked.
-    pub fn facts(&self) -> &Facts {
-        &self.observation.facts
-    }
-
-    /// The facts of the links that the model is about.
-    pub fn good_links(&self) -> BTreeMap<LinkName, LinkFacts> {
-        let facts = |name: &LinkName| Some((name.clone(), self.facts().links.get(name)?.clone()));
-        self.model.links.iter().filter_map(|link| facts(&link.port.link)).collect()
     }
 }
 

@@ -7,12 +7,15 @@ mod kernel;
 mod links;
 mod quiet;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::*;
-use crate::facts::{Account, Features, Helpers, RootQdisc};
+use crate::desired::Sharding;
+use crate::facts::{Account, Features, Helpers, LinkFacts, RootQdisc};
 use crate::plan::perform;
 use crate::policy;
-use crate::tree::Claim;
-use crate::units::Rate;
+use crate::tree::{Claim, LinkName, Owner};
+use crate::units::{ClassId, Rate};
 
 /// Uids of those who may have a process; carol and dave are students.
 const PEOPLE: [(&str, u32); 4] = [("ann", 2001), ("bob", 2002), ("carol", 2003), ("dave", 2004)];

@@ -36,10 +36,6 @@ const STILL: &[&str] = &[
     "host::observe::privilege",
     "host::observe::program_rules",
     "host::observe::tree",
-    "intent",
-    "intent::accounts",
-    "intent::links",
-    "intent::unfit",
 ];
 
 /// `a::b::c`, by its parts.
