@@ -2,8 +2,8 @@
 //! read, run under a test's interpreter and told apart by its hash before any kernel sees it.
 //!
 //! Opcodes are those of the BPF instruction set (linux/bpf.h, RFC 9669). Only comparisons of 64
-//! bits, forward jumps and functions that Linux 4.12 knows by number, so that old verifiers take
-//! them.
+//! bits and forward jumps are built, which the verifiers of old kernels (from Linux 4.12 on)
+//! accept.
 
 /// `struct bpf_insn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,28 +19,29 @@ pub struct Instruction {
 }
 
 impl Instruction {
-    /// The operation works with a constant (`BPF_K`), or with nothing else.
+    /// An operation on one register, with a constant or without a second operand (`BPF_K`).
     const fn of_constant(code: u8, to: Register, immediate: i32) -> Instruction {
         Instruction { code, registers: to.0, offset: 0, immediate }
     }
 
-    /// The operation works with a second register (`BPF_X`, or a load's or store's address).
+    /// An operation on two registers (`BPF_X`), or a load or store with an address in the second.
     const fn of_register(code: u8, to: Register, from: Register) -> Instruction {
         Instruction { code, registers: to.0 | from.0 << 4, offset: 0, immediate: 0 }
     }
 
-    /// At this many bytes from the register's address.
+    /// The same load or store at `offset` bytes from the register's address.
     const fn at(self, offset: i16) -> Instruction {
         Instruction { offset, ..self }
     }
 
-    /// In the byte order of this machine, as bpf(2) takes it.
+    /// The instruction's bytes in the byte order of this machine, as bpf(2) takes them.
     pub fn bytes(self) -> [u8; 8] {
         let ([a, b], [c, d, e, f]) = (self.offset.to_ne_bytes(), self.immediate.to_ne_bytes());
         [self.code, self.registers, a, b, c, d, e, f]
     }
 
-    /// The number of the map whose descriptor it wants as its immediate (`BPF_PSEUDO_MAP_FD`).
+    /// The number of the map whose descriptor is to become the immediate (`BPF_PSEUDO_MAP_FD`);
+    /// `None`: the instruction loads no map.
     pub fn map(self) -> Option<usize> {
         (self.code == LOAD_64 && self.registers >> 4 == PSEUDO_MAP)
             .then(|| usize::try_from(self.immediate).ok())?
@@ -51,7 +52,7 @@ impl Instruction {
 const LOAD_64: u8 = 0x18;
 const PSEUDO_MAP: u8 = 1;
 
-/// Which instruction a jump goes to, once it is bound.
+/// The target of jumps: an instruction, once [`Assembler::bind`] was called.
 #[derive(Clone, Copy, Debug)]
 pub struct Label(usize);
 
@@ -59,9 +60,10 @@ pub struct Label(usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register(u8);
 
-/// A function's answer, and the program's.
+/// Has a function's result, and at the end the program's.
 pub const R0: Register = Register(0);
-/// Arguments of functions, which do not survive a call. R1 is the context at the start.
+/// The first argument of a function. R1 to R5 do not survive a call; at the start R1 is the
+/// context.
 pub const R1: Register = Register(1);
 /// The second argument.
 pub const R2: Register = Register(2);
@@ -71,7 +73,7 @@ pub const R3: Register = Register(3);
 pub const R4: Register = Register(4);
 /// The fifth and last argument.
 pub const R5: Register = Register(5);
-/// These survive calls.
+/// Survives calls.
 pub const R6: Register = Register(6);
 /// Survives calls.
 pub const R7: Register = Register(7);
@@ -122,13 +124,13 @@ impl Assembler {
         self.instructions.push(instruction);
     }
 
-    /// A label to jump to, which [`Assembler::place`] puts somewhere, once.
+    /// A new label, which [`Assembler::bind`] sets to an instruction, once.
     pub fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
     }
 
-    /// The label is here.
+    /// Sets the label to the next instruction.
     pub fn bind(&mut self, label: Label) {
         let here = self.instructions.len();
         if let Some(place) = self.labels.get_mut(label.0) {
@@ -176,7 +178,7 @@ impl Assembler {
         self.push(Instruction::of_constant(0x57, to, value));
     }
 
-    /// `to >>= bits`, 64 bits, zeros come in.
+    /// `to >>= bits`, 64 bits, filled with zeros.
     pub fn shift_right(&mut self, to: Register, bits: i32) {
         self.push(Instruction::of_constant(0x77, to, bits));
     }
@@ -216,7 +218,7 @@ impl Assembler {
         self.push(Instruction::of_constant(0x85, R0, function));
     }
 
-    /// Ends the program; R0 is its answer.
+    /// Ends the program; R0 is its result.
     pub fn exit(&mut self) {
         self.push(Instruction::of_constant(0x95, R0, 0));
     }
@@ -226,7 +228,7 @@ impl Assembler {
         self.push(condition);
     }
 
-    /// Goes on at the label in any case.
+    /// Jumps always.
     pub fn jump(&mut self, label: Label) {
         self.jump_if(Instruction::of_constant(0x05, R0, 0), label);
     }

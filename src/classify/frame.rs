@@ -1,26 +1,28 @@
 //! The rules of both families as one filter that finds the IP header behind VLAN tags. Pure.
 //!
-//! The kernel asks a filter of protocol ip only about packets without a tag, so the rules of an
-//! Ethernet link are a filter of protocol all. A tag is in one of two places (802.1Q and 802.1ad
-//! alike):
+//! The kernel asks a filter of protocol ip only about packets without a VLAN tag, so the rules of
+//! an Ethernet link are a filter of protocol all. (A tag is a VLAN tag in this file, of 802.1Q or
+//! 802.1ad.) A packet has a tag in one of two forms:
 //! - *Offloaded*, in `skb->vlan_tci`: what VLAN devices send, and the outermost tag of what a
-//!   bridge passes on. The bytes of the packet are as if there were none.
-//! - *In band*, in the packet's bytes: the inner tag of two, and what is sent so through a packet
-//!   socket. The network header is then the IP header's (VLAN devices; packet sockets since Linux
-//!   6.0) or the first tag's (a bridge; older packet sockets).
+//!   bridge passes on. The packet's bytes do not have the tag.
+//! - *In band*, in the packet's bytes: the inner one of two tags, and every tag that a packet
+//!   socket sends as bytes. The network header is then at the IP header (VLAN devices; packet
+//!   sockets since Linux 6.0) or at the first tag (a bridge; older packet sockets).
 //!
 //! In every case the two bytes before the network header are the ethertype of what begins there. So
-//! the word at -4 says whether the IP header is here, or a tag, whose own last two bytes say what
-//! follows it. A frame whose ethertype says otherwise than its bytes is no IP packet, whatever it
-//! looks like: an ARP packet, MPLS, or what MACsec has encrypted.
+//! the word at -4 says whether the IP header or a tag begins there; the last two bytes of a tag are
+//! the ethertype of what follows. A frame without an IP ethertype is no IP packet, whatever its
+//! bytes look like: it is ARP, MPLS, or encrypted by MACsec.
 
 use std::collections::BTreeMap;
 
 use crate::tree::{Family, Pref, U32Key, U32Link, U32Node, U32Rules, U32Table};
 
-/// Links before a family's rules: to the tag, and past it.
+/// How many u32 links a packet follows before it meets a family's rules: to the table for tags, and
+/// on from there.
 pub(super) const LINKS: u8 = 2;
-/// Tables besides those of the families' rules: a list of each family's, and one for tags.
+/// Tables beside those of the families' rules: the root list of each family, and the table for
+/// tags.
 const TABLES: u16 = 3;
 
 /// How many tables each family's rules may have.
@@ -31,10 +33,10 @@ pub fn tables_of_a_family() -> u16 {
 /// 802.1Q and 802.1ad (linux/if_ether.h).
 const TAGS: [u16; 2] = [0x8100, 0x88a8];
 const TAG_BYTES: u16 = 4;
-/// Two tags in band are as many as there are without a third that was offloaded.
+/// How many tags in band are looked behind: two are the most that are usual, offloaded tags aside.
 const MOST_TAGS: u16 = 2;
 
-/// One filter of protocol all; without rules it is empty.
+/// The rules of both families as one filter of protocol all; empty where there are none.
 pub fn both(v4: U32Rules, v6: U32Rules) -> U32Rules {
     let mut all = U32Rules::default();
     let families: Vec<(Family, u16)> = [(Family::V4, v4), (Family::V6, v6)]
@@ -72,7 +74,8 @@ pub fn both(v4: U32Rules, v6: U32Rules) -> U32Rules {
 /// The word that ends where the network header begins.
 const BEFORE: i32 = -4;
 
-/// The word of the `nth` tag in band: two bytes of tag, two of the ethertype of what follows.
+/// The offset of the word of the `nth` tag in band: two bytes of the tag and two bytes of the
+/// ethertype of what follows.
 fn word(nth: u16) -> i32 {
     i32::from(nth * TAG_BYTES)
 }
@@ -85,7 +88,7 @@ fn link(keys: Vec<U32Key>, table: u16, advance: u16) -> U32Node {
     U32Node::Link(U32Link { keys, table, hash: None, advance })
 }
 
-/// Appends a set's tables, and a table that holds what stood in its root; the number of that.
+/// Appends the tables of a set, and its root list as a table; returns the number of the latter.
 fn take_in(tables: &mut BTreeMap<u16, U32Table>, rules: U32Rules) -> u16 {
     let first = next(tables);
     let moved = |node: U32Node| match node {

@@ -2,18 +2,20 @@
 //! every packet: the first rule of the list that matches. Pure.
 //!
 //! # How
-//! One byte of the packet is chosen that tells many rules apart. The rules that say that byte go
-//! into the table's 256 buckets; the others *wait*: they are asked after the table, by the same
-//! means. Where a waiting rule comes before one in a bucket, the bucket asks it first, so that the
-//! order of the file holds; what waits is asked there in runs, each a table of its own that all
-//! buckets share. A bucket that is still long becomes a table by another byte.
+//! One byte of the packet is chosen by which many rules can be told apart. The rules that compare
+//! that byte go into the 256 buckets of a table. All others are *deferred*: they are asked after
+//! the table, and arranged in the same way. Where a deferred rule comes before a bucket's rule in
+//! the file, the bucket has to ask the deferred rule first. It asks deferred rules in *runs*,
+//! pieces of their list, each a table of its own that all buckets share. A bucket whose list is
+//! still long becomes a table by another byte.
 //!
-//! A byte of the ports is where it seems only in a packet that has ports, not in one with IP
-//! options or a later fragment. So the link to such a table has the keys that make sure (`guard`),
-//! and rules that contradict them need not wait.
+//! Ports are at their usual offset only in a packet without IP options that is no later fragment
+//! and whose protocol has ports. So the link to a table by a byte of the ports has keys that make
+//! sure of that, the *guards* (`guards`), and a rule that contradicts them cannot match in the
+//! table and need not be deferred.
 //!
-//! What no byte tells apart stays a list. Where tables would need more room than there is, longer
-//! lists are left as they are, until it fits.
+//! Rules that no byte tells apart stay a list. Where that needs more tables or nodes than there can
+//! be, it is tried again with longer lists left as they are.
 
 mod bytes;
 
@@ -23,25 +25,26 @@ use super::frame;
 use crate::tree::{Family, U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 use bytes::{BUCKETS, Counts, Hashed, at, bit};
 
-/// A list that is not longer is left as it is: 16 rules cost a packet about 0.1 µs.
+/// The longest list for which no table is made: 16 rules cost a packet about 0.1 µs.
 const SHORT: usize = 16;
-/// Links that a packet can be inside of: those that the kernel follows (`TC_U32_MAXDEPTH`,
-/// net/sched/cls_u32.c) without those that find the IP header.
+/// How deep tables may nest: as many links as the kernel follows (`TC_U32_MAXDEPTH`,
+/// net/sched/cls_u32.c) less those that find the IP header.
 const DEEPEST: u8 = 8 - frame::LINKS;
-/// Nodes that one bucket can hold: their numbers are 12 bits, and 0 is none.
+/// How many nodes one bucket can have: their numbers are 12 bits, and 0 is no number.
 pub const MOST_NODES: usize = 0xfff;
-/// A rule that leaves more bits of a byte open would stand in too many buckets.
+/// How many bits of a byte a rule must compare to go into a table by that byte: with fewer it would
+/// be in too many buckets.
 const FEWEST_BITS: u32 = 4;
 /// How many rules a table must take off a list to be worth its link.
 const WORTH: usize = 4;
 
-/// The tables of a family's rules, which are asked in this order, where both families' stand at one
-/// pref.
+/// The tables for the rules of one family, given in the order in which they are to be asked. They
+/// take at most half the tables of a pref, which is for both families.
 pub fn arrange(family: Family, rules: Vec<U32Rule>) -> U32Rules {
     arrange_in(family, rules, frame::tables_of_a_family())
 }
 
-/// The same in at most so many tables.
+/// As [`arrange`], in at most `tables` tables.
 pub fn arrange_in(family: Family, mut rules: Vec<U32Rule>, tables: u16) -> U32Rules {
     if rules.len() <= SHORT {
         return rules.into();
@@ -51,7 +54,8 @@ pub fn arrange_in(family: Family, mut rules: Vec<U32Rule>, tables: u16) -> U32Ru
     let first: Vec<bool> = rules.iter().map(|rule| seen.insert(rule.keys.clone())).collect();
     let mut first = first.into_iter();
     rules.retain(|_| first.next() == Some(true));
-    // A list as long as all the rules needs no table but those that hold a list.
+    // This ends: with `short` as long as the list itself there are no tables but those that a list
+    // longer than a bucket is cut into.
     let shorts = std::iter::successors(Some(SHORT), |short| Some(2 * short));
     let mut sizes = shorts.flat_map(|short| {
         let fews = [(short / 4, 2), (short / 4, 1), (short / 2, 1), (short, 1)];
@@ -61,27 +65,27 @@ pub fn arrange_in(family: Family, mut rules: Vec<U32Rule>, tables: u16) -> U32Ru
     fits.unwrap_or_default()
 }
 
-/// How much is left as it is.
+/// Which lists are left as they are: the smaller these numbers, the more tables.
 #[derive(Clone, Copy)]
 struct Sizes {
     /// Lists up to this length.
     short: usize,
-    /// So many waiting rules are asked one by one.
+    /// Up to so many deferred rules are asked one by one, without a table for their run.
     few: usize,
-    /// Tables of waiting rules in whose buckets others wait, in whose buckets others wait.
+    /// How deep tables of deferred rules may nest.
     levels: u8,
 }
 
-/// Too many tables or nodes, or links too deep.
+/// There would be too many tables or nodes, or links too deep.
 struct DoesNotFit;
 
-/// Places in the list of rules, ascending.
+/// Indexes in the list of rules, ascending.
 type Places = [usize];
 
 /// A node in the making.
 #[derive(Clone)]
 enum Node {
-    /// By its place in the list of rules.
+    /// A rule, by its index in the list of rules.
     Rule(usize),
     Link(U32Link),
 }
@@ -100,36 +104,38 @@ struct Table {
     buckets: BTreeMap<u8, Vec<Node>>,
 }
 
-/// Waiting rules that the buckets of a table ask before some of their own.
+/// A list of deferred rules, which buckets ask before some of their own.
 #[derive(Default)]
 struct Waiting {
     places: Vec<usize>,
-    /// How often others may wait in the tables of these.
+    /// How deep tables of deferred rules may nest below the tables of these rules.
     levels: u8,
-    /// Runs (from, to) of them that were made before.
+    /// The runs that are made already, by their range of indexes in `places` (the first, and one
+    /// past the last).
     runs: HashMap<(usize, usize), Vec<Node>>,
-    /// The same without those that contradict a guard.
+    /// By guards: the list of those of these rules that contradict none of them.
     guarded: BTreeMap<Vec<Vec<U32Key>>, usize>,
 }
 
-/// Nobody waits.
+/// The list of deferred rules that has none.
 const NOBODY: usize = 0;
 
-/// Where in the tables a list is.
+/// Where in the tables a list of rules is.
 #[derive(Clone, Copy)]
 struct Inside {
-    /// Who waits, and must be asked before rules of the list that come after them.
+    /// The deferred rules, each to be asked before the rules of this list that come after it in the
+    /// file.
     waiting: usize,
     /// Lists up to this length are left as they are.
     short: usize,
-    /// How often others may still wait.
+    /// How deep tables of deferred rules may still nest.
     levels: u8,
-    /// Bytes by which the packet was told apart already, a bit for each.
+    /// The bytes by which the tables around this list are hashed, a bit for each.
     used: u64,
 }
 
-/// One byte of the packet, by its place, and what makes sure that it is what it seems: one of these
-/// sets of keys matches.
+/// One byte of the packet, by its offset. The byte is what the rules take it for where one of the
+/// guards, each a set of keys, matches.
 struct Slice {
     byte: usize,
     guards: BTreeSet<Vec<U32Key>>,
@@ -137,13 +143,13 @@ struct Slice {
 
 struct Builder<'a> {
     rules: &'a [U32Rule],
-    /// Where the source address is: keys before it are those that guard the ports.
+    /// The offset of the source address: keys before it guard the ports.
     addresses: i32,
-    /// Where the ports are.
+    /// The offset of the ports.
     transport: i32,
     sizes: Sizes,
     tables: Vec<Table>,
-    /// Links that a packet can be inside of in each table.
+    /// How deep the tables below each table nest.
     heights: Vec<u8>,
     nodes_left: usize,
     most_tables: u16,
@@ -163,7 +169,7 @@ impl<'a> Builder<'a> {
             sizes,
             tables: Vec::new(),
             heights: Vec::new(),
-            // A node takes half a kilobyte of the kernel's memory and more.
+            // Bounded, since each node takes half a kilobyte of the kernel's memory or more.
             nodes_left: 10 * rules.len() + MOST_NODES,
             most_tables,
             waiting: vec![Waiting::default()],
@@ -188,11 +194,12 @@ impl<'a> Builder<'a> {
         Ok(U32Rules { tables: (0..).zip(tables).collect(), root: written(root) })
     }
 
-    /// Nodes that give the packets the answer of these rules, asked in their order, where before
-    /// each rule those that wait and come before it have been asked. (Those that wait and come
-    /// after the last need not be asked: whoever made the packets wait asks them all at the end.)
+    /// Nodes that give a packet the answer of these rules and of the deferred ones, asked in the
+    /// order of the file. Deferred rules that come after the last of these rules are left out:
+    /// whoever deferred them asks all of them after the table.
     fn nodes(&mut self, places: &Places, inside: Inside) -> Result<Vec<Node>, DoesNotFit> {
-        // Where others wait, each of a bucket's own costs a run of them.
+        // Where rules are deferred, each rule of a bucket's own list may need a run of them before
+        // it.
         let short = if inside.waiting == NOBODY { inside.short } else { WORTH };
         if places.len() <= short {
             return self.list(places, inside.waiting);
@@ -205,7 +212,7 @@ impl<'a> Builder<'a> {
             let waiting = match (asked_before.is_empty(), inside.waiting) {
                 (true, waiting) => self.guarded(waiting, &slice.guards),
                 (false, NOBODY) if inside.levels > 0 => self.wait(asked_before, inside.levels - 1),
-                // They and those that wait already would be a list of its own in each bucket.
+                // Deferred rules of two levels would need runs of their own in each bucket.
                 (false, _) => continue,
             };
             let mut nodes = self.table(&slice, &said, Inside { waiting, ..inside })?;
@@ -215,7 +222,7 @@ impl<'a> Builder<'a> {
         self.list(places, inside.waiting)
     }
 
-    /// The links to a table of the rules that say the slice's byte.
+    /// A link for each guard to a table of the rules that compare the slice's byte.
     fn table(
         &mut self,
         slice: &Slice,
@@ -240,7 +247,7 @@ impl<'a> Builder<'a> {
             }
         }
         let table = self.add(Table { divisor: hashed.divisor() as u16, buckets })?;
-        // Bytes that rules look at are among the first 44.
+        // Rules compare none but the first 44 bytes.
         let (word, shift) = (slice.byte & !3, 24 - 8 * (slice.byte & 3));
         let hash = Some(U32Hash { mask: u32::from(hashed.mask()) << shift, offset: word as i16 });
         let link = |keys: &Vec<U32Key>| {
@@ -250,9 +257,9 @@ impl<'a> Builder<'a> {
     }
 
     /// By how many bits of the byte a table of these rules is hashed. A range of ports leaves the
-    /// last bits open, and would stand in a bucket for each value of theirs: so by the most bits
-    /// with which a rule stands in two buckets on average, where no list gets longer than `short`
-    /// by it.
+    /// last bits open and is in a bucket for each value of these. So the table has the most bits
+    /// with which a rule is in at most two buckets on average, if no bucket's list is then longer
+    /// than `short`; else all bits.
     fn hashed(&self, said: &Places, byte: usize, short: usize) -> Hashed {
         let nodes_and_longest = |hashed: Hashed| {
             let mut lengths = vec![0; hashed.divisor()];
@@ -269,7 +276,8 @@ impl<'a> Builder<'a> {
         fewer.unwrap_or(Hashed { bits: 8 })
     }
 
-    /// These rules one after the other, before each the run of those that wait for it.
+    /// These rules one after the other, before each the runs of the deferred rules that come before
+    /// it.
     fn list(&mut self, places: &Places, waiting: usize) -> Result<Vec<Node>, DoesNotFit> {
         let mut nodes = Vec::with_capacity(places.len());
         let mut asked = 0;
@@ -286,8 +294,9 @@ impl<'a> Builder<'a> {
         Ok(nodes)
     }
 
-    /// Appends what asks the `wanted` part of `whole`, a part of those that wait: quarters of
-    /// quarters, so that few runs serve every bucket.
+    /// Appends nodes that ask the deferred rules with indexes in `wanted`, as far as these are in
+    /// `whole`. Runs are quarters, quarters of quarters and so on of all deferred rules, so that
+    /// few runs serve every bucket.
     fn run(
         &mut self,
         waiting: usize,
@@ -300,8 +309,8 @@ impl<'a> Builder<'a> {
         if from >= to {
             return Ok(());
         }
-        // The end of a run is asked as the whole: the packet matches nothing in its beginning, or
-        // it would not have come here.
+        // A few rules at the end of a run are asked by asking the whole run: the packet has met the
+        // beginning of the run before and matched none of it.
         let at_its_end = to == whole.1 && whole.1 - whole.0 > few && to - from <= few;
         if to - from <= few && !at_its_end {
             let places = &self.waiting[waiting].places[from..to];
@@ -329,7 +338,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// At most as many nodes as one bucket can hold: a longer list is cut into tables.
+    /// The same nodes as a list that fits into one bucket: a longer list is cut into tables.
     fn folded(&mut self, mut nodes: Vec<Node>) -> Result<Vec<Node>, DoesNotFit> {
         while nodes.len() > MOST_NODES {
             let parts: Vec<Vec<Node>> = nodes.chunks(MOST_NODES).map(<[_]>::to_vec).collect();
@@ -338,7 +347,7 @@ impl<'a> Builder<'a> {
         Ok(nodes)
     }
 
-    /// The link to a table that holds just this list.
+    /// A link to a new table with one bucket that has this list.
     fn held(&mut self, nodes: Vec<Node>) -> Result<Node, DoesNotFit> {
         let nodes = self.folded(nodes)?;
         let table = self.add(Table { divisor: 1, buckets: BTreeMap::from([(0, nodes)]) })?;
@@ -376,7 +385,8 @@ impl<'a> Builder<'a> {
         self.waiting.len() - 1
     }
 
-    /// Those that wait and that a packet can match which one of the guards let through.
+    /// The deferred rules that do not contradict the guards: a packet that a guard lets through can
+    /// match them.
     fn guarded(&mut self, waiting: usize, guards: &BTreeSet<Vec<U32Key>>) -> usize {
         let guards_list: Vec<_> = guards.iter().cloned().collect();
         if let Some(known) = self.waiting[waiting].guarded.get(&guards_list) {
@@ -403,7 +413,7 @@ impl<'a> Builder<'a> {
         guards.iter().any(|guard| guard.iter().all(|a| keys.iter().all(|b| agrees(a, b))))
     }
 
-    /// What the rule says about a byte of the packet: value and mask.
+    /// What the rule compares of a byte of the packet: value and mask.
     fn byte(&self, place: usize, byte: usize) -> (u8, u8) {
         let key = self.rules[place].keys.iter().find(|key| at(key) == byte & !3);
         key.map_or((0, 0), |key| {
@@ -415,8 +425,8 @@ impl<'a> Builder<'a> {
         self.byte(place, slice.byte).1.count_ones() >= FEWEST_BITS
     }
 
-    /// Bytes by which a table would be worth it, the best first: the one after which a packet has
-    /// the fewest of these rules left to ask.
+    /// Bytes by which a table would be worth its link, the best first, that is the one after which
+    /// a packet has the fewest of these rules left to meet.
     fn slices(&self, places: &Places, used: u64) -> Vec<Slice> {
         let mut counts: BTreeMap<usize, Counts> = BTreeMap::new();
         for place in places {
@@ -440,9 +450,9 @@ impl<'a> Builder<'a> {
         bytes.into_iter().map(|byte| self.slice(places, byte)).collect()
     }
 
-    /// Where the best byte alone leaves long lists, each of its buckets is to become a table.
-    /// Another byte before it may need fewer: thousands of neighbours differ in few values of the
-    /// third byte of their addresses, and in all of the fourth.
+    /// Where the best byte leaves long lists, each of its buckets becomes a table. The byte (by its
+    /// index) that is better asked before it, because that needs fewer tables: the addresses of
+    /// thousands of neighbours have few values of the third byte, and all of the fourth.
     fn better_before(&self, places: &Places, bytes: &[usize]) -> Option<usize> {
         let (best, others) = bytes.split_first()?;
         let exact = |place: &&usize, byte: usize| self.byte(**place, byte).1 == u8::MAX;

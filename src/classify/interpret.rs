@@ -1,10 +1,10 @@
-//! What the kernel makes of u32 nodes, so that tests can hold them against what was meant:
-//! `u32_classify` (net/sched/cls_u32.c) as a function. Pure.
+//! The kernel's answer to u32 nodes, which tests hold against what the rules mean: `u32_classify`
+//! (net/sched/cls_u32.c) as a function. Pure.
 
 use crate::tree::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules};
 use crate::units::ClassId;
 
-/// What keys say about a packet.
+/// Whether a packet matches the keys of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Matches,
@@ -13,7 +13,7 @@ enum Verdict {
     TooShort,
 }
 
-/// `from` is where offsets are counted from.
+/// `from`: the byte of the packet from which offsets are counted.
 fn verdict(keys: &[U32Key], packet: &[u8], from: usize) -> Verdict {
     for key in keys {
         match word(packet, from, key.offset) {
@@ -37,7 +37,7 @@ pub fn matches(rule: &U32Rule, packet: &[u8]) -> bool {
     verdict(&rule.keys, packet, 0) == Verdict::Matches
 }
 
-/// Where a plain list of rules sends a packet; `None`: the next pref is asked.
+/// The class to which a plain list of rules sends a packet; `None`: the next pref is asked.
 pub fn first_match(rules: &[U32Rule], packet: &[u8]) -> Option<ClassId> {
     for rule in rules {
         match verdict(&rule.keys, packet, 0) {
@@ -49,13 +49,14 @@ pub fn first_match(rules: &[U32Rule], packet: &[u8]) -> Option<ClassId> {
     None
 }
 
-/// Where all that stands at one pref sends a packet; `None`: the next pref is asked. Also says how
+/// The class to which the rules of one pref send a packet, `None`: the next pref is asked; and how
 /// many nodes the packet met.
 pub fn classify(rules: &U32Rules, packet: &[u8]) -> (Option<ClassId>, usize) {
     classify_frame(rules, packet, 0)
 }
 
-/// The same for a packet with its link-layer header, where the network header is at `network`.
+/// As [`classify`], for a packet with its link-layer header; `network` is the offset of the network
+/// header.
 pub fn classify_frame(rules: &U32Rules, frame: &[u8], network: usize) -> (Option<ClassId>, usize) {
     let mut asked = Asked { rules, packet: frame, depth: 0, met: 0 };
     let answer = asked.ask(&rules.root, network);
@@ -93,7 +94,8 @@ impl<'a> Asked<'a> {
                         return Err(GivenUp);
                     }
                     let bucket = self.bucket(link, from)?;
-                    // A link is not terminal: what the table does not match goes on after it.
+                    // A link is not terminal: a packet that the table does not match goes on after
+                    // the link.
                     self.depth += 1;
                     let below = self.ask(bucket, from + usize::from(link.advance))?;
                     self.depth -= 1;
@@ -109,7 +111,7 @@ impl<'a> Asked<'a> {
     fn bucket(&self, link: &U32Link, from: usize) -> Result<&'a [U32Node], GivenUp> {
         let Some(table) = self.rules.tables.get(&link.table) else { return Ok(&[]) };
         let divisor = u32::from(table.divisor).saturating_sub(1);
-        // With one bucket the kernel reads nothing.
+        // In a table with one bucket the kernel reads no hash.
         let select = match link.hash {
             Some(hash) if divisor > 0 => divisor & fold(hash, self.packet, from).ok_or(GivenUp)?,
             // The mask is 0.

@@ -1,5 +1,6 @@
 //! How a packet finds its class: explicit u32 rules first, then whoever sent it, by the socket's
-//! owner and its tag. Small peers that answer pure questions and know nothing of execution.
+//! owner and its tag. Each way is a small file that answers pure questions and knows nothing of
+//! execution.
 
 pub mod assembler;
 pub mod frame;
@@ -13,8 +14,8 @@ pub mod u32;
 use crate::facts::Features;
 use crate::tree::Classifier;
 
-/// What tells users apart, the best first: only the eBPF program decides by what a user cannot
-/// change. `cls_cgroup` believes the tag, which a hostile user can lose or give to others.
+/// The classifiers, the best first: only the eBPF program decides by the owner of the socket, which
+/// a user cannot change. `cls_cgroup` believes the tag, which a hostile user can lose or pass on.
 const CLASSIFIERS: [Classifier; 2] = [Classifier::Bpf, Classifier::Cgroup];
 
 /// The policy asks for a classifier that this kernel lacks, or the kernel has none at all.
@@ -30,14 +31,14 @@ pub enum NoClassifier {
         "this kernel, or this process's capabilities (CAP_BPF), allow no eBPF classifier; write `classifier: auto`"
     )]
     Bpf,
-    /// The policy leaves the choice, and there is none.
+    /// The policy says `auto`, and the kernel has neither.
     #[error(
         "this kernel has neither `cls_cgroup` nor `cls_bpf`, so packets cannot be told apart by user; install a kernel that has one (Debian: linux-modules-extra or the distribution's full kernel)"
     )]
     Neither,
 }
 
-/// The one to use for `choice` (`None`: `classifier: auto`).
+/// The classifier for what the policy chooses (`None`: `classifier: auto`).
 pub fn classifier(
     choice: Option<Classifier>,
     features: &Features,

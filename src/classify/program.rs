@@ -1,19 +1,20 @@
 //! The deciding program: one eBPF program that, after the rules, says whose a packet is. It asks
-//! the packet's *socket*, which a user cannot give away: its owner is set by socket(2) or
-//! accept(2), and only CAP_CHOWN changes it afterwards. Its `net_cls` tag follows whoever got hold
-//! of the socket last.
+//! the packet's *socket*, whose owner a user cannot change: socket(2) or accept(2) sets the owner,
+//! and afterwards only CAP_CHOWN changes it. The socket's `net_cls` tag is that of the process that
+//! was last moved or passed the descriptor.
 //!
-//! 1. No full socket (a forwarded packet, what the kernel answers where nobody listens), or one of
-//!    another network namespace: the tag. But a SYN-ACK is its listener's.
+//! 1. No full socket (a forwarded packet, an answer of the kernel where nobody listens), or a
+//!    socket of another network namespace: the tag. But a SYN-ACK counts for the listener.
 //! 2. An owner other than root: the class of that uid. Where the tag names another class, and the
 //!    pair (owner, tag) was given on purpose (`run`, `attach`, a unit's line): the tag.
 //! 3. Root: the tag (what root accepted and handed on, root's processes); without one, root's line.
-//! 4. Nobody's: 0, which is the default class.
+//! 4. Otherwise nobody: 0, which is the default class.
 //!
-//! Of an MPTCP connection, the MPTCP socket's owner and tag are asked for, not those of the subflow
-//! that sends: they follow fchown and moves of the process.
+//! For a packet of an MPTCP connection the program asks for the owner and the tag of the MPTCP
+//! socket, which follow fchown and moves of the process, and not for those of the sending subflow,
+//! which do not.
 //!
-//! A uid that nobody claims is in case 4 whatever its tag, but for what was given.
+//! A uid that nobody claims is in case 4 whatever the tag, unless the pair was given.
 
 use super::assembler::{
     Assembler, FRAME, Instruction, Label, R0, R1, R2, R6, R7, R8, R9, Register, Width,
@@ -25,7 +26,8 @@ use crate::units::{ClassId, Shard};
 pub const ACCOUNTS: u8 = 0;
 /// Longest-prefix-match trie: `{u32 bits; be32 uid}` → classid.
 pub const RANGES: u8 = 1;
-/// Hash map: `{u32 uid; u32 tag}` → anything.
+/// Hash map: `{u32 uid; u32 tag}` → any value. Its keys are the pairs (owner, tag) that were given
+/// on purpose.
 pub const GIVEN: u8 = 2;
 
 /// Functions of the kernel (`enum bpf_func_id`, linux/bpf.h).
@@ -46,7 +48,7 @@ pub const SOCKET_CLASSID: i32 = 151;
 /// `struct __sk_buff`'s `sk`, which is a pointer to a socket or 0.
 pub const SKB_SOCKET: i16 = 168;
 
-/// Its `priority`.
+/// The offset of `priority` in `struct __sk_buff`.
 pub const SKB_PRIORITY: i16 = 32;
 
 /// What a program at clsact returns to have the next filter asked (linux/pkt_cls.h).
@@ -63,7 +65,7 @@ pub const TCP_NEW_SYN_RECV: i32 = 12;
 const SOCK_STREAM: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
 
-/// The program. Its maps are numbered as above.
+/// The deciding program. Its maps are numbered [`ACCOUNTS`], [`RANGES`] and [`GIVEN`].
 pub fn decide(program: Program) -> Vec<Instruction> {
     let mut a = Assembler::default();
     class_of_sender(&mut a, program);
@@ -76,10 +78,11 @@ pub fn decide(program: Program) -> Vec<Instruction> {
 }
 
 /// Clears a packet's priority where that names a class of ours, and lets every packet go on
-/// (`TC_ACT_UNSPEC`). `htb_classify` (net/sched/sch_htb.c) obeys it before any filter (`1:0` is
-/// *direct*, past every class), and CAP_NET_RAW in a guest's own user namespace is enough to set
-/// it. What sockets of our own network namespace ask for stays where they can be told
-/// ([`Sockets::Cookie`]): only CAP_NET_ADMIN or CAP_NET_RAW can set more than 6 there.
+/// (`TC_ACT_UNSPEC`). `htb_classify` (net/sched/sch_htb.c) obeys the priority before any filter
+/// (`1:0` is *direct*, past every class), and CAP_NET_RAW in a guest's own user namespace is enough
+/// to set one. Where sockets of our own network namespace can be told from others'
+/// ([`Sockets::Cookie`]), their priorities stay: setting one above 6 there takes CAP_NET_ADMIN or
+/// CAP_NET_RAW on the host.
 pub fn clear_priority(sockets: Sockets) -> Vec<Instruction> {
     let mut a = Assembler::default();
     let (ours, clear, done) = (a.label(), a.label(), a.label());
@@ -107,7 +110,7 @@ pub fn clear_priority(sockets: Sockets) -> Vec<Instruction> {
     a.finish()
 }
 
-/// What tells one program from another, also from one of another version of shaper: FNV-1a of the
+/// A hash that differs between programs, also between versions of shaper: FNV-1a of the
 /// instructions.
 pub fn hash(program: &[Instruction]) -> u32 {
     let bytes = program.iter().flat_map(|instruction| instruction.bytes());
@@ -121,7 +124,8 @@ const OWNER: Register = R8;
 const SOCKET: Register = R9;
 const CLASS: Register = R9;
 
-/// R9 = the class of whoever sent the packet, 0 for nobody's. R1 is the context; R6 keeps it.
+/// R9 = the class of whoever sent the packet, 0 for nobody. R1 is the context, which R6 has
+/// afterwards.
 pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
     let (by_tag, done) = (a.label(), a.label());
     a.copy(CONTEXT, R1);
@@ -141,19 +145,20 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
     a.bind(done);
 }
 
-/// SOCKET = the packet's socket, where it is one of our namespace that has an owner; otherwise on
-/// to `by_tag`. OWNER says for now whether it is a TCP socket, where MPTCP is asked about.
+/// SOCKET = the packet's socket, where that is a full socket of our namespace; otherwise goes to
+/// `by_tag`. Where MPTCP is asked about, OWNER is 1 for a TCP socket until [`find_owner`] sets it.
 fn find_socket(a: &mut Assembler, program: Program, by_tag: Label) {
-    // Without a full socket the owner reads as the overflow uid, and a line for `nobody` or "1000-"
-    // would get every forwarded packet.
+    // Without a full socket the kernel answers with the overflow uid as the owner, and a line for
+    // `nobody` or "1000-" would get every forwarded packet.
     a.load(Width::Double, R1, CONTEXT, SKB_SOCKET);
     a.jump_if_is(R1, 0, by_tag);
     a.copy(SOCKET, R1);
     a.call(FULL_SOCKET);
     let (full, ours) = (a.label(), a.label());
     a.jump_if_not(R0, 0, full);
-    // A SYN-ACK has the request for a socket, of which all functions but the last tell what is so
-    // of its listener (`sk_to_full_sk`). A connection in TIME_WAIT has neither.
+    // A SYN-ACK's socket is the connection request, for which the kernel's functions answer with
+    // the listener's owner and tag (`sk_to_full_sk`), but not `bpf_sk_fullsock`. A connection in
+    // TIME_WAIT has no full socket either.
     a.load(Width::Word, R1, SOCKET, SOCKET_STATE);
     a.jump_if_not(R1, TCP_NEW_SYN_RECV, by_tag);
     a.set(OWNER, 0);
@@ -218,7 +223,7 @@ fn class_of_owner(a: &mut Assembler, by_tag: Label, done: Label) {
     a.jump_if_is(R0, 0, decided);
     a.bind(known);
     a.load(Width::Word, CLASS, R0, 0);
-    // Most packets end here: their tag is their owner's, or there is none.
+    // Most packets end here: the tag is that of the owner's class, or there is none.
     a.bind(decided);
     a.jump_if_is(TAG, 0, done);
     a.jump_if_same(TAG, CLASS, done);
@@ -235,7 +240,7 @@ fn class_of_owner(a: &mut Assembler, by_tag: Label, done: Label) {
     a.jump(done);
 }
 
-/// Keys on the stack.
+/// Where keys of the maps are on the stack.
 const UID: i16 = -4;
 const PREFIX_BITS: i16 = -16;
 const PREFIX_UID: i16 = -12;
@@ -250,7 +255,7 @@ fn look_up(a: &mut Assembler, map: u8, key: i16) {
     a.call(MAP_LOOKUP);
 }
 
-/// R9, where it is a class of a shard's, becomes that shard's class in the root qdisc.
+/// Where R9 is the class of a shard's user, it becomes the shard's class in the root qdisc.
 fn to_shard(a: &mut Assembler) {
     let done = a.label();
     a.copy(R1, R9);

@@ -3,14 +3,14 @@
 //!
 //! It reads a packet as the u32 rules do: the IP header behind up to two VLAN tags in the packet's
 //! bytes ([`super::frame`]); ports only where the transport header surely follows the fixed header
-//! ([`super::u32`]). Whose a packet is it finds as the deciding program does, by the same
-//! instructions.
+//! ([`super::u32`]). It finds whose a packet is by the deciding program's own instructions.
 //!
-//! What it has found out about the packet lies on its stack, at places and in values that the
-//! kernel's verifier does not follow, or it would try each combination of them with each rule: the
-//! upper half of an 8-byte slot, and never 0 (`check_stack_write_fixed_off`,
-//! kernel/bpf/verifier.c). For the same reason a comparison that does not match goes straight on to
-//! the next rule: of each rule one branch is left to try later, and there can be 8,192 of those.
+//! The program keeps what it has found out about the packet on its stack, in slots and values that
+//! the kernel's verifier does not track: the upper half of an 8-byte slot, and never 0
+//! (`check_stack_write_fixed_off`, kernel/bpf/verifier.c). Otherwise the verifier would try each
+//! combination of these values with each rule. For the same reason a comparison that does not match
+//! goes straight on to the next rule: of each rule the verifier leaves one branch for later, and it
+//! has room for 8,192.
 
 use std::net::IpAddr;
 
@@ -21,11 +21,11 @@ use super::program::{MAP_LOOKUP, class_of_sender};
 use super::ranges::{Number, Search, must_be_in, wide};
 use crate::tree::{Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
 
-/// Maps besides those of the deciding program: an array whose one value is a 64-bit count of
-/// packets for each rule, and an array whose one value is the rules as text, so that whoever sees
-/// the filter can know what it does.
+/// The map, by its number, that counts each rule's packets: an array whose one value is a 64-bit
+/// number for each rule. The numbers below are the deciding program's maps.
 pub const COUNTS: u8 = 3;
-/// The map, by its place among the program's, that has the rules as JSON.
+/// The map, by its number, that has the rules as JSON, so that whoever reads the filter can know
+/// what it does: an array with one value.
 pub const TEXT: u8 = 4;
 
 /// `bpf_skb_load_bytes`.
@@ -37,44 +37,45 @@ const FROM_NETWORK_HEADER: i32 = 1;
 
 /// `struct __sk_buff` (linux/bpf.h). The protocol is in network byte order.
 pub const SKB_PROTOCOL: i16 = 16;
-/// Offset of `vlan_present`, 32 bits: the tag is beside the bytes (offloaded).
+/// Offset of `vlan_present`, 32 bits: the packet has an offloaded VLAN tag.
 pub const SKB_VLAN_PRESENT: i16 = 20;
-/// Offset of `vlan_tci`, 32 bits: priority and VLAN id of an offloaded tag.
+/// Offset of `vlan_tci`, 32 bits: priority and VLAN id of an offloaded VLAN tag.
 pub const SKB_VLAN_TCI: i16 = 24;
 
 /// 802.1Q and 802.1ad (linux/if_ether.h).
 const TAGS: [i32; 2] = [0x8100, 0x88a8];
-/// In the packet's bytes, beside one that was offloaded.
+/// How many VLAN tags in the packet's bytes are looked behind, an offloaded one aside.
 const MOST_TAGS: usize = 2;
 const VLAN_ID: i32 = 0xfff;
 /// Where an Ethernet header has its ethertype.
 const ETHERTYPE_AT: i32 = 12;
 
-/// `IPPROTO_…` whose ports rules name are given by [`Packets::proto`]; the places in both headers.
+/// The length of the fixed header of IPv4, in bytes.
 const V4_HEADER: i32 = 20;
 const V6_HEADER: i32 = 40;
 const PORTS_BYTES: i32 = 4;
 
-/// On the stack, below the keys of the deciding program. Each is one more than what it says: 0 is
-/// known to the verifier.
+/// Where on the stack the sender's class is, below the keys of the deciding program. It and the
+/// VLAN id are stored plus 1, because the verifier tracks a 0.
 const CLASS: i16 = -28;
 const VLAN: i16 = -36;
 /// [`NO_IP`], 4 or 6.
 const FAMILY: i16 = -44;
-/// Whether the ports are known.
+/// Where on the stack it is whether the packet has ports.
 const PORTS: i16 = -52;
-/// The IP header and the four bytes behind it.
+/// Where on the stack the IP header and the four bytes behind it are.
 const HEADER: i16 = -96;
-/// A VLAN tag or an ethertype with what follows.
+/// Where on the stack a VLAN tag is read to, or an ethertype with two bytes behind it.
 const TYPE: i16 = -16;
-/// Of the counts' map.
+/// Where on the stack the key of the map of counts is.
 const KEY: i16 = -4;
 
 const NO_IP: i32 = 1;
 const UNKNOWN: i32 = 1;
 const KNOWN: i32 = 2;
 
-/// The program. Its maps are numbered as the deciding one's and as above.
+/// The program of rules. Its maps are numbered as those of the deciding program, and [`COUNTS`] and
+/// [`TEXT`].
 pub fn compile(program: &RuleProgram) -> Vec<Instruction> {
     let mut a = Assembler::default();
     match program.asks {
@@ -89,14 +90,14 @@ pub fn compile(program: &RuleProgram) -> Vec<Instruction> {
     for (place, rule) in (0..).zip(&program.rules) {
         one(&mut a, place, rule);
     }
-    // Named, so that the map lives as long as the program.
+    // The program names the map, which so lives as long as the program.
     a.map(R1, TEXT);
     a.set(R0, 0);
     a.exit();
     a.finish()
 }
 
-/// Fills the stack. R6 is the context.
+/// Reads the packet and fills the stack with what rules compare. R6 is the context.
 fn read_packet(a: &mut Assembler, ethernet: bool) {
     let (vlan, offset, family) = (R7, R8, R9);
     let (v4, v6, none, load) = (a.label(), a.label(), a.label(), a.label());
@@ -122,8 +123,8 @@ fn read_packet(a: &mut Assembler, ethernet: bool) {
     a.bind(load);
     a.add(vlan, 1);
     a.store(Width::Word, FRAME, VLAN, vlan);
-    // Whatever comes of it, the bytes are written then: the verifier wants that of all that is
-    // read.
+    // The kernel writes the bytes on the stack also where it fails: the verifier demands that all
+    // bytes that are read later were written.
     let (whole, no_ports, short_v6, done) = (a.label(), a.label(), a.label(), a.label());
     load_header(a, ethernet, V6_HEADER + PORTS_BYTES);
     a.jump_if_is(R0, 0, whole);
@@ -143,7 +144,7 @@ fn read_packet(a: &mut Assembler, ethernet: bool) {
     a.bind(whole);
     let known = a.label();
     a.jump_if_not(family, 4, known);
-    // No options, and no later fragment.
+    // Ports are known only without IP options and outside later fragments.
     a.load(Width::Byte, R1, FRAME, HEADER);
     a.and(R1, 0x0f);
     a.jump_if_not(R1, 5, no_ports);
@@ -161,7 +162,8 @@ fn read_packet(a: &mut Assembler, ethernet: bool) {
     a.store(Width::Word, FRAME, FAMILY, family);
 }
 
-/// Goes to where the family is known, with the VLAN's id and where the IP header begins.
+/// Goes to `v4` or `v6` once the packet's family is known, or to `none`. The VLAN id is then on the
+/// stack, and R8 is the offset of the IP header.
 fn find_header(a: &mut Assembler, v4: Label, v6: Label, none: Label) {
     let (vlan, offset, is_tagged) = (R7, R8, R9);
     let in_band = a.label();
@@ -200,13 +202,14 @@ fn find_header(a: &mut Assembler, v4: Label, v6: Label, none: Label) {
     }
 }
 
-/// R0 = 0 where the packet has so many bytes from R8 on, which are then at `to`.
+/// Copies `count` bytes of the packet, from the offset in R8 on, to `to` on the stack; R0 = 0 where
+/// the packet has them.
 fn load_bytes(a: &mut Assembler, to: i16, count: i32) {
     arguments(a, to, count);
     a.call(LOAD_BYTES);
 }
 
-/// The same of the IP header.
+/// Copies the first `count` bytes of the IP header to the stack; R0 = 0 where the packet has them.
 fn load_header(a: &mut Assembler, ethernet: bool, count: i32) {
     if ethernet {
         return load_bytes(a, HEADER, count);
@@ -224,7 +227,8 @@ fn arguments(a: &mut Assembler, to: i16, count: i32) {
     a.set(R4, count);
 }
 
-/// The end of the program where the rule matches, else what follows.
+/// Instructions for one rule: where it matches, the program ends; else the next instruction
+/// follows.
 fn one(a: &mut Assembler, place: i32, rule: &ProgramRule) {
     let ProgramRule { to, from, packets, .. } = rule;
     let families: Vec<Headers> = [Headers::V4, Headers::V6]
@@ -265,7 +269,7 @@ fn one(a: &mut Assembler, place: i32, rule: &ProgramRule) {
     a.bind(no);
 }
 
-/// Whether only IP packets can match.
+/// Whether only IP packets can match these fields.
 fn is_of_ip(packets: &Packets) -> bool {
     let Packets { vlan: _, proto, src, dst, sport, dport } = packets;
     proto.is_some() || src.is_some() || dst.is_some() || sport.is_some() || dport.is_some()
@@ -287,8 +291,8 @@ fn senders(a: &mut Assembler, senders: &Senders, no: Label) {
     }
 }
 
-/// One more packet for the rule. The root lock of the qdisc is held while its filters are asked,
-/// and no other qdisc has this map, so nothing is lost.
+/// Counts a packet for the rule. A plain addition loses none: the kernel has the root qdisc's lock
+/// while it asks the filters, and no other qdisc's filter has this map.
 fn count(a: &mut Assembler, place: i32) {
     let skip = a.label();
     a.store_value(Width::Word, FRAME, KEY, 0);
@@ -323,7 +327,7 @@ impl Headers {
         address.is_ipv4() == (self == Headers::V4)
     }
 
-    /// Those of a field's addresses that such a packet can have.
+    /// The addresses of a field that a packet with such a header can have.
     fn addresses(self, ranges: &Ranges<IpAddr>) -> Vec<(u128, u128)> {
         let bits = |address: IpAddr| match address {
             IpAddr::V4(address) => address.to_bits().into(),
@@ -347,7 +351,7 @@ impl Headers {
             && proto.as_ref().is_none_or(|ranges| !ranges.is_empty())
     }
 
-    /// Goes to `no` unless the header and the ports are what the rule wants.
+    /// Goes to `no` unless header and ports match the rule's fields.
     fn must_fit(self, a: &mut Assembler, packets: &Packets, no: Label) {
         let (proto_at, src_at, dst_at, ports_at) = match self {
             Headers::V4 => (9, 12, 16, 20),

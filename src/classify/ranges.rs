@@ -1,46 +1,46 @@
-//! A number that a program has read, searched for among ranges: the comparisons as instructions.
+//! The instructions by which a program looks up a number of the packet in a list of ranges.
 
 use super::assembler::{Assembler, Label, R1, R2, R3, Register};
 use crate::tree::Ranges;
 
-/// What is compared.
+/// Which number is compared, and where it is.
 #[derive(Clone, Copy)]
 pub(super) enum Number {
-    /// Up to 64 bits, in R1.
+    /// A number of up to 64 bits, in R1.
     Short,
-    /// 128 bits, the upper half in R1 and the lower in R2.
+    /// A number of 128 bits, the upper half in R1 and the lower in R2.
     Long,
 }
 
-/// First and last of each range as numbers, in the order of the field's ranges: upwards.
+/// First and last number of each range, ascending as the field's ranges are.
 pub(super) fn wide<T: Copy + Into<u128>>(ranges: &Ranges<T>) -> Vec<(u128, u128)> {
     ranges.iter().map(|(first, last)| ((*first).into(), (*last).into())).collect()
 }
 
-/// Goes on with what follows where the number is in one of the ranges, and else to `no`.
+/// Falls through where the number is in one of the ranges, and else goes to `no`.
 pub(super) fn must_be_in(a: &mut Assembler, number: Number, ranges: &[(u128, u128)], no: Label) {
     let yes = a.label();
     Search { number, yes, no }.among(a, ranges);
     a.bind(yes);
 }
 
-/// A search, which goes on at one of two labels.
+/// A search that ends at one of two labels.
 #[derive(Clone, Copy)]
 pub(super) struct Search {
     pub(super) number: Number,
-    /// The number is in one of the ranges.
+    /// Where to go when the number is in one of the ranges.
     pub(super) yes: Label,
-    /// It is in none.
+    /// Where to go when the number is in none of them.
     pub(super) no: Label,
 }
 
 impl Search {
-    /// Searches ranges that go upwards and do not overlap, by halves.
+    /// Searches ranges that ascend and do not overlap, by halves.
     pub(super) fn among(self, a: &mut Assembler, ranges: &[(u128, u128)]) {
         self.above(a, 0, ranges);
     }
 
-    /// The same where the number is known to be at least `floor`.
+    /// As [`Search::among`], where the number is known to be at least `floor`.
     fn above(self, a: &mut Assembler, floor: u128, ranges: &[(u128, u128)]) {
         let Search { number, yes, no } = self;
         match ranges {
@@ -92,7 +92,7 @@ impl Number {
         }
     }
 
-    /// Of short ones only.
+    /// Goes to `label` where the number, a short one, is `value`.
     fn if_is(self, a: &mut Assembler, value: u128, label: Label) {
         match i32::try_from(value) {
             Ok(value) => a.jump_if_is(R1, value, label),
@@ -124,7 +124,8 @@ impl Number {
         }
     }
 
-    /// The upper halves decide, or go on here where they are the same.
+    /// Compares the upper halves; falls through where they are the same, so that the lower halves
+    /// decide.
     fn same_high(
         self,
         a: &mut Assembler,

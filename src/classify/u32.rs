@@ -1,10 +1,10 @@
 //! From a match as the policy means it to the u32 keys that decide it. Pure.
 //!
-//! Every key looks into a header at a place where that header surely is: the fixed 20 bytes of
-//! IPv4, the fixed 40 of IPv6, and the ports only where the keys before them have made sure that
-//! the transport header follows directly (ihl 5 and fragment offset 0; IPv6 next header). So no
-//! byte that a sender chooses as payload or option ever decides. A packet with IP options, a later
-//! fragment, or one with IPv6 extension headers is not matched by a rule with ports, and IPv6
+//! Every key compares bytes of a header at an offset where that header surely is: the fixed 20
+//! bytes of IPv4, the fixed 40 of IPv6, and the ports only where the keys before them have made
+//! sure that the transport header follows directly (ihl 5 and fragment offset 0; IPv6 next header).
+//! So no byte that a sender chooses as payload or option ever decides. A packet with IP options, a
+//! later fragment, or one with IPv6 extension headers is not matched by a rule with ports, and IPv6
 //! extension headers hide the protocol also from a rule without ports.
 
 use std::collections::BTreeMap;
@@ -21,19 +21,19 @@ const UDP: u8 = 17;
 /// UDP-Lite.
 const WITH_PORTS: [u8; 5] = [TCP, UDP, 33, 132, 136];
 
-/// The rules that send what any of `matches` says to `to`, in their order, for one family; a match
-/// with addresses of the other family gives none. Ports without a protocol mean TCP and UDP, each a
-/// rule; ports of a protocol that has none match nothing, so they give no rule either.
+/// The u32 rules of one family that send the packets of any of `matches` to `to`, in their order. A
+/// match with addresses of the other family makes none. Ports without a protocol make two rules,
+/// for TCP and UDP; ports with a protocol that has none match nothing and make none.
 ///
-/// The form is canonical, so that what is read back equals what was meant: one key for a 32-bit
-/// word, by ascending offset, no key that compares nothing.
+/// The form is canonical, so that rules that are read back equal those that were written: one key
+/// for each 32-bit word, by ascending offset, and no key that compares nothing.
 pub fn compile(family: Family, matches: &[Match], to: ClassId) -> Vec<U32Rule> {
     let keys = matches.iter().flat_map(|m| protocols(m).into_iter().map(move |p| (m, p)));
     keys.filter_map(|(m, proto)| Some(U32Rule { keys: keys_of(family, m, proto)?, to, line: None }))
         .collect()
 }
 
-/// The protocols that a match is for; `None`: any.
+/// The protocols that a match is for; one `None`: any protocol.
 fn protocols(m: &Match) -> Vec<Option<Bits<u8>>> {
     match (m.sport.or(m.dport), m.proto) {
         (None, proto) => vec![proto],
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(first_match(&rules, &udp), Some(TO), "the port is only asked of TCP");
     }
 
-    /// What a rule means, said without words and masks.
+    /// Whether a rule means a packet, computed without words and masks.
     fn meant(m: &Match, packet: &[u8], family: Family) -> bool {
         let (proto, src, dst, transport): (u8, IpAddr, IpAddr, Option<&[u8]>) = match family {
             Family::V4 => {

@@ -6,32 +6,32 @@ use crate::units::{Bytes, ClassId, Psched, Rate, Ticks};
 /// `GSO_LEGACY_MAX_SIZE` (include/linux/netdevice.h), in bytes.
 pub(super) const GSO_PACKET: u64 = 65_536;
 
-/// How long a full queue may hold a packet, where the qdisc does not control that itself.
+/// How long a packet may wait in a full queue, where the qdisc does not control that itself.
 const FULL_QUEUE_MS: u64 = 50;
 
-/// HTB serves a class once its timer fires; what the timer is late by must be in the burst, or the
-/// class falls short (1 ms of it still loses a tenth at 1 Gbit). Small enough to open no hole.
+/// How much a class may send at once, as time at its rate. HTB serves a class when a timer fires;
+/// the burst must cover how late the timer is, or the class falls short of its rate (with 1 ms by a
+/// tenth at 1 Gbit). Small enough that nobody exceeds his limits by much.
 const BURST_MS: u64 = 4;
 
-/// A shard's guarantees are taken for so small a part of the link's rate: 1/16
-/// ([`Scale::in_turn`]).
+/// The part of the link's rate that a shard's guarantees are taken for: 1/16 ([`Scale::in_turn`]).
 const SMALL_SHARD: u64 = 16;
 
-/// Smallest and largest quantum, in bytes. Below one 64 kB GSO packet HTB shares what is left over
-/// equally, whatever the rates; above 200,000 `htb_change_class` warns.
+/// Smallest and largest quantum, in bytes. With quanta below one 64 kB GSO packet HTB shares what
+/// is left over equally, whatever the rates; above 200,000 `htb_change_class` warns.
 const QUANTUM: std::ops::RangeInclusive<u64> = 60_000..=200_000;
 
 /// What the numbers of a link's classes depend on beside the class's own limits.
 #[derive(Clone, Copy)]
 pub(super) struct Scale {
-    /// The link's, which all its classes share.
+    /// The link's rate, which all its classes share.
     pub link: Rate,
     /// The largest packet, in bytes, without its link-layer header.
     pub mtu: u32,
     pub psched: Psched,
 }
 
-/// What a class may send, wherever it hangs.
+/// The rate and ceil of a class, wherever it hangs.
 #[derive(Clone, Copy)]
 pub(super) struct Allowed {
     pub rate: Rate,
@@ -39,7 +39,7 @@ pub(super) struct Allowed {
 }
 
 impl Allowed {
-    /// One rate for both: nothing to borrow.
+    /// Rate and ceil are the same: the class borrows nothing.
     pub(super) fn flat(rate: Rate) -> Allowed {
         Allowed { rate, ceil: rate }
     }
@@ -67,13 +67,12 @@ impl Scale {
         Role::Leaf { prio, quantum: Quantum::new(bytes, guarantee) }
     }
 
-    /// A class with its burst where senders take turns by shards: beside the burst of any class
-    /// what the guarantee earns while others send. A class of a shard waits for one packet on the
-    /// link and for one in its shard, each of which can be a GSO packet of 64 kB; tokens that are
-    /// full before the class's turn comes are lost (of 2 Mbit in a shard with 35, on a link of 60,
-    /// a burst of 3,036 bytes left 1.87). The shard's own rate is not asked, since it changes with
-    /// each user who comes: it is taken for [`SMALL_SHARD`] of the link, and is the class's at
-    /// least.
+    /// The same class with a larger burst, for a link on which shards take turns. The burst has
+    /// also the bytes that the guarantee earns while others send: a class of a shard waits for one
+    /// packet on the link and for one in its shard, each of which can be a GSO packet of 64 kB, and
+    /// tokens beyond the burst are lost meanwhile (of 2 Mbit in a shard with 35, on a link of 60, a
+    /// burst of 3,036 bytes left 1.87). The shard's own rate changes with each user who comes, so
+    /// it is taken for [`SMALL_SHARD`] of the link's, and for the class's at least.
     pub(super) fn in_turn(&self, class: Class) -> Class {
         let (rate, link) = (class.rate.bytes_per_second(), self.link.bytes_per_second());
         let earned = u128::from(GSO_PACKET) * u128::from(rate) / u128::from(link);
@@ -84,7 +83,7 @@ impl Scale {
     }
 }
 
-/// A link's leaf qdisc before the class's ceil is known.
+/// The kind of a link's leaf qdiscs; a class's ceil makes a [`LeafQdisc`] of it.
 #[derive(Clone, Copy)]
 pub(super) enum LeafKind {
     FqCodel,
@@ -97,8 +96,8 @@ pub(super) enum LeafKind {
 impl LeafKind {
     /// The leaf of a class with this ceil, on a link with this MTU (bytes).
     pub(super) fn leaf(self, ceil: Rate, mtu: u32) -> LeafQdisc {
-        // A byte limit that is smaller than one 64 kB GSO packet drops each of those whole, and a
-        // TCP that sends in them starves (55 kbit/s came through limits of 25 and 50 kB).
+        // A queue of fewer bytes than one 64 kB GSO packet drops each of those whole, and a TCP
+        // that sends in them starves (55 kbit/s came through limits of 25 and 50 kB).
         let floor = GSO_PACKET + 2 * u64::from(mtu);
         let bytes = ceil.bytes_in_ms(FULL_QUEUE_MS).0.max(floor).min(u64::from(u32::MAX));
         match self {

@@ -1,5 +1,6 @@
-//! What clears the priority of packets that sockets of other network namespaces send: HTB obeys it
-//! before any filter. On links that a macvlan or an ipvlan can be on, where such a driver is there.
+//! The clsact of a link, with the program that clears the priority of packets of other network
+//! namespaces' sockets, since HTB obeys a priority before it asks any filter. For links that a
+//! macvlan or an ipvlan can be on, where the kernel has such a driver.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +21,13 @@ pub enum Unguarded {
         "an `ingress` qdisc stands in the place of `clsact`; make it one (tc qdisc del dev … ingress, tc qdisc add dev … clsact)"
     )]
     Ingress,
-    /// Both prefs at which the program could be asked first are others'.
+    /// Others use both prefs at which the program could be asked first.
     #[error("filters that shaper did not make have the prefs 1 and 2 at its clsact egress")]
     Prefs,
 }
 
-/// clsact and what is in it, for the links of the model and those on which there is one already.
+/// Each link's clsact with its filters, for the links of the model and those that have a clsact
+/// already.
 pub(super) fn wanted(model: &Model, observed: &Observation) -> BTreeMap<LinkName, Clsact> {
     let mut wanted: BTreeMap<LinkName, Clsact> = of_others(observed).collect();
     let sockets = observed.facts.program().sockets;
@@ -41,9 +43,9 @@ pub(super) fn wanted(model: &Model, observed: &Observation) -> BTreeMap<LinkName
     wanted
 }
 
-/// Those that stay when nothing of ours is wanted.
+/// The clsacts that stay when nothing of ours is desired.
 pub(super) fn of_others(observed: &Observation) -> impl Iterator<Item = (LinkName, Clsact)> {
-    // Empty, it is somebody's who will want it.
+    // A clsact without filters was made by somebody else, who will want it.
     let is_others = |clsact: &Clsact| clsact.shared || clsact.filters.is_empty();
     let others = observed.state.clsact.iter().filter(move |(_, clsact)| is_others(clsact));
     others
@@ -51,7 +53,8 @@ pub(super) fn of_others(observed: &Observation) -> impl Iterator<Item = (LinkNam
 }
 
 impl Unguarded {
-    /// Links of the model that such packets can leave by, each with the reason.
+    /// Links of the model on which priorities are not cleared although a guest could set them, each
+    /// with the reason.
     pub fn links<'a>(
         model: &'a Model,
         observed: &'a Observation,
@@ -62,8 +65,8 @@ impl Unguarded {
     }
 }
 
-/// At which pref: where the same program stands, else the first that is free (so that a new program
-/// comes before an old one goes), else where another program of ours stands.
+/// The pref for the program: the one where the same program stands, else the first free one (so
+/// that a new program comes before the old one goes), else that of another program of ours.
 fn place(link: &LinkName, observed: &Observation) -> Result<Pref, Unguarded> {
     if !observed.facts.features.clsact {
         return Err(Unguarded::Kernel);

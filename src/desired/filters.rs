@@ -1,4 +1,5 @@
-//! The filters of one link: the rules, and behind them whose a packet is. Pure.
+//! The filters of one link: the rules, and behind them the filter that says whose a packet is.
+//! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,7 @@ pub(super) struct Filters<'a> {
 }
 
 impl Filters<'_> {
-    /// What finds a packet's class on this link, in a qdisc without shards below it.
+    /// The filter that says whose a packet is, on this link, in a qdisc without shards below it.
     fn tag(&self) -> Result<Tag, Impossible> {
         let facts = &self.observed.facts;
         match classify::classifier(self.link.classifier, &facts.features) {
@@ -37,7 +38,7 @@ impl Filters<'_> {
         }
     }
 
-    /// Adds them to the tree whose classes they lead to.
+    /// Adds the filters to the tree that has their classes.
     pub(super) fn add_to(&self, tree: &mut Tree) -> Result<(), Impossible> {
         let standing = self.observed.state.trees.get(&self.link.port).map(|old| &old.filters);
         let filters = if self.facts.ethernet {
@@ -71,8 +72,8 @@ impl Filters<'_> {
         Ok(())
     }
 
-    /// The link's rules in file order: those that u32 decides, and from the first that it cannot
-    /// decide on the others.
+    /// The link's rules in file order, as two lists: those before the first rule that u32 cannot
+    /// decide, and the rest.
     fn rules_here(&self) -> (Vec<&Rule>, Vec<&Rule>) {
         let on_link = |rule: &&Rule| {
             rule.links.as_ref().is_none_or(|links| links.contains(&self.link.port.link))
@@ -125,7 +126,8 @@ impl Filters<'_> {
         classify::hash::arrange_in(family, rules.collect(), most_tables)
     }
 
-    /// A target that has no class on this link counts in the default, as its tag would.
+    /// The class of a target; the default class where the target has none on this link, as its tag
+    /// would be.
     fn target(&self, target: &Target) -> ClassId {
         match target {
             Target::Default => ClassId::DEFAULT,
@@ -135,8 +137,8 @@ impl Filters<'_> {
     }
 }
 
-/// Puts `filter` at one of its two prefs: where it stands already, else the free one, so that the
-/// old set answers until the new one is whole.
+/// Puts `filter` at one of its two prefs: the one where it stands already, else the free one, so
+/// that the old filter answers until the new one is whole.
 fn insert_filter(
     filters: &mut BTreeMap<Pref, Filter>,
     prefs: [Pref; 2],

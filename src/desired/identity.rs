@@ -1,4 +1,4 @@
-//! Which number each class has: identities are allocated once and kept. Pure.
+//! The classid of each node, which it keeps from one apply to the next. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -10,41 +10,40 @@ use crate::units::{ClassId, Minor, Shard};
 
 use super::shards::{self, ShardProfile, Sharding, Shards};
 
-/// Who has which class, and which classes are on their way out.
+/// Who has which class, and which classes are retired.
 pub(super) struct Identities<'a> {
-    /// One for each of the model's nodes, in the same order.
+    /// The classid of each of the model's nodes, in the same order.
     pub nodes: Vec<ClassId>,
-    /// Those of the groups once more.
+    /// The classids of the groups once more, by group.
     pub groups: HashMap<&'a Group, ClassId>,
-    /// Classes that have lost their owner and are not quiet yet, with who that was, where it is
-    /// known.
+    /// Classes that have lost their owner and are not quiet yet, with that owner where it is known.
     pub retired: BTreeMap<ClassId, Option<&'a Owner>>,
-    /// The shards that have users, and what those have in common.
+    /// The shards that have users, and what the users of each have in common.
     pub shards: BTreeMap<Shard, ShardProfile>,
 }
 
 /// More users or groups than one link can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfMinors {
-    /// Every one of [`Minor::USERS`] is held.
+    /// All of [`Minor::USERS`] are taken.
     #[error(
         "more than 57,328 users and classes: HTB's class numbers :10 to :dfff, which are also the leaf qdiscs' handles, are all taken (accounts of `everyone` that run and classes on their way out have some); put several accounts into one line with `uids`, or wait until the classes on their way out have drained"
     )]
     Users,
-    /// Every one of [`Minor::GROUPS`] is held.
+    /// All of [`Minor::GROUPS`] are taken.
     #[error(
         "more than 4,080 groups: HTB's class numbers 1:f000 to 1:ffef are all taken; join groups that have the same limits"
     )]
     Groups,
 }
 
-/// Gives each node its class. A node keeps the one that its claim holds as long as the classes that
-/// stand with it can become what is wanted: HTB cannot move a class to another parent, so a node
-/// that moves gets a new minor and its old class is retired. A pin waits at a spare minor while
-/// another holds the pinned one or a class retired from it still stands. Who comes back while a
-/// class of his drains has that one again, where it can become what is wanted: with another beside
-/// it he would have two limits. Where there are many, whoever is new goes into a shard; `None`:
-/// there can be no shards.
+/// Gives each node its classid. A node keeps the one of its claim as long as the classes that stand
+/// with that number can become the desired ones in place. HTB cannot move a class to another
+/// parent, so a node that moves gets a new minor and its old class is retired. A pinned node has a
+/// spare minor while another owner has the pinned one, or while a retired class still has it. An
+/// owner that comes back while a class of his drains has that class again, where it can become the
+/// desired one: with a second class beside it he would have two limits. With `sharding`, where
+/// there are many users, new ones go into shards.
 pub(super) fn assign<'a>(
     model: &'a Model,
     observed: &'a Observation,
@@ -55,7 +54,7 @@ pub(super) fn assign<'a>(
     let mut free = Free::new(&standing);
     let mut nodes: Vec<ClassId> = Vec::with_capacity(model.nodes.len());
     let mut groups: HashMap<&Group, ClassId> = HashMap::new();
-    // Everybody who may be in a shard, with the class that they have.
+    // The nodes that may be in a shard, each with the class that it has now.
     let mut crowd: Vec<(usize, ShardProfile, Option<ClassId>)> = Vec::new();
     for (index, node) in model.nodes.iter().enumerate() {
         let parent = node.group.as_ref().map_or(ClassId::LINK, |group| groups[group]);
@@ -63,7 +62,7 @@ pub(super) fn assign<'a>(
         let kept = standing.keep(node, parent).filter(|id| id.shard().is_none() || may_shard);
         if may_shard {
             crowd.push((index, ShardProfile::of(node, parent), kept));
-            // Until `spread` says which.
+            // `spread` sets the classid.
             nodes.push(ClassId::NONE);
             continue;
         }
@@ -84,7 +83,7 @@ pub(super) fn assign<'a>(
     Ok(Identities { nodes, groups, retired, shards })
 }
 
-/// Classes for those who may be in a shard, and the shards that have users then.
+/// Classids for the nodes that may be in a shard, and the shards that have users then.
 fn spread(
     crowd: &[(usize, ShardProfile, Option<ClassId>)],
     sharding: Sharding,
@@ -96,7 +95,7 @@ fn spread(
     let mut shards = Shards::new(members);
     let mut many: BTreeMap<&ShardProfile, usize> = BTreeMap::new();
     let mut newcomers: BTreeMap<&ShardProfile, usize> = BTreeMap::new();
-    // Who is not of the profile of most in a shard cannot stay there.
+    // A node whose profile is not that of most users of its shard cannot stay there.
     let stays = |shards: &Shards, profile: &ShardProfile, id: ClassId| {
         id.shard().is_none_or(|shard| shards.is_home_of(shard, profile))
     };
@@ -129,14 +128,14 @@ fn spread(
     Ok(shards.into_profiles())
 }
 
-/// What the kernel says about minors.
+/// Which minors are taken, and by whom, as the look found them.
 struct Standing<'a> {
     model: &'a Model,
     observed: &'a Observation,
     held: HashMap<&'a Owner, ClassId>,
     holder: BTreeMap<Minor, ClassId>,
     retired: BTreeMap<Minor, ClassId>,
-    /// Whose each retired class was, and still is where he comes back.
+    /// The last owner of each retired class, who has it again where he comes back.
     left: BTreeSet<(&'a Owner, ClassId)>,
     foreign: BTreeSet<Minor>,
     pins: BTreeMap<Minor, &'a Owner>,
@@ -157,7 +156,7 @@ impl<'a> Standing<'a> {
                             id.minor().is_user()
                         }
                     });
-                    // Two claims on one minor are a stranger's work: the first keeps it.
+                    // Two claims with one minor are somebody else's doing: the first keeps it.
                     if let Some(id) = class
                         && !holder.contains_key(&id.minor())
                     {
@@ -186,7 +185,7 @@ impl<'a> Standing<'a> {
         Standing { model, observed, held, holder, retired, left, foreign, pins }
     }
 
-    /// The class that the node has or is pinned to, if it can have it now.
+    /// The class that the node has or is pinned to, if the node can have it now.
     fn keep(&self, node: &'a Node, parent: ClassId) -> Option<ClassId> {
         let held = self.held.get(&node.owner).copied();
         if let Some(pin) = node.pin
@@ -206,13 +205,13 @@ impl<'a> Standing<'a> {
         })
     }
 
-    /// The retired classes that were this owner's and that nobody else has.
+    /// The retired classes of this owner that no other owner has.
     fn left_by(&self, owner: &'a Owner) -> impl Iterator<Item = ClassId> {
         let his = self.left.range((owner, ClassId(0))..=(owner, ClassId(u32::MAX)));
         his.map(|(_, id)| *id).filter(|id| !self.holder.contains_key(&id.minor()))
     }
 
-    /// Whether the classes that stand with this number, and their shard, can become the node's by
+    /// Whether the classes that stand with this classid, and their shard, can become the node's by
     /// changes in place.
     fn fits(&self, node: &Node, id: ClassId, parent: ClassId) -> bool {
         self.model.links.iter().zip(&node.limits).all(|(link, limits)| {
@@ -229,8 +228,8 @@ impl<'a> Standing<'a> {
         })
     }
 
-    /// The classes that must stand although nobody has them: they may still hold packets, or such a
-    /// class hangs under them.
+    /// The classes that must stay although no node has them: packets may still come to them, or
+    /// such a class hangs below them.
     fn retired(&self, nodes: &[ClassId]) -> BTreeMap<ClassId, Option<&'a Owner>> {
         let in_use: BTreeSet<ClassId> = nodes.iter().copied().collect();
         let trees =
@@ -269,9 +268,9 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// Minors that nobody has, had, or is pinned to. They are given out from the highest that is held
-/// upwards and then from the beginning: a connection that was not accepted yet may carry the tag of
-/// a class that is gone, and should not find a stranger's there.
+/// Minors that nobody has, had, or is pinned to. They are given out upwards from the highest that
+/// is taken, and then from the lowest on: a connection that nobody has accepted yet may carry the
+/// tag of a class that is gone, and should not come to another user's class.
 struct Free {
     taken: BTreeSet<Minor>,
     users: Circle,
@@ -304,7 +303,7 @@ impl Free {
     }
 }
 
-/// All of a range, beginning after the highest that is held.
+/// All minors of a range, beginning after the highest that is taken.
 fn circle(range: &RangeInclusive<Minor>, held: &BTreeSet<Minor>) -> Circle {
     let (first, last) = (*range.start(), *range.end());
     let highest = held.range(first..=last).next_back();

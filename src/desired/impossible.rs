@@ -1,16 +1,16 @@
-//! What keeps a model from being on this kernel.
+//! Why a model cannot be built on this kernel.
 
 use super::identity::OutOfMinors;
 use crate::classify::NoClassifier;
 use crate::tree::LinkName;
 
-/// Why there is no such state on this kernel.
+/// Why there is no state of this kernel that the model means.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Impossible {
-    /// Nothing can tell whose a packet is.
+    /// No classifier can say whose a packet is.
     #[error("link {link}: {source}")]
     Classifier {
-        /// For which link that was asked.
+        /// The link that needs a classifier.
         link: LinkName,
         /// What is missing.
         source: NoClassifier,
@@ -20,7 +20,7 @@ pub enum Impossible {
     Leaf {
         /// The link whose line names it.
         link: LinkName,
-        /// As `tc` calls it.
+        /// The kind, as in `TCA_KIND`.
         kind: &'static str,
     },
     /// HTB cannot be made.
@@ -28,7 +28,7 @@ pub enum Impossible {
         "this kernel has no HTB (`sch_htb`), which does the shaping; load it with `modprobe sch_htb` or install the distribution's full kernel"
     )]
     NoHtb,
-    /// There are more users or groups than numbers.
+    /// There are more users or groups than minors.
     #[error(transparent)]
     Minors(#[from] OutOfMinors),
     /// The model names a link that the facts lack.

@@ -18,21 +18,21 @@ pub(super) struct LinkTree<'a> {
     pub index: usize,
     pub link: &'a Link,
     pub ids: &'a Identities<'a>,
-    /// What stands there now.
+    /// The tree that stands there now.
     pub old: Option<&'a Tree>,
     pub scale: Scale,
     pub leaf: LeafKind,
 }
 
 impl LinkTree<'_> {
-    /// All classes with their leaves; shards are there and have no filters yet.
+    /// The tree with all classes and leaves; its shards have no filters yet.
     pub(super) fn build(&self) -> Tree {
         let mut tree = Tree::default();
         let rates = rates::in_force(self.model, self.index, self.link);
         let link_rate = self.link.rate;
         tree.classes.insert(ClassId::LINK, self.inner(None, Allowed::flat(link_rate)));
 
-        // The kernel would take a rate below the link's; unshaped packets would then be shaped.
+        // With a rate below the link's, which the kernel would accept, `unshaped` would be shaped.
         let device = self.link.speed.unwrap_or(rates::UNKNOWN_DEVICE).max(link_rate);
         let role = self.scale.leaf(0, device, Guarantee::Written);
         let unshaped = self.scale.class(None, Allowed::flat(device), role);
@@ -77,7 +77,7 @@ impl LinkTree<'_> {
         tree.leaves.insert(id, self.leaf.leaf(class.ceil, self.scale.mtu));
     }
 
-    /// Retired classes stay as they are, with their leaf and whatever they hang under.
+    /// Retired classes stay as they are, with their leaf and the classes below which they hang.
     fn keep_retired(&self, tree: &mut Tree) {
         let Some(old) = self.old else { return };
         for id in self.ids.retired.keys() {
@@ -90,8 +90,8 @@ impl LinkTree<'_> {
         }
     }
 
-    /// What the shards of this link's users stand on. In the root a shard is one class: it has the
-    /// guarantees of all its users, and what their parent has for a ceil.
+    /// Adds the shards of this link's users. In the root qdisc a shard is one class, whose rate is
+    /// the sum of its users' guarantees and whose ceil is their parent's.
     fn add_shards(&self, tree: &mut Tree) {
         let mut promised: BTreeMap<Shard, u64> = BTreeMap::new();
         for (id, class) in &mut tree.classes {
@@ -131,8 +131,8 @@ impl LinkTree<'_> {
         self.scale.in_turn(self.scale.class(Some(parent), Allowed { rate, ceil }, role))
     }
 
-    /// What every shard has in its own qdisc: a root class that limits nothing, and a default class
-    /// with next to no guarantee, to which a tag falls whose class is gone.
+    /// Adds what every shard has in its own qdisc: a root class that limits nothing, and a default
+    /// class with next to no guarantee, for packets whose tag names a class that is gone.
     fn add_within(&self, tree: &mut Tree, shard: Shard) {
         tree.classes.insert(shard.root(), self.inner(None, Allowed::flat(self.link.rate)));
         let Limits { ceil, prio, .. } = self.link.default;

@@ -1,6 +1,6 @@
-//! What the kernel should hold: a model, the facts and the identities that already stand, turned
-//! into a [`KernelState`]. Pure. A derived value depends on its own line, the link and the kernel
-//! only, so that adding a user changes nobody else; the one exception is the derived guarantee.
+//! The state that the kernel should have: a model and an observation turned into a [`KernelState`].
+//! Pure. A derived value depends on its own line, the link and the kernel only, so that adding a
+//! user changes nobody else; the one exception is the derived guarantee.
 
 mod classes;
 mod clsact;
@@ -29,8 +29,8 @@ use classes::Scale;
 use filters::Filters;
 use link_tree::{LinkTree, leaf_kind};
 
-/// The state that the model means, given what stands. Claims keep the minors that they hold;
-/// classes that lose their owner are retired, not deleted, until they are quiet.
+/// The state that the model means, given what stands. Claims keep their minors; a class that loses
+/// its owner is retired, and deleted only once it is quiet.
 ///
 /// # Errors
 /// What this kernel lacks, a link that went since the model was made, or no free numbers.
@@ -38,7 +38,7 @@ pub fn desired(model: &Model, observed: &Observation) -> Result<KernelState, Imp
     desired_with(model, observed, Sharding::default())
 }
 
-/// The same with other numbers for shards.
+/// As [`desired`], with other sizes of shards.
 ///
 /// # Errors
 /// As [`desired`].
@@ -99,7 +99,7 @@ pub fn desired_with(
     Ok(state)
 }
 
-/// The state that holds nothing of ours, for `clear`: claims, trees and our own mount go.
+/// The state without anything of ours, for `clear`: claims, trees and our own mount go.
 pub fn nothing(observed: &Observation) -> KernelState {
     let net_cls = match observed.state.net_cls {
         NetCls::Ours if observed.neighbours.is_empty() => NetCls::Unmounted,

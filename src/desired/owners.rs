@@ -1,5 +1,4 @@
-//! Whose class each uid's sockets are in: the policy's answer for every uid, as the classes that
-//! stand for it.
+//! The class of each uid's sockets: the policy's owner of every uid, as the class of that owner.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +7,7 @@ use crate::tree::{Claim, Owner, OwnerTable};
 use crate::units::ClassId;
 
 /// The table that the deciding programs look up. A uid of `everyone` that has no class yet is in
-/// the newcomers'; so is a range of subordinate uids in which nobody runs.
+/// the newcomers' class; so is a range of subordinate uids as which nobody runs.
 pub(super) fn table(owners: &Owners, claims: &BTreeMap<Claim, ClassId>) -> OwnerTable {
     let of = |owner: Owner| claims.get(&Claim::Owner(owner)).copied();
     let newcomers = of(Owner::Newcomers);
@@ -25,7 +24,7 @@ pub(super) fn table(owners: &Owners, claims: &BTreeMap<Claim, ClassId>) -> Owner
     }
     let accounts = owners.accounts.iter().filter_map(|(uid, owner)| {
         let class = owner.as_ref().and_then(class).unwrap_or(ClassId::NONE);
-        // What its range says need not be said again.
+        // No entry for a uid whose range has the same class.
         let said = table.class(*uid).unwrap_or(ClassId::NONE);
         (class != said).then_some((*uid, class))
     });

@@ -14,12 +14,12 @@ use crate::model::{Asked, Limits, Link, Model, Node};
 use crate::tree::{Group, Guarantee, Owner};
 use crate::units::Rate;
 
-/// The speed of a device that does not tell its own: more than any, for the unshaped class.
+/// The rate of the unshaped class where the device's speed is unknown: more than any device has.
 pub(super) const UNKNOWN_DEVICE: Rate = Rate::literal(100_000_000_000 / 8);
 
 pub(super) struct Rates {
     pub default: Rate,
-    /// One for each node of the model; `None` where it is not on this link.
+    /// The guarantee of each node of the model; `None` where it is not on this link.
     pub nodes: Vec<Option<InForce>>,
 }
 
@@ -29,23 +29,24 @@ pub(super) struct InForce {
     pub guarantee: Guarantee,
 }
 
-/// What the children of one parent ask of it.
+/// The guarantees that the children of one parent ask for.
 #[derive(Clone, Copy, Default)]
 struct Asking {
     promised: u64,
     sharers: u64,
-    /// The best prio of all its children but the default class.
+    /// The best prio of the children, the default class aside.
     best: Option<u8>,
 }
 
 impl Asking {
-    /// Whether a child of this prio has a share of what is left.
+    /// Whether a child of this prio has a share of what the parent has not promised.
     fn has_share(&self, prio: u8) -> bool {
         self.best.is_none_or(|best| prio <= best)
     }
 }
 
-/// What every parent is asked for; `default`: the default class's rate, which the link owes it.
+/// What the children of every parent ask for; `default`: the rate of the default class, a child of
+/// the link.
 fn asked(model: &Model, index: usize, default: Rate) -> BTreeMap<Option<&Group>, Asking> {
     let mut asking: BTreeMap<Option<&Group>, Asking> = BTreeMap::new();
     asking.entry(None).or_default().promised = default.bytes_per_second();
@@ -69,8 +70,8 @@ fn asked(model: &Model, index: usize, default: Rate) -> BTreeMap<Option<&Group>,
     asking
 }
 
-/// Rates on the link at `index`. The share shrinks by powers of two with the number of sharers, so
-/// that a login seldom changes anybody else's class.
+/// The guarantees on the link at `index`. A share shrinks by powers of two with the number of
+/// sharers, so that a login seldom changes anybody else's class.
 pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
     let default = match link.default.rate {
         Asked::Promised(rate) => rate,
@@ -117,16 +118,17 @@ pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
     Rates { default, nodes }
 }
 
-/// What a node's line promises.
+/// What guarantee a node's line means.
 enum Promise {
     Whole(Rate),
-    /// Next to nothing, whatever is left.
+    /// Next to nothing, however much the parent has.
     Token,
-    /// Written for accounts that come and go (`everyone`, `each`): counted in no sum, so it holds
-    /// only while it fits. Children's rates above the parent's would break the parent's ceil: 20 +
-    /// 20 under 20 Mbit gave 38.
+    /// A rate written for accounts that come and go (`everyone`, `each`). It is in no sum that the
+    /// model checks, so it is given only while the parent has enough: children's rates above the
+    /// parent's would break the parent's ceil (20 + 20 under 20 Mbit gave 38).
     IfThereIsEnough(Rate),
-    /// `floor` at the least, and a part of what is left, unless others have a better prio.
+    /// `floor` at least, and a share of what the parent has not promised, unless others have a
+    /// better prio.
     Share {
         floor: Option<Rate>,
     },
@@ -152,7 +154,7 @@ fn add(sum: &mut u64, rate: Rate) {
     *sum = sum.saturating_add(rate.bytes_per_second());
 }
 
-/// One sharer's part of what `parent` has not promised; `None` when nothing is left.
+/// One sharer's part of what a parent with this rate has not promised; `None` when nothing is left.
 fn share(parent: Rate, asking: Asking) -> Option<Rate> {
     let left = parent.bytes_per_second().saturating_sub(asking.promised);
     let parts = NonZeroU64::new(asking.sharers.next_power_of_two())?;

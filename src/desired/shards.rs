@@ -1,6 +1,6 @@
-//! Who goes into which shard. The kernel walks all classes of a qdisc for each one that is added
-//! (`tc_bind_tclass`, net/sched/sch_api.c), so beyond a thousand users those that are new are
-//! spread over small HTB qdiscs below the root's. Pure.
+//! Which users go into which shard. The kernel walks all classes of a qdisc for each one that is
+//! added (`tc_bind_tclass`, net/sched/sch_api.c), so where there are more than a thousand users,
+//! new ones are spread over small HTB qdiscs below the root's. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +9,19 @@ use crate::model::{Model, Node, Target};
 use crate::tree::{Classifier, Foreign, Owner};
 use crate::units::{ClassId, Shard};
 
-/// How many users make shards worth it.
+/// The sizes from which shards are worth it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sharding {
-    /// So many users and classes without a number of their own may stand in the root qdisc alone;
-    /// with more, whoever is new goes into a shard. Building these takes 60 ms.
+    /// The most users and classes without a pinned number that are all put into the root qdisc;
+    /// where there are more, new ones go into shards. Building so many takes 60 ms.
     pub flat: usize,
-    /// So many users are put into one shard; they are filled evenly. Fewer would be built a little
-    /// faster (10,000 users in shards of 500: by a tenth), but a packet costs more the more shards
-    /// there are whose users all wait for their rate, because the root asks each in vain
-    /// (`htb_dequeue_tree`, net/sched/sch_htb.c): four times as much among 20 such shards, two and
-    /// a half among ten.
+    /// The most users that are put into one shard; shards are filled evenly. Smaller shards would
+    /// be built a little faster (10,000 users in shards of 500: by a tenth), but a packet costs
+    /// more the more shards there are whose users all wait for their rate, because the root asks
+    /// each of those shards in vain (`htb_dequeue_tree`, net/sched/sch_htb.c): four times as much
+    /// among 20 such shards, two and a half among ten.
     pub full: usize,
-    /// So few users with the same parent and prio get no shard of their own: for the same reason.
+    /// The most users with the same parent and prio that get no shard, for the same reason.
     pub few: usize,
 }
 
@@ -38,16 +38,17 @@ impl Sharding {
         model.nodes.iter().filter(|node| is_numbered_by_us(node, &targets)).count() > self.flat
     }
 
-    /// Whether the root's eBPF program, which finds a shard, can be loaded and is allowed to: a
-    /// link for which `cgroup` was written reads the tag with nothing else, and a user has one
-    /// class on all links.
+    /// Whether there can be shards. They need the eBPF program at the root of every link, because a
+    /// user has one classid on all links: the kernel must be able to load it, and no line may say
+    /// `classifier: cgroup`.
     pub fn is_possible(model: &Model, features: &Features) -> bool {
         features.classifiers.contains(&Classifier::Bpf)
             && model.links.iter().all(|link| link.classifier != Some(Classifier::Cgroup))
     }
 }
 
-/// Who is a rule's target: a u32 rule of the root finds classes of the root only.
+/// The targets of rules, which must be in the root qdisc: a u32 rule there can send packets only to
+/// classes of the root.
 pub(super) fn targets(model: &Model) -> BTreeSet<&Owner> {
     let owners = model.rules.iter().filter_map(|rule| match &rule.to {
         Target::Owner(owner) => Some(owner),
@@ -62,11 +63,12 @@ pub(super) fn is_numbered_by_us(node: &Node, targets: &BTreeSet<&Owner>) -> bool
     !group && node.pin.is_none() && !targets.contains(&node.owner)
 }
 
-/// What all users of a shard have in common, because the shard has one class for them in the root.
+/// What all users of a shard have in common, because the shard has one class for all of them in the
+/// root qdisc.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ShardProfile {
     pub parent: ClassId,
-    /// For each link of the model; `None`: not on that link.
+    /// The prio on each link of the model; `None`: no class on that link.
     pub prios: Vec<Option<u8>>,
 }
 
@@ -77,12 +79,13 @@ impl ShardProfile {
     }
 }
 
-/// The shards that have users, each with what these have in common and how many they are.
+/// The shards that have users, each with their profile and their number.
 #[derive(Default)]
 pub(super) struct Shards(BTreeMap<Shard, (ShardProfile, usize)>);
 
 impl Shards {
-    /// From who is in each: the profile of most counts, so that all of them may change together.
+    /// From the users of each shard. The shard's profile is that of most of them, so that all of
+    /// them may change together.
     pub(super) fn new<'a>(members: impl Iterator<Item = (Shard, &'a ShardProfile)>) -> Shards {
         let mut votes: BTreeMap<Shard, BTreeMap<&ShardProfile, usize>> = BTreeMap::new();
         for (shard, profile) in members {
@@ -99,7 +102,7 @@ impl Shards {
         self.0.get(&shard).is_some_and(|(found, _)| found == profile)
     }
 
-    /// Whether one of this profile has room.
+    /// Whether a shard of this profile has fewer than `full` users.
     pub(super) fn has_room(&self, profile: &ShardProfile, full: usize) -> bool {
         self.0.values().any(|(found, members)| found == profile && *members < full)
     }
@@ -108,8 +111,8 @@ impl Shards {
         self.0.into_iter().map(|(shard, (profile, _))| (shard, profile)).collect()
     }
 
-    /// A shard for each of `count` newcomers of one profile, or as many as there are numbers for;
-    /// always the emptiest.
+    /// A shard for each of `count` new users of one profile, always the emptiest one; fewer where
+    /// the numbers of shards run out.
     pub(super) fn places(
         &mut self,
         profile: &ShardProfile,

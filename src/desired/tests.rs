@@ -1,4 +1,4 @@
-//! What single classes get: guarantees, bursts, quanta, leaves.
+//! The numbers of single classes: guarantees, bursts, quanta, leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -204,7 +204,8 @@ fn the_default_class_keeps_its_part_and_may_use_the_rest() {
     assert_eq!(found.1.classes[&ClassId::UNSHAPED].parent, None);
 }
 
-/// So many users without a number, one with one, and one that a rule names.
+/// A policy with `count` users without a pinned number, one user with one, and one that a rule
+/// names.
 fn crowd(count: u32) -> String {
     let lines: String =
         (0..count).map(|n| format!("  c{n}: {{ceil: 5mbit, uids: [{}]}}\n", 10_000 + n)).collect();
@@ -266,8 +267,8 @@ fn a_burst_in_a_shard_outlasts_the_turns_of_others() {
     let (_, tree) = tree_on(&observed, &text(1_100, "16kbit"));
     let bytes = |class: Class| class.burst.bytes_at(class.rate, observed.facts.psched).0;
     let shard = *tree.shards.keys().next().expect("a shard");
-    // What a seventh of the link earns while one packet of 64 kB is on the link; and 64 kB, which
-    // is one packet of its own; beside 4 ms.
+    // 4 ms worth, what a seventh of the link earns while one packet of 64 kB is on the link, and 64
+    // kB for one packet of its own.
     let class = tree.classes[&shard.class()];
     let link = tree.classes[&ClassId::LINK].rate.bytes_per_second();
     let earned = GSO_PACKET * class.rate.bytes_per_second() / link;
@@ -278,9 +279,10 @@ fn a_burst_in_a_shard_outlasts_the_turns_of_others() {
         leaf && id.shard() == Some(shard) && **id != shard.default()
     });
     let (_, user) = user.expect("a user");
-    // 17 bytes of his own while a packet is on the link, and 16 times as many.
+    // 17 bytes that the user's rate earns while a packet is on the link, and 16 times as many while
+    // one is in the shard.
     assert_eq!(bytes(*user), 3_036 + 17 * 17);
-    // One more is no reason to change the others.
+    // One user more changes nobody else's class.
     let (_, more) = tree_on(&observed, &text(1_102, "16kbit"));
     let same = more.classes.iter().filter(|(id, class)| tree.classes.get(id) == Some(*class));
     assert!(same.count() >= 1_100);
@@ -299,7 +301,7 @@ fn who_has_a_class_keeps_it_whatever_becomes_of_the_others() {
     let (more, _) = tree_on(&observed, &crowd(1_901));
     assert_eq!(fill(&more), [501, 500], "a second one was needed");
     assert!(many.claims.iter().all(|(claim, id)| more.claims[claim] == *id));
-    // Fewer again: those in shards stay there as well.
+    // With fewer users again, those in shards stay there.
     observed.state = more.clone();
     let (fewer, _) = tree_on(&observed, &crowd(950));
     let stay = fewer.claims.iter().filter(|(claim, _)| matches!(claim, Claim::Owner(_)));

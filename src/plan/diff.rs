@@ -1,6 +1,6 @@
 //! The order of steps. A claim is made before its class and removed after it; a class stands on
-//! every link before anything sends packets to it; what replaces something is whole before the old
-//! one goes; the root and the default class come first and go last.
+//! every link before anything sends packets to it; an object that replaces another is whole before
+//! the old one goes; the root and the default class come first and go last.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use classes::FIXED;
 use comparison::Comparison;
 use turn::Turn;
 
-/// The steps that turn what was observed into `to`. What is foreign among ours must not be
-/// disturbed unasked; the facts say which root qdiscs ours come in place of.
+/// The steps that turn the observed state into `to`. The observation's foreign objects say whom a
+/// step disturbs, and its facts which root qdiscs ours replace.
 pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
-    // Most runs find nothing to do, which comparing says much sooner.
+    // Most runs find nothing to do, and comparing the two says so much sooner.
     if observed.state == *to {
         return Plan::default();
     }
@@ -62,8 +62,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// What clears foreign priorities, before there is a class that they could name. A new program
-    /// comes beside the old one where there is room ([`crate::desired`] chooses the pref).
+    /// Makes what clears foreign priorities, before there is a class that a priority could name. A
+    /// new program comes beside the old one where a pref is free ([`crate::desired`] chooses it).
     fn clsact(&mut self) {
         for (link, wanted) in self.to.clsact.iter().filter(|(_, it)| !it.filters.is_empty()) {
             let standing = self.from.clsact.get(link);
@@ -95,11 +95,12 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// After the roots: until then there are classes that a priority can name.
+    /// Deletes what clears foreign priorities, after the roots: until then there are classes that a
+    /// priority could name.
     fn delete_clsact(&mut self) {
         for (link, old) in &self.from.clsact {
             match self.to.clsact.get(link) {
-                // Ours go with it.
+                // Our filters go with the clsact.
                 None => self.push(Step::Clsact(link.clone(), Whole::Remove(()))),
                 Some(wanted) if wanted.filters.is_empty() => {
                     self.delete_at_egress(link, old.filters.iter().collect());
@@ -109,8 +110,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Roots that are new, each with the classes that nobody claims: from the root on the host
-    /// sends through us, so the default follows at once.
+    /// Makes new roots, each with the classes that nobody claims: as soon as there is the root the
+    /// host sends through it, so the default class follows at once.
     fn roots(&mut self) {
         for turn in self.turns().filter(Turn::is_new) {
             self.push(Step::Root(turn.port.clone(), Whole::Add(self.replaced(turn.port))));
@@ -120,7 +121,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// A link that the facts do not have is gone; its steps fail whatever they say.
+    /// The root qdisc that ours replaces. A link that the facts lack is gone, and its steps fail
+    /// whatever this says.
     fn replaced(&self, port: &Port) -> Replaced {
         match self.facts.links.get(&port.link).map(|link| &link.root) {
             Some(RootQdisc::Foreign { kind, handle, .. }) => {
@@ -130,16 +132,16 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// What the deciding programs look up, where none stands: whole, before the first that reads
-    /// it.
+    /// Makes the maps of the deciding programs, where none stands: whole, before the first filter
+    /// that reads them.
     fn make_owners(&mut self) {
         if let (None, Some(table)) = (&self.from.owners, &self.to.owners) {
             self.push(Step::Owners(Whole::Add(table.clone())));
         }
     }
 
-    /// The programs that stand read changes at once: so the classes that come must stand, with the
-    /// way to them (a shard's filter), and those that go, too.
+    /// Changes entries of those maps, which programs read at once. So by then the classes that come
+    /// must stand, with the filters that lead to them, and the classes that go must stand too.
     fn change_owners(&mut self) {
         if let (Some(standing), Some(wanted)) = (&self.from.owners, &self.to.owners) {
             let changes = standing.changes(wanted);

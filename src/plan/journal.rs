@@ -1,5 +1,5 @@
-//! What a run's own steps did. Taking a run back touches nothing else: what others made, changed or
-//! removed meanwhile, or what stood all along and was not seen, stays as it is.
+//! The objects that a run's own steps touched. Undoing the run touches no others: what others made,
+//! changed or removed meanwhile, and what stood all along and was not seen, stays as it is.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use crate::tree::{
 };
 use crate::units::{ClassId, Shard};
 
-/// The objects that steps made, changed or removed, by the keys that the kernel knows them by:
-/// links by ifindex, since names change.
+/// The objects that steps made, changed or removed, by the kernel's keys: links by ifindex, since
+/// names change.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     trees: BTreeSet<PortIndex>,
@@ -23,7 +23,7 @@ pub struct Journal {
     claims: BTreeSet<Claim>,
     /// The deciding programs' maps were exchanged as a whole.
     owners: bool,
-    /// Entries of those maps.
+    /// Entries of those maps that were set or removed.
     uids: BTreeSet<Uids>,
     /// Links that went while steps were performed on them, by ifindex.
     pub gone: BTreeSet<u32>,
@@ -38,14 +38,14 @@ impl Journal {
             Step::Class(port, id, _) | Step::Leaf(port, id, _) => {
                 let index = port.at(ifindex);
                 self.classes.insert((index, *id));
-                // With a shard's qdisc goes all that is in it.
+                // All that is in a shard's qdisc goes with it.
                 self.shards.extend(Shard::of_class(*id).map(|shard| (index, shard)));
             }
             Step::Filter(port, seat, _) => drop(self.filters.insert((port.at(ifindex), *seat))),
             Step::Claim(claim, _) => drop(self.claims.insert(claim.clone())),
             Step::Owners(_) => self.owners = true,
             Step::Entries(changes) => self.uids.extend(changes.iter().map(|change| change.uids)),
-            // Tables go with the pref that is noted.
+            // Hash tables belong to a pref that is noted.
             Step::Mount(_) | Step::Tables(..) => {}
         }
     }
@@ -63,7 +63,7 @@ impl Journal {
         self.gone.extend(more.gone);
     }
 
-    /// Whether a step that is about the same object was performed.
+    /// Whether a step about the same object was performed.
     pub fn covers(&self, step: &Step, ifindex: u32) -> bool {
         let mut one = Journal::default();
         one.note(step, ifindex);
@@ -86,8 +86,8 @@ impl Journal {
         self.trees.contains(&index)
     }
 
-    /// The state to go back to: as `before` what the journal names, everything else as `now`.
-    /// `before` has today's names of links; `ifindex` knows them.
+    /// The state to go back to: objects that the journal names as in `before`, all others as in
+    /// `now`. Links have today's names in both, of which `ifindex` knows the numbers.
     pub fn undone(
         &self,
         before: &KernelState,
@@ -135,7 +135,7 @@ impl Journal {
         state: &mut KernelState,
     ) {
         let old = before.clsact.get(name);
-        // Others may have put filters into the one that this run made.
+        // Others may have put filters into the clsact that this run made.
         let is_alone = state.clsact.get(name).is_none_or(|now| !now.shared);
         if self.clsact.contains(&index) && is_alone {
             put(&mut state.clsact, name, old.cloned());
@@ -178,7 +178,7 @@ impl Journal {
                 }
             }
         }
-        // The tables of a pref that was deleted.
+        // Hash tables of a pref that this run deleted.
         if self.filters.iter().any(|it| here(&it)) {
             tree.left_tables.clone_from(&old.left_tables);
         }

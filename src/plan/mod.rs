@@ -1,4 +1,4 @@
-//! From what is to what should be: a list of steps so specific that whoever performs them has no
+//! From the observed state to the desired one: a list of steps so specific that the executor has no
 //! choice left. Pure. The same diff is the dry run, the verification (nothing is left to do), undo
 //! (a plan back) and `clear` (a plan towards nothing).
 
@@ -21,36 +21,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Owner, Parent, Port};
 use crate::units::{ClassId, Shard};
 
-/// When a step is performed. Processes are placed between the two: whoever loses a class is in the
-/// next one before the old one goes.
+/// When a step is performed. Processes are placed between the two phases, so a process whose class
+/// goes is in its next one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// What comes or changes, in an order in which nobody is without a class.
+    /// Steps that make or change objects, in an order in which nobody is without a class.
     Build,
-    /// What goes.
+    /// Steps that remove objects.
     TearDown,
 }
 
-/// A step of a plan, with what an administrator should know about it.
+/// A step of a plan, with what an administrator should know of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// What is done.
+    /// What is done to which object.
     pub step: Step,
-    /// When.
+    /// The phase in which it is done.
     pub phase: Phase,
-    /// Who is disturbed by it, and why; empty for almost all steps.
+    /// Whom the step disturbs, and why; empty for almost all steps.
     pub disturbs: Vec<Disturbance>,
-    /// Follows from logins or from packets that have drained, not from a change of the policy or of
-    /// the kernel by somebody: cron need not hear of it.
+    /// The step follows from logins or from packets that have drained, and not from a change of the
+    /// policy or from what somebody did to the kernel: cron need not hear of it.
     pub routine: bool,
 }
 
 /// Somebody whose packets a step loses or delays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disturbance {
-    /// As status names them; `everybody on LINK` for a whole link.
+    /// The owner's name, as `status` has it; `everybody on LINK` for a whole link.
     pub who: String,
-    /// What becomes of his packets.
+    /// What becomes of the owner's packets.
     pub why: String,
 }
 
@@ -59,7 +59,7 @@ pub struct Disturbance {
 pub struct Plan {
     /// In the order in which they are performed: [`Phase::Build`] first.
     pub steps: Vec<Planned>,
-    /// Classes that change hands in this plan and whose they are, for messages.
+    /// The owners of the classes in this plan, for messages.
     pub names: BTreeMap<ClassId, Owner>,
 }
 
@@ -69,7 +69,7 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// Whether the policy or the kernel differed, logins aside.
+    /// Whether a step follows from a change of the policy or from what somebody did to the kernel.
     pub fn changes(&self) -> bool {
         self.steps.iter().any(|planned| !planned.routine)
     }
@@ -79,8 +79,8 @@ impl Plan {
         self.steps.iter().filter(move |planned| planned.phase == phase).map(|planned| &planned.step)
     }
 
-    /// Takes the steps that disturb somebody out of the plan, with what depends on them, and
-    /// returns them.
+    /// Removes the steps that disturb somebody from the plan, and the steps that depend on those;
+    /// returns all of them.
     pub fn without_disruption(&mut self) -> Vec<Planned> {
         let disturbing = self.steps.iter().filter(|planned| !planned.disturbs.is_empty());
         let stay = Stay::of(disturbing.map(|planned| &planned.step));
@@ -92,11 +92,11 @@ impl Plan {
     }
 }
 
-/// What is not done, and what other steps must leave alone for that.
+/// What stays although the plan removes or replaces it, which other steps must then leave alone.
 struct Stay {
-    /// A root that does not go.
+    /// A root stays that was to go.
     root: bool,
-    /// Shards that are not made again, and so have no place for their classes.
+    /// Shards whose qdisc is not made again, so that there is none for their new classes.
     shards: BTreeSet<(Port, Shard)>,
 }
 
@@ -125,7 +125,8 @@ impl Stay {
             .zip(step.port())
             .is_some_and(|(shard, port)| self.shards.contains(&(port.clone(), shard)));
         // While a root stays, so do the claims that say which of its classes are ours, the maps
-        // that its filter reads, and what keeps others from naming its classes.
+        // that its filter reads, and the clsact that keeps others' priorities from naming its
+        // classes.
         let is_under_root = match step {
             Step::Mount(change) | Step::Clsact(_, change) => change.after().is_none(),
             Step::Claim(_, change) => change.after().is_none(),

@@ -1,5 +1,5 @@
-//! Which steps only follow logins, logouts and drained queues: cron need not hear of them, and they
-//! are no change of the policy or of the kernel by somebody.
+//! Which steps only follow logins, logouts and drained queues. They are no change of the policy,
+//! and nobody changed the kernel, so cron need not hear of them.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,11 @@ use crate::tree::{
 };
 use crate::units::{ClassId, Shard};
 
-/// What the kernel alone does not say.
+/// What the states of the plan do not say.
 pub struct Logins<'a> {
-    /// Who has a process in the links' network namespace.
+    /// The accounts, of which these facts say who has a process in the links' network namespace.
     pub accounts: &'a Accounts,
-    /// Whose guarantee is derived, and so shrinks and grows with the number of the others.
+    /// The owners whose guarantee is derived, and so shrinks and grows with the number of others.
     pub derived: BTreeSet<&'a Owner>,
 }
 
@@ -35,7 +35,7 @@ impl Plan {
         let question = Question { plan: self, from, logins, made: &made, come_or_gone };
         let mut answers: Vec<bool> =
             self.steps.iter().map(|planned| question.is_routine(&planned.step)).collect();
-        // Shards come, go and grow with their users, and are as much news as those.
+        // Shards come, go and grow with their users, and are as routine as those.
         let swap =
             self.steps.iter().any(|planned| tag(&planned.step).is_some_and(Tag::reads_shards));
         let of_a_shard = |step: &Step| is_of_a_shard(step) || (swap && tag(step).is_some());
@@ -63,7 +63,7 @@ fn is_of_a_shard(step: &Step) -> bool {
     }
 }
 
-/// How the tag is read by a filter that comes or goes.
+/// The deciding filter that comes or goes in this step.
 fn tag(step: &Step) -> Option<Tag> {
     match step {
         Step::Filter(.., Whole::Add(Filter::Tag(tag)) | Whole::Remove(Filter::Tag(tag))) => {
@@ -122,13 +122,13 @@ impl Question<'_> {
         }
     }
 
-    /// Whether an account has no process any more. One that has, and loses its class, does so by
-    /// the policy.
+    /// Whether the owner is an account that has no process any more. An account that has one and
+    /// loses its class, loses it by the policy.
     fn left(&self, owner: &Owner) -> bool {
         !self.logins.accounts.runs(owner)
     }
 
-    /// The same of the account whose class this is.
+    /// Whether the class is that of an account that has no process any more.
     fn has_left(&self, id: ClassId) -> bool {
         self.account(id).is_some_and(|owner| self.left(owner))
     }
@@ -152,7 +152,7 @@ impl Question<'_> {
         lasting(program) == lasting(other)
     }
 
-    /// Whether a uid only comes to its own class, or goes from there to the newcomers'.
+    /// Whether the change only sends a uid to its own class, or from there back to the newcomers'.
     fn is_of_an_account(&self, change: &OwnerChange) -> bool {
         [change.from, change.to].into_iter().flatten().all(|class| {
             match self.plan.names.get(&class) {

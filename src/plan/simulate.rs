@@ -1,5 +1,5 @@
-//! What a step does to a state, were the kernel to do just that. The property tests run plans
-//! through it: performing `diff(a, b)` on `a` gives `b`.
+//! A step performed on a value, as the kernel would on its objects. Property tests run plans on
+//! values: performing `diff(a, b)` on `a` gives `b`.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ pub fn perform(step: &Step, state: &mut KernelState) {
     }
 }
 
-/// The value under the key, or nothing.
+/// Sets the value under a key, or removes it.
 pub(super) fn put<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
     match value {
         Some(value) => drop(map.insert(key.clone(), value)),
@@ -73,7 +73,8 @@ fn filters<'a>(
     }
 }
 
-/// Its hash tables stay for as long as there is any u32 pref.
+/// Leaves the hash tables of a deleted filter in the tree, where they stay as long as there is any
+/// u32 pref.
 fn leave_tables(tree: &mut Tree, seat: Seat, gone: &Filter) {
     if seat.parent == Parent::Root {
         tree.left_tables.extend(gone.tables(seat.pref));
@@ -83,7 +84,8 @@ fn leave_tables(tree: &mut Tree, seat: Seat, gone: &Filter) {
     }
 }
 
-/// The qdisc below a class; with a shard's go its classes, leaves and filters.
+/// Sets the qdisc below a class; the classes, leaves and filters of a shard go with the shard's
+/// qdisc.
 fn put_leaf(tree: &mut Tree, id: ClassId, leaf: Option<LeafQdisc>) {
     let shard =
         |leaf: Option<LeafQdisc>| Shard::of_class(id).filter(|_| leaf == Some(LeafQdisc::Shard));

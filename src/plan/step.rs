@@ -7,27 +7,27 @@ use crate::tree::{
 };
 use crate::units::ClassId;
 
-/// What is done to an object that can change while it stands. `B`: what comes back below it when it
-/// is replaced.
+/// What is done to an object that can change while it stands. `B`: what is made again below the
+/// object when it is replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<T, B = ()> {
     /// It comes.
     Add(T),
-    /// In place: no packet is lost.
+    /// It changes in place, and no packet is lost.
     Alter {
-        /// As it stands.
+        /// The object as it stands.
         from: T,
-        /// As it will.
+        /// The object as it is to be.
         to: T,
     },
-    /// Deleted and made again, since the kernel cannot change this in place: what it holds is
-    /// dropped.
+    /// It is deleted and made again, since the kernel cannot change this in place; packets in its
+    /// queue are dropped.
     Replace {
-        /// What goes.
+        /// The object that goes.
         from: T,
-        /// What comes.
+        /// The object that comes.
         to: T,
-        /// What is made again below it.
+        /// What is made again below the object.
         below: B,
     },
     /// It goes.
@@ -38,7 +38,7 @@ pub enum Change<T, B = ()> {
 pub type InPlace<T> = Change<T, Infallible>;
 
 impl<T, B> Change<T, B> {
-    /// Which of the four it is.
+    /// The change in one word.
     pub fn verb(&self) -> Verb {
         match self {
             Change::Add(_) => Verb::Add,
@@ -57,7 +57,8 @@ impl<T, B> Change<T, B> {
     }
 }
 
-/// What is done to an object that comes and goes whole. `R`: what must be known of one that goes.
+/// What is done to an object that only comes and goes. `R`: what must be known of an object that
+/// goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whole<T = (), R = T> {
     /// It comes.
@@ -67,7 +68,7 @@ pub enum Whole<T = (), R = T> {
 }
 
 impl<T, R> Whole<T, R> {
-    /// Which of the two it is.
+    /// The change in one word, [`Verb::Add`] or [`Verb::Remove`].
     pub fn verb(&self) -> Verb {
         match self {
             Whole::Add(_) => Verb::Add,
@@ -98,7 +99,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// What a line of a plan begins with.
+    /// The character with which a line of a plan begins.
     pub fn sign(self) -> char {
         match self {
             Verb::Add => '+',
@@ -107,7 +108,7 @@ impl Verb {
         }
     }
 
-    /// The word of `plan --json`.
+    /// The word in `plan --json`.
     pub fn word(self) -> &'static str {
         match self {
             Verb::Add => "add",
@@ -122,62 +123,64 @@ impl Verb {
 /// line of `shaper plan`; [`super::Tc`] prints the command that it equals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The `net_cls` hierarchy at our own place.
+    /// The mount of the `net_cls` hierarchy at shaper's own path.
     Mount(Whole),
-    /// Our root qdisc, with what it comes in place of. Everything below goes with it, and the
-    /// kernel puts its own default back.
+    /// Our root qdisc, with the qdisc that it replaces. When it goes, everything below goes with
+    /// it, and the kernel makes its own default qdisc.
     Root(Port, Whole<Replaced, ()>),
-    /// The qdisc `clsact`, empty when it comes: packets pass it as before. Ours go with it; only
-    /// where there are no others.
+    /// The qdisc `clsact`. It comes without filters, so packets pass as before. It goes, with our
+    /// filters, only where others have none there.
     Clsact(LinkName, Whole),
-    /// A class of HTB, which cannot change its parent in place (and says nothing): it is replaced,
-    /// and its leaf with it. Only where somebody moved it by hand, and to undo.
+    /// A class of HTB. Its parent cannot change in place (the kernel keeps the old one without an
+    /// error), so then the class is replaced, and its leaf with it; this happens only where
+    /// somebody moved a class by hand, and in undoing.
     Class(Port, ClassId, Change<Class, Option<LeafQdisc>>),
-    /// The qdisc below this class. One of another kind replaces it.
+    /// The qdisc below this class. A leaf of another kind replaces it.
     Leaf(Port, ClassId, Change<LeafQdisc>),
     /// A filter; a changed one is added at another pref before the old one goes.
     Filter(Port, Seat, Whole<Filter>),
-    /// u32 hash tables that go after their pref.
+    /// u32 hash tables that go after their pref was deleted.
     Tables(Port, LeftTables),
-    /// A directory and the classid in it. A change moves the sockets of all its processes.
+    /// A directory and its classid. A change gives the sockets of all processes in the directory
+    /// the new tag.
     Claim(Claim, InPlace<ClassId>),
-    /// The maps of the deciding programs. No packet meets new ones until a filter comes that reads
-    /// them; they go with the last filter that did.
+    /// The maps of the deciding programs. No packet meets new maps until a filter comes that reads
+    /// them; the maps go with the last filter that reads them.
     Owners(Whole<OwnerTable, ()>),
-    /// Entries of those maps, one after the other, in place: packets meet each change at once, on
-    /// all links.
+    /// Changes of single entries of those maps, in this order, in place: packets on all links meet
+    /// each change at once.
     Entries(Vec<OwnerChange>),
 }
 
-/// The root qdisc in whose place ours comes. How it goes is a part of the step: the kernel lets an
-/// `add` take the place of its own qdisc only, a `replace` that of any other with another handle.
+/// The root qdisc that ours replaces. It decides about the request: the kernel lets an `add`
+/// replace only its own qdisc, and a `replace` only a qdisc with another handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// The kernel's own (handle `0:`), whatever its kind.
+    /// The kernel's own qdisc (handle `0:`), whatever its kind.
     Kernel,
-    /// Somebody's that was taken over.
+    /// Somebody else's qdisc, which is taken over.
     Foreign {
         /// `TCA_KIND`.
         kind: String,
-        /// Its number, which may be that of ours.
+        /// The qdisc's handle, which may be that of ours.
         handle: ClassId,
     },
 }
 
 /// u32 hash tables of the root qdisc that a deleted pref left behind. The kernel finds them through
-/// any other u32 pref that stands; without one they are gone already.
+/// any other u32 pref that stands; where none does, the tables are gone already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftTables {
-    /// Their numbers, in the order in which they can go.
+    /// The tables' numbers, in the order in which they can be deleted.
     pub tables: Vec<u16>,
-    /// The pref that stands.
+    /// The u32 pref through which the kernel finds the tables.
     pub through: Pref,
-    /// That pref's, as an ethertype.
+    /// The protocol of that pref, as an ethertype.
     pub protocol: u16,
 }
 
 impl Step {
-    /// What it does to its object.
+    /// What the step does to its object.
     pub fn verb(&self) -> Verb {
         match self {
             Step::Mount(change) | Step::Clsact(_, change) => change.verb(),
@@ -200,7 +203,7 @@ impl Step {
         }
     }
 
-    /// The direction of its link, too; `None` also where a step is about the whole link.
+    /// The port that the step is about; `None` also where a step is about the whole link.
     pub fn port(&self) -> Option<&Port> {
         match self {
             Step::Root(port, _)

@@ -71,12 +71,12 @@ fn observe(state: KernelState, quiet: BTreeSet<ClassId>) -> Observation {
     Observation { state, facts: Facts { quiet, ..facts() }, ..Observation::default() }
 }
 
-/// The state that a model means, where a few users are many.
+/// The desired state of a model, with shards from a few users on.
 fn desired(model: &Model, observed: &Observation) -> Result<KernelState, Impossible> {
     desired_with(model, observed, Sharding { flat: 3, full: 2, few: 1 })
 }
 
-/// The plan between two states where the kernel's own root qdiscs stand beside them.
+/// The plan between two states on links that otherwise have the kernel's own root qdisc.
 fn diff(from: &KernelState, to: &KernelState, foreign: &[Foreign]) -> Plan {
     let foreign = foreign.to_vec();
     super::diff(&Observation { foreign, ..observe(from.clone(), BTreeSet::new()) }, to)
@@ -105,7 +105,8 @@ proptest! {
         let mut state = KernelState::default();
         for model in &models {
             let start = state.clone();
-            // A pin waits until what held its minor is retired and quiet: a few rounds.
+            // A pinned owner has to wait until the class with its minor is retired and quiet, which
+            // takes a few rounds.
             for round in 0.. {
                 let retired = state.claims.iter().filter_map(|(claim, classid)| match claim {
                     Claim::Retired(..) if round > 0 => Some(*classid),
@@ -131,7 +132,7 @@ proptest! {
                 prop_assert_eq!(&run(&undo, &after, &mut |_, _| ()), &state);
                 let done = state == after;
                 state = after;
-                // A run's rounds are undone together.
+                // All rounds of a run are undone together.
                 let undo = diff(&state, &start, &[]);
                 prop_assert_eq!(&run(&undo, &state, &mut |_, _| ()), &start);
                 if done && round > 0 {
@@ -164,7 +165,7 @@ proptest! {
             perform(&planned.step, &mut killed);
             journal.note(&planned.step, planned.step.link().map_or(0, index));
         }
-        // Taken back, it is as before; and what others made meanwhile stays.
+        // Undone, the state is as before the run, and what others made meanwhile stays.
         let back = |now: &KernelState| journal.undone(&state, now, |name| Some(index(name)));
         prop_assert_eq!(&back(&killed), &state);
         let mut others = killed.clone();
@@ -174,7 +175,7 @@ proptest! {
         let back = back(&others);
         prop_assert!(back.claims.contains_key(&stranger));
         prop_assert_eq!(back.trees.len(), state.trees.len() + 1);
-        // A pin that the killed run held in reserve is free one round later.
+        // A minor that a retired claim of the killed run still has is free one round later.
         for round in 0.. {
             let again = desired(&b, &observe(killed.clone(), BTreeSet::new())).unwrap();
             let repair = diff(&killed, &again, &[]);

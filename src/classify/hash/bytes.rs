@@ -1,8 +1,9 @@
-//! One byte of the packet: what it tells apart, and by how many of its bits a table is hashed.
+//! One byte of the packet: how many rules it tells apart, and by how many of its bits a table is
+//! hashed.
 
 use crate::tree::U32Key;
 
-/// Of a table by all bits of a byte.
+/// How many buckets a table by all bits of a byte has.
 pub(super) const BUCKETS: usize = 256;
 
 /// The first bits of a byte, 1 to 8 of them, which choose one of a table's buckets.
@@ -22,7 +23,7 @@ impl Hashed {
         0xff << (8 - self.bits)
     }
 
-    /// The buckets in which a rule must stand that says this of the byte.
+    /// The buckets that a rule is in which compares the byte with this value and mask.
     pub(super) fn buckets(self, value: u8, mask: u8) -> impl Iterator<Item = u8> {
         let first_bits = (0..self.divisor()).map(move |bucket| (bucket << (8 - self.bits)) as u8);
         let meets = move |first_bits: &u8| (first_bits ^ value) & mask & self.mask() == 0;
@@ -30,12 +31,12 @@ impl Hashed {
     }
 }
 
-/// Where a key's word is. Ours are never before the network header.
+/// The offset of a key's word, which in rules is never before the network header.
 pub(super) fn at(key: &U32Key) -> usize {
     usize::try_from(key.offset).unwrap_or(usize::MAX & !7)
 }
 
-/// Bytes that rules look at are among the first 44.
+/// The bit of a byte in a set of them: rules compare none but the first 44 bytes.
 pub(super) fn bit(byte: usize) -> u64 {
     u32::try_from(byte).ok().and_then(|byte| 1_u64.checked_shl(byte)).unwrap_or(u64::MAX)
 }

@@ -8,13 +8,14 @@ use crate::tree::Claim;
 use crate::units::{ClassId, Minor};
 
 impl<'a> Comparison<'a> {
-    /// New claims. A claim whose minor changes is rewritten only after the new class stands, so the
-    /// new minor is held by a retired claim meanwhile, and the old one by another for good.
+    /// Makes new claims. A claim whose minor changes is rewritten only after the new class stands;
+    /// until then a retired claim has the new minor, and from then on another one has the old
+    /// minor.
     pub(super) fn make_claims(&mut self) {
         for (claim, classid) in &self.to.claims {
             match self.from.claims.get(claim) {
                 None => self.push(Step::Claim(claim.clone(), Change::Add(*classid))),
-                // Made by a run that was killed before it wrote the number.
+                // A directory made by a run that was killed before it wrote the classid.
                 Some(&ClassId::NONE) if *classid != ClassId::NONE => {
                     let change = Change::Alter { from: ClassId::NONE, to: *classid };
                     self.push(Step::Claim(claim.clone(), change));
@@ -28,8 +29,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Minors of claims that are rewritten and that nothing else holds: the new one before it is
-    /// written, the old one until its class is gone.
+    /// The minors for which a retired claim is made because no other claim has them for a while:
+    /// the new minor of a claim until it is rewritten, the old one until its class is gone.
     fn held_meanwhile(&self) -> BTreeMap<Minor, ClassId> {
         let minors = |claims: &BTreeMap<Claim, ClassId>| -> BTreeSet<Minor> {
             claims.values().filter_map(|id| id.our_class()).map(ClassId::minor).collect()
@@ -63,7 +64,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// After the classes: a minor that no directory claims may be given out again. Deepest first.
+    /// Removes claims, after the classes, because a minor that no directory has may be given out
+    /// again. Deepest directories first.
     pub(super) fn remove_claims(&mut self) {
         let gone = self.from.claims.iter().filter(|(claim, _)| !self.to.claims.contains_key(claim));
         let mut gone: Vec<(Claim, ClassId)> = gone.map(|(c, id)| (c.clone(), *id)).collect();

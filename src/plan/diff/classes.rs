@@ -49,8 +49,9 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Uids may be sent to a shard already that another link has: whoever comes there is told apart
-    /// at once, and the root knows the way. Where no map stands nobody is sent anywhere yet.
+    /// Gives a new shard its filter, and the root the program that knows shards, at once: the maps
+    /// may send uids already to this shard, because another link has it. Where there are no maps
+    /// yet, no uid is sent there.
     fn open_shard(&mut self, turn: &Turn<'a>, shard: Shard, filters: &BTreeMap<Pref, Filter>) {
         if self.from.owners.is_none() {
             return;
@@ -89,7 +90,8 @@ impl<'a> Comparison<'a> {
         self.push(Step::Class(port.clone(), id, Change::Remove(class)));
     }
 
-    /// Children first, or HTB refuses (`HTB class in use.`). A leaf qdisc goes with its class.
+    /// Deletes classes, children first, or HTB refuses (`HTB class in use.`). A leaf qdisc goes
+    /// with its class.
     pub(super) fn delete_classes(&mut self) {
         for turn in self.turns() {
             let Some(standing) = turn.standing else { continue };
@@ -105,7 +107,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// The shard whose class in the root this is, with its filters.
+/// The shard of which `id` is the class in the root qdisc, with the shard's filters.
 fn shard_of(tree: &Tree, id: ClassId) -> Option<(Shard, &BTreeMap<Pref, Filter>)> {
     let shard = Shard::of_class(id)?;
     Some((shard, tree.shards.get(&shard)?))
@@ -114,7 +116,8 @@ fn shard_of(tree: &Tree, id: ClassId) -> Option<(Shard, &BTreeMap<Pref, Filter>)
 /// The tree's classes, each after its parent; siblings in order.
 fn parents_first(tree: &Tree) -> Vec<ClassId> {
     let depth = |id: ClassId| {
-        // A loop cannot stand in the kernel; the bound keeps a wrong reading from hanging us.
+        // The kernel has no loops of classes; the bound ends this also for a state that was read
+        // wrongly.
         std::iter::successors(Some(id), |id| tree.above(*id)).take(16).count()
     };
     let mut classes: Vec<(usize, ClassId)> =

@@ -15,9 +15,9 @@ pub(super) struct Comparison<'a> {
     pub(super) foreign: &'a [Foreign],
     pub(super) facts: &'a Facts,
     names: BTreeMap<ClassId, Owner>,
-    /// Filters of `from`, as the steps so far have left them.
+    /// The filters of `from`, as the steps so far leave them.
     pub(super) filters: BTreeMap<(&'a Port, Parent), BTreeMap<Pref, Filter>>,
-    /// Of the steps that are added now.
+    /// The phase of the steps that are added now.
     pub(super) phase: Phase,
     steps: Vec<(Phase, Step)>,
 }
@@ -48,7 +48,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Whose each class is, in either state; the new owner first.
+/// The owner of each class, in either state; the new owner where they differ.
 fn names(from: &KernelState, to: &KernelState) -> BTreeMap<ClassId, Owner> {
     let owners = |state: &KernelState| -> Vec<(ClassId, Owner)> {
         let owner = |(claim, classid): (&Claim, &ClassId)| match claim {

@@ -6,7 +6,7 @@ use crate::plan::{Change, Disturbance, Step, Whole};
 use crate::tree::{Foreign, Owner, Port, Reserved};
 use crate::units::{ClassId, Shard};
 
-/// Whom a step disturbs, by what is foreign among ours and by whose each class is.
+/// Whom a step disturbs, by the foreign objects among ours and by the owner of each class.
 pub(super) fn disturbs(
     step: &Step,
     foreign: &[Foreign],
@@ -44,7 +44,7 @@ fn who(id: ClassId, names: &BTreeMap<ClassId, Owner>) -> String {
     }
 }
 
-/// What others have put below our root.
+/// The foreign objects below our root, which go with it.
 fn below(port: &Port, foreign: &[Foreign]) -> Vec<Disturbance> {
     let names = foreign.iter().filter_map(|object| match object {
         Foreign::Class { port: at, classid } if at == port => {

@@ -1,4 +1,4 @@
-//! Filters: what replaces one is whole, and asked, before the old one goes.
+//! Filters: a new one is whole, and asked, before the old one goes.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use crate::tree::{Filter, Foreign, Parent, Port, Pref, RuleProgram, Seat, Tree, 
 use crate::units::ClassId;
 
 impl<'a> Comparison<'a> {
-    /// A class to which a rule is bound cannot be deleted (`HTB class in use`), so where one is
-    /// made again under another parent, or must go before another comes, the rule set without the
-    /// rules to it stands in meanwhile: their packets go to the tag's class, all others to where
-    /// they went.
+    /// Replaces rule sets for a while. A class to which a rule is bound cannot be deleted (`HTB
+    /// class in use`), so where such a class is made again under another parent, or must go before
+    /// another comes, a set without the rules to it stands in meanwhile: packets of these rules go
+    /// to the tag's class, all others where they went.
     pub(super) fn let_go(&mut self) {
         for turn in self.turns() {
             let displaced = turn.displaced();
@@ -24,7 +24,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The rules at `pref`: those that are not bound move to `other`, where nothing is there.
+    /// The same for the rules at `pref`: the rules to other classes move to `other`, if nothing is
+    /// there.
     fn let_go_at(
         &mut self,
         port: &'a Port,
@@ -45,9 +46,9 @@ impl<'a> Comparison<'a> {
         self.delete_filter(port, Parent::Root.at(pref));
     }
 
-    /// New filters before the old ones of the same kind go. Within a set the rules are added in
-    /// their order, so a packet that is not yet answered by the new set falls to the old one. A
-    /// shard's tag is read before anything is sent there.
+    /// Adds new filters before the old ones of the same kind go. The rules of a set are added in
+    /// their order, so a packet for which the new set has no answer yet comes to the old set. A
+    /// shard's filter comes before anything is sent to the shard.
     pub(super) fn filters(&mut self) {
         for (port, tree) in &self.to.trees {
             for (shard, filters) in &tree.shards {
@@ -60,10 +61,11 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// u32 rules and the program of those behind them. A rule may move from one to the other, so
-    /// all that is new is there before anything goes: u32 rules first, then the program, and the
-    /// other way round. Otherwise a packet could meet the new set of one and the old set of the
-    /// other, and get an answer that neither policy gives.
+    /// u32 rules, and the program of the rules behind them. A rule may move between the two, so
+    /// everything new is added before anything old goes: the u32 rules are added first and the
+    /// program second, then the old program goes first and the old u32 rules second. Otherwise a
+    /// packet could meet the new set of one and the old set of the other, and get an answer that
+    /// neither policy gives.
     fn rules(&mut self, port: &'a Port, tree: &Tree) {
         let mut filters = tree.filters.clone();
         for filter in filters.values_mut() {
@@ -80,28 +82,29 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The program for as long as a sender whose class changes may be in the old one or in the new
-    /// one.
+    /// The program for the time in which a sender whose class changes may be in the old class or in
+    /// the new one: it knows both.
     fn for_both(&self, program: &RuleProgram) -> RuleProgram {
         let other: BTreeMap<ClassId, ClassId> =
             self.rewritten().map(|(_, from, to)| (to, from)).collect();
         program.with_senders(|class| other.get(&class).copied())
     }
 
-    /// Once everybody is in his new class.
+    /// Replaces those programs, once everybody is in his new class.
     pub(super) fn late_programs(&mut self) {
         for (port, tree) in &self.to.trees {
             self.pair(port, Parent::Root, Pref::PROGRAM, &tree.filters);
         }
     }
 
-    /// While somebody may still carry a shard's tag, the root must know the way there.
+    /// Whether the root's program must know shards: it must while any process or socket may carry a
+    /// shard's tag.
     fn needs_shards(&self, port: &Port, tree: &Tree) -> bool {
         let wanted = tree.filters.values().any(reads_shards);
         !wanted && self.from.trees.get(port).is_some_and(|old| !old.shards.is_empty())
     }
 
-    /// The tags of links that lose their last shard, once nobody is in it.
+    /// Replaces the program at the root of links that lose their last shard, once nobody is in it.
     pub(super) fn late_tags(&mut self) {
         for (port, tree) in &self.to.trees {
             if self.needs_shards(port, tree) {
@@ -110,7 +113,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// What is wanted at the two prefs of one kind, in one qdisc.
+    /// Brings the two prefs of one kind, in one qdisc, to what is desired there.
     pub(super) fn pair(
         &mut self,
         port: &'a Port,
@@ -160,7 +163,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// What stands there by now.
+    /// The filter at this seat, as the steps so far leave it.
     fn standing(&self, port: &'a Port, seat: Seat) -> Option<&Filter> {
         self.filters.get(&(port, seat.parent))?.get(&seat.pref)
     }
@@ -183,8 +186,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Hash tables that an earlier run, or somebody who deleted a pref by hand, has left: their
-    /// rules keep classes from being deleted.
+    /// Deletes hash tables that an earlier run, or somebody who deleted a pref by hand, has left:
+    /// their rules keep classes from being deleted.
     pub(super) fn left_tables(&mut self) {
         for (port, old) in &self.from.trees {
             if self.to.trees.contains_key(port) {
@@ -213,7 +216,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Whether a filter knows the way to shards.
+/// Whether a filter sends the tags of a shard's users to the shard's class.
 fn reads_shards(filter: &Filter) -> bool {
     matches!(filter, Filter::Tag(tag) if tag.reads_shards())
 }

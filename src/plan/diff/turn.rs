@@ -6,11 +6,11 @@ use super::comparison::Comparison;
 use crate::tree::{Class, LeafQdisc, Port, Tree};
 use crate::units::{ClassId, Minor, Shard};
 
-/// What becomes of one port's tree.
+/// One port's tree as it stands and as it is to be.
 #[derive(Clone, Copy)]
 pub(super) struct Turn<'a> {
     pub(super) port: &'a Port,
-    /// `None`: its root is new.
+    /// The tree as it stands; `None`: its root is new.
     pub(super) standing: Option<&'a Tree>,
     pub(super) wanted: &'a Tree,
 }
@@ -35,7 +35,8 @@ impl<'a> Turn<'a> {
         classes.is_some_and(|(old, new)| old.parent != new.parent)
     }
 
-    /// Shards whose qdisc is lost with its class or to another's, and all that is in it.
+    /// Shards whose qdisc is made again, because its class is, or because another qdisc has its
+    /// place; all that is in it goes too.
     pub(super) fn made_again(&self) -> BTreeSet<Shard> {
         let lost = |shard: &Shard| {
             let id = shard.class();
@@ -44,9 +45,9 @@ impl<'a> Turn<'a> {
         self.wanted.shards.keys().copied().filter(lost).collect()
     }
 
-    /// Classes that go and whose minor another class has that comes, in a shard or from one. The
-    /// handle of a leaf qdisc is the minor and unique on the link, so the old one must go first.
-    /// Only where a plan leads back: forward, a minor is given out again once nobody holds it.
+    /// Classes that go, while a class in another qdisc comes with the same minor. The handle of a
+    /// leaf qdisc is the minor and unique on the link, so the old class must go first. This happens
+    /// only in undoing: otherwise a minor is given out again only when no claim has it.
     pub(super) fn displaced(&self) -> BTreeSet<ClassId> {
         let Some(standing) = self.standing else { return BTreeSet::new() };
         let leaves = |tree: &Tree, other: &Tree| -> BTreeSet<ClassId> {

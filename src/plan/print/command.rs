@@ -11,16 +11,16 @@ use crate::tree::{
 };
 use crate::units::{ClassId, Psched};
 
-/// What a command line needs besides the step: where the directories are, and the tick.
+/// What a command line needs beside the step: the paths of the directories, the mark and the tick.
 #[derive(Clone, Debug)]
 pub struct Paths {
     /// Where `net_cls` is, or will be, mounted.
     pub mount: PathBuf,
     /// The instance's directory below it.
     pub instance: PathBuf,
-    /// The instance's, for the root qdisc.
+    /// The instance's mark, for the root qdisc.
     pub mark: Mark,
-    /// The kernel's tick, in which bursts are kept.
+    /// The kernel's tick, in which bursts are given.
     pub psched: Psched,
 }
 
@@ -177,7 +177,8 @@ fn filter(
     }
 }
 
-/// A table is in use for a moment after what led to it went.
+/// Commands that delete hash tables, tried several times: a table is in use for a moment after the
+/// link to it went.
 fn tables(f: &mut Formatter<'_>, dev: &LinkName, left: &LeftTables) -> fmt::Result {
     let tables: Vec<String> = left.tables.iter().map(|table| format!("{table:x}")).collect();
     write!(
@@ -257,8 +258,8 @@ fn leaf_words(id: ClassId, leaf: &LeafQdisc) -> String {
     format!("parent {id} handle {} {}{options}", leaf.handle(id), leaf.kind())
 }
 
-/// What follows the pref in each command that makes a set of u32 rules: a list numbers itself, in
-/// tables each node has its number.
+/// The words after the pref in each command that makes a set of u32 rules. The kernel numbers the
+/// nodes of a list by itself; nodes of tables have their number here.
 fn rules_words(pref: Pref, rules: &U32Rules) -> Vec<String> {
     let first = pref.tables().start;
     let mut lines = Vec::new();

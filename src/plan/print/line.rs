@@ -104,8 +104,8 @@ fn differences(f: &mut Formatter<'_>, from: &Class, to: &Class) -> fmt::Result {
     };
     changed("rate", from.rate.to_string(), to.rate.to_string())?;
     changed("ceil", from.ceil.to_string(), to.ceil.to_string())?;
-    // Where they do not just follow the rate. In bytes, as tc says them: the tick is the same on
-    // every kernel (PSCHED_SHIFT, include/net/pkt_sched.h).
+    // Bursts are printed where they do not just follow the rate, in bytes as tc prints them: the
+    // tick is the same on every kernel (PSCHED_SHIFT, include/net/pkt_sched.h).
     let bytes = |ticks: Ticks, rate| ticks.bytes_at(rate, Psched::default()).to_string();
     if from.burst != to.burst {
         changed("burst", bytes(from.burst, from.rate), bytes(to.burst, to.rate))?;

@@ -2,7 +2,7 @@
 
 use crate::tree::RuleProgram;
 
-/// As `tc` spells an ethertype.
+/// An ethertype as `tc` spells it.
 pub(super) fn protocol(ethertype: u16) -> String {
     match ethertype {
         0x0003 => "all".to_string(),
@@ -12,7 +12,7 @@ pub(super) fn protocol(ethertype: u16) -> String {
     }
 }
 
-/// Which lines of `rules` a program decides.
+/// The words for a program of rules: which lines of `rules` it decides.
 pub(super) fn program_words(program: &RuleProgram) -> String {
     let lines: Vec<u32> = program.rules.iter().map(|rule| rule.line.get()).collect();
     match lines[..] {

@@ -17,7 +17,7 @@ struct Seed {
 fn seed() -> impl Strategy<Value = Seed> {
     let pin = prop_oneof![4 => Just(None), 1 => (0x10..0x14_u16).prop_map(Some)];
     let group = prop_oneof![3 => Just(None), 1 => (0..3_usize).prop_map(Some)];
-    // Most are alike: those can share a shard.
+    // Most users are alike, so that they can share a shard.
     let prio = prop_oneof![4 => Just(0), 1 => 0..8_u8];
     let second_link = prop_oneof![3 => Just(true), 1 => Just(false)];
     (any::<bool>(), group, 1..90_u64, any::<bool>(), prio, pin, second_link).prop_map(
@@ -33,7 +33,7 @@ fn seed() -> impl Strategy<Value = Seed> {
     )
 }
 
-/// Some rules are for users and accounts alone, and so in a program.
+/// Some rules are for the packets of users and accounts only, and so are in a program.
 fn sender() -> impl Strategy<Value = Option<From>> {
     let owner = prop_oneof![
         2 => (0..5_usize).prop_map(|user| Owner::User(key(&format!("u{user}")))),
@@ -50,7 +50,7 @@ prop_compose! {
         groups in vec((any::<bool>(), any::<bool>()), 3),
         users in vec(seed(), 5),
         accounts in vec(seed(), 3),
-        // From 17 on they are hash tables.
+        // 17 rules or more become hash tables.
         rules in prop_oneof![
             vec((0..5_usize, 1..100_u16, sender()), 0..4),
             vec((0..5_usize, 1..100_u16, sender()), 15..40),
@@ -121,7 +121,7 @@ prop_compose! {
                 place: PLACE,
             })
             .collect();
-        // Each user's line names a uid and a range, so that the maps follow the classes.
+        // Each user's line names a uid and a range, so that the maps change with the classes.
         let users = (0..5_u32).map(|user| (key(&format!("u{user}")), 7_000 + user));
         let is_there = |key: &Key| nodes.iter().any(|node| node.owner == Owner::User(key.clone()));
         let uids = users.filter(|(key, _)| is_there(key)).flat_map(|(key, uid)| {

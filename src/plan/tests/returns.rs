@@ -1,4 +1,4 @@
-//! Whoever comes back while a class of his drains has that one again.
+//! An owner that comes back while a class of his drains has that class again.
 
 use super::*;
 
@@ -14,7 +14,7 @@ proptest! {
         between in model(),
     ) {
         let mut state = desired(&model, &observe(KernelState::default(), BTreeSet::new())).unwrap();
-        // A pin that another line has had for a moment waits for it.
+        // A pinned owner waits for a minor that another line has had.
         let first = loop {
             let next = desired(&model, &observe(state.clone(), BTreeSet::new())).unwrap();
             if next == state {
@@ -37,8 +37,8 @@ proptest! {
         }
         prop_assert_eq!(&state.claims, &first.claims);
         prop_assert_eq!(&state.trees.keys().collect::<Vec<_>>(), &first.trees.keys().collect::<Vec<_>>());
-        // Whatever comes in between: of what drains nobody has a second class under the same
-        // parent.
+        // Whatever policy comes in between, no owner of a class that drains has a second class
+        // under the same parent.
         for wanted in [&between, &model] {
             let next = desired(wanted, &observe(state.clone(), BTreeSet::new())).unwrap();
             let plan = diff(&state, &next, &[]);
@@ -49,7 +49,7 @@ proptest! {
     }
 }
 
-/// A user on the first link, and on the second one too.
+/// A user on the first link, and with `both` on the second one too.
 fn user(name: &str, both: bool) -> Node {
     let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(1), prio: 0 };
     Node {
@@ -61,8 +61,8 @@ fn user(name: &str, both: bool) -> Node {
     }
 }
 
-/// His uids are sent to a shard that one link has; when another link gets it as well, packets that
-/// come there are told apart from the first one on.
+/// The maps send a user's uids to a shard that one link has; when another link gets that shard too,
+/// its first packet must already find the user's class.
 #[test]
 fn a_shard_that_comes_to_another_link_is_read_before_anybody_has_a_class_in_it() {
     let model = |nodes: Vec<Node>| Model {

@@ -19,9 +19,10 @@ pub(super) fn assert_free_to_go(state: &KernelState, step: &Step) {
     }
 }
 
-/// What no prefix of a plan may break: no class without a claim (its minor could be given to
-/// another), no rule that points nowhere, a default class under every root, and, where a claim
-/// names a class that stood or will stand on a link, that class there, and the way to it.
+/// What holds after every prefix of a plan: no class is without a claim (its minor could be given
+/// to another owner), no rule sends packets to a class that does not stand, every root has a
+/// default class, and an owner whose class stood or will stand on a link has that class there, with
+/// the filters that lead to it.
 pub(super) fn assert_safe(
     state: &KernelState,
     before: &KernelState,
@@ -40,7 +41,8 @@ pub(super) fn assert_safe(
         for claim in state.claims.keys() {
             let Claim::Owner(owner) = claim else { continue };
             let sends = !matches!(owner, Owner::Group(_) | Owner::Class(_));
-            // Whoever has a class on this link before and after has one at every moment between.
+            // An owner that has a class on this link before and after has one at every moment
+            // between.
             let stays = [before, after].iter().all(|at| has_class(at, port, claim));
             if sends && stays {
                 assert_found(state, port, claim, step);
@@ -49,7 +51,8 @@ pub(super) fn assert_safe(
     }
 }
 
-/// Whatever is in the maps is claimed, and a shard's class is found by who is sent there.
+/// Every class in the maps has a claim, and the filters lead to the class of a shard to which the
+/// maps send a uid.
 fn assert_uids_find_their_class(state: &KernelState, claimed: &BTreeSet<ClassId>, step: &Step) {
     let table = state.owners.iter();
     for class in table.flat_map(|table| table.accounts.values().chain(table.ranges.values())) {
@@ -57,7 +60,7 @@ fn assert_uids_find_their_class(state: &KernelState, claimed: &BTreeSet<ClassId>
         let Some(shard) = class.shard() else { continue };
         for (port, tree) in &state.trees {
             let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
-            // A user may have no class on this link.
+            // An owner may have no class on this link.
             if tree.classes.contains_key(class) && tree.filters.values().any(decides) {
                 let known = tree.filters.values().any(knows_shards);
                 assert!(known, "no way to {shard} on {port} after {step}");
@@ -68,8 +71,8 @@ fn assert_uids_find_their_class(state: &KernelState, claimed: &BTreeSet<ClassId>
     }
 }
 
-/// Each class is claimed or one of those that nobody claims, and hangs where it can; rules lead to
-/// classes that stand; no two leaves have one handle.
+/// Each class has a claim, or is one of the fixed ones, and hangs below a class that stands; rules
+/// send packets to classes that stand; no two leaves have one handle.
 fn assert_whole(port: &Port, tree: &Tree, claimed: &BTreeSet<ClassId>, step: &Step) {
     let shards: BTreeSet<Shard> = claimed.iter().filter_map(|id| id.shard()).collect();
     let ours = |id: ClassId| match id.shard().or(Shard::of_class(id)) {
@@ -99,7 +102,7 @@ fn assert_whole(port: &Port, tree: &Tree, claimed: &BTreeSet<ClassId>, step: &St
     assert_eq!(handles.len(), minors.len(), "two leaves have one handle after {step}");
 }
 
-/// Whatever a priority could name stands only beside what clears it.
+/// Classes that a priority could name stand only while a program clears priorities.
 fn assert_priorities_are_cleared(port: &Port, states: [&KernelState; 3], step: &Step) {
     let [before, state, after] = states;
     let guards = |state: &KernelState| {
@@ -115,7 +118,7 @@ fn has_class(state: &KernelState, port: &Port, claim: &Claim) -> bool {
     class.is_some_and(|(id, tree)| tree.classes.contains_key(id))
 }
 
-/// Whoever has this claim has a class at the port, and his packets come to it.
+/// The owner of this claim has a class at the port, and the filters lead his packets to it.
 fn assert_found(state: &KernelState, port: &Port, claim: &Claim, step: &Step) {
     let (tree, classid) = (&state.trees[port], state.claims[claim]);
     assert!(tree.classes.contains_key(&classid), "{claim} lost its class after {step}");
@@ -137,7 +140,8 @@ fn knows_shards(filter: &Filter) -> bool {
     matches!(filter, Filter::Tag(tag) if tag.reads_shards())
 }
 
-/// Where the rules send a TCP packet of `uid`'s to this port: the filters asked in their order.
+/// The class to which the rules send a TCP packet of `uid` to this TCP port: the filters are asked
+/// in their order.
 fn rules_answer(state: &KernelState, at: &Port, port: u16, uid: u32) -> Option<ClassId> {
     let mut packet = vec![2; 12];
     packet.extend([0x08, 0x00]);
@@ -158,7 +162,7 @@ fn rules_answer(state: &KernelState, at: &Port, port: u16, uid: u32) -> Option<C
     })
 }
 
-/// Who has the class that the uid is in.
+/// The claim of the class that the maps have for a uid.
 fn whose(state: &KernelState, uid: u32) -> Option<&Claim> {
     let class = state.owners.as_ref()?.class(uid)?;
     let is_his =
@@ -166,9 +170,9 @@ fn whose(state: &KernelState, uid: u32) -> Option<&Claim> {
     state.claims.iter().find(is_his).map(|(claim, _)| claim)
 }
 
-/// Each packet meets the rules as they were or as they will be, while rules move between u32 and
-/// the program and senders between classes. Not where a class is made again in place: u32 lets it
-/// go first.
+/// Each packet gets the answer of the old rules or of the new ones, while rules move between u32
+/// and the program and senders between classes. Not so where a class is made again: the rules to it
+/// stand aside first.
 pub(super) fn assert_rules_old_or_new(
     state: &KernelState,
     before: &KernelState,
@@ -180,8 +184,8 @@ pub(super) fn assert_rules_old_or_new(
     for at in ports.filter(|_| concerns) {
         for port in (1..100).step_by(5) {
             for uid in [7_000, 7_002, 0] {
-                // Whoever becomes another's while the rules change meets one change before the
-                // other.
+                // For a uid whose class changes while the rules change, one of the two changes
+                // comes first.
                 if whose(before, uid) != whose(after, uid) {
                     continue;
                 }
