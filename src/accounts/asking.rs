@@ -1,4 +1,4 @@
-//! The one door to NSS: who asks a question and how long that may take, and what comes back.
+//! The one way to ask NSS: which process asks, for how long, and what the answer is.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,27 +14,27 @@ use super::question::Question;
 use crate::facts::Accounts;
 use crate::sys::offspring::Offspring;
 
-/// Who asks, and how long that may take.
+/// Which process asks NSS, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// This process, which waits. It loads NSS's modules for good, and they may start threads and
-    /// hold locks: nothing that forks afterwards may ask so.
+    /// This process asks and waits. It loads NSS's modules for good, and those may start threads
+    /// and hold locks, so a process that forks later must not ask so.
     Here,
-    /// A child, for which this process waits as long as it takes.
+    /// A child asks, and this process waits as long as that takes.
     Apart,
-    /// A child, which is killed after so long.
+    /// A child asks, and is killed after this time.
     Within(Duration),
 }
 
-/// Why a question has no answer at all. What NSS could not say of a question that it answered is
-/// in [`Accounts::unavailable`].
+/// Why there is no answer at all. Where NSS answered only a part of the question,
+/// [`Accounts::unavailable`] says why.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
     /// fork(2) or pipe(2) failed.
     /// No child could be forked, or this process has a second thread.
     #[error("cannot start a child that asks: {0}")]
     NoChild(#[source] io::Error),
-    /// Its child ended, or was killed, before it had said all.
+    /// The child ended, or was killed, before its answer was complete.
     #[error("the one who asked it ended: {0}")]
     Ended(#[source] serde_json::Error),
     /// The child was killed after so long.
@@ -44,7 +44,7 @@ pub enum Unanswered {
 }
 
 impl Unanswered {
-    /// What is known all the same: who runs, and that NSS was unavailable.
+    /// The accounts without an answer: only who runs is known, and that NSS was unavailable.
     pub fn accounts(&self, running: BTreeSet<u32>) -> Accounts {
         Accounts { running, unavailable: Some(self.to_string()), ..Accounts::default() }
     }
@@ -66,18 +66,17 @@ impl Question {
                 return answer;
             }
             let left = asking.due().map(|due| due.saturating_duration_since(Instant::now()));
-            // Never short of the time that is left, which would be a loop without rest.
+            // Not shorter than the time that is left, or this would loop without a pause.
             let wait = left.map(|left| left + Duration::from_millis(1));
             let wait = wait.map_or(PollTimeout::NONE, |wait| {
                 PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
             });
-            // Whatever ends it early, the pipe is read again.
+            // Whatever ends the wait early, the pipe is read again.
             let _readable = poll(&mut [PollFd::new(asking.as_fd(), PollFlags::POLLIN)], wait);
         }
     }
 
-    /// Has a child ask, while this process does something else. `limit`: after so long it is
-    /// killed.
+    /// Has a child ask, while this process does something else. After `limit` the child is killed.
     pub fn start(self, limit: Option<Duration>) -> Result<Asking, Unanswered> {
         let child = Offspring::start(move || {
             let accounts = lookup(self, Path::new(SUBUID));
@@ -97,12 +96,12 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// When it will have taken too long.
+    /// When the child will be killed; `None`: never.
     pub fn due(&self) -> Option<Instant> {
         Some(self.since + self.limit?)
     }
 
-    /// What came of it; `None`: nothing so far, and there is time left. Never blocks.
+    /// The answer; `None`: the child has not finished, and there is time left. Never blocks.
     pub fn answer(&mut self) -> Option<Result<Accounts, Unanswered>> {
         if let Some(said) = self.child.answer() {
             return Some(parse(&said));

@@ -28,13 +28,13 @@ pub(super) fn lookup(question: Question, subuid: &Path) -> Accounts {
     let local = local();
     let mut answers =
         Answers { local: Passwd::parse(&local), without_groups, running, ..Answers::default() };
-    // What the policy names comes first: it decides most, and the rest may be many.
+    // The names of the policy come first: they decide most, and the rest may be many.
     let by_name = names.into_iter().filter_map(|name| {
         let answer = answers.uid_of(&name)?;
         match answer {
             Some(uid) if !without_groups => answers.account(uid),
             Some(_) => {}
-            // Whoever wrote a group's name as an account's is told so.
+            // A group of that name is looked for, so that the policy's error can say so.
             None => answers.group(&name, false),
         }
         Some((name, answer))
@@ -51,7 +51,7 @@ pub(super) fn lookup(question: Question, subuid: &Path) -> Accounts {
     answers.finish(by_name, subuids)
 }
 
-/// The text of the local file, where NSS would answer from it before it asks anybody else.
+/// The text of `/etc/passwd`, where NSS would ask that file first; otherwise empty.
 fn local() -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     match files::asked_first(&read(NSSWITCH)) {
@@ -72,7 +72,8 @@ struct Answers<'t> {
 }
 
 impl Answers<'_> {
-    /// `Some(None)`: there is none; `None`: NSS could not answer.
+    /// The answer to one question. `Some(None)`: there is no such account or group; `None`: NSS
+    /// could not answer, and the reason is kept.
     fn keep<T>(
         &mut self,
         call: &str,
@@ -81,10 +82,10 @@ impl Answers<'_> {
     ) -> Option<Option<T>> {
         match answer {
             Ok(found) => Some(found),
-            // Some modules say so instead of "not found" (getpwnam(3)). The man page lists ENOENT,
-            // EBADF and EPERM too, but glibc's own "not found" is 0, also when a module that
-            // nsswitch.conf names is not installed (tried); ENOENT is what the client of a daemon
-            // that is down has from connect(2).
+            // Some modules answer ESRCH instead of "not found" (getpwnam(3)). The man page lists
+            // ENOENT, EBADF and EPERM too, but glibc's own "not found" is 0, also when a module
+            // that nsswitch.conf names is not installed (tried); ENOENT is what the client of a
+            // daemon that is down has from connect(2).
             Err(Errno::ESRCH) => Some(None),
             Err(errno) => {
                 self.unavailable.get_or_insert_with(|| format!("{call}({what}): {}", errno.desc()));
@@ -101,7 +102,7 @@ impl Answers<'_> {
         Some(user.map(|user| user.uid.as_raw()))
     }
 
-    /// Asks whether there is such a group; that there is none is kept only if somebody `must_know`.
+    /// Asks whether there is such a group; that there is none is noted only with `must_know`.
     fn group(&mut self, name: &str, must_know: bool) {
         // A name with a NUL in it is no group's.
         let answer = CString::new(name).map_or(Ok(None), |name| gid_of_group(&name));
@@ -133,7 +134,7 @@ impl Answers<'_> {
                 Some(Account { gids: BTreeSet::from([gid]), name })
             }
             Some((name, gid)) => match self.with_groups(name, gid) {
-                // He is there; in which groups could not be said.
+                // The account exists, but NSS could not say which groups it is in.
                 None => return,
                 account => account,
             },
@@ -142,7 +143,7 @@ impl Answers<'_> {
     }
 
     /// The primary and all supplementary groups; nix makes room for up to NGROUPS_MAX (65,536).
-    /// getgrouplist(3) itself cannot say that NSS was unavailable: then it gives fewer groups.
+    /// getgrouplist(3) cannot say that NSS was unavailable, and then answers with fewer groups.
     fn with_groups(&mut self, name: String, gid: u32) -> Option<Account> {
         let listed = getgrouplist(&CString::new(name.clone()).ok()?, Gid::from_raw(gid)).map(Some);
         let gids = self.keep("getgrouplist", &name, listed)??;
@@ -150,10 +151,11 @@ impl Answers<'_> {
         Some(Account { name, gids })
     }
 
-    /// The subordinate ranges. Who owns one is asked where it decides about a uid that runs and
-    /// that NSS does not know; elsewhere it is known of numbers, of the local file, of the policy's
-    /// names and of accounts that run: a host may have one range for each of 60,000 accounts, who
-    /// are not worth 60,000 questions.
+    /// The lines of `/etc/subuid` with their owners. NSS is asked about the owner of a line only
+    /// where the line decides about a uid that runs and that NSS does not know. All other owners
+    /// are known only where the line has a number, or the name is in `/etc/passwd`, in the policy
+    /// or an account's that runs: a host may have a line for each of 60,000 accounts, and 60,000
+    /// questions are too many.
     fn subuids(
         &mut self,
         path: &Path,
@@ -195,7 +197,8 @@ impl Answers<'_> {
             }
             let owner = line.owner.or_else(|| self.uid_of(&line.written).flatten());
             deciding.insert(key, Subuids { owner, ..line.clone() });
-            // They count for him, so his groups decide.
+            // Processes as subordinate uids count for the owner, so NSS is asked about his groups
+            // too.
             if let Some(owner) = owner {
                 self.account(owner);
             }
@@ -204,7 +207,7 @@ impl Answers<'_> {
         match all {
             true => subuids.learn(deciding),
             false => {
-                // Those of whoever has just come: they may be as new as he is.
+                // Lines of an account that has just come may be as new as the account.
                 let known = self.known();
                 subuids.name_owners(&known);
                 let theirs = subuids.of(|uid| known.contains_key(&uid)).cloned();

@@ -1,6 +1,7 @@
-//! Accounts and groups, as NSS has them (files, LDAP, SSSD, systemd), and `/etc/subuid`. Asks for
-//! names and uids one by one and never enumerates: a directory of 100,000 accounts would stall.
-//! Only the local file is read as a whole. Reads only. [`asking`] is the one door.
+//! Accounts and groups, as NSS has them (files, LDAP, SSSD, systemd), and `/etc/subuid`. NSS is
+//! asked about names and uids one by one and never for a list, which for 100,000 accounts in a
+//! directory would stall; only `/etc/passwd` is read as a whole. All questions go through
+//! [`asking`].
 
 pub mod asking;
 mod files;
@@ -12,5 +13,5 @@ pub use asking::How;
 pub use question::Question;
 pub use subuid::{SubuidLine, SubuidOwner, parse_subuid};
 
-/// Where subordinate uids are kept (subuid(5)).
+/// The file of subordinate uids (subuid(5)).
 pub const SUBUID: &str = "/etc/subuid";

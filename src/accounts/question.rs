@@ -15,17 +15,17 @@ pub struct Question {
     pub uids: BTreeSet<u32>,
     /// Uids that have a process in the links' network namespace.
     pub running: BTreeSet<u32>,
-    /// Nobody needs to know which groups an account is in: of a name then only the uid is asked,
-    /// and of who runs only the name. Groups cost more than everything else of 10,000 names
-    /// together.
+    /// No group has a `gid`, so nobody needs to know which groups an account is in: NSS is asked
+    /// only for the uids of names and the names of running uids. Groups cost more than everything
+    /// else of 10,000 names together.
     pub without_groups: bool,
-    /// All of `/etc/subuid`. Otherwise only the lines that decide about who runs: a host may have
-    /// one for each of 60,000 accounts.
+    /// All lines of `/etc/subuid` are wanted; otherwise only those that decide about uids that run:
+    /// a host may have a line for each of 60,000 accounts.
     pub all_subuids: bool,
 }
 
 impl Question {
-    /// What a policy makes it necessary to ask, beside who runs.
+    /// The question that a policy's names make necessary, without uids that run.
     pub fn of(policy: &Policy) -> Question {
         let Lookups { accounts, uids, groups, memberships } = policy.lookups();
         let running = BTreeSet::new();

@@ -5,13 +5,13 @@ use crate::tree::UidRange;
 /// One range of subordinate uids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubuidLine {
-    /// Who may use the uids.
+    /// The account that may use the uids.
     pub owner: SubuidOwner,
     /// The uids: the second field is the first of them, the third their number.
     pub range: UidRange,
 }
 
-/// The file may name an account or give its number.
+/// An account, by its name or its uid, as the file has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubuidOwner {
     /// An account's name, which NSS knows or not.

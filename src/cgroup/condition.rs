@@ -1,7 +1,8 @@
 //! The condition of the daemon that keeps an instance, for others to read: the name of one empty
-//! directory below the one that it locks, `watch/WORD-WHEN-WHY`, which holds no classid. A rename
-//! changes it at once (cgroup v1 has rename(2), kernel/cgroup/cgroup-v1.c, `cgroup1_rename`), needs
-//! no descriptor, and works where `/run` is read-only. Only root may look into that directory.
+//! directory without a classid, `watch/WORD-WHEN-WHY`, below the directory that the daemon locks. A
+//! rename changes it at once (cgroup v1 has rename(2), kernel/cgroup/cgroup-v1.c,
+//! `cgroup1_rename`), needs no descriptor, and works where `/run` is read-only. Only root may look
+//! into that directory.
 
 use std::io;
 use std::path::Path;
@@ -12,22 +13,24 @@ use super::error::Error;
 use super::instance::Instance;
 use super::layout::WATCH;
 
-/// A file's name has 255 bytes; the reason has what a word and a time leave of them.
+/// The longest reason, in bytes: a file's name has at most 255, of which the word and the time take
+/// some.
 const LONGEST_WHY: usize = 200;
 
-/// What a daemon is about.
+/// What a daemon does at the moment, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// One word of small letters.
     pub word: String,
-    /// The reason, in one line; what does not fit into a name is left out.
+    /// The reason, in one line; cut off where it does not fit into a file's name.
     pub why: Option<String>,
-    /// In whole seconds.
+    /// Since when, in whole seconds.
     pub since: SystemTime,
 }
 
 impl Condition {
-    /// The directory's name. The kernel takes no newline in one, and nobody a slash.
+    /// The directory's name. The kernel allows no newline in the name of a cgroup, and no slash in
+    /// any name.
     pub(super) fn name(&self) -> String {
         let when = self.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let line = self.why.as_deref().and_then(|why| why.lines().next()).unwrap_or_default();
@@ -61,8 +64,8 @@ impl Condition {
 }
 
 impl Instance {
-    /// The last condition that a daemon told which keeps this instance. Whether there still is one
-    /// says [`Instance::keeper`]: what one that was killed told stands until the next begins.
+    /// The last condition that a daemon of this instance told. Whether there still is a daemon says
+    /// [`Instance::keeper`]: the condition of one that was killed stays until the next one begins.
     ///
     /// # Errors
     /// The directory cannot be listed, but for want of permission: then nothing is known.
@@ -80,7 +83,7 @@ impl Instance {
     }
 }
 
-/// What daemons told that kept the instance before, `path` being what they locked.
+/// Removes the conditions that earlier daemons told; `path`: the directory that they locked.
 pub(super) fn forget(path: &Path) -> Result<(), Error> {
     subdirectories(path)?.iter().try_for_each(|name| remove(&path.join(name)))
 }

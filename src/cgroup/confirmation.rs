@@ -1,6 +1,6 @@
-//! A change that waits to be confirmed: the guard process that will take it back sits in the
-//! instance's directory `confirm`, so whether one is pending is for the kernel to say; and a policy
-//! that was taken back leaves an empty directory `reverted/<hash>`. Neither holds a classid.
+//! A change that waits to be confirmed. The guard, the process that will undo it, is in the
+//! instance's directory `confirm`, so the kernel says whether a confirmation is pending. A policy
+//! that was undone leaves an empty directory `reverted/<hash>`. Neither directory has a classid.
 
 use super::directory::{
     Attached, PROCS, make_directory, members_of, move_process, remove, remove_with_notes,
@@ -11,18 +11,18 @@ use super::layout::{CONFIRM, REVERTED};
 use super::lock::Locked;
 
 impl Instance {
-    /// The guards of a pending confirmation; empty: none is pending.
+    /// The pids of the guards of a pending confirmation; empty: none is pending.
     pub fn guards(&self) -> Result<Vec<u32>, Error> {
         members_of(&self.root().join(CONFIRM))
     }
 
-    /// A change waited to be confirmed, and its guard was killed: what stands may be half taken
-    /// back.
+    /// Whether a change waited to be confirmed and its guard was killed: the change may be half
+    /// undone.
     pub fn lost_guard(&self) -> Result<bool, Error> {
         Ok(self.root().join(CONFIRM).is_dir() && self.guards()?.is_empty())
     }
 
-    /// Whether the policy with this hash was taken back, because nobody confirmed it.
+    /// Whether the policy with this hash was undone because nobody confirmed it.
     pub fn is_reverted(&self, hash: u64) -> bool {
         self.root().join(REVERTED).join(format!("{hash:016x}")).is_dir()
     }
@@ -41,7 +41,7 @@ impl Locked {
         move_process(pid, &path.join(PROCS))
     }
 
-    /// Nothing is pending any more: the guards, if any are left, go to the hierarchy's root.
+    /// Ends the pending confirmation: the guards, if any are left, go to the hierarchy's root.
     pub fn end_confirmation(&self) -> Result<(), Error> {
         for pid in self.guards()? {
             self.release(pid)?;
@@ -49,14 +49,14 @@ impl Locked {
         remove(&self.root().join(CONFIRM))
     }
 
-    /// Notes that the policy with this hash was taken back.
+    /// Notes that the policy with this hash was undone.
     pub fn set_reverted(&self, hash: u64) -> Result<(), Error> {
         let path = self.root().join(REVERTED);
         make_directory(&path)?;
         make_directory(&path.join(format!("{hash:016x}")))
     }
 
-    /// Forgets all policies that were taken back.
+    /// Forgets all policies that were undone.
     pub fn forget_reverted(&self) -> Result<(), Error> {
         remove_with_notes(&self.root().join(REVERTED))
     }

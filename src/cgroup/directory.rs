@@ -11,18 +11,19 @@ use nix::errno::Errno;
 use super::error::Error;
 use crate::units::ClassId;
 
-/// Permissions of one that anybody may list.
+/// The permissions of a directory that anybody may list.
 pub(super) const MODE: u32 = 0o755;
 pub(super) const CLASSID: &str = "net_cls.classid";
-/// Always this one and never `tasks`: moving a thread that is not the leader retags no socket.
+/// The file to which a process's pid is written to move the process. Never `tasks`: moving a thread
+/// that is not the leader retags no socket.
 pub(super) const PROCS: &str = "cgroup.procs";
 
 /// What came of moving a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// Its pid was written, and it sits there now.
+    /// The process is in the directory now.
     Moved,
-    /// It ended before it could be moved.
+    /// The process ended before it could be moved.
     Dead,
     /// The claim has no directory (yet).
     NoDirectory,
@@ -38,7 +39,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
 }
 
 /// Names of the directories below `path`; none if it does not exist. A name that is no UTF-8 is
-/// no name of ours, so it may lose bytes here: it is only reported.
+/// none of ours and only reported, so it may lose bytes here.
 pub(super) fn subdirectories(path: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(path) {
         Err(error) if vanished(&error) => return Ok(Vec::new()),
@@ -83,12 +84,12 @@ pub(super) fn attached(written: Result<(), Error>) -> Result<Attached, Error> {
     }
 }
 
-/// ENODEV is what a cgroup's open file answers after its directory was removed.
+/// Whether the directory is gone: ENOENT, or ENODEV from an open file whose cgroup was removed.
 pub(super) fn vanished(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
-/// `None`: something else than a classid.
+/// The classid of a directory; `None`: the file has something else than a classid.
 pub(super) fn read_classid(path: &Path) -> io::Result<Option<ClassId>> {
     parse_classid(&File::open(path)?)
 }
@@ -109,7 +110,8 @@ fn read(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
-/// In one write(2), and never making the file: where it is missing this is no cgroup.
+/// Writes to a file of a cgroup in one write(2), without O_CREAT: where the file is missing the
+/// directory is no cgroup.
 fn write(path: &Path, data: &str) -> Result<(), Error> {
     OpenOptions::new()
         .write(true)
@@ -118,7 +120,7 @@ fn write(path: &Path, data: &str) -> Result<(), Error> {
         .map_err(|source| Error::Write { data: data.to_string(), path: path.to_path_buf(), source })
 }
 
-/// Removes an empty directory; one that does not exist is removed already.
+/// Removes an empty directory; that it does not exist is no error.
 pub(super) fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -128,7 +130,7 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// The same with the empty directories in it.
+/// Removes a directory and the empty directories in it.
 pub(super) fn remove_with_notes(path: &Path) -> Result<(), Error> {
     for name in subdirectories(path)? {
         remove(&path.join(name))?;

@@ -1,4 +1,4 @@
-//! Moving many processes: the files that they are written to stay open.
+//! Moving many processes: the `cgroup.procs` files that pids are written to stay open.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -9,8 +9,8 @@ use super::error::Error;
 use super::instance::Instance;
 use crate::tree::Claim;
 
-/// Claims' `cgroup.procs`, kept open: a move is one write then. A few, because a host may have more
-/// claims than a process may have descriptors.
+/// Open `cgroup.procs` files of claims, so that a move is one write. Only a few are open, because a
+/// host may have more claims than a process may have descriptors.
 #[derive(Default)]
 pub struct Doors(HashMap<Claim, File>);
 

@@ -1,11 +1,11 @@
-//! What can go wrong.
+//! The errors of the hierarchy.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::sys::shortage::is_shortage;
 
-/// What can go wrong in the hierarchy. Each says the path and, for a write, the data.
+/// An error in the hierarchy. Each names the path and, for a write, the data.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call on a file or directory failed.
@@ -13,7 +13,7 @@ pub enum Error {
     Io {
         /// What was tried: `read`, `make`, `lock`.
         verb: &'static str,
-        /// On which file.
+        /// The file or directory.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
@@ -28,20 +28,20 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The kernel took a number and keeps another.
+    /// The kernel accepted a number and stored another.
     #[error("wrote {data} to {}, but it reads back as `{found}`", path.display())]
     ReadBack {
         /// What was written.
         data: String,
         /// Into which file.
         path: PathBuf,
-        /// What it has now.
+        /// What the file has now.
         found: String,
     },
-    /// A directory cannot go, because it is not empty.
+    /// A directory cannot be removed, because it is not empty.
     #[error("cannot remove {}: it still has {what}", path.display())]
     Occupied {
-        /// Which one.
+        /// The directory.
         path: PathBuf,
         /// What is in it: `processes`, or the name of a directory.
         what: String,
@@ -62,10 +62,10 @@ pub enum Error {
         /// Where it was to be mounted.
         at: PathBuf,
     },
-    /// It was mounted as the run began, and somebody unmounted it.
+    /// The hierarchy was mounted when the run began, and somebody has unmounted it.
     #[error("the net_cls hierarchy is mounted nowhere any more")]
     NotMounted,
-    /// The kernel was built without it.
+    /// The kernel was built without `net_cls`.
     #[error("this kernel has no net_cls (CONFIG_CGROUP_NET_CLASSID)")]
     NoNetCls,
     /// `net_cls` is in one hierarchy with other controllers, which a mount must name too.
@@ -82,16 +82,16 @@ pub enum Error {
         /// What the mount must say.
         options: String,
     },
-    /// Our own mount point is somebody else's.
+    /// Something else is mounted at shaper's own mount point.
     #[error("cannot mount net_cls at {}: something else is mounted there", at.display())]
     MountPointTaken {
-        /// Which directory.
+        /// The mount point.
         at: PathBuf,
     },
 }
 
 impl Error {
-    /// For `map_err`: what was being done, to what.
+    /// For `map_err`: adds what was tried with which path to an error.
     pub(crate) fn io<'a>(
         verb: &'static str,
         path: &'a Path,
@@ -99,7 +99,7 @@ impl Error {
         move |source| Error::Io { verb, path: path.to_path_buf(), source }
     }
 
-    /// No descriptor or memory: it says nothing of what was to be done.
+    /// Whether the error says only that no descriptor or memory was left, and nothing of the file.
     pub(crate) fn is_shortage(&self) -> bool {
         match self {
             Error::Io { source, .. } | Error::Write { source, .. } => is_shortage(source),

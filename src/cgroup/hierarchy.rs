@@ -13,24 +13,25 @@ use super::error::Error;
 use super::instance::Instance;
 use super::mountinfo::{Mount, net_cls_mount, parse_mountinfo};
 
-/// Where we mount the hierarchy if it is nowhere yet. Not in `/sys/fs/cgroup`: where that is the
-/// cgroup v2 root, a mkdir there makes a v2 cgroup.
+/// Where shaper mounts the hierarchy if it is mounted nowhere. Not in `/sys/fs/cgroup`: where that
+/// is the cgroup v2 root, a mkdir there makes a v2 cgroup.
 pub const DEFAULT_MOUNT: &str = "/run/shaper/net_cls";
 
-/// Since Linux 6.0. Without `favordynmods` the first move of a process after 10 ms without one
-/// waits for a grace period of RCU, which is 8 to 25 ms (`cgroup_threadgroup_rwsem`,
-/// kernel/cgroup/cgroup.c), and a login's is always the first; with it each takes 0.1 ms. What
-/// forks pay is a memory barrier.
+/// The mount options, known since Linux 6.0. Without `favordynmods` the first move of a process
+/// after 10 ms without one waits for a grace period of RCU, 8 to 25 ms (`cgroup_threadgroup_rwsem`,
+/// kernel/cgroup/cgroup.c), and the move of a login is always such a first one; with the option
+/// each move takes 0.1 ms, and each fork pays with a memory barrier.
 const QUICK: &str = "net_cls,favordynmods";
 
-/// The thread's own view: a thread may have entered another mount namespace than its process.
+/// The calling thread's mounts: a thread may have entered another mount namespace than its process.
 const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 const CONTROLLERS: &str = "/proc/cgroups";
 
 /// A mounted `net_cls` hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// Where it is mounted: its root, in which whoever is placed nowhere sits.
+    /// Where the hierarchy is mounted. Processes that are placed nowhere are in this directory, the
+    /// hierarchy's root.
     pub path: PathBuf,
 }
 
@@ -41,14 +42,15 @@ impl Hierarchy {
     }
 }
 
-/// The hierarchy as this thread sees it mounted; `None`: nowhere.
+/// The hierarchy where this thread sees it mounted; `None`: nowhere.
 pub fn find() -> Result<Option<Hierarchy>, Error> {
     let mounts = mounts()?;
     Ok(net_cls_mount(&mounts).map(|mount| Hierarchy { path: mount.point.clone() }))
 }
 
-/// Mounts the hierarchy at `at`, making the directory and those above it. Where it is mounted
-/// already, here or elsewhere, that one is the answer: there is only one, and it is the same.
+/// Mounts the hierarchy at `at`, making the directory and those above it. Where the hierarchy is
+/// mounted already, here or elsewhere, that mount is the answer, since the kernel has only one
+/// `net_cls` hierarchy.
 pub fn mount(at: &Path) -> Result<Hierarchy, Error> {
     if let Some(found) = find()? {
         return Ok(found);
@@ -68,7 +70,8 @@ pub fn mount(at: &Path) -> Result<Hierarchy, Error> {
         })
 }
 
-/// Why the kernel would not mount it, and what to do. `together`: what shares its hierarchy.
+/// The error for a mount that the kernel refused, with its cure. `together`: the controllers that
+/// share the hierarchy.
 fn refusal(errno: Errno, at: &Path, together: &[&str]) -> Error {
     match errno {
         // cgroup1_root_to_use (kernel/cgroup/cgroup-v1.c): the controller is bound to a hierarchy
@@ -90,11 +93,11 @@ fn refusal(errno: Errno, at: &Path, together: &[&str]) -> Error {
 /// What came of [`unmount`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unmounted {
-    /// It was unmounted, and a mount point that we made is gone.
+    /// The hierarchy was unmounted, and the mount point removed if shaper had made it.
     Done,
-    /// It is not mounted at that path: none of our making.
+    /// The hierarchy is not mounted at that path, so shaper did not mount it.
     NotOurs,
-    /// Somebody's directories, or open files, are in it.
+    /// Others have directories or open files in the hierarchy.
     InUse,
 }
 
@@ -113,7 +116,8 @@ pub fn unmount(at: &Path) -> Result<Unmounted, Error> {
             return Ok(Unmounted::InUse);
         }
     }
-    // Not lazily: whoever opened something in it since would go on in a hierarchy nobody sees.
+    // No lazy unmount (MNT_DETACH): a process with a file open there would go on in a hierarchy
+    // that nobody sees.
     match nix::mount::umount2(at, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => {}
         Err(Errno::EBUSY) => return Ok(Unmounted::InUse),
@@ -123,8 +127,8 @@ pub fn unmount(at: &Path) -> Result<Unmounted, Error> {
     Ok(Unmounted::Done)
 }
 
-/// Removes the folder, and `/run/shaper` above it, if they are empty. Others may keep something
-/// there, or be about to mount again: no error of ours.
+/// Removes the folder, and `/run/shaper` above it, if they are empty. That they are not empty is no
+/// error: others may have files there, or be about to mount again.
 fn remove_mount_point(at: &Path) {
     let ours = |above: &&Path| above.file_name().is_some_and(|name| name == "shaper");
     if fs::remove_dir(at).is_ok()

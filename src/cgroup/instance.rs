@@ -1,6 +1,6 @@
-//! The directories of one instance: `<hierarchy>/<name>/user/bob`, `…/uid/1000/pinned`, … Each is
-//! a claim on a minor; those of users and accounts also hold processes. Touches only files below
-//! the instance's directory, and the hierarchy root's `cgroup.procs` to let processes go.
+//! The directories of one instance: `<hierarchy>/<name>/user/bob`, `…/uid/1000/pinned`, … Each is a
+//! claim, which has a minor; those of users and accounts also have processes. Touches only files
+//! below the instance's directory, and the hierarchy root's `cgroup.procs` to let processes go.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ impl Instance {
         Instance { root }
     }
 
-    /// Its directory below the hierarchy's root.
+    /// The instance's directory below the hierarchy's root.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -31,12 +31,12 @@ impl Instance {
         self.root.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Where the claim's directory is, or would be.
+    /// The path of the claim's directory, whether or not it exists.
     pub fn directory(&self, claim: &Claim) -> PathBuf {
         self.root.join(claim.to_string())
     }
 
-    /// The classid that a claim's directory holds; 0 where it holds none.
+    /// The classid of a claim's directory; 0 where none was written.
     pub fn classid(&self, claim: &Claim) -> Result<ClassId, Error> {
         let path = self.directory(claim).join(CLASSID);
         Ok(read_classid(&path).map_err(Error::io("read", &path))?.unwrap_or_default())

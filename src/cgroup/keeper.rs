@@ -1,10 +1,10 @@
-//! The daemon that keeps an instance, for others to find: it holds a record lock (fcntl(2)) on the
-//! directory `watch` in the instance's. The kernel says who holds it, drops it with the process,
-//! and does not pass it on to children. Only root may open that directory, as it is with the run's
-//! lock.
+//! The daemon that keeps an instance, for others to find: it has a record lock (fcntl(2)) on the
+//! directory `watch` in the instance's. The kernel says which process has the lock, drops the lock
+//! with the process, and does not pass it on to children. Only root may open that directory, as
+//! with the lock of a run.
 //!
-//! Such a lock goes when its process closes any descriptor of the directory: whoever keeps an
-//! instance does not ask who keeps it.
+//! A process loses such a lock when it closes any descriptor of the directory, so the daemon itself
+//! must not ask who keeps the instance.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -21,12 +21,13 @@ use super::error::Error;
 use super::instance::Instance;
 use super::layout::WATCH;
 
-/// Held until it is dropped; then the directory goes.
+/// The daemon's lock on its instance. When the value is dropped, the lock goes, and the directory
+/// with it.
 #[derive(Debug)]
 pub struct Keeping {
     path: PathBuf,
     directory: File,
-    /// The name of the directory by which this daemon told its condition last.
+    /// The name of the directory that tells this daemon's condition; `None`: none was told yet.
     told: Option<String>,
 }
 
@@ -36,7 +37,7 @@ impl Instance {
         let path = self.root().join(WATCH);
         match File::open(&path) {
             Ok(directory) => holder(&directory).map_err(Error::io("inspect", &path)),
-            // Not for us to know; and then this process may change nothing either.
+            // Without the permission to ask, this process may change nothing either.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -49,8 +50,8 @@ impl Instance {
         }
     }
 
-    /// Makes this process the one that keeps the instance, which exists. Several may (one that was
-    /// told to begin despite another): the first that began is found.
+    /// Makes this process the daemon that keeps the instance, which must exist. There may be
+    /// several (one was told to begin despite another); others find the one that began first.
     pub fn keep(&self) -> Result<Keeping, Error> {
         let path = self.root().join(WATCH);
         match DirBuilder::new().mode(0o700).create(&path) {
@@ -68,11 +69,11 @@ impl Instance {
 }
 
 impl Keeping {
-    /// Tells others this daemon's condition from now on. Never lists the directory: closing it
-    /// would give up the lock.
+    /// Tells others this daemon's condition from now on. It must not list the directory: closing a
+    /// descriptor of it would drop the lock.
     ///
     /// # Errors
-    /// The directory is gone, or what it holds cannot be changed.
+    /// The directory is gone, or nothing can be made in it.
     pub fn tell(&mut self, condition: &Condition) -> Result<(), Error> {
         let new = condition.name();
         let at = |name: &str| self.path.join(name);
@@ -82,7 +83,7 @@ impl Keeping {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io("rename to", &at(&new))(error));
             }
-            // The first one, or another daemon that began removed it.
+            // It is the first condition, or another daemon that began has removed the last one.
             Some(Err(_)) | None => make_directory(&at(&new))?,
         }
         self.told = Some(new);
@@ -110,7 +111,7 @@ impl Drop for Keeping {
     }
 }
 
-/// Who has a lock on it, and is not this process.
+/// The pid of another process that has a lock on the directory.
 fn holder(directory: &File) -> io::Result<Option<u32>> {
     let mut lock = whole(libc::F_WRLCK);
     match fcntl(directory, FcntlArg::F_GETLK(&mut lock)) {

@@ -1,22 +1,22 @@
-//! What an instance's directory holds.
+//! The names of the directories in an instance's directory.
 
 /// Directories of claims; all but `retired` may hold processes too.
 pub(super) const ROOMS: [&str; 6] = ["user", "uid", "subuid", "class", "group", RETIRED];
-/// Classes on their way out.
+/// Claims of retired classes.
 pub(super) const RETIRED: &str = "retired";
 
-/// The guard of a change that waits to be confirmed, as a process.
+/// Has the guard of a change that waits to be confirmed, a process.
 pub(super) const CONFIRM: &str = "confirm";
-/// Policies that were taken back.
+/// Has a note for each policy that was undone.
 pub(super) const REVERTED: &str = "reverted";
-/// What quiet runs warned of within a day.
+/// Has a note for each warning of a `--quiet` run within a day.
 pub(super) const SAID: &str = "said";
-/// Locked by the one run that may change anything.
+/// The directory that the one run locks that may change anything.
 pub(super) const LOCK: &str = "lock";
-/// The network namespace that the instance shapes.
+/// Has a note of the network namespace that the instance shapes.
 pub(super) const NETNS: &str = "netns";
-/// Locked by the daemon that keeps the instance.
+/// The directory that the daemon locks that keeps the instance.
 pub(super) const WATCH: &str = "watch";
 
-/// Ours, and no claims: none of them has a classid.
+/// Directories of ours that have no claims and no classid.
 pub(super) const WITHOUT_CLAIMS: [&str; 6] = [CONFIRM, REVERTED, SAID, LOCK, NETNS, WATCH];

@@ -1,6 +1,7 @@
 //! One run at a time: flock(2) on a directory in the instance's, which works also where /run is
 //! read-only, and leaves no stale lock behind when a run is killed. Only root may open that
-//! directory: whoever can open one can lock it, and the instance's own is for all to read.
+//! directory, since whoever can open a directory can lock it; the instance's own directory is for
+//! all to read.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -13,13 +14,14 @@ use super::error::Error;
 use super::instance::Instance;
 use super::layout::LOCK;
 
-/// Between two tries. Short: a person waits, and the holder is done in well under a second.
+/// The pause between two tries. It is short, because a person waits, and most runs have the lock
+/// for well under a second.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// An instance whose lock this run holds, until it is dropped. Whatever changes what the instance
-/// claims is a method of this type, and whoever changes traffic control asks for one: a change
-/// without the lock cannot be written. Placing a process, which is one write that may be done
-/// again, is a method of [`Instance`].
+/// An instance whose lock this run has until the value is dropped. Functions that change claims are
+/// methods of this type, and functions that change traffic control take one as an argument, so that
+/// no change without the lock can be written. Placing a process is one write that can be repeated,
+/// and a method of [`Instance`].
 #[derive(Debug)]
 pub struct Locked {
     instance: Instance,
@@ -39,18 +41,18 @@ impl Instance {
     /// those above it.
     ///
     /// # Errors
-    /// Another run holds the lock for longer than `wait`; the directory cannot be made or locked.
+    /// Another run has the lock for longer than `wait`; the directory cannot be made or locked.
     pub fn lock(&self, wait: Duration) -> Result<Locked, Error> {
         Locked::take(self.clone(), wait)
     }
 }
 
 impl Locked {
-    /// The same lock, where its directory is now: somebody may have mounted the hierarchy anew,
-    /// elsewhere. Another directory there is another lock, which is taken.
+    /// This lock, for the instance at another path: somebody may have mounted the hierarchy anew,
+    /// elsewhere. If the directory there is another one, its lock is taken.
     ///
     /// # Errors
-    /// Another run holds it for longer than `wait`; the directory cannot be read or made.
+    /// Another run has that lock for longer than `wait`; the directory cannot be read or made.
     pub fn at(&self, instance: Instance, wait: Duration) -> Result<Locked, Error> {
         let own = &instance.root().join(LOCK);
         let held = self.directory.metadata().map_err(Error::io("inspect", own))?;
@@ -80,8 +82,9 @@ impl Locked {
 
     fn attempt(instance: &Path) -> Result<Option<File>, Error> {
         let directory = &instance.join(LOCK);
-        // A holder may remove the directory while we wait (`clear`), and a third run may make it
-        // anew and lock that: what we hold counts only while it is still what the path names.
+        // The run that has the lock may remove the directory meanwhile (`clear`), and a third run
+        // may make it anew and lock that one: our lock counts only while the path still names the
+        // directory that we have locked.
         loop {
             make(instance, 0o755)?;
             match make(directory, 0o700) {
@@ -89,7 +92,8 @@ impl Locked {
                     continue;
                 }
                 Err(error) => {
-                    // What cannot be locked is not left behind, unless something is in it.
+                    // A directory that was made here and cannot be locked is removed again, if it
+                    // is empty.
                     let _not_ours_alone = fs::remove_dir(instance);
                     return Err(error);
                 }

@@ -12,11 +12,11 @@ use crate::tree::Claim;
 use crate::units::ClassId;
 
 impl Locked {
-    /// Makes the claim's directory, and those above it up to the instance's, and writes its
-    /// classid. Done again, it changes nothing.
+    /// Makes the claim's directory, with those above it up to the instance's, and writes its
+    /// classid. A second call changes nothing.
     pub fn make(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
         let path = self.directory(claim);
-        // Those above stand for all but the first.
+        // For all claims but the first the directories above exist.
         match DirBuilder::new().mode(MODE).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(claim)?,
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -29,7 +29,8 @@ impl Locked {
 
     fn make_all(&self, claim: &Claim) -> Result<(), Error> {
         let mut path = self.root().to_path_buf();
-        // Where the hierarchy was mounted a moment ago there may be a plain folder now.
+        // The hierarchy may have been unmounted a moment ago, and its mount point be a plain folder
+        // now.
         if !path.exists() && !path.with_file_name(PROCS).exists() {
             return Err(Error::NotMounted);
         }
@@ -42,14 +43,15 @@ impl Locked {
     }
 
     /// Writes the classid, which retags at once the sockets of every process in the directory, and
-    /// reads it back: the kernel takes some values that it does not store (`0x100000000` is 0).
+    /// reads it back: the kernel accepts some values that it does not store (`0x100000000` becomes
+    /// 0).
     pub fn write(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
         let path = self.directory(claim).join(CLASSID);
         let data = format!("0x{:08x}", classid.0);
         let refused = |source| Error::Write { data: data.clone(), path: path.clone(), source };
         // Never making the file: where it is missing this is no cgroup.
         let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(refused)?;
-        // In one write(2): two would be two numbers.
+        // One write(2), since the kernel would read two numbers in two.
         file.write_all(data.as_bytes()).map_err(refused)?;
         let mut buffer = [0; 16];
         let length = file.read_at(&mut buffer, 0).map_err(Error::io("read", &path))?;

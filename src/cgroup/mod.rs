@@ -1,6 +1,6 @@
 //! The `net_cls` hierarchy (cgroup v1, Documentation/admin-guide/cgroup-v1/net_cls.rst): where it
-//! is mounted, and the directories of one instance in it, each holding a classid and processes.
-//! Touches files below the paths that it is given, and mounts only where it is told to.
+//! is mounted, and the directories of one instance in it, each with a classid and processes.
+//! Touches files below the given paths, and mounts only where the caller says.
 
 mod condition;
 mod confirmation;

@@ -5,23 +5,23 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// One line of mountinfo: what we need of it.
+/// One line of mountinfo, without the fields that nobody needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// The mount's number (proc(5), `mountinfo`, field 1).
     pub id: u32,
-    /// The number of the mount that it is on.
+    /// The number of the mount on which this one is mounted.
     pub parent: u32,
     /// The directory of the file system that is mounted: `/`, except for bind mounts and mounts
     /// made in a cgroup namespace.
     pub root: PathBuf,
     /// Where it is mounted, as this process sees it.
     pub point: PathBuf,
-    /// Of this mount (`ro`, `nosuid`, …).
+    /// The options of this mount (`ro`, `nosuid`, …).
     pub options: Vec<String>,
     /// `cgroup` for a v1 hierarchy.
     pub fstype: String,
-    /// Of the file system itself: for cgroup v1 the controllers of the hierarchy.
+    /// The options of the file system; those of cgroup v1 name the controllers of the hierarchy.
     pub super_options: Vec<String>,
 }
 
@@ -118,8 +118,8 @@ pub fn net_cls_mount(mounts: &[Mount]) -> Option<&Mount> {
         .min_by_key(|mount| mount.read_only())
 }
 
-/// Whether another mount hides this one: mounted over its very point, or over a directory on the
-/// way to it.
+/// Whether another mount hides this one, because it is mounted over the same directory, or over one
+/// on the way there.
 fn covered(mount: &Mount, mounts: &[Mount]) -> bool {
     // An initramfs root is its own parent, and hides nothing by that.
     let mounts = || mounts.iter().filter(|other| other.id != other.parent);

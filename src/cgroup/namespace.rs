@@ -1,5 +1,5 @@
-//! Which network namespace an instance shapes, noted in its directory: `netns/<inode>`, an empty
-//! directory. One that is named after its namespace (`shaper-<inode>`) needs no note.
+//! The note of which network namespace an instance shapes: an empty directory `netns/<inode>` in
+//! the instance's. An instance that is named after its namespace (`shaper-<inode>`) needs none.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,14 @@ use super::hierarchy::Hierarchy;
 use super::instance::Instance;
 use super::layout::NETNS;
 
-/// The name that an instance has by itself in a network namespace other than the host's.
+/// The default name of the instance that shapes this network namespace, which is not the host's.
 pub fn named_after(netns: u64) -> String {
     format!("shaper-{netns}")
 }
 
 impl Instance {
-    /// Notes the inode of the network namespace that it shapes; any other note goes.
+    /// Notes the inode of the network namespace that the instance shapes, and removes any other
+    /// note.
     pub fn note_namespace(&self, netns: u64) -> Result<(), Error> {
         let name = self.name();
         if name == named_after(netns) {
@@ -42,7 +43,7 @@ impl Instance {
 }
 
 impl Hierarchy {
-    /// Whether it is known to have no directories.
+    /// Whether the instance has no directories; false where that is not known.
     pub fn is_empty(&self) -> bool {
         subdirectories(&self.path).is_ok_and(|names| names.is_empty())
     }
@@ -51,7 +52,8 @@ impl Hierarchy {
     /// names.
     ///
     /// # Errors
-    /// The hierarchy cannot be listed: who counted as alone would take the processes of others.
+    /// The hierarchy cannot be listed. No answer is made up: an instance that counted as the only
+    /// one would take processes of others.
     pub fn other_instances(&self, own: &str) -> Result<BTreeMap<u64, String>, Error> {
         let mut others = BTreeMap::new();
         for name in subdirectories(&self.path)? {

@@ -1,5 +1,5 @@
-//! One look at the directories of an instance: which claims there are, what each holds, and what is
-//! somebody else's.
+//! One look at the directories of an instance: the claims with their classids, and directories of
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,8 +20,8 @@ use crate::tree::{Claim, Foreign, Owner};
 use crate::units::ClassId;
 
 impl Instance {
-    /// All claims with the classid that each holds, and the directories that are none of ours.
-    /// An instance that does not exist has neither.
+    /// All claims with their classids, and the directories that are not ours. An instance that does
+    /// not exist has neither.
     pub fn observe(&self) -> Result<(BTreeMap<Claim, ClassId>, Vec<Foreign>), Error> {
         let mut found = Found::default();
         for room in subdirectories(self.root())? {
@@ -44,8 +44,8 @@ impl Instance {
         Ok((found.claims.into_iter().collect(), found.foreign))
     }
 
-    /// `claims` as a look found them, with what the directories of `touched` hold now. One that
-    /// holds something else than a classid is no claim.
+    /// `claims`, which an earlier look found, with today's classids of the directories in
+    /// `touched`. A directory that has something else than a classid is no claim.
     pub fn observe_again(
         &self,
         mut claims: BTreeMap<Claim, ClassId>,
@@ -99,7 +99,7 @@ fn observe_claims(room: &str, names: &[String], folder: &Folder) -> Result<Found
     Ok(found)
 }
 
-/// `folder/name`, what it holds and what lies below it.
+/// Reads the claim `room/name`: its classid, and the directories below it.
 fn observe_claim(room: &str, name: &str, folder: &Folder, found: &mut Found) -> Result<(), Error> {
     let Some(claim) = canonical(&format!("{room}/{name}")) else {
         found.foreign(&folder.path.join(name), None);
@@ -123,7 +123,7 @@ fn observe_claim(room: &str, name: &str, folder: &Folder, found: &mut Found) -> 
                 let pinned = Claim::Pinned(owner.clone());
                 found.claim(pinned.clone(), &own, &name)?;
                 if own.has_subdirectories(&name)? {
-                    // Whoever holds this holds the one above as well.
+                    // A foreign directory here also keeps the claim above from being removed.
                     found.foreign(&below, Some(pinned));
                     found.foreign(&below, Some(claim.clone()));
                 }
@@ -134,20 +134,20 @@ fn observe_claim(room: &str, name: &str, folder: &Folder, found: &mut Found) -> 
     Ok(())
 }
 
-/// The claim that this path names, if it is spelled as we spell it: `uid/007` is not ours.
+/// The claim that this path names, if it is spelled as shaper spells it: `uid/007` is foreign.
 fn canonical(relative: &str) -> Option<Claim> {
     relative.parse::<Claim>().ok().filter(|claim| claim.to_string() == relative)
 }
 
-/// An open directory: what lies in it is looked up from there, which saves the kernel the walk from
-/// the root for each of 10,000.
+/// An open directory, from which names in it are looked up: that saves the kernel the walk from the
+/// root for each of 10,000.
 struct Folder {
     path: PathBuf,
     handle: OwnedFd,
 }
 
 impl Folder {
-    /// `None`: there is none (any more).
+    /// Opens a directory; `None`: it does not exist (any more).
     fn open(path: PathBuf) -> Result<Option<Folder>, Error> {
         match File::open(&path) {
             Ok(file) => Ok(Some(Folder { path, handle: file.into() })),
@@ -157,7 +157,8 @@ impl Folder {
     }
 
     /// kernfs counts subdirectories in the link count (`kernfs_refresh_inode`, fs/kernfs/inode.c),
-    /// as most file systems do: 2 and no more is none. Saves listing each of 10,000 directories.
+    /// as most file systems do: a count of 2 means none. This saves listing each of 10,000
+    /// directories.
     fn has_subdirectories(&self, name: &str) -> Result<bool, Error> {
         match fstatat(&self.handle, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(stat.st_nlink != 2),

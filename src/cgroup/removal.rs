@@ -12,20 +12,20 @@ use super::layout::{LOCK, NETNS, ROOMS, WATCH};
 use super::lock::Locked;
 use crate::tree::Claim;
 
-/// How often a directory's processes are moved out before we believe that they come faster than
-/// they go. A fork storm needed up to 23.
+/// How often a directory's processes are moved out before that is given up, because they come
+/// faster than they go. Under a fork storm up to 23 times were needed.
 const MAX_EVICTIONS: u32 = 200;
 
 impl Locked {
-    /// Removes the claim's directory; processes in it go to the hierarchy's root first, where the
-    /// default class has them. One that does not exist is removed already.
+    /// Removes the claim's directory. Its processes are moved to the hierarchy's root first, and so
+    /// are in the default class. That it does not exist is no error.
     pub fn remove(&self, claim: &Claim) -> Result<(), Error> {
         self.evict_and_remove(&self.directory(claim))
     }
 
     /// Removes rooms without claims and, where no claim and nothing foreign is left, the note of
-    /// the namespace, the lock, and the instance's own directory. Whether all of it is gone: an
-    /// instance that still holds something stays known to others, and is still locked.
+    /// the namespace, the lock, and the instance's own directory. Returns whether all of that is
+    /// gone: an instance that still has a directory stays known to others, and locked.
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
         for room in ROOMS {
             self.remove_unless_occupied(&self.root().join(room))?;
@@ -74,8 +74,8 @@ impl Locked {
             let members = members_of(path)?;
             last = members.len();
             if members.is_empty() {
-                // Someone is on the way out: cgroup.procs does not list a process that is exiting,
-                // but it keeps the directory until it has.
+                // A process is ending: `cgroup.procs` does not list it any more, but the directory
+                // cannot be removed until it has ended.
                 std::thread::sleep(Duration::from_millis(2));
             }
             for pid in members {

@@ -1,5 +1,5 @@
-//! Classes on their way out: `retired/1a:user:bob` holds the minor that was bob's until nothing
-//! carries it any more.
+//! Claims of retired classes: `retired/1a:user:bob` has the minor that was bob's until no socket or
+//! packet carries it any more.
 
 use super::directory::subdirectories;
 use super::error::Error;
@@ -9,7 +9,7 @@ use crate::tree::Claim;
 use crate::units::Minor;
 
 impl Instance {
-    /// Whether a class with this minor is on its way out.
+    /// Whether a class with this minor is retired.
     pub fn is_retired(&self, minor: Minor) -> Result<bool, Error> {
         let names = subdirectories(&self.root().join(RETIRED))?;
         let claims = names.iter().filter_map(|name| format!("{RETIRED}/{name}").parse().ok());

@@ -1,6 +1,7 @@
-//! What quiet runs said already, so that cron tells of something that stays wrong once a day and
-//! not every two minutes: empty directories `said/<hash>-<when>` in the instance's, which hold no
-//! classid. There only root can make any, whatever `/run` is, and they end with the instance.
+//! The warnings that `--quiet` runs have printed, so that cron reports a lasting fault once a day
+//! and not every two minutes: empty directories `said/<hash>-<when>` without a classid in the
+//! instance's. Only root can make directories there, also where `/run` is read-only, and they go
+//! with the instance.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,12 +11,12 @@ use super::instance::Instance;
 use super::layout::SAID;
 use super::lock::Locked;
 
-/// How long what was said need not be said again.
+/// How long a printed warning is not printed again.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Instance {
-    /// Which of these sentences (hashes of their texts) nobody said within a day before `now`; from
-    /// now on they were. What is older is forgotten.
+    /// Which of these sentences, given as hashes of their texts, no run has printed within a day
+    /// before `now`. They are noted as printed now, and older notes are removed.
     pub fn unsaid(&self, sentences: &[u64], now: SystemTime) -> Result<Vec<u64>, Error> {
         let room = self.root().join(SAID);
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -42,7 +43,7 @@ impl Instance {
 }
 
 impl Locked {
-    /// Nothing was said.
+    /// Forgets all printed warnings.
     pub fn forget_said(&self) -> Result<(), Error> {
         remove_with_notes(&self.root().join(SAID))
     }

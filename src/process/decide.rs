@@ -1,5 +1,5 @@
-//! What to do with one process: the order of CONTRACT ("who claims a process"), and whom to leave
-//! alone. Pure.
+//! What is to be done with one process: who claims it (README, "Who claims a process"), and whether
+//! it is left alone. Pure.
 
 use crate::facts::Accounts;
 use crate::model::Matcher;
@@ -12,18 +12,18 @@ use super::whose::{counts_as, whose};
 /// What is to be done with a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is where it belongs.
+    /// The process is where it belongs.
     Stay,
-    /// Into the claim's directory.
+    /// It belongs in this claim's directory.
     MoveTo(Claim),
-    /// It sits in our directories and nobody claims it: to the hierarchy's root.
+    /// It is in our directories and nobody claims it: it is moved to the hierarchy's root.
     TakeOut,
-    /// It stays where it is: none of our business.
+    /// It is left where it is, for this reason.
     Leave(Reason),
 }
 
 impl Decision {
-    /// Whether it depends on who the process's account is.
+    /// Whether the process may belong to this instance, depending on its account.
     pub fn may_be_ours(&self) -> bool {
         match self {
             Decision::Stay | Decision::MoveTo(_) | Decision::TakeOut => true,
@@ -32,7 +32,8 @@ impl Decision {
     }
 }
 
-/// Decides about one process, as it was read: where it sits, whose it is, and what NSS has said.
+/// Decides about one process as it was read, by its directory, by who claims it, and by the answers
+/// of NSS.
 pub fn decide(
     process: &Process,
     matcher: &Matcher,
@@ -53,13 +54,15 @@ pub fn decide(
             return Decision::Leave(Reason::Unclaimed);
         }
         (Some(reason @ Reason::UnknownNamespace), _) => return Decision::Leave(reason),
-        // Its parent was ours: an engine's shim, or root's command before it entered the other.
+        // A guest in one of our directories has it from its parent: an engine's shim, or root's
+        // command before it entered the other namespace.
         (Some(_), Seat::Ours(_)) => return Decision::TakeOut,
         (Some(reason), _) => return Decision::Leave(reason),
     }
-    // NSS has not said yet who this is, or could not: what has a class goes on as it was (a process
-    // that becomes another, and whom nobody claims so far, would be in nobody's class meanwhile).
-    // But one of `everyone` needs no name, unless it is a subordinate uid or NSS is out.
+    // NSS has not answered yet about this uid, or could not: a process that has a class keeps it
+    // until then. (A process that became another user, whom nobody claims so far, would be in
+    // nobody's class meanwhile.) A uid of `everyone` is claimed without a name, unless it is a
+    // subordinate uid or NSS is unavailable.
     let (uid, unit) = counts_as(process, matcher);
     let open = matcher.is_open(uid, unit, accounts);
     let certain = owner.is_some()
@@ -70,7 +73,7 @@ pub fn decide(
     }
     let here = process.netns == Some(instance.netns);
     match (seat, owner) {
-        // Who has it first keeps it, where no instance shapes its namespace.
+        // A process in a namespace that no instance shapes stays with the instance that has it.
         (Seat::Sibling, owner) if !here => Decision::Leave(Reason::Foreign { owner }),
         (Seat::Foreign, owner) => Decision::Leave(Reason::Foreign { owner }),
         (Seat::Ours(Some(Claim::Owner(at))), Some(owner)) if at == owner => Decision::Stay,
@@ -147,7 +150,7 @@ mod tests {
         decide(&process, &matcher, &answered(), instance)
     }
 
-    /// NSS was asked about everybody here.
+    /// Accounts as after NSS was asked about every uid of these tests.
     fn answered() -> Accounts {
         Accounts { absent: [500, 1000, 2001].into(), ..Accounts::default() }
     }
@@ -294,7 +297,8 @@ mod tests {
         assert_eq!(decide_for(elsewhere(ANOTHERS, "/")), theirs);
         assert_eq!(decide_for(elsewhere(ANOTHERS, "/blue/uid/1000")), theirs);
         assert_eq!(decide_for(elsewhere(ANOTHERS, "/shaper/user/bob")), Decision::TakeOut);
-        // Who unshared from there is theirs still; who came to us is ours.
+        // A process of another instance that unshared its namespace is still that instance's; one
+        // that entered our namespace is ours.
         assert_eq!(decide_for(elsewhere(UNSHARED, "/blue/uid/1000")), foreign(Some("bob")));
         assert_eq!(decide_for(elsewhere(OURS, "/blue/uid/1000")), to("user/bob"));
     }

@@ -10,21 +10,21 @@ use nix::errno::Errno;
 use crate::netlink::inet_diag::Listening;
 use crate::sys::held::{self, HeldSocket};
 
-/// Of one process so many descriptors are looked at: a login has a few dozen, and looking at so
-/// many takes some 10 ms.
+/// How many descriptors of one process are looked at: a login has a few dozen, and so many take
+/// some 10 ms.
 const MOST: usize = 4_096;
 
-/// Kinds of sockets that send packets of their own, as far as giving them differs.
+/// Kinds of sockets that send packets, by how they are handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// One socket listens, others are its connections.
+    /// Sockets that listen, and their connections.
     Connections(Listening),
-    /// A socket sends to anybody.
+    /// Sockets without connections, which send to anybody.
     Packets,
 }
 
 impl Protocol {
-    /// By the name in `struct proto`.
+    /// The kind of a protocol, by its name in `struct proto`; `None`: its sockets send no packets.
     pub(super) fn of(name: &str) -> Option<Protocol> {
         Some(match name {
             "TCP" | "TCPv6" => Protocol::Connections(Listening::Tcp),
@@ -39,24 +39,26 @@ impl Protocol {
 
 /// The sockets among a process's descriptors.
 pub(super) struct Descriptors {
-    /// `/proc/PID/fd/N`, and the inode.
+    /// The path `/proc/PID/fd/N` of each socket, and its inode.
     pub sockets: Vec<(PathBuf, u64)>,
-    /// What may not be read: a table (CAP_DAC_READ_SEARCH), or an entry (CAP_SYS_PTRACE).
+    /// The first table (CAP_DAC_READ_SEARCH) or entry (CAP_SYS_PTRACE) that may not be read.
     pub unread: Option<(PathBuf, io::Error)>,
-    /// There are descriptors at all, of sockets or of other files.
+    /// The process has descriptors, of sockets or of other files.
     is_open: bool,
 }
 
-/// Threads may have tables of their own (`unshare(CLONE_FILES)`), and a main thread that ended has
-/// none.
+/// The sockets in all descriptor tables of a process: threads may have tables of their own
+/// (`unshare(CLONE_FILES)`), and a main thread that ended has none.
 pub(super) fn descriptors(proc_root: &Path, pid: u32) -> Descriptors {
     let folder = proc_root.join(pid.to_string());
     let tasks = folder.join("task");
-    // A folder has a link for itself, one for its name, and one for each folder in it.
+    // A folder has a link for itself, one for its name, and one for each folder in it: three with a
+    // single thread.
     let alone = fs::metadata(&tasks).is_ok_and(|tasks| tasks.nlink() <= 3);
     if alone {
         let of_main = in_tables(vec![folder.join("fd")]);
-        // Otherwise it may have ended just now, and threads that it started go on.
+        // Without descriptors, the main thread may have ended just now while threads that it
+        // started go on.
         if of_main.is_open {
             return of_main;
         }
@@ -91,9 +93,9 @@ fn in_tables(tables: Vec<PathBuf>) -> Descriptors {
     Descriptors { sockets, unread, is_open }
 }
 
-/// The socket with that inode, which a process has as this descriptor; `None`: that is another one
-/// by now. A main thread that ends gives up its table; what it shared with other threads is reached
-/// through theirs.
+/// Opens the socket with this inode that a process has as this descriptor; `None`: the descriptor
+/// is another file by now. A main thread that ends loses its table, and then the socket is reached
+/// through the tables of other threads.
 pub(super) fn reach(entry: &Path, inode: u64) -> io::Result<Option<HeldSocket>> {
     let is_it = |socket: &HeldSocket| socket.inode == inode;
     match HeldSocket::open(entry) {
@@ -115,7 +117,7 @@ fn in_other_threads(entry: &Path) -> Vec<PathBuf> {
     tasks.into_iter().flatten().flatten().map(|task| task.path().join("fd").join(number)).collect()
 }
 
-/// The process or its descriptor was closed meanwhile.
+/// Whether the error says that the process ended or the descriptor was closed meanwhile.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
@@ -156,7 +158,7 @@ mod tests {
         let number = socket.as_raw_fd();
         let at = |task: &str| PathBuf::from(format!("/proc/self/{task}fd/{number}"));
         let inode = HeldSocket::open(&at("")).unwrap().unwrap().inode;
-        // Of a thread that has ended nothing is left, as of a main thread's table.
+        // A thread that has ended has no table, just as a main thread that has ended.
         let ended = std::thread::spawn(nix::unistd::gettid).join().unwrap();
         let entry = at(&format!("task/{ended}/"));
         assert!(HeldSocket::open(&entry).is_err());

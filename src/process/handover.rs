@@ -1,21 +1,21 @@
 //! Connections that root accepted and handed on: each is given to the user whose process serves it
-//! now, so that he cannot lose it as his by losing its tag.
+//! now, so that it counts as his also when it loses its tag.
 //!
-//! A socket belongs to whoever made or accepted it, and only CAP_CHOWN changes that. What sshd,
-//! inetd or a unit with `Accept=yes` hands on is root's, and would count by its tag alone, which
-//! goes over to whoever is passed the descriptor. So whenever a process comes into a user's claim,
-//! what it holds of root's is made the user's: TCP, MPTCP and SCTP connections, UDP, raw, ping and
-//! packet sockets.
+//! A socket's owner is whoever made or accepted it, and only CAP_CHOWN changes that. A connection
+//! that sshd, inetd or a unit with `Accept=yes` hands on is owned by root, and would count by its
+//! tag alone, which changes when the descriptor is passed to another process. So whenever a process
+//! comes into a user's claim, the sockets of root that it has are made the user's: TCP, MPTCP and
+//! SCTP connections, UDP, raw, ping and packet sockets.
 //!
-//! A process of root's that acts for a user (`follow: effective`) serves him over what it holds:
-//! root's connections are made his; and where it holds none of root's and none of his, those of the
-//! user before, who was given them. Datagram sockets stay as they are: with one a server serves
-//! everybody.
+//! A process of root's that acts for a user (`follow: effective`) serves him over its connections:
+//! those that root owns are made his. Where it has none of root's and none of his, those of the
+//! user before are made his. Datagram sockets stay as they are, since a server serves all users
+//! with one.
 //!
-//! Never given are: a listener; a socket that has an owner other than root already, so that nobody
-//! makes another pay by passing him one; and a socket that processes of two users hold. Root's own
-//! copies (sshd's monitor keeps one, so does the service manager) do not count: root serves the
-//! same client with them.
+//! Never given are: a listener; a socket that another owner than root has already, so that nobody
+//! makes another user pay by passing him one; and a socket that processes of two users have.
+//! Processes of root that have it too (sshd's monitor, the service manager) do not count: root
+//! serves the same client with it.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,10 +30,10 @@ use crate::sys::Netlink;
 use crate::sys::threads::in_parts;
 use crate::tree::Family;
 
-/// Sockets of root's that processes of users were found to hold.
+/// Sockets of root's that were found in processes of users, to be given to these users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Handover {
-    /// By inode.
+    /// The sockets, by inode.
     found: BTreeMap<u64, Found>,
     servers: Vec<Server>,
     refused: Option<String>,
@@ -41,47 +41,48 @@ pub struct Handover {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
-    /// `/proc/PID/fd/N`.
+    /// The path `/proc/PID/fd/N`.
     entry: PathBuf,
     protocol: Protocol,
-    /// Whose socket it is.
+    /// The uid of the socket's owner.
     owner: u32,
-    /// Whose process holds it; `None`: several users' do.
+    /// The uid of the user whose process has the socket; `None`: processes of several users have
+    /// it.
     uid: Option<u32>,
 }
 
-/// What came of it.
+/// What was handed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandedOver {
-    /// Sockets that are their users' now.
+    /// How many sockets were given to their users.
     pub given: u32,
-    /// Why one or more were not given: a capability that is missing, a list that the kernel has
-    /// not.
+    /// Why one or more sockets were not given: a capability is missing, or a list that the kernel
+    /// does not have.
     pub refused: Option<String>,
 }
 
 impl Handover {
-    /// Whether nothing is left to be handed over, and nothing was refused.
+    /// Whether there is nothing to hand over, and nothing was refused.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty() && self.servers.is_empty() && self.refused.is_none()
     }
 
-    /// Notes what a user's process holds of root's. Root's own processes keep what they have.
+    /// Notes the sockets of root's that a user's process has. Root's own processes are passed over.
     pub fn look(&mut self, proc_root: &Path, process: &Process) {
         if process.uid != 0 {
             self.look_for(proc_root, process.pid, process.uid);
         }
     }
 
-    /// What a session of root's holds that will be this user's once it has become his.
+    /// Notes the sockets of a session that is still root's and is about to become this user's.
     pub fn look_at_session(&mut self, proc_root: &Path, session: &Process, uid: u32) {
-        // What `su` holds is its caller's.
+        // The sockets of `su` are its caller's, and stay so.
         if session.uid == 0 && uid != 0 {
             self.look_for(proc_root, session.pid, uid);
         }
     }
 
-    /// What a process of root's holds that acts for this user.
+    /// Notes the sockets of a process of root's that acts for this user.
     pub fn look_at_server(&mut self, proc_root: &Path, pid: u32, uid: u32) {
         let mut held = Vec::new();
         for (entry, inode) in self.sockets(proc_root, pid) {
@@ -134,7 +135,8 @@ impl Handover {
         }
     }
 
-    /// What another look found too: together they know of sockets that several users hold.
+    /// Adds the findings of another look. Only all looks together know which sockets several users
+    /// have.
     pub fn merge(&mut self, other: Handover) {
         for (inode, found) in other.found {
             self.add(inode, found);
@@ -145,8 +147,8 @@ impl Handover {
         }
     }
 
-    /// Leaves out sockets that another user's process among these (pid and real uid) holds too.
-    /// Costs nothing where nothing was found, otherwise a look at the descriptors of all of them.
+    /// Leaves out sockets that a process of another user among these (pid and real uid) has too.
+    /// Reads the descriptors of all of them, but only where any socket was found.
     pub fn leave_shared(&mut self, proc_root: &Path, processes: &[(u32, u32)]) {
         let of_servers = self.servers.iter().flat_map(|server| &server.held);
         let connections: BTreeSet<u64> = of_servers.map(|held| held.inode).collect();
@@ -172,7 +174,7 @@ impl Handover {
         }
     }
 
-    /// Gives each to its user.
+    /// Gives each socket to its user.
     pub fn give(mut self) -> HandedOver {
         let mut done = HandedOver { given: 0, refused: self.refused.take() };
         let mut listeners = Listeners::default();
@@ -211,12 +213,13 @@ impl Handover {
     }
 }
 
-/// Which sockets listen, asked for as they are needed.
+/// Which sockets listen, by protocol; the kernel is asked when one is looked up.
 #[derive(Default)]
 struct Listeners(BTreeMap<u16, Option<BTreeSet<u64>>>);
 
 impl Listeners {
-    /// Also where the kernel does not say.
+    /// Whether the socket listens; true also where the kernel does not say, with the reason in
+    /// `refused`.
     fn include(&mut self, protocol: Listening, inode: u64, refused: &mut Option<String>) -> bool {
         let known = self.0.entry(protocol as u16).or_insert_with(|| {
             let say = |error: &io::Error| {
@@ -230,7 +233,8 @@ impl Listeners {
     }
 }
 
-/// Gives a socket, unless that descriptor is another one by now, or it has another owner.
+/// Gives a socket to `uid`, unless the descriptor is another file by now or the socket's owner is
+/// not `owner` any more; whether it was given.
 fn hand_over(entry: &Path, inode: u64, owner: u32, uid: u32) -> io::Result<bool> {
     match reach(entry, inode)? {
         Some(socket) if socket.owner == owner => {

@@ -1,4 +1,4 @@
-//! One process after the other, read and put where it belongs.
+//! Processes are read one after the other and moved where they belong.
 
 use std::path::Path;
 
@@ -9,22 +9,22 @@ use super::placement::{Failed, ForeignProcess, Placement, Verdict};
 use super::scan::Reader;
 use super::{Decision, Handover, Process, Reason};
 
-/// What one thread did.
+/// What one thread has done.
 #[derive(Default)]
 pub(super) struct Part {
     pub placement: Placement,
     pub done: Vec<u32>,
-    /// Somebody ended; what he forked may not have been listed.
+    /// A process ended; its children may not have been listed.
     pub ended: bool,
-    /// Somebody was moved: what he forked before that is elsewhere still.
+    /// A process was moved; children that it forked before are still elsewhere.
     pub acted: bool,
-    /// What those who came into a claim hold of root's.
+    /// The sockets of root's in processes that came into a claim.
     pub handover: Handover,
     /// Living processes of users: pid and real uid.
     pub users: Vec<(u32, u32)>,
-    /// Of the last one that was read.
+    /// The parent of the last process that was read.
     pub parent: Option<u32>,
-    /// The real uid of the last one that is in its class.
+    /// The real uid of the last process that was found or put in its class.
     pub home: Option<u32>,
 }
 
@@ -55,9 +55,9 @@ pub(super) struct Hands<'a, D> {
     pub proc_root: &'a Path,
     pub instance: &'a Instance,
     pub decide: D,
-    /// The instance's.
+    /// The instance's name.
     name: String,
-    /// The kernel told of the process: it has just become a user.
+    /// An event told of the process: it has just become a user.
     told: bool,
 }
 
@@ -67,7 +67,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         Hands { proc_root, instance, decide, name: instance.name(), told: false }
     }
 
-    /// For a process that the kernel told of.
+    /// For a process that an event told of.
     pub(super) fn of_event(proc_root: &'a Path, instance: &'a Instance, decide: D) -> Hands<'a, D> {
         Hands { told: true, ..Hands::new(proc_root, instance, decide) }
     }
@@ -81,19 +81,19 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         Ok(part)
     }
 
-    /// The same for those who were seen.
+    /// Places processes that a look has seen before.
     pub(super) fn place_again(&self, seen: &[Process]) -> Result<Part, Error> {
         let (mut reader, mut doors) = (Reader::default(), Doors::default());
         let mut part = Part::default();
         for process in seen {
             let now = reader.again(self.proc_root, process.clone())?;
-            // Two small files ago it was the same one.
+            // The process was the same one two small files ago.
             self.place_read(now, &mut doors, &mut part, |_| Ok(false))?;
         }
         Ok(part)
     }
 
-    /// Whether it was where it belongs.
+    /// Places one process; whether it was where it belongs.
     pub(super) fn place(
         &self,
         reader: &mut Reader,
@@ -113,9 +113,9 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         }
     }
 
-    /// `process`: as it was read just now; `None`: it has ended. Between that and the move its pid
-    /// may have become another's (`is_another`), of whom nobody has decided yet: then there is no
-    /// answer.
+    /// Places a process that was read just now (`None`: it has ended). By the time of the move the
+    /// pid may be another process's (`is_another`), about which nothing was decided: then there is
+    /// no answer.
     fn place_read(
         &self,
         process: Option<Process>,
@@ -139,8 +139,8 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         }
         let outcome = match decision {
             Decision::Stay => {
-                // A session that was placed while it was root's becomes its user there (`shaper
-                // login`).
+                // `shaper login` places a session while it is root's; there the session becomes its
+                // user.
                 if self.told && self.is_pinned(&process) {
                     handover.look(self.proc_root, &process);
                 }
@@ -157,9 +157,9 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
                 return Ok(Some(false));
             }
             Decision::MoveTo(claim) => {
-                // One that was in a class already, and was not told of, has long been a user's: a
-                // connection of root's that it holds may be another's, who passed it the
-                // descriptor.
+                // A process that was in a class already, and that no event told of, has been a
+                // user's for a while: a connection of root's in it may serve another user, who
+                // passed the descriptor on.
                 if acts_for.is_none() && (self.told || !self.is_inside(&process)) {
                     handover.look(self.proc_root, &process);
                 }
@@ -171,7 +171,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
             part.done.retain(|done| *done != pid);
             return Ok(None);
         }
-        // What it holds is not another's.
+        // The process is still the one that was decided about, so its sockets count.
         part.handover.merge(handover);
         match outcome {
             Err(error) if error.is_shortage() => Err(error),
@@ -199,7 +199,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         match doors.attach(self.instance, process.pid, claim)? {
             Attached::Moved if self.is_inside(process) => part.placement.moved += 1,
             Attached::Moved => part.placement.added += 1,
-            // What it forked since the list was taken is not in its claim.
+            // Children that it forked since it was listed are not in its claim.
             Attached::Dead => {
                 part.acted = true;
                 return Ok(());
@@ -207,7 +207,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
             Attached::NoDirectory => {
                 *part.placement.waiting.entry(claim.clone()).or_default() += 1;
                 part.done.push(process.pid);
-                // Until it has a class of its own it must not use another's.
+                // Until the process has a class of its own it must not use another's.
                 return if self.is_inside(process) { self.take_out(process, part) } else { Ok(()) };
             }
         }
@@ -226,7 +226,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         Ok(())
     }
 
-    /// Whether `run`, `attach` or `login` put it where it is.
+    /// Whether `run`, `attach` or `login` put the process where it is.
     fn is_pinned(&self, process: &Process) -> bool {
         let path = process.net_cls.as_deref().unwrap_or("/");
         let below = path.trim_start_matches('/').strip_prefix(&self.name);
@@ -234,7 +234,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         matches!(claim, Some(Claim::Pinned(_)))
     }
 
-    /// Whether it sat below the instance's directory.
+    /// Whether the process was below the instance's directory.
     fn is_inside(&self, process: &Process) -> bool {
         let path = process.net_cls.as_deref().unwrap_or("/");
         path.trim_start_matches('/').split('/').next() == Some(self.name.as_str())

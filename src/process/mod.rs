@@ -1,6 +1,6 @@
-//! Processes: who runs, whose each is, and moving them into their claims' directories. Reads the
-//! `/proc` that it is given and writes `cgroup.procs` below the instance; never touches tc.
-//! `parse` and `decide` are pure.
+//! Processes: which ones run, who claims each, and moving them into their claims' directories.
+//! Reads the given `/proc` and writes `cgroup.procs` below the instance; never touches tc. `parse`
+//! and `decide` are pure.
 
 mod decide;
 mod descriptors;
@@ -32,35 +32,37 @@ pub use whose::{acts_for, counts_as, whose};
 pub struct Process {
     /// Its number in the process namespace of `/proc`.
     pub pid: u32,
-    /// Its parent; the next living one above where that has ended.
+    /// The pid of its parent; of the next living process above where that has ended.
     pub parent: u32,
-    /// When it started, in clock ticks after boot: with the pid, it says which process this is.
+    /// When the process started, in clock ticks after boot; pid and start time together identify a
+    /// process.
     pub starttime: u64,
-    /// The kernel's name for it: up to 15 bytes, set by the process itself.
+    /// The kernel's name for the process: up to 15 bytes, set by the process itself.
     pub comm: Foreign,
     /// The real uid: a setuid `ping` stays with its user.
     pub uid: u32,
-    /// The uid that its main thread acts by: what it makes is that one's. The effective uid, unless
-    /// the thread asked for another one for files alone (setfsuid(2)).
+    /// The uid by which the main thread acts, and which owns what it makes: the effective uid,
+    /// unless the thread set another one for files (setfsuid(2)).
     pub acting_uid: u32,
-    /// It is root, or may become root again as it likes: its real or its saved uid is 0.
+    /// Whether the process is root or may become root again: its real or its saved uid is 0.
     pub is_roots: bool,
     /// `PF_KTHREAD`: nobody's, and never moved.
     pub kernel_thread: bool,
     /// Ended, and not yet waited for. It has no sockets and cannot be moved.
     pub zombie: bool,
-    /// Inode of its network namespace; `None`: we may not know (CAP_SYS_PTRACE), or it is gone.
+    /// Inode of its network namespace; `None`: it may not be read (CAP_SYS_PTRACE), or the process
+    /// has none any more.
     pub netns: Option<u64>,
     /// Its directory in the `net_cls` hierarchy, `/` first; `None`: net_cls is in no hierarchy.
     pub net_cls: Option<String>,
-    /// The systemd *system* unit that it belongs to.
+    /// The systemd *system* unit to which the process belongs.
     pub unit: Option<String>,
-    /// It is below a container engine's cgroup, in a place that no user can make.
+    /// Whether the process is in a container engine's cgroup, of a kind that no user can make.
     pub guest: bool,
 }
 
 impl Process {
-    /// Whether it is one that can send traffic of its own.
+    /// Whether the process can send packets: it is neither a kernel thread nor a zombie.
     pub fn is_alive(&self) -> bool {
         !self.kernel_thread && !self.zombie
     }

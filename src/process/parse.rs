@@ -6,17 +6,17 @@ use crate::text::Foreign;
 const PF_EXITING: u64 = 0x0000_0004;
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// What we need of `/proc/PID/stat` (proc_pid_stat(5)).
+/// The fields of `/proc/PID/stat` (proc_pid_stat(5)) that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Up to 15 bytes that the process chose itself.
     pub comm: Foreign,
-    /// A zombie, or on its way to be one: it has given up its namespaces and shows the root as its
-    /// v1 cgroup. A main thread that ended before the others is one too.
+    /// Whether the main thread is a zombie or about to be one: it has no namespaces any more, and
+    /// shows the root as its v1 cgroup. So does a main thread that ended before others.
     pub ended: bool,
     /// The pid of its parent; 0: none in this process namespace.
     pub parent: u32,
-    /// How many threads it has.
+    /// How many threads the process has.
     pub threads: u32,
     /// Clock ticks after boot.
     pub starttime: u64,
@@ -51,14 +51,14 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
 /// What the `Uid:` line of `/proc/PID/status` says of a process's main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uids {
-    /// The folder's owner would be the effective one, and root's for a process that must not be
-    /// dumped.
+    /// The real uid. (The owner of the folder `/proc/PID` is the effective one, and root for a
+    /// process that must not be dumped.)
     pub real: u32,
-    /// What it may become again.
+    /// The saved uid, to which the thread may go back.
     pub saved: u32,
-    /// The file system's, which owns the sockets that the thread makes (`sock_alloc`,
-    /// net/socket.c). It changes with the effective one (`__sys_setresuid`, kernel/sys.c), and
-    /// alone by setfsuid(2).
+    /// The file system uid, which owns the sockets that the thread makes (`sock_alloc`,
+    /// net/socket.c). It changes with the effective uid (`__sys_setresuid`, kernel/sys.c), or by
+    /// itself with setfsuid(2).
     pub acting: u32,
 }
 
@@ -71,21 +71,21 @@ pub fn parse_uids(text: &[u8]) -> Option<Uids> {
     Some(Uids { real, saved, acting: uids.next()?.parse().ok()? })
 }
 
-/// What `/proc/PID/status` says of which process it is.
+/// What `/proc/PID/status` says of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Up to 15 bytes that the process chose itself.
     pub comm: Foreign,
     /// The pid of its parent; 0: none in this process namespace.
     pub parent: u32,
-    /// Real, effective and saved.
+    /// The uids of the main thread.
     pub uids: Uids,
-    /// A zombie, or nearly one.
+    /// Whether the main thread is a zombie or about to be one.
     pub ended: bool,
 }
 
-/// `None`: the text is not what the kernel writes, or the name has characters that it writes
-/// otherwise here.
+/// Reads the text. `None`: it is not what the kernel writes, or the name has characters that the
+/// kernel escapes in this file.
 pub fn parse_identity(text: &[u8]) -> Option<Identity> {
     let field = |name: &str| {
         let mut lines = text.split(|byte| *byte == b'\n');
@@ -106,9 +106,9 @@ pub fn parse_identity(text: &[u8]) -> Option<Identity> {
 pub struct Membership {
     /// The path in the `net_cls` hierarchy; `None`: it is not mounted.
     pub net_cls: Option<String>,
-    /// The systemd unit that it is in, as the path in systemd's own hierarchy says.
+    /// The systemd unit in which the process is, by the path in systemd's own hierarchy.
     pub unit: Option<String>,
-    /// In some hierarchy it is below a container engine's or a hypervisor's cgroup.
+    /// Whether some hierarchy has the process below a container engine's or a hypervisor's cgroup.
     pub guest: bool,
 }
 
@@ -153,13 +153,13 @@ const ENGINES: [&str; 11] = [
     "buildkit",
 ];
 
-/// How the scopes begin that engines ask systemd for, in a slice of their choice.
+/// How the names of scopes begin that engines have systemd make, in a slice of their choice.
 const SCOPES: [&str; 7] =
     ["docker-", "libpod-", "cri-containerd-", "crio-", "nerdctl-", "machine-", "buildkit-"];
 
-/// Whether a path of any hierarchy is a guest's. Only what root alone can make counts, or a user
-/// would name a cgroup so and pass for a guest: the parts from the root down to the first that is
-/// no slice. Users make cgroups below their own manager
+/// Whether a path of any hierarchy is a guest's. Only parts that root alone can make count, from
+/// the root down to the first that is no slice; otherwise a user could name a cgroup so and pass
+/// for a guest. Users make cgroups below their own manager
 /// (`user.slice/user-1000.slice/user@1000.service/…`), below a unit that is delegated to them, and
 /// nowhere else; logind names their sessions. So a container that a user runs himself is his, and
 /// so is one below a unit (`web.service/libpod-payload-…`), which may be delegated to its user. No

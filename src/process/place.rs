@@ -1,5 +1,5 @@
-//! Moves processes until none needs it. Writes `cgroup.procs` of the instance's directories and of
-//! the hierarchy's root, nothing else.
+//! Moves processes until each is where it belongs. Writes only `cgroup.procs` of the instance's
+//! directories and of the hierarchy's root.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -14,36 +14,37 @@ use super::placement::{Placement, Verdict};
 use super::scan::{Listing, Reader, Scan, newest};
 use super::{Decision, Handover, Process};
 
-/// More passes than this are a storm of forks.
+/// After more passes than this there is a storm of forks.
 const CALM: u32 = 4;
 
-/// Forks race with a look: whoever is forked after it began, by a process that was not moved yet,
-/// is missed by it. So those who were born since are looked at, again and again. A chain of
-/// processes, each of which forks the next and ends after 100 µs, is caught within some dozen of
-/// these looks, and seldom within some hundred; who is still ahead after both so many looks and the
-/// time that the caller gives (see [`place`] and [`place_seen`]) forks faster than we can follow.
+/// How many looks at new processes there are at least. Forks race with a look: it misses a process
+/// that is forked after it began, by one that was not moved yet. So processes born since are looked
+/// at, again and again. A chain of processes, each of which forks the next and ends after 100 µs,
+/// is caught within some dozen of these looks, seldom only within some hundred. A process that is
+/// still ahead after so many looks, and after the caller's time too (see [`place`] and
+/// [`place_seen`]), forks faster than it can be followed.
 const MIN_LOOKS: u32 = 50;
-/// For a daemon, which is told of later births, and whom logins wait for.
+/// How long births are followed for a daemon: events tell it of later births, and logins wait
+/// meanwhile.
 const BESIDE_EVENTS: Duration = Duration::from_millis(200);
-/// For a run after which nobody looks.
+/// How long births are followed for a run after which nobody looks.
 const ALONE: Duration = Duration::from_secs(1);
 
-/// Forks that had their pid when a look began, and no process to be listed yet, are no more than
-/// this.
+/// The most forks that had a pid when a look began but no process that could be listed.
 const UNFINISHED: u32 = 64;
 
-/// The same where the kernel does not say who was born last, and each look is a pass over all of
-/// them: up to 23 were needed under a fork storm.
+/// The most passes over all processes, where the kernel does not say which pid was given out last:
+/// under a fork storm up to 23 were needed.
 const MAX_PASSES: u32 = 64;
 
-/// So many more passes, at most, because of processes that ended while we looked: one that was not
-/// in its claim may have left a child that was not listed. Bounded apart, because on a busy host
-/// there are always some.
+/// The most further passes because of processes that ended during a pass: one that was not in its
+/// claim may have left a child that was not listed. They have a bound of their own, because on a
+/// busy host some process always ends.
 const MAX_EXTRA_PASSES: u32 = 20;
 
-/// Asks `decide` about every process below `proc_root` and does what it says: the first look is at
-/// every process, the others are at those who were born since, until there are none. A process that
-/// cannot be moved, or is gone, is no error.
+/// Asks `decide` about every process below `proc_root` and carries that out. The first look is at
+/// every process, the others are at processes born since, until there are none. A process that
+/// cannot be moved, or has ended, is no error.
 ///
 /// # Errors
 /// A process that cannot be read, or no descriptor or memory to move one.
@@ -55,15 +56,15 @@ pub fn place<V: Into<Verdict>>(
     place_within(BESIDE_EVENTS, proc_root, instance, None, decide)
 }
 
-/// A look at all processes that was taken before.
+/// A look at all processes from before placing.
 pub enum Seen {
-    /// A moment ago: it is the first look.
+    /// From a moment ago: it serves as the first look.
     JustNow(Scan),
-    /// Something was done since: everybody is read again, but who is to be moved has less to tell.
+    /// From before the steps: every process is read again, those that are to be moved only in part.
     Before(Scan),
 }
 
-/// As [`place`], for a run that nobody follows; `seen`: the first look, where there was one.
+/// As [`place`], for a run after which nobody looks; `seen`: an earlier look, where there was one.
 ///
 /// # Errors
 /// As [`place`].
@@ -97,20 +98,20 @@ fn place_within<V: Into<Verdict>>(
 pub struct PlacedOne {
     /// What was done with it.
     pub placement: Placement,
-    /// It was where it belongs, and so is all that it forks. Otherwise (also when it has ended)
-    /// what it forked until now may be elsewhere.
+    /// The process was where it belongs, and so are all its children. Otherwise (also when it has
+    /// ended) children that it has forked may be elsewhere.
     pub stayed: bool,
-    /// What it holds of root's, for the caller to give: after all that became users at the same
-    /// time.
+    /// The sockets of root's in the process. The caller gives them after looking at all processes
+    /// that became users at the same time.
     pub handover: Handover,
-    /// Its parent; `None`: it has ended.
+    /// The pid of its parent; `None`: the process has ended.
     pub parent: Option<u32>,
-    /// It is in its class now, and no process of root's: the real uid that it has.
+    /// The real uid of the process, if it is in its class now and not root's.
     pub home: Option<u32>,
 }
 
-/// The same for one process: what a login needs. What it forked meanwhile is the caller's to look
-/// after. A process that has ended is no error.
+/// Places one process, as a login needs. The caller looks after the children that it forked
+/// meanwhile. A process that has ended is no error.
 ///
 /// # Errors
 /// As [`place`].
@@ -126,7 +127,7 @@ pub fn place_one<V: Into<Verdict>>(
     let stayed = hands.place(&mut Reader::default(), &mut Doors::default(), pid, &mut part)?;
     let placement = Placement { passes: 1, settled: true, ..std::mem::take(&mut part.placement) };
     let Part { handover, parent, home, .. } = part;
-    // A server of root's may act for another user by then.
+    // A server of root's may soon act for another user.
     let home = home.filter(|uid| *uid != 0);
     Ok(PlacedOne { placement, stayed, handover, parent, home })
 }
@@ -137,9 +138,10 @@ struct Run<'a, D> {
     handover: Handover,
     /// Living processes of users that a look saw: pid and real uid.
     users: HashSet<(u32, u32)>,
-    /// Seen where they belong, or left alone for good: what they fork is born there too.
+    /// Pids of processes that are where they belong, or are left alone for good: their children are
+    /// born there too.
     done: HashSet<u32>,
-    /// Somebody ended during the last look.
+    /// A process ended during the last look.
     ended: bool,
     looked_again: bool,
 }
@@ -157,7 +159,7 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
         }
     }
 
-    /// Returns the newest pid before the look.
+    /// Takes the first look; returns the newest pid from before it.
     fn first_look(&mut self, seen: Option<Seen>) -> Result<Option<u32>, Error> {
         let (scan, is_old) = match seen {
             Some(Seen::JustNow(scan)) => (scan, false),
@@ -173,7 +175,7 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
         Ok(newest)
     }
 
-    /// Hands over what users hold of root's, once all users are known.
+    /// Hands over the sockets of root's in users' processes, once all users are known.
     fn finish(mut self) -> Placement {
         let users: Vec<_> = self.users.into_iter().collect();
         self.handover.leave_shared(self.hands.proc_root, &users);
@@ -181,9 +183,9 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
         self.placement
     }
 
-    /// The first look, which was taken. Whoever is to be moved is read again: the list is old by
-    /// now, and the pid may be another process, or its user another one. `is_old`: so are all
-    /// others.
+    /// Begins with a look that was taken before. Processes that are to be moved are read again,
+    /// because by now the pid may be another process, or the process another user. `is_old`: all
+    /// other processes are read again, too.
     fn begin(&mut self, seen: Scan, is_old: bool) -> Result<(), Error> {
         let mut part = Part { ended: seen.vanished > 0, ..Part::default() };
         let (mut movers, mut others) = (Vec::new(), Vec::new());
@@ -193,7 +195,7 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
             match decision {
                 Decision::MoveTo(_) | Decision::TakeOut => movers.push(process),
                 _ if is_old && !process.kernel_thread => others.push(process.pid),
-                // What it holds may be another user's since.
+                // Its connections may serve another user by now.
                 Decision::Stay if acts_for.is_some() => others.push(process.pid),
                 Decision::Stay => {
                     part.user(&process);
@@ -219,11 +221,11 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
         self.ended = false;
     }
 
-    /// Looks at everybody who was born since, until nobody was born during a look. Then nobody is
-    /// left: at that moment every process that lived had been looked at, and was where it belongs,
-    /// or forked its children only afterwards, from there. Where `patience` ends first, somebody
-    /// may be left, also when the last look met nobody. `newest_before`: the newest pid before the
-    /// first look; `newest`: now.
+    /// Looks at all processes born since, until none is born during a look. Then none is left: at
+    /// that moment every living process had been looked at, and was where it belongs before it
+    /// forked any child that was not looked at. Where `patience` ends first, a process may be left,
+    /// even when the last look met none. `newest_before`: the newest pid before the first look;
+    /// `newest`: the newest pid now.
     fn follow_births(
         &mut self,
         newest_before: u32,
@@ -252,7 +254,7 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
                     let part = self.hands.place_all(born)?;
                     self.take_in(part);
                 }
-                // Pids begin anew: one that was done may be another process.
+                // Pids have begun anew, so a pid that is done may be another process.
                 Ordering::Less => {
                     self.forget_done();
                     self.pass()?;
@@ -272,7 +274,7 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
             if again {
                 self.placement.settled = false;
             }
-            // Where that took many passes, pids come round again.
+            // After many passes pids may have come round again.
             if self.placement.settled && self.placement.passes > CALM && !self.looked_again {
                 self.looked_again = true;
                 self.forget_done();
@@ -285,7 +287,7 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
         }
     }
 
-    /// All will be read again, and told of again.
+    /// All processes are to be read again, and their findings noted again.
     fn forget_done(&mut self) {
         self.done.clear();
         let Placement { added, moved, gone, passes, .. } = self.placement;
@@ -302,8 +304,8 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
         Ok(())
     }
 
-    /// Each is read and moved at once, so that nothing that was read grows old, by several
-    /// processors.
+    /// Several processors read and move these processes; each is moved as soon as it is read, so
+    /// that the reading is not old.
     fn work(&mut self, pids: &[u32]) -> Result<(), Error> {
         for part in in_parts(pids, |pids| self.hands.place_all(pids.iter().copied())) {
             self.take_in(part?);
@@ -325,8 +327,8 @@ impl<'a, D: Fn(&Process) -> Verdict + Sync> Run<'a, D> {
 mod tests {
     use super::*;
 
-    /// Whether nobody can be left after births were followed for `patience`, when the newest pid
-    /// rises at each of so many looks.
+    /// Whether following births finds everybody within `patience` when the newest pid rises at each
+    /// of the first `births` looks.
     fn is_settled(births: u32, patience: Duration) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let instance = Instance::new(folder.path().join("shaper"));

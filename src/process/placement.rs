@@ -6,10 +6,10 @@ use super::{Decision, HandedOver};
 use crate::text::Foreign;
 use crate::tree::{Claim, Owner};
 
-/// What to do with a process, and with what it holds.
+/// What is to be done with a process, and with its sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// What is to become of it.
+    /// Where the process is to be.
     pub decision: Decision,
     /// The user for whom a process of root's acts ([`super::acts_for`]).
     pub acts_for: Option<u32>,
@@ -21,43 +21,45 @@ impl From<Decision> for Verdict {
     }
 }
 
-/// What was done, and what could not be.
+/// What was done with processes, and what could not be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// Came into one of our claims.
+    /// Processes that came into one of our claims.
     pub added: u32,
-    /// From one of our claims to another.
+    /// Processes that were moved from one of our claims to another.
     pub moved: u32,
-    /// Taken out of our directories: nobody claims them any more.
+    /// Processes that were taken out of our directories, because nobody claims them any more.
     pub gone: u32,
-    /// In our namespace, but in a directory of somebody else: left alone.
+    /// Processes in our namespace that are left alone because they are in somebody else's
+    /// directory.
     pub foreign: Vec<ForeignProcess>,
     /// Processes that could not be moved.
     pub failed: Vec<Failed>,
     /// Claims that have processes but no directory yet, and how many: accounts that came since the
     /// plan was made. Their processes are in nobody's class until the next run.
     pub waiting: BTreeMap<Claim, u32>,
-    /// Processes whose network namespace we may not read (CAP_SYS_PTRACE): left alone.
+    /// Processes that are left alone because their network namespace may not be read
+    /// (CAP_SYS_PTRACE).
     pub unknown_namespace: u32,
     /// Connections of root's that went to the users whose processes came into their claims.
     pub handed_over: HandedOver,
-    /// Looks at all processes, or at those who were born since the one before.
+    /// How many looks there were, at all processes or at those born since the look before.
     pub passes: u32,
-    /// The last look found every process in its place. Otherwise they keep being moved or forked
-    /// faster than we can follow.
+    /// The last look found every process where it belongs. Otherwise processes are moved by others,
+    /// or forked, faster than they can be followed.
     pub settled: bool,
 }
 
-/// A process in a directory of another program's.
+/// A process in the directory of another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignProcess {
     /// Its number in the process namespace of `/proc`.
     pub pid: u32,
     /// Up to 15 bytes that the process chose itself.
     pub comm: Foreign,
-    /// Below the hierarchy's root.
+    /// The path of that directory below the hierarchy's root.
     pub path: Foreign,
-    /// Whose it would be; `None`: nobody's.
+    /// Who would claim the process; `None`: nobody.
     pub owner: Option<Owner>,
 }
 
@@ -75,7 +77,7 @@ pub struct Failed {
 }
 
 impl Placement {
-    /// What another part of the same look did.
+    /// Adds what another part of the same look has done.
     pub(super) fn take_in(&mut self, part: Placement) {
         self.added += part.added;
         self.moved += part.moved;

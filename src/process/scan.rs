@@ -14,20 +14,21 @@ use super::parse::{
 use crate::cgroup::Error;
 use crate::sys::threads::in_parts;
 
-/// What one pass over `/proc` saw.
+/// The processes that one pass over `/proc` saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// All that were read, by pid.
+    /// The processes that were read, by pid.
     pub processes: Vec<Process>,
-    /// Pids that were listed and had ended before they could be read. What they forked since may
-    /// not have been listed.
+    /// How many listed processes had ended before they could be read. Their children may not have
+    /// been listed.
     pub vanished: u32,
-    /// The newest pid before it began.
+    /// The newest pid before the pass began.
     pub newest: Option<u32>,
 }
 
 impl Scan {
-    /// What the same look shows once a `net_cls` hierarchy is mounted that has no directories yet.
+    /// The same pass, as it would be with a newly mounted `net_cls` hierarchy: all processes are in
+    /// its root.
     pub fn in_new_hierarchy(mut self) -> Scan {
         for process in self.processes.iter_mut().filter(|process| process.is_alive()) {
             process.net_cls = Some("/".to_string());
@@ -39,8 +40,8 @@ impl Scan {
 /// All processes below `proc_root` (normally `/proc`), in its order: by pid.
 ///
 /// # Errors
-/// Whatever keeps a process from being read, but that it has ended: no descriptor free, no memory,
-/// no permission. Only who is not root sees what there is to see for him.
+/// Whatever keeps a process from being read, except that it has ended: no descriptor, memory or
+/// permission. A caller that is not root gets without an error what it may see.
 pub fn scan(proc_root: &Path) -> Result<Scan, Error> {
     let mut scan = Scan { newest: newest(proc_root), ..Scan::default() };
     for pids in Listing::open(proc_root)? {
@@ -81,13 +82,14 @@ pub fn read_one(proc_root: &Path, pid: u32) -> Result<Option<Process>, Error> {
     Reader::default().process(proc_root, pid)
 }
 
-/// The pids below `/proc`, so many at a time. The kernel lists them by number (`proc_pid_readdir`,
-/// fs/proc/base.c): each time it asks for the next pid from where it was (`next_tgid`), which is no
-/// place in a list that could shift, so a process that lives all the while is never passed over,
-/// whoever ends beside it. One that is forked meanwhile may be: that is what further passes are
-/// for. (`cgroup.procs` of a v1 hierarchy is a copy made at one moment, for as many as there were a
-/// moment before that (`pidlist_array_load`, kernel/cgroup/cgroup-v1.c): under a fork storm it is
-/// cut off. So nothing but emptiness is concluded from it, and rmdir has the last word on that.)
+/// The pids below `/proc`, [`LISTED`] at a time. The kernel lists them by number
+/// (`proc_pid_readdir`, fs/proc/base.c) and goes on from the last pid (`next_tgid`), not from a
+/// position in a list that could shift. So a process that lives all the while is never skipped,
+/// whichever others end. One that is forked meanwhile may be skipped, which is why there are
+/// further passes. (`cgroup.procs` of a v1 hierarchy is a copy made at one moment, for as many as
+/// there were a moment before that (`pidlist_array_load`, kernel/cgroup/cgroup-v1.c): under a fork
+/// storm the copy is cut off. So it serves only to see that a directory is empty, and rmdir decides
+/// about that.)
 pub(super) struct Listing {
     entries: fs::ReadDir,
     path: PathBuf,
@@ -95,8 +97,8 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn open(proc_root: &Path) -> Result<Listing, Error> {
-        // With hidepid=invisible the processes of others are not listed, and do not exist. Process
-        // 1 is always there.
+        // With hidepid=invisible `/proc` has no processes of others. Process 1 always exists, so
+        // its absence shows that.
         if geteuid().is_root() && proc_root.join("self").exists() && !proc_root.join("1").exists() {
             let hidden = io::Error::other(
                 "processes are hidden (the mount option hidepid); give CAP_SYS_PTRACE, or the group of its option gid",
@@ -129,16 +131,16 @@ impl Iterator for Listing {
     }
 }
 
-/// `net:[4026531840]`
+/// The inode in the link of a namespace, `net:[4026531840]`.
 fn namespace(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// So many are listed and then read, before more are listed: the shorter that takes, the fewer end
-/// in between, and those that are forked meanwhile are mostly listed later.
+/// How many pids are listed and then read before more are listed: the sooner a process is read, the
+/// fewer have ended by then, and those that are forked meanwhile are mostly listed later.
 const LISTED: usize = 1024;
 
-/// More than any of the files has on most hosts.
+/// The bytes of the first read: more than any of the files has on most hosts.
 const READ: usize = 4096;
 
 /// Reads processes, with one buffer for every file of a pass: 10,000 processes are 30,000 files.
@@ -146,7 +148,7 @@ const READ: usize = 4096;
 pub(super) struct Reader(Vec<u8>);
 
 impl Reader {
-    /// `None`: it is gone, or none of the caller's business to see.
+    /// Reads one process; `None`: it has ended, or is hidden from the caller.
     pub(super) fn process(&mut self, proc_root: &Path, pid: u32) -> Result<Option<Process>, Error> {
         let folder = proc_root.join(pid.to_string());
         match self.living(&folder, pid) {
@@ -155,8 +157,8 @@ impl Reader {
         }
     }
 
-    /// The same for one that was seen a moment ago and is to be moved: as it is now, by two files
-    /// of four where it is the same process still.
+    /// Reads a process again that was seen a moment ago and is to be moved. Where it is still the
+    /// same process, that takes two files instead of four.
     pub(super) fn again(
         &mut self,
         proc_root: &Path,
@@ -189,7 +191,7 @@ impl Reader {
         }
     }
 
-    /// When the process started that has this pid now; `None`: none has.
+    /// When the process with this pid started, in clock ticks after boot; `None`: there is none.
     pub(super) fn starttime(&mut self, proc_root: &Path, pid: u32) -> Result<Option<u64>, Error> {
         match self.read(&proc_root.join(pid.to_string()).join("stat")) {
             Ok(text) => Ok(parse_stat(text).map(|stat| stat.starttime)),
@@ -203,9 +205,9 @@ impl Reader {
         let mut netns = None;
         let uids = parse_uids(self.read(&folder.join("status"))?);
         self.belongings(folder, &mut membership, &mut netns)?;
-        // Last, because what ends shows the root as its cgroup, and a moment later has no
-        // namespaces: that it was about to end is seen here (`cgroup_path_ns_locked` of a dead
-        // task, kernel/cgroup/cgroup.c).
+        // `stat` is read last: a process that ends shows the root as its cgroup, and a moment later
+        // has no namespaces, and only `stat` tells that it was ending (`cgroup_path_ns_locked` of a
+        // dead task, kernel/cgroup/cgroup.c).
         let stat = parse_stat(self.read(&folder.join("stat"))?);
         let (Some(stat), Some(Uids { real, saved, acting })) = (stat, uids) else {
             return Ok(None);
@@ -239,7 +241,7 @@ impl Reader {
         }))
     }
 
-    /// Its cgroups and its network namespace.
+    /// Reads the cgroups and the network namespace of a process.
     fn belongings(
         &mut self,
         folder: &Path,
@@ -250,8 +252,8 @@ impl Reader {
         let path = folder.join("ns/net");
         *netns = match fs::read_link(&path) {
             Ok(link) => namespace(&link),
-            // A main thread that has ended has none (ENOENT); others may be secret
-            // (CAP_SYS_PTRACE).
+            // A main thread that has ended has no namespaces (ENOENT); those of others may be
+            // secret (CAP_SYS_PTRACE).
             Err(error) if error.raw_os_error().is_some_and(|it| is_gone(it) || is_secret(it)) => {
                 None
             }
@@ -260,9 +262,10 @@ impl Reader {
         Ok(())
     }
 
-    /// Where to read what only a living thread still has. A main thread that ended while others go
-    /// on looks like a zombie in the hierarchy's root (`proc_cgroup_show`, kernel/cgroup/cgroup.c)
-    /// and has no namespaces, but the process lives, sends, and can be moved by its pid.
+    /// The folder of a living thread, from which cgroups and namespaces are read where the main
+    /// thread has ended. Such a main thread looks like a zombie in the hierarchy's root
+    /// (`proc_cgroup_show`, kernel/cgroup/cgroup.c) and has no namespaces, but the process lives,
+    /// sends, and can be moved by its pid.
     fn living_thread(&mut self, folder: &Path, main: &Stat) -> Result<Option<PathBuf>, Error> {
         if main.threads < 2 {
             return Ok(None);
@@ -284,8 +287,9 @@ impl Reader {
         let failed = |error| Error::io("read", path)(error);
         let mut file = File::open(path).map_err(failed)?;
         let mut length = 0;
-        // These files are one record, which a read gives whole if there is room (`seq_read_iter`,
-        // fs/seq_file.c): one that leaves room is the last. Saves a third of the system calls.
+        // Each of these files is one record, which the kernel returns whole if the buffer has room
+        // (`seq_read_iter`, fs/seq_file.c). So a read that leaves room was the last, which saves a
+        // third of the system calls.
         loop {
             length += file.read(&mut self.0[length..]).map_err(failed)?;
             if length < self.0.len() {
@@ -296,8 +300,8 @@ impl Reader {
     }
 }
 
-/// ENOENT at open, ESRCH at read. Who is not root may be refused: what is secret is not there for
-/// him.
+/// Whether a process has ended: ENOENT at open, ESRCH at read. To a caller that is not root a
+/// secret file also counts as absent.
 fn is_gone(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::ESRCH) || is_secret(errno) && !geteuid().is_root()
 }
@@ -385,7 +389,7 @@ mod tests {
         assert_eq!(proc.scan()[0].netns, None);
     }
 
-    /// A folder where a file should be: EISDIR, which says nothing of the process.
+    /// A folder instead of a file answers EISDIR, which says nothing of the process.
     #[test]
     fn what_cannot_be_read_is_an_error_and_no_end_of_a_process() {
         for file in ["stat", "status", "cgroup"] {

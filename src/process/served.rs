@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::descriptors::{Protocol, reach};
 use crate::netlink::inet_diag::Listening;
 
-/// A process of root's that acts for a user, and the connections that it holds.
+/// A process of root's that acts for a user, and its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
     pub uid: u32,
@@ -23,7 +23,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// `None`: it is no connection, or nobody's socket by now.
+    /// Reads a connection; `None`: the descriptor is none, or closed by now.
     pub(super) fn read(entry: PathBuf, inode: u64) -> io::Result<Option<Held>> {
         let Some(socket) = reach(&entry, inode)? else { return Ok(None) };
         let Some(Protocol::Connections(protocol)) = Protocol::of(&socket.protocol()?) else {
@@ -33,9 +33,9 @@ impl Held {
     }
 }
 
-/// Those of a process's connections that go to the user for whom it acts now. One that it accepted
-/// as root is for him; with none of these, and none of his, it serves him over what it served
-/// others over.
+/// The connections that are given to the user `uid` for whom the process acts now: those that it
+/// accepted as root. Where it has none of these, and none of the user's, he is served over the
+/// connections of the user before, so those are given.
 pub(super) fn go_along(uid: u32, mut held: Vec<Held>) -> Vec<Held> {
     let has = |owner: u32| held.iter().any(|held| held.owner == owner);
     match (has(0), has(uid)) {
@@ -50,8 +50,8 @@ pub(super) fn go_along(uid: u32, mut held: Vec<Held>) -> Vec<Held> {
 mod tests {
     use super::*;
 
-    /// The owners of what goes to a user for whom a process acts that holds connections of these
-    /// owners.
+    /// The owners whose connections are given to `uid`, where a process that acts for this user has
+    /// connections of `owners`.
     fn owners_of_what_goes_to(uid: u32, owners: &[u32]) -> Vec<u32> {
         let held = owners.iter().zip(0_u32..).map(|(owner, at)| Held {
             inode: at.into(),
@@ -68,9 +68,9 @@ mod tests {
         assert_eq!(owners_of_what_goes_to(ann, &[0, 0]), [0, 0]);
         let nothing: [u32; 0] = [];
         assert_eq!(owners_of_what_goes_to(ann, &[ann]), nothing);
-        // Its user is another one now: his session, its connection.
+        // The process acts for another user now, over the same connection.
         assert_eq!(owners_of_what_goes_to(bob, &[ann, ann]), [ann, ann]);
-        // One that serves both keeps them apart.
+        // A process that serves both users keeps their connections apart.
         assert_eq!(owners_of_what_goes_to(bob, &[ann, 0]), [0]);
         assert_eq!(owners_of_what_goes_to(bob, &[ann, bob]), nothing);
         assert_eq!(owners_of_what_goes_to(ann, &[ann, bob]), nothing);

@@ -1,37 +1,38 @@
-//! The instance, as far as it decides whose a process can be, and where in its directories one
-//! sits. Pure.
+//! The instance as placement sees it: which processes it may claim, and in whose directory a
+//! process is. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Process;
 use crate::tree::{Claim, Owner};
 
-/// The instance, as far as placement must know it.
+/// What placement must know of the instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceView {
-    /// Its directory's name right below the hierarchy's root.
+    /// The name of the instance's directory, right below the hierarchy's root.
     pub name: String,
-    /// Inode of the network namespace that it shapes.
+    /// Inode of the network namespace that the instance shapes.
     pub netns: u64,
-    /// That of process 1; `None`: it may not be read.
+    /// Inode of the network namespace of process 1, the host's; `None`: it may not be read.
     pub host: Option<u64>,
-    /// Namespaces that other instances shape, and their names.
+    /// The network namespaces that other instances shape, by inode, with the instances' names.
     pub others: BTreeMap<u64, String>,
 }
 
 impl InstanceView {
-    /// Whether a process may be this instance's if a line claims it: also in a namespace that it
-    /// does not shape, because a socket stays in the one that it was made in when its process
-    /// enters another. Not a guest's there, and nobody in a namespace that another instance shapes,
-    /// or in the host's, which no user can enter; and nobody there who sits in another's directory.
-    /// Where the namespace cannot be read, only the host's instance goes by the uid.
+    /// Whether this instance may have a process if a line claims it. It may also in a network
+    /// namespace that no instance shapes, because a socket stays in the namespace where it was made
+    /// when its process enters another; but not a guest's process there, nor one in another
+    /// instance's directory. It may not in a namespace that another instance shapes, nor in the
+    /// host's (no user can enter that). Where the namespace cannot be read, only the host's
+    /// instance goes by the uid.
     pub fn may_claim(&self, process: &Process) -> bool {
         let at = || seat(process.net_cls.as_deref().unwrap_or("/"), self);
         self.left_to(process).is_none()
             && (process.netns == Some(self.netns) || matches!(at(), Seat::Free | Seat::Ours(_)))
     }
 
-    /// Why a process is left to others by its network namespace alone; `None`: it is not.
+    /// Why a process is left alone for its network namespace; `None`: it is not.
     pub(super) fn left_to(&self, process: &Process) -> Option<Reason> {
         let on_host = self.host == Some(self.netns);
         match process.netns {
@@ -45,39 +46,39 @@ impl InstanceView {
         }
     }
 
-    /// The same instance, as if it were the only one.
+    /// The same instance without knowledge of others.
     pub fn alone(&self) -> InstanceView {
         InstanceView { others: BTreeMap::new(), ..self.clone() }
     }
 }
 
-/// Why a process is none of our business.
+/// Why a process is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// A kernel thread or a zombie.
+    /// It is a kernel thread or a zombie.
     NotAlive,
-    /// A container's or a virtual machine's, in a network namespace of its own.
+    /// It is a container's or a virtual machine's, in a network namespace of its own.
     Guest,
-    /// In a network namespace that another instance shapes, or the host's.
+    /// It is in a network namespace that another instance shapes, or in the host's.
     OtherInstance {
         /// Inode of the network namespace that the instance shapes.
         netns: u64,
     },
-    /// It may be in ours: we are not permitted to know.
+    /// Its network namespace may not be read, so it may be ours or another.
     UnknownNamespace,
-    /// Nobody claims it, and it is not in our directories.
+    /// No line claims it, and it is not in our directories.
     Unclaimed,
-    /// Another's directory holds it, a container engine's say. `owner` would have claimed it.
+    /// It is in somebody else's directory, such as a container engine's.
     Foreign {
-        /// To whom it would belong.
+        /// Who would have claimed it; `None`: nobody.
         owner: Option<Owner>,
     },
 }
 
-/// Whose directory a process sits in.
+/// Whose directory a process is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seat {
-    /// The hierarchy's root (or there is no hierarchy): nobody's.
+    /// The hierarchy's root, or there is no hierarchy.
     Free,
     Ours(Option<Claim>),
     /// Another instance of this program, known by the layout of its directories.
@@ -94,7 +95,7 @@ pub fn running_uids(processes: &[Process], instance: &InstanceView) -> BTreeSet<
         .collect()
 }
 
-/// The claim of ours in whose directory the process sits.
+/// The claim of this instance in whose directory the process is.
 pub fn claim_of(process: &Process, instance: &InstanceView) -> Option<Claim> {
     match seat(process.net_cls.as_deref()?, instance) {
         Seat::Ours(claim) => claim,
@@ -102,8 +103,7 @@ pub fn claim_of(process: &Process, instance: &InstanceView) -> Option<Claim> {
     }
 }
 
-/// The other instance that holds a process: by its directory, or by the namespace, whose packets it
-/// shapes.
+/// The other instance to which a process belongs, by its directory or by its network namespace.
 pub fn held_by_another(process: &Process, instance: &InstanceView) -> Option<String> {
     let netns = process.netns.filter(|netns| *netns != instance.netns)?;
     if let Some(name) = instance.others.get(&netns) {
@@ -114,7 +114,7 @@ pub fn held_by_another(process: &Process, instance: &InstanceView) -> Option<Str
     (seat(path, instance) == Seat::Sibling).then(|| top.to_string())
 }
 
-/// `path` is as `/proc/PID/cgroup` has it: `/shaper/user/bob`.
+/// Whose directory a path is, which is as `/proc/PID/cgroup` has it: `/shaper/user/bob`.
 pub(super) fn seat(path: &str, instance: &InstanceView) -> Seat {
     let path = path.trim_start_matches('/');
     let (top, below) = path.split_once('/').unwrap_or((path, ""));
@@ -125,7 +125,8 @@ pub(super) fn seat(path: &str, instance: &InstanceView) -> Seat {
         // Outside our cgroup namespace.
         ".." => Seat::Foreign,
         _ if top == instance.name => match claim {
-            // In the instance's directory itself or in a room: nobody belongs there.
+            // A process in the instance's own directory, or in `user`, `uid` and so on, belongs
+            // elsewhere.
             None if !(room || below.is_empty()) => Seat::Foreign,
             claim => Seat::Ours(claim),
         },
@@ -138,9 +139,8 @@ pub(super) fn seat(path: &str, instance: &InstanceView) -> Seat {
     }
 }
 
-/// Whether it is the name that an instance has by itself, which says whose namespace it is for: the
-/// host's, or the one with that inode. One that was named otherwise is known by
-/// [`InstanceView::others`].
+/// Whether it is a default name of an instance, that of the host or of the namespace with an inode.
+/// Instances with other names are in [`InstanceView::others`].
 fn is_instance(name: &str) -> bool {
     name.strip_prefix("shaper").is_some_and(|rest| {
         rest.is_empty() || rest.strip_prefix('-').is_some_and(|inode| inode.parse::<u64>().is_ok())

@@ -1,4 +1,5 @@
-//! Whose a process is, as the policy has it, wherever it sits; and by which of its uids. Pure.
+//! Who claims a process by the policy, whichever directory it is in, and by which of its uids.
+//! Pure.
 
 use crate::facts::Accounts;
 use crate::model::Matcher;
@@ -7,13 +8,13 @@ use crate::tree::{Claim, Owner};
 use super::Process;
 use super::view::{InstanceView, claim_of};
 
-/// Who claims a process. One whose unit follows effective uids is the user's for whom it acts;
-/// while it is root it stays with the last one, since smbd and its like become root for a moment
-/// all the time; where nobody claims that user, or it never had one, it is its unit's line's.
+/// Who claims a process. A process whose unit follows effective uids is claimed by the uid of the
+/// user for whom it acts. While it acts as root it stays the last user's, since smbd and its like
+/// become root for a moment all the time. Where nobody claims that user, or there was none, its
+/// unit's line claims it.
 ///
-/// The main thread speaks for its process. A server whose threads act for several users at once
-/// (setfsuid(2) and the system calls of its kin are each thread's own) is nobody's but its unit's
-/// line's.
+/// Only the main thread's uid counts. A server whose threads act for several users at once
+/// (setfsuid(2) and similar system calls change one thread) therefore stays its unit's line's.
 pub fn whose(
     process: &Process,
     matcher: &Matcher,
@@ -33,7 +34,7 @@ pub fn whose(
     user.or_else(|| claim(process.uid, unit))
 }
 
-/// The uid, and the unit if that counts first, by which a process is claimed.
+/// The uid by which a process is claimed, and its unit, if that counts before the uid.
 pub fn counts_as<'a>(process: &'a Process, matcher: &Matcher) -> (u32, Option<&'a str>) {
     let unit = process.unit.as_deref();
     match process.acting_uid {
@@ -42,8 +43,8 @@ pub fn counts_as<'a>(process: &'a Process, matcher: &Matcher) -> (u32, Option<&'
     }
 }
 
-/// The user for whom a process of root's acts, where its unit follows effective uids: the
-/// connections that it has are his meanwhile.
+/// The uid of the user for whom a process of root's acts, where its unit follows effective uids;
+/// its connections are that user's meanwhile.
 pub fn acts_for(process: &Process, matcher: &Matcher) -> Option<u32> {
     let acts = process.is_roots && process.acting_uid != 0 && process.is_alive();
     (acts && matcher.units.follows(process.unit.as_deref())).then_some(process.acting_uid)
@@ -59,7 +60,7 @@ mod tests {
 
     const ANN: u32 = 1000;
     const BOB: u32 = 1001;
-    /// Of `everyone`.
+    /// A uid of `everyone`.
     const CAROL: u32 = 2000;
     const NOBODYS: u32 = 33;
 
@@ -130,7 +131,7 @@ mod tests {
         for stays in ["user/ann", "uid/2000", "user/files", "user/ann/pinned"] {
             assert_eq!(decided(&server(0, &format!("/shaper/{stays}"))), Decision::Stay, "{stays}");
         }
-        // It had none, or one whom nobody claims (any more).
+        // The process acted for no user before, or for one whom nobody claims (any more).
         for other in [
             "/",
             "/shaper/user/backup",
@@ -147,7 +148,7 @@ mod tests {
         let process = server(NOBODYS, "/shaper/user/ann");
         let decision = decided(&process);
         assert_eq!(decision, to("user/files"));
-        // What it makes as him counts there too.
+        // Sockets that it makes as that user count there too.
         let to = given(&process, &matcher(), &asked(), &instance(), &decision);
         assert_eq!(to, Some("user/files".parse().unwrap()));
         let process = server(ANN, "/");
@@ -162,7 +163,7 @@ mod tests {
         let ping = Process { unit: None, uid: ANN, ..server(0, "/") };
         assert_eq!(decided(&ping), to("user/ann"));
         assert_eq!(acts_for(&backup, &matcher()), None);
-        // One that has become the user for good has its connections as others have.
+        // A process that has become the user for good is no server that acts for him.
         let for_good = Process { uid: ANN, is_roots: false, ..server(ANN, "/") };
         assert_eq!(acts_for(&for_good, &matcher()), None);
         // smbd changes the real uid as well, and keeps root's as the saved one.

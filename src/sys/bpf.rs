@@ -1,4 +1,4 @@
-//! bpf(2): loads the programs, whose maps are kept by the files below (linux/bpf.h,
+//! bpf(2): loads the programs, whose maps the files below make and open (linux/bpf.h,
 //! kernel/bpf/syscall.c).
 
 mod call;
@@ -37,12 +37,13 @@ pub fn load_instructions(program: &[Instruction], maps: &Maps) -> io::Result<Own
 
 /// Loads the program that clears priorities.
 pub fn load_clear_priority(sockets: Sockets) -> io::Result<OwnedFd> {
-    // As before maps: programs count, too.
+    // Before Linux 5.11 programs count as locked memory, too.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
     load_with(&program::clear_priority(sockets), &[], *b"shaper_priority\0")
 }
 
-/// Whether this process may load programs, but none that reads the kernel's own values.
+/// Whether this process may load programs, but no program that reads the kernel's own values, for
+/// lack of CAP_PERFMON.
 pub fn may_not_read_kernel() -> bool {
     /// Bits of `CapEff` (linux/capability.h): CAP_SYS_ADMIN, which stands for both of the others,
     /// then CAP_PERFMON and CAP_BPF (Linux 5.8).

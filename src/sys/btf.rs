@@ -1,7 +1,7 @@
-//! Where the kernel keeps the owner and the tag of a socket, by its own description of its types
-//! (BTF, Documentation/bpf/btf.rst). For MPTCP alone: a subflow has an owner and a tag of its own,
-//! which neither fchown nor a move of its process reaches, so the eBPF program reads those of the
-//! MPTCP socket that the subflow belongs to, and no function of the kernel answers that.
+//! Where an MPTCP socket has its owner and its tag in the kernel's memory, by the kernel's own
+//! description of its types (BTF, Documentation/bpf/btf.rst). A subflow has an owner and a tag of
+//! its own, which neither fchown nor a move of its process reaches, so the eBPF program reads those
+//! of the MPTCP socket to which the subflow belongs. No function of the kernel answers with these.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,10 +12,11 @@ use crate::tree::MptcpLayout;
 
 const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
 
-/// As the running kernel has it; `None`: it has no MPTCP, or does not describe itself.
+/// The layout in the running kernel; `None`: the kernel has no MPTCP, or no description of its
+/// types.
 ///
 /// # Errors
-/// The description is there and cannot be read: that is no answer.
+/// The kernel has a description that cannot be read, which does not mean that there is no MPTCP.
 pub fn mptcp_layout() -> io::Result<Option<MptcpLayout>> {
     static LAYOUT: OnceLock<Option<MptcpLayout>> = OnceLock::new();
     if let Some(known) = LAYOUT.get() {

@@ -18,12 +18,12 @@ const LINK_SETTINGS: usize = 48 + 3 * 127 * 4;
 /// `SPEED_UNKNOWN`, and what `ethtool_cmd` makes of it.
 const UNKNOWN: [u32; 3] = [0, 0xffff, 0xffff_ffff];
 
-/// What the driver says; `None` where it does not know (virtio, no carrier, most virtual links), or
-/// the link is gone.
+/// The speed that the driver says; `None` where the driver does not know it (virtio, no carrier,
+/// most virtual links), or the link is gone.
 ///
 /// # Errors
-/// No descriptor or memory to ask it: that says nothing of the link, whose class would get another
-/// rate if it counted as unknown.
+/// No descriptor or memory for the question. That says nothing of the link, and a speed that
+/// counted as unknown would give its class another rate.
 pub fn speed(link: &LinkName) -> io::Result<Option<Rate>> {
     let mbit = match link_settings(link)? {
         Some(mbit) => Some(mbit),
@@ -60,8 +60,8 @@ fn gset(link: &LinkName) -> io::Result<Option<u32>> {
     Ok(answered.then(|| half(28) << 16 | half(12)))
 }
 
-/// The kernel reads and writes `request`, whose first word is the command. Whether the driver knows
-/// the command, and the link is there.
+/// Has the kernel read and write `request`, whose first word is the command. False: the driver does
+/// not know the command, or there is no such link.
 fn ioctl(link: &LinkName, request: &mut [u8; LINK_SETTINGS]) -> io::Result<bool> {
     let kind = SockType::Datagram;
     let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None)?;

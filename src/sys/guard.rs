@@ -1,4 +1,5 @@
-//! A process that outlives the one that started it, and waits to be told that all is well.
+//! The guard of `--confirm`: a process that outlives the one that started it, and waits to be told
+//! that all is well.
 
 use std::fs::File;
 use std::io;
@@ -9,21 +10,22 @@ use nix::unistd::{ForkResult, fork, setsid};
 
 use super::threads::expect_one;
 
-/// Which of the two this is.
+/// Which of the two processes this is after the fork.
 pub enum Detached {
-    /// The one that was there before; the guard's pid.
+    /// The process that forked; the pid is the guard's.
     Parent(u32),
-    /// The guard: in a session of its own, with nothing on its standard streams.
+    /// The guard, in a session of its own, with its standard streams on /dev/null.
     Guard,
 }
 
 /// The signal that confirms.
 const CONFIRM: Signal = Signal::SIGUSR1;
 
-/// Forks a guard. What it waits for is blocked before, so that no confirmation is lost.
+/// Forks a guard. The confirming signal is blocked before the fork, so that no confirmation is
+/// lost.
 ///
 /// # Errors
-/// This process has more than one thread, or there can be no process more.
+/// This process has more than one thread, or no further process can be forked.
 pub fn detach() -> io::Result<Detached> {
     expect_one()?;
     let mut waited_for = SigSet::empty();
@@ -52,7 +54,7 @@ fn leave_terminal() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits to be confirmed; false: the time is over.
+/// Waits for the confirmation for at most `time`; whether it came.
 pub fn wait(time: Duration) -> bool {
     let mut waited_for = SigSet::empty();
     waited_for.add(CONFIRM);

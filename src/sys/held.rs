@@ -1,11 +1,11 @@
-//! Sockets that other processes hold, reached through `/proc/PID/fd`: whose each is, of which
-//! protocol, and giving it to another owner (`sockfs_setattr`, net/socket.c: the owner of the inode
-//! and `sk_uid`, which `bpf_get_socket_uid` reads).
+//! Sockets of other processes, reached through `/proc/PID/fd`: the owner and protocol of each, and
+//! giving one to another owner (`sockfs_setattr`, net/socket.c: the owner of the inode and
+//! `sk_uid`, which `bpf_get_socket_uid` reads).
 //!
-//! Not by `pidfd_getfd`: the kernel gives a socket that a process receives the tag of that process
-//! (`__receive_sock`, fs/file.c), so one that was only looked at would have lost its tag. A
-//! descriptor opened with O_PATH receives nothing, asks for less (PTRACE_MODE_READ), and reaches
-//! each thread's own table.
+//! Not by `pidfd_getfd`: the kernel gives a socket the tag of every process that receives it
+//! (`__receive_sock`, fs/file.c), so a look would change the socket's tag. Opening with O_PATH
+//! receives no socket, needs a lesser right (PTRACE_MODE_READ), and reaches each thread's own
+//! table.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -22,14 +22,14 @@ const PROTOCOL: &std::ffi::CStr = c"system.sockprotoname";
 /// `struct proto` has 32 bytes for the name.
 const LONGEST_NAME: usize = 32;
 
-/// A socket that another process holds, or held when it was opened. It keeps the inode, not the
-/// socket: whoever closes the last descriptor closes the connection.
+/// A socket that another process has or had as a descriptor. This value keeps the inode alive and
+/// not the socket: closing the last descriptor closes the connection.
 #[derive(Debug)]
 pub struct HeldSocket {
     path: File,
-    /// Its number in sockfs, as `/proc/PID/fd` shows it.
+    /// The socket's inode in sockfs, as `/proc/PID/fd` shows it.
     pub inode: u64,
-    /// The uid whose socket it is.
+    /// The uid of the socket's owner.
     pub owner: u32,
 }
 
@@ -45,15 +45,15 @@ impl HeldSocket {
     pub fn open(entry: &Path) -> io::Result<Option<HeldSocket>> {
         let path =
             File::options().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(entry)?;
-        // The number may have become another file meanwhile, one in a user's file system that
-        // answers no question. The link of our own descriptor asks nobody.
+        // The number may be another file by now, one in a user's file system that never answers.
+        // Reading the link of our own descriptor asks no file system.
         let Some(inode) = inode(&fs::read_link(own_link(&path))?) else { return Ok(None) };
         let owner = path.metadata()?.uid();
         Ok(Some(HeldSocket { path, inode, owner }))
     }
 
-    /// The name of its protocol (`struct proto`): `TCP`, `TCPv6`, `MPTCP`, `UDP`, `PACKET`,
-    /// `UNIX-STREAM`, …
+    /// The name of the socket's protocol (`struct proto`): `TCP`, `TCPv6`, `MPTCP`, `UDP`,
+    /// `PACKET`, `UNIX-STREAM`, …
     pub fn protocol(&self) -> io::Result<String> {
         let link = CString::new(own_link(&self.path)).map_err(io::Error::other)?;
         let mut name = [0u8; LONGEST_NAME + 1];
@@ -67,7 +67,8 @@ impl HeldSocket {
         Ok(String::from_utf8_lossy(name).trim_end_matches('\0').to_string())
     }
 
-    /// Makes it that uid's. EPERM without CAP_CHOWN; ENOENT where the socket was closed meanwhile.
+    /// Makes the uid the socket's owner. EPERM without CAP_CHOWN; ENOENT where the socket was
+    /// closed meanwhile.
     pub fn give(&self, uid: u32) -> nix::Result<()> {
         fchownat(&self.path, "", Some(Uid::from_raw(uid)), None, AtFlags::AT_EMPTY_PATH)
     }

@@ -1,4 +1,4 @@
-//! Whether somebody has a file open for writing: the kernel gives a read lease (fcntl(2),
+//! Whether somebody has a file open for writing: the kernel grants a read lease (fcntl(2),
 //! F_SETLEASE) only where nobody has.
 
 use std::fs::File;
@@ -7,15 +7,17 @@ use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 
-/// Which signal tells of a lease that is to be given back (include/uapi/asm-generic/fcntl.h).
+/// Sets the signal that the kernel sends when somebody else opens the file during the lease
+/// (include/uapi/asm-generic/fcntl.h).
 const F_SETSIG: libc::c_int = 10;
 
 /// Whether anybody has the file open for writing now. `file` is open for reading only. False where
-/// it cannot be known: file systems without leases (NFS), and, without CAP_LEASE, files of others.
+/// the kernel does not say: on file systems without leases (NFS), and for files of others without
+/// CAP_LEASE.
 pub fn is_being_written(file: &File) -> io::Result<bool> {
     let fd = file.as_raw_fd();
-    // Whoever opens it while the lease is held makes the kernel send a signal: one that ends
-    // nothing. SAFETY: these take numbers only, and `file` keeps the descriptor open.
+    // The kernel sends a signal when somebody opens the file during the lease: it is set to one
+    // that ends nothing. SAFETY: these take numbers only, and `file` keeps the descriptor open.
     let taken = unsafe {
         libc::fcntl(fd, F_SETSIG, libc::SIGURG);
         Errno::result(libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK))

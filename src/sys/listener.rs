@@ -15,18 +15,17 @@ use super::route::{SocketError, is, messages, retry};
 use crate::netlink::notice::{Notice, notice};
 use crate::netlink::proc_event::{self, Event, ProcEvent};
 
-/// Room for what is told while we are busy: each event takes about 1 kB of it, and the kernel
-/// doubles the number. Some seconds of 2,000 forks a second, 50 ms of the worst that one process
-/// can do (155,000 changes of uid a second, until it is muted); beyond that all processes are
-/// looked at anew.
+/// Bytes for messages that come while the daemon is busy. Each event takes about 1 kB, and the
+/// kernel doubles the number: that is enough for some seconds of 2,000 forks a second, or for 50 ms
+/// of the most events that one process can cause (155,000 changes of uid a second, until it is
+/// muted). When the buffer runs over, all processes are looked at anew.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
-/// Longer than any message on these groups but a link with many attributes, which is then cut off
-/// behind the name.
+/// Bytes of the longest datagram that is read. Only a link with many attributes is longer, and is
+/// cut off behind its name.
 const DATAGRAM: usize = 32 * 1024;
-/// Datagrams taken in one go, half a millisecond's work, so that whoever has other things to do
-/// comes to them.
+/// How many datagrams are read before the caller is returned to: half a millisecond's work.
 const AT_ONCE: usize = 256;
-/// How long the kernel may take to confirm a subscription; it does so within the call.
+/// Milliseconds that the kernel may take to confirm a subscription; it does so within the call.
 const CONFIRMATION: u8 = 200;
 
 /// RTNLGRP_LINK and RTNLGRP_TC (linux/rtnetlink.h).
@@ -34,17 +33,17 @@ const LINKS_AND_QDISCS: [u32; 2] = [1, 4];
 /// RTNLGRP_IPV4_ROUTE and RTNLGRP_IPV6_ROUTE.
 const ROUTES: [u32; 2] = [7, 11];
 
-/// Whether everything that was told was heard.
+/// Whether all messages were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Everything.
+    /// All messages were read.
     All,
-    /// The buffer ran over: look again at everything.
+    /// The buffer ran over: everything must be looked at again.
     Lost,
 }
 
-/// What happens to links, to traffic control and to default routes in the network namespace in
-/// which it was opened.
+/// Hears of changes of links, traffic control and default routes in the network namespace in which
+/// it was opened.
 pub struct LinkListener(Listener);
 
 impl LinkListener {
@@ -53,7 +52,7 @@ impl LinkListener {
         LinkListener::of(&[LINKS_AND_QDISCS, ROUTES].concat())
     }
 
-    /// The same without routes, of which a router has many.
+    /// Subscribes without routes, of which a router has many.
     pub(super) fn without_routes() -> Result<LinkListener, SocketError> {
         LinkListener::of(&LINKS_AND_QDISCS)
     }
@@ -66,7 +65,8 @@ impl LinkListener {
         Ok(LinkListener(listener))
     }
 
-    /// All that waits to be heard, with the port of the socket that changed it.
+    /// Calls `each` for all messages that have come, with the netlink port of the socket that made
+    /// the change.
     pub fn hear(&mut self, mut each: impl FnMut(u32, Notice)) -> Result<Heard, SocketError> {
         self.0.hear(|message| {
             if let Some(notice) = notice(message.kind, message.payload) {
@@ -76,7 +76,7 @@ impl LinkListener {
     }
 }
 
-/// Forks, programs run and changes of uid, on the whole machine.
+/// Hears of forks, programs run and changes of uid, on the whole machine.
 pub struct ProcessListener(Listener);
 
 impl ProcessListener {
@@ -121,8 +121,8 @@ impl ProcessListener {
         Ok(Some(listener))
     }
 
-    /// Lets only forks, changes of uid (but of the processes in `muted`), and programs run (if
-    /// `exec`) come to us.
+    /// Has the kernel drop all events but forks, changes of uid (but of the processes in `muted`)
+    /// and, with `exec`, programs run.
     pub fn narrow(&self, exec: bool, muted: &[u32]) -> io::Result<()> {
         let mut program: Vec<libc::sock_filter> = proc_event::filter(exec, muted)
             .into_iter()
@@ -145,7 +145,7 @@ impl ProcessListener {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// All that waits to be heard.
+    /// Calls `each` for all events that have come.
     pub fn hear(&mut self, mut each: impl FnMut(ProcEvent)) -> Result<Heard, SocketError> {
         self.0.hear(|message| {
             if let Some(event) = proc_event::decode(message.payload) {
@@ -177,8 +177,7 @@ impl Listener {
         let mut socket = Socket::new(protocol).map_err(SocketError::Open)?;
         socket.bind_auto().map_err(SocketError::Open)?;
         socket.set_non_blocking(true).map_err(SocketError::Open)?;
-        // Beyond rmem_max only with CAP_NET_ADMIN; whoever lacks it hears sooner that something was
-        // lost.
+        // A buffer beyond rmem_max takes CAP_NET_ADMIN; without it the buffer runs over sooner.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
                 .map_err(|errno| SocketError::Open(errno.into()))?;
@@ -197,9 +196,9 @@ impl Listener {
     ) -> Result<Heard, SocketError> {
         let mut heard = Heard::All;
         let mut count = 0;
-        // Once it ran over, the kernel drops everything until the buffer is empty, and says no more
-        // about it (`netlink_overrun`, net/netlink/af_netlink.c): empty it before looking at the
-        // world.
+        // Once the buffer ran over, the kernel drops all messages until the buffer is empty,
+        // without a further error (`netlink_overrun`, net/netlink/af_netlink.c): so it is emptied
+        // before anybody looks at everything.
         while count < AT_ONCE || heard == Heard::Lost {
             count += 1;
             let (socket, buffer) = (&self.socket, &mut self.buffer);

@@ -1,7 +1,7 @@
-//! Giving memory back: a daemon that planned once for ten thousand users must not keep that for
-//! ever.
+//! Giving memory back to the system: a daemon that planned once for ten thousand users must not
+//! keep that memory.
 
-/// Returns to the system what the allocator holds and nobody uses.
+/// Returns memory to the system that the allocator has and nobody uses.
 pub fn give_back() {
     // SAFETY: it takes no pointer, and may be called at any time (malloc_trim(3)).
     #[cfg(target_env = "gnu")]

@@ -1,7 +1,6 @@
-//! System calls that no safe crate offers, or offers only with
-//! a limit that real hosts exceed: the netlink socket, bpf(2), the ethtool ioctl, group lookups;
-//! the network namespaces around them, and the threads that share out many of them. Thin: what is
-//! sent and what it means is `netlink`'s.
+//! System calls that no safe crate offers, or offers only with a limit that real hosts exceed: the
+//! netlink socket, bpf(2), the ethtool ioctl, group lookups; also network namespaces, and threads
+//! that share out many system calls. The room is thin: messages and their meaning are in `netlink`.
 // The only room where `unsafe` is allowed; each block says why it is sound.
 #![allow(unsafe_code, reason = "system calls are made here and in no other room")]
 

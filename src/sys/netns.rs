@@ -11,9 +11,9 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// This thread's.
+/// This thread's network namespace.
 const OWN: &str = "/proc/thread-self/ns/net";
-/// Where `ip netns` keeps its names.
+/// The folder in which `ip netns` has its names.
 const NAMES: &str = "/run/netns";
 
 /// Why a namespace was not entered.
@@ -29,7 +29,7 @@ pub enum NetnsError {
         /// What opening that path said.
         source: io::Error,
     },
-    /// There is one, or another file, which setns(2) refused.
+    /// setns(2) refused the namespace, or the path is another file.
     #[error("`{wanted}` cannot be entered as a network namespace: {source}")]
     Enter {
         /// As the caller wrote it.
@@ -62,7 +62,7 @@ impl Target {
         Target { wanted: wanted.to_string(), path, is_process }
     }
 
-    /// Whether it was named by a process: it ends with that one.
+    /// Whether the namespace was named by a process, and so ends with that process.
     pub fn is_process(&self) -> bool {
         self.is_process
     }
@@ -82,12 +82,12 @@ impl Target {
             .map_err(|errno| NetnsError::Enter { wanted, source: errno.into() })
     }
 
-    /// The inode of the namespace that it stands for now: as long as somebody holds that namespace,
-    /// no other has the same. `None`: none any more. The name of `ip netns` is a file without a
-    /// namespace for a moment; a process that has ended has none.
+    /// The inode of the namespace that the name or path now stands for; as long as somebody uses
+    /// that namespace, no other has the same inode. `None`: it stands for none any more. (A name of
+    /// `ip netns` is a file without a namespace for a moment; a process that has ended has none.)
     ///
     /// # Errors
-    /// Where it cannot be known: what is missing then is a descriptor or a permission.
+    /// The path cannot be opened for lack of a descriptor, memory or permission.
     pub fn inode(&self) -> io::Result<Option<u64>> {
         let own = std::fs::metadata(OWN)?;
         match std::fs::metadata(&self.path) {
@@ -110,7 +110,7 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// The namespace that this thread is in, so that it can go back there.
+/// A network namespace to which a thread can go back.
 pub struct Home(File);
 
 impl Home {
@@ -119,23 +119,22 @@ impl Home {
         File::open(OWN).map(Home)
     }
 
-    /// Brings this thread back. Needs CAP_SYS_ADMIN.
+    /// Puts this thread back into that namespace. Needs CAP_SYS_ADMIN.
     pub fn enter(&self) -> io::Result<()> {
         Ok(setns(&self.0, CloneFlags::CLONE_NEWNET)?)
     }
 }
 
-/// The inode of this thread's network namespace: what tells two of them apart.
+/// The inode of this thread's network namespace, which no other namespace has at the same time.
 pub fn current() -> io::Result<u64> {
     Ok(std::fs::metadata(OWN)?.ino())
 }
 
-/// Whether the namespace at `path` (`/proc/PID/ns/net`) was made by root: only then it belongs to
-/// the user namespace of process 1. An ordinary user makes one together with a user namespace of
-/// his own.
+/// Whether root made the namespace at `path` (`/proc/PID/ns/net`): only then it belongs to the user
+/// namespace of process 1. An ordinary user makes one together with a user namespace of his own.
 ///
 /// # Errors
-/// Where it may not be opened, or belongs to a user namespace outside of ours.
+/// The namespace may not be opened, or belongs to a user namespace outside of ours.
 pub fn is_made_by_root(path: &Path) -> io::Result<bool> {
     // linux/nsfs.h: _IO(0xb7, 0x1). Answers with a new descriptor (`ns_ioctl`, fs/nsfs.c).
     const NS_GET_USERNS: libc::Ioctl = 0xb701;
@@ -159,7 +158,7 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 /// 5.14.
 ///
 /// # Errors
-/// Where no socket can be had: what the kernel can do is not known then.
+/// No socket can be opened, so the number is not known.
 pub fn cookie() -> io::Result<Option<u64>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
@@ -179,7 +178,7 @@ pub fn cookie() -> io::Result<Option<u64>> {
 }
 
 /// Runs `work` on a thread of its own in a new, empty network namespace, which is gone afterwards.
-/// EPERM without CAP_SYS_ADMIN; EAGAIN where there may be no thread more.
+/// EPERM without CAP_SYS_ADMIN; EAGAIN where no further thread can be started.
 pub fn private<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let inside = || {

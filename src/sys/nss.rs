@@ -8,11 +8,11 @@ use nix::errno::Errno;
 
 /// Room for a group's name and members at first: enough for almost all.
 const FIRST_BUFFER: usize = 16 * 1024;
-/// Room for some ten million members; beyond it the answer is not about to fit.
+/// Room for some ten million members: the largest buffer that is tried.
 const LAST_BUFFER: usize = 256 * 1024 * 1024;
 
-/// The group's number; `None`: there is no such group. As nix's `Group::from_name`, which gives up
-/// at 1 MiB of members, about 60,000 of them: a university's `students` has more.
+/// The group's gid; `None`: there is no such group. nix's `Group::from_name` gives up at 1 MiB of
+/// members, about 60,000 of them, and a university's `students` has more.
 pub fn gid_of_group(name: &CStr) -> nix::Result<Option<u32>> {
     let mut size = FIRST_BUFFER;
     loop {

@@ -15,12 +15,12 @@ use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
 use super::threads::expect_one;
 
-/// Killed, and not gone yet: one in uninterruptible sleep (a hung NFS mount, a broken disk) ends
-/// only when what it waits for does, if ever. Whoever is dropped or started next reaps those that
-/// have.
+/// Children that were killed and have not ended: one in uninterruptible sleep (a hung NFS mount, a
+/// broken disk) ends only when its system call does, if ever. Those that have ended are reaped
+/// whenever an [`Offspring`] is started or dropped.
 static DYING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
-/// More of them would only hang like these.
+/// How many such children there may be: where so many hang, the next one would hang too.
 const MOST_DYING: usize = 4;
 
 /// A child at work. Dropped, it is killed, and reaped as soon as it has ended; nobody waits for
@@ -32,11 +32,11 @@ pub struct Offspring {
 }
 
 impl Offspring {
-    /// Forks a child that does `work` and says its result.
+    /// Forks a child that does `work` and writes the result into a pipe.
     ///
     /// # Errors
-    /// This process has more than one thread; no process or pipe more; too many children that
-    /// cannot be killed.
+    /// This process has more than one thread; no further process or pipe can be made; there are too
+    /// many children that cannot be killed.
     pub fn start(work: impl FnOnce() -> Vec<u8>) -> io::Result<Offspring> {
         expect_one()?;
         if bury(None) >= MOST_DYING {
@@ -52,7 +52,7 @@ impl Offspring {
                 Ok(Offspring { pid: child, pipe: File::from(ours), said: Vec::new() })
             }
             ForkResult::Child => {
-                // Ends with its parent, and by the signals that its parent blocks.
+                // The child ends with its parent, and by signals that the parent blocks.
                 let _mask = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
                 let _ends = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
                 drop(ours);
@@ -64,7 +64,7 @@ impl Offspring {
         }
     }
 
-    /// Takes what has been said so far; once it is all, that is the answer. Never blocks.
+    /// Reads what the child has written so far; once that is all, it is the answer. Never blocks.
     pub fn answer(&mut self) -> Option<Vec<u8>> {
         loop {
             match self.pipe.read_to_end(&mut self.said) {
@@ -89,7 +89,7 @@ impl AsFd for Offspring {
 impl Drop for Offspring {
     fn drop(&mut self) {
         let _gone_already = kill(self.pid, Signal::SIGKILL);
-        // One that has answered is about to end by itself; another takes a moment to die.
+        // A child that has answered is about to end by itself; a killed one takes a moment to end.
         let until = Instant::now() + MOMENT;
         bury(Some(self.pid));
         while is_dying(self.pid) && Instant::now() < until {
@@ -102,7 +102,7 @@ impl Drop for Offspring {
 /// How long a child that was killed is waited for.
 const MOMENT: Duration = Duration::from_millis(20);
 
-/// Reaps those that have ended, this one too; how many have not.
+/// Reaps the killed children that have ended, `one_more` among them; returns how many have not.
 fn bury(one_more: Option<Pid>) -> usize {
     let mut dying = DYING.lock().unwrap_or_else(PoisonError::into_inner);
     dying.extend(one_more);
@@ -161,8 +161,8 @@ mod tests {
         assert!(error.starts_with("this process has "), "{error}");
     }
 
-    /// As one in uninterruptible sleep, a traced child is not to be reaped after it was killed,
-    /// until its tracer lets go.
+    /// A traced child that was killed cannot be reaped until its tracer lets it go, as one in
+    /// uninterruptible sleep cannot until its system call ends.
     #[test]
     fn one_that_cannot_be_reaped_is_not_waited_for() {
         alone(|| {

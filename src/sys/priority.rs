@@ -1,15 +1,15 @@
-//! Which process the scheduler prefers.
+//! How the scheduler treats this process.
 
-/// How long it may run before another has its turn, in nanoseconds: the least that the kernel
-/// takes.
+/// How long this process asks to run in one turn, in nanoseconds: the least that the kernel
+/// accepts.
 const SLICE: u64 = 100_000;
 
-/// Puts this process before ordinary ones (nice -10), unless somebody gave it a niceness already.
-/// Whether it could: CAP_SYS_NICE.
+/// Prefers this process to ordinary ones (nice -10), unless somebody gave it a niceness already.
+/// False without CAP_SYS_NICE.
 ///
-/// Also asks for short turns, which needs no right: since Linux 6.12 who wakes up and wants less
-/// than the one who runs goes first (`PREEMPT_SHORT`, kernel/sched/fair.c); otherwise he waits
-/// until that one's turn is over, which is 3 ms. Older kernels go by niceness alone.
+/// Also asks for short turns, which needs no right: since Linux 6.12 a process that wakes up and
+/// asks for a shorter turn than the running one goes first (`PREEMPT_SHORT`, kernel/sched/fair.c);
+/// otherwise it waits until that turn is over, which is 3 ms. Older kernels go by niceness alone.
 pub fn before_others() -> bool {
     const NICE: libc::c_int = -10;
     // SAFETY: these take numbers only. -1 is an answer as well, and one that is left as it is.
@@ -23,7 +23,7 @@ pub fn before_others() -> bool {
     prefers
 }
 
-/// The niceness stays.
+/// Asks for short turns and keeps the niceness.
 fn take_short_turns() -> std::io::Result<()> {
     // SAFETY: all zeroes is a value of this structure of integers.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };

@@ -1,6 +1,6 @@
-//! What this kernel can do, by trying it where it harms nobody: on `lo` of a network namespace that
-//! is thrown away. Trying also loads the modules that are there to be loaded. Where a namespace
-//! cannot be made (no CAP_SYS_ADMIN, as in some containers), the modules are looked up instead.
+//! What this kernel can do, found out by trying it on `lo` of a new network namespace, which ends
+//! with the trial. Trying also loads the kernel modules that exist. Where no namespace can be made
+//! (no CAP_SYS_ADMIN, as in some containers), the modules are looked up on disk instead.
 
 use std::fs;
 use std::io;
@@ -24,7 +24,7 @@ use crate::units::{Bytes, ClassId, Minor, Rate, Ticks};
 /// `lo` has index 1 in every namespace (net/core/dev.c, `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
 
-/// The leaf qdiscs that are looked for.
+/// The leaf qdiscs that are tried.
 const LEAVES: [LeafQdisc; 5] = [
     LeafQdisc::FqCodel,
     LeafQdisc::Sfq,
@@ -33,15 +33,18 @@ const LEAVES: [LeafQdisc; 5] = [
     LeafQdisc::Cake,
 ];
 
-/// Tries; what cannot be tried is looked up, and what cannot be found is not there.
+/// Tries all features. A feature that cannot be tried is looked up, and one that is not found
+/// counts as absent.
 ///
 /// # Errors
-/// Where this machine or process is out of something: that says nothing of what the kernel can do.
+/// This machine or process has no descriptor, memory or buffer left, which says nothing of what the
+/// kernel can do.
 pub fn features() -> io::Result<Features> {
     features_beside(None)
 }
 
-/// The same where a deciding program stands that calls these functions: those need not be tried.
+/// As [`features`], where a deciding program stands: `known` are the functions that it calls, which
+/// need not be tried.
 ///
 /// # Errors
 /// As [`features`].
@@ -56,7 +59,7 @@ pub fn features_beside(known: Option<Helpers>) -> io::Result<Features> {
     }
 }
 
-/// In this thread's namespace, which must be a throw-away one.
+/// Tries in this thread's network namespace, which must be one that was made for it.
 fn tried(known: Option<Helpers>) -> io::Result<Features> {
     try_all(known).map_err(|error| match error {
         Trial::Socket(
@@ -67,7 +70,7 @@ fn tried(known: Option<Helpers>) -> io::Result<Features> {
     })
 }
 
-/// What ended the trial.
+/// Why the trial ended early.
 enum Trial {
     Socket(SocketError),
     Bpf(io::Error),
@@ -132,7 +135,7 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
     Ok(features)
 }
 
-/// A deciding program that every kernel takes which takes one at all.
+/// A deciding program that every kernel accepts that accepts one at all.
 fn trial() -> io::Result<(Program, bpf::Maps, OwnedFd)> {
     let maps = bpf::Maps::for_trial()?;
     let program =
@@ -148,7 +151,7 @@ fn any_class() -> Class {
     Class { parent: None, rate, ceil: rate, burst, cburst: burst, role }
 }
 
-/// From the modules that are loaded, built in, or on disk for the running release.
+/// The features whose modules are loaded, built in, or on disk for the running release.
 fn looked_up(host: &Path) -> Features {
     let read = |path: &str| fs::read_to_string(host.join(path)).unwrap_or_default();
     let folder = format!("lib/modules/{}", read("proc/sys/kernel/osrelease").trim());

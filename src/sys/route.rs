@@ -30,10 +30,10 @@ pub enum SocketError {
     /// A dump was answered with an error.
     #[error("the kernel refused to list: {0}")]
     Refused(#[source] KernelError),
-    /// The state kept changing while it was listed.
+    /// The list changed each time that it was read, for [`PATIENCE`].
     #[error("links or their traffic control kept changing while they were listed, for {} s", PATIENCE.as_secs())]
     Restless,
-    /// Some requests may be done and some not: observe again.
+    /// Answers were lost, so some requests may be done and others not: the caller must look again.
     #[error("the kernel dropped some of its answers (receive buffer overrun)")]
     Overrun,
     /// A message that no kernel sends; the text says what is wrong with it.
@@ -42,8 +42,8 @@ pub enum SocketError {
 }
 
 impl SocketError {
-    /// The kernel has no such lists: no such protocol, or nobody who answers for a family
-    /// (net/core/sock_diag.c, net/ipv4/inet_diag.c).
+    /// Whether the kernel has no such list: no such netlink protocol, or no module that answers for
+    /// the family (net/core/sock_diag.c, net/ipv4/inet_diag.c).
     pub fn is_not_supported(&self) -> bool {
         match self {
             SocketError::Open(error) => is(error, Errno::EPROTONOSUPPORT),
@@ -56,9 +56,9 @@ impl SocketError {
     }
 }
 
-/// For how long a list is begun again because something changed meanwhile. A list of 2,000 links
-/// takes about 10 ms; a host that starts and ends a hundred containers a second leaves that long
-/// quite often.
+/// For how long a list is read again because it changed meanwhile. A list of 2,000 links takes
+/// about 10 ms; a host that starts and ends a hundred containers a second leaves that long quite
+/// often.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of requests in one send, well below the default send buffer.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -86,11 +86,11 @@ pub struct Netlink {
     buffer: Vec<u8>,
 }
 
-/// A list, read once.
+/// A list that was read once, whether or not it changed meanwhile.
 pub struct List<T> {
-    /// In the kernel's order.
+    /// The entries, in the kernel's order.
     pub entries: Vec<T>,
-    /// The kernel did not say that it changed meanwhile, and nothing was lost.
+    /// The kernel did not say that the list changed meanwhile, and no answer was lost.
     pub is_whole: bool,
 }
 
@@ -99,7 +99,8 @@ pub(super) struct Received<'a> {
     pub kind: u16,
     flags: u16,
     sequence: u32,
-    /// The socket whose request it answers or tells of; 0: nobody's.
+    /// The netlink port of the socket whose request the message answers or tells of; 0: no
+    /// socket's.
     pub port: u32,
     pub payload: &'a [u8],
 }
@@ -110,7 +111,7 @@ impl Netlink {
         Netlink::of(NETLINK_ROUTE)
     }
 
-    /// The same for lists of sockets ([`crate::netlink::inet_diag`]).
+    /// Opens a socket for lists of sockets ([`crate::netlink::inet_diag`]).
     pub fn for_sockets() -> Result<Netlink, SocketError> {
         Netlink::of(NETLINK_SOCK_DIAG)
     }
@@ -118,19 +119,20 @@ impl Netlink {
     fn of(protocol: isize) -> Result<Netlink, SocketError> {
         let mut socket = Socket::new(protocol).map_err(SocketError::Open)?;
         let port = socket.bind_auto().map_err(SocketError::Open)?.port_number();
-        // Beyond rmem_max only with CAP_NET_ADMIN; without it nothing can be changed either, and
-        // dumps wait for us.
+        // A buffer beyond rmem_max takes CAP_NET_ADMIN; without that nothing can be changed either,
+        // and the kernel sends a dump only as fast as it is read.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             let size = libc::c_int::try_from(RECEIVE_BUFFER).unwrap_or(libc::c_int::MAX);
             socket.set_rx_buf_sz::<libc::c_int>(size).map_err(SocketError::Open)?;
         }
-        // Sentences (since Linux 4.12), without a copy of our own request (since 4.3).
+        // Answers have the kernel's sentence (since Linux 4.12), and no copy of the request (since
+        // 4.3).
         socket.set_ext_ack(true).map_err(SocketError::Open)?;
         socket.set_cap_ack(true).map_err(SocketError::Open)?;
         Ok(Netlink { socket, port, sequence: 0, changes_sent: 0, buffer: vec![0; DATAGRAM] })
     }
 
-    /// The socket's address: in what the kernel tells everybody, it says who changed it.
+    /// The socket's netlink port, by which notices name the socket that made a change.
     pub fn port(&self) -> u32 {
         self.port
     }
@@ -144,7 +146,7 @@ impl Netlink {
     /// the list changed meanwhile, or when answers were lost. A message that cannot be read is
     /// logged and left out.
     ///
-    /// Whether a list can skip an entry that stood all the time:
+    /// Whether a list can lack an entry that existed all the time:
     /// - links: not unsaid. `rtnl_dump_ifinfo` (net/core/rtnetlink.c) compares `dev_base_seq`,
     ///   which each link that comes or goes raises (`nl_dump_check_consistent`).
     /// - routes: `fib_table_dump` (net/ipv4/fib_trie.c) goes on by key, and a default route has the
@@ -185,8 +187,8 @@ impl Netlink {
         loop {
             let length = match self.receive() {
                 Ok(length) => length,
-                // The rest is still to come: until it ended, no other list can be asked for
-                // (EBUSY).
+                // The rest of the list is still to come, and until it has ended the socket can ask
+                // for no other list (EBUSY).
                 Err(error) if is(&error, Errno::ENOBUFS) => {
                     list.is_whole = false;
                     continue;
@@ -219,8 +221,8 @@ impl Netlink {
         }
     }
 
-    /// Asks for one object: its description, read by `decode`, or the kernel's refusal. `None`: it
-    /// has nothing to say of it.
+    /// Asks for one object: its description, read by `decode`, or the kernel's refusal. `None`: the
+    /// kernel answered without a description.
     pub fn get<T>(
         &mut self,
         question: &Request,
@@ -254,8 +256,8 @@ impl Netlink {
     }
 
     /// Sends all `requests`, several in one system call, and returns what became of each, in their
-    /// order. All of one system call (256 at most) are carried out, also when one of them is
-    /// refused; those of later ones are then not sent, and have no outcome.
+    /// order. The kernel performs all requests of one system call (at most 256) also when one of
+    /// them is refused; the requests of later calls are then not sent, and have no outcome.
     pub fn transact<R: Borrow<Request>>(
         &mut self,
         requests: &[R],
@@ -283,7 +285,7 @@ impl Netlink {
         Ok(outcomes)
     }
 
-    /// One request; the kernel's warning, if it had one.
+    /// Sends one request and returns its outcome.
     pub fn change(&mut self, request: &Request) -> Result<Outcome, SocketError> {
         let outcomes = self.transact(std::slice::from_ref(request))?;
         outcomes.into_iter().next().ok_or(SocketError::Nonsense("no answer"))

@@ -1,5 +1,5 @@
-//! Many small system calls, shared out between processors. The threads end with the call: nothing
-//! of ours runs beside the daemon's loop, and there is no other thread when something forks.
+//! Many small system calls, shared out between processors. The threads end with the call, so that
+//! none runs beside the daemon's loop, and none exists when something forks.
 
 use std::io;
 use std::num::NonZero;
@@ -7,14 +7,16 @@ use std::os::unix::fs::MetadataExt;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-/// Starting a thread costs as much as reading some ten files below `/proc` or a cgroup's directory.
+/// The least number of items for which a thread is worth starting, which costs as much as reading
+/// some ten files below `/proc` or in a cgroup's directory.
 const LEAST: usize = 256;
 
-/// A look is over soon, but it is not the only one who works on this host.
+/// The most threads: a look is soon over, and the host has other work to do.
 const MOST: usize = 4;
 
-/// What `each` says of the parts of `items`, in their order. A few items are one part, and are done
-/// by the caller's own thread; so is a part for which there may be no thread more (`TasksMax`).
+/// The results of `each` for the parts of `items`, in their order. A few items are one part, which
+/// the caller's own thread does; so is a part for which no further thread can be started
+/// (`TasksMax`).
 pub fn in_parts<T: Sync, R: Send>(items: &[T], each: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
     let processors = || thread::available_parallelism().map_or(1, NonZero::get).min(MOST);
     let parts = match items.len() / LEAST {
@@ -39,14 +41,14 @@ pub fn in_parts<T: Sync, R: Send>(items: &[T], each: impl Fn(&[T]) -> R + Sync) 
     })
 }
 
-/// How long a thread that was joined may take to be gone.
+/// How long a thread that was joined may still be counted by the kernel.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// Fails where this process has more threads than one: a fork takes along one of them, and all
-/// locks as the others hold them at that moment.
+/// Fails where this process has more than one thread: the child of a fork has only the forking
+/// thread, and every lock that another thread held stays locked there.
 ///
 /// # Errors
-/// There are more, or `/proc` does not say.
+/// There are more threads, or `/proc` does not say how many.
 pub(super) fn expect_one() -> io::Result<()> {
     let until = Instant::now() + MOMENT;
     loop {

@@ -9,9 +9,9 @@ pub(super) fn descriptor(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-/// How often a command is tried for which the kernel has no memory at hand, and how long it is left
-/// to get some: entries of maps come from small reserves that it fills up a moment later
-/// (kernel/bpf/memalloc.c), and those of maps that have gone come back as late.
+/// How often a command is tried for which the kernel has no memory at hand, and the pause between
+/// two tries. Entries of maps come from small reserves that the kernel fills up a moment later
+/// (kernel/bpf/memalloc.c), and the memory of deleted maps comes back as late.
 const TRIES: u32 = 100;
 const REFILL: Duration = Duration::from_millis(10);
 
@@ -36,7 +36,7 @@ pub(super) unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i
 }
 
 /// # Safety
-/// The same, of a command that answers with a new descriptor.
+/// As of [`bpf`]; the command answers with a new descriptor.
 pub(super) unsafe fn new_descriptor<T>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {
     // SAFETY: by the caller.
     let fd = unsafe { bpf(command, attr) }?;

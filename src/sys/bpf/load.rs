@@ -13,7 +13,8 @@ const PROG_LOAD: libc::c_long = 5;
 /// `BPF_PROG_TYPE_SCHED_CLS`.
 const SCHED_CLS: u32 = 3;
 
-/// `maps`: by the numbers that the instructions have for them. `name`: what the kernel lists.
+/// Loads a program. `maps` are in the order of the numbers by which the instructions name them;
+/// `name` is what the kernel lists.
 pub(super) fn load_with(
     program: &[Instruction],
     maps: &[&Map],

@@ -29,7 +29,8 @@ const BATCH: usize = 4_096;
 /// The key of an array's first value.
 pub(super) const ONLY_KEY: [u8; 4] = [0; 4];
 
-/// One map: an open descriptor and the number by which the kernel and our filter's name know it.
+/// One map: an open descriptor, and the number by which the kernel and our filter's name know the
+/// map.
 #[derive(Debug)]
 pub(super) struct Map {
     pub(super) fd: OwnedFd,
@@ -42,7 +43,7 @@ impl Map {
         Map::create_with((kind, NO_PREALLOC), (key, 4), entries, name)
     }
 
-    /// An array of one value of so many bytes.
+    /// Makes an array of one value of `value_size` bytes.
     pub(super) fn create_array(value_size: u32, name: [u8; 16]) -> io::Result<Map> {
         Map::create_with((ARRAY, 0), (4, value_size), 1, name)
     }
@@ -101,7 +102,7 @@ impl Map {
         Ok(Map { fd, id, value_size: found.value_size })
     }
 
-    /// The value of an array of one.
+    /// The value of an array that has one.
     pub(super) fn only_value(&self) -> io::Result<Vec<u8>> {
         let mut value = vec![0; self.value_size as usize];
         self.element(MAP_LOOKUP, &ONLY_KEY, &mut value)?;
@@ -140,7 +141,7 @@ impl Map {
         self.element(MAP_UPDATE, key, &mut value.to_ne_bytes())
     }
 
-    /// One that is gone already is no error.
+    /// Deletes an entry; an entry that is gone already is no error.
     pub(super) fn delete(&self, key: &[u8]) -> io::Result<()> {
         match self.element(MAP_DELETE, key, &mut []) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -148,8 +149,8 @@ impl Map {
         }
     }
 
-    /// All entries. Somebody who changes the map meanwhile may hide or double some: an instance's
-    /// lock keeps our own from that, and the plan is verified by another look.
+    /// All entries. A change of the map meanwhile may hide or double some of them; the instance's
+    /// lock keeps other runs of shaper away, and another look verifies the plan.
     pub(super) fn entries<const KEY: usize>(&self) -> io::Result<Vec<([u8; KEY], u32)>> {
         match self.entries_by_batch() {
             // Linux 5.6; for tries 5.8 (EOPNOTSUPP is ENOTSUPP, 524, there).
@@ -176,7 +177,7 @@ impl Map {
             flags: u64,
         }
         let mut entries = Vec::new();
-        // Where a batch ended: a bucket's number (4 bytes) or a key.
+        // Where the last batch ended: a bucket's number (4 bytes) or a key.
         let mut token = [0_u8; 8];
         let (mut keys, mut values) = (vec![[0_u8; KEY]; BATCH], vec![0_u32; BATCH]);
         let mut first = true;
@@ -220,7 +221,7 @@ impl Map {
             let mut value = [0; 4];
             match self.element(MAP_LOOKUP, &next, &mut value) {
                 Ok(()) => entries.push((next, u32::from_ne_bytes(value))),
-                // It went meanwhile.
+                // The entry was removed meanwhile.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 Err(error) => return Err(error),
             }

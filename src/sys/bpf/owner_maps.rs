@@ -1,4 +1,4 @@
-//! The maps of the deciding programs: whose class each uid has.
+//! The maps of the deciding programs: the class of each uid.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +15,7 @@ const ACCOUNTS: u32 = 1 << 17;
 const RANGES: u32 = 1 << 16;
 const GIVEN: u32 = 1 << 16;
 
-/// The three maps of the deciding programs of one instance. They live as long as somebody holds a
+/// The three maps of the deciding programs of one instance. They exist as long as somebody has a
 /// descriptor or a filter uses them; nothing is pinned.
 #[derive(Debug)]
 pub struct Maps {
@@ -25,10 +25,10 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// New maps that hold `table`. Needs CAP_BPF (CAP_SYS_ADMIN before Linux 5.8).
+    /// Makes maps with the contents of `table`. Needs CAP_BPF (CAP_SYS_ADMIN before Linux 5.8).
     pub fn create(table: &OwnerTable) -> io::Result<Maps> {
-        // Before Linux 5.11 maps count as locked memory; where raising that limit is not allowed,
-        // it may be enough.
+        // Before Linux 5.11 maps count as locked memory. An error is ignored, since the limit may
+        // be high enough as it is.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let maps = Maps::sized(ACCOUNTS, RANGES, GIVEN)?;
         for (uid, class) in &table.accounts {
@@ -40,7 +40,7 @@ impl Maps {
         Ok(maps)
     }
 
-    /// The smallest that a program can be loaded with.
+    /// Makes the smallest maps with which a program can be loaded.
     pub fn for_trial() -> io::Result<Maps> {
         Maps::sized(1, 1, 1)
     }
@@ -63,12 +63,12 @@ impl Maps {
         })
     }
 
-    /// The kernel's numbers of the three, by which others find them.
+    /// The kernel's numbers of the three maps, by which others find them.
     pub fn ids(&self) -> MapIds {
         MapIds([self.accounts.id, self.ranges.id, self.given.id])
     }
 
-    /// What they hold.
+    /// The contents of the maps.
     pub fn table(&self) -> io::Result<OwnerTable> {
         let accounts = self.accounts.entries::<4>()?;
         let accounts: BTreeMap<_, _> = accounts
@@ -84,7 +84,7 @@ impl Maps {
         Ok(OwnerTable { accounts, ranges: ranges.collect() })
     }
 
-    /// Sets one entry or takes it away. ENOENT: it was not there to be taken away.
+    /// Sets or removes one entry. ENOENT: there was no entry to remove.
     pub fn perform(&self, change: &OwnerChange) -> io::Result<()> {
         match (change.uids, change.to) {
             (Uids::Account(uid), Some(to)) => self.accounts.update(&uid.to_ne_bytes(), to.0),
@@ -105,12 +105,13 @@ impl Maps {
             .collect())
     }
 
-    /// Packets of `uid`'s sockets that carry the class's number are the class's from now on.
+    /// Gives the pair: from now on, packets of `uid`'s sockets with the class's tag are in that
+    /// class.
     pub fn give(&self, uid: u32, class: ClassId) -> io::Result<()> {
         self.given.update(&pair_key(uid, class), 1)
     }
 
-    /// The contrary of [`Maps::give`]. ENOENT: the pair was not given.
+    /// Takes a pair back that [`Maps::give`] gave. ENOENT: the pair was not given.
     pub fn take_back(&self, uid: u32, class: ClassId) -> io::Result<()> {
         self.given.delete(&pair_key(uid, class))
     }

@@ -11,8 +11,8 @@ use super::owner_maps::Maps;
 use crate::classify::program_rules;
 use crate::tree::{ProgramRule, RuleMapIds, RuleProgram};
 
-/// The two maps of one program of rules. As [`Maps`], they live as long as a filter uses them or
-/// somebody holds a descriptor.
+/// The two maps of one program of rules. As [`Maps`], they exist as long as a filter uses them or
+/// somebody has a descriptor.
 #[derive(Debug)]
 pub struct RuleMaps {
     text: Map,
@@ -20,8 +20,7 @@ pub struct RuleMaps {
 }
 
 impl RuleMaps {
-    /// New maps that hold these rules, which have counted nothing. Needs what [`Maps::create`]
-    /// does.
+    /// Makes maps with these rules and all counts at 0. Needs what [`Maps::create`] needs.
     pub fn create(rules: &[ProgramRule]) -> io::Result<RuleMaps> {
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let mut text = serde_json::to_vec(rules)?;
@@ -40,12 +39,12 @@ impl RuleMaps {
         Ok(RuleMaps { text: Map::open_array(ids.text)?, counts: Map::open_array(ids.counts)? })
     }
 
-    /// The kernel's numbers of the two, by which others find them.
+    /// The kernel's numbers of the two maps, by which others find them.
     pub fn ids(&self) -> RuleMapIds {
         RuleMapIds { text: self.text.id, counts: self.counts.id }
     }
 
-    /// The rules that the program decides by, as their text says.
+    /// The program's rules, read from the map with their text.
     pub fn rules(&self) -> io::Result<Vec<ProgramRule>> {
         Ok(serde_json::from_slice(&self.text.only_value()?)?)
     }
@@ -65,7 +64,7 @@ pub fn load_rules(
     maps: &RuleMaps,
     owners: Option<&Maps>,
 ) -> io::Result<OwnedFd> {
-    // Where they are not asked for, no instruction names them.
+    // A program without `from` names no map of owners, so any map can stand at their numbers.
     let of_owners = |pick: fn(&Maps) -> &Map| owners.map_or(&maps.text, pick);
     let maps = [
         of_owners(|owners| &owners.accounts),
