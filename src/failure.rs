@@ -15,20 +15,20 @@ use crate::policy::Report;
 /// A command that did not do what it was asked to.
 #[derive(Debug)]
 pub enum Failure {
-    /// The policy is bad; nothing was touched.
+    /// The policy is wrong; nothing was touched.
     Policy(Box<Report>),
-    /// The command line, a file, or a name in it; nothing was touched.
+    /// The command line is wrong, or a file or name in it; nothing was touched.
     Usage(String),
-    /// The kernel or the system refused; what was there before is back, unless the text says what
-    /// is not.
+    /// The kernel or the system refused; the state from before is back, except for what the text
+    /// names.
     Refused(Box<Refusal>),
     /// Another run holds the lock.
     Locked(String),
-    /// A signal came, and what had been done was undone.
+    /// A signal came, and the run undid its steps.
     Interrupted {
         /// The signal's number.
         signal: i32,
-        /// What came of what had been done.
+        /// What became of the run's steps.
         message: String,
     },
     /// A command of `run` that could not be started: its own exit status, 125 to 127.
@@ -40,18 +40,18 @@ pub enum Failure {
     },
 }
 
-/// What was refused, to which step, and how things stand.
+/// What was refused, in which step, and what became of the steps before.
 #[derive(Debug)]
 pub struct Refusal {
     /// A sentence, without the step.
     pub message: String,
-    /// In tc words.
+    /// The refused step, in tc words.
     pub step: Option<String>,
-    /// The kernel's number for it, positive.
+    /// The kernel's error number, positive.
     pub errno: Option<i32>,
 }
 
-/// The step in tc words. Of thousands of commands the one that was refused says enough, or the
+/// The step in tc words. Where a step is thousands of commands, only the refused one, or else the
 /// first.
 fn commands(failed: &Failed, paths: &Paths) -> String {
     const MANY: usize = 16;
@@ -90,8 +90,8 @@ impl Failure {
         }
     }
 
-    /// A failure that is no step's, after something had been changed already: whatever it is by
-    /// itself, it is a refusal now, with what became of the undo.
+    /// A failure of no step, after others had changed something: whichever kind it is by itself, it
+    /// becomes a refusal, with what became of the undo.
     pub fn in_the_middle(self, aftermath: &str) -> Failure {
         match self {
             Failure::Refused(mut refusal) => {
@@ -105,13 +105,13 @@ impl Failure {
         }
     }
 
-    /// The same as [`Failure::text`] without colour and without the word `error`.
+    /// The sentence of [`Failure::text`] without colour and without the word `error`.
     pub fn message(&self) -> String {
         let text = self.text(false);
         text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_string()
     }
 
-    /// As README.md lists them.
+    /// The exit status, as README.md lists them.
     pub fn exit_status(&self) -> u8 {
         match self {
             Failure::Policy(_) | Failure::Usage(_) => 2,
@@ -122,7 +122,7 @@ impl Failure {
         }
     }
 
-    /// As people read it, with carets where there is a place.
+    /// The failure as text for people, with a caret where it has a place in the policy.
     pub fn text(&self, color: bool) -> String {
         match self {
             Failure::Policy(report) => report.render(color),
@@ -134,7 +134,7 @@ impl Failure {
         }
     }
 
-    /// CONTRACT's `{"version":1,"error":{…}}`.
+    /// The JSON document `{"version":1,"error":{…}}`.
     pub fn json(&self) -> String {
         let mut error = JsonError::default();
         match self {

@@ -8,7 +8,7 @@ use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippe
 
 use crate::text;
 
-/// Where a line stands in the policy file, counted from 1; columns count characters.
+/// A position in the policy file; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Counted from 1.
@@ -29,7 +29,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Where a file begins: the place of what is missing from it.
+    /// The beginning of a file, which is the place of anything that is missing in it.
     pub const START: Span = Span { place: Place { line: 1, column: 1 }, start: 0, end: 0 };
 }
 
@@ -52,7 +52,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// The file is named as messages are to name it.
+    /// A source; `file` is the name that messages have for it.
     pub fn new(file: &str, text: &str) -> Source {
         Source { file: file.into(), text: text.into() }
     }
@@ -74,9 +74,9 @@ impl Source {
 pub enum Severity {
     /// The policy is refused.
     Error,
-    /// The policy counts, and something in it does not do what it seems to.
+    /// The policy is valid, but a part of it does not do what it seems to do.
     Warning,
-    /// Nothing is wrong, and somebody may want to know.
+    /// Nothing is wrong; a reader may want to know.
     Info,
 }
 
@@ -137,16 +137,16 @@ pub struct Diagnostic {
     pub message: String,
     /// `None`: the file as a whole.
     pub at: Option<Span>,
-    /// What to say under the caret.
+    /// The text under the caret.
     pub label: String,
-    /// Another place that belongs to it, and what to say there.
+    /// A second place that the message is about, and the text there.
     pub also: Option<Box<(Span, String)>>,
     /// The cure.
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// Of any severity, without a label, a cure or a second place.
+    /// A diagnostic without a label, a cure or a second place.
     pub fn new(
         severity: Severity,
         kind: Kind,
@@ -169,17 +169,17 @@ impl Diagnostic {
         Diagnostic::new(Severity::Error, kind, at, message.into())
     }
 
-    /// What the policy asks for and does not get.
+    /// A diagnostic about something that the policy asks for and does not get.
     pub fn warning(kind: Kind, at: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
         Diagnostic::new(Severity::Warning, kind, at, message.into())
     }
 
-    /// What is worth knowing.
+    /// A diagnostic about something that is worth knowing.
     pub fn info(kind: Kind, at: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
         Diagnostic::new(Severity::Info, kind, at, message.into())
     }
 
-    /// What is said at the carets.
+    /// Sets the text under the caret.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
@@ -191,13 +191,13 @@ impl Diagnostic {
         self
     }
 
-    /// A second place, such as the first of two lines with one name.
+    /// Adds a second place, such as the first of two lines with one name.
     pub fn also(mut self, at: Span, label: impl Into<String>) -> Self {
         self.also = Some(Box::new((at, label.into())));
         self
     }
 
-    /// Line and column; `None`: the file as a whole.
+    /// Where the diagnostic begins; `None`: it is about the file as a whole.
     pub fn place(&self) -> Option<Place> {
         self.at.map(|at| at.place)
     }
@@ -223,9 +223,9 @@ impl Diagnostic {
     }
 }
 
-/// The one line that `at` starts in, with a caret: the whole text would be read again for each
-/// error, and a policy may have 60,000 lines. A line that no person wrote has no caret: drawing
-/// megabytes takes seconds and shows nothing.
+/// The line in which `at` starts, with a caret. Only that line is passed on for drawing, since the
+/// whole text, of up to 60,000 lines, would be read again for each error. A line that is too long
+/// for a person to have written gets no caret: drawing megabytes takes seconds and shows nothing.
 fn shown<'a>(source: &'a Source, at: Span, kind: AnnotationKind, label: &'a str) -> Element<'a> {
     const LONGEST: usize = 4_000;
     let (line_start, line) = source.line_around(at.start as usize);
@@ -241,19 +241,19 @@ fn shown<'a>(source: &'a Source, at: Span, kind: AnnotationKind, label: &'a str)
     Snippet::source(line).path(path).line_start(number).annotation(annotation).into()
 }
 
-/// All that was found in one file. As an error it has at least one [`Severity::Error`].
+/// All diagnostics of one file. A report that is an error has at least one [`Severity::Error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The file.
     pub source: Source,
     /// Errors first, each in file order.
     pub diagnostics: Vec<Diagnostic>,
-    /// How many more errors there were than are kept.
+    /// How many further errors there were beside those in `diagnostics`.
     pub left_out: usize,
 }
 
 impl Report {
-    /// A report that leaves none of these out.
+    /// A report with all of these diagnostics.
     pub fn new(source: &Source, diagnostics: Vec<Diagnostic>) -> Report {
         Report { source: source.clone(), diagnostics, left_out: 0 }
     }
@@ -299,7 +299,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// More errors than these in one run help nobody.
+    /// How many errors are kept in one run: more help nobody.
     const MOST: usize = 20;
 
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
@@ -334,12 +334,12 @@ impl Findings {
         found
     }
 
-    /// Leaves the errors only.
+    /// The same findings with the errors only.
     pub(crate) fn without_notes(self) -> Findings {
         Findings { notes: Vec::new(), ..self }
     }
 
-    /// Adds what another collection has; its errors become warnings if `lenient`.
+    /// Adds the findings of another collection, whose errors become warnings if `lenient`.
     pub(crate) fn append(&mut self, other: Findings, lenient: bool) {
         self.left_out += other.left_out;
         for mut diagnostic in other.errors.into_iter().chain(other.notes) {
@@ -377,7 +377,7 @@ pub(crate) fn printable(text: &str, longest: usize) -> String {
     format!("{}{ellipsis}", text::shown(&text[..end.unwrap_or(text.len())]))
 }
 
-/// The one of `known` that `text` was probably meant to be.
+/// The one of `known` that `text` is probably a misspelling of.
 pub(crate) fn closest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A third of the letters may be wrong, one at least: `cel` is `ceil`, `bob` is not `www`.
     let most = (text.chars().count() / 3).max(1);

@@ -18,9 +18,9 @@ pub(crate) const LAST_PRIO: u8 = 7;
 pub struct Policy {
     /// The file's name and text, from which later rooms draw the lines of their errors.
     pub source: Source,
-    /// The key `links`, for what is said of links in general.
+    /// The key `links`, where findings about links in general are shown.
     pub links_at: Span,
-    /// All lists are in file order.
+    /// Lines of `links`. These and all other lists are in file order.
     pub links: Vec<LinkLine>,
     /// Lines of `users`.
     pub users: Vec<UserLine>,
@@ -35,7 +35,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Users by their key.
+    /// The index of each user's line, by its key.
     pub(crate) fn users_by_key(&self) -> HashMap<&str, usize> {
         self.users.iter().enumerate().map(|(i, user)| (user.key.value.as_str(), i)).collect()
     }
@@ -44,9 +44,9 @@ impl Policy {
 /// A rate as written: absolute, or a share of the link's (for a link: of the device's speed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
-    /// Bits per second as written.
+    /// An absolute rate.
     Rate(Rate),
-    /// Of the device's speed for a link's rate, and of the link's rate elsewhere.
+    /// A share of the device's speed for a link's rate, and of the link's rate elsewhere.
     Percent(Percent),
 }
 
@@ -55,9 +55,9 @@ pub enum Amount {
 pub enum LinkRef {
     /// The interface of the default route.
     Auto,
-    /// Its name, or one of its alternative names, as `tc` takes them too.
+    /// The link's name, or one of its alternative names, as `tc` takes them too.
     Name(String),
-    /// Each link whose name fits, also one that comes later; but not one that another line names.
+    /// Each link whose name fits, also one that comes later, unless another line names it.
     Pattern(Pattern),
 }
 
@@ -88,15 +88,15 @@ impl LinkRef {
 pub struct LinkLine {
     /// A name, a pattern or `auto`.
     pub name: Written<LinkRef>,
-    /// Left out: the device's speed.
+    /// The link's rate; `None`: the device's speed.
     pub rate: Option<Written<Amount>>,
     /// Limits of the default class; `None`: 5 % of the link, at least 1mbit.
     pub default: Option<Limits>,
-    /// `None`: auto.
+    /// The classifier; `None`: `auto`.
     pub classifier: Option<Classifier>,
     /// The queue of each leaf.
     pub leaf: LeafChoice,
-    /// The link may be absent, of which nothing is said; it is shaped when it comes.
+    /// `optional`: the link may be absent without a warning, and is shaped when it comes.
     pub optional: bool,
 }
 
@@ -146,17 +146,19 @@ pub struct UserLine {
     pub key: Written<Key>,
     /// On every link that the line does not name itself.
     pub limits: Limits,
-    /// The minor that its class must have; `None`: a free one.
+    /// The minor that the line's class must have; `None`: any free one.
     pub classid: Option<Written<Minor>>,
-    /// `None`: absent, which is not the same as empty: see [`UserLine::names_account`].
+    /// The accounts that the line names. `None`: the key is absent, which is not the same as an
+    /// empty list, see [`UserLine::names_account`].
     pub accounts: Option<Vec<Written<String>>>,
     /// Ranges of uids; `None`: absent.
     pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
     /// systemd's units; `None`: absent.
     pub units: Option<Vec<Written<UnitRef>>>,
-    /// Which uid of such a unit's processes counts.
+    /// By which uid processes of these units are claimed.
     pub follow: Follow,
-    /// The group that it names; `None`: the group that lists it, or whose `gid` it has.
+    /// The group that the line names; `None`: the group that lists the line, or a `gid` group of
+    /// its account.
     pub group: Option<Written<Membership>>,
     /// Other limits, or no class, on these links.
     pub links: Vec<(Written<LinkRef>, OnLink)>,
@@ -169,13 +171,13 @@ impl UserLine {
     }
 }
 
-/// Which uid of a unit's process says whose it is.
+/// Whether processes of a unit are claimed by a uid of theirs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Follow {
-    /// None: it is its unit's line's.
+    /// They are not: the unit's line claims them.
     #[default]
     No,
-    /// The effective one, where somebody claims that; else the unit's line.
+    /// By the effective uid, where a line claims that; else the unit's line claims them.
     Effective,
 }
 
@@ -221,15 +223,15 @@ pub enum OnLink {
 pub struct GroupLine {
     /// The group's name.
     pub key: Written<Key>,
-    /// All members together.
+    /// The limits of all members together.
     pub limits: Limits,
     /// The Unix group whose accounts are members too.
     pub gid: Option<Written<Gid>>,
-    /// The group that it is in; `None`: directly below the link.
+    /// The group in which this one is; `None`: directly below the link.
     pub parent: Option<Written<String>>,
     /// Keys of `users`.
     pub users: Vec<Written<String>>,
-    /// Every account of `gid` by itself.
+    /// The limits of each account of `gid`; `None`: left out.
     pub each: Option<Limits>,
 }
 
@@ -247,16 +249,17 @@ pub enum Gid {
 pub struct EveryoneLine {
     /// The key `everyone`.
     pub at: Span,
-    /// Whom it covers; `None`: 1000 and up, but not 61184–65534.
+    /// The uids that the line covers; `None`: 1000 and up, but not 61184–65534.
     pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
-    /// All together.
+    /// The limits of all accounts together.
     pub limits: Limits,
     /// Limits of each account by itself; `None`: left out.
     pub each: Option<Limits>,
 }
 
 impl EveryoneLine {
-    /// The class that all its accounts have together, where they have a rate or a ceil together.
+    /// The group of all accounts of `everyone`, where the line has a rate or a ceil for them
+    /// together.
     pub fn group(&self) -> Option<Group> {
         self.limits.rate.or(self.limits.ceil).map(|_| Group::Everyone)
     }
@@ -269,23 +272,24 @@ pub struct ClassLine {
     pub key: Written<Key>,
     /// On every link that the line does not name itself.
     pub limits: Limits,
-    /// The minor that it must have; `None`: a free one.
+    /// The minor that the class must have; `None`: any free one.
     pub classid: Option<Written<Minor>>,
     /// Other limits, or no class, on these links.
     pub links: Vec<(Written<LinkRef>, OnLink)>,
 }
 
-/// A field of a rule: one of the values, or with `{not: …}` none of them.
+/// A field of a rule: a packet matches with one of the values, or with `{not: …}` with none of
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field<T> {
     /// None of the values may match.
     pub not: bool,
-    /// One must match; none: any packet does.
+    /// The values; where there are none, every packet matches.
     pub values: Vec<Written<T>>,
 }
 
 impl<T> Field<T> {
-    /// Left out: it may be anything.
+    /// Whether the field was left out, so that every packet matches.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -313,7 +317,7 @@ pub struct RuleLine {
     pub vlan: Field<RangeInclusive<u16>>,
     /// Who sends: lines of `users`, accounts, uids.
     pub from: Field<String>,
-    /// The one link, or the pattern's; `None`: all.
+    /// The links that the rule is for; `None`: all.
     pub link: Option<Written<LinkRef>>,
     /// A user, a class, `default` or `unshaped`.
     pub to: Written<String>,

@@ -1,4 +1,4 @@
-//! Mappings: taking known keys out of them, and what to say of the others. Touches nothing.
+//! Mappings: taking known keys out of them, and errors for all others. Touches nothing.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,8 @@ use super::diagnostic::{Diagnostic, Findings, Kind, Span, Written, closest, quot
 use super::node::{Node, Value};
 use super::scalars;
 
-/// Keys that a later version brings: refused by name, so that nobody looks for a typing error.
+/// Keys that a later version will know. They are refused by name, so that nobody looks for a
+/// misspelling.
 const LATER: [(&str, &str); 5] = [
     ("ingress", "limits for downloads"),
     ("quota", "volume quotas"),
@@ -21,7 +22,7 @@ const LATER: [(&str, &str); 5] = [
 pub(super) struct Fields {
     /// Where the mapping is written.
     pub at: Span,
-    /// Whether a key was refused: what seems to be missing may be that one, misspelt.
+    /// Whether a key was refused: a key that seems to be missing may be that one, misspelt.
     pub had_unknown: bool,
     entries: Vec<(Written<String>, Node)>,
 }

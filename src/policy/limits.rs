@@ -11,7 +11,7 @@ pub(super) fn limits(node: Node, what: &str, findings: &mut Findings) -> Option<
     limits_of(node, what, &["rate", "ceil", "prio", "background"], findings)
 }
 
-/// The same for some of those keys.
+/// As [`limits`], for some of those keys only.
 pub(super) fn limits_of(
     node: Node,
     what: &str,

@@ -27,7 +27,7 @@ pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Opt
     let links =
         section("links").map(|node| (links_at.unwrap_or(node.at), links::links(node, findings)));
     let names_a_link = links.as_ref().is_some_and(|(_, links)| !links.is_empty());
-    // With errors before, the links may be there and be misspelt.
+    // After other errors, the key `links` may be there and be misspelt.
     if !names_a_link && !findings.has_errors() {
         let at = links.as_ref().map_or(Span { end: at.start, ..at }, |(at, _)| *at);
         findings.push(
@@ -115,7 +115,7 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
         return Some(line);
     }
     let mut fields = Fields::open(node, "a user", &KEYS, findings)?;
-    // A bad rate was said already: that there is none then is no second error.
+    // A rate that was refused is reported already, so it does not also count as missing.
     let had_unknown = fields.had_unknown;
     let asks_for_something = fields.place_of("rate").or(fields.place_of("ceil")).is_some();
     line.limits = limit_fields(&mut fields, findings);

@@ -48,7 +48,8 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
     let mut fields = Fields::open(node, "a link", &KEYS, findings)?;
     line.rate = fields.read("rate", findings, |node| scalars::amount(node, "rate"));
     line.default = fields.take("default").and_then(|node| {
-        // Root's own logins wait in it: it always has a guarantee.
+        // Root's own logins begin in the default class, so it always has a guarantee and cannot be
+        // `background`.
         limits::limits_of(node, "`default`", &["rate", "ceil", "prio"], findings)
     });
     line.classifier = fields

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::diagnostic::Written;
 use super::document::{Gid, Policy};
 
-/// What must be asked of NSS before the policy can be resolved.
+/// The names and uids that NSS must be asked about before the policy can be resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lookups {
     /// Account names.
@@ -14,8 +14,9 @@ pub struct Lookups {
     pub uids: BTreeSet<u32>,
     /// Unix group names.
     pub groups: BTreeSet<String>,
-    /// Some group is a Unix group (`gid`), so it matters which groups an account is in. Otherwise
-    /// that is not asked: it costs more than everything else of 10,000 lines together.
+    /// Whether some group has a `gid`, so that it matters which Unix groups an account is in.
+    /// Otherwise NSS is not asked that, since it costs more than everything else of 10,000 lines
+    /// together.
     pub memberships: bool,
 }
 

@@ -33,10 +33,10 @@ pub use yaml::MAX_BYTES;
 /// Reads a policy. `file_name` is for messages only.
 ///
 /// # Errors
-/// All that is wrong in the text, up to 20 errors, each with its place and cure. Bad YAML is one
-/// error, because what comes after it has no meaning.
+/// All errors in the text, up to 20, each with its place and cure. Bad YAML is one error, because
+/// the text behind it has no meaning.
 pub fn parse(text: &str, file_name: &str) -> Result<Policy, Report> {
-    // Of a file that is too large only the beginning is shown.
+    // Messages about a file that is too large show only its beginning.
     let shown = if text.len() > MAX_BYTES { yaml::first_line(text) } else { text };
     let source = Source::new(file_name, shown);
     let mut findings = Findings::default();

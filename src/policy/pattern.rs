@@ -1,5 +1,5 @@
-//! Patterns of names, for lines that mean whoever comes: `*` stands for any characters, `?` for
-//! one. Touches nothing.
+//! Patterns of names, for lines about links or units that come and go: `*` stands for any
+//! characters, `?` for one. Touches nothing.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use std::collections::HashSet;
 pub struct Pattern(String);
 
 impl Pattern {
-    /// `None`: the text has neither character, so it is a name.
+    /// The pattern; `None`: the text has neither `*` nor `?`, so it is a name.
     pub fn new(text: &str) -> Option<Pattern> {
         text.contains(['*', '?']).then(|| Pattern(text.to_string()))
     }
@@ -18,10 +18,10 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether the whole name is as the pattern says.
+    /// Whether the pattern fits the whole name.
     pub fn fits(&self, name: &str) -> bool {
         let (mut pattern, mut name) = (self.0.chars(), name.chars());
-        // What follows the last `*`, and where in the name that was tried last.
+        // What follows the last `*` in the pattern, and where in the name it was tried last.
         let mut retry = None;
         loop {
             let goes_on = match (pattern.next(), name.clone().next()) {
@@ -56,7 +56,7 @@ impl Pattern {
             }
             match (a.get(i), b.get(j)) {
                 (None, None) => return true,
-                // A `*` ends here, or takes in what the other side has next.
+                // A `*` ends here, or stands for the next character of the other pattern too.
                 (Some('*'), next) => {
                     open.push((i + 1, j));
                     open.extend(next.map(|_| (i, j + 1)));

@@ -186,8 +186,8 @@ pub(super) fn uids(node: &Node) -> Result<Written<RangeInclusive<u32>>, Diagnost
     Ok(Written { value: lo..=hi, at: node.at })
 }
 
-/// What to write instead of a pattern of accounts: who is in it could change with every new
-/// account.
+/// The error for a pattern of accounts, with its cure. There are none, because every new account
+/// could change whom a pattern means.
 pub(super) fn no_accounts(name: &Written<String>) -> Diagnostic {
     Diagnostic::error(
         Kind::Name,
@@ -197,7 +197,8 @@ pub(super) fn no_accounts(name: &Written<String>) -> Diagnostic {
     .help("write a range, `uids: 2000-2999`, or a Unix group: `groups: {NAME: {gid: NAME, each: {ceil: …}}}`")
 }
 
-/// An account's name. NSS decides whether there is one; here only what no name can be.
+/// An account's name. NSS decides whether there is such an account; here only texts are refused
+/// that no account can have for a name.
 pub(super) fn account(node: &Node) -> Result<Written<String>, Diagnostic> {
     let name = text(node, "accounts", "[borg]")?;
     let bad = |c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/';

@@ -1,10 +1,10 @@
-//! What is said of a text that is no YAML, or YAML that no policy is. Touches nothing.
+//! The errors for a text that is no YAML, or YAML that is no policy. Touches nothing.
 
 use serde_yaml::granit_parser::{ErrorKind, Marker, ScanError};
 
 use super::diagnostic::{Diagnostic, Kind, Place, Span, printable};
 
-/// More lists and mappings in each other than any policy has.
+/// Lists and mappings are nested deeper than in any policy.
 pub(super) const TOO_DEEP: &str = "it is nested too deeply";
 
 /// The parser's error, in our words where an administrator would not understand it.
@@ -29,7 +29,7 @@ pub(super) fn refused(error: &ScanError, text: &str) -> Diagnostic {
     }
 }
 
-/// A place where the text is not as YAML must be.
+/// The error for a place where the text is no YAML.
 pub(super) fn not_yaml(at: Span, what: &str) -> Diagnostic {
     Diagnostic::error(
         Kind::Syntax,
@@ -70,7 +70,7 @@ pub(super) fn empty() -> Diagnostic {
         .help("the smallest policy is\n  version: 1\n  links: {auto: }\n  everyone: 50mbit")
 }
 
-/// The scanner's errors know their line and column, not their byte.
+/// The span of a scanner's error, which has a line and a column but no byte.
 fn point(marker: &Marker, text: &str) -> Span {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let place = Place { line: number(marker.line()).max(1), column: number(marker.col() + 1) };
@@ -78,7 +78,7 @@ fn point(marker: &Marker, text: &str) -> Span {
     Span { place, start, end: start }
 }
 
-/// The byte at which a place is.
+/// The byte of the text at a place.
 fn offset_of(place: Place, text: &str) -> usize {
     let lines = text.split_inclusive('\n');
     let before: usize = lines.clone().take(place.line as usize - 1).map(str::len).sum();

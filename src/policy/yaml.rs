@@ -1,6 +1,6 @@
 //! YAML text → a tree of nodes, straight from the parser's events: the only file that knows which
 //! YAML crate reads a policy. Through serde each place would pass through several dozen strings,
-//! which was most of what reading a policy of 10,000 users cost. Touches nothing.
+//! which took most of the time of reading a policy of 10,000 users. Touches nothing.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -18,12 +18,13 @@ pub const MAX_BYTES: usize = 8 << 20;
 /// Lists and mappings in each other.
 const MAX_DEPTH: usize = 32;
 
-/// Keys and values; those that an anchor keeps and those that an alias repeats count again. Room
-/// for a file of 60,000 users, and little more: a bomb is refused after a second at most.
+/// The most keys and values; those that an anchor keeps and those that an alias repeats count
+/// again. A file of 60,000 users has little fewer, and a bomb of aliases is refused within a
+/// second.
 const MAX_NODES: usize = 1_000_000;
 
-/// Bytes of text that anchors keep and aliases repeat, all together: as many as the longest file
-/// has, so that a long text with many aliases does not fill the memory.
+/// The most bytes of text that anchors keep and aliases repeat, all together: as many as the
+/// longest file has, so that a long text with many aliases does not fill the memory.
 const MAX_COPIED: usize = MAX_BYTES;
 
 /// Reads the one document of `text`.
@@ -47,26 +48,28 @@ pub(super) fn first_line(text: &str) -> &str {
 struct Reader<'t> {
     text: &'t str,
     parser: Parser<'t, StrInput<'t>>,
-    /// By the parser's number. `None`, or beyond the end: the anchor's value is still being read.
+    /// The anchors, by the parser's number. `None`, or beyond the end: the anchor's value is still
+    /// being read.
     anchors: Vec<Option<Anchored>>,
     spent: Spent,
-    /// The first key in the file that is a list or a mapping. The text is read to its end first,
-    /// because what makes such a key is often a bracket that the parser has something to say about.
+    /// The first key in the file that is a list or a mapping. It is reported only after the text
+    /// was read to its end, because the cause is often a bracket for which the parser has a better
+    /// error.
     nameless: Option<Span>,
 }
 
-/// What an alias repeats.
+/// The value that an alias repeats.
 struct Anchored {
     node: Node,
     size: Size,
 }
 
-/// What one more copy of a node costs.
+/// The size of one more copy of a node.
 #[derive(Clone, Copy)]
 struct Size {
     /// Keys and values.
     nodes: usize,
-    /// Their texts, in bytes.
+    /// The bytes of their texts.
     bytes: usize,
     /// Lists and mappings in each other.
     depth: usize,

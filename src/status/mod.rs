@@ -1,5 +1,5 @@
-//! Who has which class, what it may send and what it sent: read from the kernel alone, as a table
-//! or as CONTRACT's JSON.
+//! Who has which class, with its limits and counters: read from the kernel alone, printed as a
+//! table or as JSON.
 
 mod report;
 mod table;

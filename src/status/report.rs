@@ -1,30 +1,32 @@
-//! The answer, in the shape of CONTRACT's JSON.
+//! The report of `shaper status`, in the shape of its JSON.
 
 use serde::Serialize;
 
 /// The whole answer; its JSON only grows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// Of the shape of this document; grows when a field changes its meaning or goes.
+    /// The version of this document's shape; it grows when a field changes its meaning or is
+    /// removed.
     pub version: u32,
     /// The links with a tree of ours, by ifindex.
     pub links: Vec<Link>,
     /// Somebody else's objects in our trees and directories.
     pub foreign: Vec<String>,
-    /// The daemon that keeps all this; absent while none does, and for whoever is not root.
+    /// The daemon that keeps the instance; absent while there is none, and for a caller that is not
+    /// root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub daemon: Option<Daemon>,
 }
 
-/// The daemon, and its condition as it told it last.
+/// The daemon, and the last condition that it told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Daemon {
-    /// Its process; 0: in another process namespace.
+    /// The daemon's pid; 0: it is in another process namespace.
     pub pid: u32,
     /// `idle`; `draining` (the same, and retired classes have still to become quiet); `adopting` (a
-    /// policy is on its way in); `refusing` (what the policy file holds: the policy before it stays
-    /// in force); `waiting` (for another run, or for a confirmation) or `failing` (it tries again).
-    /// Absent until the daemon told one.
+    /// new policy is being read and applied); `refusing` (the policy file is refused, and the
+    /// policy before it stays in force); `waiting` (for another run, or for a confirmation) or
+    /// `failing` (it tries again). Absent until the daemon has told a state.
     pub state: Option<String>,
     /// The reason, in one line.
     pub why: Option<String>,
@@ -39,26 +41,26 @@ pub struct Link {
     pub dev: String,
     /// Inode of the network namespace.
     pub netns: u64,
-    /// `egress`: what leaves by the link.
+    /// `egress`: packets that leave by the link.
     pub direction: &'static str,
-    /// How the tag is read: `cgroup` or `bpf`; nothing while there is no filter.
+    /// The classifier, `cgroup` or `bpf`; absent while there is no filter.
     pub classifier: Option<&'static str>,
-    /// What the link is shaped to, in bits per second.
+    /// The rate of the link's class, in bits per second.
     pub rate_bit: u64,
     /// Users and classes, by name.
     pub users: Vec<User>,
     /// Inner classes, by name.
     pub groups: Vec<Group>,
-    /// The class of whatever no rule and no user claims; absent while it is not there.
+    /// The class of whatever no rule and no user claims; absent while it does not exist.
     pub default: Option<Pool>,
-    /// The class beside the link's, for what is not limited.
+    /// The class beside the link's, for packets without a limit.
     pub unshaped: Option<Pool>,
-    /// Classes that were replaced or removed and still have something to send, or sockets.
+    /// Classes that were replaced or removed and to which packets may still come.
     pub retired: Vec<Retired>,
-    /// With `--rules`: those of the policy that are in the kernel here, in file order.
+    /// With `--rules`: the policy's rules that are on this link, in file order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<Rule>>,
-    /// Packets that passed no class at all: should be 0 once the default class stands.
+    /// Packets that passed no class at all, which should stay 0 once there is the default class.
     pub direct_packets: u32,
 }
 
@@ -78,9 +80,9 @@ pub struct User {
     /// Its limits and counters.
     #[serde(flatten)]
     pub class: ClassNumbers,
-    /// How many run in its directories now.
+    /// How many processes are in the owner's directories now.
     pub processes: usize,
-    /// Seconds since 1970 when its directory was made.
+    /// When the owner's directory was made, in seconds since 1970.
     pub since: Option<u64>,
 }
 
@@ -93,7 +95,7 @@ pub struct Group {
     pub parent: Option<String>,
     /// As `tc` prints it: `1:f000`.
     pub classid: String,
-    /// Its limits and counters, its members' together.
+    /// The group's limits and counters; the counters are those of all members together.
     #[serde(flatten)]
     pub class: ClassNumbers,
 }
@@ -106,73 +108,75 @@ pub struct Pool {
     /// Its limits and counters.
     #[serde(flatten)]
     pub class: ClassNumbers,
-    /// IPv4 packets that this namespace forwarded since it began (`Ip: ForwDatagrams`), of which
-    /// the ones that left by this link are in the default class: they have no process of ours.
+    /// IPv4 packets that this network namespace has forwarded (`Ip: ForwDatagrams`). Those that
+    /// left by this link are in the default class, because they have no process here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarded_packets: Option<u64>,
 }
 
-/// A class that nobody gets any more, kept until nothing can come to it.
+/// A retired class: nobody is placed in it any more, and it is deleted once no packet can come to
+/// it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Retired {
     /// As `tc` prints it.
     pub classid: String,
-    /// The limits that it had, and its counters.
+    /// The class's limits and counters.
     #[serde(flatten)]
     pub class: ClassNumbers,
 }
 
-/// One of the policy's rules.
+/// One line of `rules` on one link.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rule {
-    /// Which of the policy's rules, counted from 1.
+    /// Which line of `rules`, counted from 1.
     pub rule: u32,
     /// A user, a class, `default` or `unshaped`.
     pub to: String,
     /// The class that it sends packets to, as `tc` prints it.
     pub classid: String,
-    /// Matched since the rules last changed; nothing where the kernel does not count them, which it
-    /// does not for u32 without CONFIG_CLS_U32_PERF.
+    /// Packets matched since the rules last changed; absent where the kernel does not count them,
+    /// as u32 without CONFIG_CLS_U32_PERF.
     pub packets: Option<u64>,
 }
 
-/// What every class has.
+/// The numbers that every class has.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClassNumbers {
-    /// In force.
+    /// The guarantee in force, in bits per second.
     pub rate_bit: u64,
     /// What it may reach by borrowing, in bits per second.
     pub ceil_bit: u64,
-    /// As written; nothing where the guarantee was derived from what was left.
+    /// The guarantee that the policy writes, in bits per second; absent where the guarantee is
+    /// derived.
     pub asked_rate_bit: Option<u64>,
     /// 0 to 7, the lower is served first; absent for an inner class.
     pub prio: Option<u8>,
     /// Bytes a turn when classes share what is left over.
     pub quantum: Option<u32>,
-    /// What it may send at once above its rate.
+    /// Bytes that the class may send at once above its rate.
     pub burst_bytes: u64,
-    /// What it may send at once above its ceil.
+    /// Bytes that the class may send at once above its ceil.
     pub cburst_bytes: u64,
-    /// The kind of its leaf qdisc; absent for an inner class and for the kernel's fifo.
+    /// The kind of the leaf qdisc; absent for an inner class and for the kernel's own fifo.
     pub leaf: Option<&'static str>,
-    /// Since the class was made, with link-layer headers.
+    /// Bytes sent since the class was made, with link-layer headers.
     pub sent_bytes: u64,
-    /// Since the class was made; a packet that the device will cut up counts as its pieces.
+    /// Packets sent since the class was made; a GSO packet counts as its segments.
     pub sent_packets: u64,
     /// Packets that found its queue full.
     pub drops: u64,
-    /// How often it had to wait.
+    /// How often the class had packets and had to wait for its rate or ceil.
     pub overlimits: u64,
-    /// What waits in its queue now.
+    /// Bytes that wait in the queue now.
     pub backlog_bytes: u64,
     /// Packets that it sent within its own rate.
     pub lends: u64,
-    /// Packets that it sent on what a parent had left.
+    /// Packets that it sent on what a parent had left over.
     pub borrows: u64,
 }
 
 impl Status {
-    /// Only these users (by name or uid), or only the members of this group.
+    /// Leaves only these users (by name or uid), or only the members of this group, in the report.
     pub fn narrow(&mut self, users: &[String], group: Option<&str>) {
         let wanted = |user: &User| {
             let named = users.is_empty()

@@ -10,7 +10,7 @@ use crate::units::Rate;
 const HEADINGS: [&str; 10] =
     ["USER", "CLASS", "GROUP", "RATE", "CEIL", "SENT", "PACKETS", "DROPS", "BACKLOG", "PROCS"];
 
-/// The whole table, as it is read at `now`, in seconds since 1970.
+/// The whole table; `now`, in seconds since 1970, is what the daemon's times are compared with.
 pub fn table(status: &Status, now: u64) -> String {
     let mut text = String::new();
     for (index, link) in status.links.iter().enumerate() {
@@ -52,7 +52,7 @@ fn condition(daemon: &Daemon, now: u64) -> String {
     }
 }
 
-/// In the largest unit of which there are at least two.
+/// A duration in the largest unit of which it has at least two.
 fn lasting(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [("days", 86_400), ("h", 3_600), ("min", 60)];

@@ -1,4 +1,4 @@
-//! From a look at the kernel to the answer.
+//! From a look at the kernel to the report.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,26 +11,26 @@ use crate::tree::{
 };
 use crate::units::{ClassId, Rate};
 
-/// What status needs beyond a look at the kernel.
+/// What the report needs beside a look at the kernel.
 #[derive(Clone, Debug, Default)]
 pub struct StatusInputs {
     /// Inode of the links' network namespace.
     pub netns: u64,
     /// Names of uids, as NSS has them.
     pub names: BTreeMap<u32, String>,
-    /// How many run in each one's directories.
+    /// How many processes are in each owner's directories.
     pub processes: BTreeMap<Owner, usize>,
-    /// When each one's directory was made.
+    /// When each owner's directory was made.
     pub since: BTreeMap<Owner, SystemTime>,
-    /// `Ip: ForwDatagrams` of the namespace; absent where it is not to be read.
+    /// `Ip: ForwDatagrams` of the network namespace; absent where it cannot be read.
     pub forwarded_packets: Option<u64>,
-    /// Rules are asked for.
+    /// Whether the rules are to be in the report.
     pub rules: bool,
     /// The daemon that keeps the instance.
     pub daemon: Option<Daemon>,
 }
 
-/// Puts a look at the kernel into status's shape. Pure.
+/// Makes the report from a look at the kernel. Pure.
 pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
     let observation = &snapshot.observation;
     let mut trees: Vec<(&Port, &Tree)> = observation.state.trees.iter().collect();

@@ -1,6 +1,6 @@
-//! Texts that are too deep, too large or too often repeated: refused, with the place, before they
-//! cost more than seconds or more memory than the longest policy. Whoever may write a policy must
-//! not be able to fill the memory of the daemon that reads it.
+//! Texts that are nested too deeply, too large, or that repeat too much are refused, with the
+//! place, before they cost more than seconds or more memory than the longest policy. Whoever may
+//! write a policy must not be able to fill the memory of the daemon that reads it.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -95,8 +95,8 @@ fn as_much_as_that_is_read() {
     }
 }
 
-/// Half a megabyte costs seconds at most, whatever it is made of: what took more than linear time
-/// would not end. Each text is a beginning, something again and again, and an end.
+/// Reading half a megabyte takes seconds at most, whatever is in it; in more than linear time it
+/// would not end. Each text is a beginning, a part that is repeated, and an end.
 #[test]
 fn long_texts_are_read_or_refused_in_seconds() {
     let cases = [

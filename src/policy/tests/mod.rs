@@ -1,5 +1,4 @@
-//! What the one reader of YAML makes of a text: the tree with every place, or what is said
-//! (golden texts in `snapshots/`).
+//! The YAML reader's tree of a text with all places, or its error (golden texts in `snapshots/`).
 
 mod bombs;
 mod random;

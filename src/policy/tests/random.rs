@@ -1,5 +1,5 @@
-//! Texts put together at random: the tree is the one that another reader of YAML finds, and each
-//! place is that of its byte.
+//! Random texts: the tree is the one that another YAML reader makes, and each place is that of its
+//! byte.
 
 use proptest::prelude::*;
 use serde_json::Value as Json;

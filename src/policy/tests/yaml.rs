@@ -7,7 +7,7 @@ use crate::policy::node::{Node, Value};
 use crate::policy::yaml::parse;
 use crate::policy::{Findings, Source, Span};
 
-/// What `text` is read as: a line for each node, with its place and its bytes; or what is said.
+/// The tree of `text`, a line for each node with its place and its bytes; or the error.
 pub(super) fn read(text: &str) -> String {
     let mut findings = Findings::default();
     let mut drawn = String::new();
