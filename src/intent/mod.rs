@@ -20,6 +20,8 @@ mod warnings;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 pub use evidence::Evidence;
 pub use meaning::Meaning;
 pub use quiet::quiet;
@@ -28,11 +30,11 @@ pub use wanted::{Intent, Leaving, Options};
 
 use crate::desired::{self, Impossible};
 use crate::facts::Observation;
-use crate::model::Asked;
+use crate::model::{Asked, Limits, Model};
 use crate::netlink::bpf_name;
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Kind};
-use crate::tree::{Classifier, Filter, KernelState, Pref};
+use crate::tree::{Classifier, Filter, KernelState, Owner, Port, Pref};
 
 /// A meaning with what follows from it.
 #[derive(Clone, Debug)]
@@ -97,11 +99,7 @@ impl Intent {
         }
         let observation = &meaning.observation;
         let mut plan = diff(observation, &desired);
-        let derived = meaning.model.nodes.iter().filter(|node| {
-            let asked = node.limits.iter().flatten().map(|limits| limits.rate);
-            asked.into_iter().all(|rate| matches!(rate, Asked::Derived { .. } | Asked::Token))
-        });
-        let derived = derived.map(|node| &node.owner).collect();
+        let derived = derived_groups(&meaning.model);
         let accounts = &observation.facts.accounts;
         plan.mark_routine(&observation.state, &Logins { accounts, derived });
         let said = self.warnings_about(meaning, &desired);
@@ -135,6 +133,20 @@ impl Intent {
             }
         })
     }
+}
+
+/// Each group, on the links where no line promises it a rate.
+fn derived_groups(model: &Model) -> BTreeSet<(&Port, &Owner)> {
+    let groups = model.nodes.iter().filter(|node| matches!(node.owner, Owner::Group(_)));
+    let is_derived = |limits: &Option<Limits>| {
+        limits.is_some_and(|it| matches!(it.rate, Asked::Derived { .. } | Asked::Token))
+    };
+    let on_its_links = groups.flat_map(|node| {
+        let links = model.links.iter().zip(&node.limits);
+        let derived = links.filter(|(_, limits)| is_derived(limits));
+        derived.map(|(link, _)| (&link.port, &node.owner))
+    });
+    on_its_links.collect()
 }
 
 /// Programs of rules that this process may not read, but whose names are those of programs that are

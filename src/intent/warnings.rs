@@ -84,7 +84,8 @@ fn pins_in_use<'a>(
     model.nodes.iter().filter_map(move |node| {
         let pin = node.pin?;
         let has = desired.claims.get(&Claim::Owner(node.owner.clone()))?;
-        let object = foreign(pin).filter(|_| *has != ClassId::ours(pin))?;
+        // Whose class a directory claims has it, and then it is not foreign.
+        let object = foreign(pin)?;
         let message = format!(
             "line {}: {} is pinned to {}, but shaper did not make the {object}; it has {has} until that is gone",
             node.place.line,

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use super::{Change, Plan, Step, Whole};
 use crate::facts::Accounts;
 use crate::tree::{
-    Claim, Class, Filter, Guarantee, KernelState, Owner, OwnerChange, Quantum, Role, RuleProgram,
-    Tag,
+    Claim, Class, Filter, Guarantee, KernelState, Owner, OwnerChange, Port, Quantum, Role,
+    RuleProgram, Tag,
 };
 use crate::units::{ClassId, Shard};
 
@@ -15,8 +15,9 @@ use crate::units::{ClassId, Shard};
 pub struct Logins<'a> {
     /// The accounts, of which these facts say who has a process in the links' network namespace.
     pub accounts: &'a Accounts,
-    /// The owners whose guarantee is derived, and so shrinks and grows with the number of others.
-    pub derived: BTreeSet<&'a Owner>,
+    /// Groups, on each link where their guarantee is derived, and so shrinks and grows with the
+    /// number of the others. Of a leaf its quantum says that.
+    pub derived: BTreeSet<(&'a Port, &'a Owner)>,
 }
 
 impl Plan {
@@ -100,8 +101,8 @@ impl Question<'_> {
             Step::Class(_, id, Change::Add(_)) | Step::Leaf(_, id, Change::Add(_)) => {
                 self.account(*id).is_some_and(|owner| self.made.contains(owner))
             }
-            Step::Class(_, id, Change::Alter { from, to }) => {
-                self.come_or_gone && self.only_the_share_differs(*id, from, to)
+            Step::Class(port, id, Change::Alter { from, to }) => {
+                self.come_or_gone && self.only_the_share_differs(port, *id, from, to)
             }
             Step::Entries(changes) => {
                 self.come_or_gone && changes.iter().all(|change| self.is_of_an_account(change))
@@ -169,14 +170,17 @@ impl Question<'_> {
         retired.into_iter().any(|minor| minor == id.minor())
     }
 
-    fn only_the_share_differs(&self, id: ClassId, from: &Class, to: &Class) -> bool {
+    fn only_the_share_differs(&self, port: &Port, id: ClassId, from: &Class, to: &Class) -> bool {
         let same = (from.parent, from.ceil, from.cburst) == (to.parent, to.ceil, to.cburst);
         let derived = match (from.role, to.role) {
             (Role::Leaf { prio, quantum }, Role::Leaf { prio: new_prio, quantum: new_quantum }) => {
                 prio == new_prio
                     && [quantum, new_quantum].map(Quantum::guarantee) == [Guarantee::Derived; 2]
             }
-            _ => self.plan.names.get(&id).is_some_and(|owner| self.logins.derived.contains(owner)),
+            _ => {
+                let owner = self.plan.names.get(&id);
+                owner.is_some_and(|owner| self.logins.derived.contains(&(port, owner)))
+            }
         };
         same && derived
     }

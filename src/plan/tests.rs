@@ -202,12 +202,10 @@ proptest! {
         });
         let after = desired(&with, &observe(before.clone(), BTreeSet::new())).unwrap();
         let mut plan = diff(&before, &after, &[]);
-        let derived = with
-            .nodes
-            .iter()
-            .filter(|node| matches!(node.owner, Owner::Group(_)))
-            .map(|node| &node.owner)
-            .collect();
+        let groups = || with.nodes.iter().map(|node| &node.owner);
+        let groups = || groups().filter(|owner| matches!(owner, Owner::Group(_)));
+        let ports = with.links.iter().map(|link| &link.port);
+        let derived = ports.flat_map(|port| groups().map(move |owner| (port, owner))).collect();
         let accounts = Accounts { running: BTreeSet::from([uid]), ..Accounts::default() };
         plan.mark_routine(&before, &Logins { accounts: &accounts, derived });
         prop_assert!(!plan.changes(), "{plan}");

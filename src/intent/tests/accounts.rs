@@ -1,6 +1,7 @@
 //! Who has a class, and who loses it.
 
 use super::*;
+use crate::plan::{Change, Step};
 
 const EVERYONE: &str = "links: {eth0: 1gbit}\n\
                         groups: {students: {gid: students, ceil: 100mbit}}\n\
@@ -117,4 +118,24 @@ fn an_answer_is_believed_whatever_stands() {
     let tree = &then.desired.trees[&name("eth0").egress()];
     let parent = tree.parent(then.desired.claims[&claim("uid/2003")]);
     assert_eq!(parent, Some(ClassId::LINK));
+}
+
+#[test]
+fn a_groups_share_follows_logins_and_a_promise_that_was_edited_is_news() {
+    let group = |limits: &str| {
+        let links = "links: {eth0: 100mbit, eth1: 100mbit}";
+        let students = format!("students: {{gid: students, ceil: 50mbit{limits}}}");
+        intent(&format!("{links}\ngroups: {{{students}}}\neveryone: 5mbit\n"))
+    };
+    let news = |before: &Intent, now: &Intent| {
+        let mut seen = shaped(before, &[2003]);
+        // Somebody logs in meanwhile.
+        seen.facts.accounts.running.insert(2002);
+        let plan = resolved(now, seen).plan;
+        let alters = |step: &Step| matches!(step, Step::Class(_, _, Change::Alter { .. }));
+        assert!(plan.steps.iter().any(|planned| alters(&planned.step)), "{plan}");
+        plan.steps.iter().any(|planned| !planned.routine)
+    };
+    assert!(!news(&group(""), &group("")));
+    assert!(news(&group(", rate: 20mbit"), &group(", rate: 30mbit")));
 }

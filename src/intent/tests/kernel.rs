@@ -64,6 +64,22 @@ fn a_kernel_without_htb_is_no_matter_of_trying() {
 }
 
 #[test]
+fn what_no_trial_would_show_needs_no_root() {
+    let mut seen = host();
+    // Every number that a group can have is another program's.
+    let port = name("eth0").egress();
+    let inner = (0..=0xffff).map(Minor).filter(|minor| minor.is_inner());
+    let class = |minor| Foreign::Class { port: port.clone(), classid: ClassId::ours(minor) };
+    seen.foreign.extend(inner.map(class));
+    let text = format!("{POLICY}groups: {{students: {{gid: students, ceil: 20mbit}}}}\n");
+    for lacks in [None, Some(Lack::Root)] {
+        seen.facts.lacks = lacks;
+        let outcome = resolve(&intent(&text), seen.clone());
+        assert!(matches!(outcome, Err(Refusal::Impossible(Impossible::Minors(_)))), "{lacks:?}");
+    }
+}
+
+#[test]
 fn who_asks_for_tags_is_not_warned_of_them() {
     let mut seen = host();
     seen.facts.features.classifiers.remove(&Classifier::Bpf);

@@ -209,6 +209,31 @@ fn a_new_link_that_is_unfit_keeps_no_other_from_being_shaped() {
 }
 
 #[test]
+fn where_it_is_not_known_which_link_is_unfit_no_new_one_is_shaped() {
+    let mut intent =
+        intent("links: {eth0: , eth1: }\nusers: {ann: {rate: 500mbit, ceil: 600mbit}}");
+    intent.options.absent_links = true;
+    let mut seen = host();
+    intent.good.extend([(name("eth0"), link(2))]);
+    // Ann's line is what the error is about.
+    seen.facts.links.get_mut(&name("eth1")).unwrap().speed = "100mbit".parse().ok();
+    let then = resolved(&intent, seen);
+    assert_eq!(then.desired.trees.keys().collect::<Vec<_>>(), [&name("eth0").egress()]);
+}
+
+#[test]
+fn a_link_that_is_only_warned_of_is_shaped_though_another_is_unfit() {
+    let mut intent = intent("links: {eth0: , eth1: 10mbit}\nusers: {ann: 1mbit}\n");
+    let mut seen = host();
+    let warned = resolved(&intent, seen.clone()).meaning.warnings;
+    assert!(warned.iter().any(|it| it.message.contains("eth1")), "{warned:?}");
+    seen.facts.links.get_mut(&name("eth0")).unwrap().speed = None;
+    intent.options.absent_links = true;
+    let then = resolved(&intent, seen);
+    assert_eq!(then.desired.trees.keys().collect::<Vec<_>>(), [&name("eth1").egress()]);
+}
+
+#[test]
 fn where_no_link_is_there_the_policy_is_mistaken() {
     let mut none = host();
     none.facts.links.clear();
