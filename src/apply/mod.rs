@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use clear::clear;
 pub use confirm::{confirm, hash};
-pub use session::{Look, Request, Session, may_change};
+pub use session::{Look, Request, Session, Who, may_change};
 pub use source::{Passed, SourceError, WasRead, Writer, read, text_of, way};
 
 use crate::accounts::How;
@@ -164,9 +164,11 @@ pub fn apply(
     gate: Gate<'_>,
 ) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
-    if may.confirm.is_some() {
+    if may.confirm.is_some()
+        && let Who::Asked { how, .. } = &mut request.who
+    {
         // This process will fork.
-        request.how = How::Apart;
+        *how = How::Apart;
     }
     let policy = hash(&request.intent.policy.source.text);
     let Begun { locked, mounted, look, planned } = begin(session, &mut request, may, policy)?;

@@ -218,7 +218,7 @@ impl Run<'_, '_> {
     fn carry_out(&mut self, plan: &Plan, look: &mut Look) -> Result<(), Trouble> {
         let began = Instant::now();
         self.perform(plan, Phase::Build, look)?;
-        if self.request.processes {
+        if self.request.who.moves_processes() {
             let scan = std::mem::take(&mut look.scan);
             let seen = match plan.is_empty() || began.elapsed() < JUST_NOW {
                 true => Seen::JustNow(scan),
@@ -230,7 +230,7 @@ impl Run<'_, '_> {
         let evicted = plan
             .phase(Phase::TearDown)
             .any(|step| matches!(step, Step::Claim(_, Change::Remove(_))));
-        if evicted && self.request.processes {
+        if evicted && self.request.who.moves_processes() {
             self.place(None, look)?;
         }
         Ok(())

@@ -27,17 +27,37 @@ pub struct Session {
 pub struct Request {
     /// The policy, and how it is to be read in this run.
     pub intent: Intent,
-    /// Uids to ask NSS about beyond those that the policy names and those that run.
-    pub ask: BTreeSet<u32>,
-    /// Who the accounts are, if somebody asked already: then NSS is not asked.
-    pub known: Option<Accounts>,
-    /// Whether processes are looked at, and moved. Without it the accounts that run are those of
-    /// `known`.
-    pub processes: bool,
+    /// Who the accounts are, and who of them runs.
+    pub who: Who,
     /// A look some time ago. Retired classes that were silent since then may go.
     pub earlier: Option<Snapshot>,
-    /// How NSS is asked; an apply that will fork has a child ask.
-    pub how: How,
+}
+
+/// Who the accounts are, and who of them runs.
+#[derive(Clone, Debug)]
+pub enum Who {
+    /// All processes are looked at, and moved. NSS is asked about those who run and those whom the
+    /// policy names.
+    Asked {
+        /// Uids to ask about beyond those.
+        also: BTreeSet<u32>,
+        /// In this process or by a child; an apply that will fork has a child ask.
+        how: How,
+    },
+    /// Somebody asked before.
+    Known {
+        /// What was answered, and who runs.
+        accounts: Accounts,
+        /// Whether processes are looked at, and moved: then they say who runs.
+        processes: bool,
+    },
+}
+
+impl Who {
+    /// Whether processes are looked at, and moved.
+    pub fn moves_processes(&self) -> bool {
+        matches!(self, Who::Asked { .. } | Who::Known { processes: true, .. })
+    }
 }
 
 /// A look at the host: what the policy means there, and who runs.
@@ -57,8 +77,8 @@ impl Request {
 
 impl From<Intent> for Request {
     fn from(intent: Intent) -> Request {
-        let (ask, known, earlier) = (BTreeSet::new(), None, None);
-        Request { intent, ask, known, processes: true, earlier, how: How::Here }
+        let who = Who::Asked { also: BTreeSet::new(), how: How::Here };
+        Request { intent, who, earlier: None }
     }
 }
 
@@ -91,20 +111,20 @@ impl Session {
     /// Reads all that the intent depends on.
     fn observe(&mut self, request: &Request, seen: Option<Scan>) -> Result<Snapshot, Failure> {
         let intent = &request.intent;
-        let accounts = Some(match &request.known {
-            Some(known) => Whom::Known(known),
-            None => {
+        let accounts = Some(match &request.who {
+            Who::Known { accounts, .. } => Whom::Known(accounts),
+            Who::Asked { also, how } => {
                 let mut question = Question::of(&intent.policy);
-                question.uids.extend(&request.ask);
+                question.uids.extend(also);
                 question.uids.extend(intent.came.iter().filter_map(|owner| match owner {
                     Owner::Uid(uid) => Some(*uid),
                     _ => None,
                 }));
-                Whom::Nss { question, how: request.how }
+                Whom::Nss { question, how: *how }
             }
         });
         let processes = match seen {
-            _ if !request.processes => Processes::Unwanted,
+            _ if !request.who.moves_processes() => Processes::Unwanted,
             Some(seen) => Processes::Seen(seen),
             None => Processes::All,
         };

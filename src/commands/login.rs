@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Output;
 use super::run::{self, RunError};
 use crate::accounts::{How, Question};
-use crate::apply::{self, ApplyOptions, Options, Request, Session};
+use crate::apply::{self, ApplyOptions, Options, Request, Session, Who};
 use crate::cgroup::Attached;
 use crate::cli::Global;
 use crate::facts::Accounts;
@@ -130,9 +130,8 @@ fn owner_with_class(
     known.subuids.learn(him.subuids.into());
     // The account counts as one that has a process already; whoever else has a class keeps it.
     known.running = [uid].into();
-    request.known = Some(known);
+    request.who = Who::Known { accounts: known, processes: false };
     request.intent.leaving = Leaving::These(BTreeSet::new());
-    request.processes = false;
     let mut meaning = session.look(&request)?.meaning;
     let accounts = &meaning.facts().accounts;
     let claimed = meaning.model.matcher.claim(uid, None, accounts);

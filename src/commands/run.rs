@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{Output, daemon};
 use crate::accounts::{How, Question};
-use crate::apply::{self, Options, Request, Session, may_change};
+use crate::apply::{self, Options, Request, Session, Who, may_change};
 use crate::cgroup::{Attached, Instance, Locked};
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -250,8 +250,8 @@ pub(super) fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option
     let policy = apply::read(&file).ok()?;
     let options =
         Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
-    let mut request = Request::new(policy, options);
-    request.ask.insert(uid);
+    let who = Who::Asked { also: [uid].into(), how: How::Here };
+    let request = Request { who, ..Request::new(policy, options) };
     let meaning = Session::new(kernel).look(&request).ok()?.meaning;
     let claimed = meaning.model.matcher.claim(uid, None, &meaning.facts().accounts);
     claimed.map(|claimed| claimed.owner())

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::Output;
 use super::run::owners;
-use crate::apply::{Look, Options};
+use crate::accounts::How;
+use crate::apply::{Look, Options, Who};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -60,10 +61,11 @@ pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output,
     let options = Options { skip_unknown: true, takeover: true, ..Options::default() };
     let (mut session, mut request) = super::session(global, file, options)?;
     // An account that has no process now is asked about too.
-    request.ask.extend(owners(subject).into_iter().filter_map(|owner| match owner {
+    let uids = owners(subject).into_iter().filter_map(|owner| match owner {
         Owner::Uid(uid) => Some(uid),
         _ => None,
-    }));
+    });
+    request.who = Who::Asked { also: uids.collect(), how: How::Here };
     let look = session.look(&request)?;
     let on = On { kernel: &session.kernel, policy: &request.intent.policy };
     let answer = match subject.parse().ok().and_then(|pid| find(&look, pid)) {

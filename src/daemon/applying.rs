@@ -12,7 +12,7 @@ use super::agenda::Task;
 use super::file::Now;
 use super::service_manager::tell;
 use super::shaping::{Attempt, Event, Found, Order, Outcome, Refusal, Text};
-use crate::apply::{self, Applied, ApplyOptions, Request};
+use crate::apply::{self, Applied, ApplyOptions, Request, Who};
 use crate::cgroup::{Condition, Keeping};
 use crate::failure::Failure;
 use crate::host::observe::Snapshot;
@@ -171,8 +171,7 @@ impl Watch {
     /// One apply of what is asked, to the accounts as they are known.
     fn apply(&mut self, mut request: Request, repair: bool) -> Result<Applied, Failure> {
         self.count_running();
-        request.known = Some(self.accounts.clone());
-        request.processes = self.everybody;
+        request.who = Who::Known { accounts: self.accounts.clone(), processes: self.everybody };
         request.intent.leaving = Leaving::These(self.roster.leaving());
         let may =
             ApplyOptions { wait: Duration::ZERO, quiet: None, repair, ..ApplyOptions::default() };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{applying, names, shaping};
 use crate::accounts::Question;
-use crate::apply::{self, Applied, ApplyOptions, Request, Session};
+use crate::apply::{self, Applied, ApplyOptions, Request, Session, Who};
 use crate::facts::Accounts;
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -31,8 +31,8 @@ pub(super) fn apply(
     let may = ApplyOptions { wait, quiet: None, ..ApplyOptions::default() };
     let mut said = false;
     loop {
-        let known = Some(accounts.clone());
-        let request = Request { known, ..Request::from(intent.clone()) };
+        let who = Who::Known { accounts: accounts.clone(), processes: true };
+        let request = Request { who, ..Request::from(intent.clone()) };
         match apply::apply(session, request, may, &mut apply::unless_interrupted) {
             Ok(applied) => {
                 applying::log_of(&applied).iter().for_each(|line| log::warn!("{line}"));
