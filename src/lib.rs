@@ -47,7 +47,6 @@ pub mod status;
 
 pub mod failure;
 
-#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod apply;
 
 #[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]

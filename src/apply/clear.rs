@@ -1,8 +1,10 @@
 //! Takes away everything that carries our mark; the kernel puts its own defaults back.
 
+use super::applied::Applied;
 use super::confirm::nothing_pending;
+use super::options::ApplyOptions;
+use super::session::may_change;
 use super::undo::Before;
-use super::{Applied, ApplyOptions, may_change};
 use crate::desired;
 use crate::failure::Failure;
 use crate::host::Kernel;

@@ -4,7 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Applied, ApplyOptions, InForce, Look, Request, Session, begin_to_drain, place_seen};
+use super::applied::{Applied, InForce};
+use super::drain::begin_to_drain;
+use super::options::ApplyOptions;
+use super::place::place_seen;
+use super::session::{Look, Request, Session};
 use crate::cgroup::{self, Locked};
 use crate::facts::{Facts, Observation};
 use crate::failure::Failure;

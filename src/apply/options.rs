@@ -1,0 +1,37 @@
+//! What an apply may do.
+
+use std::time::Duration;
+
+/// A retired class that has sent nothing for so long may go.
+pub const QUIET: Duration = Duration::from_secs(2);
+
+/// What an apply may do, and how long it may take about it.
+#[derive(Clone, Copy, Debug)]
+pub struct ApplyOptions {
+    /// Perform steps that drop or delay somebody's packets.
+    pub disrupt: bool,
+    /// How long to wait for another run to finish.
+    pub wait: Duration,
+    /// How long a retired class must have sent nothing before it is deleted, which is waited for;
+    /// `None`: not now (see [`Request::earlier`](super::Request::earlier)).
+    pub quiet: Option<Duration>,
+    /// Take the change back unless it is confirmed within this time.
+    pub confirm: Option<Duration>,
+    /// Also a policy that was taken back before.
+    pub force: bool,
+    /// A repair of the policy in force; does not clear the list of policies that were taken back.
+    pub repair: bool,
+}
+
+impl Default for ApplyOptions {
+    fn default() -> ApplyOptions {
+        ApplyOptions {
+            disrupt: false,
+            wait: Duration::from_secs(10),
+            quiet: Some(QUIET),
+            confirm: None,
+            force: false,
+            repair: false,
+        }
+    }
+}
