@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::output::{Output, color, draw};
 use super::report;
-use super::{Output, color, daemon};
+use super::{daemon, scope};
 use crate::apply::{self, Applied, ApplyOptions, Options, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -21,7 +22,7 @@ pub(super) fn apply(
     may: ApplyOptions,
     despite_daemon: bool,
 ) -> Result<Output, Failure> {
-    let (mut session, request) = super::session(global, file, options)?;
+    let (mut session, request) = scope::session(global, file, options)?;
     let policy = Arc::clone(&request.intent.policy);
     // The daemon leaves a change alone that waits to be confirmed.
     if may.confirm.is_none() && !despite_daemon {
@@ -93,7 +94,7 @@ fn warnings(
     }
     let new: Vec<Diagnostic> =
         policy.filter(|it| may_say(it.0)).map(|(_, warning)| warning.clone()).collect();
-    let mut text = super::plan::draw(source, &new, color(&io::stderr()));
+    let mut text = draw(source, &new, color(&io::stderr()));
     for (_, warning) in placement.filter(|it| may_say(it.0)) {
         text.push_str(&format!("warning: {warning}\n"));
     }
@@ -102,7 +103,7 @@ fn warnings(
 
 /// `shaper confirm`.
 pub(super) fn confirm(global: &Global) -> Result<Output, Failure> {
-    let kernel = super::open(global)?;
+    let kernel = scope::open(global)?;
     apply::may_change(&kernel)?;
     apply::confirm(&kernel)?;
     Ok(Output::text(if global.quiet { String::new() } else { "confirmed\n".to_string() }))

@@ -1,8 +1,9 @@
 //! `shaper clear`: everything that carries our mark goes, and what went is reported.
 
-use super::Output;
 use super::daemon::{Beside, Daemon};
+use super::output::Output;
 use super::report;
+use super::scope;
 use crate::apply::{self, ApplyOptions};
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -12,7 +13,7 @@ pub(super) fn clear(
     may: ApplyOptions,
     despite_daemon: bool,
 ) -> Result<Output, Failure> {
-    let mut kernel = super::open(global)?;
+    let mut kernel = scope::open(global)?;
     apply::may_change(&kernel)?;
     if let Some(daemon) = Daemon::of(&kernel)?.filter(|_| !despite_daemon) {
         return Err(daemon.conflict(Beside::Clear));

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::Output;
+use super::output::Output;
+use super::scope;
 use crate::accounts::{How, Question};
 use crate::cli::Global;
 use crate::facts::{Facts, LinkFacts};
@@ -12,7 +13,7 @@ use crate::text::shown;
 use crate::tree::LinkName;
 
 pub(super) fn init(global: &Global) -> Result<Output, Failure> {
-    let mut kernel = super::open(global)?;
+    let mut kernel = scope::open(global)?;
     let accounts = Some(Whom::Nss { question: Question::default(), how: How::Here });
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
     let mut snapshot = observe::observe(&mut kernel, wanted)?;

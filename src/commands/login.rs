@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Output;
+use super::output::Output;
 use super::run::{self, RunError};
+use super::scope;
 use crate::accounts::{How, Question};
 use crate::apply::{self, ApplyOptions, Options, Request, Session, Who};
 use crate::cgroup::Attached;
@@ -78,7 +79,7 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     if user == "root" {
         return Ok(Output::default());
     }
-    let (mut session, request) = super::session(global, file, options)?;
+    let (mut session, request) = scope::session(global, file, options)?;
     apply::may_change(&session.kernel)?;
     let wait = global.wait.min(PATIENCE);
     let Some((owner, uid)) = owner_with_class(&mut session, request, &user, wait)? else {

@@ -10,53 +10,18 @@ mod plan;
 mod release;
 mod report;
 mod run;
+mod scope;
 mod status;
 mod watch;
 mod why;
 
-use std::io;
-use std::path::Path;
-
 pub use output::{Output, color};
 
-use crate::apply::{ApplyOptions, Options, Request, Session};
-use crate::cli::{Cli, Command, Global};
+use crate::apply::{ApplyOptions, Options};
+use crate::cli::{Cli, Command};
 use crate::failure::Failure;
-use crate::host::Kernel;
 use crate::model::BuildOptions;
-use crate::policy::{Diagnostic, Policy, Severity};
-use crate::sys::netns::Target;
-
-impl Output {
-    /// Adds the policy's warnings, drawn for people, to standard error; with --json they are in the
-    /// document. With --quiet they come only beside other output, and notes ([`Severity::Info`])
-    /// not at all.
-    fn warn(&mut self, policy: &Policy, warnings: &[Diagnostic], global: &Global) {
-        if global.json || (global.quiet && self.stdout.is_empty()) {
-            return;
-        }
-        let said = |warning: &&Diagnostic| !global.quiet || warning.severity == Severity::Warning;
-        let warnings: Vec<Diagnostic> = warnings.iter().filter(said).cloned().collect();
-        self.stderr.push_str(&plan::draw(policy, &warnings, color(&io::stderr())));
-    }
-}
-
-/// Enters the network namespace that the command line names and opens the kernel there.
-fn open(global: &Global) -> Result<Kernel, Failure> {
-    let target = global.netns.as_deref().map(Target::new);
-    Ok(Kernel::open_at(target.as_ref(), global.cgroup.as_deref())?)
-}
-
-/// A policy on the kernel that the command line names.
-fn session(global: &Global, file: &Path, options: Options) -> Result<(Session, Request), Failure> {
-    let policy = crate::apply::read(file)?;
-    Ok((Session::new(open(global)?), Request::new(policy, options)))
-}
-
-/// What the command line allows a run to do.
-fn may(global: &Global, disrupt: bool) -> ApplyOptions {
-    ApplyOptions { disrupt, wait: global.wait, ..ApplyOptions::default() }
-}
+use scope::may;
 
 /// Does what the command line says.
 pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {

@@ -3,6 +3,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use crate::cli::Global;
+use crate::policy::{Diagnostic, Policy, Report, Severity};
 use crate::text;
 
 /// What a command prints, and its exit status.
@@ -30,6 +32,18 @@ impl Output {
         Output::text(format!("{}\n", text::json(document)))
     }
 
+    /// Adds the policy's warnings, drawn for people, to standard error; with --json they are in the
+    /// document. With --quiet they come only beside other output, and notes ([`Severity::Info`])
+    /// not at all.
+    pub(super) fn warn(&mut self, policy: &Policy, warnings: &[Diagnostic], global: &Global) {
+        if global.json || (global.quiet && self.stdout.is_empty()) {
+            return;
+        }
+        let said = |warning: &&Diagnostic| !global.quiet || warning.severity == Severity::Warning;
+        let warnings: Vec<Diagnostic> = warnings.iter().filter(said).cloned().collect();
+        self.stderr.push_str(&draw(policy, &warnings, color(&io::stderr())));
+    }
+
     /// Prints both texts. The exit status: the command's own, and 1 instead of 0 where they could
     /// not be written. A reader that went away (`| head`) has read what it wanted: no failure.
     pub fn deliver(&self) -> u8 {
@@ -41,6 +55,14 @@ impl Output {
         let _nowhere_left =
             stderr(&format!("error: cannot write the output: {error}; what was done is done\n"));
         self.status.max(UNWRITTEN)
+    }
+}
+
+/// Warnings as they are drawn, with their places.
+pub(super) fn draw(policy: &Policy, warnings: &[Diagnostic], color: bool) -> String {
+    match warnings.is_empty() {
+        true => String::new(),
+        false => Report::new(&policy.source, warnings.to_vec()).render(color),
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Output;
+use super::output::Output;
 use super::report::{self, Members};
+use super::scope;
 use crate::apply::{self, Look, Options, Session};
 use crate::cli::Global;
 use crate::facts::Facts;
@@ -12,7 +13,7 @@ use crate::failure::Failure;
 use crate::intent::Meaning;
 use crate::model::{self, BuildOptions};
 use crate::plan::Tc;
-use crate::policy::{Diagnostic, Policy, Report};
+use crate::policy::Policy;
 use crate::process::{self, Decision, Scan};
 use crate::tree::Reserved;
 
@@ -31,7 +32,7 @@ pub(super) fn plan(
     options: Options,
     show: Show,
 ) -> Result<Output, Failure> {
-    let (mut session, request) = super::session(global, file, options)?;
+    let (mut session, request) = scope::session(global, file, options)?;
     let Look { mut meaning, scan } = session.look(&request)?;
     let (plan, _) = session.plan(&request.intent, &mut meaning)?;
     let paths = session.kernel.paths(meaning.facts().psched);
@@ -89,7 +90,7 @@ pub(super) fn check(
         false => {
             let skip_unknown = options.skip_unknown;
             let options = Options { skip_unknown, takeover: true, ..Options::default() };
-            let (mut session, request) = super::session(global, file, options)?;
+            let (mut session, request) = scope::session(global, file, options)?;
             let warnings = session.look(&request)?.meaning.warnings;
             (request.intent.policy, warnings)
         }
@@ -120,12 +121,4 @@ fn size(policy: &Policy) -> String {
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     format!("ok: {}", parts.join(", "))
-}
-
-/// Warnings as they are drawn, with their places.
-pub(super) fn draw(policy: &Policy, warnings: &[Diagnostic], color: bool) -> String {
-    match warnings.is_empty() {
-        true => String::new(),
-        false => Report::new(&policy.source, warnings.to_vec()).render(color),
-    }
 }

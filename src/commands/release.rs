@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::output::Output;
 use super::run::{self, Pinned, RunError};
-use super::{Output, daemon};
+use super::{daemon, scope};
 use crate::apply::{self, Options, Request, Session, may_change};
 use crate::cgroup::{Attached, Instance};
 use crate::cli::Global;
@@ -72,7 +73,7 @@ pub(super) fn release(
     subjects: &[String],
     file: Option<&Path>,
 ) -> Result<Output, Failure> {
-    let kernel = super::open(global)?;
+    let kernel = scope::open(global)?;
     may_change(&kernel)?;
     let named = file.is_some();
     let file = match file {

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Output, daemon};
+use super::output::Output;
+use super::{daemon, scope};
 use crate::accounts::{How, Question};
 use crate::apply::{self, Options, Request, Session, Who, may_change};
 use crate::cgroup::{Attached, Instance, Locked};
@@ -163,7 +164,7 @@ impl Place {
     /// Makes the directory if there is none. The lock keeps an `apply` from removing the user's own
     /// directory, in which it is, meanwhile.
     fn of(global: &Global, user: &str) -> Result<Place, Failure> {
-        let mut kernel = super::open(global)?;
+        let mut kernel = scope::open(global)?;
         let (instance, claim) = pinned(&kernel, global, user)?;
         observe::open_owners(&mut kernel)?;
         Ok(Place { kernel, instance, claim })

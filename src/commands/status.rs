@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Output, run};
+use super::output::Output;
+use super::{run, scope};
 use crate::accounts::{How, Question};
 use crate::cgroup::Instance;
 use crate::cli::Global;
@@ -31,7 +32,7 @@ pub(super) fn status(
     group: Option<&str>,
     rules: bool,
 ) -> Result<Output, Failure> {
-    let mut kernel = super::open(global)?;
+    let mut kernel = scope::open(global)?;
     let snapshot = observe::observe(&mut kernel, Wanted::default())?;
     let inputs = StatusInputs { rules, ..inputs(&kernel, &snapshot)? };
     let mut status = status::status(&snapshot, &inputs);

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::Output;
 use super::daemon::{Beside, Daemon};
+use super::output::Output;
+use super::scope;
 use crate::apply::{self, Options};
 use crate::cli::Global;
 use crate::daemon::{self, Bound, Settings};
@@ -45,7 +46,7 @@ pub(super) fn watch(
         }),
         None => None,
     };
-    let (session, request) = super::session(global, file, options)?;
+    let (session, request) = scope::session(global, file, options)?;
     apply::may_change(&session.kernel)?;
     if let Some(other) = Daemon::of(&session.kernel)?.filter(|_| !despite_daemon) {
         return Err(other.conflict(Beside::Watch));

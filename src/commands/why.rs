@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Output;
+use super::output::Output;
 use super::run::owners;
+use super::scope;
 use crate::accounts::How;
 use crate::apply::{Look, Options, Who};
 use crate::cli::Global;
@@ -59,7 +60,7 @@ struct OnLink {
 
 pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
     let options = Options { skip_unknown: true, takeover: true, ..Options::default() };
-    let (mut session, mut request) = super::session(global, file, options)?;
+    let (mut session, mut request) = scope::session(global, file, options)?;
     // An account that has no process now is asked about too.
     let uids = owners(subject).into_iter().filter_map(|owner| match owner {
         Owner::Uid(uid) => Some(uid),
