@@ -49,7 +49,6 @@ pub mod failure;
 
 pub mod apply;
 
-#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod daemon;
 
 #[allow(missing_docs, reason = "what clap finds there it prints as help")]

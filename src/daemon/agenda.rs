@@ -1,20 +1,13 @@
-//! What is to be done, and when: the loop sleeps until the first of it. Pure but for the clock that
-//! callers pass in.
+//! What is to be done about people, and when. Pure but for the clock that callers pass in.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
     /// Look at those whose events are not listened to.
     Muted,
-    /// Tell the service manager that we live.
-    Alive,
-    /// Look whether the network namespace still has its name.
-    Namespace,
-    /// Apply, or read the policy file.
-    Shape,
     /// Look at all processes.
     Sweep,
     /// Look which accounts have no process any more.
@@ -23,8 +16,8 @@ pub(super) enum Task {
     Ask,
     /// Read `/etc/subuid` again.
     Subuids,
-    /// NSS has had its time.
-    GiveUpAsking,
+    /// Ask NSS the question that had to wait.
+    AskNext,
 }
 
 /// Each task at most once.
@@ -47,9 +40,9 @@ impl Agenda {
         self.0.remove(&task);
     }
 
-    /// How long until the first; `None`: nothing is to be done.
-    pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
-        self.0.values().min().map(|at| at.saturating_duration_since(now))
+    /// When the first is due; `None`: nothing is to be done.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.0.values().min().copied()
     }
 
     /// Takes one that is due, in the order of [`Task`].
@@ -63,24 +56,25 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_task_stands_once_at_its_earliest_time() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
         let mut agenda = Agenda::default();
-        assert_eq!(agenda.rest(now), None);
-        agenda.by(Task::Shape, now + second);
-        agenda.by(Task::Shape, now + 3 * second);
+        assert_eq!(agenda.due(), None);
+        agenda.by(Task::Muted, now + second);
+        agenda.by(Task::Muted, now + 3 * second);
         agenda.by(Task::Sweep, now + 2 * second);
-        assert_eq!(agenda.rest(now), Some(second));
+        assert_eq!(agenda.due(), Some(now + second));
         assert_eq!(agenda.take(now), None);
         let later = now + 5 * second;
-        assert_eq!(agenda.take(later), Some(Task::Shape));
+        assert_eq!(agenda.take(later), Some(Task::Muted));
         assert_eq!(agenda.take(later), Some(Task::Sweep));
         assert_eq!(agenda.take(later), None);
-        agenda.by(Task::Alive, now);
-        agenda.at(Task::Alive, later);
-        assert_eq!(agenda.rest(now), Some(5 * second));
+        agenda.by(Task::Leave, now);
+        agenda.at(Task::Leave, later);
+        assert_eq!(agenda.due(), Some(later));
     }
 }

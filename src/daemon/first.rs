@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::{applying, names, shaping};
-use crate::accounts::Question;
+use super::applied::log_of;
+use super::names::{LIMIT, unanswered, warn_of_gaps};
+use super::shaping;
+use super::standing::Standing;
+use crate::accounts::{How, Question};
 use crate::apply::{self, Applied, ApplyOptions, Request, Session, Who};
 use crate::facts::Accounts;
 use crate::failure::Failure;
@@ -13,35 +16,57 @@ use crate::policy::Policy;
 use crate::process;
 use crate::sys::signal;
 
+/// What the first apply came to.
+pub(super) struct First {
+    /// `None`: it did not come to rest.
+    pub standing: Option<Standing>,
+    pub accounts: Accounts,
+    /// What it had to say, and has said.
+    pub said: Vec<String>,
+}
+
+/// The first apply, of what is wanted.
+pub(super) fn apply(
+    session: &mut Session,
+    mut intent: Intent,
+    wait: Duration,
+) -> Result<First, Failure> {
+    let mut accounts = who_runs(&session.kernel, &intent.policy)?;
+    signal::catch();
+    // One link that is absent or unfit keeps no other from being shaped: it is shaped when it is
+    // fit.
+    intent.options.absent_links = true;
+    let who = Who::Known { accounts: accounts.clone(), processes: true };
+    let request = Request { who, ..Request::from(intent.clone()) };
+    let applied = apply_once_unlocked(session, &request, wait)?;
+    let said = log_of(&applied);
+    said.iter().for_each(|line| log::warn!("{line}"));
+    if let Some(in_force) = &applied.in_force {
+        accounts.running.clone_from(&in_force.accounts.running);
+        accounts.running_ranges.clone_from(&in_force.accounts.running_ranges);
+    }
+    let standing = applied.in_force.map(|in_force| Standing::new(intent, in_force));
+    Ok(First { standing, accounts, said })
+}
+
 /// Who runs now, and who they and the policy's names are.
-pub(super) fn who_runs(kernel: &Kernel, policy: &Policy) -> Result<Accounts, Failure> {
+fn who_runs(kernel: &Kernel, policy: &Policy) -> Result<Accounts, Failure> {
     let scan = process::scan(&kernel.proc_root).map_err(Failure::refused)?;
     let mut question = Question::of(policy);
     question.running = process::running_uids(&scan.processes, &kernel.view()?);
-    Ok(names::ask_first(question))
+    Ok(ask(question))
 }
 
-/// The first apply. A change that waits to be confirmed is waited for.
-pub(super) fn apply(
+/// A change that waits to be confirmed is waited for.
+fn apply_once_unlocked(
     session: &mut Session,
-    intent: &Intent,
-    accounts: &mut Accounts,
+    request: &Request,
     wait: Duration,
 ) -> Result<Applied, Failure> {
     let may = ApplyOptions { wait, quiet: None, ..ApplyOptions::default() };
     let mut said = false;
     loop {
-        let who = Who::Known { accounts: accounts.clone(), processes: true };
-        let request = Request { who, ..Request::from(intent.clone()) };
-        match apply::apply(session, request, may, &mut apply::unless_interrupted) {
-            Ok(applied) => {
-                applying::log_of(&applied).iter().for_each(|line| log::warn!("{line}"));
-                if let Some(in_force) = &applied.in_force {
-                    accounts.running.clone_from(&in_force.accounts.running);
-                    accounts.running_ranges.clone_from(&in_force.accounts.running_ranges);
-                }
-                return Ok(applied);
-            }
+        match apply::apply(session, request.clone(), may, &mut apply::unless_interrupted) {
             Err(Failure::Locked(why)) if signal::caught().is_none() => {
                 if !said {
                     log::warn!("waiting: {why}");
@@ -49,7 +74,41 @@ pub(super) fn apply(
                 }
                 std::thread::sleep(shaping::LOCKED);
             }
-            Err(failure) => return Err(failure),
+            done => return done,
         }
+    }
+}
+
+/// Waits for the answer.
+fn ask(question: Question) -> Accounts {
+    let running = question.running.clone();
+    match question.ask(How::Within(LIMIT)) {
+        Ok(accounts) => {
+            warn_of_gaps(&accounts);
+            accounts
+        }
+        Err(why) => {
+            let mut accounts = Accounts { running, ..Accounts::default() };
+            unanswered(&mut accounts, &why);
+            accounts
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::threads::alone;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn nss_is_asked_by_a_child() {
+        let question = Question { running: BTreeSet::from([0]), ..Question::default() };
+        alone(|| {
+            let accounts = ask(question);
+            assert_eq!(accounts.by_uid[&0].name, "root");
+            assert_eq!(accounts.running, BTreeSet::from([0]));
+            assert_eq!(accounts.unavailable, None);
+        });
     }
 }

@@ -1,40 +1,27 @@
-//! What the kernel tells of links and of their traffic control, as far as it is about ours.
+//! What the kernel tells of links and of their traffic control, as far as it is about ours. Pure.
 
 use std::collections::BTreeSet;
 
-use super::Watch;
 use super::shaping::Event;
+use crate::apply::InForce;
 use crate::netlink::notice::Notice;
-use crate::policy::{LinkLine, LinkRef};
-use crate::sys::listener::Heard;
+use crate::policy::{LinkLine, LinkRef, Policy};
 use crate::tree::LinkName;
 
-impl Watch {
-    pub(super) fn hear_links(&mut self) {
-        let own = self.session.kernel.netlink.port();
-        let mut told = BTreeSet::new();
-        let heard = self.links.hear(|port, notice| {
-            if port != own {
-                told.insert(notice);
-            }
-        });
-        let mut matters = false;
-        for notice in &told {
-            matters |= self.concerns(notice);
-        }
-        match heard {
-            Ok(Heard::All) => {}
-            Ok(Heard::Lost) => matters = true,
-            Err(error) => {
-                log::warn!("what happens to links cannot be heard: {error}");
-                matters = true;
-            }
-        }
-        if matters {
-            let touched = told.iter().filter_map(|notice| self.touched(notice)).collect();
-            let has_come = told.iter().any(|notice| self.has_come(notice));
-            self.tell_shaping(Event::LinksTold { touched, has_come });
-        }
+/// What is in force, and the policy that says so.
+pub(super) struct Ours<'a> {
+    pub in_force: &'a InForce,
+    pub policy: &'a Policy,
+}
+
+impl Ours<'_> {
+    /// What follows from notices; `None`: none is about ours. `is_all`: none was lost.
+    pub(super) fn told<P>(&self, told: &BTreeSet<Notice>, is_all: bool) -> Option<Event<P>> {
+        let matters = !is_all || told.iter().any(|notice| self.concerns(notice));
+        matters.then(|| Event::LinksTold {
+            touched: told.iter().filter_map(|notice| self.touched(notice)).collect(),
+            has_come: told.iter().any(|notice| self.has_come(notice)),
+        })
     }
 
     /// The shaped link whose traffic control it is about.
@@ -52,14 +39,14 @@ impl Watch {
     /// Whether it is of a link that the policy names and that is not shaped.
     fn has_come(&self, notice: &Notice) -> bool {
         let Notice::Link(index, name, altnames) = notice else { return false };
-        let mut lines = self.intent.policy.links.iter();
+        let mut lines = self.policy.links.iter();
         self.in_force.links.values().all(|shaped| shaped != index)
             && lines.any(|line| line.name.value.means(name, altnames))
     }
 
     /// Whether a notice is about a link that we shape, or that the policy may mean.
     fn concerns(&self, notice: &Notice) -> bool {
-        let lines = &self.intent.policy.links;
+        let lines = &self.policy.links;
         let auto = lines.iter().any(|line| line.name.value == LinkRef::Auto);
         match notice {
             Notice::DefaultRoute => auto,

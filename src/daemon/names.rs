@@ -1,13 +1,13 @@
-//! Who the accounts are, asked off the loop: NSS (LDAP, SSSD) may take seconds, or hang for ever,
-//! so a child asks, and is killed when its time is up. Until the answer comes, everybody is who
-//! they were, and a newcomer is a uid without a name or groups.
+//! What NSS is asked, question by question, and what its answers change. It (LDAP, SSSD) may take
+//! seconds, or hang for ever, so a child asks ([`Sources::ask`](super::sources::Sources::ask)), and
+//! is killed when its time is up. Until the answer comes, everybody is who they were, and a
+//! newcomer is a uid without a name or groups. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::accounts::How;
 use crate::accounts::Question;
-use crate::accounts::asking::{Asking, Unanswered};
+use crate::accounts::asking::Unanswered;
 use crate::facts::{Account, Accounts};
 
 /// How long NSS may take.
@@ -49,10 +49,19 @@ const FORGET_SUBORDINATE: Duration = Duration::from_secs(300);
 /// When no child can be started that asks (EAGAIN): so much later another try.
 const NO_CHILD: Duration = Duration::from_secs(1);
 
+/// A question that a child is asking.
+#[derive(Debug)]
+struct UnderWay {
+    question: Question,
+    asked: Asked,
+    /// No child could be started for the one before.
+    was_put_off: bool,
+}
+
 /// At most one question at a time.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Names {
-    asking: Option<(Asking, Asked)>,
+    under_way: Option<UnderWay>,
     newcomers: BTreeSet<u32>,
     /// The same in somebody's range of subordinate uids.
     subordinates: BTreeSet<u32>,
@@ -71,13 +80,11 @@ impl Names {
     /// Asks about everything; sooner or later.
     pub(super) fn ask_all(&mut self, question: Question) {
         self.all = Some(question);
-        self.go_on();
     }
 
     /// Has `/etc/subuid` read again.
     pub(super) fn read_subuids(&mut self) {
         self.subuids = true;
-        self.go_on();
     }
 
     /// Whether one more may wait to be asked about.
@@ -90,9 +97,8 @@ impl Names {
         match subordinate {
             false => drop(self.newcomers.insert(uid)),
             true if self.has_room(true) => drop(self.subordinates.insert(uid)),
-            true => return,
+            true => {}
         }
-        self.go_on();
     }
 
     /// Forgets which uids no account had a while ago.
@@ -106,15 +112,10 @@ impl Names {
         });
     }
 
-    /// The question under way.
-    pub(super) fn asking(&self) -> Option<&Asking> {
-        self.asking.as_ref().map(|(asking, _)| asking)
-    }
-
-    /// When the question under way has taken too long, or the next one may begin.
+    /// When the next question may begin that has to wait, where none is under way.
     pub(super) fn due(&self) -> Option<Instant> {
-        match &self.asking {
-            Some((asking, _)) => asking.due(),
+        match self.under_way {
+            Some(_) => None,
             None if self.put_off.is_some() => self.put_off,
             None if self.subordinates.is_empty() => None,
             None => self.asked_subordinates.map(|last| last + PAUSE),
@@ -123,50 +124,65 @@ impl Names {
 
     /// Whether the answer about the policy's names is still to come.
     pub(super) fn is_asking_about_all(&self) -> bool {
-        self.all.is_some() || matches!(&self.asking, Some((_, Asked::All(_))))
+        self.all.is_some() || matches!(self.asked(), Some(Asked::All(_)))
     }
 
     /// Whether the answer about somebody is still to come.
     pub(super) fn is_asking_about(&self, uid: u32) -> bool {
-        let asked = match &self.asking {
-            Some((_, Asked::Newcomers(uids))) => uids.contains(&uid),
-            _ => false,
-        };
+        let asked = matches!(self.asked(), Some(Asked::Newcomers(uids)) if uids.contains(&uid));
         asked || self.newcomers.contains(&uid) || self.subordinates.contains(&uid)
     }
 
-    /// Takes what came of the question under way, if anything has, into `accounts`. One that has
-    /// taken too long is over.
-    pub(super) fn hear(&mut self, accounts: &mut Accounts) -> News {
-        let Some((asking, _)) = &mut self.asking else { return News::None };
-        let Some(answer) = asking.answer() else { return News::None };
-        let Some((_, asked)) = self.asking.take() else { return News::None };
+    fn asked(&self) -> Option<&Asked> {
+        self.under_way.as_ref().map(|under_way| &under_way.asked)
+    }
+
+    /// Takes what came of the question under way into `accounts`.
+    pub(super) fn answered(
+        &mut self,
+        answer: Result<Accounts, Unanswered>,
+        accounts: &mut Accounts,
+        now: Instant,
+    ) -> News {
+        let Some(UnderWay { asked, .. }) = self.under_way.take() else { return News::None };
         let news = match answer {
             Ok(answer) => {
                 let news = take_in(accounts, answer, &asked);
-                self.note_absent(accounts, Instant::now());
+                self.note_absent(accounts, now);
                 news
             }
             Err(why) => unanswered(accounts, &why),
         };
-        self.go_on();
         match asked {
-            _ if news == News::None => News::None,
-            Asked::All(_) => News::Everybody,
-            Asked::Newcomers(_) | Asked::Subuids => news,
+            Asked::All(_) if news != News::None => News::Everybody,
+            _ => news,
         }
     }
 
-    /// Gives up a question that has taken too long, or begins one that had to wait.
-    pub(super) fn on_due(&mut self, accounts: &mut Accounts, now: Instant) -> News {
-        if self.due().is_none_or(|due| due > now) {
-            return News::None;
+    /// The question that a child is to ask now, if there is one; it is under way from then on.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Question> {
+        if self.under_way.is_some() || self.put_off.is_some_and(|until| until > now) {
+            return None;
         }
-        if self.asking.is_some() {
-            return self.hear(accounts);
+        let was_put_off = self.put_off.take().is_some();
+        let (question, asked) = self.choose(now)?;
+        self.under_way = Some(UnderWay { question: question.clone(), asked, was_put_off });
+        Some(question)
+    }
+
+    /// No child could be started: the question under way is the first of the next try.
+    pub(super) fn put_off(&mut self, why: &Unanswered, now: Instant) {
+        let Some(UnderWay { question, asked, was_put_off }) = self.under_way.take() else { return };
+        if !was_put_off {
+            log::warn!("NSS: {why}; it is asked as soon as that is possible");
         }
-        self.go_on();
-        News::None
+        match asked {
+            Asked::All(_) => self.all = Some(question),
+            Asked::Subuids => self.subuids = true,
+            // The few that lie in somebody's range go with the others this time.
+            Asked::Newcomers(uids) => self.newcomers.extend(uids),
+        }
+        self.put_off = Some(now + NO_CHILD);
     }
 
     fn note_absent(&mut self, accounts: &Accounts, now: Instant) {
@@ -180,30 +196,8 @@ impl Names {
         }
     }
 
-    fn go_on(&mut self) {
-        if self.asking.is_some() {
-            return;
-        }
-        let now = Instant::now();
-        let was_put_off = self.put_off.is_some();
-        let Some((question, asked)) = self.next(now) else { return };
-        match question.clone().start(Some(LIMIT)) {
-            Ok(asking) => self.asking = Some((asking, asked)),
-            Err(why) => {
-                if !was_put_off {
-                    log::warn!("NSS: {why}; it is asked as soon as that is possible");
-                }
-                self.put_back(question, asked, now);
-            }
-        }
-    }
-
     /// What to ask now.
-    fn next(&mut self, now: Instant) -> Option<(Question, Asked)> {
-        if self.put_off.is_some_and(|until| until > now) {
-            return None;
-        }
-        self.put_off = None;
+    fn choose(&mut self, now: Instant) -> Option<(Question, Asked)> {
         if let Some(question) = self.all.take() {
             // Whoever came is among those who run.
             self.newcomers.retain(|uid| !question.running.contains(uid));
@@ -217,17 +211,6 @@ impl Names {
         let uids = self.next_newcomers(now);
         let question = Question { running: uids.clone(), ..Question::default() };
         (!uids.is_empty()).then_some((question, Asked::Newcomers(uids)))
-    }
-
-    /// The question could not be asked: it is the first of the next try.
-    fn put_back(&mut self, question: Question, asked: Asked, now: Instant) {
-        match asked {
-            Asked::All(_) => self.all = Some(question),
-            Asked::Subuids => self.subuids = true,
-            // The few that lie in somebody's range go with the others this time.
-            Asked::Newcomers(uids) => self.newcomers.extend(uids),
-        }
-        self.put_off = Some(now + NO_CHILD);
     }
 
     /// Those to ask about now: accounts of their own first.
@@ -250,23 +233,7 @@ fn first(uids: &mut BTreeSet<u32>, many: usize) -> BTreeSet<u32> {
     std::mem::replace(uids, rest)
 }
 
-/// What the accounts are before the daemon's loop begins; waits for the answer.
-pub(super) fn ask_first(question: Question) -> Accounts {
-    let running = question.running.clone();
-    match question.ask(How::Within(LIMIT)) {
-        Ok(accounts) => {
-            warn_of_gaps(&accounts);
-            accounts
-        }
-        Err(why) => {
-            let mut accounts = Accounts { running, ..Accounts::default() };
-            unanswered(&mut accounts, &why);
-            accounts
-        }
-    }
-}
-
-fn warn_of_gaps(answer: &Accounts) {
+pub(super) fn warn_of_gaps(answer: &Accounts) {
     if let Some(why) = &answer.unavailable {
         log::warn!("NSS could not answer: {why}; until it does, accounts are who they were");
     }
@@ -336,7 +303,7 @@ fn named(by_name: &BTreeMap<String, Option<u32>>) -> BTreeMap<u32, Account> {
     by_name.iter().filter_map(|(name, uid)| Some(((*uid)?, account(name)))).collect()
 }
 
-fn unanswered(accounts: &mut Accounts, why: &Unanswered) -> News {
+pub(super) fn unanswered(accounts: &mut Accounts, why: &Unanswered) -> News {
     log::warn!("NSS: {why}; until it answers, accounts are who they were");
     match &accounts.unavailable {
         Some(_) => News::None,
@@ -351,19 +318,7 @@ fn unanswered(accounts: &mut Accounts, why: &Unanswered) -> News {
 mod tests {
     use super::*;
     use crate::facts::Subuids;
-    use crate::sys::threads::alone;
     use crate::tree::UidRange;
-
-    #[test]
-    fn nss_is_asked_by_a_child() {
-        let question = Question { running: BTreeSet::from([0]), ..Question::default() };
-        alone(|| {
-            let accounts = ask_first(question);
-            assert_eq!(accounts.by_uid[&0].name, "root");
-            assert_eq!(accounts.running, BTreeSet::from([0]));
-            assert_eq!(accounts.unavailable, None);
-        });
-    }
 
     #[test]
     fn what_no_child_could_ask_is_asked_later() {
@@ -371,15 +326,17 @@ mod tests {
         let mut names = Names::default();
         names.all = Some(Question { names: ["bob".to_string()].into(), ..Question::default() });
         names.newcomers.insert(1000);
+        let why = Unanswered::NoChild(std::io::Error::other("EAGAIN"));
         let mut fails = |names: &mut Names| {
-            let (question, asked) = names.next(now).expect("something to ask");
-            names.put_back(question.clone(), asked, now);
+            let question = names.next(now).expect("something to ask");
+            assert!(names.next(now).is_none(), "one at a time");
+            names.put_off(&why, now);
             assert!(names.next(now).is_none(), "not at once again");
             assert_eq!(names.due(), Some(now + NO_CHILD));
             now += NO_CHILD;
-            let (again, asked) = names.next(now).expect("something to ask");
+            let again = names.next(now).expect("something to ask");
             assert_eq!(format!("{again:?}"), format!("{question:?}"));
-            asked
+            names.under_way.take().expect("it is under way").asked
         };
         assert!(matches!(fails(&mut names), Asked::All(_)));
         names.subuids = true;

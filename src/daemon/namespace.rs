@@ -3,17 +3,20 @@
 //! a dead one is let go at once. One named by a pid is over then; a name or a path may stand for
 //! another one later, which is shaped in its turn.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
-use nix::sys::signalfd::SignalFd;
 use sd_notify::NotifyState;
 
-use super::service_manager::tell;
-use super::{Ended, Settings, keep, signals};
+use super::event::{Ended, Wish};
+use super::refusal::CannotGoOn;
+use super::service_manager::{ALIVE, tell};
+use super::settings::Settings;
+use super::sources::{LOOK_AT_NAME, Signals};
+use super::watch::keep;
 use crate::apply::{Options, Session};
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -22,8 +25,6 @@ use crate::policy::Policy;
 use crate::sys::listener::ProcessListener;
 use crate::sys::netns::{Home, Target};
 
-/// How often it is looked whether the name still stands for the namespace: one stat(2).
-pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// After a failure to take up another namespace.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -49,17 +50,10 @@ pub(super) fn follow(
     let mut ended = keep(session, intent, processes, settings, Some(&bound.target))?;
     loop {
         let Ended::WithNamespace(policy) = ended else { return Ok(()) };
-        bound.home.enter().map_err(|error| {
-            Failure::refused(format!(
-                "cannot go back to the namespace that this was started in: {error}"
-            ))
-        })?;
+        bound.home.enter().map_err(CannotGoOn::NotHome)?;
         if bound.target.is_process() {
             tell(&[NotifyState::Stopping]);
-            return Err(Failure::refused(format!(
-                "process {} has ended or left its network namespace, which is not shaped any more: name it in another way (ip netns, a path), or start this again with the next process",
-                bound.target
-            )));
+            return Err(CannotGoOn::ProcessGone(bound.target.clone()).into());
         }
         log::warn!(
             "the network namespace {} is gone, and is let go; the next one of that name will be shaped",
@@ -73,7 +67,7 @@ pub(super) fn follow(
                 Ok(ended) => break ended,
                 Err(failure) => {
                     log::error!("{}: {}", bound.target, failure.message());
-                    bound.home.enter().map_err(Failure::refused)?;
+                    bound.home.enter().map_err(CannotGoOn::NotHome)?;
                     std::thread::sleep(AGAIN);
                 }
             }
@@ -88,7 +82,7 @@ fn take_up(
     options: Options,
     settings: &Settings,
 ) -> Result<Ended, Failure> {
-    let processes = ProcessListener::open().map_err(Failure::refused)?;
+    let processes = ProcessListener::open().map_err(CannotGoOn::Processes)?;
     let kernel = Kernel::open_at(Some(&bound.target), bound.instance.as_deref())?;
     log::info!("shaping the namespace that is called {} now", bound.target);
     let intent = Intent::new(Arc::clone(policy), options);
@@ -97,14 +91,15 @@ fn take_up(
 
 /// Waits until the name stands for a namespace; false: a signal came.
 fn wait_for(target: &Target) -> Result<bool, Failure> {
-    let signals = signals()?;
+    let signals = Signals::open().map_err(CannotGoOn::Signals)?;
+    signals.block().map_err(CannotGoOn::Signals)?;
     let mut told = Instant::now();
     while target.inode().ok().flatten().is_none() {
         if ends(&signals)? {
             log::info!("ended");
             return Ok(false);
         }
-        if told.elapsed() > super::applying::ALIVE {
+        if told.elapsed() > ALIVE {
             told = Instant::now();
             tell(&[NotifyState::Watchdog]);
         }
@@ -113,17 +108,12 @@ fn wait_for(target: &Target) -> Result<bool, Failure> {
 }
 
 /// Waits a moment for a signal to end.
-fn ends(signals: &SignalFd) -> Result<bool, Failure> {
-    use std::os::fd::AsFd;
+fn ends(signals: &Signals) -> Result<bool, CannotGoOn> {
     let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::MAX);
+    let timeout = PollTimeout::try_from(LOOK_AT_NAME).unwrap_or(PollTimeout::MAX);
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
-        Err(errno) => return Err(Failure::refused(errno)),
+        Err(errno) => return Err(CannotGoOn::Wait(errno)),
     }
-    let mut ends = false;
-    while let Ok(Some(signal)) = signals.read_signal() {
-        ends |= signal.ssi_signo != Signal::SIGHUP as u32;
-    }
-    Ok(ends)
+    Ok(std::iter::from_fn(|| signals.next()).any(|wish| wish == Wish::End))
 }

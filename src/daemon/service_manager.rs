@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+/// What takes longer says so often that it goes on.
+pub(super) const ALIVE: Duration = Duration::from_secs(5);
 /// A unit that never became ready is ended by its manager, so that one word has some time.
 const READY: Duration = Duration::from_secs(5);
 

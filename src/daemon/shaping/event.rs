@@ -7,7 +7,7 @@ use crate::tree::LinkName;
 
 /// What is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::daemon) enum Attempt {
+pub(crate) enum Attempt {
     /// The policy in force, once more.
     Repair,
     /// The policy on its way in.
@@ -16,7 +16,7 @@ pub(in crate::daemon) enum Attempt {
 
 /// What lies at the policy file's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::daemon) enum Found {
+pub(crate) enum Found {
     /// The text of the policy that is in force.
     InForce,
     Text(String),
@@ -29,16 +29,16 @@ pub(in crate::daemon) enum Found {
 
 /// Why a policy is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::daemon) struct Refusal {
+pub(crate) struct Refusal {
     /// As people read it: with the lines of the file.
-    pub(in crate::daemon) text: String,
+    pub(crate) text: String,
     /// One line, with its place.
-    pub(in crate::daemon) brief: String,
+    pub(crate) brief: String,
 }
 
 /// What became of an apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::daemon) enum Outcome {
+pub(crate) enum Outcome {
     /// `took`: how long it took, where nothing was to be done. `repaired`: links of which something
     /// differed that nobody's coming and going explains. `drains`: some classes have still to
     /// become quiet.
@@ -55,7 +55,7 @@ pub(in crate::daemon) enum Outcome {
 
 /// What happened.
 #[derive(Clone, Debug)]
-pub(in crate::daemon) enum Event<P> {
+pub(crate) enum Event<P> {
     Time,
     /// Something happened to the file, or on the way to it.
     FileTold,
@@ -90,7 +90,7 @@ pub(in crate::daemon) enum Event<P> {
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::daemon) enum Order {
+pub(crate) enum Order {
     /// Read the policy file.
     Read,
     /// Make a policy of this text.
@@ -113,7 +113,7 @@ pub(in crate::daemon) enum Order {
 }
 
 /// A policy's text.
-pub(in crate::daemon) trait Text {
+pub(crate) trait Text {
     /// As it was read from the file.
     fn text(&self) -> &str;
 }

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::file::CALM;
 use crate::tree::LinkName;
 use drain::Drain;
 pub(super) use event::{Attempt, Event, Found, Order, Outcome, Refusal, Text};
@@ -24,6 +23,9 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
 const REST_SHARE: u32 = 2_000;
 /// An editor writes a file in several steps.
 pub(super) const SETTLE: Duration = Duration::from_millis(50);
+/// For how long a file must have stayed as it is. Some write it in several goes, and have it closed
+/// between two of them (`cat a >file; cat b >>file`).
+const CALM: Duration = Duration::from_millis(150);
 /// A file that somebody has open for writing, or that is not there, is looked at again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Another run holds the lock, or a change waits to be confirmed.

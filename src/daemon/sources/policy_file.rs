@@ -22,14 +22,9 @@ pub(super) enum Now {
     Text(String),
     /// Somebody has it open for writing, for so long: what is there may be a half of what will be.
     BeingWritten(Duration),
-    /// It is another one than at the look before: more may follow, so it is looked at again after
-    /// [`CALM`].
+    /// It is another one than at the look before: more may follow, so it is to be looked at again.
     Changing,
 }
-
-/// For how long a file must have stayed as it is. Some write it in several goes, and have it closed
-/// between two of them (`cat a >file; cat b >>file`).
-pub(super) const CALM: Duration = Duration::from_millis(150);
 
 /// By which a file that was touched since is known.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,0 +1,167 @@
+//! What performs the decisions that change something: it places processes, applies, and tells
+//! others. When, and what follows from how it went, says [`State`].
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime};
+
+use sd_notify::NotifyState;
+
+use super::applied::log_of;
+use super::event::{Action, Event};
+use super::placing::Placing;
+use super::service_manager::{ALIVE, tell};
+use super::shaping::Attempt;
+use super::state::State;
+use crate::apply::{self, Applied, ApplyOptions, Request, Session};
+use crate::cgroup::{Condition, Keeping};
+use crate::failure::Failure;
+use crate::host::observe::Snapshot;
+use crate::plan::Step;
+use crate::sys::memory;
+use crate::tree::{Claim, KernelState};
+
+/// The kernel, and those who are told.
+pub(super) struct Actor {
+    session: Session,
+    placing: Placing,
+    /// What retired classes are compared with.
+    earlier: Option<Snapshot>,
+    /// Others find this daemon by it.
+    keeping: Option<Keeping>,
+    condition: Condition,
+    /// What the last apply had to say, so that it is said once.
+    said: Vec<String>,
+}
+
+impl Actor {
+    /// `said`: what the first apply had to say. `condition`: the daemon's state as one word, and
+    /// why.
+    pub(super) fn new(
+        session: Session,
+        said: Vec<String>,
+        (word, why): (&'static str, Option<String>),
+    ) -> Actor {
+        let condition = Condition { word: word.to_string(), why, since: SystemTime::now() };
+        let (placing, earlier, keeping) = (Placing::default(), None, None);
+        Actor { session, placing, earlier, keeping, condition, said }
+    }
+
+    /// Whether there is a hierarchy to place processes in.
+    pub(super) fn has_hierarchy(&self) -> bool {
+        self.session.kernel.hierarchy().is_some()
+    }
+
+    /// Does what was decided on, by what the state says; what came of it is an event.
+    pub(super) fn perform(&mut self, action: Action, state: &State) -> Option<Event> {
+        let (kernel, whose) = (&self.session.kernel, state.whose());
+        match action {
+            Action::Place(newcomer) => return self.placing.one(kernel, newcomer, whose),
+            Action::HandOver => self.placing.hand_over(),
+            Action::Sweep => return self.placing.all(kernel, whose, state.waiting()),
+            Action::LookWhoLeft => return self.look_who_left(&state.in_force().state),
+            Action::Apply { attempt, held, collects } => {
+                let start = Instant::now();
+                let mut request = state.request(attempt, held);
+                request.earlier = self.earlier.take_if(|_| collects);
+                let came_of_it = self.apply(request, attempt == Attempt::Repair).map(Box::new);
+                return Some(Event::Applied { attempt, start, came_of_it });
+            }
+            Action::LookAtRetired => match self.begin_to_drain(&state.in_force().state) {
+                Ok(snapshot) => self.earlier = Some(snapshot),
+                Err(failure) => log::debug!("retired classes: {}", failure.message()),
+            },
+            Action::TellCondition { word, why, is_said } => self.tell_condition(word, why, is_said),
+            Action::Keep => {
+                self.keep_instance();
+                memory::give_back();
+            }
+            Action::SignOfLife => tell(&[NotifyState::Watchdog]),
+            Action::Log(level, line) => log::log!(level, "{line}"),
+        }
+        None
+    }
+
+    /// Looks which accounts have no process any more.
+    fn look_who_left(&self, state: &KernelState) -> Option<Event> {
+        let start = Instant::now();
+        let instance = self.session.kernel.instance()?;
+        let owners = state.claims.keys().filter_map(Claim::comes_and_goes).cloned();
+        // One that cannot be looked into may hold somebody.
+        let is_empty = |owner: &_| !instance.is_occupied(owner).unwrap_or(true);
+        let empty: BTreeSet<_> = owners.filter(is_empty).collect();
+        Some(Event::Directories { empty, took: start.elapsed() })
+    }
+
+    /// One apply. `repair`: of the policy in force.
+    fn apply(&mut self, request: Request, repair: bool) -> Result<Applied, Failure> {
+        let may =
+            ApplyOptions { wait: Duration::ZERO, quiet: None, repair, ..ApplyOptions::default() };
+        let mut told = Instant::now();
+        let mut still_here = |_: usize, _: &Step| {
+            if told.elapsed() > ALIVE {
+                told = Instant::now();
+                tell(&[NotifyState::Watchdog]);
+            }
+            Ok(())
+        };
+        let applied = apply::apply(&mut self.session, request, may, &mut still_here)?;
+        let said = log_of(&applied);
+        if said != self.said {
+            said.iter().for_each(|line| log::warn!("{line}"));
+            self.said = said;
+        }
+        Ok(applied)
+    }
+
+    /// Under the lock: another run may be writing tags.
+    fn begin_to_drain(&mut self, state: &KernelState) -> Result<Snapshot, Failure> {
+        let locked = self.session.kernel.lock(Duration::ZERO)?;
+        apply::begin_to_drain(&mut self.session.kernel, &locked, state)
+    }
+
+    /// In the journal where the word is another one, to the service manager, and where `shaper
+    /// status` finds it.
+    fn tell_condition(&mut self, word: &str, why: Option<String>, is_said: bool) {
+        let before = std::mem::replace(&mut self.condition.word, word.to_string());
+        self.condition.why = why;
+        if word != before {
+            self.condition.since = SystemTime::now();
+            // Whoever logs out leaves a class that drains: no news.
+            let level = match (before.as_str(), word) {
+                ("idle", "draining") | ("draining", "idle") => log::Level::Debug,
+                _ => log::Level::Info,
+            };
+            let line = if is_said { word.to_string() } else { self.condition_line() };
+            log::log!(level, "{line}");
+        }
+        self.publish();
+    }
+
+    fn condition_line(&self) -> String {
+        let Condition { word, why, .. } = &self.condition;
+        why.as_ref().map_or_else(|| word.clone(), |why| format!("{word}: {why}"))
+    }
+
+    fn publish(&mut self) {
+        tell(&[NotifyState::Status(&self.condition_line())]);
+        let told = self.keeping.as_mut().map(|keeping| keeping.tell(&self.condition));
+        if let Some(Err(error)) = told {
+            log::debug!("others cannot be told the daemon's condition: {error}");
+        }
+    }
+
+    /// Where other runs find this daemon. The instance may have been removed, and made anew.
+    fn keep_instance(&mut self) {
+        if self.keeping.as_ref().is_some_and(Keeping::holds) {
+            return;
+        }
+        let Some(instance) = self.session.kernel.instance() else { return };
+        match instance.keep() {
+            Ok(keeping) => {
+                self.keeping = Some(keeping);
+                self.publish();
+            }
+            Err(error) => log::warn!("other runs will not know of this daemon: {error}"),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Processes that the kernel told of, on their way to be placed: which of them are looked at, on
+//! whose account, and in which order. Pure.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::event::Newcomer;
+use super::followed::Followed;
+use super::muted::Muted;
+use super::queue::Queue;
+use crate::netlink::proc_event::{Event, ProcEvent};
+use crate::process::PlacedOne;
+
+/// So often in a row a handover is put off because processes are left over.
+const PATIENT: u32 = 5;
+
+/// What the policy makes worth hearing beside forks and changes of the real uid.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Interest {
+    /// Programs run: a line names units.
+    pub units: bool,
+    /// Changes of the effective uid: a line follows them.
+    pub follows: bool,
+}
+
+/// What follows from events, beside that processes wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TakenIn {
+    /// Some were left out: all processes are to be looked at.
+    pub overflow: bool,
+    /// There are more whose events had better not come.
+    pub mutes: bool,
+}
+
+/// Those who wait, and what is known of those who came before.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    clock: EventClock,
+    followed: Followed,
+    queue: Queue,
+    /// Those of whom the kernel had better not tell.
+    muted: Muted,
+    /// The last user whose effective uid each had that waits to be looked at.
+    acted_for: HashMap<u32, u32>,
+    /// How often in a row a handover was put off.
+    handed_over_late: u32,
+}
+
+impl Arrivals {
+    pub(super) fn new(now: Instant) -> Arrivals {
+        Arrivals {
+            clock: EventClock { at: 0, heard: now },
+            followed: Followed::default(),
+            queue: Queue::default(),
+            muted: Muted::default(),
+            acted_for: HashMap::new(),
+            handed_over_late: 0,
+        }
+    }
+
+    /// Takes in what was told, in the kernel's order. `is_waiting`: of a process that waits for a
+    /// class, or for NSS's answer.
+    pub(super) fn take_in(
+        &mut self,
+        told: &[ProcEvent],
+        interest: Interest,
+        is_waiting: impl Fn(u32) -> bool,
+        now: Instant,
+    ) -> TakenIn {
+        let mut overflow = false;
+        let mut uids = HashMap::new();
+        for told in told {
+            self.clock.hear(told.at, now);
+            let wanted = match told.event {
+                Event::Uid { pid, uid, effective } => {
+                    self.muted.count(pid);
+                    self.followed.became(pid, uid);
+                    if let Some(user) = effective.filter(|user| interest.follows && *user != 0) {
+                        self.acted_for.insert(pid, user);
+                    }
+                    uids.insert(pid, uid);
+                    Some((uid, pid))
+                }
+                Event::Fork { parent, child } => {
+                    self.followed.forked(parent, child);
+                    let waits = is_waiting(parent).then_some(0);
+                    let uid = self.followed.includes(parent, told.at).or(waits);
+                    uid.map(|uid| (uid, child))
+                }
+                // A service is in its unit's cgroup by the time it runs its program.
+                Event::Exec { pid } if interest.units => Some((0, pid)),
+                Event::Exec { .. } | Event::Subscribed(_) => None,
+            };
+            if let Some((uid, pid)) = wanted {
+                self.followed.announce(pid, uid, told.at);
+                overflow |= !self.queue.push(uid, pid);
+            }
+        }
+        let mutes = self.muted.decide(|pid| uids.get(&pid).copied().unwrap_or(0), now);
+        TakenIn { overflow, mutes }
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The next one to place.
+    pub(super) fn next(&mut self) -> Option<Newcomer> {
+        let (uid, pid) = self.queue.pop()?;
+        Some(self.newcomer(pid, uid))
+    }
+
+    /// One that waits elsewhere.
+    pub(super) fn newcomer(&mut self, pid: u32, uid: u32) -> Newcomer {
+        Newcomer { pid, uid, acted_for: self.acted_for.remove(&pid) }
+    }
+
+    /// Those who came together were placed, as far as there was time. Whether what they hold is
+    /// handed over now: after all of them, so that two users of one socket are seen; but in a storm
+    /// there is always somebody left over, whom nobody waits for.
+    pub(super) fn end_turn(&mut self) -> bool {
+        self.handed_over_late += 1;
+        let is_time = self.queue.is_empty() || self.handed_over_late > PATIENT;
+        if is_time {
+            self.handed_over_late = 0;
+        }
+        is_time
+    }
+
+    /// One was looked at.
+    pub(super) fn looked(&mut self, newcomer: Newcomer, placed: &PlacedOne, now: Instant) {
+        let Newcomer { pid, uid, .. } = newcomer;
+        if let Some(uid) = placed.home {
+            self.followed.at_home(pid, uid);
+        }
+        match placed.stayed {
+            true => self.followed.stayed(pid),
+            false => self.followed.follow(pid, placed.parent, uid, self.clock.now(now)),
+        }
+    }
+
+    /// It was looked at, and will be again: whom it acted for is remembered until then.
+    pub(super) fn waits(&mut self, newcomer: Newcomer) {
+        self.acted_for.extend(newcomer.acted_for.map(|user| (newcomer.pid, user)));
+    }
+
+    /// Forgets whom those acted for who wait no more.
+    pub(super) fn forget_unless(&mut self, is_waiting: impl Fn(u32) -> bool) {
+        self.acted_for.retain(|pid, _| is_waiting(*pid));
+    }
+
+    /// Those whose events do not come.
+    pub(super) fn muted(&self) -> Vec<u32> {
+        self.muted.pids()
+    }
+
+    /// Those whose events do not come are placed as they are found. Whether any of them is heard of
+    /// again.
+    pub(super) fn look_at_muted(&mut self, now: Instant) -> bool {
+        let (all, heard_again) = self.muted.due(now);
+        for (pid, uid) in all {
+            self.queue.push(uid, pid);
+        }
+        heard_again
+    }
+}
+
+/// The clock by which the kernel stamps process events: not ours in a time namespace.
+#[derive(Debug)]
+struct EventClock {
+    /// The latest stamp, in nanoseconds.
+    at: u64,
+    heard: Instant,
+}
+
+impl EventClock {
+    fn hear(&mut self, at: u64, now: Instant) {
+        if at > self.at {
+            *self = EventClock { at, heard: now };
+        }
+    }
+
+    fn now(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.heard).as_nanos();
+        self.at.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken_in(arrivals: &mut Arrivals, events: &[Event], interest: Interest) -> Vec<Newcomer> {
+        let told: Vec<_> = events.iter().map(|event| ProcEvent { at: 1, event: *event }).collect();
+        let taken = arrivals.take_in(&told, interest, |pid| pid == 7, Instant::now());
+        assert_eq!(taken, TakenIn::default());
+        std::iter::from_fn(|| arrivals.next()).collect()
+    }
+
+    fn newcomer(pid: u32, uid: u32, acted_for: Option<u32>) -> Newcomer {
+        Newcomer { pid, uid, acted_for }
+    }
+
+    #[test]
+    fn who_becomes_a_user_is_placed_and_so_is_what_he_forks() {
+        let mut arrivals = Arrivals::new(Instant::now());
+        let login = [
+            Event::Uid { pid: 10, uid: 1000, effective: None },
+            Event::Fork { parent: 10, child: 11 },
+            Event::Fork { parent: 20, child: 21 },
+            Event::Fork { parent: 7, child: 8 },
+            Event::Exec { pid: 30 },
+        ];
+        let placed = taken_in(&mut arrivals, &login, Interest::default());
+        // Uids take turns; 8 is the child of one that waits.
+        let expected = [newcomer(10, 1000, None), newcomer(8, 0, None), newcomer(11, 1000, None)];
+        assert_eq!(placed, expected);
+        let units = Interest { units: true, follows: false };
+        assert_eq!(taken_in(&mut arrivals, &login[4..], units), [newcomer(30, 0, None)]);
+    }
+
+    #[test]
+    fn whom_a_server_acted_for_is_known_until_it_is_placed() {
+        let mut arrivals = Arrivals::new(Instant::now());
+        let acts = [
+            Event::Uid { pid: 10, uid: 0, effective: Some(1000) },
+            Event::Uid { pid: 10, uid: 0, effective: Some(0) },
+        ];
+        let follows = Interest { units: true, follows: true };
+        let served = newcomer(10, 0, Some(1000));
+        assert_eq!(taken_in(&mut arrivals, &acts, follows), [served]);
+        assert_eq!(taken_in(&mut arrivals, &acts[1..], follows), [newcomer(10, 0, None)]);
+        arrivals.waits(served);
+        assert_eq!(arrivals.newcomer(10, 0), served, "he waits for his class");
+        arrivals.waits(served);
+        arrivals.forget_unless(|_| false);
+        assert_eq!(arrivals.newcomer(10, 0), newcomer(10, 0, None));
+        assert_eq!(taken_in(&mut arrivals, &acts, Interest::default()), [newcomer(10, 0, None)]);
+    }
+
+    #[test]
+    fn what_is_held_is_handed_over_once_all_are_placed_and_in_a_storm_in_the_end() {
+        let mut arrivals = Arrivals::new(Instant::now());
+        assert!(arrivals.end_turn());
+        arrivals.queue.push(1000, 10);
+        assert_eq!([(); 12].map(|()| arrivals.end_turn()).map(u8::from).iter().sum::<u8>(), 2);
+    }
+
+    #[test]
+    fn one_who_changes_without_end_is_muted_and_looked_at() {
+        let (mut arrivals, now) = (Arrivals::new(Instant::now()), Instant::now());
+        let change = Event::Uid { pid: 10, uid: 1000, effective: None };
+        let storm = vec![ProcEvent { at: 1, event: change }; 1_000];
+        let taken = arrivals.take_in(&storm, Interest::default(), |_| false, now);
+        assert_eq!(taken, TakenIn { overflow: false, mutes: true });
+        assert_eq!(arrivals.muted(), [10]);
+        assert_eq!(arrivals.next(), Some(newcomer(10, 1000, None)));
+        assert!(arrivals.is_empty());
+        assert!(!arrivals.look_at_muted(now));
+        assert_eq!(arrivals.next(), Some(newcomer(10, 1000, None)));
+    }
+}

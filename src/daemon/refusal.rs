@@ -1,0 +1,49 @@
+//! Why the daemon cannot begin, or go on.
+
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::failure::Failure;
+use crate::sys::netns::Target;
+use crate::sys::route::SocketError;
+
+/// What ends the daemon; all else is logged and tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CannotGoOn {
+    /// signalfd(2), or the mask of blocked signals.
+    #[error("signalfd: {0}")]
+    Signals(#[source] Errno),
+    /// inotify_init(2).
+    #[error("inotify: {0}")]
+    Inotify(#[source] io::Error),
+    /// No netlink socket hears of links.
+    #[error(transparent)]
+    Links(SocketError),
+    /// The one that should hear of processes failed.
+    #[error(transparent)]
+    Processes(SocketError),
+    /// poll(2).
+    #[error("cannot wait for what happens: {0}")]
+    Wait(#[source] Errno),
+    /// Others kept changing what the first apply made, or kept coming.
+    #[error("the first apply did not come to rest")]
+    Restless,
+    /// A hardened service cannot mount it; what starts the daemon again can.
+    #[error("the net_cls hierarchy is gone, and cannot be mounted")]
+    NoHierarchy,
+    /// setns(2), back from a namespace that is gone.
+    #[error("cannot go back to the namespace that this was started in: {0}")]
+    NotHome(#[source] io::Error),
+    /// A process that named the namespace; another process may have its id by now.
+    #[error(
+        "process {0} has ended or left its network namespace, which is not shaped any more: name it in another way (ip netns, a path), or start this again with the next process"
+    )]
+    ProcessGone(Target),
+}
+
+impl From<CannotGoOn> for Failure {
+    fn from(error: CannotGoOn) -> Failure {
+        Failure::refused(error)
+    }
+}

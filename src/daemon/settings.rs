@@ -1,0 +1,15 @@
+//! What the command line says of the daemon.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The policy file, as the command line names it.
+    pub file: PathBuf,
+    /// How long an account without processes keeps its class.
+    pub grace: Duration,
+    /// How long the first apply waits for another run to finish.
+    pub wait: Duration,
+}

@@ -1,0 +1,259 @@
+//! What turns the world into events: signals, process events, notices of links, the policy file,
+//! `/etc/subuid`, the child that asks NSS, the namespace's name, and time. Nothing here decides
+//! what follows from an event.
+
+mod policy_file;
+mod signals;
+mod subuid;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::event::Event;
+use super::names::LIMIT;
+use super::refusal::CannotGoOn;
+use super::settings::Settings;
+use super::shaping::Found;
+use crate::accounts::asking::Asking;
+use crate::accounts::{Question, SUBUID};
+use crate::host::Kernel;
+use crate::sys::listener::{Heard, LinkListener, ProcessListener};
+use crate::sys::netns::Target;
+use policy_file::{Now, PolicyFile};
+pub(super) use signals::Signals;
+use subuid::SubuidFile;
+
+/// How often it is looked whether a name still stands for the namespace: one stat(2).
+pub(super) const LOOK_AT_NAME: Duration = Duration::from_millis(500);
+
+/// One that may have something to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Processes,
+    Links,
+    PolicyFile,
+    Nss,
+    Subuids,
+    Namespace,
+    Time,
+}
+
+/// The name that the command line gives the network namespace.
+struct Name {
+    target: Target,
+    /// Of the namespace that it stood for at first.
+    inode: u64,
+    /// When it is looked at next.
+    due: Instant,
+}
+
+/// All of them, and those of them that have something to tell now.
+pub(super) struct Sources {
+    signals: Signals,
+    processes: Option<ProcessListener>,
+    links: LinkListener,
+    /// The port of the socket by which this daemon changes links.
+    own_port: u32,
+    file: PolicyFile,
+    /// `None`: it is read as seldom as NSS is asked again.
+    subuid: Option<SubuidFile<'static>>,
+    /// The question to NSS that is under way.
+    asking: Option<Asking>,
+    name: Option<Name>,
+    ready: VecDeque<Source>,
+}
+
+impl Sources {
+    /// Whatever happens from now on is told, but for signals. `target`: what names this thread's
+    /// network namespace, where the command line does.
+    pub(super) fn open(
+        kernel: &Kernel,
+        processes: Option<ProcessListener>,
+        settings: &Settings,
+        target: Option<&Target>,
+    ) -> Result<Sources, CannotGoOn> {
+        let subuid = SubuidFile::watch(Path::new(SUBUID))
+            .inspect_err(|error| log::warn!("changes of {SUBUID} are read late: {error}"));
+        let name = |target: &Target| Name {
+            target: target.clone(),
+            inode: kernel.netns,
+            due: Instant::now(),
+        };
+        Ok(Sources {
+            signals: Signals::open().map_err(CannotGoOn::Signals)?,
+            processes,
+            links: LinkListener::open().map_err(CannotGoOn::Links)?,
+            own_port: kernel.netlink.port(),
+            file: PolicyFile::new(settings.file.clone()).map_err(CannotGoOn::Inotify)?,
+            subuid: subuid.ok(),
+            asking: None,
+            name: target.map(name),
+            ready: VecDeque::new(),
+        })
+    }
+
+    /// Signals are events from now on.
+    pub(super) fn hear_signals(&self) -> Result<(), CannotGoOn> {
+        self.signals.block().map_err(CannotGoOn::Signals)
+    }
+
+    /// The next event, for which it waits until `by`: then it is [`Event::Time`], and before that
+    /// what has come meanwhile.
+    pub(super) fn next(&mut self, by: Instant) -> Result<Event, CannotGoOn> {
+        loop {
+            match self.ready.pop_front() {
+                Some(source) => {
+                    if let Some(event) = self.hear(source) {
+                        return Ok(event);
+                    }
+                }
+                None => self.wait(by).map_err(CannotGoOn::Wait)?,
+            }
+        }
+    }
+
+    /// Until one of them has something to tell, or it is time.
+    fn wait(&mut self, by: Instant) -> nix::Result<()> {
+        let asking = self.asking.as_ref();
+        let fds: [(Source, Option<BorrowedFd<'_>>); 6] = [
+            (Source::Signals, Some(self.signals.as_fd())),
+            (Source::Processes, self.processes.as_ref().map(AsFd::as_fd)),
+            (Source::Links, Some(self.links.as_fd())),
+            (Source::PolicyFile, self.file.listen()),
+            (Source::Nss, asking.map(AsFd::as_fd)),
+            (Source::Subuids, self.subuid.as_ref().map(AsFd::as_fd)),
+        ];
+        let mut polled: Vec<PollFd<'_>> =
+            fds.iter().filter_map(|(_, fd)| Some(PollFd::new((*fd)?, PollFlags::POLLIN))).collect();
+        let own = [asking.and_then(Asking::due), self.name.as_ref().map(|name| name.due)];
+        let until = own.into_iter().flatten().fold(by, Instant::min);
+        // Rounded up: what is due in half a millisecond is not due yet.
+        let rest = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+        let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
+        match poll(&mut polled, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let now = Instant::now();
+        let is_over = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let mut readable = polled.iter().map(|fd| fd.any().unwrap_or(false));
+        for (source, fd) in &fds {
+            let told = fd.is_some() && readable.next().unwrap_or(false);
+            let is_ready = match source {
+                // First of all those who wait to be placed.
+                Source::Processes => told || is_over(Some(by)),
+                Source::Nss => told || is_over(own[0]),
+                _ => told,
+            };
+            self.ready.extend(is_ready.then_some(*source));
+        }
+        self.ready.extend(is_over(own[1]).then_some(Source::Namespace));
+        self.ready.push_back(Source::Time);
+        Ok(())
+    }
+
+    /// What a source has to tell; `None`: nothing after all.
+    fn hear(&mut self, source: Source) -> Option<Event> {
+        match source {
+            Source::Signals => {
+                let wish = self.signals.next()?;
+                // More may have come.
+                self.ready.push_front(Source::Signals);
+                Some(Event::Signal(wish))
+            }
+            Source::Processes => Some(self.hear_processes()),
+            Source::Links => Some(self.hear_links()),
+            Source::PolicyFile => {
+                self.file.heard();
+                Some(Event::PolicyFile)
+            }
+            Source::Nss => {
+                let answer = self.asking.as_mut()?.answer()?;
+                self.asking = None;
+                Some(Event::Answered(answer))
+            }
+            Source::Subuids => self.subuid.as_ref()?.changed().then_some(Event::Subuids),
+            Source::Namespace => self.look_at_name(),
+            Source::Time => Some(Event::Time),
+        }
+    }
+
+    fn hear_processes(&mut self) -> Event {
+        let mut told = Vec::new();
+        let heard = match &mut self.processes {
+            Some(listener) => listener.hear(|event| told.push(event)),
+            None => Ok(Heard::All),
+        };
+        if heard.is_err() {
+            self.processes = None;
+        }
+        Event::Processes { told, heard }
+    }
+
+    fn hear_links(&mut self) -> Event {
+        let (own, mut told) = (self.own_port, BTreeSet::new());
+        let heard = self.links.hear(|port, notice| {
+            if port != own {
+                told.insert(notice);
+            }
+        });
+        Event::Links { told, heard }
+    }
+
+    fn look_at_name(&mut self) -> Option<Event> {
+        let name = self.name.as_mut()?;
+        name.due = Instant::now() + LOOK_AT_NAME;
+        match name.target.inode() {
+            Ok(inode) => (inode != Some(name.inode)).then_some(Event::CutOff),
+            Err(error) => {
+                log::debug!("{}: {error}", name.target);
+                None
+            }
+        }
+    }
+
+    /// Whether the kernel tells of processes.
+    pub(super) fn has_process_events(&self) -> bool {
+        self.processes.is_some()
+    }
+
+    /// Asks for no more process events than these: those of programs run if `exec`, and changes of
+    /// uid of all processes but the ones that are muted.
+    pub(super) fn narrow(&self, exec: bool, muted: &[u32]) {
+        let narrowed = self.processes.as_ref().map(|listener| listener.narrow(exec, muted));
+        if let Some(Err(error)) = narrowed {
+            log::debug!("all process events will come: {error}");
+        }
+    }
+
+    /// Has a child ask NSS; what comes of it is an event, and so is that no child can be started.
+    pub(super) fn ask(&mut self, question: Question) -> Option<Event> {
+        match question.start(Some(LIMIT)) {
+            Ok(asking) => {
+                self.asking = Some(asking);
+                None
+            }
+            Err(why) => Some(Event::NotAsked(why)),
+        }
+    }
+
+    /// Looks at the policy file, and hears of what happens to it from then on. `in_force`: the text
+    /// of the policy in force.
+    pub(super) fn read_file(&mut self, in_force: &str) -> Event {
+        let found = match self.file.read() {
+            // A policy of 10,000 lines takes a while to be parsed, and seldom differs.
+            Ok(Now::Text(text)) if in_force == text => Found::InForce,
+            Ok(Now::Text(text)) => Found::Text(text),
+            Ok(Now::BeingWritten(since)) => Found::BeingWritten(since),
+            Ok(Now::Changing) => Found::Changing,
+            Err(failure) => Found::Unreadable(failure.message()),
+        };
+        Event::FileRead { found, watched: self.file.is_watched() }
+    }
+}

@@ -1,0 +1,59 @@
+//! What stands since an apply came to rest, and what the next one is asked. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::apply::{InForce, Request};
+use crate::intent::Intent;
+use crate::policy::{LinkLine, Policy};
+use crate::tree::LinkName;
+
+/// What is wanted, and what came of it.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// The policy in force, and what became known of its links.
+    pub intent: Intent,
+    pub in_force: InForce,
+}
+
+impl Standing {
+    /// After the first apply.
+    pub(super) fn new(intent: Intent, in_force: InForce) -> Standing {
+        let mut standing = Standing { intent, in_force };
+        standing.note_links();
+        standing
+    }
+
+    /// Another apply came to rest.
+    pub(super) fn take_over(&mut self, in_force: InForce) {
+        self.in_force = in_force;
+        self.note_links();
+    }
+
+    /// Also while one is left alone, when what stands there is somebody else's.
+    fn note_links(&mut self) {
+        self.intent.reclaimed.extend(self.in_force.links.values());
+        self.intent.good.clone_from(&self.in_force.good);
+    }
+
+    /// The policy in force once more, but for these links.
+    pub(super) fn repair(&self, held: BTreeSet<LinkName>) -> Request {
+        Request::from(Intent { held, ..self.intent.clone() })
+    }
+
+    /// Another policy.
+    pub(super) fn adoption(&self, policy: &Arc<Policy>) -> Request {
+        let old = &self.intent.policy.links;
+        let is_new = |line: &LinkLine| old.iter().all(|old| old.name.value != line.name.value);
+        let mut intent = Intent { policy: Arc::clone(policy), ..self.intent.clone() };
+        // As by hand: a new line for a link that is not there is a mistake.
+        intent.options.absent_links = !policy.links.iter().any(is_new);
+        Request::from(intent)
+    }
+
+    /// Another policy is in force.
+    pub(super) fn adopted(&mut self, policy: Arc<Policy>) {
+        self.intent.policy = policy;
+        self.intent.reclaimed.clear();
+    }
+}

@@ -1,0 +1,320 @@
+//! All that the daemon knows and decides by, as one value: events go in with their time, decisions
+//! come out. Who is here is in [`People`], what the daemon is about in [`Shaping`]; what the one
+//! wants of the other passes here. Pure.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::applied::{self, outcome_of, refusal};
+use super::event::{Action, Decision, Ended, Event, Wish};
+use super::links::Ours;
+use super::people::{People, Want};
+use super::registry::Whose;
+use super::settings::Settings;
+use super::shaping::{self, Attempt, Order, Outcome, Shaping};
+use super::standing::Standing;
+use crate::accounts::Question;
+use crate::apply::{Applied, InForce, Request, Who};
+use crate::intent::Leaving;
+use crate::netlink::notice::Notice;
+use crate::policy::{self, Policy};
+use crate::sys::listener::Heard;
+use crate::sys::route::SocketError;
+use crate::tree::LinkName;
+
+/// So many failures in a row are more than a bad moment.
+const HOPELESS: u32 = 3;
+
+/// The daemon's state, once its first apply has come to rest.
+pub(super) struct State {
+    settings: Settings,
+    standing: Standing,
+    people: People,
+    shaping: Shaping<Arc<Policy>>,
+    /// The next apply looks at all processes, and moves them.
+    everybody: bool,
+    watchdog: Option<Watchdog>,
+    /// What is to be done about the event that is being heard.
+    decisions: Vec<Decision>,
+}
+
+/// A service manager that wants signs of life.
+struct Watchdog {
+    interval: Duration,
+    due: Instant,
+}
+
+impl State {
+    /// After the first apply, which found these accounts.
+    pub(super) fn new(
+        settings: Settings,
+        standing: Standing,
+        people: People,
+        now: Instant,
+    ) -> State {
+        let file = settings.file.display().to_string();
+        let (shaping, orders) = Shaping::new(file, standing.in_force.draining, now);
+        let mut state = State {
+            settings,
+            standing,
+            people,
+            shaping,
+            everybody: false,
+            watchdog: None,
+            decisions: Vec::new(),
+        };
+        state.follow(orders, now);
+        state
+    }
+
+    /// What is to be done before anything happens. `watchdog`: how long the service manager waits
+    /// for a sign of life, if it does.
+    pub(super) fn begin(&mut self, watchdog: Option<Duration>, now: Instant) -> Vec<Decision> {
+        let watchdog = watchdog.map(|it| it / 2);
+        self.watchdog = watchdog.map(|interval| Watchdog { interval, due: now + interval });
+        self.people.narrow(&self.standing.in_force.model.matcher);
+        self.follow_people(now);
+        std::mem::take(&mut self.decisions)
+    }
+
+    /// When there is something to do although nothing happens.
+    pub(super) fn due(&self, now: Instant) -> Instant {
+        let shaping = self.shaping.due();
+        let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.due);
+        let others = self.people.due(now).into_iter().chain(watchdog);
+        others.fold(shaping, Instant::min)
+    }
+
+    /// Whether applies have failed too often for a bad moment.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.shaping.failures() > HOPELESS
+    }
+
+    /// What the daemon is about, as one word, and why, in one line.
+    pub(super) fn word(&self) -> (&'static str, Option<String>) {
+        let (word, why) = self.shaping.word();
+        (word, why.and_then(|why| Some(why.lines().next()?.to_string())))
+    }
+
+    /// The policy file, as the command line names it.
+    pub(super) fn file(&self) -> impl std::fmt::Display {
+        self.settings.file.display()
+    }
+
+    pub(super) fn policy(&self) -> &Arc<Policy> {
+        &self.standing.intent.policy
+    }
+
+    pub(super) fn in_force(&self) -> &InForce {
+        &self.standing.in_force
+    }
+
+    /// Whose a process is, as the policy in force and NSS have it.
+    pub(super) fn whose(&self) -> Whose<'_> {
+        self.people.whose(&self.standing.in_force.model.matcher)
+    }
+
+    /// Processes that wait for a class, or for NSS's answer.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = u32> {
+        self.people.waiting()
+    }
+
+    /// What is asked of an apply now.
+    pub(super) fn request(&self, attempt: Attempt, held: BTreeSet<LinkName>) -> Request {
+        let mut request = match (attempt, self.shaping.candidate()) {
+            (Attempt::Adopt, Some(policy)) => self.standing.adoption(policy),
+            _ => self.standing.repair(held),
+        };
+        request.intent.leaving = Leaving::These(self.people.leaving());
+        let accounts = self.people.accounts();
+        request.who = Who::Known { accounts, processes: self.everybody };
+        request
+    }
+
+    /// What follows from an event.
+    pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Decision> {
+        let State { people, standing: Standing { in_force, .. }, .. } = self;
+        match event {
+            Event::Signal(wish) => self.signal(wish, now),
+            Event::Processes { told, heard } => {
+                people.told(&told, heard, &in_force.model.matcher, now);
+            }
+            Event::Links { told, heard } => self.links(&told, heard, now),
+            Event::PolicyFile => self.tell(shaping::Event::FileTold, now),
+            Event::Answered(answer) => people.answered(answer, in_force, now),
+            Event::Subuids => people.subuids_changed(now),
+            Event::CutOff => {
+                let ended = Ended::WithNamespace(Arc::clone(self.policy()));
+                self.decisions.push(Decision::End(ended));
+            }
+            Event::Time => self.on_time(now),
+            Event::FileRead { found, watched } => {
+                self.tell(shaping::Event::FileRead { found, watched }, now);
+            }
+            Event::NotAsked(why) => people.not_asked(&why, now),
+            Event::Turn { until } => people.place_next(until, now),
+            Event::Looked { newcomer, placed, open, owner } => {
+                people.looked((newcomer, &placed), (open, owner), in_force, now);
+            }
+            Event::NotPlaced { pid, why } => people.not_placed(pid, &why, now),
+            Event::Swept(swept) => people.swept(swept, in_force, now),
+            Event::Directories { empty, took } => people.left(empty, took, in_force, now),
+            Event::Applied { attempt, start, came_of_it } => match came_of_it {
+                Ok(applied) => self.applied(attempt, start, *applied, now),
+                Err(failure) => {
+                    let outcome = outcome_of(failure);
+                    self.tell(shaping::Event::Applied { attempt, outcome }, now);
+                }
+            },
+        }
+        self.follow_people(now);
+        std::mem::take(&mut self.decisions)
+    }
+
+    fn signal(&mut self, wish: Wish, now: Instant) {
+        match wish {
+            Wish::End => self.decisions.push(Decision::End(Ended::BySignal)),
+            Wish::ReadAgain => {
+                let file = self.settings.file.display();
+                let line = format!("SIGHUP: reading {file} and asking NSS again");
+                self.say(log::Level::Info, line);
+                self.tell(shaping::Event::Hangup, now);
+                self.people.ask_all_again(now);
+            }
+        }
+    }
+
+    /// One thing that is due: what is shaped before who is here.
+    fn on_time(&mut self, now: Instant) {
+        if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.due <= now) {
+            watchdog.due = now + watchdog.interval;
+            self.act(Action::SignOfLife);
+        }
+        match self.shaping.due() <= now {
+            true => self.tell(shaping::Event::Time, now),
+            false => self.people.on_time(&self.standing.in_force, now),
+        }
+    }
+
+    fn links(&mut self, told: &BTreeSet<Notice>, heard: Result<Heard, SocketError>, now: Instant) {
+        if let Err(error) = &heard {
+            let line = format!("what happens to links cannot be heard: {error}");
+            self.say(log::Level::Warn, line);
+        }
+        let is_all = matches!(heard, Ok(Heard::All));
+        let Standing { in_force, intent } = &self.standing;
+        if let Some(event) = (Ours { in_force, policy: &intent.policy }).told(told, is_all) {
+            self.tell(event, now);
+        }
+    }
+
+    /// Takes over what an apply came to.
+    fn applied(&mut self, attempt: Attempt, start: Instant, applied: Applied, now: Instant) {
+        let (mut took, mut repaired) = (None, BTreeSet::new());
+        match attempt {
+            Attempt::Repair => {
+                if applied::made_anew(&applied) {
+                    self.people.sweep_by(start);
+                }
+                took = applied.steps.is_empty().then(|| now.duration_since(start));
+                repaired = applied::repaired(&applied);
+            }
+            Attempt::Adopt => {
+                if let Some(policy) = self.shaping.candidate() {
+                    self.standing.adopted(Arc::clone(policy));
+                }
+            }
+        }
+        self.everybody = false;
+        let came_to_rest = applied.in_force.is_some();
+        if let Some(in_force) = applied.in_force {
+            self.standing.take_over(in_force);
+        }
+        let drains = self.standing.in_force.draining;
+        let outcome = Outcome::InForce { took, repaired, drains };
+        self.tell(shaping::Event::Applied { attempt, outcome }, now);
+        // After that: whoever still waits wants another apply.
+        if came_to_rest {
+            self.people.have_classes(&self.standing.in_force, now);
+            self.follow_people(now);
+        }
+        self.act(Action::Keep);
+        if attempt == Attempt::Adopt {
+            self.people.narrow(&self.standing.in_force.model.matcher);
+        }
+    }
+
+    /// What has happened to links, to the file, or to an apply, and what follows from it.
+    fn tell(&mut self, event: shaping::Event<Arc<Policy>>, now: Instant) {
+        let before = self.shaping.word();
+        let orders = self.shaping.on(event, now);
+        if self.shaping.word() != before {
+            let is_said = orders.iter().any(|order| matches!(order, Order::Complain(_)));
+            let (word, why) = self.word();
+            self.act(Action::TellCondition { word, why, is_said });
+        }
+        self.follow(orders, now);
+    }
+
+    fn follow(&mut self, orders: Vec<Order>, now: Instant) {
+        for order in orders {
+            match order {
+                Order::Read => self.decisions.push(Decision::ReadFile),
+                Order::Parse(text) => {
+                    let parsed = policy::parse(&text, &self.settings.file.display().to_string());
+                    let parsed = parsed.map(Arc::new);
+                    let parsed = parsed.map_err(|report| refusal(&report.into()));
+                    self.tell(shaping::Event::Parsed(parsed), now);
+                }
+                Order::AskForNames => self.ask_for_all(now),
+                Order::Adopt => {
+                    self.everybody = true;
+                    let (held, collects) = (BTreeSet::new(), false);
+                    self.act(Action::Apply { attempt: Attempt::Adopt, held, collects });
+                }
+                Order::Repair { held, collects } => {
+                    self.people.admit(&self.standing.in_force, now);
+                    self.follow_people(now);
+                    self.act(Action::Apply { attempt: Attempt::Repair, held, collects });
+                }
+                Order::LookAtRetired => self.act(Action::LookAtRetired),
+                Order::Complain(complaint) => self.say(log::Level::Error, complaint),
+                Order::Warn(warning) => self.say(log::Level::Warn, warning),
+                Order::Inform(news) => self.say(log::Level::Info, news),
+            }
+        }
+    }
+
+    /// All that the policy in force, and one on its way in, want to know of NSS now.
+    fn ask_for_all(&mut self, now: Instant) {
+        let candidate = self.shaping.candidate().map(|policy| Question::of(policy));
+        let in_force = Question::of(self.policy());
+        self.people.ask_all(candidate.into_iter().fold(in_force, Question::and), now);
+        self.follow_people(now);
+    }
+
+    /// What is wanted of whoever is here.
+    fn follow_people(&mut self, now: Instant) {
+        for want in self.people.wants() {
+            match want {
+                Want::Done(decision) => self.decisions.push(decision),
+                Want::Apply { by } => self.tell(shaping::Event::Wanted { by }, now),
+                Want::LookAtAll => self.everybody = true,
+                Want::Named { asks } => self.tell(shaping::Event::Named { asks }, now),
+                Want::AskForAll => self.ask_for_all(now),
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        self.decisions.push(Decision::Do(action));
+    }
+
+    fn say(&mut self, level: log::Level, line: String) {
+        self.act(Action::Log(level, line));
+    }
+}

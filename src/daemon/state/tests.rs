@@ -1,0 +1,195 @@
+//! The daemon's state, from event to event, without a kernel: who logs in is placed and has a class
+//! made, signals and the namespace's end are obeyed, and what came of an apply is in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::*;
+use crate::daemon::event::Newcomer;
+use crate::daemon::shaping::Found;
+use crate::facts::Accounts;
+use crate::intent::{Intent, Options};
+use crate::model::{Matcher, Model};
+use crate::netlink::proc_event::{self, ProcEvent};
+use crate::process::{Handover, PlacedOne, Placement};
+use crate::tree::{Claim, KernelState, Key, LinkName, Owner};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn parsed(text: &str) -> Arc<Policy> {
+    Arc::new(policy::parse(text, "p.yaml").map_err(|report| report.render(false)).unwrap())
+}
+
+fn in_force() -> InForce {
+    let matcher = Matcher::default();
+    InForce {
+        model: Model { links: Vec::new(), nodes: Vec::new(), matcher, rules: Vec::new() },
+        accounts: Accounts::default(),
+        state: KernelState::default(),
+        draining: false,
+        links: [(LinkName::new("eth0").unwrap(), 2)].into(),
+        good: BTreeMap::new(),
+        in_the_way: BTreeSet::new(),
+    }
+}
+
+const POLICY: &str = "version: 1\nlinks: {eth0: 1gbit}\nusers: {bob: 10mbit}\n";
+
+/// Right after the first apply; what is due at once was done.
+fn rested(now: Instant) -> State {
+    let file = PathBuf::from("p.yaml");
+    let settings = Settings { file, grace: 60 * SECOND, wait: SECOND };
+    let intent = Intent::new(parsed(POLICY), Options::default());
+    let people = People::new(settings.grace, Accounts::default(), true, now);
+    let mut state = State::new(settings, Standing::new(intent, in_force()), people, now);
+    let begins = state.begin(None, now);
+    assert!(matches!(begins[..], [Decision::Narrow { exec: false, .. }]));
+    assert!(matches!(state.on(Event::Time, now)[..], [Decision::ReadFile]), "it may have changed");
+    let read = Event::FileRead { found: Found::InForce, watched: true };
+    assert!(state.on(read, now).is_empty());
+    assert!(state.due(now) > now);
+    state
+}
+
+fn applied(attempt: Attempt, in_force: InForce, start: Instant) -> Event {
+    let applied = Applied { in_force: Some(in_force), ..Applied::default() };
+    Event::Applied { attempt, start, came_of_it: Ok(Box::new(applied)) }
+}
+
+#[test]
+fn who_logs_in_is_placed_and_has_a_class_made_where_there_is_none() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let login = proc_event::Event::Uid { pid: 10, uid: 1000, effective: None };
+    let told = vec![ProcEvent { at: 1, event: login }];
+    let newcomer = Newcomer { pid: 10, uid: 1000, acted_for: None };
+    let decisions = state.on(Event::Processes { told, heard: Ok(Heard::All) }, now);
+    let [Decision::Do(Action::Place(placed)), Decision::GoOnPlacing { until }] = decisions[..]
+    else {
+        panic!("he is placed");
+    };
+    assert_eq!(placed, newcomer);
+    let bob = Claim::Owner(Owner::User(Key::new("bob").unwrap()));
+    let looked = |waiting: BTreeMap<Claim, u32>| Event::Looked {
+        newcomer,
+        placed: PlacedOne {
+            placement: Placement { waiting, ..Placement::default() },
+            stayed: false,
+            handover: Handover::default(),
+            parent: Some(1),
+            home: None,
+        },
+        open: None,
+        owner: None,
+    };
+    assert!(state.on(looked([(bob, 1)].into()), now).is_empty());
+    let turn = state.on(Event::Turn { until }, now);
+    assert!(matches!(turn[..], [Decision::Do(Action::HandOver)]), "nobody else waits");
+    assert_eq!(state.due(now), now, "his class is missing");
+    let decisions = state.on(Event::Time, now);
+    assert!(matches!(
+        decisions[..],
+        [Decision::Do(Action::Apply { attempt: Attempt::Repair, .. })]
+    ));
+    let request = state.request(Attempt::Repair, BTreeSet::new());
+    assert!(!request.who.moves_processes(), "nobody else is looked at");
+    let decisions = state.on(applied(Attempt::Repair, in_force(), now), now);
+    let again =
+        |decision: &Decision| matches!(decision, Decision::Do(Action::Place(it)) if it.pid == 10);
+    assert!(decisions.iter().any(again), "now that it may be there");
+}
+
+#[test]
+fn what_comes_with_time_left_over_is_placed_in_the_next_turn() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let event = |pid| proc_event::Event::Uid { pid, uid: 1000, effective: None };
+    let told = [10, 11].map(|pid| ProcEvent { at: 1, event: event(pid) }).to_vec();
+    let first = state.on(Event::Processes { told, heard: Ok(Heard::All) }, now);
+    let Some(Decision::GoOnPlacing { until }) = first.last() else { panic!("there is another") };
+    assert!(state.on(Event::Turn { until: *until }, *until).is_empty(), "what else has come?");
+    assert_eq!(state.due(*until), *until, "but at once");
+    let nothing = Event::Processes { told: Vec::new(), heard: Ok(Heard::All) };
+    let next = state.on(nothing, *until);
+    assert!(matches!(next[..], [Decision::Do(Action::Place(Newcomer { pid: 11, .. })), _]));
+}
+
+#[test]
+fn a_hangup_reads_looks_and_asks_again() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let said = state.on(Event::Signal(Wish::ReadAgain), now);
+    assert!(matches!(said[..], [Decision::Do(Action::Log(log::Level::Info, _))]));
+    let mut done = Vec::new();
+    while state.due(now) <= now {
+        for decision in state.on(Event::Time, now) {
+            let then = match decision {
+                Decision::Do(Action::Apply { attempt, .. }) => {
+                    done.push("look");
+                    state.on(applied(attempt, in_force(), now), now)
+                }
+                Decision::ReadFile => {
+                    done.push("read");
+                    Vec::new()
+                }
+                Decision::Ask(question) => {
+                    assert!(question.names.contains("bob"), "{question:?}");
+                    done.push("ask");
+                    Vec::new()
+                }
+                _ => panic!("more than a hangup asks for"),
+            };
+            assert!(matches!(then[..], [] | [Decision::Do(Action::Keep)]));
+        }
+        assert!(done.len() < 4, "{done:?}");
+    }
+    assert_eq!(done, ["look", "read", "ask"]);
+}
+
+#[test]
+fn another_policy_is_in_force_once_it_was_applied() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let text = POLICY.replace("bob", "ann");
+    let found = Found::Text(text.clone());
+    let decisions = state.on(Event::FileRead { found, watched: true }, now);
+    let asks = |decision: &Decision| matches!(decision, Decision::Ask(question) if question.names.len() == 2);
+    assert!(decisions.iter().any(asks), "for the names of both");
+    let down = Accounts { unavailable: Some("down".to_string()), ..Accounts::default() };
+    let decisions = state.on(Event::Answered(Ok(down)), now);
+    assert!(
+        decisions
+            .iter()
+            .all(|decision| matches!(decision, Decision::Do(Action::TellCondition { .. })))
+    );
+    let decisions = state.on(Event::Time, now);
+    assert!(matches!(decisions[..], [Decision::Do(Action::Apply { attempt: Attempt::Adopt, .. })]));
+    let request = state.request(Attempt::Adopt, BTreeSet::new());
+    assert_eq!(*request.intent.policy.source.text, text);
+    assert!(request.who.moves_processes(), "each may be another line's");
+    assert_eq!(*state.policy().source.text, *POLICY);
+    state.on(applied(Attempt::Adopt, in_force(), now), now);
+    assert_eq!(*state.policy().source.text, text);
+    assert!(!state.request(Attempt::Repair, BTreeSet::new()).who.moves_processes());
+}
+
+#[test]
+fn the_end_of_the_namespace_hands_its_policy_on() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let ended = state.on(Event::CutOff, now);
+    let [Decision::End(Ended::WithNamespace(policy))] = &ended[..] else { panic!("it is over") };
+    assert_eq!(*policy.source.text, *POLICY);
+    let ended = state.on(Event::Signal(Wish::End), now);
+    assert!(matches!(ended[..], [Decision::End(Ended::BySignal)]));
+}
+
+#[test]
+fn a_sign_of_life_comes_twice_in_the_time_that_the_service_manager_waits() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    state.begin(Some(10 * SECOND), now);
+    assert!(state.due(now) <= now + 5 * SECOND);
+    let alive = state.on(Event::Time, now + 5 * SECOND);
+    assert!(matches!(alive[..], [Decision::Do(Action::SignOfLife), ..]));
+}

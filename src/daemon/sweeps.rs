@@ -1,0 +1,94 @@
+//! When all processes are looked at: seldom where the kernel tells of them, else again and again.
+//! Pure.
+
+use std::time::{Duration, Instant};
+
+/// Between two sweeps where there are process events, at least: they tell almost everything.
+const INTERVAL: Duration = Duration::from_secs(600);
+/// And after one, rest at least so many times as long as it took.
+const IDLE_SHARE: u32 = 2_000;
+/// Where there are none: the same.
+const INSTEAD: Duration = Duration::from_secs(1);
+const INSTEAD_SHARE: u32 = 10;
+
+/// The last sweep, and what sweeps are for.
+#[derive(Debug)]
+pub(super) struct Sweeps {
+    /// There are no process events: sweeps are all that finds anybody.
+    pub are_all: bool,
+    ended: Instant,
+    took: Duration,
+}
+
+impl Sweeps {
+    pub(super) fn new(are_all: bool, now: Instant) -> Sweeps {
+        Sweeps { are_all, ended: now, took: Duration::ZERO }
+    }
+
+    /// One begins: when the next is due, should it come to nothing.
+    pub(super) fn begin(&self, now: Instant) -> Instant {
+        now + self.pause(Duration::ZERO)
+    }
+
+    /// One has ended: when the next is due.
+    pub(super) fn ended(&mut self, start: Instant, now: Instant) -> Instant {
+        (self.ended, self.took) = (now, now.saturating_duration_since(start));
+        now + self.pause(self.took)
+    }
+
+    /// When one is due that is wanted soon: where it takes so long that events are lost meanwhile,
+    /// not one after the other.
+    pub(super) fn soon(&self, now: Instant) -> Instant {
+        (self.ended + self.took).max(now)
+    }
+
+    fn pause(&self, took: Duration) -> Duration {
+        match self.are_all {
+            false => INTERVAL.max(took.saturating_mul(IDLE_SHARE)),
+            true => INSTEAD.max(took.saturating_mul(INSTEAD_SHARE)),
+        }
+    }
+}
+
+/// Between two complaints about the same.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// What is said at most once a minute.
+#[derive(Debug, Default)]
+pub(super) struct Complaint(Option<Instant>);
+
+impl Complaint {
+    pub(super) fn may_be_said(&mut self, now: Instant) -> bool {
+        let may = self.0.is_none_or(|last| now.saturating_duration_since(last) > SAY_AGAIN);
+        if may {
+            self.0 = Some(now);
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sweeps_are_seldom_where_events_tell_and_rest_in_proportion() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut sweeps = Sweeps::new(false, start);
+        assert_eq!(sweeps.begin(start), start + INTERVAL);
+        assert_eq!(sweeps.ended(start, start + second), start + second + IDLE_SHARE * second);
+        assert_eq!(sweeps.soon(start + second), start + 2 * second, "not one after the other");
+        assert_eq!(sweeps.soon(start + 5 * second), start + 5 * second);
+        sweeps.are_all = true;
+        assert_eq!(sweeps.begin(start), start + INSTEAD);
+        assert_eq!(sweeps.ended(start, start + second), start + 11 * second);
+    }
+
+    #[test]
+    fn a_complaint_is_said_once_a_minute() {
+        let (mut complaint, now) = (Complaint::default(), Instant::now());
+        let may =
+            [0, 1, 60, 61, 62, 200].map(|s| complaint.may_be_said(now + Duration::from_secs(s)));
+        assert_eq!(may, [true, false, false, true, false, true]);
+    }
+}

@@ -1,0 +1,126 @@
+//! A daemon that looks after one network namespace: events come from the sources, the state decides
+//! what follows, and the actor does it.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use sd_notify::NotifyState;
+
+use super::actor::Actor;
+use super::event::{Action, Decision, Ended, Event};
+use super::first;
+use super::people::People;
+use super::refusal::CannotGoOn;
+use super::service_manager::tell;
+use super::settings::Settings;
+use super::sources::Sources;
+use super::state::State;
+use crate::apply::Session;
+use crate::failure::Failure;
+use crate::intent::Intent;
+use crate::sys::listener::ProcessListener;
+use crate::sys::netns::Target;
+use crate::sys::{memory, priority, signal};
+
+struct Watch {
+    sources: Sources,
+    state: State,
+    actor: Actor,
+}
+
+/// Applies what is wanted, and keeps it so. `target`: what names this thread's network namespace.
+pub(super) fn keep(
+    mut session: Session,
+    intent: Intent,
+    processes: Option<ProcessListener>,
+    settings: &Settings,
+    target: Option<&Target>,
+) -> Result<Ended, Failure> {
+    let has_process_events = processes.is_some();
+    // Whatever happens from now on is told, and heard after the first apply.
+    let sources = Sources::open(&session.kernel, processes, settings, target)?;
+    let first = first::apply(&mut session, intent, settings.wait)?;
+    sources.hear_signals()?;
+    if let Some(signal) = signal::caught().filter(|signal| *signal != Signal::SIGHUP as i32) {
+        log::info!("ended by signal {signal}; what was made stays");
+        return Ok(Ended::BySignal);
+    }
+    let (standing, now) = (first.standing.ok_or(CannotGoOn::Restless)?, Instant::now());
+    let people = People::new(settings.grace, first.accounts, has_process_events, now);
+    let state = State::new(settings.clone(), standing, people, now);
+    let actor = Actor::new(session, first.said, state.word());
+    let mut watch = Watch { sources, state, actor };
+    watch.begin();
+    watch.run()
+}
+
+impl Watch {
+    fn begin(&mut self) {
+        // Whoever logs in is placed before he, or a storm of processes, has the processors again.
+        if !priority::before_others() {
+            log::debug!("the daemon has no more right to a processor than others (CAP_SYS_NICE)");
+        }
+        if !self.sources.has_process_events() {
+            log::warn!(
+                "this kernel or namespace has no process events: all processes are looked at every second or so instead"
+            );
+        }
+        let mut decisions = vec![Decision::Do(Action::Keep)];
+        decisions.extend(self.state.begin(sd_notify::watchdog_enabled(), Instant::now()));
+        // Nothing of that ends the daemon.
+        let _ended = self.perform_all(decisions);
+        memory::give_back();
+        tell(&[NotifyState::Ready]);
+        let (file, links) = (self.state.file(), self.state.in_force().state.trees.len());
+        log::info!("watching {file}, {links} link{}", if links == 1 { "" } else { "s" });
+    }
+
+    fn run(&mut self) -> Result<Ended, Failure> {
+        loop {
+            let event = self.sources.next(self.state.due(Instant::now()))?;
+            let decisions = self.state.on(event, Instant::now());
+            if let Some(ended) = self.perform_all(decisions) {
+                if matches!(ended, Ended::BySignal) {
+                    tell(&[NotifyState::Stopping]);
+                    log::info!("ended; what was made stays (shaper clear removes it)");
+                }
+                return Ok(ended);
+            }
+            if self.state.is_hopeless() && !self.actor.has_hierarchy() {
+                return Err(CannotGoOn::NoHierarchy.into());
+            }
+        }
+    }
+
+    /// What was decided on, and what follows from how that goes, each before what comes after it.
+    fn perform_all(&mut self, decisions: Vec<Decision>) -> Option<Ended> {
+        let mut left = VecDeque::from(decisions);
+        while let Some(decision) = left.pop_front() {
+            let came_of_it = match decision {
+                Decision::End(ended) => return Some(ended),
+                decision => self.perform(decision),
+            };
+            if let Some(event) = came_of_it {
+                let next = self.state.on(event, Instant::now());
+                next.into_iter().rev().for_each(|decision| left.push_front(decision));
+            }
+        }
+        None
+    }
+
+    fn perform(&mut self, decision: Decision) -> Option<Event> {
+        let Watch { sources, state, actor } = self;
+        match decision {
+            Decision::Narrow { exec, muted } => {
+                sources.narrow(exec, &muted);
+                None
+            }
+            Decision::ReadFile => Some(sources.read_file(&state.policy().source.text)),
+            Decision::Ask(question) => sources.ask(question),
+            Decision::GoOnPlacing { until } => Some(Event::Turn { until }),
+            Decision::Do(action) => actor.perform(action, state),
+            Decision::End(_) => None,
+        }
+    }
+}
