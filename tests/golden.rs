@@ -91,12 +91,13 @@ fn outcome(name: &str) -> Outcome {
     let policy = policy::parse(&file("policies.yaml"), "policies.yaml")
         .unwrap_or_else(|report| panic!("{name}: {}", report.render(false)));
     let before = observation.state.clone();
+    let mut left = observation.clone();
     let intent = Intent::new(policy, Options::default());
     let Resolved { meaning, desired, plan } =
         resolve(&intent, observation).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
-    let mut left = before.clone();
     plan.steps.iter().for_each(|planned| perform(&planned.step, &mut left));
-    Outcome { before, desired, plan, warnings: meaning.warnings, left }
+    assert!(left.is_plain(), "{name}: {:?} is left", left.strange);
+    Outcome { before, desired, plan, warnings: meaning.warnings, left: left.state }
 }
 
 fn print(plan: &Plan, warnings: &[Diagnostic]) -> String {

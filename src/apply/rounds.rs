@@ -10,10 +10,11 @@ use super::options::ApplyOptions;
 use super::place::place_seen;
 use super::session::{Look, Request, Session};
 use crate::cgroup::{self, Locked};
-use crate::facts::{Facts, Observation};
+use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::host::execute::{self, Cause, Failed, Gate};
 use crate::host::observe::{self, Directories, ObserveError, Wanted};
+use crate::intent::Meaning;
 use crate::plan::{Change, Journal, Phase, Plan, Step, Whole, diff};
 use crate::process::Seen;
 use crate::sys::signal;
@@ -207,7 +208,7 @@ impl Run<'_, '_> {
         };
         let outcome = self.carry_out(&plan, look).and_then(|()| match plan.is_empty() {
             true => Ok(()),
-            false => self.verify(&desired, &look.meaning.observation),
+            false => self.verify(&desired, &look.meaning),
         });
         if outcome.is_err() {
             let links = &look.meaning.facts().links;
@@ -257,12 +258,14 @@ impl Run<'_, '_> {
     }
 
     /// Looks again: whatever is still to do (but what was left undone on purpose) is a failure.
-    /// `before`: what the plan was made from; of a link that went since, nothing is to do.
-    fn verify(&mut self, desired: &KernelState, before: &Observation) -> Result<(), Trouble> {
+    /// `meaning`: what the plan was made from; of a link that went since, nothing is to do.
+    fn verify(&mut self, desired: &KernelState, meaning: &Meaning) -> Result<(), Trouble> {
+        let before = &meaning.observation;
         let links = desired.trees.keys().map(|port| port.link.to_string()).collect();
         let directories = Directories::Touched { before, touched: self.journal.claims() };
         let wanted = Wanted { links, directories, ..Wanted::default() };
-        let now = observe::observe(&mut self.session.kernel, wanted)?.observation;
+        let mut now = observe::observe(&mut self.session.kernel, wanted)?.observation;
+        now.strange.retain(|port, _| !meaning.left_alone.contains(&port.link));
         let mut missing = diff(&now, desired);
         if !self.may.disrupt {
             missing.without_disruption();

@@ -11,7 +11,7 @@ use crate::host::execute;
 use crate::host::observe::{self, Wanted};
 use crate::plan::{Journal, Phase, Step, diff};
 use crate::process::{self, Process};
-use crate::tree::{Direction, Filter, KernelState, LinkName, Port, PortIndex, Pref};
+use crate::tree::{Direction, KernelState, LinkName, Parent, Port, PortIndex, Pref, Seat, Strange};
 use crate::units::ClassId;
 
 /// Qdiscs that are whole without classes and filters of their own.
@@ -69,12 +69,18 @@ impl Before {
         let locked = &lock_again(kernel, locked).map_err(|error| error.to_string())?;
         let mut what_stands = String::new();
         for turn in 0..TURNS {
-            let now = look(kernel)?;
+            let mut now = look(kernel)?;
             let (before, gone) = self.state_by_todays_names(&now);
-            let ifindex = |name: &LinkName| now.facts.links.get(name).map(|link| link.ifindex);
+            let links = &now.facts.links;
+            let ifindex = |name: &LinkName| links.get(name).map(|link| link.ifindex);
             let state = journal.undone(&before, &now.state, ifindex);
+            let lost = self.lost(journal, &now);
+            now.strange = journal.strange(&now.strange, ifindex);
             let plan = diff(&now, &state);
             if turn > 0 && plan.is_empty() {
+                if let Some(lost) = lost {
+                    return Err(lost);
+                }
                 let links = self.observation.facts.links.values();
                 let egress = |link: &&LinkFacts| PortIndex {
                     ifindex: link.ifindex,
@@ -97,26 +103,43 @@ impl Before {
         Err(what_stands)
     }
 
+    /// What was strange where this run's steps took its place: nobody knows how to make it again. A
+    /// program that decides is another matter ([`keep_deciding`]).
+    fn lost(&self, journal: &Journal, now: &Observation) -> Option<String> {
+        let ifindex = |name: &LinkName| Some(self.observation.facts.links.get(name)?.ifindex);
+        let touched = journal.strange(&self.observation.strange, ifindex);
+        touched.into_iter().find_map(|(port, strange)| {
+            let link = self.today(&port.link, now)?.clone();
+            let none = Strange::default();
+            let today = now.strange.get(&Port { link, ..port }).unwrap_or(&none);
+            let mut leaves = strange.leaves.keys().filter(|id| !today.leaves.contains_key(id));
+            let decides = |seat: &Seat| [Pref::PROGRAM, Pref::TAG].concat().contains(&seat.pref);
+            let mut filters = strange
+                .filters
+                .keys()
+                .filter(|seat| !decides(seat) && !today.filters.contains_key(seat));
+            let leaf = leaves.next().map(|id| format!("the qdisc below class {id}"));
+            let what = leaf.or_else(|| Some(format!("the filter {}", filters.next()?)))?;
+            Some(format!("{what} on {port}, which shaper did not make, cannot be made again"))
+        })
+    }
+
     /// The state before, where a link may have been renamed since; and the links that are gone.
     fn state_by_todays_names(&self, now: &Observation) -> (KernelState, Vec<LinkName>) {
         let mut state = self.observation.state.clone();
         // The mount is taken back by whoever made it, once the lock in it is released.
         state.net_cls = now.state.net_cls;
         let mut gone = Vec::new();
-        let today = |name: &LinkName| {
-            let before = self.observation.facts.links.get(name)?;
-            let mut links = now.facts.links.iter();
-            links.find(|(_, link)| link.ifindex == before.ifindex).map(|(name, _)| name.clone())
-        };
         let clsact = std::mem::take(&mut state.clsact).into_iter();
-        state.clsact = clsact.filter_map(|(name, clsact)| Some((today(&name)?, clsact))).collect();
+        let todays = |(name, clsact)| Some((self.today(&name, now)?.clone(), clsact));
+        state.clsact = clsact.filter_map(todays).collect();
         state.trees = std::mem::take(&mut state.trees)
             .into_iter()
             .filter_map(|(Port { link, direction }, tree)| {
                 // It was looked at.
                 self.observation.facts.links.get(&link)?;
-                match today(&link) {
-                    Some(link) => Some((Port { link, direction }, tree)),
+                match self.today(&link, now) {
+                    Some(link) => Some((Port { link: link.clone(), direction }, tree)),
                     None => {
                         gone.push(link);
                         None
@@ -124,8 +147,18 @@ impl Before {
                 }
             })
             .collect();
-        keep_deciding(&mut state, &now.state);
+        for (port, strange) in &self.observation.strange {
+            let Some(link) = self.today(&port.link, now).cloned() else { continue };
+            keep_deciding(&mut state, &now.state, &Port { link, ..*port }, strange);
+        }
         (state, gone)
+    }
+
+    /// What a link that stood before is called now; `None`: it is gone.
+    fn today<'n>(&self, name: &LinkName, now: &'n Observation) -> Option<&'n LinkName> {
+        let before = self.observation.facts.links.get(name)?;
+        let mut links = now.facts.links.iter();
+        links.find(|(_, link)| link.ifindex == before.ifindex).map(|(name, _)| name)
     }
 
     /// Processes that this run moved go back to where they sat; one that has ended needs no seat.
@@ -151,27 +184,25 @@ impl Before {
 
 /// Where a filter stood whose program or maps nobody can bring back (another version's; maps that
 /// could not be read), the deciding program of today stays, with those entries whose class does.
-fn keep_deciding(state: &mut KernelState, now: &KernelState) {
-    let is_lost = |filter: &Filter| matches!(filter, Filter::Unknown { .. });
+/// `strange`: what was so at this port before.
+fn keep_deciding(state: &mut KernelState, now: &KernelState, port: &Port, strange: &Strange) {
+    let (Some(tree), Some(today)) = (state.trees.get_mut(port), now.trees.get(port)) else {
+        return;
+    };
     let mut kept = false;
-    for (port, tree) in &mut state.trees {
-        let Some(today) = now.trees.get(port) else { continue };
-        let mut keep = |filters: &mut BTreeMap<Pref, Filter>, today: &BTreeMap<Pref, Filter>| {
-            for pair in [Pref::PROGRAM, Pref::TAG] {
-                if pair.iter().any(|pref| filters.get(pref).is_some_and(is_lost)) {
-                    filters.retain(|pref, _| !pair.contains(pref));
-                    let stay = today.iter().filter(|(pref, _)| pair.contains(pref));
-                    filters.extend(stay.map(|(pref, filter)| (*pref, filter.clone())));
-                    kept |= pair == Pref::TAG;
-                }
-            }
+    for seat in strange.filters.keys() {
+        let pairs = [Pref::PROGRAM, Pref::TAG];
+        let Some(pair) = pairs.into_iter().find(|pair| pair.contains(&seat.pref)) else { continue };
+        let (filters, today) = match seat.parent {
+            Parent::Root => (Some(&mut tree.filters), Some(&today.filters)),
+            Parent::Shard(shard) => (tree.shards.get_mut(&shard), today.shards.get(&shard)),
+            Parent::Egress => continue,
         };
-        keep(&mut tree.filters, &today.filters);
-        for (shard, filters) in &mut tree.shards {
-            if let Some(today) = today.shards.get(shard) {
-                keep(filters, today);
-            }
-        }
+        let (Some(filters), Some(today)) = (filters, today) else { continue };
+        filters.retain(|pref, _| !pair.contains(pref));
+        let stay = today.iter().filter(|(pref, _)| pair.contains(pref));
+        filters.extend(stay.map(|(pref, filter)| (*pref, filter.clone())));
+        kept |= pair == Pref::TAG;
     }
     if kept && state.owners.is_none() {
         let stays = |class: &ClassId| state.claims.values().any(|claimed| claimed == class);
@@ -230,4 +261,68 @@ fn restore_root(
     execute::restore_root(kernel, locked, link.ifindex, &before.root).map_err(|error| {
         format!("the root qdisc that was taken over on {name} ({kind} {handle}) cannot be put back: {error}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Change, Whole};
+    use crate::tree::{Filter, FoundFilter, FoundLeaf, LeafQdisc, StrangeFilter, Tag, Tree};
+    use crate::units::Minor;
+
+    const BOB: ClassId = ClassId::ours(Minor(0x10));
+    const HANDLE: ClassId = ClassId(0x8001_0000);
+
+    fn eth0() -> LinkName {
+        LinkName::new("eth0").unwrap()
+    }
+
+    /// A link on which this is strange.
+    fn seen(strange: Strange) -> Observation {
+        let mut seen = Observation::default();
+        seen.facts.links.insert(eth0(), LinkFacts::ethernet(2));
+        seen.state.trees.insert(eth0().egress(), Tree::default());
+        seen.strange.insert(eth0().egress(), strange);
+        seen
+    }
+
+    fn filter(seat: Seat) -> Strange {
+        let filter = StrangeFilter { protocol: 3, kind: "flower".to_string(), tables: Vec::new() };
+        Strange { filters: [(seat, filter)].into(), ..Strange::default() }
+    }
+
+    #[test]
+    fn somebodys_qdisc_whose_place_a_run_took_is_said_to_be_lost() {
+        let strange = Strange { leaves: [(BOB, HANDLE)].into(), ..Strange::default() };
+        let before = Before::new(seen(strange.clone()), &[]);
+        let mut journal = Journal::default();
+        let now = seen(Strange::default());
+        assert_eq!(before.lost(&journal, &now), None, "another's doing");
+        let from = FoundLeaf::Strange { handle: HANDLE };
+        let change = Change::Replace { from, to: LeafQdisc::Sfq, below: () };
+        journal.note(&Step::Leaf(eth0().egress(), BOB, change), 2);
+        let lost = before.lost(&journal, &now).unwrap();
+        let why = "which shaper did not make, cannot be made again";
+        assert_eq!(lost, format!("the qdisc below class 1:10 on eth0, {why}"));
+        assert_eq!(before.lost(&journal, &seen(strange)), None, "it stands still");
+    }
+
+    #[test]
+    fn what_decides_today_stays_where_nobody_knows_what_did_before() {
+        for (pref, is_lost) in [(Pref::RULES_V4[0], true), (Pref::TAG[0], false)] {
+            let seat = Parent::Root.at(pref);
+            let before = Before::new(seen(filter(seat)), &[]);
+            let mut now = seen(Strange::default());
+            let today = now.state.trees.get_mut(&eth0().egress()).unwrap();
+            let ours = Filter::Tag(Tag::Cgroup);
+            today.filters.insert(Pref::TAG[1], ours.clone());
+            let mut journal = Journal::default();
+            let gone = FoundFilter::Strange(filter(seat).filters[&seat].clone());
+            journal.note(&Step::Filter(eth0().egress(), seat, Whole::Remove(gone)), 2);
+            assert_eq!(before.lost(&journal, &now).is_some(), is_lost, "{seat}");
+            let (state, gone) = before.state_by_todays_names(&now);
+            let kept = state.trees[&eth0().egress()].filters.get(&Pref::TAG[1]);
+            assert_eq!((kept == Some(&ours), gone.len()), (!is_lost, 0), "{seat}");
+        }
+    }
 }

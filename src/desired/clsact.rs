@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::facts::Observation;
 use crate::model::Model;
-use crate::tree::{Clsact, Filter, LinkName, Pref};
+use crate::tree::{Clsact, Filter, LinkName, Parent, Pref};
 
 /// Why packets with such a priority go past all limits on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +46,8 @@ pub(super) fn wanted(model: &Model, observed: &Observation) -> BTreeMap<LinkName
 /// The clsacts that stay when nothing of ours is desired.
 pub(super) fn of_others(observed: &Observation) -> impl Iterator<Item = (LinkName, Clsact)> {
     // A clsact without filters was made by somebody else, who will want it.
-    let is_others = |clsact: &Clsact| clsact.shared || clsact.filters.is_empty();
-    let others = observed.state.clsact.iter().filter(move |(_, clsact)| is_others(clsact));
+    let is_others = |link, clsact: &Clsact| clsact.shared || !observed.clears_priorities(link);
+    let others = observed.state.clsact.iter().filter(move |(link, it)| is_others(link, it));
     others
         .map(|(link, clsact)| (link.clone(), Clsact { filters: BTreeMap::new(), ..clsact.clone() }))
 }
@@ -80,7 +80,8 @@ fn place(link: &LinkName, observed: &Observation) -> Result<Pref, Unguarded> {
     let prefs = Pref::PRIORITY.into_iter().filter(|pref| !standing.foreign.contains(pref));
     let rank = |pref: &Pref| match standing.filters.get(pref) {
         Some(filter) if *filter == wanted => 0,
-        None => 1,
+        None if !observed.is_strange(&link.egress(), Parent::Egress.at(*pref)) => 1,
+        None => 2,
         Some(_) => 2,
     };
     prefs.min_by_key(rank).ok_or(Unguarded::Prefs)

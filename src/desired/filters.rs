@@ -9,8 +9,8 @@ use crate::classify::{self, NoClassifier};
 use crate::facts::{LinkFacts, Observation};
 use crate::model::{Link, Model, Rule, Target};
 use crate::tree::{
-    Classifier, Family, Filter, Owner, Pref, Program, ProgramRule, Protocol, RuleProgram, Senders,
-    Tag, Tree, U32Rule, U32Rules,
+    Classifier, Family, Filter, Owner, Parent, Port, Pref, Program, ProgramRule, Protocol,
+    RuleProgram, Senders, Tag, Tree, U32Rule, U32Rules,
 };
 use crate::units::ClassId;
 
@@ -40,7 +40,8 @@ impl Filters<'_> {
 
     /// Adds the filters to the tree that has their classes.
     pub(super) fn add_to(&self, tree: &mut Tree) -> Result<(), Impossible> {
-        let standing = self.observed.state.trees.get(&self.link.port).map(|old| &old.filters);
+        let old = self.observed.state.trees.get(&self.link.port);
+        let standing = self.standing(old.map(|old| &old.filters), Parent::Root);
         let filters = if self.facts.ethernet {
             let tables = classify::frame::tables_of_a_family();
             let [v4, v6] = [Family::V4, Family::V6].map(|family| self.rules(family, tables));
@@ -54,22 +55,30 @@ impl Filters<'_> {
         };
         if let Some(program) = self.program()? {
             let filter = Filter::Program(program);
-            insert_filter(&mut tree.filters, Pref::PROGRAM, standing, filter);
+            standing.insert(&mut tree.filters, Pref::PROGRAM, filter);
         }
         for (protocol, prefs, rules) in filters.into_iter().filter(|(_, _, r)| !r.is_empty()) {
-            insert_filter(&mut tree.filters, prefs, standing, Filter::U32 { protocol, rules });
+            standing.insert(&mut tree.filters, prefs, Filter::U32 { protocol, rules });
         }
-        let old = self.observed.state.trees.get(&self.link.port);
         for (shard, filters) in &mut tree.shards {
-            let standing = old.and_then(|old| old.shards.get(shard));
-            insert_filter(filters, Pref::TAG, standing, Filter::Tag(self.tag()?));
+            let filters_there = old.and_then(|old| old.shards.get(shard));
+            let standing = self.standing(filters_there, Parent::Shard(*shard));
+            standing.insert(filters, Pref::TAG, Filter::Tag(self.tag()?));
         }
         let tag = match self.tag()? {
             Tag::Bpf(program) => Tag::Bpf(Program { shards: !tree.shards.is_empty(), ..program }),
             Tag::Cgroup => Tag::Cgroup,
         };
-        insert_filter(&mut tree.filters, Pref::TAG, standing, Filter::Tag(tag));
+        standing.insert(&mut tree.filters, Pref::TAG, Filter::Tag(tag));
         Ok(())
+    }
+
+    fn standing<'s>(
+        &'s self,
+        ours: Option<&'s BTreeMap<Pref, Filter>>,
+        parent: Parent,
+    ) -> Standing<'s> {
+        Standing { ours, observed: self.observed, port: &self.link.port, parent }
     }
 
     /// The link's rules in file order, as two lists: those before the first rule that u32 cannot
@@ -137,17 +146,23 @@ impl Filters<'_> {
     }
 }
 
-/// Puts `filter` at one of its two prefs: the one where it stands already, else the free one, so
-/// that the old filter answers until the new one is whole.
-fn insert_filter(
-    filters: &mut BTreeMap<Pref, Filter>,
-    prefs: [Pref; 2],
-    standing: Option<&BTreeMap<Pref, Filter>>,
-    filter: Filter,
-) {
-    let at = |pref: Pref| standing.and_then(|filters| filters.get(&pref));
-    let [a, b] = prefs;
-    let pref =
-        if at(a) == Some(&filter) || (at(b) != Some(&filter) && at(a).is_none()) { a } else { b };
-    filters.insert(pref, filter);
+/// What is at one parent's prefs now.
+struct Standing<'a> {
+    ours: Option<&'a BTreeMap<Pref, Filter>>,
+    observed: &'a Observation,
+    port: &'a Port,
+    parent: Parent,
+}
+
+impl Standing<'_> {
+    /// Puts `filter` at one of its two prefs: the one where it stands already, else the free one,
+    /// so that the old filter answers until the new one is whole.
+    fn insert(&self, filters: &mut BTreeMap<Pref, Filter>, prefs: [Pref; 2], filter: Filter) {
+        let at = |pref: Pref| self.ours.and_then(|filters| filters.get(&pref));
+        let [a, b] = prefs;
+        let is_free = at(a).is_none() && !self.observed.is_strange(self.port, self.parent.at(a));
+        let pref =
+            if at(a) == Some(&filter) || (at(b) != Some(&filter) && is_free) { a } else { b };
+        filters.insert(pref, filter);
+    }
 }

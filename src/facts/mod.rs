@@ -12,8 +12,8 @@ pub use self::account::Account;
 pub use self::accounts::Accounts;
 pub use self::subuid::{SubordinateUids, Subuids};
 use crate::tree::{
-    Claim, Classifier, Filter, Foreign, KernelState, LinkName, MapIds, MptcpLayout, Owner, Port,
-    Pref, Program, Sockets, TagHelper,
+    self, Claim, Classifier, Filter, Foreign, KernelState, LinkName, MapIds, MptcpLayout, Owner,
+    Parent, Port, Pref, Program, Sockets, Strange, StrangeFilter, TagHelper,
 };
 use crate::units::{ClassId, Psched, Rate};
 
@@ -222,6 +222,8 @@ pub enum Tags {
 pub struct Observation {
     /// Our own objects: the links' trees, the directories and the maps.
     pub state: KernelState,
+    /// What stands where only objects of ours should be, and is none that shaper writes.
+    pub strange: BTreeMap<Port, Strange>,
     /// The facts of the same look.
     pub facts: Facts,
     /// Objects below our roots or in our directory that are not ours: reported and left alone, and
@@ -264,20 +266,41 @@ pub struct Unread {
 }
 
 impl Observation {
+    /// Whether nothing is strange.
+    pub fn is_plain(&self) -> bool {
+        self.strange.values().all(Strange::is_empty)
+    }
+
+    /// Whether there is a filter at this seat that shaper does not write.
+    pub fn is_strange(&self, port: &Port, seat: tree::Seat) -> bool {
+        self.strange.get(port).is_some_and(|strange| strange.filters.contains_key(&seat))
+    }
+
+    /// Whether the link's clsact has a filter with this instance's mark, also a strange one.
+    pub fn clears_priorities(&self, link: &LinkName) -> bool {
+        let egress = |strange: &Strange| strange.filters_of(Parent::Egress).next().is_some();
+        self.state.clsact.get(link).is_some_and(|clsact| !clsact.filters.is_empty())
+            || self.strange.get(&link.egress()).is_some_and(egress)
+    }
+
     /// Makes every deciding program that reads other maps than these (`None`: every deciding
-    /// program) a [`Filter::Unknown`], so that the plan replaces it.
+    /// program) a strange filter, so that the plan replaces it.
     pub fn distrust_all_but(&mut self, ids: Option<MapIds>) {
         let others = self.deciding.iter().filter(|(_, reads)| Some(**reads) != ids);
         for ((port, parent, pref), _) in others {
             let Some(tree) = self.state.trees.get_mut(port) else { continue };
-            let filters = match parent.shard() {
-                None => Some(&mut tree.filters),
-                Some(shard) => tree.shards.get_mut(&shard),
+            let (parent, filters) = match parent.shard() {
+                None => (Parent::Root, Some(&mut tree.filters)),
+                Some(shard) => (Parent::Shard(shard), tree.shards.get_mut(&shard)),
             };
-            let filter = filters.and_then(|filters| filters.get_mut(pref));
-            if let Some(filter @ Filter::Tag(_)) = filter {
+            let Some(filters) = filters else { continue };
+            if let Some(Filter::Tag(_)) = filters.get(pref)
+                && let Some(filter) = filters.remove(pref)
+            {
                 let (protocol, kind) = (filter.protocol(), "bpf, reads other maps".to_string());
-                *filter = Filter::Unknown { protocol, kind, tables: Vec::new() };
+                let filter = StrangeFilter { protocol, kind, tables: Vec::new() };
+                let strange = self.strange.entry(port.clone()).or_default();
+                strange.filters.insert(parent.at(*pref), filter);
             }
         }
     }

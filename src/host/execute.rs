@@ -25,7 +25,7 @@ use crate::netlink::request::{class, clsact, leaf, root};
 use crate::plan::{Change, Journal, LeftTables, Replaced, Step, Tc, Whole};
 use crate::sys::bpf::{self, Maps, RuleMaps};
 use crate::tree::{
-    Filter, LeafQdisc, LinkName, Parent, Pref, Program, RuleMapIds, Seat, Sockets, Tag,
+    Filter, FoundLeaf, LinkName, Parent, Pref, Program, RuleMapIds, Seat, Sockets, Tag,
 };
 use crate::units::ClassId;
 pub use failed::{Cause, Failed};
@@ -398,7 +398,7 @@ impl<'s> Run<'_, 's> {
                 Change::Remove(_) => vec![class::delete(ifindex, *id)],
             },
             Step::Leaf(_, id, change) => {
-                let delete = |leaf: &LeafQdisc| leaf::delete(ifindex, *id, leaf.handle(*id));
+                let delete = |leaf: &FoundLeaf| leaf::delete(ifindex, *id, leaf.handle(*id));
                 match change {
                     Change::Add(leaf) => vec![leaf::add(ifindex, *id, leaf)],
                     Change::Alter { to, .. } => vec![leaf::change(ifindex, *id, to)],
@@ -469,7 +469,7 @@ impl<'s> Run<'_, 's> {
                 };
                 filter::add_priority(ifindex, pref, *sockets, self.kernel.mark, file.as_fd())
             }
-            Filter::U32 { .. } | Filter::Unknown { .. } => return Ok(None),
+            Filter::U32 { .. } => return Ok(None),
         }))
     }
 }

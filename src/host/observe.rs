@@ -162,8 +162,16 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     snapshot.observation.facts.links = links.links;
     snapshot.observation.state.clsact = links.clsact;
     snapshot.observation.ingress = links.ingress;
+    for (link, filters) in links.at_clsact {
+        snapshot.observation.strange.entry(link.egress()).or_default().filters.extend(filters);
+    }
     for (port, seen) in links.trees {
         snapshot.observation.state.trees.insert(port.clone(), seen.tree);
+        if !seen.strange.is_empty() {
+            let strange = snapshot.observation.strange.entry(port.clone()).or_default();
+            strange.filters.extend(seen.strange.filters);
+            (strange.leaves, strange.tables) = (seen.strange.leaves, seen.strange.tables);
+        }
         snapshot.observation.foreign.extend(seen.foreign);
         snapshot.observation.bound.extend(seen.bound);
         snapshot.direct_packets.extend(seen.direct_packets.map(|packets| (port.clone(), packets)));

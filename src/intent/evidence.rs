@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::facts::{Features, Helpers, Observation};
-use crate::tree::{Classifier, Clsact, Filter, LeafQdisc, Sockets, Tag, TagHelper};
+use crate::tree::{Classifier, Filter, LeafQdisc, Sockets, Tag, TagHelper};
 
 /// What stands of ours: the kernel can do that, and maybe more.
 #[derive(Clone, Debug)]
@@ -38,17 +38,13 @@ impl Evidence {
             mptcp: helpers.mptcp.or(program.mptcp.filter(|_| !seen.facts.may_not_read_kernel)),
         });
         let leaves = trees().flat_map(|tree| tree.leaves.values());
-        let clears = |clsact: &Clsact| !clsact.filters.is_empty();
         let features = Features {
             tried: false,
             htb: trees().next().is_some(),
             classifiers: tags.iter().map(|tag| tag.classifier()).collect(),
             helpers,
-            clsact: seen.state.clsact.values().any(clears),
-            leaves: leaves
-                .filter(|leaf| !matches!(leaf, LeafQdisc::Other { .. }))
-                .map(LeafQdisc::kind)
-                .collect(),
+            clsact: seen.state.clsact.keys().any(|link| seen.clears_priorities(link)),
+            leaves: leaves.map(LeafQdisc::kind).collect(),
         };
         let is_best = features.classifiers.contains(&Classifier::Bpf)
             && (features.clsact || seen.facts.own_sockets_only)

@@ -61,9 +61,16 @@ impl Intent {
     }
 
     /// On links that are held, and on those that the model passed over, what was seen is desired.
-    pub(super) fn leave_alone(&self, meaning: &Meaning, desired: &mut KernelState) {
+    /// Returns which these are.
+    pub(super) fn leave_alone(
+        &self,
+        meaning: &Meaning,
+        desired: &mut KernelState,
+    ) -> BTreeSet<LinkName> {
         let seen = &meaning.observation.state;
-        for link in self.held.iter().chain(self.passed_over(meaning)) {
+        let links: BTreeSet<LinkName> =
+            self.held.iter().chain(self.passed_over(meaning)).cloned().collect();
+        for link in &links {
             match seen.clsact.get(link) {
                 Some(clsact) => desired.clsact.insert(link.clone(), clsact.clone()),
                 None => desired.clsact.remove(link),
@@ -86,6 +93,7 @@ impl Intent {
         if desired.owners.is_none() && filters.any(decides) {
             desired.owners.clone_from(&seen.owners);
         }
+        links
     }
 
     /// Links that stand and that the policy means, but not now: the model passed them over, or

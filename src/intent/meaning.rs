@@ -20,6 +20,9 @@ pub struct Meaning {
     pub warnings: Vec<Diagnostic>,
     /// Classes of accounts that leave and may still hold packets.
     pub draining: BTreeSet<ClassId>,
+    /// Links on which what was seen is desired. What is strange there is to stay as well: planning
+    /// takes it out of the observation.
+    pub left_alone: BTreeSet<LinkName>,
     /// Links that are passed over, by ifindex, because somebody else's root qdisc stands there.
     pub in_the_way: BTreeSet<u32>,
 }

@@ -34,7 +34,7 @@ use crate::model::{Asked, Limits, Model};
 use crate::netlink::bpf_name;
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Kind};
-use crate::tree::{Classifier, Filter, KernelState, Owner, Port, Pref};
+use crate::tree::{Classifier, Filter, KernelState, Owner, Parent, Port, Pref};
 
 /// A meaning with what follows from it.
 #[derive(Clone, Debug)]
@@ -75,7 +75,8 @@ impl Intent {
             seen.unread.owners = None;
         }
         let unfit::Fitted { model, warnings, in_the_way } = fitted;
-        Ok(Meaning { observation: seen, model, warnings, draining, in_the_way })
+        let left_alone = BTreeSet::new();
+        Ok(Meaning { observation: seen, model, warnings, draining, left_alone, in_the_way })
     }
 
     /// The steps from what was seen to what is desired, and what is desired.
@@ -85,7 +86,9 @@ impl Intent {
     /// with the features in `meaning` it can be asked again.
     pub fn plan(&self, meaning: &mut Meaning) -> Result<(Plan, KernelState), Refusal> {
         let mut desired = self.desired(meaning)?;
-        self.leave_alone(meaning, &mut desired);
+        meaning.left_alone = self.leave_alone(meaning, &mut desired);
+        let left_alone = &meaning.left_alone;
+        meaning.observation.strange.retain(|port, _| !left_alone.contains(&port.link));
         if let Some(why) = meaning.observation.unread.owners.take() {
             meaning.observation.state.owners.clone_from(&desired.owners);
             let message = format!(
@@ -167,6 +170,9 @@ fn take_as_read(observation: &mut Observation, desired: &mut KernelState) {
         if let Some(filter) = at.and_then(|at| wanted.filters.remove(&at)) {
             wanted.filters.insert(pref, filter.clone());
             seen.filters.insert(pref, filter);
+            if let Some(strange) = observation.strange.get_mut(&port) {
+                strange.filters.remove(&Parent::Root.at(pref));
+            }
         }
     }
 }

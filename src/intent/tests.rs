@@ -75,7 +75,8 @@ fn resolved(intent: &Intent, seen: Observation) -> Resolved {
 /// The host once the plan was carried out, with nobody's processes changed.
 fn after(resolved: &Resolved, mut seen: Observation) -> Observation {
     seen.state = resolved.meaning.observation.state.clone();
-    resolved.plan.steps.iter().for_each(|planned| perform(&planned.step, &mut seen.state));
+    seen.strange = resolved.meaning.observation.strange.clone();
+    resolved.plan.steps.iter().for_each(|planned| perform(&planned.step, &mut seen));
     for (name, facts) in &mut seen.facts.links {
         if seen.state.trees.contains_key(&name.egress()) {
             facts.root = RootQdisc::Ours;

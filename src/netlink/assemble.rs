@@ -10,13 +10,14 @@ use super::decode::{FilterDetail, FilterRecord};
 use super::request::filter::PRIORITY_HANDLE;
 use super::{ETH_P_ALL, bpf_name};
 use crate::tree::{
-    Clsact, Filter, MapIds, Mark, Pref, Protocol, Tag, U32Link, U32Node, U32Rules, U32Table,
+    Clsact, Filter, FoundFilter, MapIds, Mark, Parent, Pref, Protocol, Seat, StrangeFilter, Tag,
+    U32Link, U32Node, U32Rules, U32Table,
 };
 use crate::units::ClassId;
 
 /// The filter at each pref, from the records of one link and one parent. A filter that shaper does
-/// not write, also at a pref that is not ours, is [`Filter::Unknown`].
-pub fn filters(records: impl IntoIterator<Item = FilterRecord>) -> BTreeMap<Pref, Filter> {
+/// not write, also at a pref that is not ours, is strange.
+pub fn filters(records: impl IntoIterator<Item = FilterRecord>) -> BTreeMap<Pref, FoundFilter> {
     let mut by_pref: BTreeMap<Pref, Vec<FilterRecord>> = BTreeMap::new();
     for record in records {
         by_pref.entry(record.pref).or_default().push(record);
@@ -25,25 +26,24 @@ pub fn filters(records: impl IntoIterator<Item = FilterRecord>) -> BTreeMap<Pref
 }
 
 /// The filter that these records of one pref describe; `None` only where there is no record.
-fn one(records: &[FilterRecord]) -> Option<Filter> {
+fn one(records: &[FilterRecord]) -> Option<FoundFilter> {
     let first = records.first()?;
-    let unknown = || Filter::Unknown {
-        protocol: first.protocol,
-        kind: first.kind.clone(),
-        tables: tables(records),
+    let strange = || {
+        let (protocol, kind) = (first.protocol, first.kind.clone());
+        FoundFilter::Strange(StrangeFilter { protocol, kind, tables: tables(records) })
     };
     let alike = records
         .iter()
         .all(|r| r.kind == first.kind && r.protocol == first.protocol && r.chain == 0);
     if !alike {
-        return Some(unknown());
+        return Some(strange());
     }
     let found = match first.kind.as_str() {
         "u32" => rules(records),
         "cgroup" | "bpf" if first.protocol == ETH_P_ALL => tag(records).map(Filter::Tag),
         _ => None,
     };
-    Some(found.unwrap_or_else(unknown))
+    Some(found.map_or_else(strange, FoundFilter::Ours))
 }
 
 /// For each line of `rules`, from the records of one link: the class that it sends packets to, and
@@ -154,15 +154,24 @@ fn tag(records: &[FilterRecord]) -> Option<Tag> {
     filters.next().is_none().then_some(tag)
 }
 
-/// The filters of a clsact, from the records of its two sides. Ours have this mark in their names.
-pub fn clsact(mark: Mark, ingress: &[FilterRecord], egress: Vec<FilterRecord>) -> Clsact {
+/// The filters of a clsact, from the records of its two sides, and beside them those that have this
+/// instance's mark in their names and that shaper does not write.
+pub fn clsact(
+    mark: Mark,
+    ingress: &[FilterRecord],
+    egress: Vec<FilterRecord>,
+) -> (Clsact, BTreeMap<Seat, StrangeFilter>) {
     let is_filter = |record: &FilterRecord| record.detail != FilterDetail::Pref;
     let mut clsact = Clsact { shared: ingress.iter().any(is_filter), ..Clsact::default() };
+    let mut strange = BTreeMap::new();
     for record in egress.into_iter().filter(is_filter) {
         let pref = record.pref;
         match (record.handle, priority(mark, &record)) {
-            (PRIORITY_HANDLE, Some(filter)) if record.chain == 0 => {
+            (PRIORITY_HANDLE, Some(FoundFilter::Ours(filter))) if record.chain == 0 => {
                 clsact.filters.insert(pref, filter);
+            }
+            (PRIORITY_HANDLE, Some(FoundFilter::Strange(filter))) if record.chain == 0 => {
+                strange.insert(Parent::Egress.at(pref), filter);
             }
             _ => {
                 clsact.foreign.insert(pref);
@@ -170,26 +179,26 @@ pub fn clsact(mark: Mark, ingress: &[FilterRecord], egress: Vec<FilterRecord>) -
             }
         }
     }
-    clsact
+    (clsact, strange)
 }
 
 /// The filter that clears priorities, where this record is ours; `None`: somebody else's.
-fn priority(mark: Mark, record: &FilterRecord) -> Option<Filter> {
+fn priority(mark: Mark, record: &FilterRecord) -> Option<FoundFilter> {
     let FilterDetail::Bpf { name: Some(name), direct, .. } = &record.detail else { return None };
     let (_, sockets) = bpf_name::parse_priority(name).filter(|(whose, _)| *whose == mark)?;
     let whole = *direct && record.protocol == ETH_P_ALL;
     Some(match sockets.filter(|_| whole) {
-        Some(sockets) => Filter::ClearPriority(sockets),
-        None => Filter::Unknown {
+        Some(sockets) => FoundFilter::Ours(Filter::ClearPriority(sockets)),
+        None => FoundFilter::Strange(StrangeFilter {
             protocol: record.protocol,
             kind: record.kind.clone(),
             tables: Vec::new(),
-        },
+        }),
     })
 }
 
-/// The names of the programs of rules, by pref. Until its maps are read, such a program is a
-/// [`Filter::Unknown`].
+/// The names of the programs of rules, by pref. Until its maps are read, such a program is
+/// strange.
 pub fn program_rules(records: &[FilterRecord]) -> BTreeMap<Pref, String> {
     let names = records.iter().filter_map(|record| match &record.detail {
         FilterDetail::Bpf { name: Some(name), classid, plain: true, .. }
@@ -259,24 +268,24 @@ mod tests {
         ]
     }
 
-    fn is_unknown(records: Vec<FilterRecord>) -> bool {
-        matches!(filters(records)[&Pref(100)], Filter::Unknown { .. })
+    fn is_strange(records: Vec<FilterRecord>) -> bool {
+        matches!(filters(records)[&Pref(100)], FoundFilter::Strange(_))
     }
 
     #[test]
-    fn what_we_would_not_write_is_unknown() {
-        assert!(!is_unknown(one_rule()));
-        let with = |extra: FilterRecord| is_unknown([one_rule(), vec![extra]].concat());
+    fn what_we_would_not_write_is_strange() {
+        assert!(!is_strange(one_rule()));
+        let with = |extra: FilterRecord| is_strange([one_rule(), vec![extra]].concat());
         assert!(with(u32(0x0050_0000, U32Record::Table { divisor: 1 })), "a second table");
         assert!(with(u32(0x8000_0002, U32Record::Other)), "a link or an action");
         assert!(with(u32(0x8000_0001, U32Record::Rule(a_rule(0x11)))), "one number twice");
         let elsewhere = u32(0x8000_0002, U32Record::Rule(a_rule(0x11)));
         assert!(with(FilterRecord { chain: 7, ..elsewhere }), "another chain");
-        assert!(is_unknown(one_rule()[..2].to_vec()), "no rule at all");
+        assert!(is_strange(one_rule()[..2].to_vec()), "no rule at all");
         let ip_only = record(ETH_P_IP, "cgroup", 1, FilterDetail::Cgroup { plain: true });
-        assert!(is_unknown(vec![ip_only]), "IPv6 would escape it");
+        assert!(is_strange(vec![ip_only]), "IPv6 would escape it");
         let ematch = record(ETH_P_ALL, "cgroup", 1, FilterDetail::Cgroup { plain: false });
-        assert!(is_unknown(vec![ematch]));
+        assert!(is_strange(vec![ematch]));
         let bpf = |name: &str, classid, plain| {
             let (name, classid) = (Some(name.to_string()), Some(ClassId(classid)));
             record(ETH_P_ALL, "bpf", 1, FilterDetail::Bpf { name, classid, plain, direct: false })
@@ -284,19 +293,19 @@ mod tests {
         let program =
             Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
         let name = bpf_name::print(program, MapIds([1, 2, 3]));
-        assert!(!is_unknown(vec![bpf(&name, 0x1_0000, true)]));
-        assert!(is_unknown(vec![bpf("other", 0x1_0000, true)]));
-        assert!(is_unknown(vec![bpf(&name, 0x1_0010, true)]));
-        assert!(is_unknown(vec![bpf(&name, 0x1_0000, false)]), "direct action");
+        assert!(!is_strange(vec![bpf(&name, 0x1_0000, true)]));
+        assert!(is_strange(vec![bpf("other", 0x1_0000, true)]));
+        assert!(is_strange(vec![bpf(&name, 0x1_0010, true)]));
+        assert!(is_strange(vec![bpf(&name, 0x1_0000, false)]), "direct action");
         let wanted = BTreeMap::from([(Pref(100), MapIds([1, 2, 3]))]);
         assert_eq!(maps(&[bpf(&name, 0x1_0000, true)]), wanted);
     }
 
     #[test]
-    fn an_unknown_filter_says_its_protocol_so_that_it_can_be_deleted() {
+    fn a_strange_filter_says_its_protocol_so_that_it_can_be_deleted() {
         let flower = record(ETH_P_IPV6, "flower", 1, FilterDetail::Other);
-        let wanted =
-            Filter::Unknown { protocol: ETH_P_IPV6, kind: "flower".to_string(), tables: vec![] };
-        assert_eq!(filters([flower])[&Pref(100)], wanted);
+        let kind = "flower".to_string();
+        let wanted = StrangeFilter { protocol: ETH_P_IPV6, kind, tables: vec![] };
+        assert_eq!(filters([flower])[&Pref(100)], FoundFilter::Strange(wanted));
     }
 }

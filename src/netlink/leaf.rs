@@ -22,7 +22,7 @@ pub(super) fn options(leaf: &LeafQdisc) -> Option<TcAttribute> {
         LeafQdisc::Bfifo { limit } => Some(fifo_limit(u32::try_from(limit.0).unwrap_or(u32::MAX))),
         LeafQdisc::Pfifo { limit } => Some(fifo_limit(*limit)),
         LeafQdisc::Shard => Some(TcAttribute::Options(htb::init(Mark::SHARD))),
-        LeafQdisc::Sfq | LeafQdisc::Cake | LeafQdisc::Other { .. } => None,
+        LeafQdisc::Sfq | LeafQdisc::Cake => None,
     }
 }
 

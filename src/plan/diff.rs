@@ -2,8 +2,6 @@
 //! every link before anything sends packets to it; an object that replaces another is whole before
 //! the old one goes; the root and the default class come first and go last.
 
-use std::collections::BTreeMap;
-
 mod claims;
 mod classes;
 mod comparison;
@@ -13,7 +11,7 @@ mod turn;
 
 use super::{Phase, Plan, Replaced, Step, Whole};
 use crate::facts::{Observation, RootQdisc};
-use crate::tree::{Filter, KernelState, LinkName, NetCls, Parent, Port, Pref};
+use crate::tree::{Filter, FoundFilter, KernelState, LinkName, NetCls, Parent, Port, Pref};
 use classes::FIXED;
 use comparison::Comparison;
 use turn::Turn;
@@ -22,7 +20,7 @@ use turn::Turn;
 /// step disturbs, and its facts which root qdiscs ours replace.
 pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
     // Most runs find nothing to do, and comparing the two says so much sooner.
-    if observed.state == *to {
+    if observed.state == *to && observed.is_plain() {
         return Plan::default();
     }
     let mut diff = Comparison::new(observed, to);
@@ -70,16 +68,18 @@ impl<'a> Comparison<'a> {
             if standing.is_none() {
                 self.push(Step::Clsact(link.clone(), Whole::Add(())));
             }
-            let none = BTreeMap::new();
-            let standing = standing.map_or(&none, |standing| &standing.filters);
-            let differ =
-                |(pref, filter): &(&Pref, &Filter)| wanted.filters.get(pref) != Some(filter);
-            let (now, later): (Vec<_>, Vec<_>) = standing
-                .iter()
-                .filter(differ)
-                .partition(|(pref, _)| wanted.filters.contains_key(pref));
+            let standing = self.at_egress(link);
+            let stays = |pref: &Pref, wanted: &Filter| {
+                standing.get(pref).and_then(FoundFilter::ours) == Some(wanted)
+            };
+            let new: Vec<(&Pref, &Filter)> =
+                wanted.filters.iter().filter(|(pref, to)| !stays(pref, to)).collect();
+            let gone = standing.into_iter().filter(|(pref, filter)| {
+                filter.ours().is_none() || wanted.filters.get(pref) != filter.ours()
+            });
+            let (now, later): (Vec<_>, Vec<_>) =
+                gone.partition(|(pref, _)| wanted.filters.contains_key(pref));
             self.delete_at_egress(link, now);
-            let new = wanted.filters.iter().filter(|(pref, to)| standing.get(pref) != Some(to));
             for (pref, filter) in new {
                 let seat = Parent::Egress.at(*pref);
                 self.push(Step::Filter(link.egress(), seat, Whole::Add(filter.clone())));
@@ -88,22 +88,25 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    fn delete_at_egress(&mut self, link: &LinkName, filters: Vec<(&Pref, &Filter)>) {
+    fn delete_at_egress(
+        &mut self,
+        link: &LinkName,
+        filters: impl IntoIterator<Item = (Pref, FoundFilter)>,
+    ) {
         for (pref, filter) in filters {
-            let seat = Parent::Egress.at(*pref);
-            self.push(Step::Filter(link.egress(), seat, Whole::Remove(filter.clone())));
+            self.push(Step::Filter(link.egress(), Parent::Egress.at(pref), Whole::Remove(filter)));
         }
     }
 
     /// Deletes what clears foreign priorities, after the roots: until then there are classes that a
     /// priority could name.
     fn delete_clsact(&mut self) {
-        for (link, old) in &self.from.clsact {
+        for link in self.from.clsact.keys() {
             match self.to.clsact.get(link) {
                 // Our filters go with the clsact.
                 None => self.push(Step::Clsact(link.clone(), Whole::Remove(()))),
                 Some(wanted) if wanted.filters.is_empty() => {
-                    self.delete_at_egress(link, old.filters.iter().collect());
+                    self.delete_at_egress(link, self.at_egress(link));
                 }
                 Some(_) => {}
             }

@@ -1,12 +1,12 @@
 //! The objects that a run's own steps touched. Undoing the run touches no others: what others made,
 //! changed or removed meanwhile, and what stood all along and was not seen, stays as it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Step;
 use super::simulate::put;
 use crate::tree::{
-    Claim, KernelState, LinkName, OwnerChange, Parent, Port, PortIndex, Seat, Tree, Uids,
+    Claim, KernelState, LinkName, OwnerChange, Parent, Port, PortIndex, Seat, Strange, Tree, Uids,
 };
 use crate::units::{ClassId, Shard};
 
@@ -84,6 +84,43 @@ impl Journal {
     /// Whether this run made, replaced or removed the port's root.
     pub fn has_root(&self, index: PortIndex) -> bool {
         self.trees.contains(&index)
+    }
+
+    /// What is strange in the places of objects that the journal names: undoing the run removes it.
+    /// What is strange in other places is left out, since undoing touches no other objects.
+    pub fn strange(
+        &self,
+        seen: &BTreeMap<Port, Strange>,
+        ifindex: impl Fn(&LinkName) -> Option<u32>,
+    ) -> BTreeMap<Port, Strange> {
+        let named = |(port, strange): (&Port, &Strange)| {
+            let index = port.at(ifindex(&port.link)?);
+            let mut strange = strange.clone();
+            strange.leaves.retain(|id, _| self.has_leaf(index, *id));
+            strange.filters.retain(|seat, _| self.has_filter(index, *seat));
+            // The tables of a pref that was deleted.
+            let in_tree =
+                |(at, seat): &(PortIndex, Seat)| *at == index && seat.parent != Parent::Egress;
+            if !self.has_root(index) && !self.filters.iter().any(in_tree) {
+                strange.tables.clear();
+            }
+            (!strange.is_empty()).then(|| (port.clone(), strange))
+        };
+        seen.iter().filter_map(named).collect()
+    }
+
+    fn has_leaf(&self, index: PortIndex, below: ClassId) -> bool {
+        let is_in_one = || below.shard().is_some_and(|it| self.shards.contains(&(index, it)));
+        self.has_root(index) || self.classes.contains(&(index, below)) || is_in_one()
+    }
+
+    fn has_filter(&self, index: PortIndex, seat: Seat) -> bool {
+        let went_with_its_parent = match seat.parent {
+            Parent::Root => self.has_root(index),
+            Parent::Shard(shard) => self.has_root(index) || self.shards.contains(&(index, shard)),
+            Parent::Egress => self.clsact.contains(&index.ifindex),
+        };
+        went_with_its_parent || self.filters.contains(&(index, seat))
     }
 
     /// The state to go back to: objects that the journal names as in `before`, all others as in
@@ -177,10 +214,6 @@ impl Journal {
                     }
                 }
             }
-        }
-        // Hash tables of a pref that this run deleted.
-        if self.filters.iter().any(|it| here(&it)) {
-            tree.left_tables.clone_from(&old.left_tables);
         }
     }
 }

@@ -14,7 +14,9 @@ pub use journal::Journal;
 pub use print::{Paths, Tc};
 pub use routine::Logins;
 pub use simulate::perform;
-pub use step::{Change, InPlace, LeftTables, Replaced, Step, Verb, Whole};
+pub use step::{
+    Change, FilterChange, InPlace, LeafChange, LeftTables, Replaced, Step, Verb, Whole,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use super::{Change, Plan, Step, Whole};
 use crate::facts::Accounts;
 use crate::tree::{
-    Claim, Class, Filter, Guarantee, KernelState, Owner, OwnerChange, Port, Quantum, Role,
-    RuleProgram, Tag,
+    Claim, Class, Filter, FoundFilter, Guarantee, KernelState, Owner, OwnerChange, Port, Quantum,
+    Role, RuleProgram, Tag,
 };
 use crate::units::{ClassId, Shard};
 
@@ -67,9 +67,10 @@ fn is_of_a_shard(step: &Step) -> bool {
 /// The deciding filter that comes or goes in this step.
 fn tag(step: &Step) -> Option<Tag> {
     match step {
-        Step::Filter(.., Whole::Add(Filter::Tag(tag)) | Whole::Remove(Filter::Tag(tag))) => {
-            Some(*tag)
-        }
+        Step::Filter(
+            ..,
+            Whole::Add(Filter::Tag(tag)) | Whole::Remove(FoundFilter::Ours(Filter::Tag(tag))),
+        ) => Some(*tag),
         _ => None,
     }
 }
@@ -112,7 +113,7 @@ impl Question<'_> {
                 let mut standing = standing.flat_map(|tree| tree.filters.values());
                 self.come_or_gone && standing.any(|old| self.only_accounts_differ(old, program))
             }
-            Step::Filter(port, _, Whole::Remove(Filter::Program(program))) => {
+            Step::Filter(port, _, Whole::Remove(FoundFilter::Ours(Filter::Program(program)))) => {
                 let mut new = self.plan.steps.iter().filter_map(|planned| match &planned.step {
                     Step::Filter(at, _, Whole::Add(filter)) if at == port => Some(filter),
                     _ => None,

@@ -4,16 +4,24 @@
 use std::collections::BTreeMap;
 
 use super::{Change, Step, Whole};
-use crate::tree::{Clsact, Filter, KernelState, LeafQdisc, NetCls, Parent, Port, Pref, Seat, Tree};
+use crate::facts::Observation;
+use crate::tree::{
+    Clsact, Filter, FoundFilter, KernelState, LeafQdisc, NetCls, Parent, Port, Pref, Seat, Strange,
+    StrangeFilter, Tree,
+};
 use crate::units::{ClassId, Shard};
 
-/// Performs one step on a value.
-pub fn perform(step: &Step, state: &mut KernelState) {
+/// Performs one step on what was seen.
+pub fn perform(step: &Step, seen: &mut Observation) {
+    let Observation { state, strange, .. } = seen;
     match step {
         Step::Mount(Whole::Add(())) => state.net_cls = NetCls::Ours,
         Step::Mount(Whole::Remove(())) => state.net_cls = NetCls::Unmounted,
         Step::Root(port, change) => {
             put(&mut state.trees, port, change.after().map(|_| Tree::default()));
+            let strange = strange.entry(port.clone()).or_default();
+            strange.filters.retain(|seat, _| seat.parent == Parent::Egress);
+            (strange.leaves, strange.tables) = Default::default();
         }
         Step::Clsact(link, change) => {
             put(&mut state.clsact, link, change.after().map(|()| Clsact::default()));
@@ -29,26 +37,32 @@ pub fn perform(step: &Step, state: &mut KernelState) {
             if let Some(filters) = filters(state, port, seat.parent) {
                 put(filters, &seat.pref, change.after().cloned());
             }
-            if let (Some(tree), Whole::Remove(filter)) = (state.trees.get_mut(port), change) {
-                leave_tables(tree, *seat, filter);
+            if let Whole::Remove(filter) = change {
+                let strange = strange.entry(port.clone()).or_default();
+                strange.filters.remove(seat);
+                if let Some(tree) = state.trees.get(port) {
+                    leave_tables(tree, strange, *seat, filter);
+                }
             }
         }
         Step::Class(port, id, change) => {
             let Some(tree) = state.trees.get_mut(port) else { return };
             put(&mut tree.classes, id, change.after().copied());
+            let strange = strange.entry(port.clone()).or_default();
             match change {
-                Change::Replace { below, .. } => put_leaf(tree, *id, *below),
-                Change::Remove(_) => put_leaf(tree, *id, None),
+                Change::Replace { below, .. } => put_leaf(tree, strange, *id, *below),
+                Change::Remove(_) => put_leaf(tree, strange, *id, None),
                 Change::Add(_) | Change::Alter { .. } => {}
             }
         }
         Step::Leaf(port, id, change) => {
             let Some(tree) = state.trees.get_mut(port) else { return };
-            put_leaf(tree, *id, change.after().copied());
+            let strange = strange.entry(port.clone()).or_default();
+            put_leaf(tree, strange, *id, change.after().copied());
         }
         Step::Tables(port, left) => {
-            let Some(tree) = state.trees.get_mut(port) else { return };
-            tree.left_tables.retain(|table| !left.tables.contains(table));
+            let Some(strange) = strange.get_mut(port) else { return };
+            strange.tables.retain(|table| !left.tables.contains(table));
         }
     }
 }
@@ -73,27 +87,33 @@ fn filters<'a>(
     }
 }
 
-/// Leaves the hash tables of a deleted filter in the tree, where they stay as long as there is any
-/// u32 pref.
-fn leave_tables(tree: &mut Tree, seat: Seat, gone: &Filter) {
+/// Leaves the hash tables of a deleted filter behind, where they stay as long as there is any u32
+/// pref.
+fn leave_tables(tree: &Tree, strange: &mut Strange, seat: Seat, gone: &FoundFilter) {
     if seat.parent == Parent::Root {
-        tree.left_tables.extend(gone.tables(seat.pref));
+        strange.tables.extend(gone.tables(seat.pref));
     }
-    if !tree.filters.values().any(Filter::is_u32) {
-        tree.left_tables.clear();
+    let is_u32 = |(_, filter): (Pref, &StrangeFilter)| filter.kind == "u32";
+    let other =
+        tree.filters.values().any(Filter::is_u32) || strange.filters_of(Parent::Root).any(is_u32);
+    if !other {
+        strange.tables.clear();
     }
 }
 
 /// Sets the qdisc below a class; the classes, leaves and filters of a shard go with the shard's
 /// qdisc.
-fn put_leaf(tree: &mut Tree, id: ClassId, leaf: Option<LeafQdisc>) {
+fn put_leaf(tree: &mut Tree, strange: &mut Strange, id: ClassId, leaf: Option<LeafQdisc>) {
     let shard =
         |leaf: Option<LeafQdisc>| Shard::of_class(id).filter(|_| leaf == Some(LeafQdisc::Shard));
     if let Some(shard) = shard(tree.leaves.get(&id).copied()) {
         tree.shards.remove(&shard);
         tree.classes.retain(|id, _| id.shard() != Some(shard));
         tree.leaves.retain(|id, _| id.shard() != Some(shard));
+        strange.leaves.retain(|id, _| id.shard() != Some(shard));
+        strange.filters.retain(|seat, _| seat.parent.shard() != Some(shard));
     }
     put(&mut tree.leaves, &id, leaf);
+    strange.leaves.remove(&id);
     tree.shards.extend(shard(leaf).map(|shard| (shard, BTreeMap::new())));
 }

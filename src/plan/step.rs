@@ -3,14 +3,15 @@
 use std::convert::Infallible;
 
 use crate::tree::{
-    Claim, Class, Filter, LeafQdisc, LinkName, OwnerChange, OwnerTable, Port, Pref, Seat,
+    Claim, Class, Filter, FoundFilter, FoundLeaf, LeafQdisc, LinkName, OwnerChange, OwnerTable,
+    Port, Pref, Seat,
 };
 use crate::units::ClassId;
 
 /// What is done to an object that can change while it stands. `B`: what is made again below the
-/// object when it is replaced.
+/// object when it is replaced; `F`: what may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change<T, B = ()> {
+pub enum Change<T, B = (), F = T> {
     /// It comes.
     Add(T),
     /// It changes in place, and no packet is lost.
@@ -24,20 +25,23 @@ pub enum Change<T, B = ()> {
     /// queue are dropped.
     Replace {
         /// The object that goes.
-        from: T,
+        from: F,
         /// The object that comes.
         to: T,
         /// What is made again below the object.
         below: B,
     },
     /// It goes.
-    Remove(T),
+    Remove(F),
 }
 
 /// What is done to an object that the kernel changes in place, whatever differs.
 pub type InPlace<T> = Change<T, Infallible>;
 
-impl<T, B> Change<T, B> {
+/// What is done below a class. A qdisc that shaper does not make may go, and never comes.
+pub type LeafChange = Change<LeafQdisc, (), FoundLeaf>;
+
+impl<T, B, F> Change<T, B, F> {
     /// The change in one word.
     pub fn verb(&self) -> Verb {
         match self {
@@ -66,6 +70,9 @@ pub enum Whole<T = (), R = T> {
     /// It goes.
     Remove(R),
 }
+
+/// What is done at a pref. A filter that shaper does not write may go, and never comes.
+pub type FilterChange = Whole<Filter, FoundFilter>;
 
 impl<T, R> Whole<T, R> {
     /// The change in one word, [`Verb::Add`] or [`Verb::Remove`].
@@ -136,9 +143,9 @@ pub enum Step {
     /// somebody moved a class by hand, and in undoing.
     Class(Port, ClassId, Change<Class, Option<LeafQdisc>>),
     /// The qdisc below this class. A leaf of another kind replaces it.
-    Leaf(Port, ClassId, Change<LeafQdisc>),
+    Leaf(Port, ClassId, LeafChange),
     /// A filter; a changed one is added at another pref before the old one goes.
-    Filter(Port, Seat, Whole<Filter>),
+    Filter(Port, Seat, FilterChange),
     /// u32 hash tables that go after their pref was deleted.
     Tables(Port, LeftTables),
     /// A directory and its classid. A change gives the sockets of all processes in the directory

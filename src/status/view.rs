@@ -7,7 +7,8 @@ use super::report::{ClassNumbers, Daemon, Group, Link, Pool, Retired, Rule, Stat
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
 use crate::tree::{
-    self, Claim, Class, Filter, Guarantee, LeafQdisc, Owner, Port, Reserved, Role, Tag, Tree,
+    self, Claim, Class, Filter, FoundLeaf, Guarantee, LeafQdisc, Owner, Port, Reserved, Role, Tag,
+    Tree,
 };
 use crate::units::{ClassId, Rate};
 
@@ -192,6 +193,8 @@ impl View<'_> {
             Role::Inner => (None, None),
             Role::Leaf { prio, quantum } => (Some(prio), Some(quantum.0)),
         };
+        let strange = self.snapshot.observation.strange.get(self.port);
+        let strange_leaf = || strange?.leaves.get(&id).map(|_| FoundLeaf::STRANGE);
         let is_written = class.guarantee() == Guarantee::Written;
         Some(ClassNumbers {
             rate_bit,
@@ -201,7 +204,7 @@ impl View<'_> {
             quantum,
             burst_bytes: class.burst.bytes_at(class.rate, psched).0,
             cburst_bytes: class.cburst.bytes_at(class.ceil, psched).0,
-            leaf: self.tree.leaves.get(&id).map(LeafQdisc::kind),
+            leaf: self.tree.leaves.get(&id).map(LeafQdisc::kind).or_else(strange_leaf),
             sent_bytes: counters.sent_bytes,
             sent_packets: counters.sent_packets,
             drops: counters.drops,

@@ -17,7 +17,8 @@ use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{class, clsact, dump, leaf, root};
 use crate::netlink::{Request, assemble, decode};
 use crate::tree::{
-    Class, Classifier, Filter, LeafQdisc, Mark, Pref, Program, Quantum, Role, Sockets, TagHelper,
+    Class, Classifier, Filter, FoundFilter, LeafQdisc, Mark, Pref, Program, Quantum, Role, Sockets,
+    TagHelper,
 };
 use crate::units::{Bytes, ClassId, Minor, Rate, Ticks};
 
@@ -98,7 +99,7 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
     for qdisc in LEAVES {
         if works(&mut netlink, &leaf::add(LOOPBACK, classid, &qdisc))? {
             features.leaves.insert(qdisc.kind());
-            works(&mut netlink, &leaf::delete(LOOPBACK, classid, qdisc.handle(classid)))?;
+            works(&mut netlink, &leaf::delete(LOOPBACK, classid, LeafQdisc::handle(classid)))?;
         }
     }
     // Return codes are not believed: a filter counts when it is read back.
@@ -128,7 +129,7 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
     features.classifiers = assemble::filters(records)
         .into_values()
         .filter_map(|found| match found {
-            Filter::Tag(tag) => Some(tag.classifier()),
+            FoundFilter::Ours(Filter::Tag(tag)) => Some(tag.classifier()),
             _ => None,
         })
         .collect();

@@ -78,11 +78,6 @@ pub enum LeafQdisc {
     Cake,
     /// The HTB of a shard, below the shard's class; its classes and filters are in the [`Tree`].
     Shard,
-    /// A qdisc that somebody else put below a class of ours. Never desired, so always replaced.
-    Other {
-        /// The qdisc's handle; its major is the class's minor only by chance.
-        handle: ClassId,
-    },
 }
 
 impl LeafQdisc {
@@ -91,12 +86,9 @@ impl LeafQdisc {
     /// so one constant for all.
     pub const FQ_CODEL_FLOWS: u32 = 32;
 
-    /// The handle that the qdisc has below this class: the class's minor as a major.
-    pub fn handle(&self, below: ClassId) -> ClassId {
-        match self {
-            LeafQdisc::Other { handle } => *handle,
-            _ => ClassId::qdisc(below.minor().0),
-        }
+    /// The handle that each of them has below this class: the class's minor as a major.
+    pub fn handle(below: ClassId) -> ClassId {
+        ClassId::qdisc(below.minor().0)
     }
 
     /// The qdisc's kind, as in `TCA_KIND`.
@@ -108,7 +100,6 @@ impl LeafQdisc {
             LeafQdisc::Pfifo { .. } => "pfifo",
             LeafQdisc::Cake => "cake",
             LeafQdisc::Shard => "htb",
-            LeafQdisc::Other { .. } => "foreign",
         }
     }
 }

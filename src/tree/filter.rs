@@ -28,16 +28,6 @@ pub enum Filter {
     /// our own network namespace asked for it and can be told from others', and lets every packet
     /// go on.
     ClearPriority(Sockets),
-    /// At a pref of ours, something that shaper does not write: half an update, or another
-    /// program's filter. Never desired, so always replaced.
-    Unknown {
-        /// Ethertype.
-        protocol: u16,
-        /// `TCA_KIND`.
-        kind: String,
-        /// The numbers of its u32 hash tables, which stay when the pref is deleted.
-        tables: Vec<u16>,
-    },
 }
 
 /// A version of IP.
@@ -99,17 +89,12 @@ impl Filter {
             Filter::Program(_) | Filter::Tag(_) | Filter::ClearPriority(_) => {
                 Protocol::All.ethertype()
             }
-            Filter::Unknown { protocol, .. } => *protocol,
         }
     }
 
-    /// Whether the filter is a set of u32 rules, ours or another's.
+    /// Whether the filter is a set of u32 rules.
     pub fn is_u32(&self) -> bool {
-        match self {
-            Filter::U32 { .. } => true,
-            Filter::Program(_) | Filter::Tag(_) | Filter::ClearPriority(_) => false,
-            Filter::Unknown { kind, .. } => kind == "u32",
-        }
+        matches!(self, Filter::U32 { .. })
     }
 
     /// The numbers of the hash tables that stay when the filter is deleted from `pref`, in the
@@ -121,7 +106,6 @@ impl Filter {
                 rules.tables.keys().rev().map(|number| first + number).collect()
             }
             Filter::Program(_) | Filter::Tag(_) | Filter::ClearPriority(_) => Vec::new(),
-            Filter::Unknown { tables, .. } => tables.clone(),
         }
     }
 }

@@ -18,6 +18,7 @@ mod program;
 mod program_rules;
 mod quantum;
 mod seat;
+mod strange;
 mod u32;
 mod uid_range;
 
@@ -34,6 +35,7 @@ pub use self::program::{Classifier, MptcpLayout, Program, Sockets, Tag, TagHelpe
 pub use self::program_rules::{Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders};
 pub use self::quantum::{Guarantee, Quantum};
 pub use self::seat::{Parent, Seat};
+pub use self::strange::{FoundFilter, FoundLeaf, Strange, StrangeFilter};
 pub use self::u32::{U32Hash, U32Key, U32Link, U32Node, U32Rule, U32Rules, U32Table};
 pub use self::uid_range::{NotARange, UidRange};
 use crate::units::{ClassId, Shard};
@@ -89,9 +91,6 @@ pub struct Tree {
     pub leaves: BTreeMap<ClassId, LeafQdisc>,
     /// The filters of the root qdisc.
     pub filters: BTreeMap<Pref, Filter>,
-    /// The numbers of u32 hash tables whose pref is gone. The kernel lists them nowhere, and their
-    /// rules keep the classes that they send to from being deleted. Never desired.
-    pub left_tables: BTreeSet<u16>,
     /// The filters of each shard's qdisc.
     pub shards: BTreeMap<Shard, BTreeMap<Pref, Filter>>,
 }

@@ -178,7 +178,7 @@ fn what_is_done_to_tables_by_hand_is_shown_and_repaired() {
     }
     // The other pref is made again: no trace of what stood there.
     host.go_to_text(&text(0));
-    assert!(host.state().trees.values().all(|tree| tree.left_tables.is_empty()));
+    assert!(host.observe().is_plain());
     let standing = pref(&mut host);
     let other = Pref::RULES_V4.into_iter().find(|pref| *pref != standing).expect("a pair");
     run(&format!(
@@ -224,8 +224,8 @@ fn tables_that_a_killed_run_left_are_found() {
         let (_, done) = shaper::host::execute::perform(kernel, &locked, facts, until, &mut all);
         drop(locked);
         done.unwrap_or_else(|failed| panic!("{failed}"));
-        let left = host.state();
-        assert!(left.trees.values().any(|tree| !tree.left_tables.is_empty()));
+        let left = host.observe();
+        assert!(left.strange.values().any(|strange| !strange.tables.is_empty()));
         host.go_to_text(&new);
         host.is_in_sync();
         host.go_to_text(&old);

@@ -21,8 +21,8 @@ use shaper::netlink::{Request, assemble, decode};
 use shaper::sys::bpf::{self, Maps};
 use shaper::sys::{Netlink, netns};
 use shaper::tree::{
-    Class, Family, Filter, Mark, Match, OwnerTable, Pref, Program, Protocol, Quantum, Role,
-    Sockets, TagHelper, U32Rule, U32Rules,
+    Class, Family, Filter, FoundFilter, Mark, Match, OwnerTable, Pref, Program, Protocol, Quantum,
+    Role, Sockets, TagHelper, U32Rule, U32Rules,
 };
 use shaper::units::{ClassId, Minor, Psched, Rate, Ticks};
 
@@ -153,9 +153,18 @@ fn read_classes(netlink: &mut Netlink) -> BTreeMap<ClassId, Class> {
     records.into_iter().map(|record| (record.classid, record.class)).collect()
 }
 
-fn read_filters(netlink: &mut Netlink) -> BTreeMap<Pref, Filter> {
+fn find_filters(netlink: &mut Netlink) -> BTreeMap<Pref, FoundFilter> {
     let records = netlink.dump(&dump::filters(LO, ClassId::ROOT), decode::filter).unwrap();
     assemble::filters(records)
+}
+
+/// The same where shaper writes all of them.
+fn read_filters(netlink: &mut Netlink) -> BTreeMap<Pref, Filter> {
+    let ours = |(pref, found): (Pref, FoundFilter)| match found {
+        FoundFilter::Ours(filter) => (pref, filter),
+        FoundFilter::Strange(filter) => panic!("{filter:?} at {pref}"),
+    };
+    find_filters(netlink).into_iter().map(ours).collect()
 }
 
 fn rules(family: Family, matches: &[Match], minor: u16) -> Vec<U32Rule> {

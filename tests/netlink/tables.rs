@@ -12,7 +12,7 @@ use shaper::netlink::request::{dump, filter};
 use shaper::netlink::{ETH_P_IP, decode};
 use shaper::plan::{LeftTables, Paths, Step, Tc, Whole};
 use shaper::sys::Netlink;
-use shaper::tree::{Family, Filter, LinkName, Parent, Pref, U32Rule, U32Rules};
+use shaper::tree::{Family, Filter, FoundFilter, LinkName, Parent, Pref, U32Rule, U32Rules};
 use shaper::units::{ClassId, Minor, Psched};
 
 use super::filters::{packets, udp};
@@ -172,7 +172,11 @@ fn needs_root_the_printed_commands_make_and_delete_the_same_tables() {
         shell(&Step::Filter(port.clone(), Parent::Root.at(a), Whole::Add(v4(&old))));
         assert_eq!(read_filters(netlink), BTreeMap::from([(a, v4(&old))]));
         shell(&Step::Filter(port.clone(), Parent::Root.at(b), Whole::Add(v4(&new))));
-        shell(&Step::Filter(port.clone(), Parent::Root.at(a), Whole::Remove(v4(&old))));
+        shell(&Step::Filter(
+            port.clone(),
+            Parent::Root.at(a),
+            Whole::Remove(FoundFilter::Ours(v4(&old))),
+        ));
         let tables = v4(&old).tables(a);
         let is_there = |netlink: &mut Netlink, table: &u16| {
             netlink.change(&filter::has_table(LO, b, ETH_P_IP, *table)).unwrap().is_ok()

@@ -26,7 +26,7 @@ use crate::netlink::extack::KernelError;
 use crate::netlink::request::{self, dump};
 use crate::sys::route::{Netlink, PATIENCE, SocketError};
 use crate::sys::witness::Witness;
-use crate::tree::{Clsact, LinkName, Port};
+use crate::tree::{Clsact, LinkName, Port, Seat, StrangeFilter};
 use crate::units::ClassId;
 
 /// Lists of links that are put together when none of them is whole. A link that stands is missing
@@ -42,6 +42,8 @@ pub(super) struct Seen {
     pub links: Links,
     pub trees: Trees,
     pub clsact: BTreeMap<LinkName, Clsact>,
+    /// What is strange at their egress side.
+    pub at_clsact: BTreeMap<LinkName, BTreeMap<Seat, StrangeFilter>>,
     /// Links with an `ingress` qdisc.
     pub ingress: BTreeSet<LinkName>,
 }
@@ -62,7 +64,8 @@ pub(super) fn links_and_trees(
         by_link.entry(qdisc.ifindex).or_default().push(qdisc);
     }
     let mut witness = Witness::open()?;
-    let Seen { links: mut facts, mut trees, mut clsact, mut ingress } = Seen::default();
+    let Seen { links: mut facts, mut trees, mut clsact, mut at_clsact, mut ingress } =
+        Seen::default();
     for record in records {
         let name = record.name.clone();
         let mut qdiscs = by_link.remove(&record.ifindex).unwrap_or_default();
@@ -90,7 +93,9 @@ pub(super) fn links_and_trees(
                 qdiscs.extend(kernel.netlink.get(&question, decode::qdisc)?.ok().flatten());
             }
             if qdiscs.iter().any(|qdisc| qdisc.kind == request::clsact::KIND) {
-                clsact.insert(name.clone(), clsact_of(kernel, link.ifindex)?);
+                let (found, strange) = clsact_of(kernel, link.ifindex)?;
+                clsact.insert(name.clone(), found);
+                at_clsact.insert(name.clone(), strange);
             } else if qdiscs.iter().any(|qdisc| qdisc.kind == "ingress") {
                 ingress.insert(name.clone());
             }
@@ -102,10 +107,14 @@ pub(super) fn links_and_trees(
     facts.retain(|_, link| !gone.contains(&link.ifindex));
     trees.retain(|(port, _)| facts.contains_key(&port.link));
     clsact.retain(|name, _| facts.contains_key(name));
-    Ok(Seen { links: facts, trees, clsact, ingress })
+    at_clsact.retain(|name, strange| facts.contains_key(name) && !strange.is_empty());
+    Ok(Seen { links: facts, trees, clsact, at_clsact, ingress })
 }
 
-fn clsact_of(kernel: &mut Kernel, ifindex: u32) -> Result<Clsact, ObserveError> {
+fn clsact_of(
+    kernel: &mut Kernel,
+    ifindex: u32,
+) -> Result<(Clsact, BTreeMap<Seat, StrangeFilter>), ObserveError> {
     let mut side = |side| kernel.netlink.dump(&dump::filters(ifindex, side), decode::filter);
     let (ingress, egress) = (side(ClassId::INGRESS)?, side(ClassId::EGRESS)?);
     Ok(assemble::clsact(kernel.mark, &ingress, egress))

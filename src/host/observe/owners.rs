@@ -15,7 +15,7 @@ use crate::tree::MapIds;
 use crate::units::ClassId;
 
 /// Reads the maps that are in force into `snapshot`. Filters that read others (half an exchange)
-/// are unknown: they are replaced.
+/// are strange: they are replaced.
 pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
     let ours = kernel.owners.as_ref().map(Maps::ids);
     let named = || snapshot.observation.deciding.values().copied();

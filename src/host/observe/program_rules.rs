@@ -10,10 +10,10 @@ use super::Snapshot;
 use crate::host::Kernel;
 use crate::netlink::bpf_name;
 use crate::sys::bpf::{Maps, RuleMaps};
-use crate::tree::{Filter, Port, Pref, RuleProgram};
+use crate::tree::{Filter, Parent, Port, Pref, RuleProgram};
 
 /// Reads them into `snapshot`. What cannot be read, asks other maps than those in force, or is not
-/// what its text says, stays a filter that we do not know, so that it is replaced.
+/// what its text says, stays strange, so that it is replaced.
 pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
     let named = std::mem::take(&mut snapshot.observation.unread.rules);
     let in_force = snapshot.observation.state.owners.as_ref().and(kernel.owners.as_ref());
@@ -54,5 +54,8 @@ fn note(snapshot: &mut Snapshot, port: &Port, pref: Pref, program: RuleProgram, 
     }
     if let Some(tree) = snapshot.observation.state.trees.get_mut(port) {
         tree.filters.insert(pref, Filter::Program(program));
+    }
+    if let Some(strange) = snapshot.observation.strange.get_mut(port) {
+        strange.filters.remove(&Parent::Root.at(pref));
     }
 }

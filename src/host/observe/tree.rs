@@ -8,13 +8,16 @@ use super::{ObserveError, RuleHits};
 use crate::host::Kernel;
 use crate::netlink::decode::{self, ClassRecord, FilterRecord, QdiscRecord};
 use crate::netlink::{assemble, request};
-use crate::tree::{Counters, Filter, Foreign, LeafQdisc, MapIds, Port, Pref, Tree};
+use crate::tree::{
+    Counters, Filter, Foreign, FoundFilter, LeafQdisc, MapIds, Parent, Port, Pref, Strange, Tree,
+};
 use crate::units::{ClassId, Shard};
 
 /// Our tree on one link, and what stands in it that is not ours.
 #[derive(Default)]
 pub(super) struct SeenTree {
     pub tree: Tree,
+    pub strange: Strange,
     pub counters: BTreeMap<ClassId, Counters>,
     pub direct_packets: Option<u32>,
     pub rules: BTreeMap<NonZeroU32, RuleHits>,
@@ -74,29 +77,31 @@ pub(super) fn tree(
     seen.counters = all_counters.into_iter().collect();
     let root = qdiscs.iter().find(|qdisc| qdisc.parent.is_none());
     seen.direct_packets = root.and_then(|root| Some(root.htb?.direct_packets));
-    tree.leaves = leaves(kernel, ifindex, qdiscs, with_leaf)?;
+    tree.leaves = leaves(kernel, ifindex, qdiscs, with_leaf, &mut seen.strange)?;
     let records =
         kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
-    tree.left_tables = left_tables(kernel, ifindex, &records)?;
+    seen.strange.tables = left_tables(kernel, ifindex, &records)?;
     seen.rules = assemble::lines(&records);
     seen.programs = assemble::program_rules(&records);
-    tree.filters = filters(port, ClassId::ROOT, records, &mut seen);
+    tree.filters = filters(port, Parent::Root, records, &mut seen);
     let standing = tree.leaves.iter().filter(|(_, leaf)| **leaf == LeafQdisc::Shard);
     for shard in standing.filter_map(|(id, _)| Shard::of_class(*id)) {
         let request = request::dump::filters(ifindex, shard.qdisc());
         let records = kernel.netlink.dump(&request, decode::filter)?;
-        tree.shards.insert(shard, filters(port, shard.qdisc(), records, &mut seen));
+        tree.shards.insert(shard, filters(port, Parent::Shard(shard), records, &mut seen));
     }
     seen.tree = tree;
     Ok(seen)
 }
 
-/// The qdiscs below classes of ours; `with_leaf`: what each class names as its leaf, in order.
+/// The qdiscs below classes of ours; those that shaper does not make go to `strange`. `with_leaf`:
+/// what each class names as its leaf, in order.
 fn leaves(
     kernel: &mut Kernel,
     ifindex: u32,
     qdiscs: &[QdiscRecord],
     with_leaf: Vec<(ClassId, ClassId)>,
+    strange: &mut Strange,
 ) -> Result<BTreeMap<ClassId, LeafQdisc>, ObserveError> {
     let by_handle: BTreeMap<ClassId, Option<LeafQdisc>> =
         qdiscs.iter().map(|qdisc| (qdisc.handle, qdisc.leaf)).collect();
@@ -110,20 +115,23 @@ fn leaves(
                 kernel.netlink.get(&question, decode::qdisc)?.ok().flatten().and_then(|it| it.leaf)
             }
         };
-        let leaf = leaf.filter(|leaf| handle == leaf.handle(classid));
-        leaves.push((classid, leaf.unwrap_or(LeafQdisc::Other { handle })));
+        match leaf.filter(|_| handle == LeafQdisc::handle(classid)) {
+            Some(leaf) => leaves.push((classid, leaf)),
+            None => drop(strange.leaves.insert(classid, handle)),
+        }
     }
     Ok(leaves.into_iter().collect())
 }
 
-/// Our filters at one qdisc; others go to `seen.foreign`.
+/// Our filters at one qdisc; strange ones go to `seen.strange`, and others to `seen.foreign`.
 fn filters(
     port: &Port,
-    parent: ClassId,
+    at: Parent,
     filters: Vec<FilterRecord>,
     seen: &mut SeenTree,
 ) -> BTreeMap<Pref, Filter> {
     let mut ours = BTreeMap::new();
+    let parent = at.classid();
     let mut kinds: BTreeMap<Pref, (u16, String)> = BTreeMap::new();
     for record in &filters {
         kinds.entry(record.pref).or_insert_with(|| (record.protocol, record.kind.clone()));
@@ -134,14 +142,18 @@ fn filters(
     let maps = assemble::maps(&filters).into_iter();
     seen.maps.extend(maps.map(|(pref, ids)| ((parent, pref), ids)));
     for (pref, filter) in assemble::filters(filters) {
-        if pref.is_ours() {
-            ours.insert(pref, filter);
-        } else {
-            let (protocol, kind) = kinds.remove(&pref).unwrap_or_default();
-            // It would go with the shard.
-            seen.bound.extend(parent.shard().map(Shard::root));
-            let port = port.clone();
-            seen.foreign.push(Foreign::Filter { port, parent, pref, protocol, kind });
+        match filter {
+            FoundFilter::Ours(filter) if pref.is_ours() => drop(ours.insert(pref, filter)),
+            FoundFilter::Strange(filter) if pref.is_ours() => {
+                seen.strange.filters.insert(at.at(pref), filter);
+            }
+            _ => {
+                let (protocol, kind) = kinds.remove(&pref).unwrap_or_default();
+                // It would go with the shard.
+                seen.bound.extend(parent.shard().map(Shard::root));
+                let port = port.clone();
+                seen.foreign.push(Foreign::Filter { port, parent, pref, protocol, kind });
+            }
         }
     }
     ours

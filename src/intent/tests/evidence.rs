@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use super::*;
-use crate::tree::{Clsact, LeafQdisc, MptcpLayout, Program, Sockets, Tag};
+use crate::tree::{Clsact, LeafQdisc, MptcpLayout, Program, Sockets, Strange, Tag};
 
 /// A policy in force on eth0, whose classes have `fq_codel` leaves and whose packets an eBPF
 /// program decides.
@@ -77,7 +77,9 @@ fn a_leaf_that_is_not_ours_shows_nothing() {
     let mut seen = standing();
     let tree = seen.state.trees.get_mut(&name("eth0").egress()).unwrap();
     let handle = ClassId(0x8001_0000);
-    tree.leaves.values_mut().for_each(|leaf| *leaf = LeafQdisc::Other { handle });
+    let leaves = std::mem::take(&mut tree.leaves).into_keys().map(|id| (id, handle)).collect();
+    let strange = Strange { leaves, ..Strange::default() };
+    seen.strange.insert(name("eth0").egress(), strange);
     let (features, told) = tried(&seen);
     assert!(told.is_some() && features.leaves.is_empty());
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::facts::Lack;
-use crate::tree::{Foreign, MapIds, RuleMapIds, Tag};
+use crate::tree::{Foreign, MapIds, RuleMapIds, Strange, StrangeFilter, Tag};
 use crate::units::Minor;
 
 const POLICY: &str = "links: {eth0: 100mbit}\nusers: {ann: 10mbit}\n";
@@ -131,8 +131,10 @@ fn rules_that_may_not_be_read_are_known_by_their_programs_name() {
     let Filter::Program(program) = &filter else { unreachable!() };
     let ids = RuleMapIds { text: 11, counts: 12 };
     let named = bpf_name::print_rules(program, ids, None);
-    let unknown = Filter::Unknown { protocol: 3, kind: "bpf".to_string(), tables: Vec::new() };
-    tree.filters.insert(pref, unknown);
+    tree.filters.remove(&pref);
+    let unread = StrangeFilter { protocol: 3, kind: "bpf".to_string(), tables: Vec::new() };
+    let filters = [(Parent::Root.at(pref), unread)].into();
+    seen.strange.insert(port.clone(), Strange { filters, ..Strange::default() });
     seen.unread.rules.insert((port.clone(), pref), named.clone());
     let as_root = resolved(&intent(&text), seen.clone());
     assert!(!as_root.plan.is_empty(), "root replaces what it cannot read");

@@ -1,7 +1,7 @@
 //! Which links are shaped, and which stay as they stand.
 
 use super::*;
-use crate::tree::Mark;
+use crate::tree::{Mark, Strange};
 
 const POLICY: &str = "links: {eth0: 100mbit}\nusers: {ann: 10mbit}\n";
 
@@ -244,4 +244,20 @@ fn where_no_link_is_there_the_policy_is_mistaken() {
     assert_eq!(resolved(&wanted, one).desired.trees.len(), 1);
     wanted.options.absent_links = true;
     assert!(resolved(&wanted, none).desired.trees.is_empty());
+}
+
+#[test]
+fn what_is_strange_on_a_link_that_is_left_alone_stays_too() {
+    let mut intent = intent(POLICY);
+    let mut seen = shaped(&intent, &[]);
+    let (port, ann) = (name("eth0").egress(), seen.state.claims[&claim("user/ann")]);
+    seen.state.trees.get_mut(&port).unwrap().leaves.remove(&ann);
+    let strange = Strange { leaves: [(ann, ClassId(0x8001_0000))].into(), ..Strange::default() };
+    seen.strange.insert(port, strange);
+    let then = resolved(&intent, seen.clone());
+    assert!(then.plan.to_string().contains("foreign -> fq_codel"), "{}", then.plan);
+    intent.held.insert(name("eth0"));
+    let then = resolved(&intent, seen);
+    assert!(then.plan.is_empty(), "{}", then.plan);
+    assert_eq!(then.meaning.left_alone, [name("eth0")].into());
 }

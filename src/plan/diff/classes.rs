@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::comparison::Comparison;
 use super::turn::Turn;
 use crate::plan::{Change, Step};
-use crate::tree::{Class, Filter, Parent, Port, Pref, Tree};
+use crate::tree::{Class, Filter, FoundLeaf, LeafQdisc, Parent, Port, Pref, Tree};
 use crate::units::{ClassId, Shard};
 
 /// The classes that nobody claims: they come with the root.
@@ -72,15 +72,16 @@ impl<'a> Comparison<'a> {
         if from != to {
             self.push(Step::Class(turn.port.clone(), id, Change::Alter { from, to }));
         }
-        let change = match (turn.old_leaf(id).copied(), leaf) {
+        let is_same_kind =
+            |a: &LeafQdisc, b| std::mem::discriminant(a) == std::mem::discriminant(b);
+        let change = match (turn.old_leaf(id), leaf) {
             (None, Some(leaf)) => Change::Add(leaf),
-            (Some(from), Some(to)) if from != to => {
-                match std::mem::discriminant(&from) == std::mem::discriminant(&to) {
-                    true => Change::Alter { from, to },
-                    false => Change::Replace { from, to, below: () },
-                }
+            (Some(FoundLeaf::Ours(from)), Some(to)) if from == to => return,
+            (Some(FoundLeaf::Ours(from)), Some(to)) if is_same_kind(&from, &to) => {
+                Change::Alter { from, to }
             }
-            _ => return,
+            (Some(from), Some(to)) => Change::Replace { from, to, below: () },
+            (_, None) => return,
         };
         self.push(Step::Leaf(turn.port.clone(), id, change));
     }

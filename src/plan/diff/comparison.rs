@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::disturbs::disturbs;
 use crate::facts::{Facts, Observation};
 use crate::plan::{Phase, Plan, Planned, Step};
-use crate::tree::{Claim, Filter, Foreign, KernelState, Owner, Parent, Port, Pref};
+use crate::tree::{
+    Claim, Filter, Foreign, FoundFilter, KernelState, LinkName, Owner, Parent, Port, Pref, Strange,
+};
 use crate::units::ClassId;
 
 /// What is, what should be, and the steps from the one to the other that are known.
@@ -15,8 +17,10 @@ pub(super) struct Comparison<'a> {
     pub(super) foreign: &'a [Foreign],
     pub(super) facts: &'a Facts,
     names: BTreeMap<ClassId, Owner>,
-    /// The filters of `from`, as the steps so far leave them.
-    pub(super) filters: BTreeMap<(&'a Port, Parent), BTreeMap<Pref, Filter>>,
+    /// What stands where only objects of ours should be.
+    pub(super) strange: &'a BTreeMap<Port, Strange>,
+    /// The filters of our qdiscs, as the steps so far leave them.
+    pub(super) filters: BTreeMap<(&'a Port, Parent), BTreeMap<Pref, FoundFilter>>,
     /// The phase of the steps that are added now.
     pub(super) phase: Phase,
     steps: Vec<(Phase, Step)>,
@@ -25,10 +29,16 @@ pub(super) struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     /// Without a step; those of [`Phase::Build`] come first.
     pub(super) fn new(observed: &'a Observation, to: &'a KernelState) -> Comparison<'a> {
-        let Observation { state: from, foreign, facts, .. } = observed;
+        let Observation { state: from, strange, foreign, facts, .. } = observed;
         let names = names(from, to);
-        let (filters, phase, steps) = (standing(from), Phase::Build, Vec::new());
-        Comparison { from, to, foreign, facts, names, filters, phase, steps }
+        let (filters, phase, steps) = (standing(from, strange), Phase::Build, Vec::new());
+        Comparison { from, to, foreign, facts, names, strange, filters, phase, steps }
+    }
+
+    /// The filters at the egress side of a link's clsact that have this instance's mark.
+    pub(super) fn at_egress(&self, link: &LinkName) -> BTreeMap<Pref, FoundFilter> {
+        let ours = self.from.clsact.get(link).map(|clsact| &clsact.filters);
+        found(ours.into_iter().flatten(), self.strange.get(&link.egress()), Parent::Egress)
     }
 
     pub(super) fn push(&mut self, step: Step) {
@@ -61,13 +71,29 @@ fn names(from: &KernelState, to: &KernelState) -> BTreeMap<ClassId, Owner> {
 }
 
 /// The filters that stand, by link and qdisc.
-fn standing(from: &KernelState) -> BTreeMap<(&Port, Parent), BTreeMap<Pref, Filter>> {
+fn standing<'a>(
+    from: &'a KernelState,
+    strange: &BTreeMap<Port, Strange>,
+) -> BTreeMap<(&'a Port, Parent), BTreeMap<Pref, FoundFilter>> {
     let mut standing = BTreeMap::new();
     for (port, tree) in &from.trees {
-        standing.insert((port, Parent::Root), tree.filters.clone());
+        let strange = strange.get(port);
+        standing.insert((port, Parent::Root), found(&tree.filters, strange, Parent::Root));
         for (shard, filters) in &tree.shards {
-            standing.insert((port, Parent::Shard(*shard)), filters.clone());
+            let parent = Parent::Shard(*shard);
+            standing.insert((port, parent), found(filters, strange, parent));
         }
     }
     standing
+}
+
+/// All filters of one parent that are at prefs of ours.
+fn found<'f>(
+    ours: impl IntoIterator<Item = (&'f Pref, &'f Filter)>,
+    strange: Option<&Strange>,
+    parent: Parent,
+) -> BTreeMap<Pref, FoundFilter> {
+    let ours = ours.into_iter().map(|(pref, it)| (*pref, FoundFilter::Ours(it.clone())));
+    let strange = strange.into_iter().flat_map(|strange| strange.filters_of(parent));
+    ours.chain(strange.map(|(pref, it)| (pref, FoundFilter::Strange(it.clone())))).collect()
 }

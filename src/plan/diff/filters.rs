@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::comparison::Comparison;
 use crate::plan::{LeftTables, Step, Whole};
-use crate::tree::{Filter, Foreign, Parent, Port, Pref, RuleProgram, Seat, Tree, U32Rule};
+use crate::tree::{
+    Filter, Foreign, FoundFilter, Parent, Port, Pref, RuleProgram, Seat, Tree, U32Rule,
+};
 use crate::units::ClassId;
 
 impl<'a> Comparison<'a> {
@@ -136,7 +138,7 @@ impl<'a> Comparison<'a> {
             let Some(wanted) = wanted.get(&pref) else { continue };
             let (seat, other) = (parent.at(pref), parent.at(other));
             match self.standing(port, seat) {
-                Some(standing) if standing == wanted => continue,
+                Some(FoundFilter::Ours(standing)) if standing == wanted => continue,
                 Some(_) if self.standing(port, other).is_none() => {
                     self.add_filter(port, other, wanted.clone());
                     self.delete_filter(port, seat);
@@ -164,13 +166,13 @@ impl<'a> Comparison<'a> {
     }
 
     /// The filter at this seat, as the steps so far leave it.
-    fn standing(&self, port: &'a Port, seat: Seat) -> Option<&Filter> {
+    fn standing(&self, port: &'a Port, seat: Seat) -> Option<&FoundFilter> {
         self.filters.get(&(port, seat.parent))?.get(&seat.pref)
     }
 
     fn add_filter(&mut self, port: &'a Port, seat: Seat, filter: Filter) {
         let filters = self.filters.entry((port, seat.parent)).or_default();
-        filters.insert(seat.pref, filter.clone());
+        filters.insert(seat.pref, FoundFilter::Ours(filter.clone()));
         self.push(Step::Filter(port.clone(), seat, Whole::Add(filter)));
     }
 
@@ -189,10 +191,9 @@ impl<'a> Comparison<'a> {
     /// Deletes hash tables that an earlier run, or somebody who deleted a pref by hand, has left:
     /// their rules keep classes from being deleted.
     pub(super) fn left_tables(&mut self) {
-        for (port, old) in &self.from.trees {
-            if self.to.trees.contains_key(port) {
-                self.delete_tables(port, old.left_tables.iter().rev().copied().collect());
-            }
+        for turn in self.turns() {
+            let tables = turn.strange.into_iter().flat_map(|strange| strange.tables.iter().rev());
+            self.delete_tables(turn.port, tables.copied().collect());
         }
     }
 

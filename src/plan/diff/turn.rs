@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::comparison::Comparison;
-use crate::tree::{Class, LeafQdisc, Port, Tree};
+use crate::tree::{Class, FoundLeaf, LeafQdisc, Port, Strange, Tree};
 use crate::units::{ClassId, Minor, Shard};
 
 /// One port's tree as it stands and as it is to be.
@@ -12,6 +12,7 @@ pub(super) struct Turn<'a> {
     pub(super) port: &'a Port,
     /// The tree as it stands; `None`: its root is new.
     pub(super) standing: Option<&'a Tree>,
+    pub(super) strange: Option<&'a Strange>,
     pub(super) wanted: &'a Tree,
 }
 
@@ -25,8 +26,10 @@ impl<'a> Turn<'a> {
         self.standing?.classes.get(&id)
     }
 
-    pub(super) fn old_leaf(&self, id: ClassId) -> Option<&'a LeafQdisc> {
-        self.standing?.leaves.get(&id)
+    pub(super) fn old_leaf(&self, id: ClassId) -> Option<FoundLeaf> {
+        let ours = self.standing?.leaves.get(&id).map(|leaf| FoundLeaf::Ours(*leaf));
+        let strange = || Some(FoundLeaf::Strange { handle: *self.strange?.leaves.get(&id)? });
+        ours.or_else(strange)
     }
 
     /// Whether the class has another parent than before, which it cannot get in place.
@@ -40,7 +43,8 @@ impl<'a> Turn<'a> {
     pub(super) fn made_again(&self) -> BTreeSet<Shard> {
         let lost = |shard: &Shard| {
             let id = shard.class();
-            self.moves(id) || self.old_leaf(id) != self.wanted.leaves.get(&id)
+            let wanted = self.wanted.leaves.get(&id).map(|leaf| FoundLeaf::Ours(*leaf));
+            self.moves(id) || self.old_leaf(id) != wanted
         };
         self.wanted.shards.keys().copied().filter(lost).collect()
     }
@@ -69,7 +73,12 @@ impl<'a> Turn<'a> {
 impl<'a> Comparison<'a> {
     /// The ports that are to have a tree.
     pub(super) fn turns(&self) -> impl Iterator<Item = Turn<'a>> + use<'a> {
-        let (from, to) = (self.from, self.to);
-        to.trees.iter().map(|(port, wanted)| Turn { port, standing: from.trees.get(port), wanted })
+        let (from, strange, to) = (self.from, self.strange, self.to);
+        to.trees.iter().map(move |(port, wanted)| Turn {
+            port,
+            standing: from.trees.get(port),
+            strange: strange.get(port),
+            wanted,
+        })
     }
 }

@@ -4,10 +4,10 @@ use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 use super::words::{program_words, protocol};
-use crate::plan::{Change, InPlace, LeftTables, Replaced, Step, Whole};
+use crate::plan::{Change, FilterChange, InPlace, LeafChange, LeftTables, Replaced, Step, Whole};
 use crate::tree::{
-    Claim, Class, Filter, LeafQdisc, LinkName, Mark, OwnerChange, Parent, Pref, Role, Seat, Tag,
-    U32Node, U32Rules, Uids,
+    Claim, Class, Filter, FoundLeaf, LeafQdisc, LinkName, Mark, OwnerChange, Parent, Pref, Role,
+    Seat, Tag, U32Node, U32Rules, Uids,
 };
 use crate::units::{ClassId, Psched};
 
@@ -110,14 +110,9 @@ fn class(
     }
 }
 
-fn leaf(
-    f: &mut Formatter<'_>,
-    dev: &LinkName,
-    id: ClassId,
-    change: &Change<LeafQdisc>,
-) -> fmt::Result {
+fn leaf(f: &mut Formatter<'_>, dev: &LinkName, id: ClassId, change: &LeafChange) -> fmt::Result {
     let delete =
-        |leaf: &LeafQdisc| format!("tc qdisc del dev {dev} parent {id} handle {}", leaf.handle(id));
+        |leaf: &FoundLeaf| format!("tc qdisc del dev {dev} parent {id} handle {}", leaf.handle(id));
     match change {
         Change::Add(leaf) => write!(f, "tc qdisc add dev {dev} {}", leaf_words(id, leaf)),
         Change::Alter { to, .. } => {
@@ -131,12 +126,7 @@ fn leaf(
 }
 
 /// tc reads programs from files only; `src/classify/program.rs` says what is in those named here.
-fn filter(
-    f: &mut Formatter<'_>,
-    dev: &LinkName,
-    seat: Seat,
-    change: &Whole<Filter>,
-) -> fmt::Result {
+fn filter(f: &mut Formatter<'_>, dev: &LinkName, seat: Seat, change: &FilterChange) -> fmt::Result {
     let at = match seat.parent {
         Parent::Egress => "egress".to_string(),
         parent => format!("parent {}", parent.classid()),
@@ -173,7 +163,6 @@ fn filter(
              # the owner's class, else the tag's{}",
             if program.shards { "; e000:x becomes 1:e000" } else { "" }
         ),
-        Filter::Unknown { kind, .. } => write!(f, "{add} {kind}"),
     }
 }
 
@@ -253,9 +242,9 @@ fn leaf_words(id: ClassId, leaf: &LeafQdisc) -> String {
         LeafQdisc::Bfifo { limit } => format!(" limit {limit}"),
         LeafQdisc::Pfifo { limit } => format!(" limit {limit}"),
         LeafQdisc::Shard => format!(" default fffe r2q {}", Mark::SHARD.0),
-        LeafQdisc::Sfq | LeafQdisc::Cake | LeafQdisc::Other { .. } => String::new(),
+        LeafQdisc::Sfq | LeafQdisc::Cake => String::new(),
     };
-    format!("parent {id} handle {} {}{options}", leaf.handle(id), leaf.kind())
+    format!("parent {id} handle {} {}{options}", LeafQdisc::handle(id), leaf.kind())
 }
 
 /// The words after the pref in each command that makes a set of u32 rules. The kernel numbers the

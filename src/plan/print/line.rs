@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::words::{program_words, protocol};
-use crate::plan::{Change, InPlace, Step, Whole};
-use crate::tree::{Class, Filter, LeafQdisc, Role, Tag};
+use crate::plan::{Change, InPlace, LeafChange, Step, Whole};
+use crate::tree::{Class, Filter, FoundFilter, LeafQdisc, Role, Tag};
 use crate::units::{ClassId, Psched, Ticks};
 
 /// How many changes of the maps a line shows.
@@ -31,8 +31,16 @@ impl Display for Step {
                 write!(f, "{port} qdisc {}: ", id.minor())?;
                 leaf(f, *id, change)
             }
-            Step::Filter(port, seat, Whole::Add(filter) | Whole::Remove(filter)) => {
-                write!(f, "{port} filter {seat}: {}", filter_words(filter))
+            Step::Filter(port, seat, change) => {
+                write!(f, "{port} filter {seat}: ")?;
+                match change {
+                    Whole::Add(filter) | Whole::Remove(FoundFilter::Ours(filter)) => {
+                        f.write_str(&filter_words(filter))
+                    }
+                    Whole::Remove(FoundFilter::Strange(filter)) => {
+                        write!(f, "unknown ({})", filter.kind)
+                    }
+                }
             }
             Step::Tables(port, left) => {
                 let count = left.tables.len();
@@ -122,7 +130,7 @@ fn differences(f: &mut Formatter<'_>, from: &Class, to: &Class) -> fmt::Result {
     Ok(())
 }
 
-fn leaf(f: &mut Formatter<'_>, id: ClassId, change: &Change<LeafQdisc>) -> fmt::Result {
+fn leaf(f: &mut Formatter<'_>, id: ClassId, change: &LeafChange) -> fmt::Result {
     match change {
         Change::Add(leaf) => write!(f, "{} in {id}", leaf.kind()),
         Change::Alter { to, .. } => {
@@ -159,6 +167,5 @@ fn filter_words(filter: &Filter) -> String {
         Filter::ClearPriority(_) => {
             "bpf (clears priorities set in other network namespaces)".to_string()
         }
-        Filter::Unknown { kind, .. } => format!("unknown ({kind})"),
     }
 }

@@ -4,12 +4,13 @@ use super::*;
 use crate::tree::Tree;
 
 /// HTB deletes no class that has children, or to which a rule is bound (`HTB class in use`).
-pub(super) fn assert_free_to_go(state: &KernelState, step: &Step) {
+pub(super) fn assert_free_to_go(seen: &Observation, step: &Step) {
     let Step::Class(port, id, Change::Remove(_) | Change::Replace { .. }) = step else {
         return;
     };
-    let tree = &state.trees[port];
-    assert!(tree.left_tables.is_empty(), "rules in tables that are left may be bound at {step}");
+    let tree = &seen.state.trees[port];
+    let left = seen.strange.get(port).is_some_and(|strange| !strange.tables.is_empty());
+    assert!(!left, "rules in tables that are left may be bound at {step}");
     let child = tree.classes.values().any(|class| class.parent == Some(*id));
     assert!(!child, "the class has children at {step}");
     for filter in tree.filters.values() {

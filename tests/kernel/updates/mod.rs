@@ -13,7 +13,7 @@ use shaper::desired::Sharding;
 use shaper::host::Kernel;
 use shaper::plan::{Change, Step, Whole};
 use shaper::sys::probe;
-use shaper::tree::Filter;
+use shaper::tree::{Filter, FoundFilter};
 
 use crate::draft::Draft;
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT};
@@ -244,7 +244,7 @@ fn all_arrived(world: &mut World, streams: &[Stream; 6], sent: [u64; 6], ledger:
 /// Whether a root's filter was replaced because the first shard came or the last one went.
 fn brings_or_ends_shards(applied: &Applied) -> bool {
     applied.steps.iter().any(|planned| match &planned.step {
-        Step::Filter(.., Whole::Add(filter) | Whole::Remove(filter)) => {
+        Step::Filter(.., Whole::Add(filter) | Whole::Remove(FoundFilter::Ours(filter))) => {
             matches!(filter, Filter::Tag(tag) if tag.reads_shards())
         }
         _ => false,
