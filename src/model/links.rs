@@ -172,12 +172,17 @@ fn absent(line: &LinkLine, facts: &Facts, options: BuildOptions) -> Diagnostic {
         true => Diagnostic::info,
         false => Diagnostic::warning,
     };
-    let help = "what comes is shaped by the next apply, or by the daemon at once";
+    let later = "a link that comes is shaped by the next apply, or by the daemon at once";
     let names = facts.links.keys().map(LinkName::as_str);
-    let close = closest(line.name.value.as_str(), names).filter(|_| !line.optional);
-    new(Kind::Link, line.name.at, message).help(match close {
-        Some(close) => format!("did you mean `{close}`? Else {help}"),
-        None => help.to_string(),
+    let close = closest(line.name.value.as_str(), names);
+    new(Kind::Link, line.name.at, message).help(match (&line.name.value, close) {
+        (LinkRef::Name(_), Some(close)) if !line.optional => {
+            format!("did you mean `{close}`? Otherwise {later}")
+        }
+        (LinkRef::Name(_), None) if !line.optional => {
+            format!("correct the name (`ip link`) if it is wrong; {later}")
+        }
+        _ => later.to_string(),
     })
 }
 

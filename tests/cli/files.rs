@@ -179,7 +179,7 @@ fn what_is_no_file_is_said() {
     refused(
         &absent,
         &format!(
-            "cannot read {absent}: No such file or directory (os error 2); `shaper init` prints a starter policy"
+            "cannot read {absent}: No such file or directory (os error 2); name another file, or begin with `shaper init`, which prints a starter policy"
         ),
     );
     let path = file("latin", 0o755, 0o600);

@@ -100,7 +100,9 @@ pub enum Writer {
 
 fn cure(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => "; `shaper init` prints a starter policy",
+        io::ErrorKind::NotFound => {
+            "; name another file, or begin with `shaper init`, which prints a starter policy"
+        }
         _ => "",
     }
 }

@@ -427,3 +427,13 @@ fn more_classes_than_there_are_numbers_for_are_refused() {
     assert!(said(&lines("c", 57_329, "1mbit")).contains("57329 users and classes"));
     assert_eq!(said(&lines("c", 57_328, "1mbit")), "");
 }
+
+#[test]
+fn a_link_that_is_not_there_may_be_misspelt_and_the_warning_says_how_to_find_out() {
+    let options = BuildOptions { skip_absent: true, ..BuildOptions::default() };
+    let said = |link: &str| {
+        said_on(&host(), options, &format!("version: 1\nlinks: {{eth0: , {link}: 10mbit}}"))
+    };
+    assert!(said("eth00").contains("did you mean `eth0`? Otherwise a link that comes"));
+    assert!(said("wlan7").contains("correct the name (`ip link`) if it is wrong; a link"));
+}
