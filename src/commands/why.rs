@@ -14,7 +14,7 @@ use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::intent::Meaning;
-use crate::model::{Asked, Claimed, Matcher, Node, Place};
+use crate::model::{Asked, Claimed, Link, LinkAt, Matcher, Node, Place};
 use crate::policy::Policy;
 use crate::process::{self, Process};
 use crate::text::{Foreign, shown};
@@ -206,8 +206,8 @@ fn answer(
     }
     let line = owner.as_ref().map(|owner| line_of(on, meaning, owner));
     let links = node.map_or_else(Vec::new, |node| {
-        let on_link = |(link, limits): (&crate::model::Link, &Option<crate::model::Limits>)| {
-            let limits = limits.as_ref()?;
+        let on_link = |(at, link): (LinkAt, &Link)| {
+            let limits = node.limits[at]?;
             let tree = observed.trees.get(&link.port);
             let class = id.and_then(|id| tree?.classes.get(&id));
             Some(OnLink {
@@ -221,7 +221,7 @@ fn answer(
                 prio: limits.prio,
             })
         };
-        meaning.model.links.iter().zip(&node.limits).filter_map(on_link).collect()
+        meaning.model.links.pairs().filter_map(on_link).collect()
     });
     Answer {
         version: 1,

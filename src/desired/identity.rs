@@ -214,12 +214,12 @@ impl<'a> Standing<'a> {
     /// Whether the classes that stand with this classid, and their shard, can become the node's by
     /// changes in place.
     fn fits(&self, node: &Node, id: ClassId, parent: ClassId) -> bool {
-        self.model.links.iter().zip(&node.limits).all(|(link, limits)| {
+        self.model.links.pairs().all(|(at, link)| {
             let Some(tree) = self.observed.state.trees.get(&link.port) else { return true };
             let hangs_in = |id: ClassId, parent: ClassId| {
                 tree.classes.get(&id).is_none_or(|class| class.parent == Some(parent))
             };
-            let wanted = limits.is_some() || !tree.classes.contains_key(&id);
+            let wanted = node.limits[at].is_some() || !tree.classes.contains_key(&id);
             wanted
                 && match id.shard() {
                     None => hangs_in(id, parent),

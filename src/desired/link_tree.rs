@@ -7,15 +7,14 @@ use super::identity::Identities;
 use super::impossible::Impossible;
 use super::rates::{self, InForce};
 use crate::facts::Features;
-use crate::model::{LeafChoice, Limits, Link, Model};
+use crate::model::{LeafChoice, Limits, Link, LinkAt, Model};
 use crate::tree::{Class, Guarantee, LeafQdisc, Role, Tree};
 use crate::units::{ClassId, Rate, Shard};
 
 /// One link's tree in the making.
 pub(super) struct LinkTree<'a> {
     pub model: &'a Model,
-    /// The link's position in `model.links`, and so in each node's limits.
-    pub index: usize,
+    pub at: LinkAt,
     pub link: &'a Link,
     pub ids: &'a Identities<'a>,
     /// The tree that stands there now.
@@ -28,7 +27,7 @@ impl LinkTree<'_> {
     /// The tree with all classes and leaves; its shards have no filters yet.
     pub(super) fn build(&self) -> Tree {
         let mut tree = Tree::default();
-        let rates = rates::in_force(self.model, self.index, self.link);
+        let rates = rates::in_force(self.model, self.at, self.link);
         let link_rate = self.link.rate;
         tree.classes.insert(ClassId::LINK, self.inner(None, Allowed::flat(link_rate)));
 
@@ -46,7 +45,7 @@ impl LinkTree<'_> {
 
         let nodes = self.model.nodes.iter().zip(&self.ids.nodes);
         for ((node, id), in_force) in nodes.zip(&rates.nodes) {
-            let (Some(limits), Some(in_force)) = (&node.limits[self.index], in_force) else {
+            let (Some(limits), Some(in_force)) = (&node.limits[self.at], in_force) else {
                 continue;
             };
             let parent = match (id.shard(), &node.group) {
@@ -122,7 +121,7 @@ impl LinkTree<'_> {
             Some(Role::Leaf { prio, .. }) => prio,
             _ => 0,
         };
-        let prio = profile.and_then(|profile| profile.prios[self.index]).unwrap_or(prio);
+        let prio = profile.and_then(|profile| profile.prios[self.at]).unwrap_or(prio);
         let ceil = tree.classes.get(&parent).map_or(self.link.rate, |class| class.ceil);
         let spare = Rate::MIN_GUARANTEE;
         let sum = Rate::from_bytes_per_second(sum.saturating_add(spare.bytes_per_second()));

@@ -73,20 +73,20 @@ pub fn desired_with(
         state.claims.insert(Claim::Retired(id.minor(), owner.cloned()), *id);
     }
     let all_targets = shards::targets(model);
-    for (index, link) in model.links.iter().enumerate() {
+    for (at, link) in model.links.pairs() {
         let facts = observed
             .facts
             .links
             .get(&link.port.link)
             .ok_or_else(|| Impossible::LinkGone(link.port.link.clone()))?;
         let nodes = model.nodes.iter().zip(&ids.nodes);
-        let here = nodes.filter(|(node, _)| node.limits[index].is_some());
+        let here = nodes.filter(|(node, _)| node.limits[at].is_some());
         let targets = here.map(|(node, id)| (&node.owner, *id));
         let targets = targets.filter(|(owner, _)| all_targets.contains(owner)).collect();
         let scale = Scale { link: link.rate, mtu: facts.mtu, psched: observed.facts.psched };
         let leaf = leaf_kind(link, features)?;
         let old = observed.state.trees.get(&link.port);
-        let mut tree = LinkTree { model, index, link, ids: &ids, old, scale, leaf }.build();
+        let mut tree = LinkTree { model, at, link, ids: &ids, old, scale, leaf }.build();
         Filters { model, link, facts, ids: &ids, observed, targets }.add_to(&mut tree)?;
         state.trees.insert(link.port.clone(), tree);
     }

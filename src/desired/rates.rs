@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
 use super::classes::Allowed;
-use crate::model::{Asked, Limits, Link, Model, Node};
+use crate::model::{Asked, Limits, Link, LinkAt, Model, Node};
 use crate::tree::{Group, Guarantee, Owner};
 use crate::units::Rate;
 
@@ -47,10 +47,10 @@ impl Asking {
 
 /// What the children of every parent ask for; `default`: the rate of the default class, a child of
 /// the link.
-fn asked(model: &Model, index: usize, default: Rate) -> BTreeMap<Option<&Group>, Asking> {
+fn asked(model: &Model, at: LinkAt, default: Rate) -> BTreeMap<Option<&Group>, Asking> {
     let mut asking: BTreeMap<Option<&Group>, Asking> = BTreeMap::new();
     asking.entry(None).or_default().promised = default.bytes_per_second();
-    let here = || model.nodes.iter().filter_map(|node| Some((node, node.limits[index].as_ref()?)));
+    let here = || model.nodes.iter().filter_map(|node| Some((node, node.limits[at].as_ref()?)));
     for (node, limits) in here() {
         let best = &mut asking.entry(node.group.as_ref()).or_default().best;
         *best = Some(best.map_or(limits.prio, |best| best.min(limits.prio)));
@@ -70,20 +70,20 @@ fn asked(model: &Model, index: usize, default: Rate) -> BTreeMap<Option<&Group>,
     asking
 }
 
-/// The guarantees on the link at `index`. A share shrinks by powers of two with the number of
+/// The guarantees on the link at `at`. A share shrinks by powers of two with the number of
 /// sharers, so that a login seldom changes anybody else's class.
-pub(super) fn in_force(model: &Model, index: usize, link: &Link) -> Rates {
+pub(super) fn in_force(model: &Model, at: LinkAt, link: &Link) -> Rates {
     let default = match link.default.rate {
         Asked::Promised(rate) => rate,
         Asked::Derived { .. } | Asked::Token => Rate::MIN_GUARANTEE,
     };
-    let asking = asked(model, index, default);
+    let asking = asked(model, at, default);
     let mut groups: BTreeMap<&Group, Rate> = BTreeMap::new();
     let nodes = model
         .nodes
         .iter()
         .map(|node| {
-            let limits = node.limits[index]?;
+            let limits = node.limits[at]?;
             let parent = match &node.group {
                 Some(group) => groups.get(group).copied().unwrap_or(Rate::MIN_GUARANTEE),
                 None => link.rate,

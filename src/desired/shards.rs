@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::facts::{Features, Observation};
-use crate::model::{Model, Node, Target};
+use crate::model::{LinkAt, Model, Node, Per, Target};
 use crate::tree::{Classifier, Foreign, Owner};
 use crate::units::{ClassId, Shard};
 
@@ -69,12 +69,12 @@ pub(super) fn is_numbered_by_us(node: &Node, targets: &BTreeSet<&Owner>) -> bool
 pub(super) struct ShardProfile {
     pub parent: ClassId,
     /// The prio on each link of the model; `None`: no class on that link.
-    pub prios: Vec<Option<u8>>,
+    pub prios: Per<LinkAt, Option<u8>>,
 }
 
 impl ShardProfile {
     pub(super) fn of(node: &Node, parent: ClassId) -> ShardProfile {
-        let prios = node.limits.iter().map(|limits| Some(limits.as_ref()?.prio)).collect();
+        let prios = node.limits.along(|_, limits| Some(limits.as_ref()?.prio));
         ShardProfile { parent, prios }
     }
 }
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn profile(parent: u32) -> ShardProfile {
-        ShardProfile { parent: ClassId(parent), prios: vec![Some(0)] }
+        ShardProfile { parent: ClassId(parent), prios: Per::new(vec![Some(0)]) }
     }
 
     fn fill(shards: &Shards) -> Vec<usize> {

@@ -12,6 +12,7 @@ use crate::tree::{Key, UidRange};
 
 use super::Matcher;
 use super::options::BuildOptions;
+use super::positions::{GroupAt, Per, UserAt, users};
 use super::twice::{twice, user_name};
 use super::units;
 
@@ -24,9 +25,9 @@ const FIRST_PERSON: u32 = 1_000;
 pub(super) struct Claims {
     pub matcher: Matcher,
     /// For each line of `users`, the uids that it names one by one.
-    pub uids: Vec<Vec<u32>>,
+    pub uids: Per<UserAt, Vec<u32>>,
     /// For each line of `groups`, its gid.
-    pub gids: Vec<Option<u32>>,
+    pub gids: Per<GroupAt, Option<u32>>,
 }
 
 /// A range of uids that one line claims, and where the line says so.
@@ -34,7 +35,7 @@ pub(super) struct Claims {
 struct Claim {
     first: u32,
     last: u32,
-    user: usize,
+    user: UserAt,
     at: Span,
 }
 
@@ -49,18 +50,16 @@ pub(super) fn resolve(
         Lookup { accounts: &facts.accounts, options, unavailable_said: &mut unavailable_said };
     let names = named(policy, &mut lookup, findings);
     let numbers = numbered(policy, findings);
-    let mut uids = vec![Vec::new(); policy.users.len()];
+    let mut uids = Per::user(policy, |_, _| Vec::new());
     for claim in names.iter().chain(&numbers).filter(|claim| claim.first == claim.last) {
-        if let Some(uids) = uids.get_mut(claim.user) {
-            uids.push(claim.first);
-        }
+        uids[claim.user].push(claim.first);
     }
     let gids = gids(policy, &mut lookup, findings);
-    let groups = policy.groups.iter().zip(&gids);
+    let gids_there = gids.pairs().filter_map(|(group, gid)| Some(((*gid)?, group.line(policy))));
     let matcher = Matcher {
         units: units::resolve(policy, facts.units.as_ref(), findings),
         uids: ranges(policy, names, numbers, findings),
-        groups: groups.filter_map(|(line, gid)| Some(((*gid)?, line.key.value.clone()))).collect(),
+        groups: gids_there.map(|(gid, line)| (gid, line.key.value.clone())).collect(),
         everyone: policy.everyone.as_ref().map(|line| {
             let written = line.uids.as_ref();
             let ranges =
@@ -164,8 +163,8 @@ impl Lookup<'_> {
 /// The accounts that lines name, with their uids.
 fn named(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> Vec<Claim> {
     let mut claims = Vec::new();
-    let mut seen: HashMap<&str, (usize, Span)> = HashMap::new();
-    for (user, line) in policy.users.iter().enumerate() {
+    let mut seen: HashMap<&str, (UserAt, Span)> = HashMap::new();
+    for (user, line) in users(policy) {
         let key = line.names_account().then(|| (line.key.value.as_str(), line.key.at));
         let accounts = line.accounts.iter().flatten().map(|name| (name.value.as_str(), name.at));
         for (name, at) in key.into_iter().chain(accounts) {
@@ -222,7 +221,7 @@ fn unknown_account(line: &UserLine, name: &str, groups: &BTreeMap<String, Option
 /// The uids that lines give as numbers, in order; two lines with one uid are an error.
 fn numbered(policy: &Policy, findings: &mut Findings) -> Vec<Claim> {
     let mut claims: Vec<Claim> = Vec::new();
-    for (user, line) in policy.users.iter().enumerate() {
+    for (user, line) in users(policy) {
         for uids in line.uids.iter().flatten() {
             let (first, last) = (*uids.value.start(), *uids.value.end());
             claims.push(Claim { first, last, user, at: uids.at });
@@ -297,22 +296,22 @@ fn ranges(
         }
     }
     list.sort_by_key(|claim| claim.first);
-    let keyed = list.into_iter().filter_map(|claim| {
-        let key = policy.users.get(claim.user)?.key.value.clone();
-        Some((claim.first..=claim.last, key))
+    let keyed = list.into_iter().map(|claim| {
+        let key = claim.user.line(policy).key.value.clone();
+        (claim.first..=claim.last, key)
     });
     keyed.collect()
 }
 
 /// The gids of `groups`, line by line.
-fn gids(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> Vec<Option<u32>> {
+fn gids(
+    policy: &Policy,
+    lookup: &mut Lookup<'_>,
+    findings: &mut Findings,
+) -> Per<GroupAt, Option<u32>> {
     let mut seen: HashMap<&Gid, (Span, &str)> = HashMap::new();
-    let mut gids = Vec::with_capacity(policy.groups.len());
-    for line in &policy.groups {
-        let Some(written) = &line.gid else {
-            gids.push(None);
-            continue;
-        };
+    Per::group(policy, |_, line| {
+        let written = line.gid.as_ref()?;
         let key = line.key.value.as_str();
         if let Some((first, other)) = seen.insert(&written.value, (written.at, key)) {
             findings.push(
@@ -325,16 +324,17 @@ fn gids(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> Ve
                 .help("the first would take all its accounts: remove one of the two"),
             );
         }
-        gids.push(match &written.value {
+        match &written.value {
             Gid::Number(gid) => Some(*gid),
             Gid::Name(name) => {
-                let help = || "correct the name (`getent group NAME`); a group without Unix group needs no `gid`".to_string();
+                let help = || {
+                    "correct the name (`getent group NAME`); a group without Unix group needs no `gid`".to_string()
+                };
                 let written = Written { value: name.as_str(), at: written.at };
                 lookup.find(Sort::UnixGroup, written, help, findings)
             }
-        });
-    }
-    gids
+        }
+    })
 }
 
 /// The uids of `everyone` where the file names none: people, not services. Subordinate uids are

@@ -6,17 +6,17 @@ use crate::facts::Facts;
 use crate::policy::{Diagnostic, Findings, Kind, Membership, Policy, Span, closest, quote};
 
 use super::claims::Claims;
+use super::positions::{GroupAt, Per, UserAt, groups, users};
 
 /// How deep groups may nest. HTB allows 8 levels (`TC_HTB_MAXDEPTH`,
 /// include/uapi/linux/pkt_sched.h), of which link, leaf and shard take one each.
 const DEEPEST: usize = 5;
 
-/// Indexes are those of `Policy::groups` and `Policy::users`.
 pub(super) struct Groups {
     /// Every group, parents before children, otherwise in file order.
-    pub order: Vec<usize>,
-    pub parent: Vec<Option<usize>>,
-    pub of_user: Vec<Option<usize>>,
+    pub order: Vec<GroupAt>,
+    pub parent: Per<GroupAt, Option<GroupAt>>,
+    pub of_user: Per<UserAt, Option<GroupAt>>,
 }
 
 pub(super) fn resolve(
@@ -25,8 +25,8 @@ pub(super) fn resolve(
     claims: &Claims,
     findings: &mut Findings,
 ) -> Groups {
-    let by_key: HashMap<&str, usize> =
-        policy.groups.iter().enumerate().map(|(i, line)| (line.key.value.as_str(), i)).collect();
+    let by_key: HashMap<&str, GroupAt> =
+        groups(policy).map(|(at, line)| (line.key.value.as_str(), at)).collect();
     let parent = parents(policy, &by_key, findings);
     let order = order(policy, &parent, findings);
     let of_user = members(policy, facts, claims, &by_key, findings);
@@ -49,25 +49,23 @@ fn no_group(policy: &Policy, name: &str, at: Span) -> Diagnostic {
 /// without a parent.
 fn parents(
     policy: &Policy,
-    by_key: &HashMap<&str, usize>,
+    by_key: &HashMap<&str, GroupAt>,
     findings: &mut Findings,
-) -> Vec<Option<usize>> {
-    let mut parent: Vec<Option<usize>> = Vec::with_capacity(policy.groups.len());
-    for line in &policy.groups {
-        parent.push(line.parent.as_ref().and_then(|name| {
-            let found = by_key.get(name.value.as_str()).copied();
-            findings.need(found, || no_group(policy, &name.value, name.at))
-        }));
-    }
+) -> Per<GroupAt, Option<GroupAt>> {
+    let mut parent = Per::group(policy, |_, line| {
+        let name = line.parent.as_ref()?;
+        let found = by_key.get(name.value.as_str()).copied();
+        findings.need(found, || no_group(policy, &name.value, name.at))
+    });
     // Each group is walked over once: what was seen on an earlier walk has no circle.
-    let mut done = vec![false; parent.len()];
-    for start in 0..parent.len() {
+    let mut done = Per::group(policy, |_, _| false);
+    for (start, _) in groups(policy) {
         let mut walk = Vec::new();
         let mut on_walk = HashSet::new();
         let mut next = Some(start);
         while let Some(at) = next.filter(|at| !done[*at]) {
             if !on_walk.insert(at) {
-                let circle: Vec<usize> = walk.iter().copied().skip_while(|g| *g != at).collect();
+                let circle: Vec<GroupAt> = walk.iter().copied().skip_while(|g| *g != at).collect();
                 findings.push(circular(policy, &circle));
                 parent[at] = None;
                 break;
@@ -80,20 +78,24 @@ fn parents(
     parent
 }
 
-fn circular(policy: &Policy, circle: &[usize]) -> Diagnostic {
-    let name = |group: &usize| policy.groups[*group].key.value.as_str();
-    let at = circle.first().and_then(|group| policy.groups[*group].parent.as_ref()).map(|p| p.at);
+fn circular(policy: &Policy, circle: &[GroupAt]) -> Diagnostic {
+    let name = |group: &GroupAt| group.line(policy).key.value.as_str();
+    let at = circle.first().and_then(|group| group.line(policy).parent.as_ref()).map(|p| p.at);
     let path: Vec<&str> = circle.iter().chain(circle.first()).map(name).collect();
     Diagnostic::error(Kind::Group, at, format!("groups contain themselves: {}", path.join(" in ")))
         .help("remove one `parent` of the circle")
 }
 
 /// Parents before children; says which groups are too deep.
-fn order(policy: &Policy, parent: &[Option<usize>], findings: &mut Findings) -> Vec<usize> {
+fn order(
+    policy: &Policy,
+    parent: &Per<GroupAt, Option<GroupAt>>,
+    findings: &mut Findings,
+) -> Vec<GroupAt> {
     let mut order = Vec::with_capacity(parent.len());
     // How many groups are above each group, once its turn has come.
-    let mut depth: Vec<Option<usize>> = vec![None; parent.len()];
-    for group in 0..parent.len() {
+    let mut depth: Per<GroupAt, Option<usize>> = Per::group(policy, |_, _| None);
+    for (group, _) in groups(policy) {
         let mut chain = Vec::new();
         let mut next = Some(group);
         while let Some(at) = next.filter(|at| depth[*at].is_none()) {
@@ -114,8 +116,8 @@ fn order(policy: &Policy, parent: &[Option<usize>], findings: &mut Findings) -> 
     order
 }
 
-fn too_deep(policy: &Policy, group: usize) -> Diagnostic {
-    let line = &policy.groups[group];
+fn too_deep(policy: &Policy, group: GroupAt) -> Diagnostic {
+    let line = group.line(policy);
     let name = quote(line.key.value.as_str());
     Diagnostic::error(
         Kind::Group,
@@ -131,14 +133,15 @@ fn members(
     policy: &Policy,
     facts: &Facts,
     claims: &Claims,
-    by_key: &HashMap<&str, usize>,
+    by_key: &HashMap<&str, GroupAt>,
     findings: &mut Findings,
-) -> Vec<Option<usize>> {
-    let users = policy.users_by_key();
-    let mut listed: Vec<Option<(usize, Span)>> = vec![None; policy.users.len()];
-    for (group, line) in policy.groups.iter().enumerate() {
+) -> Per<UserAt, Option<GroupAt>> {
+    let by_name: HashMap<&str, UserAt> =
+        users(policy).map(|(at, line)| (line.key.value.as_str(), at)).collect();
+    let mut listed: Per<UserAt, Option<(GroupAt, Span)>> = Per::user(policy, |_, _| None);
+    for (group, line) in groups(policy) {
         for member in &line.users {
-            let user = users.get(member.value.as_str()).copied();
+            let user = by_name.get(member.value.as_str()).copied();
             let user = findings.need(user, || no_user(policy, &member.value, member.at));
             let Some(user) = user else { continue };
             match listed[user] {
@@ -149,7 +152,7 @@ fn members(
                         format!("{} is listed in two groups", quote(&member.value)),
                     )
                     .label(format!("in {}", quote(line.key.value.as_str())))
-                    .also(first, format!("in {}", quote(policy.groups[other].key.value.as_str())))
+                    .also(first, format!("in {}", quote(other.line(policy).key.value.as_str())))
                     .help("a class has one parent: keep one of the two"),
                 ),
                 Some(_) => {}
@@ -157,8 +160,7 @@ fn members(
             }
         }
     }
-    let mut of_user = Vec::with_capacity(policy.users.len());
-    for (user, line) in policy.users.iter().enumerate() {
+    Per::user(policy, |user, line| {
         let written = line.group.as_ref().and_then(|membership| match &membership.value {
             Membership::None => Some((None, membership.at)),
             Membership::In(name) => {
@@ -167,13 +169,13 @@ fn members(
                 found.map(|group| (Some(group), membership.at))
             }
         });
-        of_user.push(match (listed[user], written) {
+        match (listed[user], written) {
             (None, None) => by_gid(facts, claims, user),
             (None, Some((group, _))) => group,
             (Some((group, _)), None) => Some(group),
             (Some((group, listed_at)), Some((written, at))) => {
                 if written != Some(group) {
-                    let name = quote(policy.groups[group].key.value.as_str());
+                    let name = quote(group.line(policy).key.value.as_str());
                     findings.push(
                         Diagnostic::error(
                             Kind::Group,
@@ -186,15 +188,16 @@ fn members(
                 }
                 Some(group)
             }
-        });
-    }
-    of_user
+        }
+    })
 }
 
-fn by_gid(facts: &Facts, claims: &Claims, user: usize) -> Option<usize> {
+fn by_gid(facts: &Facts, claims: &Claims, user: UserAt) -> Option<GroupAt> {
     let accounts = claims.uids[user].iter().filter_map(|uid| facts.accounts.by_uid.get(uid));
     let gids: HashSet<u32> = accounts.flat_map(|account| account.gids.iter().copied()).collect();
-    claims.gids.iter().position(|gid| gid.is_some_and(|gid| gids.contains(&gid)))
+    let mut groups = claims.gids.pairs();
+    let his = |gid: &Option<u32>| gid.is_some_and(|gid| gids.contains(&gid));
+    groups.find(|(_, gid)| his(gid)).map(|(group, _)| group)
 }
 
 fn no_user(policy: &Policy, name: &str, at: Span) -> Diagnostic {
@@ -209,10 +212,10 @@ fn no_user(policy: &Policy, name: &str, at: Span) -> Diagnostic {
         .help(help)
 }
 
-fn empty(policy: &Policy, groups: &Groups, findings: &mut Findings) {
-    let used: HashSet<usize> =
-        groups.of_user.iter().chain(&groups.parent).filter_map(|group| *group).collect();
-    for (group, line) in policy.groups.iter().enumerate() {
+fn empty(policy: &Policy, found: &Groups, findings: &mut Findings) {
+    let used: HashSet<GroupAt> =
+        found.of_user.iter().chain(&found.parent).filter_map(|group| *group).collect();
+    for (group, line) in groups(policy) {
         if line.gid.is_none() && !used.contains(&group) {
             let name = quote(line.key.value.as_str());
             findings.push(

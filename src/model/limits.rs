@@ -126,9 +126,9 @@ pub(super) fn lowered(
 /// accounts it is for.
 pub(super) fn each_is_lowered(
     name: &str,
-    on_links: &[Option<(Rate, Span, Rate)>],
+    on_links: impl IntoIterator<Item = Option<(Rate, Span, Rate)>>,
 ) -> Option<Diagnostic> {
-    let all: Option<Vec<(Rate, Span, Rate)>> = on_links.iter().copied().collect();
+    let all: Option<Vec<(Rate, Span, Rate)>> = on_links.into_iter().collect();
     let (rate, at, most) = *all?.first()?;
     let name = quote(name);
     let message = format!("each account of {name} has {most}, not the {rate} that is written here");

@@ -10,6 +10,7 @@ use crate::tree::LinkName;
 use crate::units::{Percent, Rate};
 
 use super::options::BuildOptions;
+use super::positions::Per;
 use super::shaped::{Links, Shaped, absolute};
 use super::{Asked, Limits, Link, stacked};
 
@@ -61,7 +62,8 @@ pub(super) fn resolve<'p>(
     options: BuildOptions,
     findings: &mut Findings,
 ) -> Links<'p> {
-    let mut links = Links { shaped: Vec::new(), to_come: Vec::new(), policy, auto_is_open: false };
+    let (mut shaped, mut to_come) = (Vec::new(), Vec::new());
+    let mut auto_is_open = false;
     let mut chosen = Chosen { policy, lines: BTreeMap::new() };
     // A line that names a link exactly goes before patterns, wherever in the file it is.
     let mut meant: Vec<Vec<Meant<'_>>> = policy
@@ -76,7 +78,7 @@ pub(super) fn resolve<'p>(
                 false => interface(line, facts, may_be_absent(line, options)),
             };
             let found = findings.take(found).flatten();
-            links.auto_is_open |= found.is_none() && line.name.value == LinkRef::Auto;
+            auto_is_open |= found.is_none() && line.name.value == LinkRef::Auto;
             let Some((name, device)) = found else { return Vec::new() };
             if !chosen.choose(&name, line, findings) {
                 return Vec::new();
@@ -105,22 +107,22 @@ pub(super) fn resolve<'p>(
             let name = LinkName::new(line.name.value.as_str());
             let mut unsaid = Findings::default();
             let unknown = BuildOptions { offline: true, ..options };
-            links.to_come.extend(name.and_then(|n| shape(line, n, None, unknown, &mut unsaid)));
+            to_come.extend(name.and_then(|n| shape(line, n, None, unknown, &mut unsaid)));
         }
         for (name, device) in meant {
             let mut about = Findings::default();
-            links.shaped.extend(shape(line, name, device, options, &mut about));
+            shaped.extend(shape(line, name, device, options, &mut about));
             // One link that cannot be shaped must not keep the daemon from the others.
             let lenient = is_pattern(line) && options.absent_links;
             findings.append(about, lenient);
         }
     }
-    slow(&links.shaped, facts, findings);
+    slow(&shaped, facts, findings);
     if !options.offline {
-        stacked::check(&mut links, facts, options, findings);
+        stacked::check(&mut shaped, facts, options, findings);
         stacked::uncovered(policy.links_at, &chosen.lines, facts, findings);
     }
-    links
+    Links { shaped: Per::new(shaped), to_come, policy, auto_is_open }
 }
 
 /// Neither the loopback nor an ifb, through which packets pass that another link had: a pattern

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::matcher::Matcher;
+use super::positions::{LinkAt, Per};
 use crate::policy::{LeafChoice, Place};
 use crate::tree::{Classifier, Group, LinkName, Match, Owner, Packets, Port};
 use crate::units::{Minor, Rate};
@@ -11,7 +12,7 @@ use crate::units::{Minor, Rate};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     /// In file order.
-    pub links: Vec<Link>,
+    pub links: Per<LinkAt, Link>,
     /// Groups, users, classes and the accounts of `everyone` and `each` that run; parents before
     /// children, otherwise in file order, accounts last by uid.
     pub nodes: Vec<Node>,
@@ -49,8 +50,8 @@ pub struct Node {
     pub group: Option<Group>,
     /// The minor that `classid` in the policy fixes.
     pub pin: Option<Minor>,
-    /// The limits on each of `Model::links`, in the same order; `None`: no class on that link.
-    pub limits: Vec<Option<Limits>>,
+    /// The limits on each of `Model::links`; `None`: no class on that link.
+    pub limits: Per<LinkAt, Option<Limits>>,
     /// Where the policy has the line.
     pub place: Place,
 }

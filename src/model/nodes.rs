@@ -15,7 +15,8 @@ use crate::units::{Minor, Rate};
 use super::claims::Claims;
 use super::groups::Groups;
 use super::limits::{self, Parent, Promise};
-use super::shaped::Links;
+use super::positions::{GroupAt, LinkAt, Per, groups, users};
+use super::shaped::{Links, Shaped};
 use super::{Asked, Claimed, Limits, Node};
 
 pub(super) fn resolve(
@@ -94,11 +95,58 @@ fn better(best: &mut Option<u8>, prio: u8) {
     *best = Some(best.map_or(prio, |best| best.min(prio)));
 }
 
-/// The limits of one group on one link.
-#[derive(Clone, Copy)]
-struct GroupHere {
+/// One group on one link.
+struct GroupHere<'a> {
     rate: Option<Rate>,
     ceil: Rate,
+    /// Written rates of its members.
+    promises: Vec<Promise<'a>>,
+    /// The best prio of its members; `None`: it has no member there.
+    best: Option<u8>,
+}
+
+/// One link, while what its classes promise is added up.
+struct Here<'a> {
+    /// Written rates directly below the link.
+    promises: Vec<Promise<'a>>,
+    groups: Per<GroupAt, GroupHere<'a>>,
+}
+
+impl<'a> Here<'a> {
+    fn new(policy: &Policy, shaped: &Shaped<'a>) -> Here<'a> {
+        let each = |line: &GroupLine| {
+            line.gid.is_some().then(|| line.each.map_or(0, |each| limits::prio(&each)))
+        };
+        let group = |line: &GroupLine| GroupHere {
+            rate: None,
+            ceil: shaped.link.rate,
+            promises: Vec::new(),
+            best: each(line),
+        };
+        Here {
+            promises: of_default(shaped).into_iter().collect(),
+            groups: Per::group(policy, |_, line| group(line)),
+        }
+    }
+
+    /// Written rates directly below the group, or below the link.
+    fn below(&mut self, group: Option<GroupAt>) -> &mut Vec<Promise<'a>> {
+        match group {
+            Some(group) => &mut self.groups[group].promises,
+            None => &mut self.promises,
+        }
+    }
+}
+
+/// What the link owes its default class.
+fn of_default<'a>(shaped: &Shaped<'a>) -> Option<Promise<'a>> {
+    let Asked::Promised(rate) = shaped.link.default.rate else { return None };
+    let written = shaped.line.default.and_then(|limits| limits.rate);
+    let (name, at) = match written {
+        Some(written) => ("default", written.at),
+        None => ("default (5 % unless written)", shaped.line.name.at),
+    };
+    Some(Promise { name, rate, at })
 }
 
 /// A line with a class of its own: what lines of `users` and of `classes` have in common.
@@ -123,21 +171,18 @@ struct Tree<'a> {
     policy: &'a Policy,
     links: &'a Links<'a>,
     groups: &'a Groups,
-    /// The limits of groups, by group and then link.
-    here: Vec<Vec<GroupHere>>,
-    /// Written rates, by link and parent; the last parent of a link is the link itself.
-    promises: Vec<Vec<Vec<Promise<'a>>>>,
-    /// The best prio of a group's members, by link and group; `None`: the group has no member
-    /// there.
-    prios: Vec<Vec<Option<u8>>>,
+    here: Per<LinkAt, Here<'a>>,
 }
+
+/// The limits of each account of a group, and where they are written.
+type EachLimits = (Per<LinkAt, Option<Limits>>, Span);
 
 /// The line `everyone`, resolved.
 struct Everyone<'a> {
     line: &'a EveryoneLine,
     /// The class of all accounts together, if the line has limits for that.
     node: Option<Node>,
-    each: Vec<Option<Limits>>,
+    each: Per<LinkAt, Option<Limits>>,
 }
 
 impl Everyone<'_> {
@@ -149,7 +194,7 @@ impl Everyone<'_> {
             owner: Owner::Newcomers,
             group: self.line.group(),
             pin: None,
-            limits: self.each.iter().map(|limits| limits.map(token)).collect(),
+            limits: self.each.along(|_, limits| limits.map(token)),
             place: self.line.at.place,
         }
     }
@@ -162,71 +207,51 @@ impl<'a> Tree<'a> {
         groups: &'a Groups,
         findings: &mut Findings,
     ) -> Tree<'a> {
-        let parents = policy.groups.len() + 1;
-        let promises = vec![vec![Vec::new(); parents]; links.shaped.len()];
-        let each = |line: &GroupLine| {
-            line.gid.is_some().then(|| line.each.map_or(0, |each| limits::prio(&each)))
-        };
-        let prios = vec![policy.groups.iter().map(each).collect(); links.shaped.len()];
-        let here = vec![Vec::new(); policy.groups.len()];
-        let mut tree = Tree { policy, links, groups, here, promises, prios };
+        let here = links.shaped.along(|_, shaped| Here::new(policy, shaped));
+        let mut tree = Tree { policy, links, groups, here };
         for &group in &groups.order {
-            let line = &policy.groups[group];
+            let line = group.line(policy);
             let mut said = false;
-            for link in 0..links.shaped.len() {
+            for (link, shaped) in links.shaped.pairs() {
                 let parent = tree.parent(link, groups.parent[group]);
-                let shaped = &links.shaped[link];
                 let found = limits::group(line.key.value.as_str(), &line.limits, shaped, parent);
-                tree.here[group].push(match found {
-                    Ok((rate, ceil)) => GroupHere { rate, ceil },
+                let here = &mut tree.here[link].groups[group];
+                match found {
+                    Ok((rate, ceil)) => (here.rate, here.ceil) = (rate, ceil),
                     Err(error) => {
+                        here.ceil = parent.ceil;
                         // The same line is wrong on the other links too, and is reported once.
                         if !std::mem::replace(&mut said, true) {
                             findings.push(error);
                         }
-                        GroupHere { rate: None, ceil: parent.ceil }
                     }
-                });
+                }
             }
-        }
-        for (link, shaped) in links.shaped.iter().enumerate() {
-            let Asked::Promised(rate) = shaped.link.default.rate else { continue };
-            let written = shaped.line.default.and_then(|limits| limits.rate);
-            let (name, at) = match written {
-                Some(written) => ("default", written.at),
-                None => ("default (5 % unless written)", shaped.line.name.at),
-            };
-            tree.promise(link, None, Promise { name, rate, at });
         }
         tree
     }
 
-    fn parent(&self, link: usize, group: Option<usize>) -> Parent<'a> {
+    fn parent(&self, link: LinkAt, group: Option<GroupAt>) -> Parent<'a> {
         let one_of_several = self.links.shaped.len() > 1;
         match group {
             None => Parent { ceil: self.links.shaped[link].link.rate, group: None, one_of_several },
             Some(group) => Parent {
-                ceil: self.here[group][link].ceil,
-                group: Some(self.policy.groups[group].key.value.as_str()),
+                ceil: self.here[link].groups[group].ceil,
+                group: Some(group.line(self.policy).key.value.as_str()),
                 one_of_several,
             },
         }
-    }
-
-    fn promise(&mut self, link: usize, group: Option<usize>, promise: Promise<'a>) {
-        let parent = group.unwrap_or(self.policy.groups.len());
-        self.promises[link][parent].push(promise);
     }
 
     /// The nodes of users and classes.
     fn leaves(&mut self, findings: &mut Findings) -> Vec<Node> {
         let policy = self.policy;
         let mut nodes = Vec::with_capacity(policy.users.len() + policy.classes.len());
-        for (user, line) in policy.users.iter().enumerate() {
+        for (user, line) in users(policy) {
             let group = self.groups.of_user[user];
             nodes.push(Node {
                 owner: Owner::User(line.key.value.clone()),
-                group: group.map(|group| Group::Line(policy.groups[group].key.value.clone())),
+                group: group.map(|group| Group::Line(group.line(policy).key.value.clone())),
                 pin: line.classid.map(|pin| pin.value),
                 limits: self.leaf(Line::of_user(line), group, findings),
                 place: line.key.at.place,
@@ -247,11 +272,11 @@ impl<'a> Tree<'a> {
     fn leaf(
         &mut self,
         line: Line<'a>,
-        group: Option<usize>,
+        group: Option<GroupAt>,
         findings: &mut Findings,
-    ) -> Vec<Option<Limits>> {
+    ) -> Per<LinkAt, Option<Limits>> {
         let Line { key, limits: written, links: on_links } = line;
-        let mut special: Vec<(usize, OnLink)> = Vec::with_capacity(on_links.len());
+        let mut special: Vec<(LinkAt, OnLink)> = Vec::with_capacity(on_links.len());
         // What is named exactly goes before patterns, wherever it stands.
         let is_pattern = |name: &LinkRef| matches!(name, LinkRef::Pattern(_));
         let (patterns, exact): (Vec<_>, Vec<_>) =
@@ -261,108 +286,96 @@ impl<'a> Tree<'a> {
             special.extend(found.into_iter().map(|link| (link, *on_link)));
         }
         let mut said = false;
-        let mut limits = Vec::with_capacity(self.links.shaped.len());
-        for link in 0..self.links.shaped.len() {
+        self.links.shaped.along(|link, shaped| {
             let here = special.iter().find(|(at, _)| *at == link).map(|(_, on_link)| *on_link);
             let written = match here {
-                Some(OnLink::None) => {
-                    limits.push(None);
-                    continue;
-                }
+                Some(OnLink::None) => return None,
                 Some(OnLink::Limits(limits)) => limits,
                 None => *written,
             };
-            let shaped = &self.links.shaped[link];
-            let parent = self.parent(link, group);
-            match limits::leaf(&key.value, &written, shaped, parent) {
+            match limits::leaf(&key.value, &written, shaped, self.parent(link, group)) {
                 Ok(found) => {
+                    let here = &mut self.here[link];
                     if let Some(group) = group {
-                        better(&mut self.prios[link][group], found.prio);
+                        better(&mut here.groups[group].best, found.prio);
                     }
                     if let (Asked::Promised(rate), Some(at)) = (found.rate, written.rate) {
                         let name = key.value.as_str();
-                        self.promise(link, group, Promise { name, rate, at: at.at });
+                        here.below(group).push(Promise { name, rate, at: at.at });
                     }
-                    limits.push(Some(found));
+                    Some(found)
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut said, true) {
                         findings.push(error);
                     }
-                    limits.push(None);
+                    None
                 }
             }
-        }
-        limits
+        })
     }
 
     /// The groups' nodes, once all promises below them are known; checks every parent's sum.
     fn groups(&mut self, findings: &mut Findings) -> Vec<Node> {
         let policy = self.policy;
-        let links = self.links.shaped.len();
-        let mut limits: Vec<Vec<Option<Limits>>> = vec![vec![None; links]; policy.groups.len()];
+        let mut nodes = Vec::with_capacity(policy.groups.len());
         for &group in self.groups.order.iter().rev() {
-            let line = &policy.groups[group];
+            let line = group.line(policy);
+            let parent = self.groups.parent[group];
             let name = line.key.value.as_str();
-            for (link, shaped) in self.links.shaped.iter().enumerate() {
-                let GroupHere { rate, ceil } = self.here[group][link];
+            let limits = self.links.shaped.along(|link, shaped| {
+                let here = &mut self.here[link];
+                let GroupHere { rate, ceil, promises, best } = &here.groups[group];
+                let (rate, ceil, best) = (*rate, *ceil, *best);
                 let of = || format!("the group {} on {}", quote(name), shaped.link.port.link);
-                let room = rate.unwrap_or(ceil);
-                let floor = limits::add_up(&self.promises[link][group], room, of, findings);
-                let asked = rate.map_or(Asked::Derived { floor }, Asked::Promised);
-                let prio = self.prios[link][group].unwrap_or(0);
-                limits[group][link] = Some(Limits { rate: asked, ceil, prio });
-                if let (Some(parent), Some(prio)) =
-                    (self.groups.parent[group], self.prios[link][group])
-                {
-                    better(&mut self.prios[link][parent], prio);
+                let floor = limits::add_up(promises, rate.unwrap_or(ceil), of, findings);
+                if let (Some(parent), Some(prio)) = (parent, best) {
+                    better(&mut here.groups[parent].best, prio);
                 }
                 if let Some(rate) = rate.or(floor) {
                     let at = line.limits.rate.map_or(line.key.at, |rate| rate.at);
-                    self.promise(link, self.groups.parent[group], Promise { name, rate, at });
+                    here.below(parent).push(Promise { name, rate, at });
                 }
-            }
-        }
-        for (link, shaped) in self.links.shaped.iter().enumerate() {
-            let promises = &self.promises[link][policy.groups.len()];
-            let of = || format!("the link {}", shaped.link.port.link);
-            limits::add_up(promises, shaped.link.rate, of, findings);
-        }
-        let nodes = self.groups.order.iter().map(|&group| {
-            let line = &policy.groups[group];
-            let parent = self.groups.parent[group];
-            Node {
+                let rate = rate.map_or(Asked::Derived { floor }, Asked::Promised);
+                Some(Limits { rate, ceil, prio: best.unwrap_or(0) })
+            });
+            nodes.push(Node {
                 owner: Owner::Group(Group::Line(line.key.value.clone())),
-                group: parent.map(|parent| Group::Line(policy.groups[parent].key.value.clone())),
+                group: parent.map(|parent| Group::Line(parent.line(policy).key.value.clone())),
                 pin: None,
-                limits: std::mem::take(&mut limits[group]),
+                limits,
                 place: line.key.at.place,
-            }
-        });
-        nodes.collect()
+            });
+        }
+        for (link, shaped) in self.links.shaped.pairs() {
+            let of = || format!("the link {}", shaped.link.port.link);
+            limits::add_up(&self.here[link].promises, shaped.link.rate, of, findings);
+        }
+        nodes.reverse();
+        nodes
     }
 
     fn everyone(&self, findings: &mut Findings) -> Option<Everyone<'a>> {
         let line = self.policy.everyone.as_ref()?;
         let group = line.group();
         let name = Reserved::Everyone.as_str();
-        let mut together = Vec::with_capacity(self.links.shaped.len());
-        let mut each = Vec::with_capacity(self.links.shaped.len());
-        let mut lowered = Vec::with_capacity(self.links.shaped.len());
-        for (link, shaped) in self.links.shaped.iter().enumerate() {
+        let on_links = self.links.shaped.try_along(|link, shaped| {
             let top = self.parent(link, None);
             let (rate, ceil) = findings.take(limits::group(name, &line.limits, shaped, top))?;
             let asked = rate.map_or(Asked::Derived { floor: None }, Asked::Promised);
             let prio = line.each.map_or(0, |each| limits::prio(&each));
-            together.push(Some(Limits { rate: asked, ceil, prio }));
+            let together = Limits { rate: asked, ceil, prio };
             let parent = Parent { ceil, group: group.as_ref().map(|_| name), ..top };
-            lowered.push(limits::lowered(line.each.as_ref(), shaped, parent));
-            let found = limits::each(name, line.each.as_ref(), shaped, parent);
-            each.push(Some(findings.take(found)?));
-        }
-        if let Some(warning) = limits::each_is_lowered(name, &lowered) {
+            let lowered = limits::lowered(line.each.as_ref(), shaped, parent);
+            let each = findings.take(limits::each(name, line.each.as_ref(), shaped, parent))?;
+            Some((together, each, lowered))
+        })?;
+        let lowered = on_links.iter().map(|(_, _, lowered)| *lowered);
+        if let Some(warning) = limits::each_is_lowered(name, lowered) {
             findings.push(warning);
         }
+        let together = on_links.along(|_, (together, _, _)| Some(*together));
+        let each = on_links.along(|_, (_, each, _)| Some(*each));
         let node = group.map(|group| Node {
             owner: Owner::Group(group),
             group: None,
@@ -406,28 +419,26 @@ impl<'a> Tree<'a> {
 
     /// The limits of each account of a `gid` group, by the group's name, and where they are
     /// written.
-    fn each(&self, findings: &mut Findings) -> HashMap<&'a str, (Vec<Option<Limits>>, Span)> {
+    fn each(&self, findings: &mut Findings) -> HashMap<&'a str, EachLimits> {
         let mut found = HashMap::new();
-        for (group, line) in self.policy.groups.iter().enumerate() {
-            if line.gid.is_none() {
-                continue;
-            }
+        for (group, line) in groups(self.policy).filter(|(_, line)| line.gid.is_some()) {
             let name = line.key.value.as_str();
-            let mut limits = Vec::with_capacity(self.links.shaped.len());
             let mut lowered = Vec::with_capacity(self.links.shaped.len());
-            for (link, shaped) in self.links.shaped.iter().enumerate() {
+            let mut said = false;
+            let limits = self.links.shaped.along(|link, shaped| {
                 let parent = self.parent(link, Some(group));
                 lowered.push(limits::lowered(line.each.as_ref(), shaped, parent));
-                let each = limits::each(name, line.each.as_ref(), shaped, parent);
-                match each {
-                    Ok(each) => limits.push(Some(each)),
+                match limits::each(name, line.each.as_ref(), shaped, parent) {
+                    Ok(each) => Some(each),
                     Err(error) => {
-                        findings.push(error);
-                        break;
+                        if !std::mem::replace(&mut said, true) {
+                            findings.push(error);
+                        }
+                        None
                     }
                 }
-            }
-            if let Some(warning) = limits::each_is_lowered(name, &lowered) {
+            });
+            if let Some(warning) = limits::each_is_lowered(name, lowered) {
                 findings.push(warning);
             }
             found.insert(name, (limits, line.each.map_or(line.key.at, |each| each.at)));

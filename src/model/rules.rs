@@ -12,6 +12,7 @@ use crate::policy::{
 };
 use crate::tree::{Bits, Classifier, Family, LinkName, Match, Owner, Packets, Reserved};
 
+use super::positions::{LinkAt, Per};
 use super::senders::Senders;
 use super::shaped::Links;
 use super::{Rule, Target, sets};
@@ -46,8 +47,8 @@ pub(super) fn resolve(
     let mut rules = Vec::with_capacity(policy.rules.len());
     for (line, number) in policy.rules.iter().zip((1..).filter_map(NonZeroU32::new)) {
         let to = findings.need(targets.find(&line.to.value), || targets.unknown(&line.to));
-        let here: Option<Vec<usize>> = match &line.link {
-            None => Some((0..links.shaped.len()).collect()),
+        let here: Option<Vec<LinkAt>> = match &line.link {
+            None => Some(links.shaped.pairs().map(|(link, _)| link).collect()),
             Some(name) => findings.take(links.find(name)),
         };
         let from = senders.find(&line.from, findings);
@@ -70,7 +71,7 @@ pub(super) fn resolve(
         if rule.packets.vlan.is_some() {
             no_tags_there(line, &here, links, findings);
         }
-        let (in_program, in_u32): (Vec<usize>, Vec<usize>) =
+        let (in_program, in_u32): (Vec<LinkAt>, Vec<LinkAt>) =
             here.iter().partition(|link| rule.needs_program() || room.has_program(**link));
         if findings.take(check(line)).is_none() {
             continue;
@@ -92,7 +93,7 @@ pub(super) fn resolve(
         if let Some(problem) = room.take(&rule, line.at, &in_u32, &in_program) {
             findings.push(problem);
         }
-        let name = |link: &usize| links.shaped[*link].link.port.link.clone();
+        let name = |link: &LinkAt| links.shaped[*link].link.port.link.clone();
         rule.links = line.link.as_ref().map(|_| here.iter().map(name).collect());
         rules.push(rule);
     }
@@ -100,7 +101,7 @@ pub(super) fn resolve(
 }
 
 /// A warning where a rule asks for VLAN tags on a link whose packets have none.
-fn no_tags_there(line: &RuleLine, here: &[usize], links: &Links<'_>, findings: &mut Findings) {
+fn no_tags_there(line: &RuleLine, here: &[LinkAt], links: &Links<'_>, findings: &mut Findings) {
     let Some(link) = without_tags(line, here, links) else { return };
     let at = line.vlan.values.first().map_or(line.at, |id| id.at);
     findings.push(
@@ -125,27 +126,30 @@ fn ssh_is_exempt(line: &RuleLine, findings: &mut Findings) {
     );
 }
 
-/// How much of what one link can have the rules so far take.
+/// What the rules so far take on one link.
+#[derive(Default)]
+struct Taken {
+    /// The number of u32 matches of each IP version.
+    v4: usize,
+    v6: usize,
+    program: Option<Program>,
+}
+
+/// How much of what each link can have the rules so far take.
 struct Room {
-    /// The number of u32 matches, by link and IP version.
-    matches: Vec<[usize; 2]>,
-    programs: Vec<Option<Program>>,
+    links: Per<LinkAt, Taken>,
     /// Whether it was said that a link can have no more rules: once is enough.
     full: bool,
 }
 
 impl Room {
     fn new(links: &Links<'_>) -> Room {
-        Room {
-            matches: vec![[0; 2]; links.shaped.len()],
-            programs: links.shaped.iter().map(|_| None).collect(),
-            full: false,
-        }
+        Room { links: links.shaped.along(|_, _| Taken::default()), full: false }
     }
 
     /// Whether the link has an eBPF program already: then all further rules go into it.
-    fn has_program(&self, link: usize) -> bool {
-        self.programs[link].is_some()
+    fn has_program(&self, link: LinkAt) -> bool {
+        self.links[link].program.is_some()
     }
 
     /// Adds what a rule needs on these links; an error the first time that it is too much.
@@ -153,23 +157,24 @@ impl Room {
         &mut self,
         rule: &Rule,
         at: Span,
-        in_u32: &[usize],
-        in_program: &[usize],
+        in_u32: &[LinkAt],
+        in_program: &[LinkAt],
     ) -> Option<Diagnostic> {
         let mut problem = None;
-        for (family, slot) in [(Family::V4, 0), (Family::V6, 1)] {
-            let new =
-                rule.matches.iter().filter(|m| m.family().is_none_or(|f| f == family)).count();
-            for &link in in_u32 {
-                let taken = &mut self.matches[link][slot];
-                *taken += new;
-                if *taken > MOST_MATCHES && !std::mem::replace(&mut self.full, true) {
-                    problem = Some(too_many(at, *taken));
-                }
+        let new =
+            |family| rule.matches.iter().filter(|m| m.family().is_none_or(|f| f == family)).count();
+        let (v4, v6) = (new(Family::V4), new(Family::V6));
+        for &link in in_u32 {
+            let taken = &mut self.links[link];
+            taken.v4 += v4;
+            taken.v6 += v6;
+            let most = taken.v4.max(taken.v6);
+            if most > MOST_MATCHES && !std::mem::replace(&mut self.full, true) {
+                problem = Some(too_many(at, most));
             }
         }
         for &link in in_program {
-            let program = self.programs[link].get_or_insert_default();
+            let program = self.links[link].program.get_or_insert_default();
             if !program.take(rule) && !std::mem::replace(&mut self.full, true) {
                 problem = Some(program.too_long(at));
             }
@@ -212,7 +217,7 @@ impl Program {
 /// Whether what such a rule asks can be found out on its links.
 fn can_have_program(
     line: &RuleLine,
-    here: &[usize],
+    here: &[LinkAt],
     links: &Links<'_>,
     facts: &Facts,
 ) -> Result<(), Diagnostic> {
@@ -249,7 +254,11 @@ fn can_have_program(
 }
 
 /// A link that the rule names, and whose packets have no VLAN tags.
-fn without_tags<'a>(line: &RuleLine, here: &[usize], links: &'a Links<'_>) -> Option<&'a LinkName> {
+fn without_tags<'a>(
+    line: &RuleLine,
+    here: &[LinkAt],
+    links: &'a Links<'_>,
+) -> Option<&'a LinkName> {
     line.link.as_ref()?;
     let shaped = here.iter().map(|link| &links.shaped[*link]).find(|shaped| !shaped.ethernet)?;
     Some(&shaped.link.port.link)

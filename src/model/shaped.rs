@@ -4,10 +4,11 @@ use crate::policy::{Amount, Diagnostic, Kind, LinkLine, LinkRef, Policy, Written
 use crate::units::Rate;
 
 use super::Link;
+use super::positions::{LinkAt, Per};
 
 /// The shaped links: those that exist and whose rate is known.
 pub(super) struct Links<'p> {
-    pub shaped: Vec<Shaped<'p>>,
+    pub shaped: Per<LinkAt, Shaped<'p>>,
     /// For each line that means no link now, the link that may come, as far as its limits are
     /// known.
     pub to_come: Vec<Shaped<'p>>,
@@ -28,19 +29,19 @@ pub(super) struct Shaped<'p> {
 }
 
 impl<'p> Links<'p> {
-    pub(super) fn into_model(self) -> Vec<Link> {
-        self.shaped.into_iter().map(|shaped| shaped.link).collect()
+    pub(super) fn into_model(self) -> Per<LinkAt, Link> {
+        self.shaped.along(|_, shaped| shaped.link.clone())
     }
 
     /// The same policy with the links that may come instead of those that exist.
     pub(super) fn only_to_come(&mut self) -> Links<'p> {
-        let shaped = std::mem::take(&mut self.to_come);
+        let shaped = Per::new(std::mem::take(&mut self.to_come));
         Links { shaped, to_come: Vec::new(), policy: self.policy, auto_is_open: true }
     }
 
-    /// Indexes in `shaped` of the links that `name`, in another line, means. Empty: the file has
+    /// Positions in `shaped` of the links that `name`, in another line, means. Empty: the file has
     /// the link, and this host has not.
-    pub(super) fn find(&self, name: &Written<LinkRef>) -> Result<Vec<usize>, Diagnostic> {
+    pub(super) fn find(&self, name: &Written<LinkRef>) -> Result<Vec<LinkAt>, Diagnostic> {
         let means = |shaped: &Shaped<'_>| match &name.value {
             LinkRef::Auto => shaped.line.name.value == LinkRef::Auto,
             LinkRef::Pattern(_) if !shaped.may_fit_patterns => false,
@@ -51,8 +52,8 @@ impl<'p> Links<'p> {
                     || written.means(&shaped.link.port.link, &shaped.altnames)
             }
         };
-        let found: Vec<usize> =
-            (0..self.shaped.len()).filter(|i| means(&self.shaped[*i])).collect();
+        let found = self.shaped.pairs().filter(|(_, shaped)| means(shaped));
+        let found: Vec<LinkAt> = found.map(|(link, _)| link).collect();
         let may_mean = |line: &LinkLine| match (&line.name.value, &name.value) {
             (LinkRef::Pattern(line), LinkRef::Pattern(written)) => line.meets(written),
             (LinkRef::Pattern(pattern), LinkRef::Name(name))

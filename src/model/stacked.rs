@@ -8,7 +8,7 @@ use crate::policy::{Diagnostic, Findings, Kind, LinkRef, Severity, Span, quote};
 use crate::tree::LinkName;
 
 use super::options::BuildOptions;
-use super::shaped::{Links, Shaped};
+use super::shaped::Shaped;
 
 /// Kinds of link whose packets leave by the link below as they are.
 const STACKED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "macsec"];
@@ -77,16 +77,16 @@ impl Tunnel {
 /// links may come and go, a slave that a pattern means is passed over instead, and the rest goes
 /// on.
 pub(super) fn check(
-    links: &mut Links<'_>,
+    all: &mut Vec<Shaped<'_>>,
     facts: &Facts,
     options: BuildOptions,
     findings: &mut Findings,
 ) {
     let device = |shaped: &Shaped<'_>| facts.links.get(&shaped.link.port.link);
     let by_index: HashMap<u32, &Shaped<'_>> =
-        links.shaped.iter().filter_map(|s| Some((device(s)?.ifindex, s))).collect();
+        all.iter().filter_map(|s| Some((device(s)?.ifindex, s))).collect();
     let mut left_alone: BTreeSet<LinkName> = BTreeSet::new();
-    for upper in &links.shaped {
+    for upper in &*all {
         let Some(own) = device(upper) else { continue };
         if let Some(master) = own.master.and_then(|index| by_index.get(&index)) {
             let mut twice = both(upper, master, device(master));
@@ -105,7 +105,7 @@ pub(super) fn check(
             findings.push(on_top(upper, kind, lower));
         }
     }
-    links.shaped.retain(|shaped| !left_alone.contains(&shaped.link.port.link));
+    all.retain(|shaped| !left_alone.contains(&shaped.link.port.link));
 }
 
 fn is_by_pattern(shaped: &Shaped<'_>) -> bool {

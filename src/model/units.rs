@@ -8,6 +8,7 @@ use crate::policy::{
 };
 
 use super::Units;
+use super::positions::{UserAt, users};
 use super::twice::twice;
 
 /// `there`: see [`crate::facts::Facts::units`].
@@ -16,9 +17,9 @@ pub(super) fn resolve(
     there: Option<&BTreeMap<String, String>>,
     findings: &mut Findings,
 ) -> Units {
-    let mut seen: HashMap<UnitRef, (usize, Span)> = HashMap::new();
+    let mut seen: HashMap<UnitRef, (UserAt, Span)> = HashMap::new();
     let mut units = Units::default();
-    for (user, line) in policy.users.iter().enumerate() {
+    for (user, line) in users(policy) {
         if line.follow == Follow::Effective {
             units.following.insert(line.key.value.clone());
         }

@@ -17,7 +17,8 @@ use crate::classify::interpret;
 use crate::desired::{Impossible, Sharding, desired_with, nothing};
 use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation};
 use crate::model::{
-    Asked, From, LeafChoice, Limits, Link, Matcher, Model, Node, Place, Rule, Target,
+    Asked, From, LeafChoice, Limits, Link, LinkAt, Matcher, Model, Node, Per, Place, Position,
+    Rule, Target,
 };
 use crate::tree::{
     Claim, Classifier, Filter, Foreign, Group, KernelState, Key, LeafQdisc, LinkName, Match,
@@ -229,7 +230,7 @@ proptest! {
             owner: Owner::Uid(uid),
             group: None,
             pin: None,
-            limits: vec![Some(limits); with.links.len()],
+            limits: with.links.along(|_, _| Some(limits)),
             place: PLACE,
         });
         let after = desired(&with, &observe(before.clone(), BTreeSet::new())).unwrap();

@@ -1,6 +1,5 @@
 //! What a policy file says, line by line, every value with its place. Touches nothing.
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -32,13 +31,6 @@ pub struct Policy {
     pub classes: Vec<ClassLine>,
     /// Lines of `rules`: the first that matches wins.
     pub rules: Vec<RuleLine>,
-}
-
-impl Policy {
-    /// The index of each user's line, by its key.
-    pub(crate) fn users_by_key(&self) -> HashMap<&str, usize> {
-        self.users.iter().enumerate().map(|(i, user)| (user.key.value.as_str(), i)).collect()
-    }
 }
 
 /// A rate as written: absolute, or a share of the link's (for a link: of the device's speed).

@@ -9,7 +9,7 @@ use crate::daemon::event::Newcomer;
 use crate::daemon::shaping::Found;
 use crate::facts::Accounts;
 use crate::intent::{Intent, Options};
-use crate::model::{Matcher, Model};
+use crate::model::{Matcher, Model, Per};
 use crate::netlink::proc_event::{self, ProcEvent};
 use crate::process::{Handover, PlacedOne, Placement};
 use crate::tree::{Claim, KernelState, Key, LinkName, Owner};
@@ -23,7 +23,7 @@ fn parsed(text: &str) -> Arc<Policy> {
 fn in_force() -> InForce {
     let matcher = Matcher::default();
     InForce {
-        model: Model { links: Vec::new(), nodes: Vec::new(), matcher, rules: Vec::new() },
+        model: Model { links: Per::new(Vec::new()), nodes: Vec::new(), matcher, rules: Vec::new() },
         accounts: Accounts::default(),
         state: KernelState::default(),
         draining: false,

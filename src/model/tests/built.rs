@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::facts::Subuids;
-use crate::model::{Asked, Limits, Node, Target};
+use crate::model::{Asked, Limits, LinkAt, Node, Position, Target};
 use crate::tree::{Family, Key, Owner, UidRange};
 use crate::units::Rate;
 
@@ -16,7 +16,7 @@ fn node<'a>(model: &'a Model, owner: &str) -> &'a Node {
 
 /// The limits on the first link.
 fn limits(model: &Model, owner: &str) -> Limits {
-    node(model, owner).limits[0].unwrap()
+    node(model, owner).limits[LinkAt::new(0)].unwrap()
 }
 
 const PROMISED: fn(&str) -> Asked = |text| Asked::Promised(rate(text));
@@ -40,7 +40,8 @@ fn a_rate_alone_is_also_the_ceil_and_a_ceil_alone_promises_nothing() {
 
 #[test]
 fn the_default_is_5_percent_and_at_least_1_mbit_but_never_above_the_link() {
-    let default = |link: &str| built(&format!("version: 1\nlinks: {{{link}}}")).links[0].default;
+    let default =
+        |link: &str| built(&format!("version: 1\nlinks: {{{link}}}")).links[LinkAt::new(0)].default;
     assert_eq!(
         default("eth0: "),
         Limits { rate: PROMISED("50mbit"), ceil: rate("1gbit"), prio: 0 }
@@ -48,7 +49,8 @@ fn the_default_is_5_percent_and_at_least_1_mbit_but_never_above_the_link() {
     let mut facts = host();
     device(&mut facts, "eth0").speed = None;
     let small = |text: &str| {
-        built_on(&facts, &format!("version: 1\nlinks: {{eth0: {text}}}")).links[0].default
+        built_on(&facts, &format!("version: 1\nlinks: {{eth0: {text}}}")).links[LinkAt::new(0)]
+            .default
     };
     assert_eq!(small("10mbit").rate, PROMISED("1mbit"));
     assert_eq!(small("500kbit").rate, PROMISED("500kbit"));
@@ -73,7 +75,10 @@ fn auto_is_the_default_route_with_the_lowest_metric_ipv4_before_ipv6() {
 /// The name of the first shaped link, whatever the notes are.
 fn built_on_any(facts: &Facts, text: &str) -> String {
     let policy = policy::parse(text, "policies.yaml").unwrap();
-    build(&policy, facts, BuildOptions::default()).unwrap().0.links[0].port.link.to_string()
+    build(&policy, facts, BuildOptions::default()).unwrap().0.links[LinkAt::new(0)]
+        .port
+        .link
+        .to_string()
 }
 
 #[test]
@@ -144,8 +149,11 @@ fn patterns_in_users_and_rules_mean_links_of_the_file_and_exact_names_go_first()
         &facts,
         "version: 1\nlinks: {lo: 10gbit, eth0: }\nusers: {bob: {ceil: 5mbit, links: {\"*\": none}}}",
     );
-    let on_lo = node(&model, "bob").limits[0];
-    assert!(on_lo.is_some() && node(&model, "bob").limits[1].is_none(), "never the loopback");
+    let on_lo = node(&model, "bob").limits[LinkAt::new(0)];
+    assert!(
+        on_lo.is_some() && node(&model, "bob").limits[LinkAt::new(1)].is_none(),
+        "never the loopback"
+    );
 }
 
 #[test]
@@ -154,9 +162,12 @@ fn a_line_for_one_link_replaces_the_limits_there() {
         "version: 1\nlinks: {eth0: , eth1: , virt0: 1gbit}\nusers: {bob: {rate: 10%, prio: 2, links: {eth1: 1mbit, virt0: none}}}",
     );
     let bob = &node(&model, "bob").limits;
-    assert_eq!(bob[0], Some(Limits { rate: PROMISED("100mbit"), ceil: rate("100mbit"), prio: 2 }));
-    assert_eq!(bob[1], Some(Limits { rate: DERIVED, ceil: rate("1mbit"), prio: 0 }));
-    assert_eq!(bob[2], None);
+    assert_eq!(
+        bob[LinkAt::new(0)],
+        Some(Limits { rate: PROMISED("100mbit"), ceil: rate("100mbit"), prio: 2 })
+    );
+    assert_eq!(bob[LinkAt::new(1)], Some(Limits { rate: DERIVED, ceil: rate("1mbit"), prio: 0 }));
+    assert_eq!(bob[LinkAt::new(2)], None);
 }
 
 #[test]

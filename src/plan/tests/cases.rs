@@ -5,16 +5,16 @@ use super::*;
 #[test]
 fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
     let account = |ceil: u64| Model {
-        links: vec![link("eth0", 100)],
+        links: Per::new(vec![link("eth0", 100)]),
         nodes: vec![Node {
             owner: Owner::Uid(1000),
             group: None,
             pin: None,
-            limits: vec![Some(Limits {
+            limits: Per::new(vec![Some(Limits {
                 rate: Asked::Derived { floor: None },
                 ceil: mbit(ceil),
                 prio: 0,
-            })],
+            })]),
             place: PLACE,
         }],
         matcher: Matcher::default(),
@@ -46,12 +46,16 @@ fn a_foreign_class_keeps_its_minor_and_is_named_when_its_root_goes() {
         classid: ClassId::ours(Minor(0x10)),
     };
     let model = Model {
-        links: vec![link("eth0", 100)],
+        links: Per::new(vec![link("eth0", 100)]),
         nodes: vec![Node {
             owner: Owner::User(key("bob")),
             group: None,
             pin: Some(Minor(0x10)),
-            limits: vec![Some(Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(5), prio: 0 })],
+            limits: Per::new(vec![Some(Limits {
+                rate: Asked::Promised(mbit(1)),
+                ceil: mbit(5),
+                prio: 0,
+            })]),
             place: PLACE,
         }],
         matcher: Matcher::default(),

@@ -57,18 +57,18 @@ prop_compose! {
         ],
         cgroup in any::<bool>(),
     ) -> Model {
-        let mut links = vec![link("eth0", rate)];
-        if two_links {
-            links.push(link("eth1", 500));
-        }
-        links[0].classifier = cgroup.then_some(Classifier::Cgroup);
-        let limits = |seed: &Seed, count: usize| -> Vec<Option<Limits>> {
+        let first = Link { classifier: cgroup.then_some(Classifier::Cgroup), ..link("eth0", rate) };
+        let second = two_links.then(|| link("eth1", 500));
+        let links = Per::new([first].into_iter().chain(second).collect());
+        let limits = |seed: &Seed| -> Per<LinkAt, Option<Limits>> {
             let rate = match seed.promised {
                 true => Asked::Promised(mbit(1)),
                 false => Asked::Derived { floor: None },
             };
             let limits = Limits { rate, ceil: mbit(seed.ceil), prio: seed.prio };
-            (0..count).map(|i| (i == 0 || seed.second_link).then_some(limits)).collect()
+            links.along(|at, _: &Link| {
+                (at == LinkAt::new(0) || seed.second_link).then_some(limits)
+            })
         };
         let name = |i: usize| Group::Line(key(&format!("g{i}")));
         let mut nodes = Vec::new();
@@ -81,7 +81,7 @@ prop_compose! {
                     owner: Owner::Group(name(i)),
                     group,
                     pin: None,
-                    limits: vec![Some(limits); links.len()],
+                    limits: links.along(|_, _| Some(limits)),
                     place: PLACE,
                 });
                 standing.push(i);
@@ -94,7 +94,7 @@ prop_compose! {
                 owner,
                 group: seed.group.filter(|i| standing.contains(i)).map(name),
                 pin,
-                limits: limits(seed, links.len()),
+                limits: limits(seed),
                 place: PLACE,
             });
         };

@@ -56,7 +56,7 @@ fn user(name: &str, both: bool) -> Node {
         owner: Owner::User(key(name)),
         group: None,
         pin: None,
-        limits: vec![Some(limits), both.then_some(limits)],
+        limits: Per::new(vec![Some(limits), both.then_some(limits)]),
         place: PLACE,
     }
 }
@@ -66,7 +66,7 @@ fn user(name: &str, both: bool) -> Node {
 #[test]
 fn a_shard_that_comes_to_another_link_is_read_before_anybody_has_a_class_in_it() {
     let model = |nodes: Vec<Node>| Model {
-        links: vec![link("eth0", 100), link("eth1", 500)],
+        links: Per::new(vec![link("eth0", 100), link("eth1", 500)]),
         matcher: Matcher { uids: vec![(7_000..=7_000, key("u0"))], ..Matcher::default() },
         nodes,
         rules: Vec::new(),

@@ -70,10 +70,14 @@ fn each_strange_object_is_named_by_the_step_that_removes_it() {
         owner: Owner::User(key("bob")),
         group: None,
         pin: Some(Minor(0x10)),
-        limits: vec![Some(Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(5), prio: 0 })],
+        limits: Per::new(vec![Some(Limits {
+            rate: Asked::Promised(mbit(1)),
+            ceil: mbit(5),
+            prio: 0,
+        })]),
         place: PLACE,
     };
-    let (links, matcher) = (vec![link("eth0", 100)], Matcher::default());
+    let (links, matcher) = (Per::new(vec![link("eth0", 100)]), Matcher::default());
     let model = Model { links, nodes: vec![node], matcher, rules: Vec::new() };
     let state = desired(&model, &observe(KernelState::default(), BTreeSet::new())).unwrap();
     let mut seen = observe(state.clone(), BTreeSet::new());
