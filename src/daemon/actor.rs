@@ -1,5 +1,5 @@
-//! What performs the decisions that change something: it places processes, applies, and tells
-//! others. When, and what follows from how it went, says [`State`].
+//! The actor performs decisions: it places processes, applies, and tells others the daemon's
+//! condition. [`State`] decides when, and what follows from the outcome.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,22 +20,22 @@ use crate::plan::Step;
 use crate::sys::memory;
 use crate::tree::{Claim, KernelState};
 
-/// The kernel, and those who are told.
+/// The kernel, and the listeners that are told of the daemon's condition.
 pub(super) struct Actor {
     session: Session,
     placing: Placing,
-    /// What retired classes are compared with.
+    /// The look with which retired classes are compared.
     earlier: Option<Snapshot>,
-    /// Others find this daemon by it.
+    /// The lock by which others find this daemon.
     keeping: Option<Keeping>,
     condition: Condition,
-    /// What the last apply had to say, so that it is said once.
+    /// The warnings of the last apply, so that each is logged once.
     said: Vec<String>,
 }
 
 impl Actor {
-    /// `said`: what the first apply had to say. `condition`: the daemon's state as one word, and
-    /// why.
+    /// `said`: the warnings of the first apply. `condition`: the daemon's state as one word, and
+    /// the reason.
     pub(super) fn new(
         session: Session,
         said: Vec<String>,
@@ -51,7 +51,7 @@ impl Actor {
         self.session.kernel.hierarchy().is_some()
     }
 
-    /// Does what was decided on, by what the state says; what came of it is an event.
+    /// Performs an action, with what it needs of the state; the outcome is an event.
     pub(super) fn perform(&mut self, action: Action, state: &State) -> Option<Event> {
         let (kernel, whose) = (&self.session.kernel, state.whose());
         match action {
@@ -86,7 +86,7 @@ impl Actor {
         let start = Instant::now();
         let instance = self.session.kernel.instance()?;
         let owners = state.claims.keys().filter_map(Claim::comes_and_goes).cloned();
-        // One that cannot be looked into may hold somebody.
+        // A directory that cannot be read may have a process.
         let is_empty = |owner: &_| !instance.is_occupied(owner).unwrap_or(true);
         let empty: BTreeSet<_> = owners.filter(is_empty).collect();
         Some(Event::Directories { empty, took: start.elapsed() })
@@ -113,20 +113,20 @@ impl Actor {
         Ok(applied)
     }
 
-    /// Under the lock: another run may be writing tags.
+    /// Takes the lock, because another run may be writing tags.
     fn begin_to_drain(&mut self, state: &KernelState) -> Result<Snapshot, Failure> {
         let locked = self.session.kernel.lock(Duration::ZERO)?;
         apply::begin_to_drain(&mut self.session.kernel, &locked, state)
     }
 
-    /// In the journal where the word is another one, to the service manager, and where `shaper
-    /// status` finds it.
+    /// Tells the condition to the journal (where the word has changed), to the service manager, and
+    /// to `shaper status`.
     fn tell_condition(&mut self, word: &str, why: Option<String>, is_said: bool) {
         let before = std::mem::replace(&mut self.condition.word, word.to_string());
         self.condition.why = why;
         if word != before {
             self.condition.since = SystemTime::now();
-            // Whoever logs out leaves a class that drains: no news.
+            // Each logout leaves a class that drains, so that is no news for the journal.
             let level = match (before.as_str(), word) {
                 ("idle", "draining") | ("draining", "idle") => log::Level::Debug,
                 _ => log::Level::Info,
@@ -150,7 +150,8 @@ impl Actor {
         }
     }
 
-    /// Where other runs find this daemon. The instance may have been removed, and made anew.
+    /// Takes the lock by which other runs find this daemon, if the instance was removed and made
+    /// anew.
     fn keep_instance(&mut self) {
         if self.keeping.as_ref().is_some_and(Keeping::holds) {
             return;

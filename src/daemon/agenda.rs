@@ -1,12 +1,13 @@
-//! What is to be done about people, and when. Pure but for the clock that callers pass in.
+//! The times at which tasks about processes and accounts are due. Pure but for the clock that
+//! callers pass in.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// What may be due.
+/// A task that may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
-    /// Look at those whose events are not listened to.
+    /// Look at muted processes, whose events are dropped.
     Muted,
     /// Look at all processes.
     Sweep,
@@ -20,18 +21,18 @@ pub(super) enum Task {
     AskNext,
 }
 
-/// Each task at most once.
+/// The time of each task that is planned; each is planned at most once.
 #[derive(Debug, Default)]
 pub(super) struct Agenda(BTreeMap<Task, Instant>);
 
 impl Agenda {
-    /// At this time, or before if it stands there already.
+    /// Plans the task for `at`, unless it is planned for an earlier time.
     pub(super) fn by(&mut self, task: Task, at: Instant) {
         let due = self.0.entry(task).or_insert(at);
         *due = at.min(*due);
     }
 
-    /// At this time, whatever stands there.
+    /// Plans the task for `at`, whenever it was planned for.
     pub(super) fn at(&mut self, task: Task, at: Instant) {
         self.0.insert(task, at);
     }
@@ -40,12 +41,12 @@ impl Agenda {
         self.0.remove(&task);
     }
 
-    /// When the first is due; `None`: nothing is to be done.
+    /// When the first task is due; `None`: none is planned.
     pub(super) fn due(&self) -> Option<Instant> {
         self.0.values().min().copied()
     }
 
-    /// Takes one that is due, in the order of [`Task`].
+    /// Removes and returns a task that is due; of several the first in the order of [`Task`].
     pub(super) fn take(&mut self, now: Instant) -> Option<Task> {
         let task = self.0.iter().find(|(_, at)| **at <= now).map(|(task, _)| *task)?;
         self.0.remove(&task);

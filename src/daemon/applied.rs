@@ -1,4 +1,4 @@
-//! What became of an apply, in the words of [`shaping`](super::shaping) and of the journal. Pure.
+//! The outcome of an apply, as [`shaping`](super::shaping) and the journal need it. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ impl Text for Arc<Policy> {
     }
 }
 
-/// Whether something was made anew that somebody removed: directories that were removed hold
-/// nobody.
+/// Whether directories were made anew that somebody had removed. No process is in a new directory,
+/// so all must be placed.
 pub(super) fn made_anew(applied: &Applied) -> bool {
     let made_anew = |planned: &Planned| {
         let made =
@@ -27,8 +27,8 @@ pub(super) fn made_anew(applied: &Applied) -> bool {
     applied.mounted || applied.steps.iter().any(made_anew)
 }
 
-/// The links of which something differed that nobody's coming and going explains: somebody changed
-/// it.
+/// The links on which a step repaired what somebody had changed: steps that only follow logins and
+/// logouts do not count.
 pub(super) fn repaired(applied: &Applied) -> BTreeSet<LinkName> {
     let repairs = applied.steps.iter().filter(|planned| !planned.routine);
     repairs.filter_map(|planned| planned.step.link()).cloned().collect()
@@ -61,7 +61,7 @@ pub(super) fn refusal(failure: &Failure) -> Refusal {
     Refusal { brief: brief.unwrap_or_else(|| text.clone()), text }
 }
 
-/// What an apply has to say beside its steps, which `execute` logs.
+/// The sentences about an apply beside its steps, which `execute` logs.
 pub(super) fn log_of(applied: &Applied) -> Vec<String> {
     let warnings = applied.warnings.iter().filter(|warning| warning.severity == Severity::Warning);
     let mut lines: Vec<String> = warnings

@@ -1,5 +1,5 @@
-//! Processes that the kernel told of, on their way to be placed: which of them are looked at, on
-//! whose account, and in which order. Pure.
+//! Processes that events told of and that wait to be placed: which of them are looked at, in the
+//! turn of which uid, and in which order. Pure.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -11,36 +11,36 @@ use super::queue::Queue;
 use crate::netlink::proc_event::{Event, ProcEvent};
 use crate::process::PlacedOne;
 
-/// So often in a row a handover is put off because processes are left over.
+/// How often in a row a handover is put off because processes still wait.
 const PATIENT: u32 = 5;
 
-/// What the policy makes worth hearing beside forks and changes of the real uid.
+/// Which events the policy needs beside forks and changes of the real uid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Interest {
-    /// Programs run: a line names units.
+    /// Programs that are run, because a line names units.
     pub units: bool,
-    /// Changes of the effective uid: a line follows them.
+    /// Changes of the effective uid, because a line follows them.
     pub follows: bool,
 }
 
-/// What follows from events, beside that processes wait.
+/// What follows from events beside new processes that wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TakenIn {
-    /// Some were left out: all processes are to be looked at.
+    /// The queue was full and left some out, so all processes must be looked at.
     pub overflow: bool,
-    /// There are more whose events had better not come.
+    /// Further processes are to be muted.
     pub mutes: bool,
 }
 
-/// Those who wait, and what is known of those who came before.
+/// The processes that wait, and what is known of earlier ones.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     clock: EventClock,
     followed: Followed,
     queue: Queue,
-    /// Those of whom the kernel had better not tell.
+    /// Processes whose events the kernel is to drop.
     muted: Muted,
-    /// The last user whose effective uid each had that waits to be looked at.
+    /// For each process that waits, the last user as whom it acted.
     acted_for: HashMap<u32, u32>,
     /// How often in a row a handover was put off.
     handed_over_late: u32,
@@ -58,8 +58,8 @@ impl Arrivals {
         }
     }
 
-    /// Takes in what was told, in the kernel's order. `is_waiting`: of a process that waits for a
-    /// class, or for NSS's answer.
+    /// Takes in events, in the kernel's order. `is_waiting`: whether a process waits for a class or
+    /// for NSS's answer.
     pub(super) fn take_in(
         &mut self,
         told: &[ProcEvent],
@@ -100,25 +100,26 @@ impl Arrivals {
         TakenIn { overflow, mutes }
     }
 
-    /// Whether nobody waits.
+    /// Whether no process waits.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// The next one to place.
+    /// The next process to be placed.
     pub(super) fn next(&mut self) -> Option<Newcomer> {
         let (uid, pid) = self.queue.pop()?;
         Some(self.newcomer(pid, uid))
     }
 
-    /// One that waits elsewhere.
+    /// A process that waits elsewhere, as a newcomer.
     pub(super) fn newcomer(&mut self, pid: u32, uid: u32) -> Newcomer {
         Newcomer { pid, uid, acted_for: self.acted_for.remove(&pid) }
     }
 
-    /// Those who came together were placed, as far as there was time. Whether what they hold is
-    /// handed over now: after all of them, so that two users of one socket are seen; but in a storm
-    /// there is always somebody left over, whom nobody waits for.
+    /// Ends a turn in which processes were placed as far as there was time. Returns whether their
+    /// sockets are handed over now. That is after all processes that came together, so that two
+    /// users of one socket are noticed; but in a storm some process always still waits, and after a
+    /// few turns it is not waited for.
     pub(super) fn end_turn(&mut self) -> bool {
         self.handed_over_late += 1;
         let is_time = self.queue.is_empty() || self.handed_over_late > PATIENT;
@@ -128,7 +129,7 @@ impl Arrivals {
         is_time
     }
 
-    /// One was looked at.
+    /// Notes that a process was looked at.
     pub(super) fn looked(&mut self, newcomer: Newcomer, placed: &PlacedOne, now: Instant) {
         let Newcomer { pid, uid, .. } = newcomer;
         if let Some(uid) = placed.home {
@@ -140,23 +141,23 @@ impl Arrivals {
         }
     }
 
-    /// It was looked at, and will be again: whom it acted for is remembered until then.
+    /// Notes that a process will be looked at again: for whom it acted is remembered until then.
     pub(super) fn waits(&mut self, newcomer: Newcomer) {
         self.acted_for.extend(newcomer.acted_for.map(|user| (newcomer.pid, user)));
     }
 
-    /// Forgets whom those acted for who wait no more.
+    /// Forgets for whom processes acted that do not wait any more.
     pub(super) fn forget_unless(&mut self, is_waiting: impl Fn(u32) -> bool) {
         self.acted_for.retain(|pid, _| is_waiting(*pid));
     }
 
-    /// Those whose events do not come.
+    /// The pids of muted processes.
     pub(super) fn muted(&self) -> Vec<u32> {
         self.muted.pids()
     }
 
-    /// Those whose events do not come are placed as they are found. Whether any of them is heard of
-    /// again.
+    /// Queues the muted processes that are due to be looked at. Whether the events of any of them
+    /// are to come again.
     pub(super) fn look_at_muted(&mut self, now: Instant) -> bool {
         let (all, heard_again) = self.muted.due(now);
         for (pid, uid) in all {
@@ -166,7 +167,8 @@ impl Arrivals {
     }
 }
 
-/// The clock by which the kernel stamps process events: not ours in a time namespace.
+/// The clock by which the kernel stamps process events, which in a time namespace is not the
+/// daemon's own.
 #[derive(Debug)]
 struct EventClock {
     /// The latest stamp, in nanoseconds.
@@ -213,7 +215,7 @@ mod tests {
             Event::Exec { pid: 30 },
         ];
         let placed = taken_in(&mut arrivals, &login, Interest::default());
-        // Uids take turns; 8 is the child of one that waits.
+        // Uids take turns; process 8 is the child of one that waits.
         let expected = [newcomer(10, 1000, None), newcomer(8, 0, None), newcomer(11, 1000, None)];
         assert_eq!(placed, expected);
         let units = Interest { units: true, follows: false };

@@ -1,17 +1,17 @@
-//! When somebody undoes our repairs, we wait longer and longer before the next one, on that link
-//! alone. Pure but for the clock that callers pass in.
+//! When somebody undoes repairs of a link, the daemon waits longer and longer before the next
+//! repair of that link. Pure but for the clock that callers pass in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::tree::LinkName;
 
-/// Repairs that follow each other without a pause: an administrator at work needs that many.
+/// How many repairs follow each other without a pause: an administrator at work causes that many.
 const PATIENCE: u32 = 4;
 /// The first pause; each one after it is twice as long.
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(60);
-/// After so long without a repair all is forgotten, beyond the pause itself.
+/// How long after a pause without a repair the link's repairs are forgotten.
 const FORGET: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Backoff {
         fights.map(|(link, _)| link.clone()).collect()
     }
 
-    /// When the first of them is looked after again.
+    /// When the first held link is looked after again.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         self.0.values().map(|fight| fight.until).filter(|until| *until > now).min()
     }

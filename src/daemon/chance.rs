@@ -1,4 +1,4 @@
-//! What random histories are drawn from.
+//! The random numbers of random histories.
 
 /// Pseudo-random numbers (xorshift). The seed must not be 0.
 pub(super) struct Chance(pub(super) u64);

@@ -1,5 +1,5 @@
-//! What the daemon hears, and what it decides: events come of the sources and of what the actor
-//! did, decisions go to the sources and to the actor.
+//! Events, which come from the sources and from the actor, and decisions, which go to the sources
+//! and to the actor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
 use crate::tree::{LinkName, Owner};
 
-/// What whoever sent a signal wants.
+/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     /// SIGINT or SIGTERM.
@@ -31,60 +31,62 @@ pub(super) enum Wish {
 /// What happened.
 pub(super) enum Event {
     Signal(Wish),
-    /// What the kernel told of processes, in its order; nothing of it, where some wait to be placed
-    /// and it is time for them. An error: it tells nothing any more.
+    /// Process events, in the kernel's order; empty where it is only time to place those that wait.
+    /// An error: no more events come.
     Processes {
         told: Vec<ProcEvent>,
         heard: Result<Heard, SocketError>,
     },
-    /// What the kernel told of links, but for what our own socket did.
+    /// Notices about links, but for changes by the daemon's own socket.
     Links {
         told: BTreeSet<Notice>,
         heard: Result<Heard, SocketError>,
     },
     /// Something happened to the policy file, or on the way to it.
     PolicyFile,
-    /// What came of the question to NSS.
+    /// The outcome of the question to NSS.
     Answered(Result<Accounts, Unanswered>),
     /// `/etc/subuid` is another one.
     Subuids,
-    /// The name on the command line stands for this network namespace no more.
+    /// The name on the command line does not stand for this network namespace any more.
     CutOff,
-    /// All that came meanwhile was told. It may be time for something.
+    /// All events that came were delivered; a task may be due.
     Time,
 
-    /// [`Decision::ReadFile`]. `watched`: every further change will be told.
+    /// The outcome of [`Decision::ReadFile`]. `watched`: an event will come for every further
+    /// change.
     FileRead {
         found: Found,
         watched: bool,
     },
-    /// [`Decision::Ask`]: no child could be started.
+    /// The outcome of [`Decision::Ask`], where no child could be started.
     NotAsked(Unanswered),
-    /// [`Decision::GoOnPlacing`].
+    /// The outcome of [`Decision::GoOnPlacing`].
     Turn {
         until: Instant,
     },
-    /// [`Action::Place`]. `open`: the uid about which NSS has still to be asked before it is
-    /// certain whose the process is. `owner`: whose directory it was moved to.
+    /// The outcome of [`Action::Place`]. `open`: the uid about which NSS must still be asked before
+    /// it is certain who claims the process. `owner`: the owner to whose directory the process was
+    /// moved.
     Looked {
         newcomer: Newcomer,
         placed: PlacedOne,
         open: Option<u32>,
         owner: Option<Owner>,
     },
-    /// [`Action::Place`]: it could not be read, or not be moved.
+    /// The outcome of [`Action::Place`], where the process could not be read or moved.
     NotPlaced {
         pid: u32,
         why: String,
     },
-    /// [`Action::Sweep`].
+    /// The outcome of [`Action::Sweep`].
     Swept(Swept),
-    /// [`Action::LookWhoLeft`]: nobody is in the directories of these.
+    /// The outcome of [`Action::LookWhoLeft`]: the owners whose directories are empty.
     Directories {
         empty: BTreeSet<Owner>,
         took: Duration,
     },
-    /// [`Action::Apply`].
+    /// The outcome of [`Action::Apply`].
     Applied {
         attempt: Attempt,
         start: Instant,
@@ -97,10 +99,10 @@ pub(super) struct Swept {
     pub start: Instant,
     /// All uids that have a process.
     pub running: BTreeSet<u32>,
-    /// By pid: the uid about which NSS has still to be asked.
+    /// By pid, the uid about which NSS must still be asked.
     pub open: BTreeMap<u32, u32>,
     pub placement: Placement,
-    /// Those that waited and are no more.
+    /// Pids of processes that waited and have ended.
     pub ended: BTreeSet<u32>,
 }
 
@@ -108,57 +110,57 @@ pub(super) struct Swept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Newcomer {
     pub pid: u32,
-    /// On whose account it is looked at.
+    /// The uid in whose turn the process is looked at.
     pub uid: u32,
-    /// The last user for whom the kernel said that it acts.
+    /// The last user for whom an event said that the process acts.
     pub acted_for: Option<u32>,
 }
 
 /// What is to be done.
 pub(super) enum Decision {
-    /// Hear no more process events than these: see
+    /// Let no other process events come than these: see
     /// [`Sources::narrow`](super::sources::Sources::narrow).
     Narrow { exec: bool, muted: Vec<u32> },
     /// Read the policy file.
     ReadFile,
     /// Ask NSS.
     Ask(Question),
-    /// Place the next process that waits, until then.
+    /// Place processes that wait, until this time.
     GoOnPlacing { until: Instant },
-    /// Act on the kernel, or say something.
+    /// Have the actor do something.
     Do(Action),
-    /// Stop looking after this network namespace.
+    /// End the daemon's work in this network namespace.
     End(Ended),
 }
 
-/// What only the actor can do.
+/// What the actor does.
 pub(super) enum Action {
     /// Look at this process, and place it.
     Place(Newcomer),
-    /// Give what the processes placed lately hold of root's to whom they serve.
+    /// Give the sockets of root's in processes placed lately to the users whom they serve.
     HandOver,
     /// Look at all processes, and place them.
     Sweep,
-    /// Look into the directories of all who come and go.
+    /// Read the directories of all owners that come and go.
     LookWhoLeft,
-    /// Apply the policy. `held`: links that are left alone. `collects`: retired classes are
-    /// compared with the look that was taken of them.
+    /// Apply the policy. `held`: links that are left alone. `collects`: compare retired classes
+    /// with the earlier look at them, and delete the quiet ones.
     Apply { attempt: Attempt, held: BTreeSet<LinkName>, collects: bool },
     /// Take a first look at retired classes.
     LookAtRetired,
-    /// Tell others what the daemon is about. `is_said`: the journal gets the reason by itself.
+    /// Tell others the daemon's condition. `is_said`: the reason is in the journal already.
     TellCondition { word: &'static str, why: Option<String>, is_said: bool },
-    /// Be found by other runs, where the instance may have been made anew.
+    /// Take the lock by which other runs find the daemon, if the instance was made anew.
     Keep,
-    /// Tell the service manager that we live.
+    /// Tell the service manager that the daemon is alive.
     SignOfLife,
     /// A line of the journal.
     Log(log::Level, String),
 }
 
-/// Why the daemon stopped to look after a network namespace.
+/// Why the daemon's work in a network namespace ended.
 pub(super) enum Ended {
     BySignal,
-    /// The namespace's name stands for it no more. The policy that was in force.
+    /// The name does not stand for the namespace any more. Has the policy that was in force.
     WithNamespace(Arc<Policy>),
 }

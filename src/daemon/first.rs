@@ -1,4 +1,4 @@
-//! What the daemon does before it hears anything: it finds out who runs, and applies its policy.
+//! What the daemon does before it takes events: it finds out who runs, and applies its policy.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::policy::Policy;
 use crate::process;
 use crate::sys::signal;
 
-/// What the first apply came to.
+/// The outcome of the first apply.
 pub(super) struct First {
-    /// `None`: it did not come to rest.
+    /// The state in force; `None`: the apply did not come to rest.
     pub standing: Option<Standing>,
     pub accounts: Accounts,
-    /// What it had to say, and has said.
+    /// The warnings that were logged.
     pub said: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ pub(super) fn apply(
 ) -> Result<First, Failure> {
     let mut accounts = who_runs(&session.kernel, &intent.policy)?;
     signal::catch();
-    // One link that is absent or unfit keeps no other from being shaped: it is shaped when it is
+    // A link that is absent or unfit keeps no other from being shaped, and is shaped when it is
     // fit.
     intent.options.absent_links = true;
     let who = Who::Known { accounts: accounts.clone(), processes: true };
@@ -49,7 +49,7 @@ pub(super) fn apply(
     Ok(First { standing, accounts, said })
 }
 
-/// Who runs now, and who they and the policy's names are.
+/// The accounts that run now, and those that the policy names.
 fn who_runs(kernel: &Kernel, policy: &Policy) -> Result<Accounts, Failure> {
     let scan = process::scan(&kernel.proc_root).map_err(Failure::refused)?;
     let mut question = Question::of(policy);
@@ -57,7 +57,7 @@ fn who_runs(kernel: &Kernel, policy: &Policy) -> Result<Accounts, Failure> {
     Ok(ask(question))
 }
 
-/// A change that waits to be confirmed is waited for.
+/// Applies; where a change waits to be confirmed, only once that is over.
 fn apply_once_unlocked(
     session: &mut Session,
     request: &Request,

@@ -1,46 +1,48 @@
-//! Processes that were moved a moment ago, or are about to be: what they forked before is elsewhere
-//! still, and the kernel tells of it after it told of them. Pure; all times are the kernel's, by
-//! which it stamps its events.
+//! Processes that were moved a moment ago, or are about to be moved. Children that they forked
+//! before are still elsewhere, and the events of these forks come later. Pure; all times are those
+//! by which the kernel stamps its events.
 
 use std::collections::{HashMap, HashSet};
 
-/// For so long after a process was looked at, its forks are looked at too: they may have begun
-/// before, and the event is sent at the end of a fork. In nanoseconds.
+/// How long after a process was looked at its forks are looked at too, in nanoseconds: a fork may
+/// have begun before, and its event comes at the end of the fork.
 const WINDOW: u64 = 1_000_000_000;
-/// The same of forks that name the parent of a process that is about to be looked at.
+/// The same for forks that name the parent of a process that is about to be looked at
+/// (CLONE_PARENT).
 const SHORT: u64 = 20_000_000;
-/// Beyond so many it is worth forgetting the oldest.
+/// From how many entries on the oldest are forgotten.
 const MANY: usize = 4_096;
 
 #[derive(Debug, Default)]
 pub(super) struct Followed {
-    /// By pid: until when forks that name it as their parent are looked at, and on whose account.
+    /// By pid: until when forks that name it as their parent are looked at, and in the turn of
+    /// which uid.
     until: HashMap<u32, (u64, u32)>,
-    /// By pid: the parent. Those forked lately, and those before.
+    /// By pid: the parent. Two generations: those forked lately, and those before.
     parents: [HashMap<u32, u32>; 2],
-    /// By pid: the real uid of a process that was found in its class, where all that it forks is
-    /// born. Those found lately, and those before.
+    /// By pid: the real uid of a process that was found in its class, in which its children are
+    /// born. Two generations: those found lately, and those before.
     homes: [HashMap<u32, u32>; 2],
-    /// Processes that became another user than their parent is: until they are placed, what they
-    /// fork and what names that parent is born elsewhere.
+    /// Processes that became another user than their parent. Until they are placed, their children,
+    /// and processes that they fork with CLONE_PARENT, are born elsewhere.
     changed: HashSet<u32>,
 }
 
 impl Followed {
-    /// A fork was told of.
+    /// Notes a fork.
     pub(super) fn forked(&mut self, parent: u32, child: u32) {
         keep(&mut self.parents, child, parent);
         self.leave_home(child);
         self.changed.remove(&child);
     }
 
-    /// A process has this real uid now, and had another one perhaps.
+    /// Notes the real uid that a process has now, which may have been another before.
     pub(super) fn became(&mut self, pid: u32, uid: u32) {
         self.leave_home(pid);
         let parents = self.parent(pid).and_then(|parent| self.home(parent));
         if parents != Some(uid) {
             if self.changed.len() >= MANY {
-                // Then it is not known of anybody that he is the same as his parent.
+                // Then of no process it is known that its uid is its parent's.
                 self.changed.clear();
                 self.homes = Default::default();
             }
@@ -48,13 +50,13 @@ impl Followed {
         }
     }
 
-    /// It was found in its class, or put there.
+    /// Notes that a process was found or put in its class.
     pub(super) fn at_home(&mut self, pid: u32, uid: u32) {
         keep(&mut self.homes, pid, uid);
     }
 
-    /// A process is about to be looked at; its forks until then may name it, or (CLONE_PARENT,
-    /// `copy_process`, kernel/fork.c) its parent.
+    /// Notes that a process is about to be looked at. Its forks until then may name the process, or
+    /// with CLONE_PARENT (`copy_process`, kernel/fork.c) its parent.
     pub(super) fn announce(&mut self, pid: u32, uid: u32, now: u64) {
         self.note(pid, uid, now.saturating_add(WINDOW));
         if let Some(parent) = self.parent(pid).filter(|parent| self.may_be_elsewhere(pid, *parent))
@@ -63,8 +65,8 @@ impl Followed {
         }
     }
 
-    /// It was not where it belongs until now, or has ended. `parent`: as it was found, where it
-    /// was.
+    /// Has the forks of a process followed that was not where it belongs until now, or has ended.
+    /// `parent`: as the look found it.
     pub(super) fn follow(&mut self, pid: u32, parent: Option<u32>, uid: u32, now: u64) {
         self.note(pid, uid, now.saturating_add(WINDOW));
         let parent = self.parent(pid).or(parent);
@@ -79,9 +81,10 @@ impl Followed {
         self.changed.remove(&pid);
     }
 
-    /// Whether a process may be elsewhere than its parent, who is in his class. Otherwise it was
-    /// born there, and so was what it forked: in a storm of forks most have ended before they are
-    /// looked at, and each would have the next ones looked at, without end.
+    /// Whether a process may be elsewhere than its parent, which is in its class. Otherwise the
+    /// process was born there, and so were its children. (In a storm of forks most processes have
+    /// ended before they are looked at, and without this each would have the next ones looked at,
+    /// without end.)
     fn may_be_elsewhere(&self, pid: u32, parent: u32) -> bool {
         self.changed.contains(&pid) || self.home(parent).is_none()
     }
@@ -109,13 +112,14 @@ impl Followed {
         self.parents.iter().find_map(|known| known.get(&pid)).copied()
     }
 
-    /// Whether a child of `parent`, forked then, must be looked at, and on whose account.
+    /// Whether a child of `parent` that was forked at that time must be looked at, and in the turn
+    /// of which uid.
     pub(super) fn includes(&self, parent: u32, at: u64) -> Option<u32> {
         self.until.get(&parent).filter(|(until, _)| at <= *until).map(|(_, uid)| *uid)
     }
 }
 
-/// Adds to the later of two generations; a full one takes the place of the earlier.
+/// Adds to the later of two generations; when that is full, it replaces the earlier one.
 fn keep(known: &mut [HashMap<u32, u32>; 2], key: u32, value: u32) {
     if known[0].len() >= MANY {
         known.swap(0, 1);
@@ -151,7 +155,7 @@ mod tests {
         assert_eq!(followed.includes(2, 20), Some(1000), "forked before we listened");
     }
 
-    /// A storm of forks by a process in its class, whose children have ended before they are looked
+    /// A storm of forks by a process in its class; the children have ended before they are looked
     /// at.
     #[test]
     fn the_forks_of_who_is_in_his_class_are_not_followed_without_end() {
@@ -172,7 +176,7 @@ mod tests {
         assert_eq!(followed.includes(7, 2 * WINDOW), None);
     }
 
-    /// Who has become another, and names his parent as the parent of what he forks.
+    /// A process that became another user forks with CLONE_PARENT.
     #[test]
     fn a_child_that_became_another_has_its_parents_forks_followed() {
         let mut followed = Followed::default();

@@ -1,4 +1,4 @@
-//! What the kernel tells of links and of their traffic control, as far as it is about ours. Pure.
+//! Which notices about links and their traffic control concern this instance. Pure.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,15 @@ use crate::netlink::notice::Notice;
 use crate::policy::{LinkLine, LinkRef, Policy};
 use crate::tree::LinkName;
 
-/// What is in force, and the policy that says so.
+/// The state in force and its policy.
 pub(super) struct Ours<'a> {
     pub in_force: &'a InForce,
     pub policy: &'a Policy,
 }
 
 impl Ours<'_> {
-    /// What follows from notices; `None`: none is about ours. `is_all`: none was lost.
+    /// The event that follows from notices; `None`: none concerns this instance. `is_all`: no
+    /// notice was lost.
     pub(super) fn told<P>(&self, told: &BTreeSet<Notice>, is_all: bool) -> Option<Event<P>> {
         let matters = !is_all || told.iter().any(|notice| self.concerns(notice));
         matters.then(|| Event::LinksTold {
@@ -24,7 +25,7 @@ impl Ours<'_> {
         })
     }
 
-    /// The shaped link whose traffic control it is about.
+    /// The shaped link whose traffic control the notice is about.
     fn touched(&self, notice: &Notice) -> Option<LinkName> {
         match notice {
             Notice::TrafficControl(index) => self.shaped(*index).cloned(),
@@ -36,7 +37,7 @@ impl Ours<'_> {
         self.in_force.links.iter().find(|(_, shaped)| **shaped == index).map(|(name, _)| name)
     }
 
-    /// Whether it is of a link that the policy names and that is not shaped.
+    /// Whether the notice is about a link that the policy names and that is not shaped.
     fn has_come(&self, notice: &Notice) -> bool {
         let Notice::Link(index, name, altnames) = notice else { return false };
         let mut lines = self.policy.links.iter();
@@ -44,7 +45,7 @@ impl Ours<'_> {
             && lines.any(|line| line.name.value.means(name, altnames))
     }
 
-    /// Whether a notice is about a link that we shape, or that the policy may mean.
+    /// Whether a notice is about a shaped link, or one that the policy may mean.
     fn concerns(&self, notice: &Notice) -> bool {
         let lines = &self.policy.links;
         let auto = lines.iter().any(|line| line.name.value == LinkRef::Auto);

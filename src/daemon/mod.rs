@@ -1,8 +1,8 @@
 //! The daemon: an apply, and then a loop that keeps it so. One thread that sleeps in one poll until
-//! the kernel, the policy file, NSS or a signal has something to say, or until the next task of the
-//! agenda is due ([`sources`]). What follows is decided by values ([`state`]), and done by
-//! [`actor`]: it places processes as they become their users; what else there is to change goes
-//! through `apply`, so it is planned, verified and undone like any other.
+//! the kernel, the policy file, NSS or a signal has an event, or until the next task is due
+//! ([`sources`]). [`state`] decides, purely, what follows from events, and [`actor`] performs it:
+//! it places processes as they become their users; every other change goes through `apply`, and so
+//! is planned, verified and undone as always.
 
 mod actor;
 mod agenda;
@@ -40,11 +40,11 @@ use crate::sys::listener::ProcessListener;
 pub use namespace::Bound;
 pub use settings::Settings;
 
-/// Applies what is wanted, then keeps it so until SIGTERM or SIGINT. `processes` was opened
-/// where there are process events: before another network namespace was entered.
+/// Applies the policy, then keeps it in force until SIGTERM or SIGINT. `processes` must be opened
+/// where the kernel sends process events, so before another network namespace is entered.
 ///
 /// # Errors
-/// Only what keeps it from beginning. Afterwards every failure is logged and tried again.
+/// Whatever keeps the daemon from beginning. Later failures are logged, and tried again.
 pub fn watch(
     session: Session,
     intent: Intent,

@@ -1,34 +1,36 @@
-//! Processes that change their uid so often that the kernel had better not tell of it: one makes
-//! 155,000 events a second, which fill any buffer and hide what others do. They are looked at so
-//! often instead. Pure.
+//! Muted processes: those that change their uid so often that the kernel is made to drop their
+//! events. One process can make 155,000 events a second, which fill any buffer and hide the events
+//! of others. Muted processes are looked at every [`LOOK`] instead. Pure.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// So many events of one process in one go are a storm: a login makes three.
+/// From how many events in one go a process is muted: a login makes three.
 const STORM: u32 = 64;
-/// Between two looks at one that is not listened to.
+/// The time between two looks at a muted process.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
-/// So long none is listened to, before it may show that it has become calm.
+/// How long a process stays muted before its events come again.
 const WHILE: Duration = Duration::from_secs(10);
-/// A filter has room for so many; more storms than that take a processor each.
+/// The most muted processes, which a socket filter has room for; more storms at once would take
+/// more processors than that.
 const MOST: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Muted {
-    /// Until when, and on whose account.
+    /// By pid: until when it is muted, and in the turn of which uid it is looked at.
     pids: HashMap<u32, (Instant, u32)>,
-    /// What came in one go.
+    /// By pid: the events of this go.
     counts: HashMap<u32, u32>,
 }
 
 impl Muted {
-    /// An event came of a process that is now of this uid.
+    /// Counts an event of a process.
     pub(super) fn count(&mut self, pid: u32) {
         *self.counts.entry(pid).or_default() += 1;
     }
 
-    /// All of one go has come. Whether there is anybody new.
+    /// Mutes the processes of which too many events came in this go. Whether there are any new
+    /// ones.
     pub(super) fn decide(&mut self, uid_of: impl Fn(u32) -> u32, now: Instant) -> bool {
         let before = self.pids.len();
         for (pid, count) in self.counts.drain() {
@@ -39,7 +41,8 @@ impl Muted {
         self.pids.len() > before
     }
 
-    /// Whom to look at now, and on whose account, and whether any of them is listened to again.
+    /// The muted processes to look at now, each with the uid in whose turn; and whether the events
+    /// of any are to come again.
     pub(super) fn due(&mut self, now: Instant) -> (Vec<(u32, u32)>, bool) {
         let all = self.pids.iter().map(|(pid, (_, uid))| (*pid, *uid)).collect();
         let before = self.pids.len();

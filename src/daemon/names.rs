@@ -1,6 +1,6 @@
-//! What NSS is asked, question by question, and what its answers change. It (LDAP, SSSD) may take
+//! The questions to NSS, one at a time, and what the answers change. NSS (LDAP, SSSD) may take
 //! seconds, or hang for ever, so a child asks ([`Sources::ask`](super::sources::Sources::ask)), and
-//! is killed when its time is up. Until the answer comes, everybody is who they were, and a
+//! is killed when its time is up. Until the answer comes, accounts are as known before, and a
 //! newcomer is a uid without a name or groups. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,40 +13,40 @@ use crate::facts::{Account, Accounts};
 /// How long NSS may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
-/// What was asked.
+/// Which uids a question is about.
 #[derive(Clone, Debug)]
 enum Asked {
-    /// The names in the policy, and everybody who runs: these.
+    /// All names of the policy, and all uids that run, which are these.
     All(BTreeSet<u32>),
-    /// Those who came since.
+    /// Uids that came since.
     Newcomers(BTreeSet<u32>),
-    /// Nobody: only what `/etc/subuid` has now.
+    /// No uid: only `/etc/subuid` is read.
     Subuids,
 }
 
-/// Whom an answer says something new about.
+/// About whom an answer has news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
     None,
-    /// Those who came and were asked about: nobody else may be somebody else's now.
+    /// Only about newcomers: no other process can have another owner by it.
     Newcomers,
     Everybody,
 }
 
-/// So many uids in one question at most: an account that comes meanwhile waits no longer than these
-/// take.
+/// The most uids in one question: an account that comes meanwhile waits until these are answered.
 const AT_ONCE: usize = 64;
-/// Whoever has subordinate uids can be thousands of them at will: so few in one question, with such
-/// a pause between two, and so many that wait for one. The others go by their range.
+/// Limits for subordinate uids, since whoever has such a range can run as thousands of them: how
+/// many are in one question, the pause between two questions, and how many wait for one. The others
+/// count by their range.
 const SUBORDINATES: usize = 8;
 const PAUSE: Duration = Duration::from_millis(100);
 const MANY_SUBORDINATES: usize = 256;
-/// That there is no such account holds for so long; an account may be made any time, but seldom in
-/// the midst of somebody's subordinate uids.
+/// How long the answer that there is no such account counts. An account may be made at any time,
+/// but seldom with a uid in somebody's range of subordinate uids.
 const FORGET: Duration = Duration::from_secs(30);
 const FORGET_SUBORDINATE: Duration = Duration::from_secs(300);
 
-/// When no child can be started that asks (EAGAIN): so much later another try.
+/// The pause before the next try where no child can be started (EAGAIN).
 const NO_CHILD: Duration = Duration::from_secs(1);
 
 /// A question that a child is asking.
@@ -54,30 +54,30 @@ const NO_CHILD: Duration = Duration::from_secs(1);
 struct UnderWay {
     question: Question,
     asked: Asked,
-    /// No child could be started for the one before.
+    /// No child could be started at the last try.
     was_put_off: bool,
 }
 
-/// At most one question at a time.
+/// The questions to NSS, of which one at most is under way.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     under_way: Option<UnderWay>,
     newcomers: BTreeSet<u32>,
-    /// The same in somebody's range of subordinate uids.
+    /// Newcomers in somebody's range of subordinate uids.
     subordinates: BTreeSet<u32>,
-    /// When the last of these were asked about.
+    /// When subordinate uids were last asked about.
     asked_subordinates: Option<Instant>,
     /// Uids that no account has, and when to ask again.
     absent: BTreeMap<u32, Instant>,
     all: Option<Question>,
-    /// The file of subordinate uids is to be read again.
+    /// `/etc/subuid` is to be read again.
     subuids: bool,
-    /// No child could be started: nothing is asked before.
+    /// No child could be started: nothing is asked before this time.
     put_off: Option<Instant>,
 }
 
 impl Names {
-    /// Asks about everything; sooner or later.
+    /// Asks about all names and uids, when the turn comes.
     pub(super) fn ask_all(&mut self, question: Question) {
         self.all = Some(question);
     }
@@ -87,12 +87,12 @@ impl Names {
         self.subuids = true;
     }
 
-    /// Whether one more may wait to be asked about.
+    /// Whether one more uid may wait to be asked about.
     pub(super) fn has_room(&self, subordinate: bool) -> bool {
         !subordinate || self.subordinates.len() < MANY_SUBORDINATES
     }
 
-    /// Asks about one who came, where there is room for it.
+    /// Asks about a newcomer, where there is room.
     pub(super) fn ask_about(&mut self, uid: u32, subordinate: bool) {
         match subordinate {
             false => drop(self.newcomers.insert(uid)),
@@ -101,7 +101,7 @@ impl Names {
         }
     }
 
-    /// Forgets which uids no account had a while ago.
+    /// Forgets old answers that no account has a uid.
     pub(super) fn forget(&mut self, accounts: &mut Accounts, now: Instant) {
         self.absent.retain(|uid, until| {
             let holds = *until > now;
@@ -127,7 +127,7 @@ impl Names {
         self.all.is_some() || matches!(self.asked(), Some(Asked::All(_)))
     }
 
-    /// Whether the answer about somebody is still to come.
+    /// Whether the answer about this uid is still to come.
     pub(super) fn is_asking_about(&self, uid: u32) -> bool {
         let asked = matches!(self.asked(), Some(Asked::Newcomers(uids)) if uids.contains(&uid));
         asked || self.newcomers.contains(&uid) || self.subordinates.contains(&uid)
@@ -137,7 +137,7 @@ impl Names {
         self.under_way.as_ref().map(|under_way| &under_way.asked)
     }
 
-    /// Takes what came of the question under way into `accounts`.
+    /// Takes the outcome of the question under way into `accounts`.
     pub(super) fn answered(
         &mut self,
         answer: Result<Accounts, Unanswered>,
@@ -170,7 +170,7 @@ impl Names {
         Some(question)
     }
 
-    /// No child could be started: the question under way is the first of the next try.
+    /// Notes that no child could be started; the question under way is asked first at the next try.
     pub(super) fn put_off(&mut self, why: &Unanswered, now: Instant) {
         let Some(UnderWay { question, asked, was_put_off }) = self.under_way.take() else { return };
         if !was_put_off {
@@ -179,7 +179,7 @@ impl Names {
         match asked {
             Asked::All(_) => self.all = Some(question),
             Asked::Subuids => self.subuids = true,
-            // The few that lie in somebody's range go with the others this time.
+            // Subordinate uids among them are asked about with the others this time.
             Asked::Newcomers(uids) => self.newcomers.extend(uids),
         }
         self.put_off = Some(now + NO_CHILD);
@@ -196,10 +196,10 @@ impl Names {
         }
     }
 
-    /// What to ask now.
+    /// The next question.
     fn choose(&mut self, now: Instant) -> Option<(Question, Asked)> {
         if let Some(question) = self.all.take() {
-            // Whoever came is among those who run.
+            // Newcomers are among the uids that run, and so are asked about.
             self.newcomers.retain(|uid| !question.running.contains(uid));
             let running = question.running.clone();
             self.subuids = false;
@@ -213,7 +213,7 @@ impl Names {
         (!uids.is_empty()).then_some((question, Asked::Newcomers(uids)))
     }
 
-    /// Those to ask about now: accounts of their own first.
+    /// The newcomers to ask about now, uids outside subordinate ranges first.
     fn next_newcomers(&mut self, now: Instant) -> BTreeSet<u32> {
         let mut uids = first(&mut self.newcomers, AT_ONCE);
         if self.asked_subordinates.is_none_or(|last| last + PAUSE <= now)
@@ -226,7 +226,7 @@ impl Names {
     }
 }
 
-/// Takes the first of a set out of it.
+/// Removes the first `many` uids from a set and returns them.
 fn first(uids: &mut BTreeSet<u32>, many: usize) -> BTreeSet<u32> {
     let rest = uids.iter().nth(many).copied();
     let rest = rest.map_or_else(BTreeSet::new, |rest| uids.split_off(&rest));
@@ -247,7 +247,7 @@ fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
             let old = std::mem::take(accounts);
             let Accounts { running, running_ranges, by_uid, absent, .. } = old;
             *accounts = Accounts { running, running_ranges, ..answer };
-            // Whoever was introduced since the question.
+            // Accounts that NSS named since the question was asked.
             let came = |uid: &u32| accounts.running.contains(uid) && !uids.contains(uid);
             let came: Vec<_> = by_uid.into_iter().filter(|(uid, _)| came(uid)).collect();
             for (uid, account) in came {
@@ -282,12 +282,12 @@ fn take_in(accounts: &mut Accounts, answer: Accounts, asked: &Asked) -> News {
             accounts.unavailable = answer.unavailable.or(accounts.unavailable.take());
         }
     }
-    // That there is no such account is what was taken to be so until then.
+    // Before the answer, a uid counted as no account's, so that this answer is no news.
     let before = Accounts { absent: accounts.absent.clone(), ..before };
     if *accounts == before {
         News::None
     } else if accounts.by_name != before.by_name
-        // Ranges whose owner is known now may be his, and not everybody's in them any more.
+        // A range whose owner is known now may count for him, and not as one class for all of it.
         || (accounts.subuids != before.subuids && !accounts.running_ranges.is_empty())
         || (!matches!(asked, Asked::Newcomers(_)) && accounts.subuids != before.subuids)
     {

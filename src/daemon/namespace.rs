@@ -1,7 +1,7 @@
-//! A network namespace that the command line names, and what becomes of the daemon when it ends: a
-//! container stops and is started again. A process that holds a namespace keeps its links alive, so
-//! a dead one is let go at once. One named by a pid is over then; a name or a path may stand for
-//! another one later, which is shaped in its turn.
+//! A network namespace that the command line names, and what the daemon does when it ends, as when
+//! a container is stopped and started again. A process with a socket in a namespace keeps its links
+//! alive, so the daemon leaves a dead one at once. With a pid, the daemon then ends; a name or a
+//! path may stand for another namespace later, which is shaped then.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -25,20 +25,20 @@ use crate::policy::Policy;
 use crate::sys::listener::ProcessListener;
 use crate::sys::netns::{Home, Target};
 
-/// After a failure to take up another namespace.
+/// The pause after a failure to take up another namespace.
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// The namespace that is shaped, as the command line names it.
 pub struct Bound {
     /// As the command line names it.
     pub target: Target,
-    /// Where the program was started.
+    /// The network namespace in which the program was started.
     pub home: Home,
     /// The instance's name, if it has one of its own.
     pub instance: Option<String>,
 }
 
-/// Shapes whatever namespace the name stands for, one after the other.
+/// Shapes the namespaces that the name stands for, one after the other.
 pub(super) fn follow(
     session: Session,
     intent: Intent,
@@ -107,7 +107,7 @@ fn wait_for(target: &Target) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// Waits a moment for a signal to end.
+/// Waits a moment; whether a signal to end came.
 fn ends(signals: &Signals) -> Result<bool, CannotGoOn> {
     let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(LOOK_AT_NAME).unwrap_or(PollTimeout::MAX);

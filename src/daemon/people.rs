@@ -1,5 +1,5 @@
-//! Who is here, who comes, and what NSS is asked about them: what happens to processes and to
-//! accounts goes in, and what is wanted comes out. Pure.
+//! Which accounts are here and come, and what NSS is asked about them: events about processes and
+//! accounts go in, and wants come out. Pure.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -24,28 +24,28 @@ use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
 use crate::tree::{Claim, Owner};
 
-/// So long processes are placed before what else happens is looked at.
+/// How long processes are placed before other events are looked at.
 const AT_A_TIME: Duration = Duration::from_millis(1);
-/// After a process could not be placed all are looked at, so much later.
+/// How long after a process could not be placed all processes are looked at.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// After a look at who has left, rest at least so many times as long as it took.
+/// After a look at who has left, the rest is at least so many times as long as the look took.
 const LEFT_SHARE: u32 = 300;
-/// How often NSS is asked who everybody is now.
+/// How often NSS is asked about all accounts again.
 const ASK: Duration = Duration::from_secs(600);
-/// The same while it does not answer.
+/// The same while NSS does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is wanted.
 pub(super) enum Want {
-    /// Have this done.
+    /// This decision.
     Done(Decision),
-    /// An apply by then.
+    /// An apply by this time.
     Apply { by: Instant },
     /// The next apply is to look at all processes.
     LookAtAll,
     /// NSS has answered, or was given up. `asks`: names of the policy are still asked for.
     Named { asks: bool },
-    /// All that the policies want to know of NSS is asked for.
+    /// A question about all names of the policies.
     AskForAll,
 }
 
@@ -53,23 +53,23 @@ pub(super) enum Want {
 pub(super) struct People {
     /// How long an account without processes keeps its class.
     grace: Duration,
-    /// What NSS says of everybody; who runs is as the roster said when it was last asked.
+    /// The answers of NSS; who runs is as the roster said when NSS was last asked.
     accounts: Accounts,
     roster: Roster,
     arrivals: Arrivals,
     names: Names,
     sweeps: Sweeps,
     agenda: Agenda,
-    /// That events were lost.
+    /// The complaint that events were lost.
     lost: Complaint,
-    /// That a process could not be placed.
+    /// The complaint that a process could not be placed.
     unplaced: Complaint,
-    /// What is wanted because of what is being heard.
+    /// What is wanted because of the event that is being handled.
     wants: Vec<Want>,
 }
 
 impl People {
-    /// `has_process_events`: the kernel tells of processes.
+    /// `has_process_events`: the kernel sends process events.
     pub(super) fn new(
         grace: Duration,
         accounts: Accounts,
@@ -100,7 +100,7 @@ impl People {
         std::mem::take(&mut self.wants)
     }
 
-    /// When there is something to do although nothing happens; `None`: there is nothing.
+    /// When something is due even without an event; `None`: nothing is.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         match self.arrivals.is_empty() {
             true => self.agenda.due(),
@@ -118,7 +118,7 @@ impl People {
         self.roster.leaving()
     }
 
-    /// Who everybody is, and who runs now.
+    /// The accounts as NSS has said, and who runs now.
     pub(super) fn accounts(&self) -> Accounts {
         let (running, running_ranges) = self.roster.running();
         Accounts { running, running_ranges, ..self.accounts.clone() }
@@ -129,18 +129,18 @@ impl People {
         Whose { matcher, accounts: &self.accounts }
     }
 
-    /// Has the kernel tell only what the policy makes worth hearing.
+    /// Has only those process events come that the policy needs.
     pub(super) fn narrow(&mut self, matcher: &Matcher) {
         let exec = !matcher.units.is_empty();
         self.decide(Decision::Narrow { exec, muted: self.arrivals.muted() });
     }
 
-    /// Does what is due, if something is.
+    /// Handles tasks that are due.
     pub(super) fn on_time(&mut self, in_force: &InForce, now: Instant) {
         let Some(task) = self.agenda.take(now) else { return };
         match task {
             Task::Muted => {
-                // Before the last look at those, so that what they do after it is told.
+                // Before the last look at these processes, so that events after it come.
                 if self.arrivals.look_at_muted(now) {
                     self.narrow(&in_force.model.matcher);
                 }
@@ -186,8 +186,8 @@ impl People {
 
 /// Processes.
 impl People {
-    /// Takes in what was told, and then has processes placed for a while. Whoever is left over is
-    /// placed after the next look at what else is to do.
+    /// Takes in process events, and then has processes placed for a while. Those that still wait
+    /// are placed after other events were looked at.
     pub(super) fn told(
         &mut self,
         told: &[ProcEvent],
@@ -225,7 +225,7 @@ impl People {
         self.place_next(now + AT_A_TIME, now);
     }
 
-    /// The next one of those who wait, until then.
+    /// Has the next process placed that waits, until the given time.
     pub(super) fn place_next(&mut self, until: Instant, now: Instant) {
         let next = if now < until { self.arrivals.next() } else { None };
         match next {
@@ -238,7 +238,7 @@ impl People {
         }
     }
 
-    /// One process was looked at. `open`, `home`: see [`roster::Event::Looked`].
+    /// Handles that a process was looked at. `open`, `home`: see [`roster::Event::Looked`].
     pub(super) fn looked(
         &mut self,
         (newcomer, placed): (Newcomer, &PlacedOne),
@@ -255,7 +255,7 @@ impl People {
         }
     }
 
-    /// One could not be read, or not be moved.
+    /// Handles that a process could not be read or moved.
     pub(super) fn not_placed(&mut self, pid: u32, why: &str, now: Instant) {
         if self.unplaced.may_be_said(now) {
             let line =
@@ -265,10 +265,10 @@ impl People {
         self.sweep_by(now + AFTER_FAILURE);
     }
 
-    /// All were looked at.
+    /// Handles that all processes were looked at.
     pub(super) fn swept(&mut self, swept: Swept, in_force: &InForce, now: Instant) {
         let Swept { start, mut running, open, placement, ended } = swept;
-        // Who has a class keeps it for the time of grace.
+        // An owner that has a class keeps it for the grace time.
         running.extend(in_force.state.claims.keys().filter_map(Claim::uid));
         let lacks = lacking(&placement);
         let event = roster::Event::Swept { running, open, lacks: &lacks, ended };
@@ -283,7 +283,7 @@ impl People {
         self.agenda.by(Task::Sweep, by);
     }
 
-    /// Nobody is in the directories of these.
+    /// Handles that the directories of these owners are empty.
     pub(super) fn left(
         &mut self,
         empty: BTreeSet<Owner>,
@@ -296,7 +296,7 @@ impl People {
         self.agenda.at(Task::Leave, now + pause);
     }
 
-    /// An apply came to rest: whoever waited for a class is placed.
+    /// Handles that an apply came to rest: processes that waited for a class are placed.
     pub(super) fn have_classes(&mut self, in_force: &InForce, now: Instant) {
         let Accounts { running, running_ranges: ranges, .. } = &in_force.accounts;
         let event = roster::Event::InForce { running, ranges, state: &in_force.state };
@@ -328,7 +328,7 @@ impl People {
         }
     }
 
-    /// Time has passed, or NSS has answered.
+    /// Handles that time has passed or NSS has answered.
     pub(super) fn admit(&mut self, in_force: &InForce, now: Instant) {
         self.names.forget(&mut self.accounts, now);
         self.tell_roster(roster::Event::Time, in_force, now);
@@ -338,18 +338,18 @@ impl People {
 /// Names.
 impl People {
     fn ask_interval(&self) -> Duration {
-        // An account that the policy names may be made any time.
+        // An account that the policy names may be made at any time.
         let unknown = self.accounts.by_name.values().any(Option::is_none);
         if self.accounts.unavailable.is_some() || unknown { ASK_AGAIN } else { ASK }
     }
 
-    /// Everything is to be asked again at once.
+    /// Has everything asked again at once.
     pub(super) fn ask_all_again(&mut self, now: Instant) {
         self.agenda.at(Task::Ask, now);
     }
 
-    /// Asks all that the policies want to know, and about everybody who runs: an answer takes the
-    /// place of what was known.
+    /// Asks about all names of the policies and all uids that run; the answer replaces what was
+    /// known.
     pub(super) fn ask_all(&mut self, question: Question, now: Instant) {
         let (running, _) = self.roster.running();
         self.names.ask_all(Question { running, ..question });
@@ -361,7 +361,7 @@ impl People {
         self.agenda.by(Task::Subuids, now + SETTLE);
     }
 
-    /// The next question, where there is one and none is under way.
+    /// Begins the next question, where there is one and none is under way.
     fn ask_next(&mut self, now: Instant) {
         if let Some(question) = self.names.next(now) {
             self.decide(Decision::Ask(question));
@@ -372,13 +372,13 @@ impl People {
         }
     }
 
-    /// No child could be started that asks.
+    /// Handles that no child could be started for a question.
     pub(super) fn not_asked(&mut self, why: &Unanswered, now: Instant) {
         self.names.put_off(why, now);
         self.ask_next(now);
     }
 
-    /// What came of a question.
+    /// Handles the outcome of a question.
     pub(super) fn answered(
         &mut self,
         answer: Result<Accounts, Unanswered>,
@@ -397,16 +397,16 @@ impl People {
         }
         self.wants.push(Want::Named { asks: self.names.is_asking_about_all() });
         if news != News::None {
-            // Somebody may be another line's now.
+            // Another line may claim some process now.
             self.wants.extend((news == News::Everybody).then_some(Want::LookAtAll));
             self.wants.push(Want::Apply { by: now });
         }
-        // Who has a class needs no look at the kernel to be placed.
+        // A process whose class stands needs no apply to be placed.
         self.admit(in_force, now);
     }
 }
 
-/// The owners whose class a placement missed.
+/// The owners whose class a placement lacked.
 fn lacking(placement: &Placement) -> Vec<Owner> {
     let owner = |claim: &Claim| match claim {
         Claim::Owner(owner) | Claim::Pinned(owner) => Some(owner.clone()),

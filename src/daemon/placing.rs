@@ -12,21 +12,21 @@ use crate::host::Kernel;
 use crate::process::{self, Decision, Handover, InstanceView, Process, Verdict};
 use crate::tree::{Claim, Owner};
 
-/// So old may be what is known of the other instances.
+/// How old the knowledge of other instances may be.
 const OTHERS: Duration = Duration::from_secs(1);
 
-/// What placing needs from one process to the next.
+/// What placing keeps from one process to the next.
 #[derive(Default)]
 pub(super) struct Placing {
     view: View,
-    /// What processes that became users lately hold of root's.
+    /// The sockets of root's in processes that became users lately.
     handover: Handover,
-    /// That some of it cannot be given was said.
+    /// It was logged that some of these sockets cannot be given.
     told_of_handover: bool,
 }
 
 impl Placing {
-    /// One process to where it belongs.
+    /// Moves one process to where it belongs.
     pub(super) fn one(
         &mut self,
         kernel: &Kernel,
@@ -64,7 +64,7 @@ impl Placing {
         Some(Event::Looked { newcomer, placed, open, owner })
     }
 
-    /// What processes that have just become users hold of root's goes to them.
+    /// Gives the sockets of root's in processes that have just become users to these users.
     pub(super) fn hand_over(&mut self) {
         if self.handover.is_empty() {
             return;
@@ -74,7 +74,7 @@ impl Placing {
         self.not_handed_over(done.refused);
     }
 
-    /// Said once: what is missing then is missing each time.
+    /// Logs once why sockets are not given: what is missing then is missing each time.
     fn not_handed_over(&mut self, why: Option<String>) {
         if let Some(why) = why.filter(|_| !self.told_of_handover) {
             log::warn!(
@@ -84,8 +84,8 @@ impl Placing {
         }
     }
 
-    /// Every process to where it belongs; and who runs at all. `waiting`: those that wait to be
-    /// looked at again.
+    /// Moves every process to where it belongs, and finds out who runs. `waiting`: processes that
+    /// wait to be looked at again.
     pub(super) fn all(
         &mut self,
         kernel: &Kernel,
@@ -120,7 +120,7 @@ impl Placing {
             }
         };
         self.not_handed_over(placement.handed_over.refused.clone());
-        // Who ended while waiting is not told.
+        // No event tells that a process ended while it waited.
         let has_ended = |pid: &u32| !kernel.proc_root.join(pid.to_string()).exists();
         let ended = waiting.filter(has_ended).collect();
         log::debug!(
@@ -137,7 +137,7 @@ impl Placing {
 }
 
 impl Whose<'_> {
-    /// The uid about which NSS has still to be asked before it is certain whose a process is.
+    /// The uid about which NSS must still be asked before it is certain who claims a process.
     fn uid_to_ask_about(self, process: &Process, decision: &Decision) -> Option<u32> {
         let (uid, unit) = process::counts_as(process, self.matcher);
         let is_open = || self.matcher.is_open(uid, unit, self.accounts);
@@ -145,8 +145,8 @@ impl Whose<'_> {
     }
 }
 
-/// A process of root's that is root again by the time it is looked at acted for the user of whom
-/// the kernel told.
+/// A process of root's that acts as root again when it is looked at counts as acting for the user
+/// of whom the event told.
 fn still_acting(process: &Process, acted_for: Option<u32>) -> Process {
     let acting_uid = match (process.uid, process.acting_uid, acted_for) {
         (0, 0, Some(user)) => user,
@@ -155,7 +155,7 @@ fn still_acting(process: &Process, acted_for: Option<u32>) -> Process {
     Process { acting_uid, ..process.clone() }
 }
 
-/// The instance as placement knows it, with the other instances as they were a moment ago.
+/// The instance as placement sees it, with the other instances as they were a moment ago.
 #[derive(Default)]
 struct View(Option<(Instant, InstanceView)>);
 

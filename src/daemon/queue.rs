@@ -1,21 +1,22 @@
-//! Processes that wait to be placed: each once, however often it was told of, and every uid in
-//! turn, so that whoever makes a storm of events waits behind his own. Pure.
+//! Processes that wait to be placed: each once, however many events it had, and every uid in turn,
+//! so that the processes of a user who makes a storm of events wait behind his own only. Pure.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// So many of one uid wait at most; beyond that a look at all processes is cheaper.
+/// The most processes of one uid that wait; beyond that a look at all processes is cheaper.
 const MANY: usize = 8_192;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     of: HashMap<u32, VecDeque<u32>>,
-    /// Uids that have somebody waiting, the next one first.
+    /// Uids with processes that wait, the next one first.
     turns: VecDeque<u32>,
     pids: HashSet<u32>,
 }
 
 impl Queue {
-    /// `uid`: on whose account. `false`: there are too many already, and this one was not taken.
+    /// Adds a process to the turn of `uid`. False: too many of that uid wait already, and it was
+    /// not added.
     pub(super) fn push(&mut self, uid: u32, pid: u32) -> bool {
         if self.pids.contains(&pid) {
             return true;
@@ -32,7 +33,7 @@ impl Queue {
         true
     }
 
-    /// The next one, and on whose account.
+    /// Removes and returns the next process, with the uid whose turn it is.
     pub(super) fn pop(&mut self) -> Option<(u32, u32)> {
         let uid = self.turns.pop_front()?;
         let waiting = self.of.get_mut(&uid)?;

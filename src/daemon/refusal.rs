@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::sys::netns::Target;
 use crate::sys::route::SocketError;
 
-/// What ends the daemon; all else is logged and tried again.
+/// An error that ends the daemon; all others are logged, and tried again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CannotGoOn {
     /// signalfd(2), or the mask of blocked signals.
@@ -20,22 +20,24 @@ pub(super) enum CannotGoOn {
     /// No netlink socket hears of links.
     #[error(transparent)]
     Links(SocketError),
-    /// The one that should hear of processes failed.
+    /// The socket for process events failed.
     #[error(transparent)]
     Processes(SocketError),
     /// poll(2).
     #[error("cannot wait for what happens: {0}")]
     Wait(#[source] Errno),
-    /// Others kept changing what the first apply made, or kept coming.
+    /// The first apply came to no rest: others kept changing what it made, or processes kept
+    /// coming.
     #[error("the first apply did not come to rest")]
     Restless,
-    /// A hardened service cannot mount it; what starts the daemon again can.
+    /// There is no hierarchy. A hardened service cannot mount it, but the unit that starts the
+    /// daemon again can.
     #[error("the net_cls hierarchy is gone, and cannot be mounted")]
     NoHierarchy,
-    /// setns(2), back from a namespace that is gone.
+    /// setns(2) failed, back from a namespace that is gone.
     #[error("cannot go back to the namespace that this was started in: {0}")]
     NotHome(#[source] io::Error),
-    /// A process that named the namespace; another process may have its id by now.
+    /// The process that named the namespace has ended; another process may have its pid by now.
     #[error(
         "process {0} has ended or left its network namespace, which is not shaped any more: name it in another way (ip netns, a path), or start this again with the next process"
     )]

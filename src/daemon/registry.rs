@@ -1,4 +1,4 @@
-//! What the policy and NSS say of uids at this moment: what [`roster`](super::roster) asks. Pure.
+//! What the policy and NSS say of uids at this moment, for [`roster`](super::roster). Pure.
 
 use super::names::Names;
 use super::roster;
@@ -13,7 +13,7 @@ pub(super) struct Whose<'a> {
     pub accounts: &'a Accounts,
 }
 
-/// The same, and what NSS is being asked.
+/// Says who claims a uid, and what NSS is being asked about it.
 pub(super) struct Registry<'a> {
     pub whose: Whose<'a>,
     pub names: &'a Names,

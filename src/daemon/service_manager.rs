@@ -1,5 +1,5 @@
-//! What the service manager is told (sd_notify(3)), if there is one: the daemon places logins in a
-//! millisecond, so a manager that does not read is not waited for.
+//! Messages to the service manager (sd_notify(3)), if there is one. The daemon places logins within
+//! a millisecond, so it never waits for a manager that does not read.
 
 use std::env;
 use std::ffi::OsStr;
@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// What takes longer says so often that it goes on.
+/// How often the daemon tells that it goes on, during work that takes longer than this.
 pub(super) const ALIVE: Duration = Duration::from_secs(5);
-/// A unit that never became ready is ended by its manager, so that one word has some time.
+/// How long telling READY may take: the manager ends a unit that never became ready, so this one
+/// message is waited for.
 const READY: Duration = Duration::from_secs(5);
 
-/// Tells these. What cannot be told is told again: a sign of life, or with the next state.
+/// Sends these states. One that cannot be sent is not lost: a sign of life is repeated, and the
+/// next state has it too.
 pub(super) fn tell(states: &[NotifyState<'_>]) {
     let Some(name) = env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = tell_at(&name, states) {

@@ -1,4 +1,4 @@
-//! What stands since an apply came to rest, and what the next one is asked. Pure.
+//! The state in force since an apply came to rest, and the request for the next apply. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use crate::intent::Intent;
 use crate::policy::{LinkLine, Policy};
 use crate::tree::LinkName;
 
-/// What is wanted, and what came of it.
+/// The intent, and the state that is in force by it.
 #[derive(Debug)]
 pub(super) struct Standing {
-    /// The policy in force, and what became known of its links.
+    /// The policy in force, with what is known of its links.
     pub intent: Intent,
     pub in_force: InForce,
 }
@@ -24,7 +24,7 @@ impl Standing {
         standing
     }
 
-    /// Another apply came to rest.
+    /// Takes over the state that another apply has come to.
     pub(super) fn take_over(&mut self, in_force: InForce) {
         self.in_force = in_force;
         self.note_links();
@@ -36,22 +36,22 @@ impl Standing {
         self.intent.good.clone_from(&self.in_force.good);
     }
 
-    /// The policy in force once more, but for these links.
+    /// A request for the policy in force, without the held links.
     pub(super) fn repair(&self, held: BTreeSet<LinkName>) -> Request {
         Request::from(Intent { held, ..self.intent.clone() })
     }
 
-    /// Another policy.
+    /// A request for another policy.
     pub(super) fn adoption(&self, policy: &Arc<Policy>) -> Request {
         let old = &self.intent.policy.links;
         let is_new = |line: &LinkLine| old.iter().all(|old| old.name.value != line.name.value);
         let mut intent = Intent { policy: Arc::clone(policy), ..self.intent.clone() };
-        // As by hand: a new line for a link that is not there is a mistake.
+        // As in a run by hand, a new line for a link that does not exist is a mistake.
         intent.options.absent_links = !policy.links.iter().any(is_new);
         Request::from(intent)
     }
 
-    /// Another policy is in force.
+    /// Notes that another policy is in force.
     pub(super) fn adopted(&mut self, policy: Arc<Policy>) {
         self.intent.policy = policy;
         self.intent.reclaimed.clear();

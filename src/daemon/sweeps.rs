@@ -1,20 +1,20 @@
-//! When all processes are looked at: seldom where the kernel tells of them, else again and again.
-//! Pure.
+//! When all processes are looked at: seldom where the kernel sends process events, otherwise all
+//! the time. Pure.
 
 use std::time::{Duration, Instant};
 
-/// Between two sweeps where there are process events, at least: they tell almost everything.
+/// The least time between two sweeps where there are process events, which tell almost everything.
 const INTERVAL: Duration = Duration::from_secs(600);
-/// And after one, rest at least so many times as long as it took.
+/// After a sweep, the rest is at least so many times as long as the sweep took.
 const IDLE_SHARE: u32 = 2_000;
-/// Where there are none: the same.
+/// The least time between two sweeps where there are no process events.
 const INSTEAD: Duration = Duration::from_secs(1);
 const INSTEAD_SHARE: u32 = 10;
 
 /// The last sweep, and what sweeps are for.
 #[derive(Debug)]
 pub(super) struct Sweeps {
-    /// There are no process events: sweeps are all that finds anybody.
+    /// There are no process events, so only sweeps find new processes.
     pub are_all: bool,
     ended: Instant,
     took: Duration,
@@ -25,19 +25,19 @@ impl Sweeps {
         Sweeps { are_all, ended: now, took: Duration::ZERO }
     }
 
-    /// One begins: when the next is due, should it come to nothing.
+    /// When the next sweep is due, if the one that begins now fails.
     pub(super) fn begin(&self, now: Instant) -> Instant {
         now + self.pause(Duration::ZERO)
     }
 
-    /// One has ended: when the next is due.
+    /// When the next sweep is due after one that has ended.
     pub(super) fn ended(&mut self, start: Instant, now: Instant) -> Instant {
         (self.ended, self.took) = (now, now.saturating_duration_since(start));
         now + self.pause(self.took)
     }
 
-    /// When one is due that is wanted soon: where it takes so long that events are lost meanwhile,
-    /// not one after the other.
+    /// When a sweep is due that is wanted soon. Where sweeps take so long that events are lost
+    /// meanwhile, they do not follow each other directly.
     pub(super) fn soon(&self, now: Instant) -> Instant {
         (self.ended + self.took).max(now)
     }
@@ -50,10 +50,10 @@ impl Sweeps {
     }
 }
 
-/// Between two complaints about the same.
+/// The time between two complaints about the same.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// What is said at most once a minute.
+/// A complaint that is logged at most once a minute.
 #[derive(Debug, Default)]
 pub(super) struct Complaint(Option<Instant>);
 

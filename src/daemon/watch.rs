@@ -1,5 +1,5 @@
-//! A daemon that looks after one network namespace: events come from the sources, the state decides
-//! what follows, and the actor does it.
+//! A daemon for one network namespace: events come from the sources, the state decides what
+//! follows, and the actor performs it.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -29,7 +29,7 @@ struct Watch {
     actor: Actor,
 }
 
-/// Applies what is wanted, and keeps it so. `target`: what names this thread's network namespace.
+/// Applies the policy and keeps it in force. `target`: the name of this thread's network namespace.
 pub(super) fn keep(
     mut session: Session,
     intent: Intent,
@@ -38,7 +38,7 @@ pub(super) fn keep(
     target: Option<&Target>,
 ) -> Result<Ended, Failure> {
     let has_process_events = processes.is_some();
-    // Whatever happens from now on is told, and heard after the first apply.
+    // Events from now on are kept, and handled after the first apply.
     let sources = Sources::open(&session.kernel, processes, settings, target)?;
     let first = first::apply(&mut session, intent, settings.wait)?;
     sources.hear_signals()?;
@@ -57,7 +57,8 @@ pub(super) fn keep(
 
 impl Watch {
     fn begin(&mut self) {
-        // Whoever logs in is placed before he, or a storm of processes, has the processors again.
+        // A login must be placed before its process, or a storm of processes, has the processors
+        // again.
         if !priority::before_others() {
             log::debug!("the daemon has no more right to a processor than others (CAP_SYS_NICE)");
         }
@@ -68,7 +69,7 @@ impl Watch {
         }
         let mut decisions = vec![Decision::Do(Action::Keep)];
         decisions.extend(self.state.begin(sd_notify::watchdog_enabled(), Instant::now()));
-        // Nothing of that ends the daemon.
+        // None of these decisions ends the daemon.
         let _ended = self.perform_all(decisions);
         memory::give_back();
         tell(&[NotifyState::Ready]);
@@ -93,7 +94,7 @@ impl Watch {
         }
     }
 
-    /// What was decided on, and what follows from how that goes, each before what comes after it.
+    /// Performs decisions, and those that follow from their outcomes, each before the next one.
     fn perform_all(&mut self, decisions: Vec<Decision>) -> Option<Ended> {
         let mut left = VecDeque::from(decisions);
         while let Some(decision) = left.pop_front() {

@@ -1,5 +1,5 @@
-//! Who has a class: whoever runs, whoever came, and whoever stands until it is known that nothing
-//! of him is left; and whose groups are believed while NSS is silent.
+//! Which accounts have a class: those that run, those that came in this run, and those whose class
+//! stands, until it is quiet; and in which groups accounts count while NSS does not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +10,9 @@ use crate::tree::{Claim, Group, Owner};
 use crate::units::ClassId;
 
 impl Intent {
-    /// Those that come and go, have a class, and have nobody any more; none whose process was found
-    /// in this run, whatever else is said of him. Whether somebody sits in the
-    /// directory of one of them must be read ([`Observation::occupied`]).
+    /// Accounts and ranges without a line that have a class and no process any more, so that their
+    /// class may go; never one whose process was found in this run. The caller must read whether a
+    /// process is in the directory of any of them ([`Observation::occupied`]).
     pub fn may_leave(&self, seen: &Observation) -> BTreeSet<Owner> {
         let accounts = &seen.facts.accounts;
         let standing = seen.state.claims.keys().filter_map(Claim::comes_and_goes);
@@ -23,7 +23,7 @@ impl Intent {
         may_leave.filter(|owner| !self.came.contains(owner)).cloned().collect()
     }
 
-    /// Those that leave, with the class that each has.
+    /// The owners that leave, each with its class.
     pub fn leaves(&self, seen: &Observation) -> BTreeMap<Owner, ClassId> {
         let class = |owner: Owner| {
             let classid = *seen.state.claims.get(&Claim::Owner(owner.clone()))?;
@@ -33,8 +33,8 @@ impl Intent {
         may_leave.filter(|owner| !seen.occupied.contains(owner)).filter_map(class).collect()
     }
 
-    /// Whoever stands runs, as far as classes go, until he leaves and his class is quiet. The
-    /// classes of those who leave and whose are not known to be.
+    /// Makes owners whose class stands count as running, until they leave and their class is quiet.
+    /// Returns the classes of owners that leave whose class is not known to be quiet.
     pub(super) fn keep_who_stands(&self, seen: &mut Observation) -> BTreeSet<ClassId> {
         let leaves = self.leaves(seen);
         let Observation { state, facts, .. } = seen;
@@ -57,9 +57,9 @@ impl Intent {
     }
 }
 
-/// NSS could not answer, or was not asked about somebody who stands and does not run: an account
-/// that has a class in a group is taken to be in it still, so that nobody is moved to another
-/// class.
+/// Where NSS could not answer about an account, or was not asked because the account does not run:
+/// if its class is in a group, the account counts as still in that group, so that nobody is moved
+/// to another class.
 pub(super) fn remember_groups(policy: &Policy, observation: &mut Observation) {
     let Observation { state, facts, .. } = observation;
     let accounts = &mut facts.accounts;
@@ -71,7 +71,7 @@ pub(super) fn remember_groups(policy: &Policy, observation: &mut Observation) {
             _ => None,
         })
         .collect();
-    // Any number will do that no group has: it only says "that group".
+    // The stand-in for the group's gid can be any number that no group has.
     let mut stand_in = (0..u32::MAX).rev();
     let silent: Vec<u32> =
         accounts.running.iter().filter(|uid| !accounts.has_answer(**uid)).copied().collect();

@@ -1,16 +1,15 @@
-//! What the kernel can do, as far as what stands shows it.
+//! What the kernel can do, as far as objects that stand show it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::facts::{Features, Helpers, Observation};
 use crate::tree::{Classifier, Filter, LeafQdisc, Sockets, Tag, TagHelper};
 
-/// What stands of ours: the kernel can do that, and maybe more.
+/// The features that objects of ours show by standing; the kernel may have more.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     features: Features,
-    /// All of it is the best that there is, so that whatever else the kernel can do would not be
-    /// used.
+    /// Whether these features are the best of their kinds, so that no further one would be used.
     is_best: bool,
 }
 
@@ -33,8 +32,8 @@ impl Evidence {
         let helpers = programs.fold(Helpers::default(), |helpers, program| Helpers {
             socket_tag: helpers.socket_tag || program.tag == TagHelper::Socket,
             netns_cookie: helpers.netns_cookie || matches!(program.sockets, Sockets::Cookie(_)),
-            // A daemon of an older unit may load programs, but none that reads what it does not
-            // hold.
+            // A daemon of an older unit file may load programs, but none that reads the kernel's
+            // own values.
             mptcp: helpers.mptcp.or(program.mptcp.filter(|_| !seen.facts.may_not_read_kernel)),
         });
         let leaves = trees().flat_map(|tree| tree.leaves.values());
@@ -52,7 +51,8 @@ impl Evidence {
         Evidence { features, is_best }
     }
 
-    /// What stands, where that is the best that there is; otherwise as [`Evidence::tried`].
+    /// The features that the evidence shows, where they are the best; otherwise as
+    /// [`Evidence::tried`].
     ///
     /// # Errors
     /// The trial's.
@@ -66,9 +66,9 @@ impl Evidence {
         }
     }
 
-    /// What `trial` finds out, and what stands. The trial is told which functions a deciding
-    /// program that stands calls, if they are all that one can call: that it stands shows more
-    /// cheaply than any trial that they can be called.
+    /// The features that `trial` finds, and those that the evidence shows. Where a deciding program
+    /// stands that calls every function that one can call, the trial is told so and need not try
+    /// them.
     ///
     /// # Errors
     /// The trial's.
@@ -80,7 +80,7 @@ impl Evidence {
         let Helpers { socket_tag, netns_cookie, mptcp } = shown.helpers;
         let are_all = socket_tag && netns_cookie && mptcp.is_some();
         let mut features = trial(are_all.then_some(shown.helpers))?;
-        // Where nothing may be tried, what stands speaks for itself.
+        // A trial that may not try everything finds less than the evidence shows.
         features.htb |= shown.htb;
         features.classifiers.extend(shown.classifiers);
         features.clsact |= shown.clsact;

@@ -27,7 +27,7 @@ pub(super) fn only_instance(model: &Model, seen: &Observation) -> Result<(), Ref
     Ok(())
 }
 
-/// Who made a root qdisc with this mark.
+/// The instance whose root qdisc has this mark.
 fn neighbour(r2q: u32, seen: &Observation) -> Neighbour {
     let made_it = |name: &&String| Mark::for_instance(name).0 == r2q;
     Neighbour(seen.neighbours.iter().find(made_it).cloned())
@@ -60,7 +60,7 @@ impl Intent {
         })
     }
 
-    /// On links that are held, and on those that the model passed over, what was seen is desired.
+    /// Makes the seen state the desired one, on held links and on those that the model passed over.
     /// Returns which these are.
     pub(super) fn leave_alone(
         &self,
@@ -87,7 +87,8 @@ impl Intent {
                 desired.trees.insert(port.clone(), tree.clone());
             }
         }
-        // What a program there looks up stays as well, also where no other link has one.
+        // The maps that a program there looks up stay as well, also where no other link has a
+        // program.
         let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
         let mut filters = desired.trees.values().flat_map(|tree| tree.filters.values());
         if desired.owners.is_none() && filters.any(decides) {
@@ -96,8 +97,8 @@ impl Intent {
         links
     }
 
-    /// Links that stand and that the policy means, but not now: the model passed them over, or
-    /// `auto` finds no link and may be any of them.
+    /// Links with a tree of ours that the policy means although the model does not have them: it
+    /// passed them over, or `auto` finds no link at the moment and may be any of them.
     fn passed_over<'a>(
         &self,
         meaning: &'a Meaning,
@@ -120,7 +121,7 @@ impl Intent {
         };
         let is_open = |name: &LinkName| {
             let device = facts.get(name);
-            // A port is its master's once that is shaped.
+            // A slave is left to its master once that is shaped.
             let is_port = device.and_then(|device| device.master).is_some_and(is_shaped);
             let altnames = device.map_or(&[][..], |device| &device.altnames);
             open.iter().any(|line| match line {

@@ -11,14 +11,14 @@ use crate::units::ClassId;
 /// What a policy means on a host as it was seen.
 #[derive(Clone, Debug)]
 pub struct Meaning {
-    /// What was seen, as far as it is believed: who stands counts as running, links that are unfit
-    /// are as they were when they were fit.
+    /// The observation as decisions take it: owners whose class stands count as running, and unfit
+    /// links have the facts from when they were fit.
     pub observation: Observation,
-    /// The policy as meant.
+    /// The model that the policy makes of these facts.
     pub model: Model,
-    /// What is to be said.
+    /// Warnings and notes for whoever wrote the policy.
     pub warnings: Vec<Diagnostic>,
-    /// Classes of accounts that leave and may still hold packets.
+    /// Classes of accounts that leave, to which packets may still come.
     pub draining: BTreeSet<ClassId>,
     /// Links on which what was seen is desired. What is strange there is to stay as well: planning
     /// takes it out of the observation.
@@ -28,7 +28,7 @@ pub struct Meaning {
 }
 
 impl Meaning {
-    /// What was true when it was looked.
+    /// The facts of the look.
     pub fn facts(&self) -> &Facts {
         &self.observation.facts
     }

@@ -1,9 +1,9 @@
 //! What follows from a policy on a host as it was seen: what the policy means there, what should
-//! stand, the steps to it, what is to be said about it, or why it is refused. All judgements are
+//! stand, the steps to it, what is to be said about it, or why it is refused. All decisions are
 //! made here and nowhere else: `host` reads, and performs what was decided. Pure.
 //!
-//! What a judgement needs and nobody has read yet is asked for as a value: which links matter
-//! ([`Intent::named_links`], [`Intent::is_about`]), whose directories may be given up
+//! What a decision needs and the caller has not read yet is asked for as a value: which links
+//! matter ([`Intent::named_links`], [`Intent::is_about`]), whose directories may be given up
 //! ([`Intent::may_leave`]), for which classes to look at the sockets ([`Intent::silent`]), what the
 //! kernel can do ([`Evidence::or_tried`], [`Refusal::Untried`]).
 
@@ -36,7 +36,7 @@ use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Kind};
 use crate::tree::{Classifier, Filter, KernelState, Owner, Parent, Port, Pref};
 
-/// A meaning with what follows from it.
+/// A meaning, the state that follows from it, and the steps.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     /// What the policy means.
@@ -59,7 +59,7 @@ pub fn resolve(intent: &Intent, seen: Observation) -> Result<Resolved, Refusal> 
 }
 
 impl Intent {
-    /// What the policy means on what was seen.
+    /// What the policy means on this observation.
     ///
     /// # Errors
     /// A policy that cannot hold there, and a root qdisc that is somebody else's.
@@ -70,7 +70,7 @@ impl Intent {
         let fitted = self.fit(&mut seen)?;
         links::only_instance(&fitted.model, &seen)?;
         if seen.unread.owners.is_some() && seen.facts.lacks.is_none() {
-            // Whatever they hold, programs with maps of our own take their place.
+            // Programs with maps that this process makes replace them, whatever those maps have.
             seen.distrust_all_but(None);
             seen.unread.owners = None;
         }
@@ -96,7 +96,8 @@ impl Intent {
             );
             meaning.warnings.push(Diagnostic::warning(Kind::Claim, None, message));
         }
-        // Whoever may change nothing cannot read them, and else they are replaced.
+        // A process without the privilege to change anything cannot read the maps; with it, the
+        // programs are replaced.
         if meaning.facts().lacks.is_some() {
             take_as_read(&mut meaning.observation, &mut desired);
         }
@@ -110,11 +111,11 @@ impl Intent {
         Ok((plan, desired))
     }
 
-    /// What the model means, before links are left alone.
+    /// The state that the model means, before links are left alone.
     fn desired(&self, meaning: &Meaning) -> Result<KernelState, Refusal> {
         let sharding = self.options.sharding;
         let features = &meaning.facts().features;
-        // What stands shows only the best; something lesser, or more, was asked for.
+        // Evidence shows only features that stand, and the policy asks for another one.
         let lacks_bpf = || {
             sharding.is_wanted(&meaning.model) && !features.classifiers.contains(&Classifier::Bpf)
         };
@@ -128,8 +129,8 @@ impl Intent {
             if lacks_kind && !features.tried {
                 return Refusal::Untried;
             }
-            // What a kernel lacks is found out by trying, in a network namespace of our own:
-            // without root it only seems to lack it.
+            // Whether a kernel lacks a feature is found out by trying it in a new network
+            // namespace, which takes root: without root it may only seem to lack it.
             match (lacks_kind || error == Impossible::NoHtb) && meaning.facts().lacks.is_some() {
                 true => Refusal::NeedsRoot,
                 false => Refusal::Impossible(error),
@@ -152,8 +153,8 @@ fn derived_groups(model: &Model) -> BTreeSet<(&Port, &Owner)> {
     on_its_links.collect()
 }
 
-/// Programs of rules that this process may not read, but whose names are those of programs that are
-/// desired, count as these, where they stand.
+/// A standing program of rules whose maps this process may not read counts as the desired one, if
+/// it has that one's name.
 fn take_as_read(observation: &mut Observation, desired: &mut KernelState) {
     for ((port, pref), name) in std::mem::take(&mut observation.unread.rules) {
         let Some((_, ids, asked)) = bpf_name::parse_rules(&name) else { continue };

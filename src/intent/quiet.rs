@@ -1,5 +1,5 @@
-//! Which classes may go: those that hold no packets, have sent none for a while, and that no socket
-//! would send in.
+//! Which classes may go: those that have no packet waiting, have sent none for a while, and whose
+//! tag no socket has.
 
 use std::collections::BTreeSet;
 
@@ -9,9 +9,9 @@ use crate::tree::{Claim, Counted};
 use crate::units::ClassId;
 
 impl Intent {
-    /// Retired classes, and those of accounts that leave, that hold no packets on any link and have
-    /// sent none between two looks, by what the classes had counted `earlier` and have `now`.
-    /// Whether a socket is tagged with one of them must be read.
+    /// Retired classes, and those of accounts that leave, that have no packet waiting on any link
+    /// and have sent none between two looks, by their counters of `earlier` and `now`. The caller
+    /// must read whether a socket has one of their tags.
     pub fn silent(
         &self,
         seen: &Observation,
@@ -36,10 +36,10 @@ impl Intent {
     }
 }
 
-/// Of the classes that are silent those that no socket is tagged with: a connection that nobody has
-/// accepted yet sends nothing and keeps its tag, and would send past every limit once its class
-/// were gone, or in the class of whoever gets the number next. So all stay while a socket may carry
-/// any tag, until it is closed or some process has it.
+/// Of the silent classes those whose tag no socket has. A connection that nobody has accepted yet
+/// sends nothing and keeps its tag; once its class were gone it would send past every limit, or in
+/// the class of the next owner of the number. While there is a socket whose tag is unknown, all
+/// classes stay, until it is closed or some process has it.
 pub fn quiet(mut silent: BTreeSet<ClassId>, tags: &Tags) -> BTreeSet<ClassId> {
     match tags {
         Tags::Known(tags) => silent.retain(|classid| !tags.contains(classid)),

@@ -1,4 +1,4 @@
-//! Why a policy is not made so on a host, each cause with its sentence and its cure.
+//! Why a policy is refused on a host, each cause with its sentence and its cure.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::text::shown;
 use crate::tree::LinkName;
 use crate::units::{ClassId, Rate};
 
-/// Why nothing follows from an intent.
+/// Why an intent is refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refusal {
     /// The policy does not hold on what was seen.
@@ -29,8 +29,8 @@ pub enum Refusal {
         /// The instance.
         who: Neighbour,
     },
-    /// It depends on what this kernel can do, and only what stands is known to work
-    /// ([`crate::facts::Features::tried`]): to be tried, and asked again.
+    /// The decision depends on what this kernel can do, and that was not tried
+    /// ([`crate::facts::Features::tried`]): the caller tries it, and asks again.
     #[error("nobody has tried what this kernel can do")]
     Untried,
     /// What this kernel can do is not known, because this process may not try it.
@@ -61,7 +61,7 @@ pub enum InTheWay {
         link: LinkName,
         /// Its root's `TCA_KIND`: `mq`.
         kind: String,
-        /// What is to be shaped.
+        /// The rate to which the link is to be shaped.
         rate: Rate,
     },
     /// Another instance's of this program.
@@ -75,7 +75,7 @@ pub enum InTheWay {
         /// The instance.
         who: Neighbour,
     },
-    /// Somebody's.
+    /// Somebody else's root qdisc.
     #[error(
         "{link} has a root qdisc that shaper did not make ({kind} {handle}); to replace it, use --takeover (that is: tc qdisc replace dev {link} root handle 1: htb default fffe)"
     )]
@@ -90,7 +90,7 @@ pub enum InTheWay {
 }
 
 impl InTheWay {
-    /// The link whose root it is.
+    /// The link with the root qdisc in the way.
     pub fn link(&self) -> &LinkName {
         match self {
             InTheWay::Queues { link, .. }
@@ -100,8 +100,8 @@ impl InTheWay {
     }
 }
 
-/// Another instance of this program, by its mark: its name is known as long as its directory is in
-/// the hierarchy that we see.
+/// Another instance of this program, known by its mark. Its name is known while its directory is in
+/// the hierarchy that this process sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour(pub Option<String>);
 

@@ -1,4 +1,4 @@
-//! Decisions on stated hosts: no kernel, no seconds.
+//! Decisions on hosts that are stated as values, without a kernel and without waiting.
 
 mod accounts;
 mod evidence;
@@ -29,7 +29,8 @@ fn claim(path: &str) -> Claim {
     path.parse().unwrap()
 }
 
-/// A host with two links of 1 Gbit/s, eth0 on the way out, and a kernel that has everything.
+/// A host with two links of 1 Gbit/s, eth0 with the default route, and a kernel that has all
+/// features.
 fn host() -> Observation {
     let account = |(name, uid): (&str, u32)| {
         let also = STUDENTS.1.contains(&name).then_some(STUDENTS.0);

@@ -1,5 +1,5 @@
-//! Links that are not as the policy needs them, and what is made of a policy all the same: one link
-//! keeps no other from being shaped.
+//! Links that are not as the policy needs them, and the model of all others: one link keeps no
+//! other from being shaped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::model::{self, BuildOptions, Model};
 use crate::policy::{Diagnostic, Kind, Report, Severity};
 use crate::tree::LinkName;
 
-/// A model of what the links allow.
+/// The model of those links that can be shaped.
 pub(super) struct Fitted {
     pub model: Model,
     pub warnings: Vec<Diagnostic>,
@@ -18,8 +18,8 @@ pub(super) struct Fitted {
 }
 
 impl Intent {
-    /// The model: of all links as the policy has them, or, where links may be absent, of what is
-    /// fit among them.
+    /// The model of all links as the policy has them, or, where links may be absent, of those that
+    /// are fit.
     pub(super) fn fit(&self, seen: &mut Observation) -> Result<Fitted, Refusal> {
         match self.options.absent_links {
             true => self.with_what_links_allow(seen),
@@ -35,7 +35,7 @@ impl Intent {
     fn as_written(&self, seen: &Observation) -> Result<Fitted, Refusal> {
         let options = self.build_options();
         let (mut model, mut warnings) = model::build(&self.policy, &seen.facts, options)?;
-        // Where none of the links is there, that is more likely a mistake.
+        // If the host has none of the links, that is more likely a mistake in the policy.
         if model.links.is_empty() {
             let strict = BuildOptions { skip_absent: false, ..options };
             (model, warnings) = model::build(&self.policy, &seen.facts, strict)?;
@@ -46,9 +46,9 @@ impl Intent {
         }
     }
 
-    /// A model although some links are not as the policy needs them: one that was well before is
-    /// taken to be so still (a cable is out, a switch gives a lower speed, a tunnel has the default
-    /// route); another one is passed over.
+    /// The model although some links are not as the policy needs them. A link that was fit before
+    /// counts as it was then (a cable is out, a switch gives a lower speed, a tunnel has the
+    /// default route); any other is passed over.
     fn with_what_links_allow(&self, seen: &mut Observation) -> Result<Fitted, Refusal> {
         let mut in_the_way = BTreeSet::new();
         let mut said = Vec::new();
@@ -86,8 +86,8 @@ impl Intent {
         }
     }
 
-    /// New links that an error is about, each with the error: they need not keep the others from
-    /// being shaped.
+    /// New links that an error is about, each with the error. They are passed over, so that the
+    /// others are shaped.
     fn unfit(&self, report: &Report, facts: &Facts) -> BTreeMap<LinkName, String> {
         let mut unfit = BTreeMap::new();
         for line in &self.policy.links {
@@ -105,8 +105,8 @@ impl Intent {
         unfit
     }
 
-    /// Takes links to be as they were when all was well. Those that are new and `unfit` are not
-    /// there, or, where it is not known which are, all new ones.
+    /// Gives links the facts from when they were fit. New links that are `unfit` count as absent;
+    /// where `unfit` is empty, because no error names a link, all new ones do.
     fn links_as_they_were(&self, facts: &mut Facts, unfit: &BTreeSet<LinkName>) {
         let named = |name: &LinkName, link: &LinkFacts| {
             self.policy.links.iter().any(|line| line.name.value.means(name, &link.altnames))

@@ -1,4 +1,4 @@
-//! What somebody wants of a host, as a value.
+//! What is wanted of a host, as a value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,24 +8,23 @@ use crate::facts::LinkFacts;
 use crate::policy::{LinkRef, Policy};
 use crate::tree::{LinkName, Owner};
 
-/// What somebody wants of a host: a policy, and how it is to be read in this run.
+/// What is wanted of a host: a policy, and how it is to be read in this run.
 #[derive(Clone, Debug)]
 pub struct Intent {
     /// The policy, as written.
     pub policy: Arc<Policy>,
     /// What the command line says about how to read it.
     pub options: Options,
-    /// Accounts, and ranges of subordinate uids, whose processes were found in this run and that
-    /// had no class then: they run, also if their processes ended since.
+    /// Accounts, and ranges of subordinate uids, whose processes were found in this run when they
+    /// had no class: they count as running, also if the processes have ended since.
     pub came: BTreeSet<Owner>,
-    /// Whose class may go.
+    /// Which owners lose their class.
     pub leaving: Leaving,
-    /// Links that stay as they stand, whatever the policy says.
+    /// Held links, which are left as they are, whatever the policy says.
     pub held: BTreeSet<LinkName>,
-    /// Links that were shaped before, by ifindex: another root qdisc there was put in the place of
-    /// ours.
+    /// Links that were shaped before, by ifindex: a foreign root qdisc there replaced ours.
     pub reclaimed: BTreeSet<u32>,
-    /// The links of the last model, as they were then.
+    /// The facts of the last model's links, as they were then.
     pub good: BTreeMap<LinkName, LinkFacts>,
 }
 
@@ -36,27 +35,28 @@ pub struct Options {
     pub skip_unknown: bool,
     /// Root qdiscs of others are replaced.
     pub takeover: bool,
-    /// Links come and go while this goes on: whatever is unfit to be shaped is passed over.
+    /// A daemon's run, beside which links come and go: a link that cannot be shaped is passed over.
     pub absent_links: bool,
-    /// No option of the command line: the numbers are right for every host.
+    /// The sizes of shards. No option of the command line, since the defaults are right for every
+    /// host.
     pub sharding: Sharding,
 }
 
-/// Whose class may go, of accounts and ranges of subordinate uids. Whoever leaves keeps it for as
-/// long as it is not known to be quiet, or somebody is in the directory: who comes back then finds
-/// the one class, and not a second one beside what still drains.
+/// Which accounts and ranges of subordinate uids lose their class. One that leaves keeps its class
+/// until that is known to be quiet and the directory is empty: if it comes back before, it has that
+/// class, and not a second one beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Leaving {
-    /// Whoever has no process.
+    /// Owners without a process.
     #[default]
     WithoutProcess,
-    /// Those whose time of grace is over. Any other uid that has a class keeps it, with or without
-    /// processes.
+    /// Owners whose grace time is over. Every other owner that has a class keeps it, with or
+    /// without processes.
     These(BTreeSet<Owner>),
 }
 
 impl Intent {
-    /// A policy, with nothing known of any time before.
+    /// An intent without knowledge of earlier runs.
     pub fn new(policy: impl Into<Arc<Policy>>, options: Options) -> Intent {
         Intent {
             policy: policy.into(),
@@ -69,8 +69,8 @@ impl Intent {
         }
     }
 
-    /// The links that the policy names, also by alternative names: asked for one by one where no
-    /// list of all is whole.
+    /// The names of links in the policy, also alternative names. The caller asks the kernel for
+    /// each where no list of all links is complete.
     pub fn named_links(&self) -> BTreeSet<String> {
         let names = self.policy.links.iter().filter_map(|line| match &line.name.value {
             LinkRef::Name(name) => Some(name.clone()),
@@ -79,7 +79,8 @@ impl Intent {
         names.collect()
     }
 
-    /// Whether the policy may be about a link: then its device is asked for its speed.
+    /// Whether the policy may be about a link, so that the caller must ask the device for its
+    /// speed.
     pub fn is_about(&self, name: &LinkName, link: &LinkFacts) -> bool {
         self.policy.links.iter().any(|line| match &line.name.value {
             LinkRef::Auto => link.has_default_route(),

@@ -1,5 +1,4 @@
-//! What there is to say beside the steps: the policy holds, but not quite as whoever wrote it may
-//! think.
+//! Warnings beside the steps: the policy holds, but not quite as its author may think.
 
 use super::{Intent, Meaning};
 use crate::desired::{Sharding, Unguarded};
@@ -10,7 +9,7 @@ use crate::tree::{Claim, Classifier, Filter, Foreign, KernelState, LinkName, Tag
 use crate::units::{ClassId, Minor};
 
 impl Intent {
-    /// What follows from the meaning and from what is desired.
+    /// The warnings about a meaning and the desired state.
     pub(super) fn warnings_about(
         &self,
         meaning: &Meaning,
@@ -21,7 +20,7 @@ impl Intent {
         pins.chain(self.crowded(meaning)).chain(tags).chain(unguarded(meaning)).collect()
     }
 
-    /// So many users that shards would be worth it, and there can be none.
+    /// Warns that there are enough users for shards, and that there can be none.
     fn crowded(&self, meaning: &Meaning) -> Option<Diagnostic> {
         let features = &meaning.facts().features;
         let sharding = self.options.sharding;
@@ -44,7 +43,7 @@ impl Intent {
     }
 }
 
-/// `auto` came to a classifier that a hostile local user can get around.
+/// Warns that `auto` chose a classifier that a hostile local user can get around.
 fn believes_tags(desired: &KernelState, model: &Model) -> Option<Diagnostic> {
     let by_tag = |link: &&model::Link| {
         let tree = desired.trees.get(&link.port);
@@ -59,7 +58,7 @@ fn believes_tags(desired: &KernelState, model: &Model) -> Option<Diagnostic> {
     Some(Diagnostic::warning(Kind::Link, None, message))
 }
 
-/// Links by which another network namespace's packets can leave past every limit.
+/// Warns of links by which another network namespace's packets can leave past every limit.
 fn unguarded(meaning: &Meaning) -> impl Iterator<Item = Diagnostic> {
     let warning = |(link, why): (&LinkName, Unguarded)| {
         let message = format!(
@@ -70,7 +69,7 @@ fn unguarded(meaning: &Meaning) -> impl Iterator<Item = Diagnostic> {
     Unguarded::links(&meaning.model, &meaning.observation).map(warning)
 }
 
-/// Pins that must wait for as long as a class of somebody else has the number.
+/// Warns of pinned owners that must wait while another owner's class has the number.
 fn pins_in_use<'a>(
     model: &'a Model,
     desired: &'a KernelState,

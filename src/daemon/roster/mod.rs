@@ -1,7 +1,6 @@
-//! Who is here: the life of each account, and of each range of subordinate uids that has one class
-//! together, is one state; and the processes that wait for a class or for NSS's answer. Pure: what
-//! happens comes in as an [`Event`], with the time at which it happened, and what is to be done
-//! goes out as [`Order`]s.
+//! The accounts that are here: the life of each account, and of each range of subordinate uids that
+//! has one class together, is one state; and the processes that wait for a class or for NSS's
+//! answer. Pure: [`Event`]s come in with the time at which they happened, and [`Order`]s go out.
 
 #[cfg(test)]
 mod tests;
@@ -13,35 +12,36 @@ use std::time::{Duration, Instant};
 
 use crate::tree::{Claim, KernelState, Owner, UidRange};
 
-/// How long NSS may take to say who a newcomer is, before he gets a class by his uid.
+/// How long NSS may take to answer about a newcomer before the newcomer gets a class by its uid.
 pub(super) const INTRODUCTION: Duration = Duration::from_millis(200);
-/// NSS could not say who somebody is: it is not asked about him again for so long.
+/// How long NSS is not asked again about a uid about which it could not answer.
 const UNNAMED: Duration = Duration::from_secs(60);
-/// So many applies may come to rest without the class that somebody lacks before the next one
-/// waits; each pause after it is twice as long.
+/// How many applies may come to rest without making a class that an owner lacks before the next one
+/// waits; each pause after that is twice as long.
 const IN_VAIN: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// The life of an account or of a range. Whoever is not in the roster has no process, or has none
-/// that was seen.
+/// The life of an account or of a range. One that is not in the roster has no process, or none that
+/// was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     /// NSS is asked who this uid is. Until then no class is made for it.
     Stranger { until: Instant },
-    /// NSS took too long, or could not say: classes are made as the number says. The answer may
+    /// NSS took too long, or could not answer: the class is made by the uid alone. The answer may
     /// still come.
     Unnamed { since: Instant },
-    /// Has processes: the next apply makes its class, if the policy gives it one.
+    /// It has processes: the next apply makes its class, if the policy has one for it.
     Here,
-    /// Has a class, and nobody in its directory since then.
+    /// It has a class, and no process in its directory since then.
     Gone { since: Instant },
-    /// The time of grace is over: the class goes once it is quiet and the directory still empty.
+    /// Its grace time is over: the class goes once it is quiet and the directory still empty.
     Leaving,
 }
 
 impl Life {
-    /// Whether it counts as running: then the next apply gives it the class that the policy says.
+    /// Whether it counts as running, so that the next apply makes the class that the policy has for
+    /// it.
     fn runs(self) -> bool {
         matches!(self, Life::Here | Life::Gone { .. } | Life::Leaving)
     }
@@ -50,11 +50,11 @@ impl Life {
 /// What NSS was asked, or is to be asked, about the uid of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
-    /// Nothing that is worth waiting for.
+    /// Nothing for which the process has to wait.
     No,
-    /// Who somebody is of whom nothing is known.
+    /// Who a stranger is, of whom nothing is known.
     OfAStranger,
-    /// The same of somebody who goes by his number meanwhile.
+    /// Who a uid is that has a class by its number meanwhile.
     OfOneWhoIsKnown,
 }
 
@@ -62,20 +62,20 @@ enum Asked {
 #[derive(Clone, Debug)]
 pub(super) enum Event<'a> {
     /// A process was looked at, and moved to its class if that stands. `open`: the uid about which
-    /// NSS has still to be asked before it is certain whose it is. `home`: whose directory it was
-    /// moved to. `lacks`: the owners whose class it would be in if there were one.
+    /// NSS must still be asked before it is certain who claims the process. `home`: the owner to
+    /// whose directory it was moved. `lacks`: the owners whose class it would be in if that stood.
     Looked { pid: u32, open: Option<u32>, home: Option<Owner>, lacks: &'a [Owner] },
-    /// So were all processes. `running`: all uids that have one. `open`: by pid, as above. `ended`:
-    /// those that waited and are no more.
+    /// All processes were looked at and moved. `running`: all uids that have one. `open`: by pid,
+    /// as above. `ended`: pids of processes that waited and have ended.
     Swept {
         running: BTreeSet<u32>,
         open: BTreeMap<u32, u32>,
         lacks: &'a [Owner],
         ended: BTreeSet<u32>,
     },
-    /// An apply came to rest: who runs as it found, and what is in force.
+    /// An apply came to rest: who runs, as it found, and the state in force.
     InForce { running: &'a BTreeSet<u32>, ranges: &'a BTreeSet<UidRange>, state: &'a KernelState },
-    /// The directories of all owners that come and go were looked into, and nobody is in these.
+    /// The directories of all owners that come and go were read, and these are empty.
     Directories { empty: BTreeSet<Owner> },
     /// Time has passed, or a question to NSS was answered or given up.
     Time,
@@ -86,9 +86,9 @@ pub(super) enum Event<'a> {
 pub(super) enum Order {
     /// Look at this process, and place it.
     Place(u32),
-    /// Ask NSS who that is.
+    /// Ask NSS about this uid.
     Ask(u32),
-    /// Apply what is in force, by this time.
+    /// Apply the policy in force, by this time.
     Apply { by: Instant },
     /// The next apply looks at all processes.
     LookAtAll,
@@ -96,29 +96,29 @@ pub(super) enum Order {
 
 /// What the policy and NSS say at this moment.
 pub(super) trait Registry {
-    /// NSS has said all that it has to say about the uid.
+    /// Whether NSS has answered about the uid.
     fn has_answer(&self, uid: u32) -> bool;
-    /// It is an account.
+    /// Whether the uid is an account's.
     fn is_account(&self, uid: u32) -> bool;
-    /// It lies in somebody's range of subordinate uids.
+    /// Whether the uid lies in somebody's range of subordinate uids.
     fn is_subordinate(&self, uid: u32) -> bool;
-    /// A question about it is under way, or waits for its turn.
+    /// Whether a question about the uid is under way, or waits for its turn.
     fn is_asked_about(&self, uid: u32) -> bool;
-    /// There is room for a question about it.
+    /// Whether there is room for a question about the uid.
     fn may_be_asked_about(&self, uid: u32) -> bool;
-    /// Whose class processes of the uid are in.
+    /// The owner whose class processes of the uid belong in.
     fn owner_of(&self, uid: u32) -> Option<Owner>;
 }
 
-/// Who is here.
+/// The accounts and ranges that are here, and the processes that wait.
 #[derive(Debug)]
 pub(super) struct Roster {
     /// How long an account without processes keeps its class.
     grace: Duration,
     lives: BTreeMap<Owner, Life>,
-    /// Processes that wait for a class; with a uid: for what NSS says of it, too.
+    /// Processes that wait for a class; those with a uid wait for NSS's answer about it, too.
     waiting: BTreeMap<u32, Option<u32>>,
-    /// Owners who lack a class, and how many applies did not make it.
+    /// Owners that lack a class, and how many applies have come to rest without making it.
     lacking: BTreeMap<Owner, u32>,
 }
 
@@ -170,7 +170,7 @@ impl Roster {
     ) -> Vec<Order> {
         match event {
             Event::Looked { pid, open, home, lacks } => {
-                // Who comes back has all of the time of grace again.
+                // An owner that comes back has all of its grace time again.
                 if let Some(life) = home.and_then(|owner| self.lives.get_mut(&owner))
                     && matches!(life, Life::Gone { .. } | Life::Leaving)
                 {
@@ -205,14 +205,14 @@ impl Roster {
         if asked_about.is_some() || !lacks.is_empty() {
             self.waiting.insert(pid, asked_about);
         }
-        // Before NSS has said whose he is there is no saying which class to make.
+        // Until NSS has answered about a stranger it is unknown which class to make.
         if asked != Asked::OfAStranger {
             self.welcome(lacks, now, &mut orders);
         }
         orders
     }
 
-    /// NSS is to be asked about a uid, unless it was.
+    /// Has NSS asked about a uid, unless it was asked already.
     fn ask(
         &mut self,
         uid: u32,
@@ -245,14 +245,15 @@ impl Roster {
                 }
             }
         }
-        // Subordinate uids wait for one another: too long for their processes to wait too.
+        // Questions about subordinate uids wait for one another, too long for the processes to wait
+        // for them.
         match is_asked && !is_subordinate {
             true => Asked::OfOneWhoIsKnown,
             false => Asked::No,
         }
     }
 
-    /// Classes for those who have none.
+    /// Orders an apply for owners that lack a class.
     fn welcome(&mut self, lacks: &[Owner], now: Instant, orders: &mut Vec<Order>) {
         for owner in lacks {
             if matches!(owner, Owner::Uid(_) | Owner::Subuids(_)) {
@@ -275,7 +276,7 @@ impl Roster {
         (registry, now): (&dyn Registry, Instant),
     ) -> Vec<Order> {
         let mut orders = Vec::new();
-        // Whoever has a class keeps it for the time of grace; a range shows in no uid.
+        // An owner that has a class keeps it for the grace time; a range is in no list of uids.
         self.lives.retain(|owner, life| match owner {
             Owner::Uid(uid) => *life != Life::Here || running.contains(uid),
             _ => true,
@@ -291,15 +292,15 @@ impl Roster {
         for uid in running {
             self.lives.entry(Owner::Uid(*uid)).or_insert(Life::Here);
         }
-        // They are looked at again once they have a class.
+        // The processes are looked at again once their class stands.
         if !lacks.is_empty() {
             orders.push(Order::LookAtAll);
         }
         orders
     }
 
-    /// Strangers who were introduced are none any more. Those whom NSS takes too long about are as
-    /// their numbers say.
+    /// Ends the state of strangers that NSS has answered about. Those about which it takes too long
+    /// get a class by their uid.
     fn answered(&mut self, registry: &dyn Registry, now: Instant) -> Vec<Order> {
         let mut orders = Vec::new();
         let mut settled = BTreeSet::new();
@@ -309,7 +310,7 @@ impl Roster {
                 return true;
             };
             if registry.has_answer(*uid) {
-                // Until now he went by the range that he lies in.
+                // Until now the uid counted by the range that it lies in.
                 let was_unnamed = match *life {
                     Life::Stranger { until } => until <= now,
                     _ => true,
@@ -374,15 +375,15 @@ impl Roster {
         }
     }
 
-    /// An account without processes gives its class back after a while: who logs in again soon
-    /// finds it as it was.
+    /// An account without processes loses its class after the grace time; one that logs in before
+    /// that has it as it was.
     fn directories(
         &mut self,
         empty: BTreeSet<Owner>,
         registry: &dyn Registry,
         now: Instant,
     ) -> Vec<Order> {
-        // Somebody is there, or the directory is gone.
+        // For all others: the directory has a process, or is gone.
         for (owner, life) in &mut self.lives {
             if matches!(life, Life::Gone { .. } | Life::Leaving) && !empty.contains(owner) {
                 *life = Life::Here;
@@ -404,7 +405,7 @@ impl Roster {
         if leaving.is_empty() {
             return Vec::new();
         }
-        // A subordinate uid runs for somebody else, who leaves.
+        // A subordinate uid runs for the owner of its range, and that one leaves.
         self.lives.retain(|owner, life| match owner {
             Owner::Uid(uid) if *life == Life::Here => {
                 registry.owner_of(*uid).is_none_or(|owner| !leaving.contains(&owner))

@@ -1,5 +1,5 @@
-//! The roster against a small model of the world: processes come and end, told of or not, NSS
-//! answers late, with an error or not at all, applies fail, the policy changes, and in between
+//! The roster against a small model of the world: processes come and end, with events or without,
+//! NSS answers late, with an error or not at all, applies fail, the policy changes, and in between
 //! everything is looked at again.
 
 use super::super::chance::Chance;
@@ -10,11 +10,10 @@ use crate::units::{ClassId, Minor};
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(30);
-/// After which the daemon looks at links and classes, and at all processes, although nothing was
-/// told.
+/// How often the daemon looks at links, classes and all processes without an event.
 const RECONCILE: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(600);
-/// After which a question that has no answer is given up.
+/// After how long a question without an answer is given up.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A member of a group, an account of nobody's, a uid that NSS does not know, and three subordinate
@@ -40,14 +39,14 @@ enum Nss {
 #[derive(Clone, Debug)]
 struct Process {
     uid: u32,
-    /// Whose directory it sits in.
+    /// The owner in whose directory the process is.
     seat: Option<Owner>,
-    /// Its events come.
+    /// Whether the process's events come.
     is_told: bool,
     since: Instant,
 }
 
-/// All that the roster does not know by itself: the registry's half of it.
+/// What the roster asks the registry for.
 #[derive(Debug)]
 struct Outside {
     has_everyone: bool,
@@ -96,7 +95,7 @@ struct World {
     processes: BTreeMap<u32, Process>,
     next_pid: u32,
     classes: BTreeSet<Owner>,
-    /// When the last process whose coming was told left an owner's directory.
+    /// When the last process with events left an owner's directory.
     emptied: BTreeMap<Owner, Instant>,
     apply_at: Instant,
     sweep_at: Instant,
@@ -222,7 +221,7 @@ impl World {
         self.tell(Event::Directories { empty });
     }
 
-    /// As `Session` does: whoever has a class keeps it, but for those who leave.
+    /// As `Session` does: owners that have a class keep it, but for those that leave.
     fn apply(&mut self) {
         self.applies += 1;
         self.tell(Event::Time);
@@ -341,7 +340,7 @@ impl World {
         }
     }
 
-    /// Where each process is that the policy gives a class.
+    /// Checks that each of these processes that a line claims is in its class.
     fn all_are_placed(&self, which: impl Fn(&Process) -> bool) -> Result<(), String> {
         for (pid, process) in self.processes.iter().filter(|(_, process)| which(process)) {
             let owner = self.outside.owner_of(process.uid);
@@ -355,8 +354,8 @@ impl World {
     }
 }
 
-/// Three thousand histories. Each ends in calm: then whoever was told of is placed within seconds,
-/// everybody is after a sweep, nobody waits any more, and there is next to nothing to do.
+/// Three thousand histories. Each ends in calm: then processes with events are placed within
+/// seconds, all others after a sweep, none waits any more, and there is next to nothing to do.
 #[test]
 fn whoever_runs_and_is_claimed_is_placed_whatever_happens() {
     for seed in 1..=3_000_u64 {
@@ -366,7 +365,7 @@ fn whoever_runs_and_is_claimed_is_placed_whatever_happens() {
             world.something_happens(&mut chance);
         }
         world.applies_fail = false;
-        // Questions that hang are given up, and those who came meanwhile are asked about.
+        // Questions that hang are given up, and newcomers of meanwhile are asked about.
         world.pass(LIMIT + SECOND);
         world.nss = Nss::Answers(5 * MILLISECOND);
         let calm = world.now;
@@ -391,7 +390,7 @@ fn whoever_runs_and_is_claimed_is_placed_whatever_happens() {
     }
 }
 
-/// However NSS and applies fare, so many orders follow from so many events.
+/// Whatever becomes of questions and applies, the number of orders is bounded by that of events.
 #[test]
 fn orders_do_not_storm() {
     for (nss, applies_fail) in [

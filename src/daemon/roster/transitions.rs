@@ -1,5 +1,5 @@
-//! Single events, where what follows is not to be seen in what becomes of a whole history: the next
-//! look at everything would make up for it.
+//! Single events whose effect the end of a whole history does not show, because the next look at
+//! everything would make up for it.
 
 use super::*;
 use crate::units::{ClassId, Minor};

@@ -1,23 +1,23 @@
-//! Classes that are retired, or whose account has left, and that have still to become quiet: two
-//! looks at them that lie far enough apart are compared.
+//! Classes that are retired, or whose account has left, and that are not quiet yet: two looks at
+//! them, far enough apart, are compared.
 
 use std::time::{Duration, Instant};
 
 use crate::apply::QUIET;
 
-/// Between two looks, when the ones before did not find them quiet.
+/// The longest time between two looks, when earlier ones did not find the classes quiet.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// One look that was taken of them, and the next one.
+/// The last look at these classes, and when the next one is due.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
-    /// Pairs of looks that did not find them quiet.
+    /// How many pairs of looks have not found the classes quiet.
     round: u32,
     /// When the look was taken with which the next one is compared.
     began: Instant,
-    /// When that is due.
+    /// When the next look is due.
     pub(super) until: Instant,
-    /// It was compared with a later one.
+    /// Whether the look was compared with a later one.
     pub(super) is_compared: bool,
 }
 
@@ -32,7 +32,8 @@ impl Drain {
         now.saturating_duration_since(self.began) >= QUIET
     }
 
-    /// They were not quiet: another look is taken now, and waits twice as long for the next.
+    /// After a pair of looks that did not find the classes quiet: another look is taken now, and
+    /// the next one is due after twice as long.
     pub(super) fn again(self, now: Instant) -> Drain {
         let round = self.round.saturating_add(1);
         let pause = QUIET.saturating_mul(2_u32.saturating_pow(round)).min(LONGEST);

@@ -1,11 +1,11 @@
-//! What the daemon's life hears of, and what it wants done.
+//! The events that the daemon's life depends on, and its orders.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::tree::LinkName;
 
-/// What is applied.
+/// Which policy is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Attempt {
     /// The policy in force, once more.
@@ -14,13 +14,13 @@ pub(crate) enum Attempt {
     Adopt,
 }
 
-/// What lies at the policy file's path.
+/// What a look at the policy file found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// The text of the policy that is in force.
     InForce,
     Text(String),
-    /// It was another one at the look before.
+    /// The text differs from that of the look before.
     Changing,
     /// Somebody has it open for writing, for so long.
     BeingWritten(Duration),
@@ -30,7 +30,7 @@ pub(crate) enum Found {
 /// Why a policy is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// As people read it: with the lines of the file.
+    /// The report for people, with lines of the file.
     pub(crate) text: String,
     /// One line, with its place.
     pub(crate) brief: String,
@@ -39,9 +39,9 @@ pub(crate) struct Refusal {
 /// What became of an apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// `took`: how long it took, where nothing was to be done. `repaired`: links of which something
-    /// differed that nobody's coming and going explains. `drains`: some classes have still to
-    /// become quiet.
+    /// The policy is in force. `took`: how long the apply took, where nothing was to be done.
+    /// `repaired`: links on which somebody's change was repaired. `drains`: some classes are not
+    /// quiet yet.
     InForce {
         took: Option<Duration>,
         repaired: BTreeSet<LinkName>,
@@ -59,7 +59,7 @@ pub(crate) enum Event<P> {
     Time,
     /// Something happened to the file, or on the way to it.
     FileTold,
-    /// It was read. `watched`: every further change will be told.
+    /// The file was read. `watched`: an event will come for every further change.
     FileRead {
         found: Found,
         watched: bool,
@@ -70,13 +70,13 @@ pub(crate) enum Event<P> {
     Named {
         asks: bool,
     },
-    /// Links that are shaped, or that the policy means, changed. `touched`: those among them whose
-    /// traffic control somebody else changed. `has_come`: there is one that is not shaped yet.
+    /// Notices about links that are shaped or that the policy means. `touched`: those whose traffic
+    /// control somebody else changed. `has_come`: one of them is not shaped yet.
     LinksTold {
         touched: BTreeSet<LinkName>,
         has_come: bool,
     },
-    /// The accounts want an apply by then.
+    /// An apply is wanted by this time, for accounts.
     Wanted {
         by: Instant,
     },
@@ -84,7 +84,7 @@ pub(crate) enum Event<P> {
         attempt: Attempt,
         outcome: Outcome,
     },
-    /// Whoever runs the host says: read, look and ask again.
+    /// SIGHUP: the administrator wants the file read, everything looked at, and NSS asked again.
     Hangup,
 }
 

@@ -1,6 +1,5 @@
-//! The daemon's own life: one state, and what follows from what happens. Pure: what happens comes
-//! in as an [`Event`], with the time at which it happened, and what is to be done goes out as
-//! [`Order`]s. `P` is a policy, of which nothing but its text matters here.
+//! The daemon's own life is one state. Pure: [`Event`]s come in with the time at which they
+//! happened, and [`Order`]s go out. `P` is a policy, of which only the text matters here.
 
 mod drain;
 mod event;
@@ -15,48 +14,50 @@ use crate::tree::LinkName;
 use drain::Drain;
 pub(super) use event::{Attempt, Event, Found, Order, Outcome, Refusal, Text};
 
-/// How often the kernel's objects are looked at, and the policy file, although nothing was told:
-/// not everything is.
+/// How often the kernel's objects and the policy file are looked at without an event, since some
+/// changes cause none.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// Between two such looks at most, and a rest of so many times the time that a look takes.
+/// The longest time between two such looks, and how many times as long as a look takes the rest is.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
 const REST_SHARE: u32 = 2_000;
-/// An editor writes a file in several steps.
+/// How long after an event the file is read, since an editor writes a file in several steps.
 pub(super) const SETTLE: Duration = Duration::from_millis(50);
-/// For how long a file must have stayed as it is. Some write it in several goes, and have it closed
-/// between two of them (`cat a >file; cat b >>file`).
+/// How long a file must have stayed the same before it is adopted. Some writers close the file
+/// between two parts (`cat a >file; cat b >>file`).
 const CALM: Duration = Duration::from_millis(150);
-/// A file that somebody has open for writing, or that is not there, is looked at again.
+/// After how long a file is looked at again that somebody has open for writing, or that does not
+/// exist.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Another run holds the lock, or a change waits to be confirmed.
 pub(super) const LOCKED: Duration = Duration::from_millis(500);
-/// After a failure; doubled for each one that follows.
+/// The pause after a failure; each one that follows doubles it.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
-/// What changes one link often changes more: wait so long for the rest.
+/// How long further notices are waited for: what changes one link often changes more.
 const GATHER: Duration = Duration::from_millis(20);
-/// A link that has come is unshaped until it is looked at, and nothing of it is half done.
+/// How long after a link has come it is looked at: it is unshaped until then.
 const COME: Duration = Duration::from_millis(1);
-/// After a look, rest at least so many times as long as it took, however much is told of links.
+/// After a look, the rest is at least so many times as long as the look took, however many notices
+/// come.
 const NOTICE_SHARE: u32 = 4;
-/// But no longer.
+/// The longest such rest.
 const LONGEST_GATHER: Duration = Duration::from_millis(500);
 
-/// What the daemon is about.
+/// The daemon's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State<P> {
-    /// What is in force stands, as far as was told.
+    /// The policy is in force, as far as events tell.
     Idle,
-    /// A policy was read and is on its way in. `asks`: NSS is being asked for its names.
+    /// A new policy was read and is to be applied. `asks`: NSS is being asked about its names.
     Adopting { policy: P, asks: bool },
-    /// An apply failed so many times in a row: of the policy on its way in, if there is one, or of
-    /// the one in force. The next is not before `until`.
+    /// Applies failed, `tries` in a row: of the new policy, if there is one, or of the one in
+    /// force. The next is not before `until`.
     Failing { tries: u32, until: Instant, why: String, policy: Option<P> },
     /// Another run holds the lock, or a change waits to be confirmed.
     Waiting { tries: u32, until: Instant, why: String, policy: Option<P> },
 }
 
-/// A text that is no policy, or none that can hold here.
+/// A text that is no policy, or a policy that is refused here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refused {
     text: String,
@@ -70,38 +71,38 @@ enum Unread {
     BeingWritten(String),
 }
 
-/// The daemon's life, with what it depends on.
+/// The daemon's state, with all that transitions depend on.
 #[derive(Debug)]
 pub(super) struct Shaping<P> {
-    /// As the command line names the policy file.
+    /// The policy file, as the command line names it.
     file: String,
     state: State<P>,
-    /// What the file held when it was last read whole, if that cannot be adopted.
+    /// The text of the file when it was last read whole, if that is refused.
     refused: Option<Refused>,
     unread: Option<Unread>,
     /// The text that was read and is being parsed.
     reading: Option<String>,
-    /// The file is read by then.
+    /// The file is read by this time.
     read_by: Instant,
-    /// What is in force is looked at by then.
+    /// The kernel's objects are looked at by this time.
     look_by: Instant,
-    /// A repair failed, and the next is not before.
+    /// A repair failed, and the next one is not before this time.
     not_before: Instant,
     drain: Option<Drain>,
-    /// How long the last look took in which nothing was to be done, and when the last one ended.
+    /// How long the last look took that found nothing to do, and when the last look ended.
     took: Duration,
     looked: Instant,
     /// Links whose traffic control somebody else changed since the last look.
     touched: BTreeSet<LinkName>,
     backoff: Backoff,
-    /// The last complaint about each attempt, so that it is said once.
+    /// The last complaint about each attempt, so that each is logged once.
     complaints: BTreeMap<Attempt, String>,
     /// What is to be done about the event that is being heard.
     orders: Vec<Order>,
 }
 
 impl<P: Text + PartialEq> Shaping<P> {
-    /// After the first apply. `drains`: some classes have still to become quiet.
+    /// The state after the first apply. `drains`: some classes are not quiet yet.
     pub(super) fn new(file: String, drains: bool, now: Instant) -> (Shaping<P>, Vec<Order>) {
         let mut shaping = Shaping {
             file,
@@ -109,7 +110,7 @@ impl<P: Text + PartialEq> Shaping<P> {
             refused: None,
             unread: None,
             reading: None,
-            // It may have changed while the first apply went on.
+            // The file may have changed during the first apply.
             read_by: now,
             look_by: now + LOOK_INTERVAL,
             not_before: now,
@@ -135,7 +136,7 @@ impl<P: Text + PartialEq> Shaping<P> {
         }
     }
 
-    /// How many applies in a row failed.
+    /// How many applies in a row have failed.
     pub(super) fn failures(&self) -> u32 {
         match &self.state {
             State::Failing { tries, .. } | State::Waiting { tries, .. } => *tries,
@@ -143,7 +144,7 @@ impl<P: Text + PartialEq> Shaping<P> {
         }
     }
 
-    /// The state as one word, and why.
+    /// The state as one word, and the reason.
     pub(super) fn word(&self) -> (&'static str, Option<String>) {
         let unread = self.unread.as_ref().map(|unread| match unread {
             Unread::Unreadable(why) | Unread::BeingWritten(why) => why,
@@ -179,8 +180,8 @@ impl<P: Text + PartialEq> Shaping<P> {
         }
     }
 
-    /// When what is in force is looked at. `None`: a policy on its way in may be what stands
-    /// already.
+    /// When the kernel's objects are looked at. `None`: a new policy is to be applied, and may
+    /// stand already in part.
     fn look_due(&self) -> Option<Instant> {
         let by = self.drain.map_or(self.look_by, |drain| drain.until.min(self.look_by));
         (!matches!(self.state, State::Adopting { .. })).then_some(by.max(self.not_before))
@@ -192,7 +193,7 @@ impl<P: Text + PartialEq> Shaping<P> {
                 let next = self.next(now);
                 self.orders.extend(next);
             }
-            // What else happens until then is looked at with it.
+            // Further changes until then are read together.
             Event::FileTold => self.read_by = self.read_by.min(now + SETTLE),
             Event::FileRead { found, watched } => self.read(found, watched, now),
             Event::Parsed(parsed) => self.parsed(parsed, now),
@@ -204,7 +205,7 @@ impl<P: Text + PartialEq> Shaping<P> {
             Event::LinksTold { touched, has_come } => {
                 self.touched.extend(touched);
                 let pause = self.took.saturating_mul(NOTICE_SHARE).clamp(GATHER, LONGEST_GATHER);
-                // Where they come one after the other, looks keep their distance all the same.
+                // Where links come one after the other, looks still keep their distance.
                 let by = match has_come {
                     true => (self.looked + pause).clamp(now + COME, now + pause),
                     false => now + pause,
@@ -221,8 +222,8 @@ impl<P: Text + PartialEq> Shaping<P> {
         std::mem::take(&mut self.orders)
     }
 
-    /// One thing that is due: the policy on its way in before what is in force, and that before the
-    /// file.
+    /// The next order that is due: adopting a new policy goes before a look at the kernel's
+    /// objects, and that before reading the file.
     fn next(&mut self, now: Instant) -> Option<Order> {
         if self.adoption_due().is_some_and(|due| due <= now) {
             return Some(Order::Adopt);
@@ -233,14 +234,16 @@ impl<P: Text + PartialEq> Shaping<P> {
             return Some(Order::Repair { held: self.backoff.held(now), collects });
         }
         if self.read_by <= now {
-            // Not every way to change a file is told: folders between links, network file systems.
+            // Not every change of a file causes an event: not those of folders between links, nor
+            // those on network file systems.
             self.read_by = now + LOOK_INTERVAL;
             return Some(Order::Read);
         }
         None
     }
 
-    /// A look at the kernel by this time, but not before a failure has had its pause.
+    /// Plans a look at the kernel's objects for this time, but not before the pause after a failure
+    /// is over.
     fn look(&mut self, by: Instant) {
         let by = match &self.state {
             State::Failing { until, .. } | State::Waiting { until, .. } => by.max(*until),
@@ -294,7 +297,8 @@ impl<P: Text + PartialEq> Shaping<P> {
     fn parsed(&mut self, parsed: Result<P, Refusal>, now: Instant) {
         let text = self.reading.take().unwrap_or_default();
         match parsed {
-            // Its names are asked for first, off the loop; those in force stay known.
+            // NSS is asked about the new policy's names first, by a child; the answers for the
+            // policy in force stay known.
             Ok(policy) => {
                 self.refused = None;
                 self.state = State::Adopting { policy, asks: true };
@@ -302,7 +306,7 @@ impl<P: Text + PartialEq> Shaping<P> {
             }
             Err(why) => {
                 self.refuse(text, why);
-                // What the file held before is not in it any more.
+                // A policy that the file had before is not in it any more.
                 if self.candidate().is_some() {
                     self.rest(now);
                 }
@@ -350,8 +354,8 @@ impl<P: Text + PartialEq> Shaping<P> {
         }
     }
 
-    /// What failed is tried again then; where that is a policy on its way in, what is in force is
-    /// still looked at when it is time.
+    /// Plans the next try of what failed. Where that is a new policy, the kernel's objects are
+    /// still looked at meanwhile.
     fn put_off(&mut self, attempt: Attempt, until: Instant) {
         if attempt == Attempt::Repair {
             (self.look_by, self.not_before) = (until, until);
@@ -384,8 +388,8 @@ impl<P: Text + PartialEq> Shaping<P> {
                 self.rest(now);
             }
             Attempt::Repair => {
-                // What we changed for reasons of our own (a class that moves to its group) is no
-                // fight.
+                // A change for reasons of the policy's own (a class that moves to its group) is no
+                // repair of somebody's change.
                 for link in repaired.intersection(&self.touched) {
                     if let Some(pause) = self.backoff.repaired(link, now) {
                         self.orders.push(Order::Warn(format!(
@@ -398,7 +402,7 @@ impl<P: Text + PartialEq> Shaping<P> {
                 let rest = rest.clamp(LOOK_INTERVAL, LONGEST_INTERVAL);
                 let next = self.backoff.next(now);
                 self.look_by = next.map_or(now + rest, |next| next.min(now + rest));
-                // A policy that fails to come in waits for its next try all the same.
+                // A new policy that failed still waits for its next try.
                 if self.candidate().is_none() {
                     self.state = State::Idle;
                 }
@@ -407,21 +411,21 @@ impl<P: Text + PartialEq> Shaping<P> {
         self.touched.clear();
     }
 
-    /// Nothing is on its way in any more: what is in force is looked at.
+    /// There is no new policy any more: the kernel's objects are looked at.
     fn rest(&mut self, now: Instant) {
         self.state = State::Idle;
         self.look_by = now;
     }
 
-    /// Whether some classes have still to become quiet, after an apply.
+    /// Notes after an apply whether some classes are not quiet yet.
     fn drain(&mut self, drains: bool, now: Instant) {
         let drain = match self.drain {
             _ if !drains => {
                 self.drain = None;
                 return;
             }
-            // One that became old enough meanwhile is for the next repair: others may be wanted so
-            // regularly that each begins a moment too early.
+            // A look that became old enough meanwhile is kept for the next repair: repairs may come
+            // so regularly that each begins a moment too early.
             Some(drain) if !drain.is_compared => return,
             Some(drain) => drain.again(now),
             None => Drain::begin(now),

@@ -1,5 +1,5 @@
-//! The daemon's life against a small model of the world: the file changes in every way, NSS is
-//! slow, applies fail or meet a lock, and links are fought over.
+//! The daemon's state against a small model of the world: the file changes in every way, NSS is
+//! slow, applies fail or meet a lock, and somebody keeps changing links.
 
 use super::super::chance::Chance;
 use super::*;
@@ -22,7 +22,7 @@ fn refusal(why: &str) -> Refusal {
 enum Kernel {
     Obeys,
     Refuses,
-    /// But what is in force can be repaired.
+    /// New policies are refused, but the one in force can be repaired.
     RefusesNew,
     IsLocked,
 }
@@ -30,13 +30,13 @@ enum Kernel {
 struct World {
     now: Instant,
     shaping: Shaping<String>,
-    /// `None`: it is not there. What begins with `bad` is no policy, and what begins with `unfit`
-    /// cannot hold here.
+    /// The file's text; `None`: there is no file. A text that begins with `bad` is no policy, and
+    /// one that begins with `unfit` is refused here.
     file: Option<String>,
     is_being_written: bool,
-    /// As the file was at the look before.
+    /// The file's text at the look before.
     seen: Option<String>,
-    /// Refused since it last changed.
+    /// The text that was refused since the file last changed.
     refused: Option<String>,
     in_force: String,
     kernel: Kernel,
@@ -44,11 +44,11 @@ struct World {
     /// How long an apply takes.
     takes: Duration,
     names_by: Option<Instant>,
-    /// Somebody changes this link again, a moment after each repair.
+    /// Links that somebody changes again a moment after each repair.
     fought: BTreeSet<LinkName>,
-    /// Before then none of these may be tried.
+    /// Before which time each attempt may not be tried again.
     pauses: BTreeMap<(Attempt, String), Instant>,
-    /// Repairs of such a link.
+    /// How many repairs of such links there were.
     fights: usize,
     repairs: usize,
     adoptions: usize,
@@ -249,7 +249,7 @@ impl World {
     }
 }
 
-/// Three thousand histories. Each ends in calm: then what the file holds is in force, or the daemon
+/// Three thousand histories. Each ends in calm: then the file's policy is in force, or the daemon
 /// says why not, and there is next to nothing to do.
 #[test]
 fn what_the_file_holds_comes_into_force_or_is_refused_whatever_happens() {
@@ -275,7 +275,7 @@ fn what_the_file_holds_comes_into_force_or_is_refused_whatever_happens() {
         assert!(world.repairs - before.0 <= 11, "{seed}: {} repairs", world.repairs - before.0);
         let after = (world.adoptions, world.complaints.len());
         assert_eq!(after, (before.1, before.2), "{seed}: it was said, and is not tried again");
-        // What is told is looked at soon.
+        // An event is followed by a look soon.
         let before = world.repairs;
         world.tell(Event::Wanted { by: world.now });
         world.pass(SECOND);
@@ -311,7 +311,8 @@ fn what_fails_is_tried_again_later_and_later_and_said_once() {
     assert_eq!((world.word(), world.shaping.failures()), ("idle", 0));
 }
 
-/// A new policy that the kernel refuses, again and again, while what is in force is looked after.
+/// A new policy that the kernel refuses again and again, while the policy in force is kept in
+/// force.
 #[test]
 fn a_policy_that_fails_is_tried_again_and_what_is_in_force_is_looked_after() {
     let mut world = World::new();

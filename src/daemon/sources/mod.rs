@@ -1,4 +1,4 @@
-//! What turns the world into events: signals, process events, notices of links, the policy file,
+//! The sources of events: signals, process events, notices of links, the policy file,
 //! `/etc/subuid`, the child that asks NSS, the namespace's name, and time. Nothing here decides
 //! what follows from an event.
 
@@ -28,10 +28,10 @@ use policy_file::{Now, PolicyFile};
 pub(super) use signals::Signals;
 use subuid::SubuidFile;
 
-/// How often it is looked whether a name still stands for the namespace: one stat(2).
+/// How often a stat(2) looks whether the name still stands for the namespace.
 pub(super) const LOOK_AT_NAME: Duration = Duration::from_millis(500);
 
-/// One that may have something to tell.
+/// A source that may have an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Signals,
@@ -47,21 +47,21 @@ enum Source {
 /// The name that the command line gives the network namespace.
 struct Name {
     target: Target,
-    /// Of the namespace that it stood for at first.
+    /// The inode of the namespace for which it stood at first.
     inode: u64,
-    /// When it is looked at next.
+    /// When the name is looked at next.
     due: Instant,
 }
 
-/// All of them, and those of them that have something to tell now.
+/// All sources, and those that have an event now.
 pub(super) struct Sources {
     signals: Signals,
     processes: Option<ProcessListener>,
     links: LinkListener,
-    /// The port of the socket by which this daemon changes links.
+    /// The netlink port of the socket by which this daemon changes links.
     own_port: u32,
     file: PolicyFile,
-    /// `None`: it is read as seldom as NSS is asked again.
+    /// `/etc/subuid`; `None`: it cannot be watched, and is read whenever NSS is asked again.
     subuid: Option<SubuidFile<'static>>,
     /// The question to NSS that is under way.
     asking: Option<Asking>,
@@ -98,13 +98,13 @@ impl Sources {
         })
     }
 
-    /// Signals are events from now on.
+    /// From now on signals are events.
     pub(super) fn hear_signals(&self) -> Result<(), CannotGoOn> {
         self.signals.block().map_err(CannotGoOn::Signals)
     }
 
-    /// The next event, for which it waits until `by`: then it is [`Event::Time`], and before that
-    /// what has come meanwhile.
+    /// Waits for the next event until `by`, when it is [`Event::Time`]; events that came until then
+    /// go before.
     pub(super) fn next(&mut self, by: Instant) -> Result<Event, CannotGoOn> {
         loop {
             match self.ready.pop_front() {
@@ -118,7 +118,7 @@ impl Sources {
         }
     }
 
-    /// Until one of them has something to tell, or it is time.
+    /// Waits until a source has an event, or until `by`.
     fn wait(&mut self, by: Instant) -> nix::Result<()> {
         let asking = self.asking.as_ref();
         let fds: [(Source, Option<BorrowedFd<'_>>); 6] = [
@@ -133,7 +133,7 @@ impl Sources {
             fds.iter().filter_map(|(_, fd)| Some(PollFd::new((*fd)?, PollFlags::POLLIN))).collect();
         let own = [asking.and_then(Asking::due), self.name.as_ref().map(|name| name.due)];
         let until = own.into_iter().flatten().fold(by, Instant::min);
-        // Rounded up: what is due in half a millisecond is not due yet.
+        // Rounded up to milliseconds, so that poll(2) does not return before the time.
         let rest = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
         let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
         match poll(&mut polled, timeout) {
@@ -146,7 +146,7 @@ impl Sources {
         for (source, fd) in &fds {
             let told = fd.is_some() && readable.next().unwrap_or(false);
             let is_ready = match source {
-                // First of all those who wait to be placed.
+                // Processes that wait to be placed go first.
                 Source::Processes => told || is_over(Some(by)),
                 Source::Nss => told || is_over(own[0]),
                 _ => told,
@@ -158,12 +158,12 @@ impl Sources {
         Ok(())
     }
 
-    /// What a source has to tell; `None`: nothing after all.
+    /// The event of a source; `None`: it has none after all.
     fn hear(&mut self, source: Source) -> Option<Event> {
         match source {
             Source::Signals => {
                 let wish = self.signals.next()?;
-                // More may have come.
+                // Further signals may have come.
                 self.ready.push_front(Source::Signals);
                 Some(Event::Signal(wish))
             }
@@ -218,13 +218,13 @@ impl Sources {
         }
     }
 
-    /// Whether the kernel tells of processes.
+    /// Whether the kernel sends process events.
     pub(super) fn has_process_events(&self) -> bool {
         self.processes.is_some()
     }
 
-    /// Asks for no more process events than these: those of programs run if `exec`, and changes of
-    /// uid of all processes but the ones that are muted.
+    /// Has the kernel drop all process events but forks, changes of uid (of all but the muted
+    /// processes) and, with `exec`, programs that are run.
     pub(super) fn narrow(&self, exec: bool, muted: &[u32]) {
         let narrowed = self.processes.as_ref().map(|listener| listener.narrow(exec, muted));
         if let Some(Err(error)) = narrowed {
@@ -232,7 +232,7 @@ impl Sources {
         }
     }
 
-    /// Has a child ask NSS; what comes of it is an event, and so is that no child can be started.
+    /// Has a child ask NSS; the outcome is an event, and so is that no child can be started.
     pub(super) fn ask(&mut self, question: Question) -> Option<Event> {
         match question.start(Some(LIMIT)) {
             Ok(asking) => {
@@ -243,8 +243,8 @@ impl Sources {
         }
     }
 
-    /// Looks at the policy file, and hears of what happens to it from then on. `in_force`: the text
-    /// of the policy in force.
+    /// Looks at the policy file, whose further changes are events from then on. `in_force`: the
+    /// text of the policy in force.
     pub(super) fn read_file(&mut self, in_force: &str) -> Event {
         let found = match self.file.read() {
             // A policy of 10,000 lines takes a while to be parsed, and seldom differs.

@@ -16,17 +16,18 @@ use crate::apply::{self, WasRead};
 use crate::failure::Failure;
 use crate::sys::lease;
 
-/// What lies at the path now.
+/// What is at the path of the policy file now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Now {
     Text(String),
-    /// Somebody has it open for writing, for so long: what is there may be a half of what will be.
+    /// Somebody has had the file open for writing for this long, so its text may be incomplete.
     BeingWritten(Duration),
-    /// It is another one than at the look before: more may follow, so it is to be looked at again.
+    /// The file differs from the look before. Further changes may follow, so it must be looked at
+    /// again.
     Changing,
 }
 
-/// By which a file that was touched since is known.
+/// What differs if a file was changed or replaced since.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),
@@ -50,10 +51,11 @@ pub(super) struct PolicyFile {
     path: PathBuf,
     inotify: Inotify,
     watched: HashSet<WatchDescriptor>,
-    /// Something happened that was not looked at yet: more of it is no news, and not listened for.
+    /// There was an event after which nobody has looked yet. Until then further ones are no news,
+    /// and not listened for.
     changed: bool,
     being_written: Option<Instant>,
-    /// As it was at the last look.
+    /// The file's stamp at the last look.
     seen: Option<Stamp>,
 }
 
@@ -72,13 +74,13 @@ impl PolicyFile {
         Ok(file)
     }
 
-    /// Whether all that lies on the way to it is watched, so that no change can be missed. What is
-    /// not there has to be looked for.
+    /// Whether every folder and link on the way to the file is watched, so that no change can be
+    /// missed. False where one does not exist.
     pub(super) fn is_watched(&self) -> bool {
         !self.watched.is_empty()
     }
 
-    /// What to listen to; nothing while a change waits to be looked at.
+    /// The descriptor to listen to; `None` while a change waits to be looked at.
     pub(super) fn listen(&self) -> Option<BorrowedFd<'_>> {
         (!self.changed).then(|| self.inotify.as_fd())
     }
@@ -101,14 +103,14 @@ impl PolicyFile {
                 }
             }
         }
-        // Before it is read: what changes afterwards is told.
+        // The watches come before reading, so that every later change is an event.
         self.watch();
         let WasRead { text, file, before } = apply::text_of(&self.path)?;
         let being_written = lease::is_being_written(&file).unwrap_or_else(|error| {
             log::debug!("cannot find out who writes {}: {error}", self.path.display());
             false
         });
-        // A writer may have come and gone while it was read.
+        // A writer may have come and gone while the file was read.
         let stamp = Stamp::of(&before);
         let same = file.metadata().is_ok_and(|after| Stamp::of(&after) == stamp);
         if being_written || !same {
@@ -126,7 +128,8 @@ impl PolicyFile {
     }
 
     /// Watches the file, each link on the way to it, and each folder, but not what else lies in the
-    /// folders: others may make as many files there as they like. Done again, it follows.
+    /// folders: others may make as many files there as they like. A second call follows what has
+    /// changed on the way.
     fn watch(&mut self) {
         let of_folders = AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
         // A file that is replaced loses a link (IN_ATTRIB), also while somebody has it open.
@@ -149,7 +152,7 @@ impl PolicyFile {
                 }
             }
         }
-        // What it is no longer about; a watch of what is gone went with it.
+        // Watches that are not needed any more; those of deleted files went with them.
         for old in self.watched.difference(&watched) {
             let _gone_already = self.inotify.rm_watch(*old);
         }

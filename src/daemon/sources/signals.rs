@@ -7,8 +7,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::daemon::event::Wish;
 
-/// Reads signals once they are blocked ([`Signals::block`]); until then each does what it does
-/// otherwise.
+/// Reads signals once they are blocked ([`Signals::block`]); until then each has its usual effect.
 pub(crate) struct Signals {
     set: SigSet,
     fd: SignalFd,
@@ -22,12 +21,12 @@ impl Signals {
         Ok(Signals { set, fd })
     }
 
-    /// From now on they come through the descriptor alone, to this thread.
+    /// From now on signals come only through the descriptor, to this thread.
     pub(crate) fn block(&self) -> nix::Result<()> {
         self.set.thread_block()
     }
 
-    /// The next one that has come; `None`: no more has.
+    /// The next signal that has come; `None`: no further one has.
     pub(crate) fn next(&self) -> Option<Wish> {
         let signal = self.fd.read_signal().ok().flatten()?;
         Some(match signal.ssi_signo == Signal::SIGHUP as u32 {

@@ -19,7 +19,7 @@ pub(super) struct SubuidFile<'a> {
 
 impl SubuidFile<'_> {
     /// # Errors
-    /// A folder that is not there, or cannot be watched. The file may come later.
+    /// The folder does not exist, or cannot be watched. The file itself may come later.
     pub(super) fn watch(path: &Path) -> io::Result<SubuidFile<'_>> {
         let missing = || io::Error::other(format!("{} is no file's path", path.display()));
         let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
@@ -36,7 +36,8 @@ impl SubuidFile<'_> {
         Ok(file)
     }
 
-    /// A file that is mounted here from elsewhere tells its own folder, and not this one.
+    /// Watches the file too: one that is mounted here from elsewhere has events in its own folder
+    /// only.
     fn watch_itself(&self) -> io::Result<()> {
         match self.inotify.add_watch(self.path, AddWatchFlags::IN_CLOSE_WRITE) {
             Ok(_) | Err(Errno::ENOENT) => Ok(()),
@@ -44,12 +45,11 @@ impl SubuidFile<'_> {
         }
     }
 
-    /// The descriptor became readable. Whether it was about the file; where events were lost it may
-    /// have been.
+    /// Reads the events. Whether one was about the file; true also where events were lost.
     pub(super) fn changed(&self) -> bool {
         let mut changed = false;
         while let Ok(events) = self.inotify.read_events() {
-            // Those of the file itself name none.
+            // Events of the watch of the file itself have no name.
             let is_its = |name: Option<&OsStr>| name.is_none_or(|name| name == self.name);
             changed |= events.iter().any(|event| is_its(event.name.as_deref()));
         }

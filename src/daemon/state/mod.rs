@@ -1,6 +1,6 @@
-//! All that the daemon knows and decides by, as one value: events go in with their time, decisions
-//! come out. Who is here is in [`People`], what the daemon is about in [`Shaping`]; what the one
-//! wants of the other passes here. Pure.
+//! The daemon's whole state, as one value: events go in with their time, decisions come out.
+//! Accounts and processes are in [`People`], the daemon's own life in [`Shaping`]; what the one
+//! wants of the other passes through here. Pure.
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +26,7 @@ use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
 use crate::tree::LinkName;
 
-/// So many failures in a row are more than a bad moment.
+/// From how many failures in a row on it is more than a bad moment.
 const HOPELESS: u32 = 3;
 
 /// The daemon's state, once its first apply has come to rest.
@@ -42,14 +42,14 @@ pub(super) struct State {
     decisions: Vec<Decision>,
 }
 
-/// A service manager that wants signs of life.
+/// The service manager's wish for signs of life.
 struct Watchdog {
     interval: Duration,
     due: Instant,
 }
 
 impl State {
-    /// After the first apply, which found these accounts.
+    /// The state after the first apply, which found these accounts.
     pub(super) fn new(
         settings: Settings,
         standing: Standing,
@@ -71,8 +71,8 @@ impl State {
         state
     }
 
-    /// What is to be done before anything happens. `watchdog`: how long the service manager waits
-    /// for a sign of life, if it does.
+    /// The decisions before the first event. `watchdog`: how long the service manager waits for a
+    /// sign of life, if it does.
     pub(super) fn begin(&mut self, watchdog: Option<Duration>, now: Instant) -> Vec<Decision> {
         let watchdog = watchdog.map(|it| it / 2);
         self.watchdog = watchdog.map(|interval| Watchdog { interval, due: now + interval });
@@ -94,7 +94,7 @@ impl State {
         self.shaping.failures() > HOPELESS
     }
 
-    /// What the daemon is about, as one word, and why, in one line.
+    /// The daemon's state as one word, and the reason in one line.
     pub(super) fn word(&self) -> (&'static str, Option<String>) {
         let (word, why) = self.shaping.word();
         (word, why.and_then(|why| Some(why.lines().next()?.to_string())))
@@ -123,7 +123,7 @@ impl State {
         self.people.waiting()
     }
 
-    /// What is asked of an apply now.
+    /// The request for an apply now.
     pub(super) fn request(&self, attempt: Attempt, held: BTreeSet<LinkName>) -> Request {
         let mut request = match (attempt, self.shaping.candidate()) {
             (Attempt::Adopt, Some(policy)) => self.standing.adoption(policy),
@@ -135,7 +135,7 @@ impl State {
         request
     }
 
-    /// What follows from an event.
+    /// The decisions that follow from an event.
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Decision> {
         let State { people, standing: Standing { in_force, .. }, .. } = self;
         match event {
@@ -188,7 +188,7 @@ impl State {
         }
     }
 
-    /// One thing that is due: what is shaped before who is here.
+    /// Handles one task that is due: the daemon's own life goes before accounts.
     fn on_time(&mut self, now: Instant) {
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.due <= now) {
             watchdog.due = now + watchdog.interval;
@@ -212,7 +212,7 @@ impl State {
         }
     }
 
-    /// Takes over what an apply came to.
+    /// Takes over the outcome of an apply.
     fn applied(&mut self, attempt: Attempt, start: Instant, applied: Applied, now: Instant) {
         let (mut took, mut repaired) = (None, BTreeSet::new());
         match attempt {
@@ -237,7 +237,7 @@ impl State {
         let drains = self.standing.in_force.draining;
         let outcome = Outcome::InForce { took, repaired, drains };
         self.tell(shaping::Event::Applied { attempt, outcome }, now);
-        // After that: whoever still waits wants another apply.
+        // After that, since a process that still waits wants another apply.
         if came_to_rest {
             self.people.have_classes(&self.standing.in_force, now);
             self.follow_people(now);
@@ -248,7 +248,7 @@ impl State {
         }
     }
 
-    /// What has happened to links, to the file, or to an apply, and what follows from it.
+    /// Passes an event about links, the file or an apply to [`Shaping`], and handles its orders.
     fn tell(&mut self, event: shaping::Event<Arc<Policy>>, now: Instant) {
         let before = self.shaping.word();
         let orders = self.shaping.on(event, now);
@@ -289,7 +289,7 @@ impl State {
         }
     }
 
-    /// All that the policy in force, and one on its way in, want to know of NSS now.
+    /// Asks about all names of the policy in force and of a new one.
     fn ask_for_all(&mut self, now: Instant) {
         let candidate = self.shaping.candidate().map(|policy| Question::of(policy));
         let in_force = Question::of(self.policy());
@@ -297,7 +297,7 @@ impl State {
         self.follow_people(now);
     }
 
-    /// What is wanted of whoever is here.
+    /// Handles what [`People`] wants.
     fn follow_people(&mut self, now: Instant) {
         for want in self.people.wants() {
             match want {

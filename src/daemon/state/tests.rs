@@ -1,5 +1,5 @@
-//! The daemon's state, from event to event, without a kernel: who logs in is placed and has a class
-//! made, signals and the namespace's end are obeyed, and what came of an apply is in force.
+//! The daemon's state, from event to event, without a kernel: a login is placed and has a class
+//! made, signals and the end of the namespace are obeyed, and the outcome of an apply is in force.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ fn in_force() -> InForce {
 
 const POLICY: &str = "version: 1\nlinks: {eth0: 1gbit}\nusers: {bob: 10mbit}\n";
 
-/// Right after the first apply; what is due at once was done.
+/// The state right after the first apply, with the decisions that were due at once carried out.
 fn rested(now: Instant) -> State {
     let file = PathBuf::from("p.yaml");
     let settings = Settings { file, grace: 60 * SECOND, wait: SECOND };

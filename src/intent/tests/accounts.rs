@@ -1,4 +1,4 @@
-//! Who has a class, and who loses it.
+//! Which owners have a class, and which lose it.
 
 use super::*;
 use crate::plan::{Change, Step};
@@ -67,7 +67,7 @@ fn of_those_who_have_time_of_grace_only_whose_is_over_leave() {
     intent.leaving = Leaving::These([Owner::Uid(2003)].into());
     let then = resolved(&intent, seen.clone());
     assert!(has_class(&then, "uid/2002") && !has_class(&then, "uid/2003"));
-    // Also who came back while it was being decided: it is the daemon's to say.
+    // The same holds of an account that came back meanwhile: the daemon alone says who leaves.
     seen.facts.accounts.running.insert(2003);
     assert!(!has_class(&resolved(&intent, seen), "uid/2003"));
 }

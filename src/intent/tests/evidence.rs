@@ -22,7 +22,8 @@ fn decide_by(seen: &mut Observation, tag: Tag) {
     });
 }
 
-/// What comes of a trial that finds nothing, and what it was told; `None`: nothing was tried.
+/// The result where the trial finds nothing, and what the trial was told; `None`: nothing was
+/// tried.
 fn tried(seen: &Observation) -> (Features, Option<Option<Helpers>>) {
     let mut told = None;
     let features = Evidence::of(seen).or_tried(|known| {
@@ -94,7 +95,7 @@ fn a_program_that_asks_all_that_one_can_ask_spares_that_trial() {
         panic!("no program decides");
     };
     let all = Program { sockets: Sockets::Cookie(1), mptcp: Some(layout), ..program };
-    // Something else has to be tried.
+    // Another program than the standing one is needed, so the kernel must be tried.
     seen.facts.own_sockets_only = false;
     for (program, is_told) in [(program, false), (all, true)] {
         decide_by(&mut seen, Tag::Bpf(program));

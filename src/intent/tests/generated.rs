@@ -1,5 +1,5 @@
-//! What must hold of every decision, on hundreds of random hosts: one policy is in force there, and
-//! another one, or the same, is decided about after all sorts of things have happened.
+//! What holds of every decision, on hundreds of random hosts: one policy is in force there, and
+//! another one, or the same, is decided about after random events.
 
 use proptest::collection::btree_set;
 use proptest::prelude::*;
@@ -44,12 +44,13 @@ fn written() -> impl Strategy<Value = Written> {
         .prop_map(|(links, users, students, everyone)| Written { links, users, students, everyone })
 }
 
-/// What happened since the first policy came into force, by bits, so that each comes alone too.
+/// What happened since the first policy came into force. Each event is a bit, so that each also
+/// comes alone.
 #[derive(Clone, Debug)]
 struct Since {
     run: BTreeSet<usize>,
     came: Option<usize>,
-    /// Those whose grace is over; `None`: there is no grace.
+    /// The accounts whose grace time is over; `None`: there is no grace time.
     leaving: Option<BTreeSet<usize>>,
     /// Whose classes are quiet, and in whose directories somebody sits.
     quiet: BTreeSet<usize>,
@@ -68,7 +69,7 @@ struct Since {
 }
 
 impl Since {
-    /// Those whose grace is over: who has come back has all of it again.
+    /// The accounts whose grace time is over; that of an account that has come back begins anew.
     fn over(&self) -> Option<BTreeSet<usize>> {
         self.leaving.as_ref().map(|leaving| leaving - &self.run)
     }
@@ -118,7 +119,7 @@ fn later(first: &Written, second: &Written, since: &Since) -> (Intent, Observati
     let mut wanted = intent(&second.text());
     wanted.options.takeover = since.takeover;
     wanted.options.absent_links = since.lenient;
-    // As cron and the daemon have it: by hand a name that cannot be looked up is an error.
+    // As cron and the daemon run it; in a run by hand a name that cannot be looked up is an error.
     wanted.options.skip_unknown = since.nss_is_silent;
     wanted.came = since.came.map(|at| Owner::Uid(uid(at))).into_iter().collect();
     wanted.held = since.held.then(|| name("eth0")).into_iter().collect();
@@ -180,7 +181,7 @@ proptest! {
         let (wanted, seen) = later(&first, &second, &since);
         let outcome = resolve(&wanted, seen.clone());
 
-        // Foreign roots: a refusal for a person, a link that is passed over for who watches.
+        // A foreign root is a refusal for a run by hand; the daemon passes the link over.
         if in_the_way(&second, &since) && !since.lenient {
             prop_assert!(matches!(outcome, Err(Refusal::InTheWay(_))));
             return Ok(());
@@ -200,8 +201,8 @@ proptest! {
             prop_assert_eq!(desired.trees.get(&held), seen.state.trees.get(&held));
         }
 
-        // Who has a class: whoever runs or came, or does not leave; and the class of whoever
-        // leaves goes only once it is quiet.
+        // An account has a class if it runs, came, or does not leave; the class of one that leaves
+        // goes only once it is quiet.
         let accounts = &meaning.facts().accounts;
         for at in 0..PEOPLE.len() {
             let owner = Owner::Uid(uid(at));
@@ -221,7 +222,7 @@ proptest! {
             prop_assert_eq!(accounts.running.contains(&uid(at)), !leaves || drains);
         }
 
-        // While NSS is silent nobody whose line is as it was gets another class.
+        // While NSS does not answer, nobody whose line is unchanged gets another class.
         if since.nss_is_silent && first.text() == second.text() {
             for (claim, classid) in &seen.state.claims {
                 let now = desired.claims.get(claim);
@@ -229,7 +230,7 @@ proptest! {
             }
         }
 
-        // Who may not read what stands says so, and plans no change of it.
+        // A process that may not read an object that stands says so, and plans no change of it.
         let said = meaning.warnings.iter().any(|it| it.message.contains("cannot be read"));
         prop_assert_eq!(said, since.unread && since.lacks);
         if said {
@@ -237,9 +238,9 @@ proptest! {
             prop_assert_eq!(owners.count(), 0, "{}", plan);
         }
 
-        // Once done it is done: the same question has nothing more to do, and says the same. Beside
-        // a held link it may take once more: who leaves and gets another number meanwhile has no
-        // class with that one, so nothing of him drains.
+        // After the plan was performed, the same question has no steps and the same warnings.
+        // Beside a held link that may take a second plan: an account that leaves and gets another
+        // number has no class with that number, so nothing of its drains.
         let mut last = after(&resolved, seen);
         let mut said = desired.clone();
         if since.held {

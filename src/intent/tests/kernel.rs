@@ -1,4 +1,4 @@
-//! What the kernel can do, what could not be read, and what is to be said about it.
+//! What the kernel can do, what could not be read, and the warnings about both.
 
 use super::*;
 use crate::facts::Lack;

@@ -156,7 +156,7 @@ fn while_auto_finds_no_link_what_stands_stays() {
     intent.options.absent_links = true;
     let then = resolved(&intent, seen.clone());
     assert!(then.plan.is_empty(), "{}", then.plan);
-    // The way out comes back by another link, where nothing stands: it moves there.
+    // The default route comes back by another link, which is not shaped yet: `auto` moves there.
     seen.facts.links.get_mut(&name("eth1")).unwrap().default_route_v4 = Some(1);
     let then = resolved(&intent, seen);
     assert!(then.desired.trees.contains_key(&name("eth1").egress()));
@@ -174,7 +174,7 @@ fn a_link_that_was_fit_is_taken_to_be_so_still() {
     let then = resolved(&intent, without_speed.clone());
     assert!(then.plan.is_empty(), "{}", then.plan);
     assert!(!then.meaning.warnings.is_empty(), "it is said");
-    // It is shaped, and does not only stay as it stands: who is new has a class there.
+    // The link is shaped and not only left alone: a new account has a class there.
     let with_bob = super::intent("links: {eth0: , eth1: 100mbit}\nusers: {ann: 1mbit, bob: 2mbit}");
     let with_bob = Intent { options: intent.options, good: intent.good, ..with_bob };
     let then = resolved(&with_bob, without_speed);

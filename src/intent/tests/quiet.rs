@@ -49,7 +49,7 @@ fn a_class_that_nobody_saw_earlier_is_not_known_to_be_silent() {
     let (intent, seen, [ann, bob, _]) = left();
     let (earlier, now) = (counted(&[(ann, sent(7))]), counted(&[(ann, sent(7)), (bob, sent(0))]));
     assert_eq!(intent.silent(&seen, &earlier, &now), [ann].into());
-    // Where it is on no link any more there is nothing that it could send.
+    // A class that is on no link any more cannot send.
     assert_eq!(intent.silent(&seen, &earlier, &counted(&[])), [ann, bob].into());
 }
 
