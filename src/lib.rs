@@ -40,7 +40,6 @@ pub mod process;
 
 pub mod accounts;
 
-#[allow(clippy::too_many_lines, clippy::too_many_arguments, reason = "some are too large")]
 pub mod host;
 
 pub mod status;

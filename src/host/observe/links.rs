@@ -16,8 +16,8 @@ use std::time::Instant;
 use log::{debug, warn};
 use nix::errno::Errno;
 
-use super::tree::{SeenTree, tree};
-use super::{ObserveError, link_facts};
+use super::error::ObserveError;
+use super::tree::{OurRoot, SeenTree};
 use crate::facts::{LinkFacts, RootQdisc};
 use crate::host::Kernel;
 use crate::netlink::assemble;
@@ -26,7 +26,7 @@ use crate::netlink::extack::KernelError;
 use crate::netlink::request::{self, dump};
 use crate::sys::route::{Netlink, PATIENCE, SocketError};
 use crate::sys::witness::Witness;
-use crate::tree::{Clsact, LinkName, Port, Seat, StrangeFilter};
+use crate::tree::{Clsact, Family, LinkName, Port, Seat, StrangeFilter};
 use crate::units::ClassId;
 
 /// Lists of links that are put together when none of them is whole. A link that stands is missing
@@ -54,10 +54,11 @@ pub(super) struct Seen {
 pub(super) fn links_and_trees(
     kernel: &mut Kernel,
     named: &BTreeSet<String>,
-    routes: &[DefaultRoute],
     claimed: &BTreeSet<ClassId>,
     own_sockets_only: bool,
 ) -> Result<Seen, ObserveError> {
+    let mut routes = kernel.netlink.dump(&dump::routes(Family::V4), decode::default_route)?;
+    routes.extend(kernel.netlink.dump(&dump::routes(Family::V6), decode::default_route)?);
     let records = links(&mut kernel.netlink, named)?;
     let mut by_link: BTreeMap<u32, Vec<QdiscRecord>> = BTreeMap::new();
     for qdisc in kernel.netlink.dump(&dump::qdiscs(), decode::qdisc)? {
@@ -77,13 +78,13 @@ pub(super) fn links_and_trees(
                 Err(error) => return Err(SocketError::Refused(error).into()),
             }
         }
-        let mut link = link_facts(kernel, record, &qdiscs, routes);
+        let mut link = link_facts(kernel, record, &qdiscs, &routes);
         if link.root == RootQdisc::Ours {
-            let port = name.egress();
-            let seen = steady_tree(kernel, &mut witness, &port, link.ifindex, &qdiscs, claimed)?;
+            let root = OurRoot { port: name.egress(), ifindex: link.ifindex, qdiscs: &qdiscs };
+            let seen = steady_tree(kernel, &mut witness, &root, claimed)?;
             let Some(seen) = seen else { continue };
             link.shaped_at = seen.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
-            trees.push((port, seen));
+            trees.push((root.port, seen));
         }
         // On hosts of containers other programs have one on each of many links.
         if link.root == RootQdisc::Ours || !own_sockets_only {
@@ -109,6 +110,35 @@ pub(super) fn links_and_trees(
     clsact.retain(|name, _| facts.contains_key(name));
     at_clsact.retain(|name, strange| facts.contains_key(name) && !strange.is_empty());
     Ok(Seen { links: facts, trees, clsact, at_clsact, ingress })
+}
+
+fn link_facts(
+    kernel: &Kernel,
+    record: LinkRecord,
+    qdiscs: &[QdiscRecord],
+    routes: &[DefaultRoute],
+) -> LinkFacts {
+    let metric = |family: Family| {
+        let here =
+            |route: &&DefaultRoute| route.family == family && route.links.contains(&record.ifindex);
+        routes.iter().filter(here).map(|route| route.metric).min()
+    };
+    LinkFacts {
+        ifindex: record.ifindex,
+        altnames: record.altnames,
+        mtu: record.mtu,
+        speed: None,
+        default_route_v4: metric(Family::V4),
+        default_route_v6: metric(Family::V6),
+        root: decode::root(qdiscs, record.qdisc.as_deref(), kernel.mark),
+        kind: record.kind,
+        master: record.master,
+        lower: record.lower,
+        loopback: record.loopback,
+        ethernet: record.ethernet,
+        up: record.up,
+        shaped_at: None,
+    }
 }
 
 fn clsact_of(
@@ -169,21 +199,19 @@ fn is_gone(error: &KernelError) -> bool {
 fn steady_tree(
     kernel: &mut Kernel,
     witness: &mut Witness,
-    port: &Port,
-    ifindex: u32,
-    qdiscs: &[QdiscRecord],
+    root: &OurRoot<'_>,
     claimed: &BTreeSet<ClassId>,
 ) -> Result<Option<SeenTree>, ObserveError> {
     let began = Instant::now();
-    let own = kernel.netlink.port();
+    let (own, OurRoot { port, ifindex, .. }) = (kernel.netlink.port(), root);
     loop {
         witness.told(own)?;
-        let seen = tree(kernel, port, ifindex, qdiscs, claimed)?;
+        let seen = root.tree(kernel, claimed)?;
         let told = witness.told(own)?;
-        if told.gone.contains(&ifindex) {
+        if told.gone.contains(ifindex) {
             return Ok(None);
         }
-        if !told.lost && !told.changed.contains(&ifindex) {
+        if !told.lost && !told.changed.contains(ifindex) {
             return Ok(Some(seen));
         }
         if began.elapsed() > PATIENCE {

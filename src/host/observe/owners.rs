@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use log::debug;
 
-use super::{ObserveError, Snapshot};
+use super::error::ObserveError;
+use super::snapshot::Snapshot;
 use crate::host::Kernel;
 use crate::netlink::{assemble, decode, request};
 use crate::sys::bpf::Maps;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::ObserveError;
+use super::error::ObserveError;
 use crate::facts::Lack;
 
 /// Linux's number of CAP_NET_ADMIN (linux/capability.h).

@@ -6,7 +6,7 @@ use std::io;
 
 use log::debug;
 
-use super::Snapshot;
+use super::snapshot::Snapshot;
 use crate::host::Kernel;
 use crate::netlink::bpf_name;
 use crate::sys::bpf::{Maps, RuleMaps};

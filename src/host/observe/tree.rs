@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-use super::{ObserveError, RuleHits};
+use super::error::ObserveError;
 use crate::host::Kernel;
 use crate::netlink::decode::{self, ClassRecord, FilterRecord, QdiscRecord};
 use crate::netlink::{assemble, request};
@@ -31,67 +31,115 @@ pub(super) struct SeenTree {
     pub programs: BTreeMap<Pref, String>,
 }
 
-/// Reads all that stands below our root on one link. `qdiscs`: those of this link; `claimed`: the
-/// classes that directories name.
-pub(super) fn tree(
-    kernel: &mut Kernel,
-    port: &Port,
-    ifindex: u32,
-    qdiscs: &[QdiscRecord],
-    claimed: &BTreeSet<ClassId>,
-) -> Result<SeenTree, ObserveError> {
-    let mut seen = SeenTree::default();
-    let mut tree = Tree::default();
-    // A shard is ours as long as somebody in it is.
-    let shards: BTreeSet<Shard> = claimed.iter().filter_map(|classid| classid.shard()).collect();
-    let ours = |classid: ClassId| match classid.shard().or(Shard::of_class(classid)) {
-        None => matches!(classid, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED),
-        Some(shard) => {
-            shards.contains(&shard)
-                && [shard.class(), shard.root(), shard.default()].contains(&classid)
-        }
-    };
-    let mut classes = Vec::new();
-    // Classes of other qdiscs on this link (an HTB that somebody hung below a class) are theirs.
-    for qdisc in shards.iter().map(|shard| shard.qdisc()).chain([ClassId::ROOT]) {
-        let question = request::dump::classes_of(ifindex, qdisc);
-        classes.extend(kernel.netlink.dump(&question, decode::class)?);
+/// The class that a line of `rules` sends to, and how many packets it has matched; `None` where the
+/// kernel does not count them (without CONFIG_CLS_U32_PERF).
+pub type RuleHits = (ClassId, Option<u64>);
+
+/// Our root qdisc on a link.
+pub(super) struct OurRoot<'a> {
+    pub port: Port,
+    /// The link's.
+    pub ifindex: u32,
+    /// All qdiscs of the link that were listed.
+    pub qdiscs: &'a [QdiscRecord],
+}
+
+/// Whose a class below one of our qdiscs is.
+struct Ours<'a> {
+    /// The classes that directories name.
+    claimed: &'a BTreeSet<ClassId>,
+    /// A shard is ours as long as somebody in it is.
+    shards: BTreeSet<Shard>,
+}
+
+impl Ours<'_> {
+    fn new(claimed: &BTreeSet<ClassId>) -> Ours<'_> {
+        Ours { claimed, shards: claimed.iter().filter_map(|classid| classid.shard()).collect() }
     }
-    // The kernel lists them by hash; in order they go into the maps without a search each.
-    classes.sort_unstable_by_key(|record| record.classid);
-    let mut all_counters = Vec::with_capacity(classes.len());
-    let mut standing = Vec::with_capacity(classes.len());
-    let mut with_leaf = Vec::with_capacity(classes.len());
-    for ClassRecord { classid, class, counters, leaf, .. } in classes {
-        if ours(classid) || claimed.contains(&classid) {
-            standing.push((classid, class));
-            all_counters.push((classid, counters));
-            // The fifo that a class has by itself has no handle.
-            with_leaf.extend((leaf != ClassId::NONE).then_some((classid, leaf)));
-        } else {
-            seen.bound.extend(class.parent);
-            seen.foreign.push(Foreign::Class { port: port.clone(), classid });
-        }
+
+    /// The HTB qdiscs that our classes are in, each of which is asked for its own: classes of
+    /// another one on the link (that somebody hung below a class) are theirs, whatever their
+    /// numbers.
+    fn qdiscs(&self) -> impl Iterator<Item = ClassId> {
+        self.shards.iter().map(|shard| shard.qdisc()).chain([ClassId::ROOT])
     }
-    tree.classes = standing.into_iter().collect();
-    seen.counters = all_counters.into_iter().collect();
-    let root = qdiscs.iter().find(|qdisc| qdisc.parent.is_none());
-    seen.direct_packets = root.and_then(|root| Some(root.htb?.direct_packets));
-    tree.leaves = leaves(kernel, ifindex, qdiscs, with_leaf, &mut seen.strange)?;
-    let records =
-        kernel.netlink.dump(&request::dump::filters(ifindex, ClassId::ROOT), decode::filter)?;
-    seen.strange.tables = left_tables(kernel, ifindex, &records)?;
-    seen.rules = assemble::lines(&records);
-    seen.programs = assemble::program_rules(&records);
-    tree.filters = filters(port, Parent::Root, records, &mut seen);
-    let standing = tree.leaves.iter().filter(|(_, leaf)| **leaf == LeafQdisc::Shard);
-    for shard in standing.filter_map(|(id, _)| Shard::of_class(*id)) {
-        let request = request::dump::filters(ifindex, shard.qdisc());
+
+    fn has(&self, classid: ClassId) -> bool {
+        let needs_no_claim = match classid.shard().or(Shard::of_class(classid)) {
+            None => matches!(classid, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED),
+            Some(shard) => {
+                self.shards.contains(&shard)
+                    && [shard.class(), shard.root(), shard.default()].contains(&classid)
+            }
+        };
+        needs_no_claim || self.claimed.contains(&classid)
+    }
+}
+
+impl OurRoot<'_> {
+    /// Reads all that stands below it. `claimed`: the classes that directories name.
+    pub(super) fn tree(
+        &self,
+        kernel: &mut Kernel,
+        claimed: &BTreeSet<ClassId>,
+    ) -> Result<SeenTree, ObserveError> {
+        let OurRoot { port, ifindex, qdiscs } = self;
+        let (mut seen, ours) = (SeenTree::default(), Ours::new(claimed));
+        let with_leaf = self.classes(kernel, &ours, &mut seen)?;
+        seen.tree.leaves = leaves(kernel, *ifindex, qdiscs, with_leaf, &mut seen.strange)?;
+        let root = qdiscs.iter().find(|qdisc| qdisc.parent.is_none());
+        seen.direct_packets = root.and_then(|root| Some(root.htb?.direct_packets));
+        let request = request::dump::filters(*ifindex, ClassId::ROOT);
         let records = kernel.netlink.dump(&request, decode::filter)?;
-        tree.shards.insert(shard, filters(port, Parent::Shard(shard), records, &mut seen));
+        seen.strange.tables = left_tables(kernel, *ifindex, &records)?;
+        seen.rules = assemble::lines(&records);
+        seen.programs = assemble::program_rules(&records);
+        seen.tree.filters = filters(port, Parent::Root, records, &mut seen);
+        let leaves = seen.tree.leaves.iter();
+        let shards = leaves.filter(|(_, leaf)| **leaf == LeafQdisc::Shard);
+        let shards: Vec<Shard> = shards.filter_map(|(id, _)| Shard::of_class(*id)).collect();
+        for shard in shards {
+            let request = request::dump::filters(*ifindex, shard.qdisc());
+            let records = kernel.netlink.dump(&request, decode::filter)?;
+            let filters = filters(port, Parent::Shard(shard), records, &mut seen);
+            seen.tree.shards.insert(shard, filters);
+        }
+        Ok(seen)
     }
-    seen.tree = tree;
-    Ok(seen)
+
+    /// Reads the classes of each of our qdiscs into `seen`, and what each of ours names as its
+    /// leaf, in order.
+    fn classes(
+        &self,
+        kernel: &mut Kernel,
+        ours: &Ours<'_>,
+        seen: &mut SeenTree,
+    ) -> Result<Vec<(ClassId, ClassId)>, ObserveError> {
+        let mut classes = Vec::new();
+        for qdisc in ours.qdiscs() {
+            let question = request::dump::classes_of(self.ifindex, qdisc);
+            classes.extend(kernel.netlink.dump(&question, decode::class)?);
+        }
+        // The kernel lists them by hash; in order they go into the maps without a search each.
+        classes.sort_unstable_by_key(|record| record.classid);
+        let mut counters = Vec::with_capacity(classes.len());
+        let mut standing = Vec::with_capacity(classes.len());
+        let mut with_leaf = Vec::with_capacity(classes.len());
+        for ClassRecord { classid, class, counters: counted, leaf, .. } in classes {
+            if ours.has(classid) {
+                standing.push((classid, class));
+                counters.push((classid, counted));
+                // The fifo that a class has by itself has no handle.
+                with_leaf.extend((leaf != ClassId::NONE).then_some((classid, leaf)));
+            } else {
+                seen.bound.extend(class.parent);
+                seen.foreign.push(Foreign::Class { port: self.port.clone(), classid });
+            }
+        }
+        seen.tree.classes = standing.into_iter().collect();
+        seen.counters = counters.into_iter().collect();
+        Ok(with_leaf)
+    }
 }
 
 /// The qdiscs below classes of ours; those that shaper does not make go to `strange`. `with_leaf`:
@@ -186,4 +234,35 @@ fn left_tables(
         }
     }
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Minor;
+
+    /// A class of ours is in the root, or in a shard as long as somebody in it is; each qdisc is
+    /// asked for its own classes, since another program's may have the same numbers.
+    #[test]
+    fn our_classes_are_those_of_our_qdiscs_that_are_claimed_or_that_every_tree_has() {
+        let [ann, bob] = ["1:10", "e000:11"].map(|id| id.parse::<ClassId>().unwrap());
+        let claimed = BTreeSet::from([ann, bob]);
+        let ours = Ours::new(&claimed);
+        let shard = bob.shard().unwrap();
+        let empty = Shard::of_class(ClassId::ours(Minor(0xe001))).unwrap();
+        assert_eq!(ours.qdiscs().collect::<Vec<_>>(), [shard.qdisc(), ClassId::ROOT]);
+        for classid in [ann, bob, ClassId::LINK, ClassId::DEFAULT, ClassId::UNSHAPED] {
+            assert!(ours.has(classid), "{classid}");
+        }
+        for (shard, is_ours) in [(shard, true), (empty, false)] {
+            for classid in [shard.class(), shard.root(), shard.default()] {
+                assert_eq!(ours.has(classid), is_ours, "{classid}");
+            }
+        }
+        for classid in ["1:11", "e000:10", "e001:11"] {
+            assert!(!ours.has(classid.parse().unwrap()), "{classid}");
+        }
+        let nobody = BTreeSet::new();
+        assert_eq!(Ours::new(&nobody).qdiscs().collect::<Vec<_>>(), [ClassId::ROOT]);
+    }
 }

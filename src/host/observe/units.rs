@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::process::Process;
+
 /// Where unit files are, the first found first (systemd.unit(5), "Unit File Load Path"); those of
 /// units that systemd makes by itself while they run are in `transient`.
 const FOLDERS: [&str; 13] = [
@@ -22,9 +24,18 @@ const FOLDERS: [&str; 13] = [
     "run/systemd/generator.late",
 ];
 
+/// The services and scopes that there are below `root`, and those that processes run in: of what
+/// systemd makes while it runs not all has a file.
+pub(super) fn units(root: &Path, processes: &[Process]) -> BTreeMap<String, String> {
+    let mut units = unit_files(root);
+    let running = processes.iter().filter_map(|process| process.unit.clone());
+    units.extend(running.map(|unit| (unit.clone(), unit)));
+    units
+}
+
 /// The names of all services and scopes below `root`, each with the name that its processes are
 /// found by: an alias is a symbolic link to a file of another name. Without systemd there are none.
-pub(super) fn unit_files(root: &Path) -> BTreeMap<String, String> {
+fn unit_files(root: &Path) -> BTreeMap<String, String> {
     let mut units = BTreeMap::new();
     for folder in FOLDERS {
         let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };

@@ -1,0 +1,68 @@
+//! All that one look saw.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use super::tree::{RuleHits, SeenTree};
+use crate::facts::{Facts, Observation};
+use crate::process::Scan;
+use crate::tree::{Counted, Counters, Port};
+use crate::units::ClassId;
+
+/// One look at everything.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// What is, and the facts around it.
+    pub observation: Observation,
+    /// By port, of the classes that are ours.
+    pub counters: Counted,
+    /// Packets that went past every class, by port: there was no default class for them.
+    pub direct_packets: BTreeMap<Port, u32>,
+    /// What the lines of `rules` have matched since their filter was made, by port.
+    pub rules: BTreeMap<Port, BTreeMap<NonZeroU32, RuleHits>>,
+    /// One pass over `/proc`; empty where it was not wanted.
+    pub scan: Scan,
+}
+
+impl Snapshot {
+    /// Facts without the observation's state: enough to build a model.
+    pub fn facts(&self) -> &Facts {
+        &self.observation.facts
+    }
+
+    /// What a class of ours has counted.
+    pub fn counters(&self, port: &Port, classid: ClassId) -> Option<&Counters> {
+        self.counters.get(port)?.get(&classid)
+    }
+
+    /// Takes in the tree at a port, with what it counted and what stands in it that is not ours.
+    pub(super) fn add_tree(&mut self, port: Port, seen: SeenTree) {
+        let SeenTree {
+            tree,
+            strange,
+            counters,
+            direct_packets,
+            rules,
+            foreign,
+            bound,
+            maps,
+            programs,
+        } = seen;
+        let observation = &mut self.observation;
+        observation.state.trees.insert(port.clone(), tree);
+        if !strange.is_empty() {
+            let here = observation.strange.entry(port.clone()).or_default();
+            here.filters.extend(strange.filters);
+            (here.leaves, here.tables) = (strange.leaves, strange.tables);
+        }
+        observation.foreign.extend(foreign);
+        observation.bound.extend(bound);
+        let maps = maps.into_iter().map(|((at, pref), ids)| ((port.clone(), at, pref), ids));
+        observation.deciding.extend(maps);
+        let programs = programs.into_iter().map(|(pref, name)| ((port.clone(), pref), name));
+        observation.unread.rules.extend(programs);
+        self.direct_packets.extend(direct_packets.map(|packets| (port.clone(), packets)));
+        self.rules.insert(port.clone(), rules);
+        self.counters.insert(port, counters);
+    }
+}
