@@ -16,36 +16,36 @@ use crate::units::Psched;
 pub struct Applied {
     /// The hierarchy had to be mounted.
     pub mounted: bool,
-    /// What was done, in order.
+    /// The steps that were performed, in order.
     pub steps: Vec<Planned>,
     /// Steps that would disturb somebody and were not allowed to.
     pub left: Vec<Planned>,
-    /// The last pass; `added`, `moved` and `gone` summed over all.
+    /// The last pass of placement, with `added`, `moved` and `gone` summed over all passes.
     pub placement: Placement,
     /// What the policy asks for and does not get.
     pub warnings: Vec<Diagnostic>,
-    /// The clock in which the steps' bursts are.
+    /// The clock in whose ticks the steps' bursts are.
     pub psched: Psched,
     /// Changing messages sent over netlink.
     pub messages: u64,
-    /// What was made so.
+    /// The state that is in force since.
     pub in_force: Option<InForce>,
 }
 
-/// What a policy came to mean, and stands.
+/// A policy in force: its model and the state that stands.
 #[derive(Debug)]
 pub struct InForce {
-    /// What the policy means since.
+    /// The model of the policy.
     pub model: Model,
-    /// Who everybody was as it was made so.
+    /// The accounts at that time.
     pub accounts: Accounts,
-    /// What is in the kernel since.
+    /// The state in the kernel.
     pub state: KernelState,
-    /// Classes that go once they are quiet stand.
+    /// Whether classes stand that go once they are quiet.
     pub draining: bool,
     /// The links that are shaped, with their indices.
     pub links: BTreeMap<LinkName, u32>,
-    /// The links of the model, as they were ([`Intent::good`](crate::intent::Intent::good)).
+    /// The facts of the model's links at that time ([`Intent::good`](crate::intent::Intent::good)).
     pub good: BTreeMap<LinkName, LinkFacts>,
     /// Links that are passed over, by ifindex, because somebody else's root qdisc stands there.
     pub in_the_way: BTreeSet<u32>,
@@ -66,7 +66,8 @@ impl InForce {
 }
 
 impl Applied {
-    /// Whether the policy or the kernel differed; logins and drained classes are no difference.
+    /// Whether the policy or the kernel differed; steps that only follow logins and drained classes
+    /// do not count.
     pub fn changed(&self) -> bool {
         self.mounted || self.steps.iter().any(|planned| !planned.routine)
     }
@@ -76,7 +77,7 @@ impl Applied {
         self.steps.iter().any(|planned| matches!(planned.step, Step::Root(_, Whole::Add(_))))
     }
 
-    /// Adds a placement's numbers; how things stand is as the latest says.
+    /// Adds the numbers of a placement; for everything else the latest counts.
     pub(super) fn members(&mut self, placement: Placement) {
         let before = std::mem::replace(&mut self.placement, placement);
         self.placement.added += before.added;

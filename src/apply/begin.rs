@@ -1,4 +1,4 @@
-//! How a run begins: it locks the instance and looks; and how a failed one leaves no trace.
+//! How a run begins, locking the instance and looking, and how a failed one leaves no trace.
 
 use std::time::Duration;
 
@@ -18,13 +18,12 @@ pub(super) struct Begun {
     /// The hierarchy had to be mounted.
     pub mounted: bool,
     pub look: Look,
-    /// What follows from the look, where that was found out already.
+    /// The plan from the look, where it was made already.
     pub planned: Option<(Plan, KernelState)>,
 }
 
-/// Looks and plans under the lock. Where the instance has no directory yet, so that there is
-/// nothing to lock, it is looked and planned before anything is made: whatever is wrong with the
-/// policy is said before anything is touched.
+/// Looks and plans under the lock. Where the instance has no directory yet, and so nothing to lock,
+/// looking and planning come first: a policy that is wrong is refused before anything is made.
 pub(super) fn begin(
     session: &mut Session,
     request: &mut Request,
@@ -41,8 +40,8 @@ pub(super) fn begin(
         return Ok(Begun { locked, mounted: false, look, planned: Some(planned) });
     }
     let mounted = session.kernel.mount()?;
-    // Who runs is known, and sits where he sat: reading them all again would take a second for
-    // 20,000.
+    // The processes of the first look are still where they were, and are not read again, which
+    // would take a second for 20,000.
     let seen = match mounted {
         false => Some(look.scan),
         true if session.kernel.is_empty_hierarchy() => Some(look.scan.in_new_hierarchy()),
@@ -61,17 +60,19 @@ pub(super) fn begin(
     }
 }
 
-/// The instance's lock, where no change waits to be confirmed and the policy was not taken back.
+/// Takes the instance's lock; refused where a change waits to be confirmed, or this policy was
+/// undone before.
 fn lock(kernel: &Kernel, may: ApplyOptions, policy: u64) -> Result<Locked, Failure> {
     let locked = kernel.lock(may.wait)?;
     confirm::allowed(&locked, policy, may.force)?;
     Ok(locked)
 }
 
-/// After a failed run: an instance directory without claims goes, under the lock, so that whoever
-/// waits for it finds out; then, the lock released, a mount that this run made.
+/// After a failed run: removes an instance directory without claims, under the lock, so that a run
+/// that waits for the lock finds out; then, once the lock is released, unmounts a mount that this
+/// run made.
 pub(super) fn leave_no_trace(kernel: &mut Kernel, mounted: bool, locked: Locked) {
-    // Undoing may have mounted the hierarchy anew.
+    // The undo may have mounted the hierarchy anew.
     let instance = kernel.instance().ok_or(cgroup::Error::NotMounted);
     let now = instance.and_then(|instance| locked.at(instance, Duration::ZERO));
     let gone = now.and_then(|locked| locked.remove_if_empty());
@@ -80,7 +81,8 @@ pub(super) fn leave_no_trace(kernel: &mut Kernel, mounted: bool, locked: Locked)
     unmount_unused(kernel, mounted);
 }
 
-/// A mount that this run made goes, unless somebody's directory of the instance stands there.
+/// Unmounts what this run mounted, unless the instance has a directory there, which another run
+/// made.
 fn unmount_unused(kernel: &mut Kernel, mounted: bool) {
     if mounted && kernel.instance().is_some_and(|instance| !instance.root().exists()) {
         let unmounted = kernel.unmount();

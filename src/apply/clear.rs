@@ -26,8 +26,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     let stands = kernel.instance().is_some_and(|instance| instance.root().exists());
     let mut mounted = false;
     if !stands {
-        // There is no directory that could be locked; where there is nothing to clear either, none
-        // is made.
+        // There is no directory to lock; where there is nothing to clear either, none is made.
         let observation = observe::observe(kernel, Wanted::default())?.observation;
         let psched = observation.facts.psched;
         if diff(&observation, &desired::nothing(&observation)).is_empty() {
@@ -43,8 +42,8 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     let before = Before::new(observation.clone(), &processes);
     let mut plan = diff(&observation, &desired::nothing(&observation));
     let left = if may.disrupt { Vec::new() } else { plan.without_disruption() };
-    // The lock is in the mount, so the instance's directory is removed, and it is released, before
-    // the hierarchy is unmounted.
+    // The lock is in the hierarchy: the instance's directory is removed and the lock released
+    // before the hierarchy is unmounted.
     let steps = || plan.steps.iter().map(|planned| &planned.step);
     let now = steps().filter(|step| **step != UNMOUNT);
     let (journal, done) = execute::perform(kernel, &locked, &observation.facts, now, gate);
@@ -63,7 +62,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
         }
     }
     if mounted {
-        // What this run mounted by itself is no step.
+        // Unmounting what this run itself has mounted is no step.
         plan.steps.retain(|planned| planned.step != UNMOUNT);
     }
     let psched = observation.facts.psched;

@@ -11,10 +11,10 @@ use crate::plan::Journal;
 use crate::sys::guard::{self, Detached};
 use crate::text::record;
 
-/// How long the guard waits for another run to finish before it takes the change back.
+/// How long the guard waits for another run to finish before it undoes the change.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why an apply, or a confirmation, is refused for what was confirmed and what was not.
+/// Why an apply or a confirmation is refused because of earlier confirmations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Unconfirmed {
     /// The policy's hash is among those that a guard noted.
@@ -33,14 +33,14 @@ impl From<Unconfirmed> for Failure {
     }
 }
 
-/// What names a policy whose change was taken back: FNV-1a of its text.
+/// The hash by which a policy is noted whose change was undone: FNV-1a of its text.
 pub fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// Refuses when a change waits to be confirmed, or when this very policy was taken back.
+/// Refuses while a change waits to be confirmed, or if this policy was undone before.
 pub(super) fn allowed(instance: &Locked, policy: u64, force: bool) -> Result<(), Failure> {
     nothing_pending(instance)?;
     if !force && instance.is_reverted(policy) {
@@ -56,11 +56,11 @@ pub(super) fn nothing_pending(instance: &Locked) -> Result<(), Failure> {
             "a change waits to be confirmed (guard process {guard}): `shaper confirm` keeps it, otherwise it is taken back when its time is over"
         )));
     }
-    // What a guard that was killed left.
+    // Removes what a guard that was killed has left.
     Ok(instance.end_confirmation()?)
 }
 
-/// What the guard takes back.
+/// The change that the guard undoes.
 #[derive(Clone, Copy)]
 pub(super) struct Change<'a> {
     pub before: &'a Before,
@@ -68,7 +68,7 @@ pub(super) struct Change<'a> {
     pub journal: &'a Journal,
     /// The policy's [`hash`].
     pub policy: u64,
-    /// How long it waits.
+    /// How long the guard waits.
     pub time: Duration,
 }
 
@@ -104,8 +104,8 @@ fn watch_over(name: &str, change: &Change<'_>) {
         if is_confirmed {
             return Ok(locked.end_confirmation()?);
         }
-        // First of all: were this process killed before it is done, nobody would bring back by
-        // accident what nobody confirmed.
+        // The note comes first: if this process is killed before the undo is done, nobody applies
+        // the unconfirmed policy again by accident.
         let noted = locked.set_reverted(change.policy);
         let came_of_it = change.before.bring_back(&mut kernel, &locked, change.journal);
         say(&format!("shaper: nobody confirmed the change: {came_of_it}"));
@@ -120,12 +120,12 @@ fn watch_over(name: &str, change: &Change<'_>) {
     }
 }
 
-/// The instance as soon as no other run holds its lock, however long that takes: what was promised
-/// is done, but never beside another run. The kernel is opened anew: what came from the process
-/// that forked is shared with it.
+/// Locks the instance as soon as no other run has the lock, however long that takes: the undo was
+/// promised, but must not happen beside another run. The kernel is opened anew, because handles
+/// from before the fork are shared with the parent.
 fn lock_when_free(name: &str) -> Result<(Kernel, Locked), Failure> {
     let mut kernel = Kernel::open(Some(name))?;
-    // Unmounted meanwhile, the hierarchy still holds what was made.
+    // The hierarchy may have been unmounted meanwhile, and still has its directories.
     kernel.mount()?;
     loop {
         match kernel.lock(PATIENCE) {

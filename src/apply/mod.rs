@@ -1,6 +1,6 @@
 //! Makes the kernel match a policy, verifies it, and puts back what was there when a step fails.
-//! What `shaper apply` does, and whoever else applies (the daemon, the tests). Looks through
-//! `observe`, acts through `execute` and `process::place`.
+//! Used by `shaper apply`, the daemon and the tests. Looks through `observe`, acts through
+//! `execute` and `process::place`.
 
 mod applied;
 mod begin;
@@ -41,7 +41,7 @@ pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
     }
 }
 
-/// Does what is asked. `gate` is asked before each step.
+/// Does what the request asks for. `gate` is called before each step.
 ///
 /// # Errors
 /// A policy that cannot hold here, before anything is touched; a refused step, after what was there
@@ -67,7 +67,7 @@ pub fn apply(
     let mut run = Run { session, locked: &locked, request, may, gate, applied, journal, link_went };
     let outcome = run.finish(look, planned);
     let Run { applied, journal, .. } = run;
-    // From here on whatever goes wrong brings back what was there before, once.
+    // From here on every failure undoes the run's steps, once.
     let kept = outcome.and_then(|()| match may.repair {
         true => Ok(()),
         false => Ok(locked.forget_reverted()?),

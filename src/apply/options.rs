@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A retired class that has sent nothing for so long may go.
+/// How long a retired class must have sent nothing before it may go.
 pub const QUIET: Duration = Duration::from_secs(2);
 
 /// What an apply may do, and how long it may take about it.
@@ -17,9 +17,9 @@ pub struct ApplyOptions {
     pub quiet: Option<Duration>,
     /// Take the change back unless it is confirmed within this time.
     pub confirm: Option<Duration>,
-    /// Also a policy that was taken back before.
+    /// Also apply a policy that was undone before.
     pub force: bool,
-    /// A repair of the policy in force; does not clear the list of policies that were taken back.
+    /// This is a repair of the policy in force, which does not clear the list of undone policies.
     pub repair: bool,
 }
 

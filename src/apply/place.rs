@@ -1,4 +1,4 @@
-//! Every process into the directory of its class.
+//! Moving every process into the directory of its class.
 
 use super::session::Session;
 use crate::facts::Accounts;
@@ -6,12 +6,12 @@ use crate::failure::Failure;
 use crate::model::Model;
 use crate::process::{self, Placement, Seen, Verdict};
 
-/// Moves every process to where the model says.
+/// Moves every process to the directory that the model has for it.
 pub fn place(session: &Session, model: &Model, accounts: &Accounts) -> Result<Placement, Failure> {
     place_seen(session, model, accounts, None)
 }
 
-/// The same; `seen`: a look at all of them before.
+/// As [`place`]; `seen`: an earlier look at all processes.
 pub(super) fn place_seen(
     session: &Session,
     model: &Model,

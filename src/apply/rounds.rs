@@ -21,17 +21,17 @@ use crate::sys::signal;
 use crate::tree::{Claim, KernelState, LinkName, Port};
 use crate::units::Minor;
 
-/// Plans that follow from each other: a pin waits for the class that holds its minor to be quiet,
-/// an account logs in meanwhile. More than these, and somebody else is changing things as we do.
+/// The most rounds. A further round follows because a pinned owner waited for a class to become
+/// quiet, or an account logged in meanwhile; after so many somebody else keeps changing things.
 const MAX_ROUNDS: usize = 8;
 
-/// How often the kernel may contradict what was seen a moment before.
+/// How often the kernel may contradict the look of a moment before.
 const MAX_CONTRADICTIONS: u32 = 5;
-/// The pause before the third look, and each one after it longer by so much.
+/// The pause before the third look; each later pause is longer by as much.
 const CONTRADICTED: Duration = Duration::from_millis(20);
 
-/// Steps that took no longer leave the look at all processes as fresh as it is where there are no
-/// steps: asking NSS and planning for 10,000 users take as long.
+/// How long steps may take without making the look at all processes too old. Asking NSS and
+/// planning for 10,000 users take as long.
 const JUST_NOW: Duration = Duration::from_millis(50);
 
 /// What ended a run that had begun to change things.
@@ -67,18 +67,19 @@ impl From<cgroup::Error> for Trouble {
 pub(super) struct Run<'s, 'g> {
     pub session: &'s mut Session,
     pub locked: &'s Locked,
-    /// What is asked, with what became known in this run: who came, links that may go.
+    /// The request, with what became known in this run: accounts that came, links that went.
     pub request: Request,
     pub may: ApplyOptions,
     pub gate: Gate<'g>,
     pub applied: Applied,
     pub journal: Journal,
-    /// A link that this round was to shape went meanwhile.
+    /// Whether a link that this round was to shape went meanwhile.
     pub link_went: bool,
 }
 
 impl Run<'_, '_> {
-    /// `planned`: what follows from `look`, where that was found out already.
+    /// Runs rounds until nothing is left to do. `planned`: the plan from `look`, where it was made
+    /// already.
     pub(super) fn finish(
         &mut self,
         mut look: Look,
@@ -111,11 +112,11 @@ impl Run<'_, '_> {
             let retired = done.claims.keys().filter_map(Claim::retired);
             let draining = look.meaning.draining.iter().map(|id| id.minor());
             let pending: BTreeSet<Minor> = retired.chain(draining).collect();
-            // A minor that was collected may be retired once more.
+            // A minor whose class was deleted may be retired once more.
             waited_for.retain(|minor| pending.contains(minor));
             if !self.applied.placement.waiting.is_empty() {
-                // Newcomers need classes, also those who are root again at the next look
-                // (`follow`).
+                // Newcomers need classes, also those whose process acts as root again at the next
+                // look (`follow`).
                 let waiting = self.applied.placement.waiting.keys();
                 self.request.intent.came.extend(waiting.filter_map(Claim::comes_and_goes).cloned());
                 look = self.look()?;
@@ -125,7 +126,7 @@ impl Run<'_, '_> {
                 waited_for = pending;
                 look = self.wait_for_quiet(quiet, &done)?;
             } else if freed {
-                // A pin may be free now.
+                // A pinned minor may be free now.
                 look = self.look()?;
             } else {
                 self.applied.in_force = Some(InForce::new(look.meaning, done));
@@ -136,11 +137,11 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// A step was refused, or its result is not to be seen. What the look said may not be so any
-    /// more: another look, and another plan from there. The trouble itself where that says the same
-    /// as before and the kernel does not contradict it, or has done so too often. A tree that this
-    /// run made and that is to be made again contradicts it too: without the root that somebody
-    /// took away meanwhile, a class or filter below it is refused by EINVAL.
+    /// After a step was refused, or the verification found something left to do: the look may be
+    /// outdated, so this looks and plans again. Returns the trouble itself where the new plan has
+    /// the same step and the refusal does not contradict the look, or did so too often. A tree that
+    /// this run made and that must be made again contradicts the look too: somebody deleted its
+    /// root meanwhile, and then EINVAL refuses a class or filter below.
     fn another_look(
         &mut self,
         trouble: Trouble,
@@ -184,7 +185,7 @@ impl Run<'_, '_> {
         self.look()
     }
 
-    /// Waits, so that retired classes can drain, and looks which of them did.
+    /// Waits, so that retired classes can drain, and looks which of them have.
     fn wait_for_quiet(&mut self, quiet: Duration, done: &KernelState) -> Result<Look, Trouble> {
         let earlier = begin_to_drain(&mut self.session.kernel, self.locked, done)?;
         wait(quiet)?;
@@ -194,7 +195,7 @@ impl Run<'_, '_> {
         Ok(look?)
     }
 
-    /// One plan, performed and verified; the state that it was for.
+    /// Performs and verifies one plan; returns the state that it was for.
     fn round(
         &mut self,
         (mut plan, desired): (Plan, KernelState),
@@ -219,7 +220,8 @@ impl Run<'_, '_> {
         outcome.map(|()| desired)
     }
 
-    /// Build, place, tear down; place again if that set processes free.
+    /// Builds, places and tears down; places again if the tear-down moved processes out of
+    /// directories.
     fn carry_out(&mut self, plan: &Plan, look: &mut Look) -> Result<(), Trouble> {
         let began = Instant::now();
         self.perform(plan, Phase::Build, look)?;

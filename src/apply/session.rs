@@ -1,4 +1,4 @@
-//! One look at a host on behalf of somebody who wants something there. Reads only.
+//! One look at a host for an intent. Reads only.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,41 +14,41 @@ use crate::policy::Policy;
 use crate::process::Scan;
 use crate::tree::{KernelState, Owner};
 
-/// The kernel, opened, and what was found out about it once and for all.
+/// The opened kernel, and its features once they are known.
 pub struct Session {
     /// The handles of the host.
     pub kernel: Kernel,
-    /// What the kernel can do, once it was found out.
+    /// The kernel's features, once they are known.
     features: Option<Features>,
 }
 
-/// What is asked of one run: what is wanted, and what need not be asked of the host.
+/// The request for one run: the intent, and what need not be read from the host.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The policy, and how it is to be read in this run.
     pub intent: Intent,
     /// Who the accounts are, and who of them runs.
     pub who: Who,
-    /// A look some time ago. Retired classes that were silent since then may go.
+    /// An earlier look. Retired classes that have been silent since then may go.
     pub earlier: Option<Snapshot>,
 }
 
 /// Who the accounts are, and who of them runs.
 #[derive(Clone, Debug)]
 pub enum Who {
-    /// All processes are looked at, and moved. NSS is asked about those who run and those whom the
-    /// policy names.
+    /// All processes are looked at, and moved. NSS is asked about the uids that run and the names
+    /// in the policy.
     Asked {
         /// Uids to ask about beyond those.
         also: BTreeSet<u32>,
         /// In this process or by a child; an apply that will fork has a child ask.
         how: How,
     },
-    /// Somebody asked before.
+    /// The accounts are known from an earlier question.
     Known {
-        /// What was answered, and who runs.
+        /// The answers, and who runs.
         accounts: Accounts,
-        /// Whether processes are looked at, and moved: then they say who runs.
+        /// Whether all processes are looked at, and moved; then they say who runs.
         processes: bool,
     },
 }
@@ -69,7 +69,7 @@ pub struct Look {
 }
 
 impl Request {
-    /// A policy is to hold, and all is asked of the host.
+    /// A request for a policy, for which everything is read from the host.
     pub fn new(policy: impl Into<Arc<Policy>>, options: Options) -> Request {
         Request::from(Intent::new(policy, options))
     }
@@ -83,7 +83,7 @@ impl From<Intent> for Request {
 }
 
 impl Session {
-    /// Nothing was found out yet.
+    /// A session without knowledge of the kernel's features.
     pub fn new(kernel: Kernel) -> Session {
         Session { kernel, features: None }
     }
@@ -97,7 +97,8 @@ impl Session {
         self.look_beyond(request, None)
     }
 
-    /// The same; `seen`: a look at all processes a moment ago, which this one takes over.
+    /// As [`Session::look`]; `seen`: a look at all processes from a moment ago, which this one
+    /// uses.
     pub(super) fn look_beyond(
         &mut self,
         request: &Request,
@@ -108,7 +109,7 @@ impl Session {
         Ok(Look { meaning: request.intent.mean(seen.observation)?, scan })
     }
 
-    /// Reads all that the intent depends on.
+    /// Reads everything on which the intent depends.
     fn observe(&mut self, request: &Request, seen: Option<Scan>) -> Result<Snapshot, Failure> {
         let intent = &request.intent;
         let accounts = Some(match &request.who {
@@ -182,7 +183,7 @@ impl Session {
 /// Whether this process may change links and directories; one sentence that says what is missing.
 ///
 /// # Errors
-/// What it lacks.
+/// The privilege that it lacks.
 pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {
     match observe::lack(&kernel.proc_root)? {
         None => Ok(()),

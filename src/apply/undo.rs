@@ -1,5 +1,5 @@
-//! The way back: what stood when a run began, and bringing that back after a failure. A plan like
-//! any other, so every prefix of it is safe too.
+//! Undoing a run: the state when it began, and the plan back to it after a failure. That is a plan
+//! like any other, so every prefix of it is safe.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,14 +18,15 @@ use crate::units::ClassId;
 const CLASSLESS: [&str; 9] =
     ["fq_codel", "fq", "sfq", "cake", "tbf", "pfifo", "bfifo", "pfifo_head_drop", "codel"];
 
-/// How often it is looked whether all is back, and tried again: others may change things meanwhile.
+/// How often the undo looks whether everything is back, and tries again: others may change things
+/// meanwhile.
 const TURNS: usize = 4;
 
-/// What a run found when it began.
+/// The state when a run began.
 pub(super) struct Before {
     observation: Observation,
-    /// Where each process sat in the hierarchy, by pid and start: together they say which process
-    /// it is.
+    /// The directory of each process in the hierarchy, by pid and start time, which together
+    /// identify a process.
     seats: BTreeMap<(u32, u64), String>,
 }
 
@@ -38,8 +39,8 @@ impl Before {
         Before { observation, seats: processes.iter().filter_map(seat).collect() }
     }
 
-    /// Brings back what the run's own steps changed (`journal`), looks, and says what came of it in
-    /// a sentence that ends an error message.
+    /// Undoes the changes of the run's own steps (`journal`), looks, and returns the result as a
+    /// sentence that ends an error message.
     pub(super) fn bring_back(
         &self,
         kernel: &mut Kernel,
@@ -59,7 +60,8 @@ impl Before {
         }
     }
 
-    /// The links that it could not bring back, because there are no such links any more.
+    /// Undoes the changes; returns the links that it could not restore because they do not exist
+    /// any more.
     fn attempt(
         &self,
         kernel: &mut Kernel,
@@ -127,7 +129,7 @@ impl Before {
     /// The state before, where a link may have been renamed since; and the links that are gone.
     fn state_by_todays_names(&self, now: &Observation) -> (KernelState, Vec<LinkName>) {
         let mut state = self.observation.state.clone();
-        // The mount is taken back by whoever made it, once the lock in it is released.
+        // The caller that made the mount unmounts it, once the lock in it is released.
         state.net_cls = now.state.net_cls;
         let mut gone = Vec::new();
         let clsact = std::mem::take(&mut state.clsact).into_iter();
@@ -161,7 +163,8 @@ impl Before {
         links.find(|(_, link)| link.ifindex == before.ifindex).map(|(name, _)| name)
     }
 
-    /// Processes that this run moved go back to where they sat; one that has ended needs no seat.
+    /// Moves processes that this run has moved back to where they were; one that has ended needs no
+    /// move.
     fn seat_processes(&self, kernel: &Kernel) {
         let Some(instance) = kernel.instance() else { return };
         let processes = match process::scan(&kernel.proc_root) {
@@ -182,9 +185,9 @@ impl Before {
     }
 }
 
-/// Where a filter stood whose program or maps nobody can bring back (another version's; maps that
-/// could not be read), the deciding program of today stays, with those entries whose class does.
-/// `strange`: what was so at this port before.
+/// Where a filter stood whose program or maps cannot be made again (those of another version, or
+/// maps that could not be read), today's deciding program stays, with the entries whose class
+/// stays. `strange`: what was so at this port before.
 fn keep_deciding(state: &mut KernelState, now: &KernelState, port: &Port, strange: &Strange) {
     let (Some(tree), Some(today)) = (state.trees.get_mut(port), now.trees.get(port)) else {
         return;
@@ -220,7 +223,8 @@ fn look(kernel: &mut Kernel) -> Result<Observation, String> {
     Ok(snapshot.observation)
 }
 
-/// Unmounted while we worked, the hierarchy still holds what we made, and is locked still.
+/// The hierarchy may have been unmounted during the run; it still has the run's directories, and
+/// its lock.
 fn lock_again(kernel: &mut Kernel, locked: &Locked) -> Result<Locked, cgroup::Error> {
     kernel.look_for_hierarchy()?;
     kernel.mount()?;
@@ -237,8 +241,8 @@ fn perform<'a>(
     outcome.map_err(|failed| format!("`{}`: {failed}", failed.step))
 }
 
-/// A foreign root that was taken over comes back, as far as it is one qdisc, whatever its link is
-/// called today.
+/// Restores a foreign root qdisc that was taken over, if it is whole without classes and filters,
+/// whatever its link is called now.
 fn restore_root(
     kernel: &mut Kernel,
     locked: &Locked,

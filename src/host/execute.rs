@@ -1,5 +1,5 @@
-//! Performs steps: the only writer of tc objects and of the instance's directories. Has no choice
-//! left to make; says which step failed and what the kernel said.
+//! Performs steps: the only writer of tc objects and of the instance's directories. It has no
+//! choice left, and reports which step failed with the kernel's answer.
 
 mod failed;
 mod making;
@@ -31,23 +31,23 @@ use crate::units::ClassId;
 pub use failed::{Cause, Failed};
 use making::{Makers, Making};
 
-/// Asked before each step, with its place in the plan: an error stops there.
+/// Called before each step, with the step's position in the plan; an error stops the run there.
 pub type Gate<'a> = &'a mut dyn FnMut(usize, &Step) -> Result<(), Cause>;
 
-/// Messages that go to the kernel together at the most; what is sent cannot be stopped.
+/// The most messages that are sent to the kernel together: those cannot be stopped any more.
 const TOGETHER: usize = 256;
 
 /// How long the kernel may take to free the keys of a u32 pref that was deleted; 20 ms are usual.
 const KEYS_ARE_FREED: Duration = Duration::from_secs(5);
-/// How long to wait before it is asked again.
+/// The pause before the kernel is asked again.
 const AGAIN: Duration = Duration::from_millis(5);
 
 /// Performs `steps` in their order, on the instance that is locked; `facts` are those that the plan
-/// was made with. What was done, and how it ended: the first step that fails ends it; steps sent to
-/// the kernel together with it may have been performed as well, so whoever wants to know what
-/// stands observes.
+/// was made with. Returns what was done, and how it ended. The first step that fails ends it; later
+/// steps that were sent together with it may have been performed as well, so only a new look tells
+/// what stands.
 ///
-/// A link that goes meanwhile ends its own steps and no others: ENODEV is said of no other reason.
+/// A link that goes meanwhile (the only reason for ENODEV) ends its own steps and no others.
 pub fn perform<'a>(
     kernel: &mut Kernel,
     instance: &'a Locked,
@@ -74,7 +74,7 @@ pub fn perform<'a>(
     };
     let outcome = thread::scope(|scope| {
         let outcome = run.all(scope, steps, gate);
-        // After a failure more claims may have been made than anybody waited for.
+        // After a failure more claims may have been made than any step waited for.
         for making in run.makers.stop() {
             run.journal.note(making.step, 0);
         }
@@ -83,8 +83,8 @@ pub fn perform<'a>(
     (run.journal, outcome)
 }
 
-/// Puts back a root qdisc that a run took over before it failed; nothing where it was nobody's. The
-/// kernel's own default must stand there again.
+/// Makes the root qdisc again that a failed run had taken over; does nothing where the root was the
+/// kernel's. The kernel's own default must stand there.
 pub fn restore_root(
     kernel: &mut Kernel,
     _: &Locked,
@@ -101,9 +101,9 @@ struct Run<'k, 's> {
     instance: &'s Locked,
     facts: &'k Facts,
     indexes: BTreeMap<&'k LinkName, u32>,
-    /// The eBPF programs, each loaded once when first needed.
+    /// The deciding programs, each loaded once when first needed.
     programs: BTreeMap<Program, OwnedFd>,
-    /// The same of those that clear priorities.
+    /// The programs that clear priorities, likewise.
     clear: BTreeMap<Sockets, OwnedFd>,
     /// Programs of rules, open until the message that hands them over is sent.
     rule_programs: BTreeMap<RuleMapIds, OwnedFd>,
@@ -114,11 +114,11 @@ struct Run<'k, 's> {
     gone: BTreeSet<&'s LinkName>,
 }
 
-/// A message that is to be sent, and of which step it is.
+/// A message that is to be sent, and its step.
 struct Waiting<'s> {
     request: Request,
     step: &'s Step,
-    /// Its place among the step's messages.
+    /// The message's index among those of its step.
     message: usize,
 }
 
@@ -143,7 +143,7 @@ impl<'s> Run<'_, 's> {
         let mut count = 0;
         for step in steps {
             if let Err(cause) = gate(count, step) {
-                // What was let through before is performed, so that "stopped before step k" is
+                // All steps before this one are performed first, so that "stopped before step k" is
                 // true.
                 self.begin_to_make(scope);
                 self.finish()?;
@@ -180,8 +180,8 @@ impl<'s> Run<'_, 's> {
         self.makers.begin(scope, move |claim, classid| instance.make(claim, classid));
     }
 
-    /// Waits until the claim of this class is made; `None`: until all are. What can be sent is sent
-    /// meanwhile.
+    /// Waits until the claim of this class is made; `None`: until all claims are. Messages that can
+    /// be sent are sent meanwhile.
     fn wait_for_claims(&mut self, class: Option<ClassId>) -> Result<(), Failed> {
         while self.makers.owe(class) {
             if !self.hear_of_claims(false)? {
@@ -192,7 +192,7 @@ impl<'s> Run<'_, 's> {
         Ok(())
     }
 
-    /// Notes which claims were made; whether there were any news.
+    /// Notes which claims were made since the last call; whether there were any.
     fn hear_of_claims(&mut self, may_wait: bool) -> Result<bool, Failed> {
         let Some((made, outcome)) = self.makers.news(may_wait) else { return Ok(false) };
         made.iter().for_each(|making| self.journal.note(making.step, 0));
@@ -206,7 +206,7 @@ impl<'s> Run<'_, 's> {
         }
     }
 
-    /// Everything that was let through is done.
+    /// Performs all steps that the gate has let through.
     fn finish(&mut self) -> Result<(), Failed> {
         self.wait_for_claims(None)?;
         self.makers = Makers::default();
@@ -222,16 +222,17 @@ impl<'s> Run<'_, 's> {
         if step.link().is_none() {
             self.flush()?;
             let done = self.without_message(step);
-            // Some of it may have been done before the rest was refused: a directory made, entries
-            // set.
+            // A part of the step may have been done before the rest was refused: a directory made,
+            // entries set.
             let in_part = matches!(step, Step::Claim(_, Change::Add(_)) | Step::Entries(_));
             if done.is_ok() || in_part {
                 self.journal.note(step, 0);
             }
             return done.map_err(fail);
         }
-        // What is sent together is carried out together, also what follows a refused message:
-        // nothing may go before what takes its place is known to stand.
+        // Messages that are sent together are all performed, also those behind a refused one. So a
+        // step that removes an object is sent only once the object that replaces it is known to
+        // stand.
         if matches!(
             step,
             Step::Filter(.., Whole::Remove(_))
@@ -261,7 +262,7 @@ impl<'s> Run<'_, 's> {
         if self.waiting.len() >= TOGETHER { self.flush() } else { Ok(()) }
     }
 
-    /// Sends what waits, and reads what became of it.
+    /// Sends the messages that wait, and reads the outcomes.
     fn flush(&mut self) -> Result<(), Failed> {
         let mut waiting = std::mem::take(&mut self.waiting);
         loop {
@@ -305,7 +306,7 @@ impl<'s> Run<'_, 's> {
         }
     }
 
-    /// The step's link is gone.
+    /// Notes that the step's link is gone.
     fn lost(&mut self, step: &'s Step) {
         if let (Some(link), Ok(ifindex)) = (step.link(), self.ifindex(step))
             && self.gone.insert(link)
@@ -315,9 +316,9 @@ impl<'s> Run<'_, 's> {
         }
     }
 
-    /// Tables whose last link went a moment ago are still in use, and so, when they have gone, are
-    /// those that they led to: asked again and again. A pref's first table goes last: it tells of
-    /// the others, if this run ends here.
+    /// Deletes hash tables, asking again and again: a table whose last link went a moment ago is
+    /// still in use, and so, when it has gone, are the tables to which it led. A pref's first table
+    /// goes last, because a later run finds the others by it, if this run ends here.
     fn delete_tables(&mut self, step: &Step, tables: &LeftTables) -> Result<(), Cause> {
         let LeftTables { tables, through, protocol } = tables;
         let ifindex = self.ifindex(step)?;
@@ -336,7 +337,7 @@ impl<'s> Run<'_, 's> {
                 }
                 let request = filter::delete_table(ifindex, *through, *protocol, *table);
                 match self.kernel.netlink.change(&request)? {
-                    // One that the kernel numbered was the pref's own, and went with it.
+                    // A table that the kernel numbered was the pref's own, and went with the pref.
                     Ok(_) | Err(KernelError { errno: Errno::ENOENT, .. }) => {}
                     Err(error) if error.errno == Errno::EBUSY => {
                         still.push(*table);
@@ -362,7 +363,8 @@ impl<'s> Run<'_, 's> {
         step.link().and_then(|link| self.indexes.get(link)).copied().ok_or(Cause::LinkGone)
     }
 
-    /// A step's messages, in turns: each is sent when all of the one before are known to be done.
+    /// A step's messages, in turns: a turn is sent when all messages of the one before are known to
+    /// be done.
     fn turns(&mut self, step: &Step) -> Result<Vec<Vec<Request>>, Cause> {
         let Step::Filter(_, seat, Whole::Add(Filter::U32 { protocol, rules })) = step else {
             return Ok(vec![self.requests(step)?]);
@@ -417,7 +419,8 @@ impl<'s> Run<'_, 's> {
             Step::Filter(_, Seat { parent, pref }, Whole::Remove(filter)) => {
                 vec![filter::delete(ifindex, parent.classid(), *pref, filter.protocol())]
             }
-            // Those that are in use are asked again; the others have no message.
+            // Tables are deleted one by one, since some are in use; the other steps have no
+            // message.
             Step::Tables(..)
             | Step::Mount(_)
             | Step::Claim(..)

@@ -1,5 +1,5 @@
-//! The host: opened, read and changed. Reads without judging, and performs without choosing: what
-//! follows from what was read is decided by the pure rooms, and what is performed is a `Step`.
+//! The host: opened, read and changed. Reads without deciding, and performs without choosing: the
+//! pure rooms decide what follows from an observation, and all that is performed is a `Step`.
 
 pub mod execute;
 pub mod observe;

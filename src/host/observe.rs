@@ -1,5 +1,5 @@
-//! The kernel → values: what of ours stands, what else stands among it, the facts that desired
-//! depends on, and the counters. Reads only.
+//! The kernel → values: our own objects that stand, foreign ones among them, the facts on which the
+//! desired state depends, and the counters. Reads only.
 
 mod error;
 mod links;
@@ -85,8 +85,8 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     Ok(snapshot)
 }
 
-/// Asks devices for their speed: of these links only, since each is asked by two ioctls, and a host
-/// may have a thousand links that nobody means.
+/// Asks the devices of some links for their speed: not of all, since that takes two ioctls each,
+/// and a host may have a thousand links that no line means.
 ///
 /// # Errors
 /// No descriptor or memory to ask one.
@@ -95,7 +95,7 @@ pub fn speeds(
     of: impl Fn(&LinkName, &LinkFacts) -> bool,
 ) -> Result<(), ObserveError> {
     for (name, link) in &mut snapshot.observation.facts.links {
-        // What a tun or tap says is a placeholder: 10 Gbit, or 10 Mbit on older kernels.
+        // A tun or tap answers with a placeholder: 10 Gbit, or 10 Mbit on older kernels.
         if link.kind.as_deref() != Some("tun") && of(name, link) {
             link.speed = ethtool::speed(name)
                 .map_err(|source| ObserveError::Speed { link: name.clone(), source })?;
@@ -126,7 +126,7 @@ fn neighbours(kernel: &Kernel) -> Result<BTreeSet<String>, ObserveError> {
     Ok(names)
 }
 
-/// In whose directories somebody is, of these accounts and ranges of subordinate uids.
+/// Those of the owners whose directories have a process.
 ///
 /// # Errors
 /// A directory that cannot be read.
@@ -141,8 +141,8 @@ pub fn occupied(kernel: &Kernel, owners: BTreeSet<Owner>) -> Result<BTreeSet<Own
     Ok(occupied)
 }
 
-/// Tries what this kernel can do, where it harms nobody. `known`: functions of the kernel that need
-/// not be tried, since a deciding program that calls them stands.
+/// Tries what this kernel can do, in a network namespace made for it. `known`: functions of the
+/// kernel that need not be tried, since a standing program calls them.
 ///
 /// # Errors
 /// No memory or no descriptor for the trial.

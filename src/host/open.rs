@@ -1,6 +1,6 @@
 //! Handles to the running kernel that `observe` and `execute` share: the netlink socket, the
-//! `net_cls` hierarchy, `/proc`, and which instance of the program this is. Opens them; asks and
-//! changes nothing by itself, but for mounting the hierarchy when told to.
+//! `net_cls` hierarchy, `/proc`, and which instance of the program this is. Opening them asks and
+//! changes nothing, but for mounting the hierarchy when told to.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,7 +25,7 @@ pub struct Kernel {
     pub netlink: Netlink,
     /// The instance's name: its directory in the hierarchy.
     pub name: String,
-    /// By which the root qdiscs of this instance are known.
+    /// The mark of this instance's root qdiscs.
     pub mark: Mark,
     /// Inode of the network namespace.
     pub netns: u64,
@@ -48,7 +48,7 @@ pub enum OpenError {
     /// The netlink socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The hierarchy is there and cannot be used.
+    /// The hierarchy exists and cannot be used.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
     /// `/proc/thread-self/ns/net` cannot be read.
@@ -60,16 +60,17 @@ pub enum OpenError {
 }
 
 impl Kernel {
-    /// Opens what is needed in this thread's network namespace. `name` is the instance's; left out
-    /// it is `shaper` on the host, and `shaper-<inode>` in any other network namespace: the
-    /// hierarchy is one for all of them, so their directories must differ.
+    /// Opens the handles in this thread's network namespace. `name` is the instance's; left out it
+    /// is `shaper` on the host, and `shaper-<inode>` in any other network namespace: the hierarchy
+    /// is one for all of them, so their directories must differ.
     pub fn open(name: Option<&str>) -> Result<Kernel, OpenError> {
         let netns = netns::current().map_err(OpenError::Namespace)?;
         let host = std::fs::metadata("/proc/1/ns/net").map(|meta| meta.ino()).ok();
         let name = match name {
             Some(name) => name.to_string(),
-            // Who may not look at process 1 either is not root, and changes nothing, or is root
-            // without CAP_SYS_PTRACE, who cannot know whether this is the host.
+            // A process that may not read the namespace of process 1 either is not root, and
+            // changes nothing, or is root without CAP_SYS_PTRACE, and cannot know whether this is
+            // the host.
             None if host.map_or(!nix::unistd::geteuid().is_root(), |host| host == netns) => {
                 "shaper".to_string()
             }
@@ -89,7 +90,7 @@ impl Kernel {
         })
     }
 
-    /// Enters the network namespace that is wanted, and opens what is needed there.
+    /// Enters a network namespace and opens the handles there.
     pub fn open_at(netns: Option<&Target>, name: Option<&str>) -> Result<Kernel, OpenError> {
         let Some(target) = netns else { return Kernel::open(name) };
         target.enter()?;
@@ -102,7 +103,7 @@ impl Kernel {
         Path::new(DEFAULT_MOUNT)
     }
 
-    /// Finds out anew where the hierarchy is mounted: somebody may have unmounted it.
+    /// Looks again where the hierarchy is mounted, since somebody may have unmounted it.
     pub fn look_for_hierarchy(&mut self) -> Result<(), cgroup::Error> {
         self.hierarchy = cgroup::find()?;
         Ok(())
@@ -144,8 +145,8 @@ impl Kernel {
         Ok(true)
     }
 
-    /// Whether the hierarchy has no directories: after a mount it shows those that outlived the
-    /// last one.
+    /// Whether the hierarchy has no directories. A new mount shows those that were there when the
+    /// last one ended.
     pub fn is_empty_hierarchy(&self) -> bool {
         self.hierarchy.as_ref().is_some_and(Hierarchy::is_empty)
     }
@@ -158,7 +159,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// What command lines name.
+    /// The paths and numbers that printed commands name.
     pub fn paths(&self, psched: Psched) -> Paths {
         let mount = match &self.hierarchy {
             Some(hierarchy) => hierarchy.path.clone(),
@@ -182,10 +183,9 @@ impl Kernel {
         })
     }
 
-    /// What to do with a process. As [`process::decide`], and sees to it that the namespace of
-    /// another instance is the one that it noted: an inode's number is free again once its
-    /// namespace is gone, and whoever made namespaces until he had such a number would be left
-    /// alone.
+    /// Decides about a process as [`process::decide`], and also checks that a namespace that
+    /// another instance noted was made by root: the inode's number is free again once its namespace
+    /// is gone, and a user could make namespaces until one has that number, to be left alone.
     pub fn decide(
         &self,
         process: &Process,
@@ -216,12 +216,13 @@ impl Kernel {
         decision
     }
 
-    /// Packets of sockets that `uid` owns and that carry the claim's number are the claim's from
-    /// now on, although the uid is another's: a process of his was put there on purpose. Root's go
-    /// by their number anyway, and where `cls_cgroup` finds the class, everybody's.
+    /// Gives the pair (uid, the claim's tag): from now on packets of the uid's sockets with this
+    /// tag are in the claim's class, although another line claims the uid, because a process of his
+    /// was put there on purpose. Root's packets go by their tag anyway, and with `cls_cgroup`
+    /// everybody's do.
     pub fn give(&self, uid: u32, claim: &Claim) {
         let (Some(maps), Some(instance)) = (&self.owners, self.instance()) else { return };
-        // One that is not there yet will be asked for again.
+        // For a claim without a directory the caller asks again later.
         let Ok(classid) = instance.classid(claim) else { return };
         if uid != 0
             && classid != ClassId::NONE

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cell::SCRATCH;
 use super::command::run;
 
-/// Somebody who may send.
+/// An account that sends packets in a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     pub uid: u32,
@@ -46,8 +46,8 @@ pub fn own_etc() {
         .unwrap_or_else(|e| panic!("mount {ours} over /etc: {e}"));
 }
 
-/// What su, sudo and cron read of the accounts beside `/etc/passwd`: nobody's password but root's,
-/// which is empty. After [`own_etc`].
+/// The files that su, sudo and cron read beside `/etc/passwd`: no account has a password but root,
+/// whose password is empty. After [`own_etc`].
 pub fn passwords() {
     let mut shadow = String::from("root::19000:0:99999:7:::\n");
     for (name, _) in PEOPLE {
@@ -65,7 +65,7 @@ pub fn furnish() {
         let _ = writeln!(group, "{name}:x:{uid}:");
     }
     let _ = writeln!(group, "students:x:{STUDENTS}:dave");
-    // Where sshd puts what it does not trust.
+    // The account of sshd's unprivileged child.
     passwd.push_str("sshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n");
     passwd.push_str("nobody:x:65534:65534::/:/usr/sbin/nologin\n");
     group.push_str("nogroup:x:65534:\n");

@@ -21,7 +21,7 @@ use super::source::{self, Source};
 use super::timeline::Timeline;
 use super::tunnel;
 
-/// The test's hold on an actor; dropped, the actor and its sockets end.
+/// The test's handle of an actor. When it is dropped, the actor and its sockets end.
 pub struct Actor {
     child: Child,
     orders: ChildStdin,
@@ -29,7 +29,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Starts one with this command: the test binary with `--actor` as its last words.
+    /// Starts an actor with this command: the test binary with `--actor` as its last words.
     pub fn start(mut command: Command) -> Actor {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("start an actor");
@@ -67,7 +67,7 @@ impl Actor {
         self.socket(&Order::Connect(to))
     }
 
-    /// Tells it something that is answered with a socket.
+    /// Gives an order whose answer is a socket.
     pub fn socket(&mut self, order: &Order) -> SocketId {
         match self.tell(order) {
             Answer::Socket(id) => id,
@@ -79,7 +79,7 @@ impl Actor {
         self.tell(&Order::Pour(socket));
     }
 
-    /// Bytes and packets sent.
+    /// Ends sending; returns the bytes and packets sent.
     pub fn stop(&mut self, socket: SocketId) -> (u64, u64) {
         match self.tell(&Order::Stop(socket)) {
             Answer::Sent { bytes, packets } => (bytes, packets),
@@ -127,7 +127,7 @@ pub fn run() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// All that an actor holds.
+/// The sockets and threads of an actor.
 #[derive(Default)]
 struct Stage {
     streams: BTreeMap<SocketId, TcpStream>,
@@ -270,12 +270,12 @@ impl Stage {
     }
 }
 
-/// What an order is answered with that is to be obeyed and no more.
+/// The answer to an order that asks for nothing back.
 fn done((): ()) -> Answer {
     Answer::Done
 }
 
-/// Acts for the uid and for root in turn, so often, with a rest after each.
+/// Acts for the uid and for root in turn, `times` times, with a rest after each change.
 fn flip(uid: u32, times: u32, rest_us: u64) -> anyhow::Result<()> {
     for uid in (0..times).flat_map(|_| [uid, 0]) {
         source::act(uid, Acting::Effective)?;

@@ -1,5 +1,5 @@
-//! A user who tries to have what he sends counted elsewhere by the way he sends it. He says what he
-//! was refused, and pours until his output has no reader.
+//! A user who tries to have his packets counted elsewhere by the way in which he sends them. The
+//! process says what the kernel refused, and sends until its output has no reader.
 #![allow(unsafe_code, reason = "socket options and calls that no crate names")]
 
 use std::io::{Read, Write};
@@ -18,7 +18,7 @@ use super::source::{nobody_listens, unbound};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// The highest that needs no capability.
+    /// The highest SO_PRIORITY that needs no capability.
     Priority,
     Tos,
     IpOptions,
@@ -31,9 +31,9 @@ pub enum Attempt {
     UdpGso,
     /// Datagrams of many fragments each.
     Fragments,
-    /// Three hundred at once.
+    /// Three hundred connections at once.
     Connections,
-    /// A user namespace, in which he has every capability.
+    /// From a user namespace in which he has every capability.
     OwnRoot,
 }
 
@@ -62,13 +62,13 @@ const UDP_SEGMENT: c_int = 103;
 
 pub struct Attempting {
     child: Child,
-    /// What he was not refused.
+    /// The names of the calls that the kernel did not refuse.
     pub allowed: String,
 }
 
 impl Attempting {
-    /// Sends when this returns: all its connections stand. The receivers are at the address's TCP
-    /// and UDP port.
+    /// Starts an attempt; when this returns all its connections stand and it sends. The receivers
+    /// are at the address's TCP and UDP port.
     pub fn start(account: Account, attempt: Attempt, to: SocketAddr) -> Attempting {
         let mut command = myself(&["--attempt", &format!("{attempt:?}")]);
         command.args([account.uid.to_string(), to.to_string()]);
@@ -127,15 +127,16 @@ pub fn run(words: &[&str]) -> ExitCode {
     }
 }
 
-/// What needs a capability over the host's network or cgroups: the names of those that he got.
+/// Tries calls that need a capability over the host's network or cgroups; returns the names of
+/// those that worked.
 fn refused(who: &str) -> String {
     let udp = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket");
     let opens = |family, kind, protocol| {
         // SAFETY: a system call without pointers.
         unsafe { libc::socket(family, kind, protocol) >= 0 }
     };
-    // Whoever has a cgroup namespace of his own may mount the hierarchy, from where he sits
-    // downwards.
+    // A process in a cgroup namespace of its own may mount the hierarchy, but only from its own
+    // directory downwards.
     let flags = nix::mount::MsFlags::empty();
     let _ = nix::mount::mount(Some("x"), "/mnt", Some("cgroup"), flags, Some("net_cls"));
     let writes = |directory: &str| {
@@ -288,8 +289,9 @@ fn over_many_connections(to: SocketAddr) -> io::Result<()> {
     })
 }
 
-/// Until nobody reads his output; a full queue or buffer is tried again. A ping socket of IPv6
-/// never waits for room in its buffer, whatever its flags say (`ping_v6_sendmsg`, net/ipv6/ping.c).
+/// Sends until nobody reads the process's output; a full queue or buffer is tried again. A ping
+/// socket of IPv6 never waits for room in its buffer, whatever its flags say (`ping_v6_sendmsg`,
+/// net/ipv6/ping.c).
 fn forever(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     println!();
     loop {

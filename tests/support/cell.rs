@@ -4,9 +4,9 @@
 //! however that happens: the keeper is told when the runner dies, the cell's pid 1 is killed with
 //! the keeper, and with pid 1 the kernel kills everything in the process namespace.
 //!
-//! The one thing that outlives processes is a `net_cls` directory. The keeper removes it, and holds
-//! a lock on it meanwhile; a directory that nobody locks belongs to a keeper that was killed, and
-//! the next keeper removes that too.
+//! The one thing that outlives processes is a `net_cls` directory. The keeper has a lock on the
+//! cell's directory, and removes it at the end. A directory that nobody has locked belongs to a
+//! keeper that was killed, and the next keeper removes it.
 //!
 //! A test of process events shares the machine's process namespace, outside of which there are
 //! none. Its processes are known by the `net_cls` directory that they all are in or below: the
@@ -55,7 +55,7 @@ pub fn run(name: &str, budget: Duration, nocapture: bool) -> Result<(), String> 
         command.stdout(copy()?).stderr(copy()?);
     }
     let keeper = command.spawn().map_err(|e| format!("start the keeper: {e}"))?;
-    // The keeper ends the test in time; the rest is for a keeper that hangs itself.
+    // The keeper ends the test in time; the ten seconds more are for a keeper that hangs itself.
     let status = wait(keeper, budget + Duration::from_secs(10), || false);
     let mut output = String::new();
     if !nocapture {
@@ -122,7 +122,8 @@ fn keep_inner(name: &str, budget: Duration, on: On) -> io::Result<ExitCode> {
     fs::create_dir(&directory)?;
     let lock = Flock::lock(File::open(&directory)?, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, errno)| io::Error::from(errno))?;
-    // Whoever is in the directory when the cgroup namespace is made sees it as the root.
+    // A process that is in the directory when it makes its cgroup namespace sees the directory as
+    // the root.
     fs::write(directory.join("cgroup.procs"), "0")?;
     unshare(CloneFlags::CLONE_NEWCGROUP)?;
     if !on.shares_processes() {
@@ -222,7 +223,7 @@ fn sweep(hierarchy: &Path) {
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let keeper = name.strip_prefix("cell-");
-        // One that has just made its directory has no lock on it yet.
+        // A keeper that has just made its directory has no lock on it yet.
         let gone = keeper.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
         let Some(file) = gone.then(|| File::open(&path).ok()).flatten() else { continue };
         if let Ok(_lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -232,8 +233,8 @@ fn sweep(hierarchy: &Path) {
     }
 }
 
-/// Ends every process in the directory and below it. Where the cell had a process namespace there
-/// is none left.
+/// Ends every process in the directory and below it. A cell with a process namespace of its own has
+/// none left.
 fn end_all(directory: &Path) {
     for _ in 0..200 {
         let pids = processes_below(directory);
@@ -250,7 +251,7 @@ fn end_all(directory: &Path) {
 fn processes_below(directory: &Path) -> Vec<i32> {
     let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     let mut pids: Vec<i32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
-    // 0: it is in another process namespace.
+    // 0 stands for a process in another process namespace.
     pids.retain(|pid| *pid > 0);
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -26,8 +26,8 @@ impl Micros {
     }
 }
 
-/// Waits until something is true, and says how long that took; panics after `limit`. What is asked
-/// for is asked once more when the time is up: a busy machine may have stopped this process too.
+/// Waits until something is true, and says how long that took; panics after `limit`. The condition
+/// is tested once more when the time is up, since a busy machine may have stopped this process too.
 #[track_caller]
 pub fn soon(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();

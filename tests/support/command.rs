@@ -14,7 +14,7 @@ use nix::sys::prctl::set_no_new_privs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// What a program did.
+/// A program that has ended: its exit status and output.
 #[derive(Clone, Debug)]
 pub struct Done {
     /// The command, for messages.
@@ -27,7 +27,7 @@ pub struct Done {
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs it to its end, with this text as standard input.
+/// Runs a command to its end, with this text as standard input.
 pub fn run_with(mut command: Command, input: &str) -> Done {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let words = std::iter::once(command.get_program()).chain(command.get_args());

@@ -1,5 +1,5 @@
-//! Class counters as `tc` prints them, which is not how the program reads them. Text, because
-//! iproute2's `-j` stays text for HTB classes.
+//! Class counters from the output of `tc`, independently of how the program reads them. From text,
+//! because iproute2's `-j` prints text for HTB classes too.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::command::run;
 #[derive(Clone, Debug)]
 pub struct Classes {
     pub at: Micros,
-    /// Microseconds that `at` may be off, either way.
+    /// By how many microseconds `at` may be wrong, either way.
     pub off: u64,
     pub by_id: BTreeMap<String, Class>,
 }
@@ -41,7 +41,8 @@ pub struct Class {
 pub fn classes(link: &str) -> Classes {
     let before = Micros::now();
     let text = run(&format!("tc -s -d class show dev {link}"));
-    // The kernel answered somewhere between: on a slow machine starting `tc` takes a while.
+    // The kernel answered at some moment between the two: on a slow machine starting `tc` takes a
+    // while.
     let off = Micros::now().since(before) / 2;
     Classes { at: Micros(before.0 + off), off, by_id: parse(&text) }
 }

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use super::cell::{MACHINE, SCRATCH, myself};
 use super::program::binary;
 
-/// A daemon that runs; dropped, it is killed.
+/// A running daemon. When the value is dropped, the daemon is killed.
 pub struct Daemon {
     child: Child,
     /// Nothing is written here. The daemon's program may be a grandchild, below strace or unshare,
@@ -29,15 +29,15 @@ pub struct Daemon {
 const READY: Duration = Duration::from_secs(120);
 
 impl Daemon {
-    /// In the cell as it is.
+    /// Starts the daemon in the cell.
     pub fn start(words: &[&str]) -> Daemon {
         let mut command = Command::new(binary());
         command.args(words);
         Daemon::run(command)
     }
 
-    /// Where there are process events: in the machine's first network namespace, shaping this one.
-    /// Its instance is called `shaper` all the same.
+    /// Starts the daemon where there are process events, in the machine's first network namespace,
+    /// to shape this one. Its instance is called `shaper` all the same.
     pub fn with_events(words: &[&str]) -> Daemon {
         let mut command = myself(&["--enter", MACHINE]);
         let here = std::process::id().to_string();
@@ -80,7 +80,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// All that it said so far.
+    /// The daemon's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -90,13 +90,13 @@ impl Daemon {
         kill(Pid::from_raw(pid), signal).expect("tell the daemon");
     }
 
-    /// Ends it as a service manager does.
+    /// Ends the daemon as a service manager does.
     pub fn end(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.ends_within(Duration::from_secs(10))
     }
 
-    /// Waits until it has ended.
+    /// Waits until the daemon has ended.
     pub fn ends_within(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
         loop {
@@ -108,7 +108,7 @@ impl Daemon {
         }
     }
 
-    /// What it has used of a processor so far.
+    /// The processor time that the daemon has used so far.
     pub fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
         let after_name = stat.rsplit(')').next().unwrap_or_default();

@@ -1,5 +1,6 @@
-//! A user who wants out of his class by having a socket where retagging does not find it, or a
-//! process where nobody has placed it yet. He is told twice: first he is ready, then he goes.
+//! A user who tries to leave his class with a socket where retagging does not find it, or with a
+//! process that nobody has placed yet. The process gets two orders: after the first it is ready,
+//! after the second it sends.
 #![allow(unsafe_code, reason = "clone(2) and exit(2) of single threads")]
 
 use std::fs;
@@ -21,12 +22,12 @@ use super::cell::myself;
 use super::ring::Ring;
 use super::source::nobody_listens;
 
-/// How he tries.
+/// The ways in which he tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trick {
     /// The connection is among the registered files of an io_uring, and nowhere else.
     Ring,
-    /// It is in the descriptor table of a thread, and not in its process's.
+    /// The connection is in the descriptor table of a thread, and not in that of its process.
     OwnTable,
     /// The thread that sends is the last of its process, whose main thread has ended.
     EndedMain,
@@ -36,10 +37,10 @@ pub enum Trick {
     LeftQueued,
     /// A set-uid program that he ran becomes another user for good, with his connection.
     RealUid,
-    /// The connection is chowned to a subordinate uid of his, as which no process has ever run. Who
-    /// starts him writes his uid map.
+    /// The connection is chowned to a subordinate uid of the user, as which no process has ever
+    /// run. The test writes the uid map.
     Subordinate,
-    /// A child that names its grandparent as its parent, of a process that has just become him.
+    /// A process that has just become the user forks a child with CLONE_PARENT.
     Sibling,
 }
 
@@ -55,8 +56,8 @@ impl Trick {
         Trick::Sibling,
     ];
 
-    /// Whether he only leaves what his sockets hold: [`CONNECTIONS`] of them, which the receiver
-    /// must not read before it is time.
+    /// Whether the packets are only those that [`CONNECTIONS`] sockets have queued, which the
+    /// receiver must not read before it is time.
     pub fn only_leaves(self) -> bool {
         matches!(self, Trick::InFlight | Trick::LeftQueued)
     }
@@ -85,7 +86,8 @@ impl Fugitive {
         Fugitive { child, orders, out }
     }
 
-    /// As newuidmap(1) does for him: he is root there, and his first subordinate uid is 1.
+    /// Writes the maps as newuidmap(1) does: in the namespace the user is root, and his first
+    /// subordinate uid is 1.
     pub fn map(&self, account: Account, subordinate: u32) {
         let at = format!("/proc/{}", self.child.id());
         let uids = format!("0 {} 1\n1 {subordinate} 1\n", account.uid);
@@ -102,7 +104,7 @@ impl Fugitive {
 
 impl Drop for Fugitive {
     fn drop(&mut self) {
-        // Whoever sends ends when its output has no reader.
+        // A sender ends when its output has no reader.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -152,7 +154,7 @@ fn play(trick: Trick, uid: u32, to: SocketAddr) -> anyhow::Result<()> {
         Trick::InFlight => in_flight(to),
         Trick::LeftQueued => {
             let full = full(to)?;
-            // They outlive this process in the kernel alone.
+            // After this process the connections exist in the kernel only.
             wait()?;
             drop(full);
             Ok(say()?)
@@ -226,7 +228,7 @@ fn from_another_thread(trick: Trick, to: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Full connections that nobody holds but a message that nobody takes.
+/// Full connections whose descriptors are only in a message that nobody receives.
 fn in_flight(to: SocketAddr) -> anyhow::Result<()> {
     let (here, _there) = UnixDatagram::pair()?;
     for full in full(to)? {
@@ -258,12 +260,12 @@ fn beside_his_parent(uid: u32, to: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Connections whose receiver reads nothing, with all that they take.
+/// Connections whose receiver reads nothing, with full buffers.
 fn full(to: SocketAddr) -> io::Result<Vec<TcpStream>> {
     (0..CONNECTIONS)
         .map(|_| {
             let mut stream = TcpStream::connect(to)?;
-            // As much as the system gives to anybody.
+            // The largest buffer that any process may have.
             nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::SndBuf, &(1 << 20))?;
             stream.set_write_timeout(Some(std::time::Duration::from_millis(100)))?;
             while stream.write(&[0x5a; 16_384]).is_ok() {}

@@ -1,4 +1,4 @@
-//! Somebody who is root in a user and a network namespace of his own, and sends with a priority.
+//! A process that is root in a user and a network namespace of its own, and sends with a priority.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -56,7 +56,7 @@ impl Sender {
         assert_eq!(self.answer(), "sent");
     }
 
-    /// Gives it a link of the host's.
+    /// Moves a link of the host into the guest's namespace.
     pub fn give(&self, link: &str, address: &str) {
         let pid = self.child.id().to_string();
         super::command::run(&format!("ip link set {link} netns {pid}"));

@@ -21,7 +21,7 @@ use super::{actor, attempt, cell, fugitive, logins, source, stranger};
 pub struct Test {
     pub name: &'static str,
     pub on: On,
-    /// Killed after this.
+    /// After which time the test is killed.
     pub budget: Duration,
     pub body: fn(),
 }
@@ -270,7 +270,7 @@ fn runner(tests: &[Test], wanted: &Wanted) -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs one test, prints what came of it, and whether it passed in the end.
+/// Runs one test and prints the result; whether it passed in the end.
 fn verdict(test: &Test, wanted: &Wanted) -> bool {
     let run = || {
         let started = Instant::now();
@@ -286,7 +286,7 @@ fn verdict(test: &Test, wanted: &Wanted) -> bool {
         Ok(()) => println!("test {} ... ok ({seconds:.1} s)", test.name),
         Err(output) => println!("test {} ... FAILED ({seconds:.1} s)\n{output}", test.name),
     }
-    // A kernel that stops in the next test must not take this verdict with it.
+    // Flushed, so that the verdict is not lost if the kernel stops in the next test.
     let _ = std::io::stdout().flush();
     outcome.is_ok()
 }

@@ -1,6 +1,7 @@
 //! People who log in, one after the other, and a storm of short-lived processes beside them. The
-//! time from becoming the user to being in the user's directory is taken by the one who logs in,
-//! with a real-time priority: so his own wait for a processor that a storm fills is no part of it.
+//! process that logs in takes the time from becoming the user to being in the user's directory,
+//! with a real-time priority, so that its own wait for a processor that a storm fills is no part of
+//! it.
 
 use std::fmt;
 use std::fs;
@@ -19,7 +20,7 @@ use super::accounts::Account;
 use super::cell::{SCRATCH, myself};
 use super::source::become_account;
 
-/// Whoever is not placed after so long was missed.
+/// A login that is not placed after this time was missed.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks.
 const LOOK: Duration = Duration::from_micros(100);
@@ -33,8 +34,8 @@ pub struct Times {
 }
 
 impl Times {
-    /// So many logins of the account, one after the other, until each is in a directory whose path
-    /// ends so.
+    /// Makes `count` logins of the account, one after the other, each until it is in a directory
+    /// whose path ends with `place`.
     pub fn of(account: Account, count: u32, place: &str) -> Times {
         let mut tool = myself(&["--logins", &account.uid.to_string(), &count.to_string(), place]);
         let output = tool.stderr(Stdio::inherit()).output().expect("let them log in");
@@ -71,7 +72,7 @@ pub fn logins(words: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The outer `None`: it could not be tried.
+/// One login. The outer `None`: it could not be tried.
 fn one(account: Account, place: &str) -> Option<Option<Duration>> {
     let (ours, theirs) = pipe().ok()?;
     // SAFETY: this process has one thread.
@@ -126,7 +127,7 @@ pub fn storm(words: &[&str]) -> ExitCode {
     let mut started = 0;
     while start.elapsed() < end {
         let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u32;
-        // Slower than asked is as fast as it goes.
+        // If the machine is too slow for the rate, it is as fast as the machine can.
         while started < due && start.elapsed() < end {
             // SAFETY: this process has one thread.
             match unsafe { fork() } {
@@ -150,7 +151,7 @@ pub enum Storm {
     Fork,
     /// Forks, each of which runs a program.
     Exec,
-    /// The same, a set-uid one: its effective uid changes.
+    /// Forks, each of which runs a set-uid program, which changes its effective uid.
     SetUid,
     /// One process goes from one real uid to another and back.
     Uid,
@@ -159,7 +160,7 @@ pub enum Storm {
 impl Storm {
     pub const ALL: [Storm; 4] = [Storm::Fork, Storm::Exec, Storm::SetUid, Storm::Uid];
 
-    /// So many processes of the account make it until they are told to end.
+    /// Starts processes of the account that make the storm until the value is dropped.
     pub fn by(self, account: Account, processes: u32) -> Storming {
         let program = format!("{SCRATCH}/set-uid");
         if !fs::exists(&program).unwrap_or(false) {
@@ -174,7 +175,7 @@ impl Storm {
     }
 }
 
-/// Storms; dropped, they end.
+/// Running storms, which end when the value is dropped.
 pub struct Storming(Vec<Child>);
 
 impl Drop for Storming {

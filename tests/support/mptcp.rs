@@ -24,7 +24,7 @@ pub fn connect_to(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(TcpStream::from(socket))
 }
 
-/// Whether both ends speak it: otherwise the connection is one of plain TCP.
+/// Whether both ends speak MPTCP; otherwise the connection is one of plain TCP.
 pub fn is_mptcp(socket: BorrowedFd<'_>) -> bool {
     let (mut protocol, mut length) =
         (0, libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0));

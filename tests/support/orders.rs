@@ -21,7 +21,7 @@ pub enum Proto {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Acting {
     Effective,
-    /// The real one too; root's is the saved one. So does smbd.
+    /// With the real uid too, root being the saved one, as smbd does.
     RealToo,
     ForFiles,
 }

@@ -8,18 +8,18 @@ use crate::text::Foreign;
 /// Why a policy file is not read, or not obeyed. `name` is the file as the command line has it.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// A folder was named.
+    /// The name is a folder's.
     #[error("{name} is a folder; name the policy file in it")]
     Folder {
         /// The file.
         name: Foreign,
     },
-    /// Opening or reading it could wait for ever, or be an act by itself.
+    /// No regular file: opening or reading it could wait for ever, or have an effect.
     #[error("{name} is {kind}, and a policy is a regular file; `-` reads standard input")]
     NotRegular {
         /// The file.
         name: Foreign,
-        /// What it is: "a pipe (FIFO)", "a socket", "a device".
+        /// The kind of file: "a pipe (FIFO)", "a socket", "a device".
         kind: &'static str,
     },
     /// The bytes of this line (from 1) are not UTF-8.
@@ -27,7 +27,7 @@ pub enum SourceError {
     NotText {
         /// The file.
         name: Foreign,
-        /// Where the first such byte is.
+        /// The line of the first such byte.
         line: usize,
     },
     /// The kernel refused to open or read it, or to look at a folder on the way to it.
@@ -51,7 +51,7 @@ pub enum SourceError {
     Writable {
         /// The file.
         name: Foreign,
-        /// Where it really is.
+        /// The file's path without links.
         path: Foreign,
         /// Who.
         who: Writer,

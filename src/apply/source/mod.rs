@@ -1,5 +1,5 @@
-//! Reading the policy file. A root process obeys what the file says, so nobody but root may be able
-//! to write it, nor to put another in its place: every folder on the way to it counts.
+//! Reading the policy file. A root process obeys the file, so nobody but root may be able to write
+//! it, nor to replace it: every folder on the way to it counts.
 
 mod error;
 mod way;
@@ -34,23 +34,23 @@ pub fn read(path: &Path) -> Result<Policy, Failure> {
 /// A file that was read.
 #[derive(Debug)]
 pub struct WasRead {
-    /// What the file says.
+    /// The file's text.
     pub text: String,
     /// Its descriptor, which keeps the inode from being given to another file.
     pub file: File,
-    /// As it was before it was read.
+    /// The file's metadata from before it was read.
     pub before: Metadata,
 }
 
-/// The text of the file at `path`. Waits for nobody: a FIFO has no writer perhaps, a
-/// device may do anything when it is opened.
+/// The text of the file at `path`. Never waits: a FIFO may have no writer, and a device may do
+/// anything when it is opened.
 ///
 /// # Errors
-/// What is no regular file, cannot be read, or is not UTF-8; as root, a file that others can write,
-/// or replace.
+/// A file that is not regular, cannot be read, or is not UTF-8; as root, also a file that others
+/// can write or replace.
 pub fn text_of(path: &Path) -> Result<WasRead, SourceError> {
     let name = foreign(path);
-    // Before it is opened: opening a device can be an act by itself.
+    // The kind is checked before opening, since opening a device can have an effect.
     regular(&name, path.metadata().map_err(unreadable(&name))?.file_type())?;
     // It may be another file by now.
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -86,7 +86,8 @@ fn regular(name: &Foreign, kind: FileType) -> Result<(), SourceError> {
     Err(SourceError::NotRegular { name, kind })
 }
 
-/// Reads no more than the parser will take, and one byte that says that there was more.
+/// Reads at most as many bytes as the parser accepts, and one more by which the parser sees that
+/// there were more.
 fn limited(from: impl Read, text: &mut Vec<u8>) -> io::Result<usize> {
     from.take(policy::MAX_BYTES as u64 + 1).read_to_end(text)
 }
@@ -114,7 +115,7 @@ fn trusted(name: &Foreign, path: &Path, file: &Metadata) -> Result<(), SourceErr
     if let Some(who) = others_who_write(file) {
         return Err(SourceError::Writable { name: name.clone(), path: foreign(&real.path), who });
     }
-    // Nearest first: that is where the cure is most often.
+    // Folders nearest to the file first, since the cure is most often there.
     for passed in passed.iter().rev().filter(|passed| passed.meta.is_dir()) {
         let direct =
             real.path.parent() == Some(&passed.path) || path.parent() == Some(&passed.path);
@@ -131,7 +132,8 @@ fn trusted(name: &Foreign, path: &Path, file: &Metadata) -> Result<(), SourceErr
 
 fn trusted_folder(name: &Foreign, folder: &Passed, lies: &'static str) -> Result<(), SourceError> {
     let Passed { path, meta } = folder;
-    // In a sticky folder (/tmp) only a file's owner can replace it, and the folder's.
+    // In a sticky folder (/tmp) only the owner of a file and that of the folder can replace the
+    // file.
     let sticky = meta.mode() & 0o1000 != 0 && meta.uid() == 0;
     if !sticky && let Some(who) = others_who_write(meta) {
         let (name, folder) = (name.clone(), foreign(path));
@@ -140,14 +142,15 @@ fn trusted_folder(name: &Foreign, folder: &Passed, lies: &'static str) -> Result
     Ok(())
 }
 
-/// Who else than root can write; `None`: nobody.
+/// Who other than root can write the file or folder; `None`: nobody.
 fn others_who_write(meta: &Metadata) -> Option<Writer> {
     if meta.uid() != 0 {
         Some(Writer::Owner(meta.uid()))
     } else if meta.mode() & 0o002 != 0 {
         Some(Writer::Everybody)
     } else if meta.mode() & 0o020 != 0 {
-        // Also group root: with an access control list these bits are what the list may grant.
+        // This holds for the group root too: with an access control list, the group's bits are the
+        // most that the list grants.
         Some(Writer::Group(meta.gid()))
     } else {
         None

@@ -6,15 +6,15 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// So many links the kernel follows in one path (include/linux/namei.h, `MAXSYMLINKS`).
+/// How many links the kernel follows in one path (include/linux/namei.h, `MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
 /// A folder, a link, or the file at the end.
 #[derive(Clone, Debug)]
 pub struct Passed {
-    /// Without links in it.
+    /// The path, without symbolic links in it.
     pub path: PathBuf,
-    /// Of itself, not of what a link leads to.
+    /// The metadata of the thing itself, not of the target of a link.
     pub meta: Metadata,
 }
 
@@ -25,7 +25,7 @@ impl Passed {
     }
 }
 
-/// All that lies on the way to `path`, from `/` to what it names.
+/// Every folder and link on the way to `path`, from `/` on, and the file itself.
 ///
 /// # Errors
 /// Those of lstat(2) and readlink(2); ELOOP.
@@ -59,7 +59,7 @@ pub fn way(path: &Path) -> io::Result<Vec<Passed>> {
     Ok(passed)
 }
 
-/// Notes what lies at `path`, once; whether it is a link.
+/// Notes the folder, link or file at `path`, once; whether it is a link.
 fn pass(passed: &mut Vec<Passed>, path: &Path) -> io::Result<bool> {
     let meta = path.symlink_metadata()?;
     let is_link = meta.is_symlink();

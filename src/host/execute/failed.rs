@@ -10,11 +10,11 @@ use crate::netlink::request::filter;
 use crate::plan::Step;
 use crate::sys::route::SocketError;
 
-/// What a refused step was, and why.
+/// A step that was not performed, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct Failed {
-    /// What was being done.
+    /// The step.
     pub step: Box<Step>,
     /// Which of the step's messages the kernel refused, counted from 0; `None`: it was none of
     /// them.
@@ -45,13 +45,13 @@ pub enum Cause {
     /// ENODEV, or the link has another number now: it ends the link's own steps and no others.
     #[error("the link is gone")]
     LinkGone,
-    /// Every step was taken, and something is still to do.
+    /// Every step was performed, and the look after it still finds something to do.
     #[error("the kernel took every step but does not show the result; still to do:\n{0}")]
     Unverified(String),
     /// The signal's number.
     #[error("interrupted by signal {0}")]
     Interrupted(i32),
-    /// Said by whoever asked to be asked before each step.
+    /// The gate stopped the run, with this sentence.
     #[error("{0}")]
     Stopped(String),
 }
@@ -67,7 +67,8 @@ impl Cause {
         }
     }
 
-    /// The kernel says that what is to be made exists, or that what is to be changed does not.
+    /// Whether the kernel says that an object that is to be made exists, or that one that is to be
+    /// changed does not.
     pub fn contradicts(&self) -> bool {
         let contradiction = [Errno::EEXIST, Errno::ENOENT, Errno::ENODEV];
         self.errno().is_some_and(|errno| contradiction.contains(&Errno::from_raw(errno)))

@@ -1,6 +1,6 @@
 //! The directories of many claims, made by a thread beside the one that sends messages: the kernel
 //! makes cgroups under `cgroup_mutex` and traffic control under RTNL, so two processors do both at
-//! once. Whoever sends a class asks first whether its claim's directory stands.
+//! once. A class is sent only once its claim's directory stands.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::plan::{Change, Step};
 use crate::tree::Claim;
 use crate::units::ClassId;
 
-/// Fewer than these are made sooner than a thread is worth.
+/// The number of claims from which a thread is worth starting.
 const MANY: usize = 256;
-/// So many are made between two reports.
+/// How many claims are made between two reports.
 const REPORTED: usize = 8;
 
 /// A step that makes a claim.
@@ -27,8 +27,8 @@ pub(super) struct Making<'s> {
 }
 
 impl<'s> Making<'s> {
-    /// `None`: some other step, or one that asks for more than a directory: what a retired class
-    /// leaves behind is noted in the deciding program's maps.
+    /// The claim that a step makes. `None`: another step, or a retired claim, which needs more than
+    /// a directory: its sockets are noted in the deciding program's maps.
     pub(super) fn of(step: &'s Step) -> Option<Making<'s>> {
         match step {
             Step::Claim(Claim::Retired(..), _) => None,
@@ -47,11 +47,11 @@ struct Report(usize, Result<(), Error>);
 #[derive(Default)]
 pub(super) struct Makers<'s> {
     claims: Vec<Making<'s>>,
-    /// How many are known to be made.
+    /// How many claims are known to be made.
     made: usize,
-    /// Where in `claims` each classid is.
+    /// The index in `claims` of each classid.
     at: BTreeMap<ClassId, usize>,
-    /// `None`: nobody has begun.
+    /// The reports of the thread; `None`: making has not begun.
     reports: Option<Receiver<Report>>,
     stop: Arc<AtomicBool>,
 }
@@ -60,17 +60,17 @@ pub(super) struct Makers<'s> {
 pub(super) type News<'a, 's> = (&'a [Making<'s>], Result<(), (Making<'s>, Error)>);
 
 impl<'s> Makers<'s> {
-    /// One more.
+    /// Adds a claim that is to be made.
     pub(super) fn add(&mut self, making: Making<'s>) {
         self.claims.push(making);
     }
 
-    /// Whether somebody makes them already: none may be added then.
+    /// Whether making has begun, so that no claim may be added.
     pub(super) fn have_begun(&self) -> bool {
         self.reports.is_some()
     }
 
-    /// Begins to make them with `make`, unless there are none or it has begun.
+    /// Begins to make the claims with `make`, unless there are none or it has begun.
     pub(super) fn begin<'scope>(
         &mut self,
         scope: &'scope Scope<'scope, '_>,
@@ -81,8 +81,9 @@ impl<'s> Makers<'s> {
         if self.claims.is_empty() || self.have_begun() {
             return;
         }
-        // In the order of the classes that wait for them: users come by name, and neighbours are in
-        // different shards. Whose numbers are the same, a user and his pins, stay as they came.
+        // The claims are made in the order of the classes that wait for them. (Steps come by users'
+        // names, and neighbours are in different shards.) The sort is stable, since a user's claim
+        // and its `pinned` have one number.
         self.claims.sort_by_key(|making| making.classid);
         let each = self.claims.iter().enumerate();
         self.at = each.map(|(at, making)| (making.classid, at)).collect();
@@ -91,7 +92,7 @@ impl<'s> Makers<'s> {
         let (claims, stop) = (self.claims.clone(), Arc::clone(&self.stop));
         let is_worth_it = claims.len() >= MANY;
         let work = move || make_all(&make, &claims, &reports, &stop);
-        // There may be no thread more (`TasksMax`).
+        // No further thread may be allowed (`TasksMax`).
         if !is_worth_it || thread::Builder::new().spawn_scoped(scope, work.clone()).is_err() {
             work();
         }
@@ -106,8 +107,8 @@ impl<'s> Makers<'s> {
         }
     }
 
-    /// What has become of them since the last report; `None`: there is nothing new. Waits if it
-    /// may. The directory of one that was refused may stand.
+    /// What was made since the last call; `None`: nothing. Waits for news if `may_wait`. The
+    /// directory of a claim that was refused may exist.
     pub(super) fn news(&mut self, may_wait: bool) -> Option<News<'_, 's>> {
         let reports = self.reports.as_ref()?;
         let Report(more, outcome) = match may_wait {
@@ -124,7 +125,8 @@ impl<'s> Makers<'s> {
         Some((&self.claims[before..self.made], outcome))
     }
 
-    /// No more are made. Those that were, or were begun, and are not known to be.
+    /// Ends the making. Returns the claims that may have been made beyond those that are known to
+    /// be.
     pub(super) fn stop(&mut self) -> &[Making<'s>] {
         self.stop.store(true, Ordering::Relaxed);
         let before = self.made;
@@ -169,7 +171,7 @@ mod tests {
         ClassId::ours(Minor(0x10 + n))
     }
 
-    /// By name, whose order is not that of the numbers.
+    /// Steps in the order of names, which is not that of the numbers.
     fn steps(count: u16) -> Vec<Step> {
         let step = |n| {
             let key = Key::new(&format!("u{n:05}")).unwrap();

@@ -12,7 +12,7 @@ use crate::tree::{Claim, OwnerChange, OwnerTable};
 use crate::units::ClassId;
 
 impl Run<'_, '_> {
-    /// Steps on links are not for here.
+    /// Performs a step that is about no link.
     pub(super) fn without_message(&mut self, step: &Step) -> Result<(), Cause> {
         match step {
             Step::Mount(Whole::Add(())) => Ok(self.kernel.mount().map(|_| ())?),
@@ -39,14 +39,15 @@ impl Run<'_, '_> {
                 instance.make(claim, *classid)
             }
             Change::Alter { from, to } => {
-                // What was given goes along, before any socket carries the new number.
+                // Pairs that were given move to the new class before any socket has the new tag.
                 self.for_given(*from, &|maps, uid| maps.give(uid, *to));
                 instance.write(claim, *to)
             }
             Change::Replace { below, .. } => match *below {},
             Change::Remove(classid) => {
-                // Whoever gets the number next was not given to anybody; while it is retired it is
-                // what keeps orphans within its limits.
+                // The pairs of a removed claim go, so that they do not count for the number's next
+                // owner. While the claim is retired they stay, and keep its orphaned packets within
+                // its limits.
                 let stays = match claim {
                     Claim::Pinned(_) => true,
                     Claim::Retired(..) => false,
@@ -60,8 +61,9 @@ impl Run<'_, '_> {
         }
     }
 
-    /// What processes of a class's accounts have left queued carries its number still, and stays
-    /// within its limits, although the accounts may be nobody's from now on.
+    /// Packets that ended processes of the class's accounts have left queued still have its tag.
+    /// Gives the pairs of these accounts and the class, so that the packets stay within its limits
+    /// although nobody may claim the accounts from now on.
     fn keep_orphans(&self, class: ClassId) {
         let Some(maps) = &self.kernel.owners else { return };
         let outcome = maps.table().and_then(|table| {
@@ -73,8 +75,8 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Does something about every uid that was given the class. Where that fails such packets go to
-    /// their owner's class meanwhile: the next placement gives again.
+    /// Calls `act` for every uid that was given the class. Where that fails, such packets go to
+    /// their owner's class until the next placement gives the pair again.
     fn for_given(&self, class: ClassId, act: &dyn Fn(&Maps, u32) -> io::Result<()>) {
         let Some(maps) = &self.kernel.owners else { return };
         let outcome = maps.given().and_then(|given| {
@@ -98,7 +100,7 @@ impl Run<'_, '_> {
             }
             Whole::Remove(()) => None,
         };
-        // Programs that were loaded read the maps of before.
+        // Programs that are loaded already read the old maps.
         self.programs.clear();
         Ok(())
     }

@@ -23,8 +23,8 @@ pub enum ObserveError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The kernel had no memory or no descriptor for the trial, which says nothing of what it can
-    /// do.
+    /// The kernel had no memory or no descriptor for the trial of features, which says nothing of
+    /// what it can do.
     #[error("cannot find out what this kernel can do: {0}")]
     Probe(#[source] io::Error),
     /// The ethtool ioctl failed for want of a descriptor or of memory.

@@ -1,12 +1,12 @@
-//! All links with their roots, and the trees of ours on them, so that nothing that stands is taken
-//! to be absent, whatever comes and goes meanwhile.
+//! All links with their roots, and the trees of ours on them, read so that no object that stands
+//! counts as absent, whatever others come and go meanwhile.
 //!
-//! - Links: a list during which none came or went says so. Where they come and go all the time,
-//!   several lists are put together, and who is in some of them only, or is named and in none, is
-//!   asked for by itself.
-//! - Roots and leaves: the list of qdiscs skips entries unsaid ([`Witness`]). What a link names as
-//!   its root (`IFLA_QDISC`), or a class as its leaf (`tcm_info`), and the list lacks, is asked for
-//!   by itself; so is the clsact of a link that we shape.
+//! - Links: the kernel says whether any came or went during the list. Where they come and go all
+//!   the time, several lists are put together, and a link that is in some of them only, or is named
+//!   and in none, is asked for by itself.
+//! - Roots and leaves: the list of qdiscs may skip entries without a sign ([`Witness`]). A qdisc
+//!   that a link names as its root (`IFLA_QDISC`), or a class as its leaf (`tcm_info`), and that
+//!   the list lacks, is asked for by itself; so is the clsact of a shaped link.
 //! - Classes and filters of one link: their lists are read again when anything of the link's
 //!   traffic control changed meanwhile.
 
@@ -29,14 +29,14 @@ use crate::sys::witness::Witness;
 use crate::tree::{Clsact, Family, LinkName, Port, Seat, StrangeFilter};
 use crate::units::ClassId;
 
-/// Lists of links that are put together when none of them is whole. A link that stands is missing
-/// in one only if another went at the very moment that a datagram ended, so hardly in all.
+/// How many lists of links are put together when none of them is complete. A list lacks a link that
+/// exists only if another one went at the moment that a datagram ended, so hardly all lists do.
 const TORN_LISTS: usize = 4;
 
 pub(super) type Links = BTreeMap<LinkName, LinkFacts>;
 pub(super) type Trees = Vec<(Port, SeenTree)>;
 
-/// What there is in the namespace.
+/// The links and trees of the network namespace.
 #[derive(Default)]
 pub(super) struct Seen {
     pub links: Links,
@@ -48,9 +48,9 @@ pub(super) struct Seen {
     pub ingress: BTreeSet<LinkName>,
 }
 
-/// `named`: links that are asked for by name, should no list have them. `own_sockets_only`: no
-/// filter of ours is wanted at clsact ([`crate::facts::Facts`]); then it is looked for where our
-/// root is.
+/// Reads all links and our trees. `named`: links that are asked for by name if no list has them.
+/// `own_sockets_only` ([`crate::facts::Facts`]): no filter of ours is wanted at clsact, which is
+/// then read only where our root is.
 pub(super) fn links_and_trees(
     kernel: &mut Kernel,
     named: &BTreeSet<String>,
@@ -86,7 +86,7 @@ pub(super) fn links_and_trees(
             link.shaped_at = seen.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
             trees.push((root.port, seen));
         }
-        // On hosts of containers other programs have one on each of many links.
+        // On hosts of containers other programs have a clsact on each of many links.
         if link.root == RootQdisc::Ours || !own_sockets_only {
             let is_listed = qdiscs.iter().any(|qdisc| qdisc.parent == Some(ClassId::CLSACT));
             if link.root == RootQdisc::Ours && !own_sockets_only && !is_listed {
@@ -103,7 +103,7 @@ pub(super) fn links_and_trees(
         }
         facts.insert(name, link);
     }
-    // Of what went while it was looked at, less and less was seen.
+    // Links that went meanwhile are left out, since only parts of them were read.
     let gone = witness.told(kernel.netlink.port())?.gone;
     facts.retain(|_, link| !gone.contains(&link.ifindex));
     trees.retain(|(port, _)| facts.contains_key(&port.link));
@@ -188,14 +188,15 @@ fn lacks_root(link: &LinkRecord, qdiscs: &[QdiscRecord]) -> bool {
     !is_listed && !matches!(kind, "noop" | "noqueue")
 }
 
-/// The link went, or its root is one of those that are never listed by now.
+/// Whether the answer says that the link is gone, or that its root is one that the kernel never
+/// lists.
 fn is_gone(error: &KernelError) -> bool {
     matches!(error.errno, Errno::ENODEV | Errno::ENOENT | Errno::EINVAL)
 }
 
-/// A link's tree as it was at one moment; `None`: the link is gone. Where somebody changes it all
-/// the time, for longer than [`PATIENCE`], as it was read last: the kernel refuses what contradicts
-/// it, and whoever plans looks again.
+/// A link's tree as it was at one moment; `None`: the link is gone. Where somebody keeps changing
+/// the tree for longer than [`PATIENCE`], the last reading counts: the kernel refuses steps that
+/// contradict it, and then the run looks again.
 fn steady_tree(
     kernel: &mut Kernel,
     witness: &mut Witness,

@@ -1,4 +1,4 @@
-//! What the deciding programs look up: the maps that the filters name, opened and read.
+//! The maps of the deciding programs, which the filters name, opened and read.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,8 @@ use crate::units::ClassId;
 pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
     let ours = kernel.owners.as_ref().map(Maps::ids);
     let named = || snapshot.observation.deciding.values().copied();
-    // Ours, which this process made or opened; else the latest: the kernel counts upwards.
+    // The maps that this process has open are in force; otherwise those with the highest numbers,
+    // since the kernel counts upwards.
     let Some(ids) = named().find(|ids| Some(*ids) == ours).or(named().max()) else { return };
     if ours != Some(ids) {
         match Maps::open(ids) {
@@ -64,14 +65,15 @@ pub fn open_owners(kernel: &mut Kernel) -> Result<(), ObserveError> {
     Ok(())
 }
 
-/// Drivers whose devices send what sockets of other network namespaces wrote straight through a
-/// link of this one.
+/// Drivers whose devices send packets of other network namespaces' sockets through a link of this
+/// one.
 const CARRIERS: [&str; 2] = ["macvlan", "ipvlan"];
 
 /// Whether no such driver is there.
 ///
 /// # Errors
-/// The modules cannot be read: a driver that counted as absent would have all owners believed.
+/// The list of modules cannot be read. A driver that wrongly counted as absent would make the
+/// program believe the owners of guests' sockets.
 pub(super) fn own_sockets_only(proc_root: &Path) -> Result<bool, ObserveError> {
     static BUILT_IN: OnceLock<bool> = OnceLock::new();
     let built_in =
@@ -87,15 +89,16 @@ pub(super) fn own_sockets_only(proc_root: &Path) -> Result<bool, ObserveError> {
     Ok(!built_in && !CARRIERS.iter().any(|driver| is_loaded(driver)))
 }
 
-/// By the kernel's list of what is built in; where that is not installed, by its symbols.
+/// Whether the driver is built into the kernel, by its list of built-in modules, or where that is
+/// not installed by its symbols.
 fn is_built_in(driver: &str, proc_root: &Path) -> bool {
     let release = fs::read_to_string(proc_root.join("sys/kernel/osrelease")).unwrap_or_default();
     let list = Path::new("/lib/modules").join(release.trim()).join("modules.builtin");
     if let Ok(list) = fs::read_to_string(list) {
         return list.contains(&format!("/{driver}.ko"));
     }
-    // A kernel without modules has no list of them, and all of its symbols would be megabytes at
-    // each run: such a driver may be there.
+    // A kernel without modules has no such list, and reading all of its symbols would be megabytes
+    // at each run: the driver counts as present.
     if !proc_root.join("modules").exists() {
         return true;
     }

@@ -1,5 +1,4 @@
-//! The rules of eBPF programs, as the maps that the filters name say them, and what those have
-//! counted.
+//! The rules of eBPF programs and their counts, read from the maps that the filters name.
 
 use std::collections::btree_map::Entry;
 use std::io;

@@ -9,28 +9,28 @@ use crate::process::Scan;
 use crate::tree::{Counted, Counters, Port};
 use crate::units::ClassId;
 
-/// One look at everything.
+/// The result of one look.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// What is, and the facts around it.
+    /// Our own objects, foreign ones among them, and the facts.
     pub observation: Observation,
-    /// By port, of the classes that are ours.
+    /// The counters of our classes, by port.
     pub counters: Counted,
     /// Packets that went past every class, by port: there was no default class for them.
     pub direct_packets: BTreeMap<Port, u32>,
-    /// What the lines of `rules` have matched since their filter was made, by port.
+    /// How many packets each line of `rules` has matched since its filter was made, by port.
     pub rules: BTreeMap<Port, BTreeMap<NonZeroU32, RuleHits>>,
     /// One pass over `/proc`; empty where it was not wanted.
     pub scan: Scan,
 }
 
 impl Snapshot {
-    /// Facts without the observation's state: enough to build a model.
+    /// The facts, which are enough to build a model.
     pub fn facts(&self) -> &Facts {
         &self.observation.facts
     }
 
-    /// What a class of ours has counted.
+    /// The counters of a class of ours.
     pub fn counters(&self, port: &Port, classid: ClassId) -> Option<&Counters> {
         self.counters.get(port)?.get(&classid)
     }

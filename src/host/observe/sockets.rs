@@ -1,4 +1,4 @@
-//! Which classes sockets carry as their tags, and the sockets of which that cannot be said.
+//! Which tags sockets have, and whether there are sockets whose tag is unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ struct Table {
     inode: usize,
 }
 
-/// Sockets whose tag no list has on any kernel: those of ping (`ping_v4_format_sock`,
+/// Sockets whose tag no list of any kernel has: those of ping (`ping_v4_format_sock`,
 /// net/ipv4/ping.c) and of packets (`packet_seq_show`, net/packet/af_packet.c).
 const UNLISTED: [Table; 3] = [
     Table { name: "icmp", uid: 7, inode: 9 },
@@ -31,7 +31,7 @@ const UNLISTED: [Table; 3] = [
 ];
 
 impl Table {
-    /// The same sockets as the list of `sock_diag` has, where the kernel was built without that
+    /// The table with the sockets of a `sock_diag` list, where the kernel was built without that
     /// (`raw_diag` is an option of its own).
     fn instead_of(family: Family, transport: Transport) -> Option<Table> {
         let (name, uid, inode) = match (transport, family) {
@@ -65,13 +65,13 @@ impl Table {
 /// hide the one behind it in its bucket, unsaid. That takes two sockets in one bucket and a
 /// datagram that ends between them: the list is read twice, and what either shows counts.
 ///
-/// Ping and packet sockets, and others where the kernel lists them without tags, have the tag of
-/// their process's directory as long as some process has them: it is written again to all of them
-/// before a class is looked at, and directories name no retired class. One that no process has (in
-/// flight, registered with an io_uring) may have any.
+/// Ping and packet sockets, and others that the kernel lists without tags, have the tag of the
+/// directory of a process that has them: all directories' classids are written again before a class
+/// is looked at, and no directory of a process names a retired class. A socket that no process has
+/// (in flight, registered with an io_uring) may have any tag.
 ///
 /// # Errors
-/// A list that the kernel has and does not give.
+/// The kernel has a list and refuses it.
 pub fn tags(proc_root: &Path) -> Result<Tags, SocketError> {
     let mut tags = BTreeSet::new();
     let mut tables: Vec<Table> = UNLISTED.into_iter().collect();
@@ -90,7 +90,7 @@ pub fn tags(proc_root: &Path) -> Result<Tags, SocketError> {
     let mut untold: BTreeMap<u64, u32> = BTreeMap::new();
     for table in tables {
         let path = proc_root.join("net").join(table.name);
-        // One that is not there is of a protocol that is not there.
+        // A missing table means that the kernel lacks the protocol.
         untold.extend(table.sockets(&fs::read_to_string(path).unwrap_or_default()));
     }
     Ok(match all_are_held(proc_root, untold) {

@@ -1,5 +1,5 @@
-//! What stands below our root qdisc on one link: classes, leaves, filters, and what of it is not
-//! ours.
+//! The objects below our root qdisc on one link: classes, leaves and filters, ours and foreign
+//! ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use crate::tree::{
 };
 use crate::units::{ClassId, Shard};
 
-/// Our tree on one link, and what stands in it that is not ours.
+/// Our tree on one link, and foreign objects in it.
 #[derive(Default)]
 pub(super) struct SeenTree {
     pub tree: Tree,
@@ -21,9 +21,9 @@ pub(super) struct SeenTree {
     pub counters: BTreeMap<ClassId, Counters>,
     pub direct_packets: Option<u32>,
     pub rules: BTreeMap<NonZeroU32, RuleHits>,
-    /// What nobody claims.
+    /// Foreign objects in the tree.
     pub foreign: Vec<Foreign>,
-    /// Classes that foreign objects hold.
+    /// Classes that cannot be removed because of foreign objects.
     pub bound: BTreeSet<ClassId>,
     /// The maps that each deciding program reads, by qdisc and pref.
     pub maps: BTreeMap<(ClassId, Pref), MapIds>,
@@ -48,7 +48,7 @@ pub(super) struct OurRoot<'a> {
 struct Ours<'a> {
     /// The classes that directories name.
     claimed: &'a BTreeSet<ClassId>,
-    /// A shard is ours as long as somebody in it is.
+    /// A shard is ours as long as a claim has a class in it.
     shards: BTreeSet<Shard>,
 }
 
@@ -120,7 +120,7 @@ impl OurRoot<'_> {
             let question = request::dump::classes_of(self.ifindex, qdisc);
             classes.extend(kernel.netlink.dump(&question, decode::class)?);
         }
-        // The kernel lists them by hash; in order they go into the maps without a search each.
+        // The kernel lists classes by hash. Sorted ones go into the maps without a search for each.
         classes.sort_unstable_by_key(|record| record.classid);
         let mut counters = Vec::with_capacity(classes.len());
         let mut standing = Vec::with_capacity(classes.len());
@@ -197,7 +197,7 @@ fn filters(
             }
             _ => {
                 let (protocol, kind) = kinds.remove(&pref).unwrap_or_default();
-                // It would go with the shard.
+                // A foreign filter there would go with the shard, so the shard stays.
                 seen.bound.extend(parent.shard().map(Shard::root));
                 let port = port.clone();
                 seen.foreign.push(Foreign::Filter { port, parent, pref, protocol, kind });
@@ -207,9 +207,9 @@ fn filters(
     ours
 }
 
-/// u32 hash tables of prefs of ours that do not stand: no list has them, and only while another u32
-/// pref stands are they there. A set's first table is the last to go, so that it tells of the
-/// others.
+/// u32 hash tables of prefs of ours that were deleted. No list has them, and they exist only while
+/// another u32 pref stands. The first table of a set is deleted last, so if that one is gone, all
+/// are.
 fn left_tables(
     kernel: &mut Kernel,
     ifindex: u32,

@@ -1,4 +1,4 @@
-//! Which systemd units there are: unit files, read as names only.
+//! The systemd units that exist, by the names of unit files.
 
 use std::collections::BTreeMap;
 use std::fs;

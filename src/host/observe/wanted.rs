@@ -13,13 +13,13 @@ use crate::units::ClassId;
 /// What a look is for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted<'a> {
-    /// Links that somebody means by name: asked for one by one where no list of all is whole.
+    /// Names of links that are asked for one by one where no list of all links is complete.
     pub links: BTreeSet<String>,
-    /// Who the accounts are; `None`: nobody is asked for.
+    /// Where the accounts come from; `None`: they are not needed.
     pub accounts: Option<Whom<'a>>,
     /// Which of `/proc` to read.
     pub processes: Processes,
-    /// Which systemd units there are.
+    /// Whether systemd's units are listed.
     pub units: bool,
     /// Which of the instance's directories are read.
     pub directories: Directories<'a>,
@@ -32,39 +32,40 @@ pub enum Directories<'a> {
     #[default]
     All,
     /// Those of the claims that a run has made, written or removed since the look that saw
-    /// `before`. What it did to them has no effect on any other directory, and the lock keeps other
-    /// runs away: what else is there was seen by that look.
+    /// `before`. All others are taken from that look: a change of one directory has no effect on
+    /// others, and the lock keeps other runs away.
     Touched {
-        /// What that look saw.
+        /// The observation of that look.
         before: &'a Observation,
-        /// What the run did something to.
+        /// The claims that the run has made, written or removed.
         touched: &'a BTreeSet<Claim>,
     },
 }
 
-/// Whether all processes are looked at: where each sits, and so which accounts run.
+/// Whether all processes are looked at, which says in which directory each is and so which accounts
+/// run.
 #[derive(Clone, Debug, Default)]
 pub enum Processes {
-    /// None: who runs is known, or is of no interest.
+    /// No processes are looked at: who runs is known, or does not matter.
     #[default]
     Unwanted,
     /// All of them.
     All,
-    /// Somebody looked a moment ago.
+    /// A look at all processes from a moment ago is used.
     Seen(Scan),
 }
 
-/// Who says who the accounts are.
+/// Where the accounts come from.
 #[derive(Clone, Debug)]
 pub enum Whom<'a> {
-    /// NSS, which is asked this and about those that run.
+    /// NSS is asked this question, and about the uids that run.
     Nss {
         /// The names and uids to ask about.
         question: Question,
         /// In this process or by a child, and for how long.
         how: How,
     },
-    /// Somebody asked before.
+    /// They are known from an earlier question.
     Known(&'a Accounts),
 }
 
@@ -75,7 +76,8 @@ impl Directories<'_> {
         instance: &Instance,
     ) -> Result<(BTreeMap<Claim, ClassId>, Vec<Foreign>), cgroup::Error> {
         match self {
-            // Most of them: a look at all of them is shared out between processors.
+            // For most of the directories a look at all is faster, since that is shared out between
+            // processors.
             Directories::Touched { before, touched }
                 if touched.len() <= before.state.claims.len() / 4 =>
             {
