@@ -37,8 +37,7 @@ pub enum Unanswered {
     /// The child ended, or was killed, before its answer was complete.
     #[error("the one who asked it ended: {0}")]
     Ended(#[source] serde_json::Error),
-    /// The child was killed after so long.
-    /// It took longer than it was given.
+    /// The child was killed after so long. NSS took longer than the given time.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
 }

@@ -272,7 +272,7 @@ impl Run<'_, '_> {
         if !self.may.disrupt {
             missing.without_disruption();
         }
-        // Whoever fights us for a link does so while we look, too.
+        // On a held link somebody may change things during this look, too.
         let held = &self.request.intent.held;
         missing.steps.retain(|planned| planned.step.link().is_none_or(|link| !held.contains(link)));
         let index = |facts: &Facts, link: &LinkName| facts.links.get(link).map(|it| it.ifindex);

@@ -138,7 +138,7 @@ impl Before {
         state.trees = std::mem::take(&mut state.trees)
             .into_iter()
             .filter_map(|(Port { link, direction }, tree)| {
-                // It was looked at.
+                // The link was in the look.
                 self.observation.facts.links.get(&link)?;
                 match self.today(&link, now) {
                     Some(link) => Some((Port { link: link.clone(), direction }, tree)),

@@ -93,7 +93,7 @@ pub(super) enum Unattachable {
     /// Its sockets have no tag of their own.
     #[error("it is a kernel thread, which is in no class; give its traffic one by a rule")]
     KernelThread,
-    /// It sits in a directory of this other instance.
+    /// The process is in a directory of this other instance.
     #[error("it is the instance `{0}`'s (--cgroup), which would take it back")]
     OtherInstance(Foreign),
 }
@@ -236,7 +236,7 @@ pub(super) fn class_of(
     Ok(Pinned { claims, owner, classid })
 }
 
-/// Whose class an account's processes are in, as the policy has it; `None` also where there is
+/// The owner whose class an account's processes are in, by the policy; `None` also where there is
 /// none.
 pub(super) fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option<Owner> {
     let uid = owners(user).into_iter().find_map(|owner| match owner {

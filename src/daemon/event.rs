@@ -46,7 +46,7 @@ pub(super) enum Event {
     PolicyFile,
     /// The outcome of the question to NSS.
     Answered(Result<Accounts, Unanswered>),
-    /// `/etc/subuid` is another one.
+    /// `/etc/subuid` has changed.
     Subuids,
     /// The name on the command line does not stand for this network namespace any more.
     CutOff,

@@ -76,7 +76,7 @@ impl Followed {
         self.changed.remove(&pid);
     }
 
-    /// It was where it belongs.
+    /// Notes that a process was where it belongs.
     pub(super) fn stayed(&mut self, pid: u32) {
         self.changed.remove(&pid);
     }

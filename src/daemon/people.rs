@@ -35,7 +35,7 @@ const ASK: Duration = Duration::from_secs(600);
 /// The same while NSS does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
-/// What is wanted.
+/// What [`People`] wants of the rest of the daemon.
 pub(super) enum Want {
     /// This decision.
     Done(Decision),
@@ -49,7 +49,7 @@ pub(super) enum Want {
     AskForAll,
 }
 
-/// Everybody.
+/// The accounts and processes that the daemon looks after.
 pub(super) struct People {
     /// How long an account without processes keeps its class.
     grace: Duration,
@@ -113,7 +113,7 @@ impl People {
         self.roster.waiting()
     }
 
-    /// Those whose time of grace is over.
+    /// The owners whose grace time is over.
     pub(super) fn leaving(&self) -> BTreeSet<Owner> {
         self.roster.leaving()
     }
@@ -124,7 +124,7 @@ impl People {
         Accounts { running, running_ranges, ..self.accounts.clone() }
     }
 
-    /// Whose a process is.
+    /// Says who claims a process, by this matcher and NSS.
     pub(super) fn whose<'a>(&'a self, matcher: &'a Matcher) -> Whose<'a> {
         Whose { matcher, accounts: &self.accounts }
     }
@@ -278,7 +278,7 @@ impl People {
         self.agenda.at(Task::Sweep, self.sweeps.ended(start, now));
     }
 
-    /// A look at all processes by then.
+    /// Plans a look at all processes by this time.
     pub(super) fn sweep_by(&mut self, by: Instant) {
         self.agenda.by(Task::Sweep, by);
     }
@@ -356,7 +356,7 @@ impl People {
         self.ask_next(now);
     }
 
-    /// `/etc/subuid` is another one.
+    /// Handles that `/etc/subuid` has changed.
     pub(super) fn subuids_changed(&mut self, now: Instant) {
         self.agenda.by(Task::Subuids, now + SETTLE);
     }

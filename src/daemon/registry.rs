@@ -6,7 +6,7 @@ use crate::facts::Accounts;
 use crate::model::Matcher;
 use crate::tree::Owner;
 
-/// Whose a process is, as the policy in force and NSS have it.
+/// Says who claims a process, by the policy in force and NSS.
 #[derive(Clone, Copy)]
 pub(super) struct Whose<'a> {
     pub matcher: &'a Matcher,

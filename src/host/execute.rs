@@ -266,7 +266,7 @@ impl<'s> Run<'_, 's> {
     fn flush(&mut self) -> Result<(), Failed> {
         let mut waiting = std::mem::take(&mut self.waiting);
         loop {
-            // Those behind a refused message may not have been sent.
+            // Messages behind a refused one may not have been sent.
             waiting.retain(|it| it.step.link().is_none_or(|link| !self.gone.contains(link)));
             let Some(first) = waiting.first() else { return Ok(()) };
             debug!("{} messages to the kernel", waiting.len());

@@ -37,7 +37,7 @@ pub struct Kernel {
     pub proc_root: PathBuf,
     /// The maps that the deciding programs read, once they were made or opened.
     pub owners: Option<Maps>,
-    /// Those of the programs of rules that stand, once they were made or opened.
+    /// The maps of the programs of rules that stand, once they were made or opened.
     pub rules: BTreeMap<RuleMapIds, RuleMaps>,
     hierarchy: Option<Hierarchy>,
 }

@@ -21,7 +21,7 @@ pub struct Matcher {
     pub everyone: Option<(Vec<RangeInclusive<u32>>, Option<Group>)>,
 }
 
-/// Whose a systemd unit's processes are.
+/// Which lines claim the processes of systemd units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Units {
     /// Units that are named exactly, which go before patterns.
@@ -72,7 +72,7 @@ pub enum Claimed {
 }
 
 impl Claimed {
-    /// Whose class and directory the process belongs in.
+    /// The owner of the class and directory in which the process belongs.
     pub fn owner(&self) -> Owner {
         match self {
             Claimed::User(key) => Owner::User(key.clone()),

@@ -1,6 +1,6 @@
 //! Positions in lists that other lists go along with. Each list has a type of its own for its
-//! positions, so that the compiler tells a link's from a group's: mixed up, somebody would have
-//! another's limits. Touches nothing.
+//! positions, so that the compiler tells a link's position from a group's: mixed up, a user would
+//! have another's limits. Touches nothing.
 
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
@@ -103,12 +103,12 @@ impl<P: Position, T> Per<P, T> {
         self.values.is_empty()
     }
 
-    /// What is there, in order.
+    /// The values, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.values.iter()
     }
 
-    /// What is there, in order, with its position.
+    /// The values, in order, each with its position.
     pub fn pairs(&self) -> impl Iterator<Item = (P, &T)> {
         self.values.iter().enumerate().map(|(index, value)| (P::new(index), value))
     }
@@ -118,7 +118,7 @@ impl<P: Position, T> Per<P, T> {
         Per::new(self.pairs().map(|(at, each)| value(at, each)).collect())
     }
 
-    /// The same, unless there is none at one position.
+    /// A list that goes along with this one; `None` if `value` has none for a position.
     pub fn try_along<U>(&self, mut value: impl FnMut(P, &T) -> Option<U>) -> Option<Per<P, U>> {
         self.pairs().map(|(at, each)| value(at, each)).collect::<Option<_>>().map(Per::new)
     }

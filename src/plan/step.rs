@@ -99,7 +99,7 @@ pub enum Verb {
     Add,
     /// It changes in place.
     Alter,
-    /// It goes, and another comes in its place.
+    /// It goes, and another object replaces it.
     Replace,
     /// It goes.
     Remove,

@@ -166,7 +166,7 @@ impl UserLine {
 /// Whether processes of a unit are claimed by a uid of theirs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Follow {
-    /// They are not: the unit's line claims them.
+    /// By none: the unit's line claims them.
     #[default]
     No,
     /// By the effective uid, where a line claims that; else the unit's line claims them.

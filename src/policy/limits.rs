@@ -27,7 +27,7 @@ pub(super) fn limits_of(
     Some(limit_fields(&mut fields, findings))
 }
 
-/// Those keys of a mapping that has others beside them.
+/// Reads the keys of limits from a mapping that has other keys beside them.
 pub(super) fn limit_fields(fields: &mut Fields, findings: &mut Findings) -> Limits {
     let background = fields.place_of("background");
     let is_background =

@@ -1,5 +1,5 @@
-//! What may be found where only objects of ours should be, and what shaper never writes. It stands
-//! beside the state, which holds nothing that cannot be desired.
+//! Strange objects: found where only objects of ours should be, and such as shaper never writes.
+//! They are kept beside the state, which has nothing that cannot be desired.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::pref::Pref;
 use super::seat::{Parent, Seat};
 use crate::units::ClassId;
 
-/// What is strange at one port.
+/// The strange objects at one port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strange {
     /// Qdiscs that somebody else put below classes of ours, each by its handle: the handle's major
@@ -46,7 +46,7 @@ pub struct StrangeFilter {
     pub tables: Vec<u16>,
 }
 
-/// What is found at a pref.
+/// A filter that is found at a pref of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundFilter {
     /// One that shaper writes.

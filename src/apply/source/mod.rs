@@ -52,7 +52,7 @@ pub fn text_of(path: &Path) -> Result<WasRead, SourceError> {
     let name = foreign(path);
     // The kind is checked before opening, since opening a device can have an effect.
     regular(&name, path.metadata().map_err(unreadable(&name))?.file_type())?;
-    // It may be another file by now.
+    // The path may name another file by now, which is not waited for either.
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
     let mut file = file.map_err(unreadable(&name))?;

@@ -17,8 +17,8 @@ impl Hashed {
         1 << self.bits
     }
 
-    /// Those bits of the byte. The kernel shifts them down by itself (`u32_hash_fold`,
-    /// net/sched/cls_u32.c).
+    /// The mask of these bits in the byte. The kernel shifts the hash down by itself
+    /// (`u32_hash_fold`, net/sched/cls_u32.c).
     pub(super) fn mask(self) -> u8 {
         0xff << (8 - self.bits)
     }

@@ -147,7 +147,7 @@ impl Roster {
         (uids, ranges)
     }
 
-    /// Those whose time of grace is over.
+    /// The owners whose grace time is over.
     pub(super) fn leaving(&self) -> BTreeSet<Owner> {
         let leave = self.lives.iter().filter(|(_, life)| **life == Life::Leaving);
         leave.map(|(owner, _)| owner.clone()).collect()

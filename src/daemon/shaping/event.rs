@@ -22,7 +22,7 @@ pub(crate) enum Found {
     Text(String),
     /// The text differs from that of the look before.
     Changing,
-    /// Somebody has it open for writing, for so long.
+    /// Somebody has had the file open for writing for this long.
     BeingWritten(Duration),
     Unreadable(String),
 }

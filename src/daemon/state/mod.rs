@@ -113,7 +113,7 @@ impl State {
         &self.standing.in_force
     }
 
-    /// Whose a process is, as the policy in force and NSS have it.
+    /// Says who claims a process, by the policy in force and NSS.
     pub(super) fn whose(&self) -> Whose<'_> {
         self.people.whose(&self.standing.in_force.model.matcher)
     }

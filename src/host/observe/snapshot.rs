@@ -35,7 +35,7 @@ impl Snapshot {
         self.counters.get(port)?.get(&classid)
     }
 
-    /// Takes in the tree at a port, with what it counted and what stands in it that is not ours.
+    /// Takes in the tree at a port, with its counters and the foreign objects in it.
     pub(super) fn add_tree(&mut self, port: Port, seen: SeenTree) {
         let SeenTree {
             tree,

@@ -44,7 +44,7 @@ pub(super) struct OurRoot<'a> {
     pub qdiscs: &'a [QdiscRecord],
 }
 
-/// Whose a class below one of our qdiscs is.
+/// Who owns a class below one of our qdiscs.
 struct Ours<'a> {
     /// The classes that directories name.
     claimed: &'a BTreeSet<ClassId>,

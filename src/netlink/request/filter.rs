@@ -18,7 +18,7 @@ use crate::units::ClassId;
 /// The rules cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotWrite {
-    /// So many rules in one bucket of a hash table.
+    /// One bucket of a hash table has this many rules, more than it can have.
     #[error("{0} u32 rules in one bucket; the kernel numbers at most {max}", max = cls_u32::MAX_NODES)]
     TooManyNodes(usize),
     /// This number is none that a hash table of the pref can have.

@@ -84,7 +84,7 @@ impl Map {
     }
 
     fn open_if(id: u32, fits: impl Fn(&MapInfo) -> bool) -> io::Result<Map> {
-        /// The same for `BPF_MAP_GET_FD_BY_ID`.
+        /// The head of `union bpf_attr` for `BPF_MAP_GET_FD_BY_ID`.
         #[repr(C)]
         struct ById {
             id: u32,
@@ -115,7 +115,7 @@ impl Map {
         key: &[u8],
         value: &mut [u8],
     ) -> io::Result<()> {
-        /// The same for commands on one element.
+        /// The head of `union bpf_attr` for commands on one element.
         #[repr(C)]
         struct Element {
             map: u32,
@@ -164,7 +164,7 @@ impl Map {
     }
 
     fn entries_by_batch<const KEY: usize>(&self) -> io::Result<Vec<([u8; KEY], u32)>> {
-        /// The same for `BPF_MAP_LOOKUP_BATCH`.
+        /// The head of `union bpf_attr` for `BPF_MAP_LOOKUP_BATCH`.
         #[repr(C)]
         struct Batch {
             in_batch: u64,
@@ -242,7 +242,7 @@ struct MapInfo {
 }
 
 fn info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
-    /// The same for `BPF_OBJ_GET_INFO_BY_FD`.
+    /// The head of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
     #[repr(C)]
     struct InfoByFd {
         fd: u32,
