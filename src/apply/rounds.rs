@@ -16,7 +16,7 @@ use crate::host::execute::{self, Cause, Failed, Gate};
 use crate::host::observe::{self, Directories, ObserveError, Wanted};
 use crate::intent::Meaning;
 use crate::plan::{Change, Journal, Phase, Plan, Step, Whole, diff};
-use crate::process::Seen;
+use crate::process::{Scan, Seen};
 use crate::sys::signal;
 use crate::tree::{Claim, KernelState, LinkName, Port};
 use crate::units::Minor;
@@ -226,11 +226,8 @@ impl Run<'_, '_> {
         let began = Instant::now();
         self.perform(plan, Phase::Build, look)?;
         if self.request.who.moves_processes() {
-            let scan = std::mem::take(&mut look.scan);
-            let seen = match plan.is_empty() || began.elapsed() < JUST_NOW {
-                true => Seen::JustNow(scan),
-                false => Seen::Before(scan),
-            };
+            let steps_took = (!plan.is_empty()).then(|| began.elapsed());
+            let seen = seen_before(steps_took, std::mem::take(&mut look.scan));
             self.place(Some(seen), look)?;
         }
         self.perform(plan, Phase::TearDown, look)?;
@@ -287,6 +284,15 @@ impl Run<'_, '_> {
     }
 }
 
+/// A look at all processes, as fresh as the steps since then let it be. `steps_took`: how long they
+/// took; `None`: there were none.
+fn seen_before(steps_took: Option<Duration>, scan: Scan) -> Seen {
+    match steps_took.is_none_or(|time| time < JUST_NOW) {
+        true => Seen::JustNow(scan),
+        false => Seen::Before(scan),
+    }
+}
+
 /// Sleeps unless a signal comes.
 fn wait(duration: Duration) -> Result<(), Failure> {
     let until = Instant::now() + duration;
@@ -302,4 +308,19 @@ fn wait(duration: Duration) -> Result<(), Failure> {
         std::thread::sleep(left.min(Duration::from_millis(50)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_steps_that_took_long_all_processes_are_read_again() {
+        let is_fresh = |took| matches!(seen_before(took, Scan::default()), Seen::JustNow(_));
+        assert!(is_fresh(None));
+        let soon = [Duration::ZERO, JUST_NOW / 2, JUST_NOW - Duration::from_nanos(1)];
+        assert!(soon.into_iter().all(|time| is_fresh(Some(time))));
+        let late = [JUST_NOW, 2 * JUST_NOW, Duration::from_secs(9)];
+        assert!(!late.into_iter().any(|time| is_fresh(Some(time))));
+    }
 }
