@@ -29,6 +29,13 @@ pub fn build(
         &links,
         &mut findings,
     );
+    // What no rate of a link makes right is refused, also where the rate is unknown.
+    let unrated = links.only_unrated();
+    if !unrated.shaped.is_empty() && !findings.has_errors() {
+        let mut about = Findings::default();
+        nodes::resolve(facts, &unrated, &claims, &groups, &mut about);
+        findings.append(about.without_notes(), false);
+    }
     // Limits that cannot be on a link that may come are refused now, not when it comes.
     let to_come = links.only_to_come();
     if !to_come.shaped.is_empty() && !findings.has_errors() {

@@ -1,11 +1,11 @@
 //! The limits of one class on one link: the written numbers, those that follow from them, and
 //! errors where they cannot be. Touches nothing.
 
-use crate::policy::{self, Diagnostic, Findings, Kind, LAST_PRIO, Span, quote};
+use crate::policy::{self, Amount, Diagnostic, Findings, Kind, LAST_PRIO, Span, Written, quote};
 use crate::tree::Key;
 use crate::units::Rate;
 
-use super::shaped::{Shaped, absolute};
+use super::shaped::Shaped;
 use super::{Asked, Limits};
 
 /// What a class hangs below on one link.
@@ -18,6 +18,12 @@ pub(super) struct Parent<'a> {
     pub one_of_several: bool,
 }
 
+/// The rate that is written, and where; `None` also where it is a share of an unknown rate.
+fn known(written: Option<Written<Amount>>, link: &Shaped<'_>) -> Option<(Rate, Span)> {
+    let written = written?;
+    Some((link.amount(written.value)?, written.at))
+}
+
 /// The limits of a user or class.
 pub(super) fn leaf(
     name: &Key,
@@ -25,17 +31,18 @@ pub(super) fn leaf(
     link: &Shaped<'_>,
     parent: Parent<'_>,
 ) -> Result<Limits, Diagnostic> {
-    let rate = written.rate.map(|rate| (absolute(rate.value, link.link.rate), rate.at));
-    let ceil = written.ceil.map(|ceil| (absolute(ceil.value, link.link.rate), ceil.at));
+    let (rate, ceil) = (known(written.rate, link), known(written.ceil, link));
     let prio = prio(written);
     let name = name.as_str();
     match (rate, ceil) {
-        (None, None) => Err(Diagnostic::error(
+        (None, None) if written.rate.is_none() && written.ceil.is_none() => Err(Diagnostic::error(
             Kind::Rate,
             written.at,
             format!("{} has neither a rate nor a ceil here", quote(name)),
         )
         .help("write a cap, `ceil: 100mbit`, a guarantee, `rate: 10mbit`, or both")),
+        // Shares of an unknown rate.
+        (None, None) => Ok(Limits { rate: without_rate(written), ceil: parent.ceil, prio }),
         // As in tc: a rate alone is also the cap.
         (Some((rate, at)), None) => {
             below_parent(name, "rate", (rate, at), link, parent)?;
@@ -76,8 +83,7 @@ pub(super) fn group(
     link: &Shaped<'_>,
     parent: Parent<'_>,
 ) -> Result<(Option<Rate>, Rate), Diagnostic> {
-    let rate = written.rate.map(|rate| (absolute(rate.value, link.link.rate), rate.at));
-    let ceil = written.ceil.map(|ceil| (absolute(ceil.value, link.link.rate), ceil.at));
+    let (rate, ceil) = (known(written.rate, link), known(written.ceil, link));
     if let Some(ceil) = ceil {
         below_parent(name, "ceil", ceil, link, parent)?;
     }
@@ -97,8 +103,8 @@ pub(super) fn each(
     link: &Shaped<'_>,
     parent: Parent<'_>,
 ) -> Result<Limits, Diagnostic> {
-    let rate = written.and_then(|w| w.rate).map(|r| (absolute(r.value, link.link.rate), r.at));
-    let ceil = written.and_then(|w| w.ceil).map(|c| (absolute(c.value, link.link.rate), c.at));
+    let rate = known(written.and_then(|written| written.rate), link);
+    let ceil = known(written.and_then(|written| written.ceil), link);
     if let (Some(rate), Some(ceil)) = (rate, ceil) {
         rate_below_ceil(|| format!("each account of {}", quote(name)), rate, ceil)?;
     }
@@ -118,7 +124,7 @@ pub(super) fn lowered(
     parent: Parent<'_>,
 ) -> Option<(Rate, Span, Rate)> {
     let amount = written.and_then(|written| written.ceil.or(written.rate))?;
-    let rate = absolute(amount.value, link.link.rate);
+    let rate = link.amount(amount.value)?;
     (rate > parent.ceil).then_some((rate, amount.at, parent.ceil))
 }
 

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::facts::{Facts, LinkFacts};
 use crate::policy::{
-    Amount, Diagnostic, Findings, Kind, LinkLine, LinkRef, Policy, Span, closest, quote,
+    Amount, Diagnostic, Findings, Kind, LinkLine, LinkRef, Policy, Span, Written, closest, quote,
 };
 use crate::tree::LinkName;
 use crate::units::{Percent, Rate};
 
 use super::options::BuildOptions;
 use super::positions::Per;
-use super::shaped::{Links, Shaped, absolute};
+use super::shaped::{Links, Shaped, UNBOUNDED, absolute};
 use super::{Asked, Limits, Link, stacked};
 
 /// Which line each link is for: one line for a link.
@@ -62,7 +62,7 @@ pub(super) fn resolve<'p>(
     options: BuildOptions,
     findings: &mut Findings,
 ) -> Links<'p> {
-    let (mut shaped, mut to_come) = (Vec::new(), Vec::new());
+    let (mut shaped, mut to_come, mut unrated) = (Vec::new(), Vec::new(), Vec::new());
     let mut auto_is_open = false;
     let mut chosen = Chosen { policy, lines: BTreeMap::new() };
     // A line that names a link exactly goes before patterns, wherever in the file it is.
@@ -109,6 +109,11 @@ pub(super) fn resolve<'p>(
             let unknown = BuildOptions { offline: true, ..options };
             to_come.extend(name.and_then(|n| shape(line, n, None, unknown, &mut unsaid)));
         }
+        if options.offline && !matches!(line.rate, Some(Written { value: Amount::Rate(_), .. })) {
+            unrated.extend(
+                LinkName::new(line.name.value.as_str()).map(|name| without_rate(line, name)),
+            );
+        }
         for (name, device) in meant {
             let mut about = Findings::default();
             shaped.extend(shape(line, name, device, options, &mut about));
@@ -122,7 +127,7 @@ pub(super) fn resolve<'p>(
         stacked::check(&mut shaped, facts, options, findings);
         stacked::uncovered(policy.links_at, &chosen.lines, facts, findings);
     }
-    Links { shaped: Per::new(shaped), to_come, policy, auto_is_open }
+    Links { shaped: Per::new(shaped), to_come, unrated, policy, auto_is_open }
 }
 
 /// Neither the loopback nor an ifb, through which packets pass that another link had: a pattern
@@ -147,7 +152,18 @@ fn shape<'p>(
     let altnames = device.map_or_else(Vec::new, |device| device.altnames.clone());
     let may_fit_patterns = device.is_none_or(has_packets_of_its_own);
     let ethernet = device.is_none_or(|device| device.ethernet);
-    Some(Shaped { line, link, altnames, may_fit_patterns, ethernet })
+    Some(Shaped { line, link, altnames, may_fit_patterns, has_rate: true, ethernet })
+}
+
+/// The link of a line whose rate only the device says, for the limits that are right or wrong
+/// whatever that is.
+fn without_rate(line: &LinkLine, name: LinkName) -> Shaped<'_> {
+    let default = Limits { rate: Asked::Token, ceil: UNBOUNDED, prio: 0 };
+    let (classifier, leaf, place) = (line.classifier, line.leaf, line.name.at.place);
+    let (port, rate, speed) = (name.egress(), UNBOUNDED, None);
+    let link = Link { port, rate, speed, default, classifier, leaf, place };
+    let (altnames, may_fit_patterns) = (Vec::new(), true);
+    Shaped { line, link, altnames, may_fit_patterns, has_rate: false, ethernet: true }
 }
 
 /// The link that a line names, where nothing was asked of the kernel; `None` for a text that is too

@@ -6,12 +6,17 @@ use crate::units::Rate;
 use super::Link;
 use super::positions::{LinkAt, Per};
 
+/// In the place of a link's rate that is unknown: whatever is written fits below it.
+pub(super) const UNBOUNDED: Rate = Rate::literal(u64::MAX);
+
 /// The shaped links: those that exist and whose rate is known.
 pub(super) struct Links<'p> {
     pub shaped: Per<LinkAt, Shaped<'p>>,
     /// For each line that means no link now, the link that may come, as far as its limits are
     /// known.
     pub to_come: Vec<Shaped<'p>>,
+    /// Offline, the links whose rate depends on the device.
+    pub unrated: Vec<Shaped<'p>>,
     pub(super) policy: &'p Policy,
     /// `auto` is in the file and may be any interface, so another line's name may mean the same
     /// one.
@@ -24,8 +29,18 @@ pub(super) struct Shaped<'p> {
     pub(super) altnames: Vec<String>,
     /// Patterns may mean the link: it is neither the loopback nor an ifb.
     pub(super) may_fit_patterns: bool,
+    /// `link.rate` is the link's, and not [`UNBOUNDED`].
+    pub(super) has_rate: bool,
     /// Packets there can have VLAN tags. Assumed of a link of which nothing is known.
     pub ethernet: bool,
+}
+
+impl Shaped<'_> {
+    /// The rate that `amount` is on this link; `None`: a share of a rate that is unknown.
+    pub(super) fn amount(&self, amount: Amount) -> Option<Rate> {
+        let is_known = self.has_rate || matches!(amount, Amount::Rate(_));
+        is_known.then(|| absolute(amount, self.link.rate))
+    }
 }
 
 impl<'p> Links<'p> {
@@ -35,8 +50,19 @@ impl<'p> Links<'p> {
 
     /// The same policy with the links that may come instead of those that exist.
     pub(super) fn only_to_come(&mut self) -> Links<'p> {
-        let shaped = Per::new(std::mem::take(&mut self.to_come));
-        Links { shaped, to_come: Vec::new(), policy: self.policy, auto_is_open: true }
+        let shaped = std::mem::take(&mut self.to_come);
+        self.only(shaped)
+    }
+
+    /// The same policy with the links whose rate is unknown instead of those that exist.
+    pub(super) fn only_unrated(&mut self) -> Links<'p> {
+        let shaped = std::mem::take(&mut self.unrated);
+        self.only(shaped)
+    }
+
+    fn only(&self, shaped: Vec<Shaped<'p>>) -> Links<'p> {
+        let (shaped, policy) = (Per::new(shaped), self.policy);
+        Links { shaped, to_come: Vec::new(), unrated: Vec::new(), policy, auto_is_open: true }
     }
 
     /// Positions in `shaped` of the links that `name`, in another line, means. Empty: the file has

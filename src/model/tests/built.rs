@@ -370,6 +370,49 @@ fn offline_checks_what_needs_no_host() {
     assert!(said("version: 1\nlinks: {auto: }\nrules: [{dport: 1, to: eve}]").contains("no user"));
 }
 
+/// The link's rate is the device's there, which no check without the host knows.
+#[test]
+fn offline_refuses_limits_that_no_rate_of_the_link_makes_right() {
+    let offline = BuildOptions { offline: true, ..BuildOptions::default() };
+    let said = |text: &str| said_on(&Facts::default(), offline, text);
+    let refused = [
+        (
+            "groups: {a: {ceil: 20mbit}, b: {ceil: 50mbit, parent: a, users: [u]}}",
+            "of its group `a`",
+        ),
+        (
+            "groups: {a: {ceil: 20mbit}, b: {ceil: 50%, parent: a}, c: {ceil: 50mbit, parent: b, users: [u]}}",
+            "of its group `b`",
+        ),
+        ("groups: {a: {ceil: 500kbit, users: [u]}}", "above the 500Kbit"),
+        ("groups: {a: {rate: 3mbit, ceil: 2mbit, users: [u]}}", "below its rate"),
+        (
+            "groups: {a: {ceil: 20mbit, users: [w]}}\nclasses: {c: {rate: 2mbit, ceil: 1mbit}}",
+            "below its rate",
+        ),
+        ("groups: {a: {ceil: 20mbit, users: [w, v]}}", "add up to 24Mbit"),
+    ];
+    let users =
+        "users: {u: 1mbit, v: {rate: 12mbit, ceil: 20mbit}, w: {rate: 12mbit, ceil: 20mbit}}";
+    for link in ["eth7: ", "auto: ", "eth7: {rate: 50%}", "eth7: {default: {ceil: 10mbit}}"] {
+        for (groups, why) in refused {
+            let said = said(&format!("version: 1\nlinks: {{{link}}}\n{users}\n{groups}"));
+            assert!(said.starts_with("error") && said.contains(why), "{link} {groups}: {said}");
+        }
+    }
+    // These depend on the rate: any link may be fast, or slow, enough.
+    let may_be = [
+        "groups: {a: {ceil: 20mbit, users: [u]}, b: {ceil: 50%, parent: a}, c: {gid: x, rate: 90%}}",
+        "groups: {a: {ceil: 10%, users: [u]}, b: {ceil: 900gbit, gid: x}}",
+        "groups: {a: {rate: 1mbit, ceil: 10%, users: [u]}, b: {rate: 10%, ceil: 1gbit, gid: x}}",
+        "everyone: {rate: 10%, each: {ceil: 1gbit}}\nclasses: {c: {rate: 20%, ceil: 30%}}",
+    ];
+    for groups in may_be {
+        let said = said(&format!("version: 1\nlinks: {{eth7: }}\n{users}\n{groups}"));
+        assert!(!said.contains("error"), "{groups}: {said}");
+    }
+}
+
 #[test]
 fn nss_is_asked_for_names_and_single_uids_only() {
     let policy = policy::parse(
