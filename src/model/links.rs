@@ -62,7 +62,7 @@ pub(super) fn resolve<'p>(
     options: BuildOptions,
     findings: &mut Findings,
 ) -> Links<'p> {
-    let (mut shaped, mut to_come, mut unrated) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut shaped, mut to_come) = (Vec::new(), Vec::new());
     let mut auto_is_open = false;
     let mut chosen = Chosen { policy, lines: BTreeMap::new() };
     // A line that names a link exactly goes before patterns, wherever in the file it is.
@@ -109,11 +109,6 @@ pub(super) fn resolve<'p>(
             let unknown = BuildOptions { offline: true, ..options };
             to_come.extend(name.and_then(|n| shape(line, n, None, unknown, &mut unsaid)));
         }
-        if options.offline && !matches!(line.rate, Some(Written { value: Amount::Rate(_), .. })) {
-            unrated.extend(
-                LinkName::new(line.name.value.as_str()).map(|name| without_rate(line, name)),
-            );
-        }
         for (name, device) in meant {
             let mut about = Findings::default();
             shaped.extend(shape(line, name, device, options, &mut about));
@@ -127,6 +122,7 @@ pub(super) fn resolve<'p>(
         stacked::check(&mut shaped, facts, options, findings);
         stacked::uncovered(policy.links_at, &chosen.lines, facts, findings);
     }
+    let unrated = if options.offline { unrated(policy) } else { Vec::new() };
     Links { shaped: Per::new(shaped), to_come, unrated, policy, auto_is_open }
 }
 
@@ -153,6 +149,15 @@ fn shape<'p>(
     let may_fit_patterns = device.is_none_or(has_packets_of_its_own);
     let ethernet = device.is_none_or(|device| device.ethernet);
     Some(Shaped { line, link, altnames, may_fit_patterns, has_rate: true, ethernet })
+}
+
+/// The links whose rate only the device says.
+fn unrated(policy: &Policy) -> Vec<Shaped<'_>> {
+    let is_written =
+        |line: &&LinkLine| matches!(line.rate, Some(Written { value: Amount::Rate(_), .. }));
+    let lines = policy.links.iter().filter(|line| !is_written(line));
+    let named = |line| Some(without_rate(line, LinkName::new(line.name.value.as_str())?));
+    lines.filter_map(named).collect()
 }
 
 /// The link of a line whose rate only the device says, for the limits that are right or wrong
