@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Intent, Refusal};
 use crate::facts::{Facts, LinkFacts, Observation};
 use crate::model::{self, BuildOptions, Model};
-use crate::policy::{Diagnostic, Kind, Report, Severity};
+use crate::policy::{Diagnostic, Kind, Report};
 use crate::tree::LinkName;
 
 /// The model of those links that can be shaped.
@@ -92,9 +92,7 @@ impl Intent {
         let mut unfit = BTreeMap::new();
         for line in &self.policy.links {
             let spans = [Some(line.name.at), line.rate.as_ref().map(|rate| rate.at)];
-            let is_about = |it: &&Diagnostic| {
-                it.severity == Severity::Error && it.at.is_some_and(|at| spans.contains(&Some(at)))
-            };
+            let is_about = |it: &&Diagnostic| it.at.is_some_and(|at| spans.contains(&Some(at)));
             let Some(error) = report.diagnostics.iter().find(is_about) else { continue };
             let is_new = |(name, link): &(&LinkName, &LinkFacts)| {
                 line.name.value.means(name, &link.altnames) && !self.good.contains_key(*name)

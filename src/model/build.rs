@@ -13,7 +13,7 @@ use super::{Model, claims, groups, links, nodes, rules};
 /// # Errors
 /// Everything that the lines say together and that cannot be so: unknown names, double claims,
 /// rates above their parent's, promises that add up to too much, rules that match nothing. The
-/// kernel refuses almost none of these itself.
+/// kernel refuses almost none of these itself. No warning is among them.
 pub fn build(
     policy: &Policy,
     facts: &Facts,
