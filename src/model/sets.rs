@@ -129,41 +129,20 @@ pub(super) fn networks(field: &Field<Networks>) -> Vec<Option<IpNet>> {
             IpNet::V6(network) => v6.push(network),
         }
     }
-    let v4 = without_v4(&Ipv4Net::aggregate(&v4)).into_iter().map(IpNet::V4);
-    let v6 = without_v6(&Ipv6Net::aggregate(&v6)).into_iter().map(IpNet::V6);
+    let v4 = Ipv4Net::aggregate(&v4);
+    let v4 =
+        v4.iter().map(|net| (net.network().to_bits().into(), net.broadcast().to_bits().into()));
+    let v4 = outside(v4, u32::MAX.into()).into_iter().flat_map(|(first, last)| {
+        let [first, last] = [first, last].map(|bits| Ipv4Addr::from(bits as u32));
+        Ipv4Subnets::new(first, last, 0).map(IpNet::V4)
+    });
+    let v6 = Ipv6Net::aggregate(&v6);
+    let v6 = v6.iter().map(|net| (net.network().to_bits(), net.broadcast().to_bits()));
+    let v6 = outside(v6, u128::MAX).into_iter().flat_map(|(first, last)| {
+        let [first, last] = [first, last].map(Ipv6Addr::from);
+        Ipv6Subnets::new(first, last, 0).map(IpNet::V6)
+    });
     v4.chain(v6).map(Some).collect()
-}
-
-/// The networks of all addresses outside these, which are ascending and do not overlap.
-fn without_v4(gone: &[Ipv4Net]) -> Vec<Ipv4Net> {
-    let mut left = Vec::new();
-    let mut next = Some(0_u32);
-    for network in gone {
-        let first = network.network().to_bits();
-        if let Some(next) = next.filter(|next| *next < first) {
-            left.extend(Ipv4Subnets::new(Ipv4Addr::from(next), Ipv4Addr::from(first - 1), 0));
-        }
-        next = network.broadcast().to_bits().checked_add(1);
-    }
-    let rest = next.map(|next| Ipv4Subnets::new(Ipv4Addr::from(next), Ipv4Addr::BROADCAST, 0));
-    left.extend(rest.into_iter().flatten());
-    left
-}
-
-fn without_v6(gone: &[Ipv6Net]) -> Vec<Ipv6Net> {
-    let last = Ipv6Addr::from(u128::MAX);
-    let mut left = Vec::new();
-    let mut next = Some(0_u128);
-    for network in gone {
-        let first = network.network().to_bits();
-        if let Some(next) = next.filter(|next| *next < first) {
-            left.extend(Ipv6Subnets::new(Ipv6Addr::from(next), Ipv6Addr::from(first - 1), 0));
-        }
-        next = network.broadcast().to_bits().checked_add(1);
-    }
-    let rest = next.map(|next| Ipv6Subnets::new(Ipv6Addr::from(next), last, 0));
-    left.extend(rest.into_iter().flatten());
-    left
 }
 
 /// Whether one packet can have an address of each network.
@@ -184,9 +163,21 @@ fn chosen(ranges: Vec<Range>, not: bool, last: u32) -> Vec<Range> {
     if !not {
         return merged;
     }
-    let starts = std::iter::once(0).chain(merged.iter().map(|(_, to)| to + 1));
-    let ends = merged.iter().map(|(from, _)| *from).chain([last + 1]);
-    starts.zip(ends).filter(|(from, end)| from < end).map(|(from, end)| (from, end - 1)).collect()
+    let merged = merged.into_iter().map(|(from, to)| (from.into(), to.into()));
+    let narrow = |(from, to)| (from as u32, to as u32);
+    outside(merged, last.into()).into_iter().map(narrow).collect()
+}
+
+/// The numbers from 0 to `last` outside these ranges, which ascend and do not overlap.
+fn outside(ranges: impl Iterator<Item = (u128, u128)>, last: u128) -> Vec<(u128, u128)> {
+    let mut left = Vec::new();
+    let mut next = Some(0);
+    for (from, to) in ranges {
+        left.extend(next.filter(|next| *next < from).map(|next| (next, from - 1)));
+        next = to.checked_add(1);
+    }
+    left.extend(next.filter(|next| *next <= last).map(|next| (next, last)));
+    left
 }
 
 /// Ranges of numbers with `bits` bits, as values and masks: at most twice as many for each range as
