@@ -77,12 +77,7 @@ fn what_is_changed_by_hand_is_shown_and_repaired() {
     for (by_hand, shown) in DRIFT {
         println!("--- {by_hand:?}");
         by_hand.iter().for_each(|line| drop(run(line)));
-        let look = host.session.look(&host.request).unwrap_or_else(|e| panic!("{}", e.text(false)));
-        let mut meaning = look.meaning;
-        let (plan, _) = host
-            .session
-            .plan(&host.request.intent, &mut meaning)
-            .unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let (_, plan) = host.plan();
         println!("{plan}");
         assert!(plan.changes() && plan.to_string().contains(shown), "{by_hand:?}: {plan}");
         // What the plan is undone to is the drift itself.

@@ -14,7 +14,8 @@ use shaper::failure::Failure;
 use shaper::host::Kernel;
 use shaper::host::execute::{self, Cause, Gate};
 use shaper::host::observe::{self, Wanted};
-use shaper::plan::{Step, diff};
+use shaper::intent::Meaning;
+use shaper::plan::{Plan, Step, diff};
 use shaper::policy;
 use shaper::tree::{Claim, Filter, KernelState, Owner, Tree};
 use shaper::units::{ClassId, Shard};
@@ -140,6 +141,17 @@ impl Host {
         }
     }
 
+    /// What the policy means here now, and the steps to it.
+    #[track_caller]
+    pub fn plan(&mut self) -> (Meaning, Plan) {
+        let look = self.session.look(&self.request).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let mut meaning = look.meaning;
+        match self.session.plan(&self.request.intent, &mut meaning) {
+            Ok((plan, _)) => (meaning, plan),
+            Err(failure) => panic!("{}", failure.text(false)),
+        }
+    }
+
     /// Applies another policy.
     #[track_caller]
     pub fn go_to_text(&mut self, text: &str) {
@@ -152,12 +164,7 @@ impl Host {
     /// prefs and shards.
     #[track_caller]
     pub fn is_in_sync(&mut self) {
-        let look = self.session.look(&self.request).unwrap_or_else(|e| panic!("{}", e.text(false)));
-        let mut meaning = look.meaning;
-        let (plan, _) = self
-            .session
-            .plan(&self.request.intent, &mut meaning)
-            .unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let (meaning, plan) = self.plan();
         assert!(plan.is_empty(), "a second plan is not empty:\n{plan}");
         let sent = self.session.kernel.netlink.changes_sent();
         let again = self.apply();

@@ -160,12 +160,7 @@ fn what_is_done_to_tables_by_hand_is_shown_and_repaired() {
             run(&format!("tc {} handle 5: u32 divisor 1", by_hand(add)));
         }
         run(&format!("tc {}", by_hand(&line)));
-        let look = host.session.look(&host.request).unwrap_or_else(|e| panic!("{}", e.text(false)));
-        let mut meaning = look.meaning;
-        let (plan, _) = host
-            .session
-            .plan(&host.request.intent, &mut meaning)
-            .unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let (_, plan) = host.plan();
         println!("{plan}");
         assert!(plan.changes() && plan.to_string().contains("u32"), "{plan}");
         host.apply();
@@ -209,12 +204,7 @@ fn tables_that_a_killed_run_left_are_found() {
         host.go_to_text(&old);
         // As a kill leaves it: the new set stands, and the old one's tables do, unlisted.
         host.take_up(&new).unwrap_or_else(|e| panic!("{}", e.text(false)));
-        let look = host.session.look(&host.request).unwrap_or_else(|e| panic!("{}", e.text(false)));
-        let mut meaning = look.meaning;
-        let (plan, _) = host
-            .session
-            .plan(&host.request.intent, &mut meaning)
-            .unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let (meaning, plan) = host.plan();
         let facts = &meaning.observation.facts;
         let steps = plan.steps.iter().map(|planned| &planned.step);
         let until = steps.take_while(|step| !matches!(step, Step::Tables(..)));
