@@ -9,7 +9,7 @@ use std::process::Command;
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
-use shaper::accounts::{How, Question};
+use shaper::accounts::Question;
 
 /// glibc reads nsswitch.conf once in a process, so each test runs in a process of its own: this
 /// same program, asked for that one test.
@@ -57,7 +57,7 @@ fn an_account_in_thousands_of_groups_has_them_all() {
     let files = [("/etc/passwd", passwd), ("/etc/group", groups.as_str())];
     with_files("an_account_in_thousands_of_groups_has_them_all", &files, || {
         let question = Question { running: BTreeSet::from([4711]), ..Question::default() };
-        let accounts = question.ask(How::Here).unwrap();
+        let accounts = question.ask_here();
         assert_eq!(accounts.unavailable, None);
         let gids = &accounts.by_uid[&4711].gids;
         assert_eq!(gids.len(), 5001);
@@ -76,7 +76,7 @@ fn a_group_with_very_many_members_is_found() {
     let files = [("/etc/group", groups.as_str())];
     with_files("a_group_with_very_many_members_is_found", &files, || {
         let question = Question { groups: strings(&["students"]), ..Question::default() };
-        let accounts = question.ask(How::Here).unwrap();
+        let accounts = question.ask_here();
         assert_eq!(accounts.unavailable, None);
         assert_eq!(accounts.groups["students"], Some(500));
     });
@@ -89,7 +89,7 @@ fn a_module_that_is_not_installed_does_not_make_accounts_unknown() {
     with_files("a_module_that_is_not_installed_does_not_make_accounts_unknown", &files, || {
         let question =
             Question { names: strings(&["root", "no-such-account"]), ..Question::default() };
-        let accounts = question.ask(How::Here).unwrap();
+        let accounts = question.ask_here();
         assert_eq!(accounts.unavailable, None);
         assert_eq!(accounts.by_name["root"], Some(0));
         assert_eq!(accounts.by_name["no-such-account"], None);

@@ -14,24 +14,31 @@ use super::question::Question;
 use crate::facts::Accounts;
 use crate::sys::offspring::Offspring;
 
-/// Which process asks NSS, and for how long.
+/// How long NSS may take; after that the child that asks is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// This process asks and waits. It loads NSS's modules for good, and those may start threads
-    /// and hold locks, so a process that forks later must not ask so.
-    Here,
-    /// A child asks, and this process waits as long as that takes.
-    Apart,
-    /// A child asks, and is killed after this time.
-    Within(Duration),
+pub enum Limit {
+    /// For the whole question.
+    Whole(Duration),
+    /// From one of its answers to the next: of 10,000 names each may take a moment.
+    Each(Duration),
+}
+
+impl Limit {
+    /// For whoever can wait until all is answered, but not for ever.
+    pub const PATIENT: Limit = Limit::Each(Duration::from_secs(10));
+
+    fn time(self) -> Duration {
+        match self {
+            Limit::Whole(time) | Limit::Each(time) => time,
+        }
+    }
 }
 
 /// Why there is no answer at all. Where NSS answered only a part of the question,
 /// [`Accounts::unavailable`] says why.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
-    /// fork(2) or pipe(2) failed.
-    /// No child could be forked, or this process has a second thread.
+    /// fork(2) or pipe(2) failed, or this process has a second thread.
     #[error("cannot start a child that asks: {0}")]
     NoChild(#[source] io::Error),
     /// The child ended, or was killed, before its answer was complete.
@@ -50,39 +57,38 @@ impl Unanswered {
 }
 
 impl Question {
-    /// Asks and waits. What NSS says does not exist is `None` in `by_name` and `groups`, and a uid
-    /// that no account has is in `absent`; what it could not answer is in none of the maps, and
-    /// `unavailable` says why.
-    pub fn ask(self, how: How) -> Result<Accounts, Unanswered> {
-        let limit = match how {
-            How::Here => return Ok(lookup(self, Path::new(SUBUID))),
-            How::Apart => None,
-            How::Within(limit) => Some(limit),
-        };
+    /// Has a child ask, and waits. What NSS says does not exist is `None` in `by_name` and
+    /// `groups`, and a uid that no account has is in `absent`; what it could not answer is in none
+    /// of the maps, and `unavailable` says why.
+    pub fn ask(self, limit: Limit) -> Result<Accounts, Unanswered> {
         let mut asking = self.start(limit)?;
         loop {
             if let Some(answer) = asking.answer() {
                 return answer;
             }
-            let left = asking.due().map(|due| due.saturating_duration_since(Instant::now()));
             // Not shorter than the time that is left, or this would loop without a pause.
-            let wait = left.map(|left| left + Duration::from_millis(1));
-            let wait = wait.map_or(PollTimeout::NONE, |wait| {
-                PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
-            });
+            let left = asking.due().saturating_duration_since(Instant::now());
+            let wait = PollTimeout::try_from(left + Duration::from_millis(1));
+            let wait = wait.unwrap_or(PollTimeout::MAX);
             // Whatever ends the wait early, the pipe is read again.
             let _readable = poll(&mut [PollFd::new(asking.as_fd(), PollFlags::POLLIN)], wait);
         }
     }
 
-    /// Has a child ask, while this process does something else. After `limit` the child is killed.
-    pub fn start(self, limit: Option<Duration>) -> Result<Asking, Unanswered> {
-        let child = Offspring::start(move || {
-            let accounts = lookup(self, Path::new(SUBUID));
+    /// The same in this process, however long it takes. It loads NSS's modules for good, and those
+    /// may start threads and hold locks: a process that asked so must not fork later.
+    pub fn ask_here(self) -> Accounts {
+        lookup(self, Path::new(SUBUID), &mut || {})
+    }
+
+    /// Has a child ask, while this process does something else.
+    pub fn start(self, limit: Limit) -> Result<Asking, Unanswered> {
+        let child = Offspring::start(move |signs| {
+            let accounts = lookup(self, Path::new(SUBUID), &mut || signs.of_life());
             serde_json::to_vec(&accounts).unwrap_or_default()
         });
         let child = child.map_err(Unanswered::NoChild)?;
-        Ok(Asking { child, since: Instant::now(), limit })
+        Ok(Asking { child, since: Instant::now(), taken: 0, limit })
     }
 }
 
@@ -90,23 +96,29 @@ impl Question {
 /// Dropped, the child is killed.
 pub struct Asking {
     child: Offspring,
+    /// When the time began that it has.
     since: Instant,
-    limit: Option<Duration>,
+    /// What it had said by then.
+    taken: usize,
+    limit: Limit,
 }
 
 impl Asking {
-    /// When the child will be killed; `None`: never.
-    pub fn due(&self) -> Option<Instant> {
-        Some(self.since + self.limit?)
+    /// When it will have taken too long, unless there is more to hear by then.
+    pub fn due(&self) -> Instant {
+        self.since + self.limit.time()
     }
 
-    /// The answer; `None`: the child has not finished, and there is time left. Never blocks.
+    /// What came of it; `None`: nothing so far, and there is time left. Never blocks.
     pub fn answer(&mut self) -> Option<Result<Accounts, Unanswered>> {
         if let Some(said) = self.child.answer() {
             return Some(parse(&said));
         }
-        let limit = self.limit.filter(|limit| self.since.elapsed() >= *limit)?;
-        Some(Err(Unanswered::TimedOut(limit)))
+        if matches!(self.limit, Limit::Each(_)) && self.child.taken() > self.taken {
+            (self.since, self.taken) = (Instant::now(), self.child.taken());
+        }
+        let time = self.limit.time();
+        (self.since.elapsed() >= time).then_some(Err(Unanswered::TimedOut(time)))
     }
 }
 
@@ -129,10 +141,13 @@ mod tests {
     fn a_child_answers_as_this_process_would() {
         alone(|| {
             let question = Question { running: [0, 3_999_999_999].into(), ..Question::default() };
-            let here = question.clone().ask(How::Here).unwrap();
-            assert_eq!(question.clone().ask(How::Apart).unwrap(), here);
-            assert_eq!(question.ask(How::Within(Duration::from_secs(60))).unwrap(), here);
-            assert_eq!(here.by_uid[&0].name, "root");
+            let minute = Duration::from_secs(60);
+            for limit in [Limit::Whole(minute), Limit::Each(minute)] {
+                let answer = question.clone().ask(limit).unwrap();
+                assert_eq!(answer.by_uid[&0].name, "root");
+                assert_eq!(answer.absent, [3_999_999_999].into());
+                assert_eq!(answer, question.clone().ask_here());
+            }
         });
     }
 
@@ -147,19 +162,51 @@ mod tests {
     #[test]
     fn a_question_that_takes_too_long_is_given_up() {
         alone(|| {
-            let child = Offspring::start(|| {
+            let child = Offspring::start(|_| {
                 std::thread::sleep(Duration::from_secs(600));
                 Vec::new()
             });
-            let limit = Duration::from_secs(1);
-            let mut asking = Asking { child: child.unwrap(), since: Instant::now(), limit: None };
-            assert_eq!(asking.due(), None);
+            let (time, since) = (Duration::from_secs(1), Instant::now());
+            let limit = Limit::Each(time);
+            let mut asking = Asking { child: child.unwrap(), since, taken: 0, limit };
             assert!(asking.answer().is_none());
-            asking.limit = Some(limit);
-            assert!(asking.due().is_some_and(|due| due > Instant::now()));
-            asking.since -= limit;
+            assert!(asking.due() > Instant::now());
+            asking.since -= time;
             let why = asking.answer().unwrap().unwrap_err();
             assert_eq!(why.to_string(), "no answer within 1 s");
+        });
+    }
+
+    /// Ten answers, each after a tenth of a second and more.
+    #[test]
+    fn a_question_that_is_answered_bit_by_bit_may_take_longer_as_a_whole() {
+        alone(|| {
+            let slow = || {
+                let child = Offspring::start(|signs| {
+                    for _ in 0..10 {
+                        std::thread::sleep(Duration::from_millis(120));
+                        signs.of_life();
+                    }
+                    serde_json::to_vec(&Accounts::default()).unwrap()
+                });
+                child.unwrap()
+            };
+            let came_of_it = |limit| {
+                let since = Instant::now();
+                let mut asking = Asking { child: slow(), since, taken: 0, limit };
+                loop {
+                    if let Some(answer) = asking.answer() {
+                        return (answer, since.elapsed());
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            };
+            let time = Duration::from_secs(1);
+            let (answer, took) = came_of_it(Limit::Each(time));
+            assert_eq!(answer.unwrap(), Accounts::default());
+            assert!(took > time, "{took:?}");
+            let (answer, _) = came_of_it(Limit::Whole(time));
+            assert!(matches!(answer, Err(Unanswered::TimedOut(_))));
         });
     }
 }

@@ -23,11 +23,17 @@ const PASSWD: &str = "/etc/passwd";
 /// not exist is `None` in `by_name` and `groups`, and a uid that no account has is in `absent`.
 /// `subuid` is the path of [`super::SUBUID`]; one that cannot be read is a file without lines,
 /// since most hosts need none.
-pub(super) fn lookup(question: Question, subuid: &Path) -> Accounts {
+/// `answered` is called after each answer of NSS's.
+pub(super) fn lookup(question: Question, subuid: &Path, answered: &mut dyn FnMut()) -> Accounts {
     let Question { names, groups, uids, running, without_groups, all_subuids } = question;
     let local = local();
-    let mut answers =
-        Answers { local: Passwd::parse(&local), without_groups, running, ..Answers::default() };
+    let mut answers = Answers {
+        local: Passwd::parse(&local),
+        without_groups,
+        running,
+        answered: Some(answered),
+        ..Answers::default()
+    };
     // The names of the policy come first: they decide most, and the rest may be many.
     let by_name = names.into_iter().filter_map(|name| {
         let answer = answers.uid_of(&name)?;
@@ -69,6 +75,8 @@ struct Answers<'t> {
     by_uid: BTreeMap<u32, Option<Account>>,
     groups: BTreeMap<String, Option<u32>>,
     unavailable: Option<String>,
+    /// Called after each of them.
+    answered: Option<&'t mut dyn FnMut()>,
 }
 
 impl Answers<'_> {
@@ -80,6 +88,9 @@ impl Answers<'_> {
         what: &str,
         answer: nix::Result<Option<T>>,
     ) -> Option<Option<T>> {
+        if let Some(answered) = &mut self.answered {
+            answered();
+        }
         match answer {
             Ok(found) => Some(found),
             // Some modules answer ESRCH instead of "not found" (getpwnam(3)). The man page lists
@@ -260,7 +271,7 @@ mod tests {
             running: BTreeSet::from([0, 3_999_999_999]),
             ..Question::default()
         };
-        let accounts = lookup(question, Path::new("/nonexistent"));
+        let accounts = lookup(question, Path::new("/nonexistent"), &mut || {});
         assert_eq!(accounts.by_name["root"], Some(0));
         assert_eq!(accounts.by_name["no-such-account"], None);
         assert_eq!(accounts.groups["root"], Some(0));
@@ -285,7 +296,7 @@ mod tests {
     #[test]
     fn a_name_with_a_nul_is_no_account() {
         let question = Question { names: strings(&["ro\0ot"]), ..Question::default() };
-        assert_eq!(lookup(question, Path::new("/nonexistent")).by_name["ro\0ot"], None);
+        assert_eq!(lookup(question, Path::new("/nonexistent"), &mut || {}).by_name["ro\0ot"], None);
     }
 
     #[test]
@@ -296,7 +307,7 @@ mod tests {
             .unwrap();
         let question =
             Question { running: BTreeSet::from([100_007, 200_003]), ..Question::default() };
-        let whole = lookup(Question { all_subuids: true, ..question.clone() }, &path);
+        let whole = lookup(Question { all_subuids: true, ..question.clone() }, &path, &mut || {});
         let owner = |accounts: &Accounts, uid| accounts.subuids.holding(uid).map(|it| it.owner);
         assert_eq!(owner(&whole, 100_007), Some(Some(0)));
         assert_eq!(owner(&whole, 200_003), Some(None), "an owner that does not exist");
@@ -304,12 +315,12 @@ mod tests {
         assert_eq!(owner(&whole, 300_000), Some(Some(0)), "nobody runs there");
         assert!(whole.by_uid.contains_key(&0), "his groups decide");
         assert_eq!(whole.absent, BTreeSet::from([100_007, 200_003]));
-        let deciding = lookup(question, &path);
+        let deciding = lookup(question, &path, &mut || {});
         assert_eq!(owner(&deciding, 100_008), Some(Some(0)));
         assert_eq!(owner(&deciding, 300_000), Some(Some(0)), "all of one who was asked for");
         assert_eq!(owner(&deciding, 5), None, "nobody runs there");
         let root = Question { running: BTreeSet::from([0]), ..Question::default() };
-        let roots = lookup(root, &path);
+        let roots = lookup(root, &path, &mut || {});
         assert_eq!(owner(&roots, 100_008), Some(Some(0)), "nobody runs there yet");
         assert_eq!(owner(&roots, 200_003), None);
     }

@@ -9,7 +9,7 @@ mod lookup;
 mod question;
 mod subuid;
 
-pub use asking::How;
+pub use asking::Limit;
 pub use question::Question;
 pub use subuid::{SubuidLine, SubuidOwner, parse_subuid};
 

@@ -23,7 +23,6 @@ pub use place::place;
 pub use session::{Look, Request, Session, Who, may_change};
 pub use source::{Passed, SourceError, WasRead, Writer, read, text_of, way};
 
-use crate::accounts::How;
 use crate::failure::Failure;
 use crate::host::execute::{Cause, Gate};
 pub use crate::intent::Options;
@@ -53,12 +52,6 @@ pub fn apply(
     gate: Gate<'_>,
 ) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
-    if may.confirm.is_some()
-        && let Who::Asked { how, .. } = &mut request.who
-    {
-        // This process will fork.
-        *how = How::Apart;
-    }
     let policy = hash(&request.intent.policy.source.text);
     let Begun { locked, mounted, look, planned } = begin(session, &mut request, may, policy)?;
     let before = Before::new(look.meaning.observation.clone(), &look.scan.processes);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::accounts::{How, Question};
+use crate::accounts::Question;
 use crate::facts::{Accounts, Features, Tags};
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -41,8 +41,6 @@ pub enum Who {
     Asked {
         /// Uids to ask about beyond those.
         also: BTreeSet<u32>,
-        /// In this process or by a child; an apply that will fork has a child ask.
-        how: How,
     },
     /// The accounts are known from an earlier question.
     Known {
@@ -77,7 +75,7 @@ impl Request {
 
 impl From<Intent> for Request {
     fn from(intent: Intent) -> Request {
-        let who = Who::Asked { also: BTreeSet::new(), how: How::Here };
+        let who = Who::Asked { also: BTreeSet::new() };
         Request { intent, who, earlier: None }
     }
 }
@@ -114,14 +112,14 @@ impl Session {
         let intent = &request.intent;
         let accounts = Some(match &request.who {
             Who::Known { accounts, .. } => Whom::Known(accounts),
-            Who::Asked { also, how } => {
+            Who::Asked { also } => {
                 let mut question = Question::of(&intent.policy);
                 question.uids.extend(also);
                 question.uids.extend(intent.came.iter().filter_map(|owner| match owner {
                     Owner::Uid(uid) => Some(*uid),
                     _ => None,
                 }));
-                Whom::Nss { question, how: *how }
+                Whom::Nss(question)
             }
         });
         let processes = match seen {

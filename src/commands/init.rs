@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::output::Output;
 use super::scope;
-use crate::accounts::{How, Question};
+use crate::accounts::Question;
 use crate::cli::Global;
 use crate::facts::{Facts, LinkFacts};
 use crate::failure::Failure;
@@ -14,7 +14,7 @@ use crate::tree::LinkName;
 
 pub(super) fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = scope::open(global)?;
-    let accounts = Some(Whom::Nss { question: Question::default(), how: How::Here });
+    let accounts = Some(Whom::Nss(Question::default()));
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
     let mut snapshot = observe::observe(&mut kernel, wanted)?;
     observe::speeds(&mut snapshot, |_, _| true)?;

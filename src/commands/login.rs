@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::output::Output;
 use super::run::{self, RunError};
 use super::scope;
-use crate::accounts::{How, Question};
+use super::whom::Unknown;
+use crate::accounts::{Limit, Question};
 use crate::apply::{self, ApplyOptions, Options, Request, Session, Who};
 use crate::cgroup::Attached;
 use crate::cli::Global;
@@ -40,9 +41,6 @@ enum LoginError {
         "a login changes nothing but its own class, and here more is to do: `shaper apply` first ({0})"
     )]
     MoreToDo(Box<Step>),
-    /// NSS did not answer, or not in time.
-    #[error("cannot find out who {user} is: {why}")]
-    Unknown { user: Foreign, why: String },
     /// The process that asked for the session is gone.
     #[error("{0}'s session ended before it began")]
     SessionEnded(Foreign),
@@ -58,9 +56,7 @@ impl From<LoginError> for Failure {
             LoginError::NotFromPam | LoginError::NoAccount(_) | LoginError::MoreToDo(_) => {
                 Failure::Usage(error.to_string())
             }
-            LoginError::Unknown { .. }
-            | LoginError::SessionEnded(_)
-            | LoginError::NotPlaced { .. } => Failure::refused(error),
+            LoginError::SessionEnded(_) | LoginError::NotPlaced { .. } => Failure::refused(error),
         }
     }
 }
@@ -152,8 +148,8 @@ fn owner_with_class(
 
 /// A name service that hangs must not keep anybody from logging in.
 fn ask(question: Question, user: &str) -> Result<Accounts, Failure> {
-    let unknown = |why| LoginError::Unknown { user: user.into(), why };
-    let accounts = question.ask(How::Within(NSS)).map_err(|why| unknown(why.to_string()))?;
+    let unknown = |why| Unknown { user: user.into(), why };
+    let accounts = question.ask(Limit::Whole(NSS)).map_err(|why| unknown(why.to_string()))?;
     match &accounts.unavailable {
         Some(why) => Err(unknown(why.clone()).into()),
         None => Ok(accounts),

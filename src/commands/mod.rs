@@ -13,6 +13,7 @@ mod run;
 mod scope;
 mod status;
 mod watch;
+mod whom;
 mod why;
 
 pub use output::{Output, color};

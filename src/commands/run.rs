@@ -10,9 +10,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::output::Output;
-use super::{daemon, scope};
-use crate::accounts::{How, Question};
-use crate::apply::{self, Options, Request, Session, Who, may_change};
+use super::{scope, whom};
+use crate::apply::may_change;
 use crate::cgroup::{Attached, Instance, Locked};
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -20,7 +19,7 @@ use crate::host::Kernel;
 use crate::host::observe;
 use crate::process;
 use crate::text::{Foreign, shown};
-use crate::tree::{Claim, Key, Owner};
+use crate::tree::{Claim, Owner};
 use crate::units::ClassId;
 
 /// shaper's own failures of `run`, as env(1), nohup(1) and timeout(1) have them.
@@ -230,32 +229,19 @@ pub(super) fn class_of(
         let classid = *claims.get(&Claim::Owner(owner.clone()))?;
         (classid != ClassId::NONE).then_some((owner, classid))
     };
-    let found = owners(user).into_iter().find_map(class);
-    let found = found.or_else(|| class(claimed(&instance.name(), user, file)?));
+    // A line's class needs no answer of NSS's.
+    let found = match whom::line(user).and_then(class) {
+        Some(found) => Some(found),
+        None => match whom::uid(user)? {
+            Some(uid) => match class(Owner::Uid(uid)) {
+                Some(found) => Some(found),
+                None => whom::claimant(&instance.name(), uid, file)?.and_then(class),
+            },
+            None => None,
+        },
+    };
     let (owner, classid) = found.ok_or_else(|| RunError::NoClass(user.into()))?;
     Ok(Pinned { claims, owner, classid })
-}
-
-/// The owner whose class an account's processes are in, by the policy; `None` also where there is
-/// none.
-pub(super) fn claimed(instance: &str, user: &str, file: Option<&Path>) -> Option<Owner> {
-    let uid = owners(user).into_iter().find_map(|owner| match owner {
-        Owner::Uid(uid) => Some(uid),
-        _ => None,
-    })?;
-    let kernel = Kernel::open(Some(instance)).ok()?;
-    let file = match file {
-        Some(file) => file.to_path_buf(),
-        None => daemon::policy_in_force(&kernel).ok()?,
-    };
-    let policy = apply::read(&file).ok()?;
-    let options =
-        Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
-    let who = Who::Asked { also: [uid].into(), how: How::Here };
-    let request = Request { who, ..Request::new(policy, options) };
-    let meaning = Session::new(kernel).look(&request).ok()?.meaning;
-    let claimed = meaning.model.matcher.claim(uid, None, &meaning.facts().accounts);
-    claimed.map(|claimed| claimed.owner())
 }
 
 /// The directory for what stays in the owner's class; made if there is none.
@@ -270,18 +256,4 @@ pub(super) fn pin(
         locked.make(&claim, classid)?;
     }
     Ok(claim)
-}
-
-/// What a name on the command line may mean: a line of the policy, else an account.
-pub(super) fn owners(user: &str) -> Vec<Owner> {
-    let line = Key::new(user).map(Owner::User);
-    let uid = user.parse().ok().or_else(|| {
-        let question = Question {
-            names: [user.to_string()].into(),
-            without_groups: true,
-            ..Question::default()
-        };
-        question.ask(How::Here).ok()?.by_name.remove(user)?
-    });
-    line.into_iter().chain(uid.map(Owner::Uid)).collect()
 }

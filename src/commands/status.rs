@@ -1,11 +1,11 @@
 //! `shaper status`: who has which class, and what went through it. Reads the kernel only.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::output::Output;
-use super::{run, scope};
-use crate::accounts::{How, Question};
+use super::{scope, whom};
+use crate::accounts::{Limit, Question};
 use crate::cgroup::Instance;
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -14,6 +14,9 @@ use crate::host::observe::{self, Snapshot, Wanted};
 use crate::status::{self, StatusInputs};
 use crate::text::Foreign;
 use crate::tree::{Claim, Owner};
+
+/// How long NSS may take from one name to the next.
+const NSS: Duration = Duration::from_secs(3);
 
 /// A user who was named has no class on any link that is shown.
 #[derive(Debug, thiserror::Error)]
@@ -34,22 +37,10 @@ pub(super) fn status(
 ) -> Result<Output, Failure> {
     let mut kernel = scope::open(global)?;
     let snapshot = observe::observe(&mut kernel, Wanted::default())?;
-    let inputs = StatusInputs { rules, ..inputs(&kernel, &snapshot)? };
-    let mut status = status::status(&snapshot, &inputs);
-    let has_class = |name: &str, status: &status::Status| {
-        let is = |user: &status::User| {
-            user.user == name || user.uid.is_some_and(|uid| uid.to_string() == name)
-        };
-        status.links.iter().any(|link| link.users.iter().any(is))
-    };
-    // An account may be named although its line has another name.
-    let row = |name: &String| match run::claimed(&kernel.name, name, None) {
-        _ if has_class(name, &status) => name.clone(),
-        Some(Owner::User(key)) => key.to_string(),
-        Some(Owner::Uid(uid)) => uid.to_string(),
-        _ => name.clone(),
-    };
-    let rows: Vec<String> = users.iter().map(row).collect();
+    let (inputs, nameless) = inputs(&kernel, &snapshot)?;
+    let mut status = status::status(&snapshot, &StatusInputs { rules, ..inputs });
+    let rows = users.iter().map(|user| row(&kernel, &status, user));
+    let rows = rows.collect::<Result<Vec<String>, Failure>>()?;
     status.narrow(&rows, group);
     let missing = users.iter().zip(&rows).find(|(_, row)| !has_class(row, &status));
     if let Some((missing, _)) = missing {
@@ -59,8 +50,33 @@ pub(super) fn status(
         true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),
         false => Output::text(status::table(&status, now())),
     };
+    if let Some(why) = nameless {
+        let note = format!("note: NSS: {why}; accounts have their numbers instead of names\n");
+        output.stderr.push_str(&note);
+    }
     output.stderr.push_str(&pending(&kernel)?);
     Ok(output)
+}
+
+fn has_class(name: &str, status: &status::Status) -> bool {
+    let is = |user: &status::User| {
+        user.user == name || user.uid.is_some_and(|uid| uid.to_string() == name)
+    };
+    status.links.iter().any(|link| link.users.iter().any(is))
+}
+
+/// The row that shows whom a word of the command line means: an account may be named although its
+/// line has another name.
+fn row(kernel: &Kernel, status: &status::Status, user: &str) -> Result<String, Failure> {
+    if has_class(user, status) {
+        return Ok(user.to_string());
+    }
+    let Some(uid) = whom::uid(user)? else { return Ok(user.to_string()) };
+    Ok(match whom::claimant(&kernel.name, uid, None)? {
+        Some(Owner::User(key)) => key.to_string(),
+        Some(Owner::Uid(uid)) => uid.to_string(),
+        _ => user.to_string(),
+    })
 }
 
 /// Seconds since 1970.
@@ -94,13 +110,14 @@ fn pending(kernel: &Kernel) -> Result<String, Failure> {
     })
 }
 
-fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<StatusInputs, Failure> {
+/// What the snapshot does not have; and why names are missing, where NSS did not say them all.
+fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<(StatusInputs, Option<String>), Failure> {
     let mut inputs = StatusInputs {
         netns: kernel.netns,
         forwarded_packets: forwarded(kernel),
         ..StatusInputs::default()
     };
-    let Some(instance) = kernel.instance() else { return Ok(inputs) };
+    let Some(instance) = kernel.instance() else { return Ok((inputs, None)) };
     inputs.daemon = daemon(&instance)?;
     let mut question = Question { without_groups: true, ..Question::default() };
     for claim in snapshot.observation.state.claims.keys() {
@@ -114,10 +131,18 @@ fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<StatusInputs, Failure>
             inputs.since.insert(owner.clone(), made);
         }
     }
-    // An account of which NSS says nothing is shown by its uid.
-    let found = question.ask(How::Here).unwrap_or_default();
-    inputs.names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name)).collect();
-    Ok(inputs)
+    // Nobody to ask about, no child.
+    if question.uids.is_empty() {
+        return Ok((inputs, None));
+    }
+    Ok(match question.ask(Limit::Each(NSS)) {
+        Ok(found) => {
+            let names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name));
+            inputs.names = names.collect();
+            (inputs, found.unavailable)
+        }
+        Err(why) => (inputs, Some(why.to_string())),
+    })
 }
 
 /// Processes of an owner, with those that `run` and `attach` put there.

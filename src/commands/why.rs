@@ -6,9 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::output::Output;
-use super::run::owners;
 use super::scope;
-use crate::accounts::How;
+use super::whom::{self, Unknown};
 use crate::apply::{Look, Options, Who};
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -61,18 +60,19 @@ struct OnLink {
 pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
     let options = Options { skip_unknown: true, takeover: true, ..Options::default() };
     let (mut session, mut request) = scope::session(global, file, options)?;
+    let wanted = Wanted { name: subject, uid: whom::uid(subject) };
     // An account that has no process now is asked about too.
-    let uids = owners(subject).into_iter().filter_map(|owner| match owner {
-        Owner::Uid(uid) => Some(uid),
-        _ => None,
-    });
-    request.who = Who::Asked { also: uids.collect(), how: How::Here };
+    let also = wanted.uid.as_ref().ok().copied().flatten().into_iter().collect();
+    request.who = Who::Asked { also };
     let look = session.look(&request)?;
     let on = On { kernel: &session.kernel, policy: &request.intent.policy };
-    let answer = match subject.parse().ok().and_then(|pid| find(&look, pid)) {
+    let mut answer = match subject.parse().ok().and_then(|pid| find(&look, pid)) {
         Some(process) => of_process(&on, &look, process)?,
-        None => of_user(&on, &look.meaning, subject)?,
+        None => of_user(&on, &look.meaning, wanted)?,
     };
+    if let Some(why) = &look.meaning.facts().accounts.unavailable {
+        answer.notes.push(format!("NSS does not say who everybody is: {}", shown(why)));
+    }
     Ok(match global.json {
         true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
         false => Output::text(answer.text()),
@@ -164,28 +164,37 @@ fn by_which_uid(process: &Process, matcher: &Matcher) -> Option<String> {
     })
 }
 
-fn of_user(on: &On<'_>, meaning: &Meaning, user: &str) -> Result<Answer, Failure> {
-    let names = owners(user);
-    let uid = names.iter().find_map(|owner| match owner {
-        Owner::Uid(uid) => Some(*uid),
-        _ => None,
-    });
-    let line = names.iter().find(|owner| meaning.model.nodes.iter().any(|n| n.owner == **owner));
+/// A word of the command line that is no process.
+struct Wanted<'a> {
+    name: &'a str,
+    uid: Result<Option<u32>, Unknown>,
+}
+
+fn of_user(on: &On<'_>, meaning: &Meaning, wanted: Wanted<'_>) -> Result<Answer, Failure> {
+    let Wanted { name, uid } = wanted;
+    let has_line = |owner: &Owner| meaning.model.nodes.iter().any(|node| node.owner == *owner);
     let accounts = &meaning.observation.facts.accounts;
-    let claimed = uid.and_then(|uid| meaning.model.matcher.claim(uid, None, accounts));
-    let owner = line.cloned().or_else(|| claimed.map(|claimed| claimed.owner()));
     let mut notes = Vec::new();
-    match (&owner, uid) {
-        (None, None) => {
-            return Err(UnknownSubject(user.into()).into());
+    let owner = match (whom::line(name).filter(has_line), uid) {
+        (Some(line), _) => Some(line),
+        (None, Err(unknown)) => return Err(unknown.into()),
+        (None, Ok(None)) => return Err(UnknownSubject(name.into()).into()),
+        (None, Ok(Some(uid))) => {
+            let own = Some(Owner::Uid(uid)).filter(has_line);
+            let claimed = || meaning.model.matcher.claim(uid, None, accounts);
+            let owner = own.or_else(|| claimed().map(|claimed| claimed.owner()));
+            if owner.is_none() && uid == 0 {
+                notes.push("root is only claimed by a line that names it".to_string());
+            }
+            owner
         }
-        (None, Some(0)) => notes.push("root is only claimed by a line that names it".to_string()),
-        (Some(Owner::Uid(uid)), _) if !accounts.running.contains(uid) => {
-            notes.push("it has no process here now, so it has no class yet".to_string());
-        }
-        _ => {}
+    };
+    if let Some(Owner::Uid(uid)) = &owner
+        && !accounts.running.contains(uid)
+    {
+        notes.push("it has no process here now, so it has no class yet".to_string());
     }
-    Ok(answer(on, meaning, shown(user).to_string(), owner, notes))
+    Ok(answer(on, meaning, shown(name).to_string(), owner, notes))
 }
 
 fn answer(

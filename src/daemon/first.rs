@@ -6,7 +6,7 @@ use super::applied::log_of;
 use super::names::{LIMIT, unanswered, warn_of_gaps};
 use super::shaping;
 use super::standing::Standing;
-use crate::accounts::{How, Question};
+use crate::accounts::{Limit, Question};
 use crate::apply::{self, Applied, ApplyOptions, Request, Session, Who};
 use crate::facts::Accounts;
 use crate::failure::Failure;
@@ -82,7 +82,7 @@ fn apply_once_unlocked(
 /// Waits for the answer.
 fn ask(question: Question) -> Accounts {
     let running = question.running.clone();
-    match question.ask(How::Within(LIMIT)) {
+    match question.ask(Limit::Whole(LIMIT)) {
         Ok(accounts) => {
             warn_of_gaps(&accounts);
             accounts

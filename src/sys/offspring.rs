@@ -23,6 +23,26 @@ static DYING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 /// How many such children there may be: where so many hang, the next one would hang too.
 const MOST_DYING: usize = 4;
 
+/// Between two signs of life of a child, at least.
+const OFTEN: Duration = Duration::from_millis(100);
+
+/// What a child shows while it works: blanks before its answer.
+pub struct Signs {
+    pipe: File,
+    last: Instant,
+}
+
+impl Signs {
+    /// The work goes on. Costs nothing where it was shown a moment ago.
+    pub fn of_life(&mut self) {
+        if self.last.elapsed() >= OFTEN {
+            self.last = Instant::now();
+            // Whoever does not listen any more kills it.
+            let _gone = self.pipe.write_all(b" ");
+        }
+    }
+}
+
 /// A child at work. Dropped, it is killed, and reaped as soon as it has ended; nobody waits for
 /// that.
 pub struct Offspring {
@@ -32,12 +52,13 @@ pub struct Offspring {
 }
 
 impl Offspring {
-    /// Forks a child that does `work` and writes the result into a pipe.
+    /// Forks a child that does `work` and writes the result into a pipe; until then it may show
+    /// [`Signs`] of life.
     ///
     /// # Errors
     /// This process has more than one thread; no further process or pipe can be made; there are too
     /// many children that cannot be killed.
-    pub fn start(work: impl FnOnce() -> Vec<u8>) -> io::Result<Offspring> {
+    pub fn start(work: impl FnOnce(&mut Signs) -> Vec<u8>) -> io::Result<Offspring> {
         expect_one()?;
         if bury(None) >= MOST_DYING {
             return Err(io::Error::other(format!(
@@ -56,12 +77,19 @@ impl Offspring {
                 let _mask = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
                 let _ends = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
                 drop(ours);
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-                let written = result.map(|bytes| File::from(theirs).write_all(&bytes));
+                let mut signs = Signs { pipe: File::from(theirs), last: Instant::now() };
+                let work = std::panic::AssertUnwindSafe(|| work(&mut signs));
+                let result = std::panic::catch_unwind(work);
+                let written = result.map(|bytes| signs.pipe.write_all(&bytes));
                 // SAFETY: ends this process without running what its parent has at exit.
                 unsafe { libc::_exit(i32::from(!matches!(written, Ok(Ok(()))))) }
             }
         }
+    }
+
+    /// How many bytes were read of what the child wrote: more of them are a sign of life.
+    pub fn taken(&self) -> usize {
+        self.said.len()
     }
 
     /// Reads what the child has written so far; once that is all, it is the answer. Never blocks.
@@ -133,7 +161,7 @@ mod tests {
     #[test]
     fn an_answer_larger_than_a_pipe_comes_whole() {
         alone(|| {
-            let mut child = Offspring::start(|| vec![7; 300_000]).unwrap();
+            let mut child = Offspring::start(|_| vec![7; 300_000]).unwrap();
             assert_eq!(wait(&mut child), vec![7; 300_000]);
         });
     }
@@ -141,9 +169,9 @@ mod tests {
     #[test]
     fn a_child_that_panics_says_nothing_and_one_that_hangs_is_killed() {
         alone(|| {
-            let mut child = Offspring::start(|| panic!("on purpose")).unwrap();
+            let mut child = Offspring::start(|_| panic!("on purpose")).unwrap();
             assert_eq!(wait(&mut child), Vec::<u8>::new());
-            let mut child = Offspring::start(|| {
+            let mut child = Offspring::start(|_| {
                 std::thread::sleep(Duration::from_secs(600));
                 Vec::new()
             })
@@ -157,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_process_with_two_threads_starts_none() {
-        let error = Offspring::start(Vec::new).map(|_| ()).unwrap_err().to_string();
+        let error = Offspring::start(|_| Vec::new()).map(|_| ()).unwrap_err().to_string();
         assert!(error.starts_with("this process has "), "{error}");
     }
 
@@ -166,7 +194,7 @@ mod tests {
     #[test]
     fn one_that_cannot_be_reaped_is_not_waited_for() {
         alone(|| {
-            let child = Offspring::start(|| {
+            let child = Offspring::start(|_| {
                 std::thread::sleep(Duration::from_secs(600));
                 Vec::new()
             })

@@ -1,25 +1,35 @@
-//! NSS modules that start threads. A process that forks keeps the locks of such threads, held for
-//! ever, so no process that forks may have asked NSS itself.
+//! NSS modules that start threads, or hang. A process that forks keeps the locks of such threads,
+//! held for ever, and one that asks a module that hangs hangs itself: so a child asks, and is
+//! killed when its time is up.
 
 use std::fs;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::support::accounts::{Account, own_etc};
+use crate::support::accounts::{Account, BOB, own_etc};
 use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
-use crate::support::command::run;
+use crate::support::command::{Done, run};
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, Test};
 use crate::support::program::{directory, members, policy, shaper};
 use crate::support::settings::setting;
 use crate::support::world::World;
 
-pub const TESTS: &[Test] = &[Test {
-    name: "nss::a_module_that_starts_threads_stops_neither_guard_nor_daemon",
-    on: On::Host,
-    budget: Duration::from_secs(600),
-    body: a_module_that_starts_threads_stops_neither_guard_nor_daemon,
-}];
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "nss::a_module_that_starts_threads_stops_neither_guard_nor_daemon",
+        on: On::Host,
+        budget: Duration::from_secs(600),
+        body: a_module_that_starts_threads_stops_neither_guard_nor_daemon,
+    },
+    Test {
+        name: "nss::a_name_service_that_hangs_stops_no_command",
+        on: On::Host,
+        budget: Duration::from_secs(300),
+        body: a_name_service_that_hangs_stops_no_command,
+    },
+];
 
 /// The module's own account.
 const TESS: Account = Account { uid: 4100, gid: 4100, also: None };
@@ -29,16 +39,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const MODULE: &str = "libnss_threads.so.2";
 
-/// Builds the module, and has NSS ask it first.
-fn install() {
-    own_etc();
-    let (folder, source) = (format!("{SCRATCH}/nss"), format!("{SCRATCH}/threads.c"));
+/// Builds a module from its source.
+fn build(name: &str, source: &str) {
+    let (folder, file) = (format!("{SCRATCH}/nss"), format!("{SCRATCH}/{name}.c"));
     fs::create_dir(&folder).expect("a folder for the module");
-    fs::write(&source, include_str!("threads.c")).expect("write the module");
-    run(&format!("gcc -Wall -Werror -shared -fPIC -pthread -o {folder}/{MODULE} {source}"));
-    fs::write("/etc/ld.so.conf.d/threads.conf", folder).expect("name the folder");
+    fs::write(&file, source).expect("write the module");
+    let library = format!("{folder}/libnss_{name}.so.2");
+    run(&format!("gcc -Wall -Werror -shared -fPIC -pthread -o {library} {file}"));
+    fs::write(format!("/etc/ld.so.conf.d/{name}.conf"), folder).expect("name the folder");
     run("ldconfig");
-    fs::write("/etc/nsswitch.conf", "passwd: threads files\ngroup: threads files\n")
+}
+
+/// Has NSS ask the module first.
+fn ask_first(name: &str) {
+    fs::write("/etc/nsswitch.conf", format!("passwd: {name} files\ngroup: {name} files\n"))
         .expect("name the module");
 }
 
@@ -54,7 +68,9 @@ fn text(ceil: u64) -> String {
 
 fn a_module_that_starts_threads_stops_neither_guard_nor_daemon() {
     let turns = setting("SHAPER_NSS_TURNS").unwrap_or(6);
-    install();
+    own_etc();
+    build("threads", include_str!("threads.c"));
+    ask_first("threads");
     let world = World::new();
     let tess = world.actor(TESS);
     for turn in 0..turns {
@@ -81,4 +97,52 @@ fn a_module_that_starts_threads_stops_neither_guard_nor_daemon() {
         assert!(!has_module(daemon.pid()), "the daemon has asked NSS itself");
         assert!(daemon.end().success());
     }
+}
+
+/// After which a command that still runs hangs: it may wait 3 s for one name and 10 s for many, and
+/// an apply looks several times.
+const HANGS: Duration = Duration::from_secs(100);
+
+fn a_name_service_that_hangs_stops_no_command() {
+    own_etc();
+    build("hangs", include_str!("hangs.c"));
+    let world = World::new();
+    let bob = world.actor(BOB);
+    let file = policy("version: 1\nlinks: {up0: 1gbit}\nusers: {ann: 10mbit}\neveryone: 5mbit\n");
+    shaper(&["apply", &file]).exits(0);
+    shaper(&["status", "bob"]).exits(0);
+    ask_first("hangs");
+    let timed = |words: &[&str]| {
+        let start = Instant::now();
+        let done = shaper(words);
+        assert!(start.elapsed() < HANGS, "{words:?} took {:?}", start.elapsed());
+        done
+    };
+    let silent = |why: &str, done: &Done| {
+        assert!(done.stderr.contains(why), "{}", done.stderr);
+    };
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["status"], 0, "note: NSS: no answer within 3 s; accounts have their numbers"),
+        (&["status", "--json"], 0, "note: NSS: no answer"),
+        (&["status", "ann"], 0, "note: NSS: no answer"),
+        (&["status", "bob"], 1, "cannot find out who bob is: no answer within 3 s"),
+        (&["why", "ann", "--file", &file], 0, ""),
+        (&["why", "bob", "--file", &file], 1, "cannot find out who bob is"),
+        (&["apply", &file], 2, "the account `ann` could not be looked up: no answer within 10 s"),
+        (&["check", "--skip-unknown", &file], 0, "no answer within 10 s"),
+        (&["init"], 0, ""),
+    ];
+    thread::scope(|scope| {
+        let run = |(words, status, why): (_, i32, _)| {
+            scope.spawn(move || silent(why, &timed(words).exits(status)))
+        };
+        for case in cases.map(run) {
+            case.join().expect("it ends as it should");
+        }
+    });
+    timed(&["run", "ann", "--", "true"]).exits(0);
+    silent("cannot find out who bob is", &timed(&["run", "bob", "--", "true"]).exits(125));
+    // What stands there stays.
+    timed(&["apply", "--skip-unknown", &file]).exits(0);
+    assert!(members("uid/2002").contains(&bob.pid()), "he has his class still");
 }

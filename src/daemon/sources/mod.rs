@@ -20,7 +20,7 @@ use super::refusal::CannotGoOn;
 use super::settings::Settings;
 use super::shaping::Found;
 use crate::accounts::asking::Asking;
-use crate::accounts::{Question, SUBUID};
+use crate::accounts::{Limit, Question, SUBUID};
 use crate::host::Kernel;
 use crate::sys::listener::{Heard, LinkListener, ProcessListener};
 use crate::sys::netns::Target;
@@ -131,7 +131,7 @@ impl Sources {
         ];
         let mut polled: Vec<PollFd<'_>> =
             fds.iter().filter_map(|(_, fd)| Some(PollFd::new((*fd)?, PollFlags::POLLIN))).collect();
-        let own = [asking.and_then(Asking::due), self.name.as_ref().map(|name| name.due)];
+        let own = [asking.map(Asking::due), self.name.as_ref().map(|name| name.due)];
         let until = own.into_iter().flatten().fold(by, Instant::min);
         // Rounded up to milliseconds, so that poll(2) does not return before the time.
         let rest = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
@@ -234,7 +234,7 @@ impl Sources {
 
     /// Has a child ask NSS; the outcome is an event, and so is that no child can be started.
     pub(super) fn ask(&mut self, question: Question) -> Option<Event> {
-        match question.start(Some(LIMIT)) {
+        match question.start(Limit::Whole(LIMIT)) {
             Ok(asking) => {
                 self.asking = Some(asking);
                 None

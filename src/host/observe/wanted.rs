@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::accounts::{How, Question};
+use crate::accounts::{Limit, Question};
 use crate::cgroup::{self, Instance};
 use crate::facts::{Accounts, Observation};
 use crate::process::{self, Scan};
@@ -58,13 +58,9 @@ pub enum Processes {
 /// Where the accounts come from.
 #[derive(Clone, Debug)]
 pub enum Whom<'a> {
-    /// NSS is asked this question, and about the uids that run.
-    Nss {
-        /// The names and uids to ask about.
-        question: Question,
-        /// In this process or by a child, and for how long.
-        how: How,
-    },
+    /// NSS, which is asked this and about those that run: by a child, so that this process does not
+    /// hang where NSS does, and may fork.
+    Nss(Question),
     /// They are known from an earlier question.
     Known(&'a Accounts),
 }
@@ -105,10 +101,10 @@ impl Whom<'_> {
     /// Who the accounts are. `running`: the uids of all processes, where these were looked at.
     pub(super) fn accounts(self, running: Option<BTreeSet<u32>>) -> Accounts {
         match self {
-            Whom::Nss { mut question, how } => {
+            Whom::Nss(mut question) => {
                 question.running.extend(running.unwrap_or_default());
                 let running = question.running.clone();
-                question.ask(how).unwrap_or_else(|why| why.accounts(running))
+                question.ask(Limit::PATIENT).unwrap_or_else(|why| why.accounts(running))
             }
             Whom::Known(accounts) => {
                 let mut accounts = accounts.clone();

@@ -1,0 +1,85 @@
+//! Whom a name on the command line means: a line of the policy, or an account.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::daemon;
+use crate::accounts::{Limit, Question};
+use crate::apply::{self, Options, Request, Session, Who};
+use crate::failure::Failure;
+use crate::host::Kernel;
+use crate::text::Foreign;
+use crate::tree::{Key, Owner};
+
+/// How long NSS may take to say who one account is.
+const NSS: Duration = Duration::from_secs(3);
+
+/// NSS did not answer, or not in time.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot find out who {user} is: {why}")]
+pub(super) struct Unknown {
+    pub user: Foreign,
+    pub why: String,
+}
+
+impl From<Unknown> for Failure {
+    fn from(error: Unknown) -> Failure {
+        Failure::refused(error)
+    }
+}
+
+/// The line of `users` that may have this name.
+pub(super) fn line(name: &str) -> Option<Owner> {
+    Key::new(name).map(Owner::User)
+}
+
+/// The uid that is written so, or that the account of this name has; `None`: there is none.
+///
+/// # Errors
+/// NSS does not say.
+pub(super) fn uid(name: &str) -> Result<Option<u32>, Unknown> {
+    if let Ok(uid) = name.parse() {
+        return Ok(Some(uid));
+    }
+    let names = [name.to_string()].into();
+    let question = Question { names, without_groups: true, ..Question::default() };
+    let unknown = |why| Unknown { user: name.into(), why };
+    let answer = question.ask(Limit::Whole(NSS)).map_err(|why| unknown(why.to_string()))?;
+    match (answer.by_name.get(name), answer.unavailable) {
+        (Some(uid), _) => Ok(*uid),
+        (None, why) => Err(unknown(why.unwrap_or_default())),
+    }
+}
+
+/// Whose class processes of a uid are in, as the policy (`file`, or the one in force) has it;
+/// `None` also where the policy cannot be read or does not hold here.
+///
+/// # Errors
+/// NSS does not say who that is, and without it nobody claims the uid.
+pub(super) fn claimant(
+    instance: &str,
+    uid: u32,
+    file: Option<&Path>,
+) -> Result<Option<Owner>, Unknown> {
+    let Ok(kernel) = Kernel::open(Some(instance)) else { return Ok(None) };
+    let file = match file {
+        Some(file) => file.to_path_buf(),
+        None => match daemon::policy_in_force(&kernel) {
+            Ok(file) => file,
+            Err(_) => return Ok(None),
+        },
+    };
+    let Ok(policy) = apply::read(&file) else { return Ok(None) };
+    let options =
+        Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
+    let who = Who::Asked { also: [uid].into() };
+    let request = Request { who, ..Request::new(policy, options) };
+    let Ok(look) = Session::new(kernel).look(&request) else { return Ok(None) };
+    let (meaning, accounts) = (&look.meaning, &look.meaning.facts().accounts);
+    match (meaning.model.matcher.claim(uid, None, accounts), &accounts.unavailable) {
+        (None, Some(why)) => {
+            Err(Unknown { user: uid.to_string().as_str().into(), why: why.clone() })
+        }
+        (claimed, _) => Ok(claimed.map(|claimed| claimed.owner())),
+    }
+}
