@@ -283,6 +283,14 @@ impl Observation {
             || self.strange.get(&link.egress()).is_some_and(egress)
     }
 
+    /// Which maps are in force of those that deciding programs read: the ones that this process
+    /// has `open`, otherwise those with the highest numbers, since the kernel counts upwards.
+    /// `None`: no deciding program stands.
+    pub fn maps_in_force(&self, open: Option<MapIds>) -> Option<MapIds> {
+        let read = || self.deciding.values().copied();
+        read().find(|ids| Some(*ids) == open).or_else(|| read().max())
+    }
+
     /// Makes every deciding program that reads other maps than these (`None`: every deciding
     /// program) a strange filter, so that the plan replaces it.
     pub fn distrust_all_but(&mut self, ids: Option<MapIds>) {

@@ -19,10 +19,7 @@ use crate::units::ClassId;
 /// are strange: they are replaced.
 pub(super) fn read(kernel: &mut Kernel, snapshot: &mut Snapshot) {
     let ours = kernel.owners.as_ref().map(Maps::ids);
-    let named = || snapshot.observation.deciding.values().copied();
-    // The maps that this process has open are in force; otherwise those with the highest numbers,
-    // since the kernel counts upwards.
-    let Some(ids) = named().find(|ids| Some(*ids) == ours).or(named().max()) else { return };
+    let Some(ids) = snapshot.observation.maps_in_force(ours) else { return };
     if ours != Some(ids) {
         match Maps::open(ids) {
             Ok(maps) => kernel.owners = Some(maps),

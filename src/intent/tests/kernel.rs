@@ -170,3 +170,17 @@ fn links_that_others_send_through_without_a_guard_are_said() {
     seen.facts.own_sockets_only = true;
     assert_eq!(warnings(&resolved(&intent(POLICY), seen)), "");
 }
+
+#[test]
+fn the_maps_in_force_are_those_that_are_open_here_and_else_the_latest() {
+    let [old, new, gone] = [[1, 2, 3], [4, 5, 6], [7, 8, 9]].map(MapIds);
+    let mut seen = Observation::default();
+    assert_eq!(seen.maps_in_force(Some(old)), None, "no program reads them");
+    // Half of an exchange.
+    for (link, ids) in [("eth0", new), ("eth1", old)] {
+        seen.deciding.insert((name(link).egress(), ClassId::ROOT, Pref::TAG[0]), ids);
+    }
+    assert_eq!(seen.maps_in_force(None), Some(new));
+    assert_eq!(seen.maps_in_force(Some(old)), Some(old));
+    assert_eq!(seen.maps_in_force(Some(gone)), Some(new), "nothing reads those any more");
+}
