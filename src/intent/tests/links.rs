@@ -1,7 +1,7 @@
 //! Which links are shaped, and which stay as they stand.
 
 use super::*;
-use crate::tree::{Mark, Strange};
+use crate::tree::{Mark, Strange, StrangeFilter};
 
 const POLICY: &str = "links: {eth0: 100mbit}\nusers: {ann: 10mbit}\n";
 
@@ -252,10 +252,17 @@ fn what_is_strange_on_a_link_that_is_left_alone_stays_too() {
     let mut seen = shaped(&intent, &[]);
     let (port, ann) = (name("eth0").egress(), seen.state.claims[&claim("user/ann")]);
     seen.state.trees.get_mut(&port).unwrap().leaves.remove(&ann);
-    let strange = Strange { leaves: [(ann, ClassId(0x8001_0000))].into(), ..Strange::default() };
+    let flower = StrangeFilter { protocol: 3, kind: "flower".to_string(), tables: Vec::new() };
+    let strange = Strange {
+        leaves: [(ann, ClassId(0x8001_0000))].into(),
+        filters: [(Parent::Root.at(Pref::RULES_V4[0]), flower)].into(),
+        ..Strange::default()
+    };
     seen.strange.insert(port, strange);
     let then = resolved(&intent, seen.clone());
-    assert!(then.plan.to_string().contains("foreign -> fq_codel"), "{}", then.plan);
+    for step in ["foreign -> fq_codel", "unknown (flower)"] {
+        assert!(then.plan.to_string().contains(step), "{}", then.plan);
+    }
     intent.held.insert(name("eth0"));
     let then = resolved(&intent, seen);
     assert!(then.plan.is_empty(), "{}", then.plan);

@@ -63,9 +63,8 @@ proptest! {
     }
 }
 
-/// Also where nothing else is to do.
-#[test]
-fn each_strange_object_is_named_by_the_step_that_removes_it() {
+/// A link with one user, pinned to 1:10.
+fn bob() -> Model {
     let node = Node {
         owner: Owner::User(key("bob")),
         group: None,
@@ -78,7 +77,30 @@ fn each_strange_object_is_named_by_the_step_that_removes_it() {
         place: PLACE,
     };
     let (links, matcher) = (Per::new(vec![link("eth0", 100)]), Matcher::default());
-    let model = Model { links, nodes: vec![node], matcher, rules: Vec::new() };
+    Model { links, nodes: vec![node], matcher, rules: Vec::new() }
+}
+
+#[test]
+fn tables_that_are_left_go_also_where_nothing_else_is_to_do() {
+    let model = bob();
+    let state = desired(&model, &observe(KernelState::default(), BTreeSet::new())).unwrap();
+    let mut seen = observe(state.clone(), BTreeSet::new());
+    let port = LinkName::new("eth0").unwrap().egress();
+    let strange = Strange { tables: [0x3fe, 0x3ff].into(), ..Strange::default() };
+    seen.strange.insert(port.clone(), strange);
+    // Somebody's own rules are a way to them.
+    let (through, protocol, kind) = (Pref(7), 0x0800, "u32".to_string());
+    let (at, parent) = (port.clone(), ClassId::ROOT);
+    seen.foreign = vec![Foreign::Filter { port: at, parent, pref: through, protocol, kind }];
+    let left = LeftTables { tables: vec![0x3ff, 0x3fe], through, protocol };
+    let plan = super::super::diff(&seen, &state);
+    let steps: Vec<_> = plan.steps.iter().map(|planned| &planned.step).collect();
+    assert_eq!(steps, [&Step::Tables(port, left)]);
+}
+
+#[test]
+fn each_strange_object_is_named_by_the_step_that_removes_it() {
+    let model = bob();
     let state = desired(&model, &observe(KernelState::default(), BTreeSet::new())).unwrap();
     let mut seen = observe(state.clone(), BTreeSet::new());
     let port = LinkName::new("eth0").unwrap().egress();
