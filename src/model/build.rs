@@ -36,7 +36,7 @@ pub fn build(
         nodes::resolve(facts, &unrated, &claims, &groups, &mut about);
         findings.append(about.without_notes(), false);
     }
-    // Limits that cannot be on a link that may come are refused now, not when it comes.
+    // Limits that cannot be on a link that may come are warned of now, not only when it comes.
     let to_come = links.only_to_come();
     if !to_come.shaped.is_empty() && !findings.has_errors() {
         let mut about = Findings::default();
