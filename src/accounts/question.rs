@@ -15,8 +15,8 @@ pub struct Question {
     pub uids: BTreeSet<u32>,
     /// Uids that have a process in the links' network namespace.
     pub running: BTreeSet<u32>,
-    /// No group has a `gid`, so nobody needs to know which groups an account is in: NSS is asked
-    /// only for the uids of names and the names of running uids. Groups cost more than everything
+    /// Nobody needs to know which groups an account is in (so where no group has a `gid`): NSS is
+    /// asked only for the uids of names and the names of uids. Groups cost more than everything
     /// else of 10,000 names together.
     pub without_groups: bool,
     /// All lines of `/etc/subuid` are wanted; otherwise only those that decide about uids that run:

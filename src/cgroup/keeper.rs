@@ -73,7 +73,7 @@ impl Keeping {
     /// descriptor of it would drop the lock.
     ///
     /// # Errors
-    /// The directory is gone, or nothing can be made in it.
+    /// The directory is gone, or no directory can be renamed or made in it.
     pub fn tell(&mut self, condition: &Condition) -> Result<(), Error> {
         let new = condition.name();
         let at = |name: &str| self.path.join(name);

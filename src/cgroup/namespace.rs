@@ -43,7 +43,7 @@ impl Instance {
 }
 
 impl Hierarchy {
-    /// Whether the instance has no directories; false where that is not known.
+    /// Whether the hierarchy has no directories; false where that is not known.
     pub fn is_empty(&self) -> bool {
         subdirectories(&self.path).is_ok_and(|names| names.is_empty())
     }

@@ -1,7 +1,7 @@
 //! The deciding program: one eBPF program that, after the rules, says whose a packet is. It asks
 //! the packet's *socket*, whose owner a user cannot change: socket(2) or accept(2) sets the owner,
 //! and afterwards only CAP_CHOWN changes it. The socket's `net_cls` tag is that of the process that
-//! was last moved or passed the descriptor.
+//! was last moved, or that received the descriptor last.
 //!
 //! 1. No full socket (a forwarded packet, an answer of the kernel where nobody listens), or a
 //!    socket of another network namespace: the tag. But a SYN-ACK counts for the listener.

@@ -162,8 +162,8 @@ fn read_packet(a: &mut Assembler, ethernet: bool) {
     a.store(Width::Word, FRAME, FAMILY, family);
 }
 
-/// Goes to `v4` or `v6` once the packet's family is known, or to `none`. The VLAN id is then on the
-/// stack, and R8 is the offset of the IP header.
+/// Goes to `v4` or `v6` once the packet's family is known, or to `none`. R7 is then the VLAN id,
+/// and R8 the offset of the IP header.
 fn find_header(a: &mut Assembler, v4: Label, v6: Label, none: Label) {
     let (vlan, offset, is_tagged) = (R7, R8, R9);
     let in_band = a.label();

@@ -150,8 +150,8 @@ impl Actor {
         }
     }
 
-    /// Takes the lock by which other runs find this daemon, if the instance was removed and made
-    /// anew.
+    /// Takes the lock by which other runs find this daemon, unless it has the lock. The instance
+    /// may have been removed, and made anew.
     fn keep_instance(&mut self) {
         if self.keeping.as_ref().is_some_and(Keeping::holds) {
             return;

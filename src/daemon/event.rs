@@ -150,7 +150,7 @@ pub(super) enum Action {
     LookAtRetired,
     /// Tell others the daemon's condition. `is_said`: the reason is in the journal already.
     TellCondition { word: &'static str, why: Option<String>, is_said: bool },
-    /// Take the lock by which other runs find the daemon, if the instance was made anew.
+    /// Take the lock by which other runs find the daemon, if it does not have it.
     Keep,
     /// Tell the service manager that the daemon is alive.
     SignOfLife,

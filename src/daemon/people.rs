@@ -135,7 +135,7 @@ impl People {
         self.decide(Decision::Narrow { exec, muted: self.arrivals.muted() });
     }
 
-    /// Handles tasks that are due.
+    /// Handles a task that is due, if there is one.
     pub(super) fn on_time(&mut self, in_force: &InForce, now: Instant) {
         let Some(task) = self.agenda.take(now) else { return };
         match task {

@@ -1,5 +1,5 @@
-//! When all processes are looked at: seldom where the kernel sends process events, otherwise all
-//! the time. Pure.
+//! When all processes are looked at: seldom where the kernel sends process events, otherwise every
+//! second or so. Pure.
 
 use std::time::{Duration, Instant};
 

@@ -104,7 +104,7 @@ impl Intent {
     }
 
     /// Gives links the facts from when they were fit. New links that are `unfit` count as absent;
-    /// where `unfit` is empty, because no error names a link, all new ones do.
+    /// where `unfit` is empty, because no error names a link, all new ones that lines mean do.
     fn links_as_they_were(&self, facts: &mut Facts, unfit: &BTreeSet<LinkName>) {
         let named = |name: &LinkName, link: &LinkFacts| {
             self.policy.links.iter().any(|line| line.name.value.means(name, &link.altnames))

@@ -35,7 +35,7 @@ pub struct Options {
     pub skip_unknown: bool,
     /// Root qdiscs of others are replaced.
     pub takeover: bool,
-    /// A daemon's run, beside which links come and go: a link that cannot be shaped is passed over.
+    /// Links come and go during the run: a link that cannot be shaped is passed over.
     pub absent_links: bool,
     /// The sizes of shards. No option of the command line, since the defaults are right for every
     /// host.

@@ -247,8 +247,8 @@ fn numbered(policy: &Policy, findings: &mut Findings) -> Vec<Claim> {
     apart
 }
 
-/// The claims of all lines as one list without overlap, by uid. A line that names a uid by itself
-/// goes before one that names a range with it.
+/// The claims of all lines as one list without overlap, by uid. A line that names an account goes
+/// before one with a range of uids that its uid is in.
 fn ranges(
     policy: &Policy,
     mut names: Vec<Claim>,

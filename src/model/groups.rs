@@ -93,7 +93,7 @@ fn order(
     findings: &mut Findings,
 ) -> Vec<GroupAt> {
     let mut order = Vec::with_capacity(parent.len());
-    // How many groups are above each group, once its turn has come.
+    // How many groups deep each group is (1: below no other), once its turn has come.
     let mut depth: Per<GroupAt, Option<usize>> = Per::group(policy, |_, _| None);
     for (group, _) in groups(policy) {
         let mut chain = Vec::new();

@@ -190,7 +190,7 @@ fn absent(line: &LinkLine, facts: &Facts, options: BuildOptions) -> Diagnostic {
         LinkRef::Pattern(_) => format!("no link fits {name} now"),
         _ => format!("the link {name} is not there now"),
     };
-    // The daemon says nothing of an `optional` link that goes.
+    // The daemon does not warn of an `optional` link that is absent; a run by hand does.
     let new = match line.optional && options.absent_links {
         true => Diagnostic::info,
         false => Diagnostic::warning,

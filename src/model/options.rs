@@ -11,7 +11,7 @@ pub struct BuildOptions {
     pub skip_unknown: bool,
     /// A link that is not there is passed over with a warning, as if its line said `optional`.
     pub skip_absent: bool,
-    /// As `skip_absent`, for a daemon beside which links come and go: no warning is made for a link
+    /// As `skip_absent`, where links come and go during the run: no warning is made for a link
     /// whose line says `optional`, and a link that a pattern means and that cannot be shaped is
     /// passed over too.
     pub absent_links: bool,

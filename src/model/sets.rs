@@ -86,7 +86,7 @@ pub(super) fn ports(field: &Field<RangeInclusive<u16>>) -> Vec<Option<Bits<u16>>
 const HEADERS: [u8; 5] = [0, 43, 44, 51, 60];
 
 /// The pieces of a protocol field. `not` means that the packet is known to be of another protocol.
-/// With ports, and without a protocol, the field means the protocols `with_ports`.
+/// With ports, a field that is empty or says `not` means only protocols of `with_ports`.
 pub(super) fn protocols(field: &Field<u8>, with_ports: Option<&[u8]>) -> Vec<Option<Bits<u8>>> {
     let written = || field.values.iter().map(|proto| proto.value);
     match with_ports {

@@ -73,9 +73,9 @@ impl Tunnel {
     }
 }
 
-/// An error where two links of the file carry the same packets, which would be shaped twice. Where
-/// links may come and go, a slave that a pattern means is passed over instead, and the rest goes
-/// on.
+/// Errors and warnings about links of the file that carry the same packets, which would be shaped
+/// twice, or only a part of a master's. Where links may come and go, a slave that a pattern means
+/// is passed over with a warning, and the rest goes on.
 pub(super) fn check(
     all: &mut Vec<Shaped<'_>>,
     facts: &Facts,

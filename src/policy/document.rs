@@ -88,7 +88,7 @@ pub struct LinkLine {
     pub classifier: Option<Classifier>,
     /// The queue of each leaf.
     pub leaf: LeafChoice,
-    /// `optional`: the link may be absent without a warning, and is shaped when it comes.
+    /// `optional`: the daemon does not warn while the link is absent; it is shaped when it comes.
     pub optional: bool,
 }
 

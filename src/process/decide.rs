@@ -54,8 +54,8 @@ pub fn decide(
             return Decision::Leave(Reason::Unclaimed);
         }
         (Some(reason @ Reason::UnknownNamespace), _) => return Decision::Leave(reason),
-        // A guest in one of our directories has it from its parent: an engine's shim, or root's
-        // command before it entered the other namespace.
+        // Such a process in one of our directories has it from its parent: an engine's shim, or
+        // root's command before it entered the other namespace.
         (Some(_), Seat::Ours(_)) => return Decision::TakeOut,
         (Some(reason), _) => return Decision::Leave(reason),
     }

@@ -41,7 +41,7 @@ impl Protocol {
 pub(super) struct Descriptors {
     /// The path `/proc/PID/fd/N` of each socket, and its inode.
     pub sockets: Vec<(PathBuf, u64)>,
-    /// The first table (CAP_DAC_READ_SEARCH) or entry (CAP_SYS_PTRACE) that may not be read.
+    /// A table (CAP_DAC_READ_SEARCH) or entry (CAP_SYS_PTRACE) that may not be read: the last one.
     pub unread: Option<(PathBuf, io::Error)>,
     /// The process has descriptors, of sockets or of other files.
     is_open: bool,

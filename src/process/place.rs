@@ -17,12 +17,12 @@ use super::{Decision, Handover, Process};
 /// After more passes than this there is a storm of forks.
 const CALM: u32 = 4;
 
-/// How many looks at new processes there are at least. Forks race with a look: it misses a process
-/// that is forked after it began, by one that was not moved yet. So processes born since are looked
-/// at, again and again. A chain of processes, each of which forks the next and ends after 100 µs,
-/// is caught within some dozen of these looks, seldom only within some hundred. A process that is
-/// still ahead after so many looks, and after the caller's time too (see [`place`] and
-/// [`place_seen`]), forks faster than it can be followed.
+/// How many looks at new processes there are before they are given up, at least. Forks race with a
+/// look: it misses a process that is forked after it began, by one that was not moved yet. So
+/// processes born since are looked at, again and again. A chain of processes, each of which forks
+/// the next and ends after 100 µs, is caught within some dozen of these looks, seldom only within
+/// some hundred. A process that is still ahead after so many looks, and after the caller's time too
+/// (see [`place`] and [`place_seen`]), forks faster than it can be followed.
 const MIN_LOOKS: u32 = 50;
 /// How long births are followed for a daemon: events tell it of later births, and logins wait
 /// meanwhile.

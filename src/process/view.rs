@@ -22,8 +22,8 @@ pub struct InstanceView {
 impl InstanceView {
     /// Whether this instance may have a process if a line claims it. It may also in a network
     /// namespace that no instance shapes, because a socket stays in the namespace where it was made
-    /// when its process enters another; but not a guest's process there, nor one in another
-    /// instance's directory. It may not in a namespace that another instance shapes, nor in the
+    /// when its process enters another; but not a guest's process there, nor one in somebody
+    /// else's directory. It may not in a namespace that another instance shapes, nor in the
     /// host's (no user can enter that). Where the namespace cannot be read, only the host's
     /// instance goes by the uid.
     pub fn may_claim(&self, process: &Process) -> bool {

@@ -165,7 +165,7 @@ pub struct ClassNumbers {
     pub sent_packets: u64,
     /// Packets that found its queue full.
     pub drops: u64,
-    /// How often the class had packets and had to wait for its rate or ceil.
+    /// How often the class had used up its ceil and had to wait.
     pub overlimits: u64,
     /// Bytes that wait in the queue now.
     pub backlog_bytes: u64,

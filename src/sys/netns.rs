@@ -87,7 +87,7 @@ impl Target {
     /// `ip netns` is a file without a namespace for a moment; a process that has ended has none.)
     ///
     /// # Errors
-    /// The path cannot be opened for lack of a descriptor, memory or permission.
+    /// The path cannot be looked up (stat(2)) for lack of a descriptor, memory or permission.
     pub fn inode(&self) -> io::Result<Option<u64>> {
         let own = std::fs::metadata(OWN)?;
         match std::fs::metadata(&self.path) {

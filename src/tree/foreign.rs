@@ -64,7 +64,8 @@ pub struct Counters {
     pub sent_packets: u64,
     /// Packets that found the queue full.
     pub drops: u64,
-    /// How often the class had packets and had to wait for its rate or ceil.
+    /// How often the class had used up its ceil and had to wait (`htb_change_class_mode`,
+    /// net/sched/sch_htb.c).
     pub overlimits: u64,
     /// Bytes that wait in the queue now.
     pub backlog_bytes: u64,

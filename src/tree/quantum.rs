@@ -18,8 +18,8 @@ pub enum Guarantee {
 pub struct Quantum(pub u32);
 
 impl Quantum {
-    /// A quantum of `bytes` or up to two less, so that the lowest bit can say where the guarantee
-    /// comes from.
+    /// A quantum of `bytes`, at most one less for a written guarantee and at most two less for a
+    /// derived one, so that the lowest bit can say which it is.
     pub const fn new(bytes: u32, guarantee: Guarantee) -> Quantum {
         let even = bytes & !1;
         match guarantee {

@@ -28,7 +28,7 @@ pub(super) struct Making<'s> {
 
 impl<'s> Making<'s> {
     /// The claim that a step makes. `None`: another step, or a retired claim, which needs more than
-    /// a directory: its sockets are noted in the deciding program's maps.
+    /// a directory: pairs of its accounts are given in the deciding program's maps.
     pub(super) fn of(step: &'s Step) -> Option<Making<'s>> {
         match step {
             Step::Claim(Claim::Retired(..), _) => None,
