@@ -1,6 +1,5 @@
 //! The one way to ask NSS: which process asks, for how long, and what the answer is.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::SUBUID;
-use super::lookup::lookup;
+use super::lookup::{lookup, read_files};
 use super::question::Question;
 use crate::facts::Accounts;
 use crate::sys::offspring::Offspring;
@@ -24,8 +23,10 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// For whoever can wait until all is answered, but not for ever.
-    pub const PATIENT: Limit = Limit::Each(Duration::from_secs(10));
+    /// For whoever can wait until all is answered, but not for ever. Longer than a client of LDAP
+    /// tries the first of its servers (10 s by nslcd's `bind_timelimit`), so that the second one is
+    /// heard.
+    pub const PATIENT: Limit = Limit::Each(Duration::from_secs(12));
 
     fn time(self) -> Duration {
         match self {
@@ -50,9 +51,9 @@ pub enum Unanswered {
 }
 
 impl Unanswered {
-    /// The accounts without an answer: only who runs is known, and that NSS was unavailable.
-    pub fn accounts(&self, running: BTreeSet<u32>) -> Accounts {
-        Accounts { running, unavailable: Some(self.to_string()), ..Accounts::default() }
+    /// What the host's own files say instead of NSS.
+    pub fn accounts(&self, question: Question) -> Accounts {
+        read_files(question, Path::new(SUBUID), self.to_string())
     }
 }
 
@@ -75,8 +76,15 @@ impl Question {
         }
     }
 
-    /// The same in this process, however long it takes. It loads NSS's modules for good, and those
-    /// may start threads and hold locks: a process that asked so must not fork later.
+    /// The same; where NSS does not answer, what the host's own files say.
+    pub fn ask_or_read(self, limit: Limit) -> Accounts {
+        let question = self.clone();
+        self.ask(limit).unwrap_or_else(|why| why.accounts(question))
+    }
+
+    /// As [`Question::ask`], in this process, however long it takes. It loads NSS's modules for
+    /// good, and those may start threads and hold locks: a process that asked so must not fork
+    /// later.
     pub fn ask_here(self) -> Accounts {
         lookup(self, Path::new(SUBUID), &mut || {})
     }
@@ -155,8 +163,11 @@ mod tests {
     fn who_says_nothing_is_no_answer() {
         let why = parse(b"").unwrap_err();
         assert!(why.to_string().starts_with("the one who asked it ended"), "{why}");
-        let accounts = why.accounts([7].into());
-        assert_eq!((accounts.running, accounts.unavailable), ([7].into(), Some(why.to_string())));
+        let running = [3_999_999_999].into();
+        let accounts = why.accounts(Question { running, ..Question::default() });
+        assert_eq!(accounts.running, [3_999_999_999].into());
+        assert_eq!(accounts.unavailable, Some(why.to_string()));
+        assert!(!accounts.has_answer(3_999_999_999));
     }
 
     #[test]

@@ -25,14 +25,28 @@ const PASSWD: &str = "/etc/passwd";
 /// since most hosts need none.
 /// `answered` is called after each answer of NSS's.
 pub(super) fn lookup(question: Question, subuid: &Path, answered: &mut dyn FnMut()) -> Accounts {
+    look_up(question, subuid, Nss::Asked(answered))
+}
+
+/// What the host's own files say, for whoever had no answer from NSS, because of `why`: the lines
+/// of `subuid` and, where NSS would ask `/etc/passwd` first, the accounts in that file. Whatever
+/// only NSS could say is in no map, and `why` is `unavailable` then. Asks nobody, so it cannot
+/// hang.
+pub(super) fn read_files(question: Question, subuid: &Path, why: String) -> Accounts {
+    look_up(question, subuid, Nss::Silent(why))
+}
+
+fn look_up(question: Question, subuid: &Path, nss: Nss) -> Accounts {
     let Question { names, groups, uids, running, without_groups, all_subuids } = question;
     let local = local();
     let mut answers = Answers {
         local: Passwd::parse(&local),
         without_groups,
         running,
-        answered: Some(answered),
-        ..Answers::default()
+        nss,
+        by_uid: BTreeMap::new(),
+        groups: BTreeMap::new(),
+        unavailable: None,
     };
     // The names of the policy come first: they decide most, and the rest may be many.
     let by_name = names.into_iter().filter_map(|name| {
@@ -66,31 +80,45 @@ fn local() -> String {
     }
 }
 
+/// Whether NSS may be asked.
+enum Nss<'n> {
+    /// It is asked; the function is called after each of its answers.
+    Asked(&'n mut dyn FnMut()),
+    /// It did not answer before, because of this, and is not asked again.
+    Silent(String),
+}
+
 /// The answers so far.
-#[derive(Default)]
-struct Answers<'t> {
+struct Answers<'t, 'n> {
     local: Passwd<'t>,
     without_groups: bool,
     running: BTreeSet<u32>,
     by_uid: BTreeMap<u32, Option<Account>>,
     groups: BTreeMap<String, Option<u32>>,
     unavailable: Option<String>,
-    /// Called after each of them.
-    answered: Option<&'t mut dyn FnMut()>,
+    nss: Nss<'n>,
 }
 
-impl Answers<'_> {
-    /// The answer to one question. `Some(None)`: there is no such account or group; `None`: NSS
-    /// could not answer, and the reason is kept.
-    fn keep<T>(
+impl Answers<'_, '_> {
+    /// Asks NSS one question. `Some(None)`: there is no such account or group; `None`: NSS could
+    /// not answer, and the reason is kept.
+    fn ask<T>(
         &mut self,
         call: &str,
         what: &str,
-        answer: nix::Result<Option<T>>,
+        question: impl FnOnce() -> nix::Result<Option<T>>,
     ) -> Option<Option<T>> {
-        if let Some(answered) = &mut self.answered {
-            answered();
-        }
+        let answer = match &mut self.nss {
+            Nss::Asked(answered) => {
+                let answer = question();
+                answered();
+                answer
+            }
+            Nss::Silent(why) => {
+                self.unavailable.get_or_insert_with(|| why.clone());
+                return None;
+            }
+        };
         match answer {
             Ok(found) => Some(found),
             // Some modules answer ESRCH instead of "not found" (getpwnam(3)). The man page lists
@@ -109,17 +137,18 @@ impl Answers<'_> {
         if let Some(uid) = self.local.uid_of(name) {
             return Some(Some(uid));
         }
-        let user = self.keep("getpwnam_r", name, User::from_name(name))?;
+        let user = self.ask("getpwnam_r", name, || User::from_name(name))?;
         Some(user.map(|user| user.uid.as_raw()))
     }
 
     /// Asks whether there is such a group; that there is none is noted only with `must_know`.
     fn group(&mut self, name: &str, must_know: bool) {
         // A name with a NUL in it is no group's.
-        let answer = CString::new(name).map_or(Ok(None), |name| gid_of_group(&name));
-        let answer = match must_know {
-            true => self.keep("getgrnam_r", name, answer),
-            false => answer.ok().filter(Option::is_some),
+        let question = || CString::new(name).map_or(Ok(None), |name| gid_of_group(&name));
+        let answer = match (must_know, &self.nss) {
+            (true, _) => self.ask("getgrnam_r", name, question),
+            (false, Nss::Asked(_)) => question().ok().filter(Option::is_some),
+            (false, Nss::Silent(_)) => None,
         };
         if let Some(answer) = answer {
             self.groups.insert(name.to_string(), answer);
@@ -134,8 +163,9 @@ impl Answers<'_> {
         let found = match self.local.account(uid) {
             Some(Entry { name, gid }) => Some((name.to_string(), gid)),
             None => {
-                let answer = User::from_uid(Uid::from_raw(uid));
-                let Some(found) = self.keep("getpwuid_r", &uid.to_string(), answer) else { return };
+                let question = || User::from_uid(Uid::from_raw(uid));
+                let found = self.ask("getpwuid_r", &uid.to_string(), question);
+                let Some(found) = found else { return };
                 found.map(|user| (user.name, user.gid.as_raw()))
             }
         };
@@ -156,8 +186,9 @@ impl Answers<'_> {
     /// The primary and all supplementary groups; nix makes room for up to NGROUPS_MAX (65,536).
     /// getgrouplist(3) cannot say that NSS was unavailable, and then answers with fewer groups.
     fn with_groups(&mut self, name: String, gid: u32) -> Option<Account> {
-        let listed = getgrouplist(&CString::new(name.clone()).ok()?, Gid::from_raw(gid)).map(Some);
-        let gids = self.keep("getgrouplist", &name, listed)??;
+        let c_name = CString::new(name.clone()).ok()?;
+        let question = || getgrouplist(&c_name, Gid::from_raw(gid)).map(Some);
+        let gids = self.ask("getgrouplist", &name, question)??;
         let gids = gids.into_iter().map(Gid::as_raw).chain([gid]).collect();
         Some(Account { name, gids })
     }
@@ -282,15 +313,47 @@ mod tests {
         assert_eq!(accounts.unavailable, None);
     }
 
+    fn answers<'t, 'n>(local: &'t str, nss: Nss<'n>) -> Answers<'t, 'n> {
+        Answers {
+            local: Passwd::parse(local),
+            without_groups: true,
+            running: BTreeSet::new(),
+            by_uid: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            unavailable: None,
+            nss,
+        }
+    }
+
     #[test]
     fn a_name_that_nss_could_not_answer_is_neither_there_nor_missing() {
-        let mut answers = Answers::default();
+        let mut answered = || {};
+        let mut answers = answers("", Nss::Asked(&mut answered));
         let answer: Option<Option<()>> =
-            answers.keep("getpwnam_r", "bob", Err(Errno::ECONNREFUSED));
+            answers.ask("getpwnam_r", "bob", || Err(Errno::ECONNREFUSED));
         assert_eq!(answer, None);
         assert_eq!(answers.unavailable.as_deref(), Some("getpwnam_r(bob): Connection refused"));
-        let answer: Option<Option<()>> = answers.keep("getpwnam_r", "ann", Err(Errno::ESRCH));
+        let answer: Option<Option<()>> = answers.ask("getpwnam_r", "ann", || Err(Errno::ESRCH));
         assert_eq!(answer, Some(None));
+    }
+
+    #[test]
+    fn while_nss_is_silent_what_the_file_says_is_known() {
+        let silent = || Nss::Silent("no answer within 1 s".to_string());
+        let mut answers = answers("ann:x:1000:1000::/:/bin/sh\n", silent());
+        assert_eq!(answers.uid_of("ann"), Some(Some(1000)));
+        answers.account(1000);
+        assert_eq!(answers.unavailable, None, "nobody else had to be asked");
+        // NSS would know root, and is not asked.
+        assert_eq!(answers.uid_of("root"), None);
+        answers.account(0);
+        answers.group("root", false);
+        answers.group("root", true);
+        assert_eq!(answers.unavailable.as_deref(), Some("no answer within 1 s"));
+        let accounts = answers.finish(BTreeMap::new(), SubordinateUids::default());
+        assert_eq!(accounts.by_uid.keys().collect::<Vec<_>>(), [&1000]);
+        assert!(accounts.absent.is_empty(), "{:?}", accounts.absent);
+        assert!(accounts.groups.is_empty(), "{:?}", accounts.groups);
     }
 
     #[test]

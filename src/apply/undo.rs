@@ -80,9 +80,6 @@ impl Before {
             now.strange = journal.strange(&now.strange, ifindex);
             let plan = diff(&now, &state);
             if turn > 0 && plan.is_empty() {
-                if let Some(lost) = lost {
-                    return Err(lost);
-                }
                 let links = self.observation.facts.links.values();
                 let egress = |link: &&LinkFacts| PortIndex {
                     ifindex: link.ifindex,
@@ -91,7 +88,7 @@ impl Before {
                 for link in links.filter(|link| journal.has_root(egress(link))) {
                     restore_root(kernel, locked, link, &now)?;
                 }
-                return Ok(gone);
+                return lost.map_or(Ok(gone), Err);
             }
             let done = perform(kernel, locked, &now, plan.phase(Phase::Build)).and_then(|()| {
                 self.seat_processes(kernel);

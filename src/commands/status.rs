@@ -135,14 +135,10 @@ fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<(StatusInputs, Option<
     if question.uids.is_empty() {
         return Ok((inputs, None));
     }
-    Ok(match question.ask(Limit::Each(NSS)) {
-        Ok(found) => {
-            let names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name));
-            inputs.names = names.collect();
-            (inputs, found.unavailable)
-        }
-        Err(why) => (inputs, Some(why.to_string())),
-    })
+    let found = question.ask_or_read(Limit::Each(NSS));
+    let names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name));
+    inputs.names = names.collect();
+    Ok((inputs, found.unavailable))
 }
 
 /// Processes of an owner, with those that `run` and `attach` put there.

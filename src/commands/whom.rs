@@ -11,8 +11,9 @@ use crate::host::Kernel;
 use crate::text::Foreign;
 use crate::tree::{Key, Owner};
 
-/// How long NSS may take to say who one account is.
-const NSS: Duration = Duration::from_secs(3);
+/// How long NSS may take to say who one account is: a directory that was not asked for hours may
+/// need some seconds.
+const NSS: Duration = Duration::from_secs(10);
 
 /// NSS did not answer, or not in time.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub(super) fn uid(name: &str) -> Result<Option<u32>, Unknown> {
     let names = [name.to_string()].into();
     let question = Question { names, without_groups: true, ..Question::default() };
     let unknown = |why| Unknown { user: name.into(), why };
-    let answer = question.ask(Limit::Whole(NSS)).map_err(|why| unknown(why.to_string()))?;
+    let answer = question.ask_or_read(Limit::Whole(NSS));
     match (answer.by_name.get(name), answer.unavailable) {
         (Some(uid), _) => Ok(*uid),
         (None, why) => Err(unknown(why.unwrap_or_default())),

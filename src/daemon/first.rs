@@ -81,14 +81,14 @@ fn apply_once_unlocked(
 
 /// Waits for the answer.
 fn ask(question: Question) -> Accounts {
-    let running = question.running.clone();
+    let files = question.clone();
     match question.ask(Limit::Whole(LIMIT)) {
         Ok(accounts) => {
             warn_of_gaps(&accounts);
             accounts
         }
         Err(why) => {
-            let mut accounts = Accounts { running, ..Accounts::default() };
+            let mut accounts = why.accounts(files);
             unanswered(&mut accounts, &why);
             accounts
         }

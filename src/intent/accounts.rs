@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Intent, Leaving};
+use super::{Intent, Leaving, Meaning};
 use crate::facts::{Account, Observation};
 use crate::policy::{Gid, Policy};
-use crate::tree::{Claim, Group, Owner};
+use crate::tree::{Claim, Group, KernelState, Owner};
 use crate::units::ClassId;
 
 impl Intent {
@@ -54,6 +54,26 @@ impl Intent {
             }
         }
         draining
+    }
+}
+
+/// While NSS does not answer, it is not known which line an account is for that NSS alone knows.
+/// Its sockets stay in the class that the maps have for its uid, if the claim that the class is for
+/// stays.
+pub(super) fn keep_unanswered(meaning: &Meaning, desired: &mut KernelState) {
+    let Meaning { observation, model, .. } = meaning;
+    let (seen, accounts) = (&observation.state, &observation.facts.accounts);
+    let (Some(before), Some(owners)) = (&seen.owners, &mut desired.owners) else { return };
+    if accounts.unavailable.is_none() {
+        return;
+    }
+    let stays = |(claim, id): &(&Claim, &ClassId)| desired.claims.get(*claim) == Some(*id);
+    let staying: BTreeSet<ClassId> =
+        seen.claims.iter().filter(stays).map(|(_, classid)| *classid).collect();
+    for (uid, classid) in &before.accounts {
+        if model.matcher.is_open(*uid, None, accounts) && staying.contains(classid) {
+            owners.accounts.insert(*uid, *classid);
+        }
     }
 }
 

@@ -87,6 +87,7 @@ impl Intent {
     pub fn plan(&self, meaning: &mut Meaning) -> Result<(Plan, KernelState), Refusal> {
         let mut desired = self.desired(meaning)?;
         meaning.left_alone = self.leave_alone(meaning, &mut desired);
+        accounts::keep_unanswered(meaning, &mut desired);
         let left_alone = &meaning.left_alone;
         meaning.observation.strange.retain(|port, _| !left_alone.contains(&port.link));
         if let Some(why) = meaning.observation.unread.owners.take() {

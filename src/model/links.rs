@@ -151,8 +151,16 @@ fn shape<'p>(
     Some(Shaped { line, link, altnames, may_fit_patterns, has_rate: true, ethernet })
 }
 
-/// The links whose rate only the device says.
+/// The links whose rate only the device says; none where a line has limits for a link under a name
+/// that is not in `links` (a pattern's link, an alternative name): which link these are for is not
+/// known.
 fn unrated(policy: &Policy) -> Vec<Shaped<'_>> {
+    let of_users = policy.users.iter().flat_map(|user| &user.links);
+    let of_classes = policy.classes.iter().flat_map(|class| &class.links);
+    let mut elsewhere = of_users.chain(of_classes).map(|(name, _)| &name.value);
+    if elsewhere.any(|name| policy.links.iter().all(|line| line.name.value != *name)) {
+        return Vec::new();
+    }
     let is_written =
         |line: &&LinkLine| matches!(line.rate, Some(Written { value: Amount::Rate(_), .. }));
     let lines = policy.links.iter().filter(|line| !is_written(line));

@@ -103,8 +103,7 @@ impl Whom<'_> {
         match self {
             Whom::Nss(mut question) => {
                 question.running.extend(running.unwrap_or_default());
-                let running = question.running.clone();
-                question.ask(Limit::PATIENT).unwrap_or_else(|why| why.accounts(running))
+                question.ask_or_read(Limit::PATIENT)
             }
             Whom::Known(accounts) => {
                 let mut accounts = accounts.clone();

@@ -97,6 +97,27 @@ fn while_nss_is_silent_nobody_is_moved_to_another_class() {
     assert!(then.plan.is_empty(), "{}", then.plan);
 }
 
+/// Whoever NSS alone knows: which line his uid is for is not known, and the maps still have it.
+#[test]
+fn while_nss_is_silent_a_name_in_a_line_keeps_its_uids_class() {
+    let mut intent = intent("links: {eth0: 1gbit}\nusers: {ann: 10mbit}\neveryone: 5mbit\n");
+    intent.options.skip_unknown = true;
+    let seen = shaped(&intent, &[2001]);
+    let hers = seen.state.claims[&claim("user/ann")];
+    let owners = |resolved: &Resolved| resolved.desired.owners.clone().unwrap();
+    assert_eq!(owners(&resolved(&intent, seen.clone())).accounts[&2001], hers);
+    let mut silent = seen.clone();
+    let accounts = &mut silent.facts.accounts;
+    accounts.by_uid.remove(&2001);
+    accounts.by_name.remove("ann");
+    accounts.unavailable = Some("the name service does not answer".to_string());
+    let then = resolved(&intent, silent.clone());
+    assert_eq!(owners(&then).accounts.get(&2001), Some(&hers), "{}", then.plan);
+    // Her line is gone meanwhile, so nothing is kept.
+    intent.policy = self::intent("links: {eth0: 1gbit}\neveryone: 5mbit\n").policy;
+    assert_ne!(owners(&resolved(&intent, silent)).accounts.get(&2001), Some(&hers));
+}
+
 #[test]
 fn a_group_that_nss_is_silent_about_is_believed_only_of_who_stands_in_it() {
     let (intent, mut seen, _) = two_run();

@@ -411,6 +411,13 @@ fn offline_refuses_limits_that_no_rate_of_the_link_makes_right() {
         let said = said(&format!("version: 1\nlinks: {{eth7: }}\n{users}\n{groups}"));
         assert!(!said.contains("error"), "{groups}: {said}");
     }
+    // Where only wlan0 fits, v's general limit holds nowhere.
+    let general = "groups: {a: {ceil: 2mbit, users: [v]}}";
+    for link in ["'wl*': ", "auto: ", "eth7: "] {
+        let users = "users: {v: {ceil: 20mbit, links: {wlan0: 1mbit}}}";
+        let said = said(&format!("version: 1\nlinks: {{{link}}}\n{users}\n{general}"));
+        assert!(!said.contains("above"), "{link}: {said}");
+    }
 }
 
 #[test]
