@@ -18,6 +18,12 @@ pub(super) struct Followed {
     /// By pid: until when forks that name it as their parent are looked at, and in the turn of
     /// which uid.
     until: HashMap<u32, (u64, u32)>,
+    /// How many entries of `until` there may be before those that are over are forgotten, where it
+    /// is more than [`MANY`].
+    room: usize,
+    /// The time of the latest event. In a storm events are heard long after their time, so an entry
+    /// is over only when an event came that is later.
+    heard: u64,
     /// By pid: the parent. Two generations: those forked lately, and those before.
     parents: [HashMap<u32, u32>; 2],
     /// By pid: the real uid of a process that was found in its class, in which its children are
@@ -58,6 +64,7 @@ impl Followed {
     /// Notes that a process is about to be looked at. Its forks until then may name the process, or
     /// with CLONE_PARENT (`copy_process`, kernel/fork.c) its parent.
     pub(super) fn announce(&mut self, pid: u32, uid: u32, now: u64) {
+        self.heard = self.heard.max(now);
         self.note(pid, uid, now.saturating_add(WINDOW));
         if let Some(parent) = self.parent(pid).filter(|parent| self.may_be_elsewhere(pid, *parent))
         {
@@ -100,9 +107,10 @@ impl Followed {
     }
 
     fn note(&mut self, pid: u32, uid: u32, until: u64) {
-        if self.until.len() >= MANY {
-            let now = until.saturating_sub(WINDOW);
-            self.until.retain(|_, (until, _)| *until > now);
+        if self.until.len() >= self.room.max(MANY) {
+            self.until.retain(|_, (until, _)| *until > self.heard);
+            // Where few are over, the next ones are not forgotten one by one.
+            self.room = 2 * self.until.len();
         }
         let entry = self.until.entry(pid).or_insert((until, uid));
         entry.0 = entry.0.max(until);
@@ -131,6 +139,27 @@ fn keep(known: &mut [HashMap<u32, u32>; 2], key: u32, value: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A storm of forks is heard late: when a process is looked at, younger ones have come already,
+    /// and their events have not.
+    #[test]
+    fn what_is_followed_is_not_forgotten_before_its_events_are_heard() {
+        let mut followed = Followed::default();
+        let (maker, first, lag) = (7, 10_000, 2 * SHORT);
+        let forks = 3 * u32::try_from(MANY).unwrap();
+        followed.follow(first - 1, Some(maker), 1000, 0);
+        let mut looked = 0..;
+        for (at, child) in (WINDOW..).step_by(100_000).zip(first..first + forks) {
+            followed.forked(maker, child);
+            // The first is followed because it became another user.
+            let uid = if child == first { Some(1000) } else { followed.includes(maker, at) };
+            assert_eq!(uid, Some(1000), "{}", child - first);
+            followed.announce(child, 1000, at);
+            // A look at one that ended long ago, in the queue before these.
+            followed.follow(500_000 + looked.next().unwrap(), None, 1000, at + lag);
+        }
+        assert!(followed.until.len() <= 16 * MANY, "{}", followed.until.len());
+    }
 
     #[test]
     fn forks_are_followed_for_a_while() {
@@ -201,6 +230,7 @@ mod tests {
         let mut followed = Followed::default();
         for n in 0..20_000 {
             followed.forked(1, n);
+            followed.announce(n, 0, u64::from(n) * WINDOW);
             followed.follow(n, None, 0, u64::from(n) * WINDOW);
             followed.became(n, 1);
             followed.at_home(n, 1);
