@@ -63,7 +63,7 @@ pub(super) enum Event {
     NotAsked(Unanswered),
     /// The outcome of [`Decision::GoOnPlacing`].
     Turn {
-        until: Instant,
+        until: Option<Instant>,
     },
     /// The outcome of [`Action::Place`]. `open`: the uid about which NSS must still be asked before
     /// it is certain who claims the process. `owner`: the owner to whose directory the process was
@@ -125,8 +125,8 @@ pub(super) enum Decision {
     ReadFile,
     /// Ask NSS.
     Ask(Question),
-    /// Place processes that wait, until this time.
-    GoOnPlacing { until: Instant },
+    /// Place processes that wait, until this time; `None`: for a turn that begins now.
+    GoOnPlacing { until: Option<Instant> },
     /// Have the actor do something.
     Do(Action),
     /// End the daemon's work in this network namespace.

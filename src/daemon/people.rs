@@ -222,16 +222,19 @@ impl People {
                 self.agenda.at(Task::Sweep, now);
             }
         }
-        self.place_next(now + AT_A_TIME, now);
+        // The turn begins once the events are taken in: in a storm that alone takes as long.
+        self.decide(Decision::GoOnPlacing { until: None });
     }
 
-    /// Has the next process placed that waits, until the given time.
-    pub(super) fn place_next(&mut self, until: Instant, now: Instant) {
+    /// Has the next process placed that waits, until the given time; `None`: a turn begins now, and
+    /// at least one process is placed in it.
+    pub(super) fn place_next(&mut self, until: Option<Instant>, now: Instant) {
+        let until = until.unwrap_or(now + AT_A_TIME);
         let next = if now < until { self.arrivals.next() } else { None };
         match next {
             Some(newcomer) => {
                 self.act(Action::Place(newcomer));
-                self.decide(Decision::GoOnPlacing { until });
+                self.decide(Decision::GoOnPlacing { until: Some(until) });
             }
             None if self.arrivals.end_turn() => self.act(Action::HandOver),
             None => {}

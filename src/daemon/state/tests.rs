@@ -56,6 +56,21 @@ fn applied(attempt: Attempt, in_force: InForce, start: Instant) -> Event {
     Event::Applied { attempt, start, came_of_it: Ok(Box::new(applied)) }
 }
 
+/// Has the state hear of processes; returns the first one that is placed in the turn that then
+/// begins, and when the turn ends.
+#[track_caller]
+fn first_of_a_turn(state: &mut State, told: Vec<ProcEvent>, now: Instant) -> (Newcomer, Instant) {
+    let heard = state.on(Event::Processes { told, heard: Ok(Heard::All) }, now);
+    assert!(matches!(heard[..], [Decision::GoOnPlacing { until: None }]));
+    let turn = state.on(Event::Turn { until: None }, now);
+    let [Decision::Do(Action::Place(newcomer)), Decision::GoOnPlacing { until: Some(until) }] =
+        turn[..]
+    else {
+        panic!("one is placed");
+    };
+    (newcomer, until)
+}
+
 #[test]
 fn who_logs_in_is_placed_and_has_a_class_made_where_there_is_none() {
     let now = Instant::now();
@@ -63,11 +78,7 @@ fn who_logs_in_is_placed_and_has_a_class_made_where_there_is_none() {
     let login = proc_event::Event::Uid { pid: 10, uid: 1000, effective: None };
     let told = vec![ProcEvent { at: 1, event: login }];
     let newcomer = Newcomer { pid: 10, uid: 1000, acted_for: None };
-    let decisions = state.on(Event::Processes { told, heard: Ok(Heard::All) }, now);
-    let [Decision::Do(Action::Place(placed)), Decision::GoOnPlacing { until }] = decisions[..]
-    else {
-        panic!("he is placed");
-    };
+    let (placed, until) = first_of_a_turn(&mut state, told, now);
     assert_eq!(placed, newcomer);
     let bob = Claim::Owner(Owner::User(Key::new("bob").unwrap()));
     let looked = |waiting: BTreeMap<Claim, u32>| Event::Looked {
@@ -83,7 +94,7 @@ fn who_logs_in_is_placed_and_has_a_class_made_where_there_is_none() {
         owner: None,
     };
     assert!(state.on(looked([(bob, 1)].into()), now).is_empty());
-    let turn = state.on(Event::Turn { until }, now);
+    let turn = state.on(Event::Turn { until: Some(until) }, now);
     assert!(matches!(turn[..], [Decision::Do(Action::HandOver)]), "nobody else waits");
     assert_eq!(state.due(now), now, "his class is missing");
     let decisions = state.on(Event::Time, now);
@@ -105,13 +116,29 @@ fn what_comes_with_time_left_over_is_placed_in_the_next_turn() {
     let mut state = rested(now);
     let event = |pid| proc_event::Event::Uid { pid, uid: 1000, effective: None };
     let told = [10, 11].map(|pid| ProcEvent { at: 1, event: event(pid) }).to_vec();
-    let first = state.on(Event::Processes { told, heard: Ok(Heard::All) }, now);
-    let Some(Decision::GoOnPlacing { until }) = first.last() else { panic!("there is another") };
-    assert!(state.on(Event::Turn { until: *until }, *until).is_empty(), "what else has come?");
-    assert_eq!(state.due(*until), *until, "but at once");
-    let nothing = Event::Processes { told: Vec::new(), heard: Ok(Heard::All) };
-    let next = state.on(nothing, *until);
-    assert!(matches!(next[..], [Decision::Do(Action::Place(Newcomer { pid: 11, .. })), _]));
+    let (_, until) = first_of_a_turn(&mut state, told, now);
+    assert!(state.on(Event::Turn { until: Some(until) }, until).is_empty(), "what else has come?");
+    assert_eq!(state.due(until), until, "but at once");
+    let (next, _) = first_of_a_turn(&mut state, Vec::new(), until);
+    assert_eq!(next.pid, 11);
+}
+
+/// In a storm the events alone take longer than a turn.
+#[test]
+fn a_turn_begins_once_the_events_are_taken_in() {
+    let heard = Instant::now();
+    let mut state = rested(heard);
+    let event = |pid| proc_event::Event::Uid { pid, uid: 1000, effective: None };
+    let told = [10, 11].map(|pid| ProcEvent { at: 1, event: event(pid) }).to_vec();
+    state.on(Event::Processes { told, heard: Ok(Heard::All) }, heard);
+    let begins = heard + Duration::from_secs(1);
+    let turn = state.on(Event::Turn { until: None }, begins);
+    let [Decision::Do(Action::Place(_)), Decision::GoOnPlacing { until: Some(until) }] = turn[..]
+    else {
+        panic!("one is placed");
+    };
+    let then = state.on(Event::Turn { until: Some(until) }, begins + Duration::from_micros(100));
+    assert!(matches!(then[..], [Decision::Do(Action::Place(Newcomer { pid: 11, .. })), _]));
 }
 
 #[test]
