@@ -28,6 +28,23 @@ use crate::units::{Minor, Rate};
 use models::model;
 use safe::{assert_free_to_go, assert_rules_old_or_new, assert_safe};
 
+/// A link with one user, pinned to 1:10.
+fn bob() -> Model {
+    let node = Node {
+        owner: Owner::User(key("bob")),
+        group: None,
+        pin: Some(Minor(0x10)),
+        limits: Per::new(vec![Some(Limits {
+            rate: Asked::Promised(mbit(1)),
+            ceil: mbit(5),
+            prio: 0,
+        })]),
+        place: PLACE,
+    };
+    let (links, matcher) = (Per::new(vec![link("eth0", 100)]), Matcher::default());
+    Model { links, nodes: vec![node], matcher, rules: Vec::new() }
+}
+
 fn mbit(n: u64) -> Rate {
     Rate::from_bits_per_second(n * 1_000_000).unwrap()
 }

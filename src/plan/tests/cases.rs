@@ -45,22 +45,7 @@ fn a_foreign_class_keeps_its_minor_and_is_named_when_its_root_goes() {
         port: LinkName::new("eth0").unwrap().egress(),
         classid: ClassId::ours(Minor(0x10)),
     };
-    let model = Model {
-        links: Per::new(vec![link("eth0", 100)]),
-        nodes: vec![Node {
-            owner: Owner::User(key("bob")),
-            group: None,
-            pin: Some(Minor(0x10)),
-            limits: Per::new(vec![Some(Limits {
-                rate: Asked::Promised(mbit(1)),
-                ceil: mbit(5),
-                prio: 0,
-            })]),
-            place: PLACE,
-        }],
-        matcher: Matcher::default(),
-        rules: Vec::new(),
-    };
+    let model = bob();
     let observed = Observation {
         foreign: vec![foreign.clone()],
         ..observe(KernelState::default(), BTreeSet::new())

@@ -63,23 +63,6 @@ proptest! {
     }
 }
 
-/// A link with one user, pinned to 1:10.
-fn bob() -> Model {
-    let node = Node {
-        owner: Owner::User(key("bob")),
-        group: None,
-        pin: Some(Minor(0x10)),
-        limits: Per::new(vec![Some(Limits {
-            rate: Asked::Promised(mbit(1)),
-            ceil: mbit(5),
-            prio: 0,
-        })]),
-        place: PLACE,
-    };
-    let (links, matcher) = (Per::new(vec![link("eth0", 100)]), Matcher::default());
-    Model { links, nodes: vec![node], matcher, rules: Vec::new() }
-}
-
 #[test]
 fn tables_that_are_left_go_also_where_nothing_else_is_to_do() {
     let model = bob();
