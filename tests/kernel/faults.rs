@@ -40,6 +40,10 @@ pub const TESTS: &[Test] = &[
         an_update_of_shards_cut_after_any_step_is_finished_by_the_next_apply,
     ),
     every_step(
+        "faults::a_foreign_root_is_back_also_where_something_else_cannot_be",
+        a_foreign_root_is_back_also_where_something_else_cannot_be,
+    ),
+    every_step(
         "faults::a_clear_that_fails_at_any_step_is_undone",
         a_clear_that_fails_at_any_step_is_undone,
     ),
@@ -208,6 +212,34 @@ fn fail_an_update(sharding: Sharding) {
     assert!(steps > 60, "{steps} steps");
     host.is_in_sync();
     foreign.is_untouched();
+}
+
+/// Somebody's qdisc below a class of ours is replaced, and nobody knows how to make it again. The
+/// root that the same run took over on another link is known.
+fn a_foreign_root_is_back_also_where_something_else_cannot_be() {
+    const ONE: &str =
+        "version: 1\nlinks: {up0: 100mbit}\nusers: {ann: {ceil: 5mbit, classid: '1:10'}}\n";
+    let mut host = Host::new();
+    host.go_to_text(ONE);
+    run("tc qdisc add dev up1 root handle 7: tbf rate 80mbit burst 100kb latency 20ms");
+    let root = || run("tc qdisc show dev up1 root");
+    let before = root();
+    host.request.intent.options.takeover = true;
+    host.take_up(&ONE.replace("100mbit}", "100mbit, up1: 50mbit}"))
+        .unwrap_or_else(|e| panic!("{}", e.text(false)));
+    let mut lost = 0;
+    for k in 0.. {
+        run("tc qdisc replace dev up0 parent 1:10 handle 77: pfifo limit 7");
+        let mut stopped = None;
+        let Err(failure) = apply_gated(&mut host, &mut stop_before(k, &mut stopped)) else { break };
+        let text = failure.text(false);
+        assert_eq!(root(), before, "before step {k}, {stopped:?}: {text}");
+        let cannot = "the qdisc below class 1:10 on up0, which shaper did not make, cannot be made";
+        lost += usize::from(text.contains(cannot));
+    }
+    assert!(root().contains("htb 1:"));
+    println!("lost {lost} times");
+    assert!(lost > 2, "lost {lost} times");
 }
 
 fn a_clear_that_fails_at_any_step_is_undone() {

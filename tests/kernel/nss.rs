@@ -6,7 +6,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::accounts::{Account, BOB, own_etc};
+use crate::support::accounts::{Account, BOB, CAROL, own_etc};
 use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
 use crate::support::command::{Done, run};
@@ -50,10 +50,10 @@ fn build(name: &str, source: &str) {
     run("ldconfig");
 }
 
-/// Has NSS ask the module first.
-fn ask_first(name: &str) {
-    fs::write("/etc/nsswitch.conf", format!("passwd: {name} files\ngroup: {name} files\n"))
-        .expect("name the module");
+/// Has NSS ask these, in this order: modules, and `files`.
+fn ask(sources: &str) {
+    fs::write("/etc/nsswitch.conf", format!("passwd: {sources}\ngroup: {sources}\n"))
+        .expect("name the sources");
 }
 
 fn has_module(pid: u32) -> bool {
@@ -70,7 +70,7 @@ fn a_module_that_starts_threads_stops_neither_guard_nor_daemon() {
     let turns = setting("SHAPER_NSS_TURNS").unwrap_or(6);
     own_etc();
     build("threads", include_str!("threads.c"));
-    ask_first("threads");
+    ask("threads files");
     let world = World::new();
     let tess = world.actor(TESS);
     for turn in 0..turns {
@@ -111,7 +111,7 @@ fn a_name_service_that_hangs_stops_no_command() {
     let file = policy("version: 1\nlinks: {up0: 1gbit}\nusers: {ann: 10mbit}\neveryone: 5mbit\n");
     shaper(&["apply", &file]).exits(0);
     shaper(&["status", "bob"]).exits(0);
-    ask_first("hangs");
+    ask("hangs files");
     let timed = |words: &[&str]| {
         let start = Instant::now();
         let done = shaper(words);
@@ -146,4 +146,11 @@ fn a_name_service_that_hangs_stops_no_command() {
     let done = timed(&["apply", "--skip-unknown", &file]).exits(0);
     assert!(done.stdout.contains("in sync"), "{}", done.stdout);
     assert!(members("uid/2002").contains(&bob.pid()), "he has his class still");
+    // Only the directory knows the new line's account; the file knows carol.
+    ask("files hangs");
+    let carol = world.actor(CAROL);
+    let more = "version: 1\nlinks: {up0: 1gbit}\nusers: {ann: 10mbit, carol: 7mbit, far: 3mbit}\n";
+    let done = timed(&["apply", "--skip-unknown", &policy(&format!("{more}everyone: 5mbit\n"))]);
+    silent("`far` could not be looked up: no answer within 12 s", &done.exits(0));
+    assert!(members("user/carol").contains(&carol.pid()), "who is in the file is known");
 }
