@@ -231,6 +231,7 @@ fn facts() -> Facts {
             clsact: true,
             leaves: BTreeSet::from(["fq_codel", "sfq", "bfifo", "pfifo", "cake"]),
         },
+        down: Some(true),
         own_sockets_only: true,
         accounts: Accounts {
             by_uid: ACCOUNTS.into_iter().map(account).collect(),

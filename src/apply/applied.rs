@@ -43,7 +43,7 @@ pub struct InForce {
     pub state: KernelState,
     /// Whether classes stand that go once they are quiet.
     pub draining: bool,
-    /// The links that are shaped, with their indices.
+    /// The links that are shaped, and their ifbs, with their indices.
     pub links: BTreeMap<LinkName, u32>,
     /// The facts of the model's links at that time ([`Intent::good`](crate::intent::Intent::good)).
     pub good: BTreeMap<LinkName, LinkFacts>,
@@ -52,12 +52,17 @@ pub struct InForce {
 }
 
 impl InForce {
-    pub(super) fn new(meaning: Meaning, state: KernelState) -> InForce {
+    /// `ifbs`: those of the state, with their indices.
+    pub(super) fn new(
+        meaning: Meaning,
+        state: KernelState,
+        ifbs: BTreeMap<LinkName, u32>,
+    ) -> InForce {
         let good = meaning.good_links();
         let Facts { accounts, links, .. } = meaning.observation.facts;
         let is_shaped = |name: &LinkName| state.trees.keys().any(|port| port.link == *name);
         let shaped = links.into_iter().filter(|(name, _)| is_shaped(name));
-        let links = shaped.map(|(name, facts)| (name, facts.ifindex)).collect();
+        let links = shaped.map(|(name, facts)| (name, facts.ifindex)).chain(ifbs).collect();
         let retired = state.claims.keys().any(|claim| claim.retired().is_some());
         let draining = retired || !meaning.draining.is_empty();
         let Meaning { model, in_the_way, .. } = meaning;

@@ -129,7 +129,10 @@ impl Run<'_, '_> {
                 // A pinned minor may be free now.
                 look = self.look()?;
             } else {
-                self.applied.in_force = Some(InForce::new(look.meaning, done));
+                let netlink = &mut self.session.kernel.netlink;
+                let ifbs =
+                    observe::indexes(netlink, done.ifbs.keys()).map_err(ObserveError::from)?;
+                self.applied.in_force = Some(InForce::new(look.meaning, done, ifbs));
                 break;
             }
         }

@@ -7,12 +7,12 @@ use crate::accounts::Question;
 use crate::facts::{Accounts, Features, Tags};
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::host::observe::{self, Processes, Snapshot, Wanted, Whom};
+use crate::host::observe::{self, ObserveError, Processes, Snapshot, Wanted, Whom};
 use crate::intent::{self, Evidence, Intent, Meaning, Options, Refusal};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::process::Scan;
-use crate::tree::{KernelState, Owner};
+use crate::tree::{Direction, KernelState, Owner};
 
 /// The opened kernel, and its features once they are known.
 pub struct Session {
@@ -20,6 +20,8 @@ pub struct Session {
     pub kernel: Kernel,
     /// The kernel's features, once they are known.
     features: Option<Features>,
+    /// Whether it can shape what arrives, once that was found out.
+    down: Option<bool>,
 }
 
 /// The request for one run: the intent, and what need not be read from the host.
@@ -83,7 +85,7 @@ impl From<Intent> for Request {
 impl Session {
     /// A session without knowledge of the kernel's features.
     pub fn new(kernel: Kernel) -> Session {
-        Session { kernel, features: None }
+        Session { kernel, features: None, down: None }
     }
 
     /// Looks at the host and makes the policy into a model.
@@ -141,6 +143,11 @@ impl Session {
             self.features = Some(evidence.or_tried(observe::try_features)?);
         }
         seen.observation.facts.features = self.features.clone().unwrap_or_default();
+        let facts = &mut seen.observation.facts;
+        if intent.policy.links.iter().any(|line| line.down.is_some()) {
+            facts.firewalls = observe::firewalls().map_err(ObserveError::from)?;
+        }
+        facts.down = self.down.or((!facts.flows.is_empty()).then_some(true));
         let may_leave = intent.may_leave(&seen.observation);
         seen.observation.occupied = observe::occupied(&self.kernel, may_leave)?;
         if let Some(earlier) = &request.earlier {
@@ -170,7 +177,13 @@ impl Session {
                 let evidence = Evidence::of(&meaning.observation);
                 let features = evidence.tried(observe::try_features)?;
                 self.features = Some(features.clone());
-                meaning.observation.facts.features = features;
+                let facts = &mut meaning.observation.facts;
+                facts.features = features;
+                let mut ports = meaning.model.links.iter().map(|link| link.port.direction);
+                if facts.down.is_none() && ports.any(|direction| direction == Direction::Ingress) {
+                    self.down = Some(observe::try_down()?);
+                    facts.down = self.down;
+                }
                 Ok(intent.plan(meaning)?)
             }
             outcome => Ok(outcome?),

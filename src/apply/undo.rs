@@ -112,7 +112,9 @@ impl Before {
             let none = Strange::default();
             let today = now.strange.get(&Port { link, ..port }).unwrap_or(&none);
             let mut leaves = strange.leaves.keys().filter(|id| !today.leaves.contains_key(id));
-            let decides = |seat: &Seat| [Pref::PROGRAM, Pref::TAG].concat().contains(&seat.pref);
+            // A redirect to nowhere is nothing that anybody wants back.
+            let ours = [Pref::PROGRAM, Pref::TAG, Pref::LEARN, Pref::REDIRECT].concat();
+            let decides = |seat: &Seat| ours.contains(&seat.pref);
             let mut filters = strange
                 .filters
                 .keys()
@@ -186,6 +188,7 @@ impl Before {
 /// maps that could not be read), today's deciding program stays, with the entries whose class
 /// stays. `strange`: what was so at this port before.
 fn keep_deciding(state: &mut KernelState, now: &KernelState, port: &Port, strange: &Strange) {
+    keep_learning(state, now, port, strange);
     let (Some(tree), Some(today)) = (state.trees.get_mut(port), now.trees.get(port)) else {
         return;
     };
@@ -196,7 +199,7 @@ fn keep_deciding(state: &mut KernelState, now: &KernelState, port: &Port, strang
         let (filters, today) = match seat.parent {
             Parent::Root => (Some(&mut tree.filters), Some(&today.filters)),
             Parent::Shard(shard) => (tree.shards.get_mut(&shard), today.shards.get(&shard)),
-            Parent::Egress => continue,
+            Parent::Egress | Parent::Ingress => continue,
         };
         let (Some(filters), Some(today)) = (filters, today) else { continue };
         filters.retain(|pref, _| !pair.contains(pref));
@@ -212,6 +215,25 @@ fn keep_deciding(state: &mut KernelState, now: &KernelState, port: &Port, strang
             table
         });
     }
+}
+
+/// What notes flows stays with what finds them.
+fn keep_learning(state: &mut KernelState, now: &KernelState, port: &Port, strange: &Strange) {
+    let finds = state.trees.contains_key(&port.link.ingress());
+    let is_learner = |pref: &Pref| Pref::LEARN.contains(pref);
+    let mut lost = strange.filters_of(Parent::Egress).map(|(pref, _)| pref);
+    if !finds || !lost.any(|pref| is_learner(&pref)) {
+        return;
+    }
+    let (Some(clsact), Some(today)) =
+        (state.clsact.get_mut(&port.link), now.clsact.get(&port.link))
+    else {
+        return;
+    };
+    let filters = &mut clsact.egress.filters;
+    filters.retain(|pref, _| !is_learner(pref));
+    let stay = today.egress.filters.iter().filter(|(pref, _)| is_learner(pref));
+    filters.extend(stay.map(|(pref, filter)| (*pref, filter.clone())));
 }
 
 fn look(kernel: &mut Kernel) -> Result<Observation, String> {

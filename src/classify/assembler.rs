@@ -168,6 +168,11 @@ impl Assembler {
         self.push(Instruction::of_constant(0x07, to, value));
     }
 
+    /// `to += from`, 64 bits.
+    pub fn add_register(&mut self, to: Register, from: Register) {
+        self.push(Instruction::of_register(0x0f, to, from));
+    }
+
     /// `to |= value`, 64 bits; a negative value has its upper half set too.
     pub fn or(&mut self, to: Register, value: i32) {
         self.push(Instruction::of_constant(0x47, to, value));
@@ -176,6 +181,11 @@ impl Assembler {
     /// `to &= value`, 64 bits; a negative value keeps the upper half.
     pub fn and(&mut self, to: Register, value: i32) {
         self.push(Instruction::of_constant(0x57, to, value));
+    }
+
+    /// `to <<= bits`, 64 bits.
+    pub fn shift_left(&mut self, to: Register, bits: i32) {
+        self.push(Instruction::of_constant(0x67, to, bits));
     }
 
     /// `to >>= bits`, 64 bits, filled with zeros.

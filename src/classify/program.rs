@@ -52,7 +52,7 @@ pub const SKB_SOCKET: i16 = 168;
 pub const SKB_PRIORITY: i16 = 32;
 
 /// What a program at clsact returns to have the next filter asked (linux/pkt_cls.h).
-const TC_ACT_UNSPEC: i32 = -1;
+pub(super) const TC_ACT_UNSPEC: i32 = -1;
 
 /// `struct bpf_sock` (linux/bpf.h): type and protocol of a full socket, and the state of any.
 pub const SOCKET_TYPE: i16 = 8;
@@ -248,7 +248,7 @@ const PAIR_UID: i16 = -24;
 const PAIR_TAG: i16 = -20;
 
 /// R0 = the address of the map's value for the key at `key`, or 0.
-fn look_up(a: &mut Assembler, map: u8, key: i16) {
+pub(super) fn look_up(a: &mut Assembler, map: u8, key: i16) {
     a.map(R1, map);
     a.copy(R2, FRAME);
     a.add(R2, key.into());
@@ -256,7 +256,7 @@ fn look_up(a: &mut Assembler, map: u8, key: i16) {
 }
 
 /// Where R9 is the class of a shard's user, it becomes the shard's class in the root qdisc.
-fn to_shard(a: &mut Assembler) {
+pub(super) fn to_shard(a: &mut Assembler) {
     let done = a.label();
     a.copy(R1, R9);
     a.shift_right(R1, 16);

@@ -33,7 +33,7 @@ pub const LOAD_BYTES: i32 = 26;
 /// `bpf_skb_load_bytes_relative`, Linux 4.18.
 pub const LOAD_BYTES_RELATIVE: i32 = 68;
 /// `BPF_HDR_START_NET`.
-const FROM_NETWORK_HEADER: i32 = 1;
+pub(super) const FROM_NETWORK_HEADER: i32 = 1;
 
 /// `struct __sk_buff` (linux/bpf.h). The protocol is in network byte order.
 pub const SKB_PROTOCOL: i16 = 16;

@@ -51,6 +51,10 @@ struct Answer {
 #[derive(Serialize)]
 struct OnLink {
     dev: String,
+    direction: &'static str,
+    /// The two as plans have them.
+    #[serde(skip)]
+    port: String,
     rate_bit: Option<u64>,
     asked_rate_bit: Option<u64>,
     ceil_bit: u64,
@@ -221,6 +225,8 @@ fn answer(
             let class = id.and_then(|id| tree?.classes.get(&id));
             Some(OnLink {
                 dev: link.port.link.to_string(),
+                direction: link.port.direction.as_str(),
+                port: link.port.to_string(),
                 rate_bit: class.map(|class| class.rate.bits_per_second()),
                 asked_rate_bit: match limits.rate {
                     Asked::Promised(rate) => Some(rate.bits_per_second()),
@@ -324,7 +330,7 @@ impl Answer {
             let _ = writeln!(
                 text,
                 "  {}: rate {rate}, ceil {}, prio {}",
-                link.dev,
+                link.port,
                 show(link.ceil_bit),
                 link.prio
             );

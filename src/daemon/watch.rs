@@ -1,7 +1,7 @@
 //! A daemon for one network namespace: events come from the sources, the state decides what
 //! follows, and the actor performs it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -73,7 +73,9 @@ impl Watch {
         let _ended = self.perform_all(decisions);
         memory::give_back();
         tell(&[NotifyState::Ready]);
-        let (file, links) = (self.state.file(), self.state.in_force().state.trees.len());
+        let trees = self.state.in_force().state.trees.keys();
+        let links = trees.map(|port| &port.link).collect::<BTreeSet<_>>().len();
+        let file = self.state.file();
         log::info!("watching {file}, {links} link{}", if links == 1 { "" } else { "s" });
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::facts::Observation;
 use crate::model::Model;
-use crate::tree::{Clsact, Filter, LinkName, Parent, Pref};
+use crate::tree::{Clsact, Direction, Filter, LinkName, Parent, Pref};
 
 /// Why packets with such a priority go past all limits on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,23 +33,28 @@ pub(super) fn wanted(model: &Model, observed: &Observation) -> BTreeMap<LinkName
     let sockets = observed.facts.program().sockets;
     for link in model.links.iter().filter(|link| observed.facts.carries_others(&link.port.link)) {
         let Ok(pref) = place(&link.port.link, observed) else { continue };
-        let standing = observed.state.clsact.get(&link.port.link);
-        let (foreign, shared) = standing
-            .map(|standing| (standing.foreign.clone(), standing.shared))
-            .unwrap_or_default();
-        let filters = BTreeMap::from([(pref, Filter::ClearPriority(sockets))]);
-        wanted.insert(link.port.link.clone(), Clsact { filters, foreign, shared });
+        let clsact = entry(&mut wanted, &link.port.link, observed);
+        clsact.egress.filters.insert(pref, Filter::ClearPriority(sockets));
     }
     wanted
+}
+
+/// The link's, with what others have there.
+pub(super) fn entry<'a>(
+    wanted: &'a mut BTreeMap<LinkName, Clsact>,
+    link: &LinkName,
+    observed: &Observation,
+) -> &'a mut Clsact {
+    let of_others = || observed.state.clsact.get(link).map(Clsact::of_others);
+    wanted.entry(link.clone()).or_insert_with(|| of_others().unwrap_or_default())
 }
 
 /// The clsacts that stay when nothing of ours is desired.
 pub(super) fn of_others(observed: &Observation) -> impl Iterator<Item = (LinkName, Clsact)> {
     // A clsact without filters was made by somebody else, who will want it.
-    let is_others = |link, clsact: &Clsact| clsact.shared || !observed.clears_priorities(link);
+    let is_others = |link, clsact: &Clsact| clsact.is_shared() || !observed.has_hooks(link);
     let others = observed.state.clsact.iter().filter(move |(link, it)| is_others(link, it));
-    others
-        .map(|(link, clsact)| (link.clone(), Clsact { filters: BTreeMap::new(), ..clsact.clone() }))
+    others.map(|(link, clsact)| (link.clone(), clsact.of_others()))
 }
 
 impl Unguarded {
@@ -59,7 +64,8 @@ impl Unguarded {
         model: &'a Model,
         observed: &'a Observation,
     ) -> impl Iterator<Item = (&'a LinkName, Unguarded)> {
-        let links = model.links.iter().map(|link| &link.port.link);
+        let leave = model.links.iter().filter(|link| link.port.direction == Direction::Egress);
+        let links = leave.map(|link| &link.port.link);
         let links = links.filter(|link| observed.facts.carries_others(link));
         links.filter_map(|link| Some((link, place(link, observed).err()?)))
     }
@@ -77,8 +83,8 @@ fn place(link: &LinkName, observed: &Observation) -> Result<Pref, Unguarded> {
     let none = Clsact::default();
     let standing = observed.state.clsact.get(link).unwrap_or(&none);
     let wanted = Filter::ClearPriority(observed.facts.program().sockets);
-    let prefs = Pref::PRIORITY.into_iter().filter(|pref| !standing.foreign.contains(pref));
-    let rank = |pref: &Pref| match standing.filters.get(pref) {
+    let prefs = Pref::PRIORITY.into_iter().filter(|pref| !standing.egress.foreign.contains(pref));
+    let rank = |pref: &Pref| match standing.egress.filters.get(pref) {
         Some(filter) if *filter == wanted => 0,
         None if !observed.is_strange(&link.egress(), Parent::Egress.at(*pref)) => 1,
         None => 2,

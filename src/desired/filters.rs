@@ -9,8 +9,8 @@ use crate::classify::{self, NoClassifier};
 use crate::facts::{LinkFacts, Observation};
 use crate::model::{Link, Model, Rule, Target};
 use crate::tree::{
-    Classifier, Family, Filter, Owner, Parent, Port, Pref, Program, ProgramRule, Protocol,
-    RuleProgram, Senders, Tag, Tree, U32Rule, U32Rules,
+    Classifier, Direction, Family, Filter, Match, Owner, Parent, Port, Pref, Program, ProgramRule,
+    Protocol, RuleProgram, Senders, Tag, Tree, U32Rule, U32Rules,
 };
 use crate::units::ClassId;
 
@@ -63,13 +63,10 @@ impl Filters<'_> {
         for (shard, filters) in &mut tree.shards {
             let filters_there = old.and_then(|old| old.shards.get(shard));
             let standing = self.standing(filters_there, Parent::Shard(*shard));
-            standing.insert(filters, Pref::TAG, Filter::Tag(self.tag()?));
+            standing.insert(filters, Pref::TAG, self.whose(false)?);
         }
-        let tag = match self.tag()? {
-            Tag::Bpf(program) => Tag::Bpf(Program { shards: !tree.shards.is_empty(), ..program }),
-            Tag::Cgroup => Tag::Cgroup,
-        };
-        standing.insert(&mut tree.filters, Pref::TAG, Filter::Tag(tag));
+        let whose = self.whose(!tree.shards.is_empty())?;
+        standing.insert(&mut tree.filters, Pref::TAG, whose);
         Ok(())
     }
 
@@ -81,11 +78,29 @@ impl Filters<'_> {
         Standing { ours, observed: self.observed, port: &self.link.port, parent }
     }
 
+    /// What says whose a packet is; `shards`: at the root of a tree that has some.
+    fn whose(&self, shards: bool) -> Result<Filter, Impossible> {
+        Ok(match (self.link.port.direction, self.tag()?) {
+            (Direction::Ingress, _) => Filter::Find { shards },
+            (Direction::Egress, Tag::Bpf(program)) => {
+                Filter::Tag(Tag::Bpf(Program { shards, ..program }))
+            }
+            (Direction::Egress, Tag::Cgroup) => Filter::Tag(Tag::Cgroup),
+        })
+    }
+
+    /// Whether packets arrive here: a rule is for those that answer the ones that it names. Who
+    /// sends them cannot be asked.
+    fn arrives(&self) -> bool {
+        self.link.port.direction == Direction::Ingress
+    }
+
     /// The link's rules in file order, as two lists: those before the first rule that u32 cannot
     /// decide, and the rest.
     fn rules_here(&self) -> (Vec<&Rule>, Vec<&Rule>) {
         let on_link = |rule: &&Rule| {
             rule.links.as_ref().is_none_or(|links| links.contains(&self.link.port.link))
+                && !(rule.from.is_some() && self.arrives())
         };
         let mut rules: Vec<&Rule> = self.model.rules.iter().filter(on_link).collect();
         let first = rules.iter().position(|rule| rule.needs_program()).unwrap_or(rules.len());
@@ -121,7 +136,10 @@ impl Filters<'_> {
                 let of: BTreeSet<ClassId> = of.collect();
                 Senders { not: from.not, of: of.into_iter().collect() }
             }),
-            packets: rule.packets.clone(),
+            packets: match self.arrives() {
+                true => rule.packets.mirrored(),
+                false => rule.packets.clone(),
+            },
         });
         Ok(Some(RuleProgram { asks, ethernet: self.facts.ethernet, rules: rules.collect() }))
     }
@@ -129,7 +147,15 @@ impl Filters<'_> {
     fn rules(&self, family: Family, most_tables: u16) -> U32Rules {
         let (rules, _) = self.rules_here();
         let rules = rules.into_iter().flat_map(|rule| {
-            let parts = classify::u32::compile(family, &rule.matches, self.target(&rule.to));
+            let mirrored: Vec<Match>;
+            let matches = match self.arrives() {
+                true => {
+                    mirrored = rule.matches.iter().map(Match::mirrored).collect();
+                    &mirrored
+                }
+                false => &rule.matches,
+            };
+            let parts = classify::u32::compile(family, matches, self.target(&rule.to));
             parts.into_iter().map(|part| U32Rule { line: Some(rule.line), ..part })
         });
         classify::hash::arrange_in(family, rules.collect(), most_tables)

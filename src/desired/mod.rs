@@ -2,6 +2,7 @@
 //! Pure. A derived value depends on its own line, the link and the kernel only, so that adding a
 //! user changes nobody else; the one exception is the derived guarantee.
 
+mod arriving;
 mod classes;
 mod clsact;
 mod filters;
@@ -19,7 +20,7 @@ use std::collections::HashSet;
 
 pub use clsact::Unguarded;
 pub use identity::OutOfMinors;
-pub use impossible::Impossible;
+pub use impossible::{Impossible, NoDown};
 pub use shards::Sharding;
 
 use crate::facts::Observation;
@@ -91,6 +92,7 @@ pub fn desired_with(
         state.trees.insert(link.port.clone(), tree);
     }
     state.clsact = clsact::wanted(model, observed);
+    arriving::add(&mut state, model.links.iter(), observed)?;
     let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
     if state.trees.values().any(|tree| tree.filters.values().any(decides)) {
         let accounts = &observed.facts.accounts;

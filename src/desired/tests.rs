@@ -9,7 +9,7 @@ use crate::facts::{Account, Facts, Features, Helpers, LinkFacts, RootQdisc};
 use crate::model::{BuildOptions, build};
 use crate::policy;
 use crate::tree::{
-    Class, Classifier, Clsact, Guarantee, LeafQdisc, LinkName, Pref, Program, Role, Sockets,
+    Class, Classifier, Clsact, Guarantee, LeafQdisc, LinkName, Pref, Program, Role, Side, Sockets,
     TagHelper, Tree,
 };
 use crate::units::{Bytes, ClassId, Minor, Shard};
@@ -355,7 +355,7 @@ fn a_program_at_clsact_takes_a_free_pref() {
     let at = |observed: &Observation| -> Vec<u16> {
         let (state, _) = tree_on(observed, "version: 1\nlinks: {eth0: 1gbit}\n");
         let clsact = state.clsact.get(&eth0);
-        let filters = clsact.into_iter().flat_map(|clsact| &clsact.filters);
+        let filters = clsact.into_iter().flat_map(|clsact| &clsact.egress.filters);
         filters
             .map(|(pref, filter)| {
                 assert_eq!(*filter, Filter::ClearPriority(Sockets::Mixed));
@@ -367,7 +367,7 @@ fn a_program_at_clsact_takes_a_free_pref() {
     let stands = |pref: u16, sockets, foreign: &[u16]| {
         let filters = [(Pref(pref), Filter::ClearPriority(sockets))].into();
         let foreign = foreign.iter().copied().map(Pref).collect();
-        Clsact { filters, foreign, shared: true }
+        Clsact { egress: Side { filters, foreign }, ..Clsact::default() }
     };
     for (standing, wanted) in [
         (stands(2, Sockets::Mixed, &[]), &[2][..]),

@@ -12,8 +12,8 @@ pub use self::account::Account;
 pub use self::accounts::Accounts;
 pub use self::subuid::{SubordinateUids, Subuids};
 use crate::tree::{
-    self, Claim, Classifier, Filter, Foreign, KernelState, LinkName, MapIds, MptcpLayout, Owner,
-    Parent, Port, Pref, Program, Sockets, Strange, StrangeFilter, TagHelper,
+    self, Claim, Classifier, Clsact, Filter, Foreign, KernelState, LinkName, MapIds, MptcpLayout,
+    Owner, Parent, Port, Pref, Program, Sockets, Strange, StrangeFilter, TagHelper,
 };
 use crate::units::{ClassId, Psched, Rate};
 
@@ -31,6 +31,15 @@ pub struct Facts {
     pub links: BTreeMap<LinkName, LinkFacts>,
     /// What this kernel can do, as tried or as what stands shows.
     pub features: Features,
+    /// Whether this kernel can shape what arrives; `None`: nobody has tried.
+    pub down: Option<bool>,
+    /// What of nftables has the ingress hook of a link, by link: it would see nothing of what is
+    /// redirected. Read only for a policy that has a `down`.
+    pub firewalls: BTreeMap<LinkName, String>,
+    /// The ifindexes of our ifbs, by name.
+    pub ifbs: BTreeMap<LinkName, u32>,
+    /// The numbers of the maps of flows, by link.
+    pub flows: BTreeMap<LinkName, u32>,
     /// What this process lacks to change links and directories; `None`: nothing.
     pub lacks: Option<Lack>,
     /// This process may load eBPF programs, but none that reads the kernel's own values: it has
@@ -277,10 +286,13 @@ impl Observation {
     }
 
     /// Whether the link's clsact has a filter with this instance's mark, also a strange one.
-    pub fn clears_priorities(&self, link: &LinkName) -> bool {
-        let egress = |strange: &Strange| strange.filters_of(Parent::Egress).next().is_some();
-        self.state.clsact.get(link).is_some_and(|clsact| !clsact.filters.is_empty())
-            || self.strange.get(&link.egress()).is_some_and(egress)
+    pub fn has_hooks(&self, link: &LinkName) -> bool {
+        let strange = [(link.egress(), Parent::Egress), (link.ingress(), Parent::Ingress)];
+        self.state.clsact.get(link).is_some_and(Clsact::is_used)
+            || strange.into_iter().any(|(port, parent)| {
+                let strange = self.strange.get(&port);
+                strange.is_some_and(|strange| strange.filters_of(parent).next().is_some())
+            })
     }
 
     /// Which maps are in force of those that deciding programs read: the ones that this process
@@ -296,13 +308,19 @@ impl Observation {
     pub fn distrust_all_but(&mut self, ids: Option<MapIds>) {
         let others = self.deciding.iter().filter(|(_, reads)| Some(**reads) != ids);
         for ((port, parent, pref), _) in others {
-            let Some(tree) = self.state.trees.get_mut(port) else { continue };
+            let tree = self.state.trees.get_mut(port);
             let (parent, filters) = match parent.shard() {
-                None => (Parent::Root, Some(&mut tree.filters)),
-                Some(shard) => (Parent::Shard(shard), tree.shards.get_mut(&shard)),
+                _ if *parent == ClassId::EGRESS => {
+                    let clsact = self.state.clsact.get_mut(&port.link);
+                    (Parent::Egress, clsact.map(|clsact| &mut clsact.egress.filters))
+                }
+                None => (Parent::Root, tree.map(|tree| &mut tree.filters)),
+                Some(shard) => {
+                    (Parent::Shard(shard), tree.and_then(|tree| tree.shards.get_mut(&shard)))
+                }
             };
             let Some(filters) = filters else { continue };
-            if let Some(Filter::Tag(_)) = filters.get(pref)
+            if let Some(Filter::Tag(_) | Filter::Learn(_)) = filters.get(pref)
                 && let Some(filter) = filters.remove(pref)
             {
                 let (protocol, kind) = (filter.protocol(), "bpf, reads other maps".to_string());

@@ -1,16 +1,17 @@
 //! Performs steps: the only writer of tc objects and of the instance's directories. It has no
 //! choice left, and reports which step failed with the kernel's answer.
 
+mod arriving;
 mod failed;
 mod making;
 mod owned;
+mod tables;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::{self, Scope};
-use std::time::Duration;
 
 use log::{debug, info, warn};
 use nix::errno::Errno;
@@ -19,15 +20,15 @@ use crate::cgroup::Locked;
 use crate::facts::{Facts, RootQdisc};
 use crate::host::Kernel;
 use crate::netlink::Request;
-use crate::netlink::extack::KernelError;
 use crate::netlink::request::filter::{self, Loaded};
-use crate::netlink::request::{class, clsact, leaf, root};
-use crate::plan::{Change, Journal, LeftTables, Replaced, Step, Tc, Whole};
+use crate::netlink::request::{class, clsact, hook, leaf, root};
+use crate::plan::{Change, Journal, Replaced, Step, Tc, Whole};
 use crate::sys::bpf::{self, Maps, RuleMaps};
 use crate::tree::{
-    Filter, FoundLeaf, LinkName, Parent, Pref, Program, RuleMapIds, Seat, Sockets, Tag,
+    Direction, Filter, FoundLeaf, LinkName, Parent, Program, RuleMapIds, Seat, Sockets, Tag,
 };
 use crate::units::ClassId;
+use arriving::Arriving;
 pub use failed::{Cause, Failed};
 use making::{Makers, Making};
 
@@ -36,11 +37,6 @@ pub type Gate<'a> = &'a mut dyn FnMut(usize, &Step) -> Result<(), Cause>;
 
 /// The most messages that are sent to the kernel together: those cannot be stopped any more.
 const TOGETHER: usize = 256;
-
-/// How long the kernel may take to free the keys of a u32 pref that was deleted; 20 ms are usual.
-const KEYS_ARE_FREED: Duration = Duration::from_secs(5);
-/// The pause before the kernel is asked again.
-const AGAIN: Duration = Duration::from_millis(5);
 
 /// Performs `steps` in their order, on the instance that is locked; `facts` are those that the plan
 /// was made with. Returns what was done, and how it ended. The first step that fails ends it; later
@@ -59,6 +55,7 @@ pub fn perform<'a>(
     let (programs, clear) = (BTreeMap::new(), BTreeMap::new());
     let (rule_programs, waiting, gone) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
     let (makers, journal) = (Makers::default(), Journal::default());
+    let arriving = Arriving::new(facts);
     let mut run = Run {
         kernel,
         instance,
@@ -67,6 +64,7 @@ pub fn perform<'a>(
         programs,
         clear,
         rule_programs,
+        arriving,
         waiting,
         makers,
         journal,
@@ -107,6 +105,7 @@ struct Run<'k, 's> {
     clear: BTreeMap<Sockets, OwnedFd>,
     /// Programs of rules, open until the message that hands them over is sent.
     rule_programs: BTreeMap<RuleMapIds, OwnedFd>,
+    arriving: Arriving,
     waiting: Vec<Waiting<'s>>,
     makers: Makers<'s>,
     journal: Journal,
@@ -224,7 +223,10 @@ impl<'s> Run<'_, 's> {
             let done = self.without_message(step);
             // A part of the step may have been done before the rest was refused: a directory made,
             // entries set.
-            let in_part = matches!(step, Step::Claim(_, Change::Add(_)) | Step::Entries(_));
+            let in_part = matches!(
+                step,
+                Step::Claim(_, Change::Add(_)) | Step::Ifb(_, Change::Add(_)) | Step::Entries(_)
+            );
             if done.is_ok() || in_part {
                 self.journal.note(step, 0);
             }
@@ -242,9 +244,19 @@ impl<'s> Run<'_, 's> {
         ) {
             self.flush()?;
         }
+        if let Step::Root(port, Whole::Remove(())) = step
+            && port.direction == Direction::Ingress
+        {
+            self.flush()?;
+            let ifindex = self.device(step).map_err(fail)?;
+            self.arriving.drain(self.kernel, ifindex).map_err(fail)?;
+        }
         if let Step::Tables(_, left) = step {
             self.flush()?;
-            match self.delete_tables(step, left) {
+            let done = self
+                .note_and_find(step)
+                .and_then(|device| tables::delete(&mut self.kernel.netlink, device, left));
+            match done {
                 Err(Cause::Kernel(error)) if error.errno == Errno::ENODEV => self.lost(step),
                 done => done.map_err(fail)?,
             }
@@ -268,7 +280,10 @@ impl<'s> Run<'_, 's> {
         loop {
             // Messages behind a refused one may not have been sent.
             waiting.retain(|it| it.step.link().is_none_or(|link| !self.gone.contains(link)));
-            let Some(first) = waiting.first() else { return Ok(()) };
+            let Some(first) = waiting.first() else {
+                self.arriving.sent();
+                return Ok(());
+            };
             debug!("{} messages to the kernel", waiting.len());
             let requests: Vec<&Request> = waiting.iter().map(|waiting| &waiting.request).collect();
             let outcomes = self
@@ -300,6 +315,13 @@ impl<'s> Run<'_, 's> {
         }
     }
 
+    /// Notes a step before it is done, and finds its device.
+    fn note_and_find(&mut self, step: &Step) -> Result<u32, Cause> {
+        let ifindex = self.ifindex(step)?;
+        self.journal.note(step, ifindex);
+        self.device(step)
+    }
+
     fn note(&mut self, step: &Step) {
         if let Ok(ifindex) = self.ifindex(step) {
             self.journal.note(step, ifindex);
@@ -316,49 +338,6 @@ impl<'s> Run<'_, 's> {
         }
     }
 
-    /// Deletes hash tables, asking again and again: a table whose last link went a moment ago is
-    /// still in use, and so, when it has gone, are the tables to which it led. A pref's first table
-    /// goes last, because a later run finds the others by it, if this run ends here.
-    fn delete_tables(&mut self, step: &Step, tables: &LeftTables) -> Result<(), Cause> {
-        let LeftTables { tables, through, protocol } = tables;
-        let ifindex = self.ifindex(step)?;
-        self.journal.note(step, ifindex);
-        let is_first = |table: &u16| Pref::RULES.iter().any(|pref| pref.tables().start == *table);
-        let (mut left, mut pause) = (tables.clone(), Duration::ZERO);
-        while !left.is_empty() {
-            let mut busy = None;
-            let mut still = Vec::new();
-            // Unless somebody's link leads from it to another.
-            let keep_first = pause < KEYS_ARE_FREED / 10 && !left.iter().all(is_first);
-            for table in &left {
-                if keep_first && is_first(table) {
-                    still.push(*table);
-                    continue;
-                }
-                let request = filter::delete_table(ifindex, *through, *protocol, *table);
-                match self.kernel.netlink.change(&request)? {
-                    // A table that the kernel numbered was the pref's own, and went with the pref.
-                    Ok(_) | Err(KernelError { errno: Errno::ENOENT, .. }) => {}
-                    Err(error) if error.errno == Errno::EBUSY => {
-                        still.push(*table);
-                        busy = Some(error);
-                    }
-                    Err(error) => return Err(Cause::Kernel(error)),
-                }
-            }
-            if still.len() < left.len() {
-                pause = Duration::ZERO;
-            } else if let Some(error) = busy.filter(|_| pause > KEYS_ARE_FREED) {
-                return Err(Cause::Kernel(error));
-            } else {
-                std::thread::sleep(AGAIN);
-                pause += AGAIN;
-            }
-            left = still;
-        }
-        Ok(())
-    }
-
     fn ifindex(&self, step: &Step) -> Result<u32, Cause> {
         step.link().and_then(|link| self.indexes.get(link)).copied().ok_or(Cause::LinkGone)
     }
@@ -369,12 +348,28 @@ impl<'s> Run<'_, 's> {
         let Step::Filter(_, seat, Whole::Add(Filter::U32 { protocol, rules })) = step else {
             return Ok(vec![self.requests(step)?]);
         };
-        let add = filter::add_rules(self.ifindex(step)?, seat.pref, *protocol, rules)?;
+        let add = filter::add_rules(self.device(step)?, seat.pref, *protocol, rules)?;
         Ok(if add.tables.is_empty() { vec![add.root] } else { vec![add.tables, add.root] })
     }
 
+    /// The device that the step's messages are about: of what arrives the ifb, but its filters at
+    /// clsact are on the link.
+    fn device(&self, step: &Step) -> Result<u32, Cause> {
+        match step {
+            Step::Filter(_, Seat { parent: Parent::Egress | Parent::Ingress, .. }, _) => {
+                self.ifindex(step)
+            }
+            _ => match step.port() {
+                Some(port) if port.direction == Direction::Ingress => {
+                    self.arriving.ifb(&port.device()).ok_or(Cause::LinkGone)
+                }
+                _ => self.ifindex(step),
+            },
+        }
+    }
+
     fn requests(&mut self, step: &Step) -> Result<Vec<Request>, Cause> {
-        let ifindex = self.ifindex(step)?;
+        let ifindex = self.device(step)?;
         Ok(match step {
             Step::Root(_, change) => {
                 let mark = self.kernel.mark;
@@ -410,11 +405,16 @@ impl<'s> Run<'_, 's> {
                     Change::Remove(leaf) => vec![delete(leaf)],
                 }
             }
-            Step::Filter(_, seat, Whole::Add(filter)) => {
-                self.new_filter(ifindex, *seat, filter)?.into_iter().collect()
+            Step::Filter(port, seat, Whole::Add(filter)) => {
+                let place = (*seat, ifindex);
+                match self.arriving.filter(self.kernel, port, place, filter)? {
+                    Some(request) => vec![request],
+                    None => self.new_filter(ifindex, *seat, filter)?.into_iter().collect(),
+                }
             }
-            Step::Filter(_, Seat { parent: Parent::Egress, pref }, Whole::Remove(filter)) => {
-                vec![filter::delete_priority(ifindex, *pref, filter.protocol())]
+            Step::Filter(_, seat, Whole::Remove(filter)) if seat.parent.is_clsact() => {
+                let side = seat.parent.classid();
+                vec![hook::delete(ifindex, side, seat.pref, filter.protocol())]
             }
             Step::Filter(_, Seat { parent, pref }, Whole::Remove(filter)) => {
                 vec![filter::delete(ifindex, parent.classid(), *pref, filter.protocol())]
@@ -423,6 +423,7 @@ impl<'s> Run<'_, 's> {
             // message.
             Step::Tables(..)
             | Step::Mount(_)
+            | Step::Ifb(..)
             | Step::Claim(..)
             | Step::Owners(_)
             | Step::Entries(_) => Vec::new(),
@@ -470,9 +471,12 @@ impl<'s> Run<'_, 's> {
                         none.insert(bpf::load_clear_priority(*sockets).map_err(Cause::Bpf)?)
                     }
                 };
-                filter::add_priority(ifindex, pref, *sockets, self.kernel.mark, file.as_fd())
+                let loaded = Loaded::clearing(*sockets, self.kernel.mark, file.as_fd());
+                hook::add_egress(ifindex, pref, loaded)
             }
-            Filter::U32 { .. } => return Ok(None),
+            Filter::U32 { .. } | Filter::Learn(_) | Filter::Find { .. } | Filter::Redirect => {
+                return Ok(None);
+            }
         }))
     }
 }

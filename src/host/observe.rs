@@ -1,6 +1,7 @@
 //! The kernel → values: our own objects that stand, foreign ones among them, the facts on which the
 //! desired state depends, and the counters. Reads only.
 
+mod arriving;
 mod error;
 mod links;
 mod owners;
@@ -15,6 +16,7 @@ mod wanted;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+pub use arriving::{firewalls, indexes};
 pub use error::ObserveError;
 pub use owners::open_owners;
 pub use privilege::lack;
@@ -49,9 +51,14 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     let claimed: BTreeSet<ClassId> = claims.values().filter_map(|id| id.our_class()).collect();
     let own_sockets_only = owners::own_sockets_only(&kernel.proc_root)?;
     let links = links::links_and_trees(kernel, &wanted.links, &claimed, own_sockets_only)?;
-    for (link, filters) in links.at_clsact {
-        snapshot.observation.strange.entry(link.egress()).or_default().filters.extend(filters);
+    for (port, filters) in links.at_clsact {
+        snapshot.observation.strange.entry(port).or_default().filters.extend(filters);
     }
+    let (ifbs, standing) = links.ifbs.known();
+    snapshot.observation.facts.ifbs = ifbs;
+    snapshot.observation.state.ifbs = standing;
+    snapshot.observation.facts.flows = links.flows;
+    snapshot.observation.deciding = links.learning;
     links.trees.into_iter().for_each(|(port, seen)| snapshot.add_tree(port, seen));
     owners::read(kernel, &mut snapshot);
     program_rules::read(kernel, &mut snapshot);
@@ -148,4 +155,12 @@ pub fn occupied(kernel: &Kernel, owners: BTreeSet<Owner>) -> Result<BTreeSet<Own
 /// No memory or no descriptor for the trial.
 pub fn try_features(known: Option<Helpers>) -> Result<Features, ObserveError> {
     probe::features_beside(known).map_err(ObserveError::Probe)
+}
+
+/// Tries whether this kernel can shape what arrives, where it harms nobody.
+///
+/// # Errors
+/// No memory or no descriptor for the trial.
+pub fn try_down() -> Result<bool, ObserveError> {
+    probe::down().map_err(ObserveError::Probe)
 }

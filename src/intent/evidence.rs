@@ -42,7 +42,7 @@ impl Evidence {
             htb: trees().next().is_some(),
             classifiers: tags.iter().map(|tag| tag.classifier()).collect(),
             helpers,
-            clsact: seen.state.clsact.keys().any(|link| seen.clears_priorities(link)),
+            clsact: seen.state.clsact.keys().any(|link| seen.has_hooks(link)),
             leaves: leaves.map(LeafQdisc::kind).collect(),
         };
         let is_best = features.classifiers.contains(&Classifier::Bpf)

@@ -6,7 +6,7 @@ use super::{InTheWay, Intent, Meaning, Neighbour, Refusal};
 use crate::facts::{Observation, RootQdisc};
 use crate::model::Model;
 use crate::policy::LinkRef;
-use crate::tree::{Filter, KernelState, LinkName, Mark, Tag};
+use crate::tree::{Direction, Filter, KernelState, LinkName, Mark, Tag};
 use crate::units::{ClassId, Rate};
 
 /// Above this rate (10 Gbit) one HTB for the whole link may be what limits it.
@@ -39,7 +39,8 @@ impl Intent {
         if self.options.takeover {
             return None;
         }
-        model.links.iter().find_map(|line| {
+        let leave = model.links.iter().filter(|line| line.port.direction == Direction::Egress);
+        leave.into_iter().find_map(|line| {
             let link = line.port.link.clone();
             let facts = seen.facts.links.get(&link)?;
             if self.reclaimed.contains(&facts.ifindex) {
@@ -74,6 +75,10 @@ impl Intent {
             match seen.clsact.get(link) {
                 Some(clsact) => desired.clsact.insert(link.clone(), clsact.clone()),
                 None => desired.clsact.remove(link),
+            };
+            match seen.ifbs.get(&link.ifb()) {
+                Some(ifb) => desired.ifbs.insert(link.ifb(), *ifb),
+                None => desired.ifbs.remove(&link.ifb()),
             };
             desired.trees.retain(|port, _| port.link != *link);
             for (port, tree) in seen.trees.iter().filter(|(port, _)| port.link == *link) {

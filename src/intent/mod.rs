@@ -28,7 +28,7 @@ pub use quiet::quiet;
 pub use refusal::{InTheWay, Neighbour, Refusal};
 pub use wanted::{Intent, Leaving, Options};
 
-use crate::desired::{self, Impossible};
+use crate::desired::{self, Impossible, NoDown};
 use crate::facts::Observation;
 use crate::model::{Asked, Limits, Model};
 use crate::netlink::bpf_name;
@@ -127,9 +127,12 @@ impl Intent {
         desired.map_err(|error| {
             let lacks_kind =
                 matches!(error, Impossible::Classifier { .. } | Impossible::Leaf { .. });
-            if lacks_kind && !features.tried {
+            let untried = matches!(&error, Impossible::Down { why: NoDown::Untried, .. });
+            if untried || (lacks_kind && !features.tried) {
                 return Refusal::Untried;
             }
+            let lacks_kind =
+                lacks_kind || matches!(&error, Impossible::Down { why: NoDown::Kernel, .. });
             // Whether a kernel lacks a feature is found out by trying it in a new network
             // namespace, which takes root: without root it may only seem to lack it.
             match (lacks_kind || error == Impossible::NoHtb) && meaning.facts().lacks.is_some() {

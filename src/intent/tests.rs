@@ -1,6 +1,7 @@
 //! Decisions on hosts that are stated as values, without a kernel and without waiting.
 
 mod accounts;
+mod down;
 mod evidence;
 mod generated;
 mod kernel;

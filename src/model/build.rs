@@ -6,7 +6,7 @@ use crate::policy::{Diagnostic, Findings, Policy, Report};
 
 use super::options::BuildOptions;
 use super::senders::Senders;
-use super::{Model, claims, groups, links, nodes, rules};
+use super::{Model, arriving, claims, groups, links, nodes, rules};
 
 /// Resolves a policy on this host. The result holds the warnings and notes too, in file order.
 ///
@@ -21,6 +21,7 @@ pub fn build(
 ) -> Result<(Model, Vec<Diagnostic>), Report> {
     let mut findings = Findings::default();
     let mut links = links::resolve(policy, facts, options, &mut findings);
+    arriving::unlinked(&links, &mut findings);
     let claims = claims::resolve(policy, facts, options, &mut findings);
     let groups = groups::resolve(policy, facts, &claims, &mut findings);
     let nodes = nodes::resolve(facts, &links, &claims, &groups, &mut findings);

@@ -35,6 +35,10 @@ pub(super) fn leaf(
     let prio = prio(written);
     let name = name.as_str();
     match (rate, ceil) {
+        // A line may ask for something of one direction only.
+        (None, None) if link.arrives() || written.down.is_some() => {
+            Ok(Limits { rate: without_rate(written), ceil: parent.ceil, prio })
+        }
         (None, None) if written.rate.is_none() && written.ceil.is_none() => Err(Diagnostic::error(
             Kind::Rate,
             written.at,
@@ -183,7 +187,7 @@ fn below_parent(
     Err(match parent.group {
         Some(group) => error(format!("its group {}", quote(group)))
             .help(format!("write at most {most}, or raise the group's ceil")),
-        None => error(format!("the link {device}")).help(if parent.one_of_several {
+        None => error(link.words()).help(if parent.one_of_several {
             format!("write at most {most}, or a share such as `50%`, which fits every link; a user may have other limits on one link: `links: {{{device}: {{{what}: …}}}}`")
         } else {
             format!("write at most {most}, or a share such as `50%`")

@@ -7,12 +7,13 @@ use crate::policy::{
     Amount, Diagnostic, Findings, Kind, LinkLine, LinkRef, Policy, Span, Written, closest, quote,
 };
 use crate::tree::LinkName;
-use crate::units::{Percent, Rate};
+use crate::units::Rate;
 
+use super::default::default_limits;
 use super::options::BuildOptions;
 use super::positions::Per;
-use super::shaped::{Links, Shaped, UNBOUNDED, absolute};
-use super::{Asked, Limits, Link, stacked};
+use super::shaped::{Links, Shaped, UNBOUNDED};
+use super::{Asked, Limits, Link, arriving, stacked};
 
 /// Which line each link is for: one line for a link.
 struct Chosen<'p> {
@@ -62,8 +63,7 @@ pub(super) fn resolve<'p>(
     options: BuildOptions,
     findings: &mut Findings,
 ) -> Links<'p> {
-    let (mut shaped, mut to_come) = (Vec::new(), Vec::new());
-    let mut auto_is_open = false;
+    let (mut shaped, mut to_come, mut auto_is_open) = (Vec::new(), Vec::new(), false);
     let mut chosen = Chosen { policy, lines: BTreeMap::new() };
     // A line that names a link exactly goes before patterns, wherever in the file it is.
     let mut meant: Vec<Vec<Meant<'_>>> = policy
@@ -107,11 +107,12 @@ pub(super) fn resolve<'p>(
             let name = LinkName::new(line.name.value.as_str());
             let mut unsaid = Findings::default();
             let unknown = BuildOptions { offline: true, ..options };
-            to_come.extend(name.and_then(|n| shape(line, n, None, unknown, &mut unsaid)));
+            let meant = name.map(|name| (name, None));
+            to_come.extend(meant.into_iter().flat_map(|it| shapes(line, it, unknown, &mut unsaid)));
         }
-        for (name, device) in meant {
+        for meant in meant {
             let mut about = Findings::default();
-            shaped.extend(shape(line, name, device, options, &mut about));
+            shaped.extend(shapes(line, meant, options, &mut about));
             // One link that cannot be shaped must not keep the daemon from the others.
             let lenient = is_pattern(line) && options.absent_links;
             findings.append(about, lenient);
@@ -132,6 +133,18 @@ fn has_packets_of_its_own(device: &LinkFacts) -> bool {
     !device.loopback && device.kind.as_deref() != Some("ifb")
 }
 
+/// What a line says of one link, and of what arrives by it.
+fn shapes<'p>(
+    line: &'p LinkLine,
+    (name, device): Meant<'_>,
+    options: BuildOptions,
+    findings: &mut Findings,
+) -> Vec<Shaped<'p>> {
+    let leaves = shape(line, name, device, options, findings);
+    let arrives = leaves.as_ref().and_then(|it| arriving::shape(it, options, findings));
+    leaves.into_iter().chain(arrives).collect()
+}
+
 /// What a line says of one link.
 fn shape<'p>(
     line: &'p LinkLine,
@@ -142,7 +155,7 @@ fn shape<'p>(
 ) -> Option<Shaped<'p>> {
     let speed = device.and_then(|device| device.speed);
     let rate = rate(line, &name, speed, options, findings)?;
-    let default = findings.take(default_limits(line, &name, rate))?;
+    let default = findings.take(default_limits(line.default, &name, rate))?;
     let (classifier, leaf, place) = (line.classifier, line.leaf, line.name.at.place);
     let link = Link { port: name.egress(), rate, speed, default, classifier, leaf, place };
     let altnames = device.map_or_else(Vec::new, |device| device.altnames.clone());
@@ -165,7 +178,13 @@ fn unrated(policy: &Policy) -> Vec<Shaped<'_>> {
         |line: &&LinkLine| matches!(line.rate, Some(Written { value: Amount::Rate(_), .. }));
     let lines = policy.links.iter().filter(|line| !is_written(line));
     let named = |line| Some(without_rate(line, LinkName::new(line.name.value.as_str())?));
-    lines.filter_map(named).collect()
+    let leaves = lines.filter_map(named);
+    let options = BuildOptions { offline: true, ..BuildOptions::default() };
+    let both = leaves.flat_map(|leaves| {
+        let arrives = arriving::shape(&leaves, options, &mut Findings::default());
+        [Some(leaves), arrives].into_iter().flatten()
+    });
+    both.collect()
 }
 
 /// The link of a line whose rate only the device says, for the limits that are right or wrong
@@ -323,6 +342,9 @@ fn rate(
 /// a veth or a tun is a number that its driver made up, and is not compared.
 fn slow(shaped: &[Shaped<'_>], facts: &Facts, findings: &mut Findings) {
     let is_slow = |shaped: &&Shaped<'_>| {
+        if shaped.arrives() {
+            return false;
+        }
         let Link { port, rate, speed: Some(speed), .. } = &shaped.link else { return false };
         let is_new = facts.links.get(&port.link).is_some_and(|device| {
             !matches!(device.kind.as_deref(), Some("veth" | "tun"))
@@ -347,52 +369,6 @@ fn slow(shaped: &[Shaped<'_>], facts: &Facts, findings: &mut Findings) {
         Diagnostic::warning(Kind::Rate, at, message + &also)
             .help("is the unit right? Everything on the link shares this rate"),
     );
-}
-
-/// The default class's rate where the file has none: 5 % of the link's, at least 1 Mbit/s.
-fn default_rate(link: Rate) -> Rate {
-    let share: Option<Percent> = "5%".parse().ok();
-    let least = Rate::from_bits_per_second(1_000_000);
-    share.map(|share| share.of(link)).max(least).unwrap_or(link).min(link)
-}
-
-fn default_limits(line: &LinkLine, name: &LinkName, link: Rate) -> Result<Limits, Diagnostic> {
-    let written = line.default.as_ref();
-    let ceil_at = written.and_then(|limits| limits.ceil);
-    let rate_at = written.and_then(|limits| limits.rate);
-    let ceil = ceil_at.map_or(link, |ceil| absolute(ceil.value, link));
-    let rate =
-        rate_at.map_or_else(|| default_rate(link).min(ceil), |rate| absolute(rate.value, link));
-    if let Some(at) = ceil_at.map(|ceil| ceil.at) {
-        if ceil > link {
-            return Err(Diagnostic::error(
-                Kind::Rate,
-                at,
-                format!("the default's ceil {ceil} is above {name}'s {link}"),
-            )
-            .help("leave `ceil` out: it is the link's then"));
-        }
-        if u128::from(ceil.bytes_per_second()) * 100 < u128::from(link.bytes_per_second()) {
-            return Err(Diagnostic::error(Kind::Rate, at, format!("the default's ceil {ceil} is below 1 % of {name}'s {link}"))
-                .help("the default carries root's ssh, name lookups and ARP: so little could cut the host off"));
-        }
-    }
-    if let Some(at) = rate_at.map(|rate| rate.at)
-        && rate > ceil
-    {
-        let diagnostic = Diagnostic::error(
-            Kind::Rate,
-            at,
-            format!("the default's rate {rate} is above its ceil {ceil}"),
-        )
-        .help(format!("write at most {ceil}"));
-        return Err(match ceil_at {
-            Some(ceil) => diagnostic.also(ceil.at, "its ceil"),
-            None => diagnostic,
-        });
-    }
-    let prio = written.and_then(|limits| limits.prio).map_or(0, |prio| prio.value);
-    Ok(Limits { rate: Asked::Promised(rate), ceil, prio })
 }
 
 /// A list for a message, not too long.

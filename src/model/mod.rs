@@ -1,8 +1,10 @@
 //! The policy as it is meant on this host: names resolved, defaults filled, percentages computed,
 //! the tree checked. `build` makes it of the policy and the facts, and touches nothing.
 
+mod arriving;
 mod build;
 mod claims;
+mod default;
 mod groups;
 mod limits;
 mod links;

@@ -115,7 +115,8 @@ struct Here<'a> {
 impl<'a> Here<'a> {
     fn new(policy: &Policy, shaped: &Shaped<'a>) -> Here<'a> {
         let each = |line: &GroupLine| {
-            line.gid.is_some().then(|| line.each.map_or(0, |each| limits::prio(&each)))
+            let written = line.each.map(|each| shaped.written(&each));
+            line.gid.is_some().then(|| written.map_or(0, |each| limits::prio(&each)))
         };
         let group = |line: &GroupLine| GroupHere {
             rate: None,
@@ -141,7 +142,7 @@ impl<'a> Here<'a> {
 /// What the link owes its default class.
 fn of_default<'a>(shaped: &Shaped<'a>) -> Option<Promise<'a>> {
     let Asked::Promised(rate) = shaped.link.default.rate else { return None };
-    let written = shaped.line.default.and_then(|limits| limits.rate);
+    let written = shaped.line.default.and_then(|limits| shaped.written(&limits).rate);
     let (name, at) = match written {
         Some(written) => ("default", written.at),
         None => ("default (5 % unless written)", shaped.line.name.at),
@@ -214,7 +215,8 @@ impl<'a> Tree<'a> {
             let mut said = false;
             for (link, shaped) in links.shaped.pairs() {
                 let parent = tree.parent(link, groups.parent[group]);
-                let found = limits::group(line.key.value.as_str(), &line.limits, shaped, parent);
+                let written = shaped.written(&line.limits);
+                let found = limits::group(line.key.value.as_str(), &written, shaped, parent);
                 let here = &mut tree.here[link].groups[group];
                 match found {
                     Ok((rate, ceil)) => (here.rate, here.ceil) = (rate, ceil),
@@ -232,7 +234,8 @@ impl<'a> Tree<'a> {
     }
 
     fn parent(&self, link: LinkAt, group: Option<GroupAt>) -> Parent<'a> {
-        let one_of_several = self.links.shaped.len() > 1;
+        let leave = self.links.shaped.iter().filter(|shaped| !shaped.arrives());
+        let one_of_several = leave.count() > 1;
         match group {
             None => Parent { ceil: self.links.shaped[link].link.rate, group: None, one_of_several },
             Some(group) => Parent {
@@ -293,6 +296,7 @@ impl<'a> Tree<'a> {
                 Some(OnLink::Limits(limits)) => limits,
                 None => *written,
             };
+            let written = shaped.written(&written);
             match limits::leaf(&key.value, &written, shaped, self.parent(link, group)) {
                 Ok(found) => {
                     let here = &mut self.here[link];
@@ -327,13 +331,14 @@ impl<'a> Tree<'a> {
                 let here = &mut self.here[link];
                 let GroupHere { rate, ceil, promises, best } = &here.groups[group];
                 let (rate, ceil, best) = (*rate, *ceil, *best);
-                let of = || format!("the group {} on {}", quote(name), shaped.link.port.link);
+                let of = || format!("the group {} on {}", quote(name), shaped.link.port);
                 let floor = limits::add_up(promises, rate.unwrap_or(ceil), of, findings);
                 if let (Some(parent), Some(prio)) = (parent, best) {
                     better(&mut here.groups[parent].best, prio);
                 }
                 if let Some(rate) = rate.or(floor) {
-                    let at = line.limits.rate.map_or(line.key.at, |rate| rate.at);
+                    let written = shaped.written(&line.limits).rate;
+                    let at = written.map_or(line.key.at, |rate| rate.at);
                     here.below(parent).push(Promise { name, rate, at });
                 }
                 let rate = rate.map_or(Asked::Derived { floor }, Asked::Promised);
@@ -348,7 +353,7 @@ impl<'a> Tree<'a> {
             });
         }
         for (link, shaped) in self.links.shaped.pairs() {
-            let of = || format!("the link {}", shaped.link.port.link);
+            let of = || shaped.words();
             limits::add_up(&self.here[link].promises, shaped.link.rate, of, findings);
         }
         nodes.reverse();
@@ -361,19 +366,19 @@ impl<'a> Tree<'a> {
         let name = Reserved::Everyone.as_str();
         let on_links = self.links.shaped.try_along(|link, shaped| {
             let top = self.parent(link, None);
-            let (rate, ceil) = findings.take(limits::group(name, &line.limits, shaped, top))?;
+            let (rate, ceil) =
+                findings.take(limits::group(name, &shaped.written(&line.limits), shaped, top))?;
             let asked = rate.map_or(Asked::Derived { floor: None }, Asked::Promised);
-            let prio = line.each.map_or(0, |each| limits::prio(&each));
+            let written = line.each.map(|each| shaped.written(&each));
+            let prio = written.map_or(0, |each| limits::prio(&each));
             let together = Limits { rate: asked, ceil, prio };
             let parent = Parent { ceil, group: group.as_ref().map(|_| name), ..top };
-            let lowered = limits::lowered(line.each.as_ref(), shaped, parent);
-            let each = findings.take(limits::each(name, line.each.as_ref(), shaped, parent))?;
+            let lowered = limits::lowered(written.as_ref(), shaped, parent);
+            let each = findings.take(limits::each(name, written.as_ref(), shaped, parent))?;
             Some((together, each, lowered))
         })?;
-        let lowered = on_links.iter().map(|(_, _, lowered)| *lowered);
-        if let Some(warning) = limits::each_is_lowered(name, lowered) {
-            findings.push(warning);
-        }
+        let lowered: Vec<_> = on_links.iter().map(|(_, _, lowered)| *lowered).collect();
+        self.each_is_lowered(name, &lowered, findings);
         let together = on_links.along(|_, (together, _, _)| Some(*together));
         let each = on_links.along(|_, (_, each, _)| Some(*each));
         let node = group.map(|group| Node {
@@ -417,6 +422,23 @@ impl<'a> Tree<'a> {
         nodes.collect()
     }
 
+    /// A warning where `each` is lowered on all links of one direction.
+    fn each_is_lowered(
+        &self,
+        name: &str,
+        lowered: &[Option<(Rate, Span, Rate)>],
+        findings: &mut Findings,
+    ) {
+        for arrives in [false, true] {
+            let here = self.links.shaped.iter().zip(lowered);
+            let here = here.filter(|(shaped, _)| shaped.arrives() == arrives);
+            let here = here.map(|(_, lowered)| *lowered);
+            if let Some(warning) = limits::each_is_lowered(name, here) {
+                findings.push(warning);
+            }
+        }
+    }
+
     /// The limits of each account of a `gid` group, by the group's name, and where they are
     /// written.
     fn each(&self, findings: &mut Findings) -> HashMap<&'a str, EachLimits> {
@@ -427,8 +449,9 @@ impl<'a> Tree<'a> {
             let mut said = false;
             let limits = self.links.shaped.along(|link, shaped| {
                 let parent = self.parent(link, Some(group));
-                lowered.push(limits::lowered(line.each.as_ref(), shaped, parent));
-                match limits::each(name, line.each.as_ref(), shaped, parent) {
+                let written = line.each.map(|each| shaped.written(&each));
+                lowered.push(limits::lowered(written.as_ref(), shaped, parent));
+                match limits::each(name, written.as_ref(), shaped, parent) {
                     Ok(each) => Some(each),
                     Err(error) => {
                         if !std::mem::replace(&mut said, true) {
@@ -438,9 +461,7 @@ impl<'a> Tree<'a> {
                     }
                 }
             });
-            if let Some(warning) = limits::each_is_lowered(name, lowered) {
-                findings.push(warning);
-            }
+            self.each_is_lowered(name, &lowered, findings);
             found.insert(name, (limits, line.each.map_or(line.key.at, |each| each.at)));
         }
         found

@@ -94,7 +94,12 @@ pub(super) fn resolve(
             findings.push(problem);
         }
         let name = |link: &LinkAt| links.shaped[*link].link.port.link.clone();
-        rule.links = line.link.as_ref().map(|_| here.iter().map(name).collect());
+        rule.links = line.link.as_ref().map(|_| {
+            let mut names: Vec<LinkName> = here.iter().map(name).collect();
+            // Both directions have the name, one behind the other.
+            names.dedup();
+            names
+        });
         rules.push(rule);
     }
     rules

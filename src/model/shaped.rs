@@ -1,6 +1,9 @@
 //! The links that are shaped, each with its line.
 
-use crate::policy::{Amount, Diagnostic, Kind, LinkLine, LinkRef, Policy, Written, closest, quote};
+use crate::policy::{
+    self, Amount, Diagnostic, Kind, LinkLine, LinkRef, Policy, Written, closest, quote,
+};
+use crate::tree::Direction;
 use crate::units::Rate;
 
 use super::Link;
@@ -40,6 +43,24 @@ impl Shaped<'_> {
     pub(super) fn amount(&self, amount: Amount) -> Option<Rate> {
         let is_known = self.has_rate || matches!(amount, Amount::Rate(_));
         is_known.then(|| absolute(amount, self.link.rate))
+    }
+
+    /// Whether packets arrive here, and not leave.
+    pub(super) fn arrives(&self) -> bool {
+        self.link.port.direction == Direction::Ingress
+    }
+
+    /// Who has the room that rates on this link are promised from, for messages.
+    pub(super) fn words(&self) -> String {
+        match self.arrives() {
+            false => format!("the link {}", self.link.port.link),
+            true => format!("the `down` of the link {}", self.link.port.link),
+        }
+    }
+
+    /// What a line with these limits says of this direction.
+    pub(super) fn written(&self, line: &policy::Limits) -> policy::Limits {
+        if self.arrives() { line.arriving() } else { *line }
     }
 }
 

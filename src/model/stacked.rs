@@ -83,10 +83,12 @@ pub(super) fn check(
     findings: &mut Findings,
 ) {
     let device = |shaped: &Shaped<'_>| facts.links.get(&shaped.link.port.link);
+    // What is so of a link is said once.
+    let leave = || all.iter().filter(|shaped| !shaped.arrives());
     let by_index: HashMap<u32, &Shaped<'_>> =
-        all.iter().filter_map(|s| Some((device(s)?.ifindex, s))).collect();
+        leave().filter_map(|s| Some((device(s)?.ifindex, s))).collect();
     let mut left_alone: BTreeSet<LinkName> = BTreeSet::new();
-    for upper in &*all {
+    for upper in leave() {
         let Some(own) = device(upper) else { continue };
         if let Some(master) = own.master.and_then(|index| by_index.get(&index)) {
             let mut twice = both(upper, master, device(master));

@@ -7,11 +7,10 @@ use std::num::NonZeroU32;
 
 use super::cls_u32::U32Record;
 use super::decode::{FilterDetail, FilterRecord};
-use super::request::filter::PRIORITY_HANDLE;
-use super::{ETH_P_ALL, bpf_name};
+use super::{ETH_P_ALL, bpf_name, flow_name};
 use crate::tree::{
-    Clsact, Filter, FoundFilter, MapIds, Mark, Parent, Pref, Protocol, Seat, StrangeFilter, Tag,
-    U32Link, U32Node, U32Rules, U32Table,
+    Filter, FoundFilter, MapIds, Pref, Protocol, StrangeFilter, Tag, U32Link, U32Node, U32Rules,
+    U32Table,
 };
 use crate::units::ClassId;
 
@@ -40,7 +39,7 @@ fn one(records: &[FilterRecord]) -> Option<FoundFilter> {
     }
     let found = match first.kind.as_str() {
         "u32" => rules(records),
-        "cgroup" | "bpf" if first.protocol == ETH_P_ALL => tag(records).map(Filter::Tag),
+        "cgroup" | "bpf" if first.protocol == ETH_P_ALL => tag(records),
         _ => None,
     };
     Some(found.map_or_else(strange, FoundFilter::Ours))
@@ -136,65 +135,25 @@ fn rules(records: &[FilterRecord]) -> Option<Filter> {
     (root.is_some() && !rules.root.is_empty()).then_some(Filter::U32 { protocol, rules })
 }
 
-fn tag(records: &[FilterRecord]) -> Option<Tag> {
+fn tag(records: &[FilterRecord]) -> Option<Filter> {
     let mut filters = records.iter().filter(|record| record.detail != FilterDetail::Pref);
     let record = filters.next()?;
     let tag = match &record.detail {
-        FilterDetail::Cgroup { plain: true } => Tag::Cgroup,
-        FilterDetail::Bpf { name, classid, plain: true, .. } if *classid == Some(record.parent) => {
-            let (program, _) = bpf_name::parse(name.as_deref()?)?;
-            // Below a shard such a program would send every packet to the shard's default class.
-            if program.shards && record.parent != ClassId::ROOT {
-                return None;
-            }
-            Tag::Bpf(program)
+        FilterDetail::Cgroup { plain: true } => Filter::Tag(Tag::Cgroup),
+        FilterDetail::Bpf { name: Some(name), classid, plain: true, .. }
+            if *classid == Some(record.parent) =>
+        {
+            let decides = bpf_name::parse(name).map(|(program, _)| Filter::Tag(Tag::Bpf(program)));
+            let finds = || flow_name::parse_find(name).map(|(shards, _)| Filter::Find { shards });
+            decides.or_else(finds)?
         }
         _ => return None,
     };
-    filters.next().is_none().then_some(tag)
-}
-
-/// The filters of a clsact, from the records of its two sides, and beside them those that have this
-/// instance's mark in their names and that shaper does not write.
-pub fn clsact(
-    mark: Mark,
-    ingress: &[FilterRecord],
-    egress: Vec<FilterRecord>,
-) -> (Clsact, BTreeMap<Seat, StrangeFilter>) {
-    let is_filter = |record: &FilterRecord| record.detail != FilterDetail::Pref;
-    let mut clsact = Clsact { shared: ingress.iter().any(is_filter), ..Clsact::default() };
-    let mut strange = BTreeMap::new();
-    for record in egress.into_iter().filter(is_filter) {
-        let pref = record.pref;
-        match (record.handle, priority(mark, &record)) {
-            (PRIORITY_HANDLE, Some(FoundFilter::Ours(filter))) if record.chain == 0 => {
-                clsact.filters.insert(pref, filter);
-            }
-            (PRIORITY_HANDLE, Some(FoundFilter::Strange(filter))) if record.chain == 0 => {
-                strange.insert(Parent::Egress.at(pref), filter);
-            }
-            _ => {
-                clsact.foreign.insert(pref);
-                clsact.shared = true;
-            }
-        }
+    // Below a shard such a program would send every packet to the shard's default class.
+    if tag.reads_shards() && record.parent != ClassId::ROOT {
+        return None;
     }
-    (clsact, strange)
-}
-
-/// The filter that clears priorities, where this record is ours; `None`: somebody else's.
-fn priority(mark: Mark, record: &FilterRecord) -> Option<FoundFilter> {
-    let FilterDetail::Bpf { name: Some(name), direct, .. } = &record.detail else { return None };
-    let (_, sockets) = bpf_name::parse_priority(name).filter(|(whose, _)| *whose == mark)?;
-    let whole = *direct && record.protocol == ETH_P_ALL;
-    Some(match sockets.filter(|_| whole) {
-        Some(sockets) => FoundFilter::Ours(Filter::ClearPriority(sockets)),
-        None => FoundFilter::Strange(StrangeFilter {
-            protocol: record.protocol,
-            kind: record.kind.clone(),
-            tables: Vec::new(),
-        }),
-    })
+    filters.next().is_none().then_some(tag)
 }
 
 /// The names of the programs of rules, by pref. Until its maps are read, such a program is
@@ -288,7 +247,12 @@ mod tests {
         assert!(is_strange(vec![ematch]));
         let bpf = |name: &str, classid, plain| {
             let (name, classid) = (Some(name.to_string()), Some(ClassId(classid)));
-            record(ETH_P_ALL, "bpf", 1, FilterDetail::Bpf { name, classid, plain, direct: false })
+            record(
+                ETH_P_ALL,
+                "bpf",
+                1,
+                FilterDetail::Bpf { name, classid, plain, direct: false, redirects_to: None },
+            )
         };
         let program =
             Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };

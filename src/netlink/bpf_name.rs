@@ -20,7 +20,7 @@ pub fn print(program: Program, maps: MapIds) -> String {
     format!("{PREFIX} {hash:08x} {} maps={maps}", program_words(program))
 }
 
-fn program_words(program: Program) -> String {
+pub(super) fn program_words(program: Program) -> String {
     let Program { shards, tag, sockets, mptcp } = program;
     let tag = match tag {
         TagHelper::Socket => "socket",
@@ -44,12 +44,12 @@ pub fn parse(name: &str) -> Option<(Program, MapIds)> {
     (print(program, maps) == name).then_some((program, maps))
 }
 
-fn maps_of(word: &str) -> Option<MapIds> {
+pub(super) fn maps_of(word: &str) -> Option<MapIds> {
     let mut ids = word.strip_prefix("maps=")?.split(',').map(|id| id.parse().ok());
     Some(MapIds([ids.next()??, ids.next()??, ids.next()??]))
 }
 
-fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Option<Program> {
+pub(super) fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Option<Program> {
     let mut value = |key: &str| words.next()?.strip_prefix(key)?.strip_prefix('=');
     let tag = match value("tag")? {
         "socket" => TagHelper::Socket,

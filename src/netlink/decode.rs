@@ -10,7 +10,7 @@ use super::cls_u32::{self, U32Record};
 use super::htb::{self, Globals, Parms};
 use super::{
     Message, RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWROUTE, RTM_NEWTCLASS, RTM_NEWTFILTER, TC_H_ROOT,
-    attr, leaf,
+    attr, leaf, mirred,
 };
 use crate::facts::RootQdisc;
 use crate::tree::{Class, Counters, Family, LeafQdisc, LinkName, Mark, Pref};
@@ -70,6 +70,8 @@ pub struct LinkRecord {
     pub ethernet: bool,
     /// `IFF_UP`: an administrator switched the link on.
     pub up: bool,
+    /// `IFLA_IFALIAS`.
+    pub alias: Option<String>,
     /// The kind of the root qdisc, as the link itself says (`IFLA_QDISC`).
     pub qdisc: Option<String>,
 }
@@ -162,8 +164,11 @@ pub enum FilterDetail {
         classid: Option<ClassId>,
         /// Neither direct action nor actions: such as our filters below the root are.
         plain: bool,
-        /// Direct action without actions: such as our filter at clsact is.
+        /// Direct action without actions: such as our filters at clsact's egress are.
         direct: bool,
+        /// The ifindex of the device to whose root qdisc its one action sends what matches, without
+        /// direct action: such as our filter at clsact's ingress is.
+        redirects_to: Option<u32>,
     },
     /// A kind of filter that shaper never makes.
     Other,
@@ -279,6 +284,7 @@ fn bpf(options: &[u8]) -> FilterDetail {
         name: attr::find(options, NAME).map(attr::text),
         classid: classid.map(ClassId),
         plain: flags == 0 && !extra,
+        redirects_to: if flags == 0 { mirred::redirects_to(options) } else { None },
         direct: flags == DIRECT_ACTION && !extra,
     }
 }
@@ -384,6 +390,7 @@ pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
     const IFLA_QDISC: u16 = 6;
     const IFLA_MASTER: u16 = 10;
     const IFLA_LINKINFO: u16 = 18;
+    const IFLA_IFALIAS: u16 = 20;
     const IFLA_LINK_NETNSID: u16 = 37;
     const IFLA_INFO_KIND: u16 = 1;
     const HEADER: usize = 16;
@@ -416,6 +423,7 @@ pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
         loopback: header.link_layer_type == LinkLayerType::Loopback,
         ethernet: header.link_layer_type == LinkLayerType::Ether,
         up: header.flags.contains(LinkFlags::Up),
+        alias: attr::find(attributes, IFLA_IFALIAS).map(attr::text),
         qdisc: attr::find(attributes, IFLA_QDISC).map(attr::text),
     }))
 }

@@ -7,11 +7,12 @@ mod classes;
 mod comparison;
 mod disturbs;
 mod filters;
+mod hooks;
 mod turn;
 
 use super::{Phase, Plan, Replaced, Step, Whole};
 use crate::facts::{Observation, RootQdisc};
-use crate::tree::{Filter, FoundFilter, KernelState, LinkName, NetCls, Parent, Port, Pref};
+use crate::tree::{Direction, KernelState, NetCls, Port};
 use classes::FIXED;
 use comparison::Comparison;
 use turn::Turn;
@@ -25,6 +26,7 @@ pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
     }
     let mut diff = Comparison::new(observed, to);
     diff.mount();
+    diff.ifbs();
     diff.clsact();
     diff.roots();
     diff.make_claims();
@@ -32,13 +34,18 @@ pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
     diff.let_go();
     diff.classes();
     diff.make_owners();
+    diff.learners();
     diff.filters();
+    diff.old_learners();
     diff.change_owners();
     diff.write_classids();
+    diff.redirects();
     diff.phase = Phase::TearDown;
+    diff.delete_redirects();
     diff.late_tags();
     diff.late_programs();
     diff.delete_roots();
+    diff.delete_ifbs();
     diff.delete_clsact();
     diff.delete_classes();
     diff.drop_owners();
@@ -60,59 +67,6 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Makes what clears foreign priorities, before there is a class that a priority could name. A
-    /// new program comes beside the old one where a pref is free ([`crate::desired`] chooses it).
-    fn clsact(&mut self) {
-        for (link, wanted) in self.to.clsact.iter().filter(|(_, it)| !it.filters.is_empty()) {
-            let standing = self.from.clsact.get(link);
-            if standing.is_none() {
-                self.push(Step::Clsact(link.clone(), Whole::Add(())));
-            }
-            let standing = self.at_egress(link);
-            let stays = |pref: &Pref, wanted: &Filter| {
-                standing.get(pref).and_then(FoundFilter::ours) == Some(wanted)
-            };
-            let new: Vec<(&Pref, &Filter)> =
-                wanted.filters.iter().filter(|(pref, to)| !stays(pref, to)).collect();
-            let gone = standing.into_iter().filter(|(pref, filter)| {
-                filter.ours().is_none() || wanted.filters.get(pref) != filter.ours()
-            });
-            let (now, later): (Vec<_>, Vec<_>) =
-                gone.partition(|(pref, _)| wanted.filters.contains_key(pref));
-            self.delete_at_egress(link, now);
-            for (pref, filter) in new {
-                let seat = Parent::Egress.at(*pref);
-                self.push(Step::Filter(link.egress(), seat, Whole::Add(filter.clone())));
-            }
-            self.delete_at_egress(link, later);
-        }
-    }
-
-    fn delete_at_egress(
-        &mut self,
-        link: &LinkName,
-        filters: impl IntoIterator<Item = (Pref, FoundFilter)>,
-    ) {
-        for (pref, filter) in filters {
-            self.push(Step::Filter(link.egress(), Parent::Egress.at(pref), Whole::Remove(filter)));
-        }
-    }
-
-    /// Deletes what clears foreign priorities, after the roots: until then there are classes that a
-    /// priority could name.
-    fn delete_clsact(&mut self) {
-        for link in self.from.clsact.keys() {
-            match self.to.clsact.get(link) {
-                // Our filters go with the clsact.
-                None => self.push(Step::Clsact(link.clone(), Whole::Remove(()))),
-                Some(wanted) if wanted.filters.is_empty() => {
-                    self.delete_at_egress(link, self.at_egress(link));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-
     /// Makes new roots, each with the classes that nobody claims: as soon as there is the root the
     /// host sends through it, so the default class follows at once.
     fn roots(&mut self) {
@@ -127,6 +81,10 @@ impl<'a> Comparison<'a> {
     /// The root qdisc that ours replaces. A link that the facts lack is gone, and its steps fail
     /// whatever this says.
     fn replaced(&self, port: &Port) -> Replaced {
+        // An ifb is ours with whatever it has.
+        if port.direction == Direction::Ingress {
+            return Replaced::Kernel;
+        }
         match self.facts.links.get(&port.link).map(|link| &link.root) {
             Some(RootQdisc::Foreign { kind, handle, .. }) => {
                 Replaced::Foreign { kind: kind.clone(), handle: *handle }

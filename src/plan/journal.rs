@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Step;
 use super::simulate::put;
 use crate::tree::{
-    Claim, KernelState, LinkName, OwnerChange, Parent, Port, PortIndex, Seat, Strange, Tree, Uids,
+    Claim, Direction, KernelState, LinkName, OwnerChange, Parent, Port, PortIndex, Pref, Seat,
+    Strange, Tree, Uids,
 };
 use crate::units::{ClassId, Shard};
 
@@ -20,6 +21,8 @@ pub struct Journal {
     filters: BTreeSet<(PortIndex, Seat)>,
     /// Links whose clsact was made or removed.
     clsact: BTreeSet<u32>,
+    /// Ifbs that were made, switched on or removed.
+    ifbs: BTreeSet<LinkName>,
     claims: BTreeSet<Claim>,
     /// The deciding programs' maps were exchanged as a whole.
     owners: bool,
@@ -35,6 +38,7 @@ impl Journal {
         match step {
             Step::Root(port, _) => drop(self.trees.insert(port.at(ifindex))),
             Step::Clsact(..) => drop(self.clsact.insert(ifindex)),
+            Step::Ifb(name, _) => drop(self.ifbs.insert(name.clone())),
             Step::Class(port, id, _) | Step::Leaf(port, id, _) => {
                 let index = port.at(ifindex);
                 self.classes.insert((index, *id));
@@ -57,6 +61,7 @@ impl Journal {
         self.classes.extend(more.classes);
         self.filters.extend(more.filters);
         self.clsact.extend(more.clsact);
+        self.ifbs.extend(more.ifbs);
         self.claims.extend(more.claims);
         self.owners |= more.owners;
         self.uids.extend(more.uids);
@@ -71,6 +76,7 @@ impl Journal {
             && one.classes.is_subset(&self.classes)
             && one.filters.is_subset(&self.filters)
             && one.clsact.is_subset(&self.clsact)
+            && one.ifbs.is_subset(&self.ifbs)
             && one.claims.is_subset(&self.claims)
             && one.owners <= self.owners
             && (self.owners || one.uids.is_subset(&self.uids))
@@ -99,8 +105,7 @@ impl Journal {
             strange.leaves.retain(|id, _| self.has_leaf(index, *id));
             strange.filters.retain(|seat, _| self.has_filter(index, *seat));
             // The tables of a pref that was deleted.
-            let in_tree =
-                |(at, seat): &(PortIndex, Seat)| *at == index && seat.parent != Parent::Egress;
+            let in_tree = |(at, seat): &(PortIndex, Seat)| *at == index && !seat.parent.is_clsact();
             if !self.has_root(index) && !self.filters.iter().any(in_tree) {
                 strange.tables.clear();
             }
@@ -114,13 +119,22 @@ impl Journal {
         self.has_root(index) || self.classes.contains(&(index, below)) || is_in_one()
     }
 
+    /// Whether what notes flows is there for a root that was made or removed: what finds them goes
+    /// and comes with that, and the two have one map.
+    fn is_learner(&self, index: PortIndex, seat: Seat) -> bool {
+        let arrives = PortIndex { direction: Direction::Ingress, ..index };
+        seat.parent == Parent::Egress && Pref::LEARN.contains(&seat.pref) && self.has_root(arrives)
+    }
+
     fn has_filter(&self, index: PortIndex, seat: Seat) -> bool {
         let went_with_its_parent = match seat.parent {
             Parent::Root => self.has_root(index),
             Parent::Shard(shard) => self.has_root(index) || self.shards.contains(&(index, shard)),
-            Parent::Egress => self.clsact.contains(&index.ifindex),
+            Parent::Egress | Parent::Ingress => self.clsact.contains(&index.ifindex),
         };
-        went_with_its_parent || self.filters.contains(&(index, seat))
+        went_with_its_parent
+            || self.filters.contains(&(index, seat))
+            || self.is_learner(index, seat)
     }
 
     /// The state to go back to: objects that the journal names as in `before`, all others as in
@@ -134,6 +148,9 @@ impl Journal {
         let mut state = now.clone();
         for claim in &self.claims {
             put(&mut state.claims, claim, before.claims.get(claim).copied());
+        }
+        for name in &self.ifbs {
+            put(&mut state.ifbs, name, before.ifbs.get(name).copied());
         }
         match &mut state.owners {
             Some(table) if !self.owners => {
@@ -173,15 +190,28 @@ impl Journal {
     ) {
         let old = before.clsact.get(name);
         // Others may have put filters into the clsact that this run made.
-        let is_alone = state.clsact.get(name).is_none_or(|now| !now.shared);
+        let is_alone = state.clsact.get(name).is_none_or(|now| !now.is_shared());
         if self.clsact.contains(&index) && is_alone {
             put(&mut state.clsact, name, old.cloned());
         } else if let Some(now) = state.clsact.get_mut(name) {
-            let here = |(at, seat): &&(PortIndex, Seat)| {
-                *at == name.egress().at(index) && seat.parent == Parent::Egress
-            };
-            for (_, Seat { pref, .. }) in self.filters.iter().filter(here) {
-                put(&mut now.filters, pref, old.and_then(|old| old.filters.get(pref)).cloned());
+            for (port, parent) in
+                [(name.egress(), Parent::Egress), (name.ingress(), Parent::Ingress)]
+            {
+                let here = |(at, seat): &&(PortIndex, Seat)| {
+                    *at == port.at(index) && seat.parent == parent
+                };
+                let (now, old) = match parent {
+                    Parent::Ingress => (&mut now.ingress, old.map(|old| &old.ingress)),
+                    _ => (&mut now.egress, old.map(|old| &old.egress)),
+                };
+                let learners = Pref::LEARN.map(|pref| parent.at(pref));
+                let learners =
+                    learners.into_iter().filter(|seat| self.is_learner(port.at(index), *seat));
+                let touched = self.filters.iter().filter(here).map(|(_, seat)| *seat);
+                for Seat { pref, .. } in &touched.chain(learners).collect::<Vec<_>>() {
+                    let before = old.and_then(|old| old.filters.get(pref)).cloned();
+                    put(&mut now.filters, pref, before);
+                }
             }
         }
     }
@@ -203,7 +233,7 @@ impl Journal {
             tree.leaves.extend(leaves.map(|(id, leaf)| (*id, *leaf)));
             put(&mut tree.shards, &shard, old.shards.get(&shard).cloned());
         }
-        let here = |(at, seat): &&(PortIndex, Seat)| *at == index && seat.parent != Parent::Egress;
+        let here = |(at, seat): &&(PortIndex, Seat)| *at == index && !seat.parent.is_clsact();
         for (_, Seat { parent, pref }) in self.filters.iter().filter(here) {
             match parent.shard() {
                 None => put(&mut tree.filters, pref, old.filters.get(pref).cloned()),

@@ -20,7 +20,7 @@ pub use step::{
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::{Owner, Parent, Port};
+use crate::tree::{Owner, Port};
 use crate::units::{ClassId, Shard};
 
 /// When a step is performed. Processes are placed between the two phases, so a process whose class
@@ -131,11 +131,10 @@ impl Stay {
         // classes.
         let is_under_root = match step {
             Step::Mount(change) | Step::Clsact(_, change) => change.after().is_none(),
+            Step::Ifb(_, change) => change.after().is_none(),
             Step::Claim(_, change) => change.after().is_none(),
             Step::Owners(change) => change.after().is_none(),
-            Step::Filter(_, seat, change) => {
-                seat.parent == Parent::Egress && change.after().is_none()
-            }
+            Step::Filter(_, seat, change) => seat.parent.is_clsact() && change.after().is_none(),
             _ => false,
         };
         is_in_one || (self.root && is_under_root)

@@ -7,7 +7,7 @@ use super::{Change, Plan, Step, Whole};
 use crate::facts::Accounts;
 use crate::tree::{
     Claim, Class, Filter, FoundFilter, Guarantee, KernelState, Owner, OwnerChange, Port, Quantum,
-    Role, RuleProgram, Tag,
+    Role, RuleProgram,
 };
 use crate::units::{ClassId, Shard};
 
@@ -38,7 +38,7 @@ impl Plan {
             self.steps.iter().map(|planned| question.is_routine(&planned.step)).collect();
         // Shards come, go and grow with their users, and are as routine as those.
         let swap =
-            self.steps.iter().any(|planned| tag(&planned.step).is_some_and(Tag::reads_shards));
+            self.steps.iter().any(|planned| tag(&planned.step).is_some_and(Filter::reads_shards));
         let of_a_shard = |step: &Step| is_of_a_shard(step) || (swap && tag(step).is_some());
         let shards: Vec<bool> =
             self.steps.iter().map(|planned| of_a_shard(&planned.step)).collect();
@@ -64,13 +64,13 @@ fn is_of_a_shard(step: &Step) -> bool {
     }
 }
 
-/// The deciding filter that comes or goes in this step.
-fn tag(step: &Step) -> Option<Tag> {
+/// A filter that comes or goes and says whose a packet is; where packets arrive a new one comes
+/// with one that notes flows.
+fn tag(step: &Step) -> Option<&Filter> {
     match step {
-        Step::Filter(
-            ..,
-            Whole::Add(Filter::Tag(tag)) | Whole::Remove(FoundFilter::Ours(Filter::Tag(tag))),
-        ) => Some(*tag),
+        Step::Filter(.., Whole::Add(filter) | Whole::Remove(FoundFilter::Ours(filter))) => {
+            (filter.is_tag() || matches!(filter, Filter::Learn(_))).then_some(filter)
+        }
         _ => None,
     }
 }

@@ -20,11 +20,17 @@ pub fn perform(step: &Step, seen: &mut Observation) {
         Step::Root(port, change) => {
             put(&mut state.trees, port, change.after().map(|_| Tree::default()));
             let strange = strange.entry(port.clone()).or_default();
-            strange.filters.retain(|seat, _| seat.parent == Parent::Egress);
+            strange.filters.retain(|seat, _| seat.parent.is_clsact());
             (strange.leaves, strange.tables) = Default::default();
         }
         Step::Clsact(link, change) => {
             put(&mut state.clsact, link, change.after().map(|()| Clsact::default()));
+        }
+        Step::Ifb(name, change) => {
+            put(&mut state.ifbs, name, change.after().copied());
+            if change.after().is_none() {
+                state.trees.retain(|port, _| port.device() != *name);
+            }
         }
         Step::Claim(claim, change) => put(&mut state.claims, claim, change.after().copied()),
         Step::Owners(change) => state.owners = change.after().cloned(),
@@ -81,7 +87,8 @@ fn filters<'a>(
     parent: Parent,
 ) -> Option<&'a mut BTreeMap<Pref, Filter>> {
     match parent {
-        Parent::Egress => Some(&mut state.clsact.get_mut(&port.link)?.filters),
+        Parent::Egress => Some(&mut state.clsact.get_mut(&port.link)?.egress.filters),
+        Parent::Ingress => Some(&mut state.clsact.get_mut(&port.link)?.ingress.filters),
         Parent::Root => Some(&mut state.trees.get_mut(port)?.filters),
         Parent::Shard(shard) => state.trees.get_mut(port)?.shards.get_mut(&shard),
     }

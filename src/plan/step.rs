@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use crate::tree::{
-    Claim, Class, Filter, FoundFilter, FoundLeaf, LeafQdisc, LinkName, OwnerChange, OwnerTable,
-    Port, Pref, Seat,
+    Claim, Class, Filter, FoundFilter, FoundLeaf, Ifb, LeafQdisc, LinkName, OwnerChange,
+    OwnerTable, Port, Pref, Seat,
 };
 use crate::units::ClassId;
 
@@ -138,6 +138,9 @@ pub enum Step {
     /// The qdisc `clsact`. It comes without filters, so packets pass as before. It goes, with our
     /// filters, only where others have none there.
     Clsact(LinkName, Whole),
+    /// The ifb of a link, by its name: it comes with the instance's mark, switched on, and goes
+    /// with all below it.
+    Ifb(LinkName, InPlace<Ifb>),
     /// A class of HTB. Its parent cannot change in place (the kernel keeps the old one without an
     /// error), so then the class is replaced, and its leaf with it; this happens only where
     /// somebody moved a class by hand, and in undoing.
@@ -196,6 +199,7 @@ impl Step {
             Step::Leaf(.., change) => change.verb(),
             Step::Filter(.., change) => change.verb(),
             Step::Claim(_, change) => change.verb(),
+            Step::Ifb(_, change) => change.verb(),
             Step::Owners(change) => change.verb(),
             Step::Entries(_) => Verb::Alter,
             Step::Tables(..) => Verb::Remove,
@@ -220,6 +224,7 @@ impl Step {
             | Step::Tables(port, _) => Some(port),
             Step::Mount(_)
             | Step::Clsact(..)
+            | Step::Ifb(..)
             | Step::Claim(..)
             | Step::Owners(_)
             | Step::Entries(_) => None,
@@ -240,6 +245,7 @@ impl Step {
             Step::Mount(_) => "mount net_cls".to_string(),
             Step::Root(port, _) => format!("qdisc {port} 1:"),
             Step::Clsact(link, _) => format!("qdisc {link} ffff:"),
+            Step::Ifb(name, _) => format!("link {name}"),
             Step::Class(port, id, _) => format!("class {port} {id}"),
             Step::Leaf(port, id, _) => format!("qdisc {port} {}:", id.minor()),
             Step::Filter(port, seat, _) => format!("filter {port} pref {}", seat.pref),

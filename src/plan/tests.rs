@@ -82,6 +82,7 @@ fn facts() -> Facts {
             clsact: true,
             leaves: BTreeSet::from(["bfifo"]),
         },
+        down: Some(true),
         ..Facts::default()
     }
 }

@@ -82,6 +82,8 @@ pub struct LinkLine {
     pub name: Written<LinkRef>,
     /// The link's rate; `None`: the device's speed.
     pub rate: Option<Written<Amount>>,
+    /// What arrives by the link; left out, that is not shaped.
+    pub down: Option<Written<Amount>>,
     /// Limits of the default class; `None`: 5 % of the link, at least 1mbit.
     pub default: Option<Limits>,
     /// The classifier; `None`: `auto`.
@@ -120,14 +122,42 @@ pub struct Limits {
     pub prio: Option<Written<u8>>,
     /// The key of `background: true`: the class sends what all others leave.
     pub background: Option<Span>,
+    /// Of what arrives; `None`: left out.
+    pub down: Option<Down>,
     /// The mapping, or the value of the short form.
+    pub at: Span,
+}
+
+/// `down` of one line: the same of what arrives, where the link has a `down`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Down {
+    /// A guarantee; alone it is the cap too. `None`: left out.
+    pub rate: Option<Written<Amount>>,
+    /// A cap; `None`: left out.
+    pub ceil: Option<Written<Amount>>,
+    /// `None`: the line's own.
+    pub prio: Option<Written<u8>>,
+    /// The key.
     pub at: Span,
 }
 
 impl Limits {
     /// None of them is written; `at`: the line.
     pub(super) fn none(at: Span) -> Limits {
-        Limits { rate: None, ceil: None, prio: None, background: None, at }
+        Limits { rate: None, ceil: None, prio: None, background: None, down: None, at }
+    }
+
+    /// The limits of what arrives: without a `down` there is neither a guarantee nor a cap.
+    pub fn arriving(&self) -> Limits {
+        let Limits { prio, background, down, at, .. } = *self;
+        let none = Limits { prio, background, ..Limits::none(at) };
+        down.map_or(none, |down| Limits {
+            rate: down.rate,
+            ceil: down.ceil,
+            prio: down.prio.or(prio),
+            at: down.at,
+            ..none
+        })
     }
 }
 
@@ -203,6 +233,7 @@ pub enum Membership {
 
 /// What a line says for one link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "lines have few of them")]
 pub enum OnLink {
     /// No class there.
     None,
@@ -253,7 +284,9 @@ impl EveryoneLine {
     /// The group of all accounts of `everyone`, where the line has a rate or a ceil for them
     /// together.
     pub fn group(&self) -> Option<Group> {
-        self.limits.rate.or(self.limits.ceil).map(|_| Group::Everyone)
+        let Limits { rate, ceil, down, .. } = self.limits;
+        let asks = rate.is_some() || ceil.is_some() || down.is_some();
+        asks.then_some(Group::Everyone)
     }
 }
 

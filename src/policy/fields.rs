@@ -10,8 +10,7 @@ use super::scalars;
 
 /// Keys that a later version will know. They are refused by name, so that nobody looks for a
 /// misspelling.
-const LATER: [(&str, &str); 5] = [
-    ("ingress", "limits for downloads"),
+const LATER: [(&str, &str); 4] = [
     ("quota", "volume quotas"),
     ("when", "limits by time of day"),
     ("containers", "limits for containers"),
@@ -222,6 +221,11 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
             format!("`{name}` ({means}) is not in this version"),
         )
         .help("remove it; the name is reserved for a later version");
+    }
+    if ["ingress", "download"].contains(&key.value.as_str()) {
+        let message = format!("unknown key {} in {what}", quote(&key.value));
+        return Diagnostic::error(Kind::Shape, key.at, message)
+            .help("what arrives is `down`: `links: {eth0: {rate: 100mbit, down: 50mbit}}`, `users: {bob: {down: 10mbit}}`");
     }
     let by_user = ["prio", "background"].contains(&key.value.as_str());
     if by_user && known.contains(&"each") {

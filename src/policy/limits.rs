@@ -1,14 +1,15 @@
-//! `rate`, `ceil`, `prio` and `background`, which lines of all sections have. Touches nothing.
+//! `rate`, `ceil`, `prio`, `background` and `down`, which lines of all sections have. Touches
+//! nothing.
 
-use super::diagnostic::{Diagnostic, Findings, Kind};
-use super::document::{LAST_PRIO, Limits};
+use super::diagnostic::{Diagnostic, Findings, Kind, Span};
+use super::document::{Down, LAST_PRIO, Limits};
 use super::fields::Fields;
 use super::node::{Node, Value};
 use super::scalars;
 
 /// `rate`, `ceil`, `prio` and `background`; the short form is a ceil.
 pub(super) fn limits(node: Node, what: &str, findings: &mut Findings) -> Option<Limits> {
-    limits_of(node, what, &["rate", "ceil", "prio", "background"], findings)
+    limits_of(node, what, &["rate", "ceil", "prio", "background", "down"], findings)
 }
 
 /// As [`limits`], for some of those keys only.
@@ -32,21 +33,46 @@ pub(super) fn limit_fields(fields: &mut Fields, findings: &mut Findings) -> Limi
     let background = fields.place_of("background");
     let is_background =
         fields.read("background", findings, |node| scalars::boolean(node, "background"));
+    let down_at = fields.place_of("down");
+    let down = fields.take("down").zip(down_at);
     let limits = Limits {
         rate: fields.read("rate", findings, |node| scalars::amount(node, "rate")),
         ceil: fields.read("ceil", findings, |node| scalars::amount(node, "ceil")),
         prio: fields.read("prio", findings, scalars::prio),
         background: background.filter(|_| is_background == Some(true)),
+        down: down.and_then(|(node, at)| self::down(node, at, findings)),
         at: fields.at,
     };
     contradictions(&limits, findings);
     limits
 }
 
+/// `down`: the short form is a ceil here too.
+fn down(node: Node, at: Span, findings: &mut Findings) -> Option<Down> {
+    if let Value::Scalar(_) = node.value {
+        let ceil = findings.take(scalars::amount(&node, "down"))?;
+        return Some(Down { rate: None, ceil: Some(ceil), prio: None, at });
+    }
+    let mut fields = Fields::open(node, "`down`", &["rate", "ceil", "prio"], findings)?;
+    let had_unknown = fields.had_unknown;
+    let is_empty = fields.place_of("rate").or(fields.place_of("ceil")).is_none();
+    let rate = fields.read("rate", findings, |node| scalars::amount(node, "rate"));
+    let ceil = fields.read("ceil", findings, |node| scalars::amount(node, "ceil"));
+    let prio = fields.read("prio", findings, scalars::prio);
+    if is_empty && !had_unknown {
+        findings.push(
+            Diagnostic::error(Kind::Rate, at, "`down` has neither a rate nor a ceil").help(
+                "write a cap, `down: 100mbit`, or a guarantee, `down: {rate: 10mbit}`, or both",
+            ),
+        );
+    }
+    Some(Down { rate, ceil, prio, at })
+}
+
 /// `background` is a `prio` and has no guarantee.
 fn contradictions(limits: &Limits, findings: &mut Findings) {
     let Some(background) = limits.background else { return };
-    if let Some(rate) = limits.rate {
+    if let Some(rate) = limits.rate.or(limits.down.and_then(|down| down.rate)) {
         findings.push(
             Diagnostic::error(Kind::Rate, rate.at, "`background` with a guaranteed `rate`")
                 .label("the guarantee")
@@ -54,7 +80,8 @@ fn contradictions(limits: &Limits, findings: &mut Findings) {
                 .help("remove `rate`, and write `ceil` for its cap; or remove `background` and write `prio: 7` for what is left over beyond the rate"),
         );
     }
-    if let Some(prio) = limits.prio.filter(|prio| prio.value != LAST_PRIO) {
+    let prio = limits.down.and_then(|down| down.prio).or(limits.prio);
+    if let Some(prio) = prio.filter(|prio| prio.value != LAST_PRIO) {
         findings.push(
             Diagnostic::error(
                 Kind::Shape,

@@ -84,20 +84,23 @@ fn users(node: Node, findings: &mut Findings) -> Vec<UserLine> {
     named.into_iter().filter_map(|(key, node)| user(key, node, findings)).collect()
 }
 
+/// Of a line of `users`.
+const USER_KEYS: [&str; 12] = [
+    "rate",
+    "ceil",
+    "down",
+    "prio",
+    "background",
+    "classid",
+    "accounts",
+    "uids",
+    "units",
+    "follow",
+    "group",
+    "links",
+];
+
 fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLine> {
-    const KEYS: [&str; 11] = [
-        "rate",
-        "ceil",
-        "prio",
-        "background",
-        "classid",
-        "accounts",
-        "uids",
-        "units",
-        "follow",
-        "group",
-        "links",
-    ];
     let mut line = UserLine {
         key,
         limits: Limits::none(node.at),
@@ -114,10 +117,10 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
         line.limits = limits(node, "user", findings)?;
         return Some(line);
     }
-    let mut fields = Fields::open(node, "a user", &KEYS, findings)?;
+    let mut fields = Fields::open(node, "a user", &USER_KEYS, findings)?;
     // A rate that was refused is reported already, so it does not also count as missing.
     let had_unknown = fields.had_unknown;
-    let asks_for_something = fields.place_of("rate").or(fields.place_of("ceil")).is_some();
+    let asks_for_something = asks_for_something(&fields);
     line.limits = limit_fields(&mut fields, findings);
     line.classid = fields.read("classid", findings, scalars::classid);
     line.accounts = fields.read_list("accounts", findings, scalars::account);
@@ -163,6 +166,11 @@ fn follows_no_unit(at: Span) -> Diagnostic {
     )
 }
 
+/// With a `down` alone what is sent has no limit of its own.
+fn asks_for_something(fields: &Fields) -> bool {
+    ["rate", "ceil", "down"].iter().any(|key| fields.place_of(key).is_some())
+}
+
 fn asks_for_nothing(key: &Written<Key>) -> Diagnostic {
     let name = key.value.as_str();
     Diagnostic::error(Kind::Rate, key.at, format!("{} has neither a rate nor a ceil", quote(name)))
@@ -175,13 +183,13 @@ fn classes(node: Node, findings: &mut Findings) -> Vec<ClassLine> {
 }
 
 fn class(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<ClassLine> {
-    const KEYS: [&str; 6] = ["rate", "ceil", "prio", "background", "classid", "links"];
+    const KEYS: [&str; 7] = ["rate", "ceil", "down", "prio", "background", "classid", "links"];
     if let Value::Scalar(_) = node.value {
         let limits = limits(node, "class", findings)?;
         return Some(ClassLine { key, limits, classid: None, links: Vec::new() });
     }
     let mut fields = Fields::open(node, "a class", &KEYS, findings)?;
-    if fields.place_of("rate").or(fields.place_of("ceil")).is_none() && !fields.had_unknown {
+    if !asks_for_something(&fields) && !fields.had_unknown {
         findings.push(asks_for_nothing(&key));
     }
     let limits = limit_fields(&mut fields, findings);
@@ -196,7 +204,7 @@ fn groups(node: Node, findings: &mut Findings) -> Vec<GroupLine> {
 }
 
 fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<GroupLine> {
-    const KEYS: [&str; 6] = ["rate", "ceil", "gid", "parent", "users", "each"];
+    const KEYS: [&str; 7] = ["rate", "ceil", "down", "gid", "parent", "users", "each"];
     if let Value::Scalar(_) = node.value {
         findings.push(
             Diagnostic::error(
@@ -228,7 +236,7 @@ fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<Group
 }
 
 fn everyone(at: Span, node: Node, findings: &mut Findings) -> Option<EveryoneLine> {
-    const KEYS: [&str; 4] = ["uids", "rate", "ceil", "each"];
+    const KEYS: [&str; 5] = ["uids", "rate", "ceil", "down", "each"];
     let none = Limits::none(node.at);
     if let Value::Scalar(_) = node.value {
         let each = limits(node, "everyone", findings)?;

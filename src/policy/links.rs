@@ -2,7 +2,7 @@
 
 use crate::tree::Classifier;
 
-use super::diagnostic::{Findings, Written};
+use super::diagnostic::{Diagnostic, Findings, Kind, Written};
 use super::document::{LeafChoice, LinkLine, LinkRef, OnLink};
 use super::fields::{Fields, entries};
 use super::node::{Node, Value};
@@ -35,6 +35,7 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
     let mut line = LinkLine {
         name,
         rate: None,
+        down: None,
         default: None,
         classifier: None,
         leaf: LeafChoice::Auto,
@@ -44,14 +45,27 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
         line.rate = findings.take(scalars::amount(&node, "rate"));
         return Some(line);
     }
-    const KEYS: [&str; 5] = ["rate", "default", "classifier", "leaf", "optional"];
+    const KEYS: [&str; 6] = ["rate", "down", "default", "classifier", "leaf", "optional"];
     let mut fields = Fields::open(node, "a link", &KEYS, findings)?;
     line.rate = fields.read("rate", findings, |node| scalars::amount(node, "rate"));
+    let has_down = fields.place_of("down").is_some();
+    line.down = fields.read("down", findings, |node| scalars::amount(node, "down"));
     line.default = fields.take("default").and_then(|node| {
         // Root's own logins begin in the default class, so it always has a guarantee and cannot be
         // `background`.
-        limits::limits_of(node, "`default`", &["rate", "ceil", "prio"], findings)
+        limits::limits_of(node, "`default`", &["rate", "ceil", "prio", "down"], findings)
     });
+    let down = line.default.and_then(|default| default.down);
+    if let Some(down) = down.filter(|_| !has_down) {
+        findings.push(
+            Diagnostic::error(
+                Kind::Rate,
+                down.at,
+                "the default has a `down`, and the link has none",
+            )
+            .help("write what arrives by the link, `down: 940mbit`, beside its `rate`"),
+        );
+    }
     line.classifier = fields
         .read("classifier", findings, |node| scalars::choice(node, "classifier", &CLASSIFIERS))
         .flatten();

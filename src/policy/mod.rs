@@ -22,8 +22,8 @@ pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Wr
 pub(crate) use diagnostic::{Findings, closest, printable, quote};
 pub(crate) use document::LAST_PRIO;
 pub use document::{
-    Amount, ClassLine, EveryoneLine, Field, Follow, Gid, GroupLine, LeafChoice, Limits, LinkLine,
-    LinkRef, Membership, Networks, OnLink, Policy, RuleLine, UnitRef, UserLine,
+    Amount, ClassLine, Down, EveryoneLine, Field, Follow, Gid, GroupLine, LeafChoice, Limits,
+    LinkLine, LinkRef, Membership, Networks, OnLink, Policy, RuleLine, UnitRef, UserLine,
 };
 pub use lookups::Lookups;
 pub use pattern::Pattern;

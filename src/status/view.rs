@@ -80,7 +80,7 @@ impl View<'_> {
     fn link(&self) -> Link {
         let classifier = self.tree.filters.values().find_map(|filter| match filter {
             Filter::Tag(Tag::Cgroup) => Some("cgroup"),
-            Filter::Tag(Tag::Bpf(_)) => Some("bpf"),
+            Filter::Tag(Tag::Bpf(_)) | Filter::Find { .. } => Some("bpf"),
             _ => None,
         });
         let rate = self.tree.classes.get(&ClassId::LINK).map(|class| class.rate);

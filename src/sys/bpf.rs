@@ -2,6 +2,7 @@
 //! kernel/bpf/syscall.c).
 
 mod call;
+mod flows;
 mod load;
 mod map;
 mod owner_maps;
@@ -18,6 +19,7 @@ use crate::classify::assembler::Instruction;
 use crate::classify::program;
 use crate::facts::Helpers;
 use crate::tree::{Program, Sockets, TagHelper};
+pub use flows::{Flows, load_redirect};
 use load::load_with;
 pub use owner_maps::Maps;
 pub use rule_maps::{RuleMaps, load_rules};

@@ -14,11 +14,11 @@ use super::shortage::is_shortage;
 use super::{bpf, netns};
 use crate::facts::{Features, Helpers};
 use crate::netlink::request::filter::{self, Loaded};
-use crate::netlink::request::{class, clsact, dump, leaf, root};
-use crate::netlink::{Request, assemble, decode};
+use crate::netlink::request::{class, clsact, dump, hook, ifb, leaf, root};
+use crate::netlink::{Request, assemble, decode, hooks};
 use crate::tree::{
-    Class, Classifier, Filter, FoundFilter, LeafQdisc, Mark, Pref, Program, Quantum, Role, Sockets,
-    TagHelper,
+    Class, Classifier, Filter, FoundFilter, LeafQdisc, LinkName, Mark, Pref, Program, Quantum,
+    Role, Sockets, Tag, TagHelper,
 };
 use crate::units::{Bytes, ClassId, Minor, Rate, Ticks};
 
@@ -62,19 +62,25 @@ pub fn features_beside(known: Option<Helpers>) -> io::Result<Features> {
 
 /// Tries in this thread's network namespace, which must be one that was made for it.
 fn tried(known: Option<Helpers>) -> io::Result<Features> {
-    try_all(known).map_err(|error| match error {
-        Trial::Socket(
-            SocketError::Open(error) | SocketError::Send(error) | SocketError::Receive(error),
-        )
-        | Trial::Bpf(error) => error,
-        Trial::Socket(error) => io::Error::other(error.to_string()),
-    })
+    try_all(known).map_err(Trial::into_io)
 }
 
 /// Why the trial ended early.
 enum Trial {
     Socket(SocketError),
     Bpf(io::Error),
+}
+
+impl Trial {
+    fn into_io(self) -> io::Error {
+        match self {
+            Trial::Socket(
+                SocketError::Open(error) | SocketError::Send(error) | SocketError::Receive(error),
+            )
+            | Trial::Bpf(error) => error,
+            Trial::Socket(error) => io::Error::other(error.to_string()),
+        }
+    }
 }
 
 impl From<SocketError> for Trial {
@@ -119,7 +125,8 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
         && match bpf::load_clear_priority(Sockets::Mixed) {
             Ok(file) => {
                 let (pref, sockets) = (Pref::PRIORITY[0], Sockets::Mixed);
-                let add = filter::add_priority(LOOPBACK, pref, sockets, mark, file.as_fd());
+                let program = Loaded::clearing(sockets, mark, file.as_fd());
+                let add = hook::add_egress(LOOPBACK, pref, program);
                 works(&mut netlink, &add)?
             }
             Err(error) if is_shortage(&error) => return Err(Trial::Bpf(error)),
@@ -134,6 +141,53 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
         })
         .collect();
     Ok(features)
+}
+
+/// Whether what arrives can be shaped: an ifb is made, and what redirects to it is read back. Only
+/// for whoever wants that: the kernel's module makes two devices of its own.
+///
+/// # Errors
+/// As [`features`].
+pub fn down() -> io::Result<bool> {
+    match netns::private(|| tried_down().map_err(Trial::into_io)).flatten() {
+        Err(error) if is_shortage(&error) => Err(error),
+        Err(error) => {
+            debug!("an ifb cannot be tried: {error}");
+            let modules = ["ifb", "act_mirred", "sch_ingress", "cls_bpf"];
+            let there = Modules::of(Path::new("/"));
+            // Loading a program needs no namespace.
+            let loads = || bpf::load_redirect(LOOPBACK).is_ok();
+            Ok(modules.iter().all(|module| there.has(module)) && loads())
+        }
+        Ok(works) => Ok(works),
+    }
+}
+
+fn tried_down() -> Result<bool, Trial> {
+    let mut netlink = Netlink::open()?;
+    let mark = Mark::for_instance("probe");
+    let Some(name) = LinkName::new("probe") else { return Ok(false) };
+    for request in [ifb::add(&name), clsact::add(LOOPBACK)] {
+        if let Err(error) = netlink.change(&request)? {
+            debug!("probe: {error}");
+            return Ok(false);
+        }
+    }
+    let device = netlink.get(&dump::link_named(name.as_str()), decode::link)?;
+    let Some(device) = device.ok().flatten() else { return Ok(false) };
+    let flows = bpf::Flows::for_trial().map_err(Trial::Bpf)?;
+    flows.load_find(true).map_err(Trial::Bpf)?;
+    flows.load_learn(Tag::Cgroup, None).map_err(Trial::Bpf)?;
+    let file = bpf::load_redirect(device.ifindex).map_err(Trial::Bpf)?;
+    let program = Loaded::redirecting(mark, device.ifindex, file.as_fd());
+    let add = hook::add_redirect(LOOPBACK, Pref::REDIRECT[0], program, device.ifindex);
+    if let Err(error) = netlink.change(&add)? {
+        debug!("probe: {error}");
+        return Ok(false);
+    }
+    let records = netlink.dump(&dump::filters(LOOPBACK, ClassId::INGRESS), decode::filter)?;
+    let (found, _) = hooks::clsact(mark, Some(device.ifindex), &records, &[]);
+    Ok(found.ingress.filters.values().eq([&Filter::Redirect]))
 }
 
 /// A deciding program that every kernel accepts that accepts one at all.
@@ -152,18 +206,33 @@ fn any_class() -> Class {
     Class { parent: None, rate, ceil: rate, burst, cburst: burst, role }
 }
 
-/// The features whose modules are loaded, built in, or on disk for the running release.
-fn looked_up(host: &Path) -> Features {
-    let read = |path: &str| fs::read_to_string(host.join(path)).unwrap_or_default();
-    let folder = format!("lib/modules/{}", read("proc/sys/kernel/osrelease").trim());
-    let known =
-        [read(&format!("{folder}/modules.builtin")), read(&format!("{folder}/modules.dep"))];
-    let has = |module: &str| {
+/// The kernel's modules: those that are loaded, built in, or on disk for the running release.
+struct Modules<'h> {
+    host: &'h Path,
+    /// The lists of what is built in and of what is on disk.
+    known: [String; 2],
+}
+
+impl Modules<'_> {
+    fn of(host: &Path) -> Modules<'_> {
+        let read = |path: &str| fs::read_to_string(host.join(path)).unwrap_or_default();
+        let folder = format!("lib/modules/{}", read("proc/sys/kernel/osrelease").trim());
+        let list = |name: &str| read(&format!("{folder}/{name}"));
+        Modules { host, known: [list("modules.builtin"), list("modules.dep")] }
+    }
+
+    fn has(&self, module: &str) -> bool {
         // `kernel/net/sched/sch_htb.ko.xz: …`
         let file = format!("/{module}.ko");
-        host.join("sys/module").join(module).exists()
-            || known.iter().any(|list| list.contains(&file))
-    };
+        self.host.join("sys/module").join(module).exists()
+            || self.known.iter().any(|list| list.contains(&file))
+    }
+}
+
+/// The features whose modules are there.
+fn looked_up(host: &Path) -> Features {
+    let modules = Modules::of(host);
+    let has = |module: &str| modules.has(module);
     let leaves = LEAVES.iter().map(LeafQdisc::kind);
     let classifiers = [(Classifier::Cgroup, "cls_cgroup"), (Classifier::Bpf, "cls_bpf")];
     Features {

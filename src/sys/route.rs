@@ -6,7 +6,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
-use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -114,6 +114,11 @@ impl Netlink {
     /// Opens a socket for lists of sockets ([`crate::netlink::inet_diag`]).
     pub fn for_sockets() -> Result<Netlink, SocketError> {
         Netlink::of(NETLINK_SOCK_DIAG)
+    }
+
+    /// Opens a socket for what nftables has ([`crate::netlink::nftables`]).
+    pub fn for_nftables() -> Result<Netlink, SocketError> {
+        Netlink::of(NETLINK_NETFILTER)
     }
 
     fn of(protocol: isize) -> Result<Netlink, SocketError> {

@@ -28,6 +28,19 @@ pub enum Filter {
     /// our own network namespace asked for it and can be told from others', and lets every packet
     /// go on.
     ClearPriority(Sockets),
+    /// At clsact's egress: notes the sender's class under the packet's flow, and lets every packet
+    /// go on. Finds the sender as the tag's filter at the root does. Has its map of flows in common
+    /// with each [`Filter::Find`] of the link.
+    Learn(Tag),
+    /// At the root of an ifb, and of its shards, where a link's root has the tag: the class noted
+    /// under the packet's flow.
+    Find {
+        /// At the root of a tree that has shards: as in a deciding program.
+        shards: bool,
+    },
+    /// At clsact's ingress: sends packets through the link's ifb, and lets them pass once that is
+    /// gone. One that sends them elsewhere is unknown.
+    Redirect,
 }
 
 /// A version of IP.
@@ -82,13 +95,30 @@ impl From<Family> for Protocol {
 }
 
 impl Filter {
+    /// Whether the filter says whose a packet is, after the rules.
+    pub fn is_tag(&self) -> bool {
+        matches!(self, Filter::Tag(_) | Filter::Find { .. })
+    }
+
+    /// Whether the filter knows the way to shards.
+    pub fn reads_shards(&self) -> bool {
+        match self {
+            Filter::Tag(tag) => tag.reads_shards(),
+            Filter::Find { shards } => *shards,
+            _ => false,
+        }
+    }
+
     /// The protocol of the filter, as an ethertype in host order.
     pub fn protocol(&self) -> u16 {
         match self {
             Filter::U32 { protocol, .. } => protocol.ethertype(),
-            Filter::Program(_) | Filter::Tag(_) | Filter::ClearPriority(_) => {
-                Protocol::All.ethertype()
-            }
+            Filter::Program(_)
+            | Filter::Tag(_)
+            | Filter::ClearPriority(_)
+            | Filter::Learn(_)
+            | Filter::Find { .. }
+            | Filter::Redirect => Protocol::All.ethertype(),
         }
     }
 
@@ -105,7 +135,7 @@ impl Filter {
                 let first = pref.tables().start;
                 rules.tables.keys().rev().map(|number| first + number).collect()
             }
-            Filter::Program(_) | Filter::Tag(_) | Filter::ClearPriority(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
@@ -148,6 +178,12 @@ impl From<u8> for Bits<u8> {
 }
 
 impl Match {
+    /// The match of the packets that answer these: what was their source is the destination.
+    pub fn mirrored(&self) -> Match {
+        let Match { src, dst, sport, dport, proto } = *self;
+        Match { src: dst, dst: src, sport: dport, dport: sport, proto }
+    }
+
     /// The family of the match's addresses; `None`: it has none, and is for both.
     pub fn family(&self) -> Option<Family> {
         self.src.or(self.dst).map(|net| match net.addr() {

@@ -9,6 +9,7 @@ mod claim;
 mod class;
 mod filter;
 mod foreign;
+mod ifb;
 mod mark;
 mod name;
 mod owners;
@@ -26,6 +27,7 @@ pub use self::claim::{Claim, NotAClaim, Owner};
 pub use self::class::{Class, LeafQdisc, Role};
 pub use self::filter::{Bits, Family, Filter, Match, Protocol};
 pub use self::foreign::{Counted, Counters, Foreign};
+pub use self::ifb::Ifb;
 pub use self::mark::Mark;
 pub use self::name::{Group, Key, Reserved, is_safe_directory};
 pub use self::owners::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
@@ -49,6 +51,9 @@ pub struct KernelState {
     pub trees: BTreeMap<Port, Tree>,
     /// The qdiscs `clsact` that stand, whatever root qdisc their links have.
     pub clsact: BTreeMap<LinkName, Clsact>,
+    /// The ifbs through which packets go that arrive, by name: each is the link's whose
+    /// [`LinkName::ifb`] is that name.
+    pub ifbs: BTreeMap<LinkName, Ifb>,
     /// The directories below the instance's, each with its `net_cls.classid`.
     pub claims: BTreeMap<Claim, ClassId>,
     /// What the maps of the deciding programs hold; `None` where no program of ours stands.
@@ -56,16 +61,41 @@ pub struct KernelState {
 }
 
 /// A link's qdisc `clsact`. At its egress side a packet passes filters before it comes to the root
-/// qdisc. A clsact carries no mark, so nobody owns it: shaper deletes it with its own last filter,
-/// unless others have filters there.
+/// qdisc, at its ingress side before the network stack has it. A clsact carries no mark, so nobody
+/// owns it: shaper deletes it with its own last filter, unless others have filters there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clsact {
-    /// Our filters at the egress side.
+    /// What packets meet that leave.
+    pub egress: Side,
+    /// What packets meet that arrive.
+    pub ingress: Side,
+}
+
+/// One side of a `clsact`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Side {
+    /// Our filters.
     pub filters: BTreeMap<Pref, Filter>,
-    /// Prefs that others use at the egress side; ours go elsewhere.
+    /// Prefs that others use; ours go elsewhere.
     pub foreign: BTreeSet<Pref>,
-    /// Others have filters there, at the egress or the ingress side.
-    pub shared: bool,
+}
+
+impl Clsact {
+    /// Whether others have filters there.
+    pub fn is_shared(&self) -> bool {
+        !self.egress.foreign.is_empty() || !self.ingress.foreign.is_empty()
+    }
+
+    /// Whether we have filters there.
+    pub fn is_used(&self) -> bool {
+        !self.egress.filters.is_empty() || !self.ingress.filters.is_empty()
+    }
+
+    /// The same without our filters.
+    pub fn of_others(&self) -> Clsact {
+        let side = |side: &Side| Side { filters: BTreeMap::new(), foreign: side.foreign.clone() };
+        Clsact { egress: side(&self.egress), ingress: side(&self.ingress) }
+    }
 }
 
 /// Where the `net_cls` hierarchy is mounted.

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A network interface's name, as the kernel allows it: 1–15 bytes, no `/`, no white space.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkName(String);
+pub struct LinkName(pub(super) String);
 
 impl LinkName {
     /// Mirrors `dev_valid_name` (net/core/dev.c).
@@ -24,6 +24,11 @@ impl LinkName {
     pub fn egress(&self) -> Port {
         Port { link: self.clone(), direction: Direction::Egress }
     }
+
+    /// The port at which packets arrive by this link.
+    pub fn ingress(&self) -> Port {
+        Port { link: self.clone(), direction: Direction::Ingress }
+    }
 }
 
 impl fmt::Display for LinkName {
@@ -37,7 +42,7 @@ impl fmt::Display for LinkName {
 pub enum Direction {
     /// They leave the host: the link's root qdisc delays them.
     Egress,
-    /// They arrive. Nothing is shaped there yet.
+    /// They arrive: the root qdisc of the link's ifb delays them.
     Ingress,
 }
 

@@ -26,6 +26,11 @@ impl Pref {
     /// The program that clears priorities at clsact's egress, asked before all other filters there,
     /// which may end the search.
     pub const PRIORITY: [Pref; 2] = [Pref(1), Pref(2)];
+    /// The program that notes flows at clsact's egress, before filters that may end the search.
+    pub const LEARN: [Pref; 2] = [Pref(3), Pref(4)];
+    /// What redirects at clsact's ingress, behind all others: they would never see what is
+    /// redirected.
+    pub const REDIRECT: [Pref; 2] = [Pref(65_000), Pref(65_001)];
 
     /// Whether shaper has filters at this pref below the root.
     pub fn is_ours(self) -> bool {

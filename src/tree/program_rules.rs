@@ -96,6 +96,12 @@ pub struct Packets {
 }
 
 impl Packets {
+    /// The packets that answer these: what was their source is the destination.
+    pub fn mirrored(&self) -> Packets {
+        let Packets { vlan, proto, src, dst, sport, dport } = self.clone();
+        Packets { vlan, proto, src: dst, dst: src, sport: dport, dport: sport }
+    }
+
     /// How many ranges a packet is compared with, which is what the kernel's verifier pays for.
     pub fn ranges(&self) -> usize {
         let Packets { vlan, proto, src, dst, sport, dport } = self;

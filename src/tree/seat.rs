@@ -14,6 +14,8 @@ pub enum Parent {
     Shard(Shard),
     /// The egress side of the link's `clsact`, which packets pass before the root qdisc.
     Egress,
+    /// Its ingress side, which packets pass when they arrive.
+    Ingress,
 }
 
 impl Parent {
@@ -23,6 +25,7 @@ impl Parent {
             Parent::Root => ClassId::ROOT,
             Parent::Shard(shard) => shard.qdisc(),
             Parent::Egress => ClassId::EGRESS,
+            Parent::Ingress => ClassId::INGRESS,
         }
     }
 
@@ -30,8 +33,13 @@ impl Parent {
     pub fn shard(self) -> Option<Shard> {
         match self {
             Parent::Shard(shard) => Some(shard),
-            Parent::Root | Parent::Egress => None,
+            Parent::Root | Parent::Egress | Parent::Ingress => None,
         }
+    }
+
+    /// Whether the parent is a side of `clsact`.
+    pub fn is_clsact(self) -> bool {
+        matches!(self, Parent::Egress | Parent::Ingress)
     }
 
     /// The seat at `pref` of this parent.
@@ -56,6 +64,7 @@ impl fmt::Display for Seat {
             Parent::Root => {}
             Parent::Shard(shard) => write!(f, "at {} ", shard.qdisc())?,
             Parent::Egress => write!(f, "at clsact egress ")?,
+            Parent::Ingress => write!(f, "at clsact ingress ")?,
         }
         write!(f, "pref {}", self.pref)
     }

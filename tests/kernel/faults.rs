@@ -151,7 +151,7 @@ fn everything(host: &mut Host) -> String {
 }
 
 /// Runs with step 0, 1, 2… failing, until there is no such step; how many there were.
-fn every_step_fails(
+pub fn every_step_fails(
     host: &mut Host,
     run: impl Fn(&mut Host, execute::Gate<'_>) -> Result<(), Failure>,
 ) -> usize {
@@ -182,7 +182,7 @@ fn every_step_fails(
     unreachable!("there are fewer steps than numbers")
 }
 
-fn apply_gated(host: &mut Host, gate: execute::Gate<'_>) -> Result<(), Failure> {
+pub fn apply_gated(host: &mut Host, gate: execute::Gate<'_>) -> Result<(), Failure> {
     host.try_apply(gate).map(|_| ())
 }
 

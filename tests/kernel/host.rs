@@ -219,7 +219,7 @@ pub fn assert_same(found: &str, wanted: &str, what: &str) {
 
 /// A state with a line for each object.
 pub fn lines(state: &KernelState) -> String {
-    let mut text = format!("{:?}\n", state.net_cls);
+    let mut text = format!("{:?}\n{:?}\n{:#?}\n", state.net_cls, state.ifbs, state.clsact);
     for (claim, classid) in &state.claims {
         let _ = writeln!(text, "{claim} {classid}");
     }

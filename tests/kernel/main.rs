@@ -6,6 +6,7 @@ mod support;
 
 mod adversity;
 mod agreement;
+mod arriving;
 mod churn;
 mod cleared;
 mod confirm;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         namespaces::TESTS,
         nss::TESTS,
         sharing::TESTS,
+        arriving::TESTS,
         shards::TESTS,
         agreement::TESTS,
         confirm::TESTS,

@@ -162,13 +162,7 @@ const ENDS: &[Bad] = &[
         "link",
         "`eth1` is no link of this policy",
     ),
-    bad(
-        "ingress: {}\n",
-        4,
-        1,
-        "unsupported",
-        "`ingress` (limits for downloads) is not in this version",
-    ),
+    bad("ingress: {}\n", 4, 1, "shape", "unknown key `ingress` in the policy"),
     bad("users:\n  root: 1mbit\n", 5, 3, "name", "the name `root` is reserved"),
 ];
 

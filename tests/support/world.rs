@@ -180,6 +180,20 @@ impl World {
         stream
     }
 
+    /// A new process of the account that has a connection to the far side and takes what comes over
+    /// it, which is as much as comes through.
+    pub fn downloading(&mut self, account: Account, family: Family) -> Download {
+        self.port += 1;
+        let (at, port) = (self.far_at(family, self.port), self.port);
+        let listener = self.far.socket(&Order::Listen(at));
+        let mut actor = self.actor(account);
+        let socket = actor.connect(at);
+        let sender = self.far.socket(&Order::Accept(listener));
+        actor.tell(&Order::Drain { socket, port });
+        self.far.pour(sender);
+        Download { actor, port }
+    }
+
     /// A new process of the account that sends numbered datagrams at this rate of payload.
     pub fn beating(&mut self, account: Account, family: Family, bits_per_second: u64) -> Stream {
         let port = self.sink(Proto::Udp);
@@ -242,6 +256,19 @@ pub struct Stream {
     pub actor: Actor,
     pub socket: SocketId,
     pub port: u16,
+}
+
+/// One process that receives what the far side pours.
+pub struct Download {
+    pub actor: Actor,
+    pub port: u16,
+}
+
+impl Download {
+    /// What has come so far.
+    pub fn seen(&mut self) -> Timeline {
+        self.actor.seen(Proto::Tcp, self.port)
+    }
 }
 
 impl Stream {

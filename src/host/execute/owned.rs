@@ -17,6 +17,7 @@ impl Run<'_, '_> {
         match step {
             Step::Mount(Whole::Add(())) => Ok(self.kernel.mount().map(|_| ())?),
             Step::Mount(Whole::Remove(())) => Ok(self.kernel.unmount()?),
+            Step::Ifb(name, change) => self.arriving.change(self.kernel, name, change),
             Step::Claim(claim, change) => Ok(self.directory(claim, change)?),
             Step::Owners(change) => self.owners(change),
             Step::Entries(changes) => self.entries(changes),

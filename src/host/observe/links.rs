@@ -16,17 +16,21 @@ use std::time::Instant;
 use log::{debug, warn};
 use nix::errno::Errno;
 
+use super::arriving::{self, Ifbs};
 use super::error::ObserveError;
 use super::tree::{OurRoot, SeenTree};
-use crate::facts::{LinkFacts, RootQdisc};
+use crate::facts::{self, LinkFacts, RootQdisc};
 use crate::host::Kernel;
-use crate::netlink::assemble;
 use crate::netlink::decode::{self, DefaultRoute, LinkRecord, QdiscRecord};
 use crate::netlink::extack::KernelError;
+use crate::netlink::flow_name::Reads;
+use crate::netlink::hooks;
 use crate::netlink::request::{self, dump};
 use crate::sys::route::{Netlink, PATIENCE, SocketError};
 use crate::sys::witness::Witness;
-use crate::tree::{Clsact, Family, LinkName, Port, Seat, StrangeFilter};
+use crate::tree::{
+    Clsact, Direction, Family, LinkName, MapIds, Parent, Port, Pref, Seat, StrangeFilter,
+};
 use crate::units::ClassId;
 
 /// How many lists of links are put together when none of them is complete. A list lacks a link that
@@ -42,8 +46,13 @@ pub(super) struct Seen {
     pub links: Links,
     pub trees: Trees,
     pub clsact: BTreeMap<LinkName, Clsact>,
-    /// What is strange at their egress side.
-    pub at_clsact: BTreeMap<LinkName, BTreeMap<Seat, StrangeFilter>>,
+    /// What is strange there, by the port of the side.
+    pub at_clsact: BTreeMap<Port, BTreeMap<Seat, StrangeFilter>>,
+    pub ifbs: Ifbs,
+    /// The maps of flows that are in use, by link.
+    pub flows: BTreeMap<LinkName, u32>,
+    /// Where each program is that notes flows, and which maps of owners it reads.
+    pub learning: BTreeMap<facts::Seat, MapIds>,
     /// Links with an `ingress` qdisc.
     pub ingress: BTreeSet<LinkName>,
 }
@@ -65,8 +74,8 @@ pub(super) fn links_and_trees(
         by_link.entry(qdisc.ifindex).or_default().push(qdisc);
     }
     let mut witness = Witness::open()?;
-    let Seen { links: mut facts, mut trees, mut clsact, mut at_clsact, mut ingress } =
-        Seen::default();
+    let mut all = Seen { ifbs: Ifbs::among(&records, kernel.mark), ..Seen::default() };
+    let mut learners = BTreeMap::new();
     for record in records {
         let name = record.name.clone();
         let mut qdiscs = by_link.remove(&record.ifindex).unwrap_or_default();
@@ -79,37 +88,42 @@ pub(super) fn links_and_trees(
             }
         }
         let mut link = link_facts(kernel, record, &qdiscs, &routes);
-        if link.root == RootQdisc::Ours {
-            let root = OurRoot { port: name.egress(), ifindex: link.ifindex, qdiscs: &qdiscs };
+        let is_ifb = all.ifbs.has(&name);
+        let port = if is_ifb { all.ifbs.port(&name) } else { Some(name.egress()) };
+        if let (RootQdisc::Ours, Some(port)) = (&link.root, port) {
+            let root = OurRoot { port, ifindex: link.ifindex, qdiscs: &qdiscs };
             let seen = steady_tree(kernel, &mut witness, &root, claimed)?;
             let Some(seen) = seen else { continue };
             link.shaped_at = seen.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
-            trees.push((root.port, seen));
+            all.trees.push((root.port, seen));
         }
+        if is_ifb {
+            continue;
+        }
+        let has_ifb = all.ifbs.of(&name).is_some();
+        let is_shaped = link.root == RootQdisc::Ours || has_ifb;
         // On hosts of containers other programs have a clsact on each of many links.
-        if link.root == RootQdisc::Ours || !own_sockets_only {
+        if is_shaped || !own_sockets_only || named.contains(name.as_str()) {
             let is_listed = qdiscs.iter().any(|qdisc| qdisc.parent == Some(ClassId::CLSACT));
-            if link.root == RootQdisc::Ours && !own_sockets_only && !is_listed {
+            if is_shaped && (!own_sockets_only || has_ifb) && !is_listed {
                 let question = request::clsact::get(link.ifindex);
                 qdiscs.extend(kernel.netlink.get(&question, decode::qdisc)?.ok().flatten());
             }
             if qdiscs.iter().any(|qdisc| qdisc.kind == request::clsact::KIND) {
-                let (found, strange) = clsact_of(kernel, link.ifindex)?;
-                clsact.insert(name.clone(), found);
-                at_clsact.insert(name.clone(), strange);
+                let found = clsact_of(kernel, link.ifindex, all.ifbs.of(&name))?;
+                learners.insert(name.clone(), found.reads);
+                all.add_clsact(&name, found.clsact, found.strange);
             } else if qdiscs.iter().any(|qdisc| qdisc.kind == "ingress") {
-                ingress.insert(name.clone());
+                all.ingress.insert(name.clone());
             }
         }
-        facts.insert(name, link);
+        all.links.insert(name, link);
     }
     // Links that went meanwhile are left out, since only parts of them were read.
     let gone = witness.told(kernel.netlink.port())?.gone;
-    facts.retain(|_, link| !gone.contains(&link.ifindex));
-    trees.retain(|(port, _)| facts.contains_key(&port.link));
-    clsact.retain(|name, _| facts.contains_key(name));
-    at_clsact.retain(|name, strange| facts.contains_key(name) && !strange.is_empty());
-    Ok(Seen { links: facts, trees, clsact, at_clsact, ingress })
+    all.forget(&gone);
+    all.read_flows(learners);
+    Ok(all)
 }
 
 fn link_facts(
@@ -141,13 +155,77 @@ fn link_facts(
     }
 }
 
-fn clsact_of(
-    kernel: &mut Kernel,
-    ifindex: u32,
-) -> Result<(Clsact, BTreeMap<Seat, StrangeFilter>), ObserveError> {
+impl Seen {
+    /// Leaves out what was seen of links that went meanwhile.
+    fn forget(&mut self, gone: &BTreeSet<u32>) {
+        self.links.retain(|_, link| !gone.contains(&link.ifindex));
+        self.ifbs.forget(gone);
+        let Seen { links, trees, clsact, at_clsact, ifbs, .. } = self;
+        let is_there = |port: &Port| match port.direction {
+            Direction::Egress => links.contains_key(&port.link),
+            Direction::Ingress => links.contains_key(&port.link) && ifbs.has(&port.device()),
+        };
+        trees.retain(|(port, _)| is_there(port));
+        clsact.retain(|name, _| links.contains_key(name));
+        at_clsact.retain(|port, _| links.contains_key(&port.link));
+    }
+
+    /// What stands at a link's clsact, and what is strange there.
+    fn add_clsact(
+        &mut self,
+        link: &LinkName,
+        clsact: Clsact,
+        strange: BTreeMap<Seat, StrangeFilter>,
+    ) {
+        self.clsact.insert(link.clone(), clsact);
+        for (seat, filter) in strange {
+            let port = match seat.parent {
+                Parent::Ingress => link.ingress(),
+                _ => link.egress(),
+            };
+            self.at_clsact.entry(port).or_default().insert(seat, filter);
+        }
+    }
+
+    /// Which filters read one map of flows.
+    fn read_flows(&mut self, learners: BTreeMap<LinkName, BTreeMap<Pref, Reads>>) {
+        for (link, reads) in learners {
+            let Some(clsact) = self.clsact.get_mut(&link) else { continue };
+            let port = link.ingress();
+            let seen = self.trees.iter_mut().find(|(at, _)| *at == port).map(|(_, seen)| seen);
+            let none = BTreeMap::new();
+            let (tree, finders) = match seen {
+                Some(SeenTree { tree, flows, .. }) => (Some(tree), &*flows),
+                None => (None, &none),
+            };
+            let (flows, strange) = arriving::common_flows(&reads, finders, clsact, tree);
+            for (seat, filter) in strange {
+                let at = if seat.parent == Parent::Egress { link.egress() } else { port.clone() };
+                self.at_clsact.entry(at).or_default().insert(seat, filter);
+            }
+            self.flows.extend(flows.map(|flows| (link.clone(), flows)));
+            for (pref, Reads { owners, .. }) in reads {
+                let seat = (link.egress(), ClassId::EGRESS, pref);
+                self.learning.extend(owners.map(|owners| (seat, owners)));
+            }
+        }
+    }
+}
+
+/// What stands at a link's clsact.
+struct Hooks {
+    clsact: Clsact,
+    strange: BTreeMap<Seat, StrangeFilter>,
+    /// What those of our filters read that note flows.
+    reads: BTreeMap<Pref, Reads>,
+}
+
+/// Reads a link's clsact. `ifb`: that of the link.
+fn clsact_of(kernel: &mut Kernel, ifindex: u32, ifb: Option<u32>) -> Result<Hooks, ObserveError> {
     let mut side = |side| kernel.netlink.dump(&dump::filters(ifindex, side), decode::filter);
     let (ingress, egress) = (side(ClassId::INGRESS)?, side(ClassId::EGRESS)?);
-    Ok(assemble::clsact(kernel.mark, &ingress, egress))
+    let (clsact, strange) = hooks::clsact(kernel.mark, ifb, &ingress, &egress);
+    Ok(Hooks { clsact, strange, reads: hooks::learners(&egress) })
 }
 
 /// All links of the namespace.

@@ -47,6 +47,7 @@ impl Snapshot {
             bound,
             maps,
             programs,
+            flows: _,
         } = seen;
         let observation = &mut self.observation;
         observation.state.trees.insert(port.clone(), tree);

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use super::*;
-use crate::tree::{Clsact, LeafQdisc, MptcpLayout, Program, Sockets, Strange, Tag};
+use crate::tree::{Clsact, LeafQdisc, MptcpLayout, Program, Side, Sockets, Strange, Tag};
 
 /// A policy in force on eth0, whose classes have `fq_codel` leaves and whose packets an eBPF
 /// program decides.
@@ -67,7 +67,8 @@ fn whatever_lesser_stands_leaves_the_rest_to_be_tried_and_counts_beside_it() {
     assert_eq!(tried(&plain_leaves).0.leaves, ["sfq"].into());
     // With a filter of ours at clsact that is the best, too.
     let guard = [(Pref::PRIORITY[0], Filter::ClearPriority(Sockets::Mixed))];
-    let clsact = Clsact { filters: guard.into(), ..Clsact::default() };
+    let egress = Side { filters: guard.into(), ..Side::default() };
+    let clsact = Clsact { egress, ..Clsact::default() };
     unguarded.state.clsact.insert(name("eth0"), clsact);
     let (features, told) = tried(&unguarded);
     assert!(told.is_none() && features.clsact);

@@ -5,7 +5,7 @@ use super::*;
 use crate::tree::Classifier;
 
 /// A case for each paragraph: its name, the policy, what is said.
-fn golden(cases: &[(&str, &str)]) -> String {
+pub(super) fn golden(cases: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (name, policy) in cases {
         text.push_str(&format!("=== {name}\n{}\n\n", said(policy)));

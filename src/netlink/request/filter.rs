@@ -1,16 +1,17 @@
-//! Filters below our root, `parent 1:`, below a shard's qdisc, and at clsact.
+//! Filters below our root, `parent 1:`, and below a shard's qdisc.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
-    TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
+    TcAttribute, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
 
 use super::{ADD, kind, tc_message};
-use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32};
+use crate::netlink::flow_name::Reads;
+use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32, flow_name};
 use crate::tree::{
-    MapIds, Mark, Pref, Program, Protocol, RuleMapIds, RuleProgram, Sockets, U32Link, U32Node,
+    MapIds, Mark, Pref, Program, Protocol, RuleMapIds, RuleProgram, Sockets, Tag, U32Link, U32Node,
     U32Rules,
 };
 use crate::units::ClassId;
@@ -152,6 +153,35 @@ impl<'f> Loaded<'f> {
     ) -> Loaded<'f> {
         Loaded { name: bpf_name::print_rules(rules, own, owners), file }
     }
+
+    /// The program that clears priorities.
+    pub fn clearing(sockets: Sockets, mark: Mark, file: BorrowedFd<'f>) -> Loaded<'f> {
+        Loaded { name: bpf_name::print_priority(sockets, mark), file }
+    }
+
+    /// A program that notes flows, with the maps that it was loaded with.
+    pub fn learning(tag: Tag, mark: Mark, reads: Reads, file: BorrowedFd<'f>) -> Loaded<'f> {
+        Loaded { name: flow_name::print_learn(tag, mark, reads), file }
+    }
+
+    /// A program that finds flows, with its map.
+    pub fn finding(shards: bool, flows: u32, file: BorrowedFd<'f>) -> Loaded<'f> {
+        Loaded { name: flow_name::print_find(shards, flows), file }
+    }
+
+    /// The program that chooses what goes through the ifb with this ifindex.
+    pub fn redirecting(mark: Mark, ifb: u32, file: BorrowedFd<'f>) -> Loaded<'f> {
+        Loaded { name: flow_name::print_redirect(mark, ifb), file }
+    }
+
+    /// The options that every such filter has.
+    pub(super) fn options(self) -> Vec<TcFilterBpfOption> {
+        vec![
+            // An open descriptor is never negative.
+            TcFilterBpfOption::ProgFd(self.file.as_raw_fd().cast_unsigned()),
+            TcFilterBpfOption::ProgName(self.name),
+        ]
+    }
 }
 
 /// `tc filter add dev … parent 1: protocol all pref P handle 1 bpf classid 1: …` without direct
@@ -159,48 +189,12 @@ impl<'f> Loaded<'f> {
 /// net/sched/cls_bpf.c). The kernel takes a reference of its own when the message is sent; the
 /// program's descriptor must be open until then.
 pub fn add_bpf(ifindex: u32, parent: ClassId, pref: Pref, program: Loaded<'_>) -> Request {
-    let options = [
-        // An open descriptor is never negative.
-        TcFilterBpfOption::ProgFd(program.file.as_raw_fd().cast_unsigned()),
-        TcFilterBpfOption::ProgName(program.name),
-        TcFilterBpfOption::ClassId(TcHandle::from(parent.0)),
-    ];
+    let mut options = program.options();
+    options.push(TcFilterBpfOption::ClassId(TcHandle::from(parent.0)));
     let mut message = message(ifindex, parent, pref, ETH_P_ALL, 1);
     let options = TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect());
     message.attributes = vec![kind(TcFilterBpf::KIND), options];
     Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
-}
-
-/// The handle of our filter at clsact's egress. Other programs, whose handles are 1 or given by the
-/// kernel, may use the same pref.
-pub const PRIORITY_HANDLE: u32 = 0x5348;
-
-/// `tc filter add dev … egress protocol all pref P handle 0x5348 bpf direct-action …`: `file` is
-/// the program that clears priorities, `mark` the instance's.
-pub fn add_priority(
-    ifindex: u32,
-    pref: Pref,
-    sockets: Sockets,
-    mark: Mark,
-    file: BorrowedFd<'_>,
-) -> Request {
-    let options = [
-        TcFilterBpfOption::ProgFd(file.as_raw_fd().cast_unsigned()),
-        TcFilterBpfOption::ProgName(bpf_name::print_priority(sockets, mark)),
-        TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
-    ];
-    let mut message = message(ifindex, ClassId::EGRESS, pref, ETH_P_ALL, PRIORITY_HANDLE);
-    let options = TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect());
-    message.attributes = vec![kind(TcFilterBpf::KIND), options];
-    Request::change(RouteNetlinkMessage::NewTrafficFilter(message), ADD)
-}
-
-/// `tc filter del dev … egress protocol X pref P handle 0x5348 bpf`: our filter alone, whatever
-/// others have at the pref.
-pub fn delete_priority(ifindex: u32, pref: Pref, protocol: u16) -> Request {
-    let mut message = message(ifindex, ClassId::EGRESS, pref, protocol, PRIORITY_HANDLE);
-    message.attributes = vec![kind(TcFilterBpf::KIND)];
-    Request::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
 }
 
 /// `tc filter del dev … parent 1: protocol X pref P`: all filters of the pref at once: the kernel
@@ -210,7 +204,13 @@ pub fn delete(ifindex: u32, parent: ClassId, pref: Pref, protocol: u16) -> Reque
     Request::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
 }
 
-fn message(ifindex: u32, parent: ClassId, pref: Pref, protocol: u16, handle: u32) -> TcMessage {
+pub(super) fn message(
+    ifindex: u32,
+    parent: ClassId,
+    pref: Pref,
+    protocol: u16,
+    handle: u32,
+) -> TcMessage {
     let mut message = tc_message(ifindex, parent.0, ClassId(handle));
     // `TC_H_MAKE(prio << 16, htons(protocol))`.
     message.header.info = u32::from(pref.0) << 16 | u32::from(protocol.to_be());

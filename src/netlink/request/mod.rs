@@ -6,6 +6,8 @@ pub mod class;
 pub mod clsact;
 pub mod dump;
 pub mod filter;
+pub mod hook;
+pub mod ifb;
 pub mod leaf;
 pub mod root;
 

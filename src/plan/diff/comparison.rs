@@ -35,10 +35,15 @@ impl<'a> Comparison<'a> {
         Comparison { from, to, foreign, facts, names, strange, filters, phase, steps }
     }
 
-    /// The filters at the egress side of a link's clsact that have this instance's mark.
-    pub(super) fn at_egress(&self, link: &LinkName) -> BTreeMap<Pref, FoundFilter> {
-        let ours = self.from.clsact.get(link).map(|clsact| &clsact.filters);
-        found(ours.into_iter().flatten(), self.strange.get(&link.egress()), Parent::Egress)
+    /// The filters at one side of a link's clsact that have this instance's mark.
+    pub(super) fn at_clsact(&self, link: &LinkName, parent: Parent) -> BTreeMap<Pref, FoundFilter> {
+        let clsact = self.from.clsact.get(link);
+        let (side, port) = match parent {
+            Parent::Ingress => (clsact.map(|clsact| &clsact.ingress), link.ingress()),
+            _ => (clsact.map(|clsact| &clsact.egress), link.egress()),
+        };
+        let ours = side.into_iter().flat_map(|side| &side.filters);
+        found(ours, self.strange.get(&port), parent)
     }
 
     pub(super) fn push(&mut self, step: Step) {

@@ -219,5 +219,5 @@ impl<'a> Comparison<'a> {
 
 /// Whether a filter sends the tags of a shard's users to the shard's class.
 fn reads_shards(filter: &Filter) -> bool {
-    matches!(filter, Filter::Tag(tag) if tag.reads_shards())
+    filter.reads_shards()
 }

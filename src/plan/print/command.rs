@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::words::{program_words, protocol};
 use crate::plan::{Change, FilterChange, InPlace, LeafChange, LeftTables, Replaced, Step, Whole};
 use crate::tree::{
-    Claim, Class, Filter, FoundLeaf, LeafQdisc, LinkName, Mark, OwnerChange, Parent, Pref, Role,
-    Seat, Tag, U32Node, U32Rules, Uids,
+    Claim, Class, Filter, FoundLeaf, Ifb, LeafQdisc, LinkName, Mark, OwnerChange, Parent, Port,
+    Pref, Role, Seat, Tag, U32Node, U32Rules, Uids,
 };
 use crate::units::{ClassId, Psched};
 
@@ -36,14 +36,15 @@ impl Display for Tc<'_> {
                 write!(f, "mkdir -p {at} && mount -t cgroup -o net_cls net_cls {at}")
             }
             Step::Mount(Whole::Remove(())) => write!(f, "umount {}", paths.mount.display()),
-            Step::Root(port, change) => root(f, &port.link, change, paths.mark),
+            Step::Root(port, change) => root(f, &port.device(), change, paths.mark),
             Step::Clsact(link, change) => {
                 write!(f, "tc qdisc {} dev {link} clsact", whole(change))
             }
-            Step::Class(port, id, change) => class(f, &port.link, *id, change, paths.psched),
-            Step::Leaf(port, id, change) => leaf(f, &port.link, *id, change),
-            Step::Filter(port, seat, change) => filter(f, &port.link, *seat, change),
-            Step::Tables(port, left) => tables(f, &port.link, left),
+            Step::Ifb(name, change) => ifb(f, name, change, paths.mark),
+            Step::Class(port, id, change) => class(f, &port.device(), *id, change, paths.psched),
+            Step::Leaf(port, id, change) => leaf(f, &port.device(), *id, change),
+            Step::Filter(port, seat, change) => filter(f, port, *seat, change),
+            Step::Tables(port, left) => tables(f, &port.device(), left),
             Step::Claim(claim, change) => directory(f, claim, change, paths),
             // The maps are anonymous: no command can make them first and give them to a filter
             // later.
@@ -126,10 +127,11 @@ fn leaf(f: &mut Formatter<'_>, dev: &LinkName, id: ClassId, change: &LeafChange)
 }
 
 /// tc reads programs from files only; `src/classify/program.rs` says what is in those named here.
-fn filter(f: &mut Formatter<'_>, dev: &LinkName, seat: Seat, change: &FilterChange) -> fmt::Result {
-    let at = match seat.parent {
-        Parent::Egress => "egress".to_string(),
-        parent => format!("parent {}", parent.classid()),
+fn filter(f: &mut Formatter<'_>, port: &Port, seat: Seat, change: &FilterChange) -> fmt::Result {
+    let (at, dev) = match seat.parent {
+        Parent::Egress => ("egress".to_string(), port.link.clone()),
+        Parent::Ingress => ("ingress".to_string(), port.link.clone()),
+        parent => (format!("parent {}", parent.classid()), port.device()),
     };
     let (parent, pref) = (seat.parent.classid(), seat.pref);
     let filter = match change {
@@ -163,6 +165,39 @@ fn filter(f: &mut Formatter<'_>, dev: &LinkName, seat: Seat, change: &FilterChan
              # the owner's class, else the tag's{}",
             if program.shards { "; e000:x becomes 1:e000" } else { "" }
         ),
+        Filter::Learn(_) => write!(
+            f,
+            "{add} bpf direct-action object-file shaper-learn.o # the sender's class by flow"
+        ),
+        Filter::Find { shards } => write!(
+            f,
+            "{add} bpf object-file shaper-find.o classid {parent} # the flow's class{}",
+            if *shards { "; e000:x becomes 1:e000" } else { "" }
+        ),
+        Filter::Redirect => write!(
+            f,
+            "{add} bpf object-file shaper-redirect.o action mirred egress redirect dev {} \
+             # IP, but no neighbour discovery",
+            port.device()
+        ),
+    }
+}
+
+fn ifb(
+    f: &mut Formatter<'_>,
+    name: &LinkName,
+    change: &InPlace<Ifb>,
+    Mark(mark): Mark,
+) -> fmt::Result {
+    match change {
+        Change::Add(_) => write!(
+            f,
+            "ip link add {name} type ifb && \
+             ip link set {name} alias 'shaper mark={mark:08x}' addrgenmode none up"
+        ),
+        Change::Alter { .. } => write!(f, "ip link set {name} up"),
+        Change::Replace { below, .. } => match *below {},
+        Change::Remove(_) => write!(f, "ip link del {name}"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::words::{program_words, protocol};
 use crate::plan::{Change, InPlace, LeafChange, Step, Whole};
-use crate::tree::{Class, Filter, FoundFilter, LeafQdisc, Role, Tag};
+use crate::tree::{Class, Filter, FoundFilter, Ifb, LeafQdisc, Role, Tag};
 use crate::units::{ClassId, Psched, Ticks};
 
 /// How many changes of the maps a line shows.
@@ -22,6 +22,10 @@ impl Display for Step {
             Step::Clsact(link, Whole::Add(())) => write!(f, "{link} qdisc clsact"),
             Step::Clsact(link, Whole::Remove(())) => {
                 write!(f, "{link} qdisc clsact and all in it")
+            }
+            Step::Ifb(name, change) => {
+                write!(f, "link {name}")?;
+                ifb(f, change)
             }
             Step::Class(port, id, change) => {
                 write!(f, "{port} class {id}")?;
@@ -67,6 +71,15 @@ impl Display for Step {
                 }
             }
         }
+    }
+}
+
+fn ifb(f: &mut Formatter<'_>, change: &InPlace<Ifb>) -> fmt::Result {
+    match change {
+        Change::Add(_) => write!(f, " type ifb up"),
+        Change::Alter { .. } => write!(f, " up"),
+        Change::Replace { below, .. } => match *below {},
+        Change::Remove(_) => Ok(()),
     }
 }
 
@@ -167,5 +180,11 @@ fn filter_words(filter: &Filter) -> String {
         Filter::ClearPriority(_) => {
             "bpf (clears priorities set in other network namespaces)".to_string()
         }
+        Filter::Learn(_) => "bpf (notes whose flows leave)".to_string(),
+        Filter::Find { shards } => {
+            let shards = if *shards { ", and by its major to a shard" } else { "" };
+            format!("bpf (all packets, by whose flow they belong to{shards})")
+        }
+        Filter::Redirect => "bpf (IP goes through the ifb)".to_string(),
     }
 }

@@ -46,6 +46,7 @@ fn sender() -> impl Strategy<Value = Option<From>> {
 prop_compose! {
     pub(super) fn model()(
         two_links in any::<bool>(),
+        down in any::<bool>(),
         rate in 100..1000_u64,
         groups in vec((any::<bool>(), any::<bool>()), 3),
         users in vec(seed(), 5),
@@ -59,7 +60,9 @@ prop_compose! {
     ) -> Model {
         let first = Link { classifier: cgroup.then_some(Classifier::Cgroup), ..link("eth0", rate) };
         let second = two_links.then(|| link("eth1", 500));
-        let links = Per::new([first].into_iter().chain(second).collect());
+        let port = first.port.link.ingress();
+        let arrives = down.then(|| Link { port, ..link("eth0", rate / 2) });
+        let links = Per::new([first].into_iter().chain(second).chain(arrives).collect());
         let limits = |seed: &Seed| -> Per<LinkAt, Option<Limits>> {
             let rate = match seed.promised {
                 true => Asked::Promised(mbit(1)),

@@ -33,6 +33,7 @@ pub(super) fn assert_safe(
     let claimed: BTreeSet<ClassId> =
         state.claims.values().filter_map(|id| id.our_class()).collect();
     assert_uids_find_their_class(state, &claimed, step);
+    assert_not_cut_off(state, step);
     for (port, tree) in &state.trees {
         let building = !before.trees.contains_key(port);
         let default = tree.classes.contains_key(&ClassId::DEFAULT);
@@ -107,7 +108,9 @@ fn assert_whole(port: &Port, tree: &Tree, claimed: &BTreeSet<ClassId>, step: &St
 fn assert_priorities_are_cleared(port: &Port, states: [&KernelState; 3], step: &Step) {
     let [before, state, after] = states;
     let guards = |state: &KernelState| {
-        state.clsact.get(&port.link).is_some_and(|clsact| !clsact.filters.is_empty())
+        let clears = |filter: &Filter| matches!(filter, Filter::ClearPriority(_));
+        let clsact = state.clsact.get(&port.link);
+        clsact.is_some_and(|clsact| clsact.egress.filters.values().any(clears))
     };
     let wanted = guards(before) || !before.trees.contains_key(port);
     let stays = guards(after) || !after.trees.contains_key(port);
@@ -134,11 +137,28 @@ fn assert_found(state: &KernelState, port: &Port, claim: &Claim, step: &Step) {
 }
 
 fn is_tag(filter: &Filter) -> bool {
-    matches!(filter, Filter::Tag(_))
+    filter.is_tag()
+}
+
+/// What is redirected arrives: the ifb is there, switched on, and has our tree with a default
+/// class. Neither does a step leave a redirect behind.
+fn assert_not_cut_off(state: &KernelState, step: &Step) {
+    for (link, clsact) in &state.clsact {
+        if clsact.ingress.filters.is_empty() {
+            continue;
+        }
+        let is_up = state.ifbs.get(&link.ifb()).is_some_and(|ifb| ifb.up);
+        assert!(is_up, "{link} is cut off after {step}");
+        let tree = &state.trees[&link.ingress()];
+        assert!(tree.classes.contains_key(&ClassId::DEFAULT), "no way in by {link} after {step}");
+        let is_learner = |filter: &Filter| matches!(filter, Filter::Learn(_));
+        let learns = clsact.egress.filters.values().any(is_learner);
+        assert!(learns && tree.filters.values().any(is_tag), "nobody's on {link} after {step}");
+    }
 }
 
 fn knows_shards(filter: &Filter) -> bool {
-    matches!(filter, Filter::Tag(tag) if tag.reads_shards())
+    filter.reads_shards()
 }
 
 /// The class to which the rules send a TCP packet of `uid` to this TCP port: the filters are asked

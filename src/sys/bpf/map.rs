@@ -18,6 +18,7 @@ const MAP_LOOKUP_BATCH: libc::c_long = 24;
 /// `enum bpf_map_type`.
 pub(super) const HASH: u32 = 1;
 const ARRAY: u32 = 2;
+pub(super) const LRU_HASH: u32 = 9;
 pub(super) const LPM_TRIE: u32 = 11;
 
 /// `BPF_F_NO_PREALLOC`: entries are allocated as they come; a trie can do nothing else.
@@ -48,7 +49,7 @@ impl Map {
         Map::create_with((ARRAY, 0), (4, value_size), 1, name)
     }
 
-    fn create_with(
+    pub(super) fn create_with(
         (kind, flags): (u32, u32),
         (key_size, value_size): (u32, u32),
         max_entries: u32,
@@ -76,7 +77,14 @@ impl Map {
     }
 
     pub(super) fn open(id: u32, kind: u32, key: u32) -> io::Result<Map> {
-        Map::open_if(id, |found| (found.kind, found.key_size, found.value_size) == (kind, key, 4))
+        Map::open_sized(id, kind, (key, 4))
+    }
+
+    /// `sizes`: of a key and a value.
+    pub(super) fn open_sized(id: u32, kind: u32, sizes: (u32, u32)) -> io::Result<Map> {
+        let fits =
+            |found: &MapInfo| found.kind == kind && (found.key_size, found.value_size) == sizes;
+        Map::open_if(id, fits)
     }
 
     pub(super) fn open_array(id: u32) -> io::Result<Map> {

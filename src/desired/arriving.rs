@@ -1,0 +1,139 @@
+//! What leads packets that arrive through the tree on a link's ifb. Pure.
+
+use std::collections::BTreeMap;
+
+use super::clsact;
+use super::impossible::{Impossible, NoDown};
+use crate::classify;
+use crate::facts::Observation;
+use crate::model::Link;
+use crate::tree::{
+    Classifier, Clsact, Direction, Filter, Ifb, KernelState, Parent, Pref, Side, Tag, Tree,
+};
+
+/// Adds the ifb of each ingress port of the model, and the filters at the clsact of its link.
+///
+/// # Errors
+/// What the kernel lacks, and others that are in the way.
+pub(super) fn add<'a>(
+    state: &mut KernelState,
+    links: impl Iterator<Item = &'a Link>,
+    observed: &Observation,
+) -> Result<(), Impossible> {
+    for link in links.filter(|link| link.port.direction == Direction::Ingress) {
+        let name = &link.port.link;
+        hooks(state, link, observed).map_err(|why| Impossible::Down { link: name.clone(), why })?;
+        state.ifbs.insert(name.ifb(), Ifb { up: true });
+    }
+    Ok(())
+}
+
+fn hooks(state: &mut KernelState, link: &Link, observed: &Observation) -> Result<(), NoDown> {
+    let facts = &observed.facts;
+    match facts.down {
+        None => return Err(NoDown::Untried),
+        Some(false) => return Err(NoDown::Kernel),
+        Some(true) => {}
+    }
+    if observed.ingress.contains(&link.port.link) {
+        return Err(NoDown::Ingress);
+    }
+    if let Some(what) = facts.firewalls.get(&link.port.link) {
+        return Err(NoDown::Firewall(what.clone()));
+    }
+    if facts.links.contains_key(&link.port.device()) {
+        return Err(NoDown::Name(link.port.device()));
+    }
+    let tag = match classify::classifier(link.classifier, &facts.features) {
+        Ok(Classifier::Bpf) => Tag::Bpf(facts.program()),
+        Ok(Classifier::Cgroup) => Tag::Cgroup,
+        Err(source) => return Err(NoDown::Classifier(source)),
+    };
+    let none = Clsact::default();
+    let standing = observed.state.clsact.get(&link.port.link).unwrap_or(&none);
+    // A pref at which nothing stands; else one where something of ours does that may go, rather
+    // than the same filter.
+    let free = |parent: Parent, prefs: [Pref; 2], filter: &Filter| {
+        let (side, port) = match parent {
+            Parent::Ingress => (&standing.ingress, link.port.link.ingress()),
+            _ => (&standing.egress, link.port.link.egress()),
+        };
+        let rank = |pref: &Pref| match side.filters.get(pref) {
+            None if !observed.is_strange(&port, parent.at(*pref)) => 0,
+            None => 1,
+            Some(standing) if standing != filter => 1,
+            Some(_) => 2,
+        };
+        prefs.into_iter().filter(|pref| !side.foreign.contains(pref)).min_by_key(rank)
+    };
+    let learn = Filter::Learn(tag);
+    let stands = Pref::LEARN.into_iter().find(|pref| is(&standing.egress, *pref, &learn));
+    let tree = state.trees.get_mut(&link.port);
+    let old = observed.state.trees.get(&link.port);
+    let (learn_at, find_anew) = match stands {
+        Some(pref) if tree.as_ref().is_none_or(|tree| finds_the_same(tree, old)) => (pref, false),
+        _ => (free(Parent::Egress, Pref::LEARN, &learn).ok_or(NoDown::Learn)?, true),
+    };
+    if let Some(tree) = tree.filter(|_| find_anew) {
+        make_anew(tree, old);
+    }
+    let redirect_at =
+        Pref::REDIRECT.into_iter().find(|pref| is(&standing.ingress, *pref, &Filter::Redirect));
+    let redirect_at = redirect_at
+        .or_else(|| free(Parent::Ingress, Pref::REDIRECT, &Filter::Redirect))
+        .ok_or(NoDown::Redirect)?;
+    let clsact = clsact::entry(&mut state.clsact, &link.port.link, observed);
+    clsact.egress.filters.insert(learn_at, learn);
+    clsact.ingress.filters.insert(redirect_at, Filter::Redirect);
+    Ok(())
+}
+
+fn is(side: &Side, pref: Pref, filter: &Filter) -> bool {
+    side.filters.get(&pref) == Some(filter)
+}
+
+type Filters = BTreeMap<Pref, Filter>;
+
+/// The filters of the root and of each shard.
+fn qdiscs(tree: &mut Tree) -> impl Iterator<Item = (Parent, &mut Filters)> {
+    let shards = tree.shards.iter_mut();
+    let shards = shards.map(|(shard, filters)| (Parent::Shard(*shard), filters));
+    [(Parent::Root, &mut tree.filters)].into_iter().chain(shards)
+}
+
+fn standing_at(old: Option<&Tree>, parent: Parent) -> Option<&Filters> {
+    match parent.shard() {
+        None => old.map(|old| &old.filters),
+        Some(shard) => old?.shards.get(&shard),
+    }
+}
+
+/// Whether all that finds flows stands as it is wanted.
+fn finds_the_same(tree: &Tree, old: Option<&Tree>) -> bool {
+    let mut tree = tree.clone();
+    qdiscs(&mut tree).all(|(parent, wanted)| {
+        let standing = standing_at(old, parent);
+        Pref::TAG.into_iter().all(|pref| match wanted.get(&pref) {
+            Some(filter) => standing.and_then(|filters| filters.get(&pref)) == Some(filter),
+            None => true,
+        })
+    })
+}
+
+/// A new map of flows comes with new filters that read it: those that stand, the same otherwise,
+/// stay at their pref until the new ones are there.
+fn make_anew(tree: &mut Tree, old: Option<&Tree>) {
+    for (parent, wanted) in qdiscs(tree) {
+        let standing = standing_at(old, parent);
+        for (pref, other) in [(Pref::TAG[0], Pref::TAG[1]), (Pref::TAG[1], Pref::TAG[0])] {
+            let same = standing.and_then(|filters| filters.get(&pref));
+            if let Some(filter @ Filter::Find { .. }) = wanted.get(&pref).cloned()
+                && same == Some(&filter)
+            {
+                wanted.remove(&pref);
+                wanted.insert(other, filter);
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Steps about what arrives: the ifbs, and the programs that lead packets to them and tell whose
+//! they are.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::debug;
+
+use super::failed::Cause;
+use crate::facts::Facts;
+use crate::host::Kernel;
+use crate::netlink::Request;
+use crate::netlink::decode;
+use crate::netlink::extack::KernelError;
+use crate::netlink::flow_name::Reads;
+use crate::netlink::request::filter::{self, Loaded};
+use crate::netlink::request::{dump, hook, ifb};
+use crate::plan::{Change, InPlace};
+use crate::sys::bpf::{self, Flows, Maps};
+use crate::tree::{Filter, Ifb, LinkName, Port, Pref, Seat, Tag};
+
+/// How long packets that wait on an ifb may take to leave it before it goes.
+const DRAINED: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// What was made for packets that arrive.
+pub(super) struct Arriving {
+    /// By name.
+    ifbs: BTreeMap<LinkName, u32>,
+    /// The numbers of the maps that stand, by link.
+    standing: BTreeMap<LinkName, u32>,
+    /// The maps of this run's programs, by link.
+    flows: BTreeMap<LinkName, Flows>,
+    /// Programs, open until the messages that hand them over are sent.
+    files: Vec<OwnedFd>,
+}
+
+/// The kernel answered what cannot be the answer.
+fn missing(what: &'static str) -> Cause {
+    Cause::Bpf(io::Error::other(what))
+}
+
+impl Arriving {
+    /// What stands.
+    pub(super) fn new(facts: &Facts) -> Arriving {
+        let (ifbs, standing) = (facts.ifbs.clone(), facts.flows.clone());
+        Arriving { ifbs, standing, flows: BTreeMap::new(), files: Vec::new() }
+    }
+
+    /// The ifindex of an ifb.
+    pub(super) fn ifb(&self, name: &LinkName) -> Option<u32> {
+        self.ifbs.get(name).copied()
+    }
+
+    /// Makes an ifb, switches it on, or deletes it. It carries the mark before anything is on it,
+    /// so that whoever comes after a kill knows whose it is.
+    pub(super) fn change(
+        &mut self,
+        kernel: &mut Kernel,
+        name: &LinkName,
+        change: &InPlace<Ifb>,
+    ) -> Result<(), Cause> {
+        let done = |kernel: &mut Kernel, request: &Request| -> Result<(), Cause> {
+            kernel.netlink.change(request)?.map(|_| ()).map_err(Cause::Kernel)
+        };
+        match change {
+            Change::Add(_) => {
+                done(kernel, &ifb::add(name))?;
+                let question = dump::link_named(name.as_str());
+                let device = kernel.netlink.get(&question, decode::link)?;
+                let device = device.map_err(Cause::Kernel)?.ok_or(Cause::LinkGone)?;
+                let marked = done(kernel, &ifb::mark(device.ifindex, kernel.mark));
+                if let Err(error) = marked {
+                    // Nobody would know it as ours.
+                    done(kernel, &ifb::delete(device.ifindex))?;
+                    return Err(error);
+                }
+                if let Err(KernelError { message, .. }) =
+                    kernel.netlink.change(&ifb::without_address(device.ifindex))?
+                {
+                    debug!("{name} may get an IPv6 address: {message:?}");
+                }
+                self.ifbs.insert(name.clone(), device.ifindex);
+                done(kernel, &ifb::up(device.ifindex))
+            }
+            Change::Alter { .. } => done(kernel, &ifb::up(self.ifb(name).ok_or(Cause::LinkGone)?)),
+            Change::Replace { below, .. } => match *below {},
+            Change::Remove(_) => {
+                let ifindex = self.ifbs.remove(name).ok_or(Cause::LinkGone)?;
+                done(kernel, &ifb::delete(ifindex))
+            }
+        }
+    }
+
+    /// Waits until no packet is left on an ifb to which nothing is redirected any more: they would
+    /// go with its root qdisc.
+    pub(super) fn drain(&self, kernel: &mut Kernel, ifindex: u32) -> Result<(), Cause> {
+        let began = Instant::now();
+        while began.elapsed() < DRAINED {
+            let question = crate::netlink::request::root::get(ifindex);
+            let root = kernel.netlink.get(&question, decode::qdisc)?.ok().flatten();
+            match root.map(|root| root.counters.backlog_packets) {
+                None | Some(0) => return Ok(()),
+                Some(_) => thread::sleep(AGAIN),
+            }
+        }
+        Ok(())
+    }
+
+    /// The message that adds such a filter, its program loaded, at a seat of the device with this
+    /// ifindex; `None`: another kind of filter.
+    pub(super) fn filter(
+        &mut self,
+        kernel: &Kernel,
+        port: &Port,
+        (Seat { parent, pref }, ifindex): (Seat, u32),
+        filter: &Filter,
+    ) -> Result<Option<Request>, Cause> {
+        Ok(match filter {
+            Filter::Learn(tag) => Some(self.learn(kernel, &port.link, (ifindex, pref), *tag)?),
+            Filter::Find { shards } => {
+                let flows = self.flows(&port.link)?;
+                let (id, file) = (flows.id(), flows.load_find(*shards).map_err(Cause::Bpf)?);
+                let loaded = Loaded::finding(*shards, id, file.as_fd());
+                let request = filter::add_bpf(ifindex, parent.classid(), pref, loaded);
+                self.files.push(file);
+                Some(request)
+            }
+            Filter::Redirect => {
+                let ifb = self.ifb(&port.device()).ok_or(Cause::LinkGone)?;
+                let file = bpf::load_redirect(ifb).map_err(Cause::Bpf)?;
+                let loaded = Loaded::redirecting(kernel.mark, ifb, file.as_fd());
+                let request = hook::add_redirect(ifindex, pref, loaded, ifb);
+                self.files.push(file);
+                Some(request)
+            }
+            _ => None,
+        })
+    }
+
+    /// With a map of flows of its own, which what finds them reads from then on.
+    fn learn(
+        &mut self,
+        kernel: &Kernel,
+        link: &LinkName,
+        (ifindex, pref): (u32, Pref),
+        tag: Tag,
+    ) -> Result<Request, Cause> {
+        let owners = match tag {
+            Tag::Bpf(_) => Some(
+                kernel
+                    .owners
+                    .as_ref()
+                    .ok_or_else(|| missing("the maps that it reads are not open"))?,
+            ),
+            Tag::Cgroup => None,
+        };
+        let flows = Flows::create().map_err(Cause::Bpf)?;
+        let file = flows.load_learn(tag, owners).map_err(Cause::Bpf)?;
+        let reads = Reads { flows: flows.id(), owners: owners.map(Maps::ids) };
+        let loaded = Loaded::learning(tag, kernel.mark, reads, file.as_fd());
+        let request = hook::add_egress(ifindex, pref, loaded);
+        self.files.push(file);
+        self.flows.insert(link.clone(), flows);
+        Ok(request)
+    }
+
+    /// The map that the link's programs read: this run's, else the one that stands.
+    fn flows(&mut self, link: &LinkName) -> Result<&Flows, Cause> {
+        if !self.flows.contains_key(link) {
+            let id = self.standing.get(link).ok_or_else(|| missing("no map of flows is known"))?;
+            let flows = Flows::open(*id).map_err(Cause::Bpf)?;
+            self.flows.insert(link.clone(), flows);
+        }
+        self.flows.get(link).ok_or_else(|| missing("no map of flows is known"))
+    }
+
+    /// The messages are sent: the filters keep their programs, and those their maps.
+    pub(super) fn sent(&mut self) {
+        self.files.clear();
+    }
+}

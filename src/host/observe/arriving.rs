@@ -1,0 +1,205 @@
+//! What leads packets that arrive through our trees: the ifbs, and which filters at clsact and on
+//! the ifbs read one map of flows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::errno::Errno;
+
+use crate::netlink::decode::{self, LinkRecord};
+use crate::netlink::flow_name::Reads;
+use crate::netlink::nftables::{self, AtIngress};
+use crate::netlink::request::{dump, ifb};
+use crate::sys::route::{Netlink, SocketError};
+use crate::tree::{
+    Clsact, Filter, Ifb, LinkName, Mark, Parent, Port, Pref, Seat, StrangeFilter, Tree,
+};
+use crate::units::ClassId;
+
+/// The ifbs of this instance, by name, each with the link that it is for; `None`: that is gone.
+#[derive(Debug, Default)]
+pub(super) struct Ifbs {
+    by_name: BTreeMap<LinkName, (u32, Ifb, Option<LinkName>)>,
+    by_link: BTreeMap<LinkName, LinkName>,
+}
+
+impl Ifbs {
+    /// Those among all links of the namespace.
+    pub(super) fn among(records: &[LinkRecord], mark: Mark) -> Ifbs {
+        let alias = ifb::alias(mark);
+        let is_ours = |record: &&LinkRecord| {
+            record.kind.as_deref() == Some("ifb") && record.alias.as_deref() == Some(&alias)
+        };
+        let mut ifbs = Ifbs::default();
+        let links: BTreeMap<LinkName, &LinkName> =
+            records.iter().map(|record| (record.name.ifb(), &record.name)).collect();
+        for record in records.iter().filter(is_ours) {
+            let link = links.get(&record.name).map(|link| (*link).clone());
+            ifbs.by_link.extend(link.clone().map(|link| (link, record.name.clone())));
+            let ifb = (record.ifindex, Ifb { up: record.up }, link);
+            ifbs.by_name.insert(record.name.clone(), ifb);
+        }
+        ifbs
+    }
+
+    /// Whether the device is one.
+    pub(super) fn has(&self, name: &LinkName) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// The port whose packets pass the device.
+    pub(super) fn port(&self, name: &LinkName) -> Option<Port> {
+        let (.., link) = self.by_name.get(name)?;
+        link.as_ref().map(LinkName::ingress)
+    }
+
+    /// The ifindex of the link's ifb.
+    pub(super) fn of(&self, link: &LinkName) -> Option<u32> {
+        let (ifindex, ..) = self.by_name.get(self.by_link.get(link)?)?;
+        Some(*ifindex)
+    }
+
+    /// As facts have them, and as the state has them.
+    pub(super) fn known(&self) -> (BTreeMap<LinkName, u32>, BTreeMap<LinkName, Ifb>) {
+        let each = || self.by_name.iter();
+        (
+            each().map(|(name, (ifindex, ..))| (name.clone(), *ifindex)).collect(),
+            each().map(|(name, (_, ifb, _))| (name.clone(), *ifb)).collect(),
+        )
+    }
+
+    /// Of those that are left, what a look has seen of devices that went meanwhile is forgotten.
+    pub(super) fn forget(&mut self, gone: &BTreeSet<u32>) {
+        self.by_name.retain(|_, (ifindex, ..)| !gone.contains(ifindex));
+    }
+}
+
+/// The ifindexes of these ifbs, as far as they are there.
+///
+/// # Errors
+/// The netlink socket failed.
+pub fn indexes<'n>(
+    netlink: &mut Netlink,
+    names: impl IntoIterator<Item = &'n LinkName>,
+) -> Result<BTreeMap<LinkName, u32>, SocketError> {
+    let mut indexes = BTreeMap::new();
+    for name in names {
+        let device = netlink.get(&dump::link_named(name.as_str()), decode::link)?;
+        let device = device.ok().flatten();
+        indexes.extend(device.map(|device| (name.clone(), device.ifindex)));
+    }
+    Ok(indexes)
+}
+
+/// What of nftables has the ingress hook of a link, by link. Nothing where the kernel has no
+/// nftables.
+///
+/// # Errors
+/// The netlink socket failed, or a list was refused.
+pub fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
+    let listed = || -> Result<Vec<AtIngress>, SocketError> {
+        let mut netlink = Netlink::for_nftables()?;
+        let mut found = netlink.dump(&nftables::chains(), nftables::at_ingress)?;
+        found.extend(netlink.dump(&nftables::flowtables(), nftables::at_ingress)?);
+        Ok(found)
+    };
+    let found = match listed() {
+        Err(error) if error.is_not_supported() => Vec::new(),
+        // Who may not ask may change nothing.
+        Err(SocketError::Refused(error)) if error.errno == Errno::EPERM => Vec::new(),
+        other => other?,
+    };
+    let each = found.into_iter().flat_map(|AtIngress { what, links }| {
+        links.into_iter().map(move |link| (link, what.clone()))
+    });
+    Ok(each.collect())
+}
+
+/// The map of flows that what notes them and all that finds them have in common. Filters that read
+/// another are taken out of the state, and so are all where there is none in common: what one of
+/// them notes the others do not find.
+pub(super) fn common_flows(
+    learners: &BTreeMap<Pref, Reads>,
+    finders: &BTreeMap<(ClassId, Pref), u32>,
+    clsact: &mut Clsact,
+    tree: Option<&mut Tree>,
+) -> (Option<u32>, BTreeMap<Seat, StrangeFilter>) {
+    let is_whole = |id: &u32| {
+        let finds = |parent: Parent| {
+            let mut at = Pref::TAG.into_iter();
+            at.any(|pref| finders.get(&(parent.classid(), pref)) == Some(id))
+        };
+        let shards = tree.as_ref().into_iter().flat_map(|tree| tree.shards.keys());
+        finds(Parent::Root) && shards.into_iter().all(|shard| finds(Parent::Shard(*shard)))
+    };
+    let common = learners.values().map(|reads| reads.flows).find(is_whole);
+    let mut strange = BTreeMap::new();
+    let mut keep = |seat: Seat, filter: &Filter, reads: Option<u32>| {
+        let is_about_flows = matches!(filter, Filter::Learn(_) | Filter::Find { .. });
+        let stays = !is_about_flows || (reads.is_some() && reads == common);
+        if !stays {
+            let (protocol, kind) = (filter.protocol(), "bpf, reads other flows".to_string());
+            strange.insert(seat, StrangeFilter { protocol, kind, tables: Vec::new() });
+        }
+        stays
+    };
+    clsact.egress.filters.retain(|pref, filter| {
+        keep(Parent::Egress.at(*pref), filter, learners.get(pref).map(|reads| reads.flows))
+    });
+    for (parent, filters) in tree.into_iter().flat_map(qdiscs) {
+        filters.retain(|pref, filter| {
+            keep(parent.at(*pref), filter, finders.get(&(parent.classid(), *pref)).copied())
+        });
+    }
+    (common, strange)
+}
+
+fn qdiscs(tree: &mut Tree) -> impl Iterator<Item = (Parent, &mut BTreeMap<Pref, Filter>)> {
+    let shards = tree.shards.iter_mut();
+    let shards = shards.map(|(shard, filters)| (Parent::Shard(*shard), filters));
+    [(Parent::Root, &mut tree.filters)].into_iter().chain(shards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Tag;
+
+    fn learner(flows: u32) -> Reads {
+        Reads { flows, owners: None }
+    }
+
+    /// What is known of filters that note flows (pref, map) and that find them at the root.
+    fn common(learn: &[(u16, u32)], find: &[(u16, u32)]) -> (Option<u32>, Vec<u16>, Vec<u16>) {
+        let mut clsact = Clsact::default();
+        let (mut tree, mut finders) = (Tree::default(), BTreeMap::new());
+        let mut learners = BTreeMap::new();
+        for (pref, flows) in learn {
+            learners.insert(Pref(*pref), learner(*flows));
+            clsact.egress.filters.insert(Pref(*pref), Filter::Learn(Tag::Cgroup));
+        }
+        for (pref, flows) in find {
+            finders.insert((Parent::Root.classid(), Pref(*pref)), *flows);
+            tree.filters.insert(Pref(*pref), Filter::Find { shards: false });
+        }
+        let (common, strange) = common_flows(&learners, &finders, &mut clsact, Some(&mut tree));
+        let known = |filters: &BTreeMap<Pref, Filter>| {
+            filters.keys().map(|pref| pref.0).collect::<Vec<u16>>()
+        };
+        let stay = clsact.egress.filters.len() + tree.filters.len();
+        assert_eq!(strange.len() + stay, learn.len() + find.len());
+        (common, known(&clsact.egress.filters), known(&tree.filters))
+    }
+
+    #[test]
+    fn what_notes_and_what_finds_have_one_map_or_neither_is_known() {
+        assert_eq!(common(&[(3, 7)], &[(200, 7)]), (Some(7), vec![3], vec![200]));
+        assert_eq!(common(&[(3, 7)], &[(200, 8)]), (None, vec![], vec![]));
+        assert_eq!(common(&[(3, 7)], &[]), (None, vec![], vec![]));
+        assert_eq!(common(&[], &[(200, 8)]), (None, vec![], vec![]));
+        // Killed between the new learner and the end of the old one.
+        let half = common(&[(3, 7), (4, 8)], &[(200, 7)]);
+        assert_eq!(half, (Some(7), vec![3], vec![200]));
+        let half = common(&[(3, 7), (4, 8)], &[(201, 8)]);
+        assert_eq!(half, (Some(8), vec![4], vec![201]));
+    }
+}

@@ -1,0 +1,119 @@
+//! What arrives by a link with a `down`.
+
+use super::*;
+use crate::desired::{Impossible, NoDown};
+use crate::facts::Lack;
+use crate::tree::{Clsact, Filter, Pref, Side};
+
+const POLICY: &str = "links: {eth0: {rate: 100mbit, down: 50mbit}}
+users: {ann: {ceil: 10mbit, down: 5mbit}, bob: {ceil: 10mbit}}
+rules: [{dst: 10.0.0.1, dport: 80, to: bob}]
+";
+
+fn able() -> Observation {
+    let mut seen = host();
+    seen.facts.down = Some(true);
+    seen
+}
+
+fn refused(seen: Observation) -> NoDown {
+    match resolve(&intent(POLICY), seen) {
+        Err(Refusal::Impossible(Impossible::Down { why, .. })) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn it_is_refused_where_it_cannot_be_shaped() {
+    assert!(matches!(resolve(&intent(POLICY), host()), Err(Refusal::Untried)));
+    let mut seen = able();
+    seen.facts.down = Some(false);
+    assert_eq!(refused(seen.clone()), NoDown::Kernel);
+    seen.facts.lacks = Some(Lack::Root);
+    assert!(matches!(resolve(&intent(POLICY), seen), Err(Refusal::NeedsRoot)));
+    let mut seen = able();
+    seen.facts.firewalls.insert(name("eth0"), "chain guard in".to_string());
+    assert_eq!(refused(seen), NoDown::Firewall("chain guard in".to_string()));
+    let mut seen = able();
+    seen.facts.links.insert(name("ifb-eth0"), link(9));
+    assert_eq!(refused(seen), NoDown::Name(name("ifb-eth0")));
+    let mut seen = able();
+    seen.ingress.insert(name("eth0"));
+    assert_eq!(refused(seen), NoDown::Ingress);
+    for (egress, prefs, why) in
+        [(true, Pref::LEARN, NoDown::Learn), (false, Pref::REDIRECT, NoDown::Redirect)]
+    {
+        let mut seen = able();
+        let side = Side { foreign: prefs.into(), ..Side::default() };
+        let clsact = match egress {
+            true => Clsact { egress: side, ..Clsact::default() },
+            false => Clsact { ingress: side, ..Clsact::default() },
+        };
+        seen.state.clsact.insert(name("eth0"), clsact);
+        assert_eq!(refused(seen), why);
+    }
+}
+
+#[test]
+fn without_a_down_nothing_is_made_for_it() {
+    let without = POLICY.replace(", down: 50mbit", "").replace(", down: 5mbit", "");
+    let desired = resolved(&intent(&without), able()).desired;
+    assert!(desired.ifbs.is_empty() && desired.clsact.is_empty());
+    assert_eq!(desired.trees.keys().collect::<Vec<_>>(), [&name("eth0").egress()]);
+}
+
+#[test]
+fn a_user_has_one_class_in_both_directions_with_limits_of_its_own_in_each() {
+    let desired = resolved(&intent(POLICY), able()).desired;
+    let ceil = |port: &Port, who: &str| {
+        let class = desired.trees[port].classes[&desired.claims[&claim(who)]];
+        class.ceil.to_string()
+    };
+    let (up, down) = (name("eth0").egress(), name("eth0").ingress());
+    assert_eq!((ceil(&up, "user/ann"), ceil(&down, "user/ann")), ("10Mbit".into(), "5Mbit".into()));
+    assert_eq!(ceil(&down, "user/bob"), "50Mbit", "no cap but the link's");
+    // A rule is about what answers there.
+    let rules = |port: &Port| match &desired.trees[port].filters[&Pref::RULES_V4[0]] {
+        Filter::U32 { rules, .. } => rules.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(rules(&up).count(), rules(&down).count());
+    assert_ne!(rules(&up), rules(&down));
+}
+
+#[test]
+fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds_them() {
+    let mut seen = able();
+    let first = resolved(&intent(POLICY), seen.clone());
+    let link = name("eth0");
+    seen.state = first.desired;
+    assert!(resolved(&intent(POLICY), seen.clone()).plan.is_empty());
+    // Another program notes flows from now on, with a map of its own.
+    seen.facts.features.helpers.socket_tag = false;
+    let plan = resolved(&intent(POLICY), seen.clone()).plan.to_string();
+    let places = [
+        "+ eth0 filter at clsact egress pref 4",
+        "+ eth0 ingress filter pref 201",
+        "- eth0 ingress filter pref 200",
+        "- eth0 filter at clsact egress pref 3",
+    ]
+    .map(|line| plan.find(line).unwrap_or_else(|| panic!("{line}\n{plan}")));
+    assert!(places.is_sorted(), "{plan}");
+    assert!(!plan.contains("clsact ingress"), "{plan}");
+    // And so where a filter that finds them was taken away.
+    seen.facts.features.helpers.socket_tag = true;
+    let tree = seen.state.trees.get_mut(&link.ingress()).unwrap();
+    tree.filters.remove(&Pref::TAG[0]);
+    let plan = resolved(&intent(POLICY), seen).plan.to_string();
+    assert!(plan.contains("+ eth0 filter at clsact egress pref 4"), "{plan}");
+}
+
+#[test]
+fn a_rule_that_asks_who_sends_is_said_to_hold_for_what_is_sent() {
+    let asks = POLICY.replace("dport: 80,", "from: ann,");
+    let then = resolved(&intent(&asks), able());
+    let said = then.meaning.warnings.iter().any(|warning| warning.message.contains("`from`"));
+    assert!(said);
+    let quiet = resolved(&intent(POLICY), able());
+    assert!(quiet.meaning.warnings.is_empty(), "{:?}", quiet.meaning.warnings);
+}

@@ -1,0 +1,116 @@
+//! What the filters are called that note flows, find them, and redirect what arrives: as
+//! [`super::bpf_name`].
+
+use super::bpf_name::{maps_of, program_of, program_words};
+use crate::classify::{flows, program};
+use crate::tree::{MapIds, Mark, Program, Tag};
+
+const LEARN: &str = "shaper-learn";
+const FIND: &str = "shaper-find";
+const REDIRECT: &str = "shaper-redirect";
+
+/// What a program reads that notes flows: their map and, where it asks them, the maps of owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The map of flows.
+    pub flows: u32,
+    /// The maps of the deciding programs.
+    pub owners: Option<MapIds>,
+}
+
+/// `shaper-learn 1a2b3c4d mark=53480abc flows=12`, and where owners are asked for, as a deciding
+/// program's name, `tag=…` to `maps=…`. clsact has no mark, so the name has the instance's.
+pub fn print_learn(tag: Tag, mark: Mark, reads: Reads) -> String {
+    let hash = program::hash(&flows::learn(tag));
+    let asks = match (tag, reads.owners) {
+        (Tag::Bpf(program), Some(maps)) => format!(" {} maps={maps}", program_words(program)),
+        _ => String::new(),
+    };
+    format!("{LEARN} {hash:08x} mark={:08x} flows={}{asks}", mark.0, reads.flows)
+}
+
+/// The instance, and what the program is and reads; `None` for a name that no shaper would give, an
+/// inner `None` where another version gave it.
+pub fn parse_learn(name: &str) -> Option<(Mark, Option<(Tag, Reads)>)> {
+    let mut words = name.strip_prefix(LEARN)?.split_ascii_whitespace().skip(1).peekable();
+    let mark = mark_of(words.next()?)?;
+    let mut rest = || {
+        let flows = words.next()?.strip_prefix("flows=")?.parse().ok()?;
+        let (mut tag, mut owners) = (Tag::Cgroup, None);
+        if words.peek().is_some() {
+            let program: Program = program_of(&mut words)?;
+            (tag, owners) = (Tag::Bpf(program), Some(maps_of(words.next()?)?));
+        }
+        Some((tag, Reads { flows, owners }))
+    };
+    let found = rest().filter(|(tag, reads)| print_learn(*tag, mark, *reads) == name);
+    Some((mark, found))
+}
+
+/// `shaper-find 1a2b3c4d flows=12 shards=0`
+pub fn print_find(shards: bool, flows: u32) -> String {
+    let hash = program::hash(&flows::find(shards));
+    format!("{FIND} {hash:08x} flows={flows} shards={}", u8::from(shards))
+}
+
+/// Whether it knows shards, and its map of flows; `None` for a name that we would not give.
+pub fn parse_find(name: &str) -> Option<(bool, u32)> {
+    let mut words = name.strip_prefix(FIND)?.split_ascii_whitespace().skip(1);
+    let flows = words.next()?.strip_prefix("flows=")?.parse().ok()?;
+    let shards = words.next()? == "shards=1";
+    (print_find(shards, flows) == name).then_some((shards, flows))
+}
+
+/// `shaper-redirect 1a2b3c4d mark=53480abc ifb=7`
+pub fn print_redirect(mark: Mark, ifb: u32) -> String {
+    let hash = program::hash(&flows::redirect(ifb));
+    format!("{REDIRECT} {hash:08x} mark={:08x} ifb={ifb}", mark.0)
+}
+
+/// The instance, and the ifindex of the ifb that the program asks for; as [`parse_learn`].
+pub fn parse_redirect(name: &str) -> Option<(Mark, Option<u32>)> {
+    let mut words = name.strip_prefix(REDIRECT)?.split_ascii_whitespace().skip(1);
+    let mark = mark_of(words.next()?)?;
+    let ifb = words.next().and_then(|word| word.strip_prefix("ifb=")?.parse().ok());
+    Some((mark, ifb.filter(|ifb| print_redirect(mark, *ifb) == name)))
+}
+
+fn mark_of(word: &str) -> Option<Mark> {
+    Some(Mark(u32::from_str_radix(word.strip_prefix("mark=")?, 16).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{MptcpLayout, Sockets, TagHelper};
+
+    #[test]
+    fn a_name_reads_back_and_nothing_else_does() {
+        let mark = Mark::for_instance("shaper");
+        let program = Program {
+            shards: false,
+            tag: TagHelper::Socket,
+            sockets: Sockets::Cookie(u64::MAX),
+            mptcp: Some(MptcpLayout { owner: 528, tag: i16::MAX }),
+        };
+        let maps = MapIds([u32::MAX; 3]);
+        for (tag, owners) in [(Tag::Cgroup, None), (Tag::Bpf(program), Some(maps))] {
+            let reads = Reads { flows: u32::MAX, owners };
+            let name = print_learn(tag, mark, reads);
+            assert!(name.len() < 256, "{name}");
+            assert_eq!(parse_learn(&name), Some((mark, Some((tag, reads)))));
+            assert_eq!(parse_learn(&format!("{name} x")), Some((mark, None)));
+            assert_eq!(parse_learn(&name.replace("learn", "learns")), None);
+        }
+        for shards in [false, true] {
+            let name = print_find(shards, 12);
+            assert_eq!(parse_find(&name), Some((shards, 12)));
+            assert_eq!(parse_find(&format!("{name}1")), None);
+            assert_eq!(parse_learn(&name), None);
+        }
+        let name = print_redirect(mark, 7);
+        assert_eq!(parse_redirect(&name), Some((mark, Some(7))));
+        let other = name.replace("ifb=7", "ifb=8");
+        assert_eq!(parse_redirect(&other), Some((mark, None)), "the program asks for another");
+    }
+}

@@ -1,0 +1,91 @@
+//! The records of a clsact's two sides → which filters there are ours, and what they read. Pure.
+
+use std::collections::BTreeMap;
+
+use super::ETH_P_ALL;
+use super::bpf_name;
+use super::decode::{FilterDetail, FilterRecord};
+use super::flow_name::{self, Reads};
+use super::request::hook::HANDLE;
+use crate::tree::{Clsact, Filter, Mark, Parent, Pref, Seat, Side, StrangeFilter};
+
+/// The filters of a clsact, and beside them those that have this instance's mark in their names and
+/// that shaper does not write. `ifb`: the ifindex of the link's ifb, where it has one: what
+/// redirects elsewhere is strange.
+pub fn clsact(
+    mark: Mark,
+    ifb: Option<u32>,
+    ingress: &[FilterRecord],
+    egress: &[FilterRecord],
+) -> (Clsact, BTreeMap<Seat, StrangeFilter>) {
+    let mut strange = BTreeMap::new();
+    let mut side = |parent: Parent, records: &[FilterRecord]| {
+        let mut side = Side::default();
+        for record in records.iter().filter(|record| record.detail != FilterDetail::Pref) {
+            let own = match parent {
+                Parent::Ingress => arriving(mark, ifb, record),
+                _ => leaving(mark, record),
+            };
+            match own.filter(|_| record.handle == HANDLE && record.chain == 0) {
+                Some(Some(filter)) => drop(side.filters.insert(record.pref, filter)),
+                Some(None) => drop(strange.insert(parent.at(record.pref), unknown(record))),
+                None => drop(side.foreign.insert(record.pref)),
+            }
+        }
+        side
+    };
+    let (egress, ingress) = (side(Parent::Egress, egress), side(Parent::Ingress, ingress));
+    (Clsact { egress, ingress }, strange)
+}
+
+fn unknown(record: &FilterRecord) -> StrangeFilter {
+    let (protocol, kind) = (record.protocol, record.kind.clone());
+    StrangeFilter { protocol, kind, tables: Vec::new() }
+}
+
+/// One of this instance at the egress side, if shaper writes it; `None`: somebody else's.
+fn leaving(mark: Mark, record: &FilterRecord) -> Option<Option<Filter>> {
+    let FilterDetail::Bpf { name: Some(name), direct, .. } = &record.detail else { return None };
+    let priority = bpf_name::parse_priority(name);
+    let priority = priority.map(|(whose, sockets)| (whose, sockets.map(Filter::ClearPriority)));
+    let learn = || {
+        let (whose, found) = flow_name::parse_learn(name)?;
+        Some((whose, found.map(|(tag, _)| Filter::Learn(tag))))
+    };
+    let (_, filter) = priority.or_else(learn).filter(|(whose, _)| *whose == mark)?;
+    let whole = *direct && record.protocol == ETH_P_ALL;
+    Some(filter.filter(|_| whole))
+}
+
+/// The same at the ingress side.
+fn arriving(mark: Mark, ifb: Option<u32>, record: &FilterRecord) -> Option<Option<Filter>> {
+    let FilterDetail::Bpf { name: Some(name), redirects_to, .. } = &record.detail else {
+        return None;
+    };
+    let (_, asks_for) = flow_name::parse_redirect(name).filter(|(whose, _)| *whose == mark)?;
+    let whole = ifb.is_some() && asks_for == ifb && *redirects_to == ifb;
+    Some((whole && record.protocol == ETH_P_ALL).then_some(Filter::Redirect))
+}
+
+/// What each of our filters reads that notes flows.
+pub fn learners(egress: &[FilterRecord]) -> BTreeMap<Pref, Reads> {
+    let reads = egress.iter().filter_map(|record| match &record.detail {
+        FilterDetail::Bpf { name: Some(name), .. } => {
+            let (_, found) = flow_name::parse_learn(name)?;
+            Some((record.pref, found?.1))
+        }
+        _ => None,
+    });
+    reads.collect()
+}
+
+/// The map of flows of each of our filters that finds them.
+pub fn finders(records: &[FilterRecord]) -> BTreeMap<Pref, u32> {
+    let flows = records.iter().filter_map(|record| match &record.detail {
+        FilterDetail::Bpf { name: Some(name), .. } => {
+            Some((record.pref, flow_name::parse_find(name)?.1))
+        }
+        _ => None,
+    });
+    flows.collect()
+}

@@ -1,0 +1,169 @@
+//! Filters at clsact, and the ifbs. A redirect comes when all that it leads to stands, and goes
+//! before any of it: packets that are redirected to nowhere are lost, and the host with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::comparison::Comparison;
+use crate::plan::{Change, FilterChange, Step, Whole};
+use crate::tree::{Clsact, Filter, FoundFilter, Ifb, LinkName, Parent, Pref};
+
+/// What becomes of some of the filters at one side of a link's clsact.
+struct Turn<'a> {
+    link: &'a LinkName,
+    parent: Parent,
+    standing: BTreeMap<Pref, FoundFilter>,
+    wanted: BTreeMap<Pref, &'a Filter>,
+}
+
+impl Turn<'_> {
+    fn step(&self, pref: Pref, change: FilterChange) -> Step {
+        let port = match self.parent {
+            Parent::Ingress => self.link.ingress(),
+            _ => self.link.egress(),
+        };
+        Step::Filter(port, self.parent.at(pref), change)
+    }
+
+    fn stays(&self, pref: Pref) -> bool {
+        let standing = self.standing.get(&pref).and_then(FoundFilter::ours);
+        standing.is_some() && standing == self.wanted.get(&pref).copied()
+    }
+
+    fn removals(&self, which: impl Fn(&Pref) -> bool) -> Vec<Step> {
+        let gone = self.standing.iter().filter(|(pref, _)| !self.stays(**pref) && which(pref));
+        gone.map(|(pref, filter)| self.step(*pref, Whole::Remove(filter.clone()))).collect()
+    }
+
+    /// What is in the place of something that comes goes before it.
+    fn additions(&self) -> Vec<Step> {
+        let mut steps = self.removals(|pref| self.wanted.contains_key(pref));
+        let new = self.wanted.iter().filter(|(pref, _)| !self.stays(**pref));
+        steps.extend(new.map(|(pref, filter)| self.step(*pref, Whole::Add((*filter).clone()))));
+        steps
+    }
+
+    /// All others that are not wanted.
+    fn leftovers(&self) -> Vec<Step> {
+        self.removals(|pref| !self.wanted.contains_key(pref))
+    }
+}
+
+impl<'a> Comparison<'a> {
+    /// The filters of one side that are at these prefs, for the links that are to have some of ours
+    /// or (`to_have`: false) that are not to have any.
+    fn hooks(&self, parent: Parent, is_at: impl Fn(Pref) -> bool, to_have: bool) -> Vec<Turn<'a>> {
+        let wanted = |clsact: Option<&'a Clsact>| -> BTreeMap<Pref, &'a Filter> {
+            let side = clsact.map(|clsact| match parent {
+                Parent::Ingress => &clsact.ingress,
+                _ => &clsact.egress,
+            });
+            let filters = side.into_iter().flat_map(|side| &side.filters);
+            let filters = filters.map(|(pref, filter)| (*pref, filter));
+            filters.filter(|(pref, _)| is_at(*pref)).collect()
+        };
+        let links: BTreeSet<&'a LinkName> =
+            self.to.clsact.keys().chain(self.from.clsact.keys()).collect();
+        let turns = links.into_iter().map(|link| {
+            let mut standing = self.at_clsact(link, parent);
+            standing.retain(|pref, _| is_at(*pref));
+            Turn { link, parent, standing, wanted: wanted(self.to.clsact.get(link)) }
+        });
+        turns.filter(|turn| turn.wanted.is_empty() != to_have).collect()
+    }
+
+    fn push_all(&mut self, steps: Vec<Step>) {
+        steps.into_iter().for_each(|step| self.push(step));
+    }
+
+    /// The ifbs, before anything leads to them; one that is switched off drops what it gets.
+    pub(super) fn ifbs(&mut self) {
+        for (name, wanted) in &self.to.ifbs {
+            let change = match self.from.ifbs.get(name) {
+                None => Change::Add(*wanted),
+                Some(standing) if standing != wanted => {
+                    Change::Alter { from: *standing, to: *wanted }
+                }
+                Some(_) => continue,
+            };
+            self.push(Step::Ifb(name.clone(), change));
+        }
+    }
+
+    /// After the roots that stand on them.
+    pub(super) fn delete_ifbs(&mut self) {
+        let gone = self.from.ifbs.iter().filter(|(name, _)| !self.to.ifbs.contains_key(*name));
+        let gone: Vec<(&LinkName, Ifb)> = gone.map(|(name, ifb)| (name, *ifb)).collect();
+        for (name, ifb) in gone {
+            self.push(Step::Ifb(name.clone(), Change::Remove(ifb)));
+        }
+    }
+
+    /// The qdiscs, and what clears foreign priorities, before there is a class that they could
+    /// name. A new program comes beside the old one where there is room ([`crate::desired`] chooses
+    /// the pref).
+    pub(super) fn clsact(&mut self) {
+        let (from, to) = (self.from, self.to);
+        for link in to.clsact.iter().filter(|(_, it)| it.is_used()).map(|(link, _)| link) {
+            if !from.clsact.contains_key(link) {
+                self.push(Step::Clsact(link.clone(), Whole::Add(())));
+            }
+        }
+        for turn in self.hooks(Parent::Egress, is_priority, true) {
+            self.push_all(turn.additions());
+            self.push_all(turn.leftovers());
+        }
+    }
+
+    /// What notes flows, before what finds them: both read one map, so a new one of the one kind
+    /// comes with new ones of the other.
+    pub(super) fn learners(&mut self) {
+        for turn in self.hooks(Parent::Egress, is_learner, true) {
+            self.push_all(turn.additions());
+        }
+    }
+
+    /// Those whose flows nobody looks for any more.
+    pub(super) fn old_learners(&mut self) {
+        for turn in self.hooks(Parent::Egress, is_learner, true) {
+            self.push_all(turn.leftovers());
+        }
+    }
+
+    /// Last: all that they lead to stands.
+    pub(super) fn redirects(&mut self) {
+        for turn in self.hooks(Parent::Ingress, |_| true, true) {
+            self.push_all(turn.additions());
+            self.push_all(turn.leftovers());
+        }
+    }
+
+    /// First: nothing that they lead to has gone.
+    pub(super) fn delete_redirects(&mut self) {
+        for turn in self.hooks(Parent::Ingress, |_| true, false) {
+            self.push_all(turn.leftovers());
+        }
+    }
+
+    /// After the roots: until then there are classes that a priority can name.
+    pub(super) fn delete_clsact(&mut self) {
+        for is_at in [is_learner, is_priority] {
+            for turn in self.hooks(Parent::Egress, is_at, false) {
+                // Ours go with it.
+                if self.to.clsact.contains_key(turn.link) {
+                    self.push_all(turn.leftovers());
+                }
+            }
+        }
+        for link in self.from.clsact.keys().filter(|link| !self.to.clsact.contains_key(*link)) {
+            self.push(Step::Clsact(link.clone(), Whole::Remove(())));
+        }
+    }
+}
+
+fn is_learner(pref: Pref) -> bool {
+    Pref::LEARN.contains(&pref)
+}
+
+fn is_priority(pref: Pref) -> bool {
+    !is_learner(pref)
+}

@@ -1,0 +1,81 @@
+//! The map of one link's flows, and the programs that read and write it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::sys::resource::{Resource, setrlimit};
+
+use super::load::load_with;
+use super::map::{LRU_HASH, Map};
+use super::owner_maps::Maps;
+use crate::classify::flows;
+use crate::tree::Tag;
+
+/// Flows that are remembered: 7.3 MB. The kernel forgets those that were used longest ago.
+const FLOWS: u32 = 1 << 16;
+
+/// The flows of one link. As [`Maps`], it lives as long as a filter uses it or somebody holds a
+/// descriptor. It is disposable: two programs that take the places of others have a new one, which
+/// is filled by the next packets.
+#[derive(Debug)]
+pub struct Flows {
+    map: Map,
+}
+
+impl Flows {
+    /// One that knows no flow. Needs what [`Maps::create`] does.
+    pub fn create() -> io::Result<Flows> {
+        Flows::sized(FLOWS)
+    }
+
+    /// The smallest that programs can be loaded with.
+    pub fn for_trial() -> io::Result<Flows> {
+        Flows::sized(1)
+    }
+
+    /// The map of this number. Needs CAP_SYS_ADMIN; EPERM without.
+    pub fn open(id: u32) -> io::Result<Flows> {
+        let sizes = (flows::KEY_BYTES, flows::VALUE_BYTES);
+        Ok(Flows { map: Map::open_sized(id, LRU_HASH, sizes)? })
+    }
+
+    fn sized(entries: u32) -> io::Result<Flows> {
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+        let sizes = (flows::KEY_BYTES, flows::VALUE_BYTES);
+        Ok(Flows {
+            map: Map::create_with((LRU_HASH, 0), sizes, entries, *b"shaper_flows\0\0\0\0")?,
+        })
+    }
+
+    /// The kernel's number of the map, by which the filters' names know it.
+    pub fn id(&self) -> u32 {
+        self.map.id
+    }
+
+    /// Loads the program that notes flows. `owners`: the maps of the deciding program, where `tag`
+    /// asks them.
+    pub fn load_learn(&self, tag: Tag, owners: Option<&Maps>) -> io::Result<OwnedFd> {
+        // Where they are not asked for, no instruction names them.
+        let of_owners = |pick: fn(&Maps) -> &Map| owners.map_or(&self.map, pick);
+        let maps = [
+            of_owners(|owners| &owners.accounts),
+            of_owners(|owners| &owners.ranges),
+            of_owners(|owners| &owners.given),
+            &self.map,
+        ];
+        load_with(&flows::learn(tag), &maps, *b"shaper_learn\0\0\0\0")
+    }
+
+    /// Loads the program that finds flows.
+    pub fn load_find(&self, shards: bool) -> io::Result<OwnedFd> {
+        let maps = [&self.map; flows::FLOWS as usize + 1];
+        load_with(&flows::find(shards), &maps, *b"shaper_find\0\0\0\0\0")
+    }
+}
+
+/// Loads the program that chooses what goes through the ifb of this ifindex. EINVAL before Linux
+/// 5.12, which cannot ask whether it is there.
+pub fn load_redirect(ifb: u32) -> io::Result<OwnedFd> {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+    load_with(&flows::redirect(ifb), &[], *b"shaper_redirect\0")
+}

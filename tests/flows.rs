@@ -1,0 +1,352 @@
+//! The programs that note flows and find them again, run as values by an interpreter over packets
+//! of both ways. Needs nothing of the machine. What the verifiers take, and what real packets get,
+//! is tried by `tests/kernel`.
+
+mod interpreter;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use shaper::classify::assembler::Instruction;
+use shaper::classify::flows::*;
+use shaper::classify::program::{MAP_LOOKUP, TASK_CLASSID};
+use shaper::classify::program_rules::{LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
+use shaper::tree::Tag;
+use shaper::units::{ClassId, Minor, Shard};
+
+const ANN: u32 = 0x1_0010;
+const IFB: u32 = 7;
+
+type Values = HashMap<Vec<u8>, Box<[u8; VALUE_BYTES as usize]>>;
+
+/// What the functions answer about: they are plain functions.
+#[derive(Default)]
+struct World {
+    /// From the network header on.
+    packet: Vec<u8>,
+    /// The sender's.
+    class: u32,
+    flows: Values,
+    ifb_is_there: bool,
+}
+
+thread_local! {
+    static WORLD: RefCell<World> = RefCell::default();
+}
+
+fn bytes_at(address: u64, count: usize) -> Vec<u8> {
+    let from = std::ptr::with_exposed_provenance::<u8>(address as usize);
+    // SAFETY: the program's stack, below its end by what the program says.
+    unsafe { std::slice::from_raw_parts(from, count) }.to_vec()
+}
+
+fn class(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    WORLD.with_borrow(|world| world.class.into())
+}
+
+fn look_up(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
+    assert_eq!(map, u64::from(FLOWS));
+    let key = bytes_at(key, KEY_BYTES as usize);
+    WORLD.with_borrow_mut(|world| {
+        let value = world.flows.get_mut(&key);
+        value.map_or(0, |value| value.as_mut_ptr().expose_provenance() as u64)
+    })
+}
+
+fn update(map: u64, key: u64, value: u64, flags: u64, _: u64) -> u64 {
+    assert_eq!((map, flags), (u64::from(FLOWS), 0));
+    let (key, value) = (bytes_at(key, KEY_BYTES as usize), bytes_at(value, VALUE_BYTES as usize));
+    let value = Box::new(value.try_into().expect("a value"));
+    WORLD.with_borrow_mut(|world| world.flows.insert(key, value));
+    0
+}
+
+/// As `bpf_skb_load_bytes_relative`: what is not there becomes zeros.
+fn load(_: u64, offset: u64, to: u64, count: u64, from: u64) -> u64 {
+    assert_eq!(from, 1, "from the network header");
+    let (offset, count) = (offset as usize, count as usize);
+    let found = WORLD.with_borrow(|world| Some(world.packet.get(offset..offset + count)?.to_vec()));
+    let (bytes, answer) = match found {
+        Some(bytes) => (bytes, 0),
+        None => (vec![0; count], -14_i64 as u64),
+    };
+    let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
+    // SAFETY: as above.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count) };
+    answer
+}
+
+fn check_mtu(_: u64, ifindex: u64, _: u64, _: u64, _: u64) -> u64 {
+    assert_eq!(ifindex, u64::from(IFB));
+    let is_there = WORLD.with_borrow(|world| world.ifb_is_there);
+    if is_there { 0 } else { -19_i64 as u64 }
+}
+
+/// What the program returns of a packet whose outermost ethertype is `protocol`.
+fn run(code: &[Instruction], protocol: u16, packet: &[u8]) -> u32 {
+    let bytes = interpreter::bytes(code);
+    let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).expect("a program that the checker takes");
+    let helpers: [(i32, rbpf::ebpf::Helper); 5] = [
+        (MAP_LOOKUP, look_up),
+        (MAP_UPDATE, update),
+        (LOAD_BYTES_RELATIVE, load),
+        (TASK_CLASSID, class),
+        (CHECK_MTU, check_mtu),
+    ];
+    for (number, helper) in helpers {
+        machine.register_helper(number as u32, helper).expect("a function");
+    }
+    WORLD.with_borrow_mut(|world| {
+        world.packet = packet.to_vec();
+        for value in world.flows.values_mut() {
+            let start = value.as_mut_ptr().expose_provenance() as u64;
+            machine.register_allowed_memory(start..start + u64::from(VALUE_BYTES));
+        }
+    });
+    let mut context = [0_u8; 192];
+    context[SKB_PROTOCOL as usize..][..2].copy_from_slice(&protocol.to_be_bytes());
+    machine.execute_program(&mut context).expect("runs to its end") as u32
+}
+
+/// One flow.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    v6: bool,
+    protocol: u8,
+    /// Local and remote; of an echo the identifier is the local one.
+    ports: [u16; 2],
+    hosts: [u8; 2],
+}
+
+/// How a packet of it looks.
+#[derive(Clone, Debug, Default)]
+struct Look {
+    /// A VLAN tag in the packet's bytes.
+    tagged: bool,
+    /// IPv4 options in words, or IPv6 extension headers.
+    extras: Vec<u8>,
+    /// Identification and offset of a fragment, and whether there are more.
+    fragment: Option<(u16, u16, bool)>,
+}
+
+const OUT: bool = true;
+const IN: bool = false;
+
+impl Flow {
+    fn transport(self, out: bool) -> Vec<u8> {
+        let [local, remote] = self.ports.map(u16::to_be_bytes);
+        let echo = |request: u8, reply: u8| {
+            let kind = if out { request } else { reply };
+            [&[kind, 0, 0, 0], &local[..], &[0, 1]].concat()
+        };
+        let mut bytes = match (self.protocol, out) {
+            (1, _) => echo(8, 0),
+            (58, _) => echo(128, 129),
+            (6 | 17 | 33 | 132 | 136, OUT) => [local, remote].concat(),
+            (6 | 17 | 33 | 132 | 136, IN) => [remote, local].concat(),
+            _ => vec![7; 4],
+        };
+        bytes.resize(40, 0);
+        bytes
+    }
+
+    fn address(self, local: bool) -> Vec<u8> {
+        let host = self.hosts[usize::from(!local)];
+        match self.v6 {
+            false => vec![10, u8::from(local), 0, host],
+            true => [&[0xfd; 15][..], &[host ^ u8::from(local) << 7]].concat(),
+        }
+    }
+
+    /// The packet with its outermost ethertype, from the network header on.
+    fn packet(self, out: bool, look: &Look) -> (u16, Vec<u8>) {
+        let (from, to) = (self.address(out), self.address(!out));
+        let body = match look.fragment {
+            Some((_, offset, _)) if offset > 0 => vec![0; 40],
+            _ => self.transport(out),
+        };
+        let ip = if self.v6 { self.v6(look, body) } else { self.v4(look, body) };
+        let place = if self.v6 { 8 } else { 12 };
+        let mut ip = ip;
+        ip[place..place + from.len()].copy_from_slice(&from);
+        ip[place + from.len()..place + 2 * from.len()].copy_from_slice(&to);
+        let protocol: u16 = if self.v6 { 0x86dd } else { 0x0800 };
+        match look.tagged {
+            true => (0x8100, [&[0, 10], &protocol.to_be_bytes()[..], &ip].concat()),
+            false => (protocol, ip),
+        }
+    }
+
+    fn v4(self, look: &Look, body: Vec<u8>) -> Vec<u8> {
+        let options = look.extras.len().min(10);
+        let mut ip = vec![0; 20 + options * 4];
+        ip[0] = 0x45 + options as u8;
+        ip[9] = self.protocol;
+        if let Some((id, offset, more)) = look.fragment {
+            ip[4..6].copy_from_slice(&id.to_be_bytes());
+            ip[6..8].copy_from_slice(&(offset | u16::from(more) << 13).to_be_bytes());
+        }
+        [ip, body].concat()
+    }
+
+    fn v6(self, look: &Look, body: Vec<u8>) -> Vec<u8> {
+        let mut headers: Vec<(u8, Vec<u8>)> = Vec::new();
+        for extra in look.extras.iter().take(5) {
+            headers.push(match extra % 5 {
+                0 => (0, vec![0, 0, 1, 4, 0, 0, 0, 0]),
+                1 => (43, [&[0, 1, 1, 12], &[0; 12][..]].concat()),
+                2 => (60, vec![0, 0, 1, 4, 0, 0, 0, 0]),
+                3 => (51, [&[0, 1], &[0; 10][..]].concat()),
+                _ => (135, vec![0, 0, 1, 4, 0, 0, 0, 0]),
+            });
+        }
+        if let Some((id, offset, more)) = look.fragment {
+            let word = (offset << 3 | u16::from(more)).to_be_bytes();
+            let id = u32::from(id).to_be_bytes();
+            headers.push((44, [&[0, 0], &word[..], &id].concat()));
+        }
+        let mut ip = vec![0; 40];
+        ip[0] = 0x60;
+        let mut next = self.protocol;
+        let mut behind = body;
+        for (kind, mut header) in headers.into_iter().rev() {
+            header[0] = next;
+            next = kind;
+            behind = [header, behind].concat();
+        }
+        ip[6] = next;
+        [ip, behind].concat()
+    }
+}
+
+fn flows() -> impl Strategy<Value = Flow> {
+    let protocols = prop_oneof![
+        Just((false, 1)),
+        Just((true, 58)),
+        (any::<bool>(), prop_oneof![Just(6), Just(17), Just(33), Just(132), Just(136), Just(47)]),
+    ];
+    (protocols, any::<[u16; 2]>(), [0_u8..100, 0_u8..100])
+        .prop_map(|((v6, protocol), ports, hosts)| Flow { v6, protocol, ports, hosts })
+}
+
+fn looks() -> impl Strategy<Value = Look> {
+    (any::<bool>(), vec(any::<u8>(), 0..5)).prop_map(|(tagged, extras)| Look {
+        tagged,
+        extras,
+        fragment: None,
+    })
+}
+
+fn note(class: u32, flow: Flow, look: &Look) {
+    WORLD.with_borrow_mut(|world| world.class = class);
+    let (protocol, packet) = flow.packet(OUT, look);
+    assert_eq!(run(&learn(Tag::Cgroup), protocol, &packet), u32::MAX, "every packet goes on");
+}
+
+fn found(flow: Flow, look: &Look) -> u32 {
+    let (protocol, packet) = flow.packet(IN, look);
+    run(&find(false), protocol, &packet)
+}
+
+fn forget() {
+    WORLD.with_borrow_mut(|world| *world = World::default());
+}
+
+proptest! {
+    #[test]
+    fn what_answers_a_packet_is_its_senders(flow in flows(), out in looks(), answer in looks()) {
+        forget();
+        prop_assert_eq!(found(flow, &answer), 0, "nobody has sent anything");
+        note(ANN, flow, &out);
+        prop_assert_eq!(found(flow, &answer), ANN);
+        note(ANN + 1, flow, &Look::default());
+        prop_assert_eq!(found(flow, &answer), ANN + 1, "the socket has changed hands");
+        note(0, flow, &out);
+        prop_assert_eq!(found(flow, &answer), 0, "and is nobody's at last");
+    }
+
+    #[test]
+    fn another_flow_is_nobodys(flow in flows(), other in flows(), look in looks()) {
+        forget();
+        note(ANN, flow, &Look::default());
+        let of = |flow: Flow| {
+            let ports = match flow.protocol {
+                1 | 58 => [flow.ports[0], 0],
+                47 => [0, 0],
+                _ => flow.ports,
+            };
+            (flow.v6, flow.protocol, ports, flow.hosts)
+        };
+        prop_assert_eq!(found(other, &look) == ANN, of(flow) == of(other));
+    }
+
+    #[test]
+    fn later_fragments_are_the_first_ones(flow in flows(), id in any::<u16>(), look in looks()) {
+        forget();
+        note(ANN, flow, &Look::default());
+        let part = |id, offset, more| Look { fragment: Some((id, offset, more)), ..look.clone() };
+        prop_assert_eq!(found(flow, &part(id, 5, true)), 0, "the first one has not come");
+        prop_assert_eq!(found(flow, &part(id, 0, true)), ANN);
+        prop_assert_eq!(found(flow, &part(id, 5, true)), ANN);
+        prop_assert_eq!(found(flow, &part(id, 10, false)), ANN);
+        prop_assert_eq!(found(flow, &part(id.wrapping_add(1), 10, false)), 0);
+    }
+
+    #[test]
+    fn no_bytes_are_an_error(
+        flow in flows(),
+        look in looks(),
+        dirt in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        forget();
+        let (protocol, mut packet) = flow.packet(IN, &look);
+        for (at, byte) in dirt {
+            *at.get_mut(&mut packet) = byte;
+        }
+        packet.truncate(cut.index(packet.len() + 1));
+        for code in [learn(Tag::Cgroup), find(true), redirect(IFB)] {
+            run(&code, protocol, &packet);
+        }
+    }
+}
+
+#[test]
+fn at_the_root_a_class_of_a_shard_is_the_shards() {
+    let shard = Shard::new(0xe003).unwrap();
+    let class = shard.user(Minor(0x10));
+    let flow = Flow { v6: false, protocol: 6, ports: [40_000, 443], hosts: [1, 2] };
+    forget();
+    note(class.0, flow, &Look::default());
+    assert_eq!(found(flow, &Look::default()), class.0);
+    let (protocol, packet) = flow.packet(IN, &Look::default());
+    assert_eq!(ClassId(run(&find(true), protocol, &packet)), shard.class());
+}
+
+#[test]
+fn what_finds_the_way_to_the_host_is_never_queued_nor_is_anything_without_an_ifb() {
+    let tcp = Flow { v6: true, protocol: 6, ports: [1, 2], hosts: [1, 2] };
+    let icmp = Flow { protocol: 58, ..tcp };
+    let packet = |kind: u8| {
+        let (_, mut packet) = icmp.packet(IN, &Look::default());
+        packet[40] = kind;
+        packet
+    };
+    let redirects = |protocol, packet: &[u8]| run(&redirect(IFB), protocol, packet) == u32::MAX;
+    let (_, v6) = tcp.packet(IN, &Look::default());
+    let (_, v4) = Flow { v6: false, ..tcp }.packet(IN, &Look::default());
+    WORLD.with_borrow_mut(|world| world.ifb_is_there = true);
+    assert!(redirects(0x86dd, &v6) && redirects(0x0800, &v4));
+    for kind in [133, 134, 135, 136, 137] {
+        assert!(!redirects(0x86dd, &packet(kind)), "{kind}: neighbour discovery");
+    }
+    for kind in [1, 128, 129, 132, 138] {
+        assert!(redirects(0x86dd, &packet(kind)), "{kind}");
+    }
+    assert!(!redirects(0x0806, &v4), "ARP");
+    WORLD.with_borrow_mut(|world| world.ifb_is_there = false);
+    assert!(!redirects(0x86dd, &v6) && !redirects(0x0800, &v4));
+}
