@@ -11,6 +11,7 @@ mod churn;
 mod cleared;
 mod confirm;
 mod demo;
+mod downloads;
 mod draft;
 mod drift;
 mod escapes;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         nss::TESTS,
         sharing::TESTS,
         arriving::TESTS,
+        downloads::SHARES,
         shards::TESTS,
         agreement::TESTS,
         confirm::TESTS,

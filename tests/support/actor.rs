@@ -13,6 +13,7 @@ use anyhow::Context;
 
 use super::accounts::Account;
 use super::cell::myself;
+use super::exchange;
 use super::mptcp;
 use super::orders::{Acting, Answer, Order, Proto, SocketId};
 use super::passing;
@@ -195,6 +196,10 @@ impl Stage {
                 let stream = self.streams.remove(&socket).context("no such connection")?;
                 self.sinks.drain(stream, port);
                 Answer::Done
+            }
+            Order::Serve { at, parcel } => exchange::serve(at, parcel).map(done)?,
+            Order::Exchange { to, times, parcel } => {
+                exchange::exchange(to, times, parcel).map(done)?
             }
             Order::Echo(port) => sink::echo(port).map(done)?,
             Order::Seen { proto, port } => {

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod command;
 pub mod counters;
 pub mod daemon;
+pub mod exchange;
 pub mod fugitive;
 pub mod guest;
 pub mod harness;

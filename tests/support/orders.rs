@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::accounts::Account;
+use super::exchange::Parcel;
 use super::timeline::Timeline;
 
 /// A socket of one actor.
@@ -79,6 +80,10 @@ pub enum Order {
     Sink { proto: Proto, port: u16 },
     /// Receives all that comes over a connection, and keeps time under this port's name.
     Drain { socket: SocketId, port: u16 },
+    /// Takes part in connections that each carry so much, until the end.
+    Serve { at: SocketAddr, parcel: Parcel },
+    /// So many connections to such a server, one after the other.
+    Exchange { to: SocketAddr, times: u32, parcel: Parcel },
     /// Sends every datagram back.
     Echo(u16),
     /// What a sink has seen. Answers [`Answer::Seen`].

@@ -101,6 +101,16 @@ impl Interval {
             .collect()
     }
 
+    /// How much of all bytes was this class's, in percent; panics below `least`, and prints it
+    /// either way.
+    #[track_caller]
+    pub fn has_share(&self, what: &str, id: &str, least: f64) {
+        let all: u64 = self.leaves().values().sum();
+        let share = self.bytes(id) as f64 * 100.0 / all.max(1) as f64;
+        println!("{what}: {share:.4} % of {all} bytes (wanted {least} %)");
+        assert!(share >= least, "{what}: {share:.4} % of {all} bytes: {:?}", self.leaves());
+    }
+
     /// Panics unless every leaf but these sent less than so many bytes: neighbour discovery and ARP
     /// pass through the default at any time, a user's stream never does.
     #[track_caller]

@@ -51,11 +51,21 @@ impl Sshd {
     /// Copies a file from the host to the far side, as this account.
     #[track_caller]
     pub fn fetch(&self, world: &World, account: &str, file: &str, to: &str) {
-        let from = format!("{account}@{ADDRESS}:{file}");
+        Sshd::copy(world, &format!("{account}@{ADDRESS}:{file}"), to);
+    }
+
+    /// Copies a file from the far side to the host, as this account.
+    #[track_caller]
+    pub fn put(&self, world: &World, file: &str, account: &str, to: &str) {
+        Sshd::copy(world, file, &format!("{account}@{ADDRESS}:{to}"));
+    }
+
+    #[track_caller]
+    fn copy(world: &World, from: &str, to: &str) {
         let key = format!("{SCRATCH}/client");
         let options = ["-q", "-i", &key, "-F", "none", "-o", "StrictHostKeyChecking=no"];
         let mut command = world.far_command(&["scp"]);
-        command.args(options).args(["-o", "UserKnownHostsFile=/dev/null", &from, to]);
+        command.args(options).args(["-o", "UserKnownHostsFile=/dev/null", from, to]);
         run_with(command, "").exits(0);
     }
 }
