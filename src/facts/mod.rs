@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 mod account;
 mod accounts;
+mod guests;
 mod subuid;
 
 pub use self::account::Account;
 pub use self::accounts::Accounts;
+pub use self::guests::{Container, Engine, Guests, NamespaceId};
 pub use self::subuid::{SubordinateUids, Subuids};
 use crate::tree::{
     self, Claim, Classifier, Clsact, Filter, Foreign, KernelState, LinkName, MapIds, MptcpLayout,
@@ -50,6 +52,8 @@ pub struct Facts {
     /// The systemd units that exist, each with the name of the unit that its processes run in: an
     /// alias has another unit's. `None`: systemd was not asked.
     pub units: Option<BTreeMap<String, String>>,
+    /// Containers and named network namespaces.
+    pub guests: Guests,
     /// Retired classes that have no backlog and have sent nothing for long enough, on any link.
     pub quiet: BTreeSet<ClassId>,
 }
@@ -120,6 +124,9 @@ pub struct LinkFacts {
     pub master: Option<u32>,
     /// The link below (`IFLA_LINK` of a VLAN), by ifindex, when it is in the same namespace.
     pub lower: Option<u32>,
+    /// The network namespace in which the link's peer is (`IFLA_LINK_NETNSID` of a veth); `None`:
+    /// this one, or there is no peer.
+    pub peer_namespace: Option<NamespaceId>,
     /// `IFF_LOOPBACK`.
     pub loopback: bool,
     /// Frames begin with an Ethernet header (`ARPHRD_ETHER`), so they can have VLAN tags.
@@ -148,6 +155,7 @@ impl LinkFacts {
             kind: None,
             master: None,
             lower: None,
+            peer_namespace: None,
             loopback: false,
             ethernet: true,
             up: true,

@@ -6,7 +6,7 @@ use crate::policy::{Diagnostic, Findings, Policy, Report};
 
 use super::options::BuildOptions;
 use super::senders::Senders;
-use super::{Model, arriving, claims, groups, links, nodes, rules};
+use super::{Model, arriving, claims, groups, inner, links, nodes, rules};
 
 /// Resolves a policy on this host. The result holds the warnings and notes too, in file order.
 ///
@@ -30,6 +30,7 @@ pub fn build(
         &links,
         &mut findings,
     );
+    let inner = inner::resolve(policy, facts, &mut findings);
     // What no rate of a link makes right is refused, also where the rate is unknown.
     let unrated = links.only_unrated();
     if !unrated.shaped.is_empty() && !findings.has_errors() {
@@ -45,5 +46,6 @@ pub fn build(
         findings.append(about.without_notes(), true);
     }
     let notes = findings.finish(&policy.source)?;
-    Ok((Model { links: links.into_model(), nodes, matcher: claims.matcher, rules }, notes))
+    let links = links.into_model();
+    Ok((Model { links, nodes, matcher: claims.matcher, inner, rules }, notes))
 }

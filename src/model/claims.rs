@@ -120,6 +120,18 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
+    /// Whether NSS knows that there is no such name.
+    fn lacks(&self, sort: Sort, name: &str) -> bool {
+        self.table(sort).get(name).is_some_and(Option::is_none)
+    }
+
+    fn table(&self, sort: Sort) -> &BTreeMap<String, Option<u32>> {
+        match sort {
+            Sort::Account => &self.accounts.by_name,
+            Sort::UnixGroup => &self.accounts.groups,
+        }
+    }
+
     /// The uid or gid of a name; otherwise a finding, with `help` where there is no such name.
     fn find(
         &mut self,
@@ -128,10 +140,7 @@ impl Lookup<'_> {
         help: impl FnOnce() -> String,
         findings: &mut Findings,
     ) -> Option<u32> {
-        let table = match sort {
-            Sort::Account => &self.accounts.by_name,
-            Sort::UnixGroup => &self.accounts.groups,
-        };
+        let table = self.table(sort);
         let (what, Written { value: name, at }) = (sort.word(), name);
         if let Some(Some(id)) = table.get(name) {
             return Some(*id);
@@ -177,6 +186,10 @@ fn named(policy: &Policy, lookup: &mut Lookup<'_>, findings: &mut Findings) -> V
                 }
                 None => seen.insert(name, (user, at)),
             };
+            // The key of a line for guests may be a label, and an account's name as well.
+            if at == line.key.at && line.has_guests() && lookup.lacks(Sort::Account, name) {
+                continue;
+            }
             let groups = &lookup.accounts.groups;
             let help = || unknown_account(line, name, groups);
             let written = Written { value: name, at };

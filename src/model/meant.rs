@@ -1,7 +1,9 @@
 //! What a policy means on this host, as values.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use super::inner::InnerLink;
 use super::matcher::Matcher;
 use super::positions::{LinkAt, Per};
 use crate::policy::{LeafChoice, Place};
@@ -18,6 +20,8 @@ pub struct Model {
     pub nodes: Vec<Node>,
     /// Says who claims a uid and a unit.
     pub matcher: Matcher,
+    /// Links behind which guests are, of which it is said whose they are.
+    pub inner: BTreeMap<LinkName, InnerLink>,
     /// The rules in file order: the first that matches decides.
     pub rules: Vec<Rule>,
 }

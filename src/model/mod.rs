@@ -6,6 +6,7 @@ mod build;
 mod claims;
 mod default;
 mod groups;
+mod inner;
 mod limits;
 mod links;
 mod matcher;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use crate::policy::{LeafChoice, Pattern, Place};
 pub use build::build;
+pub use inner::InnerLink;
 pub use matcher::{Claimed, Matcher, Units};
 pub use meant::{Asked, From, Limits, Link, Model, Node, Rule, Target};
 pub use options::BuildOptions;

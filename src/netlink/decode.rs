@@ -12,7 +12,7 @@ use super::{
     Message, RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWROUTE, RTM_NEWTCLASS, RTM_NEWTFILTER, TC_H_ROOT,
     attr, leaf, mirred,
 };
-use crate::facts::RootQdisc;
+use crate::facts::{NamespaceId, RootQdisc};
 use crate::tree::{Class, Counters, Family, LeafQdisc, LinkName, Mark, Pref};
 use crate::units::ClassId;
 
@@ -64,6 +64,8 @@ pub struct LinkRecord {
     /// The ifindex of the link below this one (`IFLA_LINK`), where that is in the same namespace;
     /// not of a veth's peer.
     pub lower: Option<u32>,
+    /// The network namespace in which a veth's peer is, where that is another one.
+    pub peer_namespace: Option<NamespaceId>,
     /// `IFF_LOOPBACK`.
     pub loopback: bool,
     /// Whether the link-layer type is Ethernet's (`ARPHRD_ETHER`).
@@ -410,7 +412,7 @@ pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
     let info = attr::find(attributes, IFLA_LINKINFO);
     let kind = info.and_then(|info| attr::find(info, IFLA_INFO_KIND)).map(attr::text);
     let below = number(IFLA_LINK).filter(|index| *index != 0 && *index != header.index);
-    let elsewhere = attr::find(attributes, IFLA_LINK_NETNSID).is_some();
+    let elsewhere = number(IFLA_LINK_NETNSID).map(|id| NamespaceId(id.cast_signed()));
     let beside = matches!(kind.as_deref(), Some("veth" | "netkit" | "vxcan"));
     Ok(Some(LinkRecord {
         ifindex: header.index,
@@ -419,7 +421,8 @@ pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
         mtu: number(IFLA_MTU).ok_or(bad("it has no MTU"))?,
         kind,
         master: number(IFLA_MASTER).filter(|index| *index != 0),
-        lower: if elsewhere || beside { None } else { below },
+        lower: if elsewhere.is_some() || beside { None } else { below },
+        peer_namespace: elsewhere.filter(|id| beside && id.0 >= 0),
         loopback: header.link_layer_type == LinkLayerType::Loopback,
         ethernet: header.link_layer_type == LinkLayerType::Ether,
         up: header.flags.contains(LinkFlags::Up),

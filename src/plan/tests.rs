@@ -42,7 +42,7 @@ fn bob() -> Model {
         place: PLACE,
     };
     let (links, matcher) = (Per::new(vec![link("eth0", 100)]), Matcher::default());
-    Model { links, nodes: vec![node], matcher, rules: Vec::new() }
+    Model { links, nodes: vec![node], matcher, inner: BTreeMap::new(), rules: Vec::new() }
 }
 
 fn mbit(n: u64) -> Rate {

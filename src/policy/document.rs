@@ -29,6 +29,9 @@ pub struct Policy {
     pub everyone: Option<EveryoneLine>,
     /// Lines of `classes`.
     pub classes: Vec<ClassLine>,
+    /// `owner` of `guests`: where the user of a guest is looked for, in this order; where it was
+    /// left out, only lines name guests.
+    pub guests: Vec<Written<GuestOwner>>,
     /// Lines of `rules`: the first that matches wins.
     pub rules: Vec<RuleLine>,
 }
@@ -177,6 +180,15 @@ pub struct UserLine {
     pub uids: Option<Vec<Written<RangeInclusive<u32>>>>,
     /// systemd's units; `None`: absent.
     pub units: Option<Vec<Written<UnitRef>>>,
+    /// Containers; `None`: absent, as of the other guests.
+    pub containers: Option<Vec<Written<ContainerRef>>>,
+    /// Links behind which the user's guests are; never [`LinkRef::Auto`].
+    pub interfaces: Option<Vec<Written<LinkRef>>>,
+    /// Network namespaces, by the names that ip-netns(8) gives.
+    pub namespaces: Option<Vec<Written<String>>>,
+    /// Source addresses. Beside `interfaces` they say which packets of those links; alone they
+    /// count on every link behind which guests are and that nobody else has.
+    pub addresses: Option<Vec<Written<Networks>>>,
     /// By which uid processes of these units are claimed.
     pub follow: Follow,
     /// The group that the line names; `None`: the group that lists the line, or a `gid` group of
@@ -187,9 +199,18 @@ pub struct UserLine {
 }
 
 impl UserLine {
-    /// Whether the key names the account; otherwise it is a label.
+    /// Whether the key names the account; otherwise it is a label. Of a line that has guests
+    /// ([`UserLine::has_guests`]) the key names the account where there is one of that name.
     pub fn names_account(&self) -> bool {
         self.accounts.is_none() && self.uids.is_none() && self.units.is_none()
+    }
+
+    /// Whether the line names guests.
+    pub fn has_guests(&self) -> bool {
+        self.containers.is_some()
+            || self.interfaces.is_some()
+            || self.namespaces.is_some()
+            || self.addresses.is_some()
     }
 }
 
@@ -220,6 +241,29 @@ impl UnitRef {
             UnitRef::Pattern(pattern) => pattern.as_str(),
         }
     }
+}
+
+/// How containers are named in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ContainerRef {
+    /// One container, by the name that its engine lists.
+    Name(String),
+    /// Each container whose name fits.
+    Pattern(Pattern),
+    /// Each container that has the label with this value: `label:KEY=VALUE`.
+    Label(String, String),
+}
+
+/// Where the user of a guest is looked for that no line names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestOwner {
+    /// The container's label `shaper.user`.
+    Label,
+    /// `user-UID.slice` in its cgroup's path.
+    Slice,
+    /// The owner of the subordinate uid that it runs as, or a uid of 1000 and up outside engines'
+    /// cgroups.
+    Uid,
 }
 
 /// `group` of a user's line.

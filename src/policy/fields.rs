@@ -10,10 +10,9 @@ use super::scalars;
 
 /// Keys that a later version will know. They are refused by name, so that nobody looks for a
 /// misspelling.
-const LATER: [(&str, &str); 4] = [
+const LATER: [(&str, &str); 3] = [
     ("quota", "volume quotas"),
     ("when", "limits by time of day"),
-    ("containers", "limits for containers"),
     ("include", "policies in several files"),
 ];
 

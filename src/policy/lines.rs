@@ -7,22 +7,24 @@ use crate::tree::Key;
 
 use super::diagnostic::{Diagnostic, Findings, Kind, Source, Span, Written, quote};
 use super::document::{
-    ClassLine, EveryoneLine, Follow, GroupLine, Limits, Membership, Policy, UserLine,
+    ClassLine, EveryoneLine, Follow, GroupLine, Limits, Membership, Networks, Policy, UserLine,
 };
 use super::fields::{Fields, named};
 use super::limits::{limit_fields, limits};
 use super::node::{Node, Value};
 use super::pattern::Pattern;
-use super::{links, rules, scalars};
+use super::{guests, links, rules, scalars};
 
 /// Reads the whole document. `None` only where an error was found.
 pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Option<Policy> {
-    const KEYS: [&str; 7] = ["version", "links", "users", "groups", "everyone", "classes", "rules"];
+    const KEYS: [&str; 8] =
+        ["version", "links", "users", "groups", "everyone", "classes", "guests", "rules"];
     let at = root.at;
     let root = without_anchors_room(root);
     let mut fields = Fields::open(root, "the policy", &KEYS, findings)?;
     version(fields.take("version"), at, findings);
     let (links_at, everyone_at) = (fields.place_of("links"), fields.place_of("everyone"));
+    let guests_at = fields.place_of("guests");
     let mut section = |name: &str| fields.take(name);
     let links =
         section("links").map(|node| (links_at.unwrap_or(node.at), links::links(node, findings)));
@@ -40,10 +42,12 @@ pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Opt
     let everyone = section("everyone")
         .and_then(|node| everyone(everyone_at.unwrap_or(node.at), node, findings));
     let classes = section("classes").map_or_else(Vec::new, |node| classes(node, findings));
+    let guests = section("guests")
+        .map_or_else(Vec::new, |node| guests::guests(guests_at.unwrap_or(node.at), node, findings));
     let rules = section("rules").map_or_else(Vec::new, |node| rules::rules(node, findings));
     distinct(&users, &classes, findings);
     let (links_at, links) = links.unwrap_or((at, Vec::new()));
-    Some(Policy { source, links_at, links, users, groups, everyone, classes, rules })
+    Some(Policy { source, links_at, links, users, groups, everyone, classes, guests, rules })
 }
 
 /// Top-level `x-*` is a place for YAML anchors.
@@ -85,7 +89,7 @@ fn users(node: Node, findings: &mut Findings) -> Vec<UserLine> {
 }
 
 /// Of a line of `users`.
-const USER_KEYS: [&str; 12] = [
+const USER_KEYS: [&str; 16] = [
     "rate",
     "ceil",
     "down",
@@ -95,6 +99,10 @@ const USER_KEYS: [&str; 12] = [
     "accounts",
     "uids",
     "units",
+    "containers",
+    "interfaces",
+    "namespaces",
+    "addresses",
     "follow",
     "group",
     "links",
@@ -108,6 +116,10 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
         accounts: None,
         uids: None,
         units: None,
+        containers: None,
+        interfaces: None,
+        namespaces: None,
+        addresses: None,
         follow: Follow::No,
         group: None,
         links: Vec::new(),
@@ -126,6 +138,10 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
     line.accounts = fields.read_list("accounts", findings, scalars::account);
     line.uids = fields.read_list("uids", findings, scalars::uids);
     line.units = fields.read_list("units", findings, scalars::unit);
+    line.containers = fields.read_list("containers", findings, guests::container);
+    line.interfaces = fields.read_list("interfaces", findings, guests::interface);
+    line.namespaces = fields.read_list("namespaces", findings, guests::namespace);
+    line.addresses = addresses(&mut fields, findings);
     let follow_at = fields.place_of("follow");
     let follow = |node: &Node| scalars::choice(node, "follow", &[("effective", Follow::Effective)]);
     line.follow = fields.read("follow", findings, follow).unwrap_or_default();
@@ -149,6 +165,13 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
         findings.push(asks_for_nothing(&line.key));
     }
     Some(line)
+}
+
+/// Nobody's packets would come from no address, and all of its `interfaces` would be the line's.
+fn addresses(fields: &mut Fields, findings: &mut Findings) -> Option<Vec<Written<Networks>>> {
+    fields.place_of("addresses")?;
+    let read = |node: &Node| scalars::networks(node, "addresses");
+    Some(fields.read_some("addresses", findings, read))
 }
 
 /// A label may be any text; an account's name may not.

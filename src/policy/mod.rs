@@ -5,6 +5,7 @@
 mod diagnostic;
 mod document;
 mod fields;
+mod guests;
 mod limits;
 mod lines;
 mod links;
@@ -22,8 +23,9 @@ pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Wr
 pub(crate) use diagnostic::{Findings, closest, printable, quote};
 pub(crate) use document::LAST_PRIO;
 pub use document::{
-    Amount, ClassLine, Down, EveryoneLine, Field, Follow, Gid, GroupLine, LeafChoice, Limits,
-    LinkLine, LinkRef, Membership, Networks, OnLink, Policy, RuleLine, UnitRef, UserLine,
+    Amount, ClassLine, ContainerRef, Down, EveryoneLine, Field, Follow, Gid, GroupLine, GuestOwner,
+    LeafChoice, Limits, LinkLine, LinkRef, Membership, Networks, OnLink, Policy, RuleLine, UnitRef,
+    UserLine,
 };
 pub use lookups::Lookups;
 pub use pattern::Pattern;

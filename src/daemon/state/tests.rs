@@ -23,7 +23,13 @@ fn parsed(text: &str) -> Arc<Policy> {
 fn in_force() -> InForce {
     let matcher = Matcher::default();
     InForce {
-        model: Model { links: Per::new(Vec::new()), nodes: Vec::new(), matcher, rules: Vec::new() },
+        model: Model {
+            links: Per::new(Vec::new()),
+            nodes: Vec::new(),
+            matcher,
+            inner: BTreeMap::new(),
+            rules: Vec::new(),
+        },
         accounts: Accounts::default(),
         state: KernelState::default(),
         draining: false,

@@ -148,6 +148,7 @@ fn link_facts(
         kind: record.kind,
         master: record.master,
         lower: record.lower,
+        peer_namespace: record.peer_namespace,
         loopback: record.loopback,
         ethernet: record.ethernet,
         up: record.up,

@@ -6,6 +6,7 @@ mod bad_down;
 mod bad_input;
 mod built;
 mod examples;
+mod guests;
 mod never_panics;
 
 use std::collections::BTreeSet;
@@ -41,6 +42,7 @@ fn host() -> Facts {
                 kind: kind.map(str::to_string),
                 master: (name == "slave0").then_some(5),
                 lower: (name == "eth0.7").then_some(2),
+                peer_namespace: None,
                 loopback: name == "lo",
                 ethernet: !matches!(name, "lo" | "wg0"),
                 up: true,

@@ -1,0 +1,50 @@
+//! Guests: containers, and network namespaces that have a name. Their processes have links of their
+//! own; what they send comes in by a link of ours.
+
+use std::collections::BTreeMap;
+
+/// A network namespace by the number that the links' own one has given it
+/// (net/core/net_namespace.c: `peernet2id`). The number is the namespace's until that is gone, and
+/// may then be another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespaceId(pub i32);
+
+/// What is known of guests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guests {
+    /// Named network namespaces (ip-netns(8)). `None`: the links' own one has no number for it, so
+    /// no link of ours has its peer there.
+    pub namespaces: BTreeMap<String, Option<NamespaceId>>,
+    /// Running containers, in the order of engine and id.
+    pub containers: Vec<Container>,
+}
+
+/// A running container with a network namespace of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// What runs it.
+    pub engine: Engine,
+    /// The engine's own id of it: 64 hexadecimal digits of Docker's, the name of LXC's.
+    pub id: String,
+    /// The name that people give it; `None`: the engine could not be asked.
+    pub name: Option<String>,
+    /// Its labels; none where the engine could not be asked.
+    pub labels: BTreeMap<String, String>,
+    /// The network namespace of its first process; `None`: no link of ours has its peer there.
+    pub namespace: Option<NamespaceId>,
+    /// The uid of `user-UID.slice` in its cgroup's path.
+    pub slice: Option<u32>,
+    /// The uid, in the host's user namespace, of its first process.
+    pub uid: Option<u32>,
+}
+
+/// What runs containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Engine {
+    /// dockerd.
+    Docker,
+    /// Podman.
+    Podman,
+    /// LXC.
+    Lxc,
+}
