@@ -140,8 +140,9 @@ impl Failure {
         match self {
             Failure::Policy(report) => {
                 error.kind = "policy";
-                error.file = Some(report.source.file.to_string());
+                error.file = Some(report.source.file().to_string());
                 if let Some(first) = report.first() {
+                    error.file = Some(report.file_of(first).to_string());
                     error.message = first.message.clone();
                     error.rule = Some(first.kind.as_str());
                     error.line = first.place().map(|place| place.line);

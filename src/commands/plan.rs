@@ -98,7 +98,7 @@ pub(super) fn check(
     let mut output = match (global.json, global.quiet) {
         (true, _) => Output::json(&report::check_json(&warnings)),
         (false, true) => Output::default(),
-        (false, false) => Output::text(format!("{}: {}\n", policy.source.file, size(&policy))),
+        (false, false) => Output::text(format!("{}: {}\n", policy.source.file(), size(&policy))),
     };
     output.warn(&policy, &warnings, global);
     Ok(output)

@@ -13,7 +13,7 @@ use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::intent::Meaning;
-use crate::model::{Asked, Claimed, Link, LinkAt, Matcher, Node, Place};
+use crate::model::{Asked, Claimed, Link, LinkAt, Matcher, Node, Span};
 use crate::policy::Policy;
 use crate::process::{self, Process};
 use crate::text::{Foreign, shown};
@@ -218,6 +218,8 @@ fn answer(
         notes.push("it has no class in the kernel yet: `shaper apply` makes it".to_string());
     }
     let line = owner.as_ref().map(|owner| line_of(on, meaning, owner));
+    let source = &on.policy.source;
+    let file = |at: Option<Span>| at.map_or(source.file(), |at| source.file_at(at));
     let links = node.map_or_else(Vec::new, |node| {
         let on_link = |(at, link): (LinkAt, &Link)| {
             let limits = node.limits[at]?;
@@ -241,9 +243,9 @@ fn answer(
     Answer {
         version: 1,
         subject,
-        file: line.as_ref().map(|_| on.policy.source.file.to_string()),
-        line: line.as_ref().and_then(|(_, place)| Some(place.as_ref()?.line)),
-        column: line.as_ref().and_then(|(_, place)| Some(place.as_ref()?.column)),
+        file: line.as_ref().map(|(_, at)| file(*at).to_string()),
+        line: line.as_ref().and_then(|(_, at)| Some(at.as_ref()?.place.line)),
+        column: line.as_ref().and_then(|(_, at)| Some(at.as_ref()?.place.column)),
         claimed_by: line.map(|(name, _)| name),
         classid: classid.map(ToString::to_string),
         directory: None,
@@ -255,10 +257,10 @@ fn answer(
 
 /// The line that claims for an owner, and its place. An account that has no process has no class,
 /// but the line that would claim it is known all the same.
-fn line_of(on: &On<'_>, meaning: &Meaning, owner: &Owner) -> (String, Option<Place>) {
+fn line_of(on: &On<'_>, meaning: &Meaning, owner: &Owner) -> (String, Option<Span>) {
     let place = |owner: &Owner| {
         let node = meaning.model.nodes.iter().find(|node| node.owner == *owner);
-        node.map(|node| node.place)
+        node.map(|node| node.at)
     };
     match owner {
         Owner::User(key) => (format!("users.{key}"), place(owner)),
@@ -266,7 +268,7 @@ fn line_of(on: &On<'_>, meaning: &Meaning, owner: &Owner) -> (String, Option<Pla
         Owner::Group(Group::Line(key)) => (format!("groups.{key}"), place(owner)),
         Owner::Subuids(_) | Owner::Newcomers | Owner::Group(Group::Everyone) => {
             let line = on.policy.everyone.as_ref();
-            (Reserved::Everyone.to_string(), line.map(|line| line.at.place))
+            (Reserved::Everyone.to_string(), line.map(|line| line.at))
         }
         Owner::Uid(uid) => {
             let accounts = &meaning.observation.facts.accounts;
@@ -276,7 +278,7 @@ fn line_of(on: &On<'_>, meaning: &Meaning, owner: &Owner) -> (String, Option<Pla
                 }
                 _ => {
                     let line = on.policy.everyone.as_ref();
-                    (Reserved::Everyone.to_string(), line.map(|line| line.at.place))
+                    (Reserved::Everyone.to_string(), line.map(|line| line.at))
                 }
             }
         }

@@ -48,7 +48,7 @@ pub(super) fn refusal(failure: &Failure) -> Refusal {
     let text = failure.message();
     let first = |report: &Report| {
         let first = report.first()?;
-        let file = &report.source.file;
+        let file = report.file_of(first);
         Some(match first.place() {
             Some(Place { line, column }) => format!("{file}:{line}:{column}: {}", first.message),
             None => format!("{file}: {}", first.message),

@@ -114,7 +114,7 @@ impl Intent {
             .policy
             .links
             .iter()
-            .filter(|line| model.links.iter().all(|link| link.place != line.name.at.place))
+            .filter(|line| model.links.iter().all(|link| link.at != line.name.at))
             .map(|line| &line.name.value)
             .collect();
         let shaped = |name: &LinkName| model.links.iter().any(|link| link.port.link == *name);

@@ -105,11 +105,10 @@ fn pins_in_use<'a>(
         // Whose class a directory claims has it, and then it is not foreign.
         let object = foreign(pin)?;
         let message = format!(
-            "line {}: {} is pinned to {}, but shaper did not make the {object}; it has {has} until that is gone",
-            node.place.line,
+            "{} is pinned to {}, but shaper did not make the {object}; it has {has} until that is gone",
             node.owner,
             ClassId::ours(pin)
         );
-        Some(Diagnostic::warning(Kind::Claim, None, message))
+        Some(Diagnostic::warning(Kind::Claim, node.at, message))
     })
 }

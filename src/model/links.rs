@@ -156,8 +156,8 @@ fn shape<'p>(
     let speed = device.and_then(|device| device.speed);
     let rate = rate(line, &name, speed, options, findings)?;
     let default = findings.take(default_limits(line.default, &name, rate))?;
-    let (classifier, leaf, place) = (line.classifier, line.leaf, line.name.at.place);
-    let link = Link { port: name.egress(), rate, speed, default, classifier, leaf, place };
+    let (classifier, leaf, at) = (line.classifier, line.leaf, line.name.at);
+    let link = Link { port: name.egress(), rate, speed, default, classifier, leaf, at };
     let altnames = device.map_or_else(Vec::new, |device| device.altnames.clone());
     let may_fit_patterns = device.is_none_or(has_packets_of_its_own);
     let ethernet = device.is_none_or(|device| device.ethernet);
@@ -191,9 +191,9 @@ fn unrated(policy: &Policy) -> Vec<Shaped<'_>> {
 /// whatever that is.
 fn without_rate(line: &LinkLine, name: LinkName) -> Shaped<'_> {
     let default = Limits { rate: Asked::Token, ceil: UNBOUNDED, prio: 0 };
-    let (classifier, leaf, place) = (line.classifier, line.leaf, line.name.at.place);
+    let (classifier, leaf, at) = (line.classifier, line.leaf, line.name.at);
     let (port, rate, speed) = (name.egress(), UNBOUNDED, None);
-    let link = Link { port, rate, speed, default, classifier, leaf, place };
+    let link = Link { port, rate, speed, default, classifier, leaf, at };
     let (altnames, may_fit_patterns) = (Vec::new(), true);
     Shaped { line, link, altnames, may_fit_patterns, has_rate: false, ethernet: true }
 }

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use super::inner::InnerLink;
 use super::matcher::Matcher;
 use super::positions::{LinkAt, Per};
-use crate::policy::{LeafChoice, Place};
+use crate::policy::{LeafChoice, Span};
 use crate::tree::{Classifier, Group, LinkName, Match, Owner, Packets, Port};
 use crate::units::{Minor, Rate};
 
@@ -42,7 +42,7 @@ pub struct Link {
     /// The leaf qdisc that the policy names.
     pub leaf: LeafChoice,
     /// Where the policy names the link.
-    pub place: Place,
+    pub at: Span,
 }
 
 /// One class of the model, on every link where it has limits.
@@ -57,7 +57,7 @@ pub struct Node {
     /// The limits on each of `Model::links`; `None`: no class on that link.
     pub limits: Per<LinkAt, Option<Limits>>,
     /// Where the policy has the line.
-    pub place: Place,
+    pub at: Span,
 }
 
 /// What a class is to have, in bytes per second.
@@ -105,7 +105,7 @@ pub struct Rule {
     /// The links that the rule is for; `None`: every link.
     pub links: Option<Vec<LinkName>>,
     /// Where the policy has the rule.
-    pub place: Place,
+    pub at: Span,
 }
 
 /// Whose packets a rule is for.

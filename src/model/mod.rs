@@ -26,7 +26,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-pub use crate::policy::{LeafChoice, Pattern, Place};
+pub use crate::policy::{LeafChoice, Pattern, Span};
 pub use build::build;
 pub use inner::InnerLink;
 pub use matcher::{Claimed, Matcher, Units};

@@ -196,7 +196,7 @@ impl Everyone<'_> {
             group: self.line.group(),
             pin: None,
             limits: self.each.along(|_, limits| limits.map(token)),
-            place: self.line.at.place,
+            at: self.line.at,
         }
     }
 }
@@ -257,7 +257,7 @@ impl<'a> Tree<'a> {
                 group: group.map(|group| Group::Line(group.line(policy).key.value.clone())),
                 pin: line.classid.map(|pin| pin.value),
                 limits: self.leaf(Line::of_user(line), group, findings),
-                place: line.key.at.place,
+                at: line.key.at,
             });
         }
         for line in &policy.classes {
@@ -266,7 +266,7 @@ impl<'a> Tree<'a> {
                 group: None,
                 pin: line.classid.map(|pin| pin.value),
                 limits: self.leaf(Line::of_class(line), None, findings),
-                place: line.key.at.place,
+                at: line.key.at,
             });
         }
         nodes
@@ -349,7 +349,7 @@ impl<'a> Tree<'a> {
                 group: parent.map(|parent| Group::Line(parent.line(policy).key.value.clone())),
                 pin: None,
                 limits,
-                place: line.key.at.place,
+                at: line.key.at,
             });
         }
         for (link, shaped) in self.links.shaped.pairs() {
@@ -386,7 +386,7 @@ impl<'a> Tree<'a> {
             group: None,
             pin: None,
             limits: together,
-            place: line.at.place,
+            at: line.at,
         });
         Some(Everyone { line, node, each })
     }
@@ -413,11 +413,11 @@ impl<'a> Tree<'a> {
         }
         let nodes = accounts.into_iter().filter_map(|(owner, group)| {
             let of_group = group.as_ref().and_then(|group| each.get(group.as_str()));
-            let (limits, place) = match of_group {
-                Some((limits, place)) => (limits.clone(), *place),
+            let (limits, at) = match of_group {
+                Some((limits, at)) => (limits.clone(), *at),
                 None => everyone.map(|everyone| (everyone.each.clone(), everyone.line.at))?,
             };
-            Some(Node { owner, group, pin: None, limits, place: place.place })
+            Some(Node { owner, group, pin: None, limits, at })
         });
         nodes.collect()
     }

@@ -60,7 +60,7 @@ pub(super) fn resolve(
             from,
             to,
             links: None,
-            place: line.at.place,
+            at: line.at,
         };
         if rule.needs_program()
             && let Err(problem) = can_have_program(line, &here, links, senders.facts)

@@ -17,8 +17,8 @@ use crate::classify::interpret;
 use crate::desired::{Impossible, Sharding, desired_with, nothing};
 use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation};
 use crate::model::{
-    Asked, From, LeafChoice, Limits, Link, LinkAt, Matcher, Model, Node, Per, Place, Position,
-    Rule, Target,
+    Asked, From, LeafChoice, Limits, Link, LinkAt, Matcher, Model, Node, Per, Position, Rule, Span,
+    Target,
 };
 use crate::tree::{
     Claim, Classifier, Filter, Foreign, Group, KernelState, Key, LeafQdisc, LinkName, Match,
@@ -39,7 +39,7 @@ fn bob() -> Model {
             ceil: mbit(5),
             prio: 0,
         })]),
-        place: PLACE,
+        at: PLACE,
     };
     let (links, matcher) = (Per::new(vec![link("eth0", 100)]), Matcher::default());
     Model { links, nodes: vec![node], matcher, inner: BTreeMap::new(), rules: Vec::new() }
@@ -53,7 +53,7 @@ fn key(name: &str) -> Key {
     Key::new(name).unwrap()
 }
 
-const PLACE: Place = Place { line: 1, column: 1 };
+const PLACE: Span = Span::START;
 
 fn link(name: &str, rate: u64) -> Link {
     Link {
@@ -63,7 +63,7 @@ fn link(name: &str, rate: u64) -> Link {
         default: Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(rate), prio: 0 },
         classifier: None,
         leaf: LeafChoice::Auto,
-        place: PLACE,
+        at: PLACE,
     }
 }
 
@@ -249,7 +249,7 @@ proptest! {
             group: None,
             pin: None,
             limits: with.links.along(|_, _| Some(limits)),
-            place: PLACE,
+            at: PLACE,
         });
         let after = desired(&with, &observe(before.clone(), BTreeSet::new())).unwrap();
         let mut plan = diff(&before, &after, &[]);

@@ -2,72 +2,11 @@
 //! carets is in one place. Touches nothing.
 
 use std::fmt;
-use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
 
+use super::source::{Place, Source, Span};
 use crate::text;
-
-/// A position in the policy file; columns count characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// Counted from 1.
-    pub line: u32,
-    /// In characters, counted from 1.
-    pub column: u32,
-}
-
-/// A piece of the policy's text: where it starts for people, and its bytes for the caret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span {
-    /// Where it begins.
-    pub place: Place,
-    /// Its first byte, counted from 0 in the whole text.
-    pub start: u32,
-    /// The byte after its last.
-    pub end: u32,
-}
-
-impl Span {
-    /// The beginning of a file, which is the place of anything that is missing in it.
-    pub const START: Span = Span { place: Place { line: 1, column: 1 }, start: 0, end: 0 };
-}
-
-/// A value as the file has it, with its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written<T> {
-    /// What is meant.
-    pub value: T,
-    /// Where it is written.
-    pub at: Span,
-}
-
-/// The file that a policy was read from: errors found later still show its lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// As the command line names it; `-` is standard input.
-    pub file: Arc<str>,
-    /// The whole file.
-    pub text: Arc<str>,
-}
-
-impl Source {
-    /// A source; `file` is the name that messages have for it.
-    pub fn new(file: &str, text: &str) -> Source {
-        Source { file: file.into(), text: text.into() }
-    }
-
-    /// The line that a byte is in, without its end, and where that line starts.
-    fn line_around(&self, offset: usize) -> (usize, &str) {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        let start = self.text[..offset].rfind('\n').map_or(0, |at| at + 1);
-        let end = self.text[offset..].find('\n').map_or(self.text.len(), |at| offset + at);
-        (start, self.text[start..end].trim_end_matches('\r'))
-    }
-}
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -211,7 +150,7 @@ impl Diagnostic {
         let title = level.primary_title(self.message.as_str());
         let mut group = match self.at {
             Some(at) => title.element(shown(source, at, AnnotationKind::Primary, &self.label)),
-            None => title.element(Origin::path(source.file.as_ref())),
+            None => title.element(Origin::path(source.file())),
         };
         if let Some((at, label)) = self.also.as_deref() {
             group = group.element(shown(source, *at, AnnotationKind::Context, label));
@@ -230,7 +169,7 @@ fn shown<'a>(source: &'a Source, at: Span, kind: AnnotationKind, label: &'a str)
     const LONGEST: usize = 4_000;
     let (line_start, line) = source.line_around(at.start as usize);
     let (number, column) = (at.place.line as usize, at.place.column as usize);
-    let path = source.file.as_ref();
+    let path = source.file_at(at);
     if line.len() > LONGEST {
         return Origin::path(path).line(number).char_column(column).into();
     }
@@ -244,7 +183,7 @@ fn shown<'a>(source: &'a Source, at: Span, kind: AnnotationKind, label: &'a str)
 /// All diagnostics of one file. A report that is an error has at least one [`Severity::Error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The file.
+    /// The file, or files.
     pub source: Source,
     /// Errors first, each in file order.
     pub diagnostics: Vec<Diagnostic>,
@@ -261,6 +200,11 @@ impl Report {
     /// The error to name where there is room for one only (JSON).
     pub fn first(&self) -> Option<&Diagnostic> {
         self.diagnostics.iter().min_by_key(|d| d.severity)
+    }
+
+    /// The name of the file that a diagnostic is about.
+    pub fn file_of(&self, diagnostic: &Diagnostic) -> &str {
+        diagnostic.at.map_or(self.source.file(), |at| self.source.file_at(at))
     }
 
     /// As text for people, each with its line and a caret; ends with a newline unless empty.
@@ -410,7 +354,7 @@ mod tests {
 
     #[test]
     fn the_first_error_is_the_one_for_json() {
-        let at = |line| Span { place: Place { line, column: 1 }, start: 0, end: 0 };
+        let at = |line| Span { start: line, end: line, place: Place { line, column: 1 } };
         let source = Source::new("p", "a\nb\n");
         let mut findings = Findings::default();
         findings.push(Diagnostic::warning(Kind::Link, at(1), "w"));

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::diagnostic::{Source, Span, Written};
 use super::pattern::Pattern;
+use super::source::{Source, Span, Written};
 use crate::tree::{Classifier, Group, Key, LinkName};
 use crate::units::{Minor, Percent, Rate};
 

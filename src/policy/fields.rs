@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use crate::tree::{Key, Reserved};
 
-use super::diagnostic::{Diagnostic, Findings, Kind, Span, Written, closest, quote};
+use super::diagnostic::{Diagnostic, Findings, Kind, closest, quote};
 use super::node::{Node, Value};
 use super::scalars;
+use super::source::{Span, Written};
 
 /// Keys that a later version will know. They are refused by name, so that nobody looks for a
 /// misspelling.

@@ -1,12 +1,13 @@
 //! Guests: how a line names containers, links behind which guests are, and their namespaces; and
 //! `guests`, how one that no line names finds its user. Touches nothing.
 
-use super::diagnostic::{Diagnostic, Findings, Kind, Span, Written, quote};
+use super::diagnostic::{Diagnostic, Findings, Kind, quote};
 use super::document::{ContainerRef, GuestOwner, LinkRef};
 use super::fields::Fields;
 use super::node::{Node, Value};
 use super::pattern::Pattern;
 use super::scalars;
+use super::source::{Span, Written};
 
 /// A container's name, a pattern of names, or `label:KEY=VALUE`.
 pub(super) fn container(node: &Node) -> Result<Written<ContainerRef>, Diagnostic> {

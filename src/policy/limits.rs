@@ -1,11 +1,12 @@
 //! `rate`, `ceil`, `prio`, `background` and `down`, which lines of all sections have. Touches
 //! nothing.
 
-use super::diagnostic::{Diagnostic, Findings, Kind, Span};
+use super::diagnostic::{Diagnostic, Findings, Kind};
 use super::document::{Down, LAST_PRIO, Limits};
 use super::fields::Fields;
 use super::node::{Node, Value};
 use super::scalars;
+use super::source::Span;
 
 /// `rate`, `ceil`, `prio` and `background`; the short form is a ceil.
 pub(super) fn limits(node: Node, what: &str, findings: &mut Findings) -> Option<Limits> {

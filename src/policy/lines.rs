@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::tree::Key;
 
-use super::diagnostic::{Diagnostic, Findings, Kind, Source, Span, Written, quote};
+use super::diagnostic::{Diagnostic, Findings, Kind, quote};
 use super::document::{
     ClassLine, EveryoneLine, Follow, GroupLine, Limits, Membership, Networks, Policy, UserLine,
 };
@@ -13,6 +13,7 @@ use super::fields::{Fields, named};
 use super::limits::{limit_fields, limits};
 use super::node::{Node, Value};
 use super::pattern::Pattern;
+use super::source::{Source, Span, Written};
 use super::{guests, links, rules, scalars};
 
 /// Reads the whole document. `None` only where an error was found.

@@ -2,10 +2,11 @@
 
 use crate::tree::Classifier;
 
-use super::diagnostic::{Diagnostic, Findings, Kind, Written};
+use super::diagnostic::{Diagnostic, Findings, Kind};
 use super::document::{LeafChoice, LinkLine, LinkRef, OnLink};
 use super::fields::{Fields, entries};
 use super::node::{Node, Value};
+use super::source::Written;
 use super::{limits, scalars};
 
 const CLASSIFIERS: [(&str, Option<Classifier>); 3] =

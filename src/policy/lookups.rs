@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::diagnostic::Written;
 use super::document::{Gid, Policy};
+use super::source::Written;
 
 /// The names and uids that NSS must be asked about before the policy can be resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

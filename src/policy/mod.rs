@@ -10,16 +10,18 @@ mod limits;
 mod lines;
 mod links;
 mod lookups;
+mod merge;
 mod node;
 mod pattern;
 mod rules;
 mod scalars;
+mod source;
 mod syntax;
 #[cfg(test)]
 mod tests;
 mod yaml;
 
-pub use diagnostic::{Diagnostic, Kind, Place, Report, Severity, Source, Span, Written};
+pub use diagnostic::{Diagnostic, Kind, Report, Severity};
 pub(crate) use diagnostic::{Findings, closest, printable, quote};
 pub(crate) use document::LAST_PRIO;
 pub use document::{
@@ -30,21 +32,30 @@ pub use document::{
 pub use lookups::Lookups;
 pub use pattern::Pattern;
 pub(crate) use scalars::LAST_UID;
+pub use source::{Place, Source, Span, Written};
 pub use yaml::MAX_BYTES;
 
-/// Reads a policy. `file_name` is for messages only.
+/// Reads a policy of one file. `file_name` is for messages only.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(text: &str, file_name: &str) -> Result<Policy, Report> {
+    read(Source::new(file_name, text))
+}
+
+/// Reads a policy.
 ///
 /// # Errors
 /// All errors in the text, up to 20, each with its place and cure. Bad YAML is one error, because
 /// the text behind it has no meaning.
-pub fn parse(text: &str, file_name: &str) -> Result<Policy, Report> {
-    // Messages about a file that is too large show only its beginning.
-    let shown = if text.len() > MAX_BYTES { yaml::first_line(text) } else { text };
-    let source = Source::new(file_name, shown);
+pub fn read(mut source: Source) -> Result<Policy, Report> {
     let mut findings = Findings::default();
-    let policy = findings
-        .take(yaml::parse(text))
-        .and_then(|root| lines::policy(root, source.clone(), &mut findings));
+    let root = findings.take(merge::documents(&source));
+    // Messages about files that are too large show only the beginning of the first.
+    if source.text.len() > MAX_BYTES {
+        source = Source::new(source.file(), yaml::first_line(&source.text));
+    }
+    let policy = root.and_then(|root| lines::policy(root, source.clone(), &mut findings));
     findings.finish(&source)?;
     // Without errors there is a policy; the empty report cannot happen.
     policy.ok_or_else(|| Report::new(&source, Vec::new()))

@@ -1,7 +1,7 @@
 //! A policy's text as a tree of values with their places, before anybody asks what they mean.
 //! Touches nothing.
 
-use super::diagnostic::{Span, Written};
+use super::source::{Span, Written};
 
 /// A value of the file.
 #[derive(Clone, Debug)]

@@ -1,10 +1,11 @@
 //! `rules`: one line each, in the order in which they are asked. Touches nothing.
 
-use super::diagnostic::{Diagnostic, Findings, Kind, Written};
+use super::diagnostic::{Diagnostic, Findings, Kind};
 use super::document::{Field, RuleLine};
 use super::fields::Fields;
 use super::node::{Node, Value};
 use super::scalars;
+use super::source::Written;
 
 pub(super) fn rules(node: Node, findings: &mut Findings) -> Vec<RuleLine> {
     match node.value {

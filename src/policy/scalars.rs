@@ -8,10 +8,11 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use crate::units::{ClassId, Minor, RateError};
 
-use super::diagnostic::{Diagnostic, Kind, Span, Written, closest, quote};
+use super::diagnostic::{Diagnostic, Kind, closest, quote};
 use super::document::{Amount, Gid, LinkRef, Networks, UnitRef};
 use super::node::{Node, Value};
 use super::pattern::Pattern;
+use super::source::{Span, Written};
 
 /// The highest uid: `u32::MAX` is "no uid" to the kernel (`uid_valid`, include/linux/uidgid.h).
 pub(crate) const LAST_UID: u32 = u32::MAX - 1;

@@ -2,7 +2,8 @@
 
 use serde_yaml::granit_parser::{ErrorKind, Marker, ScanError};
 
-use super::diagnostic::{Diagnostic, Kind, Place, Span, printable};
+use super::diagnostic::{Diagnostic, Kind, printable};
+use super::source::{Place, Span};
 
 /// Lists and mappings are nested deeper than in any policy.
 pub(super) const TOO_DEEP: &str = "it is nested too deeply";

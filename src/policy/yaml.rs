@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use serde::de::DeserializeOwned;
 use serde_yaml::granit_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
 
-use super::diagnostic::{Diagnostic, Place, Span, Written};
+use super::diagnostic::Diagnostic;
 use super::node::{Entry, Node, Value};
+use super::source::{Place, Span, Written};
 use super::syntax;
 
 /// The longest text that is read: a file of 60,000 users with all their fields has half of that.
@@ -27,16 +28,27 @@ const MAX_NODES: usize = 1_000_000;
 /// longest file has, so that a long text with many aliases does not fill the memory.
 const MAX_COPIED: usize = MAX_BYTES;
 
-/// Reads the one document of `text`.
-pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
-    if text.len() > MAX_BYTES {
-        return Err(syntax::too_long(MAX_BYTES));
-    }
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+/// Reads the one document of `text`, which begins at the byte `start` of the whole text. `spent`:
+/// what the files before have cost.
+pub(super) fn parse(text: &str, start: u32, spent: &mut Spent) -> Result<Node, Diagnostic> {
+    if is_blank(text) {
         return Err(syntax::empty());
     }
     let parser = Parser::new_from_str(text);
-    Reader { text, parser, anchors: Vec::new(), spent: Spent::default(), nameless: None }.document()
+    Reader { text, start, parser, anchors: Vec::new(), spent, nameless: None }.document()
+}
+
+/// Refuses more text than a policy may have.
+pub(super) fn not_too_long(text: &str) -> Result<(), Diagnostic> {
+    match text.len() > MAX_BYTES {
+        true => Err(syntax::too_long(MAX_BYTES)),
+        false => Ok(()),
+    }
+}
+
+/// Whether there is nothing but comments.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
 }
 
 /// The first line, or as much of it as a screen shows.
@@ -47,11 +59,13 @@ pub(super) fn first_line(text: &str) -> &str {
 
 struct Reader<'t> {
     text: &'t str,
+    /// Where the text begins in the whole one.
+    start: u32,
     parser: Parser<'t, StrInput<'t>>,
     /// The anchors, by the parser's number. `None`, or beyond the end: the anchor's value is still
     /// being read.
     anchors: Vec<Option<Anchored>>,
-    spent: Spent,
+    spent: &'t mut Spent,
     /// The first key in the file that is a list or a mapping. It is reported only after the text
     /// was read to its end, because the cause is often a bracket for which the parser has a better
     /// error.
@@ -104,10 +118,14 @@ impl<'t> Reader<'t> {
                 let end = to.byte_offset().unwrap_or(start).max(start);
                 let place =
                     Place { line: number(from.line()).max(1), column: number(from.col() + 1) };
-                Ok((event, Span { place, start: number(start), end: number(end) }))
+                let span = Span { start: number(start), end: number(end), place };
+                Ok((event, span.moved(self.start)))
             }
-            Some(Err(error)) => Err(syntax::refused(&error, self.text)),
-            None => Ok((Event::StreamEnd, Span::START)),
+            Some(Err(error)) => {
+                let refused = syntax::refused(&error, self.text);
+                Err(Diagnostic { at: refused.at.map(|at| at.moved(self.start)), ..refused })
+            }
+            None => Ok((Event::StreamEnd, Span::START.moved(self.start))),
         }
     }
 
@@ -173,7 +191,10 @@ impl<'t> Reader<'t> {
         let value = match value {
             Value::Scalar(name) => name,
             // `~` is a name too.
-            Value::Null => self.text[at.start as usize..at.end as usize].to_string(),
+            Value::Null => {
+                let byte = |of_whole: u32| (of_whole - self.start) as usize;
+                self.text[byte(at.start)..byte(at.end)].to_string()
+            }
             Value::List(_) | Value::Map(_) => {
                 self.nameless = Some(self.nameless.map_or(at, |first| first.min(at)));
                 String::new()
@@ -206,7 +227,7 @@ impl<'t> Reader<'t> {
 
 /// What a text has cost so far.
 #[derive(Default)]
-struct Spent {
+pub(super) struct Spent {
     /// Keys and values that were read, kept and repeated.
     nodes: usize,
     /// Bytes of text that were kept and repeated.

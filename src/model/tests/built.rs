@@ -451,7 +451,7 @@ fn a_file_of_60_000_users_is_a_policy() {
 fn a_file_from_windows_and_a_byte_order_mark_are_no_matter() {
     let model = built("\u{feff}version: 1\r\nlinks:\r\n  eth0:\r\nusers:\r\n  bob: 10mbit\r\n");
     assert_eq!(limits(&model, "bob").ceil, rate("10mbit"));
-    assert_eq!(node(&model, "bob").place.line, 5);
+    assert_eq!(node(&model, "bob").at.place.line, 5);
 }
 
 #[test]

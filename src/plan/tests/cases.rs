@@ -15,7 +15,7 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
                 ceil: mbit(ceil),
                 prio: 0,
             })]),
-            place: PLACE,
+            at: PLACE,
         }],
         matcher: Matcher::default(),
         inner: BTreeMap::new(),

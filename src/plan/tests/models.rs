@@ -85,7 +85,7 @@ prop_compose! {
                     group,
                     pin: None,
                     limits: links.along(|_, _| Some(limits)),
-                    place: PLACE,
+                    at: PLACE,
                 });
                 standing.push(i);
             }
@@ -98,7 +98,7 @@ prop_compose! {
                 group: seed.group.filter(|i| standing.contains(i)).map(name),
                 pin,
                 limits: limits(seed),
-                place: PLACE,
+                at: PLACE,
             });
         };
         for (i, seed) in users.iter().enumerate().filter(|(_, seed)| seed.present) {
@@ -121,7 +121,7 @@ prop_compose! {
                 from: from.filter(|_| !cgroup),
                 to: Target::Owner(Owner::User(key(&format!("u{user}")))),
                 links: None,
-                place: PLACE,
+                at: PLACE,
             })
             .collect();
         // Each user's line names a uid and a range, so that the maps change with the classes.

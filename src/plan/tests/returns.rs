@@ -57,7 +57,7 @@ fn user(name: &str, both: bool) -> Node {
         group: None,
         pin: None,
         limits: Per::new(vec![Some(limits), both.then_some(limits)]),
-        place: PLACE,
+        at: PLACE,
     }
 }
 

@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use super::yaml::read;
-use crate::policy::yaml::{MAX_BYTES, parse};
+use super::yaml::{parse, read};
+use crate::policy::yaml::MAX_BYTES;
 
 fn lists(depth: usize) -> String {
     format!("{}{}\n", "[".repeat(depth), "]".repeat(depth))

@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
+use super::yaml::parse;
 use crate::policy::node::{Node, Value};
-use crate::policy::yaml::parse;
 use crate::policy::{Place, Span};
 
 /// Without numbers and booleans, which the other reader does not keep as written.

@@ -3,9 +3,13 @@
 
 use std::fmt::Write as _;
 
+use crate::policy::merge::documents;
 use crate::policy::node::{Node, Value};
-use crate::policy::yaml::parse;
-use crate::policy::{Findings, Source, Span};
+use crate::policy::{Diagnostic, Findings, Source, Span};
+
+pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
+    documents(&Source::new("policies.yaml", text))
+}
 
 /// The tree of `text`, a line for each node with its place and its bytes; or the error.
 pub(super) fn read(text: &str) -> String {
