@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         nss::TESTS,
         sharing::TESTS,
         arriving::TESTS,
+        downloads::RATES,
         downloads::SHARES,
         shards::TESTS,
         agreement::TESTS,

@@ -13,6 +13,7 @@ pub mod counters;
 pub mod daemon;
 pub mod exchange;
 pub mod fugitive;
+pub mod goodput;
 pub mod guest;
 pub mod harness;
 pub mod logins;
