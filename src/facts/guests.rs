@@ -2,6 +2,9 @@
 //! own; what they send comes in by a link of ours.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
 
 /// A network namespace by the number that the links' own one has given it
 /// (net/core/net_namespace.c: `peernet2id`). The number is the namespace's until that is gone, and
@@ -17,6 +20,11 @@ pub struct Guests {
     pub namespaces: BTreeMap<String, Option<NamespaceId>>,
     /// Running containers, in the order of engine and id.
     pub containers: Vec<Container>,
+    /// Other network namespaces with processes, none of which is in an engine's cgroup: the real
+    /// uid, in the host's user namespace, of the one that started first.
+    pub users: BTreeMap<NamespaceId, u32>,
+    /// Why engines could not be asked for names and labels, a sentence each.
+    pub silent: Vec<String>,
 }
 
 /// A running container with a network namespace of its own.
@@ -30,6 +38,8 @@ pub struct Container {
     pub name: Option<String>,
     /// Its labels; none where the engine could not be asked.
     pub labels: BTreeMap<String, String>,
+    /// Its addresses in the engine's networks; none where the engine could not be asked.
+    pub addresses: Vec<IpAddr>,
     /// The network namespace of its first process; `None`: no link of ours has its peer there.
     pub namespace: Option<NamespaceId>,
     /// The uid of `user-UID.slice` in its cgroup's path.
@@ -38,13 +48,17 @@ pub struct Container {
     pub uid: Option<u32>,
 }
 
-/// What runs containers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Engine {
     /// dockerd.
     Docker,
     /// Podman.
     Podman,
-    /// LXC.
+    /// LXC, and what is built on it.
     Lxc,
+    /// containerd or CRI-O, without dockerd: Kubernetes, nerdctl.
+    Containerd,
+    /// systemd-nspawn or libvirt, which register with systemd-machined.
+    Machine,
 }

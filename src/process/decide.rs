@@ -115,6 +115,7 @@ mod tests {
     use super::*;
     use crate::facts::{Account, Subuids};
     use crate::model::{Pattern, Units};
+    use crate::process::guest::guest_of;
     use crate::tree::{Key, Owner, UidRange};
     use std::collections::BTreeMap;
 
@@ -169,7 +170,7 @@ mod tests {
             netns: Some(OURS),
             net_cls: Some(net_cls.into()),
             unit: None,
-            guest: false,
+            guest: None,
         }
     }
 
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_guest_is_left_alone_in_a_namespace_of_its_own() {
-        let guest = |netns, path| Process { guest: true, ..elsewhere(netns, path) };
+        let guest = |netns, path| Process { guest: guest_of("/lxc/web"), ..elsewhere(netns, path) };
         assert_eq!(decide_for(guest(UNSHARED, "/")), Decision::Leave(Reason::Guest));
         assert_eq!(decide_for(guest(UNSHARED, "/shaper/user/bob")), Decision::TakeOut);
         assert_eq!(decide_for(guest(UNSHARED, "/shaper/user/bob/pinned")), Decision::Stay);

@@ -4,6 +4,7 @@
 
 mod decide;
 mod descriptors;
+mod guest;
 mod handover;
 mod hands;
 mod parse;
@@ -17,6 +18,7 @@ mod whose;
 use crate::text::Foreign;
 
 pub use decide::{Decision, decide, given};
+pub use guest::Guest;
 pub use handover::{HandedOver, Handover};
 pub use parse::{
     Identity, Membership, Stat, Uids, parse_cgroup, parse_identity, parse_stat, parse_uids,
@@ -57,8 +59,8 @@ pub struct Process {
     pub net_cls: Option<String>,
     /// The systemd *system* unit to which the process belongs.
     pub unit: Option<String>,
-    /// Whether the process is in a container engine's cgroup, of a kind that no user can make.
-    pub guest: bool,
+    /// The guest in whose cgroup the process is, of a kind that no user can make.
+    pub guest: Option<Guest>,
 }
 
 impl Process {

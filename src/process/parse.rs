@@ -1,5 +1,6 @@
 //! The texts of `/proc/PID` as values: `stat`, `status`, `cgroup`. Pure.
 
+use super::guest::{Guest, guest_of, is_slice};
 use crate::text::Foreign;
 
 /// Flags of a task, include/linux/sched.h.
@@ -108,8 +109,8 @@ pub struct Membership {
     pub net_cls: Option<String>,
     /// The systemd unit in which the process is, by the path in systemd's own hierarchy.
     pub unit: Option<String>,
-    /// Whether some hierarchy has the process below a container engine's or a hypervisor's cgroup.
-    pub guest: bool,
+    /// The guest below whose cgroup some hierarchy has the process, a container's or a machine's.
+    pub guest: Option<Guest>,
 }
 
 /// Each line is `hierarchy:controllers:path`.
@@ -117,7 +118,7 @@ pub fn parse_cgroup(text: &[u8]) -> Membership {
     let mut net_cls = None;
     let mut v1_unit = None;
     let mut v2_unit = None;
-    let mut guest = false;
+    let mut guest: Option<Guest> = None;
     for line in text.split(|byte| *byte == b'\n') {
         let mut fields = line.splitn(3, |byte| *byte == b':');
         let (Some(number), Some(controllers), Some(path)) =
@@ -125,7 +126,11 @@ pub fn parse_cgroup(text: &[u8]) -> Membership {
         else {
             continue;
         };
-        guest |= std::str::from_utf8(path).is_ok_and(is_guests);
+        // Another hierarchy may say more, where an engine has only some of them.
+        if guest.as_ref().is_none_or(|guest| guest.id.is_none()) {
+            let other = std::str::from_utf8(path).ok().and_then(guest_of);
+            guest = other.or(guest);
+        }
         if controllers.split(|byte| *byte == b',').any(|name| name == b"net_cls") {
             net_cls = Some(String::from_utf8_lossy(path).into_owned());
         } else if controllers == b"name=systemd" {
@@ -137,48 +142,6 @@ pub fn parse_cgroup(text: &[u8]) -> Membership {
     Membership { net_cls, unit: v1_unit.or(v2_unit).map(str::to_string), guest }
 }
 
-/// Cgroups right below a hierarchy's root in which engines put their guests: Docker, kubelet, LXC,
-/// Incus, Podman, libvirt without systemd, `ctr` and nerdctl, systemd-machined.
-const ENGINES: [&str; 11] = [
-    "docker",
-    "kubepods",
-    "kubepods.slice",
-    "lxc",
-    "lxc.payload",
-    "libpod_parent",
-    "machine",
-    "machine.slice",
-    "default",
-    "k8s.io",
-    "buildkit",
-];
-
-/// How the names of scopes begin that engines have systemd make, in a slice of their choice.
-const SCOPES: [&str; 7] =
-    ["docker-", "libpod-", "cri-containerd-", "crio-", "nerdctl-", "machine-", "buildkit-"];
-
-/// Whether a path of any hierarchy is a guest's. Only parts that root alone can make count, from
-/// the root down to the first that is no slice; otherwise a user could name a cgroup so and pass
-/// for a guest. Users make cgroups below their own manager
-/// (`user.slice/user-1000.slice/user@1000.service/…`), below a unit that is delegated to them, and
-/// nowhere else; logind names their sessions. So a container that a user runs himself is his, and
-/// so is one below a unit (`web.service/libpod-payload-…`), which may be delegated to its user. No
-/// name holds a newline (`cgroup_mkdir`, kernel/cgroup/cgroup.c).
-fn is_guests(path: &str) -> bool {
-    let mut parts = path.split('/').filter(|part| !part.is_empty());
-    let Some(top) = parts.clone().next() else { return false };
-    if ENGINES.contains(&top) || top.starts_with("lxc.payload.") {
-        return true;
-    }
-    if top == "user.slice" {
-        return false;
-    }
-    parts.find(|part| !is_slice(part)).is_some_and(|first| {
-        first.ends_with(".scope") && SCOPES.iter().any(|engine| first.starts_with(engine))
-            || first.starts_with("systemd-nspawn@")
-    })
-}
-
 /// The system unit in a path of systemd's tree: below any slices, the first part that is a unit
 /// (as `cg_path_get_unit`, src/basic/cgroup-util.c). What lies deeper is not looked at: a user's
 /// own manager (`user@1000.service/app.slice/borg.service`) and a container name their units as
@@ -188,10 +151,6 @@ fn system_unit(path: &str) -> Option<&str> {
     // systemd puts `_` before a name that could be taken for a file of the cgroup (`cg_escape`).
     let name = first.strip_prefix('_').unwrap_or(first);
     is_unit(name).then_some(name)
-}
-
-fn is_slice(part: &str) -> bool {
-    part.strip_prefix('_').unwrap_or(part).ends_with(".slice")
 }
 
 /// The kinds of unit that have processes (systemd.unit(5)).
@@ -311,46 +270,16 @@ mod tests {
         assert_eq!(unit("/../system.slice/borg.service"), None, "outside our cgroup namespace");
     }
 
-    fn guest(path: &str) -> bool {
-        parse_cgroup(format!("5:net_cls:/\n4:cpu:{path}\n0::/\n").as_bytes()).guest
-            && parse_cgroup(format!("0::{path}\n").as_bytes()).guest
-    }
-
     #[test]
-    fn a_guest_is_known_by_its_engines_cgroup() {
-        for path in [
-            "/docker/3f2a",
-            "/system.slice/docker-3f2a.scope",
-            "/team.slice/team-a.slice/docker-3f2a.scope/init.scope",
-            "/kubepods/burstable/pod1/3f2a",
-            "/kubepods.slice/kubepods-pod1.slice/cri-containerd-3f2a.scope",
-            "/machine.slice/libpod-3f2a.scope/container",
-            "/machine.slice/systemd-nspawn@web.service/payload",
-            "/machine.slice/machine-qemu\\x2d1\\x2dvm.scope",
-            "/lxc.payload.web/init.scope",
-            "/lxc/web",
-        ] {
-            assert!(guest(path), "{path}");
-        }
-    }
-
-    #[test]
-    fn what_a_user_can_name_makes_no_guest() {
-        for path in [
-            "/",
-            "/user.slice/user-1000.slice/user@1000.service/docker/3f2a",
-            "/user.slice/user-1000.slice/user@1000.service/app.slice/docker-3f2a.scope",
-            "/user.slice/user-1000.slice/user@1000.service/machine.slice/x",
-            "/user.slice/user-1000.slice/session-3.scope/docker",
-            // A unit that is delegated to the user whom it runs as.
-            "/system.slice/ci.service/docker/3f2a",
-            "/system.slice/ci.service/libpod-payload-3f2a",
-            "/system.slice/vsftpd.service",
-            "/system.slice/docker.service",
-            "/../docker/3f2a",
-        ] {
-            assert!(!guest(path), "{path}");
-        }
+    fn a_guest_is_known_by_any_hierarchy() {
+        let guest = |text: &str| parse_cgroup(text.as_bytes()).guest;
+        let web = guest_of("/lxc.payload.web");
+        assert!(web.is_some());
+        assert_eq!(guest("5:net_cls:/\n4:cpu:/lxc.payload.web\n0::/\n"), web);
+        assert_eq!(guest("5:net_cls:/\n4:cpu:/\n0::/lxc.payload.web/init.scope\n"), web);
+        assert_eq!(guest("4:cpu:/lxc\n0::/lxc.payload.web\n"), web, "this one has its name");
+        assert_eq!(guest("0::/user.slice/user-1000.slice/session-3.scope/docker\n"), None);
+        assert_eq!(guest("0::/../docker/3f2a\n"), None, "outside our cgroup namespace");
     }
 
     #[test]

@@ -364,7 +364,7 @@ mod tests {
                 netns: Some(4_026_531_840),
                 net_cls: Some("/shaper/user/bob".into()),
                 unit: Some("x.service".into()),
-                guest: false,
+                guest: None,
             }]
         );
     }

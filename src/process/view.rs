@@ -38,7 +38,7 @@ impl InstanceView {
         match process.netns {
             Some(netns) if netns == self.netns => None,
             None if !on_host => Some(Reason::UnknownNamespace),
-            _ if process.guest => Some(Reason::Guest),
+            _ if process.guest.is_some() => Some(Reason::Guest),
             Some(netns) if self.others.contains_key(&netns) || self.host == Some(netns) => {
                 Some(Reason::OtherInstance { netns })
             }
@@ -150,6 +150,7 @@ fn is_instance(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::guest::guest_of;
 
     #[test]
     fn only_living_processes_that_may_be_claimed_count_as_running() {
@@ -166,13 +167,13 @@ mod tests {
             netns: Some(42),
             net_cls: None,
             unit: None,
-            guest: false,
+            guest: None,
         };
         let all = [
             bob.clone(),
             Process { uid: 1001, zombie: true, ..bob.clone() },
             Process { uid: 1002, netns: Some(43), ..bob.clone() },
-            Process { uid: 1003, netns: Some(43), guest: true, ..bob.clone() },
+            Process { uid: 1003, netns: Some(43), guest: guest_of("/lxc/web"), ..bob.clone() },
             Process { uid: 1004, netns: Some(44), ..bob.clone() },
             Process { uid: 1005, netns: Some(43), net_cls: Some("/../x".into()), ..bob.clone() },
             Process { uid: 0, kernel_thread: true, ..bob },

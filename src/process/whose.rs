@@ -102,7 +102,7 @@ mod tests {
             netns: Some(1),
             net_cls: Some(net_cls.into()),
             unit: Some("smbd.service".into()),
-            guest: false,
+            guest: None,
         }
     }
 
