@@ -5,7 +5,8 @@
 mod interpreter;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -14,6 +15,7 @@ use shaper::classify::assembler::Instruction;
 use shaper::classify::flows::*;
 use shaper::classify::program::{MAP_LOOKUP, TASK_CLASSID};
 use shaper::classify::program_rules::{LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
+use shaper::classify::servers::{self, Bound, Protocol, SERVERS};
 use shaper::tree::Tag;
 use shaper::units::{ClassId, Minor, Shard};
 
@@ -30,6 +32,7 @@ struct World {
     /// The sender's.
     class: u32,
     flows: Values,
+    servers: HashMap<Vec<u8>, Box<[u8; 4]>>,
     ifb_is_there: bool,
 }
 
@@ -48,6 +51,12 @@ fn class(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
 }
 
 fn look_up(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
+    if map == u64::from(SERVERS) {
+        let key = bytes_at(key, servers::KEY_BYTES as usize);
+        return WORLD.with_borrow(|world| {
+            world.servers.get(&key).map_or(0, |value| value.as_ptr().expose_provenance() as u64)
+        });
+    }
     assert_eq!(map, u64::from(FLOWS));
     let key = bytes_at(key, KEY_BYTES as usize);
     WORLD.with_borrow_mut(|world| {
@@ -104,6 +113,10 @@ fn run(code: &[Instruction], protocol: u16, packet: &[u8]) -> u32 {
         for value in world.flows.values_mut() {
             let start = value.as_mut_ptr().expose_provenance() as u64;
             machine.register_allowed_memory(start..start + u64::from(VALUE_BYTES));
+        }
+        for value in world.servers.values() {
+            let start = value.as_ptr().expose_provenance() as u64;
+            machine.register_allowed_memory(start..start + 4);
         }
     });
     let mut context = [0_u8; 192];
@@ -311,6 +324,73 @@ proptest! {
         for code in [learn(Tag::Cgroup), find(true), redirect(IFB)] {
             run(&code, protocol, &packet);
         }
+    }
+}
+
+/// Has these sockets bound, on a host with these addresses.
+fn bind(sockets: &[Bound], addresses: &[IpAddr]) {
+    let addresses: BTreeSet<IpAddr> = addresses.iter().copied().collect();
+    let servers = servers::servers(sockets, &addresses);
+    let entries =
+        servers.into_iter().map(|(key, class)| (key.0.into(), Box::new(class.0.to_ne_bytes())));
+    WORLD.with_borrow_mut(|world| world.servers = entries.collect());
+}
+
+/// The local address of packets of the flow.
+fn host(flow: Flow) -> IpAddr {
+    let bytes = flow.address(true);
+    match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(v4) => v4.into(),
+        Err(_) => <[u8; 16]>::try_from(bytes.as_slice()).expect("16 bytes").into(),
+    }
+}
+
+#[test]
+fn what_nobody_has_answered_yet_is_the_bound_sockets_owners() {
+    for (v6, protocol) in [(false, Protocol::Tcp), (true, Protocol::Tcp), (true, Protocol::Udp)] {
+        let number = if protocol == Protocol::Tcp { 6 } else { 17 };
+        let flow = Flow { v6, protocol: number, ports: [443, 40_000], hosts: [1, 2] };
+        let look = Look { extras: vec![0, 2], ..Look::default() };
+        let any: IpAddr = if v6 { [0; 16].into() } else { [0; 4].into() };
+        let socket = |address, port, class| {
+            let class = ClassId(class);
+            Bound { protocol, address, port, both: true, class }
+        };
+        forget();
+        bind(&[socket(any, 443, ANN)], &[host(flow)]);
+        assert_eq!(found(flow, &look), ANN);
+        assert_eq!(found(Flow { ports: [444, 40_000], ..flow }, &look), 0, "another port");
+        assert_eq!(found(Flow { protocol: 23 - number, ..flow }, &look), 0, "another protocol");
+        bind(&[socket(any, 443, ANN), socket(host(flow), 443, ANN + 1)], &[host(flow)]);
+        assert_eq!(found(flow, &look), ANN + 1, "this address's socket goes first");
+        bind(&[socket(any, 443, ANN), socket(host(flow), 443, 0)], &[host(flow)]);
+        assert_eq!(found(flow, &look), 0, "nobody's, too");
+        bind(&[socket(any, 443, ANN)], &[]);
+        assert_eq!(found(flow, &look), 0, "forwarded to somebody else");
+        // A flow goes first, unless that is nobody's.
+        bind(&[socket(any, 443, ANN)], &[host(flow)]);
+        note(ANN + 2, flow, &look);
+        assert_eq!(found(flow, &look), ANN + 2);
+        note(0, flow, &look);
+        assert_eq!(found(flow, &look), ANN, "the last connection has ended");
+    }
+}
+
+#[test]
+fn fragments_and_packets_to_a_group_are_the_bound_sockets_owners() {
+    let any: IpAddr = [0; 4].into();
+    let class = ClassId(ANN);
+    let bound = Bound { protocol: Protocol::Udp, address: any, port: 5_004, both: false, class };
+    let flow = Flow { v6: false, protocol: 17, ports: [5_004, 9], hosts: [1, 2] };
+    forget();
+    bind(&[bound], &[host(flow)]);
+    let part = |offset, more| Look { fragment: Some((7, offset, more)), ..Look::default() };
+    assert_eq!(found(flow, &part(0, true)), ANN);
+    assert_eq!(found(flow, &part(5, false)), ANN);
+    let (protocol, mut packet) = flow.packet(IN, &Look::default());
+    for (first, whose) in [(224, ANN), (239, ANN), (240, 0), (223, 0)] {
+        packet[16] = first;
+        assert_eq!(run(&find(false), protocol, &packet), whose, "to {first}.…");
     }
 }
 

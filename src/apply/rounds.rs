@@ -137,6 +137,10 @@ impl Run<'_, '_> {
             }
         }
         self.applied.messages = self.session.kernel.netlink.changes_sent();
+        // Afterwards, since it asks for the classes that owners have now.
+        if let Err(error) = execute::refresh_servers(&mut self.session.kernel) {
+            log::warn!("what nobody answers arrives in the default class: {error}");
+        }
         Ok(())
     }
 

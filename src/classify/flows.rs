@@ -4,7 +4,7 @@
 //! - [`learn`], at the link's clsact egress, where addresses are those of the wire (behind NAT):
 //!   notes the sender's class under the flow;
 //! - [`find`], at the root qdisc of the link's ifb: the class noted under the flow, seen from the
-//!   other end;
+//!   other end, or that of the socket which is bound to the port ([`super::servers`]);
 //! - [`redirect`], at the link's clsact ingress: which packets go through the ifb at all.
 //!
 //! A flow is an address and a port at each end and the protocol; an ICMP echo has its identifier
@@ -16,6 +16,7 @@ use super::assembler::{
 };
 use super::program::{TASK_CLASSID, TC_ACT_UNSPEC, class_of_sender, look_up, to_shard};
 use super::program_rules::{FROM_NETWORK_HEADER, LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
+use super::servers::{OnStack, class_of_server};
 use crate::tree::{Family, Tag};
 
 /// Hash map that forgets what was not used for longest: [`KEY_BYTES`] → [`VALUE_BYTES`]. Numbered
@@ -125,15 +126,22 @@ pub fn learn(tag: Tag) -> Vec<Instruction> {
 
 /// The program that finds flows: without direct action, so that what it returns is the class, and 0
 /// no match. `shards`: at the root of a tree that has some, where a class of a shard's becomes the
-/// shard's. Its one map is [`FLOWS`].
+/// shard's. Its maps are [`FLOWS`] and [`super::servers::SERVERS`].
 pub fn find(shards: bool) -> Vec<Instruction> {
     let mut a = Assembler::default();
     a.copy(CONTEXT, R1);
     let (unknown, later, found, whole) = (a.label(), a.label(), a.label(), a.label());
+    let (new, known) = (a.label(), a.label());
     read_flow(&mut a, Way::In, unknown, later);
     look_up(&mut a, FLOWS, KEY);
-    a.jump_if_is(R0, 0, unknown);
+    a.jump_if_is(R0, 0, new);
+    // Of a connection that has ended the last packet has no socket, and so is nobody's.
     a.load(Width::Word, CLASS, R0, 0);
+    a.jump_if_not(CLASS, 0, known);
+    a.bind(new);
+    let at = OnStack { local: LOCAL, port: LOCAL_PORT, protocol: PROTOCOL, key: HEADER };
+    class_of_server(&mut a, &at, unknown);
+    a.bind(known);
     a.load(Width::Word, R1, FRAME, IS_FRAGMENT);
     a.jump_if_is(R1, 0, whole);
     // The first fragment: those that follow it are asked for by its identification.

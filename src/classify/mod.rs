@@ -10,6 +10,7 @@ pub mod interpret;
 pub mod program;
 pub mod program_rules;
 mod ranges;
+pub mod servers;
 pub mod u32;
 
 use crate::facts::Features;

@@ -15,6 +15,7 @@ use super::state::State;
 use crate::apply::{self, Applied, ApplyOptions, Request, Session};
 use crate::cgroup::{Condition, Keeping};
 use crate::failure::Failure;
+use crate::host::execute;
 use crate::host::observe::Snapshot;
 use crate::plan::Step;
 use crate::sys::memory;
@@ -70,6 +71,12 @@ impl Actor {
                 Ok(snapshot) => self.earlier = Some(snapshot),
                 Err(failure) => log::debug!("retired classes: {}", failure.message()),
             },
+            Action::LookWhoListens => {
+                let start = Instant::now();
+                let outcome = execute::refresh_servers(&mut self.session.kernel);
+                let why = outcome.err().map(|error| error.to_string());
+                return Some(Event::Listening { took: start.elapsed(), why });
+            }
             Action::TellCondition { word, why, is_said } => self.tell_condition(word, why, is_said),
             Action::Keep => {
                 self.keep_instance();

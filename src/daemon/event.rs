@@ -86,6 +86,12 @@ pub(super) enum Event {
         empty: BTreeSet<Owner>,
         took: Duration,
     },
+    /// The outcome of [`Action::LookWhoListens`].
+    Listening {
+        took: Duration,
+        /// Why it failed, if it did.
+        why: Option<String>,
+    },
     /// The outcome of [`Action::Apply`].
     Applied {
         attempt: Attempt,
@@ -148,6 +154,8 @@ pub(super) enum Action {
     Apply { attempt: Attempt, held: BTreeSet<LinkName>, collects: bool },
     /// Take a first look at retired classes.
     LookAtRetired,
+    /// Look which sockets are bound, for what arrives before it is answered.
+    LookWhoListens,
     /// Tell others the daemon's condition. `is_said`: the reason is in the journal already.
     TellCondition { word: &'static str, why: Option<String>, is_said: bool },
     /// Take the lock by which other runs find the daemon, if it does not have it.

@@ -15,6 +15,7 @@ mod event;
 mod first;
 mod followed;
 mod links;
+mod listening;
 mod muted;
 mod names;
 mod namespace;

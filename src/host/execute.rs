@@ -5,6 +5,7 @@ mod arriving;
 mod failed;
 mod making;
 mod owned;
+mod servers;
 mod tables;
 
 use std::collections::btree_map::Entry;
@@ -31,6 +32,7 @@ use crate::units::ClassId;
 use arriving::Arriving;
 pub use failed::{Cause, Failed};
 use making::{Makers, Making};
+pub use servers::refresh_servers;
 
 /// Called before each step, with the step's position in the plan; an error stops the run there.
 pub type Gate<'a> = &'a mut dyn FnMut(usize, &Step) -> Result<(), Cause>;

@@ -2,7 +2,7 @@
 //! `net_cls` hierarchy, `/proc`, and which instance of the program this is. Opening them asks and
 //! changes nothing, but for mounting the hierarchy when told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,13 @@ use std::time::Duration;
 use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance, Locked};
 use crate::facts::Accounts;
 use crate::model::Matcher;
+use crate::netlink::inet_diag::Transport;
 use crate::plan::Paths;
 use crate::process::{self, Decision, InstanceView, Process, Reason};
-use crate::sys::bpf::{Maps, RuleMaps};
+use crate::sys::bpf::{Maps, RuleMaps, ServerMap};
 use crate::sys::netns::{self, NetnsError, Target};
 use crate::sys::route::{Netlink, SocketError};
-use crate::tree::{Claim, Mark, NetCls, RuleMapIds};
+use crate::tree::{Claim, Family, Mark, NetCls, RuleMapIds};
 use crate::units::{ClassId, Psched};
 
 /// One instance's view of the running kernel, in this thread's network namespace.
@@ -39,6 +40,10 @@ pub struct Kernel {
     pub owners: Option<Maps>,
     /// The maps of the programs of rules that stand, once they were made or opened.
     pub rules: BTreeMap<RuleMapIds, RuleMaps>,
+    /// The map of bound sockets, once it was made or opened.
+    pub servers: Option<ServerMap>,
+    /// Lists of sockets that this kernel lacks: asking would have it look for a module each time.
+    pub unlisted: BTreeSet<(Family, Transport)>,
     hierarchy: Option<Hierarchy>,
 }
 
@@ -86,6 +91,8 @@ impl Kernel {
             proc_root: PathBuf::from("/proc"),
             owners: None,
             rules: BTreeMap::new(),
+            servers: None,
+            unlisted: BTreeSet::new(),
             hierarchy: cgroup::find()?,
         })
     }

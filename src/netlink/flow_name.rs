@@ -18,6 +18,15 @@ pub struct Reads {
     pub owners: Option<MapIds>,
 }
 
+/// What a program reads that finds flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finds {
+    /// The map of flows.
+    pub flows: u32,
+    /// The map of bound sockets.
+    pub servers: u32,
+}
+
 /// `shaper-learn 1a2b3c4d mark=53480abc flows=12`, and where owners are asked for, as a deciding
 /// program's name, `tag=…` to `maps=…`. clsact has no mark, so the name has the instance's.
 pub fn print_learn(tag: Tag, mark: Mark, reads: Reads) -> String {
@@ -47,18 +56,19 @@ pub fn parse_learn(name: &str) -> Option<(Mark, Option<(Tag, Reads)>)> {
     Some((mark, found))
 }
 
-/// `shaper-find 1a2b3c4d flows=12 shards=0`
-pub fn print_find(shards: bool, flows: u32) -> String {
+/// `shaper-find 1a2b3c4d flows=12 servers=13 shards=0`
+pub fn print_find(shards: bool, Finds { flows, servers }: Finds) -> String {
     let hash = program::hash(&flows::find(shards));
-    format!("{FIND} {hash:08x} flows={flows} shards={}", u8::from(shards))
+    format!("{FIND} {hash:08x} flows={flows} servers={servers} shards={}", u8::from(shards))
 }
 
-/// Whether it knows shards, and its map of flows; `None` for a name that we would not give.
-pub fn parse_find(name: &str) -> Option<(bool, u32)> {
+/// Whether it knows shards, and its maps; `None` for a name that we would not give.
+pub fn parse_find(name: &str) -> Option<(bool, Finds)> {
     let mut words = name.strip_prefix(FIND)?.split_ascii_whitespace().skip(1);
     let flows = words.next()?.strip_prefix("flows=")?.parse().ok()?;
-    let shards = words.next()? == "shards=1";
-    (print_find(shards, flows) == name).then_some((shards, flows))
+    let servers = words.next()?.strip_prefix("servers=")?.parse().ok()?;
+    let (shards, finds) = (words.next()? == "shards=1", Finds { flows, servers });
+    (print_find(shards, finds) == name).then_some((shards, finds))
 }
 
 /// `shaper-redirect 1a2b3c4d mark=53480abc ifb=7`
@@ -103,8 +113,9 @@ mod tests {
             assert_eq!(parse_learn(&name.replace("learn", "learns")), None);
         }
         for shards in [false, true] {
-            let name = print_find(shards, 12);
-            assert_eq!(parse_find(&name), Some((shards, 12)));
+            let finds = Finds { flows: 12, servers: 13 };
+            let name = print_find(shards, finds);
+            assert_eq!(parse_find(&name), Some((shards, finds)));
             assert_eq!(parse_find(&format!("{name}1")), None);
             assert_eq!(parse_learn(&name), None);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::ETH_P_ALL;
 use super::bpf_name;
 use super::decode::{FilterDetail, FilterRecord};
-use super::flow_name::{self, Reads};
+use super::flow_name::{self, Finds, Reads};
 use super::request::hook::HANDLE;
 use crate::tree::{Clsact, Filter, Mark, Parent, Pref, Seat, Side, StrangeFilter};
 
@@ -79,8 +79,8 @@ pub fn learners(egress: &[FilterRecord]) -> BTreeMap<Pref, Reads> {
     reads.collect()
 }
 
-/// The map of flows of each of our filters that finds them.
-pub fn finders(records: &[FilterRecord]) -> BTreeMap<Pref, u32> {
+/// What each of our filters reads that finds flows.
+pub fn finders(records: &[FilterRecord]) -> BTreeMap<Pref, Finds> {
     let flows = records.iter().filter_map(|record| match &record.detail {
         FilterDetail::Bpf { name: Some(name), .. } => {
             Some((record.pref, flow_name::parse_find(name)?.1))

@@ -2,6 +2,8 @@
 //! socket can keep a tag that no process has any more: a connection that nobody has accepted yet, a
 //! descriptor in flight, data that an ended process left queued.
 
+use std::net::IpAddr;
+
 use netlink_packet_route::AddressFamily;
 
 use super::decode::{Decoded, Undecodable};
@@ -15,6 +17,9 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const REQUEST: usize = 56;
 /// `struct inet_diag_msg`, before the attributes.
 const HEADER: usize = 72;
+/// `TCPF_LISTEN` (include/net/tcp_states.h).
+const LISTEN: u32 = 1 << 10;
+const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CLASS_ID: u16 = 17;
 /// The bit of `idiag_ext` that asks for the tag. `INET_DIAG_CLASS_ID` would be the 17th of 8 bits,
 /// so the bit of `INET_DIAG_TCLASS` asks for both (`inet_diag_msg_attrs_fill`,
@@ -22,7 +27,7 @@ const INET_DIAG_CLASS_ID: u16 = 17;
 const WITH_TAG: u8 = 1 << (6 - 1);
 
 /// A kind of sockets that the kernel lists with their tags, where it has the module for that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
     /// TCP, with the subflows of MPTCP.
     Tcp,
@@ -80,14 +85,21 @@ pub enum Listening {
 
 /// The sockets of the namespace that listen, without their connections.
 pub fn listeners(family: Family, protocol: Listening) -> Request {
-    /// `TCPF_LISTEN` (include/net/tcp_states.h).
-    const LISTEN: u32 = 1 << 10;
     let transport = match protocol {
         Listening::Tcp => Transport::Tcp,
         Listening::Sctp => Transport::Sctp,
         Listening::Mptcp => Transport::Mptcp,
     };
     Request::raw_dump(SOCK_DIAG_BY_FAMILY, request(family, transport, LISTEN))
+}
+
+/// The sockets of the namespace that are bound to a port: those of TCP and MPTCP that listen, and
+/// all of UDP.
+pub fn bound(family: Family, transport: Transport) -> Request {
+    /// `TCPF_ESTABLISHED` and `TCPF_CLOSE`: UDP's with a peer and without one.
+    const UDP: u32 = 1 << 1 | 1 << 7;
+    let states = if transport == Transport::Udp { UDP } else { LISTEN };
+    Request::raw_dump(SOCK_DIAG_BY_FAMILY, request(family, transport, states))
 }
 
 fn request(family: Family, transport: Transport, states: u32) -> Vec<u8> {
@@ -135,8 +147,52 @@ pub fn tag(message: Message<'_>) -> Decoded<ClassId> {
     Ok(tag.map(ClassId))
 }
 
+/// A socket that is bound to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundSocket {
+    /// Local address; unspecified: all of the host's.
+    pub address: IpAddr,
+    /// Local port.
+    pub port: u16,
+    /// The ifindex of the device whose packets alone it gets; 0: any.
+    pub device: u32,
+    /// The owner's uid.
+    pub uid: u32,
+    /// As [`tag`] has it.
+    pub tag: Option<ClassId>,
+    /// A socket of IPv6 that gets no IPv4.
+    pub v6_only: bool,
+}
+
+/// One socket of [`bound`]'s list.
+pub fn bound_socket(message: Message<'_>) -> Decoded<BoundSocket> {
+    if message.kind != SOCK_DIAG_BY_FAMILY {
+        return Ok(None);
+    }
+    let tag = self::tag(message)?;
+    let short = || Undecodable::new("socket", "it is too short");
+    let (payload, word) =
+        (message.payload, |at| attr::u32_at(message.payload, at).ok_or_else(short));
+    let address = payload.get(8..24).ok_or_else(short)?;
+    let address = match (u8::from(AddressFamily::Inet) == payload[0], address) {
+        (true, [a, b, c, d, ..]) => IpAddr::from([*a, *b, *c, *d]),
+        (_, bytes) => IpAddr::from(<[u8; 16]>::try_from(bytes).map_err(|_| short())?),
+    };
+    let only = attr::find(&payload[HEADER..], INET_DIAG_SKV6ONLY);
+    Ok(Some(BoundSocket {
+        address,
+        port: u16::from_be_bytes([payload[4], payload[5]]),
+        device: word(40)?,
+        uid: word(64)?,
+        tag,
+        v6_only: only.is_some_and(|only| only.first().is_some_and(|only| *only != 0)),
+    }))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn answer(attributes: &[u8]) -> Vec<u8> {
@@ -187,6 +243,33 @@ mod tests {
         let shutdown = [5, 0, 8, 0, 0, 0, 0, 0];
         assert_eq!(read(&answer(&[shutdown, class].concat())), Ok(Some(ClassId(0x1_001a))));
         assert_eq!(read(&answer(&shutdown)), Ok(None), "a connection in TIME-WAIT has none");
+    }
+
+    #[test]
+    fn a_bound_socket_is_read_whole() {
+        let mut head = [0; HEADER];
+        head[..6].copy_from_slice(&[10, 7, 0, 0, 0x14, 0xe9]);
+        head[8..24].copy_from_slice(&Ipv6Addr::from_bits(0xfd00 << 112 | 7).octets());
+        head[40..44].copy_from_slice(&3_u32.to_ne_bytes());
+        head[64..68].copy_from_slice(&1_001_u32.to_ne_bytes());
+        let only = [5, 0, 11, 0, 1, 0, 0, 0];
+        let class = [8, 0, 17, 0, 0x1a, 0, 1, 0];
+        let whole = [&head[..], &only, &class].concat();
+        let read = |payload| bound_socket(Message { kind: SOCK_DIAG_BY_FAMILY, payload });
+        let socket = BoundSocket {
+            address: "fd00::7".parse().unwrap(),
+            port: 5_353,
+            device: 3,
+            uid: 1_001,
+            tag: Some(ClassId(0x1_001a)),
+            v6_only: true,
+        };
+        assert_eq!(read(&whole), Ok(Some(socket)));
+        head[0] = 2;
+        head[8..24].copy_from_slice(&[&[10, 1, 2, 3], &[0; 12][..]].concat());
+        let v4 = read(&head).unwrap().unwrap();
+        assert_eq!((v4.address, v4.tag), ("10.1.2.3".parse().unwrap(), None));
+        assert!(read(&head[1..]).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! lacks (HTB, the cgroup classifier, fifo limits, 64-bit packet counters, extended ACKs) is
 //! written here on its extension points, one file for each kind, both directions side by side.
 
+pub mod address;
 pub mod assemble;
 mod attr;
 pub mod bpf_name;

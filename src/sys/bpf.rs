@@ -7,6 +7,7 @@ mod load;
 mod map;
 mod owner_maps;
 mod rule_maps;
+mod servers;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,6 +24,7 @@ pub use flows::{Flows, load_redirect};
 use load::load_with;
 pub use owner_maps::Maps;
 pub use rule_maps::{RuleMaps, load_rules};
+pub use servers::ServerMap;
 
 /// Loads a deciding program that reads these maps. Needs CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN
 /// before Linux 5.8); EPERM without. A filter that uses it keeps it alive; the descriptor may be

@@ -28,6 +28,7 @@ mod processes;
 mod refusals;
 mod rules;
 mod senders;
+mod servers;
 mod shards;
 mod sharing;
 mod textbook;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         arriving::TESTS,
         downloads::RATES,
         downloads::SHARES,
+        servers::TESTS,
         shards::TESTS,
         agreement::TESTS,
         confirm::TESTS,

@@ -33,7 +33,9 @@ impl Sinks {
             Proto::Udp => {
                 let socket = UdpSocket::bind(any(port))?;
                 // A receiver that has to wait for a CPU must not look like a lossy link.
-                setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
+                // A user's own is as large as it may be.
+                setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+                    .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))?;
                 thread::spawn(move || receive_all(&socket, &notes));
             }
         }

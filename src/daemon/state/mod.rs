@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::applied::{self, outcome_of, refusal};
 use super::event::{Action, Decision, Ended, Event, Wish};
 use super::links::Ours;
+use super::listening::Listening;
 use super::people::{People, Want};
 use super::registry::Whose;
 use super::settings::Settings;
@@ -24,7 +25,7 @@ use crate::netlink::notice::Notice;
 use crate::policy::{self, Policy};
 use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
-use crate::tree::LinkName;
+use crate::tree::{Direction, LinkName};
 
 /// From how many failures in a row on it is more than a bad moment.
 const HOPELESS: u32 = 3;
@@ -35,6 +36,7 @@ pub(super) struct State {
     standing: Standing,
     people: People,
     shaping: Shaping<Arc<Policy>>,
+    listening: Listening,
     /// The next apply looks at all processes, and moves them.
     everybody: bool,
     watchdog: Option<Watchdog>,
@@ -63,10 +65,12 @@ impl State {
             standing,
             people,
             shaping,
+            listening: Listening::default(),
             everybody: false,
             watchdog: None,
             decisions: Vec::new(),
         };
+        state.listening.applied(state.arrives(), now);
         state.follow(orders, now);
         state
     }
@@ -85,7 +89,7 @@ impl State {
     pub(super) fn due(&self, now: Instant) -> Instant {
         let shaping = self.shaping.due();
         let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.due);
-        let others = self.people.due(now).into_iter().chain(watchdog);
+        let others = self.people.due(now).into_iter().chain(watchdog).chain(self.listening.due());
         others.fold(shaping, Instant::min)
     }
 
@@ -163,6 +167,7 @@ impl State {
             Event::NotPlaced { pid, why } => people.not_placed(pid, &why, now),
             Event::Swept(swept) => people.swept(swept, in_force, now),
             Event::Directories { empty, took } => people.left(empty, took, in_force, now),
+            Event::Listening { took, why } => self.listened(took, why, now),
             Event::Applied { attempt, start, came_of_it } => match came_of_it {
                 Ok(applied) => self.applied(attempt, start, *applied, now),
                 Err(failure) => {
@@ -194,10 +199,27 @@ impl State {
             watchdog.due = now + watchdog.interval;
             self.act(Action::SignOfLife);
         }
+        if self.listening.begins(now) {
+            self.act(Action::LookWhoListens);
+        }
         match self.shaping.due() <= now {
             true => self.tell(shaping::Event::Time, now),
             false => self.people.on_time(&self.standing.in_force, now),
         }
+    }
+
+    fn listened(&mut self, took: Duration, why: Option<String>, now: Instant) {
+        self.listening.ended(took, now);
+        if let Some(why) = why.filter(|_| self.listening.may_complain(now)) {
+            let line = format!("what nobody answers may arrive in the default class: {why}");
+            self.say(log::Level::Warn, line);
+        }
+    }
+
+    /// Whether something is shaped that arrives.
+    fn arrives(&self) -> bool {
+        let mut ports = self.standing.in_force.state.trees.keys();
+        ports.any(|port| port.direction == Direction::Ingress)
     }
 
     fn links(&mut self, told: &BTreeSet<Notice>, heard: Result<Heard, SocketError>, now: Instant) {
@@ -233,6 +255,7 @@ impl State {
         let came_to_rest = applied.in_force.is_some();
         if let Some(in_force) = applied.in_force {
             self.standing.take_over(in_force);
+            self.listening.applied(self.arrives(), now);
         }
         let drains = self.standing.in_force.draining;
         let outcome = Outcome::InForce { took, repaired, drains };

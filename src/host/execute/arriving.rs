@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use super::failed::Cause;
+use super::servers;
 use crate::facts::Facts;
 use crate::host::Kernel;
 use crate::netlink::Request;
 use crate::netlink::decode;
 use crate::netlink::extack::KernelError;
-use crate::netlink::flow_name::Reads;
+use crate::netlink::flow_name::{Finds, Reads};
 use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{dump, hook, ifb};
 use crate::plan::{Change, InPlace};
@@ -114,7 +115,7 @@ impl Arriving {
     /// ifindex; `None`: another kind of filter.
     pub(super) fn filter(
         &mut self,
-        kernel: &Kernel,
+        kernel: &mut Kernel,
         port: &Port,
         (Seat { parent, pref }, ifindex): (Seat, u32),
         filter: &Filter,
@@ -123,8 +124,10 @@ impl Arriving {
             Filter::Learn(tag) => Some(self.learn(kernel, &port.link, (ifindex, pref), *tag)?),
             Filter::Find { shards } => {
                 let flows = self.flows(&port.link)?;
-                let (id, file) = (flows.id(), flows.load_find(*shards).map_err(Cause::Bpf)?);
-                let loaded = Loaded::finding(*shards, id, file.as_fd());
+                let servers = servers::open(kernel).map_err(Cause::Bpf)?;
+                let file = flows.load_find(*shards, servers).map_err(Cause::Bpf)?;
+                let finds = Finds { flows: flows.id(), servers: servers.id() };
+                let loaded = Loaded::finding(*shards, finds, file.as_fd());
                 let request = filter::add_bpf(ifindex, parent.classid(), pref, loaded);
                 self.files.push(file);
                 Some(request)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::errno::Errno;
 
 use crate::netlink::decode::{self, LinkRecord};
-use crate::netlink::flow_name::Reads;
+use crate::netlink::flow_name::{Finds, Reads};
 use crate::netlink::nftables::{self, AtIngress};
 use crate::netlink::request::{dump, ifb};
 use crate::sys::route::{Netlink, SocketError};
@@ -119,14 +119,15 @@ pub fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
 /// them notes the others do not find.
 pub(super) fn common_flows(
     learners: &BTreeMap<Pref, Reads>,
-    finders: &BTreeMap<(ClassId, Pref), u32>,
+    finders: &BTreeMap<(ClassId, Pref), Finds>,
     clsact: &mut Clsact,
     tree: Option<&mut Tree>,
 ) -> (Option<u32>, BTreeMap<Seat, StrangeFilter>) {
+    let flows = |parent: Parent, pref| Some(finders.get(&(parent.classid(), pref))?.flows);
     let is_whole = |id: &u32| {
         let finds = |parent: Parent| {
             let mut at = Pref::TAG.into_iter();
-            at.any(|pref| finders.get(&(parent.classid(), pref)) == Some(id))
+            at.any(|pref| flows(parent, pref) == Some(*id))
         };
         let shards = tree.as_ref().into_iter().flat_map(|tree| tree.shards.keys());
         finds(Parent::Root) && shards.into_iter().all(|shard| finds(Parent::Shard(*shard)))
@@ -146,9 +147,7 @@ pub(super) fn common_flows(
         keep(Parent::Egress.at(*pref), filter, learners.get(pref).map(|reads| reads.flows))
     });
     for (parent, filters) in tree.into_iter().flat_map(qdiscs) {
-        filters.retain(|pref, filter| {
-            keep(parent.at(*pref), filter, finders.get(&(parent.classid(), *pref)).copied())
-        });
+        filters.retain(|pref, filter| keep(parent.at(*pref), filter, flows(parent, *pref)));
     }
     (common, strange)
 }
@@ -178,7 +177,8 @@ mod tests {
             clsact.egress.filters.insert(Pref(*pref), Filter::Learn(Tag::Cgroup));
         }
         for (pref, flows) in find {
-            finders.insert((Parent::Root.classid(), Pref(*pref)), *flows);
+            let finds = Finds { flows: *flows, servers: 1 };
+            finders.insert((Parent::Root.classid(), Pref(*pref)), finds);
             tree.filters.insert(Pref(*pref), Filter::Find { shards: false });
         }
         let (common, strange) = common_flows(&learners, &finders, &mut clsact, Some(&mut tree));

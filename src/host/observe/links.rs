@@ -18,6 +18,7 @@ use nix::errno::Errno;
 
 use super::arriving::{self, Ifbs};
 use super::error::ObserveError;
+use super::servers;
 use super::tree::{OurRoot, SeenTree};
 use crate::facts::{self, LinkFacts, RootQdisc};
 use crate::host::Kernel;
@@ -122,7 +123,10 @@ pub(super) fn links_and_trees(
     // Links that went meanwhile are left out, since only parts of them were read.
     let gone = witness.told(kernel.netlink.port())?.gone;
     all.forget(&gone);
-    all.read_flows(learners);
+    let found = all.trees.iter().flat_map(|(_, seen)| seen.finders.values());
+    let named = found.map(|finds| finds.servers).collect();
+    let servers = servers::in_force(kernel, &named);
+    all.read_flows(learners, servers);
     Ok(all)
 }
 
@@ -188,18 +192,22 @@ impl Seen {
         }
     }
 
-    /// Which filters read one map of flows.
-    fn read_flows(&mut self, learners: BTreeMap<LinkName, BTreeMap<Pref, Reads>>) {
+    /// Which filters read one map of flows. `servers`: the map of bound sockets that is in force.
+    fn read_flows(
+        &mut self,
+        learners: BTreeMap<LinkName, BTreeMap<Pref, Reads>>,
+        servers: Option<u32>,
+    ) {
         for (link, reads) in learners {
             let Some(clsact) = self.clsact.get_mut(&link) else { continue };
             let port = link.ingress();
             let seen = self.trees.iter_mut().find(|(at, _)| *at == port).map(|(_, seen)| seen);
-            let none = BTreeMap::new();
-            let (tree, finders) = match seen {
-                Some(SeenTree { tree, flows, .. }) => (Some(tree), &*flows),
-                None => (None, &none),
+            let (tree, mut finders) = match seen {
+                Some(SeenTree { tree, finders, .. }) => (Some(tree), finders.clone()),
+                None => (None, BTreeMap::new()),
             };
-            let (flows, strange) = arriving::common_flows(&reads, finders, clsact, tree);
+            finders.retain(|_, finds| Some(finds.servers) == servers);
+            let (flows, strange) = arriving::common_flows(&reads, &finders, clsact, tree);
             for (seat, filter) in strange {
                 let at = if seat.parent == Parent::Egress { link.egress() } else { port.clone() };
                 self.at_clsact.entry(at).or_default().insert(seat, filter);

@@ -47,7 +47,7 @@ impl Snapshot {
             bound,
             maps,
             programs,
-            flows: _,
+            finders: _,
         } = seen;
         let observation = &mut self.observation;
         observation.state.trees.insert(port.clone(), tree);

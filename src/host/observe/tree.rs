@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use super::error::ObserveError;
 use crate::host::Kernel;
 use crate::netlink::decode::{self, ClassRecord, FilterRecord, QdiscRecord};
+use crate::netlink::flow_name::Finds;
 use crate::netlink::{assemble, hooks, request};
 use crate::tree::{
     Counters, Filter, Foreign, FoundFilter, LeafQdisc, MapIds, Parent, Port, Pref, Strange, Tree,
@@ -27,8 +28,8 @@ pub(super) struct SeenTree {
     pub bound: BTreeSet<ClassId>,
     /// The maps that each deciding program reads, by qdisc and pref.
     pub maps: BTreeMap<(ClassId, Pref), MapIds>,
-    /// The map of each program that finds flows, by qdisc and pref.
-    pub flows: BTreeMap<(ClassId, Pref), u32>,
+    /// The maps of each program that finds flows, by qdisc and pref.
+    pub finders: BTreeMap<(ClassId, Pref), Finds>,
     /// The names of the programs of rules.
     pub programs: BTreeMap<Pref, String>,
 }
@@ -191,8 +192,8 @@ fn filters(
     seen.bound.extend(bound);
     let maps = assemble::maps(&filters).into_iter();
     seen.maps.extend(maps.map(|(pref, ids)| ((parent, pref), ids)));
-    let flows = hooks::finders(&filters).into_iter();
-    seen.flows.extend(flows.map(|(pref, id)| ((parent, pref), id)));
+    let finders = hooks::finders(&filters).into_iter();
+    seen.finders.extend(finders.map(|(pref, finds)| ((parent, pref), finds)));
     for (pref, filter) in assemble::filters(filters) {
         match filter {
             FoundFilter::Ours(filter) if pref.is_ours() => drop(ours.insert(pref, filter)),

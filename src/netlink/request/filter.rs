@@ -8,7 +8,7 @@ use netlink_packet_route::tc::{
 };
 
 use super::{ADD, kind, tc_message};
-use crate::netlink::flow_name::Reads;
+use crate::netlink::flow_name::{Finds, Reads};
 use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32, flow_name};
 use crate::tree::{
     MapIds, Mark, Pref, Program, Protocol, RuleMapIds, RuleProgram, Sockets, Tag, U32Link, U32Node,
@@ -164,9 +164,9 @@ impl<'f> Loaded<'f> {
         Loaded { name: flow_name::print_learn(tag, mark, reads), file }
     }
 
-    /// A program that finds flows, with its map.
-    pub fn finding(shards: bool, flows: u32, file: BorrowedFd<'f>) -> Loaded<'f> {
-        Loaded { name: flow_name::print_find(shards, flows), file }
+    /// A program that finds flows, with its maps.
+    pub fn finding(shards: bool, finds: Finds, file: BorrowedFd<'f>) -> Loaded<'f> {
+        Loaded { name: flow_name::print_find(shards, finds), file }
     }
 
     /// The program that chooses what goes through the ifb with this ifindex.

@@ -8,7 +8,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use super::load::load_with;
 use super::map::{LRU_HASH, Map};
 use super::owner_maps::Maps;
+use super::servers::ServerMap;
 use crate::classify::flows;
+use crate::classify::servers::SERVERS;
 use crate::tree::Tag;
 
 /// Flows that are remembered: 7.3 MB. The kernel forgets those that were used longest ago.
@@ -66,9 +68,10 @@ impl Flows {
         load_with(&flows::learn(tag), &maps, *b"shaper_learn\0\0\0\0")
     }
 
-    /// Loads the program that finds flows.
-    pub fn load_find(&self, shards: bool) -> io::Result<OwnedFd> {
-        let maps = [&self.map; flows::FLOWS as usize + 1];
+    /// Loads the program that finds flows, and otherwise asks for bound sockets.
+    pub fn load_find(&self, shards: bool, servers: &ServerMap) -> io::Result<OwnedFd> {
+        let mut maps = [&self.map; SERVERS as usize + 1];
+        maps[SERVERS as usize] = &servers.map;
         load_with(&flows::find(shards), &maps, *b"shaper_find\0\0\0\0\0")
     }
 }

@@ -149,6 +149,16 @@ impl Map {
         self.element(MAP_UPDATE, key, &mut value.to_ne_bytes())
     }
 
+    /// The value for this key, if there is one.
+    pub(super) fn value(&self, key: &[u8]) -> io::Result<Option<u32>> {
+        let mut value = [0; 4];
+        match self.element(MAP_LOOKUP, key, &mut value) {
+            Ok(()) => Ok(Some(u32::from_ne_bytes(value))),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes an entry; an entry that is gone already is no error.
     pub(super) fn delete(&self, key: &[u8]) -> io::Result<()> {
         match self.element(MAP_DELETE, key, &mut []) {

@@ -105,6 +105,25 @@ impl Maps {
             .collect())
     }
 
+    /// The class of a socket with this owner and this tag, as the deciding program has it
+    /// ([`crate::classify::program`]); [`ClassId::NONE`]: nobody's.
+    pub fn class_of(&self, uid: u32, tag: ClassId) -> io::Result<ClassId> {
+        let by_tag = tag != ClassId::NONE;
+        if uid == 0 && by_tag {
+            return Ok(tag);
+        }
+        let mut class = self.accounts.value(&uid.to_ne_bytes())?;
+        if uid == 0 {
+            return Ok(class.map_or(ClassId::NONE, ClassId));
+        }
+        if class.is_none() {
+            class = self.ranges.value(&prefix_key(UidPrefix { uid, bits: 32 }))?;
+        }
+        let class = class.map_or(ClassId::NONE, ClassId);
+        let is_given = || Ok::<_, io::Error>(self.given.value(&pair_key(uid, tag))?.is_some());
+        Ok(if by_tag && tag != class && is_given()? { tag } else { class })
+    }
+
     /// Gives the pair: from now on, packets of `uid`'s sockets with the class's tag are in that
     /// class.
     pub fn give(&self, uid: u32, class: ClassId) -> io::Result<()> {

@@ -1,0 +1,125 @@
+//! The sockets that are bound to a port, with their owners' classes, and the map that has them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use log::debug;
+
+use super::error::ObserveError;
+use crate::classify::servers::{self, Bound, Protocol, Servers};
+use crate::host::Kernel;
+use crate::netlink::address;
+use crate::netlink::inet_diag::{self, BoundSocket, Transport};
+use crate::sys::bpf::ServerMap;
+use crate::sys::route::{Netlink, SocketError};
+use crate::tree::Family;
+use crate::units::ClassId;
+
+/// The map that filters read, of these that their names say: the one that is open, else the newest,
+/// which is opened. `None`: there is none, or it may not be opened.
+pub(super) fn in_force(kernel: &mut Kernel, named: &BTreeSet<u32>) -> Option<u32> {
+    let open = kernel.servers.as_ref().map(ServerMap::id);
+    if let Some(id) = open.filter(|id| named.contains(id)) {
+        return Some(id);
+    }
+    let id = *named.last()?;
+    match ServerMap::open(id) {
+        Ok(map) => {
+            kernel.servers = Some(map);
+            Some(id)
+        }
+        Err(error) => {
+            debug!("BPF map {id}: {error}");
+            None
+        }
+    }
+}
+
+/// What the map is to have now.
+///
+/// A list goes on by position ([`Netlink::dump`]), so a socket may be missing where others come and
+/// go: until the next look its packets are nobody's.
+///
+/// # Errors
+/// A list or a map that cannot be read.
+pub fn servers(kernel: &mut Kernel) -> Result<Servers, ObserveError> {
+    let mut sockets = Vec::new();
+    let mut classes = Classes::default();
+    // The listener of MPTCP is listed as TCP's too, with the kernel as its owner.
+    let mut of_mptcp = BTreeSet::new();
+    for transport in [Transport::Mptcp, Transport::Tcp, Transport::Udp] {
+        for family in [Family::V4, Family::V6] {
+            for socket in bound(kernel, family, transport)? {
+                let BoundSocket { address, port, device, v6_only, .. } = socket;
+                if device == LOOPBACK || address.to_canonical().is_loopback() {
+                    continue;
+                }
+                match transport {
+                    Transport::Mptcp => drop(of_mptcp.insert((address, port))),
+                    Transport::Tcp if of_mptcp.contains(&(address, port)) => continue,
+                    _ => {}
+                }
+                let protocol = match transport {
+                    Transport::Udp => Protocol::Udp,
+                    _ => Protocol::Tcp,
+                };
+                let class = classes.of(kernel, &socket)?;
+                sockets.push(Bound { protocol, address, port, both: !v6_only, class });
+            }
+        }
+    }
+    Ok(servers::servers(&sockets, &addresses(&mut kernel.netlink)?))
+}
+
+/// The ifindex of a namespace's own `lo`.
+const LOOPBACK: u32 = 1;
+
+fn bound(
+    kernel: &mut Kernel,
+    family: Family,
+    transport: Transport,
+) -> Result<Vec<BoundSocket>, SocketError> {
+    if kernel.unlisted.contains(&(family, transport)) {
+        return Ok(Vec::new());
+    }
+    // A socket for each list: a refused one must not take the next along.
+    let mut netlink = Netlink::for_sockets()?;
+    match netlink.dump(&inet_diag::bound(family, transport), inet_diag::bound_socket) {
+        Err(error) if error.is_not_supported() => {
+            debug!("the {family:?} {transport:?} sockets: {error}");
+            kernel.unlisted.insert((family, transport));
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
+/// The host's addresses.
+fn addresses(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, SocketError> {
+    let listed = netlink.dump(&address::addresses(), address::local)?;
+    let all = listed.into_iter().flatten().chain([IpAddr::from([255; 4])]);
+    Ok(all.filter(|address| !address.is_loopback()).collect())
+}
+
+/// Classes by owner and tag, each asked for once.
+#[derive(Default)]
+struct Classes(BTreeMap<(u32, ClassId), ClassId>);
+
+impl Classes {
+    /// The class of what the socket sends; [`ClassId::NONE`]: nobody's.
+    fn of(&mut self, kernel: &Kernel, socket: &BoundSocket) -> Result<ClassId, ObserveError> {
+        // Without a tag the kernel tells the priority, which root alone sets above 6.
+        let tag = socket.tag.and_then(ClassId::our_class).unwrap_or(ClassId::NONE);
+        // Where nothing asks for owners (`cls_cgroup`), the tag decides.
+        let Some(maps) = &kernel.owners else { return Ok(tag) };
+        let key = (socket.uid, tag);
+        if let Some(class) = self.0.get(&key) {
+            return Ok(*class);
+        }
+        let read = |source: io::Error| ObserveError::Read { path: "BPF maps".to_string(), source };
+        let class = maps.class_of(socket.uid, tag).map_err(read)?;
+        self.0.insert(key, class);
+        Ok(class)
+    }
+}
