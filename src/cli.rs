@@ -27,12 +27,14 @@ Examples:
   shaper apply                              make it so (by hand or from cron: apply -q)
   shaper watch                              the daemon: apply, and keep it so
   shaper status                             who gets what, and how much they sent
+  shaper top                                who uses the links now
   shaper why bob                            which line of the policy claims bob
   shaper run bob -- rsync -a /data host:    run a command inside bob's class
   shaper clear                              remove everything that shaper made
 
 Exit status:
-  0  done, or already in sync       3  plan --exit-code: there are changes
+  0  done, or already in sync       3  plan --exit-code: there are changes;
+                                       top --exit-over: it was passed
   1  the kernel or system refused;  4  another run holds the lock, a change
      what was there before is back     waits to be confirmed, or the daemon
   2  usage or policy error;            keeps another policy
@@ -186,6 +188,16 @@ A rate with ~ in front was not written: it is a share of what the written ones l
         #[arg(long)]
         rules: bool,
     },
+    /// Show who uses the links now
+    #[command(after_help = "\
+Examples:
+  shaper top                                live; ? shows the keys
+  shaper top --once                         one table, of one second
+  shaper top --json --interval 10           a line of JSON every 10 seconds
+  shaper top --once --exit-over 90%         for scripts: status 3 where somebody is above
+
+UP and DOWN are link-layer bits, as the policy's rates are.")]
+    Top(Top),
     /// Say which line claims a user or process, and what it gets
     #[command(after_help = "\
 Examples:
@@ -272,11 +284,29 @@ Example:
     Init,
 }
 
+/// What `shaper top` shows, and for how long.
+#[derive(Clone, Debug, Args)]
+pub struct Top {
+    /// One table, of one interval
+    #[arg(long)]
+    pub once: bool,
+    /// How long each reading is compared with the one before
+    #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "1")]
+    pub interval: Duration,
+    /// End with status 3 once a link, group or user uses more than this of what it may
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub exit_over: Option<u64>,
+}
+
 /// Why clap refuses a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum ValueError {
     #[error("a number of seconds is needed")]
     Seconds,
+    #[error("a number of seconds from 0.1 to 3600 is needed")]
+    Interval,
+    #[error("a percentage is needed, as 90%")]
+    Percent,
     #[error("1 second to 604800 (a week)")]
     Grace,
     #[error("a plain directory name is needed")]
@@ -285,6 +315,19 @@ enum ValueError {
 
 fn seconds(text: &str) -> Result<Duration, ValueError> {
     text.parse().map(Duration::from_secs).map_err(|_| ValueError::Seconds)
+}
+
+/// From a tenth of a second to an hour, with decimals.
+fn interval(text: &str) -> Result<Duration, ValueError> {
+    let seconds = text.parse().map_err(|_| ValueError::Interval)?;
+    let time = Duration::try_from_secs_f64(seconds).map_err(|_| ValueError::Interval)?;
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
+    allowed.contains(&time).then_some(time).ok_or(ValueError::Interval)
+}
+
+/// `90%`, or `90`.
+fn percent(text: &str) -> Result<u64, ValueError> {
+    text.strip_suffix('%').unwrap_or(text).parse().map_err(|_| ValueError::Percent)
 }
 
 /// From a second to a week. The daemon looks twice in a time of grace who has gone.

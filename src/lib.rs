@@ -42,6 +42,8 @@ pub mod accounts;
 
 pub mod host;
 
+pub mod sample;
+
 pub mod status;
 
 pub mod failure;

@@ -2,6 +2,7 @@
 
 mod apply;
 mod clear;
+mod counting;
 mod daemon;
 mod init;
 mod login;
@@ -12,6 +13,7 @@ mod report;
 mod run;
 mod scope;
 mod status;
+mod top;
 mod watch;
 mod whom;
 mod why;
@@ -76,6 +78,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
         Command::Status { users, group, rules } => {
             status::status(global, users, group.as_deref(), *rules)
         }
+        Command::Top(options) => top::top(global, options),
         Command::Why { subject, file } => why::why(global, subject, file),
         Command::Run { user, command } => Err(run::run(global, user, command)),
         Command::Attach { user, pids } => run::attach(global, user, pids),

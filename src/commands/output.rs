@@ -76,6 +76,39 @@ pub(super) fn stderr(text: &str) -> io::Result<()> {
     write(io::stderr().lock(), &text::page(text, color(&io::stderr())))
 }
 
+/// A screen of the terminal that standard output is, over what it showed before; nothing of that
+/// is lost, and all of it is back once this is dropped.
+pub(super) struct Screen(());
+
+impl Screen {
+    /// Changes to an empty screen, without a cursor.
+    pub(super) fn open() -> io::Result<Screen> {
+        write(io::stdout().lock(), "\x1b[?1049h\x1b[?25l")?;
+        Ok(Screen(()))
+    }
+
+    /// Shows these lines from the top, each cut where the terminal ends.
+    pub(super) fn show(&self, lines: &[String]) -> io::Result<()> {
+        let color = color(&io::stdout());
+        let mut text = "\x1b[?7l\x1b[H".to_string();
+        for (index, line) in lines.iter().enumerate() {
+            // A newline after the last line would scroll. What was on a line goes first: after it,
+            // the cursor is on the last column of a full line, and would take that along.
+            let end = if index == 0 { "" } else { "\r\n" };
+            text.push_str(&format!("{end}\x1b[2K{}", text::page(line, color)));
+        }
+        text.push_str("\x1b[?7h");
+        write(io::stdout().lock(), &text)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _ = write(io::stdout().lock(), "\x1b[?25h\x1b[?1049l");
+    }
+}
+
 fn write(mut to: impl Write, text: &str) -> io::Result<()> {
     match text.is_empty() {
         true => Ok(()),

@@ -1,22 +1,16 @@
 //! `shaper status`: who has which class, and what went through it. Reads the kernel only.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::counting::Counting;
 use super::output::Output;
-use super::{scope, whom};
-use crate::accounts::{Limit, Question};
-use crate::cgroup::Instance;
+use super::whom;
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::host::observe::{self, Snapshot, Wanted};
-use crate::status::{self, StatusInputs};
+use crate::status;
 use crate::text::Foreign;
-use crate::tree::{Claim, Owner};
-
-/// How long NSS may take from one name to the next.
-const NSS: Duration = Duration::from_secs(3);
+use crate::tree::Owner;
 
 /// A user who was named has no class on any link that is shown.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +29,11 @@ pub(super) fn status(
     group: Option<&str>,
     rules: bool,
 ) -> Result<Output, Failure> {
-    let mut kernel = scope::open(global)?;
-    let snapshot = observe::observe(&mut kernel, Wanted::default())?;
-    let (inputs, nameless) = inputs(&kernel, &snapshot)?;
-    let mut status = status::status(&snapshot, &StatusInputs { rules, ..inputs });
-    let rows = users.iter().map(|user| row(&kernel, &status, user));
+    let mut counting = Counting::begin(global)?;
+    counting.with_rules(rules);
+    let mut status = counting.status(None);
+    let kernel = &counting.kernel;
+    let rows = users.iter().map(|user| row(kernel, &status, user));
     let rows = rows.collect::<Result<Vec<String>, Failure>>()?;
     status.narrow(&rows, group);
     let missing = users.iter().zip(&rows).find(|(_, row)| !has_class(row, &status));
@@ -50,11 +44,11 @@ pub(super) fn status(
         true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),
         false => Output::text(status::table(&status, now())),
     };
-    if let Some(why) = nameless {
+    if let Some(why) = &counting.nameless {
         let note = format!("note: NSS: {why}; accounts have their numbers instead of names\n");
         output.stderr.push_str(&note);
     }
-    output.stderr.push_str(&pending(&kernel)?);
+    output.stderr.push_str(&pending(kernel)?);
     Ok(output)
 }
 
@@ -84,15 +78,6 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The daemon that keeps the instance, and its condition.
-fn daemon(instance: &Instance) -> Result<Option<status::Daemon>, Failure> {
-    let Some(pid) = instance.keeper()? else { return Ok(None) };
-    let condition = instance.condition()?;
-    let since = condition.as_ref().and_then(|told| told.since.duration_since(UNIX_EPOCH).ok());
-    let (state, why) = condition.map_or((None, None), |told| (Some(told.word), told.why));
-    Ok(Some(status::Daemon { pid, state, why, since: since.map(|since| since.as_secs()) }))
-}
-
 /// What a change that waits to be confirmed, or whose guard was killed, means for what is in the
 /// kernel.
 fn pending(kernel: &Kernel) -> Result<String, Failure> {
@@ -108,56 +93,4 @@ fn pending(kernel: &Kernel) -> Result<String, Failure> {
         }
         false => String::new(),
     })
-}
-
-/// What the snapshot does not have; and why names are missing, where NSS did not say them all.
-fn inputs(kernel: &Kernel, snapshot: &Snapshot) -> Result<(StatusInputs, Option<String>), Failure> {
-    let mut inputs = StatusInputs {
-        netns: kernel.netns,
-        forwarded_packets: forwarded(kernel),
-        ..StatusInputs::default()
-    };
-    let Some(instance) = kernel.instance() else { return Ok((inputs, None)) };
-    inputs.daemon = daemon(&instance)?;
-    let mut question = Question { without_groups: true, ..Question::default() };
-    for claim in snapshot.observation.state.claims.keys() {
-        let Claim::Owner(owner) = claim else { continue };
-        if let Owner::Uid(uid) = owner {
-            question.uids.insert(*uid);
-        }
-        inputs.processes.insert(owner.clone(), members(&instance, owner)?);
-        let made = std::fs::metadata(instance.directory(claim)).and_then(|meta| meta.modified());
-        if let Ok(made) = made {
-            inputs.since.insert(owner.clone(), made);
-        }
-    }
-    // Nobody to ask about, no child.
-    if question.uids.is_empty() {
-        return Ok((inputs, None));
-    }
-    let found = question.ask_or_read(Limit::Each(NSS));
-    let names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name));
-    inputs.names = names.collect();
-    Ok((inputs, found.unavailable))
-}
-
-/// Processes of an owner, with those that `run` and `attach` put there.
-fn members(instance: &Instance, owner: &Owner) -> Result<usize, Failure> {
-    let own = instance.members(&Claim::Owner(owner.clone()))?.len();
-    Ok(match owner {
-        Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_) => {
-            own + instance.members(&Claim::Pinned(owner.clone()))?.len()
-        }
-        Owner::Class(_) | Owner::Newcomers | Owner::Group(_) => own,
-    })
-}
-
-/// `Ip: ForwDatagrams` of /proc/net/snmp (net/ipv4/proc.c, `snmp_seq_show`): a line of names and a
-/// line of values.
-fn forwarded(kernel: &Kernel) -> Option<u64> {
-    let text = std::fs::read_to_string(kernel.proc_root.join("net/snmp")).ok()?;
-    let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
-    let names = lines.next()?.split_whitespace();
-    let values: BTreeMap<&str, &str> = names.zip(lines.next()?.split_whitespace()).collect();
-    values.get("ForwDatagrams")?.parse().ok()
 }

@@ -1,10 +1,18 @@
 //! Who has which class, with its limits and counters: read from the kernel alone, printed as a
-//! table or as JSON.
+//! table or as JSON; and who uses the links now.
 
+mod cells;
+mod live;
 mod report;
 mod table;
+#[cfg(test)]
+mod tests;
+mod top;
 mod view;
+mod words;
 
-pub use report::{ClassNumbers, Daemon, Group, Link, Pool, Retired, Rule, Status, User};
+pub use live::{is_over, live_table};
+pub use report::{ClassNumbers, Daemon, Group, Link, Now, Pool, Retired, Rule, Status, User};
 pub use table::table;
+pub use top::{Board, Key, Size, Then, keys};
 pub use view::{StatusInputs, status};

@@ -8,6 +8,10 @@ pub struct Status {
     /// The version of this document's shape; it grows when a field changes its meaning or is
     /// removed.
     pub version: u32,
+    /// Seconds between the two readings of the counters that the `now_…` fields compare, in
+    /// thousandths; absent where there was one reading.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u64>,
     /// The links with a tree of ours, by ifindex.
     pub links: Vec<Link>,
     /// Somebody else's objects in our trees and directories.
@@ -47,6 +51,9 @@ pub struct Link {
     pub classifier: Option<&'static str>,
     /// The rate of the link's class, in bits per second.
     pub rate_bit: u64,
+    /// What the link's class does now; the unshaped class is beside it.
+    #[serde(flatten)]
+    pub now: Option<Now>,
     /// Users and classes, by name.
     pub users: Vec<User>,
     /// Inner classes, by name.
@@ -163,16 +170,38 @@ pub struct ClassNumbers {
     pub sent_bytes: u64,
     /// Packets sent since the class was made; a GSO packet counts as its segments.
     pub sent_packets: u64,
-    /// Packets that found its queue full.
+    /// Packets that found its queue full, or that its leaf qdisc dropped to keep the queue short.
     pub drops: u64,
     /// How often the class had used up its ceil and had to wait.
     pub overlimits: u64,
-    /// Bytes that wait in the queue now.
+    /// Bytes that wait in the queue now; of an inner class, in those of all classes below it.
     pub backlog_bytes: u64,
     /// Packets that it sent within its own rate.
     pub lends: u64,
     /// Packets that it sent on what a parent had left over.
     pub borrows: u64,
+    /// What the class does now; absent where the counters were read once.
+    #[serde(flatten)]
+    pub now: Option<Now>,
+}
+
+/// What a class does now: the difference between two readings of its counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Now {
+    /// Bits a second, with link-layer headers.
+    pub now_bit: u64,
+    /// Packets a second.
+    pub now_packets: u64,
+    /// `now_bit` in percent of the class's ceil.
+    pub of_ceil_percent: u64,
+    /// Of the packets sent, the share on what a parent had left over, in percent.
+    pub borrowed_percent: u8,
+    /// How long what waits in the queue will take to leave, in milliseconds: at the rate at which
+    /// the class sends now, or at its guarantee, whichever is more.
+    pub queue_ms: u64,
+    /// Packets dropped a second, in thousandths.
+    #[serde(rename = "drops_per_1000_seconds")]
+    pub drops_in_1000: u64,
 }
 
 impl Status {

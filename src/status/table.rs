@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::report::{ClassNumbers, Daemon, Link, Pool, Rule, Status};
+use super::words::{bits, bytes, lasting};
 use crate::text::shown;
-use crate::units::Rate;
 
 const HEADINGS: [&str; 10] =
     ["USER", "CLASS", "GROUP", "RATE", "CEIL", "SENT", "PACKETS", "DROPS", "BACKLOG", "PROCS"];
@@ -50,14 +50,6 @@ fn condition(daemon: &Daemon, now: u64) -> String {
         0 => format!("the daemon is {state}{since}{why}\n"),
         pid => format!("the daemon (process {pid}) is {state}{since}{why}\n"),
     }
-}
-
-/// A duration in the largest unit of which it has at least two.
-fn lasting(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let units = [("days", 86_400), ("h", 3_600), ("min", 60)];
-    let unit = units.iter().find(|(_, length)| seconds >= 2 * length);
-    unit.map_or(format!("{seconds} s"), |(name, length)| format!("{} {name}", seconds / length))
 }
 
 fn one_link(link: &Link, text: &mut String) {
@@ -163,33 +155,6 @@ fn print(rows: &[[String; 10]], text: &mut String) {
     }
 }
 
-/// As a policy would spell it, rounded to three digits.
-fn bits(bits: u64) -> String {
-    match Rate::from_bits_per_second(bits) {
-        Some(_) => scaled(bits, 1_000, ["bit", "kbit", "mbit", "gbit", "tbit"]),
-        None => "0".to_string(),
-    }
-}
-
-fn bytes(bytes: u64) -> String {
-    scaled(bytes, 1_024, ["B", "KiB", "MiB", "GiB", "TiB"])
-}
-
-fn scaled(number: u64, step: u64, units: [&str; 5]) -> String {
-    let mut unit = 0;
-    let mut divisor: u64 = 1;
-    while unit < 4 && number / divisor >= step {
-        divisor *= step;
-        unit += 1;
-    }
-    let whole = number / divisor;
-    let tenths = u128::from(number % divisor) * 10 / u128::from(divisor);
-    match (whole < 100 && tenths > 0, units[unit]) {
-        (true, unit) => format!("{whole}.{tenths}{unit}"),
-        (false, unit) => format!("{whole}{unit}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +177,7 @@ mod tests {
             backlog_bytes: 0,
             lends: 0,
             borrows: 0,
+            now: None,
         };
         let link = |forwarded, sent_packets| Link {
             rules: None,
@@ -220,6 +186,7 @@ mod tests {
             direction: "egress",
             classifier: None,
             rate_bit: 8,
+            now: None,
             users: Vec::new(),
             groups: Vec::new(),
             default: Some(Pool {
@@ -232,7 +199,10 @@ mod tests {
             direct_packets: 0,
         };
         let said = |links: Vec<Link>| {
-            let text = table(&Status { version: 1, links, foreign: Vec::new(), daemon: None }, 0);
+            let text = table(
+                &Status { version: 1, interval_ms: None, links, foreign: Vec::new(), daemon: None },
+                0,
+            );
             let lines = text.lines().filter(|line| line.contains("forwarded"));
             lines.map(str::to_string).collect::<Vec<_>>()
         };
@@ -257,7 +227,13 @@ mod tests {
         };
         let of = |daemon: &Daemon, now| {
             let daemon = Some(daemon.clone());
-            let status = Status { version: 1, links: Vec::new(), foreign: Vec::new(), daemon };
+            let status = Status {
+                version: 1,
+                interval_ms: None,
+                links: Vec::new(),
+                foreign: Vec::new(),
+                daemon,
+            };
             table(&status, now).lines().last().unwrap().to_string()
         };
         assert_eq!(of(&daemon, 1_119), "the daemon (process 812) is failing for 119 s: no\\u{1b}");
@@ -266,15 +242,5 @@ mod tests {
         assert_eq!(of(&idle, 1_000 + 2 * 86_400), "the daemon is idle for 2 days");
         assert_eq!(of(&idle, 1_000 + 86_400), "the daemon is idle for 24 h");
         assert_eq!(of(&idle, 1_120), "the daemon is idle for 2 min");
-    }
-
-    #[test]
-    fn numbers_are_short_and_never_round_up() {
-        assert_eq!(bits(100_000_000), "100mbit");
-        assert_eq!(bits(1_500_000), "1.5mbit");
-        assert_eq!(bits(999_999), "999kbit");
-        assert_eq!(bytes(0), "0B");
-        assert_eq!(bytes(1_536), "1.5KiB");
-        assert_eq!(bytes(u64::MAX), "16777215TiB");
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::report::{ClassNumbers, Daemon, Group, Link, Pool, Retired, Rule, Status, User};
+use super::report::{ClassNumbers, Daemon, Group, Link, Now, Pool, Retired, Rule, Status, User};
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
+use crate::sample::{self, Differences};
 use crate::tree::{
     self, Claim, Class, Filter, FoundLeaf, Guarantee, LeafQdisc, Owner, Port, Reserved, Role, Tag,
     Tree,
@@ -29,6 +30,8 @@ pub struct StatusInputs {
     pub rules: bool,
     /// The daemon that keeps the instance.
     pub daemon: Option<Daemon>,
+    /// What was counted between two readings; `None`: the counters were read once.
+    pub differences: Option<Differences>,
 }
 
 /// Makes the report from a look at the kernel. Pure.
@@ -45,9 +48,10 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
         observation.state.claims.iter().filter_map(group).collect();
     Status {
         version: 1,
+        interval_ms: inputs.differences.as_ref().map(|it| it.over().as_millis() as u64),
         links: trees
             .into_iter()
-            .map(|(port, tree)| View { snapshot, inputs, port, tree, groups: &groups }.link())
+            .map(|(port, tree)| View::new(snapshot, inputs, (port, tree), &groups).link())
             .collect(),
         foreign: foreign(snapshot),
         daemon: inputs.daemon.clone(),
@@ -74,9 +78,42 @@ struct View<'a> {
     port: &'a Port,
     tree: &'a Tree,
     groups: &'a BTreeMap<ClassId, &'a tree::Group>,
+    /// What inner classes have below them: the kernel counts neither there.
+    below: BTreeMap<ClassId, Below>,
 }
 
-impl View<'_> {
+/// What waits in the leaves below an inner class, and what they drop.
+#[derive(Clone, Copy, Default)]
+struct Below {
+    backlog_bytes: u64,
+    drops_in_1000: u64,
+}
+
+impl<'a> View<'a> {
+    fn new(
+        snapshot: &'a Snapshot,
+        inputs: &'a StatusInputs,
+        (port, tree): (&'a Port, &'a Tree),
+        groups: &'a BTreeMap<ClassId, &'a tree::Group>,
+    ) -> View<'a> {
+        let mut below: BTreeMap<ClassId, Below> = BTreeMap::new();
+        let differences = inputs.differences.as_ref();
+        for (id, class) in &tree.classes {
+            let Role::Leaf { .. } = class.role else { continue };
+            let backlog = snapshot.counters(port, *id).map_or(0, |it| it.backlog_bytes);
+            let drops =
+                differences.and_then(|it| it.pace(port, *id)).map_or(0, |it| it.drops_in_1000);
+            let mut above = if backlog + drops > 0 { tree.parent(*id) } else { None };
+            while let Some(parent) = above {
+                let sums = below.entry(parent).or_default();
+                sums.backlog_bytes += backlog;
+                sums.drops_in_1000 += drops;
+                above = tree.parent(parent);
+            }
+        }
+        View { snapshot, inputs, port, tree, groups, below }
+    }
+
     fn link(&self) -> Link {
         let classifier = self.tree.filters.values().find_map(|filter| match filter {
             Filter::Tag(Tag::Cgroup) => Some("cgroup"),
@@ -113,6 +150,7 @@ impl View<'_> {
             direction: self.port.direction.as_str(),
             classifier,
             rate_bit: rate.map_or(0, Rate::bits_per_second),
+            now: self.numbers(ClassId::LINK).and_then(|numbers| numbers.now),
             users,
             groups,
             default: pool(ClassId::DEFAULT, self.inputs.forwarded_packets),
@@ -189,6 +227,8 @@ impl View<'_> {
         let psched = self.snapshot.observation.facts.psched;
         let counters = self.snapshot.counters(self.port, id).copied().unwrap_or_default();
         let rate_bit = class.rate.bits_per_second();
+        let below = self.below.get(&id).copied().unwrap_or_default();
+        let backlog_bytes = counters.backlog_bytes + below.backlog_bytes;
         let (prio, quantum) = match class.role {
             Role::Inner => (None, None),
             Role::Leaf { prio, quantum } => (Some(prio), Some(quantum.0)),
@@ -209,9 +249,24 @@ impl View<'_> {
             sent_packets: counters.sent_packets,
             drops: counters.drops,
             overlimits: counters.overlimits,
-            backlog_bytes: counters.backlog_bytes,
+            backlog_bytes,
             lends: counters.lends,
             borrows: counters.borrows,
+            now: self.now(id, class, backlog_bytes),
+        })
+    }
+
+    fn now(&self, id: ClassId, class: &Class, backlog_bytes: u64) -> Option<Now> {
+        let pace = self.inputs.differences.as_ref()?.pace(self.port, id)?;
+        let leaves = self.below.get(&id).map(|below| below.drops_in_1000);
+        let leaves_at = pace.bits.max(class.rate.bits_per_second()).max(1);
+        Some(Now {
+            now_bit: pace.bits,
+            now_packets: pace.packets,
+            of_ceil_percent: sample::percent(pace.bits, class.ceil.bits_per_second()),
+            borrowed_percent: pace.borrowed_percent,
+            queue_ms: backlog_bytes.saturating_mul(8_000).div_ceil(leaves_at),
+            drops_in_1000: leaves.unwrap_or(pace.drops_in_1000),
         })
     }
 }

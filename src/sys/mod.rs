@@ -20,6 +20,7 @@ pub mod probe;
 pub mod route;
 pub mod shortage;
 pub mod signal;
+pub mod terminal;
 pub mod threads;
 pub mod witness;
 

@@ -62,7 +62,7 @@ pub struct Counters {
     pub sent_bytes: u64,
     /// Packets sent since the class was made; a GSO packet counts as its segments.
     pub sent_packets: u64,
-    /// Packets that found the queue full.
+    /// Packets that found the queue full, or that the leaf qdisc dropped to keep the queue short.
     pub drops: u64,
     /// How often the class had used up its ceil and had to wait (`htb_change_class_mode`,
     /// net/sched/sch_htb.c).

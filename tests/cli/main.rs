@@ -20,6 +20,7 @@ mod kernel_state;
 mod output;
 mod plan;
 mod run;
+mod top;
 mod tour;
 mod unprivileged;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         plan::TESTS,
         kernel_state::TESTS,
         run::TESTS,
+        top::TESTS,
         tour::TESTS,
         attach::TESTS,
         beside::TESTS,

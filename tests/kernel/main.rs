@@ -27,6 +27,7 @@ mod nss;
 mod processes;
 mod refusals;
 mod rules;
+mod seen;
 mod senders;
 mod servers;
 mod shards;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         refusals::TESTS,
         drift::TESTS,
         rules::TESTS,
+        seen::TESTS,
         senders::TESTS,
         vlan::TESTS,
         tunnels::TESTS,

@@ -10,7 +10,7 @@ fn output(words: &str) -> String {
 
 #[test]
 fn every_command_teaches_by_example() {
-    for command in ["check", "plan", "apply", "status", "why", "run", "attach", "init"] {
+    for command in ["check", "plan", "apply", "status", "top", "why", "run", "attach", "init"] {
         let help = output(&format!("{command} --help"));
         let example = format!("  shaper {command} ");
         assert!(help.contains("Example"), "{help}");
@@ -24,7 +24,9 @@ fn every_command_teaches_by_example() {
 #[test]
 fn the_whole_is_on_one_screen() {
     let help = output("-h");
-    for command in ["check", "plan", "apply", "status", "why", "run", "attach", "clear", "init"] {
+    for command in
+        ["check", "plan", "apply", "status", "top", "why", "run", "attach", "clear", "init"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing:\n{help}");
     }
     assert!(help.contains("  shaper apply                              make it so"), "{help}");

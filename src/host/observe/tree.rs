@@ -48,7 +48,7 @@ pub(super) struct OurRoot<'a> {
 }
 
 /// Who owns a class below one of our qdiscs.
-struct Ours<'a> {
+pub(super) struct Ours<'a> {
     /// The classes that directories name.
     claimed: &'a BTreeSet<ClassId>,
     /// A shard is ours as long as a claim has a class in it.
@@ -56,18 +56,18 @@ struct Ours<'a> {
 }
 
 impl Ours<'_> {
-    fn new(claimed: &BTreeSet<ClassId>) -> Ours<'_> {
+    pub(super) fn new(claimed: &BTreeSet<ClassId>) -> Ours<'_> {
         Ours { claimed, shards: claimed.iter().filter_map(|classid| classid.shard()).collect() }
     }
 
     /// The HTB qdiscs that our classes are in, each of which is asked for its own: classes of
     /// another one on the link (that somebody hung below a class) are theirs, whatever their
     /// numbers.
-    fn qdiscs(&self) -> impl Iterator<Item = ClassId> {
+    pub(super) fn qdiscs(&self) -> impl Iterator<Item = ClassId> {
         self.shards.iter().map(|shard| shard.qdisc()).chain([ClassId::ROOT])
     }
 
-    fn has(&self, classid: ClassId) -> bool {
+    pub(super) fn has(&self, classid: ClassId) -> bool {
         let needs_no_claim = match classid.shard().or(Shard::of_class(classid)) {
             None => matches!(classid, ClassId::LINK | ClassId::DEFAULT | ClassId::UNSHAPED),
             Some(shard) => {
@@ -89,6 +89,7 @@ impl OurRoot<'_> {
         let OurRoot { port, ifindex, qdiscs } = self;
         let (mut seen, ours) = (SeenTree::default(), Ours::new(claimed));
         let with_leaf = self.classes(kernel, &ours, &mut seen)?;
+        count_leaves_drops(*qdiscs, &with_leaf, &mut seen.counters);
         seen.tree.leaves = leaves(kernel, *ifindex, qdiscs, with_leaf, &mut seen.strange)?;
         let root = qdiscs.iter().find(|qdisc| qdisc.parent.is_none());
         seen.direct_packets = root.and_then(|root| Some(root.htb?.direct_packets));
@@ -142,6 +143,25 @@ impl OurRoot<'_> {
         seen.tree.classes = standing.into_iter().collect();
         seen.counters = counters.into_iter().collect();
         Ok(with_leaf)
+    }
+}
+
+/// Adds what leaf qdiscs dropped to their classes' counters. The class counts those packets alone
+/// that its leaf refused (`htb_enqueue`, net/sched/sch_htb.c); the leaf counts these too, and those
+/// that fq_codel drops later to keep its queue short. `with_leaf`: the leaf of each class.
+pub(super) fn count_leaves_drops<'q>(
+    qdiscs: impl IntoIterator<Item = &'q QdiscRecord>,
+    with_leaf: &[(ClassId, ClassId)],
+    counters: &mut BTreeMap<ClassId, Counters>,
+) {
+    let drops = |qdisc: &QdiscRecord| (qdisc.handle, qdisc.counters.drops);
+    let dropped: BTreeMap<ClassId, u64> =
+        qdiscs.into_iter().map(drops).filter(|(_, drops)| *drops > 0).collect();
+    for (classid, leaf) in with_leaf {
+        let Some(drops) = dropped.get(leaf) else { continue };
+        if let Some(counters) = counters.get_mut(classid) {
+            counters.drops = counters.drops.max(*drops);
+        }
     }
 }
 
@@ -245,6 +265,28 @@ fn left_tables(
 mod tests {
     use super::*;
     use crate::units::Minor;
+
+    #[test]
+    fn what_a_leaf_drops_its_class_has_dropped() {
+        let [ann, bob, eve] = ["1:10", "1:11", "1:12"].map(|id| id.parse::<ClassId>().unwrap());
+        let leaf = |major, drops| QdiscRecord {
+            ifindex: 2,
+            parent: None,
+            handle: ClassId::qdisc(major),
+            kind: "fq_codel".to_string(),
+            htb: None,
+            leaf: None,
+            options: Vec::new(),
+            counters: Counters { drops, sent_bytes: 7, ..Counters::default() },
+        };
+        let of = |drops| Counters { drops, sent_bytes: 9, ..Counters::default() };
+        let mut counters = BTreeMap::from([(ann, of(1)), (bob, of(5)), (eve, of(2))]);
+        let with_leaf =
+            [(ann, ClassId::qdisc(0x10)), (bob, ClassId::qdisc(0x11)), (eve, ClassId::NONE)];
+        // Bob's leaf was made again after his class had counted.
+        count_leaves_drops(&[leaf(0x10, 4), leaf(0x11, 3)], &with_leaf, &mut counters);
+        assert_eq!(counters, BTreeMap::from([(ann, of(4)), (bob, of(5)), (eve, of(2))]));
+    }
 
     /// A class of ours is in the root, or in a shard as long as somebody in it is; each qdisc is
     /// asked for its own classes, since another program's may have the same numbers.

@@ -1,0 +1,161 @@
+//! Looks at the counters, one after the other, with what the report needs beside them: for `status`
+//! and `top`.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::scope;
+use crate::accounts::{Limit, Question};
+use crate::cgroup::Instance;
+use crate::cli::Global;
+use crate::failure::Failure;
+use crate::host::Kernel;
+use crate::host::observe::{self, Snapshot, Wanted};
+use crate::sample::{Differences, Sample};
+use crate::status::{self, Status, StatusInputs};
+use crate::tree::{Claim, Owner};
+
+/// How long NSS may take from one name to the next.
+const NSS: Duration = Duration::from_secs(3);
+/// After which time everything is looked at again, and not the counters alone.
+const WHOLE: Duration = Duration::from_secs(10);
+/// How many owners' processes are counted with each reading; of more, with each whole look only.
+const FEW_OWNERS: usize = 500;
+/// How often everything is looked at again where classes come and go between it and the counters.
+const LOOKS: usize = 4;
+
+/// The kernel, as it was looked at last.
+pub(super) struct Counting {
+    pub kernel: Kernel,
+    snapshot: Snapshot,
+    inputs: StatusInputs,
+    began: Instant,
+    /// When everything was looked at.
+    looked: Instant,
+    /// Why names are missing, where NSS did not say them all.
+    pub nameless: Option<String>,
+}
+
+impl Counting {
+    /// Enters the network namespace that the command line names, and looks.
+    pub(super) fn begin(global: &Global) -> Result<Counting, Failure> {
+        let mut kernel = scope::open(global)?;
+        let snapshot = observe::observe(&mut kernel, Wanted::default())?;
+        let (now, inputs) = (Instant::now(), StatusInputs::default());
+        let (began, looked) = (now, now);
+        let mut counting = Counting { kernel, snapshot, inputs, began, looked, nameless: None };
+        counting.read_inputs()?;
+        Ok(counting)
+    }
+
+    /// Reads the counters, and everything where it is no longer what it was. The time of the sample
+    /// is that of its own reading, which takes a small part of a whole look's.
+    pub(super) fn sample(&mut self) -> Result<Sample, Failure> {
+        let mut again = self.looked.elapsed() >= WHOLE;
+        for _ in 0..LOOKS {
+            if again {
+                self.snapshot = observe::observe(&mut self.kernel, Wanted::default())?;
+                self.looked = Instant::now();
+                self.read_inputs()?;
+            }
+            let before = self.began.elapsed();
+            again = !observe::count_again(&mut self.kernel, &mut self.snapshot)?;
+            if !again {
+                self.count_processes(FEW_OWNERS)?;
+                return Ok(Sample::of(&self.snapshot, (before + self.began.elapsed()) / 2));
+            }
+        }
+        // Classes come and go all the time; the counters of the whole look are as good as any.
+        Ok(Sample::of(&self.snapshot, self.began.elapsed()))
+    }
+
+    /// The report; `differences`: what it says about now.
+    pub(super) fn status(&mut self, differences: Option<Differences>) -> Status {
+        self.inputs.differences = differences;
+        status::status(&self.snapshot, &self.inputs)
+    }
+
+    /// The report is to have the rules, too.
+    pub(super) fn with_rules(&mut self, rules: bool) {
+        self.inputs.rules = rules;
+    }
+
+    /// What the snapshot does not have. A name that is known is not asked for again.
+    fn read_inputs(&mut self) -> Result<(), Failure> {
+        self.inputs.netns = self.kernel.netns;
+        self.inputs.forwarded_packets = forwarded(&self.kernel);
+        let Some(instance) = self.kernel.instance() else { return Ok(()) };
+        self.inputs.daemon = daemon(&instance)?;
+        let mut question = Question { without_groups: true, ..Question::default() };
+        self.inputs.since.clear();
+        for claim in self.snapshot.observation.state.claims.keys() {
+            let Claim::Owner(owner) = claim else { continue };
+            if let Owner::Uid(uid) = owner
+                && !self.inputs.names.contains_key(uid)
+            {
+                question.uids.insert(*uid);
+            }
+            let made =
+                std::fs::metadata(instance.directory(claim)).and_then(|meta| meta.modified());
+            if let Ok(made) = made {
+                self.inputs.since.insert(owner.clone(), made);
+            }
+        }
+        self.count_processes(usize::MAX)?;
+        // Nobody to ask about, no child.
+        if question.uids.is_empty() {
+            return Ok(());
+        }
+        let found = question.ask_or_read(Limit::Each(NSS));
+        let names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name));
+        self.inputs.names.extend(names);
+        self.nameless = found.unavailable;
+        Ok(())
+    }
+
+    /// Counts the owners' processes, where there are not more owners than `most`: that takes two
+    /// files for each.
+    fn count_processes(&mut self, most: usize) -> Result<(), Failure> {
+        let Some(instance) = self.kernel.instance() else { return Ok(()) };
+        let claims = &self.snapshot.observation.state.claims;
+        if claims.len() > most {
+            return Ok(());
+        }
+        self.inputs.processes.clear();
+        for claim in claims.keys() {
+            let Claim::Owner(owner) = claim else { continue };
+            self.inputs.processes.insert(owner.clone(), members(&instance, owner)?);
+        }
+        Ok(())
+    }
+}
+
+/// The daemon that keeps the instance, and its condition.
+fn daemon(instance: &Instance) -> Result<Option<status::Daemon>, Failure> {
+    let Some(pid) = instance.keeper()? else { return Ok(None) };
+    let condition = instance.condition()?;
+    let since = condition.as_ref().and_then(|told| told.since.duration_since(UNIX_EPOCH).ok());
+    let (state, why) = condition.map_or((None, None), |told| (Some(told.word), told.why));
+    Ok(Some(status::Daemon { pid, state, why, since: since.map(|since| since.as_secs()) }))
+}
+
+/// Processes of an owner, with those that `run` and `attach` put there.
+fn members(instance: &Instance, owner: &Owner) -> Result<usize, Failure> {
+    let own = instance.members(&Claim::Owner(owner.clone()))?.len();
+    Ok(match owner {
+        Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_) => {
+            own + instance.members(&Claim::Pinned(owner.clone()))?.len()
+        }
+        Owner::Class(_) | Owner::Newcomers | Owner::Group(_) => own,
+    })
+}
+
+/// `Ip: ForwDatagrams` of /proc/net/snmp (net/ipv4/proc.c, `snmp_seq_show`): a line of names and a
+/// line of values.
+fn forwarded(kernel: &Kernel) -> Option<u64> {
+    let text = std::fs::read_to_string(kernel.proc_root.join("net/snmp")).ok()?;
+    let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
+    let names = lines.next()?.split_whitespace();
+    let values: BTreeMap<&str, &str> = names.zip(lines.next()?.split_whitespace()).collect();
+    values.get("ForwDatagrams")?.parse().ok()
+}

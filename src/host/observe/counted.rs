@@ -1,0 +1,68 @@
+//! The counters of known trees, read again without looking at anything else: for who looks every
+//! second.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::ObserveError;
+use super::snapshot::Snapshot;
+use super::tree::{Ours, count_leaves_drops};
+use crate::facts::Facts;
+use crate::host::Kernel;
+use crate::netlink::decode;
+use crate::netlink::request::dump;
+use crate::sys::route::SocketError;
+use crate::tree::{Counted, Direction, Port};
+use crate::units::ClassId;
+
+/// Reads the counters of the trees that `snapshot` has. False, and nothing is changed: other
+/// classes stand there by now, or with other limits, so the whole must be looked at again.
+///
+/// # Errors
+/// The socket; a list that the kernel refuses means that the link is gone.
+pub fn count_again(kernel: &mut Kernel, snapshot: &mut Snapshot) -> Result<bool, ObserveError> {
+    let state = &snapshot.observation.state;
+    let claimed: BTreeSet<ClassId> =
+        state.claims.values().filter_map(|id| id.our_class()).collect();
+    let ours = Ours::new(&claimed);
+    let mut counted = Counted::new();
+    let all_qdiscs = match state.trees.is_empty() {
+        true => Vec::new(),
+        false => kernel.netlink.dump(&dump::qdiscs(), decode::qdisc)?,
+    };
+    for (port, tree) in &state.trees {
+        let Some(ifindex) = ifindex(port, snapshot.facts()) else { return Ok(false) };
+        let mut counters = BTreeMap::new();
+        let mut with_leaf = Vec::new();
+        for qdisc in ours.qdiscs() {
+            let classes =
+                match kernel.netlink.dump(&dump::classes_of(ifindex, qdisc), decode::class) {
+                    Ok(classes) => classes,
+                    Err(SocketError::Refused(_)) => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                };
+            for record in classes.into_iter().filter(|record| ours.has(record.classid)) {
+                if tree.classes.get(&record.classid) != Some(&record.class) {
+                    return Ok(false);
+                }
+                counters.insert(record.classid, record.counters);
+                with_leaf.push((record.classid, record.leaf));
+            }
+        }
+        if counters.len() != tree.classes.len() {
+            return Ok(false);
+        }
+        let here = all_qdiscs.iter().filter(|qdisc| qdisc.ifindex == ifindex);
+        count_leaves_drops(here, &with_leaf, &mut counters);
+        counted.insert(port.clone(), counters);
+    }
+    snapshot.counters = counted;
+    Ok(true)
+}
+
+/// The number of the device at which a port's tree is.
+fn ifindex(port: &Port, facts: &Facts) -> Option<u32> {
+    match port.direction {
+        Direction::Egress => Some(facts.links.get(&port.link)?.ifindex),
+        Direction::Ingress => facts.ifbs.get(&port.device()).copied(),
+    }
+}

@@ -1,0 +1,215 @@
+//! Tables and screens of stated reports.
+
+use super::live::{Order, Sort, lines};
+use super::report::{ClassNumbers, Group, Link, Now, Pool, Status, User};
+use super::{Board, Key, Size, Then, is_over, keys, live_table};
+
+pub(super) fn numbers(now: Option<Now>) -> ClassNumbers {
+    ClassNumbers {
+        rate_bit: 1_000_000,
+        ceil_bit: 20_000_000,
+        asked_rate_bit: None,
+        prio: Some(0),
+        quantum: Some(1_500),
+        burst_bytes: 1_600,
+        cburst_bytes: 1_600,
+        leaf: None,
+        sent_bytes: 0,
+        sent_packets: 0,
+        drops: 0,
+        overlimits: 0,
+        backlog_bytes: 0,
+        lends: 0,
+        borrows: 0,
+        now,
+    }
+}
+
+fn now(now_bit: u64, of_ceil_percent: u64) -> Now {
+    Now { now_bit, of_ceil_percent, ..Now::default() }
+}
+
+fn user(name: &str, classid: &str, group: Option<&str>, now: Now) -> User {
+    User {
+        user: name.to_string(),
+        uid: None,
+        source: "users",
+        group: group.map(str::to_string),
+        classid: classid.to_string(),
+        class: numbers(Some(now)),
+        processes: 2,
+        since: None,
+    }
+}
+
+fn group(name: &str, parent: Option<&str>, now: Now) -> Group {
+    Group {
+        group: name.to_string(),
+        parent: parent.map(str::to_string),
+        classid: format!("1:f{name}"),
+        class: numbers(Some(now)),
+    }
+}
+
+fn link(direction: &'static str, now: Now, users: Vec<User>, groups: Vec<Group>) -> Link {
+    Link {
+        dev: "eth0".to_string(),
+        netns: 1,
+        direction,
+        classifier: Some("bpf"),
+        rate_bit: 950_000_000,
+        now: Some(now),
+        users,
+        groups,
+        default: Some(Pool {
+            classid: "1:fffe".to_string(),
+            class: numbers(Some(Now::default())),
+            forwarded_packets: None,
+        }),
+        unshaped: None,
+        retired: Vec::new(),
+        rules: None,
+        direct_packets: 0,
+    }
+}
+
+fn report(links: Vec<Link>) -> Status {
+    Status { version: 1, interval_ms: Some(1_000), links, foreign: Vec::new(), daemon: None }
+}
+
+/// Two groups, one in the other, each with a member; one user beside them; bob also downloads.
+fn busy() -> Status {
+    let ann = Now { borrowed_percent: 40, queue_ms: 12, drops_in_1000: 320, ..now(9_860_000, 49) };
+    let up = link(
+        "egress",
+        Now { queue_ms: 3, ..now(482_000_000, 51) },
+        vec![
+            user("ann", "1:10", Some("year1"), ann),
+            user("bob", "1:11", Some("students"), now(0, 0)),
+            user("日本語の名前はとても長い", "1:12", None, now(999, 0)),
+        ],
+        vec![group("students", None, now(9_860_000, 9)), group("year1", Some("students"), ann)],
+    );
+    let down = link(
+        "ingress",
+        now(12_000_000, 1),
+        vec![user("bob", "1:11", Some("students"), now(12_000_000, 97))],
+        vec![group("students", None, now(12_000_000, 12))],
+    );
+    report(vec![up, down])
+}
+
+#[test]
+fn both_directions_of_a_user_are_one_row_below_the_group() {
+    let table = live_table(&busy(), 80);
+    let expected = [
+        "  USER                   UP      DOWN  OF CAP  BORROWED    QUEUE  DROPS/S  PROCS",
+        "eth0  up 482mbit of 950mbit, 51%  down 12mbit of 950mbit, 1%  queue 3ms",
+        "  [students]        9.8mbit    12mbit     12%        0%      0ms        0      4",
+        "    [year1]         9.8mbit         -     49%       40%     12ms      0.4      2",
+        "      ann           9.8mbit         -     49%       40%     12ms      0.4      2",
+        "    bob                   0    12mbit     97%        0%      0ms        0      2",
+        "  日本語の名前は…    999bit         -      0%        0%      0ms        0      2",
+        "  (default)               0         0      0%        0%      0ms        0      -",
+    ];
+    assert_eq!(table.lines().collect::<Vec<_>>(), expected);
+    let widest = |table: &str| table.lines().map(super::cells::width).max();
+    assert_eq!(widest(&table), Some(80));
+    let narrow = live_table(&busy(), 60);
+    assert!(widest(&narrow).unwrap() <= 60, "{narrow}");
+    let headings = narrow.lines().next().unwrap().split_whitespace().collect::<Vec<_>>();
+    assert_eq!(headings, ["USER", "UP", "DOWN", "OF", "CAP", "QUEUE", "DROPS/S"]);
+    for wide in 1..200 {
+        let table = live_table(&busy(), wide);
+        assert!(widest(&table).unwrap() <= wide.max(14), "{wide}: {table}");
+    }
+}
+
+/// The names of the rows, with the group's brackets.
+fn names(order: &Order) -> Vec<String> {
+    let (_, lines) = lines(&busy(), order, 120);
+    let rows = lines.iter().filter(|line| line.starts_with(' '));
+    rows.map(|row| row.split_whitespace().next().unwrap().to_string()).collect()
+}
+
+#[test]
+fn rows_are_sorted_and_filtered_within_their_groups() {
+    let long = "日本語の名前はとても長い";
+    let by = |sort| Order { sort, ..Order::default() };
+    let tree = ["[students]", "[year1]", "ann", "bob", long, "(default)"];
+    assert_eq!(names(&by(Sort::Up)), tree);
+    let down = ["[students]", "bob", "[year1]", "ann", long, "(default)"];
+    assert_eq!(names(&by(Sort::Down)), down);
+    let flat = |sort| Order { sort, flat: true, ..Order::default() };
+    assert_eq!(names(&flat(Sort::OfCap)), ["bob", "ann", long, "(default)"]);
+    assert_eq!(names(&flat(Sort::Name)), ["ann", "bob", long, "(default)"]);
+    let only = |filter: &str| names(&Order { filter: filter.to_string(), ..Order::default() });
+    assert_eq!(only("an"), ["[students]", "[year1]", "ann"]);
+    assert_eq!(only("year"), ["[students]", "[year1]", "ann"]);
+    assert_eq!(only("本"), [long]);
+    assert_eq!(only("zoe"), Vec::<String>::new());
+}
+
+#[test]
+fn keys_change_the_screen_and_nothing_is_larger_than_it() {
+    let mut board = Board::default();
+    let size = Size { rows: 6, columns: 60 };
+    let screen = |board: &mut Board| board.draw(&busy(), size, false);
+    let first = screen(&mut board);
+    assert_eq!(first.len(), 6);
+    assert_eq!(first[0], "shaper top  sorted by up  over 1.0 s");
+    assert!(first[2].starts_with("eth0  up 482mbit"));
+    assert!(first[5].starts_with("4 lines more  q quit"), "{first:?}");
+    assert_eq!(board.press(Key::PageDown), Then::Draw);
+    assert!(screen(&mut board)[2].trim_start().starts_with("ann"));
+    assert_eq!(board.press(Key::End), Then::Draw);
+    assert!(screen(&mut board)[4].trim_start().starts_with("(default)"));
+    assert_eq!(board.press(Key::Home), Then::Draw);
+    for (typed, filter) in [("/x", "x"), ("\u{7f}", ""), ("B", "b"), ("q", "bq"), ("\u{7f}", "b")] {
+        typed.chars().for_each(|c| assert_eq!(board.press(Key::Char(c)), Then::Draw));
+        assert_eq!(screen(&mut board)[5], format!("show only: {filter}_"));
+    }
+    assert_eq!(board.press(Key::Char('\n')), Then::Draw);
+    assert!(screen(&mut board)[0].ends_with("only *b*"));
+    assert_eq!(board.press(Key::Char('\u{1b}')), Then::Draw);
+    assert_eq!(board.press(Key::Char('d')), Then::Draw);
+    assert_eq!(board.press(Key::Char('z')), Then::Nothing);
+    assert_eq!(board.press(Key::Char(' ')), Then::Draw);
+    assert!(board.is_paused());
+    assert_eq!(screen(&mut board)[0], "shaper top  sorted by down  over 1.0 s  stopped");
+    assert_eq!(board.press(Key::Char('?')), Then::Draw);
+    assert!(screen(&mut board)[0].starts_with("u d"));
+    assert_eq!(board.press(Key::Char('q')), Then::Draw, "back from the help");
+    assert_eq!(board.press(Key::Char('q')), Then::Quit);
+    assert_eq!(board.press(Key::Char('\u{3}')), Then::Quit);
+    // Headings stand out where colours may be.
+    assert!(board.draw(&busy(), size, true)[1].starts_with("\x1b[7m"));
+    for (rows, columns) in [(0, 0), (1, 1), (2, 200), (300, 3)] {
+        assert!(board.draw(&busy(), Size { rows, columns }, false).len() <= rows);
+    }
+}
+
+#[test]
+fn keys_are_read_also_where_their_bytes_come_one_by_one() {
+    let all = |bytes: &[u8]| keys(bytes, true).0;
+    let c = Key::Char;
+    assert_eq!(all("uü日".as_bytes()), [c('u'), c('ü'), c('日')]);
+    assert_eq!(
+        all(b"\x1b[A\x1bOB\x1b[5~\x1b[6~"),
+        [Key::Up, Key::Down, Key::PageUp, Key::PageDown]
+    );
+    assert_eq!(all(b"\x1b[H\x1b[F\x1b[1~\x1b[4~"), [Key::Home, Key::End, Key::Home, Key::End]);
+    assert_eq!(all(b"\x1b"), [c('\u{1b}')]);
+    assert_eq!(all(b"\x1bq"), [c('\u{1b}'), c('q')]);
+    assert_eq!(all(b"\x1b[15~q\xff/"), [c('q'), c('/')], "F5, and what is no character");
+    for (bytes, used) in [(&b"u\x1b"[..], 1), (b"\x1b[", 0), (b"\x1b[6", 0), (b"\xc3", 0)] {
+        assert_eq!(keys(bytes, false).1, used, "{bytes:?}");
+    }
+}
+
+#[test]
+fn whoever_uses_more_than_asked_is_over() {
+    assert!(is_over(&busy(), 96), "bob's downloads");
+    assert!(!is_over(&busy(), 97));
+    assert!(!is_over(&report(Vec::new()), 0));
+}

@@ -1,0 +1,202 @@
+//! `top` in a real terminal, tmux's: keys are pressed, and screens are looked at. And without a
+//! terminal: tables and lines of JSON.
+
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::invoke::{exactly, host, shaper};
+use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
+use crate::support::command::run_with;
+use crate::support::harness::{On, tests};
+use crate::support::program::{binary, policy};
+
+tests!(On::Host =>
+    keys_and_sizes_change_the_screen, a_terminal_is_as_it_was_afterwards,
+    nothing_is_coloured_where_no_colour_is_wanted,
+    without_a_terminal_there_are_tables_or_lines_of_json, bad_options_are_said
+);
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const POLICY: &str = "
+version: 1
+links: {up0: {rate: 1gbit, leaf: bfifo}}
+users: {ann: 20mbit, bob: 10mbit}
+groups:
+  students: {rate: 100mbit, users: [bob]}
+everyone: 5mbit
+";
+
+/// A terminal, in which a shell command runs; it ends with the cell.
+struct Terminal;
+
+impl Terminal {
+    fn open(columns: u16, rows: u16, command: &str) -> Terminal {
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        let new = ["new-session", "-d", "-x", &columns, "-y", &rows, command];
+        tmux(&new);
+        Terminal
+    }
+
+    fn press(&self, keys: &[&str]) {
+        tmux(&[&["send-keys"], keys].concat());
+    }
+
+    fn resize(&self, columns: u16, rows: u16) {
+        tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
+    }
+
+    fn screen(&self) -> String {
+        tmux(&["capture-pane", "-p"])
+    }
+
+    /// Waits until the screen is as it should be.
+    #[track_caller]
+    fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
+        let began = Instant::now();
+        loop {
+            let screen = self.screen();
+            if holds(&screen) {
+                return screen;
+            }
+            assert!(began.elapsed() < PATIENCE, "{what} did not come:\n{screen}");
+            sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// `tmux` with a server of the cell's own.
+#[track_caller]
+fn tmux(words: &[&str]) -> String {
+    let mut command = Command::new("tmux");
+    command.args(["-u", "-f", "/dev/null", "-S", &format!("{SCRATCH}/tmux")]).args(words);
+    command.env("LC_ALL", "C.UTF-8").env("TERM", "screen").env_remove("NO_COLOR");
+    run_with(command, "").exits(0).stdout
+}
+
+/// Shapes, and says how `top` is called.
+fn shaped() -> String {
+    let _host = host();
+    shaper(&format!("apply -q {}", policy(POLICY))).assert().code(0);
+    format!("{} top --interval 0.2", binary().display())
+}
+
+fn widest(screen: &str) -> usize {
+    screen.lines().map(|line| line.chars().count()).max().unwrap_or(0)
+}
+
+fn keys_and_sizes_change_the_screen() {
+    let top = shaped();
+    let terminal = Terminal::open(80, 24, &top);
+    let first = terminal.until("numbers", |screen| screen.contains("up0  up "));
+    assert!(first.starts_with("shaper top  sorted by up"), "{first}");
+    let headings =
+        "  USER                   UP      DOWN  OF CAP  BORROWED    QUEUE  DROPS/S  PROCS\n";
+    assert!(first.contains(headings), "{first}");
+    assert!(first.contains("  [students]") && first.contains("\n    bob "), "a tree\n{first}");
+    assert!(first.lines().nth(23).unwrap_or("").starts_with("q quit  ? keys"), "{first}");
+    assert!(widest(&first) <= 80, "{first}");
+    terminal.press(&["n"]);
+    terminal.until("sorted by name", |screen| screen.contains("sorted by name"));
+    terminal.press(&["t"]);
+    terminal.until("a list", |screen| !screen.contains("[students]"));
+    terminal.press(&["t"]);
+    terminal.press(&["/"]);
+    terminal.press(&["-l", "bo"]);
+    let typed = |screen: &str| screen.contains("show only: bo_") && !screen.contains("\n  ann ");
+    terminal.until("only bob and his group", typed);
+    terminal.press(&["Enter"]);
+    let filtered = terminal.until("a filter", |screen| screen.contains("only *bo*"));
+    assert!(filtered.contains("[students]") && filtered.contains("\n    bob "), "{filtered}");
+    terminal.press(&["Escape"]);
+    terminal.until("all again", |screen| screen.contains("\n  ann "));
+    terminal.resize(60, 10);
+    let narrow = terminal.until("a narrow screen", |screen| {
+        !screen.contains("BORROWED") && screen.contains("DROPS/S")
+    });
+    assert!(widest(&narrow) <= 60 && narrow.lines().count() <= 10, "{narrow}");
+    assert!(narrow.contains("up0  up ") && narrow.contains("q quit"), "{narrow}");
+    terminal.resize(80, 5);
+    terminal.until("few lines", |screen| screen.contains("lines more"));
+    terminal.press(&["End"]);
+    terminal.until("the last line", |screen| screen.contains("(unshaped)"));
+    terminal.press(&["Home"]);
+    terminal.until("the first line", |screen| screen.contains("up0  up "));
+    terminal.press(&["?"]);
+    terminal.until("help", |screen| screen.contains("sort by what goes up"));
+}
+
+fn a_terminal_is_as_it_was_afterwards() {
+    let top = shaped();
+    let before = "stty -a > /run/cell/before";
+    let after = "echo ended with $?; stty -a > /run/cell/after; sleep 60";
+    let terminal = Terminal::open(80, 24, &format!("{before}; echo before; {top}; {after}"));
+    for end in ["q", "C-c"] {
+        terminal.until("top is there", |screen| screen.contains("sorted by up"));
+        terminal.press(&[end]);
+        let screen = terminal.until("it has ended", |screen| screen.contains("ended with 0"));
+        assert!(screen.contains("before\n") && !screen.contains("sorted by"), "{screen}");
+        let stty = |when: &str| std::fs::read_to_string(format!("{SCRATCH}/{when}"));
+        soon("stty", PATIENCE, || stty("after").is_ok_and(|text| text.ends_with('\n')));
+        assert_eq!(stty("before").expect("before"), stty("after").expect("after"));
+        let again = format!("{before}; echo before; {top}; {after}");
+        tmux(&["respawn-pane", "-k", &again]);
+    }
+    // A signal is an end like another.
+    terminal.until("top is there", |screen| screen.contains("sorted by up"));
+    let mut pkill = Command::new("sh");
+    pkill.args(["-c", "kill -TERM $(pidof shaper)"]);
+    run_with(pkill, "").exits(0);
+    terminal.until("it has ended", |screen| screen.contains("ended with 0"));
+}
+
+fn nothing_is_coloured_where_no_colour_is_wanted() {
+    let top = shaped();
+    let coloured = |terminal: &Terminal| {
+        terminal.until("numbers", |screen| screen.contains("up0  up "));
+        tmux(&["capture-pane", "-p", "-e"]).contains("\x1b[7m")
+    };
+    let terminal = Terminal::open(80, 24, &top);
+    assert!(coloured(&terminal));
+    tmux(&["respawn-pane", "-k", &format!("NO_COLOR=1 {top}")]);
+    assert!(!coloured(&terminal));
+}
+
+fn without_a_terminal_there_are_tables_or_lines_of_json() {
+    shaped();
+    let once = shaper("top --once --interval 0.2").assert().code(0).stderr("").get_output().clone();
+    let table = String::from_utf8(once.stdout).expect("text");
+    assert!(table.lines().nth(1).is_some_and(|line| line.starts_with("up0  up ")), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    let mut lines = Command::new("sh");
+    let two = format!("{} top --json --interval 0.1 | head -n 2", binary().display());
+    lines.args(["-c", &two]);
+    let lines = run_with(lines, "").exits(0).stdout;
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    for line in lines.lines() {
+        let report: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(report["version"], 1);
+        assert!(report["interval_ms"].as_u64().is_some_and(|ms| ms >= 100), "{line}");
+        assert!(report["links"][0]["users"][0]["now_bit"].is_u64(), "{line}");
+    }
+    shaper("clear").assert().code(0);
+    let nothing = "nothing is shaped here; `shaper apply` does it\n";
+    exactly(&mut shaper("top --once --interval 0.1"), 0, nothing, "");
+}
+
+fn bad_options_are_said() {
+    for (words, said) in [
+        ("top --interval 0", "a number of seconds from 0.1 to 3600 is needed"),
+        ("top --interval x", "a number of seconds from 0.1 to 3600 is needed"),
+        ("top --interval inf", "a number of seconds from 0.1 to 3600 is needed"),
+        ("top --exit-over much", "a percentage is needed, as 90%"),
+    ] {
+        let output = shaper(words).assert().code(2).get_output().clone();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(said), "{words}: {text}");
+    }
+}

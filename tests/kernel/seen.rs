@@ -1,0 +1,88 @@
+//! What `top` and `status` say of traffic, beside what its receiver saw.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::accounts::{ANN, BOB};
+use crate::support::clock::Micros;
+use crate::support::harness::{On, tests};
+use crate::support::orders::Proto;
+use crate::support::program::{apply, shaper};
+use crate::support::rates::{MBIT, between, within};
+use crate::support::world::{Family, World};
+
+tests!(On::Host => what_top_says_agrees_with_the_receiver);
+
+const POLICY: &str = "
+version: 1
+links: {up0: {rate: 100mbit, down: 50mbit}}
+groups:
+  both: {rate: 60mbit, down: 20mbit, users: [ann, bob]}
+users:
+  ann: {ceil: 20mbit, down: 10mbit}
+  bob: {ceil: 20mbit, down: 10mbit}
+";
+
+/// The report of one direction of the uplink.
+#[track_caller]
+fn way<'r>(report: &'r Value, direction: &str) -> &'r Value {
+    let links = report["links"].as_array().expect("links");
+    let found = links.iter().find(|link| link["direction"] == direction);
+    found.unwrap_or_else(|| panic!("no {direction} in {report}"))
+}
+
+/// The row of a user or group.
+#[track_caller]
+fn row<'r>(link: &'r Value, list: &str, name: &str) -> &'r Value {
+    let key = if list == "groups" { "group" } else { "user" };
+    let rows = link[list].as_array().expect("rows");
+    rows.iter().find(|row| row[key] == name).unwrap_or_else(|| panic!("no {name} in {link}"))
+}
+
+#[track_caller]
+fn bits(row: &Value) -> u64 {
+    row["now_bit"].as_u64().unwrap_or_else(|| panic!("no rate now: {row}"))
+}
+
+fn what_top_says_agrees_with_the_receiver() {
+    let mut world = World::new();
+    apply(POLICY);
+    // More than ann may send, from more sockets than her queue has room for; less than bob may.
+    let ann = [0; 3].map(|_| world.beating(ANN, Family::V4, 10 * MBIT));
+    let bob = world.beating(BOB, Family::V4, 8 * MBIT);
+    let mut download = world.downloading(BOB, Family::V4);
+    apply(POLICY);
+    std::thread::sleep(Duration::from_secs(1));
+    let began = Micros::now();
+    let top = shaper(&["top", "--once", "--json", "--interval", "5"]).exits(0).json();
+    let ended = Micros::now();
+    assert!((5_000..5_500).contains(&top["interval_ms"].as_u64().unwrap_or(0)), "{top}");
+    // A datagram of 1,000 bytes has 42 bytes of headers, a TCP segment of 1,448 bytes 66.
+    let up = way(&top, "egress");
+    let ports = [("ann", ann.each_ref().map(|it| it.port).to_vec()), ("bob", vec![bob.port])];
+    for (name, ports) in ports {
+        let mut rate = |port| world.far.seen(Proto::Udp, port).rate(began, ended);
+        let seen = ports.into_iter().map(&mut rate).sum::<u64>() * 1_042 / 1_000;
+        within(&format!("what {name} sends"), bits(row(up, "users", name)), seen, 2);
+    }
+    let seen = download.seen().rate(began, ended) * 1_514 / 1_448;
+    let down = way(&top, "ingress");
+    within("what bob gets", bits(row(down, "users", "bob")), seen, 2);
+    // The group and the link have all of it.
+    let both = bits(row(up, "groups", "both"));
+    within("the group", both, bits(row(up, "users", "ann")) + bits(row(up, "users", "bob")), 1);
+    within("the link", bits(up), both, 1);
+    let capped = row(up, "users", "ann");
+    assert!((98..=102).contains(&capped["of_ceil_percent"].as_u64().unwrap_or(0)), "{capped}");
+    assert!(capped["drops_per_1000_seconds"].as_u64() > Some(0), "{capped}");
+    between("her queue in ms", capped["queue_ms"].as_u64().unwrap_or(0), 1, 100);
+    let free = row(up, "users", "bob");
+    assert_eq!(free["drops_per_1000_seconds"], 0, "{free}");
+    assert_eq!((&capped["processes"], &free["processes"]), (&3.into(), &2.into()));
+    // For scripts.
+    let passed = |percent: &str| {
+        shaper(&["top", "--once", "--interval", "1", "--exit-over", percent]).status
+    };
+    assert_eq!((passed("90%"), passed("110%")), (Some(3), Some(0)));
+}
