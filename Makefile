@@ -3,7 +3,7 @@
 
 LAB := target/lab
 TEST_PACKAGES := gcc libc6-dev iproute2 python3 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod \
-	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping \
+	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
 	wireguard-go wireguard-tools tmux
 
 # rustup's place, also where this shell was started before it was there.

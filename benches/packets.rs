@@ -224,8 +224,13 @@ impl Case {
         setfsuid(before);
         let maps = Maps::create(table).expect("BPF maps");
         let file = bpf::load_instructions(code, &maps).expect("a program");
-        let any =
-            Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
+        let any = Program {
+            shards: false,
+            tag: TagHelper::Task,
+            sockets: Sockets::All,
+            mptcp: None,
+            labels: false,
+        };
         let (pref, ids) = (Pref::TAG[0], maps.ids());
         let add =
             filter::add_bpf(ifindex, ClassId::ROOT, pref, Loaded::deciding(any, ids, file.as_fd()));

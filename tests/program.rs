@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
+use shaper::classify::label::{SKB_INGRESS_IFINDEX, SKB_TC_INDEX, label};
 use shaper::classify::program::*;
-use shaper::tree::{MptcpLayout, OwnerTable, Program, Sockets, TagHelper};
+use shaper::tree::{Label, MptcpLayout, OwnerTable, Program, Sockets, TagHelper};
 use shaper::units::{ClassId, Minor, Shard};
 
 const OURS: u64 = 0x1_0000_0011;
@@ -29,11 +30,21 @@ struct Packet {
     is_tcp: bool,
     /// Of the MPTCP socket that it is a subflow of: owner and tag.
     mptcp: Option<(u32, u32)>,
+    /// The link by which it came in, 0 for one of this host, and the label that it has.
+    from: u32,
+    label: u16,
 }
 
 /// A forwarded one, as far as nothing else is said.
-const ORDINARY: Packet =
-    Packet { tag: 0, socket: None, is_request: false, is_tcp: true, mptcp: None };
+const ORDINARY: Packet = Packet {
+    tag: 0,
+    socket: None,
+    is_request: false,
+    is_tcp: true,
+    mptcp: None,
+    from: 0,
+    label: 0,
+};
 
 /// Where [`MPTCP`] has them.
 const LAYOUT: MptcpLayout = MptcpLayout { owner: 4, tag: 12 };
@@ -164,6 +175,9 @@ fn run(program: Program, it: &World) -> u32 {
     let sockets = socket_address();
     machine.register_allowed_memory(sockets..sockets + 80);
     context[SKB_SOCKET as usize..][..8].copy_from_slice(&socket.to_ne_bytes());
+    context[SKB_INGRESS_IFINDEX as usize..][..4].copy_from_slice(&it.packet.from.to_ne_bytes());
+    let label = u32::from(it.packet.label);
+    context[SKB_TC_INDEX as usize..][..4].copy_from_slice(&label.to_ne_bytes());
     machine.execute_program(&mut context).expect("runs to its end") as u32
 }
 
@@ -175,7 +189,9 @@ fn meant(program: Program, World { packet, table, given }: &World) -> u32 {
         Sockets::All | Sockets::Mixed => true,
     };
     let class = |uid: u32| table.class(uid).map_or(0, |class| class.0);
+    let is_labelled = packet.from != 0 && Minor(packet.label).is_user();
     let found = match packet.socket {
+        _ if program.labels && is_labelled => ClassId::ours(Minor(packet.label)).0,
         _ if program.sockets == Sockets::Mixed && tag != 0 => tag,
         Some((full, cookie, owner)) if (full || packet.is_request) && own(cookie) => {
             let (owner, tag) = packet
@@ -202,12 +218,9 @@ fn programs() -> impl Strategy<Value = Program> {
         prop_oneof![Just(Sockets::Cookie(OURS)), Just(Sockets::All), Just(Sockets::Mixed)];
     let tag = prop_oneof![Just(TagHelper::Socket), Just(TagHelper::Task)];
     let mptcp = proptest::option::of(Just(LAYOUT));
-    (any::<bool>(), tag, sockets, mptcp).prop_map(|(shards, tag, sockets, mptcp)| Program {
-        shards,
-        tag,
-        sockets,
-        mptcp,
-    })
+    (any::<bool>(), tag, sockets, mptcp, any::<bool>()).prop_map(
+        |(shards, tag, sockets, mptcp, labels)| Program { shards, tag, sockets, mptcp, labels },
+    )
 }
 
 fn classid() -> impl Strategy<Value = u32> {
@@ -225,6 +238,20 @@ fn uid() -> impl Strategy<Value = u32> {
     prop_oneof![Just(0), 1..6_u32, 1000..1006_u32, Just(65_534), u32::MAX - 2..]
 }
 
+/// At both ends of the numbers that users have, and beyond them.
+fn labels() -> impl Strategy<Value = u16> {
+    prop_oneof![
+        Just(0),
+        Just(1),
+        Just(0xf),
+        0x10..0x13_u16,
+        Just(0xdfff),
+        Just(0xe000),
+        Just(0xfffd),
+        Just(u16::MAX)
+    ]
+}
+
 prop_compose! {
     fn worlds()(
         tag in classid(),
@@ -236,6 +263,8 @@ prop_compose! {
         is_request in any::<bool>(),
         is_tcp in any::<bool>(),
         mptcp in proptest::option::weighted(0.3, (uid(), classid())),
+        from in prop_oneof![Just(0), Just(7), Just(u32::MAX)],
+        label in labels(),
         accounts in btree_map(uid(), classid(), 0..4),
         ranges in vec((uid(), uid(), 0x10..0x14_u16), 0..3),
         given in btree_set((uid(), classid()), 0..6),
@@ -246,7 +275,8 @@ prop_compose! {
             table.add_range(&(a.min(b).max(1)..=a.max(b)), ClassId::ours(Minor(minor)));
         }
         table.accounts = accounts.into_iter().map(|(uid, class)| (uid, ClassId(class))).collect();
-        World { packet: Packet { tag, socket, is_request, is_tcp, mptcp }, table, given }
+        let packet = Packet { tag, socket, is_request, is_tcp, mptcp, from, label };
+        World { packet, table, given }
     }
 }
 
@@ -266,6 +296,7 @@ fn a_user_cannot_leave_his_class_by_any_tag_that_was_not_given_to_him() {
         tag: TagHelper::Socket,
         sockets: Sockets::Cookie(OURS),
         mptcp: Some(LAYOUT),
+        labels: false,
     };
     let mine = ClassId::ours(Minor(0x10));
     let table = OwnerTable { accounts: BTreeMap::from([(1000, mine)]), ..OwnerTable::default() };
@@ -316,6 +347,35 @@ fn a_foreign_priority_names_no_class() {
     }
 }
 
+/// The label that a packet has behind a program, which had `before`.
+fn labelled(it: Label, before: u16) -> u32 {
+    let code = interpreter::bytes(&label(it));
+    let machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that the checker takes");
+    let mut context = [0_u8; 192];
+    context[SKB_TC_INDEX as usize..][..4].copy_from_slice(&u32::from(before).to_ne_bytes());
+    let answer = machine.execute_program(&mut context).expect("runs to its end");
+    assert_eq!(answer as i32, -1, "the next filter is asked");
+    let left = context[SKB_TC_INDEX as usize..][..4].try_into().expect("four bytes");
+    u32::from_ne_bytes(left)
+}
+
+#[test]
+fn a_label_overwrites_what_a_guest_wrote_and_a_bridge_keeps_its_ports() {
+    let mut hashes = BTreeSet::new();
+    for owner in [None, Some(Minor(0x10)), Some(Minor(0xdfff))] {
+        let own = owner.map_or(0, |minor| u32::from(minor.0));
+        for before in [0, 1, 0xf, 0x10, 0x11, 0xdfff, 0xe000, 0xfffd, 0xfffe, u16::MAX] {
+            let label = Label { owner, keeps: false };
+            assert_eq!(labelled(label, before), own, "{before:x}");
+            let is_label = (0x10..=0xdfff).contains(&before);
+            let kept = if is_label { before.into() } else { own };
+            assert_eq!(labelled(Label { keeps: true, ..label }, before), kept, "{before:x}");
+        }
+        hashes.extend([false, true].map(|keeps| hash(&label(Label { owner, keeps }))));
+    }
+    assert_eq!(hashes.len(), 6);
+}
+
 #[test]
 fn programs_of_different_options_have_different_hashes() {
     let mut hashes = BTreeSet::new();
@@ -325,10 +385,12 @@ fn programs_of_different_options_have_different_hashes() {
             let sockets = [Sockets::Cookie(1), Sockets::Cookie(2), Sockets::All, Sockets::Mixed];
             for sockets in sockets {
                 for mptcp in [None, Some(LAYOUT)] {
-                    let code = decide(Program { shards, tag, sockets, mptcp });
-                    assert!(code.len() < 100, "{}", code.len());
-                    hashes.insert(hash(&code));
-                    count += 1;
+                    for labels in [false, true] {
+                        let code = decide(Program { shards, tag, sockets, mptcp, labels });
+                        assert!(code.len() < 100, "{}", code.len());
+                        hashes.insert(hash(&code));
+                        count += 1;
+                    }
                 }
             }
         }

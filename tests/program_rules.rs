@@ -259,6 +259,7 @@ prop_compose! {
             tag: TagHelper::Socket,
             sockets: Sockets::All,
             mptcp: None,
+            labels: false,
         });
         RuleProgram { asks, ethernet, rules }
     }

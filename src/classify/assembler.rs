@@ -108,6 +108,9 @@ impl Width {
     }
 }
 
+/// What a program at clsact returns to have the next filter asked (linux/pkt_cls.h).
+pub(super) const TC_ACT_UNSPEC: i32 = -1;
+
 /// A program in the making. A jump to a label that is never bound goes nowhere: the verifier
 /// refuses such a program, and so does every test that runs it.
 #[derive(Debug, Default)]

@@ -12,9 +12,10 @@
 //! Nothing is followed beyond six IPv6 extension headers: no loops, so that old verifiers take it.
 
 use super::assembler::{
-    Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Register, Width,
+    Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Register,
+    TC_ACT_UNSPEC, Width,
 };
-use super::program::{TASK_CLASSID, TC_ACT_UNSPEC, class_of_sender, look_up, to_shard};
+use super::program::{TASK_CLASSID, class_of_sender, look_up, to_shard};
 use super::program_rules::{FROM_NETWORK_HEADER, LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
 use super::servers::{OnStack, class_of_server};
 use crate::tree::{Family, Tag};

@@ -7,6 +7,7 @@ pub mod flows;
 pub mod frame;
 pub mod hash;
 pub mod interpret;
+pub mod label;
 pub mod program;
 pub mod program_rules;
 mod ranges;

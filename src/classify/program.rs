@@ -3,6 +3,8 @@
 //! and afterwards only CAP_CHOWN changes it. The socket's `net_cls` tag is that of the process that
 //! was last moved, or that received the descriptor last.
 //!
+//! 0. Where there are guests ([`super::label`]): a packet that came in by another link, and has a
+//!    label: the label's class. Its socket, if it has one, is not the guest's.
 //! 1. No full socket (a forwarded packet, an answer of the kernel where nobody listens), or a
 //!    socket of another network namespace: the tag. But a SYN-ACK counts for the listener.
 //! 2. An owner other than root: the class of that uid. Where the tag names another class, and the
@@ -17,8 +19,10 @@
 //! A uid that nobody claims is in case 4 whatever the tag, unless the pair was given.
 
 use super::assembler::{
-    Assembler, FRAME, Instruction, Label, R0, R1, R2, R6, R7, R8, R9, Register, Width,
+    Assembler, FRAME, Instruction, Label, R0, R1, R2, R6, R7, R8, R9, Register, TC_ACT_UNSPEC,
+    Width,
 };
+use super::label::class_of_label;
 use crate::tree::{MptcpLayout, Program, Sockets, TagHelper};
 use crate::units::{ClassId, Shard};
 
@@ -50,9 +54,6 @@ pub const SKB_SOCKET: i16 = 168;
 
 /// The offset of `priority` in `struct __sk_buff`.
 pub const SKB_PRIORITY: i16 = 32;
-
-/// What a program at clsact returns to have the next filter asked (linux/pkt_cls.h).
-pub(super) const TC_ACT_UNSPEC: i32 = -1;
 
 /// `struct bpf_sock` (linux/bpf.h): type and protocol of a full socket, and the state of any.
 pub const SOCKET_TYPE: i16 = 8;
@@ -129,6 +130,9 @@ const CLASS: Register = R9;
 pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
     let (by_tag, done) = (a.label(), a.label());
     a.copy(CONTEXT, R1);
+    if program.labels {
+        class_of_label(a, CONTEXT, CLASS, done);
+    }
     a.call(match program.tag {
         TagHelper::Socket => SOCKET_CLASSID,
         TagHelper::Task => TASK_CLASSID,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::clsact;
 use super::impossible::{Impossible, NoDown};
+use super::{clsact, labels};
 use crate::classify;
 use crate::facts::Observation;
-use crate::model::Link;
+use crate::model::{Link, Model};
 use crate::tree::{
     Classifier, Clsact, Direction, Filter, Ifb, KernelState, Parent, Pref, Side, Tag, Tree,
 };
@@ -15,20 +15,25 @@ use crate::tree::{
 ///
 /// # Errors
 /// What the kernel lacks, and others that are in the way.
-pub(super) fn add<'a>(
+pub(super) fn add(
     state: &mut KernelState,
-    links: impl Iterator<Item = &'a Link>,
+    model: &Model,
     observed: &Observation,
 ) -> Result<(), Impossible> {
-    for link in links.filter(|link| link.port.direction == Direction::Ingress) {
+    for link in model.links.iter().filter(|link| link.port.direction == Direction::Ingress) {
         let name = &link.port.link;
-        hooks(state, link, observed).map_err(|why| Impossible::Down { link: name.clone(), why })?;
+        hooks(state, (model, link), observed)
+            .map_err(|why| Impossible::Down { link: name.clone(), why })?;
         state.ifbs.insert(name.ifb(), Ifb { up: true });
     }
     Ok(())
 }
 
-fn hooks(state: &mut KernelState, link: &Link, observed: &Observation) -> Result<(), NoDown> {
+fn hooks(
+    state: &mut KernelState,
+    (model, link): (&Model, &Link),
+    observed: &Observation,
+) -> Result<(), NoDown> {
     let facts = &observed.facts;
     match facts.down {
         None => return Err(NoDown::Untried),
@@ -45,7 +50,7 @@ fn hooks(state: &mut KernelState, link: &Link, observed: &Observation) -> Result
         return Err(NoDown::Name(link.port.device()));
     }
     let tag = match classify::classifier(link.classifier, &facts.features) {
-        Ok(Classifier::Bpf) => Tag::Bpf(facts.program()),
+        Ok(Classifier::Bpf) => Tag::Bpf(labels::program(model, observed)),
         Ok(Classifier::Cgroup) => Tag::Cgroup,
         Err(source) => return Err(NoDown::Classifier(source)),
     };

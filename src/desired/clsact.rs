@@ -80,15 +80,31 @@ fn place(link: &LinkName, observed: &Observation) -> Result<Pref, Unguarded> {
     if observed.ingress.contains(link) {
         return Err(Unguarded::Ingress);
     }
+    let wanted = Filter::ClearPriority(observed.facts.program().sockets);
+    let seats = (Parent::Egress, Pref::PRIORITY);
+    free_pref(link, seats, &wanted, observed).ok_or(Unguarded::Prefs)
+}
+
+/// At one side of a link's clsact, of these prefs, the one where the same filter stands, else the
+/// first free one, else that of another filter of ours; `None`: others have both.
+pub(super) fn free_pref(
+    link: &LinkName,
+    (side, prefs): (Parent, [Pref; 2]),
+    wanted: &Filter,
+    observed: &Observation,
+) -> Option<Pref> {
     let none = Clsact::default();
     let standing = observed.state.clsact.get(link).unwrap_or(&none);
-    let wanted = Filter::ClearPriority(observed.facts.program().sockets);
-    let prefs = Pref::PRIORITY.into_iter().filter(|pref| !standing.egress.foreign.contains(pref));
-    let rank = |pref: &Pref| match standing.egress.filters.get(pref) {
-        Some(filter) if *filter == wanted => 0,
-        None if !observed.is_strange(&link.egress(), Parent::Egress.at(*pref)) => 1,
+    let (standing, port) = match side {
+        Parent::Ingress => (&standing.ingress, link.ingress()),
+        _ => (&standing.egress, link.egress()),
+    };
+    let prefs = prefs.into_iter().filter(|pref| !standing.foreign.contains(pref));
+    let rank = |pref: &Pref| match standing.filters.get(pref) {
+        Some(filter) if filter == wanted => 0,
+        None if !observed.is_strange(&port, side.at(*pref)) => 1,
         None => 2,
         Some(_) => 2,
     };
-    prefs.min_by_key(rank).ok_or(Unguarded::Prefs)
+    prefs.min_by_key(rank)
 }

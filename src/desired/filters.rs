@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::identity::Identities;
 use super::impossible::Impossible;
+use super::labels;
 use crate::classify::{self, NoClassifier};
 use crate::facts::{LinkFacts, Observation};
 use crate::model::{Link, Model, Rule, Target};
@@ -30,7 +31,7 @@ impl Filters<'_> {
     fn tag(&self) -> Result<Tag, Impossible> {
         let facts = &self.observed.facts;
         match classify::classifier(self.link.classifier, &facts.features) {
-            Ok(Classifier::Bpf) => Ok(Tag::Bpf(facts.program())),
+            Ok(Classifier::Bpf) => Ok(Tag::Bpf(labels::program(self.model, self.observed))),
             Ok(Classifier::Cgroup) => Ok(Tag::Cgroup),
             Err(source) => {
                 Err(Impossible::Classifier { link: self.link.port.link.clone(), source })

@@ -8,6 +8,7 @@ mod clsact;
 mod filters;
 mod identity;
 mod impossible;
+mod labels;
 mod link_tree;
 mod owners;
 mod rates;
@@ -21,6 +22,7 @@ use std::collections::HashSet;
 pub use clsact::Unguarded;
 pub use identity::OutOfMinors;
 pub use impossible::{Impossible, NoDown};
+pub use labels::Unlabelled;
 pub use shards::Sharding;
 
 use crate::facts::Observation;
@@ -92,7 +94,8 @@ pub fn desired_with(
         state.trees.insert(link.port.clone(), tree);
     }
     state.clsact = clsact::wanted(model, observed);
-    arriving::add(&mut state, model.links.iter(), observed)?;
+    labels::add(&mut state, model, &ids, observed);
+    arriving::add(&mut state, model, observed)?;
     let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
     if state.trees.values().any(|tree| tree.filters.values().any(decides)) {
         let accounts = &observed.facts.accounts;

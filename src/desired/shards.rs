@@ -47,14 +47,15 @@ impl Sharding {
     }
 }
 
-/// The targets of rules, which must be in the root qdisc: a u32 rule there can send packets only to
-/// classes of the root.
+/// The targets of rules and the owners of guests, who must be in the root qdisc: a u32 rule there
+/// can send packets only to classes of the root, and a label has no room for the shard's number.
 pub(super) fn targets(model: &Model) -> BTreeSet<&Owner> {
     let owners = model.rules.iter().filter_map(|rule| match &rule.to {
         Target::Owner(owner) => Some(owner),
         Target::Default | Target::Unshaped => None,
     });
-    owners.collect()
+    let inner = model.inner.iter().flat_map(BTreeMap::values);
+    owners.chain(inner.filter_map(|inner| inner.owner.as_ref())).collect()
 }
 
 /// Whether a node may be in a shard at all.

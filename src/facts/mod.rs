@@ -80,7 +80,8 @@ impl Facts {
         !self.own_sockets_only && device.is_some_and(|it| it.ethernet && !it.loopback)
     }
 
-    /// The best deciding program here, for a qdisc without shards below it.
+    /// The best deciding program here, for a qdisc without shards below it, where there are no
+    /// guests.
     pub fn program(&self) -> Program {
         let Helpers { socket_tag, netns_cookie, mptcp } = self.features.helpers;
         let sockets = match self.netns_cookie.filter(|_| netns_cookie) {
@@ -89,7 +90,7 @@ impl Facts {
             None => Sockets::Mixed,
         };
         let tag = if socket_tag { TagHelper::Socket } else { TagHelper::Task };
-        Program { shards: false, tag, sockets, mptcp }
+        Program { shards: false, tag, sockets, mptcp, labels: false }
     }
 }
 

@@ -5,10 +5,10 @@ mod arriving;
 mod failed;
 mod making;
 mod owned;
+mod programs;
 mod servers;
 mod tables;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,13 +25,12 @@ use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{class, clsact, hook, leaf, root};
 use crate::plan::{Change, Journal, Replaced, Step, Tc, Whole};
 use crate::sys::bpf::{self, Maps, RuleMaps};
-use crate::tree::{
-    Direction, Filter, FoundLeaf, LinkName, Parent, Program, RuleMapIds, Seat, Sockets, Tag,
-};
+use crate::tree::{Direction, Filter, FoundLeaf, LinkName, Parent, RuleMapIds, Seat, Tag};
 use crate::units::ClassId;
 use arriving::Arriving;
 pub use failed::{Cause, Failed};
 use making::{Makers, Making};
+use programs::Programs;
 pub use servers::refresh_servers;
 
 /// Called before each step, with the step's position in the plan; an error stops the run there.
@@ -54,7 +53,7 @@ pub fn perform<'a>(
     gate: Gate<'_>,
 ) -> (Journal, Result<(), Failed>) {
     let indexes = facts.links.iter().map(|(name, link)| (name, link.ifindex)).collect();
-    let (programs, clear) = (BTreeMap::new(), BTreeMap::new());
+    let programs = Programs::default();
     let (rule_programs, waiting, gone) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
     let (makers, journal) = (Makers::default(), Journal::default());
     let arriving = Arriving::new(facts);
@@ -64,7 +63,6 @@ pub fn perform<'a>(
         facts,
         indexes,
         programs,
-        clear,
         rule_programs,
         arriving,
         waiting,
@@ -101,10 +99,7 @@ struct Run<'k, 's> {
     instance: &'s Locked,
     facts: &'k Facts,
     indexes: BTreeMap<&'k LinkName, u32>,
-    /// The deciding programs, each loaded once when first needed.
-    programs: BTreeMap<Program, OwnedFd>,
-    /// The programs that clear priorities, likewise.
-    clear: BTreeMap<Sockets, OwnedFd>,
+    programs: Programs,
     /// Programs of rules, open until the message that hands them over is sent.
     rule_programs: BTreeMap<RuleMapIds, OwnedFd>,
     arriving: Arriving,
@@ -444,13 +439,8 @@ impl<'s> Run<'_, 's> {
             Filter::Tag(Tag::Cgroup) => filter::add_cgroup(ifindex, parent, pref),
             Filter::Tag(Tag::Bpf(program)) => {
                 let maps = self.kernel.owners.as_ref().ok_or_else(no_maps)?;
-                let file = match self.programs.entry(*program) {
-                    Entry::Occupied(loaded) => loaded.into_mut(),
-                    Entry::Vacant(none) => {
-                        none.insert(bpf::load(*program, maps).map_err(Cause::Bpf)?)
-                    }
-                };
-                let loaded = Loaded::deciding(*program, maps.ids(), file.as_fd());
+                let file = self.programs.deciding(*program, maps)?;
+                let loaded = Loaded::deciding(*program, maps.ids(), file);
                 filter::add_bpf(ifindex, parent, pref, loaded)
             }
             Filter::Program(rules) => {
@@ -467,14 +457,14 @@ impl<'s> Run<'_, 's> {
                 filter::add_bpf(ifindex, parent, pref, loaded)
             }
             Filter::ClearPriority(sockets) => {
-                let file = match self.clear.entry(*sockets) {
-                    Entry::Occupied(loaded) => loaded.into_mut(),
-                    Entry::Vacant(none) => {
-                        none.insert(bpf::load_clear_priority(*sockets).map_err(Cause::Bpf)?)
-                    }
-                };
-                let loaded = Loaded::clearing(*sockets, self.kernel.mark, file.as_fd());
+                let file = self.programs.clearing(*sockets)?;
+                let loaded = Loaded::clearing(*sockets, self.kernel.mark, file);
                 hook::add_egress(ifindex, pref, loaded)
+            }
+            Filter::Label(label) => {
+                let file = self.programs.labelling(*label)?;
+                let loaded = Loaded::labelling(*label, self.kernel.mark, file);
+                hook::add_ingress(ifindex, pref, loaded)
             }
             Filter::U32 { .. } | Filter::Learn(_) | Filter::Find { .. } | Filter::Redirect => {
                 return Ok(None);

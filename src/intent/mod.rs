@@ -120,7 +120,8 @@ impl Intent {
         let lacks_bpf = || {
             sharding.is_wanted(&meaning.model) && !features.classifiers.contains(&Classifier::Bpf)
         };
-        if !features.tried && lacks_bpf() {
+        let lacks_labels = meaning.model.inner.is_some() && !features.clsact;
+        if !features.tried && (lacks_bpf() || lacks_labels) {
             return Err(Refusal::Untried);
         }
         let desired = desired::desired_with(&meaning.model, &meaning.observation, sharding);

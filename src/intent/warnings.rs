@@ -1,7 +1,7 @@
 //! Warnings beside the steps: the policy holds, but not quite as its author may think.
 
 use super::{Intent, Meaning};
-use crate::desired::{Sharding, Unguarded};
+use crate::desired::{Sharding, Unguarded, Unlabelled};
 use crate::facts::Observation;
 use crate::model::{self, Model};
 use crate::policy::{Diagnostic, Kind};
@@ -19,7 +19,7 @@ impl Intent {
         let tags = believes_tags(desired, &meaning.model);
         let senders = senders_of_arrivals(&meaning.model);
         let said = pins.chain(self.crowded(meaning)).chain(tags).chain(senders);
-        said.chain(unguarded(meaning)).collect()
+        said.chain(unguarded(meaning)).chain(unlabelled(meaning)).collect()
     }
 
     /// Warns that there are enough users for shards, and that there can be none.
@@ -86,6 +86,17 @@ fn unguarded(meaning: &Meaning) -> impl Iterator<Item = Diagnostic> {
         Diagnostic::warning(Kind::Link, None, message)
     };
     Unguarded::links(&meaning.model, &meaning.observation).map(warning)
+}
+
+/// Warns of links whose guests' packets are in nobody's class, or in one that they choose.
+fn unlabelled(meaning: &Meaning) -> impl Iterator<Item = Diagnostic> {
+    let warning = |(link, why): (&LinkName, Unlabelled)| {
+        let message = format!(
+            "{link}: what comes in there from guests is in no user's class, or in one that a guest chooses who is root in a network namespace: {why}"
+        );
+        Diagnostic::warning(Kind::Link, None, message)
+    };
+    Unlabelled::links(&meaning.model, &meaning.observation).map(warning)
 }
 
 /// Warns of pinned owners that must wait while another owner's class has the number.

@@ -2,7 +2,7 @@
 //! other. Touches nothing.
 
 use crate::facts::Facts;
-use crate::policy::{Diagnostic, Findings, Policy, Report};
+use crate::policy::{Diagnostic, Findings, Policy, Report, UserLine};
 
 use super::options::BuildOptions;
 use super::senders::Senders;
@@ -30,7 +30,8 @@ pub fn build(
         &links,
         &mut findings,
     );
-    let inner = inner::resolve(policy, facts, &mut findings);
+    let names_guests = policy.users.iter().any(UserLine::has_guests) || !policy.guests.is_empty();
+    let inner = names_guests.then(|| inner::resolve(policy, facts, &mut findings));
     // What no rate of a link makes right is refused, also where the rate is unknown.
     let unrated = links.only_unrated();
     if !unrated.shaped.is_empty() && !findings.has_errors() {

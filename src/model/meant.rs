@@ -20,8 +20,9 @@ pub struct Model {
     pub nodes: Vec<Node>,
     /// Says who claims a uid and a unit.
     pub matcher: Matcher,
-    /// Links behind which guests are, of which it is said whose they are.
-    pub inner: BTreeMap<LinkName, InnerLink>,
+    /// Links behind which guests are, of which it is said whose they are; `None`: the policy names
+    /// no guests.
+    pub inner: Option<BTreeMap<LinkName, InnerLink>>,
     /// The rules in file order: the first that matches decides.
     pub rules: Vec<Rule>,
 }

@@ -254,8 +254,13 @@ mod tests {
                 FilterDetail::Bpf { name, classid, plain, direct: false, redirects_to: None },
             )
         };
-        let program =
-            Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
+        let program = Program {
+            shards: false,
+            tag: TagHelper::Task,
+            sockets: Sockets::All,
+            mptcp: None,
+            labels: false,
+        };
         let name = bpf_name::print(program, MapIds([1, 2, 3]));
         assert!(!is_strange(vec![bpf(&name, 0x1_0000, true)]));
         assert!(is_strange(vec![bpf("other", 0x1_0000, true)]));

@@ -14,24 +14,25 @@ const RULES: &str = "shaper-rules";
 const PRIORITY: &str = "shaper-priority";
 
 /// The name of a deciding program: `shaper-decide 1a2b3c4d tag=socket sockets=own:17 shards=0
-/// mptcp=528,680 maps=12,13,14`
+/// mptcp=528,680 labels=0 maps=12,13,14`
 pub fn print(program: Program, maps: MapIds) -> String {
     let hash = program::hash(&program::decide(program));
     format!("{PREFIX} {hash:08x} {} maps={maps}", program_words(program))
 }
 
 pub(super) fn program_words(program: Program) -> String {
-    let Program { shards, tag, sockets, mptcp } = program;
+    let Program { shards, tag, sockets, mptcp, labels } = program;
     let tag = match tag {
         TagHelper::Socket => "socket",
         TagHelper::Task => "task",
     };
-    let (sockets, shards) = (sockets_word(sockets), u8::from(shards));
+    let sockets = sockets_word(sockets);
+    let (shards, labels) = (u8::from(shards), u8::from(labels));
     let mptcp = match mptcp {
         Some(MptcpLayout { owner, tag }) => format!("{owner},{tag}"),
         None => "no".to_string(),
     };
-    format!("tag={tag} sockets={sockets} shards={shards} mptcp={mptcp}")
+    format!("tag={tag} sockets={sockets} shards={shards} mptcp={mptcp} labels={labels}")
 }
 
 /// The deciding program of this name, and its maps. `None` for a name that this version does not
@@ -65,7 +66,8 @@ pub(super) fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Optio
             Some(MptcpLayout { owner: owner.parse().ok()?, tag: tag.parse().ok()? })
         }
     };
-    Some(Program { shards, tag, sockets, mptcp })
+    let labels = value("labels")? == "1";
+    Some(Program { shards, tag, sockets, mptcp, labels })
 }
 
 /// The name of a program of rules: `shaper-rules 1a2b3c4d link=ethernet rules=15,16`, with `ids`
@@ -125,10 +127,14 @@ pub fn print_priority(sockets: Sockets, mark: Mark) -> String {
 /// version of shaper gives; an inner `None` where another version gave the name.
 pub fn parse_priority(name: &str) -> Option<(Mark, Option<Sockets>)> {
     let mut words = name.strip_prefix(PRIORITY)?.split_ascii_whitespace().skip(1);
-    let mark = words.next()?.strip_prefix("mark=")?;
-    let mark = Mark(u32::from_str_radix(mark, 16).ok()?);
+    let mark = mark_of(words.next()?)?;
     let sockets = words.next().and_then(|word| sockets_of(word.strip_prefix("sockets=")?));
     Some((mark, sockets.filter(|sockets| print_priority(*sockets, mark) == name)))
+}
+
+/// The instance, in the names of filters at clsact.
+pub(super) fn mark_of(word: &str) -> Option<Mark> {
+    Some(Mark(u32::from_str_radix(word.strip_prefix("mark=")?, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -141,7 +147,8 @@ mod tests {
             for tag in [TagHelper::Socket, TagHelper::Task] {
                 for sockets in [Sockets::Cookie(u64::MAX), Sockets::All, Sockets::Mixed] {
                     let mptcp = shards.then_some(MptcpLayout { owner: 528, tag: i16::MAX });
-                    let program = Program { shards, tag, sockets, mptcp };
+                    let labels = tag == TagHelper::Task;
+                    let program = Program { shards, tag, sockets, mptcp, labels };
                     let maps = MapIds([1, 20, 4_000_000_000]);
                     let name = print(program, maps);
                     assert!(name.len() < 256, "{name}");
@@ -163,6 +170,7 @@ mod tests {
             tag: TagHelper::Socket,
             sockets: Sockets::Cookie(u64::MAX),
             mptcp: Some(MptcpLayout { owner: 528, tag: i16::MAX }),
+            labels: true,
         };
         let ids = RuleMapIds { text: u32::MAX, counts: 7 };
         for (asks, maps) in [(None, None), (Some(program), Some(MapIds([1, 2, u32::MAX])))] {

@@ -310,8 +310,8 @@ fn classes_say_the_same_as_those_of_tc() {
 #[test]
 fn the_bpf_filter_names_itself_and_has_no_direct_action() {
     let file = std::fs::File::open("/dev/null").unwrap();
-    let program =
-        Program { shards: true, tag: TagHelper::Socket, sockets: Sockets::Cookie(17), mptcp: None };
+    let (tag, sockets) = (TagHelper::Socket, Sockets::Cookie(17));
+    let program = Program { shards: true, tag, sockets, mptcp: None, labels: false };
     let maps = MapIds([7, 8, 9]);
     let request = filter::add_bpf(
         V0,

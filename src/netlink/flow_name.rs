@@ -1,7 +1,7 @@
 //! What the filters are called that note flows, find them, and redirect what arrives: as
 //! [`super::bpf_name`].
 
-use super::bpf_name::{maps_of, program_of, program_words};
+use super::bpf_name::{maps_of, mark_of, program_of, program_words};
 use crate::classify::{flows, program};
 use crate::tree::{MapIds, Mark, Program, Tag};
 
@@ -85,10 +85,6 @@ pub fn parse_redirect(name: &str) -> Option<(Mark, Option<u32>)> {
     Some((mark, ifb.filter(|ifb| print_redirect(mark, *ifb) == name)))
 }
 
-fn mark_of(word: &str) -> Option<Mark> {
-    Some(Mark(u32::from_str_radix(word.strip_prefix("mark=")?, 16).ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +98,7 @@ mod tests {
             tag: TagHelper::Socket,
             sockets: Sockets::Cookie(u64::MAX),
             mptcp: Some(MptcpLayout { owner: 528, tag: i16::MAX }),
+            labels: true,
         };
         let maps = MapIds([u32::MAX; 3]);
         for (tag, owners) in [(Tag::Cgroup, None), (Tag::Bpf(program), Some(maps))] {

@@ -6,6 +6,7 @@ use super::ETH_P_ALL;
 use super::bpf_name;
 use super::decode::{FilterDetail, FilterRecord};
 use super::flow_name::{self, Finds, Reads};
+use super::label_name;
 use super::request::hook::HANDLE;
 use crate::tree::{Clsact, Filter, Mark, Parent, Pref, Seat, Side, StrangeFilter};
 
@@ -59,12 +60,18 @@ fn leaving(mark: Mark, record: &FilterRecord) -> Option<Option<Filter>> {
 
 /// The same at the ingress side.
 fn arriving(mark: Mark, ifb: Option<u32>, record: &FilterRecord) -> Option<Option<Filter>> {
-    let FilterDetail::Bpf { name: Some(name), redirects_to, .. } = &record.detail else {
+    let FilterDetail::Bpf { name: Some(name), redirects_to, direct, .. } = &record.detail else {
         return None;
     };
-    let (_, asks_for) = flow_name::parse_redirect(name).filter(|(whose, _)| *whose == mark)?;
-    let whole = ifb.is_some() && asks_for == ifb && *redirects_to == ifb;
-    Some((whole && record.protocol == ETH_P_ALL).then_some(Filter::Redirect))
+    let redirect = || {
+        let (whose, asks_for) = flow_name::parse_redirect(name)?;
+        let whole = ifb.is_some() && asks_for == ifb && *redirects_to == ifb;
+        Some((whose, whole.then_some(Filter::Redirect)))
+    };
+    let label = label_name::parse(name);
+    let label = label.map(|(whose, it)| (whose, it.filter(|_| *direct).map(Filter::Label)));
+    let (_, filter) = label.or_else(redirect).filter(|(whose, _)| *whose == mark)?;
+    Some(filter.filter(|_| record.protocol == ETH_P_ALL))
 }
 
 /// What each of our filters reads that notes flows.

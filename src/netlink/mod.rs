@@ -19,6 +19,7 @@ pub mod flow_name;
 pub mod hooks;
 pub mod htb;
 pub mod inet_diag;
+pub mod label_name;
 mod leaf;
 mod mirred;
 pub mod nftables;

@@ -34,11 +34,13 @@ pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
     diff.let_go();
     diff.classes();
     diff.make_owners();
+    diff.labels_unread();
     diff.learners();
     diff.filters();
     diff.old_learners();
     diff.change_owners();
     diff.write_classids();
+    diff.labels_read();
     diff.redirects();
     diff.phase = Phase::TearDown;
     diff.delete_redirects();

@@ -42,7 +42,7 @@ fn bob() -> Model {
         at: PLACE,
     };
     let (links, matcher) = (Per::new(vec![link("eth0", 100)]), Matcher::default());
-    Model { links, nodes: vec![node], matcher, inner: BTreeMap::new(), rules: Vec::new() }
+    Model { links, nodes: vec![node], matcher, inner: None, rules: Vec::new() }
 }
 
 fn mbit(n: u64) -> Rate {

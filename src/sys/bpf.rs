@@ -17,9 +17,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use super::btf;
 use super::shortage::is_shortage;
 use crate::classify::assembler::Instruction;
-use crate::classify::program;
+use crate::classify::{label, program};
 use crate::facts::Helpers;
-use crate::tree::{Program, Sockets, TagHelper};
+use crate::tree::{Label, Program, Sockets, TagHelper};
 pub use flows::{Flows, load_redirect};
 use load::load_with;
 pub use owner_maps::Maps;
@@ -46,6 +46,12 @@ pub fn load_clear_priority(sockets: Sockets) -> io::Result<OwnedFd> {
     load_with(&program::clear_priority(sockets), &[], *b"shaper_priority\0")
 }
 
+/// Loads the program that labels what comes in by an inner link.
+pub fn load_label(label: Label) -> io::Result<OwnedFd> {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+    load_with(&label::label(label), &[], *b"shaper_label\0\0\0\0")
+}
+
 /// Whether this process may load programs, but no program that reads the kernel's own values, for
 /// lack of CAP_PERFMON.
 pub fn may_not_read_kernel() -> bool {
@@ -63,7 +69,9 @@ pub fn may_not_read_kernel() -> bool {
 /// Which functions a deciding program can call here; `None` where none can be loaded at all.
 pub fn helpers() -> io::Result<Helpers> {
     let maps = Maps::for_trial()?;
-    let loads = |tag, sockets| load(Program { shards: true, tag, sockets, mptcp: None }, &maps);
+    let loads = |tag, sockets| {
+        load(Program { shards: true, tag, sockets, mptcp: None, labels: false }, &maps)
+    };
     let takes = |tag, sockets| match loads(tag, sockets) {
         Err(error) if is_shortage(&error) => Err(error),
         answer => Ok(answer.is_ok()),
@@ -76,7 +84,7 @@ pub fn helpers() -> io::Result<Helpers> {
     let layout = btf::mptcp_layout()?;
     let mptcp = layout.filter(|_| {
         let (tag, sockets) = (TagHelper::Task, Sockets::All);
-        load(Program { shards: true, tag, sockets, mptcp: layout }, &maps).is_ok()
+        load(Program { shards: true, tag, sockets, mptcp: layout, labels: false }, &maps).is_ok()
     });
     Ok(Helpers { socket_tag, netns_cookie, mptcp })
 }

@@ -194,8 +194,13 @@ fn tried_down() -> Result<bool, Trial> {
 /// A deciding program that every kernel accepts that accepts one at all.
 fn trial() -> io::Result<(Program, bpf::Maps, OwnedFd)> {
     let maps = bpf::Maps::for_trial()?;
-    let program =
-        Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
+    let program = Program {
+        shards: false,
+        tag: TagHelper::Task,
+        sockets: Sockets::All,
+        mptcp: None,
+        labels: false,
+    };
     let file = bpf::load(program, &maps)?;
     Ok((program, maps, file))
 }

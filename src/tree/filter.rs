@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::label::Label;
 use super::pref::Pref;
 use super::program::{Sockets, Tag};
 use super::program_rules::RuleProgram;
 use super::u32::U32Rules;
 
-/// All that stands at one pref below our root or at clsact's egress.
+/// All that stands at one pref below our root or at clsact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// Explicit rules in order of precedence.
@@ -41,6 +42,9 @@ pub enum Filter {
     /// At clsact's ingress: sends packets through the link's ifb, and lets them pass once that is
     /// gone. One that sends them elsewhere is unknown.
     Redirect,
+    /// At clsact's ingress of an inner link: says whose a guest's packets are, and lets every
+    /// packet go on.
+    Label(Label),
 }
 
 /// A version of IP.
@@ -109,6 +113,15 @@ impl Filter {
         }
     }
 
+    /// Whether the filter believes what a guest's link has labelled.
+    pub fn reads_labels(&self) -> bool {
+        match self {
+            Filter::Tag(Tag::Bpf(program)) | Filter::Learn(Tag::Bpf(program)) => program.labels,
+            Filter::Program(program) => program.asks.is_some_and(|program| program.labels),
+            _ => false,
+        }
+    }
+
     /// The protocol of the filter, as an ethertype in host order.
     pub fn protocol(&self) -> u16 {
         match self {
@@ -118,7 +131,8 @@ impl Filter {
             | Filter::ClearPriority(_)
             | Filter::Learn(_)
             | Filter::Find { .. }
-            | Filter::Redirect => Protocol::All.ethertype(),
+            | Filter::Redirect
+            | Filter::Label(_) => Protocol::All.ethertype(),
         }
     }
 

@@ -32,6 +32,10 @@ impl Pref {
     /// redirected.
     pub const REDIRECT: [Pref; 2] = [Pref(65_000), Pref(65_001)];
 
+    /// The program that labels what comes in by an inner link, before filters that may end the
+    /// search.
+    pub const LABEL: [Pref; 2] = [Pref(1), Pref(2)];
+
     /// Whether shaper has filters at this pref below the root.
     pub fn is_ours(self) -> bool {
         [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM, Pref::TAG]

@@ -48,6 +48,9 @@ pub struct Program {
     /// Where the owner and the tag of an MPTCP connection are read; `None`: the owner and the tag
     /// of each subflow count.
     pub mptcp: Option<MptcpLayout>,
+    /// Whether a packet that came in by another link is its label's owner's ([`super::Label`]),
+    /// whatever else would say whose it is.
+    pub labels: bool,
 }
 
 /// Where an MPTCP socket keeps its owner (`sk_uid`) and its tag, in bytes from its beginning. Its

@@ -18,6 +18,7 @@ mod escapes;
 mod faults;
 mod follow;
 mod guard;
+mod guests;
 mod honest;
 mod host;
 mod lab;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         sharing::TESTS,
         arriving::TESTS,
         downloads::RATES,
+        guests::TESTS,
         downloads::SHARES,
         servers::TESTS,
         shards::TESTS,

@@ -242,6 +242,7 @@ fn a_link_that_goes_is_no_part_of_an_undo() {
     );
     let mut rest = before;
     rest.trees.retain(|port, _| port.link.as_str() == "up0");
+    rest.clsact.retain(|link, _| link.as_str() == "up0");
     assert_same(&lines(&host.state()), &lines(&rest), "after the undo");
 }
 

@@ -46,8 +46,13 @@ fn run(program: &str, arguments: &str) -> String {
 }
 
 /// What every kernel takes that takes a deciding program at all.
-const PROGRAM: Program =
-    Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
+const PROGRAM: Program = Program {
+    shards: false,
+    tag: TagHelper::Task,
+    sockets: Sockets::All,
+    mptcp: None,
+    labels: false,
+};
 
 /// A deciding program in the kernel, for whom nobody is anybody's.
 struct Deciding {

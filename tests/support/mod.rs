@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod actor;
 pub mod attempt;
+pub mod behind;
 pub mod cell;
 pub mod clock;
 pub mod command;

@@ -27,7 +27,7 @@ fn in_force() -> InForce {
             links: Per::new(Vec::new()),
             nodes: Vec::new(),
             matcher,
-            inner: BTreeMap::new(),
+            inner: None,
             rules: Vec::new(),
         },
         accounts: Accounts::default(),

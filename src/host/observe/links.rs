@@ -59,8 +59,8 @@ pub(super) struct Seen {
 }
 
 /// Reads all links and our trees. `named`: links that are asked for by name if no list has them.
-/// `own_sockets_only` ([`crate::facts::Facts`]): no filter of ours is wanted at clsact, which is
-/// then read only where our root is.
+/// `own_sockets_only` ([`crate::facts::Facts`]): no filter of ours is wanted at the clsact of a
+/// link for what it sends.
 pub(super) fn links_and_trees(
     kernel: &mut Kernel,
     named: &BTreeSet<String>,
@@ -103,20 +103,17 @@ pub(super) fn links_and_trees(
         }
         let has_ifb = all.ifbs.of(&name).is_some();
         let is_shaped = link.root == RootQdisc::Ours || has_ifb;
-        // On hosts of containers other programs have a clsact on each of many links.
-        if is_shaped || !own_sockets_only || named.contains(name.as_str()) {
-            let is_listed = qdiscs.iter().any(|qdisc| qdisc.parent == Some(ClassId::CLSACT));
-            if is_shaped && (!own_sockets_only || has_ifb) && !is_listed {
-                let question = request::clsact::get(link.ifindex);
-                qdiscs.extend(kernel.netlink.get(&question, decode::qdisc)?.ok().flatten());
-            }
-            if qdiscs.iter().any(|qdisc| qdisc.kind == request::clsact::KIND) {
-                let found = clsact_of(kernel, link.ifindex, all.ifbs.of(&name))?;
-                learners.insert(name.clone(), found.reads);
-                all.add_clsact(&name, found.clsact, found.strange);
-            } else if qdiscs.iter().any(|qdisc| qdisc.kind == "ingress") {
-                all.ingress.insert(name.clone());
-            }
+        let is_listed = qdiscs.iter().any(|qdisc| qdisc.parent == Some(ClassId::CLSACT));
+        if is_shaped && (!own_sockets_only || has_ifb) && !is_listed {
+            let question = request::clsact::get(link.ifindex);
+            qdiscs.extend(kernel.netlink.get(&question, decode::qdisc)?.ok().flatten());
+        }
+        if qdiscs.iter().any(|qdisc| qdisc.kind == request::clsact::KIND) {
+            let found = clsact_of(kernel, link.ifindex, all.ifbs.of(&name))?;
+            learners.insert(name.clone(), found.reads);
+            all.add_clsact(&name, found.clsact, found.strange);
+        } else if qdiscs.iter().any(|qdisc| qdisc.kind == "ingress") {
+            all.ingress.insert(name.clone());
         }
         all.links.insert(name, link);
     }

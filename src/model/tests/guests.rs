@@ -24,7 +24,7 @@ fn hosting() -> Facts {
 /// Who has each link: its owner, then its addresses with theirs.
 fn inner(facts: &Facts, lines: &str) -> Vec<String> {
     let text = format!("version: 1\nlinks: {{eth0: }}\nusers: {{{lines}}}");
-    let inner = built_on(facts, &text).inner;
+    let inner = built_on(facts, &text).inner.unwrap_or_default();
     let words = |(name, link): (LinkName, InnerLink)| {
         let owner = link.owner.iter().map(Owner::to_string);
         let addresses = link.addresses.iter().map(|(net, owner)| format!("{net}={owner}"));

@@ -9,10 +9,10 @@ use netlink_packet_route::tc::{
 
 use super::{ADD, kind, tc_message};
 use crate::netlink::flow_name::{Finds, Reads};
-use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32, flow_name};
+use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32, flow_name, label_name};
 use crate::tree::{
-    MapIds, Mark, Pref, Program, Protocol, RuleMapIds, RuleProgram, Sockets, Tag, U32Link, U32Node,
-    U32Rules,
+    Label, MapIds, Mark, Pref, Program, Protocol, RuleMapIds, RuleProgram, Sockets, Tag, U32Link,
+    U32Node, U32Rules,
 };
 use crate::units::ClassId;
 
@@ -172,6 +172,11 @@ impl<'f> Loaded<'f> {
     /// The program that chooses what goes through the ifb with this ifindex.
     pub fn redirecting(mark: Mark, ifb: u32, file: BorrowedFd<'f>) -> Loaded<'f> {
         Loaded { name: flow_name::print_redirect(mark, ifb), file }
+    }
+
+    /// The program that labels what comes in by an inner link.
+    pub fn labelling(label: Label, mark: Mark, file: BorrowedFd<'f>) -> Loaded<'f> {
+        Loaded { name: label_name::print(label, mark), file }
     }
 
     /// The options that every such filter has.

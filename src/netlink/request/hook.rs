@@ -16,8 +16,17 @@ pub const HANDLE: u32 = 0x5348;
 /// `tc filter add dev … egress protocol all pref P handle 0x5348 bpf direct-action …`: a program
 /// that lets every packet go on.
 pub fn add_egress(ifindex: u32, pref: Pref, program: Loaded<'_>) -> Request {
+    add_direct(ifindex, ClassId::EGRESS, pref, program)
+}
+
+/// The same at the ingress side.
+pub fn add_ingress(ifindex: u32, pref: Pref, program: Loaded<'_>) -> Request {
+    add_direct(ifindex, ClassId::INGRESS, pref, program)
+}
+
+fn add_direct(ifindex: u32, side: ClassId, pref: Pref, program: Loaded<'_>) -> Request {
     let flags = TcFilterBpfOption::Flags(TcBpfFlags::DirectAction);
-    add(ifindex, ClassId::EGRESS, pref, (program, flags))
+    add(ifindex, side, pref, (program, flags))
 }
 
 /// `tc filter add dev … ingress protocol all pref P handle 0x5348 bpf … action mirred egress

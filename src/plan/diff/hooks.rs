@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::comparison::Comparison;
 use crate::plan::{Change, FilterChange, Step, Whole};
-use crate::tree::{Clsact, Filter, FoundFilter, Ifb, LinkName, Parent, Pref};
+use crate::tree::{Clsact, Filter, FoundFilter, Ifb, KernelState, LinkName, Parent, Pref};
 
 /// What becomes of some of the filters at one side of a link's clsact.
 struct Turn<'a> {
@@ -131,7 +131,30 @@ impl<'a> Comparison<'a> {
 
     /// Last: all that they lead to stands.
     pub(super) fn redirects(&mut self) {
-        for turn in self.hooks(Parent::Ingress, |_| true, true) {
+        for turn in self.hooks(Parent::Ingress, is_redirect, true) {
+            self.push_all(turn.additions());
+            self.push_all(turn.leftovers());
+        }
+    }
+
+    /// What labels packets that come in by inner links, while no program reads a label yet: a guest
+    /// without an owner could have written one, until its link is labelled as well.
+    pub(super) fn labels_unread(&mut self) {
+        if !read_labels(self.from) {
+            self.labels();
+        }
+    }
+
+    /// The same while labels are read: once the classes that they name stand, with the programs
+    /// that lead there.
+    pub(super) fn labels_read(&mut self) {
+        if read_labels(self.from) {
+            self.labels();
+        }
+    }
+
+    fn labels(&mut self) {
+        for turn in self.hooks(Parent::Ingress, is_label, true) {
             self.push_all(turn.additions());
             self.push_all(turn.leftovers());
         }
@@ -139,25 +162,45 @@ impl<'a> Comparison<'a> {
 
     /// First: nothing that they lead to has gone.
     pub(super) fn delete_redirects(&mut self) {
-        for turn in self.hooks(Parent::Ingress, |_| true, false) {
+        for turn in self.hooks(Parent::Ingress, is_redirect, false) {
             self.push_all(turn.leftovers());
+        }
+    }
+
+    /// The filters at these prefs of links that are not to have any.
+    fn delete_hooks(&mut self, parent: Parent, is_at: fn(Pref) -> bool) {
+        for turn in self.hooks(parent, is_at, false) {
+            // Ours go with a clsact.
+            if self.to.clsact.contains_key(turn.link) {
+                self.push_all(turn.leftovers());
+            }
         }
     }
 
     /// After the roots: until then there are classes that a priority can name.
     pub(super) fn delete_clsact(&mut self) {
-        for is_at in [is_learner, is_priority] {
-            for turn in self.hooks(Parent::Egress, is_at, false) {
-                // Ours go with it.
-                if self.to.clsact.contains_key(turn.link) {
-                    self.push_all(turn.leftovers());
-                }
-            }
-        }
+        self.delete_hooks(Parent::Egress, is_learner);
+        self.delete_hooks(Parent::Egress, is_priority);
+        // Nothing reads them any more, or they are nobody's; their classes still stand.
+        self.delete_hooks(Parent::Ingress, is_label);
         for link in self.from.clsact.keys().filter(|link| !self.to.clsact.contains_key(*link)) {
             self.push(Step::Clsact(link.clone(), Whole::Remove(())));
         }
     }
+}
+
+/// Whether a program reads labels.
+fn read_labels(state: &KernelState) -> bool {
+    let mut filters = state.trees.values().flat_map(|tree| tree.filters.values());
+    filters.any(Filter::reads_labels)
+}
+
+fn is_redirect(pref: Pref) -> bool {
+    Pref::REDIRECT.contains(&pref)
+}
+
+fn is_label(pref: Pref) -> bool {
+    !is_redirect(pref)
 }
 
 fn is_learner(pref: Pref) -> bool {

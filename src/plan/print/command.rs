@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
-use super::words::{program_words, protocol};
+use super::words::{label_words, program_words, protocol};
 use crate::plan::{Change, FilterChange, InPlace, LeafChange, LeftTables, Replaced, Step, Whole};
 use crate::tree::{
     Claim, Class, Filter, FoundLeaf, Ifb, LeafQdisc, LinkName, Mark, OwnerChange, Parent, Port,
@@ -173,6 +173,11 @@ fn filter(f: &mut Formatter<'_>, port: &Port, seat: Seat, change: &FilterChange)
             f,
             "{add} bpf object-file shaper-find.o classid {parent} # the flow's class{}",
             if *shards { "; e000:x becomes 1:e000" } else { "" }
+        ),
+        Filter::Label(label) => write!(
+            f,
+            "{add} bpf direct-action object-file shaper-label.o # {}",
+            label_words(*label)
         ),
         Filter::Redirect => write!(
             f,

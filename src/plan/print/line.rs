@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::words::{program_words, protocol};
+use super::words::{label_words, program_words, protocol};
 use crate::plan::{Change, InPlace, LeafChange, Step, Whole};
 use crate::tree::{Class, Filter, FoundFilter, Ifb, LeafQdisc, Role, Tag};
 use crate::units::{ClassId, Psched, Ticks};
@@ -186,5 +186,6 @@ fn filter_words(filter: &Filter) -> String {
             format!("bpf (all packets, by whose flow they belong to{shards})")
         }
         Filter::Redirect => "bpf (IP goes through the ifb)".to_string(),
+        Filter::Label(label) => format!("bpf ({})", label_words(*label)),
     }
 }

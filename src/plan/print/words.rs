@@ -1,6 +1,6 @@
 //! Words that both a line and a command have.
 
-use crate::tree::RuleProgram;
+use crate::tree::{Label, RuleProgram};
 
 /// An ethertype as `tc` spells it.
 pub(super) fn protocol(ethertype: u16) -> String {
@@ -10,6 +10,16 @@ pub(super) fn protocol(ethertype: u16) -> String {
         0x86dd => "ipv6".to_string(),
         other => format!("{other:#06x}"),
     }
+}
+
+/// The words for a label: whose are packets that come in.
+pub(super) fn label_words(label: Label) -> String {
+    let owner = match label.owner {
+        Some(minor) => format!("what comes in is :{minor}'s"),
+        None => "what comes in is nobody's".to_string(),
+    };
+    let keeps = if label.keeps { ", but what a port has labelled" } else { "" };
+    owner + keeps
 }
 
 /// The words for a program of rules: which lines of `rules` it decides.

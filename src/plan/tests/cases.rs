@@ -18,7 +18,7 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
             at: PLACE,
         }],
         matcher: Matcher::default(),
-        inner: BTreeMap::new(),
+        inner: None,
         rules: Vec::new(),
     };
     let state = |model: &Model, from: &KernelState| {

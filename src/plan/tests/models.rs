@@ -134,6 +134,6 @@ prop_compose! {
         let mut uids: Vec<_> = uids.collect();
         uids.sort_by_key(|(range, _)| *range.start());
         let matcher = Matcher { uids, ..Matcher::default() };
-        Model { links, nodes, matcher, inner: BTreeMap::new(), rules }
+        Model { links, nodes, matcher, inner: None, rules }
     }
 }

@@ -69,7 +69,7 @@ fn a_shard_that_comes_to_another_link_is_read_before_anybody_has_a_class_in_it()
         links: Per::new(vec![link("eth0", 100), link("eth1", 500)]),
         matcher: Matcher { uids: vec![(7_000..=7_000, key("u0"))], ..Matcher::default() },
         nodes,
-        inner: BTreeMap::new(),
+        inner: None,
         rules: Vec::new(),
     };
     let few = [user("u0", false), user("u1", false), user("u2", true), user("u3", true)];

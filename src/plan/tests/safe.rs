@@ -144,7 +144,7 @@ fn is_tag(filter: &Filter) -> bool {
 /// class. Neither does a step leave a redirect behind.
 fn assert_not_cut_off(state: &KernelState, step: &Step) {
     for (link, clsact) in &state.clsact {
-        if clsact.ingress.filters.is_empty() {
+        if !clsact.ingress.filters.values().any(|it| *it == Filter::Redirect) {
             continue;
         }
         let is_up = state.ifbs.get(&link.ifb()).is_some_and(|ifb| ifb.up);

@@ -31,7 +31,13 @@ pub fn decides() {
     let maps = Maps::for_trial().expect("BPF maps");
     let file = bpf::load_instructions(&tag_alone.finish(), &maps).expect("a program");
     // What the filter's name says is not so, and nobody asks before the test ends.
-    let any = Program { shards: false, tag: TagHelper::Task, sockets: Sockets::All, mptcp: None };
+    let any = Program {
+        shards: false,
+        tag: TagHelper::Task,
+        sockets: Sockets::All,
+        mptcp: None,
+        labels: false,
+    };
     let link = if_nametoindex(UPLINK).expect("the uplink");
     let add =
         filter::add_bpf(link, ClassId::ROOT, new, Loaded::deciding(any, maps.ids(), file.as_fd()));

@@ -1,0 +1,183 @@
+//! Guests: what a container, a VM or a client of a VPN sends and receives is in its owner's class.
+
+use std::net::SocketAddr;
+
+use crate::support::accounts::ANN;
+use crate::support::behind::{Guest, bridge};
+use crate::support::command::run;
+use crate::support::counters::{Classes, classes};
+use crate::support::harness::{On, tests};
+use crate::support::program::{apply, classid, policy, shaper};
+use crate::support::rates::Interval;
+use crate::support::world::{Family, World};
+
+tests!(
+    On::Host => what_a_container_sends_and_receives_is_in_its_owners_class,
+        a_guest_without_an_owner_cannot_choose_a_class,
+        a_label_is_repaired_and_goes_with_its_link;
+);
+
+const IFB: &str = "ifb-up0";
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+const MEGABYTE: u64 = 1_000_000;
+
+const POLICY: &str = "
+version: 1
+links: {up0: {rate: 400mbit, down: 300mbit}}
+users:
+  ann: {ceil: 200mbit, down: 200mbit, accounts: [ann], interfaces: [vc1]}
+  bob: {ceil: 200mbit, down: 200mbit, accounts: [bob], interfaces: [vc2]}
+";
+
+/// What both directions' classes have sent since.
+struct Both([(&'static str, Classes); 2]);
+
+impl Both {
+    fn now() -> Both {
+        Both(["up0", IFB].map(|link| (link, classes(link))))
+    }
+
+    /// The share of the class in each direction. Of the few bytes that answer, others have none but
+    /// what links say to each other.
+    #[track_caller]
+    fn share(self, what: &str, class: &str, least: f64) {
+        for (link, before) in self.0 {
+            let interval = Interval::since(before, link);
+            if interval.leaves().values().sum::<u64>() < MEGABYTE {
+                interval.others_stay_below(1_000, &[class]);
+            } else {
+                interval.has_share(&format!("{what}, {link}"), class, least);
+            }
+        }
+    }
+}
+
+fn in_sync(text: &str) {
+    let plan = shaper(&["plan", "--exit-code", &policy(text)]);
+    assert_eq!(plan.status, Some(0), "{}", plan.stdout);
+}
+
+fn what_a_container_sends_and_receives_is_in_its_owners_class() {
+    let mut world = World::new();
+    bridge(&world);
+    let (mut guest, mut other) = (Guest::in_bridge("vc1", 2), Guest::in_bridge("vc2", 3));
+    apply(POLICY);
+    in_sync(POLICY);
+    let (of_ann, of_bob) = (classid("user/ann"), classid("user/bob"));
+    for family in FAMILIES {
+        // Neighbours are found first: that is nobody's traffic.
+        guest.ping(&world, family, 1, 56);
+        let before = Both::now();
+        guest.upload(&mut world, family, 20 * MEGABYTE);
+        guest.datagrams(&mut world, family, 1_000);
+        before.share(&format!("a container's upload, {family:?}"), &of_ann, 99.9);
+        let before = Both::now();
+        guest.download(&mut world, family, 20 * MEGABYTE);
+        before.share(&format!("its download, {family:?}"), &of_ann, 99.9);
+        other.ping(&world, family, 1, 56);
+        let before = Both::now();
+        other.download(&mut world, family, 5 * MEGABYTE);
+        other.ping(&world, family, 50, 4_000);
+        before.share(&format!("another's download and fragments, {family:?}"), &of_bob, 99.9);
+    }
+    // A port of the host's that leads to the container's.
+    run("iptables -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.99.0.2:8080");
+    let before = Both::now();
+    let at = SocketAddr::new(guest.address(Family::V4), 8080);
+    guest.serve(&mut world, at, "10.77.0.1:80".parse().expect("an address"), 20 * MEGABYTE);
+    before.share("what comes to a published port", &of_ann, 99.5);
+    // A user's own processes have the same class.
+    let mut ann = world.actor(ANN);
+    let before = Both::now();
+    for _ in 0..5 {
+        world.ping_from(&mut ann, Family::V4, 20, 4_000);
+    }
+    before.share("the owner's own processes", &of_ann, 99.0);
+    shaper(&["clear"]).exits(0);
+    for link in ["vc1", "vc2", "br0", "up0"] {
+        assert!(!run(&format!("tc qdisc show dev {link}")).contains("clsact"), "{link}");
+    }
+}
+
+/// As root in its own namespace it writes a label, a priority and a mark.
+fn a_guest_without_an_owner_cannot_choose_a_class() {
+    let world = World::new();
+    bridge(&world);
+    let (mut forger, mut owned) = (Guest::in_bridge("vx1", 4), Guest::in_bridge("vc1", 2));
+    apply(POLICY);
+    let (of_ann, of_bob) = (classid("user/ann"), classid("user/bob"));
+    let minor = of_bob.trim_start_matches("1:");
+    for guest in [&forger, &owned] {
+        guest.run(&["tc", "qdisc", "add", "dev", "eth0", "clsact"]).exits(0);
+        let line =
+            format!("tc filter add dev eth0 egress protocol all u32 match u32 0 0 flowid :{minor}");
+        guest.run(&line.split_whitespace().collect::<Vec<_>>()).exits(0);
+    }
+    for family in FAMILIES {
+        let before = Both::now();
+        forger.ping(&world, family, 30, 1_000);
+        before.share("a guest's that nobody has", "1:fffe", 100.0);
+        let before = Both::now();
+        owned.ping(&world, family, 1, 56);
+        owned.ping(&world, family, 30, 4_000);
+        before.share("a guest's that has another owner", &of_ann, 99.0);
+    }
+    assert_eq!(classes("up0").class(&of_bob).bytes, 0);
+    // Without the program that writes over it, the label would have been believed.
+    run("tc filter del dev vx1 ingress");
+    let before = Both::now();
+    forger.ping(&world, Family::V4, 30, 1_000);
+    before.share("a guest's whose link is not labelled", &of_bob, 99.0);
+    assert!(apply(POLICY).stdout.contains("vx1"));
+    let before = Both::now();
+    forger.ping(&world, Family::V4, 30, 1_000);
+    before.share("it, repaired", "1:fffe", 100.0);
+}
+
+fn a_label_is_repaired_and_goes_with_its_link() {
+    let world = World::new();
+    bridge(&world);
+    let mut guest = Guest::in_bridge("vc1", 2);
+    apply(POLICY);
+    let (of_ann, of_bob) = (classid("user/ann"), classid("user/bob"));
+    let is_in = |guest: &mut Guest, class: &str, what: &str| {
+        guest.ping(&world, Family::V4, 1, 56);
+        let before = Both::now();
+        guest.ping(&world, Family::V4, 20, 4_000);
+        before.share(what, class, 99.0);
+    };
+    is_in(&mut guest, &of_ann, "at first");
+    for line in [
+        "tc filter del dev vc1 ingress",
+        "tc qdisc del dev vc1 clsact",
+        "tc filter del dev up0 parent 1:",
+        "ip link set vc1 name other",
+    ] {
+        run(line);
+        let repair = apply(POLICY);
+        assert!(!repair.stdout.is_empty(), "{line}");
+        in_sync(POLICY);
+        let now = if line.contains("other") { "1:fffe" } else { &of_ann };
+        is_in(&mut guest, now, line);
+    }
+    // A link that takes the name and the index of one that went is another.
+    let index = run("cat /sys/class/net/other/ifindex").trim().to_string();
+    run("ip link del other");
+    in_sync(POLICY);
+    let pid = guest.actor.pid();
+    run(&format!("ip link add vc2 index {index} type veth peer name eth0 netns {pid}"));
+    run("ip link set vc2 master br0 up");
+    guest.furnish();
+    is_in(&mut guest, "1:fffe", "before it is labelled");
+    apply(POLICY);
+    is_in(&mut guest, &of_bob, "then");
+    // The owner of a link changes, and so does the class.
+    apply(&POLICY.replace("vc2", "vc3").replace("vc1", "vc2"));
+    is_in(&mut guest, &of_ann, "another line's");
+    // Without guests in the policy nothing is labelled, and nothing reads labels.
+    apply(&POLICY.replace(", interfaces: [vc1]", "").replace(", interfaces: [vc2]", ""));
+    is_in(&mut guest, "1:fffe", "nobody's");
+    assert!(!run("tc qdisc show dev vc2").contains("clsact"));
+    let filters = run("tc filter show dev up0");
+    assert!(filters.contains("labels=0") && !filters.contains("labels=1"), "{filters}");
+}

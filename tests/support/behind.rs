@@ -1,0 +1,149 @@
+//! Guests: processes in network namespaces of their own, behind links of the host.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::actor::Actor;
+use super::cell::myself;
+use super::command::{Done, run, run_with};
+use super::orders::{Answer, Order, Proto, SocketId};
+use super::world::{Family, World};
+
+/// A guest, whose only link is `eth0`.
+pub struct Guest {
+    pub actor: Actor,
+    /// Its addresses' last part.
+    number: u8,
+    port: u16,
+}
+
+/// The host's bridge for guests, `br0`: IPv4 behind NAT, IPv6 routed.
+pub fn bridge(world: &World) {
+    run("ip link add br0 type bridge");
+    run("ip addr add 10.99.0.1/24 dev br0");
+    run("ip addr add fd99::1/64 dev br0 nodad");
+    run("ip link set br0 up");
+    route(world);
+    run("iptables -t nat -A POSTROUTING -o up0 -j MASQUERADE");
+}
+
+/// Has the host forward, and the far side know the way back to fd99::/64.
+pub fn route(world: &World) {
+    for path in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        std::fs::write(format!("/proc/sys/net/{path}"), "1").expect("the host forwards");
+    }
+    world.on_far("ip -6 route add fd99::/64 via fd77::1");
+}
+
+impl Guest {
+    /// One behind a veth, whose end on the host is a port of `br0`. The number is of one digit.
+    pub fn in_bridge(link: &str, number: u8) -> Guest {
+        let guest = Guest::without_link(number);
+        guest.connect(link);
+        guest
+    }
+
+    /// One that has no link yet.
+    pub fn without_link(number: u8) -> Guest {
+        let actor = Actor::start(myself(&["--isolated-actor"]));
+        Guest { actor, number, port: 6_000 + 100 * u16::from(number) }
+    }
+
+    /// Gives it a veth in `br0`.
+    pub fn connect(&self, link: &str) {
+        run(&format!("ip link add {link} type veth peer name eth0 netns {}", self.actor.pid()));
+        run(&format!("ip link set {link} master br0 up"));
+        self.furnish();
+    }
+
+    /// Addresses and routes for a link `eth0` that is there, to whoever is `10.99.0.1`.
+    pub fn furnish(&self) {
+        let number = self.number;
+        self.run_batch(&format!(
+            "link set lo up
+             link set eth0 up
+             addr add 10.99.0.{number}/24 dev eth0
+             addr add fd99::{number}/64 dev eth0 nodad
+             route add default via 10.99.0.1
+             route add ::/0 via fd99::1
+            "
+        ));
+        let anybody = "echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range";
+        self.run(&["sh", "-c", anybody]).exits(0);
+    }
+
+    /// A command in the guest's namespace.
+    pub fn run(&self, words: &[&str]) -> Done {
+        let mut command = myself(&["--enter", &self.actor.pid().to_string()]);
+        command.args(words);
+        run_with(command, "")
+    }
+
+    fn run_batch(&self, lines: &str) {
+        let command = myself(&["--enter", &self.actor.pid().to_string(), "ip", "-batch", "-"]);
+        run_with(command, lines).exits(0);
+    }
+
+    pub fn address(&self, family: Family) -> IpAddr {
+        let text = match family {
+            Family::V4 => format!("10.99.0.{}", self.number),
+            Family::V6 => format!("fd99::{}", self.number),
+        };
+        text.parse().expect("an address")
+    }
+
+    /// Sends so many bytes to the far side, and waits until they are there.
+    pub fn upload(&mut self, world: &mut World, family: Family, bytes: u64) {
+        let port = world.sink(Proto::Tcp);
+        let socket = self.actor.connect(world.far_at(family, port));
+        self.actor.tell(&Order::Send { socket, bytes });
+        world.until("the guest's bytes are there", |world| {
+            world.far.seen(Proto::Tcp, port).bytes >= bytes
+        });
+    }
+
+    /// Takes so many bytes from the far side, over a connection that it begins.
+    pub fn download(&mut self, world: &mut World, family: Family, bytes: u64) {
+        self.port += 1;
+        let at = world.far_at(family, self.port);
+        let listener = world.far.socket(&Order::Listen(at));
+        let socket = self.actor.connect(at);
+        let sender = world.far.socket(&Order::Accept(listener));
+        self.take(&mut world.far, (socket, sender), bytes);
+    }
+
+    /// Takes so many bytes over a connection that the far side begins, to this address.
+    pub fn serve(&mut self, world: &mut World, at: SocketAddr, by: SocketAddr, bytes: u64) {
+        let listener = self.actor.socket(&Order::Listen(at));
+        let sender = world.far.connect(by);
+        let socket = self.actor.socket(&Order::Accept(listener));
+        self.take(&mut world.far, (socket, sender), bytes);
+    }
+
+    fn take(&mut self, far: &mut Actor, (socket, sender): (SocketId, SocketId), bytes: u64) {
+        self.port += 1;
+        let port = self.port;
+        self.actor.tell(&Order::Drain { socket, port });
+        far.tell(&Order::Send { socket: sender, bytes });
+        let all = || self.actor.seen(Proto::Tcp, port).bytes >= bytes;
+        super::clock::soon("the guest has its bytes", std::time::Duration::from_secs(20), all);
+    }
+
+    /// Datagrams for so long, to the far side.
+    pub fn datagrams(&mut self, world: &mut World, family: Family, count: u32) {
+        let port = world.sink(Proto::Udp);
+        let socket = self.actor.socket(&Order::Datagram(world.far_at(family, port)));
+        self.actor.tell(&Order::Beat { socket, bytes: 1_000, bits_per_second: 8_000_000 });
+        world.until("the datagrams are there", |world| {
+            world.far.seen(Proto::Udp, port).bytes >= u64::from(count) * 1_000
+        });
+        self.actor.stop(socket);
+    }
+
+    pub fn ping(&mut self, world: &World, family: Family, count: u32, payload: usize) {
+        let to = world.far_at(family, 0);
+        match self.actor.tell(&Order::Ping { to, count, payload }) {
+            Answer::Replies(replies) => assert_eq!(replies, count, "echo replies from {to}"),
+            other => panic!("a ping was answered with {other:?}"),
+        }
+    }
+}
