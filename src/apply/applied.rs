@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::facts::{Accounts, Facts, LinkFacts};
 use crate::intent::Meaning;
 use crate::model::Model;
-use crate::plan::{Planned, Step, Whole};
+use crate::plan::{Phase, Planned, Step, Whole};
 use crate::policy::Diagnostic;
 use crate::process::Placement;
 use crate::tree::{KernelState, LinkName};
@@ -14,8 +14,6 @@ use crate::units::Psched;
 /// What an apply did.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// The hierarchy had to be mounted.
-    pub mounted: bool,
     /// The steps that were performed, in order.
     pub steps: Vec<Planned>,
     /// Steps that would disturb somebody and were not allowed to.
@@ -71,10 +69,27 @@ impl InForce {
 }
 
 impl Applied {
+    /// Of a run that has its lock. `mounted`: for that the hierarchy had to be mounted, which is
+    /// the plan's first step.
+    pub(super) fn beginning(mounted: bool) -> Applied {
+        let mount = || Planned {
+            step: Step::Mount(Whole::Add(())),
+            phase: Phase::Build,
+            disturbs: Vec::new(),
+            routine: false,
+        };
+        Applied { steps: mounted.then(mount).into_iter().collect(), ..Applied::default() }
+    }
+
     /// Whether the policy or the kernel differed; steps that only follow logins and drained classes
     /// do not count.
     pub fn changed(&self) -> bool {
-        self.mounted || self.steps.iter().any(|planned| !planned.routine)
+        self.steps.iter().any(|planned| !planned.routine)
+    }
+
+    /// Whether the hierarchy had to be mounted.
+    pub fn mounted(&self) -> bool {
+        self.steps.iter().any(|planned| matches!(planned.step, Step::Mount(Whole::Add(()))))
     }
 
     /// Whether a link was shaped that was not before.

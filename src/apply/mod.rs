@@ -55,7 +55,7 @@ pub fn apply(
     let policy = hash(&request.intent.policy.source.text);
     let Begun { locked, mounted, look, planned } = begin(session, &mut request, may, policy)?;
     let before = Before::new(look.meaning.observation.clone(), &look.scan.processes);
-    let applied = Applied { mounted, ..Applied::default() };
+    let applied = Applied::beginning(mounted);
     let (journal, link_went) = (Journal::default(), false);
     let mut run = Run { session, locked: &locked, request, may, gate, applied, journal, link_went };
     let outcome = run.finish(look, planned);
@@ -65,7 +65,7 @@ pub fn apply(
         true => Ok(()),
         false => Ok(locked.forget_reverted()?),
     });
-    let time = may.confirm.filter(|_| !applied.steps.is_empty() || applied.mounted);
+    let time = may.confirm.filter(|_| !applied.steps.is_empty());
     let (locked, outcome) = match time.filter(|_| kept.is_ok()) {
         Some(time) => {
             let change = confirm::Change { before: &before, journal: &journal, policy, time };

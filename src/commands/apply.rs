@@ -49,7 +49,7 @@ pub(super) fn apply(
             "hint: over ssh, `shaper apply --confirm 60` takes a change back unless you confirm it\n",
         );
     }
-    if applied.mounted && !global.json && net_cls_is_dear(&session) {
+    if applied.mounted() && !global.json && net_cls_is_dear(&session) {
         output.stderr.push_str(
             "warning: on kernels before 5.15, using net_cls switches off cgroup v2 matches of sockets (iptables -m cgroup --path, nft socket cgroupv2)\n",
         );

@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::scope;
+use super::{daemon, scope};
 use crate::accounts::{Limit, Question};
+use crate::apply;
 use crate::cgroup::Instance;
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, Snapshot, Wanted};
+use crate::policy::LinkRef;
 use crate::sample::{Differences, Sample};
 use crate::status::{self, Status, StatusInputs};
 use crate::tree::{Claim, Owner};
@@ -84,8 +86,9 @@ impl Counting {
     fn read_inputs(&mut self) -> Result<(), Failure> {
         self.inputs.netns = self.kernel.netns;
         self.inputs.forwarded_packets = forwarded(&self.kernel);
+        self.inputs.links = links_of_policy(&self.kernel, &self.snapshot);
         let Some(instance) = self.kernel.instance() else { return Ok(()) };
-        self.inputs.daemon = daemon(&instance)?;
+        self.inputs.daemon = keeper(&instance)?;
         let mut question = Question { without_groups: true, ..Question::default() };
         self.inputs.since.clear();
         for claim in self.snapshot.observation.state.claims.keys() {
@@ -130,8 +133,26 @@ impl Counting {
     }
 }
 
+/// The lines of `links` of the policy in force, for the order of several; none where that cannot be
+/// read, which is no reason to show nothing.
+fn links_of_policy(kernel: &Kernel, snapshot: &Snapshot) -> Vec<LinkRef> {
+    let mut links = snapshot.observation.state.trees.keys().map(|port| &port.link);
+    let first = links.next();
+    if links.all(|link| Some(link) == first) {
+        return Vec::new();
+    }
+    let policy = daemon::policy_in_force(kernel).and_then(|file| apply::read(&file));
+    match policy {
+        Ok(policy) => policy.links.iter().map(|line| line.name.value.clone()).collect(),
+        Err(failure) => {
+            log::debug!("the links are not in the policy's order: {}", failure.message());
+            Vec::new()
+        }
+    }
+}
+
 /// The daemon that keeps the instance, and its condition.
-fn daemon(instance: &Instance) -> Result<Option<status::Daemon>, Failure> {
+fn keeper(instance: &Instance) -> Result<Option<status::Daemon>, Failure> {
     let Some(pid) = instance.keeper()? else { return Ok(None) };
     let condition = instance.condition()?;
     let since = condition.as_ref().and_then(|told| told.since.duration_since(UNIX_EPOCH).ok());

@@ -57,7 +57,9 @@ fn starter(facts: &Facts) -> String {
         }
     }
     text.push_str(
-        "    # What nobody claims: root's own traffic, forwarded packets (containers, VMs), and whoever gets\n    \
+        "    # What arrives by it is held to a tree of its own where you say what really comes:\n    \
+         # down: 95%\n    \
+         # What nobody claims: root's own traffic, forwarded packets (containers, VMs), and whoever gets\n    \
          # out of his class. Its ceil bounds that; 100% would not.\n    default: {rate: 5%, ceil: 50%}\n",
     );
     text.push_str("\n# Every account (uid 1000 and up) that has a process gets a class of its own.\neveryone: {each: {ceil: 50%}}\n\n");

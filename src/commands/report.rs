@@ -17,9 +17,6 @@ pub(super) fn applied_text(applied: &Applied, quiet: bool) -> String {
     if quiet && !applied.changed() && applied.left.is_empty() {
         return text;
     }
-    if applied.mounted {
-        text.push_str("+ mount net_cls\n");
-    }
     let plan = Plan { steps: applied.steps.clone(), ..Plan::default() };
     let _ = write!(text, "{plan}");
     for planned in &applied.left {

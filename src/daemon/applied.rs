@@ -24,7 +24,7 @@ pub(super) fn made_anew(applied: &Applied) -> bool {
             matches!(planned.step, Step::Claim(_, Change::Add(_)) | Step::Root(_, Whole::Add(_)));
         made && !planned.routine
     };
-    applied.mounted || applied.steps.iter().any(made_anew)
+    applied.mounted() || applied.steps.iter().any(made_anew)
 }
 
 /// The links on which a step repaired what somebody had changed: steps that only follow logins and

@@ -36,6 +36,14 @@ pub struct Policy {
     pub rules: Vec<RuleLine>,
 }
 
+/// Which of these lines is a link's: one with its name, else a pattern that it fits, else `auto`.
+pub fn line_of(lines: &[LinkRef], link: &LinkName, altnames: &[String]) -> Option<usize> {
+    let is = |fits: &dyn Fn(&LinkRef) -> bool| lines.iter().position(fits);
+    is(&|line| matches!(line, LinkRef::Name(_)) && line.means(link, altnames))
+        .or_else(|| is(&|line| line.means(link, altnames)))
+        .or_else(|| is(&|line| *line == LinkRef::Auto))
+}
+
 /// A rate as written: absolute, or a share of the link's (for a link: of the device's speed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {

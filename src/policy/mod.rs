@@ -27,7 +27,7 @@ pub(crate) use document::LAST_PRIO;
 pub use document::{
     Amount, ClassLine, ContainerRef, Down, EveryoneLine, Field, Follow, Gid, GroupLine, GuestOwner,
     LeafChoice, Limits, LinkLine, LinkRef, Membership, Networks, OnLink, Policy, RuleLine, UnitRef,
-    UserLine,
+    UserLine, line_of,
 };
 pub use lookups::Lookups;
 pub use pattern::Pattern;

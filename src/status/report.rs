@@ -12,7 +12,7 @@ pub struct Status {
     /// thousandths; absent where there was one reading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u64>,
-    /// The links with a tree of ours, by ifindex.
+    /// The links with a tree of ours, in file order; of each what is sent, then what arrives.
     pub links: Vec<Link>,
     /// Somebody else's objects in our trees and directories.
     pub foreign: Vec<String>,

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::report::{ClassNumbers, Daemon, Group, Link, Now, Pool, Retired, Rule, Status, User};
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
+use crate::policy::{self, LinkRef};
 use crate::sample::{self, Differences};
 use crate::tree::{
     self, Claim, Class, Filter, FoundLeaf, Guarantee, LeafQdisc, Owner, Port, Reserved, Role, Tag,
@@ -24,6 +25,9 @@ pub struct StatusInputs {
     pub processes: BTreeMap<Owner, usize>,
     /// When each owner's directory was made.
     pub since: BTreeMap<Owner, SystemTime>,
+    /// Whom the policy's lines of `links` name, in file order, which is the report's; none where
+    /// the file cannot be read: then by ifindex.
+    pub links: Vec<LinkRef>,
     /// `Ip: ForwDatagrams` of the network namespace; absent where it cannot be read.
     pub forwarded_packets: Option<u64>,
     /// Whether the rules are to be in the report.
@@ -38,8 +42,12 @@ pub struct StatusInputs {
 pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
     let observation = &snapshot.observation;
     let mut trees: Vec<(&Port, &Tree)> = observation.state.trees.iter().collect();
-    let index = |port: &Port| observation.facts.links.get(&port.link).map(|facts| facts.ifindex);
-    trees.sort_by_key(|(port, _)| index(port));
+    trees.sort_by_key(|(port, _)| {
+        let facts = observation.facts.links.get(&port.link);
+        let altnames = facts.map_or(&[][..], |facts| &facts.altnames);
+        let place = policy::line_of(&inputs.links, &port.link, altnames);
+        (place.unwrap_or(usize::MAX), facts.map(|facts| facts.ifindex), port.direction)
+    });
     let group = |(claim, classid): (&'a Claim, &'a ClassId)| match claim {
         Claim::Owner(Owner::Group(group)) => Some((*classid, group)),
         _ => None,

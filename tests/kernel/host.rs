@@ -169,7 +169,7 @@ impl Host {
         let sent = self.session.kernel.netlink.changes_sent();
         let again = self.apply();
         let steps: Vec<String> = again.steps.iter().map(|it| it.step.to_string()).collect();
-        assert!(steps.is_empty() && !again.mounted, "a second apply does {steps:#?}");
+        assert!(steps.is_empty() && !again.mounted(), "a second apply does {steps:#?}");
         assert_eq!(self.session.kernel.netlink.changes_sent(), sent, "a second apply sends");
         let moves = (again.placement.added, again.placement.moved, again.placement.gone);
         assert_eq!(moves, (0, 0, 0), "a second apply moves processes");

@@ -11,6 +11,7 @@ mod churn;
 mod cleared;
 mod confirm;
 mod demo;
+mod directions;
 mod downloads;
 mod draft;
 mod drift;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         guests::TESTS,
         downloads::SHARES,
         servers::TESTS,
+        directions::TESTS,
         shards::TESTS,
         agreement::TESTS,
         confirm::TESTS,

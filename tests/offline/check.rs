@@ -8,6 +8,7 @@ const POLICIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/policies");
 #[test]
 fn the_examples_are_good() {
     let examples = [
+        ("both-ways", "1 link, 3 users, 1 group, 1 rule, everyone"),
         ("demo", "1 link, 2 users, everyone"),
         ("file-server", "1 link, 1 user, everyone"),
         ("hosting", "2 links, 6 users, 2 groups, 2 rules"),
