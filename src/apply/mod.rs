@@ -21,7 +21,10 @@ pub use drain::begin_to_drain;
 pub use options::{ApplyOptions, QUIET};
 pub use place::place;
 pub use session::{Look, Request, Session, Who, may_change};
-pub use source::{Passed, SourceError, WasRead, Writer, read, text_of, way};
+pub use source::{
+    Passed, SourceError, WasRead, Writer, each_of, folder, is_drop_in, joined, links, read,
+    read_alone, text_of, way,
+};
 
 use crate::failure::Failure;
 use crate::host::execute::{Cause, Gate};

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::output::{Output, color, draw};
 use super::report;
 use super::{daemon, scope};
-use crate::apply::{self, Applied, ApplyOptions, Options, Session};
+use crate::apply::{self, Applied, ApplyOptions, Options, Request, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::policy::{Diagnostic, Policy, Severity};
@@ -22,7 +22,10 @@ pub(super) fn apply(
     may: ApplyOptions,
     despite_daemon: bool,
 ) -> Result<Output, Failure> {
-    let (mut session, request) = scope::session(global, file, options)?;
+    let (mut session, request) = match may.confirm {
+        Some(_) => tried(global, file, options)?,
+        None => scope::session(global, file, options)?,
+    };
     let policy = Arc::clone(&request.intent.policy);
     // The daemon leaves a change alone that waits to be confirmed.
     if may.confirm.is_none() && !despite_daemon {
@@ -31,7 +34,8 @@ pub(super) fn apply(
     let applied = apply::apply(&mut session, request, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {
         true => {
-            Output::json(&report::applied_json(&applied, &session.kernel.paths(applied.psched)))
+            let paths = session.kernel.paths(applied.psched);
+            Output::json(&report::applied_json(&applied, &paths, Some(&policy.source)))
         }
         false => Output::text(report::applied_text(&applied, global.quiet)),
     };
@@ -59,6 +63,19 @@ pub(super) fn apply(
     // by one would cost time.
     std::mem::forget((session, applied, policy));
     Ok(output)
+}
+
+/// A policy that is tried with `--confirm`. A file that is neither the daemon's nor the usual one
+/// is tried as it is: what lies beside it is not what will lie beside it in its place.
+fn tried(global: &Global, file: &Path, options: Options) -> Result<(Session, Request), Failure> {
+    let kernel = scope::open(global)?;
+    let in_force = daemon::policy_in_force(&kernel)?;
+    let real = |path: &Path| path.canonicalize().ok();
+    let policy = match real(file) == real(&in_force) {
+        true => apply::read(file)?,
+        false => apply::read_alone(file)?,
+    };
+    Ok((Session::new(kernel), Request::new(policy, options)))
 }
 
 /// The warnings to print beside `stdout`: all of them; of a quiet run that has nothing else to say

@@ -20,7 +20,7 @@ pub(super) fn clear(
     }
     let applied = apply::clear(&mut kernel, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {
-        true => Output::json(&report::applied_json(&applied, &kernel.paths(applied.psched))),
+        true => Output::json(&report::applied_json(&applied, &kernel.paths(applied.psched), None)),
         false if applied.steps.is_empty() && applied.left.is_empty() && !global.quiet => {
             Output::text("nothing to clear\n".to_string())
         }

@@ -40,7 +40,7 @@ pub(super) fn plan(
         Output::json(&report::plan_json(
             &plan,
             &paths,
-            &meaning.warnings,
+            (&meaning.warnings, &request.intent.policy.source),
             members(&session, &meaning, &scan)?,
         ))
     } else if show.tc {
@@ -96,7 +96,7 @@ pub(super) fn check(
         }
     };
     let mut output = match (global.json, global.quiet) {
-        (true, _) => Output::json(&report::check_json(&warnings)),
+        (true, _) => Output::json(&report::check_json(&warnings, &policy.source)),
         (false, true) => Output::default(),
         (false, false) => Output::text(format!("{}: {}\n", policy.source.file(), size(&policy))),
     };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::apply::Applied;
 use crate::plan::{Paths, Plan, Planned, Tc};
-use crate::policy::Diagnostic;
+use crate::policy::{Diagnostic, Source};
 use crate::process::Placement;
 use crate::tree::Mark;
 use crate::units::Psched;
@@ -98,11 +98,12 @@ pub(super) fn placement_warnings(placement: &Placement) -> Vec<PlacementWarning>
     warnings
 }
 
-/// `apply --json`.
-pub(super) fn applied_json(applied: &Applied, paths: &Paths) -> String {
+/// `apply --json`. `source`: where the warnings have their places.
+pub(super) fn applied_json(applied: &Applied, paths: &Paths, source: Option<&Source>) -> String {
     let Placement { added, moved, gone, .. } = &applied.placement;
     let members = Members { added: *added, moved: *moved, gone: *gone };
-    let mut document = Document::new(&applied.steps, paths, &applied.warnings, applied.changed());
+    let mut document = Document::new(&applied.steps, paths, applied.changed());
+    document.warnings = JsonWarning::of_policy(&applied.warnings, source);
     document.warnings.extend(
         placement_warnings(&applied.placement).into_iter().map(|it| JsonWarning::text(it.text)),
     );
@@ -116,23 +117,26 @@ pub(super) fn applied_json(applied: &Applied, paths: &Paths) -> String {
 pub(super) fn plan_json(
     plan: &Plan,
     paths: &Paths,
-    warnings: &[Diagnostic],
+    (warnings, source): (&[Diagnostic], &Source),
     members: Members,
 ) -> String {
-    let mut document = Document::new(&plan.steps, paths, warnings, plan.changes());
+    let mut document = Document::new(&plan.steps, paths, plan.changes());
+    document.warnings = JsonWarning::of_policy(warnings, Some(source));
     document.members = Some(members);
     document.print()
 }
 
 /// `check --json`.
-pub(super) fn check_json(warnings: &[Diagnostic]) -> String {
+pub(super) fn check_json(warnings: &[Diagnostic], source: &Source) -> String {
     let paths = Paths {
         mount: Default::default(),
         instance: Default::default(),
         mark: Mark(0),
         psched: Psched::default(),
     };
-    Document::new(&[], &paths, warnings, false).print()
+    let mut document = Document::new(&[], &paths, false);
+    document.warnings = JsonWarning::of_policy(warnings, Some(source));
+    document.print()
 }
 
 /// The last line of `plan`.
@@ -184,23 +188,33 @@ pub(super) struct Members {
 #[derive(Serialize)]
 struct JsonWarning {
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
     line: Option<u32>,
     column: Option<u32>,
 }
 
 impl JsonWarning {
     fn text(message: String) -> JsonWarning {
-        JsonWarning { message, line: None, column: None }
+        JsonWarning { message, file: None, line: None, column: None }
+    }
+
+    fn of_policy(warnings: &[Diagnostic], source: Option<&Source>) -> Vec<JsonWarning> {
+        let warning = |diagnostic: &Diagnostic| {
+            let file = source.zip(diagnostic.at).map(|(source, at)| source.file_at(at).to_string());
+            JsonWarning {
+                message: diagnostic.message.clone(),
+                file,
+                line: diagnostic.place().map(|place| place.line),
+                column: diagnostic.place().map(|place| place.column),
+            }
+        };
+        warnings.iter().map(warning).collect()
     }
 }
 
 impl Document {
-    fn new(steps: &[Planned], paths: &Paths, warnings: &[Diagnostic], changed: bool) -> Document {
-        let warning = |diagnostic: &Diagnostic| JsonWarning {
-            message: diagnostic.message.clone(),
-            line: diagnostic.place().map(|place| place.line),
-            column: diagnostic.place().map(|place| place.column),
-        };
+    fn new(steps: &[Planned], paths: &Paths, changed: bool) -> Document {
         Document {
             version: 1,
             changed,
@@ -208,7 +222,7 @@ impl Document {
             left: Vec::new(),
             members: None,
             messages: None,
-            warnings: warnings.iter().map(warning).collect(),
+            warnings: Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! condition. [`State`] decides when, and what follows from the outcome.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use sd_notify::NotifyState;
@@ -111,8 +112,9 @@ impl Actor {
             }
             Ok(())
         };
+        let policy = Arc::clone(&request.intent.policy);
         let applied = apply::apply(&mut self.session, request, may, &mut still_here)?;
-        let said = log_of(&applied);
+        let said = log_of(&applied, &policy.source);
         if said != self.said {
             said.iter().for_each(|line| log::warn!("{line}"));
             self.said = said;

@@ -7,12 +7,12 @@ use super::shaping::{Outcome, Refusal, Text};
 use crate::apply::Applied;
 use crate::failure::Failure;
 use crate::plan::{Change, Planned, Step, Whole};
-use crate::policy::{Place, Policy, Report, Severity};
+use crate::policy::{Place, Policy, Report, Severity, Source};
 use crate::tree::LinkName;
 
 impl Text for Arc<Policy> {
-    fn text(&self) -> &str {
-        &self.source.text
+    fn source(&self) -> &Source {
+        &self.source
     }
 }
 
@@ -62,11 +62,13 @@ pub(super) fn refusal(failure: &Failure) -> Refusal {
 }
 
 /// The sentences about an apply beside its steps, which `execute` logs.
-pub(super) fn log_of(applied: &Applied) -> Vec<String> {
+pub(super) fn log_of(applied: &Applied, source: &Source) -> Vec<String> {
     let warnings = applied.warnings.iter().filter(|warning| warning.severity == Severity::Warning);
     let mut lines: Vec<String> = warnings
-        .map(|warning| match warning.place() {
-            Some(place) => format!("line {}: {}", place.line, warning.message),
+        .map(|warning| match warning.at {
+            Some(at) => {
+                format!("{}:{}: {}", source.file_at(at), at.place.line, warning.message)
+            }
             None => warning.message.clone(),
         })
         .collect();

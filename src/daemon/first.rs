@@ -39,7 +39,7 @@ pub(super) fn apply(
     let who = Who::Known { accounts: accounts.clone(), processes: true };
     let request = Request { who, ..Request::from(intent.clone()) };
     let applied = apply_once_unlocked(session, &request, wait)?;
-    let said = log_of(&applied);
+    let said = log_of(&applied, &intent.policy.source);
     said.iter().for_each(|line| log::warn!("{line}"));
     if let Some(in_force) = &applied.in_force {
         accounts.running.clone_from(&in_force.accounts.running);

@@ -119,7 +119,7 @@ impl Watch {
                 sources.narrow(exec, &muted);
                 None
             }
-            Decision::ReadFile => Some(sources.read_file(&state.policy().source.text)),
+            Decision::ReadFile => Some(sources.read_file(&state.policy().source)),
             Decision::Ask(question) => sources.ask(question),
             Decision::GoOnPlacing { until } => Some(Event::Turn { until }),
             Decision::Do(action) => actor.perform(action, state),

@@ -13,6 +13,7 @@ mod bad_policy;
 mod beside;
 mod check;
 mod daemon;
+mod dropins;
 mod files;
 mod hostile;
 mod invoke;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         attach::TESTS,
         beside::TESTS,
         daemon::TESTS,
+        dropins::TESTS,
         hostile::TESTS,
         output::TESTS,
     ])

@@ -119,7 +119,7 @@ warning: port 22 to `unshaped` exempts every scp, sftp and rsync over ssh
     exactly(shaper("check --offline -").write_stdin(file.as_str()), 0, ok, warning);
     let document = concat!(
         r#"{"version":1,"changed":false,"steps":[],"warnings":[{"message":"port 22 to `unshaped` exempts every scp, "#,
-        r#"sftp and rsync over ssh","line":5,"column":13}]}"#,
+        r#"sftp and rsync over ssh","file":"-","line":5,"column":13}]}"#,
         "\n"
     );
     exactly(shaper("check --offline - --json").write_stdin(file), 0, document, "");

@@ -1,23 +1,28 @@
-//! Reading the policy file. A root process obeys the file, so nobody but root may be able to write
-//! it, nor to replace it: every folder on the way to it counts.
+//! Reading the policy file, and the files of the folder beside it that belong to it. A root process
+//! obeys them, so nobody but root may be able to write them, nor to replace them: every folder on
+//! the way to them counts.
 
+mod drop_ins;
 mod error;
 mod way;
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
 use crate::failure::Failure;
-use crate::policy::{self, Policy};
+use crate::policy::{self, Policy, Source};
+use crate::sys::threads::in_parts;
 use crate::text::Foreign;
+use drop_ins::DropIn;
+pub use drop_ins::{folder, is_drop_in, links};
 pub use error::{SourceError, Writer};
 pub use way::{Passed, way};
 
-/// Reads and parses the policy at `path`; `-` is standard input.
+/// Reads and parses the policy at `path`, with its drop-ins; `-` is standard input, and has none.
 ///
 /// # Errors
 /// As [`text_of`], and what the policy itself has wrong.
@@ -28,18 +33,88 @@ pub fn read(path: &Path) -> Result<Policy, Failure> {
         limited(io::stdin().lock(), &mut text).map_err(unreadable(&name))?;
         return Ok(policy::parse(&utf8(&name, text)?, "-")?);
     }
-    Ok(policy::parse(&text_of(path)?.text, &path.display().to_string())?)
+    let texts = each_of(path, |file| (file.name(), file.text))?;
+    Ok(policy::read(joined(texts.iter().map(|(name, text)| (name.clone(), text.as_str()))))?)
+}
+
+/// As [`read`], without drop-ins.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_alone(path: &Path) -> Result<Policy, Failure> {
+    if path == Path::new("-") {
+        return read(path);
+    }
+    let file = text_of(path)?;
+    Ok(policy::parse(&file.text, &file.name())?)
+}
+
+/// The source that these files, with their names, are.
+pub fn joined<'a>(files: impl IntoIterator<Item = (String, &'a str)>) -> Source {
+    let mut files = files.into_iter();
+    let (name, text) = files.next().unwrap_or_default();
+    Source::new(&name, text).with(files)
 }
 
 /// A file that was read.
 #[derive(Debug)]
 pub struct WasRead {
+    /// As messages name it.
+    pub path: PathBuf,
     /// The file's text.
     pub text: String,
     /// Its descriptor, which keeps the inode from being given to another file.
     pub file: File,
     /// The file's metadata from before it was read.
     pub before: Metadata,
+}
+
+impl WasRead {
+    /// The file's name, for messages.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// What `each` makes of the policy at `path`, and of each of its drop-ins in their order. Ten
+/// thousand files are read by several processors, and none stays open.
+///
+/// # Errors
+/// As [`text_of`], for any of the files; as root, also a folder of drop-ins that others can write.
+pub fn each_of<T: Send>(
+    path: &Path,
+    each: impl Fn(WasRead) -> T + Sync,
+) -> Result<Vec<T>, SourceError> {
+    let mut all = vec![each(text_of(path)?)];
+    let Some(folder) = folder(path) else { return Ok(all) };
+    let files = drop_ins::in_folder(&folder).map_err(unreadable(&foreign(&folder)))?;
+    let Some(first) = files.first() else { return Ok(all) };
+    if nix::unistd::geteuid().is_root() {
+        trusted_drop_ins(&foreign(&first.path), &folder)?;
+    }
+    let parts = in_parts(&files, |part| {
+        part.iter().map(|file| drop_in(file).map(&each)).collect::<Result<Vec<T>, _>>()
+    });
+    for part in parts {
+        all.extend(part?);
+    }
+    Ok(all)
+}
+
+/// A file in a folder that is known to be root's alone; a link there leads anywhere.
+fn drop_in(DropIn { path, kind }: &DropIn) -> Result<WasRead, SourceError> {
+    if kind.is_symlink() {
+        return text_of(path);
+    }
+    let name = foreign(path);
+    regular(&name, *kind)?;
+    let (file, before) = open(path, &name, OFlag::O_NOFOLLOW)?;
+    if nix::unistd::geteuid().is_root()
+        && let Some(who) = others_who_write(&before)
+    {
+        return Err(SourceError::Writable { path: name.clone(), name, who });
+    }
+    text_in(path, &name, file, before)
 }
 
 /// The text of the file at `path`. Never waits: a FIFO may have no writer, and a device may do
@@ -52,18 +127,35 @@ pub fn text_of(path: &Path) -> Result<WasRead, SourceError> {
     let name = foreign(path);
     // The kind is checked before opening, since opening a device can have an effect.
     regular(&name, path.metadata().map_err(unreadable(&name))?.file_type())?;
-    // The path may name another file by now, which is not waited for either.
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
-    let mut file = file.map_err(unreadable(&name))?;
-    let before = file.metadata().map_err(unreadable(&name))?;
-    regular(&name, before.file_type())?;
+    let (file, before) = open(path, &name, OFlag::empty())?;
     if nix::unistd::geteuid().is_root() {
         trusted(&name, path, &before)?;
     }
-    let mut text = Vec::new();
-    limited(&mut file, &mut text).map_err(unreadable(&name))?;
-    Ok(WasRead { text: utf8(&name, text)?, file, before })
+    text_in(path, &name, file, before)
+}
+
+/// Opens a file that was regular a moment ago. The path may name another one by now, which is not
+/// waited for either.
+fn open(path: &Path, name: &Foreign, flags: OFlag) -> Result<(File, Metadata), SourceError> {
+    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let file = file.map_err(unreadable(name))?;
+    let before = file.metadata().map_err(unreadable(name))?;
+    regular(name, before.file_type())?;
+    Ok((file, before))
+}
+
+fn text_in(
+    path: &Path,
+    name: &Foreign,
+    mut file: File,
+    before: Metadata,
+) -> Result<WasRead, SourceError> {
+    // One byte more, so that the end is found without another allocation.
+    let size = usize::try_from(before.len()).unwrap_or(usize::MAX).min(policy::MAX_BYTES);
+    let mut text = Vec::with_capacity(size + 1);
+    limited(&mut file, &mut text).map_err(unreadable(name))?;
+    Ok(WasRead { path: path.to_path_buf(), text: utf8(name, text)?, file, before })
 }
 
 fn foreign(path: &Path) -> Foreign {
@@ -115,10 +207,16 @@ fn trusted(name: &Foreign, path: &Path, file: &Metadata) -> Result<(), SourceErr
     if let Some(who) = others_who_write(file) {
         return Err(SourceError::Writable { name: name.clone(), path: foreign(&real.path), who });
     }
+    trusted_way(name, path, &passed)
+}
+
+/// Each folder and link on the way, of which the last is at `path`.
+fn trusted_way(name: &Foreign, path: &Path, passed: &[Passed]) -> Result<(), SourceError> {
+    let real = passed.iter().rev().find(|passed| !passed.is_link());
     // Folders nearest to the file first, since the cure is most often there.
     for passed in passed.iter().rev().filter(|passed| passed.meta.is_dir()) {
-        let direct =
-            real.path.parent() == Some(&passed.path) || path.parent() == Some(&passed.path);
+        let above = real.and_then(|real| real.path.parent());
+        let direct = above == Some(&passed.path) || path.parent() == Some(&passed.path);
         trusted_folder(name, passed, if direct { "in" } else { "below" })?;
     }
     // In a sticky folder (/tmp) anybody can make a link.
@@ -128,6 +226,19 @@ fn trusted(name: &Foreign, path: &Path, file: &Metadata) -> Result<(), SourceErr
         return Err(SourceError::ForeignLink { name, link, uid: meta.uid() });
     }
     Ok(())
+}
+
+/// The folder of drop-ins, once for all files in it. Not even a sticky one may be writable by
+/// others, who could add a file. `name`: the first file in it.
+fn trusted_drop_ins(name: &Foreign, folder: &Path) -> Result<(), SourceError> {
+    let passed = way(folder).map_err(unreadable(name))?;
+    if let Some(Passed { path, meta }) = passed.iter().rev().find(|passed| passed.meta.is_dir())
+        && let Some(who) = others_who_write(meta)
+    {
+        let (name, folder) = (name.clone(), foreign(path));
+        return Err(SourceError::FolderWritable { name, lies: "in", folder, who });
+    }
+    trusted_way(name, folder, &passed)
 }
 
 fn trusted_folder(name: &Foreign, folder: &Passed, lies: &'static str) -> Result<(), SourceError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crate::policy::Source;
 use crate::tree::LinkName;
 
 /// Which policy is applied.
@@ -19,7 +20,7 @@ pub(crate) enum Attempt {
 pub(crate) enum Found {
     /// The text of the policy that is in force.
     InForce,
-    Text(String),
+    Text(Source),
     /// The text differs from that of the look before.
     Changing,
     /// Somebody has had the file open for writing for this long.
@@ -93,8 +94,8 @@ pub(crate) enum Event<P> {
 pub(crate) enum Order {
     /// Read the policy file.
     Read,
-    /// Make a policy of this text.
-    Parse(String),
+    /// Make a policy of these texts.
+    Parse(Source),
     /// Ask NSS for the names of the policy on its way in.
     AskForNames,
     /// Apply it.
@@ -114,6 +115,6 @@ pub(crate) enum Order {
 
 /// A policy's text.
 pub(crate) trait Text {
-    /// As it was read from the file.
-    fn text(&self) -> &str;
+    /// As it was read from its files.
+    fn source(&self) -> &Source;
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
+use crate::policy::Source;
 use crate::tree::LinkName;
 use drain::Drain;
 pub(super) use event::{Attempt, Event, Found, Order, Outcome, Refusal, Text};
@@ -60,7 +61,7 @@ pub(super) enum State<P> {
 /// A text that is no policy, or a policy that is refused here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refused {
-    text: String,
+    source: Option<Source>,
     why: String,
 }
 
@@ -77,11 +78,11 @@ pub(super) struct Shaping<P> {
     /// The policy file, as the command line names it.
     file: String,
     state: State<P>,
-    /// The text of the file when it was last read whole, if that is refused.
+    /// What the files said when they were last read whole, if that is refused.
     refused: Option<Refused>,
     unread: Option<Unread>,
-    /// The text that was read and is being parsed.
-    reading: Option<String>,
+    /// What was read and is being parsed.
+    reading: Option<Source>,
     /// The file is read by this time.
     read_by: Instant,
     /// The kernel's objects are looked at by this time.
@@ -275,13 +276,14 @@ impl<P: Text + PartialEq> Shaping<P> {
                     self.rest(now);
                 }
             }
-            Found::Text(text) => {
+            Found::Text(source) => {
                 self.unread = None;
-                let is_known = self.refused.as_ref().is_some_and(|refused| refused.text == text)
-                    || self.candidate().is_some_and(|policy| policy.text() == text);
+                let refused = self.refused.as_ref().and_then(|refused| refused.source.as_ref());
+                let is_known = refused == Some(&source)
+                    || self.candidate().is_some_and(|policy| *policy.source() == source);
                 if !is_known {
-                    self.orders.push(Order::Parse(text.clone()));
-                    self.reading = Some(text);
+                    self.orders.push(Order::Parse(source.clone()));
+                    self.reading = Some(source);
                 }
             }
         }
@@ -295,7 +297,7 @@ impl<P: Text + PartialEq> Shaping<P> {
     }
 
     fn parsed(&mut self, parsed: Result<P, Refusal>, now: Instant) {
-        let text = self.reading.take().unwrap_or_default();
+        let source = self.reading.take();
         match parsed {
             // NSS is asked about the new policy's names first, by a child; the answers for the
             // policy in force stay known.
@@ -305,7 +307,7 @@ impl<P: Text + PartialEq> Shaping<P> {
                 self.orders.push(Order::AskForNames);
             }
             Err(why) => {
-                self.refuse(text, why);
+                self.refuse(source, why);
                 // A policy that the file had before is not in it any more.
                 if self.candidate().is_some() {
                     self.rest(now);
@@ -314,9 +316,9 @@ impl<P: Text + PartialEq> Shaping<P> {
         }
     }
 
-    fn refuse(&mut self, text: String, refusal: Refusal) {
+    fn refuse(&mut self, source: Option<Source>, refusal: Refusal) {
         self.orders.push(Order::Complain(not_adopted(&refusal.text)));
-        self.refused = Some(Refused { text, why: refusal.brief });
+        self.refused = Some(Refused { source, why: refusal.brief });
     }
 
     fn applied(&mut self, attempt: Attempt, outcome: Outcome, now: Instant) {
@@ -327,8 +329,8 @@ impl<P: Text + PartialEq> Shaping<P> {
                 self.in_force(attempt, &repaired, drains, now);
             }
             Outcome::Refused(why) if attempt == Attempt::Adopt => {
-                let text = self.candidate().map(|policy| policy.text().to_string());
-                self.refuse(text.unwrap_or_default(), why);
+                let source = self.candidate().map(|policy| policy.source().clone());
+                self.refuse(source, why);
                 self.rest(now);
             }
             Outcome::Locked(why) => {

@@ -8,10 +8,14 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-impl Text for String {
-    fn text(&self) -> &str {
+impl Text for Source {
+    fn source(&self) -> &Source {
         self
     }
+}
+
+fn source(text: &str) -> Source {
+    Source::new("policies.yaml", text)
 }
 
 fn refusal(why: &str) -> Refusal {
@@ -29,7 +33,7 @@ enum Kernel {
 
 struct World {
     now: Instant,
-    shaping: Shaping<String>,
+    shaping: Shaping<Source>,
     /// The file's text; `None`: there is no file. A text that begins with `bad` is no policy, and
     /// one that begins with `unfit` is refused here.
     file: Option<String>,
@@ -87,15 +91,15 @@ impl World {
         self.shaping.word().0
     }
 
-    fn tell(&mut self, event: Event<String>) {
+    fn tell(&mut self, event: Event<Source>) {
         let orders = self.shaping.on(event, self.now);
         for order in orders {
             match order {
                 Order::Read => self.read(),
-                Order::Parse(text) => {
-                    let parsed = match text.starts_with("bad") {
-                        true => Err(refusal(&format!("{text}: a mistake"))),
-                        false => Ok(text),
+                Order::Parse(source) => {
+                    let parsed = match source.text.starts_with("bad") {
+                        true => Err(refusal(&format!("{}: a mistake", source.text))),
+                        false => Ok(source),
                     };
                     if parsed.is_err() {
                         self.refused.clone_from(&self.file);
@@ -104,7 +108,8 @@ impl World {
                 }
                 Order::AskForNames => self.names_by = Some(self.now + 300 * MILLISECOND),
                 Order::Adopt => {
-                    let policy = self.shaping.candidate().expect("a policy on its way in").clone();
+                    let policy =
+                        self.shaping.candidate().expect("a policy on its way in").text.to_string();
                     assert_ne!(Some(&policy), self.refused.as_ref(), "it was refused");
                     self.adoptions += 1;
                     let outcome = self.apply(Attempt::Adopt, &policy);
@@ -139,7 +144,7 @@ impl World {
                 Found::Changing
             }
             Some(text) if *text == self.in_force => Found::InForce,
-            Some(text) => Found::Text(text.clone()),
+            Some(text) => Found::Text(source(text)),
         };
         self.tell(Event::FileRead { watched: self.file.is_some(), found });
     }
@@ -323,7 +328,7 @@ fn a_policy_that_fails_is_tried_again_and_what_is_in_force_is_looked_after() {
     world.kernel = Kernel::Refuses;
     world.pass(2 * SECOND);
     assert_eq!((world.word(), world.in_force.as_str()), ("failing", "good"));
-    assert_eq!(world.shaping.candidate().unwrap(), "better");
+    assert_eq!(*world.shaping.candidate().unwrap(), source("better"));
     let (repairs, adoptions) = (world.repairs, world.adoptions);
     world.pass(10 * MINUTE);
     assert!(world.repairs - repairs >= 5, "{}", world.repairs - repairs);
@@ -405,7 +410,7 @@ fn what_the_file_does_not_hold_any_more_is_not_adopted() {
         world.write(Some("better"));
         world.tell(Event::FileTold);
         world.pass(3 * SECOND);
-        assert_eq!(world.shaping.candidate().map(String::as_str), Some("better"));
+        assert_eq!(world.shaping.candidate(), Some(&source("better")));
         // Looks at what is in force do not hide that.
         world.tell(Event::Wanted { by: world.now + 30 * SECOND });
         world.pass(30 * SECOND);
@@ -451,7 +456,7 @@ fn a_link_that_was_changed_by_others_once_is_not_fought_over() {
 #[test]
 fn classes_that_do_not_become_quiet_are_looked_at_less_and_less() {
     let (mut now, mut pauses) = (Instant::now(), Vec::new());
-    let (mut shaping, mut orders) = Shaping::<String>::new("policies.yaml".to_string(), true, now);
+    let (mut shaping, mut orders) = Shaping::<Source>::new("policies.yaml".to_string(), true, now);
     let mut last: Option<Instant> = None;
     while pauses.len() < 7 {
         if orders.contains(&Order::LookAtRetired) {

@@ -22,6 +22,7 @@ use super::shaping::Found;
 use crate::accounts::asking::Asking;
 use crate::accounts::{Limit, Question, SUBUID};
 use crate::host::Kernel;
+use crate::policy;
 use crate::sys::listener::{Heard, LinkListener, ProcessListener};
 use crate::sys::netns::Target;
 use policy_file::{Now, PolicyFile};
@@ -169,10 +170,7 @@ impl Sources {
             }
             Source::Processes => Some(self.hear_processes()),
             Source::Links => Some(self.hear_links()),
-            Source::PolicyFile => {
-                self.file.heard();
-                Some(Event::PolicyFile)
-            }
+            Source::PolicyFile => self.file.heard().then_some(Event::PolicyFile),
             Source::Nss => {
                 let answer = self.asking.as_mut()?.answer()?;
                 self.asking = None;
@@ -243,13 +241,13 @@ impl Sources {
         }
     }
 
-    /// Looks at the policy file, whose further changes are events from then on. `in_force`: the
-    /// text of the policy in force.
-    pub(super) fn read_file(&mut self, in_force: &str) -> Event {
+    /// Looks at the policy file, whose further changes are events from then on. `in_force`: that
+    /// of the policy in force.
+    pub(super) fn read_file(&mut self, in_force: &policy::Source) -> Event {
         let found = match self.file.read() {
             // A policy of 10,000 lines takes a while to be parsed, and seldom differs.
-            Ok(Now::Text(text)) if in_force == text => Found::InForce,
-            Ok(Now::Text(text)) => Found::Text(text),
+            Ok(Now::Text(source)) if *in_force == source => Found::InForce,
+            Ok(Now::Text(source)) => Found::Text(source),
             Ok(Now::BeingWritten(since)) => Found::BeingWritten(since),
             Ok(Now::Changing) => Found::Changing,
             Err(failure) => Found::Unreadable(failure.message()),

@@ -287,9 +287,8 @@ impl State {
         for order in orders {
             match order {
                 Order::Read => self.decisions.push(Decision::ReadFile),
-                Order::Parse(text) => {
-                    let parsed = policy::parse(&text, &self.settings.file.display().to_string());
-                    let parsed = parsed.map(Arc::new);
+                Order::Parse(source) => {
+                    let parsed = policy::read(source).map(Arc::new);
                     let parsed = parsed.map_err(|report| refusal(&report.into()));
                     self.tell(shaping::Event::Parsed(parsed), now);
                 }

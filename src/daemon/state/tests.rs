@@ -184,7 +184,7 @@ fn another_policy_is_in_force_once_it_was_applied() {
     let now = Instant::now();
     let mut state = rested(now);
     let text = POLICY.replace("bob", "ann");
-    let found = Found::Text(text.clone());
+    let found = Found::Text(policy::Source::new("p.yaml", &text));
     let decisions = state.on(Event::FileRead { found, watched: true }, now);
     let asks = |decision: &Decision| matches!(decision, Decision::Ask(question) if question.names.len() == 2);
     assert!(decisions.iter().any(asks), "for the names of both");
