@@ -133,6 +133,7 @@ impl Session {
             links: intent.named_links(),
             accounts,
             processes,
+            namespaces: intent.policy.users.iter().any(|line| line.namespaces.is_some()),
             units: intent.policy.users.iter().any(|line| line.units.is_some()),
             ..Wanted::default()
         };

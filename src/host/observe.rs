@@ -5,6 +5,7 @@ mod arriving;
 mod counted;
 mod error;
 mod links;
+mod namespaces;
 mod owners;
 mod privilege;
 mod program_rules;
@@ -86,6 +87,9 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     if let Some(scan) = wanted.processes.read(&kernel.proc_root)? {
         running = Some(process::running_uids(&scan.processes, &kernel.view()?));
         snapshot.scan = scan;
+    }
+    if wanted.namespaces {
+        facts.guests.namespaces = namespaces::named(&mut kernel.netlink)?;
     }
     if wanted.units {
         facts.units = Some(units::units(Path::new("/"), &snapshot.scan.processes));

@@ -25,13 +25,11 @@ pub fn build(
     let claims = claims::resolve(policy, facts, options, &mut findings);
     let groups = groups::resolve(policy, facts, &claims, &mut findings);
     let nodes = nodes::resolve(facts, &links, &claims, &groups, &mut findings);
-    let rules = rules::resolve(
-        &Senders { policy, matcher: &claims.matcher, facts, options },
-        &links,
-        &mut findings,
-    );
+    let senders = Senders { policy, matcher: &claims.matcher, facts, options };
+    let rules = rules::resolve(&senders, &links, &mut findings);
+    let shaped = links.shaped.iter().map(|shaped| shaped.link.port.link.clone()).collect();
     let names_guests = policy.users.iter().any(UserLine::has_guests) || !policy.guests.is_empty();
-    let inner = names_guests.then(|| inner::resolve(policy, facts, &mut findings));
+    let inner = names_guests.then(|| inner::resolve(&senders, &shaped, &mut findings));
     // What no rate of a link makes right is refused, also where the rate is unknown.
     let unrated = links.only_unrated();
     if !unrated.shaped.is_empty() && !findings.has_errors() {

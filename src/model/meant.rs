@@ -1,12 +1,14 @@
 //! What a policy means on this host, as values.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU32;
 
-use super::inner::InnerLink;
+use ipnet::IpNet;
+
 use super::matcher::Matcher;
 use super::positions::{LinkAt, Per};
-use crate::policy::{LeafChoice, Span};
+use crate::policy::{GuestOwner, LeafChoice, Span, quote};
 use crate::tree::{Classifier, Group, LinkName, Match, Owner, Packets, Port};
 use crate::units::{Minor, Rate};
 
@@ -136,4 +138,50 @@ pub enum Target {
     Default,
     /// Past the link's limits, to `1:fffd`.
     Unshaped,
+}
+
+/// A link behind which guests are: a veth of the host's, a tap, a bridge, a tunnel, a port of Open
+/// vSwitch. It is no shaped link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InnerLink {
+    /// Whose what comes in by the link is, if its source is in no network of `addresses`; `None`:
+    /// nobody's.
+    pub owner: Option<Owner>,
+    /// Whose it is by its source: the longest prefix decides. No network is there twice.
+    pub addresses: Vec<(IpNet, Owner)>,
+    /// How it is known whose the link is; `None`: it is nobody's.
+    pub how: Option<How>,
+}
+
+/// How it is known whose what comes in by a link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// A line names the container with this name or id.
+    Container(String),
+    /// A line names the network namespace.
+    Namespace(String),
+    /// A line names the link.
+    Interface,
+    /// No line names the container, and `guests` says where its user is found.
+    Owned(String, GuestOwner),
+    /// A process with this uid began the network namespace, and `guests` says that it counts.
+    Process(u32),
+    /// The link is a port of the bridge with this name, which is the user's.
+    Port(String),
+}
+
+/// As warnings and `shaper why` say it.
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            How::Container(name) => write!(f, "the container {}", quote(name)),
+            How::Namespace(name) => write!(f, "the network namespace {}", quote(name)),
+            How::Interface => f.write_str("the interface"),
+            How::Owned(name, by) => {
+                write!(f, "the container {}, by its {}", quote(name), by.as_str())
+            }
+            How::Process(uid) => write!(f, "a network namespace of uid {uid}"),
+            How::Port(bridge) => write!(f, "a port of {bridge}"),
+        }
+    }
 }

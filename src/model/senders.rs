@@ -9,7 +9,7 @@ use crate::tree::{Key, Owner, Reserved};
 use super::options::BuildOptions;
 use super::{From, Matcher};
 
-/// What a name in `from` is looked up in.
+/// What whoever sends is looked up in: by a name in `from`, or by the link of a guest.
 pub(super) struct Senders<'a> {
     pub policy: &'a Policy,
     pub matcher: &'a Matcher,

@@ -22,6 +22,7 @@ pub mod inet_diag;
 pub mod label_name;
 mod leaf;
 mod mirred;
+pub mod namespace_id;
 pub mod nftables;
 pub mod notice;
 pub mod proc_event;

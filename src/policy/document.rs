@@ -274,6 +274,17 @@ pub enum GuestOwner {
     Uid,
 }
 
+impl GuestOwner {
+    /// As the policy spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GuestOwner::Label => "label",
+            GuestOwner::Slice => "slice",
+            GuestOwner::Uid => "uid",
+        }
+    }
+}
+
 /// `group` of a user's line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Membership {

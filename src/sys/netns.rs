@@ -16,6 +16,16 @@ const OWN: &str = "/proc/thread-self/ns/net";
 /// The folder in which `ip netns` has its names.
 const NAMES: &str = "/run/netns";
 
+/// The namespaces that ip-netns(8) lists, each with its file, which is open. What cannot be opened
+/// is left out: somebody may remove it at any time.
+pub fn named() -> impl Iterator<Item = (String, File)> {
+    let entries = std::fs::read_dir(NAMES).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        Some((name, File::open(entry.path()).ok()?))
+    })
+}
+
 /// Why a namespace was not entered.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {

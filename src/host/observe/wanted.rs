@@ -19,6 +19,8 @@ pub struct Wanted<'a> {
     pub accounts: Option<Whom<'a>>,
     /// Which of `/proc` to read.
     pub processes: Processes,
+    /// Whether named network namespaces are listed.
+    pub namespaces: bool,
     /// Whether systemd's units are listed.
     pub units: bool,
     /// Which of the instance's directories are read.
