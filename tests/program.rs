@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
-use shaper::classify::label::{SKB_INGRESS_IFINDEX, SKB_TC_INDEX, label};
+use shaper::classify::inner::label;
+use shaper::classify::label::{SKB_INGRESS_IFINDEX, SKB_TC_INDEX};
 use shaper::classify::program::*;
 use shaper::tree::{Label, MptcpLayout, OwnerTable, Program, Sockets, TagHelper};
 use shaper::units::{ClassId, Minor, Shard};
@@ -365,15 +366,18 @@ fn a_label_overwrites_what_a_guest_wrote_and_a_bridge_keeps_its_ports() {
     for owner in [None, Some(Minor(0x10)), Some(Minor(0xdfff))] {
         let own = owner.map_or(0, |minor| u32::from(minor.0));
         for before in [0, 1, 0xf, 0x10, 0x11, 0xdfff, 0xe000, 0xfffd, 0xfffe, u16::MAX] {
-            let label = Label { owner, keeps: false };
+            let label = Label { owner, by_source: false, keeps: false };
             assert_eq!(labelled(label, before), own, "{before:x}");
             let is_label = (0x10..=0xdfff).contains(&before);
             let kept = if is_label { before.into() } else { own };
             assert_eq!(labelled(Label { keeps: true, ..label }, before), kept, "{before:x}");
         }
-        hashes.extend([false, true].map(|keeps| hash(&label(Label { owner, keeps }))));
+        for by_source in [false, true] {
+            let code = |keeps| label(Label { owner, by_source, keeps });
+            hashes.extend([false, true].map(|keeps| hash(&code(keeps))));
+        }
     }
-    assert_eq!(hashes.len(), 6);
+    assert_eq!(hashes.len(), 12);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! A guest (a container, a VM, a client of a VPN) has its sockets in a network namespace or a
 //! machine of its own, so nothing at the link by which its packets leave says whose they are. The
-//! link by which they come in does. Two halves, pure:
+//! link by which they come in does. Two halves, of which this is the second:
 //!
-//! - [`label`], at the ingress side of clsact of the *inner* link: writes the owner's minor into
-//!   `tc_index`;
+//! - [`super::inner`], at the ingress side of clsact of the *inner* link: writes the owner's minor
+//!   into `tc_index`;
 //! - [`class_of_label`], with which the deciding program and the one that notes flows begin: of a
 //!   packet that came in by another link, the class that its label names.
 //!
@@ -13,10 +13,7 @@
 //! and a veth brings along what a guest's own filter has written; so what is no number of a user's
 //! class counts for nothing, and a link of a guest without an owner is labelled, too.
 
-use super::assembler::{
-    Assembler, Instruction, Label as Target, R0, R1, R6, R7, Register, TC_ACT_UNSPEC, Width,
-};
-use crate::tree::Label;
+use super::assembler::{Assembler, Label as Target, Register, Width};
 use crate::units::{ClassId, Minor};
 
 /// Offsets in `struct __sk_buff` (linux/bpf.h): the ifindex of the link by which the packet came in
@@ -24,27 +21,6 @@ use crate::units::{ClassId, Minor};
 pub const SKB_INGRESS_IFINDEX: i16 = 36;
 /// Offset of `tc_index`, of which the kernel keeps 16 bits.
 pub const SKB_TC_INDEX: i16 = 44;
-
-/// The program that labels what comes in by an inner link. Every packet goes on
-/// (`TC_ACT_UNSPEC`).
-pub fn label(label: Label) -> Vec<Instruction> {
-    let mut a = Assembler::default();
-    let done = a.label();
-    a.copy(R6, R1);
-    if label.keeps {
-        let none = a.label();
-        a.load(Width::Word, R7, R6, SKB_TC_INDEX);
-        a.jump_if_less(R7, Minor::FIRST_USER.0.into(), none);
-        a.jump_if_at_most(R7, Minor::LAST_USER.0.into(), done);
-        a.bind(none);
-    }
-    a.set(R1, label.owner.map_or(0, |owner| owner.0.into()));
-    a.store(Width::Word, R6, SKB_TC_INDEX, R1);
-    a.bind(done);
-    a.set(R0, TC_ACT_UNSPEC);
-    a.exit();
-    a.finish()
-}
 
 /// `class` = that of the packet's label, and on to `labelled`; falls through for what this host
 /// sends itself and for what has no label. The classes of guests' owners are in the root qdisc.

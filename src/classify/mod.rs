@@ -6,6 +6,7 @@ pub mod assembler;
 pub mod flows;
 pub mod frame;
 pub mod hash;
+pub mod inner;
 pub mod interpret;
 pub mod label;
 pub mod program;

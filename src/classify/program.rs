@@ -33,6 +33,9 @@ pub const RANGES: u8 = 1;
 /// Hash map: `{u32 uid; u32 tag}` → any value. Its keys are the pairs (owner, tag) that were given
 /// on purpose.
 pub const GIVEN: u8 = 2;
+/// The map of [`super::inner`], which the deciding program only names: while that stands so does
+/// the map, with or without a label that reads it.
+pub const SOURCES: u8 = 3;
 
 /// Functions of the kernel (`enum bpf_func_id`, linux/bpf.h).
 pub const MAP_LOOKUP: i32 = 1;
@@ -66,9 +69,11 @@ pub const TCP_NEW_SYN_RECV: i32 = 12;
 const SOCK_STREAM: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
 
-/// The deciding program. Its maps are numbered [`ACCOUNTS`], [`RANGES`] and [`GIVEN`].
+/// The deciding program. Its maps are numbered [`ACCOUNTS`], [`RANGES`], [`GIVEN`] and
+/// [`SOURCES`].
 pub fn decide(program: Program) -> Vec<Instruction> {
     let mut a = Assembler::default();
+    a.map(R0, SOURCES);
     class_of_sender(&mut a, program);
     if program.shards {
         to_shard(&mut a);

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use super::clsact;
 use super::identity::Identities;
+use crate::classify;
 use crate::facts::{LinkFacts, Observation};
-use crate::model::Model;
-use crate::tree::{Filter, KernelState, Label, LinkName, Owner, Parent, Pref, Program};
-use crate::units::Minor;
+use crate::model::{InnerLink, Link, Model};
+use crate::tree::{
+    Classifier, Filter, KernelState, Label, LinkName, Owner, Parent, Pref, Program, Source,
+};
+use crate::units::{ClassId, Minor};
 
 /// Why what comes in by a link is not labelled, and so belongs to nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +20,9 @@ pub enum Unlabelled {
         "this kernel, or this process's capabilities (CAP_BPF), allow no eBPF program at `clsact` (`sch_ingress`)"
     )]
     Kernel,
+    /// No program reads labels.
+    #[error("`classifier: cgroup` tells local users apart and no guests; write `auto`")]
+    Classifier,
     /// `ingress` and `clsact` cannot both be at a link (`TC_H_INGRESS`).
     #[error(
         "an `ingress` qdisc stands in the place of `clsact`; make it one (tc qdisc del dev … ingress, tc qdisc add dev … clsact)"
@@ -30,9 +36,12 @@ pub enum Unlabelled {
 /// The kinds of links whose ports are links, too, and may have labels of their own.
 const MASTERS: [&str; 4] = ["bridge", "openvswitch", "bond", "team"];
 
-/// Whether there are guests, and labels can be made.
+/// Whether there are guests, and labels can be made and read somewhere.
 fn are_possible(model: &Model, observed: &Observation) -> bool {
-    model.inner.is_some() && observed.facts.features.clsact
+    let features = &observed.facts.features;
+    let reads =
+        |link: &Link| classify::classifier(link.classifier, features) == Ok(Classifier::Bpf);
+    model.inner.is_some() && features.clsact && model.links.iter().any(reads)
 }
 
 /// The deciding program for a qdisc without shards below it.
@@ -40,44 +49,51 @@ pub(super) fn program(model: &Model, observed: &Observation) -> Program {
     Program { labels: are_possible(model, observed), ..observed.facts.program() }
 }
 
-/// Adds the labels of all links that are to have one.
+/// Adds the labels of all links that are to have one. Returns what those look up that ask for the
+/// source.
 pub(super) fn add(
     state: &mut KernelState,
     model: &Model,
     ids: &Identities<'_>,
     observed: &Observation,
-) {
+) -> BTreeMap<Source, ClassId> {
+    let mut sources = BTreeMap::new();
     if !are_possible(model, observed) {
-        return;
+        return sources;
     }
     let owners = model.nodes.iter().map(|node| &node.owner).zip(&ids.nodes);
     let minors: BTreeMap<&Owner, Minor> = owners.map(|(owner, id)| (owner, id.minor())).collect();
-    for (link, facts, owner) in links(model, observed) {
+    for (link, facts, inner) in links(model, observed) {
         let keeps = facts.kind.as_deref().is_some_and(|kind| MASTERS.contains(&kind));
-        let owner = owner.and_then(|owner| minors.get(owner).copied());
-        let filter = Filter::Label(Label { owner, keeps });
+        let owner = inner.and_then(|inner| minors.get(inner.owner.as_ref()?).copied());
+        let addresses = inner.into_iter().flat_map(|inner| &inner.addresses);
+        let own = addresses.map(|(net, owner)| {
+            let class = minors.get(owner).map_or(ClassId::NONE, |minor| ClassId::ours(*minor));
+            (Source { ifindex: facts.ifindex, net: net.trunc() }, class)
+        });
+        let own: BTreeMap<Source, ClassId> = own.collect();
+        let filter = Filter::Label(Label { owner, by_source: !own.is_empty(), keeps });
         if let Ok(pref) = place(link, &filter, observed) {
+            sources.extend(own);
             let clsact = clsact::entry(&mut state.clsact, link, observed);
             clsact.ingress.filters.insert(pref, filter);
         }
     }
+    sources
 }
 
-/// The links that are to be labelled, each with its owner: those of the model, and all others whose
-/// peer is in another network namespace, where somebody could write a label by himself.
+/// The links that are to be labelled, each with whose it is: those of the model, and all others
+/// whose peer is in another network namespace, where somebody could write a label by himself.
 fn links<'a>(
     model: &'a Model,
     observed: &'a Observation,
-) -> impl Iterator<Item = (&'a LinkName, &'a LinkFacts, Option<&'a Owner>)> {
+) -> impl Iterator<Item = (&'a LinkName, &'a LinkFacts, Option<&'a InnerLink>)> {
     let inner = model.inner.as_ref();
     let each = inner.into_iter().flat_map(move |inner| {
         observed.facts.links.iter().filter_map(move |(link, facts)| {
-            let owner = match inner.get(link) {
-                Some(inner) => inner.owner.as_ref(),
-                None if facts.peer_namespace.is_some() => None,
-                None => return None,
-            };
-            Some((link, facts, owner))
+            let inner = inner.get(link);
+            let may_lie = facts.peer_namespace.is_some();
+            (inner.is_some() || may_lie).then_some((link, facts, inner))
         })
     });
     let is_shaped = |link: &LinkName| model.links.iter().any(|shaped| shaped.port.link == *link);
@@ -98,11 +114,14 @@ impl Unlabelled {
         model: &'a Model,
         observed: &'a Observation,
     ) -> impl Iterator<Item = (&'a LinkName, Unlabelled)> {
-        let lacks = !observed.facts.features.clsact;
-        let any = Filter::Label(Label { owner: None, keeps: false });
-        links(model, observed).filter_map(move |(link, ..)| match lacks {
-            true => Some((link, Unlabelled::Kernel)),
-            false => Some((link, place(link, &any, observed).err()?)),
+        let lacks = match observed.facts.features.clsact {
+            false => Some(Unlabelled::Kernel),
+            true if !are_possible(model, observed) => Some(Unlabelled::Classifier),
+            true => None,
+        };
+        let any = Filter::Label(Label { owner: None, by_source: false, keeps: false });
+        links(model, observed).filter_map(move |(link, ..)| {
+            Some((link, lacks.or_else(|| place(link, &any, observed).err())?))
         })
     }
 }

@@ -27,7 +27,7 @@ pub use shards::Sharding;
 
 use crate::facts::Observation;
 use crate::model::Model;
-use crate::tree::{Claim, Filter, KernelState, NetCls, Owner, Tag};
+use crate::tree::{Claim, Filter, KernelState, NetCls, Owner, OwnerTable, Tag};
 use classes::Scale;
 use filters::Filters;
 use link_tree::{LinkTree, leaf_kind};
@@ -94,12 +94,14 @@ pub fn desired_with(
         state.trees.insert(link.port.clone(), tree);
     }
     state.clsact = clsact::wanted(model, observed);
-    labels::add(&mut state, model, &ids, observed);
+    let sources = labels::add(&mut state, model, &ids, observed);
     arriving::add(&mut state, model, observed)?;
     let decides = |filter: &Filter| matches!(filter, Filter::Tag(Tag::Bpf(_)));
-    if state.trees.values().any(|tree| tree.filters.values().any(decides)) {
+    let decides = state.trees.values().any(|tree| tree.filters.values().any(decides));
+    if decides || !sources.is_empty() {
         let accounts = &observed.facts.accounts;
-        state.owners = Some(owners::table(&model.matcher.owners(accounts), &state.claims));
+        let table = owners::table(&model.matcher.owners(accounts), &state.claims);
+        state.owners = Some(OwnerTable { sources, ..table });
     }
     Ok(state)
 }

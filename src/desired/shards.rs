@@ -55,7 +55,11 @@ pub(super) fn targets(model: &Model) -> BTreeSet<&Owner> {
         Target::Default | Target::Unshaped => None,
     });
     let inner = model.inner.iter().flat_map(BTreeMap::values);
-    owners.chain(inner.filter_map(|inner| inner.owner.as_ref())).collect()
+    let inner = inner.flat_map(|inner| {
+        let by_source = inner.addresses.iter().map(|(_, owner)| owner);
+        inner.owner.as_ref().into_iter().chain(by_source)
+    });
+    owners.chain(inner).collect()
 }
 
 /// Whether a node may be in a shard at all.

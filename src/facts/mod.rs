@@ -323,13 +323,17 @@ impl Observation {
                     let clsact = self.state.clsact.get_mut(&port.link);
                     (Parent::Egress, clsact.map(|clsact| &mut clsact.egress.filters))
                 }
+                _ if *parent == ClassId::INGRESS => {
+                    let clsact = self.state.clsact.get_mut(&port.link);
+                    (Parent::Ingress, clsact.map(|clsact| &mut clsact.ingress.filters))
+                }
                 None => (Parent::Root, tree.map(|tree| &mut tree.filters)),
                 Some(shard) => {
                     (Parent::Shard(shard), tree.and_then(|tree| tree.shards.get_mut(&shard)))
                 }
             };
             let Some(filters) = filters else { continue };
-            if let Some(Filter::Tag(_) | Filter::Learn(_)) = filters.get(pref)
+            if let Some(Filter::Tag(_) | Filter::Learn(_) | Filter::Label(_)) = filters.get(pref)
                 && let Some(filter) = filters.remove(pref)
             {
                 let (protocol, kind) = (filter.protocol(), "bpf, reads other maps".to_string());

@@ -462,8 +462,12 @@ impl<'s> Run<'_, 's> {
                 hook::add_egress(ifindex, pref, loaded)
             }
             Filter::Label(label) => {
-                let file = self.programs.labelling(*label)?;
-                let loaded = Loaded::labelling(*label, self.kernel.mark, file);
+                let maps = match label.by_source {
+                    true => Some(self.kernel.owners.as_ref().ok_or_else(no_maps)?),
+                    false => None,
+                };
+                let file = self.programs.labelling(*label, maps)?;
+                let loaded = Loaded::labelling(*label, self.kernel.mark, maps.map(Maps::ids), file);
                 hook::add_ingress(ifindex, pref, loaded)
             }
             Filter::U32 { .. } | Filter::Learn(_) | Filter::Find { .. } | Filter::Redirect => {

@@ -261,12 +261,12 @@ mod tests {
             mptcp: None,
             labels: false,
         };
-        let name = bpf_name::print(program, MapIds([1, 2, 3]));
+        let name = bpf_name::print(program, MapIds([1, 2, 3, 4]));
         assert!(!is_strange(vec![bpf(&name, 0x1_0000, true)]));
         assert!(is_strange(vec![bpf("other", 0x1_0000, true)]));
         assert!(is_strange(vec![bpf(&name, 0x1_0010, true)]));
         assert!(is_strange(vec![bpf(&name, 0x1_0000, false)]), "direct action");
-        let wanted = BTreeMap::from([(Pref(100), MapIds([1, 2, 3]))]);
+        let wanted = BTreeMap::from([(Pref(100), MapIds([1, 2, 3, 4]))]);
         assert_eq!(maps(&[bpf(&name, 0x1_0000, true)]), wanted);
     }
 

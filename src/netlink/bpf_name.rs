@@ -14,7 +14,7 @@ const RULES: &str = "shaper-rules";
 const PRIORITY: &str = "shaper-priority";
 
 /// The name of a deciding program: `shaper-decide 1a2b3c4d tag=socket sockets=own:17 shards=0
-/// mptcp=528,680 labels=0 maps=12,13,14`
+/// mptcp=528,680 labels=0 maps=12,13,14,15`
 pub fn print(program: Program, maps: MapIds) -> String {
     let hash = program::hash(&program::decide(program));
     format!("{PREFIX} {hash:08x} {} maps={maps}", program_words(program))
@@ -47,7 +47,7 @@ pub fn parse(name: &str) -> Option<(Program, MapIds)> {
 
 pub(super) fn maps_of(word: &str) -> Option<MapIds> {
     let mut ids = word.strip_prefix("maps=")?.split(',').map(|id| id.parse().ok());
-    Some(MapIds([ids.next()??, ids.next()??, ids.next()??]))
+    Some(MapIds([ids.next()??, ids.next()??, ids.next()??, ids.next()??]))
 }
 
 pub(super) fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Option<Program> {
@@ -149,7 +149,7 @@ mod tests {
                     let mptcp = shards.then_some(MptcpLayout { owner: 528, tag: i16::MAX });
                     let labels = tag == TagHelper::Task;
                     let program = Program { shards, tag, sockets, mptcp, labels };
-                    let maps = MapIds([1, 20, 4_000_000_000]);
+                    let maps = MapIds([1, 20, 300, 4_000_000_000]);
                     let name = print(program, maps);
                     assert!(name.len() < 256, "{name}");
                     assert_eq!(parse(&name), Some((program, maps)));
@@ -173,7 +173,7 @@ mod tests {
             labels: true,
         };
         let ids = RuleMapIds { text: u32::MAX, counts: 7 };
-        for (asks, maps) in [(None, None), (Some(program), Some(MapIds([1, 2, u32::MAX])))] {
+        for (asks, maps) in [(None, None), (Some(program), Some(MapIds([1, 2, 3, u32::MAX])))] {
             let rules = RuleProgram { asks, ethernet: asks.is_some(), rules: Vec::new() };
             let name = print_rules(&rules, ids, maps);
             assert!(name.len() < 256, "{name}");

@@ -100,7 +100,7 @@ mod tests {
             mptcp: Some(MptcpLayout { owner: 528, tag: i16::MAX }),
             labels: true,
         };
-        let maps = MapIds([u32::MAX; 3]);
+        let maps = MapIds([u32::MAX; 4]);
         for (tag, owners) in [(Tag::Cgroup, None), (Tag::Bpf(program), Some(maps))] {
             let reads = Reads { flows: u32::MAX, owners };
             let name = print_learn(tag, mark, reads);

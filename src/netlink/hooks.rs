@@ -8,7 +8,7 @@ use super::decode::{FilterDetail, FilterRecord};
 use super::flow_name::{self, Finds, Reads};
 use super::label_name;
 use super::request::hook::HANDLE;
-use crate::tree::{Clsact, Filter, Mark, Parent, Pref, Seat, Side, StrangeFilter};
+use crate::tree::{Clsact, Filter, MapIds, Mark, Parent, Pref, Seat, Side, StrangeFilter};
 
 /// The filters of a clsact, and beside them those that have this instance's mark in their names and
 /// that shaper does not write. `ifb`: the ifindex of the link's ifb, where it has one: what
@@ -69,7 +69,10 @@ fn arriving(mark: Mark, ifb: Option<u32>, record: &FilterRecord) -> Option<Optio
         Some((whose, whole.then_some(Filter::Redirect)))
     };
     let label = label_name::parse(name);
-    let label = label.map(|(whose, it)| (whose, it.filter(|_| *direct).map(Filter::Label)));
+    let label = label.map(|(whose, it)| {
+        let label = it.filter(|_| *direct).map(|(label, _)| Filter::Label(label));
+        (whose, label)
+    });
     let (_, filter) = label.or_else(redirect).filter(|(whose, _)| *whose == mark)?;
     Some(filter.filter(|_| record.protocol == ETH_P_ALL))
 }
@@ -95,4 +98,16 @@ pub fn finders(records: &[FilterRecord]) -> BTreeMap<Pref, Finds> {
         _ => None,
     });
     flows.collect()
+}
+
+/// The maps of each of our labels that asks for sources.
+pub fn labels(ingress: &[FilterRecord]) -> BTreeMap<Pref, MapIds> {
+    let maps = ingress.iter().filter_map(|record| match &record.detail {
+        FilterDetail::Bpf { name: Some(name), .. } => {
+            let (_, found) = label_name::parse(name)?;
+            Some((record.pref, found?.1?))
+        }
+        _ => None,
+    });
+    maps.collect()
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Step;
 use super::simulate::put;
 use crate::tree::{
-    Claim, Direction, KernelState, LinkName, OwnerChange, Parent, Port, PortIndex, Pref, Seat,
-    Strange, Tree, Uids,
+    Claim, Direction, KernelState, LinkName, OwnerChange, OwnerKey, Parent, Port, PortIndex, Pref,
+    Seat, Strange, Tree,
 };
 use crate::units::{ClassId, Shard};
 
@@ -27,7 +27,7 @@ pub struct Journal {
     /// The deciding programs' maps were exchanged as a whole.
     owners: bool,
     /// Entries of those maps that were set or removed.
-    uids: BTreeSet<Uids>,
+    entries: BTreeSet<OwnerKey>,
     /// Links that went while steps were performed on them, by ifindex.
     pub gone: BTreeSet<u32>,
 }
@@ -48,7 +48,7 @@ impl Journal {
             Step::Filter(port, seat, _) => drop(self.filters.insert((port.at(ifindex), *seat))),
             Step::Claim(claim, _) => drop(self.claims.insert(claim.clone())),
             Step::Owners(_) => self.owners = true,
-            Step::Entries(changes) => self.uids.extend(changes.iter().map(|change| change.uids)),
+            Step::Entries(changes) => self.entries.extend(changes.iter().map(|change| change.key)),
             // Hash tables belong to a pref that is noted.
             Step::Mount(_) | Step::Tables(..) => {}
         }
@@ -64,7 +64,7 @@ impl Journal {
         self.ifbs.extend(more.ifbs);
         self.claims.extend(more.claims);
         self.owners |= more.owners;
-        self.uids.extend(more.uids);
+        self.entries.extend(more.entries);
         self.gone.extend(more.gone);
     }
 
@@ -79,7 +79,7 @@ impl Journal {
             && one.ifbs.is_subset(&self.ifbs)
             && one.claims.is_subset(&self.claims)
             && one.owners <= self.owners
-            && (self.owners || one.uids.is_subset(&self.uids))
+            && (self.owners || one.entries.is_subset(&self.entries))
     }
 
     /// The claims that were made, written or removed.
@@ -154,9 +154,9 @@ impl Journal {
         }
         match &mut state.owners {
             Some(table) if !self.owners => {
-                for uids in &self.uids {
-                    let to = before.owners.as_ref().and_then(|before| before.entry(*uids));
-                    table.perform(&OwnerChange { uids: *uids, from: table.entry(*uids), to });
+                for key in &self.entries {
+                    let to = before.owners.as_ref().and_then(|before| before.entry(*key));
+                    table.perform(&OwnerChange { key: *key, from: table.entry(*key), to });
                 }
             }
             owners if self.owners => owners.clone_from(&before.owners),

@@ -17,7 +17,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use super::btf;
 use super::shortage::is_shortage;
 use crate::classify::assembler::Instruction;
-use crate::classify::{label, program};
+use crate::classify::{inner, program};
 use crate::facts::Helpers;
 use crate::tree::{Label, Program, Sockets, TagHelper};
 pub use flows::{Flows, load_redirect};
@@ -35,7 +35,7 @@ pub fn load(program: Program, maps: &Maps) -> io::Result<OwnedFd> {
 
 /// Loads any program of traffic control whose maps are numbered as the deciding one's.
 pub fn load_instructions(program: &[Instruction], maps: &Maps) -> io::Result<OwnedFd> {
-    let maps = [&maps.accounts, &maps.ranges, &maps.given];
+    let maps = [&maps.accounts, &maps.ranges, &maps.given, &maps.sources];
     load_with(program, &maps, *b"shaper_decide\0\0\0")
 }
 
@@ -46,10 +46,15 @@ pub fn load_clear_priority(sockets: Sockets) -> io::Result<OwnedFd> {
     load_with(&program::clear_priority(sockets), &[], *b"shaper_priority\0")
 }
 
-/// Loads the program that labels what comes in by an inner link.
-pub fn load_label(label: Label) -> io::Result<OwnedFd> {
+/// Loads the program that labels what comes in by an inner link. `maps`: where it asks for sources.
+pub fn load_label(label: Label, maps: Option<&Maps>) -> io::Result<OwnedFd> {
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
-    load_with(&label::label(label), &[], *b"shaper_label\0\0\0\0")
+    let maps: Vec<_> = maps
+        .map(|maps| [&maps.sources; program::SOURCES as usize + 1])
+        .into_iter()
+        .flatten()
+        .collect();
+    load_with(&inner::label(label), &maps, *b"shaper_label\0\0\0\0")
 }
 
 /// Whether this process may load programs, but no program that reads the kernel's own values, for

@@ -8,8 +8,10 @@ use crate::units::Minor;
 /// find it. All other numbers are written over, so that a guest cannot choose one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
-    /// Whose all packets are that come in there; `None`: nobody's.
+    /// Whose all other packets are that come in there; `None`: nobody's.
     pub owner: Option<Minor>,
+    /// Whether a packet whose source has an entry ([`super::OwnerTable::sources`]) is that entry's.
+    pub by_source: bool,
     /// Whether a label that the packet has already stays: that of a bridge's port goes before the
     /// bridge's own.
     pub keeps: bool,

@@ -1,20 +1,22 @@
-//! The class of a socket's packets, by the uid that owns the socket: the contents of the deciding
-//! program's maps ([`crate::classify::program`]), as a value.
+//! The class of a socket's packets, by the uid that owns the socket, and of a guest's, by their
+//! source: the contents of the maps of the deciding program ([`crate::classify::program`]) and of
+//! labels ([`crate::classify::inner`]), as a value.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::sources::Source;
 use crate::units::ClassId;
 
-/// The kernel's numbers of the three maps of one instance: accounts, ranges, given.
+/// The kernel's numbers of the four maps of one instance: accounts, ranges, given, sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MapIds(pub [u32; 3]);
+pub struct MapIds(pub [u32; 4]);
 
 impl fmt::Display for MapIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [accounts, ranges, given] = self.0;
-        write!(f, "{accounts},{ranges},{given}")
+        let [accounts, ranges, given, sources] = self.0;
+        write!(f, "{accounts},{ranges},{given},{sources}")
     }
 }
 
@@ -27,6 +29,8 @@ pub struct OwnerTable {
     pub accounts: BTreeMap<u32, ClassId>,
     /// Ranges, as the prefixes that a longest-prefix-match trie holds.
     pub ranges: BTreeMap<UidPrefix, ClassId>,
+    /// Networks behind inner links that are labelled by source. [`ClassId::NONE`]: nobody's.
+    pub sources: BTreeMap<Source, ClassId>,
 }
 
 impl OwnerTable {
@@ -58,40 +62,53 @@ impl OwnerTable {
     /// or its new one at every moment. Entries are set before others are removed: prefixes of one
     /// table never overlap, so the longest that fits is the old table's or the new one's. An
     /// account's entry hides the range that the uid is in, so it is set before the ranges and
-    /// removed after them.
+    /// removed after them; so is a source's longer prefix before and after a shorter one.
     pub fn changes(&self, wanted: &OwnerTable) -> Vec<OwnerChange> {
-        let ranges = differences(&self.ranges, &wanted.ranges, Uids::Prefix);
-        let accounts = differences(&self.accounts, &wanted.accounts, Uids::Account);
-        let mut changes: Vec<OwnerChange> = accounts.chain(ranges).collect();
+        let ranges = differences(&self.ranges, &wanted.ranges, OwnerKey::Prefix);
+        let accounts = differences(&self.accounts, &wanted.accounts, OwnerKey::Account);
+        let sources = differences(&self.sources, &wanted.sources, OwnerKey::Source);
+        let mut changes: Vec<OwnerChange> = accounts.chain(ranges).chain(sources).collect();
         changes.sort_by_key(|change| {
             let goes = change.to.is_none();
-            (goes, matches!(change.uids, Uids::Account(_)) == goes)
+            let wide = match change.key {
+                OwnerKey::Source(Source { net, .. }) => net.max_prefix_len() - net.prefix_len(),
+                _ => 0,
+            };
+            let hides = matches!(change.key, OwnerKey::Account(_));
+            (goes, hides == goes, if goes { u8::MAX - wide } else { wide })
         });
         changes
     }
 
-    /// The class that the entry for exactly these uids names; `None`: there is no such entry.
-    pub fn entry(&self, uids: Uids) -> Option<ClassId> {
-        match uids {
-            Uids::Account(uid) => self.accounts.get(&uid).copied(),
-            Uids::Prefix(prefix) => self.ranges.get(&prefix).copied(),
+    /// The class that exactly this entry names; `None`: there is no such entry.
+    pub fn entry(&self, key: OwnerKey) -> Option<ClassId> {
+        match key {
+            OwnerKey::Account(uid) => self.accounts.get(&uid).copied(),
+            OwnerKey::Prefix(prefix) => self.ranges.get(&prefix).copied(),
+            OwnerKey::Source(source) => self.sources.get(&source).copied(),
         }
     }
 
     /// Performs one change on the value.
     pub fn perform(&mut self, change: &OwnerChange) {
-        match (change.uids, change.to) {
-            (Uids::Account(uid), Some(class)) => {
+        match (change.key, change.to) {
+            (OwnerKey::Account(uid), Some(class)) => {
                 self.accounts.insert(uid, class);
             }
-            (Uids::Account(uid), None) => {
+            (OwnerKey::Account(uid), None) => {
                 self.accounts.remove(&uid);
             }
-            (Uids::Prefix(prefix), Some(class)) => {
+            (OwnerKey::Prefix(prefix), Some(class)) => {
                 self.ranges.insert(prefix, class);
             }
-            (Uids::Prefix(prefix), None) => {
+            (OwnerKey::Prefix(prefix), None) => {
                 self.ranges.remove(&prefix);
+            }
+            (OwnerKey::Source(source), Some(class)) => {
+                self.sources.insert(source, class);
+            }
+            (OwnerKey::Source(source), None) => {
+                self.sources.remove(&source);
             }
         }
     }
@@ -100,16 +117,16 @@ impl OwnerTable {
 fn differences<'a, K: Copy + Ord>(
     from: &'a BTreeMap<K, ClassId>,
     to: &'a BTreeMap<K, ClassId>,
-    uids: impl Fn(K) -> Uids + Copy + 'a,
+    entry: impl Fn(K) -> OwnerKey + Copy + 'a,
 ) -> impl Iterator<Item = OwnerChange> + 'a {
     let set = to.iter().filter_map(move |(key, class)| {
         let before = from.get(key).copied();
-        let change = OwnerChange { uids: uids(*key), from: before, to: Some(*class) };
+        let change = OwnerChange { key: entry(*key), from: before, to: Some(*class) };
         (before != Some(*class)).then_some(change)
     });
     let gone = from.iter().filter(|(key, _)| !to.contains_key(key));
     let gone = gone.map(move |(key, class)| OwnerChange {
-        uids: uids(*key),
+        key: entry(*key),
         from: Some(*class),
         to: None,
     });
@@ -120,7 +137,7 @@ fn differences<'a, K: Copy + Ord>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerChange {
     /// Which entry.
-    pub uids: Uids,
+    pub key: OwnerKey,
     /// The class that the entry names now; `None`: there is no entry.
     pub from: Option<ClassId>,
     /// The class that the entry is to name; `None`: it is removed.
@@ -130,27 +147,30 @@ pub struct OwnerChange {
 impl fmt::Display for OwnerChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.from, self.to) {
-            (None, Some(to)) => write!(f, "{} in {to}", self.uids),
-            (Some(from), Some(to)) => write!(f, "{} {from} -> {to}", self.uids),
-            (_, None) => write!(f, "{} in no class", self.uids),
+            (None, Some(to)) => write!(f, "{} in {to}", self.key),
+            (Some(from), Some(to)) => write!(f, "{} {from} -> {to}", self.key),
+            (_, None) => write!(f, "{} in no class", self.key),
         }
     }
 }
 
-/// Which uids an entry is for.
+/// Whose packets an entry is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Uids {
+pub enum OwnerKey {
     /// One uid, in the hash map.
     Account(u32),
     /// All uids that begin with the same bits, in the trie.
     Prefix(UidPrefix),
+    /// What comes in by one link from one network, in the other trie.
+    Source(Source),
 }
 
-impl fmt::Display for Uids {
+impl fmt::Display for OwnerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Uids::Account(uid) => write!(f, "uid {uid}"),
-            Uids::Prefix(prefix) => {
+            OwnerKey::Account(uid) => write!(f, "uid {uid}"),
+            OwnerKey::Source(source) => source.fmt(f),
+            OwnerKey::Prefix(prefix) => {
                 let range = prefix.range();
                 write!(f, "uids {}-{}", range.start(), range.end())
             }
@@ -213,7 +233,10 @@ fn prefixes(range: &RangeInclusive<u32>) -> Vec<UidPrefix> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use proptest::collection::vec;
+    use std::net::IpAddr;
+
+    use ipnet::IpNet;
+    use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 
     use super::*;
@@ -248,7 +271,7 @@ mod tests {
         table
     }
 
-    /// Uids beside every border in the tables, and some far from all.
+    /// OwnerKey beside every border in the tables, and some far from all.
     fn uids(tables: &[&OwnerTable]) -> BTreeSet<u32> {
         let accounts = tables.iter().flat_map(|table| table.accounts.keys().copied());
         let prefixes = tables.iter().flat_map(|table| table.ranges.keys());
@@ -291,6 +314,46 @@ mod tests {
             }
             prop_assert_eq!(&table, &new);
             prop_assert!(new.changes(&new).is_empty());
+        }
+    }
+
+    fn sources() -> impl Strategy<Value = BTreeMap<Source, ClassId>> {
+        let net = ((0..4_u8).prop_map(|third| [10, 8, third << 6, 0]), 0..33_u8);
+        let source = net.prop_map(|(address, bits)| {
+            let net = IpNet::new(IpAddr::from(address), bits).unwrap().trunc();
+            Source { ifindex: 7, net }
+        });
+        btree_map(source, (0x10..0x16_u16).prop_map(class), 0..6)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(200)
+        })]
+
+        #[test]
+        fn at_every_moment_of_a_change_a_source_has_its_old_class_or_its_new_one(
+            (old, new) in (sources(), sources()),
+        ) {
+            let found = |sources: &BTreeMap<Source, ClassId>, address: IpAddr| {
+                let holds = |it: &&Source| it.net.contains(&address);
+                let longest = sources.keys().filter(holds).max_by_key(|it| it.net.prefix_len());
+                longest.map(|source| sources[source])
+            };
+            let [old, new] =
+                [old, new].map(|sources| OwnerTable { sources, ..OwnerTable::default() });
+            let mut table = old.clone();
+            for change in old.changes(&new) {
+                table.perform(&change);
+                for last in (0..=255_u8).step_by(5) {
+                    let address = IpAddr::from([10, 8, last, 1]);
+                    let now = found(&table.sources, address);
+                    let allowed = [found(&old.sources, address), found(&new.sources, address)];
+                    prop_assert!(allowed.contains(&now), "{}: {:?} after {}", address, now, change);
+                }
+            }
+            prop_assert_eq!(&table, &new);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::support::accounts::ANN;
-use crate::support::behind::{Guest, bridge};
+use crate::support::behind::{Guest, bridge, route};
 use crate::support::command::run;
 use crate::support::counters::{Classes, classes};
 use crate::support::harness::{On, tests};
@@ -14,7 +14,8 @@ use crate::support::world::{Family, World};
 tests!(
     On::Host => what_a_container_sends_and_receives_is_in_its_owners_class,
         a_guest_without_an_owner_cannot_choose_a_class,
-        a_label_is_repaired_and_goes_with_its_link;
+        a_label_is_repaired_and_goes_with_its_link,
+        clients_of_a_tunnel_are_told_apart_by_their_addresses;
 );
 
 const IFB: &str = "ifb-up0";
@@ -180,4 +181,53 @@ fn a_label_is_repaired_and_goes_with_its_link() {
     assert!(!run("tc qdisc show dev vc2").contains("clsact"));
     let filters = run("tc filter show dev up0");
     assert!(filters.contains("labels=0") && !filters.contains("labels=1"), "{filters}");
+}
+
+/// A VPN's daemon has a tun device, behind which are its clients, each with an address.
+fn clients_of_a_tunnel_are_told_apart_by_their_addresses() {
+    let mut world = World::new();
+    route(&world);
+    let mut client = Guest::without_link(2);
+    client.tunnel(&world, "vpn0");
+    client.also_has("10.99.0.5");
+    let text = "
+version: 1
+links: {up0: {rate: 400mbit, down: 300mbit}}
+users:
+  ann: {ceil: 200mbit, down: 200mbit, accounts: [ann], interfaces: [vpn0], addresses: [10.99.0.2, fd99::/64]}
+  bob: {ceil: 200mbit, down: 200mbit, accounts: [bob], interfaces: [vpn0], addresses: [10.99.0.0/24]}
+";
+    apply(text);
+    in_sync(text);
+    let (of_ann, of_bob) = (classid("user/ann"), classid("user/bob"));
+    for family in FAMILIES {
+        client.ping(&world, family, 1, 56);
+        let before = Both::now();
+        client.upload(&mut world, family, 5 * MEGABYTE);
+        before.share(&format!("a client's upload, {family:?}"), &of_ann, 99.9);
+        let before = Both::now();
+        client.download(&mut world, family, 5 * MEGABYTE);
+        before.share(&format!("its download, {family:?}"), &of_ann, 99.9);
+    }
+    // Another's address.
+    let from = |client: &Guest, address: &str| {
+        let before = Both::now();
+        client
+            .run(&["ping", "-q", "-c", "5", "-i", "0.02", "-s", "4000", "-I", address, "10.77.0.2"])
+            .exits(0);
+        before
+    };
+    from(&client, "10.99.0.5").share("another client's", &of_bob, 99.0);
+    // An address changes hands: an entry of the map, and no filter.
+    let swapped = text.replace("addresses: [10.99.0.2, fd99::/64]", "addresses: [fd99::/64]");
+    let steps = apply(&swapped).stdout;
+    assert!(!steps.contains("filter"), "{steps}");
+    from(&client, "10.99.0.2").share("an address that changed hands", &of_bob, 99.0);
+    // What was changed by hand is repaired: a filter that reads other maps, and none.
+    run("tc filter del dev vpn0 ingress");
+    apply(&swapped);
+    in_sync(&swapped);
+    from(&client, "10.99.0.2").share("repaired", &of_bob, 99.0);
+    shaper(&["clear"]).exits(0);
+    assert!(!run("tc qdisc show dev vpn0").contains("clsact"));
 }

@@ -14,6 +14,8 @@ pub struct Guest {
     /// Its addresses' last part.
     number: u8,
     port: u16,
+    /// Of its tunnel, on the host.
+    daemon: Option<Actor>,
 }
 
 /// The host's bridge for guests, `br0`: IPv4 behind NAT, IPv6 routed.
@@ -45,7 +47,7 @@ impl Guest {
     /// One that has no link yet.
     pub fn without_link(number: u8) -> Guest {
         let actor = Actor::start(myself(&["--isolated-actor"]));
-        Guest { actor, number, port: 6_000 + 100 * u16::from(number) }
+        Guest { actor, number, port: 6_000 + 100 * u16::from(number), daemon: None }
     }
 
     /// Gives it a veth in `br0`.
@@ -53,6 +55,30 @@ impl Guest {
         run(&format!("ip link add {link} type veth peer name eth0 netns {}", self.actor.pid()));
         run(&format!("ip link set {link} master br0 up"));
         self.furnish();
+    }
+
+    /// Gives it a tunnel that ends in a tun device of the host's, whose daemon is root.
+    pub fn tunnel(&mut self, world: &World, device: &str) {
+        let [host, own] = [7_001, 7_002].map(|port| SocketAddr::from(([10, 98, 0, 1], port)));
+        let own = SocketAddr::from(([10, 98, 0, 2], own.port()));
+        run(&format!("ip link add tu0 type veth peer name tu1 netns {}", self.actor.pid()));
+        run("ip addr add 10.98.0.1/24 dev tu0");
+        run("ip link set tu0 up");
+        self.run_batch("link set lo up\naddr add 10.98.0.2/24 dev tu1\nlink set tu1 up\n");
+        let mut daemon = world.actor(super::accounts::ROOT);
+        daemon.tell(&Order::Tunnel { device: device.to_string(), from: host, to: own });
+        self.actor.tell(&Order::Tunnel { device: "eth0".to_string(), from: own, to: host });
+        run(&format!("ip addr add 10.99.0.1/24 dev {device}"));
+        run(&format!("ip addr add fd99::1/64 dev {device} nodad"));
+        run(&format!("ip link set {device} up"));
+        world.on_far("ip route add 10.99.0.0/24 via 10.77.0.1");
+        self.furnish();
+        self.daemon = Some(daemon);
+    }
+
+    /// One more address.
+    pub fn also_has(&self, address: &str) {
+        self.run_batch(&format!("addr add {address}/24 dev eth0\n"));
     }
 
     /// Addresses and routes for a link `eth0` that is there, to whoever is `10.99.0.1`.

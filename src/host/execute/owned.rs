@@ -102,7 +102,7 @@ impl Run<'_, '_> {
             Whole::Remove(()) => None,
         };
         // Programs that are loaded already read the old maps.
-        self.programs.forget_deciding();
+        self.programs.forget_readers();
         Ok(())
     }
 

@@ -23,9 +23,10 @@ impl Programs {
         once(&mut self.deciding, it, || bpf::load(it, maps))
     }
 
-    /// Other maps take the place of those that deciding programs read.
-    pub(super) fn forget_deciding(&mut self) {
+    /// Other maps take the place of those that programs read.
+    pub(super) fn forget_readers(&mut self) {
         self.deciding.clear();
+        self.labelling.clear();
     }
 
     /// The program that clears priorities.
@@ -33,9 +34,13 @@ impl Programs {
         once(&mut self.clearing, sockets, || bpf::load_clear_priority(sockets))
     }
 
-    /// The program that labels what comes in by an inner link.
-    pub(super) fn labelling(&mut self, label: Label) -> Result<BorrowedFd<'_>, Cause> {
-        once(&mut self.labelling, label, || bpf::load_label(label))
+    /// The program that labels what comes in by an inner link; `maps`: where it asks for sources.
+    pub(super) fn labelling(
+        &mut self,
+        label: Label,
+        maps: Option<&Maps>,
+    ) -> Result<BorrowedFd<'_>, Cause> {
+        once(&mut self.labelling, label, || bpf::load_label(label, maps))
     }
 }
 

@@ -52,7 +52,8 @@ pub(super) struct Seen {
     pub ifbs: Ifbs,
     /// The maps of flows that are in use, by link.
     pub flows: BTreeMap<LinkName, u32>,
-    /// Where each program is that notes flows, and which maps of owners it reads.
+    /// Where each program is that notes flows or labels by source, and which maps of owners it
+    /// reads.
     pub learning: BTreeMap<facts::Seat, MapIds>,
     /// Links with an `ingress` qdisc.
     pub ingress: BTreeSet<LinkName>,
@@ -110,8 +111,7 @@ pub(super) fn links_and_trees(
         }
         if qdiscs.iter().any(|qdisc| qdisc.kind == request::clsact::KIND) {
             let found = clsact_of(kernel, link.ifindex, all.ifbs.of(&name))?;
-            learners.insert(name.clone(), found.reads);
-            all.add_clsact(&name, found.clsact, found.strange);
+            learners.insert(name.clone(), all.add_clsact(&name, found));
         } else if qdiscs.iter().any(|qdisc| qdisc.kind == "ingress") {
             all.ingress.insert(name.clone());
         }
@@ -172,14 +172,12 @@ impl Seen {
         at_clsact.retain(|port, _| links.contains_key(&port.link));
     }
 
-    /// What stands at a link's clsact, and what is strange there.
-    fn add_clsact(
-        &mut self,
-        link: &LinkName,
-        clsact: Clsact,
-        strange: BTreeMap<Seat, StrangeFilter>,
-    ) {
+    /// What stands at a link's clsact, and what is strange there. Returns what notes flows.
+    fn add_clsact(&mut self, link: &LinkName, found: Hooks) -> BTreeMap<Pref, Reads> {
+        let Hooks { clsact, strange, reads, labels } = found;
         self.clsact.insert(link.clone(), clsact);
+        let seat = |pref| (link.ingress(), ClassId::INGRESS, pref);
+        self.learning.extend(labels.into_iter().map(|(pref, maps)| (seat(pref), maps)));
         for (seat, filter) in strange {
             let port = match seat.parent {
                 Parent::Ingress => link.ingress(),
@@ -187,6 +185,7 @@ impl Seen {
             };
             self.at_clsact.entry(port).or_default().insert(seat, filter);
         }
+        reads
     }
 
     /// Which filters read one map of flows. `servers`: the map of bound sockets that is in force.
@@ -224,6 +223,8 @@ struct Hooks {
     strange: BTreeMap<Seat, StrangeFilter>,
     /// What those of our filters read that note flows.
     reads: BTreeMap<Pref, Reads>,
+    /// What those read that label by source.
+    labels: BTreeMap<Pref, MapIds>,
 }
 
 /// Reads a link's clsact. `ifb`: that of the link.
@@ -231,7 +232,8 @@ fn clsact_of(kernel: &mut Kernel, ifindex: u32, ifb: Option<u32>) -> Result<Hook
     let mut side = |side| kernel.netlink.dump(&dump::filters(ifindex, side), decode::filter);
     let (ingress, egress) = (side(ClassId::INGRESS)?, side(ClassId::EGRESS)?);
     let (clsact, strange) = hooks::clsact(kernel.mark, ifb, &ingress, &egress);
-    Ok(Hooks { clsact, strange, reads: hooks::learners(&egress) })
+    let (reads, labels) = (hooks::learners(&egress), hooks::labels(&ingress));
+    Ok(Hooks { clsact, strange, reads, labels })
 }
 
 /// All links of the namespace.

@@ -97,7 +97,7 @@ fn unread() -> Observation {
     let tree = &seen.state.trees[&name("eth0").egress()];
     let prefs = tree.filters.iter().filter(|(_, it)| matches!(it, Filter::Tag(Tag::Bpf(_))));
     let seat = |(pref, _): (&_, &_)| (name("eth0").egress(), ClassId::ROOT, *pref);
-    let maps = MapIds([7, 8, 9]);
+    let maps = MapIds([7, 8, 9, 10]);
     seen.deciding = prefs.map(seat).map(|seat| (seat, maps)).collect();
     assert_eq!(seen.deciding.len(), 1);
     seen
@@ -173,7 +173,7 @@ fn links_that_others_send_through_without_a_guard_are_said() {
 
 #[test]
 fn the_maps_in_force_are_those_that_are_open_here_and_else_the_latest() {
-    let [old, new, gone] = [[1, 2, 3], [4, 5, 6], [7, 8, 9]].map(MapIds);
+    let [old, new, gone] = [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]].map(MapIds);
     let mut seen = Observation::default();
     assert_eq!(seen.maps_in_force(Some(old)), None, "no program reads them");
     // Half of an exchange.

@@ -174,9 +174,15 @@ impl<'f> Loaded<'f> {
         Loaded { name: flow_name::print_redirect(mark, ifb), file }
     }
 
-    /// The program that labels what comes in by an inner link.
-    pub fn labelling(label: Label, mark: Mark, file: BorrowedFd<'f>) -> Loaded<'f> {
-        Loaded { name: label_name::print(label, mark), file }
+    /// The program that labels what comes in by an inner link, and where it asks for sources the
+    /// maps that it was loaded with.
+    pub fn labelling(
+        label: Label,
+        mark: Mark,
+        maps: Option<MapIds>,
+        file: BorrowedFd<'f>,
+    ) -> Loaded<'f> {
+        Loaded { name: label_name::print(label, mark, maps), file }
     }
 
     /// The options that every such filter has.

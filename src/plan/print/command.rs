@@ -4,10 +4,11 @@ use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 use super::words::{label_words, program_words, protocol};
+use crate::classify::inner;
 use crate::plan::{Change, FilterChange, InPlace, LeafChange, LeftTables, Replaced, Step, Whole};
 use crate::tree::{
-    Claim, Class, Filter, FoundLeaf, Ifb, LeafQdisc, LinkName, Mark, OwnerChange, Parent, Port,
-    Pref, Role, Seat, Tag, U32Node, U32Rules, Uids,
+    Claim, Class, Filter, FoundLeaf, Ifb, LeafQdisc, LinkName, Mark, OwnerChange, OwnerKey, Parent,
+    Port, Pref, Role, Seat, Tag, U32Node, U32Rules,
 };
 use crate::units::{ClassId, Psched};
 
@@ -241,17 +242,18 @@ fn directory(
     }
 }
 
-/// The bpftool command that equals a change of one entry; `$ACCOUNTS` and `$RANGES` are the numbers
-/// of the maps, which the filter's name says.
+/// The bpftool command that equals a change of one entry; `$ACCOUNTS`, `$RANGES` and `$SOURCES` are
+/// the numbers of the maps, which the filter's name says.
 fn map_command(change: &OwnerChange) -> String {
     let hex =
         |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-    let (map, key) = match change.uids {
-        Uids::Account(uid) => ("$ACCOUNTS", hex(&uid.to_ne_bytes())),
-        Uids::Prefix(prefix) => {
+    let (map, key) = match change.key {
+        OwnerKey::Account(uid) => ("$ACCOUNTS", hex(&uid.to_ne_bytes())),
+        OwnerKey::Prefix(prefix) => {
             let bits = u32::from(prefix.bits).to_ne_bytes();
             ("$RANGES", hex(&[bits, prefix.uid.to_be_bytes()].concat()))
         }
+        OwnerKey::Source(source) => ("$SOURCES", hex(&inner::key(source))),
     };
     match change.to {
         Some(class) => {

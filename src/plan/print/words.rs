@@ -18,8 +18,9 @@ pub(super) fn label_words(label: Label) -> String {
         Some(minor) => format!("what comes in is :{minor}'s"),
         None => "what comes in is nobody's".to_string(),
     };
+    let source = if label.by_source { ", or its source's" } else { "" };
     let keeps = if label.keeps { ", but what a port has labelled" } else { "" };
-    owner + keeps
+    owner + source + keeps
 }
 
 /// The words for a program of rules: which lines of `rules` it decides.

@@ -196,7 +196,7 @@ impl Map {
         }
         let mut entries = Vec::new();
         // Where the last batch ended: a bucket's number (4 bytes) or a key.
-        let mut token = [0_u8; 8];
+        let mut token = vec![0_u8; KEY.max(4)];
         let (mut keys, mut values) = (vec![[0_u8; KEY]; BATCH], vec![0_u32; BATCH]);
         let mut first = true;
         loop {

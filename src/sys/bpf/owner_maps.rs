@@ -1,4 +1,4 @@
-//! The maps of the deciding programs: the class of each uid.
+//! The maps of the deciding programs and of labels: the class of each uid, and of guests' sources.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,7 +6,8 @@ use std::io;
 use nix::sys::resource::{Resource, setrlimit};
 
 use super::map::{HASH, LPM_TRIE, Map};
-use crate::tree::{MapIds, OwnerChange, OwnerTable, UidPrefix, Uids};
+use crate::classify::inner::{self, SOURCE_KEY_BYTES};
+use crate::tree::{MapIds, OwnerChange, OwnerKey, OwnerTable, UidPrefix};
 use crate::units::ClassId;
 
 /// The most entries of each map: twice as many accounts as there can be classes, for labels with
@@ -14,14 +15,16 @@ use crate::units::ClassId;
 const ACCOUNTS: u32 = 1 << 17;
 const RANGES: u32 = 1 << 16;
 const GIVEN: u32 = 1 << 16;
+const SOURCES: u32 = 1 << 16;
 
-/// The three maps of the deciding programs of one instance. They exist as long as somebody has a
+/// The four maps of the programs of one instance. They exist as long as somebody has a
 /// descriptor or a filter uses them; nothing is pinned.
 #[derive(Debug)]
 pub struct Maps {
     pub(super) accounts: Map,
     pub(super) ranges: Map,
     pub(super) given: Map,
+    pub(super) sources: Map,
 }
 
 impl Maps {
@@ -30,42 +33,48 @@ impl Maps {
         // Before Linux 5.11 maps count as locked memory. An error is ignored, since the limit may
         // be high enough as it is.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
-        let maps = Maps::sized(ACCOUNTS, RANGES, GIVEN)?;
+        let maps = Maps::sized([ACCOUNTS, RANGES, GIVEN, SOURCES])?;
         for (uid, class) in &table.accounts {
             maps.accounts.update(&uid.to_ne_bytes(), class.0)?;
         }
         for (prefix, class) in &table.ranges {
             maps.ranges.update(&prefix_key(*prefix), class.0)?;
         }
+        for (source, class) in &table.sources {
+            maps.sources.update(&inner::key(*source), class.0)?;
+        }
         Ok(maps)
     }
 
     /// Makes the smallest maps with which a program can be loaded.
     pub fn for_trial() -> io::Result<Maps> {
-        Maps::sized(1, 1, 1)
+        Maps::sized([1; 4])
     }
 
-    fn sized(accounts: u32, ranges: u32, given: u32) -> io::Result<Maps> {
+    fn sized([accounts, ranges, given, sources]: [u32; 4]) -> io::Result<Maps> {
+        let source = SOURCE_KEY_BYTES as u32;
         Ok(Maps {
             accounts: Map::create(HASH, 4, accounts, *b"shaper_accounts\0")?,
             ranges: Map::create(LPM_TRIE, 8, ranges, *b"shaper_ranges\0\0\0")?,
             given: Map::create(HASH, 8, given, *b"shaper_given\0\0\0\0")?,
+            sources: Map::create(LPM_TRIE, source, sources, *b"shaper_sources\0\0")?,
         })
     }
 
     /// The maps of these numbers. Needs CAP_SYS_ADMIN; EPERM without.
     pub fn open(ids: MapIds) -> io::Result<Maps> {
-        let MapIds([accounts, ranges, given]) = ids;
+        let MapIds([accounts, ranges, given, sources]) = ids;
         Ok(Maps {
             accounts: Map::open(accounts, HASH, 4)?,
             ranges: Map::open(ranges, LPM_TRIE, 8)?,
             given: Map::open(given, HASH, 8)?,
+            sources: Map::open(sources, LPM_TRIE, SOURCE_KEY_BYTES as u32)?,
         })
     }
 
-    /// The kernel's numbers of the three maps, by which others find them.
+    /// The kernel's numbers of the four maps, by which others find them.
     pub fn ids(&self) -> MapIds {
-        MapIds([self.accounts.id, self.ranges.id, self.given.id])
+        MapIds([self.accounts.id, self.ranges.id, self.given.id, self.sources.id])
     }
 
     /// The contents of the maps.
@@ -81,16 +90,21 @@ impl Maps {
             let bits = u8::try_from(bits).unwrap_or(u8::MAX);
             (UidPrefix { uid: u32::from_be_bytes(uid), bits }, ClassId(class))
         });
-        Ok(OwnerTable { accounts, ranges: ranges.collect() })
+        let sources = self.sources.entries::<SOURCE_KEY_BYTES>()?.into_iter();
+        let sources =
+            sources.filter_map(|(key, class)| Some((inner::source(key)?, ClassId(class))));
+        Ok(OwnerTable { accounts, ranges: ranges.collect(), sources: sources.collect() })
     }
 
     /// Sets or removes one entry. ENOENT: there was no entry to remove.
     pub fn perform(&self, change: &OwnerChange) -> io::Result<()> {
-        match (change.uids, change.to) {
-            (Uids::Account(uid), Some(to)) => self.accounts.update(&uid.to_ne_bytes(), to.0),
-            (Uids::Account(uid), None) => self.accounts.delete(&uid.to_ne_bytes()),
-            (Uids::Prefix(prefix), Some(to)) => self.ranges.update(&prefix_key(prefix), to.0),
-            (Uids::Prefix(prefix), None) => self.ranges.delete(&prefix_key(prefix)),
+        match (change.key, change.to) {
+            (OwnerKey::Account(uid), Some(to)) => self.accounts.update(&uid.to_ne_bytes(), to.0),
+            (OwnerKey::Account(uid), None) => self.accounts.delete(&uid.to_ne_bytes()),
+            (OwnerKey::Prefix(prefix), Some(to)) => self.ranges.update(&prefix_key(prefix), to.0),
+            (OwnerKey::Prefix(prefix), None) => self.ranges.delete(&prefix_key(prefix)),
+            (OwnerKey::Source(source), Some(to)) => self.sources.update(&inner::key(source), to.0),
+            (OwnerKey::Source(source), None) => self.sources.delete(&inner::key(source)),
         }
     }
 

@@ -1,0 +1,159 @@
+//! The program that labels what comes in by an inner link ([`super::label`] says what for), and the
+//! map in which it looks sources up. Pure.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::assembler::{
+    Assembler, FRAME, Instruction, Label as Target, R0, R1, R2, R3, R4, R5, R6, R7, TC_ACT_UNSPEC,
+    Width,
+};
+use super::label::SKB_TC_INDEX;
+use super::program::{SOURCES, look_up};
+use super::program_rules::{FROM_NETWORK_HEADER, LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
+use crate::tree::{Family, Label, Source};
+use crate::units::Minor;
+
+/// Bytes of a key of [`SOURCES`], a longest-prefix-match trie: `{u32 bits; u32 ifindex; u8
+/// address[16]}` → classid, numbers in the machine's byte order, IPv4 addresses as IPv6 has them
+/// (`::ffff:a.b.c.d`).
+pub const SOURCE_KEY_BYTES: usize = 24;
+
+/// The offset of `ifindex` in `struct __sk_buff`: of the link by which the packet comes in.
+pub const SKB_IFINDEX: i16 = 40;
+
+/// The key on the stack.
+const KEY: i16 = -24;
+const KEY_IFINDEX: i16 = KEY + 4;
+const KEY_ADDRESS: i16 = KEY + 8;
+/// What the kernel's tries compare before the address.
+const IFINDEX_BITS: u8 = 32;
+/// Of an IPv4 address that is written as one of IPv6.
+const MAPPED_BITS: u8 = 96;
+/// Ethertypes of a VLAN tag (linux/if_ether.h).
+const VLANS: [i32; 2] = [0x8100, 0x88a8];
+const V4_SOURCE: i32 = 12;
+const V6_SOURCE: i32 = 8;
+
+/// The map's key of a source.
+pub fn key(source: Source) -> [u8; SOURCE_KEY_BYTES] {
+    let (address, bits) = match source.net {
+        IpNet::V4(net) => (net.network().to_ipv6_mapped(), MAPPED_BITS + net.prefix_len()),
+        IpNet::V6(net) => (net.network(), net.prefix_len()),
+    };
+    let mut key = [0; SOURCE_KEY_BYTES];
+    key[..4].copy_from_slice(&u32::from(IFINDEX_BITS + bits).to_ne_bytes());
+    key[4..8].copy_from_slice(&source.ifindex.to_ne_bytes());
+    key[8..].copy_from_slice(&address.octets());
+    key
+}
+
+/// The source of a key; `None` for one that [`key`] never makes.
+pub fn source(key: [u8; SOURCE_KEY_BYTES]) -> Option<Source> {
+    let [a, b, c, d, e, f, g, h, address @ ..] = key;
+    let bits = u32::from_ne_bytes([a, b, c, d]).checked_sub(IFINDEX_BITS.into())?;
+    let bits = u8::try_from(bits).ok()?;
+    let address = Ipv6Addr::from(address);
+    let net = match (address.to_canonical(), bits.checked_sub(MAPPED_BITS)) {
+        (IpAddr::V4(address), Some(bits)) => Ipv4Net::new(address, bits).ok()?.into(),
+        _ => Ipv6Net::new(address, bits).ok()?.into(),
+    };
+    Some(Source { ifindex: u32::from_ne_bytes([e, f, g, h]), net })
+}
+
+/// The program. Every packet goes on (`TC_ACT_UNSPEC`). Where it asks by source its one map is
+/// [`SOURCES`].
+pub fn label(label: Label) -> Vec<Instruction> {
+    let mut a = Assembler::default();
+    let (write, done) = (a.label(), a.label());
+    a.copy(R6, R1);
+    if label.keeps {
+        let none = a.label();
+        a.load(Width::Word, R7, R6, SKB_TC_INDEX);
+        a.jump_if_less(R7, Minor::FIRST_USER.0.into(), none);
+        a.jump_if_at_most(R7, Minor::LAST_USER.0.into(), done);
+        a.bind(none);
+    }
+    if label.by_source {
+        let unknown = a.label();
+        read_source(&mut a, unknown);
+        look_up(&mut a, SOURCES, KEY);
+        a.jump_if_is(R0, 0, unknown);
+        a.load(Width::Word, R1, R0, 0);
+        a.and(R1, 0xffff);
+        a.jump(write);
+        a.bind(unknown);
+    }
+    a.set(R1, label.owner.map_or(0, |owner| owner.0.into()));
+    a.bind(write);
+    a.store(Width::Word, R6, SKB_TC_INDEX, R1);
+    a.bind(done);
+    a.set(R0, TC_ACT_UNSPEC);
+    a.exit();
+    a.finish()
+}
+
+/// Fills the key from the packet, behind a VLAN tag that is in its bytes; on to `none` where it is
+/// no IP.
+fn read_source(a: &mut Assembler, none: Target) {
+    a.store_value(Width::Word, FRAME, KEY, (IFINDEX_BITS + 128).into());
+    a.load(Width::Word, R1, R6, SKB_IFINDEX);
+    a.store(Width::Word, FRAME, KEY_IFINDEX, R1);
+    a.store_value(Width::Double, FRAME, KEY_ADDRESS, 0);
+    a.store_value(Width::Double, FRAME, KEY_ADDRESS + 8, 0);
+    let (v4, v6, found) = (a.label(), a.label(), a.label());
+    a.load(Width::Word, R1, R6, SKB_PROTOCOL);
+    a.big_endian_16(R1);
+    a.set(R7, 0);
+    a.jump_if_is(R1, Family::V4.ethertype().into(), v4);
+    a.jump_if_is(R1, Family::V6.ethertype().into(), v6);
+    let tagged = a.label();
+    VLANS.into_iter().for_each(|vlan| a.jump_if_is(R1, vlan, tagged));
+    a.jump(none);
+    a.bind(tagged);
+    load(a, (0, KEY_ADDRESS), 4, none);
+    a.load(Width::Half, R1, FRAME, KEY_ADDRESS + 2);
+    a.store_value(Width::Word, FRAME, KEY_ADDRESS, 0);
+    a.big_endian_16(R1);
+    a.set(R7, 4);
+    a.jump_if_is(R1, Family::V4.ethertype().into(), v4);
+    a.jump_if_is(R1, Family::V6.ethertype().into(), v6);
+    a.jump(none);
+    a.bind(v4);
+    a.store_value(Width::Half, FRAME, KEY_ADDRESS + 10, 0xffff);
+    load(a, (V4_SOURCE, KEY_ADDRESS + 12), 4, none);
+    a.jump(found);
+    a.bind(v6);
+    load(a, (V6_SOURCE, KEY_ADDRESS), 16, none);
+    a.bind(found);
+}
+
+/// Copies bytes of the packet, from so far behind R7 on, to the stack.
+fn load(a: &mut Assembler, (from, to): (i32, i16), bytes: i32, short: Target) {
+    a.copy(R1, R6);
+    a.copy(R2, R7);
+    a.add(R2, from);
+    a.copy(R3, FRAME);
+    a.add(R3, to.into());
+    a.set(R4, bytes);
+    a.set(R5, FROM_NETWORK_HEADER);
+    a.call(LOAD_BYTES_RELATIVE);
+    a.jump_if_not(R0, 0, short);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back() {
+        for net in ["10.8.0.5/32", "10.8.0.0/24", "0.0.0.0/0", "fd00::/8", "::/0", "fd00::1/128"] {
+            let it = Source { ifindex: 7, net: net.parse().unwrap() };
+            assert_eq!(source(key(it)), Some(it), "{net}");
+        }
+        let mut short = key(Source { ifindex: 7, net: "::/0".parse().unwrap() });
+        short[..4].copy_from_slice(&7_u32.to_ne_bytes());
+        assert_eq!(source(short), None, "a part of the ifindex");
+    }
+}
