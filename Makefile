@@ -33,7 +33,12 @@ GUARD_EVERY := 1
 # Turns with an NSS module that starts threads.
 NSS_TURNS := 50
 
+# The tools that make packages, for those targets alone.
+CARGO_DEB := 3.8.0
+CARGO_GENERATE_RPM := 0.21.1
+
 .PHONY: build install uninstall check test nightly rust tools demo bench bless clean-lab lab-kernel fmt clippy
+.PHONY: deb rpm package package-test
 
 build: rust
 	cargo build --release
@@ -59,6 +64,7 @@ nightly: tools lab-kernel
 	SHAPER_TRANSITIONS=$(TRANSITIONS) SHAPER_SEED=$(SEED) cargo test --test kernel -- transitions
 	SHAPER_CHURN_APPLIES=$(CHURN_APPLIES) SHAPER_CHURN_WATCH=$(CHURN_SECONDS) cargo test --test kernel -- churn::applies
 	SHAPER_GUARD_EVERY=$(GUARD_EVERY) SHAPER_NSS_TURNS=$(NSS_TURNS) cargo test --test kernel -- guard:: nss::
+	$(MAKE) package-test
 	sh tests/run.sh $(RUNS)
 
 fmt:
@@ -112,6 +118,25 @@ uninstall:
 		systemctl disable --now shaper.service shaper-apply.timer 2>/dev/null || true
 	rm -f "$(DESTDIR)$(PREFIX)/bin/shaper" $(foreach unit,$(UNIT_FILES),"$(DESTDIR)$(UNITS)/$(unit)")
 	@$(RELOAD)
+
+# target/debian/shaper_*.deb and target/generate-rpm/shaper-*.rpm: the program, units (not enabled), man pages,
+# completions, examples, licences.
+package: build
+	sh packaging/stage.sh "$(CURDIR)/target/package"
+
+deb: package
+	@[ -x target/tools/bin/cargo-deb ] || cargo install --quiet --locked --root target/tools cargo-deb@$(CARGO_DEB)
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" CARGO_TARGET_DIR="$(CURDIR)/target" cargo deb --no-build --no-strip
+
+rpm: package
+	@[ -x target/tools/bin/cargo-generate-rpm ] || \
+		cargo install --quiet --locked --root target/tools cargo-generate-rpm@$(CARGO_GENERATE_RPM)
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" CARGO_TARGET_DIR="$(CURDIR)/target" cargo generate-rpm
+
+# Both, in a clean Debian root.
+package-test: deb rpm
+	@sh tests/tools.sh mmdebstrap rpm2cpio cpio man-db
+	sh tests/packages.sh
 
 # Writes benches/RESULTS.md. The other tools are for comparison: without them it says so.
 bench:

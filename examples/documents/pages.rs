@@ -1,0 +1,151 @@
+//! Man pages and completions, of the command line as clap knows it, and of README's reference of
+//! the policy: the little Markdown that README has (paragraphs, bold, code, tables, lists), as
+//! roff(7).
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap_complete::{Shell, generate_to};
+use shaper::cli::Cli;
+
+/// README's section that is the reference of the policy file.
+const SECTION: &str = "## The policy file";
+
+const HEAD: &str = r#".TH shaper.yaml 5 "" shaper
+.SH NAME
+shaper.yaml \- policies of shaper(1): /etc/shaper/policies.yaml
+.SH DESCRIPTION
+"#;
+
+const TAIL: &str = r".SH FILES
+.TP
+/etc/shaper/policies.yaml
+The policy.
+.TP
+/etc/shaper/policies.d/*.yaml
+More of it.
+.TP
+/usr/share/doc/shaper/examples/policies
+Tested examples.
+.SH SEE ALSO
+shaper(1), tc\-htb(8)
+";
+
+/// How many entries `TAIL` has.
+#[allow(dead_code, reason = "for tests/documents.rs")]
+pub const ITEMS_OF_TAIL: usize = 3;
+
+/// Writes all of it below a `/usr/share`.
+pub fn write(folder: &Path) -> io::Result<()> {
+    let (commands, files) = (folder.join("man/man1"), folder.join("man/man5"));
+    fs::create_dir_all(&commands)?;
+    fs::create_dir_all(&files)?;
+    clap_mangen::generate_to(Cli::command(), &commands)?;
+    let readme = include_str!("../../README.md");
+    fs::write(files.join("shaper.yaml.5"), reference(section(readme)))?;
+    completions(folder)
+}
+
+/// Where each shell looks for them.
+fn completions(folder: &Path) -> io::Result<()> {
+    let places = [
+        (Shell::Bash, "bash-completion/completions"),
+        (Shell::Zsh, "zsh/site-functions"),
+        (Shell::Fish, "fish/vendor_completions.d"),
+    ];
+    for (shell, place) in places {
+        let place = folder.join(place);
+        fs::create_dir_all(&place)?;
+        generate_to(shell, &mut Cli::command(), "shaper", &place)?;
+    }
+    // bash loads a file that has the command's own name.
+    let bash = folder.join("bash-completion/completions");
+    fs::rename(bash.join("shaper.bash"), bash.join("shaper"))
+}
+
+/// The reference's text, without its heading.
+pub fn section(readme: &str) -> &str {
+    let (_, from) = readme.split_once(SECTION).expect("README has the policy's reference");
+    from.split_once("\n## ").map_or(from, |(section, _)| section)
+}
+
+/// The page of a section of README.
+pub fn reference(section: &str) -> String {
+    let mut page = HEAD.to_string();
+    let mut lines = section.lines().peekable();
+    let mut in_paragraph = false;
+    while let Some(line) = lines.next() {
+        if let Some(rest) = line.strip_prefix("    ").filter(|_| !in_paragraph) {
+            let _ = writeln!(page, ".nf\n{}\n.fi", escaped(rest));
+        } else if line.starts_with("| ") && lines.peek().is_some_and(|next| next.starts_with("|--"))
+        {
+            lines.next();
+            in_paragraph = false;
+        } else if let Some(row) = line.strip_prefix("| ") {
+            row_of(row, &mut page);
+            in_paragraph = false;
+        } else if let Some(item) = line.strip_prefix("- ") {
+            let _ = writeln!(page, ".IP \\(bu 2\n{}", inline(item));
+            in_paragraph = true;
+        } else if line.trim().is_empty() {
+            in_paragraph = false;
+        } else {
+            if !in_paragraph {
+                page.push_str(".PP\n");
+            }
+            let _ = writeln!(page, "{}", inline(line.trim_start()));
+            in_paragraph = true;
+        }
+    }
+    page + TAIL
+}
+
+/// A row of a table: its first cell, and what it means below.
+fn row_of(row: &str, page: &mut String) {
+    let row = row.trim_end().trim_end_matches('|').replace("\\|", "\u{1}");
+    let mut cells = row.split(" | ").map(|cell| cell.trim().replace('\u{1}', "|"));
+    let key = cells.next().unwrap_or_default();
+    let _ =
+        writeln!(page, ".TP\n{}\n{}", inline(&key), inline(&cells.collect::<Vec<_>>().join(" ")));
+}
+
+/// A line of text: **bold**, and `code`, which is bold too.
+fn inline(text: &str) -> String {
+    let mut out = String::new();
+    let mut is_bold = false;
+    let mut rest = text;
+    while let Some(at) = rest.find(['`', '*']) {
+        let (before, mark) = rest.split_at(at);
+        out.push_str(&escaped(before));
+        let code = mark.strip_prefix('`');
+        let after = match code.and_then(|code| code.split_once('`')) {
+            Some((code, after)) => {
+                let _ = write!(out, "\\fB{}\\fR", escaped(code));
+                after
+            }
+            None => match mark.strip_prefix("**") {
+                Some(after) => {
+                    is_bold = !is_bold;
+                    out.push_str(if is_bold { "\\fB" } else { "\\fR" });
+                    after
+                }
+                // One star is emphasis, or a star.
+                None => &mark[1..],
+            },
+        };
+        rest = after;
+    }
+    out.push_str(&escaped(rest));
+    // A line that begins with a dot or a quote would be a request.
+    match out.starts_with(['.', '\'']) {
+        true => format!("\\&{out}"),
+        false => out,
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\e").replace('-', "\\-")
+}

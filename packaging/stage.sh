@@ -1,0 +1,21 @@
+#!/bin/sh
+# stage.sh FOLDER: all files of a package below FOLDER, where a package puts them; `make` has built the program.
+# Cargo.toml lists what is taken from there.
+set -eu
+stage=$1
+rm -rf "$stage"
+make -s install DESTDIR="$stage" PREFIX=/usr UNITS=/usr/lib/systemd/system
+strip "$stage/usr/bin/shaper"
+cargo run -q --example documents -- "$stage/usr/share"
+gzip -9n "$stage"/usr/share/man/man*/*
+doc=$stage/usr/share/doc/shaper
+install -d "$doc/examples/policies" "$stage/etc/shaper/policies.d"
+install -m 644 README.md ARCHITECTURE.md LICENSE-MIT LICENSE-APACHE SECURITY.md "$doc"
+touch "$stage/etc/shaper/policies.d/.keep"
+gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
+install -m 644 policies/*.yaml "$doc/examples/policies"
+# Not in force: an administrator copies what he wants.
+for file in systemd/netns.conf systemd/shaper.cron packaging/pam; do
+    sed 's|/usr/local/bin|/usr/bin|' "$file" >"$doc/examples/$(basename "$file")"
+done
+chmod 644 "$doc"/examples/*.* "$doc"/examples/pam
