@@ -1,5 +1,6 @@
 //! Applying again with 10,000 users: nothing to do, one rate to change, all rates to change.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,12 +36,14 @@ pub fn measure() {
 
     let messages = messages(&one);
     let (mut in_sync, mut bare, mut changed_one) = <(Runs, Runs, Runs)>::default();
+    let (many, mut in_sync_of_many) = (many_files(), Runs::default());
     let mut parts = Vec::new();
     for _ in 0..TIMES {
         let look = yardstick::look(host::LINK, &directory("user"));
         bare.push(look.cost());
         parts.push(look);
         in_sync.push(host::apply(&one));
+        in_sync_of_many.push(host::apply(&many));
         changed_one.push(host::apply(&one_else));
         // Back again, unmeasured: the next round's first is in sync.
         host::apply(&one);
@@ -53,6 +56,8 @@ pub fn measure() {
     let look = "the three lists, the classids, one walk over /proc, bare";
     let what = format!("apply in sync, {messages} changing messages");
     table.row(&what, &in_sync, &Against::new(look, &bare).at_most(1.5));
+    let of_one = Against::new("apply in sync", &in_sync);
+    table.row("the same of a file for each user", &in_sync_of_many, &of_one.at_most(1.5));
     table.row("change one rate", &changed_one, &Against::new("apply in sync", &in_sync));
     let (batch, tc) = ("`tc -batch`", &all.tc);
     let all_of_them = Against::new("`tc -batch`, all of them", tc);
@@ -72,6 +77,18 @@ pub fn measure() {
         tc.peak(),
     );
     write(&text);
+}
+
+/// The policy `one` as a panel would write it: a drop-in for each account.
+fn many_files() -> String {
+    let policy = host::policy("many", 0, host::usual);
+    let folder = Path::new(&policy).with_extension("d");
+    fs::create_dir(&folder).expect("make the folder");
+    for n in 0..USERS {
+        let text = format!("users:\n  u{n:05}: {}\n", host::usual(n));
+        fs::write(folder.join(format!("u{n:05}.yaml")), text).expect("write a drop-in");
+    }
+    policy
 }
 
 /// Every rate changes, there and back again.

@@ -22,8 +22,8 @@ pub use options::{ApplyOptions, QUIET};
 pub use place::place;
 pub use session::{Look, Request, Session, Who, may_change};
 pub use source::{
-    Passed, SourceError, WasRead, Writer, each_of, folder, is_drop_in, joined, links, read,
-    read_alone, text_of, way,
+    Passed, SourceError, WasRead, Writer, each_of, folder, is_drop_in, joined, keep, kept, links,
+    read, read_alone, read_kept, text_of, way,
 };
 
 use crate::failure::Failure;

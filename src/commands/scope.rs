@@ -6,6 +6,7 @@ use crate::apply::{self, ApplyOptions, Options, Request, Session};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::Kernel;
+use crate::policy::Policy;
 use crate::sys::netns::Target;
 
 /// Enters the network namespace that the command line names and opens the kernel there.
@@ -20,7 +21,15 @@ pub(super) fn session(
     file: &Path,
     options: Options,
 ) -> Result<(Session, Request), Failure> {
-    let policy = apply::read(file)?;
+    session_of(global, apply::read(file)?, options)
+}
+
+/// The same for a policy that was read.
+pub(super) fn session_of(
+    global: &Global,
+    policy: Policy,
+    options: Options,
+) -> Result<(Session, Request), Failure> {
     Ok((Session::new(open(global)?), Request::new(policy, options)))
 }
 

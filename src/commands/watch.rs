@@ -1,6 +1,6 @@
 //! `shaper watch`: the daemon.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::daemon::{Beside, Daemon};
@@ -24,6 +24,17 @@ impl From<StandardInput> for Failure {
     }
 }
 
+/// Where the service manager says the service may keep something (systemd.exec(5),
+/// `StateDirectory`).
+const STATE: &str = "STATE_DIRECTORY";
+
+/// The last good policy of the instance that the command line names.
+fn kept_in(folder: &Path, global: &Global) -> PathBuf {
+    let instance = global.cgroup.as_deref().unwrap_or("shaper");
+    let netns = global.netns.as_ref().map(|name| format!("@{}", name.replace('/', "-")));
+    apply::kept(folder, &format!("{instance}{}", netns.unwrap_or_default()))
+}
+
 pub(super) fn watch(
     global: &Global,
     file: &Path,
@@ -36,7 +47,9 @@ pub(super) fn watch(
     }
     // The policy is read first, so that its errors are the first that are said. Process events are
     // subscribed to before another network namespace is entered: there would be none in it.
-    apply::read(file)?;
+    let kept = std::env::var_os(STATE).map(|folder| kept_in(Path::new(&folder), global));
+    let read = || apply::read(file).or_else(|refusal| daemon::instead(refusal, kept.as_deref()));
+    read()?;
     let processes = ProcessListener::open().map_err(Failure::refused)?;
     let bound = match &global.netns {
         Some(wanted) => Some(Bound {
@@ -46,12 +59,12 @@ pub(super) fn watch(
         }),
         None => None,
     };
-    let (session, request) = scope::session(global, file, options)?;
+    let (session, request) = scope::session_of(global, read()?, options)?;
     apply::may_change(&session.kernel)?;
     if let Some(other) = Daemon::of(&session.kernel)?.filter(|_| !despite_daemon) {
         return Err(other.conflict(Beside::Watch));
     }
-    let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait };
+    let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait, kept };
     daemon::watch(session, request.intent, processes, &settings, bound.as_ref())?;
     Ok(Output::default())
 }

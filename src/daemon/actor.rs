@@ -2,6 +2,7 @@
 //! condition. [`State`] decides when, and what follows from the outcome.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,6 +10,7 @@ use sd_notify::NotifyState;
 
 use super::applied::log_of;
 use super::event::{Action, Event};
+use super::last_good;
 use super::placing::Placing;
 use super::service_manager::{ALIVE, tell};
 use super::shaping::Attempt;
@@ -31,6 +33,8 @@ pub(super) struct Actor {
     /// The lock by which others find this daemon.
     keeping: Option<Keeping>,
     condition: Condition,
+    /// Where the last good policy is kept.
+    kept: Option<PathBuf>,
     /// The warnings of the last apply, so that each is logged once.
     said: Vec<String>,
 }
@@ -42,10 +46,11 @@ impl Actor {
         session: Session,
         said: Vec<String>,
         (word, why): (&'static str, Option<String>),
+        kept: Option<PathBuf>,
     ) -> Actor {
         let condition = Condition { word: word.to_string(), why, since: SystemTime::now() };
         let (placing, earlier, keeping) = (Placing::default(), None, None);
-        Actor { session, placing, earlier, keeping, condition, said }
+        Actor { session, placing, earlier, keeping, condition, kept, said }
     }
 
     /// Whether there is a hierarchy to place processes in.
@@ -65,7 +70,11 @@ impl Actor {
                 let start = Instant::now();
                 let mut request = state.request(attempt, held);
                 request.earlier = self.earlier.take_if(|_| collects);
+                let policy = Arc::clone(&request.intent.policy);
                 let came_of_it = self.apply(request, attempt == Attempt::Repair).map(Box::new);
+                if attempt == Attempt::Adopt && came_of_it.is_ok() {
+                    last_good::keep(&policy.source, self.kept.as_deref());
+                }
                 return Some(Event::Applied { attempt, start, came_of_it });
             }
             Action::LookAtRetired => match self.begin_to_drain(&state.in_force().state) {

@@ -14,6 +14,7 @@ mod chance;
 mod event;
 mod first;
 mod followed;
+mod last_good;
 mod links;
 mod listening;
 mod muted;
@@ -38,6 +39,7 @@ use crate::apply::Session;
 use crate::failure::Failure;
 use crate::intent::Intent;
 use crate::sys::listener::ProcessListener;
+pub use last_good::instead;
 pub use namespace::Bound;
 pub use settings::Settings;
 

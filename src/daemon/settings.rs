@@ -12,4 +12,7 @@ pub struct Settings {
     pub grace: Duration,
     /// How long the first apply waits for another run to finish.
     pub wait: Duration,
+    /// Where the last good policy is kept, for a start at which the file is refused; `None`:
+    /// nowhere.
+    pub kept: Option<PathBuf>,
 }

@@ -2,6 +2,7 @@
 //! follows, and the actor performs it.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -10,6 +11,7 @@ use sd_notify::NotifyState;
 use super::actor::Actor;
 use super::event::{Action, Decision, Ended, Event};
 use super::first;
+use super::last_good;
 use super::people::People;
 use super::refusal::CannotGoOn;
 use super::service_manager::tell;
@@ -40,16 +42,24 @@ pub(super) fn keep(
     let has_process_events = processes.is_some();
     // Events from now on are kept, and handled after the first apply.
     let sources = Sources::open(&session.kernel, processes, settings, target)?;
-    let first = first::apply(&mut session, intent, settings.wait)?;
+    let kept = settings.kept.as_deref();
+    let first = match first::apply(&mut session, intent.clone(), settings.wait) {
+        Err(refusal @ Failure::Policy(_)) => {
+            let policy = Arc::new(last_good::instead(refusal, kept)?);
+            first::apply(&mut session, Intent { policy, ..intent }, settings.wait)?
+        }
+        first => first?,
+    };
     sources.hear_signals()?;
     if let Some(signal) = signal::caught().filter(|signal| *signal != Signal::SIGHUP as i32) {
         log::info!("ended by signal {signal}; what was made stays");
         return Ok(Ended::BySignal);
     }
     let (standing, now) = (first.standing.ok_or(CannotGoOn::Restless)?, Instant::now());
+    last_good::keep(&standing.intent.policy.source, kept);
     let people = People::new(settings.grace, first.accounts, has_process_events, now);
     let state = State::new(settings.clone(), standing, people, now);
-    let actor = Actor::new(session, first.said, state.word());
+    let actor = Actor::new(session, first.said, state.word(), settings.kept.clone());
     let mut watch = Watch { sources, state, actor };
     watch.begin();
     watch.run()

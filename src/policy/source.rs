@@ -90,6 +90,12 @@ impl Source {
         self.files.get(index).map_or("", |file| &file.name)
     }
 
+    /// Each file's name and text.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        let texts = self.texts().map(|(text, _)| text);
+        self.files.iter().map(|file| file.name.as_str()).zip(texts)
+    }
+
     /// Each file's text, and at which byte of the whole text it begins.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&str, u32)> {
         self.files.iter().map(|file| {

@@ -15,11 +15,12 @@ use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
-use crate::support::program::{apply, directory, members, policy};
+use crate::support::program::{apply, binary, directory, members, policy};
+use crate::support::world::UPLINK;
 
 tests!(On::Host => watch_needs_a_file_that_it_can_follow, a_bad_policy_keeps_the_daemon_from_beginning,
     a_policy_that_becomes_a_pipe_stops_nothing, a_half_of_a_policy_is_not_adopted,
-    files_beside_the_policy_cost_nothing, login_is_for_pam, login_places_whoever_called_it, login_changes_nothing_but_its_own_class);
+    files_beside_the_policy_cost_nothing, login_is_for_pam, login_places_whoever_called_it, login_changes_nothing_but_its_own_class, the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start);
 
 /// After which what a test waits for will not come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -136,4 +137,53 @@ fn login_changes_nothing_but_its_own_class() {
     let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
     assert!(said.contains("`shaper apply` first"), "{said}");
     assert!(!directory(&format!("uid/{}", ANN.uid + 2)).exists());
+}
+
+/// What a boot with a policy that somebody broke before it is like.
+fn the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start() {
+    let path = host();
+    let state = format!("{SCRATCH}/state");
+    fs::create_dir(&state).expect("a state directory");
+    let start = || {
+        let mut command = std::process::Command::new(binary());
+        command.args(["watch", &path]).env("STATE_DIRECTORY", &state);
+        Daemon::run(command)
+    };
+    let daemon = start();
+    policy(&text("ann: 11mbit"));
+    soon("the new policy is in force", PATIENCE, || daemon.log().contains("is in force"));
+    assert!(daemon.end().success());
+    // A text that is no policy; one that is refused on this host; no file at all.
+    let unfit = text("ann: 12mbit") + "  no-such-account: 5mbit\n";
+    for broken in [Some(text("ann: 12mbps")), Some(unfit), None] {
+        match &broken {
+            Some(text) => fs::write(&path, text).expect("break the policy"),
+            None => fs::remove_file(&path).expect("remove the policy"),
+        }
+        shaper("clear").assert().code(0);
+        let daemon = start();
+        assert!(daemon.log().contains("the last good one"), "{}", daemon.log());
+        assert!(run(&format!("tc class show dev {UPLINK}")).contains("ceil 11Mbit"));
+        soon("its state is told", PATIENCE, || {
+            let said = shaper("status").assert().get_output().clone();
+            String::from_utf8_lossy(&said.stderr).contains("is refusing")
+                || String::from_utf8_lossy(&said.stdout).contains("is refusing")
+        });
+        policy(&text("ann: 13mbit"));
+        soon("it is mended", PATIENCE, || daemon.log().contains("is in force\n"));
+        policy(&text("ann: 11mbit"));
+        soon("it is as it was", PATIENCE, || {
+            run(&format!("tc class show dev {UPLINK}")).contains("ceil 11Mbit")
+        });
+        assert!(daemon.end().success());
+    }
+    // Without a directory that can be written it is said, and nothing else is different.
+    fs::remove_dir_all(&state).expect("remove the state directory");
+    let daemon = start();
+    assert!(daemon.log().contains("cannot be written"), "{}", daemon.log());
+    assert!(daemon.end().success());
+    fs::write(&path, "nothing").expect("break the policy");
+    let refused = shaper(&format!("watch {path}")).env("STATE_DIRECTORY", &state).assert().code(2);
+    let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(said.contains("there is no last good policy"), "{said}");
 }

@@ -4,6 +4,7 @@
 
 mod drop_ins;
 mod error;
+mod kept;
 mod way;
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
@@ -20,6 +21,7 @@ use crate::text::Foreign;
 use drop_ins::DropIn;
 pub use drop_ins::{folder, is_drop_in, links};
 pub use error::{SourceError, Writer};
+pub use kept::{keep, kept, read_kept};
 pub use way::{Passed, way};
 
 /// Reads and parses the policy at `path`, with its drop-ins; `-` is standard input, and has none.

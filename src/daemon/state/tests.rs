@@ -44,7 +44,7 @@ const POLICY: &str = "version: 1\nlinks: {eth0: 1gbit}\nusers: {bob: 10mbit}\n";
 /// The state right after the first apply, with the decisions that were due at once carried out.
 fn rested(now: Instant) -> State {
     let file = PathBuf::from("p.yaml");
-    let settings = Settings { file, grace: 60 * SECOND, wait: SECOND };
+    let settings = Settings { file, grace: 60 * SECOND, wait: SECOND, kept: None };
     let intent = Intent::new(parsed(POLICY), Options::default());
     let people = People::new(settings.grace, Accounts::default(), true, now);
     let mut state = State::new(settings, Standing::new(intent, in_force()), people, now);
