@@ -271,7 +271,7 @@ mod tests {
         table
     }
 
-    /// OwnerKey beside every border in the tables, and some far from all.
+    /// Uids beside every border in the tables, and some far from all.
     fn uids(tables: &[&OwnerTable]) -> BTreeSet<u32> {
         let accounts = tables.iter().flat_map(|table| table.accounts.keys().copied());
         let prefixes = tables.iter().flat_map(|table| table.ranges.keys());
