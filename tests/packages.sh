@@ -8,16 +8,35 @@ rpm=$(ls -t target/generate-rpm/shaper-*.rpm | head -n 1)
 base=target/package-base.tar
 [ -f $base ] || mmdebstrap --quiet --variant=apt --include=man-db,bash-completion "$(. /etc/os-release && echo "$VERSION_CODENAME")" $base
 root=$(mktemp -d "$PWD/target/package-root.XXXXXX")
-trap 'rm -rf "$root"' EXIT INT TERM
+# What is shaped in the root is seen below this directory of net_cls alone, by the cgroup namespace.
+tree=$(mktemp -d)
+mount -t cgroup -o net_cls net_cls "$tree"
+mkdir "$tree/packages.$$"
+leave() {
+    find "$tree/packages.$$" -depth -type d -exec rmdir {} +
+    umount "$tree" && rmdir "$tree"
+    rm -rf "$root"
+}
+trap leave EXIT
+trap 'exit 1' INT TERM
 tar -C "$root" -xf $base
 
-# A root of its own with a link of its own, and an empty /run.
+# A root of its own with a link of its own, and an empty /run. Afterwards the link is as it was at first.
 inside() {
-    unshare --net --mount --pid --ipc --fork --mount-proc="$root/proc" sh -ec '
-        ip link add up0 type veth peer name far0
-        ip link set up0 up
-        exec chroot "$1" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 sh -ec "$2"
-    ' inside "$root" "$1"
+    sh -ec '
+        echo $$ >"$3/cgroup.procs"
+        exec unshare --cgroup --net --mount --pid --ipc --fork --mount-proc="$1/proc" sh -ec "
+            mount -t sysfs sysfs $1/sys
+            mount -t tmpfs tmpfs $1/run
+            ip link add up0 type veth peer name far0
+            ip link set far0 up
+            ip link set up0 up
+            ip address add 10.9.0.1/24 dev up0
+            ip neighbour add 10.9.0.2 lladdr 02:00:00:00:00:02 dev up0
+            chroot $1 /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 sh -ec \"\$2\"
+            [ ! -f $1/root/removed ] || ! tc qdisc show dev up0 | grep htb
+        " inside "$1" "$2"
+    ' inside "$root" "$1" "$tree/packages.$$"
 }
 say() { echo "packages: $*"; }
 fail() {
@@ -46,6 +65,14 @@ inside 'printf "version: 1\nlinks: {up0: {rate: 1gbit}}\nusers: {root-too: {uids
     printf "users: {backup: 2mbit}\n" >/etc/shaper/policies.d/backup.yaml
     shaper check --offline | grep -q "2 users"'
 
+# A user's packets are in his class, and the removal takes everything away that was made.
+capped='shaper apply -q >/dev/null
+    setpriv --reuid=4711 --regid=4711 --clear-groups bash -c "for n in 1 2 3; do head -c 1000 /dev/zero >/dev/udp/10.9.0.2/9; done"
+    shaper status ann --json | tr , "\n" | grep -qx "\"sent_packets\":3"
+    shaper apply | grep -qx "in sync"'
+inside 'printf "version: 1\nlinks: {up0: {rate: 1gbit}}\nusers: {ann: {uids: 4711, ceil: 2mbit}}\n" >/etc/shaper/policies.yaml'
+inside "$capped; shaper clear -q"
+
 say "upgraded: the policy stays"
 before=$(cat "$root/etc/shaper/policies.yaml" "$root/etc/shaper/policies.d/backup.yaml" | sha256sum)
 inside 'mkdir /root/next && dpkg-deb -R /root/shaper.deb /root/next &&
@@ -54,7 +81,8 @@ inside 'mkdir /root/next && dpkg-deb -R /root/shaper.deb /root/next &&
 [ "$before" = "$(cat "$root/etc/shaper/policies.yaml" "$root/etc/shaper/policies.d/backup.yaml" | sha256sum)" ] || fail "an upgrade changed the policy"
 
 say "removed, and purged"
-inside 'dpkg -r shaper >/dev/null'
+inside "$capped; dpkg -r shaper >/dev/null; touch /root/removed"
+rm "$root/root/removed"
 [ -f "$root/etc/shaper/policies.yaml" ] || fail "a removal took the policy"
 inside 'dpkg -P shaper >/dev/null'
 left=$(find "$root/etc" "$root/usr" "$root/var" -name '*shaper*' ! -path '*/dpkg/*' ! -path '*/cache/*')
