@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use shaper::classify::assembler::Instruction;
 use shaper::classify::flows::*;
 use shaper::classify::program::{MAP_LOOKUP, TASK_CLASSID};
-use shaper::classify::program_rules::{LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
+use shaper::classify::program_rules::{LOAD_BYTES_RELATIVE, SKB_CONTROL, SKB_PROTOCOL};
 use shaper::classify::servers::{self, Bound, Protocol, SERVERS};
 use shaper::tree::Tag;
 use shaper::units::{ClassId, Minor, Shard};
@@ -34,6 +34,8 @@ struct World {
     flows: Values,
     servers: HashMap<Vec<u8>, Box<[u8; 4]>>,
     ifb_is_there: bool,
+    /// What the program has left in the packet's control block.
+    told: u32,
 }
 
 thread_local! {
@@ -119,9 +121,12 @@ fn run(code: &[Instruction], protocol: u16, packet: &[u8]) -> u32 {
             machine.register_allowed_memory(start..start + 4);
         }
     });
-    let mut context = [0_u8; 192];
+    let mut context = [0xaa_u8; 192];
     context[SKB_PROTOCOL as usize..][..2].copy_from_slice(&protocol.to_be_bytes());
-    machine.execute_program(&mut context).expect("runs to its end") as u32
+    let answer = machine.execute_program(&mut context).expect("runs to its end") as u32;
+    let [a, b, c, d] = std::array::from_fn(|at| context[SKB_CONTROL as usize + at]);
+    WORLD.with_borrow_mut(|world| world.told = u32::from_ne_bytes([a, b, c, d]));
+    answer
 }
 
 /// One flow.
@@ -261,7 +266,14 @@ fn note(class: u32, flow: Flow, look: &Look) {
 
 fn found(flow: Flow, look: &Look) -> u32 {
     let (protocol, packet) = flow.packet(IN, look);
-    run(&find(false), protocol, &packet)
+    run(&find(false, false), protocol, &packet)
+}
+
+/// What rules are told whose the packet is; it matches nothing.
+fn told(flow: Flow, look: &Look) -> u32 {
+    let (protocol, packet) = flow.packet(IN, look);
+    assert_eq!(run(&find(false, true), protocol, &packet), 0, "the next filter is asked");
+    WORLD.with_borrow(|world| world.told)
 }
 
 fn forget() {
@@ -273,8 +285,10 @@ proptest! {
     fn what_answers_a_packet_is_its_senders(flow in flows(), out in looks(), answer in looks()) {
         forget();
         prop_assert_eq!(found(flow, &answer), 0, "nobody has sent anything");
+        prop_assert_eq!(told(flow, &answer), 0);
         note(ANN, flow, &out);
         prop_assert_eq!(found(flow, &answer), ANN);
+        prop_assert_eq!(told(flow, &answer), ANN);
         note(ANN + 1, flow, &Look::default());
         prop_assert_eq!(found(flow, &answer), ANN + 1, "the socket has changed hands");
         note(0, flow, &out);
@@ -321,7 +335,7 @@ proptest! {
             *at.get_mut(&mut packet) = byte;
         }
         packet.truncate(cut.index(packet.len() + 1));
-        for code in [learn(Tag::Cgroup), find(true), redirect(IFB)] {
+        for code in [learn(Tag::Cgroup), find(true, false), find(false, true), redirect(IFB)] {
             run(&code, protocol, &packet);
         }
     }
@@ -390,7 +404,7 @@ fn fragments_and_packets_to_a_group_are_the_bound_sockets_owners() {
     let (protocol, mut packet) = flow.packet(IN, &Look::default());
     for (first, whose) in [(224, ANN), (239, ANN), (240, 0), (223, 0)] {
         packet[16] = first;
-        assert_eq!(run(&find(false), protocol, &packet), whose, "to {first}.…");
+        assert_eq!(run(&find(false, false), protocol, &packet), whose, "to {first}.…");
     }
 }
 
@@ -403,7 +417,8 @@ fn at_the_root_a_class_of_a_shard_is_the_shards() {
     note(class.0, flow, &Look::default());
     assert_eq!(found(flow, &Look::default()), class.0);
     let (protocol, packet) = flow.packet(IN, &Look::default());
-    assert_eq!(ClassId(run(&find(true), protocol, &packet)), shard.class());
+    assert_eq!(ClassId(run(&find(true, false), protocol, &packet)), shard.class());
+    assert_eq!(told(flow, &Look::default()), class.0, "rules compare the user's own class");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use shaper::classify::program::*;
 use shaper::classify::program_rules::*;
 use shaper::tree::{
-    Packets, Program, ProgramRule, Ranges, RuleProgram, Senders, Sockets, TagHelper,
+    Asks, Packets, Program, ProgramRule, Ranges, RuleProgram, Senders, Sockets, TagHelper,
 };
 use shaper::units::{ClassId, Minor, Shard};
 
@@ -101,6 +101,7 @@ fn run(program: &RuleProgram, frame: &Frame) -> (u32, Vec<usize>) {
     put(SKB_PROTOCOL, frame.protocol.to_be().into());
     put(SKB_VLAN_PRESENT, frame.offloaded.is_some().into());
     put(SKB_VLAN_TCI, frame.offloaded.unwrap_or(0).into());
+    put(SKB_CONTROL, frame.class);
     let answer = machine.execute_program(&mut context).expect("runs to its end") as u32;
     let counted = COUNTERS.with(|counters| {
         let counters = counters.borrow();
@@ -253,14 +254,20 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn programs()(rules in vec(rule(), 1..8), ethernet in any::<bool>()) -> RuleProgram {
-        let asks = rules.iter().any(|rule| rule.from.is_some()).then_some(Program {
+    fn programs()(
+        rules in vec(rule(), 1..8),
+        ethernet in any::<bool>(),
+        arrives in any::<bool>(),
+    ) -> RuleProgram {
+        let of_socket = Asks::Socket(Program {
             shards: false,
             tag: TagHelper::Socket,
             sockets: Sockets::All,
             mptcp: None,
             labels: false,
         });
+        let asks = if arrives { Asks::Flow } else { of_socket };
+        let asks = rules.iter().any(|rule| rule.from.is_some()).then_some(asks);
         RuleProgram { asks, ethernet, rules }
     }
 }

@@ -16,7 +16,7 @@ use super::assembler::{
     TC_ACT_UNSPEC, Width,
 };
 use super::program::{TASK_CLASSID, class_of_sender, look_up, to_shard};
-use super::program_rules::{FROM_NETWORK_HEADER, LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
+use super::program_rules::{FROM_NETWORK_HEADER, LOAD_BYTES_RELATIVE, SKB_CONTROL, SKB_PROTOCOL};
 use super::servers::{OnStack, class_of_server};
 use crate::tree::{Family, Tag};
 
@@ -127,8 +127,10 @@ pub fn learn(tag: Tag) -> Vec<Instruction> {
 
 /// The program that finds flows: without direct action, so that what it returns is the class, and 0
 /// no match. `shards`: at the root of a tree that has some, where a class of a shard's becomes the
-/// shard's. Its maps are [`FLOWS`] and [`super::servers::SERVERS`].
-pub fn find(shards: bool) -> Vec<Instruction> {
+/// shard's. `for_rules`: before the program of the rules that ask whose a packet is, which reads
+/// the class, or 0, from the packet's control block ([`SKB_CONTROL`]); then nothing is a match. Its
+/// maps are [`FLOWS`] and [`super::servers::SERVERS`].
+pub fn find(shards: bool, for_rules: bool) -> Vec<Instruction> {
     let mut a = Assembler::default();
     a.copy(CONTEXT, R1);
     let (unknown, later, found, whole) = (a.label(), a.label(), a.label(), a.label());
@@ -158,10 +160,19 @@ pub fn find(shards: bool) -> Vec<Instruction> {
     a.jump_if_not(R0, 0, found);
     a.bind(unknown);
     a.set(R0, 0);
+    if for_rules {
+        a.store(Width::Word, CONTEXT, SKB_CONTROL, R0);
+    }
     a.exit();
     a.bind(found);
     a.load(Width::Word, CLASS, R0, 0);
     a.bind(whole);
+    if for_rules {
+        a.store(Width::Word, CONTEXT, SKB_CONTROL, CLASS);
+        a.set(R0, 0);
+        a.exit();
+        return a.finish();
+    }
     if shards {
         to_shard(&mut a);
     }

@@ -3,7 +3,8 @@
 //!
 //! It reads a packet as the u32 rules do: the IP header behind up to two VLAN tags in the packet's
 //! bytes ([`super::frame`]); ports only where the transport header surely follows the fixed header
-//! ([`super::u32`]). It finds whose a packet is by the deciding program's own instructions.
+//! ([`super::u32`]). It finds whose a packet is by the deciding program's own instructions; where
+//! packets arrive, [`super::flows::find`] has left the class in the packet's control block.
 //!
 //! The program keeps what it has found out about the packet on its stack, in slots and values that
 //! the kernel's verifier does not track: the upper half of an 8-byte slot, and never 0
@@ -19,7 +20,7 @@ use super::assembler::{
 };
 use super::program::{MAP_LOOKUP, class_of_sender};
 use super::ranges::{Number, Search, must_be_in, wide};
-use crate::tree::{Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
+use crate::tree::{Asks, Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
 
 /// The map, by its number, that counts each rule's packets: an array whose one value is a 64-bit
 /// number for each rule. The numbers below are the deciding program's maps.
@@ -41,6 +42,10 @@ pub const SKB_PROTOCOL: i16 = 16;
 pub const SKB_VLAN_PRESENT: i16 = 20;
 /// Offset of `vlan_tci`, 32 bits: priority and VLAN id of an offloaded VLAN tag.
 pub const SKB_VLAN_TCI: i16 = 24;
+
+/// Offset of `cb`, 20 bytes that filters of one qdisc leave to each other (`qdisc_skb_cb`,
+/// include/net/sch_generic.h).
+pub const SKB_CONTROL: i16 = 48;
 
 /// 802.1Q and 802.1ad (linux/if_ether.h).
 const TAGS: [i32; 2] = [0x8100, 0x88a8];
@@ -80,7 +85,13 @@ pub fn compile(program: &RuleProgram) -> Vec<Instruction> {
     let mut a = Assembler::default();
     match program.asks {
         Some(asks) => {
-            class_of_sender(&mut a, asks);
+            match asks {
+                Asks::Socket(program) => class_of_sender(&mut a, program),
+                Asks::Flow => {
+                    a.copy(R6, R1);
+                    a.load(Width::Word, R9, R6, SKB_CONTROL);
+                }
+            }
             a.add(R9, 1);
             a.store(Width::Word, FRAME, CLASS, R9);
         }

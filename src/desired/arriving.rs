@@ -113,12 +113,16 @@ fn standing_at(old: Option<&Tree>, parent: Parent) -> Option<&Filters> {
     }
 }
 
+/// Where filters are that find flows.
+const FIND: [[Pref; 2]; 2] = [Pref::FIND, Pref::TAG];
+
 /// Whether all that finds flows stands as it is wanted.
 fn finds_the_same(tree: &Tree, old: Option<&Tree>) -> bool {
     let mut tree = tree.clone();
     qdiscs(&mut tree).all(|(parent, wanted)| {
         let standing = standing_at(old, parent);
-        Pref::TAG.into_iter().all(|pref| match wanted.get(&pref) {
+        let mut prefs = FIND.into_iter().flatten();
+        prefs.all(|pref| match wanted.get(&pref) {
             Some(filter) => standing.and_then(|filters| filters.get(&pref)) == Some(filter),
             None => true,
         })
@@ -130,14 +134,15 @@ fn finds_the_same(tree: &Tree, old: Option<&Tree>) -> bool {
 fn make_anew(tree: &mut Tree, old: Option<&Tree>) {
     for (parent, wanted) in qdiscs(tree) {
         let standing = standing_at(old, parent);
-        for (pref, other) in [(Pref::TAG[0], Pref::TAG[1]), (Pref::TAG[1], Pref::TAG[0])] {
-            let same = standing.and_then(|filters| filters.get(&pref));
-            if let Some(filter @ Filter::Find { .. }) = wanted.get(&pref).cloned()
-                && same == Some(&filter)
+        for [a, b] in FIND {
+            let is_same = |(pref, _): &(Pref, Pref)| {
+                let same = standing.and_then(|filters| filters.get(pref));
+                matches!(same, Some(Filter::Find { .. })) && wanted.get(pref) == same
+            };
+            if let Some((pref, other)) = [(a, b), (b, a)].into_iter().find(is_same)
+                && let Some(filter) = wanted.remove(&pref)
             {
-                wanted.remove(&pref);
                 wanted.insert(other, filter);
-                break;
             }
         }
     }

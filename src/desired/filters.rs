@@ -10,8 +10,8 @@ use crate::classify::{self, NoClassifier};
 use crate::facts::{LinkFacts, Observation};
 use crate::model::{Link, Model, Rule, Target};
 use crate::tree::{
-    Classifier, Direction, Family, Filter, Match, Owner, Parent, Port, Pref, Program, ProgramRule,
-    Protocol, RuleProgram, Senders, Tag, Tree, U32Rule, U32Rules,
+    Asks, Classifier, Direction, Family, Filter, Match, Owner, Parent, Port, Pref, Program,
+    ProgramRule, Protocol, RuleProgram, Senders, Tag, Tree, U32Rule, U32Rules,
 };
 use crate::units::ClassId;
 
@@ -55,6 +55,10 @@ impl Filters<'_> {
             by_family.map(rules).into()
         };
         if let Some(program) = self.program()? {
+            if program.asks == Some(Asks::Flow) {
+                let find = Filter::Find { shards: false, for_rules: true };
+                standing.insert(&mut tree.filters, Pref::FIND, find);
+            }
             let filter = Filter::Program(program);
             standing.insert(&mut tree.filters, Pref::PROGRAM, filter);
         }
@@ -82,7 +86,7 @@ impl Filters<'_> {
     /// What says whose a packet is; `shards`: at the root of a tree that has some.
     fn whose(&self, shards: bool) -> Result<Filter, Impossible> {
         Ok(match (self.link.port.direction, self.tag()?) {
-            (Direction::Ingress, _) => Filter::Find { shards },
+            (Direction::Ingress, _) => Filter::Find { shards, for_rules: false },
             (Direction::Egress, Tag::Bpf(program)) => {
                 Filter::Tag(Tag::Bpf(Program { shards, ..program }))
             }
@@ -90,8 +94,7 @@ impl Filters<'_> {
         })
     }
 
-    /// Whether packets arrive here: a rule is for those that answer the ones that it names. Who
-    /// sends them cannot be asked.
+    /// Whether packets arrive here: a rule is for those that answer the ones that it names.
     fn arrives(&self) -> bool {
         self.link.port.direction == Direction::Ingress
     }
@@ -101,7 +104,6 @@ impl Filters<'_> {
     fn rules_here(&self) -> (Vec<&Rule>, Vec<&Rule>) {
         let on_link = |rule: &&Rule| {
             rule.links.as_ref().is_none_or(|links| links.contains(&self.link.port.link))
-                && !(rule.from.is_some() && self.arrives())
         };
         let mut rules: Vec<&Rule> = self.model.rules.iter().filter(on_link).collect();
         let first = rules.iter().position(|rule| rule.needs_program()).unwrap_or(rules.len());
@@ -118,7 +120,8 @@ impl Filters<'_> {
         let nodes = self.model.nodes.iter().map(|node| &node.owner).zip(&self.ids.nodes);
         let asks = match (rules.iter().any(|rule| rule.from.is_some()), self.tag()?) {
             (false, _) => None,
-            (true, Tag::Bpf(program)) => Some(program),
+            (true, _) if self.arrives() => Some(Asks::Flow),
+            (true, Tag::Bpf(program)) => Some(Asks::Socket(program)),
             // The model has asked what the kernel can do; this is what it has become since.
             (true, Tag::Cgroup) => {
                 let (link, source) = (self.link.port.link.clone(), NoClassifier::Bpf);

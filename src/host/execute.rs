@@ -25,7 +25,7 @@ use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{class, clsact, hook, leaf, root};
 use crate::plan::{Change, Journal, Replaced, Step, Tc, Whole};
 use crate::sys::bpf::{self, Maps, RuleMaps};
-use crate::tree::{Direction, Filter, FoundLeaf, LinkName, Parent, RuleMapIds, Seat, Tag};
+use crate::tree::{Asks, Direction, Filter, FoundLeaf, LinkName, Parent, RuleMapIds, Seat, Tag};
 use crate::units::ClassId;
 use arriving::Arriving;
 pub use failed::{Cause, Failed};
@@ -446,8 +446,8 @@ impl<'s> Run<'_, 's> {
             Filter::Program(rules) => {
                 let maps = RuleMaps::create(&rules.rules).map_err(Cause::Bpf)?;
                 let asked = match rules.asks {
-                    Some(_) => Some(self.kernel.owners.as_ref().ok_or_else(no_maps)?),
-                    None => None,
+                    Some(Asks::Socket(_)) => Some(self.kernel.owners.as_ref().ok_or_else(no_maps)?),
+                    Some(Asks::Flow) | None => None,
                 };
                 let file = bpf::load_rules(rules, &maps, asked).map_err(Cause::Bpf)?;
                 let (ids, asked) = (maps.ids(), asked.map(Maps::ids));

@@ -5,7 +5,7 @@ use crate::desired::{Sharding, Unguarded, Unlabelled};
 use crate::facts::Observation;
 use crate::model::{self, Model};
 use crate::policy::{Diagnostic, Kind};
-use crate::tree::{Claim, Classifier, Direction, Filter, Foreign, KernelState, LinkName, Tag};
+use crate::tree::{Claim, Classifier, Filter, Foreign, KernelState, LinkName, Tag};
 use crate::units::{ClassId, Minor};
 
 impl Intent {
@@ -17,8 +17,7 @@ impl Intent {
     ) -> Vec<Diagnostic> {
         let pins = pins_in_use(&meaning.model, desired, &meaning.observation);
         let tags = believes_tags(desired, &meaning.model);
-        let senders = senders_of_arrivals(&meaning.model);
-        let said = pins.chain(self.crowded(meaning)).chain(tags).chain(senders);
+        let said = pins.chain(self.crowded(meaning)).chain(tags);
         said.chain(unguarded(meaning)).chain(unlabelled(meaning)).collect()
     }
 
@@ -58,23 +57,6 @@ fn believes_tags(desired: &KernelState, model: &Model) -> Option<Diagnostic> {
         link.port.link
     );
     Some(Diagnostic::warning(Kind::Link, None, message))
-}
-
-/// A rule that asks who sends, on a link whose arrivals are shaped too.
-fn senders_of_arrivals(model: &Model) -> Option<Diagnostic> {
-    let arrives = |link: &&model::Link| link.port.direction == Direction::Ingress;
-    let links: Vec<&LinkName> =
-        model.links.iter().filter(arrives).map(|link| &link.port.link).collect();
-    let is_there = |rule: &&model::Rule| {
-        let named = |link| rule.links.as_ref().is_none_or(|links| links.contains(link));
-        rule.from.is_some() && links.iter().any(|link| named(link))
-    };
-    let rule = model.rules.iter().find(is_there)?;
-    let message = format!(
-        "rule {} has `from`, so it holds for what is sent alone: what arrives in answer counts for who asked for it",
-        rule.line
-    );
-    Some(Diagnostic::warning(Kind::Rule, None, message))
 }
 
 /// Warns of links by which another network namespace's packets can leave past every limit.

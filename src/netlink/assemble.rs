@@ -144,7 +144,7 @@ fn tag(records: &[FilterRecord]) -> Option<Filter> {
             if *classid == Some(record.parent) =>
         {
             let decides = bpf_name::parse(name).map(|(program, _)| Filter::Tag(Tag::Bpf(program)));
-            let finds = || flow_name::parse_find(name).map(|(shards, _)| Filter::Find { shards });
+            let finds = || flow_name::parse_find(name).map(|(filter, _)| filter);
             decides.or_else(finds)?
         }
         _ => return None,

@@ -3,13 +3,15 @@
 
 use crate::classify::{program, program_rules};
 use crate::tree::{
-    MapIds, Mark, MptcpLayout, Program, RuleMapIds, RuleProgram, Sockets, TagHelper,
+    Asks, MapIds, Mark, MptcpLayout, Program, RuleMapIds, RuleProgram, Sockets, TagHelper,
 };
 
 /// How the name of a deciding program begins.
 const PREFIX: &str = "shaper-decide";
 /// How the name of a program of rules begins.
 const RULES: &str = "shaper-rules";
+/// Where its rules ask by flow whose a packet is.
+const FLOW: &str = "asks=flow";
 /// How the name of a program at clsact's egress begins.
 const PRIORITY: &str = "shaper-priority";
 
@@ -71,14 +73,17 @@ pub(super) fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Optio
 }
 
 /// The name of a program of rules: `shaper-rules 1a2b3c4d link=ethernet rules=15,16`, with `ids`
-/// behind `rules=`. Where a rule asks who sends, the words `tag=…` to `maps=…` of a deciding
-/// program follow, with the owners' `maps`.
+/// behind `rules=`. Where a rule asks who sends, `asks=flow` follows, or the words `tag=…` to
+/// `maps=…` of a deciding program, with the owners' `maps`.
 pub fn print_rules(rules: &RuleProgram, ids: RuleMapIds, maps: Option<MapIds>) -> String {
     let hash = program::hash(&program_rules::compile(rules));
     let link = if rules.ethernet { "ethernet" } else { "other" };
     let RuleMapIds { text, counts } = ids;
     let asks = match (rules.asks, maps) {
-        (Some(program), Some(maps)) => format!(" {} maps={maps}", program_words(program)),
+        (Some(Asks::Socket(program)), Some(maps)) => {
+            format!(" {} maps={maps}", program_words(program))
+        }
+        (Some(Asks::Flow), _) => format!(" {FLOW}"),
         _ => String::new(),
     };
     format!("{RULES} {hash:08x} link={link} rules={text},{counts}{asks}")
@@ -93,8 +98,10 @@ pub fn parse_rules(name: &str) -> Option<(RuleProgram, RuleMapIds, Option<MapIds
     let (text, counts) = words.next()?.strip_prefix("rules=")?.split_once(',')?;
     let ids = RuleMapIds { text: text.parse().ok()?, counts: counts.parse().ok()? };
     let (mut asks, mut maps) = (None, None);
-    if words.peek().is_some() {
-        asks = Some(program_of(&mut words)?);
+    if words.peek() == Some(&FLOW) {
+        asks = Some(Asks::Flow);
+    } else if words.peek().is_some() {
+        asks = Some(Asks::Socket(program_of(&mut words)?));
         maps = Some(maps_of(words.next()?)?);
     }
     Some((RuleProgram { asks, ethernet, rules: Vec::new() }, ids, maps))
@@ -173,7 +180,9 @@ mod tests {
             labels: true,
         };
         let ids = RuleMapIds { text: u32::MAX, counts: 7 };
-        for (asks, maps) in [(None, None), (Some(program), Some(MapIds([1, 2, 3, u32::MAX])))] {
+        let maps = Some(MapIds([1, 2, 3, u32::MAX]));
+        let of_socket = (Some(Asks::Socket(program)), maps);
+        for (asks, maps) in [(None, None), (Some(Asks::Flow), None), of_socket] {
             let rules = RuleProgram { asks, ethernet: asks.is_some(), rules: Vec::new() };
             let name = print_rules(&rules, ids, maps);
             assert!(name.len() < 256, "{name}");

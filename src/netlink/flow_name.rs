@@ -3,7 +3,7 @@
 
 use super::bpf_name::{maps_of, mark_of, program_of, program_words};
 use crate::classify::{flows, program};
-use crate::tree::{MapIds, Mark, Program, Tag};
+use crate::tree::{Filter, MapIds, Mark, Program, Tag};
 
 const LEARN: &str = "shaper-learn";
 const FIND: &str = "shaper-find";
@@ -56,19 +56,22 @@ pub fn parse_learn(name: &str) -> Option<(Mark, Option<(Tag, Reads)>)> {
     Some((mark, found))
 }
 
-/// `shaper-find 1a2b3c4d flows=12 servers=13 shards=0`
-pub fn print_find(shards: bool, Finds { flows, servers }: Finds) -> String {
-    let hash = program::hash(&flows::find(shards));
-    format!("{FIND} {hash:08x} flows={flows} servers={servers} shards={}", u8::from(shards))
+/// `shaper-find 1a2b3c4d flows=12 servers=13 shards=0 rules=0`
+pub fn print_find(shards: bool, for_rules: bool, Finds { flows, servers }: Finds) -> String {
+    let hash = program::hash(&flows::find(shards, for_rules));
+    let (shards, rules) = (u8::from(shards), u8::from(for_rules));
+    format!("{FIND} {hash:08x} flows={flows} servers={servers} shards={shards} rules={rules}")
 }
 
-/// Whether it knows shards, and its maps; `None` for a name that we would not give.
-pub fn parse_find(name: &str) -> Option<(bool, Finds)> {
+/// What it is, and its maps; `None` for a name that we would not give.
+pub fn parse_find(name: &str) -> Option<(Filter, Finds)> {
     let mut words = name.strip_prefix(FIND)?.split_ascii_whitespace().skip(1);
     let flows = words.next()?.strip_prefix("flows=")?.parse().ok()?;
     let servers = words.next()?.strip_prefix("servers=")?.parse().ok()?;
-    let (shards, finds) = (words.next()? == "shards=1", Finds { flows, servers });
-    (print_find(shards, finds) == name).then_some((shards, finds))
+    let (shards, for_rules) = (words.next()? == "shards=1", words.next()? == "rules=1");
+    let finds = Finds { flows, servers };
+    let is_ours = print_find(shards, for_rules, finds) == name;
+    is_ours.then_some((Filter::Find { shards, for_rules }, finds))
 }
 
 /// `shaper-redirect 1a2b3c4d mark=53480abc ifb=7`
@@ -109,10 +112,10 @@ mod tests {
             assert_eq!(parse_learn(&format!("{name} x")), Some((mark, None)));
             assert_eq!(parse_learn(&name.replace("learn", "learns")), None);
         }
-        for shards in [false, true] {
+        for (shards, for_rules) in [(false, false), (false, true), (true, false)] {
             let finds = Finds { flows: 12, servers: 13 };
-            let name = print_find(shards, finds);
-            assert_eq!(parse_find(&name), Some((shards, finds)));
+            let name = print_find(shards, for_rules, finds);
+            assert_eq!(parse_find(&name), Some((Filter::Find { shards, for_rules }, finds)));
             assert_eq!(parse_find(&format!("{name}1")), None);
             assert_eq!(parse_learn(&name), None);
         }

@@ -69,7 +69,8 @@ fn is_of_a_shard(step: &Step) -> bool {
 fn tag(step: &Step) -> Option<&Filter> {
     match step {
         Step::Filter(.., Whole::Add(filter) | Whole::Remove(FoundFilter::Ours(filter))) => {
-            (filter.is_tag() || matches!(filter, Filter::Learn(_))).then_some(filter)
+            let about_flows = matches!(filter, Filter::Learn(_) | Filter::Find { .. });
+            (filter.is_tag() || about_flows).then_some(filter)
         }
         _ => None,
     }

@@ -177,7 +177,7 @@ fn tried_down() -> Result<bool, Trial> {
     let Some(device) = device.ok().flatten() else { return Ok(false) };
     let flows = bpf::Flows::for_trial().map_err(Trial::Bpf)?;
     let servers = bpf::ServerMap::for_trial().map_err(Trial::Bpf)?;
-    flows.load_find(true, &servers).map_err(Trial::Bpf)?;
+    flows.load_find((true, false), &servers).map_err(Trial::Bpf)?;
     flows.load_learn(Tag::Cgroup, None).map_err(Trial::Bpf)?;
     let file = bpf::load_redirect(device.ifindex).map_err(Trial::Bpf)?;
     let program = Loaded::redirecting(mark, device.ifindex, file.as_fd());

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::label::Label;
 use super::pref::Pref;
 use super::program::{Sockets, Tag};
-use super::program_rules::RuleProgram;
+use super::program_rules::{Asks, RuleProgram};
 use super::u32::U32Rules;
 
 /// All that stands at one pref below our root or at clsact.
@@ -38,6 +38,8 @@ pub enum Filter {
     Find {
         /// At the root of a tree that has shards: as in a deciding program.
         shards: bool,
+        /// Before rules that ask whose a packet is: tells them the class, and matches nothing.
+        for_rules: bool,
     },
     /// At clsact's ingress: sends packets through the link's ifb, and lets them pass once that is
     /// gone. One that sends them elsewhere is unknown.
@@ -101,14 +103,14 @@ impl From<Family> for Protocol {
 impl Filter {
     /// Whether the filter says whose a packet is, after the rules.
     pub fn is_tag(&self) -> bool {
-        matches!(self, Filter::Tag(_) | Filter::Find { .. })
+        matches!(self, Filter::Tag(_) | Filter::Find { for_rules: false, .. })
     }
 
     /// Whether the filter knows the way to shards.
     pub fn reads_shards(&self) -> bool {
         match self {
             Filter::Tag(tag) => tag.reads_shards(),
-            Filter::Find { shards } => *shards,
+            Filter::Find { shards, .. } => *shards,
             _ => false,
         }
     }
@@ -117,7 +119,9 @@ impl Filter {
     pub fn reads_labels(&self) -> bool {
         match self {
             Filter::Tag(Tag::Bpf(program)) | Filter::Learn(Tag::Bpf(program)) => program.labels,
-            Filter::Program(program) => program.asks.is_some_and(|program| program.labels),
+            Filter::Program(RuleProgram { asks: Some(Asks::Socket(program)), .. }) => {
+                program.labels
+            }
             _ => false,
         }
     }

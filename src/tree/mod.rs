@@ -37,7 +37,9 @@ pub use self::owners::{MapIds, OwnerChange, OwnerKey, OwnerTable, UidPrefix};
 pub use self::port::{Direction, LinkName, Port, PortIndex};
 pub use self::pref::Pref;
 pub use self::program::{Classifier, MptcpLayout, Program, Sockets, Tag, TagHelper};
-pub use self::program_rules::{Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders};
+pub use self::program_rules::{
+    Asks, Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders,
+};
 pub use self::quantum::{Guarantee, Quantum};
 pub use self::seat::{Parent, Seat};
 pub use self::sources::Source;

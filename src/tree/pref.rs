@@ -19,6 +19,8 @@ impl Pref {
     /// The prefs of the u32 rules of both families.
     pub const RULES: [Pref; 4] =
         [Pref::RULES_V4[0], Pref::RULES_V4[1], Pref::RULES_V6[0], Pref::RULES_V6[1]];
+    /// What finds the flow of a packet that arrives, for the rules behind it.
+    pub const FIND: [Pref; 2] = [Pref(140), Pref(141)];
     /// The eBPF program of the rules that u32 cannot decide, asked after the u32 rules.
     pub const PROGRAM: [Pref; 2] = [Pref(150), Pref(151)];
     /// The filter that says whose a packet is, asked last.
@@ -38,7 +40,7 @@ impl Pref {
 
     /// Whether shaper has filters at this pref below the root.
     pub fn is_ours(self) -> bool {
-        [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM, Pref::TAG]
+        [Pref::RULES_V4, Pref::RULES_V6, Pref::FIND, Pref::PROGRAM, Pref::TAG]
             .iter()
             .any(|pair| pair.contains(&self))
     }

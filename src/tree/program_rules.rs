@@ -19,11 +19,20 @@ pub struct RuleMapIds {
     pub counts: u32,
 }
 
+/// Whom a program of rules asks whose a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// The packet's socket, as the deciding program does.
+    Socket(Program),
+    /// [`super::Filter::Find`] before it, which has found the flow: of what arrives.
+    Flow,
+}
+
 /// All that a program of rules decides ([`crate::classify::program_rules`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleProgram {
-    /// How the program finds whose a packet is, as the deciding program does; `None`: no rule asks.
-    pub asks: Option<Program>,
+    /// How the program finds whose a packet is; `None`: no rule asks.
+    pub asks: Option<Asks>,
     /// Whether frames begin with an Ethernet header.
     pub ethernet: bool,
     /// The rules; the first one that matches decides.

@@ -17,11 +17,12 @@ use crate::support::rates::{self, Interval, MBIT};
 use crate::support::world::{Family, World};
 
 tests!(
-    On::Host => a_download_is_held_to_its_users_down,
-        what_arrives_is_in_its_users_class_whatever_it_is,
+    On::Every => what_arrives_is_in_its_users_class_whatever_it_is;
+    On::HostAndUml => a_download_is_held_to_its_users_down,
         what_is_changed_by_hand_never_cuts_the_host_off_and_is_repaired,
         a_rule_holds_for_the_answers_too,
-        a_daemon_repairs_an_ifb_that_is_gone_or_down_at_once,
+        a_rule_that_asks_who_sends_holds_for_the_answers_too;
+    On::Host => a_daemon_repairs_an_ifb_that_is_gone_or_down_at_once,
         a_link_whose_firewall_would_see_nothing_of_what_arrives_is_refused,
         a_step_that_fails_leaves_all_as_it_was,
         a_run_that_is_killed_never_cuts_the_host_off;
@@ -150,6 +151,44 @@ fn a_rule_holds_for_the_answers_too() {
     assert!(ann.seen().bytes > 0);
     world.ping_from(&mut ann.actor, Family::V6, 3, 56);
     assert!(classes(IFB).class(&of_ann).packets >= 3);
+}
+
+/// In file order at both ends, also where an earlier rule does not ask.
+fn a_rule_that_asks_who_sends_holds_for_the_answers_too() {
+    let mut world = World::new();
+    let rules = |first: &str| {
+        format!(
+            "{POLICY}classes:\n  bulk: {{ceil: 10mbit, down: 4mbit}}\n  \
+             rest: {{ceil: 10mbit, down: 6mbit}}\n\
+             rules:\n{first}  - {{from: ann, dst: fd77::2, to: bulk}}\n  - {{dst: fd77::2, to: rest}}\n"
+        )
+    };
+    apply(&rules(""));
+    let (bulk, rest) = (classid("class/bulk"), classid("class/rest"));
+    let of_ann = classid("user/ann");
+    let mut ann = world.downloading(ANN, Family::V6);
+    let mut bob = world.downloading(BOB, Family::V6);
+    sleep(Duration::from_secs(1));
+    let wanted: [rates::Expected<'_>; 2] = [(&[&bulk], 4 * MBIT, 3), (&[&rest], 6 * MBIT, 3)];
+    let over = rates::expect(IFB, Duration::from_secs(3), &wanted);
+    over.others_stay_below(10_000, &[&bulk, &rest]);
+    assert!(ann.seen().bytes > 0 && bob.seen().bytes > 0);
+    // In her own class without the rule's other keys.
+    world.ping_from(&mut ann.actor, Family::V4, 3, 56);
+    assert!(classes(IFB).class(&of_ann).packets >= 3);
+    // Whoever asks for it otherwise, is before her rule.
+    apply(&rules("  - {dst: fd77::2, proto: icmpv6, to: rest}\n"));
+    drop(bob);
+    sleep(Duration::from_secs(1));
+    let before = classes(IFB);
+    world.ping_from(&mut ann.actor, Family::V6, 10, 1_000);
+    let after = Interval::since(before, IFB);
+    assert!(after.bytes(&rest) >= 10 * 1_000, "{after:?}");
+    // And without rules all is as before.
+    apply(POLICY);
+    assert_well(&world, &mut ann.actor, "without rules");
+    let left = run("tc filter show dev ifb-up0 parent 1:");
+    assert!(!left.contains("rules=1") && left.contains("shaper-find"), "{left}");
 }
 
 fn a_daemon_repairs_an_ifb_that_is_gone_or_down_at_once() {

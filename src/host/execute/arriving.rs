@@ -122,12 +122,12 @@ impl Arriving {
     ) -> Result<Option<Request>, Cause> {
         Ok(match filter {
             Filter::Learn(tag) => Some(self.learn(kernel, &port.link, (ifindex, pref), *tag)?),
-            Filter::Find { shards } => {
+            Filter::Find { shards, for_rules } => {
                 let flows = self.flows(&port.link)?;
                 let servers = servers::open(kernel).map_err(Cause::Bpf)?;
-                let file = flows.load_find(*shards, servers).map_err(Cause::Bpf)?;
+                let file = flows.load_find((*shards, *for_rules), servers).map_err(Cause::Bpf)?;
                 let finds = Finds { flows: flows.id(), servers: servers.id() };
-                let loaded = Loaded::finding(*shards, finds, file.as_fd());
+                let loaded = Loaded::finding((*shards, *for_rules), finds, file.as_fd());
                 let request = filter::add_bpf(ifindex, parent.classid(), pref, loaded);
                 self.files.push(file);
                 Some(request)

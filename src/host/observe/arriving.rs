@@ -179,7 +179,7 @@ mod tests {
         for (pref, flows) in find {
             let finds = Finds { flows: *flows, servers: 1 };
             finders.insert((Parent::Root.classid(), Pref(*pref)), finds);
-            tree.filters.insert(Pref(*pref), Filter::Find { shards: false });
+            tree.filters.insert(Pref(*pref), Filter::Find { shards: false, for_rules: false });
         }
         let (common, strange) = common_flows(&learners, &finders, &mut clsact, Some(&mut tree));
         let known = |filters: &BTreeMap<Pref, Filter>| {

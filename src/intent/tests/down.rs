@@ -3,7 +3,7 @@
 use super::*;
 use crate::desired::{Impossible, NoDown};
 use crate::facts::Lack;
-use crate::tree::{Clsact, Filter, Pref, Side};
+use crate::tree::{Asks, Clsact, Filter, Pref, Side};
 
 const POLICY: &str = "links: {eth0: {rate: 100mbit, down: 50mbit}}
 users: {ann: {ceil: 10mbit, down: 5mbit}, bob: {ceil: 10mbit}}
@@ -109,11 +109,22 @@ fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds
 }
 
 #[test]
-fn a_rule_that_asks_who_sends_is_said_to_hold_for_what_is_sent() {
+fn a_rule_that_asks_who_sends_asks_for_the_flow_of_what_arrives() {
     let asks = POLICY.replace("dport: 80,", "from: ann,");
     let then = resolved(&intent(&asks), able());
-    let said = then.meaning.warnings.iter().any(|warning| warning.message.contains("`from`"));
-    assert!(said);
+    assert!(then.meaning.warnings.is_empty(), "{:?}", then.meaning.warnings);
+    let link = LinkName::new("eth0").unwrap();
+    let filters = |port| &then.desired.trees[&port].filters;
+    let program = |port| match &filters(port)[&Pref::PROGRAM[0]] {
+        Filter::Program(program) => program.clone(),
+        other => panic!("{other:?}"),
+    };
+    let (sent, arrives) = (program(link.egress()), program(link.ingress()));
+    assert_eq!(sent.rules[0].from, arrives.rules[0].from);
+    assert_eq!(arrives.asks, Some(Asks::Flow));
+    let find = Filter::Find { shards: false, for_rules: true };
+    assert_eq!(filters(link.ingress()).get(&Pref::FIND[0]), Some(&find));
+    assert!(!filters(link.egress()).contains_key(&Pref::FIND[0]));
     let quiet = resolved(&intent(POLICY), able());
-    assert!(quiet.meaning.warnings.is_empty(), "{:?}", quiet.meaning.warnings);
+    assert!(!quiet.desired.trees[&link.ingress()].filters.contains_key(&Pref::FIND[0]));
 }

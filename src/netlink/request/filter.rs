@@ -164,9 +164,13 @@ impl<'f> Loaded<'f> {
         Loaded { name: flow_name::print_learn(tag, mark, reads), file }
     }
 
-    /// A program that finds flows, with its maps.
-    pub fn finding(shards: bool, finds: Finds, file: BorrowedFd<'f>) -> Loaded<'f> {
-        Loaded { name: flow_name::print_find(shards, finds), file }
+    /// A program that finds flows, at the root of shards or for rules, with its maps.
+    pub fn finding(
+        (shards, for_rules): (bool, bool),
+        finds: Finds,
+        file: BorrowedFd<'f>,
+    ) -> Loaded<'f> {
+        Loaded { name: flow_name::print_find(shards, for_rules, finds), file }
     }
 
     /// The program that chooses what goes through the ifb with this ifindex.

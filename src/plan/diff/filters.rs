@@ -67,7 +67,8 @@ impl<'a> Comparison<'a> {
     /// everything new is added before anything old goes: the u32 rules are added first and the
     /// program second, then the old program goes first and the old u32 rules second. Otherwise a
     /// packet could meet the new set of one and the old set of the other, and get an answer that
-    /// neither policy gives.
+    /// neither policy gives. What tells the program whose a flow is comes before it, and goes
+    /// after.
     fn rules(&mut self, port: &'a Port, tree: &Tree) {
         let mut filters = tree.filters.clone();
         for filter in filters.values_mut() {
@@ -75,7 +76,7 @@ impl<'a> Comparison<'a> {
                 *filter = Filter::Program(self.for_both(program));
             }
         }
-        let kinds = [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM];
+        let kinds = [Pref::RULES_V4, Pref::RULES_V6, Pref::FIND, Pref::PROGRAM];
         for pair in kinds {
             self.add_to(port, Parent::Root, pair, &filters);
         }

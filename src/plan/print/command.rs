@@ -144,11 +144,10 @@ fn filter(f: &mut Formatter<'_>, port: &Port, seat: Seat, change: &FilterChange)
         protocol(filter.protocol())
     );
     match filter {
-        Filter::ClearPriority(_) => write!(
-            f,
-            "{add} bpf direct-action object-file shaper-priority.o \
-             # priorities that name a class of 1: become 0"
-        ),
+        Filter::ClearPriority(_) => {
+            let does = "priorities that name a class of 1: become 0";
+            write!(f, "{add} bpf direct-action object-file shaper-priority.o # {does}")
+        }
         Filter::U32 { rules, .. } => {
             let lines = rules_words(pref, rules);
             let lines: Vec<_> = lines.iter().map(|line| format!("{add} {line}")).collect();
@@ -166,15 +165,18 @@ fn filter(f: &mut Formatter<'_>, port: &Port, seat: Seat, change: &FilterChange)
              # the owner's class, else the tag's{}",
             if program.shards { "; e000:x becomes 1:e000" } else { "" }
         ),
-        Filter::Learn(_) => write!(
-            f,
-            "{add} bpf direct-action object-file shaper-learn.o # the sender's class by flow"
-        ),
-        Filter::Find { shards } => write!(
-            f,
-            "{add} bpf object-file shaper-find.o classid {parent} # the flow's class{}",
-            if *shards { "; e000:x becomes 1:e000" } else { "" }
-        ),
+        Filter::Learn(_) => {
+            let does = "the sender's class by flow";
+            write!(f, "{add} bpf direct-action object-file shaper-learn.o # {does}")
+        }
+        Filter::Find { shards, for_rules } => {
+            let does = match (shards, for_rules) {
+                (_, true) => "tells the rules whose flow it is",
+                (true, _) => "the flow's class; e000:x becomes 1:e000",
+                (false, _) => "the flow's class",
+            };
+            write!(f, "{add} bpf object-file shaper-find.o classid {parent} # {does}")
+        }
         Filter::Label(label) => write!(
             f,
             "{add} bpf direct-action object-file shaper-label.o # {}",

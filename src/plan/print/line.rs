@@ -181,7 +181,10 @@ fn filter_words(filter: &Filter) -> String {
             "bpf (clears priorities set in other network namespaces)".to_string()
         }
         Filter::Learn(_) => "bpf (notes whose flows leave)".to_string(),
-        Filter::Find { shards } => {
+        Filter::Find { for_rules: true, .. } => {
+            "bpf (tells the rules whose flow it is)".to_string()
+        }
+        Filter::Find { shards, .. } => {
             let shards = if *shards { ", and by its major to a shard" } else { "" };
             format!("bpf (all packets, by whose flow they belong to{shards})")
         }

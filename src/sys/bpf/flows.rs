@@ -68,11 +68,16 @@ impl Flows {
         load_with(&flows::learn(tag), &maps, *b"shaper_learn\0\0\0\0")
     }
 
-    /// Loads the program that finds flows, and otherwise asks for bound sockets.
-    pub fn load_find(&self, shards: bool, servers: &ServerMap) -> io::Result<OwnedFd> {
+    /// Loads the program that finds flows, at the root of shards or for rules, and otherwise asks
+    /// for bound sockets.
+    pub fn load_find(
+        &self,
+        (shards, for_rules): (bool, bool),
+        servers: &ServerMap,
+    ) -> io::Result<OwnedFd> {
         let mut maps = [&self.map; SERVERS as usize + 1];
         maps[SERVERS as usize] = &servers.map;
-        load_with(&flows::find(shards), &maps, *b"shaper_find\0\0\0\0\0")
+        load_with(&flows::find(shards, for_rules), &maps, *b"shaper_find\0\0\0\0\0")
     }
 }
 
