@@ -17,14 +17,17 @@ mod support;
 mod results;
 
 mod accuracy;
+mod both_ways;
 mod cost;
 mod crowd;
 mod directories;
 mod first_build;
+mod flood;
 mod host;
 mod latency;
 mod links;
 mod logins;
+mod one_htb;
 mod others;
 mod placement;
 mod traffic;
@@ -78,6 +81,20 @@ const SECTIONS: &[Section] = &[
         on: On::Host,
         seconds: 400,
         body: crowd::measure,
+    },
+    Section {
+        name: "both-ways",
+        heading: "What a packet costs where a link is shaped both ways",
+        on: On::Host,
+        seconds: 290,
+        body: both_ways::measure,
+    },
+    Section {
+        name: "one-htb",
+        heading: "How many packets one HTB takes",
+        on: On::Host,
+        seconds: 290,
+        body: one_htb::measure,
     },
     Section {
         name: "others",

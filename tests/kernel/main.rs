@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         nss::TESTS,
         sharing::TESTS,
         arriving::TESTS,
+        downloads::NAMESPACES,
         downloads::RATES,
         guests::TESTS,
         downloads::SHARES,

@@ -10,23 +10,19 @@ use crate::support::accounts::{ANN, own_etc};
 use crate::support::actor::Actor;
 use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
-use crate::support::counters::classes;
 use crate::support::daemon::Daemon;
 use crate::support::exchange::Parcel;
 use crate::support::harness::{On, tests};
 use crate::support::orders::Order;
 use crate::support::program::{apply, classid, policy};
-use crate::support::rates::Interval;
 use crate::support::sshd::Sshd;
-use crate::support::world::{Family, UPLINK, World};
+use crate::support::world::{Family, World};
 
 tests!(
     On::HostAndUml => files_that_a_user_fetches, a_thousand_short_connections_of_a_user,
         a_thousand_short_connections_to_a_users_server, datagrams_both_ways;
     On::HostEvents => a_file_that_a_user_receives_from_a_login;
 );
-
-const IFB: &str = "ifb-up0";
 
 const POLICY: &str = "
 version: 1
@@ -42,17 +38,10 @@ fn shaped() -> (World, Actor) {
     (world, ann)
 }
 
-/// What ann's class has of all that comes, and of all that leaves, while this goes on: at least
-/// these percents.
+/// How much of it is ann's.
 #[track_caller]
 fn measured(what: &str, least: [f64; 2], go_on: impl FnOnce()) {
-    let before = [IFB, UPLINK].map(classes);
-    go_on();
-    let ways = [IFB, UPLINK].into_iter().zip(["down", "up"]);
-    for (((link, way), before), least) in ways.zip(before).zip(least) {
-        let interval = Interval::since(before, link);
-        interval.has_share(&format!("{what}, {way}"), &classid("user/ann"), least);
-    }
+    super::measured(what, &classid("user/ann"), least, go_on);
 }
 
 /// The last acknowledgement of a connection that its user has closed is of no socket of his any
