@@ -1,10 +1,14 @@
-//! Guests whose packets pass the uplink without being forwarded: those of a macvlan or ipvlan in
-//! another namespace are nobody's, whatever their uid and priority are. And tunnels of the kernel's.
+//! Guests whose packets pass the uplink without being forwarded. Those of a rootless container are
+//! its user's, who runs the program that carries them; those of a macvlan or ipvlan in another
+//! namespace are nobody's, whatever their uid and priority are. And tunnels of the kernel's.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use super::{IFB, measured};
 use crate::support::accounts::ANN;
 use crate::support::actor::Actor;
-use crate::support::cell::myself;
+use crate::support::cell::{SCRATCH, myself};
 use crate::support::command::{run, run_with};
 use crate::support::counters::classes;
 use crate::support::exchange::Parcel;
@@ -16,7 +20,8 @@ use crate::support::rates::Interval;
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::Host => a_download_through_a_tunnel_of_the_kernels_is_shaped_by_its_name,
+    On::Host => what_a_rootless_container_receives_is_its_users,
+        a_download_through_a_tunnel_of_the_kernels_is_shaped_by_its_name,
         a_macvlans_guest_is_nobodys_whatever_its_uid_and_priority;
     On::Carriers => an_ipvlans_guest_is_nobodys_whatever_its_uid_and_priority;
 );
@@ -31,6 +36,37 @@ fn policy(link: &str) -> String {
          ceil: 80mbit, down: {{rate: 50mbit, ceil: 80mbit}}}}}}}}\n\
          users: {{ann: {{ceil: 80mbit, down: 80mbit}}}}\n"
     )
+}
+
+/// Runs `$1` in a rootless container, as slirp4netns' manual has it.
+const ROOTLESS: &str = "
+unshare -rn bash -c \"until ip route show default | grep -q tap0; do sleep 0.02; done; $1\" &
+guest=$!
+until [ \"$(readlink /proc/$guest/ns/net)\" != \"$(readlink /proc/$$/ns/net)\" ]; do sleep 0.02; done
+slirp4netns --configure --mtu=65520 $guest tap0 >/dev/null 2>&1 &
+slirp=$!
+wait $guest
+kill $slirp
+";
+
+fn what_a_rootless_container_receives_is_its_users() {
+    let mut world = World::new();
+    // For everybody, as udev has it.
+    let tun = format!("{SCRATCH}/tun");
+    run(&format!("mknod -m 666 {tun} c 10 200"));
+    run(&format!("mount --bind {tun} /dev/net/tun"));
+    apply(&policy(UPLINK));
+    let at = world.far_at(Family::V4, PORT);
+    world.far.tell(&Order::Serve { at, parcel: PARCEL });
+    let (ip, sent) = (at.ip(), PARCEL.sent);
+    let fetch = format!("exec 3<>/dev/tcp/{ip}/{PORT}; head -c {sent} /dev/zero >&3; wc -c <&3");
+    measured("slirp4netns", &classid("user/ann"), [99.9, 98.0], || {
+        let mut ann = Command::new("timeout");
+        ann.args(["20", "bash", "-c", ROOTLESS, "bash", &fetch]);
+        ann.uid(ANN.uid).gid(ANN.gid).current_dir("/");
+        let done = run_with(ann, "");
+        assert_eq!(done.stdout.trim(), PARCEL.received.to_string(), "{}", done.stderr);
+    });
 }
 
 fn a_download_through_a_tunnel_of_the_kernels_is_shaped_by_its_name() {
