@@ -9,8 +9,18 @@ use crate::policy::LinkRef;
 use crate::tree::{Direction, Filter, KernelState, LinkName, Mark, Tag};
 use crate::units::{ClassId, Rate};
 
-/// Above this rate (10 Gbit) one HTB for the whole link may be what limits it.
-const ONE_LOCK: Rate = Rate::literal(10_000_000_000 / 8);
+/// Packets a second beyond which one HTB may be what limits a link: it has one lock for all
+/// processors, and takes 0.8 to 1.1 µs for a packet of any size (benches/RESULTS.md).
+const ONE_LOCK: u64 = 1_000_000;
+
+/// Bytes of an Ethernet header.
+const HEADER: u64 = 14;
+
+/// How many packets as large as the link's MTU are its rate, in a second. Where senders make larger
+/// ones (TSO), there are fewer; no rate says how many smaller ones there may be.
+fn packets(rate: Rate, mtu: u32) -> u64 {
+    rate.bytes_per_second() / (u64::from(mtu) + HEADER)
+}
 
 /// Refuses where another instance shapes a link of this namespace that the model is not about.
 pub(super) fn only_instance(model: &Model, seen: &Observation) -> Result<(), Refusal> {
@@ -47,8 +57,10 @@ impl Intent {
                 return None;
             }
             match &facts.root {
-                RootQdisc::Kernel { kind } if kind == "mq" && line.rate > ONE_LOCK => {
-                    Some(InTheWay::Queues { link, kind: kind.clone(), rate: line.rate })
+                RootQdisc::Kernel { kind } if kind == "mq" => {
+                    let packets = packets(line.rate, facts.mtu);
+                    let (kind, rate) = (kind.clone(), line.rate);
+                    (packets > ONE_LOCK).then_some(InTheWay::Queues { link, kind, rate, packets })
                 }
                 RootQdisc::Foreign { r2q: Some(r2q), .. } if Mark::is_shaper(*r2q) => {
                     Some(InTheWay::Instance { link, who: neighbour(*r2q, seen) })

@@ -54,7 +54,7 @@ impl From<Report> for Refusal {
 pub enum InTheWay {
     /// The kernel's own, with a queue for each CPU, at a rate that one lock may not carry.
     #[error(
-        "{link} has one queue for each CPU ({kind}) and {rate} to shape; HTB takes one lock for all of them, which may not keep up. If that is well, use --takeover (that is: tc qdisc replace dev {link} root handle 1: htb default fffe)"
+        "{link} has one queue for each CPU ({kind}) and {rate} to shape, which is {packets} packets a second of its MTU; HTB takes one lock for all of them, and about a million a second. If most are larger, as this host's own TCP makes them (TSO), use --takeover (that is: tc qdisc replace dev {link} root handle 1: htb default fffe)"
     )]
     Queues {
         /// Which link.
@@ -63,6 +63,8 @@ pub enum InTheWay {
         kind: String,
         /// The rate to which the link is to be shaped.
         rate: Rate,
+        /// So many packets a second of the link's MTU.
+        packets: u64,
     },
     /// Another instance's of this program.
     #[error(

@@ -70,14 +70,18 @@ fn every_root_is_judged_in_every_way() {
 
 #[test]
 fn many_queues_are_in_the_way_only_beyond_what_one_lock_carries() {
-    let mq = || with_root(RootQdisc::Kernel { kind: "mq".to_string() });
-    let at = |rate: &str| {
-        let mut seen = mq();
-        seen.facts.links.get_mut(&name("eth0")).unwrap().speed = "100gbit".parse().ok();
+    let at = |rate: &str, mtu: u32| {
+        let mut seen = with_root(RootQdisc::Kernel { kind: "mq".to_string() });
+        let link = seen.facts.links.get_mut(&name("eth0")).unwrap();
+        (link.speed, link.mtu) = ("100gbit".parse().ok(), mtu);
         resolve(&intent(&format!("links: {{eth0: {rate}}}\n")), seen)
     };
-    assert!(at("10gbit").is_ok());
-    assert!(matches!(at("10001mbit"), Err(Refusal::InTheWay(InTheWay::Queues { .. }))));
+    assert!(at("12gbit", 1_500).is_ok());
+    assert!(at("70gbit", 9_000).is_ok());
+    for (rate, mtu) in [("13gbit", 1_500), ("73gbit", 9_000)] {
+        let refused = at(rate, mtu);
+        assert!(matches!(refused, Err(Refusal::InTheWay(InTheWay::Queues { .. }))), "{rate}");
+    }
 }
 
 #[test]
