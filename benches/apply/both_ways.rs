@@ -23,7 +23,8 @@ const FIRST_PORT: u16 = 1_024;
 const HOST: [u8; 4] = [10, 77, 0, 1];
 const FAR: [u8; 4] = [10, 77, 0, 2];
 
-/// What is measured: in or out, one flow or all in turn; and what is wanted of it beside not shaped.
+/// What is measured: in or out, one flow or all in turn; and how much more than where nothing is
+/// shaped it may take.
 const WAYS: [(&str, f64); 4] = [
     ("in, one flow", 1.6),
     ("in, 15,000 flows in turn", 1.6),
