@@ -40,6 +40,8 @@ pub mod process;
 
 pub mod accounts;
 
+pub mod engines;
+
 pub mod host;
 
 pub mod sample;

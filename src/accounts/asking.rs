@@ -1,17 +1,20 @@
 //! The one way to ask NSS: which process asks, for how long, and what the answer is.
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::SUBUID;
 use super::lookup::{lookup, read_files};
 use super::question::Question;
 use crate::facts::Accounts;
-use crate::sys::offspring::Offspring;
+use crate::sys::offspring::{Offspring, Signs};
 
 /// How long NSS may take; after that the child that asks is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,18 +65,7 @@ impl Question {
     /// `groups`, and a uid that no account has is in `absent`; what it could not answer is in none
     /// of the maps, and `unavailable` says why.
     pub fn ask(self, limit: Limit) -> Result<Accounts, Unanswered> {
-        let mut asking = self.start(limit)?;
-        loop {
-            if let Some(answer) = asking.answer() {
-                return answer;
-            }
-            // Not shorter than the time that is left, or this would loop without a pause.
-            let left = asking.due().saturating_duration_since(Instant::now());
-            let wait = PollTimeout::try_from(left + Duration::from_millis(1));
-            let wait = wait.unwrap_or(PollTimeout::MAX);
-            // Whatever ends the wait early, the pipe is read again.
-            let _readable = poll(&mut [PollFd::new(asking.as_fd(), PollFlags::POLLIN)], wait);
-        }
+        self.start(limit)?.wait()
     }
 
     /// The same; where NSS does not answer, what the host's own files say.
@@ -90,35 +82,41 @@ impl Question {
     }
 
     /// Has a child ask, while this process does something else.
-    pub fn start(self, limit: Limit) -> Result<Asking, Unanswered> {
-        let child = Offspring::start(move |signs| {
-            let accounts = lookup(self, Path::new(SUBUID), &mut || signs.of_life());
-            serde_json::to_vec(&accounts).unwrap_or_default()
-        });
-        let child = child.map_err(Unanswered::NoChild)?;
-        Ok(Asking { child, since: Instant::now(), taken: 0, limit })
+    pub fn start(self, limit: Limit) -> Result<Asking<Accounts>, Unanswered> {
+        Asking::start(limit, move |signs| lookup(self, Path::new(SUBUID), &mut || signs.of_life()))
     }
 }
 
 /// A question that a child is asking. Its descriptor is readable when there is more to hear.
 /// Dropped, the child is killed.
-pub struct Asking {
+pub struct Asking<A> {
     child: Offspring,
     /// When the time began that it has.
     since: Instant,
     /// What it had said by then.
     taken: usize,
     limit: Limit,
+    answer: PhantomData<A>,
 }
 
-impl Asking {
+impl<A: Serialize + DeserializeOwned> Asking<A> {
+    /// Has a child ask.
+    ///
+    /// # Errors
+    /// No child can be started.
+    pub fn start(limit: Limit, ask: impl FnOnce(&mut Signs) -> A) -> Result<Asking<A>, Unanswered> {
+        let child = |signs: &mut Signs| serde_json::to_vec(&ask(signs)).unwrap_or_default();
+        let child = Offspring::start(child).map_err(Unanswered::NoChild)?;
+        Ok(Asking { child, since: Instant::now(), taken: 0, limit, answer: PhantomData })
+    }
+
     /// When it will have taken too long, unless there is more to hear by then.
     pub fn due(&self) -> Instant {
         self.since + self.limit.time()
     }
 
     /// What came of it; `None`: nothing so far, and there is time left. Never blocks.
-    pub fn answer(&mut self) -> Option<Result<Accounts, Unanswered>> {
+    pub fn answer(&mut self) -> Option<Result<A, Unanswered>> {
         if let Some(said) = self.child.answer() {
             return Some(parse(&said));
         }
@@ -128,15 +126,33 @@ impl Asking {
         let time = self.limit.time();
         (self.since.elapsed() >= time).then_some(Err(Unanswered::TimedOut(time)))
     }
+
+    /// What comes of it, at the latest when it is due.
+    ///
+    /// # Errors
+    /// There is no answer by then, or the child ended without one.
+    pub fn wait(mut self) -> Result<A, Unanswered> {
+        loop {
+            if let Some(answer) = self.answer() {
+                return answer;
+            }
+            // Not shorter than the time that is left, or this would loop without a pause.
+            let left = self.due().saturating_duration_since(Instant::now());
+            let wait = PollTimeout::try_from(left + Duration::from_millis(1));
+            let wait = wait.unwrap_or(PollTimeout::MAX);
+            // Whatever ends the wait early, the pipe is read again.
+            let _readable = poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], wait);
+        }
+    }
 }
 
-impl AsFd for Asking {
+impl<A> AsFd for Asking<A> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.child.as_fd()
     }
 }
 
-fn parse(said: &[u8]) -> Result<Accounts, Unanswered> {
+fn parse<A: DeserializeOwned>(said: &[u8]) -> Result<A, Unanswered> {
     serde_json::from_slice(said).map_err(Unanswered::Ended)
 }
 
@@ -161,7 +177,7 @@ mod tests {
 
     #[test]
     fn who_says_nothing_is_no_answer() {
-        let why = parse(b"").unwrap_err();
+        let why = parse::<Accounts>(b"").unwrap_err();
         assert!(why.to_string().starts_with("the one who asked it ended"), "{why}");
         let running = [3_999_999_999].into();
         let accounts = why.accounts(Question { running, ..Question::default() });
@@ -179,7 +195,13 @@ mod tests {
             });
             let (time, since) = (Duration::from_secs(1), Instant::now());
             let limit = Limit::Each(time);
-            let mut asking = Asking { child: child.unwrap(), since, taken: 0, limit };
+            let mut asking = Asking::<Accounts> {
+                child: child.unwrap(),
+                since,
+                taken: 0,
+                limit,
+                answer: PhantomData,
+            };
             assert!(asking.answer().is_none());
             assert!(asking.due() > Instant::now());
             asking.since -= time;
@@ -204,7 +226,13 @@ mod tests {
             };
             let came_of_it = |limit| {
                 let since = Instant::now();
-                let mut asking = Asking { child: slow(), since, taken: 0, limit };
+                let mut asking = Asking::<Accounts> {
+                    child: slow(),
+                    since,
+                    taken: 0,
+                    limit,
+                    answer: PhantomData,
+                };
                 loop {
                     if let Some(answer) = asking.answer() {
                         return (answer, since.elapsed());

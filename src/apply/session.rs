@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::accounts::Question;
-use crate::facts::{Accounts, Features, Tags};
+use crate::engines::{self, Known};
+use crate::facts::{Accounts, Features, Guests, Tags};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, ObserveError, Processes, Snapshot, Wanted, Whom};
@@ -22,6 +23,28 @@ pub struct Session {
     features: Option<Features>,
     /// Whether it can shape what arrives, once that was found out.
     down: Option<bool>,
+    /// What container engines said.
+    pub engines: Engines,
+}
+
+/// What container engines said so far, and whether somebody else asks them.
+#[derive(Clone, Debug, Default)]
+pub struct Engines {
+    /// What they said.
+    pub known: Known,
+    /// Whoever has this session asks them himself, so that no look waits for an engine.
+    pub asked_elsewhere: bool,
+}
+
+impl Engines {
+    /// Fills in what engines know of containers; asks them first where that is needed and may take
+    /// its time.
+    fn describe(&mut self, guests: &mut Guests) {
+        if !self.asked_elsewhere && self.known.lacks_some(guests) {
+            self.known.learn(engines::Question::of_the_host().ask());
+        }
+        self.known.describe(guests);
+    }
 }
 
 /// The request for one run: the intent, and what need not be read from the host.
@@ -85,7 +108,7 @@ impl From<Intent> for Request {
 impl Session {
     /// A session without knowledge of the kernel's features.
     pub fn new(kernel: Kernel) -> Session {
-        Session { kernel, features: None, down: None }
+        Session { kernel, features: None, down: None, engines: Engines::default() }
     }
 
     /// Looks at the host and makes the policy into a model.
@@ -139,6 +162,10 @@ impl Session {
         };
         let mut seen = observe::observe(&mut self.kernel, wanted)?;
         observe::speeds(&mut seen, |name, link| intent.is_about(name, link))?;
+        if intent.policy.names_containers() {
+            observe::containers(&mut self.kernel, &mut seen)?;
+            self.engines.describe(&mut seen.observation.facts.guests);
+        }
         if self.features.is_none() {
             let evidence = Evidence::of(&seen.observation);
             self.features = Some(evidence.or_tried(observe::try_features)?);

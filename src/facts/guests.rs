@@ -62,3 +62,22 @@ pub enum Engine {
     /// systemd-nspawn or libvirt, which register with systemd-machined.
     Machine,
 }
+
+impl Engine {
+    /// Whether the id that is in a cgroup's path is the name itself.
+    pub fn names_by_id(self) -> bool {
+        matches!(self, Engine::Lxc | Engine::Machine)
+    }
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Engine::Docker => "Docker",
+            Engine::Podman => "Podman",
+            Engine::Lxc => "LXC",
+            Engine::Containerd => "containerd",
+            Engine::Machine => "machined",
+        })
+    }
+}

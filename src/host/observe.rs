@@ -2,6 +2,7 @@
 //! desired state depends, and the counters. Reads only.
 
 mod arriving;
+mod containers;
 mod counted;
 mod error;
 mod links;
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use arriving::{firewalls, indexes};
+pub use containers::containers;
 pub use counted::count_again;
 pub use error::ObserveError;
 pub use owners::open_owners;

@@ -21,6 +21,11 @@ pub struct Lookups {
 }
 
 impl Policy {
+    /// Whether it depends on which containers run.
+    pub fn names_containers(&self) -> bool {
+        !self.guests.is_empty() || self.users.iter().any(|line| line.containers.is_some())
+    }
+
     /// The names and uids that NSS is asked about.
     pub fn lookups(&self) -> Lookups {
         let memberships = self.groups.iter().any(|group| group.gid.is_some());

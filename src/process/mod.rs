@@ -4,6 +4,7 @@
 
 mod decide;
 mod descriptors;
+mod elsewhere;
 mod guest;
 mod handover;
 mod hands;
@@ -18,6 +19,7 @@ mod whose;
 use crate::text::Foreign;
 
 pub use decide::{Decision, decide, given};
+pub use elsewhere::elsewhere;
 pub use guest::Guest;
 pub use handover::{HandedOver, Handover};
 pub use parse::{

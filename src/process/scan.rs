@@ -132,7 +132,7 @@ impl Iterator for Listing {
 }
 
 /// The inode in the link of a namespace, `net:[4026531840]`.
-fn namespace(link: &Path) -> Option<u64> {
+pub(super) fn namespace(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 

@@ -21,6 +21,7 @@ use super::settings::Settings;
 use super::shaping::Found;
 use crate::accounts::asking::Asking;
 use crate::accounts::{Limit, Question, SUBUID};
+use crate::facts::Accounts;
 use crate::host::Kernel;
 use crate::policy;
 use crate::sys::listener::{Heard, LinkListener, ProcessListener};
@@ -65,7 +66,7 @@ pub(super) struct Sources {
     /// `/etc/subuid`; `None`: it cannot be watched, and is read whenever NSS is asked again.
     subuid: Option<SubuidFile<'static>>,
     /// The question to NSS that is under way.
-    asking: Option<Asking>,
+    asking: Option<Asking<Accounts>>,
     name: Option<Name>,
     ready: VecDeque<Source>,
 }
