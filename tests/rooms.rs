@@ -11,8 +11,8 @@ mod circles;
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
 /// The rooms that may touch the world; every other one, and each that comes, is pure.
-const MAY_TOUCH: [&str; 8] =
-    ["sys", "cgroup", "process", "accounts", "host", "apply", "daemon", "commands"];
+const MAY_TOUCH: [&str; 9] =
+    ["sys", "cgroup", "process", "accounts", "engines", "host", "apply", "daemon", "commands"];
 
 /// What in the daemon hears or acts; all its other files decide, and are pure.
 const HEARS_OR_ACTS: [&str; 8] = [

@@ -34,14 +34,17 @@ pub struct Engines {
     pub known: Known,
     /// Whoever has this session asks them himself, so that no look waits for an engine.
     pub asked_elsewhere: bool,
+    /// Whether they could say more of the containers of the last look.
+    pub lacks_some: bool,
 }
 
 impl Engines {
     /// Fills in what engines know of containers; asks them first where that is needed and may take
     /// its time.
     fn describe(&mut self, guests: &mut Guests) {
-        if !self.asked_elsewhere && self.known.lacks_some(guests) {
-            self.known.learn(engines::Question::of_the_host().ask());
+        self.lacks_some = self.known.lacks_some(guests);
+        if !self.asked_elsewhere && self.lacks_some {
+            let _is_news = self.known.learn(engines::Question::of_the_host().ask());
         }
         self.known.describe(guests);
     }

@@ -75,7 +75,12 @@ impl Actor {
                 if attempt == Attempt::Adopt && came_of_it.is_ok() {
                     last_good::keep(&policy.source, self.kept.as_deref());
                 }
-                return Some(Event::Applied { attempt, start, came_of_it });
+                let lacks_names = self.session.engines.lacks_some;
+                return Some(Event::Applied { lacks_names, attempt, start, came_of_it });
+            }
+            Action::Learn(answer) => {
+                let is_news = self.session.engines.known.learn(answer);
+                return Some(Event::Learned { is_news });
             }
             Action::LookAtRetired => match self.begin_to_drain(&state.in_force().state) {
                 Ok(snapshot) => self.earlier = Some(snapshot),

@@ -17,8 +17,9 @@ const PATIENT: u32 = 5;
 /// Which events the policy needs beside forks and changes of the real uid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Interest {
-    /// Programs that are run, because a line names units.
-    pub units: bool,
+    /// Programs that are run, because a line names units, or somebody has a container that may get
+    /// a proxy.
+    pub programs: bool,
     /// Changes of the effective uid, because a line follows them.
     pub follows: bool,
 }
@@ -88,7 +89,7 @@ impl Arrivals {
                     uid.map(|uid| (uid, child))
                 }
                 // A service is in its unit's cgroup by the time it runs its program.
-                Event::Exec { pid } if interest.units => Some((0, pid)),
+                Event::Exec { pid } if interest.programs => Some((0, pid)),
                 Event::Exec { .. } | Event::Subscribed(_) => None,
             };
             if let Some((uid, pid)) = wanted {
@@ -218,7 +219,7 @@ mod tests {
         // Uids take turns; process 8 is the child of one that waits.
         let expected = [newcomer(10, 1000, None), newcomer(8, 0, None), newcomer(11, 1000, None)];
         assert_eq!(placed, expected);
-        let units = Interest { units: true, follows: false };
+        let units = Interest { programs: true, follows: false };
         assert_eq!(taken_in(&mut arrivals, &login[4..], units), [newcomer(30, 0, None)]);
     }
 
@@ -229,7 +230,7 @@ mod tests {
             Event::Uid { pid: 10, uid: 0, effective: Some(1000) },
             Event::Uid { pid: 10, uid: 0, effective: Some(0) },
         ];
-        let follows = Interest { units: true, follows: true };
+        let follows = Interest { programs: true, follows: true };
         let served = newcomer(10, 0, Some(1000));
         assert_eq!(taken_in(&mut arrivals, &acts, follows), [served]);
         assert_eq!(taken_in(&mut arrivals, &acts[1..], follows), [newcomer(10, 0, None)]);

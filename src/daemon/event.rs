@@ -9,6 +9,7 @@ use super::shaping::{Attempt, Found};
 use crate::accounts::Question;
 use crate::accounts::asking::Unanswered;
 use crate::apply::Applied;
+use crate::engines;
 use crate::facts::Accounts;
 use crate::failure::Failure;
 use crate::netlink::notice::Notice;
@@ -46,6 +47,8 @@ pub(super) enum Event {
     PolicyFile,
     /// The outcome of the question to NSS.
     Answered(Result<Accounts, Unanswered>),
+    /// What container engines say.
+    Described(engines::Answer),
     /// `/etc/subuid` has changed.
     Subuids,
     /// The name on the command line does not stand for this network namespace any more.
@@ -92,8 +95,14 @@ pub(super) enum Event {
         /// Why it failed, if it did.
         why: Option<String>,
     },
-    /// The outcome of [`Action::Apply`].
+    /// The outcome of [`Action::Learn`].
+    Learned {
+        is_news: bool,
+    },
+    /// The outcome of [`Action::Apply`]. `lacks_names`: container engines know more of containers
+    /// than the apply did.
     Applied {
+        lacks_names: bool,
         attempt: Attempt,
         start: Instant,
         came_of_it: Result<Box<Applied>, Failure>,
@@ -131,6 +140,8 @@ pub(super) enum Decision {
     ReadFile,
     /// Ask NSS.
     Ask(Question),
+    /// Ask container engines, unless they are being asked.
+    AskEngines,
     /// Place processes that wait, until this time; `None`: for a turn that begins now.
     GoOnPlacing { until: Option<Instant> },
     /// Have the actor do something.
@@ -152,6 +163,8 @@ pub(super) enum Action {
     /// Apply the policy. `held`: links that are left alone. `collects`: compare retired classes
     /// with the earlier look at them, and delete the quiet ones.
     Apply { attempt: Attempt, held: BTreeSet<LinkName>, collects: bool },
+    /// Remember what container engines said.
+    Learn(engines::Answer),
     /// Take a first look at retired classes.
     LookAtRetired,
     /// Look which sockets are bound, for what arrives before it is answered.

@@ -131,7 +131,7 @@ impl People {
 
     /// Has only those process events come that the policy needs.
     pub(super) fn narrow(&mut self, matcher: &Matcher) {
-        let exec = !matcher.units.is_empty();
+        let exec = !matcher.units.is_empty() || !matcher.proxied.is_empty();
         self.decide(Decision::Narrow { exec, muted: self.arrivals.muted() });
     }
 
@@ -196,7 +196,8 @@ impl People {
         now: Instant,
     ) {
         let units = &matcher.units;
-        let interest = Interest { units: !units.is_empty(), follows: !units.following.is_empty() };
+        let programs = !units.is_empty() || !matcher.proxied.is_empty();
+        let interest = Interest { programs, follows: !units.following.is_empty() };
         let roster = &self.roster;
         let taken = self.arrivals.take_in(told, interest, |pid| roster.is_waiting(pid), now);
         if taken.mutes {

@@ -59,6 +59,8 @@ pub(super) fn keep(
     last_good::keep(&standing.intent.policy.source, kept);
     let people = People::new(settings.grace, first.accounts, has_process_events, now);
     let state = State::new(settings.clone(), standing, people, now);
+    // From now on no look waits for an engine.
+    session.engines.asked_elsewhere = true;
     let actor = Actor::new(session, first.said, state.word(), settings.kept.clone());
     let mut watch = Watch { sources, state, actor };
     watch.begin();
@@ -131,6 +133,7 @@ impl Watch {
             }
             Decision::ReadFile => Some(sources.read_file(&state.policy().source)),
             Decision::Ask(question) => sources.ask(question),
+            Decision::AskEngines => sources.ask_engines(),
             Decision::GoOnPlacing { until } => Some(Event::Turn { until }),
             Decision::Do(action) => actor.perform(action, state),
             Decision::End(_) => None,

@@ -14,14 +14,16 @@ pub struct Known {
 
 impl Known {
     /// Takes in an answer. Containers that are in it no longer are forgotten, unless an engine was
-    /// silent.
-    pub fn learn(&mut self, answer: Answer) {
+    /// silent. Whether it has any news.
+    pub fn learn(&mut self, answer: Answer) -> bool {
+        let before = self.clone();
         if answer.silent.is_empty() {
             self.by_id.clear();
         }
         self.silent = answer.silent;
         let described = answer.containers.into_iter().map(|it| (it.id.clone(), it));
         self.by_id.extend(described);
+        *self != before
     }
 
     /// Whether there is a container of which its engine could say more.
@@ -80,7 +82,8 @@ mod tests {
         let mut guests = Guests { containers, ..Guests::default() };
         assert!(known.lacks_some(&guests));
         let answer = Answer { containers: vec![described("1", "db")], silent: Vec::new() };
-        known.learn(answer);
+        assert!(known.learn(answer.clone()));
+        assert!(!known.learn(answer), "it is known");
         assert!(!known.lacks_some(&guests));
         known.learn(Answer { silent: vec!["Docker: no answer".into()], ..Answer::default() });
         known.describe(&mut guests);

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::accounts::asking::Unanswered;
 use crate::facts::Engine;
 pub use known::Known;
 pub use question::{Question, Socket};
@@ -39,4 +40,12 @@ pub struct Answer {
     pub containers: Vec<Described>,
     /// Why the others did not, a sentence each. A socket that is not there is no engine.
     pub silent: Vec<String>,
+}
+
+impl Answer {
+    /// What comes of it where there is no answer at all.
+    pub fn none(why: &Unanswered) -> Answer {
+        let why = format!("container engines could not be asked: {why}");
+        Answer { silent: vec![why], ..Answer::default() }
+    }
 }

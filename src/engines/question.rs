@@ -45,11 +45,7 @@ impl Question {
 
     /// Has a child ask, and waits.
     pub fn ask(self) -> Answer {
-        let unanswered = |error: Unanswered| Answer {
-            silent: vec![format!("container engines could not be asked: {error}")],
-            ..Answer::default()
-        };
-        self.start().and_then(Asking::wait).unwrap_or_else(unanswered)
+        self.start().and_then(Asking::wait).unwrap_or_else(|why| Answer::none(&why))
     }
 
     /// Has a child ask, while this process does something else.
@@ -59,11 +55,11 @@ impl Question {
     pub fn start(self) -> Result<Asking<Answer>, Unanswered> {
         // The child keeps the time itself, so that the answers of those that do answer come.
         let limit = Limit::Whole(self.time + Duration::from_secs(2));
-        Asking::start(limit, move |_| self.ask_here())
+        Asking::start(limit, move |_| self.gather())
     }
 
     /// Asks in this process.
-    fn ask_here(self) -> Answer {
+    fn gather(self) -> Answer {
         let until = Instant::now() + self.time;
         let mut all = Answer::default();
         thread::scope(|scope| {

@@ -17,7 +17,7 @@ impl Intent {
     ) -> Vec<Diagnostic> {
         let pins = pins_in_use(&meaning.model, desired, &meaning.observation);
         let tags = believes_tags(desired, &meaning.model);
-        let said = pins.chain(self.crowded(meaning)).chain(tags);
+        let said = pins.chain(self.crowded(meaning)).chain(tags).chain(silent_engines(meaning));
         said.chain(unguarded(meaning)).chain(unlabelled(meaning)).collect()
     }
 
@@ -57,6 +57,17 @@ fn believes_tags(desired: &KernelState, model: &Model) -> Option<Diagnostic> {
         link.port.link
     );
     Some(Diagnostic::warning(Kind::Link, None, message))
+}
+
+/// Container engines that did not say what their containers are called.
+fn silent_engines(meaning: &Meaning) -> impl Iterator<Item = Diagnostic> {
+    let warning = |why: &String| {
+        let message = format!(
+            "{why}; a container that nobody has described counts by the slice that it is in and its uid alone"
+        );
+        Diagnostic::warning(Kind::Claim, None, message)
+    };
+    meaning.facts().guests.silent.iter().map(warning)
 }
 
 /// Warns of links by which another network namespace's packets can leave past every limit.

@@ -6,7 +6,7 @@ use crate::policy::{Diagnostic, Findings, Policy, Report, UserLine};
 
 use super::options::BuildOptions;
 use super::senders::Senders;
-use super::{Model, arriving, claims, groups, inner, links, nodes, rules};
+use super::{Matcher, Model, arriving, claims, groups, inner, links, nodes, proxied, rules};
 
 /// Resolves a policy on this host. The result holds the warnings and notes too, in file order.
 ///
@@ -30,6 +30,7 @@ pub fn build(
     let shaped = links.shaped.iter().map(|shaped| shaped.link.port.link.clone()).collect();
     let names_guests = policy.users.iter().any(UserLine::has_guests) || !policy.guests.is_empty();
     let inner = names_guests.then(|| inner::resolve(&senders, &shaped, &mut findings));
+    let proxied = inner.as_ref().map(|inner| proxied::proxied(facts, inner)).unwrap_or_default();
     // What no rate of a link makes right is refused, also where the rate is unknown.
     let unrated = links.only_unrated();
     if !unrated.shaped.is_empty() && !findings.has_errors() {
@@ -46,5 +47,6 @@ pub fn build(
     }
     let notes = findings.finish(&policy.source)?;
     let links = links.into_model();
-    Ok((Model { links, nodes, matcher: claims.matcher, inner, rules }, notes))
+    let matcher = Matcher { proxied, ..claims.matcher };
+    Ok((Model { links, nodes, matcher, inner, rules }, notes))
 }

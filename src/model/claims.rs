@@ -66,6 +66,7 @@ pub(super) fn resolve(
                 written.map_or_else(people, |list| list.iter().map(|r| r.value.clone()).collect());
             (ranges, line.group())
         }),
+        proxied: BTreeMap::new(),
     };
     within_subuids(&matcher, &facts.accounts, findings);
     Claims { matcher, uids, gids }

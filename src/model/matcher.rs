@@ -1,6 +1,7 @@
 //! Who claims a process. Pure: the answer follows from the policy, the process and the accounts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::Pattern;
@@ -19,6 +20,8 @@ pub struct Matcher {
     /// The uids of `everyone`, if there is such a line, and the group that they are in when it has
     /// a rate or a ceil for all together.
     pub everyone: Option<(Vec<RangeInclusive<u32>>, Option<Group>)>,
+    /// The addresses of containers that somebody has: a proxy that serves one is his.
+    pub proxied: BTreeMap<IpAddr, Owner>,
 }
 
 /// Which lines claim the processes of systemd units.

@@ -16,6 +16,7 @@ mod nodes;
 mod options;
 mod owners;
 mod positions;
+mod proxied;
 mod rules;
 mod senders;
 mod sets;

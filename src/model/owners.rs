@@ -160,6 +160,7 @@ mod tests {
                     });
                     (ranges.collect(), group.then_some(Group::Everyone))
                 }),
+                proxied: BTreeMap::new(),
             }
         }
     }

@@ -85,7 +85,7 @@ pub fn decide(
 }
 
 /// The claim that a process was put into on purpose, where its uid alone would not have it there:
-/// by `run` and `attach`, or by a line's unit.
+/// by `run` and `attach`, by a line's unit, or because it is the proxy of somebody's container.
 pub fn given(
     process: &Process,
     matcher: &Matcher,
@@ -103,8 +103,8 @@ pub fn given(
     match &claim {
         Claim::Pinned(_) => Some(claim),
         Claim::Owner(owner) => {
-            let by_unit = process.unit.is_some() && by_uid().as_ref() != Some(owner);
-            by_unit.then_some(claim)
+            let on_purpose = process.unit.is_some() || process.serves.is_some();
+            (on_purpose && by_uid().as_ref() != Some(owner)).then_some(claim)
         }
         Claim::Retired(..) => None,
     }
@@ -118,6 +118,7 @@ mod tests {
     use crate::process::guest::guest_of;
     use crate::tree::{Key, Owner, UidRange};
     use std::collections::BTreeMap;
+    use std::net::IpAddr;
 
     const OURS: u64 = 1;
     const UNSHARED: u64 = 2;
@@ -147,6 +148,7 @@ mod tests {
             uids: vec![(1000..=1000, key("bob"))],
             groups: vec![],
             everyone: Some((vec![2000..=2999], None)),
+            proxied: BTreeMap::new(),
         };
         decide(&process, &matcher, &answered(), instance)
     }
@@ -171,6 +173,7 @@ mod tests {
             net_cls: Some(net_cls.into()),
             unit: None,
             guest: None,
+            serves: None,
         }
     }
 
@@ -191,6 +194,25 @@ mod tests {
         assert_eq!(decide_for(process(1000, "/shaper/retired/1a")), to("user/bob"));
         assert_eq!(decide_for(process(1000, "/shaper/user")), to("user/bob"));
         assert_eq!(decide_for(process(1000, "/shaper")), to("user/bob"));
+    }
+
+    #[test]
+    fn a_proxy_is_its_containers_owners() {
+        let address = IpAddr::from([172, 17, 0, 2]);
+        let proxied = BTreeMap::from([(address, Owner::User(key("bob")))]);
+        let matcher = Matcher { proxied, ..Matcher::default() };
+        let proxy =
+            |serves| Process { serves, unit: Some("docker.service".into()), ..process(0, "/") };
+        let decided = |process: &Process| decide(process, &matcher, &answered(), &host());
+        let bobs = proxy(Some(address));
+        assert_eq!(decided(&bobs), to("user/bob"));
+        // Root's sockets have their owner's class only where it is known to be on purpose.
+        let given = given(&bobs, &matcher, &answered(), &host(), &decided(&bobs));
+        assert_eq!(given, Some("user/bob".parse().unwrap()));
+        let another = proxy(Some(IpAddr::from([172, 17, 0, 3])));
+        assert_eq!(decided(&another), Decision::Leave(Reason::Unclaimed));
+        let gone = Process { net_cls: Some("/shaper/user/bob".into()), ..another };
+        assert_eq!(decided(&gone), Decision::TakeOut);
     }
 
     #[test]

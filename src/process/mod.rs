@@ -11,10 +11,13 @@ mod hands;
 mod parse;
 mod place;
 mod placement;
+mod proxy;
 mod scan;
 mod served;
 mod view;
 mod whose;
+
+use std::net::IpAddr;
 
 use crate::text::Foreign;
 
@@ -63,6 +66,8 @@ pub struct Process {
     pub unit: Option<String>,
     /// The guest in whose cgroup the process is, of a kind that no user can make.
     pub guest: Option<Guest>,
+    /// The container's address, where it is a proxy of dockerd's, run by root and no guest.
+    pub serves: Option<IpAddr>,
 }
 
 impl Process {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use nix::unistd::geteuid;
 
-use super::Process;
 use super::parse::{
     Identity, Membership, Stat, Uids, parse_cgroup, parse_identity, parse_stat, parse_uids,
 };
+use super::{Process, proxy};
 use crate::cgroup::Error;
 use crate::sys::threads::in_parts;
 
@@ -224,6 +224,11 @@ impl Reader {
         }
         let Stat { comm, parent, starttime, kernel_thread, .. } = stat;
         let Membership { net_cls, unit, guest } = membership;
+        let is_proxy = comm.raw() == proxy::NAME && real == 0 && !kernel_thread && guest.is_none();
+        let serves = match is_proxy && !zombie {
+            true => proxy::serves(self.read(&folder.join("cmdline"))?),
+            false => None,
+        };
         Ok(Some(Process {
             pid,
             parent,
@@ -238,6 +243,7 @@ impl Reader {
             net_cls,
             unit,
             guest,
+            serves,
         }))
     }
 
@@ -365,6 +371,7 @@ mod tests {
                 net_cls: Some("/shaper/user/bob".into()),
                 unit: Some("x.service".into()),
                 guest: None,
+                serves: None,
             }]
         );
     }

@@ -168,6 +168,7 @@ mod tests {
             net_cls: None,
             unit: None,
             guest: None,
+            serves: None,
         };
         let all = [
             bob.clone(),

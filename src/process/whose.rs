@@ -8,10 +8,10 @@ use crate::tree::{Claim, Owner};
 use super::Process;
 use super::view::{InstanceView, claim_of};
 
-/// Who claims a process. A process whose unit follows effective uids is claimed by the uid of the
-/// user for whom it acts. While it acts as root it stays the last user's, since smbd and its like
-/// become root for a moment all the time. Where nobody claims that user, or there was none, its
-/// unit's line claims it.
+/// Who claims a process. A container engine's proxy is whose the container is. A process whose unit
+/// follows effective uids is claimed by the uid of the user for whom it acts. While it acts as root
+/// it stays the last user's, since smbd and its like become root for a moment all the time. Where
+/// nobody claims that user, or there was none, its unit's line claims it.
 ///
 /// Only the main thread's uid counts. A server whose threads act for several users at once
 /// (setfsuid(2) and similar system calls change one thread) therefore stays its unit's line's.
@@ -21,6 +21,9 @@ pub fn whose(
     accounts: &Accounts,
     instance: &InstanceView,
 ) -> Option<Owner> {
+    if let Some(owner) = process.serves.and_then(|address| matcher.proxied.get(&address)) {
+        return Some(owner.clone());
+    }
     let unit = process.unit.as_deref();
     let claim = |uid, unit| matcher.claim(uid, unit, accounts).map(|claimed| claimed.owner());
     let user = match (matcher.units.follows(unit), process.acting_uid) {
@@ -79,6 +82,7 @@ mod tests {
             uids: vec![(ANN..=ANN, key("ann")), (BOB..=BOB, key("bob"))],
             groups: vec![],
             everyone: Some((vec![2000..=2999], None)),
+            proxied: BTreeMap::new(),
         }
     }
 
@@ -103,6 +107,7 @@ mod tests {
             net_cls: Some(net_cls.into()),
             unit: Some("smbd.service".into()),
             guest: None,
+            serves: None,
         }
     }
 

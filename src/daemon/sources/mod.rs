@@ -1,6 +1,6 @@
 //! The sources of events: signals, process events, notices of links, the policy file,
-//! `/etc/subuid`, the child that asks NSS, the namespace's name, and time. Nothing here decides
-//! what follows from an event.
+//! `/etc/subuid`, the children that ask NSS and container engines, the namespace's name, and time.
+//! Nothing here decides what follows from an event.
 
 mod policy_file;
 mod signals;
@@ -21,6 +21,7 @@ use super::settings::Settings;
 use super::shaping::Found;
 use crate::accounts::asking::Asking;
 use crate::accounts::{Limit, Question, SUBUID};
+use crate::engines;
 use crate::facts::Accounts;
 use crate::host::Kernel;
 use crate::policy;
@@ -41,6 +42,7 @@ enum Source {
     Links,
     PolicyFile,
     Nss,
+    Engines,
     Subuids,
     Namespace,
     Time,
@@ -67,6 +69,8 @@ pub(super) struct Sources {
     subuid: Option<SubuidFile<'static>>,
     /// The question to NSS that is under way.
     asking: Option<Asking<Accounts>>,
+    /// The same to container engines.
+    engines: Option<Asking<engines::Answer>>,
     name: Option<Name>,
     ready: VecDeque<Source>,
 }
@@ -95,6 +99,7 @@ impl Sources {
             file: PolicyFile::new(settings.file.clone()).map_err(CannotGoOn::Inotify)?,
             subuid: subuid.ok(),
             asking: None,
+            engines: None,
             name: target.map(name),
             ready: VecDeque::new(),
         })
@@ -122,18 +127,20 @@ impl Sources {
 
     /// Waits until a source has an event, or until `by`.
     fn wait(&mut self, by: Instant) -> nix::Result<()> {
-        let asking = self.asking.as_ref();
-        let fds: [(Source, Option<BorrowedFd<'_>>); 6] = [
+        let (asking, engines) = (self.asking.as_ref(), self.engines.as_ref());
+        let fds: [(Source, Option<BorrowedFd<'_>>); 7] = [
             (Source::Signals, Some(self.signals.as_fd())),
             (Source::Processes, self.processes.as_ref().map(AsFd::as_fd)),
             (Source::Links, Some(self.links.as_fd())),
             (Source::PolicyFile, self.file.listen()),
             (Source::Nss, asking.map(AsFd::as_fd)),
+            (Source::Engines, engines.map(AsFd::as_fd)),
             (Source::Subuids, self.subuid.as_ref().map(AsFd::as_fd)),
         ];
         let mut polled: Vec<PollFd<'_>> =
             fds.iter().filter_map(|(_, fd)| Some(PollFd::new((*fd)?, PollFlags::POLLIN))).collect();
-        let own = [asking.map(Asking::due), self.name.as_ref().map(|name| name.due)];
+        let named = self.name.as_ref().map(|name| name.due);
+        let own = [asking.map(Asking::due), named, engines.map(Asking::due)];
         let until = own.into_iter().flatten().fold(by, Instant::min);
         // Rounded up to milliseconds, so that poll(2) does not return before the time.
         let rest = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
@@ -151,6 +158,7 @@ impl Sources {
                 // Processes that wait to be placed go first.
                 Source::Processes => told || is_over(Some(by)),
                 Source::Nss => told || is_over(own[0]),
+                Source::Engines => told || is_over(own[2]),
                 _ => told,
             };
             self.ready.extend(is_ready.then_some(*source));
@@ -176,6 +184,11 @@ impl Sources {
                 let answer = self.asking.as_mut()?.answer()?;
                 self.asking = None;
                 Some(Event::Answered(answer))
+            }
+            Source::Engines => {
+                let answer = self.engines.as_mut()?.answer()?;
+                self.engines = None;
+                Some(Event::Described(answer.unwrap_or_else(|why| engines::Answer::none(&why))))
             }
             Source::Subuids => self.subuid.as_ref()?.changed().then_some(Event::Subuids),
             Source::Namespace => self.look_at_name(),
@@ -239,6 +252,21 @@ impl Sources {
                 None
             }
             Err(why) => Some(Event::NotAsked(why)),
+        }
+    }
+
+    /// Has a child ask container engines, unless one does so already; the outcome is an event, and
+    /// so is that no child can be started.
+    pub(super) fn ask_engines(&mut self) -> Option<Event> {
+        if self.engines.is_some() {
+            return None;
+        }
+        match engines::Question::of_the_host().start() {
+            Ok(asking) => {
+                self.engines = Some(asking);
+                None
+            }
+            Err(why) => Some(Event::Described(engines::Answer::none(&why))),
         }
     }
 

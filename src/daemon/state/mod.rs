@@ -27,6 +27,9 @@ use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
 use crate::tree::{Direction, LinkName};
 
+/// When engines are asked again that do not say what a container is called.
+const ASK_ENGINES_AGAIN: Duration = Duration::from_secs(10);
+
 /// From how many failures in a row on it is more than a bad moment.
 const HOPELESS: u32 = 3;
 
@@ -150,6 +153,8 @@ impl State {
             Event::Links { told, heard } => self.links(&told, heard, now),
             Event::PolicyFile => self.tell(shaping::Event::FileTold, now),
             Event::Answered(answer) => people.answered(answer, in_force, now),
+            Event::Described(answer) => self.act(Action::Learn(answer)),
+            Event::Learned { is_news } => self.learned(is_news, now),
             Event::Subuids => people.subuids_changed(now),
             Event::CutOff => {
                 let ended = Ended::WithNamespace(Arc::clone(self.policy()));
@@ -168,8 +173,13 @@ impl State {
             Event::Swept(swept) => people.swept(swept, in_force, now),
             Event::Directories { empty, took } => people.left(empty, took, in_force, now),
             Event::Listening { took, why } => self.listened(took, why, now),
-            Event::Applied { attempt, start, came_of_it } => match came_of_it {
-                Ok(applied) => self.applied(attempt, start, *applied, now),
+            Event::Applied { lacks_names, attempt, start, came_of_it } => match came_of_it {
+                Ok(applied) => {
+                    if lacks_names {
+                        self.decisions.push(Decision::AskEngines);
+                    }
+                    self.applied(attempt, start, *applied, now);
+                }
                 Err(failure) => {
                     let outcome = outcome_of(failure);
                     self.tell(shaping::Event::Applied { attempt, outcome }, now);
@@ -206,6 +216,13 @@ impl State {
             true => self.tell(shaping::Event::Time, now),
             false => self.people.on_time(&self.standing.in_force, now),
         }
+    }
+
+    /// Whose containers are may differ now. Where engines had nothing new to say, the apply after a
+    /// while finds that they still could, and they are asked again.
+    fn learned(&mut self, is_news: bool, now: Instant) {
+        let by = if is_news { now } else { now + ASK_ENGINES_AGAIN };
+        self.tell(shaping::Event::Wanted { by }, now);
     }
 
     fn listened(&mut self, took: Duration, why: Option<String>, now: Instant) {
@@ -254,7 +271,14 @@ impl State {
         self.everybody = false;
         let came_to_rest = applied.in_force.is_some();
         if let Some(in_force) = applied.in_force {
+            let proxied = &self.standing.in_force.model.matcher.proxied;
+            let is_news = in_force.model.matcher.proxied != *proxied;
             self.standing.take_over(in_force);
+            if is_news {
+                // A container's proxies may have come before it was known whose it is.
+                self.people.narrow(&self.standing.in_force.model.matcher);
+                self.people.sweep_by(now);
+            }
             self.listening.applied(self.arrives(), now);
         }
         let drains = self.standing.in_force.draining;

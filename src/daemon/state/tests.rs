@@ -59,7 +59,7 @@ fn rested(now: Instant) -> State {
 
 fn applied(attempt: Attempt, in_force: InForce, start: Instant) -> Event {
     let applied = Applied { in_force: Some(in_force), ..Applied::default() };
-    Event::Applied { attempt, start, came_of_it: Ok(Box::new(applied)) }
+    Event::Applied { lacks_names: false, attempt, start, came_of_it: Ok(Box::new(applied)) }
 }
 
 /// Has the state hear of processes; returns the first one that is placed in the turn that then
