@@ -19,6 +19,15 @@ if ! command -v apt-get >/dev/null; then
 fi
 echo "Installing what is missing:$missing"
 export DEBIAN_FRONTEND=noninteractive
+# Tests start servers themselves, in cells. Installed, dockerd would start on this machine and change its firewall.
+# (policy-rc.d: /usr/share/doc/sysv-rc/README.policy-rc.d; what the machine itself has there is left alone.)
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    trap 'exit 1' INT TERM
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+fi
 # The lists of a fresh machine are empty or old: get them only when they are needed.
 apt-get install -qq --no-install-recommends $missing >/dev/null 2>&1 || {
     apt-get update -qq

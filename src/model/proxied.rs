@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::inner::InnerLink;
+use super::InnerLink;
 use crate::facts::{Facts, NamespaceId};
 use crate::tree::{LinkName, Owner};
 

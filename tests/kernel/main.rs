@@ -15,6 +15,7 @@ mod directions;
 mod downloads;
 mod draft;
 mod drift;
+mod engines;
 mod escapes;
 mod faults;
 mod follow;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         downloads::NAMESPACES,
         downloads::RATES,
         guests::TESTS,
+        engines::TESTS,
         downloads::SHARES,
         servers::TESTS,
         directions::TESTS,

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod command;
 pub mod counters;
 pub mod daemon;
+pub mod docker;
 pub mod exchange;
 pub mod fugitive;
 pub mod goodput;
