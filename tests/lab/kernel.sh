@@ -29,6 +29,8 @@ rm -rf unpacked kernel.new
 dpkg -x "$(ls "$package"_*.deb | tail -n 1)" unpacked
 release=${package#linux-image-}
 release=${release%-unsigned}
+# Newer packages have compressed modules, which busybox cannot load.
+find unpacked -name '*.ko.xz' -exec xz -d {} +
 mkdir kernel.new
 mv "unpacked/boot/vmlinuz-$release" kernel.new/vmlinuz
 mv "$(find unpacked -type d -path "*/lib/modules/$release")" kernel.new/modules
