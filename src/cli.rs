@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 /// Per-user network caps that hold.
 ///
@@ -179,7 +179,7 @@ Examples:
 A rate with ~ in front was not written: it is a share of what the written ones leave.")]
     Status {
         /// Only these users
-        #[arg(value_name = "USER")]
+        #[arg(value_name = "USER", value_hint = ValueHint::Username)]
         users: Vec<String>,
         /// Only the members of this group
         #[arg(long, value_name = "GROUP")]
@@ -205,7 +205,7 @@ Examples:
   shaper why 4711                           a process")]
     Why {
         /// A name in the policy, an account, or a process id
-        #[arg(value_name = "USER|PID")]
+        #[arg(value_name = "USER|PID", value_hint = ValueHint::Username)]
         subject: String,
         /// The policy
         #[arg(short, long, default_value = DEFAULT_FILE)]
@@ -221,6 +221,7 @@ command's own status; 125 when shaper itself fails, 126 when the command cannot 
 is not found.")]
     Run {
         /// A name in the policy, or an account
+        #[arg(value_hint = ValueHint::Username)]
         user: String,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "CMD")]
@@ -234,6 +235,7 @@ Example:
 Their threads, their open connections and what they start later come along. `shaper release` undoes it.")]
     Attach {
         /// A name in the policy, or an account
+        #[arg(value_hint = ValueHint::Username)]
         user: String,
         /// Process ids
         #[arg(required = true, value_name = "PID")]
@@ -249,7 +251,7 @@ A process goes into the class of whoever claims it, or into none. What it starte
 it is: name that too, or the user.")]
     Release {
         /// Names in the policy, accounts, or process ids
-        #[arg(required = true, value_name = "USER|PID")]
+        #[arg(required = true, value_name = "USER|PID", value_hint = ValueHint::Username)]
         subjects: Vec<String>,
         /// The policy that says whose they are [default: the daemon's, else
         /// /etc/shaper/policies.yaml]
