@@ -212,6 +212,7 @@ fn keep_deciding(state: &mut KernelState, now: &KernelState, port: &Port, strang
         state.owners = now.owners.clone().map(|mut table| {
             table.accounts.retain(|_, class| stays(class));
             table.ranges.retain(|_, class| stays(class));
+            table.sources.retain(|_, class| stays(class));
             table
         });
     }

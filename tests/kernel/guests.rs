@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::support::accounts::ANN;
+use crate::support::accounts::{ANN, BOB};
 use crate::support::behind::{Guest, bridge, route};
 use crate::support::command::run;
 use crate::support::counters::{Classes, classes};
@@ -15,7 +15,9 @@ tests!(
     On::Host => what_a_container_sends_and_receives_is_in_its_owners_class,
         a_guest_without_an_owner_cannot_choose_a_class,
         a_label_is_repaired_and_goes_with_its_link,
-        clients_of_a_tunnel_are_told_apart_by_their_addresses;
+        clients_of_a_tunnel_are_told_apart_by_their_addresses,
+        a_machine_behind_a_tap_shares_its_owners_class,
+        an_uplink_that_is_a_port_of_the_guests_bridge_is_shaped_as_any_other;
 );
 
 const IFB: &str = "ifb-up0";
@@ -194,8 +196,10 @@ fn clients_of_a_tunnel_are_told_apart_by_their_addresses() {
 version: 1
 links: {up0: {rate: 400mbit, down: 300mbit}}
 users:
-  ann: {ceil: 200mbit, down: 200mbit, accounts: [ann], interfaces: [vpn0], addresses: [10.99.0.2, fd99::/64]}
-  bob: {ceil: 200mbit, down: 200mbit, accounts: [bob], interfaces: [vpn0], addresses: [10.99.0.0/24]}
+  ann: {ceil: 200mbit, down: 200mbit, accounts: [ann], interfaces: [vpn0],
+        addresses: [10.99.0.2, fd99::/64]}
+  bob: {ceil: 200mbit, down: 200mbit, accounts: [bob], interfaces: [vpn0],
+        addresses: [10.99.0.0/24]}
 ";
     apply(text);
     in_sync(text);
@@ -230,4 +234,56 @@ users:
     from(&client, "10.99.0.2").share("repaired", &of_bob, 99.0);
     shaper(&["clear"]).exits(0);
     assert!(!run("tc qdisc show dev vpn0").contains("clsact"));
+}
+
+fn a_machine_behind_a_tap_shares_its_owners_class() {
+    let mut world = World::new();
+    bridge(&world);
+    let mut machine = Guest::without_link(2);
+    machine.machine(&world, "vc1");
+    apply(POLICY);
+    in_sync(POLICY);
+    let of_ann = classid("user/ann");
+    for family in FAMILIES {
+        machine.ping(&world, family, 1, 56);
+        let before = Both::now();
+        machine.upload(&mut world, family, 5 * MEGABYTE);
+        before.share(&format!("a machine's upload, {family:?}"), &of_ann, 99.9);
+        let before = Both::now();
+        machine.download(&mut world, family, 5 * MEGABYTE);
+        before.share(&format!("its download, {family:?}"), &of_ann, 99.9);
+    }
+}
+
+/// The host of virtual machines that has its own address on the bridge.
+fn an_uplink_that_is_a_port_of_the_guests_bridge_is_shaped_as_any_other() {
+    let mut world = World::new();
+    run("ip link add br0 type bridge");
+    run("ip addr flush dev up0");
+    run("ip link set up0 master br0");
+    run("ip addr add 10.77.0.1/24 dev br0");
+    run("ip addr add fd77::1/64 dev br0 nodad");
+    run("ip link set br0 up");
+    let guest = Guest::without_link(2);
+    run(&format!("ip link add vc1 type veth peer name eth0 netns {}", guest.actor.pid()));
+    run("ip link set vc1 master br0 up");
+    let mut guest = guest.on_the_far_sides_net();
+    apply(POLICY);
+    in_sync(POLICY);
+    let (of_ann, of_bob) = (classid("user/ann"), classid("user/bob"));
+    let mut bob = world.actor(BOB);
+    for family in FAMILIES {
+        guest.ping(&world, family, 1, 56);
+        let before = Both::now();
+        guest.upload(&mut world, family, 5 * MEGABYTE);
+        before.share(&format!("a guest's upload over the bridge, {family:?}"), &of_ann, 99.9);
+        let before = Both::now();
+        guest.download(&mut world, family, 5 * MEGABYTE);
+        before.share(&format!("its download, {family:?}"), &of_ann, 99.9);
+        // The host's own processes beside it.
+        world.ping_from(&mut bob, family, 1, 56);
+        let before = Both::now();
+        world.ping_from(&mut bob, family, 20, 4_000);
+        before.share(&format!("a local user, {family:?}"), &of_bob, 99.0);
+    }
 }

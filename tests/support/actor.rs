@@ -184,7 +184,12 @@ impl Stage {
                 let stream = passing::take(mailbox)?;
                 self.connected(stream)
             }
-            Order::Tunnel { device, from, to } => tunnel::carry(&device, from, to).map(done)?,
+            Order::Tunnel { device, from, to } => {
+                tunnel::carry(&device, tunnel::TUN, (from, to)).map(done)?
+            }
+            Order::Tap { device, from, to } => {
+                tunnel::carry(&device, tunnel::TAP, (from, to)).map(done)?
+            }
             Order::Ping { to, count, payload } => {
                 Answer::Replies(source::ping(to, count, payload)?)
             }

@@ -14,8 +14,8 @@ pub struct Guest {
     /// Its addresses' last part.
     number: u8,
     port: u16,
-    /// Of its tunnel, on the host.
-    daemon: Option<Actor>,
+    /// The host's end of its wire.
+    process: Option<Actor>,
 }
 
 /// The host's bridge for guests, `br0`: IPv4 behind NAT, IPv6 routed.
@@ -47,7 +47,7 @@ impl Guest {
     /// One that has no link yet.
     pub fn without_link(number: u8) -> Guest {
         let actor = Actor::start(myself(&["--isolated-actor"]));
-        Guest { actor, number, port: 6_000 + 100 * u16::from(number), daemon: None }
+        Guest { actor, number, port: 6_000 + 100 * u16::from(number), process: None }
     }
 
     /// Gives it a veth in `br0`.
@@ -59,21 +59,38 @@ impl Guest {
 
     /// Gives it a tunnel that ends in a tun device of the host's, whose daemon is root.
     pub fn tunnel(&mut self, world: &World, device: &str) {
-        let [host, own] = [7_001, 7_002].map(|port| SocketAddr::from(([10, 98, 0, 1], port)));
-        let own = SocketAddr::from(([10, 98, 0, 2], own.port()));
-        run(&format!("ip link add tu0 type veth peer name tu1 netns {}", self.actor.pid()));
-        run("ip addr add 10.98.0.1/24 dev tu0");
-        run("ip link set tu0 up");
-        self.run_batch("link set lo up\naddr add 10.98.0.2/24 dev tu1\nlink set tu1 up\n");
-        let mut daemon = world.actor(super::accounts::ROOT);
-        daemon.tell(&Order::Tunnel { device: device.to_string(), from: host, to: own });
-        self.actor.tell(&Order::Tunnel { device: "eth0".to_string(), from: own, to: host });
+        self.wire(world, |device, from, to| Order::Tunnel { device, from, to }, device);
         run(&format!("ip addr add 10.99.0.1/24 dev {device}"));
         run(&format!("ip addr add fd99::1/64 dev {device} nodad"));
         run(&format!("ip link set {device} up"));
         world.on_far("ip route add 10.99.0.0/24 via 10.77.0.1");
         self.furnish();
-        self.daemon = Some(daemon);
+    }
+
+    /// Makes it a machine, whose network device a process of root's has as a tap in `br0`.
+    pub fn machine(&mut self, world: &World, tap: &str) {
+        self.wire(world, |device, from, to| Order::Tap { device, from, to }, tap);
+        run(&format!("ip link set {tap} master br0 up"));
+        self.furnish();
+    }
+
+    /// The guest's `eth0` and the host's device, whose packets go between two processes.
+    fn wire(
+        &mut self,
+        world: &World,
+        order: impl Fn(String, SocketAddr, SocketAddr) -> Order,
+        device: &str,
+    ) {
+        let host = SocketAddr::from(([10, 98, 0, 1], 7_001));
+        let own = SocketAddr::from(([10, 98, 0, 2], 7_002));
+        run(&format!("ip link add wire0 type veth peer name wire1 netns {}", self.actor.pid()));
+        run("ip addr add 10.98.0.1/24 dev wire0");
+        run("ip link set wire0 up");
+        self.run_batch("link set lo up\naddr add 10.98.0.2/24 dev wire1\nlink set wire1 up\n");
+        let mut process = world.actor(super::accounts::ROOT);
+        process.tell(&order(device.to_string(), host, own));
+        self.actor.tell(&order("eth0".to_string(), own, host));
+        self.process = Some(process);
     }
 
     /// One more address.
@@ -93,6 +110,24 @@ impl Guest {
              route add ::/0 via fd99::1
             "
         ));
+        self.may_ping();
+    }
+
+    /// Addresses for a link `eth0` by which the far side is a neighbour.
+    pub fn on_the_far_sides_net(self) -> Guest {
+        let number = self.number + 10;
+        self.run_batch(&format!(
+            "link set lo up
+             link set eth0 up
+             addr add 10.77.0.{number}/24 dev eth0
+             addr add fd77::{number}/64 dev eth0 nodad
+            "
+        ));
+        self.may_ping();
+        self
+    }
+
+    fn may_ping(&self) {
         let anybody = "echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range";
         self.run(&["sh", "-c", anybody]).exits(0);
     }

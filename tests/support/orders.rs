@@ -70,6 +70,8 @@ pub enum Order {
     Give { socket: SocketId, to: String },
     /// Takes what came to the mailbox. Answers [`Answer::Socket`].
     Take,
+    /// Makes a tap device whose frames are sent from here to there, in datagrams.
+    Tap { device: String, from: SocketAddr, to: SocketAddr },
     /// Makes a tun device whose packets are sent from here to there, in datagrams.
     Tunnel { device: String, from: SocketAddr, to: SocketAddr },
     /// Sends so many ICMP echo requests and waits for each reply. Answers [`Answer::Replies`].

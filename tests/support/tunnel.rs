@@ -17,12 +17,19 @@ struct Request {
     rest: [u8; 22],
 }
 
+/// `IFF_TUN` and `IFF_TAP`, each with `IFF_NO_PI` (linux/if_tun.h).
+pub const TUN: libc::c_short = 0x1001;
+pub const TAP: libc::c_short = 0x1002;
+
 /// Makes the device and carries its packets, until the process ends.
-pub fn carry(device: &str, from: SocketAddr, to: SocketAddr) -> io::Result<()> {
+pub fn carry(
+    device: &str,
+    flags: libc::c_short,
+    (from, to): (SocketAddr, SocketAddr),
+) -> io::Result<()> {
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
-    const TUN_WITHOUT_HEADER: libc::c_short = 0x1001;
     let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
-    let mut request = Request { name: [0; 16], flags: TUN_WITHOUT_HEADER, rest: [0; 22] };
+    let mut request = Request { name: [0; 16], flags, rest: [0; 22] };
     request.name[..device.len()].copy_from_slice(device.as_bytes());
     // SAFETY: the request is as large as a `struct ifreq`, and the kernel keeps no pointer to it.
     if unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETIFF, &raw mut request) } != 0 {
