@@ -281,6 +281,7 @@ impl Answers<'_, '_> {
             absent,
             subuids,
             running_ranges: BTreeSet::new(),
+            with_guests: BTreeSet::new(),
             unavailable: self.unavailable,
         }
     }

@@ -8,7 +8,7 @@ use crate::model::Model;
 use crate::plan::{Phase, Planned, Step, Whole};
 use crate::policy::Diagnostic;
 use crate::process::Placement;
-use crate::tree::{KernelState, LinkName};
+use crate::tree::{Filter, KernelState, LinkName};
 use crate::units::Psched;
 
 /// What an apply did.
@@ -43,6 +43,8 @@ pub struct InForce {
     pub draining: bool,
     /// The links that are shaped, and their ifbs, with their indices.
     pub links: BTreeMap<LinkName, u32>,
+    /// The links by which guests come in and that are labelled, with their indices.
+    pub labelled: BTreeMap<LinkName, u32>,
     /// The facts of the model's links at that time ([`Intent::good`](crate::intent::Intent::good)).
     pub good: BTreeMap<LinkName, LinkFacts>,
     /// Links that are passed over, by ifindex, because somebody else's root qdisc stands there.
@@ -58,13 +60,20 @@ impl InForce {
     ) -> InForce {
         let good = meaning.good_links();
         let Facts { accounts, links, .. } = meaning.observation.facts;
+        let is_labelled = |name: &LinkName| {
+            let clsact = state.clsact.get(name).into_iter();
+            let mut filters = clsact.flat_map(|clsact| clsact.ingress.filters.values());
+            filters.any(|filter| matches!(filter, Filter::Label(_)))
+        };
+        let indices = links.iter().map(|(name, facts)| (name.clone(), facts.ifindex));
+        let labelled = indices.filter(|(name, _)| is_labelled(name)).collect();
         let is_shaped = |name: &LinkName| state.trees.keys().any(|port| port.link == *name);
         let shaped = links.into_iter().filter(|(name, _)| is_shaped(name));
         let links = shaped.map(|(name, facts)| (name, facts.ifindex)).chain(ifbs).collect();
         let retired = state.claims.keys().any(|claim| claim.retired().is_some());
         let draining = retired || !meaning.draining.is_empty();
         let Meaning { model, in_the_way, .. } = meaning;
-        InForce { model, accounts, state, draining, links, good, in_the_way }
+        InForce { model, accounts, state, draining, links, labelled, good, in_the_way }
     }
 }
 

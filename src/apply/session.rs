@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, ObserveError, Processes, Snapshot, Wanted, Whom};
 use crate::intent::{self, Evidence, Intent, Meaning, Options, Refusal};
+use crate::model;
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::process::Scan;
@@ -179,6 +180,9 @@ impl Session {
             facts.firewalls = observe::firewalls().map_err(ObserveError::from)?;
         }
         facts.down = self.down.or((!facts.flows.is_empty()).then_some(true));
+        let accounts = &mut facts.accounts;
+        accounts.with_guests =
+            model::guests_of_accounts(&intent.policy, &facts.guests, accounts).collect();
         let may_leave = intent.may_leave(&seen.observation);
         seen.observation.occupied = observe::occupied(&self.kernel, may_leave)?;
         if let Some(earlier) = &request.earlier {

@@ -37,12 +37,20 @@ impl Ours<'_> {
         self.in_force.links.iter().find(|(_, shaped)| **shaped == index).map(|(name, _)| name)
     }
 
-    /// Whether the notice is about a link that the policy names and that is not shaped.
+    /// Whether the notice is about a link that the policy names and that is not shaped, or one that
+    /// may be a guest's and is not labelled. A link that has the name, but not the index, of one
+    /// that was labelled is another link.
     fn has_come(&self, notice: &Notice) -> bool {
         let Notice::Link(index, name, altnames) = notice else { return false };
         let mut lines = self.policy.links.iter();
+        let is_labelled = self.in_force.labelled.get(name) == Some(index);
         self.in_force.links.values().all(|shaped| shaped != index)
-            && lines.any(|line| line.name.value.means(name, altnames))
+            && (lines.any(|line| line.name.value.means(name, altnames))
+                || (self.names_guests() && !is_labelled))
+    }
+
+    fn names_guests(&self) -> bool {
+        self.in_force.model.inner.is_some()
     }
 
     /// Whether a notice is about a shaped link, or one that the policy may mean.
@@ -53,11 +61,15 @@ impl Ours<'_> {
             Notice::DefaultRoute => auto,
             // What stood in the way there may have gone.
             Notice::TrafficControl(index) => {
-                self.shaped(*index).is_some() || self.in_force.in_the_way.contains(index)
+                self.shaped(*index).is_some()
+                    || self.in_force.in_the_way.contains(index)
+                    || self.in_force.labelled.values().any(|labelled| labelled == index)
             }
             Notice::Link(index, name, altnames) | Notice::Gone(index, name, altnames) => {
                 let meant = |line: &LinkLine| line.name.value.means(name, altnames);
-                auto || self.shaped(*index).is_some() || lines.iter().any(meant)
+                auto || self.names_guests()
+                    || self.shaped(*index).is_some()
+                    || lines.iter().any(meant)
             }
         }
     }

@@ -26,6 +26,9 @@ pub struct Accounts {
     /// Ranges of subordinate uids that have one class together and in which a uid has a process.
     #[serde(skip)]
     pub running_ranges: BTreeSet<UidRange>,
+    /// Uids that have a guest ([`crate::facts::Guests`]), whether or not they run a process.
+    #[serde(skip)]
+    pub with_guests: BTreeSet<u32>,
     /// NSS could not answer: not the same as "no such account".
     pub unavailable: Option<String>,
 }
@@ -34,6 +37,22 @@ impl Accounts {
     /// Whether NSS has answered about `uid`: there is such an account, or there is none.
     pub fn has_answer(&self, uid: u32) -> bool {
         self.by_uid.contains_key(&uid) || self.absent.contains(&uid)
+    }
+
+    /// Uids that have a process or a guest.
+    pub fn present(&self) -> impl Iterator<Item = u32> {
+        self.running.union(&self.with_guests).copied()
+    }
+
+    /// Whether an account, or somebody in a range of subordinate uids, has a guest.
+    pub fn has_guest(&self, owner: &Owner) -> bool {
+        match owner {
+            Owner::Uid(uid) => self.with_guests.contains(uid),
+            Owner::Subuids(UidRange { first, last }) => {
+                self.with_guests.range(*first..=*last).next().is_some()
+            }
+            _ => false,
+        }
     }
 
     /// Whether an account, or somebody in a range of subordinate uids, has a process.

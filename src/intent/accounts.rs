@@ -11,8 +11,9 @@ use crate::units::ClassId;
 
 impl Intent {
     /// Accounts and ranges without a line that have a class and no process any more, so that their
-    /// class may go; never one whose process was found in this run. The caller must read whether a
-    /// process is in the directory of any of them ([`Observation::occupied`]).
+    /// class may go; never one whose process was found in this run, nor one that has a guest. The
+    /// caller must read whether a process is in the directory of any of them
+    /// ([`Observation::occupied`]).
     pub fn may_leave(&self, seen: &Observation) -> BTreeSet<Owner> {
         let accounts = &seen.facts.accounts;
         let standing = seen.state.claims.keys().filter_map(Claim::comes_and_goes);
@@ -20,7 +21,8 @@ impl Intent {
             Leaving::WithoutProcess => !accounts.runs(owner),
             Leaving::These(leaving) => leaving.contains(owner),
         });
-        may_leave.filter(|owner| !self.came.contains(owner)).cloned().collect()
+        let stays = |owner: &Owner| self.came.contains(owner) || accounts.has_guest(owner);
+        may_leave.filter(|owner| !stays(owner)).cloned().collect()
     }
 
     /// The owners that leave, each with its class.

@@ -403,8 +403,8 @@ impl<'a> Tree<'a> {
         let each = self.each(findings);
         let mut accounts: BTreeMap<Owner, Option<Group>> = BTreeMap::new();
         let matcher = &claims.matcher;
-        let running = facts.accounts.running.iter();
-        let claimed = running.filter_map(|uid| matcher.claim(*uid, None, &facts.accounts));
+        let present = facts.accounts.present();
+        let claimed = present.filter_map(|uid| matcher.claim(uid, None, &facts.accounts));
         for claimed in claimed.chain(matcher.claim_ranges(&facts.accounts)) {
             let owner = claimed.owner();
             if let Claimed::Account { group, .. } | Claimed::Subuids { group, .. } = claimed {

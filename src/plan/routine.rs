@@ -1,13 +1,13 @@
-//! Which steps only follow logins, logouts and drained queues. They are no change of the policy,
-//! and nobody changed the kernel, so cron need not hear of them.
+//! Which steps only follow logins, logouts, guests' links that come and drained queues. They are no
+//! change of the policy, and nobody changed the kernel, so cron need not hear of them.
 
 use std::collections::BTreeSet;
 
 use super::{Change, Plan, Step, Whole};
 use crate::facts::Accounts;
 use crate::tree::{
-    Claim, Class, Filter, FoundFilter, Guarantee, KernelState, Owner, OwnerChange, Port, Quantum,
-    Role, RuleProgram,
+    Claim, Class, Filter, FoundFilter, Guarantee, KernelState, LinkName, Owner, OwnerChange, Port,
+    Quantum, Role, RuleProgram,
 };
 use crate::units::{ClassId, Shard};
 
@@ -109,6 +109,9 @@ impl Question<'_> {
             Step::Entries(changes) => {
                 self.come_or_gone && changes.iter().all(|change| self.is_of_an_account(change))
             }
+            // A guest's link has come.
+            Step::Filter(port, _, Whole::Add(Filter::Label(_))) => !self.is_labelled(&port.link),
+            Step::Clsact(link, Whole::Add(())) => self.is_for_a_label(link),
             Step::Filter(port, _, Whole::Add(Filter::Program(program))) => {
                 let standing = self.from.trees.get(port).into_iter();
                 let mut standing = standing.flat_map(|tree| tree.filters.values());
@@ -125,10 +128,25 @@ impl Question<'_> {
         }
     }
 
+    fn is_labelled(&self, link: &LinkName) -> bool {
+        let standing = self.from.clsact.get(link);
+        let mut filters = standing.into_iter().flat_map(|clsact| clsact.ingress.filters.values());
+        filters.any(|filter| matches!(filter, Filter::Label(_)))
+    }
+
+    /// Whether nothing but a label comes there.
+    fn is_for_a_label(&self, link: &LinkName) -> bool {
+        let mut filters = self.plan.steps.iter().filter_map(|planned| match &planned.step {
+            Step::Filter(port, _, change) if port.link == *link => Some(change),
+            _ => None,
+        });
+        filters.all(|change| matches!(change, Whole::Add(Filter::Label(_))))
+    }
+
     /// Whether the owner is an account that has no process any more. An account that has one and
     /// loses its class, loses it by the policy.
     fn left(&self, owner: &Owner) -> bool {
-        !self.logins.accounts.runs(owner)
+        !self.logins.accounts.runs(owner) && !self.logins.accounts.has_guest(owner)
     }
 
     /// Whether the class is that of an account that has no process any more.

@@ -23,6 +23,7 @@ mod guard;
 mod guests;
 mod honest;
 mod host;
+mod inner_links;
 mod lab;
 mod machinery;
 mod namespaces;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         downloads::RATES,
         guests::TESTS,
         engines::TESTS,
+        inner_links::TESTS,
         downloads::SHARES,
         servers::TESTS,
         directions::TESTS,

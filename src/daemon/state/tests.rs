@@ -34,6 +34,7 @@ fn in_force() -> InForce {
         state: KernelState::default(),
         draining: false,
         links: [(LinkName::new("eth0").unwrap(), 2)].into(),
+        labelled: BTreeMap::new(),
         good: BTreeMap::new(),
         in_the_way: BTreeSet::new(),
     }
