@@ -34,7 +34,8 @@ Examples:
 
 Exit status:
   0  done, or already in sync       3  plan --exit-code: there are changes;
-                                       top --exit-over: it was passed
+                                       top --exit-over: it was passed;
+                                       status: nothing is shaped
   1  the kernel or system refused;  4  another run holds the lock, a change
      what was there before is back     waits to be confirmed, or the daemon
   2  usage or policy error;            keeps another policy
@@ -175,19 +176,10 @@ Examples:
   shaper status bob --json
   shaper status --group students
   shaper status --rules
+  shaper status --interval 5                what goes now, as top has it
 
 A rate with ~ in front was not written: it is a share of what the written ones leave.")]
-    Status {
-        /// Only these users
-        #[arg(value_name = "USER", value_hint = ValueHint::Username)]
-        users: Vec<String>,
-        /// Only the members of this group
-        #[arg(long, value_name = "GROUP")]
-        group: Option<String>,
-        /// How many packets each rule has matched, too
-        #[arg(long)]
-        rules: bool,
-    },
+    Status(StatusOptions),
     /// Show who uses the links now
     #[command(after_help = "\
 Examples:
@@ -284,6 +276,23 @@ apply; whoever the session becomes (su, sudo) too.")]
 Example:
   shaper init > /etc/shaper/policies.yaml")]
     Init,
+}
+
+/// What `shaper status` shows.
+#[derive(Clone, Debug, Args)]
+pub struct StatusOptions {
+    /// Only these users
+    #[arg(value_name = "USER", value_hint = ValueHint::Username)]
+    pub users: Vec<String>,
+    /// Only what is below this group
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// How many packets each rule has matched, too
+    #[arg(long)]
+    pub rules: bool,
+    /// What goes now: two readings, so long apart
+    #[arg(long, value_name = "SECONDS", value_parser = interval)]
+    pub interval: Option<Duration>,
 }
 
 /// What `shaper top` shows, and for how long.

@@ -55,6 +55,7 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     if left.is_empty() {
         locked.forget_reverted()?;
         locked.forget_said()?;
+        locked.forget_policy()?;
         locked.remove_if_empty()?;
         drop(locked);
         if unmount {

@@ -1,10 +1,11 @@
 //! A change made over the very link that it shapes: unless somebody confirms it in time, a guard
 //! process puts back what was there before.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::noted::note_again;
 use super::undo::Before;
-use crate::cgroup::{self, Attached, Locked};
+use crate::cgroup::{self, Attached, Locked, PolicyNote};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::plan::Journal;
@@ -68,6 +69,8 @@ pub(super) struct Change<'a> {
     pub journal: &'a Journal,
     /// The policy's [`hash`].
     pub policy: u64,
+    /// What was noted as the policy in force.
+    pub noted: Option<&'a PolicyNote>,
     /// How long the guard waits.
     pub time: Duration,
 }
@@ -88,7 +91,7 @@ pub(super) fn start(
             watch_over(name, change);
             std::process::exit(0)
         }
-        Ok(Detached::Parent(pid)) => locked.set_guard(pid),
+        Ok(Detached::Parent(pid)) => locked.set_guard(pid, SystemTime::now() + change.time),
     };
     let seated = match guard {
         Ok(Attached::Moved) => Ok(()),
@@ -108,6 +111,7 @@ fn watch_over(name: &str, change: &Change<'_>) {
         // the unconfirmed policy again by accident.
         let noted = locked.set_reverted(change.policy);
         let came_of_it = change.before.bring_back(&mut kernel, &locked, change.journal);
+        note_again(&locked, change.noted);
         say(&format!("shaper: nobody confirmed the change: {came_of_it}"));
         Ok(noted.and_then(|()| locked.end_confirmation())?)
     });

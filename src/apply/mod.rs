@@ -7,6 +7,7 @@ mod begin;
 mod clear;
 mod confirm;
 mod drain;
+mod noted;
 mod options;
 mod place;
 mod rounds;
@@ -25,6 +26,8 @@ pub use source::{
     Passed, SourceError, WasRead, Writer, each_of, folder, is_drop_in, joined, keep, kept, links,
     read, read_alone, read_kept, text_of, way,
 };
+
+use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::host::execute::{Cause, Gate};
@@ -56,6 +59,7 @@ pub fn apply(
 ) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
     let policy = hash(&request.intent.policy.source.text);
+    let applies = Arc::clone(&request.intent.policy);
     let Begun { locked, mounted, look, planned } = begin(session, &mut request, may, policy)?;
     let before = Before::new(look.meaning.observation.clone(), &look.scan.processes);
     let applied = Applied::beginning(mounted);
@@ -68,16 +72,23 @@ pub fn apply(
         true => Ok(()),
         false => Ok(locked.forget_reverted()?),
     });
+    let noted = locked.policy();
+    if kept.is_ok() {
+        noted::note(&locked, &applies, policy);
+    }
     let time = may.confirm.filter(|_| !applied.steps.is_empty());
     let (locked, outcome) = match time.filter(|_| kept.is_ok()) {
         Some(time) => {
-            let change = confirm::Change { before: &before, journal: &journal, policy, time };
+            let noted = noted.as_ref();
+            let (before, journal) = (&before, &journal);
+            let change = confirm::Change { before, journal, policy, noted, time };
             let (locked, started) = confirm::start(&session.kernel.name, &change, locked);
             (locked, started.map_err(Trouble::from))
         }
         None => (locked, kept),
     };
     let Err(trouble) = outcome else { return Ok(applied) };
+    noted::note_again(&locked, noted.as_ref());
     let aftermath = before.bring_back(&mut session.kernel, &locked, &journal);
     let paths = session.kernel.paths(applied.psched);
     leave_no_trace(&mut session.kernel, mounted, locked);

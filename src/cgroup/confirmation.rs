@@ -2,8 +2,10 @@
 //! instance's directory `confirm`, so the kernel says whether a confirmation is pending. A policy
 //! that was undone leaves an empty directory `reverted/<hash>`. Neither directory has a classid.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use super::directory::{
-    Attached, PROCS, make_directory, members_of, move_process, remove, remove_with_notes,
+    Attached, PROCS, make_directory, members_of, move_process, remove_with_notes, subdirectories,
 };
 use super::error::Error;
 use super::instance::Instance;
@@ -14,6 +16,14 @@ impl Instance {
     /// The pids of the guards of a pending confirmation; empty: none is pending.
     pub fn guards(&self) -> Result<Vec<u32>, Error> {
         members_of(&self.root().join(CONFIRM))
+    }
+
+    /// When the pending change is taken back, in whole seconds; `None`: that is not known.
+    pub fn confirm_until(&self) -> Option<SystemTime> {
+        let names = subdirectories(&self.root().join(CONFIRM)).ok()?;
+        let whens = names.iter().filter_map(|name| u64::from_str_radix(name, 16).ok());
+        let last = whens.filter(|when| *when < u64::MAX / 2).max()?;
+        Some(UNIX_EPOCH + Duration::from_secs(last))
     }
 
     /// Whether a change waited to be confirmed and its guard was killed: the change may be half
@@ -34,10 +44,12 @@ impl Instance {
 }
 
 impl Locked {
-    /// Makes a process the guard.
-    pub fn set_guard(&self, pid: u32) -> Result<Attached, Error> {
+    /// Makes a process the guard, which takes the change back at `until`.
+    pub fn set_guard(&self, pid: u32, until: SystemTime) -> Result<Attached, Error> {
         let path = self.root().join(CONFIRM);
         make_directory(&path)?;
+        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        make_directory(&path.join(format!("{until:x}")))?;
         move_process(pid, &path.join(PROCS))
     }
 
@@ -46,7 +58,7 @@ impl Locked {
         for pid in self.guards()? {
             self.release(pid)?;
         }
-        remove(&self.root().join(CONFIRM))
+        remove_with_notes(&self.root().join(CONFIRM))
     }
 
     /// Notes that the policy with this hash was undone.

@@ -11,6 +11,8 @@ pub(super) const CONFIRM: &str = "confirm";
 pub(super) const REVERTED: &str = "reverted";
 /// Has a note for each warning of a `--quiet` run within a day.
 pub(super) const SAID: &str = "said";
+/// Has a note of the policy that is in force.
+pub(super) const POLICY: &str = "policy";
 /// The directory that the one run locks that may change anything.
 pub(super) const LOCK: &str = "lock";
 /// Has a note of the network namespace that the instance shapes.
@@ -19,4 +21,4 @@ pub(super) const NETNS: &str = "netns";
 pub(super) const WATCH: &str = "watch";
 
 /// Directories of ours that have no claims and no classid.
-pub(super) const WITHOUT_CLAIMS: [&str; 6] = [CONFIRM, REVERTED, SAID, LOCK, NETNS, WATCH];
+pub(super) const WITHOUT_CLAIMS: [&str; 7] = [CONFIRM, REVERTED, SAID, POLICY, LOCK, NETNS, WATCH];

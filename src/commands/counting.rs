@@ -2,7 +2,7 @@
 //! and `top`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{daemon, scope};
 use crate::accounts::{Limit, Question};
@@ -14,8 +14,8 @@ use crate::host::Kernel;
 use crate::host::observe::{self, Snapshot, Wanted};
 use crate::policy::LinkRef;
 use crate::sample::{Differences, Sample};
-use crate::status::{self, Status, StatusInputs};
-use crate::tree::{Claim, Owner};
+use crate::status::{self, Pending, PolicyInForce, Status, StatusInputs};
+use crate::tree::{Claim, Owner, Reserved};
 
 /// How long NSS may take from one name to the next.
 const NSS: Duration = Duration::from_secs(3);
@@ -71,6 +71,13 @@ impl Counting {
         Ok(Sample::of(&self.snapshot, self.began.elapsed()))
     }
 
+    /// What is counted in so long from now on.
+    pub(super) fn over(&mut self, interval: Duration) -> Result<Differences, Failure> {
+        let first = self.sample()?;
+        std::thread::sleep(interval);
+        Ok(self.sample()?.since(&first))
+    }
+
     /// The report; `differences`: what it says about now.
     pub(super) fn status(&mut self, differences: Option<Differences>) -> Status {
         self.inputs.differences = differences;
@@ -88,8 +95,13 @@ impl Counting {
         self.inputs.forwarded_packets = forwarded(&self.kernel);
         self.inputs.links = links_of_policy(&self.kernel, &self.snapshot);
         let Some(instance) = self.kernel.instance() else { return Ok(()) };
-        self.inputs.daemon = keeper(&instance)?;
+        self.inputs.daemon = keeper(&self.kernel, &instance)?;
+        self.inputs.pending = pending(&instance)?;
         let mut question = Question { without_groups: true, ..Question::default() };
+        let noted = instance.policy();
+        question.uids.extend(noted.as_ref().map(|note| note.by));
+        self.inputs.names.insert(0, Reserved::Root.to_string());
+        question.uids.retain(|uid| !self.inputs.names.contains_key(uid));
         self.inputs.since.clear();
         for claim in self.snapshot.observation.state.claims.keys() {
             let Claim::Owner(owner) = claim else { continue };
@@ -106,13 +118,18 @@ impl Counting {
         }
         self.count_processes(usize::MAX)?;
         // Nobody to ask about, no child.
-        if question.uids.is_empty() {
-            return Ok(());
+        if !question.uids.is_empty() {
+            let found = question.ask_or_read(Limit::Each(NSS));
+            let names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name));
+            self.inputs.names.extend(names);
+            self.nameless = found.unavailable;
         }
-        let found = question.ask_or_read(Limit::Each(NSS));
-        let names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name));
-        self.inputs.names.extend(names);
-        self.nameless = found.unavailable;
+        self.inputs.policy = noted.map(|note| PolicyInForce {
+            by: self.inputs.names.get(&note.by).cloned(),
+            file: note.file,
+            since: note.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            by_uid: note.by,
+        });
         Ok(())
     }
 
@@ -152,12 +169,22 @@ fn links_of_policy(kernel: &Kernel, snapshot: &Snapshot) -> Vec<LinkRef> {
 }
 
 /// The daemon that keeps the instance, and its condition.
-fn keeper(instance: &Instance) -> Result<Option<status::Daemon>, Failure> {
+fn keeper(kernel: &Kernel, instance: &Instance) -> Result<Option<status::Daemon>, Failure> {
     let Some(pid) = instance.keeper()? else { return Ok(None) };
     let condition = instance.condition()?;
     let since = condition.as_ref().and_then(|told| told.since.duration_since(UNIX_EPOCH).ok());
     let (state, why) = condition.map_or((None, None), |told| (Some(told.word), told.why));
-    Ok(Some(status::Daemon { pid, state, why, since: since.map(|since| since.as_secs()) }))
+    let since = since.map(|since| since.as_secs());
+    let file = daemon::Daemon::of(kernel)?.and_then(|daemon| daemon.file());
+    Ok(Some(status::Daemon { pid, file, state, why, since }))
+}
+
+/// A change that waits to be confirmed.
+fn pending(instance: &Instance) -> Result<Option<Pending>, Failure> {
+    let Some(guard) = instance.guards()?.first().copied() else { return Ok(None) };
+    let left = |until: SystemTime| until.duration_since(SystemTime::now()).unwrap_or_default();
+    let seconds_left = instance.confirm_until().map(|until| left(until).as_secs());
+    Ok(Some(Pending { guard, seconds_left }))
 }
 
 /// Processes of an owner, with those that `run` and `attach` put there.

@@ -30,6 +30,11 @@ impl Daemon {
         Ok(Some(Daemon { pid, file: followed(&kernel.proc_root.join(pid.to_string())) }))
     }
 
+    /// The policy file that it follows, as its command line names it.
+    pub(super) fn file(&self) -> Option<String> {
+        self.file.as_ref().map(|file| file.to_string_lossy().into_owned())
+    }
+
     /// The refusal of a command whose work this daemon would undo.
     pub(super) fn conflict(self, beside: Beside) -> Failure {
         Failure::Locked(Conflict { daemon: self, beside }.to_string())

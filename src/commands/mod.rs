@@ -75,9 +75,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             let options = Options { skip_unknown: true, ..Options::default() };
             login::login(global, file, options)
         }
-        Command::Status { users, group, rules } => {
-            status::status(global, users, group.as_deref(), *rules)
-        }
+        Command::Status(options) => status::status(global, options),
         Command::Top(options) => top::top(global, options),
         Command::Why { subject, file } => why::why(global, subject, file),
         Command::Run { user, command } => Err(run::run(global, user, command)),

@@ -1,67 +1,98 @@
 //! `shaper status`: who has which class, and what went through it. Reads the kernel only.
 
+use std::io::{self, IsTerminal};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::counting::Counting;
 use super::output::Output;
 use super::whom;
-use crate::cli::Global;
+use crate::cli::{Global, StatusOptions};
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::status;
+use crate::status::{self, Link, Pending, Status, User};
+use crate::sys::terminal;
 use crate::text::Foreign;
 use crate::tree::Owner;
 
-/// A user who was named has no class on any link that is shown.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} has no class here; `shaper why {0}` says why")]
-struct NoClass(Foreign);
+/// Nothing is shaped here.
+const NOTHING: u8 = 3;
 
-impl From<NoClass> for Failure {
-    fn from(error: NoClass) -> Failure {
+/// A name of the command line that no row has.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    #[error("{name} has no class here{}; `shaper why {name}` says why", .nearest.did_you_mean())]
+    User { name: Foreign, nearest: Nearest },
+    #[error("there is no group {name} here{}", .nearest.did_you_mean())]
+    Group { name: Foreign, nearest: Nearest },
+}
+
+/// The name that may have been meant.
+#[derive(Debug)]
+struct Nearest(Option<Foreign>);
+
+impl Nearest {
+    fn did_you_mean(&self) -> String {
+        self.0.as_ref().map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
+    }
+}
+
+impl From<Unknown> for Failure {
+    fn from(error: Unknown) -> Failure {
         Failure::Usage(error.to_string())
     }
 }
 
-pub(super) fn status(
-    global: &Global,
-    users: &[String],
-    group: Option<&str>,
-    rules: bool,
-) -> Result<Output, Failure> {
+pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output, Failure> {
     let mut counting = Counting::begin(global)?;
-    counting.with_rules(rules);
-    let mut status = counting.status(None);
-    let kernel = &counting.kernel;
-    let rows = users.iter().map(|user| row(kernel, &status, user));
-    let rows = rows.collect::<Result<Vec<String>, Failure>>()?;
-    status.narrow(&rows, group);
-    let missing = users.iter().zip(&rows).find(|(_, row)| !has_class(row, &status));
-    if let Some((missing, _)) = missing {
-        return Err(NoClass(missing.as_str().into()).into());
-    }
+    counting.with_rules(options.rules);
+    let differences = options.interval.map(|interval| counting.over(interval)).transpose()?;
+    let mut status = counting.status(differences);
+    narrow(&counting.kernel, &mut status, options)?;
     let mut output = match global.json {
         true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),
-        false => Output::text(status::table(&status, now())),
+        false => Output::text(status::table(&status, now(), columns())),
     };
     if let Some(why) = &counting.nameless {
         let note = format!("note: NSS: {why}; accounts have their numbers instead of names\n");
         output.stderr.push_str(&note);
     }
-    output.stderr.push_str(&pending(kernel)?);
+    output.stderr.push_str(&pending(&counting.kernel, &status)?);
+    output.status = if status.links.is_empty() { NOTHING } else { 0 };
     Ok(output)
 }
 
-fn has_class(name: &str, status: &status::Status) -> bool {
-    let is = |user: &status::User| {
-        user.user == name || user.uid.is_some_and(|uid| uid.to_string() == name)
-    };
+/// Leaves in the report what the command line names.
+fn narrow(kernel: &Kernel, status: &mut Status, options: &StatusOptions) -> Result<(), Failure> {
+    let (users, group) = (&options.users, options.group.as_deref());
+    let rows = users.iter().map(|user| row(kernel, status, user));
+    let rows = rows.collect::<Result<Vec<String>, Failure>>()?;
+    let nearest = |name: &str, of| Nearest(status.nearest(name, of).map(Foreign::from));
+    if let Some((name, _)) = users.iter().zip(&rows).find(|(_, row)| !has_class(row, status)) {
+        let nearest = nearest(name, Link::user_names);
+        return Err(Unknown::User { name: name.as_str().into(), nearest }.into());
+    }
+    let has = |name: &str| status.links.iter().any(|link| link.group_names().contains(&name));
+    if let Some(name) = group.filter(|name| !has(name)) {
+        let nearest = nearest(name, Link::group_names);
+        return Err(Unknown::Group { name: name.into(), nearest }.into());
+    }
+    status.narrow(&rows, group);
+    match users.iter().zip(&rows).find(|(_, row)| !has_class(row, status)) {
+        Some((name, _)) => {
+            Err(Unknown::User { name: name.as_str().into(), nearest: Nearest(None) }.into())
+        }
+        None => Ok(()),
+    }
+}
+
+fn has_class(name: &str, status: &Status) -> bool {
+    let is = |user: &User| user.user == name || user.uid.is_some_and(|uid| uid.to_string() == name);
     status.links.iter().any(|link| link.users.iter().any(is))
 }
 
 /// The row that shows whom a word of the command line means: an account may be named although its
 /// line has another name.
-fn row(kernel: &Kernel, status: &status::Status, user: &str) -> Result<String, Failure> {
+fn row(kernel: &Kernel, status: &Status, user: &str) -> Result<String, Failure> {
     if has_class(user, status) {
         return Ok(user.to_string());
     }
@@ -73,6 +104,11 @@ fn row(kernel: &Kernel, status: &status::Status, user: &str) -> Result<String, F
     })
 }
 
+/// How many columns the terminal has that the table is for.
+fn columns() -> Option<usize> {
+    io::stdout().is_terminal().then(terminal::size)?.map(|(_, columns)| columns)
+}
+
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -80,13 +116,14 @@ fn now() -> u64 {
 
 /// What a change that waits to be confirmed, or whose guard was killed, means for what is in the
 /// kernel.
-fn pending(kernel: &Kernel) -> Result<String, Failure> {
-    let Some(instance) = kernel.instance() else { return Ok(String::new()) };
-    if let Some(guard) = instance.guards()?.first() {
+fn pending(kernel: &Kernel, status: &Status) -> Result<String, Failure> {
+    if let Some(Pending { guard, seconds_left }) = status.pending {
+        let left = seconds_left.map_or_else(String::new, |left| format!(", within {left} s"));
         return Ok(format!(
-            "note: a change waits to be confirmed (guard process {guard}): `shaper confirm` keeps it\n"
+            "note: a change waits to be confirmed (guard process {guard}): `shaper confirm` keeps it{left}\n"
         ));
     }
+    let Some(instance) = kernel.instance() else { return Ok(String::new()) };
     Ok(match instance.lost_guard()? {
         true => {
             "warning: a change waited to be confirmed, and its guard process was killed: what stands may be half taken back; `shaper apply` makes it whole\n".to_string()

@@ -12,7 +12,10 @@ mod view;
 mod words;
 
 pub use live::{is_over, live_table};
-pub use report::{ClassNumbers, Daemon, Group, Link, Now, Pool, Retired, Rule, Status, User};
+pub use report::{
+    ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Retired, Rule, Status,
+    User,
+};
 pub use table::table;
 pub use top::{Board, Key, Size, Then, keys};
 pub use view::{StatusInputs, status};

@@ -1,5 +1,7 @@
 //! The report of `shaper status`, in the shape of its JSON.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 /// The whole answer; its JSON only grows.
@@ -20,6 +22,34 @@ pub struct Status {
     /// root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub daemon: Option<Daemon>,
+    /// The policy that was applied last; absent where none is noted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyInForce>,
+    /// A change that is taken back unless it is confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+}
+
+/// The policy that was applied last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicyInForce {
+    /// The file's absolute path; `-`: standard input.
+    pub file: String,
+    /// Seconds since 1970 when this text of it was applied first.
+    pub since: u64,
+    /// The uid of whoever had logged in to apply it.
+    pub by_uid: u32,
+    /// The account's name, where NSS says it.
+    pub by: Option<String>,
+}
+
+/// A change that is taken back unless it is confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pending {
+    /// The pid of the process that takes it back.
+    pub guard: u32,
+    /// Seconds until it does; absent where that is not known.
+    pub seconds_left: Option<u64>,
 }
 
 /// The daemon, and the last condition that it told.
@@ -27,6 +57,9 @@ pub struct Status {
 pub struct Daemon {
     /// The daemon's pid; 0: it is in another process namespace.
     pub pid: u32,
+    /// The policy file that it follows; absent where that cannot be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// `idle`; `draining` (the same, and retired classes have still to become quiet); `adopting` (a
     /// new policy is being read and applied); `refusing` (the policy file is refused, and the
     /// policy before it stays in force); `waiting` (for another run, or for a confirmation) or
@@ -205,19 +238,62 @@ pub struct Now {
 }
 
 impl Status {
-    /// Leaves only these users (by name or uid), or only the members of this group, in the report.
+    /// Leaves only these users (by name or uid), or only what is below this group, in the report.
     pub fn narrow(&mut self, users: &[String], group: Option<&str>) {
-        let wanted = |user: &User| {
-            let named = users.is_empty()
-                || users.contains(&user.user)
-                || user.uid.is_some_and(|uid| users.contains(&uid.to_string()));
-            named && group.is_none_or(|group| user.group.as_deref() == Some(group))
-        };
         for link in &mut self.links {
+            let below = group.map(|group| link.below(group));
+            let wanted = |user: &User| {
+                let named = users.is_empty()
+                    || users.contains(&user.user)
+                    || user.uid.is_some_and(|uid| users.contains(&uid.to_string()));
+                let is_below = |groups: &BTreeSet<String>| {
+                    user.group.as_ref().is_some_and(|group| groups.contains(group))
+                };
+                named && below.as_ref().is_none_or(is_below)
+            };
             link.users.retain(wanted);
-            if let Some(group) = group {
-                link.groups.retain(|g| g.group == group);
+            if let Some(groups) = &below {
+                link.groups.retain(|group| groups.contains(&group.group));
             }
+        }
+    }
+
+    /// The name of a user or group (`of`) that is most like one that nobody has; `None`: none is.
+    pub fn nearest(&self, name: &str, of: fn(&Link) -> Vec<&str>) -> Option<&str> {
+        let near = |other: &&str| {
+            let distance = strsim::osa_distance(name, other);
+            (distance <= name.chars().count().div_ceil(3)).then_some(distance)
+        };
+        let names = self.links.iter().flat_map(of);
+        names.filter(|other| near(other).is_some()).min_by_key(near)
+    }
+}
+
+impl Link {
+    /// The names of the users, accounts and classes.
+    pub fn user_names(&self) -> Vec<&str> {
+        self.users.iter().map(|user| user.user.as_str()).collect()
+    }
+
+    /// The names of the groups.
+    pub fn group_names(&self) -> Vec<&str> {
+        self.groups.iter().map(|group| group.group.as_str()).collect()
+    }
+
+    /// A group and all groups below it, by name.
+    fn below(&self, group: &str) -> BTreeSet<String> {
+        let mut below = BTreeSet::from([group.to_string()]);
+        loop {
+            let is_new = |it: &&Group| {
+                !below.contains(&it.group)
+                    && it.parent.as_ref().is_some_and(|up| below.contains(up))
+            };
+            let more: Vec<String> =
+                self.groups.iter().filter(is_new).map(|it| it.group.clone()).collect();
+            if more.is_empty() {
+                return below;
+            }
+            below.extend(more);
         }
     }
 }

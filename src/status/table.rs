@@ -1,26 +1,46 @@
 //! Status for people: a table for each link, widths as wide as their contents.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::report::{ClassNumbers, Daemon, Link, Pool, Rule, Status};
+use super::cells::{Side, cell, width};
+use super::live::live_table;
+use super::report::{ClassNumbers, Daemon, Link, PolicyInForce, Pool, Rule, Status};
 use super::words::{bits, bytes, lasting};
 use crate::text::shown;
 
-const HEADINGS: [&str; 10] =
-    ["USER", "CLASS", "GROUP", "RATE", "CEIL", "SENT", "PACKETS", "DROPS", "BACKLOG", "PROCS"];
+const HEADINGS: [&str; 8] = ["USER", "CLASS", "RATE", "CEIL", "SENT", "DROPS", "BACKLOG", "PROCS"];
+/// The columns of a table of what goes now, where no terminal says how many it has.
+const USUAL: usize = 80;
+/// What a name has at least.
+const LEAST_NAME: usize = 12;
 
-/// The whole table; `now`, in seconds since 1970, is what the daemon's times are compared with.
-pub fn table(status: &Status, now: u64) -> String {
-    let mut text = String::new();
+/// What stands and what it has counted, or (of a report with rates) what it does now.
+/// `now`, in seconds since 1970, is what the daemon's times are compared with. `wide`: how many
+/// columns a terminal has, for which long names are shortened; `None`: whoever reads it wants them
+/// whole.
+pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
+    let mut text = match status.interval_ms {
+        Some(_) if !status.links.is_empty() => live_table(status, wide.unwrap_or(USUAL)),
+        _ => String::new(),
+    };
+    let is_live = status.interval_ms.is_some();
     for (index, link) in status.links.iter().enumerate() {
+        if is_live {
+            rules(link, &mut text);
+            continue;
+        }
         if index > 0 {
             text.push('\n');
         }
-        one_link(link, &mut text);
+        one_link(link, wide, &mut text);
     }
     if status.links.is_empty() {
         text.push_str("nothing is shaped here; `shaper apply` does it\n");
+    }
+    if let Some(policy) = &status.policy {
+        text.push_str(&in_force(policy, now));
     }
     let forwards = |pool: &Pool| pool.forwarded_packets.filter(|_| pool.class.sent_packets > 0);
     let pools = status.links.iter().filter_map(|link| link.default.as_ref());
@@ -38,6 +58,17 @@ pub fn table(status: &Status, now: u64) -> String {
     text
 }
 
+/// One line: which policy, since when, and who applied it.
+fn in_force(policy: &PolicyInForce, now: u64) -> String {
+    let file = match policy.file.as_str() {
+        "-" => "one from standard input",
+        file => file,
+    };
+    let by = policy.by.clone().unwrap_or_else(|| format!("uid {}", policy.by_uid));
+    let time = lasting(Duration::from_secs(now.saturating_sub(policy.since)));
+    format!("policy: {}, for {time}, by {}\n", shown(file), shown(&by))
+}
+
 /// One line: the daemon's state, since when, and why.
 fn condition(daemon: &Daemon, now: u64) -> String {
     let state = shown(daemon.state.as_deref().unwrap_or("of an unknown state"));
@@ -52,7 +83,7 @@ fn condition(daemon: &Daemon, now: u64) -> String {
     }
 }
 
-fn one_link(link: &Link, text: &mut String) {
+fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
     text.push_str(&format!(
         "{}  {}  rate {}  classifier {}\n",
         link.dev,
@@ -65,39 +96,49 @@ fn one_link(link: &Link, text: &mut String) {
     }
     let mut rows = vec![HEADINGS.map(str::to_string)];
     let dash = || "-".to_string();
-    for user in &link.users {
-        let group = user.group.clone().unwrap_or_else(dash);
-        let processes = if user.source == "class" { dash() } else { user.processes.to_string() };
-        rows.push(row(&user.user, &user.classid, group, &user.class, processes));
-    }
-    for group in &link.groups {
-        let parent = group.parent.clone().unwrap_or_else(dash);
-        rows.push(row(&format!("[{}]", group.group), &group.classid, parent, &group.class, dash()));
-    }
+    below(link, None, 0, &mut rows);
     for (name, pool) in [("(default)", &link.default), ("(unshaped)", &link.unshaped)] {
         if let Some(pool) = pool {
-            rows.push(row(name, &pool.classid, dash(), &pool.class, dash()));
+            rows.push(row(name, &pool.classid, &pool.class, dash()));
         }
     }
     for retired in &link.retired {
-        rows.push(row("(retired)", &retired.classid, dash(), &retired.class, dash()));
+        rows.push(row("(retired)", &retired.classid, &retired.class, dash()));
     }
-    print(&rows, text);
-    if let Some(rules) = &link.rules {
-        rules_table(rules, text);
-    }
+    print(&rows, wide, text);
+    rules(link, text);
     if link.direct_packets > 0 {
         text.push_str(&format!("! {} packets passed no class at all\n", link.direct_packets));
     }
 }
 
-fn row(
-    name: &str,
-    classid: &str,
-    group: String,
-    class: &ClassNumbers,
-    processes: String,
-) -> [String; 10] {
+/// What is directly below a group or the link, each group with all that is below it.
+fn below(link: &Link, group: Option<&str>, depth: usize, rows: &mut Vec<[String; 8]>) {
+    let indent = "  ".repeat(depth);
+    for user in link.users.iter().filter(|user| user.group.as_deref() == group) {
+        let processes = match user.source {
+            "class" => "-".to_string(),
+            _ => user.processes.to_string(),
+        };
+        let name = format!("{indent}{}", user.user);
+        rows.push(row(&name, &user.classid, &user.class, processes));
+    }
+    for of in link.groups.iter().filter(|of| of.parent.as_deref() == group) {
+        let name = format!("{indent}[{}]", of.group);
+        rows.push(row(&name, &of.classid, &of.class, "-".to_string()));
+        below(link, Some(&of.group), depth + 1, rows);
+    }
+    // A report of one group lacks what is above it.
+    let has = |name: &str| link.groups.iter().any(|of| of.group == name);
+    let parents = link.users.iter().map(|user| &user.group);
+    let parents = parents.chain(link.groups.iter().map(|of| &of.parent)).flatten();
+    let lost: BTreeSet<&String> = parents.filter(|parent| !has(parent)).collect();
+    for parent in lost.into_iter().filter(|_| group.is_none()) {
+        below(link, Some(parent), depth, rows);
+    }
+}
+
+fn row(name: &str, classid: &str, class: &ClassNumbers, processes: String) -> [String; 8] {
     // A guarantee that was not asked for is a share of what is left, and says so.
     let rate = match class.asked_rate_bit {
         Some(_) => bits(class.rate_bit),
@@ -106,18 +147,17 @@ fn row(
     [
         shown(name).to_string(),
         classid.to_string(),
-        shown(&group).to_string(),
         rate,
         bits(class.ceil_bit),
         bytes(class.sent_bytes),
-        class.sent_packets.to_string(),
         class.drops.to_string(),
         bytes(class.backlog_bytes),
         processes,
     ]
 }
 
-fn rules_table(rules: &[Rule], text: &mut String) {
+fn rules(link: &Link, text: &mut String) {
+    let Some(rules) = &link.rules else { return };
     let packets = |rule: &Rule| rule.packets.map_or("-".to_string(), |packets| packets.to_string());
     let mut rows = vec![["RULE", "TO", "CLASS", "PACKETS"].map(str::to_string)];
     rows.extend(rules.iter().map(|rule| {
@@ -139,16 +179,17 @@ fn rules_table(rules: &[Rule], text: &mut String) {
 }
 
 /// Names left, numbers right.
-fn print(rows: &[[String; 10]], text: &mut String) {
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 10] = std::array::from_fn(width);
+fn print(rows: &[[String; 8]], wide: Option<usize>, text: &mut String) {
+    let widest = |column: usize| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0);
+    let mut widths: [usize; 8] = std::array::from_fn(widest);
+    let others: usize = widths[1..].iter().map(|width| width + 2).sum();
+    if let Some(wide) = wide {
+        widths[0] = widths[0].min(wide.saturating_sub(others + 2).max(LEAST_NAME));
+    }
     for row in rows {
-        let cells =
-            row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-                0..=2 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            });
+        let side = |column| if column < 2 { Side::Left } else { Side::Right };
+        let cells = row.iter().zip(widths).enumerate();
+        let cells = cells.map(|(column, (text, wide))| cell(text, wide, side(column)));
         text.push_str("  ");
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
@@ -157,28 +198,12 @@ fn print(rows: &[[String; 10]], text: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::numbers;
     use super::*;
 
     #[test]
     fn forwarded_packets_are_said_where_they_may_be_in_the_default_class() {
-        let class = |sent_packets| ClassNumbers {
-            rate_bit: 8,
-            ceil_bit: 8,
-            asked_rate_bit: Some(8),
-            prio: None,
-            quantum: None,
-            burst_bytes: 0,
-            cburst_bytes: 0,
-            leaf: None,
-            sent_bytes: 0,
-            sent_packets,
-            drops: 0,
-            overlimits: 0,
-            backlog_bytes: 0,
-            lends: 0,
-            borrows: 0,
-            now: None,
-        };
+        let class = |sent_packets| ClassNumbers { sent_packets, ..numbers(None) };
         let link = |forwarded, sent_packets| Link {
             rules: None,
             dev: "eth0".to_string(),
@@ -200,8 +225,17 @@ mod tests {
         };
         let said = |links: Vec<Link>| {
             let text = table(
-                &Status { version: 1, interval_ms: None, links, foreign: Vec::new(), daemon: None },
+                &Status {
+                    version: 1,
+                    interval_ms: None,
+                    links,
+                    foreign: Vec::new(),
+                    daemon: None,
+                    policy: None,
+                    pending: None,
+                },
                 0,
+                None,
             );
             let lines = text.lines().filter(|line| line.contains("forwarded"));
             lines.map(str::to_string).collect::<Vec<_>>()
@@ -221,6 +255,7 @@ mod tests {
     fn the_daemons_state_is_said_with_its_reason_and_since_when() {
         let daemon = Daemon {
             pid: 812,
+            file: None,
             state: Some("failing".to_string()),
             why: Some("no\u{1b}".to_string()),
             since: Some(1_000),
@@ -233,8 +268,10 @@ mod tests {
                 links: Vec::new(),
                 foreign: Vec::new(),
                 daemon,
+                policy: None,
+                pending: None,
             };
-            table(&status, now).lines().last().unwrap().to_string()
+            table(&status, now, None).lines().last().unwrap().to_string()
         };
         assert_eq!(of(&daemon, 1_119), "the daemon (process 812) is failing for 119 s: no\\u{1b}");
         assert_eq!(of(&daemon, 999), "the daemon (process 812) is failing for 0 s: no\\u{1b}");

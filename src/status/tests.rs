@@ -2,7 +2,7 @@
 
 use super::live::{Order, Sort, lines};
 use super::report::{ClassNumbers, Group, Link, Now, Pool, Status, User};
-use super::{Board, Key, Size, Then, is_over, keys, live_table};
+use super::{Board, Key, Size, Then, is_over, keys, live_table, table};
 
 pub(super) fn numbers(now: Option<Now>) -> ClassNumbers {
     ClassNumbers {
@@ -74,7 +74,15 @@ fn link(direction: &'static str, now: Now, users: Vec<User>, groups: Vec<Group>)
 }
 
 fn report(links: Vec<Link>) -> Status {
-    Status { version: 1, interval_ms: Some(1_000), links, foreign: Vec::new(), daemon: None }
+    Status {
+        version: 1,
+        interval_ms: Some(1_000),
+        links,
+        foreign: Vec::new(),
+        daemon: None,
+        policy: None,
+        pending: None,
+    }
 }
 
 /// Two groups, one in the other, each with a member; one user beside them; bob also downloads.
@@ -212,4 +220,21 @@ fn whoever_uses_more_than_asked_is_over() {
     assert!(is_over(&busy(), 96), "bob's downloads");
     assert!(!is_over(&busy(), 97));
     assert!(!is_over(&report(Vec::new()), 0));
+}
+
+#[test]
+fn long_names_are_shortened_for_a_terminal_only() {
+    let status = Status { interval_ms: None, ..busy() };
+    let said = |wide| table(&status, 0, wide);
+    let long = "日本語の名前はとても長い";
+    assert!(said(None).contains(long) && said(Some(100)).contains(long));
+    let at_80 = said(Some(80));
+    assert!(at_80.lines().all(|line| super::cells::width(line) <= 80), "{at_80}");
+    let narrow = said(Some(60));
+    assert!(narrow.contains("\n  日本語の名… "), "{narrow}");
+    // Each direction has a table of its own.
+    let first = narrow.split("\n\n").next().unwrap();
+    let rows = first.lines().filter(|line| line.starts_with("  "));
+    let widths: Vec<usize> = rows.map(super::cells::width).collect();
+    assert!(widths.iter().all(|width| *width == widths[0]), "{narrow}");
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::report::{ClassNumbers, Daemon, Group, Link, Now, Pool, Retired, Rule, Status, User};
+use super::report::{
+    ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Retired, Rule, Status,
+    User,
+};
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
 use crate::policy::{self, LinkRef};
@@ -34,6 +37,10 @@ pub struct StatusInputs {
     pub rules: bool,
     /// The daemon that keeps the instance.
     pub daemon: Option<Daemon>,
+    /// The policy that was applied last.
+    pub policy: Option<PolicyInForce>,
+    /// A change that waits to be confirmed.
+    pub pending: Option<Pending>,
     /// What was counted between two readings; `None`: the counters were read once.
     pub differences: Option<Differences>,
 }
@@ -63,6 +70,8 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
             .collect(),
         foreign: foreign(snapshot),
         daemon: inputs.daemon.clone(),
+        policy: inputs.policy.clone(),
+        pending: inputs.pending.clone(),
     }
 }
 

@@ -21,6 +21,7 @@ mod kernel_state;
 mod output;
 mod plan;
 mod run;
+mod status;
 mod top;
 mod tour;
 mod unprivileged;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         plan::TESTS,
         kernel_state::TESTS,
         run::TESTS,
+        status::TESTS,
         top::TESTS,
         tour::TESTS,
         attach::TESTS,

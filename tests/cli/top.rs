@@ -180,7 +180,7 @@ fn without_a_terminal_there_are_tables_or_lines_of_json() {
     for line in lines.lines() {
         let report: Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(report["version"], 1);
-        assert!(report["interval_ms"].as_u64().is_some_and(|ms| ms >= 100), "{line}");
+        assert!(report["interval_ms"].as_u64().is_some_and(|ms| ms >= 90), "{line}");
         assert!(report["links"][0]["users"][0]["now_bit"].is_u64(), "{line}");
     }
     shaper("clear").assert().code(0);

@@ -88,9 +88,13 @@ fn blocks(section: &str) -> Vec<Block> {
 fn masked(output: &str) -> String {
     let words = |line: &str| {
         let mut words: Vec<String> = line.split_whitespace().map(String::from).collect();
-        // USER CLASS GROUP RATE CEIL SENT PACKETS DROPS BACKLOG PROCS
-        if words.len() == 10 && words[1].contains(':') {
-            words[5..9].fill("…".to_string());
+        // USER CLASS RATE CEIL SENT DROPS BACKLOG PROCS
+        if words.len() == 8 && words[1].contains(':') {
+            words[4..7].fill("…".to_string());
+        }
+        // policy: FILE, for TIME, by WHOM
+        if words.first().is_some_and(|word| word == "policy:") {
+            words[3..5].fill("…".to_string());
         }
         for word in &mut words {
             if ["fq_codel", "sfq", "bfifo"].contains(&word.as_str()) {

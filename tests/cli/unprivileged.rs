@@ -48,7 +48,7 @@ fn check_and_init_need_nothing() {
 
 fn status_reads_without_privilege() {
     let path = host();
-    exactly(&mut as_nobody("status"), 0, "nothing is shaped here; `shaper apply` does it\n", "");
+    exactly(&mut as_nobody("status"), 3, "nothing is shaped here; `shaper apply` does it\n", "");
     shaper(&format!("apply {path}")).assert().code(0);
     let table = shaper("status").assert().code(0).stderr("").get_output().stdout.clone();
     let theirs = as_nobody("status").assert().code(0).stderr("").get_output().stdout.clone();

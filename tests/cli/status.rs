@@ -1,0 +1,133 @@
+//! `status`: its columns, what is below a group, names that nobody has, the policy in force, and a
+//! change that waits to be confirmed.
+
+use super::invoke::{exactly, host, shaper};
+use crate::support::harness::{On, tests};
+use crate::support::program::policy;
+
+tests!(On::Host =>
+    members_are_below_their_group_in_80_columns, a_group_shows_all_that_is_below_it,
+    the_nearest_name_is_said, the_policy_in_force_is_named, a_pending_change_says_until_when,
+    what_goes_now_is_shown_in_the_same_report
+);
+
+const POLICY: &str = "
+version: 1
+links: {up0: {rate: 1gbit, leaf: bfifo}}
+users: {ann: 20mbit, bob: 10mbit, 日本語の名前: {uids: 4711, ceil: 5mbit}}
+groups:
+  students: {rate: 100mbit, users: [ann]}
+  year1: {parent: students, rate: 50mbit, users: [bob]}
+";
+
+fn shaped() -> String {
+    let _host = host();
+    let path = policy(POLICY);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    path
+}
+
+fn text(words: &str) -> String {
+    let output = shaper(words).assert().code(0).get_output().stdout.clone();
+    String::from_utf8(output).expect("text")
+}
+
+fn json(words: &str) -> serde_json::Value {
+    serde_json::from_str(&text(words)).expect("JSON")
+}
+
+/// The first words of the rows, with how far they are from the left.
+fn names(table: &str) -> Vec<(usize, &str)> {
+    let rows = table.lines().filter(|line| line.starts_with("  ")).skip(1);
+    rows.map(|row| {
+        let first = row.split_whitespace().next().unwrap_or("");
+        (row.len() - row.trim_start().len(), first)
+    })
+    .collect()
+}
+
+fn members_are_below_their_group_in_80_columns() {
+    shaped();
+    let table = text("status");
+    let long = "日本語の名前";
+    let all = [
+        (2, long),
+        (2, "[students]"),
+        (4, "ann"),
+        (4, "[year1]"),
+        (6, "bob"),
+        (2, "(default)"),
+        (2, "(unshaped)"),
+    ];
+    let rows = names(&table);
+    assert_eq!(rows, all, "{table}");
+    // Each of these characters takes two columns.
+    let wide =
+        |line: &str| line.chars().map(|c| 1 + usize::from(c >= '\u{1100}' && c != '…')).sum();
+    let widths: Vec<usize> = table.lines().filter(|line| line.starts_with(' ')).map(wide).collect();
+    assert!(widths.iter().all(|width| *width <= 80 && *width == widths[0]), "{widths:?}\n{table}");
+}
+
+fn a_group_shows_all_that_is_below_it() {
+    shaped();
+    let below = |group: &str| {
+        let table = text(&format!("status --group {group}"));
+        let rows = names(&table).into_iter().map(|row| row.1.to_string());
+        rows.filter(|name| !name.starts_with('(')).collect::<Vec<_>>()
+    };
+    assert_eq!(below("students"), ["[students]", "ann", "[year1]", "bob"]);
+    assert_eq!(below("year1"), ["[year1]", "bob"]);
+}
+
+fn the_nearest_name_is_said() {
+    shaped();
+    let user = "error: anne has no class here (did you mean ann?); `shaper why anne` says why\n";
+    exactly(&mut shaper("status anne"), 2, "", user);
+    let group = "error: there is no group studnets here (did you mean students?)\n";
+    exactly(&mut shaper("status --group studnets"), 2, "", group);
+    exactly(&mut shaper("status --group zoo"), 2, "", "error: there is no group zoo here\n");
+}
+
+fn the_policy_in_force_is_named() {
+    let path = shaped();
+    let line = |table: String| {
+        let lines: Vec<String> = table.lines().map(str::to_string).collect();
+        lines.into_iter().find(|line| line.starts_with("policy: ")).expect("the policy")
+    };
+    let said = line(text("status"));
+    assert!(said.starts_with(&format!("policy: {path}, for ")), "{said}");
+    let first = json("status --json");
+    assert_eq!(first["policy"]["file"], path.as_str());
+    // The same again is not applied anew.
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    assert_eq!(json("status --json")["policy"], first["policy"]);
+    shaper("apply -q -").write_stdin(POLICY.replace("20mbit", "30mbit")).assert().code(0);
+    assert!(line(text("status")).starts_with("policy: one from standard input, for "));
+    shaper("clear").assert().code(0);
+    exactly(&mut shaper("status"), 3, "nothing is shaped here; `shaper apply` does it\n", "");
+}
+
+fn a_pending_change_says_until_when() {
+    let path = shaped();
+    policy(&POLICY.replace("20mbit", "30mbit"));
+    shaper(&format!("apply -q --confirm 50 {path}")).assert().code(0);
+    let pending = json("status --json")["pending"].clone();
+    let left = pending["seconds_left"].as_u64().expect("seconds");
+    assert!((20..=50).contains(&left), "{pending}");
+    let output = shaper("status").assert().code(0).get_output().clone();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("`shaper confirm` keeps it, within "), "{said}");
+    shaper("confirm").assert().code(0);
+    assert!(json("status --json")["pending"].is_null());
+}
+
+fn what_goes_now_is_shown_in_the_same_report() {
+    shaped();
+    let table = text("status --interval 0.2 --rules");
+    let heading = table.lines().next().unwrap_or("");
+    assert!(heading.contains("  UP ") && heading.contains("DROPS/S"), "{table}");
+    assert!(table.contains("\n    ann ") && table.contains("\npolicy: "), "{table}");
+    let report = json("status ann --interval 0.2 --json");
+    assert_eq!(report["links"][0]["users"][0]["now_bit"], 0, "{report}");
+    assert!(json("status ann --json")["links"][0]["users"][0]["now_bit"].is_null());
+}
