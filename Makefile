@@ -4,7 +4,7 @@
 LAB := target/lab
 TEST_PACKAGES := gcc libc6-dev iproute2 python3 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod \
 	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
-	wireguard-go wireguard-tools docker.io tmux
+	wireguard-go wireguard-tools docker.io tmux prometheus
 
 # rustup's place, also where this shell was started before it was there.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -65,6 +65,7 @@ nightly: tools lab-kernel
 	SHAPER_CHURN_APPLIES=$(CHURN_APPLIES) SHAPER_CHURN_WATCH=$(CHURN_SECONDS) cargo test --test kernel -- churn::applies
 	SHAPER_GUARD_EVERY=$(GUARD_EVERY) SHAPER_NSS_TURNS=$(NSS_TURNS) cargo test --test kernel -- guard:: nss::
 	$(MAKE) package-test
+	SHAPER_PROMETHEUS=1 cargo test --test cli -- metrics::
 	sh tests/run.sh $(RUNS)
 
 fmt:
@@ -92,7 +93,8 @@ demo:
 # packages; UNITS is where the units go.
 PREFIX := /usr/local
 UNITS := /etc/systemd/system
-UNIT_FILES := shaper.service run-shaper-net_cls.mount run-shaper-cgroup.mount shaper-apply.service shaper-apply.timer
+UNIT_FILES := shaper.service run-shaper-net_cls.mount run-shaper-cgroup.mount shaper-apply.service shaper-apply.timer \
+	shaper-metrics.socket shaper-metrics@.service shaper-textfile.service shaper-textfile.timer
 BUILT = $(firstword $(shell ls -t target/release/shaper target/root/release/shaper 2>/dev/null))
 # systemd reads its files again, where it runs and they are its own.
 RELOAD = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
@@ -115,7 +117,7 @@ install:
 uninstall:
 	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ] || { echo "This deletes from $(PREFIX) and $(UNITS): sudo make uninstall" >&2; exit 1; }
 	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
-		systemctl disable --now shaper.service shaper-apply.timer 2>/dev/null || true
+		systemctl disable --now shaper.service shaper-apply.timer shaper-metrics.socket shaper-textfile.timer 2>/dev/null || true
 	rm -f "$(DESTDIR)$(PREFIX)/bin/shaper" $(foreach unit,$(UNIT_FILES),"$(DESTDIR)$(UNITS)/$(unit)")
 	@$(RELOAD)
 

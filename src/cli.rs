@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::status::MetricsFormat;
+
 /// Per-user network caps that hold.
 ///
 /// shaper reads bandwidth policies from a YAML file, builds the HTB classes and filters for them,
@@ -177,6 +179,7 @@ Examples:
   shaper status --group students
   shaper status --rules
   shaper status --interval 5                what goes now, as top has it
+  shaper status --metrics                   totals for Prometheus
 
 A rate with ~ in front was not written: it is a share of what the written ones leave.")]
     Status(StatusOptions),
@@ -293,6 +296,17 @@ pub struct StatusOptions {
     /// What goes now: two readings, so long apart
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     pub interval: Option<Duration>,
+    /// Metrics for Prometheus [possible values: prometheus, openmetrics]
+    #[arg(long, value_name = "FORMAT", value_parser = metrics_format)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "prometheus")]
+    #[arg(conflicts_with_all = ["users", "group", "rules", "interval"])]
+    pub metrics: Option<MetricsFormat>,
+    /// Metrics of so many users only, those with the most bytes
+    #[arg(long, value_name = "N", requires = "metrics")]
+    pub top: Option<usize>,
+    /// Answer the HTTP request on standard input
+    #[arg(long, hide = true, requires = "metrics")]
+    pub http: bool,
 }
 
 /// What `shaper top` shows, and for how long.
@@ -316,6 +330,8 @@ enum ValueError {
     Seconds,
     #[error("a number of seconds from 0.1 to 3600 is needed")]
     Interval,
+    #[error("prometheus or openmetrics is needed")]
+    Format,
     #[error("a percentage is needed, as 90%")]
     Percent,
     #[error("1 second to 604800 (a week)")]
@@ -334,6 +350,15 @@ fn interval(text: &str) -> Result<Duration, ValueError> {
     let time = Duration::try_from_secs_f64(seconds).map_err(|_| ValueError::Interval)?;
     let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
     allowed.contains(&time).then_some(time).ok_or(ValueError::Interval)
+}
+
+/// `prometheus` or `openmetrics`.
+fn metrics_format(text: &str) -> Result<MetricsFormat, ValueError> {
+    match text {
+        "prometheus" => Ok(MetricsFormat::Prometheus),
+        "openmetrics" => Ok(MetricsFormat::Openmetrics),
+        _ => Err(ValueError::Format),
+    }
 }
 
 /// `90%`, or `90`.

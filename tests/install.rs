@@ -114,6 +114,10 @@ fn install_copies_what_was_built_and_uninstall_leaves_nothing() {
             "etc/systemd/system/run-shaper-net_cls.mount",
             "etc/systemd/system/shaper-apply.service",
             "etc/systemd/system/shaper-apply.timer",
+            "etc/systemd/system/shaper-metrics.socket",
+            "etc/systemd/system/shaper-metrics@.service",
+            "etc/systemd/system/shaper-textfile.service",
+            "etc/systemd/system/shaper-textfile.timer",
             "etc/systemd/system/shaper.service",
             "usr/bin/shaper"
         ]

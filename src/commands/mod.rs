@@ -6,6 +6,7 @@ mod counting;
 mod daemon;
 mod init;
 mod login;
+mod metrics;
 mod output;
 mod plan;
 mod release;

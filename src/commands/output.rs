@@ -71,6 +71,16 @@ pub(super) fn stdout(text: &str) -> io::Result<()> {
     write(io::stdout().lock(), &text::page(text, color(&io::stdout())))
 }
 
+/// Answers an HTTP request on standard output.
+pub(super) fn http(status: &str, kind: &str, body: &str) -> io::Result<()> {
+    let body = text::page(body, false);
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    write(io::stdout().lock(), &(head + &body))
+}
+
 /// Writes to standard error.
 pub(super) fn stderr(text: &str) -> io::Result<()> {
     write(io::stderr().lock(), &text::page(text, color(&io::stderr())))

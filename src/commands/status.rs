@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::counting::Counting;
 use super::output::Output;
-use super::whom;
+use super::{metrics, whom};
 use crate::cli::{Global, StatusOptions};
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -44,6 +44,9 @@ impl From<Unknown> for Failure {
 
 pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output, Failure> {
     let mut counting = Counting::begin(global)?;
+    if let Some(format) = options.metrics {
+        return metrics::metrics(&mut counting, options, format);
+    }
     counting.with_rules(options.rules);
     let differences = options.interval.map(|interval| counting.over(interval)).transpose()?;
     let mut status = counting.status(differences);

@@ -3,6 +3,7 @@
 
 mod cells;
 mod live;
+mod metrics;
 mod report;
 mod table;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod view;
 mod words;
 
 pub use live::{is_over, live_table};
+pub use metrics::{Format as MetricsFormat, metrics};
 pub use report::{
     ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Retired, Rule, Status,
     User,

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use crate::tree::Owner;
+
 /// The whole answer; its JSON only grows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -109,6 +111,9 @@ pub struct Link {
 pub struct User {
     /// Its name in the policy, or the account's.
     pub user: String,
+    /// Whose it is, as directories name it.
+    #[serde(skip)]
+    pub owner: Owner,
     /// Absent for a class, and for a name that has no account.
     pub uid: Option<u32>,
     /// `users`, `everyone`, `group` (an account of a gid group) or `class`.

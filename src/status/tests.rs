@@ -3,6 +3,7 @@
 use super::live::{Order, Sort, lines};
 use super::report::{ClassNumbers, Group, Link, Now, Pool, Status, User};
 use super::{Board, Key, Size, Then, is_over, keys, live_table, table};
+use crate::tree;
 
 pub(super) fn numbers(now: Option<Now>) -> ClassNumbers {
     ClassNumbers {
@@ -32,6 +33,7 @@ fn now(now_bit: u64, of_ceil_percent: u64) -> Now {
 fn user(name: &str, classid: &str, group: Option<&str>, now: Now) -> User {
     User {
         user: name.to_string(),
+        owner: tree::Owner::User(tree::Key::new(name).unwrap()),
         uid: None,
         source: "users",
         group: group.map(str::to_string),
@@ -86,7 +88,7 @@ fn report(links: Vec<Link>) -> Status {
 }
 
 /// Two groups, one in the other, each with a member; one user beside them; bob also downloads.
-fn busy() -> Status {
+pub(super) fn busy() -> Status {
     let ann = Now { borrowed_percent: 40, queue_ms: 12, drops_in_1000: 320, ..now(9_860_000, 49) };
     let up = link(
         "egress",

@@ -224,6 +224,7 @@ impl<'a> View<'a> {
         let since = self.inputs.since.get(owner);
         User {
             user,
+            owner: owner.clone(),
             uid,
             source,
             group: group.map(ToString::to_string),

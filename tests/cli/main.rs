@@ -18,6 +18,7 @@ mod files;
 mod hostile;
 mod invoke;
 mod kernel_state;
+mod metrics;
 mod output;
 mod plan;
 mod run;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         unprivileged::TESTS,
         plan::TESTS,
         kernel_state::TESTS,
+        metrics::TESTS,
         run::TESTS,
         status::TESTS,
         top::TESTS,

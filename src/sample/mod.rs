@@ -1,6 +1,8 @@
 //! What classes have counted, over time: the difference between two looks at the counters, for each
 //! class and, where an owner's class was made again or replaced, for each owner. Pure.
 
+mod ledger;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,11 +10,15 @@ use crate::host::observe::Snapshot;
 use crate::tree::{Claim, Counters, Owner, Port};
 use crate::units::ClassId;
 
+pub use ledger::Ledger;
+
 /// Whose packets a class counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Whose {
     /// All of the link's, but the unshaped ones.
     Link,
+    /// Packets that passed no class at all.
+    Direct,
     /// Nobody's in particular: those of the default class.
     Default,
     /// Those of the class outside every limit.
@@ -83,6 +89,11 @@ impl Sample {
                 let reading = Reading { whose: whose.clone(), counters: *counters };
                 readings.insert((port.clone(), *classid), reading);
             }
+        }
+        for (port, packets) in &snapshot.direct_packets {
+            let counters = Counters { sent_packets: u64::from(*packets), ..Counters::default() };
+            let reading = Reading { whose: Whose::Direct, counters };
+            readings.insert((port.clone(), ClassId::ROOT), reading);
         }
         Sample { at, readings }
     }

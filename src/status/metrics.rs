@@ -1,0 +1,252 @@
+//! The counters as metrics: Prometheus' text format, which node_exporter's textfile collector and
+//! `promtool` read, or OpenMetrics.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use super::report::{ClassNumbers, Link, Status, User};
+use crate::sample::{Ledger, Whose};
+use crate::tree::{Counters, Direction, LinkName, Owner, Port, Reserved};
+
+/// How metrics are spelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' text format, version 0.0.4.
+    #[default]
+    Prometheus,
+    /// OpenMetrics 1.0: a counter's family is named without `_total`, and the end is marked.
+    Openmetrics,
+}
+
+/// Families of metrics, as they are written.
+struct Page {
+    format: Format,
+    text: String,
+}
+
+impl Page {
+    /// A family with its samples, each its labels and value; nothing where there are none.
+    fn family(&mut self, name: &str, help: &str, samples: &[(String, u64)]) {
+        if samples.is_empty() {
+            return;
+        }
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        let family = match self.format {
+            Format::Prometheus => name,
+            Format::Openmetrics => name.strip_suffix("_total").unwrap_or(name),
+        };
+        let _ = writeln!(self.text, "# HELP {family} {help}");
+        let _ = writeln!(self.text, "# TYPE {family} {kind}");
+        for (labels, value) in samples {
+            let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+            let _ = writeln!(self.text, "{name}{braces} {value}");
+        }
+    }
+}
+
+/// A label: `user="ann"`. The exposition formats escape these three characters, and no others.
+fn label(name: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{name}=\"{value}\"")
+}
+
+/// A class as the metrics name it.
+struct Series<'a> {
+    name: String,
+    /// `link`, `direction` and `user`.
+    labels: String,
+    /// `classid`, `group` and `source`.
+    info: String,
+    /// The total of its owner.
+    total: Counters,
+    class: &'a ClassNumbers,
+    processes: Option<usize>,
+}
+
+/// Metrics of the report and the ledger. `top`: only so many users with the most bytes in each
+/// direction of each link, and the pools.
+pub fn metrics(status: &Status, ledger: &Ledger, top: Option<usize>, format: Format) -> String {
+    let mut page = Page { format, text: String::new() };
+    let series = series(status, ledger, top);
+    classes(&mut page, &series);
+    links(&mut page, status, ledger);
+    if let Some(in_sync) = in_sync(status) {
+        let help = "Whether the daemon has found everything as the policy says.";
+        page.family("shaper_in_sync", help, &[(String::new(), in_sync.into())]);
+    }
+    let applied = status.policy.as_ref().map(|policy| (String::new(), policy.since));
+    let help = "When the policy in force was applied first, in seconds since 1970.";
+    page.family("shaper_last_apply_timestamp_seconds", help, &Vec::from_iter(applied));
+    let build = label("version", env!("CARGO_PKG_VERSION"));
+    page.family("shaper_build_info", "The version of shaper.", &[(build, 1)]);
+    if format == Format::Openmetrics {
+        page.text.push_str("# EOF\n");
+    }
+    page.text
+}
+
+/// 1 while the daemon is content, 0 while it is not; `None`: nobody looks.
+fn in_sync(status: &Status) -> Option<u8> {
+    let state = status.daemon.as_ref()?.state.as_deref()?;
+    Some(u8::from(matches!(state, "idle" | "draining")))
+}
+
+/// The users and pools of each direction of each link.
+fn series<'a>(status: &'a Status, ledger: &Ledger, top: Option<usize>) -> Vec<Series<'a>> {
+    let mut all = Vec::new();
+    for link in &status.links {
+        let Some(port) = port(link) else { continue };
+        let total =
+            |whose: Whose| ledger.totals().get(&(port.clone(), whose)).copied().unwrap_or_default();
+        let mut users: Vec<_> =
+            link.users.iter().map(|user| (user, total(Whose::Owner(user.owner.clone())))).collect();
+        if let Some(top) = top {
+            users.sort_by_key(|(user, total)| (std::cmp::Reverse(total.sent_bytes), &user.user));
+            users.truncate(top);
+        }
+        for (user, total) in users {
+            let name = name(link, user);
+            let info = [
+                label("classid", &user.classid),
+                label("group", user.group.as_deref().unwrap_or_default()),
+                label("source", user.source),
+            ];
+            let processes = (user.source != "class").then_some(user.processes);
+            let (labels, class) = (labels(link, &name), &user.class);
+            all.push(Series { name, labels, info: info.join(","), total, class, processes });
+        }
+        let pools = [
+            (Reserved::Default, Whose::Default, &link.default),
+            (Reserved::Unshaped, Whose::Unshaped, &link.unshaped),
+        ];
+        for (word, whose, pool) in pools {
+            let Some(pool) = pool else { continue };
+            let name = word.to_string();
+            let info =
+                [label("classid", &pool.classid), label("group", ""), label("source", &name)];
+            let (labels, info) = (labels(link, &name), info.join(","));
+            let (total, class) = (total(whose), &pool.class);
+            all.push(Series { name, labels, info, total, class, processes: None });
+        }
+    }
+    all
+}
+
+/// How a user is called. An account or a class that has the name of another row is called by what
+/// it is, too: each series has one owner.
+fn name(link: &Link, user: &User) -> String {
+    let same = link.users.iter().filter(|other| other.user == user.user).count();
+    match user.owner {
+        Owner::User(_) => user.user.clone(),
+        _ if same > 1 => user.owner.to_string(),
+        _ => user.user.clone(),
+    }
+}
+
+fn port(link: &Link) -> Option<Port> {
+    let name = LinkName::new(&link.dev)?;
+    Some(if link.direction == Direction::Ingress.as_str() { name.ingress() } else { name.egress() })
+}
+
+fn way(link: &Link) -> String {
+    [label("link", &link.dev), label("direction", link.direction)].join(",")
+}
+
+fn labels(link: &Link, user: &str) -> String {
+    [way(link), label("user", user)].join(",")
+}
+
+/// What each class has counted, and its limits.
+fn classes(page: &mut Page, series: &[Series<'_>]) {
+    type Of = fn(&Series<'_>) -> u64;
+    let families: [(&str, &str, Of); 9] = [
+        ("sent_bytes_total", "Bytes sent, with link-layer headers.", |it| it.total.sent_bytes),
+        ("sent_packets_total", "Packets sent.", |it| it.total.sent_packets),
+        ("dropped_packets_total", "Packets dropped by the class or its queue.", |it| {
+            it.total.drops
+        }),
+        ("overlimits_total", "How often the class had used up its ceil and had to wait.", |it| {
+            it.total.overlimits
+        }),
+        ("lent_packets_total", "Packets sent within the class's own rate.", |it| it.total.lends),
+        ("borrowed_packets_total", "Packets sent on what others left over.", |it| it.total.borrows),
+        ("backlog_bytes", "Bytes that wait in the queue.", |it| it.class.backlog_bytes),
+        ("rate_bytes_per_second", "The guarantee in force.", |it| it.class.rate_bit / 8),
+        ("ceil_bytes_per_second", "What the class may at most.", |it| it.class.ceil_bit / 8),
+    ];
+    for (name, help, of) in families {
+        let samples: Vec<_> = series.iter().map(|it| (it.labels.clone(), of(it))).collect();
+        page.family(&format!("shaper_class_{name}"), help, &samples);
+    }
+    let mut seen = BTreeSet::new();
+    let users = series.iter().filter(|it| it.processes.is_some() && seen.insert(&it.name));
+    let users = users.map(|it| (label("user", &it.name), it.processes.unwrap_or(0) as u64));
+    let users: Vec<_> = users.collect();
+    page.family("shaper_user_processes", "Processes in the user's directories.", &users);
+    let info = series.iter().map(|it| (format!("{},{}", it.labels, it.info), 1));
+    page.family("shaper_class_info", "Which class a user has.", &info.collect::<Vec<_>>());
+}
+
+/// What all of a link have together. A sum over the classes is the same but for retired classes
+/// without an owner, and packets without a class.
+fn links(page: &mut Page, status: &Status, ledger: &Ledger) {
+    let ports = status.links.iter().filter_map(|link| Some((link, port(link)?)));
+    let ports: Vec<_> = ports.collect();
+    let total = |whose: Whose, of: fn(&Counters) -> u64| {
+        let of = |(link, port): &(&Link, Port)| {
+            let total = ledger.totals().get(&(port.clone(), whose.clone()))?;
+            Some((way(link), of(total)))
+        };
+        ports.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let sent = total(Whose::Link, |it| it.sent_bytes);
+    page.family("shaper_link_sent_bytes_total", "Bytes sent below the link's limit.", &sent);
+    let rates = status.links.iter().map(|link| (way(link), link.rate_bit / 8));
+    let rates: Vec<_> = rates.collect();
+    page.family("shaper_link_rate_bytes_per_second", "The link's limit.", &rates);
+    let default = total(Whose::Default, |it| it.sent_bytes);
+    page.family("shaper_default_bytes_total", "Bytes of whatever nobody claims.", &default);
+    let direct = total(Whose::Direct, |it| it.sent_packets);
+    page.family("shaper_direct_packets_total", "Packets that passed no class.", &direct);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::tests::busy;
+
+    #[test]
+    fn both_formats_have_the_same_samples() {
+        let mut status = busy();
+        status.links[0].users[0].user = "a\\\"n".to_string();
+        let of = |format| metrics(&status, &Ledger::default(), None, format);
+        let (text, open) = (of(Format::Prometheus), of(Format::Openmetrics));
+        let samples = |text: &str| {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(str::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(samples(&text), samples(&open));
+        assert!(text.contains("# TYPE shaper_class_sent_bytes_total counter\n"), "{text}");
+        assert!(open.contains("# TYPE shaper_class_sent_bytes counter\n"), "{open}");
+        assert!(open.ends_with("\n# EOF\n") && !text.contains("EOF"));
+        let ann = "direction=\"egress\",user=\"a\\\\\\\"n\"} 2500000\n";
+        assert!(text.contains(ann), "{text}");
+        assert!(text.contains("shaper_user_processes{user=\"bob\"} 2\n"), "{text}");
+        assert!(!text.contains("shaper_in_sync"), "nobody looks");
+    }
+
+    #[test]
+    fn two_owners_of_one_name_are_two_series() {
+        let mut status = busy();
+        let key = crate::tree::Key::new("bob").unwrap();
+        status.links[0].users[0].owner = Owner::Class(key);
+        status.links[0].users[0].user = "bob".to_string();
+        let text = metrics(&status, &Ledger::default(), None, Format::Prometheus);
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let names = samples.iter().filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name);
+        let unique: BTreeSet<&str> = names.clone().collect();
+        assert_eq!(unique.len(), names.count(), "{text}");
+        let few = metrics(&status, &Ledger::default(), Some(1), Format::Prometheus);
+        assert_eq!(few.matches("shaper_class_sent_bytes_total{").count(), 2 + 2, "{few}");
+    }
+}

@@ -1,0 +1,188 @@
+//! `status --metrics`: what Prometheus' own tools say of it, totals that never go down, and one
+//! HTTP request on standard input.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use super::invoke::{host, shaper};
+use crate::support::clock::soon;
+use crate::support::command::{run, run_with};
+use crate::support::harness::{On, tests};
+use crate::support::program::{binary, policy};
+
+tests!(On::Host =>
+    promtool_finds_nothing_wrong, totals_go_on_where_classes_are_made_again,
+    a_request_on_standard_input_is_answered, a_real_prometheus_answers_the_boards_queries
+);
+
+const POLICY: &str = "
+version: 1
+links: {up0: {rate: 1gbit, leaf: bfifo}}
+users: {ann: 20mbit, bob: {uids: 0, ceil: 10mbit}}
+groups:
+  students: {rate: 100mbit, users: [ann]}
+everyone: 5mbit
+";
+
+/// The rules and the board, beside the sources.
+fn contrib(file: &str) -> String {
+    format!("{}/contrib/{file}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn shaped() -> String {
+    let _host = host();
+    let path = policy(POLICY);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    path
+}
+
+fn metrics(words: &str) -> String {
+    let output = shaper(&format!("status --metrics {words}")).assert().code(0).stderr("");
+    String::from_utf8(output.get_output().stdout.clone()).expect("text")
+}
+
+/// The value of a sample, by its name and labels.
+#[track_caller]
+fn value(metrics: &str, sample: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    let number = line.unwrap_or_else(|| panic!("no {sample} in\n{metrics}"));
+    number.parse().expect("a number")
+}
+
+/// Root, who is bob in the policy, sends so many datagrams out of the link.
+fn send(datagrams: usize) {
+    run("ip addr replace 192.0.2.1/24 dev up0");
+    run("ip neigh replace 192.0.2.9 lladdr 02:00:00:00:00:09 dev up0");
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
+    for _ in 0..datagrams {
+        socket.send_to(&[0; 958], "192.0.2.9:9").expect("send");
+    }
+    sleep(Duration::from_millis(300));
+}
+
+fn promtool(words: &[&str], input: &str) {
+    let mut promtool = Command::new("promtool");
+    promtool.args(words);
+    let done = run_with(promtool, input).exits(0);
+    assert!(!done.stderr.contains("error"), "{}", done.stderr);
+}
+
+fn promtool_finds_nothing_wrong() {
+    shaped();
+    promtool(&["check", "metrics"], &metrics(""));
+    promtool(&["check", "rules", &contrib("shaper.rules.yml")], "");
+    promtool(&["test", "rules", &contrib("shaper.rules.test.yml")], "");
+    let open = shaper("status --metrics=openmetrics").assert().code(0).stderr("");
+    assert!(open.get_output().stdout.ends_with(b"\n# EOF\n"));
+}
+
+const BOBS: &str = "shaper_class_sent_bytes_total{link=\"up0\",direction=\"egress\",user=\"bob\"}";
+
+fn totals_go_on_where_classes_are_made_again() {
+    let path = shaped();
+    send(20);
+    let first = value(&metrics(""), BOBS);
+    assert!((20_000..30_000).contains(&first), "{first}");
+    // Nothing remembers what a class has counted that is gone, but the ledger.
+    run("tc qdisc del dev up0 root");
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    assert_eq!(value(&metrics(""), BOBS), first);
+    send(20);
+    let second = value(&metrics(""), BOBS);
+    assert!(second >= first + 20_000, "{second}");
+    // Removed, and back.
+    let without = POLICY.replace(", bob: {uids: 0, ceil: 10mbit}", "");
+    shaper("apply -q -").write_stdin(without).assert().code(0);
+    assert!(!metrics("").contains(BOBS));
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    assert!(value(&metrics(""), BOBS) >= second);
+    assert_eq!(value(&metrics(""), "shaper_user_processes{user=\"ann\"}"), 0);
+    let one = metrics("--top 1");
+    assert!(one.contains(BOBS) && !one.contains("user=\"ann\""), "{one}");
+    assert!(value(&one, "shaper_last_apply_timestamp_seconds") > 1_600_000_000);
+    let rate = "shaper_link_rate_bytes_per_second{link=\"up0\",direction=\"egress\"}";
+    assert_eq!(value(&one, rate), 125_000_000);
+}
+
+fn a_request_on_standard_input_is_answered() {
+    shaped();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    for (path, status) in [("/metrics", "HTTP/1.0 200 OK\r\n"), ("/", "HTTP/1.0 404 Not Found\r\n")]
+    {
+        let mut client =
+            TcpStream::connect(listener.local_addr().expect("an address")).expect("a client");
+        let (server, _) = listener.accept().expect("a connection");
+        let stdin: OwnedFd = server.try_clone().expect("another descriptor").into();
+        let stdout: OwnedFd = server.into();
+        write!(client, "GET {path} HTTP/1.1\r\nHost: here\r\n\r\n").expect("ask");
+        let mut shaper = Command::new(binary());
+        shaper.args(["status", "--metrics", "--http"]).stdin(Stdio::from(stdin));
+        assert!(shaper.stdout(Stdio::from(stdout)).status().expect("run shaper").success());
+        drop(shaper);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with(status), "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+        assert_eq!(body.contains("shaper_build_info"), path == "/metrics", "{body}");
+    }
+}
+
+/// With Prometheus' server, which takes a while to start: `make nightly` says so.
+fn a_real_prometheus_answers_the_boards_queries() {
+    if std::env::var_os("SHAPER_PROMETHEUS").is_none() {
+        println!("in `make nightly` only");
+        return;
+    }
+    shaped();
+    run("ip link set lo up");
+    let folder = Path::new(crate::support::cell::SCRATCH);
+    let config = "
+scrape_configs:
+- job_name: shaper
+  scrape_interval: 1s
+  static_configs:
+  - targets: ['127.0.0.1:9912']
+";
+    std::fs::write(folder.join("prometheus.yml"), config).expect("a configuration");
+    let mut serve = Command::new("systemd-socket-activate");
+    serve.args(["-a", "--inetd", "-l", "127.0.0.1:9912"]).arg(binary());
+    let mut serve = serve.args(["status", "--metrics", "--http"]).spawn().expect("a server");
+    let mut prometheus = Command::new("prometheus");
+    prometheus.arg(format!("--config.file={}/prometheus.yml", folder.display()));
+    prometheus.arg(format!("--storage.tsdb.path={}/data", folder.display()));
+    prometheus.arg("--web.listen-address=127.0.0.1:9913").stderr(Stdio::null());
+    let mut prometheus = prometheus.spawn().expect("prometheus");
+    let ask = |query: &str| {
+        let mut promtool = Command::new("promtool");
+        promtool.args(["query", "instant", "http://127.0.0.1:9913", query]);
+        run_with(promtool, "").stdout
+    };
+    let patience = Duration::from_secs(60);
+    soon("it is scraped", patience, || {
+        ask("count_over_time(shaper_build_info[1m]) > 5").contains("=>")
+    });
+    send(20);
+    sleep(Duration::from_secs(4));
+    let board = std::fs::read_to_string(contrib("grafana-board.json")).expect("the board");
+    let board: serde_json::Value = serde_json::from_str(&board).expect("JSON");
+    let panels = board["panels"].as_array().expect("panels");
+    let mut asked = 0;
+    for target in panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets")) {
+        let query = target["expr"].as_str().expect("a query").replace("$__rate_interval", "10s");
+        let query = query.replace("$link", "up0").replace("$direction", "egress");
+        assert!(ask(&query).contains("=>"), "no answer to {query}");
+        asked += 1;
+    }
+    assert!(asked >= 5, "{asked} queries");
+    assert!(ask("up{job=\"shaper\"} == 1").contains("=>"));
+    for child in [&mut serve, &mut prometheus] {
+        child.kill().expect("end it");
+        child.wait().expect("its status");
+    }
+}
