@@ -10,7 +10,7 @@ use crate::host::execute::{Cause, Failed};
 use crate::host::observe::ObserveError;
 use crate::intent;
 use crate::plan::{Paths, Tc};
-use crate::policy::Report;
+use crate::policy::{Diagnostic, Report, Severity};
 
 /// A command that did not do what it was asked to.
 #[derive(Debug)]
@@ -134,20 +134,19 @@ impl Failure {
         }
     }
 
-    /// The JSON document `{"version":1,"error":{…}}`.
+    /// The JSON document `{"version":1,"error":{…}}`; of a policy with all its `errors`.
     pub fn json(&self) -> String {
         let mut error = JsonError::default();
+        let mut errors = Vec::new();
         match self {
             Failure::Policy(report) => {
                 error.kind = "policy";
                 error.file = Some(report.source.file().to_string());
+                let is_error = |it: &&Diagnostic| it.severity == Severity::Error;
+                let all = report.diagnostics.iter().filter(is_error);
+                errors = all.map(|one| JsonError::of_policy(report, one)).collect();
                 if let Some(first) = report.first() {
-                    error.file = Some(report.file_of(first).to_string());
-                    error.message = first.message.clone();
-                    error.rule = Some(first.kind.as_str());
-                    error.line = first.place().map(|place| place.line);
-                    error.column = first.place().map(|place| place.column);
-                    error.help.clone_from(&first.help);
+                    error = JsonError::of_policy(report, first);
                 }
             }
             Failure::Usage(message) => (error.kind, error.message) = ("usage", message.clone()),
@@ -161,7 +160,7 @@ impl Failure {
                 (error.step, error.errno) = (refusal.step.clone(), refusal.errno);
             }
         }
-        let document = Document { version: 1, error };
+        let document = Document { version: 1, error, errors };
         serde_json::to_string(&document).unwrap_or_else(|_| "{\"version\":1}".to_string())
     }
 }
@@ -169,7 +168,11 @@ impl Failure {
 #[derive(Serialize)]
 struct Document {
     version: u32,
+    /// The first one.
     error: JsonError,
+    /// All errors of a policy, in file order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<JsonError>,
 }
 
 #[derive(Default, Serialize)]
@@ -185,6 +188,21 @@ struct JsonError {
     help: Option<String>,
     step: Option<String>,
     errno: Option<i32>,
+}
+
+impl JsonError {
+    fn of_policy(report: &Report, diagnostic: &Diagnostic) -> JsonError {
+        JsonError {
+            kind: "policy",
+            message: diagnostic.message.clone(),
+            rule: Some(diagnostic.kind.as_str()),
+            file: Some(report.file_of(diagnostic).to_string()),
+            line: diagnostic.place().map(|place| place.line),
+            column: diagnostic.place().map(|place| place.column),
+            help: diagnostic.help.clone(),
+            ..JsonError::default()
+        }
+    }
 }
 
 impl From<Report> for Failure {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use shaper::cli::{Cli, Command};
 use shaper::commands::{self, Output, color};
+use shaper::failure::Failure;
 use shaper::text;
 
 fn main() -> ExitCode {
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
                 }
             })
         }
-        Err(said) => said_by_clap(&said),
+        Err(said) => said_by_clap(&said, std::env::args().any(|word| word == "--json")),
     };
     ExitCode::from(output.deliver())
 }
@@ -57,14 +58,21 @@ fn log_to_stderr(cli: &Cli) {
     logger.init();
 }
 
-/// Help, the version, or what is wrong with the command line.
-fn said_by_clap(said: &clap::Error) -> Output {
+/// Help, the version, or what is wrong with the command line, which is a document for whoever asked
+/// for `json`.
+fn said_by_clap(said: &clap::Error, json: bool) -> Output {
     let draw = |color| match color {
         true => said.render().ansi().to_string(),
         false => said.render().to_string(),
     };
     let status = u8::try_from(said.exit_code()).unwrap_or(u8::MAX);
     match said.use_stderr() {
+        true if json => {
+            let text = draw(false);
+            let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+            let failure = Failure::Usage(message.to_string());
+            Output { status, ..Output::json(&failure.json()) }
+        }
         true => Output { stderr: draw(color(&io::stderr())), status, ..Output::default() },
         false => Output { stdout: draw(color(&io::stdout())), status, ..Output::default() },
     }

@@ -92,10 +92,21 @@ fn json_says_the_same() {
     let document = concat!(
         r#"{"version":1,"error":{"kind":"policy","message":"`10mbps` is ambiguous: to tc `mbps` means bytes per second; "#,
         r#"write `10mbit` for bits, or `80mbit` if bytes were meant","rule":"rate","file":"-","line":5,"column":8,"#,
-        r#""step":null,"errno":null}}"#,
+        r#""step":null,"errno":null},"errors":[{"kind":"policy","message":"`10mbps` is ambiguous: to tc `mbps` means bytes per second; "#,
+        r#"write `10mbit` for bits, or `80mbit` if bytes were meant","rule":"rate","file":"-","line":5,"column":8,"#,
+        r#""step":null,"errno":null}]}"#,
         "\n"
     );
     exactly(shaper("check --offline - --json").write_stdin(bad), 2, document, "");
+    // All errors, in file order.
+    let bad = format!("{HEAD}users:\n  bob: 10mbps\n  eve: 10\n  zoe: {{rat: 1mbit}}\n");
+    let said = shaper("check --offline - --json").write_stdin(bad).assert().code(2);
+    let document: serde_json::Value =
+        serde_json::from_slice(&said.get_output().stdout).expect("a document");
+    let errors = document["errors"].as_array().expect("all errors");
+    let lines: Vec<_> = errors.iter().map(|error| error["line"].as_u64()).collect();
+    assert_eq!(lines, [Some(5), Some(6), Some(7)], "{document}");
+    assert_eq!(document["error"], errors[0]);
     let good = format!("{HEAD}users:\n  bob: 10mbit\n");
     let document = "{\"version\":1,\"changed\":false,\"steps\":[],\"warnings\":[]}\n";
     exactly(shaper("check --offline - --json").write_stdin(good), 0, document, "");

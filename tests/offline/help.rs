@@ -43,6 +43,20 @@ fn an_unknown_command_exits_with_2() {
 }
 
 #[test]
+fn a_wrong_command_line_is_a_document_too() {
+    for (words, begins) in [
+        ("frobnicate --json", "unrecognized subcommand 'frobnicate'"),
+        ("status --json --wait soon", "invalid value 'soon' for '--wait <SECONDS>'"),
+    ] {
+        let output = shaper(words).assert().code(2).stderr("").get_output().stdout.clone();
+        let document: serde_json::Value = serde_json::from_slice(&output).expect("a document");
+        assert_eq!(document["error"]["kind"], "usage");
+        let message = document["error"]["message"].as_str().expect("a message");
+        assert!(message.starts_with(begins), "{message}");
+    }
+}
+
+#[test]
 fn missing_words_exit_with_2() {
     for words in ["", "run", "run ann", "attach", "attach ann", "why"] {
         shaper(words).assert().code(2).stdout("");
