@@ -20,7 +20,6 @@ use shaper::tree::Tag;
 use shaper::units::{ClassId, Minor, Shard};
 
 const ANN: u32 = 0x1_0010;
-const IFB: u32 = 7;
 
 type Values = HashMap<Vec<u8>, Box<[u8; VALUE_BYTES as usize]>>;
 
@@ -33,7 +32,6 @@ struct World {
     class: u32,
     flows: Values,
     servers: HashMap<Vec<u8>, Box<[u8; 4]>>,
-    ifb_is_there: bool,
     /// What the program has left in the packet's control block.
     told: u32,
 }
@@ -90,22 +88,15 @@ fn load(_: u64, offset: u64, to: u64, count: u64, from: u64) -> u64 {
     answer
 }
 
-fn check_mtu(_: u64, ifindex: u64, _: u64, _: u64, _: u64) -> u64 {
-    assert_eq!(ifindex, u64::from(IFB));
-    let is_there = WORLD.with_borrow(|world| world.ifb_is_there);
-    if is_there { 0 } else { -19_i64 as u64 }
-}
-
 /// What the program returns of a packet whose outermost ethertype is `protocol`.
 fn run(code: &[Instruction], protocol: u16, packet: &[u8]) -> u32 {
     let bytes = interpreter::bytes(code);
     let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).expect("a program that the checker takes");
-    let helpers: [(i32, rbpf::ebpf::Helper); 5] = [
+    let helpers: [(i32, rbpf::ebpf::Helper); 4] = [
         (MAP_LOOKUP, look_up),
         (MAP_UPDATE, update),
         (LOAD_BYTES_RELATIVE, load),
         (TASK_CLASSID, class),
-        (CHECK_MTU, check_mtu),
     ];
     for (number, helper) in helpers {
         machine.register_helper(number as u32, helper).expect("a function");
@@ -335,7 +326,7 @@ proptest! {
             *at.get_mut(&mut packet) = byte;
         }
         packet.truncate(cut.index(packet.len() + 1));
-        for code in [learn(Tag::Cgroup), find(true, false), find(false, true), redirect(IFB)] {
+        for code in [learn(Tag::Cgroup), find(true, false), find(false, true)] {
             run(&code, protocol, &packet);
         }
     }
@@ -419,29 +410,4 @@ fn at_the_root_a_class_of_a_shard_is_the_shards() {
     let (protocol, packet) = flow.packet(IN, &Look::default());
     assert_eq!(ClassId(run(&find(true, false), protocol, &packet)), shard.class());
     assert_eq!(told(flow, &Look::default()), class.0, "rules compare the user's own class");
-}
-
-#[test]
-fn what_finds_the_way_to_the_host_is_never_queued_nor_is_anything_without_an_ifb() {
-    let tcp = Flow { v6: true, protocol: 6, ports: [1, 2], hosts: [1, 2] };
-    let icmp = Flow { protocol: 58, ..tcp };
-    let packet = |kind: u8| {
-        let (_, mut packet) = icmp.packet(IN, &Look::default());
-        packet[40] = kind;
-        packet
-    };
-    let redirects = |protocol, packet: &[u8]| run(&redirect(IFB), protocol, packet) == u32::MAX;
-    let (_, v6) = tcp.packet(IN, &Look::default());
-    let (_, v4) = Flow { v6: false, ..tcp }.packet(IN, &Look::default());
-    WORLD.with_borrow_mut(|world| world.ifb_is_there = true);
-    assert!(redirects(0x86dd, &v6) && redirects(0x0800, &v4));
-    for kind in [133, 134, 135, 136, 137] {
-        assert!(!redirects(0x86dd, &packet(kind)), "{kind}: neighbour discovery");
-    }
-    for kind in [1, 128, 129, 132, 138] {
-        assert!(redirects(0x86dd, &packet(kind)), "{kind}");
-    }
-    assert!(!redirects(0x0806, &v4), "ARP");
-    WORLD.with_borrow_mut(|world| world.ifb_is_there = false);
-    assert!(!redirects(0x86dd, &v6) && !redirects(0x0800, &v4));
 }

@@ -176,6 +176,11 @@ impl Assembler {
         self.push(Instruction::of_register(0x0f, to, from));
     }
 
+    /// `to -= from`, 64 bits.
+    pub fn subtract_register(&mut self, to: Register, from: Register) {
+        self.push(Instruction::of_register(0x1f, to, from));
+    }
+
     /// `to |= value`, 64 bits; a negative value has its upper half set too.
     pub fn or(&mut self, to: Register, value: i32) {
         self.push(Instruction::of_constant(0x47, to, value));

@@ -1,11 +1,10 @@
 //! What arrives has no socket yet when it is shaped, so a packet that leaves says whose its flow
-//! is. Three eBPF programs, pure:
+//! is. Two eBPF programs, pure:
 //!
 //! - [`learn`], at the link's clsact egress, where addresses are those of the wire (behind NAT):
 //!   notes the sender's class under the flow;
 //! - [`find`], at the root qdisc of the link's ifb: the class noted under the flow, seen from the
-//!   other end, or that of the socket which is bound to the port ([`super::servers`]);
-//! - [`redirect`], at the link's clsact ingress: which packets go through the ifb at all.
+//!   other end, or that of the socket which is bound to the port ([`super::servers`]).
 //!
 //! A flow is an address and a port at each end and the protocol; an ICMP echo has its identifier
 //! for a local port; of later fragments, which have no ports, the first one notes whose they are.
@@ -35,11 +34,6 @@ pub const LATER: i32 = 0x80;
 
 /// `bpf_map_update_elem`.
 pub const MAP_UPDATE: i32 = 2;
-/// `bpf_check_mtu`, Linux 5.12.
-pub const CHECK_MTU: i32 = 163;
-
-const ENODEV: i32 = 19;
-
 /// On the stack: the key, an IP header, the head of what follows it, a value, and of a first
 /// fragment its identification, beside which [`IS_FRAGMENT`] is 1.
 const KEY: i16 = -40;
@@ -48,8 +42,6 @@ const NEXT: i16 = -96;
 const VALUE: i16 = -104;
 const FRAGMENT: i16 = -112;
 const IS_FRAGMENT: i16 = FRAGMENT + 4;
-/// The MTU that [`CHECK_MTU`] tells.
-const MTU: i16 = -4;
 
 /// Fields of the key.
 const REMOTE: i16 = KEY;
@@ -71,19 +63,17 @@ const VLANS: [i32; 2] = [0x8100, 0x88a8];
 /// Protocols whose header begins with the two ports: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [i32; 5] = [6, 17, 33, 132, 136];
 const ICMP: i32 = 1;
-const ICMP_V6: i32 = 58;
+pub(super) const ICMP_V6: i32 = 58;
 /// Echo request and reply.
 const ECHO: [i32; 2] = [8, 0];
 const ECHO_V6: [i32; 2] = [128, 129];
-/// IPv6 neighbour discovery: router solicitation to redirect (RFC 4861).
-const NEIGHBOUR_DISCOVERY: [i32; 2] = [133, 137];
 /// IPv6 extension headers: hop-by-hop, routing, destination options, mobility.
 const OPTIONS: [i32; 4] = [0, 43, 60, 135];
 const FRAGMENTED: i32 = 44;
 const AUTHENTICATION: i32 = 51;
 const MOST_EXTENSIONS: usize = 6;
 const IPV4_BYTES: i32 = 20;
-const IPV6_BYTES: i32 = 40;
+pub(super) const IPV6_BYTES: i32 = 40;
 
 /// Which end of the flow a packet comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,56 +171,17 @@ pub fn find(shards: bool, for_rules: bool) -> Vec<Instruction> {
     a.finish()
 }
 
-/// The program that chooses what arrives through the ifb with this ifindex: -1 is a match, on which
-/// the filter's action redirects, and 0 lets a packet pass as if there were no ifb. All of IP but
-/// neighbour discovery, which like ARP must not wait behind anybody's traffic; and nothing once the
-/// ifb is gone (`bpf_check_mtu` says ENODEV): the action would drop every packet.
-pub fn redirect(ifb: u32) -> Vec<Instruction> {
-    let mut a = Assembler::default();
-    let (ip, pass) = (a.label(), a.label());
-    a.copy(CONTEXT, R1);
-    a.load(Width::Word, R1, CONTEXT, SKB_PROTOCOL);
-    a.big_endian_16(R1);
-    a.jump_if_is(R1, Family::V4.ethertype().into(), ip);
-    a.jump_if_not(R1, Family::V6.ethertype().into(), pass);
-    // A header that cannot be read is not neighbour discovery.
-    load(&mut a, Offset::Fixed(6), NEXT, 1, ip);
-    a.load(Width::Byte, R1, FRAME, NEXT);
-    a.jump_if_not(R1, ICMP_V6, ip);
-    load(&mut a, Offset::Fixed(IPV6_BYTES), NEXT, 1, ip);
-    a.load(Width::Byte, R1, FRAME, NEXT);
-    let [first, last] = NEIGHBOUR_DISCOVERY;
-    a.jump_if_less(R1, first, ip);
-    a.jump_if_at_most(R1, last, pass);
-    a.bind(ip);
-    a.store_value(Width::Word, FRAME, MTU, 0);
-    a.copy(R1, CONTEXT);
-    a.set_64(R2, ifb.into());
-    a.copy(R3, FRAME);
-    a.add(R3, MTU.into());
-    a.set(R4, 0);
-    a.set(R5, 0);
-    a.call(CHECK_MTU);
-    a.add(R0, ENODEV);
-    a.jump_if_is(R0, 0, pass);
-    a.set(R0, -1);
-    a.exit();
-    a.bind(pass);
-    a.set(R0, 0);
-    a.exit();
-    a.finish()
-}
-
 /// Where bytes are, from the network header on.
 #[derive(Clone, Copy)]
-enum Offset {
+pub(super) enum Offset {
     Fixed(i32),
     /// At [`OFFSET`].
     Here,
 }
 
-/// Copies `bytes` of the packet to the stack; on to `short` where it has not so many.
-fn load(a: &mut Assembler, from: Offset, to: i16, bytes: i32, short: Label) {
+/// Copies `bytes` of the packet, whose context is in R6, to the stack; on to `short` where it has
+/// not so many.
+pub(super) fn load(a: &mut Assembler, from: Offset, to: i16, bytes: i32, short: Label) {
     a.copy(R1, CONTEXT);
     match from {
         Offset::Fixed(offset) => a.set(R2, offset),

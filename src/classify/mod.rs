@@ -12,6 +12,7 @@ pub mod label;
 pub mod program;
 pub mod program_rules;
 mod ranges;
+pub mod redirect;
 pub mod servers;
 pub mod u32;
 

@@ -70,6 +70,9 @@ impl Filters<'_> {
             let standing = self.standing(filters_there, Parent::Shard(*shard));
             standing.insert(filters, Pref::TAG, self.whose(false)?);
         }
+        if self.arrives() {
+            standing.insert(&mut tree.filters, Pref::PULSE, Filter::Pulse);
+        }
         let whose = self.whose(!tree.shards.is_empty())?;
         standing.insert(&mut tree.filters, Pref::TAG, whose);
         Ok(())

@@ -40,6 +40,8 @@ pub struct Facts {
     pub firewalls: BTreeMap<LinkName, String>,
     /// The ifindexes of our ifbs, by name.
     pub ifbs: BTreeMap<LinkName, u32>,
+    /// The root qdiscs of our ifbs, by name.
+    pub ifb_roots: BTreeMap<LinkName, RootQdisc>,
     /// The numbers of the maps of flows, by link.
     pub flows: BTreeMap<LinkName, u32>,
     /// What this process lacks to change links and directories; `None`: nothing.

@@ -470,9 +470,11 @@ impl<'s> Run<'_, 's> {
                 let loaded = Loaded::labelling(*label, self.kernel.mark, maps.map(Maps::ids), file);
                 hook::add_ingress(ifindex, pref, loaded)
             }
-            Filter::U32 { .. } | Filter::Learn(_) | Filter::Find { .. } | Filter::Redirect => {
-                return Ok(None);
-            }
+            Filter::U32 { .. }
+            | Filter::Learn(_)
+            | Filter::Find { .. }
+            | Filter::Pulse
+            | Filter::Redirect => return Ok(None),
         }))
     }
 }

@@ -63,6 +63,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     }
     let (ifbs, standing) = links.ifbs.known();
     snapshot.observation.facts.ifbs = ifbs;
+    snapshot.observation.facts.ifb_roots = links.ifb_roots;
     snapshot.observation.state.ifbs = standing;
     snapshot.observation.facts.flows = links.flows;
     snapshot.observation.deciding = links.learning;

@@ -145,7 +145,8 @@ fn tag(records: &[FilterRecord]) -> Option<Filter> {
         {
             let decides = bpf_name::parse(name).map(|(program, _)| Filter::Tag(Tag::Bpf(program)));
             let finds = || flow_name::parse_find(name).map(|(filter, _)| filter);
-            decides.or_else(finds)?
+            let pulse = || flow_name::parse_pulse(name).map(|_| Filter::Pulse);
+            decides.or_else(finds).or_else(pulse)?
         }
         _ => return None,
     };

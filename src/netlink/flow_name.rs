@@ -2,11 +2,12 @@
 //! [`super::bpf_name`].
 
 use super::bpf_name::{maps_of, mark_of, program_of, program_words};
-use crate::classify::{flows, program};
+use crate::classify::{flows, program, redirect};
 use crate::tree::{Filter, MapIds, Mark, Program, Tag};
 
 const LEARN: &str = "shaper-learn";
 const FIND: &str = "shaper-find";
+const PULSE: &str = "shaper-pulse";
 const REDIRECT: &str = "shaper-redirect";
 
 /// What a program reads that notes flows: their map and, where it asks them, the maps of owners.
@@ -74,18 +75,43 @@ pub fn parse_find(name: &str) -> Option<(Filter, Finds)> {
     is_ours.then_some((Filter::Find { shards, for_rules }, finds))
 }
 
-/// `shaper-redirect 1a2b3c4d mark=53480abc ifb=7`
-pub fn print_redirect(mark: Mark, ifb: u32) -> String {
-    let hash = program::hash(&flows::redirect(ifb));
-    format!("{REDIRECT} {hash:08x} mark={:08x} ifb={ifb}", mark.0)
+/// `shaper-pulse 1a2b3c4d pulse=13`
+pub fn print_pulse(pulse: u32) -> String {
+    let hash = program::hash(&redirect::pulse());
+    format!("{PULSE} {hash:08x} pulse={pulse}")
 }
 
-/// The instance, and the ifindex of the ifb that the program asks for; as [`parse_learn`].
-pub fn parse_redirect(name: &str) -> Option<(Mark, Option<u32>)> {
+/// The map of the pulse; `None` for a name that we would not give.
+pub fn parse_pulse(name: &str) -> Option<u32> {
+    let mut words = name.strip_prefix(PULSE)?.split_ascii_whitespace().skip(1);
+    let pulse = words.next()?.strip_prefix("pulse=")?.parse().ok()?;
+    (print_pulse(pulse) == name).then_some(pulse)
+}
+
+/// What a program redirects to, and what it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirects {
+    /// The ifindex of the ifb.
+    pub ifb: u32,
+    /// The map of its pulse.
+    pub pulse: u32,
+}
+
+/// `shaper-redirect 1a2b3c4d mark=53480abc ifb=7 pulse=13`
+pub fn print_redirect(mark: Mark, redirects: Redirects) -> String {
+    let Redirects { ifb, pulse } = redirects;
+    let hash = program::hash(&redirect::redirect(ifb));
+    format!("{REDIRECT} {hash:08x} mark={:08x} ifb={ifb} pulse={pulse}", mark.0)
+}
+
+/// The instance, and the ifb for which the program asks; as [`parse_learn`].
+pub fn parse_redirect(name: &str) -> Option<(Mark, Option<Redirects>)> {
     let mut words = name.strip_prefix(REDIRECT)?.split_ascii_whitespace().skip(1);
     let mark = mark_of(words.next()?)?;
-    let ifb = words.next().and_then(|word| word.strip_prefix("ifb=")?.parse().ok());
-    Some((mark, ifb.filter(|ifb| print_redirect(mark, *ifb) == name)))
+    let mut number = |key| words.next()?.strip_prefix(key)?.parse().ok();
+    let found = number("ifb=").zip(number("pulse="));
+    let found = found.map(|(ifb, pulse)| Redirects { ifb, pulse });
+    Some((mark, found.filter(|found| print_redirect(mark, *found) == name)))
 }
 
 #[cfg(test)]
@@ -119,8 +145,12 @@ mod tests {
             assert_eq!(parse_find(&format!("{name}1")), None);
             assert_eq!(parse_learn(&name), None);
         }
-        let name = print_redirect(mark, 7);
-        assert_eq!(parse_redirect(&name), Some((mark, Some(7))));
+        let name = print_pulse(13);
+        assert_eq!(parse_pulse(&name), Some(13));
+        assert_eq!(parse_pulse(&format!("{name} x")), None);
+        let redirects = Redirects { ifb: 7, pulse: 13 };
+        let name = print_redirect(mark, redirects);
+        assert_eq!(parse_redirect(&name), Some((mark, Some(redirects))));
         let other = name.replace("ifb=7", "ifb=8");
         assert_eq!(parse_redirect(&other), Some((mark, None)), "the program asks for another");
     }

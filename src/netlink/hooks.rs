@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::ETH_P_ALL;
 use super::bpf_name;
 use super::decode::{FilterDetail, FilterRecord};
-use super::flow_name::{self, Finds, Reads};
+use super::flow_name::{self, Finds, Reads, Redirects};
 use super::label_name;
 use super::request::hook::HANDLE;
 use crate::tree::{Clsact, Filter, MapIds, Mark, Parent, Pref, Seat, Side, StrangeFilter};
@@ -64,7 +64,8 @@ fn arriving(mark: Mark, ifb: Option<u32>, record: &FilterRecord) -> Option<Optio
         return None;
     };
     let redirect = || {
-        let (whose, asks_for) = flow_name::parse_redirect(name)?;
+        let (whose, found) = flow_name::parse_redirect(name)?;
+        let asks_for = found.map(|Redirects { ifb, .. }| ifb);
         let whole = ifb.is_some() && asks_for == ifb && *redirects_to == ifb;
         Some((whose, whole.then_some(Filter::Redirect)))
     };
@@ -110,4 +111,16 @@ pub fn labels(ingress: &[FilterRecord]) -> BTreeMap<Pref, MapIds> {
         _ => None,
     });
     maps.collect()
+}
+
+/// The map that each of our filters reads or writes that redirects, or that notes what comes.
+pub fn pulses(records: &[FilterRecord]) -> BTreeMap<Pref, u32> {
+    let pulses = records.iter().filter_map(|record| match &record.detail {
+        FilterDetail::Bpf { name: Some(name), .. } => {
+            let redirects = || Some(flow_name::parse_redirect(name)?.1?.pulse);
+            Some((record.pref, flow_name::parse_pulse(name).or_else(redirects)?))
+        }
+        _ => None,
+    });
+    pulses.collect()
 }

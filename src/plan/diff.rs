@@ -42,6 +42,7 @@ pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
     diff.write_classids();
     diff.labels_read();
     diff.redirects();
+    diff.old_pulses();
     diff.phase = Phase::TearDown;
     diff.delete_redirects();
     diff.late_tags();
@@ -83,11 +84,12 @@ impl<'a> Comparison<'a> {
     /// The root qdisc that ours replaces. A link that the facts lack is gone, and its steps fail
     /// whatever this says.
     fn replaced(&self, port: &Port) -> Replaced {
-        // An ifb is ours with whatever it has.
-        if port.direction == Direction::Ingress {
-            return Replaced::Kernel;
-        }
-        match self.facts.links.get(&port.link).map(|link| &link.root) {
+        let standing = match port.direction {
+            Direction::Egress => self.facts.links.get(&port.link).map(|link| &link.root),
+            // Whatever somebody put there: the ifb is ours.
+            Direction::Ingress => self.facts.ifb_roots.get(&port.device()),
+        };
+        match standing {
             Some(RootQdisc::Foreign { kind, handle, .. }) => {
                 Replaced::Foreign { kind: kind.clone(), handle: *handle }
             }

@@ -45,7 +45,16 @@ impl Journal {
                 // All that is in a shard's qdisc goes with it.
                 self.shards.extend(Shard::of_class(*id).map(|shard| (index, shard)));
             }
-            Step::Filter(port, seat, _) => drop(self.filters.insert((port.at(ifindex), *seat))),
+            Step::Filter(port, seat, _) => {
+                let index = port.at(ifindex);
+                self.filters.insert((index, *seat));
+                // What redirects has a map in common with what notes that packets come: the one is
+                // not made again without the other.
+                if seat.parent == Parent::Ingress && Pref::REDIRECT.contains(&seat.pref) {
+                    let pulses = Pref::PULSE.map(|pref| (index, Parent::Root.at(pref)));
+                    self.filters.extend(pulses);
+                }
+            }
             Step::Claim(claim, _) => drop(self.claims.insert(claim.clone())),
             Step::Owners(_) => self.owners = true,
             Step::Entries(changes) => self.entries.extend(changes.iter().map(|change| change.key)),

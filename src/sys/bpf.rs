@@ -6,6 +6,7 @@ mod flows;
 mod load;
 mod map;
 mod owner_maps;
+mod pulse;
 mod rule_maps;
 mod servers;
 
@@ -20,9 +21,10 @@ use crate::classify::assembler::Instruction;
 use crate::classify::{inner, program};
 use crate::facts::Helpers;
 use crate::tree::{Label, Program, Sockets, TagHelper};
-pub use flows::{Flows, load_redirect};
+pub use flows::Flows;
 use load::load_with;
 pub use owner_maps::Maps;
+pub use pulse::Pulse;
 pub use rule_maps::{RuleMaps, load_rules};
 pub use servers::ServerMap;
 

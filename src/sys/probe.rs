@@ -13,6 +13,7 @@ use super::route::{Netlink, SocketError};
 use super::shortage::is_shortage;
 use super::{bpf, netns};
 use crate::facts::{Features, Helpers};
+use crate::netlink::flow_name::Redirects;
 use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{class, clsact, dump, hook, ifb, leaf, root};
 use crate::netlink::{Request, assemble, decode, hooks};
@@ -156,7 +157,7 @@ pub fn down() -> io::Result<bool> {
             let modules = ["ifb", "act_mirred", "sch_ingress", "cls_bpf"];
             let there = Modules::of(Path::new("/"));
             // Loading a program needs no namespace.
-            let loads = || bpf::load_redirect(LOOPBACK).is_ok();
+            let loads = || bpf::Pulse::create().and_then(|it| it.load_redirect(LOOPBACK)).is_ok();
             Ok(modules.iter().all(|module| there.has(module)) && loads())
         }
         Ok(works) => Ok(works),
@@ -179,8 +180,11 @@ fn tried_down() -> Result<bool, Trial> {
     let servers = bpf::ServerMap::for_trial().map_err(Trial::Bpf)?;
     flows.load_find((true, false), &servers).map_err(Trial::Bpf)?;
     flows.load_learn(Tag::Cgroup, None).map_err(Trial::Bpf)?;
-    let file = bpf::load_redirect(device.ifindex).map_err(Trial::Bpf)?;
-    let program = Loaded::redirecting(mark, device.ifindex, file.as_fd());
+    let pulse = bpf::Pulse::create().map_err(Trial::Bpf)?;
+    pulse.load_pulse().map_err(Trial::Bpf)?;
+    let file = pulse.load_redirect(device.ifindex).map_err(Trial::Bpf)?;
+    let redirects = Redirects { ifb: device.ifindex, pulse: pulse.id() };
+    let program = Loaded::redirecting(mark, redirects, file.as_fd());
     let add = hook::add_redirect(LOOPBACK, Pref::REDIRECT[0], program, device.ifindex);
     if let Err(error) = netlink.change(&add)? {
         debug!("probe: {error}");

@@ -41,8 +41,11 @@ pub enum Filter {
         /// Before rules that ask whose a packet is: tells them the class, and matches nothing.
         for_rules: bool,
     },
-    /// At clsact's ingress: sends packets through the link's ifb, and lets them pass once that is
-    /// gone. One that sends them elsewhere is unknown.
+    /// At the root of an ifb, before all others: notes that packets come there.
+    Pulse,
+    /// At clsact's ingress: sends packets through the link's ifb, and lets them pass where that is
+    /// gone or the link's [`Filter::Pulse`], with which it has a map in common, notes none. One
+    /// that sends them elsewhere is unknown.
     Redirect,
     /// At clsact's ingress of an inner link: says whose a guest's packets are, and lets every
     /// packet go on.
@@ -135,6 +138,7 @@ impl Filter {
             | Filter::ClearPriority(_)
             | Filter::Learn(_)
             | Filter::Find { .. }
+            | Filter::Pulse
             | Filter::Redirect
             | Filter::Label(_) => Protocol::All.ethertype(),
         }

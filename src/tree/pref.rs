@@ -8,6 +8,9 @@ use std::fmt;
 pub struct Pref(pub u16);
 
 impl Pref {
+    /// The program at the root of an ifb that notes that packets come there, asked before all
+    /// others.
+    pub const PULSE: [Pref; 2] = [Pref(50), Pref(51)];
     /// The u32 rules of IPv4, which are asked before the tag. Each kind of filter has a pair of
     /// prefs, so that a changed filter is added whole at one of them before the old one is deleted
     /// at the other. Two protocols cannot share a pref (`Protocol mismatch for filter with
@@ -40,7 +43,7 @@ impl Pref {
 
     /// Whether shaper has filters at this pref below the root.
     pub fn is_ours(self) -> bool {
-        [Pref::RULES_V4, Pref::RULES_V6, Pref::FIND, Pref::PROGRAM, Pref::TAG]
+        [Pref::PULSE, Pref::RULES_V4, Pref::RULES_V6, Pref::FIND, Pref::PROGRAM, Pref::TAG]
             .iter()
             .any(|pair| pair.contains(&self))
     }

@@ -7,6 +7,7 @@ mod support;
 mod adversity;
 mod agreement;
 mod arriving;
+mod arriving_hands;
 mod churn;
 mod cleared;
 mod confirm;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         nss::TESTS,
         sharing::TESTS,
         arriving::TESTS,
+        arriving_hands::TESTS,
         downloads::NAMESPACES,
         downloads::RATES,
         guests::TESTS,

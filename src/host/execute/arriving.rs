@@ -16,11 +16,11 @@ use crate::host::Kernel;
 use crate::netlink::Request;
 use crate::netlink::decode;
 use crate::netlink::extack::KernelError;
-use crate::netlink::flow_name::{Finds, Reads};
+use crate::netlink::flow_name::{Finds, Reads, Redirects};
 use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{dump, hook, ifb};
 use crate::plan::{Change, InPlace};
-use crate::sys::bpf::{self, Flows, Maps};
+use crate::sys::bpf::{Flows, Maps, Pulse};
 use crate::tree::{Filter, Ifb, LinkName, Port, Pref, Seat, Tag};
 
 /// How long packets that wait on an ifb may take to leave it before it goes.
@@ -35,6 +35,8 @@ pub(super) struct Arriving {
     standing: BTreeMap<LinkName, u32>,
     /// The maps of this run's programs, by link.
     flows: BTreeMap<LinkName, Flows>,
+    /// What says whether packets come to the ifbs of this run's filters, by link.
+    pulses: BTreeMap<LinkName, Pulse>,
     /// Programs, open until the messages that hand them over are sent.
     files: Vec<OwnedFd>,
 }
@@ -48,7 +50,8 @@ impl Arriving {
     /// What stands.
     pub(super) fn new(facts: &Facts) -> Arriving {
         let (ifbs, standing) = (facts.ifbs.clone(), facts.flows.clone());
-        Arriving { ifbs, standing, flows: BTreeMap::new(), files: Vec::new() }
+        let (flows, pulses) = (BTreeMap::new(), BTreeMap::new());
+        Arriving { ifbs, standing, flows, pulses, files: Vec::new() }
     }
 
     /// The ifindex of an ifb.
@@ -132,10 +135,23 @@ impl Arriving {
                 self.files.push(file);
                 Some(request)
             }
+            Filter::Pulse => {
+                let pulse = Pulse::create().map_err(Cause::Bpf)?;
+                let file = pulse.load_pulse().map_err(Cause::Bpf)?;
+                let loaded = Loaded::pulsing(pulse.id(), file.as_fd());
+                let request = filter::add_bpf(ifindex, parent.classid(), pref, loaded);
+                self.files.push(file);
+                self.pulses.insert(port.link.clone(), pulse);
+                Some(request)
+            }
             Filter::Redirect => {
                 let ifb = self.ifb(&port.device()).ok_or(Cause::LinkGone)?;
-                let file = bpf::load_redirect(ifb).map_err(Cause::Bpf)?;
-                let loaded = Loaded::redirecting(kernel.mark, ifb, file.as_fd());
+                // It is never made without the other filter that uses the map.
+                let pulse = self.pulses.get(&port.link);
+                let pulse = pulse.ok_or_else(|| missing("nothing notes what comes to the ifb"))?;
+                let file = pulse.load_redirect(ifb).map_err(Cause::Bpf)?;
+                let redirects = Redirects { ifb, pulse: pulse.id() };
+                let loaded = Loaded::redirecting(kernel.mark, redirects, file.as_fd());
                 let request = hook::add_redirect(ifindex, pref, loaded, ifb);
                 self.files.push(file);
                 Some(request)

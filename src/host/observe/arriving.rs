@@ -1,5 +1,5 @@
 //! What leads packets that arrive through our trees: the ifbs, and which filters at clsact and on
-//! the ifbs read one map of flows.
+//! the ifbs read one map of flows, or of an ifb's pulse.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -152,6 +152,35 @@ pub(super) fn common_flows(
     (common, strange)
 }
 
+/// What redirects and what notes that packets come to the ifb have a map in common, by which the
+/// one knows of the other. Filters without such a counterpart are taken out of the state.
+pub(super) fn common_pulse(
+    redirects: &BTreeMap<Pref, u32>,
+    pulses: &BTreeMap<Pref, u32>,
+    clsact: &mut Clsact,
+    tree: Option<&mut Tree>,
+) -> BTreeMap<Seat, StrangeFilter> {
+    let mut strange = BTreeMap::new();
+    let mut keep =
+        |seat: Seat, filter: &Filter, own: &BTreeMap<Pref, u32>, there: &BTreeMap<_, _>| {
+            let is_about_it = matches!(filter, Filter::Redirect | Filter::Pulse);
+            let map = own.get(&seat.pref);
+            let stays = !is_about_it || map.is_some_and(|map| there.values().any(|it| it == map));
+            if !stays {
+                let (protocol, kind) = (filter.protocol(), "bpf, reads another pulse".to_string());
+                strange.insert(seat, StrangeFilter { protocol, kind, tables: Vec::new() });
+            }
+            stays
+        };
+    let ingress = &mut clsact.ingress.filters;
+    ingress.retain(|pref, filter| keep(Parent::Ingress.at(*pref), filter, redirects, pulses));
+    if let Some(tree) = tree {
+        let filters = &mut tree.filters;
+        filters.retain(|pref, filter| keep(Parent::Root.at(*pref), filter, pulses, redirects));
+    }
+    strange
+}
+
 fn qdiscs(tree: &mut Tree) -> impl Iterator<Item = (Parent, &mut BTreeMap<Pref, Filter>)> {
     let shards = tree.shards.iter_mut();
     let shards = shards.map(|(shard, filters)| (Parent::Shard(*shard), filters));
@@ -201,5 +230,33 @@ mod tests {
         assert_eq!(half, (Some(7), vec![3], vec![200]));
         let half = common(&[(3, 7), (4, 8)], &[(201, 8)]);
         assert_eq!(half, (Some(8), vec![4], vec![201]));
+    }
+
+    #[test]
+    fn what_redirects_and_what_notes_that_packets_come_have_one_map_or_neither_is_known() {
+        let known = |redirects: &[(u16, u32)], pulses: &[(u16, u32)]| {
+            let by_pref = |pairs: &[(u16, u32)]| -> BTreeMap<Pref, u32> {
+                pairs.iter().map(|(pref, map)| (Pref(*pref), *map)).collect()
+            };
+            let (redirects, pulses) = (by_pref(redirects), by_pref(pulses));
+            let (mut clsact, mut tree) = (Clsact::default(), Tree::default());
+            let at = |prefs: &BTreeMap<Pref, u32>, filter: Filter| {
+                prefs.keys().map(|pref| (*pref, filter.clone())).collect()
+            };
+            clsact.ingress.filters = at(&redirects, Filter::Redirect);
+            tree.filters = at(&pulses, Filter::Pulse);
+            common_pulse(&redirects, &pulses, &mut clsact, Some(&mut tree));
+            let stay = |filters: &BTreeMap<Pref, Filter>| {
+                filters.keys().map(|pref| pref.0).collect::<Vec<u16>>()
+            };
+            (stay(&clsact.ingress.filters), stay(&tree.filters))
+        };
+        assert_eq!(known(&[(65_000, 7)], &[(50, 7)]), (vec![65_000], vec![50]));
+        assert_eq!(known(&[(65_000, 7)], &[(50, 8)]), (vec![], vec![]));
+        assert_eq!(known(&[(65_000, 7)], &[]), (vec![], vec![]));
+        assert_eq!(known(&[], &[(50, 7)]), (vec![], vec![]));
+        // Killed before the old ones went.
+        let half = known(&[(65_000, 7)], &[(50, 7), (51, 8)]);
+        assert_eq!(half, (vec![65_000], vec![50]));
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Seen {
     /// What is strange there, by the port of the side.
     pub at_clsact: BTreeMap<Port, BTreeMap<Seat, StrangeFilter>>,
     pub ifbs: Ifbs,
+    /// The root qdisc of each ifb of ours.
+    pub ifb_roots: BTreeMap<LinkName, RootQdisc>,
     /// The maps of flows that are in use, by link.
     pub flows: BTreeMap<LinkName, u32>,
     /// Where each program is that notes flows or labels by source, and which maps of owners it
@@ -77,16 +79,14 @@ pub(super) fn links_and_trees(
     }
     let mut witness = Witness::open()?;
     let mut all = Seen { ifbs: Ifbs::among(&records, kernel.mark), ..Seen::default() };
-    let mut learners = BTreeMap::new();
+    let mut maps_read: BTreeMap<LinkName, MapsRead> = BTreeMap::new();
     for record in records {
         let name = record.name.clone();
         let mut qdiscs = by_link.remove(&record.ifindex).unwrap_or_default();
         if lacks_root(&record, &qdiscs) {
-            let question = request::root::get(record.ifindex);
-            match kernel.netlink.get(&question, decode::qdisc)? {
-                Ok(root) => qdiscs.extend(root),
-                Err(error) if is_gone(&error) => continue,
-                Err(error) => return Err(SocketError::Refused(error).into()),
+            match root_of(kernel, record.ifindex)? {
+                Some(root) => qdiscs.extend(root),
+                None => continue,
             }
         }
         let mut link = link_facts(kernel, record, &qdiscs, &routes);
@@ -100,10 +100,14 @@ pub(super) fn links_and_trees(
             all.trees.push((root.port, seen));
         }
         if is_ifb {
+            all.ifb_roots.insert(name, link.root);
             continue;
         }
         let has_ifb = all.ifbs.of(&name).is_some();
         let is_shaped = link.root == RootQdisc::Ours || has_ifb;
+        if has_ifb {
+            maps_read.entry(name.clone()).or_default();
+        }
         let is_listed = qdiscs.iter().any(|qdisc| qdisc.parent == Some(ClassId::CLSACT));
         if is_shaped && (!own_sockets_only || has_ifb) && !is_listed {
             let question = request::clsact::get(link.ifindex);
@@ -111,7 +115,7 @@ pub(super) fn links_and_trees(
         }
         if qdiscs.iter().any(|qdisc| qdisc.kind == request::clsact::KIND) {
             let found = clsact_of(kernel, link.ifindex, all.ifbs.of(&name))?;
-            learners.insert(name.clone(), all.add_clsact(&name, found));
+            maps_read.insert(name.clone(), all.add_clsact(&name, found));
         } else if qdiscs.iter().any(|qdisc| qdisc.kind == "ingress") {
             all.ingress.insert(name.clone());
         }
@@ -123,7 +127,7 @@ pub(super) fn links_and_trees(
     let found = all.trees.iter().flat_map(|(_, seen)| seen.finders.values());
     let named = found.map(|finds| finds.servers).collect();
     let servers = servers::in_force(kernel, &named);
-    all.read_flows(learners, servers);
+    all.read_maps(maps_read, servers);
     Ok(all)
 }
 
@@ -173,8 +177,8 @@ impl Seen {
     }
 
     /// What stands at a link's clsact, and what is strange there. Returns what notes flows.
-    fn add_clsact(&mut self, link: &LinkName, found: Hooks) -> BTreeMap<Pref, Reads> {
-        let Hooks { clsact, strange, reads, labels } = found;
+    fn add_clsact(&mut self, link: &LinkName, found: Hooks) -> MapsRead {
+        let Hooks { clsact, strange, labels, maps } = found;
         self.clsact.insert(link.clone(), clsact);
         let seat = |pref| (link.ingress(), ClassId::INGRESS, pref);
         self.learning.extend(labels.into_iter().map(|(pref, maps)| (seat(pref), maps)));
@@ -185,31 +189,33 @@ impl Seen {
             };
             self.at_clsact.entry(port).or_default().insert(seat, filter);
         }
-        reads
+        maps
     }
 
-    /// Which filters read one map of flows. `servers`: the map of bound sockets that is in force.
-    fn read_flows(
-        &mut self,
-        learners: BTreeMap<LinkName, BTreeMap<Pref, Reads>>,
-        servers: Option<u32>,
-    ) {
-        for (link, reads) in learners {
-            let Some(clsact) = self.clsact.get_mut(&link) else { continue };
+    /// Which filters read one map of flows, and which one map of the ifb's pulse. `servers`: the
+    /// map of bound sockets that is in force.
+    fn read_maps(&mut self, at_clsact: BTreeMap<LinkName, MapsRead>, servers: Option<u32>) {
+        for (link, MapsRead { learners, redirects }) in at_clsact {
+            let mut no_clsact = Clsact::default();
+            let clsact = self.clsact.get_mut(&link).unwrap_or(&mut no_clsact);
             let port = link.ingress();
             let seen = self.trees.iter_mut().find(|(at, _)| *at == port).map(|(_, seen)| seen);
-            let (tree, mut finders) = match seen {
-                Some(SeenTree { tree, finders, .. }) => (Some(tree), finders.clone()),
-                None => (None, BTreeMap::new()),
+            let (mut tree, mut finders, pulses) = match seen {
+                Some(SeenTree { tree, finders, pulses, .. }) => {
+                    (Some(tree), finders.clone(), pulses.clone())
+                }
+                None => Default::default(),
             };
             finders.retain(|_, finds| Some(finds.servers) == servers);
-            let (flows, strange) = arriving::common_flows(&reads, &finders, clsact, tree);
+            let (flows, mut strange) =
+                arriving::common_flows(&learners, &finders, clsact, tree.as_deref_mut());
+            strange.extend(arriving::common_pulse(&redirects, &pulses, clsact, tree));
             for (seat, filter) in strange {
                 let at = if seat.parent == Parent::Egress { link.egress() } else { port.clone() };
                 self.at_clsact.entry(at).or_default().insert(seat, filter);
             }
             self.flows.extend(flows.map(|flows| (link.clone(), flows)));
-            for (pref, Reads { owners, .. }) in reads {
+            for (pref, Reads { owners, .. }) in learners {
                 let seat = (link.egress(), ClassId::EGRESS, pref);
                 self.learning.extend(owners.map(|owners| (seat, owners)));
             }
@@ -221,10 +227,18 @@ impl Seen {
 struct Hooks {
     clsact: Clsact,
     strange: BTreeMap<Seat, StrangeFilter>,
-    /// What those of our filters read that note flows.
-    reads: BTreeMap<Pref, Reads>,
-    /// What those read that label by source.
+    /// What those of our filters read that label by source.
     labels: BTreeMap<Pref, MapIds>,
+    maps: MapsRead,
+}
+
+/// What our filters at a link's clsact read.
+#[derive(Default)]
+struct MapsRead {
+    /// Those that note flows.
+    learners: BTreeMap<Pref, Reads>,
+    /// Those that redirect: the map of the ifb's pulse.
+    redirects: BTreeMap<Pref, u32>,
 }
 
 /// Reads a link's clsact. `ifb`: that of the link.
@@ -232,8 +246,9 @@ fn clsact_of(kernel: &mut Kernel, ifindex: u32, ifb: Option<u32>) -> Result<Hook
     let mut side = |side| kernel.netlink.dump(&dump::filters(ifindex, side), decode::filter);
     let (ingress, egress) = (side(ClassId::INGRESS)?, side(ClassId::EGRESS)?);
     let (clsact, strange) = hooks::clsact(kernel.mark, ifb, &ingress, &egress);
-    let (reads, labels) = (hooks::learners(&egress), hooks::labels(&ingress));
-    Ok(Hooks { clsact, strange, reads, labels })
+    let (learners, redirects) = (hooks::learners(&egress), hooks::pulses(&ingress));
+    let labels = hooks::labels(&ingress);
+    Ok(Hooks { clsact, strange, labels, maps: MapsRead { learners, redirects } })
 }
 
 /// All links of the namespace.
@@ -272,6 +287,16 @@ fn lacks_root(link: &LinkRecord, qdiscs: &[QdiscRecord]) -> bool {
     let kind = link.qdisc.as_deref().unwrap_or("noop");
     let is_listed = qdiscs.iter().any(|qdisc| qdisc.parent.is_none());
     !is_listed && !matches!(kind, "noop" | "noqueue")
+}
+
+/// The root qdisc of a link, asked for by itself; `None`: the link is gone, or its root is one that
+/// the kernel never lists.
+fn root_of(kernel: &mut Kernel, ifindex: u32) -> Result<Option<Option<QdiscRecord>>, SocketError> {
+    match kernel.netlink.get(&request::root::get(ifindex), decode::qdisc)? {
+        Ok(root) => Ok(Some(root)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(SocketError::Refused(error)),
+    }
 }
 
 /// Whether the answer says that the link is gone, or that its root is one that the kernel never

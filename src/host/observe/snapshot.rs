@@ -48,6 +48,7 @@ impl Snapshot {
             maps,
             programs,
             finders: _,
+            pulses: _,
         } = seen;
         let observation = &mut self.observation;
         observation.state.trees.insert(port.clone(), tree);

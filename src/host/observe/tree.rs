@@ -30,6 +30,8 @@ pub(super) struct SeenTree {
     pub maps: BTreeMap<(ClassId, Pref), MapIds>,
     /// The maps of each program that finds flows, by qdisc and pref.
     pub finders: BTreeMap<(ClassId, Pref), Finds>,
+    /// The map of each program at the root that notes that packets come.
+    pub pulses: BTreeMap<Pref, u32>,
     /// The names of the programs of rules.
     pub programs: BTreeMap<Pref, String>,
 }
@@ -214,6 +216,9 @@ fn filters(
     seen.maps.extend(maps.map(|(pref, ids)| ((parent, pref), ids)));
     let finders = hooks::finders(&filters).into_iter();
     seen.finders.extend(finders.map(|(pref, finds)| ((parent, pref), finds)));
+    if at == Parent::Root {
+        seen.pulses = hooks::pulses(&filters);
+    }
     for (pref, filter) in assemble::filters(filters) {
         match filter {
             FoundFilter::Ours(filter) if pref.is_ours() => drop(ours.insert(pref, filter)),

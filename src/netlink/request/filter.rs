@@ -8,7 +8,7 @@ use netlink_packet_route::tc::{
 };
 
 use super::{ADD, kind, tc_message};
-use crate::netlink::flow_name::{Finds, Reads};
+use crate::netlink::flow_name::{Finds, Reads, Redirects};
 use crate::netlink::{ETH_P_ALL, Request, bpf_name, cls_u32, flow_name, label_name};
 use crate::tree::{
     Label, MapIds, Mark, Pref, Program, Protocol, RuleMapIds, RuleProgram, Sockets, Tag, U32Link,
@@ -173,9 +173,14 @@ impl<'f> Loaded<'f> {
         Loaded { name: flow_name::print_find(shards, for_rules, finds), file }
     }
 
-    /// The program that chooses what goes through the ifb with this ifindex.
-    pub fn redirecting(mark: Mark, ifb: u32, file: BorrowedFd<'f>) -> Loaded<'f> {
-        Loaded { name: flow_name::print_redirect(mark, ifb), file }
+    /// The program that notes that packets come, with its map.
+    pub fn pulsing(pulse: u32, file: BorrowedFd<'f>) -> Loaded<'f> {
+        Loaded { name: flow_name::print_pulse(pulse), file }
+    }
+
+    /// The program that chooses what goes through an ifb.
+    pub fn redirecting(mark: Mark, redirects: Redirects, file: BorrowedFd<'f>) -> Loaded<'f> {
+        Loaded { name: flow_name::print_redirect(mark, redirects), file }
     }
 
     /// The program that labels what comes in by an inner link, and where it asks for sources the

@@ -53,6 +53,7 @@ impl<'a> Comparison<'a> {
     /// shard's filter comes before anything is sent to the shard.
     pub(super) fn filters(&mut self) {
         for (port, tree) in &self.to.trees {
+            self.add_to(port, Parent::Root, Pref::PULSE, &tree.filters);
             for (shard, filters) in &tree.shards {
                 self.pair(port, Parent::Shard(*shard), Pref::TAG, filters);
             }
@@ -60,6 +61,13 @@ impl<'a> Comparison<'a> {
             if !self.needs_shards(port, tree) {
                 self.pair(port, Parent::Root, Pref::TAG, &tree.filters);
             }
+        }
+    }
+
+    /// What notes that packets come to an ifb, for redirects that have gone.
+    pub(super) fn old_pulses(&mut self) {
+        for (port, tree) in &self.to.trees {
+            self.delete_from(port, Parent::Root, Pref::PULSE, &tree.filters);
         }
     }
 

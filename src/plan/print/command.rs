@@ -177,11 +177,11 @@ fn filter(f: &mut Formatter<'_>, port: &Port, seat: Seat, change: &FilterChange)
             };
             write!(f, "{add} bpf object-file shaper-find.o classid {parent} # {does}")
         }
-        Filter::Label(label) => write!(
-            f,
-            "{add} bpf direct-action object-file shaper-label.o # {}",
-            label_words(*label)
-        ),
+        Filter::Label(label) => {
+            let words = label_words(*label);
+            write!(f, "{add} bpf direct-action object-file shaper-label.o # {words}")
+        }
+        Filter::Pulse => write!(f, "{add} bpf object-file shaper-pulse.o classid {parent}"),
         Filter::Redirect => write!(
             f,
             "{add} bpf object-file shaper-redirect.o action mirred egress redirect dev {} \

@@ -188,6 +188,7 @@ fn filter_words(filter: &Filter) -> String {
             let shards = if *shards { ", and by its major to a shard" } else { "" };
             format!("bpf (all packets, by whose flow they belong to{shards})")
         }
+        Filter::Pulse => "bpf (notes that packets come to the ifb)".to_string(),
         Filter::Redirect => "bpf (IP goes through the ifb)".to_string(),
         Filter::Label(label) => format!("bpf ({})", label_words(*label)),
     }

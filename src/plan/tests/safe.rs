@@ -154,6 +154,8 @@ fn assert_not_cut_off(state: &KernelState, step: &Step) {
         let is_learner = |filter: &Filter| matches!(filter, Filter::Learn(_));
         let learns = clsact.egress.filters.values().any(is_learner);
         assert!(learns && tree.filters.values().any(is_tag), "nobody's on {link} after {step}");
+        let notes = tree.filters.values().any(|filter| *filter == Filter::Pulse);
+        assert!(notes, "packets on {link} pass the ifb by after {step}");
     }
 }
 

@@ -80,10 +80,3 @@ impl Flows {
         load_with(&flows::find(shards, for_rules), &maps, *b"shaper_find\0\0\0\0\0")
     }
 }
-
-/// Loads the program that chooses what goes through the ifb of this ifindex. EINVAL before Linux
-/// 5.12, which cannot ask whether it is there.
-pub fn load_redirect(ifb: u32) -> io::Result<OwnedFd> {
-    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
-    load_with(&flows::redirect(ifb), &[], *b"shaper_redirect\0")
-}

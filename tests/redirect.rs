@@ -1,0 +1,195 @@
+//! The programs that choose what goes through an ifb and note that it comes there, run as values by
+//! an interpreter. Needs nothing of the machine.
+
+mod interpreter;
+
+use std::cell::RefCell;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use shaper::classify::assembler::Instruction;
+use shaper::classify::program::MAP_LOOKUP;
+use shaper::classify::program_rules::{LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
+use shaper::classify::redirect::*;
+
+const IFB: u32 = 7;
+const V4: u16 = 0x0800;
+const V6: u16 = 0x86dd;
+
+/// What the functions answer about: they are plain functions.
+#[derive(Default)]
+struct World {
+    /// From the network header on.
+    packet: Vec<u8>,
+    ifb_is_there: bool,
+    /// What is sent to the ifb comes to its root.
+    ifb_is_up: bool,
+    /// The value that the two programs share.
+    pulse: Box<[u8; VALUE_BYTES as usize]>,
+    /// Ticks of the monotonic clock.
+    now: u64,
+    /// Copies that were sent to the ifb.
+    copies: u32,
+}
+
+thread_local! {
+    static WORLD: RefCell<World> = RefCell::default();
+}
+
+fn look_up(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
+    assert_eq!(map, u64::from(PULSE));
+    let key = std::ptr::with_exposed_provenance::<u32>(key as usize);
+    // SAFETY: the program's stack, below its end by what the program says.
+    assert_eq!(unsafe { key.read_unaligned() }, 0);
+    WORLD.with_borrow_mut(|world| world.pulse.as_mut_ptr().expose_provenance() as u64)
+}
+
+/// As `bpf_skb_load_bytes_relative`: what is not there becomes zeros.
+fn load(_: u64, offset: u64, to: u64, count: u64, from: u64) -> u64 {
+    assert_eq!(from, 1, "from the network header");
+    let (offset, count) = (offset as usize, count as usize);
+    let found = WORLD.with_borrow(|world| Some(world.packet.get(offset..offset + count)?.to_vec()));
+    let (bytes, answer) = match found {
+        Some(bytes) => (bytes, 0),
+        None => (vec![0; count], -14_i64 as u64),
+    };
+    let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
+    // SAFETY: as above.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count) };
+    answer
+}
+
+fn check_mtu(_: u64, ifindex: u64, _: u64, _: u64, _: u64) -> u64 {
+    assert_eq!(ifindex, u64::from(IFB));
+    let is_there = WORLD.with_borrow(|world| world.ifb_is_there);
+    if is_there { 0 } else { -19_i64 as u64 }
+}
+
+fn now(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    WORLD.with_borrow(|world| world.now << TICK_BITS)
+}
+
+/// A copy that comes to the root is answered by what runs there.
+fn clone_redirect(_: u64, ifindex: u64, flags: u64, _: u64, _: u64) -> u64 {
+    assert_eq!((ifindex, flags), (u64::from(IFB), 0));
+    WORLD.with_borrow_mut(|world| {
+        world.copies += 1;
+        if world.ifb_is_up {
+            let (asked, answered) = world.pulse.split_at_mut(4);
+            answered.copy_from_slice(asked);
+        }
+    });
+    0
+}
+
+/// What the program returns of a packet whose outermost ethertype is `protocol`.
+fn run(code: &[Instruction], protocol: u16, packet: &[u8]) -> u32 {
+    let bytes = interpreter::bytes(code);
+    let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).expect("a program that the checker takes");
+    let helpers: [(i32, rbpf::ebpf::Helper); 5] = [
+        (MAP_LOOKUP, look_up),
+        (LOAD_BYTES_RELATIVE, load),
+        (CHECK_MTU, check_mtu),
+        (NOW, now),
+        (CLONE_REDIRECT, clone_redirect),
+    ];
+    for (number, helper) in helpers {
+        machine.register_helper(number as u32, helper).expect("a function");
+    }
+    WORLD.with_borrow_mut(|world| {
+        world.packet = packet.to_vec();
+        let start = world.pulse.as_mut_ptr().expose_provenance() as u64;
+        machine.register_allowed_memory(start..start + u64::from(VALUE_BYTES));
+    });
+    let mut context = [0_u8; 192];
+    context[SKB_PROTOCOL as usize..][..2].copy_from_slice(&protocol.to_be_bytes());
+    machine.execute_program(&mut context).expect("runs to its end") as u32
+}
+
+/// An IPv6 packet with this next header, and the first byte of that.
+fn v6(next: u8, first: u8) -> Vec<u8> {
+    let mut packet = vec![0; 48];
+    (packet[0], packet[6], packet[40]) = (0x60, next, first);
+    packet
+}
+
+fn begin(ifb_is_up: bool) {
+    WORLD.with_borrow_mut(|world| {
+        *world = World { ifb_is_there: true, ifb_is_up, ..World::default() };
+    });
+}
+
+/// Whether a packet goes through the ifb, at this tick.
+fn goes_through(tick: u64) -> bool {
+    WORLD.with_borrow_mut(|world| world.now = tick);
+    let packet = [0x45; 20];
+    let goes = run(&redirect(IFB), V4, &packet) == u32::MAX;
+    if goes && WORLD.with_borrow(|world| world.ifb_is_up) {
+        assert_eq!(run(&pulse(), V4, &packet), 0, "the filters behind it are asked");
+    }
+    goes
+}
+
+fn set_up(is_up: bool) {
+    WORLD.with_borrow_mut(|world| world.ifb_is_up = is_up);
+}
+
+fn copies() -> u32 {
+    WORLD.with_borrow_mut(|world| std::mem::take(&mut world.copies))
+}
+
+#[test]
+fn what_finds_the_way_to_the_host_is_never_queued_nor_is_anything_without_an_ifb() {
+    begin(true);
+    let redirects = |protocol, packet: &[u8]| run(&redirect(IFB), protocol, packet) == u32::MAX;
+    let tcp = v6(6, 0);
+    assert!(redirects(V6, &tcp) && redirects(V4, &[0x45; 20]));
+    for kind in [133, 134, 135, 136, 137] {
+        assert!(!redirects(V6, &v6(58, kind)), "{kind}: neighbour discovery");
+    }
+    for kind in [1, 128, 129, 132, 138] {
+        assert!(redirects(V6, &v6(58, kind)), "{kind}");
+    }
+    assert!(!redirects(0x0806, &[0x45; 20]), "ARP");
+    WORLD.with_borrow_mut(|world| world.ifb_is_there = false);
+    assert!(!redirects(V6, &tcp) && !redirects(V4, &[0x45; 20]));
+}
+
+#[test]
+fn where_nothing_comes_out_of_the_ifb_packets_soon_pass_as_if_there_were_none() {
+    // Also while the low half of the clock begins anew.
+    for start in [0, 7, (1 << 32) - 30, (1 << 32) - 1, 5 << 32] {
+        begin(true);
+        let (patience, again) = (PATIENCE as u64, AGAIN as u64);
+        assert!((start..start + 900).step_by(3).all(goes_through), "{start}");
+        // However long nothing came.
+        let off = start + 1_000_000;
+        assert!(goes_through(off));
+        set_up(false);
+        let lost = (off..off + 1_000).filter(|tick| goes_through(*tick)).count() as u64;
+        assert!((patience..=patience + 2).contains(&lost), "{lost} packets are lost");
+        assert_eq!(u64::from(copies()), 999 / (again + 1), "copies ask whether it is back");
+        // Packets that come one by one are not lost for asking.
+        assert!((off + 1_000..off + 90_000).step_by(1_000).all(|tick| !goes_through(tick)));
+        let on = off + 90_000;
+        set_up(true);
+        copies();
+        let back = (on..).find(|tick| goes_through(*tick)).unwrap();
+        assert!(back - on <= again + 2, "back after {} ticks", back - on);
+        assert_eq!(copies(), 1, "one packet comes twice");
+        assert!((back..back + 900).all(goes_through));
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_are_an_error(protocol in any::<u16>(), packet in vec(any::<u8>(), 0..80)) {
+        begin(true);
+        for protocol in [protocol, V4, V6] {
+            for code in [redirect(IFB), pulse()] {
+                run(&code, protocol, &packet);
+            }
+        }
+    }
+}
