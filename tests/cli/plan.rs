@@ -49,7 +49,7 @@ fn a_plan_says_each_step_and_apply_does_them() {
     let path = host();
     exactly(&mut shaper(&format!("plan {path}")), 0, &planned(), "");
     assert!(root().contains("noqueue 0: root"));
-    let applied = format!("{}applied: 13 steps, verified\n", steps());
+    let applied = format!("{}applied: 14 steps, verified\n", steps());
     exactly(&mut shaper(&format!("apply {path}")), 0, &applied, "");
     assert!(root().contains("htb 1: root"));
 }
@@ -84,7 +84,7 @@ fn apply_twice_is_apply_once() {
 
 fn quiet_speaks_only_of_differences() {
     let path = host();
-    let applied = format!("{}applied: 13 steps, verified\n", steps());
+    let applied = format!("{}applied: 14 steps, verified\n", steps());
     exactly(&mut shaper(&format!("apply -q {path}")), 0, &applied, "");
     exactly(&mut shaper(&format!("apply -q {path}")), 0, "", "");
     exactly(&mut shaper(&format!("plan -q --exit-code {path}")), 0, "", "");
@@ -156,7 +156,7 @@ fn json_is_one_document() {
         shaper(&format!("apply --json {path}")).assert().code(0).stderr("").get_output().clone();
     let applied: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert_eq!(applied["changed"], true);
-    assert_eq!(applied["steps"].as_array().map(Vec::len), Some(13));
+    assert_eq!(applied["steps"].as_array().map(Vec::len), Some(14));
 }
 
 /// Has a shell perform the commands that a plan prints, but for those that name an eBPF program's
