@@ -113,7 +113,9 @@ impl Before {
             let today = now.strange.get(&Port { link, ..port }).unwrap_or(&none);
             let mut leaves = strange.leaves.keys().filter(|id| !today.leaves.contains_key(id));
             // A redirect to nowhere is nothing that anybody wants back.
-            let ours = [Pref::PROGRAM, Pref::TAG, Pref::LEARN, Pref::REDIRECT].concat();
+            let ours = [Pref::FIND, Pref::PROGRAM, Pref::TAG].concat();
+            let at_hooks = [Pref::LEARN, Pref::PULSE, Pref::REDIRECT].concat();
+            let ours = [ours, at_hooks].concat();
             let decides = |seat: &Seat| ours.contains(&seat.pref);
             let mut filters = strange
                 .filters
@@ -194,7 +196,7 @@ fn keep_deciding(state: &mut KernelState, now: &KernelState, port: &Port, strang
     };
     let mut kept = false;
     for seat in strange.filters.keys() {
-        let pairs = [Pref::PROGRAM, Pref::TAG];
+        let pairs = [Pref::FIND, Pref::PROGRAM, Pref::TAG];
         let Some(pair) = pairs.into_iter().find(|pair| pair.contains(&seat.pref)) else { continue };
         let (filters, today) = match seat.parent {
             Parent::Root => (Some(&mut tree.filters), Some(&today.filters)),

@@ -19,6 +19,9 @@ pub struct Journal {
     shards: BTreeSet<(PortIndex, Shard)>,
     classes: BTreeSet<(PortIndex, ClassId)>,
     filters: BTreeSet<(PortIndex, Seat)>,
+    /// Links of which a filter was made or removed that notes flows or finds them, by ifindex: all
+    /// of these read one map, so none is made again without the others.
+    flows: BTreeSet<u32>,
     /// Links whose clsact was made or removed.
     clsact: BTreeSet<u32>,
     /// Ifbs that were made, switched on or removed.
@@ -48,6 +51,9 @@ impl Journal {
             Step::Filter(port, seat, _) => {
                 let index = port.at(ifindex);
                 self.filters.insert((index, *seat));
+                if is_learner(index, *seat) || finds_flows(index, *seat) {
+                    self.flows.insert(ifindex);
+                }
                 // What redirects has a map in common with what notes that packets come: the one is
                 // not made again without the other.
                 if seat.parent == Parent::Ingress && Pref::REDIRECT.contains(&seat.pref) {
@@ -69,6 +75,7 @@ impl Journal {
         self.shards.extend(more.shards);
         self.classes.extend(more.classes);
         self.filters.extend(more.filters);
+        self.flows.extend(more.flows);
         self.clsact.extend(more.clsact);
         self.ifbs.extend(more.ifbs);
         self.claims.extend(more.claims);
@@ -84,6 +91,7 @@ impl Journal {
         one.trees.is_subset(&self.trees)
             && one.classes.is_subset(&self.classes)
             && one.filters.is_subset(&self.filters)
+            && one.flows.is_subset(&self.flows)
             && one.clsact.is_subset(&self.clsact)
             && one.ifbs.is_subset(&self.ifbs)
             && one.claims.is_subset(&self.claims)
@@ -128,11 +136,12 @@ impl Journal {
         self.has_root(index) || self.classes.contains(&(index, below)) || is_in_one()
     }
 
-    /// Whether what notes flows is there for a root that was made or removed: what finds them goes
-    /// and comes with that, and the two have one map.
-    fn is_learner(&self, index: PortIndex, seat: Seat) -> bool {
+    /// Whether the seat is one of those that go and come together because they read one map of
+    /// flows, and one of them was touched, or the root at which flows are found.
+    fn reads_flows(&self, index: PortIndex, seat: Seat) -> bool {
         let arrives = PortIndex { direction: Direction::Ingress, ..index };
-        seat.parent == Parent::Egress && Pref::LEARN.contains(&seat.pref) && self.has_root(arrives)
+        let touched = self.flows.contains(&index.ifindex) || self.has_root(arrives);
+        touched && (is_learner(index, seat) || finds_flows(index, seat))
     }
 
     fn has_filter(&self, index: PortIndex, seat: Seat) -> bool {
@@ -143,7 +152,7 @@ impl Journal {
         };
         went_with_its_parent
             || self.filters.contains(&(index, seat))
-            || self.is_learner(index, seat)
+            || self.reads_flows(index, seat)
     }
 
     /// The state to go back to: objects that the journal names as in `before`, all others as in
@@ -215,7 +224,7 @@ impl Journal {
                 };
                 let learners = Pref::LEARN.map(|pref| parent.at(pref));
                 let learners =
-                    learners.into_iter().filter(|seat| self.is_learner(port.at(index), *seat));
+                    learners.into_iter().filter(|seat| self.reads_flows(port.at(index), *seat));
                 let touched = self.filters.iter().filter(here).map(|(_, seat)| *seat);
                 for Seat { pref, .. } in &touched.chain(learners).collect::<Vec<_>>() {
                     let before = old.and_then(|old| old.filters.get(pref)).cloned();
@@ -243,7 +252,14 @@ impl Journal {
             put(&mut tree.shards, &shard, old.shards.get(&shard).cloned());
         }
         let here = |(at, seat): &&(PortIndex, Seat)| *at == index && !seat.parent.is_clsact();
-        for (_, Seat { parent, pref }) in self.filters.iter().filter(here) {
+        let mut touched: BTreeSet<Seat> =
+            self.filters.iter().filter(here).map(|(_, seat)| *seat).collect();
+        let shards = tree.shards.keys().map(|shard| Parent::Shard(*shard));
+        let seats = [Parent::Root].into_iter().chain(shards).flat_map(|parent| {
+            [Pref::FIND, Pref::TAG].into_iter().flatten().map(move |pref| parent.at(pref))
+        });
+        touched.extend(seats.filter(|seat| self.reads_flows(index, *seat)));
+        for Seat { parent, pref } in &touched {
             match parent.shard() {
                 None => put(&mut tree.filters, pref, old.filters.get(pref).cloned()),
                 Some(shard) => {
@@ -255,4 +271,19 @@ impl Journal {
             }
         }
     }
+}
+
+/// Where what notes a link's flows stands.
+fn is_learner(index: PortIndex, seat: Seat) -> bool {
+    index.direction == Direction::Egress
+        && seat.parent == Parent::Egress
+        && Pref::LEARN.contains(&seat.pref)
+}
+
+/// Where what finds them stands.
+fn finds_flows(index: PortIndex, seat: Seat) -> bool {
+    let prefs = [Pref::FIND, Pref::TAG];
+    index.direction == Direction::Ingress
+        && !seat.parent.is_clsact()
+        && prefs.iter().any(|pair| pair.contains(&seat.pref))
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::faults::{apply_gated, every_step_fails, populated};
 use crate::support::accounts::{ANN, BOB};
 use crate::support::behind::{Guest, bridge, route};
 use crate::support::command::run;
@@ -17,7 +18,8 @@ tests!(
         a_label_is_repaired_and_goes_with_its_link,
         clients_of_a_tunnel_are_told_apart_by_their_addresses,
         a_machine_behind_a_tap_shares_its_owners_class,
-        an_uplink_that_is_a_port_of_the_guests_bridge_is_shaped_as_any_other;
+        an_uplink_that_is_a_port_of_the_guests_bridge_is_shaped_as_any_other,
+        a_step_that_fails_leaves_the_guests_as_they_were;
 );
 
 const IFB: &str = "ifb-up0";
@@ -285,5 +287,21 @@ fn an_uplink_that_is_a_port_of_the_guests_bridge_is_shaped_as_any_other() {
         let before = Both::now();
         world.ping_from(&mut bob, family, 20, 4_000);
         before.share(&format!("a local user, {family:?}"), &of_bob, 99.0);
+    }
+}
+
+/// Guests come to a host that shapes what arrives, and leave it: the programs that decide are
+/// others then, and so are those that note and find flows.
+fn a_step_that_fails_leaves_the_guests_as_they_were() {
+    let mut host = populated();
+    bridge(&host.world);
+    let _guests = [Guest::in_bridge("vc1", 2), Guest::in_bridge("vc2", 3)];
+    let without = POLICY.replace(", interfaces: [vc1]", "").replace(", interfaces: [vc2]", "");
+    host.go_to_text(&without);
+    for (text, least) in [(POLICY, 4), (without.as_str(), 4)] {
+        host.take_up(text).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let steps = every_step_fails(&mut host, apply_gated);
+        assert!(steps >= least, "{steps} steps");
+        host.is_in_sync();
     }
 }

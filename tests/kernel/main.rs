@@ -8,6 +8,7 @@ mod adversity;
 mod agreement;
 mod arriving;
 mod arriving_hands;
+mod arriving_wire;
 mod churn;
 mod cleared;
 mod confirm;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         sharing::TESTS,
         arriving::TESTS,
         arriving_hands::TESTS,
+        arriving_wire::TESTS,
         downloads::NAMESPACES,
         downloads::RATES,
         guests::TESTS,

@@ -214,7 +214,7 @@ fn v6(network: u8) -> Vec<u8> {
 }
 
 /// A frame as it is, through a packet socket.
-fn send(link: &str, frame: &[u8]) {
+pub fn send(link: &str, frame: &[u8]) {
     const ANYTHING: libc::c_int = (libc::ETH_P_ALL as u16).to_be() as libc::c_int;
     let name = std::ffi::CString::new(link).expect("a name");
     // SAFETY: the name ends with a zero byte; the address is a sockaddr_ll whose length is given,
