@@ -1,5 +1,5 @@
-//! However packets come on the wire, tagged, with headers before their ports or in fragments, all of
-//! them are in their user's class.
+//! However packets come on the wire, tagged, with headers before their ports or in fragments, all
+//! of them are in their user's class.
 
 use std::thread::sleep;
 use std::time::Duration;
