@@ -177,7 +177,8 @@ impl Session {
         seen.observation.facts.features = self.features.clone().unwrap_or_default();
         let facts = &mut seen.observation.facts;
         if intent.policy.links.iter().any(|line| line.down.is_some()) {
-            facts.firewalls = observe::firewalls().map_err(ObserveError::from)?;
+            observe::beside(facts, |name, link| intent.is_about(name, link))
+                .map_err(ObserveError::from)?;
         }
         facts.down = self.down.or((!facts.flows.is_empty()).then_some(true));
         let accounts = &mut facts.accounts;

@@ -9,13 +9,14 @@ use crate::accounts::{Limit, Question};
 use crate::apply;
 use crate::cgroup::Instance;
 use crate::cli::Global;
+use crate::facts::Observation;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::host::observe::{self, Snapshot, Wanted};
+use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
 use crate::policy::LinkRef;
 use crate::sample::{Differences, Sample};
 use crate::status::{self, Pending, PolicyInForce, Status, StatusInputs};
-use crate::tree::{Claim, Owner, Reserved};
+use crate::tree::{Claim, LinkName, Owner, Reserved};
 
 /// How long NSS may take from one name to the next.
 const NSS: Duration = Duration::from_secs(3);
@@ -38,11 +39,22 @@ pub(super) struct Counting {
     pub nameless: Option<String>,
 }
 
+/// Looks at everything, also at what others have where packets arrive that are shaped.
+fn look(kernel: &mut Kernel) -> Result<Snapshot, Failure> {
+    let mut snapshot = observe::observe(kernel, Wanted::default())?;
+    let Observation { state, facts, .. } = &mut snapshot.observation;
+    let arrives = |name: &LinkName| state.trees.contains_key(&name.ingress());
+    if facts.links.keys().any(arrives) {
+        observe::beside(facts, |name, _| arrives(name)).map_err(ObserveError::from)?;
+    }
+    Ok(snapshot)
+}
+
 impl Counting {
     /// Enters the network namespace that the command line names, and looks.
     pub(super) fn begin(global: &Global) -> Result<Counting, Failure> {
         let mut kernel = scope::open(global)?;
-        let snapshot = observe::observe(&mut kernel, Wanted::default())?;
+        let snapshot = look(&mut kernel)?;
         let (now, inputs) = (Instant::now(), StatusInputs::default());
         let (began, looked) = (now, now);
         let mut counting = Counting { kernel, snapshot, inputs, began, looked, nameless: None };
@@ -56,7 +68,7 @@ impl Counting {
         let mut again = self.looked.elapsed() >= WHOLE;
         for _ in 0..LOOKS {
             if again {
-                self.snapshot = observe::observe(&mut self.kernel, Wanted::default())?;
+                self.snapshot = look(&mut self.kernel)?;
                 self.looked = Instant::now();
                 self.read_inputs()?;
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::impossible::{Impossible, NoDown};
 use super::{clsact, labels};
 use crate::classify;
-use crate::facts::Observation;
+use crate::facts::{Facts, Observation};
 use crate::model::{Link, Model};
 use crate::tree::{
     Classifier, Clsact, Direction, Filter, Ifb, KernelState, Parent, Pref, Side, Tag, Tree,
@@ -43,9 +43,7 @@ fn hooks(
     if observed.ingress.contains(&link.port.link) {
         return Err(NoDown::Ingress);
     }
-    if let Some(what) = facts.firewalls.get(&link.port.link) {
-        return Err(NoDown::Firewall(what.clone()));
-    }
+    others_allow(link, facts)?;
     if facts.links.contains_key(&link.port.device()) {
         return Err(NoDown::Name(link.port.device()));
     }
@@ -91,6 +89,18 @@ fn hooks(
     clsact.egress.filters.insert(learn_at, learn);
     clsact.ingress.filters.insert(redirect_at, Filter::Redirect);
     Ok(())
+}
+
+/// Whether a redirect there leaves everybody what he has.
+fn others_allow(link: &Link, facts: &Facts) -> Result<(), NoDown> {
+    let mut beside = facts.beside.get(&link.port.link).into_iter().flatten();
+    if let Some(it) = beside.find(|it| it.is_ciliums()) {
+        return Err(NoDown::Cilium(it.name()));
+    }
+    match facts.firewalls.get(&link.port.link) {
+        Some(what) if !link.bypass_firewall => Err(NoDown::Firewall(what.clone())),
+        _ => Ok(()),
+    }
 }
 
 fn is(side: &Side, pref: Pref, filter: &Filter) -> bool {

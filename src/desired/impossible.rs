@@ -22,9 +22,14 @@ pub enum NoDown {
     Ingress,
     /// What an administrator forbids there would pass.
     #[error(
-        "the nftables {0} has the link's ingress hook, and would see nothing of what arrives; filter in `inet` or `ip` (hook prerouting) instead, or remove `down`"
+        "the nftables {0} has the link's ingress hook, and would see nothing of what arrives; filter in `inet` or `ip` (hook prerouting) instead, remove `down`, or write `bypass_firewall: true` beside it if that is well"
     )]
     Firewall(String),
+    /// Cilium decides about all that arrives, and what is redirected passes its policies by.
+    #[error(
+        "Cilium's {0} is there, which decides about every packet: what goes through an ifb passes its policies by; remove `down`"
+    )]
+    Cilium(String),
     /// Another's device has the name.
     #[error("a device that shaper did not make has the name {0}; rename it")]
     Name(LinkName),

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 mod account;
 mod accounts;
+mod beside;
 mod guests;
 mod subuid;
 
 pub use self::account::Account;
 pub use self::accounts::Accounts;
+pub use self::beside::Beside;
 pub use self::guests::{Container, Engine, Guests, NamespaceId};
 pub use self::subuid::{SubordinateUids, Subuids};
 use crate::tree::{
@@ -38,6 +40,9 @@ pub struct Facts {
     /// What of nftables has the ingress hook of a link, by link: it would see nothing of what is
     /// redirected. Read only for a policy that has a `down`.
     pub firewalls: BTreeMap<LinkName, String>,
+    /// What others have at the hooks of a link, by link. Programs of tcx are asked for only for a
+    /// policy that has a `down`.
+    pub beside: BTreeMap<LinkName, Vec<Beside>>,
     /// The ifindexes of our ifbs, by name.
     pub ifbs: BTreeMap<LinkName, u32>,
     /// The root qdiscs of our ifbs, by name.
@@ -80,6 +85,16 @@ impl Facts {
     pub fn carries_others(&self, link: &LinkName) -> bool {
         let device = self.links.get(link);
         !self.own_sockets_only && device.is_some_and(|it| it.ethernet && !it.loopback)
+    }
+
+    /// A sentence for each of others' that matters to what arrives by a link with a `down`.
+    pub fn said_beside(&self, link: &LinkName) -> Vec<String> {
+        let firewall = self
+            .firewalls
+            .get(link)
+            .map(|what| format!("the nftables {what} sees nothing of what goes through the ifb"));
+        let others = self.beside.get(link).into_iter().flatten().map(ToString::to_string);
+        firewall.into_iter().chain(others).collect()
     }
 
     /// The best deciding program here, for a qdisc without shards below it, where there are no

@@ -20,7 +20,7 @@ mod wanted;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-pub use arriving::{firewalls, indexes};
+pub use arriving::{beside, indexes};
 pub use containers::containers;
 pub use counted::count_again;
 pub use error::ObserveError;
@@ -64,6 +64,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     let (ifbs, standing) = links.ifbs.known();
     snapshot.observation.facts.ifbs = ifbs;
     snapshot.observation.facts.ifb_roots = links.ifb_roots;
+    snapshot.observation.facts.beside = links.beside;
     snapshot.observation.state.ifbs = standing;
     snapshot.observation.facts.flows = links.flows;
     snapshot.observation.deciding = links.learning;

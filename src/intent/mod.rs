@@ -8,6 +8,7 @@
 //! kernel can do ([`Evidence::or_tried`], [`Refusal::Untried`]).
 
 mod accounts;
+mod beside;
 mod evidence;
 mod links;
 mod meaning;
@@ -74,7 +75,8 @@ impl Intent {
             seen.distrust_all_but(None);
             seen.unread.owners = None;
         }
-        let unfit::Fitted { model, warnings, in_the_way } = fitted;
+        let unfit::Fitted { model, mut warnings, in_the_way } = fitted;
+        warnings.extend(beside::warnings(&model, &seen.facts));
         let left_alone = BTreeSet::new();
         Ok(Meaning { observation: seen, model, warnings, draining, left_alone, in_the_way })
     }

@@ -157,7 +157,8 @@ fn shape<'p>(
     let rate = rate(line, &name, speed, options, findings)?;
     let default = findings.take(default_limits(line.default, &name, rate))?;
     let (classifier, leaf, at) = (line.classifier, line.leaf, line.name.at);
-    let link = Link { port: name.egress(), rate, speed, default, classifier, leaf, at };
+    let (port, bypass_firewall) = (name.egress(), line.bypass_firewall);
+    let link = Link { port, rate, speed, default, classifier, bypass_firewall, leaf, at };
     let altnames = device.map_or_else(Vec::new, |device| device.altnames.clone());
     let may_fit_patterns = device.is_none_or(has_packets_of_its_own);
     let ethernet = device.is_none_or(|device| device.ethernet);
@@ -193,7 +194,8 @@ fn without_rate(line: &LinkLine, name: LinkName) -> Shaped<'_> {
     let default = Limits { rate: Asked::Token, ceil: UNBOUNDED, prio: 0 };
     let (classifier, leaf, at) = (line.classifier, line.leaf, line.name.at);
     let (port, rate, speed) = (name.egress(), UNBOUNDED, None);
-    let link = Link { port, rate, speed, default, classifier, leaf, at };
+    let bypass_firewall = line.bypass_firewall;
+    let link = Link { port, rate, speed, default, classifier, bypass_firewall, leaf, at };
     let (altnames, may_fit_patterns) = (Vec::new(), true);
     Shaped { line, link, altnames, may_fit_patterns, has_rate: false, ethernet: true }
 }

@@ -42,6 +42,8 @@ pub struct Link {
     pub default: Limits,
     /// The classifier that the policy names; `None`: the best one that the kernel has.
     pub classifier: Option<Classifier>,
+    /// What arrives may go past the link's nftables `netdev` chains and flowtables.
+    pub bypass_firewall: bool,
     /// The leaf qdisc that the policy names.
     pub leaf: LeafChoice,
     /// Where the policy names the link.

@@ -72,6 +72,8 @@ pub struct LinkRecord {
     pub ethernet: bool,
     /// `IFF_UP`: an administrator switched the link on.
     pub up: bool,
+    /// The number of a program of generic XDP (`IFLA_XDP`).
+    pub generic_xdp: Option<u32>,
     /// `IFLA_IFALIAS`.
     pub alias: Option<String>,
     /// The kind of the root qdisc, as the link itself says (`IFLA_QDISC`).
@@ -394,6 +396,10 @@ pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_IFALIAS: u16 = 20;
     const IFLA_LINK_NETNSID: u16 = 37;
+    const IFLA_XDP: u16 = 43;
+    // What is attached (`XDP_ATTACHED_SKB`: 2), and the program's number.
+    const IFLA_XDP_ATTACHED: u16 = 2;
+    const IFLA_XDP_PROG_ID: u16 = 4;
     const IFLA_INFO_KIND: u16 = 1;
     const HEADER: usize = 16;
 
@@ -414,7 +420,11 @@ pub fn link(message: Message<'_>) -> Decoded<LinkRecord> {
     let below = number(IFLA_LINK).filter(|index| *index != 0 && *index != header.index);
     let elsewhere = number(IFLA_LINK_NETNSID).map(|id| NamespaceId(id.cast_signed()));
     let beside = matches!(kind.as_deref(), Some("veth" | "netkit" | "vxcan"));
+    let xdp = attr::find(attributes, IFLA_XDP).unwrap_or(&[]);
+    let is_generic = attr::find(xdp, IFLA_XDP_ATTACHED).is_some_and(|it| it.first() == Some(&2));
+    let xdp = attr::find(xdp, IFLA_XDP_PROG_ID).and_then(|value| attr::u32_at(value, 0));
     Ok(Some(LinkRecord {
+        generic_xdp: xdp.filter(|_| is_generic),
         ifindex: header.index,
         name: name.and_then(|name| LinkName::new(&name)).ok_or(bad("it has no name"))?,
         altnames: altnames(attributes),

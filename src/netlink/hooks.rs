@@ -8,7 +8,10 @@ use super::decode::{FilterDetail, FilterRecord};
 use super::flow_name::{self, Finds, Reads, Redirects};
 use super::label_name;
 use super::request::hook::HANDLE;
-use crate::tree::{Clsact, Filter, MapIds, Mark, Parent, Pref, Seat, Side, StrangeFilter};
+use crate::facts::Beside;
+use crate::tree::{
+    Clsact, Direction, Filter, MapIds, Mark, Parent, Pref, Seat, Side, StrangeFilter,
+};
 
 /// The filters of a clsact, and beside them those that have this instance's mark in their names and
 /// that shaper does not write. `ifb`: the ifindex of the link's ifb, where it has one: what
@@ -37,6 +40,29 @@ pub fn clsact(
     };
     let (egress, ingress) = (side(Parent::Egress, egress), side(Parent::Ingress, ingress));
     (Clsact { egress, ingress }, strange)
+}
+
+/// The filters of one side of a clsact that are not of this instance.
+pub fn others(side: Direction, ours: &Side, records: &[FilterRecord]) -> Vec<Beside> {
+    let others = records.iter().filter(|record| {
+        record.detail != FilterDetail::Pref
+            && record.chain == 0
+            && ours.foreign.contains(&record.pref)
+            && !(record.handle == HANDLE && ours.filters.contains_key(&record.pref))
+    });
+    let mut beside = Vec::new();
+    for record in others {
+        let what = match &record.detail {
+            FilterDetail::Bpf { name: Some(name), .. } => format!("{} {name}", record.kind),
+            _ => record.kind.clone(),
+        };
+        let filter = Beside::Filter { side, pref: record.pref, what };
+        // A u32 filter has several records.
+        if !beside.contains(&filter) {
+            beside.push(filter);
+        }
+    }
+    beside
 }
 
 fn unknown(record: &FilterRecord) -> StrangeFilter {

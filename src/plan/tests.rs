@@ -62,6 +62,7 @@ fn link(name: &str, rate: u64) -> Link {
         speed: Some(mbit(10_000)),
         default: Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(rate), prio: 0 },
         classifier: None,
+        bypass_firewall: false,
         leaf: LeafChoice::Auto,
         at: PLACE,
     }

@@ -95,6 +95,8 @@ pub struct LinkLine {
     pub rate: Option<Written<Amount>>,
     /// What arrives by the link; left out, that is not shaped.
     pub down: Option<Written<Amount>>,
+    /// What arrives goes past the link's nftables `netdev` chains and flowtables.
+    pub bypass_firewall: bool,
     /// Limits of the default class; `None`: 5 % of the link, at least 1mbit.
     pub default: Option<Limits>,
     /// The classifier; `None`: `auto`.

@@ -37,6 +37,7 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
         name,
         rate: None,
         down: None,
+        bypass_firewall: false,
         default: None,
         classifier: None,
         leaf: LeafChoice::Auto,
@@ -46,11 +47,15 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
         line.rate = findings.take(scalars::amount(&node, "rate"));
         return Some(line);
     }
-    const KEYS: [&str; 6] = ["rate", "down", "default", "classifier", "leaf", "optional"];
+    const KEYS: [&str; 7] =
+        ["rate", "down", "bypass_firewall", "default", "classifier", "leaf", "optional"];
     let mut fields = Fields::open(node, "a link", &KEYS, findings)?;
     line.rate = fields.read("rate", findings, |node| scalars::amount(node, "rate"));
     let has_down = fields.place_of("down").is_some();
     line.down = fields.read("down", findings, |node| scalars::amount(node, "down"));
+    line.bypass_firewall = fields
+        .read("bypass_firewall", findings, |node| scalars::boolean(node, "bypass_firewall"))
+        .unwrap_or_default();
     line.default = fields.take("default").and_then(|node| {
         // Root's own logins begin in the default class, so it always has a guarantee and cannot be
         // `background`.

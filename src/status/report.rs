@@ -102,6 +102,10 @@ pub struct Link {
     /// With `--rules`: the policy's rules that are on this link, in file order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<Rule>>,
+    /// Of what arrives: others' filters and programs that may keep packets from it, or see none of
+    /// it; a sentence for each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
     /// Packets that passed no class at all, which should stay 0 once there is the default class.
     pub direct_packets: u32,
 }

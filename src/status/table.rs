@@ -107,6 +107,9 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
     }
     print(&rows, wide, text);
     rules(link, text);
+    for sentence in &link.beside {
+        text.push_str(&format!("! {}\n", shown(sentence)));
+    }
     if link.direct_packets > 0 {
         text.push_str(&format!("! {} packets passed no class at all\n", link.direct_packets));
     }
@@ -221,6 +224,7 @@ mod tests {
             }),
             unshaped: None,
             retired: Vec::new(),
+            beside: Vec::new(),
             direct_packets: 0,
         };
         let said = |links: Vec<Link>| {

@@ -71,6 +71,7 @@ fn link(direction: &'static str, now: Now, users: Vec<User>, groups: Vec<Group>)
         unshaped: None,
         retired: Vec::new(),
         rules: None,
+        beside: Vec::new(),
         direct_packets: 0,
     }
 }

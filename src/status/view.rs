@@ -12,8 +12,8 @@ use crate::host::observe::Snapshot;
 use crate::policy::{self, LinkRef};
 use crate::sample::{self, Differences};
 use crate::tree::{
-    self, Claim, Class, Filter, FoundLeaf, Guarantee, LeafQdisc, Owner, Port, Reserved, Role, Tag,
-    Tree,
+    self, Claim, Class, Direction, Filter, FoundLeaf, Guarantee, LeafQdisc, Owner, Port, Reserved,
+    Role, Tag, Tree,
 };
 use crate::units::{ClassId, Rate};
 
@@ -131,6 +131,13 @@ impl<'a> View<'a> {
         View { snapshot, inputs, port, tree, groups, below }
     }
 
+    fn beside(&self) -> Vec<String> {
+        match self.port.direction {
+            Direction::Egress => Vec::new(),
+            Direction::Ingress => self.snapshot.facts().said_beside(&self.port.link),
+        }
+    }
+
     fn link(&self) -> Link {
         let classifier = self.tree.filters.values().find_map(|filter| match filter {
             Filter::Tag(Tag::Cgroup) => Some("cgroup"),
@@ -174,6 +181,7 @@ impl<'a> View<'a> {
             unshaped: pool(ClassId::UNSHAPED, None),
             retired,
             rules: self.inputs.rules.then(|| self.rules()),
+            beside: self.beside(),
             direct_packets: self.snapshot.direct_packets.get(self.port).copied().unwrap_or(0),
         }
     }

@@ -1,6 +1,7 @@
 //! bpf(2): loads the programs, whose maps the files below make and open (linux/bpf.h,
 //! kernel/bpf/syscall.c).
 
+mod attached;
 mod call;
 mod flows;
 mod load;
@@ -21,6 +22,7 @@ use crate::classify::assembler::Instruction;
 use crate::classify::{inner, program};
 use crate::facts::Helpers;
 use crate::tree::{Label, Program, Sockets, TagHelper};
+pub use attached::tcx;
 pub use flows::Flows;
 use load::load_with;
 pub use owner_maps::Maps;

@@ -7,7 +7,9 @@ mod support;
 mod adversity;
 mod agreement;
 mod arriving;
+mod arriving_flows;
 mod arriving_hands;
+mod arriving_others;
 mod arriving_wire;
 mod churn;
 mod cleared;
@@ -63,9 +65,11 @@ fn main() -> ExitCode {
         nss::TESTS,
         sharing::TESTS,
         arriving::TESTS,
+        arriving_flows::TESTS,
         arriving_hands::TESTS,
         arriving_wire::TESTS,
         downloads::NAMESPACES,
+        arriving_others::TESTS,
         downloads::RATES,
         guests::TESTS,
         engines::TESTS,

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
+use crate::facts::{Beside, Facts, LinkFacts};
 use crate::netlink::decode::{self, LinkRecord};
 use crate::netlink::flow_name::{Finds, Reads};
 use crate::netlink::nftables::{self, AtIngress};
 use crate::netlink::request::{dump, ifb};
+use crate::sys::bpf;
 use crate::sys::route::{Netlink, SocketError};
 use crate::tree::{
-    Clsact, Filter, Ifb, LinkName, Mark, Parent, Port, Pref, Seat, StrangeFilter, Tree,
+    Clsact, Direction, Filter, Ifb, LinkName, Mark, Parent, Port, Pref, Seat, StrangeFilter, Tree,
 };
 use crate::units::ClassId;
 
@@ -90,12 +92,39 @@ pub fn indexes<'n>(
     Ok(indexes)
 }
 
-/// What of nftables has the ingress hook of a link, by link. Nothing where the kernel has no
-/// nftables.
+/// Asks for what others have at the hooks of links that are to have a `down`: what of nftables has
+/// the ingress hook, and programs of tcx on these links.
 ///
 /// # Errors
 /// The netlink socket failed, or a list was refused.
-pub fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
+pub fn beside(
+    facts: &mut Facts,
+    is_asked: impl Fn(&LinkName, &LinkFacts) -> bool,
+) -> Result<(), SocketError> {
+    facts.firewalls = firewalls()?;
+    for (name, link) in facts.links.iter().filter(|(name, link)| is_asked(name, link)) {
+        for side in [Direction::Ingress, Direction::Egress] {
+            let found = match bpf::tcx(link.ifindex, side) {
+                Ok(names) => {
+                    names.into_iter().map(|what| Beside::Tcx { side, what }).collect::<Vec<_>>()
+                }
+                Err(error) => vec![Beside::Unasked { why: error.to_string() }],
+            };
+            let beside = facts.beside.entry(name.clone()).or_default();
+            for it in found {
+                if !beside.contains(&it) {
+                    beside.push(it);
+                }
+            }
+        }
+    }
+    facts.beside.retain(|_, beside| !beside.is_empty());
+    Ok(())
+}
+
+/// What of nftables has the ingress hook of a link, by link. Nothing where the kernel has no
+/// nftables.
+fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
     let listed = || -> Result<Vec<AtIngress>, SocketError> {
         let mut netlink = Netlink::for_nftables()?;
         let mut found = netlink.dump(&nftables::chains(), nftables::at_ingress)?;

@@ -20,7 +20,7 @@ use super::arriving::{self, Ifbs};
 use super::error::ObserveError;
 use super::servers;
 use super::tree::{OurRoot, SeenTree};
-use crate::facts::{self, LinkFacts, RootQdisc};
+use crate::facts::{self, Beside, LinkFacts, RootQdisc};
 use crate::host::Kernel;
 use crate::netlink::decode::{self, DefaultRoute, LinkRecord, QdiscRecord};
 use crate::netlink::extack::KernelError;
@@ -50,6 +50,8 @@ pub(super) struct Seen {
     /// What is strange there, by the port of the side.
     pub at_clsact: BTreeMap<Port, BTreeMap<Seat, StrangeFilter>>,
     pub ifbs: Ifbs,
+    /// What others have at hooks, by link.
+    pub beside: BTreeMap<LinkName, Vec<Beside>>,
     /// The root qdisc of each ifb of ours.
     pub ifb_roots: BTreeMap<LinkName, RootQdisc>,
     /// The maps of flows that are in use, by link.
@@ -78,7 +80,8 @@ pub(super) fn links_and_trees(
         by_link.entry(qdisc.ifindex).or_default().push(qdisc);
     }
     let mut witness = Witness::open()?;
-    let mut all = Seen { ifbs: Ifbs::among(&records, kernel.mark), ..Seen::default() };
+    let (ifbs, beside) = (Ifbs::among(&records, kernel.mark), generic_xdp(&records));
+    let mut all = Seen { ifbs, beside, ..Seen::default() };
     let mut maps_read: BTreeMap<LinkName, MapsRead> = BTreeMap::new();
     for record in records {
         let name = record.name.clone();
@@ -131,6 +134,12 @@ pub(super) fn links_and_trees(
     Ok(all)
 }
 
+/// The programs of generic XDP, by link.
+fn generic_xdp(records: &[LinkRecord]) -> BTreeMap<LinkName, Vec<Beside>> {
+    let program = |record: &LinkRecord| Some(vec![Beside::GenericXdp(record.generic_xdp?)]);
+    records.iter().filter_map(|it| Some((it.name.clone(), program(it)?))).collect()
+}
+
 fn link_facts(
     kernel: &Kernel,
     record: LinkRecord,
@@ -176,9 +185,13 @@ impl Seen {
         at_clsact.retain(|port, _| links.contains_key(&port.link));
     }
 
-    /// What stands at a link's clsact, and what is strange there. Returns what notes flows.
+    /// What stands at a link's clsact, and what is strange there. Returns which
+    /// maps our filters there read.
     fn add_clsact(&mut self, link: &LinkName, found: Hooks) -> MapsRead {
-        let Hooks { clsact, strange, labels, maps } = found;
+        let Hooks { clsact, strange, labels, maps, others } = found;
+        if !others.is_empty() {
+            self.beside.entry(link.clone()).or_default().extend(others);
+        }
         self.clsact.insert(link.clone(), clsact);
         let seat = |pref| (link.ingress(), ClassId::INGRESS, pref);
         self.learning.extend(labels.into_iter().map(|(pref, maps)| (seat(pref), maps)));
@@ -230,6 +243,8 @@ struct Hooks {
     /// What those of our filters read that label by source.
     labels: BTreeMap<Pref, MapIds>,
     maps: MapsRead,
+    /// Others' filters.
+    others: Vec<Beside>,
 }
 
 /// What our filters at a link's clsact read.
@@ -248,7 +263,11 @@ fn clsact_of(kernel: &mut Kernel, ifindex: u32, ifb: Option<u32>) -> Result<Hook
     let (clsact, strange) = hooks::clsact(kernel.mark, ifb, &ingress, &egress);
     let (learners, redirects) = (hooks::learners(&egress), hooks::pulses(&ingress));
     let labels = hooks::labels(&ingress);
-    Ok(Hooks { clsact, strange, labels, maps: MapsRead { learners, redirects } })
+    let mut others = hooks::others(Direction::Ingress, &clsact.ingress, &ingress);
+    others.extend(hooks::others(Direction::Egress, &clsact.egress, &egress));
+    others.retain(Beside::matters);
+    let maps = MapsRead { learners, redirects };
+    Ok(Hooks { clsact, strange, labels, maps, others })
 }
 
 /// All links of the namespace.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::desired::{Impossible, NoDown};
-use crate::facts::Lack;
-use crate::tree::{Asks, Clsact, Filter, Pref, Side};
+use crate::facts::{Beside, Lack};
+use crate::tree::{Asks, Clsact, Direction, Filter, Pref, Side};
 
 const POLICY: &str = "links: {eth0: {rate: 100mbit, down: 50mbit}}
 users: {ann: {ceil: 10mbit, down: 5mbit}, bob: {ceil: 10mbit}}
@@ -34,6 +34,23 @@ fn it_is_refused_where_it_cannot_be_shaped() {
     let mut seen = able();
     seen.facts.firewalls.insert(name("eth0"), "chain guard in".to_string());
     assert_eq!(refused(seen), NoDown::Firewall("chain guard in".to_string()));
+    // Where the line says so it is well, and the chain is named all the same.
+    let mut seen = able();
+    seen.facts.firewalls.insert(name("eth0"), "chain guard in".to_string());
+    let told = POLICY.replace("down: 50mbit", "down: 50mbit, bypass_firewall: true");
+    let warnings = resolved(&intent(&told), seen).meaning.warnings;
+    assert!(warnings.iter().any(|it| it.message.contains("nftables chain guard in sees nothing")));
+    let filter = |what: &str| {
+        let (side, pref, what) = (Direction::Ingress, Pref(10), what.to_string());
+        let mut seen = able();
+        seen.facts.beside.insert(name("eth0"), vec![Beside::Filter { side, pref, what }]);
+        seen
+    };
+    let cilium = "bpf cil_from_netdev-eth0";
+    let named = format!("filter {cilium} (pref 10)");
+    assert_eq!(refused(filter(cilium)), NoDown::Cilium(named));
+    let warnings = resolved(&intent(POLICY), filter("matchall")).meaning.warnings;
+    assert!(warnings.iter().any(|it| it.message.contains("filter matchall (pref 10)")));
     let mut seen = able();
     seen.facts.links.insert(name("ifb-eth0"), link(9));
     assert_eq!(refused(seen), NoDown::Name(name("ifb-eth0")));
