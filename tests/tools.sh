@@ -28,8 +28,21 @@ if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod 755 $policy
 fi
+# Nor are they to be started by the next boot.
+servers="docker.service docker.socket containerd.service prometheus.service prometheus-node-exporter.service"
+new=
+for unit in $servers; do
+    [ -e "/lib/systemd/system/$unit" ] || new="$new $unit"
+done
 # The lists of a fresh machine are empty or old: get them only when they are needed.
 apt-get install -qq --no-install-recommends $missing >/dev/null 2>&1 || {
     apt-get update -qq
     apt-get install -qq --no-install-recommends $missing >/dev/null
 }
+# From Debian 13 on the client is a package of its own.
+case " $missing " in
+*" docker.io "*) command -v docker >/dev/null || apt-get install -qq --no-install-recommends docker-cli >/dev/null ;;
+esac
+for unit in $new; do
+    [ ! -e "/lib/systemd/system/$unit" ] || systemctl --root=/ --quiet disable "$unit"
+done

@@ -140,7 +140,11 @@ pub fn find(shards: bool, for_rules: bool) -> Vec<Instruction> {
     // The first fragment: those that follow it are asked for by its identification.
     a.load(Width::Word, R1, FRAME, FRAGMENT);
     a.store(Width::Word, FRAME, REMOTE_PORT, R1);
+    let v4 = a.label();
     a.load(Width::Byte, R1, FRAME, KIND);
+    a.jump_if_is(R1, 4, v4);
+    a.store_value(Width::Byte, FRAME, PROTOCOL, 0);
+    a.bind(v4);
     a.or(R1, LATER);
     a.store(Width::Byte, FRAME, KIND, R1);
     note(&mut a);
@@ -353,10 +357,13 @@ fn skip_header(a: &mut Assembler, least: i32, units: i32, none: Label) {
     a.add_register(OFFSET, R1);
 }
 
-/// R2 is its identification.
+/// R2 is its identification. Of IPv6 the protocol is in the first fragment alone, behind headers
+/// that are fragmented too, and is no part of what fragments are put together by (RFC 8200).
 fn later_fragment(a: &mut Assembler, kind: i32, later: Label) {
     a.store(Width::Word, FRAME, REMOTE_PORT, R2);
-    a.store(Width::Byte, FRAME, PROTOCOL, TRANSPORT);
+    if kind == 4 {
+        a.store(Width::Byte, FRAME, PROTOCOL, TRANSPORT);
+    }
     a.store_value(Width::Byte, FRAME, KIND, kind | LATER);
     a.jump(later);
 }

@@ -1,7 +1,7 @@
 //! The program that labels what comes in by an inner link ([`super::label`] says what for), and the
 //! map in which it looks sources up. Pure.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -16,8 +16,9 @@ use crate::tree::{Family, Label, Source};
 use crate::units::Minor;
 
 /// Bytes of a key of [`SOURCES`], a longest-prefix-match trie: `{u32 bits; u32 ifindex; u8
-/// address[16]}` → classid, numbers in the machine's byte order, IPv4 addresses as IPv6 has them
-/// (`::ffff:a.b.c.d`).
+/// address[16]}` → classid, numbers in the machine's byte order. An IPv4 address is the last four
+/// bytes behind `::ffff:`; with one of IPv6 the ifindex has [`OF_V6`], so that no network of the
+/// one family holds an address of the other.
 pub const SOURCE_KEY_BYTES: usize = 24;
 
 /// The offset of `ifindex` in `struct __sk_buff`: of the link by which the packet comes in.
@@ -27,6 +28,8 @@ pub const SKB_IFINDEX: i16 = 40;
 const KEY: i16 = -24;
 const KEY_IFINDEX: i16 = KEY + 4;
 const KEY_ADDRESS: i16 = KEY + 8;
+/// Set in the ifindex of a key of IPv6; an ifindex is an `int` above 0.
+const OF_V6: u32 = 1 << 31;
 /// What the kernel's tries compare before the address.
 const IFINDEX_BITS: u8 = 32;
 /// Of an IPv4 address that is written as one of IPv6.
@@ -38,13 +41,14 @@ const V6_SOURCE: i32 = 8;
 
 /// The map's key of a source.
 pub fn key(source: Source) -> [u8; SOURCE_KEY_BYTES] {
-    let (address, bits) = match source.net {
-        IpNet::V4(net) => (net.network().to_ipv6_mapped(), MAPPED_BITS + net.prefix_len()),
-        IpNet::V6(net) => (net.network(), net.prefix_len()),
+    let Source { ifindex, net } = source;
+    let (ifindex, address, bits) = match net {
+        IpNet::V4(net) => (ifindex, net.network().to_ipv6_mapped(), MAPPED_BITS + net.prefix_len()),
+        IpNet::V6(net) => (ifindex | OF_V6, net.network(), net.prefix_len()),
     };
     let mut key = [0; SOURCE_KEY_BYTES];
     key[..4].copy_from_slice(&u32::from(IFINDEX_BITS + bits).to_ne_bytes());
-    key[4..8].copy_from_slice(&source.ifindex.to_ne_bytes());
+    key[4..8].copy_from_slice(&ifindex.to_ne_bytes());
     key[8..].copy_from_slice(&address.octets());
     key
 }
@@ -54,12 +58,15 @@ pub fn source(key: [u8; SOURCE_KEY_BYTES]) -> Option<Source> {
     let [a, b, c, d, e, f, g, h, address @ ..] = key;
     let bits = u32::from_ne_bytes([a, b, c, d]).checked_sub(IFINDEX_BITS.into())?;
     let bits = u8::try_from(bits).ok()?;
-    let address = Ipv6Addr::from(address);
-    let net = match (address.to_canonical(), bits.checked_sub(MAPPED_BITS)) {
-        (IpAddr::V4(address), Some(bits)) => Ipv4Net::new(address, bits).ok()?.into(),
+    let (address, ifindex) = (Ipv6Addr::from(address), u32::from_ne_bytes([e, f, g, h]));
+    let net = match ifindex & OF_V6 {
+        0 => {
+            let bits = bits.checked_sub(MAPPED_BITS)?;
+            Ipv4Net::new(address.to_ipv4_mapped()?, bits).ok()?.into()
+        }
         _ => Ipv6Net::new(address, bits).ok()?.into(),
     };
-    Some(Source { ifindex: u32::from_ne_bytes([e, f, g, h]), net })
+    Some(Source { ifindex: ifindex & !OF_V6, net })
 }
 
 /// The program. Every packet goes on (`TC_ACT_UNSPEC`). Where it asks by source its one map is
@@ -125,6 +132,9 @@ fn read_source(a: &mut Assembler, none: Target) {
     load(a, (V4_SOURCE, KEY_ADDRESS + 12), 4, none);
     a.jump(found);
     a.bind(v6);
+    a.load(Width::Word, R1, FRAME, KEY_IFINDEX);
+    a.or(R1, OF_V6.cast_signed());
+    a.store(Width::Word, FRAME, KEY_IFINDEX, R1);
     load(a, (V6_SOURCE, KEY_ADDRESS), 16, none);
     a.bind(found);
 }
@@ -148,7 +158,15 @@ mod tests {
 
     #[test]
     fn a_key_reads_back() {
-        for net in ["10.8.0.5/32", "10.8.0.0/24", "0.0.0.0/0", "fd00::/8", "::/0", "fd00::1/128"] {
+        for net in [
+            "10.8.0.5/32",
+            "10.8.0.0/24",
+            "0.0.0.0/0",
+            "fd00::/8",
+            "::/0",
+            "fd00::1/128",
+            "::ffff:10.8.0.5/128",
+        ] {
             let it = Source { ifindex: 7, net: net.parse().unwrap() };
             assert_eq!(source(key(it)), Some(it), "{net}");
         }

@@ -93,6 +93,11 @@ pub fn servers(sockets: &[Bound], addresses: &BTreeSet<IpAddr>) -> Servers {
         }
     };
     for Bound { protocol, address, port, both, class } in sockets {
+        // Anybody may bind an address that is not the host's (IP_FREEBIND): a guest's.
+        let own = address.to_canonical();
+        if !(own.is_unspecified() || own.is_multicast() || addresses.contains(&own)) {
+            continue;
+        }
         let number = protocol.number();
         match address {
             IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
@@ -189,6 +194,7 @@ mod tests {
 
     const ANN: ClassId = ClassId(0x1_0010);
     const BOB: ClassId = ClassId(0x1_0011);
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
     fn bound(address: &str, port: u16, class: ClassId) -> Bound {
         let address = address.parse().unwrap();
@@ -198,7 +204,7 @@ mod tests {
     /// What the map has for the address and port.
     fn whose(sockets: &[Bound], address: &str, port: u16) -> Option<ClassId> {
         let key = ServerKey::new(address.parse().unwrap(), port, Protocol::Udp.number());
-        servers(sockets, &BTreeSet::new()).get(&key).copied()
+        servers(sockets, &BTreeSet::from([HOST])).get(&key).copied()
     }
 
     #[test]
@@ -216,6 +222,13 @@ mod tests {
             assert_eq!(whose(&two, "::", 53), Some(ANN));
             two.reverse();
         }
+    }
+
+    #[test]
+    fn whoever_binds_an_address_of_a_guest_has_nothing_of_what_comes_there() {
+        assert_eq!(whose(&[bound("10.9.0.2", 443, BOB)], "10.9.0.2", 443), None);
+        assert_eq!(whose(&[bound("fd00::2", 443, BOB)], "fd00::2", 443), None);
+        assert_eq!(whose(&[bound("224.0.0.251", 443, BOB)], "224.0.0.251", 443), Some(BOB));
     }
 
     #[test]

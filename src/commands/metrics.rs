@@ -1,8 +1,11 @@
 //! `shaper status --metrics`: totals that go on where the last run's ended.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::counting::Counting;
 use super::output::{self, Output};
@@ -14,6 +17,10 @@ use crate::text::shown;
 
 /// Where the ledgers are, which end with the machine's uptime as the counters do.
 const ROOM: &str = "/run/shaper";
+
+/// How long another run may take to count, and the pause before it is asked for again.
+const OTHERS: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Whoever asked for something else than the metrics.
 const ELSEWHERE: &str = "metrics are at /metrics\n";
@@ -62,7 +69,8 @@ fn counted(counting: &mut Counting) -> Result<(Ledger, io::Result<()>), Failure>
     let locked = lock();
     let mut ledger = match fs::read_to_string(&path) {
         Ok(text) => Ledger::parse(&text).unwrap_or_default(),
-        Err(_) => Ledger::default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
+        Err(error) => return Ok((Ledger::default(), Err(error))),
     };
     ledger.count(&counting.sample()?);
     let kept = locked.and_then(|_locked| keep(&path, &ledger));
@@ -71,9 +79,18 @@ fn counted(counting: &mut Counting) -> Result<(Ledger, io::Result<()>), Failure>
 
 fn lock() -> io::Result<File> {
     fs::create_dir_all(ROOM)?;
-    let file =
-        File::options().create(true).append(true).open(Path::new(ROOM).join("metrics.lock"))?;
-    file.lock()?;
+    let path = Path::new(ROOM).join("metrics.lock");
+    // Whoever can open it can lock it, and so keep all others waiting.
+    let file = File::options().create(true).append(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    let began = Instant::now();
+    while let Err(error) = file.try_lock() {
+        match error {
+            TryLockError::WouldBlock if began.elapsed() < OTHERS => thread::sleep(AGAIN),
+            TryLockError::WouldBlock => return Err(io::ErrorKind::ResourceBusy.into()),
+            TryLockError::Error(error) => return Err(error),
+        }
+    }
     Ok(file)
 }
 

@@ -77,8 +77,12 @@ impl<'a> Series<'a> {
                 return Ok(output);
             }
             // A reader that went away (`| head`) has read what it wanted.
-            if output::stdout(&output.stdout).is_err() {
-                return Ok(Output::default());
+            match output::stdout(&output.stdout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Ok(Output::default());
+                }
+                Err(error) => return Err(Failure::refused(error)),
             }
         }
     }

@@ -97,7 +97,7 @@ fn links<'a>(
         })
     });
     let is_shaped = |link: &LinkName| model.links.iter().any(|shaped| shaped.port.link == *link);
-    each.filter(move |(link, ..)| !is_shaped(link))
+    each.filter(move |(link, facts, _)| facts.peer_namespace.is_some() || !is_shaped(link))
 }
 
 fn place(link: &LinkName, filter: &Filter, observed: &Observation) -> Result<Pref, Unlabelled> {

@@ -12,7 +12,7 @@ mod turn;
 
 use super::{Phase, Plan, Replaced, Step, Whole};
 use crate::facts::{Observation, RootQdisc};
-use crate::tree::{Direction, KernelState, NetCls, Port};
+use crate::tree::{Direction, KernelState, NetCls, OwnerKey, Port};
 use classes::FIXED;
 use comparison::Comparison;
 use turn::Turn;
@@ -32,10 +32,10 @@ pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
     diff.make_claims();
     diff.left_tables();
     diff.let_go();
-    diff.classes();
     diff.make_owners();
     diff.labels_unread();
     diff.learners();
+    diff.classes();
     diff.filters();
     diff.old_learners();
     diff.change_owners();
@@ -108,8 +108,15 @@ impl<'a> Comparison<'a> {
     /// Changes entries of those maps, which programs read at once. So by then the classes that come
     /// must stand, with the filters that lead to them, and the classes that go must stand too.
     fn change_owners(&mut self) {
+        let unread = !hooks::read_labels(self.from);
+        self.entries(|key| !(unread && matches!(key, OwnerKey::Source(_))));
+    }
+
+    /// The changes of those entries that are about such keys.
+    fn entries(&mut self, which: impl Fn(&OwnerKey) -> bool) {
         if let (Some(standing), Some(wanted)) = (&self.from.owners, &self.to.owners) {
-            let changes = standing.changes(wanted);
+            let mut changes = standing.changes(wanted);
+            changes.retain(|change| which(&change.key));
             if !changes.is_empty() {
                 self.push(Step::Entries(changes));
             }

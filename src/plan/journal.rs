@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Step;
 use super::simulate::put;
 use crate::tree::{
-    Claim, Direction, KernelState, LinkName, OwnerChange, OwnerKey, Parent, Port, PortIndex, Pref,
-    Seat, Strange, Tree,
+    Claim, Direction, Ifb, KernelState, LinkName, OwnerChange, OwnerKey, Parent, Port, PortIndex,
+    Pref, Seat, Strange, Tree,
 };
 use crate::units::{ClassId, Shard};
 
@@ -168,7 +168,8 @@ impl Journal {
             put(&mut state.claims, claim, before.claims.get(claim).copied());
         }
         for name in &self.ifbs {
-            put(&mut state.ifbs, name, before.ifbs.get(name).copied());
+            // None is switched off again: it would only lose packets.
+            put(&mut state.ifbs, name, before.ifbs.get(name).map(|_| Ifb { up: true }));
         }
         match &mut state.owners {
             Some(table) if !self.owners => {

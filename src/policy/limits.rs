@@ -81,8 +81,8 @@ fn contradictions(limits: &Limits, findings: &mut Findings) {
                 .help("remove `rate`, and write `ceil` for its cap; or remove `background` and write `prio: 7` for what is left over beyond the rate"),
         );
     }
-    let prio = limits.down.and_then(|down| down.prio).or(limits.prio);
-    if let Some(prio) = prio.filter(|prio| prio.value != LAST_PRIO) {
+    let prios = [limits.down.and_then(|down| down.prio), limits.prio];
+    for prio in prios.into_iter().flatten().filter(|prio| prio.value != LAST_PRIO) {
         findings.push(
             Diagnostic::error(
                 Kind::Shape,

@@ -200,15 +200,19 @@ fn rows(link: &Link) -> Vec<Row> {
         both: Both { up: now, down: None },
         processes: None,
     };
+    // A report of one group lacks what is above it.
+    let known = |name: &Option<String>| {
+        name.clone().filter(|name| link.groups.iter().any(|of| of.group == *name))
+    };
     let mut rows = Vec::new();
     for group in &link.groups {
         let of = row(Kind::Group, &group.group, &group.classid, group.class.now);
-        rows.push(Row { group: group.parent.clone(), ..of });
+        rows.push(Row { group: known(&group.parent), ..of });
     }
     for user in &link.users {
         let of = row(Kind::User, &user.user, &user.classid, user.class.now);
         let processes = (user.source != "class").then_some(user.processes);
-        rows.push(Row { group: user.group.clone(), processes, ..of });
+        rows.push(Row { group: known(&user.group), processes, ..of });
     }
     for (name, pool) in [("(default)", &link.default), ("(unshaped)", &link.unshaped)] {
         let pool = pool.as_ref().map(|pool| row(Kind::Pool, name, &pool.classid, pool.class.now));

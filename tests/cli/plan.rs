@@ -30,9 +30,9 @@ fn steps() -> String {
 + up0 class 1:fffd: rate 10Gbit ceil 10Gbit
 + up0 qdisc fffd: bfifo in 1:fffd
 + cgroup user/ann = 1:10
++ owners: 1 uid
 + up0 class 1:10 in 1:1: rate 20Mbit ceil 20Mbit
 + up0 qdisc 10: bfifo in 1:10
-+ owners: 1 uid
 + up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)
 "
     .to_string()
@@ -151,7 +151,7 @@ fn json_is_one_document() {
     let step = serde_json::json!({"op": "add", "object": "class up0 1:10",
         "tc": "tc class add dev up0 parent 1:1 classid 1:10 htb rate 20Mbit ceil 20Mbit burst 10000b cburst 10000b prio 0 quantum 59999",
         "disturbs": []});
-    assert_eq!(plan["steps"][10], step);
+    assert_eq!(plan["steps"][11], step);
     let output =
         shaper(&format!("apply --json {path}")).assert().code(0).stderr("").get_output().clone();
     let applied: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");

@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::faults::{apply_gated, every_step_fails, populated};
+use crate::host::CROWD;
 use crate::support::accounts::{ANN, BOB, ROOT};
 use crate::support::actor::Actor;
 use crate::support::clock::{Micros, soon};
@@ -25,6 +26,7 @@ tests!(
         a_daemon_repairs_an_ifb_that_is_gone_or_down_at_once,
         a_link_whose_firewall_would_see_nothing_of_what_arrives_is_refused,
         a_step_that_fails_leaves_all_as_it_was,
+        a_down_comes_to_a_link_that_has_shards,
         a_run_that_is_killed_never_cuts_the_host_off;
 );
 
@@ -220,6 +222,23 @@ fn a_step_that_fails_leaves_all_as_it_was() {
         assert!(steps >= least, "{steps} steps");
         host.is_in_sync();
     }
+}
+
+/// What finds flows in a shard needs the map of what notes them, as the root's does.
+fn a_down_comes_to_a_link_that_has_shards() {
+    let mut host = populated();
+    host.request.intent.options.sharding = CROWD;
+    let up_only = POLICY.replace(", down: 50mbit", "").replace(", down: 10mbit", "");
+    host.go_to_text(&up_only);
+    assert!(run("tc qdisc show dev up0").contains(" e00"), "shards");
+    host.take_up(POLICY).unwrap_or_else(|e| panic!("{}", e.text(false)));
+    every_step_fails(&mut host, apply_gated);
+    host.is_in_sync();
+    assert!(run("tc qdisc show dev ifb-up0").contains(" e00"), "shards of what arrives");
+    // One more of them.
+    let more = POLICY.replace("bob: 20mbit", "bob: 20mbit\n  carol: 20mbit\n  dave: 20mbit");
+    host.go_to_text(&more);
+    host.is_in_sync();
 }
 
 /// Gives nftables the link's ingress hook, in a chain `guard in`.

@@ -42,8 +42,8 @@ fn attach(program: BorrowedFd<'_>, ifindex: u32) {
 fn filters_and_programs_of_others_are_named_and_left_alone() {
     let world = World::new();
     run("tc qdisc add dev up0 clsact");
-    run("tc filter add dev up0 ingress pref 10 protocol 802.1ad matchall action ok");
-    run("tc filter add dev up0 egress pref 7 protocol 802.1ad matchall action ok");
+    run("tc filter add dev up0 ingress pref 10 protocol 802.1ad u32 match u32 0 0 flowid 1:1");
+    run("tc filter add dev up0 egress pref 7 protocol 802.1ad u32 match u32 0 0 flowid 1:1");
     let line = run("ip -o link show up0");
     let index = line.split(':').next().and_then(|it| it.parse().ok()).expect("an ifindex");
     let program = bpf::load_clear_priority(Sockets::Mixed).expect("load a program");
@@ -52,7 +52,7 @@ fn filters_and_programs_of_others_are_named_and_left_alone() {
     assert_eq!(tcx(), ["shaper_priority"]);
     for command in ["check", "plan", "apply", "plan"] {
         let said = shaper(&[command, &policy(POLICY)]).exits(0).stderr;
-        for name in ["filter matchall (pref 10)", "tcx program shaper_priority"] {
+        for name in ["filter u32 (pref 10)", "tcx program shaper_priority"] {
             assert!(said.contains(name), "{command} does not name the {name}: {said}");
         }
         // What is behind ours at egress keeps nothing from it.

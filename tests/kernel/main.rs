@@ -7,7 +7,6 @@ mod support;
 mod adversity;
 mod agreement;
 mod arriving;
-mod arriving_flows;
 mod arriving_hands;
 mod arriving_others;
 mod arriving_wire;
@@ -65,7 +64,6 @@ fn main() -> ExitCode {
         nss::TESTS,
         sharing::TESTS,
         arriving::TESTS,
-        arriving_flows::TESTS,
         arriving_hands::TESTS,
         arriving_wire::TESTS,
         downloads::NAMESPACES,

@@ -189,6 +189,18 @@ pub(super) fn common_pulse(
     clsact: &mut Clsact,
     tree: Option<&mut Tree>,
 ) -> BTreeMap<Seat, StrangeFilter> {
+    // One that does something else than its name says is no counterpart.
+    let is_ours = |pref: &Pref| clsact.ingress.filters.get(pref) == Some(&Filter::Redirect);
+    let redirects: BTreeMap<Pref, u32> = redirects
+        .iter()
+        .filter(|(pref, _)| is_ours(pref))
+        .map(|(pref, map)| (*pref, *map))
+        .collect();
+    let root = tree.as_ref().map(|tree| &tree.filters);
+    let is_ours = |pref: &Pref| root.and_then(|it| it.get(pref)) == Some(&Filter::Pulse);
+    let pulses: BTreeMap<Pref, u32> =
+        pulses.iter().filter(|(pref, _)| is_ours(pref)).map(|(pref, map)| (*pref, *map)).collect();
+    let (redirects, pulses) = (&redirects, &pulses);
     let mut strange = BTreeMap::new();
     let mut keep =
         |seat: Seat, filter: &Filter, own: &BTreeMap<Pref, u32>, there: &BTreeMap<_, _>| {

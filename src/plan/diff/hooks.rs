@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::comparison::Comparison;
 use crate::plan::{Change, FilterChange, Step, Whole};
-use crate::tree::{Clsact, Filter, FoundFilter, Ifb, KernelState, LinkName, Parent, Pref};
+use crate::tree::{
+    Clsact, Filter, FoundFilter, Ifb, KernelState, LinkName, OwnerKey, Parent, Pref,
+};
 
 /// What becomes of some of the filters at one side of a link's clsact.
 struct Turn<'a> {
@@ -138,9 +140,12 @@ impl<'a> Comparison<'a> {
     }
 
     /// What labels packets that come in by inner links, while no program reads a label yet: a guest
-    /// without an owner could have written one, until its link is labelled as well.
+    /// without an owner could have written one, until its link is labelled as well. The sources
+    /// come before the labels that look them up: otherwise they would be whose the rest of the
+    /// link is.
     pub(super) fn labels_unread(&mut self) {
         if !read_labels(self.from) {
+            self.entries(|key| matches!(key, OwnerKey::Source(_)));
             self.labels();
         }
     }
@@ -190,7 +195,7 @@ impl<'a> Comparison<'a> {
 }
 
 /// Whether a program reads labels.
-fn read_labels(state: &KernelState) -> bool {
+pub(super) fn read_labels(state: &KernelState) -> bool {
     let mut filters = state.trees.values().flat_map(|tree| tree.filters.values());
     filters.any(Filter::reads_labels)
 }
