@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::accounts::Question;
-use crate::engines::{self, Known};
+use crate::engines::{self, Answer, Known};
 use crate::facts::{Accounts, Features, Guests, Tags};
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -28,24 +29,22 @@ pub struct Session {
     pub engines: Engines,
 }
 
-/// What container engines said so far, and whether somebody else asks them.
-#[derive(Clone, Debug, Default)]
+/// What container engines said so far, and whether a look may wait for them.
+#[derive(Clone, Debug)]
 pub struct Engines {
     /// What they said.
     pub known: Known,
-    /// Whoever has this session asks them himself, so that no look waits for an engine.
-    pub asked_elsewhere: bool,
-    /// Whether they could say more of the containers of the last look.
-    pub lacks_some: bool,
+    /// The next look that lacks a container's name asks them, and waits seconds for one that
+    /// hangs; no look after it does.
+    pub may_be_asked: bool,
 }
 
 impl Engines {
-    /// Fills in what engines know of containers; asks them first where that is needed and may take
-    /// its time.
-    fn describe(&mut self, guests: &mut Guests) {
-        self.lacks_some = self.known.lacks_some(guests);
-        if !self.asked_elsewhere && self.lacks_some {
-            let _is_news = self.known.learn(engines::Question::of_the_host().ask());
+    /// Fills in what engines know of containers.
+    fn describe(&mut self, guests: &mut Guests, ask: impl FnOnce() -> Answer) {
+        self.known.look(guests, Instant::now());
+        if self.known.due().is_some() && std::mem::take(&mut self.may_be_asked) {
+            let _is_news = self.known.learn(ask(), Instant::now());
         }
         self.known.describe(guests);
     }
@@ -112,7 +111,15 @@ impl From<Intent> for Request {
 impl Session {
     /// A session without knowledge of the kernel's features.
     pub fn new(kernel: Kernel) -> Session {
-        Session { kernel, features: None, down: None, engines: Engines::default() }
+        let engines = Engines { known: Known::default(), may_be_asked: true };
+        Session { kernel, features: None, down: None, engines }
+    }
+
+    /// One in which no look waits for a container engine: for who needs no container's name.
+    pub fn without_names(kernel: Kernel) -> Session {
+        let mut session = Session::new(kernel);
+        session.engines.may_be_asked = false;
+        session
     }
 
     /// Looks at the host and makes the policy into a model.
@@ -168,7 +175,8 @@ impl Session {
         observe::speeds(&mut seen, |name, link| intent.is_about(name, link))?;
         if intent.policy.names_containers() {
             observe::containers(&mut self.kernel, &mut seen)?;
-            self.engines.describe(&mut seen.observation.facts.guests);
+            let ask = || engines::Question::of_the_host().ask();
+            self.engines.describe(&mut seen.observation.facts.guests, ask);
         }
         if self.features.is_none() {
             let evidence = Evidence::of(&seen.observation);
@@ -235,5 +243,41 @@ pub fn may_change(kernel: &Kernel) -> Result<(), Failure> {
     match observe::lack(&kernel.proc_root)? {
         None => Ok(()),
         Some(lack) => Err(lack.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Container, Engine};
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn engines_are_asked_once_in_a_session_also_where_they_are_silent() {
+        let container = Container {
+            engine: Engine::Docker,
+            id: "1".into(),
+            name: None,
+            labels: BTreeMap::new(),
+            addresses: Vec::new(),
+            namespace: None,
+            slice: None,
+            uid: None,
+        };
+        for (may_be_asked, times) in [(true, 1), (false, 0)] {
+            let (asked, mut engines) =
+                (Cell::new(0), Engines { known: Known::default(), may_be_asked });
+            for _ in 0..3 {
+                let mut guests =
+                    Guests { containers: vec![container.clone()], ..Guests::default() };
+                engines.describe(&mut guests, || {
+                    asked.set(asked.get() + 1);
+                    Answer { silent: vec!["Docker: no answer".into()], ..Answer::default() }
+                });
+                assert_eq!(guests.silent.len(), times);
+            }
+            assert_eq!(asked.get(), times);
+        }
     }
 }

@@ -76,6 +76,8 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
         return Ok(Output::default());
     }
     let (mut session, request) = scope::session(global, file, options)?;
+    // Whose session it is no container's name says, and somebody waits for the login.
+    session.engines.may_be_asked = false;
     apply::may_change(&session.kernel)?;
     let wait = global.wait.min(PATIENCE);
     let Some((owner, uid)) = owner_with_class(&mut session, request, &user, wait)? else {
@@ -136,6 +138,11 @@ fn owner_with_class(
     let (claims, _) = instance.observe()?;
     if claims.contains_key(&Claim::Owner(owner.clone())) {
         return Ok(Some((owner, uid)));
+    }
+    // Without names the guests' links would seem to be to be changed.
+    if session.engines.known.due().is_some() {
+        session.engines.may_be_asked = true;
+        meaning = session.look(&request)?.meaning;
     }
     let (plan, _) = session.plan(&request.intent, &mut meaning)?;
     if let Some(Planned { step, .. }) = plan.steps.iter().find(|planned| !planned.routine) {

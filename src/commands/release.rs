@@ -93,7 +93,7 @@ pub(super) fn release(
                 absent_links: true,
                 ..Options::default()
             };
-            let mut session = Session::new(kernel);
+            let mut session = Session::without_names(kernel);
             let meaning = session.look(&Request::new(policy, options))?.meaning;
             Ok((session.kernel, meaning.model.matcher, meaning.observation.facts.accounts))
         }

@@ -75,7 +75,7 @@ pub(super) fn claimant(
         Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
     let who = Who::Asked { also: [uid].into() };
     let request = Request { who, ..Request::new(policy, options) };
-    let Ok(look) = Session::new(kernel).look(&request) else { return Ok(None) };
+    let Ok(look) = Session::without_names(kernel).look(&request) else { return Ok(None) };
     let (meaning, accounts) = (&look.meaning, &look.meaning.facts().accounts);
     match (meaning.model.matcher.claim(uid, None, accounts), &accounts.unavailable) {
         (None, Some(why)) => {

@@ -58,6 +58,11 @@ impl Actor {
         self.session.kernel.hierarchy().is_some()
     }
 
+    /// When container engines are to be asked.
+    pub(super) fn asks(&self) -> Option<Instant> {
+        self.session.engines.known.due()
+    }
+
     /// Performs an action, with what it needs of the state; the outcome is an event.
     pub(super) fn perform(&mut self, action: Action, state: &State) -> Option<Event> {
         let (kernel, whose) = (&self.session.kernel, state.whose());
@@ -75,12 +80,11 @@ impl Actor {
                 if attempt == Attempt::Adopt && came_of_it.is_ok() {
                     last_good::keep(&policy.source, self.kept.as_deref());
                 }
-                let lacks_names = self.session.engines.lacks_some;
-                return Some(Event::Applied { lacks_names, attempt, start, came_of_it });
+                return Some(Event::Applied { asks: self.asks(), attempt, start, came_of_it });
             }
             Action::Learn(answer) => {
-                let is_news = self.session.engines.known.learn(answer);
-                return Some(Event::Learned { is_news });
+                let is_news = self.session.engines.known.learn(answer, Instant::now());
+                return Some(Event::Learned { is_news, asks: self.asks() });
             }
             Action::LookAtRetired => match self.begin_to_drain(&state.in_force().state) {
                 Ok(snapshot) => self.earlier = Some(snapshot),

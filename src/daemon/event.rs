@@ -95,14 +95,14 @@ pub(super) enum Event {
         /// Why it failed, if it did.
         why: Option<String>,
     },
-    /// The outcome of [`Action::Learn`].
+    /// The outcome of [`Action::Learn`]. `asks`: when container engines are to be asked.
     Learned {
         is_news: bool,
+        asks: Option<Instant>,
     },
-    /// The outcome of [`Action::Apply`]. `lacks_names`: container engines know more of containers
-    /// than the apply did.
+    /// The outcome of [`Action::Apply`]. `asks`: when container engines are to be asked.
     Applied {
-        lacks_names: bool,
+        asks: Option<Instant>,
         attempt: Attempt,
         start: Instant,
         came_of_it: Result<Box<Applied>, Failure>,

@@ -60,7 +60,7 @@ pub(super) fn keep(
     let people = People::new(settings.grace, first.accounts, has_process_events, now);
     let state = State::new(settings.clone(), standing, people, now);
     // From now on no look waits for an engine.
-    session.engines.asked_elsewhere = true;
+    session.engines.may_be_asked = false;
     let actor = Actor::new(session, first.said, state.word(), settings.kept.clone());
     let mut watch = Watch { sources, state, actor };
     watch.begin();
@@ -81,6 +81,9 @@ impl Watch {
         }
         let mut decisions = vec![Decision::Do(Action::Keep)];
         decisions.extend(self.state.begin(sd_notify::watchdog_enabled(), Instant::now()));
+        // Those that were silent at the first apply.
+        let silent = Event::Learned { is_news: false, asks: self.actor.asks() };
+        decisions.extend(self.state.on(silent, Instant::now()));
         // None of these decisions ends the daemon.
         let _ended = self.perform_all(decisions);
         memory::give_back();

@@ -1,36 +1,102 @@
-//! What engines said, kept: an id never means another container. Pure.
+//! What engines said, kept: an id never means another container; and when engines are asked about
+//! what they did not say. Pure.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::{Answer, Described};
-use crate::facts::{Container, Engine, Guests};
+use crate::facts::{Container, Engine, Guests, NamespaceId};
 
-/// What engines said so far.
+/// The least time between an answer and the next question. The answer to a question that was asked
+/// before a container was there says nothing of it, so that the next one comes soon.
+const SOON: Duration = Duration::from_secs(1);
+/// The pause after a second answer that lacks a container; each one after it is twice as long.
+const AGAIN: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// What engines said so far of the containers that run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     by_id: BTreeMap<String, Described>,
     silent: Vec<String>,
+    /// The containers of the last look that have an engine with a socket.
+    running: BTreeMap<String, Option<NamespaceId>>,
+    /// Those of them of which an engine may say more.
+    lacking: BTreeMap<String, Lack>,
+    answered: Option<Instant>,
+}
+
+/// A container of which an engine may say more. Many never are said more of: a path does not tell
+/// a build's container from Docker's, and Podman may run without its socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lack {
+    /// How many answers came without it.
+    answers: u32,
+    /// When engines are asked about it.
+    next: Instant,
 }
 
 impl Known {
+    /// Takes in which containers run. What was said of others is forgotten: one that is started
+    /// again may have another address.
+    pub fn look(&mut self, guests: &Guests, now: Instant) {
+        let has_an_engine = |it: &&Container| matches!(it.engine, Engine::Docker | Engine::Podman);
+        let containers = guests.containers.iter().filter(has_an_engine);
+        let running = containers.map(|it| (it.id.clone(), it.namespace)).collect();
+        let before = std::mem::replace(&mut self.running, running);
+        self.by_id.retain(|id, _| self.running.contains_key(id));
+        for (id, described) in &mut self.by_id {
+            // Its restart fell between two looks. The name stays, or its link would be nobody's
+            // until the engine answers.
+            let [was, is] = [&before, &self.running].map(|it| it.get(id).copied().flatten());
+            if was.is_some() && is.is_some() && was != is {
+                described.addresses.clear();
+                self.lacking.remove(id);
+            }
+        }
+        self.note_lacking(now);
+    }
+
     /// Takes in an answer. Containers that are in it no longer are forgotten, unless an engine was
-    /// silent. Whether it has any news.
-    pub fn learn(&mut self, answer: Answer) -> bool {
-        let before = self.clone();
+    /// silent. Whether it has any news of containers that run.
+    pub fn learn(&mut self, answer: Answer, now: Instant) -> bool {
+        let before = self.by_id.clone();
         if answer.silent.is_empty() {
             self.by_id.clear();
         }
         self.silent = answer.silent;
         let described = answer.containers.into_iter().map(|it| (it.id.clone(), it));
         self.by_id.extend(described);
-        *self != before
+        self.by_id.retain(|id, _| self.running.contains_key(id));
+        self.answered = Some(now);
+        for lack in self.lacking.values_mut() {
+            let pause = match lack.answers.checked_sub(1) {
+                None => SOON,
+                Some(more) => AGAIN.saturating_mul(2_u32.saturating_pow(more)).min(LONGEST),
+            };
+            *lack = Lack { answers: lack.answers.saturating_add(1), next: now + pause };
+        }
+        self.note_lacking(now);
+        self.by_id != before
     }
 
-    /// Whether there is a container of which its engine could say more.
-    pub fn lacks_some(&self, guests: &Guests) -> bool {
-        let has_an_engine = |it: &&Container| matches!(it.engine, Engine::Docker | Engine::Podman);
-        let mut with_engines = guests.containers.iter().filter(has_an_engine);
-        with_engines.any(|container| !self.by_id.contains_key(&container.id))
+    /// When engines are to be asked; `None`: they have said all of the containers that run.
+    pub fn due(&self) -> Option<Instant> {
+        let next = self.lacking.values().map(|lack| lack.next).min()?;
+        Some(self.answered.map_or(next, |answered| next.max(answered + SOON)))
+    }
+
+    fn note_lacking(&mut self, now: Instant) {
+        let lacks = |id: &String| match self.by_id.get(id) {
+            // Docker lists a container before its network has given it an address.
+            Some(described) => described.engine == Engine::Docker && described.addresses.is_empty(),
+            None => true,
+        };
+        self.lacking.retain(|id, _| self.running.contains_key(id) && lacks(id));
+        for id in self.running.keys().filter(|id| lacks(id)) {
+            let unasked = Lack { answers: 0, next: now };
+            self.lacking.entry(id.clone()).or_insert(unasked);
+        }
     }
 
     /// Fills in what is known of containers.
@@ -75,23 +141,100 @@ mod tests {
         }
     }
 
+    fn running(ids: &[&str]) -> Guests {
+        let containers = ids.iter().map(|id| container(Engine::Docker, id)).collect();
+        Guests { containers, ..Guests::default() }
+    }
+
+    fn said(containers: Vec<Described>) -> Answer {
+        Answer { containers, silent: Vec::new() }
+    }
+
     #[test]
     fn what_was_said_is_kept_while_an_engine_is_silent() {
-        let mut known = Known::default();
+        let (mut known, now) = (Known::default(), Instant::now());
         let containers = vec![container(Engine::Docker, "1"), container(Engine::Lxc, "web")];
         let mut guests = Guests { containers, ..Guests::default() };
-        assert!(known.lacks_some(&guests));
-        let answer = Answer { containers: vec![described("1", "db")], silent: Vec::new() };
-        assert!(known.learn(answer.clone()));
-        assert!(!known.learn(answer), "it is known");
-        assert!(!known.lacks_some(&guests));
-        known.learn(Answer { silent: vec!["Docker: no answer".into()], ..Answer::default() });
+        known.look(&guests, now);
+        assert_eq!(known.due(), Some(now));
+        let answer = said(vec![described("1", "db")]);
+        assert!(known.learn(answer.clone(), now));
+        assert!(!known.learn(answer, now), "it is known");
+        assert_eq!(known.due(), None);
+        let silence = Answer { silent: vec!["Docker: no answer".into()], ..Answer::default() };
+        known.learn(silence, now);
         known.describe(&mut guests);
         let db = &guests.containers[0];
         assert_eq!((db.name.as_deref(), db.labels["owner"].as_str()), (Some("db"), "bob"));
         assert_eq!(db.addresses.len(), 1);
         assert_eq!(guests.silent, ["Docker: no answer"]);
-        known.learn(Answer::default());
-        assert!(known.lacks_some(&guests), "an engine without containers knows none");
+        known.learn(Answer::default(), now);
+        assert!(known.due().is_some(), "an engine without containers knows none");
+    }
+
+    #[test]
+    fn about_what_no_engine_describes_they_are_asked_ever_more_seldom() {
+        let (mut known, mut now) = (Known::default(), Instant::now());
+        known.look(&running(&["build"]), now);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            assert!(!known.learn(Answer::default(), now), "no news");
+            known.look(&running(&["build"]), now);
+            let due = known.due().unwrap();
+            pauses.push((due - now).as_secs());
+            now = due;
+        }
+        assert_eq!(pauses, [1, 10, 20, 40, 80, 160, 320, 600, 600, 600]);
+        known.look(&running(&["build", "new"]), now);
+        assert_eq!(known.due(), Some(now), "about another one at once");
+        known.learn(said(vec![described("new", "web")]), now);
+        known.look(&running(&["build", "another"]), now);
+        assert_eq!(known.due(), Some(now + SOON), "but not question upon question");
+    }
+
+    #[test]
+    fn what_does_not_run_is_no_news() {
+        let (mut known, now) = (Known::default(), Instant::now());
+        known.look(&running(&["1"]), now);
+        assert!(known.learn(said(vec![described("1", "db")]), now));
+        assert!(!known.learn(said(vec![described("1", "db"), described("2", "job")]), now));
+        assert!(!known.learn(said(vec![described("1", "db")]), now));
+        assert_eq!(known.by_id.len(), 1);
+    }
+
+    #[test]
+    fn a_container_that_is_started_again_has_no_address_until_its_engine_says_so() {
+        let (mut known, now) = (Known::default(), Instant::now());
+        known.look(&running(&["1"]), now);
+        known.learn(said(vec![described("1", "db")]), now);
+        let later = now + AGAIN;
+        known.look(&running(&[]), later);
+        assert_eq!((known.by_id.len(), known.due()), (0, None), "one that stopped is forgotten");
+        known.look(&running(&["1"]), later);
+        assert_eq!(known.due(), Some(later));
+        let not_yet = Described { addresses: Vec::new(), ..described("1", "db") };
+        assert!(known.learn(said(vec![not_yet.clone()]), later));
+        assert_eq!(known.due(), Some(later + SOON), "its network may be on the way");
+        known.learn(said(vec![not_yet]), later);
+        assert_eq!(known.due(), Some(later + AGAIN), "or it has none");
+        known.learn(said(vec![described("1", "db")]), later);
+        assert_eq!(known.due(), None);
+    }
+
+    #[test]
+    fn a_restart_between_two_looks_takes_the_address_and_not_the_name() {
+        let (mut known, now) = (Known::default(), Instant::now());
+        let mut guests = running(&["1"]);
+        for (number, addresses) in [(4, 1), (4, 1), (5, 0)] {
+            guests.containers[0].namespace = Some(NamespaceId(number));
+            known.look(&guests, now + AGAIN);
+            if known.by_id.is_empty() {
+                known.learn(said(vec![described("1", "db")]), now);
+            }
+            known.describe(&mut guests);
+            assert_eq!(guests.containers[0].name.as_deref(), Some("db"));
+            assert_eq!(guests.containers[0].addresses.len(), addresses);
+        }
+        assert_eq!(known.due(), Some(now + AGAIN));
     }
 }

@@ -27,9 +27,6 @@ use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
 use crate::tree::{Direction, LinkName};
 
-/// When engines are asked again that do not say what a container is called.
-const ASK_ENGINES_AGAIN: Duration = Duration::from_secs(10);
-
 /// From how many failures in a row on it is more than a bad moment.
 const HOPELESS: u32 = 3;
 
@@ -42,6 +39,8 @@ pub(super) struct State {
     listening: Listening,
     /// The next apply looks at all processes, and moves them.
     everybody: bool,
+    /// When container engines are asked.
+    asks: Option<Instant>,
     watchdog: Option<Watchdog>,
     /// What is to be done about the event that is being heard.
     decisions: Vec<Decision>,
@@ -70,6 +69,7 @@ impl State {
             shaping,
             listening: Listening::default(),
             everybody: false,
+            asks: None,
             watchdog: None,
             decisions: Vec::new(),
         };
@@ -93,6 +93,7 @@ impl State {
         let shaping = self.shaping.due();
         let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.due);
         let others = self.people.due(now).into_iter().chain(watchdog).chain(self.listening.due());
+        let others = others.chain(self.asks);
         others.fold(shaping, Instant::min)
     }
 
@@ -154,7 +155,7 @@ impl State {
             Event::PolicyFile => self.tell(shaping::Event::FileTold, now),
             Event::Answered(answer) => people.answered(answer, in_force, now),
             Event::Described(answer) => self.act(Action::Learn(answer)),
-            Event::Learned { is_news } => self.learned(is_news, now),
+            Event::Learned { is_news, asks } => self.learned(is_news, asks, now),
             Event::Subuids => people.subuids_changed(now),
             Event::CutOff => {
                 let ended = Ended::WithNamespace(Arc::clone(self.policy()));
@@ -173,18 +174,16 @@ impl State {
             Event::Swept(swept) => people.swept(swept, in_force, now),
             Event::Directories { empty, took } => people.left(empty, took, in_force, now),
             Event::Listening { took, why } => self.listened(took, why, now),
-            Event::Applied { lacks_names, attempt, start, came_of_it } => match came_of_it {
-                Ok(applied) => {
-                    if lacks_names {
-                        self.decisions.push(Decision::AskEngines);
+            Event::Applied { asks, attempt, start, came_of_it } => {
+                self.asks = asks;
+                match came_of_it {
+                    Ok(applied) => self.applied(attempt, start, *applied, now),
+                    Err(failure) => {
+                        let outcome = outcome_of(failure);
+                        self.tell(shaping::Event::Applied { attempt, outcome }, now);
                     }
-                    self.applied(attempt, start, *applied, now);
                 }
-                Err(failure) => {
-                    let outcome = outcome_of(failure);
-                    self.tell(shaping::Event::Applied { attempt, outcome }, now);
-                }
-            },
+            }
         }
         self.follow_people(now);
         std::mem::take(&mut self.decisions)
@@ -209,6 +208,9 @@ impl State {
             watchdog.due = now + watchdog.interval;
             self.act(Action::SignOfLife);
         }
+        if self.asks.take_if(|due| *due <= now).is_some() {
+            self.decisions.push(Decision::AskEngines);
+        }
         if self.listening.begins(now) {
             self.act(Action::LookWhoListens);
         }
@@ -218,11 +220,12 @@ impl State {
         }
     }
 
-    /// Whose containers are may differ now. Where engines had nothing new to say, the apply after a
-    /// while finds that they still could, and they are asked again.
-    fn learned(&mut self, is_news: bool, now: Instant) {
-        let by = if is_news { now } else { now + ASK_ENGINES_AGAIN };
-        self.tell(shaping::Event::Wanted { by }, now);
+    /// Whose containers are may differ now. What is no news wants no apply.
+    fn learned(&mut self, is_news: bool, asks: Option<Instant>, now: Instant) {
+        self.asks = asks;
+        if is_news {
+            self.tell(shaping::Event::Wanted { by: now }, now);
+        }
     }
 
     fn listened(&mut self, took: Duration, why: Option<String>, now: Instant) {

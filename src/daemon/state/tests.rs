@@ -60,7 +60,7 @@ fn rested(now: Instant) -> State {
 
 fn applied(attempt: Attempt, in_force: InForce, start: Instant) -> Event {
     let applied = Applied { in_force: Some(in_force), ..Applied::default() };
-    Event::Applied { lacks_names: false, attempt, start, came_of_it: Ok(Box::new(applied)) }
+    Event::Applied { asks: None, attempt, start, came_of_it: Ok(Box::new(applied)) }
 }
 
 /// Has the state hear of processes; returns the first one that is placed in the turn that then
@@ -226,4 +226,27 @@ fn a_sign_of_life_comes_twice_in_the_time_that_the_service_manager_waits() {
     assert!(state.due(now) <= now + 5 * SECOND);
     let alive = state.on(Event::Time, now + 5 * SECOND);
     assert!(matches!(alive[..], [Decision::Do(Action::SignOfLife), ..]));
+}
+
+#[test]
+fn engines_are_asked_when_it_is_due_and_an_apply_is_for_news_alone() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let applied = Applied { in_force: Some(in_force()), ..Applied::default() };
+    let came_of_it = Ok(Box::new(applied));
+    state.on(
+        Event::Applied { asks: Some(now), attempt: Attempt::Repair, start: now, came_of_it },
+        now,
+    );
+    assert_eq!(state.due(now), now);
+    assert!(matches!(state.on(Event::Time, now)[..], [Decision::AskEngines]));
+    assert!(state.due(now) > now, "once");
+    let later = now + 10 * SECOND;
+    assert!(state.on(Event::Learned { is_news: false, asks: Some(later) }, now).is_empty());
+    assert_eq!(state.due(now), later, "and nothing is applied before");
+    assert!(matches!(state.on(Event::Time, later)[..], [Decision::AskEngines]));
+    state.on(Event::Learned { is_news: true, asks: None }, later);
+    assert_eq!(state.due(later), later);
+    let applies = |it: &Decision| matches!(it, Decision::Do(Action::Apply { .. }));
+    assert!(state.on(Event::Time, later).iter().any(applies));
 }
