@@ -290,11 +290,13 @@ impl People {
     /// Handles that the directories of these owners are empty.
     pub(super) fn left(
         &mut self,
-        empty: BTreeSet<Owner>,
+        mut empty: BTreeSet<Owner>,
         took: Duration,
         in_force: &InForce,
         now: Instant,
     ) {
+        // Who has a guest keeps the class without a process.
+        empty.retain(|owner| !in_force.accounts.has_guest(owner));
         self.tell_roster(roster::Event::Directories { empty }, in_force, now);
         let pause = (self.grace / 2).max(took.saturating_mul(LEFT_SHARE));
         self.agenda.at(Task::Leave, now + pause);
