@@ -205,14 +205,14 @@ impl People {
             self.agenda.by(Task::Muted, now + muted::LOOK);
         }
         match heard {
-            Ok(Heard::All) if taken.overflow => self.sweep_by(self.sweeps.soon(now)),
+            Ok(Heard::All) if taken.overflow => self.sweep_soon(now),
             Ok(Heard::All) => {}
             Ok(Heard::Lost) => {
                 if self.lost.may_be_said(now) {
                     let line = "process events were lost; looking at all processes";
                     self.say(log::Level::Warn, line.to_string());
                 }
-                self.sweep_by(self.sweeps.soon(now));
+                self.sweep_soon(now);
             }
             Err(error) => {
                 let line = format!(
@@ -285,6 +285,11 @@ impl People {
     /// Plans a look at all processes by this time.
     pub(super) fn sweep_by(&mut self, by: Instant) {
         self.agenda.by(Task::Sweep, by);
+    }
+
+    /// Plans a look at all processes as soon as the last one allows.
+    pub(super) fn sweep_soon(&mut self, now: Instant) {
+        self.sweep_by(self.sweeps.soon(now));
     }
 
     /// Handles that the directories of these owners are empty.

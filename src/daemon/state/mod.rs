@@ -280,7 +280,7 @@ impl State {
             if is_news {
                 // A container's proxies may have come before it was known whose it is.
                 self.people.narrow(&self.standing.in_force.model.matcher);
-                self.people.sweep_by(now);
+                self.people.sweep_soon(now);
             }
             self.listening.applied(self.arrives(), now);
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::*;
-use crate::daemon::event::Newcomer;
+use crate::daemon::event::{Newcomer, Swept};
 use crate::daemon::shaping::Found;
 use crate::facts::Accounts;
 use crate::intent::{Intent, Options};
@@ -270,4 +270,26 @@ fn who_has_a_guest_and_no_process_stays_and_costs_no_apply() {
         }
         assert_eq!(state.people.leaving().is_empty(), has_guest);
     }
+}
+
+/// Where a look at all processes takes long, containers that come one after the other cause none
+/// upon the other.
+#[test]
+fn proxies_that_are_another_users_now_are_looked_for_after_a_rest() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let swept = Swept {
+        start: now,
+        running: BTreeSet::new(),
+        open: BTreeMap::new(),
+        placement: Placement::default(),
+        ended: BTreeSet::new(),
+    };
+    let ended = now + SECOND;
+    state.on(Event::Swept(swept), ended);
+    let mut other = in_force();
+    let bob = Owner::User(Key::new("bob").unwrap());
+    other.model.matcher.proxied.insert("172.17.0.2".parse().unwrap(), bob);
+    state.on(applied(Attempt::Repair, other, ended), ended);
+    assert_eq!(state.people.due(ended), Some(ended + SECOND));
 }
