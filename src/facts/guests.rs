@@ -18,10 +18,11 @@ pub struct Guests {
     /// Named network namespaces (ip-netns(8)). `None`: the links' own one has no number for it, so
     /// no link of ours has its peer there.
     pub namespaces: BTreeMap<String, Option<NamespaceId>>,
-    /// Running containers, in the order of engine and id.
+    /// Running containers; those in one network namespace in the order in which they started.
     pub containers: Vec<Container>,
-    /// Other network namespaces with processes, none of which is in an engine's cgroup: the real
-    /// uid, in the host's user namespace, of the one that started first.
+    /// Other network namespaces with processes, none of which is in an engine's cgroup: the one
+    /// real uid, in the host's user namespace, that they have beside root's. Where they have two,
+    /// the namespace is nobody's.
     pub users: BTreeMap<NamespaceId, u32>,
     /// Why engines could not be asked for names and labels, a sentence each.
     pub silent: Vec<String>,

@@ -39,8 +39,7 @@ pub fn containers(kernel: &mut Kernel, seen: &mut Snapshot) -> Result<(), Observ
         let Some(inode) = process.netns else { continue };
         by_namespace.entry(inode).or_default().push(process);
     }
-    for (inode, mut inhabitants) in by_namespace {
-        inhabitants.sort_by_key(|process| (process.starttime, process.pid));
+    for (inode, inhabitants) in by_namespace {
         let has_guests = inhabitants.iter().any(|process| process.guest.is_some());
         let is_ours = inode == kernel.netns;
         if !has_guests && (is_ours || peers.is_empty()) {
@@ -48,16 +47,17 @@ pub fn containers(kernel: &mut Kernel, seen: &mut Snapshot) -> Result<(), Observ
         }
         let number = if is_ours { None } else { number(kernel, inode, &inhabitants)? };
         let number = number.filter(|number| peers.contains(number));
-        add(&mut facts.guests, number, &inhabitants);
+        add(&mut facts.guests, number, inhabitants);
     }
-    facts.guests.containers.sort_by(|a, b| (a.engine, &a.id).cmp(&(b.engine, &b.id)));
     Ok(())
 }
 
-/// What inhabitants of a namespace, the first to start first, say of who is there.
-fn add(guests: &mut Guests, namespace: Option<NamespaceId>, inhabitants: &[&Process]) {
+/// What inhabitants of a namespace say of who is there.
+fn add(guests: &mut Guests, namespace: Option<NamespaceId>, mut inhabitants: Vec<&Process>) {
+    // The namespace is the first container's; another one may join it later.
+    inhabitants.sort_by_key(|process| (process.starttime, process.pid));
     let mut known = BTreeSet::new();
-    for process in inhabitants {
+    for process in &inhabitants {
         let Some(Guest { engine, id: Some(id), slice }) = &process.guest else { continue };
         if !known.insert((*engine, id)) {
             continue;
@@ -74,8 +74,10 @@ fn add(guests: &mut Guests, namespace: Option<NamespaceId>, inhabitants: &[&Proc
         });
     }
     let is_engines = inhabitants.iter().any(|process| process.guest.is_some());
-    if let (Some(namespace), Some(first), false) = (namespace, inhabitants.first(), is_engines) {
-        guests.users.insert(namespace, first.uid);
+    // Root waits there for who runs (`ip netns exec NAME sudo -u bob`).
+    let uids: BTreeSet<u32> = inhabitants.iter().map(|it| it.uid).filter(|uid| *uid != 0).collect();
+    if let (Some(namespace), 1, false) = (namespace, uids.len(), is_engines) {
+        guests.users.extend(uids.first().map(|uid| (namespace, *uid)));
     }
 }
 
@@ -93,4 +95,57 @@ fn number(
     let Some(file) = inhabitants.iter().find_map(open) else { return Ok(None) };
     let question = namespace_id::of_file(file.as_raw_fd());
     Ok(kernel.netlink.get(&question, namespace_id::decode)?.ok().flatten())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Engine;
+
+    fn process(pid: u32, uid: u32, id: Option<&str>) -> Process {
+        let guest = |id: &str| Guest { engine: Engine::Docker, id: Some(id.into()), slice: None };
+        Process {
+            pid,
+            parent: 1,
+            starttime: u64::from(pid),
+            comm: "sleep".into(),
+            uid,
+            acting_uid: uid,
+            is_roots: uid == 0,
+            kernel_thread: false,
+            zombie: false,
+            netns: Some(7),
+            net_cls: None,
+            unit: None,
+            guest: id.map(guest),
+            serves: None,
+        }
+    }
+
+    fn guests(inhabitants: &[Process]) -> Guests {
+        let mut guests = Guests::default();
+        add(&mut guests, Some(NamespaceId(3)), inhabitants.iter().collect());
+        guests
+    }
+
+    #[test]
+    fn a_namespace_is_first_of_the_container_that_began_it() {
+        let all = [process(12, 0, Some("1")), process(10, 0, Some("2")), process(13, 0, Some("2"))];
+        let containers = guests(&all).containers;
+        let ids: Vec<&str> = containers.iter().map(|it| it.id.as_str()).collect();
+        assert_eq!(ids, ["2", "1"], "whatever its id is");
+    }
+
+    #[test]
+    fn a_namespace_of_no_engines_is_the_one_users_who_is_there_beside_root() {
+        let user = |uids: &[u32]| {
+            let all: Vec<_> = (10..).zip(uids).map(|(pid, uid)| process(pid, *uid, None)).collect();
+            guests(&all).users.get(&NamespaceId(3)).copied()
+        };
+        assert_eq!(user(&[0, 1001, 1001]), Some(1001), "a sudo waits");
+        assert_eq!(user(&[1001, 1002]), None);
+        assert_eq!(user(&[0]), None);
+        let all = [process(10, 1001, None), process(11, 0, Some("1"))];
+        assert_eq!(guests(&all).users.len(), 0, "an engine's");
+    }
 }
