@@ -48,7 +48,12 @@ pub(super) fn watch(
     // The policy is read first, so that its errors are the first that are said. Process events are
     // subscribed to before another network namespace is entered: there would be none in it.
     let kept = std::env::var_os(STATE).map(|folder| kept_in(Path::new(&folder), global));
-    let read = || apply::read(file).or_else(|refusal| daemon::instead(refusal, kept.as_deref()));
+    let read = || match apply::read(file) {
+        // Whoever removed the file wants no policy in force.
+        Err(refusal) if file.try_exists().is_ok_and(|exists| !exists) => Err(refusal),
+        Err(refusal) => daemon::instead(refusal, kept.as_deref()),
+        policy => policy,
+    };
     read()?;
     let processes = ProcessListener::open().map_err(Failure::refused)?;
     let bound = match &global.netns {

@@ -1,5 +1,5 @@
 //! The last good policy: kept as soon as it is in force, and in force again where the file is
-//! refused at a start.
+//! refused, or cannot be read, at a start.
 
 use std::path::Path;
 

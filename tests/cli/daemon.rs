@@ -153,13 +153,10 @@ fn the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start() {
     policy(&text("ann: 11mbit"));
     soon("the new policy is in force", PATIENCE, || daemon.log().contains("is in force"));
     assert!(daemon.end().success());
-    // A text that is no policy; one that is refused on this host; no file at all.
+    // A text that is no policy; one that is refused on this host.
     let unfit = text("ann: 12mbit") + "  no-such-account: 5mbit\n";
-    for broken in [Some(text("ann: 12mbps")), Some(unfit), None] {
-        match &broken {
-            Some(text) => fs::write(&path, text).expect("break the policy"),
-            None => fs::remove_file(&path).expect("remove the policy"),
-        }
+    for broken in [text("ann: 12mbps"), unfit] {
+        fs::write(&path, broken).expect("break the policy");
         shaper("clear").assert().code(0);
         let daemon = start();
         assert!(daemon.log().contains("the last good one"), "{}", daemon.log());
@@ -177,6 +174,12 @@ fn the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start() {
         });
         assert!(daemon.end().success());
     }
+    // Whoever removes the file is not shaped by what it said.
+    fs::remove_file(&path).expect("remove the policy");
+    let refused = shaper(&format!("watch {path}")).env("STATE_DIRECTORY", &state).assert().code(2);
+    let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(said.contains("No such file") && !said.contains("last good"), "{said}");
+    policy(&text("ann: 11mbit"));
     // Without a directory that can be written it is said, and nothing else is different.
     fs::remove_dir_all(&state).expect("remove the state directory");
     let daemon = start();
