@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// What engines said so far of the containers that run.
+/// What engines said so far of containers that run, and last of others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     by_id: BTreeMap<String, Described>,
@@ -37,19 +37,19 @@ struct Lack {
 }
 
 impl Known {
-    /// Takes in which containers run. What was said of others is forgotten: one that is started
-    /// again may have another address.
+    /// Takes in which containers run. The addresses of others are forgotten: one that is started
+    /// again may have another.
     pub fn look(&mut self, guests: &Guests, now: Instant) {
         let has_an_engine = |it: &&Container| matches!(it.engine, Engine::Docker | Engine::Podman);
         let containers = guests.containers.iter().filter(has_an_engine);
         let running = containers.map(|it| (it.id.clone(), it.namespace)).collect();
         let before = std::mem::replace(&mut self.running, running);
-        self.by_id.retain(|id, _| self.running.contains_key(id));
         for (id, described) in &mut self.by_id {
-            // Its restart fell between two looks. The name stays, or its link would be nobody's
-            // until the engine answers.
+            // Either it does not run, or its restart fell between two looks. The name stays, or its
+            // link would be nobody's until the engine answers.
             let [was, is] = [&before, &self.running].map(|it| it.get(id).copied().flatten());
-            if was.is_some() && is.is_some() && was != is {
+            let has_moved = was.is_some() && is.is_some() && was != is;
+            if has_moved || !self.running.contains_key(id) {
                 described.addresses.clear();
                 self.lacking.remove(id);
             }
@@ -57,17 +57,15 @@ impl Known {
         self.note_lacking(now);
     }
 
-    /// Takes in an answer. Containers that are in it no longer are forgotten, unless an engine was
-    /// silent. Whether it has any news of containers that run.
+    /// Takes in an answer. Containers that are in it no longer are forgotten, unless they run and
+    /// an engine was silent. Whether it has any news of containers that run.
     pub fn learn(&mut self, answer: Answer, now: Instant) -> bool {
         let before = self.by_id.clone();
-        if answer.silent.is_empty() {
-            self.by_id.clear();
-        }
+        let keeps = !answer.silent.is_empty();
+        self.by_id.retain(|id, _| keeps && self.running.contains_key(id));
         self.silent = answer.silent;
         let described = answer.containers.into_iter().map(|it| (it.id.clone(), it));
         self.by_id.extend(described);
-        self.by_id.retain(|id, _| self.running.contains_key(id));
         self.answered = Some(now);
         for lack in self.lacking.values_mut() {
             let pause = match lack.answers.checked_sub(1) {
@@ -77,7 +75,7 @@ impl Known {
             *lack = Lack { answers: lack.answers.saturating_add(1), next: now + pause };
         }
         self.note_lacking(now);
-        self.by_id != before
+        self.running.keys().any(|id| self.by_id.get(id) != before.get(id))
     }
 
     /// When engines are to be asked; `None`: they have said all of the containers that run.
@@ -199,7 +197,10 @@ mod tests {
         assert!(known.learn(said(vec![described("1", "db")]), now));
         assert!(!known.learn(said(vec![described("1", "db"), described("2", "job")]), now));
         assert!(!known.learn(said(vec![described("1", "db")]), now));
-        assert_eq!(known.by_id.len(), 1);
+        known.learn(said(vec![described("1", "db"), described("2", "job")]), now);
+        let silence = Answer { silent: vec!["Docker: no answer".into()], ..Answer::default() };
+        known.learn(silence, now);
+        assert_eq!(known.by_id.len(), 1, "nor is it kept for ever");
     }
 
     #[test]
@@ -209,11 +210,15 @@ mod tests {
         known.learn(said(vec![described("1", "db")]), now);
         let later = now + AGAIN;
         known.look(&running(&[]), later);
-        assert_eq!((known.by_id.len(), known.due()), (0, None), "one that stopped is forgotten");
-        known.look(&running(&["1"]), later);
-        assert_eq!(known.due(), Some(later));
+        assert_eq!(known.due(), None);
+        let mut again = running(&["1"]);
+        known.look(&again, later);
+        assert_eq!(known.due(), Some(later), "its engine is asked at once");
+        known.describe(&mut again);
+        let db = &again.containers[0];
+        assert_eq!((db.name.as_deref(), db.addresses.len()), (Some("db"), 0));
         let not_yet = Described { addresses: Vec::new(), ..described("1", "db") };
-        assert!(known.learn(said(vec![not_yet.clone()]), later));
+        assert!(!known.learn(said(vec![not_yet.clone()]), later));
         assert_eq!(known.due(), Some(later + SOON), "its network may be on the way");
         known.learn(said(vec![not_yet]), later);
         assert_eq!(known.due(), Some(later + AGAIN), "or it has none");
