@@ -61,19 +61,22 @@ impl PolicyNote {
 impl Instance {
     /// The policy that the last run applied; `None`: none did, or that may not be read.
     pub fn policy(&self) -> Option<PolicyNote> {
-        let names = subdirectories(&self.root().join(POLICY)).ok()?;
-        names.iter().filter_map(|name| PolicyNote::parse(name)).max_by_key(|note| note.since)
+        newest(&subdirectories(&self.root().join(POLICY)).ok()?)
     }
+}
+
+fn newest(names: &[String]) -> Option<PolicyNote> {
+    names.iter().filter_map(|name| PolicyNote::parse(name)).max_by_key(|note| note.since)
 }
 
 impl Locked {
     /// Notes that a policy is in force, unless the same text of the same file is noted already.
     ///
     /// # Errors
-    /// The directories cannot be made.
+    /// The directories cannot be listed or made. What is noted then stays.
     pub fn note_policy(&self, note: &PolicyNote) -> Result<(), Error> {
         let room = self.root().join(POLICY);
-        let before = self.policy();
+        let before = newest(&subdirectories(&room)?);
         if before.is_some_and(|before| (before.hash, &before.file) == (note.hash, &note.file)) {
             return Ok(());
         }
