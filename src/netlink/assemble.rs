@@ -49,7 +49,7 @@ fn one(records: &[FilterRecord]) -> Option<FoundFilter> {
 /// how many packets it has matched, `None` where the kernel does not count them.
 pub fn lines(records: &[FilterRecord]) -> BTreeMap<NonZeroU32, (ClassId, Option<u64>)> {
     let mut lines: BTreeMap<NonZeroU32, (ClassId, Option<u64>)> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.pref.is_ours()) {
+    for record in records.iter().filter(|record| Pref::RULES.contains(&record.pref)) {
         if let FilterDetail::U32(U32Record::Rule(rule)) = &record.detail
             && let Some(line) = rule.line
         {

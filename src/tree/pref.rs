@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::port::Direction;
+
 /// A filter's preference: lower is asked first. We use the ones named here and no other; a filter
 /// of ours under our root at any other pref is foreign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,11 +43,12 @@ impl Pref {
     /// search.
     pub const LABEL: [Pref; 2] = [Pref(1), Pref(2)];
 
-    /// Whether shaper has filters at this pref below the root.
-    pub fn is_ours(self) -> bool {
-        [Pref::PULSE, Pref::RULES_V4, Pref::RULES_V6, Pref::FIND, Pref::PROGRAM, Pref::TAG]
-            .iter()
-            .any(|pair| pair.contains(&self))
+    /// Whether shaper has filters at this pref below roots of this direction.
+    pub fn is_ours(self, direction: Direction) -> bool {
+        let arrives = direction == Direction::Ingress;
+        let both = [Pref::RULES_V4, Pref::RULES_V6, Pref::PROGRAM, Pref::TAG];
+        both.iter().any(|pair| pair.contains(&self))
+            || (arrives && [Pref::PULSE, Pref::FIND].iter().any(|pair| pair.contains(&self)))
     }
 }
 

@@ -252,7 +252,8 @@ fn a_link_that_is_renamed_gets_its_state_back() {
     let rename = || drop(run("ip link set up1 name up1x"));
     let text = refused(fail_with(&mut host, on_up1, adds_filter, rename));
     assert!(text.ends_with("what was there before is back"), "{text}");
-    assert_same(&lines(&host.state()), &before.replace("up1 ", "up1x "), "after the undo");
+    let renamed = before.replace("up1 ", "up1x ").replace("\"up1\"", "\"up1x\"");
+    assert_same(&lines(&host.state()), &renamed, "after the undo");
     run("ip link set up1x name up1");
     gets_there(&mut host);
 }

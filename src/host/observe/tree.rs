@@ -209,7 +209,8 @@ fn filters(
     for record in &filters {
         kinds.entry(record.pref).or_insert_with(|| (record.protocol, record.kind.clone()));
     }
-    let bound = filters.iter().filter(|record| !record.pref.is_ours());
+    let is_ours = |pref: Pref| pref.is_ours(port.direction);
+    let bound = filters.iter().filter(|record| !is_ours(record.pref));
     let bound: Vec<ClassId> = bound.filter_map(|record| record.binds?.our_class()).collect();
     seen.bound.extend(bound);
     let maps = assemble::maps(&filters).into_iter();
@@ -221,8 +222,8 @@ fn filters(
     }
     for (pref, filter) in assemble::filters(filters) {
         match filter {
-            FoundFilter::Ours(filter) if pref.is_ours() => drop(ours.insert(pref, filter)),
-            FoundFilter::Strange(filter) if pref.is_ours() => {
+            FoundFilter::Ours(filter) if is_ours(pref) => drop(ours.insert(pref, filter)),
+            FoundFilter::Strange(filter) if is_ours(pref) => {
                 seen.strange.filters.insert(at.at(pref), filter);
             }
             _ => {
