@@ -2,6 +2,8 @@
 //! of both ways. Needs nothing of the machine. What the verifiers take, and what real packets get,
 //! is tried by `tests/kernel`.
 
+#[path = "interpreter/ethernet.rs"]
+mod ethernet;
 mod interpreter;
 
 use std::cell::RefCell;
@@ -11,10 +13,11 @@ use std::net::IpAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use interpreter::{Machine, Packet};
 use shaper::classify::assembler::Instruction;
 use shaper::classify::flows::*;
 use shaper::classify::program::{MAP_LOOKUP, TASK_CLASSID};
-use shaper::classify::program_rules::{LOAD_BYTES_RELATIVE, SKB_CONTROL, SKB_PROTOCOL};
+use shaper::classify::program_rules::{SKB_CONTROL, SKB_PROTOCOL};
 use shaper::classify::servers::{self, Bound, Protocol, SERVERS};
 use shaper::tree::Tag;
 use shaper::units::{ClassId, Minor, Shard};
@@ -26,8 +29,6 @@ type Values = HashMap<Vec<u8>, Box<[u8; VALUE_BYTES as usize]>>;
 /// What the functions answer about: they are plain functions.
 #[derive(Default)]
 struct World {
-    /// From the network header on.
-    packet: Vec<u8>,
     /// The sender's.
     class: u32,
     flows: Values,
@@ -73,48 +74,23 @@ fn update(map: u64, key: u64, value: u64, flags: u64, _: u64) -> u64 {
     0
 }
 
-/// As `bpf_skb_load_bytes_relative`: what is not there becomes zeros.
-fn load(_: u64, offset: u64, to: u64, count: u64, from: u64) -> u64 {
-    assert_eq!(from, 1, "from the network header");
-    let (offset, count) = (offset as usize, count as usize);
-    let found = WORLD.with_borrow(|world| Some(world.packet.get(offset..offset + count)?.to_vec()));
-    let (bytes, answer) = match found {
-        Some(bytes) => (bytes, 0),
-        None => (vec![0; count], -14_i64 as u64),
-    };
-    let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
-    // SAFETY: as above.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count) };
-    answer
-}
-
-/// What the program returns of a packet whose outermost ethertype is `protocol`.
-fn run(code: &[Instruction], protocol: u16, packet: &[u8]) -> u32 {
-    let bytes = interpreter::bytes(code);
-    let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).expect("a program that the checker takes");
-    let helpers: [(i32, rbpf::ebpf::Helper); 4] = [
-        (MAP_LOOKUP, look_up),
-        (MAP_UPDATE, update),
-        (LOAD_BYTES_RELATIVE, load),
-        (TASK_CLASSID, class),
-    ];
-    for (number, helper) in helpers {
-        machine.register_helper(number as u32, helper).expect("a function");
-    }
-    WORLD.with_borrow_mut(|world| {
-        world.packet = packet.to_vec();
-        for value in world.flows.values_mut() {
-            let start = value.as_mut_ptr().expose_provenance() as u64;
-            machine.register_allowed_memory(start..start + u64::from(VALUE_BYTES));
-        }
-        for value in world.servers.values() {
-            let start = value.as_ptr().expose_provenance() as u64;
-            machine.register_allowed_memory(start..start + 4);
-        }
+/// What the program returns.
+fn run(code: &[Instruction], packet: &Packet) -> u32 {
+    let functions: [(i32, rbpf::ebpf::Helper); 3] =
+        [(MAP_LOOKUP, look_up), (MAP_UPDATE, update), (TASK_CLASSID, class)];
+    let memory: Vec<(u64, u64)> = WORLD.with_borrow_mut(|world| {
+        let flows = world
+            .flows
+            .values_mut()
+            .map(|value| (value.as_mut_ptr().expose_provenance() as u64, VALUE_BYTES.into()));
+        let servers =
+            world.servers.values().map(|value| (value.as_ptr().expose_provenance() as u64, 4));
+        flows.chain(servers).collect()
     });
-    let mut context = [0xaa_u8; 192];
-    context[SKB_PROTOCOL as usize..][..2].copy_from_slice(&protocol.to_be_bytes());
-    let answer = machine.execute_program(&mut context).expect("runs to its end") as u32;
+    let mut context = [0xaa; 192];
+    context[SKB_PROTOCOL as usize..][..2].copy_from_slice(&ethernet::protocol(packet));
+    let machine = Machine { packet, functions: &functions, memory: &memory };
+    let answer = machine.run(code, &mut context) as u32;
     let [a, b, c, d] = std::array::from_fn(|at| context[SKB_CONTROL as usize + at]);
     WORLD.with_borrow_mut(|world| world.told = u32::from_ne_bytes([a, b, c, d]));
     answer
@@ -133,12 +109,16 @@ struct Flow {
 /// How a packet of it looks.
 #[derive(Clone, Debug, Default)]
 struct Look {
-    /// A VLAN tag in the packet's bytes.
-    tagged: bool,
+    /// VLAN tags in the packet's bytes: their ethertypes.
+    tags: Vec<u16>,
+    /// The network header is at the first of them.
+    at_tag: bool,
     /// IPv4 options in words, or IPv6 extension headers.
     extras: Vec<u8>,
     /// Identification and offset of a fragment, and whether there are more.
     fragment: Option<(u16, u16, bool)>,
+    /// What is behind the fragment header of IPv6 in the first fragment is another header.
+    behind_it: bool,
 }
 
 const OUT: bool = true;
@@ -170,8 +150,7 @@ impl Flow {
         }
     }
 
-    /// The packet with its outermost ethertype, from the network header on.
-    fn packet(self, out: bool, look: &Look) -> (u16, Vec<u8>) {
+    fn packet(self, out: bool, look: &Look) -> Packet {
         let (from, to) = (self.address(out), self.address(!out));
         let body = match look.fragment {
             Some((_, offset, _)) if offset > 0 => vec![0; 40],
@@ -183,10 +162,7 @@ impl Flow {
         ip[place..place + from.len()].copy_from_slice(&from);
         ip[place + from.len()..place + 2 * from.len()].copy_from_slice(&to);
         let protocol: u16 = if self.v6 { 0x86dd } else { 0x0800 };
-        match look.tagged {
-            true => (0x8100, [&[0, 10], &protocol.to_be_bytes()[..], &ip].concat()),
-            false => (protocol, ip),
-        }
+        ethernet::frame(&look.tags, protocol, &ip, look.at_tag)
     }
 
     fn v4(self, look: &Look, body: Vec<u8>) -> Vec<u8> {
@@ -219,8 +195,13 @@ impl Flow {
         }
         let mut ip = vec![0; 40];
         ip[0] = 0x60;
-        let mut next = self.protocol;
-        let mut behind = body;
+        let (mut next, mut behind) = match look.fragment {
+            Some((_, 0, _)) if look.behind_it => {
+                (60, [&[self.protocol, 0, 1, 4, 0, 0, 0, 0], &body[..]].concat())
+            }
+            Some(_) if look.behind_it => (60, body),
+            _ => (self.protocol, body),
+        };
         for (kind, mut header) in headers.into_iter().rev() {
             header[0] = next;
             next = kind;
@@ -242,28 +223,30 @@ fn flows() -> impl Strategy<Value = Flow> {
 }
 
 fn looks() -> impl Strategy<Value = Look> {
-    (any::<bool>(), vec(any::<u8>(), 0..5)).prop_map(|(tagged, extras)| Look {
-        tagged,
+    let tags = vec(prop::sample::select(vec![0x8100, 0x88a8]), 0..3);
+    (tags, any::<bool>(), vec(any::<u8>(), 0..5)).prop_map(|(tags, at_tag, extras)| Look {
+        tags,
+        at_tag,
         extras,
-        fragment: None,
+        ..Look::default()
     })
 }
 
 fn note(class: u32, flow: Flow, look: &Look) {
     WORLD.with_borrow_mut(|world| world.class = class);
-    let (protocol, packet) = flow.packet(OUT, look);
-    assert_eq!(run(&learn(Tag::Cgroup), protocol, &packet), u32::MAX, "every packet goes on");
+    let packet = flow.packet(OUT, look);
+    assert_eq!(run(&learn(Tag::Cgroup), &packet), u32::MAX, "every packet goes on");
 }
 
 fn found(flow: Flow, look: &Look) -> u32 {
-    let (protocol, packet) = flow.packet(IN, look);
-    run(&find(false, false), protocol, &packet)
+    let packet = flow.packet(IN, look);
+    run(&find(false, false), &packet)
 }
 
 /// What rules are told whose the packet is; it matches nothing.
 fn told(flow: Flow, look: &Look) -> u32 {
-    let (protocol, packet) = flow.packet(IN, look);
-    assert_eq!(run(&find(false, true), protocol, &packet), 0, "the next filter is asked");
+    let packet = flow.packet(IN, look);
+    assert_eq!(run(&find(false, true), &packet), 0, "the next filter is asked");
     WORLD.with_borrow(|world| world.told)
 }
 
@@ -302,10 +285,17 @@ proptest! {
     }
 
     #[test]
-    fn later_fragments_are_the_first_ones(flow in flows(), id in any::<u16>(), look in looks()) {
+    fn later_fragments_are_the_first_ones(
+        flow in flows(),
+        id in any::<u16>(),
+        look in looks(),
+        behind_it in any::<bool>(),
+    ) {
         forget();
         note(ANN, flow, &Look::default());
-        let part = |id, offset, more| Look { fragment: Some((id, offset, more)), ..look.clone() };
+        let part = |id, offset, more| {
+            Look { fragment: Some((id, offset, more)), behind_it, ..look.clone() }
+        };
         prop_assert_eq!(found(flow, &part(id, 5, true)), 0, "the first one has not come");
         prop_assert_eq!(found(flow, &part(id, 0, true)), ANN);
         prop_assert_eq!(found(flow, &part(id, 5, true)), ANN);
@@ -321,13 +311,13 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         forget();
-        let (protocol, mut packet) = flow.packet(IN, &look);
+        let mut packet = flow.packet(IN, &look);
         for (at, byte) in dirt {
-            *at.get_mut(&mut packet) = byte;
+            *at.get_mut(&mut packet.bytes) = byte;
         }
-        packet.truncate(cut.index(packet.len() + 1));
+        packet.bytes.truncate(cut.index(packet.bytes.len() + 1));
         for code in [learn(Tag::Cgroup), find(true, false), find(false, true)] {
-            run(&code, protocol, &packet);
+            run(&code, &packet);
         }
     }
 }
@@ -392,10 +382,10 @@ fn fragments_and_packets_to_a_group_are_the_bound_sockets_owners() {
     let part = |offset, more| Look { fragment: Some((7, offset, more)), ..Look::default() };
     assert_eq!(found(flow, &part(0, true)), ANN);
     assert_eq!(found(flow, &part(5, false)), ANN);
-    let (protocol, mut packet) = flow.packet(IN, &Look::default());
+    let mut packet = flow.packet(IN, &Look::default());
     for (first, whose) in [(224, ANN), (239, ANN), (240, 0), (223, 0)] {
-        packet[16] = first;
-        assert_eq!(run(&find(false, false), protocol, &packet), whose, "to {first}.…");
+        packet.bytes[14 + 16] = first;
+        assert_eq!(run(&find(false, false), &packet), whose, "to {first}.…");
     }
 }
 
@@ -407,7 +397,7 @@ fn at_the_root_a_class_of_a_shard_is_the_shards() {
     forget();
     note(class.0, flow, &Look::default());
     assert_eq!(found(flow, &Look::default()), class.0);
-    let (protocol, packet) = flow.packet(IN, &Look::default());
-    assert_eq!(ClassId(run(&find(true, false), protocol, &packet)), shard.class());
+    let packet = flow.packet(IN, &Look::default());
+    assert_eq!(ClassId(run(&find(true, false), &packet)), shard.class());
     assert_eq!(told(flow, &Look::default()), class.0, "rules compare the user's own class");
 }

@@ -7,6 +7,7 @@ mod interpreter;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use interpreter::{Machine, Packet as Bytes};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
@@ -138,10 +139,7 @@ fn look_up(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
 /// What the program returns in this world.
 fn run(program: Program, it: &World) -> u32 {
     WORLD.with(|world| *world.borrow_mut() = Some(it.clone()));
-    let code = decide(program);
-    let bytes = interpreter::bytes(&code);
-    let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).expect("a program that the checker takes");
-    let helpers: [(i32, rbpf::ebpf::Helper); 7] = [
+    let functions: [(i32, rbpf::ebpf::Helper); 7] = [
         (MPTCP_SOCKET, mptcp),
         (MAP_LOOKUP, look_up),
         (TASK_CLASSID, tag),
@@ -150,13 +148,8 @@ fn run(program: Program, it: &World) -> u32 {
         (NETNS_COOKIE, cookie),
         (SOCKET_UID, owner),
     ];
-    for (number, helper) in helpers {
-        machine.register_helper(number as u32, helper).expect("a function");
-    }
     let value = VALUE.with(|value| (&raw const **value.borrow()).expose_provenance() as u64);
-    machine.register_allowed_memory(value..value + 4);
     let mptcp = MPTCP.with(|mptcp| (&raw const **mptcp.borrow()).expose_provenance() as u64);
-    machine.register_allowed_memory(mptcp..mptcp + 16);
     // `struct __sk_buff`, with a socket or without.
     let mut context = [0_u8; 192];
     let socket = it.packet.socket.map_or(0_u64, |_| socket_address());
@@ -174,12 +167,13 @@ fn run(program: Program, it: &World) -> u32 {
         **socket.borrow_mut() = fields;
     });
     let sockets = socket_address();
-    machine.register_allowed_memory(sockets..sockets + 80);
+    let memory = [(value, 4), (mptcp, 16), (sockets, 80)];
     context[SKB_SOCKET as usize..][..8].copy_from_slice(&socket.to_ne_bytes());
     context[SKB_INGRESS_IFINDEX as usize..][..4].copy_from_slice(&it.packet.from.to_ne_bytes());
     let label = u32::from(it.packet.label);
     context[SKB_TC_INDEX as usize..][..4].copy_from_slice(&label.to_ne_bytes());
-    machine.execute_program(&mut context).expect("runs to its end") as u32
+    let machine = Machine { functions: &functions, memory: &memory, packet: &Bytes::default() };
+    machine.run(&decide(program), &mut context) as u32
 }
 
 /// The same in words.
@@ -317,14 +311,13 @@ fn cleared(sockets: Sockets, socket: Option<u64>, priority: u32) -> u32 {
     let packet = Packet { socket: socket_in, ..ORDINARY };
     let it = World { packet, table: OwnerTable::default(), given: BTreeSet::new() };
     WORLD.with(|world| *world.borrow_mut() = Some(it));
-    let code = interpreter::bytes(&clear_priority(sockets));
-    let mut machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that the checker takes");
-    machine.register_helper(NETNS_COOKIE as u32, cookie).expect("a function");
+    let functions: [(i32, rbpf::ebpf::Helper); 1] = [(NETNS_COOKIE, cookie)];
+    let machine = Machine { functions: &functions, memory: &[], packet: &Bytes::default() };
     let mut context = [0_u8; 192];
     let pointer = socket.map_or(0, |_| socket_address());
     context[SKB_SOCKET as usize..][..8].copy_from_slice(&pointer.to_ne_bytes());
     context[SKB_PRIORITY as usize..][..4].copy_from_slice(&priority.to_ne_bytes());
-    let answer = machine.execute_program(&mut context).expect("runs to its end");
+    let answer = machine.run(&clear_priority(sockets), &mut context);
     assert_eq!(answer as i32, -1, "the next filter is asked");
     let left = context[SKB_PRIORITY as usize..][..4].try_into().expect("four bytes");
     u32::from_ne_bytes(left)
@@ -350,11 +343,10 @@ fn a_foreign_priority_names_no_class() {
 
 /// The label that a packet has behind a program, which had `before`.
 fn labelled(it: Label, before: u16) -> u32 {
-    let code = interpreter::bytes(&label(it));
-    let machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that the checker takes");
+    let machine = Machine { functions: &[], memory: &[], packet: &Bytes::default() };
     let mut context = [0_u8; 192];
     context[SKB_TC_INDEX as usize..][..4].copy_from_slice(&u32::from(before).to_ne_bytes());
-    let answer = machine.execute_program(&mut context).expect("runs to its end");
+    let answer = machine.run(&label(it), &mut context);
     assert_eq!(answer as i32, -1, "the next filter is asked");
     let left = context[SKB_TC_INDEX as usize..][..4].try_into().expect("four bytes");
     u32::from_ne_bytes(left)

@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use interpreter::{Machine, Packet};
 use shaper::classify::program::*;
 use shaper::classify::program_rules::*;
 use shaper::tree::{
@@ -53,47 +54,14 @@ fn counters_address() -> u64 {
     COUNTERS.with(|counters| (&raw const **counters.borrow()).expose_provenance() as u64)
 }
 
-fn load_bytes(_: u64, offset: u64, to: u64, count: u64, _: u64) -> u64 {
-    copy(offset as usize, to, count as usize)
-}
-
-fn load_relative(_: u64, offset: u64, to: u64, count: u64, from: u64) -> u64 {
-    assert_eq!(from, 1, "from the network header");
-    let start = FRAME.with(|frame| frame.borrow().network_header);
-    copy(start + offset as usize, to, count as usize)
-}
-
-/// As `bpf_skb_load_bytes`: what is not there becomes zeros.
-fn copy(offset: usize, to: u64, count: usize) -> u64 {
-    let found =
-        FRAME.with(|frame| frame.borrow().bytes.get(offset..offset + count).map(<[u8]>::to_vec));
-    let (bytes, answer) = match found {
-        Some(bytes) => (bytes, 0),
-        None => (vec![0; count], -14_i64 as u64),
-    };
-    let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
-    // SAFETY: the program's stack, below its end by what the program says.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count) };
-    answer
-}
-
 /// What the program returns, and which rule has counted.
 fn run(program: &RuleProgram, frame: &Frame) -> (u32, Vec<usize>) {
     FRAME.with(|it| it.borrow_mut().clone_from(frame));
     COUNTERS.with(|counters| counters.borrow_mut().fill(0));
-    let code = interpreter::bytes(&compile(program));
-    let mut machine = rbpf::EbpfVmRaw::new(Some(&code)).expect("a program that the checker takes");
-    let helpers: [(i32, rbpf::ebpf::Helper); 4] = [
-        (MAP_LOOKUP, counters),
-        (SOCKET_CLASSID, class),
-        (LOAD_BYTES, load_bytes),
-        (LOAD_BYTES_RELATIVE, load_relative),
-    ];
-    for (number, helper) in helpers {
-        machine.register_helper(number as u32, helper).expect("a function");
-    }
+    let functions: [(i32, rbpf::ebpf::Helper); 2] =
+        [(MAP_LOOKUP, counters), (SOCKET_CLASSID, class)];
     let counters = counters_address();
-    machine.register_allowed_memory(counters..counters + 128);
+    let packet = Packet { bytes: frame.bytes.clone(), network_header: frame.network_header };
     let mut context = [0_u8; 192];
     let mut put = |at: i16, value: u32| {
         context[at as usize..][..4].copy_from_slice(&value.to_ne_bytes());
@@ -102,7 +70,8 @@ fn run(program: &RuleProgram, frame: &Frame) -> (u32, Vec<usize>) {
     put(SKB_VLAN_PRESENT, frame.offloaded.is_some().into());
     put(SKB_VLAN_TCI, frame.offloaded.unwrap_or(0).into());
     put(SKB_CONTROL, frame.class);
-    let answer = machine.execute_program(&mut context).expect("runs to its end") as u32;
+    let machine = Machine { packet: &packet, functions: &functions, memory: &[(counters, 128)] };
+    let answer = machine.run(&compile(program), &mut context) as u32;
     let counted = COUNTERS.with(|counters| {
         let counters = counters.borrow();
         assert!(counters.iter().all(|count| *count <= 1));

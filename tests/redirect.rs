@@ -1,16 +1,20 @@
 //! The programs that choose what goes through an ifb and note that it comes there, run as values by
 //! an interpreter. Needs nothing of the machine.
 
+#[path = "interpreter/ethernet.rs"]
+mod ethernet;
 mod interpreter;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use interpreter::{Machine, Packet};
 use shaper::classify::assembler::Instruction;
 use shaper::classify::program::MAP_LOOKUP;
-use shaper::classify::program_rules::{LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
+use shaper::classify::program_rules::SKB_PROTOCOL;
 use shaper::classify::redirect::*;
 
 const IFB: u32 = 7;
@@ -20,8 +24,6 @@ const V6: u16 = 0x86dd;
 /// What the functions answer about: they are plain functions.
 #[derive(Default)]
 struct World {
-    /// From the network header on.
-    packet: Vec<u8>,
     ifb_is_there: bool,
     /// What is sent to the ifb comes to its root.
     ifb_is_up: bool,
@@ -43,21 +45,6 @@ fn look_up(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
     // SAFETY: the program's stack, below its end by what the program says.
     assert_eq!(unsafe { key.read_unaligned() }, 0);
     WORLD.with_borrow_mut(|world| world.pulse.as_mut_ptr().expose_provenance() as u64)
-}
-
-/// As `bpf_skb_load_bytes_relative`: what is not there becomes zeros.
-fn load(_: u64, offset: u64, to: u64, count: u64, from: u64) -> u64 {
-    assert_eq!(from, 1, "from the network header");
-    let (offset, count) = (offset as usize, count as usize);
-    let found = WORLD.with_borrow(|world| Some(world.packet.get(offset..offset + count)?.to_vec()));
-    let (bytes, answer) = match found {
-        Some(bytes) => (bytes, 0),
-        None => (vec![0; count], -14_i64 as u64),
-    };
-    let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
-    // SAFETY: as above.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count) };
-    answer
 }
 
 fn check_mtu(_: u64, ifindex: u64, _: u64, _: u64, _: u64) -> u64 {
@@ -83,28 +70,20 @@ fn clone_redirect(_: u64, ifindex: u64, flags: u64, _: u64, _: u64) -> u64 {
     0
 }
 
-/// What the program returns of a packet whose outermost ethertype is `protocol`.
-fn run(code: &[Instruction], protocol: u16, packet: &[u8]) -> u32 {
-    let bytes = interpreter::bytes(code);
-    let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).expect("a program that the checker takes");
-    let helpers: [(i32, rbpf::ebpf::Helper); 5] = [
+/// What the program returns.
+fn run(code: &[Instruction], packet: &Packet) -> u32 {
+    let functions: [(i32, rbpf::ebpf::Helper); 4] = [
         (MAP_LOOKUP, look_up),
-        (LOAD_BYTES_RELATIVE, load),
         (CHECK_MTU, check_mtu),
         (NOW, now),
         (CLONE_REDIRECT, clone_redirect),
     ];
-    for (number, helper) in helpers {
-        machine.register_helper(number as u32, helper).expect("a function");
-    }
-    WORLD.with_borrow_mut(|world| {
-        world.packet = packet.to_vec();
-        let start = world.pulse.as_mut_ptr().expose_provenance() as u64;
-        machine.register_allowed_memory(start..start + u64::from(VALUE_BYTES));
-    });
-    let mut context = [0_u8; 192];
-    context[SKB_PROTOCOL as usize..][..2].copy_from_slice(&protocol.to_be_bytes());
-    machine.execute_program(&mut context).expect("runs to its end") as u32
+    let start = WORLD.with_borrow_mut(|world| world.pulse.as_mut_ptr().expose_provenance() as u64);
+    let memory = [(start, VALUE_BYTES.into())];
+    let mut context = [0; 192];
+    context[SKB_PROTOCOL as usize..][..2].copy_from_slice(&ethernet::protocol(packet));
+    let machine = Machine { packet, functions: &functions, memory: &memory };
+    machine.run(code, &mut context) as u32
 }
 
 /// An IPv6 packet with this next header, and the first byte of that.
@@ -123,10 +102,10 @@ fn begin(ifb_is_up: bool) {
 /// Whether a packet goes through the ifb, at this tick.
 fn goes_through(tick: u64) -> bool {
     WORLD.with_borrow_mut(|world| world.now = tick);
-    let packet = [0x45; 20];
-    let goes = run(&redirect(IFB), V4, &packet) == u32::MAX;
+    let packet = ethernet::frame(&[], V4, &[0x45; 20], false);
+    let goes = run(&redirect(IFB), &packet) == u32::MAX;
     if goes && WORLD.with_borrow(|world| world.ifb_is_up) {
-        assert_eq!(run(&pulse(), V4, &packet), 0, "the filters behind it are asked");
+        assert_eq!(run(&pulse(), &packet), 0, "the filters behind it are asked");
     }
     goes
 }
@@ -142,7 +121,17 @@ fn copies() -> u32 {
 #[test]
 fn what_finds_the_way_to_the_host_is_never_queued_nor_is_anything_without_an_ifb() {
     begin(true);
-    let redirects = |protocol, packet: &[u8]| run(&redirect(IFB), protocol, packet) == u32::MAX;
+    // However many tags it has, and wherever the network header is.
+    let redirects = |protocol, body: &[u8]| {
+        let tags: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8, 0x8100], &[0x8100, 0x8100]];
+        let looks = tags.into_iter().flat_map(|tags| [(tags, false), (tags, true)]);
+        let answers = looks.map(|(tags, at_tag)| {
+            run(&redirect(IFB), &ethernet::frame(tags, protocol, body, at_tag)) == u32::MAX
+        });
+        let answers: BTreeSet<bool> = answers.collect();
+        assert_eq!(answers.len(), 1, "{protocol:x}");
+        answers.contains(&true)
+    };
     let tcp = v6(6, 0);
     assert!(redirects(V6, &tcp) && redirects(V4, &[0x45; 20]));
     for kind in [133, 134, 135, 136, 137] {
@@ -188,7 +177,7 @@ proptest! {
         begin(true);
         for protocol in [protocol, V4, V6] {
             for code in [redirect(IFB), pulse()] {
-                run(&code, protocol, &packet);
+                run(&code, &ethernet::frame(&[], protocol, &packet, false));
             }
         }
     }

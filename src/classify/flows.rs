@@ -11,13 +11,14 @@
 //! Nothing is followed beyond six IPv6 extension headers: no loops, so that old verifiers take it.
 
 use super::assembler::{
-    Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Register,
-    TC_ACT_UNSPEC, Width,
+    Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R8, R9, Register, TC_ACT_UNSPEC,
+    Width,
 };
+use super::ip_header::{self, CONTEXT, OFFSET, Room, load};
 use super::program::{TASK_CLASSID, class_of_sender, look_up, to_shard};
-use super::program_rules::{FROM_NETWORK_HEADER, LOAD_BYTES_RELATIVE, SKB_CONTROL, SKB_PROTOCOL};
+use super::program_rules::SKB_CONTROL;
 use super::servers::{OnStack, class_of_server};
-use crate::tree::{Family, Tag};
+use crate::tree::Tag;
 
 /// Hash map that forgets what was not used for longest: [`KEY_BYTES`] → [`VALUE_BYTES`]. Numbered
 /// behind the maps of the deciding program, which [`learn`] reads too.
@@ -42,6 +43,7 @@ const NEXT: i16 = -96;
 const VALUE: i16 = -104;
 const FRAGMENT: i16 = -112;
 const IS_FRAGMENT: i16 = FRAGMENT + 4;
+const ROOM: Room = Room { from: -116, tag: NEXT };
 
 /// Fields of the key.
 const REMOTE: i16 = KEY;
@@ -51,15 +53,10 @@ const LOCAL_PORT: i16 = KEY + 34;
 const PROTOCOL: i16 = KEY + 36;
 const KIND: i16 = KEY + 37;
 
-const CONTEXT: Register = R6;
-/// Bytes from the network header to what is read next.
-const OFFSET: Register = R7;
 /// Of the transport header.
 const TRANSPORT: Register = R8;
 const CLASS: Register = R9;
 
-/// Ethertypes of a VLAN tag (linux/if_ether.h).
-const VLANS: [i32; 2] = [0x8100, 0x88a8];
 /// Protocols whose header begins with the two ports: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [i32; 5] = [6, 17, 33, 132, 136];
 const ICMP: i32 = 1;
@@ -175,30 +172,6 @@ pub fn find(shards: bool, for_rules: bool) -> Vec<Instruction> {
     a.finish()
 }
 
-/// Where bytes are, from the network header on.
-#[derive(Clone, Copy)]
-pub(super) enum Offset {
-    Fixed(i32),
-    /// At [`OFFSET`].
-    Here,
-}
-
-/// Copies `bytes` of the packet, whose context is in R6, to the stack; on to `short` where it has
-/// not so many.
-pub(super) fn load(a: &mut Assembler, from: Offset, to: i16, bytes: i32, short: Label) {
-    a.copy(R1, CONTEXT);
-    match from {
-        Offset::Fixed(offset) => a.set(R2, offset),
-        Offset::Here => a.copy(R2, OFFSET),
-    }
-    a.copy(R3, FRAME);
-    a.add(R3, to.into());
-    a.set(R4, bytes);
-    a.set(R5, FROM_NETWORK_HEADER);
-    a.call(LOAD_BYTES_RELATIVE);
-    a.jump_if_not(R0, 0, short);
-}
-
 /// Notes CLASS under the key.
 fn note(a: &mut Assembler) {
     a.store(Width::Word, FRAME, VALUE, CLASS);
@@ -220,23 +193,7 @@ fn read_flow(a: &mut Assembler, way: Way, none: Label, later: Label) {
     }
     a.store_value(Width::Double, FRAME, FRAGMENT, 0);
     let (v4, v6, transport) = (a.label(), a.label(), a.label());
-    a.load(Width::Word, R1, CONTEXT, SKB_PROTOCOL);
-    a.big_endian_16(R1);
-    a.set(OFFSET, 0);
-    a.jump_if_is(R1, Family::V4.ethertype().into(), v4);
-    a.jump_if_is(R1, Family::V6.ethertype().into(), v6);
-    // A tag in the packet's bytes; an offloaded one is beside them.
-    let tagged = a.label();
-    VLANS.into_iter().for_each(|vlan| a.jump_if_is(R1, vlan, tagged));
-    a.jump(none);
-    a.bind(tagged);
-    load(a, Offset::Fixed(0), NEXT, 4, none);
-    a.load(Width::Half, R1, FRAME, NEXT + 2);
-    a.big_endian_16(R1);
-    a.set(OFFSET, 4);
-    a.jump_if_is(R1, Family::V4.ethertype().into(), v4);
-    a.jump_if_is(R1, Family::V6.ethertype().into(), v6);
-    a.jump(none);
+    ip_header::find(a, ROOM, [v4, v6, none]);
     a.bind(v4);
     read_v4(a, way, Ends { none, later, transport });
     a.bind(v6);
@@ -264,7 +221,7 @@ fn addresses(way: Way) -> (i16, i16) {
 
 fn read_v4(a: &mut Assembler, way: Way, Ends { none, later, transport }: Ends) {
     let (source, destination) = addresses(way);
-    load(a, Offset::Here, HEADER, IPV4_BYTES, none);
+    load(a, ROOM, (0, HEADER), IPV4_BYTES, none);
     a.load(Width::Byte, R1, FRAME, HEADER);
     a.copy(R2, R1);
     a.shift_right(R2, 4);
@@ -297,7 +254,7 @@ fn read_v4(a: &mut Assembler, way: Way, Ends { none, later, transport }: Ends) {
 
 fn read_v6(a: &mut Assembler, way: Way, ends: Ends) {
     let (source, destination) = addresses(way);
-    load(a, Offset::Here, HEADER, IPV6_BYTES, ends.none);
+    load(a, ROOM, (0, HEADER), IPV6_BYTES, ends.none);
     a.load(Width::Byte, R1, FRAME, HEADER);
     a.shift_right(R1, 4);
     a.jump_if_not(R1, 6, ends.none);
@@ -329,7 +286,7 @@ fn read_extension(a: &mut Assembler, Ends { none, later, transport }: Ends) {
     skip_header(a, 1, 3, none);
     a.jump(next);
     a.bind(fragment);
-    load(a, Offset::Here, NEXT, 8, none);
+    load(a, ROOM, (0, NEXT), 8, none);
     a.load(Width::Byte, TRANSPORT, FRAME, NEXT);
     a.add(OFFSET, 8);
     a.load(Width::Word, R2, FRAME, NEXT + 4);
@@ -349,7 +306,7 @@ fn read_extension(a: &mut Assembler, Ends { none, later, transport }: Ends) {
 
 /// A header that says itself how many `units` it has beyond the first `least`.
 fn skip_header(a: &mut Assembler, least: i32, units: i32, none: Label) {
-    load(a, Offset::Here, NEXT, 2, none);
+    load(a, ROOM, (0, NEXT), 2, none);
     a.load(Width::Byte, TRANSPORT, FRAME, NEXT);
     a.load(Width::Byte, R1, FRAME, NEXT + 1);
     a.add(R1, least);
@@ -388,7 +345,7 @@ fn read_transport(a: &mut Assembler, way: Way, none: Label) {
     a.jump_if_is(TRANSPORT, ICMP_V6, icmp_v6);
     a.jump(done);
     a.bind(ports);
-    load(a, Offset::Here, NEXT, 4, none);
+    load(a, ROOM, (0, NEXT), 4, none);
     a.load(Width::Half, R1, FRAME, NEXT);
     a.store(Width::Half, FRAME, source, R1);
     a.load(Width::Half, R1, FRAME, NEXT + 2);
@@ -396,7 +353,7 @@ fn read_transport(a: &mut Assembler, way: Way, none: Label) {
     a.jump(done);
     for (header, types) in [(icmp, ECHO), (icmp_v6, ECHO_V6)] {
         a.bind(header);
-        load(a, Offset::Here, NEXT, 8, none);
+        load(a, ROOM, (0, NEXT), 8, none);
         a.load(Width::Byte, R1, FRAME, NEXT);
         types.into_iter().for_each(|of| a.jump_if_is(R1, of, echo));
         a.jump(done);

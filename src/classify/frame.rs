@@ -31,10 +31,11 @@ pub fn tables_of_a_family() -> u16 {
 }
 
 /// 802.1Q and 802.1ad (linux/if_ether.h).
-const TAGS: [u16; 2] = [0x8100, 0x88a8];
-const TAG_BYTES: u16 = 4;
+pub(super) const TAGS: [u16; 2] = [0x8100, 0x88a8];
+/// Of a tag in the packet's bytes, with the ethertype of what follows.
+pub(super) const TAG_BYTES: u16 = 4;
 /// How many tags in band are looked behind: two are the most that are usual, offloaded tags aside.
-const MOST_TAGS: u16 = 2;
+pub(super) const MOST_TAGS: u16 = 2;
 
 /// The rules of both families as one filter of protocol all; empty where there are none.
 pub fn both(v4: U32Rules, v6: U32Rules) -> U32Rules {

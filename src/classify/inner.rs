@@ -6,13 +6,12 @@ use std::net::Ipv6Addr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::assembler::{
-    Assembler, FRAME, Instruction, Label as Target, R0, R1, R2, R3, R4, R5, R6, R7, TC_ACT_UNSPEC,
-    Width,
+    Assembler, FRAME, Instruction, Label as Target, R0, R1, R6, R7, TC_ACT_UNSPEC, Width,
 };
+use super::ip_header::{self, Room, load};
 use super::label::SKB_TC_INDEX;
 use super::program::{SOURCES, look_up};
-use super::program_rules::{FROM_NETWORK_HEADER, LOAD_BYTES_RELATIVE, SKB_PROTOCOL};
-use crate::tree::{Family, Label, Source};
+use crate::tree::{Label, Source};
 use crate::units::Minor;
 
 /// Bytes of a key of [`SOURCES`], a longest-prefix-match trie: `{u32 bits; u32 ifindex; u8
@@ -34,8 +33,7 @@ const OF_V6: u32 = 1 << 31;
 const IFINDEX_BITS: u8 = 32;
 /// Of an IPv4 address that is written as one of IPv6.
 const MAPPED_BITS: u8 = 96;
-/// Ethertypes of a VLAN tag (linux/if_ether.h).
-const VLANS: [i32; 2] = [0x8100, 0x88a8];
+const ROOM: Room = Room { from: KEY - 4, tag: KEY - 8 };
 const V4_SOURCE: i32 = 12;
 const V6_SOURCE: i32 = 8;
 
@@ -110,46 +108,17 @@ fn read_source(a: &mut Assembler, none: Target) {
     a.store_value(Width::Double, FRAME, KEY_ADDRESS, 0);
     a.store_value(Width::Double, FRAME, KEY_ADDRESS + 8, 0);
     let (v4, v6, found) = (a.label(), a.label(), a.label());
-    a.load(Width::Word, R1, R6, SKB_PROTOCOL);
-    a.big_endian_16(R1);
-    a.set(R7, 0);
-    a.jump_if_is(R1, Family::V4.ethertype().into(), v4);
-    a.jump_if_is(R1, Family::V6.ethertype().into(), v6);
-    let tagged = a.label();
-    VLANS.into_iter().for_each(|vlan| a.jump_if_is(R1, vlan, tagged));
-    a.jump(none);
-    a.bind(tagged);
-    load(a, (0, KEY_ADDRESS), 4, none);
-    a.load(Width::Half, R1, FRAME, KEY_ADDRESS + 2);
-    a.store_value(Width::Word, FRAME, KEY_ADDRESS, 0);
-    a.big_endian_16(R1);
-    a.set(R7, 4);
-    a.jump_if_is(R1, Family::V4.ethertype().into(), v4);
-    a.jump_if_is(R1, Family::V6.ethertype().into(), v6);
-    a.jump(none);
+    ip_header::find(a, ROOM, [v4, v6, none]);
     a.bind(v4);
     a.store_value(Width::Half, FRAME, KEY_ADDRESS + 10, 0xffff);
-    load(a, (V4_SOURCE, KEY_ADDRESS + 12), 4, none);
+    load(a, ROOM, (V4_SOURCE, KEY_ADDRESS + 12), 4, none);
     a.jump(found);
     a.bind(v6);
     a.load(Width::Word, R1, FRAME, KEY_IFINDEX);
     a.or(R1, OF_V6.cast_signed());
     a.store(Width::Word, FRAME, KEY_IFINDEX, R1);
-    load(a, (V6_SOURCE, KEY_ADDRESS), 16, none);
+    load(a, ROOM, (V6_SOURCE, KEY_ADDRESS), 16, none);
     a.bind(found);
-}
-
-/// Copies bytes of the packet, from so far behind R7 on, to the stack.
-fn load(a: &mut Assembler, (from, to): (i32, i16), bytes: i32, short: Target) {
-    a.copy(R1, R6);
-    a.copy(R2, R7);
-    a.add(R2, from);
-    a.copy(R3, FRAME);
-    a.add(R3, to.into());
-    a.set(R4, bytes);
-    a.set(R5, FROM_NETWORK_HEADER);
-    a.call(LOAD_BYTES_RELATIVE);
-    a.jump_if_not(R0, 0, short);
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod hash;
 pub mod inner;
 pub mod interpret;
+mod ip_header;
 pub mod label;
 pub mod program;
 pub mod program_rules;

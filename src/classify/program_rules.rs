@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use super::assembler::{
     Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Width,
 };
+use super::frame::{MOST_TAGS, TAGS};
 use super::program::{MAP_LOOKUP, class_of_sender};
 use super::ranges::{Number, Search, must_be_in, wide};
 use crate::tree::{Asks, Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
@@ -47,13 +48,9 @@ pub const SKB_VLAN_TCI: i16 = 24;
 /// include/net/sch_generic.h).
 pub const SKB_CONTROL: i16 = 48;
 
-/// 802.1Q and 802.1ad (linux/if_ether.h).
-const TAGS: [i32; 2] = [0x8100, 0x88a8];
-/// How many VLAN tags in the packet's bytes are looked behind, an offloaded one aside.
-const MOST_TAGS: usize = 2;
 const VLAN_ID: i32 = 0xfff;
 /// Where an Ethernet header has its ethertype.
-const ETHERTYPE_AT: i32 = 12;
+pub(super) const ETHERTYPE_AT: i32 = 12;
 
 /// The length of the fixed header of IPv4, in bytes.
 const V4_HEADER: i32 = 20;
@@ -200,7 +197,7 @@ fn find_header(a: &mut Assembler, v4: Label, v6: Label, none: Label) {
             break;
         }
         let (tag, inner) = (a.label(), a.label());
-        TAGS.into_iter().for_each(|tpid| a.jump_if_is(R1, tpid, tag));
+        TAGS.into_iter().for_each(|tpid| a.jump_if_is(R1, tpid.into(), tag));
         a.jump(none);
         a.bind(tag);
         a.add(offset, 2);

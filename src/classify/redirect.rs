@@ -12,12 +12,11 @@
 //! every packet passes as if there were no ifb, and only copies are sent there to ask again.
 
 use super::assembler::{
-    Assembler, FRAME, Instruction, R0, R1, R2, R3, R4, R5, R6, R7, R8, Register, Width,
+    Assembler, FRAME, Instruction, R0, R1, R2, R3, R4, R5, R7, R8, Register, Width,
 };
-use super::flows::{ICMP_V6, IPV6_BYTES, Offset, load};
+use super::flows::{ICMP_V6, IPV6_BYTES};
+use super::ip_header::{self, CONTEXT, Room, load};
 use super::program::look_up;
-use super::program_rules::SKB_PROTOCOL;
-use crate::tree::Family;
 
 /// Array of one value: [`VALUE_BYTES`].
 pub const PULSE: u8 = 0;
@@ -52,7 +51,8 @@ const MTU: i16 = -4;
 const KEY: i16 = -8;
 const NEXT: i16 = -16;
 
-const CONTEXT: Register = R6;
+const ROOM: Room = Room { from: -24, tag: NEXT };
+
 const TIME: Register = R7;
 const VALUE: Register = R8;
 
@@ -66,15 +66,14 @@ pub fn redirect(ifb: u32) -> Vec<Instruction> {
     let (ip, pass, through) = (a.label(), a.label(), a.label());
     let answered = a.label();
     a.copy(CONTEXT, R1);
-    a.load(Width::Word, R1, CONTEXT, SKB_PROTOCOL);
-    a.big_endian_16(R1);
-    a.jump_if_is(R1, Family::V4.ethertype().into(), ip);
-    a.jump_if_not(R1, Family::V6.ethertype().into(), pass);
+    let v6 = a.label();
+    ip_header::find(&mut a, ROOM, [ip, v6, pass]);
+    a.bind(v6);
     // A header that cannot be read is not neighbour discovery.
-    load(&mut a, Offset::Fixed(6), NEXT, 1, ip);
+    load(&mut a, ROOM, (6, NEXT), 1, ip);
     a.load(Width::Byte, R1, FRAME, NEXT);
     a.jump_if_not(R1, ICMP_V6, ip);
-    load(&mut a, Offset::Fixed(IPV6_BYTES), NEXT, 1, ip);
+    load(&mut a, ROOM, (IPV6_BYTES, NEXT), 1, ip);
     a.load(Width::Byte, R1, FRAME, NEXT);
     let [first, last] = NEIGHBOUR_DISCOVERY;
     a.jump_if_less(R1, first, ip);

@@ -133,7 +133,10 @@ fn headers_and_fragments_hide_no_flow() {
         ),
     ];
     for (what, protocol, packets) in shapes {
-        for tag in [&[][..], &[0x81, 0x00, 0x00, 5]] {
+        // The outermost tag is taken out of the packet's bytes, another one stays there.
+        let one: [u8; 4] = [0x81, 0x00, 0x00, 5];
+        let two: [u8; 8] = [0x88, 0xa8, 0x00, 6, 0x81, 0x00, 0x00, 5];
+        for tag in [&[][..], &one, &two] {
             let before = classes("ifb-up1").class(&of_ann).packets;
             let all = classes("ifb-up1").class("1:1").packets;
             for _ in 0..FRAMES {
