@@ -4,6 +4,7 @@ mod accounts;
 mod down;
 mod evidence;
 mod generated;
+mod guests;
 mod kernel;
 mod links;
 mod quiet;

@@ -288,3 +288,24 @@ fn finds_flows(index: PortIndex, seat: Seat) -> bool {
         && !seat.parent.is_clsact()
         && prefs.iter().any(|pair| pair.contains(&seat.pref))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Change;
+
+    #[test]
+    fn an_ifb_that_was_switched_on_stays_so() {
+        let link = LinkName::new("eth0").unwrap();
+        let state =
+            |up| KernelState { ifbs: [(link.ifb(), Ifb { up })].into(), ..Default::default() };
+        let (before, now) = (state(false), state(true));
+        let mut journal = Journal::default();
+        let change = Change::Alter { from: Ifb { up: false }, to: Ifb { up: true } };
+        journal.note(&Step::Ifb(link.ifb(), change), 2);
+        assert_eq!(journal.undone(&before, &now, |_| Some(2)), now);
+        // One that was made goes.
+        let none = KernelState::default();
+        assert_eq!(journal.undone(&none, &now, |_| Some(2)), none);
+    }
+}

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use super::{Change, Plan, Step, Whole};
 use crate::facts::Accounts;
 use crate::tree::{
-    Claim, Class, Filter, FoundFilter, Guarantee, KernelState, LinkName, Owner, OwnerChange, Port,
-    Quantum, Role, RuleProgram,
+    Claim, Class, Filter, FoundFilter, Guarantee, KernelState, LinkName, Owner, OwnerChange,
+    OwnerKey, Port, Quantum, Role, RuleProgram,
 };
 use crate::units::{ClassId, Shard};
 
@@ -106,9 +106,10 @@ impl Question<'_> {
             Step::Class(port, id, Change::Alter { from, to }) => {
                 self.come_or_gone && self.only_the_share_differs(port, *id, from, to)
             }
-            Step::Entries(changes) => {
-                self.come_or_gone && changes.iter().all(|change| self.is_of_an_account(change))
-            }
+            Step::Entries(changes) => changes.iter().all(|change| match change.key {
+                OwnerKey::Source(source) => self.has_come_or_gone(source.ifindex, changes),
+                _ => self.come_or_gone && self.is_of_an_account(change),
+            }),
             // A guest's link has come.
             Step::Filter(port, _, Whole::Add(Filter::Label(_))) => !self.is_labelled(&port.link),
             Step::Clsact(link, Whole::Add(())) => self.is_for_a_label(link),
@@ -132,6 +133,19 @@ impl Question<'_> {
         let standing = self.from.clsact.get(link);
         let mut filters = standing.into_iter().flat_map(|clsact| clsact.ingress.filters.values());
         filters.any(|filter| matches!(filter, Filter::Label(_)))
+    }
+
+    /// Whether a link has no sources before these changes of entries, or none after them: it has
+    /// come, or is gone. Where it is there all along, a label of its own changes with them.
+    fn has_come_or_gone(&self, ifindex: u32, changes: &[OwnerChange]) -> bool {
+        let is_there =
+            |key: &OwnerKey| matches!(key, OwnerKey::Source(it) if it.ifindex == ifindex);
+        let changes: Vec<&OwnerChange> =
+            changes.iter().filter(|change| is_there(&change.key)).collect();
+        let standing = self.from.owners.iter().flat_map(|table| table.sources.keys());
+        let standing = standing.filter(|source| source.ifindex == ifindex).count();
+        let removed = changes.iter().filter(|change| change.to.is_none()).count();
+        standing == 0 || (removed == changes.len() && removed == standing)
     }
 
     /// Whether nothing but a label comes there.

@@ -11,10 +11,13 @@ use super::source::{Span, Written};
 
 /// Keys that a later version will know. They are refused by name, so that nobody looks for a
 /// misspelling.
-const LATER: [(&str, &str); 3] = [
+const LATER: [(&str, &str); 6] = [
     ("quota", "volume quotas"),
     ("when", "limits by time of day"),
-    ("include", "policies in several files"),
+    ("times", "limits by time of day"),
+    ("boost", "volumes at more than the cap"),
+    ("fleet", "limits over several hosts"),
+    ("include", "other files by name; those of `policies.d` beside `policies.yaml` belong to it"),
 ];
 
 /// A mapping with a fixed set of keys, taken one by one.
@@ -228,7 +231,8 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
             .help("what arrives is `down`: `links: {eth0: {rate: 100mbit, down: 50mbit}}`, `users: {bob: {down: 10mbit}}`");
     }
     let by_user = ["prio", "background"].contains(&key.value.as_str());
-    if by_user && known.contains(&"each") {
+    let of_all = known.contains(&"ceil") && !known.contains(&"prio");
+    if by_user && of_all {
         let message = format!("{what} has no {}", quote(&key.value));
         return Diagnostic::error(Kind::Shape, key.at, message).help(
             "HTB ignores it on a class that has classes below: write it on the users, or in `each`",

@@ -26,11 +26,12 @@ pub(super) fn limits_of(
         return Some(Limits { ceil: Some(ceil), ..Limits::none(at) });
     }
     let mut fields = Fields::open(node, what, keys, findings)?;
-    Some(limit_fields(&mut fields, findings))
+    Some(limit_fields(&mut fields, keys, findings))
 }
 
-/// Reads the keys of limits from a mapping that has other keys beside them.
-pub(super) fn limit_fields(fields: &mut Fields, findings: &mut Findings) -> Limits {
+/// Reads the keys of limits from a mapping that has other keys beside them. `known`: all that it
+/// may have; a `down` may have those of its keys that are among them.
+pub(super) fn limit_fields(fields: &mut Fields, known: &[&str], findings: &mut Findings) -> Limits {
     let background = fields.place_of("background");
     let is_background =
         fields.read("background", findings, |node| scalars::boolean(node, "background"));
@@ -41,7 +42,7 @@ pub(super) fn limit_fields(fields: &mut Fields, findings: &mut Findings) -> Limi
         ceil: fields.read("ceil", findings, |node| scalars::amount(node, "ceil")),
         prio: fields.read("prio", findings, scalars::prio),
         background: background.filter(|_| is_background == Some(true)),
-        down: down.and_then(|(node, at)| self::down(node, at, findings)),
+        down: down.and_then(|(node, at)| self::down(node, at, known, findings)),
         at: fields.at,
     };
     contradictions(&limits, findings);
@@ -49,12 +50,14 @@ pub(super) fn limit_fields(fields: &mut Fields, findings: &mut Findings) -> Limi
 }
 
 /// `down`: the short form is a ceil here too.
-fn down(node: Node, at: Span, findings: &mut Findings) -> Option<Down> {
+fn down(node: Node, at: Span, known: &[&str], findings: &mut Findings) -> Option<Down> {
     if let Value::Scalar(_) = node.value {
         let ceil = findings.take(scalars::amount(&node, "down"))?;
         return Some(Down { rate: None, ceil: Some(ceil), prio: None, at });
     }
-    let mut fields = Fields::open(node, "`down`", &["rate", "ceil", "prio"], findings)?;
+    let mut keys = vec!["rate", "ceil", "prio"];
+    keys.retain(|key| known.contains(key));
+    let mut fields = Fields::open(node, "`down`", &keys, findings)?;
     let had_unknown = fields.had_unknown;
     let is_empty = fields.place_of("rate").or(fields.place_of("ceil")).is_none();
     let rate = fields.read("rate", findings, |node| scalars::amount(node, "rate"));

@@ -134,7 +134,7 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
     // A rate that was refused is reported already, so it does not also count as missing.
     let had_unknown = fields.had_unknown;
     let asks_for_something = asks_for_something(&fields);
-    line.limits = limit_fields(&mut fields, findings);
+    line.limits = limit_fields(&mut fields, &USER_KEYS, findings);
     line.classid = fields.read("classid", findings, scalars::classid);
     line.accounts = fields.read_list("accounts", findings, scalars::account);
     line.uids = fields.read_list("uids", findings, scalars::uids);
@@ -216,7 +216,7 @@ fn class(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<Class
     if !asks_for_something(&fields) && !fields.had_unknown {
         findings.push(asks_for_nothing(&key));
     }
-    let limits = limit_fields(&mut fields, findings);
+    let limits = limit_fields(&mut fields, &KEYS, findings);
     let classid = fields.read("classid", findings, scalars::classid);
     let links = fields.take("links").map_or_else(Vec::new, |n| links::on_links(n, findings));
     Some(ClassLine { key, limits, classid, links })
@@ -242,7 +242,7 @@ fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<Group
     }
     let mut fields = Fields::open(node, "a group", &KEYS, findings)?;
     let each_at = fields.place_of("each");
-    let limits = limit_fields(&mut fields, findings);
+    let limits = limit_fields(&mut fields, &KEYS, findings);
     let gid_is_written = fields.place_of("gid").is_some();
     let gid = fields.read("gid", findings, scalars::gid);
     let parent = fields.read("parent", findings, |node| scalars::text(node, "parent", "students"));
@@ -267,7 +267,7 @@ fn everyone(at: Span, node: Node, findings: &mut Findings) -> Option<EveryoneLin
         return Some(EveryoneLine { at, uids: None, limits: none, each: Some(each) });
     }
     let mut fields = Fields::open(node, "`everyone`", &KEYS, findings)?;
-    let limits = limit_fields(&mut fields, findings);
+    let limits = limit_fields(&mut fields, &KEYS, findings);
     let uids = fields.read_list("uids", findings, scalars::uids);
     let each = fields.take("each").and_then(|node| self::limits(node, "`each`", findings));
     Some(EveryoneLine { at, uids, limits, each })

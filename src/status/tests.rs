@@ -162,6 +162,18 @@ fn rows_are_sorted_and_filtered_within_their_groups() {
 }
 
 #[test]
+fn a_group_without_what_is_above_it_is_shown_with_its_members() {
+    let mut status = busy();
+    for link in &mut status.links {
+        link.groups.retain(|group| group.group == "year1");
+        link.users.retain(|user| user.user == "ann");
+    }
+    let (_, lines) = lines(&status, &Order::default(), 120);
+    let has = |name: &str| lines.iter().any(|line| line.trim_start().starts_with(name));
+    assert!(has("[year1]") && has("ann"), "{lines:#?}");
+}
+
+#[test]
 fn keys_change_the_screen_and_nothing_is_larger_than_it() {
     let mut board = Board::default();
     let size = Size { rows: 6, columns: 60 };

@@ -261,6 +261,23 @@ mod tests {
     }
 
     #[test]
+    fn what_redirects_elsewhere_is_no_counterpart_of_a_pulse() {
+        let known = |redirects_as_named: bool| {
+            let (mut clsact, mut tree) = (Clsact::default(), Tree::default());
+            if redirects_as_named {
+                clsact.ingress.filters.insert(Pref::REDIRECT[0], Filter::Redirect);
+            }
+            tree.filters.insert(Pref::PULSE[0], Filter::Pulse);
+            let maps = |pref| BTreeMap::from([(pref, 7)]);
+            let (redirects, pulses) = (maps(Pref::REDIRECT[0]), maps(Pref::PULSE[0]));
+            let strange = common_pulse(&redirects, &pulses, &mut clsact, Some(&mut tree));
+            (clsact.ingress.filters.len() + tree.filters.len(), strange.len())
+        };
+        assert_eq!(known(true), (2, 0));
+        assert_eq!(known(false), (0, 1), "both are made again");
+    }
+
+    #[test]
     fn what_notes_and_what_finds_have_one_map_or_neither_is_known() {
         assert_eq!(common(&[(3, 7)], &[(200, 7)]), (Some(7), vec![3], vec![200]));
         assert_eq!(common(&[(3, 7)], &[(200, 8)]), (None, vec![], vec![]));

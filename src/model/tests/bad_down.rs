@@ -56,6 +56,14 @@ fn what_arrives() {
             "background with a guaranteed down",
             "version: 1\nlinks: {eth0: {down: 50mbit}}\nusers: {bob: {ceil: 5mbit, background: true, down: {rate: 1mbit}}}",
         ),
+        (
+            "background with other prios in both directions",
+            "version: 1\nlinks: {eth0: {down: 50mbit}}\nusers: {bob: {ceil: 5mbit, background: true, prio: 3, down: {ceil: 1mbit, prio: 7}}}",
+        ),
+        (
+            "a prio of what arrives for all together",
+            "version: 1\nlinks: {eth0: {down: 50mbit}}\nusers: {bob: 1mbit}\ngroups: {g: {users: [bob], ceil: 5mbit, down: {ceil: 5mbit, prio: 3}}}\neveryone: {ceil: 9mbit, down: {ceil: 5mbit, prio: 3}, each: {ceil: 1mbit, down: {ceil: 1mbit, prio: 3}}}",
+        ),
         ("ingress", "users: {bob: {ceil: 5mbit, ingress: 1mbit}}"),
     ]);
     insta::assert_snapshot!("arriving", text);
