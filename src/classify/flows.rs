@@ -20,8 +20,10 @@ use super::program_rules::SKB_CONTROL;
 use super::servers::{OnStack, class_of_server};
 use crate::tree::Tag;
 
-/// Hash map that forgets what was not used for longest: [`KEY_BYTES`] → [`VALUE_BYTES`]. Numbered
-/// behind the maps of the deciding program, which [`learn`] reads too.
+/// Hash map that forgets what was not used for longest: [`KEY_BYTES`] → [`VALUE_BYTES`]. In
+/// [`learn`] the numbers below are those of the maps by which the sender is known
+/// ([`super::program`]); the deciding program's map of sources, which has this number there, is
+/// asked by labels alone.
 pub const FLOWS: u8 = 3;
 
 /// `{remote[16]; local[16]; be16 remote port; be16 local port; u8 protocol; u8 kind; u16 0}`.
@@ -239,16 +241,7 @@ fn read_v4(a: &mut Assembler, way: Way, Ends { none, later, transport }: Ends) {
     // The identification, then flags and offset (RFC 791).
     a.load(Width::Half, R2, FRAME, HEADER + 4);
     a.load(Width::Half, R1, FRAME, HEADER + 6);
-    a.big_endian_16(R1);
-    a.copy(R3, R1);
-    a.and(R3, 0x1fff);
-    let first = a.label();
-    a.jump_if_is(R3, 0, first);
-    later_fragment(a, 4, later);
-    a.bind(first);
-    a.and(R1, 0x2000);
-    a.jump_if_is(R1, 0, transport);
-    first_fragment(a);
+    read_fragment(a, 4, later, transport);
     a.jump(transport);
 }
 
@@ -291,17 +284,25 @@ fn read_extension(a: &mut Assembler, Ends { none, later, transport }: Ends) {
     a.add(OFFSET, 8);
     a.load(Width::Word, R2, FRAME, NEXT + 4);
     a.load(Width::Half, R1, FRAME, NEXT + 2);
+    read_fragment(a, 6, later, next);
+    a.bind(next);
+}
+
+/// R2 is the identification, and R1 has the offset and whether more follows: on to `later` with the
+/// key of a later fragment, to `whole` where there is but one, and falls through for the first.
+fn read_fragment(a: &mut Assembler, kind: i32, later: Label, whole: Label) {
+    let (offset, more) = if kind == 4 { (0x1fff, 0x2000) } else { (0xfff8, 1) };
     a.big_endian_16(R1);
     a.copy(R3, R1);
-    a.and(R3, 0xfff8);
+    a.and(R3, offset);
     let first = a.label();
     a.jump_if_is(R3, 0, first);
-    later_fragment(a, 6, later);
+    later_fragment(a, kind, later);
     a.bind(first);
-    a.and(R1, 1);
-    a.jump_if_is(R1, 0, next);
-    first_fragment(a);
-    a.bind(next);
+    a.and(R1, more);
+    a.jump_if_is(R1, 0, whole);
+    a.store(Width::Word, FRAME, FRAGMENT, R2);
+    a.store_value(Width::Word, FRAME, IS_FRAGMENT, 1);
 }
 
 /// A header that says itself how many `units` it has beyond the first `least`.
@@ -323,12 +324,6 @@ fn later_fragment(a: &mut Assembler, kind: i32, later: Label) {
     }
     a.store_value(Width::Byte, FRAME, KIND, kind | LATER);
     a.jump(later);
-}
-
-/// R2 is its identification.
-fn first_fragment(a: &mut Assembler) {
-    a.store(Width::Word, FRAME, FRAGMENT, R2);
-    a.store_value(Width::Word, FRAME, IS_FRAGMENT, 1);
 }
 
 /// Ports, or an echo's identifier; of all other protocols there is one flow between two addresses.

@@ -24,7 +24,8 @@ use super::ranges::{Number, Search, must_be_in, wide};
 use crate::tree::{Asks, Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
 
 /// The map, by its number, that counts each rule's packets: an array whose one value is a 64-bit
-/// number for each rule. The numbers below are the deciding program's maps.
+/// number for each rule. The numbers below are those of the maps by which the sender is known
+/// ([`super::program`]); the map of sources, which has this number there, no rule asks.
 pub const COUNTS: u8 = 3;
 /// The map, by its number, that has the rules as JSON, so that whoever reads the filter can know
 /// what it does: an array with one value.
@@ -76,8 +77,8 @@ const NO_IP: i32 = 1;
 const UNKNOWN: i32 = 1;
 const KNOWN: i32 = 2;
 
-/// The program of rules. Its maps are numbered as those of the deciding program, and [`COUNTS`] and
-/// [`TEXT`].
+/// The program of rules. Its maps are those by which the sender is known, with the deciding
+/// program's numbers, and [`COUNTS`] and [`TEXT`].
 pub fn compile(program: &RuleProgram) -> Vec<Instruction> {
     let mut a = Assembler::default();
     match program.asks {

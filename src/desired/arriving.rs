@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::clsact::{Same, free_pref};
 use super::impossible::{Impossible, NoDown};
 use super::{clsact, labels};
 use crate::classify;
 use crate::facts::{Facts, Observation};
 use crate::model::{Link, Model};
-use crate::tree::{
-    Classifier, Clsact, Direction, Filter, Ifb, KernelState, Parent, Pref, Side, Tag, Tree,
-};
+use crate::tree::{Classifier, Direction, Filter, Ifb, KernelState, Parent, Pref, Tag, Tree};
 
 /// Adds the ifb of each ingress port of the model, and the filters at the clsact of its link.
 ///
@@ -52,40 +51,27 @@ fn hooks(
         Ok(Classifier::Cgroup) => Tag::Cgroup,
         Err(source) => return Err(NoDown::Classifier(source)),
     };
-    let none = Clsact::default();
-    let standing = observed.state.clsact.get(&link.port.link).unwrap_or(&none);
-    // A pref at which nothing stands; else one where something of ours does that may go, rather
-    // than the same filter.
-    let free = |parent: Parent, prefs: [Pref; 2], filter: &Filter| {
-        let (side, port) = match parent {
-            Parent::Ingress => (&standing.ingress, link.port.link.ingress()),
-            _ => (&standing.egress, link.port.link.egress()),
-        };
-        let rank = |pref: &Pref| match side.filters.get(pref) {
-            None if !observed.is_strange(&port, parent.at(*pref)) => 0,
-            None => 1,
-            Some(standing) if standing != filter => 1,
-            Some(_) => 2,
-        };
-        prefs.into_iter().filter(|pref| !side.foreign.contains(pref)).min_by_key(rank)
+    let name = &link.port.link;
+    let at = |parent, prefs, filter: &Filter, same| {
+        free_pref(name, (parent, prefs), (filter, same), observed)
     };
     let learn = Filter::Learn(tag);
-    let stands = Pref::LEARN.into_iter().find(|pref| is(&standing.egress, *pref, &learn));
     let tree = state.trees.get_mut(&link.port);
     let old = observed.state.trees.get(&link.port);
-    let (learn_at, find_anew) = match stands {
-        Some(pref) if tree.as_ref().is_none_or(|tree| finds_the_same(tree, old)) => (pref, false),
-        _ => (free(Parent::Egress, Pref::LEARN, &learn).ok_or(NoDown::Learn)?, true),
-    };
-    if let Some(tree) = tree.filter(|_| find_anew) {
+    let stands = observed.state.clsact.get(name).is_some_and(|clsact| {
+        Pref::LEARN.into_iter().any(|pref| clsact.egress.filters.get(&pref) == Some(&learn))
+    });
+    // Programs that come go on with the map that stands, if this process has it.
+    let stays = observed.keeps_flows(name)
+        || (stands && tree.as_ref().is_none_or(|tree| finds_the_same(tree, old)));
+    let same = if stays { Same::Stays } else { Same::Goes };
+    let learn_at = at(Parent::Egress, Pref::LEARN, &learn, same).ok_or(NoDown::Learn)?;
+    if let Some(tree) = tree.filter(|_| !stays) {
         make_anew(tree, old);
     }
-    let redirect_at =
-        Pref::REDIRECT.into_iter().find(|pref| is(&standing.ingress, *pref, &Filter::Redirect));
-    let redirect_at = redirect_at
-        .or_else(|| free(Parent::Ingress, Pref::REDIRECT, &Filter::Redirect))
+    let redirect_at = at(Parent::Ingress, Pref::REDIRECT, &Filter::Redirect, Same::Stays)
         .ok_or(NoDown::Redirect)?;
-    let clsact = clsact::entry(&mut state.clsact, &link.port.link, observed);
+    let clsact = clsact::entry(&mut state.clsact, name, observed);
     clsact.egress.filters.insert(learn_at, learn);
     clsact.ingress.filters.insert(redirect_at, Filter::Redirect);
     Ok(())
@@ -103,18 +89,7 @@ fn others_allow(link: &Link, facts: &Facts) -> Result<(), NoDown> {
     }
 }
 
-fn is(side: &Side, pref: Pref, filter: &Filter) -> bool {
-    side.filters.get(&pref) == Some(filter)
-}
-
 type Filters = BTreeMap<Pref, Filter>;
-
-/// The filters of the root and of each shard.
-fn qdiscs(tree: &mut Tree) -> impl Iterator<Item = (Parent, &mut Filters)> {
-    let shards = tree.shards.iter_mut();
-    let shards = shards.map(|(shard, filters)| (Parent::Shard(*shard), filters));
-    [(Parent::Root, &mut tree.filters)].into_iter().chain(shards)
-}
 
 fn standing_at(old: Option<&Tree>, parent: Parent) -> Option<&Filters> {
     match parent.shard() {
@@ -129,7 +104,7 @@ const FIND: [[Pref; 2]; 2] = [Pref::FIND, Pref::TAG];
 /// Whether all that finds flows stands as it is wanted.
 fn finds_the_same(tree: &Tree, old: Option<&Tree>) -> bool {
     let mut tree = tree.clone();
-    qdiscs(&mut tree).all(|(parent, wanted)| {
+    tree.filters_mut().all(|(parent, wanted)| {
         let standing = standing_at(old, parent);
         let mut prefs = FIND.into_iter().flatten();
         prefs.all(|pref| match wanted.get(&pref) {
@@ -142,7 +117,7 @@ fn finds_the_same(tree: &Tree, old: Option<&Tree>) -> bool {
 /// A new map of flows comes with new filters that read it: those that stand, the same otherwise,
 /// stay at their pref until the new ones are there.
 fn make_anew(tree: &mut Tree, old: Option<&Tree>) {
-    for (parent, wanted) in qdiscs(tree) {
+    for (parent, wanted) in tree.filters_mut() {
         let standing = standing_at(old, parent);
         for [a, b] in FIND {
             let is_same = |(pref, _): &(Pref, Pref)| {

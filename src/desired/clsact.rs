@@ -82,15 +82,24 @@ fn place(link: &LinkName, observed: &Observation) -> Result<Pref, Unguarded> {
     }
     let wanted = Filter::ClearPriority(observed.facts.program().sockets);
     let seats = (Parent::Egress, Pref::PRIORITY);
-    free_pref(link, seats, &wanted, observed).ok_or(Unguarded::Prefs)
+    free_pref(link, seats, (&wanted, Same::Stays), observed).ok_or(Unguarded::Prefs)
 }
 
-/// At one side of a link's clsact, of these prefs, the one where the same filter stands, else the
+/// What becomes of a filter that stands as it is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Same {
+    /// It stays where it is.
+    Stays,
+    /// It reads a map that goes: another comes beside it first.
+    Goes,
+}
+
+/// At one side of a link's clsact, of these prefs, the one where the same filter stays, else the
 /// first free one, else that of another filter of ours; `None`: others have both.
 pub(super) fn free_pref(
     link: &LinkName,
     (side, prefs): (Parent, [Pref; 2]),
-    wanted: &Filter,
+    (wanted, same): (&Filter, Same),
     observed: &Observation,
 ) -> Option<Pref> {
     let none = Clsact::default();
@@ -101,10 +110,10 @@ pub(super) fn free_pref(
     };
     let prefs = prefs.into_iter().filter(|pref| !standing.foreign.contains(pref));
     let rank = |pref: &Pref| match standing.filters.get(pref) {
-        Some(filter) if filter == wanted => 0,
+        Some(filter) if filter == wanted && same == Same::Stays => 0,
         None if !observed.is_strange(&port, side.at(*pref)) => 1,
-        None => 2,
-        Some(_) => 2,
+        Some(filter) if filter == wanted => 3,
+        _ => 2,
     };
     prefs.min_by_key(rank)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::clsact;
+use super::clsact::{self, Same, free_pref};
 use super::identity::Identities;
 use crate::classify;
 use crate::facts::{LinkFacts, Observation};
@@ -104,7 +104,7 @@ fn place(link: &LinkName, filter: &Filter, observed: &Observation) -> Result<Pre
     if observed.ingress.contains(link) {
         return Err(Unlabelled::Ingress);
     }
-    let prefs = clsact::free_pref(link, (Parent::Ingress, Pref::LABEL), filter, observed);
+    let prefs = free_pref(link, (Parent::Ingress, Pref::LABEL), (filter, Same::Stays), observed);
     prefs.ok_or(Unlabelled::Prefs)
 }
 

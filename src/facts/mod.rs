@@ -296,11 +296,19 @@ pub struct Unread {
     /// Why the maps of the deciding programs could not be read; `None`: they were read, or there
     /// are none.
     pub owners: Option<String>,
+    /// Links whose map of flows could not be opened.
+    pub flows: BTreeSet<LinkName>,
     /// The names of the programs of rules whose maps could not be read.
     pub rules: BTreeMap<(Port, Pref), String>,
 }
 
 impl Observation {
+    /// Whether this process has the map of flows that the link's programs use, and so new programs
+    /// can go on with it.
+    pub fn keeps_flows(&self, link: &LinkName) -> bool {
+        self.facts.flows.contains_key(link) && !self.unread.flows.contains(link)
+    }
+
     /// Whether nothing is strange.
     pub fn is_plain(&self) -> bool {
         self.strange.values().all(Strange::is_empty)

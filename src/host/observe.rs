@@ -66,6 +66,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     snapshot.observation.facts.ifb_roots = links.ifb_roots;
     snapshot.observation.facts.beside = links.beside;
     snapshot.observation.state.ifbs = standing;
+    snapshot.observation.unread.flows = arriving::open_flows(kernel, &links.flows);
     snapshot.observation.facts.flows = links.flows;
     snapshot.observation.deciding = links.learning;
     links.trees.into_iter().for_each(|(port, seen)| snapshot.add_tree(port, seen));

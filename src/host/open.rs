@@ -14,7 +14,7 @@ use crate::model::Matcher;
 use crate::netlink::inet_diag::Transport;
 use crate::plan::Paths;
 use crate::process::{self, Decision, InstanceView, Process, Reason};
-use crate::sys::bpf::{Maps, RuleMaps, ServerMap};
+use crate::sys::bpf::{Flows, Maps, RuleMaps, ServerMap};
 use crate::sys::netns::{self, NetnsError, Target};
 use crate::sys::route::{Netlink, SocketError};
 use crate::tree::{Claim, Family, Mark, NetCls, RuleMapIds};
@@ -40,6 +40,8 @@ pub struct Kernel {
     pub owners: Option<Maps>,
     /// The maps of the programs of rules that stand, once they were made or opened.
     pub rules: BTreeMap<RuleMapIds, RuleMaps>,
+    /// The maps of flows that are in use, by number, once they were made or opened.
+    pub flows: BTreeMap<u32, Flows>,
     /// The map of bound sockets, once it was made or opened.
     pub servers: Option<ServerMap>,
     /// Lists of sockets that this kernel lacks: asking would have it look for a module each time.
@@ -91,6 +93,7 @@ impl Kernel {
             proc_root: PathBuf::from("/proc"),
             owners: None,
             rules: BTreeMap::new(),
+            flows: BTreeMap::new(),
             servers: None,
             unlisted: BTreeSet::new(),
             hierarchy: cgroup::find()?,

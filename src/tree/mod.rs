@@ -150,4 +150,11 @@ impl Tree {
         }
         Some(parent)
     }
+
+    /// The filters of the root qdisc and of each shard's.
+    pub fn filters_mut(&mut self) -> impl Iterator<Item = (Parent, &mut BTreeMap<Pref, Filter>)> {
+        let shards = self.shards.iter_mut();
+        let shards = shards.map(|(shard, filters)| (Parent::Shard(*shard), filters));
+        [(Parent::Root, &mut self.filters)].into_iter().chain(shards)
+    }
 }

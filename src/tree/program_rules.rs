@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::program::Program;
 use crate::units::ClassId;
 
-/// The kernel's numbers of the two maps that a program of rules has beside the deciding program's
-/// three.
+/// The kernel's numbers of the two maps that a program of rules has beside those by which the
+/// sender is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleMapIds {
     /// The number of the map that has the rules as JSON.

@@ -73,6 +73,7 @@ fn main() -> ExitCode {
         engines::TESTS,
         inner_links::TESTS,
         downloads::SHARES,
+        downloads::SWAPS,
         servers::TESTS,
         directions::TESTS,
         shards::TESTS,

@@ -31,10 +31,8 @@ const AGAIN: Duration = Duration::from_millis(10);
 pub(super) struct Arriving {
     /// By name.
     ifbs: BTreeMap<LinkName, u32>,
-    /// The numbers of the maps that stand, by link.
-    standing: BTreeMap<LinkName, u32>,
-    /// The maps of this run's programs, by link.
-    flows: BTreeMap<LinkName, Flows>,
+    /// The numbers of the maps of flows that stand or that this run has made, by link.
+    flows: BTreeMap<LinkName, u32>,
     /// What says whether packets come to the ifbs of this run's filters, by link.
     pulses: BTreeMap<LinkName, Pulse>,
     /// Programs, open until the messages that hand them over are sent.
@@ -49,9 +47,8 @@ fn missing(what: &'static str) -> Cause {
 impl Arriving {
     /// What stands.
     pub(super) fn new(facts: &Facts) -> Arriving {
-        let (ifbs, standing) = (facts.ifbs.clone(), facts.flows.clone());
-        let (flows, pulses) = (BTreeMap::new(), BTreeMap::new());
-        Arriving { ifbs, standing, flows, pulses, files: Vec::new() }
+        let (ifbs, flows) = (facts.ifbs.clone(), facts.flows.clone());
+        Arriving { ifbs, flows, pulses: BTreeMap::new(), files: Vec::new() }
     }
 
     /// The ifindex of an ifb.
@@ -126,8 +123,10 @@ impl Arriving {
         Ok(match filter {
             Filter::Learn(tag) => Some(self.learn(kernel, &port.link, (ifindex, pref), *tag)?),
             Filter::Find { shards, for_rules } => {
-                let flows = self.flows(&port.link)?;
-                let servers = servers::open(kernel).map_err(Cause::Bpf)?;
+                servers::open(kernel).map_err(Cause::Bpf)?;
+                let flows = self.flows(kernel, &port.link)?;
+                let servers = kernel.servers.as_ref();
+                let servers = servers.ok_or_else(|| missing("no map of bound sockets is open"))?;
                 let file = flows.load_find((*shards, *for_rules), servers).map_err(Cause::Bpf)?;
                 let finds = Finds { flows: flows.id(), servers: servers.id() };
                 let loaded = Loaded::finding((*shards, *for_rules), finds, file.as_fd());
@@ -160,41 +159,41 @@ impl Arriving {
         })
     }
 
-    /// With a map of flows of its own, which what finds them reads from then on.
+    /// With the map of flows that stands; with a new one where that is not open, which what finds
+    /// them reads from then on.
     fn learn(
         &mut self,
-        kernel: &Kernel,
+        kernel: &mut Kernel,
         link: &LinkName,
         (ifindex, pref): (u32, Pref),
         tag: Tag,
     ) -> Result<Request, Cause> {
+        let is_open = self.flows.get(link).is_some_and(|id| kernel.flows.contains_key(id));
+        if !is_open {
+            let new = Flows::create().map_err(Cause::Bpf)?;
+            self.flows.insert(link.clone(), new.id());
+            kernel.flows.insert(new.id(), new);
+        }
+        let flows = self.flows(kernel, link)?;
         let owners = match tag {
-            Tag::Bpf(_) => Some(
-                kernel
-                    .owners
-                    .as_ref()
-                    .ok_or_else(|| missing("the maps that it reads are not open"))?,
-            ),
+            Tag::Bpf(_) => {
+                let owners = kernel.owners.as_ref();
+                Some(owners.ok_or_else(|| missing("the maps that it reads are not open"))?)
+            }
             Tag::Cgroup => None,
         };
-        let flows = Flows::create().map_err(Cause::Bpf)?;
         let file = flows.load_learn(tag, owners).map_err(Cause::Bpf)?;
         let reads = Reads { flows: flows.id(), owners: owners.map(Maps::ids) };
         let loaded = Loaded::learning(tag, kernel.mark, reads, file.as_fd());
         let request = hook::add_egress(ifindex, pref, loaded);
         self.files.push(file);
-        self.flows.insert(link.clone(), flows);
         Ok(request)
     }
 
-    /// The map that the link's programs read: this run's, else the one that stands.
-    fn flows(&mut self, link: &LinkName) -> Result<&Flows, Cause> {
-        if !self.flows.contains_key(link) {
-            let id = self.standing.get(link).ok_or_else(|| missing("no map of flows is known"))?;
-            let flows = Flows::open(*id).map_err(Cause::Bpf)?;
-            self.flows.insert(link.clone(), flows);
-        }
-        self.flows.get(link).ok_or_else(|| missing("no map of flows is known"))
+    /// The map that the link's programs use.
+    fn flows<'k>(&self, kernel: &'k Kernel, link: &LinkName) -> Result<&'k Flows, Cause> {
+        let flows = self.flows.get(link).and_then(|id| kernel.flows.get(id));
+        flows.ok_or_else(|| missing("the map of flows is not open"))
     }
 
     /// The messages are sent: the filters keep their programs, and those their maps.

@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use log::debug;
 use nix::errno::Errno;
 
 use crate::facts::{Beside, Facts, LinkFacts};
+use crate::host::Kernel;
 use crate::netlink::decode::{self, LinkRecord};
 use crate::netlink::flow_name::{Finds, Reads};
 use crate::netlink::nftables::{self, AtIngress};
 use crate::netlink::request::{dump, ifb};
-use crate::sys::bpf;
+use crate::sys::bpf::{self, Flows};
 use crate::sys::route::{Netlink, SocketError};
 use crate::tree::{
     Clsact, Direction, Filter, Ifb, LinkName, Mark, Parent, Port, Pref, Seat, StrangeFilter, Tree,
@@ -143,9 +145,32 @@ fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
     Ok(each.collect())
 }
 
-/// The map of flows that what notes them and all that finds them have in common. Filters that read
-/// another are taken out of the state, and so are all where there is none in common: what one of
-/// them notes the others do not find.
+/// Opens the maps of flows that are in use, and closes all others. Returns the links whose map
+/// cannot be opened: without CAP_SYS_ADMIN a process has only those that it made.
+pub(super) fn open_flows(
+    kernel: &mut Kernel,
+    in_use: &BTreeMap<LinkName, u32>,
+) -> BTreeSet<LinkName> {
+    kernel.flows.retain(|id, _| in_use.values().any(|used| used == id));
+    let mut closed = BTreeSet::new();
+    for (link, id) in in_use {
+        if kernel.flows.contains_key(id) {
+            continue;
+        }
+        match Flows::open(*id) {
+            Ok(flows) => drop(kernel.flows.insert(*id, flows)),
+            Err(error) => {
+                debug!("the map of flows {id} of {link}: {error}");
+                closed.insert(link.clone());
+            }
+        }
+    }
+    closed
+}
+
+/// The map of flows that is in use: one that is both written and read at the root of the ifb, else
+/// the one that is read there, else one that is written. Filters that use another are taken out of
+/// the state: what one of them notes the others do not find.
 pub(super) fn common_flows(
     learners: &BTreeMap<Pref, Reads>,
     finders: &BTreeMap<(ClassId, Pref), Finds>,
@@ -153,15 +178,10 @@ pub(super) fn common_flows(
     tree: Option<&mut Tree>,
 ) -> (Option<u32>, BTreeMap<Seat, StrangeFilter>) {
     let flows = |parent: Parent, pref| Some(finders.get(&(parent.classid(), pref))?.flows);
-    let is_whole = |id: &u32| {
-        let finds = |parent: Parent| {
-            let mut at = Pref::TAG.into_iter();
-            at.any(|pref| flows(parent, pref) == Some(*id))
-        };
-        let shards = tree.as_ref().into_iter().flat_map(|tree| tree.shards.keys());
-        finds(Parent::Root) && shards.into_iter().all(|shard| finds(Parent::Shard(*shard)))
-    };
-    let common = learners.values().map(|reads| reads.flows).find(is_whole);
+    let read = || Pref::TAG.into_iter().filter_map(|pref| flows(Parent::Root, pref));
+    let mut written = learners.values().map(|reads| reads.flows);
+    let both = written.clone().find(|id| read().any(|other| other == *id));
+    let common = both.or(read().next()).or(written.next());
     let mut strange = BTreeMap::new();
     let mut keep = |seat: Seat, filter: &Filter, reads: Option<u32>| {
         let is_about_flows = matches!(filter, Filter::Learn(_) | Filter::Find { .. });
@@ -175,7 +195,7 @@ pub(super) fn common_flows(
     clsact.egress.filters.retain(|pref, filter| {
         keep(Parent::Egress.at(*pref), filter, learners.get(pref).map(|reads| reads.flows))
     });
-    for (parent, filters) in tree.into_iter().flat_map(qdiscs) {
+    for (parent, filters) in tree.into_iter().flat_map(Tree::filters_mut) {
         filters.retain(|pref, filter| keep(parent.at(*pref), filter, flows(parent, *pref)));
     }
     (common, strange)
@@ -222,12 +242,6 @@ pub(super) fn common_pulse(
     strange
 }
 
-fn qdiscs(tree: &mut Tree) -> impl Iterator<Item = (Parent, &mut BTreeMap<Pref, Filter>)> {
-    let shards = tree.shards.iter_mut();
-    let shards = shards.map(|(shard, filters)| (Parent::Shard(*shard), filters));
-    [(Parent::Root, &mut tree.filters)].into_iter().chain(shards)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,28 +275,33 @@ mod tests {
     }
 
     #[test]
-    fn what_redirects_elsewhere_is_no_counterpart_of_a_pulse() {
-        let known = |redirects_as_named: bool| {
+    fn what_does_something_else_than_its_name_says_is_no_counterpart() {
+        let known = |redirects: bool, pulses: bool| {
             let (mut clsact, mut tree) = (Clsact::default(), Tree::default());
-            if redirects_as_named {
+            if redirects {
                 clsact.ingress.filters.insert(Pref::REDIRECT[0], Filter::Redirect);
             }
-            tree.filters.insert(Pref::PULSE[0], Filter::Pulse);
+            if pulses {
+                tree.filters.insert(Pref::PULSE[0], Filter::Pulse);
+            }
             let maps = |pref| BTreeMap::from([(pref, 7)]);
-            let (redirects, pulses) = (maps(Pref::REDIRECT[0]), maps(Pref::PULSE[0]));
-            let strange = common_pulse(&redirects, &pulses, &mut clsact, Some(&mut tree));
+            let named = (maps(Pref::REDIRECT[0]), maps(Pref::PULSE[0]));
+            let strange = common_pulse(&named.0, &named.1, &mut clsact, Some(&mut tree));
             (clsact.ingress.filters.len() + tree.filters.len(), strange.len())
         };
-        assert_eq!(known(true), (2, 0));
-        assert_eq!(known(false), (0, 1), "both are made again");
+        assert_eq!(known(true, true), (2, 0));
+        assert_eq!(known(false, true), (0, 1), "it redirects elsewhere: both are made again");
+        assert_eq!(known(true, false), (0, 1), "it notes elsewhere");
     }
 
     #[test]
-    fn what_notes_and_what_finds_have_one_map_or_neither_is_known() {
+    fn what_notes_and_what_finds_use_one_map() {
         assert_eq!(common(&[(3, 7)], &[(200, 7)]), (Some(7), vec![3], vec![200]));
-        assert_eq!(common(&[(3, 7)], &[(200, 8)]), (None, vec![], vec![]));
-        assert_eq!(common(&[(3, 7)], &[]), (None, vec![], vec![]));
-        assert_eq!(common(&[], &[(200, 8)]), (None, vec![], vec![]));
+        assert_eq!(common(&[(3, 7)], &[(200, 8)]), (Some(8), vec![], vec![200]));
+        // The others are made again, and use the same map.
+        assert_eq!(common(&[(3, 7)], &[]), (Some(7), vec![3], vec![]));
+        assert_eq!(common(&[], &[(200, 8)]), (Some(8), vec![], vec![200]));
+        assert_eq!(common(&[], &[]), (None, vec![], vec![]));
         // Killed between the new learner and the end of the old one.
         let half = common(&[(3, 7), (4, 8)], &[(200, 7)]);
         assert_eq!(half, (Some(7), vec![3], vec![200]));

@@ -117,12 +117,23 @@ fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds
     .map(|line| plan.find(line).unwrap_or_else(|| panic!("{line}\n{plan}")));
     assert!(places.is_sorted(), "{plan}");
     assert!(!plan.contains("clsact ingress"), "{plan}");
+    // With the map that stands, where this process has it: what finds flows goes on.
+    seen.facts.flows.insert(link.clone(), 7);
+    let with_map = resolved(&intent(POLICY), seen.clone()).plan.to_string();
+    assert!(with_map.contains("+ eth0 filter at clsact egress pref 4"), "{with_map}");
+    assert!(!with_map.contains("eth0 ingress filter"), "{with_map}");
+    seen.unread.flows.insert(link.clone());
+    assert_eq!(resolved(&intent(POLICY), seen.clone()).plan.to_string(), plan);
     // And so where a filter that finds them was taken away.
     seen.facts.features.helpers.socket_tag = true;
     let tree = seen.state.trees.get_mut(&link.ingress()).unwrap();
     tree.filters.remove(&Pref::TAG[0]);
-    let plan = resolved(&intent(POLICY), seen).plan.to_string();
+    let plan = resolved(&intent(POLICY), seen.clone()).plan.to_string();
     assert!(plan.contains("+ eth0 filter at clsact egress pref 4"), "{plan}");
+    seen.unread.flows.clear();
+    let plan = resolved(&intent(POLICY), seen).plan.to_string();
+    assert!(plan.contains("+ eth0 ingress filter pref 200"), "{plan}");
+    assert!(!plan.contains("egress"), "{plan}");
 }
 
 #[test]

@@ -17,8 +17,8 @@ use crate::tree::Tag;
 const FLOWS: u32 = 1 << 16;
 
 /// The flows of one link. As [`Maps`], it lives as long as a filter uses it or somebody holds a
-/// descriptor. It is disposable: two programs that take the places of others have a new one, which
-/// is filled by the next packets.
+/// descriptor. Programs that take the places of others go on with it; where they cannot have it,
+/// they have a new one, which the next packets fill.
 #[derive(Debug)]
 pub struct Flows {
     map: Map,
@@ -68,8 +68,8 @@ impl Flows {
         load_with(&flows::learn(tag), &maps, *b"shaper_learn\0\0\0\0")
     }
 
-    /// Loads the program that finds flows, at the root of shards or for rules, and otherwise asks
-    /// for bound sockets.
+    /// Loads the program that finds flows, and where one is unknown asks for bound sockets.
+    /// `shards` and `for_rules`: as [`flows::find`] has them.
     pub fn load_find(
         &self,
         (shards, for_rules): (bool, bool),

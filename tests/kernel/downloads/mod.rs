@@ -4,6 +4,7 @@
 mod namespaces;
 mod rates;
 mod shares;
+mod swaps;
 
 use crate::support::counters::classes;
 use crate::support::harness::Test;
@@ -13,6 +14,7 @@ use crate::support::world::UPLINK;
 pub const NAMESPACES: &[Test] = namespaces::TESTS;
 pub const RATES: &[Test] = rates::TESTS;
 pub const SHARES: &[Test] = shares::TESTS;
+pub const SWAPS: &[Test] = swaps::TESTS;
 
 /// Of the uplink.
 const IFB: &str = "ifb-up0";
