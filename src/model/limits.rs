@@ -236,7 +236,7 @@ pub(super) fn add_up(
     Some(room)
 }
 
-/// `ann 60Mbit + bob 50Mbit`, the largest first.
+/// `ann 60mbit + bob 50mbit`, the largest first.
 fn spelled_out(promises: &[Promise<'_>]) -> String {
     const MOST: usize = 8;
     let mut largest: Vec<&Promise<'_>> = promises.iter().collect();

@@ -1,4 +1,4 @@
-//! Quantities with their units, and handles, parsed and printed as `tc` spells them. Checked
+//! Quantities with their units, as policies spell them, and handles, as `tc` does. Checked
 //! integer arithmetic only: a wrapped rate would shape the wrong thing in silence. Touches nothing
 //! else.
 
@@ -9,5 +9,5 @@ mod ticks;
 
 pub use bytes::Bytes;
 pub use classid::{ClassId, ClassIdError, Minor, Shard};
-pub use rate::{Percent, Rate, RateError};
+pub use rate::{InWholeUnits, Percent, Rate, RateError};
 pub use ticks::{Psched, Ticks};

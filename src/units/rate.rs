@@ -1,4 +1,4 @@
-//! Rates and shares of rates, as a policy writes them and as `tc` prints them.
+//! Rates and shares of rates, parsed and printed as a policy writes them.
 
 use super::bytes::Bytes;
 use std::fmt;
@@ -115,21 +115,43 @@ impl Rate {
     }
 }
 
-/// Prints as `tc` does for a rate that `tc` would print without rounding (`100Mbit`), and otherwise
-/// in the largest unit that keeps it exact (`1500Kbit`, `12345672bit`), so that nothing is lost.
+/// As a policy spells it, so that it can be written there: in the largest unit in which three
+/// decimals keep it exact (`100mbit`, `1.5mbit`, `12345.672kbit`).
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = u128::from(self.0.get()) * 8;
-        let (unit, divisor) = [
-            ("Tbit", 1_000_000_000_000),
-            ("Gbit", 1_000_000_000),
-            ("Mbit", 1_000_000),
-            ("Kbit", 1_000),
-        ]
-        .into_iter()
-        .find(|(_, divisor)| bits % divisor == 0)
-        .unwrap_or(("bit", 1));
-        write!(f, "{}{unit}", bits / divisor)
+        let (unit, size) = UNITS
+            .into_iter()
+            .find(|(_, size)| bits >= *size && bits * 1_000 % size == 0)
+            .unwrap_or(("bit", 1));
+        let (whole, thousandths) = (bits / size, bits % size * 1_000 / size);
+        match format!(".{thousandths:03}").trim_end_matches('0') {
+            "." => write!(f, "{whole}{unit}"),
+            decimals => write!(f, "{whole}{decimals}{unit}"),
+        }
+    }
+}
+
+/// Units of rates, the largest first, in bits per second.
+const UNITS: [(&str, u128); 5] = [
+    ("tbit", 1_000_000_000_000),
+    ("gbit", 1_000_000_000),
+    ("mbit", 1_000_000),
+    ("kbit", 1_000),
+    ("bit", 1),
+];
+
+/// A rate in whole numbers (`1500kbit`): `tc` reads decimals as floats, of which it could drop a
+/// byte.
+#[derive(Clone, Copy, Debug)]
+pub struct InWholeUnits(pub Rate);
+
+impl fmt::Display for InWholeUnits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = u128::from(self.0.bytes_per_second()) * 8;
+        let (unit, size) =
+            UNITS.into_iter().find(|(_, size)| bits % size == 0).unwrap_or(("bit", 1));
+        write!(f, "{}{unit}", bits / size)
     }
 }
 
@@ -299,9 +321,20 @@ mod tests {
 
     #[test]
     fn rates_print_exactly() {
-        for text in ["100Mbit", "1500Kbit", "10Gbit", "8bit", "12345672bit"] {
-            assert_eq!(rate(text).to_string(), text);
+        for text in ["100mbit", "1.5mbit", "10gbit", "8bit", "12345.672kbit", "1.048576mbit"] {
             assert_eq!(rate(&rate(text).to_string()), rate(text));
+        }
+        let print = |text: &str| (rate(text).to_string(), InWholeUnits(rate(text)).to_string());
+        for (text, short, whole) in [
+            ("100000kbit", "100mbit", "100mbit"),
+            ("1500kbit", "1.5mbit", "1500kbit"),
+            ("0.95gbit", "950mbit", "950mbit"),
+            ("1.25gbit", "1.25gbit", "1250mbit"),
+            ("1008bit", "1.008kbit", "1008bit"),
+            ("12345672bit", "12345.672kbit", "12345672bit"),
+            ("8bit", "8bit", "8bit"),
+        ] {
+            assert_eq!(print(text), (short.to_string(), whole.to_string()));
         }
     }
 

@@ -44,13 +44,13 @@ error: there is no link `up1`
     refused(
         "{up0: 20gbit}",
         "\
-error: the rate 20Gbit is above the 10Gbit that up0 can do
+error: the rate 20gbit is above the 10gbit that up0 can do
  --> FILE:2:14
   |
 2 | links: {up0: 20gbit}
   |              ^^^^^^
   |
-  = help: write at most 10Gbit: the queue must be here, not in the device; 95% is usual
+  = help: write at most 10gbit: the queue must be here, not in the device; 95% is usual
 ",
     );
     refused(

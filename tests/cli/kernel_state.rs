@@ -70,7 +70,7 @@ groups:
     assert!(rate("[derived]").starts_with('~'), "{said}");
     assert!(!said.contains("forwarded"), "none were: {said}");
     let plan = "\
-~ up0 class 1:f000: rate 100Mbit -> 1Mbit burst 50000b -> 3036b  (group written)
+~ up0 class 1:f000: rate 100mbit -> 1mbit burst 50000b -> 3036b  (group written)
 plan: 0 to add, 2 to change, 0 to delete
 ";
     let less = policy(&text.replace("rate: 100mbit", "rate: 1mbit"));
@@ -170,12 +170,12 @@ fn why_says_who_claims_what() {
     let path = host();
     let claimed = format!("ann: users.ann at {path}:5:3\n");
     let before = format!(
-        "{claimed}  up0: rate a share of what is left, ceil 20Mbit, prio 0\n  it has no class in the kernel yet: `shaper apply` makes it\n"
+        "{claimed}  up0: rate a share of what is left, ceil 20mbit, prio 0\n  it has no class in the kernel yet: `shaper apply` makes it\n"
     );
     exactly(&mut shaper(&format!("why ann -f {path}")), 0, &before, "");
     shaper(&format!("apply {path}")).assert().code(0);
     let after = format!(
-        "{claimed}  class 1:10\n  up0: rate 20Mbit (a share of what is left), ceil 20Mbit, prio 0\n"
+        "{claimed}  class 1:10\n  up0: rate 20mbit (a share of what is left), ceil 20mbit, prio 0\n"
     );
     exactly(&mut shaper(&format!("why ann -f {path}")), 0, &after, "");
     let nobody = "bob: no line of the policy\n  nobody claims it: it is in the default class\n";

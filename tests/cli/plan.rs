@@ -24,14 +24,14 @@ fn steps() -> String {
 + up0 qdisc clsact
 + up0 filter at clsact egress pref 1: bpf (clears priorities set in other network namespaces)
 + up0 root qdisc htb 1:
-+ up0 class 1:1: rate 1Gbit ceil 1Gbit
-+ up0 class 1:fffe in 1:1: rate 50Mbit ceil 1Gbit
++ up0 class 1:1: rate 1gbit ceil 1gbit
++ up0 class 1:fffe in 1:1: rate 50mbit ceil 1gbit
 + up0 qdisc fffe: bfifo in 1:fffe
-+ up0 class 1:fffd: rate 10Gbit ceil 10Gbit
++ up0 class 1:fffd: rate 10gbit ceil 10gbit
 + up0 qdisc fffd: bfifo in 1:fffd
 + cgroup user/ann = 1:10
 + owners: 1 uid
-+ up0 class 1:10 in 1:1: rate 20Mbit ceil 20Mbit
++ up0 class 1:10 in 1:1: rate 20mbit ceil 20mbit
 + up0 qdisc 10: bfifo in 1:10
 + up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)
 "
@@ -40,7 +40,7 @@ fn steps() -> String {
 
 fn planned() -> String {
     let named = steps()
-        .replace("ceil 20Mbit\n", "ceil 20Mbit  (ann)\n")
+        .replace("ceil 20mbit\n", "ceil 20mbit  (ann)\n")
         .replace("in 1:10\n", "in 1:10  (ann)\n");
     format!("{named}plan: 14 to add, 0 to change, 0 to delete\n")
 }
@@ -66,7 +66,7 @@ fn an_exit_code_tells_of_changes() {
     exactly(&mut shaper(&format!("plan --exit-code {path}")), 0, "in sync\n", "");
     let path = policy(&text("ann: 30mbit"));
     let plan = "\
-~ up0 class 1:10: rate 20Mbit -> 30Mbit ceil 20Mbit -> 30Mbit  (ann)
+~ up0 class 1:10: rate 20mbit -> 30mbit ceil 20mbit -> 30mbit  (ann)
 ~ up0 qdisc 10: bfifo limit 187500b  (ann)
 plan: 0 to add, 2 to change, 0 to delete
 ";
@@ -149,7 +149,7 @@ fn json_is_one_document() {
     assert_eq!(plan["changed"], true);
     assert_eq!(plan["steps"].as_array().map(Vec::len), Some(14));
     let step = serde_json::json!({"op": "add", "object": "class up0 1:10",
-        "tc": "tc class add dev up0 parent 1:1 classid 1:10 htb rate 20Mbit ceil 20Mbit burst 10000b cburst 10000b prio 0 quantum 59999",
+        "tc": "tc class add dev up0 parent 1:1 classid 1:10 htb rate 20mbit ceil 20mbit burst 10000b cburst 10000b prio 0 quantum 59999",
         "disturbs": []});
     assert_eq!(plan["steps"][11], step);
     let output =

@@ -228,7 +228,7 @@ fn status_and_why_show_users_in_shards_like_others() {
     assert_eq!(rows, EVERYBODY as usize + 3, "only users");
     assert!(!whole.contains("not ours"), "{whole}");
     let why = shaper(&["why", "ann", "--file", &policy(&team())]).exits(0).stdout;
-    assert!(why.contains(&format!("class {id}")) && why.contains("rate 12Mbit"), "{why}");
+    assert!(why.contains(&format!("class {id}")) && why.contains("rate 12mbit"), "{why}");
     let echo = "cat /proc/self/cgroup";
     let inside = shaper(&["run", "ann", "--", "sh", "-c", echo]).exits(0).stdout;
     assert!(inside.contains("user/ann/pinned"), "{inside}");

@@ -45,7 +45,7 @@ fn standard_input_is_a_dash() {
 #[test]
 fn an_error_is_drawn_with_its_place_and_cure() {
     let error = "\
-error: the ceil of `bob` is 5Mbit, below its rate 9Mbit
+error: the ceil of `bob` is 5mbit, below its rate 9mbit
  --> -:5:28
   |
 5 |   bob: {rate: 9mbit, ceil: 5mbit}
@@ -56,7 +56,7 @@ error: the ceil of `bob` is 5Mbit, below its rate 9Mbit
 5 |   bob: {rate: 9mbit, ceil: 5mbit}
   |               ----- the guarantee
   |
-  = help: write a ceil of 9Mbit or more, or a lower rate
+  = help: write a ceil of 9mbit or more, or a lower rate
 ";
     let bad = format!("{HEAD}users:\n  bob: {{rate: 9mbit, ceil: 5mbit}}\n");
     exactly(shaper("check --offline -").write_stdin(bad), 2, "", error);

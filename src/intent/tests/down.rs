@@ -87,8 +87,8 @@ fn a_user_has_one_class_in_both_directions_with_limits_of_its_own_in_each() {
         class.ceil.to_string()
     };
     let (up, down) = (name("eth0").egress(), name("eth0").ingress());
-    assert_eq!((ceil(&up, "user/ann"), ceil(&down, "user/ann")), ("10Mbit".into(), "5Mbit".into()));
-    assert_eq!(ceil(&down, "user/bob"), "50Mbit", "no cap but the link's");
+    assert_eq!((ceil(&up, "user/ann"), ceil(&down, "user/ann")), ("10mbit".into(), "5mbit".into()));
+    assert_eq!(ceil(&down, "user/bob"), "50mbit", "no cap but the link's");
     // A rule is about what answers there.
     let rules = |port: &Port| match &desired.trees[port].filters[&Pref::RULES_V4[0]] {
         Filter::U32 { rules, .. } => rules.clone(),

@@ -10,7 +10,7 @@ use crate::tree::{
     Claim, Class, Filter, FoundLeaf, Ifb, LeafQdisc, LinkName, Mark, OwnerChange, OwnerKey, Parent,
     Port, Pref, Role, Seat, Tag, U32Node, U32Rules,
 };
-use crate::units::{ClassId, Psched};
+use crate::units::{ClassId, InWholeUnits, Psched};
 
 /// What a command line needs beside the step: the paths of the directories, the mark and the tick.
 #[derive(Clone, Debug)]
@@ -274,7 +274,9 @@ fn class_words(id: ClassId, class: &Class, psched: Psched) -> String {
     };
     let (rate, ceil) = (class.rate, class.ceil);
     format!(
-        "parent {parent} classid {id} htb rate {rate} ceil {ceil} burst {} cburst {}{own}",
+        "parent {parent} classid {id} htb rate {} ceil {} burst {} cburst {}{own}",
+        InWholeUnits(rate),
+        InWholeUnits(ceil),
         class.burst.bytes_at(rate, psched),
         class.cburst.bytes_at(ceil, psched),
     )
