@@ -75,6 +75,14 @@ impl InForce {
         let Meaning { model, in_the_way, .. } = meaning;
         InForce { model, accounts, state, draining, links, labelled, good, in_the_way }
     }
+
+    /// The links to guests that are labelled as nobody's, by name and ifindex.
+    pub fn unowned(&self) -> impl Iterator<Item = (LinkName, u32)> {
+        let is_owned =
+            |name: &LinkName| self.model.inner.as_ref().is_some_and(|it| it.contains_key(name));
+        let unowned = self.labelled.iter().filter(move |(name, _)| !is_owned(name));
+        unowned.map(|(name, index)| (name.clone(), *index))
+    }
 }
 
 impl Applied {

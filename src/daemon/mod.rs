@@ -33,6 +33,7 @@ mod sources;
 mod standing;
 mod state;
 mod sweeps;
+mod unowned;
 mod watch;
 
 use crate::apply::Session;

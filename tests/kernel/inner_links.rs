@@ -10,6 +10,7 @@ use crate::support::command::run;
 use crate::support::counters::classes;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
+use crate::support::labels::label;
 use crate::support::program::{apply, classid, policy, shaper};
 use crate::support::rates::Interval;
 use crate::support::world::{Family, World};
@@ -85,13 +86,6 @@ fn what_is_behind_a_router_in_a_namespace_is_its_users() {
     run("ip netns del routerns");
     apply(&format!("{LINKS}{named}"));
     assert_eq!(label("vr0"), Some("0".to_string()));
-}
-
-/// Whose a link is, by the minor of its label, in hexadecimal; 0: nobody's.
-fn label(link: &str) -> Option<String> {
-    let filters = run(&format!("tc filter show dev {link} ingress"));
-    let (_, after) = filters.split_once("minor=")?;
-    Some(after.split_whitespace().next().expect("a minor").to_string())
 }
 
 const TWO: &str = "users:

@@ -18,6 +18,7 @@ use super::registry::Whose;
 use super::settings::Settings;
 use super::shaping::{self, Attempt, Order, Outcome, Shaping};
 use super::standing::Standing;
+use super::unowned::Unowned;
 use crate::accounts::Question;
 use crate::apply::{Applied, InForce, Request, Who};
 use crate::intent::Leaving;
@@ -37,6 +38,7 @@ pub(super) struct State {
     people: People,
     shaping: Shaping<Arc<Policy>>,
     listening: Listening,
+    unowned: Unowned,
     /// The next apply looks at all processes, and moves them.
     everybody: bool,
     /// When container engines are asked.
@@ -68,12 +70,14 @@ impl State {
             people,
             shaping,
             listening: Listening::default(),
+            unowned: Unowned::default(),
             everybody: false,
             asks: None,
             watchdog: None,
             decisions: Vec::new(),
         };
         state.listening.applied(state.arrives(), now);
+        state.unowned.applied(state.standing.in_force.unowned(), now);
         state.follow(orders, now);
         state
     }
@@ -93,7 +97,7 @@ impl State {
         let shaping = self.shaping.due();
         let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.due);
         let others = self.people.due(now).into_iter().chain(watchdog).chain(self.listening.due());
-        let others = others.chain(self.asks);
+        let others = others.chain(self.asks).chain(self.unowned.due());
         others.fold(shaping, Instant::min)
     }
 
@@ -214,6 +218,11 @@ impl State {
         if self.listening.begins(now) {
             self.act(Action::LookWhoListens);
         }
+        if self.unowned.begins(now) {
+            // As for links that come.
+            let event = shaping::Event::LinksTold { touched: BTreeSet::new(), has_come: true };
+            self.tell(event, now);
+        }
         match self.shaping.due() <= now {
             true => self.tell(shaping::Event::Time, now),
             false => self.people.on_time(&self.standing.in_force, now),
@@ -283,6 +292,7 @@ impl State {
                 self.people.sweep_soon(now);
             }
             self.listening.applied(self.arrives(), now);
+            self.unowned.applied(self.standing.in_force.unowned(), now);
         }
         let drains = self.standing.in_force.draining;
         let outcome = Outcome::InForce { took, repaired, drains };

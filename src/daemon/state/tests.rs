@@ -293,3 +293,26 @@ fn proxies_that_are_another_users_now_are_looked_for_after_a_rest() {
     state.on(applied(Attempt::Repair, other, ended), ended);
     assert_eq!(state.people.due(ended), Some(ended + SECOND));
 }
+
+#[test]
+fn a_guests_link_without_an_owner_is_looked_at_again() {
+    let start = Instant::now();
+    let mut state = rested(start);
+    let mut unowned = in_force();
+    unowned.labelled = [(LinkName::new("veth1").unwrap(), 7)].into();
+    let applied = Applied { in_force: Some(unowned), ..Applied::default() };
+    let attempt = Attempt::Repair;
+    state.on(
+        Event::Applied { asks: None, attempt, start, came_of_it: Ok(Box::new(applied)) },
+        start,
+    );
+    let due = state.due(start);
+    assert!(due <= start + Duration::from_millis(100), "{:?}", due - start);
+    let mut now = due;
+    let looks = (0..10).any(|_| {
+        let decisions = state.on(Event::Time, now);
+        now = state.due(now).max(now);
+        decisions.iter().any(|it| matches!(it, Decision::Do(Action::Apply { .. })))
+    });
+    assert!(looks && now < start + SECOND, "{:?}", now - start);
+}

@@ -1,19 +1,26 @@
 //! Real container engines: whose their containers are, and that all that these send and receive is
 //! in that user's class.
 
+mod docker;
+mod podman;
+
 use std::process::Child;
 
 use crate::support::cell::SCRATCH;
 use crate::support::command::run_with;
 use crate::support::counters::{Classes, classes};
-use crate::support::docker::{BIG, Docker, site};
+use crate::support::engine::{BIG, Engine, site};
 use crate::support::harness::{On, tests};
-use crate::support::program::{apply, classid, policy, shaper};
+use crate::support::program::classid;
 use crate::support::rates::Interval;
 use crate::support::world::World;
 
+use docker::what_dockers_containers_send_and_receive_is_in_their_owners_class;
+use podman::what_podmans_containers_send_and_receive_is_in_their_owners_class;
+
 tests!(
-    On::Host => what_dockers_containers_send_and_receive_is_in_their_owners_class;
+    On::Host => what_dockers_containers_send_and_receive_is_in_their_owners_class,
+        what_podmans_containers_send_and_receive_is_in_their_owners_class;
 );
 
 const POLICY: &str = "
@@ -25,6 +32,11 @@ users:
   carol: {ceil: 400mbit, down: 400mbit, accounts: [carol]}
 guests: {owner: [label, slice, uid]}
 ";
+
+/// The class of a line of the policy.
+fn class(user: &str) -> String {
+    classid(&format!("user/{user}"))
+}
 
 /// A web server of the far side's, and the world in which it is.
 struct Far {
@@ -86,43 +98,28 @@ impl Before {
         }
         assert!(most > BIG, "{what}: {most} bytes in {class}");
     }
+
+    /// Nothing of it passed a shaped link.
+    #[track_caller]
+    fn nothing_in(self, classes: &[&str]) {
+        for (link, before) in self.0 {
+            let interval = Interval::since(before, link);
+            for class in classes {
+                assert!(interval.bytes(class) < 1_000, "{link}: {class}");
+            }
+        }
+    }
 }
 
-fn what_dockers_containers_send_and_receive_is_in_their_owners_class() {
-    let far = Far::new();
-    let docker = Docker::start();
-    docker.serve("web1", &["-p", "8080:80"]);
-    docker.serve("db", &["-l", "owner=bob"]);
-    docker.serve("own", &["-l", "shaper.user=carol"]);
-    docker.serve("none", &[]);
-    apply(POLICY);
-    let again = shaper(&["plan", "--exit-code", &policy(POLICY)]);
-    assert_eq!(again.status, Some(0), "{}", again.stdout);
-    let [of_ann, of_bob, of_carol] =
-        ["ann", "bob", "carol"].map(|it| classid(&format!("user/{it}")));
-    // `docker exec` starts a process that no engine's parent has: only the link tells whose it is.
-    for (container, class) in
-        [("web1", of_ann.as_str()), ("db", &of_bob), ("own", &of_carol), ("none", "1:fffe")]
-    {
-        let before = Before::now();
-        docker.wget(container, FROM_FAR);
-        before.all_in(&format!("{container} downloads by docker exec"), class);
-    }
-    let before = Before::now();
-    far.wget("http://10.77.0.1:8080/big");
-    before.all_in("web1 serves by DNAT", &of_ann);
-    // Docker listens for IPv6 by a process of its own, which is in no container.
-    let before = Before::now();
-    far.wget("http://[fd77::1]:8080/big");
-    before.all_in("web1 serves by docker-proxy", &of_ann);
-    // A container that is started again has another link.
-    docker.command(&["restart", "-t", "0", "web1"]).exits(0);
-    apply(POLICY);
-    let before = Before::now();
-    docker.wget("web1", FROM_FAR);
-    before.all_in("web1 downloads after a restart", &of_ann);
-    let before = Before::now();
-    far.wget("http://[fd77::1]:8080/big");
-    before.all_in("and serves by another docker-proxy", &of_ann);
-    shaper(&["clear"]).exits(0);
+/// The host's link to a container.
+fn link_of(engine: &Engine, container: &str) -> String {
+    let words = ["exec", container, "/bin/busybox", "cat", "/sys/class/net/eth0/iflink"];
+    let index = engine.command(&words).exits(0).stdout;
+    let links = std::fs::read_dir("/sys/class/net").expect("the links");
+    let mut names = links.flatten().map(|it| it.file_name().to_string_lossy().into_owned());
+    let has_it = |name: &String| {
+        let own = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
+        own.is_ok_and(|own| own.trim() == index.trim())
+    };
+    names.find(has_it).expect("a link of the container's")
 }
