@@ -1,14 +1,16 @@
 //! Looks at the counters, one after the other, with what the report needs beside them: for `status`
 //! and `top`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{daemon, scope};
+use super::{daemon, scope, whom};
 use crate::accounts::{Limit, Question};
 use crate::apply;
 use crate::cgroup::Instance;
 use crate::cli::Global;
+use crate::engines::{self, Known};
 use crate::facts::Observation;
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -24,6 +26,8 @@ const NSS: Duration = Duration::from_secs(3);
 const WHOLE: Duration = Duration::from_secs(10);
 /// How many owners' processes are counted with each reading; of more, with each whole look only.
 const FEW_OWNERS: usize = 500;
+/// How long engines may take to say what their containers are called.
+const ENGINES: Duration = Duration::from_secs(1);
 /// How often everything is looked at again where classes come and go between it and the counters.
 const LOOKS: usize = 4;
 
@@ -99,6 +103,31 @@ impl Counting {
     /// The report is to have the rules, too.
     pub(super) fn with_rules(&mut self, rules: bool) {
         self.inputs.rules = rules;
+    }
+
+    /// The report is to have the guests, too: those that are here now, by the names that engines
+    /// give them, and how it is known whose they are.
+    pub(super) fn with_guests(&mut self) -> Result<(), Failure> {
+        observe::guests(&mut self.kernel, &mut self.snapshot)?;
+        let Observation { facts, state, .. } = &mut self.snapshot.observation;
+        let (mut known, now) = (Known::default(), Instant::now());
+        known.look(&facts.guests, now);
+        if known.due().is_some() {
+            let question = engines::Question { time: ENGINES, ..engines::Question::of_the_host() };
+            let _is_news = known.learn(question.ask(), now);
+        }
+        known.describe(&mut facts.guests);
+        let mut links = facts.links.keys();
+        let is_owned = |link| status::label(state, link).is_some_and(|it| it.owner.is_some());
+        // Only where somebody has a guest need it be known why.
+        let look = links.any(is_owned).then(|| {
+            let noted = self.inputs.policy.as_ref().map(|policy| Path::new(&policy.file));
+            let noted = noted.filter(|file| self.inputs.daemon.is_none() && *file != "-");
+            whom::in_force(&self.kernel.name, noted, BTreeSet::new(), known)
+        });
+        let inner = look.flatten().and_then(|look| look.meaning.model.inner);
+        self.inputs.guests = Some(inner.unwrap_or_default());
+        Ok(())
     }
 
     /// What the snapshot does not have. A name that is known is not asked for again.

@@ -49,11 +49,16 @@ pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output,
     }
     counting.with_rules(options.rules);
     let differences = options.interval.map(|interval| counting.over(interval)).transpose()?;
+    counting.with_guests()?;
     let mut status = counting.status(differences);
     narrow(&counting.kernel, &mut status, options)?;
     let mut output = match global.json {
         true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),
-        false => Output::text(status::table(&status, now(), columns())),
+        false => {
+            let which = global.verbose > 0 || !options.users.is_empty();
+            let guests = status::guest_lines(&status, which, options.users.is_empty());
+            Output::text(status::table(&status, now(), columns()) + &guests)
+        }
     };
     if let Some(why) = &counting.nameless {
         let note = format!("note: NSS: {why}; accounts have their numbers instead of names\n");

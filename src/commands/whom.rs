@@ -1,11 +1,13 @@
 //! Whom a name on the command line means: a line of the policy, or an account.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use super::daemon;
 use crate::accounts::{Limit, Question};
-use crate::apply::{self, Options, Request, Session, Who};
+use crate::apply::{self, Look, Options, Request, Session, Who};
+use crate::engines::Known;
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::text::Foreign;
@@ -52,6 +54,26 @@ pub(super) fn uid(name: &str) -> Result<Option<u32>, Unknown> {
     }
 }
 
+/// What the policy (`file`, or the one in force) means here; `None`: it cannot be read, or does not
+/// hold here. `also`: accounts that are asked about though no process is theirs. `engines`: what
+/// engines of containers have said; none is waited for.
+pub(super) fn in_force(
+    instance: &str,
+    file: Option<&Path>,
+    also: BTreeSet<u32>,
+    engines: Known,
+) -> Option<Look> {
+    let kernel = Kernel::open(Some(instance)).ok()?;
+    let file = file.map(Path::to_path_buf).or_else(|| daemon::policy_in_force(&kernel).ok())?;
+    let policy = apply::read(&file).ok()?;
+    let options =
+        Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
+    let request = Request { who: Who::Asked { also }, ..Request::new(policy, options) };
+    let mut session = Session::without_names(kernel);
+    session.engines.known = engines;
+    session.look(&request).ok()
+}
+
 /// Whose class processes of a uid are in, as the policy (`file`, or the one in force) has it;
 /// `None` also where the policy cannot be read or does not hold here.
 ///
@@ -62,20 +84,8 @@ pub(super) fn claimant(
     uid: u32,
     file: Option<&Path>,
 ) -> Result<Option<Owner>, Unknown> {
-    let Ok(kernel) = Kernel::open(Some(instance)) else { return Ok(None) };
-    let file = match file {
-        Some(file) => file.to_path_buf(),
-        None => match daemon::policy_in_force(&kernel) {
-            Ok(file) => file,
-            Err(_) => return Ok(None),
-        },
-    };
-    let Ok(policy) = apply::read(&file) else { return Ok(None) };
-    let options =
-        Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
-    let who = Who::Asked { also: [uid].into() };
-    let request = Request { who, ..Request::new(policy, options) };
-    let Ok(look) = Session::without_names(kernel).look(&request) else { return Ok(None) };
+    let look = in_force(instance, file, [uid].into(), Known::default());
+    let Some(look) = look else { return Ok(None) };
     let (meaning, accounts) = (&look.meaning, &look.meaning.facts().accounts);
     match (meaning.model.matcher.claim(uid, None, accounts), &accounts.unavailable) {
         (None, Some(why)) => {

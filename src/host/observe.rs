@@ -105,6 +105,15 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     Ok(snapshot)
 }
 
+/// Fills in all that is known of guests without their engines, after a look that did not want it.
+///
+/// # Errors
+/// `/proc` cannot be listed; the netlink socket's.
+pub fn guests(kernel: &mut Kernel, seen: &mut Snapshot) -> Result<(), ObserveError> {
+    seen.observation.facts.guests.namespaces = namespaces::named(&mut kernel.netlink)?;
+    containers(kernel, seen)
+}
+
 /// Asks the devices of some links for their speed: not of all, since that takes two ioctls each,
 /// and a host may have a thousand links that no line means.
 ///

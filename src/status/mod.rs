@@ -2,6 +2,7 @@
 //! table or as JSON; and who uses the links now.
 
 mod cells;
+mod guests;
 mod live;
 mod metrics;
 mod report;
@@ -12,6 +13,7 @@ mod top;
 mod view;
 mod words;
 
+pub use guests::{Guest, Kind as GuestKind, guest_lines, label};
 pub use live::{is_over, live_table};
 pub use metrics::{Format as MetricsFormat, metrics};
 pub use report::{

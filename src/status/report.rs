@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::guests::Guest;
 use crate::tree::Owner;
 
 /// The whole answer; its JSON only grows.
@@ -133,6 +134,10 @@ pub struct User {
     pub processes: usize,
     /// When the owner's directory was made, in seconds since 1970.
     pub since: Option<u64>,
+    /// Containers and others behind links that are the owner's; none where guests were not asked
+    /// for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guests: Vec<Guest>,
 }
 
 /// An inner class, whose members share its limits.
@@ -161,6 +166,9 @@ pub struct Pool {
     /// left by this link are in the default class, because they have no process here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarded_packets: Option<u64>,
+    /// Of the default class: the guests that nobody owns; none where guests were not asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guests: Vec<Guest>,
 }
 
 /// A retired class: nobody is placed in it any more, and it is deleted once no packet can come to

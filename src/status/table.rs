@@ -221,6 +221,7 @@ mod tests {
                 classid: "1:fffe".to_string(),
                 class: class(sent_packets),
                 forwarded_packets: Some(forwarded),
+                guests: Vec::new(),
             }),
             unshaped: None,
             retired: Vec::new(),

@@ -41,6 +41,7 @@ fn user(name: &str, classid: &str, group: Option<&str>, now: Now) -> User {
         class: numbers(Some(now)),
         processes: 2,
         since: None,
+        guests: Vec::new(),
     }
 }
 
@@ -67,6 +68,7 @@ fn link(direction: &'static str, now: Now, users: Vec<User>, groups: Vec<Group>)
             classid: "1:fffe".to_string(),
             class: numbers(Some(Now::default())),
             forwarded_packets: None,
+            guests: Vec::new(),
         }),
         unshaped: None,
         retired: Vec::new(),

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::guests::Guests;
 use super::report::{
     ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Retired, Rule, Status,
     User,
 };
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
+use crate::model::InnerLink;
 use crate::policy::{self, LinkRef};
 use crate::sample::{self, Differences};
 use crate::tree::{
-    self, Claim, Class, Direction, Filter, FoundLeaf, Guarantee, LeafQdisc, Owner, Port, Reserved,
-    Role, Tag, Tree,
+    self, Claim, Class, Direction, Filter, FoundLeaf, Guarantee, LeafQdisc, LinkName, Owner, Port,
+    Reserved, Role, Tag, Tree,
 };
 use crate::units::{ClassId, Rate};
 
@@ -33,6 +35,9 @@ pub struct StatusInputs {
     pub links: Vec<LinkRef>,
     /// `Ip: ForwDatagrams` of the network namespace; absent where it cannot be read.
     pub forwarded_packets: Option<u64>,
+    /// How it is known whose the links are behind which guests are, where guests are to be in the
+    /// report.
+    pub guests: Option<BTreeMap<LinkName, InnerLink>>,
     /// Whether the rules are to be in the report.
     pub rules: bool,
     /// The daemon that keeps the instance.
@@ -61,7 +66,7 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
     };
     let groups: BTreeMap<ClassId, &tree::Group> =
         observation.state.claims.iter().filter_map(group).collect();
-    Status {
+    let mut status = Status {
         version: 1,
         interval_ms: inputs.differences.as_ref().map(|it| it.over().as_millis() as u64),
         links: trees
@@ -72,7 +77,11 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
         daemon: inputs.daemon.clone(),
         policy: inputs.policy.clone(),
         pending: inputs.pending.clone(),
+    };
+    if let Some(how) = &inputs.guests {
+        Guests::of(observation, how).into_rows(&mut status, &observation.state.claims);
     }
+    status
 }
 
 /// Links whose root is of another instance are not ours to show, but worth a word.
@@ -146,7 +155,12 @@ impl<'a> View<'a> {
         });
         let rate = self.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
         let pool = |id: ClassId, forwarded_packets: Option<u64>| {
-            self.numbers(id).map(|class| Pool { classid: id.to_string(), class, forwarded_packets })
+            self.numbers(id).map(|class| Pool {
+                classid: id.to_string(),
+                class,
+                forwarded_packets,
+                guests: Vec::new(),
+            })
         };
         let claims = &self.snapshot.observation.state.claims;
         let mut users = Vec::new();
@@ -240,6 +254,7 @@ impl<'a> View<'a> {
             class,
             processes: self.inputs.processes.get(owner).copied().unwrap_or(0),
             since: since.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs()),
+            guests: Vec::new(),
         }
     }
 

@@ -35,6 +35,7 @@ mod processes;
 mod refusals;
 mod rules;
 mod seen;
+mod seen_guests;
 mod senders;
 mod servers;
 mod shards;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         drift::TESTS,
         rules::TESTS,
         seen::TESTS,
+        seen_guests::TESTS,
         senders::TESTS,
         vlan::TESTS,
         tunnels::TESTS,
