@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use serde::Serialize;
-
-use super::report::{Link, Status};
+use super::report::{Guest, GuestKind as Kind, Link, Status};
 use crate::facts::{Container, Facts, LinkFacts, Observation};
 use crate::model::{How, InnerLink};
 use crate::text::shown;
@@ -15,45 +13,6 @@ use crate::units::{ClassId, Minor};
 
 /// How many guests that nobody owns are named where not all are asked for.
 const FEW: usize = 5;
-
-/// What is behind one link, or has one network behind it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Guest {
-    /// What the name names.
-    pub kind: Kind,
-    /// The container's name, or where its engine did not say one the first 12 digits of its id; the
-    /// network namespace's, the link's; the network, as `10.8.0.5/32`.
-    pub name: String,
-    /// The link by which it comes in.
-    pub link: String,
-    /// The engine that runs the container.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub engine: Option<String>,
-    /// The name of its network namespace (ip-netns(8)).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// The container's addresses, where its engine said them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub addresses: Vec<String>,
-    /// How it is known whose it is: by a `line` of the policy, or as `guests` says, by `label`,
-    /// `slice` or `uid`. Absent where it is nobody's, or the policy that says it cannot be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<&'static str>,
-}
-
-/// What people know a guest by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A container's name or id.
-    Container,
-    /// A named network namespace.
-    Namespace,
-    /// A link of which nothing more is known.
-    Link,
-    /// A network, by its sources.
-    Address,
-}
 
 impl Kind {
     /// The key of a user's line that names guests so.

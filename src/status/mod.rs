@@ -13,12 +13,12 @@ mod top;
 mod view;
 mod words;
 
-pub use guests::{Guest, Kind as GuestKind, guest_lines, label};
+pub use guests::{guest_lines, label};
 pub use live::{is_over, live_table};
 pub use metrics::{Format as MetricsFormat, metrics};
 pub use report::{
-    ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Retired, Rule, Status,
-    User,
+    ClassNumbers, Daemon, Group, Guest, GuestKind, Link, Now, Pending, PolicyInForce, Pool,
+    Retired, Rule, Status, User,
 };
 pub use table::table;
 pub use top::{Board, Key, Size, Then, keys};

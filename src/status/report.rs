@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-
-use super::guests::Guest;
 use crate::tree::Owner;
+use serde::Serialize;
 
 /// The whole answer; its JSON only grows.
 #[derive(Clone, Debug, Serialize)]
@@ -138,6 +136,45 @@ pub struct User {
     /// for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guests: Vec<Guest>,
+}
+
+/// What is behind one link, or has one network behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Guest {
+    /// What the name names.
+    pub kind: GuestKind,
+    /// The container's name, or where its engine did not say one the first 12 digits of its id; the
+    /// network namespace's, the link's; the network, as `10.8.0.5/32`.
+    pub name: String,
+    /// The link by which it comes in.
+    pub link: String,
+    /// The engine that runs the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// The name of its network namespace (ip-netns(8)).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The container's addresses, where its engine said them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// How it is known whose it is: by a `line` of the policy, or as `guests` says, by `label`,
+    /// `slice` or `uid`. Absent where it is nobody's, or the policy that says it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<&'static str>,
+}
+
+/// What people know a guest by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestKind {
+    /// A container's name or id.
+    Container,
+    /// A named network namespace.
+    Namespace,
+    /// A link of which nothing more is known.
+    Link,
+    /// A network, by its sources.
+    Address,
 }
 
 /// An inner class, whose members share its limits.
