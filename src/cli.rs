@@ -31,6 +31,7 @@ Examples:
   shaper status                             who gets what, and how much they sent
   shaper top                                who uses the links now
   shaper why bob                            which line of the policy claims bob
+  shaper doctor                             what this host has and lacks
   shaper run bob -- rsync -a /data host:    run a command inside bob's class
   shaper clear                              remove everything that shaper made
 
@@ -193,6 +194,18 @@ Examples:
 
 UP and DOWN are link-layer bits, as the policy's rates are.")]
     Top(Top),
+    /// Say what this host has and lacks for shaping, and the cure; change nothing
+    #[command(after_help = "\
+Examples:
+  shaper doctor                             before the first apply, or when something is odd
+  shaper doctor --json                      {\"checks\":[{\"id\",\"state\",\"what\",\"cure\"}]}
+
+Exit status: 0 fine, 3 warnings, 1 errors.")]
+    Doctor {
+        /// The policy [default: the daemon's, else the one applied last, else
+        /// /etc/shaper/policies.yaml]
+        file: Option<PathBuf>,
+    },
     /// Say which line claims a user or process, and what it gets
     #[command(after_help = "\
 Examples:

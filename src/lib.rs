@@ -32,6 +32,8 @@ pub mod netlink;
 
 pub mod intent;
 
+pub mod doctor;
+
 pub mod sys;
 
 pub mod cgroup;

@@ -122,6 +122,13 @@ impl Session {
         session
     }
 
+    /// One that tries no features, since these are known: what this kernel can do, and whether it
+    /// can shape what arrives.
+    pub fn knowing(kernel: Kernel, features: Features, down: bool) -> Session {
+        let features = Features { tried: true, ..features };
+        Session { features: Some(features), down: Some(down), ..Session::without_names(kernel) }
+    }
+
     /// Looks at the host and makes the policy into a model.
     ///
     /// # Errors

@@ -90,6 +90,39 @@ fn refusal(errno: Errno, at: &Path, together: &[&str]) -> Error {
     }
 }
 
+/// What a host has of `net_cls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provision {
+    /// Whether the kernel has the controller.
+    pub exists: bool,
+    /// The kernel was started with `cgroup_no_v1` for it.
+    pub is_forbidden: bool,
+    /// The mount that is used; `None`: it is mounted nowhere.
+    pub mount: Option<Mount>,
+}
+
+impl Provision {
+    /// Reads it. Mounts nothing.
+    ///
+    /// # Errors
+    /// Mountinfo or `/proc/cgroups` cannot be read.
+    pub fn read() -> Result<Provision, Error> {
+        // A kernel that hides its command line may have any.
+        let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        Ok(Provision {
+            exists: Controllers::read()?.together_with_net_cls().is_some(),
+            is_forbidden: is_forbidden(&line),
+            mount: net_cls_mount(&mounts()?).cloned(),
+        })
+    }
+}
+
+/// `cgroup_no_v1=` of the kernel's command line (`cgroup_no_v1`, kernel/cgroup/cgroup-v1.c).
+fn is_forbidden(line: &str) -> bool {
+    let lists = line.split_whitespace().filter_map(|word| word.strip_prefix("cgroup_no_v1="));
+    lists.flat_map(|list| list.split(',')).any(|name| ["all", "net_cls"].contains(&name))
+}
+
 /// What came of [`unmount`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unmounted {
@@ -193,6 +226,13 @@ mod tests {
     fn controllers_in_no_hierarchy_are_not_together() {
         let text = PAIRED.replace("\t7\t", "\t0\t");
         assert_eq!(Controllers::parse(&text).together_with_net_cls(), Some(vec![]));
+    }
+
+    #[test]
+    fn a_command_line_may_forbid_net_cls() {
+        assert!(is_forbidden("ro cgroup_no_v1=cpu,net_cls quiet"));
+        assert!(is_forbidden("cgroup_no_v1=all"));
+        assert!(!is_forbidden("cgroup_no_v1=named quiet net_cls"));
     }
 
     #[test]

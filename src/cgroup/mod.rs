@@ -25,7 +25,7 @@ pub use condition::Condition;
 pub use directory::Attached;
 pub use doors::Doors;
 pub use error::Error;
-pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Unmounted, find, mount, unmount};
+pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Provision, Unmounted, find, mount, unmount};
 pub use instance::Instance;
 pub use keeper::Keeping;
 pub use lock::Locked;

@@ -210,7 +210,10 @@ fn links_of_policy(kernel: &Kernel, snapshot: &Snapshot) -> Vec<LinkRef> {
 }
 
 /// The daemon that keeps the instance, and its condition.
-fn keeper(kernel: &Kernel, instance: &Instance) -> Result<Option<status::Daemon>, Failure> {
+pub(super) fn keeper(
+    kernel: &Kernel,
+    instance: &Instance,
+) -> Result<Option<status::Daemon>, Failure> {
     let Some(pid) = instance.keeper()? else { return Ok(None) };
     let condition = instance.condition()?;
     let since = condition.as_ref().and_then(|told| told.since.duration_since(UNIX_EPOCH).ok());
@@ -221,7 +224,7 @@ fn keeper(kernel: &Kernel, instance: &Instance) -> Result<Option<status::Daemon>
 }
 
 /// A change that waits to be confirmed.
-fn pending(instance: &Instance) -> Result<Option<Pending>, Failure> {
+pub(super) fn pending(instance: &Instance) -> Result<Option<Pending>, Failure> {
     let Some(guard) = instance.guards()?.first().copied() else { return Ok(None) };
     let left = |until: SystemTime| until.duration_since(SystemTime::now()).unwrap_or_default();
     let seconds_left = instance.confirm_until().map(|until| left(until).as_secs());

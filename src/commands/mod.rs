@@ -4,6 +4,7 @@ mod apply;
 mod clear;
 mod counting;
 mod daemon;
+mod doctor;
 mod init;
 mod login;
 mod metrics;
@@ -78,6 +79,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
         }
         Command::Status(options) => status::status(global, options),
         Command::Top(options) => top::top(global, options),
+        Command::Doctor { file } => doctor::doctor(global, file.as_deref()),
         Command::Why { subject, file } => why::why(global, subject, file),
         Command::Run { user, command } => Err(run::run(global, user, command)),
         Command::Attach { user, pids } => run::attach(global, user, pids),

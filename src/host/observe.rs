@@ -13,6 +13,7 @@ mod program_rules;
 mod servers;
 mod snapshot;
 mod sockets;
+mod surroundings;
 mod tree;
 mod units;
 mod wanted;
@@ -29,6 +30,10 @@ pub use privilege::lack;
 pub use servers::servers;
 pub use snapshot::Snapshot;
 pub use sockets::tags;
+pub use surroundings::{
+    Unloaded, capabilities, is_hosts, kept_by, lro, manager, may_load, net_cls, process_events,
+    release, without_loading,
+};
 pub use tree::RuleHits;
 pub use wanted::{Directories, Processes, Wanted, Whom};
 

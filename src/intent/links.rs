@@ -11,14 +11,14 @@ use crate::units::{ClassId, Rate};
 
 /// Packets a second beyond which one HTB may be what limits a link: it has one lock for all
 /// processors, and takes 0.8 to 1.1 µs for a packet of any size (benches/RESULTS.md).
-const ONE_LOCK: u64 = 1_000_000;
+pub const ONE_LOCK: u64 = 1_000_000;
 
 /// Bytes of an Ethernet header.
 const HEADER: u64 = 14;
 
 /// How many packets as large as the link's MTU are its rate, in a second. Where senders make larger
 /// ones (TSO), there are fewer; no rate says how many smaller ones there may be.
-fn packets(rate: Rate, mtu: u32) -> u64 {
+pub fn packets_a_second(rate: Rate, mtu: u32) -> u64 {
     rate.bytes_per_second() / (u64::from(mtu) + HEADER)
 }
 
@@ -58,7 +58,7 @@ impl Intent {
             }
             match &facts.root {
                 RootQdisc::Kernel { kind } if kind == "mq" => {
-                    let packets = packets(line.rate, facts.mtu);
+                    let packets = packets_a_second(line.rate, facts.mtu);
                     let (kind, rate) = (kind.clone(), line.rate);
                     (packets > ONE_LOCK).then_some(InTheWay::Queues { link, kind, rate, packets })
                 }

@@ -24,6 +24,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 pub use evidence::Evidence;
+pub use links::{ONE_LOCK, packets_a_second};
 pub use meaning::Meaning;
 pub use quiet::quiet;
 pub use refusal::{InTheWay, Neighbour, Refusal};

@@ -1,5 +1,5 @@
-//! A link's speed, by ioctl (`SIOCETHTOOL`): unlike /sys/class/net it follows the thread's network
-//! namespace.
+//! A link's speed and offloads, by ioctl (`SIOCETHTOOL`): unlike /sys/class/net it follows the
+//! thread's network namespace.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,6 +13,9 @@ use crate::units::Rate;
 /// linux/ethtool.h
 const ETHTOOL_GSET: u32 = 0x1;
 const ETHTOOL_GLINKSETTINGS: u32 = 0x4c;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+/// `ETH_FLAG_LRO`
+const LRO: u32 = 1 << 15;
 /// `struct ethtool_link_settings` and room for its three masks of at most 127 words.
 const LINK_SETTINGS: usize = 48 + 3 * 127 * 4;
 /// `SPEED_UNKNOWN`, and what `ethtool_cmd` makes of it.
@@ -31,6 +34,19 @@ pub fn speed(link: &LinkName) -> io::Result<Option<Rate>> {
     };
     let known = mbit.filter(|mbit| !UNKNOWN.contains(mbit));
     Ok(known.and_then(|mbit| Rate::from_bits_per_second(u64::from(mbit) * 1_000_000)))
+}
+
+/// Whether large receive offload is on; `None`: the driver does not say, or the link is gone.
+///
+/// # Errors
+/// As [`speed`].
+pub fn lro(link: &LinkName) -> io::Result<Option<bool>> {
+    // `struct ethtool_value`: the command, and the flags.
+    let mut request = [0_u8; LINK_SETTINGS];
+    request[..4].copy_from_slice(&ETHTOOL_GFLAGS.to_ne_bytes());
+    let answered = ioctl(link, &mut request)?;
+    let flags = u32::from_ne_bytes([request[4], request[5], request[6], request[7]]);
+    Ok(answered.then_some(flags & LRO != 0))
 }
 
 /// Since Linux 4.6. The first call tells how many words the masks have, as a negative number.
@@ -72,7 +88,7 @@ fn ioctl(link: &LinkName, request: &mut [u8; LINK_SETTINGS]) -> io::Result<bool>
     }
     ifreq.ifr_ifru.ifru_data = request.as_mut_ptr().cast();
     // SAFETY: the name is NUL-terminated (at most 15 bytes of 16), and the data is as long as the
-    // longest answer to the two commands used here: `ethtool_cmd` has 44 bytes, and link settings
+    // longest answer to the commands used here: `ethtool_cmd` has 44 bytes, and link settings
     // have 48 and three masks of as many words as we said, at most 127.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut ifreq) };
     match Errno::result(result) {

@@ -2,13 +2,14 @@
 //! with the trial. Trying also loads the kernel modules that exist. Where no namespace can be made
 //! (no CAP_SYS_ADMIN, as in some containers), the modules are looked up on disk instead.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use log::debug;
 
+use super::modules::Modules;
 use super::route::{Netlink, SocketError};
 use super::shortage::is_shortage;
 use super::{bpf, netns};
@@ -18,8 +19,8 @@ use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{class, clsact, dump, hook, ifb, leaf, root};
 use crate::netlink::{Request, assemble, decode, hooks};
 use crate::tree::{
-    Class, Classifier, Filter, FoundFilter, LeafQdisc, LinkName, Mark, Pref, Program, Quantum,
-    Role, Sockets, Tag, TagHelper,
+    Class, Classifier, Family, Filter, FoundFilter, LeafQdisc, LinkName, Mark, Pref, Program,
+    Quantum, Role, Sockets, Tag, TagHelper, U32Key, U32Rule, U32Rules,
 };
 use crate::units::{Bytes, ClassId, Minor, Rate, Ticks};
 
@@ -59,6 +60,87 @@ pub fn features_beside(known: Option<Helpers>) -> io::Result<Features> {
             Ok(looked_up(Path::new("/")))
         }
     }
+}
+
+/// The modules that a kernel may load where what shaper makes is made for the first time.
+const MODULES: [&str; 10] = [
+    "sch_htb",
+    "sch_fq_codel",
+    "sch_sfq",
+    "sch_cake",
+    "sch_ingress",
+    "cls_cgroup",
+    "cls_bpf",
+    "cls_u32",
+    "act_mirred",
+    "ifb",
+];
+
+/// What can be told of a kernel without having it load a module.
+#[derive(Clone, Debug, Default)]
+pub struct Unloaded {
+    /// The features that were found.
+    pub features: Features,
+    /// Whether there is u32, by which rules are asked.
+    pub u32: bool,
+    /// Whether what arrives can be shaped.
+    pub down: bool,
+    /// What was not found is not there: all of that was tried, or this kernel has lists of what is
+    /// built into it.
+    pub known: bool,
+    /// The modules that the kernel has still to load.
+    pub would_load: BTreeSet<&'static str>,
+}
+
+/// As [`features`] and [`down`] where no trial would have the kernel load a module; otherwise what
+/// the lists of modules say.
+///
+/// # Errors
+/// As [`features`].
+pub fn without_loading() -> io::Result<Unloaded> {
+    let modules = Modules::of(Path::new("/"));
+    let would_load: BTreeSet<_> =
+        MODULES.into_iter().filter(|module| modules.would_load(module)).collect();
+    if would_load.is_empty() && modules.are_known() {
+        let trial = || {
+            let features = tried(None)?;
+            let u32 = features.htb && tried_u32().map_err(Trial::into_io)?;
+            Ok::<_, io::Error>((Features { tried: true, ..features }, u32))
+        };
+        match netns::private(trial).flatten() {
+            Ok((features, u32)) => {
+                let down = down()?;
+                return Ok(Unloaded { features, u32, down, known: true, would_load });
+            }
+            Err(error) if is_shortage(&error) => return Err(error),
+            Err(error) => debug!("the kernel's features cannot be tried: {error}"),
+        }
+    }
+    Ok(Unloaded {
+        features: looked_up(Path::new("/")),
+        u32: modules.has("cls_u32"),
+        down: has_down(&modules),
+        known: modules.has_lists(),
+        would_load,
+    })
+}
+
+/// Adds a rule beside what [`tried`] has left in this thread's network namespace.
+fn tried_u32() -> Result<bool, Trial> {
+    let key = U32Key { value: 0, mask: 0, offset: 0 };
+    let rule = U32Rule { keys: vec![key], to: ClassId::DEFAULT, line: None };
+    let rules = U32Rules::from(vec![rule]);
+    let Ok(add) = filter::add_rules(LOOPBACK, Pref::RULES[0], Family::V4, &rules) else {
+        return Ok(false);
+    };
+    let mut netlink = Netlink::open()?;
+    for request in add.tables.iter().chain(&add.root) {
+        if let Err(error) = netlink.change(request)? {
+            debug!("probe: {error}");
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Tries in this thread's network namespace, which must be one that was made for it.
@@ -154,14 +236,18 @@ pub fn down() -> io::Result<bool> {
         Err(error) if is_shortage(&error) => Err(error),
         Err(error) => {
             debug!("an ifb cannot be tried: {error}");
-            let modules = ["ifb", "act_mirred", "sch_ingress", "cls_bpf"];
-            let there = Modules::of(Path::new("/"));
-            // Loading a program needs no namespace.
-            let loads = || bpf::Pulse::create().and_then(|it| it.load_redirect(LOOPBACK)).is_ok();
-            Ok(modules.iter().all(|module| there.has(module)) && loads())
+            Ok(has_down(&Modules::of(Path::new("/"))))
         }
         Ok(works) => Ok(works),
     }
+}
+
+/// Whether the modules are there that shaping what arrives takes.
+fn has_down(modules: &Modules<'_>) -> bool {
+    let needed = ["ifb", "act_mirred", "sch_ingress", "cls_bpf"];
+    // Loading a program needs no namespace.
+    let loads = || bpf::Pulse::create().and_then(|it| it.load_redirect(LOOPBACK)).is_ok();
+    needed.iter().all(|module| modules.has(module)) && loads()
 }
 
 fn tried_down() -> Result<bool, Trial> {
@@ -216,29 +302,6 @@ fn any_class() -> Class {
     Class { parent: None, rate, ceil: rate, burst, cburst: burst, role }
 }
 
-/// The kernel's modules: those that are loaded, built in, or on disk for the running release.
-struct Modules<'h> {
-    host: &'h Path,
-    /// The lists of what is built in and of what is on disk.
-    known: [String; 2],
-}
-
-impl Modules<'_> {
-    fn of(host: &Path) -> Modules<'_> {
-        let read = |path: &str| fs::read_to_string(host.join(path)).unwrap_or_default();
-        let folder = format!("lib/modules/{}", read("proc/sys/kernel/osrelease").trim());
-        let list = |name: &str| read(&format!("{folder}/{name}"));
-        Modules { host, known: [list("modules.builtin"), list("modules.dep")] }
-    }
-
-    fn has(&self, module: &str) -> bool {
-        // `kernel/net/sched/sch_htb.ko.xz: …`
-        let file = format!("/{module}.ko");
-        self.host.join("sys/module").join(module).exists()
-            || self.known.iter().any(|list| list.contains(&file))
-    }
-}
-
 /// The features whose modules are there.
 fn looked_up(host: &Path) -> Features {
     let modules = Modules::of(host);
@@ -266,6 +329,7 @@ fn looked_up(host: &Path) -> Features {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn modules_count_when_loaded_built_in_or_on_disk() {

@@ -13,6 +13,7 @@ mod bad_policy;
 mod beside;
 mod check;
 mod daemon;
+mod doctor;
 mod dropins;
 mod files;
 mod hostile;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         attach::TESTS,
         beside::TESTS,
         daemon::TESTS,
+        doctor::TESTS,
         dropins::TESTS,
         hostile::TESTS,
         output::TESTS,

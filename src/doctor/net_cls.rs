@@ -1,0 +1,101 @@
+//! The hierarchy in which processes are placed, and whom it disturbs.
+
+use super::check::Check;
+use super::kernel::Machine;
+use crate::text::shown;
+
+/// The `net_cls` hierarchy of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetClsFound {
+    /// Whether the kernel has the controller.
+    pub exists: bool,
+    /// The kernel was started with `cgroup_no_v1` for this controller.
+    pub is_forbidden: bool,
+    /// Where it is mounted; `None`: nowhere.
+    pub mounted: Option<String>,
+    /// It is mounted with `favordynmods`.
+    pub is_quick: bool,
+    /// The top directories of others in it.
+    pub others: Vec<String>,
+}
+
+pub(super) fn checks(found: &NetClsFound, machine: &Machine) -> Vec<Check> {
+    let mut checks = vec![mount(found, machine)];
+    // Before 8520e224f547 (Linux 5.15) a socket had either a tag or a cgroup, and the first tag
+    // switched the other off for all sockets that come.
+    if found.exists && !machine.is_since((5, 15)) {
+        checks.push(Check::warning(
+            "cgroup_v2",
+            "before Linux 5.15 net_cls takes sockets their cgroup v2: `socket cgroupv2` of nftables, and systemd's IPAddressAllow, IPAccounting and the like, no longer see them",
+            "boot Linux 5.15 or later where such rules are used",
+        ));
+    }
+    checks
+}
+
+fn mount(found: &NetClsFound, machine: &Machine) -> Check {
+    if !found.exists {
+        return Check::error(
+            "net_cls",
+            "this kernel has no net_cls: processes cannot be placed",
+            "boot a kernel that is built with CONFIG_CGROUP_NET_CLASSID",
+        );
+    }
+    let Some(at) = found.mounted.as_deref().map(shown) else {
+        return match found.is_forbidden {
+            true => Check::error(
+                "net_cls",
+                "the kernel was started with `cgroup_no_v1`, which switches net_cls off",
+                "take `net_cls` (or `all`) off that parameter and boot again",
+            ),
+            false => Check::ok("net_cls", "net_cls is not mounted: `shaper apply` mounts it"),
+        };
+    };
+    if !found.is_quick && machine.is_since((6, 0)) {
+        return Check::warning(
+            "net_cls",
+            format!(
+                "net_cls is mounted at {at} without `favordynmods`: the kernel takes 10 ms and more to place a login"
+            ),
+            format!("mount -o remount,favordynmods {at}, or let shaper mount it (umount {at})"),
+        );
+    }
+    let others = match found.others.as_slice() {
+        [] => String::new(),
+        others => format!(
+            "; others have directories there, and are left alone: {}",
+            others.iter().map(|name| shown(name).to_string()).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    Check::ok("net_cls", format!("net_cls is mounted at {at}{others}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::State::{self, Error, Ok, Warning};
+    use super::*;
+
+    #[test]
+    fn a_hierarchy_is_there_or_can_be_mounted() {
+        let mounted =
+            NetClsFound { exists: true, mounted: Some("/x".into()), ..NetClsFound::default() };
+        let of = |found: NetClsFound, release| {
+            let machine = Machine { release: Some(release), ..Machine::default() };
+            let of = |check: Check| (check.id, check.state);
+            checks(&found, &machine).into_iter().map(of).collect::<Vec<(_, State)>>()
+        };
+        let unmounted = NetClsFound { mounted: None, ..mounted.clone() };
+        assert_eq!(of(NetClsFound::default(), (6, 1)), [("net_cls", Error)]);
+        assert_eq!(of(unmounted.clone(), (6, 1)), [("net_cls", Ok)]);
+        let forbidden = NetClsFound { is_forbidden: true, ..unmounted };
+        assert_eq!(of(forbidden, (6, 1)), [("net_cls", Error)]);
+        assert_eq!(of(mounted.clone(), (6, 1)), [("net_cls", Warning)]);
+        assert_eq!(of(mounted.clone(), (5, 15)), [("net_cls", Ok)]);
+        assert_eq!(of(mounted.clone(), (5, 10)), [("net_cls", Ok), ("cgroup_v2", Warning)]);
+        let quick = NetClsFound { is_quick: true, ..mounted };
+        assert_eq!(of(quick.clone(), (6, 1)), [("net_cls", Ok)]);
+        let others = NetClsFound { others: vec!["lxc".into()], ..quick };
+        let said = mount(&others, &Machine::default()).what;
+        assert!(said.ends_with("left alone: lxc"), "{said}");
+    }
+}

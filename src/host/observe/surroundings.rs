@@ -1,0 +1,193 @@
+//! What of a host matters to shaping beside its kernel objects: who else configures links, what
+//! keeps the policy in force, what processes may do. Reads files only.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::error::ObserveError;
+use crate::cgroup::Provision;
+use crate::doctor::{Manager, NetClsFound, networkd, shapes};
+use crate::facts::LinkFacts;
+use crate::host::Kernel;
+use crate::sys::{ethtool, probe};
+use crate::tree::LinkName;
+
+pub use crate::sys::probe::Unloaded;
+
+/// `PROC_PID_INIT_INO` (include/linux/proc_ns.h): the first process namespace.
+const FIRST_PROCESS_NAMESPACE: u64 = 0xefff_fffc;
+
+/// What can be told of this kernel without having it load a module.
+///
+/// # Errors
+/// No memory or no descriptor for the trial.
+pub fn without_loading() -> Result<Unloaded, ObserveError> {
+    probe::without_loading().map_err(ObserveError::Probe)
+}
+
+/// Whether the kernel may still load modules.
+pub fn may_load(proc_root: &Path) -> bool {
+    let disabled = fs::read_to_string(proc_root.join("sys/kernel/modules_disabled"));
+    disabled.is_ok_and(|text| text.trim() == "0")
+}
+
+/// The first two numbers of the kernel's release.
+pub fn release(proc_root: &Path) -> Option<(u32, u32)> {
+    let text = fs::read_to_string(proc_root.join("sys/kernel/osrelease")).ok()?;
+    let mut numbers = text.split(['.', '-', '\n']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Whether the kernel tells of processes here (CONFIG_PROC_EVENTS): asked in the network namespace
+/// in which the daemon would be started. Subscribing would tell too, but kernels before 6.6 would
+/// go on making events for a listener that has gone.
+pub fn process_events(proc_root: &Path) -> bool {
+    let listed = fs::read_to_string(proc_root.join("net/connector"));
+    let namespace = fs::metadata(proc_root.join("self/ns/pid")).map(|meta| meta.ino());
+    listed.is_ok_and(|text| text.contains("cn_proc"))
+        && namespace.is_ok_and(|inode| inode == FIRST_PROCESS_NAMESPACE)
+}
+
+/// The capabilities in force (`CapEff`) of a process; `None`: it is gone, or cannot be read.
+pub fn capabilities(proc_root: &Path, pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(proc_root.join(format!("{pid}/status"))).ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// The `net_cls` hierarchy. `others`: the top directories there that are not this instance's.
+///
+/// # Errors
+/// As [`Provision::read`].
+pub fn net_cls(others: Vec<String>) -> Result<NetClsFound, ObserveError> {
+    let Provision { exists, is_forbidden, mount } = Provision::read()?;
+    let is_quick = |option: &String| option == "favordynmods";
+    Ok(NetClsFound {
+        exists,
+        is_forbidden,
+        is_quick: mount.iter().flat_map(|mount| &mount.super_options).any(is_quick),
+        mounted: mount.map(|mount| mount.point.display().to_string()),
+        others,
+    })
+}
+
+/// Whether the device merges what arrives (LRO).
+///
+/// # Errors
+/// No descriptor or memory to ask it.
+pub fn lro(link: &LinkName) -> Result<Option<bool>, ObserveError> {
+    let speed = |source| ObserveError::Speed { link: link.clone(), source };
+    ethtool::lro(link).map_err(speed)
+}
+
+/// Who configures a link of the namespace in which networkd and NetworkManager run. `host`: the
+/// root of the files.
+pub fn manager(host: &Path, link: &LinkFacts) -> Option<Manager> {
+    let read = |path: &str| fs::read_to_string(host.join(path.trim_start_matches('/'))).ok();
+    let ifindex = link.ifindex;
+    if let Some(files) =
+        read(&format!("run/systemd/netif/links/{ifindex}")).and_then(|it| networkd(&it))
+    {
+        let file = files.iter().find(|file| read(file).is_some_and(|text| shapes(&text)));
+        let shapes = file.is_some();
+        let file = file.or(files.first()).cloned();
+        return Some(Manager { name: "systemd-networkd", file, shapes });
+    }
+    let device = read(&format!("run/NetworkManager/devices/{ifindex}"))?;
+    let value = |key: &str| device.lines().find_map(|line| line.strip_prefix(key));
+    if value("managed=") == Some("false") {
+        return None;
+    }
+    let connection = format!("uuid={}", value("connection-uuid=")?);
+    let folders =
+        ["etc", "run", "usr/lib"].map(|at| host.join(at).join("NetworkManager/system-connections"));
+    let files = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    let of_the_link = files.filter_map(|entry| {
+        let path: PathBuf = entry.ok()?.path();
+        let text = fs::read_to_string(&path).ok()?;
+        text.lines().any(|line| line.trim() == connection).then_some((path, text))
+    });
+    let found = of_the_link.into_iter().next();
+    Some(Manager {
+        name: "NetworkManager",
+        shapes: found.as_ref().is_some_and(|(_, text)| shapes(text)),
+        file: found.map(|(path, _)| path.display().to_string()),
+    })
+}
+
+/// Whether systemd starts the daemon's unit at boot, and what applies the policy now and then.
+/// `host`: the root of the files.
+pub fn kept_by(host: &Path) -> (bool, Option<&'static str>) {
+    let units = ["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
+    let is_wanted = |by: &str, unit: &str| {
+        units.iter().any(|at| host.join(at).join(format!("{by}.wants/{unit}")).is_symlink())
+    };
+    let timer = "shaper-apply.timer";
+    let cron = "/etc/cron.d/shaper";
+    let by_timer = is_wanted("timers.target", timer).then_some(timer);
+    let by_cron = host.join(&cron[1..]).exists().then_some(cron);
+    (is_wanted("multi-user.target", "shaper.service"), by_timer.or(by_cron))
+}
+
+/// Whether the links are those of the namespace that the host's own programs configure.
+pub fn is_hosts(kernel: &Kernel) -> bool {
+    let first = fs::metadata(kernel.proc_root.join("1/ns/net")).map(|meta| meta.ino());
+    first.is_ok_and(|inode| inode == kernel.netns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let host = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = host.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        host
+    }
+
+    #[test]
+    fn whoever_configures_a_link_is_named_with_its_file() {
+        let link = LinkFacts::ethernet(7);
+        let of = |files: &[(&str, &str)]| manager(host(files).path(), &link);
+        assert_eq!(of(&[]), None);
+        let state =
+            ("run/systemd/netif/links/7", "ADMIN_STATE=configured\nNETWORK_FILE=/etc/a.network\n");
+        let found = of(&[state, ("etc/a.network", "[CAKE]\nParent=root\n")]);
+        let file = Some("/etc/a.network".to_string());
+        assert_eq!(found, Some(Manager { name: "systemd-networkd", file, shapes: true }));
+        assert!(
+            of(&[state, ("etc/a.network", "[Network]\nDHCP=yes\n")]).is_some_and(|it| !it.shapes)
+        );
+        let device =
+            ("run/NetworkManager/devices/7", "[device]\nmanaged=true\nconnection-uuid=1-2\n");
+        let connection = "etc/NetworkManager/system-connections/a.nmconnection";
+        let text = "[connection]\nuuid=1-2\n[tc]\nqdisc.root=fq_codel\n";
+        let found = of(&[device, (connection, text)]).unwrap();
+        assert!(found.shapes && found.file.unwrap().ends_with("a.nmconnection"));
+        let other = "[connection]\nuuid=3\n[tc]\nqdisc.root=fq_codel\n";
+        assert!(of(&[device, (connection, other)]).is_some_and(|it| !it.shapes));
+    }
+
+    #[test]
+    fn units_that_are_enabled_keep_the_policy() {
+        let host = host(&[("etc/cron.d/shaper", "")]);
+        assert_eq!(kept_by(host.path()), (false, Some("/etc/cron.d/shaper")));
+        let wants = host.path().join("etc/systemd/system/multi-user.target.wants");
+        fs::create_dir_all(&wants).unwrap();
+        std::os::unix::fs::symlink("/gone", wants.join("shaper.service")).unwrap();
+        assert!(kept_by(host.path()).0);
+    }
+
+    #[test]
+    fn a_release_has_two_numbers() {
+        let of = |text| release(host(&[("sys/kernel/osrelease", text)]).path());
+        assert_eq!(of("6.1.0-18-amd64\n"), Some((6, 1)));
+        assert_eq!(of("6.18\n"), Some((6, 18)));
+        assert_eq!(of("x"), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! `doctor`: what it finds on a host that is as it should be and on hosts that are not, and that it
+//! leaves no trace.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::invoke::{as_nobody, host, root, shaper, text};
+use crate::support::command::run;
+use crate::support::daemon::Daemon;
+use crate::support::harness::{On, tests};
+use crate::support::program::policy;
+
+tests!(On::Host =>
+    a_host_is_told_what_to_do_next, nothing_is_changed, a_policy_is_refused_by_its_place_or_its_writer,
+    others_on_the_link_are_named, the_daemons_state_is_told, without_root_it_says_what_it_could_not_see
+);
+
+/// What the checks found: the exit status, and the state and sentence of each, by id.
+struct Told {
+    status: i32,
+    checks: Vec<serde_json::Value>,
+}
+
+impl Told {
+    fn by(mut command: assert_cmd::Command) -> Told {
+        let output = command.output().expect("doctor");
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(document["version"], 1);
+        let checks = document["checks"].as_array().expect("checks").clone();
+        Told { status: output.status.code().expect("a status"), checks }
+    }
+
+    /// The state of a check, and what was found.
+    fn of(&self, id: &str) -> (&str, &str) {
+        let check = self.checks.iter().find(|check| check["id"] == id);
+        let check = check.unwrap_or_else(|| panic!("no {id} in {:?}", self.checks));
+        assert!(check["state"] == "ok" || check["cure"].is_string(), "a cure: {check}");
+        (check["state"].as_str().expect("a state"), check["what"].as_str().expect("a sentence"))
+    }
+
+    fn state(&self, id: &str) -> &str {
+        self.of(id).0
+    }
+}
+
+fn doctor(file: &str) -> Told {
+    Told::by(shaper(&format!("--json doctor {file}")))
+}
+
+/// The status follows from the worst check.
+fn is_consistent(told: &Told) -> bool {
+    let any = |state: &str| told.checks.iter().any(|check| check["state"] == state);
+    told.status
+        == if any("error") {
+            1
+        } else if any("warning") {
+            3
+        } else {
+            0
+        }
+}
+
+fn a_host_is_told_what_to_do_next() {
+    let path = host();
+    let told = doctor(&path);
+    for id in ["htb", "classifiers", "rules", "down", "net_cls", "nss", "policy", "link"] {
+        assert_eq!(told.state(id), "ok", "{id}: {:?}", told.of(id));
+    }
+    assert_eq!(told.of("sync"), ("warning", "nothing is shaped here"));
+    assert!(told.status == 3 && is_consistent(&told));
+    shaper(&format!("apply {path}")).assert().code(0);
+    assert_eq!(doctor(&path).state("sync"), "ok");
+    // The one that was applied is the usual one.
+    assert_eq!(doctor("").state("sync"), "ok");
+    run("tc class change dev up0 classid 1:1 htb rate 2mbit ceil 2mbit");
+    let told = doctor(&path);
+    let what = "what is in force is not what the policy says: 1 step would change that";
+    assert_eq!(told.of("sync"), ("warning", what));
+    let table = shaper(&format!("doctor {path}")).assert().get_output().stdout.clone();
+    let table = String::from_utf8(table).expect("text");
+    let short = |line: &str| line.chars().count() <= 80 || line.trim_start().starts_with('/');
+    assert!(table.lines().all(short) && table.contains("cure: shaper plan shows them"), "{table}");
+}
+
+fn nothing_is_changed() {
+    let path = host();
+    let state = || {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
+        // Lengths and counts of modules that others use come and go.
+        let names = modules.lines().filter_map(|line| line.split(' ').next()).collect::<String>();
+        let folders: Vec<String> = ["/run", "/sys/fs/cgroup", "/etc", "/var/lib"]
+            .into_iter()
+            .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
+            .map(|entry| entry.path().display().to_string())
+            .collect();
+        (mounts, names, folders, run("ip -o link"), run("tc qdisc show"), run("ip netns list"))
+    };
+    let before = state();
+    doctor(&path);
+    shaper(&format!("doctor {path}")).assert().code(3);
+    assert_eq!(state(), before);
+    shaper(&format!("apply {path}")).assert().code(0);
+    let before = root();
+    doctor(&path);
+    assert_eq!(root(), before);
+    shaper(&format!("plan --exit-code {path}")).assert().code(0);
+}
+
+fn a_policy_is_refused_by_its_place_or_its_writer() {
+    let path = host();
+    fs::write(&path, text("ann: 20mbps")).expect("a bad policy");
+    let told = doctor(&path);
+    let (state, what) = told.of("policy");
+    assert!(state == "error" && what.contains("`20mbps` is ambiguous"), "{what}");
+    assert!(told.status == 1 && is_consistent(&told));
+    fs::write(&path, text("ann: 20mbit")).expect("a good policy");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("chmod");
+    let told = doctor(&path);
+    let (state, what) = told.of("policy");
+    assert!(state == "error" && what.contains("can be written by everybody"), "{what}");
+    let told = doctor("/nowhere.yaml");
+    assert_eq!(told.of("policy"), ("warning", "there is no policy /nowhere.yaml"));
+}
+
+fn others_on_the_link_are_named() {
+    let path = host();
+    run("tc qdisc replace dev up0 root handle 8001: tbf rate 1gbit burst 100k latency 50ms");
+    let told = doctor(&path);
+    let (state, what) = told.of("root");
+    assert!(state == "error" && what == "somebody else's qdisc tbf 8001: is at its root", "{what}");
+    assert_eq!(told.status, 1);
+    run("tc qdisc del dev up0 root");
+    run("ip link set up0 mtu 9000");
+    let slow = policy(&text("ann: 500kbit"));
+    let (state, what) =
+        (doctor(&slow).of("mtu").0.to_string(), doctor(&slow).of("mtu").1.to_string());
+    assert!(state == "warning" && what.contains("takes 144 ms at the cap of ann"), "{what}");
+}
+
+fn the_daemons_state_is_told() {
+    let path = host();
+    let daemon = Daemon::start(&["watch", &path]);
+    let told = doctor(&path);
+    let who = format!("the daemon (process {}) is idle", daemon.pid());
+    assert_eq!(told.of("daemon"), ("ok", who.as_str()));
+    assert_eq!(told.state("capabilities"), "ok");
+    assert!(daemon.end().success());
+}
+
+fn without_root_it_says_what_it_could_not_see() {
+    let path = host();
+    let told = Told::by(as_nobody(&format!("--json doctor {path}")));
+    assert!(told.of("root").1.starts_with("without root"));
+    // The file is root's to read.
+    assert_eq!(told.state("policy"), "warning");
+    assert!(told.checks.iter().all(|check| check["state"] != "error"), "{:?}", told.checks);
+    assert!(told.status == 3 && is_consistent(&told));
+}
