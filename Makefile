@@ -4,7 +4,7 @@
 LAB := target/lab
 TEST_PACKAGES := gcc libc6-dev iproute2 python3 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod \
 	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
-	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark
+	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap
 
 # rustup's place, also where this shell was started before it was there.
 export PATH := $(PATH):$(HOME)/.cargo/bin

@@ -31,7 +31,7 @@ fi
 # Nor are they to be started by the next boot.
 servers="docker.service docker.socket containerd.service prometheus.service prometheus-node-exporter.service"
 servers="$servers podman.socket podman.service podman-restart.service podman-auto-update.service"
-servers="$servers podman-auto-update.timer"
+servers="$servers podman-auto-update.timer lxc.service lxc-net.service lxc-monitord.service"
 new=
 for unit in $servers; do
     [ -e "/lib/systemd/system/$unit" ] || new="$new $unit"

@@ -282,6 +282,7 @@ impl Answers<'_, '_> {
             subuids,
             running_ranges: BTreeSet::new(),
             with_guests: BTreeSet::new(),
+            named_by_guests: BTreeSet::new(),
             unavailable: self.unavailable,
         }
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::accounts::Question;
+use crate::accounts::{Limit, Question};
 use crate::engines::{self, Answer, Known};
-use crate::facts::{Accounts, Features, Guests, Tags};
+use crate::facts::{Accounts, Facts, Features, Guests, Tags};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, ObserveError, Processes, Snapshot, Wanted, Whom};
@@ -196,9 +196,7 @@ impl Session {
                 .map_err(ObserveError::from)?;
         }
         facts.down = self.down.or((!facts.flows.is_empty()).then_some(true));
-        let accounts = &mut facts.accounts;
-        accounts.with_guests =
-            model::guests_of_accounts(&intent.policy, &facts.guests, accounts).collect();
+        users_of_guests(facts, request);
         let may_leave = intent.may_leave(&seen.observation);
         seen.observation.occupied = observe::occupied(&self.kernel, may_leave)?;
         if let Some(earlier) = &request.earlier {
@@ -239,6 +237,30 @@ impl Session {
             }
             outcome => Ok(outcome?),
         }
+    }
+}
+
+/// Who has guests. Users that neither run nor are named in the policy NSS is asked about now, where
+/// the look asks it at all.
+fn users_of_guests(facts: &mut Facts, request: &Request) {
+    let (policy, Facts { guests, accounts, .. }) = (&request.intent.policy, facts);
+    let names = model::named_by_guests(policy, guests).map(str::to_string);
+    accounts.named_by_guests = names.collect();
+    accounts.with_guests = model::guests_of_accounts(policy, guests, accounts).collect();
+    let (names, uids) = accounts.unasked_of_guests();
+    if names.is_empty() && uids.is_empty() || !matches!(request.who, Who::Asked { .. }) {
+        return;
+    }
+    let without_groups = Question::of(policy).without_groups;
+    // As of uids that run, so that it is asked whose range one is in.
+    let question = Question { names, running: uids, without_groups, ..Question::default() };
+    accounts.learn_of_guests(question.ask_or_read(Limit::PATIENT));
+    // A name may be an account's whose uid is known by now.
+    accounts.with_guests = model::guests_of_accounts(policy, guests, accounts).collect();
+    let (_, uids) = accounts.unasked_of_guests();
+    if !uids.is_empty() {
+        let question = Question { running: uids, without_groups, ..Question::default() };
+        accounts.learn_of_guests(question.ask_or_read(Limit::PATIENT));
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) struct Names {
     /// Uids that no account has, and when to ask again.
     absent: BTreeMap<u32, Instant>,
     all: Option<Question>,
+    /// Names and uids of guests' users.
+    guests: (BTreeSet<String>, BTreeSet<u32>),
     /// `/etc/subuid` is to be read again.
     subuids: bool,
     /// No child could be started: nothing is asked before this time.
@@ -80,6 +82,11 @@ impl Names {
     /// Asks about all names and uids, when the turn comes.
     pub(super) fn ask_all(&mut self, question: Question) {
         self.all = Some(question);
+    }
+
+    /// Asks about these names and uids of guests' users.
+    pub(super) fn ask_about_guests(&mut self, unasked: (BTreeSet<String>, BTreeSet<u32>)) {
+        self.guests = unasked;
     }
 
     /// Has `/etc/subuid` read again.
@@ -207,6 +214,11 @@ impl Names {
         }
         if std::mem::take(&mut self.subuids) {
             return Some((Question { all_subuids: true, ..Question::default() }, Asked::Subuids));
+        }
+        let (names, running) = std::mem::take(&mut self.guests);
+        if !names.is_empty() || !running.is_empty() {
+            let asked = Asked::Newcomers(running.clone());
+            return Some((Question { names, running, ..Question::default() }, asked));
         }
         let uids = self.next_newcomers(now);
         let question = Question { running: uids.clone(), ..Question::default() };

@@ -359,11 +359,20 @@ impl People {
         self.agenda.at(Task::Ask, now);
     }
 
-    /// Asks about all names of the policies and all uids that run; the answer replaces what was
-    /// known.
-    pub(super) fn ask_all(&mut self, question: Question, now: Instant) {
+    /// Asks about all names of the policies, all users of guests and all uids that run; the answer
+    /// replaces what was known.
+    pub(super) fn ask_all(&mut self, mut question: Question, in_force: &InForce, now: Instant) {
+        let Accounts { named_by_guests, with_guests, .. } = &in_force.accounts;
         let (running, _) = self.roster.running();
-        self.names.ask_all(Question { running, ..question });
+        question.names.extend(named_by_guests.iter().cloned());
+        question.running = &running | with_guests;
+        self.names.ask_all(question);
+        self.ask_next(now);
+    }
+
+    /// Asks about users of guests that NSS was not asked about.
+    pub(super) fn ask_about_guests(&mut self, in_force: &InForce, now: Instant) {
+        self.names.ask_about_guests(in_force.accounts.unasked_of_guests());
         self.ask_next(now);
     }
 

@@ -29,6 +29,9 @@ pub struct Accounts {
     /// Uids that have a guest ([`crate::facts::Guests`]), whether or not they run a process.
     #[serde(skip)]
     pub with_guests: BTreeSet<u32>,
+    /// Accounts' names that guests say as their user's, whether or not NSS was asked about them.
+    #[serde(skip)]
+    pub named_by_guests: BTreeSet<String>,
     /// NSS could not answer: not the same as "no such account".
     pub unavailable: Option<String>,
 }
@@ -37,6 +40,24 @@ impl Accounts {
     /// Whether NSS has answered about `uid`: there is such an account, or there is none.
     pub fn has_answer(&self, uid: u32) -> bool {
         self.by_uid.contains_key(&uid) || self.absent.contains(&uid)
+    }
+
+    /// The names and uids of guests' users about which NSS was not asked, or could not answer; of a
+    /// subordinate uid that is who its range's owner is.
+    pub fn unasked_of_guests(&self) -> (BTreeSet<String>, BTreeSet<u32>) {
+        let names = self.named_by_guests.iter().filter(|name| !self.by_name.contains_key(*name));
+        let uids = self.with_guests.iter().filter(|uid| !self.has_answer(**uid));
+        (names.cloned().collect(), uids.copied().collect())
+    }
+
+    /// Takes in what NSS said about users of guests, beside what it said before.
+    pub fn learn_of_guests(&mut self, answer: Accounts) {
+        self.subuids.name_owners(&answer.by_uid);
+        self.subuids.learn(answer.subuids.into());
+        self.absent.extend(answer.absent);
+        self.by_uid.extend(answer.by_uid);
+        self.by_name.extend(answer.by_name);
+        self.unavailable = self.unavailable.take().or(answer.unavailable);
     }
 
     /// Uids that have a process or a guest.

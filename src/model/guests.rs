@@ -227,6 +227,54 @@ fn labelled(text: &str, policy: &Policy, accounts: &Accounts) -> Option<User> {
     uid.map(User::Uid)
 }
 
+/// A longer word is no account's name (`LOGIN_NAME_MAX`, limits.h); anybody writes labels.
+const LONGEST_NAME: usize = 256;
+
+/// What a label says where that can only be an account's name.
+fn account_of<'a>(container: &'a Container, policy: &Policy) -> Option<&'a str> {
+    let text = container.labels.get(USER_LABEL)?.as_str();
+    let is_line = || policy.users.iter().any(|line| line.key.value.as_str() == text);
+    (text.parse::<u32>().is_err() && !is_line()).then_some(text)
+}
+
+/// The names that containers' labels say, about which NSS is to be asked.
+pub fn named_by_guests<'a>(
+    policy: &'a Policy,
+    guests: &'a Guests,
+) -> impl Iterator<Item = &'a str> {
+    let is_asked = policy.guests.iter().any(|by| by.value == GuestOwner::Label);
+    let here = guests.containers.iter().filter(move |it| is_asked && it.namespace.is_some());
+    let names = here.filter_map(|container| account_of(container, policy));
+    names.filter(|name| {
+        (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(['\0', '\n', ':'])
+    })
+}
+
+/// Warnings about labels that name nobody.
+pub(super) fn unknown_labels(
+    policy: &Policy,
+    guests: &Guests,
+    accounts: &Accounts,
+    findings: &mut Findings,
+) {
+    let Some(by) = policy.guests.iter().find(|by| by.value == GuestOwner::Label) else { return };
+    for container in guests.containers.iter().filter(|it| it.namespace.is_some()) {
+        let Some(text) = account_of(container, policy) else { continue };
+        let can_be_asked = named_by_guests(policy, guests).any(|name| name == text);
+        let is_unknown = accounts.by_name.get(text).map_or(!can_be_asked, Option::is_none);
+        if is_unknown && labelled(text, policy, accounts).is_none() {
+            let message = format!(
+                "the container {} has the label {USER_LABEL}={}, and there is no such account or line",
+                quote(name_of(container)),
+                quote(text)
+            );
+            findings.push(Diagnostic::warning(Kind::Claim, by.at, message).help(
+                "its user is looked for as if it had no label; name it in `containers` of a line, or start it with another label",
+            ));
+        }
+    }
+}
+
 /// The accounts that have a guest, as `guests` finds them, whether or not they run a process.
 pub fn guests_of_accounts<'a>(
     policy: &'a Policy,

@@ -8,7 +8,7 @@ use crate::facts::LinkFacts;
 use crate::policy::{ContainerRef, Diagnostic, Findings, Kind, LinkRef, Written, closest, quote};
 use crate::tree::{LinkName, Owner};
 
-use super::guests::{Claimant, Lines};
+use super::guests::{Claimant, Lines, unknown_labels};
 use super::positions::users;
 use super::senders::Senders;
 use super::{How, InnerLink};
@@ -33,6 +33,8 @@ pub(super) fn resolve(
     if known.options.offline {
         return BTreeMap::new();
     }
+    let Senders { policy, facts, .. } = known;
+    unknown_labels(policy, &facts.guests, &facts.accounts, findings);
     let mut inner = Inner { known, lines, shaped, found: BTreeMap::new() };
     inner.named(findings);
     for (name, device) in &known.facts.links {

@@ -30,7 +30,7 @@ mod tests;
 
 pub use crate::policy::{LeafChoice, Pattern, Span};
 pub use build::build;
-pub use guests::guests_of_accounts;
+pub use guests::{guests_of_accounts, named_by_guests};
 pub use matcher::{Claimed, Matcher, Units};
 pub use meant::{Asked, From, How, InnerLink, Limits, Link, Model, Node, Rule, Target};
 pub use options::BuildOptions;

@@ -300,6 +300,7 @@ impl State {
         // After that, since a process that still waits wants another apply.
         if came_to_rest {
             self.people.have_classes(&self.standing.in_force, now);
+            self.people.ask_about_guests(&self.standing.in_force, now);
             self.follow_people(now);
         }
         self.act(Action::Keep);
@@ -352,7 +353,8 @@ impl State {
     fn ask_for_all(&mut self, now: Instant) {
         let candidate = self.shaping.candidate().map(|policy| Question::of(policy));
         let in_force = Question::of(self.policy());
-        self.people.ask_all(candidate.into_iter().fold(in_force, Question::and), now);
+        let question = candidate.into_iter().fold(in_force, Question::and);
+        self.people.ask_all(question, &self.standing.in_force, now);
         self.follow_people(now);
     }
 

@@ -2,11 +2,12 @@
 //! its user's, who runs the program that carries them; those of a macvlan or ipvlan in another
 //! namespace are nobody's, whatever their uid and priority are. And tunnels of the kernel's.
 
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::{IFB, measured};
-use crate::support::accounts::ANN;
+use crate::support::accounts::{ANN, own_etc};
 use crate::support::actor::Actor;
 use crate::support::cell::{SCRATCH, myself};
 use crate::support::command::{run, run_with};
@@ -20,7 +21,7 @@ use crate::support::rates::Interval;
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::Host => what_a_rootless_container_receives_is_its_users,
+    On::Host => what_a_rootless_container_sends_and_receives_is_its_users,
         a_download_through_a_tunnel_of_the_kernels_is_shaped_by_its_name,
         a_macvlans_guest_is_nobodys_whatever_its_uid,
         a_macvlans_guest_is_nobodys_whatever_its_priority;
@@ -50,24 +51,50 @@ wait $guest
 kill $slirp
 ";
 
-fn what_a_rootless_container_receives_is_its_users() {
+fn what_a_rootless_container_sends_and_receives_is_its_users() {
+    own_etc();
+    fs::write("/etc/subgid", "ann:700000:65536\n").expect("ann's subordinate gids");
     let mut world = World::new();
+    fs::write("/etc/subuid", "ann:700000:65536\n").expect("ann's subordinate uids");
     // For everybody, as udev has it.
     let tun = format!("{SCRATCH}/tun");
     run(&format!("mknod -m 666 {tun} c 10 200"));
     run(&format!("mount --bind {tun} /dev/net/tun"));
+    let home = format!("{SCRATCH}/ann");
+    fs::create_dir(&home).expect("ann's folder");
+    std::os::unix::fs::chown(&home, Some(ANN.uid), Some(ANN.gid)).expect("it is hers");
+    // Of which pasta makes the container's own.
+    run("ip route add default via 10.77.0.254");
     apply(&policy(UPLINK));
-    let at = world.far_at(Family::V4, PORT);
-    world.far.tell(&Order::Serve { at, parcel: PARCEL });
-    let (ip, sent) = (at.ip(), PARCEL.sent);
-    let fetch = format!("exec 3<>/dev/tcp/{ip}/{PORT}; head -c {sent} /dev/zero >&3; wc -c <&3");
-    measured("slirp4netns", &classid("user/ann"), [99.9, 95.0], || {
-        let mut ann = Command::new("timeout");
-        ann.args(["20", "bash", "-c", ROOTLESS, "bash", &fetch]);
-        ann.uid(ANN.uid).gid(ANN.gid).current_dir("/");
-        let done = run_with(ann, "");
-        assert_eq!(done.stdout.trim(), PARCEL.received.to_string(), "{}", done.stderr);
-    });
+    let ways: [(&str, &[&str]); 3] = [
+        ("slirp4netns", &["bash", "-c", ROOTLESS, "bash"]),
+        ("pasta", &["pasta", "--config-net", "--", "bash", "-c"]),
+        ("rootlesskit", &["rootlesskit", "--net=slirp4netns", "bash", "-c"]),
+    ];
+    let most = PARCEL.received;
+    let mut port = PORT;
+    for (carrier, words) in ways {
+        // Of the other direction there are few bytes.
+        for (sent, received, least) in
+            [(PARCEL.sent, most, [99.9, 95.0]), (most, 100, [95.0, 99.9])]
+        {
+            port += 1;
+            let (at, parcel) = (world.far_at(Family::V4, port), Parcel { sent, received });
+            world.far.tell(&Order::Serve { at, parcel });
+            let exchange = format!(
+                "exec 3<>/dev/tcp/{}/{port}; head -c {sent} /dev/zero >&3; wc -c <&3",
+                at.ip()
+            );
+            measured(carrier, &classid("user/ann"), least, || {
+                let mut ann = Command::new("timeout");
+                ann.arg("20").args(words).arg(&exchange);
+                ann.envs([("HOME", &home), ("XDG_RUNTIME_DIR", &home)]);
+                ann.uid(ANN.uid).gid(ANN.gid).current_dir("/");
+                let done = run_with(ann, "");
+                assert_eq!(done.stdout.trim(), received.to_string(), "{}", done.stderr);
+            });
+        }
+    }
 }
 
 fn a_download_through_a_tunnel_of_the_kernels_is_shaped_by_its_name() {

@@ -2,6 +2,7 @@
 //! in that user's class.
 
 mod docker;
+mod lxc;
 mod podman;
 
 use std::process::Child;
@@ -16,10 +17,12 @@ use crate::support::rates::Interval;
 use crate::support::world::World;
 
 use docker::what_dockers_containers_send_and_receive_is_in_their_owners_class;
+use lxc::what_lxcs_containers_send_and_receive_is_in_their_owners_class;
 use podman::what_podmans_containers_send_and_receive_is_in_their_owners_class;
 
 tests!(
     On::Host => what_dockers_containers_send_and_receive_is_in_their_owners_class,
+        what_lxcs_containers_send_and_receive_is_in_their_owners_class,
         what_podmans_containers_send_and_receive_is_in_their_owners_class;
 );
 

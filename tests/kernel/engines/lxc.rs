@@ -1,0 +1,118 @@
+//! Debian's LXC: containers behind veths in a bridge, known by their cgroups, whose names need no
+//! engine's socket.
+
+use std::fs;
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+
+use crate::support::behind::bridge;
+use crate::support::cell::SCRATCH;
+use crate::support::command::{Done, run, run_with};
+use crate::support::daemon::Daemon;
+use crate::support::engine::root_of_busybox;
+use crate::support::labels::Monitor;
+use crate::support::program::{apply, policy, shaper};
+
+use super::{Before, FROM_FAR, Far, POLICY, class};
+
+/// The containers of a cell.
+struct Lxc {
+    folder: String,
+    names: Vec<&'static str>,
+}
+
+impl Lxc {
+    fn new() -> Lxc {
+        // The cell's sysfs hides the hierarchies; this one shows the cell's own part.
+        let none: Option<&str> = None;
+        mount(none, "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), none).expect("cgroups");
+        Lxc { folder: format!("{SCRATCH}/lxc"), names: Vec::new() }
+    }
+
+    /// Starts a container that serves `big`, at 10.99.0.NUMBER and fd99::NUMBER; its link has its
+    /// name.
+    #[track_caller]
+    fn serve(&mut self, name: &'static str, number: u8) {
+        let own = format!("{}/{name}", self.folder);
+        root_of_busybox(&format!("{own}/rootfs"));
+        let config = format!(
+            "lxc.uts.name = {name}
+             lxc.rootfs.path = dir:{own}/rootfs
+             lxc.net.0.type = veth
+             lxc.net.0.veth.pair = {name}
+             lxc.net.0.link = br0
+             lxc.net.0.flags = up
+             lxc.net.0.name = eth0
+             lxc.net.0.ipv4.address = 10.99.0.{number}/24
+             lxc.net.0.ipv4.gateway = 10.99.0.1
+             lxc.net.0.ipv6.address = fd99::{number}/64
+             lxc.net.0.ipv6.gateway = fd99::1
+             lxc.apparmor.profile = unconfined
+             lxc.init.cmd = /bin/busybox httpd -f -p 80 -h /www
+            "
+        );
+        fs::write(format!("{own}/config"), config).expect("its settings");
+        self.names.push(name);
+        self.command("lxc-start", &["-o", &format!("{own}/log"), "-n", name]).exits(0);
+    }
+
+    /// One of LXC's commands, however it ends.
+    fn command(&self, program: &str, words: &[&str]) -> Done {
+        let mut command = Command::new(program);
+        command.args(["-P", &self.folder]).args(words);
+        run_with(command, "")
+    }
+
+    /// A process beside the container's own gets something, and throws it away.
+    #[track_caller]
+    fn wget(&self, name: &str, url: &str) {
+        let wget = ["-n", name, "--", "/bin/busybox", "wget", "-q", "-O", "/dev/null", url];
+        self.command("lxc-attach", &wget).exits(0);
+    }
+}
+
+impl Drop for Lxc {
+    fn drop(&mut self) {
+        for name in &self.names {
+            self.command("lxc-stop", &["-k", "-n", name]);
+        }
+        let _ = fs::remove_dir("/sys/fs/cgroup/lxc.pivot");
+    }
+}
+
+pub(super) fn what_lxcs_containers_send_and_receive_is_in_their_owners_class() {
+    let far = Far::new();
+    bridge(&far.world);
+    let mut lxc = Lxc::new();
+    lxc.serve("web1", 5);
+    lxc.serve("none", 6);
+    run("iptables -t nat -A PREROUTING -i up0 -p tcp --dport 8080 -j DNAT --to 10.99.0.5:80");
+    apply(POLICY);
+    let again = shaper(&["plan", "--exit-code", &policy(POLICY)]);
+    assert_eq!(again.status, Some(0), "{}", again.stdout);
+    let of_ann = class("ann");
+    for (container, class) in [("web1", of_ann.as_str()), ("none", "1:fffe")] {
+        let before = Before::now();
+        lxc.wget(container, FROM_FAR);
+        before.all_in(&format!("{container} downloads by lxc-attach"), class);
+    }
+    for (what, url) in
+        [("by DNAT", "http://10.77.0.1:8080/big"), ("by IPv6", "http://[fd99::5]/big")]
+    {
+        let before = Before::now();
+        far.wget(url);
+        before.all_in(&format!("web1 serves {what}"), &of_ann);
+    }
+    let daemon = Daemon::start(&["watch", &policy(POLICY)]);
+    let monitor = Monitor::start();
+    lxc.command("lxc-stop", &["-k", "-n", "web1"]).exits(0);
+    lxc.serve("web2", 5);
+    let took = monitor.labelled("web2", &of_ann.replace("1:", ""));
+    println!("labelled {took:?} after the link was up");
+    let before = Before::now();
+    lxc.wget("web2", FROM_FAR);
+    before.all_in("web2 downloads beside a daemon", &of_ann);
+    assert!(daemon.end().success());
+    shaper(&["clear"]).exits(0);
+}
