@@ -4,7 +4,8 @@
 LAB := target/lab
 TEST_PACKAGES := gcc libc6-dev iproute2 python3 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod \
 	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
-	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap
+	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap \
+	openvswitch-switch
 
 # rustup's place, also where this shell was started before it was there.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -37,7 +38,7 @@ NSS_TURNS := 50
 CARGO_DEB := 3.8.0
 CARGO_GENERATE_RPM := 0.21.1
 
-.PHONY: build install uninstall check test nightly rust tools demo bench bless clean-lab lab-kernel fmt clippy
+.PHONY: build install uninstall check test nightly rust tools demo bench bless clean-lab lab-kernel lab-newest fmt clippy
 .PHONY: deb rpm package package-test
 
 build: rust
@@ -64,6 +65,7 @@ nightly: tools lab-kernel
 	SHAPER_TRANSITIONS=$(TRANSITIONS) SHAPER_SEED=$(SEED) cargo test --test kernel -- transitions
 	SHAPER_CHURN_APPLIES=$(CHURN_APPLIES) SHAPER_CHURN_WATCH=$(CHURN_SECONDS) cargo test --test kernel -- churn::applies
 	SHAPER_GUARD_EVERY=$(GUARD_EVERY) SHAPER_NSS_TURNS=$(NSS_TURNS) cargo test --test kernel -- guard:: nss::
+	$(MAKE) lab-newest
 	$(MAKE) package-test
 	SHAPER_PROMETHEUS=1 cargo test --test cli -- metrics::
 	sh tests/run.sh $(RUNS)
@@ -81,6 +83,12 @@ tools:
 
 lab-kernel: tools
 	@sh tests/lab/kernel.sh $(LAB)
+
+# The newest cloud kernel of this Debian, which `make nightly` boots as well.
+lab-newest: tools
+	@sh tests/lab/kernel.sh $(LAB)/newest newest
+	@sh tests/rust.sh
+	SHAPER_NEWEST=1 cargo test --test kernel -- lab::newest
 
 demo:
 	@sh tests/tools.sh gcc libc6-dev iproute2

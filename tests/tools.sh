@@ -32,6 +32,8 @@ fi
 servers="docker.service docker.socket containerd.service prometheus.service prometheus-node-exporter.service"
 servers="$servers podman.socket podman.service podman-restart.service podman-auto-update.service"
 servers="$servers podman-auto-update.timer lxc.service lxc-net.service lxc-monitord.service"
+servers="$servers openvswitch-switch.service ovs-vswitchd.service ovsdb-server.service"
+servers="$servers ovs-record-hostname.service"
 new=
 for unit in $servers; do
     [ -e "/lib/systemd/system/$unit" ] || new="$new $unit"

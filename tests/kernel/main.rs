@@ -40,6 +40,7 @@ mod senders;
 mod servers;
 mod shards;
 mod sharing;
+mod switched;
 mod textbook;
 mod transitions;
 mod tunnels;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         guests::TESTS,
         engines::TESTS,
         inner_links::TESTS,
+        switched::TESTS,
         downloads::SHARES,
         downloads::SWAPS,
         servers::TESTS,

@@ -63,8 +63,11 @@ pub fn open_owners(kernel: &mut Kernel) -> Result<(), ObserveError> {
 }
 
 /// Drivers whose devices send packets of other network namespaces' sockets through a link of this
-/// one.
-const CARRIERS: [&str; 2] = ["macvlan", "ipvlan"];
+/// one, and how a function of each is called in the kernel's list of symbols. Internal ports of
+/// Open vSwitch are such devices, where the link is a port of the same switch
+/// (`internal_dev_xmit`, net/openvswitch/vport-internal_dev.c).
+const CARRIERS: [(&str, &str); 3] =
+    [("macvlan", "macvlan_init"), ("ipvlan", "ipvlan_init"), ("openvswitch", "ovs_vport_init")];
 
 /// Whether no such driver is there.
 ///
@@ -73,8 +76,8 @@ const CARRIERS: [&str; 2] = ["macvlan", "ipvlan"];
 /// program believe the owners of guests' sockets.
 pub(super) fn own_sockets_only(proc_root: &Path) -> Result<bool, ObserveError> {
     static BUILT_IN: OnceLock<bool> = OnceLock::new();
-    let built_in =
-        BUILT_IN.get_or_init(|| CARRIERS.iter().any(|driver| is_built_in(driver, proc_root)));
+    let built_in = BUILT_IN
+        .get_or_init(|| CARRIERS.iter().any(|(driver, init)| is_built_in(driver, init, proc_root)));
     let modules = proc_root.join("modules");
     let loaded = match fs::read_to_string(&modules) {
         // A kernel without modules has no such file.
@@ -82,13 +85,18 @@ pub(super) fn own_sockets_only(proc_root: &Path) -> Result<bool, ObserveError> {
         other => other
             .map_err(|source| ObserveError::Read { path: modules.display().to_string(), source })?,
     };
+    Ok(!built_in && !has_carrier(&loaded))
+}
+
+/// Whether one of them is in the list of modules.
+fn has_carrier(loaded: &str) -> bool {
     let is_loaded = |driver| loaded.lines().any(|line| line.split(' ').next() == Some(driver));
-    Ok(!built_in && !CARRIERS.iter().any(|driver| is_loaded(driver)))
+    CARRIERS.iter().any(|(driver, _)| is_loaded(driver))
 }
 
 /// Whether the driver is built into the kernel, by its list of built-in modules, or where that is
 /// not installed by its symbols.
-fn is_built_in(driver: &str, proc_root: &Path) -> bool {
+fn is_built_in(driver: &str, init: &str, proc_root: &Path) -> bool {
     let release = fs::read_to_string(proc_root.join("sys/kernel/osrelease")).unwrap_or_default();
     let list = Path::new("/lib/modules").join(release.trim()).join("modules.builtin");
     if let Ok(list) = fs::read_to_string(list) {
@@ -103,7 +111,7 @@ fn is_built_in(driver: &str, proc_root: &Path) -> bool {
         // `0000000000000000 t macvlan_init [macvlan]` is a module's.
         Ok(symbols) => symbols.lines().any(|line| {
             let name = line.splitn(3, ' ').nth(2).unwrap_or_default();
-            name.starts_with(&format!("{driver}_init")) && !name.contains('[')
+            name.starts_with(init) && !name.contains('[')
         }),
         Err(_) => true,
     }
@@ -112,6 +120,15 @@ fn is_built_in(driver: &str, proc_root: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_switch_with_internal_ports_is_a_carrier_as_macvlan_is() {
+        let list = "nf_nat 57344 2 openvswitch,iptable_nat, Live 0x0\nveth 36864 0 - Live 0x0\n";
+        assert!(!has_carrier(list));
+        for driver in ["macvlan", "ipvlan", "openvswitch"] {
+            assert!(has_carrier(&format!("{list}{driver} 1 0 - Live 0x0\n")), "{driver}");
+        }
+    }
 
     #[test]
     fn modules_that_cannot_be_read_are_an_error_and_none_are_none() {
