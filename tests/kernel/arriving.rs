@@ -19,15 +19,15 @@ use crate::support::world::{Family, World};
 
 tests!(
     On::Every => what_arrives_is_in_its_users_class_whatever_it_is;
-    On::HostAndUml => a_download_is_held_to_its_users_down;
-    On::Host => what_is_changed_by_hand_never_cuts_the_host_off_and_is_repaired,
-        a_rule_holds_for_the_answers_too,
+    On::HostAndUml => a_download_is_held_to_its_users_down,
+        a_daemon_repairs_an_ifb_that_is_gone_or_down_at_once;
+    On::HostAndNight => a_rule_holds_for_the_answers_too,
         a_rule_that_asks_who_sends_holds_for_the_answers_too,
-        a_daemon_repairs_an_ifb_that_is_gone_or_down_at_once,
+        a_run_that_is_killed_never_cuts_the_host_off;
+    On::Host => what_is_changed_by_hand_never_cuts_the_host_off_and_is_repaired,
         a_link_whose_firewall_would_see_nothing_of_what_arrives_is_refused,
         a_step_that_fails_leaves_all_as_it_was,
-        a_down_comes_to_a_link_that_has_shards,
-        a_run_that_is_killed_never_cuts_the_host_off;
+        a_down_comes_to_a_link_that_has_shards;
 );
 
 const IFB: &str = "ifb-up0";

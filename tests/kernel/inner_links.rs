@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::support::behind::{Guest, bridge};
+use crate::support::behind::{Guest, bridge, iptables, nat};
 use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::counters::classes;
@@ -16,8 +16,8 @@ use crate::support::rates::Interval;
 use crate::support::world::{Family, World};
 
 tests!(
-    On::Host => what_is_behind_a_router_in_a_namespace_is_its_users,
-        a_link_is_labelled_as_it_comes_and_never_the_wrong_users,
+    On::HostAndUml => what_is_behind_a_router_in_a_namespace_is_its_users;
+    On::HostAndNight => a_link_is_labelled_as_it_comes_and_never_the_wrong_users,
         a_link_that_comes_is_no_change;
 );
 
@@ -49,12 +49,17 @@ fn what_is_behind_a_router_in_a_namespace_is_its_users() {
     let mut behind = Guest::without_link(3);
     let pid = behind.actor.pid();
     run(&format!("ip -n routerns link add tap-a type veth peer name eth0 netns {pid}"));
+    let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+    router.run(&["sh", "-c", forward]).exits(0);
+    let tables = iptables();
+    let to = "--to-destination 10.60.0.2:8080";
     for line in [
         "ip addr add 10.60.0.1/24 dev tap-a",
         "ip link set tap-a up",
-        "sysctl -qw net.ipv4.ip_forward=1",
-        "iptables -t nat -A POSTROUTING -o eth0 -s 10.60.0.0/24 -j SNAT --to-source 10.99.0.2",
-        "iptables -t nat -A PREROUTING -i eth0 -p tcp --dport 80 -j DNAT --to-destination 10.60.0.2:8080",
+        &format!(
+            "{tables} -t nat -A POSTROUTING -o eth0 -s 10.60.0.0/24 -j SNAT --to-source 10.99.0.2"
+        ),
+        &format!("{tables} -t nat -A PREROUTING -i eth0 -p tcp --dport 80 -j DNAT {to}"),
     ] {
         router.run(&line.split(' ').collect::<Vec<_>>()).exits(0);
     }
@@ -66,7 +71,7 @@ fn what_is_behind_a_router_in_a_namespace_is_its_users() {
     ] {
         behind.run(&line.split(' ').collect::<Vec<_>>()).exits(0);
     }
-    run("iptables -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.99.0.2:80");
+    nat("-A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.99.0.2:80");
     apply(&format!(
         "{LINKS}users: {{lab: {{ceil: 200mbit, down: 200mbit, accounts: [], namespaces: routerns}}}}"
     ));

@@ -21,9 +21,31 @@ const EXACT: [&str; 2] = ["sharing::latency", "shards::guarantees"];
 pub const TESTS: &[Test] = &[
     half("lab::user_mode_linux_part_1", || part_of_the_rest("1/2")),
     half("lab::user_mode_linux_part_2", || part_of_the_rest("2/2")),
-    alone("lab::user_mode_linux_exact", || boot("uml.sh", &EXACT, 2)),
-    alone("lab::debian_cloud_kernel", || boot("qemu.sh", &[], 10)),
+    alone("lab::user_mode_linux_exact", || boot(UML, &EXACT, 2)),
+    alone("lab::debian_cloud_kernel", || boot(QEMU, &[], 10)),
+    Test { on: On::Nightly, ..alone("lab::newest_debian_cloud_kernel", newest) },
 ];
+
+/// A kind of machine: a script of tests/lab, where its kernel is (below target), and what the tests
+/// inside it are told that it is (`SHAPER_LAB`).
+#[derive(Clone, Copy)]
+struct Kind {
+    script: &'static str,
+    folder: &'static str,
+    place: &'static str,
+}
+
+const UML: Kind = Kind { script: "uml.sh", folder: "lab", place: "uml" };
+const QEMU: Kind = Kind { script: "qemu.sh", folder: "lab", place: "qemu" };
+const NEWEST: Kind = Kind { folder: "lab/newest", place: "newest", ..QEMU };
+
+/// What arrives, and guests: by the programs that each kernel's verifier has to take, and that meet
+/// what other kernels hand on with a packet.
+fn newest() {
+    let words =
+        ["textbook", "arriving", "downloads", "guests", "inner_links", "servers", "tunnels"];
+    boot(NEWEST, &[&words[..], &["switched"]].concat(), 20);
+}
 
 /// User-mode Linux has one processor, so two of them share the tests and run at once.
 const fn half(name: &'static str, body: fn()) -> Test {
@@ -37,7 +59,7 @@ const fn alone(name: &'static str, body: fn()) -> Test {
 fn part_of_the_rest(part: &str) {
     let skipped = EXACT.iter().flat_map(|test| ["--skip", test]);
     let words: Vec<&str> = ["--part", part].into_iter().chain(skipped).collect();
-    boot("uml.sh", &words, 10);
+    boot(UML, &words, 10);
 }
 
 /// For all boots of one test, and everything inside them. The cell kills the machine with its test.
@@ -53,9 +75,9 @@ const UNTIL_A_LINE: Duration = BUDGET.saturating_mul(2).saturating_add(Duration:
 const BOOTS: u32 = 3;
 
 /// All the tests that the words choose must pass, and be no fewer than that.
-fn boot(script: &str, words: &[&str], at_least: usize) {
+fn boot(kind: Kind, words: &[&str], at_least: usize) {
     for nth in 1..=BOOTS {
-        let mut machine = Machine::start(script, words, nth);
+        let mut machine = Machine::start(kind, words, nth);
         let console = match machine.console() {
             Ok(console) => console,
             Err(hung) if nth < BOOTS => {
@@ -96,20 +118,21 @@ struct Machine {
 
 impl Machine {
     /// `nth` is 1 for a test's first boot: a later one may be emulated in another way.
-    fn start(script: &str, words: &[&str], nth: u32) -> Machine {
+    fn start(kind: Kind, words: &[&str], nth: u32) -> Machine {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = here.join("target/lab");
+        let folder = here.join("target").join(kind.folder);
         std::fs::create_dir_all(&folder).expect("a folder for the lab");
         // Whoever looks for tests that fail now and then wants no second chance for them.
         let again: &[&str] = if setting("SHAPER_AGAIN") == Some(0) { &[] } else { &["--again"] };
         let mut script = Command::new("sh")
-            .arg(here.join("tests/lab").join(script))
+            .arg(here.join("tests/lab").join(kind.script))
             .arg(&folder)
             .arg(std::env::current_exe().expect("this binary's path"))
             .arg(crate::support::program::binary())
             .args(words)
             .args(again)
             .env("LAB_BOOT", nth.to_string())
+            .env("SHAPER_LAB", kind.place)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

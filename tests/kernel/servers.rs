@@ -16,8 +16,8 @@ use crate::support::rates::{Interval, MBIT};
 use crate::support::world::{Family, World};
 
 tests!(
-    On::Host => udp_that_nobody_answers_is_its_receivers,
-        a_server_has_the_first_packets_of_connections,
+    On::HostAndUml => udp_that_nobody_answers_is_its_receivers;
+    On::HostAndNight => a_server_has_the_first_packets_of_connections,
         the_daemon_hears_of_a_server_within_seconds,
         a_map_that_somebody_has_changed_is_mended;
 );

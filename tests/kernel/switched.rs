@@ -23,7 +23,7 @@ use crate::support::program::{apply, classid};
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::Carriers => what_a_guest_of_a_switch_sends_and_receives_is_its_owners,
+    On::Switches => what_a_guest_of_a_switch_sends_and_receives_is_its_owners,
         whoever_has_an_internal_port_cannot_name_a_class;
 );
 

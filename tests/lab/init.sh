@@ -23,6 +23,8 @@ tests() {
 }
 # Errors only: a word of the kernel's amid a line of the tests would hide that.
 $b dmesg -n 4
+# A device of each kind of tunnel is made in this network namespace alone, and in no test's.
+$b echo 1 >/proc/sys/net/core/fb_tunnels_only_for_init_net
 load modules
 clock=$($b cat /sys/devices/system/clocksource/clocksource0/current_clocksource)
 echo "lab: $($b uname -r) is up after $($b cut -d' ' -f1 /proc/uptime) s, by its clock $clock"

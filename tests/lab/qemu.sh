@@ -5,7 +5,8 @@
 # is needed, and everything is some ten times slower.
 #
 # LAB_BOOT in the environment, 1 unless set: from the second boot of a test on, after one that hung, one thread
-# emulates both processors in turn, and from the third on there is one processor.
+# emulates both processors in turn, and from the third on there is one processor. SHAPER_LAB there: what the tests
+# inside are told that this is, qemu unless set.
 #
 # Machine q35, not microvm: it has an HPET. microvm offers only the PIT, against which an emulated CPU
 # on a busy machine cannot be calibrated; the kernel then hangs while it boots, or counts jiffies.
@@ -22,7 +23,7 @@ stage=$(mktemp -d "$folder/qemu.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
 trap 'exit 1' INT TERM
 root=$stage/root
-mkdir -p "$root/lab/ko" "$root/bin" "$root/sbin" "$root/usr/sbin" "$root/etc" "$root/proc" "$root/sys" "$root/run" "$root/dev"
+mkdir -p "$root/var" "$root/lab/ko" "$root/bin" "$root/sbin" "$root/usr/sbin" "$root/etc" "$root/proc" "$root/sys" "$root/run" "$root/dev"
 
 # add FILE AS: a program and the shared libraries that it names.
 add() {
@@ -36,7 +37,17 @@ add "$tests" /lab/kernel-tests
 [ -z "$shaper" ] || add "$shaper" /lab/shaper
 add "$(command -v busybox)" /bin/busybox
 ln -s busybox "$root/bin/sh"
-for program in tc ip; do add "$(command -v $program)" /sbin/$program; done
+ln -s ../run "$root/var/run"
+for program in tc ip wg ping ss iptables-legacy ovsdb-tool ovsdb-server ovs-vswitchd ovs-vsctl; do
+    add "$(command -v $program)" /sbin/$program
+done
+# Of iptables' own libraries those that the tests' rules need; of the switch's files its schema.
+for library in /usr/lib/*/xtables; do
+    for name in libxt_tcp libxt_standard libipt_MASQUERADE libxt_MASQUERADE libipt_DNAT libipt_SNAT libxt_DNAT libxt_NAT; do
+        [ ! -e "$library/$name.so" ] || add "$library/$name.so" "$library/$name.so"
+    done
+done
+add /usr/share/openvswitch/vswitch.ovsschema /usr/share/openvswitch/vswitch.ovsschema
 [ ! -d /etc/iproute2 ] || cp -rL /etc/iproute2 "$root/etc/"
 for file in passwd group subuid; do : >"$root/etc/$file"; done
 printf 'passwd: files\ngroup: files\n' >"$root/etc/nsswitch.conf"
@@ -60,4 +71,4 @@ case ${LAB_BOOT:-1} in
 esac
 qemu-system-x86_64 -machine q35 -accel "tcg,thread=$thread" -smp "$processors" -cpu max -m 2G \
     -nographic -net none -no-reboot -kernel "$folder/kernel/vmlinuz" -initrd "$stage/initrd" \
-    -append "console=ttyS0 panic=-1 sysrq_always_enabled=1 lab_stage=/lab SHAPER_LAB=qemu"
+    -append "console=ttyS0 panic=-1 sysrq_always_enabled=1 lab_stage=/lab SHAPER_LAB=${SHAPER_LAB:-qemu}"

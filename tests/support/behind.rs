@@ -1,10 +1,12 @@
 //! Guests: processes in network namespaces of their own, behind links of the host.
 
 use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 
 use super::actor::Actor;
-use super::cell::myself;
+use super::cell::{SCRATCH, myself};
 use super::command::{Done, run, run_with};
+use super::harness::Place;
 use super::orders::{Answer, Order, Proto, SocketId};
 use super::world::{Family, World};
 
@@ -25,7 +27,20 @@ pub fn bridge(world: &World) {
     run("ip addr add fd99::1/64 dev br0 nodad");
     run("ip link set br0 up");
     route(world);
-    run("iptables -t nat -A POSTROUTING -o up0 -j MASQUERADE");
+    nat("-A POSTROUTING -o up0 -j MASQUERADE");
+}
+
+/// A rule of the host's table `nat`.
+pub fn nat(rule: &str) {
+    run(&format!("{} -t nat {rule}", iptables()));
+}
+
+/// The kernels of the lab have the older table of iptables, and not all that the newer one needs.
+pub fn iptables() -> &'static str {
+    match Place::current() {
+        Place::Host => "iptables",
+        Place::Uml | Place::Qemu | Place::Newest => "iptables-legacy",
+    }
 }
 
 /// Has the host forward, and the far side know the way back to fd99::/64.
@@ -60,6 +75,37 @@ impl Guest {
     /// Gives it a tunnel that ends in a tun device of the host's, whose daemon is root.
     pub fn tunnel(&mut self, world: &World, device: &str) {
         self.wire(world, |device, from, to| Order::Tunnel { device, from, to }, device);
+        self.behind(world, device);
+    }
+
+    /// Gives it a tunnel of the kernel's WireGuard, which ends in a device of the host's.
+    pub fn wireguard(&mut self, world: &World, device: &str) {
+        let [host, own] = self.wired();
+        run(&format!("ip link add {device} type wireguard"));
+        self.run(&["ip", "link", "add", "eth0", "type", "wireguard"]).exits(0);
+        let key = |side: &str| {
+            let line = format!("umask 77; wg genkey | tee {SCRATCH}/{side} | wg pubkey");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &line]);
+            run_with(shell, "").exits(0).stdout.trim().to_string()
+        };
+        let [of_host, of_guest] = ["host", "guest"].map(key);
+        let join =
+            |device: &str, side: &str, peer: &str, [from, to]: [SocketAddr; 2], all: &str| {
+                let port = from.port();
+                format!(
+                    "wg set {device} private-key {SCRATCH}/{side} listen-port {port} \
+                 peer {peer} allowed-ips {all} endpoint {to}"
+                )
+            };
+        run(&join(device, "host", &of_guest, [host, own], "10.99.0.0/24,fd99::/64"));
+        let guests = join("eth0", "guest", &of_host, [own, host], "0.0.0.0/0,::/0");
+        self.run(&guests.split_whitespace().collect::<Vec<_>>()).exits(0);
+        self.behind(world, device);
+    }
+
+    /// It is behind a device of the host's without neighbours.
+    fn behind(&self, world: &World, device: &str) {
         run(&format!("ip addr add 10.99.0.1/24 dev {device}"));
         run(&format!("ip addr add fd99::1/64 dev {device} nodad"));
         run(&format!("ip link set {device} up"));
@@ -81,16 +127,20 @@ impl Guest {
         order: impl Fn(String, SocketAddr, SocketAddr) -> Order,
         device: &str,
     ) {
-        let host = SocketAddr::from(([10, 98, 0, 1], 7_001));
-        let own = SocketAddr::from(([10, 98, 0, 2], 7_002));
-        run(&format!("ip link add wire0 type veth peer name wire1 netns {}", self.actor.pid()));
-        run("ip addr add 10.98.0.1/24 dev wire0");
-        run("ip link set wire0 up");
-        self.run_batch("link set lo up\naddr add 10.98.0.2/24 dev wire1\nlink set wire1 up\n");
+        let [host, own] = self.wired();
         let mut process = world.actor(super::accounts::ROOT);
         process.tell(&order(device.to_string(), host, own));
         self.actor.tell(&order("eth0".to_string(), own, host));
         self.process = Some(process);
+    }
+
+    /// A wire to the host; an address and a port of each end, for what carries its packets.
+    fn wired(&self) -> [SocketAddr; 2] {
+        run(&format!("ip link add wire0 type veth peer name wire1 netns {}", self.actor.pid()));
+        run("ip addr add 10.98.0.1/24 dev wire0");
+        run("ip link set wire0 up");
+        self.run_batch("link set lo up\naddr add 10.98.0.2/24 dev wire1\nlink set wire1 up\n");
+        [(1, 7_001), (2, 7_002)].map(|(last, port)| SocketAddr::from(([10, 98, 0, last], port)))
     }
 
     /// One more address.

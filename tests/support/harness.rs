@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 
+use super::settings::setting;
 use super::{actor, attempt, cell, fugitive, logins, source, stranger};
 
 /// One test: a name such as `textbook::rates`, where it makes sense, and what it does.
@@ -34,6 +35,8 @@ pub enum On {
     /// Not in the emulated machine, where seconds of traffic cost minutes of testing, and whose
     /// kernel is of the same series as user-mode Linux's.
     HostAndUml,
+    /// On the host, and by night in the newest kernel of the lab.
+    HostAndNight,
     /// Needs process events, which only the machine's own process namespace has: the cell has none
     /// of its own. User-mode Linux has no such events.
     Events,
@@ -45,9 +48,15 @@ pub enum On {
     HostTogether,
     /// Needs a driver that only user-mode Linux has here.
     Uml,
+    /// Needs a driver that only Debian's kernels have here.
+    Qemu,
+    /// Boots the newest of them, which `make nightly` asks for (`SHAPER_NEWEST`).
+    Nightly,
     /// Needs the drivers macvlan and ipvlan in a lab kernel, where the tag then goes before the
     /// owner: so they are loaded when all the others have run.
     Carriers,
+    /// The same for Open vSwitch; in the emulated machine by night.
+    Switches,
     /// On the host, and by `--demo`, with its output as it comes.
     Demo,
 }
@@ -58,6 +67,8 @@ pub enum Place {
     Host,
     Uml,
     Qemu,
+    /// The same machine with a newer kernel, by night: there seconds do not count.
+    Newest,
 }
 
 impl Place {
@@ -66,6 +77,7 @@ impl Place {
         match std::env::var("SHAPER_LAB").as_deref() {
             Ok("uml") => Place::Uml,
             Ok("qemu") => Place::Qemu,
+            Ok("newest") => Place::Newest,
             _ => Place::Host,
         }
     }
@@ -77,18 +89,25 @@ impl On {
         matches!(self, On::Events | On::HostEvents)
     }
 
-    /// In a lab kernel, before or after the drivers macvlan and ipvlan are loaded.
+    /// In a lab kernel, before or after macvlan, ipvlan and openvswitch are loaded.
     fn includes(self, place: Place, with_carriers: bool) -> bool {
         if with_carriers {
-            return place != Place::Host && self == On::Carriers;
+            return match place {
+                Place::Host => false,
+                Place::Uml | Place::Newest => matches!(self, On::Carriers | On::Switches),
+                Place::Qemu => self == On::Carriers,
+            };
         }
         match self {
             On::Every => true,
             On::HostAndUml => place != Place::Qemu,
+            On::HostAndNight => matches!(place, Place::Host | Place::Newest),
             On::Uml => place == Place::Uml,
+            On::Qemu => matches!(place, Place::Qemu | Place::Newest),
+            On::Nightly => place == Place::Host && setting("SHAPER_NEWEST").is_some(),
             On::Events => place != Place::Uml,
             On::Host | On::HostEvents | On::HostTogether | On::Demo => place == Place::Host,
-            On::Carriers => false,
+            On::Carriers | On::Switches => false,
         }
     }
 }

@@ -137,7 +137,7 @@ pub fn within(what: &str, measured: u64, expected: u64, percent: u64) {
 fn lowest(expected: u64, percent: u64) -> u64 {
     let late = match Place::current() {
         Place::Host | Place::Uml => 0,
-        Place::Qemu => 10,
+        Place::Qemu | Place::Newest => 10,
     };
     expected * (100 - percent - late) / 100
 }

@@ -82,7 +82,7 @@ pub const TESTS: &[Test] = &[
 fn packets_per_second() -> u64 {
     match Place::current() {
         Place::Host => 400,
-        Place::Uml | Place::Qemu => 50,
+        Place::Uml | Place::Qemu | Place::Newest => 50,
     }
 }
 
@@ -255,7 +255,7 @@ fn brings_or_ends_shards(applied: &Applied) -> bool {
 fn edits() -> u32 {
     match Place::current() {
         Place::Host => 200,
-        Place::Uml | Place::Qemu => 20,
+        Place::Uml | Place::Qemu | Place::Newest => 20,
     }
 }
 
