@@ -206,14 +206,17 @@ Exit status: 0 fine, 3 warnings, 1 errors.")]
         /// /etc/shaper/policies.yaml]
         file: Option<PathBuf>,
     },
-    /// Say which line claims a user or process, and what it gets
+    /// Say what is in force for a user, process, guest or class, and which line says so
     #[command(after_help = "\
 Examples:
   shaper why bob
-  shaper why 4711                           a process")]
+  shaper why 4711                           a process, or if there is none, a uid (uid:, pid:)
+  shaper why web-1                          a container; also vnet3, a network namespace, 10.8.0.5
+  shaper why 1:1a                           a class; also everyone, default, unshaped")]
     Why {
-        /// A name in the policy, an account, or a process id
-        #[arg(value_name = "USER|PID", value_hint = ValueHint::Username)]
+        /// A name in the policy, an account, a process id, a systemd unit, a guest (guest:NAME
+        /// where something else has the name, too), or a class
+        #[arg(value_name = "SUBJECT", value_hint = ValueHint::Username)]
         subject: String,
         /// The policy
         #[arg(short, long, default_value = DEFAULT_FILE)]

@@ -21,7 +21,7 @@ pub use confirm::{confirm, hash};
 pub use drain::begin_to_drain;
 pub use options::{ApplyOptions, QUIET};
 pub use place::place;
-pub use session::{Look, Request, Session, Who, may_change};
+pub use session::{Engines, Look, Request, Session, Who, may_change};
 pub use source::{
     Passed, SourceError, WasRead, Writer, each_of, folder, is_drop_in, joined, keep, kept, links,
     read, read_alone, read_kept, text_of, way,

@@ -108,15 +108,8 @@ impl Counting {
     /// The report is to have the guests, too: those that are here now, by the names that engines
     /// give them, and how it is known whose they are.
     pub(super) fn with_guests(&mut self) -> Result<(), Failure> {
-        observe::guests(&mut self.kernel, &mut self.snapshot)?;
-        let Observation { facts, state, .. } = &mut self.snapshot.observation;
-        let (mut known, now) = (Known::default(), Instant::now());
-        known.look(&facts.guests, now);
-        if known.due().is_some() {
-            let question = engines::Question { time: ENGINES, ..engines::Question::of_the_host() };
-            let _is_news = known.learn(question.ask(), now);
-        }
-        known.describe(&mut facts.guests);
+        let known = self.read_guests()?;
+        let Observation { facts, state, .. } = &self.snapshot.observation;
         let mut links = facts.links.keys();
         let is_owned = |link| status::label(state, link).is_some_and(|it| it.owner.is_some());
         // Only where somebody has a guest need it be known why.
@@ -128,6 +121,26 @@ impl Counting {
         let inner = look.flatten().and_then(|look| look.meaning.model.inner);
         self.inputs.guests = Some(inner.unwrap_or_default());
         Ok(())
+    }
+
+    /// Fills in the guests that are here now, by the names that engines give them. Returns what
+    /// engines said.
+    pub(super) fn read_guests(&mut self) -> Result<Known, Failure> {
+        observe::guests(&mut self.kernel, &mut self.snapshot)?;
+        let guests = &mut self.snapshot.observation.facts.guests;
+        let (mut known, now) = (Known::default(), Instant::now());
+        known.look(guests, now);
+        if known.due().is_some() {
+            let question = engines::Question { time: ENGINES, ..engines::Question::of_the_host() };
+            let _is_news = known.learn(question.ask(), now);
+        }
+        known.describe(guests);
+        Ok(known)
+    }
+
+    /// What was seen last.
+    pub(super) fn observation(&self) -> &Observation {
+        &self.snapshot.observation
     }
 
     /// What the snapshot does not have. A name that is known is not asked for again.

@@ -1,29 +1,56 @@
-//! `shaper why`: which line of the policy claims a user or a process, and what that gives it.
+//! `shaper why`: what is in force for a user, a process, a class or a guest, and which line of the
+//! policy says so.
 
-use std::fmt::Write;
+mod answer;
+mod guest;
+mod owner;
+mod process;
+mod standing;
+
 use std::path::Path;
+use std::time::Duration;
 
-use serde::Serialize;
-
+use super::counting::Counting;
 use super::output::Output;
-use super::scope;
 use super::whom::{self, Unknown};
-use crate::apply::{Look, Options, Who};
+use crate::apply::{self, Engines, Look, Options, Request, Session, Who};
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::intent::Meaning;
-use crate::model::{Asked, Claimed, Link, LinkAt, Matcher, Node, Span};
-use crate::policy::Policy;
-use crate::process::{self, Process};
+use crate::model::{Limits, Link, LinkAt};
 use crate::text::{Foreign, shown};
-use crate::tree::{Claim, Group, Owner, Reserved};
-use crate::units::Rate;
+use crate::tree::{Claim, Group, Key, Owner, Reserved};
+use crate::units::ClassId;
+use answer::Answer;
+use owner::On;
 
-/// A word of the command line that nobody knows.
+/// How long is looked at what goes now.
+const INTERVAL: Duration = Duration::from_millis(300);
+
+/// The endings of units' names (systemd.unit(5)) that processes are in.
+const UNITS: [&str; 3] = [".service", ".scope", ".slice"];
+
+/// Why a word of the command line has no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} is no line of the policy, no account and no process")]
-struct UnknownSubject(Foreign);
+enum UnknownSubject {
+    #[error(
+        "{name} is no line of the policy, no account, no process and no guest{}",
+        did_you_mean(.nearest)
+    )]
+    Anything { name: Foreign, nearest: Option<Foreign> },
+    #[error("there is no guest {name} here{}", did_you_mean(.nearest))]
+    Guest { name: Foreign, nearest: Option<Foreign> },
+    #[error("there is no process {0} here")]
+    Process(Foreign),
+    #[error("no class {0} is shaper's here")]
+    Class(Foreign),
+    #[error("{0} is no number")]
+    Number(Foreign),
+}
+
+fn did_you_mean(name: &Option<Foreign>) -> String {
+    name.as_ref().map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
+}
 
 impl From<UnknownSubject> for Failure {
     fn from(error: UnknownSubject) -> Failure {
@@ -31,48 +58,80 @@ impl From<UnknownSubject> for Failure {
     }
 }
 
-#[derive(Serialize)]
-struct Answer {
-    version: u32,
-    subject: String,
-    /// `users.bob`, `everyone`, `groups.students`; nothing when nobody claims it.
-    claimed_by: Option<String>,
-    file: Option<String>,
-    line: Option<u32>,
-    column: Option<u32>,
-    classid: Option<String>,
-    /// Where the process sits now.
-    directory: Option<String>,
-    links: Vec<OnLink>,
-    shares_with: Vec<String>,
-    notes: Vec<String>,
+/// What the command line asks about.
+enum Subject<'a> {
+    /// `pid:4711`; a bare number is a process if there is one, else a uid.
+    Process(&'a str),
+    /// `uid:1000`.
+    Uid(u32),
+    /// `guest:web-1`.
+    Guest(&'a str),
+    /// `1:1a`, `default`, `unshaped`.
+    Class(ClassId),
+    /// A user, a group, a class, an account, a unit; or a guest, where it is none of these.
+    Name(&'a str),
 }
 
-#[derive(Serialize)]
-struct OnLink {
-    dev: String,
-    direction: &'static str,
-    /// The two as plans have them.
-    #[serde(skip)]
-    port: String,
-    rate_bit: Option<u64>,
-    asked_rate_bit: Option<u64>,
-    ceil_bit: u64,
-    prio: u8,
+impl<'a> Subject<'a> {
+    fn parse(text: &'a str) -> Result<Subject<'a>, UnknownSubject> {
+        if let Some(number) = text.strip_prefix("uid:") {
+            let uid = number.parse().map_err(|_| UnknownSubject::Number(number.into()))?;
+            return Ok(Subject::Uid(uid));
+        }
+        let word = Reserved::of(text);
+        Ok(match (text.strip_prefix("pid:"), text.strip_prefix("guest:"), word) {
+            (Some(pid), ..) => Subject::Process(pid),
+            (_, Some(name), _) => Subject::Guest(name),
+            (.., Some(Reserved::Default)) => Subject::Class(ClassId::DEFAULT),
+            (.., Some(Reserved::Unshaped)) => Subject::Class(ClassId::UNSHAPED),
+            _ => text.parse().map_or(Subject::Name(text), Subject::Class),
+        })
+    }
 }
 
 pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
-    let options = Options { skip_unknown: true, takeover: true, ..Options::default() };
-    let (mut session, mut request) = scope::session(global, file, options)?;
-    let wanted = Wanted { name: subject, uid: whom::uid(subject) };
+    let policy = apply::read(file)?;
+    let asked = Subject::parse(subject)?;
+    let mut counting = Counting::begin(global)?;
+    let differences = counting.over(INTERVAL)?;
+    let known = counting.read_guests()?;
+    let status = counting.status(Some(differences));
+    let uid = match asked {
+        Subject::Uid(uid) => Ok(Some(uid)),
+        Subject::Name(name) => whom::uid(name),
+        _ => Ok(None),
+    };
     // An account that has no process now is asked about too.
-    let also = wanted.uid.as_ref().ok().copied().flatten().into_iter().collect();
-    request.who = Who::Asked { also };
+    let also = uid.as_ref().ok().copied().flatten().into_iter().collect();
+    let options = Options { skip_unknown: true, takeover: true, ..Options::default() };
+    let request = Request { who: Who::Asked { also }, ..Request::new(policy, options) };
+    let mut session = Session::new(Kernel::open(Some(&counting.kernel.name))?);
+    session.engines = Engines { known, may_be_asked: false };
     let look = session.look(&request)?;
-    let on = On { kernel: &session.kernel, policy: &request.intent.policy };
-    let mut answer = match subject.parse().ok().and_then(|pid| find(&look, pid)) {
-        Some(process) => of_process(&on, &look, process)?,
-        None => of_user(&on, &look.meaning, wanted)?,
+    let on = On {
+        kernel: &session.kernel,
+        status: &status,
+        policy: &request.intent.policy,
+        meaning: &look.meaning,
+    };
+    let mut answer = match asked {
+        Subject::Process(pid) => match pid.parse().ok().and_then(|pid| find(&look, pid)) {
+            Some(process) => process::of_process(&on, &look, process)?,
+            None => return Err(UnknownSubject::Process(pid.into()).into()),
+        },
+        Subject::Uid(uid) => of_uid(&on, format!("uid {uid}"), uid),
+        Subject::Class(class) => of_class(&on, class)?,
+        Subject::Guest(name) => match guest::find(counting.observation(), name) {
+            Some(guest) => guest::of_guest(&on, counting.observation(), &guest),
+            None => {
+                let nearest = guest::nearest(counting.observation(), name).map(Foreign::from);
+                return Err(UnknownSubject::Guest { name: name.into(), nearest }.into());
+            }
+        },
+        Subject::Name(name) => match name.parse().ok().and_then(|pid| find(&look, pid)) {
+            Some(process) => process::of_process(&on, &look, process)?,
+            None => of_name(&on, &counting, name, uid)?,
+        },
     };
     if let Some(why) = &look.meaning.facts().accounts.unavailable {
         answer.notes.push(format!("NSS does not say who everybody is: {}", shown(why)));
@@ -83,269 +142,99 @@ pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output,
     })
 }
 
-/// Which kernel is asked about, and which policy.
-struct On<'a> {
-    kernel: &'a Kernel,
-    policy: &'a Policy,
-}
-
-fn find(look: &Look, pid: u32) -> Option<&Process> {
+fn find(look: &Look, pid: u32) -> Option<&crate::process::Process> {
     look.scan.processes.iter().find(|process| process.pid == pid)
 }
 
-fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<Answer, Failure> {
-    let pid = process.pid;
-    let meaning = &look.meaning;
-    let accounts = &meaning.observation.facts.accounts;
-    let matcher = &meaning.model.matcher;
-    let view = on.kernel.view()?;
-    let subject = format!("process {pid} ({}, uid {})", process.comm, process.uid);
-    let mut notes = Vec::new();
-    let mut owner = process::whose(process, matcher, accounts, &view);
-    notes.extend(by_which_uid(process, matcher));
-    let decision = on.kernel.decide(process, matcher, accounts, &view);
-    match &decision {
-        process::Decision::Leave(process::Reason::Foreign { .. }) => notes.push(format!(
-            "it sits in another's net_cls group `{}` and is left alone",
-            shown(process.net_cls.as_deref().unwrap_or("/"))
-        )),
-        process::Decision::Leave(process::Reason::Guest) => {
-            owner = None;
-            notes.push(
-                "it is a container engine's guest, in a network namespace of its own: not its uid's"
-                    .to_string(),
-            );
-        }
-        process::Decision::Leave(process::Reason::OtherInstance { netns }) => {
-            notes.push(match view.others.get(netns) {
-                Some(name) => format!(
-                    "it is in a network namespace that another instance shapes ({name}): ask that one (--cgroup {name})"
-                ),
-                None => "it is in the host's network namespace: ask the host's instance".to_string(),
-            });
-        }
-        process::Decision::Leave(process::Reason::UnknownNamespace) => notes.push(
-            "its network namespace may not be read (CAP_SYS_PTRACE): it is left alone".to_string(),
-        ),
-        process::Decision::MoveTo(_) => {
-            notes.push("it is not in its directory yet: the next apply places it".to_string());
-        }
-        process::Decision::TakeOut => {
-            notes.push(
-                "it is in a directory of ours still: the next apply takes it out".to_string(),
-            );
-        }
-        _ => {}
-    }
-    let elsewhere = process.netns.is_some_and(|netns| netns != view.netns);
-    if elsewhere && matches!(decision, process::Decision::Stay | process::Decision::MoveTo(_)) {
-        notes.push(
-            "it is in another network namespace: the sockets that it had before are in the class, those that it makes there are not on these links"
-                .to_string(),
-        );
-    }
-    if let Some(Claim::Pinned(pinned)) = process::claim_of(process, &view) {
-        notes.push("`shaper run` or `shaper attach` put it there".to_string());
-        owner = Some(pinned);
-    }
-    let mut answer = answer(on, meaning, subject, owner, notes);
-    answer.directory.clone_from(&process.net_cls);
-    Ok(answer)
-}
-
-/// Of a process whose unit's line says `follow: effective`, why it is where it is.
-fn by_which_uid(process: &Process, matcher: &Matcher) -> Option<String> {
-    let unit = process.unit.as_deref().filter(|unit| matcher.units.follows(Some(unit)))?;
-    Some(match process.acting_uid {
-        0 => format!(
-            "{} follows effective uids: it is root now, and stays with its last user, if it had one",
-            shown(unit)
-        ),
-        uid => format!(
-            "{} follows effective uids: it acts as uid {uid}, whom it counts for where somebody claims him",
-            shown(unit)
-        ),
-    })
-}
-
-/// A word of the command line that is no process.
-struct Wanted<'a> {
-    name: &'a str,
+/// A name without a word before it that says what it names.
+fn of_name(
+    on: &On<'_>,
+    counting: &Counting,
+    name: &str,
     uid: Result<Option<u32>, Unknown>,
+) -> Result<Answer, Failure> {
+    if let Some(owner) = line(on, name) {
+        return Ok(owner::answer(on, shown(name).to_string(), Some(owner), Vec::new()));
+    }
+    let matcher = &on.meaning.model.matcher;
+    if UNITS.iter().any(|ending| name.ends_with(ending)) {
+        let owner = matcher.units.find(name).map(|key| Owner::User(key.clone()));
+        let notes = match &owner {
+            Some(_) => Vec::new(),
+            None => vec!["no line names the unit: its processes count by their uids".to_string()],
+        };
+        return Ok(owner::answer(on, format!("unit {}", shown(name)), owner, notes));
+    }
+    if let Ok(Some(uid)) = uid {
+        return Ok(of_uid(on, shown(name).to_string(), uid));
+    }
+    let seen = counting.observation();
+    match (guest::find(seen, name), uid) {
+        (Some(guest), _) => Ok(guest::of_guest(on, seen, &guest)),
+        (None, Err(unknown)) => Err(unknown.into()),
+        (None, Ok(_)) => {
+            let lines = on.policy.users.iter().map(|line| line.key.value.as_str());
+            let nearest = crate::policy::closest(name, lines);
+            let nearest = nearest.or_else(|| guest::nearest(seen, name)).map(Foreign::from);
+            Err(UnknownSubject::Anything { name: name.into(), nearest }.into())
+        }
+    }
 }
 
-fn of_user(on: &On<'_>, meaning: &Meaning, wanted: Wanted<'_>) -> Result<Answer, Failure> {
-    let Wanted { name, uid } = wanted;
-    let has_line = |owner: &Owner| meaning.model.nodes.iter().any(|node| node.owner == *owner);
-    let accounts = &meaning.observation.facts.accounts;
+/// The user, group or class of the policy that has this name.
+fn line(on: &On<'_>, name: &str) -> Option<Owner> {
+    let has_line = |owner: &Owner| on.meaning.model.nodes.iter().any(|node| node.owner == *owner);
+    let key = Key::new(name);
+    let group = Group::of(name).map(Owner::Group);
+    let everyone = (Reserved::of(name) == Some(Reserved::Everyone)).then_some(Owner::Newcomers);
+    let named = key.into_iter().flat_map(|key| [Owner::User(key.clone()), Owner::Class(key)]);
+    named.chain(group).chain(everyone).find(has_line)
+}
+
+fn of_uid(on: &On<'_>, subject: String, uid: u32) -> Answer {
+    let has_line = |owner: &Owner| on.meaning.model.nodes.iter().any(|node| node.owner == *owner);
+    let accounts = &on.meaning.observation.facts.accounts;
     let mut notes = Vec::new();
-    let owner = match (whom::line(name).filter(has_line), uid) {
-        (Some(line), _) => Some(line),
-        (None, Err(unknown)) => return Err(unknown.into()),
-        (None, Ok(None)) => return Err(UnknownSubject(name.into()).into()),
-        (None, Ok(Some(uid))) => {
-            let own = Some(Owner::Uid(uid)).filter(has_line);
-            let claimed = || meaning.model.matcher.claim(uid, None, accounts);
-            let owner = own.or_else(|| claimed().map(|claimed| claimed.owner()));
-            if owner.is_none() && uid == 0 {
-                notes.push("root is only claimed by a line that names it".to_string());
-            }
-            owner
-        }
-    };
-    if let Some(Owner::Uid(uid)) = &owner
-        && !accounts.running.contains(uid)
-    {
+    let own = Some(Owner::Uid(uid)).filter(has_line);
+    let claimed = || on.meaning.model.matcher.claim(uid, None, accounts);
+    let owner = own.or_else(|| claimed().map(|claimed| claimed.owner()));
+    if owner.is_none() && uid == 0 {
+        notes.push("root is only claimed by a line that names it".to_string());
+    }
+    if matches!(owner, Some(Owner::Uid(_))) && !accounts.running.contains(&uid) {
         notes.push("it has no process here now, so it has no class yet".to_string());
     }
-    Ok(answer(on, meaning, shown(name).to_string(), owner, notes))
+    owner::answer(on, subject, owner, notes)
 }
 
-fn answer(
-    on: &On<'_>,
-    meaning: &Meaning,
-    subject: String,
-    owner: Option<Owner>,
-    mut notes: Vec<String>,
-) -> Answer {
-    let node = owner.as_ref().and_then(|o| meaning.model.nodes.iter().find(|n| n.owner == *o));
-    let observed = &meaning.observation.state;
-    let classid = owner.as_ref().and_then(|o| observed.claims.get(&Claim::Owner(o.clone())));
-    let id = classid.and_then(|classid| classid.our_class());
-    if owner.is_none() {
-        notes.push("nobody claims it: it is in the default class".to_string());
-    } else if classid.is_none() {
-        notes.push("it has no class in the kernel yet: `shaper apply` makes it".to_string());
-    }
-    let line = owner.as_ref().map(|owner| line_of(on, meaning, owner));
-    let source = &on.policy.source;
-    let file = |at: Option<Span>| at.map_or(source.file(), |at| source.file_at(at));
-    let links = node.map_or_else(Vec::new, |node| {
-        let on_link = |(at, link): (LinkAt, &Link)| {
-            let limits = node.limits[at]?;
-            let tree = observed.trees.get(&link.port);
-            let class = id.and_then(|id| tree?.classes.get(&id));
-            Some(OnLink {
-                dev: link.port.link.to_string(),
-                direction: link.port.direction.as_str(),
-                port: link.port.to_string(),
-                rate_bit: class.map(|class| class.rate.bits_per_second()),
-                asked_rate_bit: match limits.rate {
-                    Asked::Promised(rate) => Some(rate.bits_per_second()),
-                    Asked::Derived { .. } | Asked::Token => None,
-                },
-                ceil_bit: limits.ceil.bits_per_second(),
-                prio: limits.prio,
-            })
-        };
-        meaning.model.links.pairs().filter_map(on_link).collect()
-    });
-    Answer {
-        version: 1,
-        subject,
-        file: line.as_ref().map(|(_, at)| file(*at).to_string()),
-        line: line.as_ref().and_then(|(_, at)| Some(at.as_ref()?.place.line)),
-        column: line.as_ref().and_then(|(_, at)| Some(at.as_ref()?.place.column)),
-        claimed_by: line.map(|(name, _)| name),
-        classid: classid.map(ToString::to_string),
-        directory: None,
-        links,
-        shares_with: node.map_or_else(Vec::new, |node| sharers(meaning, node)),
-        notes,
-    }
-}
-
-/// The line that claims for an owner, and its place. An account that has no process has no class,
-/// but the line that would claim it is known all the same.
-fn line_of(on: &On<'_>, meaning: &Meaning, owner: &Owner) -> (String, Option<Span>) {
-    let place = |owner: &Owner| {
-        let node = meaning.model.nodes.iter().find(|node| node.owner == *owner);
-        node.map(|node| node.at)
+/// A class by its number.
+fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
+    let claims = &on.meaning.observation.state.claims;
+    let is_it = |(_, id): &(&Claim, &ClassId)| id.our_class() == Some(class);
+    let said = match class {
+        ClassId::DEFAULT => Some((Reserved::Default, "whatever no rule and no user claims")),
+        ClassId::UNSHAPED => Some((Reserved::Unshaped, "what rules send outside every limit")),
+        _ => None,
     };
-    match owner {
-        Owner::User(key) => (format!("users.{key}"), place(owner)),
-        Owner::Class(key) => (format!("classes.{key}"), place(owner)),
-        Owner::Group(Group::Line(key)) => (format!("groups.{key}"), place(owner)),
-        Owner::Subuids(_) | Owner::Newcomers | Owner::Group(Group::Everyone) => {
-            let line = on.policy.everyone.as_ref();
-            (Reserved::Everyone.to_string(), line.map(|line| line.at))
-        }
-        Owner::Uid(uid) => {
-            let accounts = &meaning.observation.facts.accounts;
-            match meaning.model.matcher.claim(*uid, None, accounts) {
-                Some(Claimed::Account { group: Some(group @ Group::Line(_)), .. }) => {
-                    (format!("groups.{group}"), place(&Owner::Group(group)))
-                }
-                _ => {
-                    let line = on.policy.everyone.as_ref();
-                    (Reserved::Everyone.to_string(), line.map(|line| line.at))
-                }
-            }
-        }
+    if let Some((word, what)) = said {
+        let links = on.links(Some(class), |_: LinkAt, link: &Link| -> Option<Limits> {
+            (word == Reserved::Default).then_some(link.default)
+        });
+        return Ok(Answer { links, ..Answer::about(format!("{word}, {what}"), class) });
     }
-}
-
-/// Accounts whose processes are in the same class.
-fn sharers(meaning: &Meaning, node: &Node) -> Vec<String> {
-    let accounts = &meaning.observation.facts.accounts;
-    let claims = |uid: &u32| {
-        let claimed = meaning.model.matcher.claim(*uid, None, accounts);
-        claimed.is_some_and(|claimed| claimed.owner() == node.owner)
-    };
-    let name = |uid: &u32| {
-        accounts
-            .by_uid
-            .get(uid)
-            .map_or_else(|| format!("uid {uid}"), |account| account.name.clone())
-    };
-    accounts.running.iter().filter(|uid| claims(uid)).map(name).collect()
-}
-
-impl Answer {
-    fn text(&self) -> String {
-        let mut text = String::new();
-        let _ = match (&self.claimed_by, &self.file, self.line, self.column) {
-            (Some(line), Some(file), Some(number), Some(column)) => {
-                writeln!(text, "{}: {line} at {file}:{number}:{column}", self.subject)
-            }
-            _ => writeln!(text, "{}: no line of the policy", self.subject),
-        };
-        if let Some(classid) = &self.classid {
-            let _ = writeln!(text, "  class {classid}");
+    let stands = !on.links(Some(class), |_, _| None).is_empty();
+    match claims.iter().find(is_it).map(|(claim, _)| claim) {
+        Some(Claim::Owner(owner) | Claim::Pinned(owner)) => {
+            let subject = format!("class {class}, which is {}'s", shown(&owner.to_string()));
+            Ok(owner::answer(on, subject, Some(owner.clone()), Vec::new()))
         }
-        for link in &self.links {
-            let show = |bits: u64| {
-                Rate::from_bits_per_second(bits).map_or_else(|| "0".into(), |rate| rate.to_string())
-            };
-            let rate = match (link.rate_bit, link.asked_rate_bit) {
-                (Some(rate), Some(asked)) if rate != asked => {
-                    format!("{} in force ({} asked)", show(rate), show(asked))
-                }
-                (Some(rate), Some(_)) => show(rate),
-                (Some(rate), None) if rate <= Rate::MIN_GUARANTEE.bits_per_second() => {
-                    format!("{} (a token: what is left goes to others first)", show(rate))
-                }
-                (Some(rate), None) => format!("{} (a share of what is left)", show(rate)),
-                (None, Some(asked)) => format!("{} (not in force yet)", show(asked)),
-                (None, None) => "a share of what is left".to_string(),
-            };
-            let _ = writeln!(
-                text,
-                "  {}: rate {rate}, ceil {}, prio {}",
-                link.port,
-                show(link.ceil_bit),
-                link.prio
-            );
+        Some(Claim::Retired(_, of)) if stands => {
+            let of = of.as_ref().map_or_else(String::new, |of| format!(" of {of}"));
+            let notes = vec!["it is retired: it goes when nothing can come to it".to_string()];
+            let links = on.links(Some(class), |_, _| None);
+            let subject = format!("class {class}{}", shown(&of));
+            Ok(Answer { links, notes, ..Answer::about(subject, class) })
         }
-        if !self.shares_with.is_empty() {
-            let _ = writeln!(text, "  accounts in it now: {}", shown(&self.shares_with.join(", ")));
-        }
-        if let Some(directory) = &self.directory {
-            let _ = writeln!(text, "  net_cls directory: {}", shown(directory));
-        }
-        for note in &self.notes {
-            let _ = writeln!(text, "  {note}");
-        }
-        text
+        _ => Err(UnknownSubject::Class(class.to_string().as_str().into())),
     }
 }

@@ -47,7 +47,8 @@ impl Units {
             && unit.and_then(|unit| self.find(unit)).is_some_and(|key| self.following.contains(key))
     }
 
-    fn find(&self, unit: &str) -> Option<&Key> {
+    /// The line that names the unit, or whose pattern fits it.
+    pub fn find(&self, unit: &str) -> Option<&Key> {
         let fits = || self.patterns.iter().find(|(pattern, _)| pattern.fits(unit));
         self.named.get(unit).or_else(|| fits().map(|(_, key)| key))
     }

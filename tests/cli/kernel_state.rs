@@ -175,12 +175,12 @@ fn why_says_who_claims_what() {
     exactly(&mut shaper(&format!("why ann -f {path}")), 0, &before, "");
     shaper(&format!("apply {path}")).assert().code(0);
     let after = format!(
-        "{claimed}  class 1:10\n  up0: rate 20mbit (a share of what is left), ceil 20mbit, prio 0\n"
+        "{claimed}  class 1:10\n  up0: rate 20mbit (a share of what is left), ceil 20mbit, prio 0; now 0bit\n"
     );
     exactly(&mut shaper(&format!("why ann -f {path}")), 0, &after, "");
     let nobody = "bob: no line of the policy\n  nobody claims it: it is in the default class\n";
     exactly(&mut shaper(&format!("why bob -f {path}")), 0, nobody, "");
-    let error = "error: zoe is no line of the policy, no account and no process\n";
+    let error = "error: zoe is no line of the policy, no account, no process and no guest\n";
     exactly(&mut shaper(&format!("why zoe -f {path}")), 2, "", error);
     let ann = Sleeper::of(ANN);
     let output =

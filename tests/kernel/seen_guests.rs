@@ -6,10 +6,12 @@ use crate::support::behind::{Guest, bridge};
 use crate::support::command::run;
 use crate::support::counters::classes;
 use crate::support::harness::{On, tests};
-use crate::support::program::{apply, classid, shaper};
+use crate::support::program::{apply, classid, policy, shaper};
 use crate::support::world::{Family, World};
 
-tests!(On::Host => status_shows_whose_guests_are_here);
+tests!(On::Host =>
+    status_shows_whose_guests_are_here, why_says_whose_a_guest_is_in_the_kernel_and_in_the_file
+);
 
 const POLICY: &str = "
 version: 1
@@ -99,4 +101,64 @@ fn status_shows_whose_guests_are_here() {
     std::fs::remove_file(format!("{}/policies.yaml", crate::support::cell::SCRATCH)).expect("rm");
     let report = shaper(&["status", "--json"]).exits(0).json();
     assert_eq!(row(&report, "ann")["guests"], json!([unowned("vc1")]));
+}
+
+/// The document of `why`.
+#[track_caller]
+fn why(subject: &str, text: &str) -> Value {
+    shaper(&["why", subject, "--json", "--file", &policy(text)]).exits(0).json()
+}
+
+fn notes(answer: &Value) -> String {
+    let notes = answer["notes"].as_array().expect("notes");
+    notes.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n")
+}
+
+fn why_says_whose_a_guest_is_in_the_kernel_and_in_the_file() {
+    let mut guests = Guests::shaped();
+    let Guests { world, ann, bob, nobody, .. } = &mut guests;
+    for (guest, subjects, user) in
+        [(ann, vec!["vc1", "guest:vc1"], "ann"), (bob, vec!["routerns", "vr0"], "bob")]
+    {
+        let went = Guests::classes(world, guest);
+        for subject in subjects {
+            let answer = why(subject, POLICY);
+            assert_eq!(went, [answer["classid"].as_str().expect("a class")], "{answer}");
+            assert_eq!(answer["claimed_by"], format!("users.{user}"), "{answer}");
+            assert_eq!(answer["comes_in_by"], json!([if user == "ann" { "vc1" } else { "vr0" }]));
+            assert_eq!(answer["links"][0]["in_force"]["ceil_bit"], 200_000_000, "{answer}");
+        }
+    }
+    assert_eq!(Guests::classes(world, nobody), ["1:fffe"]);
+    let answer = why("vx1", POLICY);
+    assert!(answer["claimed_by"].is_null() && answer["classid"].is_null(), "{answer}");
+    assert!(notes(&answer).contains("`interfaces: [vx1]`"), "{answer}");
+    // A client of the VPN's.
+    let answer = why("10.99.0.7", POLICY);
+    assert_eq!(answer["classid"], classid("user/vpn").as_str(), "{answer}");
+    // The kernel goes before the file.
+    let other = POLICY.replace("[\"vc*\"]", "[vx1]").replace("ceil: 200mbit", "ceil: 100mbit");
+    let answer = why("vc1", &other);
+    assert_eq!(answer["classid"], classid("user/ann").as_str(), "{answer}");
+    assert!(notes(&answer).contains("the file says nobody's: apply has not run"), "{answer}");
+    let said = shaper(&["why", "ann", "--file", &policy(&other)]).exits(0).stdout;
+    let line = "ceil 200mbit in force (the file says 100mbit: apply has not run since)";
+    assert!(said.contains(line), "{said}");
+    assert!(notes(&why("vx1", &other)).contains("no label of that owner yet"));
+    // Other subjects, by the kernel's numbers.
+    let class = classid("user/bob");
+    let answer = why(&class, POLICY);
+    assert_eq!((&answer["claimed_by"], &answer["classid"]), (&json!("users.bob"), &json!(class)));
+    for (word, class) in [("default", "1:fffe"), ("unshaped", "1:fffd")] {
+        let answer = why(word, POLICY);
+        assert_eq!(answer["classid"], class, "{answer}");
+        assert!(answer["links"][0]["in_force"]["ceil_bit"].as_u64() > Some(0), "{answer}");
+    }
+    let none = shaper(&["why", "1:7777", "--file", &policy(POLICY)]);
+    assert_eq!(
+        (none.status, none.stderr.as_str()),
+        (Some(2), "error: no class 1:7777 is shaper's here\n")
+    );
+    let near = shaper(&["why", "guest:routers", "--file", &policy(POLICY)]);
+    assert!(near.stderr.contains("(did you mean routerns?)"), "{}", near.stderr);
 }

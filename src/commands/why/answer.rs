@@ -1,0 +1,135 @@
+//! The answer of `shaper why`: what is in force, and which line of the policy says so.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::standing::InForce;
+use crate::text::shown;
+use crate::units::{ClassId, Rate};
+
+/// The answer; its JSON only grows.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    pub version: u32,
+    pub subject: String,
+    /// `users.bob`, `everyone`, `groups.students`; nothing when nobody claims it.
+    pub claimed_by: Option<String>,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    pub column: Option<u32>,
+    pub classid: Option<String>,
+    /// Where the process sits now.
+    pub directory: Option<String>,
+    /// The links by which a guest's packets come in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub comes_in_by: Vec<String>,
+    pub links: Vec<OnLink>,
+    pub shares_with: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// One port of a link.
+#[derive(Serialize)]
+pub(super) struct OnLink {
+    pub dev: String,
+    pub direction: &'static str,
+    /// The two as plans have them.
+    #[serde(skip)]
+    pub port: String,
+    /// The guarantee in force.
+    pub rate_bit: Option<u64>,
+    pub asked_rate_bit: Option<u64>,
+    /// As the file says; where that says nothing of the class, as is in force.
+    pub ceil_bit: u64,
+    pub prio: Option<u8>,
+    /// What the kernel has and does; absent while there is no class.
+    pub in_force: Option<InForce>,
+}
+
+impl Answer {
+    /// An answer about a class that is no line's.
+    pub(super) fn about(subject: String, class: ClassId) -> Answer {
+        Answer {
+            version: 1,
+            subject,
+            claimed_by: None,
+            file: None,
+            line: None,
+            column: None,
+            classid: Some(class.to_string()),
+            directory: None,
+            comes_in_by: Vec::new(),
+            links: Vec::new(),
+            shares_with: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        let _ = match (&self.claimed_by, &self.file, self.line, self.column) {
+            (Some(line), Some(file), Some(number), Some(column)) => {
+                writeln!(text, "{}: {line} at {file}:{number}:{column}", self.subject)
+            }
+            (Some(line), ..) => writeln!(text, "{}: {line}", self.subject),
+            _ => writeln!(text, "{}: no line of the policy", self.subject),
+        };
+        if !self.comes_in_by.is_empty() {
+            let _ = writeln!(text, "  comes in by {}", shown(&self.comes_in_by.join(", ")));
+        }
+        if let Some(classid) = &self.classid {
+            let _ = writeln!(text, "  class {classid}");
+        }
+        for link in &self.links {
+            let _ = writeln!(text, "  {}", link.text());
+        }
+        if !self.shares_with.is_empty() {
+            let _ = writeln!(text, "  accounts in it now: {}", shown(&self.shares_with.join(", ")));
+        }
+        if let Some(directory) = &self.directory {
+            let _ = writeln!(text, "  net_cls directory: {}", shown(directory));
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "  {note}");
+        }
+        text
+    }
+}
+
+fn show(bits: u64) -> String {
+    Rate::from_bits_per_second(bits).map_or_else(|| "0".into(), |rate| rate.to_string())
+}
+
+impl OnLink {
+    fn text(&self) -> String {
+        let rate = match (self.rate_bit, self.asked_rate_bit) {
+            (Some(rate), Some(asked)) if rate != asked => {
+                format!("{} in force ({} asked)", show(rate), show(asked))
+            }
+            (Some(rate), Some(_)) => show(rate),
+            (Some(rate), None) if rate <= Rate::MIN_GUARANTEE.bits_per_second() => {
+                format!("{} (a token: what is left goes to others first)", show(rate))
+            }
+            (Some(rate), None) => format!("{} (a share of what is left)", show(rate)),
+            (None, Some(asked)) => format!("{} (not in force yet)", show(asked)),
+            (None, None) => "a share of what is left".to_string(),
+        };
+        let ceil = match &self.in_force {
+            Some(now) if now.ceil_bit != self.ceil_bit => format!(
+                "{} in force (the file says {}: apply has not run since)",
+                show(now.ceil_bit),
+                show(self.ceil_bit)
+            ),
+            _ => show(self.ceil_bit),
+        };
+        let mut text = format!("{}: rate {rate}, ceil {ceil}", self.port);
+        if let Some(prio) = self.prio {
+            let _ = write!(text, ", prio {prio}");
+        }
+        if let Some(now) = &self.in_force {
+            let _ = write!(text, "; now {}", now.text());
+        }
+        text
+    }
+}

@@ -1,0 +1,85 @@
+//! Why a process is in the class that it is in.
+
+use super::answer::Answer;
+use super::owner::{On, answer};
+use crate::apply::Look;
+use crate::failure::Failure;
+use crate::model::Matcher;
+use crate::process::{self, Process};
+use crate::text::shown;
+use crate::tree::Claim;
+
+pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<Answer, Failure> {
+    let pid = process.pid;
+    let meaning = &look.meaning;
+    let accounts = &meaning.observation.facts.accounts;
+    let matcher = &meaning.model.matcher;
+    let view = on.kernel.view()?;
+    let subject = format!("process {pid} ({}, uid {})", process.comm, process.uid);
+    let mut notes = Vec::new();
+    let mut owner = process::whose(process, matcher, accounts, &view);
+    notes.extend(by_which_uid(process, matcher));
+    let decision = on.kernel.decide(process, matcher, accounts, &view);
+    match &decision {
+        process::Decision::Leave(process::Reason::Foreign { .. }) => notes.push(format!(
+            "it sits in another's net_cls group `{}` and is left alone",
+            shown(process.net_cls.as_deref().unwrap_or("/"))
+        )),
+        process::Decision::Leave(process::Reason::Guest) => {
+            owner = None;
+            notes.push(
+                "it is a container engine's guest, in a network namespace of its own: not its uid's"
+                    .to_string(),
+            );
+        }
+        process::Decision::Leave(process::Reason::OtherInstance { netns }) => {
+            notes.push(match view.others.get(netns) {
+                Some(name) => format!(
+                    "it is in a network namespace that another instance shapes ({name}): ask that one (--cgroup {name})"
+                ),
+                None => "it is in the host's network namespace: ask the host's instance".to_string(),
+            });
+        }
+        process::Decision::Leave(process::Reason::UnknownNamespace) => notes.push(
+            "its network namespace may not be read (CAP_SYS_PTRACE): it is left alone".to_string(),
+        ),
+        process::Decision::MoveTo(_) => {
+            notes.push("it is not in its directory yet: the next apply places it".to_string());
+        }
+        process::Decision::TakeOut => {
+            notes.push(
+                "it is in a directory of ours still: the next apply takes it out".to_string(),
+            );
+        }
+        _ => {}
+    }
+    let elsewhere = process.netns.is_some_and(|netns| netns != view.netns);
+    if elsewhere && matches!(decision, process::Decision::Stay | process::Decision::MoveTo(_)) {
+        notes.push(
+            "it is in another network namespace: the sockets that it had before are in the class, those that it makes there are not on these links"
+                .to_string(),
+        );
+    }
+    if let Some(Claim::Pinned(pinned)) = process::claim_of(process, &view) {
+        notes.push("`shaper run` or `shaper attach` put it there".to_string());
+        owner = Some(pinned);
+    }
+    let mut answer = answer(on, subject, owner, notes);
+    answer.directory.clone_from(&process.net_cls);
+    Ok(answer)
+}
+
+/// Of a process whose unit's line says `follow: effective`, why it is where it is.
+fn by_which_uid(process: &Process, matcher: &Matcher) -> Option<String> {
+    let unit = process.unit.as_deref().filter(|unit| matcher.units.follows(Some(unit)))?;
+    Some(match process.acting_uid {
+        0 => format!(
+            "{} follows effective uids: it is root now, and stays with its last user, if it had one",
+            shown(unit)
+        ),
+        uid => format!(
+            "{} follows effective uids: it acts as uid {uid}, whom it counts for where somebody claims him",
+            shown(unit)
+        ),
+    })
+}
