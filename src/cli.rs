@@ -1,5 +1,6 @@
 //! The command line, as clap types. One screen of help for each command, taught by example.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -212,16 +213,10 @@ Examples:
   shaper why bob
   shaper why 4711                           a process, or if there is none, a uid (uid:, pid:)
   shaper why web-1                          a container; also vnet3, a network namespace, 10.8.0.5
-  shaper why 1:1a                           a class; also everyone, default, unshaped")]
-    Why {
-        /// A name in the policy, an account, a process id, a systemd unit, a guest (guest:NAME
-        /// where something else has the name, too), or a class
-        #[arg(value_name = "SUBJECT", value_hint = ValueHint::Username)]
-        subject: String,
-        /// The policy
-        #[arg(short, long, default_value = DEFAULT_FILE)]
-        file: PathBuf,
-    },
+  shaper why 1:1a                           a class; also everyone, default, unshaped
+  shaper why ann --to 10.1.2.3:443          where the packets of a connection of ann's go
+  shaper why 10.1.2.3:53 --proto udp        of a connection of nobody's in particular")]
+    Why(WhyOptions),
     /// Run a command inside a user's class, as the caller
     #[command(after_help = "\
 Example:
@@ -297,6 +292,27 @@ Example:
     Init,
 }
 
+/// What `shaper why` is asked about.
+#[derive(Clone, Debug, Args)]
+pub struct WhyOptions {
+    /// A name in the policy, an account, a process id, a systemd unit, a guest (guest:NAME where
+    /// something else has the name, too), a class, or the other end of a connection
+    #[arg(value_name = "SUBJECT", value_hint = ValueHint::Username)]
+    pub subject: String,
+    /// The other end of a connection of the subject's
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub to: Option<SocketAddr>,
+    /// The host's own end of the connection; a port 0 is any port
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub from: Option<SocketAddr>,
+    /// The connection's protocol
+    #[arg(long, value_name = "NAME|NUMBER", value_parser = protocol, default_value = "tcp")]
+    pub proto: u8,
+    /// The policy
+    #[arg(short, long, default_value = DEFAULT_FILE)]
+    pub file: PathBuf,
+}
+
 /// What `shaper status` shows.
 #[derive(Clone, Debug, Args)]
 pub struct StatusOptions {
@@ -348,6 +364,8 @@ enum ValueError {
     Interval,
     #[error("prometheus or openmetrics is needed")]
     Format,
+    #[error("tcp, udp, icmp, icmpv6, sctp or a number is needed")]
+    Protocol,
     #[error("a percentage is needed, as 90%")]
     Percent,
     #[error("1 second to 604800 (a week)")]
@@ -366,6 +384,10 @@ fn interval(text: &str) -> Result<Duration, ValueError> {
     let time = Duration::try_from_secs_f64(seconds).map_err(|_| ValueError::Interval)?;
     let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
     allowed.contains(&time).then_some(time).ok_or(ValueError::Interval)
+}
+
+fn protocol(text: &str) -> Result<u8, ValueError> {
+    crate::policy::protocol(text).ok_or(ValueError::Protocol)
 }
 
 /// `prometheus` or `openmetrics`.

@@ -14,7 +14,7 @@ use interpreter::{Machine, Packet};
 use shaper::classify::program::*;
 use shaper::classify::program_rules::*;
 use shaper::tree::{
-    Asks, Packets, Program, ProgramRule, Ranges, RuleProgram, Senders, Sockets, TagHelper,
+    Asks, Headers, Packets, Program, ProgramRule, Ranges, RuleProgram, Senders, Sockets, TagHelper,
 };
 use shaper::units::{ClassId, Minor, Shard};
 
@@ -131,25 +131,18 @@ fn read(frame: &Frame, ethernet: bool) -> (u16, Option<Ip>) {
     (vlan, ip(&frame.bytes, at + 2, word(at)))
 }
 
-fn has<T: PartialOrd>(ranges: &Option<Ranges<T>>, value: Option<T>) -> bool {
-    let Some(ranges) = ranges else { return true };
-    value.is_some_and(|value| ranges.iter().any(|(first, last)| *first <= value && value <= *last))
-}
-
 /// A rule in words.
 fn matches(rule: &ProgramRule, frame: &Frame, ethernet: bool) -> bool {
-    let Packets { vlan, proto, src, dst, sport, dport } = &rule.packets;
-    let (id, ip) = read(frame, ethernet);
+    let (vlan, ip) = read(frame, ethernet);
     let ip = ip.as_ref();
-    let ports = ip.and_then(|ip| ip.ports);
-    let sent = |from: &Senders| from.of.contains(&ClassId(frame.class)) != from.not;
-    rule.from.as_ref().is_none_or(sent)
-        && has(vlan, Some(id))
-        && has(proto, ip.map(|ip| ip.proto))
-        && has(src, ip.map(|ip| ip.src))
-        && has(dst, ip.map(|ip| ip.dst))
-        && has(sport, ports.map(|ports| ports.0))
-        && has(dport, ports.map(|ports| ports.1))
+    let headers = Headers {
+        vlan,
+        proto: ip.map(|ip| ip.proto),
+        addresses: ip.map(|ip| (ip.src, ip.dst)),
+        ports: ip.and_then(|ip| ip.ports),
+    };
+    let sent = |from: &Senders| from.include(ClassId(frame.class));
+    rule.from.as_ref().is_none_or(sent) && rule.packets.differs(&headers).is_none()
 }
 
 fn meant(program: &RuleProgram, frame: &Frame) -> (u32, Vec<usize>) {

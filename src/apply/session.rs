@@ -73,7 +73,7 @@ pub enum Who {
     /// The accounts are known from an earlier question.
     Known {
         /// The answers, and who runs.
-        accounts: Accounts,
+        accounts: Box<Accounts>,
         /// Whether all processes are looked at, and moved; then they say who runs.
         processes: bool,
     },

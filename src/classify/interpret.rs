@@ -60,7 +60,13 @@ pub fn classify(rules: &U32Rules, packet: &[u8]) -> (Option<ClassId>, usize) {
 pub fn classify_frame(rules: &U32Rules, frame: &[u8], network: usize) -> (Option<ClassId>, usize) {
     let mut asked = Asked { rules, packet: frame, depth: 0, met: 0 };
     let answer = asked.ask(&rules.root, network);
-    (answer.unwrap_or(None), asked.met)
+    (answer.unwrap_or(None).map(|rule| rule.to), asked.met)
+}
+
+/// The rule that decides about such a packet; `None`: the next pref is asked.
+pub fn deciding<'a>(rules: &'a U32Rules, frame: &'a [u8], network: usize) -> Option<&'a U32Rule> {
+    let mut asked = Asked { rules, packet: frame, depth: 0, met: 0 };
+    asked.ask(&rules.root, network).unwrap_or(None)
 }
 
 /// `TC_U32_MAXDEPTH`.
@@ -78,7 +84,7 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn ask(&mut self, nodes: &'a [U32Node], from: usize) -> Result<Option<ClassId>, GivenUp> {
+    fn ask(&mut self, nodes: &'a [U32Node], from: usize) -> Result<Option<&'a U32Rule>, GivenUp> {
         for node in nodes {
             self.met += 1;
             let keys = match node {
@@ -88,7 +94,7 @@ impl<'a> Asked<'a> {
             match (verdict(keys, self.packet, from), node) {
                 (Verdict::TooShort, _) => return Err(GivenUp),
                 (Verdict::Differs, _) => {}
-                (Verdict::Matches, U32Node::Rule(rule)) => return Ok(Some(rule.to)),
+                (Verdict::Matches, U32Node::Rule(rule)) => return Ok(Some(rule)),
                 (Verdict::Matches, U32Node::Link(link)) => {
                     if self.depth == MAX_DEPTH {
                         return Err(GivenUp);

@@ -3,6 +3,7 @@
 //! execution.
 
 pub mod assembler;
+pub mod decision;
 pub mod flows;
 pub mod frame;
 pub mod hash;

@@ -177,7 +177,7 @@ fn compared(
     let options =
         Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
     let silent = accounts.unavailable.clone();
-    let who = Who::Known { accounts, processes: true };
+    let who = Who::Known { accounts: Box::new(accounts), processes: true };
     let request = Request { who, ..Request::new(policy, options) };
     let mut look = match session.look(&request) {
         Ok(look) => look,

@@ -18,6 +18,7 @@ pub(super) fn init(global: &Global) -> Result<Output, Failure> {
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
     let mut snapshot = observe::observe(&mut kernel, wanted)?;
     observe::speeds(&mut snapshot, |_, _| true)?;
+    observe::guests(&mut kernel, &mut snapshot)?;
     Ok(Output::text(starter(snapshot.facts())))
 }
 
@@ -84,12 +85,77 @@ fn starter(facts: &Facts) -> String {
         "\n# All members together, and each by itself:\n# groups:\n#   students: {gid: students, ceil: 60%, each: {ceil: 20%}}\n\n\
          # Traffic within the site outside every limit:\n# rules:\n#   - {dst: [10.0.0.0/8, 192.168.0.0/16], to: unshaped}\n",
     );
+    text.push_str(&guests(facts));
     text
+}
+
+/// The kinds of links behind which guests are, whatever is known of their other ends.
+const INNER: [&str; 4] = ["bridge", "tun", "wireguard", "openvswitch"];
+/// How many guests of a kind are named.
+const FEW: usize = 3;
+
+/// Whose guests are: as `guests` finds it, and by lines, with what this host has for examples.
+fn guests(facts: &Facts) -> String {
+    let uplink = uplink(facts).map(|(name, _)| name);
+    let is_inner = |(name, device): &(&LinkName, &LinkFacts)| {
+        let is_kind = device.kind.as_deref().is_some_and(|kind| INNER.contains(&kind));
+        Some(*name) != uplink && (is_kind || device.peer_namespace.is_some())
+    };
+    let links = facts.links.iter().filter(is_inner).map(|(name, _)| name.to_string());
+    let containers = facts.guests.containers.iter();
+    // Where the engine was not asked, a name stands for what it will say.
+    let containers = containers.map(|it| it.name.clone().unwrap_or_else(|| "web-1".to_string()));
+    let namespaces = facts.guests.namespaces.keys().cloned();
+    let mut keys = String::new();
+    let mut add = |key: &str, names: &mut dyn Iterator<Item = String>| {
+        let mut names: Vec<String> = names.take(FEW).collect();
+        names.dedup();
+        if !names.is_empty() {
+            let names: Vec<String> =
+                names.iter().map(|name| format!("\"{}\"", shown(name))).collect();
+            let _ = write!(keys, "{key}: [{}], ", names.join(", "));
+        }
+    };
+    add("containers", &mut { containers });
+    add("namespaces", &mut { namespaces });
+    add("interfaces", &mut { links });
+    let mark = if keys.is_empty() { "# " } else { "" };
+    if keys.is_empty() {
+        keys.push_str("containers: [web-1], interfaces: [vnet3], ");
+    }
+    format!(
+        "\n# Containers, VMs and clients of a VPN have the class of their user: whom the label\n\
+         # shaper.user names, whose slice or subordinate uids they run in, or whose line names them:\n\
+         {mark}guests: {{owner: [label, slice, uid]}}\n\
+         # users:\n#   lab: {{{keys}ceil: 20%}}\n"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::NamespaceId;
+
+    #[test]
+    fn guests_that_are_here_are_the_examples() {
+        let without = guests(&Facts::default());
+        assert!(without.contains("\n# guests: {owner:"), "{without}");
+        let link = |name: &str, kind: &str, peer: Option<i32>| {
+            let kind = Some(kind.to_string());
+            let peer_namespace = peer.map(NamespaceId);
+            let device = LinkFacts { kind, peer_namespace, ..LinkFacts::ethernet(7) };
+            (LinkName::new(name).unwrap(), device)
+        };
+        let (up, mut route) = link("up0", "veth", Some(1));
+        route.default_route_v4 = Some(1);
+        let links = [(up, route), link("vc1", "veth", Some(2)), link("bond0", "bond", None)];
+        let mut facts = Facts { links: links.into(), ..Facts::default() };
+        facts.guests.namespaces = [("routerns".to_string(), Some(NamespaceId(2)))].into();
+        let text = guests(&facts);
+        assert!(text.contains("\nguests: {owner: [label, slice, uid]}\n"), "{text}");
+        let line = "#   lab: {namespaces: [\"routerns\"], interfaces: [\"vc1\"], ceil: 20%}\n";
+        assert!(text.ends_with(line), "{text}");
+    }
 
     fn starts_with_link(links: &[(&str, LinkFacts)], wanted: &str) {
         let named =

@@ -129,7 +129,7 @@ fn owner_with_class(
     known.subuids.learn(him.subuids.into());
     // The account counts as one that has a process already; whoever else has a class keeps it.
     known.running = [uid].into();
-    request.who = Who::Known { accounts: known, processes: false };
+    request.who = Who::Known { accounts: Box::new(known), processes: false };
     request.intent.leaving = Leaving::These(BTreeSet::new());
     let mut meaning = session.look(&request)?.meaning;
     let accounts = &meaning.facts().accounts;

@@ -2,19 +2,20 @@
 //! policy says so.
 
 mod answer;
+mod connection;
 mod guest;
 mod owner;
 mod process;
 mod standing;
 
-use std::path::Path;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::counting::Counting;
 use super::output::Output;
 use super::whom::{self, Unknown};
 use crate::apply::{self, Engines, Look, Options, Request, Session, Who};
-use crate::cli::Global;
+use crate::cli::{Global, WhyOptions};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::model::{Limits, Link, LinkAt};
@@ -68,6 +69,8 @@ enum Subject<'a> {
     Guest(&'a str),
     /// `1:1a`, `default`, `unshaped`.
     Class(ClassId),
+    /// `10.1.2.3:443`: a connection of nobody's in particular.
+    Connection,
     /// A user, a group, a class, an account, a unit; or a guest, where it is none of these.
     Name(&'a str),
 }
@@ -77,6 +80,9 @@ impl<'a> Subject<'a> {
         if let Some(number) = text.strip_prefix("uid:") {
             let uid = number.parse().map_err(|_| UnknownSubject::Number(number.into()))?;
             return Ok(Subject::Uid(uid));
+        }
+        if text.parse::<SocketAddr>().is_ok() {
+            return Ok(Subject::Connection);
         }
         let word = Reserved::of(text);
         Ok(match (text.strip_prefix("pid:"), text.strip_prefix("guest:"), word) {
@@ -89,9 +95,9 @@ impl<'a> Subject<'a> {
     }
 }
 
-pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output, Failure> {
-    let policy = apply::read(file)?;
-    let asked = Subject::parse(subject)?;
+pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failure> {
+    let policy = apply::read(&options.file)?;
+    let asked = Subject::parse(&options.subject)?;
     let mut counting = Counting::begin(global)?;
     let differences = counting.over(INTERVAL)?;
     let known = counting.read_guests()?;
@@ -103,8 +109,8 @@ pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output,
     };
     // An account that has no process now is asked about too.
     let also = uid.as_ref().ok().copied().flatten().into_iter().collect();
-    let options = Options { skip_unknown: true, takeover: true, ..Options::default() };
-    let request = Request { who: Who::Asked { also }, ..Request::new(policy, options) };
+    let may = Options { skip_unknown: true, takeover: true, ..Options::default() };
+    let request = Request { who: Who::Asked { also }, ..Request::new(policy, may) };
     let mut session = Session::new(Kernel::open(Some(&counting.kernel.name))?);
     session.engines = Engines { known, may_be_asked: false };
     let look = session.look(&request)?;
@@ -121,6 +127,10 @@ pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output,
         },
         Subject::Uid(uid) => of_uid(&on, format!("uid {uid}"), uid),
         Subject::Class(class) => of_class(&on, class)?,
+        Subject::Connection => Answer {
+            notes: vec!["whose it is depends on who sends it: `shaper why USER --to …`".into()],
+            ..Answer::about(format!("a connection with {}", options.subject), None)
+        },
         Subject::Guest(name) => match guest::find(counting.observation(), name) {
             Some(guest) => guest::of_guest(&on, counting.observation(), &guest),
             None => {
@@ -133,6 +143,7 @@ pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output,
             None => of_name(&on, &counting, name, uid)?,
         },
     };
+    answer.connection = ways(&on, &counting, options, &answer);
     if let Some(why) = &look.meaning.facts().accounts.unavailable {
         answer.notes.push(format!("NSS does not say who everybody is: {}", shown(why)));
     }
@@ -140,6 +151,20 @@ pub(super) fn why(global: &Global, subject: &str, file: &Path) -> Result<Output,
         true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
         false => Output::text(answer.text()),
     })
+}
+
+/// Where the packets of the connection go that the command line names, if it names one.
+fn ways(
+    on: &On<'_>,
+    counting: &Counting,
+    options: &WhyOptions,
+    answer: &Answer,
+) -> Vec<connection::Way> {
+    let Some(to) = options.to.or_else(|| options.subject.parse().ok()) else { return Vec::new() };
+    let asked = connection::Asked { to, from: options.from, proto: options.proto };
+    let sender = answer.classid.as_ref().and_then(|classid| classid.parse().ok());
+    let (seen, status, meaning) = (counting.observation(), on.status, on.meaning);
+    connection::ways(connection::Known { seen, status, meaning }, &asked, sender)
 }
 
 fn find(look: &Look, pid: u32) -> Option<&crate::process::Process> {
@@ -220,7 +245,7 @@ fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
         let links = on.links(Some(class), |_: LinkAt, link: &Link| -> Option<Limits> {
             (word == Reserved::Default).then_some(link.default)
         });
-        return Ok(Answer { links, ..Answer::about(format!("{word}, {what}"), class) });
+        return Ok(Answer { links, ..Answer::about(format!("{word}, {what}"), Some(class)) });
     }
     let stands = !on.links(Some(class), |_, _| None).is_empty();
     match claims.iter().find(is_it).map(|(claim, _)| claim) {
@@ -233,7 +258,7 @@ fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
             let notes = vec!["it is retired: it goes when nothing can come to it".to_string()];
             let links = on.links(Some(class), |_, _| None);
             let subject = format!("class {class}{}", shown(&of));
-            Ok(Answer { links, notes, ..Answer::about(subject, class) })
+            Ok(Answer { links, notes, ..Answer::about(subject, Some(class)) })
         }
         _ => Err(UnknownSubject::Class(class.to_string().as_str().into())),
     }

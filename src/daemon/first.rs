@@ -36,7 +36,7 @@ pub(super) fn apply(
     // A link that is absent or unfit keeps no other from being shaped, and is shaped when it is
     // fit.
     intent.options.absent_links = true;
-    let who = Who::Known { accounts: accounts.clone(), processes: true };
+    let who = Who::Known { accounts: Box::new(accounts.clone()), processes: true };
     let request = Request { who, ..Request::from(intent.clone()) };
     let applied = apply_once_unlocked(session, &request, wait)?;
     let said = log_of(&applied, &intent.policy.source);

@@ -32,6 +32,7 @@ pub use document::{
 pub use lookups::Lookups;
 pub use pattern::Pattern;
 pub(crate) use scalars::LAST_UID;
+pub use scalars::protocol;
 pub use source::{Place, Source, Span, Written};
 pub use yaml::MAX_BYTES;
 

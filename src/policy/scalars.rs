@@ -389,19 +389,25 @@ fn numbers(
     Ok(Written { value: first..=last, at: node.at })
 }
 
+/// The protocols of IP that have a name here.
+const PROTOCOLS: [(&str, u8); 5] =
+    [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("sctp", 132)];
+
+/// The number of a protocol that is written by its name or its number.
+pub fn protocol(text: &str) -> Option<u8> {
+    let lower = text.to_ascii_lowercase();
+    let named = PROTOCOLS.iter().find(|(name, _)| *name == lower).map(|(_, number)| *number);
+    named.or_else(|| text.parse().ok())
+}
+
 /// By name or number (/etc/protocols).
 pub(super) fn proto(node: &Node) -> Result<Written<u8>, Diagnostic> {
-    const NAMES: [(&str, u8); 5] =
-        [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("sctp", 132)];
     let written = text(node, "proto", "tcp")?;
-    if let Ok(number) = written.value.parse() {
-        return Ok(Written { value: number, at: node.at });
+    if let Some(value) = protocol(&written.value) {
+        return Ok(Written { value, at: node.at });
     }
     let lower = written.value.to_ascii_lowercase();
-    if let Some((_, number)) = NAMES.iter().find(|(name, _)| *name == lower) {
-        return Ok(Written { value: *number, at: node.at });
-    }
-    let names = NAMES.map(|(name, _)| name);
+    let names = PROTOCOLS.map(|(name, _)| name);
     let hint =
         closest(&lower, names).map_or_else(String::new, |name| format!("did you mean `{name}`? "));
     Err(Diagnostic::error(

@@ -38,7 +38,7 @@ pub use self::port::{Direction, LinkName, Port, PortIndex};
 pub use self::pref::Pref;
 pub use self::program::{Classifier, MptcpLayout, Program, Sockets, Tag, TagHelper};
 pub use self::program_rules::{
-    Asks, Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders,
+    Asks, Headers, Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders,
 };
 pub use self::quantum::{Guarantee, Quantum};
 pub use self::seat::{Parent, Seat};

@@ -69,6 +69,28 @@ pub struct ProgramRule {
     pub packets: Packets,
 }
 
+/// What rules can see of a packet; `None`: it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// The id in the outermost VLAN tag; 0: no tag, or one that carries a priority only.
+    pub vlan: u16,
+    /// The protocol number of IP.
+    pub proto: Option<u8>,
+    /// The address that it comes from, and the one that it goes to.
+    pub addresses: Option<(IpAddr, IpAddr)>,
+    /// The port that it comes from, and the one that it goes to.
+    pub ports: Option<(u16, u16)>,
+}
+
+impl Headers {
+    /// Those of the packets that answer.
+    pub fn mirrored(self) -> Headers {
+        let addresses = self.addresses.map(|(src, dst)| (dst, src));
+        let ports = self.ports.map(|(src, dst)| (dst, src));
+        Headers { addresses, ports, ..self }
+    }
+}
+
 /// Whose packets a rule is for: those that would be in one of these classes without it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Senders {
@@ -76,6 +98,13 @@ pub struct Senders {
     pub not: bool,
     /// The senders' classes, ascending. A packet of a sender without a class is in none of them.
     pub of: Vec<ClassId>,
+}
+
+impl Senders {
+    /// Whether a packet is theirs that would be in this class without rules.
+    pub fn include(&self, class: ClassId) -> bool {
+        self.of.contains(&class) != self.not
+    }
 }
 
 /// Ascending ranges, first and last, none next to another.
@@ -105,6 +134,22 @@ pub struct Packets {
 }
 
 impl Packets {
+    /// The first field that a packet with these headers differs in, as policies spell it; `None`:
+    /// it has all that it must have.
+    pub fn differs(&self, headers: &Headers) -> Option<&'static str> {
+        let (src, dst) = headers.addresses.unzip();
+        let (sport, dport) = headers.ports.unzip();
+        let fields = [
+            ("vlan", has(&self.vlan, Some(headers.vlan))),
+            ("proto", has(&self.proto, headers.proto)),
+            ("src", has(&self.src, src)),
+            ("dst", has(&self.dst, dst)),
+            ("sport", has(&self.sport, sport)),
+            ("dport", has(&self.dport, dport)),
+        ];
+        fields.into_iter().find(|(_, fits)| !fits).map(|(field, _)| field)
+    }
+
     /// The packets that answer these: what was their source is the destination.
     pub fn mirrored(&self) -> Packets {
         let Packets { vlan, proto, src, dst, sport, dport } = self.clone();
@@ -118,4 +163,9 @@ impl Packets {
         let addresses = [src, dst].into_iter().flatten().map(Vec::len);
         ports.chain(addresses).chain(proto.iter().map(Vec::len)).sum()
     }
+}
+
+fn has<T: PartialOrd>(ranges: &Option<Ranges<T>>, value: Option<T>) -> bool {
+    let Some(ranges) = ranges else { return true };
+    value.is_some_and(|value| ranges.iter().any(|(first, last)| *first <= value && value <= *last))
 }

@@ -35,6 +35,7 @@ mod processes;
 mod refusals;
 mod rules;
 mod seen;
+mod seen_connections;
 mod seen_guests;
 mod senders;
 mod servers;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         drift::TESTS,
         rules::TESTS,
         seen::TESTS,
+        seen_connections::TESTS,
         seen_guests::TESTS,
         senders::TESTS,
         vlan::TESTS,

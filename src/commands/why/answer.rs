@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::connection::Way;
 use super::standing::InForce;
 use crate::text::shown;
 use crate::units::{ClassId, Rate};
@@ -25,6 +26,9 @@ pub(super) struct Answer {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub comes_in_by: Vec<String>,
     pub links: Vec<OnLink>,
+    /// Where a connection's packets go, if one was asked about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub connection: Vec<Way>,
     pub shares_with: Vec<String>,
     pub notes: Vec<String>,
 }
@@ -49,7 +53,7 @@ pub(super) struct OnLink {
 
 impl Answer {
     /// An answer about a class that is no line's.
-    pub(super) fn about(subject: String, class: ClassId) -> Answer {
+    pub(super) fn about(subject: String, class: Option<ClassId>) -> Answer {
         Answer {
             version: 1,
             subject,
@@ -57,10 +61,11 @@ impl Answer {
             file: None,
             line: None,
             column: None,
-            classid: Some(class.to_string()),
+            classid: class.map(|class| class.to_string()),
             directory: None,
             comes_in_by: Vec::new(),
             links: Vec::new(),
+            connection: Vec::new(),
             shares_with: Vec::new(),
             notes: Vec::new(),
         }
@@ -83,6 +88,9 @@ impl Answer {
         }
         for link in &self.links {
             let _ = writeln!(text, "  {}", link.text());
+        }
+        for way in &self.connection {
+            let _ = writeln!(text, "  connection: {}", way.text());
         }
         if !self.shares_with.is_empty() {
             let _ = writeln!(text, "  accounts in it now: {}", shown(&self.shares_with.join(", ")));

@@ -88,6 +88,7 @@ pub(super) fn answer(
         classid: id.map(|id| id.to_string()),
         directory: None,
         comes_in_by: Vec::new(),
+        connection: Vec::new(),
         links,
         shares_with: node.map_or_else(Vec::new, |node| sharers(meaning, node)),
         notes,

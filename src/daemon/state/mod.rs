@@ -143,7 +143,7 @@ impl State {
         };
         request.intent.leaving = Leaving::These(self.people.leaving());
         let accounts = self.people.accounts();
-        request.who = Who::Known { accounts, processes: self.everybody };
+        request.who = Who::Known { accounts: Box::new(accounts), processes: self.everybody };
         request
     }
 

@@ -1,0 +1,106 @@
+//! What `why` says of connections, beside where their packets went.
+
+use serde_json::Value;
+
+use crate::support::accounts::{ANN, BOB, ROOT};
+use crate::support::actor::Actor;
+use crate::support::counters::{Classes, classes};
+use crate::support::harness::{On, tests};
+use crate::support::orders::{Answer, Order};
+use crate::support::program::{apply, classid, policy, shaper};
+use crate::support::world::{Family, World};
+
+tests!(On::Host => why_says_where_a_connections_packets_go);
+
+const POLICY: &str = "
+version: 1
+links: {up0: {rate: 400mbit, down: 300mbit}}
+users:
+  ann: {ceil: 200mbit, down: 200mbit}
+  bob: {ceil: 200mbit, down: 200mbit}
+classes: {games: {ceil: 50mbit}, anns: {ceil: 50mbit}, tagged: {ceil: 50mbit}, far: {ceil: 50mbit}}
+rules:
+  - {dport: [40000-40100], proto: udp, to: games}
+  - {dst: 10.77.0.2, dport: 41000, to: unshaped}
+  - {dst: {not: [10.77.0.0/24, 'fd77::/64']}, to: far}
+  - {dport: 41001, to: default}
+  - {vlan: 22, to: tagged}
+  - {dport: 42000, from: ann, to: anns}
+  - {dport: 42001, from: {not: ann}, to: bob}
+";
+
+const COUNT: u32 = 40;
+
+/// The class that has most of the datagrams.
+#[track_caller]
+fn most(before: &Classes, link: &str) -> String {
+    let after = classes(link);
+    let is_leaf = |id: &str| id != "1:1" && !id.starts_with("1:f0");
+    let grew = after.by_id.iter().filter(|(id, class)| {
+        let packets = class.packets - before.by_id.get(*id).map_or(0, |class| class.packets);
+        is_leaf(id) && packets >= u64::from(COUNT) * 9 / 10
+    });
+    let grew: Vec<String> = grew.map(|(id, _)| id.clone()).collect();
+    assert_eq!(grew.len(), 1, "{grew:?} on {link}");
+    grew.into_iter().next().expect("one")
+}
+
+/// Sends datagrams that come back, and gives the classes of both ways.
+#[track_caller]
+fn went(world: &World, actor: &mut Actor, family: Family, port: u16) -> [String; 2] {
+    let before = ["up0", "ifb-up0"].map(|link| (link, classes(link)));
+    let to = world.far_at(family, port);
+    match actor.tell(&Order::Probe { to, count: COUNT, every_ms: 1 }) {
+        Answer::Rtts(rtts) => assert_eq!(rtts.len(), COUNT as usize),
+        other => panic!("a probe was answered with {other:?}"),
+    }
+    before.map(|(link, before)| most(&before, link))
+}
+
+fn way<'a>(answer: &'a Value, direction: &str) -> &'a Value {
+    let ways = answer["connection"].as_array().expect("ways");
+    let found = ways.iter().find(|way| way["direction"] == direction);
+    found.unwrap_or_else(|| panic!("no {direction} in {answer}"))
+}
+
+fn why_says_where_a_connections_packets_go() {
+    let mut world = World::new();
+    let (mut ann, mut bob) = (world.actor(ANN), world.actor(BOB));
+    let mut nobody = world.actor(ROOT);
+    apply(POLICY);
+    let file = policy(POLICY);
+    let ports = [40_000, 40_100, 40_101, 41_000, 41_001, 42_000, 42_001];
+    for port in ports {
+        world.far.tell(&Order::Echo(port));
+    }
+    for (family, port) in ports.into_iter().flat_map(|it| [(Family::V4, it), (Family::V6, it)]) {
+        for (name, actor) in [("ann", &mut ann), ("bob", &mut bob), ("uid:0", &mut nobody)] {
+            let went = went(&world, actor, family, port);
+            let to = world.far_at(family, port).to_string();
+            let words = ["why", name, "--to", &to, "--proto", "udp", "--json", "-f", &file];
+            let answer = shaper(&words).exits(0).json();
+            let said = ["egress", "ingress"].map(|it| way(&answer, it)["classid"].to_string());
+            let went = went.map(|class| format!("{class:?}"));
+            assert_eq!(said, went, "{name} to {to}: {answer}");
+        }
+    }
+    // Which rule it is, and for which field the ones before it are not.
+    let text = shaper(&["why", "ann", "--to", "10.77.0.2:42000", "--proto", "udp", "-f", &file]);
+    let text = text.exits(0).stdout;
+    let anns = classid("class/anns");
+    assert!(
+        text.contains(&format!("up0: rule 6 sends it to class anns, class {anns}; rule 1 is not")),
+        "{text}"
+    );
+    assert!(text.contains("; rule 5 is not for it (vlan); now "), "{text}");
+    // Of nobody in particular, by another route, and with the host's own end.
+    let words = ["why", "10.99.1.1:443", "--from", "10.77.0.1:0", "--json", "-f", &file];
+    let answer = shaper(&words).exits(0).json();
+    assert_eq!(way(&answer, "egress")["rule"], 3, "{answer}");
+    assert_eq!(way(&answer, "egress")["classid"], classid("class/far").as_str());
+    // Of another link's rules, and of a file that says something else by now.
+    let other = policy(&POLICY.replace("dport: [40000-40100]", "dport: [42000]"));
+    let words = ["why", "ann", "--to", "10.77.0.2:42000", "--proto", "udp", "-f", &other];
+    let text = shaper(&words).exits(0).stdout;
+    assert!(text.contains("; by the file rule 1 decides: apply has not run since"), "{text}");
+}
