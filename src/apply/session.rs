@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::accounts::{Limit, Question};
 use crate::engines::{self, Answer, Known};
-use crate::facts::{Accounts, Facts, Features, Guests, Tags};
+use crate::facts::{Accounts, Facts, Features, Guests, LinkFacts, Observation, Tags};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, ObserveError, Processes, Snapshot, Wanted, Whom};
@@ -15,7 +15,7 @@ use crate::model;
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::process::Scan;
-use crate::tree::{Direction, KernelState, Owner};
+use crate::tree::{Direction, KernelState, LinkName, Owner};
 
 /// The opened kernel, and its features once they are known.
 pub struct Session {
@@ -190,11 +190,8 @@ impl Session {
             self.features = Some(evidence.or_tried(observe::try_features)?);
         }
         seen.observation.facts.features = self.features.clone().unwrap_or_default();
+        self.ask_about_what_arrives(intent, &mut seen.observation)?;
         let facts = &mut seen.observation.facts;
-        if intent.policy.links.iter().any(|line| line.down.is_some()) {
-            observe::beside(facts, |name, link| intent.is_about(name, link))
-                .map_err(ObserveError::from)?;
-        }
         facts.down = self.down.or((!facts.flows.is_empty()).then_some(true));
         users_of_guests(facts, request);
         let may_leave = intent.may_leave(&seen.observation);
@@ -210,6 +207,20 @@ impl Session {
             }
         }
         Ok(seen)
+    }
+
+    /// What only a policy depends on that has a `down`.
+    fn ask_about_what_arrives(
+        &mut self,
+        intent: &Intent,
+        seen: &mut Observation,
+    ) -> Result<(), ObserveError> {
+        if intent.policy.links.iter().any(|line| line.down.is_some()) {
+            let is_asked = |name: &LinkName, link: &LinkFacts| intent.is_about(name, link);
+            observe::beside(&mut seen.facts, is_asked)?;
+            observe::busy(&mut self.kernel.netlink, seen, is_asked)?;
+        }
+        Ok(())
     }
 
     /// The steps from what was seen to what is desired.

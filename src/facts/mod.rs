@@ -49,6 +49,9 @@ pub struct Facts {
     pub ifb_roots: BTreeMap<LinkName, RootQdisc>,
     /// The numbers of the maps of flows, by link.
     pub flows: BTreeMap<LinkName, u32>,
+    /// Links by which so much has come that connections may run over them. Asked for only for a
+    /// policy that has a `down`, and of links whose flows this process does not know.
+    pub busy: BTreeSet<LinkName>,
     /// What this process lacks to change links and directories; `None`: nothing.
     pub lacks: Option<Lack>,
     /// This process may load eBPF programs, but none that reads the kernel's own values: it has

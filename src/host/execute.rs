@@ -27,7 +27,7 @@ use crate::plan::{Change, Journal, Replaced, Step, Tc, Whole};
 use crate::sys::bpf::{self, Maps, RuleMaps};
 use crate::tree::{Asks, Direction, Filter, FoundLeaf, LinkName, Parent, RuleMapIds, Seat, Tag};
 use crate::units::ClassId;
-use arriving::Arriving;
+use arriving::{Arriving, learn};
 pub use failed::{Cause, Failed};
 use making::{Makers, Making};
 use programs::Programs;
@@ -148,6 +148,11 @@ impl<'s> Run<'_, 's> {
             info!("{}", Tc(step, &self.kernel.paths(self.facts.psched)));
             if step.link().is_some_and(|link| self.gone.contains(link)) {
                 continue;
+            }
+            if let Step::Learn(_) = step {
+                self.begin_to_make(scope);
+                self.finish()?;
+                learn(|| gate(count, step)).map_err(|cause| failed(step, None, cause))?;
             }
             match Making::of(step) {
                 Some(making) => {
@@ -358,7 +363,7 @@ impl<'s> Run<'_, 's> {
             }
             _ => match step.port() {
                 Some(port) if port.direction == Direction::Ingress => {
-                    self.arriving.ifb(&port.device()).ok_or(Cause::LinkGone)
+                    self.arriving.ifb(self.kernel, &port.device()).ok_or(Cause::LinkGone)
                 }
                 _ => self.ifindex(step),
             },
@@ -423,7 +428,8 @@ impl<'s> Run<'_, 's> {
             | Step::Ifb(..)
             | Step::Claim(..)
             | Step::Owners(_)
-            | Step::Entries(_) => Vec::new(),
+            | Step::Entries(_)
+            | Step::Learn(_) => Vec::new(),
         })
     }
 

@@ -21,7 +21,7 @@ mod wanted;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-pub use arriving::{beside, indexes};
+pub use arriving::{beside, busy, indexes};
 pub use containers::containers;
 pub use counted::count_again;
 pub use error::ObserveError;
@@ -39,6 +39,7 @@ pub use wanted::{Directories, Processes, Wanted, Whom};
 
 use crate::facts::{Features, Helpers, LinkFacts};
 use crate::host::Kernel;
+use crate::host::made::Made;
 use crate::process;
 use crate::sys::{bpf, ethtool, probe};
 use crate::tree::{Foreign, LinkName, Owner};
@@ -50,6 +51,7 @@ use crate::units::{ClassId, Psched};
 /// Whatever cannot be read.
 pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, ObserveError> {
     let mut snapshot = Snapshot::default();
+    kernel.made = Made::default();
     let (claims, foreign) = match kernel.instance() {
         Some(instance) => wanted.directories.read(&instance)?,
         None => Default::default(),

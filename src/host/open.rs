@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::made::Made;
 use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance, Locked};
 use crate::facts::Accounts;
 use crate::model::Matcher;
@@ -42,6 +43,8 @@ pub struct Kernel {
     pub rules: BTreeMap<RuleMapIds, RuleMaps>,
     /// The maps of flows that are in use, by number, once they were made or opened.
     pub flows: BTreeMap<u32, Flows>,
+    /// What runs have made since the last look.
+    pub made: Made,
     /// The map of bound sockets, once it was made or opened.
     pub servers: Option<ServerMap>,
     /// Lists of sockets that this kernel lacks: asking would have it look for a module each time.
@@ -94,6 +97,7 @@ impl Kernel {
             owners: None,
             rules: BTreeMap::new(),
             flows: BTreeMap::new(),
+            made: Made::default(),
             servers: None,
             unlisted: BTreeSet::new(),
             hierarchy: cgroup::find()?,

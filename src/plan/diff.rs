@@ -35,15 +35,17 @@ pub fn diff(observed: &Observation, to: &KernelState) -> Plan {
     diff.make_owners();
     diff.labels_unread();
     diff.learners();
+    diff.learn_before_finding();
     diff.classes();
     diff.filters();
     diff.old_learners();
     diff.change_owners();
     diff.write_classids();
     diff.labels_read();
+    diff.phase = Phase::TearDown;
+    diff.learn_before_redirecting();
     diff.redirects();
     diff.old_pulses();
-    diff.phase = Phase::TearDown;
     diff.delete_redirects();
     diff.late_tags();
     diff.late_programs();

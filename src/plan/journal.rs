@@ -65,7 +65,7 @@ impl Journal {
             Step::Owners(_) => self.owners = true,
             Step::Entries(changes) => self.entries.extend(changes.iter().map(|change| change.key)),
             // Hash tables belong to a pref that is noted.
-            Step::Mount(_) | Step::Tables(..) => {}
+            Step::Mount(_) | Step::Tables(..) | Step::Learn(_) => {}
         }
     }
 

@@ -15,7 +15,7 @@ pub use print::{Paths, Tc};
 pub use routine::Logins;
 pub use simulate::perform;
 pub use step::{
-    Change, FilterChange, InPlace, LeafChange, LeftTables, Replaced, Step, Verb, Whole,
+    Change, FilterChange, InPlace, LEARNT, LeafChange, LeftTables, Replaced, Step, Verb, Whole,
 };
 
 use std::collections::{BTreeMap, BTreeSet};

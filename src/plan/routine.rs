@@ -39,7 +39,10 @@ impl Plan {
         // Shards come, go and grow with their users, and are as routine as those.
         let swap =
             self.steps.iter().any(|planned| tag(&planned.step).is_some_and(Filter::reads_shards));
-        let of_a_shard = |step: &Step| is_of_a_shard(step) || (swap && tag(step).is_some());
+        let of_a_shard = |step: &Step| {
+            let waits = matches!(step, Step::Learn(_));
+            is_of_a_shard(step) || (swap && tag(step).is_some()) || waits
+        };
         let shards: Vec<bool> =
             self.steps.iter().map(|planned| of_a_shard(&planned.step)).collect();
         let news = answers.iter().zip(&shards).any(|(routine, shard)| !routine && !shard);

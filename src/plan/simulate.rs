@@ -66,6 +66,7 @@ pub fn perform(step: &Step, seen: &mut Observation) {
             let strange = strange.entry(port.clone()).or_default();
             put_leaf(tree, strange, *id, change.after().copied());
         }
+        Step::Learn(_) => {}
         Step::Tables(port, left) => {
             let Some(strange) = strange.get_mut(port) else { return };
             strange.tables.retain(|table| !left.tables.contains(table));

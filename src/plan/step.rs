@@ -1,6 +1,7 @@
 //! One thing that is done to the kernel: an object, and what becomes of it.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use crate::tree::{
     Claim, Class, Filter, FoundFilter, FoundLeaf, Ifb, LeafQdisc, LinkName, OwnerChange,
@@ -160,7 +161,14 @@ pub enum Step {
     /// Changes of single entries of those maps, in this order, in place: packets on all links meet
     /// each change at once.
     Entries(Vec<OwnerChange>),
+    /// A pause in which what leaves by these links says whose the flows are that run already, for
+    /// programs that know none yet. It changes nothing.
+    Learn(Vec<LinkName>),
 }
+
+/// How long the pause is ([`Step::Learn`]): of a connection that runs something leaves sooner, if
+/// only an acknowledgement.
+pub const LEARNT: Duration = Duration::from_secs(1);
 
 /// The root qdisc that ours replaces. It decides about the request: the kernel lets an `add`
 /// replace only its own qdisc, and a `replace` only a qdisc with another handle.
@@ -189,6 +197,11 @@ pub struct LeftTables {
     pub protocol: u16,
 }
 
+/// Names with commas between them.
+pub(super) fn list(links: &[LinkName]) -> String {
+    links.iter().map(LinkName::as_str).collect::<Vec<_>>().join(", ")
+}
+
 impl Step {
     /// What the step does to its object.
     pub fn verb(&self) -> Verb {
@@ -201,7 +214,7 @@ impl Step {
             Step::Claim(_, change) => change.verb(),
             Step::Ifb(_, change) => change.verb(),
             Step::Owners(change) => change.verb(),
-            Step::Entries(_) => Verb::Alter,
+            Step::Entries(_) | Step::Learn(_) => Verb::Alter,
             Step::Tables(..) => Verb::Remove,
         }
     }
@@ -227,7 +240,8 @@ impl Step {
             | Step::Ifb(..)
             | Step::Claim(..)
             | Step::Owners(_)
-            | Step::Entries(_) => None,
+            | Step::Entries(_)
+            | Step::Learn(_) => None,
         }
     }
 
@@ -252,6 +266,7 @@ impl Step {
             Step::Tables(port, _) => format!("hash tables {port}"),
             Step::Claim(claim, _) => format!("cgroup {claim}"),
             Step::Owners(_) | Step::Entries(_) => "owners".to_string(),
+            Step::Learn(links) => format!("flows {}", list(links)),
         }
     }
 
@@ -260,6 +275,7 @@ impl Step {
         match self {
             Step::Mount(Whole::Add(())) => "mount",
             Step::Mount(Whole::Remove(())) => "unmount",
+            Step::Learn(_) => "wait",
             _ => self.verb().word(),
         }
     }

@@ -19,7 +19,7 @@ use crate::netlink::extack::KernelError;
 use crate::netlink::flow_name::{Finds, Reads, Redirects};
 use crate::netlink::request::filter::{self, Loaded};
 use crate::netlink::request::{dump, hook, ifb};
-use crate::plan::{Change, InPlace};
+use crate::plan::{Change, InPlace, LEARNT};
 use crate::sys::bpf::{Flows, Maps, Pulse};
 use crate::tree::{Filter, Ifb, LinkName, Port, Pref, Seat, Tag};
 
@@ -27,16 +27,24 @@ use crate::tree::{Filter, Ifb, LinkName, Port, Pref, Seat, Tag};
 const DRAINED: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// What was made for packets that arrive.
+/// What is there for packets that arrive; what was made since the look is in [`Kernel`].
 pub(super) struct Arriving {
-    /// By name.
+    /// The ifindexes of ifbs, by name.
     ifbs: BTreeMap<LinkName, u32>,
-    /// The numbers of the maps of flows that stand or that this run has made, by link.
+    /// The numbers of the maps of flows that stand, by link.
     flows: BTreeMap<LinkName, u32>,
-    /// What says whether packets come to the ifbs of this run's filters, by link.
-    pulses: BTreeMap<LinkName, Pulse>,
     /// Programs, open until the messages that hand them over are sent.
     files: Vec<OwnedFd>,
+}
+
+/// The pause in which flows are learnt ([`crate::plan::Step::Learn`]); `gate` can end it.
+pub(super) fn learn(mut gate: impl FnMut() -> Result<(), Cause>) -> Result<(), Cause> {
+    let began = Instant::now();
+    while let Some(left) = LEARNT.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+        gate()?;
+        thread::sleep(left.min(AGAIN));
+    }
+    Ok(())
 }
 
 /// The kernel answered what cannot be the answer.
@@ -48,18 +56,18 @@ impl Arriving {
     /// What stands.
     pub(super) fn new(facts: &Facts) -> Arriving {
         let (ifbs, flows) = (facts.ifbs.clone(), facts.flows.clone());
-        Arriving { ifbs, flows, pulses: BTreeMap::new(), files: Vec::new() }
+        Arriving { ifbs, flows, files: Vec::new() }
     }
 
     /// The ifindex of an ifb.
-    pub(super) fn ifb(&self, name: &LinkName) -> Option<u32> {
-        self.ifbs.get(name).copied()
+    pub(super) fn ifb(&self, kernel: &Kernel, name: &LinkName) -> Option<u32> {
+        kernel.made.ifbs.get(name).or(self.ifbs.get(name)).copied()
     }
 
     /// Makes an ifb, switches it on, or deletes it. It carries the mark before anything is on it,
     /// so that whoever comes after a kill knows whose it is.
     pub(super) fn change(
-        &mut self,
+        &self,
         kernel: &mut Kernel,
         name: &LinkName,
         change: &InPlace<Ifb>,
@@ -84,13 +92,16 @@ impl Arriving {
                 {
                     debug!("{name} may get an IPv6 address: {message:?}");
                 }
-                self.ifbs.insert(name.clone(), device.ifindex);
+                kernel.made.ifbs.insert(name.clone(), device.ifindex);
                 done(kernel, &ifb::up(device.ifindex))
             }
-            Change::Alter { .. } => done(kernel, &ifb::up(self.ifb(name).ok_or(Cause::LinkGone)?)),
+            Change::Alter { .. } => {
+                let ifindex = self.ifb(kernel, name).ok_or(Cause::LinkGone)?;
+                done(kernel, &ifb::up(ifindex))
+            }
             Change::Replace { below, .. } => match *below {},
             Change::Remove(_) => {
-                let ifindex = self.ifbs.remove(name).ok_or(Cause::LinkGone)?;
+                let ifindex = self.ifb(kernel, name).ok_or(Cause::LinkGone)?;
                 done(kernel, &ifb::delete(ifindex))
             }
         }
@@ -140,13 +151,13 @@ impl Arriving {
                 let loaded = Loaded::pulsing(pulse.id(), file.as_fd());
                 let request = filter::add_bpf(ifindex, parent.classid(), pref, loaded);
                 self.files.push(file);
-                self.pulses.insert(port.link.clone(), pulse);
+                kernel.made.pulses.insert(port.link.clone(), pulse);
                 Some(request)
             }
             Filter::Redirect => {
-                let ifb = self.ifb(&port.device()).ok_or(Cause::LinkGone)?;
+                let ifb = self.ifb(kernel, &port.device()).ok_or(Cause::LinkGone)?;
                 // It is never made without the other filter that uses the map.
-                let pulse = self.pulses.get(&port.link);
+                let pulse = kernel.made.pulses.get(&port.link);
                 let pulse = pulse.ok_or_else(|| missing("nothing notes what comes to the ifb"))?;
                 let file = pulse.load_redirect(ifb).map_err(Cause::Bpf)?;
                 let redirects = Redirects { ifb, pulse: pulse.id() };
@@ -168,10 +179,9 @@ impl Arriving {
         (ifindex, pref): (u32, Pref),
         tag: Tag,
     ) -> Result<Request, Cause> {
-        let is_open = self.flows.get(link).is_some_and(|id| kernel.flows.contains_key(id));
-        if !is_open {
+        if self.flows(kernel, link).is_err() {
             let new = Flows::create().map_err(Cause::Bpf)?;
-            self.flows.insert(link.clone(), new.id());
+            kernel.made.flows.insert(link.clone(), new.id());
             kernel.flows.insert(new.id(), new);
         }
         let flows = self.flows(kernel, link)?;
@@ -192,7 +202,8 @@ impl Arriving {
 
     /// The map that the link's programs use.
     fn flows<'k>(&self, kernel: &'k Kernel, link: &LinkName) -> Result<&'k Flows, Cause> {
-        let flows = self.flows.get(link).and_then(|id| kernel.flows.get(id));
+        let id = kernel.made.flows.get(link).or(self.flows.get(link));
+        let flows = id.and_then(|id| kernel.flows.get(id));
         flows.ok_or_else(|| missing("the map of flows is not open"))
     }
 

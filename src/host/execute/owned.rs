@@ -26,7 +26,8 @@ impl Run<'_, '_> {
             | Step::Class(..)
             | Step::Leaf(..)
             | Step::Filter(..)
-            | Step::Tables(..) => Ok(()),
+            | Step::Tables(..)
+            | Step::Learn(_) => Ok(()),
         }
     }
 

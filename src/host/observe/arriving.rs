@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use log::debug;
 use nix::errno::Errno;
 
-use crate::facts::{Beside, Facts, LinkFacts};
+use crate::facts::{Beside, Facts, LinkFacts, Observation};
 use crate::host::Kernel;
 use crate::netlink::decode::{self, LinkRecord};
 use crate::netlink::flow_name::{Finds, Reads};
 use crate::netlink::nftables::{self, AtIngress};
+use crate::netlink::received::received;
 use crate::netlink::request::{dump, ifb};
 use crate::sys::bpf::{self, Flows};
 use crate::sys::route::{Netlink, SocketError};
@@ -121,6 +122,31 @@ pub fn beside(
         }
     }
     facts.beside.retain(|_, beside| !beside.is_empty());
+    Ok(())
+}
+
+/// Less than this a link may have received without a connection that lasts: neighbours, name
+/// servers.
+const QUIET_BYTES: u64 = 64_000;
+
+/// Asks which links are busy, of those whose flows this process does not know.
+///
+/// # Errors
+/// The netlink socket failed.
+pub fn busy(
+    netlink: &mut Netlink,
+    seen: &mut Observation,
+    is_asked: impl Fn(&LinkName, &LinkFacts) -> bool,
+) -> Result<(), SocketError> {
+    let asked = seen.facts.links.iter().filter(|(name, link)| is_asked(name, link));
+    let mut busy = BTreeSet::new();
+    for (name, link) in asked.filter(|(name, _)| !seen.keeps_flows(name)) {
+        let counters = netlink.get(&dump::counters(link.ifindex), received)?.ok().flatten();
+        if counters.is_some_and(|counters| counters.bytes > QUIET_BYTES) {
+            busy.insert(name.clone());
+        }
+    }
+    seen.facts.busy = busy;
     Ok(())
 }
 

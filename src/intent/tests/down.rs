@@ -3,6 +3,7 @@
 use super::*;
 use crate::desired::{Impossible, NoDown};
 use crate::facts::{Beside, Lack};
+use crate::plan::{Phase, Step, Whole};
 use crate::tree::{Asks, Clsact, Direction, Filter, Pref, Side};
 
 const POLICY: &str = "links: {eth0: {rate: 100mbit, down: 50mbit}}
@@ -124,6 +125,13 @@ fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds
     assert!(!with_map.contains("eth0 ingress filter"), "{with_map}");
     seen.unread.flows.insert(link.clone());
     assert_eq!(resolved(&intent(POLICY), seen.clone()).plan.to_string(), plan);
+    // Where connections run it waits for what says whose they are.
+    seen.facts.busy.insert(link.clone());
+    let waits = resolved(&intent(POLICY), seen.clone()).plan;
+    let at = |what: &str| waits.to_string().find(what).unwrap_or_else(|| panic!("{what}\n{waits}"));
+    let wait = at("~ wait 1 s: whose the flows are that run on eth0 is learnt");
+    assert!(at("egress pref 4") < wait && wait < at("ingress filter pref 201"), "{waits}");
+    seen.facts.busy.clear();
     // And so where a filter that finds them was taken away.
     seen.facts.features.helpers.socket_tag = true;
     let tree = seen.state.trees.get_mut(&link.ingress()).unwrap();
@@ -134,6 +142,14 @@ fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds
     let plan = resolved(&intent(POLICY), seen).plan.to_string();
     assert!(plan.contains("+ eth0 ingress filter pref 200"), "{plan}");
     assert!(!plan.contains("egress"), "{plan}");
+    // A first one waits as well, once all stands and processes are placed.
+    let mut seen = able();
+    seen.facts.busy.insert(link);
+    let plan = resolved(&intent(POLICY), seen).plan;
+    let late: Vec<&Step> = plan.phase(Phase::TearDown).collect();
+    let redirects = |step: &Step| matches!(step, Step::Filter(_, _, Whole::Add(Filter::Redirect)));
+    let [Step::Learn(_), redirect] = late[..] else { panic!("{plan}") };
+    assert!(redirects(redirect), "{plan}");
 }
 
 #[test]

@@ -37,6 +37,13 @@ pub fn link_named(name: &str) -> Request {
     Request::question(RouteNetlinkMessage::GetLink(message))
 }
 
+/// One link, with its counters.
+pub fn counters(ifindex: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    Request::question(RouteNetlinkMessage::GetLink(message))
+}
+
 /// A link's description without counters, which are half of it.
 fn brief() -> LinkMessage {
     let mut message = LinkMessage::default();

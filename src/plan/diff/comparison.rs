@@ -16,6 +16,7 @@ pub(super) struct Comparison<'a> {
     pub(super) to: &'a KernelState,
     pub(super) foreign: &'a [Foreign],
     pub(super) facts: &'a Facts,
+    pub(super) observed: &'a Observation,
     names: BTreeMap<ClassId, Owner>,
     /// What stands where only objects of ours should be.
     pub(super) strange: &'a BTreeMap<Port, Strange>,
@@ -32,7 +33,7 @@ impl<'a> Comparison<'a> {
         let Observation { state: from, strange, foreign, facts, .. } = observed;
         let names = names(from, to);
         let (filters, phase, steps) = (standing(from, strange), Phase::Build, Vec::new());
-        Comparison { from, to, foreign, facts, names, strange, filters, phase, steps }
+        Comparison { from, to, foreign, facts, observed, names, strange, filters, phase, steps }
     }
 
     /// The filters at one side of a link's clsact that have this instance's mark.

@@ -124,6 +124,37 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// Busy links on which what notes flows is new, and knows none yet. `is_in`: whether packets go
+    /// through the ifb already.
+    fn unlearnt(&self, is_in: bool) -> Vec<LinkName> {
+        let turns = self.hooks(Parent::Egress, is_learner, true).into_iter();
+        let is_new = |turn: &Turn<'_>| turn.wanted.keys().any(|pref| !turn.stays(*pref));
+        let links = turns.filter(is_new).map(|turn| turn.link);
+        let knows = |link: &LinkName| self.observed.keeps_flows(link);
+        let links = links.filter(|link| self.facts.busy.contains(*link) && !knows(link));
+        let redirects = |link: &&LinkName| {
+            let at = self.at_clsact(link, Parent::Ingress);
+            at.iter().any(|(pref, filter)| is_redirect(*pref) && filter.ours().is_some())
+        };
+        links.filter(|link| redirects(link) == is_in).cloned().collect()
+    }
+
+    fn learn(&mut self, links: Vec<LinkName>) {
+        if !links.is_empty() {
+            self.push(Step::Learn(links));
+        }
+    }
+
+    /// While what finds flows still has the old map.
+    pub(super) fn learn_before_finding(&mut self) {
+        self.learn(self.unlearnt(true));
+    }
+
+    /// Once everybody has his class, with his processes in it.
+    pub(super) fn learn_before_redirecting(&mut self) {
+        self.learn(self.unlearnt(false));
+    }
+
     /// Those whose flows nobody looks for any more.
     pub(super) fn old_learners(&mut self) {
         for turn in self.hooks(Parent::Egress, is_learner, true) {
@@ -131,7 +162,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Last: all that they lead to stands.
+    /// All that they lead to stands by then.
     pub(super) fn redirects(&mut self) {
         for turn in self.hooks(Parent::Ingress, is_redirect, true) {
             self.push_all(turn.additions());

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use super::words::{label_words, program_words, protocol};
 use crate::classify::inner;
-use crate::plan::{Change, FilterChange, InPlace, LeafChange, LeftTables, Replaced, Step, Whole};
+use crate::plan::step::list;
+use crate::plan::{
+    Change, FilterChange, InPlace, LEARNT, LeafChange, LeftTables, Replaced, Step, Whole,
+};
 use crate::tree::{
     Claim, Class, Filter, FoundLeaf, Ifb, LeafQdisc, LinkName, Mark, OwnerChange, OwnerKey, Parent,
     Port, Pref, Role, Seat, Tag, U32Node, U32Rules,
@@ -55,6 +58,10 @@ impl Display for Tc<'_> {
             }
             Step::Owners(Whole::Remove(())) => {
                 write!(f, "# the BPF maps go with the last filter")
+            }
+            Step::Learn(links) => {
+                let (seconds, links) = (LEARNT.as_secs(), list(links));
+                write!(f, "sleep {seconds} # whose the flows are that run on {links} is learnt")
             }
             Step::Entries(changes) => {
                 let lines: Vec<String> = changes.iter().map(map_command).collect();

@@ -3,8 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::words::{label_words, program_words, protocol};
-use crate::plan::{Change, InPlace, LeafChange, Step, Whole};
-use crate::tree::{Class, Filter, FoundFilter, Ifb, LeafQdisc, Role, Tag};
+use crate::plan::step::list;
+use crate::plan::{Change, InPlace, LEARNT, LeafChange, Step, Whole};
+use crate::tree::{Class, Filter, FoundFilter, Ifb, LeafQdisc, OwnerChange, Role, Tag};
 use crate::units::{ClassId, Psched, Ticks};
 
 /// How many changes of the maps a line shows.
@@ -62,15 +63,22 @@ impl Display for Step {
                 write!(f, "owners: {accounts} uid{s}{ranges}")
             }
             Step::Owners(Whole::Remove(())) => write!(f, "owners"),
-            Step::Entries(changes) => {
-                let shown = changes.iter().take(SHOWN_CHANGES).map(ToString::to_string);
-                write!(f, "owners: {}", shown.collect::<Vec<_>>().join(", "))?;
-                match changes.len().saturating_sub(SHOWN_CHANGES) {
-                    0 => Ok(()),
-                    more => write!(f, " and {more} more"),
-                }
+            Step::Learn(links) => {
+                let (seconds, links) = (LEARNT.as_secs(), list(links));
+                write!(f, "wait {seconds} s: whose the flows are that run on {links} is learnt")
             }
+            Step::Entries(changes) => entries(f, changes),
         }
+    }
+}
+
+/// The first changes, and how many more there are.
+fn entries(f: &mut Formatter<'_>, changes: &[OwnerChange]) -> fmt::Result {
+    let shown = changes.iter().take(SHOWN_CHANGES).map(ToString::to_string);
+    write!(f, "owners: {}", shown.collect::<Vec<_>>().join(", "))?;
+    match changes.len().saturating_sub(SHOWN_CHANGES) {
+        0 => Ok(()),
+        more => write!(f, " and {more} more"),
     }
 }
 
