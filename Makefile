@@ -26,6 +26,8 @@ RUNS := 5
 # Random policies, and where the random numbers start.
 TRANSITIONS := 20000
 SEED = $$(date +%Y%m%d)
+# Edits while datagrams of users and of a guest arrive.
+ARRIVING_EDITS := 200
 # Applies while all comes and goes, and seconds of a daemon beside it.
 CHURN_APPLIES := 10000
 CHURN_SECONDS := 3600
@@ -63,6 +65,7 @@ test: tools fmt clippy lab-kernel
 nightly: tools lab-kernel
 	@sh tests/rust.sh
 	SHAPER_TRANSITIONS=$(TRANSITIONS) SHAPER_SEED=$(SEED) cargo test --test kernel -- transitions
+	SHAPER_ARRIVING_EDITS=$(ARRIVING_EDITS) cargo test --test kernel -- what_arrives_is_neither
 	SHAPER_CHURN_APPLIES=$(CHURN_APPLIES) SHAPER_CHURN_WATCH=$(CHURN_SECONDS) cargo test --test kernel -- churn::applies
 	SHAPER_GUARD_EVERY=$(GUARD_EVERY) SHAPER_NSS_TURNS=$(NSS_TURNS) cargo test --test kernel -- guard:: nss::
 	$(MAKE) lab-newest

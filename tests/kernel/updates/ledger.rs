@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use crate::support::counters::{self, Class, Classes};
-use crate::support::world::UPLINK;
 
 /// Frames smaller than this are nobody's: ARP, neighbour discovery, router solicitations.
 const SMALLEST_FRAME: u64 = 1_000;
 
 #[derive(Default)]
 pub struct Ledger {
+    device: &'static str,
     /// Whose a frame of so many bytes is.
     frames: BTreeMap<u64, &'static str>,
     /// Classes that stand, as they were last read.
@@ -24,14 +24,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(frames: impl Iterator<Item = (u64, &'static str)>) -> Ledger {
-        Ledger { frames: frames.collect(), ..Ledger::default() }
+    /// Of a device's classes.
+    pub fn of(device: &'static str, frames: impl Iterator<Item = (u64, &'static str)>) -> Ledger {
+        Ledger { device, frames: frames.collect(), ..Ledger::default() }
     }
 
     /// Reads the counters; notes what a class sent before it is gone, and what passed through the
     /// wrong class since the last reading.
     pub fn read(&mut self) {
-        let now = counters::classes(UPLINK);
+        let now = counters::classes(self.device);
         self.nobodys(&now, "1:fffe", SMALLEST_FRAME - 1);
         self.nobodys(&now, "1:fffd", 0);
         // Whoever is sent into a shard has a class there.

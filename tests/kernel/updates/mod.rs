@@ -1,6 +1,7 @@
 //! An update never opens a hole: numbered packets of several users while the policy is edited again
 //! and again, and packets that outlive the process that sent them.
 
+mod arriving;
 mod ledger;
 mod orphans;
 
@@ -24,7 +25,7 @@ use crate::support::orders::{Order, Proto};
 use crate::support::program::{classid, policy, shaper};
 use crate::support::random::Random;
 use crate::support::settings::setting;
-use crate::support::world::{Family, Stream, World};
+use crate::support::world::{Family, Stream, UPLINK, World};
 use ledger::Ledger;
 
 pub const TESTS: &[Test] = &[
@@ -45,6 +46,12 @@ pub const TESTS: &[Test] = &[
         on: On::HostAndUml,
         budget: Duration::from_secs(300),
         body: nor_while_users_come_into_shards_and_leave_them,
+    },
+    Test {
+        name: "updates::what_arrives_is_neither_lost_nor_misattributed_while_the_policy_is_edited",
+        on: On::Host,
+        budget: Duration::from_secs(3600),
+        body: arriving::what_arrives_is_neither_lost_nor_misattributed_while_the_policy_is_edited,
     },
     Test {
         name: "updates::what_an_ended_process_left_queued_keeps_its_limits",
@@ -171,7 +178,7 @@ fn edit_under_traffic(sharding: Sharding) -> u32 {
     if probe::features().expect("features").classifiers.len() > 1 {
         draft.classifiers = &["auto", "bpf", "cgroup"];
     }
-    let mut ledger = Ledger::new(SENDERS.iter().map(|sender| (sender.frame, sender.name)));
+    let mut ledger = Ledger::of(UPLINK, SENDERS.iter().map(|sender| (sender.frame, sender.name)));
     let first = apply_watched(&draft.to_string(), &mut ledger, sharding);
     // Their classes stay, so that every one of their packets is in one counter.
     let stay = ["ann", "bob"].map(|user| (user, classid(&format!("user/{user}"))));
