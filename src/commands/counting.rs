@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::own::Own;
 use super::{daemon, scope, whom};
 use crate::accounts::{Limit, Question};
 use crate::apply;
@@ -41,6 +42,8 @@ pub(super) struct Counting {
     looked: Instant,
     /// Why names are missing, where NSS did not say them all.
     pub nameless: Option<String>,
+    /// The caller, to whom only what he has is told; `None`: root.
+    pub own: Option<Own>,
 }
 
 /// Looks at everything, also at what others have where packets arrive that are shaped.
@@ -61,7 +64,8 @@ impl Counting {
         let snapshot = look(&mut kernel)?;
         let (now, inputs) = (Instant::now(), StatusInputs::default());
         let (began, looked) = (now, now);
-        let mut counting = Counting { kernel, snapshot, inputs, began, looked, nameless: None };
+        let (nameless, own) = (None, Own::of(&kernel)?);
+        let mut counting = Counting { kernel, snapshot, inputs, began, looked, nameless, own };
         counting.read_inputs()?;
         Ok(counting)
     }
@@ -97,7 +101,11 @@ impl Counting {
     /// The report; `differences`: what it says about now.
     pub(super) fn status(&mut self, differences: Option<Differences>) -> Status {
         self.inputs.differences = differences;
-        status::status(&self.snapshot, &self.inputs)
+        let mut status = status::status(&self.snapshot, &self.inputs);
+        if let Some(own) = &self.own {
+            status.keep_own(&own.owners);
+        }
+        status
     }
 
     /// The report is to have the rules, too.
@@ -171,6 +179,9 @@ impl Counting {
             }
         }
         self.count_processes(usize::MAX)?;
+        if let Some(own) = &self.own {
+            question.uids.retain(|uid| *uid == own.uid);
+        }
         // Nobody to ask about, no child.
         if !question.uids.is_empty() {
             let found = question.ask_or_read(Limit::Each(NSS));

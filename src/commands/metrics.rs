@@ -97,7 +97,11 @@ fn lock() -> io::Result<File> {
 /// Whoever reads meanwhile sees the old ledger or the new one.
 fn keep(path: &Path, ledger: &Ledger) -> io::Result<()> {
     let new: PathBuf = path.with_extension("new");
-    File::create(&new)?.write_all(ledger.print().as_bytes())?;
+    // What others use is root's to know.
+    let mut file =
+        File::options().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(ledger.print().as_bytes())?;
     fs::rename(new, path)
 }
 

@@ -9,6 +9,8 @@ mod init;
 mod login;
 mod metrics;
 mod output;
+mod own;
+mod own_why;
 mod plan;
 mod release;
 mod report;
@@ -80,7 +82,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
         Command::Status(options) => status::status(global, options),
         Command::Top(options) => top::top(global, options),
         Command::Doctor { file } => doctor::doctor(global, file.as_deref()),
-        Command::Why(options) => why::why(global, options),
+        Command::Why(options) => own_why::why(global, options),
         Command::Run { user, command } => Err(run::run(global, user, command)),
         Command::Attach { user, pids } => run::attach(global, user, pids),
         Command::Release { subjects, file } => release::release(global, subjects, file.as_deref()),

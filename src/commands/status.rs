@@ -3,8 +3,11 @@
 use std::io::{self, IsTerminal};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
+
 use super::counting::Counting;
 use super::output::Output;
+use super::own::ForRoot;
 use super::{metrics, whom};
 use crate::cli::{Global, StatusOptions};
 use crate::failure::Failure;
@@ -44,29 +47,63 @@ impl From<Unknown> for Failure {
 
 pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output, Failure> {
     let mut counting = Counting::begin(global)?;
+    if counting.own.is_some() {
+        may_see(options)?;
+    }
     if let Some(format) = options.metrics {
         return metrics::metrics(&mut counting, options, format);
     }
     counting.with_rules(options.rules);
     let differences = options.interval.map(|interval| counting.over(interval)).transpose()?;
-    counting.with_guests()?;
+    if counting.own.is_none() {
+        counting.with_guests()?;
+    }
     let mut status = counting.status(differences);
-    narrow(&counting.kernel, &mut status, options)?;
+    match &counting.own {
+        None => narrow(&counting.kernel, &mut status, options)?,
+        Some(own) => options.users.iter().try_for_each(|name| own.admit(name))?,
+    }
+    let held = if counting.own.is_some() { status.held_back() } else { Vec::new() };
     let mut output = match global.json {
-        true => Output::json(&serde_json::to_string(&status).map_err(Failure::refused)?),
+        true => Output::json(&document(&status, &held).map_err(Failure::refused)?),
         false => {
             let which = global.verbose > 0 || !options.users.is_empty();
             let guests = status::guest_lines(&status, which, options.users.is_empty());
-            Output::text(status::table(&status, now(), columns()) + &guests)
+            let held: String = held.iter().map(|sentence| format!("{sentence}\n")).collect();
+            Output::text(status::table(&status, now(), columns()) + &guests + &held)
         }
     };
     if let Some(why) = &counting.nameless {
         let note = format!("note: NSS: {why}; accounts have their numbers instead of names\n");
         output.stderr.push_str(&note);
     }
-    output.stderr.push_str(&pending(&counting.kernel, &status)?);
+    if counting.own.is_none() {
+        output.stderr.push_str(&pending(&counting.kernel, &status)?);
+    }
     output.status = if status.links.is_empty() { NOTHING } else { 0 };
     Ok(output)
+}
+
+/// The report as JSON; for a caller who is not root, with what holds him back.
+fn document(status: &Status, held: &[String]) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        #[serde(flatten)]
+        status: &'a Status,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        held_back: &'a [String],
+    }
+    serde_json::to_string(&Document { status, held_back: held })
+}
+
+/// Refuses what shows others to a caller who is not root.
+fn may_see(options: &StatusOptions) -> Result<(), ForRoot> {
+    match () {
+        () if options.metrics.is_some() => Err(ForRoot::Everybody("metrics")),
+        () if options.rules => Err(ForRoot::Everybody("rules")),
+        () if options.group.is_some() => Err(ForRoot::Everybody("groups")),
+        () => Ok(()),
+    }
 }
 
 /// Leaves in the report what the command line names.

@@ -5,6 +5,7 @@ mod cells;
 mod guests;
 mod live;
 mod metrics;
+mod own;
 mod report;
 mod table;
 #[cfg(test)]

@@ -22,16 +22,21 @@ pub fn shaper(words: &str) -> Command {
     prepared(Command::new(binary()), words.split_whitespace())
 }
 
-/// `shaper` with these words, as an account that may do nothing.
+/// `shaper` with these words, as an account that may do nothing and has nothing.
 pub fn as_nobody(words: &str) -> Command {
+    as_user(Account { uid: 65534, gid: 65534, also: None }, words)
+}
+
+/// `shaper` with these words, as an account without privileges.
+pub fn as_user(Account { uid, gid, .. }: Account, words: &str) -> Command {
     // The binary's own folder may be closed to others.
     let copy = format!("{SCRATCH}/shaper");
     if !Path::new(&copy).exists() {
         fs::copy(binary(), &copy).expect("copy the binary");
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("chmod the copy");
     }
-    let be_nobody = "--reuid=65534 --regid=65534 --clear-groups --";
-    let all = be_nobody.split(' ').chain([copy.as_str()]).chain(words.split_whitespace());
+    let be = format!("--reuid={uid} --regid={gid} --clear-groups --");
+    let all = be.split(' ').chain([copy.as_str()]).chain(words.split_whitespace());
     prepared(Command::new("setpriv"), all)
 }
 

@@ -4,11 +4,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::invoke::{as_nobody, exactly, host, shaper};
+use super::invoke::{Sleeper, as_nobody, as_user, exactly, host, shaper};
+use crate::support::accounts::{ANN, BOB, CAROL};
 use crate::support::harness::{On, tests};
+use crate::support::program::policy;
 
 tests!(On::Host =>
-    what_changes_something_needs_root, check_and_init_need_nothing, status_reads_without_privilege,
+    what_changes_something_needs_root, check_and_init_need_nothing, users_see_what_is_theirs_and_nothing_of_others,
+    whoever_nobody_claims_sees_the_default_class,
     a_plan_without_root_says_so
 );
 
@@ -46,20 +49,80 @@ fn check_and_init_need_nothing() {
     shaper("check -").write_stdin(starter).assert().code(0).stderr("");
 }
 
-fn status_reads_without_privilege() {
-    let path = host();
-    exactly(&mut as_nobody("status"), 3, "nothing is shaped here; `shaper apply` does it\n", "");
-    shaper(&format!("apply {path}")).assert().code(0);
-    let table = shaper("status").assert().code(0).stderr("").get_output().stdout.clone();
-    let theirs = as_nobody("status").assert().code(0).stderr("").get_output().stdout.clone();
-    // The kernel itself sends a little (neighbour discovery), which the default class counts
-    // meanwhile.
-    let steady = |table: &[u8]| {
-        let text = String::from_utf8_lossy(table).into_owned();
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with("(default)"));
-        lines.map(str::to_string).collect::<Vec<_>>()
+fn users_see_what_is_theirs_and_nothing_of_others() {
+    host();
+    exactly(&mut as_user(ANN, "status"), 3, "nothing is shaped here; `shaper apply` does it\n", "");
+    let text = "version: 1\nlinks: {up0: {rate: 1gbit, leaf: bfifo}}\nusers: {ann: 20mbit, bob: 10mbit}\n\
+                groups: {students: {ceil: 100mbit, users: [ann]}}\neveryone: 5mbit\n";
+    let path = policy(text);
+    let _sleepers = [ANN, BOB, CAROL].map(Sleeper::of);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    let said = |account, words: &str| {
+        let output =
+            as_user(account, words).assert().code(0).stderr("").get_output().stdout.clone();
+        String::from_utf8(output).expect("text")
     };
-    assert_eq!(steady(&theirs), steady(&table));
+    let status = said(ANN, "status");
+    let holds = "up0 egress: ann may use 20mbit, by its own cap\n";
+    assert!(status.contains("\n    ann ") && status.ends_with(holds), "{status}");
+    let json: serde_json::Value = serde_json::from_str(&said(BOB, "status --json")).expect("JSON");
+    assert_eq!(json["links"][0]["users"][0]["user"], "bob");
+    assert_eq!(json["held_back"][0], "up0 egress: bob may use 10mbit, by its own cap");
+    let carol = said(CAROL, "status carol");
+    assert!(carol.contains("  carol ") && carol.contains("carol may use 5mbit"), "{carol}");
+    let top = said(CAROL, "top --once --interval 0.1");
+    // The file is root's to read; and the same where it is everybody's.
+    let why = said(BOB, &format!("why bob --file {path}"));
+    assert!(
+        why.starts_with("bob: users.bob\n  class 1:") && why.contains("bob may use 10mbit"),
+        "{why}"
+    );
+    readable(&path);
+    let why_by_policy = said(BOB, &format!("why bob --file {path}"));
+    let line = format!("{path}:3:22");
+    assert!(why_by_policy.contains(&line), "{why_by_policy}");
+    // Nobody is told of anybody else.
+    for (whose, text) in
+        [("ann", status), ("bob", json.to_string()), ("carol", carol + &top), ("bob", why)]
+    {
+        let others = ["ann", "bob", "carol", "(unshaped)"].into_iter().filter(|it| *it != whose);
+        others.for_each(|other| assert!(!text.contains(other), "{other} in {whose}'s {text}"));
+    }
+    let refused = |words: &str| {
+        let output = as_user(ANN, words).assert().code(2).stdout("").get_output().stderr.clone();
+        String::from_utf8(output).expect("text")
+    };
+    let others = "error: what bob has is for root, or bob, to see; `shaper status` without a name says what you have\n";
+    assert_eq!(refused("status bob"), others);
+    assert_eq!(refused(&format!("why bob --file {path}")), others);
+    assert_eq!(
+        refused("status --metrics"),
+        "error: metrics are of all users, and for root to see: run it with sudo\n"
+    );
+    for words in ["status --rules", "status --group students", "why 1"] {
+        assert!(refused(words).contains("for root"), "{words}");
+    }
+    // What is kept of everybody's counters is root's, too.
+    shaper("status --metrics").assert().code(0);
+    let kept = fs::read_dir("/run/shaper").expect("its room").flatten();
+    let kept: Vec<_> =
+        kept.filter(|it| it.path().extension().is_some_and(|it| it == "json")).collect();
+    assert!(!kept.is_empty());
+    for file in kept {
+        assert_eq!(file.metadata().expect("its mode").permissions().mode() & 0o077, 0);
+    }
+}
+
+fn whoever_nobody_claims_sees_the_default_class() {
+    let path = host();
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    let output = as_nobody("status").assert().code(0).stderr("").get_output().stdout.clone();
+    let text = String::from_utf8(output).expect("text");
+    assert!(
+        text.contains("(default)") && !text.contains("ann") && !text.contains("unshaped"),
+        "{text}"
+    );
+    assert!(text.contains("may use 1gbit"), "{text}");
 }
 
 fn a_plan_without_root_says_so() {
