@@ -1,7 +1,7 @@
 //! Golden plans: the whole pure pipeline, policy text to steps, on stated facts. A case is a folder
 //! in `tests/golden/`: `policies.yaml`; `observed`, what stands before; `plan`, what is warned of,
-//! the steps as `shaper plan` prints them, and the commands that they equal. `make bless` writes
-//! the plans anew; review them as text.
+//! what it means for people, the steps as `shaper plan -v` prints them, and the commands that they
+//! equal. `make bless` writes the plans anew; review them as text.
 //!
 //! `observed` begins with `nothing` (no link has a tree) or `after CASE` (what that case's plan
 //! leaves), and goes on with one line for each thing that happened since:
@@ -27,7 +27,7 @@ use shaper::facts::{
     Account, Accounts, Facts, Features, Helpers, LinkFacts, Observation, RootQdisc,
 };
 use shaper::intent::{Intent, Options, Resolved, resolve};
-use shaper::plan::{Paths, Plan, Tc, diff, perform};
+use shaper::plan::{Paths, Plan, Tc, diff, people, perform};
 use shaper::policy::{self, Diagnostic};
 use shaper::tree::{Classifier, Foreign, KernelState, LinkName, Mark, NetCls, Pref};
 use shaper::units::{ClassId, Psched, Rate};
@@ -53,6 +53,7 @@ struct Outcome {
     desired: KernelState,
     plan: Plan,
     warnings: Vec<Diagnostic>,
+    people: Vec<people::Change>,
     left: KernelState,
 }
 
@@ -67,12 +68,12 @@ fn plans_are_as_they_were_reviewed() {
     assert!(names.len() >= 10, "{CASES} was not read");
     let mut different = Vec::new();
     for name in names {
-        let Outcome { before, desired, plan, warnings, left } = outcome(&name);
+        let Outcome { before, desired, plan, warnings, people, left } = outcome(&name);
         assert!(left == desired, "{name}: performing the plan does not lead to what is desired");
         let seen = Observation { state: left.clone(), ..Observation::default() };
         assert!(diff(&seen, &desired).is_empty(), "{name}: the second plan is not empty");
         assert_eq!(plan.is_empty(), before == desired, "{name}");
-        let printed = print(&plan, &warnings);
+        let printed = print(&plan, &warnings, &people);
         let path = Path::new(CASES).join(&name).join("plan");
         if bless {
             fs::write(&path, printed).unwrap();
@@ -92,15 +93,18 @@ fn outcome(name: &str) -> Outcome {
         .unwrap_or_else(|report| panic!("{name}: {}", report.render(false)));
     let before = observation.state.clone();
     let mut left = observation.clone();
+    let found = observation.clone();
     let intent = Intent::new(policy, Options::default());
     let Resolved { meaning, desired, plan } =
         resolve(&intent, observation).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
     plan.steps.iter().for_each(|planned| perform(&planned.step, &mut left));
     assert!(left.is_plain(), "{name}: {:?} is left", left.strange);
-    Outcome { before, desired, plan, warnings: meaning.warnings, left: left.state }
+    let (matcher, accounts) = (&meaning.model.matcher, &meaning.facts().accounts);
+    let people = people::changes(&found, &desired, Some(matcher), accounts);
+    Outcome { before, desired, plan, warnings: meaning.warnings, people, left: left.state }
 }
 
-fn print(plan: &Plan, warnings: &[Diagnostic]) -> String {
+fn print(plan: &Plan, warnings: &[Diagnostic], people: &[people::Change]) -> String {
     let paths = Paths {
         mount: PathBuf::from("/run/shaper/net_cls"),
         instance: PathBuf::from("/run/shaper/net_cls/shaper"),
@@ -112,6 +116,8 @@ fn print(plan: &Plan, warnings: &[Diagnostic]) -> String {
     if plan.is_empty() {
         return text + "in sync\n";
     }
+    text.extend(people.iter().map(|change| format!("{change}\n")));
+    text.push('\n');
     writeln!(text, "{plan}").unwrap();
     for planned in &plan.steps {
         writeln!(text, "{}", Tc(&planned.step, &paths)).unwrap();

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::facts::{Accounts, Facts, LinkFacts};
+use crate::facts::{Accounts, Facts, LinkFacts, Observation};
 use crate::intent::Meaning;
 use crate::model::Model;
-use crate::plan::{Phase, Planned, Step, Whole};
+use crate::plan::{Phase, Planned, Step, Whole, people, perform};
 use crate::policy::Diagnostic;
 use crate::process::Placement;
 use crate::tree::{Filter, KernelState, LinkName};
@@ -26,6 +26,8 @@ pub struct Applied {
     pub psched: Psched,
     /// Changing messages sent over netlink.
     pub messages: u64,
+    /// What was there before; `None`: there was nothing to do.
+    pub found: Option<Box<Observation>>,
     /// The state that is in force since.
     pub in_force: Option<InForce>,
 }
@@ -112,6 +114,18 @@ impl Applied {
     /// Whether a link was shaped that was not before.
     pub fn first_build(&self) -> bool {
         self.steps.iter().any(|planned| matches!(planned.step, Step::Root(_, Whole::Add(_))))
+    }
+
+    /// What the steps mean for people.
+    pub fn people(&self) -> Vec<people::Change> {
+        let Some(found) = &self.found else { return Vec::new() };
+        let mut done = (**found).clone();
+        self.steps.iter().for_each(|planned| perform(&planned.step, &mut done));
+        let (matcher, accounts) = match &self.in_force {
+            Some(it) => (Some(&it.model.matcher), &it.accounts),
+            None => (None, &found.facts.accounts),
+        };
+        people::changes(found, &done.state, matcher, accounts)
     }
 
     /// Adds the numbers of a placement; for everything else the latest counts.

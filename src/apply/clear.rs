@@ -68,5 +68,6 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
     }
     let psched = observation.facts.psched;
     let messages = kernel.netlink.changes_sent();
-    Ok(Applied { steps: plan.steps, left, psched, messages, ..Applied::default() })
+    let found = Some(before.into_observation());
+    Ok(Applied { steps: plan.steps, left, psched, messages, found, ..Applied::default() })
 }

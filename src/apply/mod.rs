@@ -66,7 +66,7 @@ pub fn apply(
     let (journal, link_went) = (Journal::default(), false);
     let mut run = Run { session, locked: &locked, request, may, gate, applied, journal, link_went };
     let outcome = run.finish(look, planned);
-    let Run { applied, journal, .. } = run;
+    let Run { mut applied, journal, .. } = run;
     // From here on every failure undoes the run's steps, once.
     let kept = outcome.and_then(|()| match may.repair {
         true => Ok(()),
@@ -87,7 +87,10 @@ pub fn apply(
         }
         None => (locked, kept),
     };
-    let Err(trouble) = outcome else { return Ok(applied) };
+    let Err(trouble) = outcome else {
+        applied.found = Some(before.into_observation());
+        return Ok(applied);
+    };
     noted::note_again(&locked, noted.as_ref());
     let aftermath = before.bring_back(&mut session.kernel, &locked, &journal);
     let paths = session.kernel.paths(applied.psched);

@@ -39,6 +39,11 @@ impl Before {
         Before { observation, seats: processes.iter().filter_map(seat).collect() }
     }
 
+    /// The state itself.
+    pub(super) fn into_observation(self) -> Box<Observation> {
+        Box::new(self.observation)
+    }
+
     /// Undoes the changes of the run's own steps (`journal`), looks, and returns the result as a
     /// sentence that ends an error message.
     pub(super) fn bring_back(

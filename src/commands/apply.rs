@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::output::{Output, color, draw};
-use super::report;
+use super::report::{self, Look};
 use super::{daemon, scope};
 use crate::apply::{self, Applied, ApplyOptions, Options, Request, Session};
 use crate::cli::Global;
@@ -37,7 +37,7 @@ pub(super) fn apply(
             let paths = session.kernel.paths(applied.psched);
             Output::json(&report::applied_json(&applied, &paths, Some(&policy.source)))
         }
-        false => Output::text(report::applied_text(&applied, global.quiet)),
+        false => Output::text(report::applied_text(&applied, Look::on_stdout(global))),
     };
     if !global.json {
         output.stderr.push_str(&warnings(&session, &policy, &applied, global, &output.stdout));

@@ -2,7 +2,7 @@
 
 use super::daemon::{Beside, Daemon};
 use super::output::Output;
-use super::report;
+use super::report::{self, Look};
 use super::scope;
 use crate::apply::{self, ApplyOptions};
 use crate::cli::Global;
@@ -24,7 +24,7 @@ pub(super) fn clear(
         false if applied.steps.is_empty() && applied.left.is_empty() && !global.quiet => {
             Output::text("nothing to clear\n".to_string())
         }
-        false => Output::text(report::applied_text(&applied, global.quiet)),
+        false => Output::text(report::applied_text(&applied, Look::on_stdout(global))),
     };
     output.status = if applied.left.is_empty() { 0 } else { 5 };
     Ok(output)

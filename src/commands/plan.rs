@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::output::Output;
-use super::report::{self, Members};
+use super::report::{self, Look, Members};
 use super::scope;
-use crate::apply::{self, Look, Options, Session};
+use crate::apply::{self, Options, Session};
 use crate::cli::Global;
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::intent::Meaning;
 use crate::model::{self, BuildOptions};
-use crate::plan::Tc;
+use crate::plan::{Tc, people};
 use crate::policy::Policy;
 use crate::process::{self, Decision, Scan};
 use crate::tree::Reserved;
@@ -33,24 +33,26 @@ pub(super) fn plan(
     show: Show,
 ) -> Result<Output, Failure> {
     let (mut session, request) = scope::session(global, file, options)?;
-    let Look { mut meaning, scan } = session.look(&request)?;
-    let (plan, _) = session.plan(&request.intent, &mut meaning)?;
+    let apply::Look { mut meaning, scan } = session.look(&request)?;
+    let (plan, desired) = session.plan(&request.intent, &mut meaning)?;
+    let matcher = Some(&meaning.model.matcher);
+    let accounts = &meaning.facts().accounts;
+    let people = people::changes(&meaning.observation, &desired, matcher, accounts);
+    let members = members(&session, &meaning, &scan)?;
     let paths = session.kernel.paths(meaning.facts().psched);
     let mut output = if global.json {
         Output::json(&report::plan_json(
-            &plan,
+            (&plan, people),
             &paths,
             (&meaning.warnings, &request.intent.policy.source),
-            members(&session, &meaning, &scan)?,
+            members,
         ))
     } else if show.tc {
         Output::text(
             plan.steps.iter().map(|step| format!("{}\n", Tc(&step.step, &paths))).collect(),
         )
-    } else if global.quiet && !plan.changes() {
-        Output::default()
     } else {
-        Output::text(format!("{plan}{}\n", report::summary(&plan)))
+        Output::text(report::plan_text(&plan, &people, &members, Look::on_stdout(global)))
     };
     output.warn(&request.intent.policy, &meaning.warnings, global);
     if show.exit_code && plan.changes() {

@@ -1,24 +1,93 @@
 //! What `plan` and `apply` print: text for people, one JSON document for programs.
 
 use std::fmt::Write;
+use std::io;
 
 use serde::Serialize;
 
 use crate::apply::Applied;
-use crate::plan::{Paths, Plan, Planned, Tc};
+use crate::cli::Global;
+use crate::plan::{Change, Disturbance, Paths, Plan, Planned, Step, Tc, people};
 use crate::policy::{Diagnostic, Source};
 use crate::process::Placement;
-use crate::tree::Mark;
+use crate::tree::{Claim, Mark};
 use crate::units::Psched;
 
-/// `apply`, for people; nothing when `quiet` and nothing differed.
-pub(super) fn applied_text(applied: &Applied, quiet: bool) -> String {
-    let mut text = String::new();
-    if quiet && !applied.changed() && applied.left.is_empty() {
-        return text;
+/// How a plan is shown to people.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// Nothing where nothing differs.
+    pub quiet: bool,
+    /// The kernel's steps, too.
+    pub steps: bool,
+    /// With signs in colour.
+    pub color: bool,
+}
+
+impl Look {
+    /// On standard output.
+    pub(super) fn on_stdout(global: &Global) -> Look {
+        Look {
+            quiet: global.quiet,
+            steps: global.verbose > 0,
+            color: super::output::color(&io::stdout()),
+        }
     }
-    let plan = Plan { steps: applied.steps.clone(), ..Plan::default() };
-    let _ = write!(text, "{plan}");
+}
+
+/// `plan`, for people; nothing when `quiet` and nothing differs.
+pub(super) fn plan_text(
+    plan: &Plan,
+    people: &[people::Change],
+    members: &Members,
+    look: Look,
+) -> String {
+    if look.quiet && !plan.changes() {
+        return String::new();
+    }
+    let mut text = lines(people, look.color);
+    for Disturbance { who, why } in plan.steps.iter().flat_map(|planned| &planned.disturbs) {
+        text.push_str(&line('!', &format!("disturbs {who}: {why}"), look.color));
+    }
+    if look.steps {
+        let _ = write!(text, "{plan}");
+    }
+    text.push_str(&summary(plan, people.is_empty(), look.steps));
+    let Members { added, moved, gone } = members;
+    let _ = match (added, moved, gone) {
+        (0, 0, 0) => writeln!(text),
+        _ => writeln!(text, "; processes: {added} to place, {moved} to move, {gone} to release"),
+    };
+    text
+}
+
+/// A change a line, its sign in colour.
+fn lines(people: &[people::Change], color: bool) -> String {
+    let words = |change: &people::Change| change.to_string().split_off(2);
+    people.iter().map(|change| line(change.sign, &words(change), color)).collect()
+}
+
+fn line(sign: char, words: &str, color: bool) -> String {
+    let code = match sign {
+        '+' => 32,
+        '~' => 33,
+        _ => 31,
+    };
+    match color {
+        true => format!("\x1b[{code}m{sign}\x1b[0m {words}\n"),
+        false => format!("{sign} {words}\n"),
+    }
+}
+
+/// `apply`, for people; nothing when `quiet` and nothing differed.
+pub(super) fn applied_text(applied: &Applied, look: Look) -> String {
+    if look.quiet && !applied.changed() && applied.left.is_empty() {
+        return String::new();
+    }
+    let mut text = lines(&applied.people(), look.color);
+    if look.steps {
+        let _ = write!(text, "{}", Plan { steps: applied.steps.clone(), ..Plan::default() });
+    }
     for planned in &applied.left {
         let _ = writeln!(text, "left undone: {}", planned.step);
         for disturbance in &planned.disturbs {
@@ -107,6 +176,7 @@ pub(super) fn applied_json(applied: &Applied, paths: &Paths, source: Option<&Sou
     document.warnings.extend(
         placement_warnings(&applied.placement).into_iter().map(|it| JsonWarning::text(it.text)),
     );
+    document.people = JsonChange::of_all(applied.people());
     document.members = Some(members);
     document.left = applied.left.iter().map(|planned| JsonStep::new(planned, paths)).collect();
     document.messages = Some(applied.messages);
@@ -115,12 +185,13 @@ pub(super) fn applied_json(applied: &Applied, paths: &Paths, source: Option<&Sou
 
 /// `plan --json`.
 pub(super) fn plan_json(
-    plan: &Plan,
+    (plan, people): (&Plan, Vec<people::Change>),
     paths: &Paths,
     (warnings, source): (&[Diagnostic], &Source),
     members: Members,
 ) -> String {
     let mut document = Document::new(&plan.steps, paths, plan.changes());
+    document.people = JsonChange::of_all(people);
     document.warnings = JsonWarning::of_policy(warnings, Some(source));
     document.members = Some(members);
     document.print()
@@ -139,20 +210,39 @@ pub(super) fn check_json(warnings: &[Diagnostic], source: &Source) -> String {
     document.print()
 }
 
-/// The last line of `plan`.
-pub(super) fn summary(plan: &Plan) -> String {
-    let count = |sign: char| plan.steps.iter().filter(|p| p.step.verb().sign() == sign).count();
-    let (add, change, delete) = (count('+'), count('~'), count('-'));
-    match plan.is_empty() {
-        true => "in sync".to_string(),
-        false => format!("plan: {add} to add, {change} to change, {delete} to delete"),
+/// The last line of `plan`. `nobodys`: nobody's limits change.
+fn summary(plan: &Plan, nobodys: bool, shown: bool) -> String {
+    if plan.is_empty() {
+        return "in sync".to_string();
     }
+    let count = plan.steps.len();
+    let s = if count == 1 { "" } else { "s" };
+    let mut text = format!("plan: {count} step{s} in the kernel");
+    if !shown {
+        text.push_str(" (-v shows them)");
+    }
+    if nobodys {
+        text.push_str(", and nobody's limits change");
+    }
+    let retires = |planned: &&Planned| {
+        matches!(planned.step, Step::Claim(Claim::Retired(..), Change::Add(_)))
+    };
+    match plan.steps.iter().filter(retires).count() {
+        0 => {}
+        1 => text.push_str("; 1 class goes once its packets have left"),
+        more => {
+            let _ = write!(text, "; {more} classes go once their packets have left");
+        }
+    }
+    text
 }
 
 #[derive(Serialize)]
 struct Document {
     version: u32,
     changed: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    people: Vec<JsonChange>,
     steps: Vec<JsonStep>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     left: Vec<JsonStep>,
@@ -161,6 +251,35 @@ struct Document {
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<u64>,
     warnings: Vec<JsonWarning>,
+}
+
+/// What becomes of somebody's limits, of a link or of guests.
+#[derive(Serialize)]
+struct JsonChange {
+    op: &'static str,
+    kind: &'static str,
+    who: String,
+    count: usize,
+    what: String,
+}
+
+impl JsonChange {
+    fn of_all(changes: Vec<people::Change>) -> Vec<JsonChange> {
+        let op = |sign| match sign {
+            '+' => "add",
+            '~' => "change",
+            '-' => "delete",
+            _ => "replace",
+        };
+        let document = |people::Change { sign, kind, who, count, what }| JsonChange {
+            op: op(sign),
+            kind,
+            who,
+            count,
+            what,
+        };
+        changes.into_iter().map(document).collect()
+    }
 }
 
 #[derive(Serialize)]
@@ -218,6 +337,7 @@ impl Document {
         Document {
             version: 1,
             changed,
+            people: Vec::new(),
             steps: steps.iter().map(|planned| JsonStep::new(planned, paths)).collect(),
             left: Vec::new(),
             members: None,

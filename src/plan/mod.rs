@@ -4,6 +4,7 @@
 
 mod diff;
 mod journal;
+pub mod people;
 mod print;
 mod routine;
 mod simulate;

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
-use crate::units::{ClassId, Minor, RateError};
+use crate::units::{ClassId, Minor, Rate, RateError, Reading, readings};
 
 use super::diagnostic::{Diagnostic, Kind, closest, quote};
 use super::document::{Amount, Gid, LinkRef, Networks, UnitRef};
@@ -61,23 +61,52 @@ pub(super) fn amount(node: &Node, what: &str) -> Result<Written<Amount>, Diagnos
         written.value.parse().map(Amount::Rate)
     };
     let value = parsed.map_err(|error| {
-        let help = match error {
-            RateError::NotANumber(_) | RateError::UnknownUnit(_) => {
-                Some("write for example `100mbit`, `1.5gbit` or `10%`")
-            }
-            RateError::Negative => Some("remove the minus sign"),
-            RateError::MoreThanAll(_) => Some("write at most `100%`, or an absolute rate"),
-            RateError::TooLarge(_) => Some("write what the link really carries, such as `10gbit`"),
-            _ => None,
-        };
         let diagnostic = Diagnostic::error(Kind::Rate, node.at, error.to_string());
-        match help {
+        match cure(&error, &written.value, what) {
             Some(help) => diagnostic.help(help),
             None => diagnostic,
         }
     })?;
     Ok(Written { value, at: node.at })
 }
+
+/// What to write instead of a text that is no rate; `None`: the error says it.
+fn cure(error: &RateError, text: &str, what: &str) -> Option<String> {
+    let units = Rate::UNITS;
+    let lower = text.trim().to_ascii_lowercase();
+    match error {
+        RateError::NoUnit { .. } | RateError::BytesPerSecond { .. } => return None,
+        RateError::Zero | RateError::TooSmall(_) => {
+            return Some("write `8bit`, which lets next to nothing through".to_string());
+        }
+        RateError::TooLarge(_) => {
+            return Some("write what the link really carries, such as `10gbit`".to_string());
+        }
+        _ => {}
+    }
+    if NO_LIMIT.contains(&lower.trim_start_matches('.')) {
+        return Some(match what {
+            "rate" => "remove `rate`: a guarantee is then a share of what is left".to_string(),
+            _ => "write `100%`, all that the link carries".to_string(),
+        });
+    }
+    if units.contains(&lower.as_str()) {
+        return Some(format!("write a number before the unit: `100{lower}`"));
+    }
+    let for_each = |it: &Reading| match it.meaning {
+        "" => format!("`{}`", it.write),
+        meaning => format!("`{}` for {meaning}", it.write),
+    };
+    let readings: Vec<String> = readings(text).iter().map(for_each).collect();
+    Some(match readings.is_empty() {
+        true => "write for example `100mbit`, `1.5gbit` or `10%`".to_string(),
+        false => format!("write {}", readings.join(", or ")),
+    })
+}
+
+/// How people write that there is no limit.
+const NO_LIMIT: [&str; 9] =
+    ["unlimited", "none", "no", "off", "max", "inf", "infinite", "infinity", "unshaped"];
 
 pub(super) fn prio(node: &Node) -> Result<Written<u8>, Diagnostic> {
     let written = text(node, "prio", "2")?;

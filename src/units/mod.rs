@@ -4,10 +4,12 @@
 
 mod bytes;
 mod classid;
+mod meant;
 mod rate;
 mod ticks;
 
 pub use bytes::Bytes;
 pub use classid::{ClassId, ClassIdError, Minor, Shard};
+pub use meant::{Reading, readings};
 pub use rate::{InWholeUnits, Percent, Rate, RateError};
 pub use ticks::{Psched, Ticks};

@@ -70,6 +70,10 @@ impl Rate {
     /// and ten thousand of these must still be little.
     pub const MIN_GUARANTEE: Rate = Rate::literal(125);
 
+    /// The units that a policy can write.
+    pub const UNITS: [&str; 9] =
+        ["bit", "kbit", "mbit", "gbit", "tbit", "kibit", "mibit", "gibit", "tibit"];
+
     /// A rate that the program itself names, in bytes per second; only for constants.
     pub(crate) const fn literal(bytes_per_second: u64) -> Rate {
         match NonZeroU64::new(bytes_per_second) {

@@ -3,13 +3,13 @@
 use std::fs;
 
 use super::invoke::{Sleeper, exactly, host, root, shaper, text};
-use crate::support::accounts::{ANN, CAROL};
+use crate::support::accounts::{ANN, BOB, CAROL};
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, classid, directory, policy};
 
 tests!(On::Host =>
-    a_plan_says_each_step_and_apply_does_them, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
+    a_plan_says_each_step_and_apply_does_them, a_plan_speaks_of_people, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
     apply_twice_is_apply_once, quiet_speaks_only_of_differences,
     quiet_hides_no_warning_for_ever, json_is_one_document,
     steps_print_as_tc_commands, printed_commands_take_over_any_root,
@@ -38,25 +38,90 @@ fn steps() -> String {
     .to_string()
 }
 
+/// What they mean for people.
+const PEOPLE: &str = "+ up0 1gbit\n+ ann 20mbit\n";
+
 fn planned() -> String {
-    let named = steps()
-        .replace("ceil 20mbit\n", "ceil 20mbit  (ann)\n")
-        .replace("in 1:10\n", "in 1:10  (ann)\n");
-    format!("{named}plan: 14 to add, 0 to change, 0 to delete\n")
+    format!("{PEOPLE}plan: 14 steps in the kernel (-v shows them)\n")
+}
+
+fn applied() -> String {
+    format!("{PEOPLE}applied: 14 steps, verified\n")
+}
+
+/// What a command prints with `-v`, whose log goes to standard error.
+fn verbosely(words: &str) -> String {
+    let output = shaper(&format!("-v {words}")).assert().code(0).get_output().clone();
+    String::from_utf8(output.stdout).expect("text")
 }
 
 fn a_plan_says_each_step_and_apply_does_them() {
     let path = host();
     exactly(&mut shaper(&format!("plan {path}")), 0, &planned(), "");
+    let named = steps()
+        .replace("ceil 20mbit\n", "ceil 20mbit  (ann)\n")
+        .replace("in 1:10\n", "in 1:10  (ann)\n");
+    let planned = format!("{PEOPLE}{named}plan: 14 steps in the kernel\n");
+    assert_eq!(verbosely(&format!("plan {path}")), planned);
     assert!(root().contains("noqueue 0: root"));
-    let applied = format!("{}applied: 14 steps, verified\n", steps());
-    exactly(&mut shaper(&format!("apply {path}")), 0, &applied, "");
+    let applied = format!("{PEOPLE}{}applied: 14 steps, verified\n", steps());
+    assert_eq!(verbosely(&format!("apply {path}")), applied);
     assert!(root().contains("htb 1: root"));
 }
 
 fn a_dry_run_is_a_plan() {
     let path = host();
     exactly(&mut shaper(&format!("apply --dry-run {path}")), 0, &planned(), "");
+}
+
+/// A line of people for whatever a policy changes, and apply says what plan said.
+fn a_plan_speaks_of_people() {
+    host();
+    let bob = Sleeper::of(BOB);
+    let in_turn = |policy: &str, wanted: &str| {
+        let planned = shaper(&format!("plan {policy}")).assert().code(0).get_output().clone();
+        let applied = shaper(&format!("apply {policy}")).assert().code(0).get_output().clone();
+        let people = |text: Vec<u8>| -> String {
+            let text = String::from_utf8(text).expect("text");
+            let is_change = |line: &&str| !line.starts_with(['p', 'a']);
+            text.lines().filter(is_change).map(|line| format!("{line}\n")).collect()
+        };
+        assert_eq!(people(planned.stdout), wanted);
+        assert_eq!(people(applied.stdout), wanted);
+    };
+    let file = |users: &str, more: &str| policy(&(text(users) + more));
+    run("tc qdisc add dev up0 root handle 8001: tbf rate 1gbit burst 100kb limit 1mb");
+    let path = file("ann: 800mbit\n  bob: {rate: 1mbit, ceil: 30mbit}", "everyone: 50mbit\n");
+    in_turn(
+        &format!("--takeover {path}"),
+        "! replaces qdisc tbf 8001: of up0\n+ up0 1gbit\n+ ann 800mbit\n+ bob rate 1mbit ceil 30mbit\n+ everyone 50mbit each\n",
+    );
+    let path = file("ann: 300mbit", "everyone: 50mbit\n");
+    in_turn(
+        &path,
+        "~ ann 800mbit → 300mbit\n- bob: now everyone, 50mbit\n+ bob of everyone 50mbit\n",
+    );
+    let groups = "groups:\n  students: {ceil: 60%, users: [ann]}\neveryone: 50mbit\n";
+    in_turn(
+        &file("ann: 300mbit", groups),
+        "+ group students ceil 600mbit\n~ ann into group students\n",
+    );
+    let less = groups.replace("60%", "50%");
+    in_turn(&file("ann: 300mbit", &less), "~ group students ceil 600mbit → 500mbit\n");
+    in_turn(
+        &file("ann: 300mbit", ""),
+        "- group students\n~ ann out of group students\n- everyone\n- bob of everyone\n",
+    );
+    drop(bob);
+    run("tc class change dev up0 parent 1:1 classid 1:fffe htb rate 1mbit ceil 2mbit");
+    in_turn(
+        &file("ann: 300mbit", ""),
+        "~ default of up0 rate 1mbit → 50mbit, ceil 2mbit → 1gbit\n",
+    );
+    run("tc filter del dev up0 parent 1: pref 200");
+    in_turn(&file("ann: 300mbit", ""), "~ up0 (whose packets are whose)\n");
+    let output = shaper("clear").assert().code(0).get_output().stdout.clone();
+    assert!(output.starts_with(b"- up0: no longer shaped\napplied: "));
 }
 
 fn an_exit_code_tells_of_changes() {
@@ -66,9 +131,8 @@ fn an_exit_code_tells_of_changes() {
     exactly(&mut shaper(&format!("plan --exit-code {path}")), 0, "in sync\n", "");
     let path = policy(&text("ann: 30mbit"));
     let plan = "\
-~ up0 class 1:10: rate 20mbit -> 30mbit ceil 20mbit -> 30mbit  (ann)
-~ up0 qdisc 10: bfifo limit 187500b  (ann)
-plan: 0 to add, 2 to change, 0 to delete
+~ ann 20mbit → 30mbit
+plan: 2 steps in the kernel (-v shows them)
 ";
     exactly(&mut shaper(&format!("plan --exit-code {path}")), 3, plan, "");
 }
@@ -84,20 +148,19 @@ fn apply_twice_is_apply_once() {
 
 fn quiet_speaks_only_of_differences() {
     let path = host();
-    let applied = format!("{}applied: 14 steps, verified\n", steps());
-    exactly(&mut shaper(&format!("apply -q {path}")), 0, &applied, "");
+    exactly(&mut shaper(&format!("apply -q {path}")), 0, &applied(), "");
     exactly(&mut shaper(&format!("apply -q {path}")), 0, "", "");
     exactly(&mut shaper(&format!("plan -q --exit-code {path}")), 0, "", "");
     // A line is a difference, the logins that it brings are none.
     let everyone = policy(&(text("ann: 20mbit") + "everyone: 10mbit\n"));
     let news = shaper(&format!("apply -q {everyone}")).assert().code(0).get_output().clone();
-    assert!(String::from_utf8_lossy(&news.stdout).contains("+ cgroup class/everyone = 1:11\n"));
+    assert!(String::from_utf8_lossy(&news.stdout).contains("+ everyone 10mbit each\n"));
     let _carol = Sleeper::of(CAROL);
     exactly(&mut shaper(&format!("plan -q --exit-code {everyone}")), 0, "", "");
     exactly(&mut shaper(&format!("apply -q {everyone}")), 0, "", "");
     // Somebody's hand is one.
     run("tc filter del dev up0 parent 1: pref 200");
-    let repaired = "+ owners: 2 uids and ranges\n+ up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)\napplied: 2 steps, verified\n";
+    let repaired = "~ up0 (whose packets are whose)\napplied: 2 steps, verified\n";
     exactly(&mut shaper(&format!("apply -q {everyone}")), 0, repaired, "");
 }
 
@@ -147,6 +210,8 @@ fn json_is_one_document() {
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert_eq!(plan["version"], 1);
     assert_eq!(plan["changed"], true);
+    let ann = serde_json::json!({"op": "add", "kind": "user", "who": "ann", "count": 1, "what": "20mbit"});
+    assert_eq!(plan["people"][1], ann);
     assert_eq!(plan["steps"].as_array().map(Vec::len), Some(14));
     let step = serde_json::json!({"op": "add", "object": "class up0 1:10",
         "tc": "tc class add dev up0 parent 1:1 classid 1:10 htb rate 20mbit ceil 20mbit burst 10000b cburst 10000b prio 0 quantum 59999",
@@ -156,6 +221,7 @@ fn json_is_one_document() {
         shaper(&format!("apply --json {path}")).assert().code(0).stderr("").get_output().clone();
     let applied: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert_eq!(applied["changed"], true);
+    assert_eq!(applied["people"], plan["people"]);
     assert_eq!(applied["steps"].as_array().map(Vec::len), Some(14));
 }
 
@@ -240,7 +306,8 @@ fn printed_commands_clear_all_that_stands() {
 }
 
 /// What no command line can do: the eBPF programs and their maps.
-const LEFT_BY_HAND: &str = "+ up0 filter at clsact egress pref 1: bpf (clears priorities set in other network namespaces)\n+ owners: 1 uid\n+ up0 filter pref 200: bpf (all packets, by the socket's owner and net_cls classid)\nplan: 3 to add, 0 to change, 0 to delete\n";
+const LEFT_BY_HAND: &str =
+    "~ up0 (whose packets are whose, hooks)\nplan: 3 steps in the kernel (-v shows them)\n";
 
 /// Each pin waits until the class that has its number is gone: three plans, one apply.
 fn swapped_pins_settle_in_one_run() {

@@ -132,7 +132,7 @@ fn a_plan_without_root_says_so() {
     let output = as_nobody(&format!("plan {path}")).assert().get_output().clone();
     // Where the modules can be looked up by everybody, there is a plan.
     match output.status.code() {
-        Some(0) => assert!(String::from_utf8_lossy(&output.stdout).contains("plan: 11 to add")),
+        Some(0) => assert!(String::from_utf8_lossy(&output.stdout).contains("plan: 11 steps")),
         status => {
             assert_eq!(status, Some(2));
             assert_eq!(String::from_utf8_lossy(&output.stderr), error);

@@ -87,7 +87,7 @@ fn what_is_behind_a_router_in_a_namespace_is_its_users() {
     // A second link into the namespace is its user's, too, and a name that goes is nobody's.
     run("ip link add vr1 type veth peer name eth1 netns routerns");
     let named = "users: {lab: {ceil: 200mbit, accounts: [], namespaces: routerns}}";
-    assert!(apply(&format!("{LINKS}{named}")).stdout.contains("vr1 ingress filter"));
+    assert!(apply(&format!("{LINKS}{named}")).stdout.contains("+ guests behind vr1 are lab's"));
     run("ip netns del routerns");
     apply(&format!("{LINKS}{named}"));
     assert_eq!(label("vr0"), Some("0".to_string()));
@@ -172,7 +172,7 @@ fn a_link_that_comes_is_no_change() {
     let _second = Guest::in_bridge("vb0", 3);
     let plan = shaper(&["plan", "--exit-code", &policy(&text)]);
     assert_eq!(plan.status, Some(0));
-    assert!(plan.stdout.contains("vb0 ingress filter"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("+ guests behind vb0 are bob's"), "{}", plan.stdout);
     let quiet = shaper(&["apply", "-q", &policy(&text)]).exits(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
     assert_eq!(label("vb0").as_deref(), Some(classid("user/bob").trim_start_matches("1:")));

@@ -179,7 +179,7 @@ fn growing_past_the_limit_loses_and_misclassifies_nothing() {
     shaper(&["apply", &policy(&few)]).exits(0);
     // ann has a class already; bob and carol come with the others.
     let many = text(1_200, "  bob: {ceil: 20mbit}\n  carol: {ceil: 20mbit}\n");
-    let grown = apply(&many);
+    let grown = shaper(&["apply", "-v", &policy(&many)]).exits(0);
     assert!(grown.stdout.contains("filter pref 201: bpf"), "the root's filter was replaced");
     assert_eq!((classid("user/ann"), major("user/bob").len()), (of_ann.clone(), 4));
     let mut bob = world.beating(BOB, Family::V4, 3 * MBIT);

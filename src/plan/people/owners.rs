@@ -1,0 +1,193 @@
+//! Users, classes, groups and accounts: whose limits come, change and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::change::Change;
+use super::held::{Held, difference};
+use super::links::{NAMED, Ports, directions};
+use crate::facts::Accounts;
+use crate::model::Matcher;
+use crate::text::shown;
+use crate::tree::{Claim, Group, KernelState, LinkName, Owner, Port};
+use crate::units::ClassId;
+
+/// The owners of a state, each with its class.
+fn owners(state: &KernelState) -> BTreeMap<&Owner, ClassId> {
+    let mut owners = BTreeMap::new();
+    for (claim, id) in &state.claims {
+        if let (Claim::Owner(owner), Some(id)) = (claim, id.our_class()) {
+            owners.insert(owner, id);
+        }
+    }
+    owners
+}
+
+/// Groups come first and accounts last, as in status.
+pub(super) fn changes(
+    ports: &Ports<'_>,
+    matcher: Option<&Matcher>,
+    accounts: &Accounts,
+) -> Vec<Change> {
+    let (before, after) = (owners(ports.before), owners(ports.after));
+    let all: BTreeSet<&Owner> = before.keys().chain(after.keys()).copied().collect();
+    let mut groups = Vec::new();
+    let mut people = Vec::new();
+    let mut alike: BTreeMap<(char, Option<Group>, String), Vec<String>> = BTreeMap::new();
+    for owner in all {
+        let ids = [before.get(owner).copied(), after.get(owner).copied()];
+        let Some((sign, what)) = change(ports, owner, ids) else { continue };
+        let said = |kind, who: String, what| Change { sign, kind, who, count: 1, what };
+        match owner {
+            Owner::Uid(_) | Owner::Subuids(_) => {
+                let group = group_of(ports, ids);
+                alike.entry((sign, group, what)).or_default().push(name(owner, accounts));
+            }
+            Owner::Group(_) => groups.push(said("group", owner.to_string(), what)),
+            Owner::Newcomers => {
+                let what = if what.is_empty() { what } else { format!("{what} each") };
+                people.push(said("everyone", "everyone".to_string(), what));
+            }
+            Owner::Class(_) => people.push(said("class", owner.to_string(), what)),
+            Owner::User(key) if sign == '-' => {
+                let now = matcher.and_then(|matcher| {
+                    claimed_now(ports, (key.as_str(), ids[0]), (matcher, accounts), &after)
+                });
+                let what = now.map(|now| format!("now {now}")).unwrap_or_default();
+                people.push(said("user", owner.to_string(), what));
+            }
+            Owner::User(_) => people.push(said("user", owner.to_string(), what)),
+        }
+    }
+    let accounts = alike.into_iter().map(|((sign, group, what), names)| {
+        let group = group.map_or("everyone".to_string(), |group| match group {
+            Group::Everyone => "everyone".to_string(),
+            Group::Line(key) => format!("group {key}"),
+        });
+        let count = names.len();
+        let who = match count {
+            0..=NAMED => format!("{} of {group}", names.join(", ")),
+            more => format!("{more} accounts of {group}"),
+        };
+        Change { sign, kind: "account", who, count, what }
+    });
+    groups.into_iter().chain(people).chain(accounts).collect()
+}
+
+/// As status names it, by the account's name.
+fn name(owner: &Owner, accounts: &Accounts) -> String {
+    match owner {
+        Owner::Uid(uid) => match accounts.by_uid.get(uid) {
+            Some(account) => shown(&account.name).to_string(),
+            None => owner.to_string(),
+        },
+        _ => owner.to_string(),
+    }
+}
+
+fn group_of(ports: &Ports<'_>, ids: [Option<ClassId>; 2]) -> Option<Group> {
+    let held = ports.all.iter().map(|port| ports.held(port, ids));
+    held.flat_map(|[from, to]| [to, from]).flatten().find_map(|held| held.group)
+}
+
+/// What becomes of an owner's limits; `None`: nothing, or what becomes of the link.
+fn change(ports: &Ports<'_>, owner: &Owner, ids: [Option<ClassId>; 2]) -> Option<(char, String)> {
+    let held: Vec<[Option<Held>; 2]> = ports.all.iter().map(|port| ports.held(port, ids)).collect();
+    let had = held.iter().any(|[from, _]| from.is_some());
+    let has = held.iter().any(|[_, to]| to.is_some());
+    let sign = match (had, has) {
+        (false, false) => return None,
+        (false, true) => '+',
+        (true, false) => '-',
+        (true, true) => '~',
+    };
+    let is_group = matches!(owner, Owner::Group(_));
+    let mut links: BTreeMap<&LinkName, Vec<(&Port, String)>> = BTreeMap::new();
+    let mut has_any = false;
+    for (port, held) in ports.all.iter().zip(held) {
+        has_any |= ports.lasts(port) && held.iter().any(Option::is_some);
+        let words = match held {
+            [None, Some(to)] if sign == '+' || has_a_cap(ports, port, &to) => added(&to, owner),
+            [Some(_), None] if ports.lasts(port) && sign == '~' => "no longer".to_string(),
+            [Some(from), Some(to)] => difference(&from, &to, is_group),
+            _ => String::new(),
+        };
+        links.entry(&port.link).or_default().push((port, words));
+    }
+    if sign == '-' {
+        return has_any.then(|| (sign, String::new()));
+    }
+    let words = links.into_iter().map(|(link, ports)| {
+        (link, directions(ports.into_iter().map(|(port, words)| (port.direction, words))))
+    });
+    let words: Vec<(&LinkName, String)> = words.collect();
+    let said: Vec<&(&LinkName, String)> =
+        words.iter().filter(|(_, words)| !words.is_empty()).collect();
+    let what = match &said[..] {
+        [] => String::new(),
+        [(_, first), rest @ ..]
+            if said.len() == words.len() && rest.iter().all(|(_, it)| it == first) =>
+        {
+            first.clone()
+        }
+        _ => said
+            .iter()
+            .map(|(link, words)| format!("{words} on {link}"))
+            .collect::<Vec<_>>()
+            .join("; "),
+    };
+    (sign == '+' || !what.is_empty()).then_some((sign, what))
+}
+
+fn added(to: &Held, owner: &Owner) -> String {
+    match (owner, to.rate, &to.group) {
+        (Owner::Group(_), None, None) => format!("ceil {}", to.words()),
+        (Owner::Group(_), None, Some(group)) => format!("ceil {} in group {group}", to.words()),
+        // Which group it is has been said.
+        (Owner::Uid(_) | Owner::Subuids(_), ..) | (.., None) => to.words(),
+        (.., Some(group)) => format!("{} in group {group}", to.words()),
+    }
+}
+
+/// Whether a class has less than its link.
+fn has_a_cap(ports: &Ports<'_>, port: &Port, held: &Held) -> bool {
+    let link = ports.held(port, [None, Some(ClassId::LINK)]);
+    let [_, Some(link)] = link else { return true };
+    held.ceil < link.ceil
+}
+
+/// In whose class a user's accounts are who has no line any more: `everyone, 50mbit`; `None`: his
+/// account is not known, or he has several.
+fn claimed_now(
+    ports: &Ports<'_>,
+    (key, class): (&str, Option<ClassId>),
+    (matcher, accounts): (&Matcher, &Accounts),
+    after: &BTreeMap<&Owner, ClassId>,
+) -> Option<String> {
+    let table = ports.before.owners.as_ref().map(|table| &table.accounts);
+    let in_his_class = table.into_iter().flatten().filter(|(_, id)| Some(**id) == class);
+    let by_name = accounts.by_uid.iter().filter(|(_, account)| account.name == key);
+    let uids: BTreeSet<u32> =
+        in_his_class.map(|(uid, _)| *uid).chain(by_name.map(|(uid, _)| *uid)).collect();
+    let claims = uids.iter().map(|uid| matcher.claim(*uid, None, accounts));
+    let mut owners: Vec<Option<Owner>> =
+        claims.map(|claimed| claimed.map(|it| it.owner())).collect();
+    owners.dedup();
+    let [owner] = &owners[..] else { return None };
+    let Some(owner) = owner else { return Some("in default".to_string()) };
+    let (name, id) = match owner {
+        Owner::Uid(_) | Owner::Subuids(_) => {
+            ("everyone".to_string(), after.get(owner).or(after.get(&Owner::Newcomers)))
+        }
+        other => (other.to_string(), after.get(other)),
+    };
+    let id = id.copied();
+    let held = ports.all.iter().find_map(|port| ports.held(port, [None, id])[1].clone());
+    let name = match held.as_ref().and_then(|held| held.group.as_ref()) {
+        Some(Group::Line(group)) if matches!(owner, Owner::Uid(_)) => format!("group {group}"),
+        _ => name,
+    };
+    Some(match held {
+        Some(held) => format!("{name}, {}", held.words()),
+        None => name,
+    })
+}

@@ -1,0 +1,185 @@
+//! What somebody means who writes a rate as others write it: `10M`, `1,5mbit`, `100MB/s`.
+
+use super::rate::{Percent, Rate};
+
+/// One way to read a text that is no rate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// What to write instead; a policy may have it.
+    pub write: String,
+    /// What the text is taken for: `bits`, `bytes`, `a thousand`, `a decimal`; empty where there is
+    /// one way only.
+    pub meaning: &'static str,
+}
+
+/// All ways to read a text as a rate or a share, the likeliest first; none where it has no number.
+pub fn readings(text: &str) -> Vec<Reading> {
+    let text = text.trim().trim_start_matches(['-', '+', '~', '<', '≤']).trim_start();
+    let text = without_separators(text);
+    let Some((whole, decimals)) = text.split_once(',') else { return read(&text) };
+    let length = decimals.find(|c: char| !c.is_ascii_digit()).unwrap_or(decimals.len());
+    let as_decimal = read(&format!("{whole}.{decimals}"));
+    if length != 3 {
+        return as_decimal;
+    }
+    let one = |readings: Vec<Reading>, meaning| {
+        readings.into_iter().next().map(|first| Reading { meaning, ..first })
+    };
+    let as_thousand = read(&text.replace(',', ""));
+    one(as_thousand, "a thousand").into_iter().chain(one(as_decimal, "a decimal")).collect()
+}
+
+/// Without what stands between groups of digits: `1_000`, `1 000`, `1'000`.
+fn without_separators(text: &str) -> String {
+    let mut kept = String::new();
+    for (at, c) in text.char_indices() {
+        let rest = text.get(at + c.len_utf8()..).unwrap_or_default();
+        let before = kept.ends_with(|c: char| c.is_ascii_digit());
+        let after = rest.starts_with(|c: char| c.is_ascii_digit());
+        let separates = matches!(c, '_' | '\'' | ' ' | '\u{a0}' | '\u{202f}');
+        if !(separates && before && after) {
+            kept.push(c);
+        }
+    }
+    kept
+}
+
+/// A number with a point, and its unit in any spelling.
+fn read(text: &str) -> Vec<Reading> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number = number.trim_end_matches('.');
+    let (number, unit) = match exponent(number, unit) {
+        Some(written_out) => (written_out, ""),
+        None => (number.to_string(), unit.trim()),
+    };
+    let lower = unit.to_ascii_lowercase();
+    if ["%", "percent", "per cent", "pct", "prozent"].contains(&lower.as_str()) {
+        return share(&number);
+    }
+    let per_second = ["/sec", "/s", "ps"].iter().find_map(|end| {
+        let before = lower.strip_suffix(end)?;
+        (!before.is_empty()).then_some(before.len())
+    });
+    let unit = unit.get(..per_second.unwrap_or(unit.len())).unwrap_or(unit).trim_end();
+    let Some((size, what)) = size_of(unit) else { return Vec::new() };
+    let Ok(bits) = format!("{number}{size}bit").parse::<Rate>() else { return Vec::new() };
+    let bytes = Rate::from_bytes_per_second(bits.bytes_per_second().saturating_mul(8));
+    let reading = |rate: Rate, meaning| Reading { write: rate.to_string(), meaning };
+    let as_bytes = bytes.map(|rate| reading(rate, "bytes"));
+    match what {
+        Unit::Bits => vec![reading(bits, "")],
+        Unit::Bytes => as_bytes.map(|it| Reading { meaning: "", ..it }).into_iter().collect(),
+        Unit::RatherBits => Some(reading(bits, "bits")).into_iter().chain(as_bytes).collect(),
+        Unit::RatherBytes => as_bytes.into_iter().chain([reading(bits, "bits")]).collect(),
+    }
+}
+
+fn share(number: &str) -> Vec<Reading> {
+    let share = format!("{number}%");
+    let write = match share.parse::<Percent>() {
+        Ok(_) => share,
+        Err(_) if number.parse::<f64>().is_ok_and(|n| n > 100.0) => "100%".to_string(),
+        Err(_) => return Vec::new(),
+    };
+    vec![Reading { write, meaning: "" }]
+}
+
+/// `1` and `e6` → `1000000`; `None`: the unit is no exponent.
+fn exponent(number: &str, unit: &str) -> Option<String> {
+    let zeros: usize = unit.strip_prefix(['e', 'E'])?.trim_start_matches('+').parse().ok()?;
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+    let missing = zeros.checked_sub(decimals.len()).filter(|missing| *missing <= 18)?;
+    Some(format!("{whole}{decimals}{}", "0".repeat(missing)))
+}
+
+enum Unit {
+    Bits,
+    Bytes,
+    RatherBits,
+    RatherBytes,
+}
+
+/// The prefix that a policy writes, and what the unit counts: `MB` is `m` and rather bytes.
+fn size_of(unit: &str) -> Option<(String, Unit)> {
+    let lower = unit.to_ascii_lowercase();
+    let words = [("kilo", "k"), ("mega", "m"), ("giga", "g"), ("tera", "t")];
+    let word = words.iter().find_map(|(word, size)| Some((lower.strip_prefix(word)?, *size)));
+    let (rest, size) = match word {
+        Some((rest, size)) => (rest, size.to_string()),
+        None => {
+            let size = lower.get(..1).filter(|first| ["k", "m", "g", "t"].contains(first));
+            let rest = lower.get(size.map_or(0, str::len)..).unwrap_or_default();
+            let binary = rest.strip_prefix('i').filter(|rest| size.is_some() && *rest != "t");
+            let i = if binary.is_some() { "i" } else { "" };
+            (binary.unwrap_or(rest), format!("{}{i}", size.unwrap_or_default()))
+        }
+    };
+    let what = match rest {
+        "" | "bit" | "bits" => Unit::Bits,
+        "byte" | "bytes" => Unit::Bytes,
+        "b" if unit.ends_with('B') => Unit::RatherBytes,
+        "b" => Unit::RatherBits,
+        _ => return None,
+    };
+    Some((size, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_is_read_as_they_mean_it() {
+        for (text, writes) in [
+            ("10M", "10mbit"),
+            ("10 M", "10mbit"),
+            ("1,5mbit", "1.5mbit"),
+            ("1_000mbit", "1gbit"),
+            ("1 000 mbit", "1gbit"),
+            ("1,000mbit", "1gbit for a thousand, 1mbit for a decimal"),
+            ("-1mbit", "1mbit"),
+            ("10Mbit/s", "10mbit"),
+            ("10mbits", "10mbit"),
+            ("10 megabit", "10mbit"),
+            ("10 Megabytes/s", "80mbit"),
+            ("100MB/s", "800mbit for bytes, 100mbit for bits"),
+            ("100Mb/s", "100mbit for bits, 800mbit for bytes"),
+            ("10mb", "10mbit for bits, 80mbit for bytes"),
+            ("1,5mbps", "1.5mbit for bits, 12mbit for bytes"),
+            ("64KiB", "524.288kbit for bytes, 65.536kbit for bits"),
+            ("1G", "1gbit"),
+            ("1e6", "1mbit"),
+            ("1.5e9", "1.5gbit"),
+            ("50 percent", "50%"),
+            ("12,5%", "12.5%"),
+            ("150%", "100%"),
+            ("fast", ""),
+            ("mbit", ""),
+            ("10 apples", ""),
+            ("", ""),
+            ("1e99", ""),
+        ] {
+            let said: Vec<String> = readings(text)
+                .into_iter()
+                .map(|it| match it.meaning {
+                    "" => it.write,
+                    meaning => format!("{} for {meaning}", it.write),
+                })
+                .collect();
+            assert_eq!(said.join(", "), writes, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        /// What a message proposes is not refused in turn.
+        #[test]
+        fn whatever_is_proposed_can_be_written(text in "[-~]?[0-9,._ ]{0,6}[a-zA-Z%/ ]{0,6}") {
+            for reading in readings(&text) {
+                let good = reading.write.parse::<Rate>().is_ok()
+                    || reading.write.parse::<Percent>().is_ok();
+                proptest::prop_assert!(good, "{text}: {}", reading.write);
+            }
+        }
+    }
+}
