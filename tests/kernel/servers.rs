@@ -1,6 +1,8 @@
 //! What arrives before anybody has answered it: the owner of the socket that is bound to the port
 //! has it.
 
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::fs::fchown;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -19,7 +21,9 @@ tests!(
     On::HostAndUml => udp_that_nobody_answers_is_its_receivers;
     On::HostAndNight => a_server_has_the_first_packets_of_connections,
         the_daemon_hears_of_a_server_within_seconds,
-        a_map_that_somebody_has_changed_is_mended;
+        a_map_that_somebody_has_changed_is_mended,
+        a_server_whose_user_is_in_a_shard_is_found_as_well,
+        whoever_makes_more_flows_than_there_is_room_for_pushes_no_busy_one_out;
 );
 
 const IFB: &str = "ifb-up0";
@@ -46,9 +50,11 @@ fn sent_to(world: &mut World, family: Family, port: u16) -> Interval {
 
 #[track_caller]
 fn has_all(seen: &Interval, class: &str) {
-    let share = seen.bytes(class) as f64 / seen.leaves().values().sum::<u64>() as f64;
+    // In the root qdisc a shard's class has what all its users have.
+    let leaves = seen.leaves().into_iter().filter(|(id, _)| !id.starts_with("1:e0"));
+    let share = seen.bytes(class) as f64 / leaves.map(|(_, bytes)| bytes).sum::<u64>() as f64;
     println!("{class} has {:.4} % of it", share * 100.0);
-    assert!(share >= 0.999, "{class} has {share}: {seen:?}");
+    assert!(share >= 0.999, "{class} has {share}");
 }
 
 fn udp_that_nobody_answers_is_its_receivers() {
@@ -163,4 +169,74 @@ fn a_map_that_somebody_has_changed_is_mended() {
     has_all(&sent_to(&mut world, Family::V4, 7_000), "1:fffe");
     apply(POLICY);
     has_all(&sent_to(&mut world, Family::V4, 7_000), &of_ann);
+}
+
+fn a_server_whose_user_is_in_a_shard_is_found_as_well() {
+    let mut world = World::new();
+    let crowd: String = (0..1_050)
+        .map(|n| format!("  c{n}: {{ceil: 50mbit, down: 50mbit, uids: [{}]}}\n", 100_000 + n))
+        .collect();
+    let text =
+        format!("{POLICY}{crowd}").replace("bob: 20mbit", "bob: {ceil: 20mbit, down: 20mbit}");
+    apply(&text);
+    let (mut ann, mut bob) = (world.actor(ANN), world.actor(BOB));
+    ann.sink(Proto::Udp, 7_000);
+    bob.sink(Proto::Udp, 7_001);
+    apply(&text);
+    let [of_ann, of_bob] = ["user/ann", "user/bob"].map(classid);
+    assert!(of_ann[..2] == *"e0" && of_bob[..2] == *"e0" && of_ann[..4] != of_bob[..4], "{of_bob}");
+    for family in [Family::V4, Family::V6] {
+        has_all(&sent_to(&mut world, family, 7_000), &of_ann);
+        has_all(&sent_to(&mut world, family, 7_001), &of_bob);
+    }
+    // And what answers, which is found by its flow.
+    for (actor, class) in [(&mut ann, &of_ann), (&mut bob, &of_bob)] {
+        let before = classes(IFB);
+        assert!(world.probe(actor, 50, 2).len() >= 49);
+        has_all(&Interval::since(before, IFB), class);
+    }
+}
+
+/// Datagrams of an account's to so many ports of so many hosts.
+fn spray(uid: u32, hosts: u8, ports: u16) {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
+    fchown(&socket, Some(uid), None).expect("it is the account's");
+    for host in 1..=hosts {
+        for port in 1..=ports {
+            // What the class has no room for is dropped, after its flow was noted.
+            let _ = socket.send_to(&[0], (Ipv4Addr::new(10, 88, 0, host), port));
+        }
+    }
+}
+
+/// A flow is kept for as long as it is asked for, before all that are not.
+fn whoever_makes_more_flows_than_there_is_room_for_pushes_no_busy_one_out() {
+    const PARCEL: u64 = 400_000;
+    let mut world = World::new();
+    run("ip route add 10.88.0.0/24 via 10.77.0.2");
+    world.on_far("ip route add blackhole 10.88.0.0/24");
+    apply(POLICY);
+    let (of_ann, download) = (classid("user/ann"), world.downloading(ANN, Family::V4));
+    // A connection over which nothing comes meanwhile.
+    let at = world.far_at(Family::V4, 9_000);
+    let listener = world.far.socket(&Order::Listen(at));
+    let mut ann = world.actor(ANN);
+    let socket = ann.connect(at);
+    let idle = world.far.socket(&Order::Accept(listener));
+    ann.tell(&Order::Drain { socket, port: 9_000 });
+    sleep(Duration::from_millis(500));
+    let before = classes(IFB);
+    spray(BOB.uid, 3, 60_000);
+    let beside = Interval::since(before, IFB);
+    assert!(beside.bytes(&of_ann) > 1_000_000, "{beside:?}");
+    beside.has_share("beside 180,000 flows", &of_ann, 99.9);
+    drop(download.actor);
+    sleep(Duration::from_millis(500));
+    // The idle one's flow is forgotten until ann's side has answered: the first window at most.
+    let before = classes(IFB);
+    world.far.tell(&Order::Send { socket: idle, bytes: PARCEL });
+    soon("all of it has come", Duration::from_secs(10), || {
+        ann.seen(Proto::Tcp, 9_000).bytes >= PARCEL
+    });
+    Interval::since(before, IFB).others_stay_below(20_000, &[&of_ann]);
 }

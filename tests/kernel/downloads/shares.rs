@@ -10,17 +10,20 @@ use crate::support::accounts::{ANN, own_etc};
 use crate::support::actor::Actor;
 use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
+use crate::support::counters::classes;
 use crate::support::daemon::Daemon;
 use crate::support::exchange::Parcel;
 use crate::support::harness::{On, tests};
 use crate::support::orders::Order;
 use crate::support::program::{apply, classid, policy};
+use crate::support::rates::Interval;
 use crate::support::sshd::Sshd;
 use crate::support::world::{Family, World};
 
 tests!(
     On::HostAndUml => files_that_a_user_fetches, a_thousand_short_connections_of_a_user,
         a_thousand_short_connections_to_a_users_server, datagrams_both_ways;
+    On::Host => under_a_daemon_short_connections_are_the_users_from_the_first_packet_on;
     On::HostEvents => a_file_that_a_user_receives_from_a_login;
 );
 
@@ -79,6 +82,37 @@ fn a_thousand_short_connections_to_a_users_server() {
     measured("1,000 x 10 kB, server", [99.3, ACKNOWLEDGED], || {
         world.far.tell(&Order::Exchange { to: at, times: 1_000, parcel });
     });
+}
+
+/// The daemon has heard of the server by then, and so the first packets are its user's as well.
+fn under_a_daemon_short_connections_are_the_users_from_the_first_packet_on() {
+    const TIMES: u32 = 1_000;
+    let mut world = World::new();
+    let daemon = Daemon::start(&["watch", &policy(POLICY)]);
+    let mut ann = world.actor(ANN);
+    let fetched = Parcel { sent: 100, received: 10_000 };
+    let at = world.far_at(Family::V4, 8_080);
+    world.far.tell(&Order::Serve { at, parcel: fetched });
+    measured("1,000 x 10 kB, client", [99.99, ACKNOWLEDGED], || {
+        ann.tell(&Order::Exchange { to: at, times: TIMES, parcel: fetched });
+    });
+    // By far the most of what comes in is acknowledgements where the server sends.
+    for (port, parcel) in [
+        (8_081, Parcel { sent: 10_000, received: 1 }),
+        (8_082, Parcel { sent: 1, received: 10_000 }),
+    ] {
+        let at = world.host_at(Family::V4, port);
+        ann.tell(&Order::Serve { at, parcel });
+        soon("the daemon knows her server", Duration::from_secs(10), || {
+            let before = classes(super::IFB);
+            world.far.tell(&Order::Exchange { to: at, times: 1, parcel });
+            Interval::since(before, super::IFB).bytes("1:fffe") == 0
+        });
+        measured(&format!("1,000 x {parcel:?}, server"), [99.99, ACKNOWLEDGED], || {
+            world.far.tell(&Order::Exchange { to: at, times: TIMES, parcel });
+        });
+    }
+    assert!(daemon.end().success());
 }
 
 fn datagrams_both_ways() {
