@@ -21,6 +21,7 @@ mod both_ways;
 mod cost;
 mod crowd;
 mod directories;
+mod downloads;
 mod first_build;
 mod flood;
 mod host;
@@ -116,6 +117,20 @@ const SECTIONS: &[Section] = &[
         on: On::Host,
         seconds: 120,
         body: latency::measure,
+    },
+    Section {
+        name: "download-rates",
+        heading: "How near downloads are to their caps",
+        on: On::Host,
+        seconds: 290,
+        body: downloads::goodput,
+    },
+    Section {
+        name: "beside-downloads",
+        heading: "What others wait for beside downloads",
+        on: On::Host,
+        seconds: 120,
+        body: downloads::latency,
     },
     Section {
         name: "links",
