@@ -13,11 +13,12 @@ use std::net::IpAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use interpreter::{Machine, Packet};
+use interpreter::{Context, Machine, Packet};
 use shaper::classify::assembler::Instruction;
 use shaper::classify::flows::*;
+use shaper::classify::noted::SKB_CONTROL;
 use shaper::classify::program::{MAP_LOOKUP, TASK_CLASSID};
-use shaper::classify::program_rules::{SKB_CONTROL, SKB_PROTOCOL};
+use shaper::classify::program_rules::SKB_PROTOCOL;
 use shaper::classify::servers::{self, Bound, Protocol, SERVERS};
 use shaper::tree::Tag;
 use shaper::units::{ClassId, Minor, Shard};
@@ -76,6 +77,11 @@ fn update(map: u64, key: u64, value: u64, flags: u64, _: u64) -> u64 {
 
 /// What the program returns.
 fn run(code: &[Instruction], packet: &Packet) -> u32 {
+    run_in(code, packet, &mut [0xaa; 192])
+}
+
+/// What it returns, and what it leaves for the next one.
+fn run_in(code: &[Instruction], packet: &Packet, context: &mut Context) -> u32 {
     let functions: [(i32, rbpf::ebpf::Helper); 3] =
         [(MAP_LOOKUP, look_up), (MAP_UPDATE, update), (TASK_CLASSID, class)];
     let memory: Vec<(u64, u64)> = WORLD.with_borrow_mut(|world| {
@@ -87,10 +93,9 @@ fn run(code: &[Instruction], packet: &Packet) -> u32 {
             world.servers.values().map(|value| (value.as_ptr().expose_provenance() as u64, 4));
         flows.chain(servers).collect()
     });
-    let mut context = [0xaa; 192];
     context[SKB_PROTOCOL as usize..][..2].copy_from_slice(&ethernet::protocol(packet));
     let machine = Machine { packet, functions: &functions, memory: &memory };
-    let answer = machine.run(code, &mut context) as u32;
+    let answer = machine.run(code, context) as u32;
     let [a, b, c, d] = std::array::from_fn(|at| context[SKB_CONTROL as usize + at]);
     WORLD.with_borrow_mut(|world| world.told = u32::from_ne_bytes([a, b, c, d]));
     answer
@@ -398,6 +403,11 @@ fn at_the_root_a_class_of_a_shard_is_the_shards() {
     note(class.0, flow, &Look::default());
     assert_eq!(found(flow, &Look::default()), class.0);
     let packet = flow.packet(IN, &Look::default());
-    assert_eq!(ClassId(run(&find(true, false), &packet)), shard.class());
+    let mut context = [0xaa; 192];
+    assert_eq!(ClassId(run_in(&find(true, false), &packet, &mut context)), shard.class());
     assert_eq!(told(flow, &Look::default()), class.0, "rules compare the user's own class");
+    forget();
+    let below = find(false, false);
+    assert_eq!(run_in(&below, &packet, &mut context), class.0, "as the root has found it");
+    assert_eq!(run_in(&below, &packet, &mut context), 0, "once");
 }

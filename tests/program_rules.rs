@@ -11,6 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use interpreter::{Machine, Packet};
+use shaper::classify::noted::SKB_CONTROL;
 use shaper::classify::program::*;
 use shaper::classify::program_rules::*;
 use shaper::tree::{

@@ -15,8 +15,8 @@ use super::assembler::{
     Width,
 };
 use super::ip_header::{self, CONTEXT, OFFSET, Room, load};
+use super::noted::{self, By, SKB_CONTROL};
 use super::program::{TASK_CLASSID, class_of_sender, look_up, to_shard};
-use super::program_rules::SKB_CONTROL;
 use super::servers::{OnStack, class_of_server};
 use crate::tree::Tag;
 
@@ -37,15 +37,20 @@ pub const LATER: i32 = 0x80;
 
 /// `bpf_map_update_elem`.
 pub const MAP_UPDATE: i32 = 2;
-/// On the stack: the key, an IP header, the head of what follows it, a value, and of a first
-/// fragment its identification, beside which [`IS_FRAGMENT`] is 1.
+/// On the stack: the key; the head of what follows an IP header, before which the header is; a
+/// value; and of a first fragment its identification, beside which [`IS_FRAGMENT`] is 1.
 const KEY: i16 = -40;
-const HEADER: i16 = -80;
-const NEXT: i16 = -96;
-const VALUE: i16 = -104;
-const FRAGMENT: i16 = -112;
+const NEXT: i16 = -48;
+const HEADER_V4: i16 = NEXT - IPV4_BYTES as i16;
+const HEADER_V6: i16 = NEXT - IPV6_BYTES as i16;
+const VALUE: i16 = -96;
+const FRAGMENT: i16 = -104;
 const IS_FRAGMENT: i16 = FRAGMENT + 4;
-const ROOM: Room = Room { from: -116, tag: NEXT };
+const ROOM: Room = Room { from: -108, tag: NEXT };
+/// [`OFFSET`] of what is at [`NEXT`].
+const NEXT_IS: i16 = -112;
+/// Bytes at [`NEXT`].
+const NEXT_BYTES: i32 = 8;
 
 /// Fields of the key.
 const REMOTE: i16 = KEY;
@@ -89,7 +94,10 @@ enum Way {
 pub fn learn(tag: Tag) -> Vec<Instruction> {
     let mut a = Assembler::default();
     match tag {
-        Tag::Bpf(program) => class_of_sender(&mut a, program),
+        Tag::Bpf(program) => {
+            class_of_sender(&mut a, program);
+            noted::leave(&mut a, By::Learner);
+        }
         Tag::Cgroup => {
             a.copy(CONTEXT, R1);
             a.call(TASK_CLASSID);
@@ -124,6 +132,9 @@ pub fn find(shards: bool, for_rules: bool) -> Vec<Instruction> {
     a.copy(CONTEXT, R1);
     let (unknown, later, found, whole) = (a.label(), a.label(), a.label(), a.label());
     let (new, known) = (a.label(), a.label());
+    if !shards && !for_rules {
+        noted::take(&mut a, By::Root, whole);
+    }
     read_flow(&mut a, Way::In, unknown, later);
     look_up(&mut a, FLOWS, KEY);
     a.jump_if_is(R0, 0, new);
@@ -131,7 +142,7 @@ pub fn find(shards: bool, for_rules: bool) -> Vec<Instruction> {
     a.load(Width::Word, CLASS, R0, 0);
     a.jump_if_not(CLASS, 0, known);
     a.bind(new);
-    let at = OnStack { local: LOCAL, port: LOCAL_PORT, protocol: PROTOCOL, key: HEADER };
+    let at = OnStack { local: LOCAL, port: LOCAL_PORT, protocol: PROTOCOL, key: HEADER_V6 };
     class_of_server(&mut a, &at, unknown);
     a.bind(known);
     a.load(Width::Word, R1, FRAME, IS_FRAGMENT);
@@ -221,10 +232,34 @@ fn addresses(way: Way) -> (i16, i16) {
     }
 }
 
+/// Copies an IP header to the stack, with what follows it if there is so much: most packets have
+/// nothing between the two, and so one call of a function has all that is asked of them.
+fn read_header(a: &mut Assembler, (to, bytes): (i16, i32), none: Label) {
+    let (alone, done) = (a.label(), a.label());
+    load(a, ROOM, (0, to), bytes + NEXT_BYTES, alone);
+    a.copy(R1, OFFSET);
+    a.add(R1, bytes);
+    a.store(Width::Word, FRAME, NEXT_IS, R1);
+    a.jump(done);
+    a.bind(alone);
+    load(a, ROOM, (0, to), bytes, none);
+    a.store_value(Width::Word, FRAME, NEXT_IS, 0);
+    a.bind(done);
+}
+
+/// The first `bytes` of the transport header are at NEXT.
+fn read_next(a: &mut Assembler, bytes: i32, none: Label) {
+    let there = a.label();
+    a.load(Width::Word, R1, FRAME, NEXT_IS);
+    a.jump_if_same(R1, OFFSET, there);
+    load(a, ROOM, (0, NEXT), bytes, none);
+    a.bind(there);
+}
+
 fn read_v4(a: &mut Assembler, way: Way, Ends { none, later, transport }: Ends) {
     let (source, destination) = addresses(way);
-    load(a, ROOM, (0, HEADER), IPV4_BYTES, none);
-    a.load(Width::Byte, R1, FRAME, HEADER);
+    read_header(a, (HEADER_V4, IPV4_BYTES), none);
+    a.load(Width::Byte, R1, FRAME, HEADER_V4);
     a.copy(R2, R1);
     a.shift_right(R2, 4);
     a.jump_if_not(R2, 4, none);
@@ -232,30 +267,30 @@ fn read_v4(a: &mut Assembler, way: Way, Ends { none, later, transport }: Ends) {
     a.jump_if_less(R1, 5, none);
     a.shift_left(R1, 2);
     a.add_register(OFFSET, R1);
-    a.load(Width::Byte, TRANSPORT, FRAME, HEADER + 9);
-    a.load(Width::Word, R1, FRAME, HEADER + 12);
+    a.load(Width::Byte, TRANSPORT, FRAME, HEADER_V4 + 9);
+    a.load(Width::Word, R1, FRAME, HEADER_V4 + 12);
     a.store(Width::Word, FRAME, source, R1);
-    a.load(Width::Word, R1, FRAME, HEADER + 16);
+    a.load(Width::Word, R1, FRAME, HEADER_V4 + 16);
     a.store(Width::Word, FRAME, destination, R1);
     a.store_value(Width::Byte, FRAME, KIND, 4);
     // The identification, then flags and offset (RFC 791).
-    a.load(Width::Half, R2, FRAME, HEADER + 4);
-    a.load(Width::Half, R1, FRAME, HEADER + 6);
+    a.load(Width::Half, R2, FRAME, HEADER_V4 + 4);
+    a.load(Width::Half, R1, FRAME, HEADER_V4 + 6);
     read_fragment(a, 4, later, transport);
     a.jump(transport);
 }
 
 fn read_v6(a: &mut Assembler, way: Way, ends: Ends) {
     let (source, destination) = addresses(way);
-    load(a, ROOM, (0, HEADER), IPV6_BYTES, ends.none);
-    a.load(Width::Byte, R1, FRAME, HEADER);
+    read_header(a, (HEADER_V6, IPV6_BYTES), ends.none);
+    a.load(Width::Byte, R1, FRAME, HEADER_V6);
     a.shift_right(R1, 4);
     a.jump_if_not(R1, 6, ends.none);
-    a.load(Width::Byte, TRANSPORT, FRAME, HEADER + 6);
+    a.load(Width::Byte, TRANSPORT, FRAME, HEADER_V6 + 6);
     for half in [0, 8] {
-        a.load(Width::Double, R1, FRAME, HEADER + 8 + half);
+        a.load(Width::Double, R1, FRAME, HEADER_V6 + 8 + half);
         a.store(Width::Double, FRAME, source + half, R1);
-        a.load(Width::Double, R1, FRAME, HEADER + 24 + half);
+        a.load(Width::Double, R1, FRAME, HEADER_V6 + 24 + half);
         a.store(Width::Double, FRAME, destination + half, R1);
     }
     a.store_value(Width::Byte, FRAME, KIND, 6);
@@ -340,7 +375,7 @@ fn read_transport(a: &mut Assembler, way: Way, none: Label) {
     a.jump_if_is(TRANSPORT, ICMP_V6, icmp_v6);
     a.jump(done);
     a.bind(ports);
-    load(a, ROOM, (0, NEXT), 4, none);
+    read_next(a, 4, none);
     a.load(Width::Half, R1, FRAME, NEXT);
     a.store(Width::Half, FRAME, source, R1);
     a.load(Width::Half, R1, FRAME, NEXT + 2);
@@ -348,7 +383,7 @@ fn read_transport(a: &mut Assembler, way: Way, none: Label) {
     a.jump(done);
     for (header, types) in [(icmp, ECHO), (icmp_v6, ECHO_V6)] {
         a.bind(header);
-        load(a, ROOM, (0, NEXT), 8, none);
+        read_next(a, NEXT_BYTES, none);
         a.load(Width::Byte, R1, FRAME, NEXT);
         types.into_iter().for_each(|of| a.jump_if_is(R1, of, echo));
         a.jump(done);

@@ -66,7 +66,7 @@ fn tags(a: &mut Assembler, tagged: Label) {
 }
 
 /// Copies `bytes` of the packet, from so far behind [`OFFSET`] on, to the stack; on to `short`
-/// where it has not so many.
+/// where it has not so many, and then R0 is not 0.
 pub(super) fn load(
     a: &mut Assembler,
     room: Room,

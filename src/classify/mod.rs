@@ -11,6 +11,7 @@ pub mod inner;
 pub mod interpret;
 mod ip_header;
 pub mod label;
+pub mod noted;
 pub mod program;
 pub mod program_rules;
 mod ranges;

@@ -23,6 +23,7 @@ use super::assembler::{
     Width,
 };
 use super::label::class_of_label;
+use super::noted::{self, By};
 use crate::tree::{MptcpLayout, Program, Sockets, TagHelper};
 use crate::units::{ClassId, Shard};
 
@@ -69,12 +70,20 @@ pub const TCP_NEW_SYN_RECV: i32 = 12;
 const SOCK_STREAM: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
 
-/// The deciding program. Its maps are numbered [`ACCOUNTS`], [`RANGES`], [`GIVEN`] and
+/// The deciding program; what another has decided about the packet ([`super::noted`]) it takes. Its
+/// maps are numbered [`ACCOUNTS`], [`RANGES`], [`GIVEN`] and
 /// [`SOURCES`].
 pub fn decide(program: Program) -> Vec<Instruction> {
     let mut a = Assembler::default();
+    let known = a.label();
     a.map(R0, SOURCES);
+    a.copy(CONTEXT, R1);
+    noted::take(&mut a, By::Learner, known);
+    if !program.shards {
+        noted::take(&mut a, By::Root, known);
+    }
     class_of_sender(&mut a, program);
+    a.bind(known);
     if program.shards {
         to_shard(&mut a);
     }
@@ -264,14 +273,16 @@ pub(super) fn look_up(a: &mut Assembler, map: u8, key: i16) {
     a.call(MAP_LOOKUP);
 }
 
-/// Where R9 is the class of a shard's user, it becomes the shard's class in the root qdisc.
+/// Where R9 is the class of a shard's user, it becomes the shard's class in the root qdisc, and is
+/// left for the program there. R6 is the context.
 pub(super) fn to_shard(a: &mut Assembler) {
     let done = a.label();
     a.copy(R1, R9);
     a.shift_right(R1, 16);
     a.jump_if_less(R1, Shard::FIRST.into(), done);
     a.jump_if_more(R1, Shard::LAST.into(), done);
-    a.copy(R9, R1);
+    noted::leave(a, By::Root);
+    a.shift_right(R9, 16);
     a.or(R9, ClassId::ROOT.0 as i32);
     a.bind(done);
 }

@@ -19,6 +19,7 @@ use super::assembler::{
     Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Width,
 };
 use super::frame::{MOST_TAGS, TAGS};
+use super::noted::SKB_CONTROL;
 use super::program::{MAP_LOOKUP, class_of_sender};
 use super::ranges::{Number, Search, must_be_in, wide};
 use crate::tree::{Asks, Family, Packets, ProgramRule, Ranges, RuleProgram, Senders};
@@ -44,10 +45,6 @@ pub const SKB_PROTOCOL: i16 = 16;
 pub const SKB_VLAN_PRESENT: i16 = 20;
 /// Offset of `vlan_tci`, 32 bits: priority and VLAN id of an offloaded VLAN tag.
 pub const SKB_VLAN_TCI: i16 = 24;
-
-/// Offset of `cb`, 20 bytes that filters of one qdisc leave to each other (`qdisc_skb_cb`,
-/// include/net/sch_generic.h).
-pub const SKB_CONTROL: i16 = 48;
 
 const VLAN_ID: i32 = 0xfff;
 /// Where an Ethernet header has its ethertype.
