@@ -19,8 +19,8 @@ tests!(
         a_full_link_is_shared_as_if_it_were_sent;
 );
 
-/// What ann receives at this cap; measured again where it is too low: a machine that is busy is
-/// slow now and then, a wrong rate always is.
+/// What ann receives at this cap; measured again where it is off: a machine that is busy is slow
+/// now and then, and what came behind a gap is read when that is filled. A wrong rate always is.
 fn is_as_fast_as_its_cap(
     what: &str,
     world: &mut World,
@@ -35,7 +35,7 @@ fn is_as_fast_as_its_cap(
         shaper(&["clear", "-q"]).exits(0);
         apply(&capped(mbit));
         let rate = goodput::downloads(world, ANN, connections, time);
-        if left > 0 && rate < mbit * MBIT * 98 / 100 {
+        if left > 0 && rate.abs_diff(mbit * MBIT) > mbit * MBIT * 2 / 100 {
             println!("{what}: {rate} bit/s, once more");
             continue;
         }
@@ -54,7 +54,7 @@ fn capped(mbit: u64) -> String {
 fn downloads_are_as_fast_as_their_cap() {
     let mut world = World::new();
     for (mbit, connections, packets, seconds) in [
-        (1, 1, Packets::OfTheMtu, 4),
+        (1, 1, Packets::OfTheMtu, 6),
         (10, 8, Packets::OfTheMtu, 2),
         (100, 8, Packets::OfTheMtu, 2),
         (100, 1, Packets::Large, 2),
