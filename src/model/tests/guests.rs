@@ -221,6 +221,28 @@ fn a_guest_that_no_line_names_is_found_by_its_label_its_slice_or_its_uid() {
 }
 
 #[test]
+fn a_label_that_names_nobody_is_said_with_its_container() {
+    let mut facts = hosting();
+    let [web1, web2, ct] = &mut facts.guests.containers[..] else { panic!() };
+    let long = "x".repeat(300);
+    for (container, user) in [(web1, "bobb"), (web2, "erin"), (ct, long.as_str())] {
+        container.labels = [("shaper.user".to_string(), user.to_string())].into();
+    }
+    facts.accounts.by_name.insert("bobb".to_string(), None);
+    let users = "version: 1\nlinks: {eth0: }\nusers: {ann: 1mbit}\n";
+    let said = |owner: &str| said_of(&facts, &format!("{users}guests: {{owner: {owner}}}"));
+    let told = said("[slice, label]");
+    assert!(told.contains("container `web-1` has the label shaper.user=`bobb`"), "{told}");
+    assert!(!told.contains("web-2"), "NSS was not asked about erin yet: {told}");
+    assert!(told.contains("container `ct`"), "no account has so long a name: {told}");
+    assert_eq!(said("slice"), "");
+    let text = format!("{users}guests: {{owner: label}}");
+    let policy = crate::policy::parse(&text, "p.yaml").unwrap();
+    let named: Vec<&str> = crate::model::named_by_guests(&policy, &facts.guests).collect();
+    assert_eq!(named, ["bobb", "erin"]);
+}
+
+#[test]
 fn guests_that_two_lines_claim() {
     let cases = [
         ("one interface", lines(&[("bob", "interfaces: tap0"), ("ann", "interfaces: [tap0]")])),
