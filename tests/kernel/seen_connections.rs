@@ -73,7 +73,8 @@ fn why_says_where_a_connections_packets_go() {
     for port in ports {
         world.far.tell(&Order::Echo(port));
     }
-    for (family, port) in ports.into_iter().flat_map(|it| [(Family::V4, it), (Family::V6, it)]) {
+    let v4 = ports.map(|port| (Family::V4, port));
+    for (family, port) in v4.into_iter().chain([(Family::V6, 40_000), (Family::V6, 42_000)]) {
         for (name, actor) in [("ann", &mut ann), ("bob", &mut bob), ("uid:0", &mut nobody)] {
             let went = went(&world, actor, family, port);
             let to = world.far_at(family, port).to_string();
