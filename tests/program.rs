@@ -333,15 +333,36 @@ fn what_one_program_has_decided_the_next_takes_once() {
     assert_eq!(says(&decide(at_the_root), &it), shards);
     assert_eq!(says(&decide(below), &nobody), class.0);
     assert_eq!(says(&decide(below), &nobody), 0, "not twice");
-    for (learned, at_the_roots, belows) in [(&it, shards, class.0), (&nobody, 0, 0)] {
-        let asked = if learned.table.accounts.is_empty() { &it } else { &nobody };
-        says(&learn(Tag::Bpf(below)), learned);
-        assert_eq!(says(&decide(at_the_root), asked), at_the_roots);
-        if at_the_roots != 0 {
-            assert_eq!(says(&decide(below), asked), belows);
-        }
-        says(&learn(Tag::Bpf(below)), learned);
-        assert_eq!(says(&decide(below), asked), belows, "where there are no shards");
+    assert_eq!(says(&decide(at_the_root), &it), shards);
+    says(&learn(Tag::Bpf(below)), &nobody);
+    assert_eq!(says(&decide(below), &nobody), class.0, "whoever notes flows leaves it as it was");
+}
+
+/// A guest's queue writes what it likes where our programs leave each other what they decided.
+#[test]
+fn what_looks_like_a_decision_is_cleared_by_the_first_program() {
+    let at_the_root = Program {
+        shards: true,
+        tag: TagHelper::Socket,
+        sockets: Sockets::Cookie(OURS),
+        mptcp: None,
+        labels: false,
+    };
+    let shard = Shard::new(0xe003).expect("a shard");
+    let class = shard.user(Minor(0x10));
+    let table = OwnerTable { accounts: BTreeMap::from([(1000, class)]), ..OwnerTable::default() };
+    let packet = Packet { socket: Some((true, OURS, 1000)), ..ORDINARY };
+    let it = World { packet, table, given: BTreeSet::new() };
+    let nobody = World { table: OwnerTable::default(), ..it.clone() };
+    let below = Program { shards: false, ..at_the_root };
+    for sockets in [Sockets::Cookie(OURS), Sockets::Mixed] {
+        let mut context = [0; 192];
+        answer(&decide(at_the_root), &it, &mut context);
+        let forged = context;
+        assert_eq!(answer(&decide(below), &nobody, &mut context), class.0, "it would be believed");
+        context = forged;
+        answer(&clear_priority(sockets), &nobody, &mut context);
+        assert_eq!(answer(&decide(below), &nobody, &mut context), 0);
     }
 }
 

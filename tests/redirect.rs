@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use interpreter::{Machine, Packet};
+use interpreter::{Context, Machine, Packet};
 use shaper::classify::assembler::Instruction;
+use shaper::classify::noted::SKB_CONTROL;
 use shaper::classify::program::MAP_LOOKUP;
 use shaper::classify::program_rules::SKB_PROTOCOL;
 use shaper::classify::redirect::*;
@@ -72,6 +73,11 @@ fn clone_redirect(_: u64, ifindex: u64, flags: u64, _: u64, _: u64) -> u64 {
 
 /// What the program returns.
 fn run(code: &[Instruction], packet: &Packet) -> u32 {
+    run_in(code, packet, &mut [0; 192])
+}
+
+/// What it returns, and what it leaves in the packet's control block.
+fn run_in(code: &[Instruction], packet: &Packet, context: &mut Context) -> u32 {
     let functions: [(i32, rbpf::ebpf::Helper); 4] = [
         (MAP_LOOKUP, look_up),
         (CHECK_MTU, check_mtu),
@@ -80,10 +86,9 @@ fn run(code: &[Instruction], packet: &Packet) -> u32 {
     ];
     let start = WORLD.with_borrow_mut(|world| world.pulse.as_mut_ptr().expose_provenance() as u64);
     let memory = [(start, VALUE_BYTES.into())];
-    let mut context = [0; 192];
     context[SKB_PROTOCOL as usize..][..2].copy_from_slice(&ethernet::protocol(packet));
     let machine = Machine { packet, functions: &functions, memory: &memory };
-    machine.run(code, &mut context) as u32
+    machine.run(code, context) as u32
 }
 
 /// An IPv6 packet with this next header, and the first byte of that.
@@ -116,6 +121,15 @@ fn set_up(is_up: bool) {
 
 fn copies() -> u32 {
     WORLD.with_borrow_mut(|world| std::mem::take(&mut world.copies))
+}
+
+/// Of what the driver or a queue has left there nothing looks like a decision behind the ifb.
+#[test]
+fn the_control_block_is_cleared_before_the_ifb() {
+    begin(true);
+    let mut context = [0xaa; 192];
+    run_in(&redirect(IFB), &ethernet::frame(&[], V4, &[0x45; 20], false), &mut context);
+    assert_eq!(context[SKB_CONTROL as usize + 16..][..4], [0; 4]);
 }
 
 #[test]

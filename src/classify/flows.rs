@@ -15,7 +15,7 @@ use super::assembler::{
     Width,
 };
 use super::ip_header::{self, CONTEXT, OFFSET, Room, load};
-use super::noted::{self, By, SKB_CONTROL};
+use super::noted::{self, SKB_CONTROL};
 use super::program::{TASK_CLASSID, class_of_sender, look_up, to_shard};
 use super::servers::{OnStack, class_of_server};
 use crate::tree::Tag;
@@ -94,10 +94,7 @@ enum Way {
 pub fn learn(tag: Tag) -> Vec<Instruction> {
     let mut a = Assembler::default();
     match tag {
-        Tag::Bpf(program) => {
-            class_of_sender(&mut a, program);
-            noted::leave(&mut a, By::Learner);
-        }
+        Tag::Bpf(program) => class_of_sender(&mut a, program),
         Tag::Cgroup => {
             a.copy(CONTEXT, R1);
             a.call(TASK_CLASSID);
@@ -133,7 +130,7 @@ pub fn find(shards: bool, for_rules: bool) -> Vec<Instruction> {
     let (unknown, later, found, whole) = (a.label(), a.label(), a.label(), a.label());
     let (new, known) = (a.label(), a.label());
     if !shards && !for_rules {
-        noted::take(&mut a, By::Root, whole);
+        noted::take(&mut a, whole);
     }
     read_flow(&mut a, Way::In, unknown, later);
     look_up(&mut a, FLOWS, KEY);

@@ -23,7 +23,7 @@ use super::assembler::{
     Width,
 };
 use super::label::class_of_label;
-use super::noted::{self, By};
+use super::noted;
 use crate::tree::{MptcpLayout, Program, Sockets, TagHelper};
 use crate::units::{ClassId, Shard};
 
@@ -70,17 +70,15 @@ pub const TCP_NEW_SYN_RECV: i32 = 12;
 const SOCK_STREAM: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
 
-/// The deciding program; what another has decided about the packet ([`super::noted`]) it takes. Its
-/// maps are numbered [`ACCOUNTS`], [`RANGES`], [`GIVEN`] and
-/// [`SOURCES`].
+/// The deciding program. What a root with shards has decided ([`super::noted`]) a shard's takes.
+/// Its maps are numbered [`ACCOUNTS`], [`RANGES`], [`GIVEN`] and [`SOURCES`].
 pub fn decide(program: Program) -> Vec<Instruction> {
     let mut a = Assembler::default();
     let known = a.label();
     a.map(R0, SOURCES);
     a.copy(CONTEXT, R1);
-    noted::take(&mut a, By::Learner, known);
     if !program.shards {
-        noted::take(&mut a, By::Root, known);
+        noted::take(&mut a, known);
     }
     class_of_sender(&mut a, program);
     a.bind(known);
@@ -97,11 +95,12 @@ pub fn decide(program: Program) -> Vec<Instruction> {
 /// (`1:0` is *direct*, past every class), and CAP_NET_RAW in a guest's own user namespace is enough
 /// to set one. Where sockets of our own network namespace can be told from others'
 /// ([`Sockets::Cookie`]), their priorities stay: setting one above 6 there takes CAP_NET_ADMIN or
-/// CAP_NET_RAW on the host.
+/// CAP_NET_RAW on the host. What looks like a decision of ours ([`super::noted`]) it clears too.
 pub fn clear_priority(sockets: Sockets) -> Vec<Instruction> {
     let mut a = Assembler::default();
     let (ours, clear, done) = (a.label(), a.label(), a.label());
     a.copy(R6, R1);
+    noted::clear(&mut a);
     a.load(Width::Word, R7, R6, SKB_PRIORITY);
     a.shift_right(R7, 16);
     a.jump_if_is(R7, ClassId::ROOT.major().into(), ours);
@@ -281,7 +280,7 @@ pub(super) fn to_shard(a: &mut Assembler) {
     a.shift_right(R1, 16);
     a.jump_if_less(R1, Shard::FIRST.into(), done);
     a.jump_if_more(R1, Shard::LAST.into(), done);
-    noted::leave(a, By::Root);
+    noted::leave(a);
     a.shift_right(R9, 16);
     a.or(R9, ClassId::ROOT.0 as i32);
     a.bind(done);

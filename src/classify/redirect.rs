@@ -16,6 +16,7 @@ use super::assembler::{
 };
 use super::flows::{ICMP_V6, IPV6_BYTES};
 use super::ip_header::{self, CONTEXT, Room, load};
+use super::noted;
 use super::program::look_up;
 
 /// Array of one value: [`VALUE_BYTES`].
@@ -60,12 +61,14 @@ const VALUE: Register = R8;
 /// the filter's action redirects, and 0 lets a packet pass as if there were no ifb. All of IP but
 /// neighbour discovery, which like ARP must not wait behind anybody's traffic; and nothing once the
 /// ifb is gone (`bpf_check_mtu` says ENODEV) or packets do not come to its root: the action would
-/// drop every packet. Its one map is [`PULSE`].
+/// drop every packet. What looks like a decision of ours ([`super::noted`]) it clears. Its one map
+/// is [`PULSE`].
 pub fn redirect(ifb: u32) -> Vec<Instruction> {
     let mut a = Assembler::default();
     let (ip, pass, through) = (a.label(), a.label(), a.label());
     let answered = a.label();
     a.copy(CONTEXT, R1);
+    noted::clear(&mut a);
     let v6 = a.label();
     ip_header::find(&mut a, ROOM, [ip, v6, pass]);
     a.bind(v6);

@@ -187,7 +187,11 @@ impl Names {
             Asked::All(_) => self.all = Some(question),
             Asked::Subuids => self.subuids = true,
             // Subordinate uids among them are asked about with the others this time.
-            Asked::Newcomers(uids) => self.newcomers.extend(uids),
+            Asked::Newcomers(uids) if question.names.is_empty() => self.newcomers.extend(uids),
+            Asked::Newcomers(uids) => {
+                self.guests.0.extend(question.names);
+                self.guests.1.extend(uids);
+            }
         }
         self.put_off = Some(now + NO_CHILD);
     }
@@ -353,6 +357,8 @@ mod tests {
         assert!(matches!(fails(&mut names), Asked::All(_)));
         names.subuids = true;
         assert!(matches!(fails(&mut names), Asked::Subuids));
+        names.ask_about_guests((["ann".to_string()].into(), [1001].into()));
+        assert!(matches!(fails(&mut names), Asked::Newcomers(uids) if uids == [1001].into()));
         assert!(names.is_asking_about(1000), "he waits");
         assert!(matches!(fails(&mut names), Asked::Newcomers(uids) if uids == [1000].into()));
         assert_eq!(names.due(), None);

@@ -44,7 +44,8 @@ fn a_download_is_held_to_its_users_down() {
     let mut world = World::new();
     let mut ann = world.downloading(ANN, Family::V4);
     let first = apply(POLICY);
-    assert!(first.stdout.contains("link ifb-up0 type ifb up"), "{}", first.stdout);
+    assert!(first.stdout.contains("+ ann 20mbit, down 10mbit\n"), "{}", first.stdout);
+    assert!(run("ip link show").contains(IFB));
     let again = apply(POLICY);
     assert!(!again.stdout.contains('+'), "{}", again.stdout);
     let of_ann = classid("user/ann");

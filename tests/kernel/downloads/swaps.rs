@@ -75,7 +75,7 @@ fn downloads_stay_in_their_classes_while_programs_are_exchanged() {
     ];
     for (what, text) in edits.iter().cycle().take(3 * edits.len()) {
         let before = classes(IFB);
-        let done = apply(text).stdout;
+        let done = shaper(&["apply", "-v", &policy(text)]).exits(0).stdout;
         assert!(done.contains("filter"), "{what}: {done}");
         all_was_somebodys(what, before);
     }
@@ -110,7 +110,7 @@ fn downloads_that_run_are_known_to_who_has_not_the_map() {
         let before = classes(IFB);
         let mut confined = Command::new("setpriv");
         confined.args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
-        confined.arg(binary()).args(["apply", &policy(POLICY)]);
+        confined.arg(binary()).args(["apply", "-v", &policy(POLICY)]);
         let done = run_with(confined, "").exits(0).stdout;
         assert!(
             done.contains("~ wait 1 s: whose the flows are that run on up0 is learnt"),
