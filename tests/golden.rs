@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! runs carol dave                      these accounts have a process
+//! unasked carol                        NSS was not asked who that is
 //! drained 1:11                         a class that is to go has sent all that it held
 //! class eth0 1:10 rate 1mbit           somebody changed a class by hand
 //! root eth0 1:10                       … or made it again, directly below the qdisc
@@ -171,6 +172,11 @@ fn edit(observation: &mut Observation, words: &[&str]) {
         ["runs", names @ ..] => {
             let uids = names.iter().map(|name| ACCOUNTS.iter().find(|(n, _)| n == name).unwrap().1);
             observation.facts.accounts.running.extend(uids);
+        }
+        ["unasked", name] => {
+            let accounts = &mut observation.facts.accounts;
+            accounts.by_name.remove(*name).unwrap();
+            accounts.by_uid.retain(|_, account| account.name != *name);
         }
         ["drained", classid] => {
             observation.facts.quiet.insert(class(classid));

@@ -92,6 +92,11 @@ fn a_plan_speaks_of_people() {
     let file = |users: &str, more: &str| policy(&(text(users) + more));
     run("tc qdisc add dev up0 root handle 8001: tbf rate 1gbit burst 100kb limit 1mb");
     let path = file("ann: 800mbit\n  bob: {rate: 1mbit, ceil: 30mbit}", "everyone: 50mbit\n");
+    let output =
+        shaper(&format!("plan --json --takeover {path}")).assert().code(0).get_output().clone();
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    let lost = serde_json::json!({"op": "replace", "kind": "link", "who": "up0", "count": 1, "what": "qdisc tbf 8001:"});
+    assert_eq!(plan["people"][0], lost);
     in_turn(
         &format!("--takeover {path}"),
         "! replaces qdisc tbf 8001: of up0\n+ up0 1gbit\n+ ann 800mbit\n+ bob rate 1mbit ceil 30mbit\n+ everyone 50mbit each\n",

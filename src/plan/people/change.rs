@@ -5,7 +5,7 @@ use std::fmt;
 /// What becomes of one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// `+`, `~`, `-`, or `!` for what somebody else loses.
+    /// `+`, `~`, `-`, or `!` for what of somebody else's a link loses.
     pub sign: char,
     /// What the subject is: `link`, `user`, `account`, `class`, `group`, `everyone`, `guests`.
     pub kind: &'static str,
@@ -13,7 +13,7 @@ pub struct Change {
     pub who: String,
     /// How many it is: accounts whose limits are alike are one subject.
     pub count: usize,
-    /// What is so afterwards, and what was so before where that differs.
+    /// What is so afterwards, and what was so before where that differs; with `!` what is lost.
     pub what: String,
 }
 
@@ -24,6 +24,7 @@ impl fmt::Display for Change {
         match (*sign, what.as_str()) {
             (_, "") => write!(f, "{sign} {who}"),
             ('-', _) => write!(f, "- {who}: {what}"),
+            ('!', _) => write!(f, "! replaces {what} of {who}"),
             _ => write!(f, "{sign} {who} {what}"),
         }
     }

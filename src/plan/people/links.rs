@@ -1,5 +1,4 @@
-//! Links that are shaped, change and are left; guests' links; and parts of a link that nobody's
-//! limits are.
+//! Links that are shaped, change and are left; and parts of a link that nobody's limits are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +6,7 @@ use super::change::Change;
 use super::held::{Held, difference};
 use crate::facts::{Facts, RootQdisc};
 use crate::tree::{
-    Claim, Clsact, Direction, Filter, Group, KernelState, LeafQdisc, LinkName, Owner, Port, Tree,
+    Claim, Direction, Filter, Group, KernelState, LeafQdisc, LinkName, Owner, Port, Tree,
 };
 use crate::units::{ClassId, Shard};
 
@@ -101,8 +100,7 @@ pub(super) fn changes(ports: &Ports<'_>, facts: &Facts) -> Vec<Change> {
             (false, true) => {
                 let root = facts.links.get(link).map(|facts| &facts.root);
                 if let Some(RootQdisc::Foreign { kind, handle, .. }) = root {
-                    let what = format!("qdisc {kind} {handle} of {link}");
-                    changes.push(change('!', "replaces".to_string(), what));
+                    changes.push(change('!', link.to_string(), format!("qdisc {kind} {handle}")));
                 }
                 changes.push(change('+', link.to_string(), of(ClassId::LINK)));
             }
@@ -128,52 +126,6 @@ pub(super) fn changes(ports: &Ports<'_>, facts: &Facts) -> Vec<Change> {
         }
     }
     changes
-}
-
-/// Links by which guests come in, and whose they are.
-pub(super) fn guests(before: &KernelState, after: &KernelState) -> Vec<Change> {
-    let label = |state: &KernelState, link: &LinkName| {
-        let clsact: Option<&Clsact> = state.clsact.get(link);
-        let mut filters = clsact.into_iter().flat_map(|clsact| clsact.ingress.filters.values());
-        filters.find_map(|filter| match filter {
-            Filter::Label(label) => Some(label.owner),
-            _ => None,
-        })
-    };
-    let owner = |state: &KernelState, minor| {
-        let is_it = |(_, id): &(&Claim, &ClassId)| Some(id.minor()) == minor;
-        state.claims.iter().find(is_it).and_then(|(claim, _)| match claim {
-            Claim::Owner(owner) => Some(owner.to_string()),
-            _ => None,
-        })
-    };
-    let links: BTreeSet<&LinkName> = before.clsact.keys().chain(after.clsact.keys()).collect();
-    let mut said: BTreeMap<(char, String), Vec<&LinkName>> = BTreeMap::new();
-    for link in links {
-        let whose = |state, minor| match owner(state, minor) {
-            Some(owner) => format!("{owner}'s"),
-            None => "nobody's".to_string(),
-        };
-        let (sign, what) = match (label(before, link), label(after, link)) {
-            (None, Some(minor)) => ('+', format!("are {}", whose(after, minor))),
-            (Some(minor), None) => ('-', format!("no longer {}", whose(before, minor))),
-            (Some(from), Some(to)) if whose(before, from) != whose(after, to) => {
-                ('~', format!("{} → {}", whose(before, from), whose(after, to)))
-            }
-            _ => continue,
-        };
-        said.entry((sign, what)).or_default().push(link);
-    }
-    let change = |((sign, what), links): ((char, String), Vec<&LinkName>)| {
-        let names: Vec<String> = links.iter().map(ToString::to_string).collect();
-        let names = match links.len() {
-            0..=NAMED => names.join(", "),
-            more => format!("{more} links"),
-        };
-        let who = format!("guests behind {names}");
-        Change { sign, kind: "guests", who, count: links.len(), what }
-    };
-    said.into_iter().map(change).collect()
 }
 
 /// Parts of a link that stays shaped and that are in nobody's limits: rules, who is told apart, how

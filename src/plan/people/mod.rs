@@ -2,6 +2,7 @@
 //! difference of two states, joined by owner, and says nothing of how the steps get there.
 
 mod change;
+mod guests;
 mod held;
 mod links;
 mod owners;
@@ -21,11 +22,11 @@ pub fn changes(
     matcher: Option<&Matcher>,
     accounts: &Accounts,
 ) -> Vec<Change> {
-    let before = &seen.state;
+    let (before, facts) = (&seen.state, &seen.facts);
     let ports = Ports::of(before, after);
-    let mut changes = links::changes(&ports, &seen.facts);
+    let mut changes = links::changes(&ports, facts);
     changes.extend(owners::changes(&ports, matcher, accounts));
-    changes.extend(links::guests(before, after));
+    changes.extend(guests::changes(before, after, facts));
     changes.extend(links::parts(&ports));
     changes
 }

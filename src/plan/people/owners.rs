@@ -6,9 +6,9 @@ use super::change::Change;
 use super::held::{Held, difference};
 use super::links::{NAMED, Ports, directions};
 use crate::facts::Accounts;
-use crate::model::Matcher;
+use crate::model::{Claimed, Matcher};
 use crate::text::shown;
-use crate::tree::{Claim, Group, KernelState, LinkName, Owner, Port};
+use crate::tree::{Claim, Group, KernelState, Key, LinkName, Owner, Port};
 use crate::units::ClassId;
 
 /// The owners of a state, each with its class.
@@ -29,6 +29,7 @@ pub(super) fn changes(
     accounts: &Accounts,
 ) -> Vec<Change> {
     let (before, after) = (owners(ports.before), owners(ports.after));
+    let by_then = matcher.map(|matcher| ByThen::of(ports, matcher, accounts, &after));
     let all: BTreeSet<&Owner> = before.keys().chain(after.keys()).copied().collect();
     let mut groups = Vec::new();
     let mut people = Vec::new();
@@ -49,9 +50,7 @@ pub(super) fn changes(
             }
             Owner::Class(_) => people.push(said("class", owner.to_string(), what)),
             Owner::User(key) if sign == '-' => {
-                let now = matcher.and_then(|matcher| {
-                    claimed_now(ports, (key.as_str(), ids[0]), (matcher, accounts), &after)
-                });
+                let now = by_then.as_ref().and_then(|it| it.claims(key.as_str(), ids[0]));
                 let what = now.map(|now| format!("now {now}")).unwrap_or_default();
                 people.push(said("user", owner.to_string(), what));
             }
@@ -155,39 +154,77 @@ fn has_a_cap(ports: &Ports<'_>, port: &Port, held: &Held) -> bool {
     held.ceil < link.ceil
 }
 
-/// In whose class a user's accounts are who has no line any more: `everyone, 50mbit`; `None`: his
-/// account is not known, or he has several.
-fn claimed_now(
-    ports: &Ports<'_>,
-    (key, class): (&str, Option<ClassId>),
-    (matcher, accounts): (&Matcher, &Accounts),
-    after: &BTreeMap<&Owner, ClassId>,
-) -> Option<String> {
-    let table = ports.before.owners.as_ref().map(|table| &table.accounts);
-    let in_his_class = table.into_iter().flatten().filter(|(_, id)| Some(**id) == class);
-    let by_name = accounts.by_uid.iter().filter(|(_, account)| account.name == key);
-    let uids: BTreeSet<u32> =
-        in_his_class.map(|(uid, _)| *uid).chain(by_name.map(|(uid, _)| *uid)).collect();
-    let claims = uids.iter().map(|uid| matcher.claim(*uid, None, accounts));
-    let mut owners: Vec<Option<Owner>> =
-        claims.map(|claimed| claimed.map(|it| it.owner())).collect();
-    owners.dedup();
-    let [owner] = &owners[..] else { return None };
-    let Some(owner) = owner else { return Some("in default".to_string()) };
-    let (name, id) = match owner {
-        Owner::Uid(_) | Owner::Subuids(_) => {
-            ("everyone".to_string(), after.get(owner).or(after.get(&Owner::Newcomers)))
+/// Who claims whom afterwards, and with which class.
+struct ByThen<'a> {
+    ports: &'a Ports<'a>,
+    matcher: &'a Matcher,
+    accounts: &'a Accounts,
+    owners: &'a BTreeMap<&'a Owner, ClassId>,
+    /// Of each `gid` group the class of one of its accounts: all of them have the same limits.
+    of_groups: BTreeMap<Key, ClassId>,
+}
+
+impl<'a> ByThen<'a> {
+    fn of(
+        ports: &'a Ports<'a>,
+        matcher: &'a Matcher,
+        accounts: &'a Accounts,
+        owners: &'a BTreeMap<&'a Owner, ClassId>,
+    ) -> ByThen<'a> {
+        let mut by_then = ByThen { ports, matcher, accounts, owners, of_groups: BTreeMap::new() };
+        let accounts = owners.iter().filter(|(owner, _)| matches!(owner, Owner::Uid(_)));
+        for (_, id) in accounts {
+            let group = by_then.held(*id).and_then(|held| held.group);
+            if let Some(Group::Line(group)) = group {
+                by_then.of_groups.entry(group).or_insert(*id);
+            }
         }
-        other => (other.to_string(), after.get(other)),
-    };
-    let id = id.copied();
-    let held = ports.all.iter().find_map(|port| ports.held(port, [None, id])[1].clone());
-    let name = match held.as_ref().and_then(|held| held.group.as_ref()) {
-        Some(Group::Line(group)) if matches!(owner, Owner::Uid(_)) => format!("group {group}"),
-        _ => name,
-    };
-    Some(match held {
-        Some(held) => format!("{name}, {}", held.words()),
-        None => name,
-    })
+        by_then
+    }
+
+    /// What the class has at the first port where it stands.
+    fn held(&self, id: ClassId) -> Option<Held> {
+        self.ports.all.iter().find_map(|port| self.ports.held(port, [None, Some(id)])[1].clone())
+    }
+
+    /// In whose class a user's accounts are who has no line any more, by the class that they were
+    /// in: `everyone, 50mbit`; `None`: they are not known, or not in which Unix groups they are, or
+    /// they are in several classes.
+    fn claims(&self, key: &str, class: Option<ClassId>) -> Option<String> {
+        let (matcher, accounts) = (self.matcher, self.accounts);
+        let table = self.ports.before.owners.as_ref().map(|table| &table.accounts);
+        let in_his_class = table.into_iter().flatten().filter(|(_, id)| Some(**id) == class);
+        let by_name = accounts.by_uid.iter().filter(|(_, account)| account.name == key);
+        let uids: BTreeSet<u32> =
+            in_his_class.map(|(uid, _)| *uid).chain(by_name.map(|(uid, _)| *uid)).collect();
+        // NSS is asked about accounts that run or that lines name.
+        let by_nss = |uid| !matcher.groups.is_empty() || accounts.subuids.holding(uid).is_some();
+        if uids.iter().any(|uid| by_nss(*uid) && matcher.is_open(*uid, None, accounts)) {
+            return None;
+        }
+        let mut claims = uids.iter().map(|uid| matcher.claim(*uid, None, accounts));
+        let claimed = claims.next()?;
+        if claims.any(|other| other != claimed) {
+            return None;
+        }
+        let Some(claimed) = claimed else { return Some("in default".to_string()) };
+        let owner = claimed.owner();
+        let own = self.owners.get(&owner).copied();
+        let (name, id) = match claimed {
+            Claimed::User(key) => (key.to_string(), own),
+            Claimed::Account { group: Some(Group::Line(group)), .. }
+            | Claimed::Subuids { group: Some(Group::Line(group)), .. } => {
+                let like_others = || self.of_groups.get(&group).copied();
+                (format!("group {group}"), own.or_else(like_others))
+            }
+            Claimed::Account { .. } | Claimed::Subuids { .. } => {
+                let newcomers = || self.owners.get(&Owner::Newcomers).copied();
+                ("everyone".to_string(), own.or_else(newcomers))
+            }
+        };
+        Some(match id.and_then(|id| self.held(id)) {
+            Some(held) => format!("{name}, {}", held.words()),
+            None => name,
+        })
+    }
 }
