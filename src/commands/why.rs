@@ -18,12 +18,12 @@ use crate::apply::{self, Engines, Look, Options, Request, Session, Who};
 use crate::cli::{Global, WhyOptions};
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::model::{Limits, Link, LinkAt};
+use crate::model::{Link, LinkAt};
 use crate::text::{Foreign, shown};
 use crate::tree::{Claim, Group, Key, Owner, Reserved};
 use crate::units::ClassId;
 use answer::Answer;
-use owner::On;
+use owner::{On, Said};
 
 /// How long is looked at what goes now.
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -162,9 +162,8 @@ fn ways(
 ) -> Vec<connection::Way> {
     let Some(to) = options.to.or_else(|| options.subject.parse().ok()) else { return Vec::new() };
     let asked = connection::Asked { to, from: options.from, proto: options.proto };
-    let sender = answer.classid.as_ref().and_then(|classid| classid.parse().ok());
     let (seen, status, meaning) = (counting.observation(), on.status, on.meaning);
-    connection::ways(connection::Known { seen, status, meaning }, &asked, sender)
+    connection::ways(connection::Known { seen, status, meaning }, &asked, answer.sender)
 }
 
 fn find(look: &Look, pid: u32) -> Option<&crate::process::Process> {
@@ -206,14 +205,17 @@ fn of_name(
     }
 }
 
-/// The user, group or class of the policy that has this name.
+/// The user, group or class of this name: of the policy, else of the kernel.
 fn line(on: &On<'_>, name: &str) -> Option<Owner> {
     let has_line = |owner: &Owner| on.meaning.model.nodes.iter().any(|node| node.owner == *owner);
+    let claims = &on.meaning.observation.state.claims;
+    let stands = |owner: &Owner| claims.contains_key(&Claim::Owner(owner.clone()));
     let key = Key::new(name);
     let group = Group::of(name).map(Owner::Group);
     let everyone = (Reserved::of(name) == Some(Reserved::Everyone)).then_some(Owner::Newcomers);
     let named = key.into_iter().flat_map(|key| [Owner::User(key.clone()), Owner::Class(key)]);
-    named.chain(group).chain(everyone).find(has_line)
+    let named: Vec<Owner> = named.chain(group).chain(everyone).collect();
+    named.iter().find(|it| has_line(it)).or_else(|| named.iter().find(|it| stands(it))).cloned()
 }
 
 fn of_uid(on: &On<'_>, subject: String, uid: u32) -> Answer {
@@ -221,15 +223,48 @@ fn of_uid(on: &On<'_>, subject: String, uid: u32) -> Answer {
     let accounts = &on.meaning.observation.facts.accounts;
     let mut notes = Vec::new();
     let own = Some(Owner::Uid(uid)).filter(has_line);
-    let claimed = || on.meaning.model.matcher.claim(uid, None, accounts);
-    let owner = own.or_else(|| claimed().map(|claimed| claimed.owner()));
+    let matcher = &on.meaning.model.matcher;
+    let claimed = || matcher.claim(uid, None, accounts);
+    let mut owner = own.or_else(|| claimed().map(|claimed| claimed.owner()));
+    let is = in_force(on, uid).filter(|is| Some(is) != owner.as_ref());
+    if let Some(is) = is {
+        // Where NSS does not say who that is, neither does the file.
+        if !matcher.is_open(uid, None, accounts) {
+            let line = owner.as_ref().map(|owner| owner::line_of(on, owner).0);
+            let says = line.unwrap_or_else(|| "nobody's".to_string());
+            notes.push(format!(
+                "in force it is {}'s; the file says {}: apply has not run since",
+                shown(&is.to_string()),
+                shown(&says)
+            ));
+        }
+        owner = Some(is);
+    }
     if owner.is_none() && uid == 0 {
         notes.push("root is only claimed by a line that names it".to_string());
     }
-    if matches!(owner, Some(Owner::Uid(_))) && !accounts.running.contains(&uid) {
+    let stands = |owner: &Owner| {
+        let claims = &on.meaning.observation.state.claims;
+        claims.contains_key(&Claim::Owner(owner.clone()))
+    };
+    let is_away = matches!(owner, Some(Owner::Uid(_))) && !accounts.running.contains(&uid);
+    if is_away && !owner.as_ref().is_some_and(stands) {
         notes.push("it has no process here now, so it has no class yet".to_string());
     }
     owner::answer(on, subject, owner, notes)
+}
+
+/// Whose packets of a uid are, by the maps of the deciding program; `None`: nobody's, or those of
+/// all newcomers.
+fn in_force(on: &On<'_>, uid: u32) -> Option<Owner> {
+    let state = &on.meaning.observation.state;
+    let class = state.owners.as_ref()?.class(uid)?.our_class()?;
+    let mut claims = state.claims.iter().filter(|(_, id)| **id == class);
+    claims.find_map(|(claim, _)| match claim {
+        Claim::Owner(Owner::Newcomers) => None,
+        Claim::Owner(owner) => Some(owner.clone()),
+        _ => None,
+    })
 }
 
 /// A class by its number.
@@ -242,12 +277,13 @@ fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
         _ => None,
     };
     if let Some((word, what)) = said {
-        let links = on.links(Some(class), |_: LinkAt, link: &Link| -> Option<Limits> {
-            (word == Reserved::Default).then_some(link.default)
+        let links = on.links(Some(class), |_: LinkAt, link: &Link| match word {
+            Reserved::Default => Said::Limits(link.default),
+            _ => Said::Nothing,
         });
         return Ok(Answer { links, ..Answer::about(format!("{word}, {what}"), Some(class)) });
     }
-    let stands = !on.links(Some(class), |_, _| None).is_empty();
+    let stands = !on.links(Some(class), |_, _| Said::Nothing).is_empty();
     match claims.iter().find(is_it).map(|(claim, _)| claim) {
         Some(Claim::Owner(owner) | Claim::Pinned(owner)) => {
             let subject = format!("class {class}, which is {}'s", shown(&owner.to_string()));
@@ -256,7 +292,7 @@ fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
         Some(Claim::Retired(_, of)) if stands => {
             let of = of.as_ref().map_or_else(String::new, |of| format!(" of {of}"));
             let notes = vec!["it is retired: it goes when nothing can come to it".to_string()];
-            let links = on.links(Some(class), |_, _| None);
+            let links = on.links(Some(class), |_, _| Said::Nothing);
             let subject = format!("class {class}{}", shown(&of));
             Ok(Answer { links, notes, ..Answer::about(subject, Some(class)) })
         }

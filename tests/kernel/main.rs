@@ -37,6 +37,7 @@ mod rules;
 mod seen;
 mod seen_connections;
 mod seen_guests;
+mod seen_lines;
 mod senders;
 mod servers;
 mod shards;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         seen::TESTS,
         seen_connections::TESTS,
         seen_guests::TESTS,
+        seen_lines::TESTS,
         senders::TESTS,
         vlan::TESTS,
         tunnels::TESTS,

@@ -1,8 +1,10 @@
 //! What `why` says of connections, beside where their packets went.
 
+use std::thread;
+
 use serde_json::Value;
 
-use crate::support::accounts::{ANN, BOB, ROOT};
+use crate::support::accounts::{ANN, BOB, CAROL, ROOT};
 use crate::support::actor::Actor;
 use crate::support::counters::{Classes, classes};
 use crate::support::harness::{On, tests};
@@ -27,6 +29,8 @@ rules:
   - {vlan: 22, to: tagged}
   - {dport: 42000, from: ann, to: anns}
   - {dport: 42001, from: {not: ann}, to: bob}
+  - {sport: [49000-50000], dport: 42002, to: games}
+everyone: {each: {ceil: 60mbit, down: 60mbit}}
 ";
 
 const COUNT: u32 = 40;
@@ -68,22 +72,46 @@ fn why_says_where_a_connections_packets_go() {
     let (mut ann, mut bob) = (world.actor(ANN), world.actor(BOB));
     let mut nobody = world.actor(ROOT);
     apply(POLICY);
+    // Of `everyone`, and without a class yet.
+    let mut carol = world.actor(CAROL);
     let file = policy(POLICY);
     let ports = [40_000, 40_100, 40_101, 41_000, 41_001, 42_000, 42_001];
     for port in ports {
         world.far.tell(&Order::Echo(port));
     }
-    let v4 = ports.map(|port| (Family::V4, port));
-    for (family, port) in v4.into_iter().chain([(Family::V6, 40_000), (Family::V6, 42_000)]) {
-        for (name, actor) in [("ann", &mut ann), ("bob", &mut bob), ("uid:0", &mut nobody)] {
-            let went = went(&world, actor, family, port);
+    let of_ann = ports.map(|port| (Family::V4, port));
+    // By whose they are, or by whom a rule is for.
+    let by_sender = [(Family::V4, 40_101), (Family::V4, 42_000), (Family::V4, 42_001)];
+    let v6 = [(Family::V6, 42_000)];
+    let senders = [
+        ("ann", &mut ann, [&of_ann[..], &[(Family::V6, 40_000)], &v6].concat()),
+        ("bob", &mut bob, [&by_sender[..], &v6].concat()),
+        ("uid:0", &mut nobody, [&by_sender[..], &v6].concat()),
+        ("carol", &mut carol, [&by_sender[..], &v6].concat()),
+    ];
+    let mut all = Vec::new();
+    for (name, actor, connections) in senders {
+        for (family, port) in connections {
             let to = world.far_at(family, port).to_string();
-            let words = ["why", name, "--to", &to, "--proto", "udp", "--json", "-f", &file];
-            let answer = shaper(&words).exits(0).json();
-            let said = ["egress", "ingress"].map(|it| way(&answer, it)["classid"].to_string());
-            let went = went.map(|class| format!("{class:?}"));
-            assert_eq!(said, went, "{name} to {to}: {answer}");
+            all.push((name, to, went(&world, actor, family, port)));
         }
+    }
+    let ask = |(name, to, went): &(&str, String, [String; 2])| {
+        let words = ["why", name, "--to", to, "--proto", "udp", "--json", "-f", &file];
+        let answer = shaper(&words).exits(0).json();
+        let said = ["egress", "ingress"].map(|it| way(&answer, it)["classid"].clone());
+        assert_eq!(
+            said,
+            went.each_ref().map(|it| Value::from(it.as_str())),
+            "{name} to {to}: {answer}"
+        );
+    };
+    for beside_each_other in all.chunks(6) {
+        thread::scope(|scope| {
+            for one in beside_each_other {
+                scope.spawn(|| ask(one));
+            }
+        });
     }
     // Which rule it is, and for which field the ones before it are not.
     let text = shaper(&["why", "ann", "--to", "10.77.0.2:42000", "--proto", "udp", "-f", &file]);
@@ -94,6 +122,22 @@ fn why_says_where_a_connections_packets_go() {
         "{text}"
     );
     assert!(text.contains("; rule 5 is not for it (vlan); now "), "{text}");
+    // The host's own port, where a rule asks for it.
+    let own_port = |to: &str, more: &[&str]| {
+        let words = ["why", "ann", "--to", to, "--proto", "udp", "--json", "-f", &file];
+        let answer = shaper(&[&words[..], more].concat()).exits(0).json();
+        let way = way(&answer, "egress");
+        (way["rule"].clone(), way.get("assumed_sport").cloned())
+    };
+    let to = "10.77.0.2:42002";
+    assert_eq!(own_port(to, &[]), (8.into(), Some(50_000.into())));
+    assert_eq!(own_port(to, &["--from", "10.77.0.1:48999"]), (Value::Null, None));
+    assert_eq!(own_port("10.77.0.2:42000", &[]), (6.into(), None));
+    let text = shaper(&["why", "ann", "--to", to, "--proto", "udp", "-f", &file]).exits(0).stdout;
+    assert!(
+        text.contains("; port 50000 is taken for the host's own, for which a rule asks"),
+        "{text}"
+    );
     // Of nobody in particular, by another route, and with the host's own end.
     let words = ["why", "10.99.1.1:443", "--from", "10.77.0.1:0", "--json", "-f", &file];
     let answer = shaper(&words).exits(0).json();

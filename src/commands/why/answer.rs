@@ -20,6 +20,9 @@ pub(super) struct Answer {
     pub line: Option<u32>,
     pub column: Option<u32>,
     pub classid: Option<String>,
+    /// The class of its packets that no rule decides about; `None`: nobody's.
+    #[serde(skip)]
+    pub sender: Option<ClassId>,
     /// Where the process sits now.
     pub directory: Option<String>,
     /// The links by which a guest's packets come in.
@@ -49,6 +52,18 @@ pub(super) struct OnLink {
     pub prio: Option<u8>,
     /// What the kernel has and does; absent while there is no class.
     pub in_force: Option<InForce>,
+    /// What of it the file no longer has: the `link`, as it is shaped in this direction, or the
+    /// `class` there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_lacks: Option<Lacks>,
+}
+
+/// What the kernel has and the file has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Lacks {
+    Link,
+    Class,
 }
 
 impl Answer {
@@ -62,6 +77,7 @@ impl Answer {
             line: None,
             column: None,
             classid: class.map(|class| class.to_string()),
+            sender: class,
             directory: None,
             comes_in_by: Vec::new(),
             links: Vec::new(),
@@ -138,6 +154,15 @@ impl OnLink {
         if let Some(now) = &self.in_force {
             let _ = write!(text, "; now {}", now.text());
         }
+        let _ = match self.file_lacks {
+            Some(Lacks::Link) => {
+                write!(text, "; the file does not shape {}: apply has not run since", self.port)
+            }
+            Some(Lacks::Class) => {
+                write!(text, "; the file says no class here: apply has not run since")
+            }
+            None => Ok(()),
+        };
         text
     }
 }

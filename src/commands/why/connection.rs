@@ -10,9 +10,10 @@ use super::standing::{self, InForce};
 use crate::classify::decision::decide;
 use crate::facts::Observation;
 use crate::intent::Meaning;
+use crate::model::Rule;
 use crate::status::Status;
 use crate::text::shown;
-use crate::tree::{Claim, Direction, Headers, LinkName, Port, Reserved, Tree};
+use crate::tree::{Claim, Direction, Headers, LinkName, Packets, Port, Reserved, Tree};
 use crate::units::ClassId;
 
 /// A port that is taken for the connection's own where the command line names none: of those that
@@ -55,6 +56,10 @@ pub(super) struct Way {
     /// The rules before it, by the file, and the field for which each is not for this connection;
     /// `null`: by the file it is, and apply has not run since.
     pub passed: Vec<(NonZeroU32, Option<&'static str>)>,
+    /// The port that was taken for the host's own, where the command line names none and a rule's
+    /// `sport` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assumed_sport: Option<u16>,
     pub in_force: Option<InForce>,
 }
 
@@ -67,74 +72,102 @@ pub(super) fn ways(known: Known<'_>, asked: &Asked, sender: Option<ClassId>) -> 
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     });
     let own_port = asked.from.map(|from| from.port()).filter(|port| *port != 0);
+    let has_ports = WITH_PORTS.contains(&asked.proto);
     let leaves = Headers {
         vlan: 0,
         proto: Some(asked.proto),
         addresses: Some((own, asked.to.ip())),
-        ports: WITH_PORTS
-            .contains(&asked.proto)
-            .then(|| (own_port.unwrap_or(SOME_PORT), asked.to.port())),
+        ports: has_ports.then(|| (own_port.unwrap_or(SOME_PORT), asked.to.port())),
     };
+    let is_assumed = has_ports && own_port.is_none();
     let link = link_of(own).filter(|link| seen.state.trees.keys().any(|it| it.link == *link));
     let trees = seen.state.trees.iter();
     let here = trees.filter(|(port, _)| link.as_ref().is_none_or(|link| port.link == *link));
     here.map(|(port, tree)| {
-        let headers = match port.direction {
-            Direction::Egress => leaves,
-            Direction::Ingress => leaves.mirrored(),
-        };
-        way(known, (port, tree), &headers, sender)
+        let packet = Packet { port, leaves, sender };
+        let mut way = way(known, tree, &packet);
+        let asks = is_assumed && packet.asks_sport(known.meaning, way.rule);
+        way.assumed_sport = asks.then_some(SOME_PORT);
+        way
     })
     .collect()
 }
 
-fn way(
-    known: Known<'_>,
-    (port, tree): (&Port, &Tree),
-    headers: &Headers,
+/// A packet of the connection at one port of a link.
+struct Packet<'a> {
+    port: &'a Port,
+    /// What the connection's packets have that leave.
+    leaves: Headers,
     sender: Option<ClassId>,
-) -> Way {
-    let decision = decide(tree, headers, sender);
-    let (class, text) = (decision.class, decision.class.to_string());
-    let rows = standing::rows(known.status, &text);
-    let (dev, direction) = (port.link.to_string(), port.direction.as_str());
-    let row = rows.iter().find(|row| row.link.dev == dev && row.link.direction == direction);
+}
+
+impl Packet<'_> {
+    fn headers(&self) -> Headers {
+        match self.port.direction {
+            Direction::Egress => self.leaves,
+            Direction::Ingress => self.leaves.mirrored(),
+        }
+    }
+
+    /// The file's rules that are on the link, up to this line or all.
+    fn rules<'m>(
+        &self,
+        meaning: &'m Meaning,
+        to: Option<NonZeroU32>,
+    ) -> impl Iterator<Item = &'m Rule> {
+        let rules = meaning.model.rules.iter();
+        let first = rules.filter(move |rule| to.is_none_or(|line| rule.line <= line));
+        let link = &self.port.link;
+        first.filter(move |rule| rule.links.as_ref().is_none_or(|it| it.contains(link)))
+    }
+
+    /// The field for which a rule is not for the connection, if it is for such packets, as the file
+    /// spells it: what leaves; `None`: the rule is for it.
+    fn differs(&self, meaning: &Meaning, rule: &Rule, packets: &Packets) -> Option<&'static str> {
+        let claims = &meaning.observation.state.claims;
+        let is_theirs = rule.from.as_ref().is_none_or(|from| {
+            let class = |owner| claims.get(&Claim::Owner(owner)).copied();
+            let mut classes = from.owners.iter().cloned().filter_map(class);
+            classes.any(|class| Some(class) == self.sender) != from.not
+        });
+        packets.differs(&self.leaves).or((!is_theirs).then_some("from"))
+    }
+
+    /// Whether one of the file's rules, up to the one that decides, asks for the host's own port
+    /// and for nothing else that this packet has not.
+    fn asks_sport(&self, meaning: &Meaning, decides: Option<NonZeroU32>) -> bool {
+        self.rules(meaning, decides).any(|rule| {
+            let any_port = Packets { sport: None, ..rule.packets.clone() };
+            rule.packets.sport.is_some() && self.differs(meaning, rule, &any_port).is_none()
+        })
+    }
+}
+
+fn way(known: Known<'_>, tree: &Tree, packet: &Packet<'_>) -> Way {
+    let port = packet.port;
+    let decision = decide(tree, &packet.headers(), packet.sender);
+    let class = decision.class;
     Way {
-        in_force: row.map(|row| row.in_force(class == ClassId::UNSHAPED)),
-        dev,
-        direction,
+        dev: port.link.to_string(),
+        direction: port.direction.as_str(),
         port: port.to_string(),
         rule: decision.rule,
-        classid: text,
+        classid: class.to_string(),
         whose: whose(known.seen, class),
-        passed: passed(known.meaning, port, headers, (decision.rule, sender)),
+        passed: passed(known.meaning, packet, decision.rule),
+        assumed_sport: None,
+        in_force: standing::row(known.status, port, class).map(|row| row.in_force()),
     }
 }
 
 /// The file's rules before the one that decides, each with the field in which the packet differs.
 fn passed(
     meaning: &Meaning,
-    port: &Port,
-    headers: &Headers,
-    (decides, sender): (Option<NonZeroU32>, Option<ClassId>),
+    packet: &Packet<'_>,
+    decides: Option<NonZeroU32>,
 ) -> Vec<(NonZeroU32, Option<&'static str>)> {
-    let claims = &meaning.observation.state.claims;
-    let rules = meaning.model.rules.iter();
-    let before = rules.filter(|rule| decides.is_none_or(|line| rule.line < line));
-    let here = before.filter(|rule| rule.links.as_ref().is_none_or(|it| it.contains(&port.link)));
-    here.map(|rule| {
-        let packets = match port.direction {
-            Direction::Egress => rule.packets.clone(),
-            Direction::Ingress => rule.packets.mirrored(),
-        };
-        let is_theirs = rule.from.as_ref().is_none_or(|from| {
-            let class = |owner| claims.get(&Claim::Owner(owner)).copied();
-            let mut classes = from.owners.iter().cloned().filter_map(class);
-            classes.any(|class| Some(class) == sender) != from.not
-        });
-        (rule.line, packets.differs(headers).or((!is_theirs).then_some("from")))
-    })
-    .collect()
+    let before = packet.rules(meaning, decides).filter(|rule| Some(rule.line) != decides);
+    before.map(|rule| (rule.line, packet.differs(meaning, rule, &rule.packets))).collect()
 }
 
 fn whose(seen: &Observation, class: ClassId) -> String {
@@ -185,6 +218,11 @@ impl Way {
                 Some(field) => format!("; rule {rule} is not for it ({field})"),
                 None => format!("; by the file rule {rule} decides: apply has not run since"),
             });
+        }
+        if let Some(port) = self.assumed_sport {
+            text.push_str(&format!(
+                "; port {port} is taken for the host's own, for which a rule asks: `--from` says another"
+            ));
         }
         if let Some(now) = &self.in_force {
             text.push_str(&format!("; now {}", now.text()));

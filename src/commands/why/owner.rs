@@ -1,13 +1,13 @@
 //! What an owner of a class has: in the kernel first, then as the policy says.
 
-use super::answer::{Answer, OnLink};
-use super::standing;
+use super::answer::{Answer, Lacks, OnLink};
+use super::standing::{self, Standing};
 use crate::host::Kernel;
 use crate::intent::Meaning;
 use crate::model::{Asked, Claimed, Limits, Link, LinkAt, Node, Span};
 use crate::policy::Policy;
 use crate::status::Status;
-use crate::tree::{Claim, Group, Owner, Reserved};
+use crate::tree::{Claim, Group, KernelState, Owner, Port, Reserved};
 use crate::units::ClassId;
 
 /// Which kernel is asked about, what stands there and goes now, and which policy.
@@ -18,41 +18,69 @@ pub(super) struct On<'a> {
     pub meaning: &'a Meaning,
 }
 
+/// What the file says of a class at a port that it shapes.
+pub(super) enum Said {
+    Limits(Limits),
+    /// That the class is not there.
+    NoClass,
+    /// Nothing: it is no class that a line has.
+    Nothing,
+}
+
 impl On<'_> {
     /// Each port where the class stands, or where the file says something of it.
     pub(super) fn links(
         &self,
         class: Option<ClassId>,
-        said: impl Fn(LinkAt, &Link) -> Option<Limits>,
+        said: impl Fn(LinkAt, &Link) -> Said,
     ) -> Vec<OnLink> {
-        let rows = class.map_or_else(Vec::new, |id| standing::rows(self.status, &id.to_string()));
-        let is_unshaped = class == Some(ClassId::UNSHAPED);
+        let model = &self.meaning.model.links;
+        let row = |port: &Port| standing::row(self.status, port, class?);
         let on_link = |(at, link): (LinkAt, &Link)| {
-            let (dev, direction) = (link.port.link.as_str(), link.port.direction.as_str());
-            let is_here = |row: &&standing::Standing<'_>| {
-                row.link.dev == dev && row.link.direction == direction
-            };
-            let row = rows.iter().find(is_here);
-            let limits = said(at, link);
-            Some(OnLink {
-                dev: dev.to_string(),
-                direction,
-                port: link.port.to_string(),
-                rate_bit: row.map(|row| row.class.rate_bit),
-                asked_rate_bit: match limits.map(|limits| limits.rate) {
-                    Some(Asked::Promised(rate)) => Some(rate.bits_per_second()),
-                    Some(Asked::Derived { .. } | Asked::Token) => None,
-                    None => row.and_then(|row| row.class.asked_rate_bit),
-                },
-                ceil_bit: match limits {
-                    Some(limits) => limits.ceil.bits_per_second(),
-                    None => row?.class.ceil_bit,
-                },
-                prio: limits.map(|it| it.prio).or_else(|| row.and_then(|row| row.class.prio)),
-                in_force: row.map(|row| row.in_force(is_unshaped)),
-            })
+            let row = row(&link.port);
+            match said(at, link) {
+                Said::Limits(limits) => Some(with(&link.port, row.as_ref(), limits)),
+                Said::NoClass => Some(without(&link.port, &row?, Some(Lacks::Class))),
+                Said::Nothing => Some(without(&link.port, &row?, None)),
+            }
         };
-        self.meaning.model.links.pairs().filter_map(on_link).collect()
+        let is_left = |port: &&Port| model.iter().all(|link| link.port != **port);
+        let left = self.meaning.observation.state.trees.keys().filter(is_left);
+        let left = left.filter_map(|port| Some(without(port, &row(port)?, Some(Lacks::Link))));
+        model.pairs().filter_map(on_link).chain(left).collect()
+    }
+}
+
+/// A class at a port, with the limits that the file says.
+fn with(port: &Port, row: Option<&Standing<'_>>, limits: Limits) -> OnLink {
+    OnLink {
+        dev: port.link.to_string(),
+        direction: port.direction.as_str(),
+        port: port.to_string(),
+        rate_bit: row.map(|row| row.class.rate_bit),
+        asked_rate_bit: match limits.rate {
+            Asked::Promised(rate) => Some(rate.bits_per_second()),
+            Asked::Derived { .. } | Asked::Token => None,
+        },
+        ceil_bit: limits.ceil.bits_per_second(),
+        prio: Some(limits.prio),
+        in_force: row.map(Standing::in_force),
+        file_lacks: None,
+    }
+}
+
+/// A class that stands at a port, of which the file says no limits.
+fn without(port: &Port, row: &Standing<'_>, file_lacks: Option<Lacks>) -> OnLink {
+    OnLink {
+        dev: port.link.to_string(),
+        direction: port.direction.as_str(),
+        port: port.to_string(),
+        rate_bit: Some(row.class.rate_bit),
+        asked_rate_bit: row.class.asked_rate_bit,
+        ceil_bit: row.class.ceil_bit,
+        prio: row.class.prio,
+        in_force: Some(row.in_force()),
+        file_lacks,
     }
 }
 
@@ -74,18 +102,24 @@ pub(super) fn answer(
         notes.push("it has no class in the kernel yet: `shaper apply` makes it".to_string());
     }
     let line = owner.as_ref().map(|owner| line_of(on, owner));
-    let source = &on.policy.source;
-    let file = |at: Option<Span>| at.map_or(source.file(), |at| source.file_at(at));
-    let said = |at: LinkAt, _: &Link| node.and_then(|node| node.limits[at]);
+    if id.is_some() && line.as_ref().is_some_and(|(_, at)| at.is_none()) {
+        notes.push("in force; the file has no such line: apply has not run since".to_string());
+    }
+    let at = line.as_ref().and_then(|(_, at)| *at);
+    let said = |at: LinkAt, _: &Link| match node {
+        None => Said::Nothing,
+        Some(node) => node.limits[at].map_or(Said::NoClass, Said::Limits),
+    };
     let links = on.links(id, said);
     Answer {
         version: 1,
         subject,
-        file: line.as_ref().map(|(_, at)| file(*at).to_string()),
-        line: line.as_ref().and_then(|(_, at)| Some(at.as_ref()?.place.line)),
-        column: line.as_ref().and_then(|(_, at)| Some(at.as_ref()?.place.column)),
+        file: at.map(|at| on.policy.source.file_at(at).to_string()),
+        line: at.map(|at| at.place.line),
+        column: at.map(|at| at.place.column),
         claimed_by: line.map(|(name, _)| name),
         classid: id.map(|id| id.to_string()),
+        sender: id.or_else(|| newcomers(observed, owner.as_ref()?)),
         directory: None,
         comes_in_by: Vec::new(),
         connection: Vec::new(),
@@ -93,6 +127,16 @@ pub(super) fn answer(
         shares_with: node.map_or_else(Vec::new, |node| sharers(meaning, node)),
         notes,
     }
+}
+
+/// The class in which packets are of an account, or a range, that has no class of its own yet.
+fn newcomers(state: &KernelState, owner: &Owner) -> Option<ClassId> {
+    let uid = match owner {
+        Owner::Uid(uid) => *uid,
+        Owner::Subuids(range) => range.first,
+        _ => return None,
+    };
+    state.owners.as_ref()?.class(uid)?.our_class()
 }
 
 /// The line that claims for an owner, and its place. An account that has no process has no class,

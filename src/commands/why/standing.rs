@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use crate::status::{ClassNumbers, Link, Now, Status};
-use crate::units::Rate;
+use crate::tree::Port;
+use crate::units::{ClassId, Rate};
 
 /// From so many percent of its ceil on a class has no more to come.
 const FULL: u64 = 95;
@@ -35,17 +36,18 @@ struct Above<'a> {
 
 /// A class's row at one port, by its classid.
 pub(super) struct Standing<'a> {
-    pub link: &'a Link,
+    link: &'a Link,
     pub class: &'a ClassNumbers,
+    id: ClassId,
     group: Option<&'a str>,
 }
 
-/// The rows that a class has, at each port where it stands.
-pub(super) fn rows<'a>(status: &'a Status, classid: &str) -> Vec<Standing<'a>> {
-    status.links.iter().filter_map(|link| row(link, classid)).collect()
-}
-
-fn row<'a>(link: &'a Link, classid: &str) -> Option<Standing<'a>> {
+/// The row that a class has at a port, if it stands there.
+pub(super) fn row<'a>(status: &'a Status, port: &Port, id: ClassId) -> Option<Standing<'a>> {
+    let is_it =
+        |link: &&Link| link.dev == port.link.as_str() && link.direction == port.direction.as_str();
+    let link = status.links.iter().find(is_it)?;
+    let classid = id.to_string();
     let user = link.users.iter().find(|it| it.classid == classid);
     let user = user.map(|it| (&it.class, it.group.as_deref()));
     let group = || {
@@ -62,7 +64,7 @@ fn row<'a>(link: &'a Link, classid: &str) -> Option<Standing<'a>> {
         Some((&retired.class, None))
     };
     let (class, group) = user.or_else(group).or_else(pool).or_else(retired)?;
-    Some(Standing { link, class, group })
+    Some(Standing { link, class, id, group })
 }
 
 impl<'a> Standing<'a> {
@@ -87,9 +89,9 @@ impl<'a> Standing<'a> {
     }
 
     /// What is in force, and what it does now.
-    pub(super) fn in_force(&self, is_unshaped: bool) -> InForce {
+    pub(super) fn in_force(&self) -> InForce {
         let now = self.class.now.unwrap_or_default();
-        let above = if is_unshaped { Vec::new() } else { self.above() };
+        let above = if self.id == ClassId::UNSHAPED { Vec::new() } else { self.above() };
         let is_full = |now: Option<&Now>| now.is_some_and(|now| now.of_ceil_percent >= FULL);
         let held_by = match above.iter().find(|it| is_full(it.now)) {
             _ if now.now_bit == 0 && now.queue_ms == 0 => None,
