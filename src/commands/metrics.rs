@@ -1,9 +1,9 @@
 //! `shaper status --metrics`: totals that go on where the last run's ended.
 
 use std::fs::{self, File, Permissions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,10 @@ use super::counting::Counting;
 use super::output::{self, Output};
 use crate::cli::StatusOptions;
 use crate::failure::Failure;
-use crate::sample::Ledger;
+use crate::host::kept::{self, ROOM, Totals};
+use crate::sample::{Ledger, Upkeep};
 use crate::status::{self, MetricsFormat};
 use crate::text::shown;
-
-/// Where the ledgers are, which end with the machine's uptime as the counters do.
-const ROOM: &str = "/run/shaper";
 
 /// How long another run may take to count, and the pause before it is asked for again.
 const OTHERS: Duration = Duration::from_secs(5);
@@ -37,7 +35,10 @@ pub(super) fn metrics(
         return Ok(Output::default());
     }
     let (ledger, kept) = counted(counting)?;
-    let page = status::metrics(&counting.status(None), &ledger, options.top, format);
+    let upkeep = fs::read_to_string(kept::path(Totals::Daemon, &counting.kernel.name)).ok();
+    let upkeep = upkeep.and_then(|text| Upkeep::parse(&text));
+    let report = counting.status(None);
+    let page = status::metrics(&report, (&ledger, upkeep.as_ref()), options.top, format);
     let mut output = match options.http {
         true => {
             output::http("200 OK", kind(format), &page).map_err(Failure::refused)?;
@@ -63,7 +64,7 @@ fn kind(format: MetricsFormat) -> &'static str {
 
 /// The ledger with what was counted until now, and whether it could be kept for the next run.
 fn counted(counting: &mut Counting) -> Result<(Ledger, io::Result<()>), Failure> {
-    let path = Path::new(ROOM).join(format!("metrics-{}.json", counting.kernel.name));
+    let path = kept::path(Totals::Classes, &counting.kernel.name);
     // Two runs at once would each forget what the other has counted. Whoever may not write has
     // no lock, and keeps nothing.
     let locked = lock();
@@ -73,7 +74,7 @@ fn counted(counting: &mut Counting) -> Result<(Ledger, io::Result<()>), Failure>
         Err(error) => return Ok((Ledger::default(), Err(error))),
     };
     ledger.count(&counting.sample()?);
-    let kept = locked.and_then(|_locked| keep(&path, &ledger));
+    let kept = locked.and_then(|_locked| kept::write(&path, &ledger.print()));
     Ok((ledger, kept))
 }
 
@@ -92,17 +93,6 @@ fn lock() -> io::Result<File> {
         }
     }
     Ok(file)
-}
-
-/// Whoever reads meanwhile sees the old ledger or the new one.
-fn keep(path: &Path, ledger: &Ledger) -> io::Result<()> {
-    let new: PathBuf = path.with_extension("new");
-    // What others use is root's to know.
-    let mut file =
-        File::options().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(ledger.print().as_bytes())?;
-    fs::rename(new, path)
 }
 
 /// Reads an HTTP request from standard input, to its end: whether it is for the metrics.

@@ -19,6 +19,7 @@ use crate::apply::{self, Applied, ApplyOptions, Request, Session};
 use crate::cgroup::{Condition, Keeping};
 use crate::failure::Failure;
 use crate::host::execute;
+use crate::host::kept::{self, Totals};
 use crate::host::observe::Snapshot;
 use crate::plan::Step;
 use crate::sys::memory;
@@ -100,6 +101,12 @@ impl Actor {
             Action::Keep => {
                 self.keep_instance();
                 memory::give_back();
+            }
+            Action::KeepCounts(text) => {
+                let path = kept::path(Totals::Daemon, &self.session.kernel.name);
+                if let Err(error) = kept::write(&path, &text) {
+                    log::debug!("the metrics will lack what the daemon does: {error}");
+                }
             }
             Action::SignOfLife => tell(&[NotifyState::Watchdog]),
             Action::Log(level, line) => log::log!(level, "{line}"),

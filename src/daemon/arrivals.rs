@@ -2,13 +2,13 @@
 //! turn of which uid, and in which order. Pure.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::event::Newcomer;
 use super::followed::Followed;
 use super::muted::Muted;
 use super::queue::Queue;
-use crate::netlink::proc_event::{Event, ProcEvent};
+use crate::netlink::proc_event::{Event, Moment, ProcEvent};
 use crate::process::PlacedOne;
 
 /// How often in a row a handover is put off because processes still wait.
@@ -37,24 +37,31 @@ pub(super) struct TakenIn {
 #[derive(Debug)]
 pub(super) struct Arrivals {
     clock: EventClock,
+    /// By which it is known how long an event is past; `None`: no events come.
+    moment: Option<Moment>,
     followed: Followed,
     queue: Queue,
     /// Processes whose events the kernel is to drop.
     muted: Muted,
     /// For each process that waits, the last user as whom it acted.
     acted_for: HashMap<u32, u32>,
+    /// For each process that waits elsewhere, the time of the event that told of it.
+    told: HashMap<u32, u64>,
     /// How often in a row a handover was put off.
     handed_over_late: u32,
 }
 
 impl Arrivals {
-    pub(super) fn new(now: Instant) -> Arrivals {
+    /// `moment`: one by both clocks, where events come.
+    pub(super) fn new(moment: Option<Moment>, now: Instant) -> Arrivals {
         Arrivals {
             clock: EventClock { at: 0, heard: now },
+            moment,
             followed: Followed::default(),
             queue: Queue::default(),
             muted: Muted::default(),
             acted_for: HashMap::new(),
+            told: HashMap::new(),
             handed_over_late: 0,
         }
     }
@@ -94,7 +101,7 @@ impl Arrivals {
             };
             if let Some((uid, pid)) = wanted {
                 self.followed.announce(pid, uid, told.at);
-                overflow |= !self.queue.push(uid, pid);
+                overflow |= !self.queue.push(uid, pid, Some(told.at));
             }
         }
         let mutes = self.muted.decide(|pid| uids.get(&pid).copied().unwrap_or(0), now);
@@ -108,13 +115,15 @@ impl Arrivals {
 
     /// The next process to be placed.
     pub(super) fn next(&mut self) -> Option<Newcomer> {
-        let (uid, pid) = self.queue.pop()?;
-        Some(self.newcomer(pid, uid))
+        let (uid, pid, told) = self.queue.pop()?;
+        let newcomer = self.newcomer(pid, uid);
+        Some(Newcomer { told: newcomer.told.or(told), ..newcomer })
     }
 
     /// A process that waits elsewhere, as a newcomer.
     pub(super) fn newcomer(&mut self, pid: u32, uid: u32) -> Newcomer {
-        Newcomer { pid, uid, acted_for: self.acted_for.remove(&pid) }
+        let (acted_for, told) = (self.acted_for.remove(&pid), self.told.remove(&pid));
+        Newcomer { pid, uid, acted_for, told }
     }
 
     /// Ends a turn in which processes were placed as far as there was time. Returns whether their
@@ -130,6 +139,11 @@ impl Arrivals {
         is_time
     }
 
+    /// How long before `now` the event was that told of a process; `None`: no event did.
+    pub(super) fn waited(&self, newcomer: Newcomer, now: Instant) -> Option<Duration> {
+        Some(self.moment?.since(newcomer.told?, now))
+    }
+
     /// Notes that a process was looked at.
     pub(super) fn looked(&mut self, newcomer: Newcomer, placed: &PlacedOne, now: Instant) {
         let Newcomer { pid, uid, .. } = newcomer;
@@ -142,13 +156,16 @@ impl Arrivals {
         }
     }
 
-    /// Notes that a process will be looked at again: for whom it acted is remembered until then.
+    /// Notes that a process will be looked at again: for whom it acted, and since when it waits, is
+    /// remembered until then.
     pub(super) fn waits(&mut self, newcomer: Newcomer) {
+        self.told.extend(newcomer.told.map(|at| (newcomer.pid, at)));
         self.acted_for.extend(newcomer.acted_for.map(|user| (newcomer.pid, user)));
     }
 
-    /// Forgets for whom processes acted that do not wait any more.
+    /// Forgets what is known of processes that do not wait any more.
     pub(super) fn forget_unless(&mut self, is_waiting: impl Fn(u32) -> bool) {
+        self.told.retain(|pid, _| is_waiting(*pid));
         self.acted_for.retain(|pid, _| is_waiting(*pid));
     }
 
@@ -162,7 +179,7 @@ impl Arrivals {
     pub(super) fn look_at_muted(&mut self, now: Instant) -> bool {
         let (all, heard_again) = self.muted.due(now);
         for (pid, uid) in all {
-            self.queue.push(uid, pid);
+            self.queue.push(uid, pid, None);
         }
         heard_again
     }
@@ -202,12 +219,12 @@ mod tests {
     }
 
     fn newcomer(pid: u32, uid: u32, acted_for: Option<u32>) -> Newcomer {
-        Newcomer { pid, uid, acted_for }
+        Newcomer { pid, uid, acted_for, told: Some(1) }
     }
 
     #[test]
     fn who_becomes_a_user_is_placed_and_so_is_what_he_forks() {
-        let mut arrivals = Arrivals::new(Instant::now());
+        let mut arrivals = Arrivals::new(None, Instant::now());
         let login = [
             Event::Uid { pid: 10, uid: 1000, effective: None },
             Event::Fork { parent: 10, child: 11 },
@@ -225,7 +242,7 @@ mod tests {
 
     #[test]
     fn whom_a_server_acted_for_is_known_until_it_is_placed() {
-        let mut arrivals = Arrivals::new(Instant::now());
+        let mut arrivals = Arrivals::new(None, Instant::now());
         let acts = [
             Event::Uid { pid: 10, uid: 0, effective: Some(1000) },
             Event::Uid { pid: 10, uid: 0, effective: Some(0) },
@@ -238,21 +255,22 @@ mod tests {
         assert_eq!(arrivals.newcomer(10, 0), served, "he waits for his class");
         arrivals.waits(served);
         arrivals.forget_unless(|_| false);
-        assert_eq!(arrivals.newcomer(10, 0), newcomer(10, 0, None));
+        let unknown = Newcomer { told: None, ..newcomer(10, 0, None) };
+        assert_eq!(arrivals.newcomer(10, 0), unknown);
         assert_eq!(taken_in(&mut arrivals, &acts, Interest::default()), [newcomer(10, 0, None)]);
     }
 
     #[test]
     fn what_is_held_is_handed_over_once_all_are_placed_and_in_a_storm_in_the_end() {
-        let mut arrivals = Arrivals::new(Instant::now());
+        let mut arrivals = Arrivals::new(None, Instant::now());
         assert!(arrivals.end_turn());
-        arrivals.queue.push(1000, 10);
+        arrivals.queue.push(1000, 10, None);
         assert_eq!([(); 12].map(|()| arrivals.end_turn()).map(u8::from).iter().sum::<u8>(), 2);
     }
 
     #[test]
     fn one_who_changes_without_end_is_muted_and_looked_at() {
-        let (mut arrivals, now) = (Arrivals::new(Instant::now()), Instant::now());
+        let (mut arrivals, now) = (Arrivals::new(None, Instant::now()), Instant::now());
         let change = Event::Uid { pid: 10, uid: 1000, effective: None };
         let storm = vec![ProcEvent { at: 1, event: change }; 1_000];
         let taken = arrivals.take_in(&storm, Interest::default(), |_| false, now);
@@ -261,6 +279,26 @@ mod tests {
         assert_eq!(arrivals.next(), Some(newcomer(10, 1000, None)));
         assert!(arrivals.is_empty());
         assert!(!arrivals.look_at_muted(now));
-        assert_eq!(arrivals.next(), Some(newcomer(10, 1000, None)));
+        let untold = Newcomer { told: None, ..newcomer(10, 1000, None) };
+        assert_eq!(arrivals.next(), Some(untold));
+    }
+
+    #[test]
+    fn a_process_waits_since_its_first_event_until_it_is_placed() {
+        let (ours, at) = (Instant::now(), 1_000_000_000);
+        let mut arrivals = Arrivals::new(Some(Moment { at, ours }), ours);
+        let login =
+            |at| ProcEvent { at, event: Event::Uid { pid: 10, uid: 1000, effective: None } };
+        let told = [login(at + 5_000), login(at + 9_000)];
+        arrivals.take_in(&told, Interest::default(), |_| false, ours);
+        let newcomer = arrivals.next().unwrap();
+        let micros = Duration::from_micros;
+        assert_eq!(arrivals.waited(newcomer, ours + micros(15)), Some(micros(10)));
+        // Its class is made first.
+        arrivals.waits(newcomer);
+        let again = arrivals.newcomer(10, 0);
+        assert_eq!(arrivals.waited(again, ours + micros(105)), Some(micros(100)));
+        let untold = arrivals.newcomer(10, 0);
+        assert_eq!(arrivals.waited(untold, ours), None);
     }
 }

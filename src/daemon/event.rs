@@ -129,6 +129,8 @@ pub(super) struct Newcomer {
     pub uid: u32,
     /// The last user for whom an event said that the process acts.
     pub acted_for: Option<u32>,
+    /// The time of the event that told of the process, as in [`ProcEvent`]; `None`: none did.
+    pub told: Option<u64>,
 }
 
 /// What is to be done.
@@ -175,6 +177,8 @@ pub(super) enum Action {
     Keep,
     /// Tell the service manager that the daemon is alive.
     SignOfLife,
+    /// Write down what was counted, for the metrics.
+    KeepCounts(String),
     /// A line of the journal.
     Log(log::Level, String),
 }

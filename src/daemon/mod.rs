@@ -11,6 +11,7 @@ mod arrivals;
 mod backoff;
 #[cfg(test)]
 mod chance;
+mod counts;
 mod event;
 mod first;
 mod followed;

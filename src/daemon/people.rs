@@ -18,8 +18,9 @@ use crate::accounts::asking::Unanswered;
 use crate::apply::InForce;
 use crate::facts::Accounts;
 use crate::model::Matcher;
-use crate::netlink::proc_event::ProcEvent;
+use crate::netlink::proc_event::{Moment, ProcEvent};
 use crate::process::{PlacedOne, Placement};
+use crate::sample::Deed;
 use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
 use crate::tree::{Claim, Owner};
@@ -47,6 +48,8 @@ pub(super) enum Want {
     Named { asks: bool },
     /// A question about all names of the policies.
     AskForAll,
+    /// This is counted.
+    Count(Deed),
 }
 
 /// The accounts and processes that the daemon looks after.
@@ -69,11 +72,11 @@ pub(super) struct People {
 }
 
 impl People {
-    /// `has_process_events`: the kernel sends process events.
+    /// `events`: a moment by both clocks, where the kernel sends process events.
     pub(super) fn new(
         grace: Duration,
         accounts: Accounts,
-        has_process_events: bool,
+        events: Option<Moment>,
         now: Instant,
     ) -> People {
         let roster = Roster::new(grace, &accounts.running, &accounts.running_ranges);
@@ -81,9 +84,9 @@ impl People {
             grace,
             accounts,
             roster,
-            arrivals: Arrivals::new(now),
+            arrivals: Arrivals::new(events, now),
             names: Names::default(),
-            sweeps: Sweeps::new(!has_process_events, now),
+            sweeps: Sweeps::new(events.is_none(), now),
             agenda: Agenda::default(),
             lost: Complaint::default(),
             unplaced: Complaint::default(),
@@ -204,6 +207,9 @@ impl People {
             self.narrow(matcher);
             self.agenda.by(Task::Muted, now + muted::LOOK);
         }
+        if taken.overflow || matches!(heard, Ok(Heard::Lost)) {
+            self.wants.push(Want::Count(Deed::Lost));
+        }
         match heard {
             Ok(Heard::All) if taken.overflow => self.sweep_soon(now),
             Ok(Heard::All) => {}
@@ -251,6 +257,10 @@ impl People {
         now: Instant,
     ) {
         self.arrivals.looked(newcomer, placed, now);
+        if placed.placement.added + placed.placement.moved > 0 {
+            let took = self.arrivals.waited(newcomer, now).map(Deed::Placed);
+            self.wants.extend(took.map(Want::Count));
+        }
         let (pid, lacks) = (newcomer.pid, lacking(&placed.placement));
         let event = roster::Event::Looked { pid, open, home, lacks: &lacks };
         self.tell_roster(event, in_force, now);

@@ -2,6 +2,7 @@
 //! follows, and the actor performs it.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 
 use super::actor::Actor;
+use super::counts::Counts;
 use super::event::{Action, Decision, Ended, Event};
 use super::first;
 use super::last_good;
@@ -20,7 +22,9 @@ use super::sources::Sources;
 use super::state::State;
 use crate::apply::Session;
 use crate::failure::Failure;
+use crate::host::kept::{self, Totals};
 use crate::intent::Intent;
+use crate::sample::Upkeep;
 use crate::sys::listener::ProcessListener;
 use crate::sys::netns::Target;
 use crate::sys::{memory, priority, signal};
@@ -39,7 +43,7 @@ pub(super) fn keep(
     settings: &Settings,
     target: Option<&Target>,
 ) -> Result<Ended, Failure> {
-    let has_process_events = processes.is_some();
+    let events = processes.as_ref().map(ProcessListener::began);
     // Events from now on are kept, and handled after the first apply.
     let sources = Sources::open(&session.kernel, processes, settings, target)?;
     let kept = settings.kept.as_deref();
@@ -57,8 +61,12 @@ pub(super) fn keep(
     }
     let (standing, now) = (first.standing.ok_or(CannotGoOn::Restless)?, Instant::now());
     last_good::keep(&standing.intent.policy.source, kept);
-    let people = People::new(settings.grace, first.accounts, has_process_events, now);
-    let state = State::new(settings.clone(), standing, people, now);
+    let people = People::new(settings.grace, first.accounts, events, now);
+    // The daemon before, if there was one since the machine started.
+    let before = fs::read_to_string(kept::path(Totals::Daemon, &session.kernel.name)).ok();
+    let before = before.and_then(|text| Upkeep::parse(&text));
+    let counts = Counts::new(before.unwrap_or_default());
+    let state = State::new(settings.clone(), standing, people, counts, now);
     // From now on no look waits for an engine.
     session.engines.may_be_asked = false;
     let actor = Actor::new(session, first.said, state.word(), settings.kept.clone());

@@ -2,6 +2,7 @@
 //! pure rooms decide what follows from an observation, and all that is performed is a `Step`.
 
 pub mod execute;
+pub mod kept;
 mod made;
 pub mod observe;
 mod open;

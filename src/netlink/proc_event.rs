@@ -1,6 +1,8 @@
 //! Process events (`linux/cn_proc.h`, `linux/connector.h`, drivers/connector/cn_proc.c): the kernel
 //! says when a process forks, runs a program, or becomes another user. All integers are the host's.
 
+use std::time::{Duration, Instant};
+
 use super::HEADER;
 
 /// `CN_IDX_PROC`: the connector's multicast group and the first half of its messages' id.
@@ -55,6 +57,24 @@ pub struct ProcEvent {
     pub at: u64,
     /// What happened then.
     pub event: Event,
+}
+
+/// One moment by both clocks: the kernel's of process events, which in a time namespace is not the
+/// daemon's own, and ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// As in [`ProcEvent`].
+    pub at: u64,
+    /// The same, or a moment later.
+    pub ours: Instant,
+}
+
+impl Moment {
+    /// How long before `now` an event was that has this time.
+    pub fn since(&self, at: u64, now: Instant) -> Duration {
+        let now = Duration::from_nanos(self.at) + now.saturating_duration_since(self.ours);
+        now.saturating_sub(Duration::from_nanos(at))
+    }
 }
 
 /// The request for all events. The kernel answers with [`Event::Subscribed`], or outside the first
@@ -214,6 +234,16 @@ mod tests {
             decode(&event(UID, &[12, 10, 1000, 0])).map(|told| told.at),
             Some(1_000_000_007)
         );
+    }
+
+    #[test]
+    fn how_long_an_event_is_past_is_known_by_one_moment_of_both_clocks() {
+        let ours = Instant::now();
+        let moment = Moment { at: 5_000_000_000, ours };
+        let second = Duration::from_secs(1);
+        assert_eq!(moment.since(5_500_000_000, ours + second), second / 2);
+        assert_eq!(moment.since(4_000_000_000, ours), second, "it was before");
+        assert_eq!(moment.since(9_000_000_000, ours + second), Duration::ZERO);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! class and, where an owner's class was made again or replaced, for each owner. Pure.
 
 mod ledger;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::tree::{Claim, Counters, Owner, Port};
 use crate::units::ClassId;
 
 pub use ledger::Ledger;
+pub use upkeep::{Deed, Upkeep};
 
 /// Whose packets a class counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,11 +1,11 @@
 //! The counters as metrics: Prometheus' text format, which node_exporter's textfile collector and
 //! `promtool` read, or OpenMetrics.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::report::{ClassNumbers, Link, Status, User};
-use crate::sample::{Ledger, Whose};
+use crate::sample::{Ledger, Upkeep, Whose};
 use crate::tree::{Counters, Direction, LinkName, Owner, Port, Reserved};
 
 /// How metrics are spelled.
@@ -35,12 +35,32 @@ impl Page {
             Format::Prometheus => name,
             Format::Openmetrics => name.strip_suffix("_total").unwrap_or(name),
         };
-        let _ = writeln!(self.text, "# HELP {family} {help}");
-        let _ = writeln!(self.text, "# TYPE {family} {kind}");
+        self.head(family, kind, help);
         for (labels, value) in samples {
             let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
             let _ = writeln!(self.text, "{name}{braces} {value}");
         }
+    }
+
+    fn head(&mut self, family: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.text, "# HELP {family} {help}");
+        let _ = writeln!(self.text, "# TYPE {family} {kind}");
+    }
+
+    /// How long placements took.
+    fn placements(&mut self, upkeep: &Upkeep) {
+        const NAME: &str = "shaper_placement_seconds";
+        let help = "From a process's event (a login, a fork) to the process in its user's class.";
+        self.head(NAME, "histogram", help);
+        let mut count = 0;
+        for (most, so_far) in upkeep.placed() {
+            let most =
+                most.map_or_else(|| "+Inf".to_string(), |most| format!("{:?}", most.as_secs_f64()));
+            let _ = writeln!(self.text, "{NAME}_bucket{{{}}} {so_far}", label("le", &most));
+            count = so_far;
+        }
+        let _ = writeln!(self.text, "{NAME}_sum {:?}", upkeep.placed_in().as_secs_f64());
+        let _ = writeln!(self.text, "{NAME}_count {count}");
     }
 }
 
@@ -63,9 +83,15 @@ struct Series<'a> {
     processes: Option<usize>,
 }
 
-/// Metrics of the report and the ledger. `top`: only so many users with the most bytes in each
-/// direction of each link, and the pools.
-pub fn metrics(status: &Status, ledger: &Ledger, top: Option<usize>, format: Format) -> String {
+/// Metrics of the report and of what is kept: the classes' ledger, and what a daemon has done,
+/// where there was one. `top`: only so many users with the most bytes in each direction of each
+/// link, and the pools.
+pub fn metrics(
+    status: &Status,
+    (ledger, upkeep): (&Ledger, Option<&Upkeep>),
+    top: Option<usize>,
+    format: Format,
+) -> String {
     let mut page = Page { format, text: String::new() };
     let series = series(status, ledger, top);
     classes(&mut page, &series);
@@ -73,6 +99,9 @@ pub fn metrics(status: &Status, ledger: &Ledger, top: Option<usize>, format: For
     if let Some(in_sync) = in_sync(status) {
         let help = "Whether the daemon has found everything as the policy says.";
         page.family("shaper_in_sync", help, &[(String::new(), in_sync.into())]);
+    }
+    if let Some(upkeep) = upkeep {
+        daemon(&mut page, status, upkeep);
     }
     let applied = status.policy.as_ref().map(|policy| (String::new(), policy.since));
     let help = "When the policy in force was applied first, in seconds since 1970.";
@@ -210,16 +239,31 @@ fn links(page: &mut Page, status: &Status, ledger: &Ledger) {
     page.family("shaper_direct_packets_total", "Packets that passed no class.", &direct);
 }
 
+/// What daemons have done since the machine started.
+fn daemon(page: &mut Page, status: &Status, upkeep: &Upkeep) {
+    page.placements(upkeep);
+    let help = "How often events were lost, and everything was looked at instead.";
+    page.family("shaper_events_lost_total", help, &[(String::new(), upkeep.lost())]);
+    let shaped = status.links.iter().map(|link| (link.dev.as_str(), 0));
+    let mut repairs: BTreeMap<&str, u64> = shaped.collect();
+    repairs.extend(upkeep.repairs().iter().map(|(link, count)| (link.as_str(), *count)));
+    let repairs = repairs.into_iter().map(|(link, count)| (label("link", link), count));
+    let help = "How often what somebody had changed on the link was made good.";
+    page.family("shaper_repairs_total", help, &repairs.collect::<Vec<_>>());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::Deed;
     use crate::status::tests::busy;
+    use std::time::Duration;
 
     #[test]
     fn both_formats_have_the_same_samples() {
         let mut status = busy();
         status.links[0].users[0].user = "a\\\"n".to_string();
-        let of = |format| metrics(&status, &Ledger::default(), None, format);
+        let of = |format| metrics(&status, (&Ledger::default(), None), None, format);
         let (text, open) = (of(Format::Prometheus), of(Format::Openmetrics));
         let samples = |text: &str| {
             let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -233,6 +277,33 @@ mod tests {
         assert!(text.contains(ann), "{text}");
         assert!(text.contains("shaper_user_processes{user=\"bob\"} 2\n"), "{text}");
         assert!(!text.contains("shaper_in_sync"), "nobody looks");
+        assert!(!text.contains("shaper_repairs_total"), "nobody repairs");
+    }
+
+    #[test]
+    fn what_the_daemon_has_done_is_a_histogram_and_counters() {
+        let mut upkeep = Upkeep::default();
+        let placed = [90, 800, 3_000_000].map(|micros| Deed::Placed(Duration::from_micros(micros)));
+        let repaired = Deed::Repaired(LinkName::new("gone0").unwrap());
+        placed.iter().chain([&Deed::Lost, &repaired]).for_each(|deed| upkeep.note(deed));
+        let ledger = Ledger::default();
+        let of = |format| metrics(&busy(), (&ledger, Some(&upkeep)), None, format);
+        let (text, open) = (of(Format::Prometheus), of(Format::Openmetrics));
+        for line in [
+            "# TYPE shaper_placement_seconds histogram\n",
+            "shaper_placement_seconds_bucket{le=\"0.0001\"} 1\n",
+            "shaper_placement_seconds_bucket{le=\"0.001\"} 2\n",
+            "shaper_placement_seconds_bucket{le=\"1.0\"} 2\n",
+            "shaper_placement_seconds_bucket{le=\"+Inf\"} 3\n",
+            "shaper_placement_seconds_sum 3.00089\n",
+            "shaper_placement_seconds_count 3\n",
+            "shaper_events_lost_total 1\n",
+            "shaper_repairs_total{link=\"eth0\"} 0\n",
+            "shaper_repairs_total{link=\"gone0\"} 1\n",
+        ] {
+            assert!(text.contains(line) && open.contains(line), "{line} of\n{text}");
+        }
+        assert!(open.contains("# TYPE shaper_events_lost counter\n"), "{open}");
     }
 
     #[test]
@@ -241,12 +312,13 @@ mod tests {
         let key = crate::tree::Key::new("bob").unwrap();
         status.links[0].users[0].owner = Owner::Class(key);
         status.links[0].users[0].user = "bob".to_string();
-        let text = metrics(&status, &Ledger::default(), None, Format::Prometheus);
+        let ledger = Ledger::default();
+        let text = metrics(&status, (&ledger, None), None, Format::Prometheus);
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let names = samples.iter().filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name);
         let unique: BTreeSet<&str> = names.clone().collect();
         assert_eq!(unique.len(), names.count(), "{text}");
-        let few = metrics(&status, &Ledger::default(), Some(1), Format::Prometheus);
+        let few = metrics(&status, (&ledger, None), Some(1), Format::Prometheus);
         assert_eq!(few.matches("shaper_class_sent_bytes_total{").count(), 2 + 2, "{few}");
     }
 }

@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::route::{SocketError, is, messages, retry};
 use crate::netlink::notice::{Notice, notice};
-use crate::netlink::proc_event::{self, Event, ProcEvent};
+use crate::netlink::proc_event::{self, Event, Moment, ProcEvent};
 
 /// Bytes for messages that come while the daemon is busy. Each event takes about 1 kB, and the
 /// kernel doubles the number: that is enough for some seconds of 2,000 forks a second, or for 50 ms
@@ -77,7 +77,11 @@ impl LinkListener {
 }
 
 /// Hears of forks, programs run and changes of uid, on the whole machine.
-pub struct ProcessListener(Listener);
+pub struct ProcessListener {
+    listener: Listener,
+    /// When the kernel confirmed the subscription.
+    began: Moment,
+}
 
 impl ProcessListener {
     /// `None`: this kernel or this namespace has no process events. Only the first network and
@@ -90,7 +94,8 @@ impl ProcessListener {
         {
             return Ok(None);
         }
-        let mut listener = ProcessListener(listener);
+        let mut listener =
+            ProcessListener { listener, began: Moment { at: 0, ours: Instant::now() } };
         let until = Instant::now() + Duration::from_millis(u64::from(CONFIRMATION));
         loop {
             // Others may be told of what happens while we are not.
@@ -106,13 +111,16 @@ impl ProcessListener {
             let mut answer = None;
             listener.hear(|told| {
                 if let Event::Subscribed(errno) = told.event {
-                    answer = Some(errno);
+                    answer = Some((errno, told.at));
                 }
             })?;
             match answer {
                 None => {}
-                Some(0) => break,
-                Some(errno) => {
+                Some((0, at)) => {
+                    listener.began = Moment { at, ours: Instant::now() };
+                    break;
+                }
+                Some((errno, _)) => {
                     log::debug!("process events are refused: error {errno}");
                     return Ok(None);
                 }
@@ -135,7 +143,7 @@ impl ProcessListener {
         // SAFETY: the kernel copies the `len` instructions at `filter` and keeps no pointer.
         let result = unsafe {
             libc::setsockopt(
-                self.0.socket.as_raw_fd(),
+                self.listener.socket.as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_ATTACH_FILTER,
                 std::ptr::from_ref(&filter).cast(),
@@ -145,9 +153,14 @@ impl ProcessListener {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// A moment by both clocks.
+    pub fn began(&self) -> Moment {
+        self.began
+    }
+
     /// Calls `each` for all events that have come.
     pub fn hear(&mut self, mut each: impl FnMut(ProcEvent)) -> Result<Heard, SocketError> {
-        self.0.hear(|message| {
+        self.listener.hear(|message| {
             if let Some(event) = proc_event::decode(message.payload) {
                 each(event);
             }
@@ -163,7 +176,7 @@ impl AsFd for LinkListener {
 
 impl AsFd for ProcessListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.socket.as_fd()
+        self.listener.socket.as_fd()
     }
 }
 

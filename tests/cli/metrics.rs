@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::invoke::{host, shaper};
 use crate::support::clock::soon;
 use crate::support::command::{run, run_with};
+use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
 use crate::support::program::{binary, policy};
 
@@ -73,8 +74,19 @@ fn promtool(words: &[&str], input: &str) {
 }
 
 fn promtool_finds_nothing_wrong() {
-    shaped();
+    let path = shaped();
     promtool(&["check", "metrics"], &metrics(""));
+    assert!(!metrics("").contains("shaper_placement_seconds"), "there was no daemon");
+    assert!(Daemon::start(&["watch", &path]).end().success());
+    let after = metrics("");
+    promtool(&["check", "metrics"], &after);
+    for sample in [
+        "shaper_placement_seconds_count",
+        "shaper_events_lost_total",
+        "shaper_repairs_total{link=\"up0\"}",
+    ] {
+        assert_eq!(value(&after, sample), 0);
+    }
     promtool(&["check", "rules", &contrib("shaper.rules.yml")], "");
     promtool(&["test", "rules", &contrib("shaper.rules.test.yml")], "");
     let open = shaper("status --metrics=openmetrics").assert().code(0).stderr("");
@@ -139,7 +151,7 @@ fn a_real_prometheus_answers_the_boards_queries() {
         println!("in `make nightly` only");
         return;
     }
-    shaped();
+    let daemon = Daemon::start(&["watch", &shaped()]);
     run("ip link set lo up");
     let folder = Path::new(crate::support::cell::SCRATCH);
     let config = "
@@ -181,6 +193,7 @@ scrape_configs:
     }
     assert!(asked >= 5, "{asked} queries");
     assert!(ask("up{job=\"shaper\"} == 1").contains("=>"));
+    drop(daemon);
     for child in [&mut serve, &mut prometheus] {
         child.kill().expect("end it");
         child.wait().expect("its status");

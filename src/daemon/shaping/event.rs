@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::policy::Source;
+use crate::sample::Deed;
 use crate::tree::LinkName;
 
 /// Which policy is applied.
@@ -108,6 +109,8 @@ pub(crate) enum Order {
     },
     /// Take a first look at retired classes.
     LookAtRetired,
+    /// Count this.
+    Count(Deed),
     Complain(String),
     Warn(String),
     Inform(String),

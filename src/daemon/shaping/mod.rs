@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use crate::policy::Source;
+use crate::sample::Deed;
 use crate::tree::LinkName;
 use drain::Drain;
 pub(super) use event::{Attempt, Event, Found, Order, Outcome, Refusal, Text};
@@ -393,6 +394,7 @@ impl<P: Text + PartialEq> Shaping<P> {
                 // A change for reasons of the policy's own (a class that moves to its group) is no
                 // repair of somebody's change.
                 for link in repaired.intersection(&self.touched) {
+                    self.orders.push(Order::Count(Deed::Repaired(link.clone())));
                     if let Some(pause) = self.backoff.repaired(link, now) {
                         self.orders.push(Order::Warn(format!(
                             "{link} keeps being changed by somebody else; it is left alone for {} s",

@@ -54,6 +54,8 @@ struct World {
     pauses: BTreeMap<(Attempt, String), Instant>,
     /// How many repairs of such links there were.
     fights: usize,
+    /// How many of them were counted.
+    counted: usize,
     repairs: usize,
     adoptions: usize,
     reads: usize,
@@ -80,6 +82,7 @@ impl World {
             fought: BTreeSet::new(),
             pauses: BTreeMap::new(),
             fights: 0,
+            counted: 0,
             repairs: 0,
             adoptions: 0,
             reads: 0,
@@ -129,6 +132,7 @@ impl World {
                 }
                 Order::LookAtRetired => assert!(self.drains),
                 Order::Complain(complaint) => self.complaints.push(complaint),
+                Order::Count(_) => self.counted += 1,
                 Order::Warn(_) | Order::Inform(_) => {}
             }
         }
@@ -366,6 +370,7 @@ fn a_link_that_is_fought_over_is_left_alone_longer_and_longer() {
     }
     assert!(held > 5_000, "{held} of 6,000 moments");
     assert!(world.fights <= 12, "{} repairs of it", world.fights);
+    assert_eq!(world.counted, world.fights);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::applied::{self, outcome_of, refusal};
+use super::counts::Counts;
 use super::event::{Action, Decision, Ended, Event, Wish};
 use super::links::Ours;
 use super::listening::Listening;
@@ -24,6 +25,7 @@ use crate::apply::{Applied, InForce, Request, Who};
 use crate::intent::Leaving;
 use crate::netlink::notice::Notice;
 use crate::policy::{self, Policy};
+use crate::sample::Deed;
 use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
 use crate::tree::{Direction, LinkName};
@@ -39,6 +41,7 @@ pub(super) struct State {
     shaping: Shaping<Arc<Policy>>,
     listening: Listening,
     unowned: Unowned,
+    counts: Counts,
     /// The next apply looks at all processes, and moves them.
     everybody: bool,
     /// When container engines are asked.
@@ -60,6 +63,7 @@ impl State {
         settings: Settings,
         standing: Standing,
         people: People,
+        counts: Counts,
         now: Instant,
     ) -> State {
         let file = settings.file.display().to_string();
@@ -71,6 +75,7 @@ impl State {
             shaping,
             listening: Listening::default(),
             unowned: Unowned::default(),
+            counts,
             everybody: false,
             asks: None,
             watchdog: None,
@@ -89,6 +94,9 @@ impl State {
         self.watchdog = watchdog.map(|interval| Watchdog { interval, due: now + interval });
         self.people.narrow(&self.standing.in_force.model.matcher);
         self.follow_people(now);
+        // A metric that begins at 0 shows the first of what it counts.
+        let text = self.counts.text();
+        self.act(Action::KeepCounts(text));
         std::mem::take(&mut self.decisions)
     }
 
@@ -97,7 +105,7 @@ impl State {
         let shaping = self.shaping.due();
         let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.due);
         let others = self.people.due(now).into_iter().chain(watchdog).chain(self.listening.due());
-        let others = others.chain(self.asks).chain(self.unowned.due());
+        let others = others.chain(self.asks).chain(self.unowned.due()).chain(self.counts.due());
         others.fold(shaping, Instant::min)
     }
 
@@ -161,10 +169,7 @@ impl State {
             Event::Described(answer) => self.act(Action::Learn(answer)),
             Event::Learned { is_news, asks } => self.learned(is_news, asks, now),
             Event::Subuids => people.subuids_changed(now),
-            Event::CutOff => {
-                let ended = Ended::WithNamespace(Arc::clone(self.policy()));
-                self.decisions.push(Decision::End(ended));
-            }
+            Event::CutOff => self.end(Ended::WithNamespace(Arc::clone(self.policy()))),
             Event::Time => self.on_time(now),
             Event::FileRead { found, watched } => {
                 self.tell(shaping::Event::FileRead { found, watched }, now);
@@ -195,7 +200,7 @@ impl State {
 
     fn signal(&mut self, wish: Wish, now: Instant) {
         match wish {
-            Wish::End => self.decisions.push(Decision::End(Ended::BySignal)),
+            Wish::End => self.end(Ended::BySignal),
             Wish::ReadAgain => {
                 let file = self.settings.file.display();
                 let line = format!("SIGHUP: reading {file} and asking NSS again");
@@ -206,12 +211,25 @@ impl State {
         }
     }
 
+    fn end(&mut self, ended: Ended) {
+        self.keep_counts(None);
+        self.decisions.push(Decision::End(ended));
+    }
+
+    /// Has written down what was counted; `now`: if it is time for that.
+    fn keep_counts(&mut self, now: Option<Instant>) {
+        if let Some(text) = self.counts.news(now) {
+            self.act(Action::KeepCounts(text));
+        }
+    }
+
     /// Handles one task that is due: the daemon's own life goes before accounts.
     fn on_time(&mut self, now: Instant) {
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.due <= now) {
             watchdog.due = now + watchdog.interval;
             self.act(Action::SignOfLife);
         }
+        self.keep_counts(Some(now));
         if self.asks.take_if(|due| *due <= now).is_some() {
             self.decisions.push(Decision::AskEngines);
         }
@@ -257,6 +275,9 @@ impl State {
             self.say(log::Level::Warn, line);
         }
         let is_all = matches!(heard, Ok(Heard::All));
+        if matches!(heard, Ok(Heard::Lost)) {
+            self.counts.note(&Deed::Lost, now);
+        }
         let Standing { in_force, intent } = &self.standing;
         if let Some(event) = (Ours { in_force, policy: &intent.policy }).told(told, is_all) {
             self.tell(event, now);
@@ -342,6 +363,7 @@ impl State {
                     self.act(Action::Apply { attempt: Attempt::Repair, held, collects });
                 }
                 Order::LookAtRetired => self.act(Action::LookAtRetired),
+                Order::Count(deed) => self.counts.note(&deed, now),
                 Order::Complain(complaint) => self.say(log::Level::Error, complaint),
                 Order::Warn(warning) => self.say(log::Level::Warn, warning),
                 Order::Inform(news) => self.say(log::Level::Info, news),
@@ -367,6 +389,7 @@ impl State {
                 Want::LookAtAll => self.everybody = true,
                 Want::Named { asks } => self.tell(shaping::Event::Named { asks }, now),
                 Want::AskForAll => self.ask_for_all(now),
+                Want::Count(deed) => self.counts.note(&deed, now),
             }
         }
     }

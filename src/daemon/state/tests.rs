@@ -12,6 +12,7 @@ use crate::intent::{Intent, Options};
 use crate::model::{Matcher, Model, Per};
 use crate::netlink::proc_event::{self, ProcEvent};
 use crate::process::{Handover, PlacedOne, Placement};
+use crate::sample::Upkeep;
 use crate::tree::{Claim, KernelState, Key, LinkName, Owner};
 use crate::units::{ClassId, Minor};
 
@@ -48,10 +49,15 @@ fn rested(now: Instant) -> State {
     let file = PathBuf::from("p.yaml");
     let settings = Settings { file, grace: 60 * SECOND, wait: SECOND, kept: None };
     let intent = Intent::new(parsed(POLICY), Options::default());
-    let people = People::new(settings.grace, Accounts::default(), true, now);
-    let mut state = State::new(settings, Standing::new(intent, in_force()), people, now);
+    let moment = proc_event::Moment { at: 0, ours: now };
+    let people = People::new(settings.grace, Accounts::default(), Some(moment), now);
+    let mut state =
+        State::new(settings, Standing::new(intent, in_force()), people, Counts::default(), now);
     let begins = state.begin(None, now);
-    assert!(matches!(begins[..], [Decision::Narrow { exec: false, .. }]));
+    assert!(matches!(
+        begins[..],
+        [Decision::Narrow { exec: false, .. }, Decision::Do(Action::KeepCounts(_))]
+    ));
     assert!(matches!(state.on(Event::Time, now)[..], [Decision::ReadFile]), "it may have changed");
     let read = Event::FileRead { found: Found::InForce, watched: true };
     assert!(state.on(read, now).is_empty());
@@ -85,7 +91,7 @@ fn who_logs_in_is_placed_and_has_a_class_made_where_there_is_none() {
     let mut state = rested(now);
     let login = proc_event::Event::Uid { pid: 10, uid: 1000, effective: None };
     let told = vec![ProcEvent { at: 1, event: login }];
-    let newcomer = Newcomer { pid: 10, uid: 1000, acted_for: None };
+    let newcomer = Newcomer { pid: 10, uid: 1000, acted_for: None, told: Some(1) };
     let (placed, until) = first_of_a_turn(&mut state, told, now);
     assert_eq!(placed, newcomer);
     let bob = Claim::Owner(Owner::User(Key::new("bob").unwrap()));
@@ -217,6 +223,39 @@ fn the_end_of_the_namespace_hands_its_policy_on() {
     assert_eq!(*policy.source.text, *POLICY);
     let ended = state.on(Event::Signal(Wish::End), now);
     assert!(matches!(ended[..], [Decision::End(Ended::BySignal)]));
+}
+
+#[test]
+fn what_the_daemon_does_is_counted_and_written_down_a_moment_later_or_as_it_ends() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let lost = || Event::Processes { told: Vec::new(), heard: Ok(Heard::Lost) };
+    let written = |decisions: &[Decision]| match decisions {
+        [Decision::Do(Action::KeepCounts(text)), ..] => Upkeep::parse(text),
+        _ => None,
+    };
+    state.on(lost(), now);
+    assert!(state.due(now) <= now + SECOND);
+    let placed = Event::Looked {
+        newcomer: Newcomer { pid: 10, uid: 1000, acted_for: None, told: Some(1_000_000) },
+        placed: PlacedOne {
+            placement: Placement { added: 1, ..Placement::default() },
+            stayed: false,
+            handover: Handover::default(),
+            parent: Some(1),
+            home: Some(1000),
+        },
+        open: None,
+        owner: None,
+    };
+    state.on(placed, now + Duration::from_millis(3));
+    let upkeep = written(&state.on(Event::Time, now + SECOND)).expect("it is written down");
+    assert_eq!((upkeep.lost(), upkeep.placed_in()), (1, Duration::from_millis(2)));
+    assert_eq!(written(&state.on(Event::Time, now + 2 * SECOND)), None);
+    state.on(lost(), now + 2 * SECOND);
+    let ended = state.on(Event::Signal(Wish::End), now + 2 * SECOND);
+    assert_eq!(written(&ended).map(|upkeep| upkeep.lost()), Some(2));
+    assert!(matches!(ended[1..], [Decision::End(Ended::BySignal)]));
 }
 
 #[test]

@@ -21,7 +21,8 @@ use crate::support::world::{Family, UPLINK, World};
 
 tests!(
     On::Events => a_login_under_a_storm_is_placed_at_once, a_login_is_the_users_from_its_first_bytes,
-        newcomers_get_a_class_and_give_it_back, lost_events_are_made_up_for;
+        newcomers_get_a_class_and_give_it_back, lost_events_are_made_up_for,
+        what_the_daemon_does_is_in_the_metrics;
     // Storms on an emulated processor take minutes; the real sshd, and the peer.
     On::HostEvents => no_storm_keeps_others_waiting, a_login_is_placed_no_later_than_by_the_peer, what_a_real_sshd_sends_is_the_users;
     On::Host => pam_places_a_session_without_a_daemon;
@@ -218,7 +219,39 @@ fn lost_events_are_made_up_for() {
     println!("placed {took:?} after it went on");
     if Place::current() == Place::Host {
         assert!(daemon.log().contains("events were lost"), "{}", daemon.log());
+        soon("that is counted", Duration::from_secs(10), || {
+            metric("shaper_events_lost_total") >= 1.0
+        });
     }
+}
+
+fn metric(name: &str) -> f64 {
+    let page = beside(&["status", "--metrics"]).exits(0).stdout;
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+/// Also once another daemon has taken over.
+fn what_the_daemon_does_is_in_the_metrics() {
+    let _world = World::new();
+    let file = policy(POLICY);
+    let daemon = Daemon::with_events(&["watch", &file]);
+    assert_eq!(metric("shaper_repairs_total{link=\"up0\"}"), 0.0, "nobody has changed it");
+    let times = Times::of(ANN, 20, "/shaper/user/ann");
+    assert_eq!(times.missed, 0);
+    run("tc qdisc del dev up0 root");
+    let patience = Duration::from_secs(10);
+    soon("the repair is counted", patience, || metric("shaper_repairs_total{link=\"up0\"}") >= 1.0);
+    soon("the logins are counted", patience, || metric("shaper_placement_seconds_count") >= 20.0);
+    let placed = metric("shaper_placement_seconds_count");
+    let mean = metric("shaper_placement_seconds_sum") / placed * 1e6;
+    println!("{placed} placements, {mean:.0} µs each; who logged in: {times}");
+    // Who logs in looks every 100 µs.
+    assert!(mean > 0.0 && mean < times.most as f64 + 100.0, "{mean} µs; {times}");
+    assert!(daemon.end().success());
+    let _next = Daemon::with_events(&["watch", &file]);
+    assert_eq!(Times::of(ANN, 1, "/shaper/user/ann").missed, 0);
+    soon("the next daemon goes on", patience, || metric("shaper_placement_seconds_count") > placed);
 }
 
 /// A process namespace of its own, as in a container: there are no events.
