@@ -24,6 +24,7 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, Processes, Snapshot, Unloaded, Wanted};
 use crate::model::{LinkAt, Model, Node};
+use crate::netlink::device::Device;
 use crate::policy::Policy;
 use crate::process;
 use crate::tree::{Direction, LinkName, Owner};
@@ -83,7 +84,8 @@ fn findings(global: &Global, file: Option<&Path>) -> Result<Findings, Failure> {
         Ok(policy) => compared(&mut session, policy, accounts, lacks.is_some()),
         Err(why) => ((why, Vec::new()), None),
     };
-    let links = links(&session.kernel, &mut seen, look.as_ref().map(|look| &look.meaning.model))?;
+    let links =
+        links(&mut session.kernel, &mut seen, look.as_ref().map(|look| &look.meaning.model))?;
     let (sync, warnings) = policy;
     // What others have at a link's hooks is told with the link.
     let is_told = |text: &String| {
@@ -201,7 +203,7 @@ fn compared(
 /// The links that the model names, or that are shaped; where there is neither, that of the default
 /// route.
 fn links(
-    kernel: &Kernel,
+    kernel: &mut Kernel,
     seen: &mut Snapshot,
     model: Option<&Model>,
 ) -> Result<Vec<LinkFound>, Failure> {
@@ -225,12 +227,13 @@ fn links(
 }
 
 fn link(
-    kernel: &Kernel,
+    kernel: &mut Kernel,
     seen: &Snapshot,
     model: Option<&Model>,
     name: LinkName,
 ) -> Result<Option<LinkFound>, Failure> {
     let Some(facts) = seen.facts().links.get(&name).cloned() else { return Ok(None) };
+    let Device { queues, largest } = observe::device(kernel, facts.ifindex)?;
     let on = |direction| {
         let mut pairs = model.into_iter().flat_map(|model| model.links.pairs());
         pairs.find(|(_, link)| link.port.link == name && link.port.direction == direction)
@@ -249,6 +252,8 @@ fn link(
             true => observe::manager(Path::new("/"), &facts),
             false => None,
         },
+        queues,
+        largest,
         lro: observe::lro(&name)?,
         direct_packets: direct,
         facts,

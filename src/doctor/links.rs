@@ -28,6 +28,10 @@ pub struct LinkFound {
     pub is_ciliums: bool,
     /// Who else configures it.
     pub manager: Option<Manager>,
+    /// The device's queues for sending; `None`: it is not known.
+    pub queues: Option<u32>,
+    /// Bytes of the largest packet that the device is given in one piece.
+    pub largest: Option<u32>,
     /// Large receive offload is on; `None`: the driver does not say.
     pub lro: Option<bool>,
     /// Packets that passed no class at all.
@@ -37,12 +41,23 @@ pub struct LinkFound {
 /// What an ifb carries of packets as large as an MTU of 1,500 bytes (benches/RESULTS.md).
 const ONE_IFB: u64 = 333_000;
 
+/// `GSO_LEGACY_MAX_SIZE` (include/linux/netdevice.h), in bytes.
+const GSO_PACKET: u64 = 65_536;
+
 /// How long a packet may take at somebody's cap before it is felt.
 const LONG_MS: u64 = 50;
 
 pub(super) fn checks(link: &LinkFound) -> Vec<Check> {
-    let found =
-        [root(link), manager(link), speed(link), lock(link), ifb(link), mtu(link), lro(link)];
+    let found = [
+        root(link),
+        manager(link),
+        speed(link),
+        lock(link),
+        ifb(link),
+        mtu(link),
+        big_tcp(link),
+        lro(link),
+    ];
     let mut checks: Vec<Check> = found.into_iter().flatten().collect();
     checks.extend(others(link));
     if link.direct_packets > 0 {
@@ -54,13 +69,21 @@ pub(super) fn checks(link: &LinkFound) -> Vec<Check> {
     }
     if checks.is_empty() {
         let rate = link.rate.map_or_else(String::new, |rate| format!(", {rate} to shape"));
-        let mtu = link.facts.mtu;
-        checks.push(Check::ok("link", format!("MTU {mtu}{rate}: nobody is in the way")));
+        let (mtu, queues) = (link.facts.mtu, queues(link));
+        checks.push(Check::ok("link", format!("MTU {mtu}, {queues}{rate}: nobody is in the way")));
     }
     for check in &mut checks {
         check.link = Some(link.name.to_string());
     }
     checks
+}
+
+fn queues(link: &LinkFound) -> String {
+    match link.queues {
+        Some(1) => "1 queue".to_string(),
+        Some(count) => format!("{count} queues"),
+        None => "queues unknown".to_string(),
+    }
 }
 
 fn root(link: &LinkFound) -> Option<Check> {
@@ -107,7 +130,8 @@ fn lock(link: &LinkFound) -> Option<Check> {
     let mq = matches!(&link.facts.root, RootQdisc::Kernel { kind } if kind == "mq");
     (count > ONE_LOCK).then(|| {
         let mtu = link.facts.mtu;
-        let what = format!("{rate} are {count} packets of {mtu} bytes a second, and one HTB, whatever the device's queues, carries about {ONE_LOCK}");
+        let queues = queues(link);
+        let what = format!("{rate} are {count} packets of {mtu} bytes a second, and one HTB (the device has {queues}) carries about {ONE_LOCK}");
         let cure = match mq {
             true => "leave TSO and GRO on, which make packets larger; shaper apply --takeover replaces mq",
             false => "leave TSO and GRO on, which make packets larger; a larger MTU helps too",
@@ -133,6 +157,19 @@ fn mtu(link: &LinkFound) -> Option<Check> {
         let whose = shown(whose);
         let what = format!("one packet of {mtu} bytes takes {takes} ms at the cap of {whose} ({rate}): nothing else of theirs goes meanwhile");
         Check::warning("mtu", what, "a higher cap, or a smaller MTU")
+    })
+}
+
+/// Shares, and queues of bytes, are made for packets of at most 64 KiB ([`GSO_PACKET`]).
+fn big_tcp(link: &LinkFound) -> Option<Check> {
+    let largest = u64::from(link.largest?);
+    let (rate, whose) = link.lowest.as_ref()?;
+    let takes = largest * 1_000 / rate.bytes_per_second().max(1);
+    (largest > GSO_PACKET && takes > LONG_MS && !link.facts.loopback).then(|| {
+        let (name, whose) = (&link.name, shown(whose));
+        let what = format!("BIG TCP: one packet may have {largest} bytes and takes {takes} ms at the cap of {whose} ({rate}); caps hold over seconds only, and shares of what is left are uneven");
+        let cure = format!("ip link set dev {name} gso_max_size {GSO_PACKET} gso_ipv4_max_size {GSO_PACKET}");
+        Check::warning("big_tcp", what, cure)
     })
 }
 
@@ -178,6 +215,8 @@ mod tests {
             beside: Vec::new(),
             is_ciliums: false,
             manager: None,
+            queues: Some(4),
+            largest: Some(65_536),
             lro: Some(true),
             direct_packets: 0,
         }
@@ -214,6 +253,12 @@ mod tests {
             (it.rate, it.facts.speed, it.facts.mtu) = (rate(25_000), rate(25_000), 9_000);
         };
         assert_eq!(of(jumbo), [("mtu", Warning)], "9,000 bytes take 72 ms at 1 Mbit");
+        assert_eq!(of(|it| it.largest = Some(200_000)), [("big_tcp", Warning)]);
+        let quick = |it: &mut LinkFound| {
+            (it.largest, it.lowest) = (Some(200_000), rate(100).map(|rate| (rate, "ann".into())));
+        };
+        assert_eq!(of(quick), [("link", Ok)], "16 ms");
+        assert_eq!(of(|it| it.queues = None), [("link", Ok)]);
         assert_eq!(of(|it| (it.down, it.lro) = (rate(900), None)), [("link", Ok)]);
         assert_eq!(of(|it| (it.down, it.lro) = (rate(5_000), None)), [("packets_down", Warning)]);
         assert_eq!(of(|it| it.down = rate(900)), [("offloads", Warning)]);

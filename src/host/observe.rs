@@ -31,8 +31,8 @@ pub use servers::servers;
 pub use snapshot::Snapshot;
 pub use sockets::tags;
 pub use surroundings::{
-    Unloaded, capabilities, is_hosts, kept_by, lro, manager, may_load, net_cls, process_events,
-    release, without_loading,
+    Unloaded, capabilities, device, is_hosts, kept_by, lro, manager, may_load, net_cls,
+    process_events, release, without_loading,
 };
 pub use tree::RuleHits;
 pub use wanted::{Directories, Processes, Wanted, Whom};

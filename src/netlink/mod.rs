@@ -14,6 +14,7 @@ pub mod bpf_name;
 mod captured;
 pub mod cls_u32;
 pub mod decode;
+pub mod device;
 pub mod extack;
 pub mod flow_name;
 pub mod hooks;

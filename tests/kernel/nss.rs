@@ -133,7 +133,16 @@ fn a_name_service_that_hangs_stops_no_command() {
         (&["init"], 0, ""),
     ];
     // Everybody who is asked after it is left out too, so all of that takes little more.
-    let done = timed(&["doctor", &file]).exits(1);
+    let mut tries = 0..3;
+    let done = loop {
+        let start = Instant::now();
+        let done = timed(&["doctor", &file]).exits(1);
+        // Of a machine that is busy with other things, too.
+        if start.elapsed() < Duration::from_secs(2) {
+            break done;
+        }
+        assert!(tries.next().is_some(), "the fastest took {:?}", start.elapsed());
+    };
     let said = "error    NSS does not say who accounts are: no answer within 1 s\n";
     assert!(done.stdout.contains(said), "{}", done.stdout);
     thread::scope(|scope| {

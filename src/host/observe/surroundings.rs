@@ -10,6 +10,9 @@ use crate::cgroup::Provision;
 use crate::doctor::{Manager, NetClsFound, networkd, shapes};
 use crate::facts::LinkFacts;
 use crate::host::Kernel;
+use crate::netlink;
+use crate::netlink::device::Device;
+use crate::netlink::request::dump;
 use crate::sys::{ethtool, probe};
 use crate::tree::LinkName;
 
@@ -79,6 +82,15 @@ pub fn net_cls(others: Vec<String>) -> Result<NetClsFound, ObserveError> {
 pub fn lro(link: &LinkName) -> Result<Option<bool>, ObserveError> {
     let speed = |source| ObserveError::Speed { link: link.clone(), source };
     ethtool::lro(link).map_err(speed)
+}
+
+/// What the device makes of packets; nothing is known where the link is gone.
+///
+/// # Errors
+/// The socket's.
+pub fn device(kernel: &mut Kernel, ifindex: u32) -> Result<Device, ObserveError> {
+    let answer = kernel.netlink.get(&dump::link(ifindex), netlink::device::device)?;
+    Ok(answer.ok().flatten().unwrap_or_default())
 }
 
 /// Who configures a link of the namespace in which networkd and NetworkManager run. `host`: the
