@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
 use crate::policy::LinkRef;
+use crate::process;
 use crate::sample::{Differences, Sample};
 use crate::status::{self, Pending, PolicyInForce, Status, StatusInputs};
 use crate::tree::{Claim, LinkName, Owner, Reserved};
@@ -131,6 +132,35 @@ impl Counting {
         Ok(())
     }
 
+    /// The report is to have the processes that are in no class, too.
+    pub(super) fn with_unclaimed(&mut self) -> Result<(), Failure> {
+        if self.snapshot.observation.state.trees.is_empty() {
+            return Ok(());
+        }
+        let view = self.kernel.view()?;
+        let mut processes = process::scan(&self.kernel.proc_root)?.processes;
+        processes.retain(|process| process.pid != std::process::id());
+        self.inputs.unclaimed = process::unclaimed(&processes, &view);
+        let uids = self.inputs.unclaimed.keys().copied().collect();
+        // Who did not say the names of classes is not waited for once more.
+        if self.nameless.is_none() {
+            self.name(Question { uids, without_groups: true, ..Question::default() });
+        }
+        Ok(())
+    }
+
+    /// Asks for the names of accounts that are not known. Nobody to ask about, no child.
+    fn name(&mut self, mut question: Question) {
+        question.uids.retain(|uid| !self.inputs.names.contains_key(uid));
+        if question.uids.is_empty() {
+            return;
+        }
+        let found = question.ask_or_read(Limit::Each(NSS));
+        let names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name));
+        self.inputs.names.extend(names);
+        self.nameless = found.unavailable;
+    }
+
     /// Fills in the guests that are here now, by the names that engines give them. Returns what
     /// engines said.
     pub(super) fn read_guests(&mut self) -> Result<Known, Failure> {
@@ -163,13 +193,10 @@ impl Counting {
         let noted = instance.policy();
         question.uids.extend(noted.as_ref().map(|note| note.by));
         self.inputs.names.insert(0, Reserved::Root.to_string());
-        question.uids.retain(|uid| !self.inputs.names.contains_key(uid));
         self.inputs.since.clear();
         for claim in self.snapshot.observation.state.claims.keys() {
             let Claim::Owner(owner) = claim else { continue };
-            if let Owner::Uid(uid) = owner
-                && !self.inputs.names.contains_key(uid)
-            {
+            if let Owner::Uid(uid) = owner {
                 question.uids.insert(*uid);
             }
             let made =
@@ -182,13 +209,7 @@ impl Counting {
         if let Some(own) = &self.own {
             question.uids.retain(|uid| *uid == own.uid);
         }
-        // Nobody to ask about, no child.
-        if !question.uids.is_empty() {
-            let found = question.ask_or_read(Limit::Each(NSS));
-            let names = found.by_uid.into_iter().map(|(uid, account)| (uid, account.name));
-            self.inputs.names.extend(names);
-            self.nameless = found.unavailable;
-        }
+        self.name(question);
         self.inputs.policy = noted.map(|note| PolicyInForce {
             by: self.inputs.names.get(&note.by).cloned(),
             file: note.file,

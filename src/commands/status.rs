@@ -58,6 +58,10 @@ pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output,
     if counting.own.is_none() {
         counting.with_guests()?;
     }
+    let is_whole = options.users.is_empty() && options.group.is_none();
+    if counting.own.is_none() && is_whole {
+        counting.with_unclaimed()?;
+    }
     let mut status = counting.status(differences);
     match &counting.own {
         None => narrow(&counting.kernel, &mut status, options)?,

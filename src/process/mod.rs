@@ -31,7 +31,7 @@ pub use parse::{
 pub use place::{PlacedOne, Seen, place, place_one, place_seen};
 pub use placement::{Failed, ForeignProcess, Placement, Verdict};
 pub use scan::{Scan, read_one, scan};
-pub use view::{InstanceView, Reason, claim_of, held_by_another, running_uids};
+pub use view::{InstanceView, Reason, claim_of, held_by_another, running_uids, unclaimed};
 pub use whose::{acts_for, counts_as, whose};
 
 /// A process as one look at `/proc` shows it.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Process;
+use crate::text::Foreign;
 use crate::tree::{Claim, Owner};
 
 /// What placement must know of the instance.
@@ -93,6 +94,24 @@ pub fn running_uids(processes: &[Process], instance: &InstanceView) -> BTreeSet<
         .filter(|process| process.is_alive() && instance.may_claim(process))
         .map(|process| process.uid)
         .collect()
+}
+
+/// The living processes in the instance's network namespace that are in none of its classes: by
+/// real uid, how many have each name.
+pub fn unclaimed(
+    processes: &[Process],
+    instance: &InstanceView,
+) -> BTreeMap<u32, BTreeMap<Foreign, usize>> {
+    let mut all: BTreeMap<u32, BTreeMap<Foreign, usize>> = BTreeMap::new();
+    let here = processes.iter().filter(|process| {
+        process.is_alive()
+            && process.netns == Some(instance.netns)
+            && claim_of(process, instance).is_none()
+    });
+    for process in here {
+        *all.entry(process.uid).or_default().entry(process.comm.clone()).or_default() += 1;
+    }
+    all
 }
 
 /// The claim of this instance in whose directory the process is.
@@ -186,5 +205,10 @@ mod tests {
             others: BTreeMap::from([(44, "shaper-44".to_string())]),
         };
         assert_eq!(running_uids(&all, &instance), BTreeSet::from([1000, 1002]));
+        let at = |path: &str| Process { net_cls: Some(path.into()), ..all[0].clone() };
+        let placed = [at("/shaper/user/bob"), at("/docker/x"), at("/"), at("/shaper/user")];
+        let all = [&all[..], &placed].concat();
+        let bashes = BTreeMap::from([(Foreign::from("bash"), 4)]);
+        assert_eq!(unclaimed(&all, &instance), BTreeMap::from([(1000, bashes)]));
     }
 }

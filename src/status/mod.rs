@@ -11,6 +11,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod top;
+mod unclaimed;
 mod view;
 mod words;
 
@@ -19,7 +20,7 @@ pub use live::{is_over, live_table};
 pub use metrics::{Format as MetricsFormat, metrics};
 pub use report::{
     ClassNumbers, Daemon, Group, Guest, GuestKind, Link, Now, Pending, PolicyInForce, Pool,
-    Retired, Rule, Status, User,
+    Retired, Rule, Status, Unclaimed, User,
 };
 pub use table::table;
 pub use top::{Board, Key, Size, Then, keys};

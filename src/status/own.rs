@@ -36,6 +36,7 @@ impl Status {
             link.beside.clear();
         }
         self.foreign.clear();
+        self.unclaimed.clear();
         (self.daemon, self.policy, self.pending) = (None, None, None);
     }
 

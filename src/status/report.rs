@@ -1,6 +1,6 @@
 //! The report of `shaper status`, in the shape of its JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::Owner;
 use serde::Serialize;
@@ -29,6 +29,23 @@ pub struct Status {
     /// A change that is taken back unless it is confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
+    /// Whose processes are in no class of ours, so that what they send is in the default class; who
+    /// has most first, and root last. None where they were not asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unclaimed: Vec<Unclaimed>,
+}
+
+/// The processes of one account that are in the links' network namespace and in no class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unclaimed {
+    /// The account's uid, the real one.
+    pub uid: u32,
+    /// Its name, where NSS says it.
+    pub user: Option<String>,
+    /// How many processes they are.
+    pub processes: usize,
+    /// How many have each name.
+    pub names: BTreeMap<String, usize>,
 }
 
 /// The policy that was applied last.

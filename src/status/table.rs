@@ -39,6 +39,7 @@ pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
     if status.links.is_empty() {
         text.push_str("nothing is shaped here; `shaper apply` does it\n");
     }
+    text.push_str(&status.unclaimed_line());
     if let Some(policy) = &status.policy {
         text.push_str(&in_force(policy, now));
     }
@@ -238,6 +239,7 @@ mod tests {
                     daemon: None,
                     policy: None,
                     pending: None,
+                    unclaimed: Vec::new(),
                 },
                 0,
                 None,
@@ -275,6 +277,7 @@ mod tests {
                 daemon,
                 policy: None,
                 pending: None,
+                unclaimed: Vec::new(),
             };
             table(&status, now, None).lines().last().unwrap().to_string()
         };

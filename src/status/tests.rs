@@ -87,6 +87,7 @@ fn report(links: Vec<Link>) -> Status {
         daemon: None,
         policy: None,
         pending: None,
+        unclaimed: Vec::new(),
     }
 }
 

@@ -8,11 +8,13 @@ use super::report::{
     ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Retired, Rule, Status,
     User,
 };
+use super::unclaimed;
 use crate::facts::RootQdisc;
 use crate::host::observe::Snapshot;
 use crate::model::InnerLink;
 use crate::policy::{self, LinkRef};
 use crate::sample::{self, Differences};
+use crate::text::Foreign;
 use crate::tree::{
     self, Claim, Class, Direction, Filter, FoundLeaf, Guarantee, LeafQdisc, LinkName, Owner, Port,
     Reserved, Role, Tag, Tree,
@@ -38,6 +40,9 @@ pub struct StatusInputs {
     /// How it is known whose the links are behind which guests are, where guests are to be in the
     /// report.
     pub guests: Option<BTreeMap<LinkName, InnerLink>>,
+    /// By uid, how many processes that are in no class have each name, where they are to be in the
+    /// report.
+    pub unclaimed: BTreeMap<u32, BTreeMap<Foreign, usize>>,
     /// Whether the rules are to be in the report.
     pub rules: bool,
     /// The daemon that keeps the instance.
@@ -77,6 +82,7 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
         daemon: inputs.daemon.clone(),
         policy: inputs.policy.clone(),
         pending: inputs.pending.clone(),
+        unclaimed: unclaimed::rows(&inputs.unclaimed, &inputs.names),
     };
     if let Some(how) = &inputs.guests {
         Guests::of(observation, how).into_rows(&mut status, &observation.state.claims);

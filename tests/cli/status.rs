@@ -1,14 +1,15 @@
 //! `status`: its columns, what is below a group, names that nobody has, the policy in force, and a
 //! change that waits to be confirmed.
 
-use super::invoke::{exactly, host, shaper};
+use super::invoke::{Sleeper, exactly, host, shaper};
+use crate::support::accounts::{ANN, CAROL};
 use crate::support::harness::{On, tests};
 use crate::support::program::policy;
 
 tests!(On::Host =>
     members_are_below_their_group_in_80_columns, a_group_shows_all_that_is_below_it,
     the_nearest_name_is_said, the_policy_in_force_is_named, a_pending_change_says_until_when,
-    what_goes_now_is_shown_in_the_same_report
+    what_goes_now_is_shown_in_the_same_report, who_is_in_the_default_class_is_named
 );
 
 const POLICY: &str = "
@@ -66,6 +67,25 @@ fn members_are_below_their_group_in_80_columns() {
         |line: &str| line.chars().map(|c| 1 + usize::from(c >= '\u{1100}' && c != '…')).sum();
     let widths: Vec<usize> = table.lines().filter(|line| line.starts_with(' ')).map(wide).collect();
     assert!(widths.iter().all(|width| *width <= 80 && *width == widths[0]), "{widths:?}\n{table}");
+}
+
+fn who_is_in_the_default_class_is_named() {
+    shaped();
+    let (_ann, carol) = (Sleeper::of(ANN), Sleeper::of(CAROL));
+    shaper("apply -q -").write_stdin(POLICY).assert().code(0);
+    let table = text("status");
+    let said = table.lines().find(|line| line.starts_with("in (default), because"));
+    let said = said.unwrap_or_else(|| panic!("{table}"));
+    assert!(said.contains("1 process of carol (sleep)") && !said.contains("ann"), "{said}");
+    assert!(said.contains(" of root ("), "{said}");
+    let unclaimed = &json("status --json")["unclaimed"];
+    let rows = unclaimed.as_array().expect("a list");
+    let row = rows.iter().find(|row| row["uid"] == CAROL.uid).expect("carol's");
+    assert_eq!((&row["user"], &row["processes"]), (&"carol".into(), &1.into()), "{row}");
+    assert_eq!(row["names"]["sleep"], 1);
+    assert!(rows.iter().all(|row| row["user"] != "ann"), "{unclaimed}");
+    assert!(!text("status ann").contains("nobody claims"), "she alone was asked about");
+    drop(carol);
 }
 
 fn a_group_shows_all_that_is_below_it() {

@@ -96,6 +96,10 @@ fn masked(output: &str) -> String {
         if words.first().is_some_and(|word| word == "policy:") {
             words[3..5].fill("…".to_string());
         }
+        // Whose processes nobody claims
+        if line.starts_with("in (default)") {
+            words.truncate(6);
+        }
         for word in &mut words {
             if ["fq_codel", "sfq", "bfifo"].contains(&word.as_str()) {
                 *word = "(leaf)".to_string();
