@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::invoke::{as_nobody, host, root, shaper, text};
+use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
@@ -99,6 +100,10 @@ fn nothing_is_changed() {
             .collect();
         (mounts, names, folders, run("ip -o link"), run("tc qdisc show"), run("ip netns list"))
     };
+    // A link's carrier comes a moment after the link.
+    soon("the link is up", Duration::from_secs(10), || {
+        run("ip link show up0").contains("state UP")
+    });
     let before = state();
     doctor(&path);
     shaper(&format!("doctor {path}")).assert().code(3);
