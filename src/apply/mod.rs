@@ -24,7 +24,7 @@ pub use place::place;
 pub use session::{Engines, Look, Request, Session, Who, may_change};
 pub use source::{
     Passed, SourceError, WasRead, Writer, each_of, folder, is_drop_in, joined, keep, kept, links,
-    read, read_alone, read_kept, text_of, way,
+    read, read_alone, read_kept, text_of, texts, way,
 };
 
 use std::sync::Arc;

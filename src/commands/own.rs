@@ -2,14 +2,13 @@
 //! others'.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
 
 use nix::unistd;
 
 use super::whom;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::process;
+use crate::process::{self, Process};
 use crate::text::Foreign;
 use crate::tree::{Claim, Owner};
 
@@ -22,6 +21,10 @@ pub(super) enum ForRoot {
     Others(Foreign),
     #[error("{0} are of all users, and for root to see: run it with sudo")]
     Everybody(&'static str),
+    #[error(
+        "where a connection's packets go is by the policy, which is not yours to read: run it with sudo"
+    )]
+    Connections,
 }
 
 impl From<ForRoot> for Failure {
@@ -36,6 +39,18 @@ pub(super) struct Own {
     pub uid: u32,
     /// Whose classes his processes are in, or would be.
     pub owners: BTreeSet<Owner>,
+}
+
+/// What a caller who is not root asks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A process of his, which is in the directory of this owner; `None`: in none of the
+    /// instance's.
+    Process(Option<Owner>),
+    /// A line of `users` whose class he is in.
+    Line(Owner),
+    /// His account.
+    Himself,
 }
 
 /// The uid of a caller who is not root.
@@ -53,12 +68,7 @@ impl Own {
         let scan = process::scan(&kernel.proc_root)?;
         let mine = scan.processes.iter().filter(|process| process.uid == uid);
         let claims = mine.filter_map(|process| process::claim_of(process, &view));
-        let mut owners: BTreeSet<Owner> = claims
-            .filter_map(|claim| match claim {
-                Claim::Owner(owner) | Claim::Pinned(owner) => Some(owner),
-                Claim::Retired(..) => None,
-            })
-            .collect();
+        let mut owners: BTreeSet<Owner> = claims.filter_map(owner_of).collect();
         if owners.is_empty() {
             owners.extend(whom::claimant(&kernel.name, uid, None).ok().flatten());
         }
@@ -67,25 +77,46 @@ impl Own {
     }
 
     /// Refuses a name that is neither his nor that of a class which he is in.
-    pub(super) fn admit(&self, name: &str) -> Result<(), Failure> {
-        let is_line = |owner: &Owner| matches!(owner, Owner::User(key) if key.as_str() == name);
-        let is_his =
-            self.owners.iter().any(is_line) || whom::uid(name).ok().flatten() == Some(self.uid);
-        match is_his {
-            true => Ok(()),
+    pub(super) fn admit(&self, name: &str) -> Result<Asked, Failure> {
+        let is_line = |owner: &&Owner| matches!(owner, Owner::User(key) if key.as_str() == name);
+        if let Some(line) = self.owners.iter().find(is_line) {
+            return Ok(Asked::Line(line.clone()));
+        }
+        match whom::uid(name).ok().flatten() == Some(self.uid) {
+            true => Ok(Asked::Himself),
             false => Err(ForRoot::Others(name.into()).into()),
         }
     }
 
-    /// As [`Own::admit`], and admits a process of his.
-    pub(super) fn admit_process(&self, kernel: &Kernel, subject: &str) -> Result<(), Failure> {
-        let subject = subject.strip_prefix("uid:").unwrap_or(subject);
-        let pid = subject.strip_prefix("pid:").unwrap_or(subject);
-        let process = pid.parse::<u32>().ok().map(|pid| kernel.proc_root.join(pid.to_string()));
-        let owner = process.and_then(|path| std::fs::metadata(path).ok()).map(|meta| meta.uid());
-        match owner == Some(self.uid) {
-            true => Ok(()),
-            false => self.admit(subject),
+    /// As [`Own::admit`], of all that `why` answers about; admits a process of his, too. A bare
+    /// number is a process if there is one, whatever uid has the same number.
+    pub(super) fn admit_subject(&self, kernel: &Kernel, subject: &str) -> Result<Asked, Failure> {
+        let others = || Err(ForRoot::Others(subject.into()).into());
+        if let Some(uid) = subject.strip_prefix("uid:") {
+            return if uid.parse::<u32>() == Ok(self.uid) { Ok(Asked::Himself) } else { others() };
         }
+        let pid = subject.strip_prefix("pid:");
+        let number = pid.unwrap_or(subject).parse::<u32>().ok();
+        let process = number.map(|pid| process::read_one(&kernel.proc_root, pid)).transpose()?;
+        match process.flatten() {
+            Some(process) if self.is_his(&process) => {
+                let claim = process::claim_of(&process, &kernel.view()?);
+                Ok(Asked::Process(claim.and_then(owner_of)))
+            }
+            None if pid.is_none() => self.admit(subject),
+            _ => others(),
+        }
+    }
+
+    /// Whether he may be told of a process.
+    pub(super) fn is_his(&self, process: &Process) -> bool {
+        process.uid == self.uid
+    }
+}
+
+fn owner_of(claim: Claim) -> Option<Owner> {
+    match claim {
+        Claim::Owner(owner) | Claim::Pinned(owner) => Some(owner),
+        Claim::Retired(..) => None,
     }
 }

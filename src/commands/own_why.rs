@@ -1,14 +1,15 @@
 //! `why` for whoever asks: root, or a caller who is told of himself.
 
-use std::fs::File;
-use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::counting::Counting;
 use super::output::Output;
-use super::{own, why};
+use super::own::{self, Asked, ForRoot};
+use super::why;
+use crate::apply;
 use crate::cli::{Global, WhyOptions};
 use crate::failure::Failure;
 use crate::text::shown;
@@ -24,12 +25,22 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         return why::why(global, options);
     }
     let mut counting = Counting::begin(global)?;
-    if let Some(own) = &counting.own {
-        own.admit_process(&counting.kernel, subject)?;
+    let mut notes = vec!["the policy is not yours to read: this is what the kernel has"];
+    if let Some(own) = &mut counting.own {
+        match own.admit_subject(&counting.kernel, subject)? {
+            Asked::Process(Some(owner)) | Asked::Line(owner) => own.owners = [owner].into(),
+            Asked::Process(None) => {
+                notes.push("the process is in none of shaper's directories: this is the account's");
+            }
+            Asked::Himself => {}
+        }
     }
-    let opened = File::open(&options.file);
-    if !opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+    let is_file = options.file != Path::new("-");
+    if !is_file || !apply::texts(&options.file).is_err_and(|error| error.is_forbidden()) {
         return why::why(global, options);
+    }
+    if options.to.or(options.from).is_some() {
+        return Err(ForRoot::Connections.into());
     }
     let differences = counting.over(MOMENT)?;
     let status = counting.status(Some(differences));
@@ -40,7 +51,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         claimed_by: first().map(|user| format!("{}.{}", user.source, user.user)),
         classid: first().map(|user| user.classid.clone()),
         held_back: status.held_back(),
-        notes: ["the policy is not yours to read: this is what the kernel has"],
+        notes,
     };
     Ok(match global.json {
         true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
@@ -56,14 +67,14 @@ struct Answer {
     claimed_by: Option<String>,
     classid: Option<String>,
     held_back: Vec<String>,
-    notes: [&'static str; 1],
+    notes: Vec<&'static str>,
 }
 
 impl Answer {
     fn text(&self) -> String {
         let whose = self.claimed_by.as_deref().unwrap_or("nobody claims it, so the default class");
         let class = self.classid.iter().map(|classid| format!("class {classid}"));
-        let notes = self.notes.into_iter().map(str::to_string);
+        let notes = self.notes.iter().map(ToString::to_string);
         let lines = class.chain(self.held_back.iter().cloned()).chain(notes);
         let lines: String = lines.map(|line| format!("  {line}\n")).collect();
         format!("{}: {}\n{lines}", self.subject, shown(whose))

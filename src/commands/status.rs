@@ -65,7 +65,7 @@ pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output,
     let mut status = counting.status(differences);
     match &counting.own {
         None => narrow(&counting.kernel, &mut status, options)?,
-        Some(own) => options.users.iter().try_for_each(|name| own.admit(name))?,
+        Some(own) => options.users.iter().try_for_each(|name| own.admit(name).map(drop))?,
     }
     let held = if counting.own.is_some() { status.held_back() } else { Vec::new() };
     let mut output = match global.json {

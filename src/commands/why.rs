@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use super::counting::Counting;
 use super::output::Output;
+use super::own::Own;
 use super::whom::{self, Unknown};
 use crate::apply::{self, Engines, Look, Options, Request, Session, Who};
 use crate::cli::{Global, WhyOptions};
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::model::{Link, LinkAt};
+use crate::process::Process;
 use crate::text::{Foreign, shown};
 use crate::tree::{Claim, Group, Key, Owner, Reserved};
 use crate::units::ClassId;
@@ -119,9 +121,10 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         status: &status,
         policy: &request.intent.policy,
         meaning: &look.meaning,
+        own: counting.own.as_ref(),
     };
     let mut answer = match asked {
-        Subject::Process(pid) => match pid.parse().ok().and_then(|pid| find(&look, pid)) {
+        Subject::Process(pid) => match find(&look, pid, on.own) {
             Some(process) => process::of_process(&on, &look, process)?,
             None => return Err(UnknownSubject::Process(pid.into()).into()),
         },
@@ -138,7 +141,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
                 return Err(UnknownSubject::Guest { name: name.into(), nearest }.into());
             }
         },
-        Subject::Name(name) => match name.parse().ok().and_then(|pid| find(&look, pid)) {
+        Subject::Name(name) => match find(&look, name, on.own) {
             Some(process) => process::of_process(&on, &look, process)?,
             None => of_name(&on, &counting, name, uid)?,
         },
@@ -166,8 +169,11 @@ fn ways(
     connection::ways(connection::Known { seen, status, meaning }, &asked, answer.sender)
 }
 
-fn find(look: &Look, pid: u32) -> Option<&crate::process::Process> {
-    look.scan.processes.iter().find(|process| process.pid == pid)
+/// A process of those that whoever asks may be told of.
+fn find<'l>(look: &'l Look, pid: &str, own: Option<&Own>) -> Option<&'l Process> {
+    let pid: u32 = pid.parse().ok()?;
+    let may = |process: &Process| own.is_none_or(|own| own.is_his(process));
+    look.scan.processes.iter().find(|process| process.pid == pid && may(process))
 }
 
 /// A name without a word before it that says what it names.
@@ -177,11 +183,13 @@ fn of_name(
     name: &str,
     uid: Result<Option<u32>, Unknown>,
 ) -> Result<Answer, Failure> {
-    if let Some(owner) = line(on, name) {
+    // His account may have the name of a line that is another's.
+    let may = |owner: &Owner| on.own.is_none_or(|own| own.owners.contains(owner));
+    if let Some(owner) = line(on, name).filter(may) {
         return Ok(owner::answer(on, shown(name).to_string(), Some(owner), Vec::new()));
     }
     let matcher = &on.meaning.model.matcher;
-    if UNITS.iter().any(|ending| name.ends_with(ending)) {
+    if on.own.is_none() && UNITS.iter().any(|ending| name.ends_with(ending)) {
         let owner = matcher.units.find(name).map(|key| Owner::User(key.clone()));
         let notes = match &owner {
             Some(_) => Vec::new(),
@@ -193,7 +201,7 @@ fn of_name(
         return Ok(of_uid(on, shown(name).to_string(), uid));
     }
     let seen = counting.observation();
-    match (guest::find(seen, name), uid) {
+    match (guest::find(seen, name).filter(|_| on.own.is_none()), uid) {
         (Some(guest), _) => Ok(guest::of_guest(on, seen, &guest)),
         (None, Err(unknown)) => Err(unknown.into()),
         (None, Ok(_)) => {

@@ -5,13 +5,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::invoke::{Sleeper, as_nobody, as_user, exactly, host, shaper};
-use crate::support::accounts::{ANN, BOB, CAROL};
+use crate::support::accounts::{ANN, Account, BOB, CAROL};
 use crate::support::harness::{On, tests};
 use crate::support::program::policy;
 
 tests!(On::Host =>
     what_changes_something_needs_root, check_and_init_need_nothing, users_see_what_is_theirs_and_nothing_of_others,
-    whoever_nobody_claims_sees_the_default_class,
+    whoever_nobody_claims_sees_the_default_class, a_number_is_a_process_or_a_uid_and_not_both,
+    a_line_that_is_called_like_an_account_is_not_the_accounts, who_shares_a_line_is_not_told,
+    without_the_policy_each_process_has_its_own_class,
     a_plan_without_root_says_so
 );
 
@@ -123,6 +125,88 @@ fn whoever_nobody_claims_sees_the_default_class() {
         "{text}"
     );
     assert!(text.contains("may use 1gbit"), "{text}");
+}
+
+/// What `why` says to somebody, of a policy that everybody may read or root alone.
+fn why(account: Account, words: &str) -> String {
+    let output = as_user(account, &format!("why {words}")).assert().code(0).stderr("");
+    String::from_utf8(output.get_output().stdout.clone()).expect("text")
+}
+
+fn why_refused(account: Account, words: &str) -> String {
+    let output = as_user(account, &format!("why {words}")).assert().code(2).stdout("");
+    String::from_utf8(output.get_output().stderr.clone()).expect("text")
+}
+
+/// The links of a cell, and these lines.
+fn applied(lines: &str) -> String {
+    host();
+    let path =
+        policy(&format!("version: 1\nlinks: {{up0: {{rate: 1gbit, leaf: bfifo}}}}\n{lines}"));
+    readable(&path);
+    path
+}
+
+fn a_number_is_a_process_or_a_uid_and_not_both() {
+    let path = applied("users: {ann: 20mbit, bob: 10mbit}\n");
+    let [of_ann, of_bob] = [ANN, BOB].map(Sleeper::of);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    // An account whose uid is the number of another's process.
+    let uid = of_bob.pid();
+    let namesake = Account { uid, gid: uid, also: None };
+    for subject in [format!("{uid}"), format!("pid:{uid}"), format!("uid:{}", BOB.uid)] {
+        let said = why_refused(namesake, &format!("{subject} --file {path}"));
+        assert!(said.contains("for root") && !said.contains("bob"), "{said}");
+    }
+    assert!(why(namesake, &format!("uid:{uid} --file {path}")).starts_with(&format!("uid {uid}:")));
+    // A process of one's own whose number is another's uid.
+    let pid = of_ann.pid();
+    let said = why_refused(ANN, &format!("uid:{pid} --file {path}"));
+    assert!(said.contains("for root"), "{said}");
+    for subject in [format!("{pid}"), format!("pid:{pid}")] {
+        let said = why(ANN, &format!("{subject} --file {path}"));
+        assert!(said.starts_with(&format!("process {pid} (sleep, uid 2001): users.ann")), "{said}");
+    }
+    assert!(why(ANN, &format!("uid:2001 --file {path}")).starts_with("uid 2001: users.ann"));
+}
+
+fn a_line_that_is_called_like_an_account_is_not_the_accounts() {
+    let path =
+        applied("users: {carol: {ceil: 10mbit, accounts: [bob]}, ann: 20mbit}\neveryone: 5mbit\n");
+    let _sleepers = [ANN, BOB, CAROL].map(Sleeper::of);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    let said = why(CAROL, &format!("carol --file {path}"));
+    assert!(said.starts_with("carol: everyone") && said.contains("ceil 5mbit"), "{said}");
+    assert!(!said.contains("bob") && !said.contains("10mbit"), "{said}");
+    // Whose it is has it by its name.
+    let said = why(BOB, &format!("carol --file {path}"));
+    assert!(said.starts_with("carol: users.carol"), "{said}");
+}
+
+fn who_shares_a_line_is_not_told() {
+    let path = applied("users: {staff: {ceil: 10mbit, accounts: [ann, bob]}}\n");
+    let _sleepers = [ANN, BOB].map(Sleeper::of);
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    let said = why(ANN, &format!("staff --file {path}"));
+    assert!(said.contains("accounts in it now: ann\n"), "{said}");
+    let as_root = shaper(&format!("why staff --file {path}")).assert().code(0);
+    let said = String::from_utf8(as_root.get_output().stdout.clone()).expect("text");
+    assert!(said.contains("accounts in it now: ann, bob\n"), "{said}");
+}
+
+fn without_the_policy_each_process_has_its_own_class() {
+    let path = applied("users: {ann: 20mbit, bob: 10mbit}\n");
+    let (her_own, attached) = (Sleeper::of(ANN), Sleeper::of(ANN));
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    shaper(&format!("attach -q bob {}", attached.pid())).assert().code(0);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod the policy");
+    for (sleeper, line) in [(her_own, "ann"), (attached, "bob")] {
+        let said = why(ANN, &format!("{} --file {path}", sleeper.pid()));
+        assert!(said.starts_with(&format!("{}: users.{line}\n", sleeper.pid())), "{said}");
+        assert_eq!(said.matches(" may use ").count(), 1, "{said}");
+    }
+    let said = why_refused(ANN, &format!("ann --to 192.0.2.1:443 --file {path}"));
+    assert!(said.contains("where a connection's packets go is by the policy"), "{said}");
 }
 
 fn a_plan_without_root_says_so() {

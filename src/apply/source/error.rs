@@ -1,6 +1,7 @@
 //! Why a policy file is not read, or not obeyed.
 
 use std::io;
+use std::path::Path;
 
 use crate::failure::Failure;
 use crate::text::Foreign;
@@ -96,6 +97,20 @@ pub enum Writer {
     /// Every account.
     #[error("everybody")]
     Everybody,
+}
+
+impl SourceError {
+    /// Whether the caller may not open the file, or a drop-in, or a folder on the way there.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, SourceError::Unreadable { source, .. }
+            if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    /// Whether there is no file at this path.
+    pub fn is_absent(&self, path: &Path) -> bool {
+        matches!(self, SourceError::Unreadable { name, source }
+            if source.kind() == io::ErrorKind::NotFound && Path::new(name.raw()) == path)
+    }
 }
 
 fn cure(error: &io::Error) -> &'static str {

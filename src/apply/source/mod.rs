@@ -35,8 +35,16 @@ pub fn read(path: &Path) -> Result<Policy, Failure> {
         limited(io::stdin().lock(), &mut text).map_err(unreadable(&name))?;
         return Ok(policy::parse(&utf8(&name, text)?, "-")?);
     }
+    Ok(policy::read(texts(path)?)?)
+}
+
+/// The text of the policy at `path`, which is a file, and those of its drop-ins.
+///
+/// # Errors
+/// As [`text_of`].
+pub fn texts(path: &Path) -> Result<Source, SourceError> {
     let texts = each_of(path, |file| (file.name(), file.text))?;
-    Ok(policy::read(joined(texts.iter().map(|(name, text)| (name.clone(), text.as_str()))))?)
+    Ok(joined(texts.iter().map(|(name, text)| (name.clone(), text.as_str()))))
 }
 
 /// As [`read`], without drop-ins.

@@ -2,6 +2,7 @@
 
 use super::answer::{Answer, Lacks, OnLink};
 use super::standing::{self, Standing};
+use crate::commands::own::Own;
 use crate::host::Kernel;
 use crate::intent::Meaning;
 use crate::model::{Asked, Claimed, Limits, Link, LinkAt, Node, Span};
@@ -16,6 +17,8 @@ pub(super) struct On<'a> {
     pub status: &'a Status,
     pub policy: &'a Policy,
     pub meaning: &'a Meaning,
+    /// The caller, where he is told of himself only; `None`: root.
+    pub own: Option<&'a Own>,
 }
 
 /// What the file says of a class at a port that it shapes.
@@ -124,7 +127,7 @@ pub(super) fn answer(
         comes_in_by: Vec::new(),
         connection: Vec::new(),
         links,
-        shares_with: node.map_or_else(Vec::new, |node| sharers(meaning, node)),
+        shares_with: node.map_or_else(Vec::new, |node| sharers(on, node)),
         notes,
     }
 }
@@ -170,18 +173,19 @@ pub(super) fn line_of(on: &On<'_>, owner: &Owner) -> (String, Option<Span>) {
     }
 }
 
-/// Accounts whose processes are in the same class.
-fn sharers(meaning: &Meaning, node: &Node) -> Vec<String> {
-    let accounts = &meaning.observation.facts.accounts;
+/// Accounts whose processes are in the same class: those that whoever asks may be told of.
+fn sharers(on: &On<'_>, node: &Node) -> Vec<String> {
+    let accounts = &on.meaning.observation.facts.accounts;
     let claims = |uid: &u32| {
-        let claimed = meaning.model.matcher.claim(*uid, None, accounts);
+        let claimed = on.meaning.model.matcher.claim(*uid, None, accounts);
         claimed.is_some_and(|claimed| claimed.owner() == node.owner)
     };
+    let may = |uid: &u32| on.own.is_none_or(|own| own.uid == *uid);
     let name = |uid: &u32| {
         accounts
             .by_uid
             .get(uid)
             .map_or_else(|| format!("uid {uid}"), |account| account.name.clone())
     };
-    accounts.running.iter().filter(|uid| claims(uid)).map(name).collect()
+    accounts.running.iter().filter(|uid| may(uid) && claims(uid)).map(name).collect()
 }
