@@ -6,6 +6,7 @@ use super::diagnostic::{Diagnostic, Findings, Kind};
 use super::document::{LeafChoice, LinkLine, LinkRef, OnLink};
 use super::fields::{Fields, entries};
 use super::node::{Node, Value};
+use super::scalars::Purpose;
 use super::source::Written;
 use super::{limits, scalars};
 
@@ -44,23 +45,20 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
         optional: false,
     };
     if let Value::Scalar(_) = node.value {
-        line.rate = findings.take(scalars::amount(&node, "rate"));
+        line.rate = findings.take(scalars::amount(&node, "rate", Purpose::Link));
         return Some(line);
     }
     const KEYS: [&str; 7] =
         ["rate", "down", "bypass_firewall", "default", "classifier", "leaf", "optional"];
     let mut fields = Fields::open(node, "a link", &KEYS, findings)?;
-    line.rate = fields.read("rate", findings, |node| scalars::amount(node, "rate"));
+    line.rate = fields.read("rate", findings, |node| scalars::amount(node, "rate", Purpose::Link));
     let has_down = fields.place_of("down").is_some();
-    line.down = fields.read("down", findings, |node| scalars::amount(node, "down"));
+    line.down =
+        fields.read("down", findings, |node| scalars::amount(node, "down", Purpose::LinkDown));
     line.bypass_firewall = fields
         .read("bypass_firewall", findings, |node| scalars::boolean(node, "bypass_firewall"))
         .unwrap_or_default();
-    line.default = fields.take("default").and_then(|node| {
-        // Root's own logins begin in the default class, so it always has a guarantee and cannot be
-        // `background`.
-        limits::limits_of(node, "`default`", &["rate", "ceil", "prio", "down"], findings)
-    });
+    line.default = fields.take("default").and_then(|node| limits::of_default(node, findings));
     let down = line.default.and_then(|default| default.down);
     if let Some(down) = down.filter(|_| !has_down) {
         findings.push(

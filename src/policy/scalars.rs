@@ -53,7 +53,54 @@ pub(super) fn missing_space(found: &Value) -> Option<String> {
     Some(format!("write a space after the colon: {}", super::quote(&cure)))
 }
 
-pub(super) fn amount(node: &Node, what: &str) -> Result<Written<Amount>, Diagnostic> {
+/// What a rate is for, which decides what to write where there is none, or no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// What a link carries.
+    Link,
+    /// What is shaped of what arrives by a link.
+    LinkDown,
+    /// The guarantee of a link's default.
+    DefaultRate,
+    /// The cap of a link's default, which is never next to nothing.
+    DefaultCeil,
+    /// The guarantee of any other line.
+    Rate,
+    /// The cap of any other line.
+    Ceil,
+}
+
+impl Purpose {
+    /// What to write instead of 0, or of less than the kernel can count.
+    fn without_any(self) -> &'static str {
+        match self {
+            Purpose::Link => "write what the link really carries, such as `1gbit`",
+            Purpose::LinkDown => "remove `down`: what arrives is then not shaped",
+            Purpose::DefaultRate => "remove `rate`: it is 5 % of the link's then",
+            Purpose::DefaultCeil => {
+                "write for example `5%`: the default carries root's ssh, and below 1 % the host could be cut off"
+            }
+            Purpose::Rate => {
+                "remove `rate`, beside a cap such as `ceil: 100mbit`: the guarantee is then a share of what is left"
+            }
+            Purpose::Ceil => "write `8bit`, which lets next to nothing through",
+        }
+    }
+
+    /// What to write instead of a word for no limit. For a guarantee that is a word for none.
+    fn without_limit(self) -> &'static str {
+        match self {
+            Purpose::DefaultCeil | Purpose::Ceil => "write `100%`, all that the link carries",
+            _ => self.without_any(),
+        }
+    }
+}
+
+pub(super) fn amount(
+    node: &Node,
+    what: &str,
+    purpose: Purpose,
+) -> Result<Written<Amount>, Diagnostic> {
     let written = text(node, what, "100mbit")?;
     let parsed = if written.value.trim_end().ends_with('%') {
         written.value.parse().map(Amount::Percent)
@@ -62,7 +109,7 @@ pub(super) fn amount(node: &Node, what: &str) -> Result<Written<Amount>, Diagnos
     };
     let value = parsed.map_err(|error| {
         let diagnostic = Diagnostic::error(Kind::Rate, node.at, error.to_string());
-        match cure(&error, &written.value, what) {
+        match cure(&error, &written.value, purpose) {
             Some(help) => diagnostic.help(help),
             None => diagnostic,
         }
@@ -71,13 +118,13 @@ pub(super) fn amount(node: &Node, what: &str) -> Result<Written<Amount>, Diagnos
 }
 
 /// What to write instead of a text that is no rate; `None`: the error says it.
-fn cure(error: &RateError, text: &str, what: &str) -> Option<String> {
+fn cure(error: &RateError, text: &str, purpose: Purpose) -> Option<String> {
     let units = Rate::UNITS;
     let lower = text.trim().to_ascii_lowercase();
     match error {
         RateError::NoUnit { .. } | RateError::BytesPerSecond { .. } => return None,
         RateError::Zero | RateError::TooSmall(_) => {
-            return Some("write `8bit`, which lets next to nothing through".to_string());
+            return Some(purpose.without_any().to_string());
         }
         RateError::TooLarge(_) => {
             return Some("write what the link really carries, such as `10gbit`".to_string());
@@ -85,10 +132,7 @@ fn cure(error: &RateError, text: &str, what: &str) -> Option<String> {
         _ => {}
     }
     if NO_LIMIT.contains(&lower.trim_start_matches('.')) {
-        return Some(match what {
-            "rate" => "remove `rate`: a guarantee is then a share of what is left".to_string(),
-            _ => "write `100%`, all that the link carries".to_string(),
-        });
+        return Some(purpose.without_limit().to_string());
     }
     if units.contains(&lower.as_str()) {
         return Some(format!("write a number before the unit: `100{lower}`"));

@@ -5,6 +5,7 @@
 mod bad_down;
 mod bad_input;
 mod built;
+mod cures;
 mod examples;
 mod guests;
 mod never_panics;
