@@ -2,8 +2,6 @@
 //! nothing is mounted, and what is tried is tried in a network namespace that ends with the trial.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,7 +23,7 @@ use crate::host::Kernel;
 use crate::host::observe::{self, Processes, Snapshot, Unloaded, Wanted};
 use crate::model::{LinkAt, Model, Node};
 use crate::netlink::device::Device;
-use crate::policy::Policy;
+use crate::policy::{self, Policy};
 use crate::process;
 use crate::tree::{Direction, LinkName, Owner};
 use crate::units::Rate;
@@ -81,7 +79,10 @@ fn findings(global: &Global, file: Option<&Path>) -> Result<Findings, Failure> {
     let (names, accounts) = ask(policy.as_ref().ok(), running);
     let mut session = Session::knowing(kernel, unloaded.features, unloaded.down);
     let (policy, look) = match policy {
-        Ok(policy) => compared(&mut session, policy, accounts, lacks.is_some()),
+        Ok(policy) => {
+            let is_blind = lacks.is_some() || !machine.known;
+            compared(&mut session, policy, accounts, is_blind)
+        }
         Err(why) => ((why, Vec::new()), None),
     };
     let links =
@@ -126,13 +127,12 @@ fn usual_file(kernel: &Kernel) -> Result<PathBuf, Failure> {
 }
 
 fn read(file: &Path) -> Result<Policy, Sync> {
-    let kind = |error: io::Error| error.kind();
-    match File::open(file).map_err(kind).err() {
-        Some(ErrorKind::NotFound) => return Err(Sync::Absent),
-        Some(ErrorKind::PermissionDenied) => return Err(Sync::Forbidden),
-        _ => {}
-    }
-    apply::read(file).map_err(|failure| Sync::Refused(failure.message()))
+    let source = apply::texts(file).map_err(|error| match () {
+        () if error.is_absent(file) => Sync::Absent,
+        () if error.is_forbidden() => Sync::Forbidden,
+        () => Sync::Refused(Failure::from(error).message()),
+    })?;
+    policy::read(source).map_err(|report| Sync::Refused(Failure::from(report).message()))
 }
 
 /// How NSS answers, and what it says of the names in the policy and the uids that run.
@@ -168,12 +168,13 @@ fn ask(policy: Option<&Policy>, running: BTreeSet<u32>) -> (Names, Accounts) {
     (Names { one: Some(took), unavailable: accounts.unavailable.clone(), asked }, accounts)
 }
 
-/// What is in force beside what the policy means here, and what is warned of.
+/// What is in force beside what the policy means here, and what is warned of. `is_blind`: the
+/// kernel may have more than was found.
 fn compared(
     session: &mut Session,
     policy: Policy,
     accounts: Accounts,
-    unprivileged: bool,
+    is_blind: bool,
 ) -> ((Sync, Vec<String>), Option<Look>) {
     // A root qdisc of somebody else's is told with its link.
     let options =
@@ -187,7 +188,7 @@ fn compared(
     };
     let is_nothing = look.meaning.observation.state.trees.is_empty();
     let sync = match session.plan(&request.intent, &mut look.meaning) {
-        Err(failure) if unprivileged => Sync::Uncompared(failure.message()),
+        Err(failure) if is_blind => Sync::Uncompared(failure.message()),
         Err(failure) => Sync::Refused(failure.message()),
         Ok((plan, _)) if !plan.changes() => Sync::Same,
         Ok(_) if is_nothing => Sync::Nothing,

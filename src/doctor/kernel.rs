@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::check::Check;
+use super::check::{Check, State};
 use crate::facts::Features;
 use crate::tree::Classifier;
 
@@ -96,16 +96,13 @@ impl Capability {
     }
 }
 
-/// The checks of the kernel. `unprivileged`: what was not found may be there.
+/// The checks of the kernel. `unprivileged`: root would find out what is not known.
 pub(super) fn checks(machine: &Machine, unprivileged: bool) -> Vec<Check> {
     let features = &machine.features;
-    let unknown = unprivileged && !machine.known;
+    let unknown = !machine.known;
+    let untold = |id| untold(id, unprivileged);
     let absent = |id, what: &str, cure: &str| match unknown {
-        true => Check::warning(
-            id,
-            format!("whether {} takes root to find out", whether(id)),
-            "sudo shaper doctor",
-        ),
+        true => untold(id),
         false => Check::error(id, what, cure),
     };
     let mut checks = vec![match features.htb {
@@ -116,7 +113,9 @@ pub(super) fn checks(machine: &Machine, unprivileged: bool) -> Vec<Check> {
             "boot a kernel that has sch_htb, or install the package with its modules",
         ),
     }];
-    checks.push(classifiers(features).unwrap_or_else(|| {
+    let told = classifiers(features);
+    // Where one of two was found, the other may be there, too.
+    checks.push(told.filter(|it| !unknown || it.state == State::Ok).unwrap_or_else(|| {
         absent(
             "classifiers",
             "this kernel has neither cls_bpf nor cls_cgroup: packets cannot be told apart by user",
@@ -131,14 +130,14 @@ pub(super) fn checks(machine: &Machine, unprivileged: bool) -> Vec<Check> {
             "boot a kernel that has cls_u32, or install the package with its modules",
         ),
     });
-    checks.push(match unknown && features.leaves.is_empty() {
-        true => absent("leaves", "", ""),
+    checks.push(match unknown && !features.leaves.contains("fq_codel") {
+        true => untold("leaves"),
         false => leaves(features),
     });
     // Loading a program to try it takes root.
-    checks.push(match (machine.down, unprivileged) {
+    checks.push(match (machine.down, unprivileged || unknown) {
         (true, _) => Check::ok("down", "what arrives can be shaped (ifb, mirred, clsact, eBPF)"),
-        (false, true) => absent("down", "", ""),
+        (false, true) => untold("down"),
         (false, false) => Check::warning(
             "down",
             "what arrives cannot be shaped: no line of `links` may have a `down`",
@@ -156,6 +155,25 @@ pub(super) fn checks(machine: &Machine, unprivileged: bool) -> Vec<Check> {
     });
     checks.extend(machine.daemon_lacks.as_deref().map(capabilities));
     checks
+}
+
+/// What was not found may be there, and root finds out, or a trial does.
+fn untold(id: &'static str, unprivileged: bool) -> Check {
+    match unprivileged {
+        true => Check::warning(
+            id,
+            format!("whether {} takes root to find out", whether(id)),
+            "sudo shaper doctor",
+        ),
+        false => Check::warning(
+            id,
+            format!(
+                "whether {} is not known: the lists of this kernel's modules are not here, and a trial could load one",
+                whether(id)
+            ),
+            "shaper plan tries it, or give this container the host's /lib/modules to read",
+        ),
+    }
 }
 
 /// What is still to be loaded.
@@ -231,7 +249,6 @@ fn capabilities(lacks: &[Capability]) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::State;
     use super::*;
 
     fn whole() -> Machine {
@@ -288,6 +305,22 @@ mod tests {
         assert!(bad.len() == 5 && bad.iter().all(|it| it.1 == State::Warning), "{bad:?}");
         let listed = Machine { known: true, process_events: true, ..Machine::default() };
         assert!(states(&listed, true).contains(&("htb", State::Error)));
+        let said = checks(&listed, true);
+        assert!(said.iter().all(|check| !check.what.is_empty()), "{said:?}");
+    }
+
+    #[test]
+    fn what_no_list_says_is_no_error_to_root_either() {
+        // As in a container whose /lib/modules is empty.
+        let unlisted = Machine { known: false, ..whole() };
+        assert_eq!(states(&unlisted, false), []);
+        let features =
+            Features { tried: true, leaves: ["bfifo", "pfifo"].into(), ..Features::default() };
+        let loads_them_later = Machine { features, u32: false, down: false, ..unlisted };
+        let all = ["htb", "classifiers", "rules", "leaves", "down"];
+        assert_eq!(states(&loads_them_later, false), all.map(|id| (id, State::Warning)));
+        let mut cures = checks(&loads_them_later, false).into_iter().filter_map(|check| check.cure);
+        assert!(cures.all(|cure| !cure.contains("sudo")), "root is told to become root");
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
             format!(
                 "net_cls is mounted at {at} without `favordynmods`: the kernel takes 10 ms and more to place a login"
             ),
-            format!("mount -o remount,favordynmods {at}, or let shaper mount it (umount {at})"),
+            remount(&at.to_string(), &found.others),
         );
     }
     let others = match found.others.as_slice() {
@@ -68,6 +68,16 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
         ),
     };
     Check::ok("net_cls", format!("net_cls is mounted at {at}{others}"))
+}
+
+/// The kernel changes the options of no mounted hierarchy (`cgroup1_reconfigure`), and keeps one
+/// whose mount is gone for as long as it has directories.
+fn remount(at: &str, others: &[String]) -> String {
+    let ours = format!("shaper clear, umount {at}, shaper apply");
+    match others.is_empty() {
+        true => format!("{ours} (without the daemon meanwhile)"),
+        false => format!("{ours}, once the directories that others have there are gone"),
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +102,8 @@ mod tests {
         assert_eq!(of(mounted.clone(), (6, 1)), [("net_cls", Warning)]);
         assert_eq!(of(mounted.clone(), (5, 15)), [("net_cls", Ok)]);
         assert_eq!(of(mounted.clone(), (5, 10)), [("net_cls", Ok), ("cgroup_v2", Warning)]);
+        let cure = mount(&mounted, &Machine::default()).cure.unwrap();
+        assert_eq!(cure, "shaper clear, umount /x, shaper apply (without the daemon meanwhile)");
         let quick = NetClsFound { is_quick: true, ..mounted };
         assert_eq!(of(quick.clone(), (6, 1)), [("net_cls", Ok)]);
         let others = NetClsFound { others: vec!["lxc".into()], ..quick };

@@ -12,7 +12,7 @@ pub mod held;
 pub mod lease;
 pub mod listener;
 pub mod memory;
-mod modules;
+pub mod modules;
 pub mod netns;
 pub mod nss;
 pub mod offspring;

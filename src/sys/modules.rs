@@ -3,6 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+/// Whether the kernel has still to load a module, as it would if somebody asked for what is in it:
+/// until then nothing of that stands.
+pub fn would_load(module: &str) -> bool {
+    Modules::of(Path::new("/")).would_load(module)
+}
+
 /// The kernel's modules: those that are loaded, built in, or on disk for the running release.
 pub(super) struct Modules<'h> {
     host: &'h Path,
@@ -51,4 +57,29 @@ fn is_listed(list: &str, module: &str) -> bool {
         let name = file.rsplit('/').next().unwrap_or(file);
         name.split('.').next() == Some(module)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_is_loaded_or_built_in_is_not_loaded_by_a_question() {
+        let host = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = host.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("proc/sys/kernel/osrelease", "6.1.0\n");
+        let would_load = || Modules::of(host.path()).would_load("nf_tables");
+        assert!(!would_load(), "nobody has it");
+        write("lib/modules/6.1.0/modules.dep", "kernel/net/netfilter/nf_tables.ko.xz:\n");
+        assert!(would_load());
+        write("sys/module/nf_tables/refcnt", "1");
+        assert!(!would_load());
+        fs::remove_dir_all(host.path().join("sys")).unwrap();
+        write("lib/modules/6.1.0/modules.builtin", "kernel/net/netfilter/nf_tables.ko\n");
+        assert!(!would_load());
+    }
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use log::debug;
+use nix::unistd::geteuid;
 
 use super::modules::Modules;
 use super::route::{Netlink, SocketError};
@@ -52,12 +53,12 @@ pub fn features() -> io::Result<Features> {
 /// # Errors
 /// As [`features`].
 pub fn features_beside(known: Option<Helpers>) -> io::Result<Features> {
-    match netns::private(|| tried(known)).flatten() {
+    match netns::private(|| tried(known, &BTreeSet::new())).flatten() {
         Ok(features) => Ok(Features { tried: true, ..features }),
         Err(error) if is_shortage(&error) => Err(error),
         Err(error) => {
             debug!("the kernel's features cannot be tried: {error}");
-            Ok(looked_up(Path::new("/")))
+            Ok(looked_up(&Modules::of(Path::new("/"))))
         }
     }
 }
@@ -76,6 +77,13 @@ const MODULES: [&str; 10] = [
     "ifb",
 ];
 
+/// The modules that shaping what arrives takes.
+const OF_DOWN: [&str; 4] = ["ifb", "act_mirred", "sch_ingress", "cls_bpf"];
+
+/// The classifiers, each with its module.
+const CLASSIFIERS: [(Classifier, &str); 2] =
+    [(Classifier::Cgroup, "cls_cgroup"), (Classifier::Bpf, "cls_bpf")];
+
 /// What can be told of a kernel without having it load a module.
 #[derive(Clone, Debug, Default)]
 pub struct Unloaded {
@@ -92,7 +100,7 @@ pub struct Unloaded {
     pub would_load: BTreeSet<&'static str>,
 }
 
-/// As [`features`] and [`down`] where no trial would have the kernel load a module; otherwise what
+/// As [`features`] and [`down`] for all that the kernel need load no module for; for the rest what
 /// the lists of modules say.
 ///
 /// # Errors
@@ -101,15 +109,21 @@ pub fn without_loading() -> io::Result<Unloaded> {
     let modules = Modules::of(Path::new("/"));
     let would_load: BTreeSet<_> =
         MODULES.into_iter().filter(|module| modules.would_load(module)).collect();
-    if would_load.is_empty() && modules.are_known() {
+    // All that is tried is tried below HTB.
+    if !would_load.contains("sch_htb") && modules.are_known() {
         let trial = || {
-            let features = tried(None)?;
-            let u32 = features.htb && tried_u32().map_err(Trial::into_io)?;
+            let features = tried(None, &would_load)?;
+            let u32 = would_load.contains("cls_u32")
+                || features.htb && tried_u32().map_err(Trial::into_io)?;
             Ok::<_, io::Error>((Features { tried: true, ..features }, u32))
         };
         match netns::private(trial).flatten() {
             Ok((features, u32)) => {
-                let down = down()?;
+                let features = with_untried(features, &would_load, &modules);
+                let down = match OF_DOWN.iter().any(|module| would_load.contains(module)) {
+                    true => has_down(&modules),
+                    false => down()?,
+                };
                 return Ok(Unloaded { features, u32, down, known: true, would_load });
             }
             Err(error) if is_shortage(&error) => return Err(error),
@@ -117,7 +131,7 @@ pub fn without_loading() -> io::Result<Unloaded> {
         }
     }
     Ok(Unloaded {
-        features: looked_up(Path::new("/")),
+        features: looked_up(&modules),
         u32: modules.has("cls_u32"),
         down: has_down(&modules),
         known: modules.has_lists(),
@@ -143,9 +157,29 @@ fn tried_u32() -> Result<bool, Trial> {
     Ok(true)
 }
 
-/// Tries in this thread's network namespace, which must be one that was made for it.
-fn tried(known: Option<Helpers>) -> io::Result<Features> {
-    try_all(known).map_err(Trial::into_io)
+/// Tries in this thread's network namespace, which must be one that was made for it; what is of one
+/// of the modules `but` is not tried.
+fn tried(known: Option<Helpers>, but: &BTreeSet<&str>) -> io::Result<Features> {
+    try_all(known, but).map_err(Trial::into_io)
+}
+
+/// The features that were tried, and those whose modules the kernel has still to load.
+fn with_untried(tried: Features, untried: &BTreeSet<&str>, modules: &Modules<'_>) -> Features {
+    if untried.is_empty() {
+        return tried;
+    }
+    let mut features = tried;
+    let listed = looked_up(modules);
+    let is_untried = |module: &str| untried.contains(module);
+    let leaves = listed.leaves.iter().filter(|kind| is_untried(&format!("sch_{kind}")));
+    features.leaves.extend(leaves);
+    let classifiers = CLASSIFIERS.into_iter().filter(|(_, module)| is_untried(module));
+    let classifiers = classifiers.map(|(classifier, _)| classifier);
+    features.classifiers.extend(classifiers.filter(|it| listed.classifiers.contains(it)));
+    if is_untried("sch_ingress") || is_untried("cls_bpf") {
+        features.clsact = listed.clsact;
+    }
+    features
 }
 
 /// Why the trial ended early.
@@ -172,12 +206,13 @@ impl From<SocketError> for Trial {
     }
 }
 
-fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
+fn works(netlink: &mut Netlink, request: &Request) -> Result<bool, SocketError> {
+    Ok(netlink.change(request)?.inspect_err(|error| debug!("probe: {error}")).is_ok())
+}
+
+fn try_all(known: Option<Helpers>, but: &BTreeSet<&str>) -> Result<Features, Trial> {
     let mut netlink = Netlink::open()?;
     let mut features = Features::default();
-    let works = |netlink: &mut Netlink, request: &Request| -> Result<bool, SocketError> {
-        Ok(netlink.change(request)?.inspect_err(|error| debug!("probe: {error}")).is_ok())
-    };
     let mark = Mark::for_instance("probe");
     features.htb = works(&mut netlink, &root::add(LOOPBACK, mark))?;
     if !features.htb {
@@ -185,36 +220,31 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
     }
     let classid = ClassId::ours(Minor::FIRST_USER);
     works(&mut netlink, &class::add(LOOPBACK, classid, &any_class()))?;
-    for qdisc in LEAVES {
+    let is_tried = |module: &str| !but.contains(module);
+    for qdisc in LEAVES.into_iter().filter(|it| is_tried(&format!("sch_{}", it.kind()))) {
         if works(&mut netlink, &leaf::add(LOOPBACK, classid, &qdisc))? {
             features.leaves.insert(qdisc.kind());
             works(&mut netlink, &leaf::delete(LOOPBACK, classid, LeafQdisc::handle(classid)))?;
         }
     }
     // Return codes are not believed: a filter counts when it is read back.
-    works(&mut netlink, &filter::add_cgroup(LOOPBACK, ClassId::ROOT, Pref::TAG[0]))?;
+    if is_tried("cls_cgroup") {
+        works(&mut netlink, &filter::add_cgroup(LOOPBACK, ClassId::ROOT, Pref::TAG[0]))?;
+    }
     match known.map_or_else(bpf::helpers, Ok).and_then(|helpers| Ok((helpers, trial()?))) {
         Ok((helpers, (program, maps, file))) => {
             features.helpers = helpers;
             let (root, pref) = (ClassId::ROOT, Pref::TAG[1]);
             let loaded = Loaded::deciding(program, maps.ids(), file.as_fd());
-            let add = filter::add_bpf(LOOPBACK, root, pref, loaded);
-            works(&mut netlink, &add)?;
+            if is_tried("cls_bpf") {
+                works(&mut netlink, &filter::add_bpf(LOOPBACK, root, pref, loaded))?;
+            }
         }
         Err(error) if is_shortage(&error) => return Err(Trial::Bpf(error)),
         Err(error) => debug!("probe: bpf(2): {error}"),
     }
-    features.clsact = works(&mut netlink, &clsact::add(LOOPBACK))?
-        && match bpf::load_clear_priority(Sockets::Mixed) {
-            Ok(file) => {
-                let (pref, sockets) = (Pref::PRIORITY[0], Sockets::Mixed);
-                let program = Loaded::clearing(sockets, mark, file.as_fd());
-                let add = hook::add_egress(LOOPBACK, pref, program);
-                works(&mut netlink, &add)?
-            }
-            Err(error) if is_shortage(&error) => return Err(Trial::Bpf(error)),
-            Err(_) => false,
-        };
+    features.clsact =
+        is_tried("sch_ingress") && is_tried("cls_bpf") && tried_clsact(&mut netlink, mark)?;
     let records = netlink.dump(&dump::filters(LOOPBACK, ClassId::ROOT), decode::filter)?;
     features.classifiers = assemble::filters(records)
         .into_values()
@@ -224,6 +254,21 @@ fn try_all(known: Option<Helpers>) -> Result<Features, Trial> {
         })
         .collect();
     Ok(features)
+}
+
+/// Whether a program can clear priorities at clsact.
+fn tried_clsact(netlink: &mut Netlink, mark: Mark) -> Result<bool, Trial> {
+    if !works(netlink, &clsact::add(LOOPBACK))? {
+        return Ok(false);
+    }
+    match bpf::load_clear_priority(Sockets::Mixed) {
+        Ok(file) => {
+            let program = Loaded::clearing(Sockets::Mixed, mark, file.as_fd());
+            Ok(works(netlink, &hook::add_egress(LOOPBACK, Pref::PRIORITY[0], program))?)
+        }
+        Err(error) if is_shortage(&error) => Err(Trial::Bpf(error)),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Whether what arrives can be shaped: an ifb is made, and what redirects to it is read back. Only
@@ -244,10 +289,9 @@ pub fn down() -> io::Result<bool> {
 
 /// Whether the modules are there that shaping what arrives takes.
 fn has_down(modules: &Modules<'_>) -> bool {
-    let needed = ["ifb", "act_mirred", "sch_ingress", "cls_bpf"];
     // Loading a program needs no namespace.
     let loads = || bpf::Pulse::create().and_then(|it| it.load_redirect(LOOPBACK)).is_ok();
-    needed.iter().all(|module| modules.has(module)) && loads()
+    OF_DOWN.iter().all(|module| modules.has(module)) && loads()
 }
 
 fn tried_down() -> Result<bool, Trial> {
@@ -302,12 +346,13 @@ fn any_class() -> Class {
     Class { parent: None, rate, ceil: rate, burst, cburst: burst, role }
 }
 
-/// The features whose modules are there.
-fn looked_up(host: &Path) -> Features {
-    let modules = Modules::of(host);
+/// The features whose modules are there. Whether programs may be loaded root can try; to others is
+/// told what root would find.
+fn looked_up(modules: &Modules<'_>) -> Features {
     let has = |module: &str| modules.has(module);
     let leaves = LEAVES.iter().map(LeafQdisc::kind);
-    let classifiers = [(Classifier::Cgroup, "cls_cgroup"), (Classifier::Bpf, "cls_bpf")];
+    let decides = || !geteuid().is_root() || trial().is_ok();
+    let works = |classifier| classifier != Classifier::Bpf || decides();
     Features {
         tried: true,
         htb: has("sch_htb"),
@@ -315,12 +360,14 @@ fn looked_up(host: &Path) -> Features {
         leaves: leaves
             .filter(|kind| kind.ends_with("fifo") || has(&format!("sch_{kind}")))
             .collect(),
-        classifiers: classifiers
+        classifiers: CLASSIFIERS
             .into_iter()
-            .filter(|(_, module)| has(module))
+            .filter(|(classifier, module)| has(module) && works(*classifier))
             .map(|(classifier, _)| classifier)
             .collect(),
-        clsact: has("sch_ingress") && bpf::load_clear_priority(Sockets::Mixed).is_ok(),
+        clsact: has("sch_ingress")
+            && has("cls_bpf")
+            && bpf::load_clear_priority(Sockets::Mixed).is_ok(),
         // Loading a program needs no namespace.
         helpers: bpf::helpers().unwrap_or_default(),
     }
@@ -344,7 +391,7 @@ mod tests {
         write("lib/modules/6.1.0/modules.builtin", "kernel/net/sched/sch_fq_codel.ko\n");
         let dep = "kernel/net/sched/cls_cgroup.ko.xz:\nkernel/net/sched/my_sch_sfq.ko:\n";
         write("lib/modules/6.1.0/modules.dep", dep);
-        let features = looked_up(host.path());
+        let features = looked_up(&Modules::of(host.path()));
         let wanted = Features {
             tried: true,
             htb: true,

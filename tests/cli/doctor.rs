@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::invoke::{as_nobody, host, root, shaper, text};
+use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::daemon::Daemon;
@@ -14,6 +15,7 @@ use crate::support::program::policy;
 
 tests!(On::Host =>
     a_host_is_told_what_to_do_next, nothing_is_changed, a_policy_is_refused_by_its_place_or_its_writer,
+    a_pipe_in_the_policys_place_is_not_waited_for, what_needs_no_module_is_tried_beside_what_does,
     others_on_the_link_are_named, it_takes_two_seconds_at_most, the_daemons_state_is_told, without_root_it_says_what_it_could_not_see
 );
 
@@ -129,6 +131,53 @@ fn a_policy_is_refused_by_its_place_or_its_writer() {
     assert!(state == "error" && what.contains("can be written by everybody"), "{what}");
     let told = doctor("/nowhere.yaml");
     assert_eq!(told.of("policy"), ("warning", "there is no policy /nowhere.yaml"));
+}
+
+/// The lists say that one queue's module is on disk, and nothing of u32: that is tried.
+fn what_needs_no_module_is_tried_beside_what_does() {
+    let path = host();
+    let over = ["upper", "work"].map(|name| format!("{SCRATCH}/{name}"));
+    over.iter().for_each(|folder| fs::create_dir(folder).expect("make a folder"));
+    let [upper, work] = over;
+    run(&format!(
+        "mount -t overlay overlay -o lowerdir=/usr/lib,upperdir={upper},workdir={work} /usr/lib"
+    ));
+    let lists = format!("/usr/lib/modules/{}", run("uname -r").trim());
+    fs::create_dir_all(&lists).expect("make the lists' folder");
+    let write = |list: &str, module: &str| {
+        let line = format!("kernel/net/sched/{module}.ko:\n");
+        fs::write(format!("{lists}/{list}"), line).expect("write a list");
+    };
+    write("modules.builtin", "sch_htb");
+    write("modules.dep", "sch_cake");
+    let told = doctor(&path);
+    let later = told.of("modules").1;
+    assert!(later.contains("sch_cake"), "{later}");
+    for id in ["htb", "classifiers", "rules", "down"] {
+        assert_eq!(told.state(id), "ok", "{id}: {:?}", told.of(id));
+    }
+    assert!(told.of("leaves").1.contains("cake"), "{}", told.of("leaves").1);
+}
+
+/// Anybody may make one where root's policy was, in a folder like /tmp.
+fn a_pipe_in_the_policys_place_is_not_waited_for() {
+    let path = host();
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    fs::remove_file(&path).expect("remove the policy");
+    run(&format!("mkfifo -m 644 {path}"));
+    let in_time = |mut command: assert_cmd::Command| {
+        command.timeout(Duration::from_secs(20));
+        command
+    };
+    // Named, and where it was applied from.
+    for words in [format!("--json doctor {path}"), "--json doctor".to_string()] {
+        let told = Told::by(in_time(shaper(&words)));
+        let (state, what) = told.of("policy");
+        assert!(state == "error" && what.contains("is a pipe (FIFO)"), "{what}");
+    }
+    for who in [as_nobody, shaper] {
+        in_time(who(&format!("why {} --file {path}", 65534))).assert().code(2).stdout("");
+    }
 }
 
 fn others_on_the_link_are_named() {

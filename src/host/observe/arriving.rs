@@ -14,6 +14,7 @@ use crate::netlink::nftables::{self, AtIngress};
 use crate::netlink::received::received;
 use crate::netlink::request::{dump, ifb};
 use crate::sys::bpf::{self, Flows};
+use crate::sys::modules;
 use crate::sys::route::{Netlink, SocketError};
 use crate::tree::{
     Clsact, Direction, Filter, Ifb, LinkName, Mark, Parent, Port, Pref, Seat, StrangeFilter, Tree,
@@ -151,7 +152,7 @@ pub fn busy(
 }
 
 /// What of nftables has the ingress hook of a link, by link. Nothing where the kernel has no
-/// nftables.
+/// nftables, or has still to load it: no question of ours is why it does.
 fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
     let listed = || -> Result<Vec<AtIngress>, SocketError> {
         let mut netlink = Netlink::for_nftables()?;
@@ -159,6 +160,9 @@ fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
         found.extend(netlink.dump(&nftables::flowtables(), nftables::at_ingress)?);
         Ok(found)
     };
+    if modules::would_load("nf_tables") {
+        return Ok(BTreeMap::new());
+    }
     let found = match listed() {
         Err(error) if error.is_not_supported() => Vec::new(),
         // Who may not ask may change nothing.

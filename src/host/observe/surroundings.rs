@@ -128,12 +128,23 @@ pub fn manager(host: &Path, link: &LinkFacts) -> Option<Manager> {
     })
 }
 
+/// Where the link of a masked unit leads.
+const NOWHERE: &str = "/dev/null";
+
 /// Whether systemd starts the daemon's unit at boot, and what applies the policy now and then.
 /// `host`: the root of the files.
 pub fn kept_by(host: &Path) -> (bool, Option<&'static str>) {
     let units = ["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
+    // A masked unit keeps the links by which it was enabled, and is not started (systemd.unit(5)).
+    let is_masked = |unit: &str| {
+        let mut links = ["etc/systemd/system", "run/systemd/system"].into_iter();
+        links.any(|at| {
+            fs::read_link(host.join(at).join(unit)).is_ok_and(|to| to == Path::new(NOWHERE))
+        })
+    };
     let is_wanted = |by: &str, unit: &str| {
-        units.iter().any(|at| host.join(at).join(format!("{by}.wants/{unit}")).is_symlink())
+        let wants = format!("{by}.wants/{unit}");
+        units.iter().any(|at| host.join(at).join(&wants).is_symlink()) && !is_masked(unit)
     };
     let timer = "shaper-apply.timer";
     let cron = "/etc/cron.d/shaper";
@@ -193,6 +204,9 @@ mod tests {
         fs::create_dir_all(&wants).unwrap();
         std::os::unix::fs::symlink("/gone", wants.join("shaper.service")).unwrap();
         assert!(kept_by(host.path()).0);
+        let unit = host.path().join("etc/systemd/system/shaper.service");
+        std::os::unix::fs::symlink("/dev/null", unit).unwrap();
+        assert!(!kept_by(host.path()).0);
     }
 
     #[test]
