@@ -119,33 +119,10 @@ Examples:
   shaper apply policies.yaml
   shaper apply --confirm 60                 over ssh: back again in a minute unless confirmed
   shaper apply -q --skip-unknown            from cron: speaks only when something differed
-  shaper apply --dry-run                    the same as plan")]
-    Apply {
-        /// The policy; - is standard input
-        #[arg(default_value = DEFAULT_FILE)]
-        file: PathBuf,
-        /// Show the steps and perform none
-        #[arg(long)]
-        dry_run: bool,
-        /// Replace a root qdisc that somebody else made
-        #[arg(long)]
-        takeover: bool,
-        /// Also perform steps that drop or delay somebody's packets (plan names them)
-        #[arg(long)]
-        allow_disruption: bool,
-        /// Put back what was there before unless `shaper confirm` comes in time
-        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-        confirm: Option<Duration>,
-        /// Also a policy that was taken back before
-        #[arg(long)]
-        force: bool,
-        /// An unknown account or unix group is a warning, and keeps its class if it has one
-        #[arg(long)]
-        skip_unknown: bool,
-        /// Also while the daemon keeps another policy, and will undo this one
-        #[arg(long)]
-        despite_daemon: bool,
-    },
+  shaper apply --dry-run                    the same as plan
+
+On a terminal over ssh it asks before it shapes a link for the first time.")]
+    Apply(Apply),
     /// Keep a change that `apply --confirm` made
     Confirm,
     /// Apply, and keep it so: the daemon
@@ -290,6 +267,38 @@ apply; whoever the session becomes (su, sudo) too.")]
 Example:
   shaper init > /etc/shaper/policies.yaml")]
     Init,
+}
+
+/// What `shaper apply` may do.
+#[derive(Clone, Debug, Args)]
+pub struct Apply {
+    /// The policy; - is standard input
+    #[arg(default_value = DEFAULT_FILE)]
+    pub file: PathBuf,
+    /// Show the steps and perform none
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace a root qdisc that somebody else made
+    #[arg(long)]
+    pub takeover: bool,
+    /// Also perform steps that drop or delay somebody's packets (plan names them)
+    #[arg(long)]
+    pub allow_disruption: bool,
+    /// Put back what was there before unless `shaper confirm` comes in time
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub confirm: Option<Duration>,
+    /// Also a policy that was taken back before
+    #[arg(long)]
+    pub force: bool,
+    /// An unknown account or unix group is a warning, and keeps its class if it has one
+    #[arg(long)]
+    pub skip_unknown: bool,
+    /// Also while the daemon keeps another policy, and will undo this one
+    #[arg(long)]
+    pub despite_daemon: bool,
+    /// Ask nothing before a first build over ssh
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// What `shaper why` is asked about.

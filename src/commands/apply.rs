@@ -1,35 +1,44 @@
 //! `shaper apply`: make the kernel match the policy, and report.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::output::{Output, color, draw};
 use super::report::{self, Look};
-use super::{daemon, scope};
+use super::ssh::Ssh;
+use super::{daemon, first_build, plan, scope};
 use crate::apply::{self, Applied, ApplyOptions, Options, Request, Session};
-use crate::cli::Global;
+use crate::cli::{Apply as Words, Global};
 use crate::failure::Failure;
 use crate::policy::{Diagnostic, Policy, Severity};
 
 /// Applies and reports.
-pub(super) fn apply(
-    global: &Global,
-    file: &Path,
-    options: Options,
-    may: ApplyOptions,
-    despite_daemon: bool,
-) -> Result<Output, Failure> {
+pub(super) fn apply(global: &Global, words: &Words) -> Result<Output, Failure> {
+    let Words { skip_unknown, takeover, .. } = *words;
+    let options = Options { skip_unknown, takeover, ..Options::default() };
+    if words.dry_run {
+        return plan::plan(global, &words.file, options, plan::Show::default());
+    }
+    let may = scope::may(global, words.allow_disruption);
+    let mut may = ApplyOptions { confirm: words.confirm, force: words.force, ..may };
     let (mut session, request) = match may.confirm {
-        Some(_) => tried(global, file, options)?,
-        None => scope::session(global, file, options)?,
+        Some(_) => tried(global, &words.file, options)?,
+        None => scope::session(global, &words.file, options)?,
     };
     let policy = Arc::clone(&request.intent.policy);
     // The daemon leaves a change alone that waits to be confirmed.
-    if may.confirm.is_none() && !despite_daemon {
-        daemon::follows(&session.kernel, file)?;
+    if may.confirm.is_none() && !words.despite_daemon {
+        daemon::follows(&session.kernel, &words.file)?;
+    }
+    let hears = !global.quiet && !global.json && io::stderr().is_terminal();
+    let is_warned = hears && may.confirm.is_none();
+    let ssh = is_warned.then(|| Ssh::of_caller(&session.kernel.proc_root)).flatten();
+    let asks = !words.yes && io::stdin().is_terminal();
+    if let Some(ssh) = ssh.as_ref().filter(|_| asks) {
+        may.confirm = first_build::allowed(&mut session, &request, ssh)?;
     }
     let applied = apply::apply(&mut session, request, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {
@@ -48,7 +57,7 @@ pub(super) fn apply(
             time.as_secs(),
             instance_words(global)
         ));
-    } else if applied.first_build() && over_ssh() && !global.quiet && !global.json {
+    } else if applied.first_build() && ssh.is_some() && !asks {
         output.stderr.push_str(
             "hint: over ssh, `shaper apply --confirm 60` takes a change back unless you confirm it\n",
         );
@@ -141,10 +150,4 @@ fn net_cls_is_dear(session: &apply::Session) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
     let version: Option<(u32, u32)> = numbers.next().zip(numbers.next());
     version.is_some_and(|version| version < (5, 15))
-}
-
-/// A change to the link that carries one's own session may cut it off.
-fn over_ssh() -> bool {
-    use std::io::IsTerminal;
-    std::env::var_os("SSH_CONNECTION").is_some() && std::io::stderr().is_terminal()
 }

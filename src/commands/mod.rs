@@ -1,10 +1,12 @@
 //! One function for each subcommand: what it prints, and with which status it ends.
 
+mod address;
 mod apply;
 mod clear;
 mod counting;
 mod daemon;
 mod doctor;
+mod first_build;
 mod init;
 mod login;
 mod metrics;
@@ -16,6 +18,7 @@ mod release;
 mod report;
 mod run;
 mod scope;
+mod ssh;
 mod status;
 mod top;
 mod watch;
@@ -24,7 +27,7 @@ mod why;
 
 pub use output::{Output, color};
 
-use crate::apply::{ApplyOptions, Options};
+use crate::apply::Options;
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 use crate::model::BuildOptions;
@@ -48,27 +51,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             let show = plan::Show { tc: *tc, exit_code: *exit_code };
             plan::plan(global, file, options, show)
         }
-        Command::Apply {
-            file,
-            dry_run,
-            takeover,
-            allow_disruption,
-            confirm,
-            force,
-            skip_unknown,
-            despite_daemon,
-        } => {
-            let options =
-                Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };
-            match dry_run {
-                true => plan::plan(global, file, options, plan::Show::default()),
-                false => {
-                    let may = may(global, *allow_disruption);
-                    let may = ApplyOptions { confirm: *confirm, force: *force, ..may };
-                    apply::apply(global, file, options, may, *despite_daemon)
-                }
-            }
-        }
+        Command::Apply(words) => apply::apply(global, words),
         Command::Confirm => apply::confirm(global),
         Command::Watch { file, skip_unknown, takeover, grace, despite_daemon } => {
             let options =

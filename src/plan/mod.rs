@@ -21,7 +21,7 @@ pub use step::{
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::{Owner, Port};
+use crate::tree::{LinkName, Owner, Port};
 use crate::units::{ClassId, Shard};
 
 /// When a step is performed. Processes are placed between the two phases, so a process whose class
@@ -64,6 +64,15 @@ pub struct Plan {
     pub steps: Vec<Planned>,
     /// The owners of the classes in this plan, for messages.
     pub names: BTreeMap<ClassId, Owner>,
+}
+
+/// The links that these steps shape, and that were not shaped before.
+pub fn built<'p>(steps: impl IntoIterator<Item = &'p Planned>) -> BTreeSet<&'p LinkName> {
+    let roots = steps.into_iter().filter_map(|planned| match &planned.step {
+        Step::Root(port, Whole::Add(_)) => Some(&port.link),
+        _ => None,
+    });
+    roots.collect()
 }
 
 impl Plan {

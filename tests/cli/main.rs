@@ -16,6 +16,7 @@ mod daemon;
 mod doctor;
 mod dropins;
 mod files;
+mod first_build;
 mod hostile;
 mod invoke;
 mod kernel_state;
@@ -24,6 +25,7 @@ mod output;
 mod plan;
 mod run;
 mod status;
+mod terminal;
 mod top;
 mod tour;
 mod unprivileged;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         check::TESTS,
         bad_policy::TESTS,
         files::TESTS,
+        first_build::TESTS,
         unprivileged::TESTS,
         plan::TESTS,
         kernel_state::TESTS,

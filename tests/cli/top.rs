@@ -1,13 +1,12 @@
-//! `top` in a real terminal, tmux's: keys are pressed, and screens are looked at. And without a
-//! terminal: tables and lines of JSON.
+//! `top` in a real terminal: keys are pressed, and screens are looked at. And without a terminal:
+//! tables and lines of JSON.
 
 use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::invoke::{exactly, host, shaper};
+use super::terminal::{PATIENCE, Terminal, tmux};
 use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
 use crate::support::command::run_with;
@@ -20,8 +19,6 @@ tests!(On::Host =>
     without_a_terminal_there_are_tables_or_lines_of_json, bad_options_are_said
 );
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
 const POLICY: &str = "
 version: 1
 links: {up0: {rate: 1gbit, leaf: bfifo}}
@@ -30,53 +27,6 @@ groups:
   students: {rate: 100mbit, users: [bob]}
 everyone: 5mbit
 ";
-
-/// A terminal, in which a shell command runs; it ends with the cell.
-struct Terminal;
-
-impl Terminal {
-    fn open(columns: u16, rows: u16, command: &str) -> Terminal {
-        let (columns, rows) = (columns.to_string(), rows.to_string());
-        let new = ["new-session", "-d", "-x", &columns, "-y", &rows, command];
-        tmux(&new);
-        Terminal
-    }
-
-    fn press(&self, keys: &[&str]) {
-        tmux(&[&["send-keys"], keys].concat());
-    }
-
-    fn resize(&self, columns: u16, rows: u16) {
-        tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
-    }
-
-    fn screen(&self) -> String {
-        tmux(&["capture-pane", "-p"])
-    }
-
-    /// Waits until the screen is as it should be.
-    #[track_caller]
-    fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
-        let began = Instant::now();
-        loop {
-            let screen = self.screen();
-            if holds(&screen) {
-                return screen;
-            }
-            assert!(began.elapsed() < PATIENCE, "{what} did not come:\n{screen}");
-            sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-/// `tmux` with a server of the cell's own.
-#[track_caller]
-fn tmux(words: &[&str]) -> String {
-    let mut command = Command::new("tmux");
-    command.args(["-u", "-f", "/dev/null", "-S", &format!("{SCRATCH}/tmux")]).args(words);
-    command.env("LC_ALL", "C.UTF-8").env("TERM", "screen").env_remove("NO_COLOR");
-    run_with(command, "").exits(0).stdout
-}
 
 /// Shapes, and says how `top` is called.
 fn shaped() -> String {

@@ -3,17 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroU32;
 
-use nix::ifaddrs::getifaddrs;
 use serde::Serialize;
 
 use super::standing::{self, InForce};
 use crate::classify::decision::decide;
+use crate::commands::address::link_of;
 use crate::facts::Observation;
 use crate::intent::Meaning;
 use crate::model::Rule;
 use crate::status::Status;
 use crate::text::shown;
-use crate::tree::{Claim, Direction, Headers, LinkName, Packets, Port, Reserved, Tree};
+use crate::tree::{Claim, Direction, Headers, Packets, Port, Reserved, Tree};
 use crate::units::ClassId;
 
 /// A port that is taken for the connection's own where the command line names none: of those that
@@ -189,18 +189,6 @@ fn source(to: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(to).ok()?;
     Some(socket.local_addr().ok()?.ip())
-}
-
-/// The link that has an address.
-fn link_of(address: IpAddr) -> Option<LinkName> {
-    let mut all = getifaddrs().ok()?;
-    let has = |it: &nix::ifaddrs::InterfaceAddress| {
-        let storage = it.address.as_ref()?;
-        let v4 = storage.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
-        v4.or_else(|| storage.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())))
-    };
-    let found = all.find(|it| has(it) == Some(address))?;
-    LinkName::new(&found.interface_name)
 }
 
 impl Way {
