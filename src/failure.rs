@@ -136,6 +136,12 @@ impl Failure {
 
     /// The JSON document `{"version":1,"error":{…}}`; of a policy with all its `errors`.
     pub fn json(&self) -> String {
+        let document = Document { version: 1, errors: self.errors() };
+        serde_json::to_string(&document).unwrap_or_else(|_| "{\"version\":1}".to_string())
+    }
+
+    /// The fields of [`Failure::json`] beside its version.
+    pub fn errors(&self) -> JsonErrors {
         let mut error = JsonError::default();
         let mut errors = Vec::new();
         match self {
@@ -160,14 +166,20 @@ impl Failure {
                 (error.step, error.errno) = (refusal.step.clone(), refusal.errno);
             }
         }
-        let document = Document { version: 1, error, errors };
-        serde_json::to_string(&document).unwrap_or_else(|_| "{\"version\":1}".to_string())
+        JsonErrors { error, errors }
     }
 }
 
 #[derive(Serialize)]
 struct Document {
     version: u32,
+    #[serde(flatten)]
+    errors: JsonErrors,
+}
+
+/// `error`, and `errors` of a policy: fields of a JSON document.
+#[derive(Serialize)]
+pub struct JsonErrors {
     /// The first one.
     error: JsonError,
     /// All errors of a policy, in file order.

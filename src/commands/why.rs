@@ -7,16 +7,19 @@ mod guest;
 mod owner;
 mod process;
 mod standing;
+mod unread;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::counting::Counting;
-use super::output::Output;
+use super::output::{Output, stdout};
 use super::own::Own;
 use super::whom::{self, Unknown};
 use crate::apply::{self, Engines, Look, Options, Request, Session, Who};
 use crate::cli::{Global, WhyOptions};
+use crate::engines::Known;
 use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::model::{Link, LinkAt};
@@ -98,7 +101,6 @@ impl<'a> Subject<'a> {
 }
 
 pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failure> {
-    let policy = apply::read(&options.file)?;
     let asked = Subject::parse(&options.subject)?;
     let mut counting = Counting::begin(global)?;
     let differences = counting.over(INTERVAL)?;
@@ -110,12 +112,18 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         _ => Ok(None),
     };
     // An account that has no process now is asked about too.
-    let also = uid.as_ref().ok().copied().flatten().into_iter().collect();
-    let may = Options { skip_unknown: true, takeover: true, ..Options::default() };
-    let request = Request { who: Who::Asked { also }, ..Request::new(policy, may) };
-    let mut session = Session::new(Kernel::open(Some(&counting.kernel.name))?);
-    session.engines = Engines { known, may_be_asked: false };
-    let look = session.look(&request)?;
+    let also = uid.as_ref().ok().copied().flatten();
+    let looked = look(&counting.kernel.name, &options.file, also, known);
+    let (session, request, look) = match looked {
+        Ok(looked) => looked,
+        Err(failure) => {
+            let class = class_in_kernel(&counting, &asked, also);
+            let subject = shown(&options.subject).to_string();
+            let ports = counting.observation().state.trees.keys();
+            let answer = class.and_then(|class| unread::of_class(&status, ports, subject, class));
+            return without_policy(global, answer, failure);
+        }
+    };
     let on = On {
         kernel: &session.kernel,
         status: &status,
@@ -154,6 +162,61 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
         false => Output::text(answer.text()),
     })
+}
+
+/// What the policy means here. `also`: an account that is asked about; `known`: what engines said.
+fn look(
+    instance: &str,
+    file: &Path,
+    also: Option<u32>,
+    known: Known,
+) -> Result<(Session, Request, Look), Failure> {
+    let may = Options { skip_unknown: true, takeover: true, ..Options::default() };
+    let also = also.into_iter().collect();
+    let request = Request { who: Who::Asked { also }, ..Request::new(apply::read(file)?, may) };
+    let mut session = Session::new(Kernel::open(Some(instance))?);
+    session.engines = Engines { known, may_be_asked: false };
+    let look = session.look(&request)?;
+    Ok((session, request, look))
+}
+
+/// The answer without a policy, and then why there is none.
+fn without_policy(
+    global: &Global,
+    answer: Option<Answer>,
+    failure: Failure,
+) -> Result<Output, Failure> {
+    let Some(answer) = answer else { return Err(failure) };
+    if global.json {
+        let answer = Answer { errors: Some(failure.errors()), ..answer };
+        let document = serde_json::to_string(&answer).map_err(Failure::refused)?;
+        return Ok(Output { status: failure.exit_status(), ..Output::json(&document) });
+    }
+    // A reader that went away is told no error either.
+    let _may_be_gone = stdout(&answer.text());
+    Err(failure)
+}
+
+/// The class that a subject has in the kernel, as far as the kernel says whose classes are. `uid`:
+/// the subject's.
+fn class_in_kernel(counting: &Counting, asked: &Subject<'_>, uid: Option<u32>) -> Option<ClassId> {
+    let claims = &counting.observation().state.claims;
+    let class = |claim: &Claim| claims.get(claim).and_then(|classid| classid.our_class());
+    let owned = |owner| class(&Claim::Owner(owner));
+    let of_process = |pid: &str| match unread::claim_of(&counting.kernel, pid.parse().ok()?)? {
+        Claim::Owner(owner) | Claim::Pinned(owner) => owned(owner),
+        retired @ Claim::Retired(..) => class(&retired),
+    };
+    let of_uid = || owned(Owner::Uid(uid?));
+    match asked {
+        Subject::Process(pid) => of_process(pid),
+        Subject::Uid(_) => of_uid(),
+        Subject::Class(class) => Some(*class),
+        Subject::Name(name) => {
+            of_process(name).or_else(|| named(name).find_map(owned)).or_else(of_uid)
+        }
+        Subject::Guest(_) | Subject::Connection => None,
+    }
 }
 
 /// Where the packets of the connection go that the command line names, if it names one.
@@ -218,12 +281,16 @@ fn line(on: &On<'_>, name: &str) -> Option<Owner> {
     let has_line = |owner: &Owner| on.meaning.model.nodes.iter().any(|node| node.owner == *owner);
     let claims = &on.meaning.observation.state.claims;
     let stands = |owner: &Owner| claims.contains_key(&Claim::Owner(owner.clone()));
+    named(name).find(has_line).or_else(|| named(name).find(stands))
+}
+
+/// The owners that may have this name.
+fn named(name: &str) -> impl Iterator<Item = Owner> {
     let key = Key::new(name);
     let group = Group::of(name).map(Owner::Group);
     let everyone = (Reserved::of(name) == Some(Reserved::Everyone)).then_some(Owner::Newcomers);
     let named = key.into_iter().flat_map(|key| [Owner::User(key.clone()), Owner::Class(key)]);
-    let named: Vec<Owner> = named.chain(group).chain(everyone).collect();
-    named.iter().find(|it| has_line(it)).or_else(|| named.iter().find(|it| stands(it))).cloned()
+    named.chain(group).chain(everyone)
 }
 
 fn of_uid(on: &On<'_>, subject: String, uid: u32) -> Answer {

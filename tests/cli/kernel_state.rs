@@ -5,8 +5,9 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::invoke::{Sleeper, exactly, host, root, shaper};
+use super::invoke::{Sleeper, exactly, host, root, shaper, text};
 use crate::support::accounts::ANN;
+use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
@@ -16,7 +17,8 @@ tests!(On::Host =>
     a_foreign_root_is_refused_and_can_be_taken_over, another_instance_is_named_as_one,
     words_of_status_and_plan, a_held_lock_is_another_run,
     a_foreign_class_keeps_its_root, nothing_to_show_and_nothing_to_clear,
-    a_user_that_has_no_class_is_an_error, why_says_who_claims_what, clear_leaves_nothing
+    a_user_that_has_no_class_is_an_error, why_says_who_claims_what, clear_leaves_nothing,
+    why_says_what_the_kernel_has_where_the_policy_is_refused
 );
 
 fn a_foreign_root_is_refused_and_can_be_taken_over() {
@@ -190,6 +192,45 @@ fn why_says_who_claims_what() {
         text.ends_with("  it is not in its directory yet: the next apply places it\n"),
         "{text}"
     );
+}
+
+fn why_says_what_the_kernel_has_where_the_policy_is_refused() {
+    let path = host();
+    let ann = Sleeper::of(ANN);
+    let has = |subject: &str| {
+        format!(
+            "{subject}: users.ann\n  class 1:10\n  \
+             up0: rate 20mbit (a share of what is left), ceil 20mbit, prio 0; now 0bit\n  \
+             this is what the kernel has: the policy is refused, or cannot be read\n"
+        )
+    };
+    // Nothing stands: there is the error alone.
+    let missing = format!("{SCRATCH}/missing.yaml");
+    let unread = format!("error: cannot read {missing}: No such file or directory (os error 2)\n");
+    exactly(&mut shaper(&format!("why ann -f {missing}")), 2, "", &unread);
+    shaper(&format!("apply {path}")).assert().code(0);
+    for subject in ["ann", "1:10", &ann.pid().to_string(), &format!("pid:{}", ann.pid())] {
+        exactly(&mut shaper(&format!("why {subject} -f {missing}")), 2, &has(subject), &unread);
+    }
+    // Of bob the kernel has nothing.
+    exactly(&mut shaper(&format!("why bob -f {missing}")), 2, "", &unread);
+    policy(&text("ann: 20mbps"));
+    let refused = shaper(&format!("why ann -f {path}")).assert().code(2).get_output().clone();
+    assert_eq!(String::from_utf8_lossy(&refused.stdout), has("ann"));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.starts_with("error: `20mbps`") && said.contains("policies.yaml:5:"), "{said}");
+    let words = format!("why ann -f {path} --json");
+    let output = shaper(&words).assert().code(2).stderr("").get_output().stdout.clone();
+    let document: serde_json::Value = serde_json::from_slice(&output).expect("one document");
+    assert_eq!(document["classid"], "1:10");
+    assert_eq!(document["links"][0]["in_force"]["ceil_bit"], 20_000_000);
+    assert_eq!(document["error"]["kind"], "policy");
+    assert_eq!(document["errors"][0]["line"], 5);
+    // Where the policy is good, there is no error.
+    policy(&text("ann: 20mbit"));
+    let output = shaper(&words).assert().code(0).get_output().stdout.clone();
+    let document: serde_json::Value = serde_json::from_slice(&output).expect("one document");
+    assert!(document.get("error").is_none() && document["line"] == 5, "{document}");
 }
 
 fn clear_leaves_nothing() {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::connection::Way;
 use super::standing::InForce;
+use crate::failure::JsonErrors;
 use crate::text::shown;
 use crate::units::{ClassId, Rate};
 
@@ -34,6 +35,9 @@ pub(super) struct Answer {
     pub connection: Vec<Way>,
     pub shares_with: Vec<String>,
     pub notes: Vec<String>,
+    /// Why no policy says anything of it, where that is so.
+    #[serde(flatten)]
+    pub errors: Option<JsonErrors>,
 }
 
 /// One port of a link.
@@ -84,6 +88,7 @@ impl Answer {
             connection: Vec::new(),
             shares_with: Vec::new(),
             notes: Vec::new(),
+            errors: None,
         }
     }
 

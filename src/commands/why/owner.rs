@@ -115,20 +115,15 @@ pub(super) fn answer(
     };
     let links = on.links(id, said);
     Answer {
-        version: 1,
-        subject,
         file: at.map(|at| on.policy.source.file_at(at).to_string()),
         line: at.map(|at| at.place.line),
         column: at.map(|at| at.place.column),
         claimed_by: line.map(|(name, _)| name),
-        classid: id.map(|id| id.to_string()),
         sender: id.or_else(|| newcomers(observed, owner.as_ref()?)),
-        directory: None,
-        comes_in_by: Vec::new(),
-        connection: Vec::new(),
         links,
         shares_with: node.map_or_else(Vec::new, |node| sharers(on, node)),
         notes,
+        ..Answer::about(subject, id)
     }
 }
 
