@@ -1,6 +1,7 @@
 //! The `shaper` binary: command line in, text and exit status out.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
                 }
             })
         }
-        Err(said) => said_by_clap(&said, std::env::args().any(|word| word == "--json")),
+        Err(said) => said_by_clap(&said, asks_for_json(std::env::args_os())),
     };
     ExitCode::from(output.deliver())
 }
@@ -56,6 +57,13 @@ fn log_to_stderr(cli: &Cli) {
         }
     });
     logger.init();
+}
+
+/// Whether a command line that cannot be read asks for `json`; what comes after `--` is a command's
+/// of its own.
+fn asks_for_json(words: impl Iterator<Item = OsString>) -> bool {
+    let mut own = words.take_while(|word| word != "--");
+    own.any(|word| word == "--json")
 }
 
 /// Help, the version, or what is wrong with the command line, which is a document for whoever asked

@@ -132,7 +132,10 @@ pub(super) fn confirm(global: &Global) -> Result<Output, Failure> {
     let kernel = scope::open(global)?;
     apply::may_change(&kernel)?;
     apply::confirm(&kernel)?;
-    Ok(Output::text(if global.quiet { String::new() } else { "confirmed\n".to_string() }))
+    Ok(match global.json || global.quiet {
+        true => Output::silent(global),
+        false => Output::text("confirmed\n".to_string()),
+    })
 }
 
 /// The options that name the same instance again.

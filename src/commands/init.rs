@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 use super::output::Output;
 use super::scope;
 use crate::accounts::Question;
@@ -12,6 +14,13 @@ use crate::host::observe::{self, Processes, Wanted, Whom};
 use crate::text::shown;
 use crate::tree::LinkName;
 
+#[derive(Serialize)]
+struct Document<'t> {
+    version: u32,
+    /// The policy's text.
+    policy: &'t str,
+}
+
 pub(super) fn init(global: &Global) -> Result<Output, Failure> {
     let mut kernel = scope::open(global)?;
     let accounts = Some(Whom::Nss(Question::default()));
@@ -19,7 +28,14 @@ pub(super) fn init(global: &Global) -> Result<Output, Failure> {
     let mut snapshot = observe::observe(&mut kernel, wanted)?;
     observe::speeds(&mut snapshot, |_, _| true)?;
     observe::guests(&mut kernel, &mut snapshot)?;
-    Ok(Output::text(starter(snapshot.facts())))
+    let policy = starter(snapshot.facts());
+    Ok(match global.json {
+        true => {
+            let document = Document { version: 1, policy: &policy };
+            Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?)
+        }
+        false => Output::text(policy),
+    })
 }
 
 /// The link that a policy would most likely be for: that of the default route, else the first that

@@ -67,13 +67,13 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     let caller = nix::unistd::getppid();
     // pam_exec runs us for the end of a session too, unless its line says otherwise.
     if std::env::var_os("PAM_TYPE").is_some_and(|kind| kind != "open_session") {
-        return Ok(Output::default());
+        return Ok(Output::silent(global));
     }
     let user = std::env::var("PAM_USER").map_err(|_| LoginError::NotFromPam)?;
     let name = || Foreign::from(user.as_str());
     // Whatever is wrong with shaper, root logs in, and can mend it.
     if user == "root" {
-        return Ok(Output::default());
+        return Ok(Output::silent(global));
     }
     let (mut session, request) = scope::session(global, file, options)?;
     // Whose session it is no container's name says, and somebody waits for the login.
@@ -81,7 +81,7 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     apply::may_change(&session.kernel)?;
     let wait = global.wait.min(PATIENCE);
     let Some((owner, uid)) = owner_with_class(&mut session, request, &user, wait)? else {
-        return Ok(Output::default());
+        return Ok(Output::silent(global));
     };
     let gone = || RunError::ClassGone(name());
     let instance = session.kernel.instance().ok_or_else(gone)?;
@@ -104,7 +104,7 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     if let Some(why) = handover.give().refused {
         log::warn!("the connection that the session came by stays root's: {why}");
     }
-    Ok(Output::default())
+    Ok(Output::silent(global))
 }
 
 /// The owner of the class that the account's session belongs in, and the account's uid. The class

@@ -32,6 +32,14 @@ impl Output {
         Output::text(format!("{}\n", text::json(document)))
     }
 
+    /// Success without words, which is a document too where one is asked for.
+    pub(super) fn silent(global: &Global) -> Output {
+        match global.json {
+            true => Output::json("{\"version\":1}"),
+            false => Output::default(),
+        }
+    }
+
     /// Adds the policy's warnings, drawn for people, to standard error; with --json they are in the
     /// document. With --quiet they come only beside other output, and notes ([`Severity::Info`])
     /// not at all.

@@ -29,6 +29,17 @@ enum Unknown {
     Group { name: Foreign, nearest: Nearest },
 }
 
+/// Two formats are asked for at once.
+#[derive(Debug, thiserror::Error)]
+#[error("--metrics is a text for Prometheus, and --json a document: name one of the two")]
+struct TwoFormats;
+
+impl From<TwoFormats> for Failure {
+    fn from(error: TwoFormats) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
+
 /// The name that may have been meant.
 #[derive(Debug)]
 struct Nearest(Option<Foreign>);
@@ -46,6 +57,9 @@ impl From<Unknown> for Failure {
 }
 
 pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output, Failure> {
+    if global.json && options.metrics.is_some() {
+        return Err(TwoFormats.into());
+    }
     let mut counting = Counting::begin(global)?;
     if counting.own.is_some() {
         may_see(options)?;

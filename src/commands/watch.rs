@@ -71,5 +71,5 @@ pub(super) fn watch(
     }
     let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait, kept };
     daemon::watch(session, request.intent, processes, &settings, bound.as_ref())?;
-    Ok(Output::default())
+    Ok(Output::silent(global))
 }

@@ -19,6 +19,7 @@ mod files;
 mod first_build;
 mod hostile;
 mod invoke;
+mod json;
 mod kernel_state;
 mod metrics;
 mod output;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         first_build::TESTS,
         unprivileged::TESTS,
         plan::TESTS,
+        json::TESTS,
         kernel_state::TESTS,
         metrics::TESTS,
         run::TESTS,
