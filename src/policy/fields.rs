@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::tree::{Key, Reserved};
 
 use super::diagnostic::{Diagnostic, Findings, Kind, closest, quote};
-use super::node::{Node, Value};
+use super::node::{Entry, Node, Value};
 use super::scalars;
 use super::source::{Span, Written};
 
@@ -58,7 +58,7 @@ impl Fields {
         };
         let mut fields =
             Fields { at: node.at, had_unknown: false, entries: Vec::with_capacity(entries.len()) };
-        for (key, value) in entries {
+        for (key, value) in joined(entries) {
             if !known.contains(&key.value.as_str()) {
                 fields.had_unknown = true;
                 findings.push(unknown_key(&key, what, known));
@@ -166,7 +166,7 @@ pub(super) fn entries(
     };
     let mut seen: HashMap<String, Span> = HashMap::with_capacity(list.len());
     let mut unique = Vec::with_capacity(list.len());
-    for (name, value) in list {
+    for (name, value) in joined(list) {
         match seen.get(&name.value) {
             Some(first) => findings.push(duplicate(&name, *first, &format!("`{what}`"))),
             None => {
@@ -176,6 +176,34 @@ pub(super) fn entries(
         }
     }
     unique
+}
+
+/// Within braces a comma ends a value: what is meant as one (`1,5mbit`, `80,443`) is read as a
+/// value and a key without one. The two become one text again, for which its reader has the cure.
+fn joined(entries: Vec<Entry>) -> Vec<Entry> {
+    let mut joined: Vec<Entry> = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        let before = joined.last_mut().filter(|_| matches!(value.value, Value::Null));
+        if !before.is_some_and(|(_, before)| join(before, &key)) {
+            joined.push((key, value));
+        }
+    }
+    joined
+}
+
+/// Adds a key without a value to the number before it, if one comma is all between the two.
+fn join(before: &mut Node, key: &Written<String>) -> bool {
+    let Value::Scalar(text) = &mut before.value else { return false };
+    let is_digit = |c: char| c.is_ascii_digit();
+    let are_one = before.at.end + 1 == key.at.start
+        && text.ends_with(is_digit)
+        && key.value.starts_with(is_digit);
+    if are_one {
+        text.push(',');
+        text.push_str(&key.value);
+        before.at.end = key.at.end;
+    }
+    are_one
 }
 
 fn key(name: &Written<String>) -> Result<Written<Key>, Diagnostic> {
