@@ -80,9 +80,9 @@ Examples:
   shaper check policies.yaml
   shaper check --offline - < policies.yaml  no account and no link of this host is asked for")]
     Check {
-        /// The policy; - is standard input
-        #[arg(default_value = DEFAULT_FILE)]
-        file: PathBuf,
+        /// The policy; - is standard input [default: the daemon's, else /etc/shaper/policies.yaml;
+        /// with --offline always that]
+        file: Option<PathBuf>,
         /// Without accounts and links of this host (for CI, or another host's policy)
         #[arg(long)]
         offline: bool,

@@ -129,6 +129,11 @@ pub(super) fn follows(kernel: &Kernel, file: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Whether a daemon keeps the instance as this very file says, as far as that may be seen.
+pub(super) fn is_followed(kernel: &Kernel, file: &Path) -> bool {
+    Daemon::of(kernel).ok().flatten().is_some_and(|daemon| daemon.follows(file))
+}
+
 /// The policy to read where none is named: the daemon's, else the usual one.
 pub(super) fn policy_in_force(kernel: &Kernel) -> Result<PathBuf, Failure> {
     let file = Daemon::of(kernel)?.and_then(|daemon| daemon.file);

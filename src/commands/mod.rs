@@ -43,7 +43,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
                 skip_unknown: *skip_unknown,
                 ..BuildOptions::default()
             };
-            plan::check(global, file, options)
+            plan::check(global, file.as_deref(), options)
         }
         Command::Plan { file, tc, exit_code, skip_unknown, takeover } => {
             let options =

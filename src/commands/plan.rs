@@ -1,13 +1,13 @@
 //! `shaper plan` and `shaper check`: say what would be, touch nothing, take no lock.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::output::Output;
 use super::report::{self, Look, Members};
-use super::scope;
-use crate::apply::{self, Options, Session};
-use crate::cli::Global;
+use super::{daemon, scope};
+use crate::apply::{self, Options, Request, Session};
+use crate::cli::{DEFAULT_FILE, Global};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::intent::Meaning;
@@ -80,20 +80,29 @@ fn members(session: &Session, meaning: &Meaning, scan: &Scan) -> Result<Members,
 
 pub(super) fn check(
     global: &Global,
-    file: &Path,
+    file: Option<&Path>,
     options: BuildOptions,
 ) -> Result<Output, Failure> {
     let (policy, warnings) = match options.offline {
         true => {
-            let policy = Arc::new(apply::read(file)?);
+            let policy = Arc::new(apply::read(file.unwrap_or(Path::new(DEFAULT_FILE)))?);
             let (_, warnings) = model::build(&policy, &Facts::default(), options)?;
             (policy, warnings)
         }
         false => {
-            let skip_unknown = options.skip_unknown;
-            let options = Options { skip_unknown, takeover: true, ..Options::default() };
-            let (mut session, request) = scope::session(global, file, options)?;
-            let warnings = session.look(&request)?.meaning.warnings;
+            let kernel = scope::open(global)?;
+            let in_force = daemon::policy_in_force(&kernel);
+            let usual = || in_force.unwrap_or_else(|_| PathBuf::from(DEFAULT_FILE));
+            let file = file.map_or_else(usual, Path::to_path_buf);
+            let options = Options {
+                skip_unknown: options.skip_unknown,
+                takeover: true,
+                // The daemon shapes links when they come: what is its file is judged as it does.
+                absent_links: daemon::is_followed(&kernel, &file),
+                ..Options::default()
+            };
+            let request = Request::new(apply::read(&file)?, options);
+            let warnings = Session::new(kernel).look(&request)?.meaning.warnings;
             (request.intent.policy, warnings)
         }
     };

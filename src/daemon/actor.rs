@@ -34,6 +34,8 @@ pub(super) struct Actor {
     /// The lock by which others find this daemon.
     keeping: Option<Keeping>,
     condition: Condition,
+    /// What is shaped and for how many, in words.
+    extent: String,
     /// Where the last good policy is kept.
     kept: Option<PathBuf>,
     /// The warnings of the last apply, so that each is logged once.
@@ -50,8 +52,9 @@ impl Actor {
         kept: Option<PathBuf>,
     ) -> Actor {
         let condition = Condition { word: word.to_string(), why, since: SystemTime::now() };
-        let (placing, earlier, keeping) = (Placing::default(), None, None);
-        Actor { session, placing, earlier, keeping, condition, kept, said }
+        let (placing, extent) = (Placing::default(), String::new());
+        let (earlier, keeping) = (None, None);
+        Actor { session, placing, earlier, keeping, condition, extent, kept, said }
     }
 
     /// Whether there is a hierarchy to place processes in.
@@ -97,9 +100,16 @@ impl Actor {
                 let why = outcome.err().map(|error| error.to_string());
                 return Some(Event::Listening { took: start.elapsed(), why });
             }
-            Action::TellCondition { word, why, is_said } => self.tell_condition(word, why, is_said),
+            Action::TellCondition { word, why, is_said } => {
+                self.extent = state.extent();
+                self.tell_condition(word, why, is_said);
+            }
             Action::Keep => {
+                let before = std::mem::replace(&mut self.extent, state.extent());
                 self.keep_instance();
+                if self.extent != before {
+                    tell(&[NotifyState::Status(&self.status())]);
+                }
                 memory::give_back();
             }
             Action::KeepCounts(text) => {
@@ -176,8 +186,17 @@ impl Actor {
         why.as_ref().map_or_else(|| word.clone(), |why| format!("{word}: {why}"))
     }
 
+    /// The line for the service manager.
+    fn status(&self) -> String {
+        let said = match self.condition.word.as_str() {
+            "idle" => "idle: in sync".to_string(),
+            _ => self.condition_line(),
+        };
+        format!("{said} ({})", self.extent)
+    }
+
     fn publish(&mut self) {
-        tell(&[NotifyState::Status(&self.condition_line())]);
+        tell(&[NotifyState::Status(&self.status())]);
         let told = self.keeping.as_mut().map(|keeping| keeping.tell(&self.condition));
         if let Some(Err(error)) = told {
             log::debug!("others cannot be told the daemon's condition: {error}");

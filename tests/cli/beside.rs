@@ -9,13 +9,17 @@ use nix::unistd::Pid;
 
 use super::invoke::{exactly, host, root, shaper, text};
 use crate::support::cell::SCRATCH;
+use crate::support::command::run;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
 use crate::support::program::directory;
 
 tests!(On::Host => what_the_daemon_would_undo_is_refused, its_own_policy_may_be_applied_by_any_name,
     what_waits_to_be_confirmed_is_as_ever, it_is_done_despite_the_daemon_where_that_is_wanted,
-    a_daemon_that_was_killed_keeps_nothing, what_an_old_daemon_left_is_nothing);
+    a_daemon_that_was_killed_keeps_nothing, what_an_old_daemon_left_is_nothing,
+    a_reload_fails_where_the_daemons_file_is_refused);
+
+const UNIT: &str = include_str!("../../systemd/shaper.service");
 
 /// Another policy than the daemon's.
 fn other() -> String {
@@ -111,4 +115,26 @@ fn what_an_old_daemon_left_is_nothing() {
     let daemon = Daemon::start(&["watch", &path]);
     exactly(&mut shaper(&format!("apply {path}")), 0, "in sync\n", "");
     assert!(daemon.end().success());
+}
+
+/// What the unit does for `systemctl reload`, which goes no further than what fails.
+fn a_reload_fails_where_the_daemons_file_is_refused() {
+    let lines = UNIT.lines().filter_map(|line| line.strip_prefix("ExecReload="));
+    let lines: Vec<&str> = lines.collect();
+    let [check, hangup] = lines[..] else { panic!("{lines:?}") };
+    assert_eq!(hangup, "/bin/kill -HUP $MAINPID");
+    let words = check.strip_prefix("+/usr/local/bin/shaper ").expect("a check");
+    let path = host();
+    let daemon = Daemon::start(&["watch", "--skip-unknown", &path]);
+    exactly(&mut shaper(words), 0, "", "");
+    fs::write(&path, text("ann: 20mbps")).expect("a bad policy");
+    let refused = shaper(words).assert().code(2).stdout("").get_output().stderr.clone();
+    let refused = String::from_utf8_lossy(&refused).into_owned();
+    assert!(refused.contains(&format!("{path}:5:")) && refused.contains("20mbps"), "{refused}");
+    // A link that is not there now is shaped when it comes: no mistake of the file's.
+    fs::write(&path, text("ann: 20mbit")).expect("a good policy");
+    run("ip link del up0");
+    exactly(&mut shaper(words), 0, "", "");
+    assert!(daemon.end().success());
+    shaper(&format!("check {path}")).assert().code(2);
 }

@@ -271,10 +271,14 @@ impl<P: Text + PartialEq> Shaping<P> {
                 self.leave_unread(Unread::Unreadable(why), complaint);
             }
             Found::InForce => {
-                (self.unread, self.refused) = (None, None);
+                let unreadable = matches!(self.unread.take(), Some(Unread::Unreadable(_)));
+                let was_bad = self.refused.take().is_some() || unreadable;
                 if self.candidate().is_some() {
                     self.orders.push(Order::Inform(format!("{file} is as it was")));
                     self.rest(now);
+                } else if was_bad {
+                    let news = format!("{file} is good again: it says what is in force");
+                    self.orders.push(Order::Inform(news));
                 }
             }
             Found::Text(source) => {
@@ -395,12 +399,15 @@ impl<P: Text + PartialEq> Shaping<P> {
                 // repair of somebody's change.
                 for link in repaired.intersection(&self.touched) {
                     self.orders.push(Order::Count(Deed::Repaired(link.clone())));
-                    if let Some(pause) = self.backoff.repaired(link, now) {
-                        self.orders.push(Order::Warn(format!(
+                    self.orders.push(match self.backoff.repaired(link, now) {
+                        None => Order::Inform(format!(
+                            "somebody else changed what stands on {link}; it is again as the policy says"
+                        )),
+                        Some(pause) => Order::Warn(format!(
                             "{link} keeps being changed by somebody else; it is left alone for {} s",
                             pause.as_secs_f32()
-                        )));
-                    }
+                        )),
+                    });
                 }
                 let rest = self.took.saturating_mul(REST_SHARE);
                 let rest = rest.clamp(LOOK_INTERVAL, LONGEST_INTERVAL);

@@ -28,7 +28,7 @@ use crate::policy::{self, Policy};
 use crate::sample::Deed;
 use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
-use crate::tree::{Direction, LinkName};
+use crate::tree::{Claim, Direction, LinkName, Owner};
 
 /// From how many failures in a row on it is more than a bad moment.
 const HOPELESS: u32 = 3;
@@ -118,6 +118,18 @@ impl State {
     pub(super) fn word(&self) -> (&'static str, Option<String>) {
         let (word, why) = self.shaping.word();
         (word, why.and_then(|why| Some(why.lines().next()?.to_string())))
+    }
+
+    /// What is shaped and for how many: `1 link, 12 users`.
+    pub(super) fn extent(&self) -> String {
+        let state = &self.standing.in_force.state;
+        let links = state.trees.keys().map(|port| &port.link).collect::<BTreeSet<_>>().len();
+        let is_user = |claim: &&Claim| {
+            matches!(claim, Claim::Owner(Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_)))
+        };
+        let users = state.claims.keys().filter(is_user).count();
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        format!("{links} link{}, {users} user{}", s(links), s(users))
     }
 
     /// The policy file, as the command line names it.

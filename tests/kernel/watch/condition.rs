@@ -55,14 +55,24 @@ fn the_daemons_state_is_told_with_its_reason_and_since_when() {
     is(&daemon, "refusing");
     let (_, why, _) = state(&daemon);
     assert!(why.contains("policies.yaml:4"), "{why}");
-    let mut message = [0; 1024];
-    let length = notified.recv(&mut message).expect("a word for the service manager");
-    let message = String::from_utf8_lossy(&message[..length]);
+    let told = || {
+        let mut message = [0; 1024];
+        let length = notified.recv(&mut message).expect("a word for the service manager");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let message = told();
     assert!(message.starts_with("STATUS=refusing: "), "{message}");
+    assert!(message.contains("policies.yaml:4") && message.contains(" (1 link, "), "{message}");
     let table = shaper(&["status"]).exits(0).stdout;
     let line = table.lines().last().unwrap_or_default();
     let begins = format!("the daemon (process {}) is refusing for ", daemon.pid());
     assert!(line.starts_with(&begins) && line.ends_with(&why), "{line}");
+    policy(POLICY);
+    soon("the mend is said", PATIENCE, || daemon.log().contains("is good again"));
+    is(&daemon, "idle");
+    let message = told();
+    assert!(message.starts_with("STATUS=idle: in sync (1 link, "), "{message}");
+    assert!(message.ends_with(" users)\n"), "{message}");
     // NSS is slow, and the policy has a name that was not asked for yet. So is whoever asks for
     // the status, which has names.
     let accounts = fs::read("/etc/passwd").expect("the accounts");

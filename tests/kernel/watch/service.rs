@@ -1,14 +1,16 @@
 //! The daemon as its unit file runs it.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use super::beside;
 use crate::escapes::handed_on::{Heir, accepted};
 use crate::support::accounts::{ANN, CAROL};
-use crate::support::cell::myself;
+use crate::support::cell::{SCRATCH, myself};
 use crate::support::clock::soon;
-use crate::support::command::run;
+use crate::support::command::{run, run_with};
 use crate::support::counters;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
@@ -18,7 +20,7 @@ use crate::support::world::{Family, UPLINK, World};
 
 tests!(
     On::Every => the_capabilities_of_the_unit_are_enough;
-    On::Host => the_unit_is_hardened;
+    On::Host => the_unit_is_hardened, the_units_are_well_written;
 );
 
 const UNIT: &str = include_str!("../../../systemd/shaper.service");
@@ -106,4 +108,26 @@ fn the_unit_is_hardened() {
     let unit = format!("{FOLDER}/shaper.service");
     // Of 100; `systemd-analyze` refuses what is above.
     run(&format!("systemd-analyze security --offline=true --threshold=40 --no-pager {unit}"));
+}
+
+/// Where it is installed, which a unit's `ExecStart` must be. With the binary of this test.
+fn the_units_are_well_written() {
+    let folder = Path::new(SCRATCH).join("units");
+    fs::create_dir_all(folder.join("shaper.service.d")).expect("a folder");
+    for unit in fs::read_dir(FOLDER).expect("the units").map(|unit| unit.expect("a unit").path()) {
+        let name = unit.file_name().and_then(|name| name.to_str()).expect("its name");
+        let text = fs::read_to_string(&unit).expect("a unit");
+        let text = text.replace("/usr/local/bin/shaper", &binary().display().to_string());
+        let place = match name {
+            "netns.conf" => "shaper.service.d/netns.conf",
+            name => name,
+        };
+        fs::write(folder.join(place), text).expect("a copy");
+    }
+    let verify = format!("systemd-analyze verify --man=no {}/shaper.service", folder.display());
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{verify} 2>&1")]);
+    let done = run_with(command, "").exits(0);
+    let ours = done.stdout.lines().filter(|line| line.contains("shaper"));
+    assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{}", done.stdout);
 }
