@@ -24,7 +24,7 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  shaper init > /etc/shaper/policies.yaml   start from what this host has
+  shaper init --write                       start from what this host has
   shaper check                              is the policy good?
   shaper plan                               what would apply change?
   shaper apply                              make it so (by hand or from cron: apply -q)
@@ -264,9 +264,14 @@ apply; whoever the session becomes (su, sudo) too.")]
     },
     /// Print a commented starter policy from what this host has
     #[command(after_help = "\
-Example:
-  shaper init > /etc/shaper/policies.yaml")]
-    Init,
+Examples:
+  shaper init                               what the policy could be
+  shaper init --write                       into /etc/shaper/policies.yaml, if there is none yet")]
+    Init {
+        /// Write it to FILE, which must not exist [default: /etc/shaper/policies.yaml]
+        #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = DEFAULT_FILE)]
+        write: Option<PathBuf>,
+    },
 }
 
 /// What `shaper apply` may do.

@@ -1,6 +1,10 @@
 //! `shaper init`: a commented starter policy from what this host has.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -11,7 +15,7 @@ use crate::cli::Global;
 use crate::facts::{Facts, LinkFacts};
 use crate::failure::Failure;
 use crate::host::observe::{self, Processes, Wanted, Whom};
-use crate::text::shown;
+use crate::text::{Foreign, shown};
 use crate::tree::LinkName;
 
 #[derive(Serialize)]
@@ -19,9 +23,33 @@ struct Document<'t> {
     version: u32,
     /// The policy's text.
     policy: &'t str,
+    /// Where it was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
 }
 
-pub(super) fn init(global: &Global) -> Result<Output, Failure> {
+/// Why the policy is not written.
+#[derive(Debug, thiserror::Error)]
+enum NotWritten {
+    #[error(
+        "{0} exists, and stays as it is; name another file, or print a policy with `shaper init`"
+    )]
+    Exists(Foreign),
+    #[error("cannot write {file}: {source}")]
+    Refused { file: Foreign, source: io::Error },
+}
+
+impl From<NotWritten> for Failure {
+    fn from(error: NotWritten) -> Failure {
+        match error {
+            NotWritten::Exists(_) => Failure::Usage(error.to_string()),
+            NotWritten::Refused { .. } => Failure::refused(error),
+        }
+    }
+}
+
+/// `write`: the file to make of it.
+pub(super) fn init(global: &Global, write: Option<&Path>) -> Result<Output, Failure> {
     let mut kernel = scope::open(global)?;
     let accounts = Some(Whom::Nss(Question::default()));
     let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
@@ -29,12 +57,38 @@ pub(super) fn init(global: &Global) -> Result<Output, Failure> {
     observe::speeds(&mut snapshot, |_, _| true)?;
     observe::guests(&mut kernel, &mut snapshot)?;
     let policy = starter(snapshot.facts());
-    Ok(match global.json {
-        true => {
-            let document = Document { version: 1, policy: &policy };
-            Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?)
-        }
-        false => Output::text(policy),
+    if let Some(file) = write {
+        make(file, &policy)?;
+    }
+    let file = write.map(|file| file.to_string_lossy().into_owned());
+    if global.json {
+        let document = Document { version: 1, policy: &policy, file };
+        return Ok(Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?));
+    }
+    Ok(Output::text(match file {
+        None => policy,
+        Some(_) if global.quiet => String::new(),
+        Some(file) => format!("wrote {}; edit it, then: shaper plan\n", shown(&file)),
+    }))
+}
+
+/// Makes a file that did not exist, and its folder where that is missing.
+fn make(file: &Path, text: &str) -> Result<(), NotWritten> {
+    let name = || Foreign::from(&*file.to_string_lossy());
+    let refused = |source| NotWritten::Refused { file: name(), source };
+    if let Some(folder) = file.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(refused)?;
+    }
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(file);
+    let mut opened = opened.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => NotWritten::Exists(name()),
+        _ => refused(source),
+    })?;
+    let written = opened.write_all(text.as_bytes()).and_then(|()| opened.sync_all());
+    written.map_err(|source| {
+        // Half a policy is none, and would be in the way of the next try.
+        let _may_stay = fs::remove_file(file);
+        refused(source)
     })
 }
 

@@ -72,6 +72,6 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
         Command::Clear { allow_disruption, despite_daemon } => {
             clear::clear(global, may(global, *allow_disruption), *despite_daemon)
         }
-        Command::Init => init::init(global),
+        Command::Init { write } => init::init(global, write.as_deref()),
     }
 }

@@ -80,7 +80,7 @@ fn policy(found: &PolicyFound) -> Vec<Check> {
         Sync::Absent => vec![Check::warning(
             "policy",
             format!("there is no policy {file}"),
-            format!("shaper init > {file}, and edit it"),
+            format!("shaper init --write {file}, and edit it"),
         )],
         Sync::Forbidden => {
             vec![Check::warning(

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use super::invoke::{HEAD, as_nobody, exactly, shaper};
 use crate::support::cell::SCRATCH;
@@ -13,7 +14,8 @@ tests!(On::Host =>
     a_file_that_others_can_write_is_refused, a_folder_that_others_can_write_is_refused,
     every_folder_above_counts, whoever_made_a_link_in_a_sticky_folder_leads,
     what_is_no_regular_file_is_refused_at_once, a_sticky_folder_is_fine, a_link_is_judged_by_where_it_leads, others_trust_what_they_like,
-    what_is_no_file_is_said, ten_megabytes_are_refused_at_once
+    what_is_no_file_is_said, ten_megabytes_are_refused_at_once,
+    init_makes_a_file_and_writes_over_none
 );
 
 /// A policy in a folder of its own; both root's, with these modes.
@@ -217,4 +219,25 @@ the file has more than the 8388608 bytes that a policy may have
         );
         refused(&path, &error);
     }
+}
+
+fn init_makes_a_file_and_writes_over_none() {
+    let folder = format!("{SCRATCH}/new/folder");
+    let path = format!("{folder}/policies.yaml");
+    let wrote = format!("wrote {path}; edit it, then: shaper plan\n");
+    exactly(&mut shaper(&format!("init --write {path}")), 0, &wrote, "");
+    let text = fs::read_to_string(&path).expect("a policy");
+    exactly(&mut shaper("init"), 0, &text, "");
+    shaper(&format!("check --offline {path}")).assert().code(0);
+    let error = format!(
+        "error: {path} exists, and stays as it is; name another file, or print a policy with `shaper init`\n"
+    );
+    fs::write(&path, "mine").expect("another text");
+    let link = format!("{folder}/link.yaml");
+    symlink(format!("{folder}/nowhere"), &link).expect("link");
+    exactly(&mut shaper(&format!("init --write {path}")), 2, "", &error);
+    exactly(&mut shaper(&format!("init --write={link}")), 2, "", &error.replace(&path, &link));
+    assert_eq!(fs::read_to_string(&path).expect("as it was"), "mine");
+    assert!(!Path::new(&folder).join("nowhere").exists());
+    shaper("init --write /proc/policies.yaml").assert().code(1).stdout("");
 }

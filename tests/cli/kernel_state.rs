@@ -206,7 +206,10 @@ fn why_says_what_the_kernel_has_where_the_policy_is_refused() {
     };
     // Nothing stands: there is the error alone.
     let missing = format!("{SCRATCH}/missing.yaml");
-    let unread = format!("error: cannot read {missing}: No such file or directory (os error 2)\n");
+    let unread = format!(
+        "error: cannot read {missing}: No such file or directory (os error 2); name another file, \
+         or begin with `shaper init`, which prints a starter policy\n"
+    );
     exactly(&mut shaper(&format!("why ann -f {missing}")), 2, "", &unread);
     shaper(&format!("apply {path}")).assert().code(0);
     for subject in ["ann", "1:10", &ann.pid().to_string(), &format!("pid:{}", ann.pid())] {

@@ -22,6 +22,8 @@ const PID: &str = "20";
 
 fn commands_print_what_readme_shows() {
     accounts::own_etc();
+    // Of this machine's own.
+    let _was_none = fs::remove_dir_all("/etc/shaper");
     accounts::furnish();
     run("ip link add eth0 type veth peer name far0");
     run("ip link set eth0 up");
