@@ -15,15 +15,16 @@ use super::placing::Placing;
 use super::service_manager::{ALIVE, tell};
 use super::shaping::Attempt;
 use super::state::State;
-use crate::apply::{self, Applied, ApplyOptions, Request, Session};
+use crate::apply::{self, Applied, ApplyOptions, InForce, Request, Session};
 use crate::cgroup::{Condition, Keeping};
 use crate::failure::Failure;
 use crate::host::execute;
 use crate::host::kept::{self, Totals};
-use crate::host::observe::Snapshot;
+use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
 use crate::plan::Step;
+use crate::sample;
 use crate::sys::memory;
-use crate::tree::{Claim, KernelState};
+use crate::tree::{Claim, KernelState, LinkName};
 
 /// The kernel, and the listeners that are told of the daemon's condition.
 pub(super) struct Actor {
@@ -100,6 +101,8 @@ impl Actor {
                 let why = outcome.err().map(|error| error.to_string());
                 return Some(Event::Listening { took: start.elapsed(), why });
             }
+            Action::ReadPassages => return self.passages(state.in_force()),
+            Action::LookInTheWay(link) => return Some(self.in_the_way(link)),
             Action::TellCondition { word, why, is_said } => {
                 self.extent = state.extent();
                 self.tell_condition(word, why, is_said);
@@ -122,6 +125,29 @@ impl Actor {
             Action::Log(level, line) => log::log!(level, "{line}"),
         }
         None
+    }
+
+    /// Reads the counters on the way of packets that arrive.
+    fn passages(&mut self, in_force: &InForce) -> Option<Event> {
+        let index = |name: &LinkName| in_force.links.get(name).copied();
+        let read = observe::passages(&mut self.session.kernel, &in_force.state, index);
+        let tell = |error: &_| log::debug!("the counters of what arrives: {error}");
+        read.inspect_err(tell).ok().map(Event::Passed)
+    }
+
+    fn in_the_way(&mut self, link: LinkName) -> Event {
+        let suspects = self.suspects(&link).unwrap_or_else(|error| {
+            log::debug!("who is in the way at {link}: {error}");
+            Vec::new()
+        });
+        Event::InTheWay { link, suspects }
+    }
+
+    /// Looks who may keep packets that arrive by the link from its ifb.
+    fn suspects(&mut self, link: &LinkName) -> Result<Vec<String>, ObserveError> {
+        let mut seen = observe::observe(&mut self.session.kernel, Wanted::default())?.observation;
+        observe::beside(&mut seen.facts, |name, _| name == link)?;
+        Ok(sample::suspects(link, &seen))
     }
 
     /// Looks which accounts have no process any more.

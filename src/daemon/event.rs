@@ -12,6 +12,7 @@ use crate::apply::Applied;
 use crate::engines;
 use crate::facts::Accounts;
 use crate::failure::Failure;
+use crate::host::observe::Passage;
 use crate::netlink::notice::Notice;
 use crate::netlink::proc_event::ProcEvent;
 use crate::policy::Policy;
@@ -95,6 +96,13 @@ pub(super) enum Event {
         /// Why it failed, if it did.
         why: Option<String>,
     },
+    /// The outcome of [`Action::ReadPassages`].
+    Passed(BTreeMap<LinkName, Passage>),
+    /// The outcome of [`Action::LookInTheWay`]: who may keep packets from the link's ifb.
+    InTheWay {
+        link: LinkName,
+        suspects: Vec<String>,
+    },
     /// The outcome of [`Action::Learn`]. `asks`: when container engines are to be asked.
     Learned {
         is_news: bool,
@@ -171,6 +179,10 @@ pub(super) enum Action {
     LookAtRetired,
     /// Look which sockets are bound, for what arrives before it is answered.
     LookWhoListens,
+    /// Read the counters on the way of packets that arrive.
+    ReadPassages,
+    /// Look who may keep packets that arrive by this link from its ifb.
+    LookInTheWay(LinkName),
     /// Tell others the daemon's condition. `is_said`: the reason is in the journal already.
     TellCondition { word: &'static str, why: Option<String>, is_said: bool },
     /// Take the lock by which other runs find the daemon, if it does not have it.

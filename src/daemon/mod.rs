@@ -21,6 +21,7 @@ mod listening;
 mod muted;
 mod names;
 mod namespace;
+mod passing;
 mod people;
 mod placing;
 mod queue;

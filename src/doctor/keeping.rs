@@ -182,6 +182,11 @@ fn running(keeper: &Keeper) -> Check {
             "mend the policy; the one before it stays in force until then",
         ),
         "waiting" => Check::warning("daemon", what, "let the other run end, or shaper confirm"),
+        "idle" if keeper.why.is_some() => Check::warning(
+            "daemon",
+            what,
+            "shaper status --interval 2 shows whether it is still so",
+        ),
         _ => Check::ok("daemon", what),
     }
 }
@@ -250,6 +255,10 @@ mod tests {
             keeping.keeper.as_mut().unwrap().state = Some(word.into());
             assert_eq!(states(&keeping).split_off(2), [("daemon", state)]);
         }
+        let found = |it: &mut Keeping| {
+            it.keeper.as_mut().unwrap().why = Some("packets go past the ifb".into());
+        };
+        assert_eq!(of(found), [("daemon", Warning)]);
         assert_eq!(of(|it| it.pending = Some(Some(7)))[0], ("pending", Warning));
     }
 }

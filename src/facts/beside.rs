@@ -41,6 +41,30 @@ impl Beside {
         }
     }
 
+    /// Whether packets that arrive come to it before they come to shaper's filter at clsact
+    /// ingress, from which it may keep them.
+    pub fn is_first(&self) -> bool {
+        match self {
+            Beside::Filter { side, pref, .. } => {
+                *side == Direction::Ingress && *pref <= Pref::REDIRECT[0]
+            }
+            Beside::Tcx { side, .. } => *side == Direction::Ingress,
+            Beside::GenericXdp(_) => true,
+            Beside::Unasked { .. } => false,
+        }
+    }
+
+    /// What helps where it keeps packets from what is behind it.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            Beside::Filter { .. } => "have it go on (TC_ACT_UNSPEC), or take it away",
+            Beside::Tcx { .. } | Beside::Unasked { .. } => {
+                "have it go on (TCX_NEXT), or take it away"
+            }
+            Beside::GenericXdp(_) => "it may drop them or lead them elsewhere",
+        }
+    }
+
     /// Whether it is Cilium's: that decides about every packet, and what is redirected passes its
     /// policies by.
     pub fn is_ciliums(&self) -> bool {

@@ -39,10 +39,10 @@ const TCA_XSTATS: u16 = 4;
 const TCA_STATS2: u16 = 7;
 const TCA_CHAIN: u16 = 11;
 
-const TCA_STATS_BASIC: u16 = 1;
+pub(super) const TCA_STATS_BASIC: u16 = 1;
 const TCA_STATS_QUEUE: u16 = 3;
 const TCA_STATS_APP: u16 = 4;
-const TCA_STATS_PKT64: u16 = 8;
+pub(super) const TCA_STATS_PKT64: u16 = 8;
 
 const TC_HEADER: usize = 20;
 

@@ -28,6 +28,7 @@ pub mod nftables;
 pub mod notice;
 pub mod proc_event;
 pub mod received;
+pub mod redirected;
 pub mod request;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_ECHO, NLM_F_REQUEST, NetlinkMessage};

@@ -150,7 +150,6 @@ mod tests {
     use crate::tree::{Key, Owner};
     use crate::units::Minor;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     fn sample(readings: &[(u16, Whose, u64)]) -> Sample {
         let port = || LinkName::new("eth0").unwrap().egress();
@@ -160,7 +159,8 @@ mod tests {
             let key = (port(), ClassId::ours(Minor(*minor)));
             (key, Reading { whose: whose.clone(), counters })
         };
-        Sample { at: Duration::ZERO, readings: readings.iter().map(reading).collect() }
+        let readings = readings.iter().map(reading).collect();
+        Sample { readings, ..Sample::default() }
     }
 
     fn ann() -> Whose {

@@ -2,16 +2,18 @@
 //! class and, where an owner's class was made again or replaced, for each owner. Pure.
 
 mod ledger;
+mod passing;
 mod upkeep;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::host::observe::Snapshot;
-use crate::tree::{Claim, Counters, Owner, Port};
+use crate::host::observe::{Passage, Snapshot};
+use crate::tree::{Claim, Counters, LinkName, Owner, Port};
 use crate::units::ClassId;
 
 pub use ledger::Ledger;
+pub use passing::{Passed, suspects};
 pub use upkeep::{Deed, Upkeep};
 
 /// Whose packets a class counts.
@@ -43,6 +45,7 @@ struct Reading {
 pub struct Sample {
     at: Duration,
     readings: BTreeMap<(Port, ClassId), Reading>,
+    passages: BTreeMap<LinkName, Passage>,
 }
 
 /// What was counted between two samples.
@@ -50,6 +53,7 @@ pub struct Sample {
 pub struct Differences {
     over: Duration,
     counted: BTreeMap<(Port, ClassId), Counters>,
+    passed: BTreeMap<LinkName, Passed>,
 }
 
 /// What a class does now: what was counted over an interval, for each second.
@@ -97,7 +101,7 @@ impl Sample {
             let reading = Reading { whose: Whose::Direct, counters };
             readings.insert((port.clone(), ClassId::ROOT), reading);
         }
-        Sample { at, readings }
+        Sample { at, readings, passages: snapshot.passages.clone() }
     }
 
     /// What was counted since an earlier sample.
@@ -107,7 +111,11 @@ impl Sample {
             let before = before.map(|before| before.counters).unwrap_or_default();
             (key.clone(), counted(&before, &reading.counters))
         });
-        Differences { over: self.at.saturating_sub(earlier.at), counted: counted.collect() }
+        let over = self.at.saturating_sub(earlier.at);
+        let passed = self.passages.iter().filter_map(|(link, now)| {
+            Some((link.clone(), Passed::between(earlier.passages.get(link)?, now, over)))
+        });
+        Differences { over, counted: counted.collect(), passed: passed.collect() }
     }
 }
 
@@ -115,6 +123,11 @@ impl Differences {
     /// The time between the two samples.
     pub fn over(&self) -> Duration {
         self.over
+    }
+
+    /// Whether what came by a link with a `down` went through its ifb.
+    pub fn passed(&self, link: &LinkName) -> Passed {
+        self.passed.get(link).copied().unwrap_or_default()
     }
 
     /// What a class does now; `None`: the class was not there, or no time has passed.

@@ -45,6 +45,21 @@ pub(super) fn clipped(text: &str, wide: usize) -> String {
     clipped
 }
 
+/// The text in lines of at most so many columns, broken between words where words are not longer.
+pub(super) fn wrapped(text: &str, wide: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width(line) + 1 + width(word) <= wide => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(clipped(word, wide)),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +75,12 @@ mod tests {
         assert_eq!(cell("benjamin", 4, Side::Left), "ben…");
         assert_eq!(cell("e\u{301}te", 4, Side::Left), "e\u{301}te ");
         assert_eq!(cell("x", 0, Side::Left), "");
+    }
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrapped("a sentence of words", 10), ["a sentence", "of words"]);
+        assert_eq!(wrapped("a 日本語 and unbreakable", 8), ["a 日本語", "and", "unbreak…"]);
+        assert!(wrapped("", 8).is_empty());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cells::{Side, cell, clipped};
+use super::cells::{Side, cell, clipped, wrapped};
 use super::report::{Link, Now, Status};
 use super::words::bits;
 use crate::text::shown;
@@ -46,6 +46,7 @@ struct Device {
     rate_up: Option<u64>,
     rate_down: Option<u64>,
     both: Both,
+    warnings: Vec<String>,
     rows: Vec<Row>,
 }
 
@@ -165,6 +166,7 @@ fn devices(status: &Status) -> Vec<Device> {
             false => (&mut device.rate_down, &mut device.both.down),
         };
         (*rate, *now) = (Some(link.rate_bit), link.now);
+        device.warnings.extend(link.warnings.clone());
         for row in rows(link) {
             device.add(row, is_up);
         }
@@ -321,6 +323,12 @@ pub(super) fn lines(status: &Status, order: &Order, wide: usize) -> (String, Vec
     let mut lines = Vec::new();
     for device in devices(status) {
         lines.push(clipped(&total(&device), wide));
+        for warning in &device.warnings {
+            let warning = format!("! {}", shown(warning));
+            lines.extend(
+                wrapped(&warning, wide.saturating_sub(2)).iter().map(|it| format!("  {it}")),
+            );
+        }
         for row in order.sorted(&device.rows) {
             let text = columns.iter().map(|(column, _, _)| row.cell(*column)).collect();
             let called = shown(&row.name);

@@ -34,6 +34,7 @@ impl Status {
             (link.unshaped, link.rules) = (None, None);
             link.retired.clear();
             link.beside.clear();
+            link.warnings.clear();
         }
         self.foreign.clear();
         self.unclaimed.clear();

@@ -122,6 +122,9 @@ pub struct Link {
     /// it; a sentence for each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<String>,
+    /// Of what arrives: what the counters of one interval show to be wrong; a sentence for each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Packets that passed no class at all, which should stay 0 once there is the default class.
     pub direct_packets: u32,
 }

@@ -227,6 +227,7 @@ mod tests {
             unshaped: None,
             retired: Vec::new(),
             beside: Vec::new(),
+            warnings: Vec::new(),
             direct_packets: 0,
         };
         let said = |links: Vec<Link>| {

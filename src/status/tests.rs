@@ -74,6 +74,7 @@ fn link(direction: &'static str, now: Now, users: Vec<User>, groups: Vec<Group>)
         retired: Vec::new(),
         rules: None,
         beside: Vec::new(),
+        warnings: Vec::new(),
         direct_packets: 0,
     }
 }
@@ -111,6 +112,20 @@ pub(super) fn busy() -> Status {
         vec![group("students", None, now(12_000_000, 12))],
     );
     report(vec![up, down])
+}
+
+#[test]
+fn what_counters_show_to_be_wrong_is_said_below_the_link_in_as_many_lines_as_it_takes() {
+    let mut status = busy();
+    let warning = "of 81000 kB that came by eth0 in 1.0 s only 40000 kB went through its ifb";
+    status.links[1].warnings = vec![warning.to_string()];
+    let table = live_table(&status, 50);
+    assert!(table.lines().all(|line| super::cells::width(line) <= 50), "{table}");
+    let lines: Vec<&str> = table.lines().skip(2).take(2).map(str::trim).collect();
+    assert_eq!(lines.join(" "), format!("! {warning}"), "{table}");
+    let document = serde_json::to_value(&status).unwrap();
+    assert_eq!(document["links"][1]["warnings"][0], warning);
+    assert!(document["links"][0].get("warnings").is_none());
 }
 
 #[test]

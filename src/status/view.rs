@@ -153,6 +153,21 @@ impl<'a> View<'a> {
         }
     }
 
+    /// What the interval shows. Some drivers' counters are a second old, so that of a device of
+    /// hardware one interval says nothing unless it is known who may be in the way.
+    fn warnings(&self) -> Vec<String> {
+        let Some(differences) = &self.inputs.differences else { return Vec::new() };
+        let (link, observation) = (&self.port.link, &self.snapshot.observation);
+        if self.port.direction == Direction::Egress {
+            return Vec::new();
+        }
+        let suspects = sample::suspects(link, observation);
+        let facts = observation.facts.links.get(link);
+        let is_exact = facts.is_some_and(|facts| facts.kind.is_some());
+        let said = differences.passed(link).said(link, differences.over(), &suspects);
+        said.filter(|_| is_exact || !suspects.is_empty()).into_iter().collect()
+    }
+
     fn link(&self) -> Link {
         let classifier = self.tree.filters.values().find_map(|filter| match filter {
             Filter::Tag(Tag::Cgroup) => Some("cgroup"),
@@ -202,6 +217,7 @@ impl<'a> View<'a> {
             retired,
             rules: self.inputs.rules.then(|| self.rules()),
             beside: self.beside(),
+            warnings: self.warnings(),
             direct_packets: self.snapshot.direct_packets.get(self.port).copied().unwrap_or(0),
         }
     }

@@ -7,6 +7,7 @@ mod support;
 mod adversity;
 mod agreement;
 mod arriving;
+mod arriving_counted;
 mod arriving_hands;
 mod arriving_others;
 mod arriving_wire;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         arriving_hands::TESTS,
         arriving_wire::TESTS,
         downloads::NAMESPACES,
+        arriving_counted::TESTS,
         arriving_others::TESTS,
         downloads::RATES,
         guests::TESTS,

@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::counts::Counts;
 use super::event::{Action, Decision, Ended, Event, Wish};
 use super::links::Ours;
 use super::listening::Listening;
+use super::passing::{News, Passing};
 use super::people::{People, Want};
 use super::registry::Whose;
 use super::settings::Settings;
@@ -22,6 +23,7 @@ use super::standing::Standing;
 use super::unowned::Unowned;
 use crate::accounts::Question;
 use crate::apply::{Applied, InForce, Request, Who};
+use crate::host::observe::Passage;
 use crate::intent::Leaving;
 use crate::netlink::notice::Notice;
 use crate::policy::{self, Policy};
@@ -40,6 +42,7 @@ pub(super) struct State {
     people: People,
     shaping: Shaping<Arc<Policy>>,
     listening: Listening,
+    passing: Passing,
     unowned: Unowned,
     counts: Counts,
     /// The next apply looks at all processes, and moves them.
@@ -74,6 +77,7 @@ impl State {
             people,
             shaping,
             listening: Listening::default(),
+            passing: Passing::default(),
             unowned: Unowned::default(),
             counts,
             everybody: false,
@@ -82,6 +86,7 @@ impl State {
             decisions: Vec::new(),
         };
         state.listening.applied(state.arrives(), now);
+        state.passing.applied(state.arrives(), now);
         state.unowned.applied(state.standing.in_force.unowned(), now);
         state.follow(orders, now);
         state
@@ -106,6 +111,7 @@ impl State {
         let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.due);
         let others = self.people.due(now).into_iter().chain(watchdog).chain(self.listening.due());
         let others = others.chain(self.asks).chain(self.unowned.due()).chain(self.counts.due());
+        let others = others.chain(self.passing.due());
         others.fold(shaping, Instant::min)
     }
 
@@ -117,6 +123,7 @@ impl State {
     /// The daemon's state as one word, and the reason in one line.
     pub(super) fn word(&self) -> (&'static str, Option<String>) {
         let (word, why) = self.shaping.word();
+        let why = why.or_else(|| self.passing.said().cloned());
         (word, why.and_then(|why| Some(why.lines().next()?.to_string())))
     }
 
@@ -169,6 +176,7 @@ impl State {
 
     /// The decisions that follow from an event.
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Decision> {
+        let was_said = self.passing.said().cloned();
         let State { people, standing: Standing { in_force, .. }, .. } = self;
         match event {
             Event::Signal(wish) => self.signal(wish, now),
@@ -195,6 +203,8 @@ impl State {
             Event::Swept(swept) => people.swept(swept, in_force, now),
             Event::Directories { empty, took } => people.left(empty, took, in_force, now),
             Event::Listening { took, why } => self.listened(took, why, now),
+            Event::Passed(passages) => self.passed(passages, now),
+            Event::InTheWay { link, suspects } => self.in_the_way(&link, &suspects),
             Event::Applied { asks, attempt, start, came_of_it } => {
                 self.asks = asks;
                 match came_of_it {
@@ -205,6 +215,9 @@ impl State {
                     }
                 }
             }
+        }
+        if self.passing.said() != was_said.as_ref() {
+            self.tell_condition(true);
         }
         self.follow_people(now);
         std::mem::take(&mut self.decisions)
@@ -248,6 +261,9 @@ impl State {
         if self.listening.begins(now) {
             self.act(Action::LookWhoListens);
         }
+        if self.passing.begins(now) {
+            self.act(Action::ReadPassages);
+        }
         if self.unowned.begins(now) {
             // As for links that come.
             let event = shaping::Event::LinksTold { touched: BTreeSet::new(), has_come: true };
@@ -273,6 +289,30 @@ impl State {
             let line = format!("what nobody answers may arrive in the default class: {why}");
             self.say(log::Level::Warn, line);
         }
+    }
+
+    /// Where counters say that packets go past an ifb, it is looked who is in the way.
+    fn passed(&mut self, passages: BTreeMap<LinkName, Passage>, now: Instant) {
+        for news in self.passing.read(passages, now) {
+            match news {
+                News::Wrong(link) => self.act(Action::LookInTheWay(link)),
+                News::Over(link) => {
+                    let line = format!("what arrives by {link} goes through its ifb again");
+                    self.say(log::Level::Info, line);
+                }
+            }
+        }
+    }
+
+    fn in_the_way(&mut self, link: &LinkName, suspects: &[String]) {
+        if let Some(line) = self.passing.say(link, suspects) {
+            self.say(log::Level::Warn, line);
+        }
+    }
+
+    fn tell_condition(&mut self, is_said: bool) {
+        let (word, why) = self.word();
+        self.act(Action::TellCondition { word, why, is_said });
     }
 
     /// Whether something is shaped that arrives.
@@ -325,6 +365,7 @@ impl State {
                 self.people.sweep_soon(now);
             }
             self.listening.applied(self.arrives(), now);
+            self.passing.applied(self.arrives(), now);
             self.unowned.applied(self.standing.in_force.unowned(), now);
         }
         let drains = self.standing.in_force.draining;
@@ -348,8 +389,7 @@ impl State {
         let orders = self.shaping.on(event, now);
         if self.shaping.word() != before {
             let is_said = orders.iter().any(|order| matches!(order, Order::Complain(_)));
-            let (word, why) = self.word();
-            self.act(Action::TellCondition { word, why, is_said });
+            self.tell_condition(is_said);
         }
         self.follow(orders, now);
     }

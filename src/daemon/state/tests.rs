@@ -8,12 +8,15 @@ use super::*;
 use crate::daemon::event::{Newcomer, Swept};
 use crate::daemon::shaping::Found;
 use crate::facts::Accounts;
+use crate::host::observe::Led;
 use crate::intent::{Intent, Options};
 use crate::model::{Matcher, Model, Per};
 use crate::netlink::proc_event::{self, ProcEvent};
+use crate::netlink::received::Received;
+use crate::netlink::redirected::Redirected;
 use crate::process::{Handover, PlacedOne, Placement};
 use crate::sample::Upkeep;
-use crate::tree::{Claim, KernelState, Key, LinkName, Owner};
+use crate::tree::{Claim, KernelState, Key, LinkName, Owner, Tree};
 use crate::units::{ClassId, Minor};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -122,6 +125,41 @@ fn who_logs_in_is_placed_and_has_a_class_made_where_there_is_none() {
     let again =
         |decision: &Decision| matches!(decision, Decision::Do(Action::Place(it)) if it.pid == 10);
     assert!(decisions.iter().any(again), "now that it may be there");
+}
+
+#[test]
+fn what_goes_past_an_ifb_is_said_with_who_is_in_the_way_and_is_the_condition() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let (eth0, mut arrives) = (LinkName::new("eth0").unwrap(), in_force());
+    arrives.state.trees.insert(eth0.ingress(), Tree::default());
+    state.on(applied(Attempt::Repair, arrives, now), now);
+    let passage = |packets: u64| {
+        let redirected = vec![Redirected { program: 5, packets: 0, bytes: 0 }];
+        let led = Led { redirected, ..Led::default() };
+        let came = Received { packets, bytes: packets * 1_514, dropped: 0 };
+        Passage { indexes: [2, 9], before: led.clone(), came, after: led }
+    };
+    let is_read = |it: &Decision| matches!(it, Decision::Do(Action::ReadPassages));
+    let mut looks = Vec::new();
+    for n in 1..=3 {
+        let at = now + 2 * SECOND * n;
+        assert!(state.on(Event::Time, at).iter().any(is_read));
+        let read = BTreeMap::from([(eth0.clone(), passage(10_000 * u64::from(n)))]);
+        looks.extend(state.on(Event::Passed(read), at));
+    }
+    assert!(matches!(&looks[..], [Decision::Do(Action::LookInTheWay(link))] if *link == eth0));
+    assert_eq!(state.word(), ("idle", None));
+    let found = Event::InTheWay { link: eth0, suspects: vec!["somebody".to_string()] };
+    let said = state.on(found, now + 6 * SECOND);
+    let [
+        Decision::Do(Action::Log(log::Level::Warn, line)),
+        Decision::Do(Action::TellCondition { word: "idle", why: Some(why), is_said: true }),
+    ] = &said[..]
+    else {
+        panic!("it is said");
+    };
+    assert!(line.contains("came by eth0") && line.ends_with("somebody") && why == line, "{line}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::ObserveError;
+use super::passage::passages;
 use super::snapshot::Snapshot;
 use super::tree::{Ours, count_leaves_drops};
 use crate::facts::Facts;
@@ -11,7 +12,7 @@ use crate::host::Kernel;
 use crate::netlink::decode;
 use crate::netlink::request::dump;
 use crate::sys::route::SocketError;
-use crate::tree::{Counted, Direction, Port};
+use crate::tree::{Counted, Direction, LinkName, Port};
 use crate::units::ClassId;
 
 /// Reads the counters of the trees that `snapshot` has. False, and nothing is changed: other
@@ -55,6 +56,12 @@ pub fn count_again(kernel: &mut Kernel, snapshot: &mut Snapshot) -> Result<bool,
         count_leaves_drops(here, &with_leaf, &mut counters);
         counted.insert(port.clone(), counters);
     }
+    let facts = &snapshot.observation.facts;
+    let index = |name: &LinkName| match facts.links.get(name) {
+        Some(link) => Some(link.ifindex),
+        None => facts.ifbs.get(name).copied(),
+    };
+    snapshot.passages = passages(kernel, state, index)?;
     snapshot.counters = counted;
     Ok(true)
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use super::passage::Passage;
 use super::tree::{RuleHits, SeenTree};
 use crate::facts::{Facts, Observation};
 use crate::process::Scan;
-use crate::tree::{Counted, Counters, Port};
+use crate::tree::{Counted, Counters, LinkName, Port};
 use crate::units::ClassId;
 
 /// The result of one look.
@@ -20,6 +21,9 @@ pub struct Snapshot {
     pub direct_packets: BTreeMap<Port, u32>,
     /// How many packets each line of `rules` has matched since its filter was made, by port.
     pub rules: BTreeMap<Port, BTreeMap<NonZeroU32, RuleHits>>,
+    /// What has come by links with a `down`, and what of it was led on; empty until counters are
+    /// read again.
+    pub passages: BTreeMap<LinkName, Passage>,
     /// One pass over `/proc`; empty where it was not wanted.
     pub scan: Scan,
 }
