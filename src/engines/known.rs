@@ -7,10 +7,15 @@ use std::time::{Duration, Instant};
 use super::{Answer, Described};
 use crate::facts::{Container, Engine, Guests, NamespaceId};
 
-/// The least time between an answer and the next question. The answer to a question that was asked
-/// before a container was there says nothing of it, so that the next one comes soon.
-const SOON: Duration = Duration::from_secs(1);
-/// The pause after a second answer that lacks a container; each one after it is twice as long.
+/// The least time between an answer and the next question: a container that comes waits so long at
+/// most because of another one.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The pause after a first answer that lacks a container: the question may be older than the
+/// container, or its network may be on the way.
+const SOON: Duration = Duration::from_millis(100);
+/// The same after a second answer.
+const LATER: Duration = Duration::from_secs(1);
+/// The same after a third; each one after it is twice as long.
 const AGAIN: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -68,9 +73,10 @@ impl Known {
         self.by_id.extend(described);
         self.answered = Some(now);
         for lack in self.lacking.values_mut() {
-            let pause = match lack.answers.checked_sub(1) {
-                None => SOON,
-                Some(more) => AGAIN.saturating_mul(2_u32.saturating_pow(more)).min(LONGEST),
+            let pause = match lack.answers {
+                0 => SOON,
+                1 => LATER,
+                more => AGAIN.saturating_mul(2_u32.saturating_pow(more - 2)).min(LONGEST),
             };
             *lack = Lack { answers: lack.answers.saturating_add(1), next: now + pause };
         }
@@ -81,7 +87,7 @@ impl Known {
     /// When engines are to be asked; `None`: they have said all of the containers that run.
     pub fn due(&self) -> Option<Instant> {
         let next = self.lacking.values().map(|lack| lack.next).min()?;
-        Some(self.answered.map_or(next, |answered| next.max(answered + SOON)))
+        Some(self.answered.map_or(next, |answered| next.max(answered + PAUSE)))
     }
 
     fn note_lacking(&mut self, now: Instant) {
@@ -179,15 +185,19 @@ mod tests {
             assert!(!known.learn(Answer::default(), now), "no news");
             known.look(&running(&["build"]), now);
             let due = known.due().unwrap();
-            pauses.push((due - now).as_secs());
+            pauses.push((due - now).as_millis());
             now = due;
         }
-        assert_eq!(pauses, [1, 10, 20, 40, 80, 160, 320, 600, 600, 600]);
+        assert_eq!(pauses[..3], [100, 1_000, 10_000]);
+        assert_eq!(
+            pauses[3..].iter().map(|it| it / 1_000).collect::<Vec<_>>(),
+            [20, 40, 80, 160, 320, 600, 600]
+        );
         known.look(&running(&["build", "new"]), now);
         assert_eq!(known.due(), Some(now), "about another one at once");
         known.learn(said(vec![described("new", "web")]), now);
         known.look(&running(&["build", "another"]), now);
-        assert_eq!(known.due(), Some(now + SOON), "but not question upon question");
+        assert_eq!(known.due(), Some(now + PAUSE), "but not question upon question");
     }
 
     #[test]
@@ -221,7 +231,7 @@ mod tests {
         assert!(!known.learn(said(vec![not_yet.clone()]), later));
         assert_eq!(known.due(), Some(later + SOON), "its network may be on the way");
         known.learn(said(vec![not_yet]), later);
-        assert_eq!(known.due(), Some(later + AGAIN), "or it has none");
+        assert_eq!(known.due(), Some(later + LATER), "or it has none");
         known.learn(said(vec![described("1", "db")]), later);
         assert_eq!(known.due(), None);
     }

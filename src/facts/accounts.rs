@@ -68,12 +68,21 @@ impl Accounts {
     /// Whether an account, or somebody in a range of subordinate uids, has a guest.
     pub fn has_guest(&self, owner: &Owner) -> bool {
         match owner {
-            Owner::Uid(uid) => self.with_guests.contains(uid),
+            Owner::Uid(uid) => {
+                self.with_guests.contains(uid)
+                    || self.with_guests.iter().any(|guest| self.acts_for(*guest) == Some(*uid))
+            }
             Owner::Subuids(UidRange { first, last }) => {
                 self.with_guests.range(*first..=*last).next().is_some()
             }
             _ => false,
         }
+    }
+
+    /// The account that has a subordinate uid, where that is no account's own.
+    fn acts_for(&self, uid: u32) -> Option<u32> {
+        let is_account = self.by_uid.contains_key(&uid);
+        self.subuids.holding(uid).filter(|_| !is_account)?.owner
     }
 
     /// Whether an account, or somebody in a range of subordinate uids, has a process.
@@ -113,5 +122,32 @@ impl Accounts {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Subuids;
+
+    #[test]
+    fn who_has_a_guest_under_a_subordinate_uid_has_one() {
+        let range = UidRange { first: 700_000, last: 765_535 };
+        let line = Subuids { range, written: "dave".to_string(), owner: Some(1_004) };
+        let account = |name: &str| Account { name: name.to_string(), gids: BTreeSet::new() };
+        let mut accounts = Accounts {
+            subuids: vec![line].into(),
+            with_guests: [700_000, 1_005].into(),
+            ..Accounts::default()
+        };
+        let have = |accounts: &Accounts| {
+            [1_004, 1_005, 1_006].map(|uid| accounts.has_guest(&Owner::Uid(uid)))
+        };
+        assert_eq!(have(&accounts), [true, true, false]);
+        assert!(accounts.has_guest(&Owner::Subuids(range)));
+        // An account of its own in that range.
+        accounts.by_uid.insert(700_000, account("guest"));
+        assert_eq!(have(&accounts), [false, true, false]);
+        assert!(accounts.has_guest(&Owner::Uid(700_000)));
     }
 }

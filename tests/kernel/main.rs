@@ -121,6 +121,7 @@ fn main() -> ExitCode {
         escapes::PASSED_ON,
         escapes::PRIORITY,
         escapes::REUSED,
+        escapes::ROUTED,
         escapes::TRIED,
         honest::BECOMING,
         honest::SERVICES,

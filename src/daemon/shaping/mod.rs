@@ -44,6 +44,9 @@ const COME: Duration = Duration::from_millis(1);
 const NOTICE_SHARE: u32 = 4;
 /// The longest such rest.
 const LONGEST_GATHER: Duration = Duration::from_millis(500);
+/// So much rest looks at links that have come may owe, which are then taken at once: a container's
+/// link is told of some times while it is made, and only the last of these looks finds its owner.
+const OWED: Duration = Duration::from_secs(2);
 
 /// The daemon's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +97,8 @@ pub(super) struct Shaping<P> {
     /// How long the last look took that found nothing to do, and when the last look ended.
     took: Duration,
     looked: Instant,
+    /// When all looks so far have had their rests.
+    rested: Instant,
     /// Links whose traffic control somebody else changed since the last look.
     touched: BTreeSet<LinkName>,
     backoff: Backoff,
@@ -119,6 +124,7 @@ impl<P: Text + PartialEq> Shaping<P> {
             drain: None,
             took: Duration::ZERO,
             looked: now,
+            rested: now,
             touched: BTreeSet::new(),
             backoff: Backoff::default(),
             complaints: BTreeMap::new(),
@@ -206,18 +212,20 @@ impl<P: Text + PartialEq> Shaping<P> {
             }
             Event::LinksTold { touched, has_come } => {
                 self.touched.extend(touched);
-                let pause = self.took.saturating_mul(NOTICE_SHARE).clamp(GATHER, LONGEST_GATHER);
-                // Where links come one after the other, looks still keep their distance.
-                let by = match has_come {
-                    true => (self.looked + pause).clamp(now + COME, now + pause),
-                    false => now + pause,
+                let pause = self.pause();
+                // Where links keep coming, looks still keep their distance.
+                let owed = self.rested.saturating_duration_since(now);
+                let rest = match has_come {
+                    true => owed.saturating_sub(OWED).clamp(COME, pause),
+                    false => pause,
                 };
-                self.look(by);
+                self.look(now + rest);
             }
             Event::Wanted { by } => self.look(by),
             Event::Applied { attempt, outcome } => {
                 self.looked = now;
                 self.applied(attempt, outcome, now);
+                self.rested = now.max(self.rested + self.took) + self.pause();
             }
             Event::Hangup => self.hang_up(now),
         }
@@ -242,6 +250,11 @@ impl<P: Text + PartialEq> Shaping<P> {
             return Some(Order::Read);
         }
         None
+    }
+
+    /// The rest after a look.
+    fn pause(&self) -> Duration {
+        self.took.saturating_mul(NOTICE_SHARE).clamp(GATHER, LONGEST_GATHER)
     }
 
     /// Plans a look at the kernel's objects for this time, but not before the pause after a failure

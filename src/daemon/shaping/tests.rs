@@ -1,6 +1,8 @@
 //! The daemon's state against a small model of the world: the file changes in every way, NSS is
 //! slow, applies fail or meet a lock, and somebody keeps changing links.
 
+mod links;
+
 use super::super::chance::Chance;
 use super::*;
 
@@ -155,6 +157,7 @@ impl World {
 
     fn apply(&mut self, attempt: Attempt, policy: &str) -> Outcome {
         self.now += self.takes;
+        let took = Some(self.takes.max(MILLISECOND));
         let key = (attempt, policy.to_string());
         let pause = self.pauses.get(&key);
         assert!(pause.is_none_or(|pause| *pause <= self.now), "{attempt:?} again too soon");
@@ -165,7 +168,7 @@ impl World {
             }
             Kernel::RefusesNew if attempt == Attempt::Repair => {
                 let drains = self.drains;
-                Outcome::InForce { took: Some(MILLISECOND), repaired: BTreeSet::new(), drains }
+                Outcome::InForce { took, repaired: BTreeSet::new(), drains }
             }
             Kernel::Refuses | Kernel::RefusesNew => {
                 self.pauses.insert(key, self.now + SECOND);
@@ -179,7 +182,7 @@ impl World {
                 self.pauses.clear();
                 self.in_force = policy.to_string();
                 let drains = self.drains;
-                Outcome::InForce { took: Some(MILLISECOND), repaired: BTreeSet::new(), drains }
+                Outcome::InForce { took, repaired: BTreeSet::new(), drains }
             }
         }
     }

@@ -9,6 +9,7 @@ mod mptcp;
 mod passed_on;
 mod priority;
 mod reused;
+mod routed;
 pub mod tag_only;
 mod tried;
 
@@ -23,4 +24,5 @@ pub const MPTCP: &[Test] = mptcp::TESTS;
 pub const PASSED_ON: &[Test] = passed_on::TESTS;
 pub const PRIORITY: &[Test] = priority::TESTS;
 pub const REUSED: &[Test] = reused::TESTS;
+pub const ROUTED: &[Test] = routed::TESTS;
 pub const TRIED: &[Test] = tried::TESTS;
