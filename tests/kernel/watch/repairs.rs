@@ -218,7 +218,8 @@ rules: [{dport: 80, link: \"l2tp1*\", to: unshaped}]
     world.on_host("ip link add l2tpbr type bridge").exits(0);
     world.on_host("ip link set l2tp2 master l2tpbr").exits(0);
     soon("the bridge", PATIENCE, || shaped("l2tpbr") && !shaped("l2tp2"));
-    assert!(daemon.log().contains("`l2tp*` fits the bridge l2tpbr and its port l2tp2"));
+    let said = "`l2tp*` fits the bridge l2tpbr and its port l2tp2";
+    soon("it is said", PATIENCE, || daemon.log().contains(said));
     assert!(shaped("up0") && shaped("other0"));
     assert!(daemon.end().success());
     let by_hand = shaper(&["plan", &policy(text)]);
