@@ -76,11 +76,19 @@ pub fn packets(link: &str) -> u64 {
 }
 
 /// Bits a second of the frames that carried what this account's processes received over so many
-/// connections for so long: 1,514 bytes for 1,448 of payload.
-pub fn downloads(world: &mut World, account: Account, connections: u32, time: Duration) -> u64 {
+/// connections for so long: 1,514 bytes for 1,448 of payload. Before that the connections run for
+/// `start`: a start fills the queue, and what that drops makes gaps in the stream. What comes
+/// behind a gap is received only when the gap is filled, and would count too late.
+pub fn downloads(
+    world: &mut World,
+    account: Account,
+    connections: u32,
+    start: Duration,
+    time: Duration,
+) -> u64 {
     let mut all: Vec<Download> =
         (0..connections).map(|_| world.downloading(account, Family::V4)).collect();
-    sleep(Duration::from_secs(2));
+    sleep(start);
     let from = Micros::now();
     sleep(time);
     let to = Micros::now();

@@ -20,7 +20,7 @@ tests!(
 );
 
 /// What ann receives at this cap; measured again where it is off: a machine that is busy is slow
-/// now and then, and what came behind a gap is read when that is filled. A wrong rate always is.
+/// now and then. A wrong rate always is.
 fn is_as_fast_as_its_cap(
     what: &str,
     world: &mut World,
@@ -34,7 +34,9 @@ fn is_as_fast_as_its_cap(
         // Anew, so that no queue of the one before is left.
         shaper(&["clear", "-q"]).exits(0);
         apply(&capped(mbit));
-        let rate = goodput::downloads(world, ANN, connections, time);
+        // At 1 Mbit the gaps of a start, some 50 packets, are filled after 6 s.
+        let start = Duration::from_secs(if mbit < 10 { 10 } else { 2 });
+        let rate = goodput::downloads(world, ANN, connections, start, time);
         if left > 0 && rate.abs_diff(mbit * MBIT) > mbit * MBIT * 2 / 100 {
             println!("{what}: {rate} bit/s, once more");
             continue;
