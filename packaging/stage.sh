@@ -9,8 +9,9 @@ strip "$stage/usr/bin/shaper"
 cargo run -q --example documents -- "$stage/usr/share"
 gzip -9n "$stage"/usr/share/man/man*/*
 doc=$stage/usr/share/doc/shaper
-install -d "$doc/examples/policies" "$stage/etc/shaper/policies.d"
+install -d "$doc/docs" "$doc/examples/policies" "$stage/etc/shaper/policies.d"
 install -m 644 README.md ARCHITECTURE.md LICENSE-MIT LICENSE-APACHE SECURITY.md "$doc"
+install -m 644 docs/*.md "$doc/docs"
 touch "$stage/etc/shaper/policies.d/.keep"
 gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
 install -m 644 policies/*.yaml "$doc/examples/policies"

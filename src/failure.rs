@@ -111,7 +111,7 @@ impl Failure {
         text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_string()
     }
 
-    /// The exit status, as README.md lists them.
+    /// The exit status, as docs/commands.md lists them.
     pub fn exit_status(&self) -> u8 {
         match self {
             Failure::Policy(_) | Failure::Usage(_) => 2,

@@ -1,8 +1,9 @@
 //! What packages have beside the program: a man page for each command, the policy's reference from
-//! README, completions; and that the lists of a package's files name what is there.
+//! `docs/policy.md`, completions; that the lists of a package's files name what is there; and that
+//! every link of a document leads somewhere.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use clap::CommandFactory;
@@ -14,13 +15,15 @@ mod pages;
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
-fn the_reference_is_all_of_readmes_and_no_markdown() {
-    let readme = fs::read_to_string(Path::new(HERE).join("README.md")).unwrap();
-    let page = pages::reference(pages::section(&readme));
-    let lines = pages::section(&readme).lines();
+fn the_reference_is_all_of_the_documents_and_no_markdown() {
+    let policy = fs::read_to_string(Path::new(HERE).join("docs/policy.md")).unwrap();
+    let page = pages::reference(pages::body(&policy));
+    let lines = pages::body(&policy).lines();
     let of_tables = lines.clone().filter(|line| line.starts_with("| ")).count();
     let rows = of_tables - lines.filter(|line| line.starts_with("|--")).count();
-    assert!(rows > 10, "README's tables are elsewhere");
+    assert!(rows > 10, "the tables are elsewhere");
+    let headings = pages::body(&policy).lines().filter(|line| line.starts_with("## ")).count();
+    assert_eq!(page.matches("\n.SH ").count(), headings + pages::SECTIONS_AROUND);
     assert_eq!(page.matches(".TP\n").count(), rows + pages::ITEMS_OF_TAIL);
     for line in page.lines() {
         let is_plain = !line.contains(['`', '|']) || line.contains("\\fB");
@@ -70,5 +73,62 @@ fn what_packages_are_made_of_is_there() {
     {
         let path = Path::new(HERE).join("packaging").join(script);
         Command::new("sh").arg("-n").arg(path).assert().success();
+    }
+}
+
+/// The documents that somebody reads as Markdown.
+fn documents() -> Vec<PathBuf> {
+    let here = Path::new(HERE);
+    let mut all =
+        vec![here.join("tests/kernel/escapes/README.md"), here.join("benches/RESULTS.md")];
+    for folder in [here.to_path_buf(), here.join("docs")] {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        all.extend(files.filter(|file| file.extension().is_some_and(|ending| ending == "md")));
+    }
+    all
+}
+
+/// The anchor that a heading has: its words in small letters, with hyphens.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
+}
+
+/// Whether a link of this document leads to a file, and to a heading of it.
+fn leads_somewhere(document: &Path, target: &str) -> bool {
+    let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+    let file = match file {
+        "" => document.to_path_buf(),
+        file => document.parent().unwrap().join(file),
+    };
+    if heading.is_empty() || !file.exists() {
+        return file.exists();
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| anchor(line.trim_start_matches('#').trim())).any(|it| it == heading)
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let documents = documents();
+    let (mut wrong, mut links) = (Vec::new(), 0);
+    for document in &documents {
+        let text = fs::read_to_string(document).unwrap();
+        let prose: Vec<&str> = text.split("```").step_by(2).collect();
+        for link in prose.join("").split("](").skip(1) {
+            let target = link.split(')').next().unwrap();
+            let is_ours = !target.contains("://");
+            links += usize::from(is_ours);
+            if is_ours && !leads_somewhere(document, target) {
+                wrong.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(links > 10, "{links} links of {} documents", documents.len());
+    let readme = Path::new(HERE).join("README.md");
+    for nowhere in ["docs/none.md", "docs/policy.md#no-such-heading", "#no-such-heading"] {
+        assert!(!leads_somewhere(&readme, nowhere), "{nowhere}");
     }
 }

@@ -1,6 +1,6 @@
-//! Man pages and completions, of the command line as clap knows it, and of README's reference of
-//! the policy: the little Markdown that README has (paragraphs, bold, code, tables, lists), as
-//! roff(7).
+//! Man pages and completions, of the command line as clap knows it, and of `docs/policy.md`, the
+//! reference of the policy: the little Markdown that it has (headings, paragraphs, bold, code,
+//! links, tables, lists, fences), as roff(7).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,9 +10,6 @@ use std::path::Path;
 use clap::CommandFactory;
 use clap_complete::{Shell, generate_to};
 use shaper::cli::Cli;
-
-/// README's section that is the reference of the policy file.
-const SECTION: &str = "## The policy file";
 
 const HEAD: &str = r#".TH shaper.yaml 5 "" shaper
 .SH NAME
@@ -38,14 +35,18 @@ shaper(1), tc\-htb(8)
 #[allow(dead_code, reason = "for tests/documents.rs")]
 pub const ITEMS_OF_TAIL: usize = 3;
 
+/// How many sections `HEAD` and `TAIL` have.
+#[allow(dead_code, reason = "for tests/documents.rs")]
+pub const SECTIONS_AROUND: usize = 4;
+
 /// Writes all of it below a `/usr/share`.
 pub fn write(folder: &Path) -> io::Result<()> {
     let (commands, files) = (folder.join("man/man1"), folder.join("man/man5"));
     fs::create_dir_all(&commands)?;
     fs::create_dir_all(&files)?;
     clap_mangen::generate_to(Cli::command(), &commands)?;
-    let readme = include_str!("../../README.md");
-    fs::write(files.join("shaper.yaml.5"), reference(section(readme)))?;
+    let policy = include_str!("../../docs/policy.md");
+    fs::write(files.join("shaper.yaml.5"), reference(body(policy)))?;
     completions(folder)
 }
 
@@ -66,20 +67,25 @@ fn completions(folder: &Path) -> io::Result<()> {
     fs::rename(bash.join("shaper.bash"), bash.join("shaper"))
 }
 
-/// The reference's text, without its heading.
-pub fn section(readme: &str) -> &str {
-    let (_, from) = readme.split_once(SECTION).expect("README has the policy's reference");
-    from.split_once("\n## ").map_or(from, |(section, _)| section)
+/// The reference's text, without its title.
+pub fn body(document: &str) -> &str {
+    document.split_once('\n').map_or(document, |(_title, body)| body)
 }
 
-/// The page of a section of README.
-pub fn reference(section: &str) -> String {
+/// The manual's page of a Markdown text.
+pub fn reference(text: &str) -> String {
     let mut page = HEAD.to_string();
-    let mut lines = section.lines().peekable();
+    let mut lines = text.lines().peekable();
     let mut in_paragraph = false;
     while let Some(line) = lines.next() {
-        if let Some(rest) = line.strip_prefix("    ").filter(|_| !in_paragraph) {
-            let _ = writeln!(page, ".nf\n{}\n.fi", escaped(rest));
+        if let Some(heading) = line.strip_prefix("## ") {
+            let _ = writeln!(page, ".SH {}", inline(heading));
+            in_paragraph = false;
+        } else if line.starts_with("```") {
+            let code = lines.by_ref().take_while(|line| !line.starts_with("```"));
+            let code: Vec<String> = code.map(|line| guarded(escaped(line))).collect();
+            let _ = writeln!(page, ".PP\n.nf\n{}\n.fi", code.join("\n"));
+            in_paragraph = false;
         } else if line.starts_with("| ") && lines.peek().is_some_and(|next| next.starts_with("|--"))
         {
             lines.next();
@@ -112,11 +118,12 @@ fn row_of(row: &str, page: &mut String) {
         writeln!(page, ".TP\n{}\n{}", inline(&key), inline(&cells.collect::<Vec<_>>().join(" ")));
 }
 
-/// A line of text: **bold**, and `code`, which is bold too.
+/// A line of text: **bold**, and `code`, which is bold too; of a link its words.
 fn inline(text: &str) -> String {
+    let text = without_targets(text);
     let mut out = String::new();
     let mut is_bold = false;
-    let mut rest = text;
+    let mut rest = text.as_str();
     while let Some(at) = rest.find(['`', '*']) {
         let (before, mark) = rest.split_at(at);
         out.push_str(&escaped(before));
@@ -139,11 +146,29 @@ fn inline(text: &str) -> String {
         rest = after;
     }
     out.push_str(&escaped(rest));
-    // A line that begins with a dot or a quote would be a request.
-    match out.starts_with(['.', '\'']) {
-        true => format!("\\&{out}"),
-        false => out,
+    guarded(out)
+}
+
+/// A line that begins with a dot or a quote would be a request.
+fn guarded(line: String) -> String {
+    match line.starts_with(['.', '\'']) {
+        true => format!("\\&{line}"),
+        false => line,
     }
+}
+
+/// `[words](target)` becomes the words: a link is on one line.
+fn without_targets(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("](") {
+        let Some((_target, after)) = after.split_once(')') else { break };
+        let (ahead, words) = before.rsplit_once('[').unwrap_or(("", before));
+        out.push_str(ahead);
+        out.push_str(words);
+        rest = after;
+    }
+    out + rest
 }
 
 fn escaped(text: &str) -> String {

@@ -14,7 +14,7 @@ use super::shaped::Shaped;
 const STACKED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "macsec"];
 
 /// Kinds of tunnel, a link that puts packets into other packets, which leave by another link. The
-/// kinds differ in whose packets the outer ones are; README has the figures.
+/// kinds differ in whose packets the outer ones are; docs/policy.md has the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tunnel {
     /// The outer packets are those of the program that made the tunnel.

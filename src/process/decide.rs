@@ -1,5 +1,5 @@
-//! What is to be done with one process: who claims it (README, "Who claims a process"), and whether
-//! it is left alone. Pure.
+//! What is to be done with one process: who claims it (docs/policy.md, "Who claims a process"), and
+//! whether it is left alone. Pure.
 
 use crate::facts::Accounts;
 use crate::model::Matcher;

@@ -136,7 +136,7 @@ fn a_groups_ceil_holds_for_its_members_in_shards() {
     between("bob, guaranteed 4", interval.rate(&bob), 39 * MBIT / 10, 18 * MBIT);
 }
 
-/// What README says: a shard's users share what their shard gets.
+/// What docs/scale.md says: a shard's users share what their shard gets.
 fn what_is_left_over_is_shared_by_shards() {
     let mut world = World::new();
     let _streams = [ANN, BOB, CAROL, DAVE].map(|account| world.pouring(account, Family::V4));

@@ -79,7 +79,7 @@ fn of_bob() -> String {
 }
 
 /// Nothing that a program can ask tells these packets from those that the host forwards, so that is
-/// said in the README. Where no line names a guest no number is read.
+/// said in docs/limits.md. Where no line names a guest no number is read.
 fn a_macvlans_guest_can_have_what_it_forwards_counted_for_others() {
     let mut world = World::new();
     run(&format!("ip link add link {UPLINK} name guest0 type macvlan mode bridge"));

@@ -374,7 +374,8 @@ fn a_pending_confirmation_is_respected() {
     assert!(daemon.end().success());
 }
 
-/// As README says: tried from another file, which takes the place of the first while it waits.
+/// As docs/service.md says: tried from another file, which takes the place of the first while it
+/// waits.
 fn a_policy_can_be_tried_beside_the_daemon() {
     let _world = World::new();
     let file = policy(POLICY);
