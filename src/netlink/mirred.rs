@@ -58,15 +58,8 @@ pub(super) fn redirects_to(options: &[u8]) -> Option<u32> {
 mod tests {
     use netlink_packet_core::Nla;
 
+    use super::attr::attribute;
     use super::*;
-
-    /// One attribute (`struct nlattr`) with its padding.
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     fn written(ifindex: u32) -> Vec<u8> {
         let nla = redirect(ifindex);

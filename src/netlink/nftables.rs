@@ -72,15 +72,8 @@ pub fn at_ingress(message: Message<'_>) -> Decoded<AtIngress> {
 
 #[cfg(test)]
 mod tests {
+    use super::attr::attribute;
     use super::*;
-
-    /// One attribute (`struct nlattr`) with its padding.
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     /// With the numbers of the attributes: the name, the hook, and in it the devices.
     fn message(number: u8, [name, hook, list]: [u16; 3], devices: &[u8]) -> Vec<u8> {

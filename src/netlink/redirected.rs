@@ -49,16 +49,9 @@ pub fn redirected(mark: Mark, message: Message<'_>) -> Decoded<Redirected> {
 
 #[cfg(test)]
 mod tests {
+    use super::attr::attribute;
     use super::*;
     use crate::netlink::flow_name::{Redirects, print_redirect};
-
-    /// One attribute (`struct nlattr`) with its padding.
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     #[test]
     fn what_the_action_of_ours_has_counted_is_read() {

@@ -59,6 +59,16 @@ fn is_listed(list: &str, module: &str) -> bool {
     })
 }
 
+/// Writes files as those of a host, below a folder.
+#[cfg(test)]
+pub(crate) fn write_files(host: &Path, files: &[(&str, &str)]) {
+    for (path, text) in files {
+        let path = host.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,11 +76,7 @@ mod tests {
     #[test]
     fn a_module_that_is_loaded_or_built_in_is_not_loaded_by_a_question() {
         let host = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = host.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
+        let write = |path, text| write_files(host.path(), &[(path, text)]);
         write("proc/sys/kernel/osrelease", "6.1.0\n");
         let would_load = || Modules::of(host.path()).would_load("nf_tables");
         assert!(!would_load(), "nobody has it");

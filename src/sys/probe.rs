@@ -376,21 +376,19 @@ fn looked_up(modules: &Modules<'_>) -> Features {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use crate::sys::modules::write_files;
 
     #[test]
     fn modules_count_when_loaded_built_in_or_on_disk() {
         let host = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = host.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        write("proc/sys/kernel/osrelease", "6.1.0\n");
-        write("sys/module/sch_htb/refcnt", "1");
-        write("lib/modules/6.1.0/modules.builtin", "kernel/net/sched/sch_fq_codel.ko\n");
         let dep = "kernel/net/sched/cls_cgroup.ko.xz:\nkernel/net/sched/my_sch_sfq.ko:\n";
-        write("lib/modules/6.1.0/modules.dep", dep);
+        let files = [
+            ("proc/sys/kernel/osrelease", "6.1.0\n"),
+            ("sys/module/sch_htb/refcnt", "1"),
+            ("lib/modules/6.1.0/modules.builtin", "kernel/net/sched/sch_fq_codel.ko\n"),
+            ("lib/modules/6.1.0/modules.dep", dep),
+        ];
+        write_files(host.path(), &files);
         let features = looked_up(&Modules::of(host.path()));
         let wanted = Features {
             tried: true,

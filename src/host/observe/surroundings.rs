@@ -162,14 +162,11 @@ pub fn is_hosts(kernel: &Kernel) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::modules::write_files;
 
     fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
         let host = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = host.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
+        write_files(host.path(), files);
         host
     }
 
