@@ -16,7 +16,7 @@ touch "$stage/etc/shaper/policies.d/.keep"
 gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
 install -m 644 policies/*.yaml "$doc/examples/policies"
 # Not in force: an administrator copies what he wants.
-for file in systemd/netns.conf systemd/shaper.cron packaging/pam; do
+for file in systemd/netns.conf systemd/no-bpf.conf systemd/shaper.cron packaging/pam; do
     sed 's|/usr/local/bin|/usr/bin|' "$file" >"$doc/examples/$(basename "$file")"
 done
 chmod 644 "$doc"/examples/*.* "$doc"/examples/pam

@@ -149,6 +149,10 @@ SIGHUP), shapes links that come later, and repairs what others change.")]
         /// Also while another daemon keeps this instance
         #[arg(long)]
         despite_daemon: bool,
+        /// End once the policy, or the last good one, is in force: a service's first build, with
+        /// more privileges than the daemon has
+        #[arg(long)]
+        once: bool,
     },
     /// Show who has which class, rates and counters
     #[command(after_help = "\

@@ -53,10 +53,11 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
         }
         Command::Apply(words) => apply::apply(global, words),
         Command::Confirm => apply::confirm(global),
-        Command::Watch { file, skip_unknown, takeover, grace, despite_daemon } => {
+        Command::Watch { file, skip_unknown, takeover, grace, despite_daemon, once } => {
             let options =
                 Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };
-            watch::watch(global, file, options, *grace, *despite_daemon)
+            let watched = watch::Watched { grace: *grace, once: *once };
+            watch::watch(global, file, options, watched, *despite_daemon)
         }
         Command::Login { file } => {
             let options = Options { skip_unknown: true, ..Options::default() };

@@ -35,11 +35,20 @@ fn kept_in(folder: &Path, global: &Global) -> PathBuf {
     apply::kept(folder, &format!("{instance}{}", netns.unwrap_or_default()))
 }
 
+/// For how long something is watched.
+#[derive(Clone, Copy)]
+pub(super) struct Watched {
+    /// How long an account without processes keeps its class.
+    pub grace: Duration,
+    /// Until the first apply is done.
+    pub once: bool,
+}
+
 pub(super) fn watch(
     global: &Global,
     file: &Path,
     options: Options,
-    grace: Duration,
+    watched: Watched,
     despite_daemon: bool,
 ) -> Result<Output, Failure> {
     if file == Path::new("-") {
@@ -69,7 +78,8 @@ pub(super) fn watch(
     if let Some(other) = Daemon::of(&session.kernel)?.filter(|_| !despite_daemon) {
         return Err(other.conflict(Beside::Watch));
     }
-    let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait, kept };
+    let Watched { grace, once } = watched;
+    let settings = Settings { file: file.to_path_buf(), grace, wait: global.wait, kept, once };
     daemon::watch(session, request.intent, processes, &settings, bound.as_ref())?;
     Ok(Output::silent(global))
 }

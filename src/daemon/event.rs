@@ -198,6 +198,8 @@ pub(super) enum Action {
 /// Why the daemon's work in a network namespace ended.
 pub(super) enum Ended {
     BySignal,
+    /// The policy is in force, and no more was wanted.
+    AfterFirst,
     /// The name does not stand for the namespace any more. Has the policy that was in force.
     WithNamespace(Arc<Policy>),
 }

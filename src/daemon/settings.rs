@@ -15,4 +15,7 @@ pub struct Settings {
     /// Where the last good policy is kept, for a start at which the file is refused; `None`:
     /// nowhere.
     pub kept: Option<PathBuf>,
+    /// Whether it ends after the first apply, which a service has done with more privileges than
+    /// the daemon has.
+    pub once: bool,
 }

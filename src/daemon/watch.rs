@@ -61,6 +61,9 @@ pub(super) fn keep(
     }
     let (standing, now) = (first.standing.ok_or(CannotGoOn::Restless)?, Instant::now());
     last_good::keep(&standing.intent.policy.source, kept);
+    if settings.once {
+        return Ok(Ended::AfterFirst);
+    }
     let people = People::new(settings.grace, first.accounts, events, now);
     // The daemon before, if there was one since the machine started.
     let before = fs::read_to_string(kept::path(Totals::Daemon, &session.kernel.name)).ok();

@@ -174,6 +174,11 @@ fn the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start() {
         });
         assert!(daemon.end().success());
     }
+    // The same by the service's first build, which ends.
+    fs::write(&path, text("ann: 12mbps")).expect("break the policy");
+    shaper("clear").assert().code(0);
+    shaper(&format!("watch --once {path}")).env("STATE_DIRECTORY", &state).assert().code(0);
+    assert!(run(&format!("tc class show dev {UPLINK}")).contains("ceil 11Mbit"));
     // Whoever removes the file is not shaped by what it said.
     fs::remove_file(&path).expect("remove the policy");
     let refused = shaper(&format!("watch {path}")).env("STATE_DIRECTORY", &state).assert().code(2);

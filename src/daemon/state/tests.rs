@@ -50,7 +50,7 @@ const POLICY: &str = "version: 1\nlinks: {eth0: 1gbit}\nusers: {bob: 10mbit}\n";
 /// The state right after the first apply, with the decisions that were due at once carried out.
 fn rested(now: Instant) -> State {
     let file = PathBuf::from("p.yaml");
-    let settings = Settings { file, grace: 60 * SECOND, wait: SECOND, kept: None };
+    let settings = Settings { file, grace: 60 * SECOND, wait: SECOND, kept: None, once: false };
     let intent = Intent::new(parsed(POLICY), Options::default());
     let moment = proc_event::Moment { at: 0, ours: now };
     let people = People::new(settings.grace, Accounts::default(), Some(moment), now);
