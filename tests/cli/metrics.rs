@@ -103,7 +103,9 @@ fn totals_go_on_where_classes_are_made_again() {
     // Nothing remembers what a class has counted that is gone, but the ledger.
     run("tc qdisc del dev up0 root");
     shaper(&format!("apply -q {path}")).assert().code(0);
-    assert_eq!(value(&metrics(""), BOBS), first);
+    // The kernel's own packets of a link that is new (multicast groups) may come meanwhile.
+    let again = value(&metrics(""), BOBS);
+    assert!((first..first + 5_000).contains(&again), "{first}, then {again}");
     send(20);
     let second = value(&metrics(""), BOBS);
     assert!(second >= first + 20_000, "{second}");
