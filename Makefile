@@ -2,7 +2,7 @@
 # a fresh Debian machine that has cargo and make: what else is needed is installed, and said.
 
 LAB := target/lab
-TEST_PACKAGES := gcc libc6-dev iproute2 python3 strace user-mode-linux qemu-system-x86 cpio busybox-static kmod \
+TEST_PACKAGES := gcc libc6-dev iproute2 python3 python3-jsonschema strace user-mode-linux qemu-system-x86 cpio busybox-static kmod \
 	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
 	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap \
 	openvswitch-switch
@@ -115,6 +115,7 @@ install:
 		echo "Note: $(BUILT) is older than the sources; \`make\` builds it anew" >&2
 	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ] || { echo "This writes to $(PREFIX) and $(UNITS): sudo make install" >&2; exit 1; }
 	install -D -m 755 "$(BUILT)" "$(DESTDIR)$(PREFIX)/bin/shaper"
+	install -D -m 644 share/shaper/policy.schema.json "$(DESTDIR)$(PREFIX)/share/shaper/policy.schema.json"
 	install -d "$(DESTDIR)$(UNITS)"
 	@for unit in $(UNIT_FILES); do \
 		echo "install $(DESTDIR)$(UNITS)/$$unit"; \
@@ -129,6 +130,8 @@ uninstall:
 	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ] || { echo "This deletes from $(PREFIX) and $(UNITS): sudo make uninstall" >&2; exit 1; }
 	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
 		systemctl disable --now shaper.service shaper-apply.timer shaper-metrics.socket shaper-textfile.timer 2>/dev/null || true
+	rm -f "$(DESTDIR)$(PREFIX)/share/shaper/policy.schema.json"
+	[ ! -d "$(DESTDIR)$(PREFIX)/share/shaper" ] || rmdir "$(DESTDIR)$(PREFIX)/share/shaper"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/shaper" $(foreach unit,$(UNIT_FILES),"$(DESTDIR)$(UNITS)/$(unit)")
 	@$(RELOAD)
 

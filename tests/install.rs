@@ -20,19 +20,20 @@ struct Clone {
 impl Clone {
     fn new(version: Option<&str>) -> Clone {
         let clone = Clone { folder: tempfile::tempdir().unwrap() };
-        for folder in ["systemd", "tests", "src", "bin", "home"] {
-            fs::create_dir(clone.path(folder)).unwrap();
+        for folder in ["systemd", "tests", "share/shaper", "src", "bin", "home"] {
+            fs::create_dir_all(clone.path(folder)).unwrap();
         }
         for unit in fs::read_dir(Path::new(HERE).join("systemd")).unwrap() {
             let unit = unit.unwrap();
             fs::copy(unit.path(), clone.path("systemd").join(unit.file_name())).unwrap();
         }
-        for file in ["Makefile", "Cargo.toml", "tests/rust.sh", "tests/run.sh"] {
+        let schema = "share/shaper/policy.schema.json";
+        for file in ["Makefile", "Cargo.toml", schema, "tests/rust.sh", "tests/run.sh"] {
             fs::copy(Path::new(HERE).join(file), clone.path(file)).unwrap();
         }
         for program in [
             "sh", "ls", "find", "head", "install", "sed", "chmod", "id", "rm", "awk", "stat",
-            "cut", "getent", "grep", "mkdir", "nproc", "seq", "sort",
+            "cut", "getent", "grep", "mkdir", "nproc", "rmdir", "seq", "sort",
         ] {
             let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program));
             let found =
@@ -119,7 +120,8 @@ fn install_copies_what_was_built_and_uninstall_leaves_nothing() {
             "etc/systemd/system/shaper-textfile.service",
             "etc/systemd/system/shaper-textfile.timer",
             "etc/systemd/system/shaper.service",
-            "usr/bin/shaper"
+            "usr/bin/shaper",
+            "usr/share/shaper/policy.schema.json"
         ]
     );
     let unit = fs::read_to_string(clone.path("pkg/etc/systemd/system/shaper.service")).unwrap();

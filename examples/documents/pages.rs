@@ -27,13 +27,16 @@ More of it.
 .TP
 /usr/share/doc/shaper/examples/policies
 Tested examples.
+.TP
+/usr/share/shaper/policy.schema.json
+Its JSON schema, for editors.
 .SH SEE ALSO
 shaper(1), tc\-htb(8)
 ";
 
 /// How many entries `TAIL` has.
 #[allow(dead_code, reason = "for tests/documents.rs")]
-pub const ITEMS_OF_TAIL: usize = 3;
+pub const ITEMS_OF_TAIL: usize = 4;
 
 /// How many sections `HEAD` and `TAIL` have.
 #[allow(dead_code, reason = "for tests/documents.rs")]

@@ -56,7 +56,7 @@ pub(super) fn init(global: &Global, write: Option<&Path>) -> Result<Output, Fail
     let mut snapshot = observe::observe(&mut kernel, wanted)?;
     observe::speeds(&mut snapshot, |_, _| true)?;
     observe::guests(&mut kernel, &mut snapshot)?;
-    let policy = starter(snapshot.facts());
+    let policy = modeline(std::env::current_exe().ok().as_deref()) + &starter(snapshot.facts());
     if let Some(file) = write {
         make(file, &policy)?;
     }
@@ -90,6 +90,18 @@ fn make(file: &Path, text: &str) -> Result<(), NotWritten> {
         let _may_stay = fs::remove_file(file);
         refused(source)
     })
+}
+
+/// Below a prefix such as `/usr`.
+const SCHEMA: &str = "share/shaper/policy.schema.json";
+
+/// Tells editors where the schema of policies is: below the prefix under which this program is
+/// installed, else where packages put it.
+fn modeline(program: Option<&Path>) -> String {
+    let prefix = program.and_then(Path::parent).filter(|folder| folder.ends_with("bin"));
+    let prefix = prefix.and_then(Path::parent).unwrap_or(Path::new("/usr"));
+    let schema = prefix.join(SCHEMA);
+    format!("# yaml-language-server: $schema={}\n", shown(&schema.to_string_lossy()))
 }
 
 /// The link that a policy would most likely be for: that of the default route, else the first that
@@ -225,6 +237,18 @@ mod tests {
         assert!(text.contains("\nguests: {owner: [label, slice, uid]}\n"), "{text}");
         let line = "#   lab: {namespaces: [\"routerns\"], interfaces: [\"vc1\"], ceil: 20%}\n";
         assert!(text.ends_with(line), "{text}");
+    }
+
+    #[test]
+    fn the_schema_is_beside_the_program() {
+        let line = |program| modeline(program);
+        let packaged = "# yaml-language-server: $schema=/usr/share/shaper/policy.schema.json\n";
+        assert_eq!(line(Some(Path::new("/usr/bin/shaper"))), packaged);
+        let local = packaged.replace("/usr/", "/usr/local/");
+        assert_eq!(line(Some(Path::new("/usr/local/bin/shaper"))), local);
+        for elsewhere in [None, Some(Path::new("/src/target/debug/shaper")), Some(Path::new("/"))] {
+            assert_eq!(line(elsewhere), packaged);
+        }
     }
 
     fn starts_with_link(links: &[(&str, LinkFacts)], wanted: &str) {

@@ -1,0 +1,418 @@
+//! `share/shaper/policy.schema.json`, by which editors check a policy, against the reader of
+//! policies: what one takes the other takes, of every policy here and of thousands that are changed
+//! at random. The schema's side is Debian's python3-jsonschema, as one process for all of them.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use shaper::policy;
+
+#[path = "support/random.rs"]
+#[expect(dead_code, reason = "the others need more of it")]
+mod random;
+use random::Random;
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/share/shaper/policy.schema.json");
+
+/// How many policies are changed at random.
+const CHANGED: usize = 5000;
+
+/// What the reader of policies refuses and the schema cannot see: bounds of numbers written with a
+/// unit, ends of ranges against each other, the inside of addresses, one line against another.
+const BEYOND: [&str; 8] = [
+    "is less than one byte per second",
+    "is larger than any link",
+    "ends before it begins",
+    "begins in one family and ends in the other",
+    "has bits set outside its network part",
+    "is no IP address and no network",
+    "is too large for a uid",
+    "is a user and a class",
+];
+
+/// Every key that there is, and what changed policies have in its place.
+const EVERYTHING: &str = r#"
+version: 1
+x-room: [anything, {a: b}]
+links:
+  eth0: {rate: 950mbit, down: 90%, bypass_firewall: true, classifier: bpf, leaf: cake, optional: false,
+    default: {rate: 50mbit, ceil: 80%, prio: 3, down: {rate: 5%, ceil: 1gbit, prio: 1}}}
+  eth1: 1.5 Gbit
+  auto:
+  "l2tp*": {default: 10%}
+users:
+  bob: 100mbit
+  4711: {ceil: 100.000%}
+  ann: {rate: 10mbit, prio: 2, classid: "1:1a", links: {eth0: none, "ppp?": 5mbit, eth1: {ceil: 1mbit}}}
+  back*up: {ceil: 10%, background: true, accounts: borg, down: 5%, group: none}
+  many: {down: {rate: 1mbit, ceil: 2mbit, prio: 3}, uids: [990-995, 4711, "1000-"], group: students}
+  smb: {rate: 5mbit, units: [smbd.service, "user@*.service"], follow: effective, background: false}
+  lab: {ceil: 50mbit, containers: [web-*, "label:owner=bob"], interfaces: [vnet3], namespaces: routerns,
+    addresses: [10.8.0.5, "10.9.0.0/24", "10.0.0.5-10.0.0.40", "fd00::/64"]}
+groups:
+  students: {gid: students, rate: 100mbit, ceil: 60%, down: {ceil: 5%}, each: {ceil: 20mbit, prio: 5}}
+  year1: {parent: students, users: [bob, ann]}
+  empty:
+everyone: {uids: "1000-", rate: 10%, ceil: 80%, down: 50%, each: {ceil: 1gbit, background: true}}
+classes:
+  nfs: {rate: 30%, prio: 0, classid: "1:dfff", links: {eth0: {down: 1mbit}}}
+  web: 10mbit
+guests: {owner: [label, slice, uid]}
+rules:
+  - {src: 1.2.3.4, proto: tcp, dport: 80, to: ann}
+  - {dst: [10.1.0.0/16, "fd00:1::/64"], dport: [111, 2049, "40000-41000"], vlan: 22, to: nfs}
+  - {sport: {not: [443, 80]}, proto: {not: 17}, vlan: {not: 1-4094}, link: eth0, from: [bob, 4711], to: default}
+  - {src: {not: "fe80::1-fe80::9"}, to: unshaped}
+"#;
+
+const KEYS: [&str; 49] = [
+    "version",
+    "links",
+    "users",
+    "groups",
+    "everyone",
+    "classes",
+    "guests",
+    "rules",
+    "rate",
+    "ceil",
+    "down",
+    "prio",
+    "background",
+    "classid",
+    "accounts",
+    "uids",
+    "units",
+    "containers",
+    "interfaces",
+    "namespaces",
+    "addresses",
+    "follow",
+    "group",
+    "gid",
+    "parent",
+    "each",
+    "bypass_firewall",
+    "default",
+    "classifier",
+    "leaf",
+    "optional",
+    "owner",
+    "src",
+    "dst",
+    "sport",
+    "dport",
+    "proto",
+    "vlan",
+    "from",
+    "link",
+    "to",
+    "not",
+    "quota",
+    "ingress",
+    "x-y",
+    "eth*",
+    "a b",
+    "root",
+    ".a",
+];
+
+/// Texts for any place.
+const TEXTS: [&str; 66] = [
+    "100mbit",
+    "1.5gbit",
+    "0mbit",
+    "0.0kbit",
+    "64KiBit",
+    "10 mbit",
+    "10mbps",
+    "10",
+    "10mb",
+    "fast",
+    "-5mbit",
+    "1.mbit",
+    ".5mbit",
+    "1e3",
+    "5%",
+    "100%",
+    "100.0005%",
+    "101%",
+    "0%",
+    "0.0004%",
+    "0.001%",
+    "012.5 %",
+    "none",
+    "unlimited",
+    "true",
+    "false",
+    "yes",
+    "7",
+    "8",
+    "+3",
+    "1:1a",
+    "1:10",
+    "1:f",
+    "1:e000",
+    "01:00ff",
+    "2:10",
+    "1:",
+    "ann",
+    "a*",
+    "a?",
+    "a/b",
+    "a:b",
+    "a b",
+    "",
+    ".",
+    "..",
+    "auto",
+    "990-995",
+    "1000-",
+    "-5",
+    "5-",
+    "1 - 2",
+    "0-0",
+    "4095",
+    "65535",
+    "65536",
+    "borg.service",
+    "x.scope",
+    "borg",
+    "label:a=b",
+    "label:a",
+    "10.0.0.0/8",
+    "10.0.0.1-10.0.0.9",
+    "10.0.0",
+    "fd00::/64",
+    "tcp",
+];
+
+/// A value of any kind.
+fn any(random: &mut Random) -> Value {
+    match random.below(12) {
+        0 => Value::Null,
+        1 => json!(true),
+        2 => json!([]),
+        3 => json!({}),
+        4 => json!([null]),
+        5 => json!([[1]]),
+        6 => json!([random.pick(&TEXTS), random.pick(&TEXTS)]),
+        7 => json!({(*random.pick(&KEYS)): random.pick(&TEXTS)}),
+        8 => json!({"not": random.pick(&TEXTS)}),
+        9 => json!(*random.pick(&[0, 1, 3, 7, 8, 22, 255, 256, 4094, 4095, 65535, 65536])),
+        _ => json!(random.pick(&TEXTS)),
+    }
+}
+
+/// How many values there are in a value, with itself.
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(count).sum::<usize>(),
+        Value::Object(map) => 1 + map.values().map(count).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+/// The value at a position among them.
+fn nth(value: &mut Value, at: usize) -> &mut Value {
+    if at == 0 {
+        return value;
+    }
+    let mut rest = at - 1;
+    let inner: Vec<&mut Value> = match value {
+        Value::Array(list) => list.iter_mut().collect(),
+        Value::Object(map) => map.values_mut().collect(),
+        _ => unreachable!("a position beyond the value"),
+    };
+    for inner in inner {
+        let size = count(inner);
+        if rest < size {
+            return nth(inner, rest);
+        }
+        rest -= size;
+    }
+    unreachable!("a position beyond the value")
+}
+
+/// Every key with each value that it has in these, the top level without its own.
+fn entries(value: &Value, found: &mut Vec<(String, Value)>) {
+    match value {
+        Value::Array(list) => list.iter().for_each(|inner| entries(inner, found)),
+        Value::Object(map) => {
+            for (key, inner) in map {
+                found.push((key.clone(), inner.clone()));
+                entries(inner, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Changes one thing: a key goes, comes, or has what it or another one has elsewhere; a value
+/// becomes another.
+fn change(policy: &mut Value, entries: &[(String, Value)], random: &mut Random) {
+    let at = random.index(count(policy));
+    match (nth(policy, at), random.below(8)) {
+        (Value::Object(map), 0) => {
+            let key = random.one_of(map.keys().cloned());
+            key.map(|key| map.remove(&key));
+        }
+        (Value::Object(map), 1) => {
+            map.insert(random.pick(&KEYS).to_string(), any(random));
+        }
+        (Value::Object(map), 2) => {
+            let (key, value) = random.pick(entries).clone();
+            map.insert(key, value);
+        }
+        (Value::Object(map), 3..) if !map.is_empty() => {
+            let key = random.one_of(map.keys().cloned()).unwrap();
+            let same = entries.iter().filter(|(name, _)| *name == key);
+            let value = random.one_of(same.map(|(_, value)| value.clone()));
+            let value = value.unwrap_or_else(|| random.pick(entries).1.clone());
+            map.insert(key, value);
+        }
+        (Value::Array(list), 0..4) => list.push(any(random)),
+        (place, _) => *place = any(random),
+    }
+}
+
+/// What policies of this repository say, as values.
+fn policies() -> Vec<Value> {
+    let mut texts = vec![EVERYTHING.to_string()];
+    let files = |folder: &str| fs::read_dir(Path::new(HERE).join(folder)).unwrap();
+    texts.extend(files("policies").map(|file| fs::read_to_string(file.unwrap().path()).unwrap()));
+    for case in files("tests/golden") {
+        texts.extend(fs::read_to_string(case.unwrap().path().join("policies.yaml")));
+    }
+    let documents = files("docs").map(|file| file.unwrap().path());
+    for document in documents.chain([Path::new(HERE).join("README.md")]) {
+        let text = fs::read_to_string(document).unwrap();
+        let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        texts.extend(blocks.filter(|text| text.contains("version:")).map(str::to_string));
+    }
+    assert!(texts.len() > 40, "where are the policies?");
+    texts.iter().map(|text| serde_yaml::from_str(text).expect(text)).collect()
+}
+
+/// Why the reader of policies refuses it; `None`: it takes it.
+fn refusal(policy: &Value) -> Option<String> {
+    // JSON is YAML.
+    policy::parse(&policy.to_string(), "policy").err().map(|report| report.to_string())
+}
+
+/// Which of these the schema takes.
+fn taken(policies: &[Value]) -> Vec<bool> {
+    const PROGRAM: &str = "
+import json, sys
+from jsonschema import Draft202012Validator
+schema = json.load(open(sys.argv[1]))
+Draft202012Validator.check_schema(schema)
+validator = Draft202012Validator(schema)
+print(json.dumps([validator.is_valid(policy) for policy in json.load(sys.stdin)]))
+";
+    let mut command = assert_cmd::Command::new("/usr/bin/python3");
+    command.args(["-c", PROGRAM, SCHEMA]).write_stdin(json!(policies).to_string());
+    let output = command.assert().success().get_output().stdout.clone();
+    serde_json::from_slice(&output).unwrap()
+}
+
+#[test]
+#[ignore = "needs python3-jsonschema, which `make test` installs"]
+fn the_schema_takes_what_the_reader_takes() {
+    let good = policies();
+    let mut random = Random::new(14);
+    let mut found = Vec::new();
+    good.iter().for_each(|policy| entries(policy, &mut found));
+    let mut all = good.clone();
+    for _ in 0..CHANGED {
+        let mut policy = random.pick(&good).clone();
+        for _ in 0..random.between(1, 3) {
+            change(&mut policy, &found, &mut random);
+        }
+        all.push(policy);
+    }
+    let (mut of_both, mut of_none) = (0, 0);
+    let mut wrong = Vec::new();
+    for (position, (policy, taken)) in all.iter().zip(taken(&all)).enumerate() {
+        match (refusal(policy), taken) {
+            (None, true) => of_both += 1,
+            (Some(why), _) if position < good.len() => panic!("{policy}\n{why}"),
+            (Some(_), false) => of_none += 1,
+            (Some(why), true) if BEYOND.iter().any(|beyond| why.contains(beyond)) => {}
+            (why, _) => wrong.push(format!("{policy}\n{}", why.unwrap_or("taken".to_string()))),
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        all.len(),
+        wrong[..wrong.len().min(5)].join("\n\n")
+    );
+    assert!(of_both > CHANGED / 10 && of_none > CHANGED / 4, "{of_both} {of_none}");
+}
+
+#[test]
+#[ignore = "needs python3-jsonschema, which `make test` installs"]
+fn both_refuse_the_usual_mistakes() {
+    let mistakes = [
+        "users: {bob: 10mbps}",
+        "users: {bob: 100}",
+        "users: {bob: {cell: 10mbit}}",
+        "users: {bob: {}}",
+        "users: {bob: }",
+        "users: {\"b*\": 10mbit}",
+        "users: {root: 10mbit}",
+        "users: {bob: {ceil: 110%}}",
+        "users: {bob: {ceil: 10mbit, prio: 8}}",
+        "users: {bob: {ceil: 10mbit, quota: 5gib}}",
+        "users: {bob: {ceil: 10mbit, follow: effective}}",
+        "users: {bob: {rate: 10mbit, background: true}}",
+        "users: {bob: {ceil: 10mbit, prio: 2, background: true}}",
+        "users: {bob: {ceil: 10mbit, classid: \"1:e000\"}}",
+        "users: {bob: {ceil: 10mbit, units: [borg]}}",
+        "users: {bob: {ceil: 10mbit, interfaces: auto}}",
+        "users: {bob: {ceil: 10mbit, addresses: []}}",
+        "users: {bob: {ceil: 10mbit, links: 5mbit}}",
+        "users: [bob]",
+        "groups: {students: 10mbit}",
+        "groups: {students: {each: {ceil: 1mbit}}}",
+        "groups: {students: {ceil: 10mbit, prio: 1}}",
+        "everyone: {each: {ceil: 0mbit}}",
+        "classes: {web: {rate: 1mbit, uids: 5}}",
+        "guests: ",
+        "guests: {owner: [label, label]}",
+        "rules: [{dst: 10.0.0.0/8}]",
+        "rules: [{dst: [], to: bob}]",
+        "rules: [{dst: example.org, to: bob}]",
+        "rules: [{dport: 70000, to: bob}]",
+        "rules: [{dport: {nor: 80}, to: bob}]",
+        "rules: [{vlan: 4095, to: bob}]",
+        "rules: [{proto: tpc, to: bob}]",
+        "rules: {to: bob}",
+        "user: {bob: 10mbit}",
+        "include: more.yaml",
+    ];
+    let on_a_link = |text: &str| format!("version: 1\nlinks: {{eth0: 1gbit}}\n{text}\n");
+    let others = [
+        "links: {eth0: 1gbit}",
+        "version: 2\nlinks: {eth0: 1gbit}",
+        "version: 1",
+        "version: 1\nlinks: {}",
+        "version: 1\nlinks: [eth0]",
+        "version: 1\nlinks: {eth0: {rate: 1gbit, leaf: fqcodel}}",
+        "version: 1\nlinks: {eth0: {rate: 1gbit, default: {down: 5mbit}}}",
+        "version: 1\nlinks: {eth0: {rate: 1gbit, default: {background: true}}}",
+        "version: 1\nlinks: {eth0: {rate: 1gbit, optional: maybe}}",
+        "version: 1\nlinks: {a/b: 1gbit}",
+    ];
+    let texts = mistakes.map(on_a_link).into_iter().chain(others.map(str::to_string));
+    let policies: Vec<Value> =
+        texts.map(|text| serde_yaml::from_str(&text).expect(&text)).collect();
+    for (policy, taken) in policies.iter().zip(taken(&policies)) {
+        assert!(refusal(policy).is_some(), "the reader takes {policy}");
+        assert!(!taken, "the schema takes {policy}");
+    }
+}
