@@ -132,7 +132,7 @@ impl Counting {
         Ok(())
     }
 
-    /// The report is to have the processes that are in no class, too.
+    /// The report is to have the processes and the connections whose packets are in no class, too.
     pub(super) fn with_unclaimed(&mut self) -> Result<(), Failure> {
         if self.snapshot.observation.state.trees.is_empty() {
             return Ok(());
@@ -140,8 +140,12 @@ impl Counting {
         let view = self.kernel.view()?;
         let mut processes = process::scan(&self.kernel.proc_root)?.processes;
         processes.retain(|process| process.pid != std::process::id());
-        self.inputs.unclaimed = process::unclaimed(&processes, &view);
-        let uids = self.inputs.unclaimed.keys().copied().collect();
+        let state = &self.snapshot.observation.state;
+        let has_class = |uid| state.has_class_untagged(uid);
+        self.inputs.unclaimed = process::unclaimed(&processes, &view, has_class);
+        self.inputs.defaulted = observe::defaulted(&mut self.kernel)?;
+        let connected = self.inputs.defaulted.keys().map(|service| service.uid);
+        let uids = self.inputs.unclaimed.keys().copied().chain(connected).collect();
         // Who did not say the names of classes is not waited for once more.
         if self.nameless.is_none() {
             self.name(Question { uids, without_groups: true, ..Question::default() });

@@ -138,7 +138,7 @@ fn keeper(keeping: &Keeping) -> Vec<Check> {
         (None, _) if !keeping.may_see_keeper => vec![],
         (None, _) if keeping.is_service_enabled => vec![Check::error(
             "daemon",
-            "shaper.service is enabled, and the daemon does not run: logins stay in the default class",
+            "shaper.service is enabled, and the daemon does not run: nobody places logins, and the connections that root accepts for them stay in the default class",
             "systemctl status shaper says why; systemctl restart shaper",
         )],
         (None, Some(timer)) => vec![Check::ok(
@@ -147,7 +147,7 @@ fn keeper(keeping: &Keeping) -> Vec<Check> {
         )],
         (None, None) => vec![Check::warning(
             "daemon",
-            "nobody keeps the policy in force: neither the daemon nor a timer; logins stay in the default class",
+            "nobody keeps the policy in force, neither the daemon nor a timer: nobody places logins, and the connections that root accepts for them stay in the default class",
             "systemctl enable --now shaper",
         )],
     };

@@ -4,6 +4,7 @@
 mod arriving;
 mod containers;
 mod counted;
+mod defaulted;
 mod error;
 mod links;
 mod namespaces;
@@ -25,6 +26,7 @@ use std::path::Path;
 pub use arriving::{beside, busy, indexes};
 pub use containers::containers;
 pub use counted::count_again;
+pub use defaulted::{Counted as CountedService, Service, defaulted};
 pub use error::ObserveError;
 pub use owners::open_owners;
 pub use passage::{Led, Passage, passages};

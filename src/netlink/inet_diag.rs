@@ -19,7 +19,15 @@ const REQUEST: usize = 56;
 const HEADER: usize = 72;
 /// `TCPF_LISTEN` (include/net/tcp_states.h).
 const LISTEN: u32 = 1 << 10;
+/// The attribute with `struct tcp_info` (linux/tcp.h), the bit that asks for it, and where
+/// `tcpi_bytes_sent` is in it (Linux 4.19).
+const INET_DIAG_INFO: u16 = 2;
+const WITH_INFO: u8 = 1 << (INET_DIAG_INFO - 1);
+const TCPI_BYTES_SENT: usize = 200;
 const INET_DIAG_SKV6ONLY: u16 = 11;
+/// What is between TCP and the program, and its name in there.
+const INET_DIAG_ULP_INFO: u16 = 19;
+const INET_ULP_INFO_NAME: u16 = 1;
 const INET_DIAG_CLASS_ID: u16 = 17;
 /// The bit of `idiag_ext` that asks for the tag. `INET_DIAG_CLASS_ID` would be the 17th of 8 bits,
 /// so the bit of `INET_DIAG_TCLASS` asks for both (`inet_diag_msg_attrs_fill`,
@@ -102,6 +110,23 @@ pub fn bound(family: Family, transport: Transport) -> Request {
     Request::raw_dump(SOCK_DIAG_BY_FAMILY, request(family, transport, states))
 }
 
+/// The sockets of the namespace that have a peer: those of TCP and MPTCP but for requests and
+/// TIME-WAIT, and UDP's that are connected.
+pub fn connections(family: Family, transport: Transport) -> Request {
+    /// `TCPF_ESTABLISHED`, alone for UDP, and with `TCPF_SYN_SENT`, `TCPF_FIN_WAIT1`,
+    /// `TCPF_FIN_WAIT2`, `TCPF_CLOSE_WAIT`, `TCPF_LAST_ACK` and `TCPF_CLOSING`
+    /// (include/net/tcp_states.h).
+    const ESTABLISHED: u32 = 1 << 1;
+    const TCP: u32 = ESTABLISHED | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+    let states = if transport == Transport::Udp { ESTABLISHED } else { TCP };
+    let mut payload = request(family, transport, states);
+    // Of an MPTCP socket it would be `struct mptcp_info`.
+    if transport == Transport::Tcp {
+        payload[2] |= WITH_INFO;
+    }
+    Request::raw_dump(SOCK_DIAG_BY_FAMILY, payload)
+}
+
 fn request(family: Family, transport: Transport, states: u32) -> Vec<u8> {
     /// `IPPROTO_RAW` says that the protocol's number, which a byte is too small for, is in an
     /// attribute.
@@ -173,11 +198,7 @@ pub fn bound_socket(message: Message<'_>) -> Decoded<BoundSocket> {
     let short = || Undecodable::new("socket", "it is too short");
     let (payload, word) =
         (message.payload, |at| attr::u32_at(message.payload, at).ok_or_else(short));
-    let address = payload.get(8..24).ok_or_else(short)?;
-    let address = match (u8::from(AddressFamily::Inet) == payload[0], address) {
-        (true, [a, b, c, d, ..]) => IpAddr::from([*a, *b, *c, *d]),
-        (_, bytes) => IpAddr::from(<[u8; 16]>::try_from(bytes).map_err(|_| short())?),
-    };
+    let address = address(payload, 8)?;
     let only = attr::find(&payload[HEADER..], INET_DIAG_SKV6ONLY);
     Ok(Some(BoundSocket {
         address,
@@ -187,6 +208,53 @@ pub fn bound_socket(message: Message<'_>) -> Decoded<BoundSocket> {
         tag,
         v6_only: only.is_some_and(|only| only.first().is_some_and(|only| *only != 0)),
     }))
+}
+
+/// A socket that has a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// This host's end.
+    pub local: BoundSocket,
+    /// The other end's address.
+    pub peer: IpAddr,
+    /// The other end's port.
+    pub peer_port: u16,
+    /// Bytes of TCP that were sent, retransmissions too, without headers; `None`: not counted.
+    pub sent_bytes: Option<u64>,
+}
+
+/// One socket of [`connections`]' list; `None` also for one that no process has any more, or not
+/// yet, of which the kernel says that root owns it (`sock_i_uid`, net/core/sock.c), and for a
+/// subflow of MPTCP, whose connection is listed apart with its owner.
+pub fn connection(message: Message<'_>) -> Decoded<Connection> {
+    let Some(local) = bound_socket(message)?.filter(|_| inode(message) != Ok(Some(0))) else {
+        return Ok(None);
+    };
+    let payload = message.payload;
+    let attributes = &payload[HEADER..];
+    let layer = attr::find(attributes, INET_DIAG_ULP_INFO);
+    let name = layer.and_then(|layer| attr::find(layer, INET_ULP_INFO_NAME));
+    if name.is_some_and(|name| name.starts_with(b"mptcp")) {
+        return Ok(None);
+    }
+    let info = attr::find(attributes, INET_DIAG_INFO);
+    let sent = info.and_then(|info| info.get(TCPI_BYTES_SENT..TCPI_BYTES_SENT + 8));
+    Ok(Some(Connection {
+        local,
+        peer: address(payload, 24)?,
+        peer_port: u16::from_be_bytes([payload[6], payload[7]]),
+        sent_bytes: sent.and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes),
+    }))
+}
+
+/// One of the two addresses of `struct inet_diag_sockid`.
+fn address(payload: &[u8], at: usize) -> Result<IpAddr, Undecodable> {
+    let short = || Undecodable::new("socket", "it is too short");
+    let bytes = payload.get(at..at + 16).ok_or_else(short)?;
+    Ok(match (u8::from(AddressFamily::Inet) == payload[0], bytes) {
+        (true, [a, b, c, d, ..]) => IpAddr::from([*a, *b, *c, *d]),
+        (_, bytes) => IpAddr::from(<[u8; 16]>::try_from(bytes).map_err(|_| short())?),
+    })
 }
 
 #[cfg(test)]
@@ -270,6 +338,28 @@ mod tests {
         let v4 = read(&head).unwrap().unwrap();
         assert_eq!((v4.address, v4.tag), ("10.1.2.3".parse().unwrap(), None));
         assert!(read(&head[1..]).is_err());
+        // The same with a peer, and with what it has sent.
+        head[6..8].copy_from_slice(&[0x01, 0xbb]);
+        head[24..28].copy_from_slice(&[10, 9, 8, 7]);
+        let read = |attributes: &[u8]| {
+            let payload = [&head[..], attributes].concat();
+            connection(Message { kind: SOCK_DIAG_BY_FAMILY, payload: &payload }).unwrap()
+        };
+        assert_eq!(read(&class), None, "no process has it");
+        head[68] = 1;
+        let read = |attributes: &[u8]| {
+            let payload = [&head[..], attributes].concat();
+            connection(Message { kind: SOCK_DIAG_BY_FAMILY, payload: &payload }).unwrap()
+        };
+        let subflow = [&[16, 0, 19, 0, 10, 0, 1, 0][..], b"mptcp\0\0\0"].concat();
+        assert_eq!(read(&subflow), None);
+        let read = |attributes: &[u8]| read(attributes).unwrap();
+        let udp = read(&class);
+        assert_eq!((udp.local.tag, udp.sent_bytes), (socket.tag, None));
+        assert_eq!((udp.peer, udp.peer_port), ("10.9.8.7".parse().unwrap(), 443));
+        let info = [&[212, 0, 2, 0][..], &[0; 200], &77_u64.to_ne_bytes()].concat();
+        assert_eq!(read(&info).sent_bytes, Some(77));
+        assert_eq!(read(&[&[204, 0, 2, 0][..], &[0; 200]].concat()).sent_bytes, None, "Linux 4.18");
     }
 
     #[test]

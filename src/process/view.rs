@@ -96,17 +96,20 @@ pub fn running_uids(processes: &[Process], instance: &InstanceView) -> BTreeSet<
         .collect()
 }
 
-/// The living processes in the instance's network namespace that are in none of its classes: by
-/// real uid, how many have each name.
+/// The living processes in the instance's network namespace whose packets are in none of its
+/// classes: by real uid, how many have each name. `has_class`: of this uid's sockets also those
+/// that have no tag are in a class. A socket's owner is the uid by which its process acts.
 pub fn unclaimed(
     processes: &[Process],
     instance: &InstanceView,
+    has_class: impl Fn(u32) -> bool,
 ) -> BTreeMap<u32, BTreeMap<Foreign, usize>> {
     let mut all: BTreeMap<u32, BTreeMap<Foreign, usize>> = BTreeMap::new();
     let here = processes.iter().filter(|process| {
         process.is_alive()
             && process.netns == Some(instance.netns)
             && claim_of(process, instance).is_none()
+            && !has_class(process.acting_uid)
     });
     for process in here {
         *all.entry(process.uid).or_default().entry(process.comm.clone()).or_default() += 1;
@@ -209,6 +212,14 @@ mod tests {
         let placed = [at("/shaper/user/bob"), at("/docker/x"), at("/"), at("/shaper/user")];
         let all = [&all[..], &placed].concat();
         let bashes = BTreeMap::from([(Foreign::from("bash"), 4)]);
-        assert_eq!(unclaimed(&all, &instance), BTreeMap::from([(1000, bashes)]));
+        let by_tag = unclaimed(&all, &instance, |_| false);
+        assert_eq!(by_tag, BTreeMap::from([(1000, bashes)]));
+        // Whoever has a class by the owner of his sockets is in it wherever his processes are, but
+        // for the one that acts as root.
+        let ping = Process { comm: "ping".into(), acting_uid: 0, ..at("/") };
+        let all = [&all[..], &[ping]].concat();
+        let pings = BTreeMap::from([(Foreign::from("ping"), 1)]);
+        let by_owner = unclaimed(&all, &instance, |uid| uid == 1000);
+        assert_eq!(by_owner, BTreeMap::from([(1000, pings)]));
     }
 }

@@ -2,6 +2,7 @@
 //! table or as JSON; and who uses the links now.
 
 mod cells;
+mod defaulted;
 mod guests;
 mod live;
 mod metrics;
@@ -19,8 +20,8 @@ pub use guests::{guest_lines, label};
 pub use live::{is_over, live_table};
 pub use metrics::{Format as MetricsFormat, metrics};
 pub use report::{
-    ClassNumbers, Daemon, Group, Guest, GuestKind, Link, Now, Pending, PolicyInForce, Pool,
-    Retired, Rule, Status, Unclaimed, User,
+    ClassNumbers, Connections, Daemon, Group, Guest, GuestKind, Link, Now, Pending, PolicyInForce,
+    Pool, Retired, Rule, Status, Unclaimed, User,
 };
 pub use table::table;
 pub use top::{Board, Key, Size, Then, keys};

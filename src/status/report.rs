@@ -29,13 +29,40 @@ pub struct Status {
     /// A change that is taken back unless it is confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
-    /// Whose processes are in no class of ours, so that what they send is in the default class; who
-    /// has most first, and root last. None where they were not asked for.
+    /// Whose processes send what is in the default class, because neither their directory nor the
+    /// owner of their sockets has a class; who has most first, and root last. None where they were
+    /// not asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unclaimed: Vec<Unclaimed>,
+    /// Connections with other hosts whose packets are in the default class, by whose and what for;
+    /// the most first. None where they were not asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub default_connections: Vec<Connections>,
 }
 
-/// The processes of one account that are in the links' network namespace and in no class.
+/// Connections of one account with one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Connections {
+    /// The uid of the sockets' owner.
+    pub uid: u32,
+    /// The account's name, where NSS says it.
+    pub user: Option<String>,
+    /// `tcp` or `udp`.
+    pub proto: &'static str,
+    /// `server`: the port is this host's; `client`: it is the other end's.
+    pub side: &'static str,
+    /// The server's port.
+    pub port: u16,
+    /// How many there are.
+    pub connections: usize,
+    /// What they have sent since they were opened, retransmissions too, without headers; absent
+    /// where the kernel does not count it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_bytes: Option<u64>,
+}
+
+/// The processes of one account that are in the links' network namespace and whose packets are in
+/// no class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unclaimed {
     /// The account's uid, the real one.

@@ -40,6 +40,7 @@ pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
         text.push_str("nothing is shaped here; `shaper apply` does it\n");
     }
     text.push_str(&status.unclaimed_line());
+    text.push_str(&status.default_connections_line());
     if let Some(policy) = &status.policy {
         text.push_str(&in_force(policy, now));
     }
@@ -241,6 +242,7 @@ mod tests {
                     policy: None,
                     pending: None,
                     unclaimed: Vec::new(),
+                    default_connections: Vec::new(),
                 },
                 0,
                 None,
@@ -279,6 +281,7 @@ mod tests {
                 policy: None,
                 pending: None,
                 unclaimed: Vec::new(),
+                default_connections: Vec::new(),
             };
             table(&status, now, None).lines().last().unwrap().to_string()
         };

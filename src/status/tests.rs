@@ -89,6 +89,7 @@ fn report(links: Vec<Link>) -> Status {
         policy: None,
         pending: None,
         unclaimed: Vec::new(),
+        default_connections: Vec::new(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whose processes are in no class of ours: what they send is in the default class.
+//! Whose processes send what is in no class of ours, and so in the default class.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -34,7 +34,7 @@ impl Status {
         if self.unclaimed.is_empty() || !has_default {
             return String::new();
         }
-        let mut text = "in (default), because nobody claims them: ".to_string();
+        let mut text = "in (default): ".to_string();
         let (few, more) = self.unclaimed.split_at(self.unclaimed.len().min(ACCOUNTS));
         let few: Vec<String> = few.iter().map(Unclaimed::words).collect();
         text.push_str(&few.join(", "));
@@ -82,7 +82,7 @@ mod tests {
         status.unclaimed = rows(&processes, &accounts);
         assert_eq!(
             status.unclaimed_line(),
-            "in (default), because nobody claims them: 3 processes of ann (rsync, x\\n), 12 processes of root (sshd, a, b, …)\n"
+            "in (default): 3 processes of ann (rsync, x\\n), 12 processes of root (sshd, a, b, …)\n"
         );
         processes.extend((2000..2009).map(|uid| (uid, names(&[("sh", 1)]))));
         status.unclaimed = rows(&processes, &accounts);

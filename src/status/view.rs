@@ -8,9 +8,9 @@ use super::report::{
     ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Retired, Rule, Status,
     User,
 };
-use super::unclaimed;
+use super::{defaulted, unclaimed};
 use crate::facts::RootQdisc;
-use crate::host::observe::Snapshot;
+use crate::host::observe::{CountedService, Service, Snapshot};
 use crate::model::InnerLink;
 use crate::policy::{self, LinkRef};
 use crate::sample::{self, Differences};
@@ -40,9 +40,11 @@ pub struct StatusInputs {
     /// How it is known whose the links are behind which guests are, where guests are to be in the
     /// report.
     pub guests: Option<BTreeMap<LinkName, InnerLink>>,
-    /// By uid, how many processes that are in no class have each name, where they are to be in the
-    /// report.
+    /// By uid, how many processes whose packets are in no class have each name, where they are to be
+    /// in the report.
     pub unclaimed: BTreeMap<u32, BTreeMap<Foreign, usize>>,
+    /// Connections whose packets are in no class, where they are to be in the report.
+    pub defaulted: BTreeMap<Service, CountedService>,
     /// Whether the rules are to be in the report.
     pub rules: bool,
     /// The daemon that keeps the instance.
@@ -83,6 +85,7 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
         policy: inputs.policy.clone(),
         pending: inputs.pending.clone(),
         unclaimed: unclaimed::rows(&inputs.unclaimed, &inputs.names),
+        default_connections: defaulted::rows(&inputs.defaulted, &inputs.names),
     };
     if let Some(how) = &inputs.guests {
         Guests::of(observation, how).into_rows(&mut status, &observation.state.claims);

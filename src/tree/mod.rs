@@ -66,6 +66,19 @@ pub struct KernelState {
     pub owners: Option<OwnerTable>,
 }
 
+impl KernelState {
+    /// Whether what a socket of this uid's sends is in a class of ours on every link, also where
+    /// the socket has no tag: a deciding program goes by the owner, `cls_cgroup` by the tag alone.
+    pub fn has_class_untagged(&self, uid: u32) -> bool {
+        let class = self.owners.as_ref().and_then(|owners| owners.class(uid));
+        let asks_owner = |tree: &Tree| {
+            let asks = |it: &Filter| matches!(it, Filter::Tag(Tag::Bpf(_)) | Filter::Find { .. });
+            tree.filters.values().any(asks)
+        };
+        class.is_some_and(|class| class != ClassId::NONE) && self.trees.values().all(asks_owner)
+    }
+}
+
 /// A link's qdisc `clsact`. At its egress side a packet passes filters before it comes to the root
 /// qdisc, at its ingress side before the network stack has it. A clsact carries no mark, so nobody
 /// owns it: shaper deletes it with its own last filter, unless others have filters there.
@@ -156,5 +169,38 @@ impl Tree {
         let shards = self.shards.iter_mut();
         let shards = shards.map(|(shard, filters)| (Parent::Shard(*shard), filters));
         [(Parent::Root, &mut self.filters)].into_iter().chain(shards)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_without_a_tag_is_in_a_class_where_every_link_asks_for_its_owner() {
+        let asks = |tag: Tag| Tree {
+            filters: [(Pref::TAG[0], Filter::Tag(tag))].into(),
+            ..Tree::default()
+        };
+        let port = |name: &str| LinkName::new(name).unwrap().egress();
+        let mut owners = OwnerTable::default();
+        owners.accounts = [(1000, ClassId(0x1_0010)), (1001, ClassId::NONE)].into();
+        let by_owner = asks(Tag::Bpf(Program {
+            shards: false,
+            tag: TagHelper::Socket,
+            sockets: Sockets::All,
+            mptcp: None,
+            labels: false,
+        }));
+        let mut state = KernelState {
+            trees: [(port("up0"), by_owner)].into(),
+            owners: Some(owners),
+            ..KernelState::default()
+        };
+        let has_class =
+            |state: &KernelState| [1000, 1001, 0].map(|uid| state.has_class_untagged(uid));
+        assert_eq!(has_class(&state), [true, false, false]);
+        state.trees.insert(port("up1"), asks(Tag::Cgroup));
+        assert_eq!(has_class(&state), [false, false, false]);
     }
 }

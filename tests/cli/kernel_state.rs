@@ -189,7 +189,9 @@ fn why_says_who_claims_what() {
         shaper(&format!("why {} -f {path}", ann.pid())).assert().code(0).get_output().clone();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        text.ends_with("  it is not in its directory yet: the next apply places it\n"),
+        text.ends_with(
+            "in a class all the same, by the sockets' owner: the next apply places it\n"
+        ),
         "{text}"
     );
 }

@@ -9,7 +9,8 @@ use crate::support::program::policy;
 tests!(On::Host =>
     members_are_below_their_group_in_80_columns, a_group_shows_all_that_is_below_it,
     the_nearest_name_is_said, the_policy_in_force_is_named, a_pending_change_says_until_when,
-    what_goes_now_is_shown_in_the_same_report, who_is_in_the_default_class_is_named
+    what_goes_now_is_shown_in_the_same_report, who_is_in_the_default_class_is_named,
+    whose_sockets_are_in_his_class_is_not_said_to_be_in_default
 );
 
 const POLICY: &str = "
@@ -74,7 +75,7 @@ fn who_is_in_the_default_class_is_named() {
     let (_ann, carol) = (Sleeper::of(ANN), Sleeper::of(CAROL));
     shaper("apply -q -").write_stdin(POLICY).assert().code(0);
     let table = text("status");
-    let said = table.lines().find(|line| line.starts_with("in (default), because"));
+    let said = table.lines().find(|line| line.starts_with("in (default): "));
     let said = said.unwrap_or_else(|| panic!("{table}"));
     assert!(said.contains("1 process of carol (sleep)") && !said.contains("ann"), "{said}");
     assert!(said.contains(" of root ("), "{said}");
@@ -84,8 +85,21 @@ fn who_is_in_the_default_class_is_named() {
     assert_eq!((&row["user"], &row["processes"]), (&"carol".into(), &1.into()), "{row}");
     assert_eq!(row["names"]["sleep"], 1);
     assert!(rows.iter().all(|row| row["user"] != "ann"), "{unclaimed}");
-    assert!(!text("status ann").contains("nobody claims"), "she alone was asked about");
+    assert!(!text("status ann").contains("in (default)"), "she alone was asked about");
     drop(carol);
+}
+
+fn whose_sockets_are_in_his_class_is_not_said_to_be_in_default() {
+    let path = shaped();
+    let (ann, _carol) = (Sleeper::of(ANN), Sleeper::of(CAROL));
+    // Nobody has placed the processes that came since.
+    let table = text("status");
+    let said = table.lines().find(|line| line.starts_with("in (default): "));
+    let said = said.unwrap_or_else(|| panic!("{table}"));
+    assert!(said.contains("1 process of carol (sleep)") && !said.contains("ann"), "{said}");
+    let why = text(&format!("why -f {path} pid:{}", ann.pid()));
+    let note = "  it is not in its directory yet, and what it sends is in a class all the same, by the sockets' owner: the next apply places it\n";
+    assert!(why.ends_with(note), "{why}");
 }
 
 fn a_group_shows_all_that_is_below_it() {

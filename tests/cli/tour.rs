@@ -98,9 +98,9 @@ fn masked(output: &str) -> String {
         if words.first().is_some_and(|word| word == "policy:") {
             words[3..5].fill("…".to_string());
         }
-        // Whose processes nobody claims
+        // in (default): HOW MANY processes of WHOM
         if line.starts_with("in (default)") {
-            words.truncate(6);
+            words.truncate(2);
         }
         for word in &mut words {
             if ["fq_codel", "sfq", "bfifo"].contains(&word.as_str()) {

@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::accounts::{ANN, BOB};
-use crate::support::clock::Micros;
+use crate::support::accounts::{ANN, BOB, CAROL, ROOT};
+use crate::support::clock::{Micros, soon};
+use crate::support::counters::classes;
 use crate::support::harness::{On, tests};
-use crate::support::orders::Proto;
+use crate::support::orders::{Order, Proto};
 use crate::support::program::{apply, shaper};
 use crate::support::rates::{MBIT, between, within};
 use crate::support::world::{Family, World};
 
-tests!(On::Host => what_top_says_agrees_with_the_receiver);
+tests!(On::Host =>
+    what_top_says_agrees_with_the_receiver, status_names_the_connections_that_are_in_default
+);
 
 const POLICY: &str = "
 version: 1
@@ -43,6 +46,51 @@ fn row<'r>(link: &'r Value, list: &str, name: &str) -> &'r Value {
 #[track_caller]
 fn bits(row: &Value) -> u64 {
     row["now_bit"].as_u64().unwrap_or_else(|| panic!("no rate now: {row}"))
+}
+
+fn status_names_the_connections_that_are_in_default() {
+    let mut world = World::new();
+    apply(POLICY);
+    let port = world.sink(Proto::Tcp);
+    let to = world.far_at(Family::V4, port);
+    let before = classes("up0").by_id["1:fffe"].bytes;
+    // Ann's go by their owner, wherever her process is; carol has no line, and root has none.
+    let mut senders = [ANN, CAROL, ROOT].map(|account| world.actor(account));
+    for sender in &mut senders {
+        let socket = sender.connect(to);
+        sender.tell(&Order::Send { socket, bytes: 48 << 10 });
+    }
+    let mut sshd = world.actor(ROOT);
+    let listener = sshd.socket(&Order::Listen(world.host_at(Family::V4, 2222)));
+    world.far.connect(world.host_at(Family::V4, 2222));
+    sshd.socket(&Order::Accept(listener));
+    senders[2].socket(&Order::Datagram(world.far_at(Family::V6, 53)));
+    let row = |uid: u32, (proto, side, port): (&str, &str, u16), sent: Option<u64>| {
+        let mut row = json!({
+            "uid": uid, "user": if uid == 0 { "root" } else { "carol" }, "proto": proto,
+            "side": side, "port": port, "connections": 1,
+        });
+        if let Some(sent) = sent {
+            row["sent_bytes"] = sent.into();
+        }
+        row
+    };
+    let wanted = [
+        row(0, ("tcp", "client", port), Some(48 << 10)),
+        row(CAROL.uid, ("tcp", "client", port), Some(48 << 10)),
+        row(0, ("tcp", "server", 2222), Some(0)),
+        row(0, ("udp", "client", 53), None),
+    ];
+    let connections =
+        || shaper(&["status", "--json"]).exits(0).json()["default_connections"].clone();
+    soon("all is sent", Duration::from_secs(10), || connections() == Value::from(wanted.to_vec()));
+    let sent = classes("up0").by_id["1:fffe"].bytes - before;
+    assert!((96 << 10..110 << 10).contains(&sent), "root's and carol's alone: {sent}");
+    let said = shaper(&["status"]).exits(0).stdout;
+    let line = format!(
+        "connections in (default): 1 of root to TCP port {port}, which sent 48KiB; 1 of carol to "
+    );
+    assert!(said.contains(&line), "{said}");
 }
 
 fn what_top_says_agrees_with_the_receiver() {

@@ -44,7 +44,13 @@ pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<
             "its network namespace may not be read (CAP_SYS_PTRACE): it is left alone".to_string(),
         ),
         process::Decision::MoveTo(_) => {
-            notes.push("it is not in its directory yet: the next apply places it".to_string());
+            let by_owner = match meaning.observation.state.has_class_untagged(process.acting_uid) {
+                true => ", and what it sends is in a class all the same, by the sockets' owner",
+                false => "",
+            };
+            notes.push(format!(
+                "it is not in its directory yet{by_owner}: the next apply places it"
+            ));
         }
         process::Decision::TakeOut => {
             notes.push(

@@ -9,8 +9,9 @@ use log::debug;
 use super::error::ObserveError;
 use crate::classify::servers::{self, Bound, Protocol, Servers};
 use crate::host::Kernel;
-use crate::netlink::address;
+use crate::netlink::decode::Decoded;
 use crate::netlink::inet_diag::{self, BoundSocket, Transport};
+use crate::netlink::{Message, Request, address};
 use crate::sys::bpf::ServerMap;
 use crate::sys::route::{Netlink, SocketError};
 use crate::tree::Family;
@@ -73,19 +74,31 @@ pub fn servers(kernel: &mut Kernel) -> Result<Servers, ObserveError> {
 }
 
 /// The ifindex of a namespace's own `lo`.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
-fn bound(
+pub(super) fn bound(
     kernel: &mut Kernel,
     family: Family,
     transport: Transport,
 ) -> Result<Vec<BoundSocket>, SocketError> {
+    let question = inet_diag::bound(family, transport);
+    list(kernel, family, transport, &question, inet_diag::bound_socket)
+}
+
+/// A list of sockets; none where this kernel lists none of the kind.
+pub(super) fn list<T>(
+    kernel: &mut Kernel,
+    family: Family,
+    transport: Transport,
+    question: &Request,
+    decode: impl FnMut(Message<'_>) -> Decoded<T>,
+) -> Result<Vec<T>, SocketError> {
     if kernel.unlisted.contains(&(family, transport)) {
         return Ok(Vec::new());
     }
     // A socket for each list: a refused one must not take the next along.
     let mut netlink = Netlink::for_sockets()?;
-    match netlink.dump(&inet_diag::bound(family, transport), inet_diag::bound_socket) {
+    match netlink.dump(question, decode) {
         Err(error) if error.is_not_supported() => {
             debug!("the {family:?} {transport:?} sockets: {error}");
             kernel.unlisted.insert((family, transport));
@@ -96,7 +109,7 @@ fn bound(
 }
 
 /// The host's addresses.
-fn addresses(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, SocketError> {
+pub(super) fn addresses(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, SocketError> {
     let listed = netlink.dump(&address::addresses(), address::local)?;
     let all = listed.into_iter().flatten().chain([IpAddr::from([255; 4])]);
     Ok(all.filter(|address| !address.is_loopback()).collect())
@@ -104,11 +117,15 @@ fn addresses(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, SocketError> {
 
 /// Classes by owner and tag, each asked for once.
 #[derive(Default)]
-struct Classes(BTreeMap<(u32, ClassId), ClassId>);
+pub(super) struct Classes(BTreeMap<(u32, ClassId), ClassId>);
 
 impl Classes {
     /// The class of what the socket sends; [`ClassId::NONE`]: nobody's.
-    fn of(&mut self, kernel: &Kernel, socket: &BoundSocket) -> Result<ClassId, ObserveError> {
+    pub(super) fn of(
+        &mut self,
+        kernel: &Kernel,
+        socket: &BoundSocket,
+    ) -> Result<ClassId, ObserveError> {
         // Without a tag the kernel tells the priority, which root alone sets above 6.
         let tag = socket.tag.and_then(ClassId::our_class).unwrap_or(ClassId::NONE);
         // Where nothing asks for owners (`cls_cgroup`), the tag decides.
