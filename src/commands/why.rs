@@ -36,6 +36,9 @@ const INTERVAL: Duration = Duration::from_millis(300);
 /// The endings of units' names (systemd.unit(5)) that processes are in.
 const UNITS: [&str; 3] = [".service", ".scope", ".slice"];
 
+/// Which kinds of packets nobody claims.
+const IN_DEFAULT: &str = "in it: what accounts send that no line claims (root's, too, unless one does), what is forwarded for nobody's guests, ARP, neighbour discovery and the kernel's own answers; `shaper status` names processes and connections";
+
 /// Why a word of the command line has no answer.
 #[derive(Debug, thiserror::Error)]
 enum UnknownSubject {
@@ -200,14 +203,11 @@ fn without_policy(
 /// The class that a subject has in the kernel, as far as the kernel says whose classes are. `uid`:
 /// the subject's.
 fn class_in_kernel(counting: &Counting, asked: &Subject<'_>, uid: Option<u32>) -> Option<ClassId> {
-    let claims = &counting.observation().state.claims;
-    let class = |claim: &Claim| claims.get(claim).and_then(|classid| classid.our_class());
-    let owned = |owner| class(&Claim::Owner(owner));
-    let of_process = |pid: &str| match unread::claim_of(&counting.kernel, pid.parse().ok()?)? {
-        Claim::Owner(owner) | Claim::Pinned(owner) => owned(owner),
-        retired @ Claim::Retired(..) => class(&retired),
-    };
-    let of_uid = || owned(Owner::Uid(uid?));
+    let state = &counting.observation().state;
+    let owned = |owner| state.claims.get(&Claim::Owner(owner)).and_then(|id| id.our_class());
+    let of_process =
+        |pid: &str| unread::class_of_process(&counting.kernel, state, pid.parse().ok()?);
+    let of_uid = || unread::class_of_uid(&counting.kernel, state, uid?);
     match asked {
         Subject::Process(pid) => of_process(pid),
         Subject::Uid(_) => of_uid(),
@@ -248,7 +248,14 @@ fn of_name(
 ) -> Result<Answer, Failure> {
     // His account may have the name of a line that is another's.
     let may = |owner: &Owner| on.own.is_none_or(|own| own.owners.contains(owner));
-    if let Some(owner) = line(on, name).filter(may) {
+    // A line of the file that has no class yet says less than what is in force for the account.
+    let stands = |owner: &Owner| {
+        let claims = &on.meaning.observation.state.claims;
+        claims.contains_key(&Claim::Owner(owner.clone()))
+    };
+    let is_anothers =
+        uid.as_ref().is_ok_and(|uid| uid.and_then(|uid| owner::in_force(on, uid)).is_some());
+    if let Some(owner) = line(on, name).filter(may).filter(|it| stands(it) || !is_anothers) {
         return Ok(owner::answer(on, shown(name).to_string(), Some(owner), Vec::new()));
     }
     let matcher = &on.meaning.model.matcher;
@@ -301,17 +308,11 @@ fn of_uid(on: &On<'_>, subject: String, uid: u32) -> Answer {
     let matcher = &on.meaning.model.matcher;
     let claimed = || matcher.claim(uid, None, accounts);
     let mut owner = own.or_else(|| claimed().map(|claimed| claimed.owner()));
-    let is = in_force(on, uid).filter(|is| Some(is) != owner.as_ref());
+    let is = owner::in_force(on, uid).filter(|is| Some(is) != owner.as_ref());
     if let Some(is) = is {
         // Where NSS does not say who that is, neither does the file.
         if !matcher.is_open(uid, None, accounts) {
-            let line = owner.as_ref().map(|owner| owner::line_of(on, owner).0);
-            let says = line.unwrap_or_else(|| "nobody's".to_string());
-            notes.push(format!(
-                "in force it is {}'s; the file says {}: apply has not run since",
-                shown(&is.to_string()),
-                shown(&says)
-            ));
+            notes.push(owner::otherwise(on, &is, owner.as_ref()));
         }
         owner = Some(is);
     }
@@ -329,19 +330,6 @@ fn of_uid(on: &On<'_>, subject: String, uid: u32) -> Answer {
     owner::answer(on, subject, owner, notes)
 }
 
-/// Whose packets of a uid are, by the maps of the deciding program; `None`: nobody's, or those of
-/// all newcomers.
-fn in_force(on: &On<'_>, uid: u32) -> Option<Owner> {
-    let state = &on.meaning.observation.state;
-    let class = state.owners.as_ref()?.class(uid)?.our_class()?;
-    let mut claims = state.claims.iter().filter(|(_, id)| **id == class);
-    claims.find_map(|(claim, _)| match claim {
-        Claim::Owner(Owner::Newcomers) => None,
-        Claim::Owner(owner) => Some(owner.clone()),
-        _ => None,
-    })
-}
-
 /// A class by its number.
 fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
     let claims = &on.meaning.observation.state.claims;
@@ -356,7 +344,15 @@ fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
             Reserved::Default => Said::Limits(link.default),
             _ => Said::Nothing,
         });
-        return Ok(Answer { links, ..Answer::about(format!("{word}, {what}"), Some(class)) });
+        let notes = match class {
+            ClassId::DEFAULT => vec![IN_DEFAULT.to_string()],
+            _ => Vec::new(),
+        };
+        return Ok(Answer {
+            links,
+            notes,
+            ..Answer::about(format!("{word}, {what}"), Some(class))
+        });
     }
     let stands = !on.links(Some(class), |_, _| Said::Nothing).is_empty();
     match claims.iter().find(is_it).map(|(claim, _)| claim) {

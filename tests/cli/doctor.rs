@@ -175,9 +175,10 @@ fn a_pipe_in_the_policys_place_is_not_waited_for() {
         let (state, what) = told.of("policy");
         assert!(state == "error" && what.contains("is a pipe (FIFO)"), "{what}");
     }
-    for who in [as_nobody, shaper] {
-        in_time(who(&format!("why {} --file {path}", 65534))).assert().code(2).stdout("");
-    }
+    let why = |uid: u32| format!("why {uid} --file {path}");
+    in_time(as_nobody(&why(65534))).assert().code(2).stdout("");
+    let output = in_time(shaper(&why(65534))).assert().code(2).get_output().stdout.clone();
+    assert!(output.starts_with(b"65534: no line of the policy\n  class 1:fffe\n"));
 }
 
 fn others_on_the_link_are_named() {

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::invoke::{Sleeper, exactly, host, root, shaper, text};
-use crate::support::accounts::ANN;
+use crate::support::accounts::{ANN, BOB};
 use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
 use crate::support::command::run;
@@ -18,7 +18,8 @@ tests!(On::Host =>
     words_of_status_and_plan, a_held_lock_is_another_run,
     a_foreign_class_keeps_its_root, nothing_to_show_and_nothing_to_clear,
     a_user_that_has_no_class_is_an_error, why_says_who_claims_what, clear_leaves_nothing,
-    why_says_what_the_kernel_has_where_the_policy_is_refused
+    why_says_what_the_kernel_has_where_the_policy_is_refused,
+    why_knows_a_labels_accounts_where_there_is_no_policy
 );
 
 fn a_foreign_root_is_refused_and_can_be_taken_over() {
@@ -217,8 +218,16 @@ fn why_says_what_the_kernel_has_where_the_policy_is_refused() {
     for subject in ["ann", "1:10", &ann.pid().to_string(), &format!("pid:{}", ann.pid())] {
         exactly(&mut shaper(&format!("why {subject} -f {missing}")), 2, &has(subject), &unread);
     }
-    // Of bob the kernel has nothing.
-    exactly(&mut shaper(&format!("why bob -f {missing}")), 2, "", &unread);
+    // Whose packets are nobody's the kernel knows, too.
+    let output = shaper(&format!("why bob -f {missing}")).assert().code(2).get_output().clone();
+    let bobs = String::from_utf8_lossy(&output.stdout).into_owned();
+    let begins = bobs.starts_with("bob: no line of the policy\n  class 1:fffe\n  up0: rate ");
+    assert!(
+        begins && bobs.contains("\n  nobody claims it: it is in the default class\n"),
+        "{bobs}"
+    );
+    let nobody = format!("why zoe -f {missing}");
+    exactly(&mut shaper(&nobody), 2, "", &unread);
     policy(&text("ann: 20mbps"));
     let refused = shaper(&format!("why ann -f {path}")).assert().code(2).get_output().clone();
     assert_eq!(String::from_utf8_lossy(&refused.stdout), has("ann"));
@@ -236,6 +245,31 @@ fn why_says_what_the_kernel_has_where_the_policy_is_refused() {
     let output = shaper(&words).assert().code(0).get_output().stdout.clone();
     let document: serde_json::Value = serde_json::from_slice(&output).expect("one document");
     assert!(document.get("error").is_none() && document["line"] == 5, "{document}");
+}
+
+fn why_knows_a_labels_accounts_where_there_is_no_policy() {
+    let path = host();
+    policy(&text("backup: {accounts: [bob], uids: [4711], ceil: 20mbit}"));
+    shaper(&format!("apply {path}")).assert().code(0);
+    let missing = format!("{SCRATCH}/missing.yaml");
+    let bob = Sleeper::of(BOB);
+    let pid = format!("pid:{}", bob.pid());
+    for subject in ["bob", "uid:2002", "uid:4711", &pid] {
+        let words = format!("why {subject} -f {missing}");
+        let output = shaper(&words).assert().code(2).get_output().stdout.clone();
+        let said = String::from_utf8(output).expect("text");
+        assert!(said.starts_with(&format!("{subject}: users.backup\n  class 1:10\n")), "{said}");
+    }
+    // Another file's line of that name is not in force.
+    policy(&text("bob: 10mbit"));
+    for subject in ["bob", &pid] {
+        let words = format!("why {subject} -f {path}");
+        let output = shaper(&words).assert().code(0).get_output().stdout.clone();
+        let said = String::from_utf8(output).expect("text");
+        assert!(said.contains(": users.backup\n  class 1:10\n"), "{said}");
+        let note = "in force it is backup's; the file says users.bob: apply has not run since";
+        assert!(said.contains(note), "{said}");
+    }
 }
 
 fn clear_leaves_nothing() {

@@ -8,6 +8,7 @@ use crate::intent::Meaning;
 use crate::model::{Asked, Claimed, Limits, Link, LinkAt, Node, Span};
 use crate::policy::Policy;
 use crate::status::Status;
+use crate::text::shown;
 use crate::tree::{Claim, Group, KernelState, Owner, Port, Reserved};
 use crate::units::ClassId;
 
@@ -166,6 +167,26 @@ pub(super) fn line_of(on: &On<'_>, owner: &Owner) -> (String, Option<Span>) {
             }
         }
     }
+}
+
+/// That what is in force is somebody's, and the file says another's.
+pub(super) fn otherwise(on: &On<'_>, is: &Owner, by_file: Option<&Owner>) -> String {
+    let says = by_file.map_or_else(|| "nobody's".to_string(), |owner| line_of(on, owner).0);
+    let (is, says) = (is.to_string(), shown(&says).to_string());
+    format!("in force it is {}'s; the file says {says}: apply has not run since", shown(&is))
+}
+
+/// Whose packets of a uid are, by the maps of the deciding program; `None`: nobody's, or those of
+/// all newcomers.
+pub(super) fn in_force(on: &On<'_>, uid: u32) -> Option<Owner> {
+    let state = &on.meaning.observation.state;
+    let class = state.owners.as_ref()?.class(uid)?.our_class()?;
+    let mut claims = state.claims.iter().filter(|(_, id)| **id == class);
+    claims.find_map(|(claim, _)| match claim {
+        Claim::Owner(Owner::Newcomers) => None,
+        Claim::Owner(owner) => Some(owner.clone()),
+        _ => None,
+    })
 }
 
 /// Accounts whose processes are in the same class: those that whoever asks may be told of.

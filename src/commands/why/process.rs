@@ -1,7 +1,7 @@
 //! Why a process is in the class that it is in.
 
 use super::answer::Answer;
-use super::owner::{On, answer};
+use super::owner::{On, answer, in_force, otherwise};
 use crate::apply::Look;
 use crate::failure::Failure;
 use crate::model::Matcher;
@@ -66,9 +66,21 @@ pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<
                 .to_string(),
         );
     }
-    if let Some(Claim::Pinned(pinned)) = process::claim_of(process, &view) {
-        notes.push("`shaper run` or `shaper attach` put it there".to_string());
-        owner = Some(pinned);
+    let is_here = process.netns == Some(view.netns);
+    match process::claim_of(process, &view) {
+        Some(Claim::Pinned(pinned)) => {
+            notes.push("`shaper run` or `shaper attach` put it there".to_string());
+            owner = Some(pinned);
+        }
+        // Without a tag it is the sockets' owner that decides now, whatever the file says.
+        None if is_here => {
+            let is = in_force(on, process.acting_uid).filter(|is| Some(is) != owner.as_ref());
+            if let Some(is) = is {
+                notes.push(otherwise(on, &is, owner.as_ref()));
+                owner = Some(is);
+            }
+        }
+        _ => {}
     }
     let mut answer = answer(on, subject, owner, notes);
     answer.directory.clone_from(&process.net_cls);

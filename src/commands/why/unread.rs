@@ -5,13 +5,46 @@ use super::standing::{self, Standing};
 use crate::host::Kernel;
 use crate::process;
 use crate::status::{Link, Status, User};
-use crate::tree::{Claim, Port, Reserved};
+use crate::tree::{Claim, KernelState, Owner, Port, Reserved};
 use crate::units::ClassId;
 
-/// The claim in whose directory a process is.
-pub(super) fn claim_of(kernel: &Kernel, pid: u32) -> Option<Claim> {
+/// The class in which the packets of a process are: its directory's, else its sockets' owner's.
+pub(super) fn class_of_process(kernel: &Kernel, state: &KernelState, pid: u32) -> Option<ClassId> {
     let process = process::read_one(&kernel.proc_root, pid).ok()??;
-    process::claim_of(&process, &kernel.view().ok()?)
+    let claim = process::claim_of(&process, &kernel.view().ok()?);
+    let by_owner = || {
+        let owners = state.owners.as_ref().filter(|_| process.netns == Some(kernel.netns))?;
+        owners.class(process.acting_uid)?.our_class()
+    };
+    claim.and_then(|claim| class_of(state, claim)).or_else(by_owner)
+}
+
+/// The class in which an account's packets are: of a deciding program's maps, which know each uid
+/// that a line names, else that of his own or of his processes' directory.
+pub(super) fn class_of_uid(kernel: &Kernel, state: &KernelState, uid: u32) -> Option<ClassId> {
+    if let Some(owners) = &state.owners {
+        let class = owners.class(uid).and_then(|class| class.our_class());
+        return class.or(Some(ClassId::DEFAULT));
+    }
+    let own = class_of(state, Claim::Owner(Owner::Uid(uid)));
+    let of_processes = || {
+        let view = kernel.view().ok()?;
+        let processes = process::scan(&kernel.proc_root).ok()?.processes;
+        let mut his = processes.iter().filter(|process| process.uid == uid);
+        his.find_map(|process| match process::claim_of(process, &view)? {
+            claim @ Claim::Owner(_) => class_of(state, claim),
+            Claim::Pinned(_) | Claim::Retired(..) => None,
+        })
+    };
+    own.or_else(of_processes)
+}
+
+fn class_of(state: &KernelState, claim: Claim) -> Option<ClassId> {
+    let claim = match claim {
+        Claim::Pinned(owner) => Claim::Owner(owner),
+        claim => claim,
+    };
+    state.claims.get(&claim)?.our_class()
 }
 
 /// What stands and goes in the class, and whose it is; `None`: it stands nowhere.
@@ -27,13 +60,20 @@ pub(super) fn of_class<'p>(
         return None;
     }
     let classid = class.to_string();
+    let is_nobodys = class == ClassId::DEFAULT && !names(&subject, class);
+    let nobodys = is_nobodys.then_some("nobody claims it: it is in the default class");
     let note = "this is what the kernel has: the policy is refused, or cannot be read";
     Some(Answer {
         claimed_by: claimed_by(status, &classid),
         links,
-        notes: vec![note.to_string()],
+        notes: nobodys.into_iter().chain([note]).map(str::to_string).collect(),
         ..Answer::about(subject, Some(class))
     })
+}
+
+/// Whether a word of the command line is this class's own.
+fn names(word: &str, class: ClassId) -> bool {
+    Reserved::of(word) == Some(Reserved::Default) || word.parse() == Ok(class)
 }
 
 fn on_link(port: &Port, row: &Standing<'_>) -> OnLink {
