@@ -121,7 +121,8 @@ Examples:
   shaper apply -q --skip-unknown            from cron: speaks only when something differed
   shaper apply --dry-run                    the same as plan
 
-On a terminal over ssh it asks before it shapes a link for the first time.")]
+On a terminal over ssh it asks before it shapes the link by which you are connected
+for the first time.")]
     Apply(Apply),
     /// Keep a change that `apply --confirm` made
     Confirm,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::facts::{Accounts, Facts, LinkFacts, Observation};
 use crate::intent::Meaning;
 use crate::model::Model;
-use crate::plan::{self, Phase, Planned, Step, Whole, people, perform};
+use crate::plan::{Phase, Planned, Step, Whole, people, perform};
 use crate::policy::Diagnostic;
 use crate::process::Placement;
 use crate::tree::{Filter, KernelState, LinkName};
@@ -109,11 +109,6 @@ impl Applied {
     /// Whether the hierarchy had to be mounted.
     pub fn mounted(&self) -> bool {
         self.steps.iter().any(|planned| matches!(planned.step, Step::Mount(Whole::Add(()))))
-    }
-
-    /// Whether a link was shaped that was not before.
-    pub fn first_build(&self) -> bool {
-        !plan::built(&self.steps).is_empty()
     }
 
     /// What the steps mean for people.

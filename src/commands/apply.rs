@@ -57,7 +57,7 @@ pub(super) fn apply(global: &Global, words: &Words) -> Result<Output, Failure> {
             time.as_secs(),
             instance_words(global)
         ));
-    } else if applied.first_build() && ssh.is_some() && !asks {
+    } else if !asks && is_at_stake(&mut session, &applied, ssh.as_ref()) {
         output.stderr.push_str(
             "hint: over ssh, `shaper apply --confirm 60` takes a change back unless you confirm it\n",
         );
@@ -72,6 +72,13 @@ pub(super) fn apply(global: &Global, words: &Words) -> Result<Output, Failure> {
     // by one would cost time.
     std::mem::forget((session, applied, policy));
     Ok(output)
+}
+
+/// Whether a link was built for the first time by which the person's connection goes.
+fn is_at_stake(session: &mut Session, applied: &Applied, ssh: Option<&Ssh>) -> bool {
+    let (Some(ssh), Some(found)) = (ssh, &applied.found) else { return false };
+    let links = &found.facts.links;
+    first_build::AtStake::of(&applied.steps, ssh, &mut session.kernel, links).is_some()
 }
 
 /// A policy that is tried with `--confirm`. A file that is neither the daemon's nor the usual one

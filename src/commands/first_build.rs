@@ -1,14 +1,17 @@
 //! The first build on a link may cut off whoever types it over ssh, so it asks before it acts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
 use super::output::stderr;
 use super::ssh::Ssh;
 use crate::apply::{self, Request, Session};
+use crate::facts::LinkFacts;
 use crate::failure::Failure;
-use crate::plan;
+use crate::host::Kernel;
+use crate::model;
+use crate::plan::{self, Planned};
 use crate::tree::LinkName;
 
 /// In which time a build is to be confirmed that was allowed on trial.
@@ -36,8 +39,73 @@ impl From<Declined> for Failure {
     }
 }
 
-/// Asks the person at the terminal, if what the policy makes here begins with a first build. In
-/// which time it is to be confirmed, if it is.
+/// The links by which packets leave that go to one link first.
+#[derive(Debug, PartialEq, Eq)]
+enum Under {
+    /// A tunnel's: by whichever the routes say for the outer packets.
+    Any,
+    /// The link itself and those below it.
+    These(BTreeSet<LinkName>),
+}
+
+impl Under {
+    fn of(link: &LinkName, links: &BTreeMap<LinkName, LinkFacts>) -> Under {
+        let (mut under, mut next) = (BTreeSet::new(), vec![link]);
+        while let Some(link) = next.pop() {
+            let Some(facts) = links.get(link).filter(|_| under.insert(link.clone())) else {
+                continue;
+            };
+            if model::is_tunnel(facts) {
+                return Under::Any;
+            }
+            let is_under = |it: &LinkFacts| {
+                it.master == Some(facts.ifindex) || facts.lower == Some(it.ifindex)
+            };
+            next.extend(links.iter().filter(|(_, it)| is_under(it)).map(|(name, _)| name));
+        }
+        Under::These(under)
+    }
+
+    fn holds(&self, link: &LinkName) -> bool {
+        match self {
+            Under::Any => true,
+            Under::These(links) => links.contains(link),
+        }
+    }
+}
+
+/// What a first build may cut off.
+pub(super) struct AtStake {
+    built: BTreeSet<LinkName>,
+    /// The link by which the person is connected, if that is known.
+    over: Option<LinkName>,
+}
+
+impl AtStake {
+    /// What these steps build, where the person's connection goes by it, or where it is not known
+    /// by which link it goes. `links`: those of the kernel.
+    pub(super) fn of(
+        steps: &[Planned],
+        ssh: &Ssh,
+        kernel: &mut Kernel,
+        links: &BTreeMap<LinkName, LinkFacts>,
+    ) -> Option<AtStake> {
+        let built: BTreeSet<LinkName> = plan::built(steps).into_iter().cloned().collect();
+        if built.is_empty() || ssh.is_elsewhere(kernel) {
+            return None;
+        }
+        AtStake { built, over: ssh.link(kernel, links.iter()) }.if_by(links)
+    }
+
+    fn if_by(self, links: &BTreeMap<LinkName, LinkFacts>) -> Option<AtStake> {
+        let under = self.over.as_ref().map(|over| Under::of(over, links));
+        let goes = under.is_none_or(|under| self.built.iter().any(|link| under.holds(link)));
+        goes.then_some(self)
+    }
+}
+
+/// Asks the person at the terminal, if what the policy makes here begins with a first build of a
+/// link by which his connection goes. In which time it is to be confirmed, if it is.
 ///
 /// # Errors
 /// The host cannot be read, the policy cannot hold here, or the person does not want it.
@@ -49,11 +117,12 @@ pub(super) fn allowed(
     apply::may_change(&session.kernel)?;
     let mut look = session.look(request)?;
     let (plan, _) = session.plan(&request.intent, &mut look.meaning)?;
-    let Some(question) = question(&plan::built(&plan.steps), ssh.link.as_ref()) else {
+    let links = &look.meaning.facts().links;
+    let Some(at_stake) = AtStake::of(&plan.steps, ssh, &mut session.kernel, links) else {
         return Ok(None);
     };
     let mut said = String::new();
-    let asked = stderr(&question).and_then(|()| io::stdin().read_line(&mut said));
+    let asked = stderr(&at_stake.question()).and_then(|()| io::stdin().read_line(&mut said));
     asked.map_err(|error| Failure::refused(format!("the terminal does not answer: {error}")))?;
     match Answer::of(&said) {
         Answer::Apply => Ok(None),
@@ -62,29 +131,27 @@ pub(super) fn allowed(
     }
 }
 
-/// The question before these links are built; `None`: there are none. `over`: the link by which the
-/// person is connected, if that is known.
-fn question(built: &BTreeSet<&LinkName>, over: Option<&LinkName>) -> Option<String> {
-    if built.is_empty() {
-        return None;
-    }
-    let mut links: Vec<String> = built.iter().take(NAMED).map(ToString::to_string).collect();
-    if built.len() > NAMED {
-        links.push(format!("{} more", built.len() - NAMED));
-    }
-    let links = links.join(", ");
-    let connected = match over {
-        Some(link) if built.contains(link) && built.len() == 1 => {
-            format!("{links}, over which you are connected")
+impl AtStake {
+    fn question(&self) -> String {
+        let AtStake { built, over } = self;
+        let mut links: Vec<String> = built.iter().take(NAMED).map(ToString::to_string).collect();
+        if built.len() > NAMED {
+            links.push(format!("{} more", built.len() - NAMED));
         }
-        Some(link) => format!("{links}; you are connected over {link}"),
-        None => format!("{links}, and you are connected over ssh"),
-    };
-    Some(format!(
-        "This is the first build on {connected}.\n\
-         y: apply; c: apply with --confirm {}; anything else: nothing is changed\n> ",
-        ON_TRIAL.as_secs()
-    ))
+        let links = links.join(", ");
+        let connected = match over {
+            Some(link) if built.contains(link) && built.len() == 1 => {
+                format!("{links}, over which you are connected")
+            }
+            Some(link) => format!("{links}; you are connected over {link}"),
+            None => format!("{links}, and you are connected over ssh"),
+        };
+        format!(
+            "This is the first build on {connected}.\n\
+             y: apply; c: apply with --confirm {}; anything else: nothing is changed\n> ",
+            ON_TRIAL.as_secs()
+        )
+    }
 }
 
 impl Answer {
@@ -121,15 +188,28 @@ mod tests {
     fn the_question_names_the_links_and_the_way_in() {
         let names: Vec<LinkName> =
             ["up0", "up1", "up2", "up3", "up4"].into_iter().filter_map(LinkName::new).collect();
-        let first = |built: usize, over: Option<usize>| {
-            let built = names.iter().take(built).collect();
-            let question = question(&built, over.map(|at| &names[at]))?;
-            question.lines().next().map(str::to_string)
+        // up3 is a bridge of up0 and up1, up4 a VLAN of that.
+        let mut links: BTreeMap<LinkName, LinkFacts> =
+            (1..).zip(&names).map(|(at, name)| (name.clone(), LinkFacts::ethernet(at))).collect();
+        links.get_mut(&names[0]).unwrap().master = Some(4);
+        links.get_mut(&names[1]).unwrap().master = Some(4);
+        links.get_mut(&names[4]).unwrap().lower = Some(4);
+        let first_with = |links: &BTreeMap<_, _>, built: usize, over: Option<usize>| {
+            let built = names.iter().take(built).cloned().collect();
+            let at_stake = AtStake { built, over: over.map(|at| names[at].clone()) };
+            at_stake.if_by(links)?.question().lines().next().map(str::to_string)
         };
+        let first = |built, over| first_with(&links, built, over);
         let is = |text: &str| Some(format!("This is the first build on {text}."));
-        assert_eq!(first(0, Some(0)), None);
         assert_eq!(first(1, Some(0)), is("up0, over which you are connected"));
-        assert_eq!(first(1, Some(1)), is("up0; you are connected over up1"));
+        assert_eq!(first(1, Some(1)), None);
+        assert_eq!(first(1, Some(3)), is("up0; you are connected over up3"));
+        assert_eq!(first(1, Some(4)), is("up0; you are connected over up4"));
+        assert_eq!(first(4, Some(2)), is("up0, up1, up2, 1 more; you are connected over up2"));
+        links.get_mut(&names[2]).unwrap().kind = Some("wireguard".to_string());
+        let through_a_tunnel = first_with(&links, 1, Some(2));
+        assert_eq!(through_a_tunnel, is("up0; you are connected over up2"));
+        let first = |built, over| first_with(&links, built, over);
         assert_eq!(first(1, None), is("up0, and you are connected over ssh"));
         assert_eq!(first(2, Some(1)), is("up0, up1; you are connected over up1"));
         assert_eq!(first(5, None), is("up0, up1, up2, 2 more, and you are connected over ssh"));

@@ -3,9 +3,13 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::address::link_of;
+use crate::facts::LinkFacts;
+use crate::host::Kernel;
+use crate::netlink::way;
 use crate::process::parse_identity;
 use crate::tree::LinkName;
 
@@ -19,41 +23,79 @@ const MOST: usize = 100;
 /// A connection by ssh.
 #[derive(Debug)]
 pub(super) struct Ssh {
-    /// The link that has this host's address of the connection; `None`: none is known to have it.
-    pub link: Option<LinkName>,
+    session: SshSession,
+    /// Inode of the network namespace that the connection is in; `None`: it may not be read.
+    netns: Option<u64>,
 }
 
 impl Ssh {
     /// The connection by which whoever called this command types; `None`: by none.
     pub(super) fn of_caller(proc_root: &Path) -> Option<Ssh> {
-        let session = session_of(proc_root, std::process::id())?;
-        Some(Ssh { link: session.address.and_then(link_of) })
+        let (session, server) = session_of(proc_root, std::process::id())?;
+        let netns = fs::metadata(proc_root.join(format!("{server}/ns/net"))).ok();
+        Some(Ssh { session, netns: netns.map(|it| it.ino()) })
+    }
+
+    /// Whether the connection is in another network namespace than the kernel's links.
+    pub(super) fn is_elsewhere(&self, kernel: &Kernel) -> bool {
+        self.netns.is_some_and(|netns| netns != kernel.netns)
+    }
+
+    /// The link by which the connection's packets leave: as the kernel routes them, else the one
+    /// that has this host's address; `None`: neither is known. `links`: the kernel's.
+    pub(super) fn link<'l>(
+        &self,
+        kernel: &mut Kernel,
+        mut links: impl Iterator<Item = (&'l LinkName, &'l LinkFacts)>,
+    ) -> Option<LinkName> {
+        let SshSession { own, peer } = self.session;
+        let question = way::between(own?, peer?);
+        match kernel.netlink.get(&question, way::link) {
+            Ok(Ok(Some(index))) => {
+                links.find(|(_, facts)| facts.ifindex == index).map(|(name, _)| name.clone())
+            }
+            _ => None,
+        }
+        .or_else(|| link_of(own?))
     }
 }
 
-/// What the variables say of a session.
-#[derive(Debug, PartialEq, Eq)]
+/// What the variables say of a session: the addresses of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SshSession {
-    /// This host's address of the connection.
-    address: Option<IpAddr>,
+    /// This host's.
+    own: Option<IpAddr>,
+    /// The other end's.
+    peer: Option<IpAddr>,
 }
 
-/// The session of the nearest process that has one: this, or one above it.
-fn session_of(proc_root: &Path, pid: u32) -> Option<SshSession> {
+/// The session of the nearest process that has one, this or one above it; and the process that has
+/// the connection, as far as is known: the one that started the first process of the session. The
+/// session's own processes may have entered other network namespaces since. What outlived its
+/// server (tmux) has process 1 above it, which says nothing.
+fn session_of(proc_root: &Path, pid: u32) -> Option<(SshSession, u32)> {
+    let mut found: Option<(SshSession, u32)> = None;
     let mut pid = pid;
     for _ in 0..MOST {
         let process = proc_root.join(pid.to_string());
         // A process may have ended meanwhile, and another user's may not be read.
         let environment = fs::read(process.join("environ")).unwrap_or_default();
-        if let Some(session) = session_in(&environment) {
-            return Some(session);
+        let session = session_in(&environment);
+        let is_another = |(it, _): (SshSession, u32)| session.is_some_and(|new| new != it);
+        if found.is_some_and(is_another) {
+            break;
         }
-        pid = parse_identity(&fs::read(process.join("status")).ok()?)?.parent;
+        let status = fs::read(process.join("status")).ok();
+        let parent = status.and_then(|it| parse_identity(&it)).map_or(0, |it| it.parent);
+        if let Some(session) = session {
+            found = Some((session, if parent > 1 { parent } else { pid }));
+        }
+        pid = parent;
         if pid == 0 {
-            return None;
+            break;
         }
     }
-    None
+    found
 }
 
 /// The session that `/proc/PID/environ` tells of.
@@ -64,16 +106,18 @@ fn session_in(environment: &[u8]) -> Option<SshSession> {
         values.find(|value| !value.is_empty())
     };
     match of(CONNECTION) {
-        Some(connection) => Some(SshSession { address: own_address(connection) }),
-        None => OTHERS.into_iter().find_map(of).map(|_| SshSession { address: None }),
+        Some(connection) => {
+            Some(SshSession { peer: address(connection, 0), own: address(connection, 2) })
+        }
+        None => OTHERS.into_iter().find_map(of).map(|_| SshSession { own: None, peer: None }),
     }
 }
 
-/// Of the client's address and port and the server's.
-fn own_address(connection: &[u8]) -> Option<IpAddr> {
+/// One of the client's address and port and the server's.
+fn address(connection: &[u8], at: usize) -> Option<IpAddr> {
     let words = std::str::from_utf8(connection).ok()?;
     // A link-local address names its link, too.
-    let address = words.split_ascii_whitespace().nth(2)?.split('%').next()?;
+    let address = words.split_ascii_whitespace().nth(at)?.split('%').next()?;
     Some(address.parse::<IpAddr>().ok()?.to_canonical())
 }
 
@@ -81,18 +125,20 @@ fn own_address(connection: &[u8]) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn session(address: Option<&str>) -> Option<SshSession> {
-        Some(SshSession { address: address.map(|it| it.parse().unwrap()) })
+    fn session(addresses: Option<(&str, &str)>) -> Option<SshSession> {
+        let address = |it: &str| it.parse().unwrap();
+        let (peer, own) = addresses.map(|(peer, own)| (address(peer), address(own))).unzip();
+        Some(SshSession { own, peer })
     }
 
     #[test]
     fn what_sshd_tells_a_session_is_read() {
         let v4 = b"PATH=/bin\0SSH_CONNECTION=192.0.2.9 50000 192.0.2.1 22\0SSH_TTY=/dev/pts/1\0";
-        assert_eq!(session_in(v4), session(Some("192.0.2.1")));
+        assert_eq!(session_in(v4), session(Some(("192.0.2.9", "192.0.2.1"))));
         let v6 = b"SSH_CONNECTION=fe80::9%eth0 50000 fe80::1%eth0 22\0";
-        assert_eq!(session_in(v6), session(Some("fe80::1")));
+        assert_eq!(session_in(v6), session(Some(("fe80::9", "fe80::1"))));
         let mapped = b"SSH_CONNECTION=::ffff:192.0.2.9 5 ::ffff:192.0.2.1 22\0";
-        assert_eq!(session_in(mapped), session(Some("192.0.2.1")));
+        assert_eq!(session_in(mapped), session(Some(("192.0.2.9", "192.0.2.1"))));
         for unclear in [&b"SSH_CONNECTION=UNKNOWN\0"[..], b"SSH_TTY=/dev/pts/1\0"] {
             assert_eq!(session_in(unclear), session(None));
         }
@@ -116,7 +162,8 @@ mod tests {
         process(10, 1, "SSH_CONNECTION=192.0.2.9 50000 192.0.2.1 22\0");
         process(11, 10, "SUDO_USER=ann\0");
         process(12, 11, "");
-        assert_eq!(session_of(root.path(), 12), session(Some("192.0.2.1")));
+        let at_10 = session(Some(("192.0.2.9", "192.0.2.1"))).unwrap();
+        assert_eq!(session_of(root.path(), 12), Some((at_10, 10)), "its server has ended");
         process(13, 1, "");
         assert_eq!(session_of(root.path(), 13), None);
         // Pids that were given again while this looked.
@@ -126,5 +173,14 @@ mod tests {
         // Its parent has ended.
         process(16, 17, "");
         assert_eq!(session_of(root.path(), 16), None);
+        // A server that was started in a session, and its own session.
+        process(20, 10, "SSH_CONNECTION=192.0.2.9 50000 192.0.2.1 22\0");
+        process(21, 20, "SSH_CONNECTION=192.0.2.7 50000 192.0.2.2 22\0");
+        process(22, 21, "SSH_CONNECTION=192.0.2.7 50000 192.0.2.2 22\0");
+        let inner = session(Some(("192.0.2.7", "192.0.2.2"))).unwrap();
+        assert_eq!(session_of(root.path(), 22), Some((inner, 20)));
+        process(9, 1, "");
+        process(10, 9, "SSH_CONNECTION=192.0.2.9 50000 192.0.2.1 22\0");
+        assert_eq!(session_of(root.path(), 12), Some((at_10, 9)));
     }
 }

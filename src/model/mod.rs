@@ -36,3 +36,4 @@ pub use meant::{Asked, From, How, InnerLink, Limits, Link, Model, Node, Rule, Ta
 pub use options::BuildOptions;
 pub use owners::{Owners, Whose};
 pub use positions::{LinkAt, Per, Position};
+pub use stacked::is_tunnel;

@@ -56,6 +56,11 @@ pub(super) fn tunnel(device: &LinkFacts) -> Option<(&str, Tunnel)> {
     }
 }
 
+/// Whether a link puts packets into other packets, which leave by another link.
+pub fn is_tunnel(device: &LinkFacts) -> bool {
+    tunnel(device).is_some()
+}
+
 impl Tunnel {
     /// The cure where a policy can name the tunnel or the link below it, but not both.
     pub(super) fn which_to_name(self, name: &LinkName) -> String {

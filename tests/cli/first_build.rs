@@ -8,7 +8,7 @@ use crate::support::program::{binary, directory};
 
 tests!(On::Host =>
     a_first_build_over_ssh_is_asked_about, who_answers_or_hears_nothing_is_not_asked,
-    where_it_is_no_first_build_nothing_is_asked
+    where_it_is_no_first_build_nothing_is_asked, nothing_is_asked_of_links_that_do_not_carry_the_session
 );
 
 /// What sshd tells a session.
@@ -96,4 +96,47 @@ fn where_it_is_no_first_build_nothing_is_asked() {
     tmux(&["respawn-pane", "-k", &ended(&format!("{OVER_UP0} {bad}"))]);
     let said = terminal.until("an end", |screen| screen.contains("it ended with 2\n"));
     assert!(!said.contains("first build"), "{said}");
+}
+
+fn nothing_is_asked_of_links_that_do_not_carry_the_session() {
+    let apply = apply();
+    // The session's own namespace, by a name, and another with a link and an address of the same.
+    run("ip netns attach here 1");
+    run("ip netns add there");
+    run("ip -n there link add up0 type veth peer name far0");
+    run("ip -n there addr add 192.0.2.1/24 dev up0");
+    run("ip -n there link set up0 up");
+    let mut terminal: Option<Terminal> = None;
+    let mut over = |words: &str| match &terminal {
+        None => terminal.insert(Terminal::open(80, 24, words)).screen(),
+        Some(_) => tmux(&["respawn-pane", "-k", words]),
+    };
+    let ends = |status: u8| {
+        let ended = format!("it ended with {status}\n");
+        Terminal.until("an end", |screen| screen.contains(&ended))
+    };
+    for options in ["--netns there", "--netns there --yes"] {
+        over(&ended(&format!("{OVER_UP0} {apply} {options}")));
+        let said = ends(0);
+        assert!(!said.contains("first build") && !said.contains("hint"), "{options}: {said}");
+        shaper(&format!("clear {options}").replace("--yes", "")).assert().code(0);
+    }
+    // Whoever has entered the other namespace is still connected in the first one.
+    over(&ended(&format!("{OVER_UP0} sh -c 'ip netns exec there {apply}; exit $?'")));
+    assert!(!ends(0).contains("first build"));
+    shaper("clear --netns there").assert().code(0);
+    let inside = format!("{OVER_UP0} sh -c 'ip netns exec there {apply} --netns here; exit $?'");
+    over(&ended(&inside));
+    Terminal.until("the question", |screen| screen.contains(QUESTION));
+    Terminal.press(&["n", "Enter"]);
+    ends(2);
+    // Packets to the client leave by another link.
+    run("ip link add up1 type veth peer name far1");
+    run("ip addr add 192.0.2.1/24 dev up1");
+    run("ip link set far1 up");
+    run("ip link set up1 up");
+    run("ip route replace 192.0.2.9/32 dev up1");
+    over(&ended(&format!("{OVER_UP0} {apply} --yes")));
+    let said = ends(0);
+    assert!(!said.contains("first build") && !said.contains("hint"), "{said}");
 }
