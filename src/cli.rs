@@ -100,7 +100,7 @@ Examples:
         /// The policy; - is standard input
         #[arg(default_value = DEFAULT_FILE)]
         file: PathBuf,
-        /// As the tc and shell commands that the steps equal
+        /// As the tc and shell commands that the steps equal, for the namespace that --netns names
         #[arg(long)]
         tc: bool,
         /// Exit with 3 when there are changes

@@ -28,7 +28,7 @@ use shaper::facts::{
     Account, Accounts, Facts, Features, Helpers, LinkFacts, Observation, RootQdisc,
 };
 use shaper::intent::{Intent, Options, Resolved, resolve};
-use shaper::plan::{Paths, Plan, Tc, diff, people, perform};
+use shaper::plan::{Paths, Place, Plan, Tc, diff, people, perform};
 use shaper::policy::{self, Diagnostic};
 use shaper::tree::{Classifier, Foreign, KernelState, LinkName, Mark, NetCls, Pref};
 use shaper::units::{ClassId, Psched, Rate};
@@ -111,6 +111,7 @@ fn print(plan: &Plan, warnings: &[Diagnostic], people: &[people::Change]) -> Str
         instance: PathBuf::from("/run/shaper/net_cls/shaper"),
         mark: Mark::for_instance("shaper"),
         psched: Psched::default(),
+        place: Place::Here,
     };
     let warnings = warnings.iter().map(|warning| format!("warning: {}\n", warning.message));
     let mut text: String = warnings.collect();

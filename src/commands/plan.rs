@@ -12,7 +12,7 @@ use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::intent::Meaning;
 use crate::model::{self, BuildOptions};
-use crate::plan::{Tc, people};
+use crate::plan::{Paths, Plan, Tc, people};
 use crate::policy::Policy;
 use crate::process::{self, Decision, Scan};
 use crate::tree::Reserved;
@@ -48,9 +48,7 @@ pub(super) fn plan(
             members,
         ))
     } else if show.tc {
-        Output::text(
-            plan.steps.iter().map(|step| format!("{}\n", Tc(&step.step, &paths))).collect(),
-        )
+        Output::text(commands(&plan, &paths))
     } else {
         Output::text(report::plan_text(&plan, &people, &members, Look::on_stdout(global)))
     };
@@ -59,6 +57,31 @@ pub(super) fn plan(
         output.status = 3;
     }
     Ok(output)
+}
+
+/// The steps as commands that a shell performs. What none can perform is there as comments.
+fn commands(plan: &Plan, paths: &Paths) -> String {
+    let mut text = String::new();
+    let commands = plan.steps.iter().map(|planned| Tc(&planned.step, paths));
+    let (mut by_program, mut loses_lines) = (false, false);
+    for command in commands {
+        let lines = command.to_string();
+        let hash = if command.is_by_program() { "# " } else { "" };
+        by_program |= command.is_by_program();
+        loses_lines |= command.loses_lines();
+        text.extend(lines.lines().map(|line| format!("{hash}{line}\n")));
+    }
+    if loses_lines {
+        text.push_str(
+            "# tc cannot write which line of the policy a rule is of: the next `shaper apply` makes these rules anew.\n",
+        );
+    }
+    if by_program {
+        text.push_str(
+            "# Commands that begin with # need eBPF programs, or maps of theirs, that only shaper has: `shaper apply` performs them.\n",
+        );
+    }
+    text
 }
 
 /// How many processes an apply would move now.

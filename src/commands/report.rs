@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::apply::Applied;
 use crate::cli::Global;
-use crate::plan::{Change, Disturbance, Paths, Plan, Planned, Step, Tc, people};
+use crate::plan::{Change, Disturbance, Paths, Place, Plan, Planned, Step, Tc, people};
 use crate::policy::{Diagnostic, Source};
 use crate::process::Placement;
 use crate::tree::{Claim, Mark};
@@ -204,6 +204,7 @@ pub(super) fn check_json(warnings: &[Diagnostic], source: &Source) -> String {
         instance: Default::default(),
         mark: Mark(0),
         psched: Psched::default(),
+        place: Place::Here,
     };
     let mut document = Document::new(&[], &paths, false);
     document.warnings = JsonWarning::of_policy(warnings, Some(source));

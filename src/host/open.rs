@@ -13,7 +13,7 @@ use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance, Locked};
 use crate::facts::Accounts;
 use crate::model::Matcher;
 use crate::netlink::inet_diag::Transport;
-use crate::plan::Paths;
+use crate::plan::{Paths, Place};
 use crate::process::{self, Decision, InstanceView, Process, Reason};
 use crate::sys::bpf::{Flows, Maps, RuleMaps, ServerMap};
 use crate::sys::netns::{self, NetnsError, Target};
@@ -50,6 +50,8 @@ pub struct Kernel {
     /// Lists of sockets that this kernel lacks: asking would have it look for a module each time.
     pub unlisted: BTreeSet<(Family, Transport)>,
     hierarchy: Option<Hierarchy>,
+    /// Where the links are, for whoever asked.
+    place: Place,
 }
 
 /// The kernel cannot be asked.
@@ -101,6 +103,7 @@ impl Kernel {
             servers: None,
             unlisted: BTreeSet::new(),
             hierarchy: cgroup::find()?,
+            place: Place::Here,
         })
     }
 
@@ -109,7 +112,9 @@ impl Kernel {
         let Some(target) = netns else { return Kernel::open(name) };
         target.enter()?;
         let inode = netns::current().map_err(OpenError::Namespace)?;
-        Kernel::open(Some(name.unwrap_or(&format!("shaper-{inode}"))))
+        let name = name.map_or_else(|| format!("shaper-{inode}"), str::to_string);
+        let place = Place::new(target.name(), target.path());
+        Ok(Kernel { place, ..Kernel::open(Some(&name))? })
     }
 
     /// Where we mount the hierarchy when it is mounted nowhere.
@@ -179,7 +184,8 @@ impl Kernel {
             Some(hierarchy) => hierarchy.path.clone(),
             None => Self::own_mount().to_path_buf(),
         };
-        Paths { instance: mount.join(&self.name), mount, mark: self.mark, psched }
+        let (instance, place) = (mount.join(&self.name), self.place.clone());
+        Paths { instance, mount, mark: self.mark, psched, place }
     }
 
     /// What placement must know of the instance.

@@ -12,7 +12,7 @@ mod step;
 
 pub use diff::diff;
 pub use journal::Journal;
-pub use print::{Paths, Tc};
+pub use print::{Paths, Place, Tc};
 pub use routine::Logins;
 pub use simulate::perform;
 pub use step::{

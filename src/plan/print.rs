@@ -3,11 +3,13 @@
 
 mod command;
 mod line;
+mod place;
 mod words;
 
 use std::fmt;
 
 pub use command::{Paths, Tc};
+pub use place::Place;
 
 use super::Plan;
 

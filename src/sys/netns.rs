@@ -72,6 +72,17 @@ impl Target {
         Target { wanted: wanted.to_string(), path, is_process }
     }
 
+    /// What `ip netns` calls the namespace, if it was named so.
+    pub fn name(&self) -> Option<&str> {
+        let is_name = !self.is_process && !self.wanted.contains('/');
+        is_name.then_some(self.wanted.as_str())
+    }
+
+    /// Where the namespace's file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether the namespace was named by a process, and so ends with that process.
     pub fn is_process(&self) -> bool {
         self.is_process

@@ -1,9 +1,11 @@
 //! `shaper plan` and `shaper apply`: exit statuses, what is printed, and what is not.
 
 use std::fs;
+use std::time::Duration;
 
 use super::invoke::{Sleeper, exactly, host, root, shaper, text};
 use crate::support::accounts::{ANN, BOB, CAROL};
+use crate::support::clock::soon;
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
 use crate::support::program::{NET_CLS, classid, directory, policy};
@@ -12,7 +14,7 @@ tests!(On::Host =>
     a_plan_says_each_step_and_apply_does_them, a_plan_speaks_of_people, a_dry_run_is_a_plan, an_exit_code_tells_of_changes,
     apply_twice_is_apply_once, quiet_speaks_only_of_differences,
     quiet_hides_no_warning_for_ever, json_is_one_document,
-    steps_print_as_tc_commands, printed_commands_take_over_any_root,
+    steps_print_as_tc_commands, printed_commands_reach_another_namespace, printed_commands_take_over_any_root,
     printed_commands_repair_a_tree_that_drifted, printed_commands_clear_all_that_stands,
     swapped_pins_settle_in_one_run,
     a_container_is_warned_of_by_cron_once_a_day, there_is_nothing_to_confirm
@@ -230,14 +232,12 @@ fn json_is_one_document() {
     assert_eq!(applied["steps"].as_array().map(Vec::len), Some(14));
 }
 
-/// Has a shell perform the commands that a plan prints, but for those that name an eBPF program's
-/// file, which no command line of tc can spell; what was printed.
+/// Has a shell perform what a plan prints, where commands that name an eBPF program's file, which
+/// no command line of tc can spell, are comments; what was printed.
 fn perform_by_hand(plan: &str) -> String {
     let output = shaper(plan).assert().code(0).stderr("").get_output().clone();
     let commands = String::from_utf8(output.stdout).expect("text");
-    let by_hand = |line: &&str| !line.contains(" bpf ");
-    let script: String = commands.lines().filter(by_hand).map(|l| format!("{l}\n")).collect();
-    in_a_shell(&script);
+    in_a_shell(&commands);
     commands
 }
 
@@ -249,8 +249,47 @@ fn in_a_shell(script: &str) {
 /// eBPF programs.
 fn steps_print_as_tc_commands() {
     let path = host();
-    assert!(perform_by_hand(&format!("plan --tc {path}")).contains(" bpf "));
+    let commands = perform_by_hand(&format!("plan --tc {path}"));
+    assert!(commands.contains("\n# tc filter add dev up0 parent 1: protocol all pref 200 bpf "));
+    assert!(commands.ends_with("only shaper has: `shaper apply` performs them.\n"), "{commands}");
     exactly(&mut shaper(&format!("plan {path}")), 0, LEFT_BY_HAND, "");
+}
+
+/// However the namespace of the links was named, and whatever is in the shell's own.
+fn printed_commands_reach_another_namespace() {
+    let path = host();
+    run("ip netns add there");
+    run("ip -n there link add up0 type veth peer name far0");
+    run("ip -n there link set up0 up");
+    let inside = ["netns", "exec", "there", "sleep", "60"];
+    let mut sleeper = std::process::Command::new("ip").args(inside).spawn().expect("start ip");
+    let pid = sleeper.id().to_string();
+    let has_entered = || run(&format!("ip netns identify {pid}")).trim() == "there";
+    soon("a process is there", Duration::from_secs(10), has_entered);
+    let before = root();
+    for place in ["there", "/run/netns/there", &pid] {
+        let commands = perform_by_hand(&format!("--netns {place} plan --tc {path}"));
+        assert!(commands.contains("tc -n there class add ") == (place == "there"), "{commands}");
+        let mut plan = shaper(&format!("--netns {place} plan {path}"));
+        exactly(&mut plan, 0, LEFT_BY_HAND, "");
+        assert_eq!(root(), before);
+        shaper(&format!("--netns {place} clear")).assert().code(0);
+    }
+    // tc cannot write all of a rule, and the plan says so.
+    policy(&(text("ann: 20mbit") + "rules:\n  - {dport: [443, 8080], to: ann}\n"));
+    let commands = perform_by_hand(&format!("--netns there plan --tc {path}"));
+    assert!(commands.contains("# tc cannot write which line "), "{commands}");
+    let left = LEFT_BY_HAND.replace("(whose", "(rules, whose").replace("3 steps", "6 steps");
+    exactly(&mut shaper(&format!("--netns there plan {path}")), 0, &left, "");
+    policy(&text("ann: 20mbit"));
+    // What is there already is changed and removed there, too.
+    shaper(&format!("--netns there apply {path}")).assert().code(0);
+    policy(&text("ann: 30mbit"));
+    perform_by_hand(&format!("--netns there plan --tc {path}"));
+    exactly(&mut shaper(&format!("--netns there plan {path}")), 0, "in sync\n", "");
+    shaper("--netns there clear").assert().code(0);
+    let _ = sleeper.kill();
+    let _ = sleeper.wait();
 }
 
 /// Whatever root stands: the kernel's own, or somebody's that is taken over, also with our handle.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use shaper::classify::{hash, interpret};
 use shaper::netlink::request::{dump, filter};
 use shaper::netlink::{ETH_P_IP, decode};
-use shaper::plan::{LeftTables, Paths, Step, Tc, Whole};
+use shaper::plan::{LeftTables, Paths, Place, Step, Tc, Whole};
 use shaper::sys::Netlink;
 use shaper::tree::{Family, Filter, FoundFilter, LinkName, Parent, Pref, U32Rule, U32Rules};
 use shaper::units::{ClassId, Minor, Psched};
@@ -155,6 +155,7 @@ fn shell(step: &Step) {
         instance: PathBuf::new(),
         mark: mark(),
         psched: Psched::default(),
+        place: Place::Here,
     };
     let commands = format!("set -e\n{}", Tc(step, &paths));
     let mut sh = Command::new("sh").stdin(Stdio::piped()).spawn().unwrap();

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
+use super::place::Place;
 use super::words::{label_words, program_words, protocol};
 use crate::classify::inner;
 use crate::plan::step::list;
@@ -26,10 +27,38 @@ pub struct Paths {
     pub mark: Mark,
     /// The kernel's tick, in which bursts are given.
     pub psched: Psched,
+    /// Where the links are, seen from the shell that performs the command.
+    pub place: Place,
 }
 
 /// A step as the command that it equals. Several commands are joined by newlines.
 pub struct Tc<'a>(pub &'a Step, pub &'a Paths);
+
+impl Tc<'_> {
+    /// Whether no shell can perform the command: it loads an eBPF program, or writes into the maps of
+    /// one, which have no name.
+    pub fn is_by_program(&self) -> bool {
+        match self.0 {
+            Step::Filter(_, _, Whole::Add(filter)) => {
+                !matches!(filter, Filter::U32 { .. } | Filter::Tag(Tag::Cgroup))
+            }
+            Step::Entries(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the commands make rules that lack the number of their line, by which `status` counts:
+    /// tc clears what a key's mask does not have (`pack_key`, tc/f_u32.c), and the line is in a key
+    /// that compares nothing.
+    pub fn loses_lines(&self) -> bool {
+        let Step::Filter(_, _, Whole::Add(Filter::U32 { rules, .. })) = self.0 else {
+            return false;
+        };
+        let buckets = rules.tables.values().flat_map(|table| table.buckets.values()).flatten();
+        let has_line = |node: &U32Node| matches!(node, U32Node::Rule(rule) if rule.line.is_some());
+        buckets.chain(&rules.root).any(has_line)
+    }
+}
 
 impl Display for Tc<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -40,15 +69,15 @@ impl Display for Tc<'_> {
                 write!(f, "mkdir -p {at} && mount -t cgroup -o net_cls net_cls {at}")
             }
             Step::Mount(Whole::Remove(())) => write!(f, "umount {}", paths.mount.display()),
-            Step::Root(port, change) => root(f, &port.device(), change, paths.mark),
+            Step::Root(port, change) => root(f, &port.device(), change, paths),
             Step::Clsact(link, change) => {
-                write!(f, "tc qdisc {} dev {link} clsact", whole(change))
+                write!(f, "{} qdisc {} dev {link} clsact", paths.place.tc(), whole(change))
             }
-            Step::Ifb(name, change) => ifb(f, name, change, paths.mark),
-            Step::Class(port, id, change) => class(f, &port.device(), *id, change, paths.psched),
-            Step::Leaf(port, id, change) => leaf(f, &port.device(), *id, change),
-            Step::Filter(port, seat, change) => filter(f, port, *seat, change),
-            Step::Tables(port, left) => tables(f, &port.device(), left),
+            Step::Ifb(name, change) => ifb(f, name, change, paths),
+            Step::Class(port, id, change) => class(f, &port.device(), *id, change, paths),
+            Step::Leaf(port, id, change) => leaf(f, &port.device(), *id, change, paths),
+            Step::Filter(port, seat, change) => filter(f, port, *seat, change, paths),
+            Step::Tables(port, left) => tables(f, &port.device(), left, paths),
             Step::Claim(claim, change) => directory(f, claim, change, paths),
             // The maps are anonymous: no command can make them first and give them to a filter
             // later.
@@ -83,19 +112,20 @@ fn root(
     f: &mut Formatter<'_>,
     dev: &LinkName,
     change: &Whole<Replaced, ()>,
-    Mark(r2q): Mark,
+    paths: &Paths,
 ) -> fmt::Result {
+    let (tc, Mark(r2q)) = (paths.place.tc(), paths.mark);
     let verb = match change {
-        Whole::Remove(()) => return write!(f, "tc qdisc del dev {dev} root handle 1:"),
+        Whole::Remove(()) => return write!(f, "{tc} qdisc del dev {dev} root handle 1:"),
         Whole::Add(Replaced::Kernel) => "add",
         // HTB refuses every change, and a `replace` of a qdisc with the same handle is one.
         Whole::Add(Replaced::Foreign { handle: ClassId::ROOT, .. }) => {
-            writeln!(f, "tc qdisc del dev {dev} root handle 1:")?;
+            writeln!(f, "{tc} qdisc del dev {dev} root handle 1:")?;
             "add"
         }
         Whole::Add(Replaced::Foreign { .. }) => "replace",
     };
-    write!(f, "tc qdisc {verb} dev {dev} root handle 1: htb default fffe r2q {r2q}")
+    write!(f, "{tc} qdisc {verb} dev {dev} root handle 1: htb default fffe r2q {r2q}")
 }
 
 fn class(
@@ -103,39 +133,57 @@ fn class(
     dev: &LinkName,
     id: ClassId,
     change: &Change<Class, Option<LeafQdisc>>,
-    psched: Psched,
+    paths: &Paths,
 ) -> fmt::Result {
-    let words = |class| class_words(id, class, psched);
+    let tc = paths.place.tc();
+    let words = |class| class_words(id, class, paths.psched);
     match change {
-        Change::Add(class) => write!(f, "tc class add dev {dev} {}", words(class)),
-        Change::Alter { to, .. } => write!(f, "tc class change dev {dev} {}", words(to)),
-        Change::Remove(_) => write!(f, "tc class del dev {dev} classid {id}"),
+        Change::Add(class) => write!(f, "{tc} class add dev {dev} {}", words(class)),
+        Change::Alter { to, .. } => write!(f, "{tc} class change dev {dev} {}", words(to)),
+        Change::Remove(_) => write!(f, "{tc} class del dev {dev} classid {id}"),
         Change::Replace { to, below, .. } => {
-            writeln!(f, "tc class del dev {dev} classid {id}")?;
-            write!(f, "tc class add dev {dev} {}", words(to))?;
+            writeln!(f, "{tc} class del dev {dev} classid {id}")?;
+            write!(f, "{tc} class add dev {dev} {}", words(to))?;
             let mut leaf = below.iter();
-            leaf.try_for_each(|leaf| write!(f, "\ntc qdisc add dev {dev} {}", leaf_words(id, leaf)))
+            leaf.try_for_each(|leaf| {
+                write!(f, "\n{tc} qdisc add dev {dev} {}", leaf_words(id, leaf))
+            })
         }
     }
 }
 
-fn leaf(f: &mut Formatter<'_>, dev: &LinkName, id: ClassId, change: &LeafChange) -> fmt::Result {
-    let delete =
-        |leaf: &FoundLeaf| format!("tc qdisc del dev {dev} parent {id} handle {}", leaf.handle(id));
+fn leaf(
+    f: &mut Formatter<'_>,
+    dev: &LinkName,
+    id: ClassId,
+    change: &LeafChange,
+    paths: &Paths,
+) -> fmt::Result {
+    let tc = paths.place.tc();
+    let delete = |leaf: &FoundLeaf| {
+        format!("{tc} qdisc del dev {dev} parent {id} handle {}", leaf.handle(id))
+    };
     match change {
-        Change::Add(leaf) => write!(f, "tc qdisc add dev {dev} {}", leaf_words(id, leaf)),
+        Change::Add(leaf) => write!(f, "{tc} qdisc add dev {dev} {}", leaf_words(id, leaf)),
         Change::Alter { to, .. } => {
-            write!(f, "tc qdisc change dev {dev} {}", leaf_words(id, to))
+            write!(f, "{tc} qdisc change dev {dev} {}", leaf_words(id, to))
         }
         Change::Replace { from, to, .. } => {
-            write!(f, "{}\ntc qdisc add dev {dev} {}", delete(from), leaf_words(id, to))
+            write!(f, "{}\n{tc} qdisc add dev {dev} {}", delete(from), leaf_words(id, to))
         }
         Change::Remove(leaf) => f.write_str(&delete(leaf)),
     }
 }
 
 /// tc reads programs from files only; `src/classify/program.rs` says what is in those named here.
-fn filter(f: &mut Formatter<'_>, port: &Port, seat: Seat, change: &FilterChange) -> fmt::Result {
+fn filter(
+    f: &mut Formatter<'_>,
+    port: &Port,
+    seat: Seat,
+    change: &FilterChange,
+    paths: &Paths,
+) -> fmt::Result {
+    let tc = paths.place.tc();
     let (at, dev) = match seat.parent {
         Parent::Egress => ("egress".to_string(), port.link.clone()),
         Parent::Ingress => ("ingress".to_string(), port.link.clone()),
@@ -143,11 +191,11 @@ fn filter(f: &mut Formatter<'_>, port: &Port, seat: Seat, change: &FilterChange)
     };
     let (parent, pref) = (seat.parent.classid(), seat.pref);
     let filter = match change {
-        Whole::Remove(_) => return write!(f, "tc filter del dev {dev} {at} pref {pref}"),
+        Whole::Remove(_) => return write!(f, "{tc} filter del dev {dev} {at} pref {pref}"),
         Whole::Add(filter) => filter,
     };
     let add = format!(
-        "tc filter add dev {dev} {at} protocol {} pref {pref}",
+        "{tc} filter add dev {dev} {at} protocol {} pref {pref}",
         protocol(filter.protocol())
     );
     match filter {
@@ -202,28 +250,30 @@ fn ifb(
     f: &mut Formatter<'_>,
     name: &LinkName,
     change: &InPlace<Ifb>,
-    Mark(mark): Mark,
+    paths: &Paths,
 ) -> fmt::Result {
+    let (ip, Mark(mark)) = (paths.place.ip(), paths.mark);
     match change {
         Change::Add(_) => write!(
             f,
-            "ip link add {name} type ifb && \
-             ip link set {name} alias 'shaper mark={mark:08x}' addrgenmode none up"
+            "{ip} link add {name} type ifb && \
+             {ip} link set {name} alias 'shaper mark={mark:08x}' addrgenmode none up"
         ),
-        Change::Alter { .. } => write!(f, "ip link set {name} up"),
+        Change::Alter { .. } => write!(f, "{ip} link set {name} up"),
         Change::Replace { below, .. } => match *below {},
-        Change::Remove(_) => write!(f, "ip link del {name}"),
+        Change::Remove(_) => write!(f, "{ip} link del {name}"),
     }
 }
 
 /// Commands that delete hash tables, tried several times: a table is in use for a moment after the
 /// link to it went.
-fn tables(f: &mut Formatter<'_>, dev: &LinkName, left: &LeftTables) -> fmt::Result {
+fn tables(f: &mut Formatter<'_>, dev: &LinkName, left: &LeftTables, paths: &Paths) -> fmt::Result {
+    let tc = paths.place.tc();
     let tables: Vec<String> = left.tables.iter().map(|table| format!("{table:x}")).collect();
     write!(
         f,
         "for t in {}; do for i in 1 2 3 4 5 6 7 8 9; do \
-         tc filter del dev {dev} parent 1: protocol {} pref {} handle $t: u32 \
+         {tc} filter del dev {dev} parent 1: protocol {} pref {} handle $t: u32 \
          && break; sleep 0.1; done; done",
         tables.join(" "),
         protocol(left.protocol),
