@@ -12,7 +12,9 @@ use crate::support::orders::{Answer, Order};
 use crate::support::program::{apply, classid, policy, shaper};
 use crate::support::world::{Family, World};
 
-tests!(On::Host => why_says_where_a_connections_packets_go);
+tests!(On::Host =>
+    why_says_where_a_connections_packets_go, why_says_where_the_packets_of_a_process_go
+);
 
 const POLICY: &str = "
 version: 1
@@ -65,6 +67,34 @@ fn way<'a>(answer: &'a Value, direction: &str) -> &'a Value {
     let ways = answer["connection"].as_array().expect("ways");
     let found = ways.iter().find(|way| way["direction"] == direction);
     found.unwrap_or_else(|| panic!("no {direction} in {answer}"))
+}
+
+/// Put into a class on purpose, by the owner alone, or nobody's.
+fn why_says_where_the_packets_of_a_process_go() {
+    let world = &mut World::new();
+    apply(POLICY);
+    let file = policy(POLICY);
+    let ports = [40_101, 42_000];
+    for port in ports {
+        world.far.tell(&Order::Echo(port));
+    }
+    let mut attached = [CAROL, ROOT, ANN].map(|account| world.actor(account));
+    for actor in &attached {
+        shaper(&["attach", "bob", &actor.pid().to_string()]).exits(0);
+    }
+    let mut free = [ANN, CAROL, ROOT].map(|account| world.actor(account));
+    for (at, actor) in attached.iter_mut().chain(&mut free).enumerate() {
+        for port in ports {
+            let to = world.far_at(Family::V4, port);
+            let went = went(world, actor, Family::V4, port);
+            let pid = format!("pid:{}", actor.pid());
+            let words = ["why", &pid, "--to", &to.to_string(), "--proto", "udp", "--json"];
+            let answer = shaper(&[&words[..], &["-f", &file]].concat()).exits(0).json();
+            let said = ["egress", "ingress"].map(|it| way(&answer, it)["classid"].clone());
+            let went = went.each_ref().map(|it| Value::from(it.as_str()));
+            assert_eq!(said, went, "process {at} to {to}: {answer}");
+        }
+    }
 }
 
 fn why_says_where_a_connections_packets_go() {
