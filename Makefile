@@ -5,7 +5,7 @@ LAB := target/lab
 TEST_PACKAGES := gcc libc6-dev iproute2 python3 python3-jsonschema strace user-mode-linux qemu-system-x86 cpio busybox-static kmod \
 	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
 	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap \
-	openvswitch-switch
+	openvswitch-switch mmdebstrap e2fsprogs
 
 # rustup's place, also where this shell was started before it was there.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -69,6 +69,7 @@ nightly: tools lab-kernel
 	SHAPER_CHURN_APPLIES=$(CHURN_APPLIES) SHAPER_CHURN_WATCH=$(CHURN_SECONDS) cargo test --test kernel -- churn::applies
 	SHAPER_GUARD_EVERY=$(GUARD_EVERY) SHAPER_NSS_TURNS=$(NSS_TURNS) cargo test --test kernel -- guard:: nss::
 	$(MAKE) lab-newest
+	SHAPER_NIGHT=1 cargo test --test kernel -- lab::boots_with_systemd
 	$(MAKE) package-test
 	SHAPER_PROMETHEUS=1 cargo test --test cli -- metrics::
 	sh tests/run.sh $(RUNS)
@@ -86,12 +87,13 @@ tools:
 
 lab-kernel: tools
 	@sh tests/lab/kernel.sh $(LAB)
+	@sh tests/boot/root.sh $(LAB)
 
 # The newest cloud kernel of this Debian, which `make nightly` boots as well.
 lab-newest: tools
 	@sh tests/lab/kernel.sh $(LAB)/newest newest
 	@sh tests/rust.sh
-	SHAPER_NEWEST=1 cargo test --test kernel -- lab::newest
+	SHAPER_NIGHT=1 cargo test --test kernel -- lab::newest
 
 demo:
 	@sh tests/tools.sh gcc libc6-dev iproute2

@@ -24,7 +24,30 @@ pub const TESTS: &[Test] = &[
     alone("lab::user_mode_linux_exact", || boot(UML, &EXACT, 2)),
     alone("lab::debian_cloud_kernel", || boot(QEMU, &[], 10)),
     Test { on: On::Nightly, ..alone("lab::newest_debian_cloud_kernel", newest) },
+    half("lab::a_boot_with_systemd", || boot(SYSTEMD, &["first"], 1)),
+    Test { on: On::Nightly, ..alone("lab::boots_with_systemd", booted) },
 ];
+
+/// All cases of tests/boot/cases.sh, several boots of one disk.
+fn booted() {
+    const CASES: [&str; 14] = [
+        "broken",
+        "link",
+        "auto",
+        "reload",
+        "kill",
+        "upgrade",
+        "lesser",
+        "networkd",
+        "manager",
+        "oom",
+        "timer",
+        "var",
+        "directory",
+        "loop",
+    ];
+    boot(SYSTEMD, &CASES, CASES.len());
+}
 
 /// A kind of machine: a script of tests/lab, where its kernel is (below target), and what the tests
 /// inside it are told that it is (`SHAPER_LAB`).
@@ -38,6 +61,9 @@ struct Kind {
 const UML: Kind = Kind { script: "uml.sh", folder: "lab", place: "uml" };
 const QEMU: Kind = Kind { script: "qemu.sh", folder: "lab", place: "qemu" };
 const NEWEST: Kind = Kind { folder: "lab/newest", place: "newest", ..QEMU };
+
+/// Debian with systemd as its first process, and the units as they are installed.
+const SYSTEMD: Kind = Kind { script: "../boot/qemu.sh", folder: "lab", place: "systemd" };
 
 /// What arrives, and guests: by the programs that each kernel's verifier has to take, and that meet
 /// what other kernels hand on with a packet.

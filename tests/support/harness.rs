@@ -50,7 +50,7 @@ pub enum On {
     Uml,
     /// Needs a driver that only Debian's kernels have here.
     Qemu,
-    /// Boots the newest of them, which `make nightly` asks for (`SHAPER_NEWEST`).
+    /// By `make nightly` alone (`SHAPER_NIGHT`): boots that take many minutes.
     Nightly,
     /// Needs the drivers macvlan and ipvlan in a lab kernel, where the tag then goes before the
     /// owner: so they are loaded when all the others have run.
@@ -104,7 +104,7 @@ impl On {
             On::HostAndNight => matches!(place, Place::Host | Place::Newest),
             On::Uml => place == Place::Uml,
             On::Qemu => matches!(place, Place::Qemu | Place::Newest),
-            On::Nightly => place == Place::Host && setting("SHAPER_NEWEST").is_some(),
+            On::Nightly => place == Place::Host && setting("SHAPER_NIGHT").is_some(),
             On::Events => place != Place::Uml,
             On::Host | On::HostEvents | On::HostTogether | On::Demo => place == Place::Host,
             On::Carriers | On::Switches => false,
