@@ -9,12 +9,13 @@ strip "$stage/usr/bin/shaper"
 cargo run -q --example documents -- "$stage/usr/share"
 gzip -9n "$stage"/usr/share/man/man*/*
 doc=$stage/usr/share/doc/shaper
-install -d "$doc/docs" "$doc/examples/policies" "$stage/etc/shaper/policies.d"
+install -d "$doc/docs" "$doc/examples/policies/recipes" "$stage/etc/shaper/policies.d"
 install -m 644 README.md ARCHITECTURE.md LICENSE-MIT LICENSE-APACHE SECURITY.md "$doc"
 install -m 644 docs/*.md "$doc/docs"
 touch "$stage/etc/shaper/policies.d/.keep"
 gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
 install -m 644 policies/*.yaml "$doc/examples/policies"
+install -m 644 policies/recipes/*.yaml "$doc/examples/policies/recipes"
 # Not in force: an administrator copies what he wants.
 for file in systemd/netns.conf systemd/no-bpf.conf systemd/shaper.cron packaging/pam; do
     sed 's|/usr/local/bin|/usr/bin|' "$file" >"$doc/examples/$(basename "$file")"

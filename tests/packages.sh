@@ -57,7 +57,7 @@ for page in shaper.1 shaper-apply.1 shaper-watch.1 shaper.yaml.5; do
     inside "man -P cat $page | grep -q ." || fail "no page $page"
 done
 inside 'bash -n /usr/share/bash-completion/completions/shaper'
-inside 'for policy in /usr/share/doc/shaper/examples/policies/*.yaml; do shaper check -q --offline $policy; done'
+inside 'for policy in /usr/share/doc/shaper/examples/policies/*.yaml /usr/share/doc/shaper/examples/policies/recipes/*.yaml; do shaper check -q --offline $policy; done'
 
 say "run"
 inside 'shaper init >/etc/shaper/policies.yaml && shaper check -q --offline'

@@ -282,7 +282,9 @@ fn change(policy: &mut Value, entries: &[(String, Value)], random: &mut Random) 
 fn policies() -> Vec<Value> {
     let mut texts = vec![EVERYTHING.to_string()];
     let files = |folder: &str| fs::read_dir(Path::new(HERE).join(folder)).unwrap();
-    texts.extend(files("policies").map(|file| fs::read_to_string(file.unwrap().path()).unwrap()));
+    let examples = files("policies").chain(files("policies/recipes"));
+    let examples = examples.map(|file| file.unwrap().path()).filter(|path| path.is_file());
+    texts.extend(examples.map(|path| fs::read_to_string(path).unwrap()));
     for case in files("tests/golden") {
         texts.extend(fs::read_to_string(case.unwrap().path().join("policies.yaml")));
     }

@@ -33,6 +33,7 @@ mod machinery;
 mod namespaces;
 mod nss;
 mod processes;
+mod recipes;
 mod refusals;
 mod rules;
 mod seen;
@@ -103,6 +104,9 @@ fn main() -> ExitCode {
         tunnels::TESTS,
         cleared::TESTS,
         wall_clock::TESTS,
+        recipes::GUESTS,
+        recipes::PEOPLE,
+        recipes::SERVICES,
         watch::BIRTHS,
         watch::CONDITION,
         watch::LOGINS,

@@ -12,8 +12,16 @@ fn the_examples_are_good() {
         ("demo", "1 link, 2 users, everyone"),
         ("file-server", "1 link, 1 user, everyone"),
         ("hosting", "2 links, 6 users, 2 groups, 2 rules"),
-        ("lab", "1 link, 1 rule, everyone"),
         ("login-node", "1 link, 3 users, 2 groups, 1 class, 1 rule, everyone"),
+        ("recipes/backup", "1 link, 1 user, everyone"),
+        ("recipes/containers", "1 link, 2 users"),
+        ("recipes/departments", "1 link, 2 groups, everyone"),
+        ("recipes/lab", "1 link, 1 rule, everyone"),
+        ("recipes/root-rsync", "1 link, 1 user, everyone"),
+        ("recipes/seedbox", "1 link, 1 rule, everyone"),
+        ("recipes/vms", "1 link, 2 users"),
+        ("recipes/vpn", "1 link, 2 users"),
+        ("recipes/web-host", "2 links, 3 users"),
         ("textbook", "1 link, 2 users, 2 rules"),
     ];
     for (name, size) in examples {
@@ -22,8 +30,11 @@ fn the_examples_are_good() {
         let good = format!("-: ok: {size}\n");
         exactly(shaper("check --offline -").write_stdin(file), 0, &good, "");
     }
-    let tested = std::fs::read_dir(POLICIES).expect("list the examples").count();
-    assert_eq!(tested, examples.len(), "an example that is not tested");
+    let folders = [POLICIES.to_string(), format!("{POLICIES}/recipes")];
+    let files = folders.map(|folder| std::fs::read_dir(folder).expect("list the examples"));
+    let files = files.into_iter().flatten().map(|file| file.expect("an example").path());
+    let there = files.filter(|path| path.is_file()).count();
+    assert_eq!(there, examples.len(), "an example that is not tested");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::cell::SCRATCH;
 use super::command::run;
 
-/// A unit of a name that no other test has; its cgroup is removed at the end.
+/// A unit, whose cgroup is removed at the end.
 pub struct Unit {
     pub name: String,
     cgroup: PathBuf,
@@ -17,13 +17,21 @@ pub struct Unit {
 impl Unit {
     /// Once in a test.
     pub fn new() -> Unit {
+        Unit::named(&format!("served{}.service", std::process::id()))
+    }
+
+    /// A unit of this name, which may be another test's, too.
+    pub fn named(name: &str) -> Unit {
         let hierarchy = format!("{SCRATCH}/units");
-        fs::create_dir_all(&hierarchy).expect("a mount point");
-        run(&format!("mount -t cgroup2 none {hierarchy}"));
-        let name = format!("served{}.service", std::process::id());
-        let cgroup = PathBuf::from(hierarchy).join(&name);
-        fs::create_dir(&cgroup).expect("a unit's cgroup");
-        Unit { name, cgroup }
+        if !fs::exists(&hierarchy).unwrap_or(false) {
+            fs::create_dir_all(&hierarchy).expect("a mount point");
+            run(&format!("mount -t cgroup2 none {hierarchy}"));
+        }
+        // The hierarchy is the machine's.
+        let slice = PathBuf::from(hierarchy).join(format!("test{}.slice", std::process::id()));
+        let cgroup = slice.join(name);
+        fs::create_dir_all(&cgroup).expect("a unit's cgroup");
+        Unit { name: name.to_string(), cgroup }
     }
 
     /// Puts a process there, as the service manager does before it runs a program.
@@ -41,5 +49,7 @@ impl Drop for Unit {
             }
             sleep(Duration::from_millis(20));
         }
+        // Another unit of the test's may be there.
+        let _ = self.cgroup.parent().map(fs::remove_dir);
     }
 }

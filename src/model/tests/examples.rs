@@ -30,19 +30,23 @@ fn every_example_builds_without_a_note() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        // Recipes are tried on real hosts: tests/kernel/recipes.
+        if path.is_dir() {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         let model = built_on(&fitting(&text), &text);
         assert!(!model.links.is_empty(), "{}", path.display());
         names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
     }
-    for name in ["textbook", "lab", "login-node", "hosting"] {
+    for name in ["textbook", "login-node", "hosting"] {
         assert!(names.iter().any(|n| n == name), "{name} is among {names:?}");
     }
 }
 
 #[test]
 fn the_lab_gives_everyone_who_runs_a_class() {
-    let text = include_str!("../../../policies/lab.yaml");
+    let text = include_str!("../../../policies/recipes/lab.yaml");
     let model = built_on(&fitting(text), text);
     let owners: Vec<String> = model.nodes.iter().map(|node| node.owner.to_string()).collect();
     assert_eq!(owners, ["class everyone", "uid 1001", "uid 1003", "uid 4242"]);
