@@ -25,7 +25,13 @@ fn the_reference_is_all_of_the_documents_and_no_markdown() {
     let headings = pages::body(&policy).lines().filter(|line| line.starts_with("## ")).count();
     assert_eq!(page.matches("\n.SH ").count(), headings + pages::SECTIONS_AROUND);
     assert_eq!(page.matches(".TP\n").count(), rows + pages::ITEMS_OF_TAIL);
+    let mut is_shown = false;
     for line in page.lines() {
+        // What a fence has is printed as it is.
+        is_shown = (is_shown || line == ".nf") && line != ".fi";
+        if is_shown {
+            continue;
+        }
         let is_plain = !line.contains(['`', '|']) || line.contains("\\fB");
         assert!(is_plain && !line.contains("**") && !line.contains("]("), "{line}");
     }
@@ -130,5 +136,96 @@ fn every_link_leads_somewhere() {
     let readme = Path::new(HERE).join("README.md");
     for nowhere in ["docs/none.md", "docs/policy.md#no-such-heading", "#no-such-heading"] {
         assert!(!leads_somewhere(&readme, nowhere), "{nowhere}");
+    }
+}
+
+/// What `sh` blocks have is not run in tests of the documents: what it names must be there. (What
+/// `make` and packages do has tests of its own.)
+#[test]
+fn what_shell_blocks_name_is_there() {
+    let here = Path::new(HERE);
+    let makefile = fs::read_to_string(here.join("Makefile")).unwrap();
+    let mut lines = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for block in text.split("```sh\n").skip(1) {
+            for line in block.split("```").next().unwrap().lines() {
+                let line = line.split(" #").next().unwrap().trim_end();
+                for command in line.split(" && ").map(|it| it.trim_start_matches("sudo ")) {
+                    let named = is_named(command, here, &makefile);
+                    assert!(named, "{}: {command}", document.display());
+                    lines += 1;
+                }
+            }
+        }
+    }
+    assert!(lines > 5, "{lines} lines");
+    for nothing in ["make nothing", "systemctl start nothing", "shaper nothing", "nothing"] {
+        assert!(!is_named(nothing, here, &makefile), "{nothing}");
+    }
+}
+
+/// Whether a command is one of make's, of a unit's, of a package's, or of ours.
+fn is_named(command: &str, here: &Path, makefile: &str) -> bool {
+    let words: Vec<&str> = command.split(' ').collect();
+    match words[..] {
+        ["make"] => true,
+        ["make", ref targets @ ..] => {
+            let is_target = |target: &&str| makefile.contains(&format!("\n{target}:"));
+            targets.iter().all(is_target)
+        }
+        ["systemctl", .., unit] => {
+            ["", ".service"].iter().any(|kind| here.join(format!("systemd/{unit}{kind}")).is_file())
+        }
+        ["dpkg" | "rpm", "-i", file] => file.starts_with("target/"),
+        _ => parses(command),
+    }
+}
+
+/// Whether the command line takes it.
+fn parses(command: &str) -> bool {
+    let command = command.strip_prefix("shaper ").map(str::split_whitespace);
+    command.is_some_and(|words| {
+        use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+        let words = std::iter::once("shaper").chain(words);
+        let parsed = Cli::command().try_get_matches_from(words);
+        parsed.map_or_else(|e| matches!(e.kind(), DisplayHelp | DisplayVersion), |_| true)
+    })
+}
+
+/// Commands within a sentence, too, are such that the command line takes them; a command's name
+/// alone stands for the command.
+#[test]
+fn commands_within_sentences_are_ours() {
+    let mut found = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let prose: Vec<&str> = text.split("```").step_by(2).collect();
+        for span in prose.join("").split('`').skip(1).step_by(2) {
+            let span = span.split_whitespace().collect::<Vec<_>>().join(" ");
+            let Some(words) = span.strip_prefix("shaper ") else { continue };
+            let is_name = Cli::command().find_subcommand(words).is_some();
+            assert!(is_name || parses(&span), "{}: `{span}`", document.display());
+            found += 1;
+        }
+    }
+    assert!(found > 20, "{found} commands");
+    assert!(!parses("shaper apply --no-such-option") && parses("shaper why bob --to 10.1.2.3:443"));
+}
+
+/// README names every recipe, and a test with traffic takes it.
+#[test]
+fn every_recipe_is_named_and_tried() {
+    let here = Path::new(HERE);
+    let readme = fs::read_to_string(here.join("README.md")).unwrap();
+    let tests = fs::read_dir(here.join("tests/kernel/recipes")).unwrap();
+    let tests: Vec<String> =
+        tests.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    for recipe in fs::read_dir(here.join("policies/recipes")).unwrap() {
+        let recipe = recipe.unwrap().path();
+        let name = recipe.file_stem().unwrap().to_string_lossy();
+        let taken = format!("takes(\"{name}\")");
+        assert!(tests.concat().contains(&taken), "no test takes {name}");
+        assert!(readme.contains(&format!("(policies/recipes/{name}.yaml)")), "README: no {name}");
     }
 }
