@@ -200,7 +200,7 @@ case_lesser() {
     local before since
     since=$(date +%s)
     systemctl restart shaper && running && in_force &&
-        systemd-analyze security --no-pager --threshold=27 shaper.service >/dev/null || return
+        systemd-analyze security --no-pager --threshold=29 shaper.service >/dev/null || return
     before=$(sent ann)
     setpriv --reuid=ann --regid=ann --clear-groups bash -c 'sleep 3; . /lab/burst' && is $((before + 20)) "$(sent ann)" &&
         ! journalctl -u shaper --since "@$since" --no-pager | grep -i 'denied\|not permitted' &&
