@@ -17,6 +17,7 @@ use super::shaping::Attempt;
 use super::state::State;
 use crate::apply::{self, Applied, ApplyOptions, InForce, Request, Session};
 use crate::cgroup::{Condition, Keeping};
+use crate::facts::Observation;
 use crate::failure::Failure;
 use crate::host::execute;
 use crate::host::kept::{self, Totals};
@@ -101,8 +102,8 @@ impl Actor {
                 let why = outcome.err().map(|error| error.to_string());
                 return Some(Event::Listening { took: start.elapsed(), why });
             }
-            Action::ReadPassages => return self.passages(state.in_force()),
-            Action::LookInTheWay(link) => return Some(self.in_the_way(link)),
+            Action::ReadPassages => return Some(self.passages(state.in_force())),
+            Action::LookInTheWay(links) => return Some(self.in_the_way(links)),
             Action::TellCondition { word, why, is_said } => {
                 self.extent = state.extent();
                 self.tell_condition(word, why, is_said);
@@ -128,26 +129,31 @@ impl Actor {
     }
 
     /// Reads the counters on the way of packets that arrive.
-    fn passages(&mut self, in_force: &InForce) -> Option<Event> {
+    fn passages(&mut self, in_force: &InForce) -> Event {
+        let start = Instant::now();
         let index = |name: &LinkName| in_force.links.get(name).copied();
         let read = observe::passages(&mut self.session.kernel, &in_force.state, index);
         let tell = |error: &_| log::debug!("the counters of what arrives: {error}");
-        read.inspect_err(tell).ok().map(Event::Passed)
+        Event::Passed { passages: read.inspect_err(tell).ok(), took: start.elapsed() }
     }
 
-    fn in_the_way(&mut self, link: LinkName) -> Event {
-        let suspects = self.suspects(&link).unwrap_or_else(|error| {
-            log::debug!("who is in the way at {link}: {error}");
-            Vec::new()
-        });
-        Event::InTheWay { link, suspects }
+    /// Looks who may keep packets that arrive by these links from their ifbs: one look for all.
+    fn in_the_way(&mut self, links: BTreeSet<LinkName>) -> Event {
+        let start = Instant::now();
+        let seen = self.beside(&links);
+        let seen = seen.inspect_err(|error| log::debug!("who is in the way of arrivals: {error}"));
+        let suspects = |link: &LinkName| {
+            seen.as_ref().map_or_else(|_| Vec::new(), |seen| sample::suspects(link, seen))
+        };
+        let suspects = links.iter().map(|link| (link.clone(), suspects(link))).collect();
+        Event::InTheWay { suspects, took: start.elapsed() }
     }
 
-    /// Looks who may keep packets that arrive by the link from its ifb.
-    fn suspects(&mut self, link: &LinkName) -> Result<Vec<String>, ObserveError> {
+    /// A look that has what others have at these links.
+    fn beside(&mut self, links: &BTreeSet<LinkName>) -> Result<Observation, ObserveError> {
         let mut seen = observe::observe(&mut self.session.kernel, Wanted::default())?.observation;
-        observe::beside(&mut seen.facts, |name, _| name == link)?;
-        Ok(sample::suspects(link, &seen))
+        observe::beside(&mut seen.facts, |name, _| links.contains(name))?;
+        Ok(seen)
     }
 
     /// Looks which accounts have no process any more.

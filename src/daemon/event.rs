@@ -96,12 +96,15 @@ pub(super) enum Event {
         /// Why it failed, if it did.
         why: Option<String>,
     },
-    /// The outcome of [`Action::ReadPassages`].
-    Passed(BTreeMap<LinkName, Passage>),
-    /// The outcome of [`Action::LookInTheWay`]: who may keep packets from the link's ifb.
+    /// The outcome of [`Action::ReadPassages`]; no passages where they could not be read.
+    Passed {
+        passages: Option<BTreeMap<LinkName, Passage>>,
+        took: Duration,
+    },
+    /// The outcome of [`Action::LookInTheWay`]: who may keep packets from the ifb of each link.
     InTheWay {
-        link: LinkName,
-        suspects: Vec<String>,
+        suspects: BTreeMap<LinkName, Vec<String>>,
+        took: Duration,
     },
     /// The outcome of [`Action::Learn`]. `asks`: when container engines are to be asked.
     Learned {
@@ -181,8 +184,8 @@ pub(super) enum Action {
     LookWhoListens,
     /// Read the counters on the way of packets that arrive.
     ReadPassages,
-    /// Look who may keep packets that arrive by this link from its ifb.
-    LookInTheWay(LinkName),
+    /// Look who may keep packets that arrive by these links from their ifbs.
+    LookInTheWay(BTreeSet<LinkName>),
     /// Tell others the daemon's condition. `is_said`: the reason is in the journal already.
     TellCondition { word: &'static str, why: Option<String>, is_said: bool },
     /// Take the lock by which other runs find the daemon, if it does not have it.

@@ -1,27 +1,26 @@
 //! Whether what arrives goes through the ifbs: when the daemon reads the counters, and what it says
 //! of them. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::rounds::{PASSAGES, Rounds};
 use crate::host::observe::Passage;
 use crate::sample::Passed;
 use crate::tree::LinkName;
 
-/// The time between two readings.
-const INTERVAL: Duration = Duration::from_secs(2);
 /// One part in so many more is clearly more: what is redirected counts without link-layer headers.
 const SURE: u64 = 4;
-/// After so many intervals in which all is right, it is over: what goes past an ifb may come and
-/// go.
-const OVER: u32 = 30;
+/// After intervals in which all is right, so long together, it is over: what goes past an ifb may
+/// come and go.
+const OVER: Duration = Duration::from_secs(60);
 
 type Passages = BTreeMap<LinkName, Passage>;
 
 /// Readings of the counters, as long as something is shaped that arrives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Passing {
-    due: Option<Instant>,
+    rounds: Rounds,
     last: Option<(Instant, Passages)>,
     links: BTreeMap<LinkName, Course>,
 }
@@ -38,8 +37,8 @@ struct Course {
     missing: u64,
     /// The most bytes that came in one interval since then.
     most: u64,
-    /// How many intervals have been right since one was wrong.
-    right: u32,
+    /// How long the intervals together were that have been right since one was wrong.
+    right: Duration,
     /// What was wrong in the last interval that was.
     last: (Passed, Duration),
     /// What was said, until it is over.
@@ -47,52 +46,58 @@ struct Course {
 }
 
 /// What follows from a reading.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum News {
-    /// Something is wrong: somebody is in the way.
-    Wrong(LinkName),
-    /// It is over.
-    Over(LinkName),
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct News {
+    /// Links at which something is wrong now: somebody is in the way.
+    pub wrong: BTreeSet<LinkName>,
+    /// Links at which it is over.
+    pub over: Vec<LinkName>,
 }
 
 impl Passing {
+    /// No readings, until something is shaped that arrives.
+    pub(super) fn new() -> Passing {
+        Passing { rounds: Rounds::new(PASSAGES), last: None, links: BTreeMap::new() }
+    }
+
     /// When the next reading is due; `None`: nobody needs one.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due
+        self.rounds.due()
     }
 
     /// After an apply. `arrives`: something is shaped that arrives.
     pub(super) fn applied(&mut self, arrives: bool, now: Instant) {
         if !arrives {
-            *self = Passing::default();
+            *self = Passing::new();
         }
-        self.due = arrives.then(|| self.due.unwrap_or(now + INTERVAL));
+        self.rounds.applied(arrives, now);
     }
 
     /// Whether a reading is to begin now.
     pub(super) fn begins(&mut self, now: Instant) -> bool {
-        let begins = self.due.is_some_and(|due| due <= now);
-        if begins {
-            self.due = Some(now + INTERVAL);
-        }
-        begins
+        self.rounds.begins(now)
+    }
+
+    /// After a reading, or a look who is in the way, that took so long.
+    pub(super) fn ended(&mut self, took: Duration, now: Instant) {
+        self.rounds.ended(took, now);
     }
 
     /// Compares a reading with the last one.
-    pub(super) fn read(&mut self, passages: Passages, now: Instant) -> Vec<News> {
+    pub(super) fn read(&mut self, passages: Passages, now: Instant) -> News {
+        let mut news = News::default();
         let last = self.last.replace((now, passages));
         let (Some((then, before)), Some((_, passages))) = (last, &self.last) else {
-            return Vec::new();
+            return news;
         };
         let over = now.saturating_duration_since(then);
         self.links.retain(|link, _| passages.contains_key(link));
-        let mut news = Vec::new();
         for (link, passage) in passages {
             let Some(before) = before.get(link) else { continue };
             let course = self.links.entry(link.clone()).or_default();
             match course.goes_on(Passed::between(before, passage, over), over) {
-                Some(true) => news.push(News::Wrong(link.clone())),
-                Some(false) => news.push(News::Over(link.clone())),
+                Some(true) => drop(news.wrong.insert(link.clone())),
+                Some(false) => news.over.push(link.clone()),
                 None => {}
             }
         }
@@ -120,13 +125,14 @@ impl Course {
         match passed {
             Passed::Unknown => None,
             Passed::Through => {
-                (self.missing, self.most, self.right) = (0, 0, self.right.saturating_add(1));
+                (self.missing, self.most, self.right) = (0, 0, self.right.saturating_add(over));
                 self.said.take_if(|_| self.right >= OVER).map(|_| false)
             }
             Passed::Past { came: all, redirected: some }
             | Passed::Lost { redirected: all, reached: some } => {
                 self.missing = self.missing.saturating_add(all.saturating_sub(some));
-                (self.most, self.right, self.last) = (self.most.max(all), 0, (passed, over));
+                self.most = self.most.max(all);
+                (self.right, self.last) = (Duration::ZERO, (passed, over));
                 let sure = self.missing > self.most.saturating_add(self.most / SURE);
                 (self.said.is_none() && sure).then_some(true)
             }
@@ -152,14 +158,14 @@ mod tests {
 
     impl Link {
         fn new() -> Link {
-            let (mut passing, now) = (Passing::default(), Instant::now());
+            let (mut passing, now) = (Passing::new(), Instant::now());
             passing.applied(true, now);
             let mut link = Link { passing, now, came: 0, redirected: 0 };
-            assert_eq!(link.interval(0, 0), Vec::new(), "there is nothing to compare with");
+            assert_eq!(link.interval(0, 0), News::default(), "there is nothing to compare with");
             link
         }
 
-        fn interval(&mut self, came: u64, redirected: u64) -> Vec<News> {
+        fn interval(&mut self, came: u64, redirected: u64) -> News {
             self.came += came;
             self.redirected += redirected;
             let (packets, bytes) = (self.redirected, self.redirected * 1_500);
@@ -175,8 +181,12 @@ mod tests {
 
         /// After how many further intervals like this one it is sure that something is wrong.
         fn sure_after(&mut self, came: u64, redirected: u64) -> Option<usize> {
-            (1..=40).find(|_| self.interval(came, redirected) == [News::Wrong(eth0())])
+            (1..=40).find(|_| self.interval(came, redirected) == wrong())
         }
+    }
+
+    fn wrong() -> News {
+        News { wrong: [eth0()].into(), ..News::default() }
     }
 
     fn eth0() -> LinkName {
@@ -186,23 +196,25 @@ mod tests {
     #[test]
     fn what_goes_past_an_ifb_is_said_once_until_it_is_over() {
         let mut link = Link::new();
-        let nothing: Vec<News> = Vec::new();
+        let nothing = News::default();
         assert_eq!(link.interval(10_000, 10_000), nothing);
         assert_eq!(link.sure_after(10_000, 0), Some(2));
         let said = link.passing.say(&eth0(), &["somebody".to_string()]).unwrap();
         assert!(said.contains("in 2.0 s only 0 kB") && said.ends_with("somebody"), "{said}");
         assert_eq!(link.sure_after(10_000, 0), None, "it is said");
-        for _ in 1..OVER {
+        for _ in 1..OVER.as_secs() / PASSAGES.least.as_secs() {
             assert_eq!(link.interval(10_000, 10_000), nothing);
         }
         assert_eq!(link.interval(0, 0), nothing, "nobody sends");
         assert_eq!(link.passing.said(), Some(&said));
-        assert_eq!(link.interval(10_000, 10_000), [News::Over(eth0())]);
+        assert_eq!(link.interval(10_000, 10_000), News { over: vec![eth0()], ..News::default() });
         assert_eq!(link.passing.said(), None);
         assert_eq!(link.sure_after(10_000, 5_000), Some(3), "half of it");
         let due = link.passing.due();
         link.passing.applied(true, link.now);
         assert_eq!(link.passing.due(), due, "an apply puts none off");
+        link.passing.ended(Duration::from_millis(100), link.now);
+        assert_eq!(link.passing.due(), Some(link.now + PASSAGES.rest(Duration::from_millis(100))));
         link.passing.applied(false, link.now);
         assert_eq!(link.passing.due(), None);
         assert_eq!(link.passing.said(), None);
@@ -216,13 +228,13 @@ mod tests {
         let frames = [100_000, 80_000, 60_000, 40_000, 20_000, 10_000, 5_000, 2_000, 0, 0];
         let mut old = 0;
         for frames in frames {
-            assert_eq!(link.interval(old + frames / 2, frames), Vec::new());
+            assert_eq!(link.interval(old + frames / 2, frames), News::default());
             old = frames - frames / 2;
         }
         // A flow that ends at once.
-        assert_eq!(link.interval(0, 100_000), Vec::new());
-        assert_eq!(link.interval(100_000, 0), Vec::new());
-        assert_eq!(link.interval(0, 0), Vec::new());
+        assert_eq!(link.interval(0, 100_000), News::default());
+        assert_eq!(link.interval(100_000, 0), News::default());
+        assert_eq!(link.interval(0, 0), News::default());
         assert_eq!(link.sure_after(1_000, 0), Some(26));
     }
 }

@@ -11,6 +11,7 @@ use super::muted;
 use super::names::{Names, News};
 use super::registry::{Registry, Whose};
 use super::roster::{self, Roster};
+use super::rounds::Pace;
 use super::shaping::SETTLE;
 use super::sweeps::{Complaint, Sweeps};
 use crate::accounts::Question;
@@ -313,8 +314,8 @@ impl People {
         // Who has a guest keeps the class without a process.
         empty.retain(|owner| !in_force.accounts.has_guest(owner));
         self.tell_roster(roster::Event::Directories { empty }, in_force, now);
-        let pause = (self.grace / 2).max(took.saturating_mul(LEFT_SHARE));
-        self.agenda.at(Task::Leave, now + pause);
+        let pace = Pace { least: self.grace / 2, share: LEFT_SHARE };
+        self.agenda.at(Task::Leave, now + pace.rest(took));
     }
 
     /// Handles that an apply came to rest: processes that waited for a class are placed.

@@ -3,13 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-/// The least time between two sweeps where there are process events, which tell almost everything.
-const INTERVAL: Duration = Duration::from_secs(600);
-/// After a sweep, the rest is at least so many times as long as the sweep took.
-const IDLE_SHARE: u32 = 2_000;
-/// The least time between two sweeps where there are no process events.
-const INSTEAD: Duration = Duration::from_secs(1);
-const INSTEAD_SHARE: u32 = 10;
+use super::rounds::Pace;
+
+/// Sweeps where there are process events, which tell almost everything.
+const BESIDE: Pace = Pace { least: Duration::from_secs(600), share: 2_000 };
+/// Sweeps where there are no process events.
+const INSTEAD: Pace = Pace { least: Duration::from_secs(1), share: 10 };
 
 /// The last sweep, and what sweeps are for.
 #[derive(Debug)]
@@ -43,10 +42,8 @@ impl Sweeps {
     }
 
     fn pause(&self, took: Duration) -> Duration {
-        match self.are_all {
-            false => INTERVAL.max(took.saturating_mul(IDLE_SHARE)),
-            true => INSTEAD.max(took.saturating_mul(INSTEAD_SHARE)),
-        }
+        let pace = if self.are_all { INSTEAD } else { BESIDE };
+        pace.rest(took)
     }
 }
 
@@ -75,12 +72,12 @@ mod tests {
     fn sweeps_are_seldom_where_events_tell_and_rest_in_proportion() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut sweeps = Sweeps::new(false, start);
-        assert_eq!(sweeps.begin(start), start + INTERVAL);
-        assert_eq!(sweeps.ended(start, start + second), start + second + IDLE_SHARE * second);
+        assert_eq!(sweeps.begin(start), start + BESIDE.least);
+        assert_eq!(sweeps.ended(start, start + second), start + second + BESIDE.share * second);
         assert_eq!(sweeps.soon(start + second), start + 2 * second, "not one after the other");
         assert_eq!(sweeps.soon(start + 5 * second), start + 5 * second);
         sweeps.are_all = true;
-        assert_eq!(sweeps.begin(start), start + INSTEAD);
+        assert_eq!(sweeps.begin(start), start + INSTEAD.least);
         assert_eq!(sweeps.ended(start, start + second), start + 11 * second);
     }
 

@@ -13,13 +13,14 @@ use super::applied::{self, outcome_of, refusal};
 use super::counts::Counts;
 use super::event::{Action, Decision, Ended, Event, Wish};
 use super::links::Ours;
-use super::listening::Listening;
 use super::passing::{News, Passing};
 use super::people::{People, Want};
 use super::registry::Whose;
+use super::rounds::{Rounds, SOCKETS};
 use super::settings::Settings;
 use super::shaping::{self, Attempt, Order, Outcome, Shaping};
 use super::standing::Standing;
+use super::sweeps::Complaint;
 use super::unowned::Unowned;
 use crate::accounts::Question;
 use crate::apply::{Applied, InForce, Request, Who};
@@ -41,7 +42,10 @@ pub(super) struct State {
     standing: Standing,
     people: People,
     shaping: Shaping<Arc<Policy>>,
-    listening: Listening,
+    /// Looks at bound sockets, as long as something is shaped that arrives.
+    listening: Rounds,
+    /// The complaint that one has failed.
+    unlistened: Complaint,
     passing: Passing,
     unowned: Unowned,
     counts: Counts,
@@ -76,8 +80,9 @@ impl State {
             standing,
             people,
             shaping,
-            listening: Listening::default(),
-            passing: Passing::default(),
+            listening: Rounds::new(SOCKETS),
+            unlistened: Complaint::default(),
+            passing: Passing::new(),
             unowned: Unowned::default(),
             counts,
             everybody: false,
@@ -203,8 +208,8 @@ impl State {
             Event::Swept(swept) => people.swept(swept, in_force, now),
             Event::Directories { empty, took } => people.left(empty, took, in_force, now),
             Event::Listening { took, why } => self.listened(took, why, now),
-            Event::Passed(passages) => self.passed(passages, now),
-            Event::InTheWay { link, suspects } => self.in_the_way(&link, &suspects),
+            Event::Passed { passages, took } => self.passed(passages, took, now),
+            Event::InTheWay { suspects, took } => self.in_the_way(&suspects, took, now),
             Event::Applied { asks, attempt, start, came_of_it } => {
                 self.asks = asks;
                 match came_of_it {
@@ -285,28 +290,42 @@ impl State {
 
     fn listened(&mut self, took: Duration, why: Option<String>, now: Instant) {
         self.listening.ended(took, now);
-        if let Some(why) = why.filter(|_| self.listening.may_complain(now)) {
+        if let Some(why) = why.filter(|_| self.unlistened.may_be_said(now)) {
             let line = format!("what nobody answers may arrive in the default class: {why}");
             self.say(log::Level::Warn, line);
         }
     }
 
     /// Where counters say that packets go past an ifb, it is looked who is in the way.
-    fn passed(&mut self, passages: BTreeMap<LinkName, Passage>, now: Instant) {
-        for news in self.passing.read(passages, now) {
-            match news {
-                News::Wrong(link) => self.act(Action::LookInTheWay(link)),
-                News::Over(link) => {
-                    let line = format!("what arrives by {link} goes through its ifb again");
-                    self.say(log::Level::Info, line);
-                }
-            }
+    fn passed(
+        &mut self,
+        passages: Option<BTreeMap<LinkName, Passage>>,
+        took: Duration,
+        now: Instant,
+    ) {
+        self.passing.ended(took, now);
+        let Some(passages) = passages else { return };
+        let News { wrong, over } = self.passing.read(passages, now);
+        if !wrong.is_empty() {
+            self.act(Action::LookInTheWay(wrong));
+        }
+        for link in over {
+            let line = format!("what arrives by {link} goes through its ifb again");
+            self.say(log::Level::Info, line);
         }
     }
 
-    fn in_the_way(&mut self, link: &LinkName, suspects: &[String]) {
-        if let Some(line) = self.passing.say(link, suspects) {
-            self.say(log::Level::Warn, line);
+    fn in_the_way(
+        &mut self,
+        suspects: &BTreeMap<LinkName, Vec<String>>,
+        took: Duration,
+        now: Instant,
+    ) {
+        self.passing.ended(took, now);
+        for (link, suspects) in suspects {
+            if let Some(line) = self.passing.say(link, suspects) {
+                self.say(log::Level::Warn, line);
+            }
         }
     }
 

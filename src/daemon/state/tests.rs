@@ -131,8 +131,9 @@ fn who_logs_in_is_placed_and_has_a_class_made_where_there_is_none() {
 fn what_goes_past_an_ifb_is_said_with_who_is_in_the_way_and_is_the_condition() {
     let now = Instant::now();
     let mut state = rested(now);
-    let (eth0, mut arrives) = (LinkName::new("eth0").unwrap(), in_force());
-    arrives.state.trees.insert(eth0.ingress(), Tree::default());
+    let links = ["eth0", "eth1"].map(|name| LinkName::new(name).unwrap());
+    let mut arrives = in_force();
+    arrives.state.trees.extend(links.iter().map(|link| (link.ingress(), Tree::default())));
     state.on(applied(Attempt::Repair, arrives, now), now);
     let passage = |packets: u64| {
         let redirected = vec![Redirected { program: 5, packets: 0, bytes: 0 }];
@@ -145,21 +146,29 @@ fn what_goes_past_an_ifb_is_said_with_who_is_in_the_way_and_is_the_condition() {
     for n in 1..=3 {
         let at = now + 2 * SECOND * n;
         assert!(state.on(Event::Time, at).iter().any(is_read));
-        let read = BTreeMap::from([(eth0.clone(), passage(10_000 * u64::from(n)))]);
-        looks.extend(state.on(Event::Passed(read), at));
+        let each = links.iter().map(|link| (link.clone(), passage(10_000 * u64::from(n))));
+        let passages = Some(each.collect());
+        looks.extend(state.on(Event::Passed { passages, took: Duration::ZERO }, at));
     }
-    assert!(matches!(&looks[..], [Decision::Do(Action::LookInTheWay(link))] if *link == eth0));
+    let [Decision::Do(Action::LookInTheWay(wrong))] = &looks[..] else {
+        panic!("one look for both");
+    };
+    assert!(wrong.iter().eq(&links), "{wrong:?}");
     assert_eq!(state.word(), ("idle", None));
-    let found = Event::InTheWay { link: eth0, suspects: vec!["somebody".to_string()] };
-    let said = state.on(found, now + 6 * SECOND);
+    let suspects = links.iter().map(|link| (link.clone(), vec!["somebody".to_string()])).collect();
+    let looked = now + 6 * SECOND;
+    let said = state.on(Event::InTheWay { suspects, took: SECOND / 2 }, looked);
     let [
         Decision::Do(Action::Log(log::Level::Warn, line)),
+        Decision::Do(Action::Log(log::Level::Warn, _)),
         Decision::Do(Action::TellCondition { word: "idle", why: Some(why), is_said: true }),
     ] = &said[..]
     else {
         panic!("it is said");
     };
     assert!(line.contains("came by eth0") && line.ends_with("somebody") && why == line, "{line}");
+    assert!(!state.on(Event::Time, looked + 99 * SECOND).iter().any(is_read), "it took long");
+    assert!(state.on(Event::Time, looked + 100 * SECOND).iter().any(is_read));
 }
 
 #[test]
