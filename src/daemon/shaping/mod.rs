@@ -225,7 +225,9 @@ impl<P: Text + PartialEq> Shaping<P> {
             Event::Applied { attempt, outcome } => {
                 self.looked = now;
                 self.applied(attempt, outcome, now);
-                self.rested = now.max(self.rested + self.took) + self.pause();
+                let (rested, pause) = (now.max(self.rested + self.took), self.pause());
+                // Nobody waits for what a storm owed once it is over.
+                self.rested = (rested + pause).min(now + OWED + pause);
             }
             Event::Hangup => self.hang_up(now),
         }
