@@ -23,6 +23,18 @@ pub(super) struct Passing {
     rounds: Rounds,
     last: Option<(Instant, Passages)>,
     links: BTreeMap<LinkName, Course>,
+    complaint: Option<Bypassed>,
+    /// Whether the complaint differs from the one that [`Passing::news`] has told.
+    is_news: bool,
+}
+
+/// What was said and is not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bypassed {
+    /// At which links, in a few words.
+    pub brief: String,
+    /// What is wrong, at the first of them.
+    pub whole: String,
 }
 
 /// What the last intervals of a link have shown.
@@ -57,7 +69,13 @@ pub(super) struct News {
 impl Passing {
     /// No readings, until something is shaped that arrives.
     pub(super) fn new() -> Passing {
-        Passing { rounds: Rounds::new(PASSAGES), last: None, links: BTreeMap::new() }
+        Passing {
+            rounds: Rounds::new(PASSAGES),
+            last: None,
+            links: BTreeMap::new(),
+            complaint: None,
+            is_news: false,
+        }
     }
 
     /// When the next reading is due; `None`: nobody needs one.
@@ -68,7 +86,8 @@ impl Passing {
     /// After an apply. `arrives`: something is shaped that arrives.
     pub(super) fn applied(&mut self, arrives: bool, now: Instant) {
         if !arrives {
-            *self = Passing::new();
+            (self.last, self.links) = (None, BTreeMap::new());
+            self.complain();
         }
         self.rounds.applied(arrives, now);
     }
@@ -101,6 +120,7 @@ impl Passing {
                 None => {}
             }
         }
+        self.complain();
         news
     }
 
@@ -110,12 +130,40 @@ impl Passing {
         let course = self.links.get_mut(link)?;
         let (passed, over) = course.last;
         course.said = passed.said(link, over, suspects);
-        course.said.clone()
+        let said = course.said.clone();
+        self.complain();
+        said
     }
 
     /// What was said and is not over.
-    pub(super) fn said(&self) -> Option<&String> {
-        self.links.values().find_map(|course| course.said.as_ref())
+    pub(super) fn complaint(&self) -> Option<&Bypassed> {
+        self.complaint.as_ref()
+    }
+
+    /// Whether that is another complaint than at the last call.
+    pub(super) fn news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
+    }
+
+    /// Takes together what is said of each link.
+    fn complain(&mut self) {
+        let said =
+            self.links.iter().filter_map(|(link, course)| Some((link, course.said.as_ref()?)));
+        let mut said = said.peekable();
+        let first = said.peek().copied();
+        let complaint = first.map(|(link, whole)| match said.count() {
+            1 => {
+                let brief = format!("not all that arrives by {link} goes through its ifb");
+                Bypassed { brief, whole: whole.clone() }
+            }
+            links => {
+                let brief =
+                    format!("not all that arrives by {links} links goes through their ifbs");
+                Bypassed { whole: format!("{brief}: {whole}"), brief }
+            }
+        });
+        self.is_news |= complaint != self.complaint;
+        self.complaint = complaint;
     }
 }
 
@@ -206,10 +254,13 @@ mod tests {
             assert_eq!(link.interval(10_000, 10_000), nothing);
         }
         assert_eq!(link.interval(0, 0), nothing, "nobody sends");
-        assert_eq!(link.passing.said(), Some(&said));
+        assert_eq!(link.passing.complaint().map(|it| &it.whole), Some(&said));
+        assert!(link.passing.news() && !link.passing.news(), "once");
         assert_eq!(link.interval(10_000, 10_000), News { over: vec![eth0()], ..News::default() });
-        assert_eq!(link.passing.said(), None);
+        assert_eq!((link.passing.news(), link.passing.complaint()), (true, None));
         assert_eq!(link.sure_after(10_000, 5_000), Some(3), "half of it");
+        link.passing.say(&eth0(), &[]).unwrap();
+        assert!(link.passing.news());
         let due = link.passing.due();
         link.passing.applied(true, link.now);
         assert_eq!(link.passing.due(), due, "an apply puts none off");
@@ -217,7 +268,7 @@ mod tests {
         assert_eq!(link.passing.due(), Some(link.now + PASSAGES.rest(Duration::from_millis(100))));
         link.passing.applied(false, link.now);
         assert_eq!(link.passing.due(), None);
-        assert_eq!(link.passing.said(), None);
+        assert_eq!((link.passing.news(), link.passing.complaint()), (true, None));
     }
 
     /// Counters that are a second old.

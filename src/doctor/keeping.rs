@@ -182,7 +182,7 @@ fn running(keeper: &Keeper) -> Check {
             "mend the policy; the one before it stays in force until then",
         ),
         "waiting" => Check::warning("daemon", what, "let the other run end, or shaper confirm"),
-        "idle" if keeper.why.is_some() => Check::warning(
+        "bypassed" => Check::warning(
             "daemon",
             what,
             "shaper status --interval 2 shows whether it is still so",
@@ -250,15 +250,13 @@ mod tests {
         assert_eq!(states(&keeping).split_off(2), [("daemon", Ok)]);
         (keeping.timer, keeping.may_see_keeper) = (None, false);
         assert_eq!(states(&keeping).split_off(2), []);
-        for (word, state) in [("failing", Error), ("refusing", Warning), ("draining", Ok)] {
+        let words =
+            [("failing", Error), ("refusing", Warning), ("draining", Ok), ("bypassed", Warning)];
+        for (word, state) in words {
             let mut keeping = kept(Sync::Same);
             keeping.keeper.as_mut().unwrap().state = Some(word.into());
             assert_eq!(states(&keeping).split_off(2), [("daemon", state)]);
         }
-        let found = |it: &mut Keeping| {
-            it.keeper.as_mut().unwrap().why = Some("packets go past the ifb".into());
-        };
-        assert_eq!(of(found), [("daemon", Warning)]);
         assert_eq!(of(|it| it.pending = Some(Some(7)))[0], ("pending", Warning));
     }
 }

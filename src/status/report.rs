@@ -105,8 +105,8 @@ pub struct Daemon {
     /// The policy file that it follows; absent where that cannot be known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// `idle`; `draining` (the same, and retired classes have still to become quiet); `adopting` (a
-    /// new policy is being read and applied); `refusing` (the policy file is refused, and the
+    /// `idle`; `draining` (the same, and retired classes have still to become quiet); `bypassed`
+    /// (the same, and packets that arrive do not all go through their ifb); `adopting` (a new policy is being read and applied); `refusing` (the policy file is refused, and the
     /// policy before it stays in force); `waiting` (for another run, or for a confirmation) or
     /// `failing` (it tries again). Absent until the daemon has told a state.
     pub state: Option<String>,

@@ -13,7 +13,7 @@ use super::applied::{self, outcome_of, refusal};
 use super::counts::Counts;
 use super::event::{Action, Decision, Ended, Event, Wish};
 use super::links::Ours;
-use super::passing::{News, Passing};
+use super::passing::{Bypassed, News, Passing};
 use super::people::{People, Want};
 use super::registry::Whose;
 use super::rounds::{Rounds, SOCKETS};
@@ -128,8 +128,17 @@ impl State {
     /// The daemon's state as one word, and the reason in one line.
     pub(super) fn word(&self) -> (&'static str, Option<String>) {
         let (word, why) = self.shaping.word();
-        let why = why.or_else(|| self.passing.said().cloned());
-        (word, why.and_then(|why| Some(why.lines().next()?.to_string())))
+        let why = why.and_then(|why| Some(why.lines().next()?.to_string()));
+        match (self.passing.complaint(), word) {
+            (None, _) => (word, why),
+            (Some(Bypassed { whole, .. }), "idle" | "draining") => {
+                ("bypassed", Some(whole.clone()))
+            }
+            // First, since a long reason is cut off where others read it.
+            (Some(Bypassed { brief, .. }), _) => {
+                (word, Some(why.map_or_else(|| brief.clone(), |why| format!("{brief}; {why}"))))
+            }
+        }
     }
 
     /// What is shaped and for how many: `1 link, 12 users`.
@@ -181,7 +190,6 @@ impl State {
 
     /// The decisions that follow from an event.
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Decision> {
-        let was_said = self.passing.said().cloned();
         let State { people, standing: Standing { in_force, .. }, .. } = self;
         match event {
             Event::Signal(wish) => self.signal(wish, now),
@@ -221,7 +229,7 @@ impl State {
                 }
             }
         }
-        if self.passing.said() != was_said.as_ref() {
+        if self.passing.news() {
             self.tell_condition(true);
         }
         self.follow_people(now);

@@ -161,14 +161,22 @@ fn what_goes_past_an_ifb_is_said_with_who_is_in_the_way_and_is_the_condition() {
     let [
         Decision::Do(Action::Log(log::Level::Warn, line)),
         Decision::Do(Action::Log(log::Level::Warn, _)),
-        Decision::Do(Action::TellCondition { word: "idle", why: Some(why), is_said: true }),
+        Decision::Do(Action::TellCondition { word: "bypassed", why: Some(why), is_said: true }),
     ] = &said[..]
     else {
         panic!("it is said");
     };
-    assert!(line.contains("came by eth0") && line.ends_with("somebody") && why == line, "{line}");
+    assert!(line.contains("came by eth0") && line.ends_with("somebody"), "{line}");
+    let both = "not all that arrives by 2 links goes through their ifbs";
+    assert_eq!(*why, format!("{both}: {line}"));
     assert!(!state.on(Event::Time, looked + 99 * SECOND).iter().any(is_read), "it took long");
     assert!(state.on(Event::Time, looked + 100 * SECOND).iter().any(is_read));
+    // Beside another reason, as long as it holds.
+    let found = Found::Unreadable("p.yaml is gone".to_string());
+    state.on(Event::FileRead { found, watched: false }, looked);
+    assert_eq!(state.word(), ("refusing", Some(format!("{both}; p.yaml is gone"))));
+    state.on(applied(Attempt::Repair, in_force(), looked), looked);
+    assert_eq!(state.word(), ("refusing", Some("p.yaml is gone".to_string())));
 }
 
 #[test]
