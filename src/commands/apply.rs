@@ -35,7 +35,9 @@ pub(super) fn apply(global: &Global, words: &Words) -> Result<Output, Failure> {
     }
     let hears = !global.quiet && !global.json && io::stderr().is_terminal();
     let is_warned = hears && may.confirm.is_none();
-    let ssh = is_warned.then(|| Ssh::of_caller(&session.kernel.proc_root)).flatten();
+    let ssh = is_warned
+        .then(|| Ssh::of_caller(&session.kernel.proc_root, global.netns.is_some()))
+        .flatten();
     let asks = !words.yes && io::stdin().is_terminal();
     if let Some(ssh) = ssh.as_ref().filter(|_| asks) {
         may.confirm = first_build::allowed(&mut session, &request, ssh)?;

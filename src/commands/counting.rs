@@ -143,7 +143,7 @@ impl Counting {
         let state = &self.snapshot.observation.state;
         let has_class = |uid| state.has_class_untagged(uid);
         self.inputs.unclaimed = process::unclaimed(&processes, &view, has_class);
-        self.inputs.defaulted = observe::defaulted(&mut self.kernel)?;
+        self.inputs.defaulted = observe::defaulted(&mut self.kernel, &state.trees)?;
         let connected = self.inputs.defaulted.keys().map(|service| service.uid);
         let uids = self.inputs.unclaimed.keys().copied().chain(connected).collect();
         // Who did not say the names of classes is not waited for once more.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::parent_id;
 use std::path::Path;
 
 use super::address::link_of;
@@ -29,10 +30,13 @@ pub(super) struct Ssh {
 }
 
 impl Ssh {
-    /// The connection by which whoever called this command types; `None`: by none.
-    pub(super) fn of_caller(proc_root: &Path) -> Option<Ssh> {
-        let (session, server) = session_of(proc_root, std::process::id())?;
-        let netns = fs::metadata(proc_root.join(format!("{server}/ns/net"))).ok();
+    /// The connection by which whoever called this command types; `None`: by none. `has_entered`:
+    /// this process is in another network namespace than the one that it was started in.
+    pub(super) fn of_caller(proc_root: &Path, has_entered: bool) -> Option<Ssh> {
+        let own = std::process::id();
+        let (session, first) = session_of(proc_root, own)?;
+        let is_there = if first == own && has_entered { parent_id() } else { first };
+        let netns = fs::metadata(proc_root.join(format!("{is_there}/ns/net"))).ok();
         Some(Ssh { session, netns: netns.map(|it| it.ino()) })
     }
 
@@ -69,10 +73,9 @@ struct SshSession {
     peer: Option<IpAddr>,
 }
 
-/// The session of the nearest process that has one, this or one above it; and the process that has
-/// the connection, as far as is known: the one that started the first process of the session. The
-/// session's own processes may have entered other network namespaces since. What outlived its
-/// server (tmux) has process 1 above it, which says nothing.
+/// The session of the nearest process that has one, this or one above it; and the first process of
+/// that session, which is where the connection is: those below it may have entered other network
+/// namespaces since.
 fn session_of(proc_root: &Path, pid: u32) -> Option<(SshSession, u32)> {
     let mut found: Option<(SshSession, u32)> = None;
     let mut pid = pid;
@@ -88,7 +91,7 @@ fn session_of(proc_root: &Path, pid: u32) -> Option<(SshSession, u32)> {
         let status = fs::read(process.join("status")).ok();
         let parent = status.and_then(|it| parse_identity(&it)).map_or(0, |it| it.parent);
         if let Some(session) = session {
-            found = Some((session, if parent > 1 { parent } else { pid }));
+            found = Some((session, pid));
         }
         pid = parent;
         if pid == 0 {
@@ -163,7 +166,7 @@ mod tests {
         process(11, 10, "SUDO_USER=ann\0");
         process(12, 11, "");
         let at_10 = session(Some(("192.0.2.9", "192.0.2.1"))).unwrap();
-        assert_eq!(session_of(root.path(), 12), Some((at_10, 10)), "its server has ended");
+        assert_eq!(session_of(root.path(), 12), Some((at_10, 10)));
         process(13, 1, "");
         assert_eq!(session_of(root.path(), 13), None);
         // Pids that were given again while this looked.
@@ -178,9 +181,9 @@ mod tests {
         process(21, 20, "SSH_CONNECTION=192.0.2.7 50000 192.0.2.2 22\0");
         process(22, 21, "SSH_CONNECTION=192.0.2.7 50000 192.0.2.2 22\0");
         let inner = session(Some(("192.0.2.7", "192.0.2.2"))).unwrap();
-        assert_eq!(session_of(root.path(), 22), Some((inner, 20)));
+        assert_eq!(session_of(root.path(), 22), Some((inner, 21)));
         process(9, 1, "");
         process(10, 9, "SSH_CONNECTION=192.0.2.9 50000 192.0.2.1 22\0");
-        assert_eq!(session_of(root.path(), 12), Some((at_10, 9)));
+        assert_eq!(session_of(root.path(), 12), Some((at_10, 10)), "and not its server");
     }
 }

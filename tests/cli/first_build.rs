@@ -130,6 +130,11 @@ fn nothing_is_asked_of_links_that_do_not_carry_the_session() {
     Terminal.until("the question", |screen| screen.contains(QUESTION));
     Terminal.press(&["n", "Enter"]);
     ends(2);
+    // A session that has all of its processes there is connected there.
+    over(&ended(&format!("{OVER_UP0} ip netns exec there {apply}")));
+    Terminal.until("the question", |screen| screen.contains(QUESTION));
+    Terminal.press(&["n", "Enter"]);
+    ends(2);
     // Packets to the client leave by another link.
     run("ip link add up1 type veth peer name far1");
     run("ip addr add 192.0.2.1/24 dev up1");

@@ -91,6 +91,9 @@ fn status_names_the_connections_that_are_in_default() {
         "connections in (default): 1 of root to TCP port {port}, which sent 48KiB; 1 of carol to "
     );
     assert!(said.contains(&line), "{said}");
+    // A rule's connections are in its class.
+    apply(&format!("{POLICY}rules: [{{dport: {port}, to: ann}}]\n"));
+    assert_eq!(connections(), Value::from(wanted[2..].to_vec()));
 }
 
 fn what_top_says_agrees_with_the_receiver() {

@@ -5,10 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::ObserveError;
 use super::servers::{Classes, LOOPBACK, addresses, bound, list};
+use crate::classify::decision::decide;
 use crate::host::Kernel;
 use crate::netlink::inet_diag::{self, BoundSocket, Connection, Transport};
-use crate::tree::Family;
+use crate::tree::{Direction, Family, Headers, Port, Tree};
 use crate::units::ClassId;
+
+/// Protocol numbers of IP.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// Whose connections, and what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,14 +38,24 @@ pub struct Counted {
     pub sent_bytes: Option<u64>,
 }
 
-/// The connections with other hosts that are in no class of ours.
+/// The connections with other hosts whose packets leave in the default class of one of these trees
+/// at least: those in no class of ours, of which no rule there says another one.
 ///
 /// A list goes on by position ([`crate::sys::route::Netlink::dump`]), so a connection may be missing
 /// where others come and go.
 ///
 /// # Errors
 /// A list or a map cannot be read.
-pub fn defaulted(kernel: &mut Kernel) -> Result<BTreeMap<Service, Counted>, ObserveError> {
+pub fn defaulted(
+    kernel: &mut Kernel,
+    trees: &BTreeMap<Port, Tree>,
+) -> Result<BTreeMap<Service, Counted>, ObserveError> {
+    let leaves = |(port, _): &(&Port, &Tree)| port.direction == Direction::Egress;
+    let trees: Vec<&Tree> = trees.iter().filter(leaves).map(|(_, tree)| tree).collect();
+    let is_in_default = |headers: &Headers| {
+        let class = |tree: &&Tree| decide(tree, headers, None).class;
+        trees.iter().any(|tree| class(tree) == ClassId::DEFAULT)
+    };
     let own = addresses(&mut kernel.netlink)?;
     let mut services: BTreeMap<Service, Counted> = BTreeMap::new();
     let mut classes = Classes::default();
@@ -63,6 +78,15 @@ pub fn defaulted(kernel: &mut Kernel) -> Result<BTreeMap<Service, Counted>, Obse
                     continue;
                 }
                 if classes.of(kernel, &local)? != ClassId::NONE {
+                    continue;
+                }
+                let headers = Headers {
+                    vlan: 0,
+                    proto: Some(if transport == Transport::Udp { UDP } else { TCP }),
+                    addresses: Some((address.to_canonical(), peer)),
+                    ports: Some((port, peer_port)),
+                };
+                if !is_in_default(&headers) {
                     continue;
                 }
                 let is_server = served.contains(&port);
