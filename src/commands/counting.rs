@@ -188,7 +188,8 @@ impl Counting {
     /// What the snapshot does not have. A name that is known is not asked for again.
     fn read_inputs(&mut self) -> Result<(), Failure> {
         self.inputs.netns = self.kernel.netns;
-        self.inputs.forwarded_packets = forwarded(&self.kernel);
+        self.inputs.forwarded_packets = forwarded(&self.kernel.proc_root);
+        self.inputs.forwarded_v6_packets = forwarded_v6(&self.kernel.proc_root);
         self.inputs.links = links_of_policy(&self.kernel, &self.snapshot);
         let Some(instance) = self.kernel.instance() else { return Ok(()) };
         self.inputs.daemon = keeper(&self.kernel, &instance)?;
@@ -293,10 +294,34 @@ fn members(instance: &Instance, owner: &Owner) -> Result<usize, Failure> {
 
 /// `Ip: ForwDatagrams` of /proc/net/snmp (net/ipv4/proc.c, `snmp_seq_show`): a line of names and a
 /// line of values.
-fn forwarded(kernel: &Kernel) -> Option<u64> {
-    let text = std::fs::read_to_string(kernel.proc_root.join("net/snmp")).ok()?;
+fn forwarded(proc_root: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(proc_root.join("net/snmp")).ok()?;
     let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
     let names = lines.next()?.split_whitespace();
     let values: BTreeMap<&str, &str> = names.zip(lines.next()?.split_whitespace()).collect();
     values.get("ForwDatagrams")?.parse().ok()
+}
+
+/// `Ip6OutForwDatagrams` of /proc/net/snmp6 (net/ipv6/proc.c, `snmp6_seq_show`): a line for each
+/// counter.
+fn forwarded_v6(proc_root: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(proc_root.join("net/snmp6")).ok()?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Ip6OutForwDatagrams"));
+    lines.next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_forwarded_is_read_of_both_families() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("net")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
+        assert_eq!((forwarded(root.path()), forwarded_v6(root.path())), (None, None));
+        write("net/snmp", "Ip: Forwarding DefaultTTL ForwDatagrams\nIp: 1 64 7\nTcp: a\nTcp: 1\n");
+        write("net/snmp6", "Ip6InReceives\t\t5\nIp6OutForwDatagrams             \t3\n");
+        assert_eq!((forwarded(root.path()), forwarded_v6(root.path())), (Some(7), Some(3)));
+    }
 }

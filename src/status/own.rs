@@ -29,7 +29,8 @@ impl Status {
                 link.default = None;
             }
             if let Some(default) = &mut link.default {
-                (default.forwarded_packets, default.guests) = (None, Vec::new());
+                (default.forwarded_packets, default.forwarded_v6_packets) = (None, None);
+                default.guests.clear();
             }
             (link.unshaped, link.rules) = (None, None);
             link.retired.clear();

@@ -250,6 +250,9 @@ pub struct Pool {
     /// left by this link are in the default class, because they have no process here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarded_packets: Option<u64>,
+    /// The same of IPv6 (`Ip6OutForwDatagrams`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarded_v6_packets: Option<u64>,
     /// Of the default class: the guests that nobody owns; none where guests were not asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guests: Vec<Guest>,

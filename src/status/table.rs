@@ -44,11 +44,10 @@ pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
     if let Some(policy) = &status.policy {
         text.push_str(&in_force(policy, now));
     }
-    let forwards = |pool: &Pool| pool.forwarded_packets.filter(|_| pool.class.sent_packets > 0);
-    let pools = status.links.iter().filter_map(|link| link.default.as_ref());
-    if let Some(packets) = pools.filter_map(forwards).find(|packets| *packets > 0) {
+    let mut pools = status.links.iter().filter_map(|link| link.default.as_ref());
+    if let Some(packets) = pools.find_map(forwarded) {
         text.push_str(&format!(
-            "{packets} IPv4 packets were forwarded in this namespace since it began, such as containers' behind a bridge; those that left by a link above count in its (default)\n"
+            "{packets} packets were forwarded in this namespace since it began, such as containers' behind a bridge; those that left by a link above count in its (default)\n"
         ));
     }
     for object in &status.foreign {
@@ -58,6 +57,15 @@ pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
         text.push_str(&condition(daemon, now));
     }
     text
+}
+
+/// `7 IPv4 and 3 IPv6`: what the namespace has forwarded, where some of it may be in the class.
+fn forwarded(pool: &Pool) -> Option<String> {
+    let families = [("IPv4", pool.forwarded_packets), ("IPv6", pool.forwarded_v6_packets)];
+    let some = families.iter().filter_map(|(family, packets)| Some((family, (*packets)?)));
+    let some = some.filter(|(_, packets)| *packets > 0 && pool.class.sent_packets > 0);
+    let words: Vec<String> = some.map(|(family, packets)| format!("{packets} {family}")).collect();
+    (!words.is_empty()).then(|| words.join(" and "))
 }
 
 /// One line: which policy, since when, and who applied it.
@@ -209,7 +217,7 @@ mod tests {
     #[test]
     fn forwarded_packets_are_said_where_they_may_be_in_the_default_class() {
         let class = |sent_packets| ClassNumbers { sent_packets, ..numbers(None) };
-        let link = |forwarded, sent_packets| Link {
+        let link_of = |forwarded, forwarded_v6, sent_packets| Link {
             rules: None,
             dev: "eth0".to_string(),
             netns: 1,
@@ -223,6 +231,7 @@ mod tests {
                 classid: "1:fffe".to_string(),
                 class: class(sent_packets),
                 forwarded_packets: Some(forwarded),
+                forwarded_v6_packets: Some(forwarded_v6),
                 guests: Vec::new(),
             }),
             unshaped: None,
@@ -231,6 +240,7 @@ mod tests {
             warnings: Vec::new(),
             direct_packets: 0,
         };
+        let link = |forwarded, sent_packets| link_of(forwarded, 0, sent_packets);
         let said = |links: Vec<Link>| {
             let text = table(
                 &Status {
@@ -253,6 +263,9 @@ mod tests {
         let nothing: Vec<String> = Vec::new();
         assert_eq!(said(vec![link(0, 5)]), nothing, "none was forwarded");
         assert_eq!(said(vec![link(7, 0)]), nothing, "none is in the class");
+        let both = said(vec![link_of(7, 3, 5)]);
+        assert!(both[0].starts_with("7 IPv4 and 3 IPv6 packets were forwarded "), "{both:?}");
+        assert!(said(vec![link_of(0, 3, 5)])[0].starts_with("3 IPv6 packets were forwarded "));
         assert_eq!(
             said(vec![link(7, 5), link(7, 9)]),
             [

@@ -68,6 +68,7 @@ fn link(direction: &'static str, now: Now, users: Vec<User>, groups: Vec<Group>)
             classid: "1:fffe".to_string(),
             class: numbers(Some(Now::default())),
             forwarded_packets: None,
+            forwarded_v6_packets: None,
             guests: Vec::new(),
         }),
         unshaped: None,

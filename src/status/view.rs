@@ -37,6 +37,8 @@ pub struct StatusInputs {
     pub links: Vec<LinkRef>,
     /// `Ip: ForwDatagrams` of the network namespace; absent where it cannot be read.
     pub forwarded_packets: Option<u64>,
+    /// The same of IPv6: `Ip6OutForwDatagrams`.
+    pub forwarded_v6_packets: Option<u64>,
     /// How it is known whose the links are behind which guests are, where guests are to be in the
     /// report.
     pub guests: Option<BTreeMap<LinkName, InnerLink>>,
@@ -178,11 +180,12 @@ impl<'a> View<'a> {
             _ => None,
         });
         let rate = self.tree.classes.get(&ClassId::LINK).map(|class| class.rate);
-        let pool = |id: ClassId, forwarded_packets: Option<u64>| {
+        let pool = |id: ClassId| {
             self.numbers(id).map(|class| Pool {
                 classid: id.to_string(),
                 class,
-                forwarded_packets,
+                forwarded_packets: None,
+                forwarded_v6_packets: None,
                 guests: Vec::new(),
             })
         };
@@ -215,8 +218,12 @@ impl<'a> View<'a> {
             now: self.numbers(ClassId::LINK).and_then(|numbers| numbers.now),
             users,
             groups,
-            default: pool(ClassId::DEFAULT, self.inputs.forwarded_packets),
-            unshaped: pool(ClassId::UNSHAPED, None),
+            default: pool(ClassId::DEFAULT).map(|pool| Pool {
+                forwarded_packets: self.inputs.forwarded_packets,
+                forwarded_v6_packets: self.inputs.forwarded_v6_packets,
+                ..pool
+            }),
+            unshaped: pool(ClassId::UNSHAPED),
             retired,
             rules: self.inputs.rules.then(|| self.rules()),
             beside: self.beside(),
