@@ -183,8 +183,8 @@ mod tests {
             ..Tree::default()
         };
         let port = |name: &str| LinkName::new(name).unwrap().egress();
-        let mut owners = OwnerTable::default();
-        owners.accounts = [(1000, ClassId(0x1_0010)), (1001, ClassId::NONE)].into();
+        let accounts = [(1000, ClassId(0x1_0010)), (1001, ClassId::NONE)].into();
+        let owners = OwnerTable { accounts, ..OwnerTable::default() };
         let by_owner = asks(Tag::Bpf(Program {
             shards: false,
             tag: TagHelper::Socket,

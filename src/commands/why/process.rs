@@ -5,7 +5,7 @@ use super::owner::{On, answer, in_force, otherwise};
 use crate::apply::Look;
 use crate::failure::Failure;
 use crate::model::Matcher;
-use crate::process::{self, Process};
+use crate::process::{self, Decision, InstanceView, Process, Reason};
 use crate::text::shown;
 use crate::tree::Claim;
 
@@ -20,47 +20,12 @@ pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<
     let mut owner = process::whose(process, matcher, accounts, &view);
     notes.extend(by_which_uid(process, matcher));
     let decision = on.kernel.decide(process, matcher, accounts, &view);
-    match &decision {
-        process::Decision::Leave(process::Reason::Foreign { .. }) => notes.push(format!(
-            "it sits in another's net_cls group `{}` and is left alone",
-            shown(process.net_cls.as_deref().unwrap_or("/"))
-        )),
-        process::Decision::Leave(process::Reason::Guest) => {
-            owner = None;
-            notes.push(
-                "it is a container engine's guest, in a network namespace of its own: not its uid's"
-                    .to_string(),
-            );
-        }
-        process::Decision::Leave(process::Reason::OtherInstance { netns }) => {
-            notes.push(match view.others.get(netns) {
-                Some(name) => format!(
-                    "it is in a network namespace that another instance shapes ({name}): ask that one (--cgroup {name})"
-                ),
-                None => "it is in the host's network namespace: ask the host's instance".to_string(),
-            });
-        }
-        process::Decision::Leave(process::Reason::UnknownNamespace) => notes.push(
-            "its network namespace may not be read (CAP_SYS_PTRACE): it is left alone".to_string(),
-        ),
-        process::Decision::MoveTo(_) => {
-            let by_owner = match meaning.observation.state.has_class_untagged(process.acting_uid) {
-                true => ", and what it sends is in a class all the same, by the sockets' owner",
-                false => "",
-            };
-            notes.push(format!(
-                "it is not in its directory yet{by_owner}: the next apply places it"
-            ));
-        }
-        process::Decision::TakeOut => {
-            notes.push(
-                "it is in a directory of ours still: the next apply takes it out".to_string(),
-            );
-        }
-        _ => {}
+    if decision == Decision::Leave(Reason::Guest) {
+        owner = None;
     }
+    notes.extend(of_decision(on, process, &decision, &view));
     let elsewhere = process.netns.is_some_and(|netns| netns != view.netns);
-    if elsewhere && matches!(decision, process::Decision::Stay | process::Decision::MoveTo(_)) {
+    if elsewhere && matches!(decision, Decision::Stay | Decision::MoveTo(_)) {
         notes.push(
             "it is in another network namespace: the sockets that it had before are in the class, those that it makes there are not on these links"
                 .to_string(),
@@ -85,6 +50,46 @@ pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<
     let mut answer = answer(on, subject, owner, notes);
     answer.directory.clone_from(&process.net_cls);
     Ok(answer)
+}
+
+/// Why a process is not where it belongs, or is left alone.
+fn of_decision(
+    on: &On<'_>,
+    process: &Process,
+    decision: &Decision,
+    view: &InstanceView,
+) -> Option<String> {
+    let state = &on.meaning.observation.state;
+    Some(match decision {
+        Decision::Leave(Reason::Foreign { .. }) => format!(
+            "it sits in another's net_cls group `{}` and is left alone",
+            shown(process.net_cls.as_deref().unwrap_or("/"))
+        ),
+        Decision::Leave(Reason::Guest) => {
+            "it is a container engine's guest, in a network namespace of its own: not its uid's"
+                .to_string()
+        }
+        Decision::Leave(Reason::OtherInstance { netns }) => match view.others.get(netns) {
+            Some(name) => format!(
+                "it is in a network namespace that another instance shapes ({name}): ask that one (--cgroup {name})"
+            ),
+            None => "it is in the host's network namespace: ask the host's instance".to_string(),
+        },
+        Decision::Leave(Reason::UnknownNamespace) => {
+            "its network namespace may not be read (CAP_SYS_PTRACE): it is left alone".to_string()
+        }
+        Decision::MoveTo(_) => {
+            let by_owner = match state.has_class_untagged(process.acting_uid) {
+                true => ", and what it sends is in a class all the same, by the sockets' owner",
+                false => "",
+            };
+            format!("it is not in its directory yet{by_owner}: the next apply places it")
+        }
+        Decision::TakeOut => {
+            "it is in a directory of ours still: the next apply takes it out".to_string()
+        }
+        Decision::Stay | Decision::Leave(_) => return None,
+    })
 }
 
 /// Of a process whose unit's line says `follow: effective`, why it is where it is.

@@ -23,7 +23,7 @@ pub(super) fn class_of_process(kernel: &Kernel, state: &KernelState, pid: u32) -
 /// that a line names, else that of his own or of his processes' directory.
 pub(super) fn class_of_uid(kernel: &Kernel, state: &KernelState, uid: u32) -> Option<ClassId> {
     if let Some(owners) = &state.owners {
-        let class = owners.class(uid).and_then(|class| class.our_class());
+        let class = owners.class(uid).and_then(ClassId::our_class);
         return class.or(Some(ClassId::DEFAULT));
     }
     let own = class_of(state, Claim::Owner(Owner::Uid(uid)));

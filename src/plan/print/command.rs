@@ -183,13 +183,12 @@ fn filter(
     change: &FilterChange,
     paths: &Paths,
 ) -> fmt::Result {
-    let tc = paths.place.tc();
     let (at, dev) = match seat.parent {
         Parent::Egress => ("egress".to_string(), port.link.clone()),
         Parent::Ingress => ("ingress".to_string(), port.link.clone()),
         parent => (format!("parent {}", parent.classid()), port.device()),
     };
-    let (parent, pref) = (seat.parent.classid(), seat.pref);
+    let (parent, pref, tc) = (seat.parent.classid(), seat.pref, paths.place.tc());
     let filter = match change {
         Whole::Remove(_) => return write!(f, "{tc} filter del dev {dev} {at} pref {pref}"),
         Whole::Add(filter) => filter,
