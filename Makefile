@@ -2,7 +2,8 @@
 # a fresh Debian machine that has cargo and make: what else is needed is installed, and said.
 
 LAB := target/lab
-TEST_PACKAGES := gcc libc6-dev iproute2 python3 python3-jsonschema strace user-mode-linux qemu-system-x86 cpio busybox-static kmod \
+TEST_PACKAGES := gcc libc6-dev iproute2 python3 python3-jsonschema strace user-mode-linux \
+	qemu-system-x86 cpio busybox-static kmod \
 	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
 	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap \
 	openvswitch-switch mmdebstrap e2fsprogs
@@ -18,6 +19,8 @@ export PATH := $(PATH):$(CALLERS)/.cargo/bin
 export RUSTUP_HOME := $(CALLERS)/.rustup
 endif
 export CARGO_TARGET_DIR := $(CURDIR)/target/root
+# What was made belongs to the caller, who can then delete it and make it again.
+HAND_OVER = chown -Rh "$(SUDO_USER):" target
 endif
 
 # `make nightly`, hours long; each of these may be given: `make nightly RUNS=1 TRANSITIONS=100`.
@@ -49,6 +52,7 @@ ifneq ($(filter-out $(CURDIR)/%,$(CARGO_TARGET_DIR)),)
 	@# Where `make install` looks, whose environment is another.
 	install -D -m 755 "$(CARGO_TARGET_DIR)/release/shaper" target/release/shaper
 endif
+	@$(HAND_OVER)
 
 rust:
 	@sh tests/rust.sh
@@ -141,15 +145,18 @@ uninstall:
 # completions, examples, licences.
 package: build
 	sh packaging/stage.sh "$(CURDIR)/target/package"
+	@$(HAND_OVER)
 
 deb: package
 	@[ -x target/tools/bin/cargo-deb ] || cargo install --quiet --locked --root target/tools cargo-deb@$(CARGO_DEB)
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" CARGO_TARGET_DIR="$(CURDIR)/target" cargo deb --no-build --no-strip
+	@$(HAND_OVER)
 
 rpm: package
 	@[ -x target/tools/bin/cargo-generate-rpm ] || \
 		cargo install --quiet --locked --root target/tools cargo-generate-rpm@$(CARGO_GENERATE_RPM)
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" CARGO_TARGET_DIR="$(CURDIR)/target" cargo generate-rpm
+	@$(HAND_OVER)
 
 # Both, in a clean Debian root.
 package-test: deb rpm

@@ -1,13 +1,20 @@
 #!/bin/sh
 # packages.sh: both packages in a clean Debian root, which is made below target/ once and copied: installed, run,
 # upgraded, removed, purged; the rpm unpacked, and its scripts run. As root, with mmdebstrap and rpm2cpio.
+# packages.sh quick PROGRAM: the deb's files and scripts alone, with this program, packed by dpkg-deb. The root is
+# this machine's own, seen through an overlay that takes all that is written; in a mount namespace of its own.
 set -eu
 cd "$(dirname "$0")/.."
-deb=$(ls -t target/debian/shaper_*.deb | head -n 1)
-rpm=$(ls -t target/generate-rpm/shaper-*.rpm | head -n 1)
-base=target/package-base.tar
-[ -f $base ] || mmdebstrap --quiet --variant=apt --include=man-db,bash-completion "$(. /etc/os-release && echo "$VERSION_CODENAME")" $base
+say() { echo "packages: $*"; }
+fail() {
+    say "$*" >&2
+    exit 1
+}
+quick=
+install='dpkg -i'
+mkdir -p target
 root=$(mktemp -d "$PWD/target/package-root.XXXXXX")
+made=$root
 # What is shaped in the root is seen below this directory of net_cls alone, by the cgroup namespace.
 tree=$(mktemp -d)
 mount -t cgroup -o net_cls net_cls "$tree"
@@ -15,11 +22,42 @@ mkdir "$tree/packages.$$"
 leave() {
     find "$tree/packages.$$" -depth -type d -exec rmdir {} +
     umount "$tree" && rmdir "$tree"
-    rm -rf "$root"
+    [ -z "$quick" ] || umount -R "$made"
+    rm -rf "$made"
 }
 trap leave EXIT
 trap 'exit 1' INT TERM
-tar -C "$root" -xf $base
+
+# pack PROGRAM DEB: what stage.sh makes with a program, and the scripts.
+pack() {
+    stage=$root/stage
+    BUILT=$1 sh packaging/stage.sh "$stage"
+    install -D -t "$stage/DEBIAN" packaging/deb/*
+    printf 'Package: shaper\nVersion: 1\nArchitecture: %s\nMaintainer: a test\nDescription: a test\n' \
+        "$(dpkg --print-architecture)" >"$stage/DEBIAN/control"
+    dpkg-deb --build --root-owner-group -Znone "$stage" "$2" >/dev/null
+    rm -r "$stage"
+}
+if [ "${1:-}" = quick ]; then
+    mount -t tmpfs tmpfs "$root"
+    quick=yes
+    # Triggers would look at all manual pages of this machine.
+    install='dpkg --no-triggers -i'
+    deb=$root/shaper.deb
+    pack "$2" "$deb"
+    mkdir "$root/upper" "$root/work" "$root/seen"
+    mount -t overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/work" overlay "$root/seen"
+    root=$root/seen
+    mount --bind /dev "$root/dev"
+    rm -rf "$root/etc/shaper" "$root/var/lib/shaper"
+else
+    deb=$(ls -t target/debian/shaper_*.deb | head -n 1)
+    rpm=$(ls -t target/generate-rpm/shaper-*.rpm | head -n 1)
+    base=target/package-base.tar
+    [ -f $base ] || mmdebstrap --quiet --variant=apt --include=man-db,bash-completion \
+        "$(. /etc/os-release && echo "$VERSION_CODENAME")" $base
+    tar -C "$root" -xf $base
+fi
 
 # A root of its own with a link of its own, and an empty /run. Afterwards the link is as it was at first.
 inside() {
@@ -38,20 +76,22 @@ inside() {
         " inside "$1" "$2"
     ' inside "$root" "$1" "$tree/packages.$$"
 }
-say() { echo "packages: $*"; }
-fail() {
-    say "$*" >&2
-    exit 1
-}
-
 say "$deb is installed"
 cp "$deb" "$root/root/shaper.deb"
-inside 'dpkg -i /root/shaper.deb >/dev/null'
+inside "$install /root/shaper.deb >/dev/null"
 inside 'shaper --version; test ! -e /etc/systemd/system/multi-user.target.wants/shaper.service'
 for unit in shaper.service shaper-apply.service shaper-apply.timer run-shaper-net_cls.mount; do
     [ -f "$root/usr/lib/systemd/system/$unit" ] || fail "no $unit"
     ! grep -q /usr/local "$root/usr/lib/systemd/system/$unit" || fail "$unit is for another place"
 done
+for file in shaper/policy.schema.json bash-completion/completions/shaper doc/shaper/LICENSE-MIT \
+    doc/shaper/LICENSE-APACHE doc/shaper/SECURITY.md doc/shaper/changelog.gz doc/shaper/examples/pam \
+    doc/shaper/examples/shaper.cron doc/shaper/examples/netns.conf \
+    doc/shaper/examples/prometheus/shaper.rules.yml doc/shaper/examples/ansible/shaper/tasks/main.yml; do
+    [ -s "$root/usr/share/$file" ] || fail "no $file"
+done
+strange=$(dpkg-deb -c "$deb" | awk '$2 != "root/root" || $1 ~ /^.....w|^........w|[sS]/ { print }')
+[ -z "$strange" ] || fail "not as a package's files are: $strange"
 for page in shaper.1 shaper-apply.1 shaper-watch.1 shaper.yaml.5; do
     inside "man --warnings=w $page 2>&1 >/dev/null" | grep . && fail "man $page complains"
     inside "man -P cat $page | grep -q ." || fail "no page $page"
@@ -73,20 +113,86 @@ capped='shaper apply -q >/dev/null
 inside 'printf "version: 1\nlinks: {up0: {rate: 1gbit}}\nusers: {ann: {uids: 4711, ceil: 2mbit}}\n" >/etc/shaper/policies.yaml'
 inside "$capped; shaper clear -q"
 
-say "upgraded: the policy stays"
+say "upgraded: the policy stays, and each packet that a user sends meanwhile is in his class"
 before=$(cat "$root/etc/shaper/policies.yaml" "$root/etc/shaper/policies.d/backup.yaml" | sha256sum)
+# Restarts the daemon as systemd does, which is no part of this root.
+cat >"$root/root/systemctl" <<'EOF'
+#!/bin/sh
+[ "$*" = "try-restart shaper.service" ] || exit 0
+old=$(cat /run/daemon)
+kill "$old"
+while [ -e "/proc/$old/exe" ]; do sleep 0.02; done
+setsid shaper watch --skip-unknown </dev/null >/run/log 2>&1 &
+echo $! >/run/daemon
+EOF
+cat >"$root/root/upgrade" <<'EOF'
+set -eu
+# soon CONDITION: within a minute.
+soon() {
+    for try in $(seq 600); do
+        ! "$@" || return 0
+        sleep 0.1
+    done
+    echo "never came: $*" >&2
+    cat /run/log >&2
+    return 1
+}
+keeps() { shaper status --json | tr '{,' '\n\n' | grep -qx "\"pid\":$(cat /run/daemon)"; }
+counted() { shaper status ann --json | tr , '\n' | sed -n 's/^"sent_packets"://p' | head -n 1; }
+sent_some() { [ "$(counted)" -gt "$1" ]; }
+all_counted() { [ "$(counted)" = "$(cat /run/sent)" ]; }
+install -m 755 /root/systemctl /usr/local/sbin/systemctl
+mkdir -p /run/systemd/system
+touch /run/sent && chmod 666 /run/sent
+setsid shaper watch --skip-unknown </dev/null >/run/log 2>&1 &
+echo $! >/run/daemon
+soon keeps
+first=$(cat /run/daemon)
+setpriv --reuid=4711 --regid=4711 --clear-groups bash -c '
+    n=0
+    while [ ! -e /run/stop ]; do
+        head -c 1000 /dev/zero >/dev/udp/10.9.0.2/9
+        n=$((n + 1))
+        sleep 0.01
+    done
+    echo $n >/run/sent' &
+sender=$!
+soon sent_some 20
+PATH=/usr/local/sbin:$PATH $1 /root/next.deb >/dev/null
+[ "$(cat /run/daemon)" != "$first" ] || { echo "the daemon was not replaced" >&2; exit 1; }
+soon keeps
+soon sent_some $(($(counted) + 20))
+touch /run/stop
+wait $sender
+soon all_counted
+echo "packages: all $(counted) packets of the user were in his class"
+rm /usr/local/sbin/systemctl
+EOF
 inside 'mkdir /root/next && dpkg-deb -R /root/shaper.deb /root/next &&
-    sed -i "s/^Version: .*/Version: 999/" /root/next/DEBIAN/control && dpkg-deb -b /root/next /root/next.deb >/dev/null &&
-    dpkg -i /root/next.deb >/dev/null && dpkg-query -W -f "\${Version}" shaper | grep -qx 999'
-[ "$before" = "$(cat "$root/etc/shaper/policies.yaml" "$root/etc/shaper/policies.d/backup.yaml" | sha256sum)" ] || fail "an upgrade changed the policy"
+    sed -i "s/^Version: .*/Version: 999/" /root/next/DEBIAN/control &&
+    dpkg-deb -Znone -b /root/next /root/next.deb >/dev/null'
+inside "sh /root/upgrade '$install'"
+inside 'dpkg-query -W -f "\${Version}" shaper | grep -qx 999'
+[ "$before" = "$(cat "$root/etc/shaper/policies.yaml" "$root/etc/shaper/policies.d/backup.yaml" | sha256sum)" ] ||
+    fail "an upgrade changed the policy"
 
 say "removed, and purged"
 inside "$capped; dpkg -r shaper >/dev/null; touch /root/removed"
 rm "$root/root/removed"
 [ -f "$root/etc/shaper/policies.yaml" ] || fail "a removal took the policy"
-inside 'dpkg -P shaper >/dev/null'
-left=$(find "$root/etc" "$root/usr" "$root/var" -name '*shaper*' ! -path '*/dpkg/*' ! -path '*/cache/*')
+inside 'dpkg -P shaper >/dev/null 2>&1'
+[ ! -e "$root/etc/shaper/policies.yaml" ] || fail "a purge left the policy"
+# What others have put beside the policy stays.
+rm "$root/etc/shaper/policies.d/backup.yaml"
+rmdir "$root/etc/shaper/policies.d" "$root/etc/shaper"
+looked=$root
+[ -z "$quick" ] || looked=$made/upper
+left=$(find "$looked/etc" "$looked/usr" "$looked/var" -name '*shaper*' ! -type c ! -path '*/dpkg/*' ! -path '*/cache/*')
 [ -z "$left" ] || fail "a purge left $left"
+if [ -n "$quick" ]; then
+    say good
+    exit
+fi
 
 say "$rpm is unpacked, and its scripts run"
 (cd "$root" && rpm2cpio "$OLDPWD/$rpm" | cpio -idmu --quiet)
