@@ -27,11 +27,11 @@ struct Fight {
 impl Backoff {
     /// Notes a repair of the link. The pause that follows it, if there is one.
     pub(super) fn repaired(&mut self, link: &LinkName, now: Instant) -> Option<Duration> {
+        let is_over = |it: &Fight| now.saturating_duration_since(it.until.max(it.last)) > FORGET;
+        // Names come and go with the links that a pattern means.
+        self.0.retain(|_, fight| !is_over(fight));
         let fight =
             self.0.entry(link.clone()).or_insert(Fight { repairs: 0, last: now, until: now });
-        if now.saturating_duration_since(fight.until.max(fight.last)) > FORGET {
-            fight.repairs = 0;
-        }
         fight.repairs += 1;
         fight.last = now;
         let doublings = fight.repairs.checked_sub(PATIENCE)?;
@@ -74,6 +74,10 @@ mod tests {
             pauses.push(pause.as_millis());
         }
         assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
-        assert_eq!(backoff.repaired(&link, now + 2 * FORGET + LONGEST), None, "all is forgotten");
+        let later = now + 2 * FORGET + LONGEST;
+        let other = LinkName::new("ppp7").unwrap();
+        assert_eq!(backoff.repaired(&other, later), None);
+        assert!(backoff.0.keys().eq([&other]), "all is forgotten");
+        assert_eq!(backoff.repaired(&link, later), None);
     }
 }

@@ -21,6 +21,8 @@ const LOOKS: [Duration; 5] = [
 #[derive(Debug, Default)]
 pub(super) struct Unowned {
     links: BTreeMap<(LinkName, u32), Wait>,
+    /// When the first of them is looked at: asked before each event, and there may be many links.
+    due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -46,22 +48,31 @@ impl Unowned {
                 (link, wait)
             })
             .collect();
+        self.note_due();
+    }
+
+    fn note_due(&mut self) {
+        self.due = self.links.values().filter_map(Wait::due).min();
     }
 
     /// When the next look is due; `None`: nobody needs one.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.links.values().filter_map(Wait::due).min()
+        self.due
     }
 
     /// Whether a look is to begin now.
     pub(super) fn begins(&mut self, now: Instant) -> bool {
         let mut begins = false;
+        if self.due.is_none_or(|due| due > now) {
+            return begins;
+        }
         for wait in self.links.values_mut() {
             while wait.due().is_some_and(|due| due <= now) {
                 wait.looks += 1;
                 begins = true;
             }
         }
+        self.note_due();
         begins
     }
 }
