@@ -85,6 +85,10 @@ pub(super) enum Event {
     },
     /// The outcome of [`Action::Sweep`].
     Swept(Swept),
+    /// The outcome of [`Action::Sweep`], where the processes could not be looked at.
+    NotSwept {
+        why: String,
+    },
     /// The outcome of [`Action::LookWhoLeft`]: the owners whose directories are empty.
     Directories {
         empty: BTreeSet<Owner>,

@@ -68,6 +68,8 @@ pub(super) struct People {
     lost: Complaint,
     /// The complaint that a process could not be placed.
     unplaced: Complaint,
+    /// The complaint that processes could not be looked at.
+    unswept: Complaint,
     /// What is wanted because of the event that is being handled.
     wants: Vec<Want>,
 }
@@ -91,6 +93,7 @@ impl People {
             agenda: Agenda::default(),
             lost: Complaint::default(),
             unplaced: Complaint::default(),
+            unswept: Complaint::default(),
             wants: Vec::new(),
         };
         people.agenda.by(Task::Ask, now + people.ask_interval());
@@ -278,6 +281,14 @@ impl People {
             self.say(log::Level::Error, line);
         }
         self.sweep_by(now + AFTER_FAILURE);
+    }
+
+    /// Handles that processes could not be looked at; the next try is planned already, and may be
+    /// a second later.
+    pub(super) fn not_swept(&mut self, why: String, now: Instant) {
+        if self.unswept.may_be_said(now) {
+            self.say(log::Level::Error, why);
+        }
     }
 
     /// Handles that all processes were looked at.

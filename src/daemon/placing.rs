@@ -97,8 +97,8 @@ impl Placing {
         let view = match kernel.view() {
             Ok(view) => view,
             Err(error) => {
-                log::error!("cannot look at the other instances: {error}");
-                return None;
+                let why = format!("cannot look at the other instances: {error}");
+                return Some(Event::NotSwept { why });
             }
         };
         let (running, open) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeMap::new()));
@@ -115,8 +115,9 @@ impl Placing {
         let placement = match process::place(&kernel.proc_root, &instance, decide) {
             Ok(placement) => placement,
             Err(error) => {
-                log::error!("cannot look at the processes: {error}");
-                return None;
+                return Some(Event::NotSwept {
+                    why: format!("cannot look at the processes: {error}"),
+                });
             }
         };
         self.not_handed_over(placement.handed_over.refused.clone());

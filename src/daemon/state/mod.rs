@@ -213,6 +213,7 @@ impl State {
                 people.looked((newcomer, &placed), (open, owner), in_force, now);
             }
             Event::NotPlaced { pid, why } => people.not_placed(pid, &why, now),
+            Event::NotSwept { why } => people.not_swept(why, now),
             Event::Swept(swept) => people.swept(swept, in_force, now),
             Event::Directories { empty, took } => people.left(empty, took, in_force, now),
             Event::Listening { took, why } => self.listened(took, why, now),

@@ -366,6 +366,17 @@ fn who_has_a_guest_and_no_process_stays_and_costs_no_apply() {
     }
 }
 
+#[test]
+fn a_look_at_all_processes_that_fails_again_and_again_is_said_once_a_minute() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    let said = (0..=61).map(|n| {
+        let failed = Event::NotSwept { why: "no descriptor".to_string() };
+        state.on(failed, now + n * SECOND).len()
+    });
+    assert_eq!(said.sum::<usize>(), 2);
+}
+
 /// Where a look at all processes takes long, containers that come one after the other cause none
 /// upon the other.
 #[test]
