@@ -2,7 +2,7 @@
 # a fresh Debian machine that has cargo and make: what else is needed is installed, and said.
 
 LAB := target/lab
-TEST_PACKAGES := gcc libc6-dev iproute2 python3 python3-jsonschema strace user-mode-linux \
+TEST_PACKAGES := gcc libc6-dev iproute2 python3 python3-jsonschema ansible-core strace user-mode-linux \
 	qemu-system-x86 cpio busybox-static kmod \
 	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
 	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap \

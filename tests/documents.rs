@@ -51,19 +51,45 @@ fn each_command_has_its_page_and_each_shell_its_completion() {
         let text = fs::read_to_string(page(&format!("man1/shaper-{name}.1"))).expect(name);
         assert!(text.contains(".SH NAME"), "{name}");
     }
-    // zsh completes accounts where a command takes a user; the others' have options and files.
     for (completion, word) in [
         ("bash-completion/completions/shaper", "--skip-unknown"),
         ("zsh/site-functions/_shaper", ":_users"),
+        ("zsh/site-functions/_shaper", ":GROUP:_groups"),
+        ("fish/vendor_completions.d/shaper.fish", "subcommand why\" -a \"(__fish_complete_users)"),
         ("fish/vendor_completions.d/shaper.fish", "skip-unknown"),
     ] {
         let text = fs::read_to_string(folder.path().join(completion)).expect(completion);
         assert!(text.contains(word), "no {word} in {completion}");
     }
-    Command::new("bash")
-        .args(["-n", &folder.path().join("bash-completion/completions/shaper").to_string_lossy()])
-        .assert()
-        .success();
+    // bash itself, as it calls the function: the command, the word at the cursor, the one before.
+    let bash = folder.path().join("bash-completion/completions/shaper");
+    let completed = |words: &str| {
+        let program = format!(
+            ". {}; COMP_WORDS=(shaper {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}}
+            _shaper_people shaper \"$cur\" \"$prev\"; echo \" ${{COMPREPLY[*]}} \"",
+            bash.display()
+        );
+        let done = Command::new("bash").args(["-c", &program]).assert().success();
+        String::from_utf8_lossy(&done.get_output().stdout).into_owned()
+    };
+    for words in ["why roo", "-v status roo", "run roo", "attach roo", "status --group roo"] {
+        assert!(completed(words).contains(" root "), "{words}: {}", completed(words));
+    }
+    for words in ["check roo", "run root -- roo", "roo"] {
+        assert!(!completed(words).contains(" root "), "{words}: {}", completed(words));
+    }
+    assert!(completed("stat").contains(" status ") && completed("why --js").contains(" --json "));
+}
+
+/// As `make package-test` tries it in a clean root, here with the program that tests have.
+#[test]
+#[ignore = "needs root"]
+fn a_package_is_installed_upgraded_under_traffic_and_purged_needs_root() {
+    let program = env!("CARGO_BIN_EXE_shaper");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "tests/packages.sh", "quick", program]).current_dir(HERE);
+    command.assert().success();
 }
 
 #[test]

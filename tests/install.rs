@@ -4,7 +4,7 @@
 //! that fail now and then. In a copy, with programs of the test's own on PATH.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,7 +33,7 @@ impl Clone {
         }
         for program in [
             "sh", "ls", "find", "head", "install", "sed", "chmod", "id", "rm", "awk", "stat",
-            "cut", "getent", "grep", "mkdir", "nproc", "rmdir", "seq", "sort",
+            "chown", "cut", "getent", "grep", "mkdir", "nproc", "rmdir", "seq", "sort",
         ] {
             let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program));
             let found =
@@ -138,6 +138,24 @@ fn install_copies_what_was_built_and_uninstall_leaves_nothing() {
     assert!(clone.make(&packaged).0);
     assert!(clone.files("pkg").contains(&"usr/lib/systemd/system/shaper.service".to_string()));
     assert!(clone.files("pkg").contains(&"usr/local/bin/shaper".to_string()));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_sudo_makes_is_the_callers_needs_root() {
+    let clone = Clone::new(Some("1.99.0"));
+    let made =
+        "mkdir -p $CARGO_TARGET_DIR/release && echo program >$CARGO_TARGET_DIR/release/shaper";
+    clone.program("cargo", &format!("case $1 in build) {made} ;; *) echo 'cargo 1.99.0' ;; esac"));
+    let (well, said) = clone.make(&["build", "SUDO_USER=nobody"]);
+    assert!(well, "{said}");
+    let owner = |below: &str| fs::metadata(clone.path(below)).expect(below).uid();
+    let nobody = owner("target");
+    assert_ne!(nobody, 0);
+    assert_eq!(clone.files("target"), ["root/release/shaper"]);
+    for made in ["target/root", "target/root/release", "target/root/release/shaper"] {
+        assert_eq!(owner(made), nobody, "{made}");
+    }
 }
 
 #[test]

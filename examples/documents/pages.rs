@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, ValueHint};
 use clap_complete::{Shell, generate_to};
 use shaper::cli::Cli;
 
@@ -67,8 +67,55 @@ fn completions(folder: &Path) -> io::Result<()> {
     }
     // bash loads a file that has the command's own name.
     let bash = folder.join("bash-completion/completions");
-    fs::rename(bash.join("shaper.bash"), bash.join("shaper"))
+    fs::rename(bash.join("shaper.bash"), bash.join("shaper"))?;
+    let names = with_users();
+    let add = |file: &Path, more: &str| fs::write(file, fs::read_to_string(file)? + more);
+    add(&bash.join("shaper"), &BASH_PEOPLE.replace("COMMANDS", &names.join("|")))?;
+    let mut fish = FISH_GROUPS.to_string();
+    for name in names {
+        let _ = writeln!(fish, "{}", FISH_USERS.replace("COMMAND", &name));
+    }
+    add(&folder.join("fish/vendor_completions.d/shaper.fish"), &fish)?;
+    let zsh = folder.join("zsh/site-functions/_shaper");
+    fs::write(&zsh, fs::read_to_string(&zsh)?.replace(":GROUP:_default'", ":GROUP:_groups'"))
 }
+
+/// The commands that take a user.
+fn with_users() -> Vec<String> {
+    let takes_users = |command: &clap::Command| {
+        command.get_positionals().any(|word| word.get_value_hint() == ValueHint::Username)
+    };
+    let cli = Cli::command();
+    let names = cli.get_subcommands().filter(|command| takes_users(command));
+    names.map(|command| command.get_name().to_string()).collect()
+}
+
+/// What clap's generators leave out: accounts where a command takes a user, and Unix groups.
+const BASH_PEOPLE: &str = r#"
+_shaper_people() {
+    local word takes_users=
+    _shaper "$@"
+    if [[ $3 == --group ]]; then
+        COMPREPLY=($(compgen -g -- "$2"))
+        return
+    fi
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        case $word in
+            --) return ;;
+            COMMANDS) takes_users=yes ;;
+        esac
+    done
+    if [[ -n $takes_users && $2 != -* ]]; then
+        COMPREPLY+=($(compgen -u -- "$2"))
+    fi
+}
+complete -F _shaper_people -o bashdefault -o default shaper
+"#;
+
+const FISH_GROUPS: &str = r#"complete -c shaper -n "__fish_shaper_using_subcommand status" -l group -xa "(__fish_complete_groups)"
+"#;
+
+const FISH_USERS: &str = r#"complete -c shaper -n "__fish_shaper_using_subcommand COMMAND" -a "(__fish_complete_users)""#;
 
 /// The reference's text, without its title.
 pub fn body(document: &str) -> &str {

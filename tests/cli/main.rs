@@ -8,6 +8,7 @@ mod support;
 #[path = "../offline/words.rs"]
 mod words;
 
+mod ansible;
 mod attach;
 mod bad_policy;
 mod beside;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         status::TESTS,
         top::TESTS,
         tour::TESTS,
+        ansible::TESTS,
         attach::TESTS,
         beside::TESTS,
         daemon::TESTS,

@@ -1,0 +1,69 @@
+//! The role in `contrib/ansible`, played by ansible-core itself on this host: what it changes, that
+//! it changes nothing twice, and that a bad policy stays outside.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::invoke::{host, root, shaper, text};
+use crate::support::cell::SCRATCH;
+use crate::support::command::{Done, run_with};
+use crate::support::harness::{On, tests};
+use crate::support::program::binary;
+
+tests!(On::Host => the_role_changes_what_differs_and_nothing_twice);
+
+const ROLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/ansible");
+const FILE: &str = "/run/shaper-role/policies.yaml";
+
+/// Plays the role with the policy, on the machine that it runs on.
+fn play(policy: &str, options: &[&str]) -> Done {
+    let path = format!("{SCRATCH}/play.yaml");
+    let vars = serde_json::json!({
+        "shaper_policy": policy,
+        "shaper_file": FILE,
+        "shaper_program": binary(),
+        "shaper_daemon": false,
+        "ansible_python_interpreter": "/usr/bin/python3",
+    });
+    let play = serde_json::json!([
+        {"hosts": "localhost", "connection": "local", "gather_facts": false, "vars": vars, "roles": ["shaper"]}
+    ]);
+    fs::write(&path, play.to_string()).expect("write the playbook");
+    let mut command = Command::new("/usr/bin/ansible-playbook");
+    command.args(["-i", "localhost,", &path]).args(options);
+    command.envs([("HOME", SCRATCH), ("ANSIBLE_ROLES_PATH", ROLES), ("ANSIBLE_NOCOLOR", "1")]);
+    command.envs([("ANSIBLE_LOCAL_TEMP", SCRATCH), ("ANSIBLE_REMOTE_TEMP", SCRATCH)]);
+    command.env("LC_ALL", "C.UTF-8");
+    run_with(command, "")
+}
+
+/// How many tasks the last line of a play says that it changed.
+#[track_caller]
+fn changes(done: &Done) -> u32 {
+    let number = done.stdout.rsplit("changed=").next().and_then(|rest| rest.split(' ').next());
+    number.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{}", done.stdout))
+}
+
+fn the_role_changes_what_differs_and_nothing_twice() {
+    host();
+    let policy = text("ann: 20mbit");
+    let first = play(&policy, &[]).exits(0);
+    assert!(changes(&first) > 0 && root().contains("htb"), "{}", first.stdout);
+    assert_eq!(fs::read_to_string(FILE).expect("the policy"), policy);
+    assert!(!Path::new(&format!("{FILE}.new")).exists());
+    let second = play(&policy, &[]).exits(0);
+    assert_eq!(changes(&second), 0, "{}", second.stdout);
+
+    let why_ann = || shaper("why ann").assert().code(0).get_output().stdout.clone();
+    let before = why_ann();
+    let other = text("ann: 30mbit");
+    let only_told = play(&other, &["--check", "--diff"]).exits(0);
+    assert!(changes(&only_told) > 0, "{}", only_told.stdout);
+    assert!(only_told.stdout.contains("+  ann: 30mbit"), "the file: {}", only_told.stdout);
+    assert!(only_told.stdout.contains("20mbit \u{2192} 30mbit"), "{}", only_told.stdout);
+    let bad = play(&text("ann: 30mbps"), &[]).exits(2);
+    assert!(bad.stdout.contains("30mbps"), "{}", bad.stdout);
+    assert_eq!(fs::read_to_string(FILE).expect("the policy"), policy, "neither wrote");
+    assert_eq!(why_ann(), before, "neither applied");
+}
