@@ -231,6 +231,13 @@ impl Run<'_, '_> {
     /// directories.
     fn carry_out(&mut self, plan: &Plan, look: &mut Look) -> Result<(), Trouble> {
         let began = Instant::now();
+        let makes_maps = |step: &Step| matches!(step, Step::Owners(Whole::Add(_)));
+        if self.request.who.moves_processes() && plan.phase(Phase::Build).any(makes_maps) {
+            let Meaning { model, observation, .. } = &mut look.meaning;
+            let facts = &mut observation.facts;
+            let (kernel, processes) = (&self.session.kernel, &look.scan.processes);
+            facts.given = kernel.given(processes, &model.matcher, &facts.accounts)?;
+        }
         self.perform(plan, Phase::Build, look)?;
         if self.request.who.moves_processes() {
             let steps_took = (!plan.is_empty()).then(|| began.elapsed());

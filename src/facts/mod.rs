@@ -62,6 +62,9 @@ pub struct Facts {
     /// The systemd units that exist, each with the name of the unit that its processes run in: an
     /// alias has another unit's. `None`: systemd was not asked.
     pub units: Option<BTreeMap<String, String>>,
+    /// Uids with classes that processes of theirs were put into on purpose. Asked for only before
+    /// maps are made that are to say so from the beginning.
+    pub given: BTreeSet<(u32, ClassId)>,
     /// Containers and named network namespaces.
     pub guests: Guests,
     /// Retired classes that have no backlog and have sent nothing for long enough, on any link.

@@ -226,14 +226,34 @@ impl Kernel {
             }
             _ => decision,
         };
-        if let Some(claim) = process::given(process, matcher, accounts, view, &decision) {
-            let uid = match claim {
-                Claim::Pinned(_) => process.uid,
-                _ => process::counts_as(process, matcher).0,
-            };
+        if let Some((uid, claim)) = pair(process, matcher, accounts, view, &decision) {
             self.give(uid, &claim);
         }
         decision
+    }
+
+    /// What [`Kernel::decide`] gives for these processes, as far as the directories are there.
+    ///
+    /// # Errors
+    /// The other instances cannot be listed.
+    pub fn given(
+        &self,
+        processes: &[Process],
+        matcher: &Matcher,
+        accounts: &Accounts,
+    ) -> Result<BTreeSet<(u32, ClassId)>, cgroup::Error> {
+        let view = self.view()?;
+        let decide = |process| process::decide(process, matcher, accounts, &view);
+        let given = |process| pair(process, matcher, accounts, &view, &decide(process));
+        let with_class = |(uid, claim)| self.class_given(uid, &claim).map(|class| (uid, class));
+        Ok(processes.iter().filter_map(given).filter_map(with_class).collect())
+    }
+
+    /// The class that a uid may be given by this claim. For a claim without a directory the caller
+    /// asks again later.
+    fn class_given(&self, uid: u32, claim: &Claim) -> Option<ClassId> {
+        let classid = self.instance()?.classid(claim).ok()?;
+        (uid != 0 && classid != ClassId::NONE).then_some(classid)
     }
 
     /// Gives the pair (uid, the claim's tag): from now on packets of the uid's sockets with this
@@ -241,11 +261,8 @@ impl Kernel {
     /// was put there on purpose. Root's packets go by their tag anyway, and with `cls_cgroup`
     /// everybody's do.
     pub fn give(&self, uid: u32, claim: &Claim) {
-        let (Some(maps), Some(instance)) = (&self.owners, self.instance()) else { return };
-        // For a claim without a directory the caller asks again later.
-        let Ok(classid) = instance.classid(claim) else { return };
-        if uid != 0
-            && classid != ClassId::NONE
+        if let Some(maps) = &self.owners
+            && let Some(classid) = self.class_given(uid, claim)
             && let Err(error) = maps.give(uid, classid)
         {
             log::warn!("what uid {uid} sends from {claim} counts as its own: {error}");
@@ -261,4 +278,20 @@ impl Kernel {
             log::warn!("uid {uid} is still given {claim}: {error}");
         }
     }
+}
+
+/// The uid that is given a claim's class because of this process: see [`process::given`].
+fn pair(
+    process: &Process,
+    matcher: &Matcher,
+    accounts: &Accounts,
+    view: &InstanceView,
+    decision: &Decision,
+) -> Option<(u32, Claim)> {
+    let claim = process::given(process, matcher, accounts, view, decision)?;
+    let uid = match claim {
+        Claim::Pinned(_) => process.uid,
+        _ => process::counts_as(process, matcher).0,
+    };
+    Some((uid, claim))
 }

@@ -11,7 +11,7 @@ use crate::support::actor::Actor;
 use crate::support::counters;
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Answer, Order, Proto};
-use crate::support::program::{apply, binary, classid, members, policy, shaper};
+use crate::support::program::{apply, binary, classid, confined_shaper, members, policy, shaper};
 use crate::support::rates::{self, MBIT};
 use crate::support::world::{Family, UPLINK, World};
 use shaper::sys::probe;
@@ -206,7 +206,13 @@ fn attach_outlives_an_apply() {
     all_passes_through(&classid("user/bob"));
     apply(ANN_AND_BOB);
     assert!(members("user/bob/pinned").contains(&stream.pid()));
-    all_passes_through(&classid("user/bob"));
+    let bob = classid("user/bob");
+    all_passes_through(&bob);
+    // As the daemon begins, with maps of its own.
+    let before = counters::classes(UPLINK);
+    let done = confined_shaper(&["apply", "-v", &policy(ANN_AND_BOB)]).exits(0).stdout;
+    assert!(done.contains("+ owners: "), "{done}");
+    rates::Interval::since(before, UPLINK).others_stay_below(NOISE, &[&bob]);
 }
 
 fn nobodys_process_leaves_our_directories() {

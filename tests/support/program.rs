@@ -26,6 +26,15 @@ pub fn shaper(words: &[&str]) -> Done {
     run_with(command, "")
 }
 
+/// The same without CAP_SYS_ADMIN, as the daemon is confined: it cannot open maps that another
+/// process has made.
+pub fn confined_shaper(words: &[&str]) -> Done {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
+    command.arg(binary()).args(words);
+    run_with(command, "")
+}
+
 /// Writes the policy as root's own file and gives its path.
 pub fn policy(text: &str) -> String {
     let path = format!("{SCRATCH}/policies.yaml");

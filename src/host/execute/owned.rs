@@ -95,7 +95,10 @@ impl Run<'_, '_> {
             Whole::Add(table) => {
                 let maps = Maps::create(table).map_err(Cause::Bpf)?;
                 let before = self.kernel.owners.as_ref().map_or(Ok(Vec::new()), Maps::given);
-                for (uid, class) in before.map_err(Cause::Bpf)? {
+                // Programs read the new maps before processes are placed again. Who could not open
+                // the old maps knows from the processes alone.
+                let given = before.map_err(Cause::Bpf)?.into_iter();
+                for (uid, class) in given.chain(self.facts.given.iter().copied()) {
                     maps.give(uid, class).map_err(Cause::Bpf)?;
                 }
                 Some(maps)

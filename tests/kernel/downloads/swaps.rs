@@ -1,16 +1,15 @@
 //! The programs that tell whose a download is are exchanged while downloads run.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::IFB;
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE};
-use crate::support::command::{run, run_with};
+use crate::support::command::run;
 use crate::support::counters::{Classes, classes};
 use crate::support::harness::{On, tests};
-use crate::support::program::{apply, binary, classid, policy, shaper};
+use crate::support::program::{apply, classid, confined_shaper, policy, shaper};
 use crate::support::rates::Interval;
 use crate::support::world::{Download, Family, UPLINK, World};
 
@@ -108,10 +107,7 @@ fn downloads_that_run_are_known_to_who_has_not_the_map() {
     sleep(Duration::from_millis(300));
     for _ in 0..2 {
         let before = classes(IFB);
-        let mut confined = Command::new("setpriv");
-        confined.args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
-        confined.arg(binary()).args(["apply", "-v", &policy(POLICY)]);
-        let done = run_with(confined, "").exits(0).stdout;
+        let done = confined_shaper(&["apply", "-v", &policy(POLICY)]).exits(0).stdout;
         assert!(
             done.contains("~ wait 1 s: whose the flows are that run on up0 is learnt"),
             "{done}"
