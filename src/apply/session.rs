@@ -218,7 +218,7 @@ impl Session {
         if intent.policy.links.iter().any(|line| line.down.is_some()) {
             let is_asked = |name: &LinkName, link: &LinkFacts| intent.is_about(name, link);
             observe::beside(&mut seen.facts, is_asked)?;
-            observe::busy(&mut self.kernel.netlink, seen, is_asked)?;
+            observe::busy(&mut self.kernel, seen, is_asked)?;
         }
         Ok(())
     }

@@ -50,7 +50,8 @@ pub struct Facts {
     /// The numbers of the maps of flows, by link.
     pub flows: BTreeMap<LinkName, u32>,
     /// Links by which so much has come that connections may run over them. Asked for only for a
-    /// policy that has a `down`, and of links whose flows this process does not know.
+    /// policy that has a `down`, and of links whose flows this process does not know, or has noted
+    /// for less than [`LEARNT`](crate::plan::LEARNT).
     pub busy: BTreeSet<LinkName>,
     /// What this process lacks to change links and directories; `None`: nothing.
     pub lacks: Option<Lack>,

@@ -13,6 +13,7 @@ use crate::netlink::flow_name::{Finds, Reads};
 use crate::netlink::nftables::{self, AtIngress};
 use crate::netlink::received::received;
 use crate::netlink::request::{dump, ifb};
+use crate::plan::LEARNT;
 use crate::sys::bpf::{self, Flows};
 use crate::sys::modules;
 use crate::sys::route::{Netlink, SocketError};
@@ -130,18 +131,24 @@ pub fn beside(
 /// servers.
 const QUIET_BYTES: u64 = 64_000;
 
-/// Asks which links are busy, of those whose flows this process does not know.
+/// Asks which links are busy, of those whose flows this process does not know, or has noted for
+/// less time than is enough.
 ///
 /// # Errors
 /// The netlink socket failed.
 pub fn busy(
-    netlink: &mut Netlink,
+    kernel: &mut Kernel,
     seen: &mut Observation,
     is_asked: impl Fn(&LinkName, &LinkFacts) -> bool,
 ) -> Result<(), SocketError> {
+    let Kernel { netlink, flows, .. } = kernel;
+    let is_young = |name: &LinkName| {
+        let map = seen.facts.flows.get(name).and_then(|id| flows.get(id));
+        map.is_some_and(|map| map.is_younger_than(LEARNT))
+    };
     let asked = seen.facts.links.iter().filter(|(name, link)| is_asked(name, link));
     let mut busy = BTreeSet::new();
-    for (name, link) in asked.filter(|(name, _)| !seen.keeps_flows(name)) {
+    for (name, link) in asked.filter(|(name, _)| !seen.keeps_flows(name) || is_young(name)) {
         let counters = netlink.get(&dump::counters(link.ifindex), received)?.ok().flatten();
         if counters.is_some_and(|counters| counters.bytes > QUIET_BYTES) {
             busy.insert(name.clone());

@@ -144,12 +144,28 @@ fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds
     assert!(!plan.contains("egress"), "{plan}");
     // A first one waits as well, once all stands and processes are placed.
     let mut seen = able();
-    seen.facts.busy.insert(link);
+    seen.facts.busy.insert(link.clone());
     let plan = resolved(&intent(POLICY), seen).plan;
     let late: Vec<&Step> = plan.phase(Phase::TearDown).collect();
     let redirects = |step: &Step| matches!(step, Step::Filter(_, _, Whole::Add(Filter::Redirect)));
     let [Step::Learn(_), redirect] = late[..] else { panic!("{plan}") };
     assert!(redirects(redirect), "{plan}");
+    // And where the plan is made again in between, although this process has the map by then.
+    let mut seen = able();
+    seen.state = resolved(&intent(POLICY), seen.clone()).desired;
+    seen.facts.flows.insert(link.clone(), 7);
+    let again = |seen: &Observation| resolved(&intent(POLICY), seen.clone()).plan.to_string();
+    assert_eq!(again(&seen), "", "nothing is to be done");
+    seen.facts.busy.insert(link.clone());
+    assert_eq!(again(&seen), "", "nor does anything wait that stands");
+    seen.state.clsact.get_mut(&link).unwrap().ingress.filters.clear();
+    let waits = |plan: &str| {
+        let redirect = plan.find("+ eth0 ingress filter at clsact ingress").unwrap();
+        plan.find("~ wait 1 s").is_some_and(|wait| wait < redirect)
+    };
+    assert!(waits(&again(&seen)), "{}", again(&seen));
+    seen.facts.busy.clear();
+    assert!(!waits(&again(&seen)), "{}", again(&seen));
 }
 
 #[test]

@@ -124,14 +124,17 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Busy links on which what notes flows is new, and knows none yet. `is_in`: whether packets go
-    /// through the ifb already.
+    /// Busy links on which what notes flows is new, and knows none yet, or too few. `is_in`:
+    /// whether packets go through the ifb already.
     fn unlearnt(&self, is_in: bool) -> Vec<LinkName> {
         let turns = self.hooks(Parent::Egress, is_learner, true).into_iter();
-        let is_new = |turn: &Turn<'_>| turn.wanted.keys().any(|pref| !turn.stays(*pref));
+        let is_new = |turn: &Turn<'_>| match self.observed.keeps_flows(turn.link) {
+            // Where a plan was made again before the first one had waited.
+            true => !is_in,
+            false => turn.wanted.keys().any(|pref| !turn.stays(*pref)),
+        };
         let links = turns.filter(is_new).map(|turn| turn.link);
-        let knows = |link: &LinkName| self.observed.keeps_flows(link);
-        let links = links.filter(|link| self.facts.busy.contains(*link) && !knows(link));
+        let links = links.filter(|link| self.facts.busy.contains(*link));
         let redirects = |link: &&LinkName| {
             let at = self.at_clsact(link, Parent::Ingress);
             at.iter().any(|(pref, filter)| is_redirect(*pref) && filter.ours().is_some())

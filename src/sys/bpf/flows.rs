@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -22,6 +23,8 @@ const FLOWS: u32 = 1 << 16;
 #[derive(Debug)]
 pub struct Flows {
     map: Map,
+    /// When this process made it; `None`: another one did.
+    made: Option<Instant>,
 }
 
 impl Flows {
@@ -38,15 +41,19 @@ impl Flows {
     /// The map of this number. Needs CAP_SYS_ADMIN; EPERM without.
     pub fn open(id: u32) -> io::Result<Flows> {
         let sizes = (flows::KEY_BYTES, flows::VALUE_BYTES);
-        Ok(Flows { map: Map::open_sized(id, LRU_HASH, sizes)? })
+        Ok(Flows { map: Map::open_sized(id, LRU_HASH, sizes)?, made: None })
     }
 
     fn sized(entries: u32) -> io::Result<Flows> {
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let sizes = (flows::KEY_BYTES, flows::VALUE_BYTES);
-        Ok(Flows {
-            map: Map::create_with((LRU_HASH, 0), sizes, entries, *b"shaper_flows\0\0\0\0")?,
-        })
+        let map = Map::create_with((LRU_HASH, 0), sizes, entries, *b"shaper_flows\0\0\0\0")?;
+        Ok(Flows { map, made: Some(Instant::now()) })
+    }
+
+    /// Whether this process made the map less than so long ago.
+    pub fn is_younger_than(&self, age: Duration) -> bool {
+        self.made.is_some_and(|made| made.elapsed() < age)
     }
 
     /// The kernel's number of the map, by which the filters' names know it.

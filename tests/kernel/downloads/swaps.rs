@@ -1,12 +1,14 @@
 //! The programs that tell whose a download is are exchanged while downloads run.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::IFB;
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE};
-use crate::support::command::run;
+use crate::support::clock::soon;
+use crate::support::command::{run, run_with};
 use crate::support::counters::{Classes, classes};
 use crate::support::harness::{On, tests};
 use crate::support::program::{apply, classid, confined_shaper, policy, shaper};
@@ -16,7 +18,8 @@ use crate::support::world::{Download, Family, UPLINK, World};
 tests!(
     On::Host => downloads_stay_in_their_classes_while_programs_are_exchanged,
         downloads_that_run_are_known_before_they_are_shaped,
-        downloads_that_run_are_known_to_who_has_not_the_map;
+        downloads_that_run_are_known_to_who_has_not_the_map,
+        a_plan_that_is_made_again_waits_for_downloads_that_run;
 );
 
 const PEOPLE: [(&str, Account); 4] = [("ann", ANN), ("bob", BOB), ("carol", CAROL), ("dave", DAVE)];
@@ -96,6 +99,32 @@ fn downloads_that_run_are_known_before_they_are_shaped() {
         apply(POLICY);
         all_was_somebodys("a first build", nothing);
     }
+    drop(downloads);
+}
+
+/// Somebody takes the redirect's place while flows are learnt, so that the plan is made again.
+fn a_plan_that_is_made_again_waits_for_downloads_that_run() {
+    let mut world = World::new();
+    let downloads = eight_downloads(&mut world);
+    sleep(Duration::from_millis(300));
+    let nothing = Classes { by_id: BTreeMap::new(), ..classes(UPLINK) };
+    let path = policy(POLICY);
+    let done = std::thread::scope(|scope| {
+        let applying = scope.spawn(|| shaper(&["apply", "-v", &path]));
+        let learns = || {
+            let mut tc = Command::new("tc");
+            tc.args(["filter", "show", "dev", "up0", "egress"]);
+            run_with(tc, "").stdout.contains("shaper-learn")
+        };
+        soon("flows are learnt", Duration::from_secs(20), learns);
+        run(
+            "tc filter add dev up0 ingress pref 65000 protocol ip u32 match ip src 255.255.255.255 flowid 1:1",
+        );
+        applying.join().expect("it ends")
+    });
+    let done = done.exits(0);
+    assert!(done.stderr.matches("sleep 1 # whose").count() > 1, "{}", done.stderr);
+    all_was_somebodys("a plan that was made again", nothing);
     drop(downloads);
 }
 
