@@ -23,7 +23,8 @@ use crate::plan::{Change, InPlace, LEARNT};
 use crate::sys::bpf::{Flows, Maps, Pulse};
 use crate::tree::{Filter, Ifb, LinkName, Port, Pref, Seat, Tag};
 
-/// How long packets that wait on an ifb may take to leave it before it goes.
+/// How long packets that wait on ifbs may take to leave them before they go: on all that go in one
+/// run together, since nothing is redirected to any of them by then.
 const DRAINED: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(10);
 
@@ -35,6 +36,8 @@ pub(super) struct Arriving {
     flows: BTreeMap<LinkName, u32>,
     /// Programs, open until the messages that hand them over are sent.
     files: Vec<OwnedFd>,
+    /// Until when packets that wait on ifbs may leave them.
+    drained_by: Option<Instant>,
 }
 
 /// The pause in which flows are learnt ([`crate::plan::Step::Learn`]); `gate` can end it.
@@ -56,7 +59,7 @@ impl Arriving {
     /// What stands.
     pub(super) fn new(facts: &Facts) -> Arriving {
         let (ifbs, flows) = (facts.ifbs.clone(), facts.flows.clone());
-        Arriving { ifbs, flows, files: Vec::new() }
+        Arriving { ifbs, flows, files: Vec::new(), drained_by: None }
     }
 
     /// The ifindex of an ifb.
@@ -109,9 +112,9 @@ impl Arriving {
 
     /// Waits until no packet is left on an ifb to which nothing is redirected any more: they would
     /// go with its root qdisc.
-    pub(super) fn drain(&self, kernel: &mut Kernel, ifindex: u32) -> Result<(), Cause> {
-        let began = Instant::now();
-        while began.elapsed() < DRAINED {
+    pub(super) fn drain(&mut self, kernel: &mut Kernel, ifindex: u32) -> Result<(), Cause> {
+        let until = *self.drained_by.get_or_insert_with(|| Instant::now() + DRAINED);
+        while Instant::now() < until {
             let question = crate::netlink::request::root::get(ifindex);
             let root = kernel.netlink.get(&question, decode::qdisc)?.ok().flatten();
             match root.map(|root| root.counters.backlog_packets) {
