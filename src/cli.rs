@@ -28,6 +28,7 @@ Examples:
   shaper check                              is the policy good?
   shaper plan                               what would apply change?
   shaper apply                              make it so (by hand or from cron: apply -q)
+  shaper edit                               change the policy: editor, check, plan, apply
   shaper watch                              the daemon: apply, and keep it so
   shaper status                             who gets what, and how much they sent
   shaper top                                who uses the links now
@@ -126,6 +127,18 @@ for the first time.")]
     Apply(Apply),
     /// Keep a change that `apply --confirm` made
     Confirm,
+    /// Edit a policy: a copy, the editor, check, plan, apply
+    #[command(after_help = "\
+Examples:
+  shaper edit                               the daemon's policy, else /etc/shaper/policies.yaml
+  shaper edit /etc/shaper/policies.d/lab.yaml
+  SHAPER_EDITOR='code --wait' shaper edit   else $VISUAL, $EDITOR, sensible-editor or vi
+
+Shows what would change before it asks, and the file is replaced only by a text that holds. Where a
+daemon follows the file, the daemon applies it. Over ssh a change is made on trial, and taken back
+after a minute without a word. What was typed and not saved is kept for the next edit. A file that
+does not exist begins as init would write it.")]
+    Edit(Edit),
     /// Apply, and keep it so: the daemon
     #[command(after_help = "\
 Examples:
@@ -309,6 +322,22 @@ pub struct Apply {
     /// Ask nothing before a first build over ssh
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// What `shaper edit` edits, and what its apply may do.
+#[derive(Clone, Debug, Args)]
+pub struct Edit {
+    /// The policy, or one of its drop-ins [default: the daemon's, else /etc/shaper/policies.yaml]
+    pub file: Option<PathBuf>,
+    /// Replace a root qdisc that somebody else made
+    #[arg(long)]
+    pub takeover: bool,
+    /// Also perform steps that drop or delay somebody's packets (the plan names them)
+    #[arg(long)]
+    pub allow_disruption: bool,
+    /// An unknown account or unix group is a warning, and keeps its class if it has one
+    #[arg(long)]
+    pub skip_unknown: bool,
 }
 
 /// What `shaper why` is asked about.

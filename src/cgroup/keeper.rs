@@ -11,15 +11,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
-
 use super::condition::{Condition, forget};
 use super::directory::{make_directory, remove_with_notes};
 use super::error::Error;
 use super::instance::Instance;
 use super::layout::WATCH;
+use crate::sys::record_lock::{self, Kind};
 
 /// The daemon's lock on its instance. When the value is dropped, the lock goes, and the directory
 /// with it.
@@ -36,7 +33,7 @@ impl Instance {
     pub fn keeper(&self) -> Result<Option<u32>, Error> {
         let path = self.root().join(WATCH);
         match File::open(&path) {
-            Ok(directory) => holder(&directory).map_err(Error::io("inspect", &path)),
+            Ok(directory) => record_lock::holder(&directory).map_err(Error::io("inspect", &path)),
             // Without the permission to ask, this process may change nothing either.
             Err(error)
                 if matches!(
@@ -62,8 +59,7 @@ impl Instance {
         }
         forget(&path)?;
         let directory = File::open(&path).map_err(Error::io("open", &path))?;
-        fcntl(&directory, FcntlArg::F_SETLK(&whole(libc::F_RDLCK)))
-            .map_err(|errno| Error::io("lock", &path)(errno.into()))?;
+        record_lock::take(&directory, Kind::Shared).map_err(Error::io("lock", &path))?;
         Ok(Keeping { path, directory, told: None })
     }
 }
@@ -108,27 +104,6 @@ impl Drop for Keeping {
         if self.holds() {
             let _with_the_instance_then = remove_with_notes(&self.path);
         }
-    }
-}
-
-/// The pid of another process that has a lock on the directory.
-fn holder(directory: &File) -> io::Result<Option<u32>> {
-    let mut lock = whole(libc::F_WRLCK);
-    match fcntl(directory, FcntlArg::F_GETLK(&mut lock)) {
-        Ok(_) if libc::c_int::from(lock.l_type) == libc::F_UNLCK => Ok(None),
-        Ok(_) => Ok(Some(u32::try_from(lock.l_pid).unwrap_or(0))),
-        Err(Errno::EINVAL) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn whole(kind: libc::c_int) -> libc::flock {
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
     }
 }
 

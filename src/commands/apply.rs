@@ -43,16 +43,7 @@ pub(super) fn apply(global: &Global, words: &Words) -> Result<Output, Failure> {
         may.confirm = first_build::allowed(&mut session, &request, ssh)?;
     }
     let applied = apply::apply(&mut session, request, may, &mut apply::unless_interrupted)?;
-    let mut output = match global.json {
-        true => {
-            let paths = session.kernel.paths(applied.psched);
-            Output::json(&report::applied_json(&applied, &paths, Some(&policy.source)))
-        }
-        false => Output::text(report::applied_text(&applied, Look::on_stdout(global))),
-    };
-    if !global.json {
-        output.stderr.push_str(&warnings(&session, &policy, &applied, global, &output.stdout));
-    }
+    let mut output = report_of(&session, &policy, &applied, global);
     if let Some(time) = may.confirm.filter(|_| applied.changed() && !global.json) {
         output.stderr.push_str(&format!(
             "This is taken back in {} s unless you say: shaper confirm{}\n",
@@ -64,16 +55,36 @@ pub(super) fn apply(global: &Global, words: &Words) -> Result<Output, Failure> {
             "hint: over ssh, `shaper apply --confirm 60` takes a change back unless you confirm it\n",
         );
     }
-    if applied.mounted() && !global.json && net_cls_is_dear(&session) {
+    // The process ends now: the kernel takes its memory back at once, and freeing 10,000 users one
+    // by one would cost time.
+    std::mem::forget((session, applied, policy));
+    Ok(output)
+}
+
+/// What was done, with its warnings, and the status that says whether all of it was.
+pub(super) fn report_of(
+    session: &Session,
+    policy: &Policy,
+    applied: &Applied,
+    global: &Global,
+) -> Output {
+    let mut output = match global.json {
+        true => {
+            let paths = session.kernel.paths(applied.psched);
+            Output::json(&report::applied_json(applied, &paths, Some(&policy.source)))
+        }
+        false => Output::text(report::applied_text(applied, Look::on_stdout(global))),
+    };
+    if !global.json {
+        output.stderr.push_str(&warnings(session, policy, applied, global, &output.stdout));
+    }
+    if applied.mounted() && !global.json && net_cls_is_dear(session) {
         output.stderr.push_str(
             "warning: on kernels before 5.15, using net_cls switches off cgroup v2 matches of sockets (iptables -m cgroup --path, nft socket cgroupv2)\n",
         );
     }
     output.status = if applied.left.is_empty() { 0 } else { 5 };
-    // The process ends now: the kernel takes its memory back at once, and freeing 10,000 users one
-    // by one would cost time.
-    std::mem::forget((session, applied, policy));
-    Ok(output)
+    output
 }
 
 /// Whether a link was built for the first time by which the person's connection goes.

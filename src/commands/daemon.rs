@@ -18,8 +18,17 @@ use crate::text::shown;
 pub(super) struct Daemon {
     /// Its process id; 0: the daemon is in another process namespace.
     pid: u32,
-    /// The policy that it follows, as its command line names it; `None`: that cannot be known.
-    file: Option<PathBuf>,
+    /// What its command line asks for; `None`: that cannot be known.
+    follows: Option<Followed>,
+}
+
+/// The policy that a daemon follows, and how it reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Followed {
+    /// As its command line names it.
+    file: PathBuf,
+    skip_unknown: bool,
+    takeover: bool,
 }
 
 impl Daemon {
@@ -27,12 +36,32 @@ impl Daemon {
     pub(super) fn of(kernel: &Kernel) -> Result<Option<Daemon>, Failure> {
         let Some(instance) = kernel.instance() else { return Ok(None) };
         let Some(pid) = instance.keeper()? else { return Ok(None) };
-        Ok(Some(Daemon { pid, file: followed(&kernel.proc_root.join(pid.to_string())) }))
+        Ok(Some(Daemon { pid, follows: followed(&kernel.proc_root.join(pid.to_string())) }))
+    }
+
+    /// Its process id; 0: it is in another process namespace.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// The policy file that it follows, as its command line names it.
     pub(super) fn file(&self) -> Option<String> {
-        self.file.as_ref().map(|file| file.to_string_lossy().into_owned())
+        self.path().map(|file| file.to_string_lossy().into_owned())
+    }
+
+    /// The same as a path.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.follows.as_ref().map(|follows| follows.file.as_path())
+    }
+
+    /// Whether an unknown account is a warning to it, as far as that is known.
+    pub(super) fn skips_unknown(&self) -> bool {
+        self.follows.as_ref().is_some_and(|follows| follows.skip_unknown)
+    }
+
+    /// Whether it replaces other people's root qdiscs, as far as that is known.
+    pub(super) fn takes_over(&self) -> bool {
+        self.follows.as_ref().is_some_and(|follows| follows.takeover)
     }
 
     /// The refusal of a command whose work this daemon would undo.
@@ -43,7 +72,7 @@ impl Daemon {
     /// Whether it follows this very file, by whatever name.
     fn follows(&self, file: &Path) -> bool {
         let real = |path: &Path| path.canonicalize().ok();
-        match (&self.file, real(file)) {
+        match (self.path(), real(file)) {
             (Some(followed), Some(file)) => real(followed).is_some_and(|followed| followed == file),
             _ => false,
         }
@@ -100,7 +129,7 @@ impl std::fmt::Display for Daemon {
             }
             pid => {
                 write!(f, "the daemon (process {pid}) keeps this as ")?;
-                match &self.file {
+                match self.path() {
                     Some(file) => write!(f, "{} says", shown(&file.to_string_lossy())),
                     None => f.write_str("its policy says"),
                 }
@@ -109,16 +138,16 @@ impl std::fmt::Display for Daemon {
     }
 }
 
-/// The policy file in the command line of a `shaper watch`; `process` is its folder in /proc.
-fn followed(process: &Path) -> Option<PathBuf> {
+/// What the command line of a `shaper watch` asks for; `process` is its folder in /proc.
+fn followed(process: &Path) -> Option<Followed> {
     let words = fs::read(process.join("cmdline")).ok()?;
     let words = words.strip_suffix(&[0]).unwrap_or(&words).split(|byte| *byte == 0);
     let words = words.map(|word| OsString::from_vec(word.to_vec()));
-    let Ok(Cli { command: Command::Watch { file, .. }, .. }) = Cli::try_parse_from(words) else {
-        return None;
-    };
+    let command = Cli::try_parse_from(words).ok()?.command;
+    let Command::Watch { file, skip_unknown, takeover, .. } = command else { return None };
     // A relative name starts from the daemon's working directory.
-    Some(fs::read_link(process.join("cwd")).unwrap_or_default().join(file))
+    let file = fs::read_link(process.join("cwd")).unwrap_or_default().join(file);
+    Some(Followed { file, skip_unknown, takeover })
 }
 
 /// Refuses to apply a policy beside a daemon that follows another.
@@ -136,7 +165,7 @@ pub(super) fn is_followed(kernel: &Kernel, file: &Path) -> bool {
 
 /// The policy to read where none is named: the daemon's, else the usual one.
 pub(super) fn policy_in_force(kernel: &Kernel) -> Result<PathBuf, Failure> {
-    let file = Daemon::of(kernel)?.and_then(|daemon| daemon.file);
+    let file = Daemon::of(kernel)?.and_then(|daemon| daemon.path().map(Path::to_path_buf));
     Ok(file.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE)))
 }
 
@@ -155,8 +184,12 @@ mod tests {
             fs::write(process.path().join("cmdline"), words).unwrap();
             followed(process.path())
         };
-        let path = |path: &str| Some(PathBuf::from(path));
-        assert_eq!(of("/usr/local/bin/shaper watch --skip-unknown"), path(DEFAULT_FILE));
+        let followed = |path: &str, skip_unknown| {
+            Some(Followed { file: PathBuf::from(path), skip_unknown, takeover: false })
+        };
+        let path = |path: &str| followed(path, false);
+        let usual = "/usr/local/bin/shaper watch --skip-unknown";
+        assert_eq!(of(usual), followed(DEFAULT_FILE, true));
         assert_eq!(of("shaper --cgroup x watch p.yaml --grace 5"), path("/srv/p.yaml"));
         assert_eq!(of("shaper -v watch /etc/p.yaml"), path("/etc/p.yaml"));
         assert_eq!(of("shaper status"), None);

@@ -1,10 +1,9 @@
 //! The first build on a link may cut off whoever types it over ssh, so it asks before it acts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::time::Duration;
 
-use super::output::stderr;
+use super::question::{Answer as Said, ask};
 use super::ssh::Ssh;
 use crate::apply::{self, Request, Session};
 use crate::facts::LinkFacts;
@@ -121,9 +120,10 @@ pub(super) fn allowed(
     let Some(at_stake) = AtStake::of(&plan.steps, ssh, &mut session.kernel, links) else {
         return Ok(None);
     };
-    let mut said = String::new();
-    let asked = stderr(&at_stake.question()).and_then(|()| io::stdin().read_line(&mut said));
-    asked.map_err(|error| Failure::refused(format!("the terminal does not answer: {error}")))?;
+    let said = match ask(&at_stake.question(), None)? {
+        Said::Said(line) => line,
+        Said::Silence | Said::Signal(_) => String::new(),
+    };
     match Answer::of(&said) {
         Answer::Apply => Ok(None),
         Answer::OnTrial => Ok(Some(ON_TRIAL)),

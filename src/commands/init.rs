@@ -14,6 +14,7 @@ use crate::accounts::Question;
 use crate::cli::Global;
 use crate::facts::{Facts, LinkFacts};
 use crate::failure::Failure;
+use crate::host::Kernel;
 use crate::host::observe::{self, Processes, Wanted, Whom};
 use crate::text::{Foreign, shown};
 use crate::tree::LinkName;
@@ -50,13 +51,7 @@ impl From<NotWritten> for Failure {
 
 /// `write`: the file to make of it.
 pub(super) fn init(global: &Global, write: Option<&Path>) -> Result<Output, Failure> {
-    let mut kernel = scope::open(global)?;
-    let accounts = Some(Whom::Nss(Question::default()));
-    let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
-    let mut snapshot = observe::observe(&mut kernel, wanted)?;
-    observe::speeds(&mut snapshot, |_, _| true)?;
-    observe::guests(&mut kernel, &mut snapshot)?;
-    let policy = modeline(std::env::current_exe().ok().as_deref()) + &starter(snapshot.facts());
+    let policy = text(&mut scope::open(global)?)?;
     if let Some(file) = write {
         make(file, &policy)?;
     }
@@ -70,6 +65,16 @@ pub(super) fn init(global: &Global, write: Option<&Path>) -> Result<Output, Fail
         Some(_) if global.quiet => String::new(),
         Some(file) => format!("wrote {}; edit it, then: shaper plan\n", shown(&file)),
     }))
+}
+
+/// A starter policy from what the host has.
+pub(super) fn text(kernel: &mut Kernel) -> Result<String, Failure> {
+    let accounts = Some(Whom::Nss(Question::default()));
+    let wanted = Wanted { accounts, processes: Processes::All, ..Wanted::default() };
+    let mut snapshot = observe::observe(kernel, wanted)?;
+    observe::speeds(&mut snapshot, |_, _| true)?;
+    observe::guests(kernel, &mut snapshot)?;
+    Ok(modeline(std::env::current_exe().ok().as_deref()) + &starter(snapshot.facts()))
 }
 
 /// Makes a file that did not exist, and its folder where that is missing.

@@ -6,6 +6,7 @@ mod clear;
 mod counting;
 mod daemon;
 mod doctor;
+mod edit;
 mod first_build;
 mod init;
 mod login;
@@ -14,6 +15,7 @@ mod output;
 mod own;
 mod own_why;
 mod plan;
+mod question;
 mod release;
 mod report;
 mod run;
@@ -53,6 +55,7 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
         }
         Command::Apply(words) => apply::apply(global, words),
         Command::Confirm => apply::confirm(global),
+        Command::Edit(words) => edit::edit(global, words),
         Command::Watch { file, skip_unknown, takeover, grace, despite_daemon, once } => {
             let options =
                 Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };

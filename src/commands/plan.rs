@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::output::Output;
+use super::output::{Output, draw};
 use super::report::{self, Look, Members};
 use super::{daemon, scope};
 use crate::apply::{self, Options, Request, Session};
@@ -33,12 +33,7 @@ pub(super) fn plan(
     show: Show,
 ) -> Result<Output, Failure> {
     let (mut session, request) = scope::session(global, file, options)?;
-    let apply::Look { mut meaning, scan } = session.look(&request)?;
-    let (plan, desired) = session.plan(&request.intent, &mut meaning)?;
-    let matcher = Some(&meaning.model.matcher);
-    let accounts = &meaning.facts().accounts;
-    let people = people::changes(&meaning.observation, &desired, matcher, accounts);
-    let members = members(&session, &meaning, &scan)?;
+    let Planned { meaning, plan, people, members } = planned(&mut session, &request)?;
     let paths = session.kernel.paths(meaning.facts().psched);
     let mut output = if global.json {
         Output::json(&report::plan_json(
@@ -82,6 +77,35 @@ fn commands(plan: &Plan, paths: &Paths) -> String {
         );
     }
     text
+}
+
+/// What an apply would do now.
+struct Planned {
+    meaning: Meaning,
+    plan: Plan,
+    people: Vec<people::Change>,
+    members: Members,
+}
+
+fn planned(session: &mut Session, request: &Request) -> Result<Planned, Failure> {
+    let apply::Look { mut meaning, scan } = session.look(request)?;
+    let (plan, desired) = session.plan(&request.intent, &mut meaning)?;
+    let matcher = Some(&meaning.model.matcher);
+    let accounts = &meaning.facts().accounts;
+    let people = people::changes(&meaning.observation, &desired, matcher, accounts);
+    let members = members(session, &meaning, &scan)?;
+    Ok(Planned { meaning, plan, people, members })
+}
+
+/// The policy's warnings, and what an apply of it would do now, for people.
+pub(super) fn for_people(
+    session: &mut Session,
+    request: &Request,
+    look: Look,
+) -> Result<String, Failure> {
+    let Planned { meaning, plan, people, members } = planned(session, request)?;
+    let warnings = draw(&request.intent.policy, &meaning.warnings, look.color);
+    Ok(warnings + &report::plan_text(&plan, &people, &members, look))
 }
 
 /// How many processes an apply would move now.

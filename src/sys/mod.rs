@@ -18,11 +18,13 @@ pub mod nss;
 pub mod offspring;
 pub mod priority;
 pub mod probe;
+pub mod record_lock;
 pub mod route;
 pub mod shortage;
 pub mod signal;
 pub mod terminal;
 pub mod threads;
 pub mod witness;
+pub mod xattr;
 
 pub use route::Netlink;

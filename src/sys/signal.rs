@@ -35,3 +35,8 @@ pub fn caught() -> Option<i32> {
         signal => Some(signal),
     }
 }
+
+/// A signal that came so far is as if it had not come.
+pub fn forget() {
+    CAUGHT.store(0, Ordering::Relaxed);
+}

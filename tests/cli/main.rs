@@ -16,6 +16,7 @@ mod check;
 mod daemon;
 mod doctor;
 mod dropins;
+mod edit;
 mod files;
 mod first_build;
 mod hostile;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         daemon::TESTS,
         doctor::TESTS,
         dropins::TESTS,
+        edit::TESTS,
         hostile::TESTS,
         output::TESTS,
     ])

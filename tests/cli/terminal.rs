@@ -1,8 +1,11 @@
 //! A real terminal, tmux's: keys are pressed, and screens are looked at.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::SigSet;
 
 use crate::support::cell::SCRATCH;
 use crate::support::command::run_with;
@@ -54,5 +57,9 @@ pub fn tmux(words: &[&str]) -> String {
     let mut command = Command::new("tmux");
     command.args(["-u", "-f", "/dev/null", "-S", &format!("{SCRATCH}/tmux")]).args(words);
     command.env("LC_ALL", "C.UTF-8").env("TERM", "screen").env_remove("NO_COLOR");
+    // A cell has signals blocked, and whoever types has none.
+    let unblock = || Ok(SigSet::all().thread_unblock()?);
+    // SAFETY: it makes one system call, in a child of its own.
+    unsafe { command.pre_exec(unblock) };
     run_with(command, "").exits(0).stdout
 }

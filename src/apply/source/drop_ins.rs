@@ -12,6 +12,19 @@ pub fn folder(policy: &Path) -> Option<PathBuf> {
     (extension == "yaml" || extension == "yml").then(|| policy.with_extension("d"))
 }
 
+/// The policy to which a file belongs: `NAME.yaml` where that is beside the folder `NAME.d` in which
+/// the file is; else the file itself.
+pub fn whole(file: &Path) -> PathBuf {
+    let above = file.parent().filter(|above| above.extension() == Some(OsStr::new("d")));
+    let is_named = file.file_name().is_some_and(is_drop_in);
+    let policies = above
+        .filter(|_| is_named)
+        .into_iter()
+        .flat_map(|above| ["yaml", "yml"].map(|extension| above.with_extension(extension)));
+    let mut policies = policies.filter(|policy| policy.is_file());
+    policies.next().unwrap_or_else(|| file.to_path_buf())
+}
+
 /// Whether a file with this name in that folder belongs to the policy. Names that begin with a dot
 /// are those of editors and of files that are still being written.
 pub fn is_drop_in(name: &OsStr) -> bool {

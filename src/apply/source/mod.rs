@@ -2,6 +2,7 @@
 //! obeys them, so nobody but root may be able to write them, nor to replace them: every folder on
 //! the way to them counts.
 
+mod draft;
 mod drop_ins;
 mod error;
 mod kept;
@@ -18,8 +19,9 @@ use crate::failure::Failure;
 use crate::policy::{self, Policy, Source};
 use crate::sys::threads::in_parts;
 use crate::text::Foreign;
+pub use draft::{Draft, DraftError, Left};
 use drop_ins::DropIn;
-pub use drop_ins::{folder, is_drop_in, links};
+pub use drop_ins::{folder, is_drop_in, links, whole};
 pub use error::{SourceError, Writer};
 pub use kept::{keep, kept, read_kept};
 pub use way::{Passed, way};
@@ -45,6 +47,32 @@ pub fn read(path: &Path) -> Result<Policy, Failure> {
 pub fn texts(path: &Path) -> Result<Source, SourceError> {
     let texts = each_of(path, |file| (file.name(), file.text))?;
     Ok(joined(texts.iter().map(|(name, text)| (name.clone(), text.as_str()))))
+}
+
+/// The policy at `path`, with its drop-ins, as it would be if the file at `real` said this; that
+/// need not exist. `real` is its path without links.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_as_if(path: &Path, real: &Path, text: &str) -> Result<Policy, Failure> {
+    let said = |file: WasRead| match file.path.canonicalize().is_ok_and(|file| file == real) {
+        true => (file.path, text.to_string()),
+        false => (file.path, file.text),
+    };
+    let is_new = !path.exists();
+    let mut files = match is_new {
+        true => vec![(path.to_path_buf(), text.to_string())],
+        false => vec![said(text_of(path)?)],
+    };
+    let mut drop_ins = each_drop_in(path, said)?;
+    let new = real.file_name().and_then(|name| Some(folder(path)?.join(name)));
+    if let Some(new) = new.filter(|_| !is_new && !real.exists()) {
+        let at = drop_ins.partition_point(|(path, _)| *path < new);
+        drop_ins.insert(at, (new, text.to_string()));
+    }
+    files.append(&mut drop_ins);
+    let files = files.iter().map(|(path, text)| (path.display().to_string(), text.as_str()));
+    Ok(policy::read(joined(files))?)
 }
 
 /// As [`read`], without drop-ins.
@@ -96,15 +124,25 @@ pub fn each_of<T: Send>(
     each: impl Fn(WasRead) -> T + Sync,
 ) -> Result<Vec<T>, SourceError> {
     let mut all = vec![each(text_of(path)?)];
-    let Some(folder) = folder(path) else { return Ok(all) };
+    all.append(&mut each_drop_in(path, each)?);
+    Ok(all)
+}
+
+/// What `each` makes of each drop-in of the policy at `path`, in their order.
+fn each_drop_in<T: Send>(
+    path: &Path,
+    each: impl Fn(WasRead) -> T + Sync,
+) -> Result<Vec<T>, SourceError> {
+    let Some(folder) = folder(path) else { return Ok(Vec::new()) };
     let files = drop_ins::in_folder(&folder).map_err(unreadable(&foreign(&folder)))?;
-    let Some(first) = files.first() else { return Ok(all) };
+    let Some(first) = files.first() else { return Ok(Vec::new()) };
     if nix::unistd::geteuid().is_root() {
         trusted_drop_ins(&foreign(&first.path), &folder)?;
     }
     let parts = in_parts(&files, |part| {
         part.iter().map(|file| drop_in(file).map(&each)).collect::<Result<Vec<T>, _>>()
     });
+    let mut all = Vec::with_capacity(files.len());
     for part in parts {
         all.extend(part?);
     }

@@ -1,0 +1,368 @@
+//! `shaper edit`: a copy of the policy, the editor, what would change, and then the file and the
+//! kernel together. Until a text holds, is wanted and is in force, the file stays as it is, and what
+//! was typed stays in the copy.
+
+mod editor;
+mod follower;
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::apply::report_of;
+use super::daemon::{self, Daemon};
+use super::output::{Output, color, stderr};
+use super::question::{Answer, ask};
+use super::report::Look;
+use super::ssh::Ssh;
+use super::{init, plan, scope};
+use crate::apply::{self, ApplyOptions, Draft, Options, Request, Session};
+use crate::cli::{DEFAULT_FILE, Edit as Words, Global};
+use crate::failure::Failure;
+use crate::sys::signal;
+use crate::text::{Foreign, shown};
+use editor::{Editor, EditorError};
+
+/// In which time a change that is made over ssh is to be kept.
+const ON_TRIAL: Duration = Duration::from_secs(60);
+
+/// Why nothing is edited, or the file stays as it is.
+#[derive(Debug, thiserror::Error)]
+enum EditError {
+    #[error(
+        "edit asks before it saves, and there is no terminal; write the file, then: shaper apply"
+    )]
+    NoTerminal,
+    #[error("standard input cannot be edited; name the policy file")]
+    StandardInput,
+    #[error(transparent)]
+    Editor(#[from] EditorError),
+    #[error("the editor has left no text")]
+    NoText,
+    #[error("not saved, as you said")]
+    NotSaved,
+    #[error("not kept: what was there before comes back by itself in less than {} s", ON_TRIAL.as_secs())]
+    NotKept,
+    #[error("interrupted by signal {0}")]
+    Interrupted(i32),
+}
+
+impl From<EditError> for Failure {
+    fn from(error: EditError) -> Failure {
+        let message = error.to_string();
+        match error {
+            EditError::Interrupted(signal)
+            | EditError::Editor(EditorError::Interrupted(signal)) => {
+                Failure::Interrupted { signal, message }
+            }
+            EditError::Editor(EditorError::None)
+            | EditError::NoTerminal
+            | EditError::StandardInput
+            | EditError::NotSaved => Failure::Usage(message),
+            _ => Failure::refused(message),
+        }
+    }
+}
+
+pub(super) fn edit(global: &Global, words: &Words) -> Result<Output, Failure> {
+    if words.file.as_deref() == Some(Path::new("-")) {
+        return Err(EditError::StandardInput.into());
+    }
+    let mut kernel = scope::open(global)?;
+    apply::may_change(&kernel)?;
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(EditError::NoTerminal.into());
+    }
+    let editor = Editor::of_the_caller().map_err(EditError::from)?;
+    let daemon = Daemon::of(&kernel)?;
+    let of_daemon = || daemon.as_ref().and_then(Daemon::path).map(Path::to_path_buf);
+    let file = words.file.clone().or_else(of_daemon).unwrap_or_else(|| DEFAULT_FILE.into());
+    let whole = apply::whole(&file);
+    daemon::follows(&kernel, &whole)?;
+    let draft = Draft::begin(&file, || init::text(&mut kernel))?;
+    signal::catch();
+    let options = Options {
+        skip_unknown: words.skip_unknown || daemon.as_ref().is_some_and(Daemon::skips_unknown),
+        takeover: words.takeover || daemon.as_ref().is_some_and(Daemon::takes_over),
+        absent_links: daemon.is_some(),
+        ..Options::default()
+    };
+    let ssh = Ssh::of_caller(&kernel.proc_root);
+    let may = ApplyOptions {
+        confirm: ssh.is_some().then_some(ON_TRIAL),
+        // Whoever is asked here has the policy before his eyes.
+        force: true,
+        ..scope::may(global, words.allow_disruption)
+    };
+    let session = Session::new(kernel);
+    let mut edit = Edit { global, editor, daemon, whole, options, may, session, draft };
+    let outcome = edit.run();
+    let name = edit.draft.name();
+    let keeps = |end: &End| end.file != FileNow::Written;
+    let kept = edit.draft.end(outcome.as_ref().is_err_and(keeps));
+    outcome.map_err(|end| end.with(&name, kept.as_deref()))
+}
+
+/// What became of the file in an edit that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileNow {
+    AsItWas,
+    /// And a guard takes back what is in force.
+    OnTrial,
+    /// But what was typed is in force.
+    NotWritten,
+    /// But what was there before is in force.
+    Written,
+}
+
+impl FileNow {
+    fn words(self) -> &'static str {
+        match self {
+            FileNow::AsItWas | FileNow::OnTrial => "stays as it is",
+            FileNow::NotWritten => "stays as it is, and the next apply of it takes this back",
+            FileNow::Written => "is written, and what it says is not in force yet",
+        }
+    }
+}
+
+/// How an edit ended that failed.
+struct End {
+    failure: Failure,
+    file: FileNow,
+}
+
+impl<E: Into<Failure>> From<E> for End {
+    fn from(error: E) -> End {
+        End { failure: error.into(), file: FileNow::AsItWas }
+    }
+}
+
+impl End {
+    /// With what became of the file, and of what was typed.
+    fn with(self, name: &Foreign, kept: Option<&Path>) -> Failure {
+        let file = self.file.words();
+        let text = kept.map(|copy| {
+            let copy = copy.to_string_lossy();
+            format!(
+                "; what you typed is kept in {}, and the next edit begins with it",
+                shown(&copy)
+            )
+        });
+        let aftermath = format!("{name} {file}{}", text.unwrap_or_default());
+        match self.failure {
+            Failure::Usage(message) => Failure::Usage(format!("{message}\n  {aftermath}")),
+            failure => failure.in_the_middle(&aftermath),
+        }
+    }
+}
+
+/// What is to be done with a text that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Save,
+    EditAgain,
+    Quit,
+}
+
+/// An edit under way.
+struct Edit<'a> {
+    global: &'a Global,
+    editor: Editor,
+    daemon: Option<Daemon>,
+    /// The policy to which the file belongs.
+    whole: PathBuf,
+    options: Options,
+    may: ApplyOptions,
+    session: Session,
+    draft: Draft,
+}
+
+impl Edit<'_> {
+    fn run(&mut self) -> Result<Output, End> {
+        self.begin()?;
+        loop {
+            self.editor.edit(&self.draft.copy()).map_err(EditError::from)?;
+            let text = match self.draft.read() {
+                Ok(Some(text)) => text,
+                Ok(None) => return Err(EditError::NoText.into()),
+                Err(error) => {
+                    self.again(&error.into())?;
+                    continue;
+                }
+            };
+            if self.draft.is_as_before(&text) {
+                return Ok(self.say(format!("{} is unchanged\n", self.draft.name())));
+            }
+            let request = match self.checked(&text) {
+                Ok(request) => request,
+                Err(failure) => {
+                    self.again(&failure)?;
+                    continue;
+                }
+            };
+            match self.wish()? {
+                Wish::Save => {}
+                Wish::EditAgain => continue,
+                Wish::Quit => return Err(EditError::NotSaved.into()),
+            }
+            self.draft.unchanged()?;
+            if self.is_daemons() && self.may.confirm.is_none() {
+                self.draft.put(&text)?;
+                return self.followed(&request);
+            }
+            match self.applied(request, &text) {
+                Err(End { failure, file: FileNow::AsItWas }) if is_correctable(&failure) => {
+                    self.again(&failure)?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Makes the copy, of which an earlier edit may have left one.
+    fn begin(&self) -> Result<(), End> {
+        let name = self.draft.name();
+        let goes_on = match self.draft.left() {
+            None => false,
+            Some(left) => {
+                let copy = self.draft.copy();
+                let old = match left.is_old {
+                    true => format!("; since it began, {name} was changed"),
+                    false => String::new(),
+                };
+                let question = format!(
+                    "An edit of {name} did not end{old}. What was typed is in {}.\n\
+                     g: go on with it; d: drop it, and begin with {name}; anything else: nothing\n> ",
+                    shown(&copy.to_string_lossy())
+                );
+                match said(&question)?.as_str() {
+                    "g" | "G" => true,
+                    "d" | "D" => false,
+                    _ => return Err(EditError::NotSaved.into()),
+                }
+            }
+        };
+        Ok(self.draft.make(goes_on)?)
+    }
+
+    /// The request that the text makes, once it was shown what it would change.
+    fn checked(&mut self, text: &str) -> Result<Request, Failure> {
+        let policy = apply::read_as_if(&self.whole, self.draft.real(), text)?;
+        let request = Request::new(policy, self.options);
+        let look =
+            Look { quiet: false, color: color(&io::stderr()), ..Look::on_stdout(self.global) };
+        let plan = plan::for_people(&mut self.session, &request, look)?;
+        tell(&plan)?;
+        Ok(request)
+    }
+
+    /// Says what is wrong, and asks what now.
+    fn again(&self, failure: &Failure) -> Result<(), End> {
+        tell(&format!("{}\n", failure.text(color(&io::stderr())).trim_end()))?;
+        let name = self.draft.name();
+        let question = format!("e: edit again; anything else: {name} stays as it is\n> ");
+        match said(&question)?.as_str() {
+            "e" | "E" => Ok(()),
+            _ => Err(EditError::NotSaved.into()),
+        }
+    }
+
+    fn is_daemons(&self) -> bool {
+        self.daemon.is_some()
+    }
+
+    fn wish(&self) -> Result<Wish, End> {
+        let name = self.draft.name();
+        let save = match (self.may.confirm, &self.daemon) {
+            (Some(time), _) => {
+                format!(
+                    "apply on trial, for {} s, since you are connected over ssh",
+                    time.as_secs()
+                )
+            }
+            (None, Some(daemon)) => {
+                format!("write {name}, which the daemon (process {}) follows", daemon.pid())
+            }
+            (None, None) => format!("apply, and write {name}"),
+        };
+        let question = format!("y: {save}; e: edit again; anything else: nothing is changed\n> ");
+        Ok(match said(&question)?.as_str() {
+            "y" | "Y" | "yes" => Wish::Save,
+            "e" | "E" => Wish::EditAgain,
+            _ => Wish::Quit,
+        })
+    }
+
+    /// Applies, and then writes the file: what cannot be made so is not written. Over ssh the file
+    /// is written once the change is kept.
+    fn applied(&mut self, request: Request, text: &str) -> Result<Output, End> {
+        let policy = std::sync::Arc::clone(&request.intent.policy);
+        let gate = &mut apply::unless_interrupted;
+        let applied = apply::apply(&mut self.session, request, self.may, gate)?;
+        let mut output = report_of(&self.session, &policy, &applied, self.global);
+        let on_trial = self.may.confirm.is_some() && applied.changed();
+        if on_trial {
+            tell(&std::mem::take(&mut output.stderr))?;
+            self.kept().map_err(|end| End { file: FileNow::OnTrial, ..end })?;
+        }
+        let not_written = |error| End { file: FileNow::NotWritten, ..End::from(error) };
+        self.draft.put(text).map_err(not_written)?;
+        if on_trial {
+            let late = |failure| End { failure, file: FileNow::Written };
+            apply::confirm(&self.session.kernel).map_err(late)?;
+        }
+        Ok(output)
+    }
+
+    /// Asks whether a change on trial is kept.
+    fn kept(&self) -> Result<(), End> {
+        let until = Instant::now() + ON_TRIAL.saturating_sub(Duration::from_secs(2));
+        let question = format!(
+            "It is in force, on trial. Does all that you need still work?\n\
+             y: keep it, and write {}; anything else, or {} s of silence: it is taken back\n> ",
+            self.draft.name(),
+            ON_TRIAL.as_secs()
+        );
+        match ask(&question, Some(until))? {
+            Answer::Said(line) if matches!(line.as_str(), "y" | "Y" | "yes") => Ok(()),
+            Answer::Said(_) | Answer::Silence => Err(EditError::NotKept.into()),
+            Answer::Signal(_) => Err(EditError::NotKept.into()),
+        }
+    }
+
+    /// What the daemon makes of the file, which was written.
+    fn followed(&self, request: &Request) -> Result<Output, End> {
+        let hash = apply::hash(&request.intent.policy.source.text);
+        let taken = follower::taken(&self.session.kernel, hash);
+        taken.map_err(|failure| End { failure, file: FileNow::Written })?;
+        let name = self.draft.name();
+        Ok(self.say(format!("{name} is written, and in force: the daemon has taken it\n")))
+    }
+
+    /// A last sentence.
+    fn say(&self, sentence: String) -> Output {
+        match self.global.json || self.global.quiet {
+            true => Output::silent(self.global),
+            false => Output::text(sentence),
+        }
+    }
+}
+
+/// Whether another text may do better.
+fn is_correctable(failure: &Failure) -> bool {
+    matches!(failure, Failure::Policy(_) | Failure::Usage(_) | Failure::Refused(_))
+}
+
+/// To the person at the terminal.
+fn tell(text: &str) -> Result<(), Failure> {
+    stderr(text).map_err(|error| Failure::refused(format!("the terminal does not answer: {error}")))
+}
+
+/// What the person answers; the terminal's end is no answer.
+fn said(question: &str) -> Result<String, End> {
+    match ask(question, None)? {
+        Answer::Said(line) => Ok(line),
+        Answer::Silence => Ok(String::new()),
+        Answer::Signal(signal) => Err(EditError::Interrupted(signal).into()),
+    }
+}
