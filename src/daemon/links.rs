@@ -1,11 +1,12 @@
 //! Which notices about links and their traffic control concern this instance. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::shaping::Event;
 use crate::apply::InForce;
 use crate::netlink::notice::Notice;
 use crate::policy::{LinkLine, LinkRef, Policy};
+use crate::process::Behind;
 use crate::tree::LinkName;
 
 /// The state in force and its policy.
@@ -15,22 +16,30 @@ pub(super) struct Ours<'a> {
 }
 
 impl Ours<'_> {
-    /// The event that follows from notices; `None`: none concerns this instance. `is_all`: no
+    /// The event that follows from notices; `None`: none concerns this instance. `by`: who made
+    /// them, by ifindex, as far as that is known. `is_all`: no
     /// notice was lost.
-    pub(super) fn told<P>(&self, told: &BTreeSet<Notice>, is_all: bool) -> Option<Event<P>> {
+    pub(super) fn told<P>(
+        &self,
+        told: &BTreeSet<Notice>,
+        by: &BTreeMap<u32, BTreeSet<Behind>>,
+        is_all: bool,
+    ) -> Option<Event<P>> {
         let matters = !is_all || told.iter().any(|notice| self.concerns(notice));
         matters.then(|| Event::LinksTold {
-            touched: told.iter().filter_map(|notice| self.touched(notice)).collect(),
+            touched: told.iter().filter_map(|notice| self.touched(notice, by)).collect(),
             has_come: told.iter().any(|notice| self.has_come(notice)),
         })
     }
 
-    /// The shaped link whose traffic control the notice is about.
-    fn touched(&self, notice: &Notice) -> Option<LinkName> {
-        match notice {
-            Notice::TrafficControl(index) => self.shaped(*index).cloned(),
-            _ => None,
-        }
+    /// The shaped link whose traffic control the notice is about, and who changed it.
+    fn touched(
+        &self,
+        notice: &Notice,
+        by: &BTreeMap<u32, BTreeSet<Behind>>,
+    ) -> Option<(LinkName, BTreeSet<Behind>)> {
+        let Notice::TrafficControl(index) = notice else { return None };
+        Some((self.shaped(*index)?.clone(), by.get(index).cloned().unwrap_or_default()))
     }
 
     fn shaped(&self, index: u32) -> Option<&LinkName> {

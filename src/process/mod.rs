@@ -2,6 +2,7 @@
 //! Reads the given `/proc` and writes `cgroup.procs` below the instance; never touches tc. `parse`
 //! and `decide` are pure.
 
+mod behind;
 mod decide;
 mod descriptors;
 mod elsewhere;
@@ -21,6 +22,7 @@ use std::net::IpAddr;
 
 use crate::text::Foreign;
 
+pub use behind::{Behind, behind};
 pub use decide::{Decision, decide, given};
 pub use elsewhere::elsewhere;
 pub use guest::Guest;

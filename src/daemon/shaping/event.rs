@@ -1,9 +1,10 @@
 //! The events that the daemon's life depends on, and its orders.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::policy::Source;
+use crate::process::Behind;
 use crate::sample::Deed;
 use crate::tree::LinkName;
 
@@ -55,6 +56,9 @@ pub(crate) enum Outcome {
     Failed(String),
 }
 
+/// Links whose traffic control somebody else changed, and who it was, as far as that is known.
+pub(crate) type Touched = BTreeMap<LinkName, BTreeSet<Behind>>;
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Event<P> {
@@ -75,7 +79,7 @@ pub(crate) enum Event<P> {
     /// Notices about links that are shaped or that the policy means. `touched`: those whose traffic
     /// control somebody else changed. `has_come`: one of them is not shaped yet.
     LinksTold {
-        touched: BTreeSet<LinkName>,
+        touched: Touched,
         has_come: bool,
     },
     /// An apply is wanted by this time, for accounts.

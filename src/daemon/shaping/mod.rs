@@ -3,6 +3,7 @@
 
 mod drain;
 mod event;
+mod repairs;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,7 @@ use crate::policy::Source;
 use crate::sample::Deed;
 use crate::tree::LinkName;
 use drain::Drain;
-pub(super) use event::{Attempt, Event, Found, Order, Outcome, Refusal, Text};
+pub(super) use event::{Attempt, Event, Found, Order, Outcome, Refusal, Text, Touched};
 
 /// How often the kernel's objects and the policy file are looked at without an event, since some
 /// changes cause none.
@@ -100,7 +101,7 @@ pub(super) struct Shaping<P> {
     /// When all looks so far have had their rests.
     rested: Instant,
     /// Links whose traffic control somebody else changed since the last look.
-    touched: BTreeSet<LinkName>,
+    touched: Touched,
     backoff: Backoff,
     /// The last complaint about each attempt, so that each is logged once.
     complaints: BTreeMap<Attempt, String>,
@@ -125,7 +126,7 @@ impl<P: Text + PartialEq> Shaping<P> {
             took: Duration::ZERO,
             looked: now,
             rested: now,
-            touched: BTreeSet::new(),
+            touched: Touched::new(),
             backoff: Backoff::default(),
             complaints: BTreeMap::new(),
             orders: Vec::new(),
@@ -211,7 +212,9 @@ impl<P: Text + PartialEq> Shaping<P> {
                 }
             }
             Event::LinksTold { touched, has_come } => {
-                self.touched.extend(touched);
+                for (link, by) in touched {
+                    self.touched.entry(link).or_default().extend(by);
+                }
                 let pause = self.pause();
                 // Where links keep coming, looks still keep their distance.
                 let owed = self.rested.saturating_duration_since(now);
@@ -412,17 +415,10 @@ impl<P: Text + PartialEq> Shaping<P> {
             Attempt::Repair => {
                 // A change for reasons of the policy's own (a class that moves to its group) is no
                 // repair of somebody's change.
-                for link in repaired.intersection(&self.touched) {
+                for (link, by) in self.touched.iter().filter(|(link, _)| repaired.contains(*link)) {
                     self.orders.push(Order::Count(Deed::Repaired(link.clone())));
-                    self.orders.push(match self.backoff.repaired(link, now) {
-                        None => Order::Inform(format!(
-                            "somebody else changed what stands on {link}; it is again as the policy says"
-                        )),
-                        Some(pause) => Order::Warn(format!(
-                            "{link} keeps being changed by somebody else; it is left alone for {} s",
-                            pause.as_secs_f32()
-                        )),
-                    });
+                    let pause = self.backoff.repaired(link, now);
+                    self.orders.push(repairs::said(link, by, pause));
                 }
                 let rest = self.took.saturating_mul(REST_SHARE);
                 let rest = rest.clamp(LOOK_INTERVAL, LONGEST_INTERVAL);

@@ -240,7 +240,7 @@ impl World {
             }
             6 => {
                 let has_come = chance.below(2) == 0;
-                self.tell(Event::LinksTold { touched: BTreeSet::new(), has_come });
+                self.tell(Event::LinksTold { touched: Touched::new(), has_come });
             }
             7 => {
                 let by = self.now + chance.of(&[Duration::ZERO, 200 * MILLISECOND]);
@@ -292,7 +292,7 @@ fn what_the_file_holds_comes_into_force_or_is_refused_whatever_happens() {
         world.tell(Event::Wanted { by: world.now });
         world.pass(SECOND);
         assert_eq!(world.repairs, before + 1, "{seed}");
-        world.tell(Event::LinksTold { touched: BTreeSet::new(), has_come: true });
+        world.tell(Event::LinksTold { touched: Touched::new(), has_come: true });
         world.pass(2 * MILLISECOND);
         assert_eq!(world.repairs, before + 2, "{seed}");
     }
@@ -367,7 +367,7 @@ fn a_link_that_is_fought_over_is_left_alone_longer_and_longer() {
     let end = world.now + MINUTE;
     let mut held = 0;
     while world.now < end {
-        world.tell(Event::LinksTold { touched: world.fought.clone(), has_come: false });
+        world.tell(Event::LinksTold { touched: links::all(&world.fought), has_come: false });
         held += usize::from(world.shaping.backoff.held(world.now).contains(&link));
         world.pass(10 * MILLISECOND);
     }
@@ -452,7 +452,7 @@ fn a_link_that_was_changed_by_others_once_is_not_fought_over() {
     let mut world = World::new();
     let link = LinkName::new("eth0").unwrap();
     world.fought = BTreeSet::from([link.clone()]);
-    world.tell(Event::LinksTold { touched: world.fought.clone(), has_come: false });
+    world.tell(Event::LinksTold { touched: links::all(&world.fought), has_come: false });
     // What is repaired there later has reasons of ours.
     for _ in 0..20 {
         world.tell(Event::Wanted { by: world.now });

@@ -6,9 +6,9 @@ mod policy_file;
 mod signals;
 mod subuid;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -24,7 +24,9 @@ use crate::accounts::{Limit, Question, SUBUID};
 use crate::engines;
 use crate::facts::Accounts;
 use crate::host::Kernel;
+use crate::netlink::notice::Notice;
 use crate::policy;
+use crate::process::{self, Behind};
 use crate::sys::listener::{Heard, LinkListener, ProcessListener};
 use crate::sys::netns::Target;
 use policy_file::{Now, PolicyFile};
@@ -33,6 +35,9 @@ use subuid::SubuidFile;
 
 /// How often a stat(2) looks whether the name still stands for the namespace.
 pub(super) const LOOK_AT_NAME: Duration = Duration::from_millis(500);
+
+/// How many of those who changed links are looked for, of all notices that came together.
+const MOST_NAMED: usize = 4;
 
 /// A source that may have an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,7 @@ pub(super) struct Sources {
     links: LinkListener,
     /// The netlink port of the socket by which this daemon changes links.
     own_port: u32,
+    proc_root: PathBuf,
     file: PolicyFile,
     /// `/etc/subuid`; `None`: it cannot be watched, and is read whenever NSS is asked again.
     subuid: Option<SubuidFile<'static>>,
@@ -96,6 +102,7 @@ impl Sources {
             processes,
             links: LinkListener::open().map_err(CannotGoOn::Links)?,
             own_port: kernel.netlink.port(),
+            proc_root: kernel.proc_root.clone(),
             file: PolicyFile::new(settings.file.clone()).map_err(CannotGoOn::Inotify)?,
             subuid: subuid.ok(),
             asking: None,
@@ -210,12 +217,25 @@ impl Sources {
 
     fn hear_links(&mut self) -> Event {
         let (own, mut told) = (self.own_port, BTreeSet::new());
+        let mut ports: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         let heard = self.links.hear(|port, notice| {
-            if port != own {
-                told.insert(notice);
+            if port == own {
+                return;
             }
+            if let Notice::TrafficControl(index) = notice {
+                ports.entry(port).or_default().insert(index);
+            }
+            told.insert(notice);
         });
-        Event::Links { told, heard }
+        // At once: a `tc` ends within a millisecond of its change.
+        let mut by: BTreeMap<u32, BTreeSet<Behind>> = BTreeMap::new();
+        for (port, links) in ports.into_iter().take(MOST_NAMED) {
+            let Some(behind) = process::behind(&self.proc_root, port) else { continue };
+            links.into_iter().for_each(|index| {
+                by.entry(index).or_default().insert(behind.clone());
+            });
+        }
+        Event::Links { told, by, heard }
     }
 
     fn look_at_name(&mut self) -> Option<Event> {

@@ -18,7 +18,7 @@ use super::people::{People, Want};
 use super::registry::Whose;
 use super::rounds::{Rounds, SOCKETS};
 use super::settings::Settings;
-use super::shaping::{self, Attempt, Order, Outcome, Shaping};
+use super::shaping::{self, Attempt, Order, Outcome, Shaping, Touched};
 use super::standing::Standing;
 use super::sweeps::Complaint;
 use super::unowned::Unowned;
@@ -28,6 +28,7 @@ use crate::host::observe::Passage;
 use crate::intent::Leaving;
 use crate::netlink::notice::Notice;
 use crate::policy::{self, Policy};
+use crate::process::Behind;
 use crate::sample::Deed;
 use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
@@ -196,7 +197,7 @@ impl State {
             Event::Processes { told, heard } => {
                 people.told(&told, heard, &in_force.model.matcher, now);
             }
-            Event::Links { told, heard } => self.links(&told, heard, now),
+            Event::Links { told, by, heard } => self.links((&told, &by), heard, now),
             Event::PolicyFile => self.tell(shaping::Event::FileTold, now),
             Event::Answered(answer) => people.answered(answer, in_force, now),
             Event::Described(answer) => self.act(Action::Learn(answer)),
@@ -280,7 +281,7 @@ impl State {
         }
         if self.unowned.begins(now) {
             // As for links that come.
-            let event = shaping::Event::LinksTold { touched: BTreeSet::new(), has_come: true };
+            let event = shaping::Event::LinksTold { touched: Touched::new(), has_come: true };
             self.tell(event, now);
         }
         match self.shaping.due() <= now {
@@ -349,7 +350,12 @@ impl State {
         ports.any(|port| port.direction == Direction::Ingress)
     }
 
-    fn links(&mut self, told: &BTreeSet<Notice>, heard: Result<Heard, SocketError>, now: Instant) {
+    fn links(
+        &mut self,
+        (told, by): (&BTreeSet<Notice>, &BTreeMap<u32, BTreeSet<Behind>>),
+        heard: Result<Heard, SocketError>,
+        now: Instant,
+    ) {
         if let Err(error) = &heard {
             let line = format!("what happens to links cannot be heard: {error}");
             self.say(log::Level::Warn, line);
@@ -359,7 +365,7 @@ impl State {
             self.counts.note(&Deed::Lost, now);
         }
         let Standing { in_force, intent } = &self.standing;
-        if let Some(event) = (Ours { in_force, policy: &intent.policy }).told(told, is_all) {
+        if let Some(event) = (Ours { in_force, policy: &intent.policy }).told(told, by, is_all) {
             self.tell(event, now);
         }
     }

@@ -1,7 +1,9 @@
 //! What changes underneath a daemon, and the policy file.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ tests!(
         a_policy_is_followed_as_its_file_changes, a_pending_confirmation_is_respected,
         a_root_that_is_fought_over_is_shaped_again_after_each_pause,
         a_policy_that_is_written_in_two_goes_is_adopted_whole,
-        a_policy_can_be_tried_beside_the_daemon;
+        a_policy_can_be_tried_beside_the_daemon, who_changed_a_link_is_named;
     On::HostAndUml => what_others_change_is_repaired, links_come_and_go,
         one_odd_link_stops_nothing_else, whoever_fights_us_is_left_alone_for_a_while,
         links_that_are_absent_or_unfit_at_the_start_keep_no_other_from_being_shaped;
@@ -68,6 +70,27 @@ fn what_others_change_is_repaired() {
             && members("user/ann").contains(&ann.pid())
             && in_sync(POLICY)
     });
+    assert!(daemon.end().success());
+}
+
+/// One that still runs. A `tc` that ends with its change may be gone before it is looked for.
+fn who_changed_a_link_is_named() {
+    let _world = World::new();
+    let daemon = Daemon::start(&["watch", &policy(POLICY)]);
+    let mut tc = Command::new("tc");
+    let mut tc = tc.args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("start tc");
+    let mut says = |line: &str| {
+        let lines = tc.stdin.as_mut().expect("its input");
+        lines.write_all(line.as_bytes()).and_then(|()| lines.flush()).expect("tell tc");
+    };
+    says("qdisc del dev up0 root\n");
+    soon("it is repaired", PATIENCE, || in_sync(POLICY));
+    let said = "(tc) changed what stands on up0; it is again as the policy says";
+    soon("that is said", PATIENCE, || daemon.log().contains(said));
+    let line = format!("process {} {said}", tc.id());
+    assert_eq!(daemon.log().matches(&line).count(), 1, "{}", daemon.log());
+    drop(tc.stdin.take());
+    assert!(tc.wait().expect("tc ends").success());
     assert!(daemon.end().success());
 }
 

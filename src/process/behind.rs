@@ -1,0 +1,112 @@
+//! Which process is behind a change that the kernel tells of with the sender's netlink port. Most
+//! sockets have their process's pid for a port (`netlink_autobind`, net/netlink/af_netlink.c), or
+//! libnl's, in which the pid is the lower 22 bits. A port proves nothing (a pid of another process
+//! namespace is another process's here), so the process is named only where it has that very socket.
+
+use std::fs;
+use std::path::Path;
+
+use crate::text::Foreign;
+
+/// The bits of a port of libnl's that are the pid (lib/socket.c, `generate_local_port`).
+const PID_BITS: u32 = 0x3f_ffff;
+/// `loginuid` of a process that nobody's login started.
+const NO_LOGIN: u32 = u32::MAX;
+
+/// A process that changed something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Behind {
+    /// Its number in the process namespace of `/proc`.
+    pub pid: u32,
+    /// What it calls itself.
+    pub comm: String,
+    /// The uid of whoever logged in to start it; `None`: nobody did, as far as the kernel knows.
+    pub login: Option<u32>,
+}
+
+impl std::fmt::Display for Behind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} ({}", self.pid, Foreign::from(self.comm.as_str()))?;
+        match self.login {
+            Some(uid) => write!(f, ", started by uid {uid})"),
+            None => f.write_str(")"),
+        }
+    }
+}
+
+/// The process that has the rtnetlink socket with this port, in this thread's network namespace.
+/// `None`: it has ended, may not be looked at, or cannot be found by its port.
+pub fn behind(proc_root: &Path, port: u32) -> Option<Behind> {
+    let sockets = fs::read_to_string(proc_root.join("thread-self/net/netlink")).ok()?;
+    let socket = format!("socket:[{}]", inode_of(&sockets, port)?);
+    let pids = [port, port & PID_BITS];
+    pids.into_iter().find_map(|pid| {
+        let process = proc_root.join(pid.to_string());
+        let comm = fs::read(process.join("comm")).ok()?;
+        let login = fs::read_to_string(process.join("loginuid")).ok();
+        let mut open = fs::read_dir(process.join("fd")).ok()?;
+        open.any(|entry| {
+            let target = entry.and_then(|entry| fs::read_link(entry.path()));
+            target.is_ok_and(|target| target == Path::new(&socket))
+        })
+        .then(|| Behind {
+            pid,
+            comm: String::from_utf8_lossy(comm.trim_ascii_end()).into_owned(),
+            login: login.and_then(|uid| uid.trim().parse().ok()).filter(|uid| *uid != NO_LOGIN),
+        })
+    })
+}
+
+/// The inode of the rtnetlink socket with this port in `/proc/net/netlink`, whose columns are the
+/// socket, its protocol (0: rtnetlink), its port, …, its inode (`netlink_native_seq_show`).
+fn inode_of(sockets: &str, port: u32) -> Option<u64> {
+    sockets.lines().find_map(|line| {
+        let mut columns = line.split_ascii_whitespace().skip(1);
+        let (protocol, of) = (columns.next()?, columns.next()?);
+        let is_it = protocol == "0" && of.parse() == Ok(port);
+        is_it.then(|| columns.last()?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const SOCKETS: &str = "\
+sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode
+00000000c3f0d0d2 0   4711       00000000 0        0        0     2        0        20001
+00000000c3f0d0d3 9   4712       00000000 0        0        0     2        0        20002
+00000000c3f0d0d4 0   4194304712 00000000 0        0        0     2        0        20003
+";
+
+    #[test]
+    fn a_process_is_named_that_has_the_very_socket() {
+        let root = tempfile::tempdir().unwrap();
+        let net = root.path().join("thread-self/net");
+        fs::create_dir_all(&net).unwrap();
+        fs::write(net.join("netlink"), SOCKETS).unwrap();
+        let process = |pid: u32, inode: u64, login: &str| {
+            let folder = root.path().join(pid.to_string());
+            let _before = fs::remove_dir_all(&folder);
+            fs::create_dir_all(folder.join("fd")).unwrap();
+            fs::write(folder.join("comm"), "t\u{1b}c\n").unwrap();
+            fs::write(folder.join("loginuid"), login).unwrap();
+            symlink(format!("socket:[{inode}]"), folder.join("fd/3")).unwrap();
+        };
+        let named = |port| behind(root.path(), port).map(|it| it.to_string());
+        assert_eq!(named(4711), None, "it has ended");
+        process(4711, 20_001, "4294967295");
+        assert_eq!(named(4711).as_deref(), Some("process 4711 (t\\u{1b}c)"));
+        process(4711, 20_001, "1000");
+        assert_eq!(named(4711).as_deref(), Some("process 4711 (t\\u{1b}c, started by uid 1000)"));
+        process(4711, 20_009, "1000");
+        assert_eq!(named(4711), None, "another process namespace's pid");
+        process(4712, 20_002, "1000");
+        assert_eq!(named(4712), None, "a socket of another protocol");
+        assert_eq!(named(4713), None, "no such port");
+        // One of libnl's: 1000 << 22 | 712.
+        process(712, 20_003, "1000");
+        assert!(named(4_194_304_712).is_some());
+    }
+}
