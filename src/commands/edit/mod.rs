@@ -87,7 +87,8 @@ pub(super) fn edit(global: &Global, words: &Words) -> Result<Output, Failure> {
         absent_links: daemon.is_some(),
         ..Options::default()
     };
-    let ssh = Ssh::of_caller(&kernel.proc_root);
+    let ssh = Ssh::of_caller(&kernel.proc_root, global.netns.is_some());
+    let ssh = ssh.filter(|ssh| !ssh.is_elsewhere(&kernel));
     let may = ApplyOptions {
         confirm: ssh.is_some().then_some(ON_TRIAL),
         // Whoever is asked here has the policy before his eyes.
