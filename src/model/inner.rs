@@ -43,6 +43,7 @@ pub(super) fn resolve(
         }
     }
     inner.ports();
+    inner.bridged(findings);
     inner.by_address_alone(findings);
     inner.found
 }
@@ -192,6 +193,27 @@ impl Inner<'_> {
             if is_towards_the_network {
                 self.found.remove(&bridge);
             }
+        }
+    }
+
+    /// Warns of guests in a bridge that is shaped as the way to the network: a bridge hands on from
+    /// port to port what it does not send itself.
+    fn bridged(&self, findings: &mut Findings) {
+        let links = &self.known.facts.links;
+        let uplinks = self.shaped.iter().filter_map(|name| Some((name, links.get(name)?)));
+        for (bridge, device) in uplinks.filter(|(_, it)| is_bridge(it) && it.has_default_route()) {
+            let is_port = |name: &&LinkName| {
+                links.get(*name).and_then(|it| it.master) == Some(device.ifindex)
+            };
+            let Some(guest) = self.found.keys().find(is_port) else { continue };
+            let message = format!(
+                "{guest} is a port of {bridge}, and what guests send through a bridge does not pass the bridge's own queue"
+            );
+            findings.push(
+                Diagnostic::warning(Kind::Link, self.known.policy.links_at, message).help(format!(
+                    "in place of {bridge} name its port that leads to the network: what the host itself sends leaves by that, too"
+                )),
+            );
         }
     }
 

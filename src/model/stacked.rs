@@ -1,7 +1,7 @@
 //! Links that carry each other's packets: a packet that passes two shaped links is shaped twice,
 //! and one that leaves by a link that no line means is not shaped at all. Touches nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::facts::{Facts, LinkFacts};
 use crate::policy::{Diagnostic, Findings, Kind, LinkRef, Severity, Span, quote};
@@ -205,10 +205,14 @@ pub(super) fn uncovered(
         // The link by which a tunnel's packets leave depends on routes.
         None => matches!(tunnel(device), Some((_, Tunnel::Wrapped))),
     };
+    // What a bridge itself sends leaves by one of its ports; of a bond's, a port's own line says more.
+    let masters: HashSet<u32> =
+        chosen.keys().filter_map(|name| facts.links.get(name)?.master).collect();
     for (name, device) in &facts.links {
         if device.has_default_route()
             && !device.loopback
             && !chosen.contains_key(name)
+            && !masters.contains(&device.ifindex)
             && !passes_a_chosen_one(device)
         {
             let help = match tunnel(device) {

@@ -176,6 +176,22 @@ fn a_bridges_ports_are_its_users_unless_they_are_somebody_elses() {
 }
 
 #[test]
+fn of_a_bridge_that_is_the_uplink_the_port_towards_the_network_is_to_be_named() {
+    let mut facts = hosting();
+    device(&mut facts, "eth0").master = Some(31);
+    device(&mut facts, "eth0").default_route_v4 = None;
+    device(&mut facts, "docker0").default_route_v4 = Some(0);
+    let said = |link: &str, line: &str| {
+        let text = format!("version: 1\nlinks: {{{link}: 1gbit}}\nusers: {{{line}}}");
+        said_of(&facts, &text)
+    };
+    let one = lines(&[("bob", "interfaces: veth1")]);
+    assert!(said("docker0", &one).starts_with("warning: veth1 is a port of docker0"));
+    assert_eq!(said("eth0", &one), "", "the bridge's own packets leave by its port");
+    assert_eq!(said("docker0", "bob: 1mbit"), "", "nobody's guests");
+}
+
+#[test]
 fn an_address_alone_counts_where_nobody_has_the_link_and_is_warned_of() {
     let facts = hosting();
     let users = lines(&[
