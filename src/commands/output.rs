@@ -2,6 +2,7 @@
 //! Whatever is printed passes `text` here, so no process name reaches a terminal as a command.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::cli::Global;
 use crate::policy::{Diagnostic, Policy, Report, Severity};
@@ -87,6 +88,11 @@ pub(super) fn http(status: &str, kind: &str, body: &str) -> io::Result<()> {
         "HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     );
     write(io::stdout().lock(), &(head + &body))
+}
+
+/// The terminal that standard error is, for a program that has it for itself meanwhile: an editor.
+pub(super) fn terminal() -> io::Result<OwnedFd> {
+    io::stderr().as_fd().try_clone_to_owned()
 }
 
 /// Writes to standard error.

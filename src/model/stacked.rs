@@ -205,7 +205,8 @@ pub(super) fn uncovered(
         // The link by which a tunnel's packets leave depends on routes.
         None => matches!(tunnel(device), Some((_, Tunnel::Wrapped))),
     };
-    // What a bridge itself sends leaves by one of its ports; of a bond's, a port's own line says more.
+    // What a bridge itself sends leaves by one of its ports; of a bond's, a port's own line says
+    // more.
     let masters: HashSet<u32> =
         chosen.keys().filter_map(|name| facts.links.get(name)?.master).collect();
     for (name, device) in &facts.links {

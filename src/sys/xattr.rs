@@ -1,4 +1,5 @@
-//! A file's extended attributes (xattr(7)): access control lists, a security label, what users note.
+//! A file's extended attributes (xattr(7)): access control lists, a security label, what users
+//! note.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;

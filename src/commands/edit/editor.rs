@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 
+use crate::commands::output;
 use crate::sys::signal;
 use crate::text::Foreign;
 
@@ -83,7 +83,7 @@ impl Editor {
         let program = || Foreign::from(self.words[0].as_str());
         let not_run = |source| EditorError::NotRun { program: program(), source };
         // An editor writes to the terminal, wherever standard output leads.
-        let terminal = io::stderr().as_fd().try_clone_to_owned().map_err(not_run)?;
+        let terminal = output::terminal().map_err(not_run)?;
         let before = tcgetattr(io::stdin()).ok();
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).arg(file).stdout(Stdio::from(terminal));

@@ -35,8 +35,8 @@ pub struct Paths {
 pub struct Tc<'a>(pub &'a Step, pub &'a Paths);
 
 impl Tc<'_> {
-    /// Whether no shell can perform the command: it loads an eBPF program, or writes into the maps of
-    /// one, which have no name.
+    /// Whether no shell can perform the command: it loads an eBPF program, or writes into the maps
+    /// of one, which have no name.
     pub fn is_by_program(&self) -> bool {
         match self.0 {
             Step::Filter(_, _, Whole::Add(filter)) => {
@@ -47,9 +47,9 @@ impl Tc<'_> {
         }
     }
 
-    /// Whether the commands make rules that lack the number of their line, by which `status` counts:
-    /// tc clears what a key's mask does not have (`pack_key`, tc/f_u32.c), and the line is in a key
-    /// that compares nothing.
+    /// Whether the commands make rules that lack the number of their line, by which `status`
+    /// counts: tc clears what a key's mask does not have (`pack_key`, tc/f_u32.c), and the line is
+    /// in a key that compares nothing.
     pub fn loses_lines(&self) -> bool {
         let Step::Filter(_, _, Whole::Add(Filter::U32 { rules, .. })) = self.0 else {
             return false;
