@@ -16,7 +16,7 @@ use crate::host::observe::Passage;
 use crate::netlink::notice::Notice;
 use crate::netlink::proc_event::ProcEvent;
 use crate::policy::Policy;
-use crate::process::{Behind, PlacedOne, Placement};
+use crate::process::{Changers, PlacedOne, Placement};
 use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
 use crate::tree::{LinkName, Owner};
@@ -40,10 +40,10 @@ pub(super) enum Event {
         heard: Result<Heard, SocketError>,
     },
     /// Notices about links, but for changes by the daemon's own socket.
-    /// `by`: who made them, as far as that is known, by ifindex.
+    /// `by`: who changed the traffic control of shaped links, by ifindex.
     Links {
         told: BTreeSet<Notice>,
-        by: BTreeMap<u32, BTreeSet<Behind>>,
+        by: BTreeMap<u32, Changers>,
         heard: Result<Heard, SocketError>,
     },
     /// Something happened to the policy file, or on the way to it.

@@ -6,7 +6,7 @@ use super::shaping::Event;
 use crate::apply::InForce;
 use crate::netlink::notice::Notice;
 use crate::policy::{LinkLine, LinkRef, Policy};
-use crate::process::Behind;
+use crate::process::Changers;
 use crate::tree::LinkName;
 
 /// The state in force and its policy.
@@ -15,14 +15,18 @@ pub(super) struct Ours<'a> {
     pub policy: &'a Policy,
 }
 
+/// The shaped link, or its ifb, with this index.
+pub(super) fn shaped(in_force: &InForce, index: u32) -> Option<&LinkName> {
+    in_force.links.iter().find(|(_, shaped)| **shaped == index).map(|(name, _)| name)
+}
+
 impl Ours<'_> {
-    /// The event that follows from notices; `None`: none concerns this instance. `by`: who made
-    /// them, by ifindex, as far as that is known. `is_all`: no
-    /// notice was lost.
+    /// The event that follows from notices; `None`: none concerns this instance. `by`: who changed
+    /// the traffic control of shaped links, by ifindex. `is_all`: no notice was lost.
     pub(super) fn told<P>(
         &self,
         told: &BTreeSet<Notice>,
-        by: &BTreeMap<u32, BTreeSet<Behind>>,
+        by: &BTreeMap<u32, Changers>,
         is_all: bool,
     ) -> Option<Event<P>> {
         let matters = !is_all || told.iter().any(|notice| self.concerns(notice));
@@ -36,14 +40,14 @@ impl Ours<'_> {
     fn touched(
         &self,
         notice: &Notice,
-        by: &BTreeMap<u32, BTreeSet<Behind>>,
-    ) -> Option<(LinkName, BTreeSet<Behind>)> {
+        by: &BTreeMap<u32, Changers>,
+    ) -> Option<(LinkName, Changers)> {
         let Notice::TrafficControl(index) = notice else { return None };
         Some((self.shaped(*index)?.clone(), by.get(index).cloned().unwrap_or_default()))
     }
 
     fn shaped(&self, index: u32) -> Option<&LinkName> {
-        self.in_force.links.iter().find(|(_, shaped)| **shaped == index).map(|(name, _)| name)
+        shaped(self.in_force, index)
     }
 
     /// Whether the notice is about a link that the policy names and that is not shaped, or one that

@@ -107,7 +107,8 @@ impl Watch {
 
     fn run(&mut self) -> Result<Ended, Failure> {
         loop {
-            let event = self.sources.next(self.state.due(Instant::now()))?;
+            let due = self.state.due(Instant::now());
+            let event = self.sources.next(due, self.state.in_force())?;
             let decisions = self.state.on(event, Instant::now());
             if let Some(ended) = self.perform_all(decisions) {
                 if matches!(ended, Ended::BySignal) {

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 
 use crate::text::Foreign;
 
-pub use behind::{Behind, behind};
+pub use behind::{Behind, Changers, behind};
 pub use decide::{Decision, decide, given};
 pub use elsewhere::elsewhere;
 pub use guest::Guest;

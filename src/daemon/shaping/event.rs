@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::policy::Source;
-use crate::process::Behind;
+use crate::process::Changers;
 use crate::sample::Deed;
 use crate::tree::LinkName;
 
@@ -56,8 +56,8 @@ pub(crate) enum Outcome {
     Failed(String),
 }
 
-/// Links whose traffic control somebody else changed, and who it was, as far as that is known.
-pub(crate) type Touched = BTreeMap<LinkName, BTreeSet<Behind>>;
+/// Links whose traffic control somebody else changed, and who it was.
+pub(crate) type Touched = BTreeMap<LinkName, Changers>;
 
 /// What happened.
 #[derive(Clone, Debug)]

@@ -213,7 +213,7 @@ impl<P: Text + PartialEq> Shaping<P> {
             }
             Event::LinksTold { touched, has_come } => {
                 for (link, by) in touched {
-                    self.touched.entry(link).or_default().extend(by);
+                    repairs::add(self.touched.entry(link).or_default(), by);
                 }
                 let pause = self.pause();
                 // Where links keep coming, looks still keep their distance.

@@ -4,23 +4,37 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::event::Order;
-use crate::process::Behind;
+use crate::process::{Behind, Changers};
 use crate::tree::LinkName;
 
 /// How many of those who changed a link are named.
 const NAMED: usize = 3;
 
-/// The line of the journal. `by`: who changed the link, as far as that is known. `pause`: for so
-/// long the link is left alone.
-pub(super) fn said(link: &LinkName, by: &BTreeSet<Behind>, pause: Option<Duration>) -> Order {
-    let mut who: Vec<String> = by.iter().take(NAMED).map(ToString::to_string).collect();
-    if by.len() > NAMED {
-        who.push(format!("{} more", by.len() - NAMED));
+/// Adds who has changed a link since. A process that was found once stays known: a `tc` that makes
+/// many changes may have ended when the last of them are heard of.
+pub(super) fn add(by: &mut Changers, since: Changers) {
+    for (port, who) in since {
+        let known = by.entry(port).or_default();
+        *known = known.take().or(who);
     }
-    let who = match who.pop() {
-        None => "somebody else".to_string(),
-        Some(last) if who.is_empty() => last,
-        Some(last) => format!("{} and {last}", who.join(", ")),
+}
+
+/// The line of the journal. `by`: who changed the link. `pause`: for so long the link is left
+/// alone.
+pub(super) fn said(link: &LinkName, by: &Changers, pause: Option<Duration>) -> Order {
+    let known: BTreeSet<&Behind> = by.values().flatten().collect();
+    let mut who: Vec<String> = known.iter().take(NAMED).map(ToString::to_string).collect();
+    if known.len() > NAMED {
+        who.push(format!("{} more", known.len() - NAMED));
+    }
+    // Who is known need not have made the change that was repaired.
+    if known.is_empty() || by.values().any(Option::is_none) {
+        who.push("somebody else".to_string());
+    }
+    let last = who.pop().unwrap_or_default();
+    let who = match who.is_empty() {
+        true => last,
+        false => format!("{} and {last}", who.join(", ")),
     };
     match pause {
         None => Order::Inform(format!(

@@ -15,18 +15,20 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::event::Event;
+use super::links;
 use super::names::LIMIT;
 use super::refusal::CannotGoOn;
 use super::settings::Settings;
 use super::shaping::Found;
 use crate::accounts::asking::Asking;
 use crate::accounts::{Limit, Question, SUBUID};
+use crate::apply::InForce;
 use crate::engines;
 use crate::facts::Accounts;
 use crate::host::Kernel;
 use crate::netlink::notice::Notice;
 use crate::policy;
-use crate::process::{self, Behind};
+use crate::process::{self, Changers};
 use crate::sys::listener::{Heard, LinkListener, ProcessListener};
 use crate::sys::netns::Target;
 use policy_file::{Now, PolicyFile};
@@ -36,7 +38,7 @@ use subuid::SubuidFile;
 /// How often a stat(2) looks whether the name still stands for the namespace.
 pub(super) const LOOK_AT_NAME: Duration = Duration::from_millis(500);
 
-/// How many of those who changed links are looked for, of all notices that came together.
+/// How many of those who changed shaped links are looked for, of all notices that came together.
 const MOST_NAMED: usize = 4;
 
 /// A source that may have an event.
@@ -118,12 +120,12 @@ impl Sources {
     }
 
     /// Waits for the next event until `by`, when it is [`Event::Time`]; events that came until then
-    /// go before.
-    pub(super) fn next(&mut self, by: Instant) -> Result<Event, CannotGoOn> {
+    /// go before. `in_force`: what is shaped now.
+    pub(super) fn next(&mut self, by: Instant, in_force: &InForce) -> Result<Event, CannotGoOn> {
         loop {
             match self.ready.pop_front() {
                 Some(source) => {
-                    if let Some(event) = self.hear(source) {
+                    if let Some(event) = self.hear(source, in_force) {
                         return Ok(event);
                     }
                 }
@@ -176,7 +178,7 @@ impl Sources {
     }
 
     /// The event of a source; `None`: it has none after all.
-    fn hear(&mut self, source: Source) -> Option<Event> {
+    fn hear(&mut self, source: Source, in_force: &InForce) -> Option<Event> {
         match source {
             Source::Signals => {
                 let wish = self.signals.next()?;
@@ -185,7 +187,7 @@ impl Sources {
                 Some(Event::Signal(wish))
             }
             Source::Processes => Some(self.hear_processes()),
-            Source::Links => Some(self.hear_links()),
+            Source::Links => Some(self.hear_links(in_force)),
             Source::PolicyFile => self.file.heard().then_some(Event::PolicyFile),
             Source::Nss => {
                 let answer = self.asking.as_mut()?.answer()?;
@@ -215,25 +217,26 @@ impl Sources {
         Event::Processes { told, heard }
     }
 
-    fn hear_links(&mut self) -> Event {
+    fn hear_links(&mut self, in_force: &InForce) -> Event {
         let (own, mut told) = (self.own_port, BTreeSet::new());
-        let mut ports: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        let mut changes: BTreeSet<(u32, u32)> = BTreeSet::new();
         let heard = self.links.hear(|port, notice| {
             if port == own {
                 return;
             }
             if let Notice::TrafficControl(index) = notice {
-                ports.entry(port).or_default().insert(index);
+                changes.insert((port, index));
             }
             told.insert(notice);
         });
         // At once: a `tc` ends within a millisecond of its change.
-        let mut by: BTreeMap<u32, BTreeSet<Behind>> = BTreeMap::new();
-        for (port, links) in ports.into_iter().take(MOST_NAMED) {
-            let Some(behind) = process::behind(&self.proc_root, port) else { continue };
-            links.into_iter().for_each(|index| {
-                by.entry(index).or_default().insert(behind.clone());
-            });
+        changes.retain(|(_, index)| links::shaped(in_force, *index).is_some());
+        let ports: BTreeSet<u32> = changes.iter().map(|(port, _)| *port).collect();
+        let ports = ports.into_iter().take(MOST_NAMED).collect();
+        let found = process::behind(&self.proc_root, ports);
+        let mut by: BTreeMap<u32, Changers> = BTreeMap::new();
+        for (port, index) in changes {
+            by.entry(index).or_default().insert(port, found.get(&port).cloned().flatten());
         }
         Event::Links { told, by, heard }
     }

@@ -28,7 +28,7 @@ use crate::host::observe::Passage;
 use crate::intent::Leaving;
 use crate::netlink::notice::Notice;
 use crate::policy::{self, Policy};
-use crate::process::Behind;
+use crate::process::Changers;
 use crate::sample::Deed;
 use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
@@ -352,7 +352,7 @@ impl State {
 
     fn links(
         &mut self,
-        (told, by): (&BTreeSet<Notice>, &BTreeMap<u32, BTreeSet<Behind>>),
+        (told, by): (&BTreeSet<Notice>, &BTreeMap<u32, Changers>),
         heard: Result<Heard, SocketError>,
         now: Instant,
     ) {

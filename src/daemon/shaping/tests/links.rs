@@ -1,11 +1,11 @@
 //! How soon links that come are looked at, and what is said of those that others changed.
 
 use super::*;
-use crate::process::Behind;
+use crate::process::{Behind, Changers};
 
 /// All of them, changed by nobody who is known.
 pub(super) fn all(links: &BTreeSet<LinkName>) -> Touched {
-    links.iter().map(|link| (link.clone(), BTreeSet::new())).collect()
+    links.iter().map(|link| (link.clone(), Changers::new())).collect()
 }
 
 /// How long it takes until the look begins that a link wants.
@@ -52,9 +52,9 @@ fn who_changed_a_link_is_named_once_where_it_is_known() {
     let now = Instant::now();
     let (mut shaping, _) = Shaping::<Source>::new("policies.yaml".to_string(), false, now);
     let links = ["up0", "up1", "up2", "up3"].map(|name| LinkName::new(name).unwrap());
-    let by = |pids: &[u32]| -> BTreeSet<Behind> {
+    let by = |pids: &[u32]| -> Changers {
         let one = |pid: &u32| Behind { pid: *pid, comm: "tc".to_string(), login: None };
-        pids.iter().map(one).collect()
+        pids.iter().map(|pid| (*pid, Some(one(pid)))).collect()
     };
     let told = |shaping: &mut Shaping<Source>, link: &LinkName, pids: &[u32]| {
         let touched = Touched::from([(link.clone(), by(pids))]);
@@ -98,4 +98,27 @@ fn who_changed_a_link_is_named_once_where_it_is_known() {
     told(&mut shaping, &links[0], &[4711]);
     let said = said(shaping.on(repair(&links), now));
     assert_eq!(said, ["up0 keeps being changed by process 4711 (tc); it is left alone for 4 s"]);
+}
+
+#[test]
+fn who_is_known_is_not_blamed_alone_for_what_others_may_have_done() {
+    let link = LinkName::new("up0").unwrap();
+    let tc = |port| (port, Some(Behind { pid: 4711, comm: "tc".to_string(), login: None }));
+    let said = |by: &Changers| match repairs::said(&link, by, None) {
+        Order::Inform(line) => line.split(" changed ").next().unwrap_or_default().to_string(),
+        other => panic!("{other:?}"),
+    };
+    let mut by = Changers::new();
+    assert_eq!(said(&by), "somebody else");
+    repairs::add(&mut by, [(4712, None), (4713, None)].into());
+    assert_eq!(said(&by), "somebody else");
+    repairs::add(&mut by, [tc(4711)].into());
+    assert_eq!(said(&by), "process 4711 (tc) and somebody else");
+    // It has ended, and its last changes are heard of.
+    let mut by = Changers::from([tc(4711)]);
+    repairs::add(&mut by, [(4711, None)].into());
+    assert_eq!(said(&by), "process 4711 (tc)");
+    // By another socket.
+    repairs::add(&mut by, [tc(9_000_000)].into());
+    assert_eq!(said(&by), "process 4711 (tc)");
 }
