@@ -98,7 +98,8 @@ pub fn running_uids(processes: &[Process], instance: &InstanceView) -> BTreeSet<
 
 /// The living processes in the instance's network namespace whose packets are in none of its
 /// classes: by real uid, how many have each name. `has_class`: of this uid's sockets also those
-/// that have no tag are in a class. A socket's owner is the uid by which its process acts.
+/// that have no tag are in a class. A socket's owner is the uid by which its process acted when it
+/// made the socket: one that acts as another uid now may have sockets of both.
 pub fn unclaimed(
     processes: &[Process],
     instance: &InstanceView,
@@ -109,7 +110,7 @@ pub fn unclaimed(
         process.is_alive()
             && process.netns == Some(instance.netns)
             && claim_of(process, instance).is_none()
-            && !has_class(process.acting_uid)
+            && !(has_class(process.acting_uid) && has_class(process.uid))
     });
     for process in here {
         *all.entry(process.uid).or_default().entry(process.comm.clone()).or_default() += 1;
@@ -216,10 +217,12 @@ mod tests {
         assert_eq!(by_tag, BTreeMap::from([(1000, bashes)]));
         // Whoever has a class by the owner of his sockets is in it wherever his processes are, but
         // for the one that acts as root.
+        // A server of root's that acts for him has what it accepted as root.
         let ping = Process { comm: "ping".into(), acting_uid: 0, ..at("/") };
-        let all = [&all[..], &[ping]].concat();
-        let pings = BTreeMap::from([(Foreign::from("ping"), 1)]);
+        let server = Process { comm: "smbd".into(), uid: 0, ..at("/") };
+        let all = [&all[..], &[ping, server]].concat();
+        let one = |name: &str| BTreeMap::from([(Foreign::from(name), 1)]);
         let by_owner = unclaimed(&all, &instance, |uid| uid == 1000);
-        assert_eq!(by_owner, BTreeMap::from([(1000, pings)]));
+        assert_eq!(by_owner, BTreeMap::from([(0, one("smbd")), (1000, one("ping"))]));
     }
 }

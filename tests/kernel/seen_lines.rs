@@ -2,12 +2,17 @@
 
 use serde_json::{Value, json};
 
+use crate::support::accounts::{ANN, ROOT};
 use crate::support::command::run;
 use crate::support::harness::{On, tests};
+use crate::support::orders::{Acting, Order};
 use crate::support::program::{apply, classid, policy, shaper};
 use crate::support::world::World;
 
-tests!(On::Host => why_says_what_is_in_force_and_no_longer_in_the_file);
+tests!(On::Host =>
+    why_says_what_is_in_force_and_no_longer_in_the_file,
+    why_says_of_a_server_that_acts_for_a_user_which_sockets_are_hers
+);
 
 const POLICY: &str = "
 version: 1
@@ -79,4 +84,19 @@ fn why_says_what_is_in_force_and_no_longer_in_the_file() {
     let [up, down] = ["egress", "ingress"].map(|direction| json!(["up0", direction, "nothing"]));
     assert_eq!(json!(lacks(&answer)), json!([up, down, ["late0", "egress", "class"]]), "{answer}");
     assert!(text.contains("; the file says no class here: apply has not run since\n"), "{text}");
+}
+
+fn why_says_of_a_server_that_acts_for_a_user_which_sockets_are_hers() {
+    let world = World::new();
+    let text = POLICY.replace(", late0: {rate: 80mbit}", "");
+    apply(&text);
+    let mut server = world.actor(ROOT);
+    server.tell(&Order::Act { uid: ANN.uid, by: Acting::Effective });
+    let (answer, said) = why(&format!("pid:{}", server.pid()), &text);
+    assert_eq!((&answer["classid"], &answer["claimed_by"]), (&Value::Null, &Value::Null));
+    let note = format!(
+        "  it acts as uid {} now: the sockets that it makes are that uid's, those that it had are not\n",
+        ANN.uid
+    );
+    assert!(said.contains(&note) && !said.contains("apply has not run"), "{said}");
 }

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::model::Matcher;
 use crate::process::{self, Decision, InstanceView, Process, Reason};
 use crate::text::shown;
-use crate::tree::Claim;
+use crate::tree::{Claim, Owner};
 
 pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<Answer, Failure> {
     let pid = process.pid;
@@ -37,19 +37,39 @@ pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<
             notes.push("`shaper run` or `shaper attach` put it there".to_string());
             owner = Some(pinned);
         }
-        // Without a tag it is the sockets' owner that decides now, whatever the file says.
         None if is_here => {
-            let is = in_force(on, process.acting_uid).filter(|is| Some(is) != owner.as_ref());
-            if let Some(is) = is {
-                notes.push(otherwise(on, &is, owner.as_ref()));
-                owner = Some(is);
-            }
+            let (is, note) = by_sockets(on, process, owner);
+            owner = is;
+            notes.extend(note);
         }
         _ => {}
     }
     let mut answer = answer(on, subject, owner, notes);
     answer.directory.clone_from(&process.net_cls);
     Ok(answer)
+}
+
+/// Whose a process without a tag is now, and what is to be said of that: the owner of its sockets
+/// decides, whatever the file says. `by_file`: whose it is by the file.
+fn by_sockets(
+    on: &On<'_>,
+    process: &Process,
+    by_file: Option<Owner>,
+) -> (Option<Owner>, Option<String>) {
+    let (meaning, uid) = (on.meaning, process.acting_uid);
+    if process::counts_as(process, &meaning.model.matcher).0 != uid {
+        let note = format!(
+            "it acts as uid {uid} now: the sockets that it makes are that uid's, those that it had are not"
+        );
+        return (by_file, meaning.observation.state.owners.is_some().then_some(note));
+    }
+    match in_force(on, uid).filter(|is| Some(is) != by_file.as_ref()) {
+        Some(is) => {
+            let note = otherwise(on, &is, by_file.as_ref());
+            (Some(is), Some(note))
+        }
+        None => (by_file, None),
+    }
 }
 
 /// Why a process is not where it belongs, or is left alone.

@@ -9,12 +9,14 @@ use crate::tree::{Claim, KernelState, Owner, Port, Reserved};
 use crate::units::ClassId;
 
 /// The class in which the packets of a process are: its directory's, else its sockets' owner's.
+/// `None`: nobody's, or not known, since a process that acts as another uid may have sockets of
+/// both.
 pub(super) fn class_of_process(kernel: &Kernel, state: &KernelState, pid: u32) -> Option<ClassId> {
     let process = process::read_one(&kernel.proc_root, pid).ok()??;
     let claim = process::claim_of(&process, &kernel.view().ok()?);
     let by_owner = || {
-        let owners = state.owners.as_ref().filter(|_| process.netns == Some(kernel.netns))?;
-        owners.class(process.acting_uid)?.our_class()
+        let is_known = process.netns == Some(kernel.netns) && process.acting_uid == process.uid;
+        state.owners.as_ref().filter(|_| is_known)?.class(process.uid)?.our_class()
     };
     claim.and_then(|claim| class_of(state, claim)).or_else(by_owner)
 }
