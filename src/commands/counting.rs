@@ -140,10 +140,10 @@ impl Counting {
         let view = self.kernel.view()?;
         let mut processes = process::scan(&self.kernel.proc_root)?.processes;
         processes.retain(|process| process.pid != std::process::id());
-        let state = &self.snapshot.observation.state;
+        let Observation { state, facts, .. } = &self.snapshot.observation;
         let has_class = |uid| state.has_class_untagged(uid);
         self.inputs.unclaimed = process::unclaimed(&processes, &view, has_class);
-        self.inputs.defaulted = observe::defaulted(&mut self.kernel, &state.trees)?;
+        self.inputs.defaulted = observe::defaulted(&mut self.kernel, &state.trees, &facts.links)?;
         let connected = self.inputs.defaulted.keys().map(|service| service.uid);
         let uids = self.inputs.unclaimed.keys().copied().chain(connected).collect();
         // Who did not say the names of classes is not waited for once more.

@@ -9,7 +9,7 @@ use crate::apply::{self, Request, Session};
 use crate::facts::LinkFacts;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::model;
+use crate::model::Under;
 use crate::plan::{self, Planned};
 use crate::tree::LinkName;
 
@@ -35,41 +35,6 @@ struct Declined;
 impl From<Declined> for Failure {
     fn from(declined: Declined) -> Failure {
         Failure::Usage(declined.to_string())
-    }
-}
-
-/// The links by which packets leave that go to one link first.
-#[derive(Debug, PartialEq, Eq)]
-enum Under {
-    /// A tunnel's: by whichever the routes say for the outer packets.
-    Any,
-    /// The link itself and those below it.
-    These(BTreeSet<LinkName>),
-}
-
-impl Under {
-    fn of(link: &LinkName, links: &BTreeMap<LinkName, LinkFacts>) -> Under {
-        let (mut under, mut next) = (BTreeSet::new(), vec![link]);
-        while let Some(link) = next.pop() {
-            let Some(facts) = links.get(link).filter(|_| under.insert(link.clone())) else {
-                continue;
-            };
-            if model::is_tunnel(facts) {
-                return Under::Any;
-            }
-            let is_under = |it: &LinkFacts| {
-                it.master == Some(facts.ifindex) || facts.lower == Some(it.ifindex)
-            };
-            next.extend(links.iter().filter(|(_, it)| is_under(it)).map(|(name, _)| name));
-        }
-        Under::These(under)
-    }
-
-    fn holds(&self, link: &LinkName) -> bool {
-        match self {
-            Under::Any => true,
-            Under::These(links) => links.contains(link),
-        }
     }
 }
 

@@ -23,6 +23,7 @@ mod sets;
 mod shaped;
 mod stacked;
 mod twice;
+mod under;
 mod units;
 
 #[cfg(test)]
@@ -36,4 +37,4 @@ pub use meant::{Asked, From, How, InnerLink, Limits, Link, Model, Node, Rule, Ta
 pub use options::BuildOptions;
 pub use owners::{Owners, Whose};
 pub use positions::{LinkAt, Per, Position};
-pub use stacked::is_tunnel;
+pub use under::Under;

@@ -57,7 +57,7 @@ pub(super) fn tunnel(device: &LinkFacts) -> Option<(&str, Tunnel)> {
 }
 
 /// Whether a link puts packets into other packets, which leave by another link.
-pub fn is_tunnel(device: &LinkFacts) -> bool {
+pub(super) fn is_tunnel(device: &LinkFacts) -> bool {
     tunnel(device).is_some()
 }
 

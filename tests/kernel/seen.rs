@@ -1,11 +1,13 @@
 //! What `top` and `status` say of traffic, beside what its receiver saw.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::accounts::{ANN, BOB, CAROL, ROOT};
 use crate::support::clock::{Micros, soon};
+use crate::support::command::run;
 use crate::support::counters::classes;
 use crate::support::harness::{On, tests};
 use crate::support::orders::{Order, Proto};
@@ -55,7 +57,7 @@ fn status_names_the_connections_that_are_in_default() {
     let to = world.far_at(Family::V4, port);
     let before = classes("up0").by_id["1:fffe"].bytes;
     // Ann's go by their owner, wherever her process is; carol has no line, and root has none.
-    let mut senders = [ANN, CAROL, ROOT].map(|account| world.actor(account));
+    let mut senders = Vec::from([ANN, CAROL, ROOT].map(|account| world.actor(account)));
     for sender in &mut senders {
         let socket = sender.connect(to);
         sender.tell(&Order::Send { socket, bytes: 48 << 10 });
@@ -65,6 +67,17 @@ fn status_names_the_connections_that_are_in_default() {
     world.far.connect(world.host_at(Family::V4, 2222));
     sshd.socket(&Order::Accept(listener));
     senders[2].socket(&Order::Datagram(world.far_at(Family::V6, 53)));
+    // By a link that nobody shapes.
+    run(&format!("ip link add side0 type veth peer name side1 netns {}", world.far.pid()));
+    run("ip addr add 10.78.0.1/24 dev side0");
+    run("ip link set side0 up");
+    world.on_far("ip addr add 10.78.0.2/24 dev side1");
+    world.on_far("ip link set side1 up");
+    let beside = SocketAddr::from(([10, 78, 0, 2], port));
+    for account in [ROOT, CAROL] {
+        senders.push(world.actor(account));
+        senders.last_mut().expect("the last").connect(beside);
+    }
     let row = |uid: u32, (proto, side, port): (&str, &str, u16), sent: Option<u64>| {
         let mut row = json!({
             "uid": uid, "user": if uid == 0 { "root" } else { "carol" }, "proto": proto,

@@ -2,18 +2,26 @@
 //! what the kernel itself keeps (NFS), accounts that nobody claims.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::error::ObserveError;
 use super::servers::{Classes, LOOPBACK, addresses, bound, list};
 use crate::classify::decision::decide;
+use crate::facts::LinkFacts;
 use crate::host::Kernel;
+use crate::model::Under;
 use crate::netlink::inet_diag::{self, BoundSocket, Connection, Transport};
-use crate::tree::{Direction, Family, Headers, Port, Tree};
+use crate::netlink::way;
+use crate::sys::route::SocketError;
+use crate::tree::{Direction, Family, Headers, LinkName, Port, Tree};
 use crate::units::ClassId;
 
 /// Protocol numbers of IP.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+
+/// How many routes are asked for; connections beyond that may leave by any link.
+const MOST_ROUTES: usize = 256;
 
 /// Whose connections, and what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,9 +46,11 @@ pub struct Counted {
     pub sent_bytes: Option<u64>,
 }
 
-/// The connections with other hosts whose packets leave in the default class of one of these trees
-/// at least: those in no class of ours, of which no rule there says another one.
+/// The connections with other hosts whose packets leave in the default class of one at least of
+/// these trees to which they may come: those in no class of ours, of which no rule there says
+/// another one. `links`: the kernel's.
 ///
+/// By which link a connection leaves the kernel says, as of packets without a mark (`SO_MARK`).
 /// A list goes on by position ([`crate::sys::route::Netlink::dump`]), so a connection may be missing
 /// where others come and go.
 ///
@@ -49,13 +59,9 @@ pub struct Counted {
 pub fn defaulted(
     kernel: &mut Kernel,
     trees: &BTreeMap<Port, Tree>,
+    links: &BTreeMap<LinkName, LinkFacts>,
 ) -> Result<BTreeMap<Service, Counted>, ObserveError> {
-    let leaves = |(port, _): &(&Port, &Tree)| port.direction == Direction::Egress;
-    let trees: Vec<&Tree> = trees.iter().filter(leaves).map(|(_, tree)| tree).collect();
-    let is_in_default = |headers: &Headers| {
-        let class = |tree: &&Tree| decide(tree, headers, None).class;
-        trees.iter().any(|tree| class(tree) == ClassId::DEFAULT)
-    };
+    let mut ways = Ways::new(trees, links);
     let own = addresses(&mut kernel.netlink)?;
     let mut services: BTreeMap<Service, Counted> = BTreeMap::new();
     let mut classes = Classes::default();
@@ -72,9 +78,9 @@ pub fn defaulted(
             for connection in list(kernel, family, transport, &question, inet_diag::connection)? {
                 let Connection { local, peer, peer_port, sent_bytes } = connection;
                 let BoundSocket { address, port, device, uid, .. } = local;
-                let peer = peer.to_canonical();
-                let is_inside = device == LOOPBACK || peer.is_loopback() || own.contains(&peer);
-                if is_inside || address.is_loopback() {
+                let ends = (address.to_canonical(), peer.to_canonical());
+                let is_inside = device == LOOPBACK || own.contains(&ends.1);
+                if is_inside || ends.0.is_loopback() || ends.1.is_loopback() {
                     continue;
                 }
                 if classes.of(kernel, &local)? != ClassId::NONE {
@@ -83,10 +89,12 @@ pub fn defaulted(
                 let headers = Headers {
                     vlan: 0,
                     proto: Some(if transport == Transport::Udp { UDP } else { TCP }),
-                    addresses: Some((address.to_canonical(), peer)),
+                    addresses: Some(ends),
                     ports: Some((port, peer_port)),
                 };
-                if !is_in_default(&headers) {
+                let class = |tree: &&Tree| decide(tree, &headers, None).class;
+                let mut trees = ways.trees(kernel, device, ends)?.iter();
+                if trees.all(|tree| class(tree) != ClassId::DEFAULT) {
                     continue;
                 }
                 let is_server = served.contains(&port);
@@ -101,4 +109,62 @@ pub fn defaulted(
         }
     }
     Ok(services)
+}
+
+/// By which links connections leave, and to which trees they may come there.
+struct Ways<'a> {
+    /// Those of packets that leave.
+    trees: BTreeMap<&'a LinkName, &'a Tree>,
+    links: &'a BTreeMap<LinkName, LinkFacts>,
+    /// The links by which packets leave from one address to another; `None`: the kernel does not
+    /// say.
+    answers: BTreeMap<(IpAddr, IpAddr), Option<u32>>,
+    /// The trees of the packets that go to one link first; 0: it is not known to which.
+    met: BTreeMap<u32, Vec<&'a Tree>>,
+}
+
+impl<'a> Ways<'a> {
+    fn new(trees: &'a BTreeMap<Port, Tree>, links: &'a BTreeMap<LinkName, LinkFacts>) -> Ways<'a> {
+        let leaves = |(port, _): &(&Port, &Tree)| port.direction == Direction::Egress;
+        let trees = trees.iter().filter(leaves).map(|(port, tree)| (&port.link, tree)).collect();
+        Ways { trees, links, answers: BTreeMap::new(), met: BTreeMap::new() }
+    }
+
+    /// The trees to which the packets of a connection may come. `device`: the one that its socket
+    /// is bound to; 0: to none.
+    fn trees(
+        &mut self,
+        kernel: &mut Kernel,
+        device: u32,
+        ends: (IpAddr, IpAddr),
+    ) -> Result<&[&'a Tree], ObserveError> {
+        let first = match device {
+            0 => self.first_link(kernel, ends)?.unwrap_or(0),
+            device => device,
+        };
+        let Ways { trees, links, met, .. } = self;
+        let trees = met.entry(first).or_insert_with(|| {
+            let link = links.iter().find(|(_, facts)| facts.ifindex == first);
+            let under = link.map_or(Under::Any, |(name, _)| Under::of(name, links));
+            trees.iter().filter(|(link, _)| under.holds(link)).map(|(_, tree)| *tree).collect()
+        });
+        Ok(trees.as_slice())
+    }
+
+    /// The link to which packets go first that leave from one address to another.
+    fn first_link(
+        &mut self,
+        kernel: &mut Kernel,
+        (own, peer): (IpAddr, IpAddr),
+    ) -> Result<Option<u32>, SocketError> {
+        if let Some(answer) = self.answers.get(&(own, peer)) {
+            return Ok(*answer);
+        }
+        if self.answers.len() == MOST_ROUTES || own.is_ipv4() != peer.is_ipv4() {
+            return Ok(None);
+        }
+        let answer = kernel.netlink.get(&way::between(own, peer), way::link)?.ok().flatten();
+        self.answers.insert((own, peer), answer);
+        Ok(answer)
+    }
 }
