@@ -45,32 +45,46 @@ impl Ssh {
         self.netns.is_some_and(|netns| netns != kernel.netns)
     }
 
-    /// The link by which the connection's packets leave: as the kernel routes them, else the one
-    /// that has this host's address; `None`: neither is known. `links`: the kernel's.
+    /// The link by which the connection's packets leave: the one that a link-local address names,
+    /// else as the kernel routes them, else the one that has this host's address; `None`: none of
+    /// these is known. `links`: the kernel's.
     pub(super) fn link<'l>(
         &self,
         kernel: &mut Kernel,
         mut links: impl Iterator<Item = (&'l LinkName, &'l LinkFacts)>,
     ) -> Option<LinkName> {
-        let SshSession { own, peer } = self.session;
-        let question = way::between(own?, peer?);
+        let SshSession { own, peer, scope } = &self.session;
+        let (own, peer) = ((*own)?, (*peer)?);
+        if is_link_local(own) || is_link_local(peer) {
+            // The same way leads over each link, and two links may have the same address.
+            let named = scope.as_deref()?;
+            return links.map(|(name, _)| name).find(|name| name.as_str() == named).cloned();
+        }
+        let question = way::between(own, peer);
         match kernel.netlink.get(&question, way::link) {
             Ok(Ok(Some(index))) => {
                 links.find(|(_, facts)| facts.ifindex == index).map(|(name, _)| name.clone())
             }
             _ => None,
         }
-        .or_else(|| link_of(own?))
+        .or_else(|| link_of(own))
     }
 }
 
+/// An address that is of one link alone.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 /// What the variables say of a session: the addresses of its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct SshSession {
     /// This host's.
     own: Option<IpAddr>,
     /// The other end's.
     peer: Option<IpAddr>,
+    /// The link that they name (`fe80::1%eth0`).
+    scope: Option<String>,
 }
 
 /// The session of the nearest process that has one, this or one above it; and the first process of
@@ -84,8 +98,9 @@ fn session_of(proc_root: &Path, pid: u32) -> Option<(SshSession, u32)> {
         // A process may have ended meanwhile, and another user's may not be read.
         let environment = fs::read(process.join("environ")).unwrap_or_default();
         let session = session_in(&environment);
-        let is_another = |(it, _): (SshSession, u32)| session.is_some_and(|new| new != it);
-        if found.is_some_and(is_another) {
+        let is_another =
+            |(it, _): &(SshSession, u32)| session.as_ref().is_some_and(|new| new != it);
+        if found.as_ref().is_some_and(is_another) {
             break;
         }
         let status = fs::read(process.join("status")).ok();
@@ -110,18 +125,25 @@ fn session_in(environment: &[u8]) -> Option<SshSession> {
     };
     match of(CONNECTION) {
         Some(connection) => {
-            Some(SshSession { peer: address(connection, 0), own: address(connection, 2) })
+            let [(peer, at_peer), (own, at_own)] = [0, 2].map(|at| address(connection, at));
+            Some(SshSession { own, peer, scope: at_own.or(at_peer) })
         }
-        None => OTHERS.into_iter().find_map(of).map(|_| SshSession { own: None, peer: None }),
+        None => {
+            let said = OTHERS.into_iter().find_map(of);
+            said.map(|_| SshSession { own: None, peer: None, scope: None })
+        }
     }
 }
 
-/// One of the client's address and port and the server's.
-fn address(connection: &[u8], at: usize) -> Option<IpAddr> {
-    let words = std::str::from_utf8(connection).ok()?;
-    // A link-local address names its link, too.
-    let address = words.split_ascii_whitespace().nth(at)?.split('%').next()?;
-    Some(address.parse::<IpAddr>().ok()?.to_canonical())
+/// One of the client's address and port and the server's; and the link that it names.
+fn address(connection: &[u8], at: usize) -> (Option<IpAddr>, Option<String>) {
+    let words = std::str::from_utf8(connection).unwrap_or_default();
+    let word = words.split_ascii_whitespace().nth(at).unwrap_or_default();
+    let (address, scope) = match word.split_once('%') {
+        Some((address, scope)) => (address, Some(scope.to_string())),
+        None => (word, None),
+    };
+    (address.parse().ok().map(|it: IpAddr| it.to_canonical()), scope)
 }
 
 #[cfg(test)]
@@ -131,7 +153,7 @@ mod tests {
     fn session(addresses: Option<(&str, &str)>) -> Option<SshSession> {
         let address = |it: &str| it.parse().unwrap();
         let (peer, own) = addresses.map(|(peer, own)| (address(peer), address(own))).unzip();
-        Some(SshSession { own, peer })
+        Some(SshSession { own, peer, scope: None })
     }
 
     #[test]
@@ -139,7 +161,9 @@ mod tests {
         let v4 = b"PATH=/bin\0SSH_CONNECTION=192.0.2.9 50000 192.0.2.1 22\0SSH_TTY=/dev/pts/1\0";
         assert_eq!(session_in(v4), session(Some(("192.0.2.9", "192.0.2.1"))));
         let v6 = b"SSH_CONNECTION=fe80::9%eth0 50000 fe80::1%eth0 22\0";
-        assert_eq!(session_in(v6), session(Some(("fe80::9", "fe80::1"))));
+        let mut link_local = session(Some(("fe80::9", "fe80::1"))).unwrap();
+        link_local.scope = Some("eth0".to_string());
+        assert_eq!(session_in(v6), Some(link_local));
         let mapped = b"SSH_CONNECTION=::ffff:192.0.2.9 5 ::ffff:192.0.2.1 22\0";
         assert_eq!(session_in(mapped), session(Some(("192.0.2.9", "192.0.2.1"))));
         for unclear in [&b"SSH_CONNECTION=UNKNOWN\0"[..], b"SSH_TTY=/dev/pts/1\0"] {
@@ -166,7 +190,7 @@ mod tests {
         process(11, 10, "SUDO_USER=ann\0");
         process(12, 11, "");
         let at_10 = session(Some(("192.0.2.9", "192.0.2.1"))).unwrap();
-        assert_eq!(session_of(root.path(), 12), Some((at_10, 10)));
+        assert_eq!(session_of(root.path(), 12), Some((at_10.clone(), 10)));
         process(13, 1, "");
         assert_eq!(session_of(root.path(), 13), None);
         // Pids that were given again while this looked.

@@ -144,4 +144,15 @@ fn nothing_is_asked_of_links_that_do_not_carry_the_session() {
     over(&ended(&format!("{OVER_UP0} {apply} --yes")));
     let said = ends(0);
     assert!(!said.contains("first build") && !said.contains("hint"), "{said}");
+    // A link-local address says by which link; each link has some of them.
+    shaper("clear").assert().code(0);
+    let via = |link: &str| format!("SSH_CONNECTION='fe80::9%{link} 50000 fe80::1%{link} 22'");
+    over(&ended(&format!("{} {apply} --yes", via("up1"))));
+    let said = ends(0);
+    assert!(!said.contains("first build") && !said.contains("hint"), "{said}");
+    shaper("clear").assert().code(0);
+    over(&ended(&format!("{} {apply}", via("up0"))));
+    Terminal.until("the question", |screen| screen.contains(QUESTION));
+    Terminal.press(&["n", "Enter"]);
+    ends(2);
 }
