@@ -28,7 +28,7 @@ use crate::tree::{Claim, Owner};
 
 /// How long processes are placed before other events are looked at.
 const AT_A_TIME: Duration = Duration::from_millis(1);
-/// How long after a process could not be placed all processes are looked at.
+/// How long after a process could not be placed, or all could not be looked at, all are looked at.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// After a look at who has left, the rest is at least so many times as long as the look took.
 const LEFT_SHARE: u32 = 300;
@@ -283,12 +283,13 @@ impl People {
         self.sweep_by(now + AFTER_FAILURE);
     }
 
-    /// Handles that processes could not be looked at; the next try is planned already, and may be
-    /// a second later.
+    /// Handles that processes could not be looked at, and plans another try. Planned already is only
+    /// the look after one that goes well, which is ten minutes away where process events come.
     pub(super) fn not_swept(&mut self, why: String, now: Instant) {
         if self.unswept.may_be_said(now) {
             self.say(log::Level::Error, why);
         }
+        self.sweep_by(now + AFTER_FAILURE);
     }
 
     /// Handles that all processes were looked at.

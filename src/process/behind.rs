@@ -66,8 +66,10 @@ fn list(proc_root: &Path) -> Option<String> {
 /// The process of this port, where it has the socket with this inode.
 fn holder(proc_root: &Path, port: u32, inode: u64) -> Option<Behind> {
     let socket = format!("socket:[{inode}]");
-    let pids = [port, port & PID_BITS];
-    pids.into_iter().find_map(|pid| {
+    // PID 1 binds sockets for others, networkd's among them (`ListenNetlink=`), and what these do
+    // with them is not its doing.
+    let mut pids = [port, port & PID_BITS].into_iter().filter(|pid| *pid != 1);
+    pids.find_map(|pid| {
         let process = proc_root.join(pid.to_string());
         let comm = fs::read(process.join("comm")).ok()?;
         let login = fs::read_to_string(process.join("loginuid")).ok();
@@ -107,6 +109,7 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
 00000000c3f0d0d2 0   4711       00000000 0        0        0     2        0        20001
 00000000c3f0d0d3 9   4712       00000000 0        0        0     2        0        20002
 00000000c3f0d0d4 0   4194304712 00000000 0        0        0     2        0        20003
+00000000c3f0d0d5 0   1          00000000 0        0        0     2        0        20004
 ";
 
     fn write_list(root: &Path, sockets: &str) {
@@ -146,6 +149,8 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
         // One of libnl's: 1000 << 22 | 712.
         process(712, 20_003, "1000");
         assert!(named(4_194_304_712).is_some());
+        process(1, 20_004, "4294967295");
+        assert_eq!(named(1), None, "it bound the socket for networkd");
         // Several at once.
         process(4711, 20_001, "1000");
         let found = behind(root.path(), BTreeSet::from([4711, 4712, 4_194_304_712]));

@@ -377,6 +377,17 @@ fn a_look_at_all_processes_that_fails_again_and_again_is_said_once_a_minute() {
     assert_eq!(said.sum::<usize>(), 2);
 }
 
+#[test]
+fn a_look_at_all_processes_that_fails_is_tried_again_a_second_later() {
+    let now = Instant::now();
+    let mut state = rested(now);
+    state.on(Event::NotSwept { why: "no descriptor".to_string() }, now);
+    let later = now + SECOND;
+    let sweeps = |it: &Decision| matches!(it, Decision::Do(Action::Sweep));
+    // One task at a time.
+    assert!((0..3).any(|_| state.on(Event::Time, later).iter().any(sweeps)));
+}
+
 /// Where a look at all processes takes long, containers that come one after the other cause none
 /// upon the other.
 #[test]

@@ -96,10 +96,15 @@ impl Run<'_, '_> {
                 let maps = Maps::create(table).map_err(Cause::Bpf)?;
                 let before = self.kernel.owners.as_ref().map_or(Ok(Vec::new()), Maps::given);
                 // Programs read the new maps before processes are placed again. Who could not open
-                // the old maps knows from the processes alone.
-                let given = before.map_err(Cause::Bpf)?.into_iter();
-                for (uid, class) in given.chain(self.facts.given.iter().copied()) {
-                    maps.give(uid, class).map_err(Cause::Bpf)?;
+                // the old maps knows from the processes alone, whose pairs come first: there may be
+                // no room for all.
+                let living = self.facts.given.iter().copied();
+                let all = living.chain(before.map_err(Cause::Bpf)?);
+                if let Some((count, error)) = give_all(all, |uid, class| maps.give(uid, class)) {
+                    warn!(
+                        "{count} of the pairs of uid and class that were given on purpose are \
+                         lost, so that what these uids send counts as their own: {error}"
+                    );
                 }
                 Some(maps)
             }
@@ -113,5 +118,42 @@ impl Run<'_, '_> {
     fn entries(&self, changes: &[OwnerChange]) -> Result<(), Cause> {
         let maps = self.kernel.owners.as_ref().ok_or_else(no_maps)?;
         changes.iter().try_for_each(|change| maps.perform(change).map_err(Cause::Bpf))
+    }
+}
+
+/// Gives every pair that can be given. How many cannot, and why the last one cannot; `None`: all
+/// were given.
+fn give_all(
+    pairs: impl Iterator<Item = (u32, ClassId)>,
+    give: impl Fn(u32, ClassId) -> io::Result<()>,
+) -> Option<(usize, io::Error)> {
+    let refused = pairs.filter_map(|(uid, class)| give(uid, class).err());
+    refused.enumerate().last().map(|(before, error)| (before + 1, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn pairs_that_do_not_fit_are_counted_and_keep_no_other_away() {
+        let map = RefCell::new(BTreeSet::new());
+        let give = |uid: u32, _: ClassId| {
+            let mut map = map.borrow_mut();
+            if map.len() == 2 && !map.contains(&uid) {
+                return Err(io::Error::from_raw_os_error(libc::E2BIG));
+            }
+            map.insert(uid);
+            Ok(())
+        };
+        let refused = |uids: &[u32]| {
+            let pairs = uids.iter().map(|uid| (*uid, ClassId(0x1_0010)));
+            give_all(pairs, give).map(|(count, error)| (count, error.raw_os_error()))
+        };
+        assert_eq!(refused(&[4711, 4712]), None);
+        assert_eq!(refused(&[4713, 4711, 4714, 4712]), Some((2, Some(libc::E2BIG))));
+        assert_eq!(*map.borrow(), BTreeSet::from([4711, 4712]));
     }
 }
