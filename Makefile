@@ -6,7 +6,7 @@ TEST_PACKAGES := gcc libc6-dev iproute2 python3 python3-jsonschema ansible-core 
 	qemu-system-x86 cpio busybox-static kmod \
 	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
 	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap \
-	openvswitch-switch mmdebstrap e2fsprogs
+	openvswitch-switch mmdebstrap e2fsprogs man-db
 
 # rustup's place, also where this shell was started before it was there.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -21,6 +21,8 @@ endif
 export CARGO_TARGET_DIR := $(CURDIR)/target/root
 # What was made belongs to the caller, who can then delete it and make it again.
 HAND_OVER = chown -Rh "$(SUDO_USER):" target
+# The caller's next `make` writes beside root's folder, whatever was made here.
+$(shell [ -e target ] || { mkdir target && chown "$(SUDO_USER):" target; })
 endif
 
 # `make nightly`, hours long; each of these may be given: `make nightly RUNS=1 TRANSITIONS=100`.
@@ -136,9 +138,11 @@ uninstall:
 	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ] || { echo "This deletes from $(PREFIX) and $(UNITS): sudo make uninstall" >&2; exit 1; }
 	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
 		systemctl disable --now shaper.service shaper-apply.timer shaper-metrics.socket shaper-textfile.timer 2>/dev/null || true
-	rm -f "$(DESTDIR)$(PREFIX)/share/shaper/policy.schema.json"
-	[ ! -d "$(DESTDIR)$(PREFIX)/share/shaper" ] || rmdir "$(DESTDIR)$(PREFIX)/share/shaper"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/shaper" $(foreach unit,$(UNIT_FILES),"$(DESTDIR)$(UNITS)/$(unit)")
+	rm -f "$(DESTDIR)$(PREFIX)/share/shaper/policy.schema.json"
+	@# What others have put there stays.
+	[ ! -d "$(DESTDIR)$(PREFIX)/share/shaper" ] || \
+		rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(PREFIX)/share/shaper"
 	@$(RELOAD)
 
 # target/debian/shaper_*.deb and target/generate-rpm/shaper-*.rpm: the program, units (not enabled), man pages,

@@ -134,6 +134,12 @@ fn install_copies_what_was_built_and_uninstall_leaves_nothing() {
     let (well, said) = clone.make(&["uninstall", "DESTDIR=pkg", "PREFIX=/usr"]);
     assert!(well, "{said}");
     assert_eq!(clone.files("pkg"), Vec::<String>::new());
+    assert!(clone.make(&["install", "DESTDIR=pkg", "PREFIX=/usr"]).0);
+    fs::write(clone.path("pkg/usr/share/shaper/notes"), "an administrator's").unwrap();
+    let (well, said) = clone.make(&["uninstall", "DESTDIR=pkg", "PREFIX=/usr"]);
+    assert!(well, "{said}");
+    assert_eq!(clone.files("pkg"), ["usr/share/shaper/notes"]);
+    fs::remove_file(clone.path("pkg/usr/share/shaper/notes")).unwrap();
     let packaged = ["install", "DESTDIR=pkg", "UNITS=/usr/lib/systemd/system"];
     assert!(clone.make(&packaged).0);
     assert!(clone.files("pkg").contains(&"usr/lib/systemd/system/shaper.service".to_string()));
@@ -156,6 +162,16 @@ fn what_sudo_makes_is_the_callers_needs_root() {
     for made in ["target/root", "target/root/release", "target/root/release/shaper"] {
         assert_eq!(owner(made), nobody, "{made}");
     }
+    // What hands nothing over at its end leaves a folder that the caller can write to.
+    let clone = Clone::new(Some("1.99.0"));
+    clone.program(
+        "cargo",
+        "case $1 in fmt) mkdir -p $CARGO_TARGET_DIR ;; *) echo 'cargo 1.99.0' ;; esac",
+    );
+    let (well, said) = clone.make(&["fmt", "SUDO_USER=nobody"]);
+    assert!(well, "{said}");
+    assert!(clone.path("target/root").exists(), "{said}");
+    assert_eq!(fs::metadata(clone.path("target")).unwrap().uid(), nobody);
 }
 
 #[test]
