@@ -209,7 +209,7 @@ case_lesser() {
 
 # Whether nothing on the link was made again: what ann's class has counted in the kernel.
 counted() { tc -s class show dev "$1" | grep -A1 "ceil 5Mbit" | grep -o '[0-9]* pkt' | head -n 1; }
-repairs() { journalctl -b -u shaper --no-pager | grep -c "somebody else changed what stands on $1"; }
+repairs() { journalctl -b -u shaper --no-pager | grep -c " changed what stands on $1;"; }
 
 said_repair() { [ "$(repairs "$1")" -gt 0 ]; }
 
@@ -251,8 +251,9 @@ case_manager() {
     nmcli connection down nm0 && soon 120 test ! -e /sys/class/net/nm0 && nmcli connection up nm0 && soon 120 has_tree nm0 || return
     # A queue that a connection names.
     nmcli connection modify nm0 tc.qdiscs 'root fq_codel' && nmcli connection up nm0
-    soon 120 said_repair nm0 && soon 120 has_tree nm0 && says nm0 shaper doctor
-    restore
+    local verdict=0
+    soon 120 said_repair nm0 && soon 120 has_tree nm0 && says nm0 shaper doctor || verdict=1
+    restore && return $verdict
 }
 
 log() { echo "$*" >/dev/console; }

@@ -3,8 +3,8 @@
 set -eu
 lab=$1
 here=$(dirname "$0")
-# Made anew where what is put into it changes.
-made=$(cat "$0" "$here"/../kernel/hangs.c | sha256sum | cut -c 1-16)
+# Made anew where what is put into it changes, or the kernel whose modules it has.
+made=$(cat "$0" "$here"/../kernel/hangs.c "$lab/kernel/vmlinuz" | sha256sum | cut -c 1-16)
 [ "$(cat "$lab/boot.made" 2>/dev/null)" != "$made" ] || exit 0
 stage=$(mktemp -d "$lab/boot.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
@@ -18,7 +18,7 @@ base=$lab/boot-base-$(echo "$packages" | sha256sum | cut -c 1-8).tar
 root=$stage/root
 mkdir "$root"
 tar -C "$root" -xf "$base"
-release=$(dpkg-deb -f "$(ls "$lab"/linux-image-*.deb | tail -n 1)" Package | sed 's/^linux-image-//; s/-unsigned$//')
+release=$(dpkg-deb -f "$(ls "$lab"/linux-image-*.deb | sort -V | tail -n 1)" Package | sed 's/^linux-image-//; s/-unsigned$//')
 mkdir -p "$root/usr/lib/modules"
 cp -r "$lab/kernel/modules" "$root/usr/lib/modules/$release"
 rm -rf "$root/usr/lib/modules/$release"/kernel/sound "$root"/usr/share/doc "$root"/usr/share/locale "$root"/var/cache/apt

@@ -26,7 +26,7 @@ ls "$package"_*.deb >/dev/null 2>&1 || apt-get download -q "$package" || {
     apt-get download -q "$package"
 }
 rm -rf unpacked kernel.new
-dpkg -x "$(ls "$package"_*.deb | tail -n 1)" unpacked
+dpkg -x "$(ls "$package"_*.deb | sort -V | tail -n 1)" unpacked
 release=${package#linux-image-}
 release=${release%-unsigned}
 # Newer packages have compressed modules, which busybox cannot load.
