@@ -20,8 +20,9 @@ tree=$(mktemp -d)
 mount -t cgroup -o net_cls net_cls "$tree"
 mkdir "$tree/packages.$$"
 leave() {
-    find "$tree/packages.$$" -depth -type d -exec rmdir {} +
-    umount "$tree" && rmdir "$tree"
+    # What is still busy keeps nothing else.
+    find "$tree/packages.$$" -depth -type d -exec rmdir {} + || :
+    umount "$tree" && rmdir "$tree" || :
     [ -z "$quick" ] || umount -R "$made"
     rm -rf "$made"
 }
@@ -41,15 +42,25 @@ pack() {
 if [ "${1:-}" = quick ]; then
     mount -t tmpfs tmpfs "$root"
     quick=yes
-    # Triggers would look at all manual pages of this machine.
-    install='dpkg --no-triggers -i'
+    # Triggers would look at all manual pages of this machine. In images of containers dpkg leaves out documents.
+    install='dpkg --no-triggers --path-include=/usr/share/* -i'
     deb=$root/shaper.deb
     pack "$2" "$deb"
-    mkdir "$root/upper" "$root/work" "$root/seen"
-    mount -t overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/work" overlay "$root/seen"
-    root=$root/seen
+    root=$made/seen
+    mkdir "$made/written" "$made/work" "$root"
+    # An overlay shows what is in the file system below it, and not what is mounted there: that has its own.
+    for place in / /usr /usr/share /usr/local /var /var/lib /var/cache /etc; do
+        [ "$place" = / ] || mountpoint -q "$place" || continue
+        name=root$(echo "$place" | tr / .)
+        mkdir "$made/written/$name" "$made/work/$name"
+        mount -t overlay -o "lowerdir=$place,upperdir=$made/written/$name,workdir=$made/work/$name" overlay "$root$place"
+    done
     mount --bind /dev "$root/dev"
+    # What this machine has of shaper goes, and dpkg is told what it is told in images of containers.
     rm -rf "$root/etc/shaper" "$root/var/lib/shaper"
+    rm -f "$root/etc/systemd/system/multi-user.target.wants/shaper.service"
+    mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
+    printf 'path-exclude=/usr/share/%s/*\n' doc man >"$root/etc/dpkg/dpkg.cfg.d/slim"
 else
     deb=$(ls -t target/debian/shaper_*.deb | head -n 1)
     rpm=$(ls -t target/generate-rpm/shaper-*.rpm | head -n 1)
@@ -64,6 +75,8 @@ inside() {
     sh -ec '
         echo $$ >"$3/cgroup.procs"
         exec unshare --cgroup --net --mount --pid --ipc --fork --mount-proc="$1/proc" sh -ec "
+            # The first process of a pid namespace is only told of signals that it handles.
+            trap \"exit 1\" INT TERM
             mount -t sysfs sysfs $1/sys
             mount -t tmpfs tmpfs $1/run
             ip link add up0 type veth peer name far0
@@ -185,9 +198,16 @@ inside 'dpkg -P shaper >/dev/null 2>&1'
 # What others have put beside the policy stays.
 rm "$root/etc/shaper/policies.d/backup.yaml"
 rmdir "$root/etc/shaper/policies.d" "$root/etc/shaper"
-looked=$root
-[ -z "$quick" ] || looked=$made/upper
-left=$(find "$looked/etc" "$looked/usr" "$looked/var" -name '*shaper*' ! -type c ! -path '*/dpkg/*' ! -path '*/cache/*')
+left=$(
+    if [ -n "$quick" ]; then
+        cd "$made/written"
+        set -- root.*
+    else
+        cd "$root"
+        set -- etc usr var
+    fi
+    find "$@" -name '*shaper*' ! -type c ! -path '*/dpkg/*' ! -path '*/cache/*' ! -path 'root./root/*' ! -path 'root./tmp/*'
+)
 [ -z "$left" ] || fail "a purge left $left"
 if [ -n "$quick" ]; then
     say good
