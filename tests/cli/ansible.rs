@@ -4,14 +4,19 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use super::invoke::{host, root, shaper, text};
 use crate::support::cell::SCRATCH;
+use crate::support::clock::soon;
 use crate::support::command::{Done, run_with};
 use crate::support::harness::{On, tests};
-use crate::support::program::binary;
+use crate::support::program::{binary, directory};
 
-tests!(On::Host => the_role_changes_what_differs_and_nothing_twice);
+tests!(
+    On::Host => the_role_changes_what_differs_and_nothing_twice,
+        what_was_taken_back_is_tried_again_where_that_is_said;
+);
 
 const ROLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/ansible");
 const FILE: &str = "/run/shaper-role/policies.yaml";
@@ -66,4 +71,26 @@ fn the_role_changes_what_differs_and_nothing_twice() {
     assert!(bad.stdout.contains("30mbps"), "{}", bad.stdout);
     assert_eq!(fs::read_to_string(FILE).expect("the policy"), policy, "neither wrote");
     assert_eq!(why_ann(), before, "neither applied");
+}
+
+fn what_was_taken_back_is_tried_again_where_that_is_said() {
+    let before = host();
+    shaper(&format!("apply -q {before}")).assert().code(0);
+    // As a play leaves it that lost its connection.
+    let (policy, tried) = (text("ann: 30mbit"), format!("{FILE}.new"));
+    fs::create_dir_all("/run/shaper-role").expect("a folder");
+    fs::write(&tried, &policy).expect("write the policy");
+    shaper(&format!("apply -q --confirm 1 {tried}")).assert().code(0);
+    soon("it is taken back", Duration::from_secs(20), || !directory("confirm").exists());
+
+    let refused = play(&policy, &[]).exits(2);
+    assert!(refused.stdout.contains("taken back"), "{}", refused.stdout);
+    assert!(!Path::new(FILE).exists());
+    play(&policy, &["-e", "shaper_force=true"]).exits(0);
+    assert_eq!(fs::read_to_string(FILE).expect("the policy"), policy);
+    // Also where nothing is to be tried.
+    fs::write(&tried, &policy).expect("write the policy");
+    let second = play(&policy, &[]).exits(0);
+    assert_eq!(changes(&second), 0, "{}", second.stdout);
+    assert!(!Path::new(&tried).exists());
 }
