@@ -60,7 +60,8 @@ fn the_role_changes_what_differs_and_nothing_twice() {
     let second = play(&policy, &[]).exits(0);
     assert_eq!(changes(&second), 0, "{}", second.stdout);
 
-    let why_ann = || shaper("why ann").assert().code(0).get_output().stdout.clone();
+    let why_ann =
+        || shaper(&format!("why ann -f {FILE}")).assert().code(0).get_output().stdout.clone();
     let before = why_ann();
     let other = text("ann: 30mbit");
     let only_told = play(&other, &["--check", "--diff"]).exits(0);
