@@ -23,8 +23,9 @@ pub use options::{ApplyOptions, QUIET};
 pub use place::place;
 pub use session::{Engines, Look, Request, Session, Who, may_change};
 pub use source::{
-    Draft, DraftError, Left, Passed, SourceError, WasRead, Writer, each_of, folder, is_drop_in,
-    joined, keep, kept, links, read, read_alone, read_as_if, read_kept, text_of, texts, way, whole,
+    Draft, DraftError, Left, Passed, Remains, SourceError, WasRead, Writer, each_of, folder,
+    is_drop_in, joined, keep, kept, links, read, read_alone, read_as_if, read_kept, text_of, texts,
+    way, whole,
 };
 
 use std::sync::Arc;

@@ -31,7 +31,7 @@ pub(super) fn apply(global: &Global, words: &Words) -> Result<Output, Failure> {
     let policy = Arc::clone(&request.intent.policy);
     // The daemon leaves a change alone that waits to be confirmed.
     if may.confirm.is_none() && !words.despite_daemon {
-        daemon::follows(&session.kernel, &words.file)?;
+        daemon::follows(&session.kernel, &words.file, daemon::Beside::Apply)?;
     }
     let hears = !global.quiet && !global.json && io::stderr().is_terminal();
     let is_warned = hears && may.confirm.is_none();

@@ -71,7 +71,6 @@ impl Daemon {
 
     /// Whether it follows this very file, by whatever name.
     fn follows(&self, file: &Path) -> bool {
-        let real = |path: &Path| path.canonicalize().ok();
         match (self.path(), real(file)) {
             (Some(followed), Some(file)) => real(followed).is_some_and(|followed| followed == file),
             _ => false,
@@ -79,13 +78,15 @@ impl Daemon {
     }
 }
 
-/// What a command does while a daemon runs; `--despite-daemon` does it all the same.
+/// What a command does while a daemon runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Beside {
     /// Applies another policy.
     Apply,
     /// Removes everything.
     Clear,
+    /// Edits another policy, and applies it.
+    Edit,
     /// Starts a second daemon.
     Watch,
 }
@@ -93,8 +94,7 @@ pub(super) enum Beside {
 /// The daemon would undo what a command does: exit status 4.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{daemon}, and would {}; {}, or say --despite-daemon to do it all the same",
-    .beside.undone(), .beside.cure()
+    "{daemon}, and would {}; {}{}", .beside.undone(), .beside.cure(), .beside.all_the_same()
 )]
 struct Conflict {
     daemon: Daemon,
@@ -105,7 +105,7 @@ impl Beside {
     /// What the daemon would do about it.
     fn undone(self) -> &'static str {
         match self {
-            Beside::Apply => "undo this as soon as it looks again",
+            Beside::Apply | Beside::Edit => "undo this as soon as it looks again",
             Beside::Clear => "bring everything back",
             Beside::Watch => "undo what this one does",
         }
@@ -116,7 +116,16 @@ impl Beside {
         match self {
             Beside::Apply => "change its file, end it first, try a policy with --confirm",
             Beside::Clear => "end it first (systemctl stop shaper)",
+            Beside::Edit => "edit that file (shaper edit), or end the daemon first",
             Beside::Watch => "end it first",
+        }
+    }
+
+    /// How to do it all the same, where that can be said.
+    fn all_the_same(self) -> &'static str {
+        match self {
+            Beside::Edit => "",
+            _ => ", or say --despite-daemon to do it all the same",
         }
     }
 }
@@ -150,12 +159,25 @@ fn followed(process: &Path) -> Option<Followed> {
     Some(Followed { file, skip_unknown, takeover })
 }
 
-/// Refuses to apply a policy beside a daemon that follows another.
-pub(super) fn follows(kernel: &Kernel, file: &Path) -> Result<(), Failure> {
+/// The daemon that follows this very file; refuses to go on beside one that follows another.
+pub(super) fn follows(
+    kernel: &Kernel,
+    file: &Path,
+    beside: Beside,
+) -> Result<Option<Daemon>, Failure> {
     match Daemon::of(kernel)? {
-        Some(daemon) if !daemon.follows(file) => Err(daemon.conflict(Beside::Apply)),
-        _ => Ok(()),
+        Some(daemon) if !daemon.follows(file) => Err(daemon.conflict(beside)),
+        daemon => Ok(daemon),
     }
+}
+
+/// A file's path without links; the file itself may be missing.
+fn real(path: &Path) -> Option<PathBuf> {
+    if let Ok(real) = path.canonicalize() {
+        return Some(real);
+    }
+    let path = std::path::absolute(path).ok()?;
+    Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
 }
 
 /// Whether a daemon keeps the instance as this very file says, as far as that may be seen.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{FlushArg, tcflush};
 
 use super::output::stderr;
 use crate::failure::Failure;
@@ -25,15 +26,17 @@ pub(super) enum Answer {
     Signal(i32),
 }
 
-/// Asks, and waits for a line until `until`.
+/// Asks, and waits for a line until `until`. What was typed before the question is no answer to it.
 ///
 /// # Errors
 /// The terminal cannot be written or read.
 pub(super) fn ask(question: &str, until: Option<Instant>) -> Result<Answer, Failure> {
     let broken =
         |error: io::Error| Failure::refused(format!("the terminal does not answer: {error}"));
-    stderr(question).map_err(broken)?;
     let stdin = io::stdin();
+    // A terminal that is gone says so when it is read.
+    let _no_terminal_keeps_nothing = tcflush(&stdin, FlushArg::TCIFLUSH);
+    stderr(question).map_err(broken)?;
     loop {
         if let Some(signal) = signal::caught() {
             return Ok(Answer::Signal(signal));

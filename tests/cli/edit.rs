@@ -5,6 +5,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use nix::sys::signal::Signal;
+
 use super::invoke::{exactly, host, root, shaper, text};
 use super::terminal::{Terminal, tmux};
 use crate::support::cell::SCRATCH;
@@ -82,6 +84,12 @@ fn asks(terminal: &Terminal, question: &str) -> String {
 fn again(terminal: &Terminal, text: &str) {
     next(text);
     terminal.press(&["e", "Enter"]);
+}
+
+/// Whether the screen has this sentence, which may go on on the next line.
+fn says(screen: &str, sentence: &str) -> bool {
+    let flat = |text: &str| text.split_whitespace().collect::<String>();
+    flat(screen).contains(&flat(sentence))
 }
 
 fn read(path: &str) -> String {
@@ -175,14 +183,30 @@ fn a_mistake_is_shown_where_the_file_would_have_it() {
     ends(&terminal, 0);
     assert_eq!(read(&bob), "users: {bob: 6mbit}\n");
     assert!(directory("user/bob").exists());
+    // Also where its folder is the working directory.
+    for (name, text) in
+        [("bob.yaml", "users: {bob: 7mbit}\n"), ("./bob.yaml", "users: {bob: 8mbit}\n")]
+    {
+        next(text);
+        tmux(&["respawn-pane", "-k", &words(&format!("cd {drop_ins};"), name)]);
+        answer(&terminal, "y: apply", "y");
+        ends(&terminal, 0);
+        assert_eq!(read(&bob), text);
+    }
     // One that is not there yet belongs to it, too.
     next("users: {carol: 7mbit}\n");
-    editor(&format!(": >\"$1\"; cat {SCRATCH}/next >\"$1\""));
+    editor(&format!("cp \"$1\" {SCRATCH}/seen; : >\"$1\"; cat {SCRATCH}/next >\"$1\""));
     once_more(&terminal, &format!("{drop_ins}/carol.yaml"));
     let screen = answer(&terminal, "y: apply", "y");
     assert!(screen.contains("+ carol 7mbit"), "{screen}");
     ends(&terminal, 0);
     assert!(directory("user/carol").exists() && directory("user/bob").exists());
+    // It begins as something that holds beside the policy.
+    let begins = read(&format!("{SCRATCH}/seen"));
+    assert!(begins.starts_with(&format!("# A part of {path}: ")), "{begins}");
+    fs::write(format!("{drop_ins}/dave.yaml"), begins).expect("another drop-in");
+    let said = format!("{path}: ok: 1 link, 3 users\n");
+    exactly(&mut shaper(&format!("check --offline {path}")), 0, &said, "");
 }
 
 fn two_edits_do_not_meet() {
@@ -269,6 +293,23 @@ fn signals_lose_nothing() {
     editor(&format!("cp {SCRATCH}/next \"$1\"; kill -TERM $PPID; exec sleep 60"));
     once_more(&terminal, &path);
     lost_nothing(&ends(&terminal, 143));
+    // What an editor that is ended keeps for itself, with nothing in the copy.
+    let swap = format!("{}/.{}.swp", folder(&path), path.rsplit_once('/').expect("a path").1);
+    editor("printf x >\"${1%/*}/.${1##*/}.swp\"; kill -TERM $PPID; exit 1");
+    once_more(&terminal, &path);
+    let screen = ends(&terminal, 143);
+    let left = format!("what the editor left is in {}", folder(&path));
+    assert!(says(&screen, &left), "{screen}");
+    assert_eq!(read(&swap), "x");
+    assert!(!Path::new(&copy(&path)).exists());
+    // The next edit leaves that to whoever knows what it is.
+    editor(&format!("cp {SCRATCH}/next \"$1\""));
+    once_more(&terminal, &path);
+    answer(&terminal, "y: apply", "y");
+    let screen = ends(&terminal, 0);
+    let left = format!("note: what an editor left is in {}", folder(&path));
+    assert!(screen.contains(&left), "{screen}");
+    assert_eq!((read(&path), read(&swap)), (text("ann: 30mbit"), "x".to_string()));
 }
 
 fn somebody_elses_change_stays() {
@@ -309,7 +350,7 @@ fn a_new_file_begins_as_init_has_it() {
 
 fn the_daemon_takes_what_was_written() {
     let path = shaped();
-    let daemon = Daemon::start(&["watch", "--skip-unknown", &path]);
+    let mut daemon = Daemon::start(&["watch", "--skip-unknown", &path]);
     // Its file is the one that is edited where none is named, and read as the daemon reads it.
     next(&text("ann: 30mbit\n  no-such-account: 1mbit"));
     let terminal = edit("");
@@ -325,7 +366,9 @@ fn the_daemon_takes_what_was_written() {
     fs::write(&other, text("ann: 40mbit")).expect("another policy");
     once_more(&terminal, &other);
     let screen = ends(&terminal, 4);
-    assert!(screen.contains("and would undo this"), "{screen}");
+    let cure =
+        "and would undo this as soon as it looks again; edit that file (shaper edit), or end";
+    assert!(says(&screen, cure) && !screen.contains("--despite-daemon"), "{screen}");
     // A drop-in of the daemon's.
     let drop_ins = path.replace(".yaml", ".d");
     fs::create_dir(&drop_ins).expect("the folder");
@@ -334,7 +377,37 @@ fn the_daemon_takes_what_was_written() {
     answer(&terminal, "y: write", "y");
     ends(&terminal, 0);
     assert!(directory("user/bob").exists());
-    assert!(daemon.end().success());
+    // Its file, which somebody removed.
+    fs::remove_file(&path).expect("remove it");
+    next(&text("ann: 35mbit"));
+    once_more(&terminal, "");
+    answer(&terminal, &question, "y");
+    ends(&terminal, 0);
+    assert_eq!(read(&path), text("ann: 35mbit"));
+    assert!(ceil_of_ann().contains("ceil 35Mbit"));
+    // Whoever does not want to wait for its answer need not.
+    daemon.signal(Signal::SIGSTOP);
+    next(&text("ann: 36mbit"));
+    once_more(&terminal, "");
+    answer(&terminal, &question, "y");
+    soon("it is written", super::terminal::PATIENCE, || read(&path) == text("ann: 36mbit"));
+    terminal.press(&["C-c"]);
+    let screen = ends(&terminal, 130);
+    assert!(screen.contains("is written, and what it says is not in force yet"), "{screen}");
+    daemon.signal(Signal::SIGCONT);
+    let is_taken = || ceil_of_ann().contains("ceil 36Mbit");
+    soon("it is taken", super::terminal::PATIENCE, is_taken);
+    // One that ends while the editor is open takes nothing.
+    next(&text("ann: 37mbit"));
+    let pid = daemon.pid();
+    editor(&format!(
+        "cp {SCRATCH}/next \"$1\"; kill {pid}; until grep -q '^State:.Z' /proc/{pid}/status; do sleep 0.05; done"
+    ));
+    once_more(&terminal, "");
+    answer(&terminal, &format!("y: apply, and write {path};"), "y");
+    ends(&terminal, 0);
+    assert!(daemon.ends_within(super::terminal::PATIENCE).success());
+    assert!(ceil_of_ann().contains("ceil 37Mbit"));
 }
 
 fn over_ssh_a_change_is_on_trial() {
@@ -356,13 +429,36 @@ fn over_ssh_a_change_is_on_trial() {
     // One that is not kept is not written.
     next(&text("ann: 40mbit"));
     tmux(&["respawn-pane", "-k", &words(ssh, &path)]);
-    answer(&terminal, "y: apply on trial, for 60 s", "y");
+    asks(&terminal, "y: apply on trial, for 60 s");
+    // What is typed before it is asked does not keep it.
+    terminal.press(&["y", "Enter", "y", "Enter"]);
     answer(&terminal, on_trial, "n");
     let screen = ends(&terminal, 1);
-    assert!(screen.contains("not kept: what was there before comes back"), "{screen}");
+    let comes_back = "what was in force before comes back by itself in less than 60 s";
+    assert!(screen.contains("error: not kept") && says(&screen, comes_back), "{screen}");
     assert_eq!((read(&path), read(&copy(&path))), (text("ann: 30mbit"), text("ann: 40mbit")));
     // Here nobody waits for that.
     shaper("confirm").assert().code(0);
+    // Nor one during whose trial somebody else changes the file, or a signal comes.
+    let changed = text("ann: 45mbit");
+    for (ceil, theirs, keys, status) in
+        [("50mbit", Some(&changed), &["y", "Enter"][..], 2), ("60mbit", None, &["C-c"][..], 130)]
+    {
+        fs::remove_dir_all(folder(&path)).expect("it is kept");
+        next(&text(&format!("ann: {ceil}")));
+        tmux(&["respawn-pane", "-k", &words(ssh, &path)]);
+        answer(&terminal, "y: apply on trial, for 60 s", "y");
+        asks(&terminal, on_trial);
+        if let Some(theirs) = theirs {
+            fs::write(&path, theirs).expect("another's text");
+        }
+        terminal.press(keys);
+        let screen = ends(&terminal, status);
+        let is_wrong = says(&screen, "next apply of it");
+        assert!(says(&screen, comes_back) && !is_wrong, "{screen}");
+        assert_eq!(read(&path), changed);
+        shaper("confirm").assert().code(0);
+    }
     assert!(root().contains("htb 1:"));
 }
 

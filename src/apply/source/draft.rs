@@ -2,7 +2,7 @@
 //! that only its owner may enter, until it takes the file's place. Whatever happens meanwhile, the
 //! file has its old text or the new one, and what was typed is in the copy.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -12,6 +12,7 @@ use nix::fcntl::OFlag;
 
 use super::{SourceError, foreign, open, text_in, text_of, trusted_way, unreadable, way};
 use crate::failure::Failure;
+use crate::policy::MAX_BYTES;
 use crate::sys::record_lock::{self, Kind};
 use crate::sys::xattr;
 use crate::text::Foreign;
@@ -103,6 +104,8 @@ pub struct Draft {
     before: Option<String>,
     /// What the copy began with.
     text: String,
+    /// Something lay in the folder that an earlier edit's editor left.
+    has_others: bool,
     /// The record lock on this file is this process's.
     _lock: File,
 }
@@ -112,6 +115,15 @@ pub struct Draft {
 pub struct Left {
     /// The file has changed since that edit began.
     pub is_old: bool,
+}
+
+/// What is left of a draft that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// The copy, with which the next edit begins.
+    Copy(PathBuf),
+    /// The folder of the copy, in which an editor keeps something of its own.
+    Folder(PathBuf),
 }
 
 impl Draft {
@@ -144,7 +156,9 @@ impl Draft {
             let _may_hold_a_copy = fs::remove_file(folder.join(LOCK));
             let _if_empty = fs::remove_dir(&folder);
         })?;
-        Ok(Draft { name: name.to_path_buf(), real, folder, before, text, _lock: lock })
+        let has_others = has_others(&folder, file_name);
+        let name = name.to_path_buf();
+        Ok(Draft { name, real, folder, before, text, has_others, _lock: lock })
     }
 
     /// The file as the command line names it.
@@ -262,26 +276,45 @@ impl Draft {
     }
 
     /// Ends the draft: the copy goes, unless it is `kept` for the next edit and says something that
-    /// the file does not. Where it is, if it is kept.
-    pub fn end(self, kept: bool) -> Option<PathBuf> {
+    /// the file does not. An editor that was ended has saved what was typed in a file of its own
+    /// (`.NAME.swp`, `NAME.save`): that stays, unless the edit it belongs to came to its end.
+    pub fn end(self, kept: bool) -> Option<Remains> {
         let copy = self.copy();
         let differs = fs::read(&copy).is_ok_and(|text| text != self.text.as_bytes());
+        let _none_was_made = fs::remove_file(self.folder.join(NEW));
         if kept && differs {
-            let _none_was_made = fs::remove_file(self.folder.join(NEW));
-            return Some(copy);
+            return Some(Remains::Copy(copy));
         }
-        if let Err(error) = fs::remove_dir_all(&self.folder)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("cannot remove {}: {error}", self.folder.display());
+        let removed = match kept || self.has_others {
+            false => fs::remove_dir_all(&self.folder),
+            true => {
+                // The lock is last, so that nobody begins in a folder that is being emptied.
+                for file in [self.folder.join(BEGAN_WITH), copy, self.folder.join(LOCK)] {
+                    let _the_editor_may_have_removed_it = fs::remove_file(file);
+                }
+                fs::remove_dir(&self.folder)
+            }
+        };
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                Some(Remains::Folder(self.folder))
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                log::warn!("cannot remove {}: {error}", self.folder.display());
+                None
+            }
+            _ => None,
         }
-        None
     }
 }
 
 /// What the file says; `None`: there is none, and it may be made.
 fn before(name: &Path, real: &Path) -> Result<Option<String>, SourceError> {
     match text_of(name) {
+        // What was read is cut off, and must not take the file's place.
+        Ok(read) if read.text.len() > MAX_BYTES => {
+            return Err(SourceError::TooLarge { name: foreign(name) });
+        }
         Ok(read) => return Ok(Some(read.text)),
         Err(error) if error.is_absent(name) => {}
         Err(error) => return Err(error),
@@ -369,6 +402,17 @@ fn lock(name: &Path, folder: &Path, copy: &Path) -> Result<File, DraftError> {
     }
 }
 
+/// Whether something is in the folder that may hold what was typed, beside the copy. A backup
+/// (`NAME~`) has an older text.
+fn has_others(folder: &Path, copy: &OsStr) -> bool {
+    let is_ours = |name: &OsStr| {
+        let known = [LOCK, BEGAN_WITH, NEW].map(OsStr::new);
+        known.contains(&name) || name == copy || name.as_encoded_bytes().ends_with(b"~")
+    };
+    let mut files = folder.read_dir().into_iter().flatten().flatten();
+    files.any(|file| !is_ours(&file.file_name()))
+}
+
 fn in_the_way(folder: &Path) -> DraftError {
     DraftError::InTheWay { folder: foreign(folder) }
 }
@@ -394,3 +438,6 @@ fn dress(new: &File, old: &File) -> io::Result<()> {
     new.set_permissions(Permissions::from_mode(meta.mode() & 0o7777))?;
     xattr::copy(old, new)
 }
+
+#[cfg(test)]
+mod tests;

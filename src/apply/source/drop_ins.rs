@@ -12,10 +12,13 @@ pub fn folder(policy: &Path) -> Option<PathBuf> {
     (extension == "yaml" || extension == "yml").then(|| policy.with_extension("d"))
 }
 
-/// The policy to which a file belongs: `NAME.yaml` where that is beside the folder `NAME.d` in which
-/// the file is; else the file itself.
+/// The policy to which a file belongs: `NAME.yaml` where that is beside the folder `NAME.d` in
+/// which the file is; else the file itself.
 pub fn whole(file: &Path) -> PathBuf {
-    let above = file.parent().filter(|above| above.extension() == Some(OsStr::new("d")));
+    let named = file.parent().filter(|above| above.file_name().is_some()).map(Path::to_path_buf);
+    // `ann.yaml` and `./ann.yaml` lie in a folder whose name is not in them.
+    let above = named.or_else(|| std::path::absolute(file).ok()?.parent()?.canonicalize().ok());
+    let above = above.filter(|above| above.extension() == Some(OsStr::new("d")));
     let is_named = file.file_name().is_some_and(is_drop_in);
     let policies = above
         .filter(|_| is_named)

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::failure::Failure;
+use crate::policy::MAX_BYTES;
 use crate::text::Foreign;
 
 /// Why a policy file is not read, or not obeyed. `name` is the file as the command line has it.
@@ -30,6 +31,15 @@ pub enum SourceError {
         name: Foreign,
         /// The line of the first such byte.
         line: usize,
+    },
+    /// Only a part of it would be read.
+    #[error(
+        "{name} has more than the {} bytes that a policy may have; is this the right file?",
+        MAX_BYTES
+    )]
+    TooLarge {
+        /// The file.
+        name: Foreign,
     },
     /// The kernel refused to open or read it, or to look at a folder on the way to it.
     #[error("cannot read {name}: {source}{}", cure(.source))]

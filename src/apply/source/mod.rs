@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::policy::{self, Policy, Source};
 use crate::sys::threads::in_parts;
 use crate::text::Foreign;
-pub use draft::{Draft, DraftError, Left};
+pub use draft::{Draft, DraftError, Left, Remains};
 use drop_ins::DropIn;
 pub use drop_ins::{folder, is_drop_in, links, whole};
 pub use error::{SourceError, Writer};

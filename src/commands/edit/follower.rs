@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cgroup::{Condition, Instance};
 use crate::failure::Failure;
 use crate::host::Kernel;
+use crate::sys::signal;
 
 /// Between two looks.
 const TURN: Duration = Duration::from_millis(50);
@@ -15,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Waits until the policy whose text has this hash is in force.
 ///
 /// # Errors
-/// The daemon refuses it, or has not taken it in time.
+/// The daemon refuses it, or has not taken it in time; a signal came, which is caught.
 pub(super) fn taken(kernel: &Kernel, hash: u64) -> Result<(), Failure> {
     let until = Instant::now() + PATIENCE;
     let condition = |instance: &Instance| instance.condition().ok().flatten();
@@ -31,6 +32,10 @@ pub(super) fn taken(kernel: &Kernel, hash: u64) -> Result<(), Failure> {
         let is_no = now.as_ref().is_some_and(|now| is_no(before.as_ref(), now));
         if is_no || Instant::now() > until {
             return Err(Failure::refused(no(now.as_ref())));
+        }
+        if let Some(signal) = signal::caught() {
+            let message = format!("interrupted by signal {signal}");
+            return Err(Failure::Interrupted { signal, message });
         }
         sleep(TURN);
     }

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::apply::report_of;
-use super::daemon::{self, Daemon};
+use super::daemon::{self, Beside, Daemon};
 use super::output::{Output, color, stderr};
 use super::question::{Answer, ask};
 use super::report::Look;
 use super::ssh::Ssh;
 use super::{init, plan, scope};
-use crate::apply::{self, ApplyOptions, Draft, Options, Request, Session};
+use crate::apply::{self, ApplyOptions, Draft, Options, Remains, Request, Session};
 use crate::cli::{DEFAULT_FILE, Edit as Words, Global};
 use crate::failure::Failure;
 use crate::sys::signal;
@@ -41,7 +41,7 @@ enum EditError {
     NoText,
     #[error("not saved, as you said")]
     NotSaved,
-    #[error("not kept: what was there before comes back by itself in less than {} s", ON_TRIAL.as_secs())]
+    #[error("not kept")]
     NotKept,
     #[error("interrupted by signal {0}")]
     Interrupted(i32),
@@ -78,15 +78,12 @@ pub(super) fn edit(global: &Global, words: &Words) -> Result<Output, Failure> {
     let of_daemon = || daemon.as_ref().and_then(Daemon::path).map(Path::to_path_buf);
     let file = words.file.clone().or_else(of_daemon).unwrap_or_else(|| DEFAULT_FILE.into());
     let whole = apply::whole(&file);
-    daemon::follows(&kernel, &whole)?;
-    let draft = Draft::begin(&file, || init::text(&mut kernel))?;
+    let daemon = daemon::follows(&kernel, &whole, Beside::Edit)?;
+    let draft = Draft::begin(&file, || match whole == file {
+        true => init::text(&mut kernel),
+        false => Ok(drop_in_of(&whole)),
+    })?;
     signal::catch();
-    let options = Options {
-        skip_unknown: words.skip_unknown || daemon.as_ref().is_some_and(Daemon::skips_unknown),
-        takeover: words.takeover || daemon.as_ref().is_some_and(Daemon::takes_over),
-        absent_links: daemon.is_some(),
-        ..Options::default()
-    };
     let ssh = Ssh::of_caller(&kernel.proc_root, global.netns.is_some());
     let ssh = ssh.filter(|ssh| !ssh.is_elsewhere(&kernel));
     let may = ApplyOptions {
@@ -96,12 +93,27 @@ pub(super) fn edit(global: &Global, words: &Words) -> Result<Output, Failure> {
         ..scope::may(global, words.allow_disruption)
     };
     let session = Session::new(kernel);
-    let mut edit = Edit { global, editor, daemon, whole, options, may, session, draft };
+    let mut edit = Edit { global, words, editor, daemon, whole, may, session, draft };
     let outcome = edit.run();
     let name = edit.draft.name();
     let keeps = |end: &End| end.file != FileNow::Written;
-    let kept = edit.draft.end(outcome.as_ref().is_err_and(keeps));
-    outcome.map_err(|end| end.with(&name, kept.as_deref()))
+    let remains = edit.draft.end(outcome.as_ref().is_err_and(keeps));
+    let mut output = outcome.map_err(|end| end.with(&name, remains.as_ref()))?;
+    if let Some(Remains::Folder(folder)) = remains.filter(|_| !global.json && !global.quiet) {
+        let folder = folder.to_string_lossy();
+        output.stderr.push_str(&format!("note: what an editor left is in {}\n", shown(&folder)));
+    }
+    Ok(output)
+}
+
+/// How a new drop-in begins: it holds beside its policy as it is.
+fn drop_in_of(policy: &Path) -> String {
+    format!(
+        "# A part of {}: what stands here is beside what stands there.\n\
+         users:\n\
+         #  ann: 20mbit\n",
+        shown(&policy.to_string_lossy())
+    )
 }
 
 /// What became of the file in an edit that failed.
@@ -117,11 +129,17 @@ enum FileNow {
 }
 
 impl FileNow {
-    fn words(self) -> &'static str {
+    fn words(self) -> String {
         match self {
-            FileNow::AsItWas | FileNow::OnTrial => "stays as it is",
-            FileNow::NotWritten => "stays as it is, and the next apply of it takes this back",
-            FileNow::Written => "is written, and what it says is not in force yet",
+            FileNow::AsItWas => "stays as it is".to_string(),
+            FileNow::OnTrial => format!(
+                "stays as it is, and what was in force before comes back by itself in less than {} s",
+                ON_TRIAL.as_secs()
+            ),
+            FileNow::NotWritten => {
+                "stays as it is, and the next apply of it takes this back".to_string()
+            }
+            FileNow::Written => "is written, and what it says is not in force yet".to_string(),
         }
     }
 }
@@ -140,16 +158,19 @@ impl<E: Into<Failure>> From<E> for End {
 
 impl End {
     /// With what became of the file, and of what was typed.
-    fn with(self, name: &Foreign, kept: Option<&Path>) -> Failure {
+    fn with(self, name: &Foreign, remains: Option<&Remains>) -> Failure {
         let file = self.file.words();
-        let text = kept.map(|copy| {
-            let copy = copy.to_string_lossy();
-            format!(
+        let text = match remains {
+            Some(Remains::Copy(copy)) => format!(
                 "; what you typed is kept in {}, and the next edit begins with it",
-                shown(&copy)
-            )
-        });
-        let aftermath = format!("{name} {file}{}", text.unwrap_or_default());
+                shown(&copy.to_string_lossy())
+            ),
+            Some(Remains::Folder(folder)) => {
+                format!("; what the editor left is in {}", shown(&folder.to_string_lossy()))
+            }
+            None => String::new(),
+        };
+        let aftermath = format!("{name} {file}{text}");
         match self.failure {
             Failure::Usage(message) => Failure::Usage(format!("{message}\n  {aftermath}")),
             failure => failure.in_the_middle(&aftermath),
@@ -168,11 +189,11 @@ enum Wish {
 /// An edit under way.
 struct Edit<'a> {
     global: &'a Global,
+    words: &'a Words,
     editor: Editor,
     daemon: Option<Daemon>,
     /// The policy to which the file belongs.
     whole: PathBuf,
-    options: Options,
     may: ApplyOptions,
     session: Session,
     draft: Draft,
@@ -248,13 +269,27 @@ impl Edit<'_> {
 
     /// The request that the text makes, once it was shown what it would change.
     fn checked(&mut self, text: &str) -> Result<Request, Failure> {
+        // The editor may have been open for an hour.
+        self.daemon = daemon::follows(&self.session.kernel, &self.whole, Beside::Edit)?;
         let policy = apply::read_as_if(&self.whole, self.draft.real(), text)?;
-        let request = Request::new(policy, self.options);
+        let request = Request::new(policy, self.options());
         let look =
             Look { quiet: false, color: color(&io::stderr()), ..Look::on_stdout(self.global) };
         let plan = plan::for_people(&mut self.session, &request, look)?;
         tell(&plan)?;
         Ok(request)
+    }
+
+    /// How the policy is read: as the daemon reads it that follows it.
+    fn options(&self) -> Options {
+        let Words { skip_unknown, takeover, .. } = *self.words;
+        let daemon = self.daemon.as_ref();
+        Options {
+            skip_unknown: skip_unknown || daemon.is_some_and(Daemon::skips_unknown),
+            takeover: takeover || daemon.is_some_and(Daemon::takes_over),
+            absent_links: daemon.is_some(),
+            ..Options::default()
+        }
     }
 
     /// Says what is wrong, and asks what now.
@@ -306,8 +341,8 @@ impl Edit<'_> {
             tell(&std::mem::take(&mut output.stderr))?;
             self.kept().map_err(|end| End { file: FileNow::OnTrial, ..end })?;
         }
-        let not_written = |error| End { file: FileNow::NotWritten, ..End::from(error) };
-        self.draft.put(text).map_err(not_written)?;
+        let file = if on_trial { FileNow::OnTrial } else { FileNow::NotWritten };
+        self.draft.put(text).map_err(|error| End { file, ..End::from(error) })?;
         if on_trial {
             let late = |failure| End { failure, file: FileNow::Written };
             apply::confirm(&self.session.kernel).map_err(late)?;
@@ -327,7 +362,7 @@ impl Edit<'_> {
         match ask(&question, Some(until))? {
             Answer::Said(line) if matches!(line.as_str(), "y" | "Y" | "yes") => Ok(()),
             Answer::Said(_) | Answer::Silence => Err(EditError::NotKept.into()),
-            Answer::Signal(_) => Err(EditError::NotKept.into()),
+            Answer::Signal(signal) => Err(EditError::Interrupted(signal).into()),
         }
     }
 
