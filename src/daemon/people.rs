@@ -283,8 +283,8 @@ impl People {
         self.sweep_by(now + AFTER_FAILURE);
     }
 
-    /// Handles that processes could not be looked at, and plans another try. Planned already is only
-    /// the look after one that goes well, which is ten minutes away where process events come.
+    /// Handles that processes could not be looked at, and plans another try. Planned already is
+    /// only the look after one that goes well, which is ten minutes away where process events come.
     pub(super) fn not_swept(&mut self, why: String, now: Instant) {
         if self.unswept.may_be_said(now) {
             self.say(log::Level::Error, why);

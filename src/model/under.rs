@@ -1,5 +1,5 @@
-//! By which links packets leave that go to one link first: each of these may be a shaped one. Touches
-//! nothing.
+//! By which links packets leave that go to one link first: each of these may be a shaped one.
+//! Touches nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 

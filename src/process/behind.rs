@@ -1,7 +1,8 @@
 //! Which process is behind a change that the kernel tells of with the sender's netlink port. Most
 //! sockets have their process's pid for a port (`netlink_autobind`, net/netlink/af_netlink.c), or
 //! libnl's, in which the pid is the lower 22 bits. A port proves nothing (a pid of another process
-//! namespace is another process's here), so the process is named only where it has that very socket.
+//! namespace is another process's here), so the process is named only where it has that very
+//! socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

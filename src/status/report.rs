@@ -106,9 +106,10 @@ pub struct Daemon {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// `idle`; `draining` (the same, and retired classes have still to become quiet); `bypassed`
-    /// (the same, and packets that arrive do not all go through their ifb); `adopting` (a new policy is being read and applied); `refusing` (the policy file is refused, and the
-    /// policy before it stays in force); `waiting` (for another run, or for a confirmation) or
-    /// `failing` (it tries again). Absent until the daemon has told a state.
+    /// (the same, and packets that arrive do not all go through their ifb); `adopting` (a new
+    /// policy is being read and applied); `refusing` (the policy file is refused, and the policy
+    /// before it stays in force); `waiting` (for another run, or for a confirmation) or `failing`
+    /// (it tries again). Absent until the daemon has told a state.
     pub state: Option<String>,
     /// The reason, in one line.
     pub why: Option<String>,

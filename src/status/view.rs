@@ -42,8 +42,8 @@ pub struct StatusInputs {
     /// How it is known whose the links are behind which guests are, where guests are to be in the
     /// report.
     pub guests: Option<BTreeMap<LinkName, InnerLink>>,
-    /// By uid, how many processes whose packets are in no class have each name, where they are to be
-    /// in the report.
+    /// By uid, how many processes whose packets are in no class have each name, where they are to
+    /// be in the report.
     pub unclaimed: BTreeMap<u32, BTreeMap<Foreign, usize>>,
     /// Connections whose packets are in no class, where they are to be in the report.
     pub defaulted: BTreeMap<Service, CountedService>,

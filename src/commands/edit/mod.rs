@@ -1,6 +1,6 @@
 //! `shaper edit`: a copy of the policy, the editor, what would change, and then the file and the
-//! kernel together. Until a text holds, is wanted and is in force, the file stays as it is, and what
-//! was typed stays in the copy.
+//! kernel together. Until a text holds, is wanted and is in force, the file stays as it is, and
+//! what was typed stays in the copy.
 
 mod editor;
 mod follower;

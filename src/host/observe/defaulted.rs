@@ -51,8 +51,8 @@ pub struct Counted {
 /// another one. `links`: the kernel's.
 ///
 /// By which link a connection leaves the kernel says, as of packets without a mark (`SO_MARK`).
-/// A list goes on by position ([`crate::sys::route::Netlink::dump`]), so a connection may be missing
-/// where others come and go.
+/// A list goes on by position ([`crate::sys::route::Netlink::dump`]), so a connection may be
+/// missing where others come and go.
 ///
 /// # Errors
 /// A list or a map cannot be read.
