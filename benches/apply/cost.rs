@@ -1,6 +1,7 @@
 //! What a command costs: time and peak memory; medians and ratios of several runs.
 
 use std::fs::{self, File};
+use std::ops::Add;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +18,19 @@ pub struct Cost {
     pub cpu_micros: u64,
     /// The largest resident set.
     pub peak_kib: u64,
+}
+
+/// One after the other.
+impl Add for Cost {
+    type Output = Cost;
+
+    fn add(self, other: Cost) -> Cost {
+        Cost {
+            micros: self.micros + other.micros,
+            cpu_micros: self.cpu_micros + other.cpu_micros,
+            peak_kib: self.peak_kib.max(other.peak_kib),
+        }
+    }
 }
 
 /// Runs `shaper` with these words; panics unless it ends with 0.

@@ -31,6 +31,7 @@ mod logins;
 mod one_htb;
 mod others;
 mod placement;
+mod refresh;
 mod traffic;
 mod update;
 mod yardstick;
@@ -145,6 +146,13 @@ const SECTIONS: &[Section] = &[
         on: On::Host,
         seconds: 280,
         body: placement::measure,
+    },
+    Section {
+        name: "refresh",
+        heading: "What it costs to see: 10,000 users",
+        on: On::HostEvents,
+        seconds: 280,
+        body: refresh::measure,
     },
     Section {
         name: "logins",

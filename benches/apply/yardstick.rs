@@ -25,20 +25,28 @@ pub struct Look {
 
 impl Look {
     pub fn cost(self) -> Cost {
-        let parts = [self.lists, self.classids, self.processes];
-        Cost {
-            micros: parts.iter().map(|part| part.micros).sum(),
-            cpu_micros: parts.iter().map(|part| part.cpu_micros).sum(),
-            peak_kib: 0,
-        }
+        self.lists + self.classids + self.processes
     }
+}
+
+/// The lists that have the counters: classes and qdiscs.
+pub fn counters(link: &str) -> Cost {
+    cost::of(|| {
+        for kind in [RTM_GETTCLASS, RTM_GETQDISC] {
+            assert!(dump(kind, index_of(link)) > 0);
+        }
+    })
+}
+
+fn index_of(link: &str) -> u32 {
+    let index = fs::read_to_string(format!("/sys/class/net/{link}/ifindex")).expect("the link");
+    index.trim().parse().expect("a number")
 }
 
 /// Reads all of it once. `owners`: the folder whose folders hold a classid each.
 pub fn look(link: &str, owners: &Path) -> Look {
     let lists = cost::of(|| {
-        let index = fs::read_to_string(format!("/sys/class/net/{link}/ifindex")).expect("the link");
-        let index: u32 = index.trim().parse().expect("a number");
+        let index = index_of(link);
         for kind in [RTM_GETTCLASS, RTM_GETQDISC, RTM_GETTFILTER] {
             assert!(dump(kind, index) > 0);
         }
