@@ -2,8 +2,10 @@
 //! policies: what one takes the other takes, of every policy here and of thousands that are changed
 //! at random. The schema's side is Debian's python3-jsonschema, as one process for all of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use shaper::policy;
@@ -67,57 +69,30 @@ rules:
   - {src: {not: "fe80::1-fe80::9"}, to: unshaped}
 "#;
 
-const KEYS: [&str; 49] = [
-    "version",
-    "links",
-    "users",
-    "groups",
-    "everyone",
-    "classes",
-    "guests",
-    "rules",
-    "rate",
-    "ceil",
-    "down",
-    "prio",
-    "background",
-    "classid",
-    "accounts",
-    "uids",
-    "units",
-    "containers",
-    "interfaces",
-    "namespaces",
-    "addresses",
-    "follow",
-    "group",
-    "gid",
-    "parent",
-    "each",
-    "bypass_firewall",
-    "default",
-    "classifier",
-    "leaf",
-    "optional",
-    "owner",
-    "src",
-    "dst",
-    "sport",
-    "dport",
-    "proto",
-    "vlan",
-    "from",
-    "link",
-    "to",
-    "not",
-    "quota",
-    "ingress",
-    "x-y",
-    "eth*",
-    "a b",
-    "root",
-    ".a",
-];
+/// Keys that no line has, or not in most places.
+const STRANGE: [&str; 7] = ["quota", "ingress", "x-y", "eth*", "a b", "root", ".a"];
+
+/// Keys for any place: all that the schema knows, and strange ones.
+static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let text = fs::read_to_string(SCHEMA).expect("the schema");
+    let mut keys: BTreeSet<String> = STRANGE.map(str::to_string).into();
+    properties(&serde_json::from_str(&text).expect("JSON"), &mut keys);
+    assert!(keys.len() > 40, "{keys:?}");
+    keys.into_iter().collect()
+});
+
+/// The names in every `properties` of a schema.
+fn properties(schema: &Value, names: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            let own = map.get("properties").and_then(Value::as_object);
+            names.extend(own.into_iter().flat_map(|it| it.keys().cloned()));
+            map.values().for_each(|value| properties(value, names));
+        }
+        Value::Array(values) => values.iter().for_each(|value| properties(value, names)),
+        _ => {}
+    }
+}
 
 /// Texts for any place.
 const TEXTS: [&str; 66] = [
@@ -199,7 +174,7 @@ fn any(random: &mut Random) -> Value {
         4 => json!([null]),
         5 => json!([[1]]),
         6 => json!([random.pick(&TEXTS), random.pick(&TEXTS)]),
-        7 => json!({(*random.pick(&KEYS)): random.pick(&TEXTS)}),
+        7 => json!({(random.pick(&KEYS).as_str()): random.pick(&TEXTS)}),
         8 => json!({"not": random.pick(&TEXTS)}),
         9 => json!(*random.pick(&[0, 1, 3, 7, 8, 22, 255, 256, 4094, 4095, 65535, 65536])),
         _ => json!(random.pick(&TEXTS)),

@@ -19,7 +19,7 @@ tests!(
     On::Host => downloads_stay_in_their_classes_while_programs_are_exchanged,
         downloads_that_run_are_known_before_they_are_shaped,
         downloads_that_run_are_known_to_who_has_not_the_map,
-        a_plan_that_is_made_again_waits_for_downloads_that_run;
+        downloads_stay_known_while_a_plan_is_made_again;
 );
 
 const PEOPLE: [(&str, Account); 4] = [("ann", ANN), ("bob", BOB), ("carol", CAROL), ("dave", DAVE)];
@@ -104,7 +104,7 @@ fn downloads_that_run_are_known_before_they_are_shaped() {
 
 /// Somebody takes the redirect's place while flows are learnt, so that the plan is made again: by
 /// then they are known, so whether it waits once more is for the clock to say.
-fn a_plan_that_is_made_again_waits_for_downloads_that_run() {
+fn downloads_stay_known_while_a_plan_is_made_again() {
     let mut world = World::new();
     let downloads = eight_downloads(&mut world);
     sleep(Duration::from_millis(300));
