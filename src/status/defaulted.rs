@@ -33,8 +33,7 @@ pub(super) fn rows(
 impl Status {
     /// One line; nothing where there is no default class to be in, or no connection is.
     pub(super) fn default_connections_line(&self) -> String {
-        let has_default = self.links.iter().any(|link| link.default.is_some());
-        if self.default_connections.is_empty() || !has_default {
+        if self.default_connections.is_empty() || !self.has_default() {
             return String::new();
         }
         let rows = &self.default_connections;

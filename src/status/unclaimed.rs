@@ -28,10 +28,14 @@ pub(super) fn rows(
 }
 
 impl Status {
+    /// Whether a link is shaped, which then has a default class.
+    pub(super) fn has_default(&self) -> bool {
+        self.links.iter().any(|link| link.default.is_some())
+    }
+
     /// One line; nothing where there is no default class to be in, or nobody is.
     pub(super) fn unclaimed_line(&self) -> String {
-        let has_default = self.links.iter().any(|link| link.default.is_some());
-        if self.unclaimed.is_empty() || !has_default {
+        if self.unclaimed.is_empty() || !self.has_default() {
             return String::new();
         }
         let mut text = "in (default): ".to_string();
