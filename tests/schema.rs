@@ -235,7 +235,7 @@ fn change(policy: &mut Value, entries: &[(String, Value)], random: &mut Random) 
             key.map(|key| map.remove(&key));
         }
         (Value::Object(map), 1) => {
-            map.insert(random.pick(&KEYS).to_string(), any(random));
+            map.insert(random.pick(&KEYS).clone(), any(random));
         }
         (Value::Object(map), 2) => {
             let (key, value) = random.pick(entries).clone();
