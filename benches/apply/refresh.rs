@@ -26,6 +26,15 @@ const INTERVAL: &str = "0.5";
 const REFRESHES: u64 = 40;
 const LOGINS: u32 = 300;
 
+/// The daemon's in a cell with process events ([`Daemon::with_events`]), where the network namespace
+/// is not that of process 1 and would have a name of its own.
+const INSTANCE: [&str; 2] = ["--cgroup", "shaper"];
+
+/// Runs `shaper` on it.
+fn ours(words: &[&str]) -> Cost {
+    cost::shaper(&[&INSTANCE, words].concat())
+}
+
 /// `top` on a terminal, as wide and high as terminals are.
 struct Live(Child);
 
@@ -35,6 +44,7 @@ impl Live {
         let pty = openpty(&size, None).expect("a terminal");
         let ends = || Stdio::from(pty.slave.try_clone().expect("a terminal's end"));
         let child = Command::new(binary())
+            .args(INSTANCE)
             .args(["top", "--interval", INTERVAL])
             .stdin(ends())
             .stdout(ends())
@@ -67,9 +77,9 @@ impl Drop for Live {
 pub fn measure() {
     host::furnish(USERS);
     let policy = host::policy("many", USERS, host::usual);
-    host::apply(&policy);
+    ours(&["apply", &policy]);
     let sleepers = Sleepers::start(PROCESSES);
-    host::apply(&policy);
+    ours(&["apply", &policy]);
     host::settle();
 
     let (mut lists, mut look, mut scrape) = <(Runs, Runs, Runs)>::default();
@@ -79,7 +89,7 @@ pub fn measure() {
         let bare = yardstick::look(host::LINK, &directory("user"));
         lists.push(bare.lists);
         look.push(bare.lists + bare.classids);
-        scrape.push(cost::shaper(&["status", "--metrics"]));
+        scrape.push(ours(&["status", "--metrics"]));
     }
     let refresh = {
         let top = Live::start();
@@ -113,8 +123,9 @@ fn logins(policy: &str) -> String {
         all[0].push(times());
         let _top = Live::start();
         let mut scrapes = Command::new("sh")
-            .args(["-c", "while :; do \"$0\" status --metrics >/dev/null; sleep 1; done"])
+            .args(["-c", "while :; do \"$0\" \"$@\" status --metrics >/dev/null; sleep 1; done"])
             .arg(binary())
+            .args(INSTANCE)
             .spawn()
             .expect("start the scrapes");
         sleep(Duration::from_secs(1));
