@@ -96,7 +96,8 @@ Examples:
 Examples:
   shaper plan policies.yaml
   shaper plan --tc                          as the commands that the steps equal
-  shaper plan -q --exit-code                for scripts: status 3 when there are changes")]
+  shaper plan -q --exit-code                for scripts: status 3 when there are changes
+  shaper plan --at '2026-12-24 23:00'       what would hold then")]
     Plan {
         /// The policy; - is standard input
         #[arg(default_value = DEFAULT_FILE)]
@@ -107,6 +108,9 @@ Examples:
         /// Exit with 3 when there are changes
         #[arg(long)]
         exit_code: bool,
+        /// As it would be then, "2026-12-24 23:00" in the host's zone
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
         /// An unknown account or unix group is a warning
         #[arg(long)]
         skip_unknown: bool,

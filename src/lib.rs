@@ -16,6 +16,8 @@ pub mod units;
 
 pub mod tree;
 
+pub mod times;
+
 pub mod facts;
 
 pub mod policy;

@@ -96,7 +96,7 @@ fn outcome(name: &str) -> Outcome {
     let mut left = observation.clone();
     let found = observation.clone();
     let intent = Intent::new(policy, Options::default());
-    let Resolved { meaning, desired, plan } =
+    let Resolved { meaning, desired, plan, .. } =
         resolve(&intent, observation).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
     plan.steps.iter().for_each(|planned| perform(&planned.step, &mut left));
     assert!(left.is_plain(), "{name}: {:?} is left", left.strange);

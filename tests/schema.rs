@@ -40,13 +40,14 @@ version: 1
 x-room: [anything, {a: b}]
 links:
   eth0: {rate: 950mbit, down: 90%, bypass_firewall: true, classifier: bpf, leaf: cake, optional: false,
+    when: {night: 500mbit, work: {rate: 50%, down: 10mbit}},
     default: {rate: 50mbit, ceil: 80%, prio: 3, down: {rate: 5%, ceil: 1gbit, prio: 1}}}
   eth1: 1.5 Gbit
   auto:
   "l2tp*": {default: 10%}
 users:
   bob: 100mbit
-  4711: {ceil: 100.000%}
+  4711: {ceil: 100.000%, when: {night: {rate: 1mbit, prio: 3, down: {rate: 1mbit}}, work: 5%}}
   ann: {rate: 10mbit, prio: 2, classid: "1:1a", links: {eth0: none, "ppp?": 5mbit, eth1: {ceil: 1mbit}}}
   back*up: {ceil: 10%, background: true, accounts: borg, down: 5%, group: none}
   many: {down: {rate: 1mbit, ceil: 2mbit, prio: 3}, uids: [990-995, 4711, "1000-"], group: students}
@@ -54,14 +55,17 @@ users:
   lab: {ceil: 50mbit, containers: [web-*, "label:owner=bob"], interfaces: [vnet3], namespaces: routerns,
     addresses: [10.8.0.5, "10.9.0.0/24", "10.0.0.5-10.0.0.40", "fd00::/64"]}
 groups:
-  students: {gid: students, rate: 100mbit, ceil: 60%, down: {ceil: 5%}, each: {ceil: 20mbit, prio: 5}}
+  students: {gid: students, rate: 100mbit, ceil: 60%, down: {ceil: 5%}, when: {night: {down: 5%}}, each: {ceil: 20mbit, prio: 5}}
   year1: {parent: students, users: [bob, ann]}
   empty:
-everyone: {uids: "1000-", rate: 10%, ceil: 80%, down: 50%, each: {ceil: 1gbit, background: true}}
+everyone: {uids: "1000-", rate: 10%, ceil: 80%, down: 50%, when: {night: 5%}, each: {ceil: 1gbit, background: true, when: {work: {prio: 7}}}}
 classes:
   nfs: {rate: 30%, prio: 0, classid: "1:dfff", links: {eth0: {down: 1mbit}}}
   web: 10mbit
 guests: {owner: [label, slice, uid]}
+times:
+  night: "22:00-06:00"
+  work: {days: [mon-thu, fri], at: ["08:00-12:00", "13:00:00-18:00:30"], tz: Europe/Berlin}
 rules:
   - {src: 1.2.3.4, proto: tcp, dport: 80, to: ann}
   - {dst: [10.1.0.0/16, "fd00:1::/64"], dport: [111, 2049, "40000-41000"], vlan: 22, to: nfs}
@@ -95,7 +99,13 @@ fn properties(schema: &Value, names: &mut BTreeSet<String>) {
 }
 
 /// Texts for any place.
-const TEXTS: [&str; 66] = [
+const TEXTS: [&str; 72] = [
+    "22:00-06:00",
+    "8:00-08:00:00",
+    "00:00:01-24:00",
+    "24:00-06:00",
+    "mon-fri",
+    " sat ",
     "100mbit",
     "1.5gbit",
     "0mbit",
@@ -346,6 +356,14 @@ fn both_refuse_the_usual_mistakes() {
         "users: {bob: {ceil: 10mbit, prio: 8}}",
         "users: {bob: {ceil: 10mbit, quota: 5gib}}",
         "users: {bob: {ceil: 10mbit, follow: effective}}",
+        "users: {bob: {ceil: 10mbit, when: {}}}",
+        "users: {bob: {ceil: 10mbit, when: {night: {}}}}",
+        "users: {bob: {ceil: 10mbit, background: true, when: {night: {rate: 5mbit}}}}",
+        "groups: {lab: {ceil: 10mbit, when: {night: {prio: 1}}}}",
+        "times: {night: {tz: UTC}}",
+        "times: {night: 22-06}",
+        "times: {night: 22:00-22:00}",
+        "times: {work: {days: monday}}",
         "users: {bob: {rate: 10mbit, background: true}}",
         "users: {bob: {ceil: 10mbit, prio: 2, background: true}}",
         "users: {bob: {ceil: 10mbit, classid: \"1:e000\"}}",
@@ -383,6 +401,7 @@ fn both_refuse_the_usual_mistakes() {
         "version: 1\nlinks: {eth0: {rate: 1gbit, default: {down: 5mbit}}}",
         "version: 1\nlinks: {eth0: {rate: 1gbit, default: {background: true}}}",
         "version: 1\nlinks: {eth0: {rate: 1gbit, optional: maybe}}",
+        "version: 1\nlinks: {eth0: {rate: 1gbit, when: {night: {down: 5mbit}}}}",
         "version: 1\nlinks: {a/b: 1gbit}",
     ];
     let texts = mistakes.map(on_a_link).into_iter().chain(others.map(str::to_string));

@@ -15,6 +15,7 @@ use crate::model;
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::process::Scan;
+use crate::times::Timestamp;
 use crate::tree::{Direction, KernelState, LinkName, Owner};
 
 /// The opened kernel, and its features once they are known.
@@ -59,6 +60,8 @@ pub struct Request {
     pub who: Who,
     /// An earlier look. Retired classes that have been silent since then may go.
     pub earlier: Option<Snapshot>,
+    /// The moment for which the policy's meaning is asked; `None`: now.
+    pub at: Option<Timestamp>,
 }
 
 /// Who the accounts are, and who of them runs.
@@ -104,7 +107,7 @@ impl Request {
 impl From<Intent> for Request {
     fn from(intent: Intent) -> Request {
         let who = Who::Asked { also: BTreeSet::new() };
-        Request { intent, who, earlier: None }
+        Request { intent, who, earlier: None, at: None }
     }
 }
 
@@ -179,6 +182,9 @@ impl Session {
             ..Wanted::default()
         };
         let mut seen = observe::observe(&mut self.kernel, wanted)?;
+        let facts = &mut seen.observation.facts;
+        observe::clock(facts, &intent.policy);
+        facts.now = request.at.unwrap_or(facts.now);
         observe::speeds(&mut seen, |name, link| intent.is_about(name, link))?;
         if intent.policy.names_containers() {
             observe::containers(&mut self.kernel, &mut seen)?;

@@ -20,7 +20,7 @@ pub(super) fn apply(global: &Global, words: &Words) -> Result<Output, Failure> {
     let Words { skip_unknown, takeover, .. } = *words;
     let options = Options { skip_unknown, takeover, ..Options::default() };
     if words.dry_run {
-        return plan::plan(global, &words.file, options, plan::Show::default());
+        return plan::plan(global, &words.file, options, None, plan::Show::default());
     }
     let may = scope::may(global, words.allow_disruption);
     let mut may = ApplyOptions { confirm: words.confirm, force: words.force, ..may };

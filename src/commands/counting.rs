@@ -2,7 +2,7 @@
 //! and `top`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::own::Own;
@@ -210,6 +210,7 @@ impl Counting {
                 self.inputs.since.insert(owner.clone(), made);
             }
         }
+        self.read_limits();
         self.count_processes(usize::MAX)?;
         if let Some(own) = &self.own {
             question.uids.retain(|uid| *uid == own.uid);
@@ -222,6 +223,25 @@ impl Counting {
             by_uid: note.by,
         });
         Ok(())
+    }
+
+    /// Which limits classes have now, where the policy in force has windows.
+    fn read_limits(&mut self) {
+        self.inputs.limits.clear();
+        let noted = self.kernel.instance().and_then(|it| it.policy()).map(|note| note.file);
+        let noted = noted.filter(|file| self.inputs.daemon.is_none() && *file != "-");
+        let file =
+            noted.map(PathBuf::from).map_or_else(|| daemon::policy_in_force(&self.kernel), Ok);
+        let policy = file.as_ref().ok().and_then(|file| apply::read(file).ok());
+        if policy.is_none_or(|policy| policy.times.is_empty()) {
+            return;
+        }
+        let file = file.ok();
+        let (name, known) = (&self.kernel.name, Known::default());
+        if let Some(look) = whom::in_force(name, file.as_deref(), BTreeSet::new(), known) {
+            let zone = &look.meaning.facts().zones.here;
+            self.inputs.limits = status::limits(&look.meaning.model, zone);
+        }
     }
 
     /// Counts the owners' processes, where there are not more owners than `most`: that takes two

@@ -47,11 +47,11 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
             };
             plan::check(global, file.as_deref(), options)
         }
-        Command::Plan { file, tc, exit_code, skip_unknown, takeover } => {
+        Command::Plan { file, tc, exit_code, at, skip_unknown, takeover } => {
             let options =
                 Options { skip_unknown: *skip_unknown, takeover: *takeover, ..Options::default() };
             let show = plan::Show { tc: *tc, exit_code: *exit_code };
-            plan::plan(global, file, options, show)
+            plan::plan(global, file, options, at.as_deref(), show)
         }
         Command::Apply(words) => apply::apply(global, words),
         Command::Confirm => apply::confirm(global),

@@ -10,11 +10,14 @@ use crate::apply::{self, Options, Request, Session};
 use crate::cli::{DEFAULT_FILE, Global};
 use crate::facts::Facts;
 use crate::failure::Failure;
+use crate::host::observe;
 use crate::intent::Meaning;
 use crate::model::{self, BuildOptions};
 use crate::plan::{Paths, Plan, Tc, people};
 use crate::policy::Policy;
 use crate::process::{self, Decision, Scan};
+use crate::text::Foreign;
+use crate::times::{DateTime, Timestamp};
 use crate::tree::Reserved;
 
 /// How a plan is shown.
@@ -30,9 +33,12 @@ pub(super) fn plan(
     global: &Global,
     file: &Path,
     options: Options,
+    at: Option<&str>,
     show: Show,
 ) -> Result<Output, Failure> {
+    let at = at.map(moment).transpose()?;
     let (mut session, request) = scope::session(global, file, options)?;
+    let request = Request { at, ..request };
     let Planned { meaning, plan, people, members } = planned(&mut session, &request)?;
     let paths = session.kernel.paths(meaning.facts().psched);
     let mut output = if global.json {
@@ -52,6 +58,29 @@ pub(super) fn plan(
         output.status = 3;
     }
     Ok(output)
+}
+
+/// A text that is no time of a day.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{0}` is no moment: write the date and the time, \"2026-12-24 23:00\" in the host's zone, or \"2026-12-24T22:00:00Z\""
+)]
+struct NoMoment(Foreign);
+
+impl From<NoMoment> for Failure {
+    fn from(error: NoMoment) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
+
+/// A date and a time in the host's zone, or with an offset of their own.
+fn moment(text: &str) -> Result<Timestamp, NoMoment> {
+    let none = || NoMoment(text.into());
+    if let Ok(moment) = text.parse() {
+        return Ok(moment);
+    }
+    let local: DateTime = text.trim().parse().map_err(|_| none())?;
+    observe::here().to_timestamp(local).map_err(|_| none())
 }
 
 /// The steps as commands that a shell performs. What none can perform is there as comments.
@@ -133,7 +162,9 @@ pub(super) fn check(
     let (policy, warnings) = match options.offline {
         true => {
             let policy = Arc::new(apply::read(file.unwrap_or(Path::new(DEFAULT_FILE)))?);
-            let (_, warnings) = model::build(&policy, &Facts::default(), options)?;
+            let mut facts = Facts::default();
+            observe::clock(&mut facts, &policy);
+            let (_, warnings) = model::build(&policy, &facts, options)?;
             (policy, warnings)
         }
         false => {

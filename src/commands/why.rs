@@ -341,7 +341,7 @@ fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
     };
     if let Some((word, what)) = said {
         let links = on.links(Some(class), |_: LinkAt, link: &Link| match word {
-            Reserved::Default => Said::Limits(link.default),
+            Reserved::Default => Said::Limits(link.default, None),
             _ => Said::Nothing,
         });
         let notes = match class {

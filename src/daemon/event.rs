@@ -54,6 +54,9 @@ pub(super) enum Event {
     Described(engines::Answer),
     /// `/etc/subuid` has changed.
     Subuids,
+    /// The policy may mean something else from now on: a window begins or ends, the clock was set,
+    /// or the host has another zone.
+    AnotherTime,
     /// The name on the command line does not stand for this network namespace any more.
     CutOff,
     /// All events that came were delivered; a task may be due.

@@ -15,6 +15,7 @@ pub use self::accounts::Accounts;
 pub use self::beside::Beside;
 pub use self::guests::{Container, Engine, Guests, NamespaceId};
 pub use self::subuid::{SubordinateUids, Subuids};
+use crate::times::{Timestamp, Zones};
 use crate::tree::{
     self, Claim, Classifier, Clsact, Filter, Foreign, KernelState, LinkName, MapIds, MptcpLayout,
     Owner, Parent, Port, Pref, Program, Sockets, Strange, StrangeFilter, TagHelper,
@@ -25,6 +26,10 @@ use crate::units::{ClassId, Psched, Rate};
 /// plan was made.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
+    /// The moment for which the policy's meaning is asked.
+    pub now: Timestamp,
+    /// The host's zone, and those that the policy names.
+    pub zones: Zones,
     /// The clock in whose ticks HTB keeps bursts.
     pub psched: Psched,
     /// The network namespace's number in eBPF (`SO_NETNS_COOKIE`, Linux 5.14).

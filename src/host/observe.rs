@@ -2,6 +2,7 @@
 //! desired state depends, and the counters. Reads only.
 
 mod arriving;
+mod clock;
 mod containers;
 mod counted;
 mod defaulted;
@@ -24,6 +25,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use arriving::{beside, busy, indexes};
+pub use clock::{clock, here};
 pub use containers::containers;
 pub use counted::count_again;
 pub use defaulted::{Counted as CountedService, Service, defaulted};

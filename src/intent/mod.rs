@@ -36,6 +36,7 @@ use crate::model::{Asked, Limits, Model};
 use crate::netlink::bpf_name;
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Kind};
+use crate::times::Timestamp;
 use crate::tree::{Classifier, Filter, KernelState, Owner, Parent, Port, Pref};
 
 /// A meaning, the state that follows from it, and the steps.
@@ -47,6 +48,8 @@ pub struct Resolved {
     pub desired: KernelState,
     /// The steps from what was seen to what is desired.
     pub plan: Plan,
+    /// The first moment at which the same policy means something else; `None`: it never does.
+    pub valid_until: Option<Timestamp>,
 }
 
 /// The whole decision: what `intent` means on what was `seen`, what should stand, and the steps.
@@ -57,7 +60,8 @@ pub struct Resolved {
 pub fn resolve(intent: &Intent, seen: Observation) -> Result<Resolved, Refusal> {
     let mut meaning = intent.mean(seen)?;
     let (plan, desired) = intent.plan(&mut meaning)?;
-    Ok(Resolved { meaning, desired, plan })
+    let valid_until = meaning.model.valid_until;
+    Ok(Resolved { meaning, desired, plan, valid_until })
 }
 
 impl Intent {

@@ -91,8 +91,10 @@ impl Intent {
     fn unfit(&self, report: &Report, facts: &Facts) -> BTreeMap<LinkName, String> {
         let mut unfit = BTreeMap::new();
         for line in &self.policy.links {
-            let spans = [Some(line.name.at), line.rate.as_ref().map(|rate| rate.at)];
-            let is_about = |it: &&Diagnostic| it.at.is_some_and(|at| spans.contains(&Some(at)));
+            let in_windows = line.when.iter().filter_map(|when| when.rate);
+            let rates = line.rate.into_iter().chain(in_windows).map(|rate| rate.at);
+            let spans: Vec<_> = rates.chain([line.name.at]).collect();
+            let is_about = |it: &&Diagnostic| it.at.is_some_and(|at| spans.contains(&at));
             let Some(error) = report.diagnostics.iter().find(is_about) else { continue };
             let is_new = |(name, link): &(&LinkName, &LinkFacts)| {
                 line.name.value.means(name, &link.altnames) && !self.good.contains_key(*name)

@@ -2,15 +2,15 @@
 //! nothing.
 
 use crate::policy::{
-    Amount, ClassLine, Diagnostic, Down, Findings, Kind, LinkRef, OnLink, Policy, UserLine,
+    self, Amount, ClassLine, Diagnostic, Down, Findings, Kind, LinkRef, OnLink, Policy, UserLine,
     Written, quote,
 };
 use crate::units::{Percent, Rate};
 
-use super::Link;
 use super::default::default_limits;
 use super::options::BuildOptions;
 use super::shaped::{Links, Shaped};
+use super::{By, Link};
 
 /// A larger part of what the device receives at is warned of: the queue must be here.
 const NEARLY_ALL: &str = "98%";
@@ -21,12 +21,14 @@ pub(super) fn shape<'p>(
     options: BuildOptions,
     findings: &mut Findings,
 ) -> Option<Shaped<'p>> {
-    let Shaped { line, link, .. } = leaves;
-    let rate = rate(line.down?, link, options, findings)?;
+    let Shaped { line, link, situation, .. } = leaves;
+    let rate = rate(situation.down(line)?, link, options, findings)?;
     let name = &link.port.link;
-    let written = line.default.map(|limits| limits.arriving());
-    let default = findings.take(default_limits(written, name, rate))?;
-    let link = Link { port: name.ingress(), rate, default, ..link.clone() };
+    let holds = situation.holds_of_link(line, true);
+    let written = line.default.as_ref().map(policy::Limits::arriving);
+    let default = default_limits(written.as_ref(), name, (rate, holds.by == By::When));
+    let default = findings.take(default)?;
+    let link = Link { port: name.ingress(), rate, holds, default, ..link.clone() };
     let altnames = leaves.altnames.clone();
     Some(Shaped { link, altnames, has_rate: true, ..*leaves })
 }
@@ -76,20 +78,20 @@ pub(super) fn unlinked(links: &Links<'_>, findings: &mut Findings) {
     let Policy { users, groups, everyone, classes, .. } = links.policy;
     let mut lines = Vec::new();
     for UserLine { key, limits, links: on_links, .. } in users {
-        lines.push((quote(key.value.as_str()), limits.down, &on_links[..]));
+        lines.push((quote(key.value.as_str()), limits.downs().next(), &on_links[..]));
     }
     for ClassLine { key, limits, links: on_links, .. } in classes {
-        lines.push((quote(key.value.as_str()), limits.down, &on_links[..]));
+        lines.push((quote(key.value.as_str()), limits.downs().next(), &on_links[..]));
     }
     for line in groups {
         let name = || quote(line.key.value.as_str());
-        lines.push((format!("the group {}", name()), line.limits.down, &[]));
-        let each = line.each.and_then(|each| each.down);
+        lines.push((format!("the group {}", name()), line.limits.downs().next(), &[]));
+        let each = line.each.as_ref().and_then(|each| each.downs().next());
         lines.push((format!("each account of {}", name()), each, &[]));
     }
     if let Some(line) = everyone {
-        lines.push(("`everyone`".to_string(), line.limits.down, &[]));
-        let each = line.each.and_then(|each| each.down);
+        lines.push(("`everyone`".to_string(), line.limits.downs().next(), &[]));
+        let each = line.each.as_ref().and_then(|each| each.downs().next());
         lines.push(("each account of `everyone`".to_string(), each, &[]));
     }
     for (who, down, on_links) in lines {
@@ -125,7 +127,7 @@ fn line(
     }
     for (name, on_link) in on_links {
         let OnLink::Limits(limits) = on_link else { continue };
-        let Some(down) = limits.down else { continue };
+        let Some(down) = limits.downs().next() else { continue };
         let mut found = here(name).peekable();
         if found.peek().is_some() && found.all(|shaped| shaped.line.down.is_none()) {
             findings.push(no_down(&format!("{} has none", name.value.as_str()), down));

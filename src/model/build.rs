@@ -5,6 +5,7 @@ use crate::facts::Facts;
 use crate::policy::{Diagnostic, Findings, Policy, Report, UserLine};
 
 use super::options::BuildOptions;
+use super::schedule::Schedule;
 use super::senders::Senders;
 use super::{Matcher, Model, arriving, claims, groups, inner, links, nodes, proxied, rules};
 
@@ -20,7 +21,9 @@ pub fn build(
     options: BuildOptions,
 ) -> Result<(Model, Vec<Diagnostic>), Report> {
     let mut findings = Findings::default();
-    let mut links = links::resolve(policy, facts, options, &mut findings);
+    let schedule = Schedule::new(policy, facts, &mut findings);
+    let situation = schedule.at(facts.now);
+    let mut links = links::resolve(policy, &situation, facts, options, &mut findings);
     arriving::unlinked(&links, &mut findings);
     let claims = claims::resolve(policy, facts, options, &mut findings);
     let groups = groups::resolve(policy, facts, &claims, &mut findings);
@@ -45,8 +48,21 @@ pub fn build(
         nodes::resolve(facts, &to_come, &claims, &groups, &mut about);
         findings.append(about.without_notes(), true);
     }
+    // What cannot be while other windows hold is refused now, and not when they begin.
+    for (moment, words) in schedule.others(facts.now) {
+        if findings.has_errors() {
+            break;
+        }
+        let mut about = Findings::default();
+        let situation = schedule.at(moment);
+        let links = links::resolve(policy, &situation, facts, options, &mut about);
+        nodes::resolve(facts, &links, &claims, &groups, &mut about);
+        findings.append(about.only_errors(&words), false);
+    }
+    schedule.notes(policy, facts.now, &mut findings);
     let notes = findings.finish(&policy.source)?;
     let links = links.into_model();
     let matcher = Matcher { proxied, ..claims.matcher };
-    Ok((Model { links, nodes, matcher, inner, rules }, notes))
+    let valid_until = situation.until();
+    Ok((Model { links, nodes, matcher, inner, rules, valid_until }, notes))
 }

@@ -14,15 +14,17 @@ fn default_rate(link: Rate) -> Rate {
     share.map(|share| share.of(link)).max(least).unwrap_or(link).min(link)
 }
 
-/// The limits of the default class, as a link's line has them: `written`, on `link`.
+/// The limits of the default class, as a link's line has them: `written`, on `link`. `by_window`: a
+/// window gives the link its rate, and a ceil above it is lowered to it.
 pub(super) fn default_limits(
-    written: Option<policy::Limits>,
+    written: Option<&policy::Limits>,
     name: &LinkName,
-    link: Rate,
+    (link, by_window): (Rate, bool),
 ) -> Result<Limits, Diagnostic> {
     let ceil_at = written.and_then(|limits| limits.ceil);
     let rate_at = written.and_then(|limits| limits.rate);
     let ceil = ceil_at.map_or(link, |ceil| absolute(ceil.value, link));
+    let ceil = if by_window { ceil.min(link) } else { ceil };
     let rate =
         rate_at.map_or_else(|| default_rate(link).min(ceil), |rate| absolute(rate.value, link));
     if let Some(at) = ceil_at.map(|ceil| ceil.at) {

@@ -14,6 +14,8 @@ pub(super) struct Parent<'a> {
     pub ceil: Rate,
     /// `None`: directly below the link.
     pub group: Option<&'a str>,
+    /// A window gives it its ceil: classes below with a higher one have that.
+    pub by_window: bool,
     /// The policy has several links, and the same line may be right for another one.
     pub one_of_several: bool,
 }
@@ -24,6 +26,12 @@ fn known(written: Option<Written<Amount>>, link: &Shaped<'_>) -> Option<(Rate, S
     Some((link.amount(written.value)?, written.at))
 }
 
+/// A cap that is written, and lowered to the parent's where a window gives the parent its own: one
+/// line is for all of the day.
+fn fitted(ceil: Option<(Rate, Span)>, parent: Parent<'_>) -> Option<(Rate, Span)> {
+    ceil.map(|(ceil, at)| if parent.by_window { (ceil.min(parent.ceil), at) } else { (ceil, at) })
+}
+
 /// The limits of a user or class.
 pub(super) fn leaf(
     name: &Key,
@@ -31,9 +39,12 @@ pub(super) fn leaf(
     link: &Shaped<'_>,
     parent: Parent<'_>,
 ) -> Result<Limits, Diagnostic> {
-    let (rate, ceil) = (known(written.rate, link), known(written.ceil, link));
+    let (rate, ceil) = (known(written.rate, link), fitted(known(written.ceil, link), parent));
     let prio = prio(written);
     let name = name.as_str();
+    if let (Some(rate), Some(_)) = (rate, ceil.filter(|_| parent.by_window)) {
+        below_parent(name, "rate", rate, link, parent)?;
+    }
     match (rate, ceil) {
         // A line may ask for something of one direction only.
         (None, None) if link.arrives() || written.down.is_some() => {
@@ -87,7 +98,7 @@ pub(super) fn group(
     link: &Shaped<'_>,
     parent: Parent<'_>,
 ) -> Result<(Option<Rate>, Rate), Diagnostic> {
-    let (rate, ceil) = (known(written.rate, link), known(written.ceil, link));
+    let (rate, ceil) = (known(written.rate, link), fitted(known(written.ceil, link), parent));
     if let Some(ceil) = ceil {
         below_parent(name, "ceil", ceil, link, parent)?;
     }

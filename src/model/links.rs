@@ -12,8 +12,9 @@ use crate::units::Rate;
 use super::default::default_limits;
 use super::options::BuildOptions;
 use super::positions::Per;
+use super::schedule::Situation;
 use super::shaped::{Links, Shaped, UNBOUNDED};
-use super::{Asked, Limits, Link, arriving, stacked};
+use super::{Asked, By, Limits, Link, arriving, stacked};
 
 /// Which line each link is for: one line for a link.
 struct Chosen<'p> {
@@ -59,6 +60,7 @@ type Meant<'f> = (LinkName, Option<&'f LinkFacts>);
 
 pub(super) fn resolve<'p>(
     policy: &'p Policy,
+    situation: &'p Situation<'p>,
     facts: &Facts,
     options: BuildOptions,
     findings: &mut Findings,
@@ -108,11 +110,15 @@ pub(super) fn resolve<'p>(
             let mut unsaid = Findings::default();
             let unknown = BuildOptions { offline: true, ..options };
             let meant = name.map(|name| (name, None));
-            to_come.extend(meant.into_iter().flat_map(|it| shapes(line, it, unknown, &mut unsaid)));
+            to_come.extend(
+                meant
+                    .into_iter()
+                    .flat_map(|it| shapes((line, situation), it, unknown, &mut unsaid)),
+            );
         }
         for meant in meant {
             let mut about = Findings::default();
-            shaped.extend(shapes(line, meant, options, &mut about));
+            shaped.extend(shapes((line, situation), meant, options, &mut about));
             // One link that cannot be shaped must not keep the daemon from the others.
             let lenient = is_pattern(line) && options.absent_links;
             findings.append(about, lenient);
@@ -123,7 +129,7 @@ pub(super) fn resolve<'p>(
         stacked::check(&mut shaped, facts, options, findings);
         stacked::uncovered(policy.links_at, &chosen.lines, facts, findings);
     }
-    let unrated = if options.offline { unrated(policy) } else { Vec::new() };
+    let unrated = if options.offline { unrated(policy, situation) } else { Vec::new() };
     Links { shaped: Per::new(shaped), to_come, unrated, policy, auto_is_open }
 }
 
@@ -135,50 +141,56 @@ fn has_packets_of_its_own(device: &LinkFacts) -> bool {
 
 /// What a line says of one link, and of what arrives by it.
 fn shapes<'p>(
-    line: &'p LinkLine,
+    (line, situation): (&'p LinkLine, &'p Situation<'p>),
     (name, device): Meant<'_>,
     options: BuildOptions,
     findings: &mut Findings,
 ) -> Vec<Shaped<'p>> {
-    let leaves = shape(line, name, device, options, findings);
+    let leaves = shape((line, situation), name, device, options, findings);
     let arrives = leaves.as_ref().and_then(|it| arriving::shape(it, options, findings));
     leaves.into_iter().chain(arrives).collect()
 }
 
 /// What a line says of one link.
 fn shape<'p>(
-    line: &'p LinkLine,
+    (line, situation): (&'p LinkLine, &'p Situation<'p>),
     name: LinkName,
     device: Option<&LinkFacts>,
     options: BuildOptions,
     findings: &mut Findings,
 ) -> Option<Shaped<'p>> {
     let speed = device.and_then(|device| device.speed);
-    let rate = rate(line, &name, speed, options, findings)?;
-    let default = findings.take(default_limits(line.default, &name, rate))?;
+    let written = situation.rate(line);
+    let rate = rate((line, written), &name, speed, options, findings)?;
+    let holds = situation.holds_of_link(line, false);
+    let in_full = (rate, holds.by == By::When);
+    let default = findings.take(default_limits(line.default.as_ref(), &name, in_full))?;
     let (classifier, leaf, at) = (line.classifier, line.leaf, line.name.at);
     let (port, bypass_firewall) = (name.egress(), line.bypass_firewall);
-    let link = Link { port, rate, speed, default, classifier, bypass_firewall, leaf, at };
+    let link = Link { port, rate, holds, speed, default, classifier, bypass_firewall, leaf, at };
     let altnames = device.map_or_else(Vec::new, |device| device.altnames.clone());
     let may_fit_patterns = device.is_none_or(has_packets_of_its_own);
     let ethernet = device.is_none_or(|device| device.ethernet);
-    Some(Shaped { line, link, altnames, may_fit_patterns, has_rate: true, ethernet })
+    Some(Shaped { line, situation, link, altnames, may_fit_patterns, has_rate: true, ethernet })
 }
 
 /// The links whose rate only the device says; none where a line has limits for a link under a name
 /// that is not in `links` (a pattern's link, an alternative name): which link these are for is not
 /// known.
-fn unrated(policy: &Policy) -> Vec<Shaped<'_>> {
+fn unrated<'p>(policy: &'p Policy, situation: &'p Situation<'p>) -> Vec<Shaped<'p>> {
     let of_users = policy.users.iter().flat_map(|user| &user.links);
     let of_classes = policy.classes.iter().flat_map(|class| &class.links);
     let mut elsewhere = of_users.chain(of_classes).map(|(name, _)| &name.value);
     if elsewhere.any(|name| policy.links.iter().all(|line| line.name.value != *name)) {
         return Vec::new();
     }
-    let is_written =
-        |line: &&LinkLine| matches!(line.rate, Some(Written { value: Amount::Rate(_), .. }));
+    let is_written = |line: &&LinkLine| {
+        matches!(situation.rate(line), Some(Written { value: Amount::Rate(_), .. }))
+    };
     let lines = policy.links.iter().filter(|line| !is_written(line));
-    let named = |line| Some(without_rate(line, LinkName::new(line.name.value.as_str())?));
+    let named = |line: &'p LinkLine| {
+        Some(without_rate((line, situation), LinkName::new(line.name.value.as_str())?))
+    };
     let leaves = lines.filter_map(named);
     let options = BuildOptions { offline: true, ..BuildOptions::default() };
     let both = leaves.flat_map(|leaves| {
@@ -190,14 +202,18 @@ fn unrated(policy: &Policy) -> Vec<Shaped<'_>> {
 
 /// The link of a line whose rate only the device says, for the limits that are right or wrong
 /// whatever that is.
-fn without_rate(line: &LinkLine, name: LinkName) -> Shaped<'_> {
+fn without_rate<'p>(
+    (line, situation): (&'p LinkLine, &'p Situation<'p>),
+    name: LinkName,
+) -> Shaped<'p> {
     let default = Limits { rate: Asked::Token, ceil: UNBOUNDED, prio: 0 };
     let (classifier, leaf, at) = (line.classifier, line.leaf, line.name.at);
     let (port, rate, speed) = (name.egress(), UNBOUNDED, None);
     let bypass_firewall = line.bypass_firewall;
-    let link = Link { port, rate, speed, default, classifier, bypass_firewall, leaf, at };
+    let holds = situation.holds_of_link(line, false);
+    let link = Link { port, rate, holds, speed, default, classifier, bypass_firewall, leaf, at };
     let (altnames, may_fit_patterns) = (Vec::new(), true);
-    Shaped { line, link, altnames, may_fit_patterns, has_rate: false, ethernet: true }
+    Shaped { line, situation, link, altnames, may_fit_patterns, has_rate: false, ethernet: true }
 }
 
 /// The link that a line names, where nothing was asked of the kernel; `None` for a text that is too
@@ -299,13 +315,13 @@ fn named<'f>(written: &str, facts: &'f Facts) -> Option<(&'f LinkName, &'f LinkF
 
 /// The rate of the link; `None` only after an error, or offline.
 fn rate(
-    line: &LinkLine,
+    (line, written): (&LinkLine, Option<Written<Amount>>),
     name: &LinkName,
     speed: Option<Rate>,
     options: BuildOptions,
     findings: &mut Findings,
 ) -> Option<Rate> {
-    let (written, at) = match &line.rate {
+    let (written, at) = match &written {
         Some(written) => (Some(written.value), written.at),
         None => (None, line.name.at),
     };

@@ -6,9 +6,11 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
+use super::holds::Holds;
 use super::matcher::Matcher;
 use super::positions::{LinkAt, Per};
 use crate::policy::{GuestOwner, LeafChoice, Span, quote};
+use crate::times::Timestamp;
 use crate::tree::{Classifier, Group, LinkName, Match, Owner, Packets, Port};
 use crate::units::{Minor, Rate};
 
@@ -27,6 +29,9 @@ pub struct Model {
     pub inner: Option<BTreeMap<LinkName, InnerLink>>,
     /// The rules in file order: the first that matches decides.
     pub rules: Vec<Rule>,
+    /// The first moment at which the same policy means something else on the same host; `None`: it
+    /// never does.
+    pub valid_until: Option<Timestamp>,
 }
 
 /// A shaped link in one direction: its rate, default class, classifier and leaves.
@@ -36,6 +41,8 @@ pub struct Link {
     pub port: Port,
     /// Class 1:1: rate = ceil.
     pub rate: Rate,
+    /// What gives it that rate.
+    pub holds: Holds,
     /// The device's own speed, if its driver knows it.
     pub speed: Option<Rate>,
     /// Class 1:fffe, its rate already resolved.
@@ -61,6 +68,8 @@ pub struct Node {
     pub pin: Option<Minor>,
     /// The limits on each of `Model::links`; `None`: no class on that link.
     pub limits: Per<LinkAt, Option<Limits>>,
+    /// What gives the class its ceil on each of them.
+    pub holds: Per<LinkAt, Holds>,
     /// Where the policy has the line.
     pub at: Span,
 }

@@ -6,18 +6,19 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::facts::Facts;
 use crate::policy::{
-    self, ClassLine, Diagnostic, EveryoneLine, Findings, GroupLine, Kind, LinkRef, OnLink, Policy,
-    Span, UserLine, Written, quote,
+    self, ClassLine, EveryoneLine, Findings, GroupLine, LinkRef, OnLink, Policy, Span, UserLine,
+    Written, quote,
 };
 use crate::tree::{Group, Key, Owner, Reserved};
-use crate::units::{Minor, Rate};
+use crate::units::Rate;
 
 use super::claims::Claims;
 use super::groups::Groups;
 use super::limits::{self, Parent, Promise};
+use super::minors;
 use super::positions::{GroupAt, LinkAt, Per, groups, users};
 use super::shaped::{Links, Shaped};
-use super::{Asked, Claimed, Limits, Node};
+use super::{Asked, By, Claimed, Holds, Limits, Node};
 
 pub(super) fn resolve(
     facts: &Facts,
@@ -27,8 +28,8 @@ pub(super) fn resolve(
     findings: &mut Findings,
 ) -> Vec<Node> {
     let policy = links.policy;
-    pins(policy, findings);
-    enough_minors(policy, findings);
+    minors::pins(policy, findings);
+    minors::enough(policy, findings);
     let mut tree = Tree::new(policy, links, groups, findings);
     let leaves = tree.leaves(findings);
     let mut nodes = tree.groups(findings);
@@ -40,56 +41,6 @@ pub(super) fn resolve(
     nodes
 }
 
-/// An error where there are more classes than minors: each needs one of its own, the same on every
-/// link.
-fn enough_minors(policy: &Policy, findings: &mut Findings) {
-    let leaves = policy.users.len() + policy.classes.len();
-    let groups = policy.groups.len() + usize::from(policy.everyone.is_some());
-    let leaf_range = Minor::count(&Minor::USERS);
-    let group_range = Minor::count(&Minor::GROUPS);
-    let at = policy.links_at;
-    if leaves > leaf_range {
-        findings.push(
-            Diagnostic::error(Kind::Shape, at, format!("there are {leaves} users and classes, {leaf_range} are possible"))
-                .help("classids have 16 bits: accounts without a line of their own come in with `everyone` or a `gid` group, and have a class only while they run"),
-        );
-    }
-    if groups > group_range {
-        findings.push(
-            Diagnostic::error(
-                Kind::Shape,
-                at,
-                format!("there are {groups} groups, {group_range} are possible"),
-            )
-            .help("classids have 16 bits: join groups that have the same limits"),
-        );
-    }
-}
-
-/// An error where two lines have one `classid`.
-fn pins(policy: &Policy, findings: &mut Findings) {
-    let mut seen: HashMap<Minor, (&Key, Span)> = HashMap::new();
-    let users = policy.users.iter().map(|line| (&line.key, line.classid));
-    let classes = policy.classes.iter().map(|line| (&line.key, line.classid));
-    for (key, pin) in users.chain(classes) {
-        let Some(pin) = pin else { continue };
-        if let Some((other, first)) = seen.get(&pin.value) {
-            let (one, other) = (quote(other.as_str()), quote(key.value.as_str()));
-            findings.push(
-                Diagnostic::error(
-                    Kind::Name,
-                    pin.at,
-                    format!("{one} and {other} have the same classid 1:{}", pin.value),
-                )
-                .also(*first, "first here")
-                .help("give one of them another, or leave it out to get a free one"),
-            );
-        } else {
-            seen.insert(pin.value, (&key.value, pin.at));
-        }
-    }
-}
-
 /// Makes `best` the better one of the two, which is the lower.
 fn better(best: &mut Option<u8>, prio: u8) {
     *best = Some(best.map_or(prio, |best| best.min(prio)));
@@ -99,6 +50,8 @@ fn better(best: &mut Option<u8>, prio: u8) {
 struct GroupHere<'a> {
     rate: Option<Rate>,
     ceil: Rate,
+    /// A window gives it that ceil, or what it is in.
+    by_window: bool,
     /// Written rates of its members.
     promises: Vec<Promise<'a>>,
     /// The best prio of its members; `None`: it has no member there.
@@ -115,12 +68,13 @@ struct Here<'a> {
 impl<'a> Here<'a> {
     fn new(policy: &Policy, shaped: &Shaped<'a>) -> Here<'a> {
         let each = |line: &GroupLine| {
-            let written = line.each.map(|each| shaped.written(&each));
+            let written = line.each.as_ref().map(|each| shaped.written(each));
             line.gid.is_some().then(|| written.map_or(0, |each| limits::prio(&each)))
         };
         let group = |line: &GroupLine| GroupHere {
             rate: None,
             ceil: shaped.link.rate,
+            by_window: false,
             promises: Vec::new(),
             best: each(line),
         };
@@ -142,7 +96,8 @@ impl<'a> Here<'a> {
 /// What the link owes its default class.
 fn of_default<'a>(shaped: &Shaped<'a>) -> Option<Promise<'a>> {
     let Asked::Promised(rate) = shaped.link.default.rate else { return None };
-    let written = shaped.line.default.and_then(|limits| shaped.written(&limits).rate);
+    let default = shaped.line.default.as_ref();
+    let written = default.and_then(|limits| shaped.written(limits).rate);
     let (name, at) = match written {
         Some(written) => ("default", written.at),
         None => ("default (5 % unless written)", shaped.line.name.at),
@@ -176,7 +131,12 @@ struct Tree<'a> {
 }
 
 /// The limits of each account of a group, and where they are written.
-type EachLimits = (Per<LinkAt, Option<Limits>>, Span);
+#[derive(Clone)]
+struct EachLimits {
+    limits: Per<LinkAt, Option<Limits>>,
+    holds: Per<LinkAt, Holds>,
+    at: Span,
+}
 
 /// The line `everyone`, resolved.
 struct Everyone<'a> {
@@ -184,9 +144,16 @@ struct Everyone<'a> {
     /// The class of all accounts together, if the line has limits for that.
     node: Option<Node>,
     each: Per<LinkAt, Option<Limits>>,
+    /// What gives each account its ceil.
+    holds: Per<LinkAt, Holds>,
 }
 
 impl Everyone<'_> {
+    fn limits_of_each(&self) -> EachLimits {
+        let (limits, holds) = (self.each.clone(), self.holds.clone());
+        EachLimits { limits, holds, at: self.line.at }
+    }
+
     /// The newcomers' class: all newcomers together may send what one account may, without a
     /// guarantee, since each is there only until it has a class of its own.
     fn newcomers(&self) -> Node {
@@ -196,6 +163,7 @@ impl Everyone<'_> {
             group: self.line.group(),
             pin: None,
             limits: self.each.along(|_, limits| limits.map(token)),
+            holds: self.holds.clone(),
             at: self.line.at,
         }
     }
@@ -218,6 +186,7 @@ impl<'a> Tree<'a> {
                 let written = shaped.written(&line.limits);
                 let found = limits::group(line.key.value.as_str(), &written, shaped, parent);
                 let here = &mut tree.here[link].groups[group];
+                here.by_window = parent.by_window || shaped.holds(&line.limits).by == By::When;
                 match found {
                     Ok((rate, ceil)) => (here.rate, here.ceil) = (rate, ceil),
                     Err(error) => {
@@ -237,10 +206,16 @@ impl<'a> Tree<'a> {
         let leave = self.links.shaped.iter().filter(|shaped| !shaped.arrives());
         let one_of_several = leave.count() > 1;
         match group {
-            None => Parent { ceil: self.links.shaped[link].link.rate, group: None, one_of_several },
+            None => Parent {
+                ceil: self.links.shaped[link].link.rate,
+                group: None,
+                by_window: self.links.shaped[link].by_window(),
+                one_of_several,
+            },
             Some(group) => Parent {
                 ceil: self.here[link].groups[group].ceil,
                 group: Some(group.line(self.policy).key.value.as_str()),
+                by_window: self.here[link].groups[group].by_window,
                 one_of_several,
             },
         }
@@ -252,20 +227,24 @@ impl<'a> Tree<'a> {
         let mut nodes = Vec::with_capacity(policy.users.len() + policy.classes.len());
         for (user, line) in users(policy) {
             let group = self.groups.of_user[user];
+            let (limits, holds) = self.leaf(Line::of_user(line), group, findings);
             nodes.push(Node {
                 owner: Owner::User(line.key.value.clone()),
                 group: group.map(|group| Group::Line(group.line(policy).key.value.clone())),
                 pin: line.classid.map(|pin| pin.value),
-                limits: self.leaf(Line::of_user(line), group, findings),
+                limits,
+                holds,
                 at: line.key.at,
             });
         }
         for line in &policy.classes {
+            let (limits, holds) = self.leaf(Line::of_class(line), None, findings);
             nodes.push(Node {
                 owner: Owner::Class(line.key.value.clone()),
                 group: None,
                 pin: line.classid.map(|pin| pin.value),
-                limits: self.leaf(Line::of_class(line), None, findings),
+                limits,
+                holds,
                 at: line.key.at,
             });
         }
@@ -277,26 +256,31 @@ impl<'a> Tree<'a> {
         line: Line<'a>,
         group: Option<GroupAt>,
         findings: &mut Findings,
-    ) -> Per<LinkAt, Option<Limits>> {
+    ) -> (Per<LinkAt, Option<Limits>>, Per<LinkAt, Holds>) {
         let Line { key, limits: written, links: on_links } = line;
-        let mut special: Vec<(LinkAt, OnLink)> = Vec::with_capacity(on_links.len());
+        let mut special: Vec<(LinkAt, &OnLink)> = Vec::with_capacity(on_links.len());
         // What is named exactly goes before patterns, wherever it stands.
         let is_pattern = |name: &LinkRef| matches!(name, LinkRef::Pattern(_));
         let (patterns, exact): (Vec<_>, Vec<_>) =
             on_links.iter().partition(|(name, _)| is_pattern(&name.value));
         for (name, on_link) in exact.into_iter().chain(patterns) {
             let found = findings.take(self.links.find(name)).unwrap_or_default();
-            special.extend(found.into_iter().map(|link| (link, *on_link)));
+            special.extend(found.into_iter().map(|link| (link, on_link)));
         }
         let mut said = false;
-        self.links.shaped.along(|link, shaped| {
+        let written = |link: LinkAt| {
             let here = special.iter().find(|(at, _)| *at == link).map(|(_, on_link)| *on_link);
-            let written = match here {
-                Some(OnLink::None) => return None,
-                Some(OnLink::Limits(limits)) => limits,
-                None => *written,
-            };
-            let written = shaped.written(&written);
+            match here {
+                Some(OnLink::None) => None,
+                Some(OnLink::Limits(limits)) => Some(limits),
+                None => Some(written),
+            }
+        };
+        let shaped = &self.links.shaped;
+        let holds = |link, shaped: &Shaped<'_>| Some(shaped.holds(written(link)?));
+        let holds = shaped.along(|link, shaped| holds(link, shaped).unwrap_or_default());
+        let limits = shaped.along(|link, shaped| {
+            let written = shaped.written(written(link)?);
             match limits::leaf(&key.value, &written, shaped, self.parent(link, group)) {
                 Ok(found) => {
                     let here = &mut self.here[link];
@@ -316,7 +300,8 @@ impl<'a> Tree<'a> {
                     None
                 }
             }
-        })
+        });
+        (limits, holds)
     }
 
     /// The groups' nodes, once all promises below them are known; checks every parent's sum.
@@ -329,7 +314,7 @@ impl<'a> Tree<'a> {
             let name = line.key.value.as_str();
             let limits = self.links.shaped.along(|link, shaped| {
                 let here = &mut self.here[link];
-                let GroupHere { rate, ceil, promises, best } = &here.groups[group];
+                let GroupHere { rate, ceil, promises, best, .. } = &here.groups[group];
                 let (rate, ceil, best) = (*rate, *ceil, *best);
                 let of = || format!("the group {} on {}", quote(name), shaped.link.port);
                 let floor = limits::add_up(promises, rate.unwrap_or(ceil), of, findings);
@@ -344,11 +329,13 @@ impl<'a> Tree<'a> {
                 let rate = rate.map_or(Asked::Derived { floor }, Asked::Promised);
                 Some(Limits { rate, ceil, prio: best.unwrap_or(0) })
             });
+            let holds = self.links.shaped.along(|_, shaped| shaped.holds(&line.limits));
             nodes.push(Node {
                 owner: Owner::Group(Group::Line(line.key.value.clone())),
                 group: parent.map(|parent| Group::Line(parent.line(policy).key.value.clone())),
                 pin: None,
                 limits,
+                holds,
                 at: line.key.at,
             });
         }
@@ -369,10 +356,12 @@ impl<'a> Tree<'a> {
             let (rate, ceil) =
                 findings.take(limits::group(name, &shaped.written(&line.limits), shaped, top))?;
             let asked = rate.map_or(Asked::Derived { floor: None }, Asked::Promised);
-            let written = line.each.map(|each| shaped.written(&each));
-            let prio = written.map_or(0, |each| limits::prio(&each));
+            let written = line.each.as_ref().map(|each| shaped.written(each));
+            let prio = written.as_ref().map_or(0, limits::prio);
             let together = Limits { rate: asked, ceil, prio };
-            let parent = Parent { ceil, group: group.as_ref().map(|_| name), ..top };
+            let by_window = top.by_window || shaped.holds(&line.limits).by == By::When;
+            let group = group.as_ref().map(|_| name);
+            let parent = Parent { ceil, group, by_window, ..top };
             let lowered = limits::lowered(written.as_ref(), shaped, parent);
             let each = findings.take(limits::each(name, written.as_ref(), shaped, parent))?;
             Some((together, each, lowered))
@@ -386,9 +375,11 @@ impl<'a> Tree<'a> {
             group: None,
             pin: None,
             limits: together,
+            holds: self.links.shaped.along(|_, shaped| shaped.holds(&line.limits)),
             at: line.at,
         });
-        Some(Everyone { line, node, each })
+        let holds = self.holds_of_each(line.each.as_ref());
+        Some(Everyone { line, node, each, holds })
     }
 
     /// The nodes of accounts that run and have no line of their own, by uid; then those of ranges
@@ -413,13 +404,18 @@ impl<'a> Tree<'a> {
         }
         let nodes = accounts.into_iter().filter_map(|(owner, group)| {
             let of_group = group.as_ref().and_then(|group| each.get(group.as_str()));
-            let (limits, at) = match of_group {
-                Some((limits, at)) => (limits.clone(), *at),
-                None => everyone.map(|everyone| (everyone.each.clone(), everyone.line.at))?,
+            let EachLimits { limits, holds, at } = match of_group {
+                Some(each) => each.clone(),
+                None => everyone?.limits_of_each(),
             };
-            Some(Node { owner, group, pin: None, limits, at })
+            Some(Node { owner, group, pin: None, limits, holds, at })
         });
         nodes.collect()
+    }
+
+    fn holds_of_each(&self, each: Option<&policy::Limits>) -> Per<LinkAt, Holds> {
+        let holds = |shaped: &Shaped<'_>| each.map(|each| shaped.holds(each));
+        self.links.shaped.along(|_, shaped| holds(shaped).unwrap_or_default())
     }
 
     /// A warning where `each` is lowered on all links of one direction.
@@ -449,7 +445,7 @@ impl<'a> Tree<'a> {
             let mut said = false;
             let limits = self.links.shaped.along(|link, shaped| {
                 let parent = self.parent(link, Some(group));
-                let written = line.each.map(|each| shaped.written(&each));
+                let written = line.each.as_ref().map(|each| shaped.written(each));
                 lowered.push(limits::lowered(written.as_ref(), shaped, parent));
                 match limits::each(name, written.as_ref(), shaped, parent) {
                     Ok(each) => Some(each),
@@ -462,7 +458,9 @@ impl<'a> Tree<'a> {
                 }
             });
             self.each_is_lowered(name, &lowered, findings);
-            found.insert(name, (limits, line.each.map_or(line.key.at, |each| each.at)));
+            let holds = self.holds_of_each(line.each.as_ref());
+            let at = line.each.as_ref().map_or(line.key.at, |each| each.at);
+            found.insert(name, EachLimits { limits, holds, at });
         }
         found
     }

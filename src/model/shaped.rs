@@ -6,8 +6,9 @@ use crate::policy::{
 use crate::tree::Direction;
 use crate::units::Rate;
 
-use super::Link;
 use super::positions::{LinkAt, Per};
+use super::schedule::Situation;
+use super::{By, Holds, Link};
 
 /// In the place of a link's rate that is unknown: whatever is written fits below it.
 pub(super) const UNBOUNDED: Rate = Rate::literal(u64::MAX);
@@ -28,6 +29,8 @@ pub(super) struct Links<'p> {
 
 pub(super) struct Shaped<'p> {
     pub line: &'p LinkLine,
+    /// The windows that hold.
+    pub situation: &'p Situation<'p>,
     pub link: Link,
     pub(super) altnames: Vec<String>,
     /// Patterns may mean the link: it is neither the loopback nor an ifb.
@@ -60,7 +63,35 @@ impl Shaped<'_> {
 
     /// What a line with these limits says of this direction.
     pub(super) fn written(&self, line: &policy::Limits) -> policy::Limits {
-        if self.arrives() { line.arriving() } else { *line }
+        let Some(when) = self.situation.window(line) else { return self.here(line) };
+        let mut limits = self.here(&line.replaced(&when.limits));
+        // A guarantee never exceeds the cap of a window that writes none.
+        let window = self.here(&when.limits);
+        if window.ceil.is_some() && window.rate.is_none() {
+            let known = |amount: Option<Written<Amount>>| self.amount(amount?.value);
+            if known(limits.rate) > known(limits.ceil) {
+                limits.rate = limits.ceil;
+            }
+        }
+        limits
+    }
+
+    /// What of these limits is about this direction, whatever windows hold.
+    fn here(&self, limits: &policy::Limits) -> policy::Limits {
+        if self.arrives() { limits.arriving() } else { limits.always() }
+    }
+
+    /// What gives a line with these limits its ceil in this direction.
+    pub(super) fn holds(&self, line: &policy::Limits) -> Holds {
+        self.situation.holds(line, |window| {
+            let window = self.here(window);
+            window.rate.is_some() || window.ceil.is_some()
+        })
+    }
+
+    /// Whether a window gives the link its rate.
+    pub(super) fn by_window(&self) -> bool {
+        self.link.holds.by == By::When
     }
 }
 

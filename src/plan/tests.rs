@@ -17,8 +17,8 @@ use crate::classify::interpret;
 use crate::desired::{Impossible, Sharding, desired_with, nothing};
 use crate::facts::{Accounts, Facts, Features, Helpers, LinkFacts, Observation};
 use crate::model::{
-    Asked, From, LeafChoice, Limits, Link, LinkAt, Matcher, Model, Node, Per, Position, Rule, Span,
-    Target,
+    Asked, From, Holds, LeafChoice, Limits, Link, LinkAt, Matcher, Model, Node, Per, Position,
+    Rule, Span, Target,
 };
 use crate::tree::{
     Claim, Classifier, Filter, Foreign, Group, KernelState, Key, LeafQdisc, LinkName, Match,
@@ -39,10 +39,11 @@ fn bob() -> Model {
             ceil: mbit(5),
             prio: 0,
         })]),
+        holds: Per::new(Vec::new()),
         at: PLACE,
     };
     let (links, matcher) = (Per::new(vec![link("eth0", 100)]), Matcher::default());
-    Model { links, nodes: vec![node], matcher, inner: None, rules: Vec::new() }
+    Model { links, nodes: vec![node], matcher, inner: None, rules: Vec::new(), valid_until: None }
 }
 
 fn mbit(n: u64) -> Rate {
@@ -59,6 +60,7 @@ fn link(name: &str, rate: u64) -> Link {
     Link {
         port: LinkName::new(name).unwrap().egress(),
         rate: mbit(rate),
+        holds: Holds::default(),
         speed: Some(mbit(10_000)),
         default: Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(rate), prio: 0 },
         classifier: None,
@@ -250,6 +252,7 @@ proptest! {
             group: None,
             pin: None,
             limits: with.links.along(|_, _| Some(limits)),
+            holds: Per::new(Vec::new()),
             at: PLACE,
         });
         let after = desired(&with, &observe(before.clone(), BTreeSet::new())).unwrap();

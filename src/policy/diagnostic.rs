@@ -38,6 +38,8 @@ pub enum Kind {
     Claim,
     /// Groups, and who is in them.
     Group,
+    /// A window of `times`, or a line that names one.
+    Time,
     /// A line of `rules`.
     Rule,
     /// A link that is not there, or cannot be shaped.
@@ -58,6 +60,7 @@ impl Kind {
             Kind::Promise => "promise",
             Kind::Claim => "claim",
             Kind::Group => "group",
+            Kind::Time => "time",
             Kind::Rule => "rule",
             Kind::Link => "link",
             Kind::Account => "account",
@@ -281,6 +284,16 @@ impl Findings {
     /// The same findings with the errors only.
     pub(crate) fn without_notes(self) -> Findings {
         Findings { notes: Vec::new(), ..self }
+    }
+
+    /// The errors only, each with these words behind it: in which circumstances it is one.
+    pub(crate) fn only_errors(self, words: &str) -> Findings {
+        let mut found = self.without_notes();
+        found.errors.iter_mut().for_each(|error| {
+            error.message.push_str(", ");
+            error.message.push_str(words);
+        });
+        found
     }
 
     /// Adds the findings of another collection, whose errors become warnings if `lenient`.

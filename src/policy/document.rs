@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::pattern::Pattern;
 use super::source::{Source, Span, Written};
+use crate::times::Window;
 use crate::tree::{Classifier, Group, Key, LinkName};
 use crate::units::{Minor, Percent, Rate};
 
@@ -29,11 +30,24 @@ pub struct Policy {
     pub everyone: Option<EveryoneLine>,
     /// Lines of `classes`.
     pub classes: Vec<ClassLine>,
+    /// Lines of `times`.
+    pub times: Vec<WindowLine>,
     /// `owner` of `guests`: where the user of a guest is looked for, in this order; where it was
     /// left out, only lines name guests.
     pub guests: Vec<Written<GuestOwner>>,
     /// Lines of `rules`: the first that matches wins.
     pub rules: Vec<RuleLine>,
+}
+
+/// A line of `times`: a window of the week, for `when` of other lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WindowLine {
+    /// The window's name.
+    pub key: Written<Key>,
+    /// Its days and hours.
+    pub window: Window,
+    /// In which zone; `None`: the host's.
+    pub tz: Option<Written<String>>,
 }
 
 /// Which of these lines is a link's: one with its name, else a pattern that it fits, else `auto`.
@@ -95,6 +109,8 @@ pub struct LinkLine {
     pub rate: Option<Written<Amount>>,
     /// What arrives by the link; left out, that is not shaped.
     pub down: Option<Written<Amount>>,
+    /// Other rates while windows hold; the first that holds counts.
+    pub when: Vec<LinkWhen>,
     /// What arrives goes past the link's nftables `netdev` chains and flowtables.
     pub bypass_firewall: bool,
     /// Limits of the default class; `None`: 5 % of the link, at least 1mbit.
@@ -105,6 +121,17 @@ pub struct LinkLine {
     pub leaf: LeafChoice,
     /// `optional`: the daemon does not warn while the link is absent; it is shaped when it comes.
     pub optional: bool,
+}
+
+/// The rates of a link while a window holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkWhen {
+    /// The window's name.
+    pub window: Written<String>,
+    /// The link's rate; `None`: its line's.
+    pub rate: Option<Written<Amount>>,
+    /// What arrives; `None`: its line's.
+    pub down: Option<Written<Amount>>,
 }
 
 /// The queue in a leaf class, as the policy names it.
@@ -125,7 +152,7 @@ pub enum LeafChoice {
 }
 
 /// `rate`, `ceil` and `prio` of one line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// A guarantee; alone it is the cap too. `None`: left out.
     pub rate: Option<Written<Amount>>,
@@ -137,8 +164,20 @@ pub struct Limits {
     pub background: Option<Span>,
     /// Of what arrives; `None`: left out.
     pub down: Option<Down>,
+    /// Other limits while windows hold; the first that holds counts.
+    pub when: Vec<When>,
     /// The mapping, or the value of the short form.
     pub at: Span,
+}
+
+/// The limits of a line while a window holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct When {
+    /// The window's name.
+    pub window: Written<String>,
+    /// What is written replaces what the line has; all else stays. Never `background`, and without
+    /// a `when` of its own.
+    pub limits: Limits,
 }
 
 /// `down` of one line: the same of what arrives, where the link has a `down`.
@@ -157,20 +196,53 @@ pub struct Down {
 impl Limits {
     /// None of them is written; `at`: the line.
     pub(super) fn none(at: Span) -> Limits {
-        Limits { rate: None, ceil: None, prio: None, background: None, down: None, at }
+        let (rate, ceil, prio) = (None, None, None);
+        Limits { rate, ceil, prio, background: None, down: None, when: Vec::new(), at }
+    }
+
+    /// The line's limits without those for windows.
+    pub fn always(&self) -> Limits {
+        let Limits { rate, ceil, prio, background, down, at, .. } = *self;
+        Limits { rate, ceil, prio, background, down, when: Vec::new(), at }
+    }
+
+    /// These limits with what `other` writes in the place of theirs.
+    #[must_use]
+    pub fn replaced(&self, other: &Limits) -> Limits {
+        let down = match (self.down, other.down) {
+            (Some(own), Some(other)) => Some(Down {
+                rate: other.rate.or(own.rate),
+                ceil: other.ceil.or(own.ceil),
+                prio: other.prio.or(own.prio),
+                at: other.at,
+            }),
+            (own, other) => other.or(own),
+        };
+        Limits {
+            rate: other.rate.or(self.rate),
+            ceil: other.ceil.or(self.ceil),
+            prio: other.prio.or(self.prio),
+            down,
+            ..self.always()
+        }
+    }
+
+    /// Each `down` of the line, those for windows too.
+    pub fn downs(&self) -> impl Iterator<Item = Down> {
+        let in_windows = self.when.iter().filter_map(|when| when.limits.down);
+        self.down.into_iter().chain(in_windows)
     }
 
     /// The limits of what arrives: without a `down` there is neither a guarantee nor a cap.
     pub fn arriving(&self) -> Limits {
         let Limits { prio, background, down, at, .. } = *self;
         let none = Limits { prio, background, ..Limits::none(at) };
-        down.map_or(none, |down| Limits {
-            rate: down.rate,
-            ceil: down.ceil,
-            prio: down.prio.or(prio),
-            at: down.at,
-            ..none
-        })
+        match down {
+            None => none,
+            Some(Down { rate, ceil, prio: own, at }) => {
+                Limits { rate, ceil, prio: own.or(prio), at, ..none }
+            }
+        }
     }
 }
 
@@ -297,7 +369,7 @@ pub enum Membership {
 }
 
 /// What a line says for one link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "lines have few of them")]
 pub enum OnLink {
     /// No class there.
@@ -349,8 +421,10 @@ impl EveryoneLine {
     /// The group of all accounts of `everyone`, where the line has a rate or a ceil for them
     /// together.
     pub fn group(&self) -> Option<Group> {
-        let Limits { rate, ceil, down, .. } = self.limits;
-        let asks = rate.is_some() || ceil.is_some() || down.is_some();
+        let asks = |it: &Limits| it.rate.is_some() || it.ceil.is_some() || it.down.is_some();
+        // A class that is there in a window only would come and go, and packets with it.
+        let in_windows = self.limits.when.iter().any(|when| asks(&when.limits));
+        let asks = asks(&self.limits) || in_windows;
         asks.then_some(Group::Everyone)
     }
 }

@@ -1,16 +1,16 @@
-//! `rate`, `ceil`, `prio`, `background` and `down`, which lines of all sections have. Touches
+//! `rate`, `ceil`, `prio`, `background`, `down` and `when`, which lines of all sections have. Touches
 //! nothing.
 
-use super::diagnostic::{Diagnostic, Findings, Kind};
-use super::document::{Down, LAST_PRIO, Limits};
-use super::fields::Fields;
+use super::diagnostic::{Diagnostic, Findings, Kind, quote};
+use super::document::{Down, LAST_PRIO, Limits, When};
+use super::fields::{Fields, entries};
 use super::node::{Node, Value};
 use super::scalars::{self, Purpose};
-use super::source::Span;
+use super::source::{Span, Written};
 
 /// `rate`, `ceil`, `prio` and `background`; the short form is a ceil.
 pub(super) fn limits(node: Node, what: &str, findings: &mut Findings) -> Option<Limits> {
-    let keys = ["rate", "ceil", "prio", "background", "down"];
+    let keys = ["rate", "ceil", "prio", "background", "down", "when"];
     limits_of(node, what, (&keys, LINE), findings)
 }
 
@@ -59,16 +59,66 @@ fn fields_of(
         fields.read("background", findings, |node| scalars::boolean(node, "background"));
     let down_at = fields.place_of("down");
     let down = fields.take("down").zip(down_at);
-    let limits = Limits {
+    let mut limits = Limits {
         rate: fields.read("rate", findings, |node| scalars::amount(node, "rate", rate)),
         ceil: fields.read("ceil", findings, |node| scalars::amount(node, "ceil", ceil)),
         prio: fields.read("prio", findings, scalars::prio),
         background: background.filter(|_| is_background == Some(true)),
         down: down.and_then(|(node, at)| self::down((node, at), (known, purposes), findings)),
+        when: Vec::new(),
         at: fields.at,
     };
     contradictions(&limits, findings);
+    if let Some(node) = fields.take("when") {
+        limits.when = when(node, (known, purposes), &limits, findings);
+    }
     limits
+}
+
+/// `when`: windows by their names, each with the limits that hold in it. `line`: those that hold
+/// otherwise.
+fn when(
+    node: Node,
+    (known, purposes): (&[&str], Purposes),
+    line: &Limits,
+    findings: &mut Findings,
+) -> Vec<When> {
+    let mut keys = vec!["rate", "ceil", "prio", "down"];
+    keys.retain(|key| known.contains(key));
+    let mut found = Vec::new();
+    for (window, node) in windows(node, findings) {
+        let limits = limits_of(node, "what holds in a window", (&keys, purposes), findings);
+        let Some(limits) = limits else { continue };
+        let Limits { rate, ceil, prio, down, .. } = &limits;
+        if rate.is_none() && ceil.is_none() && prio.is_none() && down.is_none() {
+            findings.push(nothing_else(&window));
+        } else if line.background.is_some() {
+            // Said of the line by itself already, if it is wrong without the window.
+            contradictions(&Limits { background: line.background, ..limits.clone() }, findings);
+        }
+        found.push(When { window, limits });
+    }
+    found
+}
+
+/// The entries of a `when`.
+pub(super) fn windows(node: Node, findings: &mut Findings) -> Vec<(Written<String>, Node)> {
+    let at = node.at;
+    let windows = entries(node, "when", findings);
+    if windows.is_empty() && !findings.has_errors() {
+        findings.push(
+            Diagnostic::error(Kind::Time, at, "`when` names no window")
+                .help("write what holds in one, `when: {night: {ceil: 800mbit}}`, or remove it"),
+        );
+    }
+    windows
+}
+
+/// Of a window in which the line has nothing else than outside it.
+pub(super) fn nothing_else(window: &Written<String>) -> Diagnostic {
+    let message = format!("nothing is written for the window {}", quote(&window.value));
+    Diagnostic::error(Kind::Time, window.at, message)
+        .help("write what holds then, `night: {ceil: 800mbit}`, or remove the window here")
 }
 
 /// `down`: the short form is a ceil here too.

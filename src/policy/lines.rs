@@ -14,12 +14,12 @@ use super::limits::{limit_fields, limits};
 use super::node::{Node, Value};
 use super::pattern::Pattern;
 use super::source::{Source, Span, Written};
-use super::{guests, links, rules, scalars};
+use super::{guests, links, rules, scalars, times};
 
 /// Reads the whole document. `None` only where an error was found.
 pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Option<Policy> {
-    const KEYS: [&str; 8] =
-        ["version", "links", "users", "groups", "everyone", "classes", "guests", "rules"];
+    const KEYS: [&str; 9] =
+        ["version", "links", "users", "groups", "everyone", "classes", "guests", "times", "rules"];
     let at = root.at;
     let root = without_anchors_room(root);
     let mut fields = Fields::open(root, "the policy", &KEYS, findings)?;
@@ -45,10 +45,11 @@ pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Opt
     let classes = section("classes").map_or_else(Vec::new, |node| classes(node, findings));
     let guests = section("guests")
         .map_or_else(Vec::new, |node| guests::guests(guests_at.unwrap_or(node.at), node, findings));
+    let times = section("times").map_or_else(Vec::new, |node| times::times(node, findings));
     let rules = section("rules").map_or_else(Vec::new, |node| rules::rules(node, findings));
     distinct(&users, &classes, findings);
     let (links_at, links) = links.unwrap_or((at, Vec::new()));
-    Some(Policy { source, links_at, links, users, groups, everyone, classes, guests, rules })
+    Some(Policy { source, links_at, links, users, groups, everyone, classes, times, guests, rules })
 }
 
 /// Top-level `x-*` is a place for YAML anchors.
@@ -90,12 +91,13 @@ fn users(node: Node, findings: &mut Findings) -> Vec<UserLine> {
 }
 
 /// Of a line of `users`.
-const USER_KEYS: [&str; 16] = [
+const USER_KEYS: [&str; 17] = [
     "rate",
     "ceil",
     "down",
     "prio",
     "background",
+    "when",
     "classid",
     "accounts",
     "uids",
@@ -207,7 +209,8 @@ fn classes(node: Node, findings: &mut Findings) -> Vec<ClassLine> {
 }
 
 fn class(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<ClassLine> {
-    const KEYS: [&str; 7] = ["rate", "ceil", "down", "prio", "background", "classid", "links"];
+    const KEYS: [&str; 8] =
+        ["rate", "ceil", "down", "prio", "background", "when", "classid", "links"];
     if let Value::Scalar(_) = node.value {
         let limits = limits(node, "class", findings)?;
         return Some(ClassLine { key, limits, classid: None, links: Vec::new() });
@@ -228,7 +231,7 @@ fn groups(node: Node, findings: &mut Findings) -> Vec<GroupLine> {
 }
 
 fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<GroupLine> {
-    const KEYS: [&str; 7] = ["rate", "ceil", "down", "gid", "parent", "users", "each"];
+    const KEYS: [&str; 8] = ["rate", "ceil", "down", "when", "gid", "parent", "users", "each"];
     if let Value::Scalar(_) = node.value {
         findings.push(
             Diagnostic::error(
@@ -260,7 +263,7 @@ fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<Group
 }
 
 fn everyone(at: Span, node: Node, findings: &mut Findings) -> Option<EveryoneLine> {
-    const KEYS: [&str; 5] = ["uids", "rate", "ceil", "down", "each"];
+    const KEYS: [&str; 6] = ["uids", "rate", "ceil", "down", "when", "each"];
     let none = Limits::none(node.at);
     if let Value::Scalar(_) = node.value {
         let each = limits(node, "everyone", findings)?;

@@ -3,7 +3,7 @@
 use crate::tree::Classifier;
 
 use super::diagnostic::{Diagnostic, Findings, Kind};
-use super::document::{LeafChoice, LinkLine, LinkRef, OnLink};
+use super::document::{LeafChoice, LinkLine, LinkRef, LinkWhen, OnLink};
 use super::fields::{Fields, entries};
 use super::node::{Node, Value};
 use super::scalars::Purpose;
@@ -38,6 +38,7 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
         name,
         rate: None,
         down: None,
+        when: Vec::new(),
         bypass_firewall: false,
         default: None,
         classifier: None,
@@ -48,18 +49,21 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
         line.rate = findings.take(scalars::amount(&node, "rate", Purpose::Link));
         return Some(line);
     }
-    const KEYS: [&str; 7] =
-        ["rate", "down", "bypass_firewall", "default", "classifier", "leaf", "optional"];
+    const KEYS: [&str; 8] =
+        ["rate", "down", "when", "bypass_firewall", "default", "classifier", "leaf", "optional"];
     let mut fields = Fields::open(node, "a link", &KEYS, findings)?;
     line.rate = fields.read("rate", findings, |node| scalars::amount(node, "rate", Purpose::Link));
     let has_down = fields.place_of("down").is_some();
     line.down =
         fields.read("down", findings, |node| scalars::amount(node, "down", Purpose::LinkDown));
+    if let Some(node) = fields.take("when") {
+        line.when = when(node, has_down, findings);
+    }
     line.bypass_firewall = fields
         .read("bypass_firewall", findings, |node| scalars::boolean(node, "bypass_firewall"))
         .unwrap_or_default();
     line.default = fields.take("default").and_then(|node| limits::of_default(node, findings));
-    let down = line.default.and_then(|default| default.down);
+    let down = line.default.as_ref().and_then(|default| default.down);
     if let Some(down) = down.filter(|_| !has_down) {
         findings.push(
             Diagnostic::error(
@@ -81,6 +85,40 @@ fn link(name: Written<LinkRef>, node: Node, findings: &mut Findings) -> Option<L
         .read("optional", findings, |node| scalars::boolean(node, "optional"))
         .unwrap_or_default();
     Some(line)
+}
+
+/// `when` of a link: its rates while windows hold; the short form is the rate. `has_down`: the link
+/// has a `down` at all times.
+fn when(node: Node, has_down: bool, findings: &mut Findings) -> Vec<LinkWhen> {
+    let mut list = Vec::new();
+    for (window, node) in limits::windows(node, findings) {
+        if let Value::Scalar(_) = node.value {
+            let rate = findings.take(scalars::amount(&node, "rate", Purpose::Link));
+            list.extend(rate.map(|rate| LinkWhen { window, rate: Some(rate), down: None }));
+            continue;
+        }
+        let known = ["rate", "down"];
+        let fields = Fields::open(node, "what a link has in a window", &known, findings);
+        let Some(mut fields) = fields else { continue };
+        let had_unknown = fields.had_unknown;
+        let down_at = fields.place_of("down").filter(|_| !has_down);
+        let is_empty = known.iter().all(|key| fields.place_of(key).is_none());
+        let rate =
+            fields.read("rate", findings, |node| scalars::amount(node, "rate", Purpose::Link));
+        let down =
+            fields.read("down", findings, |node| scalars::amount(node, "down", Purpose::LinkDown));
+        if let Some(at) = down_at {
+            findings.push(
+                Diagnostic::error(Kind::Rate, at, "a `down` in a window, and the link has none")
+                    .help("what arrives is shaped at all times or never, so that no packet is lost when the window begins: write `down` beside the link's `rate` too"),
+            );
+        }
+        if is_empty && !had_unknown {
+            findings.push(limits::nothing_else(&window));
+        }
+        list.push(LinkWhen { window, rate, down });
+    }
+    list
 }
 
 /// `links` of a user or class: other limits there, or `none`.

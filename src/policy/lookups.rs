@@ -26,6 +26,12 @@ impl Policy {
         !self.guests.is_empty() || self.users.iter().any(|line| line.containers.is_some())
     }
 
+    /// The zones that lines of `times` name.
+    pub fn zones(&self) -> BTreeSet<&str> {
+        let named = self.times.iter().filter_map(|line| line.tz.as_ref());
+        named.map(|tz| tz.value.as_str()).collect()
+    }
+
     /// The names and uids that NSS is asked about.
     pub fn lookups(&self) -> Lookups {
         let memberships = self.groups.iter().any(|group| group.gid.is_some());

@@ -8,7 +8,7 @@ use super::source::Source;
 use super::yaml::{self, Spent};
 
 /// The keys at the top whose entries may come from several files.
-const SECTIONS: [&str; 5] = ["links", "users", "groups", "classes", "rules"];
+const SECTIONS: [&str; 6] = ["links", "users", "groups", "classes", "times", "rules"];
 
 /// One tree of all files: entries of sections in the order of the files. A file that has nothing
 /// but comments adds nothing, if it is not the first.

@@ -19,6 +19,7 @@ mod source;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod times;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Kind, Report, Severity};
@@ -26,8 +27,8 @@ pub(crate) use diagnostic::{Findings, closest, printable, quote};
 pub(crate) use document::LAST_PRIO;
 pub use document::{
     Amount, ClassLine, ContainerRef, Down, EveryoneLine, Field, Follow, Gid, GroupLine, GuestOwner,
-    LeafChoice, Limits, LinkLine, LinkRef, Membership, Networks, OnLink, Policy, RuleLine, UnitRef,
-    UserLine, line_of,
+    LeafChoice, Limits, LinkLine, LinkRef, LinkWhen, Membership, Networks, OnLink, Policy,
+    RuleLine, UnitRef, UserLine, When, WindowLine, line_of,
 };
 pub use lookups::Lookups;
 pub use pattern::Pattern;

@@ -4,6 +4,7 @@
 mod cells;
 mod defaulted;
 mod guests;
+mod limit;
 mod live;
 mod metrics;
 mod own;
@@ -17,6 +18,7 @@ mod view;
 mod words;
 
 pub use guests::{guest_lines, label};
+pub use limit::{Limit, Limits, limits};
 pub use live::{is_over, live_table};
 pub use metrics::{Format as MetricsFormat, metrics};
 pub use report::{

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::Owner;
 use serde::Serialize;
+
+use super::limit::Limit;
+use crate::tree::Owner;
 
 /// The whole answer; its JSON only grows.
 #[derive(Clone, Debug, Serialize)]
@@ -176,6 +178,10 @@ pub struct User {
     /// Its limits and counters.
     #[serde(flatten)]
     pub class: ClassNumbers,
+    /// Which limit the class has, and until when; absent where it is the line's own for ever, and
+    /// where the policy in force cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
     /// How many processes are in the owner's directories now.
     pub processes: usize,
     /// When the owner's directory was made, in seconds since 1970.
@@ -237,6 +243,9 @@ pub struct Group {
     /// The group's limits and counters; the counters are those of all members together.
     #[serde(flatten)]
     pub class: ClassNumbers,
+    /// Which limit it has, as of a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
 }
 
 /// The default or the unshaped class.

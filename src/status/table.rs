@@ -1,10 +1,11 @@
 //! Status for people: a table for each link, widths as wide as their contents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::cells::{Side, cell, width};
+use super::limit::Limit;
 use super::live::live_table;
 use super::report::{ClassNumbers, Daemon, Link, PolicyInForce, Pool, Rule, Status};
 use super::words::{bits, bytes, lasting};
@@ -116,12 +117,38 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
         rows.push(row("(retired)", &retired.classid, &retired.class, dash()));
     }
     print(&rows, wide, text);
+    windows(link, text);
     rules(link, text);
     for sentence in &link.beside {
         text.push_str(&format!("! {}\n", shown(sentence)));
     }
     if link.direct_packets > 0 {
         text.push_str(&format!("! {} packets passed no class at all\n", link.direct_packets));
+    }
+}
+
+/// One line for each window that gives somebody his limits now: until when, and whom.
+fn windows(link: &Link, text: &mut String) {
+    const MOST: usize = 8;
+    let users = link.users.iter().map(|user| (user.user.clone(), &user.limit));
+    let groups = link.groups.iter().map(|of| (format!("[{}]", of.group), &of.limit));
+    let mut windows: BTreeMap<(&str, Option<&str>), Vec<String>> = BTreeMap::new();
+    for (name, limit) in users.chain(groups) {
+        if let Some(Limit { why: Some(why), until, .. }) =
+            limit.as_ref().filter(|limit| limit.is_of_window())
+        {
+            windows.entry((why.as_str(), until.as_deref())).or_default().push(name);
+        }
+    }
+    for ((why, until), names) in windows {
+        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+        let more = match names.len().saturating_sub(MOST) {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let names = names[..names.len().min(MOST)].join(", ");
+        let (why, names) = (shown(why), shown(&names));
+        text.push_str(&format!("  the window {why} holds{until}, for {names}{more}\n"));
     }
 }
 

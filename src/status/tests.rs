@@ -37,6 +37,7 @@ fn user(name: &str, classid: &str, group: Option<&str>, now: Now) -> User {
         uid: None,
         source: "users",
         group: group.map(str::to_string),
+        limit: None,
         classid: classid.to_string(),
         class: numbers(Some(now)),
         processes: 2,
@@ -49,6 +50,7 @@ fn group(name: &str, parent: Option<&str>, now: Now) -> Group {
     Group {
         group: name.to_string(),
         parent: parent.map(str::to_string),
+        limit: None,
         classid: format!("1:f{name}"),
         class: numbers(Some(now)),
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::guests::Guests;
+use super::limit::{Limit, Limits};
 use super::report::{
     ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Retired, Rule, Status,
     User,
@@ -47,6 +48,8 @@ pub struct StatusInputs {
     pub unclaimed: BTreeMap<u32, BTreeMap<Foreign, usize>>,
     /// Connections whose packets are in no class, where they are to be in the report.
     pub defaulted: BTreeMap<Service, CountedService>,
+    /// Which limits classes have, as the policy in force says.
+    pub limits: Limits,
     /// Whether the rules are to be in the report.
     pub rules: bool,
     /// The daemon that keeps the instance.
@@ -202,6 +205,7 @@ impl<'a> View<'a> {
                     group: group.to_string(),
                     parent: self.group_of(id).map(ToString::to_string),
                     classid,
+                    limit: self.limit(&Owner::Group(group.clone()), id),
                     class,
                 }),
                 Claim::Owner(owner) => users.push(self.user(owner, id, class)),
@@ -284,10 +288,17 @@ impl<'a> View<'a> {
             group: group.map(ToString::to_string),
             classid: id.to_string(),
             class,
+            limit: self.limit(owner, id),
             processes: self.inputs.processes.get(owner).copied().unwrap_or(0),
             since: since.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs()),
             guests: Vec::new(),
         }
+    }
+
+    /// Which limit the class has, where that is in force.
+    fn limit(&self, owner: &Owner, id: ClassId) -> Option<Limit> {
+        let (ceil, limit) = self.inputs.limits.get(&(self.port.clone(), owner.clone()))?;
+        (self.tree.classes.get(&id)?.ceil == *ceil).then(|| limit.clone())
     }
 
     /// The group that the class hangs in.

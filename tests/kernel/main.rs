@@ -113,6 +113,7 @@ fn main() -> ExitCode {
         watch::NAMESPACE,
         watch::NEWCOMERS,
         watch::REPAIRS,
+        watch::WINDOWS,
         watch::SCALE,
         watch::SERVICE,
         adversity::TESTS,

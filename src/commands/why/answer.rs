@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::connection::Way;
 use super::standing::InForce;
 use crate::failure::JsonErrors;
+use crate::status::Limit;
 use crate::text::shown;
 use crate::units::{ClassId, Rate};
 
@@ -53,6 +54,9 @@ pub(super) struct OnLink {
     pub asked_rate_bit: Option<u64>,
     /// As the file says; where that says nothing of the class, as is in force.
     pub ceil_bit: u64,
+    /// Which limit that is, as the file says; absent where it is the line's own for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
     pub prio: Option<u8>,
     /// What the kernel has and does; absent while there is no class.
     pub in_force: Option<InForce>,
@@ -152,7 +156,8 @@ impl OnLink {
             ),
             _ => show(self.ceil_bit),
         };
-        let mut text = format!("{}: rate {rate}, ceil {ceil}", self.port);
+        let limit = self.limit.as_ref().map_or_else(String::new, |limit| format!(" ({limit})"));
+        let mut text = format!("{}: rate {rate}, ceil {ceil}{limit}", self.port);
         if let Some(prio) = self.prio {
             let _ = write!(text, ", prio {prio}");
         }

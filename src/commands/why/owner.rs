@@ -7,7 +7,7 @@ use crate::host::Kernel;
 use crate::intent::Meaning;
 use crate::model::{Asked, Claimed, Limits, Link, LinkAt, Node, Span};
 use crate::policy::Policy;
-use crate::status::Status;
+use crate::status::{Limit, Status};
 use crate::text::shown;
 use crate::tree::{Claim, Group, KernelState, Owner, Port, Reserved};
 use crate::units::ClassId;
@@ -24,7 +24,7 @@ pub(super) struct On<'a> {
 
 /// What the file says of a class at a port that it shapes.
 pub(super) enum Said {
-    Limits(Limits),
+    Limits(Limits, Option<Limit>),
     /// That the class is not there.
     NoClass,
     /// Nothing: it is no class that a line has.
@@ -43,7 +43,9 @@ impl On<'_> {
         let on_link = |(at, link): (LinkAt, &Link)| {
             let row = row(&link.port);
             match said(at, link) {
-                Said::Limits(limits) => Some(with(&link.port, row.as_ref(), limits)),
+                Said::Limits(limits, limit) => {
+                    Some(OnLink { limit, ..with(&link.port, row.as_ref(), limits) })
+                }
                 Said::NoClass => Some(without(&link.port, &row?, Some(Lacks::Class))),
                 Said::Nothing => Some(without(&link.port, &row?, None)),
             }
@@ -67,6 +69,7 @@ fn with(port: &Port, row: Option<&Standing<'_>>, limits: Limits) -> OnLink {
             Asked::Derived { .. } | Asked::Token => None,
         },
         ceil_bit: limits.ceil.bits_per_second(),
+        limit: None,
         prio: Some(limits.prio),
         in_force: row.map(Standing::in_force),
         file_lacks: None,
@@ -82,6 +85,7 @@ fn without(port: &Port, row: &Standing<'_>, file_lacks: Option<Lacks>) -> OnLink
         rate_bit: Some(row.class.rate_bit),
         asked_rate_bit: row.class.asked_rate_bit,
         ceil_bit: row.class.ceil_bit,
+        limit: None,
         prio: row.class.prio,
         in_force: Some(row.in_force()),
         file_lacks,
@@ -112,7 +116,10 @@ pub(super) fn answer(
     let at = line.as_ref().and_then(|(_, at)| *at);
     let said = |at: LinkAt, _: &Link| match node {
         None => Said::Nothing,
-        Some(node) => node.limits[at].map_or(Said::NoClass, Said::Limits),
+        Some(node) => node.limits[at].map_or(Said::NoClass, |limits| {
+            let zone = &meaning.facts().zones.here;
+            Said::Limits(limits, Limit::of(&node.holds[at], zone))
+        }),
     };
     let links = on.links(id, said);
     Answer {

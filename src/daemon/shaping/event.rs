@@ -82,7 +82,7 @@ pub(crate) enum Event<P> {
         touched: Touched,
         has_come: bool,
     },
-    /// An apply is wanted by this time, for accounts.
+    /// An apply is wanted by this time, for accounts or for a window.
     Wanted {
         by: Instant,
     },

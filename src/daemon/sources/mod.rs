@@ -1,10 +1,11 @@
 //! The sources of events: signals, process events, notices of links, the policy file,
-//! `/etc/subuid`, the children that ask NSS and container engines, the namespace's name, and time.
+//! `/etc/subuid`, the clock, the children that ask NSS and container engines, the namespace's name, and time.
 //! Nothing here decides what follows from an event.
 
+mod clock;
 mod policy_file;
 mod signals;
-mod subuid;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -31,9 +32,10 @@ use crate::policy;
 use crate::process::{self, Changers};
 use crate::sys::listener::{Heard, LinkListener, ProcessListener};
 use crate::sys::netns::Target;
+use clock::Clock;
 use policy_file::{Now, PolicyFile};
 pub(super) use signals::Signals;
-use subuid::SubuidFile;
+use watched::WatchedFile;
 
 /// How often a stat(2) looks whether the name still stands for the namespace.
 pub(super) const LOOK_AT_NAME: Duration = Duration::from_millis(500);
@@ -51,6 +53,7 @@ enum Source {
     Nss,
     Engines,
     Subuids,
+    Clock,
     Namespace,
     Time,
 }
@@ -74,7 +77,9 @@ pub(super) struct Sources {
     proc_root: PathBuf,
     file: PolicyFile,
     /// `/etc/subuid`; `None`: it cannot be watched, and is read whenever NSS is asked again.
-    subuid: Option<SubuidFile<'static>>,
+    subuid: Option<WatchedFile<'static>>,
+    /// When the policy in force means something else.
+    clock: Clock,
     /// The question to NSS that is under way.
     asking: Option<Asking<Accounts>>,
     /// The same to container engines.
@@ -92,7 +97,7 @@ impl Sources {
         settings: &Settings,
         target: Option<&Target>,
     ) -> Result<Sources, CannotGoOn> {
-        let subuid = SubuidFile::watch(Path::new(SUBUID))
+        let subuid = WatchedFile::watch(Path::new(SUBUID))
             .inspect_err(|error| log::warn!("changes of {SUBUID} are read late: {error}"));
         let name = |target: &Target| Name {
             target: target.clone(),
@@ -107,6 +112,7 @@ impl Sources {
             proc_root: kernel.proc_root.clone(),
             file: PolicyFile::new(settings.file.clone()).map_err(CannotGoOn::Inotify)?,
             subuid: subuid.ok(),
+            clock: Clock::default(),
             asking: None,
             engines: None,
             name: target.map(name),
@@ -122,6 +128,7 @@ impl Sources {
     /// Waits for the next event until `by`, when it is [`Event::Time`]; events that came until then
     /// go before. `in_force`: what is shaped now.
     pub(super) fn next(&mut self, by: Instant, in_force: &InForce) -> Result<Event, CannotGoOn> {
+        self.clock.wake_at(in_force.model.valid_until);
         loop {
             match self.ready.pop_front() {
                 Some(source) => {
@@ -137,7 +144,8 @@ impl Sources {
     /// Waits until a source has an event, or until `by`.
     fn wait(&mut self, by: Instant) -> nix::Result<()> {
         let (asking, engines) = (self.asking.as_ref(), self.engines.as_ref());
-        let fds: [(Source, Option<BorrowedFd<'_>>); 7] = [
+        let [turn, zone] = self.clock.fds();
+        let fds: [(Source, Option<BorrowedFd<'_>>); 9] = [
             (Source::Signals, Some(self.signals.as_fd())),
             (Source::Processes, self.processes.as_ref().map(AsFd::as_fd)),
             (Source::Links, Some(self.links.as_fd())),
@@ -145,6 +153,8 @@ impl Sources {
             (Source::Nss, asking.map(AsFd::as_fd)),
             (Source::Engines, engines.map(AsFd::as_fd)),
             (Source::Subuids, self.subuid.as_ref().map(AsFd::as_fd)),
+            (Source::Clock, turn),
+            (Source::Clock, zone),
         ];
         let mut polled: Vec<PollFd<'_>> =
             fds.iter().filter_map(|(_, fd)| Some(PollFd::new((*fd)?, PollFlags::POLLIN))).collect();
@@ -200,6 +210,7 @@ impl Sources {
                 Some(Event::Described(answer.unwrap_or_else(|why| engines::Answer::none(&why))))
             }
             Source::Subuids => self.subuid.as_ref()?.changed().then_some(Event::Subuids),
+            Source::Clock => self.clock.has_turned().then_some(Event::AnotherTime),
             Source::Namespace => self.look_at_name(),
             Source::Time => Some(Event::Time),
         }

@@ -203,6 +203,7 @@ impl State {
             Event::Described(answer) => self.act(Action::Learn(answer)),
             Event::Learned { is_news, asks } => self.learned(is_news, asks, now),
             Event::Subuids => people.subuids_changed(now),
+            Event::AnotherTime => self.tell(shaping::Event::Wanted { by: now }, now),
             Event::CutOff => self.end(Ended::WithNamespace(Arc::clone(self.policy()))),
             Event::Time => self.on_time(now),
             Event::FileRead { found, watched } => {

@@ -34,6 +34,7 @@ fn in_force() -> InForce {
             matcher,
             inner: None,
             rules: Vec::new(),
+            valid_until: None,
         },
         accounts: Accounts::default(),
         state: KernelState::default(),

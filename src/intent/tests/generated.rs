@@ -187,7 +187,7 @@ proptest! {
             return Ok(());
         }
         let resolved = outcome.unwrap_or_else(|refusal| panic!("{refusal}"));
-        let Resolved { meaning, desired, plan } = &resolved;
+        let Resolved { meaning, desired, plan, .. } = &resolved;
         let passed = if in_the_way(&second, &since) { [3].into() } else { BTreeSet::new() };
         prop_assert_eq!(&meaning.in_the_way, &passed);
         if !passed.is_empty() {

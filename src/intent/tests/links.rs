@@ -55,7 +55,7 @@ fn every_root_is_judged_in_every_way() {
                 (true, true) => match outcome {
                     Err(Refusal::OtherInstance { .. }) => panic!("{case}"),
                     Err(why) => panic!("{case}: {why}"),
-                    Ok(Resolved { meaning, desired, plan }) => {
+                    Ok(Resolved { meaning, desired, plan, .. }) => {
                         assert_eq!(meaning.in_the_way, [2].into(), "{case}");
                         assert!(desired.trees.is_empty(), "{case}");
                         assert!(!meaning.warnings.is_empty(), "{case}");

@@ -81,7 +81,7 @@ fn keys_and_values_of_the_wrong_sort() {
         ("an unknown key of a rule", "rules: [{port: 80, to: default}]"),
         (
             "a key of a later version",
-            "users: {bob: {ceil: 1mbit, quota: 10gb}}\ningress: {}\nwhen: x\ntimes: {}\nfleet: {}\ninclude: [a.yaml]",
+            "users: {bob: {ceil: 1mbit, quota: 10gb}}\ningress: {}\nfleet: {}\ninclude: [a.yaml]",
         ),
         ("a user twice", "users:\n  bob: 1mbit\n  ann: 2mbit\n  bob: 3mbit"),
         ("a link twice", "version: 1\nlinks:\n  eth0: 1gbit\n  eth0: 100mbit"),

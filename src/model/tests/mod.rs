@@ -9,6 +9,7 @@ mod cures;
 mod examples;
 mod guests;
 mod never_panics;
+mod windows;
 
 use std::collections::BTreeSet;
 

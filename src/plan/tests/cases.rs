@@ -15,11 +15,13 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
                 ceil: mbit(ceil),
                 prio: 0,
             })]),
+            holds: Per::new(Vec::new()),
             at: PLACE,
         }],
         matcher: Matcher::default(),
         inner: None,
         rules: Vec::new(),
+        valid_until: None,
     };
     let state = |model: &Model, from: &KernelState| {
         desired(model, &observe(from.clone(), BTreeSet::new())).unwrap()

@@ -85,6 +85,7 @@ prop_compose! {
                     group,
                     pin: None,
                     limits: links.along(|_, _| Some(limits)),
+                    holds: Per::new(Vec::new()),
                     at: PLACE,
                 });
                 standing.push(i);
@@ -98,6 +99,7 @@ prop_compose! {
                 group: seed.group.filter(|i| standing.contains(i)).map(name),
                 pin,
                 limits: limits(seed),
+                holds: Per::new(Vec::new()),
                 at: PLACE,
             });
         };
@@ -134,6 +136,6 @@ prop_compose! {
         let mut uids: Vec<_> = uids.collect();
         uids.sort_by_key(|(range, _)| *range.start());
         let matcher = Matcher { uids, ..Matcher::default() };
-        Model { links, nodes, matcher, inner: None, rules }
+        Model { links, nodes, matcher, inner: None, rules, valid_until: None }
     }
 }

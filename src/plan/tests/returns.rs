@@ -57,6 +57,7 @@ fn user(name: &str, both: bool) -> Node {
         group: None,
         pin: None,
         limits: Per::new(vec![Some(limits), both.then_some(limits)]),
+        holds: Per::new(Vec::new()),
         at: PLACE,
     }
 }
@@ -71,6 +72,7 @@ fn a_shard_that_comes_to_another_link_is_read_before_anybody_has_a_class_in_it()
         nodes,
         inner: None,
         rules: Vec::new(),
+        valid_until: None,
     };
     let few = [user("u0", false), user("u1", false), user("u2", true), user("u3", true)];
     let more = [user("u0", true), user("u1", true), user("u2", true), user("u3", true)];

@@ -8,6 +8,7 @@ mod newcomers;
 mod repairs;
 mod scale;
 mod service;
+mod windows;
 
 use crate::support::command::Done;
 use crate::support::harness::Test;
@@ -21,6 +22,7 @@ pub const NEWCOMERS: &[Test] = newcomers::TESTS;
 pub const SCALE: &[Test] = scale::TESTS;
 pub const SERVICE: &[Test] = service::TESTS;
 pub const REPAIRS: &[Test] = repairs::TESTS;
+pub const WINDOWS: &[Test] = windows::TESTS;
 
 /// The program beside a daemon that was started with events: the same instance.
 pub fn beside(words: &[&str]) -> Done {

@@ -1,6 +1,6 @@
-//! `/etc/subuid` as it changes on disk: usermod(8) puts another file in its place, an editor may
-//! write into it. A range counts for its owner from then on, also where no process ever ran in it:
-//! a socket can have such an owner.
+//! A file of the system as it changes on disk, or the link that stands for it: usermod(8) puts
+//! another `/etc/subuid` in its place, an editor may write into it, `timedatectl` makes another link
+//! of `/etc/localtime`.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,23 +11,24 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 /// The file and its folder, where only root makes files, and seldom.
-pub(super) struct SubuidFile<'a> {
+pub(super) struct WatchedFile<'a> {
     path: &'a Path,
     name: &'a OsStr,
     inotify: Inotify,
 }
 
-impl SubuidFile<'_> {
+impl WatchedFile<'_> {
     /// # Errors
     /// The folder does not exist, or cannot be watched. The file itself may come later.
-    pub(super) fn watch(path: &Path) -> io::Result<SubuidFile<'_>> {
+    pub(super) fn watch(path: &Path) -> io::Result<WatchedFile<'_>> {
         let missing = || io::Error::other(format!("{} is no file's path", path.display()));
         let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let file = SubuidFile { path, name, inotify };
+        let file = WatchedFile { path, name, inotify };
         file.inotify.add_watch(
             folder,
             AddWatchFlags::IN_CLOSE_WRITE
+                | AddWatchFlags::IN_CREATE
                 | AddWatchFlags::IN_MOVED_TO
                 | AddWatchFlags::IN_MOVED_FROM
                 | AddWatchFlags::IN_DELETE,
@@ -60,7 +61,7 @@ impl SubuidFile<'_> {
     }
 }
 
-impl AsFd for SubuidFile<'_> {
+impl AsFd for WatchedFile<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
@@ -70,12 +71,13 @@ impl AsFd for SubuidFile<'_> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn whatever_happens_to_the_file_is_told_and_nothing_of_others() {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("subuid"), folder.path().join("subuid+"));
-        let file = SubuidFile::watch(&path).unwrap();
+        let file = WatchedFile::watch(&path).unwrap();
         assert!(!file.changed());
         let write = |path: &Path| fs::write(path, "bob:1:1\n").unwrap();
         write(&other);
@@ -90,5 +92,8 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert!(file.changed());
         assert!(!file.changed());
+        write(&other);
+        symlink(&other, &path).unwrap();
+        assert!(file.changed(), "a link, which nobody writes to and closes");
     }
 }

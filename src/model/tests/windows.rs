@@ -1,0 +1,220 @@
+//! Windows: which limits hold at which moment, why, and until when; and what is refused.
+
+use super::*;
+use crate::model::{Asked, By, Holds, LinkAt, Node, Position};
+use crate::times::{TimeZone, Timestamp, Unknown, Zones};
+use crate::tree::Owner;
+use crate::units::Rate;
+
+/// The host at this moment, where it is in Berlin.
+fn at(moment: &str) -> Facts {
+    let zone = |name| (name, TimeZone::get(name).map_err(|_| Unknown::Name(None)));
+    let mut named = [zone("Europe/Berlin"), zone("America/New_York")]
+        .map(|(name, zone)| (name.to_string(), zone))
+        .into_iter()
+        .collect::<std::collections::BTreeMap<_, _>>();
+    named.insert("Berlin".into(), Err(Unknown::Name(Some("Europe/Berlin".into()))));
+    named.insert("Mars/Base".into(), Err(Unknown::Name(None)));
+    named.insert("Asia/Tokyo".into(), Err(Unknown::NoDatabase));
+    let here = named["Europe/Berlin"].clone().unwrap();
+    Facts { now: moment.parse().unwrap(), zones: Zones { here, named }, ..host() }
+}
+
+const TIMES: &str = r#"
+times:
+  night: "22:00-06:00"
+  work: {days: mon-fri, at: "08:00-18:00", tz: Europe/Berlin}
+  weekend: {days: [sat, sun]}
+"#;
+
+/// On Wednesday, 2026-07-01, in Berlin's summer time.
+const NOON: &str = "2026-07-01T10:00:00Z";
+const NIGHT: &str = "2026-07-01T21:00:00Z";
+
+/// Without what is said of windows that no line names.
+fn model(moment: &str, policy: &str) -> Model {
+    model_on(&at(moment), policy)
+}
+
+fn model_on(facts: &Facts, policy: &str) -> Model {
+    let head = if policy.contains("links:") { "" } else { "links: {eth0: {down: 500mbit}}\n" };
+    let text = format!("version: 1\n{head}{policy}\n{TIMES}");
+    let policy = policy::parse(&text, "policies.yaml").unwrap_or_else(|e| panic!("{e}"));
+    build(&policy, facts, BuildOptions::default()).unwrap_or_else(|e| panic!("{e}")).0
+}
+
+fn node<'a>(model: &'a Model, name: &str) -> &'a Node {
+    let is = |owner: &Owner| matches!(owner, Owner::User(key) | Owner::Class(key) if key.as_str() == name);
+    model.nodes.iter().find(|node| is(&node.owner)).unwrap()
+}
+
+fn rate(text: &str) -> Rate {
+    text.parse().unwrap()
+}
+
+/// The ceil of what is sent and of what arrives.
+fn ceils(model: &Model, name: &str) -> [Rate; 2] {
+    let limits = &node(model, name).limits;
+    [0, 1].map(|link| limits[LinkAt::new(link)].unwrap().ceil)
+}
+
+fn moment(text: &str) -> Option<Timestamp> {
+    Some(text.parse().unwrap())
+}
+
+#[test]
+fn the_first_window_that_holds_replaces_what_it_writes() {
+    let policy = "users:\n  ann: {rate: 10mbit, ceil: 100mbit, prio: 2, when: {night: {ceil: 800mbit}, work: {prio: 4, down: 50mbit}}}";
+    let noon = model(NOON, policy);
+    let ann = node(&noon, "ann").limits[LinkAt::new(0)].unwrap();
+    assert_eq!(
+        (ann.rate, ann.ceil, ann.prio),
+        (Asked::Promised(rate("10mbit")), rate("100mbit"), 4)
+    );
+    assert_eq!(ceils(&noon, "ann"), [rate("100mbit"), rate("50mbit")]);
+    let night = model(NIGHT, policy);
+    let ann = node(&night, "ann").limits[LinkAt::new(0)].unwrap();
+    assert_eq!(
+        (ann.rate, ann.ceil, ann.prio),
+        (Asked::Promised(rate("10mbit")), rate("800mbit"), 2)
+    );
+    assert_eq!(ceils(&night, "ann"), [rate("800mbit"), rate("500mbit")]);
+}
+
+#[test]
+fn each_class_says_what_holds_why_and_until_when() {
+    let policy = "users:\n  ann: {ceil: 100mbit, when: {night: {ceil: 800mbit}}}\n  bob: 1mbit";
+    let noon = model(NOON, policy);
+    let holds =
+        |model: &Model, name: &str, link| node(model, name).holds[LinkAt::new(link)].clone();
+    let until = moment("2026-07-01T20:00:00Z");
+    let expected = Holds { by: By::Ceil, why: None, until };
+    assert_eq!(holds(&noon, "ann", 0), expected);
+    assert_eq!(holds(&noon, "bob", 0), Holds::default());
+    assert_eq!(noon.valid_until, until);
+    let night = model(NIGHT, policy);
+    let until = moment("2026-07-02T04:00:00Z");
+    let expected = Holds { by: By::When, why: Some("night".into()), until };
+    assert_eq!(holds(&night, "ann", 0), expected);
+    assert_eq!(holds(&night, "ann", 1).by, By::Ceil, "the window says nothing of what arrives");
+    assert_eq!(night.valid_until, until);
+}
+
+#[test]
+fn a_window_behind_the_one_that_counts_changes_nothing() {
+    // On Saturday the weekend counts, whether or not it is night.
+    let policy = "users: {ann: {ceil: 1mbit, when: {weekend: 2mbit, night: 3mbit, work: 4mbit}}}";
+    let model = model("2026-07-04T10:00:00Z", policy);
+    assert_eq!(node(&model, "ann").limits[LinkAt::new(0)].unwrap().ceil, rate("2mbit"));
+    // Until Sunday's midnight, when the night counts.
+    assert_eq!(model.valid_until, moment("2026-07-05T22:00:00Z"));
+}
+
+#[test]
+fn all_kinds_of_lines_have_windows() {
+    let policy = "links: {eth0: {rate: 1gbit, down: 500mbit, when: {night: {rate: 400mbit, down: 300mbit}}}}
+users:
+  lim: {ceil: 900mbit, uids: 3001}
+  own: {ceil: 100mbit, uids: 3002, links: {eth0: {ceil: 50mbit, when: {night: 60mbit}}}, when: {night: 70mbit}}
+groups:
+  staff: {gid: staff, ceil: 200mbit, when: {night: {ceil: 100mbit}}, each: {ceil: 20mbit, when: {night: 150mbit}}}
+classes:
+  nfs: {ceil: 10mbit, when: {night: {ceil: 20mbit}, work: 10mbit, weekend: 10mbit}}
+everyone: {each: {ceil: 5mbit, when: {night: 6mbit}}}\n";
+    let mut facts = at(NIGHT);
+    facts.accounts.running.extend([1001, 1004]);
+    let night = model_on(&facts, policy);
+    let [leaves, arrives] = [0, 1].map(|link| &night.links[LinkAt::new(link)]);
+    assert_eq!((leaves.rate, arrives.rate), (rate("400mbit"), rate("300mbit")));
+    assert_eq!((leaves.holds.by, arrives.holds.by), (By::When, By::When));
+    assert_eq!(ceils(&night, "lim")[0], rate("400mbit"), "lowered with the link");
+    assert_eq!(ceils(&night, "own")[0], rate("60mbit"), "those of the link alone");
+    assert_eq!(ceils(&night, "nfs")[0], rate("20mbit"));
+    let group = night.nodes.iter().find(|node| matches!(&node.owner, Owner::Group(_)));
+    assert_eq!(group.unwrap().limits[LinkAt::new(0)].unwrap().ceil, rate("100mbit"));
+    let uid = |uid| {
+        let is = |node: &&Node| node.owner == Owner::Uid(uid);
+        night.nodes.iter().find(is).unwrap().limits[LinkAt::new(0)].unwrap().ceil
+    };
+    assert_eq!(uid(1001), rate("100mbit"), "what its group has at night, and no more");
+    assert_eq!(uid(1004), rate("6mbit"));
+}
+
+#[test]
+fn a_guarantee_is_lowered_to_the_cap_of_a_window() {
+    let policy = "users:\n  ann: {rate: 50mbit, ceil: 100mbit, when: {night: {ceil: 20mbit}}}";
+    let ann = node(&model(NIGHT, policy), "ann").limits[LinkAt::new(0)].unwrap();
+    assert_eq!((ann.rate, ann.ceil), (Asked::Promised(rate("20mbit")), rate("20mbit")));
+}
+
+#[test]
+fn the_class_of_everyone_together_is_there_at_all_times() {
+    let policy = "everyone: {when: {night: {ceil: 10mbit}}, each: 5mbit}";
+    for moment in [NOON, NIGHT] {
+        let model = model(moment, policy);
+        let is = |node: &&Node| node.owner == Owner::Group(Group::Everyone);
+        assert_eq!(model.nodes.iter().filter(is).count(), 1, "{moment}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_windows_is_said_with_its_cure() {
+    let night = "times: {night: \"22:00-06:00\"}\n";
+    let with = |users: &str| format!("{night}users: {{{users}}}");
+    let texts = [
+        ("an unknown window", with("bob: {ceil: 1mbit, when: {nigth: 2mbit}}")),
+        ("a window without times", "users: {bob: {ceil: 1mbit, when: {lunch: 2mbit}}}".to_string()),
+        ("an empty when", with("bob: {ceil: 1mbit, when: {}}")),
+        ("a window with nothing in it", with("bob: {ceil: 1mbit, when: {night: {}}}")),
+        ("a when in a when", with("bob: {ceil: 1mbit, when: {night: {when: {night: 1mbit}}}}")),
+        ("a cap in a window alone", with("bob: {when: {night: {ceil: 1mbit}}}")),
+        ("a window that is never", "times: {x: 22:00-22:00}".to_string()),
+        ("an end that is a start", "times: {x: 24:00-06:00}".to_string()),
+        ("hours without minutes", "times: {x: 22-6}".to_string()),
+        ("a window without an end", "times: {x: {at: \"22:00\"}}".to_string()),
+        ("a window that is always", "times: {x: {}}".to_string()),
+        ("a day in full", "times: {x: {days: Monday-Friday}}".to_string()),
+        ("a day misspelt", "times: {x: {days: frt}}".to_string()),
+        ("no days", "times: {x: {days: []}}".to_string()),
+        ("a city", "times: {x: {days: fri, tz: Berlin}}".to_string()),
+        ("an unknown zone", "times: {x: {days: fri, tz: Mars/Base}}".to_string()),
+        ("no database of zones", "times: {x: {days: fri, tz: Asia/Tokyo}}".to_string()),
+        ("a window that nobody uses", night.to_string()),
+        (
+            "windows that overlap",
+            "times: {night: \"22:00-06:00\", sat: {days: sat}}\nusers: {bob: {ceil: 1mbit, when: {night: 2mbit, sat: 3mbit}}}".to_string(),
+        ),
+        (
+            "windows that do not",
+            "times: {night: \"22:00-06:00\", day: \"06:00-22:00\"}\nusers: {bob: {ceil: 1mbit, when: {night: 2mbit, day: 3mbit}}}".to_string(),
+        ),
+        (
+            "a ceil of the night above the link's",
+            with("bob: {ceil: 1mbit, when: {night: {ceil: 2gbit}}}"),
+        ),
+        (
+            "a guarantee of the night that is too much",
+            with("ann: 10mbit, bob: {rate: 500mbit, when: {night: {rate: 990mbit}}}"),
+        ),
+        (
+            "a guarantee that the link of the night has not",
+            format!("version: 1\nlinks: {{eth0: {{rate: 1gbit, when: {{night: 100mbit}}}}}}\n{}", with("bob: {rate: 200mbit, ceil: 500mbit}")),
+        ),
+        (
+            "a down of the night alone",
+            format!("version: 1\nlinks: {{eth0: {{rate: 1gbit, when: {{night: {{down: 100mbit}}}}}}}}\n{night}"),
+        ),
+        ("a down in a window and no link with one", with("bob: {ceil: 1mbit, when: {night: {down: 2mbit}}}")),
+        ("background with a guarantee at night", with("bob: {ceil: 5mbit, background: true, when: {night: {rate: 2mbit}}}")),
+    ];
+    let said = |policy: &str| {
+        let head =
+            if policy.starts_with("version:") { "" } else { "version: 1\nlinks: {eth0: }\n" };
+        said_on(&at(NOON), BuildOptions::default(), &format!("{head}{policy}"))
+    };
+    let mut text = String::new();
+    for (name, policy) in &texts {
+        text.push_str(&format!("=== {name}\n{}\n\n", said(policy)));
+    }
+    insta::assert_snapshot!("windows", text);
+}

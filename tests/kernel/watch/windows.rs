@@ -1,0 +1,98 @@
+//! A window that begins and ends while users send: the daemon switches in time, and no packet is
+//! lost.
+
+use std::time::Duration;
+
+use shaper::times::{TimeZone, Timestamp};
+
+use super::beside;
+use crate::support::accounts::{ANN, BOB};
+use crate::support::clock::soon;
+use crate::support::counters::{self, Class};
+use crate::support::daemon::Daemon;
+use crate::support::harness::{On, tests};
+use crate::support::orders::Proto;
+use crate::support::program::{classid, policy, shaper};
+use crate::support::rates::{MBIT, expect};
+use crate::support::world::{Family, UPLINK, World};
+
+tests!(
+    // When the daemon switches does not depend on the kernel.
+    On::Host => a_window_begins_and_ends_while_users_send;
+);
+
+/// How late a switch may be, beside what a busy machine takes.
+const LATE: Duration = Duration::from_secs(3);
+
+fn a_window_begins_and_ends_while_users_send() {
+    let mut world = World::new();
+    let now = Timestamp::now().as_second();
+    let moment = |second: i64| Timestamp::from_second(second).expect("a moment");
+    let (begin, end) = (moment(now + 12), moment(now + 22));
+    let clock =
+        |at: Timestamp| at.to_zoned_datetime(TimeZone::UTC).strftime("%H:%M:%S").to_string();
+    let file = policy(&format!(
+        "
+version: 1
+links: {{up0: {{rate: 100mbit, default: {{rate: 5mbit, ceil: 50mbit}}}}}}
+times: {{short: {{at: \"{}-{}\", tz: UTC}}}}
+users:
+  ann: {{ceil: 30mbit, when: {{short: {{ceil: 8mbit}}}}}}
+  bob: 30mbit
+",
+        clock(begin),
+        clock(end)
+    ));
+    let daemon = Daemon::start(&["watch", &file]);
+    let _ann = world.pouring(ANN, Family::V4);
+    let mut bob = world.beating(BOB, Family::V4, 2 * MBIT);
+    let [of_ann, of_bob] = ["user/ann", "user/bob"].map(classid);
+    let ann = || -> Class { counters::classes(UPLINK).class(&of_ann).clone() };
+    soon("both send in their classes", Duration::from_secs(8), || {
+        ann().bytes > 0 && counters::classes(UPLINK).class(&of_bob).bytes > 0
+    });
+    let before = ann();
+    assert_eq!(before.ceil, 30 * MBIT, "the window begins at {begin}, it is {}", Timestamp::now());
+    let in_window = begin.to_string();
+    // What will hold is known before.
+    let plan = ["plan", &file, "--exit-code", "-q", "--at"];
+    shaper(&[&plan[..], &[in_window.as_str()]].concat()).exits(3);
+    shaper(&["plan", &file, "--exit-code", "-q"]).exits(0);
+
+    soon("the window has begun", Duration::from_secs(30), || ann().ceil == 8 * MBIT);
+    let now = Timestamp::now();
+    println!("begun {} after its moment", now.duration_since(begin));
+    assert!(now >= begin && now.duration_since(begin).unsigned_abs() < LATE, "{now}, not {begin}");
+    expect(UPLINK, Duration::from_millis(1_500), &[(&[&of_ann], 8 * MBIT, 5)]);
+    let status = beside(&["status", "ann", "--json"]).exits(0).json();
+    let limit = &status["links"][0]["users"][0]["limit"];
+    assert_eq!((&limit["by"], &limit["why"]), (&"when".into(), &"short".into()), "{status}");
+    let until: Timestamp = limit["until"].as_str().expect("until").parse().expect("a moment");
+    assert_eq!(until, end);
+    let said = beside(&["why", "ann"]).exits(0).stdout;
+    assert!(said.contains("ceil 8mbit (of the window short, until "), "{said}");
+    let table = beside(&["status"]).exits(0).stdout;
+    assert!(
+        table.contains("the window short holds until ") && table.contains(", for ann\n"),
+        "{table}"
+    );
+
+    soon("the window has ended", Duration::from_secs(30), || ann().ceil == 30 * MBIT);
+    let now = Timestamp::now();
+    println!("ended {} after its moment", now.duration_since(end));
+    assert!(now >= end && now.duration_since(end).unsigned_abs() < LATE, "{now}, not {end}");
+    expect(UPLINK, Duration::from_millis(1_500), &[(&[&of_ann], 30 * MBIT, 5)]);
+
+    // The classes were changed where they stand: their counters went on, and nobody lost a packet.
+    assert!(ann().bytes > before.bytes);
+    let (sent, packets) = bob.actor.stop(bob.socket);
+    soon("all of bob's arrives", Duration::from_secs(10), || {
+        world.far.seen(Proto::Udp, bob.port).packets >= packets
+    });
+    let seen = world.far.seen(Proto::Udp, bob.port);
+    assert!(sent > 0 && packets > 1_000, "{sent} bytes, {packets} packets");
+    assert_eq!(seen.senders.values().map(|sender| sender.gaps()).sum::<u64>(), 0);
+    assert_eq!(counters::classes(UPLINK).class(&of_bob).drops, 0);
+    assert!(!daemon.log().contains("changed what stands"), "{}", daemon.log());
+    assert!(daemon.end().success());
+}
