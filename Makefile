@@ -38,6 +38,8 @@ CHURN_APPLIES := 10000
 CHURN_SECONDS := 3600
 # The guard is killed at one in so many of its hundred system calls; at most 25, so that it is killed a few times.
 GUARD_EVERY := 1
+# Users whose three years of random use are held against a plain sum.
+QUOTA_USERS := 10000
 # Turns with an NSS module that starts threads.
 NSS_TURNS := 50
 
@@ -74,6 +76,7 @@ nightly: tools lab-kernel
 	SHAPER_ARRIVING_EDITS=$(ARRIVING_EDITS) cargo test --test kernel -- what_arrives_is_neither
 	SHAPER_CHURN_APPLIES=$(CHURN_APPLIES) SHAPER_CHURN_WATCH=$(CHURN_SECONDS) cargo test --test kernel -- churn::applies
 	SHAPER_GUARD_EVERY=$(GUARD_EVERY) SHAPER_NSS_TURNS=$(NSS_TURNS) cargo test --test kernel -- guard:: nss::
+	SHAPER_QUOTA_USERS=$(QUOTA_USERS) cargo test --lib -- quota::tests::years
 	$(MAKE) lab-newest
 	SHAPER_NIGHT=1 cargo test --test kernel -- lab::boots_with_systemd
 	$(MAKE) package-test

@@ -14,6 +14,8 @@ pub mod text;
 
 pub mod units;
 
+pub mod quota;
+
 pub mod tree;
 
 pub mod times;
@@ -49,6 +51,8 @@ pub mod engines;
 pub mod host;
 
 pub mod sample;
+
+pub mod ledger;
 
 pub mod status;
 

@@ -11,8 +11,7 @@ mod circles;
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
 /// The rooms that may touch the world; every other one, and each that comes, is pure.
-const MAY_TOUCH: [&str; 9] =
-    ["sys", "cgroup", "process", "accounts", "engines", "host", "apply", "daemon", "commands"];
+const MAY_TOUCH: &str = "sys cgroup process accounts engines host ledger apply daemon commands";
 
 /// What in the daemon hears or acts; all its other files decide, and are pure.
 const HEARS_OR_ACTS: [&str; 8] = [
@@ -229,7 +228,7 @@ fn pure_rooms_touch_nothing_outside() {
     for file in files().iter().filter(|file| !file.is_test) {
         let acts = HEARS_OR_ACTS.iter().any(|path| file.path.starts_with(path));
         let decides = file.room() == Some("daemon") && !acts;
-        let is_pure = |room: &&str| decides || !MAY_TOUCH.contains(room);
+        let is_pure = |room: &&str| decides || !MAY_TOUCH.split(' ').any(|may| may == *room);
         let Some(room) = file.room().filter(is_pure) else { continue };
         let code = without_tests(file);
         for (word, may) in EFFECTS {

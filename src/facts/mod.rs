@@ -17,8 +17,8 @@ pub use self::guests::{Container, Engine, Guests, NamespaceId};
 pub use self::subuid::{SubordinateUids, Subuids};
 use crate::times::{Timestamp, Zones};
 use crate::tree::{
-    self, Claim, Classifier, Clsact, Filter, Foreign, KernelState, LinkName, MapIds, MptcpLayout,
-    Owner, Parent, Port, Pref, Program, Sockets, Strange, StrangeFilter, TagHelper,
+    self, Claim, Classifier, Clsact, Direction, Filter, Foreign, KernelState, LinkName, MapIds,
+    MptcpLayout, Owner, Parent, Port, Pref, Program, Sockets, Strange, StrangeFilter, TagHelper,
 };
 use crate::units::{ClassId, Psched, Rate};
 
@@ -90,6 +90,14 @@ impl Facts {
                 .map(|(_, _, name, device)| (name, device))
         };
         best(|device| device.default_route_v4).or_else(|| best(|device| device.default_route_v6))
+    }
+
+    /// The number of the device at which a port's tree is.
+    pub fn ifindex(&self, port: &Port) -> Option<u32> {
+        match port.direction {
+            Direction::Egress => Some(self.links.get(&port.link)?.ifindex),
+            Direction::Ingress => self.ifbs.get(&port.device()).copied(),
+        }
     }
 
     /// Whether sockets of other namespaces can send through the link: macvlan and ipvlan are on

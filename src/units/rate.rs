@@ -207,11 +207,20 @@ impl FromStr for Rate {
 }
 
 /// A share of another rate, in thousandths of a percent, above 0 and at most 100 %.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent(u32);
 
 impl Percent {
     const WHOLE: u64 = 100_000;
+
+    /// All of it.
+    pub const ALL: Percent = Percent(100_000);
+
+    /// This share of a number, rounded up.
+    pub fn part(self, whole: u64) -> u64 {
+        let part = (u128::from(whole) * u128::from(self.0)).div_ceil(u128::from(Self::WHOLE));
+        u64::try_from(part).unwrap_or(u64::MAX)
+    }
 
     /// This share of `whole`, rounded down, at least 1 byte/s.
     pub fn of(self, whole: Rate) -> Rate {

@@ -7,12 +7,11 @@ use super::error::ObserveError;
 use super::passage::passages;
 use super::snapshot::Snapshot;
 use super::tree::{Ours, count_leaves_drops};
-use crate::facts::Facts;
 use crate::host::Kernel;
 use crate::netlink::decode;
 use crate::netlink::request::dump;
 use crate::sys::route::SocketError;
-use crate::tree::{Counted, Direction, LinkName, Port};
+use crate::tree::{Counted, LinkName};
 use crate::units::ClassId;
 
 /// Reads the counters of the trees that `snapshot` has. False, and nothing is changed: other
@@ -31,7 +30,7 @@ pub fn count_again(kernel: &mut Kernel, snapshot: &mut Snapshot) -> Result<bool,
         false => kernel.netlink.dump(&dump::qdiscs(), decode::qdisc)?,
     };
     for (port, tree) in &state.trees {
-        let Some(ifindex) = ifindex(port, snapshot.facts()) else { return Ok(false) };
+        let Some(ifindex) = snapshot.facts().ifindex(port) else { return Ok(false) };
         let mut counters = BTreeMap::new();
         let mut with_leaf = Vec::new();
         for qdisc in ours.qdiscs() {
@@ -64,12 +63,4 @@ pub fn count_again(kernel: &mut Kernel, snapshot: &mut Snapshot) -> Result<bool,
     snapshot.passages = passages(kernel, state, index)?;
     snapshot.counters = counted;
     Ok(true)
-}
-
-/// The number of the device at which a port's tree is.
-fn ifindex(port: &Port, facts: &Facts) -> Option<u32> {
-    match port.direction {
-        Direction::Egress => Some(facts.links.get(&port.link)?.ifindex),
-        Direction::Ingress => facts.ifbs.get(&port.device()).copied(),
-    }
 }

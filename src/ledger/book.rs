@@ -1,0 +1,164 @@
+//! The use of all owners as a value. Pure.
+//!
+//! Counters are read again and again, and what is added is the difference of two readings of one
+//! class: of the same link and number, with the same owner, since the same boot. A class that is
+//! made again counts from 0, and is known by fewer bytes than before. So nothing is counted twice
+//! whoever reads, and what is lost is what a class counted between its last reading and its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::quota::{Account, Slots, Traffic};
+use crate::tree::{Direction, Owner};
+
+/// A class: the ifindex of the device at which it stands, and its classid.
+pub(super) type Class = (u32, u32);
+
+/// What a class has counted, whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The ifindex of the device at which it stands.
+    pub ifindex: u32,
+    /// Its classid.
+    pub classid: u32,
+    /// Whether it counts what leaves or what arrives.
+    pub direction: Direction,
+    /// Its owner, or of a retired class its last one.
+    pub owner: Owner,
+    /// All that it has counted since it was made.
+    pub bytes: u64,
+}
+
+/// When counters were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The clock's time.
+    pub time: Timestamp,
+    /// What ends when all classes do: the boot, and the network namespace.
+    pub epoch: String,
+}
+
+/// The use of all owners, and the readings up to which it is counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Book {
+    /// By owner.
+    pub accounts: BTreeMap<Owner, Account>,
+    /// When the book was begun, in seconds of Unix time. A clock that shows less is wrong.
+    pub(super) born: Option<i64>,
+    /// The latest beginning of a bucket.
+    pub(super) latest: i64,
+    /// The epoch of the readings; empty: no counters were read yet.
+    pub(super) epoch: String,
+    /// The last reading of each class, also of owners without a quota: one may come.
+    pub(super) last: BTreeMap<Class, (Owner, u64)>,
+}
+
+/// What a count has added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Added {
+    /// By owner, in the bucket that begins then.
+    pub traffic: BTreeMap<(Owner, i64), Traffic>,
+    /// Classes whose reading is another one now, or that are gone.
+    pub classes: BTreeSet<Class>,
+    /// Owners whose uid has another account's name by now.
+    pub renamed: BTreeMap<Owner, String>,
+}
+
+impl Book {
+    /// The time by which quotas are judged and use is dated. A clock that is before the book's own
+    /// beginning is that of a host without one, and the last time that is known is nearer.
+    pub fn time(&self, clock: Timestamp) -> Timestamp {
+        let is_wrong = self.born.is_some_and(|born| clock.as_second() < born);
+        match is_wrong {
+            true => Timestamp::from_second(self.latest).unwrap_or(clock).max(clock),
+            false => clock,
+        }
+    }
+
+    /// Adds what classes have counted since their last readings to the accounts of these owners;
+    /// `names`: what their uids' accounts are called, as far as it is known.
+    pub(super) fn count(
+        &mut self,
+        readings: &[Reading],
+        moment: &Moment,
+        slots: &Slots,
+        counted: &BTreeMap<Owner, Option<String>>,
+    ) -> Added {
+        let mut added = Added::default();
+        self.born.get_or_insert(moment.time.as_second());
+        let is_first = self.epoch.is_empty();
+        if self.epoch != moment.epoch {
+            added.classes.extend(self.last.keys());
+            self.last.clear();
+            self.epoch.clone_from(&moment.epoch);
+        }
+        let now = self.time(moment.time);
+        let at = slots.begin(now);
+        self.take_names(counted, &mut added);
+        if at < self.latest {
+            // The clock was set back.
+            self.accounts.values_mut().for_each(|account| account.fold(at));
+        }
+        self.latest = at;
+        let mut last = BTreeMap::new();
+        for reading in readings {
+            let class = (reading.ifindex, reading.classid);
+            let before = self.last.remove(&class).filter(|(owner, _)| *owner == reading.owner);
+            let more = match before {
+                Some((_, bytes)) if bytes <= reading.bytes => reading.bytes - bytes,
+                // What was counted before the book was begun is nobody's use.
+                None if is_first => 0,
+                _ => reading.bytes,
+            };
+            if before.is_none_or(|(_, bytes)| bytes != reading.bytes) {
+                added.classes.insert(class);
+            }
+            if more > 0 && counted.contains_key(&reading.owner) {
+                let traffic = match reading.direction {
+                    Direction::Egress => Traffic { sent: more, received: 0 },
+                    Direction::Ingress => Traffic { sent: 0, received: more },
+                };
+                let sum = added.traffic.entry((reading.owner.clone(), at)).or_default();
+                *sum = sum.plus(traffic);
+            }
+            last.insert(class, (reading.owner.clone(), reading.bytes));
+        }
+        added.classes.extend(self.last.keys());
+        self.last = last;
+        for ((owner, at), traffic) in &added.traffic {
+            self.add((owner, *at), *traffic, slots, now.as_second());
+        }
+        added
+    }
+
+    fn add(&mut self, (owner, at): (&Owner, i64), traffic: Traffic, slots: &Slots, now: i64) {
+        let account = self.accounts.entry(owner.clone()).or_default();
+        account.count(at, traffic);
+        if account.buckets().len() > crate::quota::MOST_BUCKETS {
+            account.thin(slots, now);
+        }
+    }
+
+    /// A uid that has another account's name than before is another account.
+    fn take_names(&mut self, counted: &BTreeMap<Owner, Option<String>>, added: &mut Added) {
+        for (owner, name) in counted {
+            let (Owner::Uid(_), Some(name)) = (owner, name) else { continue };
+            let known = self.accounts.get(owner).and_then(|account| account.name.as_ref());
+            if known == Some(name) {
+                continue;
+            }
+            self.rename(owner, name);
+            added.renamed.insert(owner.clone(), name.clone());
+        }
+    }
+
+    /// Gives an owner's account its name; one that has another name already begins anew.
+    pub(super) fn rename(&mut self, owner: &Owner, name: &str) {
+        let account = self.accounts.entry(owner.clone()).or_default();
+        if account.name.as_deref().is_some_and(|known| known != name) {
+            *account = Account::default();
+        }
+        account.name = Some(name.to_string());
+    }
+}

@@ -1,0 +1,488 @@
+//! The file: a line with its version, then frames that are only ever appended.
+//!
+//! A frame that is not whole is the end of the file after a power cut or a full disk, and is cut
+//! off by the next writer. Where whole frames follow it, the file is damaged: what can be read
+//! counts, and the file is kept beside its successor. A writer has a lock (flock(2)) on the file,
+//! and first reads what others have appended. Appending is not waited for (a busy disk would hold
+//! up logins); a file that replaces another is on the disk before its name is.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::book::{Added, Book, Moment, Reading};
+use super::record::{MARK, Record, frame, unframe};
+use crate::quota::{Grant, Slots};
+use crate::text::shown;
+use crate::tree::Owner;
+
+/// The version that is written.
+const VERSION: u32 = 1;
+/// What the first line has before the version.
+const TITLE: &str = "shaper use ";
+
+/// How many bytes of changes are worth a new file.
+const ENOUGH: u64 = 1 << 20;
+
+/// How long another writer may take, and the pause before the lock is asked for again.
+const OTHERS: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// Why the file cannot be used. The wording says the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// A later shaper has written it.
+    #[error(
+        "{} is of version {version}, which this shaper cannot read; nothing of it was changed: install the shaper that wrote it, or move the file away to begin anew",
+        shown(&path.display().to_string())
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// The file system's answer.
+    #[error(
+        "what was used cannot be kept: {what} {}: {}",
+        shown(&path.display().to_string()),
+        shown(&source.to_string())
+    )]
+    Io {
+        /// What was done to it.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
+}
+
+/// The file for the use of an instance.
+pub fn path(folder: &Path, instance: &str) -> PathBuf {
+    folder.join(format!("use-{instance}"))
+}
+
+/// Reads the book and changes nothing. No file is an empty book.
+///
+/// # Errors
+/// One that cannot be read, or is of a later version.
+pub fn read(path: &Path) -> Result<Book, LedgerError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Contents::of(&bytes, path)?.book),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Book::default()),
+        Err(source) => Err(LedgerError::Io { what: "read", path: path.to_path_buf(), source }),
+    }
+}
+
+/// The file, open for writing, and the book that it has.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    file: File,
+    /// Up to which byte the book has it.
+    length: u64,
+    /// Its length when it was written anew.
+    base: u64,
+    book: Book,
+    /// What was counted and is not in the file yet.
+    unwritten: Added,
+}
+
+/// A ledger, and what was wrong with its file.
+#[derive(Debug)]
+pub struct Opened {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// A sentence; `None`: nothing.
+    pub found: Option<String>,
+}
+
+/// What the bytes of a file say.
+struct Contents {
+    book: Book,
+    /// The end of the last whole frame.
+    end: usize,
+    /// How many bytes before that end are of no whole frame.
+    damaged: usize,
+}
+
+impl Contents {
+    fn of(bytes: &[u8], path: &Path) -> Result<Contents, LedgerError> {
+        let mut contents = Contents { book: Book::default(), end: 0, damaged: 0 };
+        let line = bytes.iter().take(64).position(|byte| *byte == b'\n');
+        let line = line.and_then(|end| Some((std::str::from_utf8(bytes.get(..end)?).ok()?, end)));
+        let version = line
+            .and_then(|(line, end)| Some((line.strip_prefix(TITLE)?.parse::<u32>().ok()?, end)));
+        match version {
+            Some((version, _)) if version > VERSION => {
+                return Err(LedgerError::Newer { path: path.to_path_buf(), version });
+            }
+            Some((_, end)) => contents.end = end + 1,
+            None => {}
+        }
+        contents.take(bytes);
+        Ok(contents)
+    }
+
+    /// Takes in the frames from the end on.
+    fn take(&mut self, bytes: &[u8]) {
+        let mut at = self.end;
+        while at < bytes.len() {
+            match bytes.get(at..).and_then(unframe) {
+                Some((record, length)) => {
+                    self.damaged += at - self.end;
+                    self.book.take(record);
+                    at += length;
+                    self.end = at;
+                }
+                None => at += next_mark(bytes.get(at + 1..).unwrap_or_default()) + 1,
+            }
+        }
+    }
+}
+
+/// Where the next frame may begin.
+fn next_mark(bytes: &[u8]) -> usize {
+    bytes.windows(MARK.len()).position(|it| it == MARK).unwrap_or(bytes.len())
+}
+
+fn title() -> Vec<u8> {
+    format!("{TITLE}{VERSION}\n").into_bytes()
+}
+
+impl Ledger {
+    /// Opens the file, and makes it where there is none.
+    ///
+    /// # Errors
+    /// It cannot be written, or is of a later version.
+    pub fn open(path: &Path) -> Result<Opened, LedgerError> {
+        let io = |what| move |source| LedgerError::Io { what, path: path.to_path_buf(), source };
+        if let Some(folder) = path.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(io("make the folder of"))?;
+        }
+        let file = open(path).map_err(io("open"))?;
+        let mut ledger = Ledger {
+            path: path.to_path_buf(),
+            file,
+            length: 0,
+            base: 0,
+            book: Book::default(),
+            unwritten: Added::default(),
+        };
+        ledger.lock().map_err(io("lock"))?;
+        let found = ledger.load();
+        ledger.unlock();
+        Ok(Opened { found: found?, ledger })
+    }
+
+    /// What is used by now, also what is not in the file yet.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Whether something was counted that is not in the file yet.
+    pub fn has_news(&self) -> bool {
+        !self.unwritten.traffic.is_empty()
+    }
+
+    /// Counts readings of all classes, for the owners that have a quota; `names`: what the accounts
+    /// of uids among them are called.
+    pub fn count(
+        &mut self,
+        readings: &[Reading],
+        moment: &Moment,
+        slots: &Slots,
+        names: &BTreeMap<Owner, Option<String>>,
+    ) {
+        let added = self.book.count(readings, moment, slots, names);
+        for (key, traffic) in added.traffic {
+            let sum = self.unwritten.traffic.entry(key).or_default();
+            *sum = sum.plus(traffic);
+        }
+        self.unwritten.classes.extend(added.classes);
+        self.unwritten.renamed.extend(added.renamed);
+    }
+
+    /// Writes what was counted since the last time. Where somebody else has counted meanwhile, his
+    /// count stands: what both have read would be there twice. Returns a sentence where the file
+    /// was damaged.
+    ///
+    /// # Errors
+    /// The file cannot be written; what was counted is kept for the next time.
+    pub fn write(&mut self) -> Result<Option<String>, LedgerError> {
+        self.locked(|ledger| {
+            if ledger.unwritten == Added::default() {
+                return Ok(());
+            }
+            let record = ledger.count_record();
+            ledger.append(&frame(&record))?;
+            ledger.unwritten = Added::default();
+            if ledger.length > ledger.base.saturating_mul(2).max(ENOUGH)
+                && let Err(error) = ledger.write_anew()
+            {
+                // It is in the old file all the same.
+                log::debug!("{} grows: {error}", ledger.path.display());
+                ledger.base = ledger.length;
+            }
+            Ok(())
+        })
+    }
+
+    /// Grants an owner more, and writes that down.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn grant(&mut self, owner: Owner, grant: Grant) -> Result<Option<String>, LedgerError> {
+        self.change(Record::Grant(owner, grant))
+    }
+
+    /// Has an owner's use begin anew, and writes that down.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn reset(&mut self, owner: Owner) -> Result<Option<String>, LedgerError> {
+        self.change(Record::Reset(owner))
+    }
+
+    fn change(&mut self, record: Record) -> Result<Option<String>, LedgerError> {
+        self.locked(|ledger| {
+            ledger.append(&frame(&record))?;
+            ledger.book.take(record);
+            Ok(())
+        })
+    }
+
+    /// Takes in what others have written. Whether they had.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn refresh(&mut self) -> Result<bool, LedgerError> {
+        let here = self.file.metadata().map_err(self.io("look at"))?;
+        let same = fs::metadata(&self.path).is_ok_and(|named| named.ino() == here.ino());
+        if same && here.len() == self.length {
+            return Ok(false);
+        }
+        self.locked(|_| Ok(())).map(|_| true)
+    }
+
+    /// What was counted, as a record.
+    fn count_record(&self) -> Record {
+        let Book { born, latest, epoch, last, .. } = &self.book;
+        let Added { traffic, classes, renamed } = &self.unwritten;
+        let traffic = traffic.iter().map(|((owner, at), it)| (owner.clone(), *at, *it));
+        Record::Count {
+            born: born.unwrap_or(*latest),
+            latest: *latest,
+            epoch: epoch.clone(),
+            renamed: renamed.iter().map(|(owner, name)| (owner.clone(), name.clone())).collect(),
+            traffic: traffic.collect(),
+            readings: classes.iter().map(|class| (*class, last.get(class).cloned())).collect(),
+        }
+    }
+
+    /// Does something with the lock, once what others have written is known.
+    fn locked(
+        &mut self,
+        act: impl FnOnce(&mut Ledger) -> io::Result<()>,
+    ) -> Result<Option<String>, LedgerError> {
+        self.lock().map_err(self.io("lock"))?;
+        let outcome = self.catch_up().and_then(|found| {
+            act(self).map_err(self.io("write"))?;
+            Ok(found)
+        });
+        self.unlock();
+        outcome
+    }
+
+    fn io(&self, what: &'static str) -> impl Fn(io::Error) -> LedgerError + use<> {
+        let path = self.path.clone();
+        move |source| LedgerError::Io { what, path: path.clone(), source }
+    }
+
+    /// Locks the file that has the name now.
+    fn lock(&mut self) -> io::Result<()> {
+        let began = Instant::now();
+        loop {
+            match self.file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if began.elapsed() < OTHERS => {
+                    thread::sleep(AGAIN);
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::ResourceBusy.into()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            let locked = self.file.metadata()?;
+            if fs::metadata(&self.path).is_ok_and(|named| named.ino() == locked.ino()) {
+                return Ok(());
+            }
+            // Another file has the name since: what this one has is in that one.
+            self.unlock();
+            self.file = open(&self.path)?;
+            self.length = 0;
+        }
+    }
+
+    /// Closing the file would do it too.
+    fn unlock(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            log::debug!("the lock on {} stays: {error}", self.path.display());
+        }
+    }
+
+    /// Reads what others have appended since.
+    fn catch_up(&mut self) -> Result<Option<String>, LedgerError> {
+        let io = self.io("read");
+        let length = self.file.metadata().map_err(&io)?.len();
+        if length == self.length && length > 0 {
+            return Ok(None);
+        }
+        if length < self.length || self.length == 0 {
+            return self.load();
+        }
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(self.length)).map_err(&io)?;
+        self.file.read_to_end(&mut bytes).map_err(&io)?;
+        let mut at = 0;
+        let mut changes = Vec::new();
+        while let Some((record, length)) = bytes.get(at..).and_then(unframe) {
+            changes.push(record);
+            at += length;
+        }
+        let is_change = |record: &Record| matches!(record, Record::Grant(..) | Record::Reset(_));
+        if !changes.iter().all(is_change) || at < bytes.len() {
+            return self.load();
+        }
+        for change in changes {
+            if let Record::Reset(owner) = &change {
+                self.unwritten.traffic.retain(|(of, _), _| of != owner);
+            }
+            self.book.take(change);
+        }
+        self.length = length;
+        Ok(None)
+    }
+
+    /// Reads the file from its beginning, and mends it: a frame that is not whole is cut off its
+    /// end, and a damaged file is replaced.
+    fn load(&mut self) -> Result<Option<String>, LedgerError> {
+        let io = self.io("read");
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(0)).map_err(&io)?;
+        self.file.read_to_end(&mut bytes).map_err(&io)?;
+        let Contents { book, end, damaged } = Contents::of(&bytes, &self.path)?;
+        self.unwritten = Added::default();
+        self.book = book;
+        let written = self.io("write");
+        if end == 0 && title().starts_with(&bytes) {
+            // New, or not even the first line is whole.
+            self.write_anew().map_err(&written)?;
+            return Ok(None);
+        }
+        if damaged > 0 || end == 0 {
+            let aside = self.keep_aside().map_err(&written)?;
+            self.write_anew().map_err(&written)?;
+            let lost = if end == 0 { bytes.len() } else { damaged };
+            return Ok(Some(format!(
+                "{} was damaged: {lost} of {} bytes cannot be read, all others count; the damaged file is {}",
+                shown(&self.path.display().to_string()),
+                bytes.len(),
+                shown(&aside.display().to_string())
+            )));
+        }
+        if end < bytes.len() {
+            self.file.set_len(end as u64).map_err(&written)?;
+            log::debug!("{} bytes cut off {}", bytes.len() - end, self.path.display());
+        }
+        self.length = end as u64;
+        self.base = self.length;
+        Ok(None)
+    }
+
+    /// Gives the file another name beside its own.
+    fn keep_aside(&self) -> io::Result<PathBuf> {
+        for number in 1_u32.. {
+            let aside = self.beside(&format!("damaged-{number}"));
+            match fs::hard_link(&self.path, &aside) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                linked => return linked.map(|()| aside),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// The file's name with a word behind it.
+    fn beside(&self, word: &str) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.path.with_file_name(format!("{name}.{word}"))
+    }
+
+    /// Appends whole frames, or nothing.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.length))?;
+        if let Err(error) = self.file.write_all(bytes) {
+            self.file.set_len(self.length)?;
+            return Err(error);
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Replaces the file by one that has the book as it is now. The lock goes over to the new one.
+    fn write_anew(&mut self) -> io::Result<()> {
+        let mut bytes = title();
+        self.book.records().for_each(|record| bytes.extend(frame(&record)));
+        let new = self.beside("new");
+        let written = write_whole(&new, &bytes).and_then(|file| {
+            fs::rename(&new, &self.path)?;
+            Ok(file)
+        });
+        let file = match written {
+            Ok(file) => file,
+            Err(error) => {
+                let _ = fs::remove_file(&new);
+                return Err(error);
+            }
+        };
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        self.file = file;
+        self.length = bytes.len() as u64;
+        self.base = self.length;
+        self.unwritten = Added::default();
+        Ok(())
+    }
+}
+
+/// What others use is root's to know.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+/// Writes a new file that is on the disk, and locked before it has its name.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut file = open(path)?;
+    file.set_len(0)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
