@@ -87,18 +87,12 @@ fn moment(text: &str) -> Result<Timestamp, NoMoment> {
 fn commands(plan: &Plan, paths: &Paths) -> String {
     let mut text = String::new();
     let commands = plan.steps.iter().map(|planned| Tc(&planned.step, paths));
-    let (mut by_program, mut loses_lines) = (false, false);
+    let mut by_program = false;
     for command in commands {
         let lines = command.to_string();
         let hash = if command.is_by_program() { "# " } else { "" };
         by_program |= command.is_by_program();
-        loses_lines |= command.loses_lines();
         text.extend(lines.lines().map(|line| format!("{hash}{line}\n")));
-    }
-    if loses_lines {
-        text.push_str(
-            "# tc cannot write which line of the policy a rule is of: the next `shaper apply` makes these rules anew.\n",
-        );
     }
     if by_program {
         text.push_str(

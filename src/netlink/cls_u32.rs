@@ -69,15 +69,14 @@ pub(super) fn handle(table: u16, bucket: u8, node: u16) -> u32 {
 
 /// `tc filter … u32 ht TABLE:BUCKET: match … flowid TO`; `bucket` `None`: in the pref's root table.
 /// At most 128 keys (`TC_U32_MAXKEYS` is not checked by the kernel, nkeys is a byte); ours have at
-/// most 11.
+/// most 10.
+///
+/// The number of a rule's line is where a link has the mask of its hash (`hmask`): without a link
+/// the kernel keeps that mask and never reads it (`u32_classify`), and tc can write it.
 pub(super) fn rule_options(bucket: Option<u32>, rule: &U32Rule) -> Vec<TcOption> {
     let mut selector = selector(&rule.keys);
     selector.flags = TcU32SelectorFlags::Terminal;
-    if let Some(line) = rule.line {
-        selector.keys.truncate(rule.keys.len());
-        selector.keys.push(note(line));
-        selector.nkeys = u8::try_from(selector.keys.len()).unwrap_or(u8::MAX);
-    }
+    selector.hmask = rule.line.map_or(0, NonZeroU32::get);
     let mut options = vec![TcFilterU32Option::ClassId(TcHandle::from(rule.to.0))];
     options.extend(bucket.map(TcFilterU32Option::Hash));
     options.push(TcFilterU32Option::Selector(selector));
@@ -109,14 +108,6 @@ pub(super) fn table_options(divisor: u16) -> Vec<TcOption> {
 
 /// The key that `tc` writes for a rule that compares nothing, since it always writes one.
 const ANYTHING: U32Key = U32Key { value: 0, mask: 0, offset: 0 };
-
-/// A key that compares nothing and carries the number of a line of `rules`, which the kernel keeps.
-/// It is the last key, so it costs only packets that all others match.
-fn note(line: NonZeroU32) -> TcU32Key {
-    let mut wire = TcU32Key::default();
-    wire.val = line.get();
-    wire
-}
 
 fn selector(keys: &[U32Key]) -> TcU32Selector {
     let mut selector = TcU32Selector::default();
@@ -197,18 +188,14 @@ fn node(options: &[u8]) -> Option<U32Record> {
     if keys == [ANYTHING] {
         keys.clear();
     }
-    let noted = keys.last().filter(|key| (key.mask, key.offset) == (0, 0));
-    let line = noted.and_then(|key| NonZeroU32::new(key.value));
-    if line.is_some() {
-        keys.pop();
-    }
     let hash = match (selector.hmask, selector.hoff) {
         (0, 0) => None,
         (0, _) => return None,
         (mask, offset) => Some(U32Hash { mask, offset }),
     };
     match (number(TCA_U32_CLASSID), number(TCA_U32_LINK), selector.flags.bits(), hash) {
-        (Some(to), None, TERMINAL, None) => {
+        (Some(to), None, TERMINAL, None | Some(U32Hash { offset: 0, .. })) => {
+            let line = hash.and_then(|hash| NonZeroU32::new(hash.mask));
             Some(U32Record::Rule(U32Rule { keys, to: ClassId(to), line }))
         }
         (None, Some(table), flags, hash) if flags == 0 || flags == ADVANCE => {
@@ -216,8 +203,12 @@ fn node(options: &[u8]) -> Option<U32Record> {
             let advance = if flags == 0 { 0 } else { selector.off };
             // A link without `advance` has no flags.
             let table = (table >> 20) as u16;
-            (plain && line.is_none() && (flags == 0) == (advance == 0))
-                .then_some(U32Record::Link(U32Link { keys, table, hash, advance }))
+            (plain && (flags == 0) == (advance == 0)).then_some(U32Record::Link(U32Link {
+                keys,
+                table,
+                hash,
+                advance,
+            }))
         }
         _ => None,
     }

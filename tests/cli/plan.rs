@@ -275,12 +275,16 @@ fn printed_commands_reach_another_namespace() {
         assert_eq!(root(), before);
         shaper(&format!("--netns {place} clear")).assert().code(0);
     }
-    // tc cannot write all of a rule, and the plan says so.
-    policy(&(text("ann: 20mbit") + "rules:\n  - {dport: [443, 8080], to: ann}\n"));
-    let commands = perform_by_hand(&format!("--netns there plan --tc {path}"));
-    assert!(commands.contains("# tc cannot write which line "), "{commands}");
-    let left = LEFT_BY_HAND.replace("(whose", "(rules, whose").replace("3 steps", "6 steps");
-    exactly(&mut shaper(&format!("--netns there plan {path}")), 0, &left, "");
+    // Rules are all there, with the lines by which they are counted.
+    let many: Vec<String> = (1..40).map(|n| format!("  - {{dport: {n}, to: ann}}\n")).collect();
+    let one = "rules:\n  - {dst: 0.0.0.0/0, proto: tcp, dport: [443, 8080], to: ann}\n";
+    policy(&(text("ann: 20mbit") + one + &many.concat()));
+    perform_by_hand(&format!("--netns there plan --tc {path}"));
+    exactly(&mut shaper(&format!("--netns there plan {path}")), 0, LEFT_BY_HAND, "");
+    shaper(&format!("--netns there apply {path}")).assert().code(0);
+    let rules = run("ip netns exec there tc filter show dev up0 parent 1:");
+    assert!(rules.contains("hash mask 00000028 at 0"), "{rules}");
+    shaper("--netns there clear").assert().code(0);
     policy(&text("ann: 20mbit"));
     // What is there already is changed and removed there, too.
     shaper(&format!("--netns there apply {path}")).assert().code(0);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -31,7 +32,8 @@ fn many(count: u16) -> Vec<U32Rule> {
             5 => matching(None, None, Some(5_000 + n % 31), Some(n)),
             _ => matching(Some(&host), Some(&net), None, None),
         };
-        rules(Family::V4, &[matching], minor)
+        let line = NonZeroU32::new(u32::from(n));
+        rules(Family::V4, &[matching], minor).into_iter().map(move |it| U32Rule { line, ..it })
     });
     lines.collect()
 }

@@ -46,18 +46,6 @@ impl Tc<'_> {
             _ => false,
         }
     }
-
-    /// Whether the commands make rules that lack the number of their line, by which `status`
-    /// counts: tc clears what a key's mask does not have (`pack_key`, tc/f_u32.c), and the line is
-    /// in a key that compares nothing.
-    pub fn loses_lines(&self) -> bool {
-        let Step::Filter(_, _, Whole::Add(Filter::U32 { rules, .. })) = self.0 else {
-            return false;
-        };
-        let buckets = rules.tables.values().flat_map(|table| table.buckets.values()).flatten();
-        let has_line = |node: &U32Node| matches!(node, U32Node::Rule(rule) if rule.line.is_some());
-        buckets.chain(&rules.root).any(has_line)
-    }
 }
 
 impl Display for Tc<'_> {
@@ -371,7 +359,8 @@ fn rules_words(pref: Pref, rules: &U32Rules) -> Vec<String> {
 fn node_words(first_table: u16, node: &U32Node) -> String {
     let (keys, then) = match node {
         U32Node::Rule(rule) => {
-            let line = rule.line.map(|line| format!("match u32 0x{line:08x} 0x00000000 at 0 "));
+            // The line's number, where the kernel keeps it (`netlink::cls_u32`).
+            let line = rule.line.map(|line| format!("hashkey mask 0x{line:08x} at 0 "));
             (&rule.keys, format!("{}flowid {}", line.unwrap_or_default(), rule.to))
         }
         U32Node::Link(link) => {
@@ -392,7 +381,7 @@ fn node_words(first_table: u16, node: &U32Node) -> String {
             key.value, key.mask, key.offset
         ));
     }
-    if keys.is_empty() && !then.starts_with("match") {
+    if keys.is_empty() {
         words.push_str("match u32 0 0 at 0 ");
     }
     words + &then
