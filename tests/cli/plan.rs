@@ -115,6 +115,9 @@ fn a_plan_speaks_of_people() {
     );
     let less = groups.replace("60%", "50%");
     in_turn(&file("ann: 300mbit", &less), "~ group students ceil 600mbit → 500mbit\n");
+    // Those of `everyone` who are here are no lines of their own.
+    let less = less.replace("50mbit", "40mbit");
+    in_turn(&file("ann: 300mbit", &less), "~ everyone 50mbit → 40mbit each\n");
     in_turn(
         &file("ann: 300mbit", ""),
         "- group students\n~ ann out of group students\n- everyone\n- bob of everyone\n",

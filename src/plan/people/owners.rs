@@ -34,8 +34,13 @@ pub(super) fn changes(
     let mut groups = Vec::new();
     let mut people = Vec::new();
     let mut alike: BTreeMap<(char, Option<Group>, String), Vec<String>> = BTreeMap::new();
+    let mut staying: BTreeMap<Option<Group>, usize> = BTreeMap::new();
     for owner in all {
         let ids = [before.get(owner).copied(), after.get(owner).copied()];
+        let is_account = matches!(owner, Owner::Uid(_) | Owner::Subuids(_));
+        if is_account && let Some(group) = stays_in(ports, ids) {
+            *staying.entry(group).or_default() += 1;
+        }
         let Some((sign, what)) = change(ports, owner, ids) else { continue };
         let said = |kind, who: String, what| Change { sign, kind, who, count: 1, what };
         match owner {
@@ -45,7 +50,7 @@ pub(super) fn changes(
             }
             Owner::Group(_) => groups.push(said("group", owner.to_string(), what)),
             Owner::Newcomers => {
-                let what = if what.is_empty() { what } else { format!("{what} each") };
+                let what = if what.is_empty() { what } else { each(&what) };
                 people.push(said("everyone", "everyone".to_string(), what));
             }
             Owner::Class(_) => people.push(said("class", owner.to_string(), what)),
@@ -57,19 +62,57 @@ pub(super) fn changes(
             Owner::User(_) => people.push(said("user", owner.to_string(), what)),
         }
     }
-    let accounts = alike.into_iter().map(|((sign, group, what), names)| {
-        let group = group.map_or("everyone".to_string(), |group| match group {
-            Group::Everyone => "everyone".to_string(),
-            Group::Line(key) => format!("group {key}"),
-        });
-        let count = names.len();
-        let who = match count {
-            0..=NAMED => format!("{} of {group}", names.join(", ")),
-            more => format!("{more} accounts of {group}"),
-        };
-        Change { sign, kind: "account", who, count, what }
-    });
+    let mut accounts = Vec::new();
+    for ((sign, group, what), names) in alike {
+        let is_each = sign == '~' && staying.get(&group) == Some(&names.len());
+        let everyone = people.iter_mut().find(|it| it.kind == "everyone" && it.sign == '~');
+        match everyone.filter(|it| is_each && is_of_everyone(&group) && it.what == each(&what)) {
+            Some(everyone) => everyone.count = names.len(),
+            None => accounts.push(said_of_accounts((sign, group, what), &names, is_each)),
+        }
+    }
     groups.into_iter().chain(people).chain(accounts).collect()
+}
+
+fn is_of_everyone(group: &Option<Group>) -> bool {
+    matches!(group, None | Some(Group::Everyone))
+}
+
+/// The limits of an account, said of all of them.
+fn each(what: &str) -> String {
+    format!("{what} each")
+}
+
+/// Of accounts with the same change; `is_each`: all that are in the group have it, so it is its
+/// `each` that changes.
+fn said_of_accounts(
+    (sign, group, what): (char, Option<Group>, String),
+    names: &[String],
+    is_each: bool,
+) -> Change {
+    let group = match &group {
+        None | Some(Group::Everyone) => "everyone".to_string(),
+        Some(Group::Line(key)) => format!("group {key}"),
+    };
+    let count = names.len();
+    let named = names.join(", ");
+    let who = match (count, is_each && group != "everyone") {
+        (0..=NAMED, true) => format!("everyone in {group} ({named})"),
+        (more, true) => format!("everyone in {group} ({more} accounts)"),
+        (0..=NAMED, false) => format!("{named} of {group}"),
+        (more, false) => format!("{more} accounts of {group}"),
+    };
+    Change { sign, kind: "account", who, count, what }
+}
+
+/// The group in which an owner with these classes is before and afterwards; `None`: he comes, goes
+/// or moves.
+fn stays_in(ports: &Ports<'_>, ids: [Option<ClassId>; 2]) -> Option<Option<Group>> {
+    let held = ports.all.iter().map(|port| ports.held(port, ids));
+    let mut both = held.filter_map(|[from, to]| from.zip(to));
+    let (from, to) = both.next()?;
+    let stays = |from: &Held, to: &Held| from.group == to.group;
+    (stays(&from, &to) && both.all(|(from, to)| stays(&from, &to))).then_some(to.group)
 }
 
 /// As status names it, by the account's name.
