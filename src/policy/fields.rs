@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::tree::{Key, Reserved};
 
 use super::diagnostic::{Diagnostic, Findings, Kind, closest, quote};
+use super::meant;
 use super::node::{Entry, Node, Value};
-use super::scalars;
 use super::source::{Span, Written};
 
 /// Keys that a later version will know. They are refused by name, so that nobody looks for a
@@ -17,6 +17,10 @@ const LATER: [(&str, &str); 4] = [
     ("fleet", "limits over several hosts"),
     ("include", "other files by name; those of `policies.d` beside `policies.yaml` belong to it"),
 ];
+
+/// Where the default class is written.
+const OF_A_LINK: &str =
+    "the default class is set on the link: `links: {eth0: {default: {rate: …}}}`";
 
 /// A mapping with a fixed set of keys, taken one by one.
 pub(super) struct Fields {
@@ -47,9 +51,9 @@ impl Fields {
                         node.at,
                         format!("{what} must be a mapping, but this is {}", value.sort()),
                     )
-                    .help(scalars::missing_space(&value).unwrap_or_else(
-                        || format!("write `{example}: …`; {what} may have {}", known.join(", ")),
-                    )),
+                    .help(meant::missing_space(&value).unwrap_or_else(|| {
+                        format!("write `{example}: …`; {what} may have {}", known.join(", "))
+                    })),
                 );
                 return None;
             }
@@ -59,7 +63,12 @@ impl Fields {
         for (key, value) in joined(entries) {
             if !known.contains(&key.value.as_str()) {
                 fields.had_unknown = true;
-                findings.push(unknown_key(&key, what, known));
+                let above = fields.entries.last().filter(|_| known.contains(&"version"));
+                let above = above.filter(|(_, value)| matches!(value.value, Value::Null));
+                findings.push(match above {
+                    Some((above, _)) => not_indented(&key, &above.value),
+                    None => unknown_key(&key, what, known),
+                });
             } else if let Some((first, _)) =
                 fields.entries.iter().find(|(k, _)| k.value == key.value)
             {
@@ -158,7 +167,10 @@ pub(super) fn entries(
         Value::Map(entries) => entries,
         Value::Null => return Vec::new(),
         value => {
-            findings.push(scalars::wrong_type(node.at, what, &value, "a mapping", "{name: …}"));
+            let message = format!("`{what}` must be a mapping, but this is {}", value.sort());
+            findings.push(
+                Diagnostic::error(Kind::Shape, node.at, message).help(meant::mapping(what, &value)),
+            );
             return Vec::new();
         }
     };
@@ -216,9 +228,7 @@ fn key(name: &Written<String>) -> Result<Written<Key>, Diagnostic> {
             Reserved::Everyone => {
                 "`everyone` is a line of its own at the top level, beside `users`"
             }
-            Reserved::Default => {
-                "the default class is set on the link: `links: {eth0: {default: {rate: …}}}`"
-            }
+            Reserved::Default => OF_A_LINK,
             Reserved::Unshaped | Reserved::Link => {
                 "choose another name; `accounts` says which account it is for"
             }
@@ -251,6 +261,10 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
         )
         .help("remove it; the name is reserved for a later version");
     }
+    if key.value == "default" {
+        let message = format!("unknown key `default` in {what}");
+        return Diagnostic::error(Kind::Shape, key.at, message).help(OF_A_LINK);
+    }
     if ["ingress", "download"].contains(&key.value.as_str()) {
         let message = format!("unknown key {} in {what}", quote(&key.value));
         return Diagnostic::error(Kind::Shape, key.at, message)
@@ -264,10 +278,21 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
             "HTB ignores it on a class that has classes below: write it on the users, or in `each`",
         );
     }
-    let help = match closest(&key.value, known.iter().copied()) {
-        Some(name) => format!("did you mean `{name}`? {what} may have {}", known.join(", ")),
-        None => format!("{what} may have {}", known.join(", ")),
+    let near = meant::key(&key.value, known).or_else(|| closest(&key.value, known.iter().copied()));
+    let help = match (meant::in_one_word(&key.value), near) {
+        (Some(cure), _) => format!("write a colon and a space: {cure}"),
+        (None, Some(name)) => {
+            format!("did you mean `{name}`? {what} may have {}", known.join(", "))
+        }
+        (None, None) => format!("{what} may have {}", known.join(", ")),
     };
     Diagnostic::error(Kind::Shape, key.at, format!("unknown key {} in {what}", quote(&key.value)))
         .help(help)
+}
+
+/// A key of the top level, below one that has nothing: it begins too far left to be in that one.
+fn not_indented(key: &Written<String>, above: &str) -> Diagnostic {
+    let message = format!("unknown key {} in the policy", quote(&key.value));
+    Diagnostic::error(Kind::Shape, key.at, message)
+        .help(format!("to have it in `{above}`, begin its line with two spaces"))
 }

@@ -14,7 +14,7 @@ use super::limits::{limit_fields, limits};
 use super::node::{Node, Value};
 use super::pattern::Pattern;
 use super::source::{Source, Span, Written};
-use super::{guests, links, rules, scalars, times};
+use super::{guests, links, packets, rules, scalars, times};
 
 /// Reads the whole document. `None` only where an error was found.
 pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Option<Policy> {
@@ -173,7 +173,7 @@ fn user(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<UserLi
 /// Nobody's packets would come from no address, and all of its `interfaces` would be the line's.
 fn addresses(fields: &mut Fields, findings: &mut Findings) -> Option<Vec<Written<Networks>>> {
     fields.place_of("addresses")?;
-    let read = |node: &Node| scalars::networks(node, "addresses");
+    let read = |node: &Node| packets::networks(node, "addresses");
     Some(fields.read_some("addresses", findings, read))
 }
 

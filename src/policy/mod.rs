@@ -10,8 +10,10 @@ mod limits;
 mod lines;
 mod links;
 mod lookups;
+mod meant;
 mod merge;
 mod node;
+mod packets;
 mod pattern;
 mod rules;
 mod scalars;
@@ -31,9 +33,9 @@ pub use document::{
     RuleLine, UnitRef, UserLine, When, WindowLine, line_of,
 };
 pub use lookups::Lookups;
+pub use packets::protocol;
 pub use pattern::Pattern;
 pub(crate) use scalars::LAST_UID;
-pub use scalars::protocol;
 pub use source::{Place, Source, Span, Written};
 pub use yaml::MAX_BYTES;
 

@@ -4,6 +4,7 @@ use super::diagnostic::{Diagnostic, Findings, Kind};
 use super::document::{Field, RuleLine};
 use super::fields::Fields;
 use super::node::{Node, Value};
+use super::packets;
 use super::scalars;
 use super::source::Written;
 
@@ -29,15 +30,15 @@ fn rule(node: Node, findings: &mut Findings) -> Option<RuleLine> {
     let mut fields = Fields::open(node, "a rule", &KEYS, findings)?;
     let at = fields.at;
     let mut networks = |fields: &mut Fields, what| {
-        field(fields, what, findings, |node| scalars::networks(node, what))
+        field(fields, what, findings, |node| packets::networks(node, what))
     };
     let (src, dst) = (networks(&mut fields, "src"), networks(&mut fields, "dst"));
     let mut ports = |fields: &mut Fields, what| {
-        field(fields, what, findings, |node| scalars::ports(node, what))
+        field(fields, what, findings, |node| packets::ports(node, what))
     };
     let (sport, dport) = (ports(&mut fields, "sport"), ports(&mut fields, "dport"));
-    let proto = field(&mut fields, "proto", findings, scalars::proto);
-    let vlan = field(&mut fields, "vlan", findings, scalars::vlan);
+    let proto = field(&mut fields, "proto", findings, packets::proto);
+    let vlan = field(&mut fields, "vlan", findings, packets::vlan);
     let from =
         field(&mut fields, "from", findings, |node| scalars::text(node, "from", "the user bob"));
     let link = fields.read("link", findings, |node| {

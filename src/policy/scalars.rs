@@ -1,15 +1,13 @@
 //! Single values: what the text of one scalar means, and what to say when it means nothing.
 //! Touches nothing.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
-
-use crate::units::{ClassId, Minor, Rate, RateError, Reading, readings};
+use crate::units::{ClassId, Minor, Rate, RateError, Reading, readings, two_rates};
 
 use super::diagnostic::{Diagnostic, Kind, closest, quote};
-use super::document::{Amount, Gid, LinkRef, Networks, UnitRef};
+use super::document::{Amount, Gid, LinkRef, UnitRef};
+use super::meant;
 use super::node::{Node, Value};
 use super::pattern::Pattern;
 use super::source::{Span, Written};
@@ -42,15 +40,10 @@ pub(super) fn wrong_type(
         at,
         format!("`{what}` must be {wanted}, but this is {}", found.sort()),
     )
-    .help(missing_space(found).unwrap_or_else(|| format!("write for example `{what}: {example}`")))
-}
-
-/// `eth0:1gbit` is one word to YAML.
-pub(super) fn missing_space(found: &Value) -> Option<String> {
-    let Value::Scalar(text) = found else { return None };
-    let (key, value) = text.split_once(':')?;
-    let cure = format!("{key}: {value}");
-    Some(format!("write a space after the colon: {}", super::quote(&cure)))
+    .help(
+        meant::missing_space(found)
+            .unwrap_or_else(|| format!("write for example `{what}: {example}`")),
+    )
 }
 
 /// What a rate is for, which decides what to write where there is none, or no limit.
@@ -134,6 +127,11 @@ fn cure(error: &RateError, text: &str, purpose: Purpose) -> Option<String> {
     if NO_LIMIT.contains(&lower.trim_start_matches('.')) {
         return Some(purpose.without_limit().to_string());
     }
+    if let Some([rate, ceil]) = two_rates(text)
+        && matches!(purpose, Purpose::Rate | Purpose::Ceil)
+    {
+        return Some(format!("a guarantee and a cap are `{{rate: {rate}, ceil: {ceil}}}`"));
+    }
     if units.contains(&lower.as_str()) {
         return Some(format!("write a number before the unit: `100{lower}`"));
     }
@@ -149,8 +147,20 @@ fn cure(error: &RateError, text: &str, purpose: Purpose) -> Option<String> {
 }
 
 /// How people write that there is no limit.
-const NO_LIMIT: [&str; 9] =
-    ["unlimited", "none", "no", "off", "max", "inf", "infinite", "infinity", "unshaped"];
+const NO_LIMIT: [&str; 12] = [
+    "unlimited",
+    "none",
+    "no",
+    "off",
+    "max",
+    "inf",
+    "infinite",
+    "infinity",
+    "unshaped",
+    "full",
+    "all",
+    "any",
+];
 
 pub(super) fn prio(node: &Node) -> Result<Written<u8>, Diagnostic> {
     let written = text(node, "prio", "2")?;
@@ -207,14 +217,22 @@ pub(super) fn choice<T: Copy>(
 pub(super) fn classid(node: &Node) -> Result<Written<Minor>, Diagnostic> {
     let written = text(node, "classid", "\"1:1a\"")?;
     let range = || format!("1:{}–1:{}", Minor::FIRST_USER, Minor::LAST_USER);
+    let in_root = |minor: &str| {
+        let Ok(classid) = format!("1:{minor}").parse::<ClassId>() else { return String::new() };
+        match classid.minor().is_user() {
+            true => format!("write `{classid}`; "),
+            false => String::new(),
+        }
+    };
     let Ok(classid) = written.value.parse::<ClassId>() else {
+        let cure = in_root(written.value.trim_start_matches("0x").trim_start_matches(':'));
         return Err(Diagnostic::error(
             Kind::Name,
             node.at,
             format!("{} is no classid", quote(&written.value)),
         )
         .help(format!(
-            "write `1:` and a hexadecimal number, as tc does; free to choose are {}",
+            "{cure}a classid is `1:` and a hexadecimal number, as in tc; free to choose are {}",
             range()
         )));
     };
@@ -226,7 +244,7 @@ pub(super) fn classid(node: &Node) -> Result<Written<Minor>, Diagnostic> {
             node.at,
             format!("the classid {classid} is outside {}", range()),
         )
-        .help("the others are shaper's own: the link, groups, the default. Leave `classid` out to get a free one")),
+        .help(format!("{}the others are shaper's own: the link, groups, the default. Leave `classid` out to get a free one", in_root(&classid.minor().to_string())))),
     }
 }
 
@@ -359,134 +377,4 @@ pub(super) fn link(name: &Written<String>) -> Result<Written<LinkRef>, Diagnosti
         (name, None) => LinkRef::Name(name.to_string()),
     };
     Ok(Written { value, at: name.at })
-}
-
-/// An address, a network, or "first-last".
-pub(super) fn networks(node: &Node, what: &str) -> Result<Written<Networks>, Diagnostic> {
-    let written = text(node, what, "10.0.0.0/8")?;
-    let text = written.value.as_str();
-    let value = match text.split_once('-') {
-        Some((first, last)) => range_of_addresses(node.at, text, first, last)?,
-        None => vec![network(node.at, text)?],
-    };
-    Ok(Written { value, at: node.at })
-}
-
-fn network(at: Span, text: &str) -> Result<IpNet, Diagnostic> {
-    let net = match text.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => text.parse::<IpNet>().map_err(|_| no_network(at, text))?,
-    };
-    if net.trunc() != net {
-        return Err(Diagnostic::error(
-            Kind::Rule,
-            at,
-            format!("{} has bits set outside its network part", quote(text)),
-        )
-        .help(format!(
-            "write `{}` for the whole network, or `{}` for the one host",
-            net.trunc(),
-            net.addr()
-        )));
-    }
-    Ok(net)
-}
-
-fn no_network(at: Span, text: &str) -> Diagnostic {
-    Diagnostic::error(Kind::Rule, at, format!("{} is no IP address and no network", quote(text)))
-        .help("write for example `10.0.0.1`, `10.0.0.0/8`, `10.0.0.5-10.0.0.40` or `fd00:1::/64`; host names are not looked up")
-}
-
-fn range_of_addresses(
-    at: Span,
-    text: &str,
-    first: &str,
-    last: &str,
-) -> Result<Networks, Diagnostic> {
-    let address = |end: &str| end.trim().parse::<IpAddr>().map_err(|_| no_network(at, text));
-    let bad = |why: &str| {
-        Diagnostic::error(Kind::Rule, at, format!("the range {} {why}", quote(text)))
-            .help("write its first and its last address, such as `10.0.0.5-10.0.0.40`")
-    };
-    match (address(first)?, address(last)?) {
-        (IpAddr::V4(first), IpAddr::V4(last)) if first <= last => {
-            Ok(Ipv4Subnets::new(first, last, 0).map(IpNet::V4).collect())
-        }
-        (IpAddr::V6(first), IpAddr::V6(last)) if first <= last => {
-            Ok(Ipv6Subnets::new(first, last, 0).map(IpNet::V6).collect())
-        }
-        (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
-            Err(bad("ends before it begins"))
-        }
-        _ => Err(bad("begins in one family and ends in the other")),
-    }
-}
-
-/// A port, or "first-last".
-pub(super) fn ports(node: &Node, what: &str) -> Result<Written<RangeInclusive<u16>>, Diagnostic> {
-    let help = format!(
-        "a port is a number from 1 to 65535, a range is `40000-41000`; several are a list, `{what}: [80, 443]`"
-    );
-    numbers(node, (what, "443"), 1..=u16::MAX, "port", &help)
-}
-
-/// One VLAN id, or a range of them. 0 and 4095 are none (IEEE 802.1Q).
-pub(super) fn vlan(node: &Node) -> Result<Written<RangeInclusive<u16>>, Diagnostic> {
-    let help = "a VLAN id is a number from 1 to 4094, a range is `100-199`, several are a list; packets without a tag \
-                are `vlan: {not: 1-4094}`";
-    numbers(node, ("vlan", "22"), 1..=4094, "VLAN id", help)
-}
-
-/// A number that is allowed, or "first-last". `key`: with an example; `what`: one of these numbers.
-fn numbers(
-    node: &Node,
-    key: (&str, &str),
-    allowed: RangeInclusive<u16>,
-    what: &str,
-    help: &str,
-) -> Result<Written<RangeInclusive<u16>>, Diagnostic> {
-    let written = text(node, key.0, key.1)?;
-    let bad = |message: String| Diagnostic::error(Kind::Rule, node.at, message).help(help);
-    let number = |text: &str| {
-        let number = text.trim().parse().ok().filter(|number| allowed.contains(number));
-        number.ok_or_else(|| bad(format!("{} is no {what}", quote(text))))
-    };
-    let (first, last) = match written.value.split_once('-') {
-        None => (number(&written.value)?, None),
-        Some((first, last)) => (number(first)?, Some(number(last)?)),
-    };
-    let last = last.unwrap_or(first);
-    if last < first {
-        return Err(bad(format!("the range {} ends before it begins", quote(&written.value))));
-    }
-    Ok(Written { value: first..=last, at: node.at })
-}
-
-/// The protocols of IP that have a name here.
-const PROTOCOLS: [(&str, u8); 5] =
-    [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("sctp", 132)];
-
-/// The number of a protocol that is written by its name or its number.
-pub fn protocol(text: &str) -> Option<u8> {
-    let lower = text.to_ascii_lowercase();
-    let named = PROTOCOLS.iter().find(|(name, _)| *name == lower).map(|(_, number)| *number);
-    named.or_else(|| text.parse().ok())
-}
-
-/// By name or number (/etc/protocols).
-pub(super) fn proto(node: &Node) -> Result<Written<u8>, Diagnostic> {
-    let written = text(node, "proto", "tcp")?;
-    if let Some(value) = protocol(&written.value) {
-        return Ok(Written { value, at: node.at });
-    }
-    let lower = written.value.to_ascii_lowercase();
-    let names = PROTOCOLS.map(|(name, _)| name);
-    let hint =
-        closest(&lower, names).map_or_else(String::new, |name| format!("did you mean `{name}`? "));
-    Err(Diagnostic::error(
-        Kind::Rule,
-        node.at,
-        format!("{} is no protocol that is known here", quote(&written.value)),
-    )
-    .help(format!("{hint}Write {} or a number from 0 to 255", names.join(", "))))
 }

@@ -2,7 +2,7 @@
 
 use serde_yaml::granit_parser::{ErrorKind, Marker, ScanError};
 
-use super::diagnostic::{Diagnostic, Kind, printable};
+use super::diagnostic::{Diagnostic, Kind, printable, quote};
 use super::source::{Place, Span};
 
 /// Lists and mappings are nested deeper than in any policy.
@@ -26,7 +26,63 @@ pub(super) fn refused(error: &ScanError, text: &str) -> Diagnostic {
             "write `&name` before the value that it repeats, or quote a value that starts with `*`",
         ),
         ErrorKind::RecursionLimitExceeded => no_policy(at, TOO_DEEP),
-        _ => not_yaml(at, &error.info()),
+        _ => {
+            let diagnostic = not_yaml(at, &error.info());
+            match meant(at, &error.info(), text) {
+                Some(cure) => diagnostic.help(cure),
+                None => diagnostic,
+            }
+        }
+    }
+}
+
+/// What to write instead, where one of the mistakes that people make most is behind the parser's
+/// error.
+fn meant(at: Span, error: &str, text: &str) -> Option<String> {
+    let (before, after) = text.split_at_checked(at.start as usize)?;
+    let (above, before) = before.rsplit_once('\n').unwrap_or(("", before));
+    let after = after.lines().next().unwrap_or_default();
+    let after = after.split(" #").next().unwrap_or_default().trim_end();
+    let is_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let rest = before.trim_end_matches(is_key);
+    let key = before.get(rest.len()..).unwrap_or_default();
+    if after.starts_with("//") {
+        return Some("a comment begins with `#`".to_string());
+    }
+    if error.starts_with("unexpected character") && after.starts_with(['@', '`', '%']) {
+        let word = after.split([',', '}', ']', ' ']).next().unwrap_or_default();
+        let word = word.trim_end_matches(':');
+        return Some(format!("write quotes around it: {}", quote(&format!("\"{word}\""))));
+    }
+    if !after.starts_with(':') || key.is_empty() {
+        return None;
+    }
+    let last = above.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    if error.contains("expected ',' or '}'") {
+        return Some(match rest.trim().is_empty() {
+            false => format!("write a comma before {}", quote(key)),
+            true => format!("write `}}` or `,` at the end of the line above {}", quote(key)),
+        });
+    }
+    match before.split_once(": ") {
+        Some((name, _)) if error.starts_with("mapping values") => {
+            let inside = before.get(name.len() + 2..).unwrap_or_default().trim_start();
+            let is_plain = |c: char| c == ' ' || c.is_ascii_graphic() || c.is_alphanumeric();
+            if !inside.chars().all(is_plain) {
+                return None;
+            }
+            let whole = format!("{}: {{{inside}{after}}}", name.trim_start());
+            Some(format!("write braces around what belongs to it: {}", quote(&whole)))
+        }
+        None if error.starts_with("mapping values") && last.contains(':') => {
+            let above = last.trim_start().split(':').next().unwrap_or_default();
+            Some(format!(
+                "begin {} below {}, in the same column",
+                quote(key),
+                quote(above.trim_start_matches("- "))
+            ))
+        }
+        _ => None,
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Reading {
 /// All ways to read a text as a rate or a share, the likeliest first; none where it has no number.
 pub fn readings(text: &str) -> Vec<Reading> {
     let text = text.trim().trim_start_matches(['-', '+', '~', '<', '≤']).trim_start();
-    let text = without_separators(text);
+    let text = without_separators(without_words(text));
     let Some((whole, decimals)) = text.split_once(',') else { return read(&text) };
     let length = decimals.find(|c: char| !c.is_ascii_digit()).unwrap_or(decimals.len());
     let as_decimal = read(&format!("{whole}.{decimals}"));
@@ -27,6 +27,25 @@ pub fn readings(text: &str) -> Vec<Reading> {
     };
     let as_thousand = read(&text.replace(',', ""));
     one(as_thousand, "a thousand").into_iter().chain(one(as_decimal, "a decimal")).collect()
+}
+
+/// A guarantee and a cap in one text: `2-9mbit`, `2mbit 9mbit`; `None`: it is no such text.
+pub fn two_rates(text: &str) -> Option<[Rate; 2]> {
+    let mut parts = text.split(['-', '–', ' ']).filter(|part| !part.is_empty() && *part != "to");
+    let (first, second) = (parts.next()?, parts.next()?);
+    let unit = second.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let is_number = first.ends_with(|c: char| c.is_ascii_digit());
+    let first = if is_number { format!("{first}{unit}") } else { first.to_string() };
+    let rates = [first.parse::<Rate>().ok()?, second.parse::<Rate>().ok()?];
+    (parts.next().is_none() && rates[0] < rates[1]).then_some(rates)
+}
+
+/// Without words before the number: `up to 10mbit`.
+fn without_words(text: &str) -> &str {
+    let is_word = |c: char| c.is_alphabetic() || c == ' ';
+    let rest = text.trim_start_matches(is_word);
+    let words = text.get(..text.len() - rest.len()).unwrap_or_default();
+    if words.ends_with(' ') { rest } else { text }
 }
 
 /// Without what stands between groups of digits: `1_000`, `1 000`, `1'000`.
@@ -157,6 +176,9 @@ mod tests {
             ("fast", ""),
             ("mbit", ""),
             ("10 apples", ""),
+            ("up to 10 mbit", "10mbit"),
+            ("each 5M", "5mbit"),
+            ("fast5", ""),
             ("", ""),
             ("1e99", ""),
         ] {
@@ -168,6 +190,23 @@ mod tests {
                 })
                 .collect();
             assert_eq!(said.join(", "), writes, "{text}");
+        }
+    }
+
+    #[test]
+    fn two_rates_are_a_guarantee_and_a_cap() {
+        for (text, writes) in [
+            ("2-9mbit", "2mbit 9mbit"),
+            ("2mbit - 9mbit", "2mbit 9mbit"),
+            ("500kbit to 1.5mbit", "500kbit 1.5mbit"),
+            ("2mbit 9mbit", "2mbit 9mbit"),
+            ("9-2mbit", ""),
+            ("2-9", ""),
+            ("1-2-9mbit", ""),
+            ("-9mbit", ""),
+        ] {
+            let said = two_rates(text).map(|rates| rates.map(|rate| rate.to_string()).join(" "));
+            assert_eq!(said.unwrap_or_default(), writes, "{text}");
         }
     }
 

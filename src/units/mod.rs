@@ -10,6 +10,6 @@ mod ticks;
 
 pub use bytes::Bytes;
 pub use classid::{ClassId, ClassIdError, Minor, Shard};
-pub use meant::{Reading, readings};
+pub use meant::{Reading, readings, two_rates};
 pub use rate::{InWholeUnits, Percent, Rate, RateError};
 pub use ticks::{Psched, Ticks};

@@ -2,5 +2,6 @@
 
 mod bombs;
 mod files;
+mod mistakes;
 mod random;
 mod yaml;
