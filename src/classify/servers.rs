@@ -123,6 +123,20 @@ pub fn servers(sockets: &[Bound], addresses: &BTreeSet<IpAddr>) -> Servers {
     entries.into_iter().chain(of_host).collect()
 }
 
+/// Whose a packet is that comes to this address and port of a host with such a map, as the program
+/// finds it; `None`: nobody's.
+pub fn class_of(servers: &Servers, to: (IpAddr, u16), protocol: u8) -> Option<ClassId> {
+    let (local, port) = to;
+    let all: IpAddr = match local {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let at = |address| servers.get(&ServerKey::new(address, port, protocol));
+    let is_hosts = local.is_multicast() || servers.contains_key(&ServerKey::new(local, 0, 0));
+    let found = at(local).or_else(|| if is_hosts { at(all) } else { None });
+    found.copied().filter(|class| *class != ClassId::NONE)
+}
+
 /// Where on the stack a packet's flow is.
 pub(super) struct OnStack {
     /// The local address, 16 bytes.

@@ -16,7 +16,7 @@ use crate::tree::{Claim, Owner};
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForRoot {
     #[error(
-        "what {0} has is for root, or {0}, to see; `shaper status` without a name says what you have"
+        "what {0} has only root may see, and whose it is; `shaper status` without a name says what you have"
     )]
     Others(Foreign),
     #[error("{0} are of all users, and for root to see: run it with sudo")]

@@ -18,10 +18,12 @@ use super::output::{Output, stdout};
 use super::own::Own;
 use super::whom::{self, Unknown};
 use crate::apply::{self, Engines, Look, Options, Request, Session, Who};
+use crate::classify::servers;
 use crate::cli::{Global, WhyOptions};
 use crate::engines::Known;
 use crate::failure::Failure;
 use crate::host::Kernel;
+use crate::host::observe;
 use crate::model::{Link, LinkAt};
 use crate::process::Process;
 use crate::text::{Foreign, shown};
@@ -53,6 +55,10 @@ enum UnknownSubject {
     Process(Foreign),
     #[error("no class {0} is shaper's here")]
     Class(Foreign),
+    #[error(
+        "{0} is a link, and `why` answers about whom its classes are for: `shaper status` shows them all"
+    )]
+    Link(Foreign),
     #[error("{0} is no number")]
     Number(Foreign),
 }
@@ -116,6 +122,8 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
     };
     // An account that has no process now is asked about too.
     let also = uid.as_ref().ok().copied().flatten();
+    let is_bare = matches!(asked, Subject::Connection) && counting.own.is_none();
+    let bound = if is_bare { bound(&mut counting.kernel, options)? } else { None };
     let looked = look(&counting.kernel.name, &options.file, also, known);
     let (session, request, look) = match looked {
         Ok(looked) => looked,
@@ -141,10 +149,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         },
         Subject::Uid(uid) => of_uid(&on, format!("uid {uid}"), uid),
         Subject::Class(class) => of_class(&on, class)?,
-        Subject::Connection => Answer {
-            notes: vec!["whose it is depends on who sends it: `shaper why USER --to …`".into()],
-            ..Answer::about(format!("a connection with {}", options.subject), None)
-        },
+        Subject::Connection => of_connection(&on, options, bound),
         Subject::Guest(name) => match guest::find(counting.observation(), name) {
             Some(guest) => guest::of_guest(&on, counting.observation(), &guest),
             None => {
@@ -232,6 +237,35 @@ fn ways(
     connection::ways(connection::Known { seen, status, meaning }, &asked, answer.sender)
 }
 
+/// The class of the socket that is bound to the host's own end, where the command line names that.
+fn bound(kernel: &mut Kernel, options: &WhyOptions) -> Result<Option<ClassId>, Failure> {
+    let Some(own) = options.from.filter(|from| from.port() != 0) else { return Ok(None) };
+    let servers = observe::servers(kernel)?;
+    Ok(servers::class_of(&servers, (own.ip(), own.port()), options.proto))
+}
+
+/// A connection that no subject's is; `bound`: the class of who has bound the host's own end.
+fn of_connection(on: &On<'_>, options: &WhyOptions, bound: Option<ClassId>) -> Answer {
+    let subject = format!("a connection with {}", options.subject);
+    let mut claims = on.meaning.observation.state.claims.iter();
+    let owner = claims.find_map(|(claim, id)| match claim {
+        Claim::Owner(owner) if bound.is_some() && id.our_class() == bound => Some(owner.clone()),
+        _ => None,
+    });
+    match (owner, options.from) {
+        (Some(owner), Some(own)) => {
+            let note = format!(
+                "{own} is bound by a socket of that class: others have this end only over connections that they began themselves"
+            );
+            owner::answer(on, subject, Some(owner), vec![note])
+        }
+        _ => Answer {
+            notes: vec!["whose it is depends on who sends it: `shaper why USER --to …`".into()],
+            ..Answer::about(subject, None)
+        },
+    }
+}
+
 /// A process of those that whoever asks may be told of.
 fn find<'l>(look: &'l Look, pid: &str, own: Option<&Own>) -> Option<&'l Process> {
     let pid: u32 = pid.parse().ok()?;
@@ -275,7 +309,14 @@ fn of_name(
         (Some(guest), _) => Ok(guest::of_guest(on, seen, &guest)),
         (None, Err(unknown)) => Err(unknown.into()),
         (None, Ok(_)) => {
-            let lines = on.policy.users.iter().map(|line| line.key.value.as_str());
+            if seen.state.trees.keys().any(|port| port.link.as_str() == name) {
+                return Err(UnknownSubject::Link(name.into()).into());
+            }
+            let policy = on.policy;
+            let users = policy.users.iter().map(|line| &line.key);
+            let groups = policy.groups.iter().map(|line| &line.key);
+            let classes = policy.classes.iter().map(|line| &line.key);
+            let lines = users.chain(groups).chain(classes).map(|key| key.value.as_str());
             let nearest = crate::policy::closest(name, lines);
             let nearest = nearest.or_else(|| guest::nearest(seen, name)).map(Foreign::from);
             Err(UnknownSubject::Anything { name: name.into(), nearest }.into())

@@ -114,12 +114,16 @@ fn a_group_shows_all_that_is_below_it() {
 }
 
 fn the_nearest_name_is_said() {
-    shaped();
+    let path = shaped();
     let user = "error: anne has no class here (did you mean ann?); `shaper why anne` says why\n";
     exactly(&mut shaper("status anne"), 2, "", user);
     let group = "error: there is no group studnets here (did you mean students?)\n";
     exactly(&mut shaper("status --group studnets"), 2, "", group);
     exactly(&mut shaper("status --group zoo"), 2, "", "error: there is no group zoo here\n");
+    let any = "error: studnets is no line of the policy, no account, no process and no guest (did you mean students?)\n";
+    exactly(&mut shaper(&format!("why -f {path} studnets")), 2, "", any);
+    let link = "error: up0 is a link, and `why` answers about whom its classes are for: `shaper status` shows them all\n";
+    exactly(&mut shaper(&format!("why -f {path} up0")), 2, "", link);
 }
 
 fn the_policy_in_force_is_named() {

@@ -94,7 +94,7 @@ fn users_see_what_is_theirs_and_nothing_of_others() {
         let output = as_user(ANN, words).assert().code(2).stdout("").get_output().stderr.clone();
         String::from_utf8(output).expect("text")
     };
-    let others = "error: what bob has is for root, or bob, to see; `shaper status` without a name says what you have\n";
+    let others = "error: what bob has only root may see, and whose it is; `shaper status` without a name says what you have\n";
     assert_eq!(refused("status bob"), others);
     assert_eq!(refused(&format!("why bob --file {path}")), others);
     assert_eq!(

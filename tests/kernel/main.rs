@@ -40,6 +40,7 @@ mod seen;
 mod seen_connections;
 mod seen_guests;
 mod seen_lines;
+mod seen_senders;
 mod senders;
 mod servers;
 mod shards;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         seen_connections::TESTS,
         seen_guests::TESTS,
         seen_lines::TESTS,
+        seen_senders::TESTS,
         senders::TESTS,
         vlan::TESTS,
         tunnels::TESTS,

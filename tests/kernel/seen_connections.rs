@@ -53,7 +53,7 @@ fn most(before: &Classes, link: &str) -> String {
 
 /// Sends datagrams that come back, and gives the classes of both ways.
 #[track_caller]
-fn went(world: &World, actor: &mut Actor, family: Family, port: u16) -> [String; 2] {
+pub fn went(world: &World, actor: &mut Actor, family: Family, port: u16) -> [String; 2] {
     let before = ["up0", "ifb-up0"].map(|link| (link, classes(link)));
     let to = world.far_at(family, port);
     match actor.tell(&Order::Probe { to, count: COUNT, every_ms: 1 }) {
@@ -67,6 +67,19 @@ fn way<'a>(answer: &'a Value, direction: &str) -> &'a Value {
     let ways = answer["connection"].as_array().expect("ways");
     let found = ways.iter().find(|way| way["direction"] == direction);
     found.unwrap_or_else(|| panic!("no {direction} in {answer}"))
+}
+
+/// Has datagrams go to a port of the far side and back, and `why` say of this subject's connection
+/// with it the classes in which they went.
+#[track_caller]
+pub fn agrees(world: &World, actor: &mut Actor, subject: &str, port: u16, file: &str) {
+    let to = world.far_at(Family::V4, port);
+    let went = went(world, actor, Family::V4, port);
+    let words = ["why", subject, "--to", &to.to_string(), "--proto", "udp", "--json", "-f", file];
+    let answer = shaper(&words).exits(0).json();
+    let said = ["egress", "ingress"].map(|it| way(&answer, it)["classid"].clone());
+    let went = went.each_ref().map(|it| Value::from(it.as_str()));
+    assert_eq!(said, went, "{subject} to {to}: {answer}");
 }
 
 /// Put into a class on purpose, by the owner alone, or nobody's.
@@ -83,16 +96,10 @@ fn why_says_where_the_packets_of_a_process_go() {
         shaper(&["attach", "bob", &actor.pid().to_string()]).exits(0);
     }
     let mut free = [ANN, CAROL, ROOT].map(|account| world.actor(account));
-    for (at, actor) in attached.iter_mut().chain(&mut free).enumerate() {
+    for actor in attached.iter_mut().chain(&mut free) {
         for port in ports {
-            let to = world.far_at(Family::V4, port);
-            let went = went(world, actor, Family::V4, port);
-            let pid = format!("pid:{}", actor.pid());
-            let words = ["why", &pid, "--to", &to.to_string(), "--proto", "udp", "--json"];
-            let answer = shaper(&[&words[..], &["-f", &file]].concat()).exits(0).json();
-            let said = ["egress", "ingress"].map(|it| way(&answer, it)["classid"].clone());
-            let went = went.each_ref().map(|it| Value::from(it.as_str()));
-            assert_eq!(said, went, "process {at} to {to}: {answer}");
+            let subject = format!("pid:{}", actor.pid());
+            agrees(world, actor, &subject, port, &file);
         }
     }
 }

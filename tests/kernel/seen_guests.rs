@@ -2,15 +2,18 @@
 
 use serde_json::{Value, json};
 
+use super::seen_connections::agrees;
 use crate::support::behind::{Guest, bridge};
 use crate::support::command::run;
 use crate::support::counters::classes;
 use crate::support::harness::{On, tests};
+use crate::support::orders::Order;
 use crate::support::program::{apply, classid, policy, shaper};
 use crate::support::world::{Family, World};
 
 tests!(On::Host =>
-    status_shows_whose_guests_are_here, why_says_whose_a_guest_is_in_the_kernel_and_in_the_file
+    status_shows_whose_guests_are_here, why_says_whose_a_guest_is_in_the_kernel_and_in_the_file,
+        why_says_where_the_packets_of_a_guest_go
 );
 
 const POLICY: &str = "
@@ -20,6 +23,10 @@ users:
   ann: {ceil: 200mbit, down: 200mbit, accounts: [ann], interfaces: [\"vc*\"]}
   bob: {ceil: 200mbit, down: 200mbit, accounts: [], namespaces: [routerns]}
   vpn: {ceil: 200mbit, accounts: [], interfaces: [vpn0], addresses: [10.99.0.7]}
+classes: {anns: {ceil: 50mbit}, games: {ceil: 50mbit}}
+rules:
+  - {dport: 42000, from: ann, to: anns}
+  - {dport: 40000, to: games}
 ";
 
 /// A guest of ann's, one of bob's in a namespace with a name, a client of a VPN, and one that
@@ -161,4 +168,19 @@ fn why_says_whose_a_guest_is_in_the_kernel_and_in_the_file() {
     );
     let near = shaper(&["why", "guest:routers", "--file", &policy(POLICY)]);
     assert!(near.stderr.contains("(did you mean routerns?)"), "{}", near.stderr);
+}
+
+fn why_says_where_the_packets_of_a_guest_go() {
+    let mut guests = Guests::shaped();
+    let Guests { world, ann, bob, nobody, .. } = &mut guests;
+    let file = policy(POLICY);
+    let ports = [40_000, 40_101, 42_000];
+    for port in ports {
+        world.far.tell(&Order::Echo(port));
+    }
+    for (guest, subject) in [(ann, "vc1"), (bob, "routerns"), (nobody, "vx1")] {
+        for port in ports {
+            agrees(world, &mut guest.actor, subject, port, &file);
+        }
+    }
 }
