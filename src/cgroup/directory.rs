@@ -1,9 +1,9 @@
 //! One cgroup's directory, by its path: the files in it, the directories below it, and the
 //! processes that are moved into it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -29,13 +29,37 @@ pub enum Attached {
     NoDirectory,
 }
 
+/// Makes a directory, which may be there, for anybody to list.
 pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
-    match DirBuilder::new().mode(MODE).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::io("make", path)(error))
-        }
-        _ => Ok(()),
+    make(path, MODE).map_err(Error::io("make", path))
+}
+
+/// Makes a directory with these permissions, whatever the umask takes away: users see their own
+/// limits where root's umask is 077, too. One that is there already stays as it is.
+pub(super) fn make(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => match fs::set_permissions(path, Permissions::from_mode(mode)) {
+            // Another run has removed it meanwhile: found out by whoever uses it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
+}
+
+/// Makes a folder, and those above it that are missing, for anybody to list.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent() {
+        make_folder(above)?;
+    }
+    make(path, MODE)
 }
 
 /// Names of the directories below `path`; none if it does not exist. A name that is no UTF-8 is

@@ -1,14 +1,14 @@
 //! Where the `net_cls` hierarchy is, and mounting it where there is none. Reads the calling
 //! thread's mountinfo and `/proc/cgroups`; mounts and unmounts only at the path that it is given.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 
+use super::directory::make_folder;
 use super::error::Error;
 use super::instance::Instance;
 use super::mountinfo::{Mount, net_cls_mount, parse_mountinfo};
@@ -57,7 +57,7 @@ pub fn mount(at: &Path) -> Result<Hierarchy, Error> {
     }
     let controllers = Controllers::read()?;
     let together = controllers.together_with_net_cls().ok_or(Error::NoNetCls)?;
-    DirBuilder::new().recursive(true).mode(0o755).create(at).map_err(Error::io("make", at))?;
+    make_folder(at).map_err(Error::io("make", at))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let mount_with =
         |options| nix::mount::mount(Some("net_cls"), at, Some("cgroup"), flags, Some(options));

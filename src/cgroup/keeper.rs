@@ -6,13 +6,13 @@
 //! A process loses such a lock when it closes any descriptor of the directory, so the daemon itself
 //! must not ask who keeps the instance.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::condition::{Condition, forget};
-use super::directory::{make_directory, remove_with_notes};
+use super::directory::{make, make_directory, remove_with_notes};
 use super::error::Error;
 use super::instance::Instance;
 use super::layout::WATCH;
@@ -51,12 +51,7 @@ impl Instance {
     /// several (one was told to begin despite another); others find the one that began first.
     pub fn keep(&self) -> Result<Keeping, Error> {
         let path = self.root().join(WATCH);
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("make", &path)(error));
-            }
-            _ => {}
-        }
+        make(&path, 0o700).map_err(Error::io("make", &path))?;
         forget(&path)?;
         let directory = File::open(&path).map_err(Error::io("open", &path))?;
         record_lock::take(&directory, Kind::Shared).map_err(Error::io("lock", &path))?;

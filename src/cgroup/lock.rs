@@ -3,13 +3,14 @@
 //! directory, since whoever can open a directory can lock it; the instance's own directory is for
 //! all to read.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Deref;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::directory::{make, make_directory};
 use super::error::Error;
 use super::instance::Instance;
 use super::layout::LOCK;
@@ -86,16 +87,14 @@ impl Locked {
         // may make it anew and lock that one: our lock counts only while the path still names the
         // directory that we have locked.
         loop {
-            make(instance, 0o755)?;
+            make_directory(instance)?;
             match make(directory, 0o700) {
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                    continue;
-                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
                     // A directory that was made here and cannot be locked is removed again, if it
                     // is empty.
                     let _not_ours_alone = fs::remove_dir(instance);
-                    return Err(error);
+                    return Err(Error::io("make", directory)(error));
                 }
                 Ok(()) => {}
             }
@@ -119,15 +118,6 @@ impl Locked {
                 _ => {}
             }
         }
-    }
-}
-
-fn make(directory: &Path, mode: u32) -> Result<(), Error> {
-    match DirBuilder::new().mode(mode).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::io("make", directory)(error))
-        }
-        _ => Ok(()),
     }
 }
 

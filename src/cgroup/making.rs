@@ -1,11 +1,11 @@
 //! Making the directories of claims, and writing their classids.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::directory::{CLASSID, MODE, PROCS, make_directory};
+use super::directory::{CLASSID, MODE, PROCS, make, make_directory};
 use super::error::Error;
 use super::lock::Locked;
 use crate::tree::Claim;
@@ -17,12 +17,9 @@ impl Locked {
     pub fn make(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
         let path = self.directory(claim);
         // For all claims but the first the directories above exist.
-        match DirBuilder::new().mode(MODE).create(&path) {
+        match make(&path, MODE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_all(claim)?,
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("make", &path)(error));
-            }
-            _ => {}
+            made => made.map_err(Error::io("make", &path))?,
         }
         self.write(claim, classid)
     }

@@ -22,7 +22,7 @@ mod retired;
 mod said;
 
 pub use condition::Condition;
-pub use directory::Attached;
+pub use directory::{Attached, make_folder};
 pub use doors::Doors;
 pub use error::Error;
 pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Provision, Unmounted, find, mount, unmount};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::counting::Counting;
 use super::output::{self, Output};
+use crate::cgroup::make_folder;
 use crate::cli::StatusOptions;
 use crate::failure::Failure;
 use crate::host::kept::{self, ROOM, Totals};
@@ -79,7 +80,7 @@ fn counted(counting: &mut Counting) -> Result<(Ledger, io::Result<()>), Failure>
 }
 
 fn lock() -> io::Result<File> {
-    fs::create_dir_all(ROOM)?;
+    make_folder(Path::new(ROOM))?;
     let path = Path::new(ROOM).join("metrics.lock");
     // Whoever can open it can lock it, and so keep all others waiting.
     let file = File::options().create(true).append(true).mode(0o600).open(path)?;

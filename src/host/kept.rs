@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::cgroup::make_folder;
+
 /// Where they are.
 pub const ROOM: &str = "/run/shaper";
 
@@ -33,7 +35,7 @@ pub fn path(totals: Totals, instance: &str) -> PathBuf {
 /// # Errors
 /// Those of the file system.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::create_dir_all(ROOM)?;
+    make_folder(Path::new(ROOM))?;
     let new = path.with_extension("new");
     let mut file =
         File::options().create(true).write(true).truncate(true).mode(0o600).open(&new)?;

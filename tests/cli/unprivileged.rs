@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use nix::sys::stat::{Mode, umask};
+
 use super::invoke::{Sleeper, as_nobody, as_user, exactly, host, shaper};
 use crate::support::accounts::{ANN, Account, BOB, CAROL};
 use crate::support::harness::{On, tests};
@@ -14,7 +16,7 @@ tests!(On::Host =>
     whoever_nobody_claims_sees_the_default_class, a_number_is_a_process_or_a_uid_and_not_both,
     a_line_that_is_called_like_an_account_is_not_the_accounts, who_shares_a_line_is_not_told,
     without_the_policy_each_process_has_its_own_class,
-    a_plan_without_root_says_so
+    a_plan_without_root_says_so, roots_umask_hides_no_limits
 );
 
 const NEEDS_ROOT: &str = "error: this needs the capability CAP_NET_ADMIN, which this process lacks: run it as root (sudo shaper …)\n";
@@ -222,4 +224,15 @@ fn a_plan_without_root_says_so() {
             assert_eq!(String::from_utf8_lossy(&output.stderr), error);
         }
     }
+}
+
+fn roots_umask_hides_no_limits() {
+    let path = host();
+    let _sleeper = Sleeper::of(ANN);
+    let before = umask(Mode::from_bits_truncate(0o077));
+    shaper(&format!("apply -q {path}")).assert().code(0);
+    umask(before);
+    let status = as_user(ANN, "status").assert().code(0).stderr("").get_output().stdout.clone();
+    let status = String::from_utf8(status).expect("text");
+    assert!(status.contains("ann may use 20mbit"), "{status}");
 }
