@@ -117,6 +117,7 @@ PREFIX := /usr/local
 UNITS := /etc/systemd/system
 UNIT_FILES := shaper.service run-shaper-net_cls.mount run-shaper-cgroup.mount shaper-apply.service shaper-apply.timer \
 	shaper-metrics.socket shaper-metrics@.service shaper-textfile.service shaper-textfile.timer
+SCHEMAS := share/shaper/policy.schema.json share/shaper/drop-in.schema.json
 BUILT = $(firstword $(shell ls -t target/release/shaper target/root/release/shaper 2>/dev/null))
 # systemd reads its files again, where it runs and they are its own.
 RELOAD = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
@@ -126,7 +127,10 @@ install:
 		echo "Note: $(BUILT) is older than the sources; \`make\` builds it anew" >&2
 	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ] || { echo "This writes to $(PREFIX) and $(UNITS): sudo make install" >&2; exit 1; }
 	install -D -m 755 "$(BUILT)" "$(DESTDIR)$(PREFIX)/bin/shaper"
-	install -D -m 644 share/shaper/policy.schema.json "$(DESTDIR)$(PREFIX)/share/shaper/policy.schema.json"
+	@for schema in $(SCHEMAS); do \
+		echo "install $(DESTDIR)$(PREFIX)/$$schema"; \
+		install -D -m 644 "$$schema" "$(DESTDIR)$(PREFIX)/$$schema" || exit 1; \
+	done
 	install -d "$(DESTDIR)$(UNITS)"
 	@for unit in $(UNIT_FILES); do \
 		echo "install $(DESTDIR)$(UNITS)/$$unit"; \
@@ -142,7 +146,7 @@ uninstall:
 	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
 		systemctl disable --now shaper.service shaper-apply.timer shaper-metrics.socket shaper-textfile.timer 2>/dev/null || true
 	rm -f "$(DESTDIR)$(PREFIX)/bin/shaper" $(foreach unit,$(UNIT_FILES),"$(DESTDIR)$(UNITS)/$(unit)")
-	rm -f "$(DESTDIR)$(PREFIX)/share/shaper/policy.schema.json"
+	rm -f $(foreach schema,$(SCHEMAS),"$(DESTDIR)$(PREFIX)/$(schema)")
 	@# What others have put there stays.
 	[ ! -d "$(DESTDIR)$(PREFIX)/share/shaper" ] || \
 		rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(PREFIX)/share/shaper"

@@ -12,6 +12,17 @@ doc=$stage/usr/share/doc/shaper
 install -d "$doc/docs" "$doc/examples/policies/recipes" "$stage/etc/shaper/policies.d"
 install -m 644 README.md ARCHITECTURE.md LICENSE-MIT LICENSE-APACHE SECURITY.md "$doc"
 install -m 644 docs/*.md "$doc/docs"
+# What they speak of is elsewhere here: examples below examples/, the program in /usr/bin. Of a link to what is in no
+# package its words stay.
+for document in "$doc"/*.md "$doc"/docs/*.md; do
+    sed -i -z -E \
+        -e 's#\]\((\.\./)?policies#](\1examples/policies#g' \
+        -e 's#\]\((\.\./)?contrib/ansible#](\1examples/ansible#g' \
+        -e 's#\[([^]]*)\]\((\.\./)?(CONTRIBUTING|benches|tests)[^)]*\)#\1#g' \
+        -e 's#`systemd/([a-z-]+\.conf|shaper\.cron)`#`examples/\1`#g' \
+        -e 's#`contrib/`#`examples/prometheus`#g; s#contrib/ansible#examples/ansible#g' \
+        -e 's#/usr/local/bin/shaper login#/usr/bin/shaper login#g' "$document"
+done
 touch "$stage/etc/shaper/policies.d/.keep"
 gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
 install -m 644 policies/*.yaml "$doc/examples/policies"

@@ -50,7 +50,9 @@ fn each_command_has_its_page_and_each_shell_its_completion() {
         let name = command.get_name();
         let text = fs::read_to_string(page(&format!("man1/shaper-{name}.1"))).expect(name);
         assert!(text.contains(".SH NAME"), "{name}");
+        shows_as_typed(command, &text);
     }
+    shows_as_typed(&Cli::command(), &fs::read_to_string(page("man1/shaper.1")).unwrap());
     for (completion, word) in [
         ("bash-completion/completions/shaper", "--skip-unknown"),
         ("zsh/site-functions/_shaper", ":_users"),
@@ -80,6 +82,19 @@ fn each_command_has_its_page_and_each_shell_its_completion() {
         assert!(!completed(words).contains(" root "), "{words}: {}", completed(words));
     }
     assert!(completed("stat").contains(" status ") && completed("why --js").contains(" --json "));
+}
+
+/// Each line that `--help` has at its end is a line of the page, too.
+#[track_caller]
+fn shows_as_typed(command: &clap::Command, page: &str) {
+    let Some(examples) = command.get_after_help() else { return };
+    let (_, section) = page.split_once("\n.SH EXAMPLES\n.nf\n").expect("a section of examples");
+    let (shown, _) = section.split_once("\n.fi").expect("its end");
+    let shown = shown.replace("\\-", "-").replace("\\*(Aq", "'").replace("\\e", "\\");
+    let typed = examples.to_string();
+    let typed = typed.strip_prefix("Examples:\n").unwrap_or(&typed).trim_end();
+    let name = command.get_name();
+    assert_eq!(shown.replace("\\.", ".").replace("\\'", "'"), typed, "{name}");
 }
 
 /// As `make package-test` tries it in a clean root, here with the program that tests have.

@@ -27,8 +27,11 @@ impl Clone {
             let unit = unit.unwrap();
             fs::copy(unit.path(), clone.path("systemd").join(unit.file_name())).unwrap();
         }
-        let schema = "share/shaper/policy.schema.json";
-        for file in ["Makefile", "Cargo.toml", schema, "tests/rust.sh", "tests/run.sh"] {
+        let [of_policies, of_drop_ins] =
+            ["policy", "drop-in"].map(|of| format!("share/shaper/{of}.schema.json"));
+        for file in
+            ["Makefile", "Cargo.toml", &of_policies, &of_drop_ins, "tests/rust.sh", "tests/run.sh"]
+        {
             fs::copy(Path::new(HERE).join(file), clone.path(file)).unwrap();
         }
         for program in [
@@ -121,6 +124,7 @@ fn install_copies_what_was_built_and_uninstall_leaves_nothing() {
             "etc/systemd/system/shaper-textfile.timer",
             "etc/systemd/system/shaper.service",
             "usr/bin/shaper",
+            "usr/share/shaper/drop-in.schema.json",
             "usr/share/shaper/policy.schema.json"
         ]
     );

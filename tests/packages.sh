@@ -97,12 +97,21 @@ for unit in shaper.service shaper-apply.service shaper-apply.timer run-shaper-ne
     [ -f "$root/usr/lib/systemd/system/$unit" ] || fail "no $unit"
     ! grep -q /usr/local "$root/usr/lib/systemd/system/$unit" || fail "$unit is for another place"
 done
-for file in shaper/policy.schema.json bash-completion/completions/shaper doc/shaper/LICENSE-MIT \
+for file in shaper/policy.schema.json shaper/drop-in.schema.json bash-completion/completions/shaper doc/shaper/LICENSE-MIT \
     doc/shaper/LICENSE-APACHE doc/shaper/SECURITY.md doc/shaper/changelog.gz doc/shaper/examples/pam \
     doc/shaper/examples/shaper.cron doc/shaper/examples/netns.conf \
     doc/shaper/examples/prometheus/shaper.rules.yml doc/shaper/examples/ansible/shaper/tasks/main.yml; do
     [ -s "$root/usr/share/$file" ] || fail "no $file"
 done
+# Links of its documents, which are not all where they are in the source.
+lost=$(find "$root/usr/share/doc/shaper" -name '*.md' | while read -r document; do
+    sed '/^ *```/,/^ *```/d' "$document" | grep -o '](\([^)]*\))' | sed 's/^](//; s/)$//; s/#.*//' | sort -u |
+        while read -r target; do
+            case $target in '' | *://*) continue ;; esac
+            [ -e "$(dirname "$document")/$target" ] || echo "${document##*/}: $target"
+        done
+done)
+[ -z "$lost" ] || fail "links that lead nowhere: $lost"
 strange=$(dpkg-deb -c "$deb" | awk '$2 != "root/root" || $1 ~ /^.....w|^........w|[sS]/ { print }')
 [ -z "$strange" ] || fail "not as a package's files are: $strange"
 for page in shaper.1 shaper-apply.1 shaper-watch.1 shaper.yaml.5; do

@@ -1,6 +1,7 @@
-//! `share/shaper/policy.schema.json`, by which editors check a policy, against the reader of
-//! policies: what one takes the other takes, of every policy here and of thousands that are changed
-//! at random. The schema's side is Debian's python3-jsonschema, as one process for all of them.
+//! The schemas in `share/shaper`, by which editors check a policy and files of `policies.d`, beside
+//! the reader of policies: what one takes the other takes, of every policy here and of thousands
+//! that are changed at random. The schemas' side is Debian's python3-jsonschema, as one process for
+//! all of them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
-use shaper::policy;
+use shaper::policy::{self, Source};
 
 #[path = "support/random.rs"]
 #[expect(dead_code, reason = "the others need more of it")]
@@ -16,7 +17,27 @@ mod random;
 use random::Random;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
-const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/share/shaper/policy.schema.json");
+
+/// A schema, and the reader of what it is for.
+struct Schema {
+    path: &'static str,
+    /// What the reader makes of a file: it is JSON, which is YAML.
+    source: fn(&str) -> Source,
+}
+
+const POLICY: Schema = Schema {
+    path: concat!(env!("CARGO_MANIFEST_DIR"), "/share/shaper/policy.schema.json"),
+    source: |text| Source::new("policy", text),
+};
+
+/// Beside a policy that has what a policy must have.
+const DROP_IN: Schema = Schema {
+    path: concat!(env!("CARGO_MANIFEST_DIR"), "/share/shaper/drop-in.schema.json"),
+    source: |text| {
+        let policy = Source::new("policies.yaml", "version: 1\nlinks: {base0: 1gbit}\n");
+        policy.with([("policies.d/part.yaml".to_string(), text)])
+    },
+};
 
 /// How many policies are changed at random.
 const CHANGED: usize = 5000;
@@ -78,7 +99,7 @@ const STRANGE: [&str; 7] = ["quota", "ingress", "x-y", "eth*", "a b", "root", ".
 
 /// Keys for any place: all that the schema knows, and strange ones.
 static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let text = fs::read_to_string(SCHEMA).expect("the schema");
+    let text = fs::read_to_string(POLICY.path).expect("the schema");
     let mut keys: BTreeSet<String> = STRANGE.map(str::to_string).into();
     properties(&serde_json::from_str(&text).expect("JSON"), &mut keys);
     assert!(keys.len() > 40, "{keys:?}");
@@ -283,62 +304,93 @@ fn policies() -> Vec<Value> {
     texts.iter().map(|text| serde_yaml::from_str(text).expect(text)).collect()
 }
 
-/// Why the reader of policies refuses it; `None`: it takes it.
-fn refusal(policy: &Value) -> Option<String> {
-    // JSON is YAML.
-    policy::parse(&policy.to_string(), "policy").err().map(|report| report.to_string())
-}
+impl Schema {
+    /// Why the reader of policies refuses it; `None`: it takes it.
+    fn refusal(&self, policy: &Value) -> Option<String> {
+        policy::read((self.source)(&policy.to_string())).err().map(|report| report.to_string())
+    }
 
-/// Which of these the schema takes.
-fn taken(policies: &[Value]) -> Vec<bool> {
-    const PROGRAM: &str = "
-import json, sys
-from jsonschema import Draft202012Validator
-schema = json.load(open(sys.argv[1]))
+    /// Which of these the schema takes.
+    fn taken(&self, policies: &[Value]) -> Vec<bool> {
+        const PROGRAM: &str = "
+import json, pathlib, sys
+from jsonschema import Draft202012Validator, RefResolver
+path = pathlib.Path(sys.argv[1])
+schema = json.loads(path.read_text())
 Draft202012Validator.check_schema(schema)
-validator = Draft202012Validator(schema)
+validator = Draft202012Validator(schema, resolver=RefResolver(path.as_uri(), schema))
 print(json.dumps([validator.is_valid(policy) for policy in json.load(sys.stdin)]))
 ";
-    let mut command = assert_cmd::Command::new("/usr/bin/python3");
-    command.args(["-c", PROGRAM, SCHEMA]).write_stdin(json!(policies).to_string());
-    let output = command.assert().success().get_output().stdout.clone();
-    serde_json::from_slice(&output).unwrap()
+        let mut command = assert_cmd::Command::new("/usr/bin/python3");
+        command.args(["-c", PROGRAM, self.path]).write_stdin(json!(policies).to_string());
+        let output = command.assert().success().get_output().stdout.clone();
+        serde_json::from_slice(&output).unwrap()
+    }
+
+    /// Of these, which both take, and of thousands that begin as one of them.
+    fn takes_what_the_reader_takes(&self, good: &[Value]) {
+        let mut random = Random::new(14);
+        let mut found = Vec::new();
+        good.iter().for_each(|policy| entries(policy, &mut found));
+        let mut all = good.to_vec();
+        for _ in 0..CHANGED {
+            let mut policy = random.pick(good).clone();
+            for _ in 0..random.between(1, 3) {
+                change(&mut policy, &found, &mut random);
+            }
+            all.push(policy);
+        }
+        let (mut of_both, mut of_none) = (0, 0);
+        let mut wrong = Vec::new();
+        for (position, (policy, taken)) in all.iter().zip(self.taken(&all)).enumerate() {
+            match (self.refusal(policy), taken) {
+                (None, true) => of_both += 1,
+                (Some(why), _) if position < good.len() => panic!("{policy}\n{why}"),
+                (Some(_), false) => of_none += 1,
+                (Some(why), true) if BEYOND.iter().any(|beyond| why.contains(beyond)) => {}
+                (why, _) => wrong.push(format!("{policy}\n{}", why.unwrap_or("taken".to_string()))),
+            }
+        }
+        assert!(
+            wrong.is_empty(),
+            "{} of {}:\n{}",
+            wrong.len(),
+            all.len(),
+            wrong[..wrong.len().min(5)].join("\n\n")
+        );
+        assert!(of_both > CHANGED / 10 && of_none > CHANGED / 4, "{of_both} {of_none}");
+    }
+
+    /// All of these are mistakes, to both.
+    fn refuses(&self, texts: impl Iterator<Item = String>) {
+        let policies: Vec<Value> =
+            texts.map(|text| serde_yaml::from_str(&text).expect(&text)).collect();
+        for (policy, taken) in policies.iter().zip(self.taken(&policies)) {
+            assert!(self.refusal(policy).is_some(), "the reader takes {policy}");
+            assert!(!taken, "the schema takes {policy}");
+        }
+    }
 }
 
 #[test]
 #[ignore = "needs python3-jsonschema, which `make test` installs"]
 fn the_schema_takes_what_the_reader_takes() {
-    let good = policies();
-    let mut random = Random::new(14);
-    let mut found = Vec::new();
-    good.iter().for_each(|policy| entries(policy, &mut found));
-    let mut all = good.clone();
-    for _ in 0..CHANGED {
-        let mut policy = random.pick(&good).clone();
-        for _ in 0..random.between(1, 3) {
-            change(&mut policy, &found, &mut random);
-        }
-        all.push(policy);
+    POLICY.takes_what_the_reader_takes(&policies());
+}
+
+/// A file of `policies.d` needs no version and no link, may be empty, and is beside a policy.
+#[test]
+#[ignore = "needs python3-jsonschema, which `make test` installs"]
+fn the_schema_of_drop_ins_takes_what_the_reader_takes() {
+    let mut good = policies();
+    for policy in &mut good {
+        let map = policy.as_object_mut().expect("a policy");
+        map.remove("version");
+        map.remove("links");
     }
-    let (mut of_both, mut of_none) = (0, 0);
-    let mut wrong = Vec::new();
-    for (position, (policy, taken)) in all.iter().zip(taken(&all)).enumerate() {
-        match (refusal(policy), taken) {
-            (None, true) => of_both += 1,
-            (Some(why), _) if position < good.len() => panic!("{policy}\n{why}"),
-            (Some(_), false) => of_none += 1,
-            (Some(why), true) if BEYOND.iter().any(|beyond| why.contains(beyond)) => {}
-            (why, _) => wrong.push(format!("{policy}\n{}", why.unwrap_or("taken".to_string()))),
-        }
-    }
-    assert!(
-        wrong.is_empty(),
-        "{} of {}:\n{}",
-        wrong.len(),
-        all.len(),
-        wrong[..wrong.len().min(5)].join("\n\n")
-    );
-    assert!(of_both > CHANGED / 10 && of_none > CHANGED / 4, "{of_both} {of_none}");
+    good.extend([Value::Null, json!({}), json!({"links": null}), json!({"links": {}})]);
+    good.push(json!({"version": 1, "links": {"eth7": "1gbit"}}));
+    DROP_IN.takes_what_the_reader_takes(&good);
 }
 
 #[test]
@@ -405,10 +457,6 @@ fn both_refuse_the_usual_mistakes() {
         "version: 1\nlinks: {a/b: 1gbit}",
     ];
     let texts = mistakes.map(on_a_link).into_iter().chain(others.map(str::to_string));
-    let policies: Vec<Value> =
-        texts.map(|text| serde_yaml::from_str(&text).expect(&text)).collect();
-    for (policy, taken) in policies.iter().zip(taken(&policies)) {
-        assert!(refusal(policy).is_some(), "the reader takes {policy}");
-        assert!(!taken, "the schema takes {policy}");
-    }
+    POLICY.refuses(texts);
+    DROP_IN.refuses(mistakes.into_iter().map(str::to_string));
 }

@@ -30,13 +30,16 @@ Tested examples.
 .TP
 /usr/share/shaper/policy.schema.json
 Its JSON schema, for editors.
+.TP
+/usr/share/shaper/drop\-in.schema.json
+That of a file in policies.d.
 .SH SEE ALSO
 shaper(1), tc\-htb(8)
 ";
 
 /// How many entries `TAIL` has.
 #[allow(dead_code, reason = "for tests/documents.rs")]
-pub const ITEMS_OF_TAIL: usize = 4;
+pub const ITEMS_OF_TAIL: usize = 5;
 
 /// How many sections `HEAD` and `TAIL` have.
 #[allow(dead_code, reason = "for tests/documents.rs")]
@@ -48,9 +51,22 @@ pub fn write(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(&commands)?;
     fs::create_dir_all(&files)?;
     clap_mangen::generate_to(Cli::command(), &commands)?;
+    for page in fs::read_dir(&commands)? {
+        let page = page?.path();
+        fs::write(&page, as_typed(&fs::read_to_string(&page)?))?;
+    }
     let policy = include_str!("../../docs/policy.md");
     fs::write(files.join("shaper.yaml.5"), reference(body(policy)))?;
     completions(folder)
+}
+
+/// A command's page with its examples line by line, as `--help` shows them: clap's generator has
+/// them as text that may be filled.
+fn as_typed(page: &str) -> String {
+    let Some((before, rest)) = page.split_once("\n.SH EXTRA\n") else { return page.to_string() };
+    let (examples, after) = rest.find("\n.SH ").map_or((rest, ""), |at| rest.split_at(at));
+    let examples = examples.strip_prefix("Examples:\n").unwrap_or(examples).trim_end();
+    format!("{before}\n.SH EXAMPLES\n.nf\n{examples}\n.fi{after}")
 }
 
 /// Where each shell looks for them.

@@ -74,7 +74,7 @@ pub(super) fn text(kernel: &mut Kernel) -> Result<String, Failure> {
     let mut snapshot = observe::observe(kernel, wanted)?;
     observe::speeds(&mut snapshot, |_, _| true)?;
     observe::guests(kernel, &mut snapshot)?;
-    Ok(modeline(std::env::current_exe().ok().as_deref()) + &starter(snapshot.facts()))
+    Ok(Schema::Policy.modeline() + &starter(snapshot.facts()))
 }
 
 /// Makes a file that did not exist, and its folder where that is missing.
@@ -97,16 +97,34 @@ fn make(file: &Path, text: &str) -> Result<(), NotWritten> {
     })
 }
 
-/// Below a prefix such as `/usr`.
-const SCHEMA: &str = "share/shaper/policy.schema.json";
+/// A schema by which editors check what is typed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Schema {
+    Policy,
+    DropIn,
+}
 
-/// Tells editors where the schema of policies is: below the prefix under which this program is
-/// installed, else where packages put it.
-fn modeline(program: Option<&Path>) -> String {
-    let prefix = program.and_then(Path::parent).filter(|folder| folder.ends_with("bin"));
-    let prefix = prefix.and_then(Path::parent).unwrap_or(Path::new("/usr"));
-    let schema = prefix.join(SCHEMA);
-    format!("# yaml-language-server: $schema={}\n", shown(&schema.to_string_lossy()))
+impl Schema {
+    /// Below a prefix such as `/usr`.
+    fn path(self) -> &'static str {
+        match self {
+            Schema::Policy => "share/shaper/policy.schema.json",
+            Schema::DropIn => "share/shaper/drop-in.schema.json",
+        }
+    }
+
+    /// Tells editors where it is: below the prefix under which this program is installed, else
+    /// where packages put it.
+    pub(super) fn modeline(self) -> String {
+        self.modeline_of(std::env::current_exe().ok().as_deref())
+    }
+
+    fn modeline_of(self, program: Option<&Path>) -> String {
+        let prefix = program.and_then(Path::parent).filter(|folder| folder.ends_with("bin"));
+        let prefix = prefix.and_then(Path::parent).unwrap_or(Path::new("/usr"));
+        let schema = prefix.join(self.path());
+        format!("# yaml-language-server: $schema={}\n", shown(&schema.to_string_lossy()))
+    }
 }
 
 /// The link that a policy would most likely be for: that of the default route, else the first that
@@ -246,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_schema_is_beside_the_program() {
-        let line = |program| modeline(program);
+        let line = |program| Schema::Policy.modeline_of(program);
         let packaged = "# yaml-language-server: $schema=/usr/share/shaper/policy.schema.json\n";
         assert_eq!(line(Some(Path::new("/usr/bin/shaper"))), packaged);
         let local = packaged.replace("/usr/", "/usr/local/");
@@ -254,6 +272,8 @@ mod tests {
         for elsewhere in [None, Some(Path::new("/src/target/debug/shaper")), Some(Path::new("/"))] {
             assert_eq!(line(elsewhere), packaged);
         }
+        let of_drop_ins = Schema::DropIn.modeline_of(Some(Path::new("/usr/bin/shaper")));
+        assert_eq!(of_drop_ins, packaged.replace("policy.schema", "drop-in.schema"));
     }
 
     fn starts_with_link(links: &[(&str, LinkFacts)], wanted: &str) {

@@ -203,7 +203,8 @@ fn a_mistake_is_shown_where_the_file_would_have_it() {
     assert!(directory("user/carol").exists() && directory("user/bob").exists());
     // It begins as something that holds beside the policy.
     let begins = read(&format!("{SCRATCH}/seen"));
-    assert!(begins.starts_with(&format!("# A part of {path}: ")), "{begins}");
+    let schema = "# yaml-language-server: $schema=/usr/share/shaper/drop-in.schema.json\n";
+    assert!(begins.starts_with(&format!("{schema}# A part of {path}: ")), "{begins}");
     fs::write(format!("{drop_ins}/dave.yaml"), begins).expect("another drop-in");
     let said = format!("{path}: ok: 1 link, 3 users\n");
     exactly(&mut shaper(&format!("check --offline {path}")), 0, &said, "");

@@ -109,9 +109,10 @@ pub(super) fn edit(global: &Global, words: &Words) -> Result<Output, Failure> {
 /// How a new drop-in begins: it holds beside its policy as it is.
 fn drop_in_of(policy: &Path) -> String {
     format!(
-        "# A part of {}: what stands here is beside what stands there.\n\
+        "{}# A part of {}: what stands here is beside what stands there.\n\
          users:\n\
          #  ann: 20mbit\n",
+        init::Schema::DropIn.modeline(),
         shown(&policy.to_string_lossy())
     )
 }
