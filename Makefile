@@ -79,6 +79,7 @@ nightly: tools lab-kernel
 	SHAPER_QUOTA_USERS=$(QUOTA_USERS) cargo test --lib -- quota::tests::years
 	$(MAKE) lab-newest
 	SHAPER_NIGHT=1 cargo test --test kernel -- lab::boots_with_systemd
+	SHAPER_NIGHT=1 cargo test --test cli -- ansible::over_ssh
 	$(MAKE) package-test
 	SHAPER_PROMETHEUS=1 cargo test --test cli -- metrics::
 	sh tests/run.sh $(RUNS)

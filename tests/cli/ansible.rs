@@ -1,5 +1,5 @@
-//! The role in `contrib/ansible`, played by ansible-core itself on this host: what it changes, that
-//! it changes nothing twice, and that a bad policy stays outside.
+//! The role in `contrib/ansible`, played by ansible-core itself, on this host and from another one
+//! over ssh: what it changes, that it changes nothing twice, and that a bad policy stays outside.
 
 use std::fs;
 use std::path::Path;
@@ -9,20 +9,46 @@ use std::time::Duration;
 use super::invoke::{host, root, shaper, text};
 use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
-use crate::support::command::{Done, run_with};
+use crate::support::command::{Done, run_within};
 use crate::support::harness::{On, tests};
 use crate::support::program::{binary, directory};
+use crate::support::sshd::{ADDRESS, Sshd};
+use crate::support::world::World;
 
 tests!(
     On::Host => the_role_changes_what_differs_and_nothing_twice,
-        what_was_taken_back_is_tried_again_where_that_is_said;
+        what_was_taken_back_is_tried_again_where_that_is_said, over_ssh_a_policy_is_confirmed;
+    On::Nightly => over_ssh_what_cuts_the_connection_off_does_not_stay;
 );
 
 const ROLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/ansible");
 const FILE: &str = "/run/shaper-role/policies.yaml";
 
+/// For a play: seconds, but over ssh each task is a program or two on both sides.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// Plays the role with the policy, on the machine that it runs on.
 fn play(policy: &str, options: &[&str]) -> Done {
+    let path = playbook(serde_json::json!("localhost"), "local", policy);
+    let mut command = Command::new("/usr/bin/ansible-playbook");
+    command.args(["-i", "localhost,", &path]).args(options);
+    played(command)
+}
+
+/// The same from the far side, by a real sshd of the host.
+fn play_over_ssh(world: &World, policy: &str, options: &[&str]) -> Done {
+    let path = playbook(serde_json::json!(ADDRESS), "ssh", policy);
+    let mut command = world.far_command(&["/usr/bin/ansible-playbook"]);
+    let ssh = "-F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null";
+    command.args(["-i", &format!("{ADDRESS},"), "-u", "root", &path]).args(options);
+    command.args(["--private-key", &format!("{SCRATCH}/client")]);
+    command.args(["--ssh-common-args", ssh]);
+    command.env("ANSIBLE_SSH_CONTROL_PATH_DIR", format!("{SCRATCH}/ssh"));
+    played(command)
+}
+
+/// A playbook's path.
+fn playbook(hosts: serde_json::Value, connection: &str, policy: &str) -> String {
     let path = format!("{SCRATCH}/play.yaml");
     let vars = serde_json::json!({
         "shaper_policy": policy,
@@ -32,15 +58,17 @@ fn play(policy: &str, options: &[&str]) -> Done {
         "ansible_python_interpreter": "/usr/bin/python3",
     });
     let play = serde_json::json!([
-        {"hosts": "localhost", "connection": "local", "gather_facts": false, "vars": vars, "roles": ["shaper"]}
+        {"hosts": hosts, "connection": connection, "gather_facts": false, "vars": vars, "roles": ["shaper"]}
     ]);
     fs::write(&path, play.to_string()).expect("write the playbook");
-    let mut command = Command::new("/usr/bin/ansible-playbook");
-    command.args(["-i", "localhost,", &path]).args(options);
+    path
+}
+
+fn played(mut command: Command) -> Done {
     command.envs([("HOME", SCRATCH), ("ANSIBLE_ROLES_PATH", ROLES), ("ANSIBLE_NOCOLOR", "1")]);
     command.envs([("ANSIBLE_LOCAL_TEMP", SCRATCH), ("ANSIBLE_REMOTE_TEMP", SCRATCH)]);
     command.env("LC_ALL", "C.UTF-8");
-    run_with(command, "")
+    run_within(PATIENCE, command, "")
 }
 
 /// How many tasks the last line of a play says that it changed.
@@ -94,4 +122,33 @@ fn what_was_taken_back_is_tried_again_where_that_is_said() {
     let second = play(&policy, &[]).exits(0);
     assert_eq!(changes(&second), 0, "{}", second.stdout);
     assert!(!Path::new(&tried).exists());
+}
+
+fn over_ssh_a_policy_is_confirmed() {
+    let world = World::new();
+    let _sshd = Sshd::start("UsePAM no");
+    let policy = text("ann: 20mbit");
+    let done = play_over_ssh(&world, &policy, &[]).exits(0);
+    assert!(changes(&done) > 0 && root().contains("htb"), "{}", done.stdout);
+    assert_eq!(fs::read_to_string(FILE).expect("the policy"), policy);
+    assert!(!directory("confirm").exists(), "it is confirmed");
+}
+
+/// Many seconds of TCP that waits.
+fn over_ssh_what_cuts_the_connection_off_does_not_stay() {
+    let world = World::new();
+    let _sshd = Sshd::start("UsePAM no");
+    let good = text("ann: 20mbit");
+    fs::create_dir_all("/run/shaper-role").expect("a folder");
+    fs::write(FILE, &good).expect("write the policy");
+    shaper(&format!("apply -q {FILE}")).assert().code(0);
+    // So little for sshd's answers that no handshake comes through.
+    let slow = "classes: {slow: {ceil: 2kbit}}\nrules: [{proto: tcp, sport: 22, to: slow}]\n";
+    let bad = good.clone() + slow;
+    let cut_off = play_over_ssh(&world, &bad, &["-e", "shaper_confirm=5"]);
+    assert!(cut_off.status != Some(0), "{}", cut_off.stdout);
+    assert!(cut_off.stdout.contains("Apply it for a while"), "{}", cut_off.stdout);
+    assert_eq!(fs::read_to_string(FILE).expect("the policy"), good);
+    soon("it is taken back", Duration::from_secs(30), || !directory("confirm").exists());
+    shaper(&format!("plan --exit-code {FILE}")).assert().code(0);
 }

@@ -28,7 +28,12 @@ pub struct Done {
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs a command to its end, with this text as standard input.
-pub fn run_with(mut command: Command, input: &str) -> Done {
+pub fn run_with(command: Command, input: &str) -> Done {
+    run_within(LIMIT, command, input)
+}
+
+/// The same of a command that may take longer.
+pub fn run_within(limit: Duration, mut command: Command, input: &str) -> Done {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let text = words.map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
@@ -40,7 +45,7 @@ pub fn run_with(mut command: Command, input: &str) -> Done {
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
     let (done, ended) = mpsc::channel::<()>();
     let watchdog = thread::spawn(move || {
-        if ended.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
             let _ = kill(pid, Signal::SIGKILL);
         }
     });

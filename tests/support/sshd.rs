@@ -10,7 +10,8 @@ use super::clock::soon;
 use super::command::{run, run_with};
 use super::world::World;
 
-const ADDRESS: &str = "10.77.0.1";
+/// Where it listens.
+pub const ADDRESS: &str = "10.77.0.1";
 
 /// The server; dropped, it ends.
 pub struct Sshd(Child);
