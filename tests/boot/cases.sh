@@ -170,7 +170,8 @@ case_loop() {
         >/run/systemd/system/shaper.service.d/loop.conf
     systemctl daemon-reload
     systemctl restart shaper 2>/dev/null
-    soon 120 says "start-limit-hit" systemctl show -P Result shaper || return
+    # systemd keeps the first reason, so its result is that of the last start.
+    soon 300 says "Start request repeated too quickly" journalctl -b -u shaper --no-pager || return
     is failed "$(unit ActiveState)" && has_tree && as_ann && [ "$(unit NRestarts)" -le 20 ] || return
     rm /run/systemd/system/shaper.service.d/loop.conf
     systemctl daemon-reload && systemctl reset-failed shaper && systemctl start shaper && in_force
