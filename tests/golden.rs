@@ -240,7 +240,7 @@ fn facts() -> Facts {
             tried: true,
             htb: true,
             classifiers: BTreeSet::from([Classifier::Cgroup, Classifier::Bpf]),
-            helpers: Helpers { socket_tag: true, netns_cookie: true, mptcp: None },
+            helpers: Helpers { socket_tag: true, netns_cookie: true, ..Helpers::default() },
             clsact: true,
             leaves: BTreeSet::from(["fq_codel", "sfq", "bfifo", "pfifo", "cake"]),
         },

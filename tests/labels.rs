@@ -1,13 +1,13 @@
 //! The program that labels what comes in by an inner link, run as a value by an interpreter, where
-//! it asks whose a source is. Needs nothing of the machine. Without that it is in
-//! `tests/program.rs`, and what real packets get is in `tests/kernel/guests.rs`.
+//! it asks whose a source is and where it does not. Needs nothing of the machine. What real packets
+//! get is in `tests/kernel/guests.rs`.
 
 #[path = "interpreter/ethernet.rs"]
 mod ethernet;
 mod interpreter;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use interpreter::{Machine, Packet};
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 
 use shaper::classify::inner::*;
 use shaper::classify::label::SKB_TC_INDEX;
-use shaper::classify::program::{MAP_LOOKUP, SOURCES};
+use shaper::classify::program::{MAP_LOOKUP, SOURCES, hash};
 use shaper::classify::program_rules::SKB_PROTOCOL;
 use shaper::tree::{Label, Source};
 use shaper::units::{ClassId, Minor};
@@ -137,4 +137,35 @@ fn what_has_no_source_is_the_links_owners() {
         let packet = ethernet::frame(&[], protocol, body, false);
         assert_eq!(labelled(label, &packet), 0x20, "{protocol:x}");
     }
+}
+
+/// The label that a packet has behind a program, which had `before`.
+fn relabelled(it: Label, before: u16) -> u32 {
+    let machine = Machine { functions: &[], memory: &[], packet: &Packet::default() };
+    let mut context = [0_u8; 192];
+    context[SKB_TC_INDEX as usize..][..4].copy_from_slice(&u32::from(before).to_ne_bytes());
+    let answer = machine.run(&label(it), &mut context);
+    assert_eq!(answer as i32, -1, "the next filter is asked");
+    let left = context[SKB_TC_INDEX as usize..][..4].try_into().expect("four bytes");
+    u32::from_ne_bytes(left)
+}
+
+#[test]
+fn a_label_overwrites_what_a_guest_wrote_and_a_bridge_keeps_its_ports() {
+    let mut hashes = BTreeSet::new();
+    for owner in [None, Some(Minor(0x10)), Some(Minor(0xdfff))] {
+        let own = owner.map_or(0, |minor| u32::from(minor.0));
+        for before in [0, 1, 0xf, 0x10, 0x11, 0xdfff, 0xe000, 0xfffd, 0xfffe, u16::MAX] {
+            let label = Label { owner, by_source: false, keeps: false };
+            assert_eq!(relabelled(label, before), own, "{before:x}");
+            let is_label = (0x10..=0xdfff).contains(&before);
+            let kept = if is_label { before.into() } else { own };
+            assert_eq!(relabelled(Label { keeps: true, ..label }, before), kept, "{before:x}");
+        }
+        for by_source in [false, true] {
+            let code = |keeps| label(Label { owner, by_source, keeps });
+            hashes.extend([false, true].map(|keeps| hash(&code(keeps))));
+        }
+    }
+    assert_eq!(hashes.len(), 12);
 }

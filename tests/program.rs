@@ -13,10 +13,9 @@ use proptest::prelude::*;
 
 use shaper::classify::assembler::Instruction;
 use shaper::classify::flows::learn;
-use shaper::classify::inner::label;
 use shaper::classify::label::{SKB_INGRESS_IFINDEX, SKB_TC_INDEX};
 use shaper::classify::program::*;
-use shaper::tree::{Label, MptcpLayout, OwnerTable, Program, Sockets, Tag, TagHelper};
+use shaper::tree::{MptcpLayout, NamespaceLayout, OwnerTable, Program, Sockets, Tag, TagHelper};
 use shaper::units::{ClassId, Minor, Shard};
 
 const OURS: u64 = 0x1_0000_0011;
@@ -53,6 +52,16 @@ const ORDINARY: Packet = Packet {
 /// Where [`MPTCP`] has them.
 const LAYOUT: MptcpLayout = MptcpLayout { owner: 4, tag: 12 };
 
+/// Where [`SOCKET`] and [`NAMESPACE`] have them.
+const NAMESPACE_LAYOUT: NamespaceLayout = NamespaceLayout { namespace: 24, inode: 8 };
+
+/// The inode of the namespace that has this cookie.
+const fn inode(cookie: u64) -> u32 {
+    (cookie ^ cookie >> 32) as u32
+}
+
+const BY_INODE: Sockets = Sockets::Inode(inode(OURS), NAMESPACE_LAYOUT);
+
 #[derive(Clone, Debug)]
 struct World {
     packet: Packet,
@@ -67,12 +76,51 @@ thread_local! {
     static VALUE: RefCell<Box<u32>> = RefCell::new(Box::new(0));
     /// `struct bpf_sock` of the packet's socket.
     static SOCKET: RefCell<Box<[u32; 20]>> = RefCell::new(Box::new([0; 20]));
+    /// The network namespace of the packet's socket.
+    static NAMESPACE: RefCell<Box<[u32; 4]>> = RefCell::new(Box::new([0; 4]));
     /// An MPTCP socket.
     static MPTCP: RefCell<Box<[u32; 4]>> = RefCell::new(Box::new([0; 4]));
 }
 
 fn socket_address() -> u64 {
     SOCKET.with(|socket| (&raw const **socket.borrow()).expose_provenance() as u64)
+}
+
+/// The packet's socket, as far as the programs read it by themselves.
+fn make_socket(packet: &Packet) {
+    let (stream, raw, tcp) = (1, 3, 6);
+    let kind = if packet.is_tcp { stream } else { raw };
+    let (established, time_wait, new_syn_recv) = (1, 6, 12);
+    let cookie = packet.socket.map_or(0, |(_, cookie, _)| cookie);
+    let namespace = NAMESPACE.with(|namespace| {
+        **namespace.borrow_mut() = [0, 0, inode(cookie), 0];
+        (&raw const **namespace.borrow()).expose_provenance() as u64
+    });
+    SOCKET.with(|socket| {
+        let mut fields = [0; 20];
+        fields[2..4].copy_from_slice(&[kind, tcp]);
+        let halves: [[u8; 4]; 2] =
+            [0, 4].map(|at| namespace.to_ne_bytes()[at..at + 4].try_into().expect("half of it"));
+        fields[6..8].copy_from_slice(&halves.map(u32::from_ne_bytes));
+        fields[18] = match (packet.socket, packet.is_request) {
+            (Some((true, ..)), _) => established,
+            (_, true) => new_syn_recv,
+            (_, false) => time_wait,
+        };
+        **socket.borrow_mut() = fields;
+    });
+}
+
+/// Of the two that may be read: a socket, and its namespace.
+fn read_kernel(to: u64, size: u64, from: u64, _: u64, _: u64) -> u64 {
+    let namespace = NAMESPACE.with(|it| (&raw const **it.borrow()).expose_provenance() as u64);
+    let is_within = |start: u64, bytes: u64| from >= start && from + size <= start + bytes;
+    assert!(is_within(socket_address(), 80) || is_within(namespace, 16), "{from:x}");
+    let from = std::ptr::with_exposed_provenance::<u8>(from as usize);
+    let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
+    // SAFETY: from one of the two above to the program's stack, below its end by what it says.
+    unsafe { std::ptr::copy_nonoverlapping(from, to, size as usize) };
+    0
 }
 
 fn world<T>(ask: impl FnOnce(&World) -> T) -> T {
@@ -146,8 +194,9 @@ fn run(program: Program, it: &World) -> u32 {
 /// What some program returns, which finds the packet's control block as the one before left it.
 fn answer(code: &[Instruction], it: &World, context: &mut Context) -> u32 {
     WORLD.with(|world| *world.borrow_mut() = Some(it.clone()));
-    let functions: [(i32, rbpf::ebpf::Helper); 7] = [
+    let functions: [(i32, rbpf::ebpf::Helper); 8] = [
         (MPTCP_SOCKET, mptcp),
+        (READ_KERNEL, read_kernel),
         (MAP_LOOKUP, look_up),
         (TASK_CLASSID, tag),
         (SOCKET_CLASSID, tag),
@@ -159,19 +208,7 @@ fn answer(code: &[Instruction], it: &World, context: &mut Context) -> u32 {
     let mptcp = MPTCP.with(|mptcp| (&raw const **mptcp.borrow()).expose_provenance() as u64);
     // With a socket or without.
     let socket = it.packet.socket.map_or(0_u64, |_| socket_address());
-    let (stream, raw, tcp) = (1, 3, 6);
-    let kind = if it.packet.is_tcp { stream } else { raw };
-    let (established, time_wait, new_syn_recv) = (1, 6, 12);
-    SOCKET.with(|socket| {
-        let mut fields = [0; 20];
-        fields[2..4].copy_from_slice(&[kind, tcp]);
-        fields[18] = match (it.packet.socket, it.packet.is_request) {
-            (Some((true, ..)), _) => established,
-            (_, true) => new_syn_recv,
-            (_, false) => time_wait,
-        };
-        **socket.borrow_mut() = fields;
-    });
+    make_socket(&it.packet);
     let sockets = socket_address();
     let memory = [(value, 4), (mptcp, 16), (sockets, 80)];
     context[SKB_SOCKET as usize..][..8].copy_from_slice(&socket.to_ne_bytes());
@@ -187,6 +224,7 @@ fn meant(program: Program, World { packet, table, given }: &World) -> u32 {
     let tag = packet.tag;
     let own = |cookie: u64| match program.sockets {
         Sockets::Cookie(ours) => cookie == ours,
+        Sockets::Inode(ours, _) => inode(cookie) == ours,
         Sockets::All | Sockets::Mixed => true,
     };
     let class = |uid: u32| table.class(uid).map_or(0, |class| class.0);
@@ -215,8 +253,12 @@ fn meant(program: Program, World { packet, table, given }: &World) -> u32 {
 }
 
 fn programs() -> impl Strategy<Value = Program> {
-    let sockets =
-        prop_oneof![Just(Sockets::Cookie(OURS)), Just(Sockets::All), Just(Sockets::Mixed)];
+    let sockets = prop_oneof![
+        Just(Sockets::Cookie(OURS)),
+        Just(BY_INODE),
+        Just(Sockets::All),
+        Just(Sockets::Mixed)
+    ];
     let tag = prop_oneof![Just(TagHelper::Socket), Just(TagHelper::Task)];
     let mptcp = proptest::option::of(Just(LAYOUT));
     (any::<bool>(), tag, sockets, mptcp, any::<bool>()).prop_map(
@@ -355,7 +397,7 @@ fn what_looks_like_a_decision_is_cleared_by_the_first_program() {
     let it = World { packet, table, given: BTreeSet::new() };
     let nobody = World { table: OwnerTable::default(), ..it.clone() };
     let below = Program { shards: false, ..at_the_root };
-    for sockets in [Sockets::Cookie(OURS), Sockets::Mixed] {
+    for sockets in [Sockets::Cookie(OURS), BY_INODE, Sockets::Mixed] {
         let mut context = [0; 192];
         answer(&decide(at_the_root), &it, &mut context);
         let forged = context;
@@ -370,9 +412,11 @@ fn what_looks_like_a_decision_is_cleared_by_the_first_program() {
 fn cleared(sockets: Sockets, socket: Option<u64>, priority: u32) -> u32 {
     let socket_in = socket.map(|cookie| (true, cookie, 0));
     let packet = Packet { socket: socket_in, ..ORDINARY };
+    make_socket(&packet);
     let it = World { packet, table: OwnerTable::default(), given: BTreeSet::new() };
     WORLD.with(|world| *world.borrow_mut() = Some(it));
-    let functions: [(i32, rbpf::ebpf::Helper); 1] = [(NETNS_COOKIE, cookie)];
+    let functions: [(i32, rbpf::ebpf::Helper); 2] =
+        [(NETNS_COOKIE, cookie), (READ_KERNEL, read_kernel)];
     let machine = Machine { functions: &functions, memory: &[], packet: &Bytes::default() };
     let mut context = [0_u8; 192];
     let pointer = socket.map_or(0, |_| socket_address());
@@ -388,7 +432,7 @@ fn cleared(sockets: Sockets, socket: Option<u64>, priority: u32) -> u32 {
 fn a_foreign_priority_names_no_class() {
     let ours = [0x1_0000, 0x1_0010, 0x1_fffd, 0xe000_0010, 0xefff_ffff];
     let others = [0, 6, 0xffff, 0x2_0010, 0xdfff_ffff, 0xf000_0000, u32::MAX];
-    for sockets in [Sockets::Cookie(OURS), Sockets::Mixed] {
+    for sockets in [Sockets::Cookie(OURS), BY_INODE, Sockets::Mixed] {
         for socket in [None, Some(12), Some(OURS + (1 << 32)), Some(OURS)] {
             let is_known = socket == Some(OURS) && sockets != Sockets::Mixed;
             for priority in ours {
@@ -402,44 +446,21 @@ fn a_foreign_priority_names_no_class() {
     }
 }
 
-/// The label that a packet has behind a program, which had `before`.
-fn labelled(it: Label, before: u16) -> u32 {
-    let machine = Machine { functions: &[], memory: &[], packet: &Bytes::default() };
-    let mut context = [0_u8; 192];
-    context[SKB_TC_INDEX as usize..][..4].copy_from_slice(&u32::from(before).to_ne_bytes());
-    let answer = machine.run(&label(it), &mut context);
-    assert_eq!(answer as i32, -1, "the next filter is asked");
-    let left = context[SKB_TC_INDEX as usize..][..4].try_into().expect("four bytes");
-    u32::from_ne_bytes(left)
-}
-
-#[test]
-fn a_label_overwrites_what_a_guest_wrote_and_a_bridge_keeps_its_ports() {
-    let mut hashes = BTreeSet::new();
-    for owner in [None, Some(Minor(0x10)), Some(Minor(0xdfff))] {
-        let own = owner.map_or(0, |minor| u32::from(minor.0));
-        for before in [0, 1, 0xf, 0x10, 0x11, 0xdfff, 0xe000, 0xfffd, 0xfffe, u16::MAX] {
-            let label = Label { owner, by_source: false, keeps: false };
-            assert_eq!(labelled(label, before), own, "{before:x}");
-            let is_label = (0x10..=0xdfff).contains(&before);
-            let kept = if is_label { before.into() } else { own };
-            assert_eq!(labelled(Label { keeps: true, ..label }, before), kept, "{before:x}");
-        }
-        for by_source in [false, true] {
-            let code = |keeps| label(Label { owner, by_source, keeps });
-            hashes.extend([false, true].map(|keeps| hash(&code(keeps))));
-        }
-    }
-    assert_eq!(hashes.len(), 12);
-}
-
 #[test]
 fn programs_of_different_options_have_different_hashes() {
     let mut hashes = BTreeSet::new();
     let mut count = 0;
     for shards in [false, true] {
         for tag in [TagHelper::Socket, TagHelper::Task] {
-            let sockets = [Sockets::Cookie(1), Sockets::Cookie(2), Sockets::All, Sockets::Mixed];
+            let sockets = [
+                Sockets::Cookie(1),
+                Sockets::Cookie(2),
+                BY_INODE,
+                Sockets::Inode(1, NAMESPACE_LAYOUT),
+                Sockets::Inode(1, NamespaceLayout { inode: 16, ..NAMESPACE_LAYOUT }),
+                Sockets::All,
+                Sockets::Mixed,
+            ];
             for sockets in sockets {
                 for mptcp in [None, Some(LAYOUT)] {
                     for labels in [false, true] {

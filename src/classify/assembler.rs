@@ -98,6 +98,16 @@ pub enum Width {
 }
 
 impl Width {
+    /// How many.
+    pub(super) fn bytes(self) -> i32 {
+        match self {
+            Width::Byte => 1,
+            Width::Half => 2,
+            Width::Word => 4,
+            Width::Double => 8,
+        }
+    }
+
     fn bits(self) -> u8 {
         match self {
             Width::Byte => 0x10,

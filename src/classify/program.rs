@@ -19,7 +19,7 @@
 //! A uid that nobody claims is in case 4 whatever the tag, unless the pair was given.
 
 use super::assembler::{
-    Assembler, FRAME, Instruction, Label, R0, R1, R2, R6, R7, R8, R9, Register, TC_ACT_UNSPEC,
+    Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R6, R7, R8, R9, Register, TC_ACT_UNSPEC,
     Width,
 };
 use super::label::class_of_label;
@@ -50,6 +50,8 @@ pub const MPTCP_SOCKET: i32 = 196;
 pub const FULL_SOCKET: i32 = 95;
 /// For tc since Linux 6.15.
 pub const NETNS_COOKIE: i32 = 122;
+/// `bpf_probe_read_kernel`, for tc since Linux 5.13.
+pub const READ_KERNEL: i32 = 113;
 /// `bpf_skb_cgroup_classid`, Linux 5.10.
 pub const SOCKET_CLASSID: i32 = 151;
 
@@ -94,8 +96,9 @@ pub fn decide(program: Program) -> Vec<Instruction> {
 /// (`TC_ACT_UNSPEC`). `htb_classify` (net/sched/sch_htb.c) obeys the priority before any filter
 /// (`1:0` is *direct*, past every class), and CAP_NET_RAW in a guest's own user namespace is enough
 /// to set one. Where sockets of our own network namespace can be told from others'
-/// ([`Sockets::Cookie`]), their priorities stay: setting one above 6 there takes CAP_NET_ADMIN or
-/// CAP_NET_RAW on the host. What looks like a decision of ours ([`super::noted`]) it clears too.
+/// ([`Sockets::Cookie`], [`Sockets::Inode`]), their priorities stay: setting one above 6 there
+/// takes CAP_NET_ADMIN or CAP_NET_RAW on the host. What looks like a decision of ours
+/// ([`super::noted`]) it clears too.
 pub fn clear_priority(sockets: Sockets) -> Vec<Instruction> {
     let mut a = Assembler::default();
     let (ours, clear, done) = (a.label(), a.label(), a.label());
@@ -107,13 +110,11 @@ pub fn clear_priority(sockets: Sockets) -> Vec<Instruction> {
     a.jump_if_less(R7, Shard::FIRST.into(), done);
     a.jump_if_more(R7, Shard::LAST.into(), done);
     a.bind(ours);
-    if let Sockets::Cookie(cookie) = sockets {
-        a.load(Width::Double, R1, R6, SKB_SOCKET);
-        a.jump_if_is(R1, 0, clear);
-        a.copy(R1, R6);
-        a.call(NETNS_COOKIE);
-        a.set_64(R1, cookie);
-        a.jump_if_same(R0, R1, done);
+    if matches!(sockets, Sockets::Cookie(_) | Sockets::Inode(..)) {
+        a.load(Width::Double, SOCKET, R6, SKB_SOCKET);
+        a.jump_if_is(SOCKET, 0, clear);
+        unless_ours(&mut a, sockets, clear);
+        a.jump(done);
     }
     a.bind(clear);
     a.set(R1, 0);
@@ -195,12 +196,44 @@ fn find_socket(a: &mut Assembler, program: Program, by_tag: Label) {
         a.bind(other);
     }
     a.bind(ours);
-    if let Sockets::Cookie(cookie) = program.sockets {
-        a.copy(R1, CONTEXT);
-        a.call(NETNS_COOKIE);
-        a.set_64(R1, cookie);
-        a.jump_if_differ(R0, R1, by_tag);
+    unless_ours(a, program.sockets, by_tag);
+}
+
+/// Goes to `others` unless SOCKET, which is that of the packet, is one of our namespace, or nobody
+/// can tell.
+fn unless_ours(a: &mut Assembler, sockets: Sockets, others: Label) {
+    match sockets {
+        Sockets::Cookie(cookie) => {
+            a.copy(R1, CONTEXT);
+            a.call(NETNS_COOKIE);
+            a.set_64(R1, cookie);
+            a.jump_if_differ(R0, R1, others);
+        }
+        Sockets::Inode(inode, layout) => {
+            // To the verifier a socket's address is no number to add to, until its bytes were
+            // turned around (`BPF_END` in `check_alu_op`, kernel/bpf/verifier.c).
+            a.copy(R3, SOCKET);
+            a.big_endian_64(R3);
+            a.big_endian_64(R3);
+            read_kernel(a, layout.namespace, Width::Double, others);
+            a.load(Width::Double, R3, FRAME, READ);
+            read_kernel(a, layout.inode, Width::Word, others);
+            a.load(Width::Word, R0, FRAME, READ);
+            a.set_64(R1, inode.into());
+            a.jump_if_differ(R0, R1, others);
+        }
+        Sockets::All | Sockets::Mixed => {}
     }
+}
+
+/// Reads what the kernel has at `offset` bytes from the address in R3, onto the stack at [`READ`].
+fn read_kernel(a: &mut Assembler, offset: i16, width: Width, failed: Label) {
+    a.add(R3, offset.into());
+    a.copy(R1, FRAME);
+    a.add(R1, READ.into());
+    a.set(R2, width.bytes());
+    a.call(READ_KERNEL);
+    a.jump_if_not(R0, 0, failed);
 }
 
 /// OWNER = the uid of whoever made the socket or accepted it; of a subflow's the MPTCP socket's,
@@ -263,6 +296,8 @@ const PREFIX_BITS: i16 = -16;
 const PREFIX_UID: i16 = -12;
 const PAIR_UID: i16 = -24;
 const PAIR_TAG: i16 = -20;
+/// What was read in the kernel's memory, 64 bits at most; before there is a pair.
+const READ: i16 = PAIR_UID;
 
 /// R0 = the address of the map's value for the key at `key`, or 0.
 pub(super) fn look_up(a: &mut Assembler, map: u8, key: i16) {

@@ -18,7 +18,8 @@ pub use self::subuid::{SubordinateUids, Subuids};
 use crate::times::{Timestamp, Zones};
 use crate::tree::{
     self, Claim, Classifier, Clsact, Direction, Filter, Foreign, KernelState, LinkName, MapIds,
-    MptcpLayout, Owner, Parent, Port, Pref, Program, Sockets, Strange, StrangeFilter, TagHelper,
+    MptcpLayout, NamespaceLayout, Owner, Parent, Port, Pref, Program, Sockets, Strange,
+    StrangeFilter, TagHelper,
 };
 use crate::units::{ClassId, Psched, Rate};
 
@@ -34,6 +35,8 @@ pub struct Facts {
     pub psched: Psched,
     /// The network namespace's number in eBPF (`SO_NETNS_COOKIE`, Linux 5.14).
     pub netns_cookie: Option<u64>,
+    /// Its inode, by which everybody else knows it.
+    pub netns_inode: u32,
     /// No macvlan, ipvlan or the like can bring packets of another namespace's sockets to a link.
     pub own_sockets_only: bool,
     /// All links of the network namespace.
@@ -120,11 +123,12 @@ impl Facts {
     /// The best deciding program here, for a qdisc without shards below it, where there are no
     /// guests.
     pub fn program(&self) -> Program {
-        let Helpers { socket_tag, netns_cookie, mptcp } = self.features.helpers;
-        let sockets = match self.netns_cookie.filter(|_| netns_cookie) {
-            Some(cookie) => Sockets::Cookie(cookie),
-            None if self.own_sockets_only => Sockets::All,
-            None => Sockets::Mixed,
+        let Helpers { socket_tag, netns_cookie, namespace, mptcp } = self.features.helpers;
+        let sockets = match (self.netns_cookie.filter(|_| netns_cookie), namespace) {
+            (Some(cookie), _) => Sockets::Cookie(cookie),
+            (None, _) if self.own_sockets_only => Sockets::All,
+            (None, Some(layout)) => Sockets::Inode(self.netns_inode, layout),
+            (None, None) => Sockets::Mixed,
         };
         let tag = if socket_tag { TagHelper::Socket } else { TagHelper::Task };
         Program { shards: false, tag, sockets, mptcp, labels: false }
@@ -258,6 +262,9 @@ pub struct Helpers {
     pub socket_tag: bool,
     /// `bpf_get_netns_cookie`, for programs of tc.
     pub netns_cookie: bool,
+    /// Where the inode of a socket's namespace is, where a program may read it there
+    /// (`bpf_probe_read_kernel`) and the kernel describes its types; needs CAP_PERFMON.
+    pub namespace: Option<NamespaceLayout>,
     /// `bpf_skc_to_mptcp_sock` (Linux 5.19), where the kernel describes its types; needs
     /// CAP_PERFMON.
     pub mptcp: Option<MptcpLayout>,

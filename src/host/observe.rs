@@ -100,6 +100,8 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     facts.lacks = lack(&kernel.proc_root)?;
     facts.may_not_read_kernel = bpf::may_not_read_kernel();
     facts.netns_cookie = kernel.netns_cookie;
+    // The kernel has 32 bits for it.
+    facts.netns_inode = u32::try_from(kernel.netns).unwrap_or_default();
     facts.own_sockets_only = own_sockets_only;
     let mut running = None;
     if let Some(scan) = wanted.processes.read(&kernel.proc_root)? {

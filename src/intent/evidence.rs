@@ -34,8 +34,17 @@ impl Evidence {
             netns_cookie: helpers.netns_cookie || matches!(program.sockets, Sockets::Cookie(_)),
             // A daemon of an older unit file may load programs, but none that reads the kernel's
             // own values.
+            namespace: helpers.namespace.or(match program.sockets {
+                Sockets::Inode(_, layout) if !seen.facts.may_not_read_kernel => Some(layout),
+                _ => None,
+            }),
             mptcp: helpers.mptcp.or(program.mptcp.filter(|_| !seen.facts.may_not_read_kernel)),
         });
+        // A program that was made while all sockets were ours does not show whether one can tell.
+        let tells = helpers.netns_cookie || helpers.namespace.is_some();
+        let is_mixed =
+            |tag: &Tag| matches!(tag, Tag::Bpf(program) if program.sockets == Sockets::Mixed);
+        let whose_sockets = seen.facts.own_sockets_only || tells || tags.iter().any(is_mixed);
         let leaves = trees().flat_map(|tree| tree.leaves.values());
         let features = Features {
             tried: false,
@@ -47,6 +56,7 @@ impl Evidence {
         };
         let is_best = features.classifiers.contains(&Classifier::Bpf)
             && (features.clsact || seen.facts.own_sockets_only)
+            && whose_sockets
             && features.leaves.contains(LeafQdisc::FqCodel.kind());
         Evidence { features, is_best }
     }
@@ -77,7 +87,7 @@ impl Evidence {
         trial: impl FnOnce(Option<Helpers>) -> Result<Features, E>,
     ) -> Result<Features, E> {
         let shown = self.features;
-        let Helpers { socket_tag, netns_cookie, mptcp } = shown.helpers;
+        let Helpers { socket_tag, netns_cookie, namespace, mptcp } = shown.helpers;
         let are_all = socket_tag && netns_cookie && mptcp.is_some();
         let mut features = trial(are_all.then_some(shown.helpers))?;
         // A trial that may not try everything finds less than the evidence shows.
@@ -86,6 +96,7 @@ impl Evidence {
         features.clsact |= shown.clsact;
         features.helpers.socket_tag |= socket_tag;
         features.helpers.netns_cookie |= netns_cookie;
+        features.helpers.namespace = features.helpers.namespace.or(namespace);
         features.helpers.mptcp = features.helpers.mptcp.or(mptcp);
         features.leaves.extend(shown.leaves);
         Ok(features)

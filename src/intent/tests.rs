@@ -46,7 +46,7 @@ fn host() -> Observation {
         tried: true,
         htb: true,
         classifiers: BTreeSet::from([Classifier::Cgroup, Classifier::Bpf]),
-        helpers: Helpers { socket_tag: true, netns_cookie: true, mptcp: None },
+        helpers: Helpers { socket_tag: true, netns_cookie: true, ..Helpers::default() },
         clsact: true,
         leaves: BTreeSet::from(["fq_codel", "bfifo"]),
     };

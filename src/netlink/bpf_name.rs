@@ -3,7 +3,8 @@
 
 use crate::classify::{program, program_rules};
 use crate::tree::{
-    Asks, MapIds, Mark, MptcpLayout, Program, RuleMapIds, RuleProgram, Sockets, TagHelper,
+    Asks, MapIds, Mark, MptcpLayout, NamespaceLayout, Program, RuleMapIds, RuleProgram, Sockets,
+    TagHelper,
 };
 
 /// How the name of a deciding program begins.
@@ -110,6 +111,9 @@ pub fn parse_rules(name: &str) -> Option<(RuleProgram, RuleMapIds, Option<MapIds
 fn sockets_word(sockets: Sockets) -> String {
     match sockets {
         Sockets::Cookie(cookie) => format!("own:{cookie}"),
+        Sockets::Inode(inode, NamespaceLayout { namespace, inode: at }) => {
+            format!("inode:{inode},{namespace},{at}")
+        }
         Sockets::All => "all".to_string(),
         Sockets::Mixed => "mixed".to_string(),
     }
@@ -119,7 +123,16 @@ fn sockets_of(word: &str) -> Option<Sockets> {
     Some(match word {
         "all" => Sockets::All,
         "mixed" => Sockets::Mixed,
-        own => Sockets::Cookie(own.strip_prefix("own:")?.parse().ok()?),
+        own => match own.strip_prefix("inode:") {
+            Some(numbers) => {
+                let mut numbers = numbers.split(',');
+                let inode = numbers.next()?.parse().ok()?;
+                let (namespace, at) =
+                    (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+                Sockets::Inode(inode, NamespaceLayout { namespace, inode: at })
+            }
+            None => Sockets::Cookie(own.strip_prefix("own:")?.parse().ok()?),
+        },
     })
 }
 
@@ -148,11 +161,15 @@ pub(super) fn mark_of(word: &str) -> Option<Mark> {
 mod tests {
     use super::*;
 
+    /// The longest that there are.
+    const INODE: Sockets =
+        Sockets::Inode(u32::MAX, NamespaceLayout { namespace: i16::MAX, inode: i16::MAX });
+
     #[test]
     fn a_name_reads_back_and_nothing_else_does() {
         for shards in [false, true] {
             for tag in [TagHelper::Socket, TagHelper::Task] {
-                for sockets in [Sockets::Cookie(u64::MAX), Sockets::All, Sockets::Mixed] {
+                for sockets in [Sockets::Cookie(u64::MAX), INODE, Sockets::All, Sockets::Mixed] {
                     let mptcp = shards.then_some(MptcpLayout { owner: 528, tag: i16::MAX });
                     let labels = tag == TagHelper::Task;
                     let program = Program { shards, tag, sockets, mptcp, labels };
@@ -175,7 +192,7 @@ mod tests {
         let program = Program {
             shards: false,
             tag: TagHelper::Socket,
-            sockets: Sockets::Cookie(u64::MAX),
+            sockets: INODE,
             mptcp: Some(MptcpLayout { owner: 528, tag: i16::MAX }),
             labels: true,
         };
@@ -190,7 +207,7 @@ mod tests {
             assert_eq!(parse(&name), None);
             assert_eq!(parse_rules(&name.replace("rules=", "rule=")), None);
         }
-        for sockets in [Sockets::Cookie(7), Sockets::Mixed] {
+        for sockets in [Sockets::Cookie(7), INODE, Sockets::Mixed] {
             let mark = Mark::for_instance("shaper");
             let name = print_priority(sockets, mark);
             assert_eq!(parse_priority(&name), Some((mark, Some(sockets))));

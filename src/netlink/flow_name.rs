@@ -117,7 +117,7 @@ pub fn parse_redirect(name: &str) -> Option<(Mark, Option<Redirects>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{MptcpLayout, Sockets, TagHelper};
+    use crate::tree::{MptcpLayout, NamespaceLayout, Sockets, TagHelper};
 
     #[test]
     fn a_name_reads_back_and_nothing_else_does() {
@@ -125,7 +125,11 @@ mod tests {
         let program = Program {
             shards: false,
             tag: TagHelper::Socket,
-            sockets: Sockets::Cookie(u64::MAX),
+            // The longest that there are.
+            sockets: Sockets::Inode(
+                u32::MAX,
+                NamespaceLayout { namespace: i16::MAX, inode: i16::MAX },
+            ),
             mptcp: Some(MptcpLayout { owner: 528, tag: i16::MAX }),
             labels: true,
         };

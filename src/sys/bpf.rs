@@ -90,10 +90,13 @@ pub fn helpers() -> io::Result<Helpers> {
     if !netns_cookie && !socket_tag {
         loads(TagHelper::Task, Sockets::All)?;
     }
-    let layout = btf::mptcp_layout()?;
-    let mptcp = layout.filter(|_| {
+    let btf::Layouts { mptcp, namespace } = btf::layouts()?;
+    let mptcp = mptcp.filter(|layout| {
         let (tag, sockets) = (TagHelper::Task, Sockets::All);
-        load(Program { shards: true, tag, sockets, mptcp: layout, labels: false }, &maps).is_ok()
+        let mptcp = Some(*layout);
+        load(Program { shards: true, tag, sockets, mptcp, labels: false }, &maps).is_ok()
     });
-    Ok(Helpers { socket_tag, netns_cookie, mptcp })
+    let namespace =
+        namespace.filter(|layout| loads(TagHelper::Task, Sockets::Inode(1, *layout)).is_ok());
+    Ok(Helpers { socket_tag, netns_cookie, namespace, mptcp })
 }

@@ -1,33 +1,42 @@
-//! Where an MPTCP socket has its owner and its tag in the kernel's memory, by the kernel's own
-//! description of its types (BTF, Documentation/bpf/btf.rst). A subflow has an owner and a tag of
-//! its own, which neither fchown nor a move of its process reaches, so the eBPF program reads those
-//! of the MPTCP socket to which the subflow belongs. No function of the kernel answers with these.
+//! Where the kernel has in its memory what no function of its tells an eBPF program, by the
+//! kernel's own description of its types (BTF, Documentation/bpf/btf.rst): an MPTCP socket's owner
+//! and tag, and a socket's network namespace. A subflow has an owner and a tag of its own, which
+//! neither fchown nor a move of its process reaches, so the program reads those of the MPTCP socket
+//! to which the subflow belongs.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::sync::OnceLock;
 
-use crate::tree::MptcpLayout;
+use crate::tree::{MptcpLayout, NamespaceLayout};
 
 const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
 
-/// The layout in the running kernel; `None`: the kernel has no MPTCP, or no description of its
-/// types.
+/// What the running kernel says; nothing where it has no description of its types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layouts {
+    /// `None`: the kernel has no MPTCP.
+    pub mptcp: Option<MptcpLayout>,
+    /// Of any socket.
+    pub namespace: Option<NamespaceLayout>,
+}
+
+/// The layouts in the running kernel.
 ///
 /// # Errors
 /// The kernel has a description that cannot be read, which does not mean that there is no MPTCP.
-pub fn mptcp_layout() -> io::Result<Option<MptcpLayout>> {
-    static LAYOUT: OnceLock<Option<MptcpLayout>> = OnceLock::new();
-    if let Some(known) = LAYOUT.get() {
+pub fn layouts() -> io::Result<Layouts> {
+    static LAYOUTS: OnceLock<Layouts> = OnceLock::new();
+    if let Some(known) = LAYOUTS.get() {
         return Ok(*known);
     }
     let found = match fs::read(DESCRIPTION) {
-        Ok(description) => layout(&description),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Ok(description) => described(&description),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Layouts::default(),
         Err(error) => return Err(error),
     };
-    Ok(*LAYOUT.get_or_init(|| found))
+    Ok(*LAYOUTS.get_or_init(|| found))
 }
 
 /// `struct btf_header` and the kinds of `struct btf_type` (linux/btf.h).
@@ -46,27 +55,48 @@ const ENUM64: u32 = 19;
 /// The members of a structure: name, type, offset in bytes.
 type Members<'a> = Vec<(&'a [u8], u32, u32)>;
 
+type Structures<'a> = HashMap<&'static [u8], (u32, Members<'a>)>;
+
+fn described(btf: &[u8]) -> Layouts {
+    const WANTED: [&[u8]; 6] =
+        [b"mptcp_sock", b"sock", b"sock_cgroup_data", b"sock_common", b"net", b"ns_common"];
+    let found = structures(btf, &WANTED);
+    Layouts { mptcp: found.as_ref().and_then(mptcp), namespace: found.as_ref().and_then(namespace) }
+}
+
+/// A member's type and its offset in bytes.
+fn member(structures: &Structures<'_>, of: &[u8], name: &[u8]) -> Option<(u32, u32)> {
+    let (_, members) = structures.get(of)?;
+    members.iter().find(|(known, _, _)| *known == name).map(|(_, kind, at)| (*kind, *at))
+}
+
+/// The offset of a structure's member, in which there is another structure with this member.
+fn within(structures: &Structures<'_>, of: [&[u8]; 2], names: [&[u8]; 2]) -> Option<i16> {
+    let (number, _) = structures.get(of[1])?;
+    let (_, outer) = member(structures, of[0], names[0]).filter(|(kind, _)| kind == number)?;
+    let (_, inner) = member(structures, of[1], names[1])?;
+    i16::try_from(outer.checked_add(inner)?).ok()
+}
+
 /// Both offsets from the beginning of an MPTCP socket, which begins with its `struct sock`.
-fn layout(btf: &[u8]) -> Option<MptcpLayout> {
-    let structures = structures(btf, &[b"mptcp_sock", b"sock", b"sock_cgroup_data"])?;
+fn mptcp(structures: &Structures<'_>) -> Option<MptcpLayout> {
     structures.get(b"mptcp_sock".as_slice())?;
-    let (_, sock) = structures.get(b"sock".as_slice())?;
-    let (number, tags) = structures.get(b"sock_cgroup_data".as_slice())?;
-    let member = |members: &Members<'_>, name: &[u8]| {
-        members.iter().find(|(known, _, _)| *known == name).map(|(_, kind, at)| (*kind, *at))
-    };
-    let (_, owner) = member(sock, b"sk_uid")?;
-    let (kind, groups) = member(sock, b"sk_cgrp_data")?;
-    let (_, tag) = member(tags, b"classid").filter(|_| kind == *number)?;
-    let offset = |at: u32| i16::try_from(at).ok();
-    Some(MptcpLayout { owner: offset(owner)?, tag: offset(groups + tag)? })
+    let (_, owner) = member(structures, b"sock", b"sk_uid")?;
+    let owner = i16::try_from(owner).ok()?;
+    let tag = within(structures, [b"sock", b"sock_cgroup_data"], [b"sk_cgrp_data", b"classid"])?;
+    Some(MptcpLayout { owner, tag })
+}
+
+/// All kinds of sockets begin with a `struct sock_common`, also requests of connections.
+fn namespace(structures: &Structures<'_>) -> Option<NamespaceLayout> {
+    let (_, namespace) = member(structures, b"sock_common", b"skc_net")?;
+    let namespace = i16::try_from(namespace).ok()?;
+    let inode = within(structures, [b"net", b"ns_common"], [b"ns", b"inum"])?;
+    Some(NamespaceLayout { namespace, inode })
 }
 
 /// Each of these structures with its number and its members.
-fn structures<'a>(
-    btf: &'a [u8],
-    wanted: &[&'static [u8]],
-) -> Option<HashMap<&'static [u8], (u32, Members<'a>)>> {
+fn structures<'a>(btf: &'a [u8], wanted: &[&'static [u8]]) -> Option<Structures<'a>> {
     let word = |bytes: &[u8], at: usize| {
         Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
     };
@@ -127,7 +157,7 @@ mod tests {
     use super::*;
 
     /// A description of these types, each as its words.
-    fn described(types: &[&[u32]], names: &[u8]) -> Vec<u8> {
+    fn description(types: &[&[u32]], names: &[u8]) -> Vec<u8> {
         let types: Vec<u8> = types.concat().into_iter().flat_map(u32::to_ne_bytes).collect();
         let mut btf = [MAGIC.to_ne_bytes().as_slice(), &[1, 0]].concat();
         let lengths = [24, 0, types.len(), types.len(), names.len()];
@@ -141,7 +171,8 @@ mod tests {
 
     #[test]
     fn offsets_are_found_behind_types_of_every_length() {
-        let names = b"\0sock\0sk_uid\0sk_cgrp_data\0sock_cgroup_data\0classid\0mptcp_sock\0";
+        let names = b"\0sock\0sk_uid\0sk_cgrp_data\0sock_cgroup_data\0classid\0mptcp_sock\0\
+            sock_common\0skc_net\0net\0ns\0ns_common\0inum\0";
         let of = |name: &str| {
             let text = String::from_utf8_lossy(names);
             u32::try_from(text.find(&format!("\0{name}\0")).unwrap() + 1).unwrap()
@@ -162,14 +193,22 @@ mod tests {
                 4,
                 600 * 8,
             ],
+            &[of("sock_common"), kind(STRUCT, 1), 136, of("skc_net"), 1, 48 * 8],
+            &[of("ns_common"), kind(STRUCT, 1), 24, of("inum"), 1, 16 * 8],
+            &[of("net"), kind(STRUCT, 1), 4_000, of("ns"), 7, 120 * 8],
             &[of("mptcp_sock"), kind(STRUCT, 1), 900, of("sock"), 5, 0],
         ];
-        let known = MptcpLayout { owner: 528, tag: 608 };
-        assert_eq!(layout(&described(types, names)), Some(known));
-        assert_eq!(layout(&described(&types[..5], names)), None, "no MPTCP");
-        let whole = described(types, names);
+        let mptcp = Some(MptcpLayout { owner: 528, tag: 608 });
+        let namespace = Some(NamespaceLayout { namespace: 48, inode: 136 });
+        assert_eq!(described(&description(types, names)), Layouts { mptcp, namespace });
+        let without = described(&description(&types[..8], names));
+        assert_eq!(without, Layouts { mptcp: None, namespace }, "no MPTCP");
+        let another = [&types[..6], &types[7..]].concat();
+        let without = described(&description(&another, names));
+        assert_eq!(without, Layouts { mptcp, namespace: None }, "another kind of namespace");
+        let whole = description(types, names);
         for length in 0..whole.len() {
-            assert_eq!(layout(&whole[..length]), None, "cut off at {length}");
+            assert_eq!(described(&whole[..length]), Layouts::default(), "cut off at {length}");
         }
     }
 }

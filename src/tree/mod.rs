@@ -36,7 +36,9 @@ pub use self::name::{Group, Key, Reserved, is_safe_directory};
 pub use self::owners::{MapIds, OwnerChange, OwnerKey, OwnerTable, UidPrefix};
 pub use self::port::{Direction, LinkName, Port, PortIndex};
 pub use self::pref::Pref;
-pub use self::program::{Classifier, MptcpLayout, Program, Sockets, Tag, TagHelper};
+pub use self::program::{
+    Classifier, MptcpLayout, NamespaceLayout, Program, Sockets, Tag, TagHelper,
+};
 pub use self::program_rules::{
     Asks, Headers, Packets, ProgramRule, Ranges, RuleMapIds, RuleProgram, Senders,
 };

@@ -64,6 +64,15 @@ pub struct MptcpLayout {
     pub tag: i16,
 }
 
+/// Where the kernel has the inode of a socket's network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespaceLayout {
+    /// Bytes from the start of the socket to the pointer to its namespace (`skc_net`).
+    pub namespace: i16,
+    /// Bytes from the start of the namespace (`struct net`) to its inode, 32 bits (`ns.inum`).
+    pub inode: i16,
+}
+
 /// The function that reads a packet's `net_cls` classid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TagHelper {
@@ -82,6 +91,9 @@ pub enum Sockets {
     /// Sockets of the network namespace with this cookie (`bpf_get_netns_cookie` for tc, Linux
     /// 6.15).
     Cookie(u64),
+    /// Sockets of the network namespace with this inode, which is read in the kernel's memory
+    /// (`bpf_probe_read_kernel` for tc, Linux 5.13, and CAP_PERFMON).
+    Inode(u32, NamespaceLayout),
     /// All sockets: none of another namespace can send here.
     All,
     /// Some sockets may be another namespace's, and the program cannot tell which: the tag decides,

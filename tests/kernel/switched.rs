@@ -16,7 +16,7 @@ use crate::support::clock::soon;
 use crate::support::command::{run, run_with};
 use crate::support::counters::classes;
 use crate::support::exchange::Parcel;
-use crate::support::guest::{COUNT, Sender};
+use crate::support::guest::{COUNT, Sender, tells_sockets_apart};
 use crate::support::harness::{On, tests};
 use crate::support::orders::Order;
 use crate::support::program::{apply, classid};
@@ -126,6 +126,12 @@ fn whoever_has_an_internal_port_cannot_name_a_class() {
     let before = Both::now();
     guest.tell(&Order::Exchange { to: at, times: 1, parcel });
     before.share("a guest's", DEFAULT, 99.9);
+    if tells_sockets_apart() {
+        guest.become_account(BOB);
+        let before = Both::now();
+        guest.tell(&Order::Exchange { to: at, times: 1, parcel });
+        before.share("a guest's of bob's uid", DEFAULT, 99.9);
+    }
     // Whoever is root in the namespace may set any priority.
     let mut root = Sender::guest();
     add_port("int1", "-- set interface int1 type=internal");

@@ -14,6 +14,17 @@ use super::command::run_with;
 pub const COUNT: u64 = 40;
 const BYTES: usize = 1_000;
 
+/// Whether a program can tell whose a socket is here: everywhere but on kernels before 6.15 that do
+/// not describe their types.
+pub fn tells_sockets_apart() -> bool {
+    let filters =
+        super::command::run(&format!("tc filter show dev {} parent 1:", super::world::UPLINK));
+    let is_mixed = filters.contains("sockets=mixed");
+    let is_described = std::fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false);
+    assert_eq!(is_mixed, !is_described, "{filters}");
+    !is_mixed
+}
+
 /// A process that sends what it is told.
 pub struct Sender {
     child: Child,

@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 
 use super::*;
-use crate::tree::{Clsact, LeafQdisc, MptcpLayout, Program, Side, Sockets, Strange, Tag};
+use crate::tree::{
+    Clsact, LeafQdisc, MptcpLayout, NamespaceLayout, Program, Side, Sockets, Strange, Tag,
+};
 
 /// A policy in force on eth0, whose classes have `fq_codel` leaves and whose packets an eBPF
 /// program decides.
@@ -65,7 +67,14 @@ fn whatever_lesser_stands_leaves_the_rest_to_be_tried_and_counts_beside_it() {
     }
     assert_eq!(tried(&by_tag_alone).0.classifiers, [Classifier::Cgroup].into());
     assert_eq!(tried(&plain_leaves).0.leaves, ["sfq"].into());
-    // With a filter of ours at clsact that is the best, too.
+    // With a filter of ours at clsact that is the best, too, where no program can tell whose a
+    // socket is.
+    let Some(Filter::Tag(Tag::Bpf(program))) =
+        filters(&mut unguarded).values().find(|it| matches!(it, Filter::Tag(_))).cloned()
+    else {
+        panic!("no program decides");
+    };
+    decide_by(&mut unguarded, Tag::Bpf(Program { sockets: Sockets::Mixed, ..program }));
     let guard = [(Pref::PRIORITY[0], Filter::ClearPriority(Sockets::Mixed))];
     let egress = Side { filters: guard.into(), ..Side::default() };
     let clsact = Clsact { egress, ..Clsact::default() };
@@ -103,6 +112,22 @@ fn a_program_that_asks_all_that_one_can_ask_spares_that_trial() {
         let (features, told) = tried(&seen);
         assert_eq!(told.map(|known| known.is_some()), Some(is_told));
         assert_eq!(features.helpers.mptcp, program.mptcp);
+    }
+    // Of those that stand where all sockets were ours none shows whether one can tell.
+    let layout = NamespaceLayout { namespace: 48, inode: 136 };
+    for (sockets, is_tried, namespace) in [
+        (Sockets::All, true, None),
+        (Sockets::Mixed, false, None),
+        (Sockets::Inode(7, layout), false, Some(layout)),
+    ] {
+        let mut seen = seen.clone();
+        let guard = [(Pref::PRIORITY[0], Filter::ClearPriority(sockets))];
+        let egress = Side { filters: guard.into(), ..Side::default() };
+        let clsact = Clsact { egress, ..Clsact::default() };
+        seen.state.clsact.insert(name("eth0"), clsact);
+        decide_by(&mut seen, Tag::Bpf(Program { sockets, ..program }));
+        let (features, told) = tried(&seen);
+        assert_eq!((told.is_some(), features.helpers.namespace), (is_tried, namespace));
     }
     // A process that may not read the kernel's values loads no program that does.
     seen.facts.may_not_read_kernel = true;

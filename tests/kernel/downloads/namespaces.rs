@@ -5,17 +5,24 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use shaper::apply::Session;
+use shaper::facts::{Features, Helpers};
+use shaper::host::{Kernel, observe};
 
 use super::{IFB, measured};
+use crate::host::Host;
 use crate::support::accounts::{ANN, own_etc};
 use crate::support::actor::Actor;
 use crate::support::cell::{SCRATCH, myself};
 use crate::support::command::{run, run_with};
 use crate::support::counters::classes;
 use crate::support::exchange::Parcel;
-use crate::support::guest::{COUNT, Sender};
+use crate::support::guest::{COUNT, Sender, tells_sockets_apart};
 use crate::support::harness::{On, tests};
-use crate::support::orders::Order;
+use crate::support::orders::{Order, Proto};
 use crate::support::program::{apply, classid};
 use crate::support::rates::Interval;
 use crate::support::world::{Family, UPLINK, World};
@@ -24,8 +31,10 @@ tests!(
     On::Host => what_a_rootless_container_sends_and_receives_is_its_users,
         a_download_through_a_tunnel_of_the_kernels_is_shaped_by_its_name,
         a_macvlans_guest_is_nobodys_whatever_its_uid,
+        so_it_is_where_the_namespace_is_read_in_the_kernels_memory,
         a_macvlans_guest_is_nobodys_whatever_its_priority;
-    On::Carriers => an_ipvlans_guest_is_nobodys_whatever_its_priority;
+    On::Carriers => an_ipvlans_guest_is_nobodys_whatever_its_uid,
+        an_ipvlans_guest_is_nobodys_whatever_its_priority;
 );
 
 const DEFAULT: &str = "1:fffe";
@@ -133,20 +142,70 @@ fn unlimited(link: &str) -> u64 {
     direct + classes(link).class("1:fffd").packets
 }
 
-/// Where a program can ask for the namespace of a socket (Linux 6.15).
-fn is_nobodys_whatever_its_uid(how: &str) {
-    let mut world = World::new();
-    apply(&policy(UPLINK));
+/// A guest's process with the uid of ann's, once her policy is applied.
+fn is_nobodys_whatever_its_uid(world: &mut World, how: &str) {
     let at = world.far_at(Family::V4, PORT);
     world.far.tell(&Order::Serve { at, parcel: PARCEL });
+    let to = world.far_at(Family::V4, 9);
+    world.far.sink(Proto::Udp, 9);
     let mut guest = Actor::start(myself(&["--isolated-actor"]));
     give(guest.pid(), "guest0", how, "10.77.0.8/24");
     guest.become_account(ANN);
+    if !tells_sockets_apart() {
+        return;
+    }
     measured("of ann's uid", DEFAULT, [99.9, 99.9], || {
         guest.tell(&Order::Exchange { to: at, times: 1, parcel: PARCEL });
+        let socket = guest.socket(&Order::Datagram(to));
+        guest.tell(&Order::Beat { socket, bytes: 1_000, bits_per_second: 800_000 });
+        sleep(Duration::from_millis(300));
+        assert!(guest.stop(socket).1 > 10);
     });
     let of_ann = classid("user/ann");
     assert_eq!([IFB, UPLINK].map(|link| classes(link).class(&of_ann).bytes), [0, 0]);
+    // She herself is who she is.
+    let mut ann = world.actor(ANN);
+    measured("ann's own", &of_ann, [99.9, 95.0], || {
+        ann.tell(&Order::Exchange { to: at, times: 1, parcel: PARCEL });
+    });
+}
+
+fn a_macvlans_guest_is_nobodys_whatever_its_uid() {
+    let mut world = World::new();
+    apply(&policy(UPLINK));
+    is_nobodys_whatever_its_uid(&mut world, "macvlan mode bridge");
+}
+
+fn an_ipvlans_guest_is_nobodys_whatever_its_uid() {
+    let mut world = World::new();
+    apply(&policy(UPLINK));
+    is_nobodys_whatever_its_uid(&mut world, "ipvlan mode l2");
+}
+
+/// As Linux before 6.15 has it: no function says in which namespace a socket is.
+fn so_it_is_where_the_namespace_is_read_in_the_kernels_memory() {
+    let mut host = Host::new();
+    let features = observe::try_features(None).expect("what this kernel can do");
+    let helpers = Helpers { netns_cookie: false, ..features.helpers };
+    let kernel = Kernel::open(None).expect("open the kernel");
+    host.session = Session::knowing(kernel, Features { helpers, ..features }, true);
+    host.go_to_text(&policy(UPLINK));
+    for parent in ["parent 1:", "egress"] {
+        let filters = run(&format!("tc filter show dev {UPLINK} {parent}"));
+        assert!(filters.contains("sockets=inode:"), "{filters}");
+    }
+    is_nobodys_whatever_its_uid(&mut host.world, "macvlan mode bridge");
+    // Priorities are cleared that a guest asks for, and those of the host's root stay.
+    let root = Sender::guest();
+    run(&format!("ip link add link {UPLINK} name guest1 type macvlan mode bridge"));
+    root.give("guest1", "10.77.0.9/24");
+    let to = host.world.far_at(Family::V4, 9);
+    for (mut sender, past) in [(root, 0), (Sender::host(), COUNT)] {
+        let before = unlimited(UPLINK);
+        sender.send(0x0001_0000, to);
+        assert_eq!(unlimited(UPLINK) - before, past);
+    }
+    host.is_in_sync();
 }
 
 fn is_nobodys_whatever_its_priority(how: &str) {
@@ -163,10 +222,6 @@ fn is_nobodys_whatever_its_priority(how: &str) {
     });
     assert!(classes(IFB).class(DEFAULT).packets >= 2 * COUNT, "the echoes came");
     assert_eq!([IFB, UPLINK].map(unlimited), [0, 0]);
-}
-
-fn a_macvlans_guest_is_nobodys_whatever_its_uid() {
-    is_nobodys_whatever_its_uid("macvlan mode bridge");
 }
 
 fn a_macvlans_guest_is_nobodys_whatever_its_priority() {
