@@ -18,6 +18,12 @@ pub struct Applied {
     pub steps: Vec<Planned>,
     /// Steps that would disturb somebody and were not allowed to.
     pub left: Vec<Planned>,
+    /// Steps are left that wait until flows are known, which takes [`LEARNT`] from now on
+    /// ([`ApplyOptions::learns`]). The state in force has what these steps make.
+    ///
+    /// [`LEARNT`]: crate::plan::LEARNT
+    /// [`ApplyOptions::learns`]: super::ApplyOptions::learns
+    pub postponed: bool,
     /// The last pass of placement, with `added`, `moved` and `gone` summed over all passes.
     pub placement: Placement,
     /// What the policy asks for and does not get.

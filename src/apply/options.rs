@@ -15,6 +15,11 @@ pub struct ApplyOptions {
     /// How long a retired class must have sent nothing before it is deleted, which is waited for;
     /// `None`: not now (see [`Request::earlier`](super::Request::earlier)).
     pub quiet: Option<Duration>,
+    /// Wait until the flows of a link that is in use are known, before its packets are redirected;
+    /// otherwise all from there on is left for an apply a second later ([`Applied::postponed`]).
+    ///
+    /// [`Applied::postponed`]: super::Applied::postponed
+    pub learns: bool,
     /// Take the change back unless it is confirmed within this time.
     pub confirm: Option<Duration>,
     /// Also apply a policy that was undone before.
@@ -29,6 +34,7 @@ impl Default for ApplyOptions {
             disrupt: false,
             wait: Duration::from_secs(10),
             quiet: Some(QUIET),
+            learns: true,
             confirm: None,
             force: false,
             repair: false,

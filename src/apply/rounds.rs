@@ -214,6 +214,9 @@ impl Run<'_, '_> {
             true => Vec::new(),
             false => plan.without_disruption(),
         };
+        if !self.may.learns {
+            self.applied.postponed = !plan.before_learning().is_empty();
+        }
         let outcome = self.carry_out(&plan, look).and_then(|()| match plan.is_empty() {
             true => Ok(()),
             false => self.verify(&desired, &look.meaning),
@@ -279,9 +282,13 @@ impl Run<'_, '_> {
         let wanted = Wanted { links, directories, ..Wanted::default() };
         let mut now = observe::observe(&mut self.session.kernel, wanted)?.observation;
         now.strange.retain(|port, _| !meaning.left_alone.contains(&port.link));
+        now.facts.busy.clone_from(&before.facts.busy);
         let mut missing = diff(&now, desired);
         if !self.may.disrupt {
             missing.without_disruption();
+        }
+        if self.applied.postponed {
+            missing.before_learning();
         }
         // On a held link somebody may change things during this look, too.
         let held = &self.request.intent.held;

@@ -169,8 +169,9 @@ impl Actor {
 
     /// One apply. `repair`: of the policy in force.
     fn apply(&mut self, request: Request, repair: bool) -> Result<Applied, Failure> {
-        let may =
-            ApplyOptions { wait: Duration::ZERO, quiet: None, repair, ..ApplyOptions::default() };
+        // Nobody is placed while an apply goes on, so it waits for nothing.
+        let wait = Duration::ZERO;
+        let may = ApplyOptions { wait, learns: false, quiet: None, repair, ..Default::default() };
         let mut told = Instant::now();
         let mut still_here = |_: usize, _: &Step| {
             if told.elapsed() > ALIVE {

@@ -21,15 +21,18 @@ pub(super) struct First {
     /// The state in force; `None`: the apply did not come to rest.
     pub standing: Option<Standing>,
     pub accounts: Accounts,
+    /// See [`Applied::postponed`].
+    pub postponed: bool,
     /// The warnings that were logged.
     pub said: Vec<String>,
 }
 
-/// The first apply, of what is wanted.
+/// The first apply, of what is wanted. `learns`: it is all that is wanted, so that it waits for
+/// what another one would do.
 pub(super) fn apply(
     session: &mut Session,
     mut intent: Intent,
-    wait: Duration,
+    (wait, learns): (Duration, bool),
 ) -> Result<First, Failure> {
     let mut accounts = who_runs(&session.kernel, &intent.policy)?;
     signal::catch();
@@ -38,15 +41,17 @@ pub(super) fn apply(
     intent.options.absent_links = true;
     let who = Who::Known { accounts: Box::new(accounts.clone()), processes: true };
     let request = Request { who, ..Request::from(intent.clone()) };
-    let applied = apply_once_unlocked(session, &request, wait)?;
+    let may = ApplyOptions { wait, learns, quiet: None, ..ApplyOptions::default() };
+    let applied = apply_once_unlocked(session, &request, may)?;
     let said = log_of(&applied, &intent.policy.source);
     said.iter().for_each(|line| log::warn!("{line}"));
     if let Some(in_force) = &applied.in_force {
         accounts.running.clone_from(&in_force.accounts.running);
         accounts.running_ranges.clone_from(&in_force.accounts.running_ranges);
     }
+    let postponed = applied.postponed;
     let standing = applied.in_force.map(|in_force| Standing::new(intent, in_force));
-    Ok(First { standing, accounts, said })
+    Ok(First { standing, accounts, postponed, said })
 }
 
 /// The accounts that run now, and those that the policy names.
@@ -61,9 +66,8 @@ fn who_runs(kernel: &Kernel, policy: &Policy) -> Result<Accounts, Failure> {
 fn apply_once_unlocked(
     session: &mut Session,
     request: &Request,
-    wait: Duration,
+    may: ApplyOptions,
 ) -> Result<Applied, Failure> {
-    let may = ApplyOptions { wait, quiet: None, ..ApplyOptions::default() };
     let mut said = false;
     loop {
         match apply::apply(session, request.clone(), may, &mut apply::unless_interrupted) {

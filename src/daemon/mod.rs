@@ -37,6 +37,7 @@ mod state;
 mod sweeps;
 mod unowned;
 mod watch;
+mod watchdog;
 
 use crate::apply::Session;
 use crate::failure::Failure;

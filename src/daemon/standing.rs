@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::apply::{InForce, Request};
 use crate::intent::Intent;
 use crate::policy::{LinkLine, Policy};
-use crate::tree::LinkName;
+use crate::tree::{Claim, LinkName, Owner};
 
 /// The intent, and the state that is in force by it.
 #[derive(Debug)]
@@ -28,6 +28,18 @@ impl Standing {
     pub(super) fn take_over(&mut self, in_force: InForce) {
         self.in_force = in_force;
         self.note_links();
+    }
+
+    /// What is shaped and for how many: `1 link, 12 users`.
+    pub(super) fn extent(&self) -> String {
+        let state = &self.in_force.state;
+        let links = state.trees.keys().map(|port| &port.link).collect::<BTreeSet<_>>().len();
+        let is_user = |claim: &&Claim| {
+            matches!(claim, Claim::Owner(Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_)))
+        };
+        let users = state.claims.keys().filter(is_user).count();
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        format!("{links} link{}, {users} user{}", s(links), s(users))
     }
 
     /// Also while one is left alone, when what stands there is somebody else's.

@@ -33,6 +33,8 @@ struct Watch {
     sources: Sources,
     state: State,
     actor: Actor,
+    /// The service manager was told that what is wanted is in force.
+    is_ready: bool,
 }
 
 /// Applies the policy and keeps it in force. `target`: the name of this thread's network namespace.
@@ -47,10 +49,11 @@ pub(super) fn keep(
     // Events from now on are kept, and handled after the first apply.
     let sources = Sources::open(&session.kernel, processes, settings, target)?;
     let kept = settings.kept.as_deref();
-    let first = match first::apply(&mut session, intent.clone(), settings.wait) {
+    let how = (settings.wait, settings.once);
+    let first = match first::apply(&mut session, intent.clone(), how) {
         Err(refusal @ Failure::Policy(_)) => {
             let policy = Arc::new(last_good::instead(refusal, kept)?);
-            first::apply(&mut session, Intent { policy, ..intent }, settings.wait)?
+            first::apply(&mut session, Intent { policy, ..intent }, how)?
         }
         first => first?,
     };
@@ -69,11 +72,12 @@ pub(super) fn keep(
     let before = fs::read_to_string(kept::path(Totals::Daemon, &session.kernel.name)).ok();
     let before = before.and_then(|text| Upkeep::parse(&text));
     let counts = Counts::new(before.unwrap_or_default());
+    let standing = (standing, first.postponed);
     let state = State::new(settings.clone(), standing, people, counts, now);
     // From now on no look waits for an engine.
     session.engines.may_be_asked = false;
     let actor = Actor::new(session, first.said, state.word(), settings.kept.clone());
-    let mut watch = Watch { sources, state, actor };
+    let mut watch = Watch { sources, state, actor, is_ready: false };
     watch.begin();
     watch.run()
 }
@@ -98,6 +102,15 @@ impl Watch {
         // None of these decisions ends the daemon.
         let _ended = self.perform_all(decisions);
         memory::give_back();
+        self.tell_ready();
+    }
+
+    /// Tells the service manager, once all is in force, or was tried once more.
+    fn tell_ready(&mut self) {
+        if self.is_ready || self.state.is_beginning() {
+            return;
+        }
+        self.is_ready = true;
         tell(&[NotifyState::Ready]);
         let trees = self.state.in_force().state.trees.keys();
         let links = trees.map(|port| &port.link).collect::<BTreeSet<_>>().len();
@@ -117,6 +130,7 @@ impl Watch {
                 }
                 return Ok(ended);
             }
+            self.tell_ready();
             if self.state.is_hopeless() && !self.actor.has_hierarchy() {
                 return Err(CannotGoOn::NoHierarchy.into());
             }
@@ -140,7 +154,7 @@ impl Watch {
     }
 
     fn perform(&mut self, decision: Decision) -> Option<Event> {
-        let Watch { sources, state, actor } = self;
+        let Watch { sources, state, actor, .. } = self;
         match decision {
             Decision::Narrow { exec, muted } => {
                 sources.narrow(exec, &muted);

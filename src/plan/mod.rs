@@ -21,7 +21,7 @@ pub use step::{
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::{LinkName, Owner, Port};
+use crate::tree::{Filter, LinkName, Owner, Port};
 use crate::units::{ClassId, Shard};
 
 /// When a step is performed. Processes are placed between the two phases, so a process whose class
@@ -101,6 +101,25 @@ impl Plan {
             .partition(|planned| planned.disturbs.is_empty() && !stay.needs(&planned.step));
         self.steps = keep;
         left
+    }
+
+    /// Cuts off the plan where packets would be redirected for whose flows it waits
+    /// ([`Step::Learn`]), and returns what is not in it any more: with a redirect goes the
+    /// [`Filter::Pulse`] that it asks, since neither is for long without the other. What stands
+    /// then is whole: without its redirect a link's ifb gets no packets, and what is to go stays.
+    pub fn before_learning(&mut self) -> Vec<Planned> {
+        let is_cut = |planned: &Planned| match &planned.step {
+            Step::Learn(links) if planned.phase == Phase::TearDown => Some(links.clone()),
+            _ => None,
+        };
+        let cut = self.steps.iter().enumerate().find_map(|(at, it)| Some((at, is_cut(it)?)));
+        let Some((at, links)) = cut else { return Vec::new() };
+        let rest = self.steps.split_off(at);
+        let asked = |planned: &mut Planned| match &planned.step {
+            Step::Filter(port, _, Whole::Add(Filter::Pulse)) => links.contains(&port.link),
+            _ => false,
+        };
+        self.steps.extract_if(.., asked).chain(rest).collect()
     }
 }
 

@@ -37,6 +37,7 @@ pub const MAY: ApplyOptions = ApplyOptions {
     disrupt: true,
     wait: Duration::from_secs(5),
     quiet: Some(Duration::from_millis(2)),
+    learns: true,
     confirm: None,
     force: false,
     repair: false,

@@ -22,17 +22,19 @@ use super::shaping::{self, Attempt, Order, Outcome, Shaping, Touched};
 use super::standing::Standing;
 use super::sweeps::Complaint;
 use super::unowned::Unowned;
+use super::watchdog::Watchdog;
 use crate::accounts::Question;
 use crate::apply::{Applied, InForce, Request, Who};
 use crate::host::observe::Passage;
 use crate::intent::Leaving;
 use crate::netlink::notice::Notice;
+use crate::plan::LEARNT;
 use crate::policy::{self, Policy};
 use crate::process::Changers;
 use crate::sample::Deed;
 use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
-use crate::tree::{Claim, Direction, LinkName, Owner};
+use crate::tree::{Direction, LinkName};
 
 /// From how many failures in a row on it is more than a bad moment.
 const HOPELESS: u32 = 3;
@@ -52,6 +54,8 @@ pub(super) struct State {
     counts: Counts,
     /// The next apply looks at all processes, and moves them.
     everybody: bool,
+    /// The first apply has postponed something, and no other has ended since.
+    beginning: bool,
     /// When container engines are asked.
     asks: Option<Instant>,
     watchdog: Option<Watchdog>,
@@ -59,17 +63,11 @@ pub(super) struct State {
     decisions: Vec<Decision>,
 }
 
-/// The service manager's wish for signs of life.
-struct Watchdog {
-    interval: Duration,
-    due: Instant,
-}
-
 impl State {
-    /// The state after the first apply, which found these accounts.
+    /// The state after the first apply, which found these accounts, and has postponed this.
     pub(super) fn new(
         settings: Settings,
-        standing: Standing,
+        (standing, postponed): (Standing, bool),
         people: People,
         counts: Counts,
         now: Instant,
@@ -87,6 +85,7 @@ impl State {
             unowned: Unowned::default(),
             counts,
             everybody: false,
+            beginning: postponed,
             asks: None,
             watchdog: None,
             decisions: Vec::new(),
@@ -95,14 +94,14 @@ impl State {
         state.passing.applied(state.arrives(), now);
         state.unowned.applied(state.standing.in_force.unowned(), now);
         state.follow(orders, now);
+        state.go_on_later(postponed, now);
         state
     }
 
     /// The decisions before the first event. `watchdog`: how long the service manager waits for a
     /// sign of life, if it does.
     pub(super) fn begin(&mut self, watchdog: Option<Duration>, now: Instant) -> Vec<Decision> {
-        let watchdog = watchdog.map(|it| it / 2);
-        self.watchdog = watchdog.map(|interval| Watchdog { interval, due: now + interval });
+        self.watchdog = watchdog.map(|patience| Watchdog::new(patience, now));
         self.people.narrow(&self.standing.in_force.model.matcher);
         self.follow_people(now);
         // A metric that begins at 0 shows the first of what it counts.
@@ -114,7 +113,7 @@ impl State {
     /// When there is something to do although nothing happens.
     pub(super) fn due(&self, now: Instant) -> Instant {
         let shaping = self.shaping.due();
-        let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.due);
+        let watchdog = self.watchdog.as_ref().map(Watchdog::due);
         let others = self.people.due(now).into_iter().chain(watchdog).chain(self.listening.due());
         let others = others.chain(self.asks).chain(self.unowned.due()).chain(self.counts.due());
         let others = others.chain(self.passing.due());
@@ -124,6 +123,11 @@ impl State {
     /// Whether applies have failed too often for a bad moment.
     pub(super) fn is_hopeless(&self) -> bool {
         self.shaping.failures() > HOPELESS
+    }
+
+    /// Whether what the first apply has postponed was not tried yet.
+    pub(super) fn is_beginning(&self) -> bool {
+        self.beginning
     }
 
     /// The daemon's state as one word, and the reason in one line.
@@ -142,16 +146,9 @@ impl State {
         }
     }
 
-    /// What is shaped and for how many: `1 link, 12 users`.
+    /// What is shaped and for how many.
     pub(super) fn extent(&self) -> String {
-        let state = &self.standing.in_force.state;
-        let links = state.trees.keys().map(|port| &port.link).collect::<BTreeSet<_>>().len();
-        let is_user = |claim: &&Claim| {
-            matches!(claim, Claim::Owner(Owner::User(_) | Owner::Uid(_) | Owner::Subuids(_)))
-        };
-        let users = state.claims.keys().filter(is_user).count();
-        let s = |count: usize| if count == 1 { "" } else { "s" };
-        format!("{links} link{}, {users} user{}", s(links), s(users))
+        self.standing.extent()
     }
 
     /// The policy file, as the command line names it.
@@ -223,6 +220,7 @@ impl State {
             Event::InTheWay { suspects, took } => self.in_the_way(&suspects, took, now),
             Event::Applied { asks, attempt, start, came_of_it } => {
                 self.asks = asks;
+                self.beginning = false;
                 match came_of_it {
                     Ok(applied) => self.applied(attempt, start, *applied, now),
                     Err(failure) => {
@@ -266,8 +264,7 @@ impl State {
 
     /// Handles one task that is due: the daemon's own life goes before accounts.
     fn on_time(&mut self, now: Instant) {
-        if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.due <= now) {
-            watchdog.due = now + watchdog.interval;
+        if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.begins(now)) {
             self.act(Action::SignOfLife);
         }
         self.keep_counts(Some(now));
@@ -389,6 +386,7 @@ impl State {
             }
         }
         self.everybody = false;
+        let postponed = applied.postponed;
         let came_to_rest = applied.in_force.is_some();
         if let Some(in_force) = applied.in_force {
             let proxied = &self.standing.in_force.model.matcher.proxied;
@@ -406,7 +404,8 @@ impl State {
         let drains = self.standing.in_force.draining;
         let outcome = Outcome::InForce { took, repaired, drains };
         self.tell(shaping::Event::Applied { attempt, outcome }, now);
-        // After that, since a process that still waits wants another apply.
+        // After that, since these want another apply, as a process does that still waits.
+        self.go_on_later(postponed, now);
         if came_to_rest {
             self.people.have_classes(&self.standing.in_force, now);
             self.people.ask_about_guests(&self.standing.in_force, now);
@@ -415,6 +414,13 @@ impl State {
         self.act(Action::Keep);
         if attempt == Attempt::Adopt {
             self.people.narrow(&self.standing.in_force.model.matcher);
+        }
+    }
+
+    /// Has another apply do what the last one has postponed.
+    fn go_on_later(&mut self, postponed: bool, now: Instant) {
+        if postponed {
+            self.tell(shaping::Event::Wanted { by: now + LEARNT }, now);
         }
     }
 

@@ -55,8 +55,8 @@ fn rested(now: Instant) -> State {
     let intent = Intent::new(parsed(POLICY), Options::default());
     let moment = proc_event::Moment { at: 0, ours: now };
     let people = People::new(settings.grace, Accounts::default(), Some(moment), now);
-    let mut state =
-        State::new(settings, Standing::new(intent, in_force()), people, Counts::default(), now);
+    let standing = (Standing::new(intent, in_force()), false);
+    let mut state = State::new(settings, standing, people, Counts::default(), now);
     let begins = state.begin(None, now);
     assert!(matches!(
         begins[..],

@@ -24,7 +24,7 @@ tests!(
         newcomers_get_a_class_and_give_it_back, lost_events_are_made_up_for,
         what_the_daemon_does_is_in_the_metrics;
     // Storms on an emulated processor take minutes; the real sshd, and the peer.
-    On::HostEvents => no_storm_keeps_others_waiting, a_login_is_placed_no_later_than_by_the_peer, what_a_real_sshd_sends_is_the_users;
+    On::HostEvents => no_storm_keeps_others_waiting, no_login_waits_until_flows_are_known, a_login_is_placed_no_later_than_by_the_peer, what_a_real_sshd_sends_is_the_users;
     On::Host => pam_places_a_session_without_a_daemon;
     On::HostAndUml => without_events_processes_are_found_all_the_same;
 );
@@ -105,6 +105,38 @@ fn no_storm_keeps_others_waiting() {
             assert!(times.p50 < 20_000, "{kind:?} by {processes}: {times}");
         }
     }
+}
+
+/// A `down` comes to a link in use: what arrives is led to the ifb once what leaves has said for a
+/// second whose the flows are.
+fn no_login_waits_until_flows_are_known() {
+    let mut world = World::new();
+    let daemon = Daemon::with_events(&["watch", &policy(POLICY)]);
+    let _bob = world.downloading(BOB, Family::V4);
+    let received = || run(&format!("cat /sys/class/net/{UPLINK}/statistics/rx_bytes"));
+    soon("the link is in use", Duration::from_secs(20), || {
+        received().trim().parse::<u64>().expect("a number") > 1_000_000
+    });
+    let logins = std::thread::spawn(|| Times::of(ANN, 1_000, "/shaper/user/ann"));
+    sleep(Duration::from_millis(300));
+    policy(&POLICY.replace("rate: 100mbit,", "rate: 100mbit, down: 100mbit,"));
+    let times = logins.join().expect("the logins");
+    println!("while a `down` comes: {times}");
+    let filters = run(&format!("tc filter show dev {UPLINK} ingress"));
+    assert!(filters.contains("shaper-redirect"), "meanwhile it has come: {filters}");
+    let log = daemon.log();
+    let at = |what: &str| log.find(what).unwrap_or_else(|| panic!("{what}: {log}"));
+    assert!(
+        at("shaper-learn.o") < at("is in force") && at("is in force") < at("shaper-redirect.o")
+    );
+    assert!(!log.contains("changed what stands"), "{log}");
+    assert_eq!(times.missed, 0);
+    assert!(times.most < 900_000, "{times}");
+    let class = classid("user/bob");
+    let bytes = || counters::classes("ifb-up0").class(&class).bytes;
+    let before = bytes();
+    soon("his download is in his class", Duration::from_secs(10), || bytes() > before + 100_000);
+    assert!(daemon.end().success());
 }
 
 /// The same logins under the same storm, beside the peer's in the same minute: cgrulesengd
