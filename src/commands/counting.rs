@@ -20,12 +20,14 @@ use crate::policy::LinkRef;
 use crate::process;
 use crate::sample::{Differences, Sample};
 use crate::status::{self, Pending, PolicyInForce, Status, StatusInputs};
-use crate::tree::{Claim, LinkName, Owner, Reserved};
+use crate::tree::{Claim, Direction, LinkName, Owner, Reserved};
 
 /// How long NSS may take from one name to the next.
 const NSS: Duration = Duration::from_secs(3);
 /// After which time everything is looked at again, and not the counters alone.
 const WHOLE: Duration = Duration::from_secs(10);
+/// For how long counters say whether what arrives goes through its ifb, where nobody else says so.
+const GLIMPSE: Duration = Duration::from_millis(250);
 /// How many owners' processes are counted with each reading; of more, with each whole look only.
 const FEW_OWNERS: usize = 500;
 /// How long engines may take to say what their containers are called.
@@ -107,6 +109,16 @@ impl Counting {
             status.keep_own(&own.owners);
         }
         status
+    }
+
+    /// The report is to say whether what arrives goes through its ifb, where no daemon does.
+    pub(super) fn with_passages(&mut self) -> Result<(), Failure> {
+        let trees = &self.snapshot.observation.state.trees;
+        let arrives = trees.keys().any(|port| port.direction == Direction::Ingress);
+        if arrives && self.inputs.daemon.is_none() {
+            self.inputs.glimpse = Some(self.over(GLIMPSE)?);
+        }
+        Ok(())
     }
 
     /// The report is to have the rules, too.

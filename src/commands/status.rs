@@ -70,6 +70,9 @@ pub(super) fn status(global: &Global, options: &StatusOptions) -> Result<Output,
     counting.with_rules(options.rules);
     let differences = options.interval.map(|interval| counting.over(interval)).transpose()?;
     if counting.own.is_none() {
+        if differences.is_none() {
+            counting.with_passages()?;
+        }
         counting.with_guests()?;
     }
     let is_whole = options.users.is_empty() && options.group.is_none();

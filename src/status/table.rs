@@ -119,7 +119,7 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
     print(&rows, wide, text);
     windows(link, text);
     rules(link, text);
-    for sentence in &link.beside {
+    for sentence in link.beside.iter().chain(&link.warnings) {
         text.push_str(&format!("! {}\n", shown(sentence)));
     }
     if link.direct_packets > 0 {

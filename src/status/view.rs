@@ -60,6 +60,8 @@ pub struct StatusInputs {
     pub pending: Option<Pending>,
     /// What was counted between two readings; `None`: the counters were read once.
     pub differences: Option<Differences>,
+    /// The same of a moment, where that is only to say whether what arrives goes through its ifb.
+    pub glimpse: Option<Differences>,
 }
 
 /// Makes the report from a look at the kernel. Pure.
@@ -164,7 +166,10 @@ impl<'a> View<'a> {
     /// What the interval shows. Some drivers' counters are a second old, so that of a device of
     /// hardware one interval says nothing unless it is known who may be in the way.
     fn warnings(&self) -> Vec<String> {
-        let Some(differences) = &self.inputs.differences else { return Vec::new() };
+        let StatusInputs { differences, glimpse, .. } = self.inputs;
+        let Some(differences) = differences.as_ref().or(glimpse.as_ref()) else {
+            return Vec::new();
+        };
         let (link, observation) = (&self.port.link, &self.snapshot.observation);
         if self.port.direction == Direction::Egress {
             return Vec::new();
