@@ -126,3 +126,35 @@ fn proxied(container: &str, class: &str) {
     };
     soon(&format!("{container}'s proxies are its owner's"), Duration::from_secs(20), is_there);
 }
+
+/// The first packet of a container's program comes some hundred milliseconds after its link is up.
+pub(super) fn how_soon_dockers_containers_are_labelled() {
+    const COUNT: usize = 24;
+    let _far = Far::new();
+    let docker = Engine::docker();
+    docker.serve("web0", &[]);
+    let watch = |file: &str, daemon: &[&str]| Daemon::start(&[daemon, &["watch", file]].concat());
+    // By what netlink and cgroups tell alone, and by what the engine has to say.
+    let by_link = POLICY.replace("containers: [\"web*\"]", "interfaces: [\"veth*\"]");
+    for (how, text) in [("its link", by_link.as_str()), ("its name", POLICY)] {
+        let daemon = watch(&policy(text), &["-v"]);
+        let minor = class("ann").replace("1:", "");
+        let monitor = Monitor::start();
+        let mut took = Vec::new();
+        for nth in 0..COUNT {
+            let name = format!("web-{nth}");
+            docker.serve(&name, &[]);
+            took.push(monitor.labelled(&link_of(&docker, &name), &minor));
+            docker.remove(&name);
+        }
+        took.sort();
+        let (median, longest) = (took[COUNT / 2], took[COUNT - 1]);
+        println!("by {how}: {median:?} after the link is up (median), {longest:?} (longest)");
+        println!("  {took:?}");
+        if std::env::var_os("SHAPER_SHOW_LOG").is_some() {
+            println!("{}", daemon.log());
+        }
+        assert!(median < Duration::from_millis(500), "{took:?}");
+        assert!(daemon.end().success());
+    }
+}

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 
+use crate::support::accounts::own_etc;
 use crate::support::behind::bridge;
 use crate::support::cell::SCRATCH;
 use crate::support::command::{Done, run, run_with};
@@ -15,6 +16,9 @@ use crate::support::labels::Monitor;
 use crate::support::program::{apply, policy, shaper};
 
 use super::{Before, FROM_FAR, Far, POLICY, class};
+
+/// How many subordinate uids a user has.
+const RANGE: u32 = 65_536;
 
 /// The containers of a cell.
 struct Lxc {
@@ -34,8 +38,17 @@ impl Lxc {
     /// name.
     #[track_caller]
     fn serve(&mut self, name: &'static str, number: u8) {
+        self.serve_as(name, number, None);
+    }
+
+    /// The same in a user namespace whose uids are the host's from `first` on.
+    #[track_caller]
+    fn serve_as(&mut self, name: &'static str, number: u8, first: Option<u32>) {
         let own = format!("{}/{name}", self.folder);
         root_of_busybox(&format!("{own}/rootfs"));
+        let mapped = first.map_or_else(String::new, |first| {
+            ["u", "g"].map(|ids| format!("lxc.idmap = {ids} 0 {first} {RANGE}\n")).concat()
+        });
         let config = format!(
             "lxc.uts.name = {name}
              lxc.rootfs.path = dir:{own}/rootfs
@@ -50,11 +63,15 @@ impl Lxc {
              lxc.net.0.ipv6.gateway = fd99::1
              lxc.apparmor.profile = unconfined
              lxc.init.cmd = /bin/busybox httpd -f -p 80 -h /www
+             {mapped}
             "
         );
         fs::write(format!("{own}/config"), config).expect("its settings");
         self.names.push(name);
-        self.command("lxc-start", &["-o", &format!("{own}/log"), "-n", name]).exits(0);
+        let log = format!("{own}/log");
+        let started = self.command("lxc-start", &["-o", &log, "-n", name]);
+        let log = || fs::read_to_string(&log).unwrap_or_default();
+        assert_eq!(started.status, Some(0), "{}{}", started.stderr, log());
     }
 
     /// One of LXC's commands, however it ends.
@@ -113,6 +130,64 @@ pub(super) fn what_lxcs_containers_send_and_receive_is_in_their_owners_class() {
     let before = Before::now();
     lxc.wget("web2", FROM_FAR);
     before.all_in("web2 downloads beside a daemon", &of_ann);
+    assert!(daemon.end().success());
+    shaper(&["clear"]).exits(0);
+}
+
+/// Their processes have subordinate uids on the host: they are whose those are, unless a line says
+/// otherwise.
+pub(super) fn what_unprivileged_containers_send_and_receive_is_in_their_owners_class() {
+    own_etc();
+    let far = Far::new();
+    let (of_carol, of_nobody) = (700_000, 900_000);
+    // Root may give away all of them, and whoever has a line of his own has his.
+    let all = "root:100000:1000000\n";
+    fs::write("/etc/subuid", format!("{all}carol:{of_carol}:{RANGE}\n")).expect("uids");
+    fs::write("/etc/subgid", all).expect("gids");
+    bridge(&far.world);
+    let mut lxc = Lxc::new();
+    lxc.serve_as("hers", 5, Some(of_carol));
+    lxc.serve_as("web1", 6, Some(of_carol));
+    lxc.serve_as("none", 7, Some(of_nobody));
+    let init = lxc.command("lxc-info", &["-n", "hers", "-p", "-H"]).exits(0).stdout;
+    let status = fs::read_to_string(format!("/proc/{}/status", init.trim())).expect("its init");
+    assert!(status.contains(&format!("Uid:\t{of_carol}\t")), "{status}");
+    apply(POLICY);
+    let again = shaper(&["plan", "--exit-code", &policy(POLICY)]);
+    assert_eq!(again.status, Some(0), "{}", again.stdout);
+    let [of_ann, of_carol] = ["ann", "carol"].map(class);
+    let each = [("hers", 5, of_carol.as_str()), ("web1", 6, &of_ann), ("none", 7, "1:fffe")];
+    for (container, number, class) in each {
+        let before = Before::now();
+        lxc.wget(container, FROM_FAR);
+        before.all_in(&format!("{container} downloads"), class);
+        let before = Before::now();
+        far.wget(&format!("http://[fd99::{number}]/big"));
+        before.all_in(&format!("{container} serves"), class);
+    }
+    // A namespace that has a name goes by its line.
+    run(&format!("ip netns attach named {}", init.trim()));
+    let named = POLICY.replace("containers: [\"label:owner=bob\"]", "namespaces: [named]");
+    apply(&named);
+    let of_bob = class("bob");
+    let before = Before::now();
+    lxc.wget("hers", FROM_FAR);
+    before.all_in("hers downloads, by the namespace's line", &of_bob);
+    run("ip netns del named");
+    apply(POLICY);
+    let before = Before::now();
+    lxc.wget("hers", FROM_FAR);
+    before.all_in("and without that name", &of_carol);
+    // One that comes beside a daemon.
+    let daemon = Daemon::start(&["watch", &policy(POLICY)]);
+    let monitor = Monitor::start();
+    lxc.command("lxc-stop", &["-k", "-n", "hers"]).exits(0);
+    lxc.serve_as("hers2", 5, Some(700_000));
+    let took = monitor.labelled("hers2", &of_carol.replace("1:", ""));
+    println!("labelled {took:?} after the link was up");
+    let before = Before::now();
+    lxc.wget("hers2", FROM_FAR);
+    before.all_in("hers2 downloads beside a daemon", &of_carol);
     assert!(daemon.end().success());
     shaper(&["clear"]).exits(0);
 }
