@@ -7,6 +7,10 @@ use super::book::{Book, Class};
 use crate::quota::{Account, Bucket, Grant, Traffic};
 use crate::tree::{Claim, Owner};
 
+/// The last reading of a class, with its owner; `None`: the class is gone.
+type Read = (Class, Option<(Owner, u64)>);
+type Readings = Vec<Read>;
+
 /// One change of the book.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record {
@@ -15,7 +19,7 @@ pub(super) enum Record {
     /// All that is known of an owner.
     Account(Owner, Account),
     /// Readings up to which is counted.
-    Readings(Vec<(Class, Option<(Owner, u64)>)>),
+    Readings(Readings),
     /// What was counted, and the readings up to which.
     Count {
         born: i64,
@@ -23,8 +27,7 @@ pub(super) enum Record {
         epoch: String,
         renamed: Vec<(Owner, String)>,
         traffic: Vec<(Owner, i64, Traffic)>,
-        /// `None`: the class is gone.
-        readings: Vec<(Class, Option<(Owner, u64)>)>,
+        readings: Readings,
     },
     /// More than the volume of an owner's quotas.
     Grant(Owner, Grant),
@@ -68,7 +71,7 @@ impl Book {
         }
     }
 
-    fn read_up_to(&mut self, readings: Vec<(Class, Option<(Owner, u64)>)>) {
+    fn read_up_to(&mut self, readings: Readings) {
         for (class, reading) in readings {
             match reading {
                 Some(reading) => drop(self.last.insert(class, reading)),
@@ -170,7 +173,7 @@ impl Writer {
     }
 
     /// An owner is written once: the readings of a host are of few owners on each of its links.
-    fn readings(&mut self, readings: &[(Class, Option<(Owner, u64)>)]) {
+    fn readings(&mut self, readings: &[Read]) {
         let mut owners: BTreeMap<&Owner, u64> = BTreeMap::new();
         for (_, reading) in readings {
             if let Some((owner, _)) = reading {
@@ -320,7 +323,7 @@ impl Reader<'_> {
         Some(Traffic { sent: self.number()?, received: self.number()? })
     }
 
-    fn readings(&mut self) -> Option<Vec<(Class, Option<(Owner, u64)>)>> {
+    fn readings(&mut self) -> Option<Readings> {
         let owners = self.list(Reader::owner)?;
         self.list(|reader| {
             let ifindex = u32::try_from(reader.number()?).ok()?;

@@ -109,7 +109,7 @@ impl Quota {
         let more = grants.clone().fold(0_u64, |sum, grant| sum.saturating_add(grant.bytes));
         let volume = self.volume.0.saturating_add(more);
         let is_reached = |step: &&Step| step.share.part(volume) <= used;
-        let held = self.steps.iter().filter(is_reached).next_back().map(|step| {
+        let held = self.steps.iter().rfind(is_reached).map(|step| {
             let until = self.until(account, window, moment, (used, step.share.part(volume)));
             Held { step: *step, until }
         });
