@@ -41,6 +41,26 @@ impl Chosen<'_> {
         );
         false
     }
+
+    /// Takes for the lines of patterns the links that fit and that no line has. `meant`: by line.
+    fn by_patterns<'f>(&mut self, facts: &'f Facts, meant: &mut [Vec<Meant<'f>>]) {
+        let lines = self.policy.links.iter().zip(meant);
+        for (line, meant) in lines.filter(|(line, _)| is_pattern(line)) {
+            for (name, device) in &facts.links {
+                if has_packets_of_its_own(device)
+                    && line.name.value.means(name, &device.altnames)
+                    && !self.lines.contains_key(name)
+                {
+                    self.lines.insert(name.clone(), line.name.at);
+                    meant.push((name.clone(), Some(device)));
+                }
+            }
+        }
+    }
+}
+
+fn is_pattern(line: &LinkLine) -> bool {
+    matches!(line.name.value, LinkRef::Pattern(_))
 }
 
 /// A note where a line names a link by an alternative name.
@@ -89,18 +109,7 @@ pub(super) fn resolve<'p>(
             vec![(name, device)]
         })
         .collect();
-    let is_pattern = |line: &LinkLine| matches!(line.name.value, LinkRef::Pattern(_));
-    for (line, meant) in policy.links.iter().zip(&mut meant).filter(|(line, _)| is_pattern(line)) {
-        for (name, device) in &facts.links {
-            if has_packets_of_its_own(device)
-                && line.name.value.means(name, &device.altnames)
-                && !chosen.lines.contains_key(name)
-            {
-                chosen.lines.insert(name.clone(), line.name.at);
-                meant.push((name.clone(), Some(device)));
-            }
-        }
-    }
+    chosen.by_patterns(facts, &mut meant);
     for (line, meant) in policy.links.iter().zip(meant) {
         if meant.is_empty() {
             if (is_pattern(line) || may_be_absent(line, options)) && !options.offline {

@@ -73,7 +73,7 @@ impl Window {
     /// Whether it holds when the clock on the wall shows this.
     fn shows(&self, at: DateTime) -> bool {
         let time = at.time();
-        let seconds = [time.hour(), time.minute(), time.second()].map(|it| it.unsigned_abs());
+        let seconds = [time.hour(), time.minute(), time.second()].map(i8::unsigned_abs);
         let second = seconds.iter().fold(0, |sum, it| sum * 60 + u32::from(*it));
         let today = self.days.has(at.date().weekday());
         let yesterday = self.days.has(at.date().weekday().previous());
