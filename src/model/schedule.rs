@@ -128,15 +128,10 @@ impl<'p> Schedule<'p> {
 
     fn turn(&self, names: &[&str], now: Timestamp) -> Turn {
         let chosen = self.chosen(names, now);
-        let mut until = self.next(names, now);
-        // A window behind the one that counts makes no difference.
-        for _ in 0..MOST_CHANGES {
-            match until {
-                Some(at) if self.chosen(names, at) == chosen => until = self.next(names, at),
-                _ => break,
-            }
-        }
-        Turn { chosen, until }
+        // None before the one that counts holds, so the first change of these is a change for the
+        // line. A window behind it makes no difference.
+        let matter = chosen.map_or(names.len(), |at| at + 1);
+        Turn { chosen, until: self.next(&names[..matter], now) }
     }
 
     /// All moments at which windows begin or end that lines name, in the weeks that say which
