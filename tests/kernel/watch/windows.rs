@@ -14,6 +14,7 @@ use crate::support::harness::{On, tests};
 use crate::support::orders::Proto;
 use crate::support::program::{classid, policy, shaper};
 use crate::support::rates::{MBIT, expect};
+use crate::support::timeline::Numbered;
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
@@ -91,7 +92,7 @@ users:
     });
     let seen = world.far.seen(Proto::Udp, bob.port);
     assert!(sent > 0 && packets > 1_000, "{sent} bytes, {packets} packets");
-    assert_eq!(seen.senders.values().map(|sender| sender.gaps()).sum::<u64>(), 0);
+    assert_eq!(seen.senders.values().map(Numbered::gaps).sum::<u64>(), 0);
     assert_eq!(counters::classes(UPLINK).class(&of_bob).drops, 0);
     assert!(!daemon.log().contains("changed what stands"), "{}", daemon.log());
     assert!(daemon.end().success());
