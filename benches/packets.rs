@@ -226,7 +226,7 @@ impl Case {
         let file = bpf::load_instructions(code, &maps).expect("a program");
         let any = Program {
             shards: false,
-            tag: TagHelper::Task,
+            tag: Some(TagHelper::Task),
             sockets: Sockets::All,
             mptcp: None,
             labels: false,

@@ -242,6 +242,7 @@ fn facts() -> Facts {
             classifiers: BTreeSet::from([Classifier::Cgroup, Classifier::Bpf]),
             helpers: Helpers { socket_tag: true, netns_cookie: true, ..Helpers::default() },
             clsact: true,
+            no_net_cls: None,
             leaves: BTreeSet::from(["fq_codel", "sfq", "bfifo", "pfifo", "cake"]),
         },
         down: Some(true),

@@ -224,7 +224,7 @@ prop_compose! {
     ) -> RuleProgram {
         let of_socket = Asks::Socket(Program {
             shards: false,
-            tag: TagHelper::Socket,
+            tag: Some(TagHelper::Socket),
             sockets: Sockets::All,
             mptcp: None,
             labels: false,

@@ -3,24 +3,15 @@
 use std::time::Duration;
 
 use super::confirm;
+use super::moving::{self, Begun};
 use super::options::ApplyOptions;
-use super::session::{Look, Request, Session};
-use crate::cgroup::{self, Locked};
+use super::session::{Request, Session};
+use crate::cgroup::{self, Locked, Root};
+use crate::desired;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::plan::Plan;
+use crate::intent::Meaning;
 use crate::sys::signal;
-use crate::tree::KernelState;
-
-/// A run that holds the lock and has looked.
-pub(super) struct Begun {
-    pub locked: Locked,
-    /// The hierarchy had to be mounted.
-    pub mounted: bool,
-    pub look: Look,
-    /// The plan from the look, where it was made already.
-    pub planned: Option<(Plan, KernelState)>,
-}
 
 /// Looks and plans under the lock. Where the instance has no directory yet, and so nothing to lock,
 /// looking and planning come first: a policy that is wrong is refused before anything is made.
@@ -31,15 +22,26 @@ pub(super) fn begin(
     policy: u64,
 ) -> Result<Begun, Failure> {
     session.kernel.look_for_hierarchy()?;
-    let stands = session.kernel.instance().is_some_and(|instance| instance.root().exists());
-    let locked = stands.then(|| lock(&session.kernel, may, policy)).transpose()?;
+    let locked = lock_standing(&session.kernel, may, policy)?;
     let mut look = session.look(request)?;
     let planned = session.plan(&request.intent, &mut look.meaning)?;
     signal::catch();
+    let root = root_of(&look.meaning);
     if let Some(locked) = locked {
-        return Ok(Begun { locked, mounted: false, look, planned: Some(planned) });
+        if locked.kind() != root {
+            return moving::begin(session, request, look, locked, root);
+        }
+        let left = session.kernel.left().map(|left| left.lock_left()).transpose()?;
+        return Ok(Begun {
+            locked,
+            mounted: false,
+            look,
+            planned: Some(planned),
+            left,
+            moved: false,
+        });
     }
-    let mounted = session.kernel.mount()?;
+    let mounted = session.kernel.make_room(root)?;
     // The processes of the first look are still where they were, and are not read again, which
     // would take a second for 20,000.
     let seen = match mounted {
@@ -52,10 +54,39 @@ pub(super) fn begin(
     let locked = lock(&session.kernel, may, policy)
         .inspect_err(|_| unmount_unused(&mut session.kernel, mounted))?;
     match session.look_beyond(request, seen) {
-        Ok(look) => Ok(Begun { locked, mounted, look, planned: None }),
+        Ok(look) => Ok(Begun { locked, mounted, look, planned: None, left: None, moved: false }),
         Err(failure) => {
             leave_no_trace(&mut session.kernel, mounted, locked);
             Err(failure)
+        }
+    }
+}
+
+/// Where the instance has its directories with this policy.
+pub(super) fn root_of(meaning: &Meaning) -> Root {
+    match desired::reads_tags(&meaning.model, &meaning.facts().features) {
+        true => Root::NetCls,
+        false => Root::Plain,
+    }
+}
+
+/// Takes the lock of the instance where it stands; `None`: it stands nowhere. Another run may have
+/// moved it while the lock was waited for.
+fn lock_standing(
+    kernel: &Kernel,
+    may: ApplyOptions,
+    policy: u64,
+) -> Result<Option<Locked>, Failure> {
+    loop {
+        match kernel.instance().filter(|instance| instance.root().exists()) {
+            None => return Ok(None),
+            Some(instance) => {
+                let locked = lock(kernel, may, policy)?;
+                let stands = kernel.instance();
+                if stands.is_none_or(|now| now.kind() == instance.kind()) {
+                    return Ok(Some(locked));
+                }
+            }
         }
     }
 }

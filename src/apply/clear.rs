@@ -5,6 +5,7 @@ use super::confirm::nothing_pending;
 use super::options::ApplyOptions;
 use super::session::may_change;
 use super::undo::Before;
+use crate::cgroup::Root;
 use crate::desired;
 use crate::failure::Failure;
 use crate::host::Kernel;
@@ -32,7 +33,8 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
         if diff(&observation, &desired::nothing(&observation)).is_empty() {
             return Ok(Applied { psched, ..Applied::default() });
         }
-        mounted = kernel.mount()?;
+        let no_net_cls = observe::no_net_cls(kernel)?.is_some();
+        mounted = kernel.make_room(if no_net_cls { Root::Plain } else { Root::NetCls })?;
     }
     let locked = kernel.lock(may.wait)?;
     nothing_pending(&locked)?;
@@ -56,6 +58,9 @@ pub fn clear(kernel: &mut Kernel, may: ApplyOptions, gate: Gate<'_>) -> Result<A
         locked.forget_reverted()?;
         locked.forget_said()?;
         locked.forget_policy()?;
+        if let Some(left) = kernel.left() {
+            left.lock_left()?.remove_all()?;
+        }
         locked.remove_if_empty()?;
         drop(locked);
         if unmount {

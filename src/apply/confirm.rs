@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use super::moving;
 use super::noted::note_again;
 use super::undo::Before;
 use crate::cgroup::{self, Attached, Locked, PolicyNote};
@@ -94,7 +95,7 @@ pub(super) fn start(
         Ok(Detached::Parent(pid)) => locked.set_guard(pid, SystemTime::now() + change.time),
     };
     let seated = match guard {
-        Ok(Attached::Moved) => Ok(()),
+        Ok(Attached::Moved | Attached::Counted) => Ok(()),
         Ok(other) => Err(Failure::refused(format!("the guard process ended at once: {other:?}"))),
         Err(error) => Err(error.into()),
     };
@@ -104,7 +105,11 @@ pub(super) fn start(
 fn watch_over(name: &str, change: &Change<'_>) {
     let is_confirmed = guard::wait(change.time);
     let outcome = lock_when_free(name).and_then(|(mut kernel, locked)| {
+        let left = kernel.left().map(|left| left.lock_left()).transpose()?;
         if is_confirmed {
+            if let Some(left) = left {
+                moving::finish(&mut kernel, left)?;
+            }
             return Ok(locked.end_confirmation()?);
         }
         // The note comes first: if this process is killed before the undo is done, nobody applies
@@ -113,7 +118,13 @@ fn watch_over(name: &str, change: &Change<'_>) {
         let came_of_it = change.before.bring_back(&mut kernel, &locked, change.journal);
         note_again(&locked, change.noted);
         say(&format!("shaper: nobody confirmed the change: {came_of_it}"));
-        Ok(noted.and_then(|()| locked.end_confirmation())?)
+        let ended = noted.and_then(|()| locked.end_confirmation());
+        if let Some(left) = left {
+            let noted_there = left.set_reverted(change.policy);
+            moving::back(&kernel, locked, left);
+            noted_there?;
+        }
+        Ok(ended?)
     });
     match outcome {
         Ok(()) => {}
@@ -130,7 +141,9 @@ fn watch_over(name: &str, change: &Change<'_>) {
 fn lock_when_free(name: &str) -> Result<(Kernel, Locked), Failure> {
     let mut kernel = Kernel::open(Some(name))?;
     // The hierarchy may have been unmounted meanwhile, and still has its directories.
-    kernel.mount()?;
+    if kernel.instance().is_none() {
+        kernel.mount()?;
+    }
     loop {
         match kernel.lock(PATIENCE) {
             Err(error @ cgroup::Error::Locked { .. }) => say(&format!("shaper: {error}")),

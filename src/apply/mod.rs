@@ -7,6 +7,7 @@ mod begin;
 mod clear;
 mod confirm;
 mod drain;
+mod moving;
 mod noted;
 mod options;
 mod place;
@@ -35,7 +36,8 @@ use crate::host::execute::{Cause, Gate};
 pub use crate::intent::Options;
 use crate::plan::{Journal, Step};
 use crate::sys::signal;
-use begin::{Begun, begin, leave_no_trace};
+use begin::{begin, leave_no_trace};
+use moving::Begun;
 use rounds::{Run, Trouble};
 use undo::Before;
 
@@ -61,11 +63,14 @@ pub fn apply(
     may_change(&session.kernel)?;
     let policy = hash(&request.intent.policy.source.text);
     let applies = Arc::clone(&request.intent.policy);
-    let Begun { locked, mounted, look, planned } = begin(session, &mut request, may, policy)?;
+    let Begun { locked, mounted, look, planned, left, moved } =
+        begin(session, &mut request, may, policy)?;
     let before = Before::new(look.meaning.observation.clone(), &look.scan.processes);
     let applied = Applied::beginning(mounted);
     let (journal, link_went) = (Journal::default(), false);
-    let mut run = Run { session, locked: &locked, request, may, gate, applied, journal, link_went };
+    let moves = left.is_some();
+    let mut run =
+        Run { session, locked: &locked, request, may, gate, applied, journal, link_went, moves };
     let outcome = run.finish(look, planned);
     let Run { mut applied, journal, .. } = run;
     // From here on every failure undoes the run's steps, once.
@@ -78,6 +83,8 @@ pub fn apply(
         noted::note(&locked, &applies, policy);
     }
     let time = may.confirm.filter(|_| !applied.steps.is_empty());
+    // A guard would inherit the lock.
+    let left = left.filter(|_| time.is_none());
     let (locked, outcome) = match time.filter(|_| kept.is_ok()) {
         Some(time) => {
             let noted = noted.as_ref();
@@ -89,13 +96,29 @@ pub fn apply(
         None => (locked, kept),
     };
     let Err(trouble) = outcome else {
+        // The guard of a change that waits to be confirmed decides which place is emptied.
+        if let Some(left) = left.filter(|_| time.is_none())
+            && let Err(failure) = moving::finish(&mut session.kernel, left)
+        {
+            log::warn!("the next apply removes what is left of a move: {}", failure.message());
+        }
         applied.found = Some(before.into_observation());
         return Ok(applied);
     };
     noted::note_again(&locked, noted.as_ref());
     let aftermath = before.bring_back(&mut session.kernel, &locked, &journal);
     let paths = session.kernel.paths(applied.psched);
-    leave_no_trace(&mut session.kernel, mounted, locked);
+    let left = left.or_else(|| session.kernel.left()?.lock_left().ok());
+    match left.filter(|_| moved) {
+        Some(left) => {
+            moving::back(&session.kernel, locked, left);
+            if mounted && session.kernel.is_empty_hierarchy() {
+                let unmounted = session.kernel.unmount();
+                log::debug!("after the failure: unmounted {unmounted:?}");
+            }
+        }
+        None => leave_no_trace(&mut session.kernel, mounted, locked),
+    }
     Err(match trouble {
         Trouble::Step(failed) => Failure::step(&failed, &paths, &aftermath),
         Trouble::Other(failure) => failure.in_the_middle(&aftermath),

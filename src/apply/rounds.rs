@@ -75,6 +75,9 @@ pub(super) struct Run<'s, 'g> {
     pub journal: Journal,
     /// Whether a link that this round was to shape went meanwhile.
     pub link_went: bool,
+    /// All claims were moved to the instance's other place, so that processes are placed, and
+    /// connections given, before the filters are exchanged that go by that.
+    pub moves: bool,
 }
 
 impl Run<'_, '_> {
@@ -240,6 +243,9 @@ impl Run<'_, '_> {
             let facts = &mut observation.facts;
             let (kernel, processes) = (&self.session.kernel, &look.scan.processes);
             facts.given = kernel.given(processes, &model.matcher, &facts.accounts)?;
+        }
+        if std::mem::take(&mut self.moves) && self.request.who.moves_processes() {
+            self.place(None, look)?;
         }
         self.perform(plan, Phase::Build, look)?;
         if self.request.who.moves_processes() {

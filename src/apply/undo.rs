@@ -254,7 +254,9 @@ fn look(kernel: &mut Kernel) -> Result<Observation, String> {
 /// its lock.
 fn lock_again(kernel: &mut Kernel, locked: &Locked) -> Result<Locked, cgroup::Error> {
     kernel.look_for_hierarchy()?;
-    kernel.mount()?;
+    if locked.places() {
+        kernel.mount()?;
+    }
     locked.at(kernel.instance().ok_or(cgroup::Error::NotMounted)?, Duration::ZERO)
 }
 

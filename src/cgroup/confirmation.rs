@@ -12,10 +12,32 @@ use super::instance::Instance;
 use super::layout::{CONFIRM, REVERTED};
 use super::lock::Locked;
 
+/// How the name begins by which the guard is known where no process is in the directory: its pid
+/// and its start time follow.
+const GUARD: &str = "guard-";
+
+/// The start time of a living process, in clock ticks since boot, as `/proc` has it.
+fn born_at(pid: &str) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind) = stat.rsplit_once(')')?;
+    let mut fields = behind.split_whitespace();
+    (fields.next()? != "Z").then_some(())?;
+    fields.nth(18).map(str::to_string)
+}
+
 impl Instance {
     /// The pids of the guards of a pending confirmation; empty: none is pending.
     pub fn guards(&self) -> Result<Vec<u32>, Error> {
-        members_of(&self.root().join(CONFIRM))
+        let path = self.root().join(CONFIRM);
+        if self.places() {
+            return members_of(&path);
+        }
+        let names = subdirectories(&path)?;
+        let guards = names.iter().filter_map(|name| {
+            let (pid, born) = name.strip_prefix(GUARD)?.split_once('-')?;
+            (born_at(pid)? == born).then(|| pid.parse().ok())?
+        });
+        Ok(guards.collect())
     }
 
     /// When the pending change is taken back, in whole seconds; `None`: that is not known.
@@ -50,7 +72,12 @@ impl Locked {
         make_directory(&path)?;
         let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         make_directory(&path.join(format!("{until:x}")))?;
-        move_process(pid, &path.join(PROCS))
+        if self.places() {
+            return move_process(pid, &path.join(PROCS));
+        }
+        let Some(born) = born_at(&pid.to_string()) else { return Ok(Attached::Dead) };
+        make_directory(&path.join(format!("{GUARD}{pid}-{born}")))?;
+        Ok(Attached::Counted)
     }
 
     /// Ends the pending confirmation: the guards, if any are left, go to the hierarchy's root.

@@ -14,6 +14,8 @@ use crate::units::ClassId;
 /// The permissions of a directory that anybody may list.
 pub(super) const MODE: u32 = 0o755;
 pub(super) const CLASSID: &str = "net_cls.classid";
+/// How a plain file's name ends until it is whole.
+const NEW: &str = "new";
 /// The file to which a process's pid is written to move the process. Never `tasks`: moving a thread
 /// that is not the leader retags no socket.
 pub(super) const PROCS: &str = "cgroup.procs";
@@ -27,6 +29,8 @@ pub enum Attached {
     Dead,
     /// The claim has no directory (yet).
     NoDirectory,
+    /// The claim has a directory, and is none of `net_cls`: nothing is moved, and nothing need be.
+    Counted,
 }
 
 /// Makes a directory, which may be there, for anybody to list.
@@ -124,6 +128,30 @@ pub(super) fn parse_classid(mut file: &File) -> io::Result<Option<ClassId>> {
     let length = file.read(&mut buffer)?;
     let text = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
     Ok(text.and_then(|text| text.trim_ascii_end().parse().ok()).map(ClassId))
+}
+
+/// Writes a plain file that is whole or the old one at every moment.
+pub(super) fn write_whole(path: &Path, data: &str) -> Result<(), Error> {
+    let new = path.with_extension(NEW);
+    let refused =
+        |source| Error::Write { data: data.to_string(), path: path.to_path_buf(), source };
+    // For anybody to read, whatever the umask takes away.
+    fs::write(&new, data)
+        .and_then(|()| fs::set_permissions(&new, Permissions::from_mode(0o644)))
+        .map_err(refused)?;
+    fs::rename(&new, path).map_err(Error::io("rename to", path))
+}
+
+/// Removes the files that [`write_whole`] makes in a directory, also after it was killed.
+pub(super) fn remove_files(directory: &Path) -> Result<(), Error> {
+    let path = directory.join(CLASSID);
+    for path in [path.with_extension(NEW), path] {
+        match fs::remove_file(&path) {
+            Err(error) if !vanished(&error) => return Err(Error::io("remove", &path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<String, Error> {

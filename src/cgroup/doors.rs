@@ -19,6 +19,9 @@ impl Doors {
 
     /// As [`Instance::attach`].
     pub fn attach(&mut self, to: &Instance, pid: u32, claim: &Claim) -> Result<Attached, Error> {
+        if !to.places() {
+            return to.attach(pid, claim);
+        }
         let path = to.directory(claim).join(PROCS);
         // To the kernel pid 0 is whoever writes: us.
         if pid == 0 {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 
+use super::claims::CLAIMS;
 use super::directory::make_folder;
 use super::error::Error;
 use super::instance::Instance;
@@ -36,6 +37,11 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
+    /// The folder of the instances that need no `net_cls`, which need not exist.
+    pub fn plain() -> Hierarchy {
+        Hierarchy { path: PathBuf::from(CLAIMS) }
+    }
+
     /// The instance of this name: a directory right below the hierarchy's root.
     pub fn instance(&self, name: &str) -> Instance {
         Instance::new(self.path.join(name))
@@ -162,7 +168,7 @@ pub fn unmount(at: &Path) -> Result<Unmounted, Error> {
 
 /// Removes the folder, and `/run/shaper` above it, if they are empty. That they are not empty is no
 /// error: others may have files there, or be about to mount again.
-fn remove_mount_point(at: &Path) {
+pub(super) fn remove_mount_point(at: &Path) {
     let ours = |above: &&Path| above.file_name().is_some_and(|name| name == "shaper");
     if fs::remove_dir(at).is_ok()
         && let Some(above) = at.parent().filter(ours)

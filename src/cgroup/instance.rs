@@ -1,10 +1,14 @@
 //! The directories of one instance: `<hierarchy>/<name>/user/bob`, `…/uid/1000/pinned`, … Each is a
 //! claim, which has a minor; those of users and accounts also have processes. Touches only files
 //! below the instance's directory, and the hierarchy root's `cgroup.procs` to let processes go.
+//! Without `net_cls` the same directories stand in `/run` ([`super::claims`]), and no process is
+//! placed in them.
 
 use std::path::{Path, PathBuf};
 
-use super::directory::{Attached, CLASSID, PROCS, members_of, move_process, read_classid};
+use super::directory::{
+    Attached, CLASSID, PROCS, members_of, move_process, read_classid, vanished,
+};
 use super::error::Error;
 use crate::tree::{Claim, Owner};
 use crate::units::ClassId;
@@ -13,12 +17,38 @@ use crate::units::ClassId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     root: PathBuf,
+    kind: Root,
+}
+
+/// In which of its two places an instance has its directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// In the `net_cls` hierarchy: each directory is a cgroup, and has processes.
+    NetCls,
+    /// In `/run`, where nothing needs tags: plain directories, in which `net_cls.classid` is a
+    /// plain file.
+    Plain,
 }
 
 impl Instance {
     /// `root` is `<where the hierarchy is mounted>/<the instance's name>`; it need not exist.
     pub fn new(root: PathBuf) -> Instance {
-        Instance { root }
+        Instance { root, kind: Root::NetCls }
+    }
+
+    /// The instance whose directory is this plain one.
+    pub fn plain(root: PathBuf) -> Instance {
+        Instance { root, kind: Root::Plain }
+    }
+
+    /// In which of its places this is.
+    pub fn kind(&self) -> Root {
+        self.kind
+    }
+
+    /// Whether processes are placed in the instance's directories.
+    pub fn places(&self) -> bool {
+        self.kind == Root::NetCls
     }
 
     /// The instance's directory below the hierarchy's root.
@@ -39,7 +69,11 @@ impl Instance {
     /// The classid of a claim's directory; 0 where none was written.
     pub fn classid(&self, claim: &Claim) -> Result<ClassId, Error> {
         let path = self.directory(claim).join(CLASSID);
-        Ok(read_classid(&path).map_err(Error::io("read", &path))?.unwrap_or_default())
+        match read_classid(&path) {
+            // It was killed that made the directory.
+            Err(error) if vanished(&error) && !self.places() => Ok(ClassId::NONE),
+            read => Ok(read.map_err(Error::io("read", &path))?.unwrap_or_default()),
+        }
     }
 
     /// The processes in the claim's directory (not those in `…/pinned` below it), in no order. A
@@ -57,7 +91,12 @@ impl Instance {
 
     /// Moves a process, all its threads and all its sockets, into the claim's directory.
     pub fn attach(&self, pid: u32, claim: &Claim) -> Result<Attached, Error> {
-        move_process(pid, &self.directory(claim).join(PROCS))
+        let directory = self.directory(claim);
+        match self.kind {
+            Root::NetCls => move_process(pid, &directory.join(PROCS)),
+            Root::Plain if directory.is_dir() => Ok(Attached::Counted),
+            Root::Plain => Ok(Attached::NoDirectory),
+        }
     }
 
     /// Whether a path below the hierarchy's root, as `/proc/PID/cgroup` has it, is in the instance.
@@ -68,13 +107,19 @@ impl Instance {
 
     /// Moves a process to a directory, by its path below the hierarchy's root.
     pub fn seat(&self, pid: u32, path: &str) -> Result<Attached, Error> {
+        if !self.places() {
+            return Ok(Attached::Counted);
+        }
         let directory = self.root.with_file_name(path.trim_start_matches('/'));
         move_process(pid, &directory.join(PROCS))
     }
 
     /// Moves a process to the hierarchy's root, whose classid is 0.
     pub fn release(&self, pid: u32) -> Result<Attached, Error> {
-        move_process(pid, &self.root.with_file_name(PROCS))
+        match self.kind {
+            Root::NetCls => move_process(pid, &self.root.with_file_name(PROCS)),
+            Root::Plain => Ok(Attached::Counted),
+        }
     }
 }
 

@@ -20,5 +20,11 @@ pub(super) const NETNS: &str = "netns";
 /// The directory that the daemon locks that keeps the instance.
 pub(super) const WATCH: &str = "watch";
 
+/// The claims were moved from here to the instance's other place.
+pub(super) const MOVED: &str = "moved";
+/// Claims are being moved here.
+pub(super) const MOVING: &str = "moving";
+
 /// Directories of ours that have no claims and no classid.
-pub(super) const WITHOUT_CLAIMS: [&str; 7] = [CONFIRM, REVERTED, SAID, POLICY, LOCK, NETNS, WATCH];
+pub(super) const WITHOUT_CLAIMS: [&str; 9] =
+    [CONFIRM, REVERTED, SAID, POLICY, LOCK, NETNS, WATCH, MOVED, MOVING];

@@ -7,10 +7,9 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::directory::{make, make_directory};
+use super::directory::{make, make_directory, make_folder};
 use super::error::Error;
 use super::instance::Instance;
 use super::layout::LOCK;
@@ -71,7 +70,7 @@ impl Locked {
     fn take(instance: Instance, wait: Duration) -> Result<Locked, Error> {
         let start = Instant::now();
         loop {
-            if let Some(directory) = Locked::attempt(instance.root())? {
+            if let Some(directory) = Locked::attempt(&instance)? {
                 return Ok(Locked { instance, directory });
             }
             if start.elapsed() >= wait {
@@ -81,13 +80,26 @@ impl Locked {
         }
     }
 
-    fn attempt(instance: &Path) -> Result<Option<File>, Error> {
+    fn attempt(instance: &Instance) -> Result<Option<File>, Error> {
+        let is_plain = !instance.places();
+        let instance = instance.root();
         let directory = &instance.join(LOCK);
         // The run that has the lock may remove the directory meanwhile (`clear`), and a third run
         // may make it anew and lock that one: our lock counts only while the path still names the
         // directory that we have locked.
         loop {
-            make_directory(instance)?;
+            if is_plain && let Some(above) = instance.parent() {
+                make_folder(above).map_err(Error::io("make", above))?;
+            }
+            match make_directory(instance) {
+                // Whoever removed the last instance has removed what was above it.
+                Err(Error::Io { source, .. })
+                    if is_plain && source.kind() == io::ErrorKind::NotFound =>
+                {
+                    continue;
+                }
+                made => made?,
+            }
             match make(directory, 0o700) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
@@ -124,6 +136,7 @@ impl Locked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn take(path: &Path, wait: Duration) -> Result<Locked, Error> {
         Locked::take(Instance::new(path.to_path_buf()), wait)

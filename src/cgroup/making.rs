@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::directory::{CLASSID, MODE, PROCS, make, make_directory};
+use super::directory::{CLASSID, MODE, PROCS, make, make_directory, write_whole};
 use super::error::Error;
 use super::lock::Locked;
 use crate::tree::Claim;
@@ -28,7 +28,7 @@ impl Locked {
         let mut path = self.root().to_path_buf();
         // The hierarchy may have been unmounted a moment ago, and its mount point be a plain folder
         // now.
-        if !path.exists() && !path.with_file_name(PROCS).exists() {
+        if self.places() && !path.exists() && !path.with_file_name(PROCS).exists() {
             return Err(Error::NotMounted);
         }
         make_directory(&path)?;
@@ -44,6 +44,9 @@ impl Locked {
     /// 0).
     pub fn write(&self, claim: &Claim, classid: ClassId) -> Result<(), Error> {
         let path = self.directory(claim).join(CLASSID);
+        if !self.places() {
+            return write_whole(&path, &format!("{}\n", classid.0));
+        }
         let data = format!("0x{:08x}", classid.0);
         let refused = |source| Error::Write { data: data.clone(), path: path.clone(), source };
         // Never making the file: where it is missing this is no cgroup.

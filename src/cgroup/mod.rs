@@ -2,6 +2,7 @@
 //! is mounted, and the directories of one instance in it, each with a classid and processes.
 //! Touches files below the given paths, and mounts only where the caller says.
 
+mod claims;
 mod condition;
 mod confirmation;
 mod directory;
@@ -21,12 +22,13 @@ mod removal;
 mod retired;
 mod said;
 
+pub use claims::{CLAIMS, plain_instance};
 pub use condition::Condition;
 pub use directory::{Attached, make_folder};
 pub use doors::Doors;
 pub use error::Error;
 pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Provision, Unmounted, find, mount, unmount};
-pub use instance::Instance;
+pub use instance::{Instance, Root};
 pub use keeper::Keeping;
 pub use lock::Locked;
 pub use mountinfo::{Mount, net_cls_mount, parse_mountinfo};

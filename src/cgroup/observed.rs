@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, fstatat};
 
 use super::directory::{CLASSID, parse_classid, read_classid, subdirectories, vanished};
 use super::error::Error;
-use super::instance::Instance;
+use super::instance::{Instance, Root};
 use super::layout::{ROOMS, WITHOUT_CLAIMS};
 use crate::sys::threads::in_parts;
 use crate::tree::{Claim, Foreign, Owner};
@@ -33,7 +33,7 @@ impl Instance {
                 found.foreign(&path, None);
                 continue;
             }
-            let Some(folder) = Folder::open(path)? else { continue };
+            let Some(folder) = Folder::open(path, self.kind())? else { continue };
             let names = subdirectories(&folder.path)?;
             for part in in_parts(&names, |names| observe_claims(&room, names, &folder)) {
                 let part = part?;
@@ -56,6 +56,11 @@ impl Instance {
             match read_classid(&path) {
                 Ok(Some(classid)) => drop(claims.insert(claim.clone(), classid)),
                 Ok(None) => drop(claims.remove(claim)),
+                Err(error)
+                    if vanished(&error) && !self.places() && path.with_file_name("").is_dir() =>
+                {
+                    claims.insert(claim.clone(), ClassId::NONE);
+                }
                 Err(error) if vanished(&error) => drop(claims.remove(claim)),
                 Err(error) => return Err(Error::io("read", &path)(error)),
             }
@@ -115,7 +120,7 @@ fn observe_claim(room: &str, name: &str, folder: &Folder, found: &mut Found) -> 
         }
         _ => None,
     };
-    let Some(own) = Folder::open(folder.path.join(name))? else { return Ok(()) };
+    let Some(own) = Folder::open(folder.path.join(name), folder.kind)? else { return Ok(()) };
     for name in subdirectories(&own.path)? {
         let below = own.path.join(&name);
         match &may_be_pinned {
@@ -144,13 +149,14 @@ fn canonical(relative: &str) -> Option<Claim> {
 struct Folder {
     path: PathBuf,
     handle: OwnedFd,
+    kind: Root,
 }
 
 impl Folder {
     /// Opens a directory; `None`: it does not exist (any more).
-    fn open(path: PathBuf) -> Result<Option<Folder>, Error> {
+    fn open(path: PathBuf, kind: Root) -> Result<Option<Folder>, Error> {
         match File::open(&path) {
-            Ok(file) => Ok(Some(Folder { path, handle: file.into() })),
+            Ok(file) => Ok(Some(Folder { path, handle: file.into(), kind })),
             Err(error) if vanished(&error) => Ok(None),
             Err(error) => Err(Error::io("list", &path)(error)),
         }
@@ -167,10 +173,16 @@ impl Folder {
         }
     }
 
-    /// As [`read_classid`], of a directory in this one.
+    /// As [`read_classid`], of a directory in this one. Every cgroup has the file; a plain
+    /// directory has it once it is whole.
     fn classid(&self, name: &str) -> io::Result<Option<ClassId>> {
         let path = format!("{name}/{CLASSID}");
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        parse_classid(&File::from(openat(&self.handle, path.as_str(), flags, Mode::empty())?))
+        match openat(&self.handle, path.as_str(), flags, Mode::empty()) {
+            Err(Errno::ENOENT) if self.kind == Root::Plain && self.path.join(name).is_dir() => {
+                Ok(Some(ClassId::NONE))
+            }
+            file => parse_classid(&File::from(file?)),
+        }
     }
 }

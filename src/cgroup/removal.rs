@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::condition::forget;
-use super::directory::{members_of, subdirectories};
+use super::directory::{members_of, remove_files, subdirectories};
 use super::error::Error;
+use super::hierarchy::remove_mount_point;
 use super::layout::{LOCK, NETNS, ROOMS, WATCH};
 use super::lock::Locked;
 use crate::tree::Claim;
@@ -43,6 +44,11 @@ impl Locked {
             self.evict_and_remove(&watch)?;
         }
         self.remove_unless_occupied(self.root())?;
+        if !self.places()
+            && let Some(above) = self.root().parent()
+        {
+            remove_mount_point(above);
+        }
         Ok(!self.root().exists())
     }
 
@@ -56,6 +62,9 @@ impl Locked {
     fn evict_and_remove(&self, path: &Path) -> Result<(), Error> {
         let occupied = |what: String| Error::Occupied { path: path.to_path_buf(), what };
         let mut last = 0;
+        if !self.places() {
+            remove_files(path)?;
+        }
         for _ in 0..MAX_EVICTIONS {
             match fs::remove_dir(path) {
                 Ok(()) => return Ok(()),

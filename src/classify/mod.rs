@@ -19,12 +19,13 @@ pub mod redirect;
 pub mod servers;
 pub mod u32;
 
-use crate::facts::Features;
+use crate::facts::{Features, NoNetCls};
 use crate::tree::Classifier;
 
-/// The classifiers, the best first: only the eBPF program decides by the owner of the socket, which
+/// The classifiers, the best first: only an eBPF program decides by the owner of the socket, which
 /// a user cannot change. `cls_cgroup` believes the tag, which a hostile user can lose or pass on.
-const CLASSIFIERS: [Classifier; 2] = [Classifier::Bpf, Classifier::Cgroup];
+/// Without a tag there are no `units`, `run` and `attach`.
+const CLASSIFIERS: [Classifier; 3] = [Classifier::Bpf, Classifier::Cgroup, Classifier::Uid];
 
 /// The policy asks for a classifier that this kernel lacks, or the kernel has none at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +40,14 @@ pub enum NoClassifier {
         "this kernel, or this process's capabilities (CAP_BPF), allow no eBPF classifier; write `classifier: auto`"
     )]
     Bpf,
+    /// The policy asks for a classifier that reads tags, and there are none.
+    #[error("{0}, and this classifier goes by its tags; write `classifier: auto`, or `uid`")]
+    NetCls(NoNetCls),
+    /// There are no tags, and no eBPF that would go without.
+    #[error(
+        "{0}, and this kernel, or this process's capabilities (CAP_BPF), allow no eBPF classifier (`uid`), which goes without"
+    )]
+    Nothing(NoNetCls),
     /// The policy says `auto`, and the kernel has neither.
     #[error(
         "this kernel has neither `cls_cgroup` nor `cls_bpf`, so packets cannot be told apart by user; install a kernel that has one (Debian: linux-modules-extra or the distribution's full kernel)"
@@ -51,12 +60,19 @@ pub fn classifier(
     choice: Option<Classifier>,
     features: &Features,
 ) -> Result<Classifier, NoClassifier> {
-    let has = |classifier: &Classifier| features.classifiers.contains(classifier);
-    match choice {
-        None => CLASSIFIERS.into_iter().find(has).ok_or(NoClassifier::Neither),
-        Some(classifier) if has(&classifier) => Ok(classifier),
-        Some(Classifier::Cgroup) => Err(NoClassifier::Cgroup),
-        Some(Classifier::Bpf) => Err(NoClassifier::Bpf),
+    let has = |classifier: &Classifier| {
+        let lacks_tags = *classifier != Classifier::Uid && features.no_net_cls.is_some();
+        !lacks_tags && features.classifiers.contains(classifier)
+    };
+    match (choice, features.no_net_cls) {
+        (None, why) => CLASSIFIERS
+            .into_iter()
+            .find(has)
+            .ok_or(why.map_or(NoClassifier::Neither, NoClassifier::Nothing)),
+        (Some(classifier), _) if has(&classifier) => Ok(classifier),
+        (Some(Classifier::Bpf | Classifier::Cgroup), Some(why)) => Err(NoClassifier::NetCls(why)),
+        (Some(Classifier::Cgroup), None) => Err(NoClassifier::Cgroup),
+        (Some(Classifier::Bpf | Classifier::Uid), _) => Err(NoClassifier::Bpf),
     }
 }
 
@@ -74,6 +90,21 @@ mod tests {
         assert_eq!(classifier(None, &both), Ok(Classifier::Bpf));
         assert_eq!(classifier(None, &features(&[Classifier::Cgroup])), Ok(Classifier::Cgroup));
         assert_eq!(classifier(None, &features(&[])), Err(NoClassifier::Neither));
+    }
+
+    #[test]
+    fn without_net_cls_only_the_owner_counts() {
+        let all = [Classifier::Cgroup, Classifier::Bpf, Classifier::Uid];
+        assert_eq!(classifier(None, &features(&all)), Ok(Classifier::Bpf));
+        let why = NoNetCls::Forbidden;
+        let without = Features { no_net_cls: Some(why), ..features(&all) };
+        assert_eq!(classifier(None, &without), Ok(Classifier::Uid));
+        assert_eq!(classifier(Some(Classifier::Uid), &without), Ok(Classifier::Uid));
+        for tags in [Classifier::Bpf, Classifier::Cgroup] {
+            assert_eq!(classifier(Some(tags), &without), Err(NoClassifier::NetCls(why)));
+        }
+        let neither = Features { no_net_cls: Some(why), ..features(&[Classifier::Cgroup]) };
+        assert_eq!(classifier(None, &neither), Err(NoClassifier::Nothing(why)));
     }
 
     #[test]

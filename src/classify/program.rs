@@ -16,6 +16,9 @@
 //! socket, which follow fchown and moves of the process, and not for those of the sending subflow,
 //! which do not.
 //!
+//! Without a tag ([`Program::tag`], `classifier: uid`) an owner's class is the owner's, root's is
+//! root's line, and a packet without a full socket of ours is nobody's.
+//!
 //! A uid that nobody claims is in case 4 whatever the tag, unless the pair was given.
 
 use super::assembler::{
@@ -78,6 +81,9 @@ pub fn decide(program: Program) -> Vec<Instruction> {
     let mut a = Assembler::default();
     let known = a.label();
     a.map(R0, SOURCES);
+    if program.tag.is_none() {
+        a.map(R0, GIVEN);
+    }
     a.copy(CONTEXT, R1);
     if !program.shards {
         noted::take(&mut a, known);
@@ -147,17 +153,22 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
     if program.labels {
         class_of_label(a, CONTEXT, CLASS, done);
     }
-    a.call(match program.tag {
-        TagHelper::Socket => SOCKET_CLASSID,
-        TagHelper::Task => TASK_CLASSID,
-    });
-    a.copy(TAG, R0);
-    if program.sockets == Sockets::Mixed {
+    match program.tag {
+        Some(helper) => {
+            a.call(match helper {
+                TagHelper::Socket => SOCKET_CLASSID,
+                TagHelper::Task => TASK_CLASSID,
+            });
+            a.copy(TAG, R0);
+        }
+        None => a.set(TAG, 0),
+    }
+    if program.sockets == Sockets::Mixed && program.tag.is_some() {
         a.jump_if_not(TAG, 0, by_tag);
     }
     find_socket(a, program, by_tag);
-    find_owner(a, program.mptcp);
-    class_of_owner(a, by_tag, done);
+    find_owner(a, program);
+    class_of_owner(a, program, by_tag, done);
     a.bind(by_tag);
     a.copy(CLASS, TAG);
     a.bind(done);
@@ -238,15 +249,17 @@ fn read_kernel(a: &mut Assembler, offset: i16, width: Width, failed: Label) {
 
 /// OWNER = the uid of whoever made the socket or accepted it; of a subflow's the MPTCP socket's,
 /// and so TAG.
-fn find_owner(a: &mut Assembler, mptcp: Option<MptcpLayout>) {
+fn find_owner(a: &mut Assembler, program: Program) {
     let (plain, owned) = (a.label(), a.label());
-    if let Some(MptcpLayout { owner: owner_at, tag: tag_at }) = mptcp {
+    if let Some(MptcpLayout { owner: owner_at, tag: tag_at }) = program.mptcp {
         a.jump_if_is(OWNER, 0, plain);
         a.copy(R1, SOCKET);
         a.call(MPTCP_SOCKET);
         a.jump_if_is(R0, 0, plain);
         a.load(Width::Word, OWNER, R0, owner_at);
-        a.load(Width::Word, TAG, R0, tag_at);
+        if program.tag.is_some() {
+            a.load(Width::Word, TAG, R0, tag_at);
+        }
         a.jump(owned);
         a.bind(plain);
     }
@@ -258,7 +271,7 @@ fn find_owner(a: &mut Assembler, mptcp: Option<MptcpLayout>) {
 
 /// CLASS = the owner's, and on to `done`; or on to `by_tag`, where the tag was given to the owner
 /// on purpose, or the owner is root and the tag somebody's.
-fn class_of_owner(a: &mut Assembler, by_tag: Label, done: Label) {
+fn class_of_owner(a: &mut Assembler, program: Program, by_tag: Label, done: Label) {
     let (root, known, decided) = (a.label(), a.label(), a.label());
     a.store(Width::Word, FRAME, UID, OWNER);
     a.jump_if_is(OWNER, 0, root);
@@ -275,15 +288,21 @@ fn class_of_owner(a: &mut Assembler, by_tag: Label, done: Label) {
     a.load(Width::Word, CLASS, R0, 0);
     // Most packets end here: the tag is that of the owner's class, or there is none.
     a.bind(decided);
-    a.jump_if_is(TAG, 0, done);
-    a.jump_if_same(TAG, CLASS, done);
-    a.store(Width::Word, FRAME, PAIR_UID, OWNER);
-    a.store(Width::Word, FRAME, PAIR_TAG, TAG);
-    look_up(a, GIVEN, PAIR_UID);
-    a.jump_if_is(R0, 0, done);
-    a.jump(by_tag);
+    if program.tag.is_some() {
+        a.jump_if_is(TAG, 0, done);
+        a.jump_if_same(TAG, CLASS, done);
+        a.store(Width::Word, FRAME, PAIR_UID, OWNER);
+        a.store(Width::Word, FRAME, PAIR_TAG, TAG);
+        look_up(a, GIVEN, PAIR_UID);
+        a.jump_if_is(R0, 0, done);
+        a.jump(by_tag);
+    } else {
+        a.jump(done);
+    }
     a.bind(root);
-    a.jump_if_not(TAG, 0, by_tag);
+    if program.tag.is_some() {
+        a.jump_if_not(TAG, 0, by_tag);
+    }
     look_up(a, ACCOUNTS, UID);
     a.jump_if_is(R0, 0, by_tag);
     a.load(Width::Word, CLASS, R0, 0);

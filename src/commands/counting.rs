@@ -20,7 +20,7 @@ use crate::policy::LinkRef;
 use crate::process;
 use crate::sample::{Differences, Sample};
 use crate::status::{self, Pending, PolicyInForce, Status, StatusInputs};
-use crate::tree::{Claim, Direction, LinkName, Owner, Reserved};
+use crate::tree::{Claim, Direction, KernelState, LinkName, Owner, Reserved};
 
 /// How long NSS may take from one name to the next.
 const NSS: Duration = Duration::from_secs(3);
@@ -265,11 +265,42 @@ impl Counting {
             return Ok(());
         }
         self.inputs.processes.clear();
+        if !instance.places() {
+            self.inputs.processes = self.count_by_uid()?;
+            return Ok(());
+        }
         for claim in claims.keys() {
             let Claim::Owner(owner) = claim else { continue };
             self.inputs.processes.insert(owner.clone(), members(&instance, owner)?);
         }
         Ok(())
+    }
+}
+
+impl Counting {
+    /// The owners' processes where processes are placed nowhere: those as whose uids they run, by
+    /// the maps in force.
+    fn count_by_uid(&self) -> Result<BTreeMap<Owner, usize>, Failure> {
+        let KernelState { claims, owners, .. } = &self.snapshot.observation.state;
+        let mut counts = BTreeMap::new();
+        let mut whose = BTreeMap::new();
+        for (claim, class) in claims {
+            if let Claim::Owner(owner) = claim {
+                counts.insert(owner.clone(), 0);
+                whose.insert(*class, owner);
+            }
+        }
+        let Some(owners) = owners else { return Ok(BTreeMap::new()) };
+        let view = self.kernel.view()?;
+        for process in process::scan(&self.kernel.proc_root)?.processes {
+            let is_counted = process.is_alive() && view.may_claim(&process);
+            let class = owners.class(process.uid).filter(|_| is_counted);
+            let owner = class.and_then(|class| whose.get(&class));
+            if let Some(count) = owner.and_then(|owner| counts.get_mut(*owner)) {
+                *count += 1;
+            }
+        }
+        Ok(counts)
     }
 }
 

@@ -88,13 +88,16 @@ pub(super) fn login(global: &Global, file: &Path, options: Options) -> Result<Ou
     let locked = instance.lock(wait)?;
     let (claims, _) = instance.observe()?;
     let classid = *claims.get(&Claim::Owner(owner.clone())).ok_or_else(gone)?;
-    let claim = run::pin(&locked, &claims, owner, classid)?;
+    let claim = match instance.places() {
+        true => run::pin(&locked, &claims, owner, classid)?,
+        false => Claim::Owner(owner),
+    };
     if nix::unistd::getppid() != caller || caller.as_raw() <= 1 {
         return Err(LoginError::SessionEnded(name()).into());
     }
     let caller = caller.as_raw().cast_unsigned();
     match instance.attach(caller, &claim)? {
-        Attached::Moved => {}
+        Attached::Moved | Attached::Counted => {}
         came_of_it => return Err(LoginError::NotPlaced { user: name(), came_of_it }.into()),
     }
     let (proc_root, mut handover) = (&session.kernel.proc_root, Handover::default());

@@ -136,6 +136,9 @@ fn members(session: &Session, meaning: &Meaning, scan: &Scan) -> Result<Members,
     let mut members = Members::default();
     let view = session.kernel.view()?;
     let accounts = &meaning.facts().accounts;
+    if !view.places {
+        return Ok(members);
+    }
     for process in &scan.processes {
         let inside = process::claim_of(process, &view).is_some();
         match session.kernel.decide(process, &meaning.model.matcher, accounts, &view) {

@@ -200,7 +200,7 @@ impl Release {
             .map(|(matcher, accounts)| self.kernel.decide(&free, matcher, accounts, &view));
         let to = match decision {
             Some(Decision::MoveTo(claim)) => match self.instance.attach(process.pid, &claim)? {
-                Attached::Moved => Some(claim),
+                Attached::Moved | Attached::Counted => Some(claim),
                 Attached::Dead => return Ok(()),
                 // The next apply, or the daemon, makes the class and places the process.
                 Attached::NoDirectory => None,

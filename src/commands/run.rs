@@ -69,6 +69,11 @@ pub(super) enum RunError {
     /// No instance stands here, so there is no class.
     #[error("nothing is shaped here yet: `shaper apply` first")]
     NothingShaped,
+    /// No link goes by tags.
+    #[error(
+        "every link here goes by the owner of a packet's socket alone (`classifier: uid`), which stays whose it is; write `classifier: auto`, where this host has net_cls (`shaper doctor`)"
+    )]
+    NoTags,
     /// A line or an account without a class, or a name that is neither.
     #[error("{0} has no class; `shaper status` lists who has, `shaper why {0}` says why")]
     NoClass(Foreign),
@@ -104,6 +109,7 @@ impl From<RunError> for Failure {
             RunError::NotAProcessId(_)
             | RunError::Unattachable { .. }
             | RunError::NothingShaped
+            | RunError::NoTags
             | RunError::NoClass(_) => Failure::Usage(error.to_string()),
             RunError::ClassGone(_) | RunError::NoSuchProcess(_) | RunError::NotEntered { .. } => {
                 Failure::refused(error)
@@ -133,7 +139,7 @@ pub(super) fn attach(global: &Global, user: &str, pids: &[i32]) -> Result<Output
     let mut dead = Vec::new();
     for pid in &numbers {
         match place.put(*pid)? {
-            Attached::Moved => {}
+            Attached::Moved | Attached::Counted => {}
             Attached::Dead => dead.push(*pid),
             Attached::NoDirectory => return Err(RunError::ClassGone(user.into()).into()),
         }
@@ -204,6 +210,9 @@ pub(super) fn standing(kernel: &Kernel) -> Result<Instance, Failure> {
 fn pinned(kernel: &Kernel, global: &Global, user: &str) -> Result<(Instance, Claim), Failure> {
     may_change(kernel)?;
     let instance = standing(kernel)?;
+    if !instance.places() {
+        return Err(RunError::NoTags.into());
+    }
     let locked = instance.lock(global.wait)?;
     let Pinned { claims, owner, classid } = class_of(&instance, user, None)?;
     let claim = pin(&locked, &claims, owner, classid)?;

@@ -61,7 +61,7 @@ impl Actor {
 
     /// Whether there is a hierarchy to place processes in.
     pub(super) fn has_hierarchy(&self) -> bool {
-        self.session.kernel.hierarchy().is_some()
+        self.session.kernel.instance().is_some()
     }
 
     /// When container engines are to be asked.
@@ -159,11 +159,17 @@ impl Actor {
     /// Looks which accounts have no process any more.
     fn look_who_left(&self, state: &KernelState) -> Option<Event> {
         let start = Instant::now();
-        let instance = self.session.kernel.instance()?;
-        let owners = state.claims.keys().filter_map(Claim::comes_and_goes).cloned();
-        // A directory that cannot be read may have a process.
-        let is_empty = |owner: &_| !instance.is_occupied(owner).unwrap_or(true);
-        let empty: BTreeSet<_> = owners.filter(is_empty).collect();
+        let mut empty: BTreeSet<_> =
+            state.claims.keys().filter_map(Claim::comes_and_goes).cloned().collect();
+        // What cannot be read may have a process.
+        let occupied = observe::occupied(&self.session.kernel, empty.clone());
+        match occupied {
+            Ok(occupied) => empty.retain(|owner| !occupied.contains(owner)),
+            Err(error) => {
+                log::debug!("who left: {error}");
+                empty.clear();
+            }
+        }
         Some(Event::Directories { empty, took: start.elapsed() })
     }
 

@@ -8,7 +8,7 @@ use super::{clsact, labels};
 use crate::classify;
 use crate::facts::{Facts, Observation};
 use crate::model::{Link, Model};
-use crate::tree::{Classifier, Direction, Filter, Ifb, KernelState, Parent, Pref, Tag, Tree};
+use crate::tree::{Direction, Filter, Ifb, KernelState, Parent, Pref, Tree};
 
 /// Adds the ifb of each ingress port of the model, and the filters at the clsact of its link.
 ///
@@ -47,8 +47,7 @@ fn hooks(
         return Err(NoDown::Name(link.port.device()));
     }
     let tag = match classify::classifier(link.classifier, &facts.features) {
-        Ok(Classifier::Bpf) => Tag::Bpf(labels::program(model, observed)),
-        Ok(Classifier::Cgroup) => Tag::Cgroup,
+        Ok(classifier) => labels::tag(classifier, model, observed),
         Err(source) => return Err(NoDown::Classifier(source)),
     };
     let name = &link.port.link;

@@ -10,8 +10,8 @@ use crate::classify::{self, NoClassifier};
 use crate::facts::{LinkFacts, Observation};
 use crate::model::{Link, Model, Rule, Target};
 use crate::tree::{
-    Asks, Classifier, Direction, Family, Filter, Match, Owner, Parent, Port, Pref, Program,
-    ProgramRule, Protocol, RuleProgram, Senders, Tag, Tree, U32Rule, U32Rules,
+    Asks, Direction, Family, Filter, Match, Owner, Parent, Port, Pref, Program, ProgramRule,
+    Protocol, RuleProgram, Senders, Tag, Tree, U32Rule, U32Rules,
 };
 use crate::units::ClassId;
 
@@ -31,8 +31,7 @@ impl Filters<'_> {
     fn tag(&self) -> Result<Tag, Impossible> {
         let facts = &self.observed.facts;
         match classify::classifier(self.link.classifier, &facts.features) {
-            Ok(Classifier::Bpf) => Ok(Tag::Bpf(labels::program(self.model, self.observed))),
-            Ok(Classifier::Cgroup) => Ok(Tag::Cgroup),
+            Ok(classifier) => Ok(labels::tag(classifier, self.model, self.observed)),
             Err(source) => {
                 Err(Impossible::Classifier { link: self.link.port.link.clone(), source })
             }

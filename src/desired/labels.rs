@@ -8,7 +8,8 @@ use crate::classify;
 use crate::facts::{LinkFacts, Observation};
 use crate::model::{InnerLink, Link, Model};
 use crate::tree::{
-    Classifier, Filter, KernelState, Label, LinkName, Owner, Parent, Pref, Program, Source,
+    Classifier, Filter, KernelState, Label, LinkName, Owner, Parent, Pref, Program, Sockets,
+    Source, Tag,
 };
 use crate::units::{ClassId, Minor};
 
@@ -39,14 +40,29 @@ const MASTERS: [&str; 4] = ["bridge", "openvswitch", "bond", "team"];
 /// Whether there are guests, and labels can be made and read somewhere.
 fn are_possible(model: &Model, observed: &Observation) -> bool {
     let features = &observed.facts.features;
-    let reads =
-        |link: &Link| classify::classifier(link.classifier, features) == Ok(Classifier::Bpf);
+    let programs = [Ok(Classifier::Bpf), Ok(Classifier::Uid)];
+    let reads = |link: &Link| programs.contains(&classify::classifier(link.classifier, features));
     model.inner.is_some() && features.clsact && model.links.iter().any(reads)
 }
 
-/// The deciding program for a qdisc without shards below it.
-pub(super) fn program(model: &Model, observed: &Observation) -> Program {
-    Program { labels: are_possible(model, observed), ..observed.facts.program() }
+/// The filter of this classifier that says whose a packet is, for a qdisc without shards below it.
+pub(super) fn tag(classifier: Classifier, model: &Model, observed: &Observation) -> Tag {
+    let program = || Program { labels: are_possible(model, observed), ..observed.facts.program() };
+    match classifier {
+        Classifier::Bpf => Tag::Bpf(program()),
+        Classifier::Uid => Tag::Bpf(without_tag(program())),
+        Classifier::Cgroup => Tag::Cgroup,
+    }
+}
+
+/// The program that asks for no tag. Where some sockets may be another namespace's, no tag goes
+/// first: that is the program for [`Sockets::All`].
+fn without_tag(program: Program) -> Program {
+    let sockets = match program.sockets {
+        Sockets::Mixed => Sockets::All,
+        own => own,
+    };
+    Program { tag: None, sockets, ..program }
 }
 
 /// Adds the labels of all links that are to have one. Returns what those look up that ask for the

@@ -25,9 +25,10 @@ pub use impossible::{Impossible, NoDown};
 pub use labels::Unlabelled;
 pub use shards::Sharding;
 
-use crate::facts::Observation;
-use crate::model::Model;
-use crate::tree::{Claim, Filter, KernelState, NetCls, Owner, OwnerTable, Tag};
+use crate::classify;
+use crate::facts::{Features, Observation};
+use crate::model::{Link, Model};
+use crate::tree::{Claim, Classifier, Filter, KernelState, NetCls, Owner, OwnerTable, Tag};
 use classes::Scale;
 use filters::Filters;
 use link_tree::{LinkTree, leaf_kind};
@@ -57,7 +58,7 @@ pub fn desired_with(
     let sharding = Sharding::is_possible(model, features).then_some(sharding);
     let ids = identity::assign(model, observed, sharding)?;
     let mut state = KernelState { net_cls: observed.state.net_cls, ..KernelState::default() };
-    if state.net_cls == NetCls::Unmounted {
+    if state.net_cls == NetCls::Unmounted && reads_tags(model, features) {
         state.net_cls = NetCls::Ours;
     }
     let pinned: HashSet<&Owner> = observed.state.claims.keys().filter_map(Claim::pinned).collect();
@@ -104,6 +105,14 @@ pub fn desired_with(
         state.owners = Some(OwnerTable { sources, ..table });
     }
     Ok(state)
+}
+
+/// Whether any link tells users apart by their `net_cls` tags: then processes are placed, and the
+/// claims are the directories in which they are.
+pub fn reads_tags(model: &Model, features: &Features) -> bool {
+    let by_owner =
+        |link: &Link| classify::classifier(link.classifier, features) == Ok(Classifier::Uid);
+    !model.links.iter().all(by_owner)
 }
 
 /// The state without anything of ours, for `clear`: claims, trees and our own mount go.

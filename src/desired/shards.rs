@@ -42,7 +42,7 @@ impl Sharding {
     /// user has one classid on all links: the kernel must be able to load it, and no line may say
     /// `classifier: cgroup`.
     pub fn is_possible(model: &Model, features: &Features) -> bool {
-        features.classifiers.contains(&Classifier::Bpf)
+        features.has_programs()
             && model.links.iter().all(|link| link.classifier != Some(Classifier::Cgroup))
     }
 }

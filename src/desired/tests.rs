@@ -29,6 +29,7 @@ fn observation(leaves: &[&'static str]) -> Observation {
             classifiers: BTreeSet::from([Classifier::Cgroup]),
             helpers: Helpers::default(),
             clsact: true,
+            no_net_cls: None,
             leaves: leaves.iter().copied().collect(),
         },
         ..Facts::default()
@@ -240,7 +241,7 @@ fn beyond_a_thousand_users_are_spread_over_shards() {
     let minors: BTreeSet<Minor> = state.claims.values().map(|id| id.minor()).collect();
     assert_eq!(minors.len(), 1_003, "no number twice on the link");
     let program = |shards| {
-        let (tag, sockets) = (TagHelper::Task, Sockets::Mixed);
+        let (tag, sockets) = (Some(TagHelper::Task), Sockets::Mixed);
         Filter::Tag(Tag::Bpf(Program { shards, tag, sockets, mptcp: None, labels: false }))
     };
     assert_eq!(tree.filters[&Pref::TAG[0]], program(true));

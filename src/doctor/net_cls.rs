@@ -13,6 +13,8 @@ pub struct NetClsFound {
     pub is_forbidden: bool,
     /// Where it is mounted; `None`: nowhere.
     pub mounted: Option<String>,
+    /// The instance stands, and needs none.
+    pub is_unused: bool,
     /// It is mounted with `favordynmods`.
     pub is_quick: bool,
     /// The top directories of others in it.
@@ -35,20 +37,27 @@ pub(super) fn checks(found: &NetClsFound, machine: &Machine) -> Vec<Check> {
 
 fn mount(found: &NetClsFound, machine: &Machine) -> Check {
     if !found.exists {
-        return Check::error(
-            "net_cls",
-            "this kernel has no net_cls: processes cannot be placed",
+        return without(
+            machine,
+            "this kernel has no net_cls",
             "boot a kernel that is built with CONFIG_CGROUP_NET_CLASSID",
         );
     }
     let Some(at) = found.mounted.as_deref().map(shown) else {
         return match found.is_forbidden {
-            true => Check::error(
-                "net_cls",
+            true => without(
+                machine,
                 "the kernel was started with `cgroup_no_v1`, which switches net_cls off",
                 "take `net_cls` (or `all`) off that parameter and boot again",
             ),
-            false => Check::ok("net_cls", "net_cls is not mounted: `shaper apply` mounts it"),
+            false if found.is_unused => Check::ok(
+                "net_cls",
+                "net_cls is not mounted, and no link needs it: all have `classifier: uid`",
+            ),
+            false => Check::ok(
+                "net_cls",
+                "net_cls is not mounted: `shaper apply` mounts it, but for `classifier: uid`",
+            ),
         };
     };
     if !found.is_quick && machine.is_since((6, 0)) {
@@ -70,6 +79,26 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
     Check::ok("net_cls", format!("net_cls is mounted at {at}{others}"))
 }
 
+/// Where there is no `net_cls`: eBPF goes without, by the sockets' owner alone.
+fn without(machine: &Machine, why: &str, cure: &str) -> Check {
+    match machine.features.has_programs() {
+        true => Check::warning(
+            "net_cls",
+            format!(
+                "{why}: `classifier: auto` is `uid`, by the sockets' owner alone, without `units`, `run` and `attach`"
+            ),
+            format!("where one of these is needed: {cure}"),
+        ),
+        false => Check::error(
+            "net_cls",
+            format!(
+                "{why}, and there is no eBPF that would do without: users cannot be told apart"
+            ),
+            cure,
+        ),
+    }
+}
+
 /// The kernel changes the options of no mounted hierarchy (`cgroup1_reconfigure`), and keeps one
 /// whose mount is gone for as long as it has directories.
 fn remount(at: &str, others: &[String]) -> String {
@@ -84,6 +113,8 @@ fn remount(at: &str, others: &[String]) -> String {
 mod tests {
     use super::super::check::State::{self, Error, Ok, Warning};
     use super::*;
+    use crate::facts::Features;
+    use crate::tree::Classifier;
 
     #[test]
     fn a_hierarchy_is_there_or_can_be_mounted() {
@@ -97,11 +128,17 @@ mod tests {
         let unmounted = NetClsFound { mounted: None, ..mounted.clone() };
         assert_eq!(of(NetClsFound::default(), (6, 1)), [("net_cls", Error)]);
         assert_eq!(of(unmounted.clone(), (6, 1)), [("net_cls", Ok)]);
+        let unmounted_again = unmounted.clone();
         let forbidden = NetClsFound { is_forbidden: true, ..unmounted };
         assert_eq!(of(forbidden, (6, 1)), [("net_cls", Error)]);
         assert_eq!(of(mounted.clone(), (6, 1)), [("net_cls", Warning)]);
         assert_eq!(of(mounted.clone(), (5, 15)), [("net_cls", Ok)]);
         assert_eq!(of(mounted.clone(), (5, 10)), [("net_cls", Ok), ("cgroup_v2", Warning)]);
+        let features = Features { classifiers: [Classifier::Uid].into(), ..Features::default() };
+        let without = mount(&NetClsFound::default(), &Machine { features, ..Machine::default() });
+        assert_eq!(without.state, Warning);
+        let unused = NetClsFound { is_unused: true, ..unmounted_again };
+        assert!(mount(&unused, &Machine::default()).what.contains("no link needs it"));
         let cure = mount(&mounted, &Machine::default()).cure.unwrap();
         assert_eq!(cure, "shaper clear, umount /x, shaper apply (without the daemon meanwhile)");
         let quick = NetClsFound { is_quick: true, ..mounted };

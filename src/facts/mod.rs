@@ -130,7 +130,7 @@ impl Facts {
             (None, Some(layout)) => Sockets::Inode(self.netns_inode, layout),
             (None, None) => Sockets::Mixed,
         };
-        let tag = if socket_tag { TagHelper::Socket } else { TagHelper::Task };
+        let tag = Some(if socket_tag { TagHelper::Socket } else { TagHelper::Task });
         Program { shards: false, tag, sockets, mptcp, labels: false }
     }
 }
@@ -245,14 +245,35 @@ pub struct Features {
     pub tried: bool,
     /// HTB qdiscs can be made (`sch_htb`).
     pub htb: bool,
-    /// The classifiers that work here.
+    /// The classifiers that work here, as far as traffic control goes.
     pub classifiers: BTreeSet<Classifier>,
+    /// Why `net_cls` cannot be had, without which there is no tag; `None`: it is mounted, or can
+    /// be.
+    pub no_net_cls: Option<NoNetCls>,
     /// The kernel's functions that the deciding program can call.
     pub helpers: Helpers,
     /// Whether a program at clsact's egress can be made, which clears a packet's priority.
     pub clsact: bool,
     /// The kinds of leaf qdisc that can be made, as in `TCA_KIND`.
     pub leaves: BTreeSet<&'static str>,
+}
+
+impl Features {
+    /// Whether eBPF programs can decide.
+    pub fn has_programs(&self) -> bool {
+        [Classifier::Bpf, Classifier::Uid].iter().any(|it| self.classifiers.contains(it))
+    }
+}
+
+/// Why a host has no `net_cls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoNetCls {
+    /// `CONFIG_CGROUP_NET_CLASSID` is not set.
+    #[error("this kernel is built without net_cls (CONFIG_CGROUP_NET_CLASSID)")]
+    Kernel,
+    /// `cgroup_no_v1`.
+    #[error("the kernel was started with `cgroup_no_v1`, which switches net_cls off")]
+    Forbidden,
 }
 
 /// Functions of the kernel that the deciding eBPF program can call.

@@ -37,7 +37,7 @@ pub use servers::servers;
 pub use snapshot::Snapshot;
 pub use sockets::tags;
 pub use surroundings::{
-    Unloaded, capabilities, device, is_hosts, kept_by, lro, manager, may_load, net_cls,
+    Unloaded, capabilities, device, is_hosts, kept_by, lro, manager, may_load, net_cls, no_net_cls,
     process_events, release, without_loading,
 };
 pub use tree::RuleHits;
@@ -170,12 +170,26 @@ fn neighbours(kernel: &Kernel) -> Result<BTreeSet<String>, ObserveError> {
     Ok(names)
 }
 
-/// Those of the owners whose directories have a process.
+/// Those of the owners whose directories have a process, or, where processes are placed in none,
+/// as whose uids one runs.
 ///
 /// # Errors
-/// A directory that cannot be read.
+/// A directory or a process that cannot be read.
 pub fn occupied(kernel: &Kernel, owners: BTreeSet<Owner>) -> Result<BTreeSet<Owner>, ObserveError> {
     let Some(instance) = kernel.instance() else { return Ok(BTreeSet::new()) };
+    if !instance.places() {
+        if owners.is_empty() {
+            return Ok(owners);
+        }
+        let scan = process::scan(&kernel.proc_root)?;
+        let running = process::running_uids(&scan.processes, &kernel.view()?);
+        let runs = |owner: &Owner| match owner {
+            Owner::Uid(uid) => running.contains(uid),
+            Owner::Subuids(range) => running.iter().any(|uid| range.contains(*uid)),
+            _ => true,
+        };
+        return Ok(owners.into_iter().filter(runs).collect());
+    }
     let mut occupied = BTreeSet::new();
     for owner in owners {
         if instance.is_occupied(&owner)? {

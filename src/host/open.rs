@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::made::Made;
-use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance, Locked};
+use crate::cgroup::{self, DEFAULT_MOUNT, Hierarchy, Instance, Locked, Root, plain_instance};
 use crate::facts::Accounts;
 use crate::model::Matcher;
 use crate::netlink::inet_diag::Transport;
@@ -50,6 +50,8 @@ pub struct Kernel {
     /// Lists of sockets that this kernel lacks: asking would have it look for a module each time.
     pub unlisted: BTreeSet<(Family, Transport)>,
     hierarchy: Option<Hierarchy>,
+    /// Where an instance is made that stands nowhere yet.
+    root: Root,
     /// Where the links are, for whoever asked.
     place: Place,
 }
@@ -103,6 +105,7 @@ impl Kernel {
             servers: None,
             unlisted: BTreeSet::new(),
             hierarchy: cgroup::find()?,
+            root: Root::NetCls,
             place: Place::Here,
         })
     }
@@ -133,9 +136,47 @@ impl Kernel {
         self.hierarchy.as_ref()
     }
 
-    /// The instance's directory; `None` while the hierarchy is mounted nowhere.
+    /// The instance where it stands, and else where it would be made; `None`: the hierarchy in
+    /// which it would be is mounted nowhere.
     pub fn instance(&self) -> Option<Instance> {
-        self.hierarchy.as_ref().map(|hierarchy| hierarchy.instance(&self.name))
+        let standing = Instance::standing(self.at(Root::NetCls), plain_instance(&self.name));
+        standing.or_else(|| self.at(self.root))
+    }
+
+    /// The instance at one of its two places, whether or not it stands there; `None`: the hierarchy
+    /// is mounted nowhere.
+    pub fn at(&self, root: Root) -> Option<Instance> {
+        match root {
+            Root::NetCls => self.hierarchy.as_ref().map(|it| it.instance(&self.name)),
+            Root::Plain => Some(plain_instance(&self.name)),
+        }
+    }
+
+    /// What the instance has at its other place, where a move was cut short or is not confirmed.
+    pub fn left(&self) -> Option<Instance> {
+        let other = match self.instance()?.kind() {
+            Root::NetCls => Root::Plain,
+            Root::Plain => Root::NetCls,
+        };
+        self.at(other).filter(|it| it.root().is_dir())
+    }
+
+    /// Chooses where the instance is made, and mounts the hierarchy where that is there; whether it
+    /// had to.
+    ///
+    /// # Errors
+    /// The hierarchy cannot be mounted.
+    pub fn make_room(&mut self, root: Root) -> Result<bool, cgroup::Error> {
+        self.root = root;
+        match root {
+            Root::NetCls => self.mount(),
+            Root::Plain => Ok(false),
+        }
+    }
+
+    /// Whether processes are placed, and sockets have tags of ours.
+    pub fn places(&self) -> bool {
+        self.instance().is_none_or(|it| it.places())
     }
 
     /// Locks the instance, whose directory is made if it is missing.
@@ -184,7 +225,9 @@ impl Kernel {
             Some(hierarchy) => hierarchy.path.clone(),
             None => Self::own_mount().to_path_buf(),
         };
-        let (instance, place) = (mount.join(&self.name), self.place.clone());
+        let instance =
+            self.instance().map_or_else(|| mount.join(&self.name), |it| it.root().into());
+        let place = self.place.clone();
         Paths { instance, mount, mark: self.mark, psched, place }
     }
 
@@ -193,13 +236,15 @@ impl Kernel {
     /// # Errors
     /// The other instances cannot be listed.
     pub fn view(&self) -> Result<InstanceView, cgroup::Error> {
-        let others =
-            self.hierarchy.as_ref().map(|it| it.other_instances(&self.name)).transpose()?;
+        let hierarchies = self.hierarchy.iter().cloned().chain([Hierarchy::plain()]);
+        let others = hierarchies.map(|it| it.other_instances(&self.name));
+        let others: Result<Vec<_>, _> = others.collect();
         Ok(InstanceView {
             name: self.name.clone(),
             netns: self.netns,
             host: self.host,
-            others: others.unwrap_or_default(),
+            others: others?.into_iter().flatten().collect(),
+            places: self.places(),
         })
     }
 
@@ -252,7 +297,7 @@ impl Kernel {
     /// The class that a uid may be given by this claim. For a claim without a directory the caller
     /// asks again later.
     fn class_given(&self, uid: u32, claim: &Claim) -> Option<ClassId> {
-        let classid = self.instance()?.classid(claim).ok()?;
+        let classid = self.instance().filter(Instance::places)?.classid(claim).ok()?;
         (uid != 0 && classid != ClassId::NONE).then_some(classid)
     }
 

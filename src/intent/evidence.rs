@@ -13,6 +13,13 @@ pub struct Evidence {
     is_best: bool,
 }
 
+/// The classifiers that a filter shows by standing. A program that reads tags shows also that there
+/// can be one that reads none; the other way round nobody knows which function would read them.
+fn shown_by(tag: Tag) -> impl Iterator<Item = Classifier> {
+    let uid = matches!(tag, Tag::Bpf(_)).then_some(Classifier::Uid);
+    uid.into_iter().chain([tag.classifier()])
+}
+
 impl Evidence {
     /// What an observation shows.
     pub fn of(seen: &Observation) -> Evidence {
@@ -30,7 +37,7 @@ impl Evidence {
             Tag::Cgroup => None,
         });
         let helpers = programs.fold(Helpers::default(), |helpers, program| Helpers {
-            socket_tag: helpers.socket_tag || program.tag == TagHelper::Socket,
+            socket_tag: helpers.socket_tag || program.tag == Some(TagHelper::Socket),
             netns_cookie: helpers.netns_cookie || matches!(program.sockets, Sockets::Cookie(_)),
             // A daemon of an older unit file may load programs, but none that reads the kernel's
             // own values.
@@ -49,12 +56,17 @@ impl Evidence {
         let features = Features {
             tried: false,
             htb: trees().next().is_some(),
-            classifiers: tags.iter().map(|tag| tag.classifier()).collect(),
+            classifiers: tags.iter().flat_map(|tag| shown_by(*tag)).collect(),
+            no_net_cls: seen.facts.features.no_net_cls,
             helpers,
             clsact: seen.state.clsact.keys().any(|link| seen.has_hooks(link)),
             leaves: leaves.map(LeafQdisc::kind).collect(),
         };
-        let is_best = features.classifiers.contains(&Classifier::Bpf)
+        let best = match features.no_net_cls {
+            None => Classifier::Bpf,
+            Some(_) => Classifier::Uid,
+        };
+        let is_best = features.classifiers.contains(&best)
             && (features.clsact || seen.facts.own_sockets_only)
             && whose_sockets
             && features.leaves.contains(LeafQdisc::FqCodel.kind());

@@ -15,6 +15,7 @@ mod meaning;
 mod quiet;
 mod refusal;
 mod unfit;
+mod untagged;
 mod wanted;
 mod warnings;
 
@@ -37,7 +38,7 @@ use crate::netlink::bpf_name;
 use crate::plan::{Logins, Plan, diff};
 use crate::policy::{Diagnostic, Kind};
 use crate::times::Timestamp;
-use crate::tree::{Classifier, Filter, KernelState, Owner, Parent, Port, Pref};
+use crate::tree::{Filter, KernelState, Owner, Parent, Port, Pref};
 
 /// A meaning, the state that follows from it, and the steps.
 #[derive(Clone, Debug)]
@@ -75,6 +76,7 @@ impl Intent {
         accounts::remember_groups(&self.policy, &mut seen);
         let fitted = self.fit(&mut seen)?;
         links::only_instance(&fitted.model, &seen)?;
+        untagged::allow(&self.policy, &fitted.model, &seen.facts.features)?;
         if seen.unread.owners.is_some() && seen.facts.lacks.is_none() {
             // Programs with maps that this process makes replace them, whatever those maps have.
             seen.distrust_all_but(None);
@@ -124,9 +126,7 @@ impl Intent {
         let sharding = self.options.sharding;
         let features = &meaning.facts().features;
         // Evidence shows only features that stand, and the policy asks for another one.
-        let lacks_bpf = || {
-            sharding.is_wanted(&meaning.model) && !features.classifiers.contains(&Classifier::Bpf)
-        };
+        let lacks_bpf = || sharding.is_wanted(&meaning.model) && !features.has_programs();
         let lacks_labels = meaning.model.inner.is_some() && !features.clsact;
         if !features.tried && (lacks_bpf() || lacks_labels) {
             return Err(Refusal::Untried);

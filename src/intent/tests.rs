@@ -17,7 +17,7 @@ use crate::desired::Sharding;
 use crate::facts::{Account, Features, Helpers, LinkFacts, RootQdisc};
 use crate::plan::perform;
 use crate::policy;
-use crate::tree::{Claim, LinkName, Owner};
+use crate::tree::{Claim, Classifier, LinkName, Owner};
 use crate::units::{ClassId, Rate};
 
 /// Uids of those who may have a process; carol and dave are students.
@@ -49,6 +49,7 @@ fn host() -> Observation {
         classifiers: BTreeSet::from([Classifier::Cgroup, Classifier::Bpf]),
         helpers: Helpers { socket_tag: true, netns_cookie: true, ..Helpers::default() },
         clsact: true,
+        no_net_cls: None,
         leaves: BTreeSet::from(["fq_codel", "bfifo"]),
     };
     let accounts = &mut seen.facts.accounts;

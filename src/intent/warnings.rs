@@ -5,7 +5,7 @@ use crate::desired::{Sharding, Unguarded, Unlabelled};
 use crate::facts::Observation;
 use crate::model::{self, Model};
 use crate::policy::{Diagnostic, Kind};
-use crate::tree::{Claim, Classifier, Filter, Foreign, KernelState, LinkName, Tag};
+use crate::tree::{Claim, Filter, Foreign, KernelState, LinkName, Tag};
 use crate::units::{ClassId, Minor};
 
 impl Intent {
@@ -28,7 +28,7 @@ impl Intent {
         if !sharding.is_wanted(&meaning.model) || Sharding::is_possible(&meaning.model, features) {
             return None;
         }
-        let why = match features.classifiers.contains(&Classifier::Bpf) {
+        let why = match features.has_programs() {
             true => {
                 "a link has `classifier: cgroup`, and finding one of several HTB qdiscs takes eBPF; write `auto`"
             }

@@ -233,7 +233,7 @@ fn can_have_program(
     };
     let classifiers = &facts.features.classifiers;
     // No classifier is known where the kernel was not asked.
-    if !classifiers.is_empty() && !classifiers.contains(&Classifier::Bpf) {
+    if !classifiers.is_empty() && !facts.features.has_programs() {
         return Err(Diagnostic::error(
             Kind::Rule,
             at,

@@ -257,7 +257,7 @@ mod tests {
         };
         let program = Program {
             shards: false,
-            tag: TagHelper::Task,
+            tag: Some(TagHelper::Task),
             sockets: Sockets::All,
             mptcp: None,
             labels: false,

@@ -26,8 +26,9 @@ pub fn print(program: Program, maps: MapIds) -> String {
 pub(super) fn program_words(program: Program) -> String {
     let Program { shards, tag, sockets, mptcp, labels } = program;
     let tag = match tag {
-        TagHelper::Socket => "socket",
-        TagHelper::Task => "task",
+        Some(TagHelper::Socket) => "socket",
+        Some(TagHelper::Task) => "task",
+        None => "no",
     };
     let sockets = sockets_word(sockets);
     let (shards, labels) = (u8::from(shards), u8::from(labels));
@@ -56,8 +57,9 @@ pub(super) fn maps_of(word: &str) -> Option<MapIds> {
 pub(super) fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Option<Program> {
     let mut value = |key: &str| words.next()?.strip_prefix(key)?.strip_prefix('=');
     let tag = match value("tag")? {
-        "socket" => TagHelper::Socket,
-        "task" => TagHelper::Task,
+        "socket" => Some(TagHelper::Socket),
+        "task" => Some(TagHelper::Task),
+        "no" => None,
         _ => return None,
     };
     let sockets = sockets_of(value("sockets")?)?;
@@ -168,10 +170,10 @@ mod tests {
     #[test]
     fn a_name_reads_back_and_nothing_else_does() {
         for shards in [false, true] {
-            for tag in [TagHelper::Socket, TagHelper::Task] {
+            for tag in [Some(TagHelper::Socket), Some(TagHelper::Task), None] {
                 for sockets in [Sockets::Cookie(u64::MAX), INODE, Sockets::All, Sockets::Mixed] {
                     let mptcp = shards.then_some(MptcpLayout { owner: 528, tag: i16::MAX });
-                    let labels = tag == TagHelper::Task;
+                    let labels = tag == Some(TagHelper::Task);
                     let program = Program { shards, tag, sockets, mptcp, labels };
                     let maps = MapIds([1, 20, 300, 4_000_000_000]);
                     let name = print(program, maps);
@@ -191,7 +193,7 @@ mod tests {
         }
         let program = Program {
             shards: false,
-            tag: TagHelper::Socket,
+            tag: Some(TagHelper::Socket),
             sockets: INODE,
             mptcp: Some(MptcpLayout { owner: 528, tag: i16::MAX }),
             labels: true,

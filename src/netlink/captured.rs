@@ -310,7 +310,7 @@ fn classes_say_the_same_as_those_of_tc() {
 #[test]
 fn the_bpf_filter_names_itself_and_has_no_direct_action() {
     let file = std::fs::File::open("/dev/null").unwrap();
-    let (tag, sockets) = (TagHelper::Socket, Sockets::Cookie(17));
+    let (tag, sockets) = (Some(TagHelper::Socket), Sockets::Cookie(17));
     let program = Program { shards: true, tag, sockets, mptcp: None, labels: false };
     let maps = MapIds([7, 8, 9, 10]);
     let request = filter::add_bpf(

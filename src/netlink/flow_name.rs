@@ -124,7 +124,7 @@ mod tests {
         let mark = Mark::for_instance("shaper");
         let program = Program {
             shards: false,
-            tag: TagHelper::Socket,
+            tag: Some(TagHelper::Socket),
             // The longest that there are.
             sockets: Sockets::Inode(
                 u32::MAX,

@@ -83,6 +83,7 @@ fn facts() -> Facts {
             classifiers: BTreeSet::from([Classifier::Bpf, Classifier::Cgroup]),
             helpers: Helpers::default(),
             clsact: true,
+            no_net_cls: None,
             leaves: BTreeSet::from(["bfifo"]),
         },
         down: Some(true),

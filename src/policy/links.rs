@@ -10,8 +10,12 @@ use super::scalars::Purpose;
 use super::source::Written;
 use super::{limits, scalars};
 
-const CLASSIFIERS: [(&str, Option<Classifier>); 3] =
-    [("auto", None), ("cgroup", Some(Classifier::Cgroup)), ("bpf", Some(Classifier::Bpf))];
+const CLASSIFIERS: [(&str, Option<Classifier>); 4] = [
+    ("auto", None),
+    ("cgroup", Some(Classifier::Cgroup)),
+    ("bpf", Some(Classifier::Bpf)),
+    ("uid", Some(Classifier::Uid)),
+];
 
 const LEAVES: [(&str, LeafChoice); 6] = [
     ("auto", LeafChoice::Auto),

@@ -127,7 +127,7 @@ mod tests {
 
     fn host() -> InstanceView {
         let others = BTreeMap::from([(ANOTHERS, "blue".to_string())]);
-        InstanceView { name: "shaper".into(), netns: OURS, host: Some(OURS), others }
+        InstanceView { name: "shaper".into(), netns: OURS, host: Some(OURS), others, places: true }
     }
 
     fn key(name: &str) -> Key {

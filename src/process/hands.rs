@@ -51,6 +51,14 @@ impl Part {
     }
 }
 
+/// What came of a process that belongs in a claim.
+enum Came {
+    /// It is there, and was before.
+    Home,
+    /// It was moved, has ended, or waits.
+    Moved,
+}
+
 pub(super) struct Hands<'a, D> {
     pub proc_root: &'a Path,
     pub instance: &'a Instance,
@@ -165,7 +173,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
                 }
                 self.move_to(&process, &claim, doors, part)
             }
-            Decision::TakeOut => self.take_out(&process, part),
+            Decision::TakeOut => self.take_out(&process, part).map(|()| Came::Moved),
         };
         if is_another(&process)? {
             part.done.retain(|done| *done != pid);
@@ -174,6 +182,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         // The process is still the one that was decided about, so its sockets count.
         part.handover.merge(handover);
         match outcome {
+            Ok(Came::Home) => Ok(Some(true)),
             Err(error) if error.is_shortage() => Err(error),
             Err(error) => {
                 part.done.push(pid);
@@ -185,7 +194,7 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
                 });
                 Ok(Some(false))
             }
-            Ok(()) => Ok(Some(false)),
+            Ok(Came::Moved) => Ok(Some(false)),
         }
     }
 
@@ -195,26 +204,35 @@ impl<'a, D: Fn(&Process) -> Verdict> Hands<'a, D> {
         claim: &Claim,
         doors: &mut Doors,
         part: &mut Part,
-    ) -> Result<(), Error> {
+    ) -> Result<Came, Error> {
         match doors.attach(self.instance, process.pid, claim)? {
             Attached::Moved if self.is_inside(process) => part.placement.moved += 1,
             Attached::Moved => part.placement.added += 1,
             // Children that it forked since it was listed are not in its claim.
             Attached::Dead => {
                 part.acted = true;
-                return Ok(());
+                return Ok(Came::Moved);
+            }
+            // Its packets are in the class by their sockets' owner, and so are its children's.
+            Attached::Counted => {
+                part.done.push(process.pid);
+                part.home = Some(process.uid);
+                return Ok(Came::Home);
             }
             Attached::NoDirectory => {
                 *part.placement.waiting.entry(claim.clone()).or_default() += 1;
                 part.done.push(process.pid);
                 // Until the process has a class of its own it must not use another's.
-                return if self.is_inside(process) { self.take_out(process, part) } else { Ok(()) };
+                if self.is_inside(process) {
+                    self.take_out(process, part)?;
+                }
+                return Ok(Came::Moved);
             }
         }
         part.acted = true;
         part.done.push(process.pid);
         part.home = Some(process.uid);
-        Ok(())
+        Ok(Came::Moved)
     }
 
     fn take_out(&self, process: &Process, part: &mut Part) -> Result<(), Error> {

@@ -18,6 +18,9 @@ pub struct InstanceView {
     pub host: Option<u64>,
     /// The network namespaces that other instances shape, by inode, with the instances' names.
     pub others: BTreeMap<u64, String>,
+    /// Whether processes are placed in directories; otherwise it does not matter in which one a
+    /// process is.
+    pub places: bool,
 }
 
 impl InstanceView {
@@ -139,6 +142,9 @@ pub fn held_by_another(process: &Process, instance: &InstanceView) -> Option<Str
 
 /// Whose directory a path is, which is as `/proc/PID/cgroup` has it: `/shaper/user/bob`.
 pub(super) fn seat(path: &str, instance: &InstanceView) -> Seat {
+    if !instance.places {
+        return Seat::Free;
+    }
     let path = path.trim_start_matches('/');
     let (top, below) = path.split_once('/').unwrap_or((path, ""));
     let claim = below.parse::<Claim>().ok();
@@ -207,6 +213,7 @@ mod tests {
             netns: 42,
             host: Some(42),
             others: BTreeMap::from([(44, "shaper-44".to_string())]),
+            places: true,
         };
         assert_eq!(running_uids(&all, &instance), BTreeSet::from([1000, 1002]));
         let at = |path: &str| Process { net_cls: Some(path.into()), ..all[0].clone() };

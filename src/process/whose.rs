@@ -88,7 +88,7 @@ mod tests {
 
     fn instance() -> InstanceView {
         let others = BTreeMap::new();
-        InstanceView { name: "shaper".into(), netns: 1, host: Some(1), others }
+        InstanceView { name: "shaper".into(), netns: 1, host: Some(1), others, places: true }
     }
 
     /// A process of root's server.

@@ -18,7 +18,7 @@ use crate::sample::{self, Differences};
 use crate::text::Foreign;
 use crate::tree::{
     self, Claim, Class, Direction, Filter, FoundLeaf, Guarantee, LeafQdisc, LinkName, Owner, Port,
-    Reserved, Role, Tag, Tree,
+    Program, Reserved, Role, Tag, Tree,
 };
 use crate::units::{ClassId, Rate};
 
@@ -184,6 +184,7 @@ impl<'a> View<'a> {
     fn link(&self) -> Link {
         let classifier = self.tree.filters.values().find_map(|filter| match filter {
             Filter::Tag(Tag::Cgroup) => Some("cgroup"),
+            Filter::Tag(Tag::Bpf(Program { tag: None, .. })) => Some("uid"),
             Filter::Tag(Tag::Bpf(_)) | Filter::Find { .. } => Some("bpf"),
             _ => None,
         });

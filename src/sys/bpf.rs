@@ -79,6 +79,7 @@ pub fn may_not_read_kernel() -> bool {
 pub fn helpers() -> io::Result<Helpers> {
     let maps = Maps::for_trial()?;
     let loads = |tag, sockets| {
+        let tag = Some(tag);
         load(Program { shards: true, tag, sockets, mptcp: None, labels: false }, &maps)
     };
     let takes = |tag, sockets| match loads(tag, sockets) {
@@ -92,7 +93,7 @@ pub fn helpers() -> io::Result<Helpers> {
     }
     let btf::Layouts { mptcp, namespace } = btf::layouts()?;
     let mptcp = mptcp.filter(|layout| {
-        let (tag, sockets) = (TagHelper::Task, Sockets::All);
+        let (tag, sockets) = (Some(TagHelper::Task), Sockets::All);
         let mptcp = Some(*layout);
         load(Program { shards: true, tag, sockets, mptcp, labels: false }, &maps).is_ok()
     });

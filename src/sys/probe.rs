@@ -81,8 +81,11 @@ const MODULES: [&str; 10] = [
 const OF_DOWN: [&str; 4] = ["ifb", "act_mirred", "sch_ingress", "cls_bpf"];
 
 /// The classifiers, each with its module.
-const CLASSIFIERS: [(Classifier, &str); 2] =
-    [(Classifier::Cgroup, "cls_cgroup"), (Classifier::Bpf, "cls_bpf")];
+const CLASSIFIERS: [(Classifier, &str); 3] = [
+    (Classifier::Cgroup, "cls_cgroup"),
+    (Classifier::Bpf, "cls_bpf"),
+    (Classifier::Uid, "cls_bpf"),
+];
 
 /// What can be told of a kernel without having it load a module.
 #[derive(Clone, Debug, Default)]
@@ -248,9 +251,11 @@ fn try_all(known: Option<Helpers>, but: &BTreeSet<&str>) -> Result<Features, Tri
     let records = netlink.dump(&dump::filters(LOOPBACK, ClassId::ROOT), decode::filter)?;
     features.classifiers = assemble::filters(records)
         .into_values()
-        .filter_map(|found| match found {
-            FoundFilter::Ours(Filter::Tag(tag)) => Some(tag.classifier()),
-            _ => None,
+        .flat_map(|found| match found {
+            // The kernel's function that reads a tag is as old as `cls_bpf`.
+            FoundFilter::Ours(Filter::Tag(Tag::Bpf(_))) => vec![Classifier::Bpf, Classifier::Uid],
+            FoundFilter::Ours(Filter::Tag(Tag::Cgroup)) => vec![Classifier::Cgroup],
+            _ => Vec::new(),
         })
         .collect();
     Ok(features)
@@ -330,7 +335,7 @@ fn trial() -> io::Result<(Program, bpf::Maps, OwnedFd)> {
     let maps = bpf::Maps::for_trial()?;
     let program = Program {
         shards: false,
-        tag: TagHelper::Task,
+        tag: Some(TagHelper::Task),
         sockets: Sockets::All,
         mptcp: None,
         labels: false,
@@ -352,10 +357,11 @@ fn looked_up(modules: &Modules<'_>) -> Features {
     let has = |module: &str| modules.has(module);
     let leaves = LEAVES.iter().map(LeafQdisc::kind);
     let decides = || !geteuid().is_root() || trial().is_ok();
-    let works = |classifier| classifier != Classifier::Bpf || decides();
+    let works = |classifier| classifier == Classifier::Cgroup || decides();
     Features {
         tried: true,
         htb: has("sch_htb"),
+        no_net_cls: None,
         // The fifos are part of the packet scheduler itself.
         leaves: leaves
             .filter(|kind| kind.ends_with("fifo") || has(&format!("sch_{kind}")))
@@ -394,6 +400,7 @@ mod tests {
             tried: true,
             htb: true,
             classifiers: [Classifier::Cgroup].into(),
+            no_net_cls: None,
             helpers: features.helpers,
             clsact: false,
             leaves: ["fq_codel", "bfifo", "pfifo"].into(),

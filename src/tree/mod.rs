@@ -189,7 +189,7 @@ mod tests {
         let owners = OwnerTable { accounts, ..OwnerTable::default() };
         let by_owner = asks(Tag::Bpf(Program {
             shards: false,
-            tag: TagHelper::Socket,
+            tag: Some(TagHelper::Socket),
             sockets: Sockets::All,
             mptcp: None,
             labels: false,

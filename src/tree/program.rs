@@ -7,6 +7,8 @@ pub enum Classifier {
     Bpf,
     /// `cls_cgroup`: by the tag alone.
     Cgroup,
+    /// An eBPF program in `cls_bpf`, without `net_cls`: by the owner of the packet's socket alone.
+    Uid,
 }
 
 /// The filter after the rules, which finds the class of whoever sent a packet.
@@ -24,7 +26,8 @@ impl Tag {
     pub fn classifier(self) -> Classifier {
         match self {
             Tag::Cgroup => Classifier::Cgroup,
-            Tag::Bpf(_) => Classifier::Bpf,
+            Tag::Bpf(Program { tag: None, .. }) => Classifier::Uid,
+            Tag::Bpf(Program { tag: Some(_), .. }) => Classifier::Bpf,
         }
     }
 
@@ -41,8 +44,9 @@ pub struct Program {
     /// shard's own class (`1:e000`), whose qdisc asks the program again. `cls_cgroup` would answer
     /// with a classid that the root qdisc does not know.
     pub shards: bool,
-    /// Which function of the kernel reads the tag.
-    pub tag: TagHelper,
+    /// Which function of the kernel reads the tag; `None`: none does, and the owner of the packet's
+    /// socket alone decides.
+    pub tag: Option<TagHelper>,
     /// Whose sockets are asked for their owner.
     pub sockets: Sockets,
     /// Where the owner and the tag of an MPTCP connection are read; `None`: the owner and the tag

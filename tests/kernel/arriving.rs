@@ -40,7 +40,7 @@ users:
   bob: 20mbit
 ";
 
-fn a_download_is_held_to_its_users_down() {
+pub fn a_download_is_held_to_its_users_down() {
     let mut world = World::new();
     let mut ann = world.downloading(ANN, Family::V4);
     let first = apply(POLICY);
@@ -71,7 +71,7 @@ fn a_download_is_held_to_its_users_down() {
     assert_eq!(left, "", "no filter of ours is left");
 }
 
-fn what_arrives_is_in_its_users_class_whatever_it_is() {
+pub fn what_arrives_is_in_its_users_class_whatever_it_is() {
     let mut world = World::new();
     apply(POLICY);
     let of_ann = classid("user/ann");

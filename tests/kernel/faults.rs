@@ -20,7 +20,7 @@ use crate::host::{CROWD, Foreign, Host, INSTANCE, MAY, assert_same, lines, stop_
 use crate::support::cell::myself;
 use crate::support::command::run;
 use crate::support::harness::{On, Test};
-use crate::support::program::{NET_CLS, policy, shaper};
+use crate::support::program::{CLAIMS, NET_CLS, policy, shaper};
 
 pub const TESTS: &[Test] = &[
     every_step(
@@ -30,6 +30,10 @@ pub const TESTS: &[Test] = &[
     every_step(
         "faults::an_update_that_fails_at_any_step_is_undone",
         an_update_that_fails_at_any_step_is_undone,
+    ),
+    every_step(
+        "faults::a_move_that_fails_at_any_step_is_undone",
+        a_move_that_fails_at_any_step_is_undone,
     ),
     every_step(
         "faults::an_update_of_shards_that_fails_at_any_step_is_undone",
@@ -240,6 +244,22 @@ fn a_foreign_root_is_back_also_where_something_else_cannot_be() {
     assert!(root().contains("htb 1:"));
     println!("lost {lost} times");
     assert!(lost > 2, "lost {lost} times");
+}
+
+/// To the classifier that needs no `net_cls`, and back.
+fn a_move_that_fails_at_any_step_is_undone() {
+    let mut host = populated();
+    host.go_to_text(FIRST);
+    let untagged = FIRST.replace("0: {rate", "0: {classifier: uid, rate");
+    let untagged = untagged.replace("1: {rate", "1: {classifier: uid, rate");
+    for (text, root) in [(untagged.as_str(), CLAIMS), (FIRST, NET_CLS)] {
+        host.take_up(text).unwrap_or_else(|e| panic!("{}", e.text(false)));
+        let steps = every_step_fails(&mut host, |host, gate| host.try_apply(gate).map(drop));
+        assert!(steps > 3, "{steps} steps");
+        let other = if root == CLAIMS { NET_CLS } else { CLAIMS };
+        assert!(Path::new(root).exists() && !Path::new(other).exists(), "{root}");
+        assert!(host.plan().1.is_empty(), "nothing is left to do");
+    }
 }
 
 fn a_clear_that_fails_at_any_step_is_undone() {

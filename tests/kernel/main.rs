@@ -49,6 +49,7 @@ mod switched;
 mod textbook;
 mod transitions;
 mod tunnels;
+mod untagged;
 mod updates;
 mod vlan;
 mod wall_clock;
@@ -104,6 +105,8 @@ fn main() -> ExitCode {
         senders::TESTS,
         vlan::TESTS,
         tunnels::TESTS,
+        untagged::TESTS,
+        untagged::AS_WITH_TAGS,
         cleared::TESTS,
         wall_clock::TESTS,
         recipes::GUESTS,

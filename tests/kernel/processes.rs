@@ -42,7 +42,7 @@ const NOISE: u64 = 3_000;
 
 /// For half a second, everything must go through this class.
 #[track_caller]
-fn all_passes_through(class: &str) {
+pub fn all_passes_through(class: &str) {
     // What was queued in another class leaves first: 131 kB of the socket's at 5 Mbit or more.
     sleep(Duration::from_millis(500));
     let interval = rates::over(UPLINK, Duration::from_millis(500));
@@ -50,7 +50,7 @@ fn all_passes_through(class: &str) {
     interval.others_stay_below(NOISE, &[class]);
 }
 
-fn a_login_accepted_by_root_is_the_users() {
+pub fn a_login_accepted_by_root_is_the_users() {
     let mut world = World::new();
     apply(ANN_AND_BOB);
     let mut sshd = world.actor(ROOT);
@@ -70,7 +70,7 @@ fn a_login_accepted_by_root_is_the_users() {
     assert!(world.far.seen(Proto::Tcp, 2222).bytes > 1_000_000);
 }
 
-fn a_stream_follows_its_process() {
+pub fn a_stream_follows_its_process() {
     let mut world = World::new();
     let stream = world.pouring(ANN, Family::V6);
     apply(BOB_ALONE);
@@ -83,7 +83,7 @@ fn a_stream_follows_its_process() {
     assert!(world.seen(&stream).bytes > arrived, "the stream itself goes on");
 }
 
-fn a_child_inherits_the_class_of_its_socket() {
+pub fn a_child_inherits_the_class_of_its_socket() {
     let mut world = World::new();
     let mut stream = world.stream(BOB, Family::V4);
     apply(ANN_AND_BOB);
@@ -145,7 +145,7 @@ fn with_cls_cgroup_a_passed_socket_is_whosoever_moved_last() {
     all_passes_through(&classid("user/carol"));
 }
 
-fn everyone_covers_accounts_without_a_line() {
+pub fn everyone_covers_accounts_without_a_line() {
     let mut world = World::new();
     let _carol = world.pouring(CAROL, Family::V4);
     let text = "
@@ -162,7 +162,7 @@ everyone: 25mbit
     assert!(why.stdout.contains("everyone") && why.stdout.contains(&class), "{}", why.stdout);
 }
 
-fn members_of_a_unix_group_are_its_own() {
+pub fn members_of_a_unix_group_are_its_own() {
     let mut world = World::new();
     let _streams = [world.pouring(DAVE, Family::V4), world.pouring(ERIN, Family::V4)];
     apply(

@@ -50,7 +50,7 @@ fn direct() -> u64 {
     words.nth(1).and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{root}"))
 }
 
-fn guarantees_caps_and_borrowing_hold_across_shards() {
+pub fn guarantees_caps_and_borrowing_hold_across_shards() {
     let mut world = World::new();
     let (mut ann, mut bob) = (world.pouring(ANN, Family::V4), world.pouring(BOB, Family::V6));
     let mut carol = world.pouring(CAROL, Family::V4);

@@ -68,6 +68,7 @@ impl Scratch {
             netns: netns::current().unwrap(),
             host: Some(netns::current().unwrap()),
             others: BTreeMap::new(),
+            places: true,
         }
     }
 

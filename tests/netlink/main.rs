@@ -48,7 +48,7 @@ fn run(program: &str, arguments: &str) -> String {
 /// What every kernel takes that takes a deciding program at all.
 const PROGRAM: Program = Program {
     shards: false,
-    tag: TagHelper::Task,
+    tag: Some(TagHelper::Task),
     sockets: Sockets::All,
     mptcp: None,
     labels: false,

@@ -4,12 +4,39 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::accounts::{Account, PEOPLE};
 use super::cell::SCRATCH;
 use super::command::{Done, run_with};
+use super::world::UPLINK;
 
 /// Where shaper mounts `net_cls` when nobody else has: in a cell nobody has.
 pub const NET_CLS: &str = "/run/shaper/net_cls";
+/// Where instances stand that need none.
+pub const CLAIMS: &str = "/run/shaper/claims";
+
+/// Whether this test's policies say `classifier: uid` of each link.
+static UNTAGGED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the policies of this test say `classifier: uid` of the uplink.
+pub fn without_tags() {
+    UNTAGGED.store(true, Ordering::Relaxed);
+}
+
+/// The text with `classifier: uid` at the uplink.
+fn untagged(text: &str) -> String {
+    let link = format!("{UPLINK}: ");
+    let (before, behind) = text.split_once(&link).expect("a policy for the uplink");
+    match behind.strip_prefix('{') {
+        Some(behind) => format!("{before}{link}{{classifier: uid, {behind}"),
+        None => {
+            let end = behind.find(['}', ',', '\n']).unwrap_or(behind.len());
+            let (rate, behind) = behind.split_at(end);
+            format!("{before}{link}{{classifier: uid, rate: {rate}}}{behind}")
+        }
+    }
+}
 
 /// The binary: cargo's, or the one that `SHAPER` names (in the lab, where there is no cargo).
 pub fn binary() -> PathBuf {
@@ -38,6 +65,10 @@ pub fn confined_shaper(words: &[&str]) -> Done {
 /// Writes the policy as root's own file and gives its path.
 pub fn policy(text: &str) -> String {
     let path = format!("{SCRATCH}/policies.yaml");
+    let text = match UNTAGGED.load(Ordering::Relaxed) {
+        true => untagged(text),
+        false => text.to_string(),
+    };
     fs::write(&path, text).expect("write the policy");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod the policy");
     path
@@ -66,15 +97,38 @@ pub fn raw_classid(claim: &str) -> u32 {
 
 /// A claim's directory, in the default instance.
 pub fn directory(claim: &str) -> PathBuf {
-    Path::new(NET_CLS).join("shaper").join(claim)
+    let root = if UNTAGGED.load(Ordering::Relaxed) { CLAIMS } else { NET_CLS };
+    Path::new(root).join("shaper").join(claim)
 }
 
-/// The processes in a claim's directory.
+/// The processes in a claim's directory; without tags, those of the account's uid, once the claim
+/// is there.
 #[track_caller]
 pub fn members(claim: &str) -> Vec<u32> {
+    if UNTAGGED.load(Ordering::Relaxed) {
+        assert!(directory(claim).exists(), "{claim} has no class");
+        let (_, name) = claim.split_once('/').expect("whose it is");
+        let is_meant =
+            |(own, account): &&(&str, Account)| *own == name || account.uid.to_string() == name;
+        let (_, account) = PEOPLE.iter().find(is_meant).expect("an account of the tests");
+        return running_as(account.uid);
+    }
     let file = directory(claim).join("cgroup.procs");
     let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The pids of the processes with this real uid.
+fn running_as(uid: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let is_his = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        line.and_then(|line| line.split_whitespace().next()) == Some(&uid.to_string())
+    };
+    pids.filter(is_his).collect()
 }
 
 /// Asked of the kernel itself, with `tc`, on loopback's clsact-free root: an unknown kind is

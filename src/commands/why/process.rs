@@ -98,6 +98,8 @@ fn of_decision(
         Decision::Leave(Reason::UnknownNamespace) => {
             "its network namespace may not be read (CAP_SYS_PTRACE): it is left alone".to_string()
         }
+        // It is in the class by its sockets' owner.
+        Decision::MoveTo(_) if !view.places => return None,
         Decision::MoveTo(_) => {
             let by_owner = match state.has_class_untagged(process.acting_uid) {
                 true => ", and what it sends is in a class all the same, by the sockets' owner",

@@ -117,7 +117,11 @@ pub(super) fn addresses(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, Socke
 
 /// Classes by owner and tag, each asked for once.
 #[derive(Default)]
-pub(super) struct Classes(BTreeMap<(u32, ClassId), ClassId>);
+pub(super) struct Classes {
+    known: BTreeMap<(u32, ClassId), ClassId>,
+    /// Whether tags count here, once that was asked.
+    by_tags: Option<bool>,
+}
 
 impl Classes {
     /// The class of what the socket sends; [`ClassId::NONE`]: nobody's.
@@ -127,16 +131,18 @@ impl Classes {
         socket: &BoundSocket,
     ) -> Result<ClassId, ObserveError> {
         // Without a tag the kernel tells the priority, which root alone sets above 6.
-        let tag = socket.tag.and_then(ClassId::our_class).unwrap_or(ClassId::NONE);
+        let by_tags = *self.by_tags.get_or_insert_with(|| kernel.places());
+        let tag = socket.tag.filter(|_| by_tags).and_then(ClassId::our_class);
+        let tag = tag.unwrap_or(ClassId::NONE);
         // Where nothing asks for owners (`cls_cgroup`), the tag decides.
         let Some(maps) = &kernel.owners else { return Ok(tag) };
         let key = (socket.uid, tag);
-        if let Some(class) = self.0.get(&key) {
+        if let Some(class) = self.known.get(&key) {
             return Ok(*class);
         }
         let read = |source: io::Error| ObserveError::Read { path: "BPF maps".to_string(), source };
         let class = maps.class_of(socket.uid, tag).map_err(read)?;
-        self.0.insert(key, class);
+        self.known.insert(key, class);
         Ok(class)
     }
 }

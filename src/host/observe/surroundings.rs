@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::error::ObserveError;
 use crate::cgroup::Provision;
 use crate::doctor::{Manager, NetClsFound, networkd, shapes};
-use crate::facts::LinkFacts;
+use crate::facts::{LinkFacts, NoNetCls};
 use crate::host::Kernel;
 use crate::netlink;
 use crate::netlink::device::Device;
@@ -63,15 +63,33 @@ pub fn capabilities(proc_root: &Path, pid: u32) -> Option<u64> {
 ///
 /// # Errors
 /// As [`Provision::read`].
-pub fn net_cls(others: Vec<String>) -> Result<NetClsFound, ObserveError> {
+pub fn net_cls(kernel: &Kernel, others: Vec<String>) -> Result<NetClsFound, ObserveError> {
     let Provision { exists, is_forbidden, mount } = Provision::read()?;
     let is_quick = |option: &String| option == "favordynmods";
     Ok(NetClsFound {
         exists,
         is_forbidden,
+        is_unused: !kernel.places(),
         is_quick: mount.iter().flat_map(|mount| &mount.super_options).any(is_quick),
         mounted: mount.map(|mount| mount.point.display().to_string()),
         others,
+    })
+}
+
+/// Why the hierarchy can be had neither where it is mounted nor by mounting it.
+///
+/// # Errors
+/// As [`net_cls`].
+pub fn no_net_cls(kernel: &Kernel) -> Result<Option<NoNetCls>, ObserveError> {
+    if kernel.hierarchy().is_some() {
+        return Ok(None);
+    }
+    let Provision { exists, is_forbidden, mount } = Provision::read()?;
+    Ok(match (exists, is_forbidden) {
+        _ if mount.is_some() => None,
+        (false, _) => Some(NoNetCls::Kernel),
+        (true, true) => Some(NoNetCls::Forbidden),
+        (true, false) => None,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use super::*;
+use crate::facts::NoNetCls;
 use crate::tree::{
     Clsact, LeafQdisc, MptcpLayout, NamespaceLayout, Program, Side, Sockets, Strange, Tag,
 };
@@ -41,7 +42,7 @@ fn the_best_that_stands_is_believed_untried() {
     let (features, told) = tried(&standing());
     assert_eq!(told, None);
     assert!(!features.tried && features.htb);
-    assert_eq!(features.classifiers, [Classifier::Bpf].into());
+    assert_eq!(features.classifiers, [Classifier::Bpf, Classifier::Uid].into());
     assert!(features.leaves.contains("fq_codel") && features.helpers.socket_tag);
 }
 
@@ -81,6 +82,24 @@ fn whatever_lesser_stands_leaves_the_rest_to_be_tried_and_counts_beside_it() {
     unguarded.state.clsact.insert(name("eth0"), clsact);
     let (features, told) = tried(&unguarded);
     assert!(told.is_none() && features.clsact);
+}
+
+#[test]
+fn a_program_without_a_tag_is_the_best_only_where_there_are_no_tags() {
+    let mut seen = standing();
+    let Some(Filter::Tag(Tag::Bpf(program))) =
+        filters(&mut seen).values().find(|it| matches!(it, Filter::Tag(_))).cloned()
+    else {
+        panic!("no program decides");
+    };
+    decide_by(&mut seen, Tag::Bpf(Program { tag: None, ..program }));
+    let (features, told) = tried(&seen);
+    assert!(told.is_some());
+    assert_eq!(features.classifiers, [Classifier::Uid].into());
+    seen.facts.features.no_net_cls = Some(NoNetCls::Forbidden);
+    let (features, told) = tried(&seen);
+    assert_eq!(told, None);
+    assert_eq!(features.no_net_cls, Some(NoNetCls::Forbidden));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::plan::{
 };
 use crate::tree::{
     Claim, Class, Filter, FoundLeaf, Ifb, LeafQdisc, LinkName, Mark, OwnerChange, OwnerKey, Parent,
-    Port, Pref, Role, Seat, Tag, U32Node, U32Rules,
+    Port, Pref, Program, Role, Seat, Tag, U32Node, U32Rules,
 };
 use crate::units::{ClassId, InWholeUnits, Psched};
 
@@ -163,6 +163,15 @@ fn leaf(
     }
 }
 
+/// Whose class the deciding program finds.
+fn decision_words(program: &Program) -> String {
+    format!(
+        "the owner's class{}{}",
+        if program.tag.is_some() { ", else the tag's" } else { "" },
+        if program.shards { "; e000:x becomes 1:e000" } else { "" }
+    )
+}
+
 /// tc reads programs from files only; `src/classify/program.rs` says what is in those named here.
 fn filter(
     f: &mut Formatter<'_>,
@@ -203,14 +212,13 @@ fn filter(
         Filter::Tag(Tag::Cgroup) => write!(f, "{add} handle 1: cgroup"),
         Filter::Tag(Tag::Bpf(program)) => write!(
             f,
-            "{add} bpf object-file shaper-decide.o classid {parent} \
-             # the owner's class, else the tag's{}",
-            if program.shards { "; e000:x becomes 1:e000" } else { "" }
+            "{add} bpf object-file shaper-decide.o classid {parent} # {}",
+            decision_words(program)
         ),
-        Filter::Learn(_) => {
-            let does = "the sender's class by flow";
-            write!(f, "{add} bpf direct-action object-file shaper-learn.o # {does}")
-        }
+        Filter::Learn(_) => write!(
+            f,
+            "{add} bpf direct-action object-file shaper-learn.o # the sender's class by flow"
+        ),
         Filter::Find { shards, for_rules } => {
             let does = match (shards, for_rules) {
                 (_, true) => "tells the rules whose flow it is",

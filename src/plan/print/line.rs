@@ -183,7 +183,8 @@ fn filter_words(filter: &Filter) -> String {
         Filter::Tag(Tag::Cgroup) => "cgroup (all packets, by net_cls classid)".to_string(),
         Filter::Tag(Tag::Bpf(program)) => {
             let shards = if program.shards { ", and by its major to a shard" } else { "" };
-            format!("bpf (all packets, by the socket's owner and net_cls classid{shards})")
+            let tag = if program.tag.is_some() { " and net_cls classid" } else { "" };
+            format!("bpf (all packets, by the socket's owner{tag}{shards})")
         }
         Filter::ClearPriority(_) => {
             "bpf (clears priorities set in other network namespaces)".to_string()

@@ -91,7 +91,7 @@ fn datagrams() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").expect("a UDP socket")
 }
 
-fn apply_gives_what_users_hold_of_roots() {
+pub fn apply_gives_what_users_hold_of_roots() {
     let _world = World::new();
     let ((first, _far), udp) = (accepted(), datagrams());
     let v6 = TcpListener::bind("[::1]:0").expect("listen");
@@ -111,7 +111,7 @@ fn apply_gives_what_users_hold_of_roots() {
     assert!(first.peer_addr().is_ok());
 }
 
-fn what_is_not_one_users_stays_roots() {
+pub fn what_is_not_one_users_stays_roots() {
     let _world = World::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let ((shared, _far), (own, _far2), (rest, _far3)) = (accepted(), accepted(), accepted());
@@ -130,7 +130,7 @@ fn what_is_not_one_users_stays_roots() {
     assert_eq!(heirs.each_ref().map(Heir::owner), [0; 6]);
 }
 
-fn a_login_gets_its_connection_as_its_own() {
+pub fn a_login_gets_its_connection_as_its_own() {
     let _world = World::new();
     let daemon = Daemon::with_events(&["watch", &policy(POLICY)]);
     let (connection, _far) = accepted();
@@ -186,7 +186,7 @@ fn without_the_capability_it_is_said_once() {
 }
 
 /// `shaper login`, as pam_exec calls it: the session is root's still.
-fn a_session_that_pam_places_has_its_connection() {
+pub fn a_session_that_pam_places_has_its_connection() {
     let _world = World::new();
     let file = policy(POLICY);
     apply(POLICY);

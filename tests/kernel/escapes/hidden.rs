@@ -66,7 +66,7 @@ fn what_a_set_uid_program_takes_along_is_its_owners() {
 
 /// No process has run in the range. His tag would hold him, but the owner goes first: so the range
 /// has to be in the table before anybody uses it.
-fn what_he_chowns_to_a_subordinate_uid_is_his() {
+pub fn what_he_chowns_to_a_subordinate_uid_is_his() {
     let mut world = World::new();
     let attempt = |world: &mut World, ranges: &str| {
         fs::write("/etc/subuid", ranges).expect("write the ranges");

@@ -3,15 +3,15 @@
 mod answers;
 pub mod handed_on;
 mod headers;
-mod hidden;
+pub mod hidden;
 mod kernel_sockets;
 mod mptcp;
-mod passed_on;
+pub mod passed_on;
 mod priority;
 mod reused;
 mod routed;
 pub mod tag_only;
-mod tried;
+pub mod tried;
 
 use crate::support::harness::Test;
 

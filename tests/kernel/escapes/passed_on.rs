@@ -54,7 +54,7 @@ fn all_is(claim: &str) {
     interval.others_stay_below(100_000, &[&class]);
 }
 
-fn a_passed_connection_stays_its_owners() {
+pub fn a_passed_connection_stays_its_owners() {
     let mut world = World::new();
     let mut ann = world.stream(ANN, Family::V4);
     let (mut bob, mut daemon) = (receiver(&world, BOB, "bob"), receiver(&world, ROOT, "daemon"));

@@ -33,7 +33,7 @@ pub fn decides() {
     // What the filter's name says is not so, and nobody asks before the test ends.
     let any = Program {
         shards: false,
-        tag: TagHelper::Task,
+        tag: Some(TagHelper::Task),
         sockets: Sockets::All,
         mptcp: None,
         labels: false,

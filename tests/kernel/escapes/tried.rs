@@ -23,7 +23,7 @@ links: {up0: {rate: 100mbit, default: {rate: 1mbit}}}
 users: {ann: 10mbit}
 ";
 
-fn no_way_of_sending_leaves_the_class() {
+pub fn no_way_of_sending_leaves_the_class() {
     let mut world = World::new();
     apply(POLICY);
     let class = classid("user/ann");

@@ -167,7 +167,7 @@ fn a_login_is_placed_no_later_than_by_the_peer() {
 }
 
 /// A server accepts as root, and its child becomes the user and sends at once.
-fn a_login_is_the_users_from_its_first_bytes() {
+pub fn a_login_is_the_users_from_its_first_bytes() {
     let mut world = World::new();
     let _daemon = Daemon::with_events(&["watch", &policy(POLICY)]);
     let mut sshd = world.actor(ROOT);
@@ -192,7 +192,7 @@ fn a_login_is_the_users_from_its_first_bytes() {
     assert!(default < 400_000, "{default} of {ann} bytes went through the default class");
 }
 
-fn newcomers_get_a_class_and_give_it_back() {
+pub fn newcomers_get_a_class_and_give_it_back() {
     let world = World::new();
     let text = "
 version: 1
@@ -287,7 +287,7 @@ fn what_the_daemon_does_is_in_the_metrics() {
 }
 
 /// A process namespace of its own, as in a container: there are no events.
-fn without_events_processes_are_found_all_the_same() {
+pub fn without_events_processes_are_found_all_the_same() {
     let world = World::new();
     let daemon = Daemon::start(&["watch", &policy(POLICY)]);
     assert!(daemon.log().contains("no process events"), "{}", daemon.log());
@@ -314,7 +314,7 @@ fn fetched_as(world: &World, account: &str, sshd: &str, class: impl Fn() -> Stri
     assert!(default * 100 < users, "{default} bytes beside {users} were the default class's");
 }
 
-fn what_a_real_sshd_sends_is_the_users() {
+pub fn what_a_real_sshd_sends_is_the_users() {
     own_etc();
     let world = World::new();
     let daemon = Daemon::with_events(&["watch", &policy(POLICY)]);
@@ -323,7 +323,7 @@ fn what_a_real_sshd_sends_is_the_users() {
 }
 
 /// Carol has no class before her login.
-fn pam_places_a_session_without_a_daemon() {
+pub fn pam_places_a_session_without_a_daemon() {
     own_etc();
     let world = World::new();
     let text = format!("{POLICY}everyone: 25mbit\n");

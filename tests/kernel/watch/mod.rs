@@ -2,7 +2,7 @@
 
 mod births;
 mod condition;
-mod logins;
+pub mod logins;
 mod namespace;
 mod newcomers;
 mod repairs;

@@ -1,0 +1,101 @@
+//! The way of an instance's claims from one of its two places to the other, where the policy begins
+//! or ceases to need `net_cls`; and the end of that way, forwards or back.
+//!
+//! The claims are copied first, with their classids, and the instance stands at the new place from
+//! then on: nobody's class changes by that. Then processes are placed, or their connections given
+//! to their users, while the old filter still answers; then the filters are exchanged, each packet
+//! meeting the old or the new one; and at the very end the old place is emptied.
+
+use super::session::{Look, Request, Session};
+use crate::cgroup::{Error, Locked, Root};
+use crate::failure::Failure;
+use crate::host::Kernel;
+use crate::plan::Plan;
+use crate::tree::{KernelState, NetCls};
+
+/// A run that holds the lock and has looked.
+pub(super) struct Begun {
+    pub locked: Locked,
+    /// The hierarchy had to be mounted.
+    pub mounted: bool,
+    pub look: Look,
+    /// The plan from the look, where it was made already.
+    pub planned: Option<(Plan, KernelState)>,
+    /// The instance's other place, where it has something: this run, or one that was cut short, has
+    /// moved all claims from there.
+    pub left: Option<Locked>,
+    /// It was this run that moved them.
+    pub moved: bool,
+}
+
+/// Moves all claims to `root`, and looks again.
+pub(super) fn begin(
+    session: &mut Session,
+    request: &Request,
+    look: Look,
+    from: Locked,
+    root: Root,
+) -> Result<Begun, Failure> {
+    let mounted = session.kernel.make_room(root)?;
+    let moved = take_over(&session.kernel, &look, &from, root);
+    let outcome = match moved {
+        Ok(locked) => match session.look_beyond(request, Some(look.scan)) {
+            Ok(look) => {
+                let left = Some(from);
+                return Ok(Begun { locked, mounted, look, planned: None, left, moved: true });
+            }
+            Err(failure) => {
+                back(&session.kernel, locked, from);
+                failure
+            }
+        },
+        Err(error) => error.into(),
+    };
+    unmount(&mut session.kernel, mounted);
+    Err(outcome)
+}
+
+/// Copies all claims to `root`; where that fails nothing is left there.
+fn take_over(kernel: &Kernel, look: &Look, from: &Locked, root: Root) -> Result<Locked, Error> {
+    let locked = kernel.at(root).ok_or(Error::NotMounted)?.lock_left()?;
+    let claims = &look.meaning.observation.state.claims;
+    let taken = locked.note_namespace(kernel.netns).and_then(|()| locked.take_over(from, claims));
+    match taken {
+        Ok(()) => Ok(locked),
+        Err(error) => {
+            let gone = locked.remove_all();
+            log::debug!("after the failure: removed {gone:?}");
+            Err(error)
+        }
+    }
+}
+
+/// Empties the place from which all claims were moved, and unmounts a hierarchy of ours that nobody
+/// needs any more.
+///
+/// # Errors
+/// A directory that cannot be removed.
+pub(super) fn finish(kernel: &mut Kernel, left: Locked) -> Result<(), Failure> {
+    let was_net_cls = left.places();
+    left.remove_all()?;
+    drop(left);
+    unmount(kernel, was_net_cls && kernel.net_cls() == NetCls::Ours);
+    Ok(())
+}
+
+/// Puts the instance back where it stood before this run, and empties the new place.
+pub(super) fn back(kernel: &Kernel, new: Locked, old: Locked) {
+    let came_of_it = new.give_back(&old).and_then(|()| new.remove_all());
+    if let Err(error) = came_of_it {
+        log::warn!("the claims are in two places now, until the next apply: {error}");
+    }
+    drop((new, old));
+    log::debug!("the instance is back at {:?}", kernel.instance());
+}
+
+fn unmount(kernel: &mut Kernel, is_ours: bool) {
+    if is_ours && kernel.is_empty_hierarchy() {
+        let unmounted = kernel.unmount();
+        log::debug!("without use for net_cls: unmounted {unmounted:?}");
+    }
+}

@@ -1,0 +1,116 @@
+//! The other place of an instance's directories, for hosts where nothing needs `net_cls`: the same
+//! directories in `/run`, which is gone after a boot as the hierarchy is; and the way of all claims
+//! from one place to the other. Whatever ends a move, one of the two places has all claims, and its
+//! notes say which.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use super::directory::{make_directory, remove, remove_with_notes, subdirectories};
+use super::error::Error;
+use super::instance::Instance;
+use super::layout::{CONFIRM, MOVED, MOVING, POLICY, REVERTED, SAID};
+use super::lock::Locked;
+use crate::tree::Claim;
+use crate::units::ClassId;
+
+/// Below which instances have their directories that need no `net_cls`.
+pub const CLAIMS: &str = "/run/shaper/claims";
+
+/// The instance of this name without `net_cls`.
+pub fn plain_instance(name: &str) -> Instance {
+    Instance::plain(Path::new(CLAIMS).join(name))
+}
+
+impl Instance {
+    /// The one of its two places where the instance stands; `None`: in neither. Where a move was
+    /// cut short it stands in both, and the notes say which of them has all claims.
+    pub fn standing(net_cls: Option<Instance>, plain: Instance) -> Option<Instance> {
+        let net_cls = net_cls.filter(|it| it.root().is_dir());
+        let plain = Some(plain).filter(|it| it.root().is_dir());
+        match (net_cls, plain) {
+            (Some(net_cls), Some(plain)) => {
+                let has = |it: &Instance, note: &str| it.root().join(note).is_dir();
+                let goes_on = match (has(&net_cls, MOVED), has(&plain, MOVED)) {
+                    (true, false) => plain,
+                    (false, true) => net_cls,
+                    _ if has(&net_cls, MOVING) => plain,
+                    _ => net_cls,
+                };
+                Some(goes_on)
+            }
+            (net_cls, plain) => net_cls.or(plain),
+        }
+    }
+}
+
+impl Locked {
+    /// Takes over all claims of the instance's other place, with their classids. From the last step
+    /// on this is where the instance stands; `from` keeps its directories, and the processes in
+    /// them, until [`Locked::remove_all`].
+    pub fn take_over(&self, from: &Locked, claims: &BTreeMap<Claim, ClassId>) -> Result<(), Error> {
+        make_directory(&self.root().join(MOVING))?;
+        // What an earlier move has left here that was cut short.
+        let (left, _) = self.observe()?;
+        for claim in left.keys().rev().filter(|claim| !claims.contains_key(claim)) {
+            self.remove(claim)?;
+        }
+        // What `run` and `attach` put somewhere is known by its directory alone.
+        let is_kept = |claim: &Claim| self.places() || claim.pinned().is_none();
+        for (claim, classid) in claims.iter().filter(|(claim, _)| is_kept(claim)) {
+            self.make(claim, *classid)?;
+        }
+        for notes in [REVERTED, SAID, POLICY] {
+            let path = self.root().join(notes);
+            let theirs: BTreeSet<String> =
+                subdirectories(&from.root().join(notes))?.into_iter().collect();
+            for old in subdirectories(&path)?.iter().filter(|name| !theirs.contains(*name)) {
+                remove(&path.join(old))?;
+            }
+            if !theirs.is_empty() {
+                make_directory(&path)?;
+            }
+            theirs.iter().try_for_each(|name| make_directory(&path.join(name)))?;
+        }
+        make_directory(&from.root().join(MOVED))?;
+        remove(&self.root().join(MOVED))?;
+        remove(&self.root().join(MOVING))
+    }
+
+    /// The opposite of [`Locked::take_over`], as long as `to` has all that it had then.
+    pub fn give_back(&self, to: &Locked) -> Result<(), Error> {
+        make_directory(&self.root().join(MOVING))?;
+        remove(&to.root().join(MOVED))
+    }
+
+    /// Removes all that the instance has here, but for what others have made.
+    ///
+    /// # Errors
+    /// A directory that cannot be removed; others' directories are no error.
+    pub fn remove_all(&self) -> Result<(), Error> {
+        let (claims, _) = self.observe()?;
+        // What is below another one goes first.
+        for claim in claims.keys().rev() {
+            match self.remove(claim) {
+                Err(Error::Occupied { .. }) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.end_confirmation()?;
+        for notes in [REVERTED, SAID, POLICY, CONFIRM, MOVED, MOVING] {
+            remove_with_notes(&self.root().join(notes))?;
+        }
+        self.remove_if_empty().map(drop)
+    }
+}
+
+impl Instance {
+    /// Locks what a move has left here.
+    ///
+    /// # Errors
+    /// As [`Instance::lock`].
+    pub fn lock_left(&self) -> Result<Locked, Error> {
+        self.lock(Duration::from_secs(1))
+    }
+}
