@@ -26,8 +26,8 @@ const INTERVAL: &str = "0.5";
 const REFRESHES: u64 = 40;
 const LOGINS: u32 = 300;
 
-/// The daemon's in a cell with process events ([`Daemon::with_events`]), where the network namespace
-/// is not that of process 1 and would have a name of its own.
+/// The daemon's in a cell with process events ([`Daemon::with_events`]), where the network
+/// namespace is not that of process 1 and would have a name of its own.
 const INSTANCE: [&str; 2] = ["--cgroup", "shaper"];
 
 /// Runs `shaper` on it.

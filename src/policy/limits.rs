@@ -1,5 +1,5 @@
-//! `rate`, `ceil`, `prio`, `background`, `down` and `when`, which lines of all sections have. Touches
-//! nothing.
+//! `rate`, `ceil`, `prio`, `background`, `down` and `when`, which lines of all sections have.
+//! Touches nothing.
 
 use super::diagnostic::{Diagnostic, Findings, Kind, quote};
 use super::document::{Down, LAST_PRIO, Limits, When};

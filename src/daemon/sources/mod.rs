@@ -1,6 +1,6 @@
 //! The sources of events: signals, process events, notices of links, the policy file,
-//! `/etc/subuid`, the clock, the children that ask NSS and container engines, the namespace's name, and time.
-//! Nothing here decides what follows from an event.
+//! `/etc/subuid`, the clock, the children that ask NSS and container engines, the namespace's name,
+//! and time. Nothing here decides what follows from an event.
 
 mod clock;
 mod policy_file;

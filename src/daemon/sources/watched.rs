@@ -1,6 +1,6 @@
 //! A file of the system as it changes on disk, or the link that stands for it: usermod(8) puts
-//! another `/etc/subuid` in its place, an editor may write into it, `timedatectl` makes another link
-//! of `/etc/localtime`.
+//! another `/etc/subuid` in its place, an editor may write into it, `timedatectl` makes another
+//! link of `/etc/localtime`.
 
 use std::ffi::OsStr;
 use std::io;
