@@ -90,6 +90,21 @@ fn a_skipped_hour_is_no_window_and_a_doubled_one_counts_twice() {
     }
 }
 
+/// A clock may show anything, and so may `plan --at`.
+#[test]
+fn at_both_ends_of_time_a_window_has_an_answer() {
+    let windows = [window("mon-sun", "22:00-06:00"), window("sun", "02:15-02:45")];
+    let (first, last) = (Timestamp::MIN, Timestamp::MAX);
+    let ends = [first, first + 1.hours(), last - 1.hours(), last];
+    for zone in zones() {
+        for (window, after) in windows.iter().flat_map(|it| ends.map(|end| (it, end))) {
+            let next = window.next_change(&zone, after);
+            assert!(next.is_none_or(|next| next > after), "{:?} {after}", zone.iana_name());
+            assert!(next.is_some() || after > ends[1], "{:?} {after}", zone.iana_name());
+        }
+    }
+}
+
 /// All zones of the database of this machine.
 fn zones() -> Vec<TimeZone> {
     let names = tz::db().available();

@@ -110,7 +110,8 @@ impl Window {
                 }
             }
         }
-        let end = after + SignedDuration::from_hours(24 * i64::from(AHEAD));
+        let ahead = SignedDuration::from_hours(24 * i64::from(AHEAD));
+        let end = after.checked_add(ahead).unwrap_or(Timestamp::MAX);
         let set = zone.following(after).map(|transition| transition.timestamp());
         moments.extend(set.take_while(|at| *at <= end));
         moments
