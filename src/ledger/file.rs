@@ -253,9 +253,17 @@ impl Ledger {
     fn change(&mut self, record: Record) -> Result<Option<String>, LedgerError> {
         self.locked(|ledger| {
             ledger.append(&frame(&record))?;
-            ledger.book.take(record);
+            ledger.take(record);
             Ok(())
         })
+    }
+
+    /// Takes in a grant or a reset. What was counted before a reset is not written behind it.
+    fn take(&mut self, change: Record) {
+        if let Record::Reset(owner) = &change {
+            self.unwritten.traffic.retain(|(of, _), _| of != owner);
+        }
+        self.book.take(change);
     }
 
     /// Takes in what others have written. Whether they had.
@@ -360,10 +368,7 @@ impl Ledger {
             return self.load();
         }
         for change in changes {
-            if let Record::Reset(owner) = &change {
-                self.unwritten.traffic.retain(|(of, _), _| of != owner);
-            }
-            self.book.take(change);
+            self.take(change);
         }
         self.length = length;
         Ok(None)

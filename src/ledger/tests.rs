@@ -260,6 +260,21 @@ fn two_writers_count_once_what_both_have_read() {
 }
 
 #[test]
+fn what_was_not_written_before_a_reset_is_not_written_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper");
+    let mut ledger = open_in(&path);
+    count(&mut ledger, &[reading(EVE, eve(), 0)]);
+    count(&mut ledger, &[reading(EVE, eve(), 500)]);
+    ledger.reset(eve()).unwrap();
+    assert_eq!(used(ledger.book(), &eve()), 0);
+    count(&mut ledger, &[reading(EVE, eve(), 520)]);
+    ledger.write().unwrap();
+    assert_eq!(used(ledger.book(), &eve()), 20);
+    assert_eq!(used(&read(&path).unwrap(), &eve()), 20);
+}
+
+#[test]
 fn a_file_that_was_exchanged_for_its_backup_goes_on_from_there() {
     let folder = tempfile::tempdir().unwrap();
     let path = path(folder.path(), "shaper");
@@ -358,7 +373,7 @@ fn the_file_of_ten_thousand_users_is_small_and_soon_read() {
     let took = began.elapsed();
     println!("{} bytes, read in {took:?}", bytes.len());
     assert!(bytes.len() < 20 << 20, "{} bytes", bytes.len());
-    // 100 ms as it is released; this is without optimization, on a busy machine.
+    // Without optimization, on a busy machine.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
