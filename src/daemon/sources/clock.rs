@@ -22,6 +22,8 @@ pub(super) struct Clock {
     timer: Option<TimerFd>,
     /// For which moment the timer is set.
     until: Option<Timestamp>,
+    /// The clock was set, which was told when the timer was, and not by the timer.
+    turned: bool,
     zone: Option<WatchedFile<'static>>,
 }
 
@@ -61,7 +63,13 @@ impl Clock {
         let at = TimeSpec::from(at.max(Duration::from_nanos(1)));
         let flags =
             TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
-        timer.set(Expiration::OneShot(at), flags)?;
+        match timer.set(Expiration::OneShot(at), flags) {
+            Ok(()) => {}
+            // The clock was set since the timer was read last. The timer runs all the same, and
+            // does not tell it again (timerfd_setup, fs/timerfd.c).
+            Err(Errno::ECANCELED) => self.turned = true,
+            Err(errno) => return Err(errno),
+        }
         self.timer = Some(timer);
         Ok(())
     }
@@ -69,6 +77,11 @@ impl Clock {
     /// The descriptors that have something to tell.
     pub(super) fn fds(&self) -> [Option<BorrowedFd<'_>>; 2] {
         [self.timer.as_ref().map(AsFd::as_fd), self.zone.as_ref().map(AsFd::as_fd)]
+    }
+
+    /// Whether there is something to tell that no descriptor shows.
+    pub(super) fn is_due(&self) -> bool {
+        self.turned
     }
 
     /// Whether the policy may mean something else now.
@@ -82,7 +95,8 @@ impl Clock {
                 true
             }
         };
-        turned | self.zone.as_ref().is_some_and(WatchedFile::changed)
+        let told = std::mem::take(&mut self.turned);
+        told | turned | self.zone.as_ref().is_some_and(WatchedFile::changed)
     }
 }
 
@@ -108,5 +122,12 @@ mod tests {
         assert!(!clock.has_turned(), "of a moment that is over nothing more is told");
         clock.wake_at(None);
         assert!(clock.fds()[1].is_none());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_before_the_timer_was_is_told_once() {
+        let mut clock = Clock { turned: true, ..Clock::default() };
+        assert!(clock.is_due() && clock.has_turned());
+        assert!(!clock.is_due() && !clock.has_turned());
     }
 }

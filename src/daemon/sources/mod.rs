@@ -129,6 +129,7 @@ impl Sources {
     /// go before. `in_force`: what is shaped now.
     pub(super) fn next(&mut self, by: Instant, in_force: &InForce) -> Result<Event, CannotGoOn> {
         self.clock.wake_at(in_force.model.valid_until);
+        self.ready.extend(self.clock.is_due().then_some(Source::Clock));
         loop {
             match self.ready.pop_front() {
                 Some(source) => {
