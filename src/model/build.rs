@@ -7,6 +7,7 @@ use crate::policy::{Diagnostic, Findings, Policy, Report, UserLine};
 use super::options::BuildOptions;
 use super::schedule::Schedule;
 use super::senders::Senders;
+use super::shaped::Links;
 use super::{Matcher, Model, arriving, claims, groups, inner, links, nodes, proxied, rules};
 
 /// Resolves a policy on this host. The result holds the warnings and notes too, in file order.
@@ -34,30 +35,42 @@ pub fn build(
     let names_guests = policy.users.iter().any(UserLine::has_guests) || !policy.guests.is_empty();
     let inner = names_guests.then(|| inner::resolve(&senders, &shaped, &mut findings));
     let proxied = inner.as_ref().map(|inner| proxied::proxied(facts, inner)).unwrap_or_default();
+    let about = |links: &Links<'_>| {
+        let mut about = Findings::default();
+        nodes::resolve(facts, links, &claims, &groups, &mut about);
+        about.without_notes()
+    };
     // What no rate of a link makes right is refused, also where the rate is unknown.
     let unrated = links.only_unrated();
     if !unrated.shaped.is_empty() && !findings.has_errors() {
-        let mut about = Findings::default();
-        nodes::resolve(facts, &unrated, &claims, &groups, &mut about);
-        findings.append(about.without_notes(), false);
+        findings.append(about(&unrated), false);
     }
     // Limits that cannot be on a link that may come are warned of now, not only when it comes.
-    let to_come = links.only_to_come();
+    let (to_come, mut is_warned) = (links.only_to_come(), false);
     if !to_come.shaped.is_empty() && !findings.has_errors() {
-        let mut about = Findings::default();
-        nodes::resolve(facts, &to_come, &claims, &groups, &mut about);
-        findings.append(about.without_notes(), true);
+        let about = about(&to_come);
+        is_warned = about.has_errors();
+        findings.append(about, true);
     }
     // What cannot be while other windows hold is refused now, and not when they begin.
     for (moment, words) in schedule.others(facts.now) {
         if findings.has_errors() {
             break;
         }
-        let mut about = Findings::default();
+        let mut wrong = Findings::default();
         let situation = schedule.at(moment);
-        let links = links::resolve(policy, &situation, facts, options, &mut about);
-        nodes::resolve(facts, &links, &claims, &groups, &mut about);
-        findings.append(about.only_errors(&words), false);
+        let mut links = links::resolve(policy, &situation, facts, options, &mut wrong);
+        let (unrated, to_come) = (links.only_unrated(), links.only_to_come());
+        wrong.append(about(&links), false);
+        if !unrated.shaped.is_empty() && !wrong.has_errors() {
+            wrong.append(about(&unrated), false);
+        }
+        findings.append(wrong.only_errors(&words), false);
+        if !to_come.shaped.is_empty() && !is_warned && !findings.has_errors() {
+            let warned = about(&to_come).only_errors(&words);
+            is_warned = warned.has_errors();
+            findings.append(warned, true);
+        }
     }
     schedule.notes(policy, facts.now, &mut findings);
     let notes = findings.finish(&policy.source)?;

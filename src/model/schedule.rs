@@ -16,9 +16,10 @@ use super::holds::{By, Holds};
 const SPELL: i64 = 8 * 86_400;
 /// Half a year, when zones are in the other season.
 const SEASON: i64 = 182 * 86_400;
-/// So many changes are followed at most.
+/// So many changes are followed at most, from now on and from half a year on each.
 const MOST_CHANGES: usize = 1_000;
-/// So many situations are checked at most.
+/// So many situations are checked, and beyond these only those in which a window counts for a line
+/// that counted in none before.
 const MOST_SITUATIONS: usize = 16;
 
 /// The names of the windows in one `when`, in file order.
@@ -144,9 +145,10 @@ impl<'p> Schedule<'p> {
             let second = |after: i64| Timestamp::from_second(now.as_second() + start + after);
             let (Ok(mut at), Ok(end)) = (second(0), second(SPELL)) else { continue };
             moments.push(at);
+            let before = moments.len();
             while let Some(next) = self.next(&used, at)
                 && next <= end
-                && moments.len() < MOST_CHANGES
+                && moments.len() - before < MOST_CHANGES
             {
                 moments.push(next);
                 at = next;
@@ -161,6 +163,9 @@ impl<'p> Schedule<'p> {
         let key = |at: Timestamp| -> Vec<Option<usize>> {
             self.lists.keys().map(|names| self.chosen(names, at)).collect()
         };
+        // Of each `when`, which of its windows counts, `None` for none.
+        let each = |key: &[Option<usize>]| key.iter().copied().enumerate().collect::<Vec<_>>();
+        let mut once: BTreeSet<(usize, Option<usize>)> = each(&key(now)).into_iter().collect();
         let mut seen = BTreeSet::from([key(now)]);
         let mut others = Vec::new();
         for at in self.changes(now) {
@@ -168,7 +173,10 @@ impl<'p> Schedule<'p> {
             let names = self.lists.keys().zip(&chosen);
             let names: BTreeSet<String> =
                 names.filter_map(|(names, chosen)| Some(quote(names[(*chosen)?]))).collect();
-            if seen.insert(chosen) && others.len() < MOST_SITUATIONS {
+            let of_each = each(&chosen);
+            let is_first = of_each.iter().any(|it| !once.contains(it));
+            if seen.insert(chosen) && (others.len() < MOST_SITUATIONS || is_first) {
+                once.extend(of_each);
                 let words = match names.is_empty() {
                     true => "outside all windows".to_string(),
                     false => {
@@ -268,11 +276,15 @@ impl Situation<'_> {
     }
 
     /// What gives the line its limits. `gives`: whether a window does that, by what it writes.
+    /// Where none of the line's windows does, they never change anything for it.
     pub(super) fn holds(
         &self,
         line: &policy::Limits,
-        gives: impl FnOnce(&policy::Limits) -> bool,
+        gives: impl Fn(&policy::Limits) -> bool,
     ) -> Holds {
+        if !line.when.iter().any(|when| gives(&when.limits)) {
+            return Holds::default();
+        }
         let turn = self.turn(line.when.iter().map(|when| &when.window));
         let window = turn.chosen.and_then(|at| line.when.get(at));
         let window = window.filter(|when| gives(&when.limits)).map(|when| &when.window);
@@ -296,11 +308,15 @@ impl Situation<'_> {
 
     /// What gives the link its rate, of what leaves or of what `arrives`.
     pub(super) fn holds_of_link(&self, line: &LinkLine, arrives: bool) -> Holds {
-        let turn = self.turn(line.when.iter().map(|when| &when.window));
-        let window = self.window_of_link(line).filter(|when| match arrives {
+        let gives = |when: &policy::LinkWhen| match arrives {
             false => when.rate.is_some(),
             true => when.down.is_some(),
-        });
+        };
+        if !line.when.iter().any(gives) {
+            return Holds::default();
+        }
+        let turn = self.turn(line.when.iter().map(|when| &when.window));
+        let window = self.window_of_link(line).filter(|when| gives(when));
         held(window.map(|when| &when.window), turn)
     }
 }

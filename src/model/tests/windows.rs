@@ -158,6 +158,63 @@ fn the_class_of_everyone_together_is_there_at_all_times() {
 }
 
 #[test]
+fn a_window_that_says_nothing_of_a_direction_changes_nothing_there() {
+    let policy = "links: {eth0: {down: 500mbit, when: {night: {down: 300mbit}}}}
+users:
+  ann: {ceil: 100mbit, when: {night: {down: 50mbit}}}
+  bob: {ceil: 1mbit, when: {night: {prio: 3}}}";
+    for moment in [NOON, NIGHT] {
+        let model = model(moment, policy);
+        let [leaves, arrives] = [0, 1].map(LinkAt::new);
+        let holds = |name: &str, link| node(&model, name).holds[link].clone();
+        assert_eq!(holds("ann", leaves), Holds::default(), "{moment}");
+        assert_eq!(holds("ann", arrives).until, model.valid_until, "{moment}");
+        assert_eq!(holds("bob", leaves), Holds::default(), "{moment}");
+        assert_eq!(holds("bob", arrives), Holds::default(), "{moment}");
+        assert_eq!(model.links[leaves].holds, Holds::default(), "{moment}");
+        assert_eq!(model.links[arrives].holds.until, model.valid_until, "{moment}");
+        assert!(model.valid_until.is_some());
+    }
+}
+
+#[test]
+fn each_window_of_a_line_is_checked_however_many_there_are() {
+    let times = (0..24).map(|hour| format!("  h{hour}: \"{hour:02}:00-{:02}:00\"\n", hour + 1));
+    let times: String = times.collect();
+    for wrong in 0..24 {
+        let ceil = |hour| if hour == wrong { "2gbit" } else { "2mbit" };
+        let when = (0..24).map(|hour| format!("h{hour}: {{ceil: {}}}", ceil(hour)));
+        let when = when.collect::<Vec<_>>().join(", ");
+        let users = format!("users: {{ann: {{ceil: 1mbit, when: {{{when}}}}}}}");
+        let policy = format!("version: 1\nlinks: {{eth0: }}\ntimes:\n{times}{users}");
+        let said = said_on(&at(NOON), BuildOptions::default(), &policy);
+        assert!(said.starts_with("error") && said.contains("above the 1gbit"), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn windows_are_checked_on_links_whose_rate_is_unknown_and_on_those_to_come() {
+    let night = "version: 1\ntimes: {night: \"22:00-06:00\"}\n";
+    let unrated = "links: {eth7: }
+groups: {a: {ceil: 20mbit, users: [u]}}
+users: {u: {ceil: 1mbit, when: {night: {ceil: 50mbit}}}}";
+    let to_come = "links: {eth0: , eth9: {rate: 10mbit, optional: true}}
+users: {ann: {ceil: 1mbit, links: {eth9: {ceil: 1mbit, when: {night: {ceil: 20mbit}}}}}}";
+    for (moment, words) in [(NOON, ", while `night` holds"), (NIGHT, "")] {
+        let Facts { now, zones, .. } = at(moment);
+        let nowhere = Facts { now, zones, ..Facts::default() };
+        let offline = BuildOptions { offline: true, ..BuildOptions::default() };
+        let said = said_on(&nowhere, offline, &format!("{night}{unrated}"));
+        let why = format!("above the 20mbit of its group `a`{words}\n");
+        assert!(said.starts_with("error") && said.contains(&why), "{moment}: {said}");
+        let said = said_on(&at(moment), BuildOptions::default(), &format!("{night}{to_come}"));
+        let why = format!("above the 10mbit of the link eth9{words}\n");
+        assert!(!said.contains("error"), "{moment}: {said}");
+        assert_eq!(said.matches(&why).count(), 1, "{moment}: {said}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_windows_is_said_with_its_cure() {
     let night = "times: {night: \"22:00-06:00\"}\n";
     let with = |users: &str| format!("{night}users: {{{users}}}");
