@@ -135,7 +135,7 @@ impl Book {
     fn add(&mut self, (owner, at): (&Owner, i64), traffic: Traffic, slots: &Slots, now: i64) {
         let account = self.accounts.entry(owner.clone()).or_default();
         account.count(at, traffic);
-        if account.buckets().len() > crate::quota::MOST_BUCKETS {
+        if account.buckets().len() > slots.most() {
             account.thin(slots, now);
         }
     }

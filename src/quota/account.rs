@@ -49,13 +49,14 @@ pub struct Grant {
     pub until: Option<i64>,
 }
 
-/// The most buckets that are kept of an owner: all days of the longest period, and the slots of the
-/// rolling ones. They are limited by number and not by age, so that a clock that runs ahead for a
-/// moment does not end what was counted.
-pub const MOST_BUCKETS: usize = 192;
-
-/// How many of them are left where there were more: so they are seldom joined.
+/// So many buckets at least are left of an owner's where there were too many.
 const KEPT: usize = 128;
+
+/// So many more there may be before they are joined: so that is seldom.
+const SPARE: usize = 64;
+
+/// How many days use is kept for.
+const DAYS: usize = 62;
 
 /// How many slots a rolling period has.
 const SLOTS: u32 = 60;
@@ -83,6 +84,22 @@ impl Slots {
             }
         }
         slots
+    }
+
+    /// How many buckets are left of an owner's where there were too many: two that are not joined
+    /// have a zone's midnight between them, or the beginning of a slot that a rolling period still
+    /// counts. They are limited by number and not by age, so that a clock that runs ahead for a
+    /// moment does not end what was counted.
+    fn kept(&self) -> usize {
+        // Those of its length, and the two in which it begins and ends.
+        let slots = |seconds: &u32| seconds / (seconds / SLOTS).max(1) + 2;
+        let slots: u32 = self.rolling.iter().map(slots).sum();
+        KEPT.max(DAYS * self.zones.len()) + slots as usize
+    }
+
+    /// The most buckets that an owner has before they are made fewer.
+    pub fn most(&self) -> usize {
+        self.kept() + SPARE
     }
 
     /// Where the bucket begins that has this moment.
@@ -178,7 +195,7 @@ impl Account {
                 None => thinned.push(*bucket),
             }
         }
-        thinned.drain(..thinned.len().saturating_sub(KEPT));
+        thinned.drain(..thinned.len().saturating_sub(slots.kept()));
         self.buckets = thinned;
         let longest = i64::from(Period::LONGEST);
         self.grants.retain(|it| it.until.unwrap_or(it.at.saturating_add(longest)) > now);

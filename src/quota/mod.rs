@@ -9,7 +9,7 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, Bucket, Grant, MOST_BUCKETS, Slots, Traffic};
+pub use account::{Account, Bucket, Grant, Slots, Traffic};
 pub use period::{Period, PeriodError, Window};
 pub use verdict::{Counts, Held, Quota, SLOWEST, Step, Together, Verdict, next_look, together};
 pub use volume::{VolumeError, volume};

@@ -313,6 +313,35 @@ fn a_rolling_period_lets_go_slot_by_slot() {
 }
 
 #[test]
+fn several_rolling_periods_keep_all_of_their_slots() {
+    let periods = ["30d", "12h", "1h"].map(|text| text.parse::<Period>().unwrap());
+    let quotas = periods.map(|period| quota(period, 1 << 40));
+    let utc = TimeZone::UTC;
+    let slots = Slots::new(periods.map(|period| (period, &utc)));
+    let mut account = Account::default();
+    // One byte each minute.
+    let second = |minute: i64| 1_800_000_000 + minute * 60;
+    for minute in 0..40 * 1_440 {
+        let moment = Timestamp::from_second(second(minute)).unwrap();
+        account.count(slots.begin(moment), sent(1));
+        if account.buckets().len() > slots.most() {
+            account.thin(&slots, second(minute));
+        }
+        if minute % 977 > 0 {
+            continue;
+        }
+        for quota in &quotas {
+            let Period::Rolling { seconds } = quota.period else { unreachable!() };
+            let (period, slot) = (i64::from(seconds), i64::from(seconds / 60));
+            let leaves = |minute: &i64| second(*minute) / slot * slot + slot + period;
+            let counted = (0..=minute).rev().take_while(|it| leaves(it) > second(minute));
+            let used = quota.verdict(&account, moment, &TimeZone::UTC).used;
+            assert_eq!(used, counted.count() as u64, "{}, {moment}", quota.period);
+        }
+    }
+}
+
+#[test]
 fn counters_are_read_before_anybody_can_have_passed_a_step() {
     let gbit = 125_000_000;
     assert_eq!(next_look([]).as_secs(), 30);
@@ -353,7 +382,7 @@ fn simulate(users: u64) {
             let moment = Timestamp::from_second(second).unwrap();
             let traffic = Traffic { sent: random(1 << 30), received: random(1 << 34) };
             account.count(slots.begin(moment), traffic);
-            if account.buckets().len() > MOST_BUCKETS {
+            if account.buckets().len() > slots.most() {
                 account.thin(&slots, second);
             }
             most = most.max(account.buckets().len());
@@ -374,7 +403,7 @@ fn simulate(users: u64) {
                 assert_eq!(counted, plain, "user {user}, {quota:?}, {moment}");
             }
         }
-        assert!(most <= MOST_BUCKETS + 1);
+        assert!(most <= slots.most() + 1);
     }
 }
 
