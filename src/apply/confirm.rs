@@ -12,6 +12,7 @@ use crate::host::Kernel;
 use crate::plan::Journal;
 use crate::sys::guard::{self, Detached};
 use crate::text::record;
+use crate::tree::NetCls;
 
 /// How long the guard waits for another run to finish before it undoes the change.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,6 +75,8 @@ pub(super) struct Change<'a> {
     pub noted: Option<&'a PolicyNote>,
     /// How long the guard waits.
     pub time: Duration,
+    /// This run has moved all claims here from the instance's other place.
+    pub moved: bool,
 }
 
 /// Starts the guard while the lock is still held, so that no other run comes between. Returns in
@@ -119,9 +122,12 @@ fn watch_over(name: &str, change: &Change<'_>) {
         note_again(&locked, change.noted);
         say(&format!("shaper: nobody confirmed the change: {came_of_it}"));
         let ended = noted.and_then(|()| locked.end_confirmation());
-        if let Some(left) = left {
+        if let Some(left) = left.filter(|_| change.moved) {
             let noted_there = left.set_reverted(change.policy);
+            let was_net_cls = locked.places();
             moving::back(&kernel, locked, left);
+            let is_ours = was_net_cls && kernel.net_cls() == NetCls::Ours;
+            moving::unmount(&mut kernel, is_ours);
             noted_there?;
         }
         Ok(ended?)

@@ -89,7 +89,7 @@ pub fn apply(
         Some(time) => {
             let noted = noted.as_ref();
             let (before, journal) = (&before, &journal);
-            let change = confirm::Change { before, journal, policy, noted, time };
+            let change = confirm::Change { before, journal, policy, noted, time, moved };
             let (locked, started) = confirm::start(&session.kernel.name, &change, locked);
             (locked, started.map_err(Trouble::from))
         }

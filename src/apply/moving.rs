@@ -93,7 +93,8 @@ pub(super) fn back(kernel: &Kernel, new: Locked, old: Locked) {
     log::debug!("the instance is back at {:?}", kernel.instance());
 }
 
-fn unmount(kernel: &mut Kernel, is_ours: bool) {
+/// Unmounts a hierarchy of ours (`is_ours`) that nobody needs any more.
+pub(super) fn unmount(kernel: &mut Kernel, is_ours: bool) {
     if is_ours && kernel.is_empty_hierarchy() {
         let unmounted = kernel.unmount();
         log::debug!("without use for net_cls: unmounted {unmounted:?}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::directory::{make_directory, remove, remove_with_notes, subdirectories};
 use super::error::Error;
 use super::instance::Instance;
-use super::layout::{CONFIRM, MOVED, MOVING, POLICY, REVERTED, SAID};
+use super::layout::{CONFIRM, MOVED, MOVING, POLICY, REVERTED, ROOMS, SAID};
 use super::lock::Locked;
 use crate::tree::Claim;
 use crate::units::ClassId;
@@ -32,10 +32,13 @@ impl Instance {
         match (net_cls, plain) {
             (Some(net_cls), Some(plain)) => {
                 let has = |it: &Instance, note: &str| it.root().join(note).is_dir();
+                // A run may have made a directory to lock and nothing more.
+                let is_empty = |it: &Instance| !ROOMS.iter().any(|room| has(it, room));
                 let goes_on = match (has(&net_cls, MOVED), has(&plain, MOVED)) {
                     (true, false) => plain,
                     (false, true) => net_cls,
                     _ if has(&net_cls, MOVING) => plain,
+                    _ if is_empty(&net_cls) && !is_empty(&plain) => plain,
                     _ => net_cls,
                 };
                 Some(goes_on)
@@ -98,7 +101,7 @@ impl Locked {
             }
         }
         self.end_confirmation()?;
-        for notes in [REVERTED, SAID, POLICY, CONFIRM, MOVED, MOVING] {
+        for notes in [REVERTED, SAID, POLICY, CONFIRM] {
             remove_with_notes(&self.root().join(notes))?;
         }
         self.remove_if_empty().map(drop)
@@ -112,5 +115,68 @@ impl Instance {
     /// As [`Instance::lock`].
     pub fn lock_left(&self) -> Result<Locked, Error> {
         self.lock(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::cgroup::layout::LOCK;
+
+    /// Which of the two places the instance stands at that have these directories.
+    fn standing(net_cls: &[&str], plain: &[&str]) -> &'static str {
+        let folder = tempfile::tempdir().unwrap();
+        for (place, names) in [("net_cls", net_cls), ("plain", plain)] {
+            names
+                .iter()
+                .for_each(|name| fs::create_dir_all(folder.path().join(place).join(name)).unwrap());
+        }
+        let net_cls = Instance::new(folder.path().join("net_cls"));
+        let plain = Instance::plain(folder.path().join("plain"));
+        match Instance::standing(Some(net_cls), plain) {
+            Some(instance) if instance.places() => "net_cls",
+            Some(_) => "plain",
+            None => "nowhere",
+        }
+    }
+
+    #[test]
+    fn an_instance_stands_where_its_claims_are() {
+        let claims = "user/ann";
+        assert_eq!(standing(&[], &[]), "nowhere");
+        assert_eq!(standing(&[claims], &[]), "net_cls");
+        assert_eq!(standing(&[], &[claims]), "plain");
+        // A move, step by step: the other place is locked, then filled, then takes over.
+        assert_eq!(standing(&[claims], &[LOCK]), "net_cls");
+        assert_eq!(standing(&[claims], &[LOCK, MOVING, claims]), "net_cls");
+        assert_eq!(standing(&[claims, MOVED], &[LOCK, MOVING, claims]), "plain");
+        assert_eq!(standing(&[claims, MOVED], &[claims]), "plain");
+        assert_eq!(standing(&[LOCK, MOVED], &[claims]), "plain");
+        // The same the other way.
+        assert_eq!(standing(&[LOCK], &[claims]), "plain");
+        assert_eq!(standing(&[LOCK, MOVING, claims], &[claims]), "plain");
+        assert_eq!(standing(&[MOVING, claims], &[claims, MOVED]), "net_cls");
+        assert_eq!(standing(&[claims], &[LOCK, MOVED]), "net_cls");
+        // Whoever waited for the lock has made the emptied place again.
+        assert_eq!(standing(&[LOCK], &[LOCK, claims]), "plain");
+        assert_eq!(standing(&[LOCK, claims], &[LOCK]), "net_cls");
+    }
+
+    #[test]
+    fn what_cannot_be_emptied_keeps_the_note_of_its_move() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::plain(folder.path().join("blue"));
+        for path in ["user/bob/theirs", MOVED, "netns/7"] {
+            fs::create_dir_all(instance.root().join(path)).unwrap();
+        }
+        let locked = instance.lock(Duration::ZERO).unwrap();
+        locked.remove_all().unwrap();
+        assert!(instance.root().join("user/bob/theirs").is_dir());
+        assert!(instance.root().join(MOVED).is_dir());
+        fs::remove_dir(instance.root().join("user/bob/theirs")).unwrap();
+        locked.remove_all().unwrap();
+        assert!(!instance.root().exists());
     }
 }

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::condition::forget;
-use super::directory::{members_of, remove_files, subdirectories};
+use super::directory::{make_directory, members_of, remove, remove_files, subdirectories};
 use super::error::Error;
 use super::hierarchy::remove_mount_point;
-use super::layout::{LOCK, NETNS, ROOMS, WATCH};
+use super::layout::{LOCK, MOVED, MOVING, NETNS, ROOMS, WATCH};
 use super::lock::Locked;
 use crate::tree::Claim;
 
@@ -31,19 +31,30 @@ impl Locked {
         for room in ROOMS {
             self.remove_unless_occupied(&self.root().join(room))?;
         }
-        let own = [NETNS, LOCK, WATCH];
+        let own = [NETNS, LOCK, WATCH, MOVED, MOVING];
         if subdirectories(self.root())?.iter().any(|name| !own.contains(&name.as_str())) {
             return Ok(false);
         }
         self.forget_namespace()?;
         self.remove_unless_occupied(&self.root().join(LOCK))?;
         // A daemon is found as long as there is something that it keeps.
-        if subdirectories(self.root())? == [WATCH] {
+        let of_a_move = [MOVED, MOVING];
+        let left = subdirectories(self.root())?;
+        if left.iter().all(|name| name == WATCH || of_a_move.contains(&name.as_str())) {
             let watch = self.root().join(WATCH);
             forget(&watch)?;
             self.evict_and_remove(&watch)?;
         }
-        self.remove_unless_occupied(self.root())?;
+        // The notes of a move go last, and stay with what stays: without them an empty place could
+        // be taken for the one that has all claims.
+        let noted = of_a_move.map(|note| self.root().join(note)).into_iter();
+        let noted: Vec<_> = noted.filter(|note| note.is_dir()).collect();
+        noted.iter().try_for_each(|note| remove(note))?;
+        let gone = self.remove_unless_occupied(self.root());
+        if self.root().is_dir() {
+            noted.iter().try_for_each(|note| make_directory(note))?;
+        }
+        gone?;
         if !self.places()
             && let Some(above) = self.root().parent()
         {

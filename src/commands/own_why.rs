@@ -26,13 +26,14 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
     }
     let mut counting = Counting::begin(global)?;
     let mut notes = vec!["the policy is not yours to read: this is what the kernel has"];
+    let by_tags = counting.kernel.instance().is_none_or(|instance| instance.places());
     if let Some(own) = &mut counting.own {
         match own.admit_subject(&counting.kernel, subject)? {
             Asked::Process(Some(owner)) | Asked::Line(owner) => own.owners = [owner].into(),
-            Asked::Process(None) => {
+            Asked::Process(None) if by_tags => {
                 notes.push("the process is in none of shaper's directories: this is the account's");
             }
-            Asked::Himself => {}
+            Asked::Process(None) | Asked::Himself => {}
         }
     }
     let is_file = options.file != Path::new("-");
@@ -52,6 +53,7 @@ pub(super) fn why(global: &Global, options: &WhyOptions) -> Result<Output, Failu
         classid: first().map(|user| user.classid.clone()),
         held_back: status.held_back(),
         notes,
+        by_tags,
     };
     Ok(match global.json {
         true => Output::json(&serde_json::to_string(&answer).map_err(Failure::refused)?),
@@ -68,11 +70,17 @@ struct Answer {
     classid: Option<String>,
     held_back: Vec<String>,
     notes: Vec<&'static str>,
+    /// Whether directories say whose a process is.
+    #[serde(skip)]
+    by_tags: bool,
 }
 
 impl Answer {
     fn text(&self) -> String {
-        let whose = self.claimed_by.as_deref().unwrap_or("nobody claims it, so the default class");
+        let whose = self.claimed_by.as_deref().unwrap_or(match self.by_tags {
+            true => "nobody claims it, so the default class",
+            false => "which line claims it only the policy says here (`classifier: uid`)",
+        });
         let class = self.classid.iter().map(|classid| format!("class {classid}"));
         let notes = self.notes.iter().map(ToString::to_string);
         let lines = class.chain(self.held_back.iter().cloned()).chain(notes);

@@ -27,7 +27,7 @@ pub use shards::Sharding;
 
 use crate::classify;
 use crate::facts::{Features, Observation};
-use crate::model::{Link, Model};
+use crate::model::Model;
 use crate::tree::{Claim, Classifier, Filter, KernelState, NetCls, Owner, OwnerTable, Tag};
 use classes::Scale;
 use filters::Filters;
@@ -111,8 +111,8 @@ pub fn desired_with(
 /// claims are the directories in which they are.
 pub fn reads_tags(model: &Model, features: &Features) -> bool {
     let by_owner =
-        |link: &Link| classify::classifier(link.classifier, features) == Ok(Classifier::Uid);
-    !model.links.iter().all(by_owner)
+        |named: &Option<Classifier>| classify::classifier(*named, features) == Ok(Classifier::Uid);
+    !model.classifiers.iter().all(by_owner)
 }
 
 /// The state without anything of ours, for `clear`: claims, trees and our own mount go.

@@ -75,7 +75,8 @@ pub fn build(
     schedule.notes(policy, facts.now, &mut findings);
     let notes = findings.finish(&policy.source)?;
     let links = links.into_model();
+    let classifiers = policy.links.iter().map(|line| line.classifier).collect();
     let matcher = Matcher { proxied, ..claims.matcher };
     let valid_until = situation.until();
-    Ok((Model { links, nodes, matcher, inner, rules, valid_until }, notes))
+    Ok((Model { links, classifiers, nodes, matcher, inner, rules, valid_until }, notes))
 }

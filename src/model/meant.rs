@@ -1,6 +1,6 @@
 //! What a policy means on this host, as values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
 
@@ -19,6 +19,8 @@ use crate::units::{Minor, Rate};
 pub struct Model {
     /// In file order.
     pub links: Per<LinkAt, Link>,
+    /// What the lines of `links` name as their classifier, those of absent links too.
+    pub classifiers: BTreeSet<Option<Classifier>>,
     /// Groups, users, classes and the accounts of `everyone` and `each` that run; parents before
     /// children, otherwise in file order, accounts last by uid.
     pub nodes: Vec<Node>,

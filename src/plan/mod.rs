@@ -108,13 +108,17 @@ impl Plan {
     /// [`Filter::Pulse`] that it asks, since neither is for long without the other. What stands
     /// then is whole: without its redirect a link's ifb gets no packets, and what is to go stays.
     pub fn before_learning(&mut self) -> Vec<Planned> {
-        let is_cut = |planned: &Planned| match &planned.step {
-            Step::Learn(links) if planned.phase == Phase::TearDown => Some(links.clone()),
-            _ => None,
+        let is_cut = |planned: &Planned| {
+            planned.phase == Phase::TearDown && matches!(planned.step, Step::Learn(_))
         };
-        let cut = self.steps.iter().enumerate().find_map(|(at, it)| Some((at, is_cut(it)?)));
-        let Some((at, links)) = cut else { return Vec::new() };
+        let Some(at) = self.steps.iter().position(is_cut) else { return Vec::new() };
         let rest = self.steps.split_off(at);
+        // Of links without traffic, too, for which alone nothing would wait.
+        let redirected = rest.iter().filter_map(|planned| match &planned.step {
+            Step::Filter(port, _, Whole::Add(Filter::Redirect)) => Some(port.link.clone()),
+            _ => None,
+        });
+        let links: BTreeSet<LinkName> = redirected.collect();
         let asked = |planned: &mut Planned| match &planned.step {
             Step::Filter(port, _, Whole::Add(Filter::Pulse)) => links.contains(&port.link),
             _ => false,

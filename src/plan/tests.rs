@@ -43,7 +43,15 @@ fn bob() -> Model {
         at: PLACE,
     };
     let (links, matcher) = (Per::new(vec![link("eth0", 100)]), Matcher::default());
-    Model { links, nodes: vec![node], matcher, inner: None, rules: Vec::new(), valid_until: None }
+    Model {
+        links,
+        classifiers: [None].into(),
+        nodes: vec![node],
+        matcher,
+        inner: None,
+        rules: Vec::new(),
+        valid_until: None,
+    }
 }
 
 fn mbit(n: u64) -> Rate {

@@ -65,6 +65,8 @@ impl Fields {
                 fields.had_unknown = true;
                 let above = fields.entries.last().filter(|_| known.contains(&"version"));
                 let above = above.filter(|(_, value)| matches!(value.value, Value::Null));
+                // A key of the policy that is mistyped is no user's name.
+                let above = above.filter(|_| !is_about_the_policy(&key.value, known));
                 findings.push(match above {
                     Some((above, _)) => not_indented(&key, &above.value),
                     None => unknown_key(&key, what, known),
@@ -252,6 +254,17 @@ fn duplicate(key: &Written<String>, first: Span, what: &str) -> Diagnostic {
         .help("keep one of the two")
 }
 
+/// The key that was meant by one that there is not.
+fn near<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    meant::key(key, known).or_else(|| closest(key, known.iter().copied()))
+}
+
+/// Whether there is more to say of an unknown key than that there is none.
+fn is_about_the_policy(key: &str, known: &[&str]) -> bool {
+    let later = LATER.iter().any(|(name, _)| *name == key);
+    later || ["default", "ingress", "download"].contains(&key) || near(key, known).is_some()
+}
+
 fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic {
     if let Some((name, means)) = LATER.iter().find(|(name, _)| *name == key.value) {
         return Diagnostic::error(
@@ -278,7 +291,7 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
             "HTB ignores it on a class that has classes below: write it on the users, or in `each`",
         );
     }
-    let near = meant::key(&key.value, known).or_else(|| closest(&key.value, known.iter().copied()));
+    let near = near(&key.value, known);
     let help = match (meant::in_one_word(&key.value), near) {
         (Some(cure), _) => format!("write a colon and a space: {cure}"),
         (None, Some(name)) => {

@@ -56,8 +56,8 @@ as_with_tags!(
     On::HostAndUml => a_session_of_pam: handed_on::a_session_that_pam_places_has_its_connection;
     On::Events => a_login: handed_on::a_login_gets_its_connection_as_its_own;
     On::Events => first_bytes: logins::a_login_is_the_users_from_its_first_bytes;
-    On::Events => newcomers: logins::newcomers_get_a_class_and_give_it_back;
-    On::Events => sshd: logins::what_a_real_sshd_sends_is_the_users;
+    On::HostEvents => newcomers: logins::newcomers_get_a_class_and_give_it_back;
+    On::HostEvents => sshd: logins::what_a_real_sshd_sends_is_the_users;
     On::Host => pam: logins::pam_places_a_session_without_a_daemon;
     On::Host => a_download: arriving::a_download_is_held_to_its_users_down;
     On::Host => what_arrives: arriving::what_arrives_is_in_its_users_class_whatever_it_is;

@@ -30,6 +30,7 @@ fn in_force() -> InForce {
     InForce {
         model: Model {
             links: Per::new(Vec::new()),
+            classifiers: [None].into(),
             nodes: Vec::new(),
             matcher,
             inner: None,

@@ -168,6 +168,35 @@ fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds
     assert!(!waits(&again(&seen)), "{}", again(&seen));
 }
 
+/// Whatever waits, each link has its redirect and the pulse that this one asks, or neither.
+#[test]
+fn no_pulse_comes_before_its_redirect() {
+    let text = "links: {eth0: {rate: 100mbit, down: 50mbit}, eth1: {rate: 100mbit, down: 50mbit}}
+users: {ann: {ceil: 10mbit, down: 5mbit}}
+";
+    for busy in [vec![], vec!["eth0"], vec!["eth1"], vec!["eth0", "eth1"]] {
+        let mut seen = able();
+        seen.facts.links.insert(name("eth1"), link(9));
+        seen.facts.busy.extend(busy.iter().map(|link| name(link)));
+        let mut plan = resolved(&intent(text), seen).plan;
+        let rest = plan.before_learning();
+        assert_eq!(rest.is_empty(), busy.is_empty(), "{busy:?}");
+        let said = plan.to_string();
+        let made = |what: fn(&Filter) -> bool| {
+            let steps = plan.phase(Phase::Build).chain(plan.phase(Phase::TearDown));
+            let made = steps.filter_map(|step| match step {
+                Step::Filter(port, _, Whole::Add(filter)) if what(filter) => Some(&port.link),
+                _ => None,
+            });
+            made.cloned().collect::<Vec<_>>()
+        };
+        let pulses = made(|filter| matches!(filter, Filter::Pulse));
+        let redirects = made(|filter| matches!(filter, Filter::Redirect));
+        assert_eq!(pulses, redirects, "{busy:?}\n{said}");
+        assert_eq!(redirects.len(), if busy.is_empty() { 2 } else { 0 }, "{said}");
+    }
+}
+
 #[test]
 fn a_rule_that_asks_who_sends_asks_for_the_flow_of_what_arrives() {
     let asks = POLICY.replace("dport: 80,", "from: ann,");

@@ -33,12 +33,15 @@ pub(super) fn changes(
     let all: BTreeSet<&Owner> = before.keys().chain(after.keys()).copied().collect();
     let mut groups = Vec::new();
     let mut people = Vec::new();
-    let mut alike: BTreeMap<(char, Option<Group>, String), Vec<String>> = BTreeMap::new();
+    // By what changes, and whether they are in the group before and afterwards.
+    let mut alike: BTreeMap<(char, Option<Group>, String, bool), Vec<String>> = BTreeMap::new();
     let mut staying: BTreeMap<Option<Group>, usize> = BTreeMap::new();
     for owner in all {
         let ids = [before.get(owner).copied(), after.get(owner).copied()];
         let is_account = matches!(owner, Owner::Uid(_) | Owner::Subuids(_));
-        if is_account && let Some(group) = stays_in(ports, ids) {
+        let stays = stays_in(ports, ids);
+        let has_stayed = stays.is_some();
+        if is_account && let Some(group) = stays {
             *staying.entry(group).or_default() += 1;
         }
         let Some((sign, what)) = change(ports, owner, ids) else { continue };
@@ -46,7 +49,10 @@ pub(super) fn changes(
         match owner {
             Owner::Uid(_) | Owner::Subuids(_) => {
                 let group = group_of(ports, ids);
-                alike.entry((sign, group, what)).or_default().push(name(owner, accounts));
+                alike
+                    .entry((sign, group, what, has_stayed))
+                    .or_default()
+                    .push(name(owner, accounts));
             }
             Owner::Group(_) => groups.push(said("group", owner.to_string(), what)),
             Owner::Newcomers => {
@@ -63,8 +69,8 @@ pub(super) fn changes(
         }
     }
     let mut accounts = Vec::new();
-    for ((sign, group, what), names) in alike {
-        let is_each = sign == '~' && staying.get(&group) == Some(&names.len());
+    for ((sign, group, what, has_stayed), names) in alike {
+        let is_each = has_stayed && sign == '~' && staying.get(&group) == Some(&names.len());
         let everyone = people.iter_mut().find(|it| it.kind == "everyone" && it.sign == '~');
         match everyone.filter(|it| is_each && is_of_everyone(&group) && it.what == each(&what)) {
             Some(everyone) => everyone.count = names.len(),

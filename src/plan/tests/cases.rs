@@ -6,6 +6,7 @@ use super::*;
 fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
     let account = |ceil: u64| Model {
         links: Per::new(vec![link("eth0", 100)]),
+        classifiers: [None].into(),
         nodes: vec![Node {
             owner: Owner::Uid(1000),
             group: None,

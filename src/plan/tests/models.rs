@@ -136,6 +136,7 @@ prop_compose! {
         let mut uids: Vec<_> = uids.collect();
         uids.sort_by_key(|(range, _)| *range.start());
         let matcher = Matcher { uids, ..Matcher::default() };
-        Model { links, nodes, matcher, inner: None, rules, valid_until: None }
+        let classifiers = [None].into();
+        Model { links, classifiers, nodes, matcher, inner: None, rules, valid_until: None }
     }
 }

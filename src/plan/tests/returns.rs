@@ -68,6 +68,7 @@ fn user(name: &str, both: bool) -> Node {
 fn a_shard_that_comes_to_another_link_is_read_before_anybody_has_a_class_in_it() {
     let model = |nodes: Vec<Node>| Model {
         links: Per::new(vec![link("eth0", 100), link("eth1", 500)]),
+        classifiers: [None].into(),
         matcher: Matcher { uids: vec![(7_000..=7_000, key("u0"))], ..Matcher::default() },
         nodes,
         inner: None,

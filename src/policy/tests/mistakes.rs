@@ -5,7 +5,7 @@ use crate::policy;
 const LINK: &str = "version: 1\nlinks: {eth0: {rate: 1gbit}}\n";
 
 /// What is written, what the error says, and what whoever does that has then.
-const MISTAKES: [[&str; 3]; 30] = [
+const MISTAKES: [[&str; 3]; 31] = [
     ["users: {ann: {ceiling: 9mbit}}", "`ceil`", "users: {ann: {ceil: 9mbit}}"],
     ["users: {ann: {max: 9mbit}}", "`ceil`", "users: {ann: {ceil: 9mbit}}"],
     ["users: {ann: {min: 9mbit}}", "`rate`", "users: {ann: {rate: 9mbit}}"],
@@ -16,6 +16,7 @@ const MISTAKES: [[&str; 3]; 30] = [
     ["users:\n  ann = 9mbit\n  bob = 9mbit", "`ann: 9mbit`", "users:\n  ann: 9mbit"],
     ["users:\n  ann=9mbit", "`ann: 9mbit`", "users:\n  ann: 9mbit"],
     ["users:\n  ann:9mbit", "`ann: 9mbit`", "users:\n  ann: 9mbit"],
+    ["users:\nevryone: 9mbit", "did you mean `everyone`", "users:\neveryone: 9mbit"],
     ["users:\nann: 9mbit", "in `users`, begin its line with two spaces", "users:\n  ann: 9mbit"],
     ["users: {ann: up to 9mbit}", "`9mbit`", "users: {ann: 9mbit}"],
     [

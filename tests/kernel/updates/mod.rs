@@ -14,7 +14,7 @@ use shaper::desired::Sharding;
 use shaper::host::Kernel;
 use shaper::plan::{Change, Step, Whole};
 use shaper::sys::probe;
-use shaper::tree::{Filter, FoundFilter};
+use shaper::tree::{Classifier, Filter, FoundFilter};
 
 use crate::draft::Draft;
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT};
@@ -175,7 +175,7 @@ fn edit_under_traffic(sharding: Sharding) -> u32 {
     run("ip link add up1 type veth peer name far1");
     let mut streams = SENDERS.each_ref().map(|sender| sender.start(&mut world));
     let mut draft = Draft::under_traffic(streams[5].port, &mut random);
-    if probe::features().expect("features").classifiers.len() > 1 {
+    if probe::features().expect("features").classifiers.contains(&Classifier::Cgroup) {
         draft.classifiers = &["auto", "bpf", "cgroup"];
     }
     let mut ledger = Ledger::of(UPLINK, SENDERS.iter().map(|sender| (sender.frame, sender.name)));
