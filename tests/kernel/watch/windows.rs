@@ -70,7 +70,7 @@ users:
     assert_eq!((&limit["by"], &limit["why"]), (&"when".into(), &"short".into()), "{status}");
     let until: Timestamp = limit["until"].as_str().expect("until").parse().expect("a moment");
     assert_eq!(until, end);
-    let said = beside(&["why", "ann"]).exits(0).stdout;
+    let said = beside(&["why", "ann", "--file", &file]).exits(0).stdout;
     assert!(said.contains("ceil 8mbit (of the window short, until "), "{said}");
     let table = beside(&["status"]).exits(0).stdout;
     assert!(
