@@ -165,7 +165,7 @@ fn a_number_is_a_process_or_a_uid_and_not_both() {
     // A process of one's own whose number is another's uid.
     let pid = of_ann.pid();
     let said = why_refused(ANN, &format!("uid:{pid} --file {path}"));
-    assert!(said.contains("for root"), "{said}");
+    assert!(said.contains("only root may see"), "{said}");
     for subject in [format!("{pid}"), format!("pid:{pid}")] {
         let said = why(ANN, &format!("{subject} --file {path}"));
         assert!(said.starts_with(&format!("process {pid} (sleep, uid 2001): users.ann")), "{said}");
