@@ -189,10 +189,7 @@ pub fn a_login_is_the_users_from_its_first_bytes() {
     assert!(ann > 5_000_000, "{ann}");
     // What was queued before the child was moved, a millisecond or two after it became ann: it
     // pours without a pause, so at most what the default class's queue holds.
-    // An emulated machine takes three times as long for all.
-    let emulated = matches!(Place::current(), Place::Qemu | Place::Newest);
-    let most = if emulated { 1_200_000 } else { 400_000 };
-    assert!(default < most, "{default} of {ann} bytes went through the default class");
+    assert!(default < 400_000, "{default} of {ann} bytes went through the default class");
 }
 
 pub fn newcomers_get_a_class_and_give_it_back() {
