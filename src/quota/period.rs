@@ -84,8 +84,12 @@ impl Period {
             }
         };
         // A clock that is set back across midnight has each date's moments apart from each other.
-        while midnight(first, zone) > moment && first > Date::MIN {
-            first = self.before(first);
+        while midnight(first, zone) > moment {
+            let before = self.before(first);
+            if before >= first {
+                break;
+            }
+            first = before;
         }
         while midnight(self.after(first), zone) <= moment && self.after(first) > first {
             first = self.after(first);

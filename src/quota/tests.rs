@@ -144,6 +144,22 @@ fn zones() -> Vec<TimeZone> {
     zones
 }
 
+/// Only a damaged clock or file says such moments; asking for their period comes to an end.
+#[test]
+fn the_ends_of_time_have_periods() {
+    let month = (1..=31).map(|starts| Period::Month { starts });
+    let week = (1..=7).map(|starts| Period::Week { starts });
+    let periods: Vec<_> = month.chain(week).chain([Period::Day]).collect();
+    for zone in zones() {
+        for moment in [Timestamp::MIN, Timestamp::MAX] {
+            for period in &periods {
+                let window = period.window(moment, &zone);
+                assert!(window.begin <= window.end, "{period:?}, {moment}: {window:?}");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
