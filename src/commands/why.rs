@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::counting::Counting;
+use super::daemon::Daemon;
 use super::output::{Output, stdout};
 use super::own::Own;
 use super::whom::{self, Unknown};
@@ -237,19 +238,29 @@ fn ways(
     connection::ways(connection::Known { seen, status, meaning }, &asked, answer.sender)
 }
 
-/// The class of the socket that is bound to the host's own end, where the command line names that.
-fn bound(kernel: &mut Kernel, options: &WhyOptions) -> Result<Option<ClassId>, Failure> {
-    let Some(own) = options.from.filter(|from| from.port() != 0) else { return Ok(None) };
-    let servers = observe::servers(kernel)?;
-    Ok(servers::class_of(&servers, (own.ip(), own.port()), options.proto))
+/// A socket that is bound to the host's own end of a connection.
+#[derive(Clone, Copy)]
+struct Bound {
+    class: ClassId,
+    /// A daemon tells the kernel of sockets as they are bound; an apply of those that are by then.
+    is_followed: bool,
 }
 
-/// A connection that no subject's is; `bound`: the class of who has bound the host's own end.
-fn of_connection(on: &On<'_>, options: &WhyOptions, bound: Option<ClassId>) -> Answer {
+/// The socket that is bound to the host's own end, where the command line names that.
+fn bound(kernel: &mut Kernel, options: &WhyOptions) -> Result<Option<Bound>, Failure> {
+    let Some(own) = options.from.filter(|from| from.port() != 0) else { return Ok(None) };
+    let servers = observe::servers(kernel)?;
+    let class = servers::class_of(&servers, (own.ip(), own.port()), options.proto);
+    let Some(class) = class else { return Ok(None) };
+    Ok(Some(Bound { class, is_followed: Daemon::of(kernel)?.is_some() }))
+}
+
+/// A connection that no subject's is; `bound`: who has bound the host's own end.
+fn of_connection(on: &On<'_>, options: &WhyOptions, bound: Option<Bound>) -> Answer {
     let subject = format!("a connection with {}", options.subject);
     let mut claims = on.meaning.observation.state.claims.iter();
     let owner = claims.find_map(|(claim, id)| match claim {
-        Claim::Owner(owner) if bound.is_some() && id.our_class() == bound => Some(owner.clone()),
+        Claim::Owner(owner) if id.our_class() == Some(bound?.class) => Some(owner.clone()),
         _ => None,
     });
     match (owner, options.from) {
@@ -257,7 +268,10 @@ fn of_connection(on: &On<'_>, options: &WhyOptions, bound: Option<ClassId>) -> A
             let note = format!(
                 "{own} is bound by a socket of that class: others have this end only over connections that they began themselves"
             );
-            owner::answer(on, subject, Some(owner), vec![note])
+            let late = bound.is_some_and(|it| !it.is_followed).then(|| {
+                "no daemon runs: if the socket was bound after the last `shaper apply`, what arrives for it is in default until the next one".to_string()
+            });
+            owner::answer(on, subject, Some(owner), [note].into_iter().chain(late).collect())
         }
         _ => Answer {
             notes: vec!["whose it is depends on who sends it: `shaper why USER --to …`".into()],

@@ -124,4 +124,13 @@ fn why_says_whose_a_servers_packets_are_before_it_has_answered() {
     let words = ["why", "10.77.0.2:9", "--from", "10.77.0.1:7000", "--proto", "udp", "-f", &file];
     let said = shaper(&words).exits(0).stdout;
     assert!(said.contains("10.77.0.1:7000 is bound by a socket of that class"), "{said}");
+    // The kernel is told of sockets by an apply where no daemon runs, and `why` says so.
+    ann.sink(Proto::Udp, 7_005);
+    assert_eq!(arrives_in(&mut world, Family::V4, 7_005), "1:fffe");
+    let said =
+        shaper(&words.map(|word| word.replace("7000", "7005")).each_ref().map(|it| it.as_str()));
+    let said = said.exits(0).stdout;
+    assert!(said.contains("users.ann") && said.contains("no daemon runs"), "{said}");
+    apply(&text);
+    assert_eq!(arrives_in(&mut world, Family::V4, 7_005), classid("user/ann"));
 }
