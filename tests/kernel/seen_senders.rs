@@ -128,7 +128,7 @@ fn why_says_whose_a_servers_packets_are_before_it_has_answered() {
     ann.sink(Proto::Udp, 7_005);
     assert_eq!(arrives_in(&mut world, Family::V4, 7_005), "1:fffe");
     let said =
-        shaper(&words.map(|word| word.replace("7000", "7005")).each_ref().map(|it| it.as_str()));
+        shaper(&words.map(|word| word.replace("7000", "7005")).each_ref().map(String::as_str));
     let said = said.exits(0).stdout;
     assert!(said.contains("users.ann") && said.contains("no daemon runs"), "{said}");
     apply(&text);
