@@ -55,7 +55,7 @@ as_with_tags!(
     On::Host => what_is_not_one_users: handed_on::what_is_not_one_users_stays_roots;
     On::HostAndUml => a_session_of_pam: handed_on::a_session_that_pam_places_has_its_connection;
     On::Events => a_login: handed_on::a_login_gets_its_connection_as_its_own;
-    On::Events => first_bytes: logins::a_login_is_the_users_from_its_first_bytes;
+    On::HostEvents => first_bytes: logins::a_login_is_the_users_from_its_first_bytes;
     On::HostEvents => newcomers: logins::newcomers_get_a_class_and_give_it_back;
     On::HostEvents => sshd: logins::what_a_real_sshd_sends_is_the_users;
     On::Host => pam: logins::pam_places_a_session_without_a_daemon;

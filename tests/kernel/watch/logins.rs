@@ -180,16 +180,20 @@ pub fn a_login_is_the_users_from_its_first_bytes() {
         Answer::Child(pid) => pid,
         other => panic!("{other:?}"),
     };
+    let took = soon("its place", Duration::from_secs(1), || members("user/ann").contains(&child));
+    let placed = counters::classes(UPLINK);
     sleep(Duration::from_secs(3));
-    assert!(members("user/ann").contains(&child));
     let after = counters::classes(UPLINK);
     let sent = |class: &str| after.class(class).bytes - before.class(class).bytes;
     let (ann, default) = (sent(&classid("user/ann")), sent("1:fffe"));
-    println!("ann {ann} bytes, default {default} bytes");
+    println!("placed after {took:?}: ann {ann} bytes, default {default} bytes");
     assert!(ann > 5_000_000, "{ann}");
     // What was queued before the child was moved, a millisecond or two after it became ann: it
-    // pours without a pause, so at most what the default class's queue holds.
-    assert!(default < 400_000, "{default} of {ann} bytes went through the default class");
+    // pours without a pause, so at most what the default class's queue holds. An emulated machine
+    // takes tens of milliseconds, and a bound in bytes would be one on its processor.
+    let late = after.class("1:fffe").bytes - placed.class("1:fffe").bytes;
+    let bound = if Place::current() == Place::Host { default } else { late };
+    assert!(bound < 400_000, "{default} of {ann} bytes, {late} of them late, went through default");
 }
 
 pub fn newcomers_get_a_class_and_give_it_back() {
