@@ -24,8 +24,7 @@ use crate::watch::logins;
 use crate::{arriving, shards};
 
 tests!(
-    On::Every => a_host_without_the_hierarchy_is_shaped;
-    On::HostAndUml => between_the_two_no_packet_is_lost_or_nobodys, a_move_that_is_not_confirmed_is_taken_back;
+    On::HostAndUml => a_host_without_the_hierarchy_is_shaped, between_the_two_no_packet_is_lost_or_nobodys, a_move_that_is_not_confirmed_is_taken_back;
     On::Host => a_run_that_is_killed_anywhere_is_made_good, what_tags_alone_can_do_is_refused,
         a_rule_with_from_knows_the_sender;
 );
