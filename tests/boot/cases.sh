@@ -229,7 +229,8 @@ case_networkd() {
     printf '[FairQueueingControlledDelay]\nParent=root\n' >/etc/systemd/network/10-up0.network.d/queue.conf
     networkctl reload && networkctl reconfigure up0
     # It replaces the root, and the daemon puts it back.
-    soon 120 said_repair up0 && soon 120 has_tree && says "queue.conf" shaper doctor || return
+    # networkd writes what it does a moment later than it does it.
+    soon 120 said_repair up0 && soon 120 has_tree && soon 60 says "queue.conf" shaper doctor || return
     rm -r /etc/systemd/network/10-up0.network.d
     networkctl reload && networkctl reconfigure up0 && soon 120 has_tree && soon 180 in_force
 }
@@ -253,7 +254,7 @@ case_manager() {
     # A queue that a connection names.
     nmcli connection modify nm0 tc.qdiscs 'root fq_codel' && nmcli connection up nm0
     local verdict=0
-    soon 120 said_repair nm0 && soon 120 has_tree nm0 && says nm0 shaper doctor || verdict=1
+    soon 120 said_repair nm0 && soon 120 has_tree nm0 && soon 60 says nm0 shaper doctor || verdict=1
     restore && return $verdict
 }
 

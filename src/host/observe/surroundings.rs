@@ -119,10 +119,12 @@ pub fn manager(host: &Path, link: &LinkFacts) -> Option<Manager> {
     if let Some(files) =
         read(&format!("run/systemd/netif/links/{ifindex}")).and_then(|it| networkd(&it))
     {
-        let file = files.iter().find(|file| read(file).is_some_and(|text| shapes(&text)));
+        let main = files.first().cloned();
+        let beside = main.iter().flat_map(|main| drop_ins(host, main));
+        let mut all = files.into_iter().chain(beside);
+        let file = all.find(|file| read(file).is_some_and(|text| shapes(&text)));
         let shapes = file.is_some();
-        let file = file.or(files.first()).cloned();
-        return Some(Manager { name: "systemd-networkd", file, shapes });
+        return Some(Manager { name: "systemd-networkd", file: file.or(main), shapes });
     }
     let device = read(&format!("run/NetworkManager/devices/{ifindex}"))?;
     let value = |key: &str| device.lines().find_map(|line| line.strip_prefix(key));
@@ -144,6 +146,22 @@ pub fn manager(host: &Path, link: &LinkFacts) -> Option<Manager> {
         shapes: found.as_ref().is_some_and(|(_, text)| shapes(text)),
         file: found.map(|(path, _)| path.display().to_string()),
     })
+}
+
+/// The files beside one of networkd's that add to it (systemd.network(5)): the state that systemd 252
+/// writes does not name them.
+fn drop_ins(host: &Path, file: &str) -> Vec<String> {
+    let Some(name) = Path::new(file).file_name() else { return Vec::new() };
+    let folders = ["etc", "run", "usr/local/lib", "usr/lib"].map(|at| {
+        let folder = format!("/{at}/systemd/network/{}.d", name.display());
+        let entries = fs::read_dir(host.join(folder.trim_start_matches('/'))).ok();
+        let names = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
+        let mut files: Vec<String> = names.map(|it| format!("{folder}/{}", it.display())).collect();
+        files.retain(|it| it.ends_with(".conf"));
+        files.sort();
+        files
+    });
+    folders.concat()
 }
 
 /// Where the link of a masked unit leads.
@@ -201,6 +219,11 @@ mod tests {
         assert!(
             of(&[state, ("etc/a.network", "[Network]\nDHCP=yes\n")]).is_some_and(|it| !it.shapes)
         );
+        // The state that systemd 252 writes says nothing of what stands beside the file.
+        let beside = "etc/systemd/network/a.network.d/queue.conf";
+        let found = of(&[state, ("etc/a.network", ""), (beside, "[QDisc]\nParent=clsact\n")]);
+        let found = found.expect("networkd");
+        assert!(found.shapes && found.file.is_some_and(|it| it.ends_with("d/queue.conf")));
         let device =
             ("run/NetworkManager/devices/7", "[device]\nmanaged=true\nconnection-uuid=1-2\n");
         let connection = "etc/NetworkManager/system-connections/a.nmconnection";
