@@ -8,6 +8,7 @@ use crate::model::Model;
 use crate::plan::{Phase, Planned, Step, Whole, people, perform};
 use crate::policy::Diagnostic;
 use crate::process::Placement;
+use crate::times::Timestamp;
 use crate::tree::{Filter, KernelState, LinkName};
 use crate::units::Psched;
 
@@ -57,6 +58,8 @@ pub struct InForce {
     pub good: BTreeMap<LinkName, LinkFacts>,
     /// Links that are passed over, by ifindex, because somebody else's root qdisc stands there.
     pub in_the_way: BTreeSet<u32>,
+    /// The moment of the look that found it so.
+    pub looked_at: Timestamp,
 }
 
 impl InForce {
@@ -67,7 +70,7 @@ impl InForce {
         ifbs: BTreeMap<LinkName, u32>,
     ) -> InForce {
         let good = meaning.good_links();
-        let Facts { accounts, links, .. } = meaning.observation.facts;
+        let Facts { accounts, links, now: looked_at, .. } = meaning.observation.facts;
         let is_labelled = |name: &LinkName| {
             let clsact = state.clsact.get(name).into_iter();
             let mut filters = clsact.flat_map(|clsact| clsact.ingress.filters.values());
@@ -81,7 +84,7 @@ impl InForce {
         let retired = state.claims.keys().any(|claim| claim.retired().is_some());
         let draining = retired || !meaning.draining.is_empty();
         let Meaning { model, in_the_way, .. } = meaning;
-        InForce { model, accounts, state, draining, links, labelled, good, in_the_way }
+        InForce { model, accounts, state, draining, links, labelled, good, in_the_way, looked_at }
     }
 
     /// The links to guests that are labelled as nobody's, by name and ifindex.

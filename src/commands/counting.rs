@@ -15,10 +15,11 @@ use crate::engines::{self, Known};
 use crate::facts::Observation;
 use crate::failure::Failure;
 use crate::host::Kernel;
+use crate::host::kept::{self, Totals};
 use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
 use crate::policy::LinkRef;
 use crate::process;
-use crate::sample::{Differences, Sample};
+use crate::sample::{Differences, Sample, Upkeep};
 use crate::status::{self, Pending, PolicyInForce, Status, StatusInputs};
 use crate::tree::{Claim, Direction, KernelState, LinkName, Owner, Reserved};
 
@@ -205,6 +206,8 @@ impl Counting {
         self.inputs.links = links_of_policy(&self.kernel, &self.snapshot);
         let Some(instance) = self.kernel.instance() else { return Ok(()) };
         self.inputs.daemon = keeper(&self.kernel, &instance)?;
+        let upkeep = upkeep(&self.kernel);
+        self.inputs.repairs = upkeep.as_ref().map(status::repaired).unwrap_or_default();
         self.inputs.pending = pending(&instance)?;
         let mut question = Question { without_groups: true, ..Question::default() };
         let noted = instance.policy();
@@ -387,4 +390,10 @@ mod tests {
         write("net/snmp6", "Ip6InReceives\t\t5\nIp6OutForwDatagrams             \t3\n");
         assert_eq!((forwarded(root.path()), forwarded_v6(root.path())), (Some(7), Some(3)));
     }
+}
+
+/// What daemons have done, as the last one has written it down for root; `None`: none has.
+pub(super) fn upkeep(kernel: &Kernel) -> Option<Upkeep> {
+    let text = std::fs::read_to_string(kept::path(Totals::Daemon, &kernel.name)).ok()?;
+    Upkeep::parse(&text)
 }

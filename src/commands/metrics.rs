@@ -7,13 +7,13 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::counting::Counting;
+use super::counting::{self, Counting};
 use super::output::{self, Output};
 use crate::cgroup::make_folder;
 use crate::cli::StatusOptions;
 use crate::failure::Failure;
 use crate::host::kept::{self, ROOM, Totals};
-use crate::sample::{Ledger, Upkeep};
+use crate::sample::Ledger;
 use crate::status::{self, MetricsFormat};
 use crate::text::shown;
 
@@ -36,8 +36,7 @@ pub(super) fn metrics(
         return Ok(Output::default());
     }
     let (ledger, kept) = counted(counting)?;
-    let upkeep = fs::read_to_string(kept::path(Totals::Daemon, &counting.kernel.name)).ok();
-    let upkeep = upkeep.and_then(|text| Upkeep::parse(&text));
+    let upkeep = counting::upkeep(&counting.kernel);
     let report = counting.status(None);
     let page = status::metrics(&report, (&ledger, upkeep.as_ref()), options.top, format);
     let mut output = match options.http {

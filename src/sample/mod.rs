@@ -14,7 +14,7 @@ use crate::units::ClassId;
 
 pub use ledger::Ledger;
 pub use passing::{Passed, suspects};
-pub use upkeep::{Deed, Upkeep};
+pub use upkeep::{Deed, Repair, Repairs, Upkeep};
 
 /// Whose packets a class counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::times::Timestamp;
 use crate::tree::LinkName;
 
 /// Something that the daemon did or met.
@@ -16,7 +17,32 @@ pub enum Deed {
     /// More events came than a buffer holds, and everything was looked at instead.
     Lost,
     /// What somebody had changed on this link was made good.
-    Repaired(LinkName),
+    Repaired {
+        /// The link.
+        link: LinkName,
+        /// Who changed it, in words.
+        by: String,
+        /// When it was as it should be again.
+        at: Timestamp,
+    },
+}
+
+/// Repairs of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repairs<'a> {
+    /// How many.
+    pub count: u64,
+    /// The last one; `None`: a daemon counted it that noted no more.
+    pub last: Option<&'a Repair>,
+}
+
+/// One repair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// Who had changed the link, in words.
+    pub by: String,
 }
 
 /// The longest time of each bucket of placements, in microseconds; the last bucket has none.
@@ -34,6 +60,9 @@ pub struct Upkeep {
     placed_micros: u64,
     lost: u64,
     repairs: BTreeMap<String, u64>,
+    /// The last repair of each link.
+    #[serde(default)]
+    last: BTreeMap<String, Repair>,
 }
 
 impl Upkeep {
@@ -47,7 +76,11 @@ impl Upkeep {
                 self.placed_micros = self.placed_micros.saturating_add(micros);
             }
             Deed::Lost => self.lost += 1,
-            Deed::Repaired(link) => *self.repairs.entry(link.to_string()).or_default() += 1,
+            Deed::Repaired { link, by, at } => {
+                *self.repairs.entry(link.to_string()).or_default() += 1;
+                let repair = Repair { at: at.as_second(), by: by.clone() };
+                self.last.insert(link.to_string(), repair);
+            }
         }
     }
 
@@ -71,9 +104,13 @@ impl Upkeep {
         self.lost
     }
 
-    /// How often each link was repaired, by its name.
-    pub fn repairs(&self) -> &BTreeMap<String, u64> {
-        &self.repairs
+    /// The repairs of each link, by its name.
+    pub fn repairs(&self) -> impl Iterator<Item = (&str, Repairs<'_>)> {
+        let one = |(link, count): (&'_ String, &u64)| Repairs {
+            count: *count,
+            last: self.last.get(link),
+        };
+        self.repairs.iter().map(move |of| (of.0.as_str(), one(of)))
     }
 
     /// The totals as text, to be kept for the metrics and for the next daemon.
@@ -106,8 +143,10 @@ mod tests {
             upkeep.note(&Deed::Placed(Duration::from_micros(micros)));
         }
         let link = LinkName::new("eth0").unwrap();
-        for deed in [Deed::Lost, Deed::Repaired(link.clone()), Deed::Repaired(link)] {
-            upkeep.note(&deed);
+        upkeep.note(&Deed::Lost);
+        for second in [1_000, 2_000] {
+            let at = Timestamp::from_second(second).unwrap();
+            upkeep.note(&Deed::Repaired { link: link.clone(), by: format!("tc {second}"), at });
         }
         let placed: Vec<_> = upkeep.placed().collect();
         assert_eq!(placed.len(), BOUNDS.len() + 1);
@@ -117,10 +156,23 @@ mod tests {
         assert_eq!(placed[BOUNDS.len() - 1].1, 4, "longer than every bound");
         assert_eq!(placed[BOUNDS.len()], (None, 5));
         assert_eq!(upkeep.placed_in(), Duration::from_micros(9_002_708));
-        assert_eq!((upkeep.lost(), upkeep.repairs()["eth0"]), (1, 2));
+        let last = Repair { at: 2_000, by: "tc 2000".to_string() };
+        let repairs: Vec<_> = upkeep.repairs().collect();
+        assert_eq!(repairs, [("eth0", Repairs { count: 2, last: Some(&last) })]);
+        assert_eq!(upkeep.lost(), 1);
         assert_eq!(Upkeep::parse(&upkeep.print()), Some(upkeep));
         for text in ["", "{}", "{\"version\":2}"] {
             assert_eq!(Upkeep::parse(text), None);
         }
+    }
+
+    #[test]
+    fn totals_of_a_daemon_that_kept_less_go_on() {
+        let mut page: serde_json::Value = serde_json::from_str(&Upkeep::default().print()).unwrap();
+        page["upkeep"]["repairs"] = serde_json::json!({"eth0": 7});
+        page["upkeep"].as_object_mut().unwrap().remove("last").expect("it is kept now");
+        let upkeep = Upkeep::parse(&page.to_string()).expect("totals");
+        let repairs: Vec<_> = upkeep.repairs().collect();
+        assert_eq!(repairs, [("eth0", Repairs { count: 7, last: None })]);
     }
 }

@@ -246,7 +246,7 @@ fn daemon(page: &mut Page, status: &Status, upkeep: &Upkeep) {
     page.family("shaper_events_lost_total", help, &[(String::new(), upkeep.lost())]);
     let shaped = status.links.iter().map(|link| (link.dev.as_str(), 0));
     let mut repairs: BTreeMap<&str, u64> = shaped.collect();
-    repairs.extend(upkeep.repairs().iter().map(|(link, count)| (link.as_str(), *count)));
+    repairs.extend(upkeep.repairs().map(|(link, repairs)| (link, repairs.count)));
     let repairs = repairs.into_iter().map(|(link, count)| (label("link", link), count));
     let help = "How often what somebody had changed on the link was made good.";
     page.family("shaper_repairs_total", help, &repairs.collect::<Vec<_>>());
@@ -257,6 +257,7 @@ mod tests {
     use super::*;
     use crate::sample::Deed;
     use crate::status::tests::busy;
+    use crate::times::Timestamp;
     use std::time::Duration;
 
     #[test]
@@ -284,7 +285,8 @@ mod tests {
     fn what_the_daemon_has_done_is_a_histogram_and_counters() {
         let mut upkeep = Upkeep::default();
         let placed = [90, 800, 3_000_000].map(|micros| Deed::Placed(Duration::from_micros(micros)));
-        let repaired = Deed::Repaired(LinkName::new("gone0").unwrap());
+        let link = LinkName::new("gone0").unwrap();
+        let repaired = Deed::Repaired { link, by: "tc".to_string(), at: Timestamp::UNIX_EPOCH };
         placed.iter().chain([&Deed::Lost, &repaired]).for_each(|deed| upkeep.note(deed));
         let ledger = Ledger::default();
         let of = |format| metrics(&busy(), (&ledger, Some(&upkeep)), None, format);

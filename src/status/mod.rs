@@ -8,6 +8,7 @@ mod limit;
 mod live;
 mod metrics;
 mod own;
+mod repaired;
 mod report;
 mod table;
 #[cfg(test)]
@@ -21,9 +22,10 @@ pub use guests::{guest_lines, label};
 pub use limit::{Limit, Limits, limits};
 pub use live::{is_over, live_table};
 pub use metrics::{Format as MetricsFormat, metrics};
+pub use repaired::rows as repaired;
 pub use report::{
     ClassNumbers, Connections, Daemon, Group, Guest, GuestKind, Link, Now, Pending, PolicyInForce,
-    Pool, Retired, Rule, Status, Unclaimed, User,
+    Pool, Repaired, Retired, Rule, Status, Unclaimed, User,
 };
 pub use table::table;
 pub use top::{Board, Key, Size, Then, keys};

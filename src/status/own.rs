@@ -40,6 +40,7 @@ impl Status {
         self.foreign.clear();
         self.unclaimed.clear();
         self.default_connections.clear();
+        self.repairs.clear();
         (self.daemon, self.policy, self.pending) = (None, None, None);
     }
 

@@ -25,6 +25,10 @@ pub struct Status {
     /// root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub daemon: Option<Daemon>,
+    /// Links that somebody else changed and a daemon made again since the machine's boot, the last
+    /// first; none for a caller that is not root.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<Repaired>,
     /// The policy that was applied last; absent where none is noted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyInForce>,
@@ -87,6 +91,19 @@ pub struct PolicyInForce {
     /// The uid of whoever had logged in to apply it.
     pub by_uid: u32,
     /// The account's name, where NSS says it.
+    pub by: Option<String>,
+}
+
+/// A link that somebody else changed and a daemon made again as the policy says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repaired {
+    /// The link's name.
+    pub dev: String,
+    /// How often, since the machine's boot.
+    pub repairs: u64,
+    /// When it was the last time, in seconds since 1970; absent where that is not noted.
+    pub at: Option<u64>,
+    /// Who had changed it then, as far as that is known.
     pub by: Option<String>,
 }
 

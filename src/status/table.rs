@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::cells::{Side, cell, width};
 use super::limit::Limit;
 use super::live::live_table;
+use super::repaired;
 use super::report::{ClassNumbers, Daemon, Link, PolicyInForce, Pool, Rule, Status};
 use super::words::{bits, bytes, lasting};
 use crate::text::shown;
@@ -54,6 +55,7 @@ pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
     for object in &status.foreign {
         text.push_str(&format!("not ours, left alone: {object}\n"));
     }
+    text.push_str(&repaired::lines(&status.repairs, now));
     if let Some(daemon) = &status.daemon {
         text.push_str(&condition(daemon, now));
     }
@@ -276,6 +278,7 @@ mod tests {
                     links,
                     foreign: Vec::new(),
                     daemon: None,
+                    repairs: Vec::new(),
                     policy: None,
                     pending: None,
                     unclaimed: Vec::new(),
@@ -318,6 +321,7 @@ mod tests {
                 links: Vec::new(),
                 foreign: Vec::new(),
                 daemon,
+                repairs: Vec::new(),
                 policy: None,
                 pending: None,
                 unclaimed: Vec::new(),

@@ -89,6 +89,7 @@ fn report(links: Vec<Link>) -> Status {
         links,
         foreign: Vec::new(),
         daemon: None,
+        repairs: Vec::new(),
         policy: None,
         pending: None,
         unclaimed: Vec::new(),

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::guests::Guests;
 use super::limit::{Limit, Limits};
 use super::report::{
-    ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Retired, Rule, Status,
-    User,
+    ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Repaired, Retired, Rule,
+    Status, User,
 };
 use super::{defaulted, unclaimed};
 use crate::facts::RootQdisc;
@@ -54,6 +54,8 @@ pub struct StatusInputs {
     pub rules: bool,
     /// The daemon that keeps the instance.
     pub daemon: Option<Daemon>,
+    /// The links that daemons have made again.
+    pub repairs: Vec<Repaired>,
     /// The policy that was applied last.
     pub policy: Option<PolicyInForce>,
     /// A change that waits to be confirmed.
@@ -89,6 +91,7 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
             .collect(),
         foreign: foreign(snapshot),
         daemon: inputs.daemon.clone(),
+        repairs: inputs.repairs.clone(),
         policy: inputs.policy.clone(),
         pending: inputs.pending.clone(),
         unclaimed: unclaimed::rows(&inputs.unclaimed, &inputs.names),

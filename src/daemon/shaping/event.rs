@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::policy::Source;
 use crate::process::Changers;
-use crate::sample::Deed;
 use crate::tree::LinkName;
 
 /// Which policy is applied.
@@ -113,8 +112,11 @@ pub(crate) enum Order {
     },
     /// Take a first look at retired classes.
     LookAtRetired,
-    /// Count this.
-    Count(Deed),
+    /// Count a repair of this link, and note who had changed it.
+    CountRepair {
+        link: LinkName,
+        by: String,
+    },
     Complain(String),
     Warn(String),
     Inform(String),

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use crate::policy::Source;
-use crate::sample::Deed;
 use crate::tree::LinkName;
 use drain::Drain;
 pub(super) use event::{Attempt, Event, Found, Order, Outcome, Refusal, Text, Touched};
@@ -416,7 +415,7 @@ impl<P: Text + PartialEq> Shaping<P> {
                 // A change for reasons of the policy's own (a class that moves to its group) is no
                 // repair of somebody's change.
                 for (link, by) in self.touched.iter().filter(|(link, _)| repaired.contains(*link)) {
-                    self.orders.push(Order::Count(Deed::Repaired(link.clone())));
+                    self.orders.push(repairs::counted(link, by));
                     let pause = self.backoff.repaired(link, now);
                     self.orders.push(repairs::said(link, by, pause));
                 }

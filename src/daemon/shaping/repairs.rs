@@ -19,9 +19,28 @@ pub(super) fn add(by: &mut Changers, since: Changers) {
     }
 }
 
+/// What `shaper status` is to say of it.
+pub(super) fn counted(link: &LinkName, by: &Changers) -> Order {
+    Order::CountRepair { link: link.clone(), by: words(by) }
+}
+
 /// The line of the journal. `by`: who changed the link. `pause`: for so long the link is left
 /// alone.
 pub(super) fn said(link: &LinkName, by: &Changers, pause: Option<Duration>) -> Order {
+    let who = words(by);
+    match pause {
+        None => Order::Inform(format!(
+            "{who} changed what stands on {link}; it is again as the policy says"
+        )),
+        Some(pause) => Order::Warn(format!(
+            "{link} keeps being changed by {who}; it is left alone for {} s",
+            pause.as_secs_f32()
+        )),
+    }
+}
+
+/// Names those who changed a link.
+fn words(by: &Changers) -> String {
     let known: BTreeSet<&Behind> = by.values().flatten().collect();
     let mut who: Vec<String> = known.iter().take(NAMED).map(ToString::to_string).collect();
     if known.len() > NAMED {
@@ -32,17 +51,8 @@ pub(super) fn said(link: &LinkName, by: &Changers, pause: Option<Duration>) -> O
         who.push("somebody else".to_string());
     }
     let last = who.pop().unwrap_or_default();
-    let who = match who.is_empty() {
+    match who.is_empty() {
         true => last,
         false => format!("{} and {last}", who.join(", ")),
-    };
-    match pause {
-        None => Order::Inform(format!(
-            "{who} changed what stands on {link}; it is again as the policy says"
-        )),
-        Some(pause) => Order::Warn(format!(
-            "{link} keeps being changed by {who}; it is left alone for {} s",
-            pause.as_secs_f32()
-        )),
     }
 }

@@ -134,7 +134,7 @@ impl World {
                 }
                 Order::LookAtRetired => assert!(self.drains),
                 Order::Complain(complaint) => self.complaints.push(complaint),
-                Order::Count(_) => self.counted += 1,
+                Order::CountRepair { .. } => self.counted += 1,
                 Order::Warn(_) | Order::Inform(_) => {}
             }
         }

@@ -456,7 +456,10 @@ impl State {
                     self.act(Action::Apply { attempt: Attempt::Repair, held, collects });
                 }
                 Order::LookAtRetired => self.act(Action::LookAtRetired),
-                Order::Count(deed) => self.counts.note(&deed, now),
+                Order::CountRepair { link, by } => {
+                    let at = self.standing.in_force.looked_at;
+                    self.counts.note(&Deed::Repaired { link, by, at }, now);
+                }
                 Order::Complain(complaint) => self.say(log::Level::Error, complaint),
                 Order::Warn(warning) => self.say(log::Level::Warn, warning),
                 Order::Inform(news) => self.say(log::Level::Info, news),

@@ -16,6 +16,7 @@ use crate::netlink::received::Received;
 use crate::netlink::redirected::Redirected;
 use crate::process::{Handover, PlacedOne, Placement};
 use crate::sample::Upkeep;
+use crate::times::Timestamp;
 use crate::tree::{Claim, KernelState, Key, LinkName, Owner, Tree};
 use crate::units::{ClassId, Minor};
 
@@ -44,6 +45,7 @@ fn in_force() -> InForce {
         labelled: BTreeMap::new(),
         good: BTreeMap::new(),
         in_the_way: BTreeSet::new(),
+        looked_at: Timestamp::from_second(1_800_000_000).unwrap(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::beside;
 use crate::support::accounts::{ANN, BOB, CAROL, DAVE, ERIN, ROOT, own_etc};
@@ -278,6 +278,20 @@ fn what_the_daemon_does_is_in_the_metrics() {
     run("tc qdisc del dev up0 root");
     let patience = Duration::from_secs(10);
     soon("the repair is counted", patience, || metric("shaper_repairs_total{link=\"up0\"}") >= 1.0);
+    let repairs = metric("shaper_repairs_total{link=\"up0\"}");
+    let report = beside(&["status", "--json"]).exits(0).json();
+    let repaired = &report["repairs"][0];
+    assert_eq!(
+        (repaired["dev"].as_str(), repaired["repairs"].as_f64()),
+        (Some("up0"), Some(repairs))
+    );
+    let at = repaired["at"].as_u64().expect("when");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!((now - 60..=now).contains(&at), "{at} at {now}");
+    let by = repaired["by"].as_str().expect("by whom");
+    let said = beside(&["status"]).exits(0).stdout;
+    let line = format!("{by} changed up0, and it was made again ");
+    assert!(said.contains(&line), "{said}");
     soon("the logins are counted", patience, || metric("shaper_placement_seconds_count") >= 20.0);
     let placed = metric("shaper_placement_seconds_count");
     let mean = metric("shaper_placement_seconds_sum") / placed * 1e6;

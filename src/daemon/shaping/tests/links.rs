@@ -104,8 +104,11 @@ fn who_changed_a_link_is_named_once_where_it_is_known() {
 fn who_is_known_is_not_blamed_alone_for_what_others_may_have_done() {
     let link = LinkName::new("up0").unwrap();
     let tc = |port| (port, Some(Behind { pid: 4711, comm: "tc".to_string(), login: None }));
-    let said = |by: &Changers| match repairs::said(&link, by, None) {
-        Order::Inform(line) => line.split(" changed ").next().unwrap_or_default().to_string(),
+    let said = |by: &Changers| match (repairs::said(&link, by, None), repairs::counted(&link, by)) {
+        (Order::Inform(line), Order::CountRepair { by, .. }) => {
+            assert_eq!(line.split(" changed ").next(), Some(by.as_str()));
+            by
+        }
         other => panic!("{other:?}"),
     };
     let mut by = Changers::new();
