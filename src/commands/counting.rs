@@ -20,7 +20,7 @@ use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
 use crate::policy::LinkRef;
 use crate::process;
 use crate::sample::{Differences, Sample, Upkeep};
-use crate::status::{self, Pending, PolicyInForce, Status, StatusInputs};
+use crate::status::{self, Limits, Pending, PolicyInForce, Status, StatusInputs};
 use crate::tree::{Claim, Direction, KernelState, LinkName, Owner, Reserved};
 
 /// How long NSS may take from one name to the next.
@@ -242,7 +242,7 @@ impl Counting {
 
     /// Which limits classes have now, where the policy in force has windows.
     fn read_limits(&mut self) {
-        self.inputs.limits.clear();
+        self.inputs.limits = Limits::default();
         let noted = self.kernel.instance().and_then(|it| it.policy()).map(|note| note.file);
         let noted = noted.filter(|file| self.inputs.daemon.is_none() && *file != "-");
         let file =
@@ -376,6 +376,12 @@ fn forwarded_v6(proc_root: &Path) -> Option<u64> {
     lines.next()?.trim().parse().ok()
 }
 
+/// What daemons have done, as the last one has written it down for root; `None`: none has.
+pub(super) fn upkeep(kernel: &Kernel) -> Option<Upkeep> {
+    let text = std::fs::read_to_string(kept::path(Totals::Daemon, &kernel.name)).ok()?;
+    Upkeep::parse(&text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,10 +396,4 @@ mod tests {
         write("net/snmp6", "Ip6InReceives\t\t5\nIp6OutForwDatagrams             \t3\n");
         assert_eq!((forwarded(root.path()), forwarded_v6(root.path())), (Some(7), Some(3)));
     }
-}
-
-/// What daemons have done, as the last one has written it down for root; `None`: none has.
-pub(super) fn upkeep(kernel: &Kernel) -> Option<Upkeep> {
-    let text = std::fs::read_to_string(kept::path(Totals::Daemon, &kernel.name)).ok()?;
-    Upkeep::parse(&text)
 }

@@ -27,6 +27,7 @@ use crate::host::Kernel;
 use crate::host::observe;
 use crate::model::{Link, LinkAt};
 use crate::process::Process;
+use crate::status::Limit;
 use crate::text::{Foreign, shown};
 use crate::tree::{Claim, Group, Key, Owner, Reserved};
 use crate::units::ClassId;
@@ -396,7 +397,12 @@ fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
     };
     if let Some((word, what)) = said {
         let links = on.links(Some(class), |_: LinkAt, link: &Link| match word {
-            Reserved::Default => Said::Limits(link.default, None),
+            Reserved::Default => {
+                let zone = &on.meaning.facts().zones.here;
+                let of_link = Limit::of_link(&link.holds, zone);
+                let is_its = link.default.ceil == link.rate;
+                Said::Limits(link.default, of_link.filter(|_| is_its))
+            }
             _ => Said::Nothing,
         });
         let notes = match class {

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use crate::times::Timestamp;
+use crate::tree::Group;
 
 /// What gives a class its ceil now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holds {
     /// Which sort of limit.
     pub by: By,
-    /// What it is called in the policy: the window's name. `None`: the line's own.
+    /// What it is called in the policy: the window's name. `None`: what a line has at all times.
     pub why: Option<Arc<str>>,
-    /// The first moment at which another limit holds; `None`: none ever does, as far as is known.
+    /// LimitOf limit it is.
+    pub of: LimitOf,
+    /// The first moment at which another limit may hold; `None`: none ever does, as far as is
+    /// known.
     pub until: Option<Timestamp>,
 }
 
 /// Sorts of limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum By {
-    /// The line's own, at all times, or its parent's.
+    /// That of a line at all times.
     #[default]
     Ceil,
     /// That of a window.
@@ -33,4 +37,16 @@ impl By {
             By::When => "when",
         }
     }
+}
+
+/// LimitOf limit a class has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LimitOf {
+    /// That of its own line, or where nothing ever changes its parent's.
+    #[default]
+    Own,
+    /// That of a group above it.
+    Group(Group),
+    /// That of the link.
+    Link,
 }

@@ -1,12 +1,14 @@
 //! The policy as it is meant on this host: names resolved, defaults filled, percentages computed,
 //! the tree checked. `build` makes it of the policy and the facts, and touches nothing.
 
+mod above;
 mod arriving;
 mod build;
 mod claims;
 mod default;
 mod groups;
 mod guests;
+mod here;
 mod holds;
 mod inner;
 mod limits;
@@ -35,7 +37,7 @@ mod tests;
 pub use crate::policy::{LeafChoice, Pattern, Span};
 pub use build::build;
 pub use guests::{guests_of_accounts, named_by_guests};
-pub use holds::{By, Holds};
+pub use holds::{By, Holds, LimitOf};
 pub use matcher::{Claimed, Matcher, Units};
 pub use meant::{Asked, From, How, InnerLink, Limits, Link, Model, Node, Rule, Target};
 pub use options::BuildOptions;

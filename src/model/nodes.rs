@@ -6,14 +6,16 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::facts::Facts;
 use crate::policy::{
-    self, ClassLine, EveryoneLine, Findings, GroupLine, LinkRef, OnLink, Policy, Span, UserLine,
-    Written, quote,
+    self, ClassLine, EveryoneLine, Findings, LinkRef, OnLink, Policy, Span, UserLine, Written,
+    quote,
 };
 use crate::tree::{Group, Key, Owner, Reserved};
 use crate::units::Rate;
 
+use super::above::Above;
 use super::claims::Claims;
 use super::groups::Groups;
+use super::here::{GroupHere, Here, better};
 use super::limits::{self, Parent, Promise};
 use super::minors;
 use super::positions::{GroupAt, LinkAt, Per, groups, users};
@@ -39,70 +41,6 @@ pub(super) fn resolve(
     nodes.extend(everyone.as_ref().map(Everyone::newcomers));
     nodes.extend(tree.accounts(facts, claims, everyone.as_ref(), findings));
     nodes
-}
-
-/// Makes `best` the better one of the two, which is the lower.
-fn better(best: &mut Option<u8>, prio: u8) {
-    *best = Some(best.map_or(prio, |best| best.min(prio)));
-}
-
-/// One group on one link.
-struct GroupHere<'a> {
-    rate: Option<Rate>,
-    ceil: Rate,
-    /// A window gives it that ceil, or what it is in.
-    by_window: bool,
-    /// Written rates of its members.
-    promises: Vec<Promise<'a>>,
-    /// The best prio of its members; `None`: it has no member there.
-    best: Option<u8>,
-}
-
-/// One link, while what its classes promise is added up.
-struct Here<'a> {
-    /// Written rates directly below the link.
-    promises: Vec<Promise<'a>>,
-    groups: Per<GroupAt, GroupHere<'a>>,
-}
-
-impl<'a> Here<'a> {
-    fn new(policy: &Policy, shaped: &Shaped<'a>) -> Here<'a> {
-        let each = |line: &GroupLine| {
-            let written = line.each.as_ref().map(|each| shaped.written(each));
-            line.gid.is_some().then(|| written.map_or(0, |each| limits::prio(&each)))
-        };
-        let group = |line: &GroupLine| GroupHere {
-            rate: None,
-            ceil: shaped.link.rate,
-            by_window: false,
-            promises: Vec::new(),
-            best: each(line),
-        };
-        Here {
-            promises: of_default(shaped).into_iter().collect(),
-            groups: Per::group(policy, |_, line| group(line)),
-        }
-    }
-
-    /// Written rates directly below the group, or below the link.
-    fn below(&mut self, group: Option<GroupAt>) -> &mut Vec<Promise<'a>> {
-        match group {
-            Some(group) => &mut self.groups[group].promises,
-            None => &mut self.promises,
-        }
-    }
-}
-
-/// What the link owes its default class.
-fn of_default<'a>(shaped: &Shaped<'a>) -> Option<Promise<'a>> {
-    let Asked::Promised(rate) = shaped.link.default.rate else { return None };
-    let default = shaped.line.default.as_ref();
-    let written = default.and_then(|limits| shaped.written(limits).rate);
-    let (name, at) = match written {
-        Some(written) => ("default", written.at),
-        None => ("default (5 % unless written)", shaped.line.name.at),
-    };
-    Some(Promise { name, rate, at })
 }
 
 /// A line with a class of its own: what lines of `users` and of `classes` have in common.
@@ -197,9 +135,18 @@ impl<'a> Tree<'a> {
                         }
                     }
                 }
+                let (ceil, key) = (here.ceil, line.key.value.clone());
+                let above = tree.above(link, groups.parent[group]);
+                let above = above.group(Group::Line(key), &line.limits, ceil, shaped);
+                tree.here[link].groups[group].above = above;
             }
         }
         tree
+    }
+
+    fn above(&self, link: LinkAt, group: Option<GroupAt>) -> &Above {
+        let here = &self.here[link];
+        group.map_or(&here.link, |group| &here.groups[group].above)
     }
 
     fn parent(&self, link: LinkAt, group: Option<GroupAt>) -> Parent<'a> {
@@ -277,7 +224,12 @@ impl<'a> Tree<'a> {
             }
         };
         let shaped = &self.links.shaped;
-        let holds = |link, shaped: &Shaped<'_>| Some(shaped.holds(written(link)?));
+        let holds = |link, shaped: &Shaped<'_>| {
+            let limits = written(link)?;
+            let now = shaped.written(limits);
+            let above = self.above(link, group);
+            Some(above.holds_below(shaped.holds(limits), now.ceil.or(now.rate), shaped))
+        };
         let holds = shaped.along(|link, shaped| holds(link, shaped).unwrap_or_default());
         let limits = shaped.along(|link, shaped| {
             let written = shaped.written(written(link)?);
@@ -329,7 +281,7 @@ impl<'a> Tree<'a> {
                 let rate = rate.map_or(Asked::Derived { floor }, Asked::Promised);
                 Some(Limits { rate, ceil, prio: best.unwrap_or(0) })
             });
-            let holds = self.links.shaped.along(|_, shaped| shaped.holds(&line.limits));
+            let holds = self.here.along(|_, here| here.groups[group].above.holds().clone());
             nodes.push(Node {
                 owner: Owner::Group(Group::Line(line.key.value.clone())),
                 group: parent.map(|parent| Group::Line(parent.line(policy).key.value.clone())),
@@ -364,21 +316,27 @@ impl<'a> Tree<'a> {
             let parent = Parent { ceil, group, by_window, ..top };
             let lowered = limits::lowered(written.as_ref(), shaped, parent);
             let each = findings.take(limits::each(name, written.as_ref(), shaped, parent))?;
-            Some((together, each, lowered))
+            let link_above = self.above(link, None);
+            let above = link_above.group(Group::Everyone, &line.limits, ceil, shaped);
+            Some((together, each, lowered, above))
         })?;
-        let lowered: Vec<_> = on_links.iter().map(|(_, _, lowered)| *lowered).collect();
+        let lowered: Vec<_> = on_links.iter().map(|(_, _, lowered, _)| *lowered).collect();
         self.each_is_lowered(name, &lowered, findings);
-        let together = on_links.along(|_, (together, _, _)| Some(*together));
-        let each = on_links.along(|_, (_, each, _)| Some(*each));
+        let together = on_links.along(|_, (together, ..)| Some(*together));
+        let each = on_links.along(|_, (_, each, ..)| Some(*each));
         let node = group.map(|group| Node {
             owner: Owner::Group(group),
             group: None,
             pin: None,
             limits: together,
-            holds: self.links.shaped.along(|_, shaped| shaped.holds(&line.limits)),
+            holds: on_links.along(|_, (.., above)| above.holds().clone()),
             at: line.at,
         });
-        let holds = self.holds_of_each(line.each.as_ref());
+        let above = |link| match line.group() {
+            Some(_) => &on_links[link].3,
+            None => self.above(link, None),
+        };
+        let holds = self.holds_of_each(line.each.as_ref(), above);
         Some(Everyone { line, node, each, holds })
     }
 
@@ -413,9 +371,16 @@ impl<'a> Tree<'a> {
         nodes.collect()
     }
 
-    fn holds_of_each(&self, each: Option<&policy::Limits>) -> Per<LinkAt, Holds> {
-        let holds = |shaped: &Shaped<'_>| each.map(|each| shaped.holds(each));
-        self.links.shaped.along(|_, shaped| holds(shaped).unwrap_or_default())
+    fn holds_of_each<'b>(
+        &self,
+        each: Option<&policy::Limits>,
+        above: impl Fn(LinkAt) -> &'b Above,
+    ) -> Per<LinkAt, Holds> {
+        self.links.shaped.along(|link, shaped| {
+            let own = each.map(|each| shaped.holds(each)).unwrap_or_default();
+            let now = each.map(|each| shaped.written(each));
+            above(link).holds_below(own, now.and_then(|now| now.ceil.or(now.rate)), shaped)
+        })
     }
 
     /// A warning where `each` is lowered on all links of one direction.
@@ -458,7 +423,8 @@ impl<'a> Tree<'a> {
                 }
             });
             self.each_is_lowered(name, &lowered, findings);
-            let holds = self.holds_of_each(line.each.as_ref());
+            let above = |link| self.above(link, Some(group));
+            let holds = self.holds_of_each(line.each.as_ref(), above);
             let at = line.each.as_ref().map_or(line.key.at, |each| each.at);
             found.insert(name, EachLimits { limits, holds, at });
         }

@@ -326,5 +326,5 @@ fn held(window: Option<&Written<String>>, turn: Turn) -> Holds {
         Some(window) => (By::When, Some(window.value.as_str().into())),
         None => (By::Ceil, None),
     };
-    Holds { by, why, until: turn.until }
+    Holds { by, why, until: turn.until, ..Holds::default() }
 }

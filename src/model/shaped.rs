@@ -77,7 +77,7 @@ impl Shaped<'_> {
     }
 
     /// What of these limits is about this direction, whatever windows hold.
-    fn here(&self, limits: &policy::Limits) -> policy::Limits {
+    pub(super) fn here(&self, limits: &policy::Limits) -> policy::Limits {
         if self.arrives() { limits.arriving() } else { limits.always() }
     }
 
@@ -87,6 +87,27 @@ impl Shaped<'_> {
             let window = self.here(window);
             window.rate.is_some() || window.ceil.is_some()
         })
+    }
+
+    /// The lowest rate that the link has at any time, as far as that is known.
+    pub(super) fn lowest(&self) -> Rate {
+        let LinkLine { rate, down, when, .. } = self.line;
+        let (always, windows): (_, Vec<_>) = match self.arrives() {
+            false => (rate, when.iter().map(|when| when.rate).collect()),
+            true => (down, when.iter().map(|when| when.down).collect()),
+        };
+        let known = |written: Written<Amount>| match (written.value, self.link.speed) {
+            (Amount::Rate(rate), _) => Some(rate),
+            (Amount::Percent(share), speed) => speed.map(|speed| share.of(speed)),
+        };
+        let written = windows.into_iter().chain([*always]).flatten().filter_map(known);
+        written.fold(self.link.rate, Rate::min)
+    }
+
+    /// The least that `amount` is on this link at any time; `None`: that is unknown.
+    pub(super) fn at_least(&self, amount: Amount) -> Option<Rate> {
+        let is_known = self.has_rate || matches!(amount, Amount::Rate(_));
+        is_known.then(|| absolute(amount, self.lowest()))
     }
 
     /// Whether a window gives the link its rate.

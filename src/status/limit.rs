@@ -5,29 +5,38 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::model::{By, Holds, Model};
+use crate::model::{By, Holds, LimitOf, Model};
 use crate::text::Foreign;
 use crate::times::{TimeZone, Timestamp};
-use crate::tree::{Owner, Port};
+use crate::tree::{Group, Owner, Port, Reserved};
 use crate::units::Rate;
 
 /// Which limit a class has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limit {
-    /// `ceil`: the line's own; `when`: that of a window.
+    /// `ceil`: what a line has at all times; `when`: that of a window.
     pub by: &'static str,
     /// The window's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The first moment at which another limit holds, in the host's zone; absent where none ever
+    /// Whose it is, where it is not the line's own: `group students`, `everyone`, `the link`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// The first moment at which another limit may hold, in the host's zone; absent where none ever
     /// does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }
 
-/// By port and owner, the ceil that the policy gives a class now, and which limit that is; none
-/// where it has the same limit for ever.
-pub type Limits = BTreeMap<(Port, Owner), (Rate, Limit)>;
+/// Which limits there are, with the rates that the policy gives; none where they are the same for
+/// ever.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// The ceil of each class, by port and owner.
+    pub classes: BTreeMap<(Port, Owner), (Rate, Limit)>,
+    /// The rate of each link.
+    pub links: BTreeMap<Port, (Rate, Limit)>,
+}
 
 impl Limit {
     /// `zone`: the host's. `None`: it is the line's own, for ever.
@@ -35,9 +44,24 @@ impl Limit {
         if *holds == Holds::default() {
             return None;
         }
+        let of = match &holds.of {
+            LimitOf::Own => None,
+            LimitOf::Group(Group::Everyone) => Some(Reserved::Everyone.to_string()),
+            LimitOf::Group(Group::Line(key)) => Some(format!("group {key}")),
+            LimitOf::Link => Some("the link".to_string()),
+        };
         let why = holds.why.as_deref().map(str::to_string);
         let until = holds.until.map(|until| shown(until, zone));
-        Some(Limit { by: holds.by.as_str(), why, until })
+        Some(Limit { by: holds.by.as_str(), why, of, until })
+    }
+
+    /// That of a link, as it is for the classes below it that have no lower one.
+    pub fn of_link(holds: &Holds, zone: &TimeZone) -> Option<Limit> {
+        let of = match holds.until {
+            Some(_) => LimitOf::Link,
+            None => LimitOf::Own,
+        };
+        Limit::of(&Holds { of, ..holds.clone() }, zone)
     }
 
     /// Whether a window gives it.
@@ -49,10 +73,12 @@ impl Limit {
 /// As `shaper why` says it: `of the window night until 2026-11-29T06:00:00+01:00`.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(why) = &self.why {
-            write!(f, "of the window {}", Foreign::from(why.as_str()))?;
-        } else {
-            f.write_str("the line's own")?;
+        let of = self.of.as_deref().map(Foreign::from);
+        match (self.why.as_deref().map(Foreign::from), of) {
+            (Some(why), None) => write!(f, "of the window {why}")?,
+            (Some(why), Some(of)) => write!(f, "of the window {why} of {of}")?,
+            (None, None) => f.write_str("the line's own")?,
+            (None, Some(of)) => write!(f, "that of {of}")?,
         }
         self.until.as_ref().map_or(Ok(()), |until| write!(f, ", until {until}"))
     }
@@ -62,13 +88,18 @@ fn shown(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
 }
 
-/// The limits of all classes of a model.
+/// The limits of all classes and links of a model.
 pub fn limits(model: &Model, zone: &TimeZone) -> Limits {
-    let mut found = Limits::new();
+    let mut found = Limits::default();
+    for link in &model.links {
+        if let Some(limit) = Limit::of_link(&link.holds, zone) {
+            found.links.insert(link.port.clone(), (link.rate, limit));
+        }
+    }
     for node in &model.nodes {
         for ((link, limits), holds) in model.links.iter().zip(&node.limits).zip(&node.holds) {
             if let (Some(limits), Some(limit)) = (limits, Limit::of(holds, zone)) {
-                found.insert((link.port.clone(), node.owner.clone()), (limits.ceil, limit));
+                found.classes.insert((link.port.clone(), node.owner.clone()), (limits.ceil, limit));
             }
         }
     }
@@ -83,12 +114,24 @@ mod tests {
     fn a_limit_says_its_window_and_its_end_in_the_hosts_zone() {
         let zone = TimeZone::get("Europe/Berlin").unwrap();
         let until = Some("2026-11-29T05:00:00Z".parse().unwrap());
-        let night = Holds { by: By::When, why: Some("night".into()), until };
+        let night =
+            Holds { by: By::When, why: Some("night".into()), until, of: LimitOf::default() };
         let limit = Limit::of(&night, &zone).unwrap();
         assert_eq!(limit.to_string(), "of the window night, until 2026-11-29T06:00:00+01:00");
         let json = serde_json::to_string(&limit).unwrap();
         let expected = r#"{"by":"when","why":"night","until":"2026-11-29T06:00:00+01:00"}"#;
         assert_eq!(json, expected);
+        let above = |of| Limit::of(&Holds { of, ..night.clone() }, &zone).unwrap().to_string();
+        let staff = Group::of("staff").unwrap();
+        let end = ", until 2026-11-29T06:00:00+01:00";
+        assert_eq!(above(LimitOf::Link), format!("of the window night of the link{end}"));
+        let said = above(LimitOf::Group(staff.clone()));
+        assert_eq!(said, format!("of the window night of group staff{end}"));
+        let said = above(LimitOf::Group(Group::Everyone));
+        assert_eq!(said, format!("of the window night of everyone{end}"));
+        let by_day = Holds { of: LimitOf::Group(staff), until, ..Holds::default() };
+        let said = Limit::of(&by_day, &zone).unwrap().to_string();
+        assert_eq!(said, format!("that of group staff{end}"));
         let own = Limit::of(&Holds { until, ..Holds::default() }, &zone).unwrap();
         assert_eq!(own.to_string(), "the line's own, until 2026-11-29T06:00:00+01:00");
         assert_eq!(Limit::of(&Holds::default(), &zone), None);

@@ -145,10 +145,13 @@ pub struct Link {
     pub netns: u64,
     /// `egress`: packets that leave by the link.
     pub direction: &'static str,
-    /// The classifier, `cgroup` or `bpf`; absent while there is no filter.
+    /// The classifier, `cgroup`, `bpf` or `uid`; absent while there is no filter.
     pub classifier: Option<&'static str>,
     /// The rate of the link's class, in bits per second.
     pub rate_bit: u64,
+    /// Which limit that is, as of a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
     /// What the link's class does now; the unshaped class is beside it.
     #[serde(flatten)]
     pub now: Option<Now>,

@@ -129,28 +129,34 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
     }
 }
 
-/// One line for each window that gives somebody his limits now: until when, and whom.
+/// One line for each window that gives somebody his limits now, and whose it is: until when, and
+/// for whom.
 fn windows(link: &Link, text: &mut String) {
     const MOST: usize = 8;
-    let users = link.users.iter().map(|user| (user.user.clone(), &user.limit));
-    let groups = link.groups.iter().map(|of| (format!("[{}]", of.group), &of.limit));
-    let mut windows: BTreeMap<(&str, Option<&str>), Vec<String>> = BTreeMap::new();
-    for (name, limit) in users.chain(groups) {
-        if let Some(Limit { why: Some(why), until, .. }) =
-            limit.as_ref().filter(|limit| limit.is_of_window())
-        {
-            windows.entry((why.as_str(), until.as_deref())).or_default().push(name);
+    let users = link.users.iter().map(|user| (Some(user.user.clone()), &user.limit));
+    let groups = link.groups.iter().map(|of| (Some(format!("[{}]", of.group)), &of.limit));
+    let mut windows: BTreeMap<[Option<&str>; 3], Vec<String>> = BTreeMap::new();
+    for (name, limit) in [(None, &link.limit)].into_iter().chain(users).chain(groups) {
+        if let Some(limit) = limit.as_ref().filter(|limit| limit.is_of_window()) {
+            let Limit { why, until, of, .. } = limit;
+            let window = [why, until, of].map(Option::as_deref);
+            windows.entry(window).or_default().extend(name);
         }
     }
-    for ((why, until), names) in windows {
+    for ([why, until, of], names) in windows {
         let until = until.map_or_else(String::new, |until| format!(" until {until}"));
         let more = match names.len().saturating_sub(MOST) {
             0 => String::new(),
             more => format!(", and {more} more"),
         };
-        let names = names[..names.len().min(MOST)].join(", ");
-        let (why, names) = (shown(why), shown(&names));
-        text.push_str(&format!("  the window {why} holds{until}, for {names}{more}\n"));
+        let shown_names = names[..names.len().min(MOST)].join(", ");
+        let whom = match of {
+            None => format!("{shown_names}{more}"),
+            Some(of) if names.is_empty() => of.to_string(),
+            Some(of) => format!("{of}, and so for {shown_names}{more}"),
+        };
+        let (why, whom) = (shown(why.unwrap_or_default()), shown(&whom));
+        text.push_str(&format!("  the window {why} holds{until}, for {whom}\n"));
     }
 }
 
@@ -253,6 +259,7 @@ mod tests {
             direction: "egress",
             classifier: None,
             rate_bit: 8,
+            limit: None,
             now: None,
             users: Vec::new(),
             groups: Vec::new(),

@@ -63,6 +63,7 @@ fn link(direction: &'static str, now: Now, users: Vec<User>, groups: Vec<Group>)
         direction,
         classifier: Some("bpf"),
         rate_bit: 950_000_000,
+        limit: None,
         now: Some(now),
         users,
         groups,

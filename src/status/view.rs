@@ -228,6 +228,7 @@ impl<'a> View<'a> {
             direction: self.port.direction.as_str(),
             classifier,
             rate_bit: rate.map_or(0, Rate::bits_per_second),
+            limit: self.limit_of_link(rate),
             now: self.numbers(ClassId::LINK).and_then(|numbers| numbers.now),
             users,
             groups,
@@ -304,9 +305,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Which limit the link's rate is, where that is in force.
+    fn limit_of_link(&self, rate: Option<Rate>) -> Option<Limit> {
+        let (meant, limit) = self.inputs.limits.links.get(self.port)?;
+        (rate == Some(*meant)).then(|| limit.clone())
+    }
+
     /// Which limit the class has, where that is in force.
     fn limit(&self, owner: &Owner, id: ClassId) -> Option<Limit> {
-        let (ceil, limit) = self.inputs.limits.get(&(self.port.clone(), owner.clone()))?;
+        let (ceil, limit) = self.inputs.limits.classes.get(&(self.port.clone(), owner.clone()))?;
         (self.tree.classes.get(&id)?.ceil == *ceil).then(|| limit.clone())
     }
 

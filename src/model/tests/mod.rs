@@ -10,6 +10,7 @@ mod examples;
 mod guests;
 mod never_panics;
 mod windows;
+mod windows_above;
 
 use std::collections::BTreeSet;
 

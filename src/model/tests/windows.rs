@@ -1,13 +1,13 @@
 //! Windows: which limits hold at which moment, why, and until when; and what is refused.
 
 use super::*;
-use crate::model::{Asked, By, Holds, LinkAt, Node, Position};
+use crate::model::{Asked, By, Holds, LimitOf, LinkAt, Node, Position};
 use crate::times::{TimeZone, Timestamp, Unknown, Zones};
 use crate::tree::Owner;
 use crate::units::Rate;
 
 /// The host at this moment, where it is in Berlin.
-fn at(moment: &str) -> Facts {
+pub(super) fn at(moment: &str) -> Facts {
     let zone = |name| (name, TimeZone::get(name).map_err(|_| Unknown::Name(None)));
     let mut named = [zone("Europe/Berlin"), zone("America/New_York")]
         .map(|(name, zone)| (name.to_string(), zone))
@@ -20,7 +20,7 @@ fn at(moment: &str) -> Facts {
     Facts { now: moment.parse().unwrap(), zones: Zones { here, named }, ..host() }
 }
 
-const TIMES: &str = r#"
+pub(super) const TIMES: &str = r#"
 times:
   night: "22:00-06:00"
   work: {days: mon-fri, at: "08:00-18:00", tz: Europe/Berlin}
@@ -28,15 +28,15 @@ times:
 "#;
 
 /// On Wednesday, 2026-07-01, in Berlin's summer time.
-const NOON: &str = "2026-07-01T10:00:00Z";
-const NIGHT: &str = "2026-07-01T21:00:00Z";
+pub(super) const NOON: &str = "2026-07-01T10:00:00Z";
+pub(super) const NIGHT: &str = "2026-07-01T21:00:00Z";
 
 /// Without what is said of windows that no line names.
 fn model(moment: &str, policy: &str) -> Model {
     model_on(&at(moment), policy)
 }
 
-fn model_on(facts: &Facts, policy: &str) -> Model {
+pub(super) fn model_on(facts: &Facts, policy: &str) -> Model {
     let head = if policy.contains("links:") { "" } else { "links: {eth0: {down: 500mbit}}\n" };
     let text = format!("version: 1\n{head}{policy}\n{TIMES}");
     let policy = policy::parse(&text, "policies.yaml").unwrap_or_else(|e| panic!("{e}"));
@@ -58,7 +58,7 @@ fn ceils(model: &Model, name: &str) -> [Rate; 2] {
     [0, 1].map(|link| limits[LinkAt::new(link)].unwrap().ceil)
 }
 
-fn moment(text: &str) -> Option<Timestamp> {
+pub(super) fn moment(text: &str) -> Option<Timestamp> {
     Some(text.parse().unwrap())
 }
 
@@ -88,13 +88,13 @@ fn each_class_says_what_holds_why_and_until_when() {
     let holds =
         |model: &Model, name: &str, link| node(model, name).holds[LinkAt::new(link)].clone();
     let until = moment("2026-07-01T20:00:00Z");
-    let expected = Holds { by: By::Ceil, why: None, until };
+    let expected = Holds { until, ..Holds::default() };
     assert_eq!(holds(&noon, "ann", 0), expected);
     assert_eq!(holds(&noon, "bob", 0), Holds::default());
     assert_eq!(noon.valid_until, until);
     let night = model(NIGHT, policy);
     let until = moment("2026-07-02T04:00:00Z");
-    let expected = Holds { by: By::When, why: Some("night".into()), until };
+    let expected = Holds { by: By::When, why: Some("night".into()), until, ..Holds::default() };
     assert_eq!(holds(&night, "ann", 0), expected);
     assert_eq!(holds(&night, "ann", 1).by, By::Ceil, "the window says nothing of what arrives");
     assert_eq!(night.valid_until, until);
@@ -170,7 +170,8 @@ users:
         assert_eq!(holds("ann", leaves), Holds::default(), "{moment}");
         assert_eq!(holds("ann", arrives).until, model.valid_until, "{moment}");
         assert_eq!(holds("bob", leaves), Holds::default(), "{moment}");
-        assert_eq!(holds("bob", arrives), Holds::default(), "{moment}");
+        let of_link = Holds { of: LimitOf::Link, ..model.links[arrives].holds.clone() };
+        assert_eq!(holds("bob", arrives), of_link, "{moment}: its line says nothing of it");
         assert_eq!(model.links[leaves].holds, Holds::default(), "{moment}");
         assert_eq!(model.links[arrives].holds.until, model.valid_until, "{moment}");
         assert!(model.valid_until.is_some());

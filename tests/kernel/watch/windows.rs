@@ -6,7 +6,7 @@ use std::time::Duration;
 use shaper::times::{TimeZone, Timestamp};
 
 use super::beside;
-use crate::support::accounts::{ANN, BOB};
+use crate::support::accounts::{ANN, BOB, DAVE};
 use crate::support::clock::soon;
 use crate::support::counters::{self, Class};
 use crate::support::daemon::Daemon;
@@ -40,10 +40,13 @@ times: {{short: {{at: \"{}-{}\", tz: UTC}}}}
 users:
   ann: {{ceil: 30mbit, when: {{short: {{ceil: 8mbit}}}}}}
   bob: 30mbit
+groups:
+  students: {{gid: students, ceil: 20mbit, when: {{short: {{ceil: 6mbit}}}}}}
 ",
         clock(begin),
         clock(end)
     ));
+    let _dave = world.actor(DAVE);
     let daemon = Daemon::start(&["watch", &file]);
     let _ann = world.pouring(ANN, Family::V4);
     let mut bob = world.beating(BOB, Family::V4, 2 * MBIT);
@@ -74,9 +77,19 @@ users:
     assert!(said.contains("ceil 8mbit (of the window short, until "), "{said}");
     let table = beside(&["status"]).exits(0).stdout;
     assert!(
-        table.contains("the window short holds until ") && table.contains(", for ann\n"),
+        table.contains("the window short holds until ")
+            && table.contains(", for ann, [students]\n"),
         "{table}"
     );
+    // An account of the group writes no cap of its own.
+    let dave = DAVE.uid.to_string();
+    let said = beside(&["why", &dave, "--file", &file]).exits(0).stdout;
+    assert!(said.contains("ceil 6mbit (of the window short of group students, until "), "{said}");
+    let status = beside(&["status", "--json"]).exits(0).json();
+    let users = status["links"][0]["users"].as_array().expect("users");
+    let dave = users.iter().find(|user| user["uid"] == DAVE.uid).expect("a row");
+    assert_eq!(dave["limit"]["of"], "group students", "{status}");
+    assert!(table.contains(", for group students, and so for "), "{table}");
 
     soon("the window has ended", Duration::from_secs(30), || ann().ceil == 30 * MBIT);
     let now = Timestamp::now();
