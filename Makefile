@@ -5,7 +5,7 @@ LAB := target/lab
 TEST_PACKAGES := gcc libc6-dev iproute2 python3 python3-jsonschema ansible-core strace user-mode-linux \
 	qemu-system-x86 cpio busybox-static kmod \
 	openssh-server openssh-client cgroup-tools systemd sudo cron iputils-ping iptables \
-	wireguard-go wireguard-tools docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap \
+	wireguard-go wireguard-tools nftables docker.io tmux prometheus slirp4netns xz-utils podman netavark lxc passt rootlesskit uidmap \
 	openvswitch-switch mmdebstrap e2fsprogs man-db tzdata
 
 # rustup's place, also where this shell was started before it was there.

@@ -191,7 +191,7 @@ impl Session {
             let ask = || engines::Question::of_the_host().ask();
             self.engines.describe(&mut seen.observation.facts.guests, ask);
         }
-        self.find_features(&mut seen.observation)?;
+        self.find_features(intent, &mut seen.observation)?;
         self.ask_about_what_arrives(intent, &mut seen.observation)?;
         let facts = &mut seen.observation.facts;
         facts.down = self.down.or((!facts.flows.is_empty()).then_some(true));
@@ -213,15 +213,24 @@ impl Session {
 
     /// What this kernel can do, as far as that is known by what stands, or was tried; and whether
     /// there is `net_cls`, which may be mounted or unmounted at any time.
-    fn find_features(&mut self, seen: &mut Observation) -> Result<(), ObserveError> {
+    fn find_features(
+        &mut self,
+        intent: &Intent,
+        seen: &mut Observation,
+    ) -> Result<(), ObserveError> {
         let no_net_cls = observe::no_net_cls(&self.kernel)?;
+        let spared = match intent.policy.needs_tags() {
+            true => None,
+            false => observe::spared(&self.kernel)?,
+        };
         seen.facts.features.no_net_cls = no_net_cls;
+        seen.facts.features.spared = spared;
         if self.features.is_none() {
             let evidence = Evidence::of(seen);
             self.features = Some(evidence.or_tried(observe::try_features)?);
         }
         let features = self.features.clone().unwrap_or_default();
-        seen.facts.features = Features { no_net_cls, ..features };
+        seen.facts.features = Features { no_net_cls, spared, ..features };
         Ok(())
     }
 
@@ -251,9 +260,9 @@ impl Session {
         match intent.plan(meaning) {
             Err(Refusal::Untried) => {
                 let evidence = Evidence::of(&meaning.observation);
-                let no_net_cls = meaning.facts().features.no_net_cls;
+                let Features { no_net_cls, spared, .. } = meaning.facts().features;
                 let features = evidence.tried(observe::try_features)?;
-                let features = Features { no_net_cls, ..features };
+                let features = Features { no_net_cls, spared, ..features };
                 self.features = Some(features.clone());
                 let facts = &mut meaning.observation.facts;
                 facts.features = features;

@@ -12,7 +12,7 @@ use super::claims::CLAIMS;
 use super::directory::make_folder;
 use super::error::Error;
 use super::instance::Instance;
-use super::mountinfo::{Mount, net_cls_mount, parse_mountinfo};
+use super::mountinfo::{Mount, is_below_v2, net_cls_mount, parse_mountinfo};
 
 /// Where shaper mounts the hierarchy if it is mounted nowhere. Not in `/sys/fs/cgroup`: where that
 /// is the cgroup v2 root, a mkdir there makes a v2 cgroup.
@@ -105,6 +105,8 @@ pub struct Provision {
     pub is_forbidden: bool,
     /// The mount that is used; `None`: it is mounted nowhere.
     pub mount: Option<Mount>,
+    /// One that is mounted below cgroup v2, whether or not it is the one that is used.
+    pub below_v2: Option<Mount>,
 }
 
 impl Provision {
@@ -115,10 +117,14 @@ impl Provision {
     pub fn read() -> Result<Provision, Error> {
         // A kernel that hides its command line may have any.
         let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let mounts = mounts()?;
+        let is_below =
+            |mount: &&Mount| mount.has_controller("net_cls") && is_below_v2(mount, &mounts);
         Ok(Provision {
             exists: Controllers::read()?.together_with_net_cls().is_some(),
             is_forbidden: is_forbidden(&line),
-            mount: net_cls_mount(&mounts()?).cloned(),
+            mount: net_cls_mount(&mounts).cloned(),
+            below_v2: mounts.iter().find(is_below).cloned(),
         })
     }
 }

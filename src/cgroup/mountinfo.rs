@@ -118,6 +118,11 @@ pub fn net_cls_mount(mounts: &[Mount]) -> Option<&Mount> {
         .min_by_key(|mount| mount.read_only())
 }
 
+/// Whether the mount is in a directory of cgroup v2, where programs take it for a part of that.
+pub(super) fn is_below_v2(mount: &Mount, mounts: &[Mount]) -> bool {
+    mounts.iter().any(|it| it.id == mount.parent && it.fstype == "cgroup2")
+}
+
 /// Whether another mount hides this one, because it is mounted over the same directory, or over one
 /// on the way there.
 fn covered(mount: &Mount, mounts: &[Mount]) -> bool {
@@ -181,6 +186,20 @@ mod tests {
         assert_eq!(point(bind), None);
         let both = format!("{bind}41 21 0:50 / /cg/whole rw - cgroup cgroup rw,net_cls\n");
         assert_eq!(point(&both), Some("/cg/whole".into()));
+    }
+
+    #[test]
+    fn below_cgroup_v2_is_what_is_mounted_in_a_directory_of_it() {
+        let v2 = "30 21 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let of = |text: &str| {
+            let mounts = parse_mountinfo(text.as_bytes());
+            net_cls_mount(&mounts).map(|mount| is_below_v2(mount, &mounts))
+        };
+        let below = "31 30 0:50 / /sys/fs/cgroup/net_cls rw - cgroup net_cls rw,net_cls\n";
+        assert_eq!(of(&format!("{v2}{below}")), Some(true));
+        let own = "31 21 0:50 / /run/shaper/net_cls rw - cgroup net_cls rw,net_cls\n";
+        assert_eq!(of(&format!("{v2}{own}")), Some(false));
+        assert_eq!(of(DEBIAN), Some(false), "beside it, as hosts with cgroup v1 have it");
     }
 
     #[test]

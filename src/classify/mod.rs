@@ -65,6 +65,7 @@ pub fn classifier(
         !lacks_tags && features.classifiers.contains(classifier)
     };
     match (choice, features.no_net_cls) {
+        (None, _) if features.spared.is_some() && has(&Classifier::Uid) => Ok(Classifier::Uid),
         (None, why) => CLASSIFIERS
             .into_iter()
             .find(has)
@@ -79,6 +80,7 @@ pub fn classifier(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::Spared;
 
     fn features(classifiers: &[Classifier]) -> Features {
         Features { classifiers: classifiers.iter().copied().collect(), ..Features::default() }
@@ -105,6 +107,20 @@ mod tests {
         }
         let neither = Features { no_net_cls: Some(why), ..features(&[Classifier::Cgroup]) };
         assert_eq!(classifier(None, &neither), Err(NoClassifier::Nothing(why)));
+    }
+
+    #[test]
+    fn auto_disturbs_nobody_where_it_can_do_without() {
+        let all = [Classifier::Cgroup, Classifier::Bpf, Classifier::Uid];
+        let spared = |classifiers: &[Classifier]| Features {
+            spared: Some(Spared::Podman),
+            ..features(classifiers)
+        };
+        assert_eq!(classifier(None, &spared(&all)), Ok(Classifier::Uid));
+        for written in all {
+            assert_eq!(classifier(Some(written), &spared(&all)), Ok(written));
+        }
+        assert_eq!(classifier(None, &spared(&[Classifier::Cgroup])), Ok(Classifier::Cgroup));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) enum RunError {
     NothingShaped,
     /// No link goes by tags.
     #[error(
-        "every link here goes by the owner of a packet's socket alone (`classifier: uid`), which stays whose it is; write `classifier: auto`, where this host has net_cls (`shaper doctor`)"
+        "every link here goes by the owner of a packet's socket alone (`classifier: uid`), which stays whose it is; write `classifier: bpf`, where this host has net_cls (`shaper doctor`)"
     )]
     NoTags,
     /// A line or an account without a class, or a name that is neither.

@@ -30,6 +30,7 @@ fn observation(leaves: &[&'static str]) -> Observation {
             helpers: Helpers::default(),
             clsact: true,
             no_net_cls: None,
+            spared: None,
             leaves: leaves.iter().copied().collect(),
         },
         ..Facts::default()

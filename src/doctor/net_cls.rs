@@ -2,6 +2,7 @@
 
 use super::check::Check;
 use super::kernel::Machine;
+use crate::facts::Spared;
 use crate::text::shown;
 
 /// The `net_cls` hierarchy of a host.
@@ -17,12 +18,17 @@ pub struct NetClsFound {
     pub is_unused: bool,
     /// It is mounted with `favordynmods`.
     pub is_quick: bool,
+    /// Where it is mounted below cgroup v2; `None`: nowhere.
+    pub below_v2: Option<String>,
+    /// Whom it disturbs wherever it is mounted, and why `auto` does not mount it.
+    pub disturbs: Option<Spared>,
     /// The top directories of others in it.
     pub others: Vec<String>,
 }
 
 pub(super) fn checks(found: &NetClsFound, machine: &Machine) -> Vec<Check> {
     let mut checks = vec![mount(found, machine)];
+    checks.extend(neighbours(found));
     // Before 8520e224f547 (Linux 5.15) a socket had either a tag or a cgroup, and the first tag
     // switched the other off for all sockets that come.
     if found.exists && !machine.is_since((5, 15)) {
@@ -49,6 +55,12 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
                 machine,
                 "the kernel was started with `cgroup_no_v1`, which switches net_cls off",
                 "take `net_cls` (or `all`) off that parameter and boot again",
+            ),
+            false if let Some(why) = found.disturbs => Check::ok(
+                "net_cls",
+                format!(
+                    "net_cls is not mounted, and `classifier: auto` does without (`uid`): {why}"
+                ),
             ),
             false if found.is_unused => Check::ok(
                 "net_cls",
@@ -77,6 +89,32 @@ fn mount(found: &NetClsFound, machine: &Machine) -> Check {
         ),
     };
     Check::ok("net_cls", format!("net_cls is mounted at {at}{others}"))
+}
+
+/// Whom the hierarchy disturbs where it is mounted.
+fn neighbours(found: &NetClsFound) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if let Some(at) = found.below_v2.as_deref().map(shown) {
+        // LXC joins the path of each line of /proc/self/cgroup to a mount of its controller, and
+        // systemd takes the directory for one of its own.
+        checks.push(Check::warning(
+            "neighbours",
+            format!(
+                "net_cls is mounted at {at}, in a directory of cgroup v2: containers of LXC, Incus and LXD do not start, and `systemctl status` shows a wrong tree"
+            ),
+            format!(
+                "umount {at}, and have whoever mounts it there do so elsewhere; shaper finds it anywhere, and else mounts it at /run/shaper/net_cls"
+            ),
+        ));
+    }
+    if let (Some(_), Some(why)) = (&found.mounted, found.disturbs) {
+        checks.push(Check::warning(
+            "neighbours",
+            format!("net_cls is mounted, and {why}"),
+            "systemctl mask run-shaper-net_cls.mount run-shaper-cgroup.mount, `classifier: uid` for each link, shaper apply; or Podman 5.3",
+        ));
+    }
+    checks
 }
 
 /// Where there is no `net_cls`: eBPF goes without, by the sockets' owner alone.
@@ -115,6 +153,38 @@ mod tests {
     use super::*;
     use crate::facts::Features;
     use crate::tree::Classifier;
+
+    #[test]
+    fn whom_it_disturbs_is_named() {
+        let mounted = NetClsFound {
+            exists: true,
+            is_quick: true,
+            mounted: Some("/sys/fs/cgroup/net_cls".into()),
+            below_v2: Some("/sys/fs/cgroup/net_cls".into()),
+            ..NetClsFound::default()
+        };
+        let of = |found: &NetClsFound| {
+            let machine = Machine { release: Some((6, 1)), ..Machine::default() };
+            let checks = checks(found, &machine);
+            checks.into_iter().map(|it| (it.id, it.state, it.what)).collect::<Vec<_>>()
+        };
+        let told = of(&mounted);
+        assert_eq!((told[1].0, told[1].1), ("neighbours", Warning));
+        assert!(told[1].2.contains("LXC, Incus and LXD do not start"), "{told:?}");
+        let own = NetClsFound {
+            mounted: Some("/run/shaper/net_cls".into()),
+            below_v2: None,
+            disturbs: Some(Spared::Podman),
+            ..mounted
+        };
+        let told = of(&own);
+        assert_eq!((told.len(), told[1].1), (2, Warning));
+        assert!(told[1].2.contains("Podman before 5.3"), "{told:?}");
+        let told = of(&NetClsFound { mounted: None, ..own.clone() });
+        assert_eq!((told.len(), told[0].1), (1, Ok));
+        assert!(told[0].2.contains("does without (`uid`): users here run Podman"), "{told:?}");
+        assert_eq!(of(&NetClsFound { disturbs: None, ..own }).len(), 1);
+    }
 
     #[test]
     fn a_hierarchy_is_there_or_can_be_mounted() {

@@ -250,6 +250,8 @@ pub struct Features {
     /// Why `net_cls` cannot be had, without which there is no tag; `None`: it is mounted, or can
     /// be.
     pub no_net_cls: Option<NoNetCls>,
+    /// Why `classifier: auto` does without `net_cls` all the same.
+    pub spared: Option<Spared>,
     /// The kernel's functions that the deciding program can call.
     pub helpers: Helpers,
     /// Whether a program at clsact's egress can be made, which clears a packet's priority.
@@ -274,6 +276,19 @@ pub enum NoNetCls {
     /// `cgroup_no_v1`.
     #[error("the kernel was started with `cgroup_no_v1`, which switches net_cls off")]
     Forbidden,
+}
+
+/// Why `net_cls` is left unmounted where nothing says that it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Spared {
+    /// Users run an old Podman.
+    #[error(
+        "users here run Podman before 5.3, whose services with containers fail while net_cls is mounted, wherever that is"
+    )]
+    Podman,
+    /// The instance stands without `net_cls`, and this process, the daemon, may not mount it.
+    #[error("nothing here has it mounted, and this process may not (CAP_SYS_ADMIN)")]
+    Unmountable,
 }
 
 /// Functions of the kernel that the deciding eBPF program can call.

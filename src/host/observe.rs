@@ -11,6 +11,7 @@ mod links;
 mod namespaces;
 mod owners;
 mod passage;
+mod podman;
 mod privilege;
 mod program_rules;
 mod servers;
@@ -38,7 +39,7 @@ pub use snapshot::Snapshot;
 pub use sockets::tags;
 pub use surroundings::{
     Unloaded, capabilities, device, is_hosts, kept_by, lro, manager, may_load, net_cls, no_net_cls,
-    process_events, release, without_loading,
+    process_events, release, spared, without_loading,
 };
 pub use tree::RuleHits;
 pub use wanted::{Directories, Processes, Wanted, Whom};

@@ -58,13 +58,14 @@ impl Evidence {
             htb: trees().next().is_some(),
             classifiers: tags.iter().flat_map(|tag| shown_by(*tag)).collect(),
             no_net_cls: seen.facts.features.no_net_cls,
+            spared: seen.facts.features.spared,
             helpers,
             clsact: seen.state.clsact.keys().any(|link| seen.has_hooks(link)),
             leaves: leaves.map(LeafQdisc::kind).collect(),
         };
-        let best = match features.no_net_cls {
-            None => Classifier::Bpf,
-            Some(_) => Classifier::Uid,
+        let best = match (features.no_net_cls, features.spared) {
+            (None, None) => Classifier::Bpf,
+            _ => Classifier::Uid,
         };
         let is_best = features.classifiers.contains(&best)
             && (features.clsact || seen.facts.own_sockets_only)

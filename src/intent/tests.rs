@@ -50,6 +50,7 @@ fn host() -> Observation {
         helpers: Helpers { socket_tag: true, netns_cookie: true, ..Helpers::default() },
         clsact: true,
         no_net_cls: None,
+        spared: None,
         leaves: BTreeSet::from(["fq_codel", "bfifo"]),
     };
     let accounts = &mut seen.facts.accounts;

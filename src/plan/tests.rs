@@ -92,6 +92,7 @@ fn facts() -> Facts {
             helpers: Helpers::default(),
             clsact: true,
             no_net_cls: None,
+            spared: None,
             leaves: BTreeSet::from(["bfifo"]),
         },
         down: Some(true),

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::document::{Gid, Policy};
 use super::source::Written;
+use crate::tree::Classifier;
 
 /// The names and uids that NSS must be asked about before the policy can be resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,14 @@ impl Policy {
     /// Whether it depends on which containers run.
     pub fn names_containers(&self) -> bool {
         !self.guests.is_empty() || self.users.iter().any(|line| line.containers.is_some())
+    }
+
+    /// Whether it says something that only the tags of `net_cls` can do: to which unit a process
+    /// belongs, or a classifier that goes by them.
+    pub fn needs_tags(&self) -> bool {
+        let by_tags = |it: Classifier| it != Classifier::Uid;
+        self.users.iter().any(|line| line.units.is_some())
+            || self.links.iter().any(|line| line.classifier.is_some_and(by_tags))
     }
 
     /// The zones that lines of `times` name.

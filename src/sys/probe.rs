@@ -362,6 +362,7 @@ fn looked_up(modules: &Modules<'_>) -> Features {
         tried: true,
         htb: has("sch_htb"),
         no_net_cls: None,
+        spared: None,
         // The fifos are part of the packet scheduler itself.
         leaves: leaves
             .filter(|kind| kind.ends_with("fifo") || has(&format!("sch_{kind}")))
@@ -401,6 +402,7 @@ mod tests {
             htb: true,
             classifiers: [Classifier::Cgroup].into(),
             no_net_cls: None,
+            spared: None,
             helpers: features.helpers,
             clsact: false,
             leaves: ["fq_codel", "bfifo", "pfifo"].into(),

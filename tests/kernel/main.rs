@@ -31,6 +31,7 @@ mod inner_links;
 mod lab;
 mod machinery;
 mod namespaces;
+mod neighbours;
 mod nss;
 mod processes;
 mod recipes;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         senders::TESTS,
         vlan::TESTS,
         tunnels::TESTS,
+        neighbours::TESTS,
         untagged::TESTS,
         untagged::AS_WITH_TAGS,
         cleared::TESTS,

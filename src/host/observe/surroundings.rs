@@ -6,9 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::ObserveError;
-use crate::cgroup::Provision;
+use super::podman::disturbed;
+use crate::cgroup::{Provision, Root};
 use crate::doctor::{Manager, NetClsFound, networkd, shapes};
-use crate::facts::{LinkFacts, NoNetCls};
+use crate::facts::{LinkFacts, NoNetCls, Spared};
 use crate::host::Kernel;
 use crate::netlink;
 use crate::netlink::device::Device;
@@ -20,6 +21,8 @@ pub use crate::sys::probe::Unloaded;
 
 /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h): the first process namespace.
 const FIRST_PROCESS_NAMESPACE: u64 = 0xefff_fffc;
+/// Linux's number of CAP_SYS_ADMIN (linux/capability.h).
+const CAP_SYS_ADMIN: u32 = 21;
 
 /// What can be told of this kernel without having it load a module.
 ///
@@ -64,7 +67,7 @@ pub fn capabilities(proc_root: &Path, pid: u32) -> Option<u64> {
 /// # Errors
 /// As [`Provision::read`].
 pub fn net_cls(kernel: &Kernel, others: Vec<String>) -> Result<NetClsFound, ObserveError> {
-    let Provision { exists, is_forbidden, mount } = Provision::read()?;
+    let Provision { exists, is_forbidden, mount, below_v2 } = Provision::read()?;
     let is_quick = |option: &String| option == "favordynmods";
     Ok(NetClsFound {
         exists,
@@ -72,6 +75,8 @@ pub fn net_cls(kernel: &Kernel, others: Vec<String>) -> Result<NetClsFound, Obse
         is_unused: !kernel.places(),
         is_quick: mount.iter().flat_map(|mount| &mount.super_options).any(is_quick),
         mounted: mount.map(|mount| mount.point.display().to_string()),
+        below_v2: below_v2.map(|mount| mount.point.display().to_string()),
+        disturbs: disturbed(Path::new("/")),
         others,
     })
 }
@@ -84,13 +89,31 @@ pub fn no_net_cls(kernel: &Kernel) -> Result<Option<NoNetCls>, ObserveError> {
     if kernel.hierarchy().is_some() {
         return Ok(None);
     }
-    let Provision { exists, is_forbidden, mount } = Provision::read()?;
+    let Provision { exists, is_forbidden, mount, .. } = Provision::read()?;
     Ok(match (exists, is_forbidden) {
         _ if mount.is_some() => None,
         (false, _) => Some(NoNetCls::Kernel),
         (true, true) => Some(NoNetCls::Forbidden),
         (true, false) => None,
     })
+}
+
+/// Why `auto` leaves `net_cls` unmounted, though the kernel has it; `None`: it is mounted, or may
+/// be.
+///
+/// # Errors
+/// As [`no_net_cls`].
+pub fn spared(kernel: &Kernel) -> Result<Option<Spared>, ObserveError> {
+    if kernel.hierarchy().is_some() || no_net_cls(kernel)?.is_some() {
+        return Ok(None);
+    }
+    let may_mount = capabilities(&kernel.proc_root, std::process::id())
+        .is_some_and(|set| set & (1 << CAP_SYS_ADMIN) != 0);
+    let stands_without = kernel.at(Root::Plain).is_some_and(|it| it.root().is_dir());
+    if stands_without && !may_mount {
+        return Ok(Some(Spared::Unmountable));
+    }
+    Ok(disturbed(Path::new("/")))
 }
 
 /// Whether the device merges what arrives (LRO).
