@@ -243,6 +243,7 @@ fn facts() -> Facts {
             helpers: Helpers { socket_tag: true, netns_cookie: true, ..Helpers::default() },
             clsact: true,
             no_net_cls: None,
+            spared: None,
             leaves: BTreeSet::from(["fq_codel", "sfq", "bfifo", "pfifo", "cake"]),
         },
         down: Some(true),

@@ -68,18 +68,18 @@ links:
   "l2tp*": {default: 10%}
 users:
   bob: 100mbit
-  4711: {ceil: 100.000%, when: {night: {rate: 1mbit, prio: 3, down: {rate: 1mbit}}, work: 5%}}
-  ann: {rate: 10mbit, prio: 2, classid: "1:1a", links: {eth0: none, "ppp?": 5mbit, eth1: {ceil: 1mbit}}}
+  4711: {ceil: 100.000%, when: {night: {rate: 1mbit, boost: 1.5MiB, prio: 3, down: {rate: 1mbit}}, work: 5%}}
+  ann: {rate: 10mbit, boost: 75MB, prio: 2, classid: "1:1a", links: {eth0: none, "ppp?": 5mbit, eth1: {ceil: 1mbit}}}
   back*up: {ceil: 10%, background: true, accounts: borg, down: 5%, group: none}
-  many: {down: {rate: 1mbit, ceil: 2mbit, prio: 3}, uids: [990-995, 4711, "1000-"], group: students}
+  many: {down: {rate: 1mbit, ceil: 2mbit, boost: 9MB, prio: 3}, uids: [990-995, 4711, "1000-"], group: students}
   smb: {rate: 5mbit, units: [smbd.service, "user@*.service"], follow: effective, background: false}
   lab: {ceil: 50mbit, containers: [web-*, "label:owner=bob"], interfaces: [vnet3], namespaces: routerns,
     addresses: [10.8.0.5, "10.9.0.0/24", "10.0.0.5-10.0.0.40", "fd00::/64"]}
 groups:
-  students: {gid: students, rate: 100mbit, ceil: 60%, down: {ceil: 5%}, when: {night: {down: 5%}}, each: {ceil: 20mbit, prio: 5}}
+  students: {gid: students, rate: 100mbit, ceil: 60%, down: {ceil: 5%, boost: 1GB}, when: {night: {down: 5%}}, each: {ceil: 20mbit, boost: 64kib, prio: 5}}
   year1: {parent: students, users: [bob, ann]}
   empty:
-everyone: {uids: "1000-", rate: 10%, ceil: 80%, down: 50%, when: {night: 5%}, each: {ceil: 1gbit, background: true, when: {work: {prio: 7}}}}
+everyone: {uids: "1000-", rate: 10%, ceil: 80%, boost: 2GB, down: 50%, when: {night: 5%}, each: {ceil: 1gbit, background: true, when: {work: {prio: 7}}}}
 classes:
   nfs: {rate: 30%, prio: 0, classid: "1:dfff", links: {eth0: {down: 1mbit}}}
   web: 10mbit
@@ -120,7 +120,7 @@ fn properties(schema: &Value, names: &mut BTreeSet<String>) {
 }
 
 /// Texts for any place.
-const TEXTS: [&str; 72] = [
+const TEXTS: [&str; 80] = [
     "22:00-06:00",
     "8:00-08:00:00",
     "00:00:01-24:00",
@@ -136,6 +136,14 @@ const TEXTS: [&str; 72] = [
     "10mbps",
     "10",
     "10mb",
+    "500MiB",
+    "8Mb",
+    "1.5 gb",
+    "0.0MB",
+    "0kB",
+    "64KBytes",
+    "1iB",
+    "8gibits",
     "fast",
     "-5mbit",
     "1.mbit",

@@ -1,6 +1,6 @@
 //! The numbers of one class on one link: bursts, quantum, and which queue a leaf has. Pure.
 
-use crate::tree::{Class, Guarantee, LeafQdisc, Quantum, Role};
+use crate::tree::{BURST_MS, Class, Guarantee, LeafQdisc, Quantum, Role};
 use crate::units::{Bytes, ClassId, Psched, Rate, Ticks};
 
 /// `GSO_LEGACY_MAX_SIZE` (include/linux/netdevice.h), in bytes.
@@ -8,11 +8,6 @@ pub(super) const GSO_PACKET: u64 = 65_536;
 
 /// How long a packet may wait in a full queue, where the qdisc does not control that itself.
 const FULL_QUEUE_MS: u64 = 50;
-
-/// How much a class may send at once, as time at its rate. HTB serves a class when a timer fires;
-/// the burst must cover how late the timer is, or the class falls short of its rate (with 1 ms by a
-/// tenth at 1 Gbit). Small enough that nobody exceeds his limits by much.
-const BURST_MS: u64 = 4;
 
 /// The part of the link's rate that a shard's guarantees are taken for: 1/16 ([`Scale::in_turn`]).
 const SMALL_SHARD: u64 = 16;
@@ -31,24 +26,34 @@ pub(super) struct Scale {
     pub psched: Psched,
 }
 
-/// The rate and ceil of a class, wherever it hangs.
+/// The rate and ceil of a class, wherever it hangs, and its boost.
 #[derive(Clone, Copy)]
 pub(super) struct Allowed {
     pub rate: Rate,
     pub ceil: Rate,
+    pub boost: Option<Bytes>,
 }
 
 impl Allowed {
     /// Rate and ceil are the same: the class borrows nothing.
     pub(super) fn flat(rate: Rate) -> Allowed {
-        Allowed { rate, ceil: rate }
+        Allowed::plain(rate, rate)
+    }
+
+    /// Without a boost.
+    pub(super) fn plain(rate: Rate, ceil: Rate) -> Allowed {
+        Allowed { rate, ceil, boost: None }
     }
 }
 
 impl Scale {
     pub(super) fn class(&self, parent: Option<ClassId>, allowed: Allowed, role: Role) -> Class {
-        let Allowed { rate, ceil } = allowed;
-        Class { parent, rate, ceil, burst: self.burst(rate), cburst: self.burst(ceil), role }
+        let Allowed { rate, ceil, boost } = allowed;
+        // While a class has ctokens it borrows whatever its parent has left over, so its cburst is
+        // what may pass above its ceil.
+        let boost = boost.map(|bytes| Ticks::for_bytes(bytes, ceil, self.psched));
+        let cburst = self.burst(ceil).max(boost.unwrap_or_default());
+        Class { parent, rate, ceil, burst: self.burst(rate), cburst, role }
     }
 
     /// The burst of a class at `rate`: [`BURST_MS`] worth, at least two full frames.
@@ -115,6 +120,8 @@ impl LeafKind {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn scale(link: &str) -> Scale {
@@ -132,6 +139,53 @@ mod tests {
             (at("1mbit"), at("5mbit"), at("15mbit"), at("50mbit")),
             (60_000, 60_000, 180_000, 200_000)
         );
+    }
+
+    fn any_class() -> impl Strategy<Value = (Class, Option<Bytes>)> {
+        let rates = (125..12_500_000_000_u64, 125..12_500_000_000_u64);
+        // Of the link's MTU, also one that no driver has.
+        let mtu = prop_oneof![68..9_217_u32, 65_500..65_537_u32];
+        // A boost of so many thousandths of what a minute at the ceil is.
+        let boost = proptest::option::of(1..=1_000_u64);
+        let role = any::<(bool, bool, bool)>();
+        (rates, mtu, boost, role).prop_map(|((one, other), mtu, boost, role)| {
+            let (rate, ceil) = (one.min(other), one.max(other));
+            let scale = Scale { mtu, ..scale("100gbit") };
+            let ceil = Rate::literal(ceil);
+            let boost = boost.map(|part| Bytes(ceil.bytes_in_ms(60 * part).0.max(1 << 18)));
+            let allowed = Allowed { rate: Rate::literal(rate), ceil, boost };
+            let (is_inner, is_written, in_turn) = role;
+            let guarantee = if is_written { Guarantee::Written } else { Guarantee::Derived };
+            let class = match is_inner {
+                true => scale.class(None, allowed, Role::Inner).with_inner_guarantee(guarantee),
+                false => scale.class(None, allowed, scale.leaf(0, ceil, guarantee)),
+            };
+            (if in_turn { scale.in_turn(class) } else { class }, boost)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_class_shows_whether_it_has_a_boost((class, boost) in any_class()) {
+            match (boost, class.without_boost()) {
+                (None, first) => prop_assert_eq!(first, None),
+                // Beyond this many ticks the kernel counts nothing.
+                (Some(_), _) if class.cburst == Ticks(u32::MAX) => {}
+                (Some(boost), Some(first)) => {
+                    prop_assert!(first.cburst < class.cburst);
+                    prop_assert_eq!(first.without_boost(), None);
+                    prop_assert_eq!(Class { cburst: class.cburst, ..first }, class);
+                    let shown = class.boost().map(|it| Ticks::for_bytes(it, class.ceil, Psched::default()));
+                    prop_assert_eq!(shown, Some(Ticks::for_bytes(boost, class.ceil, Psched::default())));
+                }
+                // It is no more than the class sends at once.
+                (Some(boost), None) => {
+                    let frames = Ticks(class.burst.0.saturating_add(2)).bytes_at(class.rate, Psched::default());
+                    let at_once = frames.0.max(class.ceil.bytes_in_ms(BURST_MS).0);
+                    prop_assert!(boost.0 <= at_once + 1 || class.burst == Ticks(u32::MAX));
+                }
+            }
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl LinkTree<'_> {
         let Limits { ceil, prio, .. } = self.link.default;
         let rate = rates.default;
         let role = self.scale.leaf(prio, rate, Guarantee::Written);
-        let default = self.scale.class(Some(ClassId::LINK), Allowed { rate, ceil }, role);
+        let default = self.scale.class(Some(ClassId::LINK), Allowed::plain(rate, ceil), role);
         self.add_leaf(&mut tree, ClassId::DEFAULT, default);
 
         let nodes = self.model.nodes.iter().zip(&self.ids.nodes);
@@ -127,7 +127,7 @@ impl LinkTree<'_> {
         let sum = Rate::from_bytes_per_second(sum.saturating_add(spare.bytes_per_second()));
         let rate = sum.unwrap_or(spare).min(ceil);
         let role = self.scale.leaf(prio, rate, Guarantee::Derived);
-        self.scale.in_turn(self.scale.class(Some(parent), Allowed { rate, ceil }, role))
+        self.scale.in_turn(self.scale.class(Some(parent), Allowed::plain(rate, ceil), role))
     }
 
     /// Adds what every shard has in its own qdisc: a root class that limits nothing, and a default
@@ -137,7 +137,7 @@ impl LinkTree<'_> {
         let Limits { ceil, prio, .. } = self.link.default;
         let rate = Rate::MIN_GUARANTEE;
         let role = self.scale.leaf(prio, rate, Guarantee::Derived);
-        let default = self.scale.class(Some(shard.root()), Allowed { rate, ceil }, role);
+        let default = self.scale.class(Some(shard.root()), Allowed::plain(rate, ceil), role);
         tree.classes.insert(shard.default(), default);
         tree.shards.entry(shard).or_default();
     }

@@ -112,7 +112,8 @@ pub(super) fn in_force(model: &Model, at: LinkAt, link: &Link) -> Rates {
             if let Owner::Group(group) = &node.owner {
                 groups.insert(group, rate);
             }
-            Some(InForce { allowed: Allowed { rate, ceil: limits.ceil }, guarantee })
+            let Limits { ceil, boost, .. } = limits;
+            Some(InForce { allowed: Allowed { rate, ceil, boost }, guarantee })
         })
         .collect();
     Rates { default, nodes }

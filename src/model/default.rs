@@ -56,5 +56,5 @@ pub(super) fn default_limits(
         });
     }
     let prio = written.and_then(|limits| limits.prio).map_or(0, |prio| prio.value);
-    Ok(Limits { rate: Asked::Promised(rate), ceil, prio })
+    Ok(Limits { rate: Asked::Promised(rate), ceil, boost: None, prio })
 }

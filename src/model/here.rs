@@ -2,11 +2,10 @@
 //! nothing.
 
 use crate::policy::{GroupLine, Policy};
-use crate::units::Rate;
 
 use super::Asked;
 use super::above::Above;
-use super::limits::{self, Promise};
+use super::limits::{self, OfAll, Promise};
 use super::positions::{GroupAt, Per};
 use super::shaped::Shaped;
 
@@ -17,8 +16,7 @@ pub(super) fn better(best: &mut Option<u8>, prio: u8) {
 
 /// One group on one link.
 pub(super) struct GroupHere<'a> {
-    pub(super) rate: Option<Rate>,
-    pub(super) ceil: Rate,
+    pub(super) of_all: OfAll,
     /// A window gives it that ceil, or what it is in.
     pub(super) by_window: bool,
     /// What it is to those below it.
@@ -44,8 +42,7 @@ impl<'a> Here<'a> {
             line.gid.is_some().then(|| written.map_or(0, |each| limits::prio(&each)))
         };
         let group = |line: &GroupLine| GroupHere {
-            rate: None,
-            ceil: shaped.link.rate,
+            of_all: OfAll { rate: None, ceil: shaped.link.rate, boost: None },
             by_window: false,
             above: Above::link(shaped),
             promises: Vec::new(),

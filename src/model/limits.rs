@@ -3,8 +3,9 @@
 
 use crate::policy::{self, Amount, Diagnostic, Findings, Kind, LAST_PRIO, Span, Written, quote};
 use crate::tree::Key;
-use crate::units::Rate;
+use crate::units::{Bytes, Rate};
 
+use super::boost::boost;
 use super::shaped::Shaped;
 use super::{Asked, Limits};
 
@@ -42,13 +43,14 @@ pub(super) fn leaf(
     let (rate, ceil) = (known(written.rate, link), fitted(known(written.ceil, link), parent));
     let prio = prio(written);
     let name = name.as_str();
+    let boost = boost(written, written.ceil.or(written.rate), link, parent.ceil)?;
     if let (Some(rate), Some(_)) = (rate, ceil.filter(|_| parent.by_window)) {
         below_parent(name, "rate", rate, link, parent)?;
     }
     match (rate, ceil) {
         // A line may ask for something of one direction only.
         (None, None) if link.arrives() || written.down.is_some() => {
-            Ok(Limits { rate: without_rate(written), ceil: parent.ceil, prio })
+            Ok(Limits { rate: without_rate(written), ceil: parent.ceil, boost, prio })
         }
         (None, None) if written.rate.is_none() && written.ceil.is_none() => Err(Diagnostic::error(
             Kind::Rate,
@@ -57,20 +59,20 @@ pub(super) fn leaf(
         )
         .help("write a cap, `ceil: 100mbit`, a guarantee, `rate: 10mbit`, or both")),
         // Shares of an unknown rate.
-        (None, None) => Ok(Limits { rate: without_rate(written), ceil: parent.ceil, prio }),
+        (None, None) => Ok(Limits { rate: without_rate(written), ceil: parent.ceil, boost, prio }),
         // As in tc: a rate alone is also the cap.
         (Some((rate, at)), None) => {
             below_parent(name, "rate", (rate, at), link, parent)?;
-            Ok(Limits { rate: Asked::Promised(rate), ceil: rate, prio })
+            Ok(Limits { rate: Asked::Promised(rate), ceil: rate, boost, prio })
         }
         (None, Some((ceil, at))) => {
             below_parent(name, "ceil", (ceil, at), link, parent)?;
-            Ok(Limits { rate: without_rate(written), ceil, prio })
+            Ok(Limits { rate: without_rate(written), ceil, boost, prio })
         }
         (Some(rate), Some(ceil)) => {
             rate_below_ceil(|| quote(name), rate, ceil)?;
             below_parent(name, "ceil", ceil, link, parent)?;
-            Ok(Limits { rate: Asked::Promised(rate.0), ceil: ceil.0, prio })
+            Ok(Limits { rate: Asked::Promised(rate.0), ceil: ceil.0, boost, prio })
         }
     }
 }
@@ -91,13 +93,21 @@ fn without_rate(written: &policy::Limits) -> Asked {
     }
 }
 
-/// The rate and ceil of a group: its ceil is its parent's where none is written.
+/// What a group has: its ceil is its parent's where none is written.
+#[derive(Clone, Copy)]
+pub(super) struct OfAll {
+    pub rate: Option<Rate>,
+    pub ceil: Rate,
+    pub boost: Option<Bytes>,
+}
+
+/// The rate, ceil and boost of a group.
 pub(super) fn group(
     name: &str,
     written: &policy::Limits,
     link: &Shaped<'_>,
     parent: Parent<'_>,
-) -> Result<(Option<Rate>, Rate), Diagnostic> {
+) -> Result<OfAll, Diagnostic> {
     let (rate, ceil) = (known(written.rate, link), fitted(known(written.ceil, link), parent));
     if let Some(ceil) = ceil {
         below_parent(name, "ceil", ceil, link, parent)?;
@@ -107,7 +117,8 @@ pub(super) fn group(
         (Some(rate), None) => below_parent(name, "rate", rate, link, parent)?,
         (None, _) => {}
     }
-    Ok((rate.map(|(rate, _)| rate), ceil.map_or(parent.ceil, |(ceil, _)| ceil)))
+    let (rate, ceil) = (rate.map(|(rate, _)| rate), ceil.map_or(parent.ceil, |(ceil, _)| ceil));
+    Ok(OfAll { rate, ceil, boost: boost(written, written.ceil, link, ceil)? })
 }
 
 /// The limits of every account of a group or of `everyone`: these fit themselves to the parent,
@@ -128,7 +139,11 @@ pub(super) fn each(
         Some((rate, _)) => Asked::Promised(rate.min(ceil)),
         None => written.map_or(Asked::Derived { floor: None }, without_rate),
     };
-    Ok(Limits { rate, ceil, prio: written.map_or(0, prio) })
+    let boost = match written {
+        Some(written) => boost(written, written.ceil.or(written.rate), link, ceil)?,
+        None => None,
+    };
+    Ok(Limits { rate, ceil, boost, prio: written.map_or(0, prio) })
 }
 
 /// The amount that `each` writes and the parent's ceil, where the amount is above it and so lowered

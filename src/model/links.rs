@@ -215,7 +215,7 @@ fn without_rate<'p>(
     (line, situation): (&'p LinkLine, &'p Situation<'p>),
     name: LinkName,
 ) -> Shaped<'p> {
-    let default = Limits { rate: Asked::Token, ceil: UNBOUNDED, prio: 0 };
+    let default = Limits { rate: Asked::Token, ceil: UNBOUNDED, boost: None, prio: 0 };
     let (classifier, leaf, at) = (line.classifier, line.leaf, line.name.at);
     let (port, rate, speed) = (name.egress(), UNBOUNDED, None);
     let bypass_firewall = line.bypass_firewall;

@@ -12,7 +12,7 @@ use super::positions::{LinkAt, Per};
 use crate::policy::{GuestOwner, LeafChoice, Span, quote};
 use crate::times::Timestamp;
 use crate::tree::{Classifier, Group, LinkName, Match, Owner, Packets, Port};
-use crate::units::{Minor, Rate};
+use crate::units::{Bytes, Minor, Rate};
 
 /// A whole policy, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Limits {
     pub rate: Asked,
     /// What the class may reach by borrowing.
     pub ceil: Rate,
+    /// What may pass above the ceil after a pause; `None`: no more than any class sends at once.
+    pub boost: Option<Bytes>,
     /// 0 (served first) to 7. For a group, the best prio of its members, since HTB has none for an
     /// inner class.
     pub prio: u8,

@@ -3,6 +3,7 @@
 
 mod above;
 mod arriving;
+mod boost;
 mod build;
 mod claims;
 mod default;

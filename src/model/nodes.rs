@@ -16,7 +16,7 @@ use super::above::Above;
 use super::claims::Claims;
 use super::groups::Groups;
 use super::here::{GroupHere, Here, better};
-use super::limits::{self, Parent, Promise};
+use super::limits::{self, OfAll, Parent, Promise};
 use super::minors;
 use super::positions::{GroupAt, LinkAt, Per, groups, users};
 use super::shaped::{Links, Shaped};
@@ -93,9 +93,10 @@ impl Everyone<'_> {
     }
 
     /// The newcomers' class: all newcomers together may send what one account may, without a
-    /// guarantee, since each is there only until it has a class of its own.
+    /// guarantee, since each is there only until it has a class of its own; and without a boost,
+    /// which whoever logs in anew would have once more.
     fn newcomers(&self) -> Node {
-        let token = |limits: Limits| Limits { rate: Asked::Token, ..limits };
+        let token = |limits: Limits| Limits { rate: Asked::Token, boost: None, ..limits };
         Node {
             owner: Owner::Newcomers,
             group: self.line.group(),
@@ -126,16 +127,16 @@ impl<'a> Tree<'a> {
                 let here = &mut tree.here[link].groups[group];
                 here.by_window = parent.by_window || shaped.holds(&line.limits).by == By::When;
                 match found {
-                    Ok((rate, ceil)) => (here.rate, here.ceil) = (rate, ceil),
+                    Ok(of_all) => here.of_all = of_all,
                     Err(error) => {
-                        here.ceil = parent.ceil;
+                        here.of_all.ceil = parent.ceil;
                         // The same line is wrong on the other links too, and is reported once.
                         if !std::mem::replace(&mut said, true) {
                             findings.push(error);
                         }
                     }
                 }
-                let (ceil, key) = (here.ceil, line.key.value.clone());
+                let (ceil, key) = (here.of_all.ceil, line.key.value.clone());
                 let above = tree.above(link, groups.parent[group]);
                 let above = above.group(Group::Line(key), &line.limits, ceil, shaped);
                 tree.here[link].groups[group].above = above;
@@ -160,7 +161,7 @@ impl<'a> Tree<'a> {
                 one_of_several,
             },
             Some(group) => Parent {
-                ceil: self.here[link].groups[group].ceil,
+                ceil: self.here[link].groups[group].of_all.ceil,
                 group: Some(group.line(self.policy).key.value.as_str()),
                 by_window: self.here[link].groups[group].by_window,
                 one_of_several,
@@ -266,8 +267,8 @@ impl<'a> Tree<'a> {
             let name = line.key.value.as_str();
             let limits = self.links.shaped.along(|link, shaped| {
                 let here = &mut self.here[link];
-                let GroupHere { rate, ceil, promises, best, .. } = &here.groups[group];
-                let (rate, ceil, best) = (*rate, *ceil, *best);
+                let GroupHere { of_all, promises, best, .. } = &here.groups[group];
+                let (OfAll { rate, ceil, boost }, best) = (*of_all, *best);
                 let of = || format!("the group {} on {}", quote(name), shaped.link.port);
                 let floor = limits::add_up(promises, rate.unwrap_or(ceil), of, findings);
                 if let (Some(parent), Some(prio)) = (parent, best) {
@@ -279,7 +280,7 @@ impl<'a> Tree<'a> {
                     here.below(parent).push(Promise { name, rate, at });
                 }
                 let rate = rate.map_or(Asked::Derived { floor }, Asked::Promised);
-                Some(Limits { rate, ceil, prio: best.unwrap_or(0) })
+                Some(Limits { rate, ceil, boost, prio: best.unwrap_or(0) })
             });
             let holds = self.here.along(|_, here| here.groups[group].above.holds().clone());
             nodes.push(Node {
@@ -305,12 +306,13 @@ impl<'a> Tree<'a> {
         let name = Reserved::Everyone.as_str();
         let on_links = self.links.shaped.try_along(|link, shaped| {
             let top = self.parent(link, None);
-            let (rate, ceil) =
-                findings.take(limits::group(name, &shaped.written(&line.limits), shaped, top))?;
+            let written = shaped.written(&line.limits);
+            let of_all = findings.take(limits::group(name, &written, shaped, top))?;
+            let OfAll { rate, ceil, boost } = of_all;
             let asked = rate.map_or(Asked::Derived { floor: None }, Asked::Promised);
             let written = line.each.as_ref().map(|each| shaped.written(each));
             let prio = written.as_ref().map_or(0, limits::prio);
-            let together = Limits { rate: asked, ceil, prio };
+            let together = Limits { rate: asked, ceil, boost, prio };
             let by_window = top.by_window || shaped.holds(&line.limits).by == By::When;
             let group = group.as_ref().map(|_| name);
             let parent = Parent { ceil, group, by_window, ..top };

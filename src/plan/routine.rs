@@ -106,6 +106,10 @@ impl Question<'_> {
             Step::Class(_, id, Change::Add(_)) | Step::Leaf(_, id, Change::Add(_)) => {
                 self.account(*id).is_some_and(|owner| self.made.contains(owner))
             }
+            // A new class gets its boost.
+            Step::Class(port, id, Change::Alter { .. }) if !self.stands(port, *id) => {
+                self.account(*id).is_some_and(|owner| self.made.contains(owner))
+            }
             Step::Class(port, id, Change::Alter { from, to }) => {
                 self.come_or_gone && self.only_the_share_differs(port, *id, from, to)
             }
@@ -200,6 +204,10 @@ impl Question<'_> {
                 None => class == ClassId::NONE,
             }
         })
+    }
+
+    fn stands(&self, port: &Port, id: ClassId) -> bool {
+        self.from.trees.get(port).is_some_and(|tree| tree.classes.contains_key(&id))
     }
 
     fn was_retired(&self, id: ClassId) -> bool {

@@ -24,7 +24,7 @@ use crate::tree::{
     Claim, Classifier, Filter, Foreign, Group, KernelState, Key, LeafQdisc, LinkName, Match,
     NetCls, Packets, ProgramRule, Senders, Strange, Tag,
 };
-use crate::units::{Minor, Rate};
+use crate::units::{Bytes, Minor, Rate};
 use models::model;
 use safe::{assert_free_to_go, assert_rules_old_or_new, assert_safe};
 
@@ -37,6 +37,7 @@ fn bob() -> Model {
         limits: Per::new(vec![Some(Limits {
             rate: Asked::Promised(mbit(1)),
             ceil: mbit(5),
+            boost: None,
             prio: 0,
         })]),
         holds: Per::new(Vec::new()),
@@ -70,7 +71,7 @@ fn link(name: &str, rate: u64) -> Link {
         rate: mbit(rate),
         holds: Holds::default(),
         speed: Some(mbit(10_000)),
-        default: Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(rate), prio: 0 },
+        default: Limits { rate: Asked::Promised(mbit(1)), ceil: mbit(rate), boost: None, prio: 0 },
         classifier: None,
         bypass_firewall: false,
         leaf: LeafChoice::Auto,
@@ -256,7 +257,7 @@ proptest! {
     fn a_login_changes_nobody_who_was_promised_a_rate(model in model(), uid in 5000..6000_u32) {
         let before = desired(&model, &observe(KernelState::default(), BTreeSet::new())).unwrap();
         let mut with = model.clone();
-        let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(50), prio: 0 };
+        let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(50), boost: None, prio: 0 };
         with.nodes.push(Node {
             owner: Owner::Uid(uid),
             group: None,

@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 use super::source::{Source, Span, Written};
 use crate::times::Window;
 use crate::tree::{Classifier, Group, Key, LinkName};
-use crate::units::{Minor, Percent, Rate};
+use crate::units::{Bytes, Minor, Percent, Rate};
 
 /// The `prio` that is served last (`TC_HTB_NUMPRIO`, include/uapi/linux/pkt_sched.h).
 pub(crate) const LAST_PRIO: u8 = 7;
@@ -158,6 +158,8 @@ pub struct Limits {
     pub rate: Option<Written<Amount>>,
     /// A cap; `None`: left out.
     pub ceil: Option<Written<Amount>>,
+    /// A volume that may pass above the cap after a pause; `None`: left out.
+    pub boost: Option<Written<Bytes>>,
     /// 0 (served first) to 7.
     pub prio: Option<Written<u8>>,
     /// The key of `background: true`: the class sends what all others leave.
@@ -187,6 +189,8 @@ pub struct Down {
     pub rate: Option<Written<Amount>>,
     /// A cap; `None`: left out.
     pub ceil: Option<Written<Amount>>,
+    /// As the line's; `None`: none, whatever the line has for what is sent.
+    pub boost: Option<Written<Bytes>>,
     /// `None`: the line's own.
     pub prio: Option<Written<u8>>,
     /// The key.
@@ -196,14 +200,14 @@ pub struct Down {
 impl Limits {
     /// None of them is written; `at`: the line.
     pub(super) fn none(at: Span) -> Limits {
-        let (rate, ceil, prio) = (None, None, None);
-        Limits { rate, ceil, prio, background: None, down: None, when: Vec::new(), at }
+        let (rate, ceil, boost, prio, background) = (None, None, None, None, None);
+        Limits { rate, ceil, boost, prio, background, down: None, when: Vec::new(), at }
     }
 
     /// The line's limits without those for windows.
     pub fn always(&self) -> Limits {
-        let Limits { rate, ceil, prio, background, down, at, .. } = *self;
-        Limits { rate, ceil, prio, background, down, when: Vec::new(), at }
+        let Limits { rate, ceil, boost, prio, background, down, at, .. } = *self;
+        Limits { rate, ceil, boost, prio, background, down, when: Vec::new(), at }
     }
 
     /// These limits with what `other` writes in the place of theirs.
@@ -213,6 +217,7 @@ impl Limits {
             (Some(own), Some(other)) => Some(Down {
                 rate: other.rate.or(own.rate),
                 ceil: other.ceil.or(own.ceil),
+                boost: other.boost.or(own.boost),
                 prio: other.prio.or(own.prio),
                 at: other.at,
             }),
@@ -221,6 +226,7 @@ impl Limits {
         Limits {
             rate: other.rate.or(self.rate),
             ceil: other.ceil.or(self.ceil),
+            boost: other.boost.or(self.boost),
             prio: other.prio.or(self.prio),
             down,
             ..self.always()
@@ -239,8 +245,8 @@ impl Limits {
         let none = Limits { prio, background, ..Limits::none(at) };
         match down {
             None => none,
-            Some(Down { rate, ceil, prio: own, at }) => {
-                Limits { rate, ceil, prio: own.or(prio), at, ..none }
+            Some(Down { rate, ceil, boost, prio: own, at }) => {
+                Limits { rate, ceil, boost, prio: own.or(prio), at, ..none }
             }
         }
     }

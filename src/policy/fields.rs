@@ -11,9 +11,8 @@ use super::source::{Span, Written};
 
 /// Keys that a later version will know. They are refused by name, so that nobody looks for a
 /// misspelling.
-const LATER: [(&str, &str); 4] = [
+const LATER: [(&str, &str); 3] = [
     ("quota", "volume quotas"),
-    ("boost", "volumes at more than the cap"),
     ("fleet", "limits over several hosts"),
     ("include", "other files by name; those of `policies.d` beside `policies.yaml` belong to it"),
 ];

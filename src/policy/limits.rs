@@ -1,5 +1,5 @@
-//! `rate`, `ceil`, `prio`, `background`, `down` and `when`, which lines of all sections have.
-//! Touches nothing.
+//! `rate`, `ceil`, `boost`, `prio`, `background`, `down` and `when`, which lines of all sections
+//! have. Touches nothing.
 
 use super::diagnostic::{Diagnostic, Findings, Kind, quote};
 use super::document::{Down, LAST_PRIO, Limits, When};
@@ -8,9 +8,9 @@ use super::node::{Node, Value};
 use super::scalars::{self, Purpose};
 use super::source::{Span, Written};
 
-/// `rate`, `ceil`, `prio` and `background`; the short form is a ceil.
+/// `rate`, `ceil`, `boost`, `prio` and `background`; the short form is a ceil.
 pub(super) fn limits(node: Node, what: &str, findings: &mut Findings) -> Option<Limits> {
-    let keys = ["rate", "ceil", "prio", "background", "down", "when"];
+    let keys = ["rate", "ceil", "boost", "prio", "background", "down", "when"];
     limits_of(node, what, (&keys, LINE), findings)
 }
 
@@ -62,6 +62,7 @@ fn fields_of(
     let mut limits = Limits {
         rate: fields.read("rate", findings, |node| scalars::amount(node, "rate", rate)),
         ceil: fields.read("ceil", findings, |node| scalars::amount(node, "ceil", ceil)),
+        boost: fields.read("boost", findings, scalars::boost),
         prio: fields.read("prio", findings, scalars::prio),
         background: background.filter(|_| is_background == Some(true)),
         down: down.and_then(|(node, at)| self::down((node, at), (known, purposes), findings)),
@@ -83,14 +84,15 @@ fn when(
     line: &Limits,
     findings: &mut Findings,
 ) -> Vec<When> {
-    let mut keys = vec!["rate", "ceil", "prio", "down"];
+    let mut keys = vec!["rate", "ceil", "boost", "prio", "down"];
     keys.retain(|key| known.contains(key));
     let mut found = Vec::new();
     for (window, node) in windows(node, findings) {
         let limits = limits_of(node, "what holds in a window", (&keys, purposes), findings);
         let Some(limits) = limits else { continue };
-        let Limits { rate, ceil, prio, down, .. } = &limits;
-        if rate.is_none() && ceil.is_none() && prio.is_none() && down.is_none() {
+        let Limits { rate, ceil, boost, prio, down, .. } = &limits;
+        let has_rates = rate.is_some() || ceil.is_some() || boost.is_some();
+        if !has_rates && prio.is_none() && down.is_none() {
             findings.push(nothing_else(&window));
         } else if line.background.is_some() {
             // Said of the line by itself already, if it is wrong without the window.
@@ -129,15 +131,16 @@ fn down(
 ) -> Option<Down> {
     if let Value::Scalar(_) = node.value {
         let ceil = findings.take(scalars::amount(&node, "down", for_ceil))?;
-        return Some(Down { rate: None, ceil: Some(ceil), prio: None, at });
+        return Some(Down { rate: None, ceil: Some(ceil), boost: None, prio: None, at });
     }
-    let mut keys = vec!["rate", "ceil", "prio"];
+    let mut keys = vec!["rate", "ceil", "boost", "prio"];
     keys.retain(|key| known.contains(key));
     let mut fields = Fields::open(node, "`down`", &keys, findings)?;
     let had_unknown = fields.had_unknown;
     let is_empty = fields.place_of("rate").or(fields.place_of("ceil")).is_none();
     let rate = fields.read("rate", findings, |node| scalars::amount(node, "rate", for_rate));
     let ceil = fields.read("ceil", findings, |node| scalars::amount(node, "ceil", for_ceil));
+    let boost = fields.read("boost", findings, scalars::boost);
     let prio = fields.read("prio", findings, scalars::prio);
     if is_empty && !had_unknown {
         findings.push(
@@ -146,7 +149,7 @@ fn down(
             ),
         );
     }
-    Some(Down { rate, ceil, prio, at })
+    Some(Down { rate, ceil, boost, prio, at })
 }
 
 /// `background` is a `prio` and has no guarantee.

@@ -91,9 +91,10 @@ fn users(node: Node, findings: &mut Findings) -> Vec<UserLine> {
 }
 
 /// Of a line of `users`.
-const USER_KEYS: [&str; 17] = [
+const USER_KEYS: [&str; 18] = [
     "rate",
     "ceil",
+    "boost",
     "down",
     "prio",
     "background",
@@ -209,8 +210,8 @@ fn classes(node: Node, findings: &mut Findings) -> Vec<ClassLine> {
 }
 
 fn class(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<ClassLine> {
-    const KEYS: [&str; 8] =
-        ["rate", "ceil", "down", "prio", "background", "when", "classid", "links"];
+    const KEYS: [&str; 9] =
+        ["rate", "ceil", "boost", "down", "prio", "background", "when", "classid", "links"];
     if let Value::Scalar(_) = node.value {
         let limits = limits(node, "class", findings)?;
         return Some(ClassLine { key, limits, classid: None, links: Vec::new() });
@@ -231,7 +232,8 @@ fn groups(node: Node, findings: &mut Findings) -> Vec<GroupLine> {
 }
 
 fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<GroupLine> {
-    const KEYS: [&str; 8] = ["rate", "ceil", "down", "when", "gid", "parent", "users", "each"];
+    const KEYS: [&str; 9] =
+        ["rate", "ceil", "boost", "down", "when", "gid", "parent", "users", "each"];
     if let Value::Scalar(_) = node.value {
         findings.push(
             Diagnostic::error(
@@ -263,7 +265,7 @@ fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<Group
 }
 
 fn everyone(at: Span, node: Node, findings: &mut Findings) -> Option<EveryoneLine> {
-    const KEYS: [&str; 6] = ["uids", "rate", "ceil", "down", "when", "each"];
+    const KEYS: [&str; 7] = ["uids", "rate", "ceil", "boost", "down", "when", "each"];
     let none = Limits::none(node.at);
     if let Value::Scalar(_) = node.value {
         let each = limits(node, "everyone", findings)?;

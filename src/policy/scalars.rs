@@ -3,7 +3,8 @@
 
 use std::ops::RangeInclusive;
 
-use crate::units::{ClassId, Minor, Rate, RateError, Reading, readings, two_rates};
+use crate::quota::{VolumeError, volume};
+use crate::units::{Bytes, ClassId, Minor, Rate, RateError, Reading, readings, two_rates};
 
 use super::diagnostic::{Diagnostic, Kind, closest, quote};
 use super::document::{Amount, Gid, LinkRef, UnitRef};
@@ -161,6 +162,19 @@ const NO_LIMIT: [&str; 12] = [
     "all",
     "any",
 ];
+
+/// A volume that may pass above the cap.
+pub(super) fn boost(node: &Node) -> Result<Written<Bytes>, Diagnostic> {
+    let written = text(node, "boost", "500MiB")?;
+    let value = volume(&written.value).map_err(|error| match error {
+        VolumeError::Zero => {
+            Diagnostic::error(Kind::Rate, node.at, "a boost of 0 lets nothing more through")
+                .help("write for example `500MiB`, or leave `boost` out")
+        }
+        error => Diagnostic::error(Kind::Rate, node.at, error.to_string()),
+    })?;
+    Ok(Written { value, at: node.at })
+}
 
 pub(super) fn prio(node: &Node) -> Result<Written<u8>, Diagnostic> {
     let written = text(node, "prio", "2")?;

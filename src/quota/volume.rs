@@ -70,6 +70,9 @@ pub fn volume(text: &str) -> Result<Bytes, VolumeError> {
     let digits: u128 = format!("{whole}{decimals}").parse().map_err(|_| not_a_number())?;
     let scale = 10_u128.pow(u32::try_from(decimals.len()).unwrap_or(0));
     let unit = unit.trim();
+    if digits == 0 {
+        return Err(VolumeError::Zero);
+    }
     let size = size_of(unit).map_err(|wrong| match wrong {
         Wrong::None => VolumeError::NoUnit(number.to_string()),
         Wrong::Unknown => VolumeError::UnknownUnit(text.to_string()),
@@ -81,9 +84,6 @@ pub fn volume(text: &str) -> Result<Bytes, VolumeError> {
             VolumeError::Ambiguous { whole: text.to_string(), number: number.to_string(), prefix }
         }
     })?;
-    if digits == 0 {
-        return Err(VolumeError::Zero);
-    }
     let bytes = digits.checked_mul(size).ok_or_else(too_large)? / scale;
     match u64::try_from(bytes).map_err(|_| too_large())? {
         0 => Err(VolumeError::Zero),

@@ -331,6 +331,10 @@ pub struct ClassNumbers {
     pub burst_bytes: u64,
     /// Bytes that the class may send at once above its ceil.
     pub cburst_bytes: u64,
+    /// Of these, what may pass above the ceil after a pause, as the policy writes it; absent where
+    /// it is no more than any class may send at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boost_bytes: Option<u64>,
     /// The kind of the leaf qdisc; absent for an inner class and for the kernel's own fifo.
     pub leaf: Option<&'static str>,
     /// Bytes sent since the class was made, with link-layer headers.

@@ -14,6 +14,7 @@ pub(super) fn numbers(now: Option<Now>) -> ClassNumbers {
         quantum: Some(1_500),
         burst_bytes: 1_600,
         cburst_bytes: 1_600,
+        boost_bytes: None,
         leaf: None,
         sent_bytes: 0,
         sent_packets: 0,

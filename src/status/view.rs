@@ -344,6 +344,7 @@ impl<'a> View<'a> {
             quantum,
             burst_bytes: class.burst.bytes_at(class.rate, psched).0,
             cburst_bytes: class.cburst.bytes_at(class.ceil, psched).0,
+            boost_bytes: class.boost().map(|boost| boost.0),
             leaf: self.tree.leaves.get(&id).map(LeafQdisc::kind).or_else(strange_leaf),
             sent_bytes: counters.sent_bytes,
             sent_packets: counters.sent_packets,

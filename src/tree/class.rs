@@ -1,7 +1,15 @@
 //! HTB classes and the qdiscs below them.
 
 use super::quantum::{Guarantee, Quantum};
-use crate::units::{Bytes, ClassId, Rate, Ticks};
+use crate::units::{Bytes, ClassId, Psched, Rate, Ticks};
+
+/// How much a class may send at once, as time at its rate. HTB serves a class when a timer fires;
+/// the burst must cover how late the timer is, or the class falls short of its rate (with 1 ms by a
+/// tenth at 1 Gbit). Small enough that nobody exceeds his limits by much.
+pub const BURST_MS: u64 = 4;
+
+/// Two frames of the largest MTU, in bytes.
+const LARGEST_FRAMES: u64 = 2 * (65_535 + 18);
 
 /// An HTB class (`struct tc_htb_opt`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +36,31 @@ impl Class {
             Role::Leaf { quantum, .. } => quantum.guarantee(),
             Role::Inner => Guarantee::of_bit(self.burst.0),
         }
+    }
+
+    /// The same class without its boost; `None`: it has none. A boost is a cburst that is longer
+    /// than [`BURST_MS`] and larger than the burst, which has two frames at least.
+    ///
+    /// The kernel gives a new class all of its cburst to spend (`htb_change_class`,
+    /// net/sched/sch_htb.c), and a class whose cburst changes nothing. So a class is made without
+    /// its boost and has it given then: who comes back has saved up nothing.
+    pub fn without_boost(&self) -> Option<Class> {
+        let psched = Psched::default();
+        let frames = match self.burst {
+            Ticks(u32::MAX) => Bytes(LARGEST_FRAMES),
+            // Ticks are whole, and the lowest bit may say something else.
+            Ticks(burst) => Ticks(burst.saturating_add(2)).bytes_at(self.rate, psched),
+        };
+        let at_once = frames.max(self.ceil.bytes_in_ms(BURST_MS));
+        let cburst = Ticks::for_bytes(at_once, self.ceil, psched);
+        let most = Ticks::for_bytes(Bytes(at_once.0.saturating_add(1)), self.ceil, psched);
+        (self.cburst > most).then_some(Class { cburst, ..*self })
+    }
+
+    /// What may pass above the class's ceil after a pause, as a policy could have written it;
+    /// `None`: no more than any class sends at once.
+    pub fn boost(&self) -> Option<Bytes> {
+        self.without_boost().map(|_| self.cburst.roundest_at(self.ceil, Psched::default()))
     }
 
     /// The same inner class with the lowest bit of its burst set so that [`Class::guarantee`]

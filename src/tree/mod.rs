@@ -26,7 +26,7 @@ mod u32;
 mod uid_range;
 
 pub use self::claim::{Claim, NotAClaim, Owner};
-pub use self::class::{Class, LeafQdisc, Role};
+pub use self::class::{BURST_MS, Class, LeafQdisc, Role};
 pub use self::filter::{Bits, Family, Filter, Match, Protocol};
 pub use self::foreign::{Counted, Counters, Foreign};
 pub use self::ifb::Ifb;

@@ -1,6 +1,7 @@
 //! Numbers of bytes.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// A number of bytes: a burst, a quantum, a queue's limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +21,23 @@ const VOLUMES: [(&str, u64); 9] = [
 ];
 
 impl Bytes {
+    /// The number in the range that [`Bytes::to_volume`] spells shortest, and of several the first.
+    pub fn roundest(range: RangeInclusive<u64>) -> Bytes {
+        let (first, last) = (*range.start(), *range.end());
+        let steps = VOLUMES.into_iter().flat_map(|(_, size)| {
+            // A part of a unit that three decimals or fewer can say.
+            [1_u64, 10, 100, 1_000].into_iter().map(move |parts| (size, parts))
+        });
+        let found = steps.filter_map(|(size, parts)| {
+            let (size, parts) = (u128::from(size), u128::from(parts));
+            let count = (u128::from(first) * parts).div_ceil(size);
+            let is_whole = (count * size).is_multiple_of(parts);
+            let bytes = u64::try_from(count * size / parts).ok()?;
+            (is_whole && bytes <= last).then_some(Bytes(bytes))
+        });
+        found.chain([Bytes(first)]).min_by_key(|it| it.to_volume().len()).unwrap_or(Bytes(first))
+    }
+
     /// As a policy spells a volume, so that it can be written there: the shortest way in which at
     /// most three decimals keep it exact (`50GiB`, `1.5TB`).
     pub fn to_volume(self) -> String {

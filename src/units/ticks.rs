@@ -54,9 +54,25 @@ impl Ticks {
     }
 }
 
+impl Ticks {
+    /// Of all numbers of bytes that take so many whole ticks at `rate` the one that is written
+    /// shortest: what [`Ticks::for_bytes`] rounded down was a number that somebody wrote.
+    pub fn roundest_at(self, rate: Rate, psched: Psched) -> Bytes {
+        let ns = |ticks: u64| u128::from(ticks) * u128::from(psched.ns_per_tick.get());
+        // The first number that takes at least so long.
+        let first = |ticks: u64| {
+            let bytes = (ns(ticks) * u128::from(rate.bytes_per_second())).div_ceil(1_000_000_000);
+            u64::try_from(bytes).unwrap_or(u64::MAX)
+        };
+        let first_of_next = first(u64::from(self.0) + 1);
+        Bytes::roundest(first(self.0.into())..=first_of_next.saturating_sub(1))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn rate(text: &str) -> Rate {
         text.parse().unwrap()
@@ -69,5 +85,35 @@ mod tests {
         assert_eq!(Ticks::for_bytes(Bytes(1600), rate("1mbit"), psched), Ticks(200_000));
         assert_eq!(Ticks(200_000).bytes_at(rate("1mbit"), psched), Bytes(1600));
         assert_eq!(Ticks::for_bytes(Bytes(u64::MAX), rate("8bit"), psched), Ticks(u32::MAX));
+    }
+
+    #[test]
+    fn a_volume_that_somebody_wrote_is_found_again() {
+        let psched = Psched::default();
+        for (volume, at) in [
+            (500 << 20, "100mbit"),
+            (1_500_000, "8mbit"),
+            (75_000_000, "10mbit"),
+            (3 << 29, "1gbit"),
+            (65_536, "64kbit"),
+        ] {
+            let ticks = Ticks::for_bytes(Bytes(volume), rate(at), psched);
+            assert_eq!(ticks.roundest_at(rate(at), psched), Bytes(volume));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_roundest_number_takes_the_same_ticks(
+            rate in 125..12_500_000_000_u64,
+            pause in 1..60_000_000_000_u64,
+        ) {
+            let bytes = u64::try_from(u128::from(rate) * u128::from(pause) / 1_000_000_000).unwrap();
+            let (rate, psched) = (Rate::literal(rate), Psched::default());
+            let ticks = Ticks::for_bytes(Bytes(bytes), rate, psched);
+            let found = ticks.roundest_at(rate, psched);
+            prop_assert_eq!(Ticks::for_bytes(found, rate, psched), ticks);
+            prop_assert!(found.to_volume().len() <= Bytes(bytes).to_volume().len());
+        }
     }
 }

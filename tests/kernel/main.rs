@@ -11,6 +11,7 @@ mod arriving_counted;
 mod arriving_hands;
 mod arriving_others;
 mod arriving_wire;
+mod boost;
 mod churn;
 mod cleared;
 mod confirm;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         arriving::TESTS,
         arriving_hands::TESTS,
         arriving_wire::TESTS,
+        boost::TESTS,
         downloads::NAMESPACES,
         arriving_counted::TESTS,
         arriving_others::TESTS,

@@ -9,7 +9,7 @@ use super::standing::InForce;
 use crate::failure::JsonErrors;
 use crate::status::Limit;
 use crate::text::shown;
-use crate::units::{ClassId, Rate};
+use crate::units::{Bytes, ClassId, Rate};
 
 /// The answer; its JSON only grows.
 #[derive(Serialize)]
@@ -54,6 +54,9 @@ pub(super) struct OnLink {
     pub asked_rate_bit: Option<u64>,
     /// As the file says; where that says nothing of the class, as is in force.
     pub ceil_bit: u64,
+    /// What may pass above it after a pause; absent where that is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boost_bytes: Option<u64>,
     /// Which limit that is, as the file says; absent where it is the line's own for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
@@ -158,6 +161,9 @@ impl OnLink {
         };
         let limit = self.limit.as_ref().map_or_else(String::new, |limit| format!(" ({limit})"));
         let mut text = format!("{}: rate {rate}, ceil {ceil}{limit}", self.port);
+        if let Some(boost) = self.boost_bytes {
+            let _ = write!(text, ", boost {}", Bytes(boost).to_volume());
+        }
         if let Some(prio) = self.prio {
             let _ = write!(text, ", prio {prio}");
         }

@@ -86,6 +86,7 @@ fn on_link(port: &Port, row: &Standing<'_>) -> OnLink {
         rate_bit: Some(row.class.rate_bit),
         asked_rate_bit: row.class.asked_rate_bit,
         ceil_bit: row.class.ceil_bit,
+        boost_bytes: row.class.boost_bytes,
         limit: None,
         prio: row.class.prio,
         in_force: Some(row.in_force()),

@@ -19,6 +19,11 @@ fn limits(model: &Model, owner: &str) -> Limits {
     node(model, owner).limits[LinkAt::new(0)].unwrap()
 }
 
+/// Limits without a boost.
+fn limits_of(asked: Asked, ceil: &str, prio: u8) -> Limits {
+    Limits { rate: asked, ceil: rate(ceil), boost: None, prio }
+}
+
 const PROMISED: fn(&str) -> Asked = |text| Asked::Promised(rate(text));
 const DERIVED: Asked = Asked::Derived { floor: None };
 
@@ -27,25 +32,16 @@ fn a_rate_alone_is_also_the_ceil_and_a_ceil_alone_promises_nothing() {
     let model = built(
         "version: 1\nlinks: {eth0: }\nusers: {ann: {rate: 5mbit}, bob: 10%, cat: {rate: 1mbit, ceil: 50%, prio: 3}}",
     );
-    assert_eq!(
-        limits(&model, "ann"),
-        Limits { rate: PROMISED("5mbit"), ceil: rate("5mbit"), prio: 0 }
-    );
-    assert_eq!(limits(&model, "bob"), Limits { rate: DERIVED, ceil: rate("100mbit"), prio: 0 });
-    assert_eq!(
-        limits(&model, "cat"),
-        Limits { rate: PROMISED("1mbit"), ceil: rate("500mbit"), prio: 3 }
-    );
+    assert_eq!(limits(&model, "ann"), limits_of(PROMISED("5mbit"), "5mbit", 0));
+    assert_eq!(limits(&model, "bob"), limits_of(DERIVED, "100mbit", 0));
+    assert_eq!(limits(&model, "cat"), limits_of(PROMISED("1mbit"), "500mbit", 3));
 }
 
 #[test]
 fn the_default_is_5_percent_and_at_least_1_mbit_but_never_above_the_link() {
     let default =
         |link: &str| built(&format!("version: 1\nlinks: {{{link}}}")).links[LinkAt::new(0)].default;
-    assert_eq!(
-        default("eth0: "),
-        Limits { rate: PROMISED("50mbit"), ceil: rate("1gbit"), prio: 0 }
-    );
+    assert_eq!(default("eth0: "), limits_of(PROMISED("50mbit"), "1gbit", 0));
     let mut facts = host();
     device(&mut facts, "eth0").speed = None;
     let small = |text: &str| {
@@ -162,11 +158,8 @@ fn a_line_for_one_link_replaces_the_limits_there() {
         "version: 1\nlinks: {eth0: , eth1: , virt0: 1gbit}\nusers: {bob: {rate: 10%, prio: 2, links: {eth1: 1mbit, virt0: none}}}",
     );
     let bob = &node(&model, "bob").limits;
-    assert_eq!(
-        bob[LinkAt::new(0)],
-        Some(Limits { rate: PROMISED("100mbit"), ceil: rate("100mbit"), prio: 2 })
-    );
-    assert_eq!(bob[LinkAt::new(1)], Some(Limits { rate: DERIVED, ceil: rate("1mbit"), prio: 0 }));
+    assert_eq!(bob[LinkAt::new(0)], Some(limits_of(PROMISED("100mbit"), "100mbit", 2)));
+    assert_eq!(bob[LinkAt::new(1)], Some(limits_of(DERIVED, "1mbit", 0)));
     assert_eq!(bob[LinkAt::new(2)], None);
 }
 
@@ -179,10 +172,7 @@ fn a_group_without_a_rate_has_what_was_promised_below_it() {
     assert_eq!(order, ["group all", "group year1", "ann", "bob", "cat"]);
     let floor = |text: &str| Asked::Derived { floor: Some(rate(text)) };
     assert_eq!(limits(&model, "group all").rate, floor("15mbit"));
-    assert_eq!(
-        limits(&model, "group year1"),
-        Limits { rate: floor("5mbit"), ceil: rate("600mbit"), prio: 0 }
-    );
+    assert_eq!(limits(&model, "group year1"), limits_of(floor("5mbit"), "600mbit", 0));
     assert_eq!(node(&model, "bob").group, Group::of("year1"));
     assert_eq!(node(&model, "group year1").group, Group::of("all"));
 }
@@ -218,7 +208,7 @@ fn an_account_that_runs_has_a_class_of_each_or_of_everyone() {
     );
     assert_eq!(
         limits(&model, "uid 1003"),
-        Limits { rate: DERIVED, ceil: rate("10mbit"), prio: 4 },
+        limits_of(DERIVED, "10mbit", 4),
         "each fits itself to its group"
     );
     assert_eq!(node(&model, "uid 1003").group, Group::of("s"));
@@ -234,10 +224,7 @@ fn everyone_together_is_a_group() {
         &facts,
         "version: 1\nlinks: {eth0: }\neveryone: {uids: [\"900-\"], rate: 10%, ceil: 80%, each: {ceil: 1gbit}}",
     );
-    assert_eq!(
-        limits(&model, "group everyone"),
-        Limits { rate: PROMISED("100mbit"), ceil: rate("800mbit"), prio: 0 }
-    );
+    assert_eq!(limits(&model, "group everyone"), limits_of(PROMISED("100mbit"), "800mbit", 0));
     assert_eq!(limits(&model, "uid 999").ceil, rate("800mbit"));
     assert_eq!(node(&model, "uid 999").group, Some(Group::Everyone));
 }
@@ -460,7 +447,7 @@ fn an_anchor_in_x_is_for_many_users() {
         "version: 1\nx-small: &small {ceil: 5mbit, prio: 3}\nlinks: {eth0: }\nusers:\n  ann: *small\n  bob: {<<: *small, prio: 1}\n",
     );
     assert_eq!(limits(&model, "ann").ceil, rate("5mbit"));
-    assert_eq!(limits(&model, "bob"), Limits { rate: DERIVED, ceil: rate("5mbit"), prio: 1 });
+    assert_eq!(limits(&model, "bob"), limits_of(DERIVED, "5mbit", 1));
 }
 
 #[test]

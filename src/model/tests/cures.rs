@@ -3,7 +3,7 @@
 use super::*;
 
 /// Policies that are refused, what each is told, and the policy of whoever does that.
-const CASES: [(&str, &str, &str); 15] = [
+const CASES: [(&str, &str, &str); 17] = [
     ("links: {eth0: unlimited}", "such as `1gbit`", "links: {eth0: 1gbit}"),
     ("links: {eth0: {rate: max}}", "such as `1gbit`", "links: {eth0: {rate: 1gbit}}"),
     ("links: {eth0: {rate: 0}}", "such as `1gbit`", "links: {eth0: {rate: 1gbit}}"),
@@ -36,6 +36,16 @@ const CASES: [(&str, &str, &str); 15] = [
         "links: {eth0: {down: 1gbit}}\nusers: {bob: {down: {rate: 0, ceil: 9mbit}}}",
         "remove `rate`",
         "links: {eth0: {down: 1gbit}}\nusers: {bob: {down: {ceil: 9mbit}}}",
+    ),
+    (
+        "links: {eth0: }\nusers: {bob: {ceil: 9mbit, boost: 0}}",
+        "leave `boost` out",
+        "links: {eth0: }\nusers: {bob: {ceil: 9mbit}}",
+    ),
+    (
+        "links: {eth0: }\nusers: {bob: {ceil: 9mbit, boost: 0}}",
+        "`500MiB`",
+        "links: {eth0: }\nusers: {bob: {ceil: 90mbit, boost: 500MiB}}",
     ),
     ("links: {eth0: }\nusers: {bob: 0}", "`8bit`", "links: {eth0: }\nusers: {bob: 8bit}"),
     ("links: {eth0: }\nusers: {bob: max}", "`100%`", "links: {eth0: }\nusers: {bob: 100%}"),

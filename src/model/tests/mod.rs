@@ -2,6 +2,7 @@
 //! `snapshots/`), what is built, and the examples in `policies/`.
 #![allow(clippy::too_many_lines, reason = "a list of cases is a table")]
 
+mod bad_boost;
 mod bad_down;
 mod bad_input;
 mod built;

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::{Asked, By, Holds, LimitOf, LinkAt, Node, Position};
 use crate::times::{TimeZone, Timestamp, Unknown, Zones};
 use crate::tree::Owner;
-use crate::units::Rate;
+use crate::units::{Bytes, Rate};
 
 /// The host at this moment, where it is in Berlin.
 pub(super) fn at(moment: &str) -> Facts {
@@ -60,6 +60,29 @@ fn ceils(model: &Model, name: &str) -> [Rate; 2] {
 
 pub(super) fn moment(text: &str) -> Option<Timestamp> {
     Some(text.parse().unwrap())
+}
+
+#[test]
+fn a_boost_goes_with_the_cap_that_holds() {
+    let policy = "users:\n  ann: {ceil: 100mbit, boost: 700MB, when: {night: {ceil: 800mbit}, work: {boost: 1MiB}}, down: {ceil: 10mbit, boost: 75MB}}";
+    let boosts = |moment: &str| {
+        let limits = node(&model(moment, policy), "ann").limits.clone();
+        [0, 1].map(|link| limits[LinkAt::new(link)].unwrap().boost.map(Bytes::to_volume))
+    };
+    let some = |text: &str| Some(text.to_string());
+    assert_eq!(boosts(NIGHT), [some("700MB"), some("75MB")]);
+    assert_eq!(boosts(NOON), [some("1MiB"), some("75MB")]);
+    let without = "users:\n  ann: {ceil: 100mbit, boost: 700MB, down: 10mbit}";
+    let ann = node(&model(NOON, without), "ann").limits[LinkAt::new(1)].unwrap();
+    assert_eq!(ann.boost, None, "a boost of what is sent is none of what arrives");
+}
+
+#[test]
+fn a_boost_that_a_lower_cap_cannot_save_up_is_an_error_before_its_window_begins() {
+    let policy = "version: 1\nlinks: {eth0: }\nusers: {ann: {ceil: 100mbit, boost: 700MB, when: {night: 10mbit}}}\n";
+    let report = said_on(&at(NOON), BuildOptions::default(), &format!("{policy}{TIMES}"));
+    assert!(report.contains("write at most `75MB`"), "{report}");
+    assert!(report.contains("while `night` holds"), "{report}");
 }
 
 #[test]

@@ -15,9 +15,13 @@ impl<'a> Comparison<'a> {
     pub(super) fn add_class(&mut self, turn: &Turn<'_>, id: ClassId) {
         let Turn { port, wanted, .. } = turn;
         if let Some(class) = wanted.classes.get(&id) {
-            self.push(Step::Class((*port).clone(), id, Change::Add(*class)));
+            let (first, then) = in_two(*class);
+            self.push(Step::Class((*port).clone(), id, Change::Add(first)));
             if let Some(leaf) = wanted.leaves.get(&id) {
                 self.push(Step::Leaf((*port).clone(), id, Change::Add(*leaf)));
+            }
+            if let Some(then) = then {
+                self.push(Step::Class((*port).clone(), id, then));
             }
         }
     }
@@ -66,8 +70,13 @@ impl<'a> Comparison<'a> {
         let to = turn.wanted.classes[&id];
         let leaf = turn.wanted.leaves.get(&id).copied();
         if from.parent != to.parent {
-            let change = Change::Replace { from, to, below: leaf };
-            return self.push(Step::Class(turn.port.clone(), id, change));
+            let (first, then) = in_two(to);
+            let change = Change::Replace { from, to: first, below: leaf };
+            self.push(Step::Class(turn.port.clone(), id, change));
+            if let Some(then) = then {
+                self.push(Step::Class(turn.port.clone(), id, then));
+            }
+            return;
         }
         if from != to {
             self.push(Step::Class(turn.port.clone(), id, Change::Alter { from, to }));
@@ -105,6 +114,15 @@ impl<'a> Comparison<'a> {
                 }
             }
         }
+    }
+}
+
+/// How a class is made: first without its boost, which it then gets by a change
+/// ([`Class::without_boost`]).
+fn in_two(class: Class) -> (Class, Option<Change<Class, Option<LeafQdisc>>>) {
+    match class.without_boost() {
+        None => (class, None),
+        Some(first) => (first, Some(Change::Alter { from: first, to: class })),
     }
 }
 

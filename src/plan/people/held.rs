@@ -1,7 +1,7 @@
 //! What one owner has at one port, and how a change of it is said.
 
 use crate::tree::{Class, Group, Guarantee, Role};
-use crate::units::Rate;
+use crate::units::{Bytes, Rate};
 
 /// The limits of a class, as a policy could have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub(super) struct Held {
     pub rate: Option<Rate>,
     /// What it may reach by borrowing.
     pub ceil: Rate,
+    /// What may pass above it after a pause.
+    pub boost: Option<Bytes>,
     /// 0 to 7; `None`: a group.
     pub prio: Option<u8>,
     /// The group that it is in.
@@ -24,20 +26,19 @@ impl Held {
             Role::Inner => None,
         };
         let rate = (class.guarantee() == Guarantee::Written).then_some(class.rate);
-        Held { rate, ceil: class.ceil, prio, group }
+        Held { rate, ceil: class.ceil, boost: class.boost(), prio, group }
     }
 
-    /// `100mbit`, `rate 10mbit ceil 200mbit prio 2`.
+    /// `100mbit`, `rate 10mbit ceil 200mbit prio 2`, `100mbit boost 500MiB`.
     pub(super) fn words(&self) -> String {
         let limits = match self.rate {
             None => self.ceil.to_string(),
             Some(rate) if rate == self.ceil => format!("rate {rate}"),
             Some(rate) => format!("rate {rate} ceil {}", self.ceil),
         };
-        match self.prio {
-            None | Some(0) => limits,
-            Some(prio) => format!("{limits} prio {prio}"),
-        }
+        let boost = self.boost.map(|boost| format!(" boost {}", boost.to_volume()));
+        let prio = self.prio.filter(|prio| *prio > 0).map(|prio| format!(" prio {prio}"));
+        format!("{limits}{}{}", boost.unwrap_or_default(), prio.unwrap_or_default())
     }
 }
 
@@ -53,6 +54,10 @@ pub(super) fn difference(from: &Held, to: &Held, named: bool) -> String {
         let is_named = named || from.rate.or(to.rate).is_some();
         let name = if is_named { "ceil " } else { "" };
         parts.push(format!("{name}{} → {}", from.ceil, to.ceil));
+    }
+    if from.boost != to.boost {
+        let words = |boost: Option<Bytes>| boost.map_or("none".to_string(), Bytes::to_volume);
+        parts.push(format!("boost {} → {}", words(from.boost), words(to.boost)));
     }
     if let (Some(from), Some(to)) = (from.prio, to.prio)
         && from != to

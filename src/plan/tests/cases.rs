@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
-    let account = |ceil: u64| Model {
+    let account = |ceil: u64, boost: Option<Bytes>| Model {
         links: Per::new(vec![link("eth0", 100)]),
         classifiers: [None].into(),
         nodes: vec![Node {
@@ -14,6 +14,7 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
             limits: Per::new(vec![Some(Limits {
                 rate: Asked::Derived { floor: None },
                 ceil: mbit(ceil),
+                boost,
                 prio: 0,
             })]),
             holds: Per::new(Vec::new()),
@@ -35,12 +36,34 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
         assert!(!plan.is_empty());
         plan.changes()
     };
-    let before = state(&account(50), &KernelState::default());
-    assert!(changes(&before, &state(&account(20), &before), &[1000]), "everyone: 50 -> 20mbit");
-    let nobody = Model { nodes: Vec::new(), ..account(50) };
+    let before = state(&account(50, None), &KernelState::default());
+    assert!(
+        changes(&before, &state(&account(20, None), &before), &[1000]),
+        "everyone: 50 -> 20mbit"
+    );
+    let nobody = Model { nodes: Vec::new(), ..account(50, None) };
     let without = state(&nobody, &before);
     assert!(changes(&before, &without, &[1000]), "the line was removed, the account still runs");
     assert!(!changes(&before, &without, &[]), "the account logged out");
+    // A new class has no boost yet, however often it is made again; and gets it at once.
+    let without = state(&nobody, &KernelState::default());
+    let boosted = state(&account(50, Some(Bytes(5_000_000))), &without);
+    let mut plan = diff(&without, &boosted, &[]);
+    let accounts = Accounts { running: [1000].into(), ..Accounts::default() };
+    plan.mark_routine(&without, &Logins { accounts: &accounts, derived: BTreeSet::new() });
+    let of_classes = plan.steps.iter().filter(|planned| planned.step.class().is_some());
+    let news: Vec<_> = of_classes.clone().filter(|planned| !planned.routine).collect();
+    assert!(news.is_empty(), "the account logged in: {news:?}");
+    let classes: Vec<String> = of_classes.map(|planned| planned.step.to_string()).collect();
+    assert_eq!(
+        classes,
+        [
+            "+ eth0 class 1:10 in 1:1: rate 50mbit ceil 50mbit",
+            "+ eth0 qdisc 10: bfifo in 1:10",
+            "~ eth0 class 1:10: cburst 25001b -> 5000000b",
+        ]
+    );
+    assert!(changes(&boosted, &before, &[1000]), "the policy has no boost any more");
 }
 
 #[test]

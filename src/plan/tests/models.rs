@@ -9,6 +9,8 @@ struct Seed {
     group: Option<usize>,
     ceil: u64,
     promised: bool,
+    /// In MB.
+    boost: Option<u64>,
     prio: u8,
     pin: Option<u16>,
     second_link: bool,
@@ -20,12 +22,14 @@ fn seed() -> impl Strategy<Value = Seed> {
     // Most users are alike, so that they can share a shard.
     let prio = prop_oneof![4 => Just(0), 1 => 0..8_u8];
     let second_link = prop_oneof![3 => Just(true), 1 => Just(false)];
-    (any::<bool>(), group, 1..90_u64, any::<bool>(), prio, pin, second_link).prop_map(
-        |(present, group, ceil, promised, prio, pin, second_link)| Seed {
+    let boost = proptest::option::weighted(0.25, 1..7_u64);
+    (any::<bool>(), group, 1..90_u64, any::<bool>(), boost, prio, pin, second_link).prop_map(
+        |(present, group, ceil, promised, boost, prio, pin, second_link)| Seed {
             present,
             group,
             ceil,
             promised,
+            boost,
             prio,
             pin,
             second_link,
@@ -68,7 +72,8 @@ prop_compose! {
                 true => Asked::Promised(mbit(1)),
                 false => Asked::Derived { floor: None },
             };
-            let limits = Limits { rate, ceil: mbit(seed.ceil), prio: seed.prio };
+            let boost = seed.boost.map(|mega| Bytes(mega * 1_000_000));
+            let limits = Limits { rate, ceil: mbit(seed.ceil), boost, prio: seed.prio };
             links.along(|at, _: &Link| {
                 (at == LinkAt::new(0) || seed.second_link).then_some(limits)
             })
@@ -79,7 +84,7 @@ prop_compose! {
         for (i, (present, nested)) in groups.into_iter().enumerate() {
             if present {
                 let group = standing.last().filter(|_| nested).map(|parent| name(*parent));
-                let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(90), prio: 0 };
+                let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(90), boost: None, prio: 0 };
                 nodes.push(Node {
                     owner: Owner::Group(name(i)),
                     group,

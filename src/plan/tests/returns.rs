@@ -51,7 +51,8 @@ proptest! {
 
 /// A user on the first link, and with `both` on the second one too.
 fn user(name: &str, both: bool) -> Node {
-    let limits = Limits { rate: Asked::Derived { floor: None }, ceil: mbit(1), prio: 0 };
+    let limits =
+        Limits { rate: Asked::Derived { floor: None }, ceil: mbit(1), boost: None, prio: 0 };
     Node {
         owner: Owner::User(key(name)),
         group: None,
