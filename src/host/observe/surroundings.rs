@@ -171,8 +171,8 @@ pub fn manager(host: &Path, link: &LinkFacts) -> Option<Manager> {
     })
 }
 
-/// The files beside one of networkd's that add to it (systemd.network(5)): the state that systemd 252
-/// writes does not name them.
+/// The files beside one of networkd's that add to it (systemd.network(5)): the state that systemd
+/// 252 writes does not name them.
 fn drop_ins(host: &Path, file: &str) -> Vec<String> {
     let Some(name) = Path::new(file).file_name() else { return Vec::new() };
     let folders = ["etc", "run", "usr/local/lib", "usr/lib"].map(|at| {

@@ -22,8 +22,8 @@ use crate::support::world::{Family, UPLINK, World};
 tests!(
     On::Events => a_login_under_a_storm_is_placed_at_once, a_login_is_the_users_from_its_first_bytes,
         lost_events_are_made_up_for;
-    // Storms on an emulated processor take minutes; the real sshd, the peer; and what is the same on
-    // every kernel.
+    // Storms on an emulated processor take minutes; the real sshd, the peer; and what is the same
+    // on every kernel.
     On::HostEvents => newcomers_get_a_class_and_give_it_back, what_the_daemon_does_is_in_the_metrics, no_storm_keeps_others_waiting, no_login_waits_until_flows_are_known, a_login_is_placed_no_later_than_by_the_peer, what_a_real_sshd_sends_is_the_users;
     On::Host => pam_places_a_session_without_a_daemon;
     On::HostAndUml => without_events_processes_are_found_all_the_same;
