@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 use super::Process;
 use super::descriptors::{Descriptors, Protocol, descriptors, is_gone, reach};
 use super::served::{Held, Server, go_along};
-use crate::netlink::inet_diag::{self, Listening};
+use crate::netlink::Request;
+use crate::netlink::inet_diag::{self, Listening, Transport};
 use crate::sys::Netlink;
 use crate::sys::threads::in_parts;
 use crate::tree::Family;
@@ -215,7 +216,15 @@ impl Handover {
 
 /// Which sockets listen, by protocol; the kernel is asked when one is looked up.
 #[derive(Default)]
-struct Listeners(BTreeMap<u16, Option<BTreeSet<u64>>>);
+struct Listeners(BTreeMap<u16, Option<Listed>>);
+
+/// What the kernel lists of a protocol, by inode.
+enum Listed {
+    /// The sockets that listen.
+    Listening(BTreeSet<u64>),
+    /// The connections, where those that listen are in no list.
+    Connected(BTreeSet<u64>),
+}
 
 impl Listeners {
     /// Whether the socket listens; true also where the kernel does not say, with the reason in
@@ -227,9 +236,22 @@ impl Listeners {
                     format!("the kernel does not list {protocol:?} listeners: {error}")
                 });
             };
-            listeners(protocol).inspect_err(say).ok()
+            let listed = inodes(|family| inet_diag::listeners(family, protocol));
+            let listed = match listed.map(Listed::Listening) {
+                // A kernel without `mptcp_diag` lists an MPTCP socket's subflows as TCP's, and with
+                // the inode of the MPTCP socket, which they share (`mptcp_sock_graft`).
+                Err(_) if protocol == Listening::Mptcp => {
+                    inodes(|family| inet_diag::connections(family, Transport::Tcp))
+                        .map(Listed::Connected)
+                }
+                listed => listed,
+            };
+            listed.inspect_err(say).ok()
         });
-        known.as_ref().is_none_or(|inodes| inodes.contains(&inode))
+        known.as_ref().is_none_or(|listed| match listed {
+            Listed::Listening(inodes) => inodes.contains(&inode),
+            Listed::Connected(inodes) => !inodes.contains(&inode),
+        })
     }
 }
 
@@ -245,14 +267,13 @@ fn hand_over(entry: &Path, inode: u64, owner: u32, uid: u32) -> io::Result<bool>
     }
 }
 
-/// Inodes of all sockets of the network namespace that listen.
-fn listeners(protocol: Listening) -> io::Result<BTreeSet<u64>> {
+/// Inodes of the sockets of both families that the kernel lists.
+fn inodes(list: impl Fn(Family) -> Request) -> io::Result<BTreeSet<u64>> {
     let mut inodes = BTreeSet::new();
     for family in [Family::V4, Family::V6] {
-        let list = Netlink::for_sockets().and_then(|mut netlink| {
-            netlink.dump(&inet_diag::listeners(family, protocol), inet_diag::inode)
-        });
-        inodes.extend(list.map_err(io::Error::other)?);
+        let listed = Netlink::for_sockets()
+            .and_then(|mut netlink| netlink.dump(&list(family), inet_diag::inode));
+        inodes.extend(listed.map_err(io::Error::other)?);
     }
     Ok(inodes)
 }
@@ -332,7 +353,7 @@ mod tests {
         let listener = TcpListener::bind("[::1]:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let inode = |fd: i32| fs::metadata(format!("/proc/self/fd/{fd}")).unwrap().ino();
-        let listed = listeners(Listening::Tcp).unwrap();
+        let listed = inodes(|family| inet_diag::listeners(family, Listening::Tcp)).unwrap();
         assert!(listed.contains(&inode(listener.as_raw_fd())));
         assert!(!listed.contains(&inode(client.as_raw_fd())));
     }

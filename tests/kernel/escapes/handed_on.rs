@@ -10,7 +10,10 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::stat::fstat;
 
 use crate::support::accounts::{ANN, Account, BOB, CAROL, ROOT};
 use crate::support::cell::myself;
@@ -27,6 +30,7 @@ tests!(
         a_session_that_pam_places_has_its_connection;
     On::Events => a_login_gets_its_connection_as_its_own,
         who_has_a_class_already_is_given_nothing;
+    On::HostEvents => a_login_with_many_connections_has_them_at_once;
 );
 
 const POLICY: &str = "
@@ -51,7 +55,7 @@ impl Heir {
         Heir(command.uid(account.uid).gid(account.gid).spawn().expect("start an heir"))
     }
 
-    fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
@@ -128,6 +132,42 @@ pub fn what_is_not_one_users_stays_roots() {
     apply(POLICY);
     assert!(members("user/ann").contains(&heirs[0].pid()));
     assert_eq!(heirs.each_ref().map(Heir::owner), [0; 6]);
+}
+
+/// How long it takes a login to have 200 connections that root accepted and hands on, in the middle
+/// of some. Measured by an idle machine: see the figures that it prints.
+pub fn a_login_with_many_connections_has_them_at_once() {
+    const CONNECTIONS: usize = 200;
+    const PROMISED: Duration = Duration::from_millis(100);
+    let _world = World::new();
+    let daemon = Daemon::with_events(&["watch", &policy(POLICY)]);
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        let pairs: Vec<_> = (0..CONNECTIONS).map(|_| accepted()).collect();
+        for (connection, _far) in &pairs {
+            fcntl(connection, FcntlArg::F_SETFD(FdFlag::empty())).expect("it is inherited");
+        }
+        let inodes: Vec<u64> =
+            pairs.iter().map(|(it, _)| fstat(it).expect("its inode").st_ino).collect();
+        let ann = Heir::start(ANN, copy(&pairs[0].0));
+        let start = Instant::now();
+        let owners = || {
+            let open = fs::read_dir(format!("/proc/{}/fd", ann.pid())).expect("her descriptors");
+            let files = open.flatten().filter_map(|it| fs::metadata(it.path()).ok());
+            let sockets = files.filter(|it| inodes.contains(&it.ino()));
+            sockets.map(|it| it.uid()).collect::<Vec<_>>()
+        };
+        soon("all are hers", Duration::from_secs(10), || {
+            let owners = owners();
+            owners.len() > CONNECTIONS && owners.iter().all(|owner| *owner == ANN.uid)
+        });
+        took.push(start.elapsed());
+    }
+    took.sort();
+    println!("{CONNECTIONS} connections are hers after {took:?}");
+    // Of a machine that is busy with other things, too.
+    assert!(took[2] < 10 * PROMISED, "{took:?}");
+    assert!(daemon.end().success());
 }
 
 pub fn a_login_gets_its_connection_as_its_own() {
