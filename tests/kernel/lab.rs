@@ -22,10 +22,19 @@ pub const TESTS: &[Test] = &[
     half("lab::user_mode_linux_part_1", || part_of_the_rest("1/2")),
     half("lab::user_mode_linux_part_2", || part_of_the_rest("2/2")),
     alone("lab::user_mode_linux_exact", || boot(UML, &EXACT, 2)),
+    half("lab::user_mode_linux_that_forbids_net_cls", || boot(UNTAGGED, &[FORBIDDEN], 1)),
+    Test {
+        on: On::Nightly,
+        ..half("lab::user_mode_linux_without_net_cls", || boot(UNTAGGED, &WITHOUT_NET_CLS, 8))
+    },
     alone("lab::debian_cloud_kernel", || boot(QEMU, &[], 10)),
     Test { on: On::Nightly, ..alone("lab::newest_debian_cloud_kernel", newest) },
     half("lab::a_boot_with_systemd", || boot(SYSTEMD, &["first"], 1)),
     Test { on: On::Nightly, ..alone("lab::boots_with_systemd", booted) },
+    Test {
+        on: On::Nightly,
+        ..half("lab::neighbours_of_a_shaped_host", || boot(BESIDE, &BESIDE_IT, 5))
+    },
 ];
 
 /// All cases of tests/boot/cases.sh, several boots of one disk.
@@ -59,11 +68,22 @@ struct Kind {
 }
 
 const UML: Kind = Kind { script: "uml.sh", folder: "lab", place: "uml" };
+/// Without `net_cls`, as the kernel's command line can say.
+const UNTAGGED: Kind = Kind { place: "untagged", ..UML };
+const FORBIDDEN: &str = "untagged::a_kernel_that_forbids";
+const WITHOUT_NET_CLS: [&str; 5] =
+    ["untagged::", "--skip", "between_the_two", "--skip", "a_move_that_is_not_confirmed"];
+
 const QEMU: Kind = Kind { script: "qemu.sh", folder: "lab", place: "qemu" };
 const NEWEST: Kind = Kind { folder: "lab/newest", place: "newest", ..QEMU };
 
 /// Debian with systemd as its first process, and the units as they are installed.
 const SYSTEMD: Kind = Kind { script: "../boot/qemu.sh", folder: "lab", place: "systemd" };
+
+/// The same Debian in user-mode Linux, with this machine's LXC and Podman.
+const BESIDE: Kind = Kind { script: "../boot/uml.sh", ..SYSTEMD };
+/// The cases of tests/boot/neighbours.sh.
+const BESIDE_IT: [&str; 5] = ["alone", "auto", "own", "uid", "below"];
 
 /// What arrives, and guests: by the programs that each kernel's verifier has to take, and that meet
 /// what other kernels hand on with a packet.
@@ -168,6 +188,7 @@ impl Machine {
             .args(words)
             .args(again)
             .env("LAB_BOOT", nth.to_string())
+            .env("LAB_APPEND", if kind.place == "untagged" { "cgroup_no_v1=net_cls" } else { "" })
             .env("SHAPER_LAB", kind.place)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

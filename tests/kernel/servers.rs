@@ -57,7 +57,7 @@ fn has_all(seen: &Interval, class: &str) {
     assert!(share >= 0.999, "{class} has {share}");
 }
 
-fn udp_that_nobody_answers_is_its_receivers() {
+pub fn udp_that_nobody_answers_is_its_receivers() {
     let mut world = World::new();
     apply(POLICY);
     let mut ann = world.actor(ANN);
@@ -171,7 +171,7 @@ fn a_map_that_somebody_has_changed_is_mended() {
     has_all(&sent_to(&mut world, Family::V4, 7_000), &of_ann);
 }
 
-fn a_server_whose_user_is_in_a_shard_is_found_as_well() {
+pub fn a_server_whose_user_is_in_a_shard_is_found_as_well() {
     let mut world = World::new();
     let crowd: String = (0..1_050)
         .map(|n| format!("  c{n}: {{ceil: 50mbit, down: 50mbit, uids: [{}]}}\n", 100_000 + n))

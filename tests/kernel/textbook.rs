@@ -89,7 +89,7 @@ fn a_streams_bytes_are_counted_in_its_class_alone() {
     }
 }
 
-fn tcp_udp_and_icmp_of_both_families_carry_the_tag() {
+pub fn tcp_udp_and_icmp_of_both_families_carry_the_tag() {
     let mut world = World::new();
     let streams = [Family::V4, Family::V6].map(|family| world.stream(ANN, family));
     let mut actors = [Family::V4, Family::V6].map(|family| (family, world.actor(ANN)));

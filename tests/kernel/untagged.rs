@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::escapes::{handed_on, hidden, passed_on, tried};
+use crate::escapes::{answers, handed_on, hidden, mptcp, passed_on, priority, tried};
 use crate::processes::{self, all_passes_through};
 use crate::support::accounts::{ANN, BOB};
 use crate::support::counters;
@@ -21,10 +21,11 @@ use crate::support::random::Random;
 use crate::support::rates::{self, MBIT};
 use crate::support::world::{Family, UPLINK, World};
 use crate::watch::logins;
-use crate::{arriving, shards};
+use crate::{arriving, engines, servers, shards, textbook};
 
 tests!(
     On::HostAndUml => a_host_without_the_hierarchy_is_shaped, between_the_two_no_packet_is_lost_or_nobodys, a_move_that_is_not_confirmed_is_taken_back;
+    On::Untagged => a_kernel_that_forbids_net_cls_goes_without;
     On::Host => a_run_that_is_killed_anywhere_is_made_good, what_tags_alone_can_do_is_refused,
         a_rule_with_from_knows_the_sender;
 );
@@ -64,6 +65,20 @@ as_with_tags!(
     On::Host => ways_of_sending: tried::no_way_of_sending_leaves_the_class;
     On::Host => subordinate_uids: hidden::what_he_chowns_to_a_subordinate_uid_is_his;
     On::Host => a_passed_connection: passed_on::a_passed_connection_stays_its_owners;
+    On::Host => a_passed_connection_of_roots: passed_on::so_does_one_that_root_accepted_and_handed_on;
+    On::Host => who_becomes_another: passed_on::who_becomes_another_with_a_connection_does_not_pay_for_it;
+    On::HostAndUml => hidden_sockets: hidden::none_leaves_the_class;
+    On::HostAndUml => both_families: textbook::tcp_udp_and_icmp_of_both_families_carry_the_tag;
+    On::HostAndUml => answers: answers::the_answer_to_a_connection_is_its_listeners;
+    On::Host => resets: answers::the_reset_of_a_connection_is_its_users;
+    On::HostEvents => multipath: mptcp::a_connection_that_root_accepted_is_its_users;
+    On::Host => receivers: servers::udp_that_nobody_answers_is_its_receivers;
+    On::Host => receivers_in_shards: servers::a_server_whose_user_is_in_a_shard_is_found_as_well;
+    On::Host => a_macvlans_guest: priority::a_macvlans_guest_cannot_name_a_class;
+    On::HostEvents => many_connections: handed_on::a_login_with_many_connections_has_them_at_once;
+    On::Nightly => docker: engines::what_dockers_containers_send_and_receive_is_in_their_owners_class;
+    On::Nightly => lxc: engines::what_lxcs_containers_send_and_receive_is_in_their_owners_class;
+    On::Nightly => podman: engines::what_podmans_containers_send_and_receive_is_in_their_owners_class;
 );
 
 const ANN_AND_BOB: &str = "
@@ -134,6 +149,35 @@ fn a_host_without_the_hierarchy_is_shaped() {
     shaper(&["clear"]).exits(0);
     assert!(!Path::new("/run/shaper").exists(), "clear leaves nothing");
     assert!(!world.on_host("tc qdisc show dev up0").stdout.contains("htb"));
+}
+
+/// With `cgroup_no_v1=net_cls`: `auto` finds it out, and says what there is not.
+fn a_kernel_that_forbids_net_cls_goes_without() {
+    let mut world = World::new();
+    let groups = fs::read_to_string("/proc/self/cgroup").expect("its cgroups");
+    assert!(!groups.contains("net_cls"), "{groups}");
+    let refused = shaper(&["apply", &policy(&with("bpf"))]);
+    assert_ne!(refused.status, Some(0), "{}", refused.stdout);
+    assert!(refused.stderr.contains("started with `cgroup_no_v1`"), "{}", refused.stderr);
+    let _streams = [world.pouring(ANN, Family::V4), world.pouring(BOB, Family::V6)];
+    apply(&with("auto"));
+    let link = shaper(&["status", "--json"]).exits(0).json()["links"][0].clone();
+    assert_eq!(link["classifier"], "uid", "{link}");
+    without_tags();
+    let [ann, bob] = ["user/ann", "user/bob"].map(classid);
+    sleep(Duration::from_millis(500));
+    rates::expect(
+        UPLINK,
+        Duration::from_secs(1),
+        &[(&[&ann], 30 * MBIT, 6), (&[&bob], 20 * MBIT, 6)],
+    );
+    let told = shaper(&["doctor", "--json"]).json();
+    let checks = told["checks"].as_array().expect("checks");
+    let check = checks.iter().find(|check| check["id"] == "net_cls").expect("a check");
+    assert_eq!(check["state"], "warning", "{check}");
+    assert!(check["what"].as_str().is_some_and(|it| it.contains("cgroup_no_v1")), "{check}");
+    shaper(&["clear"]).exits(0);
+    assert!(!Path::new("/run/shaper").exists(), "clear leaves nothing");
 }
 
 /// Numbered datagrams of ann's, and bytes of nobody's, while the claims go to and fro.

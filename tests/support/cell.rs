@@ -115,6 +115,39 @@ fn keep_inner(name: &str, budget: Duration, on: On) -> io::Result<ExitCode> {
     File::create(MACHINE)?;
     let machine = format!("/proc/self/fd/{}", machine.as_raw_fd());
     mount(Some(machine.as_str()), MACHINE, none, MsFlags::MS_BIND, none)?;
+    let directory = match is_without_net_cls() {
+        true => None,
+        false => Some(make_directory()?),
+    };
+    unshare(CloneFlags::CLONE_NEWCGROUP)?;
+    if !on.shares_processes() {
+        unshare(CloneFlags::CLONE_NEWPID)?;
+    }
+    let init = myself(&["--init", name]).spawn()?;
+    let status = wait(init, budget, || matches!(told_to_end.read_signal(), Ok(Some(_))));
+    let left = directory.map_or(Ok(()), |(directory, lock)| {
+        fs::write(Path::new(HIERARCHY).join("cgroup.procs"), "0")?;
+        end_all(&directory);
+        let left = remove_tree(&directory);
+        drop(lock);
+        left
+    });
+    let Some(status) = status else {
+        eprintln!("ended by a signal, or by its limit of {} seconds", budget.as_secs());
+        return Ok(ExitCode::FAILURE);
+    };
+    left?;
+    Ok(exit_code(status))
+}
+
+/// Whether the kernel was started without `net_cls`: then nothing outlives the cell's processes.
+pub fn is_without_net_cls() -> bool {
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    line.split_whitespace().any(|word| word == "cgroup_no_v1=net_cls")
+}
+
+/// The cell's directory, in which this process is from then on, with the lock on it.
+fn make_directory() -> io::Result<(PathBuf, Flock<File>)> {
     fs::create_dir(HIERARCHY)?;
     mount_net_cls(Path::new(HIERARCHY))?;
     sweep(Path::new(HIERARCHY));
@@ -125,22 +158,7 @@ fn keep_inner(name: &str, budget: Duration, on: On) -> io::Result<ExitCode> {
     // A process that is in the directory when it makes its cgroup namespace sees the directory as
     // the root.
     fs::write(directory.join("cgroup.procs"), "0")?;
-    unshare(CloneFlags::CLONE_NEWCGROUP)?;
-    if !on.shares_processes() {
-        unshare(CloneFlags::CLONE_NEWPID)?;
-    }
-    let init = myself(&["--init", name]).spawn()?;
-    let status = wait(init, budget, || matches!(told_to_end.read_signal(), Ok(Some(_))));
-    fs::write(Path::new(HIERARCHY).join("cgroup.procs"), "0")?;
-    end_all(&directory);
-    let left = remove_tree(&directory);
-    drop(lock);
-    let Some(status) = status else {
-        eprintln!("ended by a signal, or by its limit of {} seconds", budget.as_secs());
-        return Ok(ExitCode::FAILURE);
-    };
-    left?;
-    Ok(exit_code(status))
+    Ok((directory, lock))
 }
 
 /// The cell's pid 1: what a fresh process namespace needs, then the test, then reaping until it
@@ -158,7 +176,9 @@ pub fn init(name: &str, on: On) -> ExitCode {
 fn init_inner(name: &str, on: On) -> io::Result<ExitCode> {
     set_pdeathsig(Signal::SIGKILL)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
-    umount2(HIERARCHY, MntFlags::MNT_DETACH)?;
+    if !is_without_net_cls() {
+        umount2(HIERARCHY, MntFlags::MNT_DETACH)?;
+    }
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let none: Option<&str> = None;
     if on.shares_processes() {

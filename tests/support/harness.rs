@@ -48,6 +48,8 @@ pub enum On {
     HostTogether,
     /// Needs a driver that only user-mode Linux has here.
     Uml,
+    /// Needs user-mode Linux without `net_cls`.
+    Untagged,
     /// Needs a driver that only Debian's kernels have here.
     Qemu,
     /// By `make nightly` alone (`SHAPER_NIGHT`): boots that take many minutes.
@@ -75,7 +77,7 @@ impl Place {
     /// The lab's init says so in `SHAPER_LAB`.
     pub fn current() -> Place {
         match std::env::var("SHAPER_LAB").as_deref() {
-            Ok("uml") => Place::Uml,
+            Ok("uml" | "untagged") => Place::Uml,
             Ok("qemu") => Place::Qemu,
             Ok("newest") => Place::Newest,
             _ => Place::Host,
@@ -103,6 +105,7 @@ impl On {
             On::HostAndUml => place != Place::Qemu,
             On::HostAndNight => matches!(place, Place::Host | Place::Newest),
             On::Uml => place == Place::Uml,
+            On::Untagged => place == Place::Uml && cell::is_without_net_cls(),
             On::Qemu => matches!(place, Place::Qemu | Place::Newest),
             On::Nightly => place == Place::Host && setting("SHAPER_NIGHT").is_some(),
             On::Events => place != Place::Uml,

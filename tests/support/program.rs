@@ -24,6 +24,11 @@ pub fn without_tags() {
     UNTAGGED.store(true, Ordering::Relaxed);
 }
 
+/// Whether they do.
+pub fn is_untagged() -> bool {
+    UNTAGGED.load(Ordering::Relaxed)
+}
+
 /// The text with `classifier: uid` at the uplink.
 fn untagged(text: &str) -> String {
     let link = format!("{UPLINK}: ");
@@ -65,7 +70,7 @@ pub fn confined_shaper(words: &[&str]) -> Done {
 /// Writes the policy as root's own file and gives its path.
 pub fn policy(text: &str) -> String {
     let path = format!("{SCRATCH}/policies.yaml");
-    let text = match UNTAGGED.load(Ordering::Relaxed) {
+    let text = match is_untagged() {
         true => untagged(text),
         false => text.to_string(),
     };
@@ -97,7 +102,7 @@ pub fn raw_classid(claim: &str) -> u32 {
 
 /// A claim's directory, in the default instance.
 pub fn directory(claim: &str) -> PathBuf {
-    let root = if UNTAGGED.load(Ordering::Relaxed) { CLAIMS } else { NET_CLS };
+    let root = if is_untagged() { CLAIMS } else { NET_CLS };
     Path::new(root).join("shaper").join(claim)
 }
 
@@ -105,7 +110,7 @@ pub fn directory(claim: &str) -> PathBuf {
 /// is there.
 #[track_caller]
 pub fn members(claim: &str) -> Vec<u32> {
-    if UNTAGGED.load(Ordering::Relaxed) {
+    if is_untagged() {
         assert!(directory(claim).exists(), "{claim} has no class");
         let (_, name) = claim.split_once('/').expect("whose it is");
         let is_meant =

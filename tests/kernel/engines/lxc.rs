@@ -98,7 +98,7 @@ impl Drop for Lxc {
     }
 }
 
-pub(super) fn what_lxcs_containers_send_and_receive_is_in_their_owners_class() {
+pub fn what_lxcs_containers_send_and_receive_is_in_their_owners_class() {
     let far = Far::new();
     bridge(&far.world);
     let mut lxc = Lxc::new();

@@ -16,15 +16,11 @@ use crate::support::program::classid;
 use crate::support::rates::Interval;
 use crate::support::world::World;
 
-use docker::{
-    how_soon_dockers_containers_are_labelled,
-    what_dockers_containers_send_and_receive_is_in_their_owners_class,
-};
-use lxc::{
-    what_lxcs_containers_send_and_receive_is_in_their_owners_class,
-    what_unprivileged_containers_send_and_receive_is_in_their_owners_class,
-};
-use podman::what_podmans_containers_send_and_receive_is_in_their_owners_class;
+use docker::how_soon_dockers_containers_are_labelled;
+pub use docker::what_dockers_containers_send_and_receive_is_in_their_owners_class;
+pub use lxc::what_lxcs_containers_send_and_receive_is_in_their_owners_class;
+use lxc::what_unprivileged_containers_send_and_receive_is_in_their_owners_class;
+pub use podman::what_podmans_containers_send_and_receive_is_in_their_owners_class;
 
 tests!(
     On::Host => what_dockers_containers_send_and_receive_is_in_their_owners_class,

@@ -14,7 +14,7 @@ use super::{Before, FROM_FAR, Far, POLICY, class, link_of};
 /// Whose account runs nothing and is named nowhere else.
 const EVERYBODY: &str = "everyone: {each: {ceil: 400mbit, down: 400mbit}}\n";
 
-pub(super) fn what_podmans_containers_send_and_receive_is_in_their_owners_class() {
+pub fn what_podmans_containers_send_and_receive_is_in_their_owners_class() {
     let far = Far::new();
     let podman = Engine::podman();
     podman.serve("web1", &["-p", "8080:80"]);

@@ -32,7 +32,7 @@ users: {ann: 10mbit}
 
 /// A SYN-ACK has no socket of its own yet. Ann's listener has no tag: nobody has placed her since
 /// the policy was put in force.
-fn the_answer_to_a_connection_is_its_listeners() {
+pub fn the_answer_to_a_connection_is_its_listeners() {
     const COUNT: u64 = 100;
     let mut world = World::new();
     apply(POLICY);
@@ -62,7 +62,7 @@ fn the_answer_to_a_connection_is_its_listeners() {
 
 /// A process that is killed with unread data in its connections resets them; their sockets are in
 /// no descriptor by then.
-fn the_reset_of_a_connection_is_its_users() {
+pub fn the_reset_of_a_connection_is_its_users() {
     const COUNT: u64 = 100;
     let mut world = World::new();
     apply(POLICY);

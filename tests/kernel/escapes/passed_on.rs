@@ -68,7 +68,7 @@ pub fn a_passed_connection_stays_its_owners() {
     all_is_anns();
 }
 
-fn so_does_one_that_root_accepted_and_handed_on() {
+pub fn so_does_one_that_root_accepted_and_handed_on() {
     let mut world = World::new();
     let mut server = world.actor(ROOT);
     let at = world.host_at(Family::V4, 2_225);
@@ -86,7 +86,7 @@ fn so_does_one_that_root_accepted_and_handed_on() {
 }
 
 /// `at` and its like are set-uid programs that change the real uid too.
-fn who_becomes_another_with_a_connection_does_not_pay_for_it() {
+pub fn who_becomes_another_with_a_connection_does_not_pay_for_it() {
     let mut world = World::new();
     let mut ann = world.stream(ANN, Family::V4);
     let mut other = receiver(&world, ROOT, "program");

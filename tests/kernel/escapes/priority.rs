@@ -76,7 +76,7 @@ fn is_guarded(how: &str) {
     assert!(!run(&format!("tc qdisc show dev {UPLINK}")).contains("clsact"));
 }
 
-fn a_macvlans_guest_cannot_name_a_class() {
+pub fn a_macvlans_guest_cannot_name_a_class() {
     is_guarded("macvlan mode bridge");
 }
 
