@@ -134,8 +134,8 @@ fn who_is_born_beside_his_parent_is_in_his_class_at_once() {
     hold(Trick::Sibling);
 }
 
-/// All of them one after the other, without the second try: where there are no tags, no guard can be
-/// taken away.
+/// All of them one after the other, without the second try: where there are no tags, no guard can
+/// be taken away.
 pub fn none_leaves_the_class() {
     let mut world = World::new();
     let tricks = [
