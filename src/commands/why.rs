@@ -412,6 +412,7 @@ fn of_class(on: &On<'_>, class: ClassId) -> Result<Answer, UnknownSubject> {
         return Ok(Answer {
             links,
             notes,
+            is_for_nobody: true,
             ..Answer::about(format!("{word}, {what}"), Some(class))
         });
     }

@@ -147,7 +147,7 @@ pub(super) fn each(
 }
 
 /// The amount that `each` writes and the parent's ceil, where the amount is above it and so lowered
-/// to it.
+/// to it; `None` also where a window gives the parent that ceil, which is lowered on purpose.
 pub(super) fn lowered(
     written: Option<&policy::Limits>,
     link: &Shaped<'_>,
@@ -155,7 +155,8 @@ pub(super) fn lowered(
 ) -> Option<(Rate, Span, Rate)> {
     let amount = written.and_then(|written| written.ceil.or(written.rate))?;
     let rate = link.amount(amount.value)?;
-    (rate > parent.ceil).then_some((rate, amount.at, parent.ceil))
+    let is_lowered = rate > parent.ceil && !parent.by_window;
+    is_lowered.then_some((rate, amount.at, parent.ceil))
 }
 
 /// The warning for a limit of `each` that is above its parent's ceil on every link; `name`: whose

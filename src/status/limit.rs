@@ -39,6 +39,9 @@ pub struct Limits {
 }
 
 impl Limit {
+    /// Whose a link's own limit is.
+    pub const LINK: &str = "the link";
+
     /// `zone`: the host's. `None`: it is the line's own, for ever.
     pub fn of(holds: &Holds, zone: &TimeZone) -> Option<Limit> {
         if *holds == Holds::default() {
@@ -48,7 +51,7 @@ impl Limit {
             LimitOf::Own => None,
             LimitOf::Group(Group::Everyone) => Some(Reserved::Everyone.to_string()),
             LimitOf::Group(Group::Line(key)) => Some(format!("group {key}")),
-            LimitOf::Link => Some("the link".to_string()),
+            LimitOf::Link => Some(Limit::LINK.to_string()),
         };
         let why = holds.why.as_deref().map(str::to_string);
         let until = holds.until.map(|until| shown(until, zone));

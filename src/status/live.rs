@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::cells::{Side, cell, clipped, wrapped};
 use super::report::{Link, Now, Status};
-use super::words::bits;
+use super::words::{self, measured};
 use crate::text::shown;
 
 /// What a row is about.
@@ -372,8 +372,8 @@ fn total(device: &Device) -> String {
         [("up", device.rate_up, device.both.up), ("down", device.rate_down, device.both.down)];
     for (way, rate, now) in ways {
         if let (Some(rate), Some(now)) = (rate, now) {
-            let (now_bit, percent) = (bits(now.now_bit), now.of_ceil_percent);
-            line.push_str(&format!("  {way} {now_bit} of {}, {percent}%", bits(rate)));
+            let (now_bit, percent) = (measured(now.now_bit), now.of_ceil_percent);
+            line.push_str(&format!("  {way} {now_bit} of {}, {percent}%", words::limit(rate)));
         }
     }
     let (queue, drops) = (device.both.queue_ms(), device.both.drops_in_1000());
@@ -389,7 +389,7 @@ fn total(device: &Device) -> String {
 impl Row {
     fn cell(&self, column: Column) -> String {
         let dash = || "-".to_string();
-        let rate = |now: Option<Now>| now.map_or_else(dash, |now| bits(now.now_bit));
+        let rate = |now: Option<Now>| now.map_or_else(dash, |now| measured(now.now_bit));
         let of_both = |number: String| match self.both.each().next() {
             Some(_) => number,
             None => dash(),

@@ -30,3 +30,4 @@ pub use report::{
 pub use table::table;
 pub use top::{Board, Key, Size, Then, keys};
 pub use view::{StatusInputs, status};
+pub use words::{limit as limit_words, measured as measured_words};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::report::{ClassNumbers, Link, Status, User};
-use super::words::{bits, bytes};
+use super::words::{self, bytes};
 use crate::text::shown;
 use crate::tree::Owner;
 
@@ -114,7 +114,7 @@ impl Link {
                 format!("; {} wait now, since {} is used up", bytes(waits), full.name)
             }
         };
-        let most = bits(most);
+        let most = words::limit(most);
         format!("{} {}: {who} may use {most}, by {by}{now}", self.dev, self.direction)
     }
 }

@@ -9,7 +9,7 @@ use super::limit::Limit;
 use super::live::live_table;
 use super::repaired;
 use super::report::{ClassNumbers, Daemon, Link, PolicyInForce, Pool, Rule, Status};
-use super::words::{bits, bytes, lasting};
+use super::words::{self, bytes, lasting};
 use crate::text::shown;
 
 const HEADINGS: [&str; 8] = ["USER", "CLASS", "RATE", "CEIL", "SENT", "DROPS", "BACKLOG", "PROCS"];
@@ -101,7 +101,7 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
         "{}  {}  rate {}  classifier {}\n",
         link.dev,
         link.direction,
-        bits(link.rate_bit),
+        words::limit(link.rate_bit),
         link.classifier.unwrap_or("none"),
     ));
     if link.classifier == Some("cgroup") {
@@ -143,6 +143,13 @@ fn windows(link: &Link, text: &mut String) {
             windows.entry(window).or_default().extend(name);
         }
     }
+    let group = |of: &str| of.strip_prefix("group ").unwrap_or(of).to_string();
+    // A group is named together with those below it.
+    let above: Vec<_> = windows.keys().copied().filter(|[_, _, of]| of.is_some()).collect();
+    for [why, until, of] in above {
+        let name = format!("[{}]", group(of.unwrap_or_default()));
+        windows.entry([why, until, None]).or_default().retain(|it| *it != name);
+    }
     for ([why, until, of], names) in windows {
         let until = until.map_or_else(String::new, |until| format!(" until {until}"));
         let more = match names.len().saturating_sub(MOST) {
@@ -151,9 +158,11 @@ fn windows(link: &Link, text: &mut String) {
         };
         let shown_names = names[..names.len().min(MOST)].join(", ");
         let whom = match of {
+            None if names.is_empty() => continue,
             None => format!("{shown_names}{more}"),
             Some(of) if names.is_empty() => of.to_string(),
-            Some(of) => format!("{of}, and so for {shown_names}{more}"),
+            Some(Limit::LINK) => format!("{}, and so for {shown_names}{more}", Limit::LINK),
+            Some(of) => format!("[{}], and so for {shown_names}{more}", group(of)),
         };
         let (why, whom) = (shown(why.unwrap_or_default()), shown(&whom));
         text.push_str(&format!("  the window {why} holds{until}, for {whom}\n"));
@@ -189,14 +198,14 @@ fn below(link: &Link, group: Option<&str>, depth: usize, rows: &mut Vec<[String;
 fn row(name: &str, classid: &str, class: &ClassNumbers, processes: String) -> [String; 8] {
     // A guarantee that was not asked for is a share of what is left, and says so.
     let rate = match class.asked_rate_bit {
-        Some(_) => bits(class.rate_bit),
-        None => format!("~{}", bits(class.rate_bit)),
+        Some(_) => words::limit(class.rate_bit),
+        None => format!("~{}", words::limit(class.rate_bit)),
     };
     [
         shown(name).to_string(),
         classid.to_string(),
         rate,
-        bits(class.ceil_bit),
+        words::limit(class.ceil_bit),
         bytes(class.sent_bytes),
         class.drops.to_string(),
         bytes(class.backlog_bytes),

@@ -1,5 +1,6 @@
 //! Tables and screens of stated reports.
 
+use super::limit::Limit;
 use super::live::{Order, Sort, lines};
 use super::report::{ClassNumbers, Group, Link, Now, Pool, Status, User};
 use super::{Board, Key, Size, Then, is_over, keys, live_table, table};
@@ -277,4 +278,35 @@ fn long_names_are_shortened_for_a_terminal_only() {
     let rows = first.lines().filter(|line| line.starts_with("  "));
     let widths: Vec<usize> = rows.map(super::cells::width).collect();
     assert!(widths.iter().all(|width| *width == widths[0]), "{narrow}");
+}
+
+#[test]
+fn a_window_of_a_group_or_a_link_is_named_with_those_below() {
+    let limit = |of: Option<&str>| {
+        let of = of.map(str::to_string);
+        let (why, until) = (Some("night".to_string()), Some("six".to_string()));
+        Some(Limit { by: "when", why, of, until })
+    };
+    let mut report = busy();
+    let link = &mut report.links[0];
+    let windows = |link: &Link| {
+        let text = table(&report_of(link.clone()), 0, None);
+        let lines = text.lines().filter(|line| line.contains("the window"));
+        lines.map(|line| line.trim().to_string()).collect::<Vec<_>>()
+    };
+    link.groups[0].limit = limit(None);
+    let group = link.groups[0].group.clone();
+    let alone = format!("the window night holds until six, for [{group}]");
+    assert_eq!(windows(link), [alone]);
+    link.users[0].limit = limit(Some(&format!("group {group}")));
+    let user = link.users[0].user.clone();
+    let both = format!("the window night holds until six, for [{group}], and so for {user}");
+    assert_eq!(windows(link), std::slice::from_ref(&both));
+    link.limit = limit(Some(Limit::LINK));
+    let of_link = "the window night holds until six, for the link".to_string();
+    assert_eq!(windows(link), [both, of_link]);
+}
+
+fn report_of(link: Link) -> Status {
+    Status { interval_ms: None, ..report(vec![link]) }
 }

@@ -12,8 +12,18 @@ pub(super) fn lasting(time: Duration) -> String {
     unit.map_or(format!("{seconds} s"), |(name, length)| format!("{} {name}", seconds / length))
 }
 
-/// As a policy would spell it, rounded to three digits.
-pub(super) fn bits(bits: u64) -> String {
+/// The most columns that a limit takes.
+const LIMIT: usize = 10;
+
+/// A limit, as a policy would spell it; one that is longer than a column, such as a share of a
+/// share, as what is measured.
+pub fn limit(bits: u64) -> String {
+    let exact = Rate::from_bits_per_second(bits).map(|rate| rate.to_string());
+    exact.filter(|exact| exact.len() <= LIMIT).unwrap_or_else(|| measured(bits))
+}
+
+/// A rate that was measured: as a policy would spell it, rounded down to three digits.
+pub fn measured(bits: u64) -> String {
     match Rate::from_bits_per_second(bits) {
         Some(_) => scaled(bits, 1_000, ["bit", "kbit", "mbit", "gbit", "tbit"]),
         None => "0".to_string(),
@@ -46,9 +56,17 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_never_round_up() {
-        assert_eq!(bits(100_000_000), "100mbit");
-        assert_eq!(bits(1_500_000), "1.5mbit");
-        assert_eq!(bits(999_999), "999kbit");
+        for (bits, measures, limits) in [
+            (100_000_000, "100mbit", "100mbit"),
+            (1_500_000, "1.5mbit", "1.5mbit"),
+            (42_750_000, "42.7mbit", "42.75mbit"),
+            (123_456_000, "123mbit", "123mbit"),
+            (12_345_672, "12.3mbit", "12.3mbit"),
+            (999_999, "999kbit", "999kbit"),
+            (0, "0", "0"),
+        ] {
+            assert_eq!((measured(bits).as_str(), limit(bits).as_str()), (measures, limits));
+        }
         assert_eq!(bytes(0), "0B");
         assert_eq!(bytes(1_536), "1.5KiB");
         assert_eq!(bytes(u64::MAX), "16777215TiB");

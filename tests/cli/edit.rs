@@ -5,14 +5,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use nix::sys::signal::Signal;
-
 use super::invoke::{exactly, host, root, shaper, text};
 use super::terminal::{Terminal, tmux};
 use crate::support::cell::SCRATCH;
 use crate::support::clock::soon;
 use crate::support::command::run;
-use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
 use crate::support::program::{binary, directory};
 
@@ -20,12 +17,11 @@ tests!(On::Host =>
     what_holds_is_applied_and_written, what_was_typed_is_kept_until_it_is_saved,
     a_mistake_is_shown_where_the_file_would_have_it, two_edits_do_not_meet,
     whatever_an_editor_does_nothing_is_lost, signals_lose_nothing, somebody_elses_change_stays,
-    a_new_file_begins_as_init_has_it, the_daemon_takes_what_was_written,
-    over_ssh_a_change_is_on_trial, without_a_terminal_or_a_place_nothing_begins
+    a_new_file_begins_as_init_has_it, over_ssh_a_change_is_on_trial, without_a_terminal_or_a_place_nothing_begins
 );
 
 /// A host with its policy in force: the policy's path.
-fn shaped() -> String {
+pub fn shaped() -> String {
     let path = host();
     shaper(&format!("apply {path}")).assert().code(0);
     // The script that is the editor, and what it does: take the text that the test has ready.
@@ -34,12 +30,12 @@ fn shaped() -> String {
 }
 
 /// What the editor does with "$1".
-fn editor(line: &str) {
+pub fn editor(line: &str) {
     fs::write(format!("{SCRATCH}/editor"), format!("{line}\n")).expect("the editor");
 }
 
 /// What the editor will write.
-fn next(text: &str) {
+pub fn next(text: &str) {
     fs::write(format!("{SCRATCH}/next"), text).expect("the next text");
 }
 
@@ -51,31 +47,31 @@ fn words(before: &str, words: &str) -> String {
 }
 
 /// A terminal with an edit of the file in it.
-fn edit(file: &str) -> Terminal {
+pub fn edit(file: &str) -> Terminal {
     Terminal::open(160, 50, &words("", file))
 }
 
 /// Another edit in its place.
-fn once_more(_: &Terminal, file: &str) {
+pub fn once_more(_: &Terminal, file: &str) {
     tmux(&["respawn-pane", "-k", &words("", file)]);
 }
 
 #[track_caller]
-fn ends(terminal: &Terminal, status: u8) -> String {
+pub fn ends(terminal: &Terminal, status: u8) -> String {
     let ended = format!("it ended with {status}\n");
     terminal.until(&ended, |screen| screen.contains(&ended))
 }
 
 /// Waits for a question that has these words, and answers it.
 #[track_caller]
-fn answer(terminal: &Terminal, question: &str, key: &str) -> String {
+pub fn answer(terminal: &Terminal, question: &str, key: &str) -> String {
     let screen = asks(terminal, question);
     terminal.press(&[key, "Enter"]);
     screen
 }
 
 #[track_caller]
-fn asks(terminal: &Terminal, question: &str) -> String {
+pub fn asks(terminal: &Terminal, question: &str) -> String {
     let is_asked = |screen: &str| screen.contains(question) && screen.trim_end().ends_with('>');
     terminal.until(question, is_asked)
 }
@@ -87,16 +83,16 @@ fn again(terminal: &Terminal, text: &str) {
 }
 
 /// Whether the screen has this sentence, which may go on on the next line.
-fn says(screen: &str, sentence: &str) -> bool {
+pub fn says(screen: &str, sentence: &str) -> bool {
     let flat = |text: &str| text.split_whitespace().collect::<String>();
     flat(screen).contains(&flat(sentence))
 }
 
-fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     fs::read_to_string(path).expect(path)
 }
 
-fn ceil_of_ann() -> String {
+pub fn ceil_of_ann() -> String {
     run("tc class show dev up0 classid 1:10")
 }
 
@@ -106,7 +102,7 @@ fn folder(path: &str) -> String {
     format!("{above}/.{name}.edit")
 }
 
-fn copy(path: &str) -> String {
+pub fn copy(path: &str) -> String {
     format!("{}/{}", folder(path), path.rsplit_once('/').expect("a path").1)
 }
 
@@ -347,68 +343,6 @@ fn a_new_file_begins_as_init_has_it() {
     let screen = ends(&terminal, 2);
     assert!(screen.contains("was changed by somebody else meanwhile"), "{screen}");
     assert_eq!(read(&other), "mine\n");
-}
-
-fn the_daemon_takes_what_was_written() {
-    let path = shaped();
-    let mut daemon = Daemon::start(&["watch", "--skip-unknown", &path]);
-    // Its file is the one that is edited where none is named, and read as the daemon reads it.
-    next(&text("ann: 30mbit\n  no-such-account: 1mbit"));
-    let terminal = edit("");
-    let question = format!("y: write {path}, which the daemon (process {}) follows;", daemon.pid());
-    answer(&terminal, &question, "y");
-    let screen = ends(&terminal, 0);
-    let said = format!("{path} is written, and in force: the daemon has taken it");
-    assert!(screen.contains(&said), "{screen}");
-    assert!(ceil_of_ann().contains("ceil 30Mbit"));
-    assert_eq!(read(&path), text("ann: 30mbit\n  no-such-account: 1mbit"));
-    // Another policy than the daemon's is not edited to be undone.
-    let other = format!("{SCRATCH}/other.yaml");
-    fs::write(&other, text("ann: 40mbit")).expect("another policy");
-    once_more(&terminal, &other);
-    let screen = ends(&terminal, 4);
-    let cure =
-        "and would undo this as soon as it looks again; edit that file (shaper edit), or end";
-    assert!(says(&screen, cure) && !screen.contains("--despite-daemon"), "{screen}");
-    // A drop-in of the daemon's.
-    let drop_ins = path.replace(".yaml", ".d");
-    fs::create_dir(&drop_ins).expect("the folder");
-    next("users: {bob: 5mbit}\n");
-    once_more(&terminal, &format!("{drop_ins}/bob.yaml"));
-    answer(&terminal, "y: write", "y");
-    ends(&terminal, 0);
-    assert!(directory("user/bob").exists());
-    // Its file, which somebody removed.
-    fs::remove_file(&path).expect("remove it");
-    next(&text("ann: 35mbit"));
-    once_more(&terminal, "");
-    answer(&terminal, &question, "y");
-    ends(&terminal, 0);
-    assert_eq!(read(&path), text("ann: 35mbit"));
-    assert!(ceil_of_ann().contains("ceil 35Mbit"));
-    // Whoever does not want to wait for its answer need not.
-    daemon.signal(Signal::SIGSTOP);
-    next(&text("ann: 36mbit"));
-    once_more(&terminal, "");
-    answer(&terminal, &question, "y");
-    soon("it is written", super::terminal::PATIENCE, || read(&path) == text("ann: 36mbit"));
-    terminal.press(&["C-c"]);
-    let screen = ends(&terminal, 130);
-    assert!(screen.contains("is written, and what it says is not in force yet"), "{screen}");
-    daemon.signal(Signal::SIGCONT);
-    let is_taken = || ceil_of_ann().contains("ceil 36Mbit");
-    soon("it is taken", super::terminal::PATIENCE, is_taken);
-    // One that ends while the editor is open takes nothing.
-    next(&text("ann: 37mbit"));
-    let pid = daemon.pid();
-    editor(&format!(
-        "cp {SCRATCH}/next \"$1\"; kill {pid}; until grep -q '^State:.Z' /proc/{pid}/status; do sleep 0.05; done"
-    ));
-    once_more(&terminal, "");
-    answer(&terminal, &format!("y: apply, and write {path};"), "y");
-    ends(&terminal, 0);
-    assert!(daemon.ends_within(super::terminal::PATIENCE).success());
-    assert!(ceil_of_ann().contains("ceil 37Mbit"));
 }
 
 fn over_ssh_a_change_is_on_trial() {

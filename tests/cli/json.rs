@@ -1,18 +1,24 @@
 //! `--json`: whatever a command says, and whatever is wrong, is one document on standard output.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
+use clap::CommandFactory;
 use serde_json::Value;
+use shaper::cli::Cli;
 
 use super::invoke::{as_nobody, host, shaper, text};
+use super::kernel_state::Holder;
 use crate::support::cell::SCRATCH;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
-use crate::support::program::policy;
+use crate::support::program::{NET_CLS, policy};
 
 tests!(On::Host =>
     wrong_words_are_documents, wrong_files_are_documents, what_is_not_there_is_a_document,
-    a_refusal_beside_the_daemon_is_a_document, what_is_done_is_a_document
+    a_refusal_beside_the_daemon_is_a_document, what_is_done_is_a_document,
+    every_command_answers_every_fault_with_a_document
 );
 
 /// The one document that these words print, with nothing beside it.
@@ -193,4 +199,85 @@ fn what_is_done_is_a_document() {
     let output = shaper("--json doctor").output().expect("doctor");
     let checks: Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert!(checks["checks"].is_array(), "{checks}");
+}
+
+/// What a command answers to each fault: its exit status and kind. `None`: the fault does not keep
+/// it from its answer.
+struct Faults {
+    /// The words, with `FILE` for the policy.
+    words: &'static str,
+    /// The file is one that root may read, and the caller may not.
+    unreadable: Option<(i32, &'static str)>,
+    /// The policy has two mistakes.
+    broken: Option<(i32, &'static str)>,
+    /// The caller is nobody, and the policy is his to read.
+    powerless: Option<(i32, &'static str)>,
+    /// Another run holds the lock.
+    locked: Option<(i32, &'static str)>,
+}
+
+const USAGE: Option<(i32, &str)> = Some((2, "usage"));
+const POLICY: Option<(i32, &str)> = Some((2, "policy"));
+const LOCKED: Option<(i32, &str)> = Some((4, "locked"));
+const OF_RUN: Option<(i32, &str)> = Some((125, "run"));
+
+const fn faults(
+    words: &'static str,
+    [unreadable, broken, powerless, locked]: [Option<(i32, &'static str)>; 4],
+) -> Faults {
+    Faults { words, unreadable, broken, powerless, locked }
+}
+
+/// Each command of shaper's. Who reads no policy has no fault of a policy's.
+const COMMANDS: [Faults; 17] = [
+    faults("check FILE", [USAGE, POLICY, None, None]),
+    faults("check --offline FILE", [USAGE, POLICY, None, None]),
+    faults("plan FILE", [USAGE, POLICY, None, None]),
+    faults("apply FILE", [USAGE, POLICY, USAGE, LOCKED]),
+    faults("confirm", [USAGE, USAGE, USAGE, USAGE]),
+    faults("edit FILE", [USAGE, USAGE, USAGE, USAGE]),
+    // It waits for the lock, as a service should.
+    faults("watch --once FILE", [USAGE, POLICY, USAGE, None]),
+    faults("status ann", [USAGE, None, USAGE, None]),
+    faults("top --once --interval nothing", [USAGE, USAGE, USAGE, USAGE]),
+    faults("doctor --frobnicate", [USAGE, USAGE, USAGE, USAGE]),
+    faults("why ann --file FILE", [USAGE, POLICY, USAGE, None]),
+    faults("run ann -- true", [OF_RUN, None, OF_RUN, OF_RUN]),
+    faults("attach ann 1", [USAGE, None, USAGE, LOCKED]),
+    faults("release ann --file FILE", [USAGE, POLICY, USAGE, LOCKED]),
+    faults("login", [USAGE, USAGE, USAGE, USAGE]),
+    faults("clear", [USAGE, None, USAGE, LOCKED]),
+    faults("init --frobnicate", [USAGE, USAGE, USAGE, USAGE]),
+];
+
+fn every_command_answers_every_fault_with_a_document() {
+    let path = host();
+    let cli = Cli::command();
+    let known = cli.get_subcommands().map(|it| it.get_name().to_string());
+    let known: BTreeSet<String> = known.collect();
+    let told = COMMANDS.iter().filter_map(|it| it.words.split(' ').next());
+    assert_eq!(known, told.map(str::to_string).collect(), "each command is asked");
+    shaper(&format!("apply {path}")).assert().code(0);
+    let is_told = |fault: &str, (words, is_nobody): (&str, bool), told: Option<(i32, &str)>| {
+        let Some((status, kind)) = told else { return };
+        let mut command = if is_nobody { as_nobody(words) } else { shaper(words) };
+        let output = command.output().expect("shaper");
+        let said = of(&format!("{words} ({fault})"), output, status);
+        is_error(&format!("{words} ({fault})"), &said, kind);
+    };
+    for Faults { words, unreadable, broken, powerless, locked } in COMMANDS {
+        let name = words.split(' ').next().expect("a command");
+        is_told("a wrong word", (&format!("--json {name} --frobnicate"), false), USAGE);
+        let words = format!("--json --wait 0 {}", words.replace("FILE", &path));
+        policy(&text("ann: 20mbit"));
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("readable");
+        is_told("powerless", (&words, true), powerless);
+        let holder = Holder::of(&format!("{NET_CLS}/shaper/lock"));
+        is_told("a held lock", (&words, false), locked);
+        drop(holder);
+        policy(&text("ann: 20mbps\n  bob: 5"));
+        is_told("a broken policy", (&words, false), broken);
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("root's alone");
+        is_told("unreadable", (&words, true), unreadable);
+    }
 }

@@ -85,10 +85,10 @@ plan: 2 steps in the kernel (-v shows them)
 }
 
 /// Holds the lock as another run would, until it is dropped.
-struct Holder(Child);
+pub struct Holder(Child);
 
 impl Holder {
-    fn of(directory: &str) -> Holder {
+    pub fn of(directory: &str) -> Holder {
         let mut flock = Command::new("flock");
         flock.args(["--no-fork", directory, "sleep", "60"]).stdin(Stdio::null());
         let holder = Holder(flock.spawn().expect("start flock"));

@@ -17,6 +17,7 @@ mod daemon;
 mod doctor;
 mod dropins;
 mod edit;
+mod edit_daemon;
 mod files;
 mod first_build;
 mod hostile;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         doctor::TESTS,
         dropins::TESTS,
         edit::TESTS,
+        edit_daemon::TESTS,
         hostile::TESTS,
         output::TESTS,
     ])

@@ -13,11 +13,23 @@ const TURN: Duration = Duration::from_millis(50);
 /// How long the daemon may take: it waits until the file has stayed the same, and for NSS.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until the policy whose text has this hash is in force.
+/// For how long there is no daemon once it has ended: one that is started again is back by then.
+const GONE: Duration = Duration::from_secs(2);
+
+/// What became of a policy that was written for the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    IsInForce,
+    /// No daemon is there any more to take it.
+    ByNobody,
+}
+
+/// Waits until the policy whose text has this hash is in force, or there is no daemon.
 ///
 /// # Errors
 /// The daemon refuses it, or has not taken it in time; a signal came, which is caught.
-pub(super) fn taken(kernel: &Kernel, hash: u64) -> Result<(), Failure> {
+pub(super) fn taken(kernel: &Kernel, hash: u64) -> Result<Taken, Failure> {
+    let mut seen = Instant::now();
     let until = Instant::now() + PATIENCE;
     let condition = |instance: &Instance| instance.condition().ok().flatten();
     let before = kernel.instance().as_ref().and_then(condition);
@@ -26,7 +38,12 @@ pub(super) fn taken(kernel: &Kernel, hash: u64) -> Result<(), Failure> {
             return Err(Failure::refused("nothing is shaped here any more: was shaper clear run?"));
         };
         if instance.policy().is_some_and(|note| note.hash == hash) {
-            return Ok(());
+            return Ok(Taken::IsInForce);
+        }
+        if instance.keeper()?.is_some() {
+            seen = Instant::now();
+        } else if seen.elapsed() > GONE {
+            return Ok(Taken::ByNobody);
         }
         let now = condition(&instance);
         let is_no = now.as_ref().is_some_and(|now| is_no(before.as_ref(), now));

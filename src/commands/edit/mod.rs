@@ -22,6 +22,7 @@ use crate::failure::Failure;
 use crate::sys::signal;
 use crate::text::{Foreign, shown};
 use editor::{Editor, EditorError};
+use follower::Taken;
 
 /// In which time a change that is made over ssh is to be kept.
 const ON_TRIAL: Duration = Duration::from_secs(60);
@@ -174,6 +175,9 @@ impl End {
         let aftermath = format!("{name} {file}{text}");
         match self.failure {
             Failure::Usage(message) => Failure::Usage(format!("{message}\n  {aftermath}")),
+            Failure::Locked(message) if self.file == FileNow::AsItWas => {
+                Failure::Locked(format!("{message}\n  {aftermath}"))
+            }
             failure => failure.in_the_middle(&aftermath),
         }
     }
@@ -229,9 +233,11 @@ impl Edit<'_> {
                 Wish::Quit => return Err(EditError::NotSaved.into()),
             }
             self.draft.unchanged()?;
+            // The question may have been open for an hour, too.
+            let request = self.beside_whom(request)?;
             if self.is_daemons() && self.may.confirm.is_none() {
                 self.draft.put(&text)?;
-                return self.followed(&request);
+                return self.followed(request);
             }
             match self.applied(request, &text) {
                 Err(End { failure, file: FileNow::AsItWas }) if is_correctable(&failure) => {
@@ -271,7 +277,7 @@ impl Edit<'_> {
     /// The request that the text makes, once it was shown what it would change.
     fn checked(&mut self, text: &str) -> Result<Request, Failure> {
         // The editor may have been open for an hour.
-        self.daemon = daemon::follows(&self.session.kernel, &self.whole, Beside::Edit)?;
+        self.look_for_daemon()?;
         let policy = apply::read_as_if(&self.whole, self.draft.real(), text)?;
         let request = Request::new(policy, self.options());
         let look =
@@ -279,6 +285,21 @@ impl Edit<'_> {
         let plan = plan::for_people(&mut self.session, &request, look)?;
         tell(&plan)?;
         Ok(request)
+    }
+
+    fn look_for_daemon(&mut self) -> Result<(), Failure> {
+        self.daemon = daemon::follows(&self.session.kernel, &self.whole, Beside::Edit)?;
+        Ok(())
+    }
+
+    /// The request as it is beside the daemon that there is by now, or is not any more.
+    fn beside_whom(&mut self, request: Request) -> Result<Request, Failure> {
+        let before = self.is_daemons();
+        self.look_for_daemon()?;
+        Ok(match self.is_daemons() == before {
+            true => request,
+            false => Request::new(request.intent.policy, self.options()),
+        })
     }
 
     /// How the policy is read: as the daemon reads it that follows it.
@@ -367,13 +388,25 @@ impl Edit<'_> {
         }
     }
 
-    /// What the daemon makes of the file, which was written.
-    fn followed(&self, request: &Request) -> Result<Output, End> {
+    /// What the daemon makes of the file, which was written. One that ends over it leaves it to
+    /// this process.
+    fn followed(&mut self, request: Request) -> Result<Output, End> {
+        let late = |failure| End { failure, file: FileNow::Written };
         let hash = apply::hash(&request.intent.policy.source.text);
-        let taken = follower::taken(&self.session.kernel, hash);
-        taken.map_err(|failure| End { failure, file: FileNow::Written })?;
+        let taken = follower::taken(&self.session.kernel, hash).map_err(late)?;
         let name = self.draft.name();
-        Ok(self.say(format!("{name} is written, and in force: the daemon has taken it\n")))
+        if taken == Taken::IsInForce {
+            return Ok(
+                self.say(format!("{name} is written, and in force: the daemon has taken it\n"))
+            );
+        }
+        tell("The daemon has ended, and had not taken it: it is applied without one.\n")
+            .map_err(late)?;
+        let request = self.beside_whom(request).map_err(late)?;
+        let policy = std::sync::Arc::clone(&request.intent.policy);
+        let gate = &mut apply::unless_interrupted;
+        let applied = apply::apply(&mut self.session, request, self.may, gate).map_err(late)?;
+        Ok(report_of(&self.session, &policy, &applied, self.global))
     }
 
     /// A last sentence.

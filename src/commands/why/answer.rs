@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::connection::Way;
 use super::standing::InForce;
 use crate::failure::JsonErrors;
-use crate::status::Limit;
+use crate::status::{Limit, limit_words};
 use crate::text::shown;
 use crate::units::{Bytes, ClassId, Rate};
 
@@ -25,6 +25,9 @@ pub(super) struct Answer {
     /// The class of its packets that no rule decides about; `None`: nobody's.
     #[serde(skip)]
     pub sender: Option<ClassId>,
+    /// The subject is a class that is there for whoever has no line.
+    #[serde(skip)]
+    pub is_for_nobody: bool,
     /// Where the process sits now.
     pub directory: Option<String>,
     /// The links by which a guest's packets come in.
@@ -89,6 +92,7 @@ impl Answer {
             column: None,
             classid: class.map(|class| class.to_string()),
             sender: class,
+            is_for_nobody: false,
             directory: None,
             comes_in_by: Vec::new(),
             links: Vec::new(),
@@ -106,6 +110,7 @@ impl Answer {
                 writeln!(text, "{}: {line} at {file}:{number}:{column}", self.subject)
             }
             (Some(line), ..) => writeln!(text, "{}: {line}", self.subject),
+            _ if self.is_for_nobody => writeln!(text, "{}", self.subject),
             _ => writeln!(text, "{}: no line of the policy", self.subject),
         };
         if !self.comes_in_by.is_empty() {
@@ -133,31 +138,27 @@ impl Answer {
     }
 }
 
-fn show(bits: u64) -> String {
-    Rate::from_bits_per_second(bits).map_or_else(|| "0".into(), |rate| rate.to_string())
-}
-
 impl OnLink {
     fn text(&self) -> String {
         let rate = match (self.rate_bit, self.asked_rate_bit) {
             (Some(rate), Some(asked)) if rate != asked => {
-                format!("{} in force ({} asked)", show(rate), show(asked))
+                format!("{} in force ({} asked)", limit_words(rate), limit_words(asked))
             }
-            (Some(rate), Some(_)) => show(rate),
+            (Some(rate), Some(_)) => limit_words(rate),
             (Some(rate), None) if rate <= Rate::MIN_GUARANTEE.bits_per_second() => {
-                format!("{} (a token: what is left goes to others first)", show(rate))
+                format!("{} (a token: what is left goes to others first)", limit_words(rate))
             }
-            (Some(rate), None) => format!("{} (a share of what is left)", show(rate)),
-            (None, Some(asked)) => format!("{} (not in force yet)", show(asked)),
+            (Some(rate), None) => format!("{} (a share of what is left)", limit_words(rate)),
+            (None, Some(asked)) => format!("{} (not in force yet)", limit_words(asked)),
             (None, None) => "a share of what is left".to_string(),
         };
         let ceil = match &self.in_force {
             Some(now) if now.ceil_bit != self.ceil_bit => format!(
                 "{} in force (the file says {}: apply has not run since)",
-                show(now.ceil_bit),
-                show(self.ceil_bit)
+                limit_words(now.ceil_bit),
+                limit_words(self.ceil_bit)
             ),
-            _ => show(self.ceil_bit),
+            _ => limit_words(self.ceil_bit),
         };
         let limit = self.limit.as_ref().map_or_else(String::new, |limit| format!(" ({limit})"));
         let mut text = format!("{}: rate {rate}, ceil {ceil}{limit}", self.port);

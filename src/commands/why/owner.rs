@@ -108,7 +108,7 @@ pub(super) fn answer(
     let id = classid.and_then(|classid| classid.our_class());
     if owner.is_none() {
         notes.push("nobody claims it: it is in the default class".to_string());
-    } else if classid.is_none() {
+    } else if classid.is_none() && node.is_some() {
         notes.push("it has no class in the kernel yet: `shaper apply` makes it".to_string());
     }
     let line = owner.as_ref().map(|owner| line_of(on, owner));

@@ -3,9 +3,9 @@
 
 use serde::Serialize;
 
-use crate::status::{ClassNumbers, Link, Now, Status};
+use crate::status::{ClassNumbers, Link, Now, Status, limit_words, measured_words};
 use crate::tree::Port;
-use crate::units::{ClassId, Rate};
+use crate::units::ClassId;
 
 /// From so many percent of its ceil on a class has no more to come.
 const FULL: u64 = 95;
@@ -102,14 +102,13 @@ impl<'a> Standing<'a> {
         };
         let lowest = above.iter().min_by_key(|it| it.ceil_bit);
         let lowest = lowest.filter(|it| it.ceil_bit < self.class.ceil_bit);
-        let shown = |bits| Rate::from_bits_per_second(bits).map(|rate| rate.to_string());
         InForce {
             ceil_bit: self.class.ceil_bit,
             now_bit: now.now_bit,
             queue_ms: now.queue_ms,
             drops_per_1000_seconds: now.drops_in_1000,
             held_by,
-            lowest: lowest.and_then(|it| Some(format!("{} of {}", shown(it.ceil_bit)?, it.what))),
+            lowest: lowest.map(|it| format!("{} of {}", limit_words(it.ceil_bit), it.what)),
         }
     }
 }
@@ -117,8 +116,10 @@ impl<'a> Standing<'a> {
 impl InForce {
     /// `19.8mbit, 12ms of queue, held back by its own ceil`.
     pub(super) fn text(&self) -> String {
-        let now = Rate::from_bits_per_second(self.now_bit);
-        let mut text = now.map_or_else(|| "0bit".to_string(), |rate| rate.to_string());
+        let mut text = match self.now_bit {
+            0 => "0bit".to_string(),
+            now_bit => measured_words(now_bit),
+        };
         if self.queue_ms > 0 {
             text.push_str(&format!(", {} ms of queue", self.queue_ms));
         }
