@@ -227,6 +227,7 @@ impl Case {
         let any = Program {
             shards: false,
             tag: Some(TagHelper::Task),
+            cgroups: false,
             sockets: Sockets::All,
             mptcp: None,
             labels: false,

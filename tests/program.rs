@@ -3,6 +3,8 @@
 //! get by `tests/kernel`.
 
 mod interpreter;
+#[path = "program/options.rs"]
+mod options;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +14,13 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
 use shaper::classify::assembler::Instruction;
+use shaper::classify::cgroups::{ANCESTOR_CGROUP, DEEPEST, MASK_KEY, bit, cgroup};
 use shaper::classify::flows::learn;
 use shaper::classify::label::{SKB_INGRESS_IFINDEX, SKB_TC_INDEX};
 use shaper::classify::program::*;
-use shaper::tree::{MptcpLayout, NamespaceLayout, OwnerTable, Program, Sockets, Tag, TagHelper};
+use shaper::tree::{
+    Cgroup, MptcpLayout, NamespaceLayout, OwnerTable, Program, Sockets, Tag, TagHelper, Turn,
+};
 use shaper::units::{ClassId, Minor, Shard};
 
 const OURS: u64 = 0x1_0000_0011;
@@ -36,6 +41,9 @@ struct Packet {
     /// The link by which it came in, 0 for one of this host, and the label that it has.
     from: u32,
     label: u16,
+    /// The numbers of the cgroups at the levels 1 and deeper that the socket is in; 0: it is in
+    /// none that deep.
+    cgroups: [u64; DEEPEST as usize],
 }
 
 /// A forwarded one, as far as nothing else is said.
@@ -47,6 +55,7 @@ const ORDINARY: Packet = Packet {
     mptcp: None,
     from: 0,
     label: 0,
+    cgroups: [0; DEEPEST as usize],
 };
 
 /// Where [`MPTCP`] has them.
@@ -176,13 +185,40 @@ fn look_up(map: u64, key: u64, _: u64, _: u64, _: u64) -> u64 {
             let table = OwnerTable { accounts: BTreeMap::new(), ..world.table.clone() };
             table.class(u32::from_be(read(4))).map(|class| class.0)
         }
-        GIVEN => world.given.contains(&(read(0), read(4))).then_some(1),
+        GIVEN => given(world, [read(0), read(4)]),
         other => panic!("map {other}"),
     });
     let Some(class) = class else { return 0 };
     VALUE.with(|value| {
         **value.borrow_mut() = class;
         (&raw const **value.borrow()).expose_provenance() as u64
+    })
+}
+
+/// What the map of what was given on purpose has for a key of two numbers.
+fn given(world: &World, key: [u32; 2]) -> Option<u32> {
+    let mut bytes = [0; 8];
+    for (half, number) in bytes.chunks_exact_mut(4).zip(key) {
+        half.copy_from_slice(&number.to_ne_bytes());
+    }
+    let cgroups = &world.table.cgroups;
+    if bytes == MASK_KEY {
+        let bits = cgroups.keys().map(|(cgroup, turn)| bit(cgroup.level, *turn));
+        return Some(bits.fold(0, |mask, bit| mask | bit)).filter(|mask| *mask != 0);
+    }
+    match cgroup(bytes) {
+        Some(found) => cgroups.get(&found).map(|class| class.0),
+        None => world.given.contains(&(key[0], key[1])).then_some(1),
+    }
+}
+
+/// The number of the cgroup at this level above the packet's socket.
+fn ancestor(_: u64, level: u64, _: u64, _: u64, _: u64) -> u64 {
+    world(|world| match world.packet.socket {
+        Some((full, ..)) if full || world.packet.is_request => {
+            world.packet.cgroups[level as usize - 1]
+        }
+        _ => 0,
     })
 }
 
@@ -194,7 +230,8 @@ fn run(program: Program, it: &World) -> u32 {
 /// What some program returns, which finds the packet's control block as the one before left it.
 fn answer(code: &[Instruction], it: &World, context: &mut Context) -> u32 {
     WORLD.with(|world| *world.borrow_mut() = Some(it.clone()));
-    let functions: [(i32, rbpf::ebpf::Helper); 8] = [
+    let functions: [(i32, rbpf::ebpf::Helper); 9] = [
+        (ANCESTOR_CGROUP, ancestor),
         (MPTCP_SOCKET, mptcp),
         (READ_KERNEL, read_kernel),
         (MAP_LOOKUP, look_up),
@@ -229,6 +266,14 @@ fn meant(program: Program, World { packet, table, given }: &World) -> u32 {
         Sockets::All | Sockets::Mixed => true,
     };
     let class = |uid: u32| table.class(uid).map_or(0, |class| class.0);
+    let by_cgroup = |turn: Turn| {
+        let of_level = |level: u8| {
+            let id = packet.cgroups[usize::from(level) - 1];
+            table.cgroups.get(&(Cgroup { level, id }, turn)).map(|class| class.0)
+        };
+        let mut deepest_first = (1..=DEEPEST).rev().filter(|_| program.asks_cgroups());
+        deepest_first.find_map(of_level)
+    };
     let is_labelled = packet.from != 0 && Minor(packet.label).is_user();
     let found = match packet.socket {
         _ if program.labels && is_labelled => ClassId::ours(Minor(packet.label)).0,
@@ -238,11 +283,14 @@ fn meant(program: Program, World { packet, table, given }: &World) -> u32 {
                 .mptcp
                 .filter(|_| program.mptcp.is_some() && packet.is_tcp && full)
                 .map_or((owner, tag), |(owner, tag)| (owner, read(tag)));
-            match owner {
-                0 if tag != 0 => tag,
-                0 => table.accounts.get(&0).map_or(0, |class| class.0),
-                owner if given.contains(&(owner, tag)) && tag != 0 => tag,
-                owner => class(owner),
+            match (owner, by_cgroup(Turn::First), by_cgroup(Turn::AfterOwner)) {
+                (_, Some(unit), _) => unit,
+                (0, ..) if tag != 0 => tag,
+                (0, _, Some(unit)) => unit,
+                (0, ..) => table.accounts.get(&0).map_or(0, |class| class.0),
+                (owner, ..) if given.contains(&(owner, tag)) && tag != 0 => tag,
+                (owner, _, Some(unit)) if class(owner) == 0 => unit,
+                (owner, ..) => class(owner),
             }
         }
         _ => tag,
@@ -262,8 +310,11 @@ fn programs() -> impl Strategy<Value = Program> {
     ];
     let tag = proptest::option::of(prop_oneof![Just(TagHelper::Socket), Just(TagHelper::Task)]);
     let mptcp = proptest::option::of(Just(LAYOUT));
-    (any::<bool>(), tag, sockets, mptcp, any::<bool>()).prop_map(
-        |(shards, tag, sockets, mptcp, labels)| Program { shards, tag, sockets, mptcp, labels },
+    (any::<bool>(), tag, any::<bool>(), sockets, mptcp, any::<bool>()).prop_map(
+        |(shards, tag, cgroups, sockets, mptcp, labels)| {
+            let cgroups = cgroups && tag.is_none();
+            Program { shards, tag, cgroups, sockets, mptcp, labels }
+        },
     )
 }
 
@@ -297,6 +348,13 @@ fn labels() -> impl Strategy<Value = u16> {
 }
 
 prop_compose! {
+    /// A cgroup of some depth, and those above it.
+    fn cgroups()(depth in 0..=DEEPEST as usize, ids in vec(1..4_u64, DEEPEST as usize)) -> [u64; DEEPEST as usize] {
+        std::array::from_fn(|at| if at < depth { ids[at] } else { 0 })
+    }
+}
+
+prop_compose! {
     fn worlds()(
         tag in classid(),
         socket in proptest::option::weighted(0.9, (
@@ -312,6 +370,12 @@ prop_compose! {
         accounts in btree_map(uid(), classid(), 0..4),
         ranges in vec((uid(), uid(), 0x10..0x14_u16), 0..3),
         given in btree_set((uid(), classid()), 0..6),
+        cgroups in cgroups(),
+        of_cgroups in btree_map(
+            ((1..=DEEPEST, 1..4_u64), prop_oneof![Just(Turn::First), Just(Turn::AfterOwner)]),
+            0x10..0x14_u16,
+            0..12,
+        ),
     ) -> World {
         let mut table = OwnerTable::default();
         for (a, b, minor) in ranges {
@@ -319,7 +383,13 @@ prop_compose! {
             table.add_range(&(a.min(b).max(1)..=a.max(b)), ClassId::ours(Minor(minor)));
         }
         table.accounts = accounts.into_iter().map(|(uid, class)| (uid, ClassId(class))).collect();
-        let packet = Packet { tag, socket, is_request, is_tcp, mptcp, from, label };
+        table.cgroups = of_cgroups
+            .into_iter()
+            .map(|(((level, id), turn), minor)| {
+                ((Cgroup { level, id }, turn), ClassId::ours(Minor(minor)))
+            })
+            .collect();
+        let packet = Packet { tag, socket, is_request, is_tcp, mptcp, from, label, cgroups };
         World { packet, table, given }
     }
 }
@@ -338,6 +408,7 @@ fn a_user_cannot_leave_his_class_by_any_tag_that_was_not_given_to_him() {
     let program = Program {
         shards: false,
         tag: Some(TagHelper::Socket),
+        cgroups: false,
         sockets: Sockets::Cookie(OURS),
         mptcp: Some(LAYOUT),
         labels: false,
@@ -359,6 +430,7 @@ fn what_one_program_has_decided_the_next_takes_once() {
     let below = Program {
         shards: false,
         tag: Some(TagHelper::Socket),
+        cgroups: false,
         sockets: Sockets::Cookie(OURS),
         mptcp: None,
         labels: false,
@@ -387,6 +459,7 @@ fn what_looks_like_a_decision_is_cleared_by_the_first_program() {
     let at_the_root = Program {
         shards: true,
         tag: Some(TagHelper::Socket),
+        cgroups: false,
         sockets: Sockets::Cookie(OURS),
         mptcp: None,
         labels: false,
@@ -407,74 +480,4 @@ fn what_looks_like_a_decision_is_cleared_by_the_first_program() {
         answer(&clear_priority(sockets), &nobody, &mut context);
         assert_eq!(answer(&decide(below), &nobody, &mut context), 0);
     }
-}
-
-/// What becomes of a packet's priority.
-fn cleared(sockets: Sockets, socket: Option<u64>, priority: u32) -> u32 {
-    let socket_in = socket.map(|cookie| (true, cookie, 0));
-    let packet = Packet { socket: socket_in, ..ORDINARY };
-    make_socket(&packet);
-    let it = World { packet, table: OwnerTable::default(), given: BTreeSet::new() };
-    WORLD.with(|world| *world.borrow_mut() = Some(it));
-    let functions: [(i32, rbpf::ebpf::Helper); 2] =
-        [(NETNS_COOKIE, cookie), (READ_KERNEL, read_kernel)];
-    let machine = Machine { functions: &functions, memory: &[], packet: &Bytes::default() };
-    let mut context = [0_u8; 192];
-    let pointer = socket.map_or(0, |_| socket_address());
-    context[SKB_SOCKET as usize..][..8].copy_from_slice(&pointer.to_ne_bytes());
-    context[SKB_PRIORITY as usize..][..4].copy_from_slice(&priority.to_ne_bytes());
-    let answer = machine.run(&clear_priority(sockets), &mut context);
-    assert_eq!(answer as i32, -1, "the next filter is asked");
-    let left = context[SKB_PRIORITY as usize..][..4].try_into().expect("four bytes");
-    u32::from_ne_bytes(left)
-}
-
-#[test]
-fn a_foreign_priority_names_no_class() {
-    let ours = [0x1_0000, 0x1_0010, 0x1_fffd, 0xe000_0010, 0xefff_ffff];
-    let others = [0, 6, 0xffff, 0x2_0010, 0xdfff_ffff, 0xf000_0000, u32::MAX];
-    for sockets in [Sockets::Cookie(OURS), BY_INODE, Sockets::Mixed] {
-        for socket in [None, Some(12), Some(OURS + (1 << 32)), Some(OURS)] {
-            let is_known = socket == Some(OURS) && sockets != Sockets::Mixed;
-            for priority in ours {
-                let left = if is_known { priority } else { 0 };
-                assert_eq!(cleared(sockets, socket, priority), left, "{priority:x}, {socket:?}");
-            }
-            for priority in others {
-                assert_eq!(cleared(sockets, socket, priority), priority);
-            }
-        }
-    }
-}
-
-#[test]
-fn programs_of_different_options_have_different_hashes() {
-    let mut hashes = BTreeSet::new();
-    let mut count = 0;
-    for shards in [false, true] {
-        for tag in [Some(TagHelper::Socket), Some(TagHelper::Task), None] {
-            let sockets = [
-                Sockets::Cookie(1),
-                Sockets::Cookie(2),
-                BY_INODE,
-                Sockets::Inode(1, NAMESPACE_LAYOUT),
-                Sockets::Inode(1, NamespaceLayout { inode: 16, ..NAMESPACE_LAYOUT }),
-                Sockets::All,
-                Sockets::Mixed,
-            ];
-            // Without a tag none goes first.
-            let differs = |it: &Sockets| tag.is_some() || *it != Sockets::Mixed;
-            for sockets in sockets.into_iter().filter(differs) {
-                for mptcp in [None, Some(LAYOUT)] {
-                    for labels in [false, true] {
-                        let code = decide(Program { shards, tag, sockets, mptcp, labels });
-                        assert!(code.len() < 128, "{}", code.len());
-                        hashes.insert(hash(&code));
-                        count += 1;
-                    }
-                }
-            }
-        }
-    }
-    assert_eq!(hashes.len(), count);
 }

@@ -225,6 +225,7 @@ prop_compose! {
         let of_socket = Asks::Socket(Program {
             shards: false,
             tag: Some(TagHelper::Socket),
+            cgroups: false,
             sockets: Sockets::All,
             mptcp: None,
             labels: false,

@@ -12,7 +12,7 @@ use super::claims::CLAIMS;
 use super::directory::make_folder;
 use super::error::Error;
 use super::instance::Instance;
-use super::mountinfo::{Mount, is_below_v2, net_cls_mount, parse_mountinfo};
+use super::mountinfo::{Mount, is_below_v2, net_cls_mount, parse_mountinfo, unified_mount};
 
 /// Where shaper mounts the hierarchy if it is mounted nowhere. Not in `/sys/fs/cgroup`: where that
 /// is the cgroup v2 root, a mkdir there makes a v2 cgroup.
@@ -52,6 +52,13 @@ impl Hierarchy {
 pub fn find() -> Result<Option<Hierarchy>, Error> {
     let mounts = mounts()?;
     Ok(net_cls_mount(&mounts).map(|mount| Hierarchy { path: mount.point.clone() }))
+}
+
+/// Where this thread sees the cgroup v2 hierarchy mounted; `None`: nowhere. Its root is that of the
+/// calling process's cgroup namespace.
+pub fn unified() -> Result<Option<PathBuf>, Error> {
+    let mounts = mounts()?;
+    Ok(unified_mount(&mounts).map(|mount| mount.point.clone()))
 }
 
 /// Mounts the hierarchy at `at`, making the directory and those above it. Where the hierarchy is

@@ -1,6 +1,7 @@
 //! The `net_cls` hierarchy (cgroup v1, Documentation/admin-guide/cgroup-v1/net_cls.rst): where it
-//! is mounted, and the directories of one instance in it, each with a classid and processes.
-//! Touches files below the given paths, and mounts only where the caller says.
+//! is mounted, and the directories of one instance in it, each with a classid and processes. Also
+//! where cgroup v2 is mounted. Touches files below the given paths, and mounts only where the
+//! caller says.
 
 mod claims;
 mod condition;
@@ -27,7 +28,9 @@ pub use condition::Condition;
 pub use directory::{Attached, make_folder};
 pub use doors::Doors;
 pub use error::Error;
-pub use hierarchy::{DEFAULT_MOUNT, Hierarchy, Provision, Unmounted, find, mount, unmount};
+pub use hierarchy::{
+    DEFAULT_MOUNT, Hierarchy, Provision, Unmounted, find, mount, unified, unmount,
+};
 pub use instance::{Instance, Root};
 pub use keeper::Keeping;
 pub use lock::Locked;

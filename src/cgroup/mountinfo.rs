@@ -123,6 +123,15 @@ pub(super) fn is_below_v2(mount: &Mount, mounts: &[Mount]) -> bool {
     mounts.iter().any(|it| it.id == mount.parent && it.fstype == "cgroup2")
 }
 
+/// The mount through which the root of the cgroup v2 hierarchy, as far as this process sees it, can
+/// be reached.
+pub(super) fn unified_mount(mounts: &[Mount]) -> Option<&Mount> {
+    mounts
+        .iter()
+        .filter(|mount| mount.fstype == "cgroup2" && mount.root == Path::new("/"))
+        .find(|mount| !covered(mount, mounts))
+}
+
 /// Whether another mount hides this one, because it is mounted over the same directory, or over one
 /// on the way there.
 fn covered(mount: &Mount, mounts: &[Mount]) -> bool {

@@ -3,6 +3,7 @@
 //! execution.
 
 pub mod assembler;
+pub mod cgroups;
 pub mod decision;
 pub mod flows;
 pub mod frame;
@@ -24,7 +25,7 @@ use crate::tree::Classifier;
 
 /// The classifiers, the best first: only an eBPF program decides by the owner of the socket, which
 /// a user cannot change. `cls_cgroup` believes the tag, which a hostile user can lose or pass on.
-/// Without a tag there are no `units`, `run` and `attach`.
+/// Without a tag there are no `run` and `attach`.
 const CLASSIFIERS: [Classifier; 3] = [Classifier::Bpf, Classifier::Cgroup, Classifier::Uid];
 
 /// The policy asks for a classifier that this kernel lacks, or the kernel has none at all.

@@ -16,8 +16,9 @@
 //! socket, which follow fchown and moves of the process, and not for those of the sending subflow,
 //! which do not.
 //!
-//! Without a tag ([`Program::tag`], `classifier: uid`) an owner's class is the owner's, root's is
-//! root's line, and a packet without a full socket of ours is nobody's.
+//! Without a tag ([`Program::tag`], `classifier: uid`) a unit's processes are known by the cgroup
+//! of the packet's socket ([`super::cgroups`]), before its owner; else an owner's class is the
+//! owner's, root's is root's line, and a packet without a full socket of ours is nobody's.
 //!
 //! A uid that nobody claims is in case 4 whatever the tag, unless the pair was given.
 
@@ -25,17 +26,18 @@ use super::assembler::{
     Assembler, FRAME, Instruction, Label, R0, R1, R2, R3, R6, R7, R8, R9, Register, TC_ACT_UNSPEC,
     Width,
 };
+use super::cgroups::{self, Asking};
 use super::label::class_of_label;
 use super::noted;
-use crate::tree::{MptcpLayout, Program, Sockets, TagHelper};
+use crate::tree::{MptcpLayout, Program, Sockets, TagHelper, Turn};
 use crate::units::{ClassId, Shard};
 
 /// Hash map: uid → classid, both `u32` in the machine's byte order.
 pub const ACCOUNTS: u8 = 0;
 /// Longest-prefix-match trie: `{u32 bits; be32 uid}` → classid.
 pub const RANGES: u8 = 1;
-/// Hash map: `{u32 uid; u32 tag}` → any value. Its keys are the pairs (owner, tag) that were given
-/// on purpose.
+/// Hash map of what was given on purpose: `{u32 uid; u32 tag}` → any value, a pair of owner and
+/// tag, for programs that read tags; for those that do not, cgroups → classid ([`super::cgroups`]).
 pub const GIVEN: u8 = 2;
 /// The map of [`super::inner`], which the deciding program only names: while that stands so does
 /// the map, with or without a label that reads it.
@@ -167,6 +169,10 @@ pub(super) fn class_of_sender(a: &mut Assembler, program: Program) {
         a.jump_if_not(TAG, 0, by_tag);
     }
     find_socket(a, program, by_tag);
+    if program.asks_cgroups() {
+        cgroups::read_mask(a, &GIVEN_CGROUPS);
+        cgroups::class_of_cgroup(a, Turn::First, CLASS, &GIVEN_CGROUPS, done);
+    }
     find_owner(a, program);
     class_of_owner(a, program, by_tag, done);
     a.bind(by_tag);
@@ -297,11 +303,19 @@ fn class_of_owner(a: &mut Assembler, program: Program, by_tag: Label, done: Labe
         a.jump_if_is(R0, 0, done);
         a.jump(by_tag);
     } else {
+        if program.asks_cgroups() {
+            a.jump_if_not(CLASS, 0, done);
+            cgroups::class_of_cgroup(a, Turn::AfterOwner, CLASS, &GIVEN_CGROUPS, done);
+        }
         a.jump(done);
     }
     a.bind(root);
     if program.tag.is_some() {
         a.jump_if_not(TAG, 0, by_tag);
+    } else if program.asks_cgroups() {
+        cgroups::class_of_cgroup(a, Turn::AfterOwner, CLASS, &GIVEN_CGROUPS, done);
+        // From here on the register is the tag again, which there is none of.
+        a.set(TAG, 0);
     }
     look_up(a, ACCOUNTS, UID);
     a.jump_if_is(R0, 0, by_tag);
@@ -317,6 +331,9 @@ const PAIR_UID: i16 = -24;
 const PAIR_TAG: i16 = -20;
 /// What was read in the kernel's memory, 64 bits at most; before there is a pair.
 const READ: i16 = PAIR_UID;
+
+const GIVEN_CGROUPS: Asking<fn(&mut Assembler)> =
+    Asking { key: PAIR_UID, look_up: |a| look_up(a, GIVEN, PAIR_UID) };
 
 /// R0 = the address of the map's value for the key at `key`, or 0.
 pub(super) fn look_up(a: &mut Assembler, map: u8, key: i16) {

@@ -18,7 +18,7 @@ use crate::host::Kernel;
 use crate::host::kept::{self, Totals};
 use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
 use crate::policy::LinkRef;
-use crate::process;
+use crate::process::{self, Process};
 use crate::sample::{Differences, Sample, Upkeep};
 use crate::status::{self, Limits, Pending, PolicyInForce, Status, StatusInputs};
 use crate::tree::{Claim, Direction, KernelState, LinkName, Owner, Reserved};
@@ -154,6 +154,13 @@ impl Counting {
         let mut processes = process::scan(&self.kernel.proc_root)?.processes;
         processes.retain(|process| process.pid != std::process::id());
         let Observation { state, facts, .. } = &self.snapshot.observation;
+        let cgroups = state.owners.as_ref().map(|table| &table.cgroups);
+        let cgroups = cgroups.filter(|cgroups| !cgroups.is_empty());
+        let in_a_unit = |process: &Process| {
+            let cgroup = self.kernel.unit_cgroup(process.pid, process.unit.as_deref()?)?;
+            cgroups?.keys().find(|(given, _)| *given == cgroup)
+        };
+        processes.retain(|process| cgroups.is_none() || in_a_unit(process).is_none());
         let has_class = |uid| state.has_class_untagged(uid);
         self.inputs.unclaimed = process::unclaimed(&processes, &view, has_class);
         self.inputs.defaulted = observe::defaulted(&mut self.kernel, &state.trees, &facts.links)?;

@@ -40,6 +40,7 @@ impl Placing {
             process::place_one(&kernel.proc_root, &instance, pid, |process| {
                 let process = &still_acting(process, acted_for);
                 let decision = kernel.decide(process, whose.matcher, whose.accounts, view);
+                give_unit(kernel, process, whose, &decision);
                 open.set(whose.uid_to_ask_about(process, &decision));
                 if let Decision::MoveTo(Claim::Owner(home)) = &decision {
                     owner.set(Some(home.clone()));
@@ -108,6 +109,7 @@ impl Placing {
                 running.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
             }
             let decision = kernel.decide(process, whose.matcher, whose.accounts, &view);
+            give_unit(kernel, process, whose, &decision);
             let asks = whose.uid_to_ask_about(process, &decision).map(|uid| (process.pid, uid));
             open.lock().unwrap_or_else(PoisonError::into_inner).extend(asks);
             Verdict { decision, acts_for: process::acts_for(process, whose.matcher) }
@@ -134,6 +136,13 @@ impl Placing {
         let running = running.into_inner().unwrap_or_else(PoisonError::into_inner);
         let open = open.into_inner().unwrap_or_else(PoisonError::into_inner);
         Some(Event::Swept(Swept { start, running, open, placement, ended }))
+    }
+}
+
+/// Where a process is its unit's, its unit's cgroup has the class from now on.
+fn give_unit(kernel: &Kernel, process: &Process, whose: Whose<'_>, decision: &Decision) {
+    if matches!(decision, Decision::Stay | Decision::MoveTo(_)) {
+        kernel.give_unit(process, whose.matcher);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::clsact::{self, Same, free_pref};
 use super::identity::Identities;
 use crate::classify;
-use crate::facts::{LinkFacts, Observation};
+use crate::facts::{Features, LinkFacts, Observation};
 use crate::model::{InnerLink, Link, Model};
 use crate::tree::{
     Classifier, Filter, KernelState, Label, LinkName, Owner, Parent, Pref, Program, Sockets,
@@ -50,19 +50,19 @@ pub(super) fn tag(classifier: Classifier, model: &Model, observed: &Observation)
     let program = || Program { labels: are_possible(model, observed), ..observed.facts.program() };
     match classifier {
         Classifier::Bpf => Tag::Bpf(program()),
-        Classifier::Uid => Tag::Bpf(without_tag(program())),
+        Classifier::Uid => Tag::Bpf(without_tag(program(), &observed.facts.features)),
         Classifier::Cgroup => Tag::Cgroup,
     }
 }
 
 /// The program that asks for no tag. Where some sockets may be another namespace's, no tag goes
 /// first: that is the program for [`Sockets::All`].
-fn without_tag(program: Program) -> Program {
+fn without_tag(program: Program, features: &Features) -> Program {
     let sockets = match program.sockets {
         Sockets::Mixed => Sockets::All,
         own => own,
     };
-    Program { tag: None, sockets, ..program }
+    Program { tag: None, cgroups: features.helpers.ancestor_cgroup, sockets, ..program }
 }
 
 /// Adds the labels of all links that are to have one. Returns what those look up that ask for the

@@ -102,7 +102,13 @@ pub fn desired_with(
     if decides || !sources.is_empty() {
         let accounts = &observed.facts.accounts;
         let table = owners::table(&model.matcher.owners(accounts), &state.claims);
-        state.owners = Some(OwnerTable { sources, ..table });
+        let asks = |filter: &Filter| matches!(filter, Filter::Tag(tag) if tag.asks_cgroups());
+        let asks = state.trees.values().any(|tree| tree.filters.values().any(asks));
+        let units = match &observed.facts.unit_cgroups {
+            Some(Ok(units)) if asks => owners::cgroups(&model.matcher.units, units, &state.claims),
+            _ => Default::default(),
+        };
+        state.owners = Some(OwnerTable { sources, cgroups: units, ..table });
     }
     Ok(state)
 }

@@ -1,9 +1,11 @@
-//! The class of each uid's sockets: the policy's owner of every uid, as the class of that owner.
+//! The class of each uid's sockets: the policy's owner of every uid, as the class of that owner;
+//! and that of the sockets of each unit.
 
 use std::collections::BTreeMap;
 
-use crate::model::{Owners, Whose};
-use crate::tree::{Claim, Owner, OwnerTable};
+use crate::classify::cgroups;
+use crate::model::{Owners, Units, Whose};
+use crate::tree::{Cgroup, Claim, Owner, OwnerTable, Turn};
 use crate::units::ClassId;
 
 /// The table that the deciding programs look up. A uid of `everyone` that has no class yet is in
@@ -30,4 +32,23 @@ pub(super) fn table(owners: &Owners, claims: &BTreeMap<Claim, ClassId>) -> Owner
     });
     table.accounts = accounts.collect();
     table
+}
+
+/// The classes of units' cgroups, for programs that read no tags. A cgroup that is too deep to be
+/// asked about has none.
+pub(super) fn cgroups(
+    units: &Units,
+    there: &BTreeMap<Cgroup, String>,
+    claims: &BTreeMap<Claim, ClassId>,
+) -> BTreeMap<(Cgroup, Turn), ClassId> {
+    let given = there.iter().filter_map(|(cgroup, unit)| {
+        let key = units.find(unit)?;
+        let turn = match units.following.contains(key) {
+            true => Turn::AfterOwner,
+            false => Turn::First,
+        };
+        let class = claims.get(&Claim::Owner(Owner::User(key.clone())))?;
+        cgroups::key(*cgroup, turn).map(|_| ((*cgroup, turn), *class))
+    });
+    given.collect()
 }

@@ -243,7 +243,14 @@ fn beyond_a_thousand_users_are_spread_over_shards() {
     assert_eq!(minors.len(), 1_003, "no number twice on the link");
     let program = |shards| {
         let (tag, sockets) = (Some(TagHelper::Task), Sockets::Mixed);
-        Filter::Tag(Tag::Bpf(Program { shards, tag, sockets, mptcp: None, labels: false }))
+        Filter::Tag(Tag::Bpf(Program {
+            shards,
+            tag,
+            cgroups: false,
+            sockets,
+            mptcp: None,
+            labels: false,
+        }))
     };
     assert_eq!(tree.filters[&Pref::TAG[0]], program(true));
     for (shard, filters) in &tree.shards {

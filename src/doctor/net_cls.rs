@@ -123,7 +123,7 @@ fn without(machine: &Machine, why: &str, cure: &str) -> Check {
         true => Check::warning(
             "net_cls",
             format!(
-                "{why}: `classifier: auto` is `uid`, by the sockets' owner alone, without `units`, `run` and `attach`"
+                "{why}: `classifier: auto` is `uid`, by the sockets' owner and for `units` by their cgroup (v2), without `run` and `attach`"
             ),
             format!("where one of these is needed: {cure}"),
         ),

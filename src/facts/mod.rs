@@ -7,12 +7,14 @@ use std::path::PathBuf;
 mod account;
 mod accounts;
 mod beside;
+mod cgroups;
 mod guests;
 mod subuid;
 
 pub use self::account::Account;
 pub use self::accounts::Accounts;
 pub use self::beside::Beside;
+pub use self::cgroups::{NoCgroups, UnitCgroups};
 pub use self::guests::{Container, Engine, Guests, NamespaceId};
 pub use self::subuid::{SubordinateUids, Subuids};
 use crate::times::{Timestamp, Zones};
@@ -71,6 +73,8 @@ pub struct Facts {
     /// The systemd units that exist, each with the name of the unit that its processes run in: an
     /// alias has another unit's. `None`: systemd was not asked.
     pub units: Option<BTreeMap<String, String>>,
+    /// The cgroups (v2) of systemd's units. `None`: they were not asked for.
+    pub unit_cgroups: Option<UnitCgroups>,
     /// Uids with classes that processes of theirs were put into on purpose. Asked for only before
     /// maps are made that are to say so from the beginning.
     pub given: BTreeSet<(u32, ClassId)>,
@@ -123,7 +127,7 @@ impl Facts {
     /// The best deciding program here, for a qdisc without shards below it, where there are no
     /// guests.
     pub fn program(&self) -> Program {
-        let Helpers { socket_tag, netns_cookie, namespace, mptcp } = self.features.helpers;
+        let Helpers { socket_tag, netns_cookie, namespace, mptcp, .. } = self.features.helpers;
         let sockets = match (self.netns_cookie.filter(|_| netns_cookie), namespace) {
             (Some(cookie), _) => Sockets::Cookie(cookie),
             (None, _) if self.own_sockets_only => Sockets::All,
@@ -131,7 +135,7 @@ impl Facts {
             (None, None) => Sockets::Mixed,
         };
         let tag = Some(if socket_tag { TagHelper::Socket } else { TagHelper::Task });
-        Program { shards: false, tag, sockets, mptcp, labels: false }
+        Program { shards: false, tag, cgroups: false, sockets, mptcp, labels: false }
     }
 }
 
@@ -304,6 +308,9 @@ pub struct Helpers {
     /// `bpf_skc_to_mptcp_sock` (Linux 5.19), where the kernel describes its types; needs
     /// CAP_PERFMON.
     pub mptcp: Option<MptcpLayout>,
+    /// `bpf_skb_ancestor_cgroup_id` (Linux 4.19, CONFIG_SOCK_CGROUP_DATA, which net_cls brings
+    /// along).
+    pub ancestor_cgroup: bool,
 }
 
 /// Which classes the sockets of a network namespace carry as their tags.

@@ -46,6 +46,7 @@ pub use wanted::{Directories, Processes, Wanted, Whom};
 
 use crate::facts::{Features, Helpers, LinkFacts};
 use crate::host::Kernel;
+use crate::host::cgroups;
 use crate::host::made::Made;
 use crate::process;
 use crate::sys::{bpf, ethtool, probe};
@@ -114,6 +115,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
     }
     if wanted.units {
         facts.units = Some(units::units(Path::new("/"), &snapshot.scan.processes));
+        facts.unit_cgroups = Some(cgroups::of_units()?);
     }
     if let Some(whom) = wanted.accounts {
         facts.accounts = whom.accounts(running);

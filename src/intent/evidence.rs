@@ -46,6 +46,11 @@ impl Evidence {
                 _ => None,
             }),
             mptcp: helpers.mptcp.or(program.mptcp.filter(|_| !seen.facts.may_not_read_kernel)),
+            // Where a kernel has sockets' tags it has their cgroups (CONFIG_SOCK_CGROUP_DATA), and
+            // the function that reads the socket's tag came later.
+            ancestor_cgroup: helpers.ancestor_cgroup
+                || program.asks_cgroups()
+                || program.tag == Some(TagHelper::Socket),
         });
         // A program that was made while all sockets were ours does not show whether one can tell.
         let tells = helpers.netns_cookie || helpers.namespace.is_some();
@@ -68,6 +73,7 @@ impl Evidence {
             _ => Classifier::Uid,
         };
         let is_best = features.classifiers.contains(&best)
+            && features.helpers.ancestor_cgroup
             && (features.clsact || seen.facts.own_sockets_only)
             && whose_sockets
             && features.leaves.contains(LeafQdisc::FqCodel.kind());
@@ -100,7 +106,7 @@ impl Evidence {
         trial: impl FnOnce(Option<Helpers>) -> Result<Features, E>,
     ) -> Result<Features, E> {
         let shown = self.features;
-        let Helpers { socket_tag, netns_cookie, namespace, mptcp } = shown.helpers;
+        let Helpers { socket_tag, netns_cookie, namespace, mptcp, ancestor_cgroup } = shown.helpers;
         let are_all = socket_tag && netns_cookie && mptcp.is_some();
         let mut features = trial(are_all.then_some(shown.helpers))?;
         // A trial that may not try everything finds less than the evidence shows.
@@ -111,6 +117,7 @@ impl Evidence {
         features.helpers.netns_cookie |= netns_cookie;
         features.helpers.namespace = features.helpers.namespace.or(namespace);
         features.helpers.mptcp = features.helpers.mptcp.or(mptcp);
+        features.helpers.ancestor_cgroup |= ancestor_cgroup;
         features.leaves.extend(shown.leaves);
         Ok(features)
     }

@@ -76,7 +76,7 @@ impl Intent {
         accounts::remember_groups(&self.policy, &mut seen);
         let fitted = self.fit(&mut seen)?;
         links::only_instance(&fitted.model, &seen)?;
-        untagged::allow(&self.policy, &fitted.model, &seen.facts.features)?;
+        untagged::allow(&self.policy, &fitted.model, &seen.facts)?;
         if seen.unread.owners.is_some() && seen.facts.lacks.is_none() {
             // Programs with maps that this process makes replace them, whatever those maps have.
             seen.distrust_all_but(None);
@@ -115,7 +115,8 @@ impl Intent {
         let mut plan = diff(observation, &desired);
         let derived = derived_groups(&meaning.model);
         let accounts = &observation.facts.accounts;
-        plan.mark_routine(&observation.state, &Logins { accounts, derived });
+        let unit_cgroups = observation.facts.unit_cgroups.as_ref().and_then(|it| it.as_ref().ok());
+        plan.mark_routine(&observation.state, &Logins { accounts, derived, unit_cgroups });
         let said = self.warnings_about(meaning, &desired);
         meaning.warnings.extend(said);
         Ok((plan, desired))

@@ -8,6 +8,7 @@ mod guests;
 mod kernel;
 mod links;
 mod quiet;
+mod untagged;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};

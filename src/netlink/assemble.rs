@@ -258,6 +258,7 @@ mod tests {
         let program = Program {
             shards: false,
             tag: Some(TagHelper::Task),
+            cgroups: false,
             sockets: Sockets::All,
             mptcp: None,
             labels: false,

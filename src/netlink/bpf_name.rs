@@ -24,10 +24,11 @@ pub fn print(program: Program, maps: MapIds) -> String {
 }
 
 pub(super) fn program_words(program: Program) -> String {
-    let Program { shards, tag, sockets, mptcp, labels } = program;
+    let Program { shards, tag, cgroups: _, sockets, mptcp, labels } = program;
     let tag = match tag {
         Some(TagHelper::Socket) => "socket",
         Some(TagHelper::Task) => "task",
+        None if program.asks_cgroups() => "cgroup",
         None => "no",
     };
     let sockets = sockets_word(sockets);
@@ -56,10 +57,11 @@ pub(super) fn maps_of(word: &str) -> Option<MapIds> {
 
 pub(super) fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Option<Program> {
     let mut value = |key: &str| words.next()?.strip_prefix(key)?.strip_prefix('=');
-    let tag = match value("tag")? {
-        "socket" => Some(TagHelper::Socket),
-        "task" => Some(TagHelper::Task),
-        "no" => None,
+    let (tag, cgroups) = match value("tag")? {
+        "socket" => (Some(TagHelper::Socket), false),
+        "task" => (Some(TagHelper::Task), false),
+        "cgroup" => (None, true),
+        "no" => (None, false),
         _ => return None,
     };
     let sockets = sockets_of(value("sockets")?)?;
@@ -72,7 +74,7 @@ pub(super) fn program_of<'t>(words: &mut impl Iterator<Item = &'t str>) -> Optio
         }
     };
     let labels = value("labels")? == "1";
-    Some(Program { shards, tag, sockets, mptcp, labels })
+    Some(Program { shards, tag, cgroups, sockets, mptcp, labels })
 }
 
 /// The name of a program of rules: `shaper-rules 1a2b3c4d link=ethernet rules=15,16`, with `ids`
@@ -170,11 +172,12 @@ mod tests {
     #[test]
     fn a_name_reads_back_and_nothing_else_does() {
         for shards in [false, true] {
-            for tag in [Some(TagHelper::Socket), Some(TagHelper::Task), None] {
+            let tags = [Some(TagHelper::Socket), Some(TagHelper::Task), None];
+            for (tag, cgroups) in tags.map(|tag| (tag, false)).into_iter().chain([(None, true)]) {
                 for sockets in [Sockets::Cookie(u64::MAX), INODE, Sockets::All, Sockets::Mixed] {
                     let mptcp = shards.then_some(MptcpLayout { owner: 528, tag: i16::MAX });
                     let labels = tag == Some(TagHelper::Task);
-                    let program = Program { shards, tag, sockets, mptcp, labels };
+                    let program = Program { shards, tag, cgroups, sockets, mptcp, labels };
                     let maps = MapIds([1, 20, 300, 4_000_000_000]);
                     let name = print(program, maps);
                     assert!(name.len() < 256, "{name}");
@@ -194,6 +197,7 @@ mod tests {
         let program = Program {
             shards: false,
             tag: Some(TagHelper::Socket),
+            cgroups: false,
             sockets: INODE,
             mptcp: Some(MptcpLayout { owner: 528, tag: i16::MAX }),
             labels: true,

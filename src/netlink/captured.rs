@@ -311,7 +311,8 @@ fn classes_say_the_same_as_those_of_tc() {
 fn the_bpf_filter_names_itself_and_has_no_direct_action() {
     let file = std::fs::File::open("/dev/null").unwrap();
     let (tag, sockets) = (Some(TagHelper::Socket), Sockets::Cookie(17));
-    let program = Program { shards: true, tag, sockets, mptcp: None, labels: false };
+    let program =
+        Program { shards: true, tag, cgroups: false, sockets, mptcp: None, labels: false };
     let maps = MapIds([7, 8, 9, 10]);
     let request = filter::add_bpf(
         V0,

@@ -125,6 +125,7 @@ mod tests {
         let program = Program {
             shards: false,
             tag: Some(TagHelper::Socket),
+            cgroups: false,
             // The longest that there are.
             sockets: Sockets::Inode(
                 u32::MAX,

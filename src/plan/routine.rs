@@ -1,13 +1,13 @@
-//! Which steps only follow logins, logouts, guests' links that come and drained queues. They are no
-//! change of the policy, and nobody changed the kernel, so cron need not hear of them.
+//! Which steps only follow logins, logouts, units and guests' links that come and drained queues.
+//! They are no change of the policy, and nobody changed the kernel, so cron need not hear of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, Plan, Step, Whole};
 use crate::facts::Accounts;
 use crate::tree::{
-    Claim, Class, Filter, FoundFilter, Guarantee, KernelState, LinkName, Owner, OwnerChange,
-    OwnerKey, Port, Quantum, Role, RuleProgram,
+    Cgroup, Claim, Class, Filter, FoundFilter, Guarantee, KernelState, LinkName, Owner,
+    OwnerChange, OwnerKey, Port, Quantum, Role, RuleProgram,
 };
 use crate::units::{ClassId, Shard};
 
@@ -18,6 +18,8 @@ pub struct Logins<'a> {
     /// Groups, on each link where their guarantee is derived, and so shrinks and grows with the
     /// number of the others. Of a leaf its quantum says that.
     pub derived: BTreeSet<(&'a Port, &'a Owner)>,
+    /// The cgroups of units, where they were asked for.
+    pub unit_cgroups: Option<&'a BTreeMap<Cgroup, String>>,
 }
 
 impl Plan {
@@ -115,6 +117,7 @@ impl Question<'_> {
             }
             Step::Entries(changes) => changes.iter().all(|change| match change.key {
                 OwnerKey::Source(source) => self.has_come_or_gone(source.ifindex, changes),
+                OwnerKey::Cgroup(cgroup, _) => self.unit_came_or_went(cgroup, change),
                 _ => self.come_or_gone && self.is_of_an_account(change),
             }),
             // A guest's link has come.
@@ -133,6 +136,18 @@ impl Question<'_> {
                 self.come_or_gone && new.any(|new| self.only_accounts_differ(new, program))
             }
             _ => false,
+        }
+    }
+
+    /// Whether a unit has ended, or one has come beside others of its line or in the place of one.
+    fn unit_came_or_went(&self, cgroup: Cgroup, change: &OwnerChange) -> bool {
+        match change.to {
+            None => !self.logins.unit_cgroups.is_some_and(|there| there.contains_key(&cgroup)),
+            Some(to) => {
+                let standing = self.from.owners.as_ref();
+                change.from.is_none()
+                    && standing.is_some_and(|table| table.cgroups.values().any(|it| *it == to))
+            }
         }
     }
 

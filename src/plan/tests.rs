@@ -273,7 +273,8 @@ proptest! {
         let ports = with.links.iter().map(|link| &link.port);
         let derived = ports.flat_map(|port| groups().map(move |owner| (port, owner))).collect();
         let accounts = Accounts { running: BTreeSet::from([uid]), ..Accounts::default() };
-        plan.mark_routine(&before, &Logins { accounts: &accounts, derived });
+        let logins = Logins { accounts: &accounts, derived, unit_cgroups: None };
+        plan.mark_routine(&before, &logins);
         prop_assert!(!plan.changes(), "{plan}");
     }
 }

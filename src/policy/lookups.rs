@@ -27,8 +27,8 @@ impl Policy {
         !self.guests.is_empty() || self.users.iter().any(|line| line.containers.is_some())
     }
 
-    /// Whether it says something that only the tags of `net_cls` can do: to which unit a process
-    /// belongs, or a classifier that goes by them.
+    /// Whether it says something that the tags of `net_cls` do best, or alone: to which unit a
+    /// process belongs, whatever sockets it has, or a classifier that goes by them.
     pub fn needs_tags(&self) -> bool {
         let by_tags = |it: Classifier| it != Classifier::Uid;
         self.users.iter().any(|line| line.units.is_some())

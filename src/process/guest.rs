@@ -132,7 +132,7 @@ fn unescaped(name: &str) -> String {
 }
 
 /// Whether a part of a path is a slice of systemd's.
-pub(super) fn is_slice(part: &str) -> bool {
+pub fn is_slice(part: &str) -> bool {
     part.strip_prefix('_').unwrap_or(part).ends_with(".slice")
 }
 

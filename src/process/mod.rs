@@ -25,10 +25,11 @@ use crate::text::Foreign;
 pub use behind::{Behind, Changers, behind};
 pub use decide::{Decision, decide, given};
 pub use elsewhere::elsewhere;
-pub use guest::Guest;
+pub use guest::{Guest, is_slice};
 pub use handover::{HandedOver, Handover};
 pub use parse::{
     Identity, Membership, Stat, Uids, parse_cgroup, parse_identity, parse_stat, parse_uids,
+    unit_cgroup, unit_of_directory,
 };
 pub use place::{PlacedOne, Seen, place, place_one, place_seen};
 pub use placement::{Failed, ForeignProcess, Placement, Verdict};

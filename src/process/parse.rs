@@ -142,14 +142,31 @@ pub fn parse_cgroup(text: &[u8]) -> Membership {
     Membership { net_cls, unit: v1_unit.or(v2_unit).map(str::to_string), guest }
 }
 
+/// The cgroup (v2) of the system unit in which the process is, as `/proc/PID/cgroup` has it, and
+/// the unit's name.
+pub fn unit_cgroup(text: &[u8]) -> Option<(String, String)> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let path = std::str::from_utf8(lines.find_map(|line| line.strip_prefix(b"0::"))?).ok()?;
+    let unit = system_unit(path)?;
+    let parts = || path.split('/').filter(|part| !part.is_empty());
+    let depth = parts().position(|part| !is_slice(part))? + 1;
+    let own: Vec<&str> = parts().take(depth).collect();
+    Some((own.join("/"), unit.to_string()))
+}
+
 /// The system unit in a path of systemd's tree: below any slices, the first part that is a unit
 /// (as `cg_path_get_unit`, src/basic/cgroup-util.c). What lies deeper is not looked at: a user's
 /// own manager (`user@1000.service/app.slice/borg.service`) and a container name their units as
 /// they like, and must not get another's class by it.
 fn system_unit(path: &str) -> Option<&str> {
     let first = path.split('/').filter(|part| !part.is_empty()).find(|part| !is_slice(part))?;
+    unit_of_directory(first)
+}
+
+/// The unit whose cgroup has this name; `None`: it is no unit's, or a slice's.
+pub fn unit_of_directory(name: &str) -> Option<&str> {
     // systemd puts `_` before a name that could be taken for a file of the cgroup (`cg_escape`).
-    let name = first.strip_prefix('_').unwrap_or(first);
+    let name = name.strip_prefix('_').unwrap_or(name);
     is_unit(name).then_some(name)
 }
 
@@ -258,6 +275,18 @@ mod tests {
         );
         assert_eq!(unit("/"), None);
         assert_eq!(unit("/user.slice"), None);
+    }
+
+    #[test]
+    fn a_units_own_cgroup_is_above_what_it_makes_there() {
+        let own = |text: &str| unit_cgroup(text.as_bytes());
+        let borg = Some(("system.slice/borg.service".to_string(), "borg.service".to_string()));
+        assert_eq!(own("5:net_cls:/\n0::/system.slice/borg.service/payload/x\n"), borg);
+        assert_eq!(own("0::/system.slice/borg.service\n"), borg);
+        assert_eq!(own("0::/user.slice/user-1000.slice\n"), None);
+        assert_eq!(own("0::/\n1:name=systemd:/system.slice/borg.service\n"), None);
+        let escaped = Some(("_cpu.service".to_string(), "cpu.service".to_string()));
+        assert_eq!(own("0::/_cpu.service/x\n"), escaped);
     }
 
     #[test]

@@ -80,7 +80,10 @@ pub fn helpers() -> io::Result<Helpers> {
     let maps = Maps::for_trial()?;
     let loads = |tag, sockets| {
         let tag = Some(tag);
-        load(Program { shards: true, tag, sockets, mptcp: None, labels: false }, &maps)
+        load(
+            Program { shards: true, tag, cgroups: false, sockets, mptcp: None, labels: false },
+            &maps,
+        )
     };
     let takes = |tag, sockets| match loads(tag, sockets) {
         Err(error) if is_shortage(&error) => Err(error),
@@ -95,9 +98,22 @@ pub fn helpers() -> io::Result<Helpers> {
     let mptcp = mptcp.filter(|layout| {
         let (tag, sockets) = (Some(TagHelper::Task), Sockets::All);
         let mptcp = Some(*layout);
-        load(Program { shards: true, tag, sockets, mptcp, labels: false }, &maps).is_ok()
+        load(Program { shards: true, tag, cgroups: false, sockets, mptcp, labels: false }, &maps)
+            .is_ok()
     });
     let namespace =
         namespace.filter(|layout| loads(TagHelper::Task, Sockets::Inode(1, *layout)).is_ok());
-    Ok(Helpers { socket_tag, netns_cookie, namespace, mptcp })
+    let by_cgroup = Program {
+        shards: true,
+        tag: None,
+        cgroups: true,
+        sockets: Sockets::All,
+        mptcp: None,
+        labels: false,
+    };
+    let ancestor_cgroup = match load(by_cgroup, &maps) {
+        Err(error) if is_shortage(&error) => return Err(error),
+        answer => answer.is_ok(),
+    };
+    Ok(Helpers { socket_tag, netns_cookie, namespace, mptcp, ancestor_cgroup })
 }

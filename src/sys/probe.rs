@@ -336,6 +336,7 @@ fn trial() -> io::Result<(Program, bpf::Maps, OwnedFd)> {
     let program = Program {
         shards: false,
         tag: Some(TagHelper::Task),
+        cgroups: false,
         sockets: Sockets::All,
         mptcp: None,
         labels: false,

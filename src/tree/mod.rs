@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod cgroup;
 mod claim;
 mod class;
 mod filter;
@@ -25,6 +26,7 @@ mod strange;
 mod u32;
 mod uid_range;
 
+pub use self::cgroup::{Cgroup, Turn};
 pub use self::claim::{Claim, NotAClaim, Owner};
 pub use self::class::{BURST_MS, Class, LeafQdisc, Role};
 pub use self::filter::{Bits, Family, Filter, Match, Protocol};
@@ -190,6 +192,7 @@ mod tests {
         let by_owner = asks(Tag::Bpf(Program {
             shards: false,
             tag: Some(TagHelper::Socket),
+            cgroups: false,
             sockets: Sockets::All,
             mptcp: None,
             labels: false,

@@ -1,11 +1,12 @@
-//! The class of a socket's packets, by the uid that owns the socket, and of a guest's, by their
-//! source: the contents of the maps of the deciding program ([`crate::classify::program`]) and of
-//! labels ([`crate::classify::inner`]), as a value.
+//! The class of a socket's packets, by the uid that owns the socket or by its cgroup, and of a
+//! guest's, by their source: the contents of the maps of the deciding program
+//! ([`crate::classify::program`]) and of labels ([`crate::classify::inner`]), as a value.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::cgroup::{Cgroup, Turn};
 use super::sources::Source;
 use crate::units::ClassId;
 
@@ -31,6 +32,9 @@ pub struct OwnerTable {
     pub ranges: BTreeMap<UidPrefix, ClassId>,
     /// Networks behind inner links that are labelled by source. [`ClassId::NONE`]: nobody's.
     pub sources: BTreeMap<Source, ClassId>,
+    /// Cgroups whose sockets have a class, where no tags are read. Of several above a socket the
+    /// deepest decides.
+    pub cgroups: BTreeMap<(Cgroup, Turn), ClassId>,
 }
 
 impl OwnerTable {
@@ -67,7 +71,11 @@ impl OwnerTable {
         let ranges = differences(&self.ranges, &wanted.ranges, OwnerKey::Prefix);
         let accounts = differences(&self.accounts, &wanted.accounts, OwnerKey::Account);
         let sources = differences(&self.sources, &wanted.sources, OwnerKey::Source);
-        let mut changes: Vec<OwnerChange> = accounts.chain(ranges).chain(sources).collect();
+        let cgroups = differences(&self.cgroups, &wanted.cgroups, |(cgroup, turn)| {
+            OwnerKey::Cgroup(cgroup, turn)
+        });
+        let all = accounts.chain(ranges).chain(sources).chain(cgroups);
+        let mut changes: Vec<OwnerChange> = all.collect();
         changes.sort_by_key(|change| {
             let goes = change.to.is_none();
             let wide = match change.key {
@@ -86,32 +94,27 @@ impl OwnerTable {
             OwnerKey::Account(uid) => self.accounts.get(&uid).copied(),
             OwnerKey::Prefix(prefix) => self.ranges.get(&prefix).copied(),
             OwnerKey::Source(source) => self.sources.get(&source).copied(),
+            OwnerKey::Cgroup(cgroup, turn) => self.cgroups.get(&(cgroup, turn)).copied(),
         }
     }
 
     /// Performs one change on the value.
     pub fn perform(&mut self, change: &OwnerChange) {
-        match (change.key, change.to) {
-            (OwnerKey::Account(uid), Some(class)) => {
-                self.accounts.insert(uid, class);
-            }
-            (OwnerKey::Account(uid), None) => {
-                self.accounts.remove(&uid);
-            }
-            (OwnerKey::Prefix(prefix), Some(class)) => {
-                self.ranges.insert(prefix, class);
-            }
-            (OwnerKey::Prefix(prefix), None) => {
-                self.ranges.remove(&prefix);
-            }
-            (OwnerKey::Source(source), Some(class)) => {
-                self.sources.insert(source, class);
-            }
-            (OwnerKey::Source(source), None) => {
-                self.sources.remove(&source);
-            }
+        let OwnerChange { key, to, .. } = change;
+        match key {
+            OwnerKey::Account(uid) => put(&mut self.accounts, *uid, *to),
+            OwnerKey::Prefix(prefix) => put(&mut self.ranges, *prefix, *to),
+            OwnerKey::Source(source) => put(&mut self.sources, *source, *to),
+            OwnerKey::Cgroup(cgroup, turn) => put(&mut self.cgroups, (*cgroup, *turn), *to),
         }
     }
+}
+
+fn put<K: Ord>(entries: &mut BTreeMap<K, ClassId>, key: K, to: Option<ClassId>) {
+    match to {
+        Some(class) => entries.insert(key, class),
+        None => entries.remove(&key),
+    };
 }
 
 fn differences<'a, K: Copy + Ord>(
@@ -163,6 +166,8 @@ pub enum OwnerKey {
     Prefix(UidPrefix),
     /// What comes in by one link from one network, in the other trie.
     Source(Source),
+    /// The sockets of a cgroup and of those below it, in the map of what was given on purpose.
+    Cgroup(Cgroup, Turn),
 }
 
 impl fmt::Display for OwnerKey {
@@ -170,6 +175,8 @@ impl fmt::Display for OwnerKey {
         match self {
             OwnerKey::Account(uid) => write!(f, "uid {uid}"),
             OwnerKey::Source(source) => source.fmt(f),
+            OwnerKey::Cgroup(cgroup, Turn::First) => cgroup.fmt(f),
+            OwnerKey::Cgroup(cgroup, Turn::AfterOwner) => write!(f, "{cgroup} (without a user)"),
             OwnerKey::Prefix(prefix) => {
                 let range = prefix.range();
                 write!(f, "uids {}-{}", range.start(), range.end())

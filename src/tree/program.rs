@@ -7,7 +7,8 @@ pub enum Classifier {
     Bpf,
     /// `cls_cgroup`: by the tag alone.
     Cgroup,
-    /// An eBPF program in `cls_bpf`, without `net_cls`: by the owner of the packet's socket alone.
+    /// An eBPF program in `cls_bpf`, without `net_cls`: by the owner of the packet's socket, and by
+    /// its cgroup (v2) for the processes of units.
     Uid,
 }
 
@@ -31,6 +32,11 @@ impl Tag {
         }
     }
 
+    /// Whether the filter asks for the cgroup of the packet's socket.
+    pub fn asks_cgroups(self) -> bool {
+        matches!(self, Tag::Bpf(program) if program.asks_cgroups())
+    }
+
     /// Whether the filter turns the tag of a shard's user into the shard's class.
     pub fn reads_shards(self) -> bool {
         matches!(self, Tag::Bpf(Program { shards: true, .. }))
@@ -47,6 +53,9 @@ pub struct Program {
     /// Which function of the kernel reads the tag; `None`: none does, and the owner of the packet's
     /// socket alone decides.
     pub tag: Option<TagHelper>,
+    /// Where no tag is read, whether the cgroup (v2) of the packet's socket is asked for, which
+    /// may be a unit's.
+    pub cgroups: bool,
     /// Whose sockets are asked for their owner.
     pub sockets: Sockets,
     /// Where the owner and the tag of an MPTCP connection are read; `None`: the owner and the tag
@@ -55,6 +64,13 @@ pub struct Program {
     /// Whether a packet that came in by another link is its label's owner's ([`super::Label`]),
     /// whatever else would say whose it is.
     pub labels: bool,
+}
+
+impl Program {
+    /// Whether the cgroup of the packet's socket is asked for.
+    pub fn asks_cgroups(self) -> bool {
+        self.cgroups && self.tag.is_none()
+    }
 }
 
 /// Where an MPTCP socket keeps its owner (`sk_uid`) and its tag, in bytes from its beginning. Its

@@ -181,7 +181,7 @@ fn a_server_that_flips_is_its_users() {
     assert!(daemon.end().success());
 }
 
-fn an_apply_follows_whom_a_server_acts_for() {
+pub fn an_apply_follows_whom_a_server_acts_for() {
     let (mut world, unit) = (World::new(), Unit::new());
     let text = text(&unit);
     let mut server = Server::start(&world, &unit, 4450);

@@ -52,6 +52,7 @@ mod textbook;
 mod transitions;
 mod tunnels;
 mod untagged;
+mod untagged_units;
 mod updates;
 mod vlan;
 mod wall_clock;
@@ -111,6 +112,7 @@ fn main() -> ExitCode {
         neighbours::TESTS,
         untagged::TESTS,
         untagged::AS_WITH_TAGS,
+        untagged_units::TESTS,
         cleared::TESTS,
         wall_clock::TESTS,
         recipes::GUESTS,

@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::escapes::{answers, handed_on, hidden, mptcp, passed_on, priority, tried};
+use crate::follow;
 use crate::processes::{self, all_passes_through};
 use crate::support::accounts::{ANN, BOB};
 use crate::support::counters;
@@ -64,6 +65,7 @@ as_with_tags!(
     On::Host => shards: shards::guarantees_caps_and_borrowing_hold_across_shards;
     On::Host => ways_of_sending: tried::no_way_of_sending_leaves_the_class;
     On::Host => subordinate_uids: hidden::what_he_chowns_to_a_subordinate_uid_is_his;
+    On::Host => a_server_that_acts_for_users: follow::an_apply_follows_whom_a_server_acts_for;
     On::Host => a_passed_connection: passed_on::a_passed_connection_stays_its_owners;
     On::Host => a_passed_connection_of_roots: passed_on::so_does_one_that_root_accepted_and_handed_on;
     On::Host => who_becomes_another: passed_on::who_becomes_another_with_a_connection_does_not_pay_for_it;
@@ -277,12 +279,6 @@ fn a_run_that_is_killed_anywhere_is_made_good() {
 
 fn what_tags_alone_can_do_is_refused() {
     let _world = World::new();
-    let units = format!("{ANN_AND_BOB}  web: {{units: [web.service], rate: 1mbit}}\n")
-        .replace("users: {ann: 30mbit, bob: 20mbit}\n", "users:\n  ann: 30mbit\n");
-    let refused = shaper(&["apply", &policy(&units)]);
-    assert_eq!(refused.status, Some(2), "{}", refused.stderr);
-    assert!(refused.stderr.contains("`units` needs the tags of net_cls"), "{}", refused.stderr);
-    assert!(!Path::new("/run/shaper").exists(), "nothing was made");
     apply(ANN_AND_BOB);
     let own = std::process::id().to_string();
     for (words, status) in [(&["attach", "ann", &own][..], 2), (&["run", "ann", "--", "true"], 125)]

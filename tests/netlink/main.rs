@@ -49,6 +49,7 @@ fn run(program: &str, arguments: &str) -> String {
 const PROGRAM: Program = Program {
     shards: false,
     tag: Some(TagHelper::Task),
+    cgroups: false,
     sockets: Sockets::All,
     mptcp: None,
     labels: false,

@@ -1,10 +1,13 @@
 //! A system service as far as a process shows it: the cgroup that systemd would have made for it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
+use super::actor::Actor;
 use super::cell::SCRATCH;
 use super::command::run;
 
@@ -36,15 +39,42 @@ impl Unit {
 
     /// Puts a process there, as the service manager does before it runs a program.
     pub fn take(&self, pid: u32) {
-        fs::write(self.cgroup.join("cgroup.procs"), pid.to_string()).expect("a unit's process");
+        self.take_below("", pid);
     }
+
+    /// The same into a cgroup below the unit's own, which the unit makes.
+    pub fn take_below(&self, below: &str, pid: u32) {
+        let cgroup = self.cgroup.join(below);
+        fs::create_dir_all(&cgroup).expect("a cgroup of the unit's");
+        fs::write(cgroup.join("cgroup.procs"), pid.to_string()).expect("a unit's process");
+    }
+
+    /// Starts an actor of root's as the service manager starts a program: in the cgroup already
+    /// when it is run.
+    pub fn start(&self) -> Actor {
+        let mut command = Command::new("sh");
+        let script = r#"echo $$ > "$0" && exec "$@""#;
+        command.args(["-c", script]).arg(self.cgroup.join("cgroup.procs"));
+        command.arg(std::env::current_exe().expect("this program")).arg("--actor");
+        Actor::start(command)
+    }
+}
+
+/// Removes a cgroup and those below it.
+fn remove(cgroup: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(cgroup)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path())?;
+        }
+    }
+    fs::remove_dir(cgroup)
 }
 
 impl Drop for Unit {
     fn drop(&mut self) {
         // Its processes end with their tests.
         for _ in 0..100 {
-            if fs::remove_dir(&self.cgroup).is_ok() {
+            if remove(&self.cgroup).is_ok() {
                 break;
             }
             sleep(Duration::from_millis(20));

@@ -189,7 +189,12 @@ pub(super) fn otherwise(on: &On<'_>, is: &Owner, by_file: Option<&Owner>) -> Str
 /// all newcomers.
 pub(super) fn in_force(on: &On<'_>, uid: u32) -> Option<Owner> {
     let state = &on.meaning.observation.state;
-    let class = state.owners.as_ref()?.class(uid)?.our_class()?;
+    owner_of(state, state.owners.as_ref()?.class(uid)?)
+}
+
+/// Whose a class is; `None`: nobody's, or that of all newcomers.
+pub(super) fn owner_of(state: &KernelState, class: ClassId) -> Option<Owner> {
+    let class = class.our_class()?;
     let mut claims = state.claims.iter().filter(|(_, id)| **id == class);
     claims.find_map(|(claim, _)| match claim {
         Claim::Owner(Owner::Newcomers) => None,

@@ -1,13 +1,13 @@
 //! Why a process is in the class that it is in.
 
 use super::answer::Answer;
-use super::owner::{On, answer, in_force, otherwise};
+use super::owner::{On, answer, in_force, otherwise, owner_of};
 use crate::apply::Look;
 use crate::failure::Failure;
 use crate::model::Matcher;
 use crate::process::{self, Decision, InstanceView, Process, Reason};
 use crate::text::shown;
-use crate::tree::{Claim, Owner};
+use crate::tree::{Claim, Owner, Turn};
 
 pub(super) fn of_process(on: &On<'_>, look: &Look, process: &Process) -> Result<Answer, Failure> {
     let pid = process.pid;
@@ -57,6 +57,13 @@ fn by_sockets(
     by_file: Option<Owner>,
 ) -> (Option<Owner>, Option<String>) {
     let (meaning, uid) = (on.meaning, process.acting_uid);
+    if let Some((owner, unit)) = by_cgroup(on, process) {
+        let note = format!(
+            "by the cgroup of the sockets that it makes in {}; sockets that it had before it came there, or that it was passed, are whose they were",
+            shown(unit)
+        );
+        return (Some(owner), Some(note));
+    }
     if process::counts_as(process, &meaning.model.matcher).0 != uid {
         let note = format!(
             "it acts as uid {uid} now: the sockets that it makes are that uid's, those that it had are not"
@@ -70,6 +77,23 @@ fn by_sockets(
         }
         None => (by_file, None),
     }
+}
+
+/// Whose are the sockets that a process makes in its unit's cgroup (v2), where no tags are read,
+/// and which unit that is.
+fn by_cgroup<'p>(on: &On<'_>, process: &'p Process) -> Option<(Owner, &'p str)> {
+    let unit = process.unit.as_deref()?;
+    let state = &on.meaning.observation.state;
+    let given = &state.owners.as_ref().filter(|table| !table.cgroups.is_empty())?.cgroups;
+    let cgroup = on.kernel.unit_cgroup(process.pid, unit)?;
+    let class = match given.get(&(cgroup, Turn::First)) {
+        Some(class) => class,
+        None if process.acting_uid == 0 || in_force(on, process.acting_uid).is_none() => {
+            given.get(&(cgroup, Turn::AfterOwner))?
+        }
+        None => return None,
+    };
+    Some((owner_of(state, *class)?, unit))
 }
 
 /// Why a process is not where it belongs, or is left alone.

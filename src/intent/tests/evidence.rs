@@ -92,7 +92,8 @@ fn a_program_without_a_tag_is_the_best_only_where_there_are_no_tags() {
     else {
         panic!("no program decides");
     };
-    decide_by(&mut seen, Tag::Bpf(Program { tag: None, ..program }));
+    let untagged = Program { tag: None, cgroups: true, ..program };
+    decide_by(&mut seen, Tag::Bpf(untagged));
     let (features, told) = tried(&seen);
     assert!(told.is_some());
     assert_eq!(features.classifiers, [Classifier::Uid].into());
@@ -100,6 +101,10 @@ fn a_program_without_a_tag_is_the_best_only_where_there_are_no_tags() {
     let (features, told) = tried(&seen);
     assert_eq!(told, None);
     assert_eq!(features.no_net_cls, Some(NoNetCls::Forbidden));
+    assert!(features.helpers.ancestor_cgroup);
+    // An older version's, which asked for no cgroup: whether one can ask is not known.
+    decide_by(&mut seen, Tag::Bpf(Program { cgroups: false, ..untagged }));
+    assert!(tried(&seen).1.is_some());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::place::Place;
 use super::words::{label_words, program_words, protocol};
-use crate::classify::inner;
+use crate::classify::{cgroups, inner};
 use crate::plan::step::list;
 use crate::plan::{
     Change, FilterChange, InPlace, LEARNT, LeafChange, LeftTables, Replaced, Step, Whole,
@@ -296,8 +296,8 @@ fn directory(
     }
 }
 
-/// The bpftool command that equals a change of one entry; `$ACCOUNTS`, `$RANGES` and `$SOURCES` are
-/// the numbers of the maps, which the filter's name says.
+/// The bpftool command that equals a change of one entry; `$ACCOUNTS`, `$RANGES`, `$GIVEN` and
+/// `$SOURCES` are the numbers of the maps, which the filter's name says.
 fn map_command(change: &OwnerChange) -> String {
     let hex =
         |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
@@ -308,6 +308,10 @@ fn map_command(change: &OwnerChange) -> String {
             ("$RANGES", hex(&[bits, prefix.uid.to_be_bytes()].concat()))
         }
         OwnerKey::Source(source) => ("$SOURCES", hex(&inner::key(source))),
+        OwnerKey::Cgroup(cgroup, turn) => {
+            let key = cgroups::key(cgroup, turn);
+            ("$GIVEN", key.map(|key| hex(&key)).unwrap_or_default())
+        }
     };
     match change.to {
         Some(class) => {

@@ -32,7 +32,9 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
         let mut plan = diff(from, to, &[]);
         let running = running.iter().copied().collect();
         let accounts = Accounts { running, ..Accounts::default() };
-        plan.mark_routine(from, &Logins { accounts: &accounts, derived: BTreeSet::new() });
+        let derived = BTreeSet::new();
+        let logins = Logins { accounts: &accounts, derived, unit_cgroups: None };
+        plan.mark_routine(from, &logins);
         assert!(!plan.is_empty());
         plan.changes()
     };

@@ -6,8 +6,9 @@ use std::io;
 use nix::sys::resource::{Resource, setrlimit};
 
 use super::map::{HASH, LPM_TRIE, Map};
+use crate::classify::cgroups;
 use crate::classify::inner::{self, SOURCE_KEY_BYTES};
-use crate::tree::{MapIds, OwnerChange, OwnerKey, OwnerTable, UidPrefix};
+use crate::tree::{Cgroup, MapIds, OwnerChange, OwnerKey, OwnerTable, Turn, UidPrefix};
 use crate::units::ClassId;
 
 /// The most entries of each map: twice as many accounts as there can be classes, for labels with
@@ -42,6 +43,9 @@ impl Maps {
         }
         for (source, class) in &table.sources {
             maps.sources.update(&inner::key(*source), class.0)?;
+        }
+        for ((cgroup, turn), class) in &table.cgroups {
+            maps.give_cgroup((*cgroup, *turn), *class)?;
         }
         Ok(maps)
     }
@@ -93,7 +97,15 @@ impl Maps {
         let sources = self.sources.entries::<SOURCE_KEY_BYTES>()?.into_iter();
         let sources =
             sources.filter_map(|(key, class)| Some((inner::source(key)?, ClassId(class))));
-        Ok(OwnerTable { accounts, ranges: ranges.collect(), sources: sources.collect() })
+        let levels = self.given.value(&cgroups::MASK_KEY)?.unwrap_or_default();
+        let cgroups = self.given.entries::<8>()?.into_iter().filter_map(|(key, class)| {
+            let (cgroup, turn) = cgroups::cgroup(key)?;
+            // Nobody asks about other levels.
+            let is_asked = levels & cgroups::bit(cgroup.level, turn) != 0;
+            is_asked.then_some(((cgroup, turn), ClassId(class)))
+        });
+        let cgroups = cgroups.collect();
+        Ok(OwnerTable { accounts, ranges: ranges.collect(), sources: sources.collect(), cgroups })
     }
 
     /// Sets or removes one entry. ENOENT: there was no entry to remove.
@@ -105,13 +117,32 @@ impl Maps {
             (OwnerKey::Prefix(prefix), None) => self.ranges.delete(&prefix_key(prefix)),
             (OwnerKey::Source(source), Some(to)) => self.sources.update(&inner::key(source), to.0),
             (OwnerKey::Source(source), None) => self.sources.delete(&inner::key(source)),
+            (OwnerKey::Cgroup(cgroup, turn), Some(to)) => self.give_cgroup((cgroup, turn), to),
+            (OwnerKey::Cgroup(cgroup, turn), None) => match cgroups::key(cgroup, turn) {
+                Some(key) => self.given.delete(&key),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Sets the class of a cgroup's sockets. Of one that is too deep to be asked about nothing is
+    /// set.
+    pub fn give_cgroup(&self, (cgroup, turn): (Cgroup, Turn), class: ClassId) -> io::Result<()> {
+        let Some(key) = cgroups::key(cgroup, turn) else { return Ok(()) };
+        self.given.update(&key, class.0)?;
+        let levels = self.given.value(&cgroups::MASK_KEY)?.unwrap_or_default();
+        let bit = cgroups::bit(cgroup.level, turn);
+        match levels & bit {
+            0 => self.given.update(&cgroups::MASK_KEY, levels | bit),
+            _ => Ok(()),
         }
     }
 
     /// The pairs of owner and class that were given on purpose.
     pub fn given(&self) -> io::Result<Vec<(u32, ClassId)>> {
         let entries = self.given.entries::<8>()?.into_iter();
-        Ok(entries
+        let pairs = entries.filter(|(key, _)| cgroups::is_pair(*key));
+        Ok(pairs
             .map(|([a, b, c, d, e, f, g, h], _)| {
                 let tag = u32::from_ne_bytes([e, f, g, h]);
                 (u32::from_ne_bytes([a, b, c, d]), ClassId(tag))

@@ -34,6 +34,7 @@ pub fn decides() {
     let any = Program {
         shards: false,
         tag: Some(TagHelper::Task),
+        cgroups: false,
         sockets: Sockets::All,
         mptcp: None,
         labels: false,

@@ -1,0 +1,19 @@
+//! The cgroups (v2) of systemd's units.
+
+use std::collections::BTreeMap;
+
+use crate::tree::Cgroup;
+
+/// The cgroup of each unit that has one, with the unit's name; or why they cannot be known.
+pub type UnitCgroups = Result<BTreeMap<Cgroup, String>, NoCgroups>;
+
+/// Why nobody can tell in which unit's cgroup (v2) a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoCgroups {
+    /// The hierarchy is mounted nowhere.
+    #[error("cgroup v2 is mounted nowhere (mount -t cgroup2 none /sys/fs/cgroup/unified)")]
+    NotMounted,
+    /// What is mounted is a part of the hierarchy, whose depth in the whole is unknown.
+    #[error("this is a cgroup namespace of its own, from which the units' cgroups are not seen")]
+    Inside,
+}

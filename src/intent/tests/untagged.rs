@@ -1,0 +1,115 @@
+//! Units where no tags are read: by the cgroups (v2) of sockets.
+
+use super::*;
+use crate::facts::{Lack, NoCgroups};
+use crate::plan::{Step, Whole};
+use crate::tree::{Cgroup, Filter, OwnerKey, Turn};
+
+const POLICY: &str = "
+links: {eth0: {rate: 1gbit, classifier: uid}}
+users: {web: {ceil: 10mbit, units: [web.service]}, files: {ceil: 10mbit, units: [smbd.service], follow: effective}}
+";
+
+fn with_units(units: &[(u8, u64, &str)]) -> Observation {
+    let mut seen = host();
+    seen.facts.features.classifiers.insert(Classifier::Uid);
+    seen.facts.features.helpers.ancestor_cgroup = true;
+    know(&mut seen, units);
+    seen
+}
+
+fn know(seen: &mut Observation, units: &[(u8, u64, &str)]) {
+    let units =
+        units.iter().map(|(level, id, unit)| (Cgroup { level: *level, id: *id }, unit.to_string()));
+    seen.facts.unit_cgroups = Some(Ok(units.collect()));
+}
+
+#[test]
+fn units_are_refused_where_no_program_can_tell_a_sockets_cgroup() {
+    let refused = |seen: Observation| match resolve(&intent(POLICY), seen) {
+        Err(refusal) => refusal.to_string(),
+        Ok(_) => String::new(),
+    };
+    assert_eq!(refused(with_units(&[])), "");
+    let mut kernel = with_units(&[]);
+    kernel.facts.features.helpers.ancestor_cgroup = false;
+    assert!(refused(kernel.clone()).contains("CONFIG_SOCK_CGROUP_DATA"));
+    // Who may not try what the kernel can do is told of what stands.
+    kernel.facts.lacks = Some(Lack::Root);
+    assert_eq!(refused(kernel), "");
+    for (why, said) in
+        [(NoCgroups::NotMounted, "mounted nowhere"), (NoCgroups::Inside, "cgroup namespace")]
+    {
+        let mut seen = with_units(&[]);
+        seen.facts.unit_cgroups = Some(Err(why));
+        let refused = refused(seen.clone());
+        assert!(refused.contains(said) && refused.contains("classifier: auto"), "{refused}");
+        // The tags say it.
+        let tagged = POLICY.replace("uid", "bpf");
+        assert!(resolve(&intent(&tagged), seen).is_ok());
+    }
+}
+
+#[test]
+fn a_units_cgroup_has_its_lines_class() {
+    let there = [
+        (2, 40, "web.service"),
+        (2, 41, "cron.service"),
+        (3, 42, "smbd.service"),
+        (9, 43, "web.service"),
+    ];
+    let resolved = resolved(&intent(POLICY), with_units(&there));
+    let class = |line: &str| resolved.desired.claims[&claim(line)];
+    let cgroup = |level, id, turn| (Cgroup { level, id }, turn);
+    let wanted = [
+        (cgroup(2, 40, Turn::First), class("user/web")),
+        (cgroup(3, 42, Turn::AfterOwner), class("user/files")),
+    ];
+    let table = resolved.desired.owners.as_ref().unwrap();
+    assert_eq!(table.cgroups, wanted.into(), "none that is too deep to be asked about");
+}
+
+#[test]
+fn before_a_program_asks_for_cgroups_the_map_has_them_and_afterwards_they_go() {
+    let there = [(2, 40, "web.service")];
+    let tagged = intent(&POLICY.replace("uid", "bpf"));
+    let mut seen = shaped_with(&tagged, with_units(&there));
+    for (intent, first) in [(&intent(POLICY), "entries"), (&tagged, "filter")] {
+        let resolved = resolved(intent, seen.clone());
+        let steps = resolved.plan.steps.iter().filter_map(|planned| match &planned.step {
+            Step::Filter(.., Whole::Add(Filter::Tag(_))) => Some("filter"),
+            Step::Entries(changes) => {
+                let all = changes.iter().all(|it| matches!(it.key, OwnerKey::Cgroup(..)));
+                all.then_some("entries")
+            }
+            _ => None,
+        });
+        let steps: Vec<_> = steps.collect();
+        assert_eq!((steps.len(), steps[0]), (2, first), "{}", resolved.plan);
+        seen = after(&resolved, seen);
+    }
+}
+
+/// The host with the policy in force.
+fn shaped_with(intent: &Intent, seen: Observation) -> Observation {
+    after(&resolved(intent, seen.clone()), seen)
+}
+
+#[test]
+fn that_a_unit_is_restarted_is_routine_and_that_a_line_changes_is_not() {
+    let seen = shaped_with(&intent(POLICY), with_units(&[(2, 40, "web.service")]));
+    let changes = |text: &str, units: &[(u8, u64, &str)]| {
+        let mut seen = seen.clone();
+        know(&mut seen, units);
+        let plan = resolved(&intent(text), seen).plan;
+        (plan.steps.len(), plan.changes())
+    };
+    assert_eq!(changes(POLICY, &[(2, 40, "web.service")]), (0, false));
+    assert_eq!(changes(POLICY, &[(2, 50, "web.service")]), (1, false), "started again");
+    assert_eq!(changes(POLICY, &[]), (1, false), "ended");
+    let both = [(2, 40, "web.service"), (2, 41, "shop.service")];
+    let named = POLICY.replace("[web.service]", "[web.service, shop.service]");
+    let renamed = POLICY.replace("[web.service]", "[shop.service]");
+    assert_eq!(changes(&named, &both[..1]), (0, false));
+    assert_eq!(changes(&renamed, &both), (1, true), "another unit is the line's");
+}
