@@ -44,7 +44,7 @@ const CHANGED: usize = 5000;
 
 /// What the reader of policies refuses and the schema cannot see: bounds of numbers written with a
 /// unit, ends of ranges against each other, the inside of addresses, one line against another.
-const BEYOND: [&str; 8] = [
+const BEYOND: [&str; 16] = [
     "is less than one byte per second",
     "is larger than any link",
     "ends before it begins",
@@ -53,6 +53,14 @@ const BEYOND: [&str; 8] = [
     "is no IP address and no network",
     "is too large for a uid",
     "is a user and a class",
+    "is longer than 62 days",
+    "a second period in one quota",
+    "a second quota of a",
+    "the shares do not rise",
+    "the caps do not fall",
+    "is too slow to log in with",
+    "a volume of 0 would be used up",
+    "is more than can be counted",
 ];
 
 /// Every key that there is, and what changed policies have in its place.
@@ -68,6 +76,7 @@ links:
   "l2tp*": {default: 10%}
 users:
   bob: 100mbit
+  eve: {ceil: 1gbit, quota: [{day: 50gib, then: 100mbit}, {month: 1 TiB, starts: 15, then: {75%: 500mbit, 100%: 10mbit}, counts: both, tz: UTC}]}
   4711: {ceil: 100.000%, when: {night: {rate: 1mbit, boost: 1.5MiB, prio: 3, down: {rate: 1mbit}}, work: 5%}}
   ann: {rate: 10mbit, boost: 75MB, prio: 2, classid: "1:1a", links: {eth0: none, "ppp?": 5mbit, eth1: {ceil: 1mbit}}}
   back*up: {ceil: 10%, background: true, accounts: borg, down: 5%, group: none}
@@ -76,10 +85,10 @@ users:
   lab: {ceil: 50mbit, containers: [web-*, "label:owner=bob"], interfaces: [vnet3], namespaces: routerns,
     addresses: [10.8.0.5, "10.9.0.0/24", "10.0.0.5-10.0.0.40", "fd00::/64"]}
 groups:
-  students: {gid: students, rate: 100mbit, ceil: 60%, down: {ceil: 5%, boost: 1GB}, when: {night: {down: 5%}}, each: {ceil: 20mbit, boost: 64kib, prio: 5}}
+  students: {gid: students, rate: 100mbit, ceil: 60%, down: {ceil: 5%, boost: 1GB}, when: {night: {down: 5%}}, quota: {week: 1TB, starts: fri, then: 1gbit}, each: {ceil: 20mbit, boost: 64kib, prio: 5, quota: {30d: 1.5GB, then: 64kbit, counts: sent}}}
   year1: {parent: students, users: [bob, ann]}
   empty:
-everyone: {uids: "1000-", rate: 10%, ceil: 80%, boost: 2GB, down: 50%, when: {night: 5%}, each: {ceil: 1gbit, background: true, when: {work: {prio: 7}}}}
+everyone: {uids: "1000-", rate: 10%, ceil: 80%, boost: 2GB, down: 50%, quota: {12h: 1TB, then: 1gbit, counts: received}, when: {night: 5%}, each: {ceil: 1gbit, background: true, when: {work: {prio: 7}}}}
 classes:
   nfs: {rate: 30%, prio: 0, classid: "1:dfff", links: {eth0: {down: 1mbit}}}
   web: 10mbit
@@ -95,7 +104,7 @@ rules:
 "#;
 
 /// Keys that no line has, or not in most places.
-const STRANGE: [&str; 7] = ["quota", "ingress", "x-y", "eth*", "a b", "root", ".a"];
+const STRANGE: [&str; 7] = ["quotas", "ingress", "x-y", "eth*", "a b", "root", ".a"];
 
 /// Keys for any place: all that the schema knows, and strange ones.
 static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
@@ -415,6 +424,23 @@ fn both_refuse_the_usual_mistakes() {
         "users: {bob: {ceil: 110%}}",
         "users: {bob: {ceil: 10mbit, prio: 8}}",
         "users: {bob: {ceil: 10mbit, quota: 5gib}}",
+        "users: {bob: {ceil: 10mbit, quota: []}}",
+        "users: {bob: {ceil: 10mbit, quota: {month: 5gib}}}",
+        "users: {bob: {ceil: 10mbit, quota: {then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, quota: {year: 5gib, then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, quota: {month: 5gbit, then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, quota: {month: 5Gb, then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, quota: {month: 5, then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, quota: {month: 0GB, then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, quota: {month: 5GB, then: 50%}}}",
+        "users: {bob: {ceil: 10mbit, quota: {month: 5GB, then: {}}}}",
+        "users: {bob: {ceil: 10mbit, quota: {month: 5GB, then: {110%: 1mbit}}}}",
+        "users: {bob: {ceil: 10mbit, quota: {month: 5GB, starts: 32, then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, quota: {week: 5GB, starts: 1, then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, quota: {day: 5GB, starts: 1, then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, quota: {0d: 5GB, then: 1mbit}}}",
+        "users: {bob: {ceil: 10mbit, links: {eth0: {ceil: 1mbit, quota: {day: 5GB, then: 1mbit}}}}}",
+        "classes: {nfs: {ceil: 10mbit, quota: {day: 5GB, then: 1mbit}}}",
         "users: {bob: {ceil: 10mbit, follow: effective}}",
         "users: {bob: {ceil: 10mbit, when: {}}}",
         "users: {bob: {ceil: 10mbit, when: {night: {}}}}",

@@ -15,6 +15,7 @@ mod rounds;
 mod session;
 mod source;
 mod undo;
+mod used;
 
 pub use applied::{Applied, InForce};
 pub use clear::clear;
@@ -40,6 +41,7 @@ use begin::{begin, leave_no_trace};
 use moving::Begun;
 use rounds::{Run, Trouble};
 use undo::Before;
+pub use used::Keeps;
 
 /// The gate of a run that a person may interrupt: between two steps it asks whether a signal came.
 pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
@@ -56,11 +58,30 @@ pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
 /// before is back (or with words on what is not).
 pub fn apply(
     session: &mut Session,
-    mut request: Request,
+    request: Request,
     may: ApplyOptions,
     gate: Gate<'_>,
 ) -> Result<Applied, Failure> {
     may_change(&session.kernel)?;
+    if session.keeps_use() == Keeps::Nobody {
+        session.keep_use(Keeps::Run);
+    }
+    let has_quotas = request.intent.policy.quotas().next().is_some();
+    let outcome = run(session, request, may, gate);
+    match (has_quotas, session.keeps_use()) {
+        (false, _) if outcome.is_ok() => session.pause_use(),
+        (true, Keeps::Run) => session.write_use(),
+        _ => {}
+    }
+    outcome
+}
+
+fn run(
+    session: &mut Session,
+    mut request: Request,
+    may: ApplyOptions,
+    gate: Gate<'_>,
+) -> Result<Applied, Failure> {
     let policy = hash(&request.intent.policy.source.text);
     let applies = Arc::clone(&request.intent.policy);
     let Begun { locked, mounted, look, planned, left, moved } =

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::applied::InForce;
+use super::used::{Keeps, Use};
 use crate::accounts::{Limit, Question};
 use crate::engines::{self, Answer, Known};
 use crate::facts::{Accounts, Facts, Features, Guests, LinkFacts, Observation, Tags};
@@ -11,7 +13,7 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, ObserveError, Processes, Snapshot, Wanted, Whom};
 use crate::intent::{self, Evidence, Intent, Meaning, Options, Refusal};
-use crate::model;
+use crate::model::{self, Next};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::process::Scan;
@@ -28,6 +30,8 @@ pub struct Session {
     down: Option<bool>,
     /// What container engines said.
     pub engines: Engines,
+    /// What owners with a quota have used.
+    used: Use,
 }
 
 /// What container engines said so far, and whether a look may wait for them.
@@ -115,7 +119,7 @@ impl Session {
     /// A session without knowledge of the kernel's features.
     pub fn new(kernel: Kernel) -> Session {
         let engines = Engines { known: Known::default(), may_be_asked: true };
-        Session { kernel, features: None, down: None, engines }
+        Session { kernel, features: None, down: None, engines, used: Use::default() }
     }
 
     /// One in which no look waits for a container engine: for who needs no container's name.
@@ -130,6 +134,39 @@ impl Session {
     pub fn knowing(kernel: Kernel, features: Features, down: bool) -> Session {
         let features = Features { tried: true, ..features };
         Session { features: Some(features), down: Some(down), ..Session::without_names(kernel) }
+    }
+
+    /// Says who writes down what owners with a quota have used.
+    pub fn keep_use(&mut self, keeps: Keeps) {
+        self.used.keeps = keeps;
+    }
+
+    /// Who does.
+    pub(super) fn keeps_use(&self) -> Keeps {
+        self.used.keeps
+    }
+
+    /// Writes down what was counted of it.
+    pub fn write_use(&mut self) {
+        self.used.write();
+    }
+
+    /// Writes down that nobody has a quota any more.
+    pub(super) fn pause_use(&mut self) {
+        self.used.pause(&self.kernel);
+    }
+
+    /// Reads the counters of what is in force, and says what follows from the use; `None`: nothing
+    /// is counted, or not now.
+    ///
+    /// # Errors
+    /// The netlink socket's.
+    pub fn count_use(
+        &mut self,
+        policy: &Policy,
+        in_force: &InForce,
+    ) -> Result<Option<Next>, ObserveError> {
+        self.used.next(&mut self.kernel, policy, in_force)
     }
 
     /// Looks at the host and makes the policy into a model.
@@ -184,7 +221,11 @@ impl Session {
         let mut seen = observe::observe(&mut self.kernel, wanted)?;
         let facts = &mut seen.observation.facts;
         observe::clock(facts, &intent.policy);
-        facts.now = request.at.unwrap_or(facts.now);
+        self.used.look(&self.kernel, &intent.policy, &mut seen);
+        let facts = &mut seen.observation.facts;
+        if let Some(at) = request.at {
+            (facts.now, facts.used.time) = (at, None);
+        }
         observe::speeds(&mut seen, |name, link| intent.is_about(name, link))?;
         if intent.policy.names_containers() {
             observe::containers(&mut self.kernel, &mut seen)?;

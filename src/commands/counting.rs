@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::kept::{self, Totals};
 use crate::host::observe::{self, ObserveError, Snapshot, Wanted};
-use crate::policy::LinkRef;
+use crate::policy::{LinkRef, Policy};
 use crate::process::{self, Process};
 use crate::sample::{Differences, Sample, Upkeep};
 use crate::status::{self, Limits, Pending, PolicyInForce, Status, StatusInputs};
@@ -247,15 +247,18 @@ impl Counting {
         Ok(())
     }
 
-    /// Which limits classes have now, where the policy in force has windows.
+    /// Which limits classes have now, where the policy in force has windows or
+    /// quotas, and what was used of these.
     fn read_limits(&mut self) {
         self.inputs.limits = Limits::default();
+        self.inputs.quotas.clear();
         let noted = self.kernel.instance().and_then(|it| it.policy()).map(|note| note.file);
         let noted = noted.filter(|file| self.inputs.daemon.is_none() && *file != "-");
         let file =
             noted.map(PathBuf::from).map_or_else(|| daemon::policy_in_force(&self.kernel), Ok);
         let policy = file.as_ref().ok().and_then(|file| apply::read(file).ok());
-        if policy.is_none_or(|policy| policy.times.is_empty()) {
+        let is_plain = |it: Policy| it.times.is_empty() && it.quotas().next().is_none();
+        if policy.is_none_or(is_plain) {
             return;
         }
         let file = file.ok();
@@ -263,6 +266,9 @@ impl Counting {
         if let Some(look) = whom::in_force(name, file.as_deref(), BTreeSet::new(), known) {
             let zone = &look.meaning.facts().zones.here;
             self.inputs.limits = status::limits(&look.meaning.model, zone);
+            if look.meaning.facts().used.unread.is_none() {
+                self.inputs.quotas = status::quotas(&look.meaning.model, zone);
+            }
         }
     }
 

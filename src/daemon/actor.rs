@@ -103,6 +103,8 @@ impl Actor {
                 return Some(Event::Listening { took: start.elapsed(), why });
             }
             Action::ReadPassages => return Some(self.passages(state.in_force())),
+            Action::Count => return Some(self.count(state)),
+            Action::WriteUse => self.session.write_use(),
             Action::LookInTheWay(links) => return Some(self.in_the_way(links)),
             Action::TellCondition { word, why, is_said } => {
                 self.extent = state.extent();
@@ -135,6 +137,15 @@ impl Actor {
         let read = observe::passages(&mut self.session.kernel, &in_force.state, index);
         let tell = |error: &_| log::debug!("the counters of what arrives: {error}");
         Event::Passed { passages: read.inspect_err(tell).ok(), took: start.elapsed() }
+    }
+
+    /// Counts what owners with a quota have used.
+    fn count(&mut self, state: &State) -> Event {
+        let start = Instant::now();
+        let next = self.session.count_use(state.policy(), state.in_force());
+        let tell = |error: &_| log::debug!("what is used is not counted: {error}");
+        let next = next.inspect_err(tell).ok().flatten();
+        Event::Counted { next, took: start.elapsed() }
     }
 
     /// Looks who may keep packets that arrive by these links from their ifbs: one look for all.

@@ -13,6 +13,7 @@ use crate::engines;
 use crate::facts::Accounts;
 use crate::failure::Failure;
 use crate::host::observe::Passage;
+use crate::model::Next;
 use crate::netlink::notice::Notice;
 use crate::netlink::proc_event::ProcEvent;
 use crate::policy::Policy;
@@ -110,6 +111,11 @@ pub(super) enum Event {
         passages: Option<BTreeMap<LinkName, Passage>>,
         took: Duration,
     },
+    /// The outcome of [`Action::Count`]; `next`: what follows from it, if it was counted.
+    Counted {
+        next: Option<Next>,
+        took: Duration,
+    },
     /// The outcome of [`Action::LookInTheWay`]: who may keep packets from the ifb of each link.
     InTheWay {
         suspects: BTreeMap<LinkName, Vec<String>>,
@@ -193,6 +199,10 @@ pub(super) enum Action {
     LookWhoListens,
     /// Read the counters on the way of packets that arrive.
     ReadPassages,
+    /// Count what owners with a quota have used.
+    Count,
+    /// Write down what was counted of that.
+    WriteUse,
     /// Look who may keep packets that arrive by these links from their ifbs.
     LookInTheWay(BTreeSet<LinkName>),
     /// Tell others the daemon's condition. `is_said`: the reason is in the journal already.

@@ -17,6 +17,8 @@ mod first;
 mod followed;
 mod last_good;
 mod links;
+mod listening;
+mod metering;
 mod muted;
 mod names;
 mod namespace;

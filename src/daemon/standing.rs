@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::apply::{InForce, Request};
 use crate::intent::Intent;
 use crate::policy::{LinkLine, Policy};
-use crate::tree::{Claim, LinkName, Owner};
+use crate::tree::{Claim, Direction, LinkName, Owner};
 
 /// The intent, and the state that is in force by it.
 #[derive(Debug)]
@@ -40,6 +40,17 @@ impl Standing {
         let users = state.claims.keys().filter(is_user).count();
         let s = |count: usize| if count == 1 { "" } else { "s" };
         format!("{links} link{}, {users} user{}", s(links), s(users))
+    }
+
+    /// Whether something is shaped that arrives.
+    pub(super) fn arrives(&self) -> bool {
+        let mut ports = self.in_force.state.trees.keys();
+        ports.any(|port| port.direction == Direction::Ingress)
+    }
+
+    /// Whether somebody has a quota.
+    pub(super) fn is_metered(&self) -> bool {
+        !self.in_force.model.metered.owners.is_empty()
     }
 
     /// Also while one is left alone, when what stands there is somebody else's.

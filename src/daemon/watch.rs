@@ -20,7 +20,7 @@ use super::service_manager::tell;
 use super::settings::Settings;
 use super::sources::Sources;
 use super::state::State;
-use crate::apply::Session;
+use crate::apply::{Keeps, Session};
 use crate::failure::Failure;
 use crate::host::kept::{self, Totals};
 use crate::intent::Intent;
@@ -49,6 +49,9 @@ pub(super) fn keep(
     // Events from now on are kept, and handled after the first apply.
     let sources = Sources::open(&session.kernel, processes, settings, target)?;
     let kept = settings.kept.as_deref();
+    if !settings.once {
+        session.keep_use(Keeps::Caller);
+    }
     let how = (settings.wait, settings.once);
     let first = match first::apply(&mut session, intent.clone(), how) {
         Err(refusal @ Failure::Policy(_)) => {
@@ -57,6 +60,8 @@ pub(super) fn keep(
         }
         first => first?,
     };
+    // Whoever counts next goes on from here.
+    session.write_use();
     sources.hear_signals()?;
     if let Some(signal) = signal::caught().filter(|signal| *signal != Signal::SIGHUP as i32) {
         log::info!("ended by signal {signal}; what was made stays");

@@ -10,6 +10,7 @@ mod beside;
 mod cgroups;
 mod guests;
 mod subuid;
+mod used;
 
 pub use self::account::Account;
 pub use self::accounts::Accounts;
@@ -17,6 +18,7 @@ pub use self::beside::Beside;
 pub use self::cgroups::{NoCgroups, UnitCgroups};
 pub use self::guests::{Container, Engine, Guests, NamespaceId};
 pub use self::subuid::{SubordinateUids, Subuids};
+pub use self::used::Used;
 use crate::times::{Timestamp, Zones};
 use crate::tree::{
     self, Claim, Classifier, Clsact, Direction, Filter, Foreign, KernelState, LinkName, MapIds,
@@ -33,6 +35,8 @@ pub struct Facts {
     pub now: Timestamp,
     /// The host's zone, and those that the policy names.
     pub zones: Zones,
+    /// What owners with a quota have used.
+    pub used: Used,
     /// The clock in whose ticks HTB keeps bursts.
     pub psched: Psched,
     /// The network namespace's number in eBPF (`SO_NETNS_COOKIE`, Linux 5.14).

@@ -174,6 +174,16 @@ impl Kernel {
         }
     }
 
+    /// What the instance is called where something of it outlives this boot: the number of a
+    /// namespace does not, its name does.
+    pub fn lasting_name(&self) -> String {
+        let base = if self.name == cgroup::named_after(self.netns) { "shaper" } else { &self.name };
+        match &self.place {
+            Place::Named(name) => format!("{base}@{name}"),
+            Place::Here | Place::At(_) => self.name.clone(),
+        }
+    }
+
     /// Whether processes are placed, and sockets have tags of ours.
     pub fn places(&self) -> bool {
         self.instance().is_none_or(|it| it.places())

@@ -18,7 +18,8 @@ impl Intent {
         let pins = pins_in_use(&meaning.model, desired, &meaning.observation);
         let tags = believes_tags(desired, &meaning.model);
         let said = pins.chain(self.crowded(meaning)).chain(tags).chain(silent_engines(meaning));
-        said.chain(unguarded(meaning)).chain(unlabelled(meaning)).collect()
+        let said = said.chain(unguarded(meaning)).chain(unlabelled(meaning));
+        said.chain(unread_use(meaning)).collect()
     }
 
     /// Warns that there are enough users for shards, and that there can be none.
@@ -42,6 +43,13 @@ impl Intent {
         );
         Some(Diagnostic::warning(Kind::Claim, None, message))
     }
+}
+
+/// Warns that it is not known what was used of quotas.
+fn unread_use(meaning: &Meaning) -> Option<Diagnostic> {
+    let why = meaning.facts().used.unread.as_ref()?;
+    let message = format!("quotas are taken as unused: {why}");
+    Some(Diagnostic::warning(Kind::Rate, None, message))
 }
 
 /// Warns that `auto` chose a classifier that a hostile local user can get around.

@@ -6,6 +6,7 @@
 //! whoever reads, and what is lost is what a class counted between its last reading and its end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -42,8 +43,8 @@ pub struct Moment {
 /// The use of all owners, and the readings up to which it is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Book {
-    /// By owner.
-    pub accounts: BTreeMap<Owner, Account>,
+    /// By owner; a look at the host has them too.
+    pub accounts: Arc<BTreeMap<Owner, Account>>,
     /// When the book was begun, in seconds of Unix time. A clock that shows less is wrong.
     pub(super) born: Option<i64>,
     /// The latest beginning of a bucket.
@@ -63,6 +64,8 @@ pub(super) struct Added {
     pub classes: BTreeSet<Class>,
     /// Owners whose uid has another account's name by now.
     pub renamed: BTreeMap<Owner, String>,
+    /// The book begins with it: what classes made from now on count is somebody's use.
+    pub begins: bool,
 }
 
 impl Book {
@@ -74,6 +77,25 @@ impl Book {
             true => Timestamp::from_second(self.latest).unwrap_or(clock).max(clock),
             false => clock,
         }
+    }
+
+    /// The accounts, to be changed. Nobody else has them by then, as a rule, and nothing is copied.
+    pub(super) fn accounts_mut(&mut self) -> &mut BTreeMap<Owner, Account> {
+        Arc::make_mut(&mut self.accounts)
+    }
+
+    /// The book with what classes have counted since their last readings, as
+    /// [`Ledger::count`](super::Ledger::count) adds it: for who keeps nothing.
+    #[must_use]
+    pub fn counted(
+        mut self,
+        readings: &[Reading],
+        moment: &Moment,
+        slots: &Slots,
+        names: &BTreeMap<Owner, Option<String>>,
+    ) -> Book {
+        let _added = self.count(readings, moment, slots, names);
+        self
     }
 
     /// Adds what classes have counted since their last readings to the accounts of these owners;
@@ -88,6 +110,7 @@ impl Book {
         let mut added = Added::default();
         self.born.get_or_insert(moment.time.as_second());
         let is_first = self.epoch.is_empty();
+        added.begins = is_first;
         if self.epoch != moment.epoch {
             added.classes.extend(self.last.keys());
             self.last.clear();
@@ -98,7 +121,7 @@ impl Book {
         self.take_names(counted, &mut added);
         if at < self.latest {
             // The clock was set back.
-            self.accounts.values_mut().for_each(|account| account.fold(at));
+            self.accounts_mut().values_mut().for_each(|account| account.fold(at));
         }
         self.latest = at;
         let mut last = BTreeMap::new();
@@ -132,8 +155,19 @@ impl Book {
         added
     }
 
+    /// Forgets the readings, as if counters were not read yet.
+    pub(super) fn pause(&mut self) {
+        self.epoch.clear();
+        self.last.clear();
+    }
+
+    /// Whether counters were read, so that what they have more is somebody's use.
+    pub fn counts(&self) -> bool {
+        !self.epoch.is_empty()
+    }
+
     fn add(&mut self, (owner, at): (&Owner, i64), traffic: Traffic, slots: &Slots, now: i64) {
-        let account = self.accounts.entry(owner.clone()).or_default();
+        let account = self.accounts_mut().entry(owner.clone()).or_default();
         account.count(at, traffic);
         if account.buckets().len() > slots.most() {
             account.thin(slots, now);
@@ -155,7 +189,7 @@ impl Book {
 
     /// Gives an owner's account its name; one that has another name already begins anew.
     pub(super) fn rename(&mut self, owner: &Owner, name: &str) {
-        let account = self.accounts.entry(owner.clone()).or_default();
+        let account = self.accounts_mut().entry(owner.clone()).or_default();
         if account.name.as_deref().is_some_and(|known| known != name) {
             *account = Account::default();
         }

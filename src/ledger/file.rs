@@ -62,11 +62,6 @@ pub enum LedgerError {
     },
 }
 
-/// The file for the use of an instance.
-pub fn path(folder: &Path, instance: &str) -> PathBuf {
-    folder.join(format!("use-{instance}"))
-}
-
 /// Reads the book and changes nothing. No file is an empty book.
 ///
 /// # Errors
@@ -207,6 +202,17 @@ impl Ledger {
         }
         self.unwritten.classes.extend(added.classes);
         self.unwritten.renamed.extend(added.renamed);
+        self.unwritten.begins |= added.begins;
+    }
+
+    /// Nobody has a quota any more: what is counted from now on is nobody's use. Writes that down.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn pause(&mut self) -> Result<Option<String>, LedgerError> {
+        self.book.pause();
+        self.unwritten.begins = true;
+        self.write()
     }
 
     /// Writes what was counted since the last time. Where somebody else has counted meanwhile, his
@@ -282,7 +288,7 @@ impl Ledger {
     /// What was counted, as a record.
     fn count_record(&self) -> Record {
         let Book { born, latest, epoch, last, .. } = &self.book;
-        let Added { traffic, classes, renamed } = &self.unwritten;
+        let Added { traffic, classes, renamed, begins: _ } = &self.unwritten;
         let traffic = traffic.iter().map(|((owner, at), it)| (owner.clone(), *at, *it));
         Record::Count {
             born: born.unwrap_or(*latest),

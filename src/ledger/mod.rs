@@ -5,6 +5,7 @@
 
 mod book;
 mod file;
+mod place;
 mod readings;
 mod record;
 
@@ -12,5 +13,6 @@ mod record;
 mod tests;
 
 pub use book::{Book, Moment, Reading};
-pub use file::{Ledger, LedgerError, Opened, path, read};
+pub use file::{Ledger, LedgerError, Opened, read};
+pub use place::{folder, path};
 pub use readings::readings;

@@ -3,22 +3,25 @@
 use std::collections::BTreeMap;
 
 use super::book::Reading;
-use crate::host::observe::Snapshot;
-use crate::tree::{Claim, Owner};
+use crate::tree::{Claim, Counted, Owner, Port};
 use crate::units::ClassId;
 
 /// The readings of all classes of owners, also of retired ones, whose last owner is billed. What is
-/// in the default class, or unshaped, is nobody's use.
-pub fn readings(snapshot: &Snapshot) -> Vec<Reading> {
-    let claims = &snapshot.observation.state.claims;
+/// in the default class, or unshaped, is nobody's use. `ifindex`: of the device at which a port's
+/// tree stands.
+pub fn readings(
+    claims: &BTreeMap<Claim, ClassId>,
+    counted: &Counted,
+    ifindex: impl Fn(&Port) -> Option<u32>,
+) -> Vec<Reading> {
     let owned = claims.iter().filter_map(|(claim, classid)| match claim {
         Claim::Owner(owner) | Claim::Retired(_, Some(owner)) => Some((classid.our_class()?, owner)),
         Claim::Retired(_, None) | Claim::Pinned(_) => None,
     });
     let owners: BTreeMap<ClassId, &Owner> = owned.collect();
     let mut readings = Vec::new();
-    for (port, classes) in &snapshot.counters {
-        let Some(ifindex) = snapshot.facts().ifindex(port) else { continue };
+    for (port, classes) in counted {
+        let Some(ifindex) = ifindex(port) else { continue };
         for (classid, counters) in classes {
             let Some(owner) = owners.get(classid) else { continue };
             readings.push(Reading {

@@ -43,13 +43,13 @@ impl Book {
                 *self = Book { born, latest, epoch, ..Book::default() };
             }
             Record::Account(owner, account) => {
-                self.accounts.insert(owner, account);
+                self.accounts_mut().insert(owner, account);
             }
             Record::Readings(readings) => self.read_up_to(readings),
             Record::Count { born, latest, epoch, renamed, traffic, readings } => {
                 self.born.get_or_insert(born);
                 if latest < self.latest {
-                    self.accounts.values_mut().for_each(|account| account.fold(latest));
+                    self.accounts_mut().values_mut().for_each(|account| account.fold(latest));
                 }
                 self.latest = latest;
                 if self.epoch != epoch {
@@ -58,15 +58,15 @@ impl Book {
                 }
                 renamed.iter().for_each(|(owner, name)| self.rename(owner, name));
                 for (owner, at, traffic) in traffic {
-                    self.accounts.entry(owner).or_default().count(at, traffic);
+                    self.accounts_mut().entry(owner).or_default().count(at, traffic);
                 }
                 self.read_up_to(readings);
             }
             Record::Grant(owner, grant) => {
-                self.accounts.entry(owner).or_default().grants.push(grant);
+                self.accounts_mut().entry(owner).or_default().grants.push(grant);
             }
             Record::Reset(owner) => {
-                self.accounts.entry(owner).or_default().reset();
+                self.accounts_mut().entry(owner).or_default().reset();
             }
         }
     }

@@ -92,6 +92,26 @@ fn only_differences_count_whatever_becomes_of_classes() {
 }
 
 #[test]
+fn a_book_begins_before_there_are_classes_and_again_after_a_time_without_quotas() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper");
+    let mut ledger = open_in(&path);
+    count(&mut ledger, &[]);
+    ledger.write().unwrap();
+    let mut ledger = open_in(&path);
+    count(&mut ledger, &[reading(EVE, eve(), 500)]);
+    assert_eq!(used(ledger.book(), &eve()), 500, "her class was made since");
+    ledger.pause().unwrap();
+    let mut ledger = open_in(&path);
+    assert!(!ledger.book().counts());
+    assert_eq!(used(ledger.book(), &eve()), 500);
+    count(&mut ledger, &[reading(EVE, eve(), 90_000)]);
+    assert_eq!(used(ledger.book(), &eve()), 500, "nobody had a quota then");
+    count(&mut ledger, &[reading(EVE, eve(), 90_007)]);
+    assert_eq!(used(ledger.book(), &eve()), 507);
+}
+
+#[test]
 fn a_uid_that_another_account_has_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = path(folder.path(), "shaper");
@@ -331,7 +351,7 @@ proptest! {
             any::<(u32, u32)>(), (any::<u32>().prop_map(Owner::Uid), any::<u64>()), 0..6),
         (born, latest, epoch) in (any::<Option<i64>>(), any::<i64>(), ".{0,9}"),
     ) {
-        let book = Book { accounts, born, latest, epoch, last };
+        let book = Book { accounts: accounts.into(), born, latest, epoch, last };
         prop_assert_eq!(written(book.clone()), book);
     }
 
@@ -363,7 +383,7 @@ fn the_file_of_ten_thousand_users_is_small_and_soon_read() {
         };
         let account =
             Account::kept(Some(format!("user{uid}")), (0..62).map(bucket).collect(), vec![]);
-        book.accounts.insert(Owner::Uid(uid), account);
+        book.accounts_mut().insert(Owner::Uid(uid), account);
         book.last.insert((2, uid), (Owner::Uid(uid), u64::from(uid) << 20));
     }
     book.records().for_each(|record| bytes.extend(super::record::frame(&record)));

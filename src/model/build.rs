@@ -5,6 +5,7 @@ use crate::facts::Facts;
 use crate::policy::{Diagnostic, Findings, Policy, Report, UserLine};
 
 use super::options::BuildOptions;
+use super::quotas::{self, Quotas};
 use super::schedule::Schedule;
 use super::senders::Senders;
 use super::shaped::Links;
@@ -28,7 +29,8 @@ pub fn build(
     arriving::unlinked(&links, &mut findings);
     let claims = claims::resolve(policy, facts, options, &mut findings);
     let groups = groups::resolve(policy, facts, &claims, &mut findings);
-    let nodes = nodes::resolve(facts, &links, &claims, &groups, &mut findings);
+    let mut nodes = nodes::resolve(facts, &links, &claims, &groups, &mut findings);
+    let metered = Quotas::new(policy, facts, &mut findings).hold(facts, &mut nodes);
     let senders = Senders { policy, matcher: &claims.matcher, facts, options };
     let rules = rules::resolve(&senders, &links, &mut findings);
     let shaped = links.shaped.iter().map(|shaped| shaped.link.port.link.clone()).collect();
@@ -73,10 +75,13 @@ pub fn build(
         }
     }
     schedule.notes(policy, facts.now, &mut findings);
+    quotas::notes(policy, &mut findings);
     let notes = findings.finish(&policy.source)?;
     let links = links.into_model();
     let classifiers = policy.links.iter().map(|line| line.classifier).collect();
     let matcher = Matcher { proxied, ..claims.matcher };
-    let valid_until = situation.until();
-    Ok((Model { links, classifiers, nodes, matcher, inner, rules, valid_until }, notes))
+    let turns = metered.owners.values().filter_map(|it| it.together.changes);
+    let valid_until = turns.chain(situation.until()).min();
+    let model = Model { links, classifiers, nodes, matcher, inner, rules, metered, valid_until };
+    Ok((model, notes))
 }

@@ -10,7 +10,7 @@ use crate::tree::Group;
 pub struct Holds {
     /// Which sort of limit.
     pub by: By,
-    /// What it is called in the policy: the window's name. `None`: what a line has at all times.
+    /// The window's name; of a quota, what is used of it. `None`: what a line has at all times.
     pub why: Option<Arc<str>>,
     /// LimitOf limit it is.
     pub of: LimitOf,
@@ -27,6 +27,8 @@ pub enum By {
     Ceil,
     /// That of a window.
     When,
+    /// That of a quota, or of a group's.
+    Quota,
 }
 
 impl By {
@@ -35,6 +37,7 @@ impl By {
         match self {
             By::Ceil => "ceil",
             By::When => "when",
+            By::Quota => "quota",
         }
     }
 }

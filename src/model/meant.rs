@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::holds::Holds;
 use super::matcher::Matcher;
+use super::metered::Meters;
 use super::positions::{LinkAt, Per};
 use crate::policy::{GuestOwner, LeafChoice, Span, quote};
 use crate::times::Timestamp;
@@ -31,8 +32,10 @@ pub struct Model {
     pub inner: Option<BTreeMap<LinkName, InnerLink>>,
     /// The rules in file order: the first that matches decides.
     pub rules: Vec<Rule>,
-    /// The first moment at which the same policy means something else on the same host; `None`: it
-    /// never does.
+    /// What follows from quotas, for each owner that has some.
+    pub metered: Meters,
+    /// The first moment at which the same policy means something else on the same host, if nothing
+    /// more of a quota is used; `None`: it never does.
     pub valid_until: Option<Timestamp>,
 }
 

@@ -113,6 +113,11 @@ impl<P: Position, T> Per<P, T> {
         self.values.iter().enumerate().map(|(index, value)| (P::new(index), value))
     }
 
+    /// Its positions.
+    pub fn positions(&self) -> impl Iterator<Item = P> + use<P, T> {
+        (0..self.values.len()).map(P::new)
+    }
+
     /// A list that goes along with this one.
     pub fn along<U>(&self, mut value: impl FnMut(P, &T) -> U) -> Per<P, U> {
         Per::new(self.pairs().map(|(at, each)| value(at, each)).collect())

@@ -227,7 +227,8 @@ impl<'p> Schedule<'p> {
     }
 }
 
-fn unknown_zone(tz: &Written<String>, unknown: &Unknown) -> Diagnostic {
+/// The error for a zone that does not exist.
+pub(super) fn unknown_zone(tz: &Written<String>, unknown: &Unknown) -> Diagnostic {
     let name = quote(&tz.value);
     let help = match unknown {
         Unknown::Name(Some(close)) => format!("did you mean `{close}`?"),

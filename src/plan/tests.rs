@@ -51,6 +51,7 @@ fn bob() -> Model {
         matcher,
         inner: None,
         rules: Vec::new(),
+        metered: Default::default(),
         valid_until: None,
     }
 }

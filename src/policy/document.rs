@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::pattern::Pattern;
+use super::quota_line::QuotaLine;
 use super::source::{Source, Span, Written};
 use crate::times::Window;
 use crate::tree::{Classifier, Group, Key, LinkName};
@@ -168,6 +169,8 @@ pub struct Limits {
     pub down: Option<Down>,
     /// Other limits while windows hold; the first that holds counts.
     pub when: Vec<When>,
+    /// Lower caps once volumes are used.
+    pub quotas: Vec<QuotaLine>,
     /// The mapping, or the value of the short form.
     pub at: Span,
 }
@@ -200,14 +203,15 @@ pub struct Down {
 impl Limits {
     /// None of them is written; `at`: the line.
     pub(super) fn none(at: Span) -> Limits {
-        let (rate, ceil, boost, prio, background) = (None, None, None, None, None);
-        Limits { rate, ceil, boost, prio, background, down: None, when: Vec::new(), at }
+        let (rate, ceil, boost, prio, background, down) = (None, None, None, None, None, None);
+        let (when, quotas) = (Vec::new(), Vec::new());
+        Limits { rate, ceil, boost, prio, background, down, when, quotas, at }
     }
 
-    /// The line's limits without those for windows.
+    /// The line's limits without those for windows and quotas.
     pub fn always(&self) -> Limits {
         let Limits { rate, ceil, boost, prio, background, down, at, .. } = *self;
-        Limits { rate, ceil, boost, prio, background, down, when: Vec::new(), at }
+        Limits { rate, ceil, boost, prio, background, down, ..Limits::none(at) }
     }
 
     /// These limits with what `other` writes in the place of theirs.
@@ -424,13 +428,13 @@ pub struct EveryoneLine {
 }
 
 impl EveryoneLine {
-    /// The group of all accounts of `everyone`, where the line has a rate or a ceil for them
-    /// together.
+    /// The group of all accounts of `everyone`, where the line has a rate, a ceil or a quota for
+    /// them together.
     pub fn group(&self) -> Option<Group> {
         let asks = |it: &Limits| it.rate.is_some() || it.ceil.is_some() || it.down.is_some();
         // A class that is there in a window only would come and go, and packets with it.
         let in_windows = self.limits.when.iter().any(|when| asks(&when.limits));
-        let asks = asks(&self.limits) || in_windows;
+        let asks = asks(&self.limits) || in_windows || !self.limits.quotas.is_empty();
         asks.then_some(Group::Everyone)
     }
 }

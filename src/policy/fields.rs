@@ -11,8 +11,7 @@ use super::source::{Span, Written};
 
 /// Keys that a later version will know. They are refused by name, so that nobody looks for a
 /// misspelling.
-const LATER: [(&str, &str); 3] = [
-    ("quota", "volume quotas"),
+const LATER: [(&str, &str); 2] = [
     ("fleet", "limits over several hosts"),
     ("include", "other files by name; those of `policies.d` beside `policies.yaml` belong to it"),
 ];
@@ -276,6 +275,12 @@ fn unknown_key(key: &Written<String>, what: &str, known: &[&str]) -> Diagnostic 
     if key.value == "default" {
         let message = format!("unknown key `default` in {what}");
         return Diagnostic::error(Kind::Shape, key.at, message).help(OF_A_LINK);
+    }
+    if key.value == "quota" {
+        let message = format!("{what} has no quota");
+        return Diagnostic::error(Kind::Shape, key.at, message).help(
+            "users, groups, `each` and `everyone` have: `users: {bob: {ceil: 1gbit, quota: {month: 1TB, then: 10mbit}}}`",
+        );
     }
     if ["ingress", "download"].contains(&key.value.as_str()) {
         let message = format!("unknown key {} in {what}", quote(&key.value));

@@ -1,10 +1,11 @@
-//! `rate`, `ceil`, `boost`, `prio`, `background`, `down` and `when`, which lines of all sections
-//! have. Touches nothing.
+//! `rate`, `ceil`, `boost`, `prio`, `background`, `down`, `when` and `quota`, which lines of most
+//! sections have. Touches nothing.
 
 use super::diagnostic::{Diagnostic, Findings, Kind, quote};
 use super::document::{Down, LAST_PRIO, Limits, When};
 use super::fields::{Fields, entries};
 use super::node::{Node, Value};
+use super::quotas::quotas;
 use super::scalars::{self, Purpose};
 use super::source::{Span, Written};
 
@@ -12,6 +13,12 @@ use super::source::{Span, Written};
 pub(super) fn limits(node: Node, what: &str, findings: &mut Findings) -> Option<Limits> {
     let keys = ["rate", "ceil", "boost", "prio", "background", "down", "when"];
     limits_of(node, what, (&keys, LINE), findings)
+}
+
+/// As [`limits`], of each account of a group or of `everyone`, which may have quotas too.
+pub(super) fn of_each(node: Node, findings: &mut Findings) -> Option<Limits> {
+    let keys = ["rate", "ceil", "boost", "prio", "background", "down", "when", "quota"];
+    limits_of(node, "`each`", (&keys, LINE), findings)
 }
 
 /// As [`limits`], of a link's default. Root's own logins begin there, so it always has a guarantee
@@ -67,6 +74,7 @@ fn fields_of(
         background: background.filter(|_| is_background == Some(true)),
         down: down.and_then(|(node, at)| self::down((node, at), (known, purposes), findings)),
         when: Vec::new(),
+        quotas: fields.take("quota").map_or_else(Vec::new, |node| quotas(node, findings)),
         at: fields.at,
     };
     contradictions(&limits, findings);

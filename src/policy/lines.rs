@@ -10,7 +10,7 @@ use super::document::{
     ClassLine, EveryoneLine, Follow, GroupLine, Limits, Membership, Networks, Policy, UserLine,
 };
 use super::fields::{Fields, named};
-use super::limits::{limit_fields, limits};
+use super::limits::{limit_fields, limits, of_each};
 use super::node::{Node, Value};
 use super::pattern::Pattern;
 use super::source::{Source, Span, Written};
@@ -91,7 +91,7 @@ fn users(node: Node, findings: &mut Findings) -> Vec<UserLine> {
 }
 
 /// Of a line of `users`.
-const USER_KEYS: [&str; 18] = [
+const USER_KEYS: [&str; 19] = [
     "rate",
     "ceil",
     "boost",
@@ -99,6 +99,7 @@ const USER_KEYS: [&str; 18] = [
     "prio",
     "background",
     "when",
+    "quota",
     "classid",
     "accounts",
     "uids",
@@ -232,8 +233,8 @@ fn groups(node: Node, findings: &mut Findings) -> Vec<GroupLine> {
 }
 
 fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<GroupLine> {
-    const KEYS: [&str; 9] =
-        ["rate", "ceil", "boost", "down", "when", "gid", "parent", "users", "each"];
+    const KEYS: [&str; 10] =
+        ["rate", "ceil", "boost", "down", "when", "quota", "gid", "parent", "users", "each"];
     if let Value::Scalar(_) = node.value {
         findings.push(
             Diagnostic::error(
@@ -254,7 +255,7 @@ fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<Group
     let users = fields
         .read_list("users", findings, |node| scalars::text(node, "users", "[bob, ann]"))
         .unwrap_or_default();
-    let each = fields.take("each").and_then(|node| self::limits(node, "`each`", findings));
+    let each = fields.take("each").and_then(|node| of_each(node, findings));
     if !gid_is_written && let Some(at) = each_at {
         findings.push(
             Diagnostic::error(Kind::Group, at, "`each` without `gid`")
@@ -265,7 +266,7 @@ fn group(key: Written<Key>, node: Node, findings: &mut Findings) -> Option<Group
 }
 
 fn everyone(at: Span, node: Node, findings: &mut Findings) -> Option<EveryoneLine> {
-    const KEYS: [&str; 7] = ["uids", "rate", "ceil", "boost", "down", "when", "each"];
+    const KEYS: [&str; 8] = ["uids", "rate", "ceil", "boost", "down", "when", "quota", "each"];
     let none = Limits::none(node.at);
     if let Value::Scalar(_) = node.value {
         let each = limits(node, "everyone", findings)?;
@@ -274,7 +275,7 @@ fn everyone(at: Span, node: Node, findings: &mut Findings) -> Option<EveryoneLin
     let mut fields = Fields::open(node, "`everyone`", &KEYS, findings)?;
     let limits = limit_fields(&mut fields, &KEYS, findings);
     let uids = fields.read_list("uids", findings, scalars::uids);
-    let each = fields.take("each").and_then(|node| self::limits(node, "`each`", findings));
+    let each = fields.take("each").and_then(|node| of_each(node, findings));
     Some(EveryoneLine { at, uids, limits, each })
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::document::{Gid, Policy};
+use super::document::{Gid, Limits, Policy};
+use super::quota_line::QuotaLine;
 use super::source::Written;
 use crate::tree::Classifier;
 
@@ -35,10 +36,26 @@ impl Policy {
             || self.links.iter().any(|line| line.classifier.is_some_and(by_tags))
     }
 
-    /// The zones that lines of `times` name.
+    /// The zones that lines of `times`, and quotas, name.
     pub fn zones(&self) -> BTreeSet<&str> {
-        let named = self.times.iter().filter_map(|line| line.tz.as_ref());
+        let of_times = self.times.iter().filter_map(|line| line.tz.as_ref());
+        let named = of_times.chain(self.quotas().filter_map(|quota| quota.tz.as_ref()));
         named.map(|tz| tz.value.as_str()).collect()
+    }
+
+    /// All quotas, line by line.
+    pub fn quotas(&self) -> impl Iterator<Item = &QuotaLine> {
+        let users = self.users.iter().map(|line| &line.limits);
+        let groups = self.groups.iter().map(|line| &line.limits);
+        let everyone = self.everyone.iter().map(|line| &line.limits);
+        let together = users.chain(groups).chain(everyone);
+        together.chain(self.limits_of_each()).flat_map(|limits| &limits.quotas)
+    }
+
+    /// The limits of each account by itself, of groups and of `everyone`.
+    pub fn limits_of_each(&self) -> impl Iterator<Item = &Limits> {
+        let groups = self.groups.iter().filter_map(|line| line.each.as_ref());
+        groups.chain(self.everyone.iter().filter_map(|line| line.each.as_ref()))
     }
 
     /// The names and uids that NSS is asked about.

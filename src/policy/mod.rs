@@ -15,6 +15,8 @@ mod merge;
 mod node;
 mod packets;
 mod pattern;
+mod quota_line;
+mod quotas;
 mod rules;
 mod scalars;
 mod source;
@@ -35,6 +37,7 @@ pub use document::{
 pub use lookups::Lookups;
 pub use packets::protocol;
 pub use pattern::Pattern;
+pub use quota_line::QuotaLine;
 pub(crate) use scalars::LAST_UID;
 pub use source::{Place, Source, Span, Written};
 pub use yaml::MAX_BYTES;

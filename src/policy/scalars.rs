@@ -62,6 +62,8 @@ pub(super) enum Purpose {
     Rate,
     /// The cap of any other line.
     Ceil,
+    /// The cap once a volume is used.
+    Quota,
 }
 
 impl Purpose {
@@ -78,6 +80,7 @@ impl Purpose {
                 "remove `rate`, beside a cap such as `ceil: 100mbit`: the guarantee is then a share of what is left"
             }
             Purpose::Ceil => "write `8bit`, which lets next to nothing through",
+            Purpose::Quota => "write at least `64kbit`, with which people can log in",
         }
     }
 
@@ -85,6 +88,7 @@ impl Purpose {
     fn without_limit(self) -> &'static str {
         match self {
             Purpose::DefaultCeil | Purpose::Ceil => "write `100%`, all that the link carries",
+            Purpose::Quota => "write a rate, such as `10mbit`, or remove the quota",
             _ => self.without_any(),
         }
     }

@@ -63,7 +63,7 @@ const SLOTS: u32 = 60;
 
 /// Where buckets begin, which is at the beginnings of the days and of the slots of all quotas that
 /// there are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slots {
     zones: Vec<TimeZone>,
     rolling: Vec<u32>,

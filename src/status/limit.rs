@@ -14,9 +14,9 @@ use crate::units::Rate;
 /// Which limit a class has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limit {
-    /// `ceil`: what a line has at all times; `when`: that of a window.
+    /// `ceil`: what a line has at all times; `when`: that of a window; `quota`: that of a quota.
     pub by: &'static str,
-    /// The window's name.
+    /// The window's name; what is used of the quota.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Whose it is, where it is not the line's own: `group students`, `everyone`, `the link`.
@@ -54,7 +54,7 @@ impl Limit {
             LimitOf::Link => Some(Limit::LINK.to_string()),
         };
         let why = holds.why.as_deref().map(str::to_string);
-        let until = holds.until.map(|until| shown(until, zone));
+        let until = holds.until.map(|until| shown_moment(until, zone));
         Some(Limit { by: holds.by.as_str(), why, of, until })
     }
 
@@ -67,19 +67,22 @@ impl Limit {
         Limit::of(&Holds { of, ..holds.clone() }, zone)
     }
 
-    /// Whether a window gives it.
-    pub fn is_of_window(&self) -> bool {
-        self.by == By::When.as_str()
+    /// What gives it, in words; `None`: the line itself.
+    pub fn what(&self) -> Option<String> {
+        let why = Foreign::from(self.why.as_deref()?);
+        Some(match self.by == By::Quota.as_str() {
+            true => format!("the quota ({why})"),
+            false => format!("the window {why}"),
+        })
     }
 }
 
 /// As `shaper why` says it: `of the window night until 2026-11-29T06:00:00+01:00`.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = self.of.as_deref().map(Foreign::from);
-        match (self.why.as_deref().map(Foreign::from), of) {
-            (Some(why), None) => write!(f, "of the window {why}")?,
-            (Some(why), Some(of)) => write!(f, "of the window {why} of {of}")?,
+        match (self.what(), self.of.as_deref().map(Foreign::from)) {
+            (Some(what), None) => write!(f, "of {what}")?,
+            (Some(what), Some(of)) => write!(f, "of {what} of {of}")?,
             (None, None) => f.write_str("the line's own")?,
             (None, Some(of)) => write!(f, "that of {of}")?,
         }
@@ -87,7 +90,8 @@ impl fmt::Display for Limit {
     }
 }
 
-fn shown(at: Timestamp, zone: &TimeZone) -> String {
+/// A moment in a zone, as programs read it.
+pub(super) fn shown_moment(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
 }
 
@@ -138,5 +142,15 @@ mod tests {
         let own = Limit::of(&Holds { until, ..Holds::default() }, &zone).unwrap();
         assert_eq!(own.to_string(), "the line's own, until 2026-11-29T06:00:00+01:00");
         assert_eq!(Limit::of(&Holds::default(), &zone), None);
+        let used = Some("1TB this month is used".into());
+        let of = LimitOf::Own;
+        let limit = Limit::of(&Holds { by: By::Quota, why: used, of, until }, &zone).unwrap();
+        let said = "of the quota (1TB this month is used), until 2026-11-29T06:00:00+01:00";
+        assert_eq!(limit.to_string(), said);
+        let json = serde_json::to_value(&limit).unwrap();
+        assert_eq!(
+            (&json["by"], &json["why"]),
+            (&"quota".into(), &"1TB this month is used".into())
+        );
     }
 }

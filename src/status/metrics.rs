@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use super::quota::Quota;
 use super::report::{ClassNumbers, Link, Status, User};
 use crate::sample::{Ledger, Upkeep, Whose};
 use crate::tree::{Counters, Direction, LinkName, Owner, Port, Reserved};
@@ -96,6 +97,7 @@ pub fn metrics(
     let series = series(status, ledger, top);
     classes(&mut page, &series);
     links(&mut page, status, ledger);
+    quotas(&mut page, status);
     if let Some(in_sync) = in_sync(status) {
         let help = "Whether the daemon has found everything as the policy says.";
         page.family("shaper_in_sync", help, &[(String::new(), in_sync.into())]);
@@ -237,6 +239,28 @@ fn links(page: &mut Page, status: &Status, ledger: &Ledger) {
     page.family("shaper_default_bytes_total", "Bytes of whatever nobody claims.", &default);
     let direct = total(Whose::Direct, |it| it.sent_packets);
     page.family("shaper_direct_packets_total", "Packets that passed no class.", &direct);
+}
+
+/// What was used of quotas, on all links together.
+fn quotas(page: &mut Page, status: &Status) {
+    let samples = |of: fn(&Quota) -> u64| -> Vec<(String, u64)> {
+        let labels = |quota: &Quota| {
+            // As of classes: each series has one owner.
+            let is_twice = |other: &Quota| other.user == quota.user && other.owner != quota.owner;
+            let name = match quota.owner {
+                Owner::Uid(_) if status.quotas.iter().any(is_twice) => quota.owner.to_string(),
+                _ => quota.user.clone(),
+            };
+            let whose = label(if quota.group { "group" } else { "user" }, &name);
+            let (period, counts) = (label("period", &quota.period), label("counts", quota.counts));
+            [whose, period, counts].join(",")
+        };
+        status.quotas.iter().map(|quota| (labels(quota), of(quota))).collect()
+    };
+    let used = "Bytes used of the quota in its period.";
+    page.family("shaper_quota_used_bytes", used, &samples(|it| it.used_bytes));
+    let limit = "The quota's volume, with what was granted.";
+    page.family("shaper_quota_limit_bytes", limit, &samples(|it| it.limit_bytes));
 }
 
 /// What daemons have done since the machine started.

@@ -8,6 +8,7 @@ mod limit;
 mod live;
 mod metrics;
 mod own;
+mod quota;
 mod repaired;
 mod report;
 mod table;
@@ -22,6 +23,7 @@ pub use guests::{guest_lines, label};
 pub use limit::{Limit, Limits, limits};
 pub use live::{is_over, live_table};
 pub use metrics::{Format as MetricsFormat, metrics};
+pub use quota::{Quota, quotas};
 pub use repaired::rows as repaired;
 pub use report::{
     ClassNumbers, Connections, Daemon, Group, Guest, GuestKind, Link, Now, Pending, PolicyInForce,

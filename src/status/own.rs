@@ -37,6 +37,7 @@ impl Status {
             link.beside.clear();
             link.warnings.clear();
         }
+        self.quotas.retain(|quota| owners.contains(&quota.owner));
         self.foreign.clear();
         self.unclaimed.clear();
         self.default_connections.clear();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::limit::Limit;
+use super::quota::Quota;
 use crate::tree::Owner;
 
 /// The whole answer; its JSON only grows.
@@ -35,6 +36,10 @@ pub struct Status {
     /// A change that is taken back unless it is confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
+    /// What was used of quotas; none where nobody has one, and where the policy in force, or the
+    /// use, cannot be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<Quota>,
     /// Whose processes send what is in the default class, because neither their directory nor the
     /// owner of their sockets has a class; who has most first, and root last. None where they were
     /// not asked for.
@@ -394,6 +399,13 @@ impl Status {
                 link.groups.retain(|group| groups.contains(&group.group));
             }
         }
+        let is_shown = |quota: &Quota| {
+            self.links.iter().any(|link| {
+                link.users.iter().any(|user| user.owner == quota.owner)
+                    || users.is_empty() && link.groups.iter().any(|it| it.group == quota.user)
+            })
+        };
+        self.quotas = self.quotas.iter().filter(|quota| is_shown(quota)).cloned().collect();
     }
 
     /// The name of a user or group (`of`) that is most like one that nobody has; `None`: none is.

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::cells::{Side, cell, width};
-use super::limit::Limit;
 use super::live::live_table;
+use super::quota::quota_lines;
 use super::repaired;
 use super::report::{ClassNumbers, Daemon, Link, PolicyInForce, Pool, Rule, Status};
 use super::words::{self, bytes, lasting};
@@ -40,6 +40,10 @@ pub fn table(status: &Status, now: u64, wide: Option<usize>) -> String {
     }
     if status.links.is_empty() {
         text.push_str("nothing is shaped here; `shaper apply` does it\n");
+    }
+    for line in quota_lines(&status.quotas) {
+        text.push_str(&line);
+        text.push('\n');
     }
     text.push_str(&status.unclaimed_line());
     text.push_str(&status.default_connections_line());
@@ -119,7 +123,7 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
         rows.push(row("(retired)", &retired.classid, &retired.class, dash()));
     }
     print(&rows, wide, text);
-    windows(link, text);
+    limits(link, text);
     rules(link, text);
     for sentence in link.beside.iter().chain(&link.warnings) {
         text.push_str(&format!("! {}\n", shown(sentence)));
@@ -129,28 +133,27 @@ fn one_link(link: &Link, wide: Option<usize>, text: &mut String) {
     }
 }
 
-/// One line for each window that gives somebody his limits now, and whose it is: until when, and
-/// for whom.
-fn windows(link: &Link, text: &mut String) {
+/// One line for each window, and each quota, that gives somebody his limits now, and whose it is:
+/// until when, and for whom.
+fn limits(link: &Link, text: &mut String) {
     const MOST: usize = 8;
     let users = link.users.iter().map(|user| (Some(user.user.clone()), &user.limit));
     let groups = link.groups.iter().map(|of| (Some(format!("[{}]", of.group)), &of.limit));
-    let mut windows: BTreeMap<[Option<&str>; 3], Vec<String>> = BTreeMap::new();
+    let mut limits: BTreeMap<(String, [Option<&str>; 2]), Vec<String>> = BTreeMap::new();
     for (name, limit) in [(None, &link.limit)].into_iter().chain(users).chain(groups) {
-        if let Some(limit) = limit.as_ref().filter(|limit| limit.is_of_window()) {
-            let Limit { why, until, of, .. } = limit;
-            let window = [why, until, of].map(Option::as_deref);
-            windows.entry(window).or_default().extend(name);
-        }
+        let Some(limit) = limit else { continue };
+        let Some(what) = limit.what() else { continue };
+        let when = [&limit.until, &limit.of].map(Option::as_deref);
+        limits.entry((what, when)).or_default().extend(name);
     }
     let group = |of: &str| of.strip_prefix("group ").unwrap_or(of).to_string();
     // A group is named together with those below it.
-    let above: Vec<_> = windows.keys().copied().filter(|[_, _, of]| of.is_some()).collect();
-    for [why, until, of] in above {
+    let above: Vec<_> = limits.keys().filter(|(_, [_, of])| of.is_some()).cloned().collect();
+    for (what, [until, of]) in above {
         let name = format!("[{}]", group(of.unwrap_or_default()));
-        windows.entry([why, until, None]).or_default().retain(|it| *it != name);
+        limits.entry((what, [until, None])).or_default().retain(|it| *it != name);
     }
-    for ([why, until, of], names) in windows {
+    for ((what, [until, of]), names) in limits {
         let until = until.map_or_else(String::new, |until| format!(" until {until}"));
         let more = match names.len().saturating_sub(MOST) {
             0 => String::new(),
@@ -164,8 +167,8 @@ fn windows(link: &Link, text: &mut String) {
             Some(Limit::LINK) => format!("{}, and so for {shown_names}{more}", Limit::LINK),
             Some(of) => format!("[{}], and so for {shown_names}{more}", group(of)),
         };
-        let (why, whom) = (shown(why.unwrap_or_default()), shown(&whom));
-        text.push_str(&format!("  the window {why} holds{until}, for {whom}\n"));
+        let whom = shown(&whom);
+        text.push_str(&format!("  {what} holds{until}, for {whom}\n"));
     }
 }
 
@@ -297,6 +300,7 @@ mod tests {
                     repairs: Vec::new(),
                     policy: None,
                     pending: None,
+                    quotas: Vec::new(),
                     unclaimed: Vec::new(),
                     default_connections: Vec::new(),
                 },
@@ -340,6 +344,7 @@ mod tests {
                 repairs: Vec::new(),
                 policy: None,
                 pending: None,
+                quotas: Vec::new(),
                 unclaimed: Vec::new(),
                 default_connections: Vec::new(),
             };

@@ -95,6 +95,7 @@ fn report(links: Vec<Link>) -> Status {
         repairs: Vec::new(),
         policy: None,
         pending: None,
+        quotas: Vec::new(),
         unclaimed: Vec::new(),
         default_connections: Vec::new(),
     }

@@ -3,6 +3,7 @@
 
 use super::cells::clipped;
 use super::live::{self, Order, Sort};
+use super::quota::quota_lines;
 use super::report::Status;
 use crate::text::shown;
 
@@ -156,7 +157,8 @@ impl Board {
             screen.resize(rows, String::new());
             return screen;
         }
-        let (headings, lines) = live::lines(status, &self.order, columns);
+        let (headings, mut lines) = live::lines(status, &self.order, columns);
+        lines.extend(quota_lines(&status.quotas).iter().map(|line| clipped(line, columns)));
         let emphasis = |line: String| match color {
             true => format!("\x1b[7m{line}\x1b[0m"),
             false => line,

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::guests::Guests;
 use super::limit::{Limit, Limits};
+use super::quota::Quota;
 use super::report::{
     ClassNumbers, Daemon, Group, Link, Now, Pending, PolicyInForce, Pool, Repaired, Retired, Rule,
     Status, User,
@@ -50,6 +51,8 @@ pub struct StatusInputs {
     pub defaulted: BTreeMap<Service, CountedService>,
     /// Which limits classes have, as the policy in force says.
     pub limits: Limits,
+    /// What was used of quotas, as the policy in force has them.
+    pub quotas: Vec<Quota>,
     /// Whether the rules are to be in the report.
     pub rules: bool,
     /// The daemon that keeps the instance.
@@ -94,9 +97,17 @@ pub fn status<'a>(snapshot: &'a Snapshot, inputs: &StatusInputs) -> Status {
         repairs: inputs.repairs.clone(),
         policy: inputs.policy.clone(),
         pending: inputs.pending.clone(),
+        quotas: inputs.quotas.clone(),
         unclaimed: unclaimed::rows(&inputs.unclaimed, &inputs.names),
         default_connections: defaulted::rows(&inputs.defaulted, &inputs.names),
     };
+    for quota in &mut status.quotas {
+        let name = match quota.owner {
+            Owner::Uid(uid) => inputs.names.get(&uid),
+            _ => None,
+        };
+        quota.user = name.cloned().unwrap_or_else(|| std::mem::take(&mut quota.user));
+    }
     if let Some(how) = &inputs.guests {
         Guests::of(observation, how).into_rows(&mut status, &observation.state.claims);
     }

@@ -35,6 +35,7 @@ mod namespaces;
 mod neighbours;
 mod nss;
 mod processes;
+mod quotas;
 mod recipes;
 mod refusals;
 mod rules;
@@ -71,6 +72,8 @@ fn main() -> ExitCode {
         machinery::TESTS,
         textbook::TESTS,
         processes::TESTS,
+        quotas::TESTS,
+        quotas::COST,
         namespaces::TESTS,
         nss::TESTS,
         sharing::TESTS,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::connection::Way;
 use super::standing::InForce;
 use crate::failure::JsonErrors;
-use crate::status::{Limit, limit_words};
+use crate::status::{Limit, Quota, limit_words};
 use crate::text::shown;
 use crate::units::{Bytes, ClassId, Rate};
 
@@ -37,6 +37,9 @@ pub(super) struct Answer {
     /// Where a connection's packets go, if one was asked about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connection: Vec<Way>,
+    /// What was used of the owner's quotas.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<Quota>,
     pub shares_with: Vec<String>,
     pub notes: Vec<String>,
     /// Why no policy says anything of it, where that is so.
@@ -97,6 +100,7 @@ impl Answer {
             comes_in_by: Vec::new(),
             links: Vec::new(),
             connection: Vec::new(),
+            quotas: Vec::new(),
             shares_with: Vec::new(),
             notes: Vec::new(),
             errors: None,
@@ -124,6 +128,9 @@ impl Answer {
         }
         for way in &self.connection {
             let _ = writeln!(text, "  connection: {}", way.text());
+        }
+        for quota in &self.quotas {
+            let _ = writeln!(text, "  quota: {}", quota.words());
         }
         if !self.shares_with.is_empty() {
             let _ = writeln!(text, "  accounts in it now: {}", shown(&self.shares_with.join(", ")));

@@ -7,7 +7,7 @@ use crate::host::Kernel;
 use crate::intent::Meaning;
 use crate::model::{Asked, Claimed, Limits, Link, LinkAt, Node, Span};
 use crate::policy::Policy;
-use crate::status::{Limit, Status};
+use crate::status::{self, Limit, Status};
 use crate::text::shown;
 use crate::tree::{Claim, Group, KernelState, Owner, Port, Reserved};
 use crate::units::ClassId;
@@ -124,6 +124,11 @@ pub(super) fn answer(
         }),
     };
     let links = on.links(id, said);
+    let mut quotas = match &meaning.facts().used.unread {
+        None => status::quotas(&meaning.model, &meaning.facts().zones.here),
+        Some(_) => Vec::new(),
+    };
+    quotas.retain(|quota| Some(&quota.owner) == owner.as_ref());
     Answer {
         file: at.map(|at| on.policy.source.file_at(at).to_string()),
         line: at.map(|at| at.place.line),
@@ -131,6 +136,7 @@ pub(super) fn answer(
         claimed_by: line.map(|(name, _)| name),
         sender: id.or_else(|| newcomers(observed, owner.as_ref()?)),
         links,
+        quotas,
         shares_with: node.map_or_else(Vec::new, |node| sharers(on, node)),
         notes,
         ..Answer::about(subject, id)

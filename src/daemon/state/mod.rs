@@ -13,14 +13,14 @@ use super::applied::{self, outcome_of, refusal};
 use super::counts::Counts;
 use super::event::{Action, Decision, Ended, Event, Wish};
 use super::links::Ours;
+use super::listening::Listening;
+use super::metering::Metering;
 use super::passing::{Bypassed, News, Passing};
 use super::people::{People, Want};
 use super::registry::Whose;
-use super::rounds::{Rounds, SOCKETS};
 use super::settings::Settings;
 use super::shaping::{self, Attempt, Order, Outcome, Shaping, Touched};
 use super::standing::Standing;
-use super::sweeps::Complaint;
 use super::unowned::Unowned;
 use super::watchdog::Watchdog;
 use crate::accounts::Question;
@@ -34,7 +34,7 @@ use crate::process::Changers;
 use crate::sample::Deed;
 use crate::sys::listener::Heard;
 use crate::sys::route::SocketError;
-use crate::tree::{Direction, LinkName};
+use crate::tree::LinkName;
 
 /// From how many failures in a row on it is more than a bad moment.
 const HOPELESS: u32 = 3;
@@ -45,11 +45,9 @@ pub(super) struct State {
     standing: Standing,
     people: People,
     shaping: Shaping<Arc<Policy>>,
-    /// Looks at bound sockets, as long as something is shaped that arrives.
-    listening: Rounds,
-    /// The complaint that one has failed.
-    unlistened: Complaint,
+    listening: Listening,
     passing: Passing,
+    metering: Metering,
     unowned: Unowned,
     counts: Counts,
     /// The next apply looks at all processes, and moves them.
@@ -79,9 +77,9 @@ impl State {
             standing,
             people,
             shaping,
-            listening: Rounds::new(SOCKETS),
-            unlistened: Complaint::default(),
+            listening: Listening::new(),
             passing: Passing::new(),
+            metering: Metering::default(),
             unowned: Unowned::default(),
             counts,
             everybody: false,
@@ -90,9 +88,7 @@ impl State {
             watchdog: None,
             decisions: Vec::new(),
         };
-        state.listening.applied(state.arrives(), now);
-        state.passing.applied(state.arrives(), now);
-        state.unowned.applied(state.standing.in_force.unowned(), now);
+        state.go_on_by_itself(now);
         state.follow(orders, now);
         state.go_on_later(postponed, now);
         state
@@ -114,9 +110,10 @@ impl State {
     pub(super) fn due(&self, now: Instant) -> Instant {
         let shaping = self.shaping.due();
         let watchdog = self.watchdog.as_ref().map(Watchdog::due);
-        let others = self.people.due(now).into_iter().chain(watchdog).chain(self.listening.due());
+        let others =
+            self.people.due(now).into_iter().chain(watchdog).chain(self.listening.rounds.due());
         let others = others.chain(self.asks).chain(self.unowned.due()).chain(self.counts.due());
-        let others = others.chain(self.passing.due());
+        let others = others.chain(self.passing.due()).chain(self.metering.due());
         others.fold(shaping, Instant::min)
     }
 
@@ -215,8 +212,16 @@ impl State {
             Event::NotSwept { why } => people.not_swept(why, now),
             Event::Swept(swept) => people.swept(swept, in_force, now),
             Event::Directories { empty, took } => people.left(empty, took, in_force, now),
-            Event::Listening { took, why } => self.listened(took, why, now),
+            Event::Listening { took, why } => {
+                let said = self.listening.ended(took, why, now);
+                said.into_iter().for_each(|line| self.say(log::Level::Warn, line));
+            }
             Event::Passed { passages, took } => self.passed(passages, took, now),
+            Event::Counted { next, took } => {
+                if self.metering.counted(next, took, now) {
+                    self.tell(shaping::Event::Wanted { by: now }, now);
+                }
+            }
             Event::InTheWay { suspects, took } => self.in_the_way(&suspects, took, now),
             Event::Applied { asks, attempt, start, came_of_it } => {
                 self.asks = asks;
@@ -252,6 +257,7 @@ impl State {
 
     fn end(&mut self, ended: Ended) {
         self.keep_counts(None);
+        self.decisions.extend(self.metering.ends().map(Decision::Do));
         self.decisions.push(Decision::End(ended));
     }
 
@@ -271,12 +277,13 @@ impl State {
         if self.asks.take_if(|due| *due <= now).is_some() {
             self.decisions.push(Decision::AskEngines);
         }
-        if self.listening.begins(now) {
+        if self.listening.rounds.begins(now) {
             self.act(Action::LookWhoListens);
         }
         if self.passing.begins(now) {
             self.act(Action::ReadPassages);
         }
+        self.metering.on_time(now).into_iter().for_each(|action| self.act(action));
         if self.unowned.begins(now) {
             // As for links that come.
             let event = shaping::Event::LinksTold { touched: Touched::new(), has_come: true };
@@ -293,14 +300,6 @@ impl State {
         self.asks = asks;
         if is_news {
             self.tell(shaping::Event::Wanted { by: now }, now);
-        }
-    }
-
-    fn listened(&mut self, took: Duration, why: Option<String>, now: Instant) {
-        self.listening.ended(took, now);
-        if let Some(why) = why.filter(|_| self.unlistened.may_be_said(now)) {
-            let line = format!("what nobody answers may arrive in the default class: {why}");
-            self.say(log::Level::Warn, line);
         }
     }
 
@@ -342,10 +341,13 @@ impl State {
         self.act(Action::TellCondition { word, why, is_said });
     }
 
-    /// Whether something is shaped that arrives.
-    fn arrives(&self) -> bool {
-        let mut ports = self.standing.in_force.state.trees.keys();
-        ports.any(|port| port.direction == Direction::Ingress)
+    /// Takes over what is to be done by itself for what is in force now.
+    fn go_on_by_itself(&mut self, now: Instant) {
+        let (arrives, is_metered) = (self.standing.arrives(), self.standing.is_metered());
+        self.listening.rounds.applied(arrives, now);
+        self.passing.applied(arrives, now);
+        self.metering.applied(is_metered, now);
+        self.unowned.applied(self.standing.in_force.unowned(), now);
     }
 
     fn links(
@@ -397,9 +399,7 @@ impl State {
                 self.people.narrow(&self.standing.in_force.model.matcher);
                 self.people.sweep_soon(now);
             }
-            self.listening.applied(self.arrives(), now);
-            self.passing.applied(self.arrives(), now);
-            self.unowned.applied(self.standing.in_force.unowned(), now);
+            self.go_on_by_itself(now);
         }
         let drains = self.standing.in_force.draining;
         let outcome = Outcome::InForce { took, repaired, drains };

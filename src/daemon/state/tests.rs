@@ -30,6 +30,7 @@ fn in_force() -> InForce {
     let matcher = Matcher::default();
     InForce {
         model: Model {
+            metered: Default::default(),
             links: Per::new(Vec::new()),
             classifiers: [None].into(),
             nodes: Vec::new(),

@@ -13,10 +13,10 @@ use crate::times::{Timestamp, Unknown, Zones};
 /// The host's zone is what this file, or this link to one, says (localtime(5)).
 const LOCALTIME: &str = "/etc/localtime";
 
-/// Fills in the moment, and the zones that the windows of a policy are in.
+/// Fills in the moment, and the zones that the windows and the quotas of a policy are in.
 pub fn clock(facts: &mut Facts, policy: &Policy) {
     facts.now = Timestamp::now();
-    if !policy.times.is_empty() {
+    if !policy.times.is_empty() || policy.quotas().next().is_some() {
         facts.zones = zones(&policy.zones());
     }
 }

@@ -11,7 +11,7 @@ use crate::host::Kernel;
 use crate::netlink::decode;
 use crate::netlink::request::dump;
 use crate::sys::route::SocketError;
-use crate::tree::{Counted, LinkName};
+use crate::tree::{Counted, KernelState, LinkName};
 use crate::units::ClassId;
 
 /// Reads the counters of the trees that `snapshot` has. False, and nothing is changed: other
@@ -63,4 +63,40 @@ pub fn count_again(kernel: &mut Kernel, snapshot: &mut Snapshot) -> Result<bool,
     snapshot.passages = passages(kernel, state, index)?;
     snapshot.counters = counted;
     Ok(true)
+}
+
+/// Reads the counters of the classes that stand, by a state that is known, and nothing else. `index`:
+/// the number of a link or an ifb. `None`: some of them were not there. A list that lacks a class
+/// may only have been changed while it was read.
+///
+/// # Errors
+/// The netlink socket's.
+pub fn counters(
+    kernel: &mut Kernel,
+    state: &KernelState,
+    index: impl Fn(&LinkName) -> Option<u32>,
+) -> Result<Option<Counted>, ObserveError> {
+    let claimed: BTreeSet<ClassId> =
+        state.claims.values().filter_map(|id| id.our_class()).collect();
+    let ours = Ours::new(&claimed);
+    let mut counted = Counted::new();
+    for (port, tree) in &state.trees {
+        let Some(ifindex) = index(&port.device()) else { return Ok(None) };
+        let mut counters = BTreeMap::new();
+        for qdisc in ours.qdiscs() {
+            match kernel.netlink.dump(&dump::classes_of(ifindex, qdisc), decode::class) {
+                Ok(classes) => {
+                    let known = classes.iter().filter(|it| tree.classes.contains_key(&it.classid));
+                    counters.extend(known.map(|it| (it.classid, it.counters)));
+                }
+                Err(SocketError::Refused(_)) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if counters.len() != tree.classes.len() {
+            return Ok(None);
+        }
+        counted.insert(port.clone(), counters);
+    }
+    Ok(Some(counted))
 }

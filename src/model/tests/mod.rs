@@ -5,11 +5,13 @@
 mod bad_boost;
 mod bad_down;
 mod bad_input;
+mod bad_quota;
 mod built;
 mod cures;
 mod examples;
 mod guests;
 mod never_panics;
+mod quotas;
 mod windows;
 mod windows_above;
 

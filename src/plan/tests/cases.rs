@@ -23,6 +23,7 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
         matcher: Matcher::default(),
         inner: None,
         rules: Vec::new(),
+        metered: Default::default(),
         valid_until: None,
     };
     let state = |model: &Model, from: &KernelState| {

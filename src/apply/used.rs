@@ -1,0 +1,200 @@
+//! What owners with a quota have used: counted at each look, and kept by runs that change things.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::applied::InForce;
+use crate::facts::{Accounts, Observation, Used};
+use crate::host::Kernel;
+use crate::host::observe::{self, ObserveError, Snapshot};
+use crate::ledger::{self, Book, Ledger, LedgerError, Moment, Opened};
+use crate::model::{self, Next};
+use crate::policy::Policy;
+use crate::quota::Slots;
+use crate::times::Timestamp;
+use crate::tree::{Claim, LinkName, Owner, Port};
+use crate::units::ClassId;
+
+/// Who writes down what was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeps {
+    /// Nobody: a look changes nothing.
+    #[default]
+    Nobody,
+    /// Each run, at its end.
+    Run,
+    /// Whoever has the session, when he likes ([`super::Session::write_use`]).
+    Caller,
+}
+
+/// What a session knows of the use.
+#[derive(Debug, Default)]
+pub(super) struct Use {
+    pub keeps: Keeps,
+    /// The file, once something was counted.
+    ledger: Option<Ledger>,
+    /// What was said last of the file, so that it is said once.
+    said: Option<String>,
+}
+
+/// What is counted, and when.
+struct Count<'a> {
+    policy: &'a Policy,
+    claims: &'a BTreeMap<Claim, ClassId>,
+    accounts: &'a Accounts,
+    readings: Vec<ledger::Reading>,
+    slots: Slots,
+    moment: Moment,
+}
+
+impl Count<'_> {
+    /// Those whose use is counted, with the names of accounts, as far as they are known.
+    fn names(&self) -> BTreeMap<Owner, Option<String>> {
+        let owners: BTreeSet<&Owner> = self
+            .claims
+            .keys()
+            .filter_map(|claim| match claim {
+                Claim::Owner(owner) | Claim::Retired(_, Some(owner)) => Some(owner),
+                Claim::Retired(_, None) | Claim::Pinned(_) => None,
+            })
+            .collect();
+        let name = |owner: &Owner| match owner {
+            Owner::Uid(uid) => self.accounts.by_uid.get(uid).map(|account| account.name.clone()),
+            _ => None,
+        };
+        let counted = model::counted(self.policy, owners);
+        counted.into_iter().map(|owner| (owner.clone(), name(owner))).collect()
+    }
+}
+
+impl Use {
+    /// Counts what a look has read, and gives the use to its facts; nothing where the policy has no
+    /// quota.
+    pub(super) fn look(&mut self, kernel: &Kernel, policy: &Policy, seen: &mut Snapshot) {
+        if policy.quotas().next().is_none() {
+            return;
+        }
+        let (observation, now) = (&seen.observation, seen.observation.facts.now);
+        let Observation { state, facts, .. } = observation;
+        let used = epoch(kernel).map_err(|error| error.to_string()).and_then(|epoch| {
+            let count = Count {
+                policy,
+                claims: &state.claims,
+                accounts: &facts.accounts,
+                readings: ledger::readings(&state.claims, &seen.counters, |port| {
+                    facts.ifindex(port)
+                }),
+                slots: model::slots(policy, facts),
+                moment: Moment { time: now, epoch },
+            };
+            let path = ledger::path(&ledger::folder(), &kernel.lasting_name());
+            let used = |book: &Book| Used {
+                accounts: Arc::clone(&book.accounts),
+                time: Some(book.time(now)),
+                unread: None,
+            };
+            match self.keeps {
+                Keeps::Nobody => ledger::read(&path).map(|book| {
+                    let Count { readings, moment, slots, .. } = &count;
+                    used(&book.counted(readings, moment, slots, &count.names()))
+                }),
+                Keeps::Run | Keeps::Caller => self.count(&path, &count).map(used),
+            }
+            .map_err(|error| error.to_string())
+        });
+        seen.observation.facts.used =
+            used.unwrap_or_else(|why| Used { unread: Some(why), ..Used::default() });
+    }
+
+    /// Counts on, from what is in the file by now.
+    fn count(&mut self, path: &Path, count: &Count<'_>) -> Result<&Book, LedgerError> {
+        let ledger = match &mut self.ledger {
+            Some(ledger) => {
+                ledger.refresh()?;
+                ledger
+            }
+            none => {
+                let Opened { ledger, found } = Ledger::open(path)?;
+                say(&mut self.said, found);
+                none.insert(ledger)
+            }
+        };
+        ledger.count(&count.readings, &count.moment, &count.slots, &count.names());
+        Ok(ledger.book())
+    }
+
+    /// Writes down what was counted.
+    pub(super) fn write(&mut self) {
+        let Some(ledger) = &mut self.ledger else { return };
+        let said = ledger.write().unwrap_or_else(|error| Some(error.to_string()));
+        say(&mut self.said, said);
+    }
+
+    /// Writes down that nobody has a quota any more, where somebody had one: what is sent until
+    /// somebody has one again is nobody's use.
+    pub(super) fn pause(&mut self, kernel: &Kernel) {
+        let path = ledger::path(&ledger::folder(), &kernel.lasting_name());
+        if !path.exists() {
+            return;
+        }
+        let paused = Ledger::open(&path).and_then(|Opened { mut ledger, found }| {
+            say(&mut self.said, found);
+            if ledger.book().counts() { ledger.pause() } else { Ok(None) }
+        });
+        say(&mut self.said, paused.unwrap_or_else(|error| Some(error.to_string())));
+        self.ledger = None;
+    }
+
+    /// Reads the counters of what is in force, and says what follows from the use; `None`: nothing
+    /// is counted.
+    pub(super) fn next(
+        &mut self,
+        kernel: &mut Kernel,
+        policy: &Policy,
+        in_force: &InForce,
+    ) -> Result<Option<Next>, ObserveError> {
+        let InForce { model, state, links, accounts, .. } = in_force;
+        if model.metered.owners.is_empty() {
+            return Ok(None);
+        }
+        let index = |name: &LinkName| links.get(name).copied();
+        let Some(counted) = observe::counters(kernel, state, index)? else { return Ok(None) };
+        let ifindex = |port: &Port| index(&port.device());
+        let Ok(epoch) = epoch(kernel) else { return Ok(None) };
+        let now = Timestamp::now();
+        let count = Count {
+            policy,
+            claims: &state.claims,
+            accounts,
+            readings: ledger::readings(&state.claims, &counted, ifindex),
+            slots: model.metered.slots.clone(),
+            moment: Moment { time: now, epoch },
+        };
+        let path = ledger::path(&ledger::folder(), &kernel.lasting_name());
+        match self.count(&path, &count) {
+            Ok(book) => Ok(Some(model.metered.next(&book.accounts, book.time(now)))),
+            Err(error) => {
+                say(&mut self.said, Some(error.to_string()));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Says what is wrong with the file, once.
+fn say(before: &mut Option<String>, said: Option<String>) {
+    if let Some(said) = said.filter(|said| before.as_ref() != Some(said)) {
+        log::warn!("{said}");
+        *before = Some(said);
+    }
+}
+
+/// What ends when all counters do: the boot, and the network namespace.
+fn epoch(kernel: &Kernel) -> io::Result<String> {
+    let boot = fs::read_to_string(kernel.proc_root.join("sys/kernel/random/boot_id"))?;
+    let namespace = kernel.netns_cookie.unwrap_or(kernel.netns);
+    Ok(format!("{} {namespace}", boot.trim()))
+}
