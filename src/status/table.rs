@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::cells::{Side, cell, width};
+use super::limit::Limit;
 use super::live::live_table;
 use super::quota::quota_lines;
 use super::repaired;

@@ -2,9 +2,9 @@
 
 use super::*;
 
-#[test]
-fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
-    let account = |ceil: u64, boost: Option<Bytes>| Model {
+/// One link, and an account that has no line of its own.
+fn account(ceil: u64, boost: Option<Bytes>) -> Model {
+    Model {
         links: Per::new(vec![link("eth0", 100)]),
         classifiers: [None].into(),
         nodes: vec![Node {
@@ -25,35 +25,48 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
         rules: Vec::new(),
         metered: Default::default(),
         valid_until: None,
-    };
-    let state = |model: &Model, from: &KernelState| {
-        desired(model, &observe(from.clone(), BTreeSet::new())).unwrap()
-    };
+    }
+}
+
+fn wanted(model: &Model, from: &KernelState) -> KernelState {
+    desired(model, &observe(from.clone(), BTreeSet::new())).unwrap()
+}
+
+/// The plan, where these accounts run something.
+fn with_running(from: &KernelState, to: &KernelState, running: &[u32]) -> Plan {
+    let mut plan = diff(from, to, &[]);
+    let running = running.iter().copied().collect();
+    let accounts = Accounts { running, ..Accounts::default() };
+    let derived = BTreeSet::new();
+    plan.mark_routine(from, &Logins { accounts: &accounts, derived, unit_cgroups: None });
+    plan
+}
+
+#[test]
+fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
     let changes = |from: &KernelState, to: &KernelState, running: &[u32]| {
-        let mut plan = diff(from, to, &[]);
-        let running = running.iter().copied().collect();
-        let accounts = Accounts { running, ..Accounts::default() };
-        let derived = BTreeSet::new();
-        let logins = Logins { accounts: &accounts, derived, unit_cgroups: None };
-        plan.mark_routine(from, &logins);
+        let plan = with_running(from, to, running);
         assert!(!plan.is_empty());
         plan.changes()
     };
-    let before = state(&account(50, None), &KernelState::default());
+    let before = wanted(&account(50, None), &KernelState::default());
     assert!(
-        changes(&before, &state(&account(20, None), &before), &[1000]),
+        changes(&before, &wanted(&account(20, None), &before), &[1000]),
         "everyone: 50 -> 20mbit"
     );
     let nobody = Model { nodes: Vec::new(), ..account(50, None) };
-    let without = state(&nobody, &before);
+    let without = wanted(&nobody, &before);
     assert!(changes(&before, &without, &[1000]), "the line was removed, the account still runs");
     assert!(!changes(&before, &without, &[]), "the account logged out");
+}
+
+#[test]
+fn a_new_class_gets_its_boost_afterwards_and_that_is_routine() {
+    let nothing = KernelState::default();
+    let nobody = wanted(&Model { nodes: Vec::new(), ..account(50, None) }, &nothing);
+    let boosted = wanted(&account(50, Some(Bytes(5_000_000))), &nobody);
     // A new class has no boost yet, however often it is made again; and gets it at once.
-    let without = state(&nobody, &KernelState::default());
-    let boosted = state(&account(50, Some(Bytes(5_000_000))), &without);
-    let mut plan = diff(&without, &boosted, &[]);
-    let accounts = Accounts { running: [1000].into(), ..Accounts::default() };
-    plan.mark_routine(&without, &Logins { accounts: &accounts, derived: BTreeSet::new() });
+    let plan = with_running(&nobody, &boosted, &[1000]);
     let of_classes = plan.steps.iter().filter(|planned| planned.step.class().is_some());
     let news: Vec<_> = of_classes.clone().filter(|planned| !planned.routine).collect();
     assert!(news.is_empty(), "the account logged in: {news:?}");
@@ -66,7 +79,9 @@ fn a_changed_line_for_accounts_is_a_change_and_a_logout_is_none() {
             "~ eth0 class 1:10: cburst 25001b -> 5000000b",
         ]
     );
-    assert!(changes(&boosted, &before, &[1000]), "the policy has no boost any more");
+    let without = wanted(&account(50, None), &nothing);
+    let plan = with_running(&boosted, &without, &[1000]);
+    assert!(plan.changes(), "the policy has no boost any more");
 }
 
 #[test]
