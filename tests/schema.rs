@@ -76,7 +76,7 @@ links:
   "l2tp*": {default: 10%}
 users:
   bob: 100mbit
-  eve: {ceil: 1gbit, quota: [{day: 50gib, then: 100mbit}, {month: 1 TiB, starts: 15, then: {75%: 500mbit, 100%: 10mbit}, counts: both, tz: UTC}]}
+  eve: {ceil: 1gbit, quota: [{day: 50gib, then: 100mbit}, {month: 1 TiB, starts: 15, then: {50%: 500mbit, 90%: 10mbit}, counts: both, tz: UTC}]}
   4711: {ceil: 100.000%, when: {night: {rate: 1mbit, boost: 1.5MiB, prio: 3, down: {rate: 1mbit}}, work: 5%}}
   ann: {rate: 10mbit, boost: 75MB, prio: 2, classid: "1:1a", links: {eth0: none, "ppp?": 5mbit, eth1: {ceil: 1mbit}}}
   back*up: {ceil: 10%, background: true, accounts: borg, down: 5%, group: none}

@@ -82,7 +82,7 @@ error: unknown key `rat` in a user
 5 |   bob: {rat: 5mbit}
   |         ^^^
   |
-  = help: did you mean `rate`? a user may have rate, ceil, down, prio, background, when, classid, accounts, uids, units, containers, interfaces, namespaces, addresses, follow, group, links
+  = help: did you mean `rate`? a user may have rate, ceil, boost, down, prio, background, when, quota, classid, accounts, uids, units, containers, interfaces, namespaces, addresses, follow, group, links
 
 error: `70000` is no port
  --> -:7:13

@@ -65,9 +65,9 @@ pub fn count_again(kernel: &mut Kernel, snapshot: &mut Snapshot) -> Result<bool,
     Ok(true)
 }
 
-/// Reads the counters of the classes that stand, by a state that is known, and nothing else. `index`:
-/// the number of a link or an ifb. `None`: some of them were not there. A list that lacks a class
-/// may only have been changed while it was read.
+/// Reads the counters of the classes that stand, by a state that is known, and nothing else.
+/// `index`: the number of a link or an ifb. `None`: some of them were not there. A list
+/// that lacks a class may only have been changed while it was read.
 ///
 /// # Errors
 /// The netlink socket's.
