@@ -24,6 +24,9 @@ fn the_reference_is_all_of_the_documents_and_no_markdown() {
     assert!(rows > 10, "the tables are elsewhere");
     let headings = pages::body(&policy).lines().filter(|line| line.starts_with("## ")).count();
     assert_eq!(page.matches("\n.SH ").count(), headings + pages::SECTIONS_AROUND);
+    let below = pages::body(&policy).lines().filter(|line| line.starts_with("### ")).count();
+    assert_eq!(page.matches("\n.SS ").count(), below);
+    assert!(page.contains("(see Times)") && !page.contains("(Times)"), "cross references");
     assert_eq!(page.matches(".TP\n").count(), rows + pages::ITEMS_OF_TAIL);
     let mut is_shown = false;
     for line in page.lines() {
@@ -34,6 +37,7 @@ fn the_reference_is_all_of_the_documents_and_no_markdown() {
         }
         let is_plain = !line.contains(['`', '|']) || line.contains("\\fB");
         assert!(is_plain && !line.contains("**") && !line.contains("]("), "{line}");
+        assert!(!line.starts_with('#'), "{line}");
     }
     for key in ["rate", "ceil", "background", "classid", "optional", "follow", "leaf"] {
         assert!(page.contains(&format!(".TP\n\\fB{key}\\fR\n")), "no {key}: {page}");
@@ -51,8 +55,15 @@ fn each_command_has_its_page_and_each_shell_its_completion() {
         let text = fs::read_to_string(page(&format!("man1/shaper-{name}.1"))).expect(name);
         assert!(text.contains(".SH NAME"), "{name}");
         shows_as_typed(command, &text);
+        assert!(text.contains("\n.SH SEE ALSO\nshaper(1), shaper.yaml(5)\n"), "{name}");
+        has_values(command, &text);
     }
-    shows_as_typed(&Cli::command(), &fs::read_to_string(page("man1/shaper.1")).unwrap());
+    let of_program = fs::read_to_string(page("man1/shaper.1")).unwrap();
+    shows_as_typed(&Cli::command(), &of_program);
+    has_values(&Cli::command(), &of_program);
+    for section in ["FILES\n.TP\n/etc/shaper/policies.yaml\n", "SEE ALSO\nshaper.yaml(5), "] {
+        assert!(of_program.contains(&format!("\n.SH {section}")), "{section}");
+    }
     for (completion, word) in [
         ("bash-completion/completions/shaper", "--skip-unknown"),
         ("zsh/site-functions/_shaper", ":_users"),
@@ -97,6 +108,18 @@ fn shows_as_typed(command: &clap::Command, page: &str) {
     assert_eq!(shown.replace("\\.", ".").replace("\\'", "'"), typed, "{name}");
 }
 
+/// The synopsis shows what an option takes.
+#[track_caller]
+fn has_values(command: &clap::Command, page: &str) {
+    let (_, rest) = page.split_once("\n.SH SYNOPSIS\n").expect("a synopsis");
+    let synopsis = rest.lines().next().unwrap();
+    let takes = |option: &&clap::Arg| option.get_action().takes_values() && !option.is_positional();
+    for option in command.get_arguments().filter(takes).filter(|option| !option.is_hide_set()) {
+        let long = format!("--{}", option.get_long().expect("a name")).replace('-', "\\-");
+        assert!(synopsis.contains(&format!("\\fB{long}\\fR \\fI")), "{long}: {synopsis}");
+    }
+}
+
 /// As `make package-test` tries it in a clean root, here with the program that tests have.
 #[test]
 #[ignore = "needs root"]
@@ -121,6 +144,12 @@ fn what_packages_are_made_of_is_there() {
         let path = Path::new(HERE).join("packaging").join(script);
         Command::new("sh").arg("-n").arg(path).assert().success();
     }
+    // A removal is one thing, whoever packs it.
+    let removal = |script: &str| {
+        let text = read(script);
+        text.split_once("; then\n").expect("a condition").1.to_string()
+    };
+    assert_eq!(removal("packaging/deb/prerm"), removal("packaging/rpm/preun"));
 }
 
 /// The documents that somebody reads as Markdown.

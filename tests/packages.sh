@@ -198,10 +198,31 @@ inside 'dpkg-query -W -f "\${Version}" shaper | grep -qx 999'
 [ "$before" = "$(cat "$root/etc/shaper/policies.yaml" "$root/etc/shaper/policies.d/backup.yaml" | sha256sum)" ] ||
     fail "an upgrade changed the policy"
 
-say "removed, and purged"
-inside "$capped; dpkg -r shaper >/dev/null; touch /root/removed"
+say "removed, though a daemon runs that was started by hand, and though no systemd runs that would disable units; purged"
+cat >"$root/root/remove" <<'EOF'
+set -eu
+setsid shaper watch --skip-unknown </dev/null >/run/log 2>&1 &
+daemon=$!
+for try in $(seq 600); do
+    ! shaper status --json | grep -q "\"daemon\":{\"pid\":$daemon[,}]" || break
+    sleep 0.1
+done
+wants=/etc/systemd/system/multi-user.target.wants
+mkdir -p $wants
+for unit in shaper.service shaper-apply.timer shaper-metrics.socket shaper-textfile.timer; do
+    ln -sf /usr/lib/systemd/system/$unit $wants/$unit
+done
+$1 >/dev/null
+[ ! -e /proc/$daemon/exe ] || { echo "the daemon outlives its program" >&2; exit 1; }
+! ls $wants | grep shaper >&2
+EOF
+inside "$capped; sh /root/remove 'dpkg -r shaper'; touch /root/removed"
 rm "$root/root/removed"
 [ -f "$root/etc/shaper/policies.yaml" ] || fail "a removal took the policy"
+for left in "$root/etc/shaper/.policies.yaml.edit" "$root/etc/shaper/policies.d/.backup.yaml.edit"; do
+    mkdir "$left"
+    touch "$left/lock"
+done
 inside 'dpkg -P shaper >/dev/null 2>&1'
 [ ! -e "$root/etc/shaper/policies.yaml" ] || fail "a purge left the policy"
 # What others have put beside the policy stays.
@@ -230,4 +251,7 @@ for script in post:1 post:2 preun:1 preun:0 postun:0; do
     cp "packaging/rpm/${script%:*}" "$root/root/script"
     inside "sh -eu /root/script ${script#*:}" || fail "$script failed"
 done
+cp packaging/rpm/preun "$root/root/script"
+inside 'mkdir -p /etc/shaper; printf "version: 1\nlinks: {up0: {rate: 1gbit}}\n" >/etc/shaper/policies.yaml'
+inside "shaper apply -q >/dev/null; sh /root/remove 'sh -eu /root/script 0'; touch /root/removed"
 say "good"

@@ -37,6 +37,30 @@ That of a file in policies.d.
 shaper(1), tc\-htb(8)
 ";
 
+const TAIL_OF_PROGRAM: &str = r".SH FILES
+.TP
+/etc/shaper/policies.yaml
+The policy, of shaper.yaml(5).
+.TP
+/etc/shaper/policies.d/*.yaml
+More of it.
+.TP
+/var/lib/shaper
+The last good policy, in force at a boot while the file is broken.
+.TP
+/run/shaper
+Locks, and mounts that shaper made.
+.TP
+/usr/share/doc/shaper
+README.md with a tour, docs/, and examples/.
+.SH SEE ALSO
+shaper.yaml(5), tc(8), tc\-htb(8)
+";
+
+const TAIL_OF_COMMAND: &str = r".SH SEE ALSO
+shaper(1), shaper.yaml(5)
+";
+
 /// How many entries `TAIL` has.
 #[allow(dead_code, reason = "for tests/documents.rs")]
 pub const ITEMS_OF_TAIL: usize = 5;
@@ -51,9 +75,15 @@ pub fn write(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(&commands)?;
     fs::create_dir_all(&files)?;
     clap_mangen::generate_to(Cli::command(), &commands)?;
+    let cli = Cli::command();
     for page in fs::read_dir(&commands)? {
         let page = page?.path();
-        fs::write(&page, as_typed(&fs::read_to_string(&page)?))?;
+        let name = page.file_stem().unwrap_or_default().to_string_lossy();
+        let command = name.strip_prefix("shaper-").and_then(|name| cli.find_subcommand(name));
+        let text = as_typed(&fs::read_to_string(&page)?);
+        let text = with_values(&text, command.unwrap_or(&cli), &cli);
+        let end = if command.is_some() { TAIL_OF_COMMAND } else { TAIL_OF_PROGRAM };
+        fs::write(&page, format!("{}\n{end}", text.trim_end()))?;
     }
     let policy = include_str!("../../docs/policy.md");
     fs::write(files.join("shaper.yaml.5"), reference(body(policy)))?;
@@ -67,6 +97,25 @@ fn as_typed(page: &str) -> String {
     let (examples, after) = rest.find("\n.SH ").map_or((rest, ""), |at| rest.split_at(at));
     let examples = examples.strip_prefix("Examples:\n").unwrap_or(examples).trim_end();
     format!("{before}\n.SH EXAMPLES\n.nf\n{examples}\n.fi{after}")
+}
+
+/// The synopsis with each option's value, which clap's generator leaves out there.
+fn with_values(page: &str, command: &clap::Command, cli: &clap::Command) -> String {
+    let Some((before, rest)) = page.split_once("\n.SH SYNOPSIS\n") else { return page.to_string() };
+    let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+    let mut line = line.to_string();
+    for option in command.get_arguments().chain(cli.get_arguments()) {
+        let takes_value = option.get_action().takes_values() && !option.is_positional();
+        let (Some(long), true) = (option.get_long(), takes_value) else { continue };
+        let values = option.get_value_names().unwrap_or_default();
+        let values: Vec<String> = values.iter().map(|name| escaped(name)).collect();
+        let flag = format!("\\fB{}\\fR", escaped(&format!("--{long}")));
+        let valued = format!("{flag} \\fI{}\\fR", values.join(" "));
+        if !line.contains(&valued) {
+            line = line.replace(&flag, &valued);
+        }
+    }
+    format!("{before}\n.SH SYNOPSIS\n{line}\n{after}")
 }
 
 /// Where each shell looks for them.
@@ -147,6 +196,9 @@ pub fn reference(text: &str) -> String {
         if let Some(heading) = line.strip_prefix("## ") {
             let _ = writeln!(page, ".SH {}", inline(heading));
             in_paragraph = false;
+        } else if let Some(heading) = line.strip_prefix("### ") {
+            let _ = writeln!(page, ".SS {}", inline(heading));
+            in_paragraph = false;
         } else if line.starts_with("```") {
             let code = lines.by_ref().take_while(|line| !line.starts_with("```"));
             let code: Vec<String> = code.map(|line| guarded(escaped(line))).collect();
@@ -223,14 +275,18 @@ fn guarded(line: String) -> String {
     }
 }
 
-/// `[words](target)` becomes the words: a link is on one line.
+/// `[words](target)` becomes the words: a link is on one line. Of a link to a section of the page
+/// that says nothing else, as `([Times](#times))`, they become `(see Times)`.
 fn without_targets(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("](") {
-        let Some((_target, after)) = after.split_once(')') else { break };
+        let Some((target, after)) = after.split_once(')') else { break };
         let (ahead, words) = before.rsplit_once('[').unwrap_or(("", before));
         out.push_str(ahead);
+        if target.starts_with('#') && ahead.ends_with('(') && after.starts_with(')') {
+            out.push_str("see ");
+        }
         out.push_str(words);
         rest = after;
     }
