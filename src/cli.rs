@@ -1,12 +1,15 @@
 //! The command line, as clap types. One screen of help for each command, taught by example.
 
+mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::status::MetricsFormat;
+use values::{grace, instance_name, interval, metrics_format, percent, protocol, seconds};
 
 /// Per-user network caps that hold.
 ///
@@ -28,12 +31,9 @@ Examples:
   shaper check                              is the policy good?
   shaper plan                               what would apply change?
   shaper apply                              make it so (by hand or from cron: apply -q)
-  shaper edit                               change the policy: editor, check, plan, apply
   shaper watch                              the daemon: apply, and keep it so
   shaper status                             who gets what, and how much they sent
-  shaper top                                who uses the links now
   shaper why bob                            which line of the policy claims bob
-  shaper doctor                             what this host has and lacks
   shaper run bob -- rsync -a /data host:    run a command inside bob's class
   shaper clear                              remove everything that shaper made
 
@@ -275,6 +275,48 @@ apply; whoever the session becomes (su, sudo) too.")]
         #[arg(default_value = DEFAULT_FILE)]
         file: PathBuf,
     },
+    /// Show what was used of quotas
+    #[command(after_help = "\
+Examples:
+  shaper usage                              of all who have a quota
+  shaper usage ann students                 of a user and of a group; also everyone
+  shaper usage --period month --json
+
+OF is the volume with what was granted, ANEW when it begins anew, HOLDS the step that holds.")]
+    Usage(UsageOptions),
+    /// Grant more than a quota's volume
+    #[command(after_help = "\
+Examples:
+  shaper grant ann 50GiB                    until each period ends in which it is granted
+  shaper grant students 1TB --until '2026-12-24 23:00'
+
+It counts for each of the user's quotas. The daemon puts it in force at once, without one the next
+apply does.")]
+    Grant {
+        /// A name in the policy, an account, or everyone
+        #[arg(value_hint = ValueHint::Username)]
+        user: String,
+        /// How much more: 50GiB, 1TB
+        bytes: String,
+        /// Until then, "2026-12-24 23:00" in the host's zone, also beyond the period's end
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
+    /// Count anew what a user has used of quotas
+    #[command(after_help = "\
+Example:
+  shaper quota reset ann
+
+All that was used until now counts no more; what was granted stays. The daemon puts it in force at
+once, without one the next apply does.")]
+    Quota {
+        /// What to do with it
+        #[arg(value_name = "reset")]
+        change: QuotaChange,
+        /// A name in the policy, an account, or everyone
+        #[arg(value_hint = ValueHint::Username)]
+        user: String,
+    },
     /// Remove everything that shaper made
     Clear {
         /// Also when that drops somebody else's classes under shaper's root
@@ -294,6 +336,24 @@ Examples:
         #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = DEFAULT_FILE)]
         write: Option<PathBuf>,
     },
+}
+
+/// What `shaper quota` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QuotaChange {
+    /// Count anew from now on
+    Reset,
+}
+
+/// Which quotas `shaper usage` shows.
+#[derive(Clone, Debug, Args)]
+pub struct UsageOptions {
+    /// Only of these: names in the policy, accounts, or everyone
+    #[arg(value_name = "USER", value_hint = ValueHint::Username)]
+    pub users: Vec<String>,
+    /// Only quotas of this period: day, week, month, 30d, 12h
+    #[arg(long, value_name = "PERIOD")]
+    pub period: Option<String>,
 }
 
 /// What `shaper apply` may do.
@@ -405,72 +465,6 @@ pub struct Top {
     /// End with status 3 once a link, group or user uses more than this of what it may
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub exit_over: Option<u64>,
-}
-
-/// Why clap refuses a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum ValueError {
-    #[error("a number of seconds is needed")]
-    Seconds,
-    #[error("a number of seconds from 0.1 to 3600 is needed")]
-    Interval,
-    #[error("prometheus or openmetrics is needed")]
-    Format,
-    #[error("tcp, udp, icmp, icmpv6, sctp or a number is needed")]
-    Protocol,
-    #[error("a percentage is needed, as 90%")]
-    Percent,
-    #[error("1 second to 604800 (a week)")]
-    Grace,
-    #[error("a plain directory name is needed")]
-    InstanceName,
-}
-
-fn seconds(text: &str) -> Result<Duration, ValueError> {
-    text.parse().map(Duration::from_secs).map_err(|_| ValueError::Seconds)
-}
-
-/// From a tenth of a second to an hour, with decimals.
-fn interval(text: &str) -> Result<Duration, ValueError> {
-    let seconds = text.parse().map_err(|_| ValueError::Interval)?;
-    let time = Duration::try_from_secs_f64(seconds).map_err(|_| ValueError::Interval)?;
-    let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
-    allowed.contains(&time).then_some(time).ok_or(ValueError::Interval)
-}
-
-fn protocol(text: &str) -> Result<u8, ValueError> {
-    crate::policy::protocol(text).ok_or(ValueError::Protocol)
-}
-
-/// `prometheus` or `openmetrics`.
-fn metrics_format(text: &str) -> Result<MetricsFormat, ValueError> {
-    match text {
-        "prometheus" => Ok(MetricsFormat::Prometheus),
-        "openmetrics" => Ok(MetricsFormat::Openmetrics),
-        _ => Err(ValueError::Format),
-    }
-}
-
-/// `90%`, or `90`.
-fn percent(text: &str) -> Result<u64, ValueError> {
-    text.strip_suffix('%').unwrap_or(text).parse().map_err(|_| ValueError::Percent)
-}
-
-/// From a second to a week. The daemon looks twice in a time of grace who has gone.
-fn grace(text: &str) -> Result<Duration, ValueError> {
-    let time = seconds(text)?;
-    let allowed = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
-    match allowed.contains(&time) {
-        true => Ok(time),
-        false => Err(ValueError::Grace),
-    }
-}
-
-fn instance_name(name: &str) -> Result<String, ValueError> {
-    match crate::tree::is_safe_directory(name) {
-        true => Ok(name.to_string()),
-        false => Err(ValueError::InstanceName),
-    }
 }
 
 #[cfg(test)]

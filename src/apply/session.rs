@@ -13,10 +13,12 @@ use crate::failure::Failure;
 use crate::host::Kernel;
 use crate::host::observe::{self, ObserveError, Processes, Snapshot, Wanted, Whom};
 use crate::intent::{self, Evidence, Intent, Meaning, Options, Refusal};
+use crate::ledger::LedgerError;
 use crate::model::{self, Next};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::process::Scan;
+use crate::quota::Grant;
 use crate::times::Timestamp;
 use crate::tree::{Direction, KernelState, LinkName, Owner};
 
@@ -149,6 +151,23 @@ impl Session {
     /// Writes down what was counted of it.
     pub fn write_use(&mut self) {
         self.used.write();
+    }
+
+    /// Grants an owner more of his quotas; what was counted is written down before.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn grant_use(&mut self, owner: Owner, grant: Grant) -> Result<(), LedgerError> {
+        self.used.change(&self.kernel, |ledger| ledger.grant(owner, grant))
+    }
+
+    /// Has an owner's use begin anew; what was counted until now is written down before, so that
+    /// nobody counts it after that.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn reset_use(&mut self, owner: Owner) -> Result<(), LedgerError> {
+        self.used.change(&self.kernel, |ledger| ledger.reset(owner))
     }
 
     /// Writes down that nobody has a quota any more.

@@ -109,19 +109,36 @@ impl Use {
             used.unwrap_or_else(|why| Used { unread: Some(why), ..Used::default() });
     }
 
-    /// Counts on, from what is in the file by now.
-    fn count(&mut self, path: &Path, count: &Count<'_>) -> Result<&Book, LedgerError> {
-        let ledger = match &mut self.ledger {
+    /// The file with what others have written by now.
+    fn open(&mut self, path: &Path) -> Result<&mut Ledger, LedgerError> {
+        match &mut self.ledger {
             Some(ledger) => {
                 ledger.refresh()?;
-                ledger
+                Ok(ledger)
             }
             none => {
                 let Opened { ledger, found } = Ledger::open(path)?;
                 say(&mut self.said, found);
-                none.insert(ledger)
+                Ok(none.insert(ledger))
             }
-        };
+        }
+    }
+
+    /// Writes down what was counted, and then a change.
+    pub(super) fn change(
+        &mut self,
+        kernel: &Kernel,
+        change: impl FnOnce(&mut Ledger) -> Result<Option<String>, LedgerError>,
+    ) -> Result<(), LedgerError> {
+        let ledger = self.open(&ledger::path(&ledger::folder(), &kernel.lasting_name()))?;
+        let found = [ledger.write()?, change(ledger)?];
+        found.into_iter().for_each(|found| say(&mut self.said, found));
+        Ok(())
+    }
+
+    /// Counts on, from what is in the file by now.
+    fn count(&mut self, path: &Path, count: &Count<'_>) -> Result<&Book, LedgerError> {
+        let ledger = self.open(path)?;
         ledger.count(&count.readings, &count.moment, &count.slots, &count.names());
         Ok(ledger.book())
     }

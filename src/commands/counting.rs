@@ -2,7 +2,7 @@
 //! and `top`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::own::Own;
@@ -252,10 +252,7 @@ impl Counting {
     fn read_limits(&mut self) {
         self.inputs.limits = Limits::default();
         self.inputs.quotas.clear();
-        let noted = self.kernel.instance().and_then(|it| it.policy()).map(|note| note.file);
-        let noted = noted.filter(|file| self.inputs.daemon.is_none() && *file != "-");
-        let file =
-            noted.map(PathBuf::from).map_or_else(|| daemon::policy_in_force(&self.kernel), Ok);
+        let file = daemon::policy_applied(&self.kernel);
         let policy = file.as_ref().ok().and_then(|file| apply::read(file).ok());
         let is_plain = |it: Policy| it.times.is_empty() && it.quotas().next().is_none();
         if policy.is_none_or(is_plain) {

@@ -191,6 +191,17 @@ pub(super) fn policy_in_force(kernel: &Kernel) -> Result<PathBuf, Failure> {
     Ok(file.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE)))
 }
 
+/// The policy that is in force: the daemon's, else the one that was applied last, where it is a
+/// file, else the usual one.
+pub(super) fn policy_applied(kernel: &Kernel) -> Result<PathBuf, Failure> {
+    let has_daemon = Daemon::of(kernel)?.is_some();
+    let noted = kernel.instance().and_then(|it| it.policy()).map(|note| note.file);
+    match noted.filter(|file| !has_daemon && *file != "-") {
+        Some(file) => Ok(PathBuf::from(file)),
+        None => policy_in_force(kernel),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

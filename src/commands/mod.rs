@@ -11,6 +11,7 @@ mod first_build;
 mod init;
 mod login;
 mod metrics;
+mod moment;
 mod output;
 mod own;
 mod own_why;
@@ -23,6 +24,7 @@ mod scope;
 mod ssh;
 mod status;
 mod top;
+mod usage;
 mod watch;
 mod whom;
 mod why;
@@ -30,7 +32,7 @@ mod why;
 pub use output::{Output, color};
 
 use crate::apply::Options;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, QuotaChange};
 use crate::failure::Failure;
 use crate::model::BuildOptions;
 use scope::may;
@@ -73,6 +75,11 @@ pub fn dispatch(cli: &Cli) -> Result<Output, Failure> {
         Command::Run { user, command } => Err(run::run(global, user, command)),
         Command::Attach { user, pids } => run::attach(global, user, pids),
         Command::Release { subjects, file } => release::release(global, subjects, file.as_deref()),
+        Command::Usage(options) => usage::usage(global, options),
+        Command::Grant { user, bytes, until } => {
+            usage::grant(global, user, bytes, until.as_deref())
+        }
+        Command::Quota { change: QuotaChange::Reset, user } => usage::reset(global, user),
         Command::Clear { allow_disruption, despite_daemon } => {
             clear::clear(global, may(global, *allow_disruption), *despite_daemon)
         }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::moment::moment;
 use super::output::{Output, draw};
 use super::report::{self, Look, Members};
 use super::{daemon, scope};
@@ -16,8 +17,6 @@ use crate::model::{self, BuildOptions};
 use crate::plan::{Paths, Plan, Tc, people};
 use crate::policy::Policy;
 use crate::process::{self, Decision, Scan};
-use crate::text::Foreign;
-use crate::times::{DateTime, Timestamp};
 use crate::tree::Reserved;
 
 /// How a plan is shown.
@@ -58,29 +57,6 @@ pub(super) fn plan(
         output.status = 3;
     }
     Ok(output)
-}
-
-/// A text that is no time of a day.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "`{0}` is no moment: write the date and the time, \"2026-12-24 23:00\" in the host's zone, or \"2026-12-24T22:00:00Z\""
-)]
-struct NoMoment(Foreign);
-
-impl From<NoMoment> for Failure {
-    fn from(error: NoMoment) -> Failure {
-        Failure::Usage(error.to_string())
-    }
-}
-
-/// A date and a time in the host's zone, or with an offset of their own.
-fn moment(text: &str) -> Result<Timestamp, NoMoment> {
-    let none = || NoMoment(text.into());
-    if let Ok(moment) = text.parse() {
-        return Ok(moment);
-    }
-    let local: DateTime = text.trim().parse().map_err(|_| none())?;
-    observe::here().to_timestamp(local).map_err(|_| none())
 }
 
 /// The steps as commands that a shell performs. What none can perform is there as comments.

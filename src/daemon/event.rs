@@ -55,6 +55,8 @@ pub(super) enum Event {
     Described(engines::Answer),
     /// `/etc/subuid` has changed.
     Subuids,
+    /// Somebody may have written to the file of what owners with a quota have used.
+    UseChanged,
     /// The policy may mean something else from now on: a window begins or ends, the clock was set,
     /// or the host has another zone.
     AnotherTime,

@@ -38,6 +38,11 @@ impl Metering {
         self.due = is_needed.then(|| self.due.map_or(soon, |due| due.min(soon)));
     }
 
+    /// Somebody may have granted an owner more, or had his use begin anew.
+    pub(super) fn told(&mut self, now: Instant) {
+        self.due = self.due.map(|due| due.min(now));
+    }
+
     /// What is to be done before all ends.
     pub(super) fn ends(&mut self) -> Option<Action> {
         self.write_by.take().map(|_| Action::WriteUse)
@@ -103,7 +108,10 @@ mod tests {
         assert_eq!(metering.due(), Some(now + SOON));
         assert!(metering.begins(now + SOON) && !metering.counted(None, second, now + second));
         assert_eq!(metering.due(), Some(now + 21 * second), "a reading that takes long");
+        metering.told(now + 2 * second);
+        assert!(metering.begins(now + 2 * second), "somebody was granted more");
         metering.applied(false, now);
+        metering.told(now);
         assert!(!metering.begins(now + 60 * second), "nobody has a quota any more");
     }
 

@@ -72,14 +72,19 @@ impl Meters {
     pub fn next(&self, used: &BTreeMap<Owner, Account>, moment: Timestamp) -> Next {
         let nothing = Account::default();
         let mut left = Vec::with_capacity(self.owners.len());
+        let mut ends = Duration::MAX;
         for (owner, metered) in &self.owners {
             let now = metered.again(used.get(owner).unwrap_or(&nothing), moment);
             let cap = |together: &Together| together.held.map(|(_, held)| held.step.rate);
             if cap(&now) != cap(&metered.together) {
                 return Next::Turned;
             }
+            // A grant ends that came since.
+            let until = now.changes.map(|at| Duration::try_from(at.duration_since(moment)));
+            ends = until.map_or(ends, |until| ends.min(until.unwrap_or_default()));
             left.extend(now.to_next.map(|bytes| (bytes, metered.pace)));
         }
-        Next::Look(quota::next_look(left))
+        let looks = quota::next_look(left);
+        Next::Look(looks.min(ends.max(quota::SOONEST_LOOK)))
     }
 }

@@ -11,5 +11,7 @@ mod tests;
 
 pub use account::{Account, Bucket, Grant, Slots, Traffic};
 pub use period::{Period, PeriodError, Window};
-pub use verdict::{Counts, Held, Quota, SLOWEST, Step, Together, Verdict, next_look, together};
+pub use verdict::{
+    Counts, Held, Quota, SLOWEST, SOONEST_LOOK, Step, Together, Verdict, next_look, together,
+};
 pub use volume::{VolumeError, volume};

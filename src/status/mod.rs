@@ -16,6 +16,7 @@ mod table;
 mod tests;
 mod top;
 mod unclaimed;
+mod usage;
 mod view;
 mod words;
 
@@ -31,5 +32,6 @@ pub use report::{
 };
 pub use table::table;
 pub use top::{Board, Key, Size, Then, keys};
+pub use usage::usage_table;
 pub use view::{StatusInputs, status};
 pub use words::{limit as limit_words, measured as measured_words};

@@ -32,6 +32,8 @@ pub struct Quota {
     pub counts: &'static str,
     /// What was used of it.
     pub used_bytes: u64,
+    /// What was granted beyond the policy's volume.
+    pub granted_bytes: u64,
     /// The volume, with what was granted.
     pub limit_bytes: u64,
     /// What is left of it.
@@ -42,6 +44,12 @@ pub struct Quota {
     /// The cap that it sets now; absent where it sets none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ceil_bit: Option<u64>,
+    /// The share of the volume from which on that cap holds, as the policy spells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// When the period ends, where the table has little room for it.
+    #[serde(skip)]
+    pub anew: Option<String>,
 }
 
 /// All quotas of a model, by the names of owners. `zone`: the host's.
@@ -64,10 +72,16 @@ pub fn quotas(model: &Model, zone: &TimeZone) -> Vec<Quota> {
                 in_words: quota.period.in_words(),
                 counts: quota.counts.as_str(),
                 used_bytes: verdict.used,
+                granted_bytes: verdict.volume.saturating_sub(quota.volume.0),
                 limit_bytes: verdict.volume,
                 left_bytes: verdict.volume.saturating_sub(verdict.used),
                 until: (!is_rolling).then(|| shown_moment(verdict.window.end, zone)),
                 ceil_bit: held,
+                step: verdict.held.map(|held| held.step.share.to_string()),
+                anew: (!is_rolling).then(|| {
+                    let end = verdict.window.end.to_zoned_datetime(zone.clone());
+                    end.strftime("%m-%d %H:%M").to_string()
+                }),
             });
         }
     }

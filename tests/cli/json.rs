@@ -88,6 +88,12 @@ fn wrong_words_are_documents() {
         "attach ann",
         "attach ann me",
         "release",
+        "usage --period fortnight",
+        "grant ann",
+        "grant ann 1Gbit",
+        "quota",
+        "quota reset",
+        "quota undo ann",
         "clear all",
         "init --frobnicate",
         "--wait soon clear",
@@ -229,7 +235,7 @@ const fn faults(
 }
 
 /// Each command of shaper's. Who reads no policy has no fault of a policy's.
-const COMMANDS: [Faults; 17] = [
+const COMMANDS: [Faults; 20] = [
     faults("check FILE", [USAGE, POLICY, None, None]),
     faults("check --offline FILE", [USAGE, POLICY, None, None]),
     faults("plan FILE", [USAGE, POLICY, None, None]),
@@ -246,6 +252,9 @@ const COMMANDS: [Faults; 17] = [
     faults("attach ann 1", [USAGE, None, USAGE, LOCKED]),
     faults("release ann --file FILE", [USAGE, POLICY, USAGE, LOCKED]),
     faults("login", [USAGE, USAGE, USAGE, USAGE]),
+    faults("usage ann", [USAGE, POLICY, USAGE, None]),
+    faults("grant ann 1GB", [USAGE, POLICY, USAGE, None]),
+    faults("quota reset ann", [USAGE, POLICY, USAGE, None]),
     faults("clear", [USAGE, None, USAGE, LOCKED]),
     faults("init --frobnicate", [USAGE, USAGE, USAGE, USAGE]),
 ];

@@ -33,6 +33,7 @@ mod terminal;
 mod top;
 mod tour;
 mod unprivileged;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         status::TESTS,
         top::TESTS,
         tour::TESTS,
+        usage::TESTS,
         ansible::TESTS,
         attach::TESTS,
         beside::TESTS,

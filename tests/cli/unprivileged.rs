@@ -29,7 +29,9 @@ fn readable(path: &str) {
 fn what_changes_something_needs_root() {
     let path = host();
     readable(&path);
-    for words in [&format!("apply {path}"), "clear", "attach ann 1"] {
+    for words in
+        [&format!("apply {path}"), "clear", "attach ann 1", "grant ann 1GB", "quota reset ann"]
+    {
         exactly(&mut as_nobody(words), 2, "", NEEDS_ROOT);
     }
     exactly(&mut as_nobody("run ann -- true"), 125, "", NEEDS_ROOT);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use shaper::ledger;
 use shaper::quota::Traffic;
+use shaper::times::Timestamp;
 use shaper::tree::{Key, Owner};
 
 use crate::support::accounts::{ANN, BOB};
@@ -30,7 +31,8 @@ tests!(
     On::Host => a_step_holds_within_a_second_of_its_byte_and_is_over_with_its_period,
         without_a_daemon_the_next_apply_counts_whatever_becomes_of_the_classes,
         a_killed_daemon_counts_nothing_twice_and_forgets_nothing,
-        a_groups_quota_holds_all_members_and_those_who_promise_too_much;
+        a_groups_quota_holds_all_members_and_those_who_promise_too_much,
+        a_grant_and_a_reset_are_in_force_at_once;
 );
 
 pub const COST: &[Test] = &[Test {
@@ -322,6 +324,72 @@ users:
     expect(UPLINK, Duration::from_secs(3), &[(&[&one, &other], 10 * MBIT, 8)]);
     let said = shaper(&["why", "bob", "--file", &policy(text)]).exits(0).stdout;
     assert!(said.contains("of the quota (4MB in the last 1h is sent) of group team"), "{said}");
+}
+
+/// A class gets a ceil; how long it took.
+#[track_caller]
+fn gets(ceil: u64, within: Duration) -> Duration {
+    let start = Instant::now();
+    soon("the class has the ceil", within, || class("user/ann").ceil == ceil);
+    start.elapsed()
+}
+
+fn a_grant_and_a_reset_are_in_force_at_once() {
+    let mut world = World::new();
+    let file = policy(
+        "
+version: 1
+links: {up0: 200mbit}
+users: {ann: {ceil: 80mbit, quota: {12h: 30MB, then: 2mbit, counts: sent}}}
+",
+    );
+    let (cap, held) = (80 * MBIT, 2 * MBIT);
+    // The daemon looks each 30 s where nothing more can follow, so these are not its own looks.
+    let (at_once, used_up) = (Duration::from_secs(8), Duration::from_secs(40));
+    let daemon = Daemon::run(command(&["watch", &file]));
+    let stream = world.pouring(ANN, Family::V4);
+    gets(held, used_up);
+    expect(UPLINK, Duration::from_millis(1_500), &[(&[&classid("user/ann")], held, 10)]);
+
+    let said = shaper(&["grant", "ann", "60MB"]).exits(0);
+    println!("a grant: {:?}", gets(cap, at_once));
+    assert!(said.stdout.starts_with("ann has 60MB more\n  ") && said.stderr.is_empty());
+    let (before, start) = (class("user/ann").bytes, Instant::now());
+    soon("it is more than the cap was", at_once, || class("user/ann").bytes > before + 5 * MB);
+    println!("5 MB in {:?}", start.elapsed());
+    gets(held, used_up);
+    assert!(class("user/ann").bytes >= 90 * MB, "not before the grant is used, too");
+
+    let said = shaper(&["quota", "reset", "ann"]).exits(0).stdout;
+    println!("a reset: {:?}", gets(cap, at_once));
+    assert!(said.starts_with("what ann uses is counted anew from now on\n"), "{said}");
+    let anew = class("user/ann").bytes;
+    gets(held, used_up);
+    let more = class("user/ann").bytes - anew;
+    // What was sent before it was in force is a second's at most, and a step holds within another.
+    assert!((75 * MB..115 * MB).contains(&more), "{more} of 90 MB");
+
+    let until = Timestamp::now() + Duration::from_secs(6);
+    shaper(&["grant", "ann", "1TB", "--until", &until.to_string()]).exits(0);
+    println!("a grant until {until}: {:?}", gets(cap, at_once));
+    let usage = shaper(&["usage", "ann", "--json"]).exits(0).json();
+    let granted = &usage["quotas"][0]["granted_bytes"];
+    assert_eq!(granted.as_u64(), Some(1_000_060 * MB), "{usage}");
+    gets(held, at_once);
+    assert!(Timestamp::now().as_second() >= until.as_second(), "not before its end");
+    let table = shaper(&["usage"]).exits(0).stdout;
+    assert!(table.lines().nth(1).is_some_and(|line| line.ends_with("100%: 2mbit")), "{table}");
+    drop(stream);
+    assert!(daemon.end().success());
+
+    // Without a daemon the next apply does.
+    let said = shaper(&["quota", "reset", "ann"]).exits(0);
+    assert!(said.stderr.contains("the next `shaper apply`"), "{}", said.stderr);
+    assert_eq!(class("user/ann").ceil, held);
+    silence();
+    shaper(&["apply", &file]).exits(0);
+    assert_eq!(class("user/ann").ceil, cap);
+    assert!(kept(&ann()).sent < 5 * MB, "{:?}", kept(&ann()));
 }
 
 /// Two thousand users, of whom nobody sends.

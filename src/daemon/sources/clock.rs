@@ -24,7 +24,7 @@ pub(super) struct Clock {
     until: Option<Timestamp>,
     /// The clock was set, which was told when the timer was, and not by the timer.
     turned: bool,
-    zone: Option<WatchedFile<'static>>,
+    zone: Option<WatchedFile>,
 }
 
 impl Clock {

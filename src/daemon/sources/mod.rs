@@ -1,10 +1,11 @@
 //! The sources of events: signals, process events, notices of links, the policy file,
-//! `/etc/subuid`, the clock, the children that ask NSS and container engines, the namespace's name,
-//! and time. Nothing here decides what follows from an event.
+//! `/etc/subuid`, the file of what was used, the clock, the children that ask NSS and container
+//! engines, the namespace's name, and time. Nothing here decides what follows from an event.
 
 mod clock;
 mod policy_file;
 mod signals;
+mod use_file;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -35,6 +36,7 @@ use crate::sys::netns::Target;
 use clock::Clock;
 use policy_file::{Now, PolicyFile};
 pub(super) use signals::Signals;
+use use_file::UseFile;
 use watched::WatchedFile;
 
 /// How often a stat(2) looks whether the name still stands for the namespace.
@@ -53,6 +55,7 @@ enum Source {
     Nss,
     Engines,
     Subuids,
+    UseFile,
     Clock,
     Namespace,
     Time,
@@ -77,7 +80,9 @@ pub(super) struct Sources {
     proc_root: PathBuf,
     file: PolicyFile,
     /// `/etc/subuid`; `None`: it cannot be watched, and is read whenever NSS is asked again.
-    subuid: Option<WatchedFile<'static>>,
+    subuid: Option<WatchedFile>,
+    /// What owners with a quota have used; others write there what they grant.
+    used: UseFile,
     /// When the policy in force means something else.
     clock: Clock,
     /// The question to NSS that is under way.
@@ -112,6 +117,7 @@ impl Sources {
             proc_root: kernel.proc_root.clone(),
             file: PolicyFile::new(settings.file.clone()).map_err(CannotGoOn::Inotify)?,
             subuid: subuid.ok(),
+            used: UseFile::of(kernel),
             clock: Clock::default(),
             asking: None,
             engines: None,
@@ -129,6 +135,7 @@ impl Sources {
     /// go before. `in_force`: what is shaped now.
     pub(super) fn next(&mut self, by: Instant, in_force: &InForce) -> Result<Event, CannotGoOn> {
         self.clock.wake_at(in_force.model.valid_until);
+        self.used.watch(!in_force.model.metered.owners.is_empty());
         self.ready.extend(self.clock.is_due().then_some(Source::Clock));
         loop {
             match self.ready.pop_front() {
@@ -146,7 +153,7 @@ impl Sources {
     fn wait(&mut self, by: Instant) -> nix::Result<()> {
         let (asking, engines) = (self.asking.as_ref(), self.engines.as_ref());
         let [turn, zone] = self.clock.fds();
-        let fds: [(Source, Option<BorrowedFd<'_>>); 9] = [
+        let fds: [(Source, Option<BorrowedFd<'_>>); 10] = [
             (Source::Signals, Some(self.signals.as_fd())),
             (Source::Processes, self.processes.as_ref().map(AsFd::as_fd)),
             (Source::Links, Some(self.links.as_fd())),
@@ -154,6 +161,7 @@ impl Sources {
             (Source::Nss, asking.map(AsFd::as_fd)),
             (Source::Engines, engines.map(AsFd::as_fd)),
             (Source::Subuids, self.subuid.as_ref().map(AsFd::as_fd)),
+            (Source::UseFile, self.used.fd()),
             (Source::Clock, turn),
             (Source::Clock, zone),
         ];
@@ -211,6 +219,7 @@ impl Sources {
                 Some(Event::Described(answer.unwrap_or_else(|why| engines::Answer::none(&why))))
             }
             Source::Subuids => self.subuid.as_ref()?.changed().then_some(Event::Subuids),
+            Source::UseFile => self.used.changed().then_some(Event::UseChanged),
             Source::Clock => self.clock.has_turned().then_some(Event::AnotherTime),
             Source::Namespace => self.look_at_name(),
             Source::Time => Some(Event::Time),

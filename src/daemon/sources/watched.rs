@@ -5,26 +5,25 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 /// The file and its folder, where only root makes files, and seldom.
-pub(super) struct WatchedFile<'a> {
-    path: &'a Path,
-    name: &'a OsStr,
+pub(super) struct WatchedFile {
+    path: PathBuf,
     inotify: Inotify,
 }
 
-impl WatchedFile<'_> {
+impl WatchedFile {
     /// # Errors
     /// The folder does not exist, or cannot be watched. The file itself may come later.
-    pub(super) fn watch(path: &Path) -> io::Result<WatchedFile<'_>> {
+    pub(super) fn watch(path: &Path) -> io::Result<WatchedFile> {
         let missing = || io::Error::other(format!("{} is no file's path", path.display()));
-        let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
+        let (folder, _) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let file = WatchedFile { path, name, inotify };
+        let file = WatchedFile { path: path.to_path_buf(), inotify };
         file.inotify.add_watch(
             folder,
             AddWatchFlags::IN_CLOSE_WRITE
@@ -40,7 +39,7 @@ impl WatchedFile<'_> {
     /// Watches the file too: one that is mounted here from elsewhere has events in its own folder
     /// only.
     fn watch_itself(&self) -> io::Result<()> {
-        match self.inotify.add_watch(self.path, AddWatchFlags::IN_CLOSE_WRITE) {
+        match self.inotify.add_watch(&self.path, AddWatchFlags::IN_CLOSE_WRITE) {
             Ok(_) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -51,7 +50,8 @@ impl WatchedFile<'_> {
         let mut changed = false;
         while let Ok(events) = self.inotify.read_events() {
             // Events of the watch of the file itself have no name.
-            let is_its = |name: Option<&OsStr>| name.is_none_or(|name| name == self.name);
+            let is_its =
+                |name: Option<&OsStr>| name.is_none_or(|name| Some(name) == self.path.file_name());
             changed |= events.iter().any(|event| is_its(event.name.as_deref()));
         }
         if changed && let Err(error) = self.watch_itself() {
@@ -61,7 +61,7 @@ impl WatchedFile<'_> {
     }
 }
 
-impl AsFd for WatchedFile<'_> {
+impl AsFd for WatchedFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }

@@ -197,6 +197,7 @@ impl State {
             Event::Described(answer) => self.act(Action::Learn(answer)),
             Event::Learned { is_news, asks } => self.learned(is_news, asks, now),
             Event::Subuids => people.subuids_changed(now),
+            Event::UseChanged => self.metering.told(now),
             Event::AnotherTime => self.tell(shaping::Event::Wanted { by: now }, now),
             Event::CutOff => self.end(Ended::WithNamespace(Arc::clone(self.policy()))),
             Event::Time => self.on_time(now),
@@ -470,8 +471,7 @@ impl State {
     /// Asks about all names of the policy in force and of a new one.
     fn ask_for_all(&mut self, now: Instant) {
         let candidate = self.shaping.candidate().map(|policy| Question::of(policy));
-        let in_force = Question::of(self.policy());
-        let question = candidate.into_iter().fold(in_force, Question::and);
+        let question = candidate.into_iter().fold(Question::of(self.policy()), Question::and);
         self.people.ask_all(question, &self.standing.in_force, now);
         self.follow_people(now);
     }

@@ -1,0 +1,270 @@
+//! `shaper usage`, `shaper grant` and `shaper quota reset`: what was used of quotas, more of them,
+//! and their use counted anew.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::moment::moment;
+use super::output::Output;
+use super::own::Own;
+use super::{daemon, scope, whom};
+use crate::apply::{self, Keeps, Look, Options, Request, Session, may_change};
+use crate::cli::{Global, UsageOptions};
+use crate::failure::Failure;
+use crate::quota::{Grant, Period, VolumeError, volume};
+use crate::status::{self, Quota, usage_table};
+use crate::text::{Foreign, shown};
+use crate::times::Timestamp;
+use crate::tree::{Group, Owner};
+
+/// Why there is nothing to say, or to grant.
+#[derive(Debug, thiserror::Error)]
+enum UsageError {
+    #[error(
+        "there is no user, group or account {0}; `shaper usage` without a name lists who has a quota"
+    )]
+    NoSuchUser(Foreign),
+    #[error("{0} has no quota; write one in {1}, such as `quota: {{month: 1TB, then: 10mbit}}`")]
+    NoQuota(Foreign, Foreign),
+    #[error("nobody here has a quota of this period: `{0}`; there are: {1}")]
+    NoPeriod(String, String),
+    #[error("a grant of 0 changes nothing; write for example `10GiB`")]
+    Nothing,
+    #[error("`{0}` is over already; write a later moment, or leave --until out")]
+    Over(Foreign),
+    #[error("{0}; run it with sudo")]
+    ForRoot(Foreign),
+    #[error("{0}")]
+    Unread(Foreign),
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Failure {
+        match error {
+            UsageError::Unread(_) => Failure::refused(error),
+            _ => Failure::Usage(error.to_string()),
+        }
+    }
+}
+
+/// What the policy in force means, and what was used of its quotas.
+struct Metered {
+    /// The caller, to whom only what he has is told; `None`: root.
+    own: Option<Own>,
+    session: Session,
+    request: Request,
+    look: Look,
+    file: PathBuf,
+}
+
+impl Metered {
+    /// `names`: those that are asked about.
+    fn look(global: &Global, names: &[String], keeps: Keeps) -> Result<Metered, Failure> {
+        let kernel = scope::open(global)?;
+        if keeps != Keeps::Nobody {
+            may_change(&kernel)?;
+        }
+        let own = Own::of(&kernel)?;
+        if let Some(own) = &own {
+            names.iter().try_for_each(|name| own.admit(name).map(drop))?;
+        }
+        let file = daemon::policy_applied(&kernel)?;
+        let policy = apply::read(&file)?;
+        let is_line = |name: &str| {
+            policy.users.iter().any(|line| line.key.value.as_str() == name)
+                || policy.groups.iter().any(|line| line.key.value.as_str() == name)
+                || matches!(Group::of(name), Some(Group::Everyone))
+        };
+        let mut also = BTreeSet::new();
+        for name in names.iter().filter(|name| !is_line(name)) {
+            match whom::uid(name)? {
+                Some(uid) => also.insert(uid),
+                None => return Err(UsageError::NoSuchUser(name.as_str().into()).into()),
+            };
+        }
+        let options = Options {
+            skip_unknown: true,
+            takeover: true,
+            absent_links: true,
+            ..Options::default()
+        };
+        let who = apply::Who::Asked { also };
+        let request = Request { who, ..Request::new(policy, options) };
+        let mut session = Session::without_names(kernel);
+        session.keep_use(keeps);
+        let look = session.look(&request)?;
+        let metered = Metered { own, session, request, look, file };
+        match &metered.look.meaning.facts().used.unread {
+            None => Ok(metered),
+            Some(why) if metered.own.is_some() => {
+                Err(UsageError::ForRoot(why.as_str().into()).into())
+            }
+            Some(why) => Err(UsageError::Unread(why.as_str().into()).into()),
+        }
+    }
+
+    /// Whose a name is that has a quota: a line's, an account's own, or that of the line which
+    /// claims the account.
+    fn owner(&self, name: &str) -> Result<Owner, Failure> {
+        let meaning = &self.look.meaning;
+        let owners = &meaning.model.metered.owners;
+        let has = |owner: &Owner| owners.contains_key(owner);
+        let group = || Group::of(name).map(Owner::Group).filter(has);
+        if let Some(owner) = whom::line(name).filter(has).or_else(group) {
+            return Ok(owner);
+        }
+        let accounts = &meaning.facts().accounts;
+        let claimed = |uid| meaning.model.matcher.claim(uid, None, accounts);
+        let uid = whom::uid(name).ok().flatten();
+        let owner = uid.and_then(claimed).map(|claimed| claimed.owner());
+        let none =
+            || UsageError::NoQuota(name.into(), self.file.display().to_string().as_str().into());
+        Ok(owner.filter(has).ok_or_else(none)?)
+    }
+
+    /// All quotas here, by the names of owners.
+    fn quotas(&self) -> Vec<Quota> {
+        let facts = self.look.meaning.facts();
+        let mut quotas = status::quotas(&self.look.meaning.model, &facts.zones.here);
+        for quota in &mut quotas {
+            if let Owner::Uid(uid) = quota.owner
+                && let Some(account) = facts.accounts.by_uid.get(&uid)
+            {
+                quota.user.clone_from(&account.name);
+            }
+        }
+        quotas
+    }
+
+    /// Those of one owner, after a change.
+    fn again(mut self, owner: &Owner) -> Result<Vec<Quota>, Failure> {
+        self.look = self.session.look(&self.request)?;
+        let mut quotas = self.quotas();
+        quotas.retain(|quota| quota.owner == *owner);
+        Ok(quotas)
+    }
+}
+
+#[derive(Serialize)]
+struct Used<'a> {
+    version: u32,
+    quotas: &'a [Quota],
+}
+
+pub(super) fn usage(global: &Global, options: &UsageOptions) -> Result<Output, Failure> {
+    let period = options.period.as_deref().map(str::parse::<Period>).transpose();
+    let period = period.map_err(|error| Failure::Usage(error.to_string()))?;
+    let metered = Metered::look(global, &options.users, Keeps::Nobody)?;
+    let mut quotas = metered.quotas();
+    if let Some(own) = &metered.own {
+        quotas.retain(|quota| own.owners.contains(&quota.owner));
+    }
+    let owners = options.users.iter().map(|name| metered.owner(name));
+    let owners: BTreeSet<Owner> = owners.collect::<Result<_, _>>()?;
+    quotas.retain(|quota| owners.is_empty() || owners.contains(&quota.owner));
+    if let Some(period) = period.map(|period| period.to_string()) {
+        let all: BTreeSet<String> = quotas.iter().map(|quota| quota.period.clone()).collect();
+        quotas.retain(|quota| quota.period == period);
+        if quotas.is_empty() && !all.is_empty() {
+            let all: Vec<String> = all.into_iter().collect();
+            return Err(UsageError::NoPeriod(period, all.join(", ")).into());
+        }
+    }
+    if global.json {
+        let document = Used { version: 1, quotas: &quotas };
+        return Ok(Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?));
+    }
+    Ok(Output::text(match quotas.is_empty() {
+        true => format!("nobody has a quota in {}\n", shown(&metered.file.display().to_string())),
+        false => usage_table(&quotas),
+    }))
+}
+
+/// What was changed, and what is used of the owner's quotas then.
+#[derive(Serialize)]
+struct Changed {
+    version: u32,
+    #[serde(flatten)]
+    what: What,
+    /// Whether a daemon puts it in force; without one the next apply does.
+    daemon: bool,
+    quotas: Vec<Quota>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum What {
+    Granted {
+        user: String,
+        bytes: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until: Option<String>,
+    },
+    Reset {
+        user: String,
+    },
+}
+
+pub(super) fn grant(
+    global: &Global,
+    user: &str,
+    bytes: &str,
+    until: Option<&str>,
+) -> Result<Output, Failure> {
+    let bytes = match volume(bytes) {
+        Ok(bytes) => bytes,
+        Err(VolumeError::Zero) => return Err(UsageError::Nothing.into()),
+        Err(error) => return Err(Failure::Usage(error.to_string())),
+    };
+    let ends = until.map(moment).transpose()?;
+    let mut metered = Metered::look(global, &[user.to_string()], Keeps::Caller)?;
+    let facts = metered.look.meaning.facts();
+    let now = facts.used.time.unwrap_or(facts.now);
+    if let (Some(text), Some(ends)) = (until, ends)
+        && ends <= now
+    {
+        return Err(UsageError::Over(text.into()).into());
+    }
+    let owner = metered.owner(user)?;
+    let grant =
+        Grant { bytes: bytes.0, at: now.as_second(), until: ends.map(Timestamp::as_second) };
+    metered.session.grant_use(owner.clone(), grant).map_err(Failure::refused)?;
+    let said = format!("{} has {} more", shown(user), bytes.to_volume());
+    let said = said + &until.map_or_else(String::new, |until| format!(", until {}", shown(until)));
+    let until = ends.map(|ends| ends.to_string());
+    let what = What::Granted { user: user.to_string(), bytes: bytes.0, until };
+    changed(global, metered, &owner, (said, what))
+}
+
+pub(super) fn reset(global: &Global, user: &str) -> Result<Output, Failure> {
+    let mut metered = Metered::look(global, &[user.to_string()], Keeps::Caller)?;
+    let owner = metered.owner(user)?;
+    metered.session.reset_use(owner.clone()).map_err(Failure::refused)?;
+    let said = format!("what {} uses is counted anew from now on", shown(user));
+    changed(global, metered, &owner, (said, What::Reset { user: user.to_string() }))
+}
+
+fn changed(
+    global: &Global,
+    metered: Metered,
+    owner: &Owner,
+    (said, what): (String, What),
+) -> Result<Output, Failure> {
+    let daemon = daemon::Daemon::of(&metered.session.kernel)?.is_some();
+    let quotas = metered.again(owner)?;
+    if global.json {
+        let document = Changed { version: 1, what, daemon, quotas };
+        return Ok(Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?));
+    }
+    if global.quiet {
+        return Ok(Output::default());
+    }
+    let lines: String = quotas.iter().map(|quota| format!("  {}\n", quota.words())).collect();
+    let note = match daemon {
+        true => String::new(),
+        false => "note: no daemon runs here, so the next `shaper apply` puts it in force\n".into(),
+    };
+    Ok(Output { stdout: format!("{said}\n{lines}"), stderr: note, ..Output::default() })
+}

@@ -1,0 +1,133 @@
+//! What was used of quotas, as a table of at most 80 columns. Pure.
+
+use super::cells::{Side, cell, width};
+use super::quota::Quota;
+use super::words::{bytes, limit};
+use crate::text::shown;
+
+const HEADINGS: [&str; 8] = ["USER", "PERIOD", "USED", "GRANTED", "OF", "LEFT", "ANEW", "HOLDS"];
+const SIDES: [Side; 8] = [
+    Side::Left,
+    Side::Left,
+    Side::Right,
+    Side::Right,
+    Side::Right,
+    Side::Right,
+    Side::Left,
+    Side::Left,
+];
+/// The columns of the table.
+const COLUMNS: usize = 80;
+/// What a name has at least.
+const LEAST_NAME: usize = 3;
+
+/// A line for each quota, below a line of headings. `OF` has the volume with what was granted,
+/// `ANEW` when the period ends, `HOLDS` the step that holds now.
+pub fn usage_table(quotas: &[Quota]) -> String {
+    let rows: Vec<[String; 8]> = quotas.iter().map(row).collect();
+    let headings = HEADINGS.map(str::to_string);
+    let mut widths = [0; 8];
+    for row in std::iter::once(&headings).chain(&rows) {
+        for (wide, text) in widths.iter_mut().zip(row) {
+            *wide = width(text).max(*wide);
+        }
+    }
+    let others: usize = widths.iter().skip(1).map(|wide| wide + 1).sum();
+    widths[0] = widths[0].min(COLUMNS.saturating_sub(others).max(LEAST_NAME));
+    let line = |row: &[String; 8]| {
+        let cells = row.iter().zip(widths).zip(SIDES);
+        let cells: Vec<String> = cells.map(|((text, wide), side)| cell(text, wide, side)).collect();
+        format!("{}\n", cells.join(" ").trim_end())
+    };
+    std::iter::once(&headings).chain(&rows).map(line).collect()
+}
+
+fn row(quota: &Quota) -> [String; 8] {
+    let name = match quota.group {
+        true => format!("[{}]", quota.user),
+        false => quota.user.clone(),
+    };
+    let period = match quota.counts {
+        "both" => quota.period.clone(),
+        counts => format!("{} {counts}", quota.period),
+    };
+    let none = || "-".to_string();
+    let granted = (quota.granted_bytes > 0).then(|| bytes(quota.granted_bytes));
+    let holds = quota.ceil_bit.zip(quota.step.as_ref());
+    [
+        shown(&name).to_string(),
+        period,
+        bytes(quota.used_bytes),
+        granted.unwrap_or_else(none),
+        bytes(quota.limit_bytes),
+        bytes(quota.left_bytes),
+        quota.anew.clone().unwrap_or_else(none),
+        holds.map_or_else(none, |(ceil, step)| format!("{step}: {}", limit(ceil))),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Key, Owner};
+    use proptest::prelude::*;
+
+    fn quota(name: &str, numbers: [u64; 3], held: Option<(&str, u64)>) -> Quota {
+        let [used, granted, limit] = numbers;
+        Quota {
+            user: name.to_string(),
+            owner: Owner::User(Key::new("ann").unwrap()),
+            group: held.is_some(),
+            period: "month".to_string(),
+            in_words: "this month".to_string(),
+            counts: if held.is_some() { "received" } else { "both" },
+            used_bytes: used,
+            granted_bytes: granted,
+            limit_bytes: limit,
+            left_bytes: limit.saturating_sub(used),
+            until: None,
+            ceil_bit: held.map(|held| held.1),
+            step: held.map(|held| held.0.to_string()),
+            anew: Some("12-01 00:00".to_string()),
+        }
+    }
+
+    #[test]
+    fn all_that_is_known_of_a_quota_is_in_its_line() {
+        let gib = 1 << 30;
+        let mut rolling = quota("kim", [0, 0, gib], None);
+        (rolling.period, rolling.anew) = ("30d".to_string(), None);
+        let table = usage_table(&[
+            quota("ann", [gib * 3 / 2, 0, 50 * gib], None),
+            quota("team", [70 * gib, 10 * gib, 60 * gib], Some(("100%", 10_000_000))),
+            rolling,
+        ]);
+        let expected = "\
+USER   PERIOD           USED GRANTED    OF    LEFT ANEW        HOLDS
+ann    month          1.5GiB       - 50GiB 48.5GiB 12-01 00:00 -
+[team] month received  70GiB   10GiB 60GiB      0B 12-01 00:00 100%: 10mbit
+kim    30d                0B       -  1GiB    1GiB -           -
+";
+        assert_eq!(table, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_has_at_most_80_columns(
+            names in prop::collection::vec("[a-z日]{1,60}", 1..9),
+            numbers in any::<[u32; 3]>(),
+            ceil in 64_000..900_000_000_000_u64,
+        ) {
+            let numbers = numbers.map(|number| u64::from(number) << 10);
+            let held = |at: usize| at.is_multiple_of(2).then_some(("87.5%", ceil));
+            let quotas = names.iter().enumerate();
+            let quotas: Vec<Quota> =
+                quotas.map(|(at, name)| quota(name, numbers, held(at))).collect();
+            let table = usage_table(&quotas);
+            prop_assert_eq!(table.lines().count(), quotas.len() + 1);
+            for line in table.lines() {
+                prop_assert!(width(line) <= COLUMNS, "{}", line);
+            }
+        }
+    }
+}

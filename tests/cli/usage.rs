@@ -1,0 +1,212 @@
+//! `usage`, `grant` and `quota reset`: their words, and what a later apply makes of them.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use assert_cmd::Command;
+
+use super::invoke::{Sleeper, as_user, exactly, host, shaper};
+use crate::support::accounts::{ANN, BOB, CAROL};
+use crate::support::cell::SCRATCH;
+use crate::support::harness::{On, tests};
+use crate::support::program::policy;
+
+tests!(On::Host =>
+    what_is_used_is_a_table_of_all_who_have_a_quota, a_grant_is_more_of_each_quota_until_it_ends,
+    what_cannot_be_granted_says_the_cure, users_are_told_of_their_own_use_at_most
+);
+
+const POLICY: &str = "
+version: 1
+links: {up0: {rate: 1gbit, leaf: bfifo}}
+users:
+  ann: {ceil: 20mbit, quota: [{30d: 1TiB, then: 1mbit, counts: sent}, {12h: 10GiB, then: {50%: 10mbit, 100%: 2mbit}}]}
+  bob: 10mbit
+groups: {team: {ceil: 100mbit, users: [bob], quota: {30d: 2TiB, then: 64kbit}}}
+everyone: {each: {ceil: 5mbit, quota: {30d: 5GiB, then: 1mbit}}}
+";
+
+/// A command that keeps use where the test does.
+fn keeping(mut command: Command) -> Command {
+    command.env("STATE_DIRECTORY", format!("{SCRATCH}/state"));
+    command
+}
+
+fn usage(words: &str) -> Command {
+    keeping(shaper(words))
+}
+
+fn shaped() -> (String, Sleeper) {
+    host();
+    let path = policy(POLICY);
+    let carol = Sleeper::of(CAROL);
+    usage(&format!("apply -q {path}")).assert().code(0);
+    (path, carol)
+}
+
+const TABLE: &str = "\
+USER   PERIOD   USED GRANTED    OF  LEFT ANEW HOLDS
+ann    30d sent   0B       -  1TiB  1TiB -    -
+ann    12h        0B       - 10GiB 10GiB -    -
+carol  30d        0B       -  5GiB  5GiB -    -
+[team] 30d        0B       -  2TiB  2TiB -    -
+";
+
+fn what_is_used_is_a_table_of_all_who_have_a_quota() {
+    host();
+    // A daemon's or a noted policy is not there yet: the usual one is not either.
+    usage("usage").assert().code(2);
+    let path = policy("version: 1\nlinks: {up0: 1gbit}\nusers: {bob: 10mbit}\n");
+    usage(&format!("apply -q {path}")).assert().code(0);
+    exactly(&mut usage("usage"), 0, &format!("nobody has a quota in {path}\n"), "");
+    let none = format!(
+        "error: bob has no quota; write one in {path}, such as `quota: {{month: 1TB, then: 10mbit}}`\n"
+    );
+    exactly(&mut usage("usage bob"), 2, "", &none);
+    let _carol = Sleeper::of(CAROL);
+    let path = policy(POLICY);
+    usage(&format!("apply -q {path}")).assert().code(0);
+    exactly(&mut usage("usage"), 0, TABLE, "");
+    let of = |words: &str, rows: &[usize]| {
+        let lines: Vec<&str> = TABLE.lines().collect();
+        let output = usage(words).assert().code(0).stderr("").get_output().stdout.clone();
+        let said = String::from_utf8(output).expect("text");
+        let cells = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let said: Vec<String> = said.lines().skip(1).map(cells).collect();
+        assert_eq!(said, rows.iter().map(|row| cells(lines[*row])).collect::<Vec<_>>(), "{words}");
+    };
+    of("usage ann", &[1, 2]);
+    of("usage team carol", &[3, 4]);
+    of("usage --period 12h", &[2]);
+    // Bob has no process here, and no line of his own has a quota; an account of `each` that is
+    // not here has used nothing.
+    let lines = usage("usage carol --json").assert().code(0).get_output().stdout.clone();
+    let json: serde_json::Value = serde_json::from_slice(&lines).expect("JSON");
+    let expected = serde_json::json!({
+        "version": 1,
+        "quotas": [{
+            "user": "carol", "group": false, "period": "30d", "counts": "both", "used_bytes": 0,
+            "granted_bytes": 0, "limit_bytes": 5_u64 << 30, "left_bytes": 5_u64 << 30
+        }]
+    });
+    assert_eq!(json, expected);
+    let other = "error: nobody here has a quota of this period: `week`; there are: 12h, 30d\n";
+    exactly(&mut usage("usage --period week"), 2, "", other);
+    let zorro = "error: there is no user, group or account zorro; `shaper usage` without a name lists who has a quota\n";
+    exactly(&mut usage("usage zorro"), 2, "", zorro);
+}
+
+fn a_grant_is_more_of_each_quota_until_it_ends() {
+    let (_path, _carol) = shaped();
+    let note = "note: no daemon runs here, so the next `shaper apply` puts it in force\n";
+    let said = "\
+ann has 2GiB more
+  0B of 1TiB sent in the last 30d, 1TiB left
+  0B of 12GiB used in the last 12h, 12GiB left
+";
+    exactly(&mut usage("grant ann 2GiB"), 0, said, note);
+    exactly(&mut usage("grant ann 1GiB -q"), 0, "", "");
+    let output = usage("usage ann --json").assert().code(0).get_output().stdout.clone();
+    let json: serde_json::Value = serde_json::from_slice(&output).expect("JSON");
+    for quota in [0, 1] {
+        assert_eq!(json["quotas"][quota]["granted_bytes"], 3_u64 << 30, "{json}");
+    }
+    let words = "grant carol 1TB --until 2099-12-24T22:00:00Z --json";
+    let output = usage(words).assert().code(0).stderr("").get_output().stdout.clone();
+    let json: serde_json::Value = serde_json::from_slice(&output).expect("JSON");
+    assert_eq!(json["granted"]["bytes"], 1_000_000_000_000_u64, "{json}");
+    assert_eq!(json["granted"]["until"], "2099-12-24T22:00:00Z", "{json}");
+    assert_eq!((&json["daemon"], &json["version"]), (&false.into(), &1.into()), "{json}");
+    assert_eq!(json["quotas"][0]["limit_bytes"], 1_000_000_000_000 + (5_u64 << 30), "{json}");
+    // Groups, too.
+    usage("grant team 1TiB").assert().code(0);
+    let reset = "\
+what team uses is counted anew from now on
+  0B of 3TiB used in the last 30d, 3TiB left
+";
+    exactly(&mut usage("quota reset team"), 0, reset, note);
+    let output = usage("quota reset ann --json").assert().code(0).get_output().stdout.clone();
+    let json: serde_json::Value = serde_json::from_slice(&output).expect("JSON");
+    assert_eq!((&json["reset"]["user"], &json["daemon"]), (&"ann".into(), &false.into()));
+}
+
+fn what_cannot_be_granted_says_the_cure() {
+    let (path, _carol) = shaped();
+    for (words, error) in [
+        ("grant ann 0GB", "a grant of 0 changes nothing; write for example `10GiB`"),
+        ("grant ann 8Gbit", "a volume is in bytes, not in bits: write `1GB` for what `8Gbit` is"),
+        (
+            "grant ann 5",
+            "`5` has no unit; write for example `5GiB` (powers of 1024) or `5GB` (powers of 1000)",
+        ),
+        (
+            "grant ann 1GB --until 2001-01-01T00:00:00Z",
+            "`2001-01-01T00:00:00Z` is over already; write a later moment, or leave --until out",
+        ),
+        (
+            "grant zorro 1GB",
+            "there is no user, group or account zorro; `shaper usage` without a name lists who has a quota",
+        ),
+        (
+            "quota reset zorro",
+            "there is no user, group or account zorro; `shaper usage` without a name lists who has a quota",
+        ),
+    ] {
+        exactly(&mut usage(words), 2, "", &format!("error: {error}\n"));
+    }
+    for words in ["grant bob 1GB", "quota reset bob"] {
+        let error = format!(
+            "error: bob has no quota; write one in {path}, such as `quota: {{month: 1TB, then: 10mbit}}`\n"
+        );
+        exactly(&mut usage(words), 2, "", &error);
+    }
+    let moment = usage("grant ann 1GB --until tomorrow").assert().code(2).get_output().clone();
+    let error = String::from_utf8_lossy(&moment.stderr).into_owned();
+    assert!(error.starts_with("error: `tomorrow` is no moment: "), "{error}");
+    exactly(&mut usage("usage ann --period 12h"), 0, &ann_alone(), "");
+    // A file of a later version is left as it is.
+    let kept = format!("{SCRATCH}/state/use-shaper");
+    fs::write(&kept, "shaper use 99\nsomething").expect("write it");
+    for words in ["usage", "grant ann 1GB", "quota reset ann"] {
+        let output = usage(words).assert().code(1).stdout("").get_output().clone();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("is of version 99"), "{words}: {error}");
+    }
+    assert_eq!(fs::read_to_string(&kept).expect("it is there"), "shaper use 99\nsomething");
+}
+
+/// Nothing of what was refused was granted.
+fn ann_alone() -> String {
+    "USER PERIOD USED GRANTED    OF  LEFT ANEW HOLDS\nann  12h      0B       - 10GiB 10GiB -    -\n"
+        .to_string()
+}
+
+fn users_are_told_of_their_own_use_at_most() {
+    let (path, _carol) = shaped();
+    let _ann = Sleeper::of(ANN);
+    usage(&format!("apply -q {path}")).assert().code(0);
+    let as_her = |words: &str| keeping(as_user(ANN, words));
+    // The policy is root's.
+    as_her("usage").assert().code(2).stdout("");
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("readable");
+    let output = as_her("usage").assert().code(2).stdout("").get_output().clone();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("Permission denied") && error.contains("run it with sudo"), "{error}");
+    for place in ["state", "state/use-shaper"] {
+        let place = format!("{SCRATCH}/{place}");
+        fs::set_permissions(&place, Permissions::from_mode(0o755)).expect("readable");
+    }
+    let output = as_her("usage").assert().code(0).stderr("").get_output().stdout.clone();
+    let said = String::from_utf8(output).expect("text");
+    let users: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(users, ["USER", "ann", "ann"], "{said}");
+    for words in ["usage carol", "usage team", "usage zorro"] {
+        let name = words.trim_start_matches("usage ");
+        let error = format!(
+            "error: what {name} has only root may see, and whose it is; `shaper status` without a name says what you have\n"
+        );
+        exactly(&mut as_her(words), 2, "", &error);
+    }
+    let bob = keeping(as_user(BOB, "usage")).assert().code(0).get_output().stdout.clone();
+    assert!(!String::from_utf8_lossy(&bob).contains("ann"));
+}
