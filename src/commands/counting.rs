@@ -138,7 +138,7 @@ impl Counting {
         let look = links.any(is_owned).then(|| {
             let noted = self.inputs.policy.as_ref().map(|policy| Path::new(&policy.file));
             let noted = noted.filter(|file| self.inputs.daemon.is_none() && *file != "-");
-            whom::in_force(&self.kernel.name, noted, BTreeSet::new(), known)
+            whom::in_force(self.kernel.again().ok()?, noted, BTreeSet::new(), known)
         });
         let inner = look.flatten().and_then(|look| look.meaning.model.inner);
         self.inputs.guests = Some(inner.unwrap_or_default());
@@ -259,8 +259,10 @@ impl Counting {
             return;
         }
         let file = file.ok();
-        let (name, known) = (&self.kernel.name, Known::default());
-        if let Some(look) = whom::in_force(name, file.as_deref(), BTreeSet::new(), known) {
+        let in_force =
+            |kernel| whom::in_force(kernel, file.as_deref(), BTreeSet::new(), Known::default());
+        // By the name of the namespace, too, which the file of what was used is called by.
+        if let Some(look) = self.kernel.again().ok().and_then(in_force) {
             let zone = &look.meaning.facts().zones.here;
             self.inputs.limits = status::limits(&look.meaning.model, zone);
             if look.meaning.facts().used.unread.is_none() {

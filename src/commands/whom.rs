@@ -58,12 +58,11 @@ pub(super) fn uid(name: &str) -> Result<Option<u32>, Unknown> {
 /// hold here. `also`: accounts that are asked about though no process is theirs. `engines`: what
 /// engines of containers have said; none is waited for.
 pub(super) fn in_force(
-    instance: &str,
+    kernel: Kernel,
     file: Option<&Path>,
     also: BTreeSet<u32>,
     engines: Known,
 ) -> Option<Look> {
-    let kernel = Kernel::open(Some(instance)).ok()?;
     let file = file.map(Path::to_path_buf).or_else(|| daemon::policy_in_force(&kernel).ok())?;
     let policy = apply::read(&file).ok()?;
     let options =
@@ -84,7 +83,8 @@ pub(super) fn claimant(
     uid: u32,
     file: Option<&Path>,
 ) -> Result<Option<Owner>, Unknown> {
-    let look = in_force(instance, file, [uid].into(), Known::default());
+    let kernel = Kernel::open(Some(instance)).ok();
+    let look = kernel.and_then(|it| in_force(it, file, [uid].into(), Known::default()));
     let Some(look) = look else { return Ok(None) };
     let (meaning, accounts) = (&look.meaning, &look.meaning.facts().accounts);
     match (meaning.model.matcher.claim(uid, None, accounts), &accounts.unavailable) {

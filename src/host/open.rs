@@ -120,6 +120,11 @@ impl Kernel {
         Ok(Kernel { place, ..Kernel::open(Some(&name))? })
     }
 
+    /// The same instance once more, by handles of its own.
+    pub fn again(&self) -> Result<Kernel, OpenError> {
+        Ok(Kernel { place: self.place.clone(), ..Kernel::open(Some(&self.name))? })
+    }
+
     /// Where we mount the hierarchy when it is mounted nowhere.
     pub fn own_mount() -> &'static Path {
         Path::new(DEFAULT_MOUNT)
@@ -349,4 +354,18 @@ fn pair(
         _ => process::counts_as(process, matcher).0,
     };
     Some((uid, claim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opened_again_an_instance_has_the_name_of_its_namespace() {
+        let here = Kernel::open(None).expect("the kernel is asked");
+        assert_eq!(here.again().expect("again").lasting_name(), here.lasting_name());
+        let kernel = Kernel { place: Place::Named("blue".to_string()), ..here };
+        assert!(kernel.lasting_name().ends_with("@blue"));
+        assert_eq!(kernel.again().expect("again").lasting_name(), kernel.lasting_name());
+    }
 }
