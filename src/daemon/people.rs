@@ -131,9 +131,9 @@ impl People {
         Accounts { running, running_ranges, ..self.accounts.clone() }
     }
 
-    /// Says who claims a process, by this matcher and NSS.
-    pub(super) fn whose<'a>(&'a self, matcher: &'a Matcher) -> Whose<'a> {
-        Whose { matcher, accounts: &self.accounts }
+    /// Says who claims a process, by the policy in force and NSS.
+    pub(super) fn whose<'a>(&'a self, in_force: &'a InForce) -> Whose<'a> {
+        whose(in_force, &self.accounts)
     }
 
     /// Has only those process events come that the policy needs.
@@ -338,7 +338,7 @@ impl People {
     }
 
     fn tell_roster(&mut self, event: roster::Event<'_>, in_force: &InForce, now: Instant) {
-        let whose = Whose { matcher: &in_force.model.matcher, accounts: &self.accounts };
+        let whose = whose(in_force, &self.accounts);
         let orders = self.roster.on(event, &Registry { whose, names: &self.names }, now);
         let mut places = false;
         for order in orders {
@@ -456,4 +456,9 @@ fn lacking(placement: &Placement) -> Vec<Owner> {
         Claim::Retired(..) => None,
     };
     placement.waiting.keys().filter_map(owner).collect()
+}
+
+fn whose<'a>(in_force: &'a InForce, accounts: &'a Accounts) -> Whose<'a> {
+    let asks_cgroups = in_force.state.asks_cgroups();
+    Whose { matcher: &in_force.model.matcher, accounts, asks_cgroups }
 }

@@ -141,7 +141,7 @@ impl Placing {
 
 /// Where a process is its unit's, its unit's cgroup has the class from now on.
 fn give_unit(kernel: &Kernel, process: &Process, whose: Whose<'_>, decision: &Decision) {
-    if matches!(decision, Decision::Stay | Decision::MoveTo(_)) {
+    if whose.asks_cgroups && matches!(decision, Decision::Stay | Decision::MoveTo(_)) {
         kernel.give_unit(process, whose.matcher);
     }
 }

@@ -11,6 +11,8 @@ use crate::tree::Owner;
 pub(super) struct Whose<'a> {
     pub matcher: &'a Matcher,
     pub accounts: &'a Accounts,
+    /// Whether a program of a link's asks for the cgroups (v2) of units.
+    pub asks_cgroups: bool,
 }
 
 /// Says who claims a uid, and what NSS is being asked about it.

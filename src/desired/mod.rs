@@ -102,10 +102,10 @@ pub fn desired_with(
     if decides || !sources.is_empty() {
         let accounts = &observed.facts.accounts;
         let table = owners::table(&model.matcher.owners(accounts), &state.claims);
-        let asks = |filter: &Filter| matches!(filter, Filter::Tag(tag) if tag.asks_cgroups());
-        let asks = state.trees.values().any(|tree| tree.filters.values().any(asks));
         let units = match &observed.facts.unit_cgroups {
-            Some(Ok(units)) if asks => owners::cgroups(&model.matcher.units, units, &state.claims),
+            Some(Ok(units)) if state.asks_cgroups() => {
+                owners::cgroups(&model.matcher.units, units, &state.claims)
+            }
             _ => Default::default(),
         };
         state.owners = Some(OwnerTable { sources, cgroups: units, ..table });

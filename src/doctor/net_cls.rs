@@ -103,7 +103,7 @@ fn neighbours(found: &NetClsFound) -> Vec<Check> {
                 "net_cls is mounted at {at}, in a directory of cgroup v2: containers of LXC, Incus and LXD do not start, and `systemctl status` shows a wrong tree"
             ),
             format!(
-                "umount {at}, and have whoever mounts it there do so elsewhere; shaper finds it anywhere, and else mounts it at /run/shaper/net_cls"
+                "umount {at}, and where the daemon runs then `systemctl restart shaper`; have whoever mounts it there do so elsewhere; shaper finds it anywhere, and else mounts it at /run/shaper/net_cls"
             ),
         ));
     }
@@ -111,7 +111,7 @@ fn neighbours(found: &NetClsFound) -> Vec<Check> {
         checks.push(Check::warning(
             "neighbours",
             format!("net_cls is mounted, and {why}"),
-            "systemctl mask run-shaper-net_cls.mount run-shaper-cgroup.mount, `classifier: uid` for each link, shaper apply; or Podman 5.3",
+            "`classifier: uid` for each link, `shaper apply`, then `systemctl mask --now run-shaper-net_cls.mount run-shaper-cgroup.mount`; or Podman 5.3",
         ));
     }
     checks

@@ -11,7 +11,9 @@ pub type UnitCgroups = Result<BTreeMap<Cgroup, String>, NoCgroups>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoCgroups {
     /// The hierarchy is mounted nowhere.
-    #[error("cgroup v2 is mounted nowhere (mount -t cgroup2 none /sys/fs/cgroup/unified)")]
+    #[error(
+        "cgroup v2 is mounted nowhere, so no unit has a cgroup in it (systemd has them there once the host was booted with `systemd.unified_cgroup_hierarchy=1`)"
+    )]
     NotMounted,
     /// What is mounted is a part of the hierarchy, whose depth in the whole is unknown.
     #[error("this is a cgroup namespace of its own, from which the units' cgroups are not seen")]

@@ -39,6 +39,8 @@ pub struct Facts {
     pub used: Used,
     /// The clock in whose ticks HTB keeps bursts.
     pub psched: Psched,
+    /// The first two numbers of the kernel's release; `None`: it could not be read.
+    pub release: Option<(u32, u32)>,
     /// The network namespace's number in eBPF (`SO_NETNS_COOKIE`, Linux 5.14).
     pub netns_cookie: Option<u64>,
     /// Its inode, by which everybody else knows it.

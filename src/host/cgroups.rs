@@ -60,13 +60,14 @@ fn below(directory: &Path, level: u8, units: &mut BTreeMap<Cgroup, String>) -> i
 }
 
 impl Kernel {
-    /// Sets the class of the process's unit's cgroup, where a line claims the unit and no tags are
-    /// read: a unit that has just come has a cgroup that the map does not know. Packets that its
-    /// sockets have sent before were its owner's.
+    /// Sets the class of the process's unit's cgroup, where a line claims the unit: a unit that has
+    /// just come has a cgroup that the map does not know. Packets that its sockets have sent before
+    /// were its owner's. To be called where a program asks for cgroups, which the instance does not
+    /// say: one link may read tags, and another one none.
     pub fn give_unit(&self, process: &Process, matcher: &Matcher) {
         let (Some(maps), Some(unit)) = (&self.owners, process.unit.as_deref()) else { return };
         let Some(key) = matcher.units.find(unit) else { return };
-        let Some(instance) = self.instance().filter(|it| !it.places()) else { return };
+        let Some(instance) = self.instance() else { return };
         let Ok(class) = instance.classid(&Claim::Owner(Owner::User(key.clone()))) else { return };
         let Some(class) = class.our_class() else { return };
         let turn = turn(matcher, unit);

@@ -44,7 +44,7 @@ pub use surroundings::{
 pub use tree::RuleHits;
 pub use wanted::{Directories, Processes, Wanted, Whom};
 
-use crate::facts::{Features, Helpers, LinkFacts};
+use crate::facts::{Facts, Features, Helpers, LinkFacts};
 use crate::host::Kernel;
 use crate::host::cgroups;
 use crate::host::made::Made;
@@ -98,9 +98,7 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
 
     let facts = &mut observation.facts;
     facts.links = links.links;
-    facts.psched = psched(&kernel.proc_root)?;
-    facts.lacks = lack(&kernel.proc_root)?;
-    facts.may_not_read_kernel = bpf::may_not_read_kernel();
+    of_the_kernel(&kernel.proc_root, facts)?;
     facts.netns_cookie = kernel.netns_cookie;
     // The kernel has 32 bits for it.
     facts.netns_inode = u32::try_from(kernel.netns).unwrap_or_default();
@@ -121,6 +119,15 @@ pub fn observe(kernel: &mut Kernel, wanted: Wanted<'_>) -> Result<Snapshot, Obse
         facts.accounts = whom.accounts(running);
     }
     Ok(snapshot)
+}
+
+/// Fills in what the kernel is, and what this process may do there.
+fn of_the_kernel(proc_root: &Path, facts: &mut Facts) -> Result<(), ObserveError> {
+    facts.psched = psched(proc_root)?;
+    facts.release = release(proc_root);
+    facts.lacks = lack(proc_root)?;
+    facts.may_not_read_kernel = bpf::may_not_read_kernel();
+    Ok(())
 }
 
 /// Fills in all that is known of guests without their engines, after a look that did not want it.

@@ -84,6 +84,7 @@ impl Intent {
         }
         let unfit::Fitted { model, mut warnings, in_the_way } = fitted;
         warnings.extend(beside::warnings(&model, &seen.facts));
+        warnings.extend(untagged::warnings(&self.policy, &model, &seen.facts));
         let left_alone = BTreeSet::new();
         Ok(Meaning { observation: seen, model, warnings, draining, left_alone, in_the_way })
     }

@@ -1,31 +1,51 @@
-//! Links without tags (`classifier: uid`): what a policy cannot have there.
+//! Links without tags (`classifier: uid`): what a policy cannot have there, and what it may not
+//! mean.
 
 use super::Refusal;
-use crate::facts::Facts;
+use crate::facts::{Facts, Features};
 use crate::model::{Link, Model};
-use crate::policy::{Diagnostic, Kind, Policy, Report};
+use crate::policy::{Diagnostic, Follow, Kind, Policy, Report};
 use crate::tree::Classifier;
+
+/// From this release on (8520e224f547) a socket has its cgroup beside its tag. Before, the first
+/// tag, of `net_cls` or `net_prio`, takes the cgroup from all sockets that come until the next boot
+/// (`cgroup_sk_alloc_disable`).
+const BOTH: (u32, u32) = (5, 15);
+/// Services that accept connections which become a user's as he logs in.
+const LOGINS: [&str; 2] = ["ssh.service", "sshd.service"];
+
+/// Of a hierarchy that somebody has mounted beside systemd's.
+const NO_UNITS: &str = "no unit of systemd's has a cgroup in cgroup v2";
+
+fn is_untagged(link: &Link, features: &Features) -> bool {
+    match link.classifier {
+        Some(classifier) => classifier == Classifier::Uid,
+        None => features.no_net_cls.is_some(),
+    }
+}
 
 /// Refuses a line that claims processes by their unit where a link reads no tags, and the cgroups
 /// (v2) of sockets cannot be known either.
 pub(super) fn allow(policy: &Policy, model: &Model, facts: &Facts) -> Result<(), Refusal> {
     let features = &facts.features;
-    let is_untagged = |link: &&Link| match link.classifier {
-        Some(classifier) => classifier == Classifier::Uid,
-        None => features.no_net_cls.is_some(),
-    };
-    let Some(link) = model.links.iter().find(is_untagged) else { return Ok(()) };
+    let untagged = |link: &&Link| is_untagged(link, features);
+    let Some(link) = model.links.iter().find(untagged) else { return Ok(()) };
     let mut lines = policy.users.iter().filter_map(|line| line.units.as_ref()?.first());
     let Some(unit) = lines.next() else { return Ok(()) };
     let name = &link.port.link;
-    let lacks = match &facts.unit_cgroups {
+    let tagged = model.links.iter().find(|link| !is_untagged(link, features));
+    let lacks = match (&facts.unit_cgroups, tagged) {
         // Who may not load a program cannot try it.
         _ if !features.helpers.ancestor_cgroup && facts.lacks.is_none() => {
             "this kernel tells no program the cgroup of a socket (CONFIG_SOCK_CGROUP_DATA)"
                 .to_string()
         }
-        Some(Err(why)) => why.to_string(),
-        Some(Ok(_)) | None => return Ok(()),
+        (Some(Err(why)), _) => why.to_string(),
+        (_, Some(tagged)) if has_either(facts) => format!(
+            "before Linux 5.15 sockets have no cgroup once tags are used, which {} reads",
+            tagged.port.link
+        ),
+        (Some(Ok(_)) | None, _) => return Ok(()),
     };
     let why = format!("`units` needs the tags of net_cls or cgroup v2 at {name}, and {lacks}");
     let help = match features.no_net_cls {
@@ -34,4 +54,50 @@ pub(super) fn allow(policy: &Policy, model: &Model, facts: &Facts) -> Result<(),
     };
     let found = Diagnostic::error(Kind::Claim, unit.at, why).also(link.at, "this link").help(help);
     Err(Report::new(&policy.source, vec![found]).into())
+}
+
+/// Whether a socket has a tag or a cgroup here, and not both.
+fn has_either(facts: &Facts) -> bool {
+    facts.features.no_net_cls.is_none() && facts.release.is_some_and(|release| release < BOTH)
+}
+
+/// Warns of lines with units of which more, or less, counts than their author may think where a
+/// link reads no tags.
+pub(super) fn warnings(policy: &Policy, model: &Model, facts: &Facts) -> Vec<Diagnostic> {
+    let untagged = |link: &&Link| is_untagged(link, &facts.features);
+    let Some(link) = model.links.iter().find(untagged) else { return Vec::new() };
+    let name = &link.port.link;
+    let lines =
+        || policy.users.iter().filter_map(|line| Some((line, line.units.as_ref()?.first()?)));
+    let Some((_, first)) = lines().next() else { return Vec::new() };
+    let mut said = Vec::new();
+    if has_either(facts) {
+        let why = format!(
+            "at {name}, which reads no tags, `units` caps nothing if net_cls or net_prio was used since the boot: before Linux 5.15 that takes sockets their cgroup v2"
+        );
+        said.push(
+            Diagnostic::warning(Kind::Claim, first.at, why)
+                .help("boot with `cgroup_no_v1=net_cls,net_prio`, or Linux 5.15 or later"),
+        );
+    }
+    if matches!(&facts.unit_cgroups, Some(Ok(units)) if units.is_empty()) {
+        let why = format!("at {name}, which reads no tags, `units` is nobody: {NO_UNITS}");
+        said.push(
+            Diagnostic::warning(Kind::Claim, first.at, why)
+                .help("boot with `systemd.unified_cgroup_hierarchy=1`"),
+        );
+    }
+    for (line, unit) in lines().filter(|(line, _)| line.follow == Follow::No) {
+        let is_its = |login: &&&str| model.matcher.units.find(login) == Some(&line.key.value);
+        if let Some(login) = LOGINS.iter().find(is_its) {
+            let why = format!(
+                "at {name}, which reads no tags, a connection that {login} has accepted stays this line's when a user has logged in"
+            );
+            said.push(
+                Diagnostic::warning(Kind::Claim, unit.at, why)
+                    .help("add `follow: effective`: then the socket's owner goes first"),
+            );
+        }
+    }
+    said
 }

@@ -12,7 +12,7 @@ pub struct Holds {
     pub by: By,
     /// The window's name; of a quota, what is used of it. `None`: what a line has at all times.
     pub why: Option<Arc<str>>,
-    /// LimitOf limit it is.
+    /// Whose limit it is.
     pub of: LimitOf,
     /// The first moment at which another limit may hold; `None`: none ever does, as far as is
     /// known.
@@ -42,7 +42,7 @@ impl By {
     }
 }
 
-/// LimitOf limit a class has.
+/// Whose limit a class has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LimitOf {
     /// That of its own line, or where nothing ever changes its parent's.

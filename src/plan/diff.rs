@@ -12,7 +12,7 @@ mod turn;
 
 use super::{Phase, Plan, Replaced, Step, Whole};
 use crate::facts::{Observation, RootQdisc};
-use crate::tree::{Direction, Filter, KernelState, NetCls, OwnerKey, Port};
+use crate::tree::{Direction, KernelState, NetCls, OwnerKey, Port};
 use classes::FIXED;
 use comparison::Comparison;
 use turn::Turn;
@@ -111,7 +111,7 @@ impl<'a> Comparison<'a> {
     /// Changes entries of those maps, which programs read at once. So by then the classes that come
     /// must stand, with the filters that lead to them, and the classes that go must stand too.
     fn change_owners(&mut self) {
-        let (labels, cgroups) = (hooks::read_labels(self.from), self.reads_cgroups());
+        let (labels, cgroups) = (hooks::read_labels(self.from), self.from.asks_cgroups());
         self.entries(|key| match key {
             OwnerKey::Source(_) => labels,
             OwnerKey::Cgroup(..) => cgroups,
@@ -122,14 +122,9 @@ impl<'a> Comparison<'a> {
     /// The classes of units' cgroups, while no program asks for them yet: before the first that
     /// does.
     fn cgroups_unread(&mut self) {
-        if !self.reads_cgroups() {
+        if !self.from.asks_cgroups() {
             self.entries(|key| matches!(key, OwnerKey::Cgroup(..)));
         }
-    }
-
-    fn reads_cgroups(&self) -> bool {
-        let asks = |filter: &Filter| matches!(filter, Filter::Tag(tag) if tag.asks_cgroups());
-        self.from.trees.values().any(|tree| tree.filters.values().any(asks))
     }
 
     /// The changes of those entries that are about such keys.

@@ -81,6 +81,12 @@ impl KernelState {
         };
         class.is_some_and(|class| class != ClassId::NONE) && self.trees.values().all(asks_owner)
     }
+
+    /// Whether a deciding program asks for the cgroups (v2) of sockets, on any link.
+    pub fn asks_cgroups(&self) -> bool {
+        let asks = |filter: &Filter| matches!(filter, Filter::Tag(tag) if tag.asks_cgroups());
+        self.trees.values().any(|tree| tree.filters.values().any(asks))
+    }
 }
 
 /// A link's qdisc `clsact`. At its egress side a packet passes filters before it comes to the root

@@ -13,8 +13,9 @@ const TURN: Duration = Duration::from_millis(50);
 /// How long the daemon may take: it waits until the file has stayed the same, and for NSS.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// For how long there is no daemon once it has ended: one that is started again is back by then.
-const GONE: Duration = Duration::from_secs(2);
+/// For how long there is no daemon once it has ended: one that systemd starts again, after 5 s
+/// (`RestartSec`), is back by then.
+const GONE: Duration = Duration::from_secs(10);
 
 /// What became of a policy that was written for the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -402,7 +402,8 @@ impl Edit<'_> {
         }
         tell("The daemon has ended, and had not taken it: it is applied without one.\n")
             .map_err(late)?;
-        let request = self.beside_whom(request).map_err(late)?;
+        // As it was checked, with what the daemon had been told of unknown accounts, foreign qdiscs
+        // and absent links: the file is written by now, and refusing it would be too late.
         let policy = std::sync::Arc::clone(&request.intent.policy);
         let gate = &mut apply::unless_interrupted;
         let applied = apply::apply(&mut self.session, request, self.may, gate).map_err(late)?;

@@ -163,7 +163,7 @@ impl State {
 
     /// Says who claims a process, by the policy in force and NSS.
     pub(super) fn whose(&self) -> Whose<'_> {
-        self.people.whose(&self.standing.in_force.model.matcher)
+        self.people.whose(&self.standing.in_force)
     }
 
     /// Processes that wait for a class, or for NSS's answer.

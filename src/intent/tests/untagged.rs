@@ -113,3 +113,64 @@ fn that_a_unit_is_restarted_is_routine_and_that_a_line_changes_is_not() {
     assert_eq!(changes(&named, &both[..1]), (0, false));
     assert_eq!(changes(&renamed, &both), (1, true), "another unit is the line's");
 }
+
+/// The warnings, each with its cure.
+fn warned(policy: &str, seen: Observation) -> Vec<String> {
+    let said = resolved(&intent(policy), seen).meaning.warnings;
+    said.into_iter().map(|it| format!("{} ({})", it.message, it.help.unwrap_or_default())).collect()
+}
+
+#[test]
+fn of_a_service_that_hands_connections_on_to_users_is_said_whose_they_stay() {
+    let there = [(2, 40, "ssh.service")];
+    for (units, warns) in [
+        ("[ssh.service]", true),
+        ("[web.service, sshd.service]", true),
+        ("[\"ssh*.service\"]", true),
+        ("[ssh.service], follow: effective", false),
+        ("[\"ssh@.service\"]", false),
+        ("[web.service]", false),
+    ] {
+        let text = POLICY.replace("[web.service]", units);
+        let said = warned(&text, with_units(&there));
+        let is_it = |it: &String| it.contains("has accepted stays") && it.contains("`follow: eff");
+        assert_eq!((said.len(), said.iter().any(is_it)), (usize::from(warns), warns), "{said:?}");
+        assert_eq!(warned(&text.replace("uid", "bpf"), with_units(&there)), [""; 0], "{units}");
+    }
+}
+
+#[test]
+fn before_linux_5_15_a_socket_has_no_cgroup_where_tags_are_used() {
+    let of = |release, text: &str| {
+        let mut seen = with_units(&[(2, 40, "web.service")]);
+        seen.facts.release = Some(release);
+        match resolve(&intent(text), seen) {
+            Ok(resolved) => resolved.meaning.warnings.into_iter().map(|it| it.message).collect(),
+            Err(refusal) => refusal.to_string(),
+        }
+    };
+    let both = POLICY.replace("uid}}", "uid}, eth1: {rate: 1gbit, classifier: bpf}}");
+    assert_eq!(of((5, 15), POLICY), "");
+    assert_eq!(of((5, 15), &both), "");
+    assert!(of((5, 10), POLICY).contains("`units` caps nothing if net_cls"));
+    assert!(of((5, 10), &both).contains("once tags are used, which eth1 reads"));
+    assert_eq!(of((5, 10), &POLICY.replace("uid", "bpf")), "");
+}
+
+#[test]
+fn that_no_unit_has_a_cgroup_is_said() {
+    let said = warned(POLICY, with_units(&[]));
+    assert!(said.len() == 1 && said[0].contains("unified_cgroup_hierarchy=1"), "{said:?}");
+}
+
+#[test]
+fn a_program_that_asks_for_cgroups_is_known_on_whichever_link_it_is() {
+    let asks = |[first, second]: [&str; 2]| {
+        let links = format!("uid}}, eth1: {{rate: 1gbit, classifier: {second}}}}}");
+        let text = POLICY.replace("uid}}", &links).replacen("uid", first, 1);
+        shaped_with(&intent(&text), with_units(&[(2, 40, "web.service")])).state.asks_cgroups()
+    };
+    assert!(asks(["bpf", "uid"]), "what a unit sends by eth1 goes by its cgroup alone");
+    assert!(asks(["uid", "uid"]));
+    assert!(!asks(["bpf", "bpf"]));
+}

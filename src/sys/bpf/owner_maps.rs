@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -26,6 +27,9 @@ pub struct Maps {
     pub(super) ranges: Map,
     pub(super) given: Map,
     pub(super) sources: Map,
+    /// Held while the mask of levels is changed: several threads place processes. What another
+    /// process loses of it at the same time, the next look finds missing.
+    levels: Mutex<()>,
 }
 
 impl Maps {
@@ -62,6 +66,7 @@ impl Maps {
             ranges: Map::create(LPM_TRIE, 8, ranges, *b"shaper_ranges\0\0\0")?,
             given: Map::create(HASH, 8, given, *b"shaper_given\0\0\0\0")?,
             sources: Map::create(LPM_TRIE, source, sources, *b"shaper_sources\0\0")?,
+            levels: Mutex::default(),
         })
     }
 
@@ -73,6 +78,7 @@ impl Maps {
             ranges: Map::open(ranges, LPM_TRIE, 8)?,
             given: Map::open(given, HASH, 8)?,
             sources: Map::open(sources, LPM_TRIE, SOURCE_KEY_BYTES as u32)?,
+            levels: Mutex::default(),
         })
     }
 
@@ -130,6 +136,7 @@ impl Maps {
     pub fn give_cgroup(&self, (cgroup, turn): (Cgroup, Turn), class: ClassId) -> io::Result<()> {
         let Some(key) = cgroups::key(cgroup, turn) else { return Ok(()) };
         self.given.update(&key, class.0)?;
+        let _lock = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
         let levels = self.given.value(&cgroups::MASK_KEY)?.unwrap_or_default();
         let bit = cgroups::bit(cgroup.level, turn);
         match levels & bit {
