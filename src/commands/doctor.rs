@@ -248,6 +248,12 @@ fn link(
         down,
         lowest: model.zip(sent).and_then(|(model, (at, _))| lowest(model, at)),
         beside: seen.facts().said_beside(&name),
+        unseen: beside
+            .into_iter()
+            .flatten()
+            .filter(|it| matches!(it, Beside::Unasked { .. }))
+            .map(ToString::to_string)
+            .collect(),
         is_ciliums: beside.into_iter().flatten().any(Beside::is_ciliums),
         manager: match observe::is_hosts(kernel) {
             true => observe::manager(Path::new("/"), &facts),

@@ -186,11 +186,16 @@ fn starter(facts: &Facts) -> String {
     for name in names {
         let _ = writeln!(text, "#   {}: {{rate: 5%, ceil: 80%}}", shown(name));
     }
+    let (guest, guests) = guests(facts);
+    let _ = writeln!(
+        text,
+        "#   # Guests; the key is a label of your own where it is no account's name:\n#   {guest}"
+    );
     text.push_str(
         "\n# All members together, and each by itself:\n# groups:\n#   students: {gid: students, ceil: 60%, each: {ceil: 20%}}\n\n\
          # Traffic within the site outside every limit:\n# rules:\n#   - {dst: [10.0.0.0/8, 192.168.0.0/16], to: unshaped}\n",
     );
-    text.push_str(&guests(facts));
+    text.push_str(&guests);
     text
 }
 
@@ -199,8 +204,9 @@ const INNER: [&str; 4] = ["bridge", "tun", "wireguard", "openvswitch"];
 /// How many guests of a kind are named.
 const FEW: usize = 3;
 
-/// Whose guests are: as `guests` finds it, and by lines, with what this host has for examples.
-fn guests(facts: &Facts) -> String {
+/// A line of `users` for guests, with what this host has for examples; and `guests`, by which the
+/// others find their user.
+fn guests(facts: &Facts) -> (String, String) {
     let uplink = uplink(facts).map(|(name, _)| name);
     let is_inner = |(name, device): &(&LinkName, &LinkFacts)| {
         let is_kind = device.kind.as_deref().is_some_and(|kind| INNER.contains(&kind));
@@ -228,12 +234,12 @@ fn guests(facts: &Facts) -> String {
     if keys.is_empty() {
         keys.push_str("containers: [web-1], interfaces: [vnet3], ");
     }
-    format!(
+    let text = format!(
         "\n# Containers, VMs and clients of a VPN have the class of their user: whom the label\n\
          # shaper.user names, whose slice or subordinate uids they run in, or whose line names them:\n\
-         {mark}guests: {{owner: [label, slice, uid]}}\n\
-         # users:\n#   lab: {{{keys}ceil: 20%}}\n"
-    )
+         {mark}guests: {{owner: [label, slice, uid]}}\n"
+    );
+    (format!("lab: {{{keys}ceil: 20%}}"), text)
 }
 
 #[cfg(test)]
@@ -243,7 +249,7 @@ mod tests {
 
     #[test]
     fn guests_that_are_here_are_the_examples() {
-        let without = guests(&Facts::default());
+        let (_, without) = guests(&Facts::default());
         assert!(without.contains("\n# guests: {owner:"), "{without}");
         let link = |name: &str, kind: &str, peer: Option<i32>| {
             let kind = Some(kind.to_string());
@@ -256,10 +262,27 @@ mod tests {
         let links = [(up, route), link("vc1", "veth", Some(2)), link("bond0", "bond", None)];
         let mut facts = Facts { links: links.into(), ..Facts::default() };
         facts.guests.namespaces = [("routerns".to_string(), Some(NamespaceId(2)))].into();
-        let text = guests(&facts);
+        let (line, text) = guests(&facts);
         assert!(text.contains("\nguests: {owner: [label, slice, uid]}\n"), "{text}");
-        let line = "#   lab: {namespaces: [\"routerns\"], interfaces: [\"vc1\"], ceil: 20%}\n";
-        assert!(text.ends_with(line), "{text}");
+        assert_eq!(line, "lab: {namespaces: [\"routerns\"], interfaces: [\"vc1\"], ceil: 20%}");
+    }
+
+    #[test]
+    fn a_starter_holds_whatever_of_it_is_uncommented() {
+        let text = starter(&Facts::default());
+        let yaml = |line: &str| {
+            let line = line.strip_prefix("# ").or(line.strip_prefix('#')).unwrap_or(line);
+            let is_key = line.trim_start().split_once(':').is_some_and(|(key, rest)| {
+                !key.contains(' ') && (rest.is_empty() || rest.starts_with(" {"))
+            });
+            (is_key || line.trim_start().starts_with("- {")).then(|| line.to_string())
+        };
+        let keys: Vec<String> = text.lines().filter_map(yaml).collect();
+        for key in ["users", "groups", "rules", "guests", "everyone", "links"] {
+            let begins = format!("{key}:");
+            let times = keys.iter().filter(|line| line.starts_with(&begins)).count();
+            assert_eq!(times, 1, "{key} in {keys:?}");
+        }
     }
 
     #[test]

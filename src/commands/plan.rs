@@ -182,5 +182,8 @@ fn size(policy: &Policy) -> String {
         policy.everyone.is_some().then(|| Reserved::Everyone.to_string()),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    format!("ok: {}", parts.join(", "))
+    let caps_somebody = policy.everyone.is_some()
+        || [policy.users.len(), policy.groups.len(), policy.classes.len()] != [0, 0, 0];
+    let nobody = if caps_somebody { "" } else { "; no user is capped: add `users` or `everyone`" };
+    format!("ok: {}{nobody}", parts.join(", "))
 }

@@ -61,8 +61,8 @@ pub enum Sync {
     Differs(usize),
 }
 
-pub(super) fn checks(keeping: &Keeping) -> Vec<Check> {
-    let mut checks = policy(&keeping.policy);
+pub(super) fn checks(keeping: &Keeping, unprivileged: bool) -> Vec<Check> {
+    let mut checks = policy(&keeping.policy, unprivileged);
     if let Some(left) = keeping.pending {
         let left = left.map_or_else(String::new, |left| format!(", within {left} s"));
         let what = "a change waits to be confirmed, and is taken back unless it is";
@@ -72,7 +72,7 @@ pub(super) fn checks(keeping: &Keeping) -> Vec<Check> {
     checks
 }
 
-fn policy(found: &PolicyFound) -> Vec<Check> {
+fn policy(found: &PolicyFound, unprivileged: bool) -> Vec<Check> {
     let file = shown(&found.file);
     let good = || Check::ok("policy", format!("{file} is good, and root's alone to write"));
     let sync = |check| vec![good(), check];
@@ -97,7 +97,7 @@ fn policy(found: &PolicyFound) -> Vec<Check> {
         Sync::Uncompared(why) => sync(Check::warning(
             "sync",
             format!("whether {file} is in force cannot be told: {}", first_lines(why)),
-            "shaper plan",
+            if unprivileged { "sudo shaper plan" } else { "shaper plan" },
         )),
         Sync::Same => sync(Check::ok("sync", "what is in force is what the policy says")),
         Sync::Nothing => sync(Check::warning(
@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn states(keeping: &Keeping) -> Vec<(&'static str, State)> {
-        checks(keeping).into_iter().map(|check| (check.id, check.state)).collect()
+        checks(keeping, false).into_iter().map(|check| (check.id, check.state)).collect()
     }
 
     #[test]
@@ -224,6 +224,16 @@ mod tests {
         assert_eq!(of(Sync::Absent), [("policy", Warning), daemon]);
         assert_eq!(of(Sync::Forbidden), [("policy", Warning), daemon]);
         assert_eq!(of(Sync::Refused("no".into())), [("policy", Error), daemon]);
+    }
+
+    #[test]
+    fn who_is_not_root_is_told_to_compare_as_root() {
+        let cure = |unprivileged| {
+            let checks = checks(&kept(Sync::Uncompared("x".into())), unprivileged);
+            checks.into_iter().find(|check| check.id == "sync").and_then(|check| check.cure)
+        };
+        assert_eq!(cure(true).as_deref(), Some("sudo shaper plan"));
+        assert_eq!(cure(false).as_deref(), Some("shaper plan"));
     }
 
     #[test]

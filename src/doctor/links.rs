@@ -24,6 +24,8 @@ pub struct LinkFound {
     pub lowest: Option<(Rate, String)>,
     /// What others have at its hooks or before them, a sentence for each.
     pub beside: Vec<String>,
+    /// Those of `beside` that say only that nobody could look.
+    pub unseen: Vec<String>,
     /// Some of that is Cilium's.
     pub is_ciliums: bool,
     /// Who else configures it.
@@ -47,7 +49,7 @@ const GSO_PACKET: u64 = 65_536;
 /// How long a packet may take at somebody's cap before it is felt.
 const LONG_MS: u64 = 50;
 
-pub(super) fn checks(link: &LinkFound) -> Vec<Check> {
+pub(super) fn checks(link: &LinkFound, unprivileged: bool) -> Vec<Check> {
     let found = [
         root(link),
         manager(link),
@@ -59,7 +61,7 @@ pub(super) fn checks(link: &LinkFound) -> Vec<Check> {
         lro(link),
     ];
     let mut checks: Vec<Check> = found.into_iter().flatten().collect();
-    checks.extend(others(link));
+    checks.extend(others(link, unprivileged));
     if link.direct_packets > 0 {
         checks.push(Check::warning(
             "direct",
@@ -184,15 +186,24 @@ fn lro(link: &LinkFound) -> Option<Check> {
     })
 }
 
-fn others(link: &LinkFound) -> Vec<Check> {
+fn others(link: &LinkFound, unprivileged: bool) -> Vec<Check> {
     if link.down.is_none() {
         let what = "Cilium has programs there: it may send packets past every qdisc (bpf_redirect)";
         let cure = "see that its bandwidth manager is off, and with `shaper status` that its packets are counted";
         return link.is_ciliums.then(|| Check::warning("beside", what, cure)).into_iter().collect();
     }
-    let cure =
-        "take it away, or have it go on (TC_ACT_UNSPEC, TCX_NEXT) where it lets a packet pass";
-    link.beside.iter().map(|what| Check::warning("beside", what.clone(), cure)).collect()
+    // What nobody has seen may not be there.
+    let cure = |what| match (link.unseen.contains(what), unprivileged) {
+        (true, true) => "sudo shaper doctor".to_string(),
+        (true, false) => {
+            format!("bpftool net show dev {} shows them, on the host itself", link.name)
+        }
+        (false, _) => {
+            "take it away, or have it go on (TC_ACT_UNSPEC, TCX_NEXT) where it lets a packet pass"
+                .to_string()
+        }
+    };
+    link.beside.iter().map(|what| Check::warning("beside", what.clone(), cure(what))).collect()
 }
 
 #[cfg(test)]
@@ -213,6 +224,7 @@ mod tests {
             down: None,
             lowest: rate(1).map(|rate| (rate, "ann".into())),
             beside: Vec::new(),
+            unseen: Vec::new(),
             is_ciliums: false,
             manager: None,
             queues: Some(4),
@@ -227,7 +239,7 @@ mod tests {
         let of = |change: fn(&mut LinkFound)| {
             let mut link = link();
             change(&mut link);
-            let checks = checks(&link);
+            let checks = checks(&link, false);
             assert!(checks.iter().all(|check| check.link.as_deref() == Some("eth0")));
             checks.into_iter().map(|check| (check.id, check.state)).collect::<Vec<(_, State)>>()
         };

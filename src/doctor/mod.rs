@@ -44,8 +44,9 @@ pub fn checks(found: &Findings) -> Vec<Check> {
     checks.extend(kernel::checks(&found.machine, found.lacks.is_some()));
     checks.extend(net_cls::checks(&found.net_cls, &found.machine));
     checks.push(names::check(&found.names));
-    checks.extend(keeping::checks(&found.keeping));
-    checks.extend(found.links.iter().flat_map(links::checks));
+    let unprivileged = found.lacks.is_some();
+    checks.extend(keeping::checks(&found.keeping, unprivileged));
+    checks.extend(found.links.iter().flat_map(|link| links::checks(link, unprivileged)));
     checks
 }
 

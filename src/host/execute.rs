@@ -145,7 +145,14 @@ impl<'s> Run<'_, 's> {
                 self.finish()?;
                 return Err(failed(step, None, cause));
             }
-            info!("{}", Tc(step, &self.kernel.paths(self.facts.psched)));
+            match step {
+                // A login is one entry, and an entry may be dozens of commands.
+                Step::Entries(_) => {
+                    info!("{step}");
+                    debug!("{}", Tc(step, &self.kernel.paths(self.facts.psched)));
+                }
+                _ => info!("{}", Tc(step, &self.kernel.paths(self.facts.psched))),
+            }
             if step.link().is_some_and(|link| self.gone.contains(link)) {
                 continue;
             }

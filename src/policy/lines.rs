@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::tree::Key;
+use crate::units::{Percent, Rate};
 
 use super::diagnostic::{Diagnostic, Findings, Kind, quote};
 use super::document::{
@@ -201,8 +202,19 @@ fn asks_for_something(fields: &Fields) -> bool {
 
 fn asks_for_nothing(key: &Written<Key>) -> Diagnostic {
     let name = key.value.as_str();
+    let help = match without_colon(name) {
+        Some((name, limit)) => format!("a colon is missing: write `{name}: {limit}`"),
+        None => "write a cap, `ceil: 100mbit`, a guarantee, `rate: 10mbit`, or both".to_string(),
+    };
     Diagnostic::error(Kind::Rate, key.at, format!("{} has neither a rate nor a ceil", quote(name)))
-        .help("write a cap, `ceil: 100mbit`, a guarantee, `rate: 10mbit`, or both")
+        .help(help)
+}
+
+/// A key that is a name and a limit, as `bob 10mbit`.
+fn without_colon(key: &str) -> Option<(&str, &str)> {
+    let (name, limit) = key.rsplit_once(char::is_whitespace)?;
+    let is_limit = limit.parse::<Rate>().is_ok() || limit.parse::<Percent>().is_ok();
+    (is_limit && !name.contains(char::is_whitespace)).then_some((name, limit))
 }
 
 fn classes(node: Node, findings: &mut Findings) -> Vec<ClassLine> {

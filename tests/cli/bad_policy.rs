@@ -114,6 +114,6 @@ warning: tun0 has a default route and no line in `links`
   = help: name `tun0`: there packets are their users'; on the link below they are the program's that made the tunnel, and no user's limit holds
 "
     );
-    let ok = format!("{path}: ok: 1 link\n");
+    let ok = format!("{path}: ok: 1 link; no user is capped: add `users` or `everyone`\n");
     exactly(&mut shaper(&format!("check {path}")), 0, &ok, &warning);
 }

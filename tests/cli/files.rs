@@ -36,7 +36,7 @@ fn refused(path: &str, error: &str) {
 
 #[track_caller]
 fn good(path: &str) {
-    let ok = format!("{path}: ok: 1 link\n");
+    let ok = format!("{path}: ok: 1 link; no user is capped: add `users` or `everyone`\n");
     exactly(&mut shaper(&format!("check --offline {path}")), 0, &ok, "");
 }
 
@@ -138,7 +138,10 @@ fn what_is_no_regular_file_is_refused_at_once() {
     shaper(&format!("plan {folder}")).assert().code(2);
     // As text through standard input it is fine.
     let piped = shaper("check --offline -").write_stdin(HEAD).assert().code(0).get_output().clone();
-    assert_eq!(String::from_utf8_lossy(&piped.stdout), "-: ok: 1 link\n");
+    assert_eq!(
+        String::from_utf8_lossy(&piped.stdout),
+        "-: ok: 1 link; no user is capped: add `users` or `everyone`\n"
+    );
 }
 
 fn a_sticky_folder_is_fine() {
@@ -169,7 +172,7 @@ fn a_link_is_judged_by_where_it_leads() {
 /// Who is not root changes nothing, so nobody can make him.
 fn others_trust_what_they_like() {
     let path = file("theirs", 0o777, 0o666);
-    let ok = format!("{path}: ok: 1 link\n");
+    let ok = format!("{path}: ok: 1 link; no user is capped: add `users` or `everyone`\n");
     exactly(&mut as_nobody(&format!("check --offline {path}")), 0, &ok, "");
 }
 
@@ -181,7 +184,7 @@ fn what_is_no_file_is_said() {
     refused(
         &absent,
         &format!(
-            "cannot read {absent}: No such file or directory (os error 2); name another file, or begin with `shaper init`, which prints a starter policy"
+            "cannot read {absent}: No such file or directory (os error 2); name another file, or begin with `shaper init`, which prints a starter policy (`shaper init --write FILE` makes it)"
         ),
     );
     let path = file("latin", 0o755, 0o600);

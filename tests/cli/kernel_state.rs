@@ -17,7 +17,8 @@ tests!(On::Host =>
     a_foreign_root_is_refused_and_can_be_taken_over, another_instance_is_named_as_one,
     words_of_status_and_plan, a_held_lock_is_another_run,
     a_foreign_class_keeps_its_root, nothing_to_show_and_nothing_to_clear,
-    a_user_that_has_no_class_is_an_error, why_says_who_claims_what, clear_leaves_nothing,
+    a_user_that_has_no_class_is_an_error, why_says_who_claims_what, why_says_what_newcomers_share,
+    clear_leaves_nothing,
     why_says_what_the_kernel_has_where_the_policy_is_refused,
     why_knows_a_labels_accounts_where_there_is_no_policy
 );
@@ -169,6 +170,22 @@ fn a_user_that_has_no_class_is_an_error() {
     assert!(String::from_utf8_lossy(&table).contains("\n  ann "));
 }
 
+fn why_says_what_newcomers_share() {
+    let _host = host();
+    let path = policy("version: 1\nlinks: {up0: {rate: 1gbit}}\neveryone: 20mbit\n");
+    shaper(&format!("apply {path}")).assert().code(0);
+    let _came_after = Sleeper::of(BOB);
+    let said = shaper(&format!("why bob -f {path}")).assert().code(0);
+    let said = String::from_utf8_lossy(&said.get_output().stdout).into_owned();
+    let shares =
+        "\n  it has no class of its own yet: until `shaper apply` makes one, it shares class 1:";
+    assert!(said.contains(shares), "{said}");
+    shaper(&format!("apply {path}")).assert().code(0);
+    let said = shaper(&format!("why bob -f {path}")).assert().code(0);
+    let said = String::from_utf8_lossy(&said.get_output().stdout).into_owned();
+    assert!(said.contains("\n  class 1:") && !said.contains(shares), "{said}");
+}
+
 fn why_says_who_claims_what() {
     let path = host();
     let claimed = format!("ann: users.ann at {path}:5:3\n");
@@ -211,7 +228,7 @@ fn why_says_what_the_kernel_has_where_the_policy_is_refused() {
     let missing = format!("{SCRATCH}/missing.yaml");
     let unread = format!(
         "error: cannot read {missing}: No such file or directory (os error 2); name another file, \
-         or begin with `shaper init`, which prints a starter policy\n"
+         or begin with `shaper init`, which prints a starter policy (`shaper init --write FILE` makes it)\n"
     );
     exactly(&mut shaper(&format!("why ann -f {missing}")), 2, "", &unread);
     shaper(&format!("apply {path}")).assert().code(0);

@@ -137,7 +137,7 @@ warning: port 22 to `unshaped` exempts every scp, sftp and rsync over ssh
   = help: logins stay quick in their own classes: leave the rule out, or send it to a class with `prio: 0`
 ";
     let file = format!("{HEAD}{SSH}");
-    let ok = "-: ok: 1 link, 1 rule\n";
+    let ok = "-: ok: 1 link, 1 rule; no user is capped: add `users` or `everyone`\n";
     exactly(shaper("check --offline -").write_stdin(file.as_str()), 0, ok, warning);
     let document = concat!(
         r#"{"version":1,"changed":false,"steps":[],"warnings":[{"message":"port 22 to `unshaped` exempts every scp, "#,

@@ -126,7 +126,7 @@ impl SourceError {
 fn cure(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "; name another file, or begin with `shaper init`, which prints a starter policy"
+            "; name another file, or begin with `shaper init`, which prints a starter policy (`shaper init --write FILE` makes it)"
         }
         _ => "",
     }

@@ -109,7 +109,13 @@ pub(super) fn answer(
     if owner.is_none() {
         notes.push("nobody claims it: it is in the default class".to_string());
     } else if classid.is_none() && node.is_some() {
-        notes.push("it has no class in the kernel yet: `shaper apply` makes it".to_string());
+        let shared = owner.as_ref().and_then(|owner| newcomers(observed, owner));
+        notes.push(match shared {
+            None => "it has no class in the kernel yet: `shaper apply` makes it".to_string(),
+            Some(class) => format!(
+                "it has no class of its own yet: until `shaper apply` makes one, it shares class {class} (everyone) and its cap with all who are as new"
+            ),
+        });
     }
     let line = owner.as_ref().map(|owner| line_of(on, owner));
     if id.is_some() && line.as_ref().is_some_and(|(_, at)| at.is_none()) {

@@ -251,6 +251,8 @@ fn names_and_claims_that_cannot_be() {
             "users: {a: {ceil: 1mbit, units: x@.service}, b: {ceil: 1mbit, units: \"x@?*.service\"}}",
         ),
         ("a group as a user", "users: {staff: 1mbit}"),
+        ("a user without a colon", "users: {bob 10mbit}"),
+        ("a label of two words and a share without a colon", "users: {all of us 10%}"),
         ("a group as sudo writes it", "users: {\"@physics\": 1mbit}"),
         ("a group among accounts", "users: {a: {ceil: 1mbit, accounts: [bob, \"%staff\"]}}"),
         ("a uid as a user", "users: {4711: 1mbit}"),
