@@ -51,6 +51,12 @@ struct Count<'a> {
 }
 
 impl Count<'_> {
+    /// What is used by now, by a file of which nothing is changed.
+    fn read(&self, path: &Path) -> Result<Book, LedgerError> {
+        let book = ledger::read(path)?;
+        Ok(book.counted(&self.readings, &self.moment, &self.slots, &self.names()))
+    }
+
     /// Those whose use is counted, with the names of accounts, as far as they are known.
     fn names(&self) -> BTreeMap<Owner, Option<String>> {
         let owners: BTreeSet<&Owner> = self
@@ -97,11 +103,15 @@ impl Use {
                 unread: None,
             };
             match self.keeps {
-                Keeps::Nobody => ledger::read(&path).map(|book| {
-                    let Count { readings, moment, slots, .. } = &count;
-                    used(&book.counted(readings, moment, slots, &count.names()))
-                }),
-                Keeps::Run | Keeps::Caller => self.count(&path, &count).map(used),
+                Keeps::Nobody => count.read(&path).map(|book| used(&book)),
+                // A file that cannot be written now may be read: no cap is lifted for that.
+                Keeps::Run | Keeps::Caller => match self.count(&path, &count).map(used) {
+                    Err(error) => count.read(&path).map(|book| {
+                        say(&mut self.said, Some(error.to_string()));
+                        used(&book)
+                    }),
+                    counted => counted,
+                },
             }
             .map_err(|error| error.to_string())
         });
@@ -113,7 +123,10 @@ impl Use {
     fn open(&mut self, path: &Path) -> Result<&mut Ledger, LedgerError> {
         match &mut self.ledger {
             Some(ledger) => {
-                ledger.refresh()?;
+                // What is known by then counts all the same.
+                if let Err(error) = ledger.refresh() {
+                    say(&mut self.said, Some(error.to_string()));
+                }
                 Ok(ledger)
             }
             none => {

@@ -172,6 +172,22 @@ fn starter(facts: &Facts) -> String {
     text.push_str(
         "# Accounts with a line of their own. `ceil` is a cap, `rate` a guarantee.\n# users:\n",
     );
+    users(facts, &mut text);
+    let (guest, guests) = guests(facts);
+    let _ = writeln!(
+        text,
+        "#   # Guests; the key is a label of your own where it is no account's name:\n#   {guest}"
+    );
+    text.push_str(
+        "\n# All members together, and each by itself:\n# groups:\n#   students: {gid: students, ceil: 60%, each: {ceil: 20%}}\n\n\
+         # Traffic within the site outside every limit:\n# rules:\n#   - {dst: [10.0.0.0/8, 192.168.0.0/16], to: unshaped}\n",
+    );
+    text.push_str(&guests);
+    text
+}
+
+/// Lines of some who run something now.
+fn users(facts: &Facts, text: &mut String) {
     let accounts = &facts.accounts;
     let mut names: Vec<&str> = accounts
         .running
@@ -186,17 +202,6 @@ fn starter(facts: &Facts) -> String {
     for name in names {
         let _ = writeln!(text, "#   {}: {{rate: 5%, ceil: 80%}}", shown(name));
     }
-    let (guest, guests) = guests(facts);
-    let _ = writeln!(
-        text,
-        "#   # Guests; the key is a label of your own where it is no account's name:\n#   {guest}"
-    );
-    text.push_str(
-        "\n# All members together, and each by itself:\n# groups:\n#   students: {gid: students, ceil: 60%, each: {ceil: 20%}}\n\n\
-         # Traffic within the site outside every limit:\n# rules:\n#   - {dst: [10.0.0.0/8, 192.168.0.0/16], to: unshaped}\n",
-    );
-    text.push_str(&guests);
-    text
 }
 
 /// The kinds of links behind which guests are, whatever is known of their other ends.

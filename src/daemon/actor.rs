@@ -105,6 +105,7 @@ impl Actor {
             Action::ReadPassages => return Some(self.passages(state.in_force())),
             Action::Count => return Some(self.count(state)),
             Action::WriteUse => self.session.write_use(),
+            Action::CountLast => self.count_last(state),
             Action::LookInTheWay(links) => return Some(self.in_the_way(links)),
             Action::TellCondition { word, why, is_said } => {
                 self.extent = state.extent();
@@ -137,6 +138,12 @@ impl Actor {
         let read = observe::passages(&mut self.session.kernel, &in_force.state, index);
         let tell = |error: &_| log::debug!("the counters of what arrives: {error}");
         Event::Passed { passages: read.inspect_err(tell).ok(), took: start.elapsed() }
+    }
+
+    /// Counts and writes at the end. Whatever follows from it is the next process's.
+    fn count_last(&mut self, state: &State) {
+        let _ = self.count(state);
+        self.session.write_use();
     }
 
     /// Counts what owners with a quota have used.

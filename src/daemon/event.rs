@@ -205,6 +205,8 @@ pub(super) enum Action {
     Count,
     /// Write down what was counted of that.
     WriteUse,
+    /// Count for the last time, and write it down.
+    CountLast,
     /// Look who may keep packets that arrive by these links from their ifbs.
     LookInTheWay(BTreeSet<LinkName>),
     /// Tell others the daemon's condition. `is_said`: the reason is in the journal already.

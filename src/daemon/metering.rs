@@ -8,8 +8,9 @@ use crate::model::Next;
 /// How soon counters are read after an apply, which may have given somebody another pace, and again
 /// after they could not be read.
 const SOON: Duration = Duration::from_millis(500);
-/// After a reading, the rest is at least so many times as long as the reading took.
+/// After a reading, the rest is at least so many times as long as the reading took, or this long.
 const SHARE: u32 = 20;
+const REST: Duration = Duration::from_secs(30);
 /// How long what was counted may be nowhere but in memory.
 const WRITTEN: Duration = Duration::from_secs(60);
 
@@ -45,7 +46,12 @@ impl Metering {
 
     /// What is to be done before all ends.
     pub(super) fn ends(&mut self) -> Option<Action> {
-        self.write_by.take().map(|_| Action::WriteUse)
+        let counts = self.due.take().is_some();
+        let writes = self.write_by.take().is_some();
+        match counts {
+            true => Some(Action::CountLast),
+            false => writes.then_some(Action::WriteUse),
+        }
     }
 
     /// What is to be done now.
@@ -71,7 +77,7 @@ impl Metering {
             Some(Next::Look(rest)) => rest,
             Some(Next::Turned) | None => SOON,
         };
-        self.due = self.due.map(|_| now + rest.max(took.saturating_mul(SHARE)));
+        self.due = self.due.map(|_| now + rest.max(took.saturating_mul(SHARE).min(REST)));
         self.write_by.get_or_insert(now + WRITTEN);
         next == Some(Next::Turned)
     }
@@ -126,6 +132,9 @@ mod tests {
             let _ = metering.begins(now) && metering.counted(next, Duration::ZERO, now);
             assert_eq!(metering.writes(now), [1, 62, 123, 184].contains(&second), "{second}");
         }
+        assert!(matches!(metering.ends(), Some(Action::CountLast)) && metering.ends().is_none());
+        metering.applied(true, now);
+        metering.applied(false, now);
         assert!(matches!(metering.ends(), Some(Action::WriteUse)) && metering.ends().is_none());
     }
 }

@@ -174,6 +174,18 @@ impl Book {
         }
     }
 
+    /// The owners whose account has another name than it is to have.
+    pub(super) fn named_otherwise(
+        &self,
+        names: &BTreeMap<Owner, Option<String>>,
+    ) -> BTreeSet<Owner> {
+        let is_other = |(owner, name): &(&Owner, &Option<String>)| {
+            let known = self.accounts.get(owner).and_then(|account| account.name.as_ref());
+            name.is_some() && known.is_some_and(|known| Some(known) != name.as_ref())
+        };
+        names.iter().filter(is_other).map(|(owner, _)| owner.clone()).collect()
+    }
+
     /// A uid that has another account's name than before is another account.
     fn take_names(&mut self, counted: &BTreeMap<Owner, Option<String>>, added: &mut Added) {
         for (owner, name) in counted {

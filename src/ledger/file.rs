@@ -157,10 +157,7 @@ impl Ledger {
     /// It cannot be written, or is of a later version.
     pub fn open(path: &Path) -> Result<Opened, LedgerError> {
         let io = |what| move |source| LedgerError::Io { what, path: path.to_path_buf(), source };
-        if let Some(folder) = path.parent() {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(io("make the folder of"))?;
-        }
+        make_folder(path).map_err(io("make the folder of"))?;
         let file = open(path).map_err(io("open"))?;
         let mut ledger = Ledger {
             path: path.to_path_buf(),
@@ -195,6 +192,9 @@ impl Ledger {
         slots: &Slots,
         names: &BTreeMap<Owner, Option<String>>,
     ) {
+        // What another account of the same uid has used is not written behind its new name.
+        let others = self.book.named_otherwise(names);
+        self.unwritten.traffic.retain(|(owner, _), _| !others.contains(owner));
         let added = self.book.count(readings, moment, slots, names);
         for (key, traffic) in added.traffic {
             let sum = self.unwritten.traffic.entry(key).or_default();
@@ -338,6 +338,7 @@ impl Ledger {
             }
             // Another file has the name since: what this one has is in that one.
             self.unlock();
+            make_folder(&self.path)?;
             self.file = open(&self.path)?;
             self.length = 0;
         }
@@ -469,6 +470,13 @@ impl Ledger {
         self.base = self.length;
         self.unwritten = Added::default();
         Ok(())
+    }
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => DirBuilder::new().recursive(true).mode(0o700).create(folder),
+        None => Ok(()),
     }
 }
 

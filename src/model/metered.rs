@@ -19,6 +19,10 @@ pub struct Metered {
     pub together: Together,
     /// The most bytes that the owner can move in a second, on all links and both ways.
     pub pace: u64,
+    /// What of it passes faster than that, of all links and both ways ([`Limits::boost`]).
+    ///
+    /// [`Limits::boost`]: super::Limits::boost
+    pub boost: u64,
 }
 
 impl Metered {
@@ -30,7 +34,7 @@ impl Metered {
     ) -> Metered {
         let verdicts = verdicts(&quotas, account, moment);
         let together = quota::together(&verdicts);
-        Metered { quotas, verdicts, together, pace: 0 }
+        Metered { quotas, verdicts, together, pace: 0, boost: 0 }
     }
 
     /// Why the cap holds that the quotas set; `None`: they set none.
@@ -82,7 +86,8 @@ impl Meters {
             // A grant ends that came since.
             let until = now.changes.map(|at| Duration::try_from(at.duration_since(moment)));
             ends = until.map_or(ends, |until| ends.min(until.unwrap_or_default()));
-            left.extend(now.to_next.map(|bytes| (bytes, metered.pace)));
+            let at_the_cap = |bytes: u64| bytes.saturating_sub(metered.boost);
+            left.extend(now.to_next.map(|bytes| (at_the_cap(bytes), metered.pace)));
         }
         let looks = quota::next_look(left);
         Next::Look(looks.min(ends.max(quota::SOONEST_LOOK)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::facts::Facts;
 use crate::policy::{Diagnostic, Findings, Kind, Policy, QuotaLine, quote};
-use crate::quota::{Account, Period, Quota, Slots};
+use crate::quota::{Account, Counts, Period, Quota, Slots};
 use crate::times::{TimeZone, Timestamp};
 use crate::tree::{Group, Key, Owner};
 use crate::units::Rate;
@@ -88,6 +88,8 @@ impl<'p> Quotas<'p> {
             if let Some(metered) = metered.get_mut(&node.owner) {
                 let ceils = node.limits.iter().flatten().map(|it| it.ceil.bytes_per_second());
                 metered.pace = ceils.fold(0, u64::saturating_add);
+                let boosts = node.limits.iter().flatten().filter_map(|it| it.boost);
+                metered.boost = boosts.fold(0, |sum, it| sum.saturating_add(it.0));
             }
         }
         Meters { owners: metered, slots: self.slots.clone() }
@@ -226,7 +228,15 @@ pub(super) fn notes(policy: &Policy, findings: &mut Findings) {
         };
         findings.push(Diagnostic::info(Kind::Rate, line.volume.at, message).help(help));
     }
+    let arrives = policy.links.iter().any(|line| line.down.is_some());
     for line in policy.quotas() {
+        if line.quota.counts == Counts::Received && !arrives {
+            let message = "no link shapes what arrives, so nothing is counted for this quota";
+            findings.push(
+                Diagnostic::warning(Kind::Shape, line.at, message)
+                    .help("write `down: RATE` on a line of `links`"),
+            );
+        }
         if let Period::Month { starts: day @ 29.. } = line.quota.period {
             let message = format!("the month begins on day {day}, or on its last day");
             findings.push(

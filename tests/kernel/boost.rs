@@ -13,9 +13,9 @@ use crate::support::rates::{self, MBIT};
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
-    On::HostAndUml => a_boost_passes_once_after_a_pause_and_then_the_cap_holds,
-        who_logs_in_anew_has_saved_up_nothing;
-    On::Host => a_group_and_what_arrives_have_boosts_of_their_own;
+    On::HostAndUml => who_logs_in_anew_has_saved_up_nothing;
+    // What a slow machine begins to send late, its boost does not wait for.
+    On::Host => a_boost_passes_once_after_a_pause_and_then_the_cap_holds, a_group_and_what_arrives_have_boosts_of_their_own;
     On::Nightly => the_largest_boost_takes_a_minute_of_silence;
 );
 
