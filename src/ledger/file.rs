@@ -7,14 +7,15 @@
 //! up logins); a file that replaces another is on the disk before its name is.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::book::{Added, Book, Moment, Reading};
+use super::place::{make_folder, open, write_whole};
 use super::record::{MARK, Record, frame, unframe};
 use crate::quota::{Grant, Slots};
 use crate::text::shown;
@@ -470,38 +471,5 @@ impl Ledger {
         self.base = self.length;
         self.unwritten = Added::default();
         Ok(())
-    }
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) => DirBuilder::new().recursive(true).mode(0o700).create(folder),
-        None => Ok(()),
-    }
-}
-
-/// What others use is root's to know.
-fn open(path: &Path) -> io::Result<File> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    Ok(file)
-}
-
-/// Writes a new file that is on the disk, and locked before it has its name.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut file = open(path)?;
-    file.set_len(0)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
