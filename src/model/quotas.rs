@@ -12,7 +12,7 @@ use crate::units::Rate;
 
 use super::metered::{Metered, Meters};
 use super::positions::LinkAt;
-use super::schedule::unknown_zone;
+use super::schedule::zone;
 use super::{Asked, By, Holds, LimitOf, Limits, Node};
 
 /// The quotas of lines, each with its zone.
@@ -196,17 +196,7 @@ fn unpromised(limits: &Limits) -> Asked {
 fn zoned(lines: &[QuotaLine], facts: &Facts, findings: &mut Findings) -> Option<Zoned> {
     let mut zoned = Vec::with_capacity(lines.len());
     for line in lines {
-        let zone = match &line.tz {
-            None => Some(&facts.zones.here),
-            Some(tz) => match facts.zones.named.get(&tz.value) {
-                Some(Ok(zone)) => Some(zone),
-                Some(Err(unknown)) => {
-                    findings.push(unknown_zone(tz, unknown));
-                    None
-                }
-                None => None,
-            },
-        };
+        let zone = zone(line.tz.as_ref(), facts, findings);
         zoned.extend(zone.map(|zone| (line.quota.clone(), zone.clone())));
     }
     (!zoned.is_empty()).then(|| zoned.into())

@@ -76,17 +76,7 @@ impl<'p> Schedule<'p> {
     ) -> Schedule<'p> {
         let mut windows = HashMap::with_capacity(policy.times.len());
         for line in &policy.times {
-            let zone = match &line.tz {
-                None => Some(&facts.zones.here),
-                Some(tz) => match facts.zones.named.get(&tz.value) {
-                    Some(Ok(zone)) => Some(zone),
-                    Some(Err(unknown)) => {
-                        findings.push(unknown_zone(tz, unknown));
-                        None
-                    }
-                    None => None,
-                },
-            };
+            let zone = zone(line.tz.as_ref(), facts, findings);
             windows.extend(zone.map(|zone| (line.key.value.as_str(), (&line.window, zone))));
         }
         let mut lists = BTreeMap::new();
@@ -227,8 +217,23 @@ impl<'p> Schedule<'p> {
     }
 }
 
-/// The error for a zone that does not exist.
-pub(super) fn unknown_zone(tz: &Written<String>, unknown: &Unknown) -> Diagnostic {
+/// The zone that is written, else the host's; `None`: it does not exist, which is an error.
+pub(super) fn zone<'f>(
+    tz: Option<&Written<String>>,
+    facts: &'f Facts,
+    findings: &mut Findings,
+) -> Option<&'f TimeZone> {
+    let Some(tz) = tz else { return Some(&facts.zones.here) };
+    match facts.zones.named.get(&tz.value)? {
+        Ok(zone) => Some(zone),
+        Err(unknown) => {
+            findings.push(unknown_zone(tz, unknown));
+            None
+        }
+    }
+}
+
+fn unknown_zone(tz: &Written<String>, unknown: &Unknown) -> Diagnostic {
     let name = quote(&tz.value);
     let help = match unknown {
         Unknown::Name(Some(close)) => format!("did you mean `{close}`?"),

@@ -20,10 +20,9 @@ use crate::support::command::{Done, run, run_with};
 use crate::support::counters::{self, Class, classes};
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, Test, tests};
-use crate::support::orders::{Order, Proto};
+use crate::support::orders::Order;
 use crate::support::program::{binary, classid, policy};
 use crate::support::rates::{MBIT, expect};
-use crate::support::timeline::Numbered;
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
@@ -165,13 +164,7 @@ users:
     soon("it is over", Duration::from_secs(40), || class("user/ann").ceil >= 40 * MBIT);
 
     // The classes were changed where they stand.
-    let (sent, packets) = bob.actor.stop(bob.socket);
-    soon("all of bob's arrives", Duration::from_secs(10), || {
-        world.far.seen(Proto::Udp, bob.port).packets >= packets
-    });
-    let seen = world.far.seen(Proto::Udp, bob.port);
-    assert!(sent > 0 && packets > 1_000, "{sent} bytes, {packets} packets");
-    assert_eq!(seen.senders.values().map(Numbered::gaps).sum::<u64>(), 0);
+    assert!(world.finish_beating(&mut bob).packets > 1_000);
     assert_eq!(class("user/bob").drops, 0);
     assert!(!daemon.log().contains("changed what stands"), "{}", daemon.log());
     assert!(daemon.end().success());

@@ -14,7 +14,6 @@ use crate::processes::{self, all_passes_through};
 use crate::support::accounts::{ANN, BOB};
 use crate::support::counters;
 use crate::support::harness::{BUDGET, On, Test, tests};
-use crate::support::orders::Proto;
 use crate::support::program::{
     CLAIMS, NET_CLS, apply, binary, classid, directory, policy, shaper, without_tags,
 };
@@ -205,14 +204,9 @@ fn between_the_two_no_packet_is_lost_or_nobodys() {
     }
     let strange = nobodys() - before;
     assert!(strange < 5_000, "{strange} bytes went through the default class");
-    let (_, sent) = beat.actor.stop(beat.socket);
-    let port = beat.port;
-    world.until("all have come", |world| {
-        world.far.seen(Proto::Udp, port).senders[&ANN.uid].packets >= sent
-    });
-    let seen = world.far.seen(Proto::Udp, port);
-    assert_eq!(seen.senders[&ANN.uid].gaps(), 0, "none was lost");
-    println!("{sent} datagrams, {} us of silence, {strange} bytes", seen.longest_silence);
+    let seen = world.finish_beating(&mut beat);
+    let (packets, silence) = (seen.packets, seen.longest_silence);
+    println!("{packets} datagrams, {silence} us of silence, {strange} bytes");
     shaper(&["clear"]).exits(0);
     assert!(!Path::new("/run/shaper").exists());
 }

@@ -13,7 +13,7 @@ use super::cell::myself;
 use super::clock::soon;
 use super::command::{Done, run_with};
 use super::orders::{Answer, Order, Proto, SocketId};
-use super::timeline::Timeline;
+use super::timeline::{Numbered, Timeline};
 
 /// The uplink on every host.
 pub const UPLINK: &str = "up0";
@@ -213,6 +213,20 @@ impl World {
         let (sent, _) = stream.actor.stop(stream.socket);
         self.until("the whole stream has arrived", |world| world.seen(stream).bytes >= sent);
         sent
+    }
+
+    /// Ends numbered datagrams, waits until the last has arrived, wants none to be missing, and
+    /// gives what has come.
+    #[track_caller]
+    pub fn finish_beating(&mut self, stream: &mut Stream) -> Timeline {
+        let (_, packets) = stream.actor.stop(stream.socket);
+        let port = stream.port;
+        self.until("all datagrams have arrived", |world| {
+            world.far.seen(Proto::Udp, port).packets >= packets
+        });
+        let seen = self.far.seen(Proto::Udp, port);
+        assert_eq!(seen.senders.values().map(Numbered::gaps).sum::<u64>(), 0, "datagrams are lost");
+        seen
     }
 
     /// Waits until something is true, at most ten seconds.

@@ -11,10 +11,8 @@ use crate::support::clock::soon;
 use crate::support::counters::{self, Class};
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
-use crate::support::orders::Proto;
 use crate::support::program::{classid, policy, shaper};
 use crate::support::rates::{MBIT, expect};
-use crate::support::timeline::Numbered;
 use crate::support::world::{Family, UPLINK, World};
 
 tests!(
@@ -98,13 +96,7 @@ groups:
 
     // The classes were changed where they stand: their counters went on, and nobody lost a packet.
     assert!(ann().bytes > before.bytes);
-    let (sent, packets) = bob.actor.stop(bob.socket);
-    soon("all of bob's arrives", Duration::from_secs(10), || {
-        world.far.seen(Proto::Udp, bob.port).packets >= packets
-    });
-    let seen = world.far.seen(Proto::Udp, bob.port);
-    assert!(sent > 0 && packets > 1_000, "{sent} bytes, {packets} packets");
-    assert_eq!(seen.senders.values().map(Numbered::gaps).sum::<u64>(), 0);
+    assert!(world.finish_beating(&mut bob).packets > 1_000);
     assert_eq!(counters::classes(UPLINK).class(&of_bob).drops, 0);
     assert!(!daemon.log().contains("changed what stands"), "{}", daemon.log());
     assert!(daemon.end().success());
