@@ -41,7 +41,7 @@ use begin::{begin, leave_no_trace};
 use moving::Begun;
 use rounds::{Run, Trouble};
 use undo::Before;
-pub use used::Keeps;
+pub use used::{Keeps, use_file};
 
 /// The gate of a run that a person may interrupt: between two steps it asks whether a signal came.
 pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::applied::InForce;
@@ -96,7 +96,7 @@ impl Use {
                 slots: model::slots(policy, facts),
                 moment: Moment { time: now, epoch },
             };
-            let path = ledger::path(&ledger::folder(), &kernel.lasting_name());
+            let path = use_file(kernel);
             let used = |book: &Book| Used {
                 accounts: Arc::clone(&book.accounts),
                 time: Some(book.time(now)),
@@ -143,7 +143,7 @@ impl Use {
         kernel: &Kernel,
         change: impl FnOnce(&mut Ledger) -> Result<Option<String>, LedgerError>,
     ) -> Result<(), LedgerError> {
-        let ledger = self.open(&ledger::path(&ledger::folder(), &kernel.lasting_name()))?;
+        let ledger = self.open(&use_file(kernel))?;
         let found = [ledger.write()?, change(ledger)?];
         found.into_iter().for_each(|found| say(&mut self.said, found));
         Ok(())
@@ -166,13 +166,13 @@ impl Use {
     /// Writes down that nobody has a quota any more, where somebody had one: what is sent until
     /// somebody has one again is nobody's use.
     pub(super) fn pause(&mut self, kernel: &Kernel) {
-        let path = ledger::path(&ledger::folder(), &kernel.lasting_name());
+        let path = use_file(kernel);
         if !path.exists() {
             return;
         }
-        let paused = Ledger::open(&path).and_then(|Opened { mut ledger, found }| {
-            say(&mut self.said, found);
-            if ledger.book().counts() { ledger.pause() } else { Ok(None) }
+        let paused = self.open(&path).and_then(|ledger| match ledger.book().counts() {
+            true => ledger.pause(),
+            false => Ok(None),
         });
         say(&mut self.said, paused.unwrap_or_else(|error| Some(error.to_string())));
         self.ledger = None;
@@ -203,8 +203,7 @@ impl Use {
             slots: model.metered.slots.clone(),
             moment: Moment { time: now, epoch },
         };
-        let path = ledger::path(&ledger::folder(), &kernel.lasting_name());
-        match self.count(&path, &count) {
+        match self.count(&use_file(kernel), &count) {
             Ok(book) => Ok(Some(model.metered.next(&book.accounts, book.time(now)))),
             Err(error) => {
                 say(&mut self.said, Some(error.to_string()));
@@ -212,6 +211,11 @@ impl Use {
             }
         }
     }
+}
+
+/// Where an instance's use is kept.
+pub fn use_file(kernel: &Kernel) -> PathBuf {
+    ledger::path(&ledger::folder(), &kernel.lasting_name())
 }
 
 /// Says what is wrong with the file, once.

@@ -3,7 +3,7 @@
 use super::daemon::{Beside, Daemon};
 use super::output::Output;
 use super::report::{self, Look};
-use super::scope;
+use super::{scope, usage};
 use crate::apply::{self, ApplyOptions};
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -17,6 +17,10 @@ pub(super) fn clear(
     apply::may_change(&kernel)?;
     if let Some(daemon) = Daemon::of(&kernel)?.filter(|_| !despite_daemon) {
         return Err(daemon.conflict(Beside::Clear));
+    }
+    if let Err(failure) = usage::count_out(global) {
+        let why = failure.message();
+        log::warn!("what was sent since the last apply is counted for no quota: {why}");
     }
     let applied = apply::clear(&mut kernel, may, &mut apply::unless_interrupted)?;
     let mut output = match global.json {

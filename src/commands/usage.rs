@@ -10,7 +10,7 @@ use super::moment::moment;
 use super::output::Output;
 use super::own::Own;
 use super::{daemon, scope, whom};
-use crate::apply::{self, Keeps, Look, Options, Request, Session, may_change};
+use crate::apply::{self, Keeps, Look, Request, Session, may_change, use_file};
 use crate::cli::{Global, UsageOptions};
 use crate::failure::Failure;
 use crate::quota::{Grant, Period, VolumeError, volume};
@@ -84,14 +84,7 @@ impl Metered {
                 None => return Err(UsageError::NoSuchUser(name.as_str().into()).into()),
             };
         }
-        let options = Options {
-            skip_unknown: true,
-            takeover: true,
-            absent_links: true,
-            ..Options::default()
-        };
-        let who = apply::Who::Asked { also };
-        let request = Request { who, ..Request::new(policy, options) };
+        let request = whom::request(policy, also);
         let mut session = Session::without_names(kernel);
         session.keep_use(keeps);
         let look = session.look(&request)?;
@@ -151,6 +144,14 @@ impl Metered {
 struct Used<'a> {
     version: u32,
     quotas: &'a [Quota],
+}
+
+/// Counts what was sent by now and writes it down, before classes go with their counters.
+pub(super) fn count_out(global: &Global) -> Result<(), Failure> {
+    if use_file(&scope::open(global)?).exists() {
+        Metered::look(global, &[], Keeps::Caller)?.session.write_use();
+    }
+    Ok(())
 }
 
 pub(super) fn usage(global: &Global, options: &UsageOptions) -> Result<Output, Failure> {

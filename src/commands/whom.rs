@@ -10,6 +10,7 @@ use crate::apply::{self, Look, Options, Request, Session, Who};
 use crate::engines::Known;
 use crate::failure::Failure;
 use crate::host::Kernel;
+use crate::policy::Policy;
 use crate::text::Foreign;
 use crate::tree::{Key, Owner};
 
@@ -54,6 +55,14 @@ pub(super) fn uid(name: &str) -> Result<Option<u32>, Unknown> {
     }
 }
 
+/// To know what a policy means here, whatever is absent or in the way. `also`: accounts that are
+/// asked about though no process is theirs.
+pub(super) fn request(policy: Policy, also: BTreeSet<u32>) -> Request {
+    let options =
+        Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
+    Request { who: Who::Asked { also }, ..Request::new(policy, options) }
+}
+
 /// What the policy (`file`, or the one in force) means here; `None`: it cannot be read, or does not
 /// hold here. `also`: accounts that are asked about though no process is theirs. `engines`: what
 /// engines of containers have said; none is waited for.
@@ -64,10 +73,7 @@ pub(super) fn in_force(
     engines: Known,
 ) -> Option<Look> {
     let file = file.map(Path::to_path_buf).or_else(|| daemon::policy_in_force(&kernel).ok())?;
-    let policy = apply::read(&file).ok()?;
-    let options =
-        Options { skip_unknown: true, takeover: true, absent_links: true, ..Options::default() };
-    let request = Request { who: Who::Asked { also }, ..Request::new(policy, options) };
+    let request = request(apply::read(&file).ok()?, also);
     let mut session = Session::without_names(kernel);
     session.engines.known = engines;
     session.look(&request).ok()

@@ -29,6 +29,7 @@ tests!(
     // What is counted, and when a step holds, does not depend on the kernel.
     On::Host => a_step_holds_within_a_second_of_its_byte_and_is_over_with_its_period,
         without_a_daemon_the_next_apply_counts_whatever_becomes_of_the_classes,
+        what_is_cleared_was_counted_and_a_file_that_can_only_be_read_holds,
         a_killed_daemon_counts_nothing_twice_and_forgets_nothing,
         a_groups_quota_holds_all_members_and_those_who_promise_too_much,
         a_grant_and_a_reset_are_in_force_at_once;
@@ -261,6 +262,38 @@ fn without_a_daemon_the_next_apply_counts_whatever_becomes_of_the_classes() {
     assert_eq!(class("user/ann").ceil, 100 * MBIT);
 }
 
+fn what_is_cleared_was_counted_and_a_file_that_can_only_be_read_holds() {
+    let mut world = World::new();
+    let text = "version: 1\nlinks: {up0: 200mbit}\nusers: {ann: {ceil: 100mbit, quota: {12h: 3MB, then: 16mbit, counts: sent}}}\n";
+    apply(text);
+    send(&mut world, 2 * MB);
+    silence();
+    let first = class("user/ann").bytes;
+    shaper(&["clear"]).exits(0);
+    assert_eq!(kept(&ann()).sent, first, "counted before the classes went");
+    apply(text);
+    assert_eq!(class("user/ann").ceil, 100 * MBIT);
+    send(&mut world, 2 * MB);
+    silence();
+    apply(text);
+    assert_eq!(class("user/ann").ceil, 16 * MBIT);
+    let used = kept(&ann());
+
+    // As of a disk with errors, or one that a backup holds.
+    let state = state();
+    run(&format!("mount --bind {state} {state}"));
+    run(&format!("mount -o remount,bind,ro {state}"));
+    send(&mut world, MB / 2);
+    let said = apply(text).stderr;
+    assert!(said.contains("Read-only file system"), "{said}");
+    assert_eq!(class("user/ann").ceil, 16 * MBIT, "no cap is lifted for that");
+    assert_eq!(kept(&ann()), used);
+    run(&format!("umount {state}"));
+    silence();
+    apply(text);
+    assert!(kept(&ann()).sent >= used.sent + MB / 2, "what was sent meanwhile");
+}
+
 fn a_killed_daemon_counts_nothing_twice_and_forgets_nothing() {
     let mut world = World::new();
     let file = policy(
@@ -280,6 +313,7 @@ fn a_killed_daemon_counts_nothing_twice_and_forgets_nothing() {
     silence();
     assert!(daemon.end().success());
     let sent = counters::classes(UPLINK).class(&classid("user/ann")).bytes;
+    assert_eq!(kept(&ann()).sent, sent, "counted at its end");
     shaper(&["apply", &file]).exits(0);
     assert_eq!(kept(&ann()).sent, sent);
     assert!(sent > 9 * MB, "{sent}");

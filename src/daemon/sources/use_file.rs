@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use super::watched::WatchedFile;
+use crate::apply::use_file;
 use crate::host::Kernel;
-use crate::ledger;
 
 /// The file; it is there as long as somebody has a quota.
 pub(super) struct UseFile {
@@ -18,8 +18,7 @@ pub(super) struct UseFile {
 impl UseFile {
     /// That of an instance.
     pub(super) fn of(kernel: &Kernel) -> UseFile {
-        let path = ledger::path(&ledger::folder(), &kernel.lasting_name());
-        UseFile { path, watched: None, said: false }
+        UseFile { path: use_file(kernel), watched: None, said: false }
     }
 
     /// Watches it, or does not.
