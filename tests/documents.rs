@@ -116,7 +116,15 @@ fn has_values(command: &clap::Command, page: &str) {
     let takes = |option: &&clap::Arg| option.get_action().takes_values() && !option.is_positional();
     for option in command.get_arguments().filter(takes).filter(|option| !option.is_hide_set()) {
         let long = format!("--{}", option.get_long().expect("a name")).replace('-', "\\-");
-        assert!(synopsis.contains(&format!("\\fB{long}\\fR \\fI")), "{long}: {synopsis}");
+        let may_be_left_out = option.get_num_args().is_some_and(|number| number.min_values() == 0);
+        let equals = if option.is_require_equals_set() { "=" } else { " " };
+        let value = match (may_be_left_out, equals) {
+            (true, "=") => "[=\\fI".to_string(),
+            (true, _) => " [\\fI".to_string(),
+            (false, equals) => format!("{equals}\\fI"),
+        };
+        let wanted = format!("\\fB{long}\\fR{value}");
+        assert!(synopsis.contains(&wanted), "{wanted}: {synopsis}");
     }
 }
 

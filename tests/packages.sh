@@ -203,10 +203,12 @@ cat >"$root/root/remove" <<'EOF'
 set -eu
 setsid shaper watch --skip-unknown </dev/null >/run/log 2>&1 &
 daemon=$!
+kept=
 for try in $(seq 600); do
-    ! shaper status --json | grep -q "\"daemon\":{\"pid\":$daemon[,}]" || break
+    ! shaper status --json | grep -q "\"daemon\":{\"pid\":$daemon[,}]" || { kept=yes && break; }
     sleep 0.1
 done
+[ "$kept" ] || { cat /run/log >&2; exit 1; }
 wants=/etc/systemd/system/multi-user.target.wants
 mkdir -p $wants
 for unit in shaper.service shaper-apply.timer shaper-metrics.socket shaper-textfile.timer; do
@@ -214,7 +216,7 @@ for unit in shaper.service shaper-apply.timer shaper-metrics.socket shaper-textf
 done
 $1 >/dev/null
 [ ! -e /proc/$daemon/exe ] || { echo "the daemon outlives its program" >&2; exit 1; }
-! ls $wants | grep shaper >&2
+if ls $wants | grep shaper >&2; then exit 1; fi
 EOF
 inside "$capped; sh /root/remove 'dpkg -r shaper'; touch /root/removed"
 rm "$root/root/removed"

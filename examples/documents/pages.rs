@@ -46,7 +46,8 @@ The policy, of shaper.yaml(5).
 More of it.
 .TP
 /var/lib/shaper
-The last good policy, in force at a boot while the file is broken.
+What was used of quotas, and the last good policy, in force at a boot while the file is broken.
+Where it is deleted, all quotas begin anew.
 .TP
 /run/shaper
 Locks, and mounts that shaper made.
@@ -110,7 +111,14 @@ fn with_values(page: &str, command: &clap::Command, cli: &clap::Command) -> Stri
         let values = option.get_value_names().unwrap_or_default();
         let values: Vec<String> = values.iter().map(|name| escaped(name)).collect();
         let flag = format!("\\fB{}\\fR", escaped(&format!("--{long}")));
-        let valued = format!("{flag} \\fI{}\\fR", values.join(" "));
+        let value = format!("\\fI{}\\fR", values.join(" "));
+        let may_be_left_out = option.get_num_args().is_some_and(|number| number.min_values() == 0);
+        let valued = match (may_be_left_out, option.is_require_equals_set()) {
+            (true, true) => format!("{flag}[={value}]"),
+            (true, false) => format!("{flag} [{value}]"),
+            (false, true) => format!("{flag}={value}"),
+            (false, false) => format!("{flag} {value}"),
+        };
         if !line.contains(&valued) {
             line = line.replace(&flag, &valued);
         }
