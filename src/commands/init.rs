@@ -276,13 +276,16 @@ mod tests {
     fn a_starter_holds_whatever_of_it_is_uncommented() {
         let text = starter(&Facts::default());
         let yaml = |line: &str| {
-            let line = line.strip_prefix("# ").or(line.strip_prefix('#')).unwrap_or(line);
-            let is_key = line.trim_start().split_once(':').is_some_and(|(key, rest)| {
+            let Some(comment) = line.strip_prefix('#') else { return Some(line.to_string()) };
+            let comment = comment.strip_prefix(' ').unwrap_or(comment);
+            let is_key = comment.trim_start().split_once(':').is_some_and(|(key, rest)| {
                 !key.contains(' ') && (rest.is_empty() || rest.starts_with(" {"))
             });
-            (is_key || line.trim_start().starts_with("- {")).then(|| line.to_string())
+            (is_key || comment.trim_start().starts_with("- {")).then(|| comment.to_string())
         };
         let keys: Vec<String> = text.lines().filter_map(yaml).collect();
+        let whole = keys.join("\n");
+        crate::policy::parse(&whole, "starter").unwrap_or_else(|it| panic!("{it}\n{whole}"));
         for key in ["users", "groups", "rules", "guests", "everyone", "links"] {
             let begins = format!("{key}:");
             let times = keys.iter().filter(|line| line.starts_with(&begins)).count();

@@ -4,7 +4,7 @@
 use super::Refusal;
 use crate::facts::{Facts, Features};
 use crate::model::{Link, Model};
-use crate::policy::{Diagnostic, Follow, Kind, Policy, Report};
+use crate::policy::{Diagnostic, Follow, Kind, Policy, Report, UnitRef, Written};
 use crate::tree::Classifier;
 
 /// From this release on (8520e224f547) a socket has its cgroup beside its tag. Before, the first
@@ -14,9 +14,6 @@ const BOTH: (u32, u32) = (5, 15);
 /// Services that accept connections which become a user's as he logs in.
 const LOGINS: [&str; 2] = ["ssh.service", "sshd.service"];
 
-/// Of a hierarchy that somebody has mounted beside systemd's.
-const NO_UNITS: &str = "no unit of systemd's has a cgroup in cgroup v2";
-
 fn is_untagged(link: &Link, features: &Features) -> bool {
     match link.classifier {
         Some(classifier) => classifier == Classifier::Uid,
@@ -24,14 +21,23 @@ fn is_untagged(link: &Link, features: &Features) -> bool {
     }
 }
 
+/// The first link without tags, and the first unit that a line claims; `None`: one of them is
+/// absent, and nothing is to be said.
+fn first<'a>(
+    policy: &'a Policy,
+    model: &'a Model,
+    features: &Features,
+) -> Option<(&'a Link, &'a Written<UnitRef>)> {
+    let link = model.links.iter().find(|link| is_untagged(link, features))?;
+    let mut units = policy.users.iter().filter_map(|line| line.units.as_ref()?.first());
+    Some((link, units.next()?))
+}
+
 /// Refuses a line that claims processes by their unit where a link reads no tags, and the cgroups
 /// (v2) of sockets cannot be known either.
 pub(super) fn allow(policy: &Policy, model: &Model, facts: &Facts) -> Result<(), Refusal> {
     let features = &facts.features;
-    let untagged = |link: &&Link| is_untagged(link, features);
-    let Some(link) = model.links.iter().find(untagged) else { return Ok(()) };
-    let mut lines = policy.users.iter().filter_map(|line| line.units.as_ref()?.first());
-    let Some(unit) = lines.next() else { return Ok(()) };
+    let Some((link, unit)) = first(policy, model, features) else { return Ok(()) };
     let name = &link.port.link;
     let tagged = model.links.iter().find(|link| !is_untagged(link, features));
     let lacks = match (&facts.unit_cgroups, tagged) {
@@ -64,12 +70,8 @@ fn has_either(facts: &Facts) -> bool {
 /// Warns of lines with units of which more, or less, counts than their author may think where a
 /// link reads no tags.
 pub(super) fn warnings(policy: &Policy, model: &Model, facts: &Facts) -> Vec<Diagnostic> {
-    let untagged = |link: &&Link| is_untagged(link, &facts.features);
-    let Some(link) = model.links.iter().find(untagged) else { return Vec::new() };
+    let Some((link, first)) = first(policy, model, &facts.features) else { return Vec::new() };
     let name = &link.port.link;
-    let lines =
-        || policy.users.iter().filter_map(|line| Some((line, line.units.as_ref()?.first()?)));
-    let Some((_, first)) = lines().next() else { return Vec::new() };
     let mut said = Vec::new();
     if has_either(facts) {
         let why = format!(
@@ -80,16 +82,27 @@ pub(super) fn warnings(policy: &Policy, model: &Model, facts: &Facts) -> Vec<Dia
                 .help("boot with `cgroup_no_v1=net_cls,net_prio`, or Linux 5.15 or later"),
         );
     }
+    // Somebody may have mounted a hierarchy beside systemd's.
     if matches!(&facts.unit_cgroups, Some(Ok(units)) if units.is_empty()) {
-        let why = format!("at {name}, which reads no tags, `units` is nobody: {NO_UNITS}");
+        let why = format!(
+            "at {name}, which reads no tags, `units` is nobody: no unit of systemd's has a cgroup in cgroup v2"
+        );
         said.push(
             Diagnostic::warning(Kind::Claim, first.at, why)
                 .help("boot with `systemd.unified_cgroup_hierarchy=1`"),
         );
     }
-    for (line, unit) in lines().filter(|(line, _)| line.follow == Follow::No) {
-        let is_its = |login: &&&str| model.matcher.units.find(login) == Some(&line.key.value);
-        if let Some(login) = LOGINS.iter().find(is_its) {
+    for line in policy.users.iter().filter(|line| line.follow == Follow::No) {
+        let is_its = |login: &&str| model.matcher.units.find(login) == Some(&line.key.value);
+        let login = LOGINS.into_iter().find(is_its);
+        // An alias stands under another name.
+        let says = |login: &str, unit: &&Written<UnitRef>| match &unit.value {
+            UnitRef::Name(name) => name == login,
+            UnitRef::Pattern(pattern) => pattern.fits(login),
+        };
+        let units = || line.units.iter().flatten();
+        let unit = |login| units().find(|unit| says(login, unit)).or_else(|| units().next());
+        if let Some((login, unit)) = login.and_then(|login| Some((login, unit(login)?))) {
             let why = format!(
                 "at {name}, which reads no tags, a connection that {login} has accepted stays this line's when a user has logged in"
             );

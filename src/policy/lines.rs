@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use crate::tree::Key;
-use crate::units::{Percent, Rate};
 
 use super::diagnostic::{Diagnostic, Findings, Kind, quote};
 use super::document::{
@@ -15,7 +14,7 @@ use super::limits::{limit_fields, limits, of_each};
 use super::node::{Node, Value};
 use super::pattern::Pattern;
 use super::source::{Source, Span, Written};
-use super::{guests, links, packets, rules, scalars, times};
+use super::{guests, links, meant, packets, rules, scalars, times};
 
 /// Reads the whole document. `None` only where an error was found.
 pub(super) fn policy(root: Node, source: Source, findings: &mut Findings) -> Option<Policy> {
@@ -202,19 +201,11 @@ fn asks_for_something(fields: &Fields) -> bool {
 
 fn asks_for_nothing(key: &Written<Key>) -> Diagnostic {
     let name = key.value.as_str();
-    let help = match without_colon(name) {
-        Some((name, limit)) => format!("a colon is missing: write `{name}: {limit}`"),
-        None => "write a cap, `ceil: 100mbit`, a guarantee, `rate: 10mbit`, or both".to_string(),
-    };
+    let help = meant::missing_colon(name).unwrap_or_else(|| {
+        "write a cap, `ceil: 100mbit`, a guarantee, `rate: 10mbit`, or both".to_string()
+    });
     Diagnostic::error(Kind::Rate, key.at, format!("{} has neither a rate nor a ceil", quote(name)))
         .help(help)
-}
-
-/// A key that is a name and a limit, as `bob 10mbit`.
-fn without_colon(key: &str) -> Option<(&str, &str)> {
-    let (name, limit) = key.rsplit_once(char::is_whitespace)?;
-    let is_limit = limit.parse::<Rate>().is_ok() || limit.parse::<Percent>().is_ok();
-    (is_limit && !name.contains(char::is_whitespace)).then_some((name, limit))
 }
 
 fn classes(node: Node, findings: &mut Findings) -> Vec<ClassLine> {

@@ -3,6 +3,7 @@
 
 use super::diagnostic::quote;
 use super::node::{Entry, Node, Value};
+use crate::units::{Percent, Rate};
 
 /// Keys as people and other tools call them, and what we call them, the likeliest first.
 const KEYS: [(&[&str], &[&str]); 10] = [
@@ -48,6 +49,22 @@ pub(super) fn missing_space(found: &Value) -> Option<String> {
     Some(format!("write a space after the colon: {}", quote(&format!("{key}: {value}"))))
 }
 
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c == '=' || c.is_whitespace()).filter(|word| !word.is_empty())
+}
+
+fn colon(name: &str, value: &str) -> String {
+    format!("write a colon after the name: {}", quote(&format!("{name}: {value}")))
+}
+
+/// What to write instead of a key that is a name and a limit, as `bob 10 mbit`; `None`: it is not.
+pub(super) fn missing_colon(key: &str) -> Option<String> {
+    let mut words = words(key);
+    let (name, limit) = (words.next()?, words.collect::<String>());
+    let is_limit = limit.parse::<Rate>().is_ok() || limit.parse::<Percent>().is_ok();
+    is_limit.then(|| colon(name, &limit))
+}
+
 /// What to write instead of a value that is no mapping from names; `what`: the key.
 pub(super) fn mapping(what: &str, found: &Value) -> String {
     if let Some(cure) = missing_space(found) {
@@ -56,12 +73,9 @@ pub(super) fn mapping(what: &str, found: &Value) -> String {
     match found {
         // YAML makes one text of several such lines.
         Value::Scalar(text) => {
-            let mut words = text.split(|c: char| c == '=' || c.is_whitespace());
-            let mut words = words.by_ref().filter(|word| !word.is_empty());
+            let mut words = words(text);
             match (words.next(), words.next()) {
-                (Some(name), Some(value)) => {
-                    format!("write a colon after the name: {}", quote(&format!("{name}: {value}")))
-                }
+                (Some(name), Some(value)) => colon(name, value),
                 _ => format!("write {}", quote(&format!("{what}: {{{text}: …}}"))),
             }
         }

@@ -9,6 +9,7 @@ use crate::processes::all_passes_through;
 use crate::support::accounts::{ANN, BOB, ROOT};
 use crate::support::actor::Actor;
 use crate::support::clock::soon;
+use crate::support::command::run;
 use crate::support::counters;
 use crate::support::daemon::Daemon;
 use crate::support::harness::{On, tests};
@@ -22,7 +23,8 @@ use crate::support::world::{Family, UPLINK, World};
 tests!(
     On::HostAndUml => what_a_unit_sends_is_in_its_class, a_unit_that_comes_again_has_its_class_again,
         a_unit_keeps_its_class_between_the_classifiers;
-    On::HostEvents => the_daemon_knows_a_unit_that_starts;
+    On::HostEvents => the_daemon_knows_a_unit_that_starts,
+        the_daemon_knows_a_unit_that_starts_also_beside_a_link_with_tags;
     On::Host => a_run_with_units_that_is_killed_is_made_good;
 );
 
@@ -135,9 +137,22 @@ fn a_unit_that_comes_again_has_its_class_again() {
 }
 
 fn the_daemon_knows_a_unit_that_starts() {
+    each_start_is_known(|unit| text("uid", unit));
+}
+
+/// The instance's directories are in the hierarchy then.
+fn the_daemon_knows_a_unit_that_starts_also_beside_a_link_with_tags() {
+    each_start_is_known(|unit| {
+        run("ip link add tagged0 type dummy");
+        let tagged = "links: {tagged0: {rate: 1gbit, classifier: bpf}, ";
+        text("uid", unit).replace("links: {", tagged)
+    });
+}
+
+fn each_start_is_known(text: impl Fn(&Unit) -> String) {
     let mut world = World::new();
     let unit = Unit::new();
-    let text = text("uid", &unit);
+    let text = text(&unit);
     let name = unit.name.clone();
     drop(unit);
     let daemon = Daemon::with_events(&["watch", &policy(&text)]);

@@ -1,6 +1,8 @@
 //! What of a host matters to shaping beside its kernel objects: who else configures links, what
 //! keeps the policy in force, what processes may do. Reads files only.
 
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -139,15 +141,16 @@ pub fn device(kernel: &mut Kernel, ifindex: u32) -> Result<Device, ObserveError>
 pub fn manager(host: &Path, link: &LinkFacts) -> Option<Manager> {
     let read = |path: &str| fs::read_to_string(host.join(path.trim_start_matches('/'))).ok();
     let ifindex = link.ifindex;
-    if let Some(files) =
+    if let Some(mut files) =
         read(&format!("run/systemd/netif/links/{ifindex}")).and_then(|it| networkd(&it))
     {
-        let main = files.first().cloned();
-        let beside = main.iter().flat_map(|main| drop_ins(host, main));
-        let mut all = files.into_iter().chain(beside);
-        let file = all.find(|file| read(file).is_some_and(|text| shapes(&text)));
+        if let [main] = &files[..] {
+            files.extend(drop_ins(host, main));
+        }
+        let file = files.iter().find(|file| read(file).is_some_and(|text| shapes(&text)));
         let shapes = file.is_some();
-        return Some(Manager { name: "systemd-networkd", file: file.or(main), shapes });
+        let file = file.or(files.first()).cloned();
+        return Some(Manager { name: "systemd-networkd", file, shapes });
     }
     let device = read(&format!("run/NetworkManager/devices/{ifindex}"))?;
     let value = |key: &str| device.lines().find_map(|line| line.strip_prefix(key));
@@ -171,20 +174,21 @@ pub fn manager(host: &Path, link: &LinkFacts) -> Option<Manager> {
     })
 }
 
-/// The files beside one of networkd's that add to it (systemd.network(5)): the state that systemd
-/// 252 writes does not name them.
+/// The files beside one of networkd's that add to it (systemd.network(5)), of each name the first:
+/// the state that systemd 252 writes does not name them.
 fn drop_ins(host: &Path, file: &str) -> Vec<String> {
     let Some(name) = Path::new(file).file_name() else { return Vec::new() };
-    let folders = ["etc", "run", "usr/local/lib", "usr/lib"].map(|at| {
+    let mut files: BTreeMap<OsString, String> = BTreeMap::new();
+    for at in ["etc", "run", "usr/local/lib", "usr/lib"] {
         let folder = format!("/{at}/systemd/network/{}.d", name.display());
         let entries = fs::read_dir(host.join(folder.trim_start_matches('/'))).ok();
         let names = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
-        let mut files: Vec<String> = names.map(|it| format!("{folder}/{}", it.display())).collect();
-        files.retain(|it| it.ends_with(".conf"));
-        files.sort();
-        files
-    });
-    folders.concat()
+        for name in names.filter(|name| Path::new(name).extension() == Some(OsStr::new("conf"))) {
+            let path = format!("{folder}/{}", name.display());
+            files.entry(name).or_insert(path);
+        }
+    }
+    files.into_values().collect()
 }
 
 /// Where the link of a masked unit leads.
@@ -247,6 +251,11 @@ mod tests {
         let found = of(&[state, ("etc/a.network", ""), (beside, "[QDisc]\nParent=clsact\n")]);
         let found = found.expect("networkd");
         assert!(found.shapes && found.file.is_some_and(|it| it.ends_with("d/queue.conf")));
+        // A vendor's file, and an administrator's of the same name in its place.
+        let vendors = "usr/lib/systemd/network/a.network.d/queue.conf";
+        let vendors = (vendors, "[QDisc]\nParent=clsact\n");
+        let found = of(&[state, ("etc/a.network", ""), vendors, (beside, "")]);
+        assert!(found.is_some_and(|it| !it.shapes));
         let device =
             ("run/NetworkManager/devices/7", "[device]\nmanaged=true\nconnection-uuid=1-2\n");
         let connection = "etc/NetworkManager/system-connections/a.nmconnection";

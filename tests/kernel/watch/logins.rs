@@ -192,8 +192,8 @@ pub fn a_login_is_the_users_from_its_first_bytes() {
     // pours without a pause, so at most what the default class's queue holds. An emulated machine
     // takes tens of milliseconds, and a bound in bytes would be one on its processor.
     let late = after.class("1:fffe").bytes - placed.class("1:fffe").bytes;
-    let bound = if Place::current() == Place::Host { default } else { late };
-    assert!(bound < 400_000, "{default} of {ann} bytes, {late} of them late, went through default");
+    let strange = if Place::current() == Place::Host { default } else { late };
+    assert!(strange < 400_000, "{default} of {ann} bytes, {late} of them late, were in default");
 }
 
 pub fn newcomers_get_a_class_and_give_it_back() {
