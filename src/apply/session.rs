@@ -158,7 +158,7 @@ impl Session {
     /// # Errors
     /// The file cannot be written.
     pub fn grant_use(&mut self, owner: Owner, grant: Grant) -> Result<(), LedgerError> {
-        self.used.change(&self.kernel, |ledger| ledger.grant(owner, grant))
+        self.used.grant(&self.kernel, owner, grant)
     }
 
     /// Has an owner's use begin anew; what was counted until now is written down before, so that
@@ -167,7 +167,7 @@ impl Session {
     /// # Errors
     /// The file cannot be written.
     pub fn reset_use(&mut self, owner: Owner) -> Result<(), LedgerError> {
-        self.used.change(&self.kernel, |ledger| ledger.reset(owner))
+        self.used.reset(&self.kernel, owner)
     }
 
     /// Writes down that nobody has a quota any more.

@@ -1,5 +1,6 @@
 //! What owners with a quota have used: counted at each look, and kept by runs that change things.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -13,7 +14,7 @@ use crate::host::observe::{self, ObserveError, Snapshot};
 use crate::ledger::{self, Book, Ledger, LedgerError, Moment, Opened};
 use crate::model::{self, Next};
 use crate::policy::Policy;
-use crate::quota::Slots;
+use crate::quota::{Grant, Slots};
 use crate::times::Timestamp;
 use crate::tree::{Claim, LinkName, Owner, Port};
 use crate::units::ClassId;
@@ -67,8 +68,12 @@ impl Count<'_> {
                 Claim::Retired(_, None) | Claim::Pinned(_) => None,
             })
             .collect();
+        // An account of which NSS says nothing has its uid in the place of a name.
         let name = |owner: &Owner| match owner {
-            Owner::Uid(uid) => self.accounts.by_uid.get(uid).map(|account| account.name.clone()),
+            Owner::Uid(uid) => {
+                let name = &self.accounts.by_uid.get(uid)?.name;
+                (*name != uid.to_string()).then(|| name.clone())
+            }
             _ => None,
         };
         let counted = model::counted(self.policy, owners);
@@ -104,14 +109,7 @@ impl Use {
             };
             match self.keeps {
                 Keeps::Nobody => count.read(&path).map(|book| used(&book)),
-                // A file that cannot be written now may be read: no cap is lifted for that.
-                Keeps::Run | Keeps::Caller => match self.count(&path, &count).map(used) {
-                    Err(error) => count.read(&path).map(|book| {
-                        say(&mut self.said, Some(error.to_string()));
-                        used(&book)
-                    }),
-                    counted => counted,
-                },
+                Keeps::Run | Keeps::Caller => self.count(&path, &count).map(|book| used(&book)),
             }
             .map_err(|error| error.to_string())
         });
@@ -137,23 +135,42 @@ impl Use {
         }
     }
 
-    /// Writes down what was counted, and then a change.
-    pub(super) fn change(
+    /// Gives an owner more. What this process has counted is not written: that is for whoever has
+    /// it from longer ago, of classes too that have ended since the last record.
+    pub(super) fn grant(
         &mut self,
         kernel: &Kernel,
-        change: impl FnOnce(&mut Ledger) -> Result<Option<String>, LedgerError>,
+        owner: Owner,
+        grant: Grant,
     ) -> Result<(), LedgerError> {
+        let found = self.open(&use_file(kernel))?.grant(owner, grant)?;
+        say(&mut self.said, found);
+        Ok(())
+    }
+
+    /// Has an owner's use begin anew, once what was counted is written, so that nobody counts it
+    /// after that.
+    pub(super) fn reset(&mut self, kernel: &Kernel, owner: Owner) -> Result<(), LedgerError> {
         let ledger = self.open(&use_file(kernel))?;
-        let found = [ledger.write()?, change(ledger)?];
+        let found = [ledger.write()?, ledger.reset(owner)?];
         found.into_iter().for_each(|found| say(&mut self.said, found));
         Ok(())
     }
 
-    /// Counts on, from what is in the file by now.
-    fn count(&mut self, path: &Path, count: &Count<'_>) -> Result<&Book, LedgerError> {
+    /// Counts on, from what is in the file by now. One that cannot be written now may be read: no
+    /// cap is lifted for that.
+    fn count(&mut self, path: &Path, count: &Count<'_>) -> Result<Cow<'_, Book>, LedgerError> {
+        if let Err(error) = self.open(path) {
+            if !path.exists() {
+                return Err(error);
+            }
+            let book = count.read(path)?;
+            say(&mut self.said, Some(error.to_string()));
+            return Ok(Cow::Owned(book));
+        }
         let ledger = self.open(path)?;
         ledger.count(&count.readings, &count.moment, &count.slots, &count.names());
-        Ok(ledger.book())
+        Ok(Cow::Borrowed(ledger.book()))
     }
 
     /// Writes down what was counted.
@@ -231,4 +248,35 @@ fn epoch(kernel: &Kernel) -> io::Result<String> {
     let boot = fs::read_to_string(kernel.proc_root.join("sys/kernel/random/boot_id"))?;
     let namespace = kernel.netns_cookie.unwrap_or(kernel.netns);
     Ok(format!("{} {namespace}", boot.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Account;
+    use crate::policy;
+
+    /// The book has another name for the uid, and would take that for another account's.
+    #[test]
+    fn the_silence_of_nss_gives_no_account_another_name() {
+        let text = "version: 1\nlinks: {eth0: 1gbit}\neveryone: {each: {ceil: 5mbit, quota: {day: 1GB, then: 1mbit}}}\n";
+        let policy = policy::parse(text, "policy").unwrap();
+        let [known, silent] = [1000, 1001].map(Owner::Uid);
+        let class = |minor| ClassId::ours(crate::units::Minor(minor));
+        let claims = [(known.clone(), 0x10), (silent.clone(), 0x11)];
+        let claims = claims.map(|(owner, minor)| (Claim::Owner(owner), class(minor))).into();
+        let account = |name: &str| Account { name: name.to_string(), gids: BTreeSet::default() };
+        let by_uid = [(1000, account("ann")), (1001, account("1001"))].into();
+        let accounts = Accounts { by_uid, ..Accounts::default() };
+        let count = Count {
+            policy: &policy,
+            claims: &claims,
+            accounts: &accounts,
+            readings: Vec::new(),
+            slots: Slots::default(),
+            moment: Moment { time: Timestamp::UNIX_EPOCH, epoch: String::new() },
+        };
+        let names = [(known, Some("ann".to_string())), (silent, None)];
+        assert_eq!(count.names(), names.into());
+    }
 }

@@ -136,9 +136,8 @@ impl Counting {
         let is_owned = |link| status::label(state, link).is_some_and(|it| it.owner.is_some());
         // Only where somebody has a guest need it be known why.
         let look = links.any(is_owned).then(|| {
-            let noted = self.inputs.policy.as_ref().map(|policy| Path::new(&policy.file));
-            let noted = noted.filter(|file| self.inputs.daemon.is_none() && *file != "-");
-            whom::in_force(self.kernel.again().ok()?, noted, BTreeSet::new(), known)
+            let file = daemon::policy_applied(&self.kernel).ok()?;
+            whom::in_force(self.kernel.again().ok()?, Some(&file), BTreeSet::new(), known)
         });
         let inner = look.flatten().and_then(|look| look.meaning.model.inner);
         self.inputs.guests = Some(inner.unwrap_or_default());

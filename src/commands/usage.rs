@@ -229,6 +229,7 @@ pub(super) fn grant(
         return Err(UsageError::Over(text.into()).into());
     }
     let owner = metered.owner(user)?;
+    let daemon = daemon::Daemon::of(&metered.session.kernel)?.is_some();
     let grant =
         Grant { bytes: bytes.0, at: now.as_second(), until: ends.map(Timestamp::as_second) };
     metered.session.grant_use(owner.clone(), grant).map_err(Failure::refused)?;
@@ -236,15 +237,16 @@ pub(super) fn grant(
     let said = said + &until.map_or_else(String::new, |until| format!(", until {}", shown(until)));
     let until = ends.map(|ends| ends.to_string());
     let what = What::Granted { user: user.to_string(), bytes: bytes.0, until };
-    changed(global, metered, &owner, (said, what))
+    changed(global, metered, &owner, (said, what), daemon)
 }
 
 pub(super) fn reset(global: &Global, user: &str) -> Result<Output, Failure> {
     let mut metered = Metered::look(global, &[user.to_string()], Keeps::Caller)?;
     let owner = metered.owner(user)?;
+    let daemon = daemon::Daemon::of(&metered.session.kernel)?.is_some();
     metered.session.reset_use(owner.clone()).map_err(Failure::refused)?;
     let said = format!("what {} uses is counted anew from now on", shown(user));
-    changed(global, metered, &owner, (said, What::Reset { user: user.to_string() }))
+    changed(global, metered, &owner, (said, What::Reset { user: user.to_string() }), daemon)
 }
 
 fn changed(
@@ -252,9 +254,13 @@ fn changed(
     metered: Metered,
     owner: &Owner,
     (said, what): (String, What),
+    daemon: bool,
 ) -> Result<Output, Failure> {
-    let daemon = daemon::Daemon::of(&metered.session.kernel)?.is_some();
-    let quotas = metered.again(owner)?;
+    // What was asked for is done: whoever reads of a failure would ask again.
+    let quotas = metered.again(owner).unwrap_or_else(|failure| {
+        log::warn!("what is used by now cannot be told: {}", failure.message());
+        Vec::new()
+    });
     if global.json {
         let document = Changed { version: 1, what, daemon, quotas };
         return Ok(Output::json(&serde_json::to_string(&document).map_err(Failure::refused)?));

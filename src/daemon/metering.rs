@@ -8,8 +8,10 @@ use crate::model::Next;
 /// How soon counters are read after an apply, which may have given somebody another pace, and again
 /// after they could not be read.
 const SOON: Duration = Duration::from_millis(500);
-/// After a reading, the rest is at least so many times as long as the reading took, or this long.
+/// After a reading, the rest is at least so many times as long as the reading took, but no longer
+/// than [`REST`].
 const SHARE: u32 = 20;
+/// The longest rest that a slow reading asks for.
 const REST: Duration = Duration::from_secs(30);
 /// How long what was counted may be nowhere but in memory.
 const WRITTEN: Duration = Duration::from_secs(60);
@@ -18,6 +20,8 @@ const WRITTEN: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Metering {
     due: Option<Instant>,
+    /// Until when the last reading has it rest.
+    rests: Option<Instant>,
     /// When it is written down; `None`: nothing was counted since.
     write_by: Option<Instant>,
 }
@@ -41,7 +45,9 @@ impl Metering {
 
     /// Somebody may have granted an owner more, or had his use begin anew.
     pub(super) fn told(&mut self, now: Instant) {
-        self.due = self.due.map(|due| due.min(now));
+        // Not at once: opening a file that cannot be read is heard as a change of it.
+        let soon = self.rests.map_or(now + SOON, |rests| rests.max(now + SOON));
+        self.due = self.due.map(|due| due.min(soon));
     }
 
     /// What is to be done before all ends.
@@ -77,7 +83,9 @@ impl Metering {
             Some(Next::Look(rest)) => rest,
             Some(Next::Turned) | None => SOON,
         };
-        self.due = self.due.map(|_| now + rest.max(took.saturating_mul(SHARE).min(REST)));
+        let share = took.saturating_mul(SHARE).min(REST);
+        self.rests = Some(now + share);
+        self.due = self.due.map(|_| now + rest.max(share));
         self.write_by.get_or_insert(now + WRITTEN);
         next == Some(Next::Turned)
     }
@@ -115,7 +123,23 @@ mod tests {
         assert!(metering.begins(now + SOON) && !metering.counted(None, second, now + second));
         assert_eq!(metering.due(), Some(now + 21 * second), "a reading that takes long");
         metering.told(now + 2 * second);
-        assert!(metering.begins(now + 2 * second), "somebody was granted more");
+        assert_eq!(
+            metering.due(),
+            Some(now + 21 * second),
+            "somebody was granted more, but it rests"
+        );
+        assert!(metering.begins(now + 21 * second));
+        let now = now + 21 * second;
+        assert!(!metering.counted(Some(Next::Look(9 * second)), Duration::ZERO, now));
+        metering.told(now + second);
+        assert_eq!(metering.due(), Some(now + second + SOON), "heard of at once, and done soon");
+        let mut due = 0;
+        for tenth in 0..100 {
+            let now = now + tenth * second / 10;
+            metering.told(now);
+            due += u32::from(metering.begins(now));
+        }
+        assert!(due <= 20, "told without end: {due} times in ten seconds");
         metering.applied(false, now);
         metering.told(now);
         assert!(!metering.begins(now + 60 * second), "nobody has a quota any more");

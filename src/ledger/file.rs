@@ -38,7 +38,7 @@ const AGAIN: Duration = Duration::from_millis(5);
 pub enum LedgerError {
     /// A later shaper has written it.
     #[error(
-        "{} is of version {version}, which this shaper cannot read; nothing of it was changed: install the shaper that wrote it, or move the file away to begin anew",
+        "{} is of version {version}, which this shaper cannot read; nothing of it was changed: install the shaper that wrote it, or move the file away, after which nobody has used or was granted anything",
         shown(&path.display().to_string())
     )]
     Newer {
@@ -423,7 +423,12 @@ impl Ledger {
         for number in 1_u32.. {
             let aside = self.beside(&format!("damaged-{number}"));
             match fs::hard_link(&self.path, &aside) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                // It was kept before, and could not be replaced.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if fs::metadata(&aside)?.ino() == self.file.metadata()?.ino() {
+                        return Ok(aside);
+                    }
+                }
                 linked => return linked.map(|()| aside),
             }
         }

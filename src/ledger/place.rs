@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The folder: what the service manager says (systemd.exec(5), `StateDirectory`), else where it
-/// would be.
+/// The folder, which `SHAPER_STATE` may name. Not `STATE_DIRECTORY` (systemd.exec(5)): whoever
+/// grants more from another service has that service's.
 pub fn folder() -> PathBuf {
-    let told = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    let told = std::env::var_os("SHAPER_STATE").map(PathBuf::from);
     told.unwrap_or_else(|| PathBuf::from("/var/lib/shaper"))
 }
 

@@ -19,7 +19,8 @@ pub struct Metered {
     pub together: Together,
     /// The most bytes that the owner can move in a second, on all links and both ways.
     pub pace: u64,
-    /// What of it passes faster than that, of all links and both ways ([`Limits::boost`]).
+    /// Bytes that may pass faster before that pace holds, of all links and both ways
+    /// ([`Limits::boost`]).
     ///
     /// [`Limits::boost`]: super::Limits::boost
     pub boost: u64,

@@ -28,7 +28,7 @@ everyone: {each: {ceil: 5mbit, quota: {30d: 5GiB, then: 1mbit}}}
 
 /// A command that keeps use where the test does.
 fn keeping(mut command: Command) -> Command {
-    command.env("STATE_DIRECTORY", format!("{SCRATCH}/state"));
+    command.env("SHAPER_STATE", format!("{SCRATCH}/state"));
     command
 }
 

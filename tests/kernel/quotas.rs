@@ -51,7 +51,7 @@ fn state() -> String {
 
 fn command(words: &[&str]) -> Command {
     let mut command = Command::new(binary());
-    command.args(words).env("STATE_DIRECTORY", state());
+    command.args(words).env("SHAPER_STATE", state());
     command
 }
 

@@ -143,7 +143,7 @@ fn the_daemon_knows_a_unit_that_starts() {
 /// The instance's directories are in the hierarchy then.
 fn the_daemon_knows_a_unit_that_starts_also_beside_a_link_with_tags() {
     each_start_is_known(|unit| {
-        run("ip link add tagged0 type dummy");
+        run("ip link add tagged0 type veth peer name tagged1");
         let tagged = "links: {tagged0: {rate: 1gbit, classifier: bpf}, ";
         text("uid", unit).replace("links: {", tagged)
     });

@@ -31,7 +31,9 @@ impl UseFile {
                 Err(error) if !self.said => {
                     self.said = true;
                     let path = self.path.display();
-                    log::warn!("grants hold late, since {path} cannot be watched: {error}");
+                    log::warn!(
+                        "a grant is in force up to 30 s late, since {path} cannot be watched: {error}"
+                    );
                 }
                 Err(_) => {}
             }

@@ -8,7 +8,7 @@ use super::yaml::parse;
 use crate::policy::node::{Node, Value};
 use crate::policy::{Place, Span};
 
-/// Without numbers and booleans, which the other reader does not keep as written.
+/// Without numbers and booleans (`y` is one), which the other reader does not keep as written.
 const WORDS: [&str; 40] = [
     "a",
     "b: ",
@@ -45,7 +45,7 @@ const WORDS: [&str; 40] = [
     "\\",
     "%YAML 1.2\n",
     "x: &a {b: c}\n",
-    "y: &b [d, e]\n",
+    "z: &b [d, e]\n",
     "{<<: *a, c: f}",
     "[*b, *a]",
     "<<: *a\n",
