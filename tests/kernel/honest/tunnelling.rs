@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -36,9 +37,11 @@ impl Drop for Wireguard {
 /// place for both ends.
 fn device(mut serve: Command, name: &str) -> (Wireguard, String) {
     serve.env("WG_PROCESS_FOREGROUND", "1").stdin(Stdio::null()).stdout(Stdio::null());
-    let serving = Wireguard(serve.stderr(Stdio::null()).spawn().expect("start wireguard-go"));
     let socket = format!("/run/wireguard/{name}.sock");
-    soon("it serves", Duration::from_secs(10), || fs::exists(&socket).unwrap_or(false));
+    // One that was killed leaves its socket, which nobody serves.
+    let _ = fs::remove_file(&socket);
+    let serving = Wireguard(serve.stderr(Stdio::null()).spawn().expect("start wireguard-go"));
+    soon("it serves", Duration::from_secs(10), || UnixStream::connect(&socket).is_ok());
     let shell = |line: &str| {
         let mut command = Command::new("sh");
         command.args(["-c", line]);
