@@ -202,21 +202,22 @@ fn zoned(lines: &[QuotaLine], facts: &Facts, findings: &mut Findings) -> Option<
     (!zoned.is_empty()).then(|| zoned.into())
 }
 
-/// What volumes come to in bytes: of each unit that is written, the first.
+/// What volumes in powers of 1000 come to, since reports have powers of 1024: of each such unit that is written,
+/// the first.
 pub(super) fn notes(policy: &Policy, findings: &mut Findings) {
     let mut seen = BTreeSet::new();
     for line in policy.quotas() {
         let written = &line.volume.value;
         let unit = written.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').trim();
-        if !seen.insert(unit.to_ascii_lowercase()) {
+        let unit = unit.to_ascii_lowercase();
+        if unit.contains('i') || !seen.insert(unit) {
             continue;
         }
         let message = format!("{} is {} bytes", quote(written), line.quota.volume.0);
-        let help = match unit.to_ascii_lowercase().contains('i') {
-            true => "units with `i` are powers of 1024, those without it powers of 1000",
-            false => "units without `i` are powers of 1000, those with it (`GiB`) powers of 1024",
-        };
-        findings.push(Diagnostic::info(Kind::Rate, line.volume.at, message).help(help));
+        findings
+            .push(Diagnostic::info(Kind::Rate, line.volume.at, message).help(
+                "units without `i` are powers of 1000, those with it (`GiB`) powers of 1024",
+            ));
     }
     let arrives = policy.links.iter().any(|line| line.down.is_some());
     for line in policy.quotas() {

@@ -20,6 +20,7 @@ fn the_examples_are_good() {
         ("recipes/root-rsync", "1 link, 1 user, everyone"),
         ("recipes/seedbox", "1 link, 1 rule, everyone"),
         ("recipes/vms", "1 link, 2 users"),
+        ("recipes/volumes", "1 link, 1 user, everyone"),
         ("recipes/vpn", "1 link, 2 users"),
         ("recipes/web-host", "2 links, 3 users"),
         ("textbook", "1 link, 2 users, 2 rules"),

@@ -123,7 +123,9 @@ fn keep_inner(name: &str, budget: Duration, on: On) -> io::Result<ExitCode> {
     if !on.shares_processes() {
         unshare(CloneFlags::CLONE_NEWPID)?;
     }
-    let init = myself(&["--init", name]).spawn()?;
+    let mut init = myself(&["--init", name]);
+    // What users have used of quotas is kept here, not beside the machine's own.
+    let init = init.env("SHAPER_STATE", format!("{SCRATCH}/state")).spawn()?;
     let status = wait(init, budget, || matches!(told_to_end.read_signal(), Ok(Some(_))));
     let left = directory.map_or(Ok(()), |(directory, lock)| {
         fs::write(Path::new(HIERARCHY).join("cgroup.procs"), "0")?;

@@ -50,8 +50,7 @@ impl Site {
     /// Applies the recipe of this name, after which nothing is left to do.
     #[track_caller]
     fn takes(&self, recipe: &str) {
-        let file = format!("{}/policies/recipes/{recipe}.yaml", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let text = self::recipe(recipe);
         apply(&text);
         let plan = shaper(&["plan", "--exit-code", &policy(&text)]);
         assert_eq!(plan.status, Some(0), "{}", plan.stdout);
@@ -94,6 +93,13 @@ impl Site {
         actor.tell(&Order::Drain { socket, port: at.port() });
         self.world.far.pour(sender);
     }
+}
+
+/// The text of a recipe.
+#[track_caller]
+fn recipe(name: &str) -> String {
+    let file = format!("{}/policies/recipes/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
 /// Adds accounts and groups to those of the cell.

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::{IFB, Site, UNSHAPED, UP, also, class, hold, nobody_else};
+use super::{IFB, Site, UNSHAPED, UP, also, class, hold, nobody_else, recipe};
 use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN};
 use crate::support::clock::soon;
 use crate::support::harness::{On, tests};
+use crate::support::program::{apply, shaper};
 use crate::support::rates::{self, MBIT, between};
 use crate::support::world::Family;
 
 tests!(
-    On::Host => departments, lab, seedbox, backup;
+    On::Host => departments, lab, seedbox, volumes, backup;
 );
 
 fn departments() {
@@ -50,6 +51,37 @@ fn seedbox() {
     let _local = site.world.downloading(CAROL, Family::V4);
     let local = rates::over(IFB, Duration::from_secs(1));
     between("from the local network", local.rate(UNSHAPED), 200 * MBIT, 40_000 * MBIT);
+}
+
+/// Whatever the time is; then with a volume that is used at once.
+fn volumes() {
+    let mut site = Site::new();
+    let _sending = site.uploading(ANN);
+    let _receiving = site.downloading(CAROL);
+    site.takes("volumes");
+    let status = shaper(&["status", "ann", "--json"]).exits(0).json();
+    let night = &status["links"][0]["users"][0]["limit"]["why"] == "night";
+    let (premium, others) = if night { (200, 80) } else { (100, 40) };
+    let sent = hold(UP, &[("ann", premium)]);
+    nobody_else(&sent, &["ann", "carol"]);
+    let came = hold(IFB, &[("carol", others)]);
+    nobody_else(&came, &["ann", "carol"]);
+    site.takes("volumes");
+    for (user, volume) in [("ann", 5_u64 << 40), ("carol", 1 << 40)] {
+        let used = shaper(&["usage", user, "--json"]).exits(0).json();
+        let used = &used["quotas"][0];
+        assert_eq!(used["limit_bytes"], volume, "{used}");
+        // At least what the rates above were measured with.
+        assert!(used["used_bytes"].as_u64() > Some(10_000_000), "{used}");
+    }
+
+    let small = recipe("volumes").replace("1TiB", "5MiB");
+    apply(&small);
+    hold(IFB, &[("carol", 5)]);
+    hold(UP, &[("ann", premium)]);
+    shaper(&["grant", "carol", "1GiB"]).exits(0);
+    apply(&small);
+    hold(IFB, &[("carol", others)]);
 }
 
 fn backup() {
