@@ -189,7 +189,7 @@ fn send_through_all(links: usize) {
 }
 
 /// How long each of the two halves takes where nobody asks for more.
-const HALF: Duration = Duration::from_secs(20);
+const HALF: Duration = Duration::from_secs(10);
 
 fn applies_and_a_daemon_harm_nothing_healthy_while_everything_comes_and_goes() {
     let world = World::new();

@@ -15,27 +15,67 @@ use nix::unistd::Pid;
 use crate::support::harness::{BUDGET, On, Test};
 use crate::support::settings::setting;
 
+/// What `make test` runs on each kernel: what only that kernel shows. All the others do there what
+/// they do on the machine's own kernel, where `make test` runs them; by night they run there too.
+pub const TESTS: &[Test] = &[
+    half("lab::user_mode_linux", || boot(UML, &BY_TAGS, BY_TAGS.len())),
+    half("lab::user_mode_linux_that_forbids_net_cls", || boot(UNTAGGED, &[FORBIDDEN], 1)),
+    half("lab::debian_cloud_kernel", || boot(QEMU, &OF_DEBIAN, OF_DEBIAN.len())),
+    half("lab::a_boot_with_systemd", || boot(SYSTEMD, &["first"], 1)),
+    by_night("lab::all_on_user_mode_linux", || boot(UML, &without(&EXACT), 80)),
+    by_night("lab::all_on_user_mode_linux_exact", || boot(UML, &EXACT, 2)),
+    by_night("lab::all_on_debians_cloud_kernel", || boot(QEMU, &[], 25)),
+    by_night("lab::user_mode_linux_without_net_cls", || boot(UNTAGGED, &WITHOUT_NET_CLS, 8)),
+    by_night("lab::newest_debian_cloud_kernel", newest),
+    by_night("lab::boots_with_systemd", booted),
+    by_night("lab::neighbours_of_a_shaped_host", || boot(BESIDE, &BESIDE_IT, 5)),
+];
+
+/// Where the tag alone decides, by the real `cls_cgroup`, and in programs that ask for it; drivers
+/// that only user-mode Linux has here, and those beside which the tag goes first.
+const BY_TAGS: [&str; 20] = [
+    "textbook::classes_send_at_their_rates",
+    "textbook::tcp_udp_and_icmp_of_both_families_carry_the_tag",
+    "processes::a_login_accepted_by_root_is_the_users",
+    "processes::run_puts_a_command_in_a_users_class",
+    "processes::with_cls_cgroup_a_passed_socket_is_whosoever_moved_last",
+    "arriving::what_arrives_is_in_its_users_class_whatever_it_is",
+    "arriving_wire::what_comes_by_a_vlan_device_is_its_users",
+    "agreement::status_says_what_tc_says",
+    "updates::no_packet_is_lost_or_misclassified_while_the_policy_is_edited",
+    "watch::logins::without_events_processes_are_found_all_the_same",
+    "escapes::handed_on::apply_gives_what_users_hold_of_roots",
+    "escapes::passed_on::a_passed_connection_stays_its_owners",
+    "escapes::kernel_sockets::an_rxrpc_call_is_its_users",
+    "escapes::kernel_sockets::an_rds_stream_is_the_kernels_and_bounded",
+    // With macvlan, ipvlan and Open vSwitch.
+    "an_ipvlans_guest_is_nobodys_whatever_its_uid",
+    "an_ipvlans_guest_is_nobodys_whatever_its_priority",
+    "an_ipvlans_guest_cannot_name_a_class",
+    "switched::what_a_guest_of_a_switch_sends_and_receives_is_its_owners",
+    "switched::whoever_has_an_internal_port_cannot_name_a_class",
+    "passed_on::what_is_passed_on_beside_drivers_of_guests_is_its_owners_or_the_tags",
+];
+
+/// The kernel that most hosts have, with two processors: its verifier, its process events beside
+/// its `cls_cgroup`, its WireGuard.
+const OF_DEBIAN: [&str; 8] = [
+    "textbook::classes_send_at_their_rates",
+    "processes::a_login_accepted_by_root_is_the_users",
+    "arriving::what_arrives_is_in_its_users_class_whatever_it_is",
+    "guests::clients_of_a_wireguard_of_the_kernels_are_told_apart_by_their_addresses",
+    "tunnels::the_packets_around_a_users_are_the_users",
+    "untagged::a_login_accepted_by_root",
+    "watch::logins::a_login_is_the_users_from_its_first_bytes",
+    "watch::service::the_capabilities_of_the_unit_are_enough",
+];
+
 /// Tests of latency and of small guarantees: beside another machine they would measure that one.
 const EXACT: [&str; 2] = ["sharing::latency", "shards::guarantees"];
 
-pub const TESTS: &[Test] = &[
-    half("lab::user_mode_linux_part_1", || part_of_the_rest("1/2")),
-    half("lab::user_mode_linux_part_2", || part_of_the_rest("2/2")),
-    alone("lab::user_mode_linux_exact", || boot(UML, &EXACT, 2)),
-    half("lab::user_mode_linux_that_forbids_net_cls", || boot(UNTAGGED, &[FORBIDDEN], 1)),
-    Test {
-        on: On::Nightly,
-        ..half("lab::user_mode_linux_without_net_cls", || boot(UNTAGGED, &WITHOUT_NET_CLS, 8))
-    },
-    alone("lab::debian_cloud_kernel", || boot(QEMU, &[], 10)),
-    Test { on: On::Nightly, ..alone("lab::newest_debian_cloud_kernel", newest) },
-    half("lab::a_boot_with_systemd", || boot(SYSTEMD, &["first"], 1)),
-    Test { on: On::Nightly, ..alone("lab::boots_with_systemd", booted) },
-    Test {
-        on: On::Nightly,
-        ..half("lab::neighbours_of_a_shaped_host", || boot(BESIDE, &BESIDE_IT, 5))
-    },
-];
+fn without(tests: &[&'static str]) -> Vec<&'static str> {
+    tests.iter().flat_map(|test| ["--skip", test]).collect()
+}
 
 /// All cases of tests/boot/cases.sh, several boots of one disk.
 fn booted() {
@@ -95,19 +135,14 @@ fn newest() {
     boot(NEWEST, &[&words[..], &["switched"], &not].concat(), 20);
 }
 
-/// User-mode Linux has one processor, so two of them share the tests and run at once.
+/// User-mode Linux has one processor, so two machines run at once.
 const fn half(name: &'static str, body: fn()) -> Test {
     Test { name, on: On::HostTogether, budget: BOOT, body }
 }
 
-const fn alone(name: &'static str, body: fn()) -> Test {
-    Test { name, on: On::Host, budget: BOOT, body }
-}
-
-fn part_of_the_rest(part: &str) {
-    let skipped = EXACT.iter().flat_map(|test| ["--skip", test]);
-    let words: Vec<&str> = ["--part", part].into_iter().chain(skipped).collect();
-    boot(UML, &words, 10);
+/// Each by itself, and as long as it takes.
+const fn by_night(name: &'static str, body: fn()) -> Test {
+    Test { name, on: On::Nightly, budget: BOOT.saturating_mul(2), body }
 }
 
 /// For all boots of one test, and everything inside them. The cell kills the machine with its test.

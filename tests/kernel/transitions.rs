@@ -28,7 +28,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 fn transitions() -> u64 {
-    setting("SHAPER_TRANSITIONS").unwrap_or(200)
+    setting("SHAPER_TRANSITIONS").unwrap_or(80)
 }
 
 fn every_policy_follows_from_every_other() {

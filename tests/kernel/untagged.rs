@@ -59,9 +59,9 @@ as_with_tags!(
     On::HostEvents => newcomers: logins::newcomers_get_a_class_and_give_it_back;
     On::HostEvents => sshd: logins::what_a_real_sshd_sends_is_the_users;
     On::Host => pam: logins::pam_places_a_session_without_a_daemon;
-    On::Host => a_download: arriving::a_download_is_held_to_its_users_down;
+    On::Nightly => a_download: arriving::a_download_is_held_to_its_users_down;
     On::Host => what_arrives: arriving::what_arrives_is_in_its_users_class_whatever_it_is;
-    On::Host => shards: shards::guarantees_caps_and_borrowing_hold_across_shards;
+    On::Nightly => shards: shards::guarantees_caps_and_borrowing_hold_across_shards;
     On::Host => ways_of_sending: tried::no_way_of_sending_leaves_the_class;
     On::Host => subordinate_uids: hidden::what_he_chowns_to_a_subordinate_uid_is_his;
     On::Host => a_server_that_acts_for_users: follow::an_apply_follows_whom_a_server_acts_for;

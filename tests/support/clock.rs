@@ -37,6 +37,12 @@ pub fn soon(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Dur
             return start.elapsed();
         }
         assert!(!late, "not after {:?}: {what}", start.elapsed());
-        sleep(Duration::from_millis(5));
+        sleep(pause(start.elapsed()));
     }
+}
+
+/// What is soon there is seen soon, and what takes seconds is not asked for a hundred times in each
+/// of them: most conditions start a program.
+fn pause(waited: Duration) -> Duration {
+    (waited / 16).clamp(Duration::from_millis(5), Duration::from_millis(40))
 }

@@ -3,10 +3,10 @@
 //! binary, copied alone into another kernel, is runner, test and traffic tool.
 //!
 //! Speaks the part of libtest's language that cargo and nextest use: `--list --format terse`,
-//! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`. And `--part I/N`: every N-th
-//! test from the I-th on, for machines that share the work; `--again`: a test that fails is run
-//! once more, which in a lab's kernel costs less than another boot; `--with-carriers`: in the lab,
-//! those of [`On::Carriers`] and no others.
+//! `--exact NAME`, substrings, `--skip`, `--nocapture`, `--ignored`. And `--again`: a test that
+//! fails is run once more, which in a lab's kernel costs less than another boot; `--with-carriers`:
+//! in the lab, those of [`On::Carriers`] and no others; `--nightly`: those of [`On::Nightly`] and
+//! no others.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -214,9 +214,8 @@ struct Wanted {
     names: Vec<String>,
     skip: Vec<String>,
     with_carriers: bool,
+    nightly: bool,
     again: bool,
-    /// Which of how many parts.
-    part: Option<(usize, usize)>,
 }
 
 impl Wanted {
@@ -229,15 +228,9 @@ impl Wanted {
                 "--ignored" => wanted.ignored_only = true,
                 "--exact" => wanted.exact = true,
                 "--with-carriers" => wanted.with_carriers = true,
+                "--nightly" => wanted.nightly = true,
                 "--again" => wanted.again = true,
                 "--nocapture" | "--no-capture" => wanted.nocapture = true,
-                "--part" => {
-                    let given = words.next().and_then(|part| part.split_once('/'));
-                    let part = given.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-                    let part: (usize, usize) = part.expect("--part I/N");
-                    assert!((1..=part.1).contains(&part.0), "--part I/N: {part:?}");
-                    wanted.part = Some(part);
-                }
                 "--skip" => wanted.skip.extend(words.next().map(ToString::to_string)),
                 "--format" | "--test-threads" | "--color" | "-Z" | "--logfile" => {
                     words.next();
@@ -260,11 +253,9 @@ impl Wanted {
 fn runner(tests: &[Test], wanted: &Wanted) -> ExitCode {
     let place = Place::current();
     let is_for_here = |test: &&Test| test.on.includes(place, wanted.with_carriers);
-    let mut chosen: Vec<&Test> =
-        tests.iter().filter(is_for_here).filter(|test| wanted.takes(test.name)).collect();
-    if let Some((part, of)) = wanted.part {
-        chosen = chosen.into_iter().skip(part - 1).step_by(of).collect();
-    }
+    let is_asked_for =
+        |test: &&Test| wanted.takes(test.name) && (!wanted.nightly || test.on == On::Nightly);
+    let chosen: Vec<&Test> = tests.iter().filter(is_for_here).filter(is_asked_for).collect();
     if wanted.list {
         chosen.iter().for_each(|test| println!("{}: test", test.name));
         return ExitCode::SUCCESS;

@@ -15,7 +15,7 @@ use crate::support::accounts::Account;
 use crate::support::actor::Actor;
 use crate::support::command::run;
 use crate::support::harness::Test;
-use crate::support::orders::{Order, Proto};
+use crate::support::orders::{Order, Proto, SocketId};
 use crate::support::program::{apply, policy, shaper};
 use crate::support::rates::{self, Interval, MBIT};
 use crate::support::world::{UPLINK, World};
@@ -69,12 +69,13 @@ impl Site {
         actor
     }
 
-    /// This process sends to the internet as fast as it can.
-    fn uploads(&mut self, actor: &mut Actor) {
+    /// This process sends to the internet as fast as it can, over the connection that is returned.
+    fn uploads(&mut self, actor: &mut Actor) -> SocketId {
         let to = self.internet();
         self.world.far.sink(Proto::Tcp, to.port());
         let socket = actor.connect(to);
         actor.pour(socket);
+        socket
     }
 
     /// A process of the account that receives from the internet as fast as it comes.

@@ -261,7 +261,7 @@ fn brings_or_ends_shards(applied: &Applied) -> bool {
 /// Fewer where everything is slower.
 fn edits() -> u32 {
     match Place::current() {
-        Place::Host => 200,
+        Place::Host => 100,
         Place::Uml | Place::Qemu | Place::Newest => 20,
     }
 }

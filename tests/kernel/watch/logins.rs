@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::beside;
-use crate::support::accounts::{ANN, BOB, CAROL, DAVE, ERIN, ROOT, own_etc};
+use crate::support::accounts::{ANN, Account, BOB, CAROL, DAVE, ERIN, ROOT, own_etc};
 use crate::support::cell::{MACHINE, SCRATCH, myself};
 use crate::support::clock::soon;
 use crate::support::command::run;
@@ -196,8 +196,22 @@ pub fn a_login_is_the_users_from_its_first_bytes() {
     assert!(strange < 400_000, "{default} of {ann} bytes, {late} of them late, were in default");
 }
 
+/// No process of theirs is on this machine: the last test's may still be about to end.
+fn are_gone(accounts: &[Account]) {
+    soon("nobody runs as them", Duration::from_secs(60), || {
+        let processes = fs::read_dir("/proc").expect("the processes");
+        let mut uids = processes.filter_map(|entry| {
+            let status = fs::read_to_string(entry.ok()?.path().join("status")).ok()?;
+            let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+            uid.split_whitespace().next()?.parse::<u32>().ok()
+        });
+        !uids.any(|uid| accounts.iter().any(|account| account.uid == uid))
+    });
+}
+
 pub fn newcomers_get_a_class_and_give_it_back() {
     let world = World::new();
+    are_gone(&[CAROL, DAVE, ERIN]);
     let text = "
 version: 1
 links: {up0: {rate: 100mbit, default: {rate: 5mbit}}}
