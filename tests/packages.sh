@@ -83,9 +83,20 @@ inside() {
             ip link set far0 up
             ip link set up0 up
             ip address add 10.9.0.1/24 dev up0
+            # Another network namespace, with a link too.
+            unshare --net sleep 1000 >/dev/null 2>&1 &
+            echo \$! >$1/run/elsewhere
+            ip link add other0 type veth peer name far1
+            while ip link show dev other0 >/dev/null 2>&1; do
+                ip link set other0 netns \$! 2>/dev/null || :
+                sleep 0.05
+            done
             ip neighbour add 10.9.0.2 lladdr 02:00:00:00:00:02 dev up0
             chroot $1 /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 sh -ec \"\$2\"
-            [ ! -f $1/root/removed ] || ! tc qdisc show dev up0 | grep htb
+            if [ -f $1/root/removed ]; then
+                ! tc qdisc show | grep htb || exit 1
+                ! nsenter --net=$1/proc/\$(cat $1/run/elsewhere)/ns/net tc qdisc show | grep htb || exit 1
+            fi
         " inside "$1" "$2"
     ' inside "$root" "$1" "$tree/packages.$$"
 }
@@ -198,24 +209,35 @@ inside 'dpkg-query -W -f "\${Version}" shaper | grep -qx 999'
 [ "$before" = "$(cat "$root/etc/shaper/policies.yaml" "$root/etc/shaper/policies.d/backup.yaml" | sha256sum)" ] ||
     fail "an upgrade changed the policy"
 
-say "removed, though a daemon runs that was started by hand, and though no systemd runs that would disable units; purged"
+say "removed, though daemons run that were started by hand, and though no systemd runs that would disable units; purged"
 cat >"$root/root/remove" <<'EOF'
 set -eu
+keeps() {
+    for try in $(seq 600); do
+        ! shaper ${2:-} status --json | grep -q "\"daemon\":{\"pid\":$1[,}]" || return 0
+        sleep 0.1
+    done
+    cat /run/log >&2
+    return 1
+}
 setsid shaper watch --skip-unknown </dev/null >/run/log 2>&1 &
 daemon=$!
-kept=
-for try in $(seq 600); do
-    ! shaper status --json | grep -q "\"daemon\":{\"pid\":$daemon[,}]" || { kept=yes && break; }
-    sleep 0.1
-done
-[ "$kept" ] || { cat /run/log >&2; exit 1; }
+keeps $daemon
+# Another instance, in another network namespace.
+printf 'version: 1\nlinks: {other0: {rate: 1gbit}}\n' >/run/other.yaml
+elsewhere="--netns /proc/$(cat /run/elsewhere)/ns/net"
+setsid shaper $elsewhere watch /run/other.yaml </dev/null >/run/log 2>&1 &
+other=$!
+keeps $other "$elsewhere"
 wants=/etc/systemd/system/multi-user.target.wants
 mkdir -p $wants
 for unit in shaper.service shaper-apply.timer shaper-metrics.socket shaper-textfile.timer; do
     ln -sf /usr/lib/systemd/system/$unit $wants/$unit
 done
 $1 >/dev/null
-[ ! -e /proc/$daemon/exe ] || { echo "the daemon outlives its program" >&2; exit 1; }
+for one in $daemon $other; do
+    [ ! -e /proc/$one/exe ] || { echo "a daemon outlives its program" >&2; exit 1; }
+done
 if ls $wants | grep shaper >&2; then exit 1; fi
 EOF
 inside "$capped; sh /root/remove 'dpkg -r shaper'; touch /root/removed"
