@@ -31,6 +31,13 @@ pub enum Failure {
         /// What became of the run's steps.
         message: String,
     },
+    /// The person who was asked did not want it: no error, and not what the command was for.
+    Declined {
+        /// 2 where nothing was touched, 1 where a change on trial is taken back.
+        status: u8,
+        /// What was not done, as said.
+        message: String,
+    },
     /// A command of `run` that could not be started: its own exit status, 125 to 127.
     Run {
         /// 125, 126 or 127, as of env(1).
@@ -101,6 +108,9 @@ impl Failure {
             Failure::Interrupted { signal, message } => {
                 Failure::Interrupted { signal, message: format!("{message}; {aftermath}") }
             }
+            Failure::Declined { status, message } => {
+                Failure::Declined { status, message: format!("{message}\n  {aftermath}") }
+            }
             other => Failure::refused(format!("{}\n  {aftermath}", other.message())),
         }
     }
@@ -118,7 +128,7 @@ impl Failure {
             Failure::Refused(_) => 1,
             Failure::Locked(_) => 4,
             Failure::Interrupted { signal, .. } => 128_u8.saturating_add(*signal as u8),
-            Failure::Run { status, .. } => *status,
+            Failure::Run { status, .. } | Failure::Declined { status, .. } => *status,
         }
     }
 
@@ -130,6 +140,7 @@ impl Failure {
             | Failure::Locked(message)
             | Failure::Interrupted { message, .. }
             | Failure::Run { message, .. } => format!("error: {message}"),
+            Failure::Declined { message, .. } => message.clone(),
             Failure::Refused(refusal) => format!("error: {}", refusal.message),
         }
     }
@@ -161,6 +172,9 @@ impl Failure {
                 (error.kind, error.message) = ("interrupted", message.clone());
             }
             Failure::Run { message, .. } => (error.kind, error.message) = ("run", message.clone()),
+            Failure::Declined { message, .. } => {
+                (error.kind, error.message) = ("declined", message.clone());
+            }
             Failure::Refused(refusal) => {
                 (error.kind, error.message) = ("refused", refusal.message.clone());
                 (error.step, error.errno) = (refusal.step.clone(), refusal.errno);

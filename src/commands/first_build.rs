@@ -34,7 +34,7 @@ struct Declined;
 
 impl From<Declined> for Failure {
     fn from(declined: Declined) -> Failure {
-        Failure::Usage(declined.to_string())
+        Failure::Declined { status: 2, message: declined.to_string() }
     }
 }
 

@@ -58,8 +58,9 @@ impl From<EditError> for Failure {
             }
             EditError::Editor(EditorError::None)
             | EditError::NoTerminal
-            | EditError::StandardInput
-            | EditError::NotSaved => Failure::Usage(message),
+            | EditError::StandardInput => Failure::Usage(message),
+            EditError::NotSaved => Failure::Declined { status: 2, message },
+            EditError::NotKept => Failure::Declined { status: 1, message },
             _ => Failure::refused(message),
         }
     }
