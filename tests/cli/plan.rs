@@ -357,8 +357,7 @@ fn printed_commands_clear_all_that_stands() {
 }
 
 /// What no command line can do: the eBPF programs and their maps.
-const LEFT_BY_HAND: &str =
-    "~ up0 (whose packets are whose, hooks)\nplan: 3 steps in the kernel (-v shows them)\n";
+const LEFT_BY_HAND: &str = "~ up0 (whose packets are whose, programs at clsact)\nplan: 3 steps in the kernel (-v shows them)\n";
 
 /// Each pin waits until the class that has its number is gone: three plans, one apply.
 fn swapped_pins_settle_in_one_run() {

@@ -145,7 +145,7 @@ pub(super) fn parts(ports: &Ports<'_>) -> Vec<Change> {
         if port.direction == Direction::Egress
             && hooks(ports.before, &port.link) != hooks(ports.after, &port.link)
         {
-            parts.push("hooks");
+            parts.push("programs at clsact");
         }
         if queues(before, after) {
             parts.push("queues");

@@ -60,7 +60,7 @@ fn is_guarded(how: &str) {
     run(&format!("tc filter del dev {UPLINK} egress"));
     assert_eq!(escape(&mut guest, &world), [COUNT; 2], "nothing else stops them");
     let repaired = apply(POLICY).stdout;
-    assert!(repaired.contains("~ up0 (hooks)"), "{repaired}");
+    assert!(repaired.contains("~ up0 (programs at clsact)"), "{repaired}");
     assert_eq!(escape(&mut guest, &world), [0, 0]);
     let again = apply(POLICY).stdout;
     assert!(again.starts_with("in sync"), "{again}");
