@@ -202,8 +202,8 @@ fn zoned(lines: &[QuotaLine], facts: &Facts, findings: &mut Findings) -> Option<
     (!zoned.is_empty()).then(|| zoned.into())
 }
 
-/// What volumes in powers of 1000 come to, since reports have powers of 1024: of each such unit that is written,
-/// the first.
+/// What volumes in powers of 1000 come to, since reports have powers of 1024: of each such unit
+/// that is written, the first.
 pub(super) fn notes(policy: &Policy, findings: &mut Findings) {
     let mut seen = BTreeSet::new();
     for line in policy.quotas() {
