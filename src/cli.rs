@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::status::MetricsFormat;
-use values::{grace, instance_name, interval, metrics_format, percent, protocol, seconds};
+use values::{instance_name, interval, metrics_format, percent, protocol, seconds, to_a_week};
 
 /// Per-user network caps that hold.
 ///
@@ -162,7 +162,7 @@ SIGHUP), shapes links that come later, and repairs what others change.")]
         #[arg(long)]
         takeover: bool,
         /// How long an account of `everyone` or `each` keeps its class without a process
-        #[arg(long, value_name = "SECONDS", value_parser = grace, default_value = "60")]
+        #[arg(long, value_name = "SECONDS", value_parser = to_a_week, default_value = "60")]
         grace: Duration,
         /// Also while another daemon keeps this instance
         #[arg(long)]
@@ -372,7 +372,7 @@ pub struct Apply {
     #[arg(long)]
     pub allow_disruption: bool,
     /// Put back what was there before unless `shaper confirm` comes in time
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = to_a_week)]
     pub confirm: Option<Duration>,
     /// Also a policy that was taken back before
     #[arg(long)]

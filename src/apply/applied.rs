@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::facts::{Accounts, Facts, LinkFacts, Observation};
-use crate::intent::Meaning;
+use crate::intent::{Meaning, PassedOver};
 use crate::model::Model;
 use crate::plan::{Phase, Planned, Step, Whole, people, perform};
 use crate::policy::Diagnostic;
@@ -56,8 +56,11 @@ pub struct InForce {
     pub labelled: BTreeMap<LinkName, u32>,
     /// The facts of the model's links at that time ([`Intent::good`](crate::intent::Intent::good)).
     pub good: BTreeMap<LinkName, LinkFacts>,
-    /// Links that are passed over, by ifindex, because somebody else's root qdisc stands there.
+    /// Links that the policy means and that are passed over, by ifindex: somebody else's root qdisc
+    /// stands there, or the policy cannot hold there.
     pub in_the_way: BTreeSet<u32>,
+    /// The same by name, each with the reason.
+    pub passed_over: PassedOver,
     /// The moment of the look that found it so.
     pub looked_at: Timestamp,
 }
@@ -83,8 +86,19 @@ impl InForce {
         let links = shaped.map(|(name, facts)| (name, facts.ifindex)).chain(ifbs).collect();
         let retired = state.claims.keys().any(|claim| claim.retired().is_some());
         let draining = retired || !meaning.draining.is_empty();
-        let Meaning { model, in_the_way, .. } = meaning;
-        InForce { model, accounts, state, draining, links, labelled, good, in_the_way, looked_at }
+        let Meaning { model, in_the_way, passed_over, .. } = meaning;
+        InForce {
+            model,
+            accounts,
+            state,
+            draining,
+            links,
+            labelled,
+            good,
+            in_the_way,
+            passed_over,
+            looked_at,
+        }
     }
 
     /// The links to guests that are labelled as nobody's, by name and ifindex.

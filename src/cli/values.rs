@@ -18,13 +18,15 @@ pub(super) enum ValueError {
     #[error("a percentage is needed, as 90%")]
     Percent,
     #[error("1 second to 604800 (a week)")]
-    Grace,
+    ToAWeek,
     #[error("a plain directory name is needed")]
     InstanceName,
 }
 
+/// At most what can be added to any moment.
 pub(super) fn seconds(text: &str) -> Result<Duration, ValueError> {
-    text.parse().map(Duration::from_secs).map_err(|_| ValueError::Seconds)
+    let seconds: u32 = text.parse().map_err(|_| ValueError::Seconds)?;
+    Ok(Duration::from_secs(seconds.into()))
 }
 
 /// From a tenth of a second to an hour, with decimals.
@@ -53,13 +55,14 @@ pub(super) fn percent(text: &str) -> Result<u64, ValueError> {
     text.strip_suffix('%').unwrap_or(text).parse().map_err(|_| ValueError::Percent)
 }
 
-/// From a second to a week. The daemon looks twice in a time of grace who has gone.
-pub(super) fn grace(text: &str) -> Result<Duration, ValueError> {
+/// From a second to a week. The daemon looks twice in a time of grace who has gone; a change on
+/// trial for no time would be taken back before it is seen.
+pub(super) fn to_a_week(text: &str) -> Result<Duration, ValueError> {
     let time = seconds(text)?;
     let allowed = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
     match allowed.contains(&time) {
         true => Ok(time),
-        false => Err(ValueError::Grace),
+        false => Err(ValueError::ToAWeek),
     }
 }
 

@@ -153,7 +153,18 @@ pub(super) fn check(
                 ..Options::default()
             };
             let request = Request::new(apply::read(&file)?, options);
-            let warnings = Session::new(kernel).look(&request)?.meaning.warnings;
+            let mut session = Session::new(kernel);
+            let mut meaning = session.look(&request)?.meaning;
+            // Where links are shaped now, a file that has none of them is as mistaken to the daemon
+            // as it is by hand.
+            let loses_all =
+                meaning.model.links.is_empty() && !meaning.observation.state.trees.is_empty();
+            if options.absent_links && loses_all {
+                let options = Options { absent_links: false, ..options };
+                let as_by_hand = Request::new(Arc::clone(&request.intent.policy), options);
+                meaning = session.look(&as_by_hand)?.meaning;
+            }
+            let warnings = meaning.warnings;
             (request.intent.policy, warnings)
         }
     };

@@ -1,8 +1,11 @@
 //! What the daemon does before it takes events: it finds out who runs, and applies its policy.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::applied::log_of;
+use super::last_good;
 use super::names::{LIMIT, unanswered, warn_of_gaps};
 use super::shaping;
 use super::standing::Standing;
@@ -11,7 +14,7 @@ use crate::apply::{self, Applied, ApplyOptions, Request, Session, Who};
 use crate::facts::Accounts;
 use crate::failure::Failure;
 use crate::host::Kernel;
-use crate::intent::Intent;
+use crate::intent::{Intent, NoneFits};
 use crate::policy::Policy;
 use crate::process;
 use crate::sys::signal;
@@ -27,9 +30,39 @@ pub(super) struct First {
     pub said: Vec<String>,
 }
 
+/// Applies the policy; where it is refused, or holds on none of the links, the last good one; where
+/// that is refused too, the policy again, which may then wait for a link that is fit for it.
+pub(super) fn apply(
+    session: &mut Session,
+    intent: Intent,
+    kept: Option<&Path>,
+    how: (Duration, bool),
+) -> Result<First, Failure> {
+    let mut one = |policy, none_fits| {
+        let mut intent = Intent { policy, ..intent.clone() };
+        intent.options.none_fits = none_fits;
+        apply_one(session, intent, how)
+    };
+    let policy = Arc::clone(&intent.policy);
+    let refusal = match one(Arc::clone(&policy), NoneFits::Refused) {
+        Err(refusal @ Failure::Policy(_)) => refusal,
+        first => return first,
+    };
+    if let Some(good) = last_good::other_than(&policy, kept) {
+        match one(Arc::new(good), NoneFits::Refused) {
+            Err(Failure::Policy(_)) => {}
+            first => {
+                last_good::say(&refusal, kept);
+                return first;
+            }
+        }
+    }
+    one(policy, NoneFits::RefusedUnlessTheirs)
+}
+
 /// The first apply, of what is wanted. `learns`: it is all that is wanted, so that it waits for
 /// what another one would do.
-pub(super) fn apply(
+fn apply_one(
     session: &mut Session,
     mut intent: Intent,
     (wait, learns): (Duration, bool),
@@ -39,8 +72,10 @@ pub(super) fn apply(
     // A link that is absent or unfit keeps no other from being shaped, and is shaped when it is
     // fit.
     intent.options.absent_links = true;
+    let none_fits = std::mem::take(&mut intent.options.none_fits);
     let who = Who::Known { accounts: Box::new(accounts.clone()), processes: true };
-    let request = Request { who, ..Request::from(intent.clone()) };
+    let mut request = Request { who, ..Request::from(intent.clone()) };
+    request.intent.options.none_fits = none_fits;
     let may = ApplyOptions { wait, learns, quiet: None, ..ApplyOptions::default() };
     let applied = apply_once_unlocked(session, &request, may)?;
     let said = log_of(&applied, &intent.policy.source);

@@ -82,6 +82,7 @@ impl Ours<'_> {
                 let meant = |line: &LinkLine| line.name.value.means(name, altnames);
                 auto || self.names_guests()
                     || self.shaped(*index).is_some()
+                    || self.in_force.in_the_way.contains(index)
                     || lines.iter().any(meant)
             }
         }

@@ -24,10 +24,11 @@ impl Standing {
         standing
     }
 
-    /// Takes over the state that another apply has come to.
-    pub(super) fn take_over(&mut self, in_force: InForce) {
-        self.in_force = in_force;
+    /// Takes over the state that another apply has come to; whether other links are passed over.
+    pub(super) fn take_over(&mut self, in_force: InForce) -> bool {
+        let before = std::mem::replace(&mut self.in_force, in_force);
         self.note_links();
+        before.passed_over != self.in_force.passed_over
     }
 
     /// What is shaped and for how many: `1 link, 12 users`.
@@ -40,6 +41,23 @@ impl Standing {
         let users = state.claims.keys().filter(is_user).count();
         let s = |count: usize| if count == 1 { "" } else { "s" };
         format!("{links} link{}, {users} user{}", s(links), s(users))
+    }
+
+    /// This state of the daemon's, with the first line of its reason; `partial` instead of a
+    /// content one while links are passed over.
+    pub(super) fn or_partial(
+        &self,
+        (word, why): (&'static str, Option<String>),
+    ) -> (&'static str, Option<String>) {
+        let passed_over = &self.in_force.passed_over;
+        match word {
+            "idle" | "draining" if !passed_over.is_empty() => {
+                let each =
+                    passed_over.iter().map(|(name, why)| format!("{name} is not shaped: {why}"));
+                ("partial", Some(each.collect::<Vec<_>>().join("; ")))
+            }
+            _ => (word, why.and_then(|why| Some(why.lines().next()?.to_string()))),
+        }
     }
 
     /// Whether something is shaped that arrives.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
-use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -53,13 +52,7 @@ pub(super) fn keep(
         session.keep_use(Keeps::Caller);
     }
     let how = (settings.wait, settings.once);
-    let first = match first::apply(&mut session, intent.clone(), how) {
-        Err(refusal @ Failure::Policy(_)) => {
-            let policy = Arc::new(last_good::instead(refusal, kept)?);
-            first::apply(&mut session, Intent { policy, ..intent }, how)?
-        }
-        first => first?,
-    };
+    let first = first::apply(&mut session, intent, kept, how)?;
     // Whoever counts next goes on from here.
     session.write_use();
     sources.hear_signals()?;

@@ -182,6 +182,11 @@ fn running(keeper: &Keeper) -> Check {
             "mend the policy; the one before it stays in force until then",
         ),
         "waiting" => Check::warning("daemon", what, "let the other run end, or shaper confirm"),
+        "partial" => Check::warning(
+            "daemon",
+            what,
+            "change the policy so that it fits the link, or take the link out of it",
+        ),
         "bypassed" => Check::warning(
             "daemon",
             what,
@@ -260,8 +265,13 @@ mod tests {
         assert_eq!(states(&keeping).split_off(2), [("daemon", Ok)]);
         (keeping.timer, keeping.may_see_keeper) = (None, false);
         assert_eq!(states(&keeping).split_off(2), []);
-        let words =
-            [("failing", Error), ("refusing", Warning), ("draining", Ok), ("bypassed", Warning)];
+        let words = [
+            ("failing", Error),
+            ("refusing", Warning),
+            ("draining", Ok),
+            ("bypassed", Warning),
+            ("partial", Warning),
+        ];
         for (word, state) in words {
             let mut keeping = kept(Sync::Same);
             keeping.keeper.as_mut().unwrap().state = Some(word.into());

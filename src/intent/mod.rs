@@ -29,7 +29,8 @@ pub use links::{ONE_LOCK, packets_a_second};
 pub use meaning::Meaning;
 pub use quiet::quiet;
 pub use refusal::{InTheWay, Neighbour, Refusal};
-pub use wanted::{Intent, Leaving, Options};
+pub use unfit::PassedOver;
+pub use wanted::{Intent, Leaving, NoneFits, Options};
 
 use crate::desired::{self, Impossible, NoDown};
 use crate::facts::Observation;
@@ -82,11 +83,19 @@ impl Intent {
             seen.distrust_all_but(None);
             seen.unread.owners = None;
         }
-        let unfit::Fitted { model, mut warnings, in_the_way } = fitted;
+        let unfit::Fitted { model, mut warnings, in_the_way, passed_over } = fitted;
         warnings.extend(beside::warnings(&model, &seen.facts));
         warnings.extend(untagged::warnings(&self.policy, &model, &seen.facts));
         let left_alone = BTreeSet::new();
-        Ok(Meaning { observation: seen, model, warnings, draining, left_alone, in_the_way })
+        Ok(Meaning {
+            observation: seen,
+            model,
+            warnings,
+            draining,
+            left_alone,
+            in_the_way,
+            passed_over,
+        })
     }
 
     /// The steps from what was seen to what is desired, and what is desired.

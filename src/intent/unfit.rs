@@ -3,19 +3,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Intent, Refusal};
+use super::{Intent, NoneFits, Refusal};
 use crate::facts::{Facts, LinkFacts, Observation};
 use crate::model::{self, BuildOptions, Model};
-use crate::policy::{Diagnostic, Kind, Report};
+use crate::policy::{Diagnostic, Kind, LinkLine, LinkRef, Report, quote};
 use crate::tree::LinkName;
 
 /// The model of those links that can be shaped.
 pub(super) struct Fitted {
     pub model: Model,
     pub warnings: Vec<Diagnostic>,
-    /// Links that are passed over, by ifindex, because somebody else's root qdisc stands there.
+    /// Links that are passed over, by ifindex.
     pub in_the_way: BTreeSet<u32>,
+    /// The same by name, each with the reason.
+    pub passed_over: PassedOver,
 }
+
+/// Links that are there and not shaped, although the policy means them, each with the reason.
+pub type PassedOver = BTreeMap<LinkName, String>;
 
 impl Intent {
     /// The model of all links as the policy has them, or, where links may be absent, of those that
@@ -42,7 +47,10 @@ impl Intent {
         }
         match self.root_in_the_way(&model, seen) {
             Some(why) => Err(why.into()),
-            None => Ok(Fitted { model, warnings, in_the_way: BTreeSet::new() }),
+            None => {
+                let (in_the_way, passed_over) = (BTreeSet::new(), PassedOver::new());
+                Ok(Fitted { model, warnings, in_the_way, passed_over })
+            }
         }
     }
 
@@ -51,81 +59,149 @@ impl Intent {
     /// default route); any other is passed over.
     fn with_what_links_allow(&self, seen: &mut Observation) -> Result<Fitted, Refusal> {
         let mut in_the_way = BTreeSet::new();
-        let mut said = Vec::new();
-        let mut strict = true;
+        let mut passed_over = PassedOver::new();
+        let (mut strict, mut said) = (true, Vec::new());
         loop {
             let (model, mut warnings) =
                 match model::build(&self.policy, &seen.facts, self.build_options()) {
                     Ok(built) => built,
                     Err(report) if strict => {
                         let facts = &mut seen.facts;
-                        let unfit = self.unfit(&report, facts);
-                        if unfit.is_empty() {
-                            strict = false;
+                        strict = false;
+                        if self.links_as_they_were(facts) {
                             let why = report.first().map_or("", |first| &first.message);
                             said.push(format!("{why}: links are taken to be as they were"));
-                            self.links_as_they_were(facts, &BTreeSet::new());
-                        } else {
-                            said.extend(
-                                unfit.values().map(|why| format!("{why}; it is passed over")),
-                            );
-                            self.links_as_they_were(facts, &unfit.into_keys().collect());
                         }
+                        let there = facts.links.iter().map(|(name, it)| (name.clone(), it.ifindex));
+                        let there: BTreeMap<LinkName, u32> = there.collect();
+                        let unfit = self.only_what_fits(facts, report)?;
+                        in_the_way.extend(unfit.keys().filter_map(|name| there.get(name)));
+                        passed_over.extend(unfit);
                         continue;
                     }
                     Err(report) => return Err(report.into()),
                 };
             let Some(why) = self.root_in_the_way(&model, seen) else {
                 let warning = |why| Diagnostic::warning(Kind::Link, None, why);
+                self.say_who_is_passed_over(&passed_over, &seen.facts, &mut warnings);
                 warnings.extend(said.into_iter().map(warning));
-                return Ok(Fitted { model, warnings, in_the_way });
+                return Ok(Fitted { model, warnings, in_the_way, passed_over });
             };
-            said.push(format!("{why}; it is passed over"));
-            let passed_over = seen.facts.links.remove(why.link());
-            in_the_way.extend(passed_over.map(|link| link.ifindex));
+            passed_over.insert(why.link().clone(), why.to_string());
+            let link = seen.facts.links.remove(why.link());
+            in_the_way.extend(link.map(|link| link.ifindex));
         }
     }
 
-    /// New links that an error is about, each with the error. They are passed over, so that the
-    /// others are shaped.
-    fn unfit(&self, report: &Report, facts: &Facts) -> BTreeMap<LinkName, String> {
-        let mut unfit = BTreeMap::new();
-        for line in &self.policy.links {
+    /// A warning of each link that is passed over, instead of one that its line means no link.
+    fn say_who_is_passed_over(
+        &self,
+        passed_over: &PassedOver,
+        facts: &Facts,
+        warnings: &mut Vec<Diagnostic>,
+    ) {
+        for (name, why) in passed_over {
+            let means = |line: &&LinkLine| match line.name.value {
+                LinkRef::Auto => facts.default_route().is_none(),
+                _ => line.name.value.means(name, &[]),
+            };
+            let lines: Vec<_> = self.policy.links.iter().filter(means).collect();
+            warnings.retain(|it| {
+                it.kind != Kind::Link || lines.iter().all(|line| it.at != Some(line.name.at))
+            });
+            let why = format!("{why}; {} is passed over", quote(name.as_str()));
+            warnings.push(Diagnostic::warning(Kind::Link, None, why));
+        }
+    }
+
+    /// Whether an error is about a link itself, whose speed is not known for example.
+    fn is_about_a_link(&self, report: &Report) -> bool {
+        let spans = |line: &LinkLine| {
             let in_windows = line.when.iter().filter_map(|when| when.rate);
             let rates = line.rate.into_iter().chain(in_windows).map(|rate| rate.at);
-            let spans: Vec<_> = rates.chain([line.name.at]).collect();
-            let is_about = |it: &&Diagnostic| it.at.is_some_and(|at| spans.contains(&at));
-            let Some(error) = report.diagnostics.iter().find(is_about) else { continue };
-            let is_new = |(name, link): &(&LinkName, &LinkFacts)| {
-                line.name.value.means(name, &link.altnames) && !self.good.contains_key(*name)
-            };
-            let new = facts.links.iter().filter(is_new);
-            unfit.extend(new.map(|(name, _)| (name.clone(), error.message.clone())));
-        }
-        unfit
+            rates.chain([line.name.at]).collect::<Vec<_>>()
+        };
+        let spans: Vec<_> = self.policy.links.iter().flat_map(spans).collect();
+        report.diagnostics.iter().any(|it| it.at.is_some_and(|at| spans.contains(&at)))
     }
 
-    /// Gives links the facts from when they were fit. New links that are `unfit` count as absent;
-    /// where `unfit` is empty, because no error names a link, all new ones that lines mean do.
-    fn links_as_they_were(&self, facts: &mut Facts, unfit: &BTreeSet<LinkName>) {
-        let named = |name: &LinkName, link: &LinkFacts| {
-            self.policy.links.iter().any(|line| line.name.value.means(name, &link.altnames))
-        };
+    /// Gives links the facts from when they were fit; whether some had others.
+    fn links_as_they_were(&self, facts: &mut Facts) -> bool {
+        let mut changed = false;
+        for (name, link) in &mut facts.links {
+            let Some(good) = self.good.get(name) else { continue };
+            let as_it_was = LinkFacts {
+                speed: good.speed,
+                default_route_v4: good.default_route_v4,
+                default_route_v6: good.default_route_v6,
+                ..link.clone()
+            };
+            changed |= *link != as_it_was;
+            *link = as_it_was;
+        }
+        changed
+    }
+
+    /// Takes those of the new links out with which the policy cannot hold. They are found by trial,
+    /// halves first, since an error may name the line of somebody's whose limits do not fit.
+    fn only_what_fits(&self, facts: &mut Facts, report: Report) -> Result<PassedOver, Refusal> {
+        let lines = &self.policy.links;
+        let auto =
+            lines.iter().any(|line| line.name.value == LinkRef::Auto) && self.good.is_empty();
+        let auto = auto.then(|| facts.default_route().map(|(name, _)| name.clone())).flatten();
+        let mut new = Vec::new();
         facts.links.retain(|name, link| {
-            match self.good.get(name) {
-                Some(good) => {
-                    link.speed = good.speed;
-                    link.default_route_v4 = good.default_route_v4;
-                    link.default_route_v6 = good.default_route_v6;
-                }
-                // `auto` goes to no other link meanwhile.
-                None if !unfit.is_empty() => {}
-                None => (link.default_route_v4, link.default_route_v6) = (None, None),
+            if self.good.contains_key(name) {
+                return true;
             }
-            match unfit.is_empty() {
-                true => self.good.contains_key(name) || !named(name, link),
-                false => !unfit.contains(name),
+            let is_auto = auto.as_ref() == Some(name);
+            // `auto` goes to no other link meanwhile.
+            if !is_auto {
+                (link.default_route_v4, link.default_route_v6) = (None, None);
             }
+            let means = |line: &LinkLine| line.name.value.means(name, &link.altnames);
+            let is_meant = is_auto || lines.iter().any(means);
+            if is_meant {
+                new.push((name.clone(), link.clone()));
+            }
+            !is_meant
         });
+        let mut unfit = PassedOver::new();
+        let all = new.len();
+        self.admit(facts, new, &mut unfit);
+        let is_refused = match self.options.none_fits {
+            NoneFits::PassedOver => all == 0,
+            NoneFits::RefusedUnlessTheirs => !self.is_about_a_link(&report),
+            NoneFits::Refused => true,
+        };
+        match is_refused && unfit.len() == all && self.good.is_empty() {
+            true => Err(report.into()),
+            false => Ok(unfit),
+        }
+    }
+
+    /// Adds those of the links with which the policy can hold.
+    fn admit(
+        &self,
+        facts: &mut Facts,
+        mut links: Vec<(LinkName, LinkFacts)>,
+        unfit: &mut PassedOver,
+    ) {
+        if links.is_empty() {
+            return;
+        }
+        facts.links.extend(links.iter().cloned());
+        let Err(report) = model::build(&self.policy, facts, self.build_options()) else { return };
+        facts.links.retain(|name, _| links.iter().all(|(link, _)| link != name));
+        let half = links.split_off(links.len() / 2);
+        match links.is_empty() {
+            false => {
+                self.admit(facts, links, unfit);
+                self.admit(facts, half, unfit);
+            }
+            true => unfit.extend(half.into_iter().map(|(name, _)| {
+                (name, report.first().map_or(String::new(), |first| first.message.clone()))
+            })),
+        }
     }
 }

@@ -37,9 +37,25 @@ pub struct Options {
     pub takeover: bool,
     /// Links come and go during the run: a link that cannot be shaped is passed over.
     pub absent_links: bool,
+    /// What becomes of a policy that holds on none of the links that could be passed over.
+    pub none_fits: NoneFits,
     /// The sizes of shards. No option of the command line, since the defaults are right for every
     /// host.
     pub sharding: Sharding,
+}
+
+/// What becomes of a policy that holds on none of the links that are there, where links may be
+/// passed over and none was shaped before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoneFits {
+    /// All are passed over.
+    #[default]
+    PassedOver,
+    /// It is refused, unless it is about the links themselves, whose speed is not known for
+    /// example: that may become otherwise.
+    RefusedUnlessTheirs,
+    /// It is refused.
+    Refused,
 }
 
 /// Which accounts and ranges of subordinate uids lose their class. One that leaves keeps its class

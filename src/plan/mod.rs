@@ -94,8 +94,7 @@ impl Plan {
     /// Removes the steps that disturb somebody from the plan, and the steps that depend on those;
     /// returns all of them.
     pub fn without_disruption(&mut self) -> Vec<Planned> {
-        let disturbing = self.steps.iter().filter(|planned| !planned.disturbs.is_empty());
-        let stay = Stay::of(disturbing.map(|planned| &planned.step));
+        let stay = Stay::of(self.steps.iter());
         let (keep, left) = std::mem::take(&mut self.steps)
             .into_iter()
             .partition(|planned| planned.disturbs.is_empty() && !stay.needs(&planned.step));
@@ -129,26 +128,44 @@ impl Plan {
 
 /// What stays although the plan removes or replaces it, which other steps must then leave alone.
 struct Stay {
-    /// A root stays that was to go.
-    root: bool,
+    /// Links of which a root stays that was to go.
+    links: BTreeSet<LinkName>,
+    /// All links of which a root was to go.
+    cleared: BTreeSet<LinkName>,
     /// Shards whose qdisc is not made again, so that there is none for their new classes.
     shards: BTreeSet<(Port, Shard)>,
 }
 
 impl Stay {
-    fn of<'a>(left: impl Iterator<Item = &'a Step>) -> Stay {
-        let mut stay = Stay { root: false, shards: BTreeSet::new() };
-        for step in left {
-            match step {
-                Step::Root(_, Whole::Remove(())) => stay.root = true,
+    fn of<'a>(steps: impl Iterator<Item = &'a Planned>) -> Stay {
+        let (links, shards) = (BTreeSet::new(), BTreeSet::new());
+        let mut stay = Stay { links, cleared: BTreeSet::new(), shards };
+        for planned in steps {
+            let is_left = !planned.disturbs.is_empty();
+            match &planned.step {
+                Step::Root(port, Whole::Remove(())) => {
+                    stay.cleared.insert(port.link.clone());
+                    stay.links.extend(is_left.then(|| port.link.clone()));
+                }
                 Step::Class(port, id, Change::Replace { .. })
-                | Step::Leaf(port, id, Change::Replace { .. }) => {
+                | Step::Leaf(port, id, Change::Replace { .. })
+                    if is_left =>
+                {
                     stay.shards.extend(Shard::of_class(*id).map(|shard| (port.clone(), shard)));
                 }
                 _ => {}
             }
         }
         stay
+    }
+
+    /// Whether something stays on this link. A link without a root of its own serves those that
+    /// have one.
+    fn holds(&self, link: &LinkName) -> bool {
+        match self.cleared.contains(link) {
+            true => self.links.contains(link),
+            false => !self.links.is_empty(),
+        }
     }
 
     fn needs(&self, step: &Step) -> bool {
@@ -159,18 +176,25 @@ impl Stay {
         let is_in_one = shard
             .zip(step.port())
             .is_some_and(|(shard, port)| self.shards.contains(&(port.clone(), shard)));
-        // While a root stays, so do the claims that say which of its classes are ours, the maps
-        // that its filter reads, and the clsact that keeps others' priorities from naming its
-        // classes.
+        // While a root stays, so does its link's other one, since what redirects packets to that
+        // stays: the claims that say which of its classes are ours, the maps that its filter reads,
+        // and the clsact that keeps others' priorities from naming its classes.
         let is_under_root = match step {
-            Step::Mount(change) | Step::Clsact(_, change) => change.after().is_none(),
-            Step::Ifb(_, change) => change.after().is_none(),
-            Step::Claim(_, change) => change.after().is_none(),
-            Step::Owners(change) => change.after().is_none(),
-            Step::Filter(_, seat, change) => seat.parent.is_clsact() && change.after().is_none(),
+            Step::Mount(change) => change.after().is_none() && !self.links.is_empty(),
+            Step::Claim(_, change) => change.after().is_none() && !self.links.is_empty(),
+            Step::Owners(change) => change.after().is_none() && !self.links.is_empty(),
+            Step::Ifb(name, change) => {
+                let mut ifbs = self.links.iter().map(|link| link.ingress());
+                change.after().is_none() && ifbs.any(|port| port.device() == *name)
+            }
+            Step::Root(port, change) => change.after().is_none() && self.holds(&port.link),
+            Step::Clsact(link, change) => change.after().is_none() && self.holds(link),
+            Step::Filter(port, seat, change) => {
+                seat.parent.is_clsact() && change.after().is_none() && self.holds(&port.link)
+            }
             _ => false,
         };
-        is_in_one || (self.root && is_under_root)
+        is_in_one || is_under_root
     }
 }
 

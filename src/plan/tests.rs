@@ -1,6 +1,7 @@
 //! Properties of plans over random policies: what must hold for every transition, without a kernel.
 
 mod cases;
+mod kept;
 mod models;
 mod returns;
 mod safe;

@@ -129,8 +129,9 @@ pub struct Daemon {
     /// The policy file that it follows; absent where that cannot be known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// `idle`; `draining` (the same, and retired classes have still to become quiet); `bypassed`
-    /// (the same, and packets that arrive do not all go through their ifb); `adopting` (a new
+    /// `idle`; `draining` (the same, and retired classes have still to become quiet); `partial`
+    /// (in force, but not on each link that is meant); `bypassed` (in force, and packets that
+    /// arrive do not all go through their ifb); `adopting` (a new
     /// policy is being read and applied); `refusing` (the policy file is refused, and the policy
     /// before it stays in force); `waiting` (for another run, or for a confirmation) or `failing`
     /// (it tries again). Absent until the daemon has told a state.

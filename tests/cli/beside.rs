@@ -131,6 +131,10 @@ fn a_reload_fails_where_the_daemons_file_is_refused() {
     let refused = shaper(words).assert().code(2).stdout("").get_output().stderr.clone();
     let refused = String::from_utf8_lossy(&refused).into_owned();
     assert!(refused.contains(&format!("{path}:5:")) && refused.contains("20mbps"), "{refused}");
+    // A file that has no link any more that is there.
+    fs::write(&path, text("ann: 20mbit").replace("up0", "nope0")).expect("a bad policy");
+    let refused = shaper(words).assert().code(2).get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&refused).contains("there is no link `nope0`"));
     // A link that is not there now is shaped when it comes: no mistake of the file's.
     fs::write(&path, text("ann: 20mbit")).expect("a good policy");
     run("ip link del up0");

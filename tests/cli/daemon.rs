@@ -153,9 +153,11 @@ fn the_last_good_policy_is_in_force_where_the_file_is_refused_at_a_start() {
     policy(&text("ann: 11mbit"));
     soon("the new policy is in force", PATIENCE, || daemon.log().contains("is in force"));
     assert!(daemon.end().success());
-    // A text that is no policy; one that is refused on this host.
-    let unfit = text("ann: 12mbit") + "  no-such-account: 5mbit\n";
-    for broken in [text("ann: 12mbps"), unfit] {
+    // A text that is no policy; some that are refused on this host.
+    let unknown = text("ann: 12mbit") + "  no-such-account: 5mbit\n";
+    let unfit = text("ann: 12gbit");
+    let faster = text("ann: 12mbit").replace("1gbit", "900gbit");
+    for broken in [text("ann: 12mbps"), unknown, unfit, faster] {
         fs::write(&path, broken).expect("break the policy");
         shaper("clear").assert().code(0);
         let daemon = start();

@@ -129,8 +129,7 @@ impl State {
 
     /// The daemon's state as one word, and the reason in one line.
     pub(super) fn word(&self) -> (&'static str, Option<String>) {
-        let (word, why) = self.shaping.word();
-        let why = why.and_then(|why| Some(why.lines().next()?.to_string()));
+        let (word, why) = self.standing.or_partial(self.shaping.word());
         match (self.passing.complaint(), word) {
             (None, _) => (word, why),
             (Some(Bypassed { whole, .. }), "idle" | "draining") => {
@@ -394,7 +393,9 @@ impl State {
         if let Some(in_force) = applied.in_force {
             let proxied = &self.standing.in_force.model.matcher.proxied;
             let is_news = in_force.model.matcher.proxied != *proxied;
-            self.standing.take_over(in_force);
+            if self.standing.take_over(in_force) {
+                self.tell_condition(false);
+            }
             if is_news {
                 // A container's proxies may have come before it was known whose it is.
                 self.people.narrow(&self.standing.in_force.model.matcher);
@@ -402,8 +403,7 @@ impl State {
             }
             self.go_on_by_itself(now);
         }
-        let drains = self.standing.in_force.draining;
-        let outcome = Outcome::InForce { took, repaired, drains };
+        let outcome = Outcome::InForce { took, repaired, drains: self.standing.in_force.draining };
         self.tell(shaping::Event::Applied { attempt, outcome }, now);
         // After that, since these want another apply, as a process does that still waits.
         self.go_on_later(postponed, now);

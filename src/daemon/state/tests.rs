@@ -46,6 +46,7 @@ fn in_force() -> InForce {
         labelled: BTreeMap::new(),
         good: BTreeMap::new(),
         in_the_way: BTreeSet::new(),
+        passed_over: BTreeMap::new(),
         looked_at: Timestamp::from_second(1_800_000_000).unwrap(),
     }
 }
@@ -182,6 +183,17 @@ fn what_goes_past_an_ifb_is_said_with_who_is_in_the_way_and_is_the_condition() {
     assert_eq!(state.word(), ("refusing", Some(format!("{both}; p.yaml is gone"))));
     state.on(applied(Attempt::Repair, in_force(), looked), looked);
     assert_eq!(state.word(), ("refusing", Some("p.yaml is gone".to_string())));
+}
+
+#[test]
+fn a_link_that_is_passed_over_is_said_until_it_is_not() {
+    let mut state = rested(Instant::now());
+    let link = LinkName::new("eth1").unwrap();
+    let why = "the ceil of `ann` is above that of eth1".to_string();
+    state.standing.in_force.passed_over.insert(link, why.clone());
+    assert_eq!(state.word(), ("partial", Some(format!("eth1 is not shaped: {why}"))));
+    state.standing.in_force.passed_over.clear();
+    assert_eq!(state.word(), ("idle", None));
 }
 
 #[test]

@@ -208,18 +208,79 @@ fn a_new_link_that_is_unfit_keeps_no_other_from_being_shaped() {
     intent.options.absent_links = true;
     let then = resolved(&intent, seen);
     assert_eq!(then.desired.trees.keys().collect::<Vec<_>>(), [&name("eth1").egress()]);
-    let said = then.meaning.warnings.iter().any(|it| it.message.ends_with("it is passed over"));
-    assert!(said, "{:?}", then.meaning.warnings);
+    assert_eq!(then.meaning.passed_over.keys().collect::<Vec<_>>(), [&name("eth0")]);
+    let warnings: Vec<_> = then.meaning.warnings.iter().map(|it| it.message.as_str()).collect();
+    assert!(warnings.iter().any(|it| it.ends_with("`eth0` is passed over")), "{warnings:?}");
+    assert!(warnings.iter().all(|it| !it.contains("is not there")), "{warnings:?}");
 }
 
 #[test]
-fn where_it_is_not_known_which_link_is_unfit_no_new_one_is_shaped() {
+fn of_new_links_those_are_shaped_with_which_the_policy_can_hold() {
+    let text = "links: {eth0: , 'eth*': {rate: 95%, optional: true}}\nusers: {ann: {rate: 50mbit, ceil: 60mbit}}";
+    let mut intent = intent(text);
+    let mut seen = host();
+    for (index, name) in ["eth2", "eth3", "eth4"].into_iter().enumerate() {
+        let speed = if name == "eth3" { "10mbit" } else { "1gbit" };
+        let facts = LinkFacts { speed: speed.parse().ok(), ..link(10 + index as u32) };
+        seen.facts.links.insert(LinkName::new(name).unwrap(), facts);
+    }
+    // Nothing was shaped before, as at a boot, and ann's line is what the error is about.
+    intent.options.absent_links = true;
+    let shaped = |then: &Resolved| {
+        then.desired.trees.keys().map(|port| port.link.to_string()).collect::<Vec<_>>()
+    };
+    let then = resolved(&intent, seen.clone());
+    assert_eq!(shaped(&then), ["eth0", "eth1", "eth2", "eth4"]);
+    let passed_over = then.meaning.passed_over.iter().map(|(name, why)| (name.as_str(), why));
+    let passed_over: Vec<_> = passed_over.collect();
+    assert!(
+        matches!(&passed_over[..], [("eth3", why)] if why.contains("`ann`")),
+        "{passed_over:?}"
+    );
+    // A link that was fit and has another speed now counts as it was.
+    intent.good = then.meaning.good_links();
+    seen.facts.links.get_mut(&name("eth1")).unwrap().speed = "10mbit".parse().ok();
+    let then = resolved(&intent, seen);
+    assert_eq!(shaped(&then), ["eth0", "eth1", "eth2", "eth4"]);
+    assert_eq!(then.meaning.passed_over.len(), 1);
+}
+
+#[test]
+fn a_policy_that_can_hold_on_no_link_is_refused_at_a_start() {
+    let mut without_speed = host();
+    without_speed.facts.links.values_mut().for_each(|link| link.speed = None);
+    let of_users = ["links: {eth0: 10mbit}", "links: {auto: 10mbit}", "links: {'eth*': 10mbit}"];
+    for (seen, links, is_the_links) in of_users
+        .map(|links| (host(), links, false))
+        .into_iter()
+        .chain([(without_speed, "links: {eth0: }", true)])
+    {
+        let mut intent = intent(&format!("{links}\nusers: {{ann: 25mbit}}"));
+        intent.options.absent_links = true;
+        let mut is_refused = |none_fits| {
+            intent.options.none_fits = none_fits;
+            match resolve(&intent, seen.clone()) {
+                Err(Refusal::Policy(_)) => true,
+                Err(refusal) => panic!("{refusal}"),
+                Ok(then) => {
+                    assert!(then.desired.trees.is_empty() && !then.meaning.passed_over.is_empty());
+                    false
+                }
+            }
+        };
+        assert!(is_refused(NoneFits::Refused), "{links}");
+        assert_eq!(is_refused(NoneFits::RefusedUnlessTheirs), !is_the_links, "{links}");
+        assert!(!is_refused(NoneFits::PassedOver), "{links}");
+    }
+}
+
+#[test]
+fn where_a_new_link_does_not_fit_those_that_did_are_shaped() {
     let mut intent =
         intent("links: {eth0: , eth1: }\nusers: {ann: {rate: 500mbit, ceil: 600mbit}}");
     intent.options.absent_links = true;
     let mut seen = host();
     intent.good.extend([(name("eth0"), link(2))]);
-    // Ann's line is what the error is about.
     seen.facts.links.get_mut(&name("eth1")).unwrap().speed = "100mbit".parse().ok();
     let then = resolved(&intent, seen);
     assert_eq!(then.desired.trees.keys().collect::<Vec<_>>(), [&name("eth0").egress()]);
