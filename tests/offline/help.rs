@@ -69,10 +69,14 @@ fn bad_options_say_what_is_needed() {
                  For more information, try '--help'.\n";
     exactly(&mut shaper("status --wait soon"), 2, "", error);
     // Seconds that no clock can reach, and none at all.
-    for words in ["apply --confirm 18446744073709551615", "apply --confirm 0"] {
+    for (words, needed) in [
+        ("apply --confirm 18446744073709551615", "a number of seconds is needed"),
+        ("apply --confirm 4000000000", "1 second to 604800 (a week)"),
+        ("apply --confirm 0", "1 second to 604800 (a week)"),
+    ] {
         let output = shaper(words).assert().code(2).get_output().stderr.clone();
         let said = String::from_utf8_lossy(&output).into_owned();
-        assert!(said.contains("1 second to 604800 (a week)"), "{said}");
+        assert!(said.contains(needed), "{said}");
     }
     shaper("--wait 9223372036854775807 status").assert().code(2);
     let error = "error: invalid value '../x' for '--cgroup <NAME>': a plain directory name is needed\n\n\
