@@ -254,7 +254,9 @@ impl Session {
         self.find_features(intent, &mut seen.observation)?;
         self.ask_about_what_arrives(intent, &mut seen.observation)?;
         let facts = &mut seen.observation.facts;
-        facts.down = self.down.or((!facts.flows.is_empty()).then_some(true));
+        // An ifb of ours shows it too, whoever made its programs: it comes after the trial.
+        let stands = !facts.flows.is_empty() || !facts.ifbs.is_empty();
+        facts.down = self.down.or(stands.then_some(true));
         users_of_guests(facts, request);
         let may_leave = intent.may_leave(&seen.observation);
         seen.observation.occupied = observe::occupied(&self.kernel, may_leave)?;
@@ -319,7 +321,9 @@ impl Session {
     ) -> Result<(Plan, KernelState), Failure> {
         match intent.plan(meaning) {
             Err(Refusal::Untried) => {
+                // By now programs whose maps are closed count as strange.
                 let evidence = Evidence::of(&meaning.observation);
+                let evidence = evidence.and_known(self.features.as_ref());
                 let Features { no_net_cls, spared, .. } = meaning.facts().features;
                 let features = evidence.tried(observe::try_features)?;
                 let features = Features { no_net_cls, spared, ..features };

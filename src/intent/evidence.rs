@@ -106,19 +106,32 @@ impl Evidence {
         trial: impl FnOnce(Option<Helpers>) -> Result<Features, E>,
     ) -> Result<Features, E> {
         let shown = self.features;
-        let Helpers { socket_tag, netns_cookie, namespace, mptcp, ancestor_cgroup } = shown.helpers;
+        let Helpers { socket_tag, netns_cookie, mptcp, .. } = shown.helpers;
         let are_all = socket_tag && netns_cookie && mptcp.is_some();
         let mut features = trial(are_all.then_some(shown.helpers))?;
         // A trial that may not try everything finds less than the evidence shows.
-        features.htb |= shown.htb;
-        features.classifiers.extend(shown.classifiers);
-        features.clsact |= shown.clsact;
-        features.helpers.socket_tag |= socket_tag;
-        features.helpers.netns_cookie |= netns_cookie;
-        features.helpers.namespace = features.helpers.namespace.or(namespace);
-        features.helpers.mptcp = features.helpers.mptcp.or(mptcp);
-        features.helpers.ancestor_cgroup |= ancestor_cgroup;
-        features.leaves.extend(shown.leaves);
+        add(&mut features, &shown);
         Ok(features)
     }
+
+    /// With what an earlier look has shown, or a trial has found.
+    #[must_use]
+    pub fn and_known(mut self, known: Option<&Features>) -> Evidence {
+        known.into_iter().for_each(|known| add(&mut self.features, known));
+        self
+    }
+}
+
+/// Adds what others have shown; whether all was tried stays as it is.
+fn add(features: &mut Features, shown: &Features) {
+    let Helpers { socket_tag, netns_cookie, namespace, mptcp, ancestor_cgroup } = shown.helpers;
+    features.htb |= shown.htb;
+    features.classifiers.extend(&shown.classifiers);
+    features.clsact |= shown.clsact;
+    features.helpers.socket_tag |= socket_tag;
+    features.helpers.netns_cookie |= netns_cookie;
+    features.helpers.namespace = features.helpers.namespace.or(namespace);
+    features.helpers.mptcp = features.helpers.mptcp.or(mptcp);
+    features.helpers.ancestor_cgroup |= ancestor_cgroup;
+    features.leaves.extend(&shown.leaves);
 }

@@ -55,6 +55,7 @@ mod tunnels;
 mod untagged;
 mod untagged_units;
 mod updates;
+mod upgraded;
 mod vlan;
 mod wall_clock;
 mod watch;
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         confirm::TESTS,
         transitions::TESTS,
         updates::TESTS,
+        upgraded::TESTS,
         faults::TESTS,
         follow::TESTS,
         guard::TESTS,

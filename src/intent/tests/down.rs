@@ -4,7 +4,7 @@ use super::*;
 use crate::desired::{Impossible, NoDown};
 use crate::facts::{Beside, Lack};
 use crate::plan::{Phase, Step, Whole};
-use crate::tree::{Asks, Clsact, Direction, Filter, Pref, Side};
+use crate::tree::{Asks, Clsact, Direction, Filter, Parent, Pref, Side, StrangeFilter};
 
 const POLICY: &str = "links: {eth0: {rate: 100mbit, down: 50mbit}}
 users: {ann: {ceil: 10mbit, down: 5mbit}, bob: {ceil: 10mbit}}
@@ -131,6 +131,27 @@ fn a_second_run_finds_nothing_to_do_and_what_notes_flows_changes_with_what_finds
     let at = |what: &str| waits.to_string().find(what).unwrap_or_else(|| panic!("{what}\n{waits}"));
     let wait = at("~ wait 1 s: whose the flows are that run on eth0 is learnt");
     assert!(at("egress pref 4") < wait && wait < at("ingress filter pref 201"), "{waits}");
+    // Also where another version made what redirects: its packets come to the ifb all the while.
+    let mut upgraded = seen.clone();
+    let redirect = Parent::Ingress.at(Pref::REDIRECT[0]);
+    upgraded.state.clsact.get_mut(&link).unwrap().ingress.filters.clear();
+    let kind = "bpf".to_string();
+    let strange = StrangeFilter { protocol: 3, kind, tables: Vec::new() };
+    upgraded.strange.entry(link.ingress()).or_default().filters.insert(redirect, strange);
+    let mut waits = resolved(&intent(POLICY), upgraded.clone()).plan;
+    let at = |what: &str| waits.to_string().find(what).unwrap_or_else(|| panic!("{what}\n{waits}"));
+    let steps = [
+        "egress pref 4",
+        "~ wait 1 s: whose the flows are that run on eth0 is learnt",
+        "+ eth0 ingress filter pref 201",
+        "+ eth0 ingress filter at clsact ingress pref 65001",
+        "- eth0 ingress filter at clsact ingress pref 65000",
+    ];
+    assert!(steps.map(at).is_sorted(), "{waits}");
+    assert!(waits.before_learning().is_empty(), "nor does a daemon postpone it");
+    upgraded.state.ifbs.clear();
+    waits = resolved(&intent(POLICY), upgraded).plan;
+    assert!(!waits.before_learning().is_empty(), "nothing comes to an ifb that is gone");
     seen.facts.busy.clear();
     // And so where a filter that finds them was taken away.
     seen.facts.features.helpers.socket_tag = true;

@@ -135,9 +135,11 @@ impl<'a> Comparison<'a> {
         };
         let links = turns.filter(is_new).map(|turn| turn.link);
         let links = links.filter(|link| self.facts.busy.contains(*link));
+        // Also what another version redirects, or this one does with another map: its packets come
+        // to the ifb until its successor is there.
         let redirects = |link: &&LinkName| {
             let at = self.at_clsact(link, Parent::Ingress);
-            at.iter().any(|(pref, filter)| is_redirect(*pref) && filter.ours().is_some())
+            self.from.ifbs.contains_key(&link.ifb()) && at.keys().any(|pref| is_redirect(*pref))
         };
         links.filter(|link| redirects(link) == is_in).cloned().collect()
     }
