@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use super::applied::log_of;
 use super::event::{Action, Event};
 use super::last_good;
+use super::passing::Reading;
 use super::placing::Placing;
 use super::service_manager::{ALIVE, tell};
 use super::shaping::Attempt;
@@ -131,13 +132,16 @@ impl Actor {
         None
     }
 
-    /// Reads the counters on the way of packets that arrive.
+    /// Reads the counters on the way of packets that arrive, and who could see none of them.
     fn passages(&mut self, in_force: &InForce) -> Event {
         let start = Instant::now();
         let index = |name: &LinkName| in_force.links.get(name).copied();
         let read = observe::passages(&mut self.session.kernel, &in_force.state, index);
         let tell = |error: &_| log::debug!("the counters of what arrives: {error}");
-        Event::Passed { passages: read.inspect_err(tell).ok(), took: start.elapsed() }
+        let passages = read.inspect_err(tell).ok();
+        let tell = |error: &_| log::debug!("what nftables has at links: {error}");
+        let firewalls = observe::firewalls().inspect_err(tell).ok();
+        Event::Passed { reading: Reading { passages, firewalls }, took: start.elapsed() }
     }
 
     /// Counts and writes at the end. Whatever follows from it is the next process's.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::passing::Reading;
 use super::shaping::{Attempt, Found};
 use crate::accounts::Question;
 use crate::accounts::asking::Unanswered;
@@ -12,7 +13,6 @@ use crate::apply::Applied;
 use crate::engines;
 use crate::facts::Accounts;
 use crate::failure::Failure;
-use crate::host::observe::Passage;
 use crate::model::Next;
 use crate::netlink::notice::Notice;
 use crate::netlink::proc_event::ProcEvent;
@@ -108,9 +108,9 @@ pub(super) enum Event {
         /// Why it failed, if it did.
         why: Option<String>,
     },
-    /// The outcome of [`Action::ReadPassages`]; no passages where they could not be read.
+    /// The outcome of [`Action::ReadPassages`].
     Passed {
-        passages: Option<BTreeMap<LinkName, Passage>>,
+        reading: Reading,
         took: Duration,
     },
     /// The outcome of [`Action::Count`]; `next`: what follows from it, if it was counted.

@@ -62,6 +62,15 @@ impl Ours<'_> {
                 || (self.names_guests() && !is_labelled))
     }
 
+    /// The links that may be of containers whose engines are to be asked.
+    pub(super) fn new_guests(&self, told: &BTreeSet<Notice>) -> impl Iterator<Item = u32> {
+        let come = told.iter().filter(|_| self.policy.names_containers());
+        come.filter(|notice| self.has_come(notice)).filter_map(|notice| match notice {
+            Notice::Link(index, ..) => Some(*index),
+            _ => None,
+        })
+    }
+
     fn names_guests(&self) -> bool {
         self.in_force.model.inner.is_some()
     }

@@ -8,6 +8,7 @@ mod actor;
 mod agenda;
 mod applied;
 mod arrivals;
+mod asks;
 mod backoff;
 #[cfg(test)]
 mod chance;

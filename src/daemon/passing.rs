@@ -17,12 +17,25 @@ const OVER: Duration = Duration::from_secs(60);
 
 type Passages = BTreeMap<LinkName, Passage>;
 
+/// Who may keep packets from the ifb of each link.
+pub(super) type Suspects = BTreeMap<LinkName, Vec<String>>;
+
+/// What one reading has found; `None` where that could not be read.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub passages: Option<Passages>,
+    /// What of nftables has the ingress hook of a link, by link.
+    pub firewalls: Option<BTreeMap<LinkName, String>>,
+}
+
 /// Readings of the counters, as long as something is shaped that arrives.
 #[derive(Debug)]
 pub(super) struct Passing {
     rounds: Rounds,
     last: Option<(Instant, Passages)>,
     links: BTreeMap<LinkName, Course>,
+    /// What of nftables has come since to links on which it would see nothing.
+    firewalls: BTreeMap<LinkName, String>,
     complaint: Option<Bypassed>,
     /// Whether the complaint differs from the one that [`Passing::news`] has told.
     is_news: bool,
@@ -73,6 +86,7 @@ impl Passing {
             rounds: Rounds::new(PASSAGES),
             last: None,
             links: BTreeMap::new(),
+            firewalls: BTreeMap::new(),
             complaint: None,
             is_news: false,
         }
@@ -100,6 +114,20 @@ impl Passing {
     /// After a reading, or a look who is in the way, that took so long.
     pub(super) fn ended(&mut self, took: Duration, now: Instant) {
         self.rounds.ended(took, now);
+    }
+
+    /// Whether a firewall has come or gone at the ingress hook of a link, of those that are refused
+    /// with one: the kernel tells rtnetlink nothing of it, and it sees no packet that is redirected.
+    pub(super) fn another_firewall(
+        &mut self,
+        found: Option<BTreeMap<LinkName, String>>,
+        is_refused: impl Fn(&LinkName) -> bool,
+    ) -> bool {
+        let Some(mut found) = found else { return false };
+        found.retain(|link, _| is_refused(link));
+        let is_news = found != self.firewalls;
+        self.firewalls = found;
+        is_news
     }
 
     /// Compares a reading with the last one.
@@ -269,6 +297,20 @@ mod tests {
         link.passing.applied(false, link.now);
         assert_eq!(link.passing.due(), None);
         assert_eq!((link.passing.news(), link.passing.complaint()), (true, None));
+    }
+
+    #[test]
+    fn a_firewall_that_comes_or_goes_is_news_where_it_is_refused() {
+        let mut passing = Passing::new();
+        let at = |links: &[&str]| {
+            let each = links.iter().map(|link| (LinkName::new(link).unwrap(), "chain guard in"));
+            Some(each.map(|(link, what)| (link, what.to_string())).collect())
+        };
+        let mut is_news = |found| passing.another_firewall(found, |link| *link == eth0());
+        assert!(!is_news(at(&[])) && !is_news(at(&["eth1"])), "whose line says that it is well");
+        assert!(is_news(at(&["eth0", "eth1"])) && !is_news(at(&["eth0"])), "once");
+        assert!(!is_news(None), "nftables did not answer");
+        assert!(is_news(at(&["eth1"])) && !is_news(at(&[])), "it is gone");
     }
 
     /// Counters that are a second old.

@@ -66,6 +66,12 @@ impl Standing {
         ports.any(|port| port.direction == Direction::Ingress)
     }
 
+    /// Whether what arrives by the link is redirected, and may not go past a firewall there.
+    pub(super) fn heeds_firewall(&self, link: &LinkName) -> bool {
+        let mut links = self.in_force.model.links.iter();
+        links.any(|it| it.port == link.ingress() && !it.bypass_firewall)
+    }
+
     /// Whether somebody has a quota.
     pub(super) fn is_metered(&self) -> bool {
         !self.in_force.model.metered.owners.is_empty()

@@ -193,10 +193,13 @@ fn others(link: &LinkFound, unprivileged: bool) -> Vec<Check> {
         return link.is_ciliums.then(|| Check::warning("beside", what, cure)).into_iter().collect();
     }
     // What nobody has seen may not be there.
-    let cure = |what| match (link.unseen.contains(what), unprivileged) {
+    let cure = |what: &String| match (link.unseen.contains(what), unprivileged) {
         (true, true) => "sudo shaper doctor".to_string(),
         (true, false) => {
             format!("bpftool net show dev {} shows them, on the host itself", link.name)
+        }
+        (false, _) if what.starts_with("the nftables ") => {
+            "filter in `inet` or `ip` (hook prerouting) instead, which sees all".to_string()
         }
         (false, _) => {
             "take it away, or have it go on (TC_ACT_UNSPEC, TCX_NEXT) where it lets a packet pass"
@@ -278,6 +281,13 @@ mod tests {
             (it.down, it.lro, it.beside) = (rate(900), None, vec!["the tcx program x".into()]);
         };
         assert_eq!(of(beside), [("beside", Warning)]);
+        let cure = |what: &str| {
+            let beside = vec![what.to_string()];
+            let link = LinkFound { down: rate(900), lro: None, beside, ..link() };
+            checks(&link, false)[0].cure.clone().unwrap()
+        };
+        assert!(cure("the tcx program x").contains("TCX_NEXT"));
+        assert!(cure("the nftables chain guard in sees nothing").contains("prerouting"));
         assert_eq!(of(|it| it.is_ciliums = true), [("beside", Warning)]);
         assert_eq!(of(|it| it.direct_packets = 3), [("direct", Warning)]);
     }

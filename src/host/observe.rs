@@ -25,7 +25,7 @@ mod wanted;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-pub use arriving::{beside, busy, indexes};
+pub use arriving::{beside, busy, firewalls, indexes};
 pub use clock::{clock, here};
 pub use containers::containers;
 pub use counted::{count_again, counters};

@@ -288,6 +288,29 @@ fn a_link_whose_firewall_would_see_nothing_of_what_arrives_is_refused() {
     let up_only = POLICY.replace(", down: 50mbit", "").replace(", down: 10mbit", "");
     apply(&up_only);
     world.ping_from(&mut world.actor(ANN), Family::V4, 2, 56);
+    run("nft delete table netdev guard");
+    // One that comes later: the kernel tells nobody who hears of links.
+    let daemon = Daemon::start(&["watch", &policy(POLICY)]);
+    let is_idle = || shaper(&["plan", "-q", "--exit-code", &policy(POLICY)]).status == Some(0);
+    soon("all stands", Duration::from_secs(10), is_idle);
+    guard_ingress("up0");
+    let condition = || shaper(&["status"]).exits(0);
+    let refuses = || daemon.log().contains("nftables chain guard in");
+    soon("the daemon says so", Duration::from_secs(10), refuses);
+    let said = condition();
+    assert!(said.stdout.contains("! the nftables chain guard in"), "{}", said.stdout);
+    assert!((said.stdout.clone() + &said.stderr).contains("is failing"), "{said:?}");
+    // What is in force stays.
+    let before = classes(IFB);
+    world.ping_from(&mut world.actor(ANN), Family::V4, 3, 56);
+    assert!(Interval::since(before, IFB).bytes("1:1") >= 3 * 98);
+    run("nft delete table netdev guard");
+    let is_well = || {
+        let said = condition();
+        !(said.stdout + &said.stderr).contains("is failing") && is_idle()
+    };
+    soon("it is over", Duration::from_secs(10), is_well);
+    assert!(daemon.end().success());
 }
 
 /// Killed at any moment the run leaves a host that can be reached, and the next one ends it.

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::applied::{self, outcome_of, refusal};
+use super::asks::Asks;
 use super::counts::Counts;
 use super::event::{Action, Decision, Ended, Event, Wish};
 use super::links::Ours;
 use super::listening::Listening;
 use super::metering::Metering;
-use super::passing::{Bypassed, News, Passing};
+use super::passing::{Bypassed, News, Passing, Reading, Suspects};
 use super::people::{People, Want};
 use super::registry::Whose;
 use super::settings::Settings;
@@ -25,7 +26,6 @@ use super::unowned::Unowned;
 use super::watchdog::Watchdog;
 use crate::accounts::Question;
 use crate::apply::{Applied, InForce, Request, Who};
-use crate::host::observe::Passage;
 use crate::intent::Leaving;
 use crate::netlink::notice::Notice;
 use crate::plan::LEARNT;
@@ -55,7 +55,7 @@ pub(super) struct State {
     /// The first apply has postponed something, and no other has ended since.
     beginning: bool,
     /// When container engines are asked.
-    asks: Option<Instant>,
+    asks: Asks,
     watchdog: Option<Watchdog>,
     /// What is to be done about the event that is being heard.
     decisions: Vec<Decision>,
@@ -84,7 +84,7 @@ impl State {
             counts,
             everybody: false,
             beginning: postponed,
-            asks: None,
+            asks: Asks::default(),
             watchdog: None,
             decisions: Vec::new(),
         };
@@ -112,7 +112,8 @@ impl State {
         let watchdog = self.watchdog.as_ref().map(Watchdog::due);
         let others =
             self.people.due(now).into_iter().chain(watchdog).chain(self.listening.rounds.due());
-        let others = others.chain(self.asks).chain(self.unowned.due()).chain(self.counts.due());
+        let others =
+            others.chain(self.asks.due()).chain(self.unowned.due()).chain(self.counts.due());
         let others = others.chain(self.passing.due()).chain(self.metering.due());
         others.fold(shaping, Instant::min)
     }
@@ -216,7 +217,7 @@ impl State {
                 let said = self.listening.ended(took, why, now);
                 said.into_iter().for_each(|line| self.say(log::Level::Warn, line));
             }
-            Event::Passed { passages, took } => self.passed(passages, took, now),
+            Event::Passed { reading, took } => self.passed(reading, took, now),
             Event::Counted { next, took } => {
                 if self.metering.counted(next, took, now) {
                     self.tell(shaping::Event::Wanted { by: now }, now);
@@ -224,7 +225,7 @@ impl State {
             }
             Event::InTheWay { suspects, took } => self.in_the_way(&suspects, took, now),
             Event::Applied { asks, attempt, start, came_of_it } => {
-                self.asks = asks;
+                self.asks.learned(asks);
                 self.beginning = false;
                 match came_of_it {
                     Ok(applied) => self.applied(attempt, start, *applied, now),
@@ -274,7 +275,7 @@ impl State {
             self.act(Action::SignOfLife);
         }
         self.keep_counts(Some(now));
-        if self.asks.take_if(|due| *due <= now).is_some() {
+        if self.asks.begins(now) {
             self.decisions.push(Decision::AskEngines);
         }
         if self.listening.rounds.begins(now) {
@@ -297,21 +298,21 @@ impl State {
 
     /// Whose containers are may differ now. What is no news wants no apply.
     fn learned(&mut self, is_news: bool, asks: Option<Instant>, now: Instant) {
-        self.asks = asks;
+        self.asks.learned(asks);
         if is_news {
             self.tell(shaping::Event::Wanted { by: now }, now);
         }
     }
 
-    /// Where counters say that packets go past an ifb, it is looked who is in the way.
-    fn passed(
-        &mut self,
-        passages: Option<BTreeMap<LinkName, Passage>>,
-        took: Duration,
-        now: Instant,
-    ) {
+    /// Where counters say that packets go past an ifb, it is looked who is in the way. With a
+    /// firewall that has come the policy is refused, which the next apply says.
+    fn passed(&mut self, reading: Reading, took: Duration, now: Instant) {
         self.passing.ended(took, now);
-        let Some(passages) = passages else { return };
+        let heeds = |link: &LinkName| self.standing.heeds_firewall(link);
+        if self.passing.another_firewall(reading.firewalls, heeds) {
+            self.tell(shaping::Event::Wanted { by: now }, now);
+        }
+        let Some(passages) = reading.passages else { return };
         let News { wrong, over } = self.passing.read(passages, now);
         if !wrong.is_empty() {
             self.act(Action::LookInTheWay(wrong));
@@ -322,12 +323,7 @@ impl State {
         }
     }
 
-    fn in_the_way(
-        &mut self,
-        suspects: &BTreeMap<LinkName, Vec<String>>,
-        took: Duration,
-        now: Instant,
-    ) {
+    fn in_the_way(&mut self, suspects: &Suspects, took: Duration, now: Instant) {
         self.passing.ended(took, now);
         for (link, suspects) in suspects {
             if let Some(line) = self.passing.say(link, suspects) {
@@ -365,7 +361,9 @@ impl State {
             self.counts.note(&Deed::Lost, now);
         }
         let Standing { in_force, intent } = &self.standing;
-        if let Some(event) = (Ours { in_force, policy: &intent.policy }).told(told, by, is_all) {
+        let ours = Ours { in_force, policy: &intent.policy };
+        ours.new_guests(told).for_each(|index| self.asks.link_came(index, now));
+        if let Some(event) = ours.told(told, by, is_all) {
             self.tell(event, now);
         }
     }

@@ -8,7 +8,7 @@ use super::*;
 use crate::daemon::event::{Newcomer, Swept};
 use crate::daemon::shaping::Found;
 use crate::facts::Accounts;
-use crate::host::observe::Led;
+use crate::host::observe::{Led, Passage};
 use crate::intent::{Intent, Options};
 use crate::model::{Matcher, Model, Per};
 use crate::netlink::proc_event::{self, ProcEvent};
@@ -154,7 +154,8 @@ fn what_goes_past_an_ifb_is_said_with_who_is_in_the_way_and_is_the_condition() {
         assert!(state.on(Event::Time, at).iter().any(is_read));
         let each = links.iter().map(|link| (link.clone(), passage(10_000 * u64::from(n))));
         let passages = Some(each.collect());
-        looks.extend(state.on(Event::Passed { passages, took: Duration::ZERO }, at));
+        let reading = Reading { passages, firewalls: None };
+        looks.extend(state.on(Event::Passed { reading, took: Duration::ZERO }, at));
     }
     let [Decision::Do(Action::LookInTheWay(wrong))] = &looks[..] else {
         panic!("one look for both");

@@ -160,7 +160,10 @@ pub fn busy(
 
 /// What of nftables has the ingress hook of a link, by link. Nothing where the kernel has no
 /// nftables, or has still to load it: no question of ours is why it does.
-fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
+///
+/// # Errors
+/// The netlink socket failed, or a list was refused.
+pub fn firewalls() -> Result<BTreeMap<LinkName, String>, SocketError> {
     let listed = || -> Result<Vec<AtIngress>, SocketError> {
         let mut netlink = Netlink::for_nftables()?;
         let mut found = netlink.dump(&nftables::chains(), nftables::at_ingress)?;
