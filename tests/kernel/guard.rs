@@ -50,7 +50,7 @@ fn killed_at_any_step_of_its_way_back_the_next_apply_gets_there() {
     let (first, seats) = (host.state(), host.seats());
     let default = || counters::classes("up0").class("1:fffe").bytes;
     // A few of them, in `make nightly` each one.
-    let every = setting("SHAPER_GUARD_EVERY").unwrap_or(23);
+    let every = setting("SHAPER_GUARD_EVERY").unwrap_or(25);
     let mut turns = 0;
     for call in (1..).step_by(usize::try_from(every).expect("a small number")) {
         let before = default();

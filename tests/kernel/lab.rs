@@ -33,7 +33,7 @@ pub const TESTS: &[Test] = &[
 
 /// Where the tag alone decides, by the real `cls_cgroup`, and in programs that ask for it; drivers
 /// that only user-mode Linux has here, and those beside which the tag goes first.
-const BY_TAGS: [&str; 20] = [
+const BY_TAGS: [&str; 19] = [
     "textbook::classes_send_at_their_rates",
     "textbook::tcp_udp_and_icmp_of_both_families_carry_the_tag",
     "processes::a_login_accepted_by_root_is_the_users",
@@ -45,7 +45,6 @@ const BY_TAGS: [&str; 20] = [
     "updates::no_packet_is_lost_or_misclassified_while_the_policy_is_edited",
     "watch::logins::without_events_processes_are_found_all_the_same",
     "escapes::handed_on::apply_gives_what_users_hold_of_roots",
-    "escapes::passed_on::a_passed_connection_stays_its_owners",
     "escapes::kernel_sockets::an_rxrpc_call_is_its_users",
     "escapes::kernel_sockets::an_rds_stream_is_the_kernels_and_bounded",
     // With macvlan, ipvlan and Open vSwitch.
@@ -58,13 +57,11 @@ const BY_TAGS: [&str; 20] = [
 ];
 
 /// The kernel that most hosts have, with two processors: its verifier, its process events beside
-/// its `cls_cgroup`, its WireGuard.
-const OF_DEBIAN: [&str; 8] = [
+/// its `cls_cgroup`.
+const OF_DEBIAN: [&str; 6] = [
     "textbook::classes_send_at_their_rates",
     "processes::a_login_accepted_by_root_is_the_users",
     "arriving::what_arrives_is_in_its_users_class_whatever_it_is",
-    "guests::clients_of_a_wireguard_of_the_kernels_are_told_apart_by_their_addresses",
-    "tunnels::the_packets_around_a_users_are_the_users",
     "untagged::a_login_accepted_by_root",
     "watch::logins::a_login_is_the_users_from_its_first_bytes",
     "watch::service::the_capabilities_of_the_unit_are_enough",
