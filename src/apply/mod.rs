@@ -41,7 +41,7 @@ use begin::{begin, leave_no_trace};
 use moving::Begun;
 use rounds::{Run, Trouble};
 use undo::Before;
-pub use used::{Keeps, use_file};
+pub use used::{Keeps, end_use, use_file};
 
 /// The gate of a run that a person may interrupt: between two steps it asks whether a signal came.
 pub fn unless_interrupted(_: usize, _: &Step) -> Result<(), Cause> {
@@ -69,7 +69,8 @@ pub fn apply(
     let has_quotas = request.intent.policy.quotas().next().is_some();
     let outcome = run(session, request, may, gate);
     match (has_quotas, session.keeps_use()) {
-        (false, _) if outcome.is_ok() => session.pause_use(),
+        // What waits to be confirmed may be taken back.
+        (false, _) if outcome.is_ok() && may.confirm.is_none() => session.pause_use(),
         (true, Keeps::Run) => session.write_use(),
         _ => {}
     }

@@ -148,6 +148,11 @@ impl Session {
         self.used.keeps
     }
 
+    /// Whether others who count, and the disk, are waited for.
+    pub fn wait_for_use(&mut self, waits: bool) {
+        self.used.set_waiting(waits);
+    }
+
     /// Writes down what was counted of it.
     pub fn write_use(&mut self) {
         self.used.write();

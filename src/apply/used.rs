@@ -6,17 +6,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::applied::InForce;
 use crate::facts::{Accounts, Observation, Used};
 use crate::host::Kernel;
-use crate::host::observe::{self, ObserveError, Snapshot};
+use crate::host::observe::{self, ObserveError, Sent, Snapshot};
 use crate::ledger::{self, Book, Ledger, LedgerError, Moment, Opened};
 use crate::model::{self, Next};
 use crate::policy::Policy;
-use crate::quota::{Grant, Slots};
+use crate::quota::{Grant, Outlook, Slots};
+use crate::sys::clock;
+use crate::sys::offspring::Offspring;
 use crate::times::Timestamp;
-use crate::tree::{Claim, LinkName, Owner, Port};
+use crate::tree::{Claim, Counted, LinkName, Owner, Port};
 use crate::units::ClassId;
 
 /// Who writes down what was counted.
@@ -39,6 +42,34 @@ pub(super) struct Use {
     ledger: Option<Ledger>,
     /// What was said last of the file, so that it is said once.
     said: Option<String>,
+    /// Neither others nor the disk are waited for.
+    never_waits: bool,
+    /// Since when others have kept the file from being read or written.
+    busy: Option<Instant>,
+    /// The child that writes the file anew.
+    shortening: Option<Offspring>,
+    /// The last reading of all counters, as long as what was read stands.
+    glance: Option<Glance>,
+}
+
+/// A reading of all counters, by which a few tell when the next one is needed.
+#[derive(Debug)]
+struct Glance {
+    outlook: Outlook,
+    /// What had passed the root qdiscs before, by ifindex.
+    passed: BTreeMap<u32, u64>,
+}
+
+impl Glance {
+    /// How long counters need not be read, by what has passed the root qdiscs by now: nobody can
+    /// have used more than all together. `None`: they are to be read.
+    fn rest(&self, passed: &BTreeMap<u32, u64>, now: Timestamp) -> Option<Duration> {
+        let mut more = 0_u64;
+        for (ifindex, before) in &self.passed {
+            more = more.saturating_add(passed.get(ifindex)?.checked_sub(*before)?);
+        }
+        self.outlook.rest(more, now)
+    }
 }
 
 /// What is counted, and when.
@@ -49,12 +80,16 @@ struct Count<'a> {
     readings: Vec<ledger::Reading>,
     slots: Slots,
     moment: Moment,
+    /// The namespace has no name: another one may have its number by now.
+    is_fleeting: bool,
 }
 
 impl Count<'_> {
     /// What is used by now, by a file of which nothing is changed.
     fn read(&self, path: &Path) -> Result<Book, LedgerError> {
         let book = ledger::read(path)?;
+        let is_anothers = self.is_fleeting && !book.is_of(&self.moment.epoch);
+        let book = if is_anothers { Book::default() } else { book };
         Ok(book.counted(&self.readings, &self.moment, &self.slots, &self.names()))
     }
 
@@ -85,6 +120,7 @@ impl Use {
     /// Counts what a look has read, and gives the use to its facts; nothing where the policy has no
     /// quota.
     pub(super) fn look(&mut self, kernel: &Kernel, policy: &Policy, seen: &mut Snapshot) {
+        self.glance = None;
         if policy.quotas().next().is_none() {
             return;
         }
@@ -95,16 +131,17 @@ impl Use {
                 policy,
                 claims: &state.claims,
                 accounts: &facts.accounts,
-                readings: ledger::readings(&state.claims, &seen.counters, |port| {
+                readings: ledger::readings(&state.claims, sent_of(&seen.counters), |port| {
                     facts.ifindex(port)
                 }),
                 slots: model::slots(policy, facts),
-                moment: Moment { time: now, epoch },
+                moment: Moment { time: now, is_right: clock::is_synchronized(), epoch },
+                is_fleeting: kernel.is_fleeting(),
             };
             let path = use_file(kernel);
             let used = |book: &Book| Used {
                 accounts: Arc::clone(&book.accounts),
-                time: Some(book.time(now)),
+                time: Some(book.time(&count.moment)),
                 unread: None,
             };
             match self.keeps {
@@ -119,19 +156,32 @@ impl Use {
 
     /// The file with what others have written by now.
     fn open(&mut self, path: &Path) -> Result<&mut Ledger, LedgerError> {
+        let waits = !self.never_waits;
         match &mut self.ledger {
             Some(ledger) => {
+                ledger.set_waiting(waits);
                 // What is known by then counts all the same.
-                if let Err(error) = ledger.refresh() {
-                    say(&mut self.said, Some(error.to_string()));
-                }
+                let error =
+                    ledger.refresh().err().map(|error| (error.is_busy(), error.to_string()));
+                let said = passed_over(&mut self.busy, error, waits);
+                say(&mut self.said, said);
                 Ok(ledger)
             }
             none => {
-                let Opened { ledger, found } = Ledger::open(path)?;
+                let Opened { mut ledger, found } = Ledger::open(path)?;
+                ledger.set_waiting(waits);
                 say(&mut self.said, found);
                 Ok(none.insert(ledger))
             }
+        }
+    }
+
+    /// From now on neither others nor the disk are waited for, or are again: while the daemon waits
+    /// nobody who logs in is placed.
+    pub(super) fn set_waiting(&mut self, waits: bool) {
+        self.never_waits = !waits;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.set_waiting(waits);
         }
     }
 
@@ -168,16 +218,39 @@ impl Use {
             say(&mut self.said, Some(error.to_string()));
             return Ok(Cow::Owned(book));
         }
-        let ledger = self.open(path)?;
+        let ledger = self.ledger.as_mut().ok_or_else(|| LedgerError::gone(path))?;
+        if count.is_fleeting {
+            ledger.keep_only(&count.moment.epoch)?;
+        }
         ledger.count(&count.readings, &count.moment, &count.slots, &count.names());
+        say(&mut self.said, ledger.book().doubt(&count.moment));
         Ok(Cow::Borrowed(ledger.book()))
     }
 
     /// Writes down what was counted.
     pub(super) fn write(&mut self) {
         let Some(ledger) = &mut self.ledger else { return };
-        let said = ledger.write().unwrap_or_else(|error| Some(error.to_string()));
+        let said = match ledger.write() {
+            Ok(found) => found,
+            Err(error) => {
+                let error = (error.is_busy(), error.to_string());
+                passed_over(&mut self.busy, Some(error), !self.never_waits)
+            }
+        };
         say(&mut self.said, said);
+        let is_done = |child: &mut Offspring| child.answer().is_some();
+        if self.shortening.as_mut().is_some_and(is_done) {
+            self.shortening = None;
+        }
+        if self.never_waits && self.shortening.is_none() && ledger.is_long() {
+            let path = ledger.path().to_path_buf();
+            let child = Offspring::start(move |_| match Ledger::shorten(&path) {
+                Ok(()) => Vec::new(),
+                Err(error) => error.to_string().into_bytes(),
+            });
+            let failed = |error: &io::Error| log::debug!("the file of use grows: {error}");
+            self.shortening = child.inspect_err(failed).ok();
+        }
     }
 
     /// Writes down that nobody has a quota any more, where somebody had one: what is sent until
@@ -208,7 +281,15 @@ impl Use {
             return Ok(None);
         }
         let index = |name: &LinkName| links.get(name).copied();
-        let Some(counted) = observe::counters(kernel, state, index)? else { return Ok(None) };
+        // Before the classes, so that what passes meanwhile is in the difference to the next.
+        let Some(passed) = observe::passed(kernel, state, index)? else { return Ok(None) };
+        let is_known = self.ledger.as_ref().is_some_and(|it| !it.has_changed());
+        let glance = self.glance.take().filter(|_| is_known);
+        if let Some(rest) = glance.as_ref().and_then(|it| it.rest(&passed, Timestamp::now())) {
+            self.glance = glance;
+            return Ok(Some(Next::Look(rest)));
+        }
+        let Some(counted) = observe::sent(kernel, state, index)? else { return Ok(None) };
         let ifindex = |port: &Port| index(&port.device());
         let Ok(epoch) = epoch(kernel) else { return Ok(None) };
         let now = Timestamp::now();
@@ -216,12 +297,20 @@ impl Use {
             policy,
             claims: &state.claims,
             accounts,
-            readings: ledger::readings(&state.claims, &counted, ifindex),
+            readings: ledger::readings(&state.claims, each_of(&counted), ifindex),
             slots: model.metered.slots.clone(),
-            moment: Moment { time: now, epoch },
+            moment: Moment { time: now, is_right: clock::is_synchronized(), epoch },
+            is_fleeting: kernel.is_fleeting(),
         };
-        match self.count(&use_file(kernel), &count) {
-            Ok(book) => Ok(Some(model.metered.next(&book.accounts, book.time(now)))),
+        let counted = self.count(&use_file(kernel), &count);
+        let time = |book: &Book| book.time(&count.moment);
+        match counted.map(|book| model.metered.outlook(&book.accounts, time(&book))) {
+            Ok(Some(outlook)) => {
+                let rest = outlook.first_rest();
+                self.glance = Some(Glance { outlook, passed });
+                Ok(Some(Next::Look(rest)))
+            }
+            Ok(None) => Ok(Some(Next::Turned)),
             Err(error) => {
                 say(&mut self.said, Some(error.to_string()));
                 Ok(None)
@@ -230,9 +319,45 @@ impl Use {
     }
 }
 
+/// What each class has sent, of a look.
+fn sent_of(counted: &Counted) -> impl Iterator<Item = (&Port, ClassId, u64)> {
+    let classes = counted.iter().flat_map(|(port, it)| it.iter().map(move |it| (port, it)));
+    classes.map(|(port, (classid, counters))| (port, *classid, counters.sent_bytes))
+}
+
+/// The same of counters that were read alone.
+fn each_of(sent: &Sent) -> impl Iterator<Item = (&Port, ClassId, u64)> {
+    sent.iter().flat_map(|(port, it)| it.iter().map(move |(id, bytes)| (port, *id, *bytes)))
+}
+
+/// Writes down that nobody has a quota any more, as a run does that leaves none.
+pub fn end_use(kernel: &Kernel) {
+    Use::default().pause(kernel);
+}
+
 /// Where an instance's use is kept.
 pub fn use_file(kernel: &Kernel) -> PathBuf {
     ledger::path(&ledger::folder(), &kernel.lasting_name())
+}
+
+/// How long others may keep the file before it is said.
+const BUSY: Duration = Duration::from_secs(60);
+
+/// What is to be said of an error, which is whether others have the file, and its words. For who
+/// does not wait it is nothing until they have had it for long.
+fn passed_over(
+    busy: &mut Option<Instant>,
+    error: Option<(bool, String)>,
+    waits: bool,
+) -> Option<String> {
+    let is_busy = error.as_ref().is_some_and(|(is_busy, _)| *is_busy);
+    let since = busy.take().filter(|_| is_busy);
+    let (_, words) = error?;
+    if !is_busy || waits {
+        return Some(words);
+    }
+    let since = *busy.insert(since.unwrap_or_else(Instant::now));
+    (since.elapsed() > BUSY).then_some(words)
 }
 
 /// Says what is wrong with the file, once.
@@ -274,7 +399,8 @@ mod tests {
             accounts: &accounts,
             readings: Vec::new(),
             slots: Slots::default(),
-            moment: Moment { time: Timestamp::UNIX_EPOCH, epoch: String::new() },
+            moment: Moment { time: Timestamp::UNIX_EPOCH, is_right: false, epoch: String::new() },
+            is_fleeting: false,
         };
         let names = [(known, Some("ann".to_string())), (silent, None)];
         assert_eq!(count.names(), names.into());

@@ -152,6 +152,11 @@ pub(super) fn confirm(global: &Global) -> Result<Output, Failure> {
     let kernel = scope::open(global)?;
     apply::may_change(&kernel)?;
     apply::confirm(&kernel)?;
+    // What was counted went on until now, for the case that the change would be taken back.
+    let policy = daemon::policy_applied(&kernel).and_then(|file| apply::read(&file));
+    if policy.is_ok_and(|policy| policy.quotas().next().is_none()) {
+        apply::end_use(&kernel);
+    }
     Ok(match global.json || global.quiet {
         true => Output::silent(global),
         false => Output::text("confirmed\n".to_string()),

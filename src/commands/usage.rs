@@ -13,6 +13,8 @@ use super::{daemon, scope, whom};
 use crate::apply::{self, Keeps, Look, Request, Session, may_change, use_file};
 use crate::cli::{Global, UsageOptions};
 use crate::failure::Failure;
+use crate::host::Kernel;
+use crate::ledger;
 use crate::quota::{Grant, Period, VolumeError, volume};
 use crate::status::{self, Quota, usage_table};
 use crate::text::{Foreign, shown};
@@ -84,7 +86,12 @@ impl Metered {
                 None => return Err(UsageError::NoSuchUser(name.as_str().into()).into()),
             };
         }
-        let request = whom::request(policy, also);
+        if names.is_empty() && own.is_none() && keeps == Keeps::Nobody {
+            also.extend(those_kept(&kernel));
+        }
+        let mut request = whom::request(policy, also.clone());
+        // Who has logged out has a quota all the same: what he used is kept, and may be added to.
+        request.intent.came = also.into_iter().map(Owner::Uid).collect();
         let mut session = Session::without_names(kernel);
         session.keep_use(keeps);
         let look = session.look(&request)?;
@@ -138,6 +145,17 @@ impl Metered {
         quotas.retain(|quota| quota.owner == *owner);
         Ok(quotas)
     }
+}
+
+/// Accounts without a line of their own of which something is kept, wherever they are now.
+fn those_kept(kernel: &Kernel) -> Vec<u32> {
+    let Ok(book) = ledger::read(&use_file(kernel)) else { return Vec::new() };
+    let kept = book.accounts.iter().filter(|(_, account)| account.has_any());
+    let uid = |(owner, _): (&Owner, _)| match owner {
+        Owner::Uid(uid) => Some(*uid),
+        _ => None,
+    };
+    kept.filter_map(uid).collect()
 }
 
 #[derive(Serialize)]

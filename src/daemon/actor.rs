@@ -147,6 +147,7 @@ impl Actor {
     /// Counts and writes at the end. Whatever follows from it is the next process's.
     fn count_last(&mut self, state: &State) {
         let _ = self.count(state);
+        self.session.wait_for_use(true);
         self.session.write_use();
     }
 

@@ -74,6 +74,7 @@ pub(super) fn keep(
     let state = State::new(settings.clone(), standing, people, counts, now);
     // From now on no look waits for an engine.
     session.engines.may_be_asked = false;
+    session.wait_for_use(false);
     let actor = Actor::new(session, first.said, state.word(), settings.kept.clone());
     let mut watch = Watch { sources, state, actor, is_ready: false };
     watch.begin();

@@ -28,7 +28,7 @@ use std::path::Path;
 pub use arriving::{beside, busy, firewalls, indexes};
 pub use clock::{clock, here};
 pub use containers::containers;
-pub use counted::{count_again, counters};
+pub use counted::{Sent, count_again, passed, sent};
 pub use defaulted::{Counted as CountedService, Service, defaulted};
 pub use error::ObserveError;
 pub use owners::open_owners;

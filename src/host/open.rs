@@ -189,6 +189,11 @@ impl Kernel {
         }
     }
 
+    /// Whether its name is the number of a namespace, which another one has after it.
+    pub fn is_fleeting(&self) -> bool {
+        !matches!(self.place, Place::Named(_)) && self.name == cgroup::named_after(self.netns)
+    }
+
     /// Whether processes are placed, and sockets have tags of ours.
     pub fn places(&self) -> bool {
         self.instance().is_none_or(|it| it.places())

@@ -36,6 +36,8 @@ pub struct Reading {
 pub struct Moment {
     /// The clock's time.
     pub time: Timestamp,
+    /// Whether the clock is known to be right.
+    pub is_right: bool,
     /// What ends when all classes do: the boot, and the network namespace.
     pub epoch: String,
 }
@@ -53,6 +55,8 @@ pub struct Book {
     pub(super) epoch: String,
     /// The last reading of each class, also of owners without a quota: one may come.
     pub(super) last: BTreeMap<Class, (Owner, u64)>,
+    /// The epoch of readings that are to come with the next records of a file, or are lost.
+    pub(super) promised: Option<String>,
 }
 
 /// What a count has added.
@@ -70,13 +74,30 @@ pub(super) struct Added {
 
 impl Book {
     /// The time by which quotas are judged and use is dated. A clock that is before the book's own
-    /// beginning is that of a host without one, and the last time that is known is nearer.
-    pub fn time(&self, clock: Timestamp) -> Timestamp {
-        let is_wrong = self.born.is_some_and(|born| clock.as_second() < born);
-        match is_wrong {
+    /// beginning is that of a host without one, and the last time that is known is nearer; unless
+    /// it is known to be right: then the book was begun while it ran ahead.
+    pub fn time(&self, moment: &Moment) -> Timestamp {
+        let clock = moment.time;
+        match self.distrusts(moment) {
             true => Timestamp::from_second(self.latest).unwrap_or(clock).max(clock),
             false => clock,
         }
+    }
+
+    /// Whether the clock is taken for wrong.
+    fn distrusts(&self, moment: &Moment) -> bool {
+        !moment.is_right && self.born.is_some_and(|born| moment.time.as_second() < born)
+    }
+
+    /// What to say of a clock that is taken for wrong.
+    pub fn doubt(&self, moment: &Moment) -> Option<String> {
+        let born = Timestamp::from_second(self.born?).ok()?;
+        let (clock, time) = (moment.time, self.time(moment));
+        self.distrusts(moment).then(|| {
+            format!(
+                "the clock shows a time before {born}, when use was first counted: quotas are taken as of {time} until it is set; if it is right by now ({clock}), have it synchronized (timedatectl set-ntp true), and it is believed"
+            )
+        })
     }
 
     /// The accounts, to be changed. Nobody else has them by then, as a rule, and nothing is copied.
@@ -109,6 +130,10 @@ impl Book {
     ) -> Added {
         let mut added = Added::default();
         self.born.get_or_insert(moment.time.as_second());
+        if moment.is_right {
+            // Begun while the clock ran ahead. What was dated then is dated now, below.
+            self.be_born(moment.time.as_second());
+        }
         let is_first = self.epoch.is_empty();
         added.begins = is_first;
         if self.epoch != moment.epoch {
@@ -116,7 +141,7 @@ impl Book {
             self.last.clear();
             self.epoch.clone_from(&moment.epoch);
         }
-        let now = self.time(moment.time);
+        let now = self.time(moment);
         let at = slots.begin(now);
         self.take_names(counted, &mut added);
         if at < self.latest {
@@ -155,6 +180,19 @@ impl Book {
         added
     }
 
+    /// The book was begun at this second, or before.
+    pub(super) fn be_born(&mut self, second: i64) {
+        self.born = Some(self.born.map_or(second, |born| born.min(second)));
+    }
+
+    /// A file is read to its end: readings that it has lost are no reason to count twice what they
+    /// were up to.
+    pub(super) fn end(&mut self) {
+        if self.promised.take().is_some() {
+            self.pause();
+        }
+    }
+
     /// Forgets the readings, as if counters were not read yet.
     pub(super) fn pause(&mut self) {
         self.epoch.clear();
@@ -164,6 +202,11 @@ impl Book {
     /// Whether counters were read, so that what they have more is somebody's use.
     pub fn counts(&self) -> bool {
         !self.epoch.is_empty()
+    }
+
+    /// Whether nothing was counted in another epoch, as far as it is known.
+    pub fn is_of(&self, epoch: &str) -> bool {
+        self.epoch.is_empty() || self.epoch == epoch
     }
 
     fn add(&mut self, (owner, at): (&Owner, i64), traffic: Traffic, slots: &Slots, now: i64) {

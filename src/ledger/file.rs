@@ -15,16 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::book::{Added, Book, Moment, Reading};
+use super::contents::{Contents, LedgerError, title};
 use super::place::{make_folder, open, write_whole};
-use super::record::{MARK, Record, frame, unframe};
+use super::record::{Record, frame, unframe};
 use crate::quota::{Grant, Slots};
 use crate::text::shown;
 use crate::tree::Owner;
-
-/// The version that is written.
-const VERSION: u32 = 1;
-/// What the first line has before the version.
-const TITLE: &str = "shaper use ";
 
 /// How many bytes of changes are worth a new file.
 const ENOUGH: u64 = 1 << 20;
@@ -32,48 +28,6 @@ const ENOUGH: u64 = 1 << 20;
 /// How long another writer may take, and the pause before the lock is asked for again.
 const OTHERS: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(5);
-
-/// Why the file cannot be used. The wording says the cure.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// A later shaper has written it.
-    #[error(
-        "{} is of version {version}, which this shaper cannot read; nothing of it was changed: install the shaper that wrote it, or move the file away, after which nobody has used or was granted anything",
-        shown(&path.display().to_string())
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        version: u32,
-    },
-    /// The file system's answer.
-    #[error(
-        "what was used cannot be kept: {what} {}: {}",
-        shown(&path.display().to_string()),
-        shown(&source.to_string())
-    )]
-    Io {
-        /// What was done to it.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        source: io::Error,
-    },
-}
-
-/// Reads the book and changes nothing. No file is an empty book.
-///
-/// # Errors
-/// One that cannot be read, or is of a later version.
-pub fn read(path: &Path) -> Result<Book, LedgerError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Contents::of(&bytes, path)?.book),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Book::default()),
-        Err(source) => Err(LedgerError::Io { what: "read", path: path.to_path_buf(), source }),
-    }
-}
 
 /// The file, open for writing, and the book that it has.
 #[derive(Debug)]
@@ -84,6 +38,9 @@ pub struct Ledger {
     length: u64,
     /// Its length when it was written anew.
     base: u64,
+    /// How long it may take others to be done with it. Whoever waits for nobody does not write it
+    /// anew either, which waits for the disk ([`Ledger::is_long`]).
+    patience: Duration,
     book: Book,
     /// What was counted and is not in the file yet.
     unwritten: Added,
@@ -96,59 +53,6 @@ pub struct Opened {
     pub ledger: Ledger,
     /// A sentence; `None`: nothing.
     pub found: Option<String>,
-}
-
-/// What the bytes of a file say.
-struct Contents {
-    book: Book,
-    /// The end of the last whole frame.
-    end: usize,
-    /// How many bytes before that end are of no whole frame.
-    damaged: usize,
-}
-
-impl Contents {
-    fn of(bytes: &[u8], path: &Path) -> Result<Contents, LedgerError> {
-        let mut contents = Contents { book: Book::default(), end: 0, damaged: 0 };
-        let line = bytes.iter().take(64).position(|byte| *byte == b'\n');
-        let line = line.and_then(|end| Some((std::str::from_utf8(bytes.get(..end)?).ok()?, end)));
-        let version = line
-            .and_then(|(line, end)| Some((line.strip_prefix(TITLE)?.parse::<u32>().ok()?, end)));
-        match version {
-            Some((version, _)) if version > VERSION => {
-                return Err(LedgerError::Newer { path: path.to_path_buf(), version });
-            }
-            Some((_, end)) => contents.end = end + 1,
-            None => {}
-        }
-        contents.take(bytes);
-        Ok(contents)
-    }
-
-    /// Takes in the frames from the end on.
-    fn take(&mut self, bytes: &[u8]) {
-        let mut at = self.end;
-        while at < bytes.len() {
-            match bytes.get(at..).and_then(unframe) {
-                Some((record, length)) => {
-                    self.damaged += at - self.end;
-                    self.book.take(record);
-                    at += length;
-                    self.end = at;
-                }
-                None => at += next_mark(bytes.get(at + 1..).unwrap_or_default()) + 1,
-            }
-        }
-    }
-}
-
-/// Where the next frame may begin.
-fn next_mark(bytes: &[u8]) -> usize {
-    bytes.windows(MARK.len()).position(|it| it == MARK).unwrap_or(bytes.len())
-}
-
-fn title() -> Vec<u8> {
-    format!("{TITLE}{VERSION}\n").into_bytes()
 }
 
 impl Ledger {
@@ -165,6 +69,7 @@ impl Ledger {
             file,
             length: 0,
             base: 0,
+            patience: OTHERS,
             book: Book::default(),
             unwritten: Added::default(),
         };
@@ -172,6 +77,30 @@ impl Ledger {
         let found = ledger.load();
         ledger.unlock();
         Ok(Opened { found: found?, ledger })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether others are waited for, and the disk.
+    pub fn set_waiting(&mut self, waits: bool) {
+        self.patience = if waits { OTHERS } else { Duration::ZERO };
+    }
+
+    /// Whether the file is to be written anew ([`Ledger::shorten`]).
+    pub fn is_long(&self) -> bool {
+        self.length > self.base.saturating_mul(2).max(ENOUGH)
+    }
+
+    /// Writes a file anew of which much is older than the rest, for who does not wait for that.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn shorten(path: &Path) -> Result<(), LedgerError> {
+        let mut ledger = Ledger::open(path)?.ledger;
+        ledger.locked(Ledger::write_anew).map(drop)
     }
 
     /// What is used by now, also what is not in the file yet.
@@ -230,7 +159,8 @@ impl Ledger {
             let record = ledger.count_record();
             ledger.append(&frame(&record))?;
             ledger.unwritten = Added::default();
-            if ledger.length > ledger.base.saturating_mul(2).max(ENOUGH)
+            if ledger.is_long()
+                && !ledger.patience.is_zero()
                 && let Err(error) = ledger.write_anew()
             {
                 // It is in the old file all the same.
@@ -278,12 +208,36 @@ impl Ledger {
     /// # Errors
     /// The file cannot be read.
     pub fn refresh(&mut self) -> Result<bool, LedgerError> {
-        let here = self.file.metadata().map_err(self.io("look at"))?;
-        let same = fs::metadata(&self.path).is_ok_and(|named| named.ino() == here.ino());
-        if same && here.len() == self.length {
+        if !self.has_changed() {
             return Ok(false);
         }
         self.locked(|_| Ok(())).map(|_| true)
+    }
+
+    /// Whether others may have written something.
+    pub fn has_changed(&self) -> bool {
+        let Ok(here) = self.file.metadata() else { return true };
+        let same = fs::metadata(&self.path).is_ok_and(|named| named.ino() == here.ino());
+        !same || here.len() != self.length
+    }
+
+    /// Begins a new book, unless the one that is there was counted in this epoch: of a namespace
+    /// that has no name the next one with its number is another.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_only(&mut self, epoch: &str) -> Result<(), LedgerError> {
+        if self.book.is_of(epoch) {
+            return Ok(());
+        }
+        let anew = |ledger: &mut Ledger| {
+            if ledger.book.is_of(epoch) {
+                return Ok(());
+            }
+            ledger.book = Book::default();
+            ledger.write_anew()
+        };
+        self.locked(anew).map(drop)
     }
 
     /// What was counted, as a record.
@@ -326,7 +280,7 @@ impl Ledger {
         loop {
             match self.file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) if began.elapsed() < OTHERS => {
+                Err(TryLockError::WouldBlock) if began.elapsed() < self.patience => {
                     thread::sleep(AGAIN);
                     continue;
                 }
@@ -389,7 +343,7 @@ impl Ledger {
         let mut bytes = Vec::new();
         self.file.seek(SeekFrom::Start(0)).map_err(&io)?;
         self.file.read_to_end(&mut bytes).map_err(&io)?;
-        let Contents { book, end, damaged } = Contents::of(&bytes, &self.path)?;
+        let Contents { book, end, damaged, is_short } = Contents::of(&bytes, &self.path)?;
         self.unwritten = Added::default();
         self.book = book;
         let written = self.io("write");
@@ -407,6 +361,13 @@ impl Ledger {
                 shown(&self.path.display().to_string()),
                 bytes.len(),
                 shown(&aside.display().to_string())
+            )));
+        }
+        if is_short {
+            self.write_anew().map_err(&written)?;
+            return Ok(Some(format!(
+                "{} has lost its end, and with it up to where counters were counted: what was sent since it was written last is nobody's use",
+                shown(&self.path.display().to_string())
             )));
         }
         if end < bytes.len() {

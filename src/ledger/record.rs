@@ -40,14 +40,18 @@ impl Book {
     pub(super) fn take(&mut self, record: Record) {
         match record {
             Record::Begin { born, latest, epoch } => {
-                *self = Book { born, latest, epoch, ..Book::default() };
+                let promised = Some(epoch).filter(|epoch| !epoch.is_empty());
+                *self = Book { born, latest, promised, ..Book::default() };
             }
             Record::Account(owner, account) => {
                 self.accounts_mut().insert(owner, account);
             }
-            Record::Readings(readings) => self.read_up_to(readings),
+            Record::Readings(readings) => {
+                self.epoch = self.promised.take().unwrap_or_default();
+                self.read_up_to(readings);
+            }
             Record::Count { born, latest, epoch, renamed, traffic, readings } => {
-                self.born.get_or_insert(born);
+                self.be_born(born);
                 if latest < self.latest {
                     self.accounts_mut().values_mut().for_each(|account| account.fold(latest));
                 }

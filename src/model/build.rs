@@ -30,7 +30,7 @@ pub fn build(
     let claims = claims::resolve(policy, facts, options, &mut findings);
     let groups = groups::resolve(policy, facts, &claims, &mut findings);
     let mut nodes = nodes::resolve(facts, &links, &claims, &groups, &mut findings);
-    let metered = Quotas::new(policy, facts, &mut findings).hold(facts, &mut nodes);
+    let metered = Quotas::new(policy, facts, &mut findings).hold(facts, &links, &mut nodes);
     let senders = Senders { policy, matcher: &claims.matcher, facts, options };
     let rules = rules::resolve(&senders, &links, &mut findings);
     let shaped = links.shaped.iter().map(|shaped| shaped.link.port.link.clone()).collect();

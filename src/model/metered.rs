@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::quota::{self, Account, Quota, Slots, Together, Verdict};
+use crate::quota::{self, Account, Outlook, Quota, Reach, Slots, Together, Verdict};
 use crate::times::{TimeZone, Timestamp};
 use crate::tree::Owner;
 
@@ -24,6 +24,8 @@ pub struct Metered {
     ///
     /// [`Limits::boost`]: super::Limits::boost
     pub boost: u64,
+    /// The most bytes of that in a second: what his links carry.
+    pub fastest: u64,
 }
 
 impl Metered {
@@ -35,7 +37,7 @@ impl Metered {
     ) -> Metered {
         let verdicts = verdicts(&quotas, account, moment);
         let together = quota::together(&verdicts);
-        Metered { quotas, verdicts, together, pace: 0, boost: 0 }
+        Metered { quotas, verdicts, together, pace: 0, boost: 0, fastest: 0 }
     }
 
     /// Why the cap holds that the quotas set; `None`: they set none.
@@ -73,24 +75,24 @@ pub enum Next {
 }
 
 impl Meters {
-    /// What follows from what all have used by a moment.
-    pub fn next(&self, used: &BTreeMap<Owner, Account>, moment: Timestamp) -> Next {
+    /// What follows from what all have used by a moment. `None`: somebody has another cap than the
+    /// model gives him.
+    pub fn outlook(&self, used: &BTreeMap<Owner, Account>, moment: Timestamp) -> Option<Outlook> {
         let nothing = Account::default();
-        let mut left = Vec::with_capacity(self.owners.len());
-        let mut ends = Duration::MAX;
+        let reaches = Vec::with_capacity(self.owners.len());
+        let mut outlook = Outlook { reaches, at: moment, changes: None };
         for (owner, metered) in &self.owners {
             let now = metered.again(used.get(owner).unwrap_or(&nothing), moment);
             let cap = |together: &Together| together.held.map(|(_, held)| held.step.rate);
             if cap(&now) != cap(&metered.together) {
-                return Next::Turned;
+                return None;
             }
             // A grant ends that came since.
-            let until = now.changes.map(|at| Duration::try_from(at.duration_since(moment)));
-            ends = until.map_or(ends, |until| ends.min(until.unwrap_or_default()));
-            let at_the_cap = |bytes: u64| bytes.saturating_sub(metered.boost);
-            left.extend(now.to_next.map(|bytes| (at_the_cap(bytes), metered.pace)));
+            outlook.changes = outlook.changes.into_iter().chain(now.changes).min();
+            let Metered { pace, boost, fastest, .. } = *metered;
+            let reach = |bytes| Reach { bytes, pace, boost, fastest };
+            outlook.reaches.extend(now.to_next.map(reach));
         }
-        let looks = quota::next_look(left);
-        Next::Look(looks.min(ends.max(quota::SOONEST_LOOK)))
+        Some(outlook)
     }
 }

@@ -13,6 +13,7 @@ use crate::units::Rate;
 use super::metered::{Metered, Meters};
 use super::positions::LinkAt;
 use super::schedule::zone;
+use super::shaped::Links;
 use super::{Asked, By, Holds, LimitOf, Limits, Node};
 
 /// The quotas of lines, each with its zone.
@@ -63,9 +64,9 @@ impl<'p> Quotas<'p> {
         }
     }
 
-    /// Gives nodes the caps that follow from what was used, and says what follows for each. `nodes`
-    /// has parents before children.
-    pub(super) fn hold(&self, facts: &Facts, nodes: &mut [Node]) -> Meters {
+    /// Gives nodes the caps that follow from what was used, and says what follows for each.
+    /// `links`: those that the nodes' limits are of. `nodes` has parents before children.
+    pub(super) fn hold(&self, facts: &Facts, links: &Links<'_>, nodes: &mut [Node]) -> Meters {
         let moment = facts.used.time.unwrap_or(facts.now);
         let (nothing, accounts) = (Account::default(), &facts.used.accounts);
         let mut metered: BTreeMap<Owner, Metered> = BTreeMap::new();
@@ -90,6 +91,9 @@ impl<'p> Quotas<'p> {
                 metered.pace = ceils.fold(0, u64::saturating_add);
                 let boosts = node.limits.iter().flatten().filter_map(|it| it.boost);
                 metered.boost = boosts.fold(0, |sum, it| sum.saturating_add(it.0));
+                let here = node.limits.positions().filter(|link| node.limits[*link].is_some());
+                let carried = here.map(|link| links.shaped[link].link.rate.bytes_per_second());
+                metered.fastest = carried.fold(0, u64::saturating_add);
             }
         }
         Meters { owners: metered, slots: self.slots.clone() }

@@ -334,6 +334,8 @@ fn classes_are_read_with_their_counters() {
     let captured = bytes(CLASSES);
     let classes: Vec<_> =
         answers(&captured).into_iter().map(|m| decode::class(m).unwrap().unwrap()).collect();
+    let alone = answers(&captured).into_iter().map(|m| super::sent::sent(m).unwrap().unwrap());
+    assert!(alone.eq(classes.iter().map(|it| (it.classid, it.counters.sent_bytes))));
     let [fast, default, link] = &classes[..] else { panic!("{classes:#?}") };
     assert_eq!(fast.classid, ClassId::ours(Minor(0x11)));
     assert_eq!(fast.parent, Some(ClassId::LINK));
@@ -464,7 +466,7 @@ fn truncated_and_changed_answers_never_panic() {
     let read = |kind: u16, payload: &[u8]| {
         let message = Message { kind, payload };
         let _ = (decode::qdisc(message), decode::class(message), decode::link(message));
-        let _ = decode::default_route(message);
+        let _ = (decode::default_route(message), super::sent::sent(message));
         if let Ok(Some(record)) = decode::filter(message) {
             let _ = assemble::filters([record]);
         }

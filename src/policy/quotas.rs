@@ -206,10 +206,7 @@ fn steps(node: Node, findings: &mut Findings) -> Option<Vec<Step>> {
     }
     let mut steps: Vec<Written<Step>> = Vec::new();
     for (key, node) in entries {
-        let share = findings.take(key.value.parse::<Percent>().map_err(|error| {
-            Diagnostic::error(Kind::Rate, key.at, error.to_string())
-                .help(format!("write shares of the volume, up to 100%: {STEPS}"))
-        }))?;
+        let share = findings.take(share(&key))?;
         let rate = rate(&node, findings)?;
         let wrong = steps.last().and_then(|before| {
             let Step { share: share_before, rate: rate_before } = before.value;
@@ -229,6 +226,24 @@ fn steps(node: Node, findings: &mut Findings) -> Option<Vec<Step>> {
         steps.push(Written { value: Step { share, rate }, at: key.at });
     }
     Some(steps.into_iter().map(|step| step.value).collect())
+}
+
+/// The share of the volume from which on a step holds.
+fn share(key: &Written<String>) -> Result<Percent, Diagnostic> {
+    let wrong = |message: String, help: &str| {
+        Diagnostic::error(Kind::Rate, key.at, message).help(format!("{help}: {STEPS}"))
+    };
+    let text = key.value.trim();
+    let Some(number) = text.strip_suffix('%') else {
+        let message = format!("{} is no share of the volume", quote(text));
+        return Err(wrong(message, "write shares in percent, up to 100%"));
+    };
+    if number.trim().parse() == Ok(0.0) {
+        let message = format!("a step at {} would hold before anything is used", quote(text));
+        return Err(wrong(message, "write a lower `ceil` instead, or a share above 0%"));
+    }
+    let not_one = |error| wrong(format!("{error}"), "write shares of the volume, up to 100%");
+    text.parse::<Percent>().map_err(not_one)
 }
 
 /// A cap that leaves enough to log in.

@@ -160,6 +160,11 @@ impl Account {
         &self.buckets
     }
 
+    /// Whether something was counted, or granted.
+    pub fn has_any(&self) -> bool {
+        !self.buckets.is_empty() || !self.grants.is_empty()
+    }
+
     /// Adds what was counted by now, into the bucket that begins at `at`. What has a later time was
     /// counted before a clock was set back, and becomes part of this bucket: so it is counted once,
     /// and no period begins anew for it.
@@ -171,8 +176,9 @@ impl Account {
         }
     }
 
-    /// What was counted with a later time than `at` is dated `at`.
+    /// What was counted, or granted, with a later time than `at` is dated `at`.
     pub fn fold(&mut self, at: i64) {
+        self.grants.iter_mut().for_each(|grant| grant.at = grant.at.min(at));
         let earlier = self.buckets.partition_point(|bucket| bucket.at <= at);
         let later = self.buckets.split_off(earlier);
         let together = later.iter().fold(Traffic::default(), |sum, it| sum.plus(it.traffic));

@@ -3,6 +3,7 @@
 
 mod account;
 mod period;
+mod reach;
 mod verdict;
 mod volume;
 
@@ -11,7 +12,6 @@ mod tests;
 
 pub use account::{Account, Bucket, Grant, Slots, Traffic};
 pub use period::{Period, PeriodError, Window};
-pub use verdict::{
-    Counts, Held, Quota, SLOWEST, SOONEST_LOOK, Step, Together, Verdict, next_look, together,
-};
+pub use reach::{Outlook, Reach};
+pub use verdict::{Counts, Held, Quota, SLOWEST, Step, Together, Verdict, together};
 pub use volume::{VolumeError, volume};

@@ -1,7 +1,5 @@
 //! What follows from a quota and what was used: the limit in force, why, and until when.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -201,19 +199,4 @@ impl Quota {
             false => format!("{} of {volume} {period} is {what}", step.share),
         }
     }
-}
-
-/// The soonest look at the counters after this one, and the latest.
-pub const SOONEST_LOOK: Duration = Duration::from_millis(500);
-const LATEST_LOOK: Duration = Duration::from_secs(30);
-
-/// How long counters need not be read: nobody can use what is left to him before the next step any
-/// sooner. `left`: for each, the bytes to his next step, and the most bytes that he can move in a
-/// second, both ways.
-pub fn next_look(left: impl IntoIterator<Item = (u64, u64)>) -> Duration {
-    let soonest_of_all = left.into_iter().map(|(bytes, pace)| {
-        let millis = u128::from(bytes) * 1_000 / u128::from(pace.max(1));
-        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-    });
-    soonest_of_all.min().unwrap_or(LATEST_LOOK).clamp(SOONEST_LOOK, LATEST_LOOK)
 }

@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod btf;
+pub mod clock;
 pub mod ethtool;
 pub mod guard;
 pub mod held;

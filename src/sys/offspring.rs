@@ -45,6 +45,7 @@ impl Signs {
 
 /// A child at work. Dropped, it is killed, and reaped as soon as it has ended; nobody waits for
 /// that.
+#[derive(Debug)]
 pub struct Offspring {
     pid: Pid,
     pipe: File,

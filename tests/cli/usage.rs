@@ -13,7 +13,8 @@ use crate::support::program::policy;
 
 tests!(On::Host =>
     what_is_used_is_a_table_of_all_who_have_a_quota, a_grant_is_more_of_each_quota_until_it_ends,
-    what_cannot_be_granted_says_the_cure, users_are_told_of_their_own_use_at_most
+    what_cannot_be_granted_says_the_cure, users_are_told_of_their_own_use_at_most,
+    who_is_not_logged_in_has_a_quota_all_the_same
 );
 
 const POLICY: &str = "
@@ -179,6 +180,33 @@ fn what_cannot_be_granted_says_the_cure() {
 fn ann_alone() -> String {
     "USER PERIOD USED GRANTED    OF  LEFT ANEW HOLDS\nann  12h      0B       - 10GiB 10GiB -    -\n"
         .to_string()
+}
+
+fn who_is_not_logged_in_has_a_quota_all_the_same() {
+    host();
+    let path = policy(POLICY);
+    usage(&format!("apply -q {path}")).assert().code(0);
+    let listed = |words: &str| {
+        let output = usage(words).assert().code(0).stderr("").get_output().stdout.clone();
+        let said = String::from_utf8(output).expect("text");
+        let row = said.lines().find(|line| line.starts_with("carol"))?;
+        Some(row.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(listed("usage"), None, "nothing is kept of her");
+    assert_eq!(listed("usage carol").as_deref(), Some("carol 30d 0B - 5GiB 5GiB - -"));
+    usage("quota reset carol").assert().code(0);
+    usage("grant carol 3GiB").assert().code(0);
+    let granted = Some("carol 30d 0B 3GiB 8GiB 8GiB - -");
+    assert_eq!(listed("usage").as_deref(), granted);
+    // It is hers when she comes, and after that.
+    let carol = Sleeper::of(CAROL);
+    usage(&format!("apply -q {path}")).assert().code(0);
+    assert_eq!(listed("usage").as_deref(), granted);
+    drop(carol);
+    usage(&format!("apply -q {path}")).assert().code(0);
+    assert_eq!(listed("usage").as_deref(), granted);
+    // Bob's line has no quota, wherever he is.
+    usage("grant bob 3GiB").assert().code(2);
 }
 
 fn users_are_told_of_their_own_use_at_most() {

@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         processes::TESTS,
         quotas::TESTS,
         quotas::COST,
+        quotas::hindered::TESTS,
         namespaces::TESTS,
         nss::TESTS,
         sharing::TESTS,

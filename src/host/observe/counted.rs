@@ -9,9 +9,10 @@ use super::snapshot::Snapshot;
 use super::tree::{Ours, count_leaves_drops};
 use crate::host::Kernel;
 use crate::netlink::decode;
-use crate::netlink::request::dump;
+use crate::netlink::request::{dump, root};
+use crate::netlink::sent;
 use crate::sys::route::SocketError;
-use crate::tree::{Counted, KernelState, LinkName};
+use crate::tree::{Counted, KernelState, LinkName, Port};
 use crate::units::ClassId;
 
 /// Reads the counters of the trees that `snapshot` has. False, and nothing is changed: other
@@ -65,38 +66,65 @@ pub fn count_again(kernel: &mut Kernel, snapshot: &mut Snapshot) -> Result<bool,
     Ok(true)
 }
 
-/// Reads the counters of the classes that stand, by a state that is known, and nothing else.
+/// What classes have sent, by the port at which they stand.
+pub type Sent = BTreeMap<Port, Vec<(ClassId, u64)>>;
+
+/// Reads what the classes that stand have sent, by a state that is known, and nothing else.
 /// `index`: the number of a link or an ifb. `None`: some of them were not there. A list
 /// that lacks a class may only have been changed while it was read.
 ///
 /// # Errors
 /// The netlink socket's.
-pub fn counters(
+pub fn sent(
     kernel: &mut Kernel,
     state: &KernelState,
     index: impl Fn(&LinkName) -> Option<u32>,
-) -> Result<Option<Counted>, ObserveError> {
+) -> Result<Option<Sent>, ObserveError> {
     let claimed: BTreeSet<ClassId> =
         state.claims.values().filter_map(|id| id.our_class()).collect();
     let ours = Ours::new(&claimed);
-    let mut counted = Counted::new();
+    let mut all = Sent::new();
     for (port, tree) in &state.trees {
         let Some(ifindex) = index(&port.device()) else { return Ok(None) };
-        let mut counters = BTreeMap::new();
+        let mut here = Vec::with_capacity(tree.classes.len());
         for qdisc in ours.qdiscs() {
-            match kernel.netlink.dump(&dump::classes_of(ifindex, qdisc), decode::class) {
+            match kernel.netlink.dump(&dump::classes_of(ifindex, qdisc), sent::sent) {
                 Ok(classes) => {
-                    let known = classes.iter().filter(|it| tree.classes.contains_key(&it.classid));
-                    counters.extend(known.map(|it| (it.classid, it.counters)));
+                    let known = classes.into_iter().filter(|(id, _)| tree.classes.contains_key(id));
+                    here.extend(known);
                 }
                 Err(SocketError::Refused(_)) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         }
-        if counters.len() != tree.classes.len() {
+        if here.len() != tree.classes.len() {
             return Ok(None);
         }
-        counted.insert(port.clone(), counters);
+        all.insert(port.clone(), here);
     }
-    Ok(Some(counted))
+    Ok(Some(all))
+}
+
+/// What has passed the root qdiscs of all trees together, which is at least what all of their
+/// classes have sent. `None`: a root is gone, or is not ours any more.
+///
+/// # Errors
+/// The netlink socket's.
+pub fn passed(
+    kernel: &mut Kernel,
+    state: &KernelState,
+    index: impl Fn(&LinkName) -> Option<u32>,
+) -> Result<Option<BTreeMap<u32, u64>>, ObserveError> {
+    let mut passed = BTreeMap::new();
+    for port in state.trees.keys() {
+        let Some(ifindex) = index(&port.device()) else { return Ok(None) };
+        let Ok(Some(root)) = kernel.netlink.get(&root::get(ifindex), decode::qdisc)? else {
+            return Ok(None);
+        };
+        if root.handle != ClassId::ROOT {
+            return Ok(None);
+        }
+        passed.insert(ifindex, root.counters.sent_bytes);
+    }
+    Ok(Some(passed))
 }

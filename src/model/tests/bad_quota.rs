@@ -29,6 +29,8 @@ fn quotas() {
         ("steps that do not rise", "{month: 1TB, then: {100%: 50mbit, 75%: 10mbit}}"),
         ("caps that do not fall", "{month: 1TB, then: {75%: 10mbit, 100%: 10mbit}}"),
         ("a step beyond all", "{month: 1TB, then: {150%: 10mbit}}"),
+        ("a step at nothing", "{month: 1TB, then: {0%: 10mbit}}"),
+        ("a step without a unit", "{month: 1TB, then: {75: 10mbit}}"),
         ("a step that is no share", "{month: 1TB, then: {500GB: 10mbit}}"),
         ("a day that no month has", "{month: 1TB, starts: 32, then: 10mbit}"),
         ("a day of the week that is none", "{week: 1TB, starts: 5, then: 10mbit}"),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{built_with_a_note, host};
 use crate::facts::{Facts, Used};
-use crate::model::{Asked, By, LimitOf, Model, Next, Node, counted};
+use crate::model::{Asked, By, LimitOf, Model, Node, counted};
 use crate::policy;
 use crate::quota::{Account, Bucket, Grant, Traffic};
 use crate::times::Timestamp;
@@ -97,21 +97,19 @@ fn more_use_turns_and_less_is_looked_at_again_in_time() {
     let model = built_with_a_note(&facts, STEPS);
     let next = |used: u64| {
         let facts = having_used(&[("ann", used)]);
-        model.metered.next(&facts.used.accounts, facts.now)
+        model.metered.outlook(&facts.used.accounts, facts.now)
     };
-    let Next::Look(rest) = next(74 * gigabyte + gigabyte / 2) else { panic!("no step is reached") };
+    let outlook = next(74 * gigabyte + gigabyte / 2).expect("no step is reached");
     // Half a gigabyte at 125 MB a second.
-    assert_eq!(rest.as_secs(), 4);
-    assert_eq!(next(75 * gigabyte), Next::Turned);
-    assert_eq!(
-        model.metered.next(&BTreeMap::new(), facts.now),
-        Next::Look(std::time::Duration::from_secs(30))
-    );
+    assert_eq!(outlook.first_rest().as_secs(), 4);
+    assert_eq!(next(75 * gigabyte), None);
+    let unused = model.metered.outlook(&BTreeMap::new(), facts.now).expect("nothing is used");
+    assert_eq!(unused.first_rest().as_secs(), 30);
     // The month is over.
     let used = having_used(&[("ann", 100 * gigabyte)]);
     let model = built_with_a_note(&used, STEPS);
     let december: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
-    assert_eq!(model.metered.next(&used.used.accounts, december), Next::Turned);
+    assert_eq!(model.metered.outlook(&used.used.accounts, december), None);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! step holds and when it is over, that nobody loses a packet by it, and that what is counted is
 //! what the kernel has counted, whatever becomes of classes and of the daemon.
 
+pub mod hindered;
+
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -446,5 +448,6 @@ fn two_thousand_quotas_cost_an_idle_daemon_little() {
     assert!(far < 1.0, "{far} % while nothing happens");
     let (near, memory) = idle("{month: 2kB, then: 1mbit}");
     assert!(memory < 25_000, "{memory} kB of its own memory");
-    assert!(near < 10.0, "{near} % while everybody is near a step");
+    // Nothing passes the root qdiscs, so the classes are not read although all are near a step.
+    assert!(near < 2.0, "{near} % while everybody is near a step");
 }

@@ -1,5 +1,7 @@
 //! The file under everything that may happen to it, in folders of the test's own.
 
+mod harm;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -26,7 +28,8 @@ fn slots() -> Slots {
 }
 
 fn moment(second: i64) -> Moment {
-    Moment { time: Timestamp::from_second(second).unwrap(), epoch: "this boot".into() }
+    let time = Timestamp::from_second(second).unwrap();
+    Moment { time, is_right: false, epoch: "this boot".into() }
 }
 
 fn reading(classid: u32, owner: Owner, bytes: u64) -> Reading {
@@ -351,7 +354,7 @@ proptest! {
             any::<(u32, u32)>(), (any::<u32>().prop_map(Owner::Uid), any::<u64>()), 0..6),
         (born, latest, epoch) in (any::<Option<i64>>(), any::<i64>(), ".{0,9}"),
     ) {
-        let book = Book { accounts: accounts.into(), born, latest, epoch, last };
+        let book = Book { accounts: accounts.into(), born, latest, epoch, last, promised: None };
         prop_assert_eq!(written(book.clone()), book);
     }
 

@@ -1,0 +1,160 @@
+//! What would count twice, or never again: lost readings, a clock that ran ahead when a book was
+//! begun, others who keep the file for themselves, another namespace with the same number.
+
+use super::*;
+
+/// A file that was written anew after five hundred bytes were counted.
+fn written_anew(path: &Path) -> Vec<u8> {
+    let mut ledger = open_in(path);
+    count(&mut ledger, &[reading(EVE, eve(), 0), reading(0x11, Owner::Uid(1000), 0)]);
+    count(&mut ledger, &[reading(EVE, eve(), 500), reading(0x11, Owner::Uid(1000), 70)]);
+    ledger.write().unwrap();
+    Ledger::shorten(path).unwrap();
+    fs::read(path).unwrap()
+}
+
+#[test]
+fn nothing_is_counted_twice_where_readings_are_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = written_anew(&path(folder.path(), "whole"));
+    let harmed = path(folder.path(), "harmed");
+    let (mut ends, mut lost) = (0, 0);
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x20;
+        for bytes in [whole[..at].to_vec(), flipped] {
+            fs::write(&harmed, bytes).unwrap();
+            let Ok(Opened { mut ledger, found }) = Ledger::open(&harmed) else { continue };
+            ends += u32::from(found.is_some_and(|found| found.contains("has lost its end")));
+            for bytes in [700, 701] {
+                count(&mut ledger, &[reading(EVE, eve(), bytes)]);
+                ledger.write().unwrap();
+                let used = used(&read(&harmed).unwrap(), &eve());
+                assert!(used <= bytes, "{used} at byte {at}");
+                lost += u32::from(used < bytes);
+            }
+            // From then on it counts as ever.
+            let before = used(ledger.book(), &eve());
+            count(&mut ledger, &[reading(EVE, eve(), 801)]);
+            assert_eq!(used(ledger.book(), &eve()), before + 100, "at byte {at}");
+        }
+    }
+    assert!(ends > 10 && lost > 10, "{ends} {lost}");
+}
+
+#[test]
+fn a_book_that_was_begun_while_the_clock_ran_ahead_is_dated_anew_by_one_that_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper");
+    let (ahead, day) = (NOW + 70 * 365 * 86_400, 86_400);
+    let mut ledger = open_in(&path);
+    let grant = Grant { bytes: 7, at: ahead, until: None };
+    for bytes in [0, 100] {
+        ledger.count(&[reading(EVE, eve(), bytes)], &moment(ahead), &slots(), &counted());
+    }
+    ledger.write().unwrap();
+    ledger.grant(eve(), grant).unwrap();
+    assert_eq!(ledger.book().doubt(&moment(ahead)), None);
+
+    // Nobody says that it is right: it may be a host's without a battery.
+    let mut guess = open_in(&path);
+    guess.count(&[reading(EVE, eve(), 150)], &moment(NOW), &slots(), &counted());
+    assert!(guess.book().time(&moment(NOW)).as_second() > NOW + day);
+    let doubt = guess.book().doubt(&moment(NOW)).unwrap();
+    assert!(doubt.contains("2096-") && doubt.contains("set-ntp"), "{doubt}");
+
+    let right = Moment { is_right: true, ..moment(NOW) };
+    let bucket = slots().begin(right.time);
+    for mut ledger in [ledger, open_in(&path)] {
+        ledger.count(&[reading(EVE, eve(), 150)], &right, &slots(), &counted());
+        assert_eq!(ledger.book().time(&right), right.time);
+        assert_eq!(ledger.book().doubt(&right), None);
+        let account = &ledger.book().accounts[&eve()];
+        let whole = Bucket { at: bucket, traffic: Traffic { sent: 150, received: 0 } };
+        assert_eq!(account.buckets(), [whole], "of this period, and once");
+        assert_eq!(account.grants, [Grant { at: bucket, ..grant }]);
+        ledger.write().unwrap();
+        assert_eq!(read(&path).unwrap(), *ledger.book());
+    }
+    // The book was begun now, and a clock before that is wrong.
+    let book = read(&path).unwrap();
+    assert_eq!(book.time(&moment(NOW - day)).as_second(), bucket);
+    assert_eq!(book.time(&moment(NOW + day)).as_second(), NOW + day);
+}
+
+#[test]
+fn who_does_not_wait_goes_on_while_others_have_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper");
+    let mut ledger = open_in(&path);
+    count(&mut ledger, &[reading(EVE, eve(), 0)]);
+    ledger.write().unwrap();
+    ledger.set_waiting(false);
+    let other = fs::File::open(&path).unwrap();
+    other.lock().unwrap();
+    count(&mut ledger, &[reading(EVE, eve(), 100)]);
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert!(ledger.write().unwrap_err().is_busy());
+    }
+    // One who waits has five seconds for each.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(used(ledger.book(), &eve()), 100);
+    other.unlock().unwrap();
+    ledger.write().unwrap();
+    assert_eq!(used(&read(&path).unwrap(), &eve()), 100);
+}
+
+#[test]
+fn who_does_not_wait_has_the_file_written_anew_and_counts_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper");
+    let mut ledger = open_in(&path);
+    ledger.set_waiting(false);
+    let owners = |bytes: u64| -> Vec<Reading> {
+        (0..4_000).map(|it| reading(EVE + it, eve(), bytes)).collect()
+    };
+    let length = || fs::metadata(&path).unwrap().len();
+    let (mut bytes, mut before) = (0, 0);
+    while !ledger.is_long() {
+        count(&mut ledger, &owners(bytes));
+        ledger.write().unwrap();
+        assert!(length() > before, "nobody has written it anew");
+        before = length();
+        bytes += 1_000;
+    }
+    assert!(before > 1 << 20, "{before}");
+    // Meanwhile it counts.
+    count(&mut ledger, &owners(bytes));
+    Ledger::shorten(&path).unwrap();
+    assert!(length() < before / 4, "{} of {before}", length());
+    assert!(ledger.has_changed());
+    count(&mut ledger, &owners(bytes + 5));
+    ledger.write().unwrap();
+    assert!(!ledger.has_changed() && !ledger.is_long());
+    count(&mut ledger, &owners(bytes + 7));
+    ledger.write().unwrap();
+    assert_eq!(used(&read(&path).unwrap(), &eve()), 4_000 * (bytes + 7));
+}
+
+#[test]
+fn a_namespace_that_has_the_number_of_another_begins_a_book_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path(folder.path(), "shaper-4026532000");
+    let mut ledger = open_in(&path);
+    ledger.keep_only("this boot").unwrap();
+    count(&mut ledger, &[reading(EVE, eve(), 0)]);
+    count(&mut ledger, &[reading(EVE, eve(), 100)]);
+    ledger.write().unwrap();
+    ledger.grant(eve(), Grant { bytes: 7, at: NOW, until: None }).unwrap();
+    ledger.keep_only("this boot").unwrap();
+    assert_eq!(used(ledger.book(), &eve()), 100, "it is the same one");
+    let mut other = open_in(&path);
+    other.keep_only("another namespace").unwrap();
+    assert!(other.book().accounts.is_empty() && read(&path).unwrap().accounts.is_empty());
+    let there = Moment { epoch: "another namespace".into(), ..moment(NOW) };
+    for bytes in [5_000, 5_030] {
+        other.count(&[reading(EVE, eve(), bytes)], &there, &slots(), &counted());
+    }
+    assert_eq!(used(other.book(), &eve()), 30);
+}
